@@ -1,0 +1,61 @@
+/* The boundary of a compiled engine. The loader in runtime/executors/cpu.py mirrors these records with ctypes;
+ * INFLIGHT_ABI goes into the manifest and must change whenever one of them does. */
+#ifndef INFLIGHT_ABI_H
+#define INFLIGHT_ABI_H
+
+#include <stdint.h>
+
+#define INFLIGHT_ABI 1
+#define INFLIGHT_MAX_TOP_LOGPROBS 64
+
+#define INFLIGHT_OK 0
+#define INFLIGHT_LIMIT 1  /* the batch breaks a limit of the engine; nothing was computed */
+#define INFLIGHT_MEMORY 2 /* the operating system refused memory or a thread */
+
+/* How one logit row is used. target >= 0: report that token's log probability. target < 0: choose a token. */
+typedef struct {
+    uint64_t seed;
+    uint64_t position; /* the generator is keyed by (seed, position) */
+    const int32_t *history; /* prompt then output; NULL unless a penalty is on */
+    const int32_t *bias_ids;
+    const float *bias_values; /* added to the logits; -INFINITY bans */
+    int32_t history_length, prompt_length, num_bias;
+    int32_t target;
+    int32_t num_top_logprobs; /* -1: no log probabilities at all */
+    int32_t top_k;            /* 0: off */
+    float temperature, top_p, min_p;
+    float repetition_penalty, presence_penalty, frequency_penalty;
+} inflight_sampling;
+
+/* A ragged batch: sequence s owns rows sequence_starts[s] .. sequence_starts[s + 1] - 1, at positions
+ * context_lengths[s], context_lengths[s] + 1, ... */
+typedef struct {
+    int32_t num_sequences, num_tokens, num_logit_rows, block_table_stride;
+    const int32_t *token_ids;            /* [num_tokens] */
+    const int32_t *sequence_starts;      /* [num_sequences + 1] */
+    const int32_t *context_lengths;      /* [num_sequences]: tokens already in the cache */
+    const int32_t *block_tables;         /* [num_sequences][block_table_stride] */
+    const int32_t *logit_rows;           /* [num_logit_rows], ascending row numbers */
+    const inflight_sampling *sampling;   /* [num_logit_rows] */
+} inflight_batch;
+
+typedef struct {
+    int32_t *tokens;       /* [num_logit_rows]: the chosen token, or the target */
+    float *logprobs;       /* [num_logit_rows] */
+    int32_t *ranks;        /* [num_logit_rows], from 1 */
+    int32_t *top_ids;      /* [num_logit_rows][INFLIGHT_MAX_TOP_LOGPROBS] */
+    float *top_logprobs;   /* [num_logit_rows][INFLIGHT_MAX_TOP_LOGPROBS] */
+    float *logits;         /* NULL, or [num_logit_rows][vocab_size] */
+} inflight_output;
+
+typedef struct inflight_engine inflight_engine;
+
+/* weights: the mapped weights file, 64-byte aligned. kv_cache: num_blocks * bytes_per_block bytes, 64-byte aligned.
+ * workspace: workspace_bytes (from the manifest), 64-byte aligned. The caller owns all three and outlives the engine.
+ * Returns NULL when threads cannot be started. */
+inflight_engine *inflight_open(const void *weights, void *kv_cache, int64_t num_blocks, void *workspace, int32_t threads);
+int32_t inflight_step(inflight_engine *engine, const inflight_batch *batch, const inflight_output *output);
+void inflight_close(inflight_engine *engine);
+int32_t inflight_abi(void);
+
+#endif

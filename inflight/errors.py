@@ -1,0 +1,37 @@
+"""The errors that a user can cause and mend. The command line prints them without a traceback."""
+
+from __future__ import annotations
+
+
+class InflightError(Exception):
+    """What went wrong, where, and what to do about it.
+
+    `message` says what was wrong and names the file, tensor, flag or request; `hint` says what would work.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message if hint is None else f"{message}\n{hint}")
+        self.message = message
+        self.hint = hint
+
+
+class ModelError(InflightError):
+    """A source model that cannot be read or is not supported."""
+
+
+class CheckpointError(InflightError):
+    """A checkpoint directory that is damaged, incomplete or not supported by the target."""
+
+
+class BuildError(InflightError):
+    """An engine that cannot be built from this checkpoint with this recipe."""
+
+
+class EngineError(InflightError):
+    """An engine directory that is damaged, of another version, or for another machine."""
+
+
+class RequestError(InflightError):
+    """A request that can never be served (too long, contradictory parameters); other requests are unaffected."""

@@ -1,0 +1,128 @@
+"""manifest.json: every fact about an engine. Nothing is ever inferred from a file name."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from inflight.records import Record
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+Dtype = Literal["float32", "float16", "bfloat16", "int8"]
+
+
+class ModelFacts(Record):
+    """The shape of the model, in the names of its Hugging Face config."""
+
+    architecture: str
+    dtype: Dtype
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_size: int
+    max_position_embeddings: int
+    sliding_window: int | None = None
+    tie_word_embeddings: bool = False
+    num_parameters: int
+
+
+class Limits(Record):
+    """What one step, one sequence and the whole batch may hold. Fixed when the engine is built."""
+
+    max_batch_size: int
+    max_seq_len: int
+    max_num_tokens: int
+    max_logit_rows: int
+
+
+class KvCacheFacts(Record):
+    """The paged cache. The number of blocks is chosen when the engine is loaded, from the memory it may use."""
+
+    dtype: Dtype
+    tokens_per_block: int
+    bytes_per_block: int
+    layout: str
+
+
+class ModulePrecision(Record):
+    """How one module is stored and computed: weights at rest, activations at its input, sums."""
+
+    weights: Dtype
+    activations: Dtype
+    accumulation: Dtype = "float32"
+
+
+class MemoryPlan(Record):
+    """Bytes. The workspace holds every activation of a step; nothing is allocated while stepping."""
+
+    weights_bytes: int
+    workspace_bytes: int
+
+
+class WorkPlan(Record):
+    """What a token costs: operations (a multiply and an add are two) and bytes, the terms of the roofline."""
+
+    layer_flops_per_token: int
+    logits_flops_per_row: int
+    weight_bytes_per_step: int
+    kv_bytes_per_token: int
+
+
+class GenerationFacts(Record):
+    """Token ids and sampling defaults of generation_config.json."""
+
+    end_token_ids: tuple[int, ...] = ()
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    sampling_defaults: dict[str, float | int] = {}
+
+
+class Variant(Record):
+    """One compiled library of a rank. The loader takes the first whose features the machine has."""
+
+    rank: int
+    cpu: str
+    file: str
+    triple: str
+    required_features: tuple[str, ...]
+
+
+class SourceFacts(Record):
+    """Where the weights came from."""
+
+    model: str
+    revision: str | None = None
+    checkpoint_sha256: str
+
+
+class FileFacts(Record):
+    """Size in bytes and hex SHA-256."""
+
+    bytes: int
+    sha256: str
+
+
+class EngineManifest(Record):
+    """The whole of manifest.json."""
+
+    format_version: int = FORMAT_VERSION
+    inflight_version: str
+    target: Literal["cpu", "reference", "null"]
+    target_abi: int
+    world_size: int = 1
+    model: ModelFacts
+    limits: Limits
+    kv_cache: KvCacheFacts
+    precision: dict[str, ModulePrecision]
+    memory: MemoryPlan
+    work: WorkPlan
+    generation: GenerationFacts
+    variants: tuple[Variant, ...] = ()
+    source: SourceFacts
+    recipe: dict[str, Any]
+    tools: dict[str, str]
+    files: dict[str, FileFacts]

@@ -1,0 +1,101 @@
+"""What the scheduler hands to an executor, and what comes back. Plain values: integers, floats and tuples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RowSampling:
+    """How the token of one logit row is chosen; constant over the life of a sequence.
+
+    `temperature` 0 is greedy. `top_k` 0, `top_p` 1, `min_p` 0 and penalties of 1 / 0 / 0 are off.
+    `num_logprobs`: -1 none, 0 the chosen token's, n > 0 also the n most likely.
+    `bias` holds (token id, value) pairs that are added to the logits.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int = 0
+    num_logprobs: int = -1
+    bias: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def needs_history(self) -> bool:
+        return self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledSequence:
+    """One sequence's part of a step: a chunk of its prompt, or its last token.
+
+    `token_ids` are computed at positions `start`, `start + 1`, ...; the cache already holds `start` tokens, and
+    `block_table` covers `start + len(token_ids)`. With `sample_last`, a token is chosen after the last row:
+    `history` (prompt then output, needed only for penalties) has `prompt_length` prompt tokens, `banned` tokens cannot
+    be chosen, and the generator is keyed by (sampling.seed, start + len(token_ids)).
+    `prompt_targets`, when not empty, asks for the log probability of a given next token at each of the first
+    len(prompt_targets) rows, with `prompt_num_logprobs` alternatives. `sample_last` says whether the last row chooses a
+    token; it needs `sampling`.
+    """
+
+    slot: int
+    token_ids: Sequence[int]
+    start: int
+    block_table: Sequence[int]
+    sampling: RowSampling | None = None
+    sample_last: bool = False
+    prompt_length: int = 0
+    history: Sequence[int] = ()
+    banned: tuple[int, ...] = ()
+    prompt_targets: Sequence[int] = ()
+    prompt_num_logprobs: int = -1
+
+    @property
+    def num_logit_rows(self) -> int:
+        return len(self.prompt_targets) + (1 if self.sample_last else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class StepBatch:
+    """One step: a ragged batch of prefill chunks and decodes in any mixture."""
+
+    sequences: Sequence[ScheduledSequence]
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(sequence.token_ids) for sequence in self.sequences)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenResult:
+    """A token with its log probability under the model's own distribution (before penalties and temperature).
+
+    `rank` counts from 1; `top` holds (token id, log probability), most likely first. Without logprobs only `token_id`
+    is meaningful.
+    """
+
+    token_id: int
+    logprob: float = 0.0
+    rank: int = 0
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceResult:
+    """The results of one ScheduledSequence: the chosen token if `sample_last`, and one entry per prompt target."""
+
+    sampled: TokenResult | None = None
+    prompt: tuple[TokenResult, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """Results in the order of StepBatch.sequences."""
+
+    results: Sequence[SequenceResult]
