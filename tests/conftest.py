@@ -1,0 +1,34 @@
+"""Fixtures of every tier. Inputs are random and fresh each run; a failure prints the seed that repeats it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+SEED_VARIABLE = "INFLIGHT_TEST_SEED"
+_seed_key = pytest.StashKey[int]()
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """The seed of this test: fresh each run, or the value of INFLIGHT_TEST_SEED."""
+    value = int(os.environ.get(SEED_VARIABLE, "0")) or secrets.randbelow(2**31 - 1) + 1
+    request.node.stash[_seed_key] = value
+    return value
+
+
+@pytest.fixture
+def rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.failed and _seed_key in item.stash:
+        report.sections.append(("seed", f"repeat with {SEED_VARIABLE}={item.stash[_seed_key]}"))

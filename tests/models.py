@@ -1,0 +1,112 @@
+"""Tiny random Hugging Face models of every supported family, written to disk as a user's model would be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config, Qwen3Config
+
+_CONFIGS = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
+
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+LINEAR_ROPE = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The shape of a tiny model; every number is free, so that nothing relies on powers of two."""
+
+    family: str = "llama"
+    head_size: int = 24
+    num_kv_heads: int = 2
+    queries_per_kv: int = 3
+    num_layers: int = 2
+    hidden_size: int = 72
+    intermediate_size: int = 104
+    vocab_size: int = 257
+    max_positions: int = 512
+    tied: bool = False
+    sliding_window: int | None = None
+    rope: dict[str, Any] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_heads(self) -> int:
+        return self.num_kv_heads * self.queries_per_kv
+
+    def config(self) -> Any:
+        values: dict[str, Any] = {
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "num_key_value_heads": self.num_kv_heads,
+            "head_dim": self.head_size,
+            "max_position_embeddings": self.max_positions,
+            "tie_word_embeddings": self.tied,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 0,
+            **self.extra,
+        }
+        if self.rope is not None:
+            values["rope_parameters"] = self.rope
+        if self.family == "mistral":
+            values["sliding_window"] = self.sliding_window
+        if self.family in ("qwen2", "qwen3") and self.sliding_window is not None:
+            values |= {"use_sliding_window": True, "sliding_window": self.sliding_window, "max_window_layers": 0}
+        return _CONFIGS[self.family](**values)
+
+
+def random_model(shape: Shape, seed: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A model of `shape` whose weights, norms and biases are all random, on a scale that keeps logits lively."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(shape.config(), dtype=torch.float32, attn_implementation="eager")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                parameter.copy_(1.0 + 0.2 * torch.randn_like(parameter))
+            elif name.endswith("bias"):
+                parameter.copy_(0.5 * torch.randn_like(parameter))
+            elif "embed" in name:
+                parameter.copy_(torch.randn_like(parameter) * (1.0 if not shape.tied else shape.hidden_size**-0.5 * 3))
+            else:
+                parameter.copy_(torch.randn_like(parameter) * 1.5 * parameter.shape[-1] ** -0.5)
+    return model.to(dtype).eval()
+
+
+def save_random_model(directory: Path, shape: Shape, seed: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Write a random model to `directory` and return it, for use as the oracle."""
+    model = random_model(shape, seed, dtype)
+    model.save_pretrained(directory)
+    return model
+
+
+def random_shape(rng: Any, family: str) -> Shape:
+    """A random odd shape of `family`."""
+    pick = rng.choice
+    window = int(rng.integers(5, 40)) if family == "mistral" or (family == "qwen2" and rng.random() < 0.3) else None
+    rope = [None, LLAMA3_ROPE, LINEAR_ROPE][int(rng.integers(3))] if family == "llama" else None
+    return Shape(
+        family=family,
+        head_size=int(pick([24, 48, 80, 128])),
+        num_kv_heads=int(pick([1, 2, 3])),
+        queries_per_kv=int(pick([1, 3, 7])),
+        hidden_size=int(pick([40, 72, 96, 136])),
+        intermediate_size=int(pick([56, 104, 200])),
+        vocab_size=int(pick([257, 1001])),
+        tied=bool(rng.random() < 0.5),
+        sliding_window=window,
+        rope=rope,
+    )
