@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from inflight.errors import RequestError
 
@@ -55,30 +57,40 @@ class SamplingParams:
         set_field(self, "bad_words", tuple(self.bad_words))
         set_field(self, "bad_word_ids", tuple(tuple(word) for word in self.bad_word_ids))
         set_field(self, "top_k", 0 if self.top_k == -1 else self.top_k)
-        for problem in self._problems():
-            raise RequestError(problem)
+        if problems := self._problems():
+            raise RequestError(" ".join(problems))
 
     def _problems(self) -> list[str]:
-        checks = [
-            (self.n >= 1, f"n is {self.n}; it must be at least 1."),
-            (self.best_of is None or self.best_of >= self.n, f"best_of is {self.best_of}; it must be at least n, {self.n}."),
-            (self.temperature >= 0 and math.isfinite(self.temperature), f"temperature is {self.temperature}; it must be 0 or more."),
-            (self.top_k >= 0, f"top_k is {self.top_k}; it must be 1 or more, or 0 (or -1) for off."),
-            (0 < self.top_p <= 1, f"top_p is {self.top_p}; it must be above 0 and at most 1."),
-            (0 <= self.min_p <= 1, f"min_p is {self.min_p}; it must be between 0 and 1."),
-            (self.repetition_penalty > 0, f"repetition_penalty is {self.repetition_penalty}; it must be above 0."),
-            (abs(self.presence_penalty) <= 2, f"presence_penalty is {self.presence_penalty}; it must be between -2 and 2."),
-            (abs(self.frequency_penalty) <= 2, f"frequency_penalty is {self.frequency_penalty}; it must be between -2 and 2."),
-            (self.max_tokens is None or self.max_tokens >= 1, f"max_tokens is {self.max_tokens}; it must be at least 1."),
-            (self.min_tokens >= 0, f"min_tokens is {self.min_tokens}; it must be 0 or more."),
-            (
-                self.max_tokens is None or self.min_tokens <= self.max_tokens,
-                f"min_tokens is {self.min_tokens}, more than max_tokens, {self.max_tokens}.",
-            ),
-            (all(self.stop), "stop holds an empty string."),
-            *(
-                (value is None or 0 <= value <= MAX_LOGPROBS, f"{name} is {value}; it must be between 0 and {MAX_LOGPROBS}.")
-                for name, value in (("logprobs", self.logprobs), ("prompt_logprobs", self.prompt_logprobs))
-            ),
+        problems = [
+            f"{name} is {getattr(self, name)}; it must be {words}."
+            for name, (holds, words) in _RANGES.items()
+            if getattr(self, name) is not None and not holds(getattr(self, name))
         ]
-        return [text for holds, text in checks if not holds]
+        if self.best_of is not None and self.best_of < self.n:
+            problems.append(f"best_of is {self.best_of}; it must be at least n, {self.n}.")
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            problems.append(f"min_tokens is {self.min_tokens}, more than max_tokens, {self.max_tokens}.")
+        if not all(self.stop):
+            problems.append("stop holds an empty string.")
+        return problems
+
+
+def _logprobs_in_range(value: int) -> bool:
+    return 0 <= value <= MAX_LOGPROBS
+
+
+# Field -> (test, words for the message). NaN fails every comparison and so every test.
+_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "n": (lambda value: value >= 1, "at least 1"),
+    "temperature": (lambda value: 0 <= value < math.inf, "0 or more"),
+    "top_k": (lambda value: value >= 0, "1 or more, or 0 (or -1) for off"),
+    "top_p": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
+    "min_p": (lambda value: 0 <= value <= 1, "between 0 and 1"),
+    "repetition_penalty": (lambda value: 0 < value < math.inf, "above 0"),
+    "presence_penalty": (lambda value: abs(value) <= 2, "between -2 and 2"),
+    "frequency_penalty": (lambda value: abs(value) <= 2, "between -2 and 2"),
+    "max_tokens": (lambda value: value >= 1, "at least 1"),
+    "min_tokens": (lambda value: value >= 0, "0 or more"),
+    "logprobs": (_logprobs_in_range, f"between 0 and {MAX_LOGPROBS}"),
+    "prompt_logprobs": (_logprobs_in_range, f"between 0 and {MAX_LOGPROBS}"),
+}

@@ -99,13 +99,14 @@ def random_shape(rng: Any, family: str) -> Shape:
     window = int(rng.integers(5, 40)) if family == "mistral" or (family == "qwen2" and rng.random() < 0.3) else None
     rope = [None, LLAMA3_ROPE, LINEAR_ROPE][int(rng.integers(3))] if family == "llama" else None
     num_kv_heads, queries_per_kv = int(pick([1, 2, 3])), int(pick([1, 3, 7]))
+    num_heads = num_kv_heads * queries_per_kv
     return Shape(
         family=family,
         head_size=int(pick([24, 48, 80, 128])),
         num_kv_heads=num_kv_heads,
         queries_per_kv=queries_per_kv,
         # transformers' Llama insists on a multiple of the number of heads
-        hidden_size=num_kv_heads * queries_per_kv * (1 + int(pick([40, 72, 96, 136])) // (num_kv_heads * queries_per_kv)),
+        hidden_size=num_heads * (1 + int(pick([40, 72, 96, 136])) // num_heads),
         intermediate_size=int(pick([56, 104, 200])),
         vocab_size=int(pick([257, 1001])),
         tied=bool(rng.random() < 0.5),
