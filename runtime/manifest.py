@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from inflight.records import Record
 
 FORMAT_VERSION = 1
@@ -78,7 +80,7 @@ class GenerationFacts(Record):
     end_token_ids: tuple[int, ...] = ()
     pad_token_id: int | None = None
     bos_token_id: int | None = None
-    sampling_defaults: dict[str, float | int] = {}
+    sampling_defaults: dict[str, float | int] = Field(default_factory=dict)
 
 
 class Variant(Record):
