@@ -1,0 +1,178 @@
+/* Sampling of one logit row. runtime/sampling_reference.py is the same definition in NumPy.
+ *
+ * Order: log probabilities of the model's own logits; then on a copy: bias, repetition penalty (prompt and output; Keskar
+ * et al. 2019, "CTRL"), frequency and presence penalty (output); temperature 0 takes the greatest; otherwise temperature, top_k,
+ * top_p (of the weight that top_k left), min_p (of the greatest probability), and one draw by inverse CDF in the order of ids. */
+#ifndef INFLIGHT_SAMPLING_H
+#define INFLIGHT_SAMPLING_H
+
+#include "abi.h"
+#include "philox.h"
+#include "sampling_filter.h"
+
+/* Bytes of scratch for one row, 64-byte aligned: the adjusted row, its weights, token ids, and one maximum per block. */
+#define INFLIGHT_SAMPLE_SCRATCH(vocab) \
+    (12 * SAMPLING_PADDED(vocab) + (SAMPLING_PADDED(vocab) / SAMPLING_BLOCK * 4 + 63) / 64 * 64)
+
+typedef struct {
+    float *row, *weights;
+    int32_t *ids;
+    float *maxima;
+} sampling_scratch;
+
+static inline sampling_scratch sampling_divide_scratch(void *scratch, int vocab) {
+    float *const row = (float *)scratch;
+    const int64_t padded = SAMPLING_PADDED(vocab);
+    return (sampling_scratch){row, row + padded, (int32_t *)(row + 2 * padded), row + 3 * padded};
+}
+
+/* log of the sum of exp over a sane row; its greatest value goes to `max`. Needs max > -INFINITY. */
+static inline double sampling_log_sum(const float *row, int vocab, float *max) {
+    *max = row[sampling_argmax(row, vocab)];
+    return *max == -INFINITY ? 0.0 : log(sampling_weights(row, SAMPLING_PADDED(vocab), *max, 1.0f, NULL));
+}
+
+static inline float sampling_logprob(float value, float max, double log_sum) {
+    return value == -INFINITY ? -INFINITY : (float)((double)value - (double)max - log_sum);
+}
+
+static inline void sampling_write_top(const sampling_scratch *at, int vocab, int wanted, float max, double log_sum,
+                                      int32_t *top_ids, float *top_logprobs) {
+    if (wanted > INFLIGHT_MAX_TOP_LOGPROBS) wanted = INFLIGHT_MAX_TOP_LOGPROBS;
+    const int count = wanted > 0 ? sampling_top_k(at->row, vocab, wanted, at->ids, at->maxima) : 0;
+    for (int i = 0; i < count; ++i) { /* insertion sort; ids come in ascending order, so equal values keep it */
+        const int32_t id = at->ids[i];
+        int place = i;
+        for (; place > 0 && at->row[top_ids[place - 1]] < at->row[id]; --place) top_ids[place] = top_ids[place - 1];
+        top_ids[place] = id;
+    }
+    for (int i = 0; i < count; ++i) top_logprobs[i] = sampling_logprob(at->row[top_ids[i]], max, log_sum);
+}
+
+/* From 1: how many tokens come before `token` in the model's own order, the lower id first among equals. */
+static inline int32_t sampling_rank(const float *logits, int vocab, int32_t token) {
+    const float value = sampling_sane(logits[token]);
+    int32_t rank = 1;
+    for (int i = 0; i < vocab; ++i) rank += logits[i] > value;
+    for (int i = 0; i < token; ++i) rank += logits[i] == value;
+    return rank;
+}
+
+/* `counts` has room for one integer per token; only the entries of tokens in the history are touched. */
+static inline void sampling_penalize(float *row, int vocab, const inflight_sampling *s, int32_t *counts) {
+#pragma clang fp contract(off)
+    for (int i = 0; i < s->history_length; ++i)
+        if ((uint32_t)s->history[i] < (uint32_t)vocab) counts[s->history[i]] = 0;
+    for (int i = s->prompt_length; i < s->history_length; ++i)
+        if ((uint32_t)s->history[i] < (uint32_t)vocab) ++counts[s->history[i]];
+    for (int i = 0; i < s->history_length; ++i) {
+        const int32_t id = s->history[i];
+        if ((uint32_t)id >= (uint32_t)vocab || counts[id] < 0) continue;
+        float value = row[id];
+        value = value > 0.0f ? value / s->repetition_penalty : value * s->repetition_penalty;
+        value -= s->frequency_penalty * (float)counts[id];
+        if (counts[id] > 0) value -= s->presence_penalty;
+        row[id] = sampling_sane(value);
+        counts[id] = -1; /* each token is penalized once */
+    }
+}
+
+static inline int sampling_adjusts(const inflight_sampling *s) { return s->num_bias > 0 || s->history_length > 0; }
+
+static inline void sampling_adjust(const sampling_scratch *at, int vocab, const inflight_sampling *s) {
+    for (int i = 0; i < s->num_bias; ++i) {
+        const int32_t id = s->bias_ids[i];
+        if ((uint32_t)id < (uint32_t)vocab) at->row[id] = sampling_sane(at->row[id] + s->bias_values[i]);
+    }
+    if (s->history_length > 0) sampling_penalize(at->row, vocab, s, at->ids);
+}
+
+/* The kept ids, ascending, go to at->ids; returns how many (at least the most likely one). */
+static inline int sampling_filter_row(const sampling_scratch *at, int vocab, const inflight_sampling *s, double total) {
+    int count;
+    if (s->top_k > 0 && s->top_k < vocab) {
+        count = sampling_top_k(at->row, vocab, s->top_k, at->ids, at->maxima);
+        total = 0.0;
+        for (int i = 0; i < count; ++i) total += (double)at->weights[at->ids[i]];
+    } else {
+        /* Tokens lighter than (1 - top_p) / vocab of the total weigh less than 1 - top_p together: top_p drops them all. */
+        const double light = s->top_p < 1.0f ? 0.999 * (1.0 - (double)s->top_p) * total / vocab : 0.0;
+        count = sampling_collect(at->weights, vocab, fmaxf((float)light, FLT_MIN), at->ids);
+    }
+    if (s->top_p < 1.0f) count = sampling_keep_prefix(at->row, at->ids, count, at->weights, (double)s->top_p * total);
+    int kept = 0;
+    for (int i = 0; i < count; ++i)
+        if (at->weights[at->ids[i]] >= s->min_p) at->ids[kept++] = at->ids[i];
+    return kept;
+}
+
+/* The first token at which the running sum of weights passes `target`, which is less than their sum. */
+static inline int32_t sampling_walk(const float *weights, const int32_t *ids, int count, double sum, double target) {
+    for (int i = 0; i < count; ++i) {
+        const int32_t id = ids ? ids[i] : i;
+        sum += (double)weights[id];
+        if (sum > target) return id;
+    }
+    return 0;
+}
+
+static inline double sampling_target(const inflight_sampling *s, double total) {
+    return fmin(philox_uniform(s->seed, s->position) * total, nextafter(total, 0.0));
+}
+
+static inline int32_t sampling_draw_row(const float *weights, int vocab, double target) {
+    double sum = 0.0;
+    int start = 0;
+    for (; start + SAMPLING_BLOCK < vocab; start += SAMPLING_BLOCK) {
+        const double block = sampling_block_sum(weights + start);
+        if (sum + block > target) break;
+        sum += block;
+    }
+    return start + sampling_walk(weights + start, NULL, vocab - start, sum, target);
+}
+
+static inline int32_t sampling_choose(const sampling_scratch *at, int vocab, const inflight_sampling *s) {
+    const int32_t best = sampling_argmax(at->row, vocab);
+    const float max = at->row[best];
+    if (s->temperature <= 0.0f || max == -INFINITY) return best;
+    double total = sampling_weights(at->row, SAMPLING_PADDED(vocab), max, s->temperature, at->weights);
+    if ((s->top_k <= 0 || s->top_k >= vocab) && s->top_p >= 1.0f && s->min_p <= 0.0f)
+        return sampling_draw_row(at->weights, vocab, sampling_target(s, total));
+    const int kept = sampling_filter_row(at, vocab, s, total);
+    total = 0.0;
+    for (int i = 0; i < kept; ++i) total += (double)at->weights[at->ids[i]];
+    return sampling_walk(at->weights, at->ids, kept, 0.0, sampling_target(s, total));
+}
+
+/* Write entry `row` of every array of `out` but `logits`. `logits` [vocab] is read only; `scratch` has
+ * INFLIGHT_SAMPLE_SCRATCH(vocab) bytes and belongs to the calling thread. */
+static void inflight_sample_row(const float *logits, int vocab, const inflight_sampling *s, const inflight_output *out, int row,
+                                void *scratch) {
+    const sampling_scratch at = sampling_divide_scratch(scratch, vocab);
+    const int reports = s->num_top_logprobs >= 0;
+    float max = 0.0f;
+    double log_sum = 0.0;
+    out->logprobs[row] = 0.0f;
+    out->ranks[row] = 0;
+    if (!reports && s->target < 0 && s->temperature <= 0.0f && !sampling_adjusts(s)) {
+        out->tokens[row] = sampling_argmax(logits, vocab);
+        return;
+    }
+    sampling_copy_sane(logits, vocab, at.row);
+    if (reports) {
+        const int64_t top = (int64_t)row * INFLIGHT_MAX_TOP_LOGPROBS;
+        log_sum = sampling_log_sum(at.row, vocab, &max);
+        sampling_write_top(&at, vocab, s->num_top_logprobs, max, log_sum, out->top_ids + top, out->top_logprobs + top);
+    }
+    int32_t token = s->target;
+    if (token < 0) {
+        sampling_adjust(&at, vocab, s);
+        token = sampling_choose(&at, vocab, s);
+    }
+    out->tokens[row] = token;
+    if (!reports || token >= vocab) return;
+    out->logprobs[row] = sampling_logprob(sampling_sane(logits[token]), max, log_sum);
+    out->ranks[row] = sampling_rank(logits, vocab, token);
+}
+
+#endif
