@@ -1,0 +1,34 @@
+"""inflight's offline engine: python inflight_worker.py ENGINE THREADS."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from protocol import serve
+
+from inflight import __version__
+from inflight.runtime.engine_core import EngineCore
+from inflight.runtime.load import KvCacheBudget, load_engine
+from inflight.runtime.request import Request
+from inflight.runtime.sampling_params import SamplingParams
+from inflight.runtime.scheduler import SchedulerConfig
+
+
+def main() -> None:
+    executor = load_engine(Path(sys.argv[1]), threads=int(sys.argv[2]), kv_cache=KvCacheBudget(bytes=2 << 30))
+    core = EngineCore(executor, SchedulerConfig(enable_prefix_caching=False))
+
+    def generate(prompts: list[list[int]], max_tokens: int) -> int:
+        params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
+        for number, prompt in enumerate(prompts):
+            core.add_request(Request(str(number), tuple(prompt), params))
+        tokens = 0
+        while core.has_unfinished():
+            tokens += sum(len(delta.token_ids) for delta in core.step())
+        return tokens
+
+    serve(f"inflight {__version__}", generate)
+
+
+main()
