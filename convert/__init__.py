@@ -1,0 +1,1 @@
+"""Hugging Face models to checkpoints: names, families, sharding, and the checkpoint format itself."""

@@ -1,0 +1,131 @@
+"""Reading a checkpoint directory: its config, its tensor tables, and its tensors as memory-mapped arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from inflight.convert.checkpoint_config import CheckpointConfig, unsupported
+from inflight.convert.layout import Traits, stage_tensors, traits_of
+from inflight.convert.sharding import shard, split_problems
+from inflight.convert.tensor_file import TensorEntry, TensorFileError, map_array, read_header
+from inflight.errors import CheckpointError
+from inflight.files import sha256_file
+
+CONFIG_NAME = "config.json"
+TOKENIZER_DIRECTORY = "tokenizer"
+_MAKE_ONE = "`inflight convert` makes a checkpoint out of a Hugging Face model."
+
+
+def rank_file_name(rank: int) -> str:
+    return f"rank{rank}.safetensors"
+
+
+class Checkpoint:
+    """An opened checkpoint, checked against its config: every tensor there, in the shape and type it should have.
+
+    `ranks[r]` maps tensor names to their places in rank{r}.safetensors (rank = pp_rank * tp_size + tp_rank). No weight
+    is read before `array` is used.
+    """
+
+    def __init__(
+        self, directory: Path, config: CheckpointConfig, traits: Traits, ranks: tuple[Mapping[str, TensorEntry], ...]
+    ) -> None:
+        self.directory = directory
+        self.config = config
+        self.traits = traits
+        self.ranks = ranks
+
+    @classmethod
+    def open(cls, directory: Path) -> Checkpoint:
+        """Open and check a checkpoint. Raises CheckpointError naming every tensor or config key that is wrong."""
+        config = read_config(directory)
+        try:
+            ranks = tuple(read_header(path) for path in _rank_files(directory, config))
+        except TensorFileError as error:
+            raise CheckpointError(error.message, error.hint) from error
+        traits = traits_of(config, {name for table in ranks for name in table})
+        problems = [text for rank, table in enumerate(ranks) for text in _table_problems(config, traits, rank, table)]
+        if problems:
+            raise CheckpointError(f"{directory} does not hold what its config.json says:\n" + "\n".join(problems))
+        return cls(directory, config, traits, ranks)
+
+    @property
+    def tensors(self) -> Mapping[str, TensorEntry]:
+        """The table of rank 0: the whole model when world_size is 1."""
+        return self.ranks[0]
+
+    @property
+    def ties_embeddings(self) -> bool:
+        """True when the embedding also serves as the vocabulary projection (no lm_head.weight is stored)."""
+        return not self.traits.lm_head
+
+    @property
+    def tokenizer_directory(self) -> Path | None:
+        path = self.directory / TOKENIZER_DIRECTORY
+        return path if path.is_dir() else None
+
+    def rank_file(self, rank: int = 0) -> Path:
+        return self.directory / rank_file_name(rank)
+
+    def array(self, name: str, rank: int = 0) -> npt.NDArray[Any]:
+        """A tensor as a read-only memory-mapped array in its stored type. Raises CheckpointError if there is none."""
+        if name not in self.ranks[rank]:
+            raise CheckpointError(f"{self.rank_file(rank)} has no tensor {name}.")
+        return map_array(self.ranks[rank][name])
+
+    @cache  # noqa: B019 - a checkpoint lives as long as the build that reads it
+    def sha256(self) -> str:
+        """Hex digest of the names and contents of all files of the checkpoint, wherever it lies."""
+        digest = hashlib.sha256()
+        for path in sorted(path for path in self.directory.rglob("*") if path.is_file()):
+            digest.update(f"{path.relative_to(self.directory).as_posix()} {sha256_file(path)}\n".encode())
+        return digest.hexdigest()
+
+
+def read_config(directory: Path) -> CheckpointConfig:
+    """Read and check config.json alone. Raises CheckpointError naming the file and every key at fault."""
+    path = directory / CONFIG_NAME
+    try:
+        config = CheckpointConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{directory} has no {CONFIG_NAME}.", _MAKE_ONE) from error
+    except ValidationError as error:
+        details = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise CheckpointError(f"{path} is not a valid checkpoint config:\n{details}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    reasons = unsupported(config) + split_problems(config)
+    if reasons:
+        raise CheckpointError(f"{path} asks for what is not supported:\n" + "\n".join(f"  {r}" for r in reasons))
+    return config
+
+
+def _rank_files(directory: Path, config: CheckpointConfig) -> list[Path]:
+    paths = [directory / rank_file_name(rank) for rank in range(config.mapping.num_rank_files)]
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise CheckpointError(f"{directory} lacks {', '.join(missing)} (world_size {config.mapping.world_size}).")
+    return paths
+
+
+def _table_problems(config: CheckpointConfig, traits: Traits, rank: int, table: Mapping[str, TensorEntry]) -> list[str]:
+    """Tensors beyond the expected ones are allowed, as the format's own loader allows them."""
+    stage, tp_rank = divmod(rank, config.mapping.tp_size)
+    problems = []
+    for spec in stage_tensors(config, traits, stage):
+        entry, shape = table.get(spec.name), shard(spec, config, tp_rank).shape
+        if entry is None:
+            problems.append(f"  {rank_file_name(rank)}: tensor {spec.name} is missing")
+        elif entry.shape != shape:
+            problems.append(f"  {rank_file_name(rank)}: tensor {spec.name} has shape {entry.shape}, expected {shape}")
+        elif entry.dtype != config.dtype:
+            problems.append(f"  {rank_file_name(rank)}: tensor {spec.name} is {entry.dtype}, expected {config.dtype}")
+    return problems

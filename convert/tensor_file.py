@@ -1,0 +1,144 @@
+"""The safetensors container: an 8-byte header length, a JSON header, then the data without holes.
+
+Only the header is parsed here, so that a file of any size can be described without reading it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from inflight.errors import InflightError
+
+ALIGNMENT = 64
+_MAX_HEADER_BYTES = 100_000_000
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+_CODES = {dtype.name: code for code, dtype in _DTYPES.items()}
+
+
+class TensorFileError(InflightError):
+    """A safetensors file that is truncated, corrupt or of an unknown type."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """Where one tensor lies: `offset` is in bytes from the start of `file`, `dtype` a numpy name ("bfloat16")."""
+
+    name: str
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """The numpy type of a dtype name, bfloat16 and float8 included."""
+    return _DTYPES[_CODES[name]]
+
+
+def tensor_bytes(shape: tuple[int, ...], dtype: str) -> int:
+    return math.prod(shape) * numpy_dtype(dtype).itemsize
+
+
+def read_header(path: Path) -> dict[str, TensorEntry]:
+    """The tensors of a safetensors file in the order of their data. Raises TensorFileError naming the file."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            prefix = file.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+            if not 2 <= length <= min(_MAX_HEADER_BYTES, size - 8):
+                raise TensorFileError(f"{path} is not a safetensors file, or it is cut short ({size} bytes).", _RENEW)
+            header = json.loads(file.read(length))
+    except OSError as error:
+        raise TensorFileError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise TensorFileError(f"{path}: the safetensors header is not valid JSON.", _RENEW) from error
+    if not isinstance(header, dict):
+        raise TensorFileError(f"{path}: the safetensors header is not a JSON object.", _RENEW)
+    header.pop("__metadata__", None)
+    entries = sorted((_entry(path, name, fields, 8 + length) for name, fields in header.items()), key=_position)
+    _check_coverage(path, entries, 8 + length, size)
+    return {entry.name: entry for entry in entries}
+
+
+_RENEW = "Download or write the file again."
+
+
+def _position(entry: TensorEntry) -> tuple[int, int]:
+    return entry.offset, entry.nbytes
+
+
+def _entry(path: Path, name: str, fields: Any, data_start: int) -> TensorEntry:
+    try:
+        code, shape = fields["dtype"], tuple(int(size) for size in fields["shape"])
+        start, end = fields["data_offsets"]
+        nbytes = int(end) - int(start)
+    except (KeyError, TypeError, ValueError) as error:
+        raise TensorFileError(f"{path}: tensor {name} has a malformed entry in the header.", _RENEW) from error
+    if code not in _DTYPES:
+        raise TensorFileError(f"{path}: tensor {name} has type {code}, which is not supported.")
+    if min(shape, default=0) < 0 or nbytes != math.prod(shape) * _DTYPES[code].itemsize:
+        raise TensorFileError(f"{path}: tensor {name} ({code}, shape {shape}) cannot occupy {nbytes} bytes.", _RENEW)
+    return TensorEntry(name, path, _DTYPES[code].name, shape, data_start + int(start), nbytes)
+
+
+def _check_coverage(path: Path, entries: list[TensorEntry], data_start: int, size: int) -> None:
+    """The data must be exactly the tensors, end to end: a hole or an overlap means that the header is wrong."""
+    expected = data_start
+    for entry in entries:
+        if entry.offset != expected:
+            raise TensorFileError(f"{path}: tensor {entry.name} does not begin where the one before it ends.", _RENEW)
+        expected += entry.nbytes
+    if size < expected:
+        raise TensorFileError(f"{path} is truncated: {size} bytes of {expected}.", _RENEW)
+    if size > expected:
+        raise TensorFileError(f"{path} has {size - expected} bytes after the last tensor.", _RENEW)
+
+
+def encode_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> bytes:
+    """Header bytes (length prefix included) of a file that holds `tensors` (name -> dtype, shape) in this order.
+
+    The header is padded with spaces, so that the data begins at a multiple of 64 bytes; tensors of a multiple of
+    64 bytes that come first are then aligned for vector loads straight from the mapped file.
+    """
+    header: dict[str, Any] = {}
+    offset = 0
+    for name, (dtype, shape) in tensors.items():
+        end = offset + tensor_bytes(shape, dtype)
+        header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    return struct.pack("<Q", len(text)) + text
+
+
+def map_array(entry: TensorEntry) -> npt.NDArray[Any]:
+    """The tensor as a read-only memory-mapped array; pages are read when they are touched."""
+    if entry.nbytes == 0:
+        return np.zeros(entry.shape, numpy_dtype(entry.dtype))
+    flat = np.memmap(entry.file, dtype=numpy_dtype(entry.dtype), mode="r", offset=entry.offset, shape=entry.shape)
+    return flat.view(np.ndarray)
