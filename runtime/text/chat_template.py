@@ -1,0 +1,110 @@
+"""Chat templates: Jinja programs that turn messages into a prompt, run in a sandbox as transformers runs them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from inflight.errors import RequestError
+
+Message = Mapping[str, Any]
+
+
+class ChatTemplate:
+    """The chat template of one model.
+
+    `sources` maps names to Jinja sources. Most models have just "default"; "tool_use" is taken when tools are given.
+    """
+
+    def __init__(self, sources: Mapping[str, str]) -> None:
+        self._sources = dict(sources)
+        self._compiled: dict[str, jinja2.Template] = {}
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]] | None,
+        add_generation_prompt: bool,
+        variables: Mapping[str, Any],
+    ) -> str:
+        """The prompt. Raises RequestError with the template's own words when it does not accept the messages."""
+        conversation = check_messages(messages)
+        template = self._template("tool_use" if tools and "tool_use" in self._sources else "default")
+        values = {**variables, "tools": tools, "documents": None, "add_generation_prompt": add_generation_prompt}
+        try:
+            return template.render(messages=conversation, **values)
+        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+            raise RequestError(
+                f"The model's chat template does not accept these messages: {error}",
+                "Check the roles and their order; many models want user and assistant to alternate.",
+            ) from error
+
+    def _template(self, name: str) -> jinja2.Template:
+        if name not in self._sources:
+            raise RequestError(f"The model has chat templates named {sorted(self._sources)}, but no default one.")
+        if name not in self._compiled:
+            try:
+                self._compiled[name] = _environment().from_string(self._sources[name])
+            except jinja2.TemplateError as error:
+                raise RequestError(f"The model's chat template cannot be read: {error}") from error
+        return self._compiled[name]
+
+
+def check_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Messages as plain dicts without the keys whose value is None (templates test for presence).
+
+    Raises RequestError when there are none, or one of them is not a mapping with a role that is a string.
+    """
+    if isinstance(messages, (str, Mapping)) or not messages:
+        raise RequestError("messages must be a list with at least one message.", _MESSAGE_HINT)
+    for index, message in enumerate(messages):
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise RequestError(f"Message {index} has no role.", _MESSAGE_HINT)
+    return [{key: value for key, value in message.items() if value is not None} for message in messages]
+
+
+_MESSAGE_HINT = 'A message looks like {"role": "user", "content": "Hello"}.'
+
+
+class _GenerationBlocks(jinja2.ext.Extension):
+    """`{% generation %}` marks what the assistant wrote, for training; here it only renders its body."""
+
+    tags = {"generation"}  # noqa: RUF012 (the type that Jinja declares)
+
+    def parse(self, parser: Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _environment() -> jinja2.Environment:
+    """The filters and functions that chat templates may expect."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlocks, jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
+    return environment
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON as it is. Jinja's own filter escapes it for HTML, which no prompt wants."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

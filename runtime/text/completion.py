@@ -1,0 +1,119 @@
+"""From the token deltas of one request to the text deltas of its completions.
+
+The server's shim and the LLM class use it alike, over the engine in this process and over Triton.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inflight.runtime.deltas import FinishReason, TokenDelta
+from inflight.runtime.sampling_params import SamplingParams
+from inflight.runtime.step import TokenResult
+from inflight.runtime.text.text_stream import TextDelta, TextStream
+from inflight.runtime.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class TokenChoice:
+    """A token and its log probability. `bytes` is what it adds to the text; `text` is that, decoded."""
+
+    token_id: int
+    text: str
+    bytes: bytes
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob(TokenChoice):
+    """The chosen token. `rank` counts from 1; `top` is most likely first; `text_offset` counts characters of the
+    completion before the token."""
+
+    rank: int = 0
+    top: tuple[TokenChoice, ...] = ()
+    text_offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionDelta:
+    """News of completion `index`: the text that is certain, and the tokens that arrived (their text may come later).
+
+    The last delta of a completion has a `finish_reason`. With `cancel` a stop string ended it and the engine does not
+    know: the caller cancels sequence `index`. `logprobs` has one entry per token when params.logprobs is set.
+    """
+
+    index: int
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
+    cancel: bool = False
+    error: str | None = None
+
+
+class RequestText:
+    """The text side of one request: a TextStream for each of its sequences, however their deltas interleave."""
+
+    def __init__(self, tokenizer: Tokenizer, params: SamplingParams) -> None:
+        self._tokenizer = tokenizer
+        self._params = params
+        self._streams: dict[int, TextStream] = {}
+        self._finished: set[int] = set()
+
+    @property
+    def finished(self) -> bool:
+        """Whether every completion has had its last delta."""
+        return len(self._finished) == (self._params.best_of or self._params.n)
+
+    def push(self, delta: TokenDelta) -> list[CompletionDelta]:
+        """What `delta` adds: one CompletionDelta, or none when its completion has already ended at a stop string."""
+        if delta.index in self._finished:
+            return []
+        stream = self._streams.setdefault(delta.index, TextStream(self._tokenizer, self._params))
+        text, logprobs = self._decode(stream, delta)
+        stopped = text.stop_string is not None
+        if stopped or delta.finish_reason is not None:
+            self._finished.add(delta.index)
+            self._streams.pop(delta.index)
+        completion = CompletionDelta(
+            index=delta.index,
+            text=text.text,
+            token_ids=delta.token_ids[: text.num_tokens],
+            logprobs=logprobs,
+            finish_reason="stop" if stopped else delta.finish_reason,
+            stop_reason=text.stop_string if stopped else delta.stop_reason,
+            cancel=stopped and delta.finish_reason is None,
+            error=delta.error,
+        )
+        return [completion]
+
+    def _decode(self, stream: TextStream, delta: TokenDelta) -> tuple[TextDelta, tuple[TokenLogprob, ...]]:
+        """Token by token, so that each log probability gets the offset of its token."""
+        text, num_tokens, logprobs = "", 0, []
+        last = len(delta.token_ids) - 1
+        for position, token_id in enumerate(delta.token_ids):
+            if self._params.logprobs is not None and delta.logprobs:
+                result = delta.logprobs[position]
+                logprobs.append(spell_logprob(self._tokenizer, result, stream.num_decoded_characters))
+            part = stream.push((token_id,), ended_by_token=delta.ended_by_token and position == last)
+            text += part.text
+            num_tokens += 1
+            if part.stop_string is not None:
+                return TextDelta(text, num_tokens, part.stop_string), tuple(logprobs)
+        if delta.finish_reason is not None:
+            part = stream.push((), finished=True)
+            return TextDelta(text + part.text, num_tokens, part.stop_string), tuple(logprobs)
+        return TextDelta(text, num_tokens), tuple(logprobs)
+
+
+def spell_logprob(tokenizer: Tokenizer, result: TokenResult, text_offset: int = 0) -> TokenLogprob:
+    """`result` with its tokens spelled out."""
+    choice = _choice(tokenizer, result.token_id, result.logprob)
+    top = tuple(_choice(tokenizer, token_id, logprob) for token_id, logprob in result.top)
+    return TokenLogprob(choice.token_id, choice.text, choice.bytes, choice.logprob, result.rank, top, text_offset)
+
+
+def _choice(tokenizer: Tokenizer, token_id: int, logprob: float) -> TokenChoice:
+    spelled = tokenizer.token_bytes(token_id)
+    return TokenChoice(token_id, spelled.decode("utf-8", errors="replace"), spelled, logprob)

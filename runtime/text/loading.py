@@ -1,0 +1,124 @@
+"""Reading tokenizer files, without transformers where possible: importing it takes seconds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from inflight.errors import InflightError
+from inflight.runtime.text.chat_template import ChatTemplate
+
+NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+# transformers takes tokenizer.json as it is for these classes; for others it may build the pipeline anew.
+_TAKEN_AS_IS = {None, "PreTrainedTokenizerFast", "TokenizersBackend"}
+
+
+def load_backend(directory: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
+    """The tokenizer of `directory` and the contents of its tokenizer_config.json, special tokens merged in.
+
+    Raises InflightError when there is no tokenizer or it cannot be read.
+    """
+    if not directory.is_dir():
+        raise InflightError(f"{directory} has no tokenizer files.", "Prompts can still be given as token ids.")
+    config = _read_config(directory)
+    file = directory / "tokenizer.json"
+    if file.is_file() and _is_taken_as_is(file, config):
+        backend = _read_backend(file)
+        _add_tokens(backend, config)
+    else:
+        backend, config = _load_with_transformers(directory, config)
+    backend.no_truncation()
+    backend.no_padding()
+    return backend, config
+
+
+def named_special_tokens(config: dict[str, Any]) -> dict[str, str]:
+    """The special tokens that have a name, as chat templates see them."""
+    return {name: _content(config[name]) for name in NAMED_TOKENS if config.get(name) is not None}
+
+
+def load_chat_template(directory: Path, config: dict[str, Any]) -> ChatTemplate | None:
+    """The model's chat template. chat_template.jinja and chat_templates/*.jinja go before tokenizer_config.json."""
+    files = {"default": directory / "chat_template.jinja"}
+    files |= {file.stem: file for file in sorted((directory / "chat_templates").glob("*.jinja"))}
+    sources = {name: file.read_text(encoding="utf-8") for name, file in files.items() if file.is_file()}
+    configured = config.get("chat_template")
+    if not sources and isinstance(configured, str):
+        sources = {"default": configured}
+    elif not sources and isinstance(configured, list):
+        sources = {entry["name"]: entry["template"] for entry in configured}
+    return ChatTemplate(sources) if sources else None
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    config = _read_json(directory / "tokenizer_config.json")
+    if "added_tokens_decoder" not in config:
+        config |= _read_json(directory / "special_tokens_map.json")
+    return config
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        contents = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InflightError(f"{file} is not valid JSON: {error}") from error
+    if not isinstance(contents, dict):
+        raise InflightError(f"{file} holds no JSON object.")
+    return contents
+
+
+def _is_taken_as_is(file: Path, config: dict[str, Any]) -> bool:
+    """Byte-level pipelines come out the same whatever the class; SentencePiece ones do not."""
+    return config.get("tokenizer_class") in _TAKEN_AS_IS or '"ByteLevel"' in _decoder_of(file)
+
+
+def _decoder_of(file: Path) -> str:
+    return json.dumps(_read_json(file).get("decoder"))
+
+
+def _read_backend(file: Path) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises bare Exception
+        raise InflightError(f"{file} cannot be read: {error}", "Copy it from the model again.") from error
+
+
+def _add_tokens(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
+    """Tokens that only tokenizer_config.json knows, in the order of transformers: by id, then the named ones."""
+    listed = sorted(config.get("added_tokens_decoder", {}).items(), key=lambda item: int(item[0]))
+    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
+    named = [config[name] for name in NAMED_TOKENS if config.get(name) is not None]
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    for token in [value for _, value in listed] + named + list(extra.values() if isinstance(extra, dict) else extra):
+        if _content(token) not in known:
+            known.add(_content(token))
+            backend.add_tokens([_added_token(token)])
+    backend.add_special_tokens([_added_token(token) for token in named])
+
+
+def _content(token: Any) -> str:
+    return str(token["content"] if isinstance(token, dict) else token)
+
+
+def _added_token(token: Any) -> tokenizers.AddedToken:
+    if not isinstance(token, dict):
+        return tokenizers.AddedToken(token, special=True, normalized=False)
+    flags = {name: token[name] for name in ("single_word", "lstrip", "rstrip", "normalized") if name in token}
+    return tokenizers.AddedToken(token["content"], special=token.get("special", True), **flags)
+
+
+def _load_with_transformers(directory: Path, config: dict[str, Any]) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
+        backend = loaded.backend_tokenizer
+    except Exception as error:  # any of the many ways in which third-party files can be wrong
+        raise InflightError(f"The tokenizer in {directory} cannot be loaded: {error}") from error
+    return backend, config | loaded.special_tokens_map

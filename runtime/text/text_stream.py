@@ -1,0 +1,69 @@
+"""The text of one sequence as it grows, cut at stop strings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from inflight.runtime.sampling_params import SamplingParams
+from inflight.runtime.text.detokenizer import IncrementalDetokenizer
+from inflight.runtime.text.stop_strings import StopStrings
+from inflight.runtime.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """New text. `num_tokens` of the tokens pushed belong to it; more than that came after a stop string.
+
+    `stop_string` is set once, when a stop string ended the text: the caller cancels the sequence and reports the
+    finish reason "stop".
+    """
+
+    text: str
+    num_tokens: int
+    stop_string: str | None = None
+
+
+class TextStream:
+    """Decodes one sequence and looks for stop strings in its text, whatever tokens they are made of.
+
+    Text that may be the beginning of a stop string, or half a character, is held back until it is certain, so the
+    text already returned never has to be taken back. Nothing is looked for in the text of the first
+    `params.min_tokens` tokens. How tokens are grouped into pushes does not change the joined text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, params: SamplingParams) -> None:
+        self._detokenizer = IncrementalDetokenizer(tokenizer, params.skip_special_tokens)
+        self._stops = StopStrings(tuple(params.stop), keep_match=params.include_stop_str_in_output)
+        self._keep_end_token = params.include_stop_str_in_output
+        self._min_tokens = params.min_tokens
+        self._num_tokens = 0
+        self._closed = False
+        self.num_decoded_characters = 0
+
+    def push(self, token_ids: Sequence[int], ended_by_token: bool = False, finished: bool = False) -> TextDelta:
+        """Add tokens. `ended_by_token`: the last of them is an end or stop token, which has no text of its own unless
+        `include_stop_str_in_output`. `finished`: no more will come, so everything held back is returned."""
+        if self._closed:
+            return TextDelta("", 0)
+        text = ""
+        for position, token_id in enumerate(token_ids):
+            hidden = ended_by_token and position == len(token_ids) - 1 and not self._keep_end_token
+            self._num_tokens += 1
+            part, stop = self._release("" if hidden else self._detokenizer.push((token_id,)))
+            text += part
+            if stop is not None:
+                self._closed = True
+                return TextDelta(text, position + 1, stop)
+        if not finished:
+            return TextDelta(text, len(token_ids))
+        self._closed = True
+        part, stop = self._release(self._detokenizer.flush())
+        return TextDelta(text + part + self._stops.flush(), len(token_ids), stop)
+
+    def _release(self, decoded: str) -> tuple[str, str | None]:
+        """The text that may be shown now, and the stop string that ended it."""
+        self.num_decoded_characters += len(decoded)
+        if self._num_tokens <= self._min_tokens:
+            return decoded, None
+        return self._stops.push(decoded), self._stops.matched

@@ -1,0 +1,152 @@
+"""A model's tokenizer: text to token ids, token ids to text, messages to a prompt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from inflight.errors import RequestError
+from inflight.runtime.text.chat_template import ChatTemplate, Message
+from inflight.runtime.text.detokenizer import IncrementalDetokenizer
+from inflight.runtime.text.loading import load_backend, load_chat_template, named_special_tokens
+from inflight.runtime.text.stages import StageFactory, byte_of_piece, bytes_of_piece, decoding_stages
+
+
+class Tokenizer:
+    """A tokenizer without a model. Safe to use from many threads.
+
+    `backend` is the `tokenizers` object, without truncation and padding; `special_tokens` are the named ones
+    (`bos_token`, `eos_token`, ...); `chat_template` is None for a model that has none.
+    """
+
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        special_tokens: dict[str, str] | None = None,
+        chat_template: ChatTemplate | None = None,
+    ) -> None:
+        self.backend = backend
+        self.special_tokens = dict(special_tokens or {})
+        self.chat_template = chat_template
+        added = backend.get_added_tokens_decoder().values()
+        self._special_pieces = frozenset(token.content for token in added if token.special)
+        self._pieces: dict[int, str | None] = {}
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """The number of tokens, added ones included."""
+        return int(self.backend.get_vocab_size(with_added_tokens=True))
+
+    @property
+    def bos_token_id(self) -> int | None:
+        return self.special_token_id("bos_token")
+
+    @property
+    def eos_token_id(self) -> int | None:
+        return self.special_token_id("eos_token")
+
+    @property
+    def pad_token_id(self) -> int | None:
+        return self.special_token_id("pad_token")
+
+    def special_token_id(self, name: str) -> int | None:
+        """The id of a named special token, `bos_token` and the like; None when the tokenizer does not name it."""
+        token = self.special_tokens.get(name)
+        return None if token is None else self.token_id(token)
+
+    def token_id(self, token: str) -> int | None:
+        """The id of a vocabulary entry, spelled as in tokenizer.json."""
+        found = self.backend.token_to_id(token)
+        return None if found is None else int(found)
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of `text`. Special tokens spelled out in the text become their ids, as in transformers."""
+        return list(self.backend.encode(text, add_special_tokens=add_special_tokens).ids)
+
+    def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """The text of the whole sequence. Ids outside the vocabulary have no text."""
+        return str(self.backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens))
+
+    def detokenizer(self, skip_special_tokens: bool = True) -> IncrementalDetokenizer:
+        """A decoder for one growing sequence."""
+        return IncrementalDetokenizer(self, skip_special_tokens)
+
+    def render_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[dict[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> str:
+        """The prompt for a conversation, special tokens spelled out; encode it without adding special tokens.
+
+        `variables` are passed to the template (`enable_thinking` and the like). Raises RequestError when the model has
+        no chat template, or the template does not accept the messages.
+        """
+        if self.chat_template is None:
+            raise RequestError(
+                "This model has no chat template, so it cannot take messages.",
+                "Send a plain prompt, or convert the model with a chat_template.jinja beside its tokenizer.json.",
+            )
+        variables = {**self.special_tokens, **variables}
+        return self.chat_template.render(messages, tools, add_generation_prompt, variables)
+
+    def encode_chat(self, messages: Sequence[Message], **options: Any) -> list[int]:
+        """Token ids of `render_chat(messages, **options)`."""
+        return self.encode(self.render_chat(messages, **options), add_special_tokens=False)
+
+    @cached_property
+    def decoding_stages(self) -> Sequence[StageFactory] | None:
+        """What IncrementalDetokenizer runs; None for a decoder that only works on the whole."""
+        decoder = self.backend.decoder
+        return decoding_stages(None if decoder is None else json.loads(decoder.__getstate__()))
+
+    @cached_property
+    def _is_byte_level(self) -> bool:
+        decoder = self.backend.decoder
+        return decoder is not None and b'"ByteLevel"' in decoder.__getstate__()
+
+    def pieces(self, token_ids: Iterable[int], skip_special_tokens: bool) -> list[str]:
+        """Vocabulary entries of `token_ids`, without unknown ids and, on request, without special tokens."""
+        found = [self.piece(token_id) for token_id in token_ids]
+        hidden: frozenset[str] = self._special_pieces if skip_special_tokens else frozenset()
+        return [piece for piece in found if piece is not None and piece not in hidden]
+
+    def piece(self, token_id: int) -> str | None:
+        """The vocabulary entry of an id, spelled as in tokenizer.json; None for an id outside the vocabulary."""
+        if token_id not in self._pieces:
+            self._pieces[token_id] = self.backend.id_to_token(token_id)
+        return self._pieces[token_id]
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What the token adds to the text, as bytes: it may be part of a character. Empty outside the vocabulary."""
+        piece = self.piece(token_id)
+        if piece is None:
+            return b""
+        if piece in self._special_pieces:
+            return piece.encode("utf-8")
+        if self._is_byte_level:
+            return bytes_of_piece(piece)
+        byte = byte_of_piece(piece)
+        return piece.replace("▁", " ").encode("utf-8") if byte is None else bytes([byte])
+
+    def token_text(self, token_id: int) -> str:
+        """`token_bytes` as text; what is no whole character reads as replacement characters."""
+        return self.token_bytes(token_id).decode("utf-8", errors="replace")
+
+
+def load_tokenizer(directory: Path) -> Tokenizer:
+    """Load ENGINE/tokenizer, or any directory with the tokenizer files of a Hugging Face model.
+
+    Raises InflightError when files are missing or cannot be read. Nothing is fetched and no code of the model is run.
+    """
+    directory = Path(directory)
+    backend, config = load_backend(directory)
+    template = load_chat_template(directory, config)
+    return Tokenizer(backend, named_special_tokens(config), template)
