@@ -1,0 +1,94 @@
+"""The CPU target's executor: a compiled library, mapped weights, and a KV pool, driven over ctypes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from inflight.errors import EngineError
+from inflight.runtime.executors.cpu_abi import ABI, STATUS, open_library
+from inflight.runtime.executors.cpu_buffers import StepBuffers
+from inflight.runtime.executors.cpu_features import choose_variant
+from inflight.runtime.executors.cpu_memory import Region, map_file, map_zeroed
+from inflight.runtime.manifest import EngineManifest
+from inflight.runtime.rebuild import rebuild_command
+from inflight.runtime.step import StepBatch, StepOutput
+
+WEIGHTS_NAME = "rank0.weights"
+
+
+class CpuExecutor:
+    """One rank of a verified engine directory of target `cpu`; see Executor.
+
+    `num_blocks` KV blocks are reserved and `threads` threads started. Raises EngineError when no variant fits this CPU,
+    the library cannot be loaded, or the system refuses memory or threads.
+    """
+
+    def __init__(self, directory: Path, manifest: EngineManifest, num_blocks: int, threads: int) -> None:
+        if manifest.target_abi != ABI:
+            raise EngineError(
+                f"{directory} was compiled for interface {manifest.target_abi} of the cpu target; this is {ABI}.",
+                rebuild_command(manifest.recipe, manifest.target, directory),
+            )
+        self.manifest = manifest
+        self.num_blocks = num_blocks
+        self.threads = threads
+        self.variant = choose_variant(manifest, directory)
+        self._engine: int | None = None
+        self._regions: list[Region] = []
+        try:
+            self._open(directory)
+        except BaseException:
+            self.close()
+            raise
+
+    def execute(self, batch: StepBatch) -> StepOutput:
+        self._run(batch, None)
+        return self._buffers.read(batch)
+
+    def execute_with_logits(self, batch: StepBatch) -> tuple[StepOutput, npt.NDArray[np.float32]]:
+        """As execute(), and the logits [logit rows, vocab_size] before any adjustment."""
+        rows = sum(sequence.num_logit_rows for sequence in batch.sequences)
+        logits = np.empty((rows, self.manifest.model.vocab_size), np.float32)
+        self._run(batch, logits)
+        return self._buffers.read(batch), logits
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._library.inflight_close(self._engine)
+            self._engine = None
+        while self._regions:
+            self._regions.pop().close()
+
+    def _open(self, directory: Path) -> None:
+        manifest = self.manifest
+        library_path = directory / self.variant.file
+        try:
+            self._library = open_library(library_path)
+        except OSError as error:
+            raise EngineError(f"The system cannot load {library_path}: {error}.") from error
+        weights = self._keep(map_file(directory / WEIGHTS_NAME))
+        cache = self._keep(map_zeroed(self.num_blocks * manifest.kv_cache.bytes_per_block, "KV cache"))
+        workspace = self._keep(map_zeroed(manifest.memory.workspace_bytes, "workspace"))
+        self._buffers = StepBuffers(manifest, self.num_blocks)
+        self._engine = self._library.inflight_open(
+            weights.address, cache.address, self.num_blocks, workspace.address, self.threads
+        )
+        if self._engine is None:
+            raise EngineError(f"The system refused {self.threads} threads.", "Pass a smaller --threads.")
+
+    def _keep(self, region: Region) -> Region:
+        self._regions.append(region)
+        return region
+
+    def _run(self, batch: StepBatch, logits: npt.NDArray[np.float32] | None) -> None:
+        if self._engine is None:
+            raise EngineError("The engine is closed.")
+        buffers = self._buffers
+        buffers.fill(batch)
+        buffers.output.logits = None if logits is None else logits.ctypes.data
+        status = self._library.inflight_step(self._engine, buffers.batch, buffers.output)
+        if status != 0:
+            raise EngineError(f"The engine refused a step: {STATUS.get(status, f'status {status}')}.")

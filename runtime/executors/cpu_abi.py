@@ -1,0 +1,91 @@
+"""The records of build/targets/cpu/kernels/abi.h, for ctypes and NumPy. ABI must equal INFLIGHT_ABI there."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import numpy as np
+
+ABI = 1
+MAX_TOP_LOGPROBS = 64
+
+STATUS = {
+    1: "the batch breaks a limit of the engine",
+    2: "the operating system refused memory or a thread",
+}
+
+# One record per logit row; pointers are held as integers. Field for field `inflight_sampling`.
+SAMPLING = np.dtype(
+    [
+        ("seed", np.uint64),
+        ("position", np.uint64),
+        ("history", np.uintp),
+        ("bias_ids", np.uintp),
+        ("bias_values", np.uintp),
+        ("history_length", np.int32),
+        ("prompt_length", np.int32),
+        ("num_bias", np.int32),
+        ("target", np.int32),
+        ("num_top_logprobs", np.int32),
+        ("top_k", np.int32),
+        ("temperature", np.float32),
+        ("top_p", np.float32),
+        ("min_p", np.float32),
+        ("repetition_penalty", np.float32),
+        ("presence_penalty", np.float32),
+        ("frequency_penalty", np.float32),
+    ],
+    align=True,
+)
+
+
+class Batch(ctypes.Structure):
+    """`inflight_batch`."""
+
+    _fields_ = [
+        ("num_sequences", ctypes.c_int32),
+        ("num_tokens", ctypes.c_int32),
+        ("num_logit_rows", ctypes.c_int32),
+        ("block_table_stride", ctypes.c_int32),
+        ("token_ids", ctypes.c_void_p),
+        ("sequence_starts", ctypes.c_void_p),
+        ("context_lengths", ctypes.c_void_p),
+        ("block_tables", ctypes.c_void_p),
+        ("logit_rows", ctypes.c_void_p),
+        ("sampling", ctypes.c_void_p),
+    ]
+
+
+class Output(ctypes.Structure):
+    """`inflight_output`."""
+
+    _fields_ = [
+        ("tokens", ctypes.c_void_p),
+        ("logprobs", ctypes.c_void_p),
+        ("ranks", ctypes.c_void_p),
+        ("top_ids", ctypes.c_void_p),
+        ("top_logprobs", ctypes.c_void_p),
+        ("logits", ctypes.c_void_p),
+    ]
+
+
+def open_library(path: Path) -> ctypes.CDLL:
+    """Load a compiled engine and declare its three functions. Raises OSError when the loader refuses the file.
+
+    Calls into a CDLL release the interpreter lock, so other threads run during a step.
+    """
+    library = ctypes.CDLL(str(path.resolve()))
+    library.inflight_open.restype = ctypes.c_void_p
+    library.inflight_open.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_int64,
+        ctypes.c_void_p,
+        ctypes.c_int32,
+    ]
+    library.inflight_step.restype = ctypes.c_int32
+    library.inflight_step.argtypes = [ctypes.c_void_p, ctypes.POINTER(Batch), ctypes.POINTER(Output)]
+    library.inflight_close.restype = None
+    library.inflight_close.argtypes = [ctypes.c_void_p]
+    return library

@@ -1,0 +1,69 @@
+"""From an engine directory to an Executor: read, verify, size the cache, open. Nothing compiles here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from inflight.errors import EngineError
+from inflight.runtime.engine_directory import EngineDirectory, read_engine_directory
+from inflight.runtime.executors.base import Executor
+from inflight.runtime.kv_budget import KvCacheBudget, plan_num_blocks
+from inflight.runtime.machine import available_memory, usable_cores
+from inflight.runtime.memory_table import memory_table
+from inflight.runtime.verification import Verification, verify_files
+
+__all__ = ["KvCacheBudget", "load_engine", "memory_table"]
+
+
+def load_engine(
+    path: Path,
+    *,
+    threads: int | None = None,
+    kv_cache: KvCacheBudget | None = None,
+    verification: Verification | None = None,
+) -> Executor:
+    """Verify the engine at `path` and open it with the executor of its target.
+
+    threads: None takes every core that the process may use. kv_cache: None takes 0.9 of the free memory; it is never
+    more than a full batch can use. verification: see verify_files. Raises EngineError when the engine is damaged, of
+    another version, for another machine, or too large.
+    """
+    engine = read_engine_directory(path)
+    verify_files(engine, verification)
+    manifest = engine.manifest
+    if manifest.world_size != 1:
+        raise EngineError(
+            f"{path} has {manifest.world_size} ranks; this version runs engines of one rank.",
+            "Convert the model again with --tp-size 1 --pp-size 1 and build that.",
+        )
+    if threads is not None and threads < 1:
+        raise EngineError(f"--threads is {threads}; it must be at least 1.")
+    num_blocks = plan_num_blocks(manifest, kv_cache or KvCacheBudget(), available_memory(), path)
+    return _OPENERS[manifest.target](engine, num_blocks, threads or usable_cores())
+
+
+def _open_cpu(engine: EngineDirectory, num_blocks: int, threads: int) -> Executor:
+    from inflight.runtime.executors.cpu import CpuExecutor
+
+    return CpuExecutor(engine.path, engine.manifest, num_blocks, threads)
+
+
+def _open_reference(engine: EngineDirectory, num_blocks: int, threads: int) -> Executor:
+    from inflight.runtime.executors.reference import ReferenceExecutor
+
+    return ReferenceExecutor(engine.path, engine.manifest, num_blocks, threads)
+
+
+def _open_null(engine: EngineDirectory, num_blocks: int, threads: int) -> Executor:
+    from inflight.runtime.executors.null import NullExecutor
+
+    return NullExecutor(engine.manifest, num_blocks)
+
+
+# Imported when used: serving one target needs none of the others' packages.
+_OPENERS: dict[str, Callable[[EngineDirectory, int, int], Executor]] = {
+    "cpu": _open_cpu,
+    "reference": _open_reference,
+    "null": _open_null,
+}
