@@ -65,7 +65,7 @@ class QuantizationFacts(Record):
     exclude_modules: tuple[str, ...] | None = None
 
 
-class SourceModel(Record):
+class SourceFacts(Record):
     """Where the weights came from: a hub id or the name of a directory (never its path), and a digest of its files."""
 
     model: str
@@ -77,7 +77,7 @@ class InflightFacts(Record):
     """What serving needs and the documented format has no field for."""
 
     version: int = INFLIGHT_KEY_VERSION
-    source: SourceModel
+    source: SourceFacts
     end_token_ids: tuple[int, ...] = ()
     pad_token_id: int | None = None
     bos_token_id: int | None = None

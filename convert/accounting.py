@@ -1,0 +1,65 @@
+"""Matching the tensors of the checkpoint with those of the source, so that none is lost and none is made up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+
+from inflight.convert.families import Family
+from inflight.convert.layout import TensorSpec
+from inflight.convert.tensor_file import TensorEntry
+
+SOURCE_DTYPES = ("float32", "float16", "bfloat16")
+_MOST_LINES_PER_KIND = 40
+
+
+class TensorAccount:
+    """The source's tensors against the specs of the whole model. `tied`: the projection is the embedding."""
+
+    def __init__(self, family: Family, tensors: Mapping[str, TensorEntry], tied: bool) -> None:
+        self._family = family
+        self._tensors = tensors
+        self._tied = tied
+
+    def sources(self, spec: TensorSpec) -> tuple[str, ...]:
+        """Names of the source tensors that make the parts of `spec`, in order."""
+        module = "vocab_embedding" if spec.module == "lm_head" and self._tied else spec.module
+        return tuple(f"{name.format(layer=spec.layer)}.{spec.kind}" for name in self._family.names[module])
+
+    def dtypes(self, specs: Iterable[TensorSpec]) -> set[str]:
+        """The types of the tensors that `specs` use."""
+        names = {name for spec in specs for name in self.sources(spec)}
+        return {self._tensors[name].dtype for name in names if name in self._tensors}
+
+    def problems(self, specs: Iterable[TensorSpec]) -> list[str]:
+        """Every missing, misshapen, unreadable and unknown source tensor, one line each."""
+        missing: list[str] = []
+        wrong: list[str] = []
+        used: dict[str, None] = {}
+        for spec in specs:
+            for name, rows in zip(self.sources(spec), spec.parts, strict=True):
+                if name in used:
+                    continue
+                used[name] = None
+                entry = self._tensors.get(name)
+                shape = (rows,) if spec.columns is None else (rows, spec.columns)
+                if entry is None:
+                    missing.append(f"missing tensor: {name} {shape}")
+                elif entry.shape != shape:
+                    wrong.append(f"misshapen tensor: {name} is {entry.shape}, the config asks for {shape}")
+                elif entry.dtype not in SOURCE_DTYPES:
+                    wrong.append(f"tensor of an unsupported type: {name} is {entry.dtype}")
+        extra = [f"unknown tensor: {name}" for name in self._tensors if name not in used and not self._ignored(name)]
+        return [*_capped(missing), *_capped(wrong), *_capped(extra)]
+
+    def _ignored(self, name: str) -> bool:
+        if self._tied and name == self._family.tied:
+            return True
+        return any(fnmatchcase(name, pattern) for pattern in self._family.ignored)
+
+
+def _capped(lines: list[str]) -> list[str]:
+    if len(lines) <= _MOST_LINES_PER_KIND:
+        return lines
+    kind = lines[0].split(":")[0]
+    return [*lines[:_MOST_LINES_PER_KIND], f"... and {len(lines) - _MOST_LINES_PER_KIND} more of the kind: {kind}"]

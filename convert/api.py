@@ -1,0 +1,91 @@
+"""The conversion as one call: open, plan, check the disk, write, and put the directory in its place."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from inflight.convert.checkpoint import CONFIG_NAME, TOKENIZER_DIRECTORY, rank_file_name
+from inflight.convert.checkpoint_config import CheckpointConfig, SourceFacts
+from inflight.convert.families import find_family
+from inflight.convert.generation import generation_facts
+from inflight.convert.options import ConvertOptions
+from inflight.convert.plan import ConversionPlan, check_family, make_plan
+from inflight.convert.source import SourceModel, open_source, read_config
+from inflight.convert.tensor_file import map_array
+from inflight.convert.tokenizer_files import copy_tokenizer
+from inflight.convert.writer import write_rank_file
+from inflight.errors import InflightError
+from inflight.files import atomic_directory
+from inflight.progress import progress_bar
+
+_COMPARED_ROWS = 1024
+
+
+def convert_model(model: str | Path, output: Path, options: ConvertOptions | None = None) -> None:
+    """Convert a Hugging Face model, a directory or a hub id, to a checkpoint directory at `output`.
+
+    The same model and options give the same bytes. Raises ModelError listing everything about the model that is
+    unsupported, before a weight is read; InflightError when `output` exists or the disk is too small. After an error
+    or an interrupt nothing new is left behind.
+    """
+    options = options or ConvertOptions()
+    # A hub model is refused by its config before its weights are downloaded.
+    location, config = read_config(model, options.revision)
+    check_family(config, location.name)
+    source = open_source(model, options.revision)
+    plan = plan_source(source, options)
+    _check_disk(output, plan.nbytes)
+    with atomic_directory(output, overwrite=options.overwrite) as scratch:
+        checkpoint_config = _complete_config(source, plan, options.progress)
+        (scratch / CONFIG_NAME).write_text(json.dumps(checkpoint_config.to_json(), indent=2) + "\n", encoding="utf-8")
+        copy_tokenizer(source.directory, scratch / TOKENIZER_DIRECTORY)
+        _write_ranks(scratch, plan, options.progress)
+
+
+def plan_source(source: SourceModel, options: ConvertOptions) -> ConversionPlan:
+    """The plan for an opened model. Raises ModelError as `make_plan` does."""
+    plan = make_plan(source.location.name, source.config, source.tensors, options)
+    if plan.config.tie_word_embeddings and _has_own_projection(source):
+        return make_plan(source.location.name, source.config, source.tensors, options, never_tied=True)
+    return plan
+
+
+def _has_own_projection(source: SourceModel) -> bool:
+    """True when a model whose config ties its projection stores another one; transformers then uses that one."""
+    family = find_family(source.config)
+    if family is None or family.tied not in source.tensors:
+        return False
+    projection = source.tensors[family.tied]
+    embedding = source.tensors[f"{family.names['vocab_embedding'][0]}.weight"]
+    if (projection.shape, projection.dtype) != (embedding.shape, embedding.dtype):
+        return True
+    first, second = map_array(projection), map_array(embedding)
+    spans = (slice(start, start + _COMPARED_ROWS) for start in range(0, projection.shape[0], _COMPARED_ROWS))
+    return any(first[span].tobytes() != second[span].tobytes() for span in spans)
+
+
+def _complete_config(source: SourceModel, plan: ConversionPlan, progress: bool) -> CheckpointConfig:
+    total = sum(path.stat().st_size for path in source.files())
+    with progress_bar("Reading the source", total, enabled=progress) as advance:
+        digest = source.sha256(advance)
+    facts = SourceFacts(model=source.location.name, revision=source.location.revision, sha256=digest)
+    block = generation_facts(source.config, source.generation_config, facts, plan.sliding_window)
+    return plan.config.model_copy(update={"inflight": block})
+
+
+def _write_ranks(directory: Path, plan: ConversionPlan, progress: bool) -> None:
+    with progress_bar("Writing", plan.nbytes, enabled=progress) as advance:
+        for rank, tensors in enumerate(plan.ranks):
+            write_rank_file(directory / rank_file_name(rank), tensors, plan.config.dtype, advance)
+
+
+def _check_disk(output: Path, nbytes: int) -> None:
+    existing = next(path for path in (output, *output.resolve().parents) if path.is_dir())
+    free = shutil.disk_usage(existing).free
+    if free < nbytes:
+        raise InflightError(
+            f"The checkpoint needs {nbytes / 1e9:.2f} GB, and {existing} has {free / 1e9:.2f} GB free.",
+            "Free some space, or choose another --output-dir.",
+        )

@@ -1,0 +1,60 @@
+"""Finding a model: a local directory as it is, or a hub id fetched into the Hugging Face cache."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from inflight.errors import ModelError
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_OFFLINE_HINT = "Check the network, or HF_ENDPOINT and HF_HUB_OFFLINE; or give a local directory."
+_ACCESS_HINT = "Check the spelling; for a private or gated model set HF_TOKEN and accept its terms on its page."
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLocation:
+    """Where a model is. `name` is the hub id or the directory's own name; `revision` the commit of a hub model."""
+
+    name: str
+    directory: Path
+    revision: str | None = None
+
+
+def locate(model: str | Path, revision: str | None, patterns: Sequence[str]) -> ModelLocation:
+    """The directory of `model`, which holds at least the files matching `patterns` that the model has.
+
+    A hub id is downloaded (HF_TOKEN is used when it is set) and later calls take it from the cache.
+    Raises ModelError when there is no such model, or it cannot be reached.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise ModelError(f"--revision {revision} has no meaning for a local directory ({path}).")
+        return ModelLocation(path.resolve().name, path)
+    if isinstance(model, Path) or not _HUB_ID.fullmatch(model):
+        raise ModelError(f"{model} is not a directory.", "Give the directory of a Hugging Face model, or a hub id.")
+    directory = _download(model, revision, list(patterns))
+    # The hub's cache names the folder of a snapshot after its commit.
+    return ModelLocation(model, directory, directory.name)
+
+
+def _download(model: str, revision: str | None, patterns: list[str]) -> Path:
+    from huggingface_hub import errors as hub
+    from huggingface_hub import snapshot_download
+
+    at = f" at revision {revision}" if revision else ""
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+    except hub.RevisionNotFoundError as error:
+        raise ModelError(f"{model} has no revision {revision} on the hub.") from error
+    except hub.GatedRepoError as error:
+        raise ModelError(f"{model} is a gated model, and access was not granted.", _ACCESS_HINT) from error
+    except (hub.RepositoryNotFoundError, hub.HFValidationError) as error:
+        raise ModelError(f"{model} is neither a local directory nor a model on the hub.", _ACCESS_HINT) from error
+    except hub.LocalEntryNotFoundError as error:
+        raise ModelError(f"{model}{at} is no local directory, and the hub cannot be reached.", _OFFLINE_HINT) from error
+    except OSError as error:
+        raise ModelError(f"{model}{at} cannot be downloaded: {error}.", _OFFLINE_HINT) from error

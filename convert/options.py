@@ -1,0 +1,26 @@
+"""What the user chooses about a conversion."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveInt
+
+from inflight.records import Record
+
+
+class ConvertOptions(Record):
+    """`dtype` "auto" keeps the source's type, float32 included. `tp_size` and `pp_size` are the tensor- and
+    pipeline-parallel sizes. `use_parallel_embedding` splits the embedding over tensor-parallel ranks, along the
+    vocabulary (`embedding_sharding_dim` 0) or the hidden size (1). `revision` is that of a hub model. `overwrite`
+    replaces an existing output directory.
+    """
+
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    tp_size: PositiveInt = 1
+    pp_size: PositiveInt = 1
+    use_parallel_embedding: bool = False
+    embedding_sharding_dim: Literal[0, 1] = 0
+    revision: str | None = None
+    overwrite: bool = False
+    progress: bool = True

@@ -1,0 +1,169 @@
+"""What a conversion will do, decided from the config and the tensor table alone.
+
+Everything that stands in its way is collected and raised as one ModelError before a weight is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from inflight import __version__
+from inflight.convert.accounting import TensorAccount
+from inflight.convert.checkpoint_config import CheckpointConfig, ParallelMapping, unsupported
+from inflight.convert.families import FAMILIES, Family, find_family
+from inflight.convert.hf_config import HfModelFacts, read_model_facts
+from inflight.convert.layout import TensorSpec, stage_tensors
+from inflight.convert.options import ConvertOptions
+from inflight.convert.sharding import shard, split_problems
+from inflight.convert.tensor_file import TensorEntry, tensor_bytes
+from inflight.errors import ModelError
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows of a source tensor, cut to `columns` (None: a vector, or all of them)."""
+
+    source: TensorEntry
+    rows: range
+    columns: range | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTensor:
+    """A tensor of a rank file: pieces stacked along dimension 0, then `padding` rows of zeros."""
+
+    name: str
+    shape: tuple[int, ...]
+    pieces: tuple[Piece, ...]
+    padding: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionPlan:
+    """The config (its "inflight" block still to come), the window of its layers, and the tensors of every rank file."""
+
+    config: CheckpointConfig
+    sliding_window: int | None
+    ranks: tuple[tuple[PlannedTensor, ...], ...]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor_bytes(tensor.shape, self.config.dtype) for rank in self.ranks for tensor in rank)
+
+
+def check_family(raw: Mapping[str, Any], model: str) -> Family:
+    """The family of a config. Raises ModelError, naming the supported ones, when there is none."""
+    family = find_family(raw)
+    if family is None:
+        found = ", ".join(raw.get("architectures") or ()) or f"model_type {raw.get('model_type')!r}"
+        known = ", ".join(family.architecture for family in FAMILIES)
+        raise ModelError(f"{model}: {found} is not supported.", f"Supported architectures: {known}.")
+    return family
+
+
+def make_plan(
+    model: str,
+    raw: Mapping[str, Any],
+    tensors: Mapping[str, TensorEntry],
+    options: ConvertOptions,
+    *,
+    never_tied: bool = False,
+) -> ConversionPlan:
+    """Plan the conversion of a model with this config and these tensors.
+
+    `never_tied` overrules tie_word_embeddings: the source has a vocabulary projection of its own.
+    Raises ModelError listing every missing, unknown or misshapen tensor and every unsupported value of the config.
+    """
+    family = check_family(raw, model)
+    reading = read_model_facts(raw, family)
+    facts, problems = reading.facts, list(reading.problems)
+    tied = facts.tied and not never_tied
+    account = TensorAccount(family, tensors, tied)
+    config = _checkpoint_config(family, facts, options, tied)
+    # Where the embedding of a tied model is not whole on the last rank, the projection is written out.
+    traits = replace(facts.traits, lm_head=not tied or config.mapping.world_size > 1)
+    specs = [list(stage_tensors(config, traits, stage)) for stage in range(config.mapping.pp_size)]
+    if reading.shapes_known:
+        problems += unsupported(config) + split_problems(config)
+        problems += account.problems(spec for stage in specs for spec in stage)
+        config = config.model_copy(update={"dtype": _choose_dtype(options, facts, account, specs, problems)})
+    if problems:
+        raise ModelError(f"{model} cannot be converted:\n" + "\n".join(f"  {line}" for line in problems))
+    return ConversionPlan(config, facts.sliding_window, tuple(_plan_ranks(account, tensors, config, specs)))
+
+
+def _checkpoint_config(family: Family, facts: HfModelFacts, options: ConvertOptions, tied: bool) -> CheckpointConfig:
+    tp_size, pp_size = options.tp_size, options.pp_size
+    mapping = ParallelMapping(
+        world_size=tp_size * pp_size, tp_size=tp_size, pp_size=pp_size, moe_tp_size=tp_size, moe_ep_size=1
+    )
+    return CheckpointConfig(
+        producer={"name": "inflight", "version": __version__},
+        architecture=family.architecture,
+        dtype="float32",
+        vocab_size=facts.vocab_size,
+        max_position_embeddings=facts.max_position_embeddings,
+        hidden_size=facts.hidden_size,
+        num_hidden_layers=facts.num_hidden_layers,
+        num_attention_heads=facts.num_attention_heads,
+        num_key_value_heads=facts.num_key_value_heads,
+        head_size=facts.head_size,
+        intermediate_size=facts.intermediate_size,
+        hidden_act="silu",
+        norm_epsilon=facts.norm_epsilon,
+        position_embedding_type="rope_gpt_neox",
+        rotary_base=facts.rotary_base,
+        rotary_scaling=facts.rotary_scaling,
+        attn_bias=facts.traits.qkv_bias,
+        mlp_bias=facts.traits.mlp_bias,
+        qk_layernorm=facts.traits.qk_norm,
+        use_parallel_embedding=options.use_parallel_embedding,
+        embedding_sharding_dim=options.embedding_sharding_dim,
+        tie_word_embeddings=tied,
+        mapping=mapping,
+    )
+
+
+def _choose_dtype(
+    options: ConvertOptions,
+    facts: HfModelFacts,
+    account: TensorAccount,
+    specs: list[list[TensorSpec]],
+    problems: list[str],
+) -> str:
+    """The type to write: the user's, the config's, or the one that all source tensors share."""
+    if options.dtype != "auto":
+        return options.dtype
+    if facts.dtype is not None:
+        return facts.dtype
+    dtypes = sorted(account.dtypes(spec for stage in specs for spec in stage))
+    if len(dtypes) != 1:
+        problems.append(f"config.json names no dtype and the tensors differ ({', '.join(dtypes)}): pass --dtype")
+        return "float32"
+    return dtypes[0]
+
+
+def _plan_ranks(
+    account: TensorAccount,
+    tensors: Mapping[str, TensorEntry],
+    config: CheckpointConfig,
+    specs: list[list[TensorSpec]],
+) -> Iterator[tuple[PlannedTensor, ...]]:
+    for stage in specs:
+        for tp_rank in range(config.mapping.tp_size):
+            yield tuple(_plan_tensor(account, tensors, config, spec, tp_rank) for spec in stage)
+
+
+def _plan_tensor(
+    account: TensorAccount,
+    tensors: Mapping[str, TensorEntry],
+    config: CheckpointConfig,
+    spec: TensorSpec,
+    tp_rank: int,
+) -> PlannedTensor:
+    part = shard(spec, config, tp_rank)
+    names = account.sources(spec)
+    pieces = tuple(Piece(tensors[names[block.part]], block.rows, block.columns) for block in part.blocks)
+    return PlannedTensor(spec.name, part.shape, pieces, part.padding)

@@ -1,0 +1,98 @@
+"""Writing rank files: the header first, from the plan's shapes, then the data in chunks of a few megabytes.
+
+Memory does not grow with the model: a chunk is read, cast, cut and written before the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from inflight.convert.plan import Piece, PlannedTensor
+from inflight.convert.tensor_file import ALIGNMENT, encode_header, numpy_dtype, tensor_bytes
+from inflight.errors import ModelError
+
+CHUNK_BYTES = 1 << 24
+Array = npt.NDArray[Any]
+_CHANGED = "It changed during the conversion: convert again when it is complete."
+
+
+def write_rank_file(
+    path: Path, tensors: tuple[PlannedTensor, ...], dtype: str, advance: Callable[[int, str], None]
+) -> None:
+    """Write the tensors of one rank as `dtype`. `advance` is called with bytes written and the tensor's name.
+
+    Raises ModelError naming the tensor when a finite value does not fit `dtype`, or when the source cannot be read.
+    """
+    ordered = _aligned_first(tensors, dtype)
+    with path.open("wb") as file:
+        file.write(encode_header({tensor.name: (dtype, tensor.shape) for tensor in ordered}))
+        for tensor in ordered:
+            for chunk in _chunks(tensor, dtype):
+                file.write(_raw(chunk))
+                advance(chunk.nbytes, tensor.name)
+
+
+def _aligned_first(tensors: tuple[PlannedTensor, ...], dtype: str) -> list[PlannedTensor]:
+    """Tensors of a multiple of 64 bytes come first, so that an odd one does not push the others off their alignment."""
+    return sorted(tensors, key=lambda tensor: tensor_bytes(tensor.shape, dtype) % ALIGNMENT != 0)
+
+
+def _chunks(tensor: PlannedTensor, dtype: str) -> Iterator[Array]:
+    for piece in tensor.pieces:
+        for rows in _read_rows(piece):
+            yield _cast(rows, dtype, piece.source.name)
+    if tensor.padding:
+        yield np.zeros((tensor.padding, *tensor.shape[1:]), numpy_dtype(dtype))
+
+
+def _read_rows(piece: Piece) -> Iterator[Array]:
+    """The rows of a piece in their stored type, at most CHUNK_BYTES of the source at a time."""
+    source = piece.source
+    row_shape = source.shape[1:]
+    row_bytes = tensor_bytes(row_shape, source.dtype)
+    step = max(1, CHUNK_BYTES // max(row_bytes, 1))
+    try:
+        with source.file.open("rb") as file:
+            file.seek(source.offset + piece.rows.start * row_bytes)
+            for start in range(piece.rows.start, piece.rows.stop, step):
+                rows = np.empty((min(step, piece.rows.stop - start), *row_shape), numpy_dtype(source.dtype))
+                _fill(file, rows, source.name)
+                yield rows if piece.columns is None else rows[:, piece.columns.start : piece.columns.stop]
+    except OSError as error:
+        raise ModelError(f"{source.file}: tensor {source.name} cannot be read: {error.strerror}.") from error
+
+
+def _fill(file: BinaryIO, rows: Array, name: str) -> None:
+    buffer = _raw(rows)
+    while buffer.nbytes:
+        count = file.readinto(buffer)  # type: ignore[attr-defined]
+        if not count:
+            raise ModelError(f"{file.name}: the file ended inside tensor {name}.", _CHANGED)
+        buffer = buffer[count:]
+
+
+def _raw(array: Array) -> memoryview:
+    """The bytes of a contiguous array; numpy's own buffers do not know bfloat16."""
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _cast(rows: Array, dtype: str, name: str) -> Array:
+    target = numpy_dtype(dtype)
+    if rows.dtype == target:
+        return np.ascontiguousarray(rows)
+    with np.errstate(over="ignore"):
+        result = rows.astype(target, order="C")
+    if target.itemsize < 4:
+        overflow = np.isinf(result) & ~np.isinf(rows)
+        if overflow.any():
+            worst = float(np.abs(rows[overflow].astype(np.float64)).max())
+            raise ModelError(
+                f"Tensor {name} does not fit {dtype}: a value of magnitude {worst:.6g} would become infinite.",
+                "Convert with --dtype bfloat16 or --dtype float32.",
+            )
+    return result
