@@ -150,3 +150,8 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     backend, config = load_backend(directory)
     template = load_chat_template(directory, config)
     return Tokenizer(backend, named_special_tokens(config), template)
+
+
+def token_ids_only() -> Tokenizer:
+    """The tokenizer of an engine that has none: ids have no text, and text has no ids."""
+    return Tokenizer(tokenizers.Tokenizer(tokenizers.models.BPE()))
