@@ -53,8 +53,8 @@ static inline void sampling_write_top(const sampling_scratch *at, int vocab, int
 static inline int32_t sampling_rank(const float *logits, int vocab, int32_t token) {
     const float value = sampling_sane(logits[token]);
     int32_t rank = 1;
-    for (int i = 0; i < vocab; ++i) rank += logits[i] > value;
-    for (int i = 0; i < token; ++i) rank += logits[i] == value;
+    for (int i = 0; i < vocab; ++i) rank += sampling_sane(logits[i]) > value;
+    for (int i = 0; i < token; ++i) rank += sampling_sane(logits[i]) == value;
     return rank;
 }
 
@@ -96,8 +96,8 @@ static inline int sampling_filter_row(const sampling_scratch *at, int vocab, con
         for (int i = 0; i < count; ++i) total += (double)at->weights[at->ids[i]];
     } else {
         /* Tokens lighter than (1 - top_p) / vocab of the total weigh less than 1 - top_p together: top_p drops them all. */
-        const double light = s->top_p < 1.0f ? 0.999 * (1.0 - (double)s->top_p) * total / vocab : 0.0;
-        count = sampling_collect(at->weights, vocab, fmaxf((float)light, FLT_MIN), at->ids);
+        const double light = 0.999 * (1.0 - (double)s->top_p) * total / vocab;
+        count = sampling_collect(at->weights, vocab, fmaxf(s->top_p < 1.0f ? (float)light : s->min_p, FLT_MIN), at->ids);
     }
     if (s->top_p < 1.0f) count = sampling_keep_prefix(at->row, at->ids, count, at->weights, (double)s->top_p * total);
     int kept = 0;
