@@ -58,12 +58,13 @@ def main() -> None:
 
 def make_embedded_model(directory: Path, seed: int = 0, overwrite: bool = False) -> None:
     """Write a Hugging Face model directory. It appears whole or not at all."""
-    with (
-        atomic_directory(directory, overwrite=overwrite) as scratch,
-        progress_bar("Embedded model", total=3) as advance,
-    ):
-        write_tokenizer(scratch, advance)
-        save_file(random_weights(seed), scratch / "model.safetensors", metadata={"format": "pt"})
+    bar = progress_bar("Embedded model", total=3)
+    with atomic_directory(directory, overwrite=overwrite) as scratch, bar as advance:
+        write_tokenizer(scratch)
+        advance(1, "tokenizer")
+        weights = scratch / "model.safetensors"
+        save_file(random_weights(seed), weights, metadata={"format": "pt"})
+        weights.chmod(0o644)
         advance(1, "weights")
         write_json(scratch / "config.json", model_config())
         write_json(scratch / "generation_config.json", generation_config())
