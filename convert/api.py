@@ -33,7 +33,7 @@ def convert_model(model: str | Path, output: Path, options: ConvertOptions | Non
     options = options or ConvertOptions()
     # A hub model is refused by its config before its weights are downloaded.
     location, config = read_config(model, options.revision)
-    check_family(config, location.name)
+    check_family(config, str(location))
     source = open_source(model, options.revision)
     plan = plan_source(source, options)
     _check_disk(output, plan.nbytes)
@@ -46,9 +46,9 @@ def convert_model(model: str | Path, output: Path, options: ConvertOptions | Non
 
 def plan_source(source: SourceModel, options: ConvertOptions) -> ConversionPlan:
     """The plan for an opened model. Raises ModelError as `make_plan` does."""
-    plan = make_plan(source.location.name, source.config, source.tensors, options)
+    plan = make_plan(str(source.location), source.config, source.tensors, options)
     if plan.config.tie_word_embeddings and _has_own_projection(source):
-        return make_plan(source.location.name, source.config, source.tensors, options, never_tied=True)
+        return make_plan(str(source.location), source.config, source.tensors, options, never_tied=True)
     return plan
 
 

@@ -22,6 +22,10 @@ class ModelLocation:
     directory: Path
     revision: str | None = None
 
+    def __str__(self) -> str:
+        """How messages call it: the hub id, or the path of the directory."""
+        return str(self.directory) if self.revision is None else self.name
+
 
 def locate(model: str | Path, revision: str | None, patterns: Sequence[str]) -> ModelLocation:
     """The directory of `model`, which holds at least the files matching `patterns` that the model has.

@@ -17,7 +17,7 @@ from inflight.files import sha256_file
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 CONFIG_PATTERNS = ("config.json", "generation_config.json", _INDEX, *TOKENIZER_PATTERNS)
-WEIGHT_PATTERNS = ("model.safetensors", "model-*.safetensors", "*.bin.index.json")
+WEIGHT_PATTERNS = ("model*.safetensors", "*.bin.index.json")
 _TO_SAFETENSORS = (
     "Only safetensors are read. Where torch is installed, rewrite the model once:\n"
     '  python -c "from transformers import AutoModelForCausalLM as M; '
@@ -65,7 +65,7 @@ def open_source(model: str | Path, revision: str | None) -> SourceModel:
     """Open a model for conversion, its weights downloaded if it is on the hub. Raises ModelError."""
     location, config = read_config(model, revision)
     if location.revision is not None:
-        location = locate(location.name, revision, (*CONFIG_PATTERNS, *WEIGHT_PATTERNS))
+        location = locate(location.name, location.revision, (*CONFIG_PATTERNS, *WEIGHT_PATTERNS))
     generation = location.directory / "generation_config.json"
     return SourceModel(
         location, config, _read_json(generation) if generation.is_file() else {}, _read_tensors(location.directory)

@@ -20,10 +20,13 @@ TOKENIZER_PATTERNS = (
     "additional_chat_templates/*.jinja",
     "generation_config.json",
 )
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 
 
 def tokenizer_files(directory: Path) -> list[Path]:
-    """The tokenizer's files in `directory`, in the order of their names."""
+    """The tokenizer's files in `directory`, in the order of their names; none when there is no vocabulary."""
+    if not any((directory / name).is_file() for name in _VOCABULARIES):
+        return []
     return sorted(path for pattern in TOKENIZER_PATTERNS for path in directory.glob(pattern) if path.is_file())
 
 
