@@ -75,9 +75,9 @@ class AttentionLayer:
         rows_first = (BATCH, STEP, config.num_attention_heads, config.head_size)
         attributes = {"scale": float(config.head_size**-0.5)}
         context = op(
-            "Attention", [query, key, value, shared.mask], f"{self._name}.context", FLOAT, heads_first, attributes
+            "Attention", [query, key, value, shared.mask], f"{self._name}.context.heads", FLOAT, heads_first, attributes
         )
         rows = op("Transpose", [context], f"{self._name}.context.rows", FLOAT, rows_first, {"perm": [0, 2, 1, 3]})
         width = config.num_attention_heads * config.head_size
         shape = self._builder.constant("attention.merged_heads", [0, 0, width])
-        return op("Reshape", [rows, shape], f"{self._name}.context.merged", FLOAT, (BATCH, STEP, width))
+        return op("Reshape", [rows, shape], f"{self._name}.context", FLOAT, (BATCH, STEP, width))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import BinaryIO
 
 import onnx_ir as ir
 
@@ -11,37 +10,31 @@ from inflight.build.values import name_of, tensor_of
 
 # Smaller constants (shapes, limits) stay inside the graph, where Netron shows them.
 _INLINE_BYTES = 1024
-_PAGE = 4096
 
 
 def save_network(model: ir.Model, directory: Path, name: str = "network") -> list[Path]:
-    """Write `name`.onnx and, when the graph has large generated constants, `name`.tables; return what was written.
+    """Write {name}.onnx, and each large generated constant as {constant}.table; return the paths written.
 
-    Initializers that lie in the checkpoint's files keep pointing at those, by file name: put the graph beside them.
+    Initializers that lie in the checkpoint's file keep pointing at it, by file name: the graph runs beside it. Graphs
+    that share a table may share a directory.
     """
-    graph_path, tables_path = directory / f"{name}.onnx", directory / f"{name}.tables"
     model = model.clone()
-    large = [
-        value
-        for value in model.graph.initializers.values()
-        if not isinstance(value.const_value, ir.ExternalTensor) and tensor_of(value).nbytes > _INLINE_BYTES
-    ]
-    if large:
-        with tables_path.open("wb") as file:
-            for value in large:
-                value.const_value = _append(file, name_of(value), tensor_of(value), tables_path)
-    ir.save(model, graph_path)
-    return [graph_path, tables_path] if large else [graph_path]
+    written = [directory / f"{name}.onnx"]
+    for value in model.graph.initializers.values():
+        tensor = tensor_of(value)
+        if not isinstance(tensor, ir.ExternalTensor) and tensor.nbytes > _INLINE_BYTES:
+            path = directory / f"{name_of(value)}.table"
+            path.write_bytes(tensor.tobytes())
+            value.const_value = _whole_file(path, name_of(value), tensor)
+            written.append(path)
+    ir.save(model, written[0])
+    return written
 
 
-def _append(file: BinaryIO, name: str, tensor: ir.TensorProtocol, path: Path) -> ir.ExternalTensor:
-    # ONNX asks for page-aligned offsets so that the data can be mapped.
-    offset = -(-file.tell() // _PAGE) * _PAGE
-    file.seek(offset)
-    file.write(tensor.tobytes())
+def _whole_file(path: Path, name: str, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
     return ir.ExternalTensor(
         location=path.name,
-        offset=offset,
+        offset=0,
         length=tensor.nbytes,
         dtype=tensor.dtype,
         shape=ir.Shape(tensor.shape.numpy()),

@@ -1,0 +1,1 @@
+"""Rewriting the standard network toward a target; pipeline.py lists the passes."""

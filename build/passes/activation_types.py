@@ -1,0 +1,27 @@
+"""Give the rows that a product reads the type in which it reads them: bfloat16 for bfloat16 weights, else float32.
+
+Rounding happens once, where the rows are made. Rows that products of different types read stay float32.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from inflight.build.operators import DOMAIN, PRODUCTS, ROUNDED_OUTPUTS, activation_type
+from inflight.build.values import dtype_of
+
+
+def set_activation_types(graph: ir.Graph) -> None:
+    for node in graph:
+        if node.domain != DOMAIN or node.op_type not in ROUNDED_OUTPUTS:
+            continue
+        rows = node.outputs[ROUNDED_OUTPUTS[node.op_type]]
+        wanted = {_reads_as(user, rows) for user in rows.consumers()}
+        if len(wanted) == 1:
+            rows.dtype = wanted.pop()
+
+
+def _reads_as(node: ir.Node, rows: ir.Value) -> ir.DataType:
+    if node.domain == DOMAIN and node.op_type in PRODUCTS and node.inputs[0] is rows and node.inputs[1] is not None:
+        return activation_type(dtype_of(node.inputs[1]))
+    return dtype_of(rows)

@@ -1,0 +1,73 @@
+"""Token packing: [batch, step] becomes T rows without padding, linear caches become paged ones.
+
+Every operator but attention treats rows alike, so only shapes change; attention gets its paging inputs. The graph's
+interface becomes that of docs/operators.md. Logits are gathered at the rows that want them.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from inflight.build.operators import DOMAIN
+from inflight.build.passes.rewrite import fused, nodes_of
+from inflight.build.values import dtype_of, name_of, new_value, shape_of
+
+TOKENS, LOGIT_ROWS = "T", "R"
+_INT32 = ir.DataType.INT32
+# Where the fused operators take positions and paging: RopeCacheWrite, PagedAttention.
+_PAGING_INPUTS = {"RopeCacheWrite": (6, 7), "PagedAttention": (4, 5)}
+_CACHE_INPUTS = (8, 9)
+
+
+def pack_tokens(graph: ir.Graph, *, tokens_per_block: int, kv_dtype: ir.DataType) -> None:
+    sequence_of_row = new_value("sequence_of_row", _INT32, (TOKENS,))
+    block_tables = new_value("block_tables", _INT32, ("S", "blocks_per_sequence"))
+    logit_rows = new_value("logit_rows", _INT32, (LOGIT_ROWS,))
+    for op_type, indices in _PAGING_INPUTS.items():
+        for node in nodes_of(graph, op_type, DOMAIN):
+            for index, value in zip(indices, (sequence_of_row, block_tables), strict=True):
+                node.replace_input_with(index, value)
+    caches = _page_caches(graph, tokens_per_block, kv_dtype)
+    inputs = {name_of(value): value for value in graph.inputs if value not in caches}
+    leading = [inputs.pop("token_ids"), inputs.pop("positions"), sequence_of_row, block_tables, logit_rows]
+    _pack_shapes(graph)
+    for value in leading[:2]:
+        value.dtype = _INT32
+    graph.inputs[:] = [*leading, *caches, *inputs.values()]
+    _gather_logits(graph, logit_rows)
+
+
+def _page_caches(graph: ir.Graph, tokens_per_block: int, kv_dtype: ir.DataType) -> list[ir.Value]:
+    """Give each RopeCacheWrite its paged caches, in place of the linear ones; return the caches in layer order."""
+    caches: list[ir.Value] = []
+    for layer, node in enumerate(nodes_of(graph, "RopeCacheWrite", DOMAIN)):
+        for name, index, present in zip(("key_cache", "value_cache"), _CACHE_INPUTS, node.outputs[1:], strict=True):
+            cache = node.inputs[index]
+            assert cache is not None, "RopeCacheWrite has caches from the start"
+            _, heads, _, size = shape_of(cache)
+            if present.is_graph_output():
+                graph.outputs.remove(present)
+            present.name = f"{name}.{layer}.written"
+            cache.name = f"{name}.{layer}"
+            for value in (cache, present):
+                value.dtype = kv_dtype
+                value.shape = ir.Shape(("blocks", heads, tokens_per_block, size))
+            caches.append(cache)
+    return caches
+
+
+def _pack_shapes(graph: ir.Graph) -> None:
+    for value in [*graph.inputs, *(output for node in graph for output in node.outputs)]:
+        shape = shape_of(value)
+        if shape[:2] == ("batch", "step"):
+            value.shape = ir.Shape((TOKENS, *shape[2:]))
+
+
+def _gather_logits(graph: ir.Graph, logit_rows: ir.Value) -> None:
+    everything = graph.outputs[0]
+    name, vocab = name_of(everything), shape_of(everything)[-1]
+    everything.name = f"{name}.all_rows"
+    gathered = new_value(name, dtype_of(everything), (LOGIT_ROWS, vocab))
+    node = fused("GatherRows", [everything, logit_rows], [gathered])
+    graph.append(node)
+    graph.outputs[0] = gathered

@@ -1,0 +1,105 @@
+"""Attention over the caches of a RopeCacheWrite, under a causal or sliding mask, becomes PagedAttention.
+
+The mask disappears into two facts: a row's position and the window.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from inflight.build.operators import DOMAIN
+from inflight.build.passes.rewrite import (
+    fused,
+    integer,
+    is_permutation,
+    like,
+    nodes_of,
+    number,
+    only_consumer,
+    produced_by,
+    replace,
+)
+from inflight.build.values import array_of, shape_of
+
+
+def fuse_paged_attention(graph: ir.Graph) -> None:
+    for attention in nodes_of(graph, "Attention"):
+        write, merged = _cache_write(attention), _merged_heads(attention)
+        if write is None or merged is None:
+            continue
+        positions = write.inputs[5]
+        window = _window(attention.inputs[3], positions)
+        if window is None or positions is None:
+            continue
+        q, key_cache, value_cache = write.outputs
+        head_size = integer(write, "head_size", 0)
+        attributes = {
+            "num_heads": integer(write, "num_heads", 0),
+            "num_kv_heads": integer(write, "num_kv_heads", 0),
+            "head_size": head_size,
+            "scale": number(attention, "scale", head_size**-0.5),
+            "window": window,
+        }
+        node = fused("PagedAttention", [q, key_cache, value_cache, positions, None, None], [like(merged)], attributes)
+        graph.insert_before(attention, node)
+        replace(graph, [merged], node.outputs)
+
+
+def _cache_write(attention: ir.Node) -> ir.Node | None:
+    """The RopeCacheWrite whose q, key cache and value cache `attention` reads, as they are."""
+    inputs = attention.inputs
+    if len(inputs) != 4 or len(attention.outputs) != 1 or integer(attention, "is_causal", 0):
+        return None
+    if number(attention, "softcap", 0.0) != 0.0:
+        return None
+    transpose = produced_by(inputs[0], "Transpose")
+    reshape = None if transpose is None else produced_by(transpose.inputs[0], "Reshape")
+    write = None if reshape is None else produced_by(reshape.inputs[0], "RopeCacheWrite", DOMAIN)
+    if write is None or transpose is None or not is_permutation(transpose, (0, 2, 1, 3)):
+        return None
+    return write if (inputs[1], inputs[2]) == (write.outputs[1], write.outputs[2]) else None
+
+
+def _merged_heads(attention: ir.Node) -> ir.Value | None:
+    """The result as rows: [batch, step, heads * head_size]."""
+    transpose = only_consumer(attention.outputs[0], "Transpose")
+    if transpose is None or not is_permutation(transpose, (0, 2, 1, 3)):
+        return None
+    reshape = only_consumer(transpose.outputs[0], "Reshape")
+    return reshape.outputs[0] if reshape is not None and len(shape_of(reshape.outputs[0])) == 3 else None
+
+
+def _window(mask: ir.Value | None, positions: ir.Value | None) -> int | None:
+    """0 for a causal mask, the window of a sliding one, None for any other mask."""
+    if _bound(mask, "LessOrEqual", positions) is not None:
+        return 0
+    both = produced_by(mask, "And")
+    if both is None or _bound(both.inputs[0], "LessOrEqual", positions) is None:
+        return None
+    start = produced_by(both.inputs[1], "Greater")
+    difference = None if start is None else produced_by(start.inputs[1], "Sub")
+    if start is None or difference is None or not _is_keys(start.inputs[0]):
+        return None
+    window = array_of(difference.inputs[1])
+    return int(window) if window is not None and _is_rows(difference.inputs[0], positions) else None
+
+
+def _bound(mask: ir.Value | None, comparison: str, positions: ir.Value | None) -> ir.Node | None:
+    node = produced_by(mask, comparison)
+    return node if node is not None and _is_keys(node.inputs[0]) and _is_rows(node.inputs[1], positions) else None
+
+
+def _is_keys(value: ir.Value | None) -> bool:
+    """0, 1, 2, ..."""
+    node = produced_by(value, "Range")
+    if node is None:
+        return False
+    start, _, step = (array_of(limit) for limit in node.inputs)
+    return start is not None and step is not None and int(start) == 0 and int(step) == 1
+
+
+def _is_rows(value: ir.Value | None, positions: ir.Value | None) -> bool:
+    """positions [batch, step] as [batch, 1, step, 1]"""
+    node = produced_by(value, "Unsqueeze")
+    axes = None if node is None else array_of(node.inputs[1])
+    return node is not None and axes is not None and axes.tolist() == [1, 3] and node.inputs[0] is positions

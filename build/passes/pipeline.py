@@ -1,0 +1,77 @@
+"""The passes in order: what runs for which target.
+
+reference: none; ONNX Runtime runs the network as it is.
+cpu: `cpu_phases`, in the order in which it lists them. A pass that meets a pattern it cannot fuse leaves it, and
+`check` reports whatever is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import onnx_ir as ir
+
+from inflight.build.network.files import save_network
+from inflight.build.operators import DOMAIN, DOMAIN_VERSION
+from inflight.build.passes.activation_types import set_activation_types
+from inflight.build.passes.add_rms_norm import fuse_add_rms_norm
+from inflight.build.passes.check import check_fused
+from inflight.build.passes.dead_code import remove_dead_code
+from inflight.build.passes.embedding import fuse_embedding
+from inflight.build.passes.gated_linear import fuse_gated_linear
+from inflight.build.passes.gather_logit_rows import gather_logit_rows
+from inflight.build.passes.linear import fuse_linear
+from inflight.build.passes.pack_tokens import LOGIT_ROWS, TOKENS, pack_tokens
+from inflight.build.passes.paged_attention import fuse_paged_attention
+from inflight.build.passes.plan_memory import plan_memory
+from inflight.build.passes.rms_norm import fuse_rms_norm
+from inflight.build.passes.rope_cache_write import fuse_rope_cache_write
+from inflight.runtime.manifest import Dtype, Limits
+
+Pass = Callable[[ir.Graph], None]
+
+_ONNX_NAMES: dict[Dtype, ir.DataType] = {
+    "float32": ir.DataType.FLOAT,
+    "float16": ir.DataType.FLOAT16,
+    "bfloat16": ir.DataType.BFLOAT16,
+    "int8": ir.DataType.INT8,
+}
+
+
+def cpu_phases(limits: Limits, tokens_per_block: int, kv_dtype: Dtype) -> list[tuple[str, Pass]]:
+    """(name, pass) in order. Passes before `pack_tokens` see [batch, step], those after it T rows."""
+    return [
+        ("linear", fuse_linear),
+        ("embedding", fuse_embedding),
+        ("rms_norm", fuse_rms_norm),
+        ("gated_linear", fuse_gated_linear),
+        ("rope_cache_write", fuse_rope_cache_write),
+        ("paged_attention", fuse_paged_attention),
+        ("add_rms_norm", fuse_add_rms_norm),
+        ("pack_tokens", partial(pack_tokens, tokens_per_block=tokens_per_block, kv_dtype=_ONNX_NAMES[kv_dtype])),
+        ("gather_logit_rows", gather_logit_rows),
+        ("activation_types", set_activation_types),
+        ("dead_code", remove_dead_code),
+        ("check", check_fused),
+        ("plan_memory", partial(plan_memory, sizes={TOKENS: limits.max_num_tokens, LOGIT_ROWS: limits.max_logit_rows})),
+    ]
+
+
+def lower_for_cpu(
+    model: ir.Model, limits: Limits, *, tokens_per_block: int, kv_dtype: Dtype, dump_dir: Path | None = None
+) -> ir.Model:
+    """The fused, token-packed graph of docs/operators.md; `model` is left as it was.
+
+    With `dump_dir`, the graph after each phase is written there as {number}_{phase}.onnx. Raises BuildError naming
+    every operator that the CPU target cannot take.
+    """
+    lowered = model.clone()
+    lowered.graph.opset_imports[DOMAIN] = DOMAIN_VERSION
+    for number, (name, run) in enumerate(cpu_phases(limits, tokens_per_block, kv_dtype), start=1):
+        run(lowered.graph)
+        if dump_dir is not None:
+            dump_dir.mkdir(parents=True, exist_ok=True)
+            save_network(lowered, dump_dir, f"{number:02}_{name}")
+    return lowered

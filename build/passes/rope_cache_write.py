@@ -1,0 +1,119 @@
+"""Split of q, k, v, norms of heads, rotary embedding and TensorScatter become RopeCacheWrite.
+
+The network writes at write_index + row, which by its contract is the row's position; RopeCacheWrite writes at the
+position. Its paging inputs stay empty until the tokens are packed: a linear cache is a paged one in which every
+sequence has one block of max_seq_len tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from inflight.build.passes.rewrite import (
+    fused,
+    integer,
+    is_permutation,
+    like,
+    nodes_of,
+    number,
+    only_consumer,
+    replace,
+    stored,
+)
+from inflight.build.values import dtype_of, name_of, new_value, shape_of
+
+
+@dataclass(frozen=True, slots=True)
+class _Heads:
+    """One of q, k, v on its way to [batch, heads, step, head_size]."""
+
+    result: ir.Value
+    num_heads: int
+    head_size: int
+    reshape: ir.Node
+    norm: ir.Value | None = None
+    epsilon: float = 0.0
+    rotary: ir.Node | None = None
+
+
+def fuse_rope_cache_write(graph: ir.Graph) -> None:
+    for split in nodes_of(graph, "Split"):
+        if len(split.outputs) == 3:
+            _fuse(graph, split)
+
+
+def _fuse(graph: ir.Graph, split: ir.Node) -> None:
+    q, k, v = (_heads(value) for value in split.outputs)
+    if q is None or k is None or v is None or not _same_rotation(q, k) or v.rotary is not None or v.norm is not None:
+        return
+    key_write, value_write = only_consumer(k.result, "TensorScatter"), only_consumer(v.result, "TensorScatter")
+    if key_write is None or value_write is None or q.rotary is None:
+        return
+    cos, sin, positions = q.rotary.inputs[1:4]
+    caches = [key_write.inputs[0], value_write.inputs[0]]
+    inputs = [split.inputs[0], q.norm, k.norm, cos, sin, positions, None, None, *caches]
+    batch, _, step, _ = shape_of(q.result)
+    rows = new_value(f"{name_of(split.outputs[0])}.rope", dtype_of(q.result), (batch, step, q.num_heads * q.head_size))
+    presents = [key_write.outputs[0], value_write.outputs[0]]
+    attributes = {
+        "num_heads": q.num_heads,
+        "num_kv_heads": k.num_heads,
+        "head_size": q.head_size,
+        "epsilon": q.epsilon,
+    }
+    node = fused("RopeCacheWrite", inputs, [rows, *(like(value) for value in presents)], attributes)
+    graph.insert_before(split, node)
+    heads = _as_heads(graph, node, rows, q)
+    replace(graph, [q.result, *presents], [heads, *node.outputs[1:]])
+
+
+def _heads(value: ir.Value) -> _Heads | None:
+    reshape = only_consumer(value, "Reshape")
+    if reshape is None:
+        return None
+    x, norm = reshape.outputs[0], only_consumer(reshape.outputs[0], "RMSNormalization")
+    weight = None if norm is None else stored(norm.inputs[1])
+    if norm is not None:
+        x = norm.outputs[0]
+    transpose = only_consumer(x, "Transpose")
+    if transpose is None or not is_permutation(transpose, (0, 2, 1, 3)) or (norm is not None and weight is None):
+        return None
+    x = transpose.outputs[0]
+    _, num_heads, _, head_size = shape_of(x)
+    rotary = only_consumer(x, "RotaryEmbedding")
+    return _Heads(
+        result=x if rotary is None else rotary.outputs[0],
+        num_heads=int(num_heads),
+        head_size=int(head_size),
+        reshape=reshape,
+        norm=weight,
+        epsilon=0.0 if norm is None else number(norm, "epsilon", 1e-5),
+        rotary=rotary,
+    )
+
+
+def _same_rotation(q: _Heads, k: _Heads) -> bool:
+    """Both rotated alike, over whole heads and in halves, and both normalized or neither."""
+    if q.rotary is None or k.rotary is None or q.epsilon != k.epsilon:
+        return False
+    plain = all(
+        integer(node, name, 0) == 0 for node in (q.rotary, k.rotary) for name in ("interleaved", "rotary_embedding_dim")
+    )
+    return plain and (q.norm is None) == (k.norm is None) and q.rotary.inputs[1:] == k.rotary.inputs[1:]
+
+
+def _as_heads(graph: ir.Graph, after: ir.Node, rows: ir.Value, q: _Heads) -> ir.Value:
+    """`rows` in the shape in which Attention reads them."""
+    shape = shape_of(q.reshape.outputs[0])
+    split = ir.node(
+        "Reshape",
+        [rows, q.reshape.inputs[1]],
+        outputs=[new_value(f"{name_of(rows)}.heads", dtype_of(rows), shape)],
+        name=f"{name_of(rows)}.heads",
+    )
+    turned = ir.node("Transpose", [split.outputs[0]], {"perm": [0, 2, 1, 3]}, outputs=[like(q.result)])
+    turned.name = name_of(q.result)
+    graph.insert_after(after, [split, turned])
+    return turned.outputs[0]
