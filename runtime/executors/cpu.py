@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.errors import EngineError
-from inflight.runtime.executors.cpu_abi import ABI, STATUS, open_library
+from inflight.runtime.executors.batch_check import check_batch
+from inflight.runtime.executors.cpu_abi import ABI, LIMIT, OK, STATUS, open_library
 from inflight.runtime.executors.cpu_buffers import StepBuffers
 from inflight.runtime.executors.cpu_features import choose_variant
 from inflight.runtime.executors.cpu_memory import Region, map_file, map_zeroed
@@ -72,7 +73,7 @@ class CpuExecutor:
         weights = self._keep(map_file(directory / WEIGHTS_NAME))
         cache = self._keep(map_zeroed(self.num_blocks * manifest.kv_cache.bytes_per_block, "KV cache"))
         workspace = self._keep(map_zeroed(manifest.memory.workspace_bytes, "workspace"))
-        self._buffers = StepBuffers(manifest, self.num_blocks)
+        self._buffers = StepBuffers(manifest)
         self._engine = self._library.inflight_open(
             weights.address, cache.address, self.num_blocks, workspace.address, self.threads
         )
@@ -87,8 +88,14 @@ class CpuExecutor:
         if self._engine is None:
             raise EngineError("The engine is closed.")
         buffers = self._buffers
-        buffers.fill(batch)
-        buffers.output.logits = None if logits is None else logits.ctypes.data
-        status = self._library.inflight_step(self._engine, buffers.batch, buffers.output)
-        if status != 0:
+        try:
+            buffers.fill(batch)
+        except (ValueError, IndexError):  # more rows than the arrays have
+            status = LIMIT
+        else:
+            buffers.output.logits = None if logits is None else logits.ctypes.data
+            status = self._library.inflight_step(self._engine, buffers.batch, buffers.output)
+        if status == LIMIT:
+            check_batch(batch, self.manifest, self.num_blocks)  # raises, and names what is wrong
+        if status != OK:
             raise EngineError(f"The engine refused a step: {STATUS.get(status, f'status {status}')}.")

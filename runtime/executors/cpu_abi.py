@@ -10,9 +10,11 @@ import numpy as np
 ABI = 1
 MAX_TOP_LOGPROBS = 64
 
+# What inflight_step returns.
+OK, LIMIT, MEMORY = 0, 1, 2
 STATUS = {
-    1: "the batch breaks a limit of the engine",
-    2: "the operating system refused memory or a thread",
+    LIMIT: "the batch breaks a limit of the engine, or names a token or block that does not exist",
+    MEMORY: "the system refused memory, or the process was forked after the engine had been loaded",
 }
 
 # One record per logit row; pointers are held as integers. Field for field `inflight_sampling`.
