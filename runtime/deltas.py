@@ -35,10 +35,10 @@ class RequestMetrics:
 class TokenDelta:
     """News of one sequence. The last delta of a sequence, and only that one, has a `finish_reason`.
 
-    `logprobs` has one entry per token when `params.logprobs` is set or best_of is above n (which ranks by them); else it
-    is empty. `prompt_logprobs` comes once, with the first delta of index 0 that has a token: an entry per prompt token,
-    None for the first. `stop_reason` is the id of the stop_token_ids that ended the sequence, None for the model's own
-    end token. With `ended_by_token` the last of `token_ids` is that token.
+    `logprobs` has one entry per token when `params.logprobs` is set or best_of is above n (which ranks by them); else
+    it is empty. `prompt_logprobs` comes once, with the first delta of index 0 that has a token: an entry per prompt
+    token, None for the first. `stop_reason` is the id of the stop_token_ids that ended the sequence, None for the
+    model's own end token. With `ended_by_token` the last of `token_ids` is that token.
     `metrics` comes with the last delta; `error` says why when finish_reason is "error".
     """
 

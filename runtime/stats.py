@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class IterationStats:
-    """One step: `generation_sequences` chose a token, `context_tokens` are the prompt tokens computed in chunks."""
+    """One step. `generation_sequences` computed their last token alone; `context_sequences` a chunk of their prompt, or
+    of what a preemption had dropped: `context_tokens` in all."""
 
     iteration: int = 0
-    scheduled_sequences: int = 0
-    scheduled_tokens: int = 0
-    context_tokens: int = 0
     generation_sequences: int = 0
+    context_sequences: int = 0
+    context_tokens: int = 0
     admitted: int = 0
     preempted: int = 0
 
@@ -22,8 +22,8 @@ class IterationStats:
 class CoreStats:
     """The state of the core between two steps, and totals since it started.
 
-    free + cached + used blocks = total blocks. Cached blocks hold a prefix that no sequence uses now; they are given away
-    when free ones run out. `prefix_query_tokens` counts the prompt tokens looked up in the prefix cache,
+    free + cached + used blocks = total blocks. Cached blocks hold a prefix that no sequence uses now; they are given
+    away when free ones run out. `prefix_query_tokens` counts the prompt tokens looked up in the prefix cache,
     `prefix_hit_tokens` those found. `held` sequences wait for a sibling to compute the prompt they share.
     """
 
