@@ -87,7 +87,7 @@ class StepBuffers:
 
     def read(self, batch: StepBatch) -> StepOutput:
         """The results of the step that `batch` filled."""
-        tokens = self._tokens.tolist()
+        tokens = self._tokens[: self.batch.num_logit_rows].tolist()
         results = []
         row = 0
         for sequence in batch.sequences:
@@ -126,7 +126,7 @@ class StepBuffers:
         )
 
     def _pointer(self, values: Sequence[float], dtype: npt.DTypeLike) -> int:
-        array = np.asarray(values, dtype)
+        array = np.array(values, dtype)  # a copy: the scheduler goes on appending to a history
         self._alive.append(array)
         return int(array.ctypes.data)
 
