@@ -30,7 +30,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> SamplingKernel:
 
 def random_logits(rng: np.random.Generator, vocab: int) -> Logits:
     """Rows from flat to spiky, often with equal values, sometimes with values that no model should give."""
-    row = rng.normal(size=vocab) * rng.choice([0.01, 1.0, 5.0, 100.0])
+    row: npt.NDArray[np.float64] = rng.normal(size=vocab) * rng.choice([0.01, 1.0, 5.0, 100.0])
     kind = rng.integers(5)
     if kind == 1:
         row = np.round(row)
@@ -76,8 +76,8 @@ def assert_same(actual: TokenResult, expected: TokenResult) -> None:
     assert actual.token_id == expected.token_id
     assert actual.rank == expected.rank
     assert [token for token, _ in actual.top] == [token for token, _ in expected.top]
-    values = [[result.logprob, *(value for _, value in result.top)] for result in (actual, expected)]
-    np.testing.assert_allclose(*values, rtol=2e-7, atol=1e-7)
+    got, wanted = ([result.logprob, *(value for _, value in result.top)] for result in (actual, expected))
+    np.testing.assert_allclose(got, wanted, rtol=2e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize("vocab", VOCABULARIES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from inflight import __version__
 from inflight.errors import EngineError
+from inflight.files import sha256_file
 from inflight.runtime import verification
 from inflight.runtime.engine_directory import read_engine_directory
 from inflight.runtime.manifest import FORMAT_VERSION, MANIFEST_NAME
@@ -43,11 +45,10 @@ def load(directory: Path, mode: Verification | None = None) -> None:
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of files whose bytes were read by the verification."""
     names: list[str] = []
-    original = verification.sha256_file
 
-    def recording(path: Path, *arguments: object) -> str:
+    def recording(path: Path, advance: Callable[[int], None]) -> str:
         names.append(path.name)
-        return original(path, *arguments)  # type: ignore[arg-type]
+        return sha256_file(path, advance)
 
     monkeypatch.setattr(verification, "sha256_file", recording)
     return names
