@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
+from inflight.cache import user_cache_dir
 from inflight.errors import EngineError
 from inflight.files import sha256_file
 from inflight.progress import progress_bar
@@ -76,27 +77,26 @@ def _check_digests(engine: EngineDirectory) -> None:
 
 
 def _record_path(engine: EngineDirectory) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     key = hashlib.sha256(os.fsencode(engine.path.resolve())).hexdigest()
-    return cache / "inflight" / "verified" / f"{key}.json"
+    return user_cache_dir() / "verified" / f"{key}.json"
 
 
 def _remembered(engine: EngineDirectory, fingerprint: _Fingerprint) -> bool:
     try:
         record = json.loads(_record_path(engine).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: the user has no home directory
         return False
     return bool(record == {"manifest_sha256": engine.manifest_sha256, "files": fingerprint})
 
 
 def _remember(engine: EngineDirectory, fingerprint: _Fingerprint) -> None:
     """Best effort: without a writable cache directory the next load reads the files again."""
-    path = _record_path(engine)
     try:
+        path = _record_path(engine)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, scratch = tempfile.mkstemp(dir=path.parent)
         with os.fdopen(handle, "w") as file:
             json.dump({"manifest_sha256": engine.manifest_sha256, "files": fingerprint}, file)
         os.replace(scratch, path)
-    except OSError:
+    except (OSError, RuntimeError):
         return

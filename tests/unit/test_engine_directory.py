@@ -25,7 +25,7 @@ pytestmark = pytest.mark.unit
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     cache = tmp_path / "cache"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setenv("INFLIGHT_CACHE", str(cache))
     monkeypatch.delenv(verification.VARIABLE, raising=False)
     return cache
 
@@ -151,7 +151,7 @@ def test_an_unwritable_or_damaged_cache_only_costs_time(engine: Path, own_cache:
     assert len(hashed) == 6
     own_cache.unlink()
     load(engine)
-    (record,) = (own_cache / "inflight" / "verified").iterdir()
+    (record,) = (own_cache / "verified").iterdir()
     record.write_text("{")
     load(engine)
     assert len(hashed) == 12

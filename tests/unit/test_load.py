@@ -26,7 +26,7 @@ HERE = Path("ENGINE")
 
 @pytest.fixture
 def engine(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("INFLIGHT_CACHE", str(tmp_path / "cache"))
     write_engine(tmp_path / "engine", rng)
     return tmp_path / "engine"
 
