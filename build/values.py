@@ -36,5 +36,10 @@ def array_of(value: ir.Value | None) -> npt.NDArray[Any] | None:
     return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
+def retype(value: ir.Value, dtype: ir.DataType) -> None:
+    """Change the dtype of this value alone: assigning `value.dtype` would change every value that shares its type."""
+    value.type = ir.TensorType(dtype)
+
+
 def new_value(name: str, dtype: ir.DataType, shape: tuple[Dim, ...]) -> ir.Value:
     return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))

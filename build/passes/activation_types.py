@@ -8,7 +8,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from inflight.build.operators import DOMAIN, PRODUCTS, ROUNDED_OUTPUTS, activation_type
-from inflight.build.values import dtype_of
+from inflight.build.values import dtype_of, retype
 
 
 def set_activation_types(graph: ir.Graph) -> None:
@@ -18,7 +18,7 @@ def set_activation_types(graph: ir.Graph) -> None:
         rows = node.outputs[ROUNDED_OUTPUTS[node.op_type]]
         wanted = {_reads_as(user, rows) for user in rows.consumers()}
         if len(wanted) == 1:
-            rows.dtype = wanted.pop()
+            retype(rows, wanted.pop())
 
 
 def _reads_as(node: ir.Node, rows: ir.Value) -> ir.DataType:

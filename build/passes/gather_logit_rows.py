@@ -30,7 +30,8 @@ def _hoist(graph: ir.Graph, gather: ir.Node) -> None:
         return
     name = name_of(gather.outputs[0])
     replace(graph, gather.outputs, [rows])
-    rows.name = node.name = name
+    rows.name = name
+    node.name = name_of(node.outputs[0])
     for value in node.outputs:
         value.shape = ir.Shape((LOGIT_ROWS, *shape_of(value)[1:]))
     gathers = [_gather_input(graph, node, index, wanted) for index in _ROW_INPUTS[node.op_type]]

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from inflight.build.operators import DOMAIN
 from inflight.build.passes.rewrite import fused, nodes_of
-from inflight.build.values import dtype_of, name_of, new_value, shape_of
+from inflight.build.values import dtype_of, name_of, new_value, retype, shape_of
 
 TOKENS, LOGIT_ROWS = "T", "R"
 _INT32 = ir.DataType.INT32
@@ -32,7 +32,7 @@ def pack_tokens(graph: ir.Graph, *, tokens_per_block: int, kv_dtype: ir.DataType
     leading = [inputs.pop("token_ids"), inputs.pop("positions"), sequence_of_row, block_tables, logit_rows]
     _pack_shapes(graph)
     for value in leading[:2]:
-        value.dtype = _INT32
+        retype(value, _INT32)
     graph.inputs[:] = [*leading, *caches, *inputs.values()]
     _gather_logits(graph, logit_rows)
 
@@ -50,7 +50,7 @@ def _page_caches(graph: ir.Graph, tokens_per_block: int, kv_dtype: ir.DataType) 
             present.name = f"{name}.{layer}.written"
             cache.name = f"{name}.{layer}"
             for value in (cache, present):
-                value.dtype = kv_dtype
+                retype(value, kv_dtype)
                 value.shape = ir.Shape(("blocks", heads, tokens_per_block, size))
             caches.append(cache)
     return caches

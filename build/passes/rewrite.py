@@ -8,7 +8,7 @@ from typing import Any
 import onnx_ir as ir
 
 from inflight.build.operators import DOMAIN
-from inflight.build.values import name_of
+from inflight.build.values import dtype_of, name_of, new_value, shape_of
 
 STANDARD = ""
 
@@ -67,7 +67,7 @@ def fused(
 
 def like(value: ir.Value) -> ir.Value:
     """A new value with the name, type and shape of `value`, which it is about to replace."""
-    return ir.Value(name=value.name, type=value.type, shape=value.shape)
+    return new_value(name_of(value), dtype_of(value), shape_of(value))
 
 
 def replace(graph: ir.Graph, old: Sequence[ir.Value], new: Sequence[ir.Value]) -> None:

@@ -1,0 +1,132 @@
+"""A NumPy reference of each fused operator of docs/operators.md: inputs by position, attributes by keyword.
+
+Weights may be of any type; arithmetic is float32. Results that the operator rounds to `act` are returned unrounded: the
+type belongs to the graph's value, and whoever runs the graph casts to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+
+
+def embedding_lookup(token_ids: Array, weight: Array) -> Floats:
+    return _float32(weight[token_ids])
+
+
+def rms_norm(x: Array, weight: Array, *, epsilon: float) -> Floats:
+    """x / sqrt(mean(x^2) + epsilon) * weight over the last axis."""
+    x = _float32(x)
+    mean_square = np.mean(np.square(x), axis=-1, keepdims=True, dtype=np.float32)
+    return _float32(x / np.sqrt(mean_square + np.float32(epsilon)) * _float32(weight))
+
+
+def add_rms_norm(residual: Array, delta: Array, weight: Array, *, epsilon: float) -> tuple[Floats, Floats]:
+    total = _float32(residual) + _float32(delta)
+    return total, rms_norm(total, weight, epsilon=epsilon)
+
+
+def linear(x: Array, weight: Array, bias: Array | None = None) -> Floats:
+    product = _float32(x) @ _float32(weight).T
+    return product if bias is None else product + _float32(bias)
+
+
+def gated_linear(x: Array, gate: Array, up: Array, *, activation: str) -> Floats:
+    """activation(x gate') * (x up'); the only activation is silu(z) = z / (1 + exp(-z))."""
+    assert activation == "silu", activation
+    gated = linear(x, gate)
+    return _float32(gated / (np.float32(1) + np.exp(-gated)) * linear(x, up))
+
+
+def rope_cache_write(
+    qkv: Array,
+    q_norm: Array | None,
+    k_norm: Array | None,
+    cos: Array,
+    sin: Array,
+    positions: Array,
+    sequence_of_row: Array,
+    block_tables: Array,
+    key_cache: Array,
+    value_cache: Array,
+    *,
+    num_heads: int,
+    num_kv_heads: int,
+    head_size: int,
+    epsilon: float,
+) -> tuple[Floats, Array, Array]:
+    """Writes into `key_cache` and `value_cache`, rounding to their type, and returns them after the rotated q."""
+    heads = qkv.reshape(len(qkv), -1, head_size)
+    q, k, v = np.split(heads, [num_heads, num_heads + num_kv_heads], axis=1)
+    q = q if q_norm is None else rms_norm(q, q_norm, epsilon=epsilon)
+    k = k if k_norm is None else rms_norm(k, k_norm, epsilon=epsilon)
+    blocks, slots = _places(positions, block_tables[sequence_of_row], key_cache.shape[2])
+    key_cache[blocks, :, slots] = _rotate(k, cos[positions], sin[positions])
+    value_cache[blocks, :, slots] = v
+    return _rotate(q, cos[positions], sin[positions]).reshape(len(qkv), -1), key_cache, value_cache
+
+
+def paged_attention(
+    q: Array,
+    key_cache: Array,
+    value_cache: Array,
+    positions: Array,
+    sequence_of_row: Array,
+    block_tables: Array,
+    *,
+    num_heads: int,
+    num_kv_heads: int,
+    head_size: int,
+    scale: float,
+    window: int,
+) -> Floats:
+    """Row t sees positions 0 .. positions[t] of its sequence, the last `window` of them when window > 0."""
+    rows = np.empty((len(q), num_kv_heads, num_heads // num_kv_heads, head_size), dtype=np.float32)
+    for row, (position, sequence) in enumerate(zip(positions.tolist(), sequence_of_row.tolist(), strict=True)):
+        seen = np.arange(max(0, position + 1 - window) if window else 0, position + 1)
+        places = _places(seen, block_tables[sequence][None], key_cache.shape[2])
+        keys, values = (_float32(cache[places[0], :, places[1]]) for cache in (key_cache, value_cache))
+        grouped = q[row].reshape(num_kv_heads, -1, head_size)
+        scores = np.einsum("hgd,phd->hgp", grouped, keys) * np.float32(scale)
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        rows[row] = np.einsum("hgp,phd->hgd", weights / weights.sum(axis=-1, keepdims=True), values)
+    return rows.reshape(len(q), -1)
+
+
+def gather_rows(x: Array, rows: Array) -> Array:
+    return x[rows]
+
+
+def _float32(x: Array) -> Floats:
+    return x.astype(np.float32, copy=False)
+
+
+def _places(positions: Array, block_tables: Array, tokens_per_block: int) -> tuple[Array, Array]:
+    """Block and slot within the block of each position; `block_tables` has one row, or one for each position."""
+    rows = np.zeros(1, dtype=np.int64) if len(block_tables) == 1 else np.arange(len(positions))
+    return block_tables[rows, positions // tokens_per_block], positions % tokens_per_block
+
+
+def _rotate(heads: Array, cos: Array, sin: Array) -> Floats:
+    """heads [T, heads, D], cos and sin [T, D/2]: element i pairs with element i + D/2 ("neox" style)."""
+    first, second = np.split(heads, 2, axis=-1)
+    cos, sin = cos[:, None], sin[:, None]
+    return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+
+REFERENCES: Mapping[str, Callable[..., Array | tuple[Array, ...]]] = {
+    "EmbeddingLookup": embedding_lookup,
+    "RMSNorm": rms_norm,
+    "AddRMSNorm": add_rms_norm,
+    "Linear": linear,
+    "GatedLinear": gated_linear,
+    "RopeCacheWrite": rope_cache_write,
+    "PagedAttention": paged_attention,
+    "GatherRows": gather_rows,
+}

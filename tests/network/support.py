@@ -1,0 +1,86 @@
+"""What the network tests share: a converted random model with its float32 oracle, and ragged steps over several sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import torch
+from transformers import PreTrainedModel
+
+from inflight.build.network import build_network, save_network
+from inflight.convert.api import convert_model
+from inflight.convert.checkpoint import Checkpoint
+from inflight.convert.options import ConvertOptions
+from tests.models import Shape, save_random_model
+
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A checkpoint, and transformers' float32 model with the very weights that the checkpoint stores."""
+
+    checkpoint: Checkpoint
+    oracle: PreTrainedModel
+
+    def expected(self, token_ids: Sequence[int]) -> Floats:
+        """Logits float32 [tokens, vocab] of one sequence."""
+        with torch.no_grad():
+            logits: Floats = self.oracle(torch.tensor([list(token_ids)])).logits[0].numpy()
+        return logits
+
+
+def make_case(directory: Path, shape: Shape, seed: int, dtype: torch.dtype = torch.float32) -> Case:
+    stored = save_random_model(directory / "model", shape, seed, dtype)
+    oracle = type(stored).from_pretrained(directory / "model", dtype=torch.float32, attn_implementation="eager")
+    convert_model(directory / "model", directory / "checkpoint", ConvertOptions(progress=False))
+    return Case(Checkpoint.open(directory / "checkpoint"), oracle.eval())
+
+
+class LinearRunner:
+    """The standard network under ONNX Runtime, with its caches carried along."""
+
+    def __init__(self, checkpoint: Checkpoint, max_seq_len: int, batch: int = 1) -> None:
+        save_network(build_network(checkpoint, max_seq_len), checkpoint.directory)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self.path = checkpoint.directory / "network.onnx"
+        self._session = onnxruntime.InferenceSession(self.path, options)
+        self._caches = {
+            cache.name: np.zeros([batch, *cache.shape[1:]], np.float32)
+            for cache in self._session.get_inputs()
+            if cache.name.startswith("past_")
+        }
+
+    def step(self, token_ids: Ids, starts: Ids) -> Floats:
+        """token_ids [batch, step] at positions starts, starts + 1, ... -> logits [batch, step, vocab]."""
+        positions = starts[:, None] + np.arange(token_ids.shape[1])
+        inputs = {"token_ids": token_ids, "positions": positions, "write_index": starts}
+        logits, *present = self._session.run(None, {**inputs, **self._caches})
+        self._caches = dict(zip(self._caches, present, strict=True))
+        return logits  # type: ignore[no-any-return]
+
+    def run(self, chunks: Sequence[Ids]) -> Floats:
+        """Logits [tokens, vocab] of one sequence that is fed chunk by chunk."""
+        starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
+        return np.concatenate([self.step(chunk[None], starts[[i]])[0] for i, chunk in enumerate(chunks)])
+
+
+def random_chunks(rng: np.random.Generator, token_ids: Ids) -> list[Ids]:
+    """Cut a sequence at random places, with decodes (one token) among the chunks."""
+    cuts: list[int] = []
+    while sum(cuts) < len(token_ids):
+        cuts.append(1 if rng.random() < 0.4 else int(rng.integers(2, 12)))
+    return [chunk for chunk in np.split(token_ids, np.cumsum(cuts)[:-1]) if len(chunk)]
+
+
+def relative_error(actual: Floats, expected: Floats) -> float:
+    """The largest difference, relative to the largest logit."""
+    return float(np.abs(actual - expected).max() / np.abs(expected).max())
