@@ -63,7 +63,7 @@ class BlockPool:
         return count <= self.num_available
 
     def allocate(self, count: int) -> list[int]:
-        """`count` void blocks with one reference each. Raises MemoryError, and changes nothing, when there are fewer."""
+        """`count` void blocks with one reference each. Raises MemoryError when there are fewer."""
         if not self.can_allocate(count):
             raise MemoryError(f"{count} blocks of the KV cache are wanted and {self.num_available} are available")
         blocks = [self._free.pop() if self._free else self._evict() for _ in range(count)]

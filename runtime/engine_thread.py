@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from inflight.errors import EngineError, RequestError
 from inflight.runtime.deltas import TokenDelta
@@ -29,9 +30,9 @@ class EngineThread:
     def __init__(self, core: EngineCore) -> None:
         self._core = core
         self._wake = threading.Condition()
-        # Everything below is shared between threads and touched only under `_wake`.
-        self._submitted: list[SequenceGroup] = []
-        self._cancelled: list[tuple[str, int | None]] = []
+        # Shared between threads and touched only under `_wake`. Orders are carried out in the order given: a cancel
+        # never reaches a later request that has the id of a finished one.
+        self._orders: list[Callable[[], None]] = []
         self._callbacks: dict[str, OnDelta] = {}
         self._closing = False
         self._stats = core.stats()
@@ -57,14 +58,14 @@ class EngineThread:
                     f"A request with the id {request.request_id} is running.", "Give every request its own id."
                 )
             self._callbacks[request.request_id] = on_delta
-            self._submitted.append(group)
+            self._orders.append(partial(self._enqueue, group))
             self._wake.notify()
 
     def cancel(self, request_id: str, index: int | None = None) -> None:
         """End a request, or one of its sequences, at the next step boundary. Unknown ids are ignored."""
         with self._wake:
             if request_id in self._callbacks:
-                self._cancelled.append((request_id, index))
+                self._orders.append(partial(self._core.cancel, request_id, index))
                 self._wake.notify()
 
     def stats(self) -> CoreStats:
@@ -102,27 +103,26 @@ class EngineThread:
     def _take_orders(self) -> bool:
         """Wait until there is something to do and pass new orders to the core; False when it is time to stop."""
         with self._wake:
-            while not (self._closing or self._submitted or self._cancelled or self._core.has_unfinished()):
+            while not (self._closing or self._orders or self._core.has_unfinished()):
                 self._wake.wait()
-            submitted, self._submitted = self._submitted, []
-            cancelled, self._cancelled = self._cancelled, []
+            orders, self._orders = self._orders, []
             closing = self._closing
-        for group in submitted:
-            self._unfinished[group.request.request_id] = len(group.sequences)
-            self._core.enqueue(group)
-        for request_id, index in cancelled:
-            self._core.cancel(request_id, index)
+        for order in orders:
+            order()
         return not closing
+
+    def _enqueue(self, group: SequenceGroup) -> None:
+        self._unfinished[group.request.request_id] = len(group.sequences)
+        self._core.enqueue(group)
 
     def _stop(self, failure: BaseException | None) -> None:
         """Refuse what comes, and end what is here: cancelled, or with the cause of the failure."""
         with self._wake:
             self._closing = True
             self.failure = failure
-            submitted, self._submitted = self._submitted, []
-        for group in submitted:
-            self._unfinished[group.request.request_id] = len(group.sequences)
-            self._core.enqueue(group)
+            orders, self._orders = self._orders, []
+        for order in orders:
+            order()
         deltas = self._core.abort("cancelled") if failure is None else self._core.abort("error", _describe(failure))
         self._deliver(deltas)
         self._publish_stats()
@@ -157,7 +157,7 @@ class EngineThread:
         with self._wake:
             if request_id in self._callbacks:
                 self._callbacks[request_id] = _ignore
-                self._cancelled.append((request_id, None))
+                self._orders.append(partial(self._core.cancel, request_id))
 
 
 def _ignore(delta: TokenDelta) -> None:

@@ -38,7 +38,7 @@ class Sequence:
 
     `token_ids` are prompt and output, and only grow; the KV cache holds the first `num_computed` of them in `blocks`.
     What is left, at least one token, is computed next, and after the last of them a token is chosen.
-    `keys` names full blocks (the hash chain of the prefix cache), and the first `num_published` blocks are known by them.
+    `keys` names full blocks (the hash chain of the prefix cache); the first `num_published` blocks are known by theirs.
     `prompt_results` are the log probabilities of prompt tokens 1, 2, ... of the `num_scored_prompt` that are wanted.
     `order` sorts sequences: sooner is smaller, and no two are equal.
     """
