@@ -1,0 +1,1 @@
+"""The Python models of the Triton repository, and the translation between its tensors and the runtime's values."""

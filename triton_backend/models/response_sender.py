@@ -1,0 +1,113 @@
+"""The thread that talks to Triton, so that the thread that steps the engine never waits for it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+from inflight.errors import InflightError, RequestError
+from inflight.runtime.deltas import TokenDelta
+from inflight.runtime.engine_thread import EngineThread
+from inflight.triton_backend.models.response_stream import ResponseStream
+
+
+class ResponseSender:
+    """Owns every ResponseStream: whatever happens to one happens on this thread, in the order it was asked for.
+
+    Sending one response takes a fraction of a millisecond. When deltas come faster than they can be sent, those of one
+    sequence leave in one response. `period_s`: how often abandoned requests are looked for, and `on_tick` is called.
+    """
+
+    def __init__(self, engine: EngineThread, period_s: float, on_tick: Callable[[], None]) -> None:
+        self._engine = engine
+        self._period_s = period_s
+        self._on_tick = on_tick
+        self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._streams: dict[str, ResponseStream] = {}
+        self._touched: list[ResponseStream] = []
+        self._thread = threading.Thread(target=self._run, name="response-sender")
+        self._thread.start()
+
+    def submit(self, stream: ResponseStream) -> None:
+        """Give the rows of `stream` to the engine. When it refuses one, none runs and the reason is the response."""
+        self._events.put(partial(self._open, stream))
+        for row in stream.rows:
+            try:
+                self._engine.submit(row.request, self._put)
+            except InflightError as error:
+                self._events.put(partial(self._fail, stream, error))
+                return
+
+    def stop(self, client_id: str, index: int | None = None) -> None:
+        """End a client's requests of this id early, with what they have; `index`: only that sequence of them."""
+        self._events.put(partial(self._stop, client_id, index))
+
+    def close(self) -> None:
+        """Return when everything queued has been sent."""
+        self._events.put(None)
+        self._thread.join()
+
+    def _put(self, delta: TokenDelta) -> None:
+        """Called by the engine's thread, which must not wait."""
+        self._events.put(partial(self._take, delta))
+
+    def _run(self) -> None:
+        next_tick = time.monotonic() + self._period_s
+        while self._drain(max(0.0, next_tick - time.monotonic())):
+            if time.monotonic() >= next_tick:
+                self._cancel_abandoned()
+                self._on_tick()
+                next_tick = time.monotonic() + self._period_s
+
+    def _drain(self, timeout_s: float) -> bool:
+        """Handle every queued event, then send what is due. False when the sender was closed."""
+        is_open = True
+        try:
+            event = self._events.get(timeout=timeout_s)
+            while event is not None:
+                event()
+                event = self._events.get_nowait()
+            is_open = False
+        except queue.Empty:
+            pass
+        touched, self._touched = self._touched, []
+        for stream in touched:
+            stream.send_due()
+            if stream.closed:
+                self._forget(stream)
+        return is_open
+
+    def _open(self, stream: ResponseStream) -> None:
+        self._streams |= dict.fromkeys(stream.request_ids, stream)
+
+    def _take(self, delta: TokenDelta) -> None:
+        stream = self._streams.get(delta.request_id)
+        if stream is None:
+            return
+        if stream.add(delta):
+            self._engine.cancel(delta.request_id, delta.index)
+        if stream not in self._touched:
+            self._touched.append(stream)
+
+    def _stop(self, client_id: str, index: int | None) -> None:
+        for request_id, stream in self._streams.items():
+            if stream.client_id == client_id:
+                self._engine.cancel(request_id, index)
+
+    def _fail(self, stream: ResponseStream, error: InflightError) -> None:
+        stream.fail(str(error), isinstance(error, RequestError))
+        for request_id in stream.request_ids:
+            self._engine.cancel(request_id)
+        self._forget(stream)
+
+    def _forget(self, stream: ResponseStream) -> None:
+        for request_id in stream.request_ids:
+            self._streams.pop(request_id, None)
+
+    def _cancel_abandoned(self) -> None:
+        abandoned = [stream for stream in set(self._streams.values()) if stream.found_abandoned()]
+        for request_id in [request_id for stream in abandoned for request_id in stream.request_ids]:
+            self._engine.cancel(request_id)
