@@ -89,7 +89,7 @@ class CheckpointConfig(BaseModel):
     """The whole of config.json, with the format's defaults filled in.
 
     `head_size` may differ from hidden_size / num_attention_heads. `rotary_scaling` None means unscaled frequencies.
-    `attn_bias` and `mlp_bias` None mean that the config does not say; the tensors then do.
+    `attn_bias`, `mlp_bias`, `qk_layernorm` and `tie_word_embeddings` None: the config does not say, the tensors do.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
@@ -120,7 +120,7 @@ class CheckpointConfig(BaseModel):
     moe: dict[str, Any] | None = None
     use_parallel_embedding: bool = False
     embedding_sharding_dim: int = 0
-    tie_word_embeddings: bool = False
+    tie_word_embeddings: bool | None = None
     mapping: ParallelMapping = ParallelMapping()
     quantization: QuantizationFacts = QuantizationFacts()
     inflight: InflightFacts | None = None

@@ -114,5 +114,5 @@ def traits_of(config: CheckpointConfig, names: set[str]) -> Traits:
         dense_bias=present("attention.dense.bias"),
         mlp_bias=bool(config.mlp_bias) or any(present(f"mlp.{module}.bias") for module in ("fc", "gate", "proj")),
         qk_norm=bool(config.qk_layernorm) or present("attention.q_layernorm.weight"),
-        lm_head="lm_head.weight" in names or not config.tie_word_embeddings,
+        lm_head="lm_head.weight" in names or config.tie_word_embeddings is False,
     )
