@@ -1,4 +1,4 @@
-"""What the network tests share: a converted random model with its float32 oracle, and ragged steps over several sequences."""
+"""What the network tests share: a converted random model with its float32 oracle, and ONNX Runtime."""
 
 from __future__ import annotations
 

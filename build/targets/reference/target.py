@@ -1,0 +1,97 @@
+"""The reference target: the network as it is, its tables, and the checkpoint's weights; ONNX Runtime runs them."""
+
+from __future__ import annotations
+
+import math
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx_ir as ir
+
+from inflight.build.network.files import save_network
+from inflight.build.recipe import BuildRecipe
+from inflight.build.target import TargetFacts
+from inflight.convert.checkpoint import Checkpoint
+from inflight.convert.checkpoint_config import CheckpointConfig
+from inflight.progress import Advance
+from inflight.runtime.manifest import Dtype, KvCacheFacts, Limits, MemoryPlan, ModulePrecision
+
+# The executor in runtime/executors/reference.py understands this arrangement of files and caches.
+ABI = 1
+NETWORK_NAME = "network"
+KV_LAYOUT = "layers, key and value, heads, tokens, head_size"
+
+_FLOAT_BYTES = 4
+_COPY_BYTES = 1 << 22
+_DTYPES: dict[str, Dtype] = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
+
+
+class ReferenceBuild:
+    """A planned build: nothing is rewritten and nothing is compiled."""
+
+    def __init__(self, network: ir.Model, checkpoint: Checkpoint, facts: TargetFacts) -> None:
+        self.facts = facts
+        self._network = network
+        self._checkpoint = checkpoint
+
+    def write(self, directory: Path, advance: Advance) -> None:
+        save_network(self._network, directory, NETWORK_NAME)
+        source = self._checkpoint.rank_file()
+        share = self.facts.memory.weights_bytes / max(1, source.stat().st_size)
+        # The graph names the file of the weights, so the copy keeps its name.
+        with source.open("rb") as weights, (directory / source.name).open("wb") as copy:
+            while chunk := weights.read(_COPY_BYTES):
+                copy.write(chunk)
+                advance(len(chunk) * share)
+
+
+class ReferenceTarget:
+    def plan(self, network: ir.Model, checkpoint: Checkpoint, recipe: BuildRecipe) -> ReferenceBuild:
+        """Every network that build_network makes is accepted. Caches and arithmetic are float32 whatever the recipe."""
+        facts = TargetFacts(
+            target_abi=ABI,
+            recipe=recipe.model_copy(update={"cpu": (), "cxx": None, "kv_cache_dtype": "float32"}),
+            kv_cache=_kv_cache_facts(checkpoint.config, recipe.tokens_per_block),
+            precision=_precision(checkpoint),
+            memory=_memory(checkpoint, recipe.limits),
+            tools={"onnxruntime": version("onnxruntime")},
+        )
+        return ReferenceBuild(network, checkpoint, facts)
+
+
+TARGET = ReferenceTarget()
+
+
+def _kv_cache_facts(config: CheckpointConfig, tokens_per_block: int) -> KvCacheFacts:
+    return KvCacheFacts(
+        dtype="float32",
+        tokens_per_block=tokens_per_block,
+        bytes_per_block=_kv_bytes_per_token(config) * tokens_per_block,
+        layout=KV_LAYOUT,
+    )
+
+
+def _kv_bytes_per_token(config: CheckpointConfig) -> int:
+    return config.num_hidden_layers * 2 * config.num_key_value_heads * config.head_size * _FLOAT_BYTES
+
+
+def _memory(checkpoint: Checkpoint, limits: Limits) -> MemoryPlan:
+    """ONNX Runtime holds the weights as float32; its largest activations are attention scores and logits."""
+    config = checkpoint.config
+    weights = sum(math.prod(entry.shape) for entry in checkpoint.tensors.values())
+    scores = config.num_attention_heads * limits.max_num_tokens * limits.max_seq_len
+    logits = limits.max_num_tokens * config.vocab_size
+    linear_cache = _kv_bytes_per_token(config) * limits.max_seq_len
+    return MemoryPlan(
+        weights_bytes=weights * _FLOAT_BYTES, workspace_bytes=linear_cache + (scores + logits) * _FLOAT_BYTES
+    )
+
+
+def _precision(checkpoint: Checkpoint) -> dict[str, ModulePrecision]:
+    """Every matrix that multiplies rows, by the checkpoint name of its module."""
+    looked_up = set() if checkpoint.ties_embeddings else {"transformer.vocab_embedding.weight"}
+    return {
+        name.removesuffix(".weight"): ModulePrecision(weights=_DTYPES[entry.dtype], activations="float32")
+        for name, entry in checkpoint.tensors.items()
+        if len(entry.shape) == 2 and name not in looked_up
+    }
