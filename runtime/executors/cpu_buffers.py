@@ -68,6 +68,7 @@ class StepBuffers:
             token_ids.extend(sequence.token_ids)
             starts.append(len(token_ids))
             contexts.append(sequence.start)
+            self._block_tables[index] = -1  # a table that is too short must not end in an older one's blocks
             self._block_tables[index, : len(sequence.block_table)] = sequence.block_table
             for offset, target in enumerate(sequence.prompt_targets):
                 logit_rows.append(first + offset)

@@ -1,0 +1,217 @@
+"""The compiled engine: transformers as the judge of its numbers, and the same bits whatever the company."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from inflight.build.engine import build_engine
+from inflight.build.recipe import BuildRecipe
+from inflight.convert.api import convert_model
+from inflight.convert.options import ConvertOptions
+from inflight.errors import EngineError
+from inflight.runtime.executors.cpu import CpuExecutor
+from inflight.runtime.kv_budget import KvCacheBudget
+from inflight.runtime.load import load_engine
+from inflight.runtime.manifest import MANIFEST_NAME
+from inflight.runtime.sampling_reference import sample_row
+from inflight.runtime.step import RowSampling, ScheduledSequence, StepBatch
+from tests.models import Shape, save_random_model
+from tests.pipeline.stepping import Run, prompt_logits, run_all
+
+pytestmark = pytest.mark.pipeline
+
+MAX_SEQ_LEN = 160
+
+
+@dataclass(frozen=True)
+class Built:
+    directory: Path
+    model: PreTrainedModel
+    vocab_size: int
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """An engine of a random model with odd sizes, at limits so small that prompts are always cut in chunks."""
+    root = tmp_path_factory.mktemp("engine")
+    shape = Shape(family="qwen3", vocab_size=257)
+    model = save_random_model(root / "model", shape, seed=int(np.random.default_rng().integers(2**31)))
+    convert_model(root / "model", root / "checkpoint", ConvertOptions())
+    recipe = BuildRecipe(max_batch_size=9, max_seq_len=MAX_SEQ_LEN, max_num_tokens=48, tokens_per_block=16)
+    build_engine(root / "checkpoint", root / "engine", recipe)
+    return Built(root / "engine", model, shape.vocab_size)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFLIGHT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def opened(built: Built) -> Iterator[Callable[[int], CpuExecutor]]:
+    """Open the engine with a number of threads; closed after the test."""
+    executors: list[CpuExecutor] = []
+
+    def open_engine(threads: int = 2) -> CpuExecutor:
+        executor = load_engine(built.directory, threads=threads, kv_cache=KvCacheBudget(tokens=10 * MAX_SEQ_LEN))
+        assert isinstance(executor, CpuExecutor)
+        executors.append(executor)
+        return executor
+
+    yield open_engine
+    for executor in executors:
+        executor.close()
+
+
+def random_prompt(rng: np.random.Generator, built: Built, length: int) -> tuple[int, ...]:
+    return tuple(rng.integers(built.vocab_size, size=length).tolist())
+
+
+def strangers(rng: np.random.Generator, built: Built, count: int) -> list[Run]:
+    """Sequences of random lengths with all kinds of sampling."""
+    kinds = [
+        RowSampling(),
+        RowSampling(temperature=1.3, top_k=5, seed=3, num_logprobs=2),
+        RowSampling(temperature=0.8, top_p=0.9, seed=9, repetition_penalty=1.2),
+        RowSampling(temperature=1.0, min_p=0.05, frequency_penalty=0.5, bias=((4, 2.0), (5, -np.inf))),
+    ]
+    return [
+        Run(random_prompt(rng, built, int(rng.integers(1, 70))), kinds[index % 4], int(rng.integers(1, 60)))
+        for index in range(count)
+    ]
+
+
+def test_logits_are_those_of_transformers(
+    built: Built, opened: Callable[..., CpuExecutor], rng: np.random.Generator
+) -> None:
+    prompt = random_prompt(rng, built, 120)
+    with torch.no_grad():
+        expected = built.model(torch.tensor([prompt])).logits[0].numpy()
+    actual = prompt_logits(opened(), prompt)
+    error = np.abs(actual - expected).max(axis=1) / np.abs(expected).max(axis=1)
+    assert error.max() < 1e-4
+
+
+def test_64_greedy_tokens_are_those_of_transformers(
+    built: Built, opened: Callable[..., CpuExecutor], rng: np.random.Generator
+) -> None:
+    prompt = random_prompt(rng, built, 60)
+    expected = built.model.generate(  # type: ignore[operator]
+        torch.tensor([prompt]), max_new_tokens=64, min_new_tokens=64, do_sample=False, eos_token_id=None
+    )[0, len(prompt) :]
+    run = Run(prompt, RowSampling(), 64)
+    run_all(opened(), [run], rng, lambda: 48)
+    assert run.token_ids[len(prompt) :] == tuple(expected.tolist())
+
+
+@pytest.mark.parametrize(
+    "sampling", [RowSampling(num_logprobs=5), RowSampling(temperature=0.9, top_p=0.95, seed=77, num_logprobs=5)]
+)
+def test_a_sequence_gets_the_same_bits_alone_in_company_in_any_chunks_and_on_any_number_of_threads(
+    built: Built, opened: Callable[..., CpuExecutor], rng: np.random.Generator, sampling: RowSampling
+) -> None:
+    prompt = random_prompt(rng, built, 75)
+    alone = Run(prompt, sampling, 40)
+    run_all(opened(1), [alone], rng, lambda: 48, score_prompt=True)
+    for threads in (1, 2):
+        executor = opened(threads)
+        for chunk in (lambda: 1, lambda: 7, lambda: int(rng.integers(1, 49))):
+            again = Run(prompt, sampling, 40)
+            company = strangers(rng, built, int(rng.integers(0, 9)))
+            run_all(executor, [*company, again], rng, chunk, score_prompt=True)
+            assert repr(again.results) == repr(alone.results)
+            assert repr(again.prompt_results) == repr(alone.prompt_results)
+
+
+def test_the_step_samples_as_the_definition_does(
+    built: Built, opened: Callable[..., CpuExecutor], rng: np.random.Generator
+) -> None:
+    executor = opened()
+    prompt = random_prompt(rng, built, 30)
+    for _ in range(20):
+        sampling = RowSampling(
+            temperature=float(rng.choice([0.0, 0.5, 1.0, 3.0])),
+            top_k=int(rng.choice([0, 3, 50])),
+            top_p=float(rng.choice([1.0, 0.7])),
+            min_p=float(rng.choice([0.0, 0.02])),
+            repetition_penalty=float(rng.choice([1.0, 1.5])),
+            presence_penalty=0.5,
+            frequency_penalty=0.25,
+            seed=int(rng.integers(2**63)),
+            num_logprobs=4,
+            bias=((int(rng.integers(built.vocab_size)), 3.0),),
+        )
+        banned = (int(rng.integers(built.vocab_size)),)
+        sequence = ScheduledSequence(
+            0, prompt, 0, (0, 1), sampling, True, prompt_length=20, history=prompt, banned=banned
+        )
+        output, logits = executor.execute_with_logits(StepBatch([sequence]))
+        result = output.results[0].sampled
+        expected = sample_row(logits[0], sampling, len(prompt), prompt, 20, banned)
+        assert result is not None
+        assert (result.token_id, result.rank) == (expected.token_id, expected.rank)
+        assert result.logprob == pytest.approx(expected.logprob, abs=1e-6)
+
+
+def test_a_batch_that_breaks_a_limit_is_named_and_leaves_the_cache_as_it_was(
+    built: Built, opened: Callable[..., CpuExecutor], rng: np.random.Generator
+) -> None:
+    executor = opened()
+    prompt = random_prompt(rng, built, 40)
+    good = ScheduledSequence(0, prompt, 0, (0, 1, 2), RowSampling(num_logprobs=2), True)
+    executor.execute(StepBatch([good]))
+    bad = [
+        (replace(good, token_ids=prompt * 2), "tokens"),
+        (replace(good, block_table=(0, 1)), "block table"),
+        (replace(good, block_table=(0, 1, 10**6)), "block"),
+        (replace(good, token_ids=(*prompt[:-1], built.vocab_size)), "vocabulary"),
+        (replace(good, start=MAX_SEQ_LEN), "max_seq_len"),
+    ]
+    for sequence, message in bad:
+        with pytest.raises(EngineError, match=message):
+            executor.execute(StepBatch([sequence]))
+    with pytest.raises(EngineError, match="10 sequences"):
+        executor.execute(StepBatch([replace(good, slot=slot, token_ids=(1,)) for slot in range(10)]))
+    last = replace(good, token_ids=prompt[-1:], start=len(prompt) - 1)
+    assert repr(executor.execute(StepBatch([last]))) == repr(executor.execute(StepBatch([good])))
+
+
+def test_a_closed_engine_refuses_steps_and_closes_twice(opened: Callable[..., CpuExecutor]) -> None:
+    executor = opened()
+    executor.close()
+    executor.close()
+    with pytest.raises(EngineError, match="closed"):
+        executor.execute(StepBatch([]))
+
+
+def test_an_engine_for_another_cpu_version_or_with_a_flipped_byte_is_refused(
+    built: Built, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(built.directory, copy)
+    manifest = json.loads((copy / MANIFEST_NAME).read_text())
+
+    def refused(message: str, **changes: object) -> None:
+        (copy / MANIFEST_NAME).write_text(json.dumps({**manifest, **changes}))
+        with pytest.raises(EngineError, match=message):
+            load_engine(copy)
+
+    features = [{**variant, "required_features": ["avx1024"]} for variant in manifest["variants"]]
+    refused("needs avx1024, which this CPU lacks", variants=features)
+    foreign = [{**variant, "triple": "riscv64-linux-gnu"} for variant in manifest["variants"]]
+    refused("is for riscv64 linux", variants=foreign)
+    refused("interface 999 of the cpu target", target_abi=999)
+    refused("built by inflight 0.0.0", inflight_version="0.0.0")
+    weights = bytearray((copy / "rank0.weights").read_bytes())
+    weights[int(rng.integers(len(weights)))] ^= 1
+    (copy / "rank0.weights").write_bytes(weights)
+    refused("damaged")
