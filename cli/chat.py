@@ -93,7 +93,9 @@ class Conversation:
         asked = [*self._messages, {"role": "user", "content": message}]
         text = ""
         try:
-            for output in self._llm.chat(asked, self._params, stream=True):
+            prompt = self._llm.tokenizer.encode_chat(asked)
+            params = flag.fit_max_tokens(self._llm, self._params, len(prompt))
+            for output in self._llm.generate(prompt, params, stream=True):
                 text = output.outputs[0].text
                 print(output.outputs[0].text_delta, end="", flush=True)
         except KeyboardInterrupt:

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
     from inflight.runtime.llm import LLM
     from inflight.runtime.outputs import RequestOutput
-    from inflight.runtime.sampling_params import SamplingParams
+
+DEFAULT_MAX_TOKENS = 256
 
 
 def generate(
     engine: Annotated[str, typer.Argument(metavar="ENGINE", help="Engine directory.")],
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help='What to complete; "-" reads stdin.')],
-    max_tokens: flag.MaxTokens = 256,
+    max_tokens: flag.MaxTokens = None,
     n: Annotated[int, typer.Option("--n", help="Completions per prompt.")] = 1,
     best_of: Annotated[int | None, typer.Option(help="Compute this many, keep the best n.")] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print text as it comes.")] = False,
@@ -51,7 +52,8 @@ def generate(
 ) -> None:
     """Complete one prompt, or many at once. Text goes to stdout, speed to stderr.
 
-    Sampling flags that are not given take the defaults of the model's generation_config.json.
+    Sampling flags that are not given take the defaults of the model's generation_config.json; --max-tokens is 256, or
+    what fits.
 
     Examples:
 
@@ -67,7 +69,7 @@ def generate(
     with flag.open_llm(engine, threads, kv_cache_tokens, kv_cache_fraction) as llm:
         params = flag.read_sampling_params(
             llm,
-            max_tokens=max_tokens,
+            max_tokens=DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens,
             n=n,
             best_of=best_of,
             logprobs=logprobs,
@@ -89,21 +91,25 @@ def generate(
             ignore_eos=ignore_eos,
             skip_special_tokens=not keep_special_tokens,
         )
-        run = _chat if as_chat else _complete
-        if stream:
-            outputs = [_print_stream(run(llm, texts, params, True))]
+        prompts_read = [_read_prompt(llm, text, as_chat) for text in texts]
+        if max_tokens is None:
+            each = [flag.fit_max_tokens(llm, params, len(prompt["prompt_token_ids"])) for prompt in prompts_read]
         else:
-            outputs = list(run(llm, texts, params, False))
+            each = [params] * len(prompts_read)
+        if stream:
+            outputs = [_print_stream(llm.generate(prompts_read, each, stream=True))]
+        else:
+            outputs = llm.generate(prompts_read, each)
             _print_whole(outputs, as_json)
     _print_speed(outputs)
 
 
-def _complete(llm: LLM, texts: list[str], params: SamplingParams, stream: bool) -> Iterator[RequestOutput]:
-    return iter(llm.generate(texts, params, stream=True) if stream else llm.generate(texts, params))
-
-
-def _chat(llm: LLM, texts: list[str], params: SamplingParams, stream: bool) -> Iterator[RequestOutput]:
-    return iter(llm.chat([[{"role": "user", "content": text}] for text in texts], params, stream=stream))
+def _read_prompt(llm: LLM, text: str, as_chat: bool) -> dict[str, Any]:
+    """The prompt in the form that keeps both its text and its token ids."""
+    if not as_chat:
+        return {"prompt": text, "prompt_token_ids": llm.tokenizer.encode(text)}
+    rendered = llm.tokenizer.render_chat([{"role": "user", "content": text}])
+    return {"prompt": rendered, "prompt_token_ids": llm.tokenizer.encode(rendered, add_special_tokens=False)}
 
 
 def _print_stream(outputs: Iterator[RequestOutput]) -> RequestOutput:

@@ -40,7 +40,7 @@ LogitBias = Annotated[
 
 MaxTokens = Annotated[
     int | None,
-    typer.Option("--max-tokens", "--max-output-len", help="0: as many as fit.", rich_help_panel=_ENDING),
+    typer.Option("--max-tokens", "--max-output-len", help="At most; 0: as many as fit.", rich_help_panel=_ENDING),
 ]
 MinTokens = Annotated[int | None, typer.Option(help="Do not end before.", rich_help_panel=_ENDING)]
 Stop = Annotated[list[str] | None, typer.Option("--stop", help="A string that ends it.", rich_help_panel=_ENDING)]
@@ -96,6 +96,16 @@ def open_llm(engine: str, threads: int | None, kv_cache_tokens: int | None, kv_c
 
     budget = KvCacheBudget(tokens=kv_cache_tokens, fraction=kv_cache_fraction)
     return LLM(engine, threads=threads, kv_cache=budget)
+
+
+def fit_max_tokens(llm: LLM, params: SamplingParams, prompt_length: int) -> SamplingParams:
+    """`params` with max_tokens lowered to what the engine has room for after the prompt, if it is more than that."""
+    from dataclasses import replace
+
+    room = llm.manifest.limits.max_seq_len - prompt_length
+    if params.max_tokens is None or params.max_tokens <= room:
+        return params
+    return replace(params, max_tokens=max(room, 1), min_tokens=min(params.min_tokens, max(room, 1)))
 
 
 def _read_bias(text: str) -> tuple[int, float]:
