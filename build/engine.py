@@ -1,0 +1,124 @@
+"""build_engine: a checkpoint becomes an engine directory, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import inflight
+from inflight.build.facts import generation_facts, model_facts, source_facts, work_plan
+from inflight.build.network.network import build_network
+from inflight.build.recipe import BuildRecipe
+from inflight.build.target import TargetBuild, TargetFacts, find_target
+from inflight.convert.checkpoint import TOKENIZER_DIRECTORY, Checkpoint
+from inflight.errors import BuildError
+from inflight.files import atomic_directory, sha256_file
+from inflight.progress import progress_bar
+from inflight.records import Record
+from inflight.runtime.manifest import MANIFEST_NAME, EngineManifest, FileFacts, Limits, ModelFacts, WorkPlan
+
+_GRAPH_PACKAGES = ("onnx", "onnx-ir")
+
+
+class EnginePlan(Record):
+    """What a build would give: the facts of its manifest that need no weight to be read."""
+
+    model: ModelFacts
+    limits: Limits
+    target: TargetFacts
+    work: WorkPlan
+
+
+@dataclass(frozen=True)
+class _PlannedBuild:
+    checkpoint: Checkpoint
+    plan: EnginePlan
+    target: TargetBuild
+
+
+def plan_engine(checkpoint_dir: Path, recipe: BuildRecipe) -> EnginePlan:
+    """The plan of a build; writes nothing. Raises CheckpointError, BuildError."""
+    return _plan(checkpoint_dir, recipe).plan
+
+
+def build_engine(
+    checkpoint_dir: Path, output: Path, recipe: BuildRecipe | None = None, *, overwrite: bool = False
+) -> EngineManifest:
+    """Build the engine of a checkpoint into the directory `output` and return its manifest.
+
+    The same checkpoint, recipe and version give the same bytes, wherever `output` is. Raises CheckpointError,
+    BuildError, and InflightError when `output` exists and `overwrite` is false; nothing is left behind then.
+    """
+    build = _plan(checkpoint_dir, recipe or BuildRecipe())
+    with atomic_directory(output, overwrite=overwrite) as scratch:
+        _check_disk(scratch, build.plan.target.memory.weights_bytes)
+        with progress_bar("Packing weights", build.plan.target.memory.weights_bytes) as advance:
+            build.target.write(scratch, advance)
+        _copy_tokenizer(build.checkpoint, scratch)
+        manifest = _manifest(build, _file_facts(scratch))
+        text = json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False)
+        (scratch / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+    return manifest
+
+
+def _plan(checkpoint_dir: Path, recipe: BuildRecipe) -> _PlannedBuild:
+    checkpoint = Checkpoint.open(checkpoint_dir)
+    resolved = recipe.resolve(checkpoint.config)
+    network = build_network(checkpoint, resolved.limits.max_seq_len)
+    target = find_target(resolved.target).plan(network, checkpoint, resolved)
+    plan = EnginePlan(
+        model=model_facts(checkpoint),
+        limits=resolved.limits,
+        target=target.facts,
+        work=work_plan(checkpoint, target.facts.kv_cache),
+    )
+    return _PlannedBuild(checkpoint, plan, target)
+
+
+def _manifest(build: _PlannedBuild, files: dict[str, FileFacts]) -> EngineManifest:
+    facts = build.plan.target
+    return EngineManifest(
+        inflight_version=inflight.__version__,
+        target=facts.recipe.target,
+        target_abi=facts.target_abi,
+        model=build.plan.model,
+        limits=build.plan.limits,
+        kv_cache=facts.kv_cache,
+        precision=facts.precision,
+        memory=facts.memory,
+        work=build.plan.work,
+        generation=generation_facts(build.checkpoint),
+        variants=facts.variants,
+        source=source_facts(build.checkpoint),
+        recipe=facts.recipe.record(),
+        tools={**facts.tools, **{name: version(name) for name in _GRAPH_PACKAGES}},
+        files=files,
+    )
+
+
+def _check_disk(directory: Path, nbytes: int) -> None:
+    free = shutil.disk_usage(directory).free
+    if free < nbytes:
+        raise BuildError(
+            f"The engine takes {nbytes:,} bytes and {directory.parent} has {free:,} free.",
+            "Free some space or choose another --output-dir.",
+        )
+
+
+def _copy_tokenizer(checkpoint: Checkpoint, directory: Path) -> None:
+    if checkpoint.tokenizer_directory is not None:
+        shutil.copytree(checkpoint.tokenizer_directory, directory / TOKENIZER_DIRECTORY)
+
+
+def _file_facts(directory: Path) -> dict[str, FileFacts]:
+    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    with progress_bar("Digesting files", sum(path.stat().st_size for path in paths)) as advance:
+        return {
+            path.relative_to(directory).as_posix(): FileFacts(
+                bytes=path.stat().st_size, sha256=sha256_file(path, advance)
+            )
+            for path in paths
+        }

@@ -1,0 +1,70 @@
+"""The facts of a checkpoint that an engine's manifest repeats, and what its tokens cost."""
+
+from __future__ import annotations
+
+from math import prod
+
+from inflight.convert.checkpoint import Checkpoint
+from inflight.runtime.manifest import GenerationFacts, KvCacheFacts, ModelFacts, SourceFacts, WorkPlan
+
+_DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+_EMBEDDING, _PROJECTION = "transformer.vocab_embedding.weight", "lm_head.weight"
+
+
+def model_facts(checkpoint: Checkpoint) -> ModelFacts:
+    config = checkpoint.config
+    return ModelFacts.model_validate(
+        {
+            "architecture": config.architecture,
+            "dtype": config.dtype,
+            "vocab_size": config.vocab_size,
+            "hidden_size": config.hidden_size,
+            "intermediate_size": config.intermediate_size,
+            "num_hidden_layers": config.num_hidden_layers,
+            "num_attention_heads": config.num_attention_heads,
+            "num_key_value_heads": config.num_key_value_heads,
+            "head_size": config.head_size,
+            "max_position_embeddings": config.max_position_embeddings or 0,
+            "sliding_window": config.sliding_window,
+            "tie_word_embeddings": checkpoint.ties_embeddings,
+            "num_parameters": sum(prod(entry.shape) for entry in checkpoint.tensors.values()),
+        }
+    )
+
+
+def generation_facts(checkpoint: Checkpoint) -> GenerationFacts:
+    """Empty for a checkpoint that others wrote: the documented format has no place for them."""
+    extras = checkpoint.config.inflight
+    if extras is None:
+        return GenerationFacts()
+    return GenerationFacts(
+        end_token_ids=extras.end_token_ids,
+        pad_token_id=extras.pad_token_id,
+        bos_token_id=extras.bos_token_id,
+        sampling_defaults=extras.sampling_defaults,
+    )
+
+
+def source_facts(checkpoint: Checkpoint) -> SourceFacts:
+    """The source's name and revision as the checkpoint gives them, never a path; the digest is of the checkpoint."""
+    extras = checkpoint.config.inflight
+    return SourceFacts(
+        model=extras.source.model if extras else checkpoint.config.architecture,
+        revision=extras.source.revision if extras else None,
+        checkpoint_sha256=checkpoint.sha256(),
+    )
+
+
+def work_plan(checkpoint: Checkpoint, kv_cache: KvCacheFacts) -> WorkPlan:
+    """Operations and bytes of the matrix products; a decode step reads every weight but the embedding table once."""
+    config = checkpoint.config
+    matrices = {name: prod(entry.shape) for name, entry in checkpoint.tensors.items() if len(entry.shape) == 2}
+    embedding = matrices.pop(_EMBEDDING)
+    projection = matrices.pop(_PROJECTION, embedding)
+    layers = sum(matrices.values())
+    return WorkPlan(
+        layer_flops_per_token=2 * layers,
+        logits_flops_per_row=2 * projection,
+        weight_bytes_per_step=(layers + projection) * _DTYPE_BYTES[config.dtype],
+        kv_bytes_per_token=kv_cache.bytes_per_block // kv_cache.tokens_per_block,
+    )

@@ -1,0 +1,92 @@
+"""What the user chooses about an engine, and what it comes to for one model."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import PositiveInt
+
+from inflight.convert.checkpoint_config import CheckpointConfig
+from inflight.errors import BuildError
+from inflight.records import Record
+from inflight.runtime.manifest import Limits
+
+TargetName = Literal["cpu", "reference"]
+KvCacheDtype = Literal["auto", "float32", "float16", "bfloat16"]
+
+# A cache and rotary tables for a model's whole claim (131,072 and more) are rarely wanted unasked.
+DEFAULT_MAX_SEQ_LEN = 8192
+DEFAULT_LOGIT_ROWS = 64
+_BLOCK_STEP = 16
+
+
+class BuildRecipe(Record):
+    """The recipe of `inflight build-engine`; its fields are the flags.
+
+    cpu: levels, or "native"; the engine holds code for each. max_seq_len None: the model's max_position_embeddings, at
+    most 8192. max_num_tokens: the most tokens of one step. max_logit_rows None: 64 or max_batch_size. kv_cache_dtype
+    "auto" is the weights' type. cxx: a clang in place of zig. Raises pydantic's ValidationError on values below 1.
+    """
+
+    target: TargetName = "cpu"
+    cpu: tuple[str, ...] = ("native",)
+    max_batch_size: PositiveInt = 64
+    max_seq_len: PositiveInt | None = None
+    max_num_tokens: PositiveInt = 1024
+    max_logit_rows: PositiveInt | None = None
+    tokens_per_block: PositiveInt = 32
+    kv_cache_dtype: KvCacheDtype = "auto"
+    cxx: str | None = None
+
+    def resolve(self, config: CheckpointConfig) -> BuildRecipe:
+        """The same recipe with nothing left to defaults but `cpu`. Raises BuildError naming every bad value."""
+        positions = config.max_position_embeddings
+        max_seq_len = self.max_seq_len or min(positions or DEFAULT_MAX_SEQ_LEN, DEFAULT_MAX_SEQ_LEN)
+        max_num_tokens = max(self.max_num_tokens, self.max_batch_size)
+        rows = self.max_logit_rows or max(DEFAULT_LOGIT_ROWS, self.max_batch_size)
+        resolved = self.model_copy(
+            update={
+                "max_seq_len": max_seq_len,
+                "max_num_tokens": max_num_tokens,
+                "max_logit_rows": min(rows, max_num_tokens),
+                "kv_cache_dtype": config.dtype if self.kv_cache_dtype == "auto" else self.kv_cache_dtype,
+            }
+        )
+        problems = _problems(resolved, positions)
+        if problems:
+            raise BuildError("The engine cannot be built as asked:\n" + "\n".join(f"  {text}" for text in problems))
+        return resolved
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of a resolved recipe."""
+        assert self.max_seq_len is not None and self.max_logit_rows is not None, "the recipe is not resolved"
+        return Limits(
+            max_batch_size=self.max_batch_size,
+            max_seq_len=self.max_seq_len,
+            max_num_tokens=self.max_num_tokens,
+            max_logit_rows=self.max_logit_rows,
+        )
+
+    def record(self) -> dict[str, Any]:
+        """As the manifest keeps it: flag names (with underscores) and plain values."""
+        return self.model_dump(mode="json")
+
+
+def _problems(recipe: BuildRecipe, positions: int | None) -> list[str]:
+    limits = recipe.limits
+    checks = [
+        (
+            recipe.tokens_per_block % _BLOCK_STEP != 0,
+            f"--tokens-per-block {recipe.tokens_per_block}: a multiple of 16.",
+        ),
+        (
+            positions is not None and limits.max_seq_len > positions,
+            f"--max-seq-len {limits.max_seq_len}: the model knows {positions} positions.",
+        ),
+        (
+            limits.max_logit_rows < limits.max_batch_size,
+            f"--max-logit-rows {limits.max_logit_rows}: at least max_batch_size, {limits.max_batch_size}.",
+        ),
+    ]
+    return [text for wrong, text in checks if wrong]

@@ -1,0 +1,56 @@
+"""What a build target is: two steps, so that a dry run can stop after the first."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Protocol
+
+import onnx_ir as ir
+
+from inflight.build.recipe import BuildRecipe
+from inflight.convert.checkpoint import Checkpoint
+from inflight.errors import BuildError
+from inflight.progress import Advance
+from inflight.records import Record
+from inflight.runtime.manifest import KvCacheFacts, MemoryPlan, ModulePrecision, Variant
+
+
+class TargetFacts(Record):
+    """The part of the manifest that a target decides. `recipe` is the recipe as this target understood it."""
+
+    target_abi: int
+    recipe: BuildRecipe
+    kv_cache: KvCacheFacts
+    precision: dict[str, ModulePrecision]
+    memory: MemoryPlan
+    variants: tuple[Variant, ...] = ()
+    tools: dict[str, str]
+
+
+class TargetBuild(Protocol):
+    """One planned build. Planning reads no weight and writes nothing."""
+
+    facts: TargetFacts
+
+    def write(self, directory: Path, advance: Advance) -> None:
+        """Write the target's files into `directory`; `advance` is called with bytes of `facts.memory.weights_bytes`."""
+        ...
+
+
+class Target(Protocol):
+    """A module-level object `TARGET` of inflight.build.targets.<name>.target."""
+
+    def plan(self, network: ir.Model, checkpoint: Checkpoint, recipe: BuildRecipe) -> TargetBuild:
+        """Plan the build of `network` (build/network) with a resolved recipe. Raises BuildError."""
+        ...
+
+
+def find_target(name: str) -> Target:
+    """The target of that name. Raises BuildError when there is none."""
+    try:
+        module = importlib.import_module(f"inflight.build.targets.{name}.target")
+    except ModuleNotFoundError as error:
+        raise BuildError(f"There is no target {name}.", "Choose cpu or reference.") from error
+    target: Target = module.TARGET
+    return target

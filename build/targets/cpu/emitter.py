@@ -1,0 +1,108 @@
+"""The fused graph (docs/operators.md) to one C translation unit, every shape a constant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from inflight.build.operators import DOMAIN
+from inflight.build.targets.cpu.operators import EMITTERS, OFFSET, KernelCall, Places, emit_call
+from inflight.build.targets.cpu.weight_layout import WeightLayout
+from inflight.build.values import name_of, shape_of
+from inflight.errors import BuildError
+from inflight.runtime.manifest import Limits
+
+WORKSPACE_BYTES = "inflight.workspace_bytes"
+_ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class CSource:
+    """The translation unit, and the bytes of workspace that it expects."""
+
+    text: str
+    workspace_bytes: int
+
+
+def emit(graph: ir.Graph, weights: WeightLayout, limits: Limits, tokens_per_block: int) -> CSource:
+    """Emit `graph`, whose intermediate values carry their workspace offsets in their metadata.
+
+    Raises BuildError naming every operator that has no kernel.
+    """
+    unknown = [f"{node.op_type} ({node.name})" for node in graph if not _known(node)]
+    if unknown:
+        raise BuildError(f"The cpu target has no kernel for {', '.join(unknown)}.")
+    places = Places(weights)
+    functions = _Functions()
+    steps = [(node, functions.call(emit_call(node, places))) for node in graph]
+    planned = int(graph.metadata_props[WORKSPACE_BYTES])
+    row_bytes = -(-4 * limits.max_num_tokens // _ALIGNMENT) * _ALIGNMENT
+    text = "\n".join(
+        [
+            "/* Written by inflight: the operators of one model, every shape a constant. */",
+            *_limits(graph, limits, tokens_per_block, planned, row_bytes),
+            '#include "engine.h"',
+            "",
+            *functions.definitions,
+            *_run_operators(steps, graph.outputs[0]),
+            '#include "entry.h"',
+            "",
+        ]
+    )
+    return CSource(text, planned + 2 * row_bytes)
+
+
+def _known(node: ir.Node) -> bool:
+    return node.domain == DOMAIN and node.op_type in EMITTERS
+
+
+def _limits(graph: ir.Graph, limits: Limits, tokens_per_block: int, planned: int, row_bytes: int) -> list[str]:
+    values = {
+        "VOCAB_SIZE": shape_of(graph.outputs[0])[-1],
+        "MAX_BATCH_SIZE": limits.max_batch_size,
+        "MAX_SEQ_LEN": limits.max_seq_len,
+        "MAX_NUM_TOKENS": limits.max_num_tokens,
+        "MAX_LOGIT_ROWS": limits.max_logit_rows,
+        "TOKENS_PER_BLOCK": tokens_per_block,
+        "POSITIONS_OFFSET": planned,
+        "SEQUENCES_OFFSET": planned + row_bytes,
+    }
+    return [f"#define {name} {value}" for name, value in values.items()]
+
+
+class _Functions:
+    """One C function per kernel and set of constants, however many layers call it."""
+
+    def __init__(self) -> None:
+        self.definitions: list[str] = []
+        self._names: dict[tuple[str, tuple[str, ...], tuple[str, ...]], str] = {}
+
+    def call(self, call: KernelCall) -> str:
+        types = tuple(argument.ctype for argument in call.arguments)
+        key = (call.kernel, call.constants, types)
+        if key not in self._names:
+            self._names[key] = f"{call.kernel}_{len(self._names)}"
+            self.definitions += _definition(self._names[key], call.kernel, call.constants, types)
+        arguments = ",\n        ".join(["p, thread", *(argument.expression for argument in call.arguments)])
+        return f"{self._names[key]}({arguments});"
+
+
+def _definition(name: str, kernel: str, constants: Sequence[str], types: Sequence[str]) -> list[str]:
+    names = [f"a{i}" for i in range(len(types))]
+    parameters = ", ".join(f"{ctype} {arg}" for ctype, arg in zip(types, names, strict=True))
+    return [
+        f"NOINLINE void {name}(pool *p, int thread, {parameters}) {{",
+        f"    {kernel}(p, thread, {', '.join([*constants, *names])});",
+        "}",
+        "",
+    ]
+
+
+def _run_operators(steps: Sequence[tuple[ir.Node, str]], logits: ir.Value) -> list[str]:
+    lines = ["static void run_operators(inflight_engine *e, pool *p, int thread) {"]
+    for node, call in steps:
+        lines += [f"    /* {name_of(node.outputs[0])} */", f"    {call}", "    pool_barrier(p);"]
+    offset = logits.metadata_props[OFFSET]
+    return [*lines, f"    sample_rows(e, thread, (const float *)(e->workspace + {offset}));", "}", ""]

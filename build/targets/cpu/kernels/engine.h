@@ -1,0 +1,48 @@
+/* What every operator of a compiled engine can see. The emitter defines the limits before it includes this file:
+ * VOCAB_SIZE, MAX_BATCH_SIZE, MAX_SEQ_LEN, MAX_NUM_TOKENS, MAX_LOGIT_ROWS, TOKENS_PER_BLOCK, and the workspace offsets
+ * POSITIONS_OFFSET and SEQUENCES_OFFSET of two int32 [MAX_NUM_TOKENS] arrays. */
+#ifndef INFLIGHT_ENGINE_H
+#define INFLIGHT_ENGINE_H
+
+#include "abi.h"
+#include "attention.h"
+#include "embedding.h"
+#include "sampling.h"
+
+/* An engine has no state outside this record, so several can live in one process. */
+struct inflight_engine {
+    pool pool;
+    const unsigned char *weights;
+    unsigned char *kv_cache, *workspace, *scratch;
+    int64_t num_blocks;
+    /* of the step that runs: */
+    const inflight_batch *batch;
+    const inflight_output *output;
+    token_rows rows;
+};
+
+#define SCRATCH_BYTES round_up(INFLIGHT_SAMPLE_SCRATCH(VOCAB_SIZE), CACHE_LINE)
+
+/* The cache holds, layer after layer, all blocks of keys and then all blocks of values. */
+INLINE void *key_region(const inflight_engine *e, cache_shape s, int64_t layer) {
+    int64_t keys = s.num_kv_heads * key_elements(s), values = s.num_kv_heads * value_elements(s);
+    return at(s.type, e->kv_cache, e->num_blocks * layer * (keys + values));
+}
+INLINE void *value_region(const inflight_engine *e, cache_shape s, int64_t layer) {
+    return at(s.type, key_region(e, s, layer), e->num_blocks * s.num_kv_heads * key_elements(s));
+}
+
+/* The last operator: logits [logit rows][VOCAB_SIZE] to tokens. A piece of work is one row. */
+INLINE void sample_rows(inflight_engine *e, int thread, const float *logits) {
+    const inflight_output *out = e->output;
+    unsigned char *scratch = e->scratch + thread * SCRATCH_BYTES;
+    for (int64_t row; (row = pool_take(&e->pool)) < e->batch->num_logit_rows;) {
+        const float *values = logits + row * VOCAB_SIZE;
+        if (out->logits) memcpy(out->logits + row * VOCAB_SIZE, values, VOCAB_SIZE * sizeof *values);
+        inflight_sample_row(values, VOCAB_SIZE, &e->batch->sampling[row], out, (int)row, scratch);
+    }
+}
+
+static void run_operators(inflight_engine *e, pool *p, int thread);
+
+#endif

@@ -1,0 +1,89 @@
+/* The functions of abi.h. */
+#ifndef INFLIGHT_ENTRY_H
+#define INFLIGHT_ENTRY_H
+
+#include "engine.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+static int in_range(int64_t value, int64_t low, int64_t high) { return low <= value && value <= high; }
+
+static int sequence_fits(const inflight_engine *e, const inflight_batch *b, int32_t sequence) {
+    int64_t start = b->sequence_starts[sequence], count = b->sequence_starts[sequence + 1] - start;
+    int64_t context = b->context_lengths[sequence];
+    if (!in_range(count, 1, b->num_tokens - start) || !in_range(context, 0, MAX_SEQ_LEN - count)) return 0;
+    int64_t blocks = ceil_div(context + count, TOKENS_PER_BLOCK);
+    if (blocks > b->block_table_stride) return 0;
+    for (int64_t i = 0; i < blocks; i++)
+        if (!in_range(b->block_tables[(int64_t)sequence * b->block_table_stride + i], 0, e->num_blocks - 1)) return 0;
+    return 1;
+}
+
+static int batch_fits(const inflight_engine *e, const inflight_batch *b) {
+    if (!in_range(b->num_sequences, 1, MAX_BATCH_SIZE) || !in_range(b->num_tokens, 1, MAX_NUM_TOKENS)) return 0;
+    if (!in_range(b->num_logit_rows, 0, MAX_LOGIT_ROWS) || b->sequence_starts[0] != 0) return 0;
+    for (int32_t i = 0; i < b->num_sequences; i++)
+        if (!sequence_fits(e, b, i)) return 0;
+    if (b->sequence_starts[b->num_sequences] != b->num_tokens) return 0;
+    for (int32_t i = 0; i < b->num_tokens; i++)
+        if (!in_range(b->token_ids[i], 0, VOCAB_SIZE - 1)) return 0;
+    for (int32_t i = 0; i < b->num_logit_rows; i++)
+        if (!in_range(b->logit_rows[i], i ? b->logit_rows[i - 1] + 1 : 0, b->num_tokens - 1)) return 0;
+    return 1;
+}
+
+/* One position and one sequence number per row. */
+static void lay_out_rows(inflight_engine *e, const inflight_batch *b) {
+    int32_t *positions = (int32_t *)(e->workspace + POSITIONS_OFFSET);
+    int32_t *sequences = (int32_t *)(e->workspace + SEQUENCES_OFFSET);
+    for (int32_t s = 0; s < b->num_sequences; s++) {
+        for (int32_t row = b->sequence_starts[s]; row < b->sequence_starts[s + 1]; row++) {
+            positions[row] = b->context_lengths[s] + row - b->sequence_starts[s];
+            sequences[row] = s;
+        }
+    }
+    e->rows = (token_rows){b->num_tokens, b->num_sequences, b->block_table_stride, positions, sequences,
+                           b->sequence_starts, b->block_tables};
+}
+
+static void run_step(void *argument, pool *p, int thread) { run_operators(argument, p, thread); }
+
+EXPORT int32_t inflight_abi(void) { return INFLIGHT_ABI; }
+
+EXPORT int32_t inflight_step(inflight_engine *e, const inflight_batch *batch, const inflight_output *output) {
+    if (!batch_fits(e, batch)) return INFLIGHT_LIMIT;
+    if (e->pool.threads > 1 && e->pool.owner != getpid()) return INFLIGHT_MEMORY;
+    e->batch = batch;
+    e->output = output;
+    lay_out_rows(e, batch);
+    pool_run(&e->pool, e);
+    return INFLIGHT_OK;
+}
+
+EXPORT void inflight_close(inflight_engine *e) {
+    if (!e) return;
+    pool_close(&e->pool);
+    free(e->scratch);
+    free(e);
+}
+
+EXPORT inflight_engine *inflight_open(const void *weights, void *kv_cache, int64_t num_blocks, void *workspace,
+                                      int32_t threads) {
+    void *memory = NULL, *scratch = NULL;
+    if (threads < 1) return NULL;
+    if (posix_memalign(&memory, CACHE_LINE, sizeof(inflight_engine))) return NULL;
+    if (posix_memalign(&scratch, CACHE_LINE, (size_t)threads * (size_t)SCRATCH_BYTES)) scratch = NULL;
+    inflight_engine *e = memory;
+    memset(e, 0, sizeof *e);
+    e->weights = weights;
+    e->kv_cache = kv_cache;
+    e->workspace = workspace;
+    e->scratch = scratch;
+    e->num_blocks = num_blocks;
+    if (scratch && pool_open(&e->pool, threads, run_step)) return e;
+    free(scratch);
+    free(e);
+    return NULL;
+}
+
+#endif

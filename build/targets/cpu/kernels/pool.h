@@ -1,0 +1,178 @@
+/* The thread pool: a step wakes every thread once, and all of them run the same list of operators with a barrier between two.
+ *
+ * Work inside an operator is taken from one counter, which the last thread to reach a barrier sets back to zero. Who does
+ * what is left to chance; results do not depend on it, because an output element is computed by one thread in its own order. */
+#ifndef INFLIGHT_POOL_H
+#define INFLIGHT_POOL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "vec.h"
+
+#if defined(__linux__)
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#endif
+
+#define SPINS_AT_BARRIER 4000
+#define SPINS_BETWEEN_STEPS 20000
+#define WORKER_STACK_BYTES (1 << 20)
+
+/* A number that only grows; threads wait until it differs from what they saw. */
+typedef struct {
+    _Alignas(CACHE_LINE) atomic_uint value;
+    atomic_uint sleepers;
+#if !defined(__linux__)
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+#endif
+} turnstile;
+
+typedef struct pool {
+    turnstile start, barrier;
+    _Alignas(CACHE_LINE) atomic_uint arrived;
+    _Alignas(CACHE_LINE) atomic_llong next_item;
+    int threads;
+    pid_t owner; /* a forked child has the memory but not the threads */
+    int closing;
+    void (*run)(void *argument, struct pool *pool, int thread);
+    void *argument;
+    pthread_t *workers;
+} pool;
+
+INLINE void cpu_relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static void turnstile_init(turnstile *t) {
+    atomic_init(&t->value, 0);
+    atomic_init(&t->sleepers, 0);
+#if !defined(__linux__)
+    pthread_mutex_init(&t->mutex, NULL);
+    pthread_cond_init(&t->changed, NULL);
+#endif
+}
+
+static void turnstile_wait(turnstile *t, unsigned seen, int spins) {
+    for (int i = 0; i < spins; i++) {
+        if (atomic_load_explicit(&t->value, memory_order_acquire) != seen) return;
+        cpu_relax();
+    }
+    atomic_fetch_add(&t->sleepers, 1);
+#if defined(__linux__)
+    while (atomic_load(&t->value) == seen) syscall(SYS_futex, &t->value, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+#else
+    pthread_mutex_lock(&t->mutex);
+    while (atomic_load(&t->value) == seen) pthread_cond_wait(&t->changed, &t->mutex);
+    pthread_mutex_unlock(&t->mutex);
+#endif
+    atomic_fetch_sub(&t->sleepers, 1);
+}
+
+static void turnstile_advance(turnstile *t) {
+#if defined(__linux__)
+    atomic_fetch_add(&t->value, 1);
+    if (atomic_load(&t->sleepers)) syscall(SYS_futex, &t->value, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+#else
+    pthread_mutex_lock(&t->mutex);
+    atomic_fetch_add(&t->value, 1);
+    pthread_cond_broadcast(&t->changed);
+    pthread_mutex_unlock(&t->mutex);
+#endif
+}
+
+/* Every thread passes when the last has come; what they wrote before is then visible to all. */
+static void pool_barrier(pool *p) {
+    if (p->threads == 1) {
+        atomic_store_explicit(&p->next_item, 0, memory_order_relaxed);
+        return;
+    }
+    unsigned seen = atomic_load_explicit(&p->barrier.value, memory_order_acquire);
+    if (atomic_fetch_add_explicit(&p->arrived, 1, memory_order_acq_rel) + 1 == (unsigned)p->threads) {
+        atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&p->next_item, 0, memory_order_relaxed);
+        turnstile_advance(&p->barrier);
+    } else {
+        turnstile_wait(&p->barrier, seen, SPINS_AT_BARRIER);
+    }
+}
+
+/* The number of the next piece of work of this operator; pieces end where the caller's count ends. */
+INLINE int64_t pool_take(pool *p) { return atomic_fetch_add_explicit(&p->next_item, 1, memory_order_relaxed); }
+
+/* This thread's part of `count` equal pieces. */
+INLINE int64_t share_start(const pool *p, int thread, int64_t count) { return count * thread / p->threads; }
+
+typedef struct {
+    pool *pool;
+    int thread;
+} pool_seat;
+
+static void *pool_worker(void *argument) {
+    pool_seat seat = *(pool_seat *)argument;
+    free(argument);
+    for (unsigned seen = 0;; seen++) {
+        turnstile_wait(&seat.pool->start, seen, SPINS_BETWEEN_STEPS);
+        if (seat.pool->closing) return NULL;
+        seat.pool->run(seat.pool->argument, seat.pool, seat.thread);
+        pool_barrier(seat.pool);
+    }
+}
+
+/* Run the pool's function on every thread, this one being number 0; returns when all are done. */
+static void pool_run(pool *p, void *argument) {
+    p->argument = argument;
+    if (p->threads > 1) turnstile_advance(&p->start);
+    p->run(argument, p, 0);
+    pool_barrier(p);
+}
+
+static void pool_close(pool *p) {
+    if (p->owner == getpid() && p->threads > 1) {
+        p->closing = 1;
+        turnstile_advance(&p->start);
+        for (int i = 1; i < p->threads; i++) pthread_join(p->workers[i], NULL);
+    }
+    free(p->workers);
+}
+
+static int pool_spawn(pool *p, int thread, const pthread_attr_t *attributes) {
+    pool_seat *seat = malloc(sizeof *seat);
+    if (!seat) return 0;
+    *seat = (pool_seat){p, thread};
+    if (pthread_create(&p->workers[thread], attributes, pool_worker, seat) == 0) return 1;
+    free(seat);
+    return 0;
+}
+
+/* Returns 0, with nothing left running, when memory or threads are refused. */
+static int pool_open(pool *p, int threads, void (*run)(void *, pool *, int)) {
+    memset(p, 0, sizeof *p);
+    turnstile_init(&p->start);
+    turnstile_init(&p->barrier);
+    p->owner = getpid();
+    p->run = run;
+    p->threads = 1;
+    p->workers = calloc((size_t)threads, sizeof *p->workers);
+    pthread_attr_t attributes;
+    if (!p->workers || pthread_attr_init(&attributes)) {
+        free(p->workers);
+        return 0;
+    }
+    pthread_attr_setstacksize(&attributes, WORKER_STACK_BYTES);
+    while (p->threads < threads && pool_spawn(p, p->threads, &attributes)) p->threads++;
+    pthread_attr_destroy(&attributes);
+    if (p->threads == threads) return 1;
+    pool_close(p);
+    return 0;
+}
+
+#endif

@@ -1,0 +1,134 @@
+/* The one matrix kernel: a tile of rows x (16 vectors) float32 accumulators in registers, += a (rows x k) b (k x columns).
+ *
+ * Every accumulator is one chain over k from first to last, so an element's bits depend neither on the tile's shape nor on
+ * its neighbours. b is stored in groups of k: one row of columns for F32 and F16; for BF16 two neighbouring k of a column lie
+ * together (VDPBF16PS takes such pairs), a missing last k is stored as zero. Rows of a are F32 for F32 and F16, BF16 for BF16.
+ * AVX512_BF16 sums a pair as its instruction does; elsewhere a pair is two fused multiply-adds. */
+#ifndef INFLIGHT_TILE_H
+#define INFLIGHT_TILE_H
+
+#include "vec.h"
+
+#define TILE_ROWS 6
+#if defined(__AVX512F__)
+#define TILE_VECTORS 4
+#else
+#define TILE_VECTORS 1
+#endif
+
+/* Rows and columns beyond the constants that a kernel is given never exist: they are optimized away. */
+typedef f32x16 tile_sums[TILE_ROWS][TILE_VECTORS];
+
+INLINE element act_type(element weights) { return weights == BF16 ? BF16 : F32; }
+INLINE int64_t group_of(element type) { return type == BF16 ? 2 : 1; }
+
+#if defined(__AVX512BF16__)
+typedef __bf16 bf16x32 __attribute__((vector_size(64)));
+typedef bf16x32 bf16_pairs;
+INLINE bf16_pairs splat_pairs(uint32_t pair) { return (bf16x32)((u32x16){0} + pair); }
+INLINE f32x16 add_products(f32x16 sum, bf16_pairs a, bf16_pairs b) {
+    return __builtin_ia32_dpbf16ps_512(sum, a, b);
+}
+#else
+typedef u32x16 bf16_pairs;
+INLINE bf16_pairs splat_pairs(uint32_t pair) { return (u32x16){0} + pair; }
+INLINE f32x16 add_products(f32x16 sum, bf16_pairs a, bf16_pairs b) {
+    sum = fma16((f32x16)(a << 16), (f32x16)(b << 16), sum);
+    return fma16((f32x16)(a & 0xffff0000u), (f32x16)(b & 0xffff0000u), sum);
+}
+#endif
+
+INLINE bf16_pairs load_pairs(const void *p) {
+    bf16_pairs x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+
+INLINE uint32_t load_pair(const void *p) {
+    uint32_t x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+
+INLINE void tile_step(element type, int rows, int vectors, const float *a, int64_t a_stride, const void *b,
+                      tile_sums sums) {
+    f32x16 columns[TILE_VECTORS];
+    UNROLL for (int v = 0; v < vectors; v++) columns[v] = load16(type, b, v * LANES);
+    UNROLL for (int r = 0; r < rows; r++) {
+        f32x16 x = splat(a[r * a_stride]);
+        UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = fma16(x, columns[v], sums[r][v]);
+    }
+}
+
+INLINE void tile_step_pairs(int rows, int vectors, const uint32_t *pairs, const void *b, tile_sums sums) {
+    bf16_pairs columns[TILE_VECTORS];
+    UNROLL for (int v = 0; v < vectors; v++) columns[v] = load_pairs((const unsigned char *)b + v * 64);
+    UNROLL for (int r = 0; r < rows; r++) {
+        bf16_pairs x = splat_pairs(pairs[r]);
+        UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = add_products(sums[r][v], x, columns[v]);
+    }
+}
+
+/* a[row * a_stride + k], b[group * b_stride + ...]; strides in elements. */
+INLINE void tile_multiply(element type, int rows, int vectors, int64_t k, const void *a, int64_t a_stride, const void *b,
+                          int64_t b_stride, tile_sums sums) {
+    if (type != BF16) {
+        _Pragma("clang loop unroll_count(2)") for (int64_t i = 0; i < k; i++)
+            tile_step(type, rows, vectors, (const float *)a + i, a_stride, at(type, b, i * b_stride), sums);
+        return;
+    }
+    const uint16_t *x = a;
+    uint32_t pairs[TILE_ROWS];
+    _Pragma("clang loop unroll_count(2)") for (int64_t g = 0; g < k / 2; g++) {
+        UNROLL for (int r = 0; r < rows; r++) pairs[r] = load_pair(x + r * a_stride + 2 * g);
+        tile_step_pairs(rows, vectors, pairs, at(type, b, g * b_stride), sums);
+    }
+    if (k % 2) {
+        UNROLL for (int r = 0; r < rows; r++) pairs[r] = x[r * a_stride + k - 1];
+        tile_step_pairs(rows, vectors, pairs, at(type, b, k / 2 * b_stride), sums);
+    }
+}
+
+/* c[row][column] = (accumulate: +=) sum over k; columns a multiple of 16, c float32. */
+INLINE void tile_columns(element type, int rows, int vectors, int64_t k, const void *a, int64_t a_stride, const void *b,
+                         int64_t b_stride, float *c, int64_t c_stride, int accumulate) {
+    tile_sums sums;
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int v = 0; v < vectors; v++)
+            sums[r][v] = accumulate ? load16(F32, c, r * c_stride + v * LANES) : splat(0.0f);
+    tile_multiply(type, rows, vectors, k, a, a_stride, b, b_stride, sums);
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int v = 0; v < vectors; v++) store16(F32, c, r * c_stride + v * LANES, sums[r][v]);
+}
+
+INLINE void tile_all_columns(element type, int rows, int64_t columns, int64_t k, const void *a, int64_t a_stride,
+                             const void *b, int64_t b_stride, float *c, int64_t c_stride, int accumulate) {
+    const int64_t width = TILE_VECTORS * LANES, whole = columns / width * width;
+    for (int64_t n = 0; n < whole; n += width)
+        tile_columns(type, rows, TILE_VECTORS, k, a, a_stride, at(type, b, n * group_of(type)), b_stride, c + n, c_stride,
+                     accumulate);
+    if (whole < columns)
+        tile_columns(type, rows, (int)(columns - whole) / LANES, k, a, a_stride, at(type, b, whole * group_of(type)),
+                     b_stride, c + whole, c_stride, accumulate);
+}
+
+/* c[rows][columns] = (accumulate: +=) a[rows][k] b[k][columns] for 1 to TILE_ROWS rows: one kernel per height. Strides are
+ * in elements (b's from group to group); columns is a multiple of 16; c is float32. */
+INLINE void tile_product(element type, int64_t rows, int64_t columns, int64_t k, const void *a, int64_t a_stride,
+                         const void *b, int64_t b_stride, float *c, int64_t c_stride, int accumulate) {
+#define PRODUCT(n) tile_all_columns(type, n, columns, k, a, a_stride, b, b_stride, c, c_stride, accumulate)
+    switch (rows) {
+        case 1: PRODUCT(1); break;
+        case 2: PRODUCT(2); break;
+        case 3: PRODUCT(3); break;
+        case 4: PRODUCT(4); break;
+        case 5: PRODUCT(5); break;
+        default: PRODUCT(TILE_ROWS); break;
+    }
+#undef PRODUCT
+}
+
+/* Rows cut into ceil(rows / TILE_ROWS) nearly equal tiles: tile `index` starts here. */
+INLINE int64_t tile_start(int64_t rows, int64_t index) { return rows * index / ceil_div(rows, TILE_ROWS); }
+
+#endif

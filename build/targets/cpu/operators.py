@@ -1,0 +1,177 @@
+"""One function per fused operator: the call of its kernel in C, shapes as literals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from inflight.build.targets.cpu.weight_layout import ELEMENTS, Layout, WeightLayout, element_of
+from inflight.build.values import dtype_of, name_of, shape_of
+
+OFFSET = "inflight.offset"
+# C expressions for the number of rows of a step, by the graph's symbol.
+ROW_COUNTS = {"T": "e->rows.rows", "R": "(int64_t)e->batch->num_logit_rows"}
+# Graph inputs that kernels read as they are; the others (positions, paging) travel in e->rows.
+_BATCH_ARRAYS = {"token_ids": "e->batch->token_ids", "logit_rows": "e->batch->logit_rows"}
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A value known at run time: its C type and expression."""
+
+    ctype: str
+    expression: str
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """kernel(pool, thread, *constants, *arguments). The constants are literals: the compiler specializes for them."""
+
+    kernel: str
+    constants: tuple[str, ...]
+    arguments: tuple[Argument, ...]
+
+
+class Places:
+    """Where every value of the graph lives, as C expressions."""
+
+    def __init__(self, weights: WeightLayout) -> None:
+        self.weights = weights
+
+    def rows(self, value: ir.Value) -> Argument:
+        symbol = shape_of(value)[0]
+        return Argument("int64_t", ROW_COUNTS[str(symbol)])
+
+    def read(self, value: ir.Value, ctype: str = "const float *") -> Argument:
+        name = name_of(value)
+        if name in _BATCH_ARRAYS:
+            return Argument("const int32_t *", _BATCH_ARRAYS[name])
+        return Argument(ctype, f"({ctype})(e->workspace + {value.metadata_props[OFFSET]})")
+
+    def write(self, value: ir.Value, ctype: str = "float *") -> Argument:
+        return self.read(value, ctype)
+
+    def weight(self, layout: Layout, *values: ir.Value | None) -> Argument:
+        """A packed weight; NULL for an optional input that is not there."""
+        ctype = "const float *" if layout == "floats" else "const void *"
+        given = [value for value in values if value is not None]
+        if not given:
+            return Argument(ctype, "NULL")
+        tensor = self.weights.find(layout, *given)
+        assert tensor is not None, f"{given[0].name} is not in the weights file"
+        return Argument(ctype, f"({ctype})(e->weights + {tensor.offset})")
+
+    def cache(self, kind: str, value: ir.Value, shape: str) -> Argument:
+        """A layer's region of keys or values; `value` is named {kind}_cache.{layer}, with .written once it is."""
+        layer = int(name_of(value).removeprefix(f"{kind}_cache.").removesuffix(".written"))
+        return Argument("void *", f"{kind}_region(e, {shape}, {layer})")
+
+
+_ROWS = Argument("const token_rows *", "&e->rows")
+
+
+def emit_call(node: ir.Node, places: Places) -> KernelCall:
+    """The kernel call of one node; its operator must be in EMITTERS."""
+    return EMITTERS[node.op_type](node, places)
+
+
+def _embedding_lookup(node: ir.Node, places: Places) -> KernelCall:
+    ids, weight, x = _input(node, 0), _input(node, 1), node.outputs[0]
+    constants = (element_of(weight), _width(x))
+    packed = places.weights.find("panels", weight) is not None
+    table = places.weight("panels" if packed else "rows", weight)
+    kernel = "embedding_lookup_packed" if packed else "embedding_lookup"
+    return KernelCall(kernel, constants, (places.rows(x), places.read(ids), table, places.write(x)))
+
+
+def _rms_norm(node: ir.Node, places: Places) -> KernelCall:
+    x, weight, y = _input(node, 0), _input(node, 1), node.outputs[0]
+    arguments = (places.rows(y), places.read(x), places.weight("floats", weight), places.write(y, "void *"))
+    return KernelCall("rms_norm", (element_of(y), _width(y), _number(node, "epsilon")), arguments)
+
+
+def _add_rms_norm(node: ir.Node, places: Places) -> KernelCall:
+    residual, delta, weight = (_input(node, i) for i in range(3))
+    total, y = node.outputs
+    inputs = (places.rows(y), places.read(residual), places.read(delta), places.weight("floats", weight))
+    outputs = (places.write(total), places.write(y, "void *"))
+    return KernelCall("add_rms_norm", (element_of(y), _width(y), _number(node, "epsilon")), inputs + outputs)
+
+
+def _linear(node: ir.Node, places: Places) -> KernelCall:
+    x, weight, y = _input(node, 0), _input(node, 1), node.outputs[0]
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    inputs = (places.rows(y), places.read(x, "const void *"), places.weight("panels", weight))
+    arguments = (*inputs, places.weight("floats", bias), places.write(y))
+    return KernelCall("linear", (element_of(weight), _width(x), _width(y)), arguments)
+
+
+def _gated_linear(node: ir.Node, places: Places) -> KernelCall:
+    x, gate, up = (_input(node, i) for i in range(3))
+    y = node.outputs[0]
+    inputs = (places.rows(y), places.read(x, "const void *"), places.weight("gated_panels", gate, up))
+    return KernelCall("gated_linear", (element_of(gate), _width(x), _width(y)), (*inputs, places.write(y, "void *")))
+
+
+def _rope_cache_write(node: ir.Node, places: Places) -> KernelCall:
+    qkv, q, keys, values = _input(node, 0), node.outputs[0], _input(node, 8), _input(node, 9)
+    shape = _cache_shape(node, keys)
+    constants = (shape, _integer(node, "num_heads"), _number(node, "epsilon"))
+    tables = tuple(places.weight("floats", node.inputs[i]) for i in range(1, 5))
+    caches = (places.cache("key", keys, shape), places.cache("value", values, shape))
+    return KernelCall("rope_cache_write", constants, (_ROWS, places.read(qkv), *tables, places.write(q), *caches))
+
+
+def _paged_attention(node: ir.Node, places: Places) -> KernelCall:
+    q, keys, values = (_input(node, i) for i in range(3))
+    y = node.outputs[0]
+    shape = _cache_shape(node, keys)
+    rest = f"{_integer(node, 'num_heads')}, {_integer(node, 'window')}, {_number(node, 'scale')}"
+    caches = (places.cache("key", keys, shape), places.cache("value", values, shape))
+    arguments = (_ROWS, places.read(q), *caches, places.write(y, "void *"))
+    return KernelCall("paged_attention", (f"(attention_shape){{{shape}, {rest}}}", element_of(y)), arguments)
+
+
+def _gather_rows(node: ir.Node, places: Places) -> KernelCall:
+    x, numbers, y = _input(node, 0), _input(node, 1), node.outputs[0]
+    arguments = (places.rows(y), places.read(numbers), places.read(x), places.write(y))
+    return KernelCall("gather_rows", (_width(y),), arguments)
+
+
+def _cache_shape(node: ir.Node, cache: ir.Value) -> str:
+    tokens = shape_of(cache)[2]
+    heads, size = _integer(node, "num_kv_heads"), _integer(node, "head_size")
+    return f"(cache_shape){{{ELEMENTS[dtype_of(cache)]}, {heads}, {size}, {tokens}}}"
+
+
+def _input(node: ir.Node, index: int) -> ir.Value:
+    value = node.inputs[index]
+    assert value is not None, f"{node.op_type} {node.name} lacks input {index}"
+    return value
+
+
+def _width(value: ir.Value) -> str:
+    return str(shape_of(value)[-1])
+
+
+def _integer(node: ir.Node, name: str) -> str:
+    return str(node.attributes[name].as_int())
+
+
+def _number(node: ir.Node, name: str) -> str:
+    """A float32 literal that is read back as the same bits."""
+    return f"{float(node.attributes[name].as_float()).hex()}f"
+
+
+EMITTERS: Mapping[str, Callable[[ir.Node, Places], KernelCall]] = {
+    "EmbeddingLookup": _embedding_lookup,
+    "RMSNorm": _rms_norm,
+    "AddRMSNorm": _add_rms_norm,
+    "Linear": _linear,
+    "GatedLinear": _gated_linear,
+    "RopeCacheWrite": _rope_cache_write,
+    "PagedAttention": _paged_attention,
+    "GatherRows": _gather_rows,
+}

@@ -1,0 +1,92 @@
+"""Write the packed weights file: tensor by tensor, a few panels at a time, from the memory-mapped checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from inflight.build.targets.cpu.weight_layout import GROUP, PANEL, PackedTensor, WeightLayout
+from inflight.build.values import tensor_of
+from inflight.progress import Advance
+
+Array = npt.NDArray[Any]
+
+# Source bytes that are rearranged at once; peak memory is a small multiple of it.
+_CHUNK_BYTES = 1 << 24
+_LANES = 16
+
+
+def pack_weights(layout: WeightLayout, path: Path, advance: Advance) -> None:
+    """Write `layout` to `path`. The bytes depend on the weights alone. `advance` is called with bytes written."""
+    with path.open("wb") as file:
+        for tensor in layout.tensors:
+            file.seek(tensor.offset)
+            _write_tensor(file, tensor, advance)
+        file.truncate(layout.total_bytes)
+
+
+def _write_tensor(file: BinaryIO, tensor: PackedTensor, advance: Advance) -> None:
+    written = 0
+    for piece in _pieces(tensor):
+        data = np.ascontiguousarray(piece).data.cast("B")
+        file.write(data)
+        written += len(data)
+        advance(len(data), tensor.sources[0].name)
+    file.write(bytes(tensor.nbytes - written))
+
+
+def _pieces(tensor: PackedTensor) -> Iterator[Array]:
+    arrays = [tensor_of(value).numpy() for value in tensor.sources]
+    if tensor.layout == "floats":
+        yield arrays[0].astype(np.float32).ravel()
+    elif tensor.layout == "rows":
+        yield from _row_pieces(_as_bits(arrays[0]))
+    else:
+        yield from _panel_pieces([_as_bits(array) for array in arrays], GROUP[tensor.element])
+
+
+def _as_bits(array: Array) -> Array:
+    """The same elements as unsigned integers, which NumPy moves without knowing what they mean."""
+    return array.view(f"u{array.dtype.itemsize}")
+
+
+def _row_pieces(array: Array) -> Iterator[Array]:
+    rows = max(1, _CHUNK_BYTES // (array.shape[1] * array.itemsize))
+    for start in range(0, array.shape[0], rows):
+        yield array[start : start + rows]
+
+
+def _panel_pieces(arrays: list[Array], group: int) -> Iterator[Array]:
+    """Panels of one matrix, or of two whose columns alternate by 16; a few panels at a time."""
+    out_features, in_features = arrays[0].shape
+    width = PANEL // len(arrays)
+    panels = -(-out_features // width)
+    at_once = max(1, _CHUNK_BYTES // (PANEL * in_features * arrays[0].itemsize))
+    for first in range(0, panels, at_once):
+        count = min(at_once, panels - first)
+        blocks = [_padded(array[first * width : (first + count) * width], count * width, group) for array in arrays]
+        if len(blocks) == 1:
+            columns = blocks[0]
+        else:
+            pairs = [block.reshape(count * width // _LANES, _LANES, -1) for block in blocks]
+            columns = np.stack(pairs, axis=1).reshape(count * PANEL, -1)
+        yield _to_panels(columns, count, group)
+
+
+def _padded(rows: Array, height: int, group: int) -> Array:
+    width = -(-rows.shape[1] // group) * group
+    if rows.shape == (height, width):
+        return np.ascontiguousarray(rows)
+    padded = np.zeros((height, width), rows.dtype)
+    padded[: rows.shape[0], : rows.shape[1]] = rows
+    return padded
+
+
+def _to_panels(columns: Array, panels: int, group: int) -> Array:
+    """[panels * 64][in] -> [panels][in / group][64][group]; a group moves as one wider integer."""
+    wide = columns.view(f"u{columns.itemsize * group}").reshape(panels, PANEL, -1)
+    return wide.transpose(0, 2, 1)

@@ -1,0 +1,61 @@
+"""The compilers: zig from the ziglang wheel, or another clang by name."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+from inflight.cache import user_cache_dir
+from inflight.errors import BuildError
+
+
+def zig_command() -> list[str]:
+    """The zig of the ziglang wheel. Raises BuildError when the wheel is not installed."""
+    wheel = importlib.util.find_spec("ziglang")
+    if wheel is None or wheel.origin is None:
+        raise BuildError(
+            "The cpu target compiles with zig, and the ziglang wheel is not installed.",
+            "pip install ziglang, or name a clang with --cxx.",
+        )
+    return [str(Path(wheel.origin).with_name("zig"))]
+
+
+def zig_environment() -> dict[str, str]:
+    """The environment for zig. It keeps its own libraries, compiled once per target, in a cache of this user."""
+    cache = str(_writable_cache() / "zig")
+    return {**os.environ, "ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
+
+
+def _writable_cache() -> Path:
+    """The user's cache, or a private directory under the system's tmp where there is no home to write to."""
+    with contextlib.suppress(OSError, RuntimeError):
+        user_cache_dir().mkdir(parents=True, exist_ok=True)
+        if os.access(user_cache_dir(), os.W_OK):
+            return user_cache_dir()
+    path = Path(tempfile.gettempdir()) / f"inflight-{os.getuid()}"
+    path.mkdir(mode=0o700, exist_ok=True)
+    if path.stat().st_uid != os.getuid():
+        raise BuildError(f"{path} belongs to another user.", "Set INFLIGHT_CACHE to a directory of your own.")
+    return path
+
+
+@functools.cache
+def compiler_version(cxx: str | None) -> str:
+    """One line that names the compiler. Raises BuildError when it cannot be run or is not a clang."""
+    if cxx is None:
+        command, environment = [*zig_command(), "version"], zig_environment()
+    else:
+        command, environment = [cxx, "--version"], dict(os.environ)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise BuildError(f"The compiler {command[0]} cannot be run: {error}", "Name a clang with --cxx.") from error
+    line = done.stdout.strip().splitlines()[0]
+    if cxx is not None and "clang" not in done.stdout:
+        raise BuildError(f"{cxx} is {line}; the kernels are written for clang.", "Leave --cxx away to use zig.")
+    return line
