@@ -20,6 +20,7 @@ _SYSTEMS = {"darwin": "macos"}
 _SAME = {
     "pni": "sse3",
     "abm": "lzcnt",
+    "bmi1": "bmi",
     "cx16": "cmpxchg16b",
     "asimd": "neon",
     "advsimd": "neon",
