@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import typer
@@ -38,7 +39,8 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-def build_app() -> typer.Typer:
+def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
+    """The application with these verbs; a verb's module is imported only when it is among them."""
     app = typer.Typer(
         name="inflight",
         help="Compile a language model ahead of time into an engine, and serve it.",
@@ -56,8 +58,8 @@ def build_app() -> typer.Typer:
     ) -> None:
         pass
 
-    for verb, module_name in VERBS.items():
-        module = importlib.import_module(f"inflight.cli.{module_name}")
+    for verb in verbs:
+        module = importlib.import_module(f"inflight.cli.{VERBS[verb]}")
         app.command(verb, no_args_is_help=verb != "doctor")(getattr(module, verb.replace("-", "_")))
     return app
 
@@ -65,7 +67,8 @@ def build_app() -> typer.Typer:
 def main() -> None:
     """Run the command line. A user's mistake ends with one message and exit code 1 (usage: 2), never a traceback."""
     try:
-        build_app()()
+        asked = sys.argv[1:2]
+        build_app(asked if asked and asked[0] in VERBS else VERBS)()
     except InflightError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:

@@ -90,7 +90,7 @@ def prepare_engine(model: Path, work: Path, dtype: str, cpu: str) -> Path:
     """Convert and build, once per working directory."""
     engine = work / f"engine-{dtype}-{cpu}"
     if not engine.exists():
-        inflight = [sys.executable, "-m", "inflight.cli.main"]
+        inflight = [str(Path(sys.executable).with_name("inflight"))]
         checkpoint = work / f"checkpoint-{dtype}"
         if not checkpoint.exists():
             convert = [*inflight, "convert", str(model), "--output-dir", str(checkpoint), "--dtype", dtype]
