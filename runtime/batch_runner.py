@@ -15,6 +15,7 @@ from inflight.runtime.executors.base import Executor
 from inflight.runtime.interrupts import deferred_interrupt
 from inflight.runtime.outputs import RequestOutput
 from inflight.runtime.scheduler import SchedulerConfig
+from inflight.runtime.stats import CoreStats
 
 
 class BatchRunner:
@@ -35,6 +36,10 @@ class BatchRunner:
         outputs = self._outputs(jobs)
         next(outputs)
         return cast(Iterator[RequestOutput], outputs)
+
+    def stats(self) -> CoreStats:
+        with self._lock:
+            return self._core.stats()
 
     def _outputs(self, jobs: Sequence[RequestCollector]) -> Iterator[RequestOutput | None]:
         """The first value is None: the jobs are queued, and from there on the iterator answers for them."""

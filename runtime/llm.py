@@ -20,8 +20,9 @@ from inflight.runtime.prompts import Prompt, PromptTokens, match_params, read_pr
 from inflight.runtime.request import Request
 from inflight.runtime.sampling_params import SamplingParams
 from inflight.runtime.scheduler import SchedulerConfig
+from inflight.runtime.stats import CoreStats
 from inflight.runtime.text.chat_template import ChatTemplate, Message
-from inflight.runtime.text.tokenizer import Tokenizer, load_tokenizer, token_ids_only
+from inflight.runtime.text.tokenizer import TokenIdsOnly, Tokenizer, load_tokenizer
 from inflight.runtime.text.words import with_bad_word_ids
 
 Params = SamplingParams | Sequence[SamplingParams]
@@ -46,7 +47,7 @@ class LLM:
         directory = Path(engine)
         files = directory / "tokenizer"
         executor = load_engine(directory, threads=threads, kv_cache=kv_cache)
-        self._start(executor, load_tokenizer(files) if files.is_dir() else token_ids_only(), scheduler)
+        self._start(executor, load_tokenizer(files) if files.is_dir() else TokenIdsOnly(), scheduler)
 
     @classmethod
     def from_executor(cls, executor: Executor, tokenizer: Tokenizer, scheduler: SchedulerConfig | None = None) -> LLM:
@@ -142,6 +143,10 @@ class LLM:
             prompts.append(PromptTokens(text, tuple(tokenizer.encode(text, add_special_tokens=False))))
         return self._generate(prompts, sampling_params, use_tqdm, stream, 0)
 
+    def stats(self) -> CoreStats:
+        """Sequences and KV blocks at this moment."""
+        return self._runner.stats()
+
     def close(self) -> None:
         """Free the engine's threads and memory. Calling it twice is harmless."""
         self._executor.close()
@@ -169,6 +174,8 @@ class LLM:
     def _collector(self, prompt: PromptTokens, params: SamplingParams, stream: bool, priority: int) -> RequestCollector:
         if stream and (params.best_of or params.n) > params.n:
             raise RequestError("best_of above n cannot be streamed: which completions are best is known at the end.")
+        for stop in params.stop:
+            self.tokenizer.encode(stop)  # refused by an engine without a tokenizer, which would never see it
         request = Request(
             request_id=str(next(self._ids)),
             prompt_token_ids=prompt.token_ids,

@@ -26,8 +26,8 @@ class TokenChoice:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob(TokenChoice):
-    """The chosen token. `rank` counts from 1; `top` is most likely first; `text_offset` counts characters of the
-    completion before the token."""
+    """The chosen token. `rank` counts from 1; `top` is most likely first; `text_offset` counts the characters of the
+    completion that were certain before the token came."""
 
     rank: int = 0
     top: tuple[TokenChoice, ...] = ()

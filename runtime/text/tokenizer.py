@@ -152,6 +152,15 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     return Tokenizer(backend, named_special_tokens(config), template)
 
 
-def token_ids_only() -> Tokenizer:
-    """The tokenizer of an engine that has none: ids have no text, and text has no ids."""
-    return Tokenizer(tokenizers.Tokenizer(tokenizers.models.BPE()))
+class TokenIdsOnly(Tokenizer):
+    """The tokenizer of an engine that has none: ids have no text, and text is refused."""
+
+    def __init__(self) -> None:
+        super().__init__(tokenizers.Tokenizer(tokenizers.models.BPE()))
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Raises RequestError."""
+        raise RequestError(
+            "This engine has no tokenizer, so prompts, stop strings and bad words must be token ids.",
+            "Give prompt_token_ids, stop_token_ids and bad_word_ids, or build from a checkpoint with tokenizer files.",
+        )

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerFast
 
 from inflight.errors import InflightError, RequestError
 from inflight.runtime.sampling_params import SamplingParams
-from inflight.runtime.text.tokenizer import Tokenizer, load_tokenizer, token_ids_only
+from inflight.runtime.text.tokenizer import TokenIdsOnly, Tokenizer, load_tokenizer
 from inflight.runtime.text.words import with_bad_word_ids, word_ids
 from tests.tiny_tokenizers import KINDS, byte_fallback, byte_level, random_ids, random_text
 
@@ -266,7 +266,8 @@ def test_bad_words_are_spelled_with_and_without_a_space(kind: str) -> None:
 
 
 def test_an_engine_without_a_tokenizer_has_ids_and_no_text() -> None:
-    tokenizer = token_ids_only()
-    assert tokenizer.encode("text") == []
+    tokenizer = TokenIdsOnly()
     assert tokenizer.decode([1, 2, 3]) == ""
     assert tokenizer.detokenizer().push([1, 2, 3]) == ""
+    with pytest.raises(RequestError, match="no tokenizer"):
+        tokenizer.encode("text")
