@@ -91,7 +91,6 @@ class EngineThread:
         try:
             while self._take_orders():
                 self._deliver(self._core.step())
-                self._publish_stats()
         except BaseException as failure:
             _log.exception("the engine failed; every unfinished request ends with an error")
             self._stop(failure)
@@ -125,14 +124,12 @@ class EngineThread:
             order()
         deltas = self._core.abort("cancelled") if failure is None else self._core.abort("error", _describe(failure))
         self._deliver(deltas)
-        self._publish_stats()
 
-    def _publish_stats(self) -> None:
+    def _deliver(self, deltas: list[TokenDelta]) -> None:
+        # First, so that whoever holds the last delta of a request finds its blocks freed in the statistics.
         stats = self._core.stats()
         with self._wake:
             self._stats = stats
-
-    def _deliver(self, deltas: list[TokenDelta]) -> None:
         for delta in deltas:
             request_id = delta.request_id
             callback = self._callbacks.get(request_id)
