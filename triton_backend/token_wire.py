@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from inflight.errors import RequestError
 from inflight.runtime.deltas import FinishReason, TokenDelta
 from inflight.runtime.request import Request
 from inflight.runtime.sampling_params import SamplingParams
@@ -31,14 +32,15 @@ PROMPT_OUTPUTS = ("prompt_log_probs", "prompt_logprob_ranks", "prompt_top_token_
 def request_tensors(request: Request) -> dict[str, Array]:
     """The inputs of a streaming request that asks for exactly what `request` asks of the runtime.
 
-    Raises nothing: limits are checked by the engine.
+    Raises RequestError when max_tokens is not set: the wire has no value for "as many as fit".
     """
     params = request.params
-    max_tokens = params.max_tokens if params.max_tokens is not None else np.iinfo(np.int32).max
+    if params.max_tokens is None:
+        raise RequestError("max_tokens is not set.", "Say how many tokens to generate at most.")
     tensors: dict[str, Array] = {
         "input_ids": np.array([request.prompt_token_ids], dtype=np.int32),
         "input_lengths": _integer(len(request.prompt_token_ids)),
-        "request_output_len": _integer(max_tokens),
+        "request_output_len": _integer(params.max_tokens),
         "num_return_sequences": _integer(request.num_sequences),
         "temperature": _number(params.temperature),
         "runtime_top_k": _integer(params.top_k),

@@ -29,7 +29,7 @@ class EngineMetrics:
         """Show the state of the core."""
         last = stats.last_iteration
         used = stats.used_blocks
-        shown = {
+        shown: dict[str, tuple[str, dict[str, float]]] = {
             "nv_trt_llm_request_metrics": (
                 "request_type",
                 {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import threading
 from collections.abc import Collection, Mapping
@@ -10,17 +11,20 @@ from typing import Any
 import numpy as np
 
 from inflight.errors import EngineError
-
-pb_utils: Any
-try:
-    import triton_python_backend_utils as pb_utils
-except ImportError:
-    # Outside a Triton process what needs no server can still be used.
-    pb_utils = None
-
 from inflight.triton_backend.models.request_tensors import Array
 
 _FINAL = 1
+
+
+def _backend_utils() -> Any:
+    """Triton's module, None outside a Triton process: there, what needs no server can still be used."""
+    try:
+        return importlib.import_module("triton_python_backend_utils")
+    except ImportError:
+        return None
+
+
+pb_utils: Any = _backend_utils()
 
 
 def check_numpy() -> None:

@@ -1,0 +1,83 @@
+"""The FastAPI application: every route of the shim."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from inflight import __version__
+from inflight.triton_backend.openai.chat import chat_router
+from inflight.triton_backend.openai.completions import completions_router
+from inflight.triton_backend.openai.errors import ApiError, add_error_handlers
+from inflight.triton_backend.openai.service import Service
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application; it closes the service's backend when it shuts down."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await service.backend.close()
+
+    app = FastAPI(title="inflight", version=__version__, lifespan=lifespan)
+    add_error_handlers(app)
+    app.include_router(chat_router(service))
+    app.include_router(completions_router(service))
+    _add_model_routes(app, service)
+    _add_operations(app, service)
+    service.metrics.watch_engine(service.backend.stats)
+
+    @app.middleware("http")
+    async def count(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = await call_next(request)
+        route = request.scope.get("route")
+        service.metrics.answered(getattr(route, "path", "unknown"), response.status_code)
+        return response
+
+    return app
+
+
+def _add_model_routes(app: FastAPI, service: Service) -> None:
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [_model(service)]}
+
+    @app.get("/v1/models/{model:path}")
+    async def model(model: str) -> dict[str, Any]:
+        service.check_model(model)
+        return _model(service)
+
+
+def _add_operations(app: FastAPI, service: Service) -> None:
+    @app.get("/health")
+    @app.get("/health/ready")
+    async def health() -> Response:
+        problem = await service.backend.problem()
+        if problem is not None:
+            raise ApiError(503, problem)
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/version")
+    async def version() -> dict[str, str]:
+        return {"version": __version__}
+
+
+def _model(service: Service) -> dict[str, Any]:
+    """`max_model_len` as vLLM shows it: prompt and completion together."""
+    return {
+        "id": service.model_name,
+        "object": "model",
+        "created": service.created,
+        "owned_by": "inflight",
+        "root": service.manifest.source.model,
+        "max_model_len": service.manifest.limits.max_seq_len,
+    }

@@ -1,0 +1,103 @@
+"""The model `tensorrt_llm` of a Triton server, over gRPC, with token ids."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import grpc
+import tritonclient.grpc.aio as triton
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from inflight.errors import EngineError
+from inflight.runtime.deltas import TokenDelta
+from inflight.runtime.request import Request
+from inflight.runtime.stats import CoreStats
+from inflight.triton_backend.token_wire import (
+    Array,
+    read_delta,
+    request_tensors,
+    requested_outputs,
+    stop_tensors,
+)
+
+
+class TritonBackend:
+    """A TokenBackend over a decoupled `tensorrt_llm` at `url` (host:port). One gRPC stream per request: cancelling the
+    stream is how Triton learns that nobody listens any more."""
+
+    def __init__(self, url: str, model: str = "tensorrt_llm") -> None:
+        self._client = triton.InferenceServerClient(url)
+        self._model = model
+
+    async def generate(self, request: Request) -> AsyncGenerator[TokenDelta, None]:
+        inputs = request_tensors(request)
+        outputs = requested_outputs(request.params, request.num_sequences)
+        stream = self._client.stream_infer(self._calls(request.request_id, inputs, outputs))
+        unfinished = request.num_sequences
+        try:
+            while unfinished:
+                delta = read_delta(request, await _next_response(stream))
+                unfinished -= delta.finish_reason is not None
+                yield delta
+        finally:
+            # Harmless when the stream has ended; else it frees the request's cache blocks.
+            stream.cancel()
+
+    async def cancel(self, request_id: str, index: int) -> None:
+        stream = self._client.stream_infer(self._calls(request_id, stop_tensors(index), ["output_ids"]))
+        try:
+            async for _, error in stream:
+                if error is not None:
+                    raise EngineError(f"Triton did not stop a sequence: {error.message()}")
+        except grpc.RpcError as error:
+            raise EngineError(f"Triton cannot be reached: {_details(error)}") from error
+
+    async def problem(self) -> str | None:
+        try:
+            ready = await self._client.is_model_ready(self._model)
+        except InferenceServerException as error:
+            return f"Triton cannot be reached: {error.message()}"
+        return None if ready else f"Triton's model {self._model} is not ready."
+
+    def stats(self) -> CoreStats | None:
+        """Triton's own /metrics has them."""
+        return None
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _calls(
+        self, request_id: str, tensors: Mapping[str, Array], outputs: Sequence[str]
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The one request of a stream."""
+        yield {
+            "model_name": self._model,
+            "request_id": request_id,
+            "inputs": [_input(name, array) for name, array in tensors.items()],
+            "outputs": [triton.InferRequestedOutput(name) for name in outputs],
+        }
+
+
+async def _next_response(stream: AsyncIterator[Any]) -> dict[str, Array]:
+    """The tensors of the next response. Raises EngineError when there is none."""
+    try:
+        result, error = await anext(stream)
+    except StopAsyncIteration:
+        raise EngineError("Triton ended the stream before the last token.") from None
+    except grpc.RpcError as failure:
+        raise EngineError(f"Triton cannot be reached: {_details(failure)}") from failure
+    if error is not None:
+        raise EngineError(error.message())
+    return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
+
+
+def _input(name: str, array: Array) -> triton.InferInput:
+    tensor = triton.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+    tensor.set_data_from_numpy(array)
+    return tensor
+
+
+def _details(error: grpc.RpcError) -> str:
+    details = getattr(error, "details", None)
+    return str(details() if callable(details) else error)

@@ -1,0 +1,71 @@
+"""Errors in OpenAI's shape: {"error": {"message", "type", "param", "code"}}."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from inflight.errors import InflightError, RequestError
+
+
+class ApiError(Exception):
+    """An answer other than success. `param` names the offending parameter, `code` is for programs."""
+
+    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = error_body(status, message, param, code)
+
+
+def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def describe(error: Exception) -> dict[str, Any]:
+    """The body for an error that ends a stream whose headers have been sent."""
+    if isinstance(error, ApiError):
+        return error.body
+    return error_body(400 if isinstance(error, RequestError) else 500, str(error))
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Make `app` answer every error in OpenAI's shape."""
+
+    async def api_error(request: Request, error: ApiError) -> JSONResponse:
+        return JSONResponse(error.body, error.status)
+
+    async def inflight_error(request: Request, error: InflightError) -> JSONResponse:
+        status = 400 if isinstance(error, RequestError) else 503
+        return JSONResponse(error_body(status, str(error)), status)
+
+    async def invalid_body(request: Request, error: RequestValidationError) -> JSONResponse:
+        message, param, code = _first_problem(error.errors()[0])
+        return JSONResponse(error_body(400, message, param, code), 400)
+
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse(error_body(error.status_code, str(error.detail)), error.status_code)
+
+    app.exception_handler(ApiError)(api_error)
+    app.exception_handler(InflightError)(inflight_error)
+    app.exception_handler(RequestValidationError)(invalid_body)
+    app.exception_handler(HTTPException)(http_error)
+
+
+def _first_problem(problem: Mapping[str, Any]) -> tuple[str, str | None, str | None]:
+    """Message, param and code of a pydantic problem."""
+    where = [str(part) for part in problem["loc"] if part != "body"]
+    param = ".".join(where) or None
+    if problem["type"] == "extra_forbidden":
+        return f"Unknown parameter: '{param}'.", param, "unknown_parameter"
+    if problem["type"] == "json_invalid":
+        return f"The body is no valid JSON: {problem['ctx']['error']}.", None, None
+    if problem["type"] == "missing":
+        return f"Missing required parameter: '{param}'.", param, "missing_required_parameter"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return (f"'{param}': {message}" if param else message), param, None

@@ -1,0 +1,50 @@
+"""Log probabilities in the two shapes of the API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from inflight.runtime.text.completion import TokenChoice, TokenLogprob
+
+# JSON has no infinity; the API's own stand-in for a probability of zero.
+_LOWEST = -9999.0
+
+
+def chat_logprobs(entries: Iterable[TokenLogprob], num_top: int) -> dict[str, Any]:
+    """`logprobs` of a chat choice."""
+    content = [
+        {**_choice(entry), "top_logprobs": [_choice(choice) for choice in entry.top[:num_top]]} for entry in entries
+    ]
+    return {"content": content, "refusal": None}
+
+
+def spell(entries: Iterable[TokenLogprob]) -> list[str]:
+    """The texts of the tokens."""
+    return [entry.text for entry in entries]
+
+
+def completion_logprobs(
+    entries: Sequence[TokenLogprob | None], spelled: Sequence[str], offsets: Sequence[int]
+) -> dict[str, Any]:
+    """`logprobs` of a completion choice: parallel lists over its tokens.
+
+    `spelled` are the tokens' texts, `offsets` the characters before each. An entry is None for the first token of an
+    echoed prompt, which has no probability.
+    """
+    return {
+        "tokens": list(spelled),
+        "token_logprobs": [None if entry is None else max(entry.logprob, _LOWEST) for entry in entries],
+        "top_logprobs": [None if entry is None else _top(entry) for entry in entries],
+        "text_offset": list(offsets),
+    }
+
+
+def _choice(choice: TokenChoice) -> dict[str, Any]:
+    return {"token": choice.text, "logprob": max(choice.logprob, _LOWEST), "bytes": list(choice.bytes)}
+
+
+def _top(entry: TokenLogprob) -> dict[str, float]:
+    """The most likely tokens, and the chosen one even where it is not among them."""
+    top = {choice.text: max(choice.logprob, _LOWEST) for choice in reversed(entry.top)}
+    return {**top, entry.text: max(entry.logprob, _LOWEST)}

@@ -1,0 +1,72 @@
+"""The shim's own /metrics, in Prometheus' format."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from inflight.runtime.stats import CoreStats
+
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
+
+
+class ShimMetrics:
+    """Counts of one server; a registry of its own, so that several can live in one process."""
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry()
+        self._registry = registry
+        self._answers = Counter("inflight_http_responses", "Answers", ["path", "status"], registry=registry)
+        self._running = Gauge("inflight_requests_running", "Requests being generated", registry=registry)
+        self._prompt_tokens = Counter("inflight_prompt_tokens", "Prompt tokens taken in", registry=registry)
+        self._tokens = Counter("inflight_generation_tokens", "Tokens generated", registry=registry)
+        self._first_token = Histogram(
+            "inflight_time_to_first_token_seconds", "Until the first token", registry=registry, buckets=_SECONDS
+        )
+        self._duration = Histogram(
+            "inflight_request_duration_seconds", "Until the last token", registry=registry, buckets=_SECONDS
+        )
+
+    def answered(self, path: str, status: int) -> None:
+        self._answers.labels(path, str(status)).inc()
+
+    def request_started(self, prompt_tokens: int) -> None:
+        self._running.inc()
+        self._prompt_tokens.inc(prompt_tokens)
+
+    def first_token(self, started: float) -> None:
+        """`started`: time.monotonic() when the request began."""
+        self._first_token.observe(time.monotonic() - started)
+
+    def tokens_generated(self, count: int) -> None:
+        self._tokens.inc(count)
+
+    def request_ended(self, started: float) -> None:
+        self._running.dec()
+        self._duration.observe(time.monotonic() - started)
+
+    def watch_engine(self, stats: Callable[[], CoreStats | None]) -> None:
+        """Show the engine's statistics too, read whenever somebody asks."""
+        self._registry.register(_EngineCollector(stats))
+
+    def text(self) -> bytes:
+        """All of it, in the text format."""
+        return generate_latest(self._registry)
+
+
+class _EngineCollector(Collector):
+    def __init__(self, stats: Callable[[], CoreStats | None]) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterator[Metric]:
+        stats = self._stats()
+        if stats is None:
+            return
+        for name, value in asdict(stats).items():
+            if isinstance(value, (int, float)):
+                yield GaugeMetricFamily(f"inflight_engine_{name}", name.replace("_", " "), value=value)

@@ -1,0 +1,152 @@
+"""What the endpoints share: the served model, its tokenizer, and where tokens come from."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from inflight.errors import EngineError
+from inflight.runtime.deltas import TokenDelta
+from inflight.runtime.manifest import EngineManifest
+from inflight.runtime.request import Request
+from inflight.runtime.sampling_params import SamplingParams
+from inflight.runtime.step import TokenResult
+from inflight.runtime.text.completion import CompletionDelta, RequestText
+from inflight.runtime.text.tokenizer import Tokenizer
+from inflight.runtime.text.words import with_bad_word_ids
+from inflight.runtime.validation import check_request
+from inflight.triton_backend.openai.backends.base import TokenBackend
+from inflight.triton_backend.openai.errors import ApiError
+from inflight.triton_backend.openai.metrics import ShimMetrics
+from inflight.triton_backend.openai.protocol import GenerationBody
+
+_SAME_NAMES = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "stop",
+    "logit_bias",
+    "min_tokens",
+    "stop_token_ids",
+    "bad_words",
+    "n",
+)
+
+
+@dataclass(slots=True)
+class Generation:
+    """A request on its way, and what became known of it beside its text."""
+
+    request: Request
+    prompt_logprobs: tuple[TokenResult | None, ...] | None = None
+    cumulative_logprobs: dict[int, float] = field(default_factory=dict)
+
+    def add_logprobs(self, delta: TokenDelta, num_tokens: int) -> None:
+        """Take in the log probabilities of the first `num_tokens` tokens; what follows a stop string does not count."""
+        if delta.prompt_logprobs is not None:
+            self.prompt_logprobs = delta.prompt_logprobs
+        chosen = sum(result.logprob for result in delta.logprobs[:num_tokens])
+        self.cumulative_logprobs[delta.index] = self.cumulative_logprobs.get(delta.index, 0.0) + chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One engine under one name. `created` is the Unix time at which serving began."""
+
+    model_name: str
+    manifest: EngineManifest
+    tokenizer: Tokenizer
+    backend: TokenBackend
+    metrics: ShimMetrics
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def now(self) -> int:
+        """The Unix time that answers carry."""
+        return int(time.time())
+
+    def check_model(self, name: str | None) -> None:
+        """Raises ApiError (404) for another model's name."""
+        if name not in (None, self.model_name):
+            message = f"The model '{name}' does not exist; this server has '{self.model_name}'."
+            raise ApiError(404, message, param="model", code="model_not_found")
+
+    def sampling_params(self, body: GenerationBody, **more: Any) -> SamplingParams:
+        """What `body` asks for, over the defaults of the model's generation_config.json.
+
+        `more` are parameters whose names differ between the endpoints. Raises RequestError on a value out of range.
+        """
+        given = {name: value for name in _SAME_NAMES if (value := getattr(body, name)) is not None}
+        known = SamplingParams.__dataclass_fields__
+        defaults: dict[str, Any] = {k: v for k, v in self.manifest.generation.sampling_defaults.items() if k in known}
+        flags = {
+            "ignore_eos": body.ignore_eos,
+            "include_stop_str_in_output": body.include_stop_str_in_output,
+            "skip_special_tokens": body.skip_special_tokens,
+        }
+        return SamplingParams(**(defaults | given | flags | more))
+
+    def generation(self, prompt: Sequence[int], params: SamplingParams, priority: int, param: str) -> Generation:
+        """A checked request with max_tokens resolved: None becomes the rest of the context.
+
+        Raises ApiError (400) when the prompt is too long, with both lengths; `param` is the prompt's name in the body.
+        RequestError for anything else that can never be served.
+        """
+        limit = self.manifest.limits.max_seq_len
+        room = limit - len(prompt)
+        if room < (params.max_tokens or 1):
+            asked = f" and {params.max_tokens} for the completion" if params.max_tokens is not None else ""
+            message = (
+                f"This model's maximum context length is {limit} tokens. "
+                f"The request has {len(prompt)} tokens in the {param}{asked}."
+            )
+            raise ApiError(400, message, param=param, code="context_length_exceeded")
+        request = Request(
+            request_id=uuid.uuid4().hex,
+            prompt_token_ids=tuple(prompt),
+            params=with_bad_word_ids(self.tokenizer, replace(params, max_tokens=params.max_tokens or room)),
+            end_token_ids=self.manifest.generation.end_token_ids,
+            priority=priority,
+        )
+        # A loaded engine's cache holds at least one sequence of the full length.
+        check_request(request, vocab_size=self.manifest.model.vocab_size, max_seq_len=limit, cache_tokens=limit)
+        return Generation(request)
+
+    async def run(self, generation: Generation) -> AsyncGenerator[CompletionDelta, None]:
+        """The text of every sequence as it grows. Closing it early cancels the request; raises EngineError."""
+        request = generation.request
+        text = RequestText(self.tokenizer, request.params)
+        started = time.monotonic()
+        self.metrics.request_started(len(request.prompt_token_ids))
+        is_first = True
+        try:
+            async with aclosing(self.backend.generate(request)) as deltas:
+                async for delta in deltas:
+                    if is_first and delta.token_ids:
+                        is_first = False
+                        self.metrics.first_token(started)
+                    for completion in text.push(delta):
+                        _refuse_cancelled(completion)
+                        self.metrics.tokens_generated(len(completion.token_ids))
+                        generation.add_logprobs(delta, len(completion.token_ids))
+                        if completion.cancel and not text.finished:
+                            await self.backend.cancel(request.request_id, completion.index)
+                        yield completion
+                    if text.finished:
+                        return
+        finally:
+            self.metrics.request_ended(started)
+
+
+def _refuse_cancelled(completion: CompletionDelta) -> None:
+    """A sequence that somebody else cancelled is not a completion."""
+    if completion.finish_reason in ("cancelled", "error"):
+        raise EngineError("The engine ended this request: " + (completion.error or "the server is stopping."))

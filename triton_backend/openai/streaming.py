@@ -1,0 +1,71 @@
+"""Server-sent events, and noticing that a client has gone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from fastapi import Request, Response
+from fastapi.responses import StreamingResponse
+
+from inflight.errors import InflightError
+from inflight.triton_backend.openai.errors import ApiError, describe
+
+T = TypeVar("T")
+Event = dict[str, Any]
+
+# nginx's status for an answer that nobody waits for; it is only seen in the metrics.
+CLIENT_GONE = Response(status_code=499)
+
+
+async def event_stream(events: AsyncGenerator[Event, None]) -> StreamingResponse:
+    """The events as `data:` lines, then [DONE]. Waits for the first, so that an error before it is a plain answer.
+
+    When the client goes away `events` is closed at its next await.
+    """
+    try:
+        first = await anext(events)
+    except BaseException:
+        await events.aclose()
+        raise
+    return StreamingResponse(
+        _lines(first, events), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+    )
+
+
+async def _lines(first: Event, events: AsyncGenerator[Event, None]) -> AsyncGenerator[str, None]:
+    async with aclosing(events):
+        yield _line(first)
+        try:
+            async for event in events:
+                yield _line(event)
+        except (ApiError, InflightError) as error:
+            yield _line(describe(error))
+            return
+        yield "data: [DONE]\n\n"
+
+
+def _line(event: Event) -> str:
+    return f"data: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+
+async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of `work`; None when the client went away first, and `work` was cancelled."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        for each in (task, gone):
+            each.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    """Return when the connection is closed; the body has been read already."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
