@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from inflight.runtime.deltas import FinishReason, RequestMetrics, TokenDelta
-from inflight.runtime.sampling_spec import wants_logprobs
 from inflight.runtime.sequence import Sequence
 from inflight.runtime.step import SequenceResult, TokenResult
 
@@ -26,7 +25,7 @@ def receive(sequence: Sequence, result: SequenceResult, now_ns: int) -> TokenDel
         request.request_id,
         sequence.index,
         (sampled.token_id,),
-        (sampled,) if wants_logprobs(request.params) else (),
+        (sampled,) if sequence.sampling.num_logprobs >= 0 else (),
         _prompt_logprobs(sequence) if first else None,
         reason,
         sampled.token_id if ended_by_token and sampled.token_id not in sequence.group.rules.end_ids else None,

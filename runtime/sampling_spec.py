@@ -9,13 +9,12 @@ from inflight.runtime.sampling_params import SamplingParams
 from inflight.runtime.step import RowSampling
 
 
-def wants_logprobs(params: SamplingParams) -> bool:
-    """best_of ranks by cumulative log probability, so it needs them whether or not they were asked for."""
-    return params.logprobs is not None or (params.best_of or params.n) > params.n
-
-
 def row_sampling(params: SamplingParams, seed: int, index: int) -> RowSampling:
-    """The sampling of sequence `index`; `seed` is the request's."""
+    """The sampling of sequence `index`; `seed` is the request's.
+
+    best_of ranks by cumulative log probability, so it needs log probabilities whether or not they were asked for.
+    """
+    ranked = params.best_of is not None and params.best_of > params.n
     return RowSampling(
         temperature=params.temperature,
         top_k=params.top_k,
@@ -25,7 +24,7 @@ def row_sampling(params: SamplingParams, seed: int, index: int) -> RowSampling:
         presence_penalty=params.presence_penalty,
         frequency_penalty=params.frequency_penalty,
         seed=sequence_seed(seed, index),
-        num_logprobs=(params.logprobs or 0) if wants_logprobs(params) else -1,
+        num_logprobs=(params.logprobs or 0) if ranked or params.logprobs is not None else -1,
         bias=tuple(params.logit_bias.items()),
     )
 

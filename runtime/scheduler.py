@@ -100,9 +100,10 @@ class Scheduler:
         sequence.planned = 0
         self._blocks.publish(sequence)
         group = sequence.group
-        shared = self._blocks.cacheable_blocks(sequence.prompt_length) * self._blocks.tokens_per_block
-        if group.held and sequence.num_computed >= shared:
-            self._queue_held(group, len(group.held))
+        if group.held:
+            shared = self._blocks.cacheable_blocks(sequence.prompt_length) * self._blocks.tokens_per_block
+            if sequence.num_computed >= shared:
+                self._queue_held(group, len(group.held))
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence that is finished or cancelled; its blocks are free at once."""

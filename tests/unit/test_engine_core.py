@@ -43,7 +43,7 @@ def _request(name: str, **params: Any) -> Request:
 @pytest.mark.parametrize(
     ("limits", "prompt", "params", "message"),
     [
-        ({"max_seq_len": 1024}, 5000, {"max_tokens": 99}, "has 5000 tokens and max_tokens is 99; this engine takes 1024 in"),
+        ({"max_seq_len": 99}, 500, {"max_tokens": 10}, "500 tokens and max_tokens is 10; this engine takes 99 in all"),
         ({"max_seq_len": 64}, 60, {"max_tokens": 5}, "has 60 tokens and max_tokens is 5; this engine takes 64 in all"),
         ({"max_seq_len": 64}, 64, {"max_tokens": None}, "has 64 tokens; this engine takes 64 in all"),
         ({"max_seq_len": 4096}, 2000, {}, "has 2000 tokens and max_tokens is 16; the KV cache holds 1024 in all"),
@@ -55,7 +55,7 @@ def _request(name: str, **params: Any) -> Request:
     ],
 )  # fmt: skip
 def test_what_can_never_be_served_is_refused_with_the_numbers(
-    limits: dict[str, int], prompt: int | tuple[int, ...], params: dict[str, Any], message: str
+    limits: dict[str, Any], prompt: int | tuple[int, ...], params: dict[str, Any], message: str
 ) -> None:
     driver = Driver(num_blocks=64, **limits)
     with pytest.raises(RequestError, match=message):
