@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -30,10 +30,19 @@ def print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     table = Table(title=escape(title), title_justify="left", show_footer=bool(totals))
     for name, value in rows[0].items():
         footer = _shown(totals[name]) if name in totals else ""
-        table.add_column(name, footer=footer, justify="right" if isinstance(value, int) else "left", overflow="fold")
+        table.add_column(
+            name.replace("_", " "),
+            footer=footer,
+            justify="right" if isinstance(value, int) else "left",
+            overflow="fold",
+        )
     for row in rows:
         table.add_row(*(escape(_shown(value)) for value in row.values()))
     _output.print(table)
+
+
+def _justify(value: Any) -> Literal["left", "right"]:
+    return "right" if isinstance(value, int | float) and not isinstance(value, bool) else "left"
 
 
 def _flatten(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -51,6 +60,8 @@ def _shown(value: Any) -> str:
         return {True: "yes", False: "no", None: "-"}[value]
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
     if isinstance(value, list | tuple):
         return ", ".join(_shown(item) for item in value) if value else "-"
     return str(value)

@@ -1,0 +1,135 @@
+"""`inflight verify`: an engine against transformers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from inflight.cli.verify_engine import EngineRun
+    from inflight.runtime.manifest import EngineManifest
+
+    Array = npt.NDArray[np.float32]
+
+PROMPTS = ("The capital of France is", "def fibonacci(n):\n", "Once upon a time, in a small town by the sea,")
+
+
+def verify(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The Hugging Face model: a directory or a hub id.")],
+    engine: Annotated[Path, typer.Argument(metavar="ENGINE", help="The engine built from it.")],
+    prompt: Annotated[list[str] | None, typer.Option("--prompt", help="A prompt of your own; may be repeated.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Greedy tokens per prompt.")] = 32,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine. Default: all.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Compare an engine's logits and tokens with those of transformers. Needs torch.
+
+    A float32 engine must be within 1e-4 of transformers; one of a shorter type may be 1.5 times as far from the float32
+    result as transformers is in that type. A token may differ only where the reference itself is undecided.
+    When it fails, the model is followed layer by layer to say where it goes wrong. Exit code 1 means that it failed.
+
+    Examples:
+
+      inflight verify ./Llama-3.2-1B engine
+
+      inflight verify Qwen/Qwen2.5-0.5B engine --prompt "2 + 2 =" --max-tokens 8
+    """
+    from inflight.cli.verify_compare import compare
+    from inflight.cli.verify_engine import run_greedily
+    from inflight.cli.verify_layers import layer_errors
+    from inflight.convert.source import open_source
+    from inflight.runtime.load import load_engine
+
+    _require_torch()
+    directory = open_source(model, revision).directory
+    executor = load_engine(engine, threads=threads)
+    try:
+        manifest = executor.manifest
+        prompts = _encode(engine, prompt or list(PROMPTS), manifest)
+        runs = [(text, run_greedily(executor, ids, max_tokens)) for text, ids in prompts]
+    finally:
+        executor.close()
+    shortest = manifest.model.dtype if manifest.model.dtype != "float32" else manifest.kv_cache.dtype
+    oracle = _Oracle(directory, shortest, widen=False)
+    same_type = [oracle.logits(run) for _, run in runs]
+    oracle = _Oracle(directory, manifest.model.dtype, widen=True)
+    results = [compare(text, run, oracle.logits(run), own) for (text, run), own in zip(runs, same_type, strict=True)]
+    failed = [run for (_, run), result in zip(runs, results, strict=True) if not result.passed]
+    layers: list[dict[str, Any]] = []
+    conclusion = "The engine agrees with transformers."
+    if failed:
+        layers, conclusion = layer_errors(model, revision, manifest.model.dtype, failed[0], oracle.stages(failed[0]))
+    _report([result.to_json() for result in results], layers, conclusion, as_json)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _report(results: list[dict[str, Any]], layers: list[dict[str, Any]], conclusion: str, as_json: bool) -> None:
+    from inflight.cli.tables import print_rows
+
+    if as_json:
+        print(json.dumps({"prompts": results, "layers": layers, "conclusion": conclusion}, indent=2))
+        return
+    columns = ("error", "allowed", "new_tokens", "same", "ties", "passed")
+    rows = [{"prompt": row["prompt"][:24], **{name: row[name] for name in columns}} for row in results]
+    print_rows("engine against transformers", rows)
+    print_rows("where it goes wrong (relative error)", layers)
+    print(conclusion)
+
+
+def _require_torch() -> None:
+    import importlib.util
+
+    from inflight.errors import InflightError
+
+    if importlib.util.find_spec("torch") is None:
+        raise InflightError(
+            "inflight verify compares with transformers on torch, and torch is not installed.",
+            "Install it beside inflight: pip install torch",
+        )
+
+
+def _encode(engine: Path, prompts: Sequence[str], manifest: EngineManifest) -> list[tuple[str, list[int]]]:
+    """Prompts as token ids; for an engine without a tokenizer, ids spread over the vocabulary."""
+    from inflight.runtime.text.tokenizer import load_tokenizer
+
+    if (engine / "tokenizer").is_dir():
+        tokenizer = load_tokenizer(engine / "tokenizer")
+        return [(text, tokenizer.encode(text)) for text in prompts]
+    vocab = manifest.model.vocab_size
+    return [(f"(ids {seed})", [(seed + 7919 * i * i) % vocab for i in range(12)]) for seed in range(3)]
+
+
+class _Oracle:
+    """transformers on torch. Weights are read as `weights`; with `widen`, the arithmetic on them is float32."""
+
+    def __init__(self, directory: Path, weights: str, widen: bool) -> None:
+        import torch
+        import transformers
+
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            directory, dtype=getattr(torch, weights), attn_implementation="eager"
+        )
+        self._model = (model.float() if widen else model).eval()
+
+    def logits(self, run: EngineRun) -> Array:
+        """Logits [tokens, vocab] for all tokens of the run but the last."""
+        return self.stages(run)[-1]
+
+    def stages(self, run: EngineRun) -> list[Array]:
+        """Residual streams after the embedding and every layer but the last, then the logits."""
+        import torch
+
+        with torch.no_grad():
+            output = self._model(torch.tensor([run.token_ids[:-1]]), output_hidden_states=True, use_cache=False)
+        return [state[0].float().numpy() for state in (*output.hidden_states[:-1], output.logits)]

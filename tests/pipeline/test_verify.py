@@ -1,0 +1,87 @@
+"""`inflight verify` and `inflight inspect` as a user runs them, on engines that are right and on one that is not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from inflight.build.engine import build_engine
+from inflight.build.recipe import BuildRecipe
+from inflight.cli.main import build_app
+from inflight.convert import families
+from inflight.convert.api import convert_model
+from tests.models import Shape, random_shape, save_random_model
+
+pytestmark = pytest.mark.pipeline
+
+
+def run(*arguments: object) -> Result:
+    words = [str(argument) for argument in arguments]
+    return CliRunner().invoke(build_app(words[:1]), words, catch_exceptions=False)
+
+
+def build(directory: Path, target: str, model: str = "model") -> Path:
+    convert_model(directory / model, directory / "checkpoint")
+    recipe = BuildRecipe.model_validate({"target": target, "max_batch_size": 2, "max_seq_len": 64, "max_num_tokens": 8})
+    build_engine(directory / "checkpoint", directory / "engine", recipe)
+    return directory / "engine"
+
+
+@pytest.mark.parametrize(
+    ("target", "dtype"), [("cpu", torch.float32), ("cpu", torch.bfloat16), ("reference", torch.float32)]
+)
+def test_a_right_engine_passes(
+    tmp_path: Path, target: str, dtype: torch.dtype, seed: int, rng: np.random.Generator
+) -> None:
+    family = str(rng.choice(["llama", "mistral", "qwen2", "qwen3"]))
+    save_random_model(tmp_path / "model", random_shape(rng, family), seed, dtype)
+    result = run("verify", tmp_path / "model", build(tmp_path, target), "--max-tokens", 6, "--json")
+    report = json.loads(result.stdout)
+    assert result.exit_code == 0, report
+    assert all(prompt["passed"] for prompt in report["prompts"])
+
+
+def test_an_engine_of_another_model_fails_and_conversion_is_cleared(tmp_path: Path, seed: int) -> None:
+    save_random_model(tmp_path / "model", Shape(), seed)
+    save_random_model(tmp_path / "other", Shape(), seed + 1)
+    result = run("verify", tmp_path / "other", build(tmp_path, "reference"), "--max-tokens", 6)
+    assert result.exit_code == 1
+    assert "the compiled engine does not" in " ".join(result.stdout.split())
+
+
+def test_a_wrong_conversion_is_traced_to_its_layer(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {**families.DECODER_NAMES}
+    names["mlp.fc"], names["mlp.gate"] = names["mlp.gate"], names["mlp.fc"]
+    wrong = tuple(replace(family, names=names) for family in families.FAMILIES)
+    monkeypatch.setattr(families, "FAMILIES", wrong)
+    save_random_model(tmp_path / "model", Shape(num_layers=3), seed)
+    result = run("verify", tmp_path / "model", build(tmp_path, "reference"), "--max-tokens", 6, "--json")
+    report = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert report["layers"][0]["error"] < 1e-5
+    assert "checkpoint, layer 0. Conversion is at fault" in report["conclusion"]
+
+
+def test_inspect_shows_the_model_the_checkpoint_and_the_engine(tmp_path: Path, seed: int) -> None:
+    save_random_model(tmp_path / "model", Shape(num_layers=3), seed)
+    build(tmp_path, "reference")
+    seen: dict[str, Any] = {
+        kind: json.loads(run("inspect", tmp_path / kind, "--json").stdout) for kind in ("model", "checkpoint", "engine")
+    }
+    assert {kind: report["kind"] for kind, report in seen.items()} == {kind: kind for kind in seen}
+    assert seen["model"]["facts"]["convertible"] == "yes"
+    layers = seen["checkpoint"]["tables"]["rank 0"]
+    assert [row["layer"] for row in layers][1:4] == [f"transformer.layers.{i}" for i in range(3)]
+    count = sum(row["parameters"] for row in seen["model"]["tables"]["tensors"])
+    assert sum(row["parameters"] for row in layers) == count
+    assert seen["engine"]["facts"]["model"]["num_hidden_layers"] == 3
+    assert seen["engine"]["tables"]["modules"]
+    for kind in seen:
+        assert kind in run("inspect", tmp_path / kind, "--tensors").stdout

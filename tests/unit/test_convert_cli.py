@@ -1,0 +1,53 @@
+"""The flags of `inflight convert`, under the names that users of convert_checkpoint.py and vllm know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from inflight.cli.main import build_app
+from inflight.convert.checkpoint import Checkpoint
+from inflight.errors import ModelError
+from tests.hf_files import random_tensors, tiny_config, write_model
+
+pytestmark = pytest.mark.unit
+
+
+def convert(*arguments: object) -> Result:
+    words = ["convert", *(str(argument) for argument in arguments)]
+    return CliRunner().invoke(build_app(["convert"]), words, catch_exceptions=False)
+
+
+@pytest.fixture
+def model(tmp_path: Path, rng: np.random.Generator) -> Path:
+    config = tiny_config()
+    return write_model(tmp_path / "model", config, random_tensors(config, rng))
+
+
+def test_old_and_new_spellings_of_the_flags_make_the_same_checkpoint(tmp_path: Path, model: Path) -> None:
+    spellings = [
+        (model, "--output-dir", tmp_path / "a", "--dtype", "bfloat16", "--tp-size", 2, "--pp-size", 3),
+        ("--model_dir", model, "--output_dir", tmp_path / "b", "--dtype=bfloat16", "--tp_size", 2, "--pp_size", 3),
+        (model, "-o", tmp_path / "c", "--dtype", "bfloat16", "--tensor-parallel-size", 2, "-pp", 3),
+    ]
+    for arguments in spellings:
+        result = convert(*arguments)
+        assert result.exit_code == 0, result.output
+        assert "build-engine --checkpoint-dir" in result.output
+    digests = {Checkpoint.open(tmp_path / name).sha256() for name in "abc"}
+    assert len(digests) == 1
+    assert Checkpoint.open(tmp_path / "a").config.mapping.world_size == 6
+
+
+def test_the_model_and_the_output_must_be_given_once(tmp_path: Path, model: Path) -> None:
+    for arguments in ((model, "--model-dir", model, "-o", tmp_path / "x"), ("-o", tmp_path / "x"), (model,)):
+        assert convert(*arguments).exit_code == 2
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_cannot_be_converted_ends_in_an_error_for_the_user(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be converted"):
+        convert(model, "-o", tmp_path / "x", "--tp-size", 3)
