@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from rich.table import Table
 
-from inflight.runtime.executors.base import Executor
 from inflight.runtime.kv_budget import blocks_per_sequence
+from inflight.runtime.manifest import EngineManifest
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
-def memory_table(executor: Executor) -> Table:
+class SizedEngine(Protocol):
+    """An Executor, or what is known of one before it is loaded."""
+
+    @property
+    def manifest(self) -> EngineManifest: ...
+
+    @property
+    def num_blocks(self) -> int: ...
+
+
+def memory_table(executor: SizedEngine) -> Table:
     """Rows: weights, activations, KV cache; below, how many of the longest sequences fit at once."""
     manifest = executor.manifest
     cache, limits = manifest.kv_cache, manifest.limits

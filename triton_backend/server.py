@@ -30,13 +30,19 @@ class ServerAddress:
     grpc_port: int = 8001
     metrics_port: int = 8002
 
+    def check_ports(self) -> None:
+        """Raises InflightError when one of the ports is taken."""
+        check_port(self.host, self.http_port, "--http-port")
+        check_port(self.host, self.grpc_port, "--grpc-port")
+        check_port(self.host, self.metrics_port, "--metrics-port")
+
     @property
     def grpc_url(self) -> str:
-        return f"{_reachable(self.host)}:{self.grpc_port}"
+        return f"{reachable(self.host)}:{self.grpc_port}"
 
     @property
     def http_url(self) -> str:
-        return f"http://{_reachable(self.host)}:{self.http_port}"
+        return f"http://{reachable(self.host)}:{self.http_port}"
 
 
 class TritonServer:
@@ -54,12 +60,7 @@ class TritonServer:
 
     def start(self) -> None:
         """Start the process. Raises InflightError when a port is taken."""
-        for name, port in (
-            ("--http-port", self.address.http_port),
-            ("--grpc-port", self.address.grpc_port),
-            ("--metrics-port", self.address.metrics_port),
-        ):
-            check_port(self.address.host, port, name)
+        self.address.check_ports()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -133,7 +134,8 @@ def check_port(host: str, port: int, flag: str) -> None:
             ) from error
 
 
-def _reachable(host: str) -> str:
+def reachable(host: str) -> str:
+    """The address under which this machine reaches what listens on `host`."""
     return "127.0.0.1" if host == "0.0.0.0" else host
 
 

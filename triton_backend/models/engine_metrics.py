@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from inflight.runtime.stats import CoreStats
+from inflight.runtime.stats import CoreStats, IterationStats
 from inflight.triton_backend.models.triton_api import pb_utils
 
 _HISTOGRAM_BUCKETS = [10, 50, 100, 500, 1000]
@@ -27,7 +27,7 @@ class EngineMetrics:
 
     def update(self, stats: CoreStats) -> None:
         """Show the state of the core."""
-        last = stats.last_iteration
+        last = stats.last_iteration if stats.running else IterationStats()
         used = stats.used_blocks
         shown: dict[str, tuple[str, dict[str, float]]] = {
             "nv_trt_llm_request_metrics": (

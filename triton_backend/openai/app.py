@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 
 from inflight import __version__
 from inflight.triton_backend.openai.chat import chat_router
 from inflight.triton_backend.openai.completions import completions_router
 from inflight.triton_backend.openai.errors import ApiError, add_error_handlers
+from inflight.triton_backend.openai.metrics import CountAnswers
 from inflight.triton_backend.openai.service import Service
 
 
@@ -32,13 +33,7 @@ def create_app(service: Service) -> FastAPI:
     _add_operations(app, service)
     service.metrics.watch_engine(service.backend.stats)
 
-    @app.middleware("http")
-    async def count(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = await call_next(request)
-        route = request.scope.get("route")
-        service.metrics.answered(getattr(route, "path", "unknown"), response.status_code)
-        return response
-
+    app.add_middleware(CountAnswers, metrics=service.metrics)
     return app
 
 

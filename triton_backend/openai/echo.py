@@ -24,7 +24,7 @@ class Echo:
 
     def offsets(self) -> list[int]:
         """Characters of the prompt before each of its tokens."""
-        detokenizer = self._tokenizer.detokenizer(skip_special_tokens=False)
+        detokenizer = self._tokenizer.detokenizer()
         offsets, length = [], 0
         for token_id in self._ids:
             offsets.append(length)

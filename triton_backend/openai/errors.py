@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from inflight.errors import InflightError, RequestError
+from inflight.runtime.sampling_params import SamplingParams
 
 
 class ApiError(Exception):
@@ -42,7 +43,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     async def inflight_error(request: Request, error: InflightError) -> JSONResponse:
         status = 400 if isinstance(error, RequestError) else 503
-        return JSONResponse(error_body(status, str(error)), status)
+        return JSONResponse(error_body(status, str(error), _param_of(error)), status)
 
     async def invalid_body(request: Request, error: RequestValidationError) -> JSONResponse:
         message, param, code = _first_problem(error.errors()[0])
@@ -55,6 +56,12 @@ def add_error_handlers(app: FastAPI) -> None:
     app.exception_handler(InflightError)(inflight_error)
     app.exception_handler(RequestValidationError)(invalid_body)
     app.exception_handler(HTTPException)(http_error)
+
+
+def _param_of(error: InflightError) -> str | None:
+    """Messages about a sampling parameter begin with its name."""
+    name = error.message.partition(" ")[0]
+    return name if name in SamplingParams.__dataclass_fields__ else None
 
 
 def _first_problem(problem: Mapping[str, Any]) -> tuple[str, str | None, str | None]:

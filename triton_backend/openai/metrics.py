@@ -9,6 +9,7 @@ from dataclasses import asdict
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inflight.runtime.stats import CoreStats
 
@@ -57,6 +58,24 @@ class ShimMetrics:
     def text(self) -> bytes:
         """All of it, in the text format."""
         return generate_latest(self._registry)
+
+
+class CountAnswers:
+    """ASGI middleware: counts answers by route and status. It passes messages through untouched, so that a client's
+    disconnection still reaches the route."""
+
+    def __init__(self, app: ASGIApp, metrics: ShimMetrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def counting_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                path = getattr(scope.get("route"), "path", "unknown")
+                self._metrics.answered(path, message["status"])
+            await send(message)
+
+        await self._app(scope, receive, counting_send if scope["type"] == "http" else send)
 
 
 class _EngineCollector(Collector):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from inflight.runtime.sampling_params import MAX_LOGPROBS
 
@@ -17,14 +17,23 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _refuse(value: Any) -> Any:
+    """For what this server does not have: nothing passes but a value that asks for nothing."""
+    if value:
+        raise ValueError("this server does not support it")
+    return value
+
+
+Unsupported = Annotated[Any, AfterValidator(_refuse)]
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
 class StreamOptions(_Body):
     include_usage: bool = False
-    # A defence against observers of packet sizes that this server does not offer; clients send the default.
-    include_obfuscation: Literal[False] | None = None
+    include_obfuscation: Unsupported = None
 
 
 class ResponseFormat(_Body):
@@ -92,14 +101,19 @@ class ChatBody(GenerationBody):
     add_generation_prompt: bool = True
     chat_template_kwargs: dict[str, Any] | None = None
 
-    # What cannot be honoured may only be sent with the value that asks for nothing.
     response_format: ResponseFormat | None = None
-    tools: list[Any] | None = Field(None, max_length=0)
+    tools: Unsupported = None
     tool_choice: Literal["none", "auto"] | None = None
-    parallel_tool_calls: bool | None = None
+    functions: Unsupported = None
+    audio: Unsupported = None
+    prediction: Unsupported = None
+    reasoning_effort: Unsupported = None
+    web_search_options: Unsupported = None
+    store: Unsupported = None
     modalities: list[Literal["text"]] | None = None
-    store: Literal[False] | None = None
     service_tier: Literal["auto", "default"] | None = None
+    # Only has a meaning with tools.
+    parallel_tool_calls: bool | None = None
 
 
 class CompletionBody(GenerationBody):
@@ -110,7 +124,7 @@ class CompletionBody(GenerationBody):
     logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     echo: bool = False
     best_of: int | None = Field(None, ge=1, le=128)
-    suffix: Literal[""] | None = None
+    suffix: Unsupported = None
     add_special_tokens: bool = True
 
     def prompts(self) -> list[str | list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import grpc
@@ -27,8 +28,13 @@ class TritonBackend:
     stream is how Triton learns that nobody listens any more."""
 
     def __init__(self, url: str, model: str = "tensorrt_llm") -> None:
-        self._client = triton.InferenceServerClient(url)
+        self._url = url
         self._model = model
+
+    @cached_property
+    def _client(self) -> triton.InferenceServerClient:
+        """Made when first used: it belongs to the event loop that is running then."""
+        return triton.InferenceServerClient(self._url)
 
     async def generate(self, request: Request) -> AsyncGenerator[TokenDelta, None]:
         inputs = request_tensors(request)
