@@ -110,8 +110,8 @@ class Conversation:
 def _read_message() -> str | None:
     """The next line, without spaces around it; None at the end of the input. Ctrl-C gives up a half-typed line."""
     if not sys.stdin.isatty():
-        line = sys.stdin.readline()
-        return line.strip() if line else None
+        line = sys.stdin.buffer.readline()
+        return line.decode("utf-8", errors="replace").strip() if line else None
     import readline  # noqa: F401 (importing it gives input() editing and history)
 
     try:

@@ -65,7 +65,7 @@ def generate(
     """
     if stream and (as_json or len(prompts) > 1 or n > 1):
         raise typer.BadParameter("--stream prints one completion of one prompt, as text.")
-    texts = [sys.stdin.read() if prompt == "-" else prompt for prompt in prompts]
+    texts = [flag.read_stdin() if prompt == "-" else prompt for prompt in prompts]
     with flag.open_llm(engine, threads, kv_cache_tokens, kv_cache_fraction) as llm:
         params = flag.read_sampling_params(
             llm,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -106,6 +107,11 @@ def fit_max_tokens(llm: LLM, params: SamplingParams, prompt_length: int) -> Samp
     if params.max_tokens is None or params.max_tokens <= room:
         return params
     return replace(params, max_tokens=max(room, 1), min_tokens=min(params.min_tokens, max(room, 1)))
+
+
+def read_stdin() -> str:
+    """All of standard input as UTF-8; bytes that are none read as replacement characters."""
+    return sys.stdin.buffer.read().decode("utf-8", errors="replace")
 
 
 def _read_bias(text: str) -> tuple[int, float]:

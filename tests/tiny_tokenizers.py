@@ -134,7 +134,7 @@ def random_ids(rng: np.random.Generator, backend: tokenizers.Tokenizer, max_leng
         elif rng.random() < 0.5:
             ids += backend.encode(random_text(rng, 8), add_special_tokens=False).ids
         else:
-            ids += [int(i) for i in rng.integers(0, size + 3, rng.integers(1, 5))]
+            ids += [int(i) for i in rng.integers(-2, size + 3, rng.integers(1, 5))]
     return ids
 
 

@@ -16,6 +16,9 @@ from inflight.runtime.text.detokenizer import IncrementalDetokenizer
 from inflight.runtime.text.loading import load_backend, load_chat_template, named_special_tokens
 from inflight.runtime.text.stages import StageFactory, byte_of_piece, bytes_of_piece, decoding_stages
 
+# Ids are unsigned 32-bit numbers to the library, which refuses others instead of finding no token for them.
+_LARGEST_ID = (1 << 32) - 1
+
 
 class Tokenizer:
     """A tokenizer without a model. Safe to use from many threads.
@@ -65,12 +68,19 @@ class Tokenizer:
         return None if found is None else int(found)
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of `text`. Special tokens spelled out in the text become their ids, as in transformers."""
-        return list(self.backend.encode(text, add_special_tokens=add_special_tokens).ids)
+        """Token ids of `text`. Special tokens spelled out in the text become their ids, as in transformers.
+
+        Raises RequestError for a string that is no text: half of a surrogate pair, which JSON can spell.
+        """
+        try:
+            return list(self.backend.encode(text, add_special_tokens=add_special_tokens).ids)
+        except TypeError:
+            raise RequestError("The text holds half of a surrogate pair, which is no character.") from None
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of the whole sequence. Ids outside the vocabulary have no text."""
-        return str(self.backend.decode(list(token_ids), skip_special_tokens=skip_special_tokens))
+        known = [token_id for token_id in token_ids if 0 <= token_id <= _LARGEST_ID]
+        return str(self.backend.decode(known, skip_special_tokens=skip_special_tokens))
 
     def detokenizer(self, skip_special_tokens: bool = True) -> IncrementalDetokenizer:
         """A decoder for one growing sequence."""
@@ -120,6 +130,8 @@ class Tokenizer:
 
     def piece(self, token_id: int) -> str | None:
         """The vocabulary entry of an id, spelled as in tokenizer.json; None for an id outside the vocabulary."""
+        if not 0 <= token_id <= _LARGEST_ID:
+            return None
         if token_id not in self._pieces:
             self._pieces[token_id] = self.backend.id_to_token(token_id)
         return self._pieces[token_id]

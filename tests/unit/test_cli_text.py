@@ -30,7 +30,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_null_engine(tmp_path_factory.mktemp("engines") / "null")
 
 
-def run(verb: str, *arguments: str | Path, stdin: str | None = None) -> Result:
+def run(verb: str, *arguments: str | Path, stdin: str | bytes | None = None) -> Result:
     app = typer.Typer()
     app.command("generate")(generate)
     app.command("chat")(chat)
@@ -61,6 +61,12 @@ def test_a_stream_prints_the_same_text(engine: Path) -> None:
 
 def test_a_dash_reads_the_prompt_from_stdin(engine: Path) -> None:
     assert run("generate", engine, "-", *FLAGS, stdin="the fox").stdout == expected(engine, "the fox") + "\n"
+
+
+def test_stdin_that_is_not_utf8_is_no_error(engine: Path) -> None:
+    assert (
+        run("generate", engine, "-", *FLAGS, stdin=b"the \xff fox").stdout == expected(engine, "the \ufffd fox") + "\n"
+    )
 
 
 def test_json_has_one_object_per_prompt(engine: Path) -> None:
@@ -107,9 +113,9 @@ def test_chat_answers_each_line_of_a_pipe_with_the_conversation_so_far(engine: P
     with LLM(engine) as llm:
         params = SamplingParams(temperature=0, max_tokens=5)
         messages = [{"role": "user", "content": "Hello"}]
-        first = llm.chat(messages, params)[0].outputs[0].text  # type: ignore[index]
+        first = llm.chat(messages, params)[0].outputs[0].text
         messages += [{"role": "assistant", "content": first}, {"role": "user", "content": "And again"}]
-        second = llm.chat(messages, params)[0].outputs[0].text  # type: ignore[index]
+        second = llm.chat(messages, params)[0].outputs[0].text
     assert answers == f"{first}\n{second}\n{first}\n"
 
 
@@ -136,14 +142,15 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, str(engine), "--max-tokens", "0"]
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
     os.close(theirs)
+    screen = Screen(ours)
     try:
-        _read_until(ours, "> ")
+        screen.wait_for("> ")
         os.write(ours, b"Hello\n")
-        _read_until(ours, "Hello\r\n")
-        os.read(ours, 1)
+        screen.wait_for("Hello\r\n")
+        screen.wait_for("")
         os.kill(process.pid, signal.SIGINT)
-        _read_until(ours, "[stopped]")
-        _read_until(ours, "> ")
+        screen.wait_for("[stopped]")
+        screen.wait_for("> ")
         os.write(ours, b"\x04")
         assert process.wait(timeout=60) == 0
     finally:
@@ -152,7 +159,15 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(tmp_path: Path) -> None:
         os.close(ours)
 
 
-def _read_until(terminal: int, text: str) -> None:
-    seen = b""
-    while text.encode() not in seen:
-        seen += os.read(terminal, 4096)
+class Screen:
+    """What a terminal shows, read up to the texts that are waited for."""
+
+    def __init__(self, terminal: int) -> None:
+        self._terminal = terminal
+        self._unread = b""
+
+    def wait_for(self, text: str) -> None:
+        """Read on until `text` has come; "" waits for anything at all."""
+        while not self._unread or text.encode() not in self._unread:
+            self._unread += os.read(self._terminal, 4096)
+        self._unread = self._unread.partition(text.encode())[2] if text else b""

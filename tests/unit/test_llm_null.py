@@ -188,7 +188,7 @@ def test_no_prompts_give_no_outputs(llm: LLM) -> None:
 def test_chat_is_generate_on_the_rendered_prompt(llm: LLM) -> None:
     conversation = [{"role": "user", "content": "Hi"}]
     prompt = llm.tokenizer.render_chat(conversation)
-    output = llm.chat(conversation, greedy())[0]  # type: ignore[index]
+    output = llm.chat(conversation, greedy())[0]
     assert output.prompt == prompt
     ids = llm.tokenizer.encode(prompt, add_special_tokens=False)
     assert output.outputs[0].token_ids == llm.generate(ids, greedy())[0].outputs[0].token_ids
