@@ -83,7 +83,9 @@ def random_model(shape: Shape, seed: int, dtype: torch.dtype = torch.float32) ->
                 parameter.copy_(torch.randn_like(parameter) * (1.0 if not shape.tied else shape.hidden_size**-0.5 * 3))
             else:
                 parameter.copy_(torch.randn_like(parameter) * 1.5 * parameter.shape[-1] ** -0.5)
-    return model.to(dtype).eval()
+    for parameter in model.parameters():  # not model.to(), which would round the rotary frequencies too
+        parameter.data = parameter.data.to(dtype)
+    return model.eval()
 
 
 def save_random_model(directory: Path, shape: Shape, seed: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:

@@ -59,14 +59,17 @@ def run_all(
     *,
     score_prompt: bool = False,
 ) -> None:
-    """Step until every run is done, blocks scattered. `chunk` says how many tokens the next piece of a prompt may have."""
+    """Step until every run is done, in scattered blocks.
+
+    chunk: called for how many tokens the next piece of a prompt may have.
+    """
     limits = executor.manifest.limits
     per_run = -(-limits.max_seq_len // executor.manifest.kv_cache.tokens_per_block)
     scattered = rng.permutation(executor.num_blocks)
     for index, run in enumerate(runs):
         run.blocks = tuple(int(block) for block in scattered[index * per_run : (index + 1) * per_run])
     while not all(run.done for run in runs):
-        left = limits.max_num_tokens
+        left = min(limits.max_num_tokens, limits.max_logit_rows) if score_prompt else limits.max_num_tokens
         chosen: list[tuple[Run, ScheduledSequence]] = []
         for slot in rng.permutation(len(runs))[: limits.max_batch_size]:
             run = runs[slot]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from transformers import PreTrainedModel
@@ -24,7 +28,8 @@ from inflight.runtime.load import load_engine
 from inflight.runtime.manifest import MANIFEST_NAME
 from inflight.runtime.sampling_reference import sample_row
 from inflight.runtime.step import RowSampling, ScheduledSequence, StepBatch
-from tests.models import Shape, save_random_model
+from tests.conftest import SEED_VARIABLE
+from tests.models import random_shape, save_random_model
 from tests.pipeline.stepping import Run, prompt_logits, run_all
 
 pytestmark = pytest.mark.pipeline
@@ -36,19 +41,28 @@ MAX_SEQ_LEN = 160
 class Built:
     directory: Path
     model: PreTrainedModel
+    dtype: torch.dtype
     vocab_size: int
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """An engine of a random model with odd sizes, at limits so small that prompts are always cut in chunks."""
+@pytest.fixture(
+    scope="module",
+    params=[("qwen3", torch.float32), ("llama", torch.bfloat16), ("mistral", torch.float16)],
+    ids=["qwen3-float32", "llama-bfloat16", "mistral-float16"],
+)
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """An engine of a random model of odd sizes, at limits so small that prompts are cut in chunks."""
+    family, dtype = request.param
     root = tmp_path_factory.mktemp("engine")
-    shape = Shape(family="qwen3", vocab_size=257)
-    model = save_random_model(root / "model", shape, seed=int(np.random.default_rng().integers(2**31)))
+    seed = int(os.environ.get(SEED_VARIABLE, "0")) or secrets.randbelow(2**31 - 1) + 1
+    print(f"repeat with {SEED_VARIABLE}={seed}")
+    fresh = np.random.default_rng(seed)
+    shape = random_shape(fresh, family)
+    model = save_random_model(root / "model", shape, seed, dtype)
     convert_model(root / "model", root / "checkpoint", ConvertOptions())
-    recipe = BuildRecipe(max_batch_size=9, max_seq_len=MAX_SEQ_LEN, max_num_tokens=48, tokens_per_block=16)
+    recipe = BuildRecipe(max_batch_size=65, max_seq_len=MAX_SEQ_LEN, max_num_tokens=128, tokens_per_block=16)
     build_engine(root / "checkpoint", root / "engine", recipe)
-    return Built(root / "engine", model, shape.vocab_size)
+    return Built(root / "engine", model, dtype, shape.vocab_size)
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +76,7 @@ def opened(built: Built) -> Iterator[Callable[[int], CpuExecutor]]:
     executors: list[CpuExecutor] = []
 
     def open_engine(threads: int = 2) -> CpuExecutor:
-        executor = load_engine(built.directory, threads=threads, kv_cache=KvCacheBudget(tokens=10 * MAX_SEQ_LEN))
+        executor = load_engine(built.directory, threads=threads, kv_cache=KvCacheBudget(tokens=65 * MAX_SEQ_LEN))
         assert isinstance(executor, CpuExecutor)
         executors.append(executor)
         return executor
@@ -93,24 +107,36 @@ def strangers(rng: np.random.Generator, built: Built, count: int) -> list[Run]:
 def test_logits_are_those_of_transformers(
     built: Built, opened: Callable[..., CpuExecutor], rng: np.random.Generator
 ) -> None:
+    """float32: within 1e-4 of the row's greatest. Half precisions: no more than 1.5 times transformers' own error."""
     prompt = random_prompt(rng, built, 120)
-    with torch.no_grad():
-        expected = built.model(torch.tensor([prompt])).logits[0].numpy()
+    own = oracle_logits(built.model, prompt)
+    exact = oracle_logits(copy.deepcopy(built.model).to(torch.float64), prompt)
     actual = prompt_logits(opened(), prompt)
-    error = np.abs(actual - expected).max(axis=1) / np.abs(expected).max(axis=1)
-    assert error.max() < 1e-4
+    if built.dtype == torch.float32:
+        assert (np.abs(actual - own).max(axis=1) / np.abs(own).max(axis=1)).max() < 1e-4
+    else:
+        assert np.sqrt(np.mean((actual - exact) ** 2)) <= 1.5 * np.sqrt(np.mean((own - exact) ** 2))
+
+
+def oracle_logits(model: PreTrainedModel, prompt: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """transformers' logits [len(prompt), vocab], computed in the model's type."""
+    with torch.no_grad():
+        return np.asarray(model(torch.tensor([prompt])).logits[0].to(torch.float64))
 
 
 def test_64_greedy_tokens_are_those_of_transformers(
     built: Built, opened: Callable[..., CpuExecutor], rng: np.random.Generator
 ) -> None:
+    if built.dtype != torch.float32:
+        pytest.skip("in half precision two likely tokens may be nearer than either implementation's error")
     prompt = random_prompt(rng, built, 60)
-    expected = built.model.generate(  # type: ignore[operator]
-        torch.tensor([prompt]), max_new_tokens=64, min_new_tokens=64, do_sample=False, eos_token_id=None
-    )[0, len(prompt) :]
+    ids = torch.tensor([prompt])
+    settings = {"max_new_tokens": 64, "min_new_tokens": 64, "do_sample": False, "eos_token_id": None}
+    # Without a mask generate() takes the pad token's id for padding, wherever it stands.
+    expected = built.model.generate(ids, attention_mask=torch.ones_like(ids), **settings)  # type: ignore[operator]
     run = Run(prompt, RowSampling(), 64)
-    run_all(opened(), [run], rng, lambda: 48)
-    assert run.token_ids[len(prompt) :] == tuple(expected.tolist())
+    run_all(opened(), [run], rng, lambda: 128)
+    assert run.token_ids == tuple(expected[0].tolist())
 
 
 @pytest.mark.parametrize(
@@ -121,12 +147,12 @@ def test_a_sequence_gets_the_same_bits_alone_in_company_in_any_chunks_and_on_any
 ) -> None:
     prompt = random_prompt(rng, built, 75)
     alone = Run(prompt, sampling, 40)
-    run_all(opened(1), [alone], rng, lambda: 48, score_prompt=True)
-    for threads in (1, 2):
+    run_all(opened(1), [alone], rng, lambda: 128, score_prompt=True)
+    for threads in (1, 2, 5):
         executor = opened(threads)
-        for chunk in (lambda: 1, lambda: 7, lambda: int(rng.integers(1, 49))):
+        for chunk in (lambda: 1, lambda: 7, lambda: int(rng.integers(1, 129))):
             again = Run(prompt, sampling, 40)
-            company = strangers(rng, built, int(rng.integers(0, 9)))
+            company = strangers(rng, built, 64)
             run_all(executor, [*company, again], rng, chunk, score_prompt=True)
             assert repr(again.results) == repr(alone.results)
             assert repr(again.prompt_results) == repr(alone.prompt_results)
@@ -170,7 +196,7 @@ def test_a_batch_that_breaks_a_limit_is_named_and_leaves_the_cache_as_it_was(
     good = ScheduledSequence(0, prompt, 0, (0, 1, 2), RowSampling(num_logprobs=2), True)
     executor.execute(StepBatch([good]))
     bad = [
-        (replace(good, token_ids=prompt * 2), "tokens"),
+        (replace(good, token_ids=prompt * 4), "tokens"),
         (replace(good, block_table=(0, 1)), "block table"),
         (replace(good, block_table=(0, 1, 10**6)), "block"),
         (replace(good, token_ids=(*prompt[:-1], built.vocab_size)), "vocabulary"),
@@ -179,8 +205,8 @@ def test_a_batch_that_breaks_a_limit_is_named_and_leaves_the_cache_as_it_was(
     for sequence, message in bad:
         with pytest.raises(EngineError, match=message):
             executor.execute(StepBatch([sequence]))
-    with pytest.raises(EngineError, match="10 sequences"):
-        executor.execute(StepBatch([replace(good, slot=slot, token_ids=(1,)) for slot in range(10)]))
+    with pytest.raises(EngineError, match="66 sequences"):
+        executor.execute(StepBatch([replace(good, slot=slot, token_ids=(1,)) for slot in range(66)]))
     last = replace(good, token_ids=prompt[-1:], start=len(prompt) - 1)
     assert repr(executor.execute(StepBatch([last]))) == repr(executor.execute(StepBatch([good])))
 
@@ -196,14 +222,14 @@ def test_a_closed_engine_refuses_steps_and_closes_twice(opened: Callable[..., Cp
 def test_an_engine_for_another_cpu_version_or_with_a_flipped_byte_is_refused(
     built: Built, tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(built.directory, copy)
-    manifest = json.loads((copy / MANIFEST_NAME).read_text())
+    engine = tmp_path / "engine"
+    shutil.copytree(built.directory, engine)
+    manifest = json.loads((engine / MANIFEST_NAME).read_text())
 
     def refused(message: str, **changes: object) -> None:
-        (copy / MANIFEST_NAME).write_text(json.dumps({**manifest, **changes}))
+        (engine / MANIFEST_NAME).write_text(json.dumps({**manifest, **changes}))
         with pytest.raises(EngineError, match=message):
-            load_engine(copy)
+            load_engine(engine)
 
     features = [{**variant, "required_features": ["avx1024"]} for variant in manifest["variants"]]
     refused("needs avx1024, which this CPU lacks", variants=features)
@@ -211,7 +237,7 @@ def test_an_engine_for_another_cpu_version_or_with_a_flipped_byte_is_refused(
     refused("is for riscv64 linux", variants=foreign)
     refused("interface 999 of the cpu target", target_abi=999)
     refused("built by inflight 0.0.0", inflight_version="0.0.0")
-    weights = bytearray((copy / "rank0.weights").read_bytes())
+    weights = bytearray((engine / "rank0.weights").read_bytes())
     weights[int(rng.integers(len(weights)))] ^= 1
-    (copy / "rank0.weights").write_bytes(weights)
+    (engine / "rank0.weights").write_bytes(weights)
     refused("damaged")
