@@ -86,3 +86,28 @@ def test_the_model_ends_where_its_end_token_comes(llm: LLM) -> None:
 def test_every_example_of_the_page_runs(example: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     exec(compile(example, "docs/offline.md", "exec"), {"__name__": "__main__"})
+
+
+BASE = {"temperature": 1.0, "seed": 7, "max_tokens": 120, "ignore_eos": True}
+CHANGES = {
+    "temperature": 0.0,
+    "seed": 8,
+    "max_tokens": 20,
+    "top_k": 2,
+    "top_p": 0.3,
+    "min_p": 0.5,
+    "repetition_penalty": 5.0,
+    "presence_penalty": 2.0,
+    "frequency_penalty": 2.0,
+    "logit_bias": {100: 50.0},
+    "n": 2,
+    "logprobs": 0,
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_no_parameter_is_silently_ignored(name: str, llm: LLM) -> None:
+    params = [SamplingParams(**values) for values in (BASE, BASE, BASE | {name: CHANGES[name]})]  # type: ignore[arg-type]
+    first, again, changed = llm.generate(["Parameters:"] * 3, params)
+    assert first.outputs == again.outputs
+    assert first.outputs != changed.outputs
