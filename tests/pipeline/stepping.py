@@ -21,6 +21,7 @@ class Run:
     prompt: tuple[int, ...]
     sampling: RowSampling
     count: int
+    score_prompt: bool = False
     blocks: tuple[int, ...] = ()
     computed: int = 0
     results: list[TokenResult] = field(default_factory=list)
@@ -34,7 +35,7 @@ class Run:
     def done(self) -> bool:
         return len(self.results) == self.count
 
-    def schedule(self, slot: int, count: int, score_prompt: bool) -> ScheduledSequence:
+    def schedule(self, slot: int, count: int) -> ScheduledSequence:
         end = self.computed + count
         tokens = self.token_ids
         return ScheduledSequence(
@@ -46,8 +47,8 @@ class Run:
             sample_last=end == len(tokens),
             prompt_length=len(self.prompt),
             history=tokens if self.sampling.needs_history else (),
-            prompt_targets=self.prompt[self.computed + 1 : end + 1] if score_prompt else (),
-            prompt_num_logprobs=3 if score_prompt else -1,
+            prompt_targets=self.prompt[self.computed + 1 : end + 1] if self.score_prompt else (),
+            prompt_num_logprobs=3 if self.score_prompt else -1,
         )
 
 
@@ -56,12 +57,11 @@ def run_all(
     runs: Sequence[Run],
     rng: np.random.Generator,
     chunk: Callable[[], int],
-    *,
-    score_prompt: bool = False,
 ) -> None:
     """Step until every run is done, in scattered blocks.
 
-    chunk: called for how many tokens the next piece of a prompt may have.
+    chunk: called for how many tokens the next piece of a prompt may have. The engine must have as many logit rows as
+    tokens in a step when prompts are scored.
     """
     limits = executor.manifest.limits
     per_run = -(-limits.max_seq_len // executor.manifest.kv_cache.tokens_per_block)
@@ -69,7 +69,7 @@ def run_all(
     for index, run in enumerate(runs):
         run.blocks = tuple(int(block) for block in scattered[index * per_run : (index + 1) * per_run])
     while not all(run.done for run in runs):
-        left = min(limits.max_num_tokens, limits.max_logit_rows) if score_prompt else limits.max_num_tokens
+        left = limits.max_num_tokens
         chosen: list[tuple[Run, ScheduledSequence]] = []
         for slot in rng.permutation(len(runs))[: limits.max_batch_size]:
             run = runs[slot]
@@ -77,7 +77,7 @@ def run_all(
             if run.done or count < 1:
                 continue
             left -= count
-            chosen.append((run, run.schedule(int(slot), count, score_prompt)))
+            chosen.append((run, run.schedule(int(slot), count)))
         output = executor.execute(StepBatch([sequence for _, sequence in chosen]))
         for (run, sequence), result in zip(chosen, output.results, strict=True):
             run.computed += len(sequence.token_ids)

@@ -60,7 +60,9 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     shape = random_shape(fresh, family)
     model = save_random_model(root / "model", shape, seed, dtype)
     convert_model(root / "model", root / "checkpoint", ConvertOptions())
-    recipe = BuildRecipe(max_batch_size=65, max_seq_len=MAX_SEQ_LEN, max_num_tokens=128, tokens_per_block=16)
+    recipe = BuildRecipe(
+        max_batch_size=65, max_seq_len=MAX_SEQ_LEN, max_num_tokens=128, max_logit_rows=128, tokens_per_block=16
+    )
     build_engine(root / "checkpoint", root / "engine", recipe)
     return Built(root / "engine", model, dtype, shape.vocab_size)
 
@@ -99,7 +101,7 @@ def strangers(rng: np.random.Generator, built: Built, count: int) -> list[Run]:
         RowSampling(temperature=1.0, min_p=0.05, frequency_penalty=0.5, bias=((4, 2.0), (5, -np.inf))),
     ]
     return [
-        Run(random_prompt(rng, built, int(rng.integers(1, 70))), kinds[index % 4], int(rng.integers(1, 60)))
+        Run(random_prompt(rng, built, int(rng.integers(1, 50))), kinds[index % 4], int(rng.integers(1, 30)))
         for index in range(count)
     ]
 
@@ -145,17 +147,19 @@ def test_64_greedy_tokens_are_those_of_transformers(
 def test_a_sequence_gets_the_same_bits_alone_in_company_in_any_chunks_and_on_any_number_of_threads(
     built: Built, opened: Callable[..., CpuExecutor], rng: np.random.Generator, sampling: RowSampling
 ) -> None:
-    prompt = random_prompt(rng, built, 75)
-    alone = Run(prompt, sampling, 40)
-    run_all(opened(1), [alone], rng, lambda: 128, score_prompt=True)
-    for threads in (1, 2, 5):
-        executor = opened(threads)
-        for chunk in (lambda: 1, lambda: 7, lambda: int(rng.integers(1, 129))):
-            again = Run(prompt, sampling, 40)
-            company = strangers(rng, built, 64)
-            run_all(executor, [*company, again], rng, chunk, score_prompt=True)
-            assert repr(again.results) == repr(alone.results)
-            assert repr(again.prompt_results) == repr(alone.prompt_results)
+    alone = Run(random_prompt(rng, built, 60), sampling, 24, score_prompt=True)
+    run_all(opened(1), [alone], rng, lambda: 128)
+    cases: list[tuple[int, int, Callable[[], int]]] = [
+        (1, 64, lambda: 7),
+        (2, 64, lambda: int(rng.integers(1, 129))),
+        (2, 5, lambda: 1),
+        (3, 0, lambda: int(rng.integers(1, 40))),
+    ]
+    for threads, company, chunk in cases:
+        again = Run(alone.prompt, sampling, 24, score_prompt=True)
+        run_all(opened(threads), [*strangers(rng, built, company), again], rng, chunk)
+        assert repr(again.results) == repr(alone.results)
+        assert repr(again.prompt_results) == repr(alone.prompt_results)
 
 
 def test_the_step_samples_as_the_definition_does(
