@@ -53,7 +53,8 @@ def byte_fallback_without_strip() -> tokenizers.Tokenizer:
     """As Gemma: spaces become ▁ in the normalizer, and no first space is taken away."""
     trained = _byte_fallback_bpe()
     trained.normalizer = normalizers.Replace(" ", "▁")
-    trained.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    bytes_to_text = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    trained.decoder = decoders.Sequence([decoders.Replace("▁", " "), bytes_to_text])
     return _with_added_tokens(trained)
 
 

@@ -154,10 +154,9 @@ def decoding_stages(description: dict[str, Any] | None) -> Sequence[StageFactory
     if description is None:
         cache: dict[str, str] = {}
         return [lambda: PieceMap(" ".join, cache)]
-    steps = description["decoders"] if description["type"] == "Sequence" else [description]
     factories: list[StageFactory] = []
     fused = False
-    for step in steps:
+    for step in _steps(description):
         factory = _whole_text_stage(step) if fused else _piece_stage(step)
         fused = fused or step["type"] in ("Fuse", "ByteLevel")
         if step["type"] == "Fuse":
@@ -166,6 +165,13 @@ def decoding_stages(description: dict[str, Any] | None) -> Sequence[StageFactory
             return None
         factories.append(factory)
     return factories
+
+
+def _steps(description: dict[str, Any]) -> list[dict[str, Any]]:
+    """A decoder as a flat list; sequences may be nested."""
+    if description["type"] != "Sequence":
+        return [description]
+    return [step for part in description["decoders"] for step in _steps(part)]
 
 
 def _piece_stage(step: dict[str, Any]) -> StageFactory | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GPT2Tokenizer, LlamaTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from inflight.errors import InflightError, RequestError
 from inflight.runtime.sampling_params import SamplingParams
@@ -135,6 +135,18 @@ def test_a_class_that_builds_its_own_pipeline_is_loaded_through_transformers(
     merges = [tuple(merge) for merge in described["merges"]]
     LlamaTokenizer(vocab=described["vocab"], merges=merges).save_pretrained(tmp_path)
     assert_same(load_tokenizer(tmp_path), AutoTokenizer.from_pretrained(tmp_path), rng)
+
+
+@pytest.mark.parametrize("byte_level_class", [GPT2Tokenizer, Qwen2Tokenizer])
+def test_byte_level_classes_need_no_transformers(
+    byte_level_class: Any, tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = json.loads(byte_level().to_str())["model"]
+    merges = [tuple(merge) for merge in described["merges"]]
+    byte_level_class(vocab=described["vocab"], merges=merges).save_pretrained(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert_same(load_tokenizer(tmp_path), theirs, rng)
 
 
 def test_what_transformers_saves_can_be_loaded(tmp_path: Path, rng: np.random.Generator) -> None:
