@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +15,6 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from inflight.build.engine import build_engine
-from inflight.build.recipe import BuildRecipe
-from inflight.convert.api import convert_model
-from inflight.convert.options import ConvertOptions
 from inflight.errors import EngineError
 from inflight.runtime.executors.cpu import CpuExecutor
 from inflight.runtime.kv_budget import KvCacheBudget
@@ -28,8 +22,7 @@ from inflight.runtime.load import load_engine
 from inflight.runtime.manifest import MANIFEST_NAME
 from inflight.runtime.sampling_reference import sample_row
 from inflight.runtime.step import RowSampling, ScheduledSequence, StepBatch
-from tests.conftest import SEED_VARIABLE
-from tests.models import random_shape, save_random_model
+from tests.pipeline.built_engine import BuiltEngine, build_random_engine
 from tests.pipeline.stepping import Run, prompt_logits, run_all
 
 pytestmark = pytest.mark.pipeline
@@ -37,34 +30,17 @@ pytestmark = pytest.mark.pipeline
 MAX_SEQ_LEN = 160
 
 
-@dataclass(frozen=True)
-class Built:
-    directory: Path
-    model: PreTrainedModel
-    dtype: torch.dtype
-    vocab_size: int
-
-
 @pytest.fixture(
     scope="module",
     params=[("qwen3", torch.float32), ("llama", torch.bfloat16), ("mistral", torch.float16)],
     ids=["qwen3-float32", "llama-bfloat16", "mistral-float16"],
 )
-def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """An engine of a random model of odd sizes, at limits so small that prompts are cut in chunks."""
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BuiltEngine:
+    """An engine at limits so small that prompts are cut in chunks; every row may have logits."""
     family, dtype = request.param
+    limits = {"max_batch_size": 65, "max_num_tokens": 128, "max_logit_rows": 128}
     root = tmp_path_factory.mktemp("engine")
-    seed = int(os.environ.get(SEED_VARIABLE, "0")) or secrets.randbelow(2**31 - 1) + 1
-    print(f"repeat with {SEED_VARIABLE}={seed}")
-    fresh = np.random.default_rng(seed)
-    shape = random_shape(fresh, family)
-    model = save_random_model(root / "model", shape, seed, dtype)
-    convert_model(root / "model", root / "checkpoint", ConvertOptions())
-    recipe = BuildRecipe(
-        max_batch_size=65, max_seq_len=MAX_SEQ_LEN, max_num_tokens=128, max_logit_rows=128, tokens_per_block=16
-    )
-    build_engine(root / "checkpoint", root / "engine", recipe)
-    return Built(root / "engine", model, dtype, shape.vocab_size)
+    return build_random_engine(root, family, dtype, max_seq_len=MAX_SEQ_LEN, tokens_per_block=16, **limits)
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +49,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def opened(built: Built) -> Iterator[Callable[[int], CpuExecutor]]:
+def opened(built: BuiltEngine) -> Iterator[Callable[[int], CpuExecutor]]:
     """Open the engine with a number of threads; closed after the test."""
     executors: list[CpuExecutor] = []
 
@@ -88,11 +64,7 @@ def opened(built: Built) -> Iterator[Callable[[int], CpuExecutor]]:
         executor.close()
 
 
-def random_prompt(rng: np.random.Generator, built: Built, length: int) -> tuple[int, ...]:
-    return tuple(rng.integers(built.vocab_size, size=length).tolist())
-
-
-def strangers(rng: np.random.Generator, built: Built, count: int) -> list[Run]:
+def strangers(rng: np.random.Generator, built: BuiltEngine, count: int) -> list[Run]:
     """Sequences of random lengths with all kinds of sampling."""
     kinds = [
         RowSampling(),
@@ -101,16 +73,16 @@ def strangers(rng: np.random.Generator, built: Built, count: int) -> list[Run]:
         RowSampling(temperature=1.0, min_p=0.05, frequency_penalty=0.5, bias=((4, 2.0), (5, -np.inf))),
     ]
     return [
-        Run(random_prompt(rng, built, int(rng.integers(1, 50))), kinds[index % 4], int(rng.integers(1, 30)))
+        Run(built.random_prompt(rng, int(rng.integers(1, 50))), kinds[index % 4], int(rng.integers(1, 30)))
         for index in range(count)
     ]
 
 
 def test_logits_are_those_of_transformers(
-    built: Built, opened: Callable[..., CpuExecutor], rng: np.random.Generator
+    built: BuiltEngine, opened: Callable[..., CpuExecutor], rng: np.random.Generator
 ) -> None:
     """float32: within 1e-4 of the row's greatest. Half precisions: no more than 1.5 times transformers' own error."""
-    prompt = random_prompt(rng, built, 120)
+    prompt = built.random_prompt(rng, 120)
     own = oracle_logits(built.model, prompt)
     exact = oracle_logits(copy.deepcopy(built.model).to(torch.float64), prompt)
     actual = prompt_logits(opened(), prompt)
@@ -127,11 +99,11 @@ def oracle_logits(model: PreTrainedModel, prompt: tuple[int, ...]) -> npt.NDArra
 
 
 def test_64_greedy_tokens_are_those_of_transformers(
-    built: Built, opened: Callable[..., CpuExecutor], rng: np.random.Generator
+    built: BuiltEngine, opened: Callable[..., CpuExecutor], rng: np.random.Generator
 ) -> None:
     if built.dtype != torch.float32:
         pytest.skip("in half precision two likely tokens may be nearer than either implementation's error")
-    prompt = random_prompt(rng, built, 60)
+    prompt = built.random_prompt(rng, 60)
     ids = torch.tensor([prompt])
     settings = {"max_new_tokens": 64, "min_new_tokens": 64, "do_sample": False, "eos_token_id": None}
     # Without a mask generate() takes the pad token's id for padding, wherever it stands.
@@ -145,9 +117,9 @@ def test_64_greedy_tokens_are_those_of_transformers(
     "sampling", [RowSampling(num_logprobs=5), RowSampling(temperature=0.9, top_p=0.95, seed=77, num_logprobs=5)]
 )
 def test_a_sequence_gets_the_same_bits_alone_in_company_in_any_chunks_and_on_any_number_of_threads(
-    built: Built, opened: Callable[..., CpuExecutor], rng: np.random.Generator, sampling: RowSampling
+    built: BuiltEngine, opened: Callable[..., CpuExecutor], rng: np.random.Generator, sampling: RowSampling
 ) -> None:
-    alone = Run(random_prompt(rng, built, 60), sampling, 24, score_prompt=True)
+    alone = Run(built.random_prompt(rng, 60), sampling, 24, score_prompt=True)
     run_all(opened(1), [alone], rng, lambda: 128)
     cases: list[tuple[int, int, Callable[[], int]]] = [
         (1, 64, lambda: 7),
@@ -163,10 +135,10 @@ def test_a_sequence_gets_the_same_bits_alone_in_company_in_any_chunks_and_on_any
 
 
 def test_the_step_samples_as_the_definition_does(
-    built: Built, opened: Callable[..., CpuExecutor], rng: np.random.Generator
+    built: BuiltEngine, opened: Callable[..., CpuExecutor], rng: np.random.Generator
 ) -> None:
     executor = opened()
-    prompt = random_prompt(rng, built, 30)
+    prompt = built.random_prompt(rng, 30)
     for _ in range(20):
         sampling = RowSampling(
             temperature=float(rng.choice([0.0, 0.5, 1.0, 3.0])),
@@ -193,10 +165,10 @@ def test_the_step_samples_as_the_definition_does(
 
 
 def test_a_batch_that_breaks_a_limit_is_named_and_leaves_the_cache_as_it_was(
-    built: Built, opened: Callable[..., CpuExecutor], rng: np.random.Generator
+    built: BuiltEngine, opened: Callable[..., CpuExecutor], rng: np.random.Generator
 ) -> None:
     executor = opened()
-    prompt = random_prompt(rng, built, 40)
+    prompt = built.random_prompt(rng, 40)
     good = ScheduledSequence(0, prompt, 0, (0, 1, 2), RowSampling(num_logprobs=2), True)
     executor.execute(StepBatch([good]))
     bad = [
@@ -224,7 +196,7 @@ def test_a_closed_engine_refuses_steps_and_closes_twice(opened: Callable[..., Cp
 
 
 def test_an_engine_for_another_cpu_version_or_with_a_flipped_byte_is_refused(
-    built: Built, tmp_path: Path, rng: np.random.Generator
+    built: BuiltEngine, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     engine = tmp_path / "engine"
     shutil.copytree(built.directory, engine)

@@ -1,0 +1,103 @@
+"""A request's tokens and log probabilities do not depend on what the scheduler does with it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from inflight.runtime.engine_core import EngineCore
+from inflight.runtime.kv_budget import KvCacheBudget
+from inflight.runtime.load import load_engine
+from inflight.runtime.request import Request
+from inflight.runtime.sampling_params import SamplingParams
+from inflight.runtime.scheduler import SchedulerConfig
+from inflight.runtime.stats import CoreStats
+from tests.pipeline.built_engine import BuiltEngine, build_random_engine
+
+pytestmark = pytest.mark.pipeline
+
+MAX_SEQ_LEN = 160
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> BuiltEngine:
+    limits = {"max_batch_size": 16, "max_seq_len": MAX_SEQ_LEN, "max_num_tokens": 96, "tokens_per_block": 16}
+    return build_random_engine(tmp_path_factory.mktemp("engine"), "llama", torch.float32, **limits)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFLIGHT_CACHE", str(tmp_path / "cache"))
+
+
+def random_requests(rng: np.random.Generator, built: BuiltEngine, count: int) -> list[Request]:
+    """Prompts of which many begin alike, and every kind of sampling."""
+    shared = [built.random_prompt(rng, int(rng.integers(20, 60))) for _ in range(3)]
+    requests = []
+    for index in range(count):
+        prefix = shared[int(rng.integers(3))][: int(rng.integers(0, 60))]
+        params = SamplingParams(
+            temperature=float(rng.choice([0.0, 0.8, 1.5])),
+            top_k=int(rng.choice([0, 20])),
+            top_p=float(rng.choice([1.0, 0.9])),
+            repetition_penalty=float(rng.choice([1.0, 1.2])),
+            frequency_penalty=float(rng.choice([0.0, 0.3])),
+            seed=int(rng.integers(2**31)),
+            max_tokens=int(rng.integers(1, 60)),
+            n=int(rng.choice([1, 1, 2])),
+            logprobs=3,
+            prompt_logprobs=int(rng.integers(3)) if rng.random() < 0.3 else None,
+        )
+        requests.append(Request(str(index), prefix + built.random_prompt(rng, int(rng.integers(1, 30))), params))
+    return requests
+
+
+def answers(core: EngineCore, requests: Sequence[Request]) -> dict[tuple[str, int], str]:
+    """Every bit of what a request gets, by id and index."""
+    for request in requests:
+        core.add_request(request)
+    news: dict[tuple[str, int], list[object]] = defaultdict(list)
+    while core.has_unfinished():
+        for delta in core.step():
+            result = (delta.token_ids, delta.logprobs, delta.prompt_logprobs, delta.finish_reason, delta.error)
+            news[delta.request_id, delta.index].append(result)
+    return {key: repr(results) for key, results in news.items()}
+
+
+def serve(
+    built: BuiltEngine, requests: Sequence[Request], config: SchedulerConfig, threads: int, cache_tokens: int
+) -> tuple[dict[tuple[str, int], str], CoreStats]:
+    executor = load_engine(built.directory, threads=threads, kv_cache=KvCacheBudget(tokens=cache_tokens))
+    core = EngineCore(executor, config)
+    try:
+        return answers(core, requests), core.stats()
+    finally:
+        core.close()
+
+
+def test_answers_are_the_same_bits_alone_and_in_every_kind_of_company(
+    built: BuiltEngine, rng: np.random.Generator
+) -> None:
+    requests = random_requests(rng, built, 24)
+    executor = load_engine(built.directory, threads=1)
+    alone: dict[tuple[str, int], str] = {}
+    for request in requests:
+        alone |= answers(EngineCore(executor, SchedulerConfig(enable_prefix_caching=False)), [request])
+    executor.close()
+
+    plenty, tight = 16 * MAX_SEQ_LEN, MAX_SEQ_LEN + 32
+    in_company, stats = serve(built, requests, SchedulerConfig(), 2, plenty)
+    assert in_company == alone
+    assert stats.prefix_hit_tokens > 0
+
+    small_chunks = SchedulerConfig(enable_prefix_caching=False, max_num_tokens=17)
+    assert serve(built, requests, small_chunks, 2, plenty)[0] == alone
+
+    evicting, stats = serve(built, requests, SchedulerConfig(policy="max_utilization"), 1, tight)
+    assert evicting == alone
+    assert stats.preemptions > 0
