@@ -43,8 +43,9 @@ def _scaled(frequencies: FloatArray, scaling: RotaryScaling | None) -> FloatArra
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
     context = scaling.original_max_position_embeddings
     assert low is not None and high is not None and context is not None, "RotaryScaling checks them for llama3"
-    wavelengths = np.float32(2 * math.pi) / frequencies
-    smooth = (np.float32(context) / wavelengths - np.float32(low)) / np.float32(high - low)
-    blended = (np.float32(1) - smooth) * stretched + smooth * frequencies
+    # Each step in float32, and a number divided by a tensor as the reciprocal times the number: torch's roundings.
+    wavelengths = np.reciprocal(frequencies) * np.float32(2 * math.pi)
+    smooth = (np.reciprocal(wavelengths) * np.float32(context) - np.float32(low)) / np.float32(high - low)
+    blended = (np.float32(1) - smooth) * frequencies / np.float32(scaling.factor) + smooth * frequencies
     long, short = wavelengths > context / low, wavelengths < context / high
     return np.asarray(np.where(long, stretched, np.where(short, frequencies, blended)), dtype=np.float32)
