@@ -1,0 +1,198 @@
+"""The tour of scripts/quickstart, once the environment is there."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from inflight import __version__
+
+ROOT = Path(__file__).resolve().parents[1]
+WORK = ROOT / ".cache" / "quickstart" / __version__
+MODEL_SCRIPT = ROOT / "scripts" / "make_embedded_model.py"
+INFLIGHT = str(Path(sys.executable).with_name("inflight"))
+QUESTION = "What does shutil.copytree do?"
+READY_WITHIN_S = 120
+STOPPED_WITHIN_S = 30
+
+
+def step(text: str) -> None:
+    print(f"\n\033[1m== {text}\033[0m", flush=True)
+
+
+def run(*command: str | Path) -> None:
+    words = [str(word) for word in command]
+    print("$ " + " ".join(words).replace(str(ROOT) + "/", "").replace(str(Path(INFLIGHT).parent) + "/", ""), flush=True)
+    result = subprocess.run(words, check=False)
+    if result.returncode:
+        raise SystemExit(result.returncode)
+
+
+def make_engine() -> Path:
+    """Model, checkpoint, engine: each made once. Every step writes its directory whole or not at all."""
+    model, checkpoint, engine = WORK / "model", WORK / "checkpoint", WORK / "engine"
+    step("1. A model")
+    if not model.exists():
+        run(sys.executable, MODEL_SCRIPT, model)
+    step("2. Convert it to a checkpoint")
+    if not checkpoint.exists():
+        run(INFLIGHT, "convert", model, "--output-dir", checkpoint)
+    step("3. Build the engine for this machine")
+    if not engine.exists():
+        run(INFLIGHT, "build-engine", "--checkpoint-dir", checkpoint, "--output-dir", engine)
+    print(f"engine: {engine.relative_to(ROOT)}")
+    step("4. Write and check the Triton model repository")
+    run(INFLIGHT, "make-repo", engine, WORK / "models", "--force")
+    run(INFLIGHT, "check-repo", WORK / "models")
+    return engine
+
+
+def free_ports(preferred: list[int]) -> list[int]:
+    """The preferred ports where they are free, others where they are not. All are held until all are found."""
+    sockets = []
+    for port in preferred:
+        holder = socket.socket()
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            holder.bind(("127.0.0.1", port))
+        except OSError:
+            holder.bind(("127.0.0.1", 0))
+        sockets.append(holder)
+    ports = [holder.getsockname()[1] for holder in sockets]
+    for holder in sockets:
+        holder.close()
+    return ports
+
+
+@contextmanager
+def server(engine: Path, ports: list[int]) -> Iterator[subprocess.Popen[bytes]]:
+    """`inflight serve`, ready to answer; stopped when the block ends."""
+    port, http, grpc, metrics = map(str, ports)
+    flags = ["--port", port, "--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics]
+    process = subprocess.Popen(
+        [INFLIGHT, "serve", str(engine), "--served-model-name", "quickstart", *flags], start_new_session=True
+    )
+    try:
+        wait_until_ready(process, f"http://127.0.0.1:{port}/health")
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOPPED_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def answers_http(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
+    deadline = time.monotonic() + READY_WITHIN_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise SystemExit("error: inflight serve ended early; its message is above.")
+        if answers_http(url):
+            return
+        time.sleep(0.2)
+    raise SystemExit(f"error: nothing answered at {url} within {READY_WITHIN_S} seconds; the messages are above.")
+
+
+def chat_through_openai(port: int) -> None:
+    from openai import OpenAI
+
+    client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none")
+    start = time.perf_counter()
+    answer = client.chat.completions.create(
+        model="quickstart", messages=[{"role": "user", "content": QUESTION}], max_tokens=64, temperature=0
+    )
+    seconds = time.perf_counter() - start
+    print(f"> {QUESTION}\n{answer.choices[0].message.content}")
+    tokens = answer.usage.completion_tokens if answer.usage else 0
+    print(f"[{tokens} tokens, {tokens / seconds:.0f} tokens/s, finish_reason {answer.choices[0].finish_reason}]")
+
+
+def stream_through_triton(port: int) -> None:
+    """One decoupled gRPC stream to tensorrt_llm_bls: text in, pieces of text out."""
+    import queue
+
+    import numpy as np
+    import tritonclient.grpc as triton
+
+    def tensor(name: str, value: object, kind: str) -> triton.InferInput:
+        array = np.array([[value]], triton.triton_to_np_dtype(kind) if kind != "BYTES" else object)
+        result = triton.InferInput(name, list(array.shape), kind)
+        result.set_data_from_numpy(array)
+        return result
+
+    inputs = [
+        tensor("text_input", b"import shutil", "BYTES"),
+        tensor("max_tokens", 48, "INT32"),
+        tensor("stream", True, "BOOL"),
+        tensor("exclude_input_in_output", True, "BOOL"),
+    ]
+    answers: queue.Queue[tuple[triton.InferResult | None, Exception | None]] = queue.Queue()
+    start, chunks = time.perf_counter(), 0
+    with triton.InferenceServerClient(f"127.0.0.1:{port}") as client:
+        client.start_stream(callback=lambda result, error: answers.put((result, error)))
+        client.async_stream_infer("tensorrt_llm_bls", inputs, enable_empty_final_response=True)
+        while True:
+            result, error = answers.get(timeout=60)
+            if error is not None or result is None:
+                raise SystemExit(f"error: Triton answered: {error}")
+            text = result.as_numpy("text_output")
+            if text is not None and text.size:
+                print(text.reshape(-1)[0].decode(), end="", flush=True)
+                chunks += 1
+            if result.get_response().parameters["triton_final_response"].bool_param:
+                break
+    print(f"\n[{chunks} pieces, {chunks / (time.perf_counter() - start):.0f} a second]")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/quickstart", description="From nothing to an answer.")
+    parser.add_argument("--serve", action="store_true", help="leave the servers running until Ctrl-C")
+    options = parser.parse_args()
+    engine = make_engine()
+    step("5. Serve it")
+    ports = free_ports([9000, 8000, 8001, 8002])
+    with server(engine, ports) as process:
+        step("6. Chat through the openai package")
+        chat_through_openai(ports[0])
+        if answers_http(f"http://127.0.0.1:{ports[1]}/v2/health/ready"):
+            step("7. Stream through tritonclient, gRPC")
+            stream_through_triton(ports[2])
+        step("What to try next")
+        relative = engine.relative_to(ROOT)
+        print(
+            f"  .venv/bin/inflight chat {relative}\n"
+            f"  .venv/bin/inflight inspect {relative}\n"
+            "  .venv/bin/inflight serve MODEL        your own: a Hugging Face directory or hub id\n"
+            "  .venv/bin/inflight --help"
+        )
+        if options.serve:
+            print(
+                f"\nServing on port {ports[0]} (OpenAI) and {ports[1]}, {ports[2]} (Triton). Ctrl-C stops.", flush=True
+            )
+            process.wait()
+        else:
+            step("Stopping")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
