@@ -68,7 +68,7 @@ def test_the_serving_process_loads_neither_compiler_nor_torch() -> None:
         "import sys, inflight.runtime.load, inflight.runtime.llm, inflight.triton_backend.openai.app\n"
         "bad = [m for m in sys.modules if m.split('.')[0] in ('torch', 'onnx', 'onnx_ir', 'ziglang')"
         " or m.startswith(('inflight.build', 'inflight.convert'))]\n"
-        "sys.exit(', '.join(bad))"
+        "sys.exit(', '.join(bad) or None)"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
