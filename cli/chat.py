@@ -17,7 +17,7 @@ HELP = "/reset forgets the conversation, /exit or Ctrl-D leaves, Ctrl-C stops an
 
 
 def chat(
-    engine: Annotated[str, typer.Argument(metavar="ENGINE", help="Engine directory.")],
+    engine: flag.Engine,
     system: Annotated[str | None, typer.Option(help="A system message to begin with.")] = None,
     max_tokens: flag.MaxTokens = 512,
     temperature: flag.Temperature = None,

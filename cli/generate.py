@@ -20,7 +20,7 @@ DEFAULT_MAX_TOKENS = 256
 
 
 def generate(
-    engine: Annotated[str, typer.Argument(metavar="ENGINE", help="Engine directory.")],
+    engine: flag.Engine,
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help='What to complete; "-" reads stdin.')],
     max_tokens: flag.MaxTokens = None,
     n: Annotated[int, typer.Option("--n", help="Completions per prompt.")] = 1,

@@ -1,4 +1,4 @@
-"""The sampling flags that generate and chat share. A flag that is not given takes the model's own default."""
+"""The arguments and flags that generate and chat share. A flag that is not given takes the model's own default."""
 
 from __future__ import annotations
 
@@ -58,6 +58,9 @@ KeepSpecialTokens = Annotated[
     bool, typer.Option("--keep-special-tokens", help="Show special tokens.", rich_help_panel=_ENDING)
 ]
 
+Engine = Annotated[
+    str, typer.Argument(metavar="ENGINE", help="Engine directory; or a model, directory or hub id, built once.")
+]
 Threads = Annotated[int | None, typer.Option(help="Default: every core it may use.", rich_help_panel=_ENGINE)]
 KvCacheTokens = Annotated[
     int | None,
@@ -91,12 +94,13 @@ def read_sampling_params(llm: LLM, **given: Any) -> SamplingParams:
 
 
 def open_llm(engine: str, threads: int | None, kv_cache_tokens: int | None, kv_cache_fraction: float) -> LLM:
-    """The engine that the flags describe. Raises EngineError when it cannot be loaded."""
+    """The engine that the flags describe; a model is converted and built first, once. Raises what either raises."""
+    from inflight.cli.resolve import resolve_engine
     from inflight.runtime.llm import LLM
     from inflight.runtime.load import KvCacheBudget
 
     budget = KvCacheBudget(tokens=kv_cache_tokens, fraction=kv_cache_fraction)
-    return LLM(engine, threads=threads, kv_cache=budget)
+    return LLM(resolve_engine(engine), threads=threads, kv_cache=budget)
 
 
 def fit_max_tokens(llm: LLM, params: SamplingParams, prompt_length: int) -> SamplingParams:
