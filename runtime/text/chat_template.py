@@ -37,7 +37,7 @@ class ChatTemplate:
     ) -> str:
         """The prompt. Raises RequestError with the template's own words when it does not accept the messages."""
         conversation = check_messages(messages)
-        template = self._template("tool_use" if tools and "tool_use" in self._sources else "default")
+        template = self._template("tool_use" if tools is not None and "tool_use" in self._sources else "default")
         values = {**variables, "tools": tools, "documents": None, "add_generation_prompt": add_generation_prompt}
         try:
             return template.render(messages=conversation, **values)
@@ -59,7 +59,8 @@ class ChatTemplate:
 
 
 def check_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Messages as plain dicts without the keys whose value is None (templates test for presence).
+    """Messages as plain dicts without the keys whose value is None (templates test for presence), and with the reasoning
+    of an earlier answer under every name that templates read it by.
 
     Raises RequestError when there are none, or one of them is not a mapping with a role that is a string.
     """
@@ -68,7 +69,15 @@ def check_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     for index, message in enumerate(messages):
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
             raise RequestError(f"Message {index} has no role.", _MESSAGE_HINT)
-    return [{key: value for key, value in message.items() if value is not None} for message in messages]
+    present = [{key: value for key, value in message.items() if value is not None} for message in messages]
+    return [_with_reasoning_names(message) for message in present]
+
+
+def _with_reasoning_names(message: dict[str, Any]) -> dict[str, Any]:
+    reasoning = next(
+        (message[name] for name in ("reasoning_content", "thinking", "reasoning") if name in message), None
+    )
+    return message if reasoning is None else {"thinking": reasoning, **message, "reasoning_content": reasoning}
 
 
 _MESSAGE_HINT = 'A message looks like {"role": "user", "content": "Hello"}.'

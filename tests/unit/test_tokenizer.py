@@ -189,6 +189,15 @@ def test_chat_prompts_are_those_of_transformers(template: str, tools: Any, promp
     assert mine.encode_chat(messages, **options) == ids
 
 
+@pytest.mark.parametrize("name", ["reasoning_content", "thinking", "reasoning"])
+def test_reasoning_is_read_under_any_of_its_names(name: str, tmp_path: Path) -> None:
+    template = "{% for m in messages %}{{ m.reasoning_content }} {{ m.thinking }} {{ m.reasoning }}|{% endfor %}"
+    directory = save(tmp_path, "byte_level", chat_template=template)
+    messages = [{"role": "assistant", name: "because"}, {"role": "user", "content": "so"}]
+    theirs = AutoTokenizer.from_pretrained(directory).apply_chat_template(messages, tokenize=False)
+    assert load_tokenizer(directory).render_chat(messages) == theirs
+
+
 def test_template_files_go_before_the_config_and_tools_have_their_own(tmp_path: Path) -> None:
     directory = save(tmp_path, "byte_level", chat_template="config")
     assert load_tokenizer(directory).render_chat(CONVERSATION) == "config"
