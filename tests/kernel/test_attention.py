@@ -23,8 +23,9 @@ LEVELS = pytest.mark.parametrize("level", levels(), ids=lambda level: str(level.
 DTYPES: list[Any] = [np.float32, np.float16, ml_dtypes.bfloat16]
 EPSILON = 1e-6
 MAX_SEQ_LEN = 200
-# float32 sums in another order; a bfloat16 cache also rounds queries and weights to bfloat16.
-TOLERANCE = {np.float32: 2e-5, np.float16: 2e-5, ml_dtypes.bfloat16: 2e-2}
+# float32 sums in another order, which may round a cached key the other way; a bfloat16 cache also rounds queries and
+# weights.
+TOLERANCE = {np.float32: 2e-5, np.float16: 2e-3, ml_dtypes.bfloat16: 3e-2}
 
 
 @dataclass(frozen=True)

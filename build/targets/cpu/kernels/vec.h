@@ -130,10 +130,10 @@ INLINE float sum16(f32x16 x) {
 INLINE float max16(f32x16 x) { return __builtin_reduce_max(x); }
 
 /* e^x: range reduction by ln 2 in two parts, then a polynomial of degree 7 (relative error below 2 ulp). Exactly 1 at 0,
- * exactly 0 below -87.33 (so at -infinity), infinity above 88.73; a NaN stays one. */
+ * exactly 0 below -87.33 (so at -infinity), e^88.72 (nearly the greatest float) above 88.72; a NaN stays one. */
 INLINE f32x16 exp16(f32x16 x) {
     const f32x16 magic = splat(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
-    f32x16 clamped = __builtin_elementwise_min(__builtin_elementwise_max(x, splat(-88.0f)), splat(88.8f));
+    f32x16 clamped = __builtin_elementwise_min(__builtin_elementwise_max(x, splat(-88.0f)), splat(88.72f));
     f32x16 n = fma16(clamped, splat(1.44269504f), magic) - magic;
     f32x16 r = fma16(n, splat(-0.693359375f), clamped);
     r = fma16(n, splat(2.12194440e-4f), r);
