@@ -59,8 +59,8 @@ class ChatTemplate:
 
 
 def check_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Messages as plain dicts without the keys whose value is None (templates test for presence), and with the reasoning
-    of an earlier answer under every name that templates read it by.
+    """Messages as the templates expect them: plain dicts without the keys whose value is None (they test for presence),
+    and with the reasoning of an earlier answer under every name it is read by.
 
     Raises RequestError when there are none, or one of them is not a mapping with a role that is a string.
     """
@@ -74,12 +74,11 @@ def check_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def _with_reasoning_names(message: dict[str, Any]) -> dict[str, Any]:
-    reasoning = next(
-        (message[name] for name in ("reasoning_content", "thinking", "reasoning") if name in message), None
-    )
+    reasoning = next((message[name] for name in _REASONING if name in message), None)
     return message if reasoning is None else {"thinking": reasoning, **message, "reasoning_content": reasoning}
 
 
+_REASONING = ("reasoning_content", "thinking", "reasoning")
 _MESSAGE_HINT = 'A message looks like {"role": "user", "content": "Hello"}.'
 
 
