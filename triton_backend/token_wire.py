@@ -136,9 +136,10 @@ def _results(
 ) -> tuple[TokenResult, ...]:
     if logprobs_name not in tensors:
         return ()
-    logprobs, ranks = tensors[logprobs_name].reshape(-1), tensors[ranks_name].reshape(-1)
+    logprobs = tensors[logprobs_name].reshape(-1)
+    ranks = tensors[ranks_name].reshape(-1).tolist() if ranks_name in tensors else [0] * len(ids)
     return tuple(
-        TokenResult(token_id, float(logprobs[row]), int(ranks[row]), _top(tensors, top_name, row))
+        TokenResult(token_id, float(logprobs[row]), ranks[row], _top(tensors, top_name, row))
         for row, token_id in enumerate(ids)
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,13 @@ from inflight.triton_backend.models.inner_models import InnerModels
 from inflight.triton_backend.models.refused_inputs import refuse_unsupported
 from inflight.triton_backend.models.request_tensors import Array
 from inflight.triton_backend.models.text_completion import TextCompletions, read_text_request
-from inflight.triton_backend.models.triton_api import ModelSettings, TritonChannel, check_numpy, input_arrays
+from inflight.triton_backend.models.triton_api import (
+    ModelSettings,
+    TritonChannel,
+    check_numpy,
+    input_arrays,
+    log_exception,
+)
 
 # A request is a thread that waits nearly all the time; the engine's own queue bounds how many there are.
 _MAX_THREADS = 1024
@@ -42,10 +48,17 @@ class TritonPythonModel:
         self._watcher.start()
 
     def execute(self, requests: list[Any]) -> None:
-        """Start the requests; each answers from a thread of its own."""
+        """Start the requests; each answers from a thread of its own.
+
+        Without decoupling Triton serves calls to other models only until this returns, so then it waits for the end:
+        such a repository needs a bls_instance_count as large as the number of its clients.
+        """
+        started = []
         for request in requests:
             outputs = frozenset(request.requested_output_names())
-            self._pool.submit(self._serve, input_arrays(request), TritonChannel(request), outputs)
+            started.append(self._pool.submit(self._serve, input_arrays(request), TritonChannel(request), outputs))
+        if not self._models.decoupled:
+            wait(started)
 
     def finalize(self) -> None:
         self._pool.shutdown()
@@ -59,6 +72,10 @@ class TritonPythonModel:
             self._generate(request_id, tensors, channel, outputs)
         except InflightError as error:
             channel.send_error(str(error), isinstance(error, RequestError))
+        except Exception as error:
+            # A client must never wait for a request whose thread has died.
+            log_exception(f"tensorrt_llm_bls: request {request_id} failed")
+            channel.send_error(f"{type(error).__name__}: {error}", invalid_request=False)
         finally:
             self._open.pop(request_id, None)
             channel.finish()

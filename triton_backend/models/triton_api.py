@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import threading
+import traceback
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -78,6 +79,11 @@ def input_arrays(request: Any) -> dict[str, Array]:
 def output_arrays(response: Any) -> dict[str, Array]:
     """Every output of the response of another model, by name."""
     return {tensor.name(): tensor.as_numpy() for tensor in response.output_tensors()}
+
+
+def log_exception(message: str) -> None:
+    """Write the exception being handled to the server's log."""
+    pb_utils.Logger.log_error(f"{message}\n{traceback.format_exc()}")
 
 
 def make_response(tensors: Mapping[str, Array], requested: Collection[str]) -> Any:

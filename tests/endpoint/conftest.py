@@ -1,0 +1,122 @@
+"""Real servers for the endpoint tests: tritonserver on a null engine, and the shim over it and over the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from inflight.runtime.engine_core import EngineCore
+from inflight.runtime.engine_directory import read_engine_directory
+from inflight.runtime.engine_thread import EngineThread
+from inflight.runtime.load import load_engine
+from inflight.runtime.text.tokenizer import load_tokenizer
+from inflight.triton_backend.installation import TritonInstallation, find_triton
+from inflight.triton_backend.openai.app import create_app
+from inflight.triton_backend.openai.backends.base import TokenBackend
+from inflight.triton_backend.openai.backends.embedded import EmbeddedBackend
+from inflight.triton_backend.openai.backends.triton import TritonBackend
+from inflight.triton_backend.openai.metrics import ShimMetrics
+from inflight.triton_backend.openai.service import Service
+from inflight.triton_backend.repository import RepositoryOptions, write_repository
+from inflight.triton_backend.server import ServerAddress, TritonServer
+from tests.serving_engines import write_null_engine
+
+MODEL = "tiny"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free now; all are held until the last was found."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(closing(socket.socket())) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@pytest.fixture(scope="session")
+def installation() -> TritonInstallation:
+    found = find_triton()
+    if isinstance(found, str):
+        pytest.skip(found)
+    return found
+
+
+@contextmanager
+def running_triton(
+    installation: TritonInstallation, engine: Path, scratch: Path, overrides: Mapping[str, str]
+) -> Iterator[TritonServer]:
+    """A ready server on the repository of `engine`."""
+    repository = write_repository(engine, scratch / "models", RepositoryOptions(overrides)).path
+    http, grpc, metrics = free_ports(3)
+    address = ServerAddress(http_port=http, grpc_port=grpc, metrics_port=metrics)
+    with TritonServer(installation, repository, address, scratch / "triton.log") as server:
+        server.wait_until_ready(120)
+        yield server
+
+
+@contextmanager
+def running_shim(engine: Path, backend: TokenBackend) -> Iterator[str]:
+    """The shim's base URL; it runs on a thread with an event loop of its own."""
+    manifest = read_engine_directory(engine).manifest
+    service = Service(MODEL, manifest, load_tokenizer(engine / "tokenizer"), backend, ShimMetrics())
+    (port,) = free_ports(1)
+    server = uvicorn.Server(uvicorn.Config(create_app(service), port=port, log_level="warning"))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    thread.start()
+    while not server.started and thread.is_alive():
+        threading.Event().wait(0.01)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A null engine whose sequences may be very long, so that there is time to interrupt one."""
+    return write_null_engine(tmp_path_factory.mktemp("null") / "engine", end_tokens=True, max_seq_len=1 << 16)
+
+
+@pytest.fixture(scope="session")
+def triton(
+    installation: TritonInstallation, engine: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TritonServer]:
+    with running_triton(installation, engine, tmp_path_factory.mktemp("triton"), {}) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def embedded_shim(engine: Path) -> Iterator[str]:
+    backend = EmbeddedBackend(EngineThread(EngineCore(load_engine(engine))))
+    with running_shim(engine, backend) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def triton_shim(engine: Path, triton: TritonServer) -> Iterator[str]:
+    with running_shim(engine, TritonBackend(triton.address.grpc_url)) as url:
+        yield url
+
+
+@pytest.fixture(params=["embedded", "triton"])
+def shim(request: pytest.FixtureRequest) -> str:
+    """The shim over each of its backends."""
+    return str(request.getfixturevalue(f"{request.param}_shim"))
+
+
+@pytest.fixture(scope="session")
+def plain_triton(
+    installation: TritonInstallation, engine: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TritonServer]:
+    """A server whose models are not decoupled."""
+    overrides = {"decoupled_mode": "false", "exclude_input_in_output": "true"}
+    with running_triton(installation, engine, tmp_path_factory.mktemp("plain"), overrides) as server:
+        yield server
