@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from inflight import __version__
 from inflight.errors import EngineError
 from inflight.runtime.manifest import FORMAT_VERSION, MANIFEST_NAME, EngineManifest
-from inflight.runtime.rebuild import rebuild_command
+from inflight.runtime.rebuild import rebuild_hint
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _check_versions(path: Path, facts: dict[str, Any]) -> None:
 
 def _rebuild(path: Path, facts: dict[str, Any]) -> str:
     recipe = facts.get("recipe")
-    return rebuild_command(recipe if isinstance(recipe, dict) else {}, str(facts.get("target", "cpu")), path)
+    return rebuild_hint(recipe if isinstance(recipe, dict) else {}, str(facts.get("target", "cpu")), path)
 
 
 def _first_problems(error: ValidationError, count: int = 3) -> str:

@@ -66,5 +66,6 @@ def _refuse(manifest: EngineManifest, directory: Path, blocks: int, free: int) -
     )
     if not fits:
         raise EngineError(message, "No max_seq_len fits: give the engine more memory.")
-    rebuild = rebuild_command(manifest.recipe, manifest.target, directory, max_seq_len=fits)
-    raise EngineError(message, f"The largest max_seq_len that fits is {fits}. Allow more memory, or: {rebuild}")
+    command = rebuild_command(manifest.recipe, manifest.target, directory, max_seq_len=fits)
+    hint = f"The largest max_seq_len that fits is {fits}. Allow the cache more memory, or build again: {command}"
+    raise EngineError(message, hint)

@@ -14,7 +14,7 @@ from inflight.runtime.executors.cpu_buffers import StepBuffers
 from inflight.runtime.executors.cpu_features import choose_variant
 from inflight.runtime.executors.cpu_memory import Region, map_file, map_zeroed
 from inflight.runtime.manifest import EngineManifest
-from inflight.runtime.rebuild import rebuild_command
+from inflight.runtime.rebuild import rebuild_hint
 from inflight.runtime.step import StepBatch, StepOutput
 
 WEIGHTS_NAME = "rank0.weights"
@@ -31,7 +31,7 @@ class CpuExecutor:
         if manifest.target_abi != ABI:
             raise EngineError(
                 f"{directory} was compiled for interface {manifest.target_abi} of the cpu target; this is {ABI}.",
-                rebuild_command(manifest.recipe, manifest.target, directory),
+                rebuild_hint(manifest.recipe, manifest.target, directory),
             )
         self.manifest = manifest
         self.num_blocks = num_blocks

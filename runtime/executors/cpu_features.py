@@ -10,7 +10,7 @@ from pathlib import Path
 
 from inflight.errors import EngineError
 from inflight.runtime.manifest import EngineManifest, Variant
-from inflight.runtime.rebuild import rebuild_command
+from inflight.runtime.rebuild import rebuild_hint
 
 _CPUINFO = Path("/proc/cpuinfo")
 _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -21,6 +21,7 @@ _SAME = {
     "pni": "sse3",
     "abm": "lzcnt",
     "bmi1": "bmi",
+    "avx10": "avx",  # macOS writes AVX1.0
     "cx16": "cmpxchg16b",
     "asimd": "neon",
     "advsimd": "neon",
@@ -74,7 +75,7 @@ def choose_variant(manifest: EngineManifest, directory: Path, machine: Machine |
     why = "; ".join(reasons) or "it holds no code"
     raise EngineError(
         f"{directory} cannot run on this machine ({machine.cpu}, {machine.architecture} {machine.system}): {why}.",
-        rebuild_command(manifest.recipe, manifest.target, directory, cpu="native"),
+        rebuild_hint(manifest.recipe, manifest.target, directory, cpu="native"),
     )
 
 

@@ -13,7 +13,7 @@ from inflight.errors import EngineError
 from inflight.runtime.executors.batch_check import check_batch
 from inflight.runtime.executors.linear_cache import LinearCache, PagedPool
 from inflight.runtime.manifest import EngineManifest
-from inflight.runtime.rebuild import rebuild_command
+from inflight.runtime.rebuild import rebuild_hint
 from inflight.runtime.sampling_reference import sample_row, score_row
 from inflight.runtime.step import ScheduledSequence, SequenceResult, StepBatch, StepOutput
 
@@ -39,7 +39,7 @@ class ReferenceExecutor:
         if manifest.target_abi != ABI:
             raise EngineError(
                 f"{directory} was written for interface {manifest.target_abi} of the reference target; this is {ABI}.",
-                rebuild_command(manifest.recipe, manifest.target, directory),
+                rebuild_hint(manifest.recipe, manifest.target, directory),
             )
         self.manifest = manifest
         self.num_blocks = num_blocks

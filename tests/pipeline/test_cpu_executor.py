@@ -107,7 +107,7 @@ def test_64_greedy_tokens_are_those_of_transformers(
     ids = torch.tensor([prompt])
     settings = {"max_new_tokens": 64, "min_new_tokens": 64, "do_sample": False, "eos_token_id": None}
     # Without a mask generate() takes the pad token's id for padding, wherever it stands.
-    expected = built.model.generate(ids, attention_mask=torch.ones_like(ids), **settings)  # type: ignore[operator]
+    expected = built.model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
     run = Run(prompt, RowSampling(), 64)
     run_all(opened(), [run], rng, lambda: 128)
     assert run.token_ids == tuple(expected[0].tolist())

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import io
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
-from inflight.errors import EngineError
+from inflight.build.recipe import BuildRecipe
+from inflight.cli.main import build_app
+from inflight.errors import CheckpointError, EngineError
 from inflight.runtime.executors.cpu_features import Machine, choose_variant, normalize_feature, this_machine
+from inflight.runtime.executors.cpu_memory import map_zeroed
 from inflight.runtime.executors.null import NullExecutor, null_manifest
 from inflight.runtime.kv_budget import KvCacheBudget, plan_num_blocks
 from inflight.runtime.load import load_engine
 from inflight.runtime.machine import available_memory, usable_cores
 from inflight.runtime.manifest import EngineManifest, MemoryPlan, Variant
 from inflight.runtime.memory_table import format_bytes, memory_table
+from inflight.runtime.rebuild import rebuild_command
 from tests.unit.engine_files import RECIPE, write_engine
 
 pytestmark = pytest.mark.unit
@@ -120,10 +126,25 @@ def test_a_machine_that_no_variant_fits_is_told_why_and_what_to_build() -> None:
     with pytest.raises(EngineError, match="needs avx512f, which this CPU lacks") as caught:
         choose_variant(manifest, HERE, machine("avx2"))
     assert "its neoverse_v1 code is for aarch64 linux" in caught.value.message
-    assert "--target cpu --cpu native" in (caught.value.hint or "")
+    assert "--force --target cpu --cpu native" in (caught.value.hint or "")
+
+
+def test_memory_that_the_system_refuses_is_named_by_its_purpose() -> None:
+    with pytest.raises(EngineError, match="bytes for the KV cache"):
+        map_zeroed(1 << 60, "KV cache")
 
 
 def test_this_machine_is_known() -> None:
     assert this_machine().features
     assert usable_cores() >= 1
     assert available_memory() > 1 << 20
+
+
+def test_the_command_that_rebuilds_is_one_that_build_engine_takes(tmp_path: Path) -> None:
+    recipe = BuildRecipe(cpu=("x86-64-v3", "neoverse_v1"), max_seq_len=100, max_logit_rows=70, cxx="clang").record()
+    command = rebuild_command(recipe, "cpu", tmp_path / "an engine", max_seq_len=64)
+    name, *arguments = shlex.split(command)
+    assert name == "inflight"
+    assert {"--cpu", "x86-64-v3,neoverse_v1", "--max-seq-len", "64", str(tmp_path / "an engine")} <= set(arguments)
+    result = CliRunner().invoke(build_app(["build-engine", "inspect"]), arguments)
+    assert isinstance(result.exception, CheckpointError), "every flag is known, and CKPT is not a checkpoint"
