@@ -13,9 +13,11 @@ from types import FrameType
 def deferred_interrupt() -> Iterator[None]:
     """Hold back SIGINT until the block is left, so that it cannot leave the scheduler half-way through a step.
 
-    A second SIGINT interrupts at once. Outside the main thread, where Python delivers no signals, nothing is done.
+    A second SIGINT interrupts at once. Where Python delivers no SIGINT (outside the main thread, or when the process
+    ignores it) nothing is done.
     """
-    if threading.current_thread() is not threading.main_thread():
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
         yield
         return
     pending = False
@@ -26,10 +28,10 @@ def deferred_interrupt() -> Iterator[None]:
             raise KeyboardInterrupt
         pending = True
 
-    previous = signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGINT, note)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous if previous is not None else signal.SIG_DFL)
+        signal.signal(signal.SIGINT, previous)
     if pending:
         signal.raise_signal(signal.SIGINT)
