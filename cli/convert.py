@@ -106,6 +106,8 @@ def convert(
     started = time.monotonic()
     convert_model(model or model_dir or "", output_dir, options)
     checkpoint = Checkpoint.open(output_dir)
+    if checkpoint.tokenizer_directory is None:
+        typer.echo(f"{model or model_dir} has no tokenizer: the engine will take and give token ids only.", err=True)
     size = sum(entry.nbytes for rank in checkpoint.ranks for entry in rank.values())
     typer.echo(
         f"{output_dir}: {checkpoint.config.architecture}, {checkpoint.config.dtype}, {decimal(size)} in "

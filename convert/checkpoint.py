@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +81,12 @@ class Checkpoint:
             raise CheckpointError(f"{self.rank_file(rank)} has no tensor {name}.")
         return map_array(self.ranks[rank][name])
 
-    @cache  # noqa: B019 - a checkpoint lives as long as the build that reads it
     def sha256(self) -> str:
         """Hex digest of the names and contents of all files of the checkpoint, wherever it lies."""
+        return self._sha256
+
+    @cached_property
+    def _sha256(self) -> str:
         digest = hashlib.sha256()
         for path in sorted(path for path in self.directory.rglob("*") if path.is_file()):
             digest.update(f"{path.relative_to(self.directory).as_posix()} {sha256_file(path)}\n".encode())

@@ -6,14 +6,18 @@ Unknown keys at the top are tolerated, as the format's own loader tolerates them
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from inflight.convert.rope import RotaryScaling, parse_rotary_scaling
 from inflight.records import Record
 
 INFLIGHT_KEY_VERSION = 1
+# Far above any model there is: a config that says more is corrupt, and listing its tensors would take all memory.
+MAX_LAYERS = 1 << 16
+MAX_SIZE = 1 << 31
+Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 
 
 class ParallelMapping(Record):
@@ -98,14 +102,14 @@ class CheckpointConfig(BaseModel):
     architecture: str
     dtype: str
     logits_dtype: str = "float32"
-    vocab_size: int
+    vocab_size: Size
     max_position_embeddings: int | None = None
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_size: int
-    intermediate_size: int
+    hidden_size: Size
+    num_hidden_layers: Annotated[int, Field(ge=1, le=MAX_LAYERS)]
+    num_attention_heads: Size
+    num_key_value_heads: Size
+    head_size: Size
+    intermediate_size: Size
     hidden_act: str
     norm_epsilon: float = 1e-5
     position_embedding_type: str = "learned_absolute"
@@ -140,21 +144,6 @@ class CheckpointConfig(BaseModel):
         if isinstance(scaling, dict):
             filled["rotary_scaling"] = parse_rotary_scaling(scaling, filled.get("max_position_embeddings"))
         return filled
-
-    @field_validator(
-        "vocab_size",
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "head_size",
-        "intermediate_size",
-    )
-    @classmethod
-    def _positive(cls, value: int) -> int:
-        if value < 1:
-            raise ValueError("must be at least 1")
-        return value
 
     @property
     def sliding_window(self) -> int | None:

@@ -87,12 +87,16 @@ FAMILIES = (
 )
 
 
+def architectures(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The architectures that a Hugging Face config lists; empty when it lists none."""
+    listed = config.get("architectures")
+    return tuple(map(str, listed)) if isinstance(listed, list) else ()
+
+
 def find_family(config: Mapping[str, Any]) -> Family | None:
-    """The family of a Hugging Face config: by its architecture, or by model_type where it names none."""
-    architectures = config.get("architectures") or [None]
+    """The family of a Hugging Face config: by its architecture, or by model_type where it lists none."""
+    listed = architectures(config)
     for family in FAMILIES:
-        if family.architecture in architectures:
-            return family
-        if architectures == [None] and family.model_type == config.get("model_type"):
+        if family.architecture in listed or (not listed and family.model_type == config.get("model_type")):
             return family
     return None

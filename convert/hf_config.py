@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inflight.convert.accounting import SOURCE_DTYPES
+from inflight.convert.checkpoint_config import MAX_LAYERS, MAX_SIZE
 from inflight.convert.families import Family
 from inflight.convert.layout import Traits
 from inflight.convert.rope import RotaryScaling, parse_rotary_scaling
@@ -56,17 +57,18 @@ class _Values:
         self.problems: list[str] = []
         self.shapes_known = True
 
-    def count(self, key: str, default: int | None = None) -> int:
-        """A positive integer; null and absent mean `default`."""
+    def count(self, key: str, default: int | None = None, most: int = MAX_SIZE) -> int:
+        """A positive integer up to `most`; null and absent mean `default`."""
         value = self.raw.get(key)
         value = default if value is None else value
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most:
             return value
         self.shapes_known = False
         if value is None:
             self.problems.append(f"config.json has no {key}")
         else:
-            self.problems.append(f"{key} must be a positive integer, not {value!r}")
+            limit = f" up to {most}" if isinstance(value, int) and value > most else ""
+            self.problems.append(f"{key} must be a positive integer{limit}, not {value!r}")
         return 1
 
     def number(self, key: str, default: float) -> float:
@@ -93,7 +95,7 @@ def read_model_facts(raw: Mapping[str, Any], family: Family) -> ConfigReading:
     heads, hidden = values.count("num_attention_heads"), values.count("hidden_size")
     max_positions = values.count("max_position_embeddings")
     rotary_base, rotary_scaling = _read_rope(values, max_positions)
-    num_layers = values.count("num_hidden_layers")
+    num_layers = values.count("num_hidden_layers", most=MAX_LAYERS)
     facts = HfModelFacts(
         vocab_size=values.count("vocab_size"),
         hidden_size=hidden,
@@ -161,15 +163,19 @@ def _read_sliding_window(values: _Values, family: Family, num_layers: int) -> in
     switched = family.sliding_window == "switched"
     if switched and not values.flag("use_sliding_window"):
         return None
-    window, first = values.count("sliding_window"), values.raw.get("max_window_layers", 0) if switched else 0
+    window = values.count("sliding_window")
     layers = values.raw.get("layer_types")
     if not isinstance(layers, list):
+        first = values.raw.get("max_window_layers") if switched else 0
+        if not isinstance(first, int):
+            values.problems.append(f"max_window_layers must be an integer, not {first!r}")
+            return None
         layers = ["sliding_attention" if layer >= first else "full_attention" for layer in range(num_layers)]
-    kinds = set(layers)
+    kinds = set(map(str, layers))
     if kinds == {"full_attention"}:
         return None
     if kinds != {"sliding_attention"}:
-        values.problems.append(f"layers of different kinds are not supported: {', '.join(sorted(map(str, kinds)))}")
+        values.problems.append(f"layers of different kinds are not supported: {', '.join(sorted(kinds))}")
     return window
 
 

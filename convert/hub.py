@@ -46,6 +46,7 @@ def locate(model: str | Path, revision: str | None, patterns: Sequence[str]) -> 
 
 
 def _download(model: str, revision: str | None, patterns: list[str]) -> Path:
+    from httpx import HTTPError
     from huggingface_hub import errors as hub
     from huggingface_hub import snapshot_download
 
@@ -60,5 +61,5 @@ def _download(model: str, revision: str | None, patterns: list[str]) -> Path:
         raise ModelError(f"{model} is neither a local directory nor a model on the hub.", _ACCESS_HINT) from error
     except hub.LocalEntryNotFoundError as error:
         raise ModelError(f"{model}{at} is no local directory, and the hub cannot be reached.", _OFFLINE_HINT) from error
-    except OSError as error:
+    except (OSError, HTTPError) as error:
         raise ModelError(f"{model}{at} cannot be downloaded: {error}.", _OFFLINE_HINT) from error

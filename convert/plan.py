@@ -12,7 +12,7 @@ from typing import Any
 from inflight import __version__
 from inflight.convert.accounting import TensorAccount
 from inflight.convert.checkpoint_config import CheckpointConfig, ParallelMapping, unsupported
-from inflight.convert.families import FAMILIES, Family, find_family
+from inflight.convert.families import FAMILIES, Family, architectures, find_family
 from inflight.convert.hf_config import HfModelFacts, read_model_facts
 from inflight.convert.layout import TensorSpec, stage_tensors
 from inflight.convert.options import ConvertOptions
@@ -57,7 +57,7 @@ def check_family(raw: Mapping[str, Any], model: str) -> Family:
     """The family of a config. Raises ModelError, naming the supported ones, when there is none."""
     family = find_family(raw)
     if family is None:
-        found = ", ".join(raw.get("architectures") or ()) or f"model_type {raw.get('model_type')!r}"
+        found = ", ".join(architectures(raw)) or f"model_type {raw.get('model_type')!r}"
         known = ", ".join(family.architecture for family in FAMILIES)
         raise ModelError(f"{model}: {found} is not supported.", f"Supported architectures: {known}.")
     return family

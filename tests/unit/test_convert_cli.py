@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -51,3 +55,24 @@ def test_the_model_and_the_output_must_be_given_once(tmp_path: Path, model: Path
 def test_what_cannot_be_converted_ends_in_an_error_for_the_user(tmp_path: Path, model: Path) -> None:
     with pytest.raises(ModelError, match="cannot be converted"):
         convert(model, "-o", tmp_path / "x", "--tp-size", 3)
+
+
+def test_an_interrupted_command_leaves_a_whole_checkpoint_or_none(tmp_path: Path, rng: np.random.Generator) -> None:
+    config = tiny_config(hidden_size=512, intermediate_size=4096, vocab_size=20000)
+    write_model(tmp_path / "model", config, random_tensors(config, rng))
+    command = ["convert", tmp_path / "model", "-o", tmp_path / "out", "--tp-size", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from inflight.cli.main import main; main()", *command],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and not any(tmp_path.glob(".out.*/rank0.safetensors")):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert "Traceback" not in errors
+    left = {path.name for path in tmp_path.iterdir()} - {"model"}
+    assert left <= {"out"}
+    if left:
+        Checkpoint.open(tmp_path / "out")

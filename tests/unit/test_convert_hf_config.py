@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +14,12 @@ import pytest
 from inflight.convert import families
 from inflight.convert.families import FAMILIES, find_family
 from inflight.convert.hf_config import ConfigReading, read_model_facts
+from inflight.convert.options import ConvertOptions
+from inflight.convert.plan import make_plan
 from inflight.convert.rope import RotaryScaling
-from tests.hf_files import tiny_config
+from inflight.convert.tensor_file import TensorEntry
+from inflight.errors import ModelError
+from tests.hf_files import tensor_shapes, tiny_config
 
 pytestmark = pytest.mark.unit
 
@@ -141,6 +148,7 @@ def test_both_keys_of_the_dtype_are_read(key: str, value: str) -> None:
         ({"quantization_config": {"quant_method": "gptq"}}, "already quantized (gptq)"),
         ({"vocab_size": None}, "config.json has no vocab_size"),
         ({"num_hidden_layers": 0}, "num_hidden_layers must be a positive integer"),
+        ({"num_hidden_layers": 10**30}, "num_hidden_layers must be a positive integer up to 65536"),
         ({"hidden_size": "20"}, "hidden_size must be a positive integer, not '20'"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings must be true or false"),
         ({"torch_dtype": "float64"}, "dtype 'float64'"),
@@ -153,3 +161,21 @@ def test_an_unsupported_value_is_named(changes: dict[str, Any], problem: str) ->
 def test_layers_of_different_kinds_are_refused() -> None:
     reading = read("qwen2", sliding_window=9, use_sliding_window=True, max_window_layers=1)
     assert "different kinds" in reading.problems[0]
+
+
+ODD_VALUES = [None, "x", "1", -1, 0, 1.5, True, [], [1], [None], {}, {"a": 1}, {"rope_type": 3}, 2**31, 10**30]
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+def test_no_value_of_any_key_ends_in_a_traceback(family: str) -> None:
+    config = tiny_config(family)
+    tensors = {
+        name: TensorEntry(name, Path("x"), "float32", shape, 0, 4 * math.prod(shape))
+        for name, shape in tensor_shapes(config).items()
+    }
+    config |= {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 0}
+    extra = ("rope_scaling", "rope_parameters", "quantization_config", "layer_types", "partial_rotary_factor", "dtype")
+    for key in (*config, *extra, "original_max_position_embeddings", "attention_bias"):
+        for value in ODD_VALUES:
+            with contextlib.suppress(ModelError):
+                make_plan("model", config | {key: value}, tensors, ConvertOptions())
