@@ -11,7 +11,7 @@ from inflight.convert.checkpoint_config import CheckpointConfig, SourceFacts
 from inflight.convert.families import find_family
 from inflight.convert.generation import generation_facts
 from inflight.convert.options import ConvertOptions
-from inflight.convert.plan import ConversionPlan, check_family, make_plan
+from inflight.convert.plan import ConversionPlan, check_config, make_plan
 from inflight.convert.source import SourceModel, open_source, read_config
 from inflight.convert.tensor_file import map_array
 from inflight.convert.tokenizer_files import copy_tokenizer
@@ -31,9 +31,10 @@ def convert_model(model: str | Path, output: Path, options: ConvertOptions | Non
     or an interrupt nothing new is left behind.
     """
     options = options or ConvertOptions()
-    # A hub model is refused by its config before its weights are downloaded.
     location, config = read_config(model, options.revision)
-    check_family(config, str(location))
+    if location.revision is not None:
+        # Refused by its config alone, a hub model's weights are never downloaded.
+        check_config(str(location), config)
     source = open_source(model, options.revision)
     plan = plan_source(source, options)
     _check_disk(output, plan.nbytes)

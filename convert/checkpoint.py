@@ -12,7 +12,7 @@ from typing import Any
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from inflight.convert.checkpoint_config import CheckpointConfig, unsupported
+from inflight.convert.checkpoint_config import CheckpointConfig, unsupported, unsupported_keys
 from inflight.convert.layout import Traits, stage_tensors, traits_of
 from inflight.convert.sharding import shard, split_problems
 from inflight.convert.tensor_file import TensorEntry, TensorFileError, map_array, read_header
@@ -97,15 +97,18 @@ def read_config(directory: Path) -> CheckpointConfig:
     """Read and check config.json alone. Raises CheckpointError naming the file and every key at fault."""
     path = directory / CONFIG_NAME
     try:
-        config = CheckpointConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        config = CheckpointConfig.model_validate(raw)
     except FileNotFoundError as error:
         raise CheckpointError(f"{directory} has no {CONFIG_NAME}.", _MAKE_ONE) from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
     except ValidationError as error:
         details = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise CheckpointError(f"{path} is not a valid checkpoint config:\n{details}") from error
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
-    reasons = unsupported(config) + split_problems(config)
+    reasons = unsupported(config) + unsupported_keys(raw) + split_problems(config)
     if reasons:
         raise CheckpointError(f"{path} asks for what is not supported:\n" + "\n".join(f"  {r}" for r in reasons))
     return config

@@ -6,10 +6,12 @@ Unknown keys at the top are tolerated, as the format's own loader tolerates them
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from inflight.convert.families import FAMILIES
 from inflight.convert.rope import RotaryScaling, parse_rotary_scaling
 from inflight.records import Record
 
@@ -116,11 +118,9 @@ class CheckpointConfig(BaseModel):
     rotary_base: float = 10000.0
     rotary_scaling: RotaryScaling | None = None
     rotary_embedding_dim: int | None = None
-    rotary_pct: float = 1.0
     attn_bias: bool | None = None
     mlp_bias: bool | None = None
     qk_layernorm: bool | None = None
-    residual_mlp: bool = False
     moe: dict[str, Any] | None = None
     use_parallel_embedding: bool = False
     embedding_sharding_dim: int = 0
@@ -153,16 +153,37 @@ class CheckpointConfig(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """The documented spelling, in the order of the fields; keys that say nothing are left out."""
         values = self.model_dump(mode="json")
-        for key in ("rotary_embedding_dim", "rotary_pct", "moe", "inflight"):
-            if values[key] is None or values[key] == 1.0:
+        for key in ("rotary_embedding_dim", "moe", "inflight"):
+            if values[key] is None:
                 del values[key]
         values["rotary_scaling"] = self.rotary_scaling.to_checkpoint() if self.rotary_scaling else None
         return values
 
 
+# Keys of the format's readers that change the mathematics unless they have this value.
+_NEUTRAL: dict[str, Any] = {
+    "residual_mlp": False,
+    "rotary_pct": 1.0,
+    "use_logn_attn": False,
+    "fc_after_embed": False,
+    "use_input_layernorm_in_first_layer": True,
+    "use_last_layernorm": True,
+    "layer_idx_offset": 0,
+}
+
+
+def unsupported_keys(raw: Mapping[str, Any]) -> list[str]:
+    """Keys of a config.json outside the record that ask for what cannot be expressed; empty when all is well."""
+    return [
+        f"{key} {raw[key]!r}" for key, neutral in _NEUTRAL.items() if raw.get(key) is not None and raw[key] != neutral
+    ]
+
+
 def unsupported(config: CheckpointConfig) -> list[str]:
     """What this config asks for that a network of this project cannot express; empty when all is well."""
+    known = [family.architecture for family in FAMILIES]
     checks = (
+        (config.architecture not in known, f"architecture {config.architecture!r} (supported: {', '.join(known)})"),
         (config.dtype not in ("float32", "float16", "bfloat16"), f"dtype {config.dtype!r}"),
         (config.hidden_act not in ("silu", "swiglu"), f"hidden_act {config.hidden_act!r} (supported: silu)"),
         (
@@ -170,8 +191,6 @@ def unsupported(config: CheckpointConfig) -> list[str]:
             f"position_embedding_type {config.position_embedding_type!r}",
         ),
         (config.rotary_embedding_dim not in (None, config.head_size), "a rotary embedding on part of each head"),
-        (config.rotary_pct != 1.0, "a rotary embedding on part of each head"),
-        (config.residual_mlp, "residual_mlp"),
         (bool(config.moe and config.moe.get("num_experts", 0)), "a mixture of experts"),
         (config.head_size % 2 != 0, f"an odd head_size ({config.head_size})"),
         (config.num_attention_heads % config.num_key_value_heads != 0, "query heads not a multiple of key-value heads"),

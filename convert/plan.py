@@ -5,7 +5,7 @@ Everything that stands in its way is collected and raised as one ModelError befo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,14 +53,9 @@ class ConversionPlan:
         return sum(tensor_bytes(tensor.shape, self.config.dtype) for rank in self.ranks for tensor in rank)
 
 
-def check_family(raw: Mapping[str, Any], model: str) -> Family:
-    """The family of a config. Raises ModelError, naming the supported ones, when there is none."""
-    family = find_family(raw)
-    if family is None:
-        found = ", ".join(architectures(raw)) or f"model_type {raw.get('model_type')!r}"
-        known = ", ".join(family.architecture for family in FAMILIES)
-        raise ModelError(f"{model}: {found} is not supported.", f"Supported architectures: {known}.")
-    return family
+def check_config(model: str, raw: Mapping[str, Any]) -> None:
+    """Raise ModelError listing everything unsupported in a config, before there are tensors to hold against it."""
+    _refuse(model, read_model_facts(raw, _family(model, raw)).problems)
 
 
 def make_plan(
@@ -76,7 +71,7 @@ def make_plan(
     `never_tied` overrules tie_word_embeddings: the source has a vocabulary projection of its own.
     Raises ModelError listing every missing, unknown or misshapen tensor and every unsupported value of the config.
     """
-    family = check_family(raw, model)
+    family = _family(model, raw)
     reading = read_model_facts(raw, family)
     facts, problems = reading.facts, list(reading.problems)
     tied = facts.tied and not never_tied
@@ -89,9 +84,22 @@ def make_plan(
         problems += unsupported(config) + split_problems(config)
         problems += account.problems(spec for stage in specs for spec in stage)
         config = config.model_copy(update={"dtype": _choose_dtype(options, facts, account, specs, problems)})
+    _refuse(model, problems)
+    return ConversionPlan(config, facts.sliding_window, tuple(_plan_ranks(account, tensors, config, specs)))
+
+
+def _refuse(model: str, problems: Sequence[str]) -> None:
     if problems:
         raise ModelError(f"{model} cannot be converted:\n" + "\n".join(f"  {line}" for line in problems))
-    return ConversionPlan(config, facts.sliding_window, tuple(_plan_ranks(account, tensors, config, specs)))
+
+
+def _family(model: str, raw: Mapping[str, Any]) -> Family:
+    family = find_family(raw)
+    if family is None:
+        found = ", ".join(architectures(raw)) or f"model_type {raw.get('model_type')!r}"
+        known = ", ".join(family.architecture for family in FAMILIES)
+        raise ModelError(f"{model}: {found} is not supported.", f"Supported architectures: {known}.")
+    return family
 
 
 def _checkpoint_config(family: Family, facts: HfModelFacts, options: ConvertOptions, tied: bool) -> CheckpointConfig:

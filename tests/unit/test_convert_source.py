@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from inflight.convert.api import convert_model
+from inflight.convert.checkpoint import Checkpoint
 from inflight.convert.hub import locate
+from inflight.convert.options import ConvertOptions
 from inflight.convert.source import open_source
 from inflight.errors import ModelError
 from tests.hf_files import random_tensors, tiny_config, write_model
@@ -49,6 +52,42 @@ def test_an_unreachable_hub_says_what_to_try(monkeypatch: pytest.MonkeyPatch, tm
     with pytest.raises(ModelError, match=r"someone/something at revision v2 .*hub cannot be reached") as error:
         locate("someone/something", "v2", ("config.json",))
     assert "HF_HUB_OFFLINE" in str(error.value)
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def cached_snapshot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The snapshot folder of someone/something in an offline hub cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--someone--something"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    return repository / "snapshots" / COMMIT
+
+
+def test_a_hub_model_is_taken_from_the_cache_and_its_commit_recorded(
+    tmp_path: Path, cached_snapshot: Path, rng: np.random.Generator
+) -> None:
+    config = tiny_config()
+    write_model(cached_snapshot, config, random_tensors(config, rng))
+    for revision in (None, "main", COMMIT):
+        convert_model("someone/something", tmp_path / "out", ConvertOptions(revision=revision, overwrite=True))
+        facts = Checkpoint.open(tmp_path / "out").config.inflight
+        assert facts is not None
+        assert (facts.source.model, facts.source.revision) == ("someone/something", COMMIT)
+
+
+def test_a_hub_model_is_refused_by_its_config_before_its_weights_are_fetched(
+    tmp_path: Path, cached_snapshot: Path
+) -> None:
+    cached_snapshot.mkdir(parents=True)
+    config = tiny_config(quantization_config={"quant_method": "awq"})
+    (cached_snapshot / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"someone/something cannot be converted:\n.*already quantized \(awq\)"):
+        convert_model("someone/something", tmp_path / "out")
 
 
 def test_a_revision_of_a_local_directory_is_refused(tmp_path: Path, rng: np.random.Generator) -> None:
