@@ -79,7 +79,7 @@ def _report(results: list[dict[str, Any]], layers: list[dict[str, Any]], conclus
         print(json.dumps({"prompts": results, "layers": layers, "conclusion": conclusion}, indent=2))
         return
     columns = ("error", "allowed", "new_tokens", "same", "ties", "passed")
-    rows = [{"prompt": row["prompt"][:24], **{name: row[name] for name in columns}} for row in results]
+    rows = [{"prompt": " ".join(row["prompt"].split())[:24], **{name: row[name] for name in columns}} for row in results]
     print_rows("engine against transformers", rows)
     print_rows("where it goes wrong (relative error)", layers)
     print(conclusion)
