@@ -79,10 +79,14 @@ def _report(results: list[dict[str, Any]], layers: list[dict[str, Any]], conclus
         print(json.dumps({"prompts": results, "layers": layers, "conclusion": conclusion}, indent=2))
         return
     columns = ("error", "allowed", "new_tokens", "same", "ties", "passed")
-    rows = [{"prompt": " ".join(row["prompt"].split())[:24], **{name: row[name] for name in columns}} for row in results]
+    rows = [{"prompt": _one_line(row["prompt"]), **{name: row[name] for name in columns}} for row in results]
     print_rows("engine against transformers", rows)
     print_rows("where it goes wrong (relative error)", layers)
     print(conclusion)
+
+
+def _one_line(prompt: str) -> str:
+    return " ".join(prompt.split())[:24]
 
 
 def _require_torch() -> None:
