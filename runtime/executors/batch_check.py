@@ -56,6 +56,7 @@ def _one_sequence(sequence: ScheduledSequence, manifest: EngineManifest, num_blo
         (sequence.start >= 0 and sequence.start + count <= limits.max_seq_len, "it exceeds max_seq_len"),
         (all(0 <= token < vocab for token in sequence.token_ids), "a token id is out of the vocabulary"),
         (len(table) * size >= sequence.start + count, "the block table does not cover the tokens"),
+        (len(table) <= -(-limits.max_seq_len // size), "the block table is longer than max_seq_len needs"),
         (len(set(table)) == len(table), "the block table has a block twice"),
         (all(0 <= block < num_blocks for block in table), "the block table has a block that does not exist"),
         (len(sequence.prompt_targets) <= count, "it has more prompt targets than tokens"),
