@@ -20,37 +20,53 @@ typedef struct {
 INLINE int64_t heads_per_group(attention_shape s) { return s.num_heads / s.cache.num_kv_heads; }
 INLINE int64_t rows_per_piece(attention_shape s) { return max_int(1, PIECE_QUERIES / heads_per_group(s)); }
 
-/* Running maximum, sum of weights and weighted values of one query (one row and head). */
+/* Of each query (one row and head): the greatest score so far, the sum of its weights lane by lane, weighted values. */
 typedef struct {
-    float *maximum, *total, *out;
+    float *maximum;
+    f32x16 *totals;
+    float *out;
 } softmax_state;
 
-/* One block's scores of one query become weights, rounded to act as the next product reads them. */
+/* A weight is 2^((score - maximum) * exponent_scale). */
+INLINE float exponent_scale(attention_shape s) { return s.scale * 1.44269504f; }
+
+/* The maximum grew: what was summed under the old one shrinks. */
+INLINE void softmax_rescale(attention_shape s, float after, softmax_state state) {
+    float before = *state.maximum;
+    float shrink = before == -__builtin_inff() ? 0.0f : exp2_16(F32, splat((before - after) * exponent_scale(s)))[0];
+    *state.maximum = after;
+    *state.totals *= shrink;
+    for (int64_t d = 0; d < padded_head(s.cache); d += LANES)
+        store16(F32, state.out, d, load16(F32, state.out, d) * shrink);
+}
+
+/* One block's scores of one query, whose tokens begin at position `first`, become weights in the type in which the next
+ * product reads them. */
 INLINE void softmax_step(attention_shape s, int64_t first, int64_t position, const float *scores, void *weights,
-                         float *maximum, float *total, float *out) {
+                         softmax_state state) {
     const element act = act_type(s.cache.type);
-    const int64_t tokens = s.cache.tokens_per_block;
+    const int64_t vectors = s.cache.tokens_per_block / LANES;
     const int64_t low = s.window > 0 ? max_int(0, position - s.window + 1) : 0;
-    f32x16 masked[tokens / LANES], high = splat(-__builtin_inff()), sum = splat(0.0f);
-    for (int64_t v = 0; v < tokens / LANES; v++) {
-        i32x16 token = lane_numbers() + (int32_t)(first + v * LANES);
-        i32x16 visible = (token <= (int32_t)position) & (token >= (int32_t)low);
-        masked[v] = select16(visible, load16(F32, scores, v * LANES) * s.scale, splat(-__builtin_inff()));
-        high = __builtin_elementwise_max(high, masked[v]);
+    const int whole = low <= first && first + s.cache.tokens_per_block <= position + 1;
+    f32x16 block[vectors], high = splat(-__builtin_inff());
+    i32x16 visible[vectors];
+    for (int64_t v = 0; v < vectors; v++) {
+        block[v] = load16(F32, scores, v * LANES);
+        if (!whole) {
+            i32x16 token = lane_numbers() + (int32_t)(first + v * LANES);
+            visible[v] = (token <= (int32_t)position) & (token >= (int32_t)low);
+            block[v] = select16(visible[v], block[v], splat(-__builtin_inff()));
+        }
+        high = __builtin_elementwise_max(high, block[v]);
     }
-    float before = *maximum, after = __builtin_elementwise_max(before, max16(high));
-    float reference = after == -__builtin_inff() ? 0.0f : after;
-    for (int64_t v = 0; v < tokens / LANES; v++) {
-        store16(act, weights, v * LANES, exp16(masked[v] - reference));
-        sum += load16(act, weights, v * LANES);
+    if (any16(high > splat(*state.maximum))) softmax_rescale(s, max16(high), state);
+    const float reference = *state.maximum == -__builtin_inff() ? 0.0f : *state.maximum * exponent_scale(s);
+    for (int64_t v = 0; v < vectors; v++) {
+        f32x16 weight = exp2_16(act, fma16(block[v], splat(exponent_scale(s)), splat(-reference)));
+        if (!whole) weight = select16(visible[v], weight, splat(0.0f));
+        store16(act, weights, v * LANES, weight);
+        *state.totals += weight;
     }
-    if (after != before) {
-        float shrink = exp16(splat(before - reference))[0];
-        *total *= shrink;
-        for (int64_t d = 0; d < padded_head(s.cache); d++) out[d] *= shrink;
-    }
-    *maximum = after;
-    *total += sum16(sum);
 }
 
 /* Up to TILE_ROWS queries against one block; query i of the piece is row i / heads_per_group. */
@@ -63,8 +79,17 @@ INLINE void attend_block(attention_shape s, int64_t queries, int64_t first_query
     tile_product(c.type, queries, tokens, c.head_size, q, c.head_size, keys, tokens * group, scores, tokens, 0);
     for (int64_t i = 0; i < queries; i++)
         softmax_step(s, first, first_position + (first_query + i) / heads_per_group(s), scores + i * tokens,
-                     at(act, weights, i * tokens), state.maximum + i, state.total + i, state.out + i * width);
+                     at(act, weights, i * tokens),
+                     (softmax_state){state.maximum + i, state.totals + i, state.out + i * width});
     tile_product(c.type, queries, width, count, weights, tokens, values, width * group, state.out, width, 1);
+}
+
+/* Into the second-level cache: blocks lie anywhere in memory, so the hardware cannot guess the next one. */
+INLINE void prefetch_block(cache_shape c, const void *keys, const void *values) {
+    for (int64_t i = 0; i < key_elements(c) * element_size(c.type); i += CACHE_LINE)
+        __builtin_prefetch((const unsigned char *)keys + i, 0, 2);
+    for (int64_t i = 0; i < value_elements(c) * element_size(c.type); i += CACHE_LINE)
+        __builtin_prefetch((const unsigned char *)values + i, 0, 2);
 }
 
 /* `rows` rows of one sequence from `first_row`, one KV head. */
@@ -74,12 +99,13 @@ INLINE void attend_piece(attention_shape s, const token_rows *t, int64_t first_r
     const element act = act_type(c.type);
     const int64_t d = c.head_size, width = padded_head(c), tokens = c.tokens_per_block, group = heads_per_group(s);
     const int64_t most = rows_per_piece(s) * group, queries = rows * group;
-    float maximum[most], total[most], out[most * width], rounded[most * d];
+    float maximum[most], out[most * width], rounded[most * d];
+    f32x16 totals[most];
     for (int64_t i = 0; i < queries; i++) {
         const float *query = q + ((first_row + i / group) * s.num_heads + kv_head * group + i % group) * d;
-        for (int64_t j = 0; j < d; j++) store1(act, rounded, i * d + j, query[j]);
+        scale_row(act, d, query, 1.0f, at(act, rounded, i * d));
         maximum[i] = -__builtin_inff();
-        total[i] = 0.0f;
+        totals[i] = splat(0.0f);
         for (int64_t j = 0; j < width; j++) out[i * width + j] = 0.0f;
     }
     const int64_t position = t->positions[first_row], end = position + rows;
@@ -87,16 +113,18 @@ INLINE void attend_piece(attention_shape s, const token_rows *t, int64_t first_r
     const int32_t *table = t->block_tables + t->sequence_of_row[first_row] * t->block_table_stride;
     for (int64_t n = begin / tokens; n * tokens < end; n++) {
         const void *key = key_block(c, keys, table[n], kv_head), *value = value_block(c, values, table[n], kv_head);
+        if ((n + 1) * tokens < end)
+            prefetch_block(c, key_block(c, keys, table[n + 1], kv_head), value_block(c, values, table[n + 1], kv_head));
         for (int64_t i = 0; i < ceil_div(queries, TILE_ROWS); i++) {
             int64_t start = tile_start(queries, i), height = tile_start(queries, i + 1) - start;
-            softmax_state state = {maximum + start, total + start, out + start * width};
+            softmax_state state = {maximum + start, totals + start, out + start * width};
             attend_block(s, height, start, position, n * tokens, min_int(tokens, end - n * tokens),
                          at(act, rounded, start * d), key, value, state);
         }
     }
     for (int64_t i = 0; i < queries; i++) {
         int64_t place = ((first_row + i / group) * s.num_heads + kv_head * group + i % group) * d;
-        for (int64_t j = 0; j < d; j++) store1(y_type, y, place + j, out[i * width + j] / total[i]);
+        scale_row(y_type, d, out + i * width, 1.0f / sum16(totals[i]), at(y_type, y, place));
     }
 }
 

@@ -46,8 +46,12 @@ INLINE f32x16 select16(i32x16 mask, f32x16 a, f32x16 b) {
 
 INLINE f32x16 from_bf16(u16x16 x) { return (f32x16)(__builtin_convertvector(x, u32x16) << 16); }
 
-/* Round to nearest even. */
+/* Round to nearest even. (The instruction also takes denormals for zero.) */
 INLINE u16x16 to_bf16(f32x16 x) {
+#if defined(__AVX512BF16__)
+    typedef __bf16 bf16x16 __attribute__((vector_size(32)));
+    return (u16x16)__builtin_convertvector(x, bf16x16);
+#endif
     u32x16 bits = (u32x16)x;
     bits += 0x7fff + ((bits >> 16) & 1);
     return __builtin_convertvector(bits >> 16, u16x16);
@@ -108,6 +112,13 @@ INLINE void store_part(element type, void *p, int64_t i, int64_t count, f32x16 x
     memcpy(at(type, p, i), buffer, (size_t)(count * element_size(type)));
 }
 
+/* y[i] = x[i] * scale, in y's type. */
+INLINE void scale_row(element type, int64_t count, const float *x, float scale, void *y) {
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) store16(type, y, i, load16(F32, x, i) * scale);
+    if (i < count) store_part(type, y, i, count - i, load_part(F32, x, i, count - i) * scale);
+}
+
 INLINE float load1(element type, const void *p, int64_t i) {
     if (type == F32) return ((const float *)p)[i];
     if (type == F16) return (float)((const _Float16 *)p)[i];
@@ -128,6 +139,7 @@ INLINE float sum16(f32x16 x) {
 }
 
 INLINE float max16(f32x16 x) { return __builtin_reduce_max(x); }
+INLINE int any16(i32x16 mask) { return __builtin_reduce_or(mask) != 0; }
 
 /* e^x: range reduction by ln 2 in two parts, then a polynomial of degree 7 (relative error below 2 ulp). Exactly 1 at 0,
  * exactly 0 below -87.33 (so at -infinity), e^88.72 (nearly the greatest float) above 88.72; a NaN stays one. */
@@ -148,6 +160,28 @@ INLINE f32x16 exp16(f32x16 x) {
     f32x16 y = (f32x16)((i32x16)p + exponent);
     y = select16(x < splat(-87.33f), splat(0.0f), y);
     return select16(x == x, y, x);
+}
+
+/* 2^x for x <= 0, at least 2^-126: x = n + f with n whole, then a minimax polynomial in f of degree 6 (relative error
+ * 2e-7), or of degree 3 (1e-4) where the result is rounded to bfloat16 anyway. Exactly 1 at 0. */
+INLINE f32x16 exp2_16(element rounded_to, f32x16 x) {
+    const f32x16 magic = splat(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
+    f32x16 clamped = __builtin_elementwise_max(x, splat(-126.0f));
+    f32x16 n = (clamped + magic) - magic, f = clamped - n, p;
+    if (rounded_to == BF16) {
+        p = splat(5.500893e-2f);
+        p = fma16(p, f, splat(2.4221096e-1f));
+        p = fma16(p, f, splat(6.9328293e-1f));
+    } else {
+        p = splat(1.535336188e-4f);
+        p = fma16(p, f, splat(1.339887440e-3f));
+        p = fma16(p, f, splat(9.618437357e-3f));
+        p = fma16(p, f, splat(5.550332471e-2f));
+        p = fma16(p, f, splat(2.402264791e-1f));
+        p = fma16(p, f, splat(6.931472029e-1f));
+    }
+    p = fma16(p, f, splat(1.0f));
+    return (f32x16)((i32x16)p + (__builtin_convertvector(n, i32x16) << 23));
 }
 
 INLINE f32x16 silu16(f32x16 x) { return x / (1.0f + exp16(-x)); }
