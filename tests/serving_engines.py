@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import tokenizers
+
 from inflight import __version__
 from inflight.files import sha256_file
 from inflight.runtime.executors.null import null_manifest
@@ -17,6 +19,16 @@ CHAT_TEMPLATE = (
 )
 
 
+def write_tokenizer(directory: Path) -> tokenizers.Tokenizer:
+    """The files of a byte-level tokenizer with a chat template."""
+    backend = byte_level()
+    directory.mkdir(parents=True)
+    backend.save(str(directory / "tokenizer.json"))
+    special = {"chat_template": CHAT_TEMPLATE, "tokenizer_class": "PreTrainedTokenizerFast"}
+    (directory / "tokenizer_config.json").write_text(json.dumps(special))
+    return backend
+
+
 def write_null_engine(
     directory: Path, *, end_tokens: bool = False, max_seq_len: int = 512, max_batch_size: int = 8
 ) -> Path:
@@ -24,12 +36,8 @@ def write_null_engine(
 
     end_tokens: make a few ids end tokens, so that a sequence sooner or later meets one.
     """
-    backend = byte_level()
     tokenizer = directory / "tokenizer"
-    tokenizer.mkdir(parents=True)
-    backend.save(str(tokenizer / "tokenizer.json"))
-    special = {"chat_template": CHAT_TEMPLATE, "tokenizer_class": "PreTrainedTokenizerFast"}
-    (tokenizer / "tokenizer_config.json").write_text(json.dumps(special))
+    backend = write_tokenizer(tokenizer)
     paths = [path for path in tokenizer.iterdir() if path.is_file()]
     files = {f"tokenizer/{p.name}": FileFacts(bytes=p.stat().st_size, sha256=sha256_file(p)) for p in paths}
     vocab_size = backend.get_vocab_size(with_added_tokens=True)

@@ -17,7 +17,8 @@ from types import TracebackType
 from inflight.errors import InflightError
 from inflight.triton_backend.installation import TritonInstallation
 
-_EXIT_TIMEOUT_S = 10
+# Triton waits this long for clients to close their connections, idle ones too.
+_EXIT_TIMEOUT_S = 5
 _LOG_TAIL_LINES = 25
 
 

@@ -85,8 +85,12 @@ def requested_outputs(params: SamplingParams, num_sequences: int) -> list[str]:
     return outputs
 
 
-def read_delta(request: Request, tensors: Mapping[str, Array]) -> TokenDelta:
-    """The delta that a response to `request_tensors(request)` carries."""
+def read_delta(request: Request, tensors: Mapping[str, Array], *, end_token_included: bool = True) -> TokenDelta:
+    """The delta that a response carries.
+
+    `end_token_included`: the request set return_end_token and has no stop words, as those of `request_tensors`; the
+    token that ended the sequence is then the last one of a delta whose finish_reason is "stop".
+    """
     ids = [int(token) for token in tensors["output_ids"].reshape(-1)]
     reason = _text(tensors.get("finish_reason"))
     stop_reason = _text(tensors.get("stop_reason"))
@@ -98,8 +102,7 @@ def read_delta(request: Request, tensors: Mapping[str, Array]) -> TokenDelta:
         prompt_logprobs=_prompt_results(request.prompt_token_ids, tensors),
         finish_reason=_finish_reason(reason),
         stop_reason=None if stop_reason is None else int(stop_reason),
-        # Nothing else ends a sequence with "stop": the wire carries no stop strings.
-        ended_by_token=reason == "stop",
+        ended_by_token=end_token_included and reason == "stop",
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException
 
@@ -174,9 +175,14 @@ def test_a_stop_request_without_an_id_is_an_error(triton: TritonServer) -> None:
 def test_unary_grpc_and_http_work_when_the_repository_is_not_decoupled(
     plain_triton: TritonServer, offline: LLM, prompt: list[int]
 ) -> None:
-    client = triton_http.InferenceServerClient(f"127.0.0.1:{plain_triton.address.http_port}")
-    inputs = make_inputs(triton_http, ids(prompt, 9, end_id=-1, exclude_input_in_output=True))
-    tokens = client.infer("tensorrt_llm", inputs).as_numpy("output_ids")[0, 0]
-    assert tokens.tolist() == greedy_tokens(offline, prompt, max_tokens=9, ignore_eos=True)
-    with pytest.raises(InferenceServerException, match="Streaming is only supported in decoupled mode"):
-        client.infer("tensorrt_llm", make_inputs(triton_http, ids(prompt, 9, streaming=True)))
+    request = ids(prompt, 9, end_id=-1)
+    urls = {
+        triton_http: plain_triton.address.http_url.removeprefix("http://"),
+        triton_grpc: plain_triton.address.grpc_url,
+    }
+    for module, url in urls.items():
+        with module.InferenceServerClient(url) as client:
+            tokens = client.infer("tensorrt_llm", make_inputs(module, request)).as_numpy("output_ids")[0, 0]
+            assert tokens.tolist() == greedy_tokens(offline, prompt, max_tokens=9, ignore_eos=True)
+            with pytest.raises(InferenceServerException, match="Streaming is only supported in decoupled mode"):
+                client.infer("tensorrt_llm", make_inputs(module, {**request, "streaming": True}))

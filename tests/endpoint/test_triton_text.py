@@ -139,7 +139,9 @@ def test_a_closed_http_stream_frees_its_blocks(triton: TritonServer, prompt: str
     connection = http.client.HTTPConnection("127.0.0.1", triton.address.http_port, timeout=60)
     body = {"text_input": prompt, "max_tokens": LONG, "end_id": -1, "stream": True}
     connection.request("POST", "/v2/models/tensorrt_llm_bls/generate_stream", json.dumps(body))
-    assert connection.getresponse().readline().startswith(b"data: ")
+    with connection.getresponse() as response:
+        assert response.readline().startswith(b"data: ")
+        assert eventually(lambda: used_blocks(triton) > 0)
     connection.close()
     assert eventually(lambda: used_blocks(triton) == 0)
     assert metric(triton, "nv_llm_output_token_len_sum") - generated < LONG

@@ -28,7 +28,6 @@ _ENCODED_INPUTS = {
     "INPUT_ID": "input_ids",
     "REQUEST_INPUT_LEN": "input_lengths",
     "REQUEST_OUTPUT_LEN": "request_output_len",
-    "STOP_WORDS_IDS": "stop_words_list",
     "BAD_WORDS_IDS": "bad_words_list",
     "EMBEDDING_BIAS": "embedding_bias",
     "OUT_END_ID": "end_id",
@@ -75,7 +74,10 @@ class InnerModels:
     def generate(
         self, request_id: str, tensors: Mapping[str, Array], encoded: Mapping[str, Array], outputs: frozenset[str]
     ) -> Iterator[dict[str, Array]]:
-        """The responses of `tensorrt_llm`, new tokens only. Raises RequestError or EngineError with its reason."""
+        """The responses of `tensorrt_llm`, new tokens only. Raises RequestError or EngineError with its reason.
+
+        Stop words stay here: they are looked for in the text, which their ids only approximate.
+        """
         rows = encoded["INPUT_ID"].shape[0]
         inputs = {theirs: encoded[name] for name, theirs in _ENCODED_INPUTS.items()}
         inputs |= {name: tensors[name] for name in _SAME_INPUTS if name in tensors}

@@ -11,7 +11,7 @@ import numpy as np
 from inflight.errors import InflightError, RequestError
 from inflight.runtime.engine_directory import read_engine_directory
 from inflight.runtime.text.tokenizer import Tokenizer, load_tokenizer
-from inflight.runtime.text.words import all_word_ids
+from inflight.runtime.text.words import all_word_ids, word_ids
 from inflight.triton_backend.models.refused_inputs import refuse_unsupported
 from inflight.triton_backend.models.request_tensors import Array, RowTensors, batch_size
 from inflight.triton_backend.models.triton_api import (
@@ -81,8 +81,10 @@ class PromptEncoder:
             "REQUEST_INPUT_LEN": _column([len(prompt) for prompt in prompts]),
             "DECODER_INPUT_ID": _column(pad_ids),
             "REQUEST_DECODER_INPUT_LEN": _column([1] * len(rows)),
-            "BAD_WORDS_IDS": write_words([self._words(row, "BAD_WORDS_DICT") for row in rows]),
-            "STOP_WORDS_IDS": write_words([self._words(row, "STOP_WORDS_DICT") for row in rows]),
+            "BAD_WORDS_IDS": write_words(
+                [all_word_ids(self._tokenizer, row.strings("BAD_WORDS_DICT")) for row in rows]
+            ),
+            "STOP_WORDS_IDS": write_words([self._stop_words(row) for row in rows]),
             "EMBEDDING_BIAS": self._embedding_bias(rows),
             "REQUEST_OUTPUT_LEN": _column([_given(row.integer("REQUEST_OUTPUT_LEN"), 0) for row in rows]),
             "OUT_END_ID": _column(end_ids),
@@ -100,8 +102,15 @@ class PromptEncoder:
             raise RequestError("The prompt is empty.", "Send at least one token of text.")
         return ids
 
-    def _words(self, row: RowTensors, name: str) -> Words:
-        return all_word_ids(self._tokenizer, row.strings(name))
+    def _stop_words(self, row: RowTensors) -> Words:
+        """The spellings that hold the whole word, spaces included: a shorter one would end the text too early."""
+        before = self._tokenizer.encode("a", add_special_tokens=False)
+        return tuple(
+            ids
+            for word in row.strings("STOP_WORDS_DICT")
+            for ids in word_ids(self._tokenizer, word)
+            if word in self._tokenizer.decode([*before, *ids], skip_special_tokens=False)
+        )
 
     def _embedding_bias(self, rows: Sequence[RowTensors]) -> Array:
         """FP32 [batch, vocabulary], the weight of a word on each of its ids; [batch, 0] when no row has one."""

@@ -94,9 +94,10 @@ class TritonPythonModel:
         request = read_text_request(tensors, prompts, self._accumulate, self._exclude_input)
         completions = TextCompletions(self._tokenizer, request)
         for response in self._models.generate(request_id, tensors, encoded, outputs):
-            for ready in completions.push(response):
-                channel.send(ready, final=False)
-            if completions.finished:
+            ready = completions.push(response)
+            for position, answer in enumerate(ready, start=1):
+                channel.send(answer, final=completions.finished and position == len(ready))
+            if completions.finished and completions.ahead_of_engine:
                 self._models.stop(request_id)
 
     def _watch(self) -> None:

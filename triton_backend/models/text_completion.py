@@ -79,6 +79,8 @@ class TextCompletions:
         self._request = request
         self._texts = [RequestText(tokenizer, params) for params in request.params]
         self._sequences: dict[tuple[int, int], _Sequence] = {}
+        # Whether a stop string ended a completion that the engine goes on with.
+        self.ahead_of_engine = False
 
     @property
     def finished(self) -> bool:
@@ -91,11 +93,12 @@ class TextCompletions:
         inner = Request(str(batch), self._request.prompt_ids[batch], self._request.params[batch])
         return [
             response
-            for delta in self._texts[batch].push(read_delta(inner, tensors))
+            for delta in self._texts[batch].push(read_delta(inner, tensors, end_token_included=False))
             if (response := self._respond(batch, delta, tensors)) is not None
         ]
 
     def _respond(self, batch: int, delta: CompletionDelta, tensors: Mapping[str, Array]) -> dict[str, Array] | None:
+        self.ahead_of_engine = self.ahead_of_engine or delta.cancel
         sequence = self._sequences.setdefault((batch, delta.index), _Sequence())
         sequence.token_ids += delta.token_ids
         sequence.text += delta.text

@@ -115,8 +115,8 @@ class TritonChannel:
         self._send(make_error(message, invalid_request), final=True)
 
     def finish(self) -> None:
-        """End the stream without a response, if it has not ended."""
-        self._send(None, final=True)
+        """End the stream with a response that has no tensors, if it has not ended."""
+        self._send(pb_utils.InferenceResponse(output_tensors=[]), final=True)
 
     def is_cancelled(self) -> bool:
         with self._lock:
@@ -127,8 +127,4 @@ class TritonChannel:
             if self._closed:
                 return
             self._closed = final
-            flags = _FINAL if final else 0
-            if response is None:
-                self._sender.send(flags=flags)
-            else:
-                self._sender.send(response, flags=flags)
+            self._sender.send(response, flags=_FINAL if final else 0)

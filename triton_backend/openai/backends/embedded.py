@@ -32,6 +32,8 @@ class EmbeddedBackend:
         try:
             while unfinished:
                 delta = await deltas.get()
+                # `get` does not give way while there is something to get, and others must have a turn.
+                await asyncio.sleep(0)
                 if delta.finish_reason == "error":
                     raise EngineError(f"The engine failed: {delta.error}")
                 unfinished -= delta.finish_reason is not None

@@ -1,0 +1,108 @@
+"""`inflight serve` as a user runs it: from a model directory, with Triton and without."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from inflight.triton_backend.installation import TritonInstallation
+from tests.endpoint.conftest import free_ports
+from tests.endpoint.triton_calls import eventually
+from tests.models import Shape, save_random_model
+from tests.serving_engines import write_tokenizer
+
+pytestmark = pytest.mark.endpoint
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Hugging Face model with a tokenizer."""
+    directory = tmp_path_factory.mktemp("served") / "random-model"
+    backend = write_tokenizer(directory)
+    shape = Shape(family="qwen2", vocab_size=backend.get_vocab_size(with_added_tokens=True))
+    save_random_model(directory, shape, torch.seed() % 2**31)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@contextmanager
+def serving(model: Path, cache: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process once it is healthy, and its URL; killed at the end if it still runs."""
+    port, http, grpc, metrics = map(str, free_ports(4))
+    ports = ["--port", port, "--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics]
+    command = [str(Path(sys.executable).with_name("inflight")), "serve", str(model), *ports, *flags]
+    environment = {**os.environ, "INFLIGHT_CACHE": str(cache)}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        assert eventually(lambda: process.poll() is not None or healthy(url))
+        yield process, url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def healthy(url: str) -> bool:
+    try:
+        return bool(urllib.request.urlopen(f"{url}/health", timeout=5).status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def ask(url: str) -> Any:
+    body = {"messages": [{"role": "user", "content": "fox"}], "max_tokens": 24, "seed": 6, "logprobs": True}
+    body |= {"top_logprobs": 4, "ignore_eos": True, "model": "random-model"}
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.loads(answer.read())["choices"]
+
+
+def stop(process: subprocess.Popen[str], number: signal.Signals) -> str:
+    process.send_signal(number)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 0, shown
+    return shown
+
+
+def test_a_model_directory_is_built_once_and_answers_alike_with_triton_and_without(
+    installation: TritonInstallation, model: Path, cache: Path
+) -> None:
+    with serving(model, cache) as (process, url):
+        through_triton = ask(url)
+        shown = stop(process, signal.SIGINT)
+    assert "Building an engine" in shown
+    assert "KV cache" in shown
+    assert "Triton is ready" in shown
+    with serving(model, cache, "--embedded", "--threads", "1") as (process, url):
+        assert ask(url) == through_triton
+        shown = stop(process, signal.SIGTERM)
+    assert "Building an engine" not in shown
+    assert "without Triton" in shown
+
+
+def test_a_port_that_is_taken_is_named_with_its_flag(model: Path, cache: Path) -> None:
+    with serving(model, cache, "--embedded") as (_, url):
+        taken = url.rpartition(":")[2]
+        with serving(model, cache, "--embedded", "--port", taken) as (second, _):
+            _, shown = second.communicate(timeout=60)
+    assert second.returncode == 1
+    assert f"Port {taken}" in shown
+    assert "--port" in shown
+    assert "Traceback" not in shown
