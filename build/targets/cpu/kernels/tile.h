@@ -10,11 +10,17 @@
 #include "vec.h"
 
 #define TILE_ROWS 6
-#if defined(__AVX512F__)
 #define TILE_VECTORS 4
+
+/* As many vectors of columns as registers hold for this many rows: few rows read the weights in long strides. */
+INLINE int tile_vectors(int rows) {
+#if defined(__AVX512F__)
+    (void)rows;
+    return TILE_VECTORS;
 #else
-#define TILE_VECTORS 1
+    return rows == 1 ? TILE_VECTORS : rows <= 3 ? 2 : 1;
 #endif
+}
 
 /* Rows and columns beyond the constants that a kernel is given never exist: they are optimized away. */
 typedef f32x16 tile_sums[TILE_ROWS][TILE_VECTORS];
@@ -103,9 +109,10 @@ INLINE void tile_columns(element type, int rows, int vectors, int64_t k, const v
 
 INLINE void tile_all_columns(element type, int rows, int64_t columns, int64_t k, const void *a, int64_t a_stride,
                              const void *b, int64_t b_stride, float *c, int64_t c_stride, int accumulate) {
-    const int64_t width = TILE_VECTORS * LANES, whole = columns / width * width;
+    const int vectors = tile_vectors(rows);
+    const int64_t width = vectors * LANES, whole = columns / width * width;
     for (int64_t n = 0; n < whole; n += width)
-        tile_columns(type, rows, TILE_VECTORS, k, a, a_stride, at(type, b, n * group_of(type)), b_stride, c + n, c_stride,
+        tile_columns(type, rows, vectors, k, a, a_stride, at(type, b, n * group_of(type)), b_stride, c + n, c_stride,
                      accumulate);
     if (whole < columns)
         tile_columns(type, rows, (int)(columns - whole) / LANES, k, a, a_stride, at(type, b, whole * group_of(type)),
