@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from inflight.errors import InflightError, RequestError
+from inflight.errors import EngineError, InflightError, RequestError
 from inflight.runtime.engine_core import EngineCore
 from inflight.runtime.engine_thread import EngineThread
 from inflight.runtime.executors.base import Executor
@@ -58,6 +58,8 @@ class TritonPythonModel:
         self._sender.close()
 
     def _accept(self, request: Any, channel: TritonChannel) -> None:
+        if not self._engine.healthy:
+            raise EngineError(f"The engine has stopped: {self._engine.failure}", "Restart the server.")
         tensors = input_arrays(request)
         first = RowTensors(tensors, 0)
         client_id = request.request_id()

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 import tritonclient.grpc.aio as triton
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from tritonclient.utils import np_to_triton_dtype
 
 from inflight.errors import EngineError
 from inflight.runtime.deltas import TokenDelta
@@ -55,16 +55,18 @@ class TritonBackend:
         try:
             async for _, error in stream:
                 if error is not None:
-                    raise EngineError(f"Triton did not stop a sequence: {error.message()}")
+                    raise EngineError(error.message())
         except grpc.RpcError as error:
             raise EngineError(f"Triton cannot be reached: {_details(error)}") from error
 
     async def problem(self) -> str | None:
+        """Asks the model itself, with a stop request for nobody: Triton 2.51 calls a model ready whatever became of its
+        engine."""
         try:
-            ready = await self._client.is_model_ready(self._model)
-        except InferenceServerException as error:
-            return f"Triton cannot be reached: {error.message()}"
-        return None if ready else f"Triton's model {self._model} is not ready."
+            await self.cancel("health", 0)
+        except EngineError as error:
+            return error.message
+        return None
 
     def stats(self) -> CoreStats | None:
         """Triton's own /metrics has them."""
