@@ -68,7 +68,7 @@ def native(built: BuiltEngine, prompt: tuple[int, ...]) -> tuple[list[int], npt.
 
 
 @needs_emulator
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen3"])
 def test_a_float32_engine_gives_the_same_bits_on_arm(family: str, tmp_path: Path, rng: np.random.Generator) -> None:
     built = build_random_engine(tmp_path, family, torch.float32, cpu=("native", "neoverse_v1"), max_seq_len=256)
     prompt = built.random_prompt(rng, 37)
