@@ -82,7 +82,12 @@ def find_level(name: str) -> CpuLevel:
 
 
 def resolve_levels(names: Sequence[str]) -> tuple[CpuLevel, ...]:
-    """The named levels, each once, the best first: the loader takes the first that the machine can run."""
+    """The named levels, each once, the best first: the loader takes the first that the machine can run.
+
+    Raises BuildError for a name that is not known, or when there is none.
+    """
+    if not names:
+        raise BuildError("No CPU level is named.", f"Give --cpu {NATIVE}, or the level of another machine.")
     wanted = {find_level(name).name for name in names}
     return tuple(level for level in LEVELS if level.name in wanted)
 

@@ -1,9 +1,10 @@
 /* Attention over the paged cache with an online softmax (Dao et al., FlashAttention).
  *
- * A row walks the blocks of its sequence from position 0 (or from the block where its window begins); every block is one
- * step of the online softmax. Blocks in which a row sees nothing change none of its bits, so a row's result does not
- * depend on the rows that share its tile, on chunking, or on threads. A piece of work is one KV head and some neighbouring
- * rows of one sequence; all query heads of that KV head go together, so that keys and values are read once for all. */
+ * A row walks the blocks of its sequence from position 0 (or from the block where its window begins); every block is
+ * one step of the online softmax. Blocks in which a row sees nothing change none of its bits, so a row's result does
+ * not depend on the rows that share its tile, on chunking, or on threads. A piece of work is one KV head and some
+ * neighbouring rows of one sequence; all query heads of that KV head go together, so that keys and values are read
+ * once for all. */
 #ifndef INFLIGHT_ATTENTION_H
 #define INFLIGHT_ATTENTION_H
 

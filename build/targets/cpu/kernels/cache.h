@@ -1,8 +1,8 @@
 /* The layout of the paged KV cache, "k-groups": what lies where inside a block.
  *
- * Each layer has a region of keys and one of values; a region is blocks x KV heads x one head's part. Keys of a head lie as
- * [D groups][tokens][group], values as [token groups][padded D][group], so that both products of attention read a block as
- * tile.h wants it: 16 tokens (or 16 of D) side by side, and BF16 in pairs. */
+ * Each layer has a region of keys and one of values; a region is blocks x KV heads x one head's part. Keys of a head
+ * lie as [D groups][tokens][group], values as [token groups][padded D][group], so that both products of attention read
+ * a block as tile.h wants it: 16 tokens (or 16 of D) side by side, and BF16 in pairs. */
 #ifndef INFLIGHT_CACHE_H
 #define INFLIGHT_CACHE_H
 

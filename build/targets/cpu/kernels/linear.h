@@ -1,7 +1,7 @@
 /* y = x w': rows of activations against weights packed in panels of 64 output columns.
  *
- * A panel holds its columns for every k, group by group (tile.h), so one thread keeps a panel in its cache while the rows
- * stream past. The last panel is filled with zero columns. A piece of work is one panel and a block of rows. */
+ * A panel holds its columns for every k, group by group (tile.h), so one thread keeps a panel in its cache while the
+ * rows stream past. The last panel is filled with zero columns. A piece of work is one panel and a block of rows. */
 #ifndef INFLIGHT_LINEAR_H
 #define INFLIGHT_LINEAR_H
 
@@ -69,8 +69,8 @@ INLINE int take_piece(pool *p, element type, int64_t k, int64_t panels, int64_t 
 }
 
 /* y [rows][n] float32 = x [rows][k] w' + bias (may be NULL) */
-INLINE void linear(pool *p, int thread, element type, int64_t k, int64_t n, int64_t rows, const void *x, const void *weight,
-                   const float *bias, float *y) {
+INLINE void linear(pool *p, int thread, element type, int64_t k, int64_t n, int64_t rows, const void *x,
+                   const void *weight, const float *bias, float *y) {
     (void)thread;
     panel_piece piece;
     while (take_piece(p, type, k, ceil_div(n, PANEL), rows, weight, &piece)) {
@@ -85,8 +85,8 @@ INLINE void linear(pool *p, int thread, element type, int64_t k, int64_t n, int6
 }
 
 /* y [rows][n] act = silu(x gate') * (x up') */
-INLINE void gated_linear(pool *p, int thread, element type, int64_t k, int64_t n, int64_t rows, const void *x, const void *weight,
-                         void *y) {
+INLINE void gated_linear(pool *p, int thread, element type, int64_t k, int64_t n, int64_t rows, const void *x,
+                         const void *weight, void *y) {
     const element act = act_type(type);
     (void)thread;
     panel_piece piece;

@@ -1,7 +1,9 @@
-/* The thread pool: a step wakes every thread once, and all of them run the same list of operators with a barrier between two.
+/* The thread pool: a step wakes every thread once, and all of them run the same list of operators with a barrier
+ * between two.
  *
- * Work inside an operator is taken from one counter, which the last thread to reach a barrier sets back to zero. Who does
- * what is left to chance; results do not depend on it, because an output element is computed by one thread in its own order. */
+ * Work inside an operator is taken from one counter, which the last thread to reach a barrier sets back to zero. Who
+ * does what is left to chance; results do not depend on it, because an output element is computed by one thread in its
+ * own order. */
 #ifndef INFLIGHT_POOL_H
 #define INFLIGHT_POOL_H
 

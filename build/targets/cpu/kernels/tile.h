@@ -1,9 +1,11 @@
-/* The one matrix kernel: a tile of rows x (16 vectors) float32 accumulators in registers, += a (rows x k) b (k x columns).
+/* The one matrix kernel: a tile of rows x (16 vectors) float32 accumulators in registers, += a (rows x k) b (k x
+ * columns).
  *
- * Every accumulator is one chain over k from first to last, so an element's bits depend neither on the tile's shape nor on
- * its neighbours. b is stored in groups of k: one row of columns for F32 and F16; for BF16 two neighbouring k of a column lie
- * together (VDPBF16PS takes such pairs), a missing last k is stored as zero. Rows of a are F32 for F32 and F16, BF16 for BF16.
- * AVX512_BF16 sums a pair as its instruction does; elsewhere a pair is two fused multiply-adds. */
+ * Every accumulator is one chain over k from first to last, so an element's bits depend neither on the tile's shape
+ * nor on its neighbours. b is stored in groups of k: one row of columns for F32 and F16; for BF16 two neighbouring k
+ * of a column lie together (VDPBF16PS takes such pairs), a missing last k is stored as zero. Rows of a are F32 for F32
+ * and F16, BF16 for BF16. AVX512_BF16 sums a pair as its instruction does; elsewhere a pair is two fused multiply-
+ * adds. */
 #ifndef INFLIGHT_TILE_H
 #define INFLIGHT_TILE_H
 
@@ -119,8 +121,8 @@ INLINE void tile_all_columns(element type, int rows, int64_t columns, int64_t k,
                      b_stride, c + whole, c_stride, accumulate);
 }
 
-/* c[rows][columns] = (accumulate: +=) a[rows][k] b[k][columns] for 1 to TILE_ROWS rows: one kernel per height. Strides are
- * in elements (b's from group to group); columns is a multiple of 16; c is float32. */
+/* c[rows][columns] = (accumulate: +=) a[rows][k] b[k][columns] for 1 to TILE_ROWS rows: one kernel per height. Strides
+ * are in elements (b's from group to group); columns is a multiple of 16; c is float32. */
 INLINE void tile_product(element type, int64_t rows, int64_t columns, int64_t k, const void *a, int64_t a_stride,
                          const void *b, int64_t b_stride, float *c, int64_t c_stride, int accumulate) {
 #define PRODUCT(n) tile_all_columns(type, n, columns, k, a, a_stride, b, b_stride, c, c_stride, accumulate)

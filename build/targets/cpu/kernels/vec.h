@@ -1,8 +1,8 @@
 /* Vectors of 16 lanes, element types and elementary functions.
  *
- * Every vector here has 16 lanes on every machine: one register with AVX-512, two with AVX2, four with NEON. The compiler
- * splits them, the lanes do not see it, so float32 results are the same bits everywhere. Products and sums are fused
- * only where fma is written (-ffp-contract=off). */
+ * Every vector here has 16 lanes on every machine: one register with AVX-512, two with AVX2, four with NEON. The
+ * compiler splits them, the lanes do not see it, so float32 results are the same bits everywhere. Products and sums
+ * are fused only where fma is written (-ffp-contract=off). */
 #ifndef INFLIGHT_VEC_H
 #define INFLIGHT_VEC_H
 
@@ -141,8 +141,8 @@ INLINE float sum16(f32x16 x) {
 INLINE float max16(f32x16 x) { return __builtin_reduce_max(x); }
 INLINE int any16(i32x16 mask) { return __builtin_reduce_or(mask) != 0; }
 
-/* e^x: range reduction by ln 2 in two parts, then a polynomial of degree 7 (relative error below 2 ulp). Exactly 1 at 0,
- * exactly 0 below -87.33 (so at -infinity), e^88.72 (nearly the greatest float) above 88.72; a NaN stays one. */
+/* e^x: range reduction by ln 2 in two parts, then a polynomial of degree 7 (relative error below 2 ulp). Exactly 1 at
+ * 0, exactly 0 below -87.33 (so at -infinity), e^88.72 (nearly the greatest float) above 88.72; a NaN stays one. */
 INLINE f32x16 exp16(f32x16 x) {
     const f32x16 magic = splat(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
     f32x16 clamped = __builtin_elementwise_min(__builtin_elementwise_max(x, splat(-88.0f)), splat(88.72f));
