@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -96,16 +96,19 @@ class TritonServer:
             return False
 
     def stop(self) -> None:
-        """Ask the server to stop; end its session by force if it has not done so in time. Harmless when repeated."""
+        """Ask the server to stop, then end what is left of its session. Harmless when repeated.
+
+        A server that gives up on a request that never ends leaves the processes of its Python models behind.
+        """
         process, self._process = self._process, None
         if process is None:
             return
         process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=_EXIT_TIMEOUT_S + 5)
-        except subprocess.TimeoutExpired:
-            _kill_session(process.pid)
-            process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
     def _log_tail(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -138,13 +141,6 @@ def check_port(host: str, port: int, flag: str) -> None:
 def reachable(host: str) -> str:
     """The address under which this machine reaches what listens on `host`."""
     return "127.0.0.1" if host == "0.0.0.0" else host
-
-
-def _kill_session(leader: int) -> None:
-    try:
-        os.killpg(leader, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 def _command(installation: TritonInstallation, repository: Path, address: ServerAddress) -> list[str]:

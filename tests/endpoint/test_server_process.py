@@ -1,0 +1,45 @@
+"""The server's processes: none is left when it has been stopped."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from inflight.triton_backend.installation import TritonInstallation
+from tests.endpoint.conftest import running_triton
+
+pytestmark = pytest.mark.endpoint
+
+
+def _processes_of(repository: Path) -> list[str]:
+    """Command lines of the processes that were started for this repository."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it ended while we looked
+            continue
+        if str(repository) in line:
+            lines.append(line)
+    return lines
+
+
+def test_a_request_that_never_ends_leaves_no_process_behind(
+    installation: TritonInstallation, engine: Path, tmp_path: Path
+) -> None:
+    with running_triton(installation, engine, tmp_path, {}) as server:
+        assert any("tritonserver" in line for line in _processes_of(tmp_path))
+        connection = http.client.HTTPConnection("127.0.0.1", server.address.http_port, timeout=60)
+        body = {"text_input": "fox", "max_tokens": 60000, "stream": True, "end_id": -1}
+        connection.request("POST", "/v2/models/ensemble/generate_stream", json.dumps(body))
+        assert connection.getresponse().read(16)
+        connection.close()
+    # What was killed may take a moment to be gone; what was forgotten stays.
+    deadline = time.monotonic() + 10
+    while _processes_of(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _processes_of(tmp_path) == []
