@@ -48,6 +48,8 @@ class Optimizer:
 
 
 def learning_rate(step: int, total: int) -> float:
-    """Linear warm-up, then half a cosine down to zero at `total`."""
-    warmup = min(1.0, (step + 1) / WARMUP_STEPS)
-    return PEAK_LEARNING_RATE * warmup * (1 + math.cos(math.pi * step / total)) / 2
+    """Linear warm-up, which does not depend on `total`, then half a cosine down to zero at `total`."""
+    if step < WARMUP_STEPS:
+        return PEAK_LEARNING_RATE * (step + 1) / WARMUP_STEPS
+    done = (step - WARMUP_STEPS) / max(1, total - WARMUP_STEPS)
+    return PEAK_LEARNING_RATE * (1 + math.cos(math.pi * done)) / 2

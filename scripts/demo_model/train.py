@@ -24,6 +24,7 @@ from demo_model.trainer import Trainer
 from inflight.errors import InflightError
 from inflight.files import atomic_directory
 
+ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_STEPS = 3000
 DEFAULT_ROWS = 192
 
@@ -51,7 +52,7 @@ def main() -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     dataset = make_dataset(options.names)
     settings = Settings(options.seed, options.steps, options.minutes, options.rows, dataset.digest)
-    run_file = RunFile(options.directory.with_name(f".{options.directory.name}.run.pt"), settings)
+    run_file = RunFile(ROOT / ".cache" / "demo_model" / f"{options.directory.name}.run.pt", settings)
     if options.restart:
         run_file.delete()
     trainer = Trainer(dataset, settings, run_file)
@@ -93,3 +94,5 @@ if __name__ == "__main__":
         main()
     except InflightError as error:
         raise SystemExit(f"error: {error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted; the same command goes on from where it was saved last") from None

@@ -12,7 +12,7 @@ from demo_model.batches import Batch, collate, encode_conversation, training_bat
 from demo_model.chat import Turn
 from demo_model.dataset import Dataset
 from demo_model.model import new_model
-from demo_model.optimizer import Optimizer
+from demo_model.optimizer import WARMUP_STEPS, Optimizer
 from demo_model.run_state import RunFile, Settings
 from demo_model.sampler import TopicSampler
 from demo_model.scoring import score
@@ -20,20 +20,21 @@ from demo_model.scoring import score
 BATCHES_PER_POOL = 8
 SAVE_EVERY_S = 120
 REPORT_EVERY, PROBE_EVERY, PROBE_SIZE = 20, 200, 256
-# The speed of the first steps, less those in which kernels are still being chosen, says how many fit into the minutes.
-WARM_AFTER, TIMED_UNTIL = 8, 40
+# The speed of the warm-up, less the steps in which kernels are still being chosen, says how many fit into the minutes.
+TIMED_FROM = 8
 TOKENS_PER_ANSWER = 14
 
 
 @dataclass(slots=True)
 class Progress:
     """step: steps done. total: steps of the whole run, 0 until it is known. seconds: spent on them, all sessions
-    together. tokens: read so far, padding included.
+    together. untimed: of these, those before step TIMED_FROM. tokens: read so far, padding included.
     """
 
     step: int = 0
     total: int = 0
     seconds: float = 0.0
+    untimed: float = 0.0
     tokens: int = 0
 
 
@@ -77,20 +78,20 @@ class Trainer:
             result = score(self.model, batch)
         # Every token counts alike, whether its batch is of long answers or of short ones.
         (result.token_losses.sum() / (self.settings.rows * TOKENS_PER_ANSWER)).backward()
-        self._optimizer.step(self.progress.step, self.progress.total or self.progress.step + TIMED_UNTIL * 100)
+        self._optimizer.step(self.progress.step, self.progress.total)
         self._sampler.learn(batch.topics, result.turn_losses.double().numpy())
         self.progress.step += 1
         self.progress.tokens += batch.tokens.numel()
         return result.token_losses.mean().item(), result.exact.float().mean().item()
 
     def _plan(self) -> None:
-        """Turn minutes into steps, once, from the speed so far."""
+        """Turn minutes into steps at the end of the warm-up, whose learning rates are those of any number of steps."""
         progress = self.progress
-        if progress.step == WARM_AFTER:
-            self._warm_at = progress.seconds
-        elif progress.step == TIMED_UNTIL and not progress.total:
-            pace = (progress.seconds - self._warm_at) / (TIMED_UNTIL - WARM_AFTER)
-            progress.total = max(TIMED_UNTIL, round((self.settings.minutes * 60 - self._warm_at) / pace))
+        if progress.step == TIMED_FROM:
+            progress.untimed = progress.seconds
+        if progress.step == WARMUP_STEPS and not progress.total:
+            pace = (progress.seconds - progress.untimed) / (WARMUP_STEPS - TIMED_FROM)
+            progress.total = max(WARMUP_STEPS, round((self.settings.minutes * 60 - progress.untimed) / pace))
             print(f"{pace:.2f} s a step: --steps {progress.total} repeats this run", flush=True)
 
     def _report(self, loss: float, exact: float) -> None:
