@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from inflight import __version__
+from inflight.files import sha256_file
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / ".cache" / "quickstart" / __version__
+DEMO_MODEL = ROOT / "assets" / "demo-model"
 MODEL_SCRIPT = ROOT / "scripts" / "make_embedded_model.py"
 INFLIGHT = str(Path(sys.executable).with_name("inflight"))
 QUESTION = "What does shutil.copytree do?"
@@ -36,12 +38,24 @@ def run(*command: str | Path) -> None:
         raise SystemExit(result.returncode)
 
 
-def make_engine() -> Path:
-    """Model, checkpoint, engine: each made once. Every step writes its directory whole or not at all."""
-    model, checkpoint, engine = WORK / "model", WORK / "checkpoint", WORK / "engine"
-    step("1. A model")
+def find_model() -> Path:
+    """The trained demonstration model; where it is missing, one with random weights, made on the spot."""
+    if (DEMO_MODEL / "model.safetensors").exists():
+        return DEMO_MODEL
+    model = WORK / "random-model"
     if not model.exists():
         run(sys.executable, MODEL_SCRIPT, model)
+    return model
+
+
+def make_engine() -> Path:
+    """Model, checkpoint, engine: each made once. Every step writes its directory whole or not at all."""
+    step("1. A model")
+    model = find_model()
+    print(f"model: {model.relative_to(ROOT)}")
+    # Another model of this name is another checkpoint and another engine.
+    made = WORK / f"{model.name}-{sha256_file(model / 'model.safetensors')[:8]}"
+    checkpoint, engine, repository = made / "checkpoint", made / "engine", made / "repository"
     step("2. Convert it to a checkpoint")
     if not checkpoint.exists():
         run(INFLIGHT, "convert", model, "--output-dir", checkpoint)
@@ -50,8 +64,8 @@ def make_engine() -> Path:
         run(INFLIGHT, "build-engine", "--checkpoint-dir", checkpoint, "--output-dir", engine)
     print(f"engine: {engine.relative_to(ROOT)}")
     step("4. Write and check the Triton model repository")
-    run(INFLIGHT, "make-repo", engine, WORK / "models", "--force")
-    run(INFLIGHT, "check-repo", WORK / "models")
+    run(INFLIGHT, "make-repo", engine, repository, "--force")
+    run(INFLIGHT, "check-repo", repository)
     return engine
 
 
