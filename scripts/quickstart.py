@@ -15,6 +15,7 @@ from pathlib import Path
 
 from inflight import __version__
 from inflight.files import sha256_file
+from inflight.runtime.text.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / ".cache" / "quickstart" / __version__
@@ -22,6 +23,7 @@ DEMO_MODEL = ROOT / "assets" / "demo-model"
 MODEL_SCRIPT = ROOT / "scripts" / "make_embedded_model.py"
 INFLIGHT = str(Path(sys.executable).with_name("inflight"))
 QUESTION = "What does shutil.copytree do?"
+STREAMED_QUESTION = "Which function of os.path splits off the extension?"
 READY_WITHIN_S = 120
 STOPPED_WITHIN_S = 30
 
@@ -138,7 +140,31 @@ def chat_through_openai(port: int) -> None:
     print(f"[{tokens} tokens, {tokens / seconds:.0f} tokens/s, finish_reason {answer.choices[0].finish_reason}]")
 
 
-def stream_through_triton(port: int) -> None:
+def as_prompt(engine: Path, question: str) -> str:
+    """The question in the model's chat format, for an endpoint that takes plain text."""
+    tokenizer = load_tokenizer(engine / "tokenizer")
+    text = tokenizer.render_chat([{"role": "user", "content": question}], add_generation_prompt=True)
+    if tokenizer.bos_token_id is None:
+        return text
+    # Encoding plain text puts the first token before it; the template has put it there already.
+    return text.removeprefix(tokenizer.decode([tokenizer.bos_token_id], skip_special_tokens=False))
+
+
+def stream_through_openai(port: int, prompt: str) -> None:
+    from openai import OpenAI
+
+    client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none")
+    start, chunks = time.perf_counter(), 0
+    print(f"> {STREAMED_QUESTION}")
+    for chunk in client.completions.create(
+        model="quickstart", prompt=prompt, max_tokens=48, temperature=0, stream=True
+    ):
+        print(chunk.choices[0].text, end="", flush=True)
+        chunks += 1
+    print(f"\n[{chunks} pieces, {chunks / (time.perf_counter() - start):.0f} a second]")
+
+
+def stream_through_triton(port: int, prompt: str) -> None:
     """One decoupled gRPC stream to tensorrt_llm_bls: text in, pieces of text out."""
     import queue
 
@@ -152,12 +178,14 @@ def stream_through_triton(port: int) -> None:
         return result
 
     inputs = [
-        tensor("text_input", b"import shutil", "BYTES"),
+        tensor("text_input", prompt.encode(), "BYTES"),
         tensor("max_tokens", 48, "INT32"),
         tensor("stream", True, "BOOL"),
+        tensor("temperature", 0.0, "FP32"),
         tensor("exclude_input_in_output", True, "BOOL"),
     ]
     answers: queue.Queue[tuple[triton.InferResult | None, Exception | None]] = queue.Queue()
+    print(f"> {STREAMED_QUESTION}")
     start, chunks = time.perf_counter(), 0
     with triton.InferenceServerClient(f"127.0.0.1:{port}") as client:
         client.start_stream(callback=lambda result, error: answers.put((result, error)))
@@ -185,9 +213,13 @@ def main() -> None:
     with server(engine, ports) as process:
         step("6. Chat through the openai package")
         chat_through_openai(ports[0])
+        prompt = as_prompt(engine, STREAMED_QUESTION)
         if answers_http(f"http://127.0.0.1:{ports[1]}/v2/health/ready"):
             step("7. Stream through tritonclient, gRPC")
-            stream_through_triton(ports[2])
+            stream_through_triton(ports[2], prompt)
+        else:
+            step("7. Stream through the openai package")
+            stream_through_openai(ports[0], prompt)
         step("What to try next")
         relative = engine.relative_to(ROOT)
         print(
