@@ -23,7 +23,7 @@ DEMO_MODEL = ROOT / "assets" / "demo-model"
 MODEL_SCRIPT = ROOT / "scripts" / "make_embedded_model.py"
 INFLIGHT = str(Path(sys.executable).with_name("inflight"))
 QUESTION = "What does shutil.copytree do?"
-STREAMED_QUESTION = "Which function of os.path splits off the extension?"
+STREAMED_QUESTION = "What is the signature of shutil.copytree?"
 READY_WITHIN_S = 120
 STOPPED_WITHIN_S = 30
 
