@@ -44,6 +44,59 @@ def gated_linear(x: Array, gate: Array, up: Array, *, activation: str) -> Floats
     return _float32(gated / (np.float32(1) + np.exp(-gated)) * linear(x, up))
 
 
+def quantize_rows(x: Array, *, bits: int) -> tuple[Array, Floats]:
+    """x [..., K] to symmetric integers and one scale per row; a row of zeros has scale 0."""
+    x = _float32(x)
+    greatest = np.float32(2 ** (bits - 1) - 1)
+    scale = _float32(np.max(np.abs(x), axis=-1, initial=0) / greatest)
+    inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale > 0)
+    levels = np.clip(np.rint(x * inverse[..., None]), -greatest, greatest)
+    return levels.astype(f"int{bits}"), scale
+
+
+def rms_norm_quantize(x: Array, weight: Array, *, epsilon: float, bits: int) -> tuple[Array, Floats]:
+    return quantize_rows(rms_norm(x, weight, epsilon=epsilon), bits=bits)
+
+
+def add_rms_norm_quantize(
+    residual: Array, delta: Array, weight: Array, *, epsilon: float, bits: int
+) -> tuple[Floats, Array, Floats]:
+    total, y = add_rms_norm(residual, delta, weight, epsilon=epsilon)
+    return total, *quantize_rows(y, bits=bits)
+
+
+def quantized_linear(
+    x: Array, x_scale: Array, weight: Array, weight_scale: Array, bias: Array | None = None, *, group_size: int
+) -> Floats:
+    """Integer products, exact within a group (the whole row when group_size is 0), scaled and summed in float32."""
+    size = group_size or x.shape[-1]
+    scales = _float32(weight_scale).reshape(weight.shape[0], -1)
+    total = np.zeros((*x.shape[:-1], weight.shape[0]), np.float32)
+    for group, start in enumerate(range(0, x.shape[-1], size)):
+        rows = x[..., start : start + size].astype(np.int64)
+        total += _float32(rows @ weight[:, start : start + size].astype(np.int64).T) * scales[:, group]
+    product = _float32(total * _float32(x_scale)[..., None])
+    return product if bias is None else product + _float32(bias)
+
+
+def quantized_gated_linear(
+    x: Array,
+    x_scale: Array,
+    gate: Array,
+    gate_scale: Array,
+    up: Array,
+    up_scale: Array,
+    *,
+    activation: str,
+    group_size: int,
+) -> Floats:
+    """activation(x gate') * (x up'); the only activation is silu."""
+    assert activation == "silu", activation
+    gated = quantized_linear(x, x_scale, gate, gate_scale, group_size=group_size)
+    linear_part = quantized_linear(x, x_scale, up, up_scale, group_size=group_size)
+    return _float32(gated / (np.float32(1) + np.exp(-gated)) * linear_part)
+
+
 def rope_cache_write(
     qkv: Array,
     q_norm: Array | None,
@@ -129,4 +182,9 @@ REFERENCES: Mapping[str, Callable[..., Array | tuple[Array, ...]]] = {
     "RopeCacheWrite": rope_cache_write,
     "PagedAttention": paged_attention,
     "GatherRows": gather_rows,
+    "QuantizeRows": quantize_rows,
+    "RMSNormQuantize": rms_norm_quantize,
+    "AddRMSNormQuantize": add_rms_norm_quantize,
+    "QuantizedLinear": quantized_linear,
+    "QuantizedGatedLinear": quantized_gated_linear,
 }

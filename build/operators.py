@@ -61,6 +61,17 @@ OPERATORS: Mapping[str, Operator] = {
         {**_HEADS, "scale": FLOAT, "window": INT},
     ),
     "GatherRows": Operator(("x", "rows"), ("y",)),
+    "QuantizeRows": Operator(("x",), ("y", "y_scale"), {"bits": INT}),
+    "RMSNormQuantize": Operator(("x", "weight"), ("y", "y_scale"), {"epsilon": FLOAT, "bits": INT}),
+    "AddRMSNormQuantize": Operator(
+        ("residual", "delta", "weight"), ("sum", "y", "y_scale"), {"epsilon": FLOAT, "bits": INT}
+    ),
+    "QuantizedLinear": Operator(
+        ("x", "x_scale", "weight", "weight_scale", "bias"), ("y",), {"group_size": INT}, optional=frozenset({"bias"})
+    ),
+    "QuantizedGatedLinear": Operator(
+        ("x", "x_scale", "gate", "gate_scale", "up", "up_scale"), ("y",), {"activation": STRING, "group_size": INT}
+    ),
 }
 
 # Products, whose input 0 is rows and whose input 1 is a weight.
