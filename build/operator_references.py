@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from inflight.build.operators import GREATEST_LEVEL
+
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 
@@ -45,10 +47,11 @@ def gated_linear(x: Array, gate: Array, up: Array, *, activation: str) -> Floats
 
 
 def quantize_rows(x: Array, *, bits: int) -> tuple[Array, Floats]:
-    """x [..., K] to symmetric integers and one scale per row; a row of zeros has scale 0."""
+    """x [..., K] to symmetric integers and one scale per row; a row of zeros, or of denormals, has scale 0."""
     x = _float32(x)
-    greatest = np.float32(2 ** (bits - 1) - 1)
+    greatest = np.float32(GREATEST_LEVEL[bits])
     scale = _float32(np.max(np.abs(x), axis=-1, initial=0) / greatest)
+    scale = np.where(scale < np.finfo(np.float32).tiny, np.float32(0), scale)
     inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale > 0)
     levels = np.clip(np.rint(x * inverse[..., None]), -greatest, greatest)
     return levels.astype(f"int{bits}"), scale
