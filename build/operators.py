@@ -74,8 +74,8 @@ OPERATORS: Mapping[str, Operator] = {
     ),
 }
 
-# The greatest magnitude of a quantized row, by its bits. 16 bits are two signed bytes, 256 * high + low, whose range ends
-# at 127 * 256 + 127: so a product of int16 rows is two products of int8 rows.
+# The greatest magnitude of a quantized row, by its bits. 16 bits are two signed bytes, 256 * high + low, whose range
+# ends at 127 * 256 + 127: so a product of int16 rows is two products of int8 rows.
 GREATEST_LEVEL = {8: 127, 16: 32639}
 
 # Products, whose input 0 is rows and whose input 1 is a weight.
