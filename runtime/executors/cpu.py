@@ -13,6 +13,7 @@ from inflight.runtime.executors.cpu_abi import ABI, LIMIT, OK, STATUS, open_libr
 from inflight.runtime.executors.cpu_buffers import StepBuffers
 from inflight.runtime.executors.cpu_features import choose_variant
 from inflight.runtime.executors.cpu_memory import Region, map_file, map_zeroed
+from inflight.runtime.executors.cpu_profile import CpuProfiler, OperatorProfile
 from inflight.runtime.manifest import EngineManifest
 from inflight.runtime.rebuild import rebuild_hint
 from inflight.runtime.step import StepBatch, StepOutput
@@ -39,6 +40,7 @@ class CpuExecutor:
         self.variant = choose_variant(manifest, directory)
         self._engine: int | None = None
         self._regions: list[Region] = []
+        self._profiler: CpuProfiler | None = None
         try:
             self._open(directory)
         except BaseException:
@@ -55,6 +57,24 @@ class CpuExecutor:
         logits = np.empty((rows, self.manifest.model.vocab_size), np.float32)
         self._run(batch, logits)
         return self._buffers.read(batch), logits
+
+    def start_profile(self) -> None:
+        """From the next step on, add up what every operator takes; a profile that runs is begun anew."""
+        if self._engine is None:
+            raise EngineError("The engine is closed.")
+        self._profiler = CpuProfiler(self._library)
+        self._library.inflight_profile(self._engine, self._profiler.nanoseconds.ctypes.data)
+
+    def profile(self) -> list[OperatorProfile]:
+        """Every operator in the order of a step, over the steps since start_profile(); ends the profile.
+
+        Empty when none was started. cpu_profile.sum_by_kind() puts the layers together.
+        """
+        profiler, self._profiler = self._profiler, None
+        if profiler is None or self._engine is None:
+            return []
+        self._library.inflight_profile(self._engine, None)
+        return profiler.operators()
 
     def close(self) -> None:
         if self._engine is not None:
@@ -99,3 +119,5 @@ class CpuExecutor:
             check_batch(batch, self.manifest, self.num_blocks)  # raises, and names what is wrong
         if status != OK:
             raise EngineError(f"The engine refused a step: {STATUS.get(status, f'status {status}')}.")
+        if self._profiler is not None:
+            self._profiler.add_step(batch)

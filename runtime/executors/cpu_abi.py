@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-ABI = 1
+ABI = 2
 MAX_TOP_LOGPROBS = 64
 
 # What inflight_step returns.
@@ -72,8 +72,24 @@ class Output(ctypes.Structure):
     ]
 
 
+class Operator(ctypes.Structure):
+    """`inflight_operator`."""
+
+    _fields_ = [
+        ("kind", ctypes.c_char_p),
+        ("name", ctypes.c_char_p),
+        ("logit_rows", ctypes.c_int64),
+        ("flops_per_row", ctypes.c_int64),
+        ("bytes_per_row", ctypes.c_int64),
+        ("weight_bytes", ctypes.c_int64),
+        ("flops_per_pair", ctypes.c_int64),
+        ("bytes_per_context_token", ctypes.c_int64),
+        ("window", ctypes.c_int64),
+    ]
+
+
 def open_library(path: Path) -> ctypes.CDLL:
-    """Load a compiled engine and declare its three functions. Raises OSError when the loader refuses the file.
+    """Load a compiled engine and declare its functions. Raises OSError when the loader refuses the file.
 
     Calls into a CDLL release the interpreter lock, so other threads run during a step.
     """
@@ -90,4 +106,8 @@ def open_library(path: Path) -> ctypes.CDLL:
     library.inflight_step.argtypes = [ctypes.c_void_p, ctypes.POINTER(Batch), ctypes.POINTER(Output)]
     library.inflight_close.restype = None
     library.inflight_close.argtypes = [ctypes.c_void_p]
+    library.inflight_operators.restype = ctypes.c_int32
+    library.inflight_operators.argtypes = [ctypes.POINTER(ctypes.POINTER(Operator))]
+    library.inflight_profile.restype = None
+    library.inflight_profile.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
     return library

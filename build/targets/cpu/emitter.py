@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import onnx_ir as ir
 
 from inflight.build.operators import DOMAIN
 from inflight.build.targets.cpu.operators import EMITTERS, OFFSET, KernelCall, Places, emit_call
 from inflight.build.targets.cpu.weight_layout import WeightLayout
+from inflight.build.targets.cpu.work import OperatorWork, operator_work, sampling_work
 from inflight.build.values import name_of, shape_of
 from inflight.errors import BuildError
 from inflight.runtime.manifest import Limits
@@ -43,10 +45,12 @@ def emit(graph: ir.Graph, weights: WeightLayout, limits: Limits, tokens_per_bloc
         [
             "/* Written by inflight: the operators of one model, every shape a constant. */",
             *_limits(graph, limits, tokens_per_block, planned, row_bytes),
+            f"#define NUM_OPERATORS {len(steps) + 1}",
             '#include "engine.h"',
             "",
             *functions.definitions,
             *_run_operators(steps, graph.outputs[0]),
+            *_operators([*(operator_work(node, weights) for node in graph), sampling_work(graph.outputs[0])]),
             '#include "entry.h"',
             "",
         ]
@@ -102,7 +106,17 @@ def _definition(name: str, kernel: str, constants: Sequence[str], types: Sequenc
 
 def _run_operators(steps: Sequence[tuple[ir.Node, str]], logits: ir.Value) -> list[str]:
     lines = ["static void run_operators(inflight_engine *e, pool *p, int thread) {"]
-    for node, call in steps:
+    for index, (node, call) in enumerate(steps):
         lines += [f"    /* {name_of(node.outputs[0])} */", f"    {call}", "    pool_barrier(p);"]
+        lines += [f"    end_operator(e, thread, {index});"]
     offset = logits.metadata_props[OFFSET]
     return [*lines, f"    sample_rows(e, thread, (const float *)(e->workspace + {offset}));", "}", ""]
+
+
+def _operators(works: Sequence[OperatorWork]) -> list[str]:
+    """The table that a profile is read with."""
+    lines = ["static const inflight_operator OPERATORS[NUM_OPERATORS] = {"]
+    for work in works:
+        kind, name, *numbers = astuple(work)
+        lines.append(f"    {{{json.dumps(kind)}, {json.dumps(name)}, {', '.join(str(int(x)) for x in numbers)}}},")
+    return [*lines, "};", ""]

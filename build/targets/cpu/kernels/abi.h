@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#define INFLIGHT_ABI 1
+#define INFLIGHT_ABI 2
 #define INFLIGHT_MAX_TOP_LOGPROBS 64
 
 #define INFLIGHT_OK 0
@@ -48,6 +48,15 @@ typedef struct {
     float *logits;         /* NULL, or [num_logit_rows][vocab_size] */
 } inflight_output;
 
+/* What one operator of the model computes and moves at least. In a step it has T rows (or the logit rows), sees
+ * `pairs` pairs of a row and a token of its context, and reads `context` cached tokens; both stop at the window. */
+typedef struct {
+    const char *kind, *name;
+    int64_t logit_rows; /* its rows are the step's logit rows */
+    int64_t flops_per_row, bytes_per_row, weight_bytes;
+    int64_t flops_per_pair, bytes_per_context_token, window; /* window 0: none */
+} inflight_operator;
+
 typedef struct inflight_engine inflight_engine;
 
 /* weights: the mapped weights file, 64-byte aligned. kv_cache: num_blocks * bytes_per_block bytes, 64-byte aligned.
@@ -57,5 +66,11 @@ inflight_engine *inflight_open(const void *weights, void *kv_cache, int64_t num_
 int32_t inflight_step(inflight_engine *engine, const inflight_batch *batch, const inflight_output *output);
 void inflight_close(inflight_engine *engine);
 int32_t inflight_abi(void);
+
+/* The operators in the order in which a step runs them; sampling is the last. Returns how many. */
+int32_t inflight_operators(const inflight_operator **operators);
+/* From the next step on, every step adds to nanoseconds[i] what operator i took until all threads had ended it. NULL
+ * ends it. The caller owns the array, as long as the operators are. */
+void inflight_profile(inflight_engine *engine, uint64_t *nanoseconds);
 
 #endif

@@ -4,6 +4,8 @@
 #ifndef INFLIGHT_ENGINE_H
 #define INFLIGHT_ENGINE_H
 
+#include <time.h>
+
 #include "abi.h"
 #include "attention.h"
 #include "embedding.h"
@@ -19,6 +21,7 @@ struct inflight_engine {
     const inflight_batch *batch;
     const inflight_output *output;
     token_rows rows;
+    uint64_t *profile, operator_start; /* nanoseconds; profile is NULL when nobody asked */
 };
 
 #define SCRATCH_BYTES round_up(INFLIGHT_SAMPLE_SCRATCH(VOCAB_SIZE), CACHE_LINE)
@@ -41,6 +44,23 @@ INLINE void sample_rows(inflight_engine *e, int thread, const float *logits) {
         if (out->logits) memcpy(out->logits + row * VOCAB_SIZE, values, VOCAB_SIZE * sizeof *values);
         inflight_sample_row(values, VOCAB_SIZE, &e->batch->sampling[row], out, (int)row, scratch);
     }
+}
+
+static uint64_t nanoseconds_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void add_to_profile(inflight_engine *e, int index) {
+    uint64_t end = nanoseconds_now();
+    e->profile[index] += end - e->operator_start;
+    e->operator_start = end;
+}
+
+/* Behind the barrier of operator `index`. */
+INLINE void end_operator(inflight_engine *e, int thread, int index) {
+    if (thread == 0 && e->profile) add_to_profile(e, index);
 }
 
 static void run_operators(inflight_engine *e, pool *p, int thread);

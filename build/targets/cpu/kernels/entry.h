@@ -50,13 +50,22 @@ static void run_step(void *argument, pool *p, int thread) { run_operators(argume
 
 EXPORT int32_t inflight_abi(void) { return INFLIGHT_ABI; }
 
+EXPORT int32_t inflight_operators(const inflight_operator **operators) {
+    *operators = OPERATORS;
+    return NUM_OPERATORS;
+}
+
+EXPORT void inflight_profile(inflight_engine *e, uint64_t *nanoseconds) { e->profile = nanoseconds; }
+
 EXPORT int32_t inflight_step(inflight_engine *e, const inflight_batch *batch, const inflight_output *output) {
     if (!batch_fits(e, batch)) return INFLIGHT_LIMIT;
     if (e->pool.threads > 1 && e->pool.owner != getpid()) return INFLIGHT_MEMORY;
     e->batch = batch;
     e->output = output;
     lay_out_rows(e, batch);
+    if (e->profile) e->operator_start = nanoseconds_now();
     pool_run(&e->pool, e);
+    end_operator(e, 0, NUM_OPERATORS - 1);
     return INFLIGHT_OK;
 }
 
