@@ -21,6 +21,7 @@ VERBS = {
     "serve": "serve",
     "generate": "generate",
     "chat": "chat",
+    "bench": "bench",
     "inspect": "inspect",
     "verify": "verify",
     "make-repo": "make_repo",
@@ -60,7 +61,11 @@ def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
 
     for verb in verbs:
         module = importlib.import_module(f"inflight.cli.{VERBS[verb]}")
-        app.command(verb, no_args_is_help=verb != "doctor")(getattr(module, verb.replace("-", "_")))
+        command = getattr(module, verb.replace("-", "_"))
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=verb)
+        else:
+            app.command(verb, no_args_is_help=verb != "doctor")(command)
     return app
 
 

@@ -21,7 +21,8 @@ ALLOWED = {
     "runtime": set(),
     "triton_backend": {"runtime", "model_repo"},
     "model_repo": {"triton_backend"},
-    "cli": {"convert", "build", "runtime", "triton_backend"},
+    "benchmark": {"build", "runtime", "triton_backend"},
+    "cli": {"convert", "build", "runtime", "triton_backend", "benchmark"},
 }
 PACKAGES = set(ALLOWED) - {"inflight"}
 

@@ -1,0 +1,1 @@
+"""A server, measured by its clients over the network."""
