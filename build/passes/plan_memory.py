@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from inflight.build.operators import updated_in_place
+from inflight.build.quantized_rows import QUANTIZED_BITS, quantized_row_bytes
 from inflight.build.values import dtype_of, shape_of
 
 OFFSET, WORKSPACE_BYTES = "inflight.offset", "inflight.workspace_bytes"
@@ -60,8 +61,10 @@ def _buffers(graph: ir.Graph, sizes: Mapping[str, int]) -> list[_Buffer]:
 
 
 def _bytes(value: ir.Value, sizes: Mapping[str, int]) -> int:
-    elements = math.prod(dim if isinstance(dim, int) else sizes[dim] for dim in shape_of(value))
-    return -(-elements * int(dtype_of(value).itemsize) // ALIGNMENT) * ALIGNMENT
+    *rows, width = (dim if isinstance(dim, int) else sizes[dim] for dim in shape_of(value))
+    dtype = dtype_of(value)
+    row = quantized_row_bytes(width, dtype) if dtype in QUANTIZED_BITS else width * int(dtype.itemsize)
+    return -(-math.prod(rows) * row // ALIGNMENT) * ALIGNMENT
 
 
 def _place(buffer: _Buffer, placed: list[_Buffer]) -> None:

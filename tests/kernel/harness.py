@@ -24,7 +24,7 @@ from inflight.build.values import new_value
 
 Array = npt.NDArray[Any]
 
-_HEAD = '#include "attention.h"\n#include "embedding.h"\n'
+_HEAD = '#include "attention.h"\n#include "embedding.h"\n#include "qlinear.h"\n'
 _names = itertools.count()
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from inflight.build.targets.cpu.weight_layout import ELEMENTS, Layout, WeightLayout, element_of
+from inflight.build.quantized_rows import QUANTIZED_BITS
+from inflight.build.targets.cpu.weight_layout import ELEMENTS, Layout, WeightLayout, element_of, quantized_shape
 from inflight.build.values import dtype_of, name_of, shape_of
+from inflight.errors import BuildError
 
 OFFSET = "inflight.offset"
 # C expressions for the number of rows of a step, by the graph's symbol.
@@ -140,6 +142,65 @@ def _gather_rows(node: ir.Node, places: Places) -> KernelCall:
     return KernelCall("gather_rows", (_width(y),), arguments)
 
 
+def _quantize_rows(node: ir.Node, places: Places) -> KernelCall:
+    x, (y, y_scale) = _input(node, 0), node.outputs
+    arguments = (places.rows(y), places.read(x, "const void *"), places.write(y, "void *"), places.write(y_scale))
+    return KernelCall("quantize_rows", (element_of(x), _quantized_row(y)), arguments)
+
+
+def _rms_norm_quantize(node: ir.Node, places: Places) -> KernelCall:
+    x, weight, (y, y_scale) = _input(node, 0), _input(node, 1), node.outputs
+    inputs = (places.rows(y), places.read(x), places.weight("floats", weight))
+    outputs = (places.write(y, "void *"), places.write(y_scale))
+    return KernelCall("rms_norm_quantize", (_quantized_row(y), _number(node, "epsilon")), inputs + outputs)
+
+
+def _add_rms_norm_quantize(node: ir.Node, places: Places) -> KernelCall:
+    residual, delta, weight = (_input(node, i) for i in range(3))
+    total, y, y_scale = node.outputs
+    inputs = (places.rows(y), places.read(residual), places.read(delta), places.weight("floats", weight))
+    outputs = (places.write(total), places.write(y, "void *"), places.write(y_scale))
+    return KernelCall("add_rms_norm_quantize", (_quantized_row(y), _number(node, "epsilon")), inputs + outputs)
+
+
+def _quantized_linear(node: ir.Node, places: Places) -> KernelCall:
+    x, x_scale, weight, scale = (_input(node, i) for i in range(4))
+    bias = node.inputs[4] if len(node.inputs) > 4 else None
+    y = node.outputs[0]
+    inputs = (places.rows(y), places.read(x, "const void *"), places.read(x_scale))
+    packed = (places.weight("quantized_panels", weight, scale), places.weight("floats", bias))
+    return KernelCall("quantized_linear", (_quantized_product(node), _width(y)), (*inputs, *packed, places.write(y)))
+
+
+def _quantized_gated_linear(node: ir.Node, places: Places) -> KernelCall:
+    x, x_scale, *weights = (_input(node, i) for i in range(6))
+    y = node.outputs[0]
+    inputs = (places.rows(y), places.read(x, "const void *"), places.read(x_scale))
+    arguments = (*inputs, places.weight("gated_quantized_panels", *weights), places.write(y))
+    return KernelCall("quantized_gated_linear", (_quantized_product(node), _width(y)), arguments)
+
+
+def _quantized_product(node: ir.Node) -> str:
+    """A `quantized_shape` of kernels/qtile.h."""
+    x, weight, scale = _input(node, 0), _input(node, 2), _input(node, 3)
+    shape = quantized_shape(weight, scale, int(_integer(node, "group_size")))
+    return f"(quantized_shape){{{shape.bits}, {element_of(scale)}, {_row_literal(x, shape.group)}}}"
+
+
+def _quantized_row(y: ir.Value) -> str:
+    """A `quantized_row` of kernels/quantize.h: sums of activations are kept for the groups of the product behind."""
+    width = int(_width(y))
+    groups = {int(_integer(node, "group_size")) for node in y.consumers()} or {0}
+    if len(groups) > 1:
+        raise BuildError(f"{y.name} is read by products with groups of {sorted(groups)}; they must be of one size.")
+    group = groups.pop()
+    return _row_literal(y, group if 0 < group < width else width)
+
+
+def _row_literal(y: ir.Value, group: int) -> str:
+    return f"(quantized_row){{{QUANTIZED_BITS[dtype_of(y)] // 8}, {_width(y)}, {group}}}"
+
+
 def _cache_shape(node: ir.Node, cache: ir.Value) -> str:
     tokens = shape_of(cache)[2]
     heads, size = _integer(node, "num_kv_heads"), _integer(node, "head_size")
@@ -174,4 +235,9 @@ EMITTERS: Mapping[str, Callable[[ir.Node, Places], KernelCall]] = {
     "RopeCacheWrite": _rope_cache_write,
     "PagedAttention": _paged_attention,
     "GatherRows": _gather_rows,
+    "QuantizeRows": _quantize_rows,
+    "RMSNormQuantize": _rms_norm_quantize,
+    "AddRMSNormQuantize": _add_rms_norm_quantize,
+    "QuantizedLinear": _quantized_linear,
+    "QuantizedGatedLinear": _quantized_gated_linear,
 }

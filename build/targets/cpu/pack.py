@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from inflight.build.targets.cpu.quantized_panels import QuantizedShape, levels, to_panels
 from inflight.build.targets.cpu.weight_layout import GROUP, PANEL, PackedTensor, WeightLayout
 from inflight.build.values import tensor_of
 from inflight.progress import Advance
@@ -45,6 +46,8 @@ def _pieces(tensor: PackedTensor) -> Iterator[Array]:
         yield arrays[0].astype(np.float32).ravel()
     elif tensor.layout == "rows":
         yield from _row_pieces(_as_bits(arrays[0]))
+    elif tensor.quantized:
+        yield from _quantized_pieces(arrays[::2], arrays[1::2], tensor.quantized)
     else:
         yield from _panel_pieces([_as_bits(array) for array in arrays], GROUP[tensor.element])
 
@@ -69,12 +72,29 @@ def _panel_pieces(arrays: list[Array], group: int) -> Iterator[Array]:
     for first in range(0, panels, at_once):
         count = min(at_once, panels - first)
         blocks = [_padded(array[first * width : (first + count) * width], count * width, group) for array in arrays]
-        if len(blocks) == 1:
-            columns = blocks[0]
-        else:
-            pairs = [block.reshape(count * width // _LANES, _LANES, -1) for block in blocks]
-            columns = np.stack(pairs, axis=1).reshape(count * PANEL, -1)
-        yield _to_panels(columns, count, group)
+        yield _to_panels(_side_by_side(blocks), count, group)
+
+
+def _quantized_pieces(weights: list[Array], scales: list[Array], shape: QuantizedShape) -> Iterator[Array]:
+    """Panels of one matrix of integers, or of two whose columns alternate by 16, with their scales."""
+    out_features = len(scales[0])
+    width = PANEL // len(weights)
+    panels = -(-out_features // width)
+    at_once = max(1, _CHUNK_BYTES // (PANEL * shape.width))
+    for first in range(0, panels, at_once):
+        count = min(at_once, panels - first)
+        start, stop = first * width, min(out_features, (first + count) * width)
+        columns = [_padded(levels(array, shape, start, stop), count * width, 1) for array in weights]
+        factors = [_padded(array.reshape(out_features, -1)[start:stop], count * width, 1) for array in scales]
+        yield to_panels(_side_by_side(columns), _side_by_side(factors), shape)
+
+
+def _side_by_side(blocks: list[Array]) -> Array:
+    """The columns of one matrix as they are; of two, 16 of the first and 16 of the second in turn."""
+    if len(blocks) == 1:
+        return blocks[0]
+    columns: Array = np.stack([block.reshape(-1, _LANES, block.shape[1]) for block in blocks], axis=1)
+    return columns.reshape(-1, blocks[0].shape[1])
 
 
 def _padded(rows: Array, height: int, group: int) -> Array:

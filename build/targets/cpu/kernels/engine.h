@@ -9,6 +9,7 @@
 #include "abi.h"
 #include "attention.h"
 #include "embedding.h"
+#include "qlinear.h"
 #include "sampling.h"
 
 /* An engine has no state outside this record, so several can live in one process. */

@@ -1,0 +1,119 @@
+/* The integer matrix kernel: a tile of up to TILE_ROWS digit rows (quantize.h) x (16 vectors) int32 accumulators.
+ *
+ * A panel holds 64 columns: for each group of k first the columns' scales, then the weights, 256 bytes a step. A step
+ * is 4 values of k for 8-bit weights ([64][4] bytes) and 8 for 4-bit weights ([64][4] bytes whose lower halves are the
+ * first 4 values, the upper halves the next 4). A weight w lies there as w + 128 or w + 8.
+ *
+ * Integer sums are exact. Groups are scaled and added in float32 in order of k, so a row's bits depend on neither the
+ * tile's shape nor its neighbours. */
+#ifndef INFLIGHT_QTILE_H
+#define INFLIGHT_QTILE_H
+
+#include "linear.h"
+#include "qdot.h"
+#include "quantize.h"
+
+#define STEP_BYTES 256
+
+typedef struct {
+    int bits;           /* of a weight: 8 or 4 */
+    element scale_type; /* of the weights' scales */
+    quantized_row row;  /* row.group values of k share a scale, and a sum of activations */
+} quantized_shape;
+
+typedef i32x16 integer_sums[TILE_ROWS][TILE_VECTORS];
+
+INLINE int64_t step_values(quantized_shape q) { return q.bits == 8 ? 4 : 8; }
+INLINE int64_t scales_bytes(quantized_shape q) { return PANEL * element_size(q.scale_type); }
+INLINE int64_t group_bytes(quantized_shape q) {
+    return scales_bytes(q) + ceil_div(q.row.group, step_values(q)) * STEP_BYTES;
+}
+INLINE int64_t quantized_panel_bytes(quantized_shape q) {
+    int64_t groups = ceil_div(q.row.width, q.row.group);
+    return groups * scales_bytes(q) + ceil_div(q.row.width, step_values(q)) * STEP_BYTES;
+}
+/* Activations that one tile takes. */
+INLINE int64_t tile_tokens(quantized_shape q) { return TILE_ROWS / q.row.digits; }
+
+INLINE void add_quads(int bits, int rows, int vectors, const int8_t *x, int64_t x_stride, const u32x16 *columns,
+                      integer_sums sums) {
+    UNROLL for (int r = 0; r < rows; r++) {
+        byte_quads quad = splat_quad(x + r * x_stride);
+        UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = add_dots(bits, sums[r][v], columns[v], quad);
+    }
+}
+
+INLINE void integer_step(int bits, int rows, int vectors, const int8_t *x, int64_t x_stride, const uint8_t *panel,
+                         integer_sums sums) {
+    u32x16 columns[TILE_VECTORS];
+    if (bits == 8) {
+        UNROLL for (int v = 0; v < vectors; v++) columns[v] = byte_weights(panel + v * 64);
+        add_quads(bits, rows, vectors, x, x_stride, columns, sums);
+        return;
+    }
+    UNROLL for (int v = 0; v < vectors; v++) columns[v] = load_words(panel + v * 64) & 0x0f0f0f0fu;
+    add_quads(bits, rows, vectors, x, x_stride, columns, sums);
+    UNROLL for (int v = 0; v < vectors; v++) columns[v] = (load_words(panel + v * 64) >> 4) & 0x0f0f0f0fu;
+    add_quads(bits, rows, vectors, x + 4, x_stride, columns, sums);
+}
+
+/* sums = digits of group g times the weights of `vectors` columns; `panel` is the group's first step. */
+INLINE void integer_group(quantized_shape q, int rows, int vectors, int64_t g, const int8_t *x, const uint8_t *panel,
+                          integer_sums sums) {
+    const int64_t stride = digit_stride(q.row.width), first = g * q.row.group, values = step_values(q);
+    const int64_t steps = ceil_div(min_int(q.row.group, q.row.width - first), values);
+    UNROLL for (int r = 0; r < rows; r++) {
+        int32_t repair = -weight_offset(q.bits) * digit_sums(x + r * stride, q.row.width)[g];
+        UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = splat_int(repair);
+    }
+    for (int64_t s = 0; s < steps; s++)
+        integer_step(q.bits, rows, vectors, x + first + s * values, stride, panel + s * STEP_BYTES, sums);
+}
+
+/* out[token][column] = (g > 0: +=) the group's sums * its scales. */
+INLINE void scale_group(quantized_shape q, int rows, int vectors, int64_t g, const uint8_t *scales, integer_sums sums,
+                        float *out) {
+    UNROLL for (int v = 0; v < vectors; v++) {
+        f32x16 scale = load16(q.scale_type, scales, v * LANES);
+        UNROLL for (int r = 0; r < rows; r += q.row.digits) {
+            float *total = out + r / q.row.digits * PANEL + v * LANES;
+            f32x16 value = __builtin_convertvector(sums[r][v], f32x16);
+            if (q.row.digits == 2)
+                value = fma16(value, splat(256.0f), __builtin_convertvector(sums[r + 1][v], f32x16));
+            store16(F32, total, 0, fma16(value, scale, g ? load16(F32, total, 0) : splat(0.0f)));
+        }
+    }
+}
+
+INLINE void quantized_columns(quantized_shape q, int rows, int vectors, const int8_t *x, const uint8_t *panel,
+                              int64_t column, float *out) {
+    for (int64_t g = 0; g < ceil_div(q.row.width, q.row.group); g++) {
+        const uint8_t *group = panel + g * group_bytes(q);
+        integer_sums sums;
+        integer_group(q, rows, vectors, g, x, group + scales_bytes(q) + column * 4, sums);
+        scale_group(q, rows, vectors, g, group + column * element_size(q.scale_type), sums, out + column);
+    }
+}
+
+INLINE void quantized_height(quantized_shape q, int rows, const int8_t *x, const uint8_t *panel, panel_tile out) {
+    const int vectors = tile_vectors(rows);
+    for (int64_t column = 0; column < PANEL; column += vectors * LANES)
+        quantized_columns(q, rows, vectors, x, panel, column, out[0]);
+}
+
+/* The products of up to tile_tokens rows with one panel, without the rows' scales: one kernel per height. */
+INLINE void quantized_multiply(quantized_shape q, int64_t tokens, const int8_t *x, const uint8_t *panel,
+                               panel_tile out) {
+#define PRODUCT(n) quantized_height(q, n, x, panel, out)
+    switch (tokens * q.row.digits) {
+        case 1: PRODUCT(1); break;
+        case 2: PRODUCT(2); break;
+        case 3: PRODUCT(3); break;
+        case 4: PRODUCT(4); break;
+        case 5: PRODUCT(5); break;
+        default: PRODUCT(TILE_ROWS); break;
+    }
+#undef PRODUCT
+}
+
+#endif

@@ -1,0 +1,127 @@
+/* Rows of float32 to rows of integers, on their own or behind a norm.
+ *
+ * The integers of a row are signed bytes: one digit for 8 bits, two for 16 (the value is 256 * high + low, the high
+ * digits come first). Digits of K values are filled with zeros to a multiple of 64; behind them are their sums, int32,
+ * one for each group of k, with room for one per 32 values (build/quantized_rows.py says the same). */
+#ifndef INFLIGHT_QUANTIZE_H
+#define INFLIGHT_QUANTIZE_H
+
+#include "norm.h"
+
+#define SMALLEST_NORMAL 0x1p-126f
+
+typedef struct {
+    int digits;           /* signed bytes of a value */
+    int64_t width, group; /* values of a row, and how many of them share a sum; group is a multiple of 32, or width */
+} quantized_row;
+
+typedef int8_t i8x16 __attribute__((vector_size(16)));
+
+INLINE int64_t digits_bytes(int64_t width) { return round_up(width, 64); }
+INLINE int64_t digit_stride(int64_t width) { return digits_bytes(width) + round_up(4 * ceil_div(width, 32), 64); }
+INLINE int32_t *digit_sums(const int8_t *digits, int64_t width) { return (int32_t *)(digits + digits_bytes(width)); }
+INLINE int8_t *quantized_at(quantized_row q, const void *y, int64_t row) {
+    return (int8_t *)y + row * q.digits * digit_stride(q.width);
+}
+
+/* x[i] * inverse * weight[i], 16 at a time, zeros behind the row; without a weight x[i] itself. */
+typedef struct {
+    element type;
+    const void *x;
+    const float *weight;
+    float inverse;
+} row_values;
+
+INLINE f32x16 values_at(row_values v, int64_t width, int64_t i) {
+    if (i >= width) return splat(0.0f);
+    const int whole = i + LANES <= width;
+    f32x16 x = whole ? load16(v.type, v.x, i) : load_part(v.type, v.x, i, width - i);
+    return v.weight ? x * v.inverse * (whole ? load16(F32, v.weight, i) : load_part(F32, v.weight, i, width - i)) : x;
+}
+
+/* The greatest magnitude of the row. Compared as integers, so that a NaN is the greatest of all and is seen. */
+INLINE float greatest_magnitude(row_values v, int64_t width) {
+    u32x16 greatest = {0};
+    for (int64_t i = 0; i < width; i += LANES)
+        greatest = __builtin_elementwise_max(greatest, (u32x16)values_at(v, width, i) & 0x7fffffffu);
+    uint32_t bits = __builtin_reduce_max(greatest);
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* Rounded to nearest, ties to even, for magnitudes below 2^22. */
+INLINE i32x16 round_to_int(f32x16 x) {
+    const f32x16 magic = splat(12582912.0f); /* 1.5 * 2^23: adding it leaves the integer in the lower bits */
+    return (i32x16)(x + magic) - (i32x16)magic;
+}
+
+INLINE void store_bytes(int8_t *p, i32x16 x) {
+    i8x16 bytes = __builtin_convertvector(x, i8x16);
+    memcpy(p, &bytes, sizeof bytes);
+}
+
+/* Values [start, stop) to digits, and the sums of those. */
+INLINE void quantize_group(quantized_row q, row_values v, float inverse, int64_t start, int64_t stop, int8_t *high,
+                           int8_t *low, int32_t *sums) {
+    const int32_t limit = q.digits == 1 ? 127 : 127 * 256 + 127;
+    i32x16 high_sum = {0}, low_sum = {0};
+    for (int64_t i = start; i < stop; i += LANES) {
+        i32x16 x = round_to_int(values_at(v, q.width, i) * inverse);
+        x = __builtin_elementwise_min(__builtin_elementwise_max(x, splat_int(-limit)), splat_int(limit));
+        i32x16 rest = x << 24 >> 24;
+        if (q.digits == 2) {
+            store_bytes(high + i, (x - rest) >> 8);
+            high_sum += (x - rest) >> 8;
+        }
+        store_bytes(low + i, rest);
+        low_sum += rest;
+    }
+    sums[0] = __builtin_reduce_add(q.digits == 2 ? high_sum : low_sum);
+    if (q.digits == 2) sums[1] = __builtin_reduce_add(low_sum);
+}
+
+INLINE void quantize_row(quantized_row q, row_values v, int8_t *y, float *y_scale) {
+    int8_t *last = y + (q.digits - 1) * digit_stride(q.width);
+    float scale = greatest_magnitude(v, q.width) / (q.digits == 1 ? 127.0f : 127.0f * 256.0f + 127.0f);
+    *y_scale = scale < SMALLEST_NORMAL ? 0.0f : scale;
+    const float inverse = scale < SMALLEST_NORMAL ? 0.0f : 1.0f / scale;
+    const int64_t groups = ceil_div(q.width, q.group);
+    for (int64_t g = 0; g < groups; g++) {
+        int32_t sums[2];
+        int64_t stop = g + 1 < groups ? (g + 1) * q.group : digits_bytes(q.width);
+        quantize_group(q, v, inverse, g * q.group, stop, y, last, sums);
+        digit_sums(y, q.width)[g] = sums[0];
+        if (q.digits == 2) digit_sums(last, q.width)[g] = sums[1];
+    }
+}
+
+INLINE void quantize_rows(pool *p, int thread, element type, quantized_row q, int64_t rows, const void *x, void *y,
+                          float *y_scale) {
+    for (int64_t row = share_start(p, thread, rows); row < share_start(p, thread + 1, rows); row++)
+        quantize_row(q, (row_values){type, at(type, x, row * q.width), NULL, 1.0f}, quantized_at(q, y, row),
+                     y_scale + row);
+}
+
+INLINE void normalize_and_quantize(quantized_row q, float epsilon, const float *x, const float *weight, int8_t *y,
+                                   float *y_scale) {
+    quantize_row(q, (row_values){F32, x, weight, inverse_rms(x, q.width, epsilon)}, y, y_scale);
+}
+
+INLINE void rms_norm_quantize(pool *p, int thread, quantized_row q, float epsilon, int64_t rows, const float *x,
+                              const float *weight, void *y, float *y_scale) {
+    for (int64_t row = share_start(p, thread, rows); row < share_start(p, thread + 1, rows); row++)
+        normalize_and_quantize(q, epsilon, x + row * q.width, weight, quantized_at(q, y, row), y_scale + row);
+}
+
+/* sum = residual + delta, y = norm(sum) in integers; sum may be the same memory as residual or delta. */
+INLINE void add_rms_norm_quantize(pool *p, int thread, quantized_row q, float epsilon, int64_t rows,
+                                  const float *residual, const float *delta, const float *weight, float *sum, void *y,
+                                  float *y_scale) {
+    for (int64_t row = share_start(p, thread, rows); row < share_start(p, thread + 1, rows); row++) {
+        for (int64_t i = row * q.width; i < (row + 1) * q.width; i++) sum[i] = residual[i] + delta[i];
+        normalize_and_quantize(q, epsilon, sum + row * q.width, weight, quantized_at(q, y, row), y_scale + row);
+    }
+}
+
+#endif
