@@ -136,22 +136,18 @@ def test_int4_rows_packed_in_pairs_are_the_same_weights(rng: np.random.Generator
     """A checkpoint keeps two output rows in a byte, the even one in the lower half."""
     n, k = 2 * int(rng.integers(1, 100)), int(rng.integers(1, 300))
     weight = random_weight(rng, 4, n, k)
-    levels = weight.astype(np.int8).view(np.uint8) & 15
     product = Product(4, 8, 32, np.float32)
     scale, bias = product.scales(rng, n, k), np.zeros(n, np.float32)
-    graphs = [_linear_graph(product, weight, scale, bias) for _ in range(2)]
-    pairs = graphs[1][0].inputs[2]
-    assert pairs is not None
-    pairs.const_value = _Pairs(levels[::2] | levels[1::2] << 4, str(pairs.name))
-    one, other = compile_kernels(graphs, runnable_levels()[0], tmp_path)
-    np.testing.assert_array_equal(one.packed[0], other.packed[0])
-
-
-class _Pairs(ir.Tensor):
-    """Bytes of two rows each, as the checkpoint's file has them."""
-
-    def __init__(self, pairs: Array, name: str) -> None:
-        super().__init__(pairs, name=name)
+    levels = weight.astype(np.int8).view(np.uint8) & 15
+    forms = [weight, levels[::2] | levels[1::2] << 4, np.stack([weight[::2], weight[1::2]], axis=2)]
+    graphs = [_linear_graph(product, weight, scale, bias) for _ in forms]
+    for graph, form in zip(graphs, forms, strict=True):
+        value = graph[0].inputs[2]
+        assert value is not None
+        value.const_value = ir.tensor(form, name=value.name)
+    kernels = compile_kernels(graphs, runnable_levels()[0], tmp_path)
+    for kernel in kernels[1:]:
+        np.testing.assert_array_equal(kernel.packed[0], kernels[0].packed[0])
 
 
 def test_a_product_that_could_overflow_and_a_group_without_sums_are_refused(rng: np.random.Generator) -> None:
