@@ -12,6 +12,7 @@ from inflight.convert.families import find_family
 from inflight.convert.generation import generation_facts
 from inflight.convert.options import ConvertOptions
 from inflight.convert.plan import ConversionPlan, check_config, make_plan
+from inflight.convert.quantization_recipes import quantization_record
 from inflight.convert.source import SourceModel, open_source, read_config
 from inflight.convert.tensor_file import map_array
 from inflight.convert.tokenizer_files import copy_tokenizer
@@ -39,7 +40,7 @@ def convert_model(model: str | Path, output: Path, options: ConvertOptions | Non
     plan = plan_source(source, options)
     _check_disk(output, plan.nbytes)
     with atomic_directory(output, overwrite=options.overwrite) as scratch:
-        checkpoint_config = _complete_config(source, plan, options.progress)
+        checkpoint_config = _complete_config(source, plan, options)
         (scratch / CONFIG_NAME).write_text(json.dumps(checkpoint_config.to_json(), indent=2) + "\n", encoding="utf-8")
         copy_tokenizer(source.directory, scratch / TOKENIZER_DIRECTORY)
         _write_ranks(scratch, plan, options.progress)
@@ -67,12 +68,13 @@ def _has_own_projection(source: SourceModel) -> bool:
     return any(first[span].tobytes() != second[span].tobytes() for span in spans)
 
 
-def _complete_config(source: SourceModel, plan: ConversionPlan, progress: bool) -> CheckpointConfig:
+def _complete_config(source: SourceModel, plan: ConversionPlan, options: ConvertOptions) -> CheckpointConfig:
     total = sum(path.stat().st_size for path in source.files())
-    with progress_bar("Reading the source", total, enabled=progress) as advance:
+    with progress_bar("Reading the source", total, enabled=options.progress) as advance:
         digest = source.sha256(advance)
     facts = SourceFacts(model=source.location.name, revision=source.location.revision, sha256=digest)
-    block = generation_facts(source.config, source.generation_config, facts, plan.sliding_window)
+    recipe = quantization_record(options)
+    block = generation_facts(source.config, source.generation_config, facts, plan.sliding_window, recipe)
     return plan.config.model_copy(update={"inflight": block})
 
 

@@ -13,7 +13,9 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from inflight.convert.checkpoint_config import CheckpointConfig, unsupported, unsupported_keys
-from inflight.convert.layout import Traits, stage_tensors, traits_of
+from inflight.convert.layout import TensorSpec, Traits, module_path, quantization_of, stage_tensors, traits_of
+from inflight.convert.quantization import StoredTensor, WeightQuantization, weight_quantization
+from inflight.convert.round_to_nearest import dequantize, unpack_pairs
 from inflight.convert.sharding import shard, split_problems
 from inflight.convert.tensor_file import TensorEntry, TensorFileError, map_array, read_header
 from inflight.errors import CheckpointError
@@ -81,6 +83,23 @@ class Checkpoint:
             raise CheckpointError(f"{self.rank_file(rank)} has no tensor {name}.")
         return map_array(self.ranks[rank][name])
 
+    @property
+    def quantization(self) -> WeightQuantization | None:
+        """How the matrices that it covers are stored; None when all are plain."""
+        return weight_quantization(self.config)
+
+    def matrix(self, module: str, rank: int = 0) -> npt.NDArray[Any]:
+        """The weight (out, in) of a module: mapped in its stored type, or float32 made of its integers and scales.
+
+        Raises CheckpointError if there is none.
+        """
+        stored, quantization = self.array(f"{module}.weight", rank), self.quantization
+        if quantization is None or not quantization.covers(module):
+            return stored
+        scales = self.array(quantization.scale_name(module), rank)
+        levels = unpack_pairs(stored, len(scales)) if quantization.bits == 4 else stored
+        return dequantize(levels, scales, quantization.group_size)
+
     def sha256(self) -> str:
         """Hex digest of the names and contents of all files of the checkpoint, wherever it lies."""
         return self._sha256
@@ -127,11 +146,19 @@ def _table_problems(config: CheckpointConfig, traits: Traits, rank: int, table: 
     stage, tp_rank = divmod(rank, config.mapping.tp_size)
     problems = []
     for spec in stage_tensors(config, traits, stage):
-        entry, shape = table.get(spec.name), shard(spec, config, tp_rank).shape
-        if entry is None:
-            problems.append(f"  {rank_file_name(rank)}: tensor {spec.name} is missing")
-        elif entry.shape != shape:
-            problems.append(f"  {rank_file_name(rank)}: tensor {spec.name} has shape {entry.shape}, expected {shape}")
-        elif entry.dtype != config.dtype:
-            problems.append(f"  {rank_file_name(rank)}: tensor {spec.name} is {entry.dtype}, expected {config.dtype}")
+        for stored in _stored_tensors(config, spec, tp_rank):
+            entry, label = table.get(stored.name), f"  {rank_file_name(rank)}: tensor {stored.name}"
+            if entry is None:
+                problems.append(f"{label} is missing")
+            elif entry.shape != stored.shape:
+                problems.append(f"{label} has shape {entry.shape}, expected {stored.shape}")
+            elif entry.dtype != stored.dtype:
+                problems.append(f"{label} is {entry.dtype}, expected {stored.dtype}")
     return problems
+
+
+def _stored_tensors(config: CheckpointConfig, spec: TensorSpec, tp_rank: int) -> tuple[StoredTensor, ...]:
+    shape, quantization = shard(spec, config, tp_rank).shape, quantization_of(spec, config)
+    if quantization is None:
+        return (StoredTensor(spec.name, shape, config.dtype),)
+    return quantization.stored(module_path(spec.name), *shape)

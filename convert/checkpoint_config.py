@@ -7,11 +7,12 @@ Unknown keys at the top are tolerated, as the format's own loader tolerates them
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from inflight.convert.families import FAMILIES
+from inflight.convert.quantization import Activations, SchemeName, quantization_problems
 from inflight.convert.rope import RotaryScaling, parse_rotary_scaling
 from inflight.records import Record
 
@@ -58,7 +59,11 @@ class ParallelMapping(Record):
 
 
 class QuantizationFacts(Record):
-    """The `quantization` block; `quant_algo` null means plain weights."""
+    """The `quantization` block; `quant_algo` null means plain weights.
+
+    `weight_layout` is ours, and written only where the format's own reader must not take the weights for its own: it
+    refuses a block with a key that it does not know.
+    """
 
     quant_algo: str | None = None
     kv_cache_quant_algo: str | None = None
@@ -69,6 +74,7 @@ class QuantizationFacts(Record):
     has_zero_point: bool = False
     pre_quant_scale: bool = False
     exclude_modules: tuple[str, ...] | None = None
+    weight_layout: Literal["out_in"] | None = None
 
 
 class SourceFacts(Record):
@@ -77,6 +83,18 @@ class SourceFacts(Record):
     model: str
     revision: str | None = None
     sha256: str
+
+
+class QuantizationRecord(Record):
+    """What the format has no field for: the recipe, and the type to which the rows of a product are rounded.
+
+    `scale_divisors`: the scale of a group is its greatest magnitude over that one of these which loses least.
+    """
+
+    scheme: SchemeName
+    activations: Activations
+    rounding: Literal["nearest"] = "nearest"
+    scale_divisors: tuple[float, ...]
 
 
 class InflightFacts(Record):
@@ -89,6 +107,7 @@ class InflightFacts(Record):
     bos_token_id: int | None = None
     sampling_defaults: dict[str, float | int] = Field(default_factory=dict)
     sliding_window: int | None = None
+    quantization: QuantizationRecord | None = None
 
 
 class CheckpointConfig(BaseModel):
@@ -156,6 +175,10 @@ class CheckpointConfig(BaseModel):
         for key in ("rotary_embedding_dim", "moe", "inflight"):
             if values[key] is None:
                 del values[key]
+        if self.quantization.weight_layout is None:
+            del values["quantization"]["weight_layout"]
+        if self.inflight is not None and self.inflight.quantization is None:
+            del values["inflight"]["quantization"]
         values["rotary_scaling"] = self.rotary_scaling.to_checkpoint() if self.rotary_scaling else None
         return values
 
@@ -194,8 +217,6 @@ def unsupported(config: CheckpointConfig) -> list[str]:
         (bool(config.moe and config.moe.get("num_experts", 0)), "a mixture of experts"),
         (config.head_size % 2 != 0, f"an odd head_size ({config.head_size})"),
         (config.num_attention_heads % config.num_key_value_heads != 0, "query heads not a multiple of key-value heads"),
-        (config.quantization.quant_algo is not None, f"quant_algo {config.quantization.quant_algo!r}"),
-        (config.quantization.kv_cache_quant_algo is not None, "a quantized KV cache"),
         (config.mapping.cp_size != 1, "context parallelism (cp_size > 1)"),
     )
-    return [reason for wrong, reason in checks if wrong]
+    return [reason for wrong, reason in checks if wrong] + quantization_problems(config.quantization)

@@ -21,7 +21,8 @@ Array = npt.NDArray[Any]
 def hidden_states(checkpoint: Checkpoint, token_ids: Sequence[int]) -> Iterator[Array]:
     """Yield the residual stream [tokens, hidden] after the embedding and each layer, then logits [tokens, vocab].
 
-    Computed in float64 from the stored weights; one layer's weights are in memory at a time.
+    Computed in float64 from the stored weights, quantized ones times their scales; rows are not rounded. One layer's
+    weights are in memory at a time.
     Raises CheckpointError for a checkpoint of several ranks.
     """
     config = checkpoint.config
@@ -36,9 +37,9 @@ def hidden_states(checkpoint: Checkpoint, token_ids: Sequence[int]) -> Iterator[
         x = x + _attention(weights, _norm(x, weights["input_layernorm.weight"], config.norm_epsilon), cos, sin, mask)
         x = x + _mlp(weights, _norm(x, weights["post_layernorm.weight"], config.norm_epsilon))
         yield x
-    head = "transformer.vocab_embedding.weight" if checkpoint.ties_embeddings else "lm_head.weight"
+    head = "transformer.vocab_embedding" if checkpoint.ties_embeddings else "lm_head"
     last = _norm(x, checkpoint.array("transformer.ln_f.weight").astype(np.float64), config.norm_epsilon)
-    yield last @ checkpoint.array(head).astype(np.float64).T
+    yield last @ checkpoint.matrix(head).astype(np.float64).T
 
 
 class _LayerWeights:
@@ -56,7 +57,7 @@ class _LayerWeights:
         return self._checkpoint.array(self._prefix + name).astype(np.float64)
 
     def linear(self, x: Array, module: str) -> Array:
-        y = x @ self[f"{module}.weight"].T
+        y = x @ self._checkpoint.matrix(self._prefix + module).astype(np.float64).T
         return y + self[f"{module}.bias"] if f"{module}.bias" in self else y
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from inflight.convert.checkpoint_config import InflightFacts, SourceFacts
+from inflight.convert.checkpoint_config import InflightFacts, QuantizationRecord, SourceFacts
 
 _SAMPLING_KEYS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 # The one default that also bends greedy decoding.
@@ -17,6 +17,7 @@ def generation_facts(
     generation_config: Mapping[str, Any],
     source: SourceFacts,
     sliding_window: int | None,
+    quantization: QuantizationRecord | None = None,
 ) -> InflightFacts:
     """The "inflight" block. An end token may be one id or a list; sampling defaults count only with do_sample."""
 
@@ -35,6 +36,7 @@ def generation_facts(
         bos_token_id=starts[0] if starts else None,
         sampling_defaults=defaults,
         sliding_window=sliding_window,
+        quantization=quantization,
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from inflight.convert.checkpoint_config import CheckpointConfig
+from inflight.convert.quantization import WeightQuantization, weight_quantization
 
 LAYER_PREFIX = "transformer.layers."
 Split = Literal["whole", "heads", "rows", "columns", "vocab"]
@@ -44,6 +45,18 @@ class TensorSpec:
     parts: tuple[int, ...]
     columns: int | None
     split: Split
+
+
+def module_path(tensor: str) -> str:
+    """The module of a weight: "transformer.layers.0.mlp.fc" of "transformer.layers.0.mlp.fc.weight"."""
+    return tensor.removesuffix(".weight")
+
+
+def quantization_of(spec: TensorSpec, config: CheckpointConfig) -> WeightQuantization | None:
+    """How this tensor is quantized; None when it is stored in the checkpoint's type."""
+    found = weight_quantization(config)
+    matrix = spec.kind == "weight" and spec.columns is not None
+    return found if found is not None and matrix and found.covers(module_path(spec.name)) else None
 
 
 def stage_layers(num_layers: int, pp_size: int, stage: int) -> range:
@@ -114,5 +127,11 @@ def traits_of(config: CheckpointConfig, names: set[str]) -> Traits:
         dense_bias=present("attention.dense.bias"),
         mlp_bias=bool(config.mlp_bias) or any(present(f"mlp.{module}.bias") for module in ("fc", "gate", "proj")),
         qk_norm=bool(config.qk_layernorm) or present("attention.q_layernorm.weight"),
-        lm_head="lm_head.weight" in names or config.tie_word_embeddings is False,
+        lm_head="lm_head.weight" in names or config.tie_word_embeddings is False or _quantized_head(config),
     )
+
+
+def _quantized_head(config: CheckpointConfig) -> bool:
+    """A quantized projection is stored, even that of a tied model: the embedding itself is never quantized."""
+    found = weight_quantization(config)
+    return found is not None and found.covers("lm_head") and config.inflight is not None

@@ -6,14 +6,17 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
+from inflight.convert.quantization import SchemeName
 from inflight.records import Record
 
 
 class ConvertOptions(Record):
     """`dtype` "auto" keeps the source's type, float32 included. `tp_size` and `pp_size` are the tensor- and
     pipeline-parallel sizes. `use_parallel_embedding` splits the embedding over tensor-parallel ranks, along the
-    vocabulary (`embedding_sharding_dim` 0) or the hidden size (1). `revision` is that of a hub model. `overwrite`
-    replaces an existing output directory.
+    vocabulary (`embedding_sharding_dim` 0) or the hidden size (1). `quantize` names a recipe of integer weights, None
+    keeps them plain; `group_size` is that of its int4 weights, and `exclude_modules` are fnmatch patterns of modules
+    that stay plain ("lm_head", "*.mlp.proj"). `revision` is that of a hub model. `overwrite` replaces an existing
+    output directory.
     """
 
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -21,6 +24,9 @@ class ConvertOptions(Record):
     pp_size: PositiveInt = 1
     use_parallel_embedding: bool = False
     embedding_sharding_dim: Literal[0, 1] = 0
+    quantize: SchemeName | None = None
+    group_size: Literal[32, 64, 128] = 128
+    exclude_modules: tuple[str, ...] = ()
     revision: str | None = None
     overwrite: bool = False
     progress: bool = True

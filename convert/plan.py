@@ -14,9 +14,11 @@ from inflight.convert.accounting import TensorAccount
 from inflight.convert.checkpoint_config import CheckpointConfig, ParallelMapping, unsupported
 from inflight.convert.families import FAMILIES, Family, architectures, find_family
 from inflight.convert.hf_config import HfModelFacts, read_model_facts
-from inflight.convert.layout import TensorSpec, stage_tensors
+from inflight.convert.layout import TensorSpec, module_path, quantization_of, stage_tensors
 from inflight.convert.options import ConvertOptions
-from inflight.convert.sharding import shard, split_problems
+from inflight.convert.quantization import StoredTensor, WeightQuantization, weight_quantization
+from inflight.convert.quantization_recipes import quantization_facts
+from inflight.convert.sharding import group_problems, shard, split_problems
 from inflight.convert.tensor_file import TensorEntry, tensor_bytes
 from inflight.errors import ModelError
 
@@ -32,12 +34,22 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class PlannedTensor:
-    """A tensor of a rank file: pieces stacked along dimension 0, then `padding` rows of zeros."""
+    """A tensor of a rank file: pieces stacked along dimension 0, then `padding` rows of zeros.
+
+    `quantization`: it is stored as integers and scales; None: in the checkpoint's type.
+    """
 
     name: str
     shape: tuple[int, ...]
     pieces: tuple[Piece, ...]
     padding: int
+    quantization: WeightQuantization | None = None
+
+    def stored(self, dtype: str) -> tuple[StoredTensor, ...]:
+        """The tensors that the file gets, in a checkpoint of type `dtype`."""
+        if self.quantization is None:
+            return (StoredTensor(self.name, self.shape, dtype),)
+        return self.quantization.stored(module_path(self.name), *self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +62,8 @@ class ConversionPlan:
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor_bytes(tensor.shape, self.config.dtype) for rank in self.ranks for tensor in rank)
+        tensors = (stored for rank in self.ranks for tensor in rank for stored in tensor.stored(self.config.dtype))
+        return sum(tensor_bytes(stored.shape, stored.dtype) for stored in tensors)
 
 
 def check_config(model: str, raw: Mapping[str, Any]) -> None:
@@ -77,11 +90,15 @@ def make_plan(
     tied = facts.tied and not never_tied
     account = TensorAccount(family, tensors, tied)
     config = _checkpoint_config(family, facts, options, tied)
-    # Where the embedding of a tied model is not whole on the last rank, the projection is written out.
-    traits = replace(facts.traits, lm_head=not tied or config.mapping.world_size > 1)
+    # Where the embedding of a tied model is not whole on the last rank, or stays plain beside a quantized projection,
+    # the projection is written out.
+    quantization = weight_quantization(config)
+    own_projection = config.mapping.world_size > 1 or (quantization is not None and quantization.covers("lm_head"))
+    traits = replace(facts.traits, lm_head=not tied or own_projection)
     specs = [list(stage_tensors(config, traits, stage)) for stage in range(config.mapping.pp_size)]
     if reading.shapes_known:
         problems += unsupported(config) + split_problems(config)
+        problems += group_problems(config, (spec for stage in specs for spec in stage))
         problems += account.problems(spec for stage in specs for spec in stage)
         config = config.model_copy(update={"dtype": _choose_dtype(options, facts, account, specs, problems)})
     _refuse(model, problems)
@@ -131,6 +148,7 @@ def _checkpoint_config(family: Family, facts: HfModelFacts, options: ConvertOpti
         embedding_sharding_dim=options.embedding_sharding_dim,
         tie_word_embeddings=tied,
         mapping=mapping,
+        quantization=quantization_facts(options),
     )
 
 
@@ -174,4 +192,4 @@ def _plan_tensor(
     part = shard(spec, config, tp_rank)
     names = account.sources(spec)
     pieces = tuple(Piece(tensors[names[block.part]], block.rows, block.columns) for block in part.blocks)
-    return PlannedTensor(spec.name, part.shape, pieces, part.padding)
+    return PlannedTensor(spec.name, part.shape, pieces, part.padding, quantization_of(spec, config))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from inflight.convert.checkpoint_config import CheckpointConfig
-from inflight.convert.layout import TensorSpec
+from inflight.convert.layout import TensorSpec, quantization_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +82,19 @@ def split_problems(config: CheckpointConfig) -> list[str]:
     if pp > config.num_hidden_layers:
         problems.append(f"pp_size {pp} is more than the {config.num_hidden_layers} layers")
     return problems
+
+
+def group_problems(config: CheckpointConfig, specs: Iterable[TensorSpec]) -> list[str]:
+    """Matrices whose columns would be cut inside a group of weights that share a scale; a line for each width."""
+    tp, problems = config.mapping.tp_size, {}
+    for spec in specs:
+        quantization = quantization_of(spec, config)
+        if tp == 1 or spec.split != "columns" or spec.columns is None or quantization is None:
+            continue
+        size = quantization.group_size
+        if size and spec.columns // tp % size:
+            problems[spec.module] = (
+                f"tp_size {tp} cuts the {spec.columns} columns of {spec.module} inside a group of {size}: "
+                "choose a --group-size that divides each rank's share, or --quantize int8_wo"
+            )
+    return list(problems.values())

@@ -1,11 +1,12 @@
 """Writing rank files: the header first, from the plan's shapes, then the data in chunks of a few megabytes.
 
-Memory does not grow with the model: a chunk is read, cast, cut and written before the next one.
+Memory does not grow with the model: a chunk is read, cast or quantized, cut and written before the next one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.convert.plan import Piece, PlannedTensor
+from inflight.convert.quantization import StoredTensor
+from inflight.convert.quantized_chunks import quantized_chunks
 from inflight.convert.tensor_file import ALIGNMENT, encode_header, numpy_dtype, tensor_bytes
 from inflight.errors import ModelError
 
@@ -28,30 +31,45 @@ def write_rank_file(
 
     Raises ModelError naming the tensor when a finite value does not fit `dtype`, or when the source cannot be read.
     """
-    ordered = _aligned_first(tensors, dtype)
+    ordered = _aligned_first(stored for tensor in tensors for stored in tensor.stored(dtype))
+    header = encode_header({stored.name: (stored.dtype, stored.shape) for stored in ordered})
+    places = _places(ordered, len(header))
     with path.open("wb") as file:
-        file.write(encode_header({tensor.name: (dtype, tensor.shape) for tensor in ordered}))
-        for tensor in ordered:
-            for chunk in _chunks(tensor, dtype):
-                file.write(_raw(chunk))
-                advance(chunk.nbytes, tensor.name)
+        file.write(header)
+        for tensor in tensors:
+            for name, chunk in _chunks(tensor, dtype):
+                # A quantized matrix grows in two places at once: its integers and their scales.
+                file.seek(places[name])
+                places[name] += file.write(_raw(chunk))
+                advance(chunk.nbytes, name)
 
 
-def _aligned_first(tensors: tuple[PlannedTensor, ...], dtype: str) -> list[PlannedTensor]:
+def _aligned_first(tensors: Iterable[StoredTensor]) -> list[StoredTensor]:
     """Tensors of a multiple of 64 bytes come first, so that an odd one does not push the others off their alignment."""
-    return sorted(tensors, key=lambda tensor: tensor_bytes(tensor.shape, dtype) % ALIGNMENT != 0)
+    return sorted(tensors, key=lambda tensor: tensor_bytes(tensor.shape, tensor.dtype) % ALIGNMENT != 0)
 
 
-def _chunks(tensor: PlannedTensor, dtype: str) -> Iterator[Array]:
+def _places(tensors: Sequence[StoredTensor], start: int) -> dict[str, int]:
+    """Where each tensor begins in the file."""
+    sizes = [tensor_bytes(tensor.shape, tensor.dtype) for tensor in tensors]
+    return dict(zip((tensor.name for tensor in tensors), accumulate(sizes, initial=start), strict=False))
+
+
+def _chunks(tensor: PlannedTensor, dtype: str) -> Iterator[tuple[str, Array]]:
+    """The chunks of each tensor that the file gets, with its name, in the order of its rows."""
+    if tensor.quantization is not None:
+        yield from quantized_chunks(tensor, tensor.quantization, _read_rows)
+        return
     for piece in tensor.pieces:
         for rows in _read_rows(piece):
-            yield _cast(rows, dtype, piece.source.name)
+            cut = rows if piece.columns is None else rows[:, piece.columns.start : piece.columns.stop]
+            yield tensor.name, _cast(cut, dtype, piece.source.name)
     if tensor.padding:
-        yield np.zeros((tensor.padding, *tensor.shape[1:]), numpy_dtype(dtype))
+        yield tensor.name, np.zeros((tensor.padding, *tensor.shape[1:]), numpy_dtype(dtype))
 
 
 def _read_rows(piece: Piece) -> Iterator[Array]:
-    """The rows of a piece in their stored type, at most CHUNK_BYTES of the source at a time."""
+    """The whole rows of a piece in their stored type, at most CHUNK_BYTES of the source at a time."""
     source = piece.source
     row_shape = source.shape[1:]
     row_bytes = tensor_bytes(row_shape, source.dtype)
@@ -62,7 +80,7 @@ def _read_rows(piece: Piece) -> Iterator[Array]:
             for start in range(piece.rows.start, piece.rows.stop, step):
                 rows = np.empty((min(step, piece.rows.stop - start), *row_shape), numpy_dtype(source.dtype))
                 _fill(file, rows, source.name)
-                yield rows if piece.columns is None else rows[:, piece.columns.start : piece.columns.stop]
+                yield rows
     except OSError as error:
         raise ModelError(f"{source.file}: tensor {source.name} cannot be read: {error.strerror}.") from error
 
@@ -77,8 +95,8 @@ def _fill(file: BinaryIO, rows: Array, name: str) -> None:
 
 
 def _raw(array: Array) -> memoryview:
-    """The bytes of a contiguous array; numpy's own buffers do not know bfloat16."""
-    return array.reshape(-1).view(np.uint8).data
+    """The bytes of an array; numpy's own buffers do not know bfloat16."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _cast(rows: Array, dtype: str, name: str) -> Array:

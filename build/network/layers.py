@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from inflight.build.network.graph_builder import GraphBuilder
+from inflight.build.network.quantized_rows import RoundedRows
 from inflight.build.network.weights import Weights
 from inflight.build.values import dtype_of, shape_of
 from inflight.convert.checkpoint_config import CheckpointConfig
@@ -30,21 +31,25 @@ class SharedInputs:
 
 
 class Layers:
-    """Appends layers to a graph. Each method takes and returns values; none keeps state."""
+    """Appends layers to a graph. Each method takes and returns values."""
 
     def __init__(self, builder: GraphBuilder, weights: Weights, config: CheckpointConfig, max_seq_len: int) -> None:
         self._builder = builder
         self._weights = weights
         self._config = config
         self._max_seq_len = max_seq_len
+        self._rounded = RoundedRows(builder)
 
     def linear(self, x: ir.Value, prefix: str, name: str) -> ir.Value:
-        """x [B, L, in] -> [B, L, out]: x times the transpose of `prefix`.weight, plus `prefix`.bias if there is one."""
+        """x [B, L, in] -> [B, L, out]: x times the transpose of `prefix`.weight, plus `prefix`.bias if there is one.
+
+        Rows that meet a quantized weight are rounded first.
+        """
         op = self._builder.op
-        weight = self._weights.float32(f"{prefix}.weight")
-        outputs, inputs = shape_of(weight)
-        transposed = op("Transpose", [weight], f"{name}.weight", FLOAT, (inputs, outputs), {"perm": [1, 0]})
-        shape = (BATCH, STEP, outputs)
+        transposed = self._weights.transposed(prefix, f"{name}.weight")
+        shape = (BATCH, STEP, shape_of(transposed)[-1])
+        bits = self._weights.activation_bits(prefix)
+        x = x if bits is None else self._rounded(x, bits)
         if f"{prefix}.bias" not in self._weights:
             return op("MatMul", [x, transposed], name, FLOAT, shape)
         product = op("MatMul", [x, transposed], f"{name}.product", FLOAT, shape)

@@ -1,5 +1,7 @@
 """build_network: a checkpoint becomes a standard ONNX graph, opset 24, with float32 arithmetic.
 
+Quantized weights are DequantizeLinear of integers, and the rows that meet them are rounded to integers and back.
+
 Inputs: token_ids int64 [batch, step]; positions int64 [batch, step], absolute, within 0 .. max_seq_len - 1;
 write_index int64 [batch], where in the cache the step is written: the position of its first token;
 past_key.{i}, past_value.{i} float32 [batch, kv_heads, max_seq_len, head_size].
@@ -38,7 +40,7 @@ def build_network(checkpoint: Checkpoint, max_seq_len: int) -> ir.Model:
         )
     config = checkpoint.config
     builder = GraphBuilder()
-    weights = Weights(builder, checkpoint.tensors)
+    weights = Weights(builder, checkpoint)
     layers = Layers(builder, weights, config, max_seq_len)
     token_ids = builder.input("token_ids", INT64, (BATCH, STEP))
     shared = _shared_inputs(builder, layers, config, max_seq_len)

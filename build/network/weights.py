@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import onnx_ir as ir
 
 from inflight.build.network.graph_builder import GraphBuilder
+from inflight.build.network.quantized_weights import QuantizedWeights
+from inflight.build.network.stored_tensors import stored_tensor
 from inflight.build.values import shape_of
-from inflight.convert.tensor_file import TensorEntry
-
-_ONNX_NAMES = {"float32": "FLOAT"}
+from inflight.convert.checkpoint import Checkpoint
 
 
 class Weights:
     """Makes initializers by their checkpoint names, without reading a byte of them."""
 
-    def __init__(self, builder: GraphBuilder, table: Mapping[str, TensorEntry]) -> None:
+    def __init__(self, builder: GraphBuilder, checkpoint: Checkpoint) -> None:
         self._builder = builder
-        self._table = table
+        self._table = checkpoint.tensors
+        self._quantization = checkpoint.quantization
+        self._quantized = QuantizedWeights(builder, checkpoint.tensors)
 
     def __contains__(self, name: str) -> bool:
         return name in self._table
 
+    def activation_bits(self, prefix: str) -> int | None:
+        """To how many bits the rows that meet `prefix`.weight are rounded; None when they are not."""
+        quantization = self._quantization
+        if quantization is None or not quantization.covers(prefix):
+            return None
+        return int(quantization.activations.removeprefix("int"))
+
     def stored(self, name: str) -> ir.Value:
         """The tensor in the type in which it is stored."""
-        entry = self._table[name]
-        return self._builder.initializer(
-            name,
-            ir.ExternalTensor(
-                location=entry.file.name,
-                offset=entry.offset,
-                length=entry.nbytes,
-                dtype=ir.DataType[_ONNX_NAMES.get(entry.dtype, entry.dtype.upper())],
-                shape=ir.Shape(entry.shape),
-                name=name,
-                base_dir=str(entry.file.parent),
-            ),
-        )
+        return self._builder.initializer(name, stored_tensor(self._table[name]))
 
     def float32(self, name: str) -> ir.Value:
         """The tensor as float32: the initializer itself, or a Cast of it."""
@@ -47,3 +42,14 @@ class Weights:
         return self._builder.op(
             "Cast", [stored], f"{name}.float32", ir.DataType.FLOAT, shape_of(stored), {"to": ir.DataType.FLOAT.value}
         )
+
+    def transposed(self, prefix: str, name: str) -> ir.Value:
+        """`prefix`.weight (out, in) as float32 [in, out], in a value called `name`; integers times their scales."""
+        quantization = self._quantization
+        if quantization is not None and quantization.covers(prefix):
+            if quantization.bits == 4:
+                return self._quantized.int4(prefix, quantization, name)
+            return self._quantized.int8(prefix, quantization, name)
+        weight = self.float32(f"{prefix}.weight")
+        outputs, inputs = shape_of(weight)
+        return self._builder.op("Transpose", [weight], name, ir.DataType.FLOAT, (inputs, outputs), {"perm": [1, 0]})

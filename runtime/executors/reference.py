@@ -56,7 +56,7 @@ class ReferenceExecutor:
             raise EngineError("The engine is closed.")
         check_batch(batch, self.manifest, self.num_blocks)
         logits = [self._run(sequence) for sequence in batch.sequences]
-        output = StepOutput([_result(*pair) for pair in zip(batch.sequences, logits, strict=True)])
+        output = StepOutput.of([_result(*pair) for pair in zip(batch.sequences, logits, strict=True)])
         return output, np.concatenate(logits)
 
     def close(self) -> None:
@@ -85,6 +85,8 @@ def _open_session(network: Path, threads: int) -> Any:
         raise EngineError("The reference target needs ONNX Runtime.", "pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
+    # Left to itself, ONNX Runtime multiplies int8 and int4 weights with rows that it rounds to int8.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     options.intra_op_num_threads = threads
     try:
         return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,10 +38,11 @@ class Case:
         return logits
 
 
-def make_case(directory: Path, shape: Shape, seed: int, dtype: torch.dtype = torch.float32) -> Case:
+def make_case(directory: Path, shape: Shape, seed: int, dtype: torch.dtype = torch.float32, **options: Any) -> Case:
+    """`options` are those of the conversion; the oracle has the weights of the source, whatever they are."""
     stored = save_random_model(directory / "model", shape, seed, dtype)
     oracle = type(stored).from_pretrained(directory / "model", dtype=torch.float32, attn_implementation="eager")
-    convert_model(directory / "model", directory / "checkpoint", ConvertOptions(progress=False))
+    convert_model(directory / "model", directory / "checkpoint", ConvertOptions(progress=False, **options))
     return Case(Checkpoint.open(directory / "checkpoint"), oracle.eval())
 
 
@@ -51,6 +53,7 @@ class LinearRunner:
         save_network(build_network(checkpoint, max_seq_len), checkpoint.directory)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
         self.path = checkpoint.directory / "network.onnx"
         self._session = onnxruntime.InferenceSession(self.path, options)
         self._caches = {

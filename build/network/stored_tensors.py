@@ -1,0 +1,26 @@
+"""Tensors of a safetensors file as external tensors of a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from inflight.convert.tensor_file import TensorEntry
+
+_ONNX_NAMES = {"float32": "FLOAT"}
+
+
+def stored_tensor(
+    entry: TensorEntry, *, dtype: ir.DataType | None = None, shape: Sequence[int] | None = None
+) -> ir.ExternalTensor:
+    """The tensor at its place in the file; with `dtype` or `shape`, the same bytes seen in another way."""
+    return ir.ExternalTensor(
+        location=entry.file.name,
+        offset=entry.offset,
+        length=entry.nbytes,
+        dtype=dtype or ir.DataType[_ONNX_NAMES.get(entry.dtype, entry.dtype.upper())],
+        shape=ir.Shape(shape or entry.shape),
+        name=entry.name,
+        base_dir=str(entry.file.parent),
+    )

@@ -1,0 +1,77 @@
+"""Symmetric round-to-nearest quantization of matrices, and back.
+
+int8: one scale per row, greatest magnitude / 127, levels -127 .. 127. int4: one scale per group of a row, levels
+-8 .. 7; the scale is that one of a few candidates which leaves the least squared error (the extremes of a group are
+cut off where that serves the rest).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+Levels = npt.NDArray[np.int8]
+
+INT8_GREATEST = 127
+# Candidate scales of a group are its greatest magnitude divided by these. The first keeps every value within -7 .. 7.
+INT4_DIVISORS = (7.0, 7.5, 8.0, 8.5, 9.0)
+
+
+def quantize_rows(rows: Floats) -> tuple[Levels, Floats]:
+    """rows [N, K] -> levels [N, K], scales [N]. A row of zeros has scale 0."""
+    scales = np.abs(rows).max(axis=-1, initial=0) / np.float32(INT8_GREATEST)
+    levels = np.rint(_divided(rows, scales[:, None]))
+    return np.clip(levels, -INT8_GREATEST, INT8_GREATEST).astype(np.int8), scales
+
+
+def quantize_groups(rows: Floats, group_size: int) -> tuple[Levels, Floats]:
+    """rows [N, K] -> levels [N, K], scales [N, ceil(K / group_size)]; the last group of a row may be shorter."""
+    count, width = rows.shape
+    groups = -(-width // group_size)
+    if width % group_size:
+        rows = np.pad(rows, ((0, 0), (0, groups * group_size - width)))
+    blocks = rows.reshape(count, groups, group_size)
+    greatest = np.abs(blocks).max(axis=-1, initial=0)
+    best_error = np.full((count, groups), np.inf, np.float32)
+    best_scales = np.zeros((count, groups), np.float32)
+    for divisor in INT4_DIVISORS:
+        scales = greatest / np.float32(divisor)
+        error = np.square(_int4_levels(blocks, scales) * scales[..., None] - blocks).sum(axis=-1)
+        better = error < best_error
+        best_error[better], best_scales[better] = error[better], scales[better]
+    levels = _int4_levels(blocks, best_scales).astype(np.int8)
+    return levels.reshape(count, -1)[:, :width], best_scales
+
+
+def pack_pairs(levels: Levels) -> Levels:
+    """int4 levels [2 n, K] -> bytes [n, K]: row 2 i in the low nibble of row i, row 2 i + 1 in the high one."""
+    low, high = levels[0::2].view(np.uint8), levels[1::2].view(np.uint8)
+    return (low & 0xF | high << 4).view(np.int8)
+
+
+def unpack_pairs(packed: Levels, rows: int) -> Levels:
+    """The inverse of `pack_pairs`, cut to `rows` rows."""
+    levels = np.empty((2 * packed.shape[0], packed.shape[1]), np.int8)
+    levels[0::2] = packed << 4 >> 4
+    levels[1::2] = packed >> 4
+    return levels[:rows]
+
+
+def dequantize(levels: Levels, scales: Floats, group_size: int) -> Floats:
+    """levels [N, K] times their scales: [N], or [N, ceil(K / group_size)]."""
+    if not group_size:
+        return levels * scales[:, None]
+    return levels * np.repeat(scales, group_size, axis=-1)[:, : levels.shape[1]]
+
+
+def _int4_levels(blocks: Floats, scales: Floats) -> Floats:
+    return np.clip(np.rint(_divided(blocks, scales[..., None])), -8, 7)
+
+
+def _divided(values: Floats, scales: Floats) -> Floats:
+    """values / scales, 0 where the scale is."""
+    return np.divide(values, scales, out=np.zeros_like(values), where=scales > 0)
