@@ -1,0 +1,110 @@
+"""Lowerings of operators that treat rows alike: lookups, products, norms and elementwise arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from inflight.build.passes.rewrite import integer, number
+from inflight.build.targets.tensorrt.api import Tensor, made
+from inflight.build.targets.tensorrt.layout import packed_axis, packed_permutation, packed_shape
+from inflight.build.targets.tensorrt.lowered import Lowered, Operands, as_tensor, host_array
+from inflight.build.targets.tensorrt.writer import NetworkWriter, Weight, data_type
+from inflight.build.values import dtype_of, name_of, shape_of
+
+
+def gather(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Tensor:
+    """Rows of the embedding table, in its stored type."""
+    table, ids = operands[0], as_tensor(writer, operands[1])
+    assert isinstance(table, Weight), "Gather reads a table of the checkpoint"
+    return writer.gather(writer.stored(table.stored), ids, str(node.name))
+
+
+def cast(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Lowered:
+    """A cast weight is still a weight: where it is read decides its type."""
+    (x,) = operands
+    if isinstance(x, Weight):
+        return x
+    dtype = data_type(writer.trt, dtype_of(node.outputs[0]))
+    return writer.cast(as_tensor(writer, x), dtype)
+
+
+def transpose(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Lowered:
+    (x,) = operands
+    value = node.inputs[0]
+    assert value is not None
+    permutation = node.attributes["perm"].as_ints()
+    if isinstance(x, Weight):
+        assert tuple(permutation) == (1, 0), f"{node.name} permutes a weight by {permutation}"
+        return Weight(x.stored, not x.transposed, x.scale, x.axis)
+    return writer.transpose(as_tensor(writer, x), packed_permutation(value, permutation), str(node.name))
+
+
+def reshape(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Tensor:
+    """Reshape and Unsqueeze: the network's values carry their shapes."""
+    return writer.reshape(as_tensor(writer, operands[0]), packed_shape(node.outputs[0]), str(node.name))
+
+
+def split(writer: NetworkWriter, node: ir.Node, operands: Operands) -> tuple[Tensor, ...]:
+    """Equal strides along one axis; sizes are those of the outputs."""
+    x, value = as_tensor(writer, operands[0]), node.inputs[0]
+    assert value is not None
+    axis = packed_axis(value, integer(node, "axis", 0))
+    pieces, start = [], 0
+    for output in node.outputs:
+        size = packed_shape(output)[axis]
+        layer = made(writer.network.add_slice(x, (start,), (size,), (1,)), name_of(output))
+        layer.axes = (axis,)
+        pieces.append(writer.done(layer, name_of(output)))
+        start += size
+    return tuple(pieces)
+
+
+def mat_mul(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Tensor:
+    """x times a weight, both in the type of computation; the sum leaves it as float32."""
+    x, weight = as_tensor(writer, operands[0]), operands[1]
+    assert isinstance(weight, Weight), f"{node.name} multiplies by what is not a weight"
+    operation = writer.trt.MatrixOperation
+    layer = writer.network.add_matrix_multiply(
+        writer.cast(x, writer.compute),
+        operation.NONE,
+        writer.weight(weight, writer.compute),
+        operation.TRANSPOSE if weight.transposed else operation.NONE,
+    )
+    return writer.float32(writer.done(layer, f"{node.name}.product"))
+
+
+def rms_normalization(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Tensor:
+    """x / sqrt(mean(x^2) + epsilon) * weight in float32: normalization layers have no such mode."""
+    x, weight, name = as_tensor(writer, operands[0]), operands[1], str(node.name)
+    assert isinstance(weight, Weight) and packed_axis_is_last(node), f"{name} normalizes another axis"
+    mean = writer.reduce_last(writer.elementwise(x, x, "PROD", f"{name}.squares"), "AVG", f"{name}.mean")
+    epsilon = writer.scalar(number(node, "epsilon", 1e-5), mean, f"{name}.epsilon")
+    root = writer.unary(writer.elementwise(mean, epsilon, "SUM", f"{name}.biased"), "SQRT", f"{name}.root")
+    normed = writer.elementwise(x, root, "DIV", f"{name}.normed")
+    return writer.elementwise(normed, writer.weight(weight, writer.trt.DataType.FLOAT), "PROD", name)
+
+
+def packed_axis_is_last(node: ir.Node) -> bool:
+    value = node.inputs[0]
+    assert value is not None
+    return integer(node, "axis", -1) in (-1, len(shape_of(value)) - 1)
+
+
+def swish(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Tensor:
+    """x * sigmoid(x)."""
+    x, name = as_tensor(writer, operands[0]), str(node.name)
+    gate = writer.network.add_activation(x, writer.trt.ActivationType.SIGMOID)
+    return writer.elementwise(x, writer.done(gate, f"{name}.gate"), "PROD", name)
+
+
+def range_(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Lowered:
+    """A range of constants is a constant."""
+    return np.arange(*(int(host_array(operand)) for operand in operands), dtype=np.int64)
+
+
+def less_or_equal(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Tensor:
+    """not (left > right), for TensorRT has no such comparison."""
+    name = str(node.name)
+    left, right = (as_tensor(writer, operand, f"{name}.operand") for operand in operands)
+    return writer.unary(writer.elementwise(left, right, "GREATER", f"{name}.greater"), "NOT", name)

@@ -1,0 +1,77 @@
+"""The lowering table: each operator of the standard network is one small function here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeAlias
+
+import onnx_ir as ir
+
+from inflight.build.targets.tensorrt import lower_attention, lower_rows
+from inflight.build.targets.tensorrt.lowered import Lowered, Operands, as_tensor
+from inflight.build.targets.tensorrt.writer import NetworkWriter
+from inflight.build.values import name_of
+from inflight.errors import BuildError
+
+Lowering: TypeAlias = Callable[[NetworkWriter, ir.Node, Operands], "Lowered | tuple[Lowered, ...]"]
+
+
+def _elementwise(writer: NetworkWriter, node: ir.Node, operands: Operands, *, operation: str) -> Lowered:
+    name = str(node.name)
+    left, right = (as_tensor(writer, operand, f"{name}.operand{index}") for index, operand in enumerate(operands))
+    return writer.elementwise(left, right, operation, name)
+
+
+def _unary(writer: NetworkWriter, node: ir.Node, operands: Operands, *, operation: str) -> Lowered:
+    return writer.unary(as_tensor(writer, operands[0]), operation, str(node.name))
+
+
+LOWERINGS: Mapping[str, Lowering] = {
+    "Abs": partial(_unary, operation="ABS"),
+    "Add": partial(_elementwise, operation="SUM"),
+    "And": partial(_elementwise, operation="AND"),
+    "Attention": lower_attention.attention,
+    "Cast": lower_rows.cast,
+    "Div": partial(_elementwise, operation="DIV"),
+    "Gather": lower_rows.gather,
+    "Greater": partial(_elementwise, operation="GREATER"),
+    "LessOrEqual": lower_rows.less_or_equal,
+    "MatMul": lower_rows.mat_mul,
+    "Max": partial(_elementwise, operation="MAX"),
+    "Min": partial(_elementwise, operation="MIN"),
+    "Mul": partial(_elementwise, operation="PROD"),
+    "RMSNormalization": lower_rows.rms_normalization,
+    "Range": lower_rows.range_,
+    "Reshape": lower_rows.reshape,
+    "RotaryEmbedding": lower_attention.rotary_embedding,
+    "Round": partial(_unary, operation="ROUND"),
+    "Split": lower_rows.split,
+    "Sub": partial(_elementwise, operation="SUB"),
+    "Swish": lower_rows.swish,
+    "TensorScatter": lower_attention.tensor_scatter,
+    "Transpose": lower_rows.transpose,
+    "Unsqueeze": lower_rows.reshape,
+}
+
+
+def check_operators(graph: ir.Graph) -> None:
+    """Raises BuildError naming every operator that has no lowering, before anything is built."""
+    missing: dict[str, str] = {}
+    for node in graph:
+        if node.domain or node.op_type not in LOWERINGS:
+            kind = f"{node.domain}.{node.op_type}" if node.domain else str(node.op_type)
+            missing.setdefault(kind, name_of(node.outputs[0]))
+    if missing:
+        listed = ", ".join(f"{kind} (as in {name})" for kind, name in sorted(missing.items()))
+        raise BuildError(
+            f"The tensorrt target has no lowering for {listed}.",
+            "Build with --target cpu or --target reference, or add the lowering to build/targets/tensorrt/lowering.py.",
+        )
+
+
+def lower(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Sequence[Lowered]:
+    """One node, whose results come in the order of its outputs."""
+    results = LOWERINGS[node.op_type](writer, node, operands)
+    return results if isinstance(results, tuple) else (results,)
+

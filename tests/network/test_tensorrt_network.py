@@ -1,0 +1,61 @@
+"""The live TensorRT network, interpreted in NumPy, against transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from inflight.runtime.step import RowSampling, ScheduledSequence, StepBatch
+from tests.models import random_shape
+from tests.network.support import FAMILIES, make_case, random_chunks, relative_error
+from tests.network.tensorrt_support import InterpretedNetwork
+
+pytestmark = pytest.mark.network
+
+SLOTS, MAX_SEQ_LEN = 5, 96
+GREEDY = RowSampling()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_mixed_steps_over_carried_caches_give_the_logits_of_transformers(
+    family: str, tmp_path: Path, rng: np.random.Generator, seed: int
+) -> None:
+    case = make_case(tmp_path, random_shape(rng, family), seed)
+    interpreted = InterpretedNetwork(case.checkpoint, MAX_SEQ_LEN, SLOTS)
+    vocab = case.checkpoint.config.vocab_size
+    prompts = [rng.integers(vocab, size=rng.integers(2, MAX_SEQ_LEN)) for _ in range(4)]
+    expected = [case.expected(prompt.tolist()) for prompt in prompts]
+    pending = [random_chunks(rng, prompt) for prompt in prompts]
+    slots, done = rng.permutation(SLOTS)[:4].tolist(), [0] * 4
+    while any(pending):
+        # Some sequences sit a step out, and their slots must keep what they hold.
+        waiting = [index for index in rng.permutation(4).tolist() if pending[index]]
+        chosen = waiting[: int(rng.integers(1, len(waiting) + 1))]
+        scheduled = []
+        for index in chosen:
+            chunk = pending[index].pop(0).tolist()
+            scheduled.append(_scheduled(slots[index], chunk, done[index], every_row=rng.random() < 0.5))
+            done[index] += len(chunk)
+        logits = interpreted.step(StepBatch(scheduled))
+        for position, index in enumerate(chosen):
+            rows = scheduled[position].num_logit_rows
+            assert relative_error(logits[position], expected[index][done[index] - rows : done[index]]) < 1e-4
+
+
+def _scheduled(slot: int, tokens: list[int], start: int, every_row: bool) -> ScheduledSequence:
+    targets = tokens[1:] if every_row else ()
+    return ScheduledSequence(slot, tokens, start, (slot,), GREEDY, sample_last=True, prompt_targets=targets)
+
+
+@pytest.mark.parametrize(("dtype", "compute", "bound"), [("float16", "HALF", 2e-2), ("bfloat16", "BF16", 1e-1)])
+def test_half_precision_networks_stay_near_the_float32_model(
+    dtype: str, compute: str, bound: float, tmp_path: Path, rng: np.random.Generator, seed: int
+) -> None:
+    case = make_case(tmp_path, random_shape(rng, "qwen3"), seed, getattr(torch, dtype))
+    interpreted = InterpretedNetwork(case.checkpoint, MAX_SEQ_LEN, 1, compute)
+    tokens = rng.integers(case.checkpoint.config.vocab_size, size=40).tolist()
+    logits = interpreted.step(StepBatch([_scheduled(0, tokens, 0, every_row=True)]))[0]
+    assert relative_error(logits, case.expected(tokens)) < bound
