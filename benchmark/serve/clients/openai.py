@@ -1,0 +1,116 @@
+"""OpenAI's streaming endpoints, over HTTP."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+
+from inflight.benchmark.serve.options import ServeBenchOptions
+from inflight.benchmark.serve.requests import Outcome, Prompt
+from inflight.errors import InflightError
+
+_ENDPOINTS = {"openai": "/v1/completions", "openai-chat": "/v1/chat/completions"}
+_TIMEOUT_S = 6 * 3600
+_DATA, _DONE = b"data: ", b"[DONE]"
+
+
+class OpenAIClient:
+    """/v1/completions, with token ids where they are known, or /v1/chat/completions. `model`: its name there."""
+
+    def __init__(self, options: ServeBenchOptions, model: str, session: aiohttp.ClientSession) -> None:
+        self._options = options
+        self._model = model
+        self._session = session
+        self._is_chat = options.backend == "openai-chat"
+        self._url = options.base_url.rstrip("/") + (options.endpoint or _ENDPOINTS[options.backend])
+
+    @classmethod
+    async def connect(cls, options: ServeBenchOptions) -> OpenAIClient:
+        """Raises InflightError when no server answers."""
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+        timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+        session = aiohttp.ClientSession(connector=connector, timeout=timeout)
+        try:
+            model = options.model or await _first_model(session, options.base_url)
+        except BaseException:
+            await session.close()
+            raise
+        return cls(options, model, session)
+
+    async def send(self, prompt: Prompt) -> Outcome:
+        body = json.dumps(self._body(prompt)).encode()
+        outcome = Outcome(prompt.num_tokens, time.perf_counter())
+        try:
+            async with self._session.post(
+                self._url, data=body, headers={"Content-Type": "application/json"}
+            ) as response:
+                if response.status != 200:
+                    outcome.error = f"HTTP {response.status}: {(await response.text())[:500]}"
+                    return outcome
+                async for event in _events(response):
+                    self._take(outcome, event)
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            outcome.error = f"{type(error).__name__}: {error}"
+        if outcome.error is None and not outcome.ttft:
+            outcome.error = "The stream had no output."
+        return outcome
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    def _body(self, prompt: Prompt) -> dict[str, Any]:
+        options = self._options
+        if self._is_chat:
+            content: dict[str, Any] = {"messages": [{"role": "user", "content": prompt.text}]}
+        else:
+            content = {"prompt": prompt.text if prompt.token_ids is None else prompt.token_ids}
+        return {
+            "model": self._model,
+            **content,
+            "max_tokens": prompt.output_len,
+            "temperature": options.temperature,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **({"ignore_eos": True} if options.ignore_eos else {}),
+            **options.extra_body,
+        }
+
+    def _take(self, outcome: Outcome, event: dict[str, Any]) -> None:
+        """One event: a piece of output, the usage at the end, or an error."""
+        if "error" in event:
+            outcome.error = str(event["error"])
+            return
+        for choice in event.get("choices") or ():
+            text = choice["delta"].get("content") if self._is_chat else choice.get("text")
+            if text:
+                outcome.piece(time.perf_counter())
+                outcome.text += text
+        if usage := event.get("usage"):
+            outcome.output_tokens = usage["completion_tokens"]
+            outcome.prompt_len = usage.get("prompt_tokens", outcome.prompt_len)
+
+
+async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
+    """The JSON of every server-sent event but [DONE]."""
+    rest = b""
+    async for data in response.content.iter_any():
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            if line.startswith(_DATA) and not line.startswith(_DONE, len(_DATA)):
+                yield json.loads(line[len(_DATA) :])
+
+
+async def _first_model(session: aiohttp.ClientSession, base_url: str) -> str:
+    url = base_url.rstrip("/") + "/v1/models"
+    try:
+        async with session.get(url) as response:
+            response.raise_for_status()
+            return str((await response.json())["data"][0]["id"])
+    except (aiohttp.ClientError, OSError, ValueError, LookupError) as error:
+        raise InflightError(
+            f"{url} gives no model: {type(error).__name__}: {error}", "Start the server, or correct --base-url."
+        ) from error
