@@ -24,7 +24,10 @@ from inflight.build.values import new_value
 
 Array = npt.NDArray[Any]
 
-_HEAD = '#include "attention.h"\n#include "embedding.h"\n#include "qlinear.h"\n'
+# Room for the partial results of few (row, split) pairs, so that a step may run out of it.
+PARTIAL_ROWS = 24
+_HEAD = f"#define PARTIAL_ROWS {PARTIAL_ROWS}\n"
+_HEAD += '#include "attention.h"\n#include "embedding.h"\n#include "qlinear.h"\n'
 _names = itertools.count()
 
 

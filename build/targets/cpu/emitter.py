@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass
 import onnx_ir as ir
 
 from inflight.build.operators import DOMAIN
+from inflight.build.targets.cpu.attention_partials import partial_bytes, partial_rows
 from inflight.build.targets.cpu.operators import EMITTERS, OFFSET, KernelCall, Places, emit_call
 from inflight.build.targets.cpu.weight_layout import WeightLayout
 from inflight.build.targets.cpu.work import OperatorWork, operator_work, sampling_work
@@ -55,7 +56,7 @@ def emit(graph: ir.Graph, weights: WeightLayout, limits: Limits, tokens_per_bloc
             "",
         ]
     )
-    return CSource(text, planned + 2 * row_bytes)
+    return CSource(text, planned + 2 * row_bytes + partial_bytes(graph, limits))
 
 
 def _known(node: ir.Node) -> bool:
@@ -72,6 +73,8 @@ def _limits(graph: ir.Graph, limits: Limits, tokens_per_block: int, planned: int
         "TOKENS_PER_BLOCK": tokens_per_block,
         "POSITIONS_OFFSET": planned,
         "SEQUENCES_OFFSET": planned + row_bytes,
+        "PARTIALS_OFFSET": planned + 2 * row_bytes,
+        "PARTIAL_ROWS": partial_rows(limits),
     }
     return [f"#define {name} {value}" for name, value in values.items()]
 

@@ -130,16 +130,17 @@ def _paged_attention(node: ir.Node, places: Places) -> KernelCall:
     q, keys, values = (_input(node, i) for i in range(3))
     y = node.outputs[0]
     shape = _cache_shape(node, keys)
-    rest = f"{_integer(node, 'num_heads')}, {_integer(node, 'window')}, {_number(node, 'scale')}"
+    rest = f"{_integer(node, 'num_heads')}, {_integer(node, 'window')}, {_number(node, 'scale')}, PARTIAL_ROWS"
     caches = (places.cache("key", keys, shape), places.cache("value", values, shape))
-    arguments = (_ROWS, places.read(q), *caches, places.write(y, "void *"))
+    partials = Argument("float *", "(float *)(e->workspace + PARTIALS_OFFSET)")
+    arguments = (_ROWS, places.read(q), *caches, partials, places.write(y, "void *"))
     return KernelCall("paged_attention", (f"(attention_shape){{{shape}, {rest}}}", element_of(y)), arguments)
 
 
 def _gather_rows(node: ir.Node, places: Places) -> KernelCall:
     x, numbers, y = _input(node, 0), _input(node, 1), node.outputs[0]
-    arguments = (places.rows(y), places.read(numbers), places.read(x), places.write(y))
-    return KernelCall("gather_rows", (_width(y),), arguments)
+    arguments = (places.rows(y), places.read(numbers), places.read(x, "const void *"), places.write(y, "void *"))
+    return KernelCall("gather_rows", (element_of(y), _width(y)), arguments)
 
 
 def _quantize_rows(node: ir.Node, places: Places) -> KernelCall:

@@ -1,164 +1,215 @@
-/* Attention over the paged cache with an online softmax (Dao et al., FlashAttention).
+/* Attention over the paged cache.
  *
- * A row walks the blocks of its sequence from position 0 (or from the block where its window begins); every block is
- * one step of the online softmax. Blocks in which a row sees nothing change none of its bits, so a row's result does
- * not depend on the rows that share its tile, on chunking, or on threads. A piece of work is one KV head and some
- * neighbouring rows of one sequence; all query heads of that KV head go together, so that keys and values are read
- * once for all. */
+ * The context is cut at fixed multiples of tokens (attention_work.h); every split is one step of the online softmax,
+ * merged in order of position (attention_softmax.h). All query heads of a KV head go together, so that keys and values
+ * are read once for all. A row's bits depend neither on the rows of its tile or piece, nor on chunking, nor on
+ * threads. */
 #ifndef INFLIGHT_ATTENTION_H
 #define INFLIGHT_ATTENTION_H
 
-#include "rope.h"
+#include "attention_softmax.h"
+#include "attention_tile.h"
 
-#define PIECE_QUERIES 48
-
+/* A piece in the hands of a thread: its queries as the products read them. */
 typedef struct {
-    cache_shape cache;
-    int64_t num_heads, window; /* window 0: none */
-    float scale;
-} attention_shape;
+    const token_rows *rows;
+    const attention_piece *piece;
+    int64_t kv_head;
+    cache_regions cache;
+    const void *queries;
+} piece_view;
 
-INLINE int64_t heads_per_group(attention_shape s) { return s.num_heads / s.cache.num_kv_heads; }
-INLINE int64_t rows_per_piece(attention_shape s) { return max_int(1, PIECE_QUERIES / heads_per_group(s)); }
-
-/* Of each query (one row and head): the greatest score so far, the sum of its weights lane by lane, weighted values. */
-typedef struct {
-    float *maximum;
-    f32x16 *totals;
-    float *out;
-} softmax_state;
-
-/* A weight is 2^((score - maximum) * exponent_scale). */
-INLINE float exponent_scale(attention_shape s) { return s.scale * 1.44269504f; }
-
-/* The maximum grew: what was summed under the old one shrinks. */
-INLINE void softmax_rescale(attention_shape s, float after, softmax_state state) {
-    float before = *state.maximum;
-    float shrink = before == -__builtin_inff() ? 0.0f : exp2_16(F32, splat((before - after) * exponent_scale(s)))[0];
-    *state.maximum = after;
-    *state.totals *= shrink;
-    for (int64_t d = 0; d < padded_head(s.cache); d += LANES)
-        store16(F32, state.out, d, load16(F32, state.out, d) * shrink);
+/* Split `split` of the context as rows `first` to `last` of a piece see it, counted from the piece's first row. */
+INLINE split_view view_split(attention_shape s, const token_rows *t, const attention_piece *piece, int64_t kv_head,
+                             int64_t split, int64_t first, int64_t last) {
+    const int64_t size = split_tokens(s.cache), start = split * size, position = t->positions[piece->first_row];
+    const int64_t skip = max_int(0, first_seen(s, position + first) - start) / s.cache.tokens_per_block;
+    const int64_t tokens = min_int(size, position + last + 1 - start);
+    return (split_view){t->block_tables + t->sequence_of_row[piece->first_row] * t->block_table_stride +
+                            split * blocks_per_split(s.cache),
+                        kv_head, skip, max_int(skip, ceil_div(tokens, s.cache.tokens_per_block)), tokens};
 }
 
-/* One block's scores of one query, whose tokens begin at position `first`, become weights in the type in which the next
- * product reads them. */
-INLINE void softmax_step(attention_shape s, int64_t first, int64_t position, const float *scores, void *weights,
-                         softmax_state state) {
+/* Queries `first` to `first + count` of the piece against one split; results to maxima, totals and out. `next`: the
+ * split whose keys are wanted after this one, or NULL where somebody else has asked for them. */
+INLINE void attend_tile(attention_shape s, int count, int64_t first, int64_t split, const piece_view *view,
+                        const split_view *next, float *maxima, float *totals, float *out) {
+    const cache_shape c = s.cache;
+    const element act = act_type(c.type);
+    const int64_t size = split_tokens(c), group = heads_per_group(s), width = round_up(c.head_size, group_of(c.type));
+    const int64_t position = view->rows->positions[view->piece->first_row];
+    const split_view seen = view_split(s, view->rows, view->piece, view->kv_head, split, first / group,
+                                       (first + count - 1) / group);
+    float scores[QUERY_TILE * size], weights[QUERY_TILE * size];
+    split_scores(c, count, at(act, view->queries, first * width), view->cache, &seen, next != NULL, scores);
+    for (int i = 0; i < count; i++) {
+        const int64_t high = position + (first + i) / group, low = first_seen(s, high);
+        split_weights(s, seen.skip * c.tokens_per_block / LANES, ceil_div(seen.tokens, LANES), low - split * size,
+                      high - split * size, scores + i * size, at(act, weights, i * size), maxima + i, totals + i);
+    }
+    split_values(c, count, weights, view->cache, &seen, next, out);
+}
+
+INLINE int64_t tile_start_of(int64_t queries, int64_t index) { return queries * index / ceil_div(queries, QUERY_TILE); }
+
+/* A compiled kernel for each height of a tile. */
+INLINE void attend_queries(attention_shape s, int64_t count, int64_t first, int64_t split, const piece_view *view,
+                           const split_view *next, float *maxima, float *totals, float *out) {
+#define ATTEND(n) \
+    case n: attend_tile(s, n, first, split, view, next, maxima, totals, out); break
+    switch (count) {
+        ATTEND(1);
+        ATTEND(2);
+        ATTEND(3);
+        ATTEND(4);
+        ATTEND(5);
+        ATTEND(6);
+#if QUERY_TILE > 6
+        ATTEND(7);
+#endif
+    }
+#undef ATTEND
+}
+
+/* The queries of a piece in the type in which the scores read them, a missing last k as zero. */
+INLINE void load_queries(attention_shape s, const attention_piece *piece, int64_t kv_head, const float *q,
+                         void *queries) {
     const element act = act_type(s.cache.type);
-    const int64_t vectors = s.cache.tokens_per_block / LANES;
-    const int64_t low = s.window > 0 ? max_int(0, position - s.window + 1) : 0;
-    const int whole = low <= first && first + s.cache.tokens_per_block <= position + 1;
-    f32x16 block[vectors], high = splat(-__builtin_inff());
-    i32x16 visible[vectors];
-    for (int64_t v = 0; v < vectors; v++) {
-        block[v] = load16(F32, scores, v * LANES);
-        if (!whole) {
-            i32x16 token = lane_numbers() + (int32_t)(first + v * LANES);
-            visible[v] = (token <= (int32_t)position) & (token >= (int32_t)low);
-            block[v] = select16(visible[v], block[v], splat(-__builtin_inff()));
-        }
-        high = __builtin_elementwise_max(high, block[v]);
-    }
-    if (any16(high > splat(*state.maximum))) softmax_rescale(s, max16(high), state);
-    const float reference = *state.maximum == -__builtin_inff() ? 0.0f : *state.maximum * exponent_scale(s);
-    for (int64_t v = 0; v < vectors; v++) {
-        f32x16 weight = exp2_16(act, fma16(block[v], splat(exponent_scale(s)), splat(-reference)));
-        if (!whole) weight = select16(visible[v], weight, splat(0.0f));
-        store16(act, weights, v * LANES, weight);
-        *state.totals += weight;
+    const int64_t d = s.cache.head_size, width = round_up(d, group_of(s.cache.type)), group = heads_per_group(s);
+    for (int64_t i = 0; i < piece->rows * group; i++) {
+        const float *query = q + ((piece->first_row + i / group) * s.num_heads + kv_head * group + i % group) * d;
+        scale_row(act, d, query, 1.0f, at(act, queries, i * width));
+        for (int64_t k = d; k < width; k++) store1(act, queries, i * width + k, 0.0f);
     }
 }
 
-/* Up to TILE_ROWS queries against one block; query i of the piece is row i / heads_per_group. */
-INLINE void attend_block(attention_shape s, int64_t queries, int64_t first_query, int64_t first_position, int64_t first,
-                         int64_t count, const void *q, const void *keys, const void *values, softmax_state state) {
-    const cache_shape c = s.cache;
-    const element act = act_type(c.type);
-    const int64_t tokens = c.tokens_per_block, group = group_of(c.type), width = padded_head(c);
-    float scores[TILE_ROWS * tokens], weights[TILE_ROWS * tokens];
-    tile_product(c.type, queries, tokens, c.head_size, q, c.head_size, keys, tokens * group, scores, tokens, 0);
+/* Where the partial results of a split of one row lie: maxima and totals of all heads, then weighted values. */
+INLINE softmax_state partial_state(attention_shape s, float *partials, int64_t pair, int64_t head) {
+    const int64_t width = padded_head(s.cache);
+    float *base = partials + pair * s.num_heads * (width + 2);
+    return (softmax_state){base + s.num_heads * width + head, base + s.num_heads * (width + 1) + head, base + head * width};
+}
+
+INLINE void store_result(attention_shape s, softmax_state state, element y_type, void *y, int64_t row, int64_t head) {
+    const int64_t d = s.cache.head_size;
+    scale_row(y_type, d, state.out, 1.0f / *state.total, at(y_type, y, (row * s.num_heads + head) * d));
+}
+
+/* One split of a cut piece: partial results go to memory. */
+INLINE void attend_partial(attention_shape s, const piece_view *view, int64_t split, const split_view *next,
+                           float *partials) {
+    const attention_piece piece = *view->piece;
+    const int64_t group = heads_per_group(s), queries = piece.rows * group, width = padded_head(s.cache);
+    for (int64_t i = 0; i < ceil_div(queries, QUERY_TILE); i++) {
+        const int64_t first = tile_start_of(queries, i), count = tile_start_of(queries, i + 1) - first;
+        float maxima[QUERY_TILE], totals[QUERY_TILE], out[QUERY_TILE * width];
+        attend_queries(s, count, first, piece.first_split + split, view, i ? NULL : next, maxima, totals, out);
+        for (int64_t n = 0; n < count; n++) {
+            const int64_t row = (first + n) / group, head = view->kv_head * group + (first + n) % group;
+            softmax_state part = partial_state(s, partials, piece.partial + row * piece.splits + split, head);
+            *part.maximum = maxima[n];
+            *part.total = totals[n];
+            memcpy(part.out, out + n * width, width * sizeof *out);
+        }
+    }
+}
+
+/* A whole piece: every split is merged as soon as it is known. */
+INLINE void attend_whole(attention_shape s, const piece_view *view, const split_view *next, element y_type, void *y) {
+    const attention_piece piece = *view->piece;
+    const int64_t group = heads_per_group(s), queries = piece.rows * group, width = padded_head(s.cache);
+    const int64_t most = rows_per_piece(s) * group;
+    float maximum[most], total[most], sums[most * width];
+    for (int64_t i = 0; i < queries; i++) clear_state(s, (softmax_state){maximum + i, total + i, sums + i * width});
+    for (int64_t split = piece.first_split; split < piece.first_split + piece.splits; split++) {
+        const int last = split + 1 == piece.first_split + piece.splits;
+        const split_view own = view_split(s, view->rows, &piece, view->kv_head, split + 1, 0, piece.rows - 1);
+        for (int64_t i = 0; i < ceil_div(queries, QUERY_TILE); i++) {
+            const int64_t first = tile_start_of(queries, i), count = tile_start_of(queries, i + 1) - first;
+            float maxima[QUERY_TILE], totals[QUERY_TILE], out[QUERY_TILE * width];
+            attend_queries(s, count, first, split, view, i ? NULL : last ? next : &own, maxima, totals, out);
+            for (int64_t n = 0; n < count; n++)
+                merge_split(s, (softmax_state){maxima + n, totals + n, out + n * width},
+                            (softmax_state){maximum + first + n, total + first + n, sums + (first + n) * width});
+        }
+    }
     for (int64_t i = 0; i < queries; i++)
-        softmax_step(s, first, first_position + (first_query + i) / heads_per_group(s), scores + i * tokens,
-                     at(act, weights, i * tokens),
-                     (softmax_state){state.maximum + i, state.totals + i, state.out + i * width});
-    tile_product(c.type, queries, width, count, weights, tokens, values, width * group, state.out, width, 1);
+        store_result(s, (softmax_state){maximum + i, total + i, sums + i * width}, y_type, y,
+                     piece.first_row + i / group, view->kv_head * group + i % group);
 }
 
-/* Into the second-level cache: blocks lie anywhere in memory, so the hardware cannot guess the next one. */
-INLINE void prefetch_block(cache_shape c, const void *keys, const void *values) {
-    for (int64_t i = 0; i < key_elements(c) * element_size(c.type); i += CACHE_LINE)
-        __builtin_prefetch((const unsigned char *)keys + i, 0, 2);
-    for (int64_t i = 0; i < value_elements(c) * element_size(c.type); i += CACHE_LINE)
-        __builtin_prefetch((const unsigned char *)values + i, 0, 2);
-}
-
-/* `rows` rows of one sequence from `first_row`, one KV head. */
-INLINE void attend_piece(attention_shape s, const token_rows *t, int64_t first_row, int64_t rows, int64_t kv_head,
-                         const float *q, void *keys, void *values, element y_type, void *y) {
-    const cache_shape c = s.cache;
-    const element act = act_type(c.type);
-    const int64_t d = c.head_size, width = padded_head(c), tokens = c.tokens_per_block, group = heads_per_group(s);
-    const int64_t most = rows_per_piece(s) * group, queries = rows * group;
-    float maximum[most], out[most * width], rounded[most * d];
-    f32x16 totals[most];
-    for (int64_t i = 0; i < queries; i++) {
-        const float *query = q + ((first_row + i / group) * s.num_heads + kv_head * group + i % group) * d;
-        scale_row(act, d, query, 1.0f, at(act, rounded, i * d));
-        maximum[i] = -__builtin_inff();
-        totals[i] = splat(0.0f);
-        for (int64_t j = 0; j < width; j++) out[i * width + j] = 0.0f;
-    }
-    const int64_t position = t->positions[first_row], end = position + rows;
-    const int64_t begin = s.window > 0 ? max_int(0, position - s.window + 1) : 0;
-    const int32_t *table = t->block_tables + t->sequence_of_row[first_row] * t->block_table_stride;
-    for (int64_t n = begin / tokens; n * tokens < end; n++) {
-        const void *key = key_block(c, keys, table[n], kv_head), *value = value_block(c, values, table[n], kv_head);
-        if ((n + 1) * tokens < end)
-            prefetch_block(c, key_block(c, keys, table[n + 1], kv_head), value_block(c, values, table[n + 1], kv_head));
-        for (int64_t i = 0; i < ceil_div(queries, TILE_ROWS); i++) {
-            int64_t start = tile_start(queries, i), height = tile_start(queries, i + 1) - start;
-            softmax_state state = {maximum + start, totals + start, out + start * width};
-            attend_block(s, height, start, position, n * tokens, min_int(tokens, end - n * tokens),
-                         at(act, rounded, start * d), key, value, state);
-        }
-    }
-    for (int64_t i = 0; i < queries; i++) {
-        int64_t place = ((first_row + i / group) * s.num_heads + kv_head * group + i % group) * d;
-        scale_row(y_type, d, out + i * width, 1.0f / sum16(totals[i]), at(y_type, y, place));
+/* The results of a cut piece, from the partial results of its splits. */
+INLINE void merge_piece(attention_shape s, const attention_piece *piece, int64_t kv_head, float *partials,
+                        element y_type, void *y) {
+    const int64_t group = heads_per_group(s), width = padded_head(s.cache);
+    for (int64_t i = 0; i < piece->rows * group; i++) {
+        const int64_t row = i / group, head = kv_head * group + i % group;
+        float maximum, total, out[width];
+        softmax_state state = {&maximum, &total, out};
+        clear_state(s, state);
+        for (int64_t split = 0; split < piece->splits; split++)
+            merge_split(s, partial_state(s, partials, piece->partial + row * piece->splits + split, head), state);
+        store_result(s, state, y_type, y, piece->first_row + row, head);
     }
 }
 
-/* The rows of piece `item` of the list (sequence by sequence, KV head by KV head); 0 beyond its end. */
-INLINE int64_t piece_rows(attention_shape s, const token_rows *t, int64_t item, int64_t *first_row) {
-    const int64_t most = rows_per_piece(s);
-    for (int64_t sequence = 0; sequence < t->num_sequences; sequence++) {
-        int64_t start = t->sequence_starts[sequence], count = t->sequence_starts[sequence + 1] - start;
-        int64_t pieces = ceil_div(count, most);
-        if (item < pieces) {
-            *first_row = start + item * most;
-            return min_int(most, count - item * most);
-        }
-        item -= pieces;
-    }
-    return 0;
+/* An item of work: a piece and KV head, or one split of it. */
+typedef struct {
+    attention_piece piece;
+    int64_t kv_head, split; /* split: of a cut piece, counted from its first */
+    split_view keys;        /* what it reads first */
+} attention_item;
+
+INLINE attention_item find_item(attention_shape s, const token_rows *t, const attention_plan *plan, int64_t number,
+                                attention_walk *w) {
+    attention_item item = {0};
+    if (number >= plan->items) return item;
+    while (number >= w->first_item + w->items) walk_on(s, t, plan->longest, w);
+    const int64_t place = number - w->first_item, heads = s.cache.num_kv_heads;
+    item = (attention_item){.piece = w->piece, .kv_head = place % heads, .split = place / heads};
+    item.keys = view_split(s, t, &w->piece, item.kv_head, w->piece.first_split + item.split, 0, w->piece.rows - 1);
+    return item;
 }
 
-INLINE int64_t count_pieces(attention_shape s, const token_rows *t) {
-    int64_t pieces = 0;
-    for (int64_t sequence = 0; sequence < t->num_sequences; sequence++)
-        pieces += ceil_div(t->sequence_starts[sequence + 1] - t->sequence_starts[sequence], rows_per_piece(s));
-    return pieces;
+INLINE void attend_item(attention_shape s, const token_rows *t, const attention_item *item, const split_view *next,
+                        const float *q, cache_regions cache, float *partials, element y_type, void *y) {
+    const element act = act_type(s.cache.type);
+    const int64_t width = round_up(s.cache.head_size, group_of(s.cache.type));
+    unsigned char queries[rows_per_piece(s) * heads_per_group(s) * width * element_size(act)]
+        __attribute__((aligned(CACHE_LINE)));
+    load_queries(s, &item->piece, item->kv_head, q, queries);
+    const piece_view view = {t, &item->piece, item->kv_head, cache, queries};
+    if (item->piece.partial < 0) attend_whole(s, &view, next, y_type, y);
+    else attend_partial(s, &view, item->split, next, partials);
 }
 
-/* q [rows][num_heads D] float32 -> y [rows][num_heads D] of y_type. The last rows of a prompt see most: they go first. */
+/* q [rows][num_heads D] float32 -> y [rows][num_heads D] of y_type. A thread takes its next item before it works on the
+ * one in hand, so that the keys are under way. */
 INLINE void paged_attention(pool *p, int thread, attention_shape s, element y_type, const token_rows *t, const float *q,
-                            void *keys, void *values, void *y) {
+                            void *keys, void *values, float *partials, void *y) {
     (void)thread;
-    const int64_t heads = s.cache.num_kv_heads, pieces = count_pieces(s, t);
-    for (int64_t item; (item = pool_take(p)) < pieces * heads;) {
-        int64_t first_row = 0, rows = piece_rows(s, t, pieces - 1 - item / heads, &first_row);
-        attend_piece(s, t, first_row, rows, item % heads, q, keys, values, y_type, y);
+    const attention_plan plan = plan_attention(p, s, t);
+    const cache_regions cache = {keys, values};
+    attention_walk w = walk_start(s, t);
+    int64_t number = pool_take(p);
+    attention_item item = find_item(s, t, &plan, number, &w);
+    for (int64_t n = item.keys.skip; n < item.keys.end; n++) prefetch_keys(s.cache, keys, &item.keys, n);
+    while (number < plan.items) {
+        number = pool_take(p);
+        const attention_item next = find_item(s, t, &plan, number, &w);
+        attend_item(s, t, &item, &next.keys, q, cache, partials, y_type, y);
+        item = next;
+    }
+    if (plan.cut_items == 0) return;
+    pool_barrier(p);
+    w = walk_start(s, t);
+    int64_t cut = -1;
+    while ((number = pool_take(p)) < plan.cut_items) {
+        while (cut < number / s.cache.num_kv_heads) {
+            walk_on(s, t, plan.longest, &w);
+            cut += w.piece.partial >= 0;
+        }
+        merge_piece(s, &w.piece, number % s.cache.num_kv_heads, partials, y_type, y);
     }
 }
 

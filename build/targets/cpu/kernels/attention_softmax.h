@@ -1,0 +1,106 @@
+/* The online softmax (Dao et al., FlashAttention), one step per split of the context.
+ *
+ * A split is SPLIT_TOKENS tokens from a multiple of it: each is computed for itself, from its own maximum, and merged
+ * from the first to the last. So a row's result is a function of what it sees alone. A split in which a row sees
+ * nothing is not merged. */
+#ifndef INFLIGHT_ATTENTION_SOFTMAX_H
+#define INFLIGHT_ATTENTION_SOFTMAX_H
+
+#include "attention_work.h"
+
+/* Of one query, over one split or several: the greatest score, the sum of the weights, the weighted values [D]. */
+typedef struct {
+    float *maximum, *total, *out;
+} softmax_state;
+
+/* A weight is 2^((score - maximum) * exponent_scale). */
+INLINE float exponent_scale(attention_shape s) { return s.scale * 1.44269504f; }
+
+/* The greater of two lanes; either where one is NaN. */
+INLINE f32x16 greater16(f32x16 a, f32x16 b) {
+#if defined(__AVX512F__)
+    return __builtin_ia32_maxps512(a, b, 4);
+#else
+    return select16(a > b, a, b);
+#endif
+}
+
+INLINE float greatest16(f32x16 x) {
+    x = greater16(x, __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15));
+    x = greater16(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7));
+    x = greater16(x, __builtin_shufflevector(x, x, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3, 2, 3));
+    return x[0] > x[1] ? x[0] : x[1];
+}
+
+/* 2^x for x <= 0, at least 2^-126: x = n + f with n whole, then a minimax polynomial in f of degree 6 (relative error
+ * 2e-7), or of degree 3 (1e-4) where the result is rounded to bfloat16. Exactly 1 at 0. The sum with `magic` has n in
+ * its low bits. */
+INLINE f32x16 weight16(element rounded_to, f32x16 x) {
+    const f32x16 magic = splat(12582912.0f); /* 1.5 * 2^23 */
+    const f32x16 clamped = greater16(x, splat(-126.0f)), whole = clamped + magic, f = clamped - (whole - magic);
+    f32x16 p;
+    if (rounded_to == BF16) {
+        p = fma16(splat(5.500893e-2f), f, splat(2.4221096e-1f));
+        p = fma16(p, f, splat(6.9328293e-1f));
+    } else {
+        p = fma16(splat(1.535336188e-4f), f, splat(1.339887440e-3f));
+        p = fma16(p, f, splat(9.618437357e-3f));
+        p = fma16(p, f, splat(5.550332471e-2f));
+        p = fma16(p, f, splat(2.402264791e-1f));
+        p = fma16(p, f, splat(6.931472029e-1f));
+    }
+    p = fma16(p, f, splat(1.0f));
+    return (f32x16)((i32x16)p + ((i32x16)whole << 23));
+}
+
+/* The scores of one query in one split become weights, in the type in which the next product reads them. Vectors
+ * `from` to `to` were computed; `low` and `high` are the first and the last token that the query sees, counted from the
+ * split's first. */
+INLINE void split_weights(attention_shape s, int64_t from, int64_t to, int64_t low, int64_t high, float *scores,
+                          void *weights, float *maximum, float *total) {
+    const element act = act_type(s.cache.type);
+    const int whole = low <= from * LANES && to * LANES <= high + 1;
+    const f32x16 hidden = splat(-__builtin_inff()), scale = splat(exponent_scale(s));
+    f32x16 greatest = hidden, sum = splat(0.0f);
+    for (int64_t v = from; v < to; v++) {
+        f32x16 score = load16(F32, scores, v * LANES);
+        if (!whole) {
+            i32x16 token = lane_numbers() + (int32_t)(v * LANES);
+            score = select16((token >= (int32_t)low) & (token <= (int32_t)high), score, hidden);
+            store16(F32, scores, v * LANES, score);
+        }
+        greatest = greater16(score, greatest);
+    }
+    *maximum = greatest16(greatest);
+    const f32x16 reference = splat(*maximum == -__builtin_inff() ? 0.0f : -*maximum * exponent_scale(s));
+    for (int64_t v = from; v < to; v++) {
+        f32x16 score = load16(F32, scores, v * LANES), weight = weight16(act, fma16(score, scale, reference));
+        if (!whole) weight = select16(score > hidden, weight, splat(0.0f));
+        store16(act, weights, v * LANES, weight);
+        sum += weight;
+    }
+    *total = sum16(sum);
+}
+
+/* `state` takes in the result of the next split. */
+INLINE void merge_split(attention_shape s, softmax_state part, softmax_state state) {
+    if (*part.maximum == -__builtin_inff()) return;
+    const float maximum = __builtin_elementwise_max(*state.maximum, *part.maximum);
+    f32x16 shift = splat(*part.maximum - maximum);
+    shift[0] = *state.maximum - maximum;
+    const f32x16 factors = weight16(F32, shift * exponent_scale(s));
+    const float before = *state.maximum == -__builtin_inff() ? 0.0f : factors[0];
+    *state.maximum = maximum;
+    *state.total = *state.total * before + *part.total * factors[1];
+    for (int64_t d = 0; d < padded_head(s.cache); d += LANES)
+        store16(F32, state.out, d,
+                fma16(load16(F32, part.out, d), splat(factors[1]), load16(F32, state.out, d) * before));
+}
+
+INLINE void clear_state(attention_shape s, softmax_state state) {
+    *state.maximum = -__builtin_inff();
+    *state.total = 0.0f;
+    for (int64_t d = 0; d < padded_head(s.cache); d += LANES) store16(F32, state.out, d, splat(0.0f));
+}
+
+#endif
