@@ -1,9 +1,12 @@
 """Give the rows that a product reads the type in which it reads them: bfloat16 for bfloat16 weights, else float32.
 
-Rounding happens once, where the rows are made. Rows that products of different types read stay float32.
+Rounding happens once, where the rows are made; GatherRows hands on what it gets. Rows that products of different types
+read stay float32.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import onnx_ir as ir
 
@@ -16,9 +19,20 @@ def set_activation_types(graph: ir.Graph) -> None:
         if node.domain != DOMAIN or node.op_type not in ROUNDED_OUTPUTS:
             continue
         rows = node.outputs[ROUNDED_OUTPUTS[node.op_type]]
-        wanted = {_reads_as(user, rows) for user in rows.consumers()}
+        copies = [rows, *_gathered(rows)]
+        readers = [(user, value) for value in copies for user in value.consumers() if user.op_type != "GatherRows"]
+        wanted = {_reads_as(user, value) for user, value in readers}
         if len(wanted) == 1:
-            retype(rows, wanted.pop())
+            dtype = wanted.pop()
+            for value in copies:
+                retype(value, dtype)
+
+
+def _gathered(rows: ir.Value) -> Iterator[ir.Value]:
+    """What GatherRows makes of `rows`."""
+    for user in rows.consumers():
+        if user.domain == DOMAIN and user.op_type == "GatherRows":
+            yield user.outputs[0]
 
 
 def _reads_as(node: ir.Node, rows: ir.Value) -> ir.DataType:

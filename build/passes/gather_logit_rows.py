@@ -1,6 +1,8 @@
-"""Move the gathering of logit rows ahead of the vocabulary projection and the last norm, which then see R rows only.
+"""Move the gathering of logit rows ahead of whatever treats rows alike, so that the end of the model sees R rows only.
 
-It stops at the last AddRMSNorm, whose residual and delta it gathers.
+It stops at the last PagedAttention and at the residual stream before it: the last layer's output projection, norm and
+MLP, the last norm and the vocabulary projection run on the rows whose logits are wanted. Rows are computed each on
+their own, so none of their bits change.
 """
 
 from __future__ import annotations
@@ -13,37 +15,56 @@ from inflight.build.passes.rewrite import fused, nodes_of, replace
 from inflight.build.values import dtype_of, name_of, new_value, shape_of
 
 # Operators that treat rows alike, and which of their inputs are rows.
-_ROW_INPUTS = {"Linear": (0,), "RMSNorm": (0,), "AddRMSNorm": (0, 1)}
+_ROW_INPUTS = {
+    "Linear": (0,),
+    "GatedLinear": (0,),
+    "RMSNorm": (0,),
+    "AddRMSNorm": (0, 1),
+    "QuantizeRows": (0,),
+    "RMSNormQuantize": (0,),
+    "AddRMSNormQuantize": (0, 1),
+    "QuantizedLinear": (0, 1),
+    "QuantizedGatedLinear": (0, 1),
+}
 
 
 def gather_logit_rows(graph: ir.Graph) -> None:
-    for gather in nodes_of(graph, "GatherRows", DOMAIN):
-        _hoist(graph, gather)
+    pending = nodes_of(graph, "GatherRows", DOMAIN)
+    while pending:
+        pending += _hoist(graph, pending.pop())
 
 
-def _hoist(graph: ir.Graph, gather: ir.Node) -> None:
+def _hoist(graph: ir.Graph, gather: ir.Node) -> list[ir.Node]:
+    """Move a gathering ahead of the node that makes its rows; the gatherings of that node's inputs, if it moved."""
     rows, wanted = gather.inputs
-    node = None if rows is None else rows.producer()
-    if rows is None or wanted is None or node is None or node.domain != DOMAIN or node.op_type not in _ROW_INPUTS:
-        return
-    if any(use.node is not gather for value in node.outputs for use in value.uses()):
-        return
-    name = name_of(gather.outputs[0])
-    replace(graph, gather.outputs, [rows])
-    rows.name = name
-    node.name = name_of(node.outputs[0])
+    node = None if rows is None or gather.graph is None else rows.producer()
+    if wanted is None or node is None or node.domain != DOMAIN or node.op_type not in _ROW_INPUTS:
+        return []
+    if not all(_is_gather(user, wanted) for value in node.outputs for user in value.consumers()):
+        return []
     for value in node.outputs:
+        for user in list(value.consumers()):
+            name = name_of(user.outputs[0])
+            replace(graph, user.outputs, [value])
+            value.name = name
         value.shape = ir.Shape((LOGIT_ROWS, *shape_of(value)[1:]))
-    gathers = [_gather_input(graph, node, index, wanted) for index in _ROW_INPUTS[node.op_type]]
-    if len(gathers) == 1:
-        _hoist(graph, gathers[0])
+    node.name = name_of(node.outputs[0])
+    return [_gather_input(graph, node, index, wanted) for index in _ROW_INPUTS[node.op_type]]
+
+
+def _is_gather(node: ir.Node, wanted: ir.Value) -> bool:
+    return node.domain == DOMAIN and node.op_type == "GatherRows" and node.inputs[1] is wanted
 
 
 def _gather_input(graph: ir.Graph, node: ir.Node, index: int, wanted: ir.Value) -> ir.Node:
     source = node.inputs[index]
     assert source is not None, f"{node.name} lacks input {index}"
-    gathered = new_value(f"{name_of(source)}.logit_rows", dtype_of(source), (LOGIT_ROWS, *shape_of(source)[1:]))
-    gather = fused("GatherRows", [source, wanted], [gathered])
+    gather = next((user for user in source.consumers() if _is_gather(user, wanted)), None)
+    if gather is None:
+        gathered = new_value(f"{name_of(source)}.logit_rows", dtype_of(source), (LOGIT_ROWS, *shape_of(source)[1:]))
+        gather = fused("GatherRows", [source, wanted], [gathered])
+    else:
+        graph.remove(gather)
     graph.insert_before(node, gather)
-    node.replace_input_with(index, gathered)
+    node.replace_input_with(index, gather.outputs[0])
     return gather

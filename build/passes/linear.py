@@ -27,7 +27,7 @@ def fuse_linear(graph: ir.Graph) -> None:
         if transpose is None or weight is None or not is_permutation(transpose, (1, 0)):
             continue
         product = matmul.outputs[0]
-        biased, bias = _bias(product)
+        biased, bias = added_bias(product)
         result = product if biased is None else biased
         inputs = [matmul.inputs[0], weight] if bias is None else [matmul.inputs[0], weight, bias]
         node = fused("Linear", inputs, [like(result)])
@@ -35,7 +35,7 @@ def fuse_linear(graph: ir.Graph) -> None:
         replace(graph, [result], node.outputs)
 
 
-def _bias(product: ir.Value) -> tuple[ir.Value | None, ir.Value | None]:
+def added_bias(product: ir.Value) -> tuple[ir.Value | None, ir.Value | None]:
     """The sum of `product` and a stored vector, and that vector."""
     add = only_consumer(product, "Add")
     if add is None:

@@ -23,9 +23,13 @@ from inflight.build.passes.embedding import fuse_embedding
 from inflight.build.passes.gated_linear import fuse_gated_linear
 from inflight.build.passes.gather_logit_rows import gather_logit_rows
 from inflight.build.passes.linear import fuse_linear
+from inflight.build.passes.norm_quantize import fuse_norm_quantize
 from inflight.build.passes.pack_tokens import LOGIT_ROWS, TOKENS, pack_tokens
 from inflight.build.passes.paged_attention import fuse_paged_attention
 from inflight.build.passes.plan_memory import plan_memory
+from inflight.build.passes.quantize_rows import fuse_quantize_rows
+from inflight.build.passes.quantized_gated_linear import fuse_quantized_gated_linear
+from inflight.build.passes.quantized_linear import fuse_quantized_linear
 from inflight.build.passes.rms_norm import fuse_rms_norm
 from inflight.build.passes.rope_cache_write import fuse_rope_cache_write
 from inflight.runtime.manifest import Dtype, Limits
@@ -44,12 +48,16 @@ def cpu_phases(limits: Limits, tokens_per_block: int, kv_dtype: Dtype) -> list[t
     """(name, pass) in order. Passes before `pack_tokens` see [batch, step], those after it T rows."""
     return [
         ("linear", fuse_linear),
+        ("quantize_rows", fuse_quantize_rows),
+        ("quantized_linear", fuse_quantized_linear),
         ("embedding", fuse_embedding),
         ("rms_norm", fuse_rms_norm),
         ("gated_linear", fuse_gated_linear),
+        ("quantized_gated_linear", fuse_quantized_gated_linear),
         ("rope_cache_write", fuse_rope_cache_write),
         ("paged_attention", fuse_paged_attention),
         ("add_rms_norm", fuse_add_rms_norm),
+        ("norm_quantize", fuse_norm_quantize),
         ("pack_tokens", partial(pack_tokens, tokens_per_block=tokens_per_block, kv_dtype=_ONNX_NAMES[kv_dtype])),
         ("gather_logit_rows", gather_logit_rows),
         ("activation_types", set_activation_types),

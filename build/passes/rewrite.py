@@ -33,6 +33,12 @@ def only_consumer(value: ir.Value, op_type: str, domain: str = STANDARD) -> ir.N
     return node if node.op_type == op_type and node.domain == domain else None
 
 
+def other_input(node: ir.Node, value: ir.Value) -> ir.Value | None:
+    """What a node of two inputs reads beside `value`."""
+    first, second = node.inputs
+    return second if first is value else first
+
+
 def stored(value: ir.Value | None) -> ir.Value | None:
     """The initializer that `value` is, or is the Cast of."""
     cast = produced_by(value, "Cast")

@@ -23,10 +23,11 @@ INLINE void embedding_lookup_packed(pool *p, int thread, element type, int64_t w
     }
 }
 
-INLINE void gather_rows(pool *p, int thread, int64_t width, int64_t rows, const int32_t *numbers, const float *x,
-                        float *y) {
+INLINE void gather_rows(pool *p, int thread, element type, int64_t width, int64_t rows, const int32_t *numbers,
+                        const void *x, void *y) {
+    const size_t row_bytes = (size_t)width * (size_t)element_size(type);
     for (int64_t row = share_start(p, thread, rows); row < share_start(p, thread + 1, rows); row++)
-        memcpy(y + row * width, x + numbers[row] * width, (size_t)width * sizeof *x);
+        memcpy((char *)y + (size_t)row * row_bytes, (const char *)x + (size_t)numbers[row] * row_bytes, row_bytes);
 }
 
 #endif

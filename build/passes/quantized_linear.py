@@ -1,0 +1,49 @@
+"""MatMul of dequantized rows with a dequantized weight, and the Add of a bias after it, become QuantizedLinear.
+
+A product whose rows or whose weight are plain is left to the other passes.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from inflight.build.operators import DOMAIN
+from inflight.build.passes.linear import added_bias
+from inflight.build.passes.quantized_weights import QuantizedMatrix, quantized_matrix
+from inflight.build.passes.rewrite import fused, like, nodes_of, produced_by, replace
+from inflight.build.values import name_of
+
+
+def fuse_quantized_linear(graph: ir.Graph) -> None:
+    for matmul in nodes_of(graph, "MatMul"):
+        rows, matrix = _quantized_rows(matmul.inputs[0]), quantized_matrix(matmul.inputs[1])
+        if rows is None or matrix is None:
+            continue
+        product = matmul.outputs[0]
+        biased, bias = added_bias(product)
+        result = product if biased is None else biased
+        inputs = [*rows.outputs, matrix.weight, matrix.scale]
+        attributes = {"group_size": matrix.group_size}
+        node = fused("QuantizedLinear", inputs if bias is None else [*inputs, bias], [like(result)], attributes)
+        graph.insert_before(matmul, node)
+        replace(graph, [result], node.outputs)
+        _adopt(graph, matrix)
+
+
+def _quantized_rows(value: ir.Value | None) -> ir.Node | None:
+    """The QuantizeRows whose levels, times their scale, are `value`."""
+    back = produced_by(value, "DequantizeLinear")
+    column = None if back is None else produced_by(back.inputs[1], "Unsqueeze")
+    rows = None if back is None else produced_by(back.inputs[0], "QuantizeRows", DOMAIN)
+    if rows is None or column is None:
+        return None
+    return rows if column.inputs[0] is rows.outputs[1] else None
+
+
+def _adopt(graph: ir.Graph, matrix: QuantizedMatrix) -> None:
+    """Let the graph own the matrix, in place of the views of it that the standard network had."""
+    for value in (matrix.weight, matrix.scale):
+        name = name_of(value)
+        if graph.initializers.get(name) is not value:
+            graph.initializers.pop(name)
+            graph.register_initializer(value)
