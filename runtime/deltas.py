@@ -31,10 +31,11 @@ class RequestMetrics:
     preemptions: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TokenDelta:
     """News of one sequence. The last delta of a sequence, and only that one, has a `finish_reason`.
 
+    Not frozen, for the time that takes; whoever is given one leaves it as it is.
     `logprobs` has one entry per token when `params.logprobs` is set or best_of is above n (which ranks by them); else
     it is empty. `prompt_logprobs` comes once, with the first delta of index 0 that has a token: an entry per prompt
     token, None for the first. `stop_reason` is the id of the stop_token_ids that ended the sequence, None for the

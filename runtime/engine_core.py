@@ -150,9 +150,10 @@ class EngineCore:
         now_ns = time.monotonic_ns()
         self._last_iteration = step.stats
         self._prompt_tokens += step.stats.context_tokens
-        for sequence, result in zip(step.sequences, output.results, strict=True):
-            self._scheduler.advance(sequence)
-            delta = receive(sequence, result, now_ns)
+        self._scheduler.advance(step.sequences)
+        scored = output.scored
+        for place, (sequence, token_id) in enumerate(zip(step.sequences, output.token_ids, strict=True)):
+            delta = receive(sequence, token_id, scored.get(place), now_ns)
             if delta is None:
                 continue
             self._output_tokens += 1

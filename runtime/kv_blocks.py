@@ -49,6 +49,7 @@ class KvBlocks:
         sequence.blocks = prefix
         sequence.num_published = len(prefix)
         sequence.num_computed = len(prefix) * self.tokens_per_block
+        sequence.next_full = sequence.num_computed + self.tokens_per_block
         sequence.reused_blocks += len(prefix)
         self.promised += self.blocks_for(sequence.max_computed) - len(prefix)
         if sequence.preemptions == 0:
@@ -69,6 +70,7 @@ class KvBlocks:
     def publish(self, sequence: Sequence) -> None:
         """Make the blocks that are now full known to the prefix cache: only once their contents are in the cache."""
         num_full = sequence.num_computed // self.tokens_per_block
+        sequence.next_full = (num_full + 1) * self.tokens_per_block
         if not self.prefix_caching or num_full <= sequence.num_published:
             return
         self.name_blocks(sequence, num_full)

@@ -7,31 +7,33 @@ from inflight.runtime.sequence import Sequence
 from inflight.runtime.step import SequenceResult, TokenResult
 
 
-def receive(sequence: Sequence, result: SequenceResult, now_ns: int) -> TokenDelta | None:
-    """Take the result of one step; None when no token was chosen (a chunk that is not the prompt's last)."""
-    if result.prompt:
+def receive(sequence: Sequence, token_id: int | None, result: SequenceResult | None, now_ns: int) -> TokenDelta | None:
+    """Take the chosen token of one step, and the log probabilities if there are any.
+
+    None when no token was chosen (a chunk that is not the prompt's last).
+    """
+    if result is not None:
         sequence.prompt_results.extend(result.prompt)
-    sampled = result.sampled
-    if sampled is None:
+    if token_id is None:
         return None
-    sequence.token_ids.append(sampled.token_id)
+    sequence.token_ids.append(token_id)
     sequence.last_token_ns = now_ns
-    first = sequence.first_token_ns == 0
-    if first:
+    group = sequence.group
+    delta = TokenDelta(group.request.request_id, sequence.index, (token_id,))
+    if result is not None and result.sampled is not None and sequence.sampling.num_logprobs >= 0:
+        delta.logprobs = (result.sampled,)
+    if sequence.first_token_ns == 0:
         sequence.first_token_ns = now_ns
-    request = sequence.group.request
-    reason, ended_by_token = _end(sequence, sampled.token_id)
-    return TokenDelta(
-        request.request_id,
-        sequence.index,
-        (sampled.token_id,),
-        (sampled,) if sequence.sampling.num_logprobs >= 0 else (),
-        _prompt_logprobs(sequence) if first else None,
-        reason,
-        sampled.token_id if ended_by_token and sampled.token_id not in sequence.group.rules.end_ids else None,
-        ended_by_token,
-        metrics(sequence) if reason is not None else None,
-    )
+        delta.prompt_logprobs = _prompt_logprobs(sequence)
+    if token_id in group.rules.stop_ids:
+        delta.ended_by_token = True
+        delta.stop_reason = None if token_id in group.rules.end_ids else token_id
+        delta.finish_reason = "stop"
+        delta.metrics = metrics(sequence)
+    elif len(sequence.token_ids) > sequence.max_computed:
+        delta.finish_reason = "length"
+        delta.metrics = metrics(sequence)
+    return delta
 
 
 def final_delta(sequence: Sequence, reason: FinishReason, error: str | None = None) -> TokenDelta:
@@ -55,12 +57,6 @@ def metrics(sequence: Sequence) -> RequestMetrics:
         kv_blocks_reused=sequence.reused_blocks,
         preemptions=sequence.preemptions,
     )
-
-
-def _end(sequence: Sequence, token_id: int) -> tuple[FinishReason | None, bool]:
-    if token_id in sequence.group.rules.stop_ids:
-        return "stop", True
-    return ("length" if sequence.num_outputs >= sequence.max_output_tokens else None), False
 
 
 def _prompt_logprobs(sequence: Sequence) -> tuple[TokenResult | None, ...] | None:

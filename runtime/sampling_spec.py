@@ -33,10 +33,10 @@ class StopRules:
     """Which tokens end a request's sequences, and which ones may not be chosen. Shared by its sequences.
 
     Ids beyond the vocabulary are dropped: a token that cannot be chosen neither ends a sequence nor needs a ban, and
-    clients do send such ids (the end_id of another model).
+    clients do send such ids (the end_id of another model). Without `may_ban`, nothing is banned at any length.
     """
 
-    __slots__ = ("_always_banned", "_ban_to_min_tokens", "_min_tokens", "_words", "end_ids", "stop_ids")
+    __slots__ = ("_always_banned", "_ban_to_min_tokens", "_min_tokens", "_words", "end_ids", "may_ban", "stop_ids")
 
     def __init__(self, request: Request, vocab_size: int) -> None:
         params = request.params
@@ -48,6 +48,7 @@ class StopRules:
         self._always_banned = frozenset(word[0] for word in words if len(word) == 1)
         self._words = sorted(word for word in words if len(word) > 1)
         self._ban_to_min_tokens = self._always_banned | self.stop_ids
+        self.may_ban = bool(words) or (self._min_tokens > 0 and bool(self.stop_ids))
 
     def banned(self, token_ids: Sequence[int], num_outputs: int) -> tuple[int, ...]:
         """The tokens that may not follow `token_ids` (prompt and output, of which `num_outputs` are output), ascending.

@@ -16,7 +16,7 @@ from inflight.runtime.sequence import Sequence, SequenceGroup, Status
 from inflight.runtime.sequence_queue import SequenceQueue
 from inflight.runtime.stats import IterationStats
 from inflight.runtime.step import StepBatch
-from inflight.runtime.step_budget import StepBudget, scheduled_sequence
+from inflight.runtime.step_budget import StepBudget, scheduled_chunk, scheduled_decode
 
 
 class SchedulerConfig(Record):
@@ -92,18 +92,18 @@ class Scheduler:
             admitted=len(admitted),
             preempted=preempted,
         )
-        return ScheduledStep(StepBatch([scheduled_sequence(sequence) for sequence in sequences]), sequences, stats)
+        batch = StepBatch([*map(scheduled_decode, decodes), *map(scheduled_chunk, chunks)])
+        return ScheduledStep(batch, sequences, stats)
 
-    def advance(self, sequence: Sequence) -> None:
-        """The planned tokens of `sequence` are in the cache now."""
-        sequence.num_computed += sequence.planned
-        sequence.planned = 0
-        self._blocks.publish(sequence)
-        group = sequence.group
-        if group.held:
-            shared = self._blocks.cacheable_blocks(sequence.prompt_length) * self._blocks.tokens_per_block
-            if sequence.num_computed >= shared:
-                self._queue_held(group, len(group.held))
+    def advance(self, sequences: list[Sequence]) -> None:
+        """The planned tokens of `sequences`, those of a step, are in the cache now."""
+        for sequence in sequences:
+            sequence.num_computed += sequence.planned
+            sequence.planned = 0
+            if sequence.num_computed >= sequence.next_full:
+                self._blocks.publish(sequence)
+            if sequence.group.held:
+                self._queue_siblings(sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence that is finished or cancelled; its blocks are free at once."""
@@ -120,6 +120,12 @@ class Scheduler:
             self._queue_held(group, min(1, len(group.held)))
         sequence.status = Status.FINISHED
 
+    def _queue_siblings(self, sequence: Sequence) -> None:
+        """Queue those that waited for `sequence` to compute the prompt they share, if it has."""
+        shared = self._blocks.cacheable_blocks(sequence.prompt_length) * self._blocks.tokens_per_block
+        if sequence.num_computed >= shared:
+            self._queue_held(sequence.group, len(sequence.group.held))
+
     def _queue_held(self, group: SequenceGroup, count: int) -> None:
         for sequence in group.held[:count]:
             sequence.status = Status.WAITING
@@ -132,10 +138,12 @@ class Scheduler:
         decodes: list[Sequence] = []
         chunks: list[Sequence] = []
         for sequence in self.running:
-            (decodes if sequence.num_pending == 1 else chunks).append(sequence)
+            if len(sequence.token_ids) - sequence.num_computed == 1:
+                sequence.planned = 1
+                decodes.append(sequence)
+            else:
+                chunks.append(sequence)
         budget.take_decodes(len(decodes))
-        for sequence in decodes:
-            sequence.planned = 1
         for sequence in chunks:
             sequence.planned = budget.take_chunk(sequence, sequence.num_computed)
         return decodes, chunks
@@ -145,11 +153,12 @@ class Scheduler:
 
         The first can take from all others, and alone it fits the pool: so it always goes on.
         """
-        before = self.preemptions
-        for sequence in list(self.running):
-            missing = self._blocks.missing(sequence, sequence.num_computed + sequence.planned)
-            if missing <= 0 or sequence.status is not Status.RUNNING:
+        before, size = self.preemptions, self._blocks.tokens_per_block
+        short = [each for each in self.running if each.num_computed + each.planned > len(each.blocks) * size]
+        for sequence in short:
+            if sequence.status is not Status.RUNNING:
                 continue
+            missing = self._blocks.missing(sequence, sequence.num_computed + sequence.planned)
             while not self._blocks.pool.can_allocate(missing) and self.running.last is not sequence:
                 self._preempt(self.running.last)
             missing = min(missing, self._blocks.pool.num_available)
@@ -173,6 +182,7 @@ class Scheduler:
         self._blocks.release(sequence)
         self._free_slots.append(sequence.slot)
         sequence.planned = 0
+        sequence.decode = None
 
     def _admit_waiting(self, budget: StepBudget, now_ns: int) -> list[Sequence]:
         """Start waiting sequences in order until the first that does not fit."""

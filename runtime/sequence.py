@@ -6,7 +6,7 @@ from enum import Enum
 
 from inflight.runtime.request import Request
 from inflight.runtime.sampling_spec import StopRules
-from inflight.runtime.step import RowSampling, TokenResult
+from inflight.runtime.step import RowSampling, ScheduledSequence, TokenResult
 
 
 class Status(Enum):
@@ -38,7 +38,8 @@ class Sequence:
 
     `token_ids` are prompt and output, and only grow; the KV cache holds the first `num_computed` of them in `blocks`.
     What is left, at least one token, is computed next, and after the last of them a token is chosen.
-    `keys` names full blocks (the hash chain of the prefix cache); the first `num_published` blocks are known by theirs.
+    `keys` names full blocks (the hash chain of the prefix cache); the first `num_published` blocks are known by theirs,
+    and with `next_full` computed tokens another one is full. `decode` is the record of its last decode, while it runs.
     `prompt_results` are the log probabilities of prompt tokens 1, 2, ... of the `num_scored_prompt` that are wanted.
     `order` sorts sequences: sooner is smaller, and no two are equal.
     """
@@ -46,6 +47,7 @@ class Sequence:
     __slots__ = (
         "blocks",
         "cached_tokens",
+        "decode",
         "first_scheduled_ns",
         "first_token_ns",
         "group",
@@ -53,8 +55,8 @@ class Sequence:
         "keys",
         "last_token_ns",
         "max_computed",
-        "max_output_tokens",
         "new_blocks",
+        "next_full",
         "num_computed",
         "num_published",
         "num_scored_prompt",
@@ -75,7 +77,6 @@ class Sequence:
         self.group = group
         self.index = index
         self.sampling = sampling
-        self.max_output_tokens = max_output_tokens
         self.prompt_length = len(prompt)
         self.token_ids = list(prompt)
         self.num_scored_prompt = (
@@ -91,17 +92,14 @@ class Sequence:
         self.num_computed = 0
         self.blocks: list[int] = []
         self.keys: list[bytes] = []
-        self.num_published = 0
+        self.num_published = self.next_full = 0
+        self.decode: ScheduledSequence | None = None
         self.first_scheduled_ns = self.first_token_ns = self.last_token_ns = 0
         self.cached_tokens = self.new_blocks = self.reused_blocks = self.preemptions = 0
 
     @property
     def num_outputs(self) -> int:
         return len(self.token_ids) - self.prompt_length
-
-    @property
-    def num_pending(self) -> int:
-        return len(self.token_ids) - self.num_computed
 
     @property
     def scores_prompt(self) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+# The records that are made for every token are not frozen: a frozen dataclass takes five times as long to make.
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class RowSampling:
         return self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ScheduledSequence:
     """One sequence's part of a step: a chunk of its prompt, or its last token.
 
@@ -42,6 +45,11 @@ class ScheduledSequence:
     `prompt_targets`, when not empty, asks for the log probability of a given next token at each of the first
     len(prompt_targets) rows, with `prompt_num_logprobs` alternatives. `sample_last` says whether the last row chooses a
     token; it needs `sampling`.
+
+    A record holds until the step's results are published. The scheduler may then give the same object again for the
+    next token of the same sequence: its one token, `start` and blocks appended to `block_table` are all that differ, so
+    that an executor need not read the rest of a record which it had in the step before. A sequence with bans or a
+    history gets a new record for each token.
     """
 
     slot: int
@@ -61,7 +69,7 @@ class ScheduledSequence:
         return len(self.prompt_targets) + (1 if self.sample_last else 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepBatch:
     """One step: a ragged batch of prefill chunks and decodes in any mixture."""
 
@@ -72,7 +80,7 @@ class StepBatch:
         return sum(len(sequence.token_ids) for sequence in self.sequences)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TokenResult:
     """A token with its log probability under the model's own distribution (before penalties and temperature).
 
@@ -86,7 +94,7 @@ class TokenResult:
     top: tuple[tuple[int, float], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SequenceResult:
     """The results of one ScheduledSequence: the chosen token if `sample_last`, and one entry per prompt target."""
 
@@ -94,8 +102,27 @@ class SequenceResult:
     prompt: tuple[TokenResult, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepOutput:
-    """Results in the order of StepBatch.sequences."""
+    """Results in the order of StepBatch.sequences.
 
-    results: Sequence[SequenceResult]
+    `token_ids` has the chosen token of each sequence, None where none was to be chosen. `scored` has, by place, the
+    whole result of each sequence for which log probabilities were computed.
+    """
+
+    token_ids: Sequence[int | None]
+    scored: Mapping[int, SequenceResult] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, results: Sequence[SequenceResult]) -> Self:
+        """From one whole result per sequence."""
+        tokens = [None if result.sampled is None else result.sampled.token_id for result in results]
+        return cls(tokens, dict(enumerate(results)))
+
+    @property
+    def results(self) -> list[SequenceResult]:
+        """One whole result per sequence."""
+        return [
+            self.scored.get(place) or SequenceResult(None if token_id is None else TokenResult(token_id))
+            for place, token_id in enumerate(self.token_ids)
+        ]

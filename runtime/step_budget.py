@@ -43,7 +43,23 @@ class StepBudget:
         return count
 
 
-def scheduled_sequence(sequence: Sequence) -> ScheduledSequence:
+def scheduled_decode(sequence: Sequence) -> ScheduledSequence:
+    """The last token of `sequence`, the one that is not computed yet: last step's record, brought up to date.
+
+    Where more than that may change from token to token, bans and histories, the record is a new one.
+    """
+    record = sequence.decode
+    if record is None:
+        record = scheduled_chunk(sequence)
+        if not (sequence.sampling.needs_history or sequence.group.rules.may_ban):
+            sequence.decode = record
+    else:
+        record.token_ids = sequence.token_ids[-1:]
+        record.start = sequence.num_computed
+    return record
+
+
+def scheduled_chunk(sequence: Sequence) -> ScheduledSequence:
     """The part that `sequence` has in the step: its `planned` next tokens.
 
     `block_table` and `history` are the sequence's own lists and not copies: they hold until the step's results are

@@ -110,7 +110,7 @@ class CpuExecutor:
         buffers = self._buffers
         try:
             buffers.fill(batch)
-        except (ValueError, IndexError):  # more rows than the arrays have
+        except (ValueError, IndexError, OverflowError):  # more, or larger numbers, than the arrays have
             status = LIMIT
         else:
             buffers.output.logits = None if logits is None else logits.ctypes.data

@@ -1,11 +1,9 @@
-"""The records of build/targets/cpu/kernels/abi.h, for ctypes and NumPy. ABI must equal INFLIGHT_ABI there."""
+"""The records of build/targets/cpu/kernels/abi.h, for ctypes. ABI must equal INFLIGHT_ABI there."""
 
 from __future__ import annotations
 
 import ctypes
 from pathlib import Path
-
-import numpy as np
 
 ABI = 2
 MAX_TOP_LOGPROBS = 64
@@ -17,29 +15,29 @@ STATUS = {
     MEMORY: "the system refused memory, or the process was forked after the engine had been loaded",
 }
 
-# One record per logit row; pointers are held as integers. Field for field `inflight_sampling`.
-SAMPLING = np.dtype(
-    [
-        ("seed", np.uint64),
-        ("position", np.uint64),
-        ("history", np.uintp),
-        ("bias_ids", np.uintp),
-        ("bias_values", np.uintp),
-        ("history_length", np.int32),
-        ("prompt_length", np.int32),
-        ("num_bias", np.int32),
-        ("target", np.int32),
-        ("num_top_logprobs", np.int32),
-        ("top_k", np.int32),
-        ("temperature", np.float32),
-        ("top_p", np.float32),
-        ("min_p", np.float32),
-        ("repetition_penalty", np.float32),
-        ("presence_penalty", np.float32),
-        ("frequency_penalty", np.float32),
-    ],
-    align=True,
+# One record per logit row: the fields of `inflight_sampling`, each with its code in the struct module (P: a pointer, held
+# as an integer).
+SAMPLING_FIELDS = (
+    ("seed", "Q"),
+    ("position", "Q"),
+    ("history", "P"),
+    ("bias_ids", "P"),
+    ("bias_values", "P"),
+    ("history_length", "i"),
+    ("prompt_length", "i"),
+    ("num_bias", "i"),
+    ("target", "i"),
+    ("num_top_logprobs", "i"),
+    ("top_k", "i"),
+    ("temperature", "f"),
+    ("top_p", "f"),
+    ("min_p", "f"),
+    ("repetition_penalty", "f"),
+    ("presence_penalty", "f"),
+    ("frequency_penalty", "f"),
 )
+SAMPLING_FORMAT = "@" + "".join(code for _, code in SAMPLING_FIELDS)
+SAMPLING_POSITION = 8  # the offset of `position` in bytes
 
 
 class Batch(ctypes.Structure):

@@ -2,151 +2,145 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
+from operator import is_
 
-import numpy as np
-import numpy.typing as npt
-
-from inflight.runtime.executors.cpu_abi import MAX_TOP_LOGPROBS, SAMPLING, Batch, Output
+from inflight.runtime.executors.cpu_abi import Batch, Output
+from inflight.runtime.executors.cpu_arrays import Cells
+from inflight.runtime.executors.cpu_results import StepResults
+from inflight.runtime.executors.cpu_sampling_rows import SamplingRows
 from inflight.runtime.manifest import EngineManifest
-from inflight.runtime.step import RowSampling, ScheduledSequence, SequenceResult, StepBatch, StepOutput, TokenResult
+from inflight.runtime.step import ScheduledSequence, StepBatch, StepOutput
 
-_GREEDY = RowSampling()
-_FREE_CHOICE = -1  # inflight_sampling.target of a row that chooses its token
+_NO_BLOCK = -1  # the engine refuses a step that would look at it
 
 
 class StepBuffers:
-    """Fills `inflight_batch` from a StepBatch and reads `inflight_output` into a StepOutput."""
+    """Fills `inflight_batch` from a StepBatch and reads `inflight_output` into a StepOutput.
+
+    What the arrays hold of the step before is kept: a decode whose record comes again at its place costs its token,
+    its position and its new blocks.
+    """
 
     def __init__(self, manifest: EngineManifest) -> None:
         limits = manifest.limits
-        self._vocab_size = manifest.model.vocab_size
-        max_blocks = -(-limits.max_seq_len // manifest.kv_cache.tokens_per_block)
+        self._tokens_per_block = manifest.kv_cache.tokens_per_block
+        self._max_blocks = -(-limits.max_seq_len // self._tokens_per_block)
+        self._token_ids = Cells("i", limits.max_num_tokens)
+        self._starts = Cells("i", limits.max_batch_size + 1)
+        self._contexts = Cells("i", limits.max_batch_size)
+        self._tables = Cells("i", limits.max_batch_size * self._max_blocks)
+        self._logit_rows = Cells("i", limits.max_logit_rows)
+        self._sampling = SamplingRows(limits.max_logit_rows)
+        self._results = StepResults(limits.max_logit_rows, manifest.model.vocab_size)
 
-        self._token_ids = np.zeros(limits.max_num_tokens, np.int32)
-        self._starts = np.zeros(limits.max_batch_size + 1, np.int32)
-        self._contexts = np.zeros(limits.max_batch_size, np.int32)
-        self._block_tables = np.zeros((limits.max_batch_size, max_blocks), np.int32)
-        self._logit_rows = np.zeros(limits.max_logit_rows, np.int32)
-        self._sampling = np.zeros(limits.max_logit_rows, SAMPLING)
-        self._alive: list[npt.NDArray[np.generic]] = []  # what pointers in _sampling refer to
+        # By place in the last batch: its record if it was a plain decode (else None), its first logit row, and how many
+        # tokens the blocks in its table hold.
+        self._known: list[ScheduledSequence | None] = []
+        self._rows: list[int] = []
+        self._covered: list[int] = []
+        self._only_decodes = False  # the last batch had plain decodes alone: place, token and logit row are one number
+        self._scores = False  # the last batch asked for log probabilities
 
-        self._tokens = np.zeros(limits.max_logit_rows, np.int32)
-        self._logprobs = np.zeros(limits.max_logit_rows, np.float32)
-        self._ranks = np.zeros(limits.max_logit_rows, np.int32)
-        self._top_ids = np.zeros((limits.max_logit_rows, MAX_TOP_LOGPROBS), np.int32)
-        self._top_logprobs = np.zeros((limits.max_logit_rows, MAX_TOP_LOGPROBS), np.float32)
-
+        self.output: Output = self._results.output
         self.batch = Batch(
-            block_table_stride=max_blocks,
-            token_ids=self._token_ids.ctypes.data,
-            sequence_starts=self._starts.ctypes.data,
-            context_lengths=self._contexts.ctypes.data,
-            block_tables=self._block_tables.ctypes.data,
-            logit_rows=self._logit_rows.ctypes.data,
-            sampling=self._sampling.ctypes.data,
-        )
-        self.output = Output(
-            tokens=self._tokens.ctypes.data,
-            logprobs=self._logprobs.ctypes.data,
-            ranks=self._ranks.ctypes.data,
-            top_ids=self._top_ids.ctypes.data,
-            top_logprobs=self._top_logprobs.ctypes.data,
+            block_table_stride=self._max_blocks,
+            token_ids=self._token_ids.address,
+            sequence_starts=self._starts.address,
+            context_lengths=self._contexts.address,
+            block_tables=self._tables.address,
+            logit_rows=self._logit_rows.address,
+            sampling=self._sampling.address,
         )
 
     def fill(self, batch: StepBatch) -> None:
-        """Copy a batch into the arrays. Raises ValueError or IndexError when it does not fit them.
+        """Copy a batch into the arrays. Raises ValueError, IndexError or OverflowError when it does not fit them.
 
         Values are not looked at: the engine checks token ids, blocks and lengths itself.
         """
-        self._alive.clear()
-        token_ids: list[int] = []
-        starts, contexts, logit_rows = [0], [], []
-        sampling: list[tuple[float, ...]] = []
-        for index, sequence in enumerate(batch.sequences):
-            first = len(token_ids)
-            token_ids.extend(sequence.token_ids)
-            starts.append(len(token_ids))
-            contexts.append(sequence.start)
-            self._block_tables[index] = -1  # a table that is too short must not end in an older one's blocks
-            self._block_tables[index, : len(sequence.block_table)] = sequence.block_table
-            for offset, target in enumerate(sequence.prompt_targets):
-                logit_rows.append(first + offset)
-                position = sequence.start + offset + 1
-                sampling.append(_record(_GREEDY, position, target, sequence.prompt_num_logprobs))
-            if sequence.sample_last:
-                logit_rows.append(len(token_ids) - 1)
-                sampling.append(self._choice(sequence))
-        self._token_ids[: len(token_ids)] = token_ids
-        self._starts[: len(starts)] = starts
-        self._contexts[: len(contexts)] = contexts
-        self._logit_rows[: len(logit_rows)] = logit_rows
-        self._sampling[: len(sampling)] = sampling
-        self.batch.num_sequences = len(contexts)
-        self.batch.num_tokens = len(token_ids)
-        self.batch.num_logit_rows = len(logit_rows)
+        records = batch.sequences
+        if self._only_decodes and len(records) == len(self._known) and all(map(is_, records, self._known)):
+            self._advance(records)
+        else:
+            self._lay_out(records)
 
     def read(self, batch: StepBatch) -> StepOutput:
         """The results of the step that `batch` filled."""
-        tokens = self._tokens[: self.batch.num_logit_rows].tolist()
-        results = []
-        row = 0
-        for sequence in batch.sequences:
-            wanted = sequence.prompt_num_logprobs
-            prompt = tuple(self._result(row + i, tokens[row + i], wanted) for i in range(len(sequence.prompt_targets)))
-            row += len(prompt)
-            sampled = None
-            if sequence.sample_last:
-                sampled = self._result(row, tokens[row], (sequence.sampling or _GREEDY).num_logprobs)
-                row += 1
-            results.append(SequenceResult(sampled, prompt))
-        return StepOutput(results)
+        if self._only_decodes and not self._scores:
+            return StepOutput(self._results.tokens(len(batch.sequences)))
+        return self._results.read(batch)
 
-    def _result(self, row: int, token_id: int, num_logprobs: int) -> TokenResult:
-        if num_logprobs < 0:
-            return TokenResult(token_id)
-        count = min(num_logprobs, MAX_TOP_LOGPROBS, self._vocab_size)
-        top = zip(self._top_ids[row, :count].tolist(), self._top_logprobs[row, :count].tolist(), strict=True)
-        return TokenResult(token_id, float(self._logprobs[row]), int(self._ranks[row]), tuple(top))
+    def _advance(self, records: Sequence[ScheduledSequence]) -> None:
+        """The decodes of the last batch again, each with its next token."""
+        count = len(records)
+        contexts = [record.start for record in records]
+        self._token_ids.view[:count] = array("i", [record.token_ids[0] for record in records])
+        self._contexts.view[:count] = array("i", contexts)
+        self._sampling.positions[:count] = array("Q", [start + 1 for start in contexts])
+        for place, (start, covered) in enumerate(zip(contexts, self._covered, strict=True)):
+            if start >= covered:
+                self._write_table(place, records[place], covered)
 
-    def _choice(self, sequence: ScheduledSequence) -> tuple[float, ...]:
-        sampling = sequence.sampling or _GREEDY
-        history = self._pointer(sequence.history, np.int32) if sampling.needs_history else 0
-        bias_ids = bias_values = num_bias = 0
-        if sampling.bias or sequence.banned:
-            ids = [token_id for token_id, _ in sampling.bias] + list(sequence.banned)
-            values = [value for _, value in sampling.bias] + [-np.inf] * len(sequence.banned)
-            bias_ids, bias_values, num_bias = self._pointer(ids, np.int32), self._pointer(values, np.float32), len(ids)
-        position = sequence.start + len(sequence.token_ids)
-        return _record(
-            sampling,
-            position,
-            _FREE_CHOICE,
-            sampling.num_logprobs,
-            (history, bias_ids, bias_values, len(sequence.history) if history else 0, sequence.prompt_length, num_bias),
-        )
+    def _lay_out(self, records: Sequence[ScheduledSequence]) -> None:
+        """A batch of any kind."""
+        known, rows, covered = self._known, self._rows, self._covered
+        # What fails half-way leaves nothing known behind.
+        self._known, self._rows, self._covered, self._only_decodes = [], [], [], False
+        token_ids, starts, contexts, logit_rows = array("i"), array("i", [0]), array("i"), array("i")
+        for place, record in enumerate(records):
+            first, row = len(token_ids), len(logit_rows)
+            token_ids.extend(record.token_ids)
+            starts.append(len(token_ids))
+            contexts.append(record.start)
+            again = place < len(known) and record is known[place]
+            if again and row == rows[place]:
+                self._sampling.positions[row] = record.start + 1
+            else:
+                self._write_rows(row, record)
+            logit_rows.extend(range(first, first + len(record.prompt_targets)))
+            if record.sample_last:
+                logit_rows.append(len(token_ids) - 1)
+            self._rows.append(row)
+            self._covered.append(0)
+            self._write_table(place, record, covered[place] if again else 0)
+        self._token_ids.view[: len(token_ids)] = token_ids
+        self._starts.view[: len(starts)] = starts
+        self._contexts.view[: len(contexts)] = contexts
+        self._logit_rows.view[: len(logit_rows)] = logit_rows
+        self.batch.num_sequences = len(contexts)
+        self.batch.num_tokens = len(token_ids)
+        self.batch.num_logit_rows = len(logit_rows)
+        self._known = [record if _is_plain_decode(record) else None for record in records]
+        self._only_decodes = all(self._known)
+        self._scores = any(record.sampling and record.sampling.num_logprobs >= 0 for record in records)
 
-    def _pointer(self, values: Sequence[float], dtype: npt.DTypeLike) -> int:
-        array = np.array(values, dtype)  # a copy: the scheduler goes on appending to a history
-        self._alive.append(array)
-        return int(array.ctypes.data)
+    def _write_rows(self, row: int, record: ScheduledSequence) -> None:
+        for offset, target in enumerate(record.prompt_targets, start=1):
+            self._sampling.score(row, record.start + offset, target, record.prompt_num_logprobs)
+            row += 1
+        if record.sample_last:
+            self._sampling.choose(row, record)
+
+    def _write_table(self, place: int, record: ScheduledSequence, covered: int) -> None:
+        """The blocks behind those that hold the first `covered` tokens."""
+        written = covered // self._tokens_per_block
+        blocks = array("i", record.block_table[written:])
+        self._covered[place] = (written + len(blocks)) * self._tokens_per_block
+        # A table that is too short ends in no block, and not in those of an older one.
+        if written + len(blocks) < self._max_blocks:
+            blocks.append(_NO_BLOCK)
+        elif written + len(blocks) > self._max_blocks:
+            raise ValueError("the block table is longer than max_seq_len needs")
+        first = place * self._max_blocks + written
+        self._tables.view[first : first + len(blocks)] = blocks
 
 
-def _record(
-    sampling: RowSampling, position: int, target: int, num_logprobs: int, lists: tuple[int, ...] = (0, 0, 0, 0, 0, 0)
-) -> tuple[float, ...]:
-    """The fields of one `inflight_sampling`, in its order. `lists` are the three pointers and the three lengths."""
+def _is_plain_decode(record: ScheduledSequence) -> bool:
+    """One token in, one out, and nothing but the position differs in the sampling of the next one."""
     return (
-        sampling.seed,
-        position,
-        *lists,
-        target,
-        min(num_logprobs, MAX_TOP_LOGPROBS),
-        sampling.top_k,
-        sampling.temperature,
-        sampling.top_p,
-        sampling.min_p,
-        sampling.repetition_penalty,
-        sampling.presence_penalty,
-        sampling.frequency_penalty,
+        len(record.token_ids) == 1
+        and record.sample_last
+        and record.sampling is not None
+        and not (record.sampling.needs_history or record.banned or record.prompt_targets)
     )

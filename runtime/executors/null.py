@@ -43,7 +43,7 @@ class NullExecutor:
         if self._check:
             for sequence in batch.sequences:
                 self._read_back(sequence)
-        return StepOutput([self._answer(sequence) for sequence in batch.sequences])
+        return StepOutput.of([self._answer(sequence) for sequence in batch.sequences])
 
     def close(self) -> None:
         """Nothing is held."""

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from inflight.runtime.executors.cpu_abi import MAX_TOP_LOGPROBS, SAMPLING, Output
+from inflight.runtime.executors.cpu_abi import MAX_TOP_LOGPROBS, SAMPLING_FIELDS, Output
 from inflight.runtime.step import RowSampling, TokenResult
 
 KERNELS = Path(__file__).parents[2] / "build" / "targets" / "cpu" / "kernels"
+
+SAMPLING = np.dtype(list(SAMPLING_FIELDS), align=True)
 
 _SOURCE = """
 #include "sampling.h"

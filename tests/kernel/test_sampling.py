@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import struct
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from inflight.runtime.executors.cpu_abi import MAX_TOP_LOGPROBS, SAMPLING
+from inflight.runtime.executors.cpu_abi import MAX_TOP_LOGPROBS, SAMPLING_FORMAT
 from inflight.runtime.sampling_reference import philox_4x32_10, sample_row, score_row
 from inflight.runtime.step import RowSampling, TokenResult
 from tests.kernel.sampling_kernel import SamplingKernel
@@ -229,4 +230,4 @@ def test_philox_gives_the_known_answers_of_its_authors(
 
 
 def test_the_record_has_the_size_that_the_loader_assumes(kernel: SamplingKernel) -> None:
-    assert kernel.library.sampling_bytes() == SAMPLING.itemsize
+    assert kernel.library.sampling_bytes() == struct.calcsize(SAMPLING_FORMAT)
