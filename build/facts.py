@@ -5,9 +5,9 @@ from __future__ import annotations
 from math import prod
 
 from inflight.convert.checkpoint import Checkpoint
+from inflight.convert.quantization import SCALE_SUFFIXES
 from inflight.runtime.manifest import GenerationFacts, KvCacheFacts, ModelFacts, SourceFacts, WorkPlan
 
-_DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _EMBEDDING, _PROJECTION = "transformer.vocab_embedding.weight", "lm_head.weight"
 
 
@@ -27,9 +27,17 @@ def model_facts(checkpoint: Checkpoint) -> ModelFacts:
             "max_position_embeddings": config.max_position_embeddings or 0,
             "sliding_window": config.sliding_window,
             "tie_word_embeddings": checkpoint.ties_embeddings,
-            "num_parameters": sum(prod(entry.shape) for entry in checkpoint.tensors.values()),
+            "num_parameters": _num_parameters(checkpoint),
         }
     )
+
+
+def _num_parameters(checkpoint: Checkpoint) -> int:
+    """Scales are not parameters, nor is the quantized copy of a tied embedding."""
+    tensors = checkpoint.logical_tensors()
+    if checkpoint.config.tie_word_embeddings and checkpoint.quantization is not None:
+        tensors.pop(_PROJECTION, None)
+    return sum(prod(entry.shape) for name, entry in tensors.items() if not name.endswith(SCALE_SUFFIXES))
 
 
 def generation_facts(checkpoint: Checkpoint) -> GenerationFacts:
@@ -56,15 +64,18 @@ def source_facts(checkpoint: Checkpoint) -> SourceFacts:
 
 
 def work_plan(checkpoint: Checkpoint, kv_cache: KvCacheFacts) -> WorkPlan:
-    """Operations and bytes of the matrix products; a decode step reads every weight but the embedding table once."""
-    config = checkpoint.config
-    matrices = {name: prod(entry.shape) for name, entry in checkpoint.tensors.items() if len(entry.shape) == 2}
+    """Operations and bytes of the matrix products; a decode step reads every weight but the embedding table once, and
+    the scales of quantized ones.
+    """
+    tensors = checkpoint.logical_tensors()
+    matrices = {name: entry for name, entry in tensors.items() if name.endswith(".weight") and len(entry.shape) == 2}
     embedding = matrices.pop(_EMBEDDING)
     projection = matrices.pop(_PROJECTION, embedding)
-    layers = sum(matrices.values())
+    read = [*matrices.values(), projection]
+    scales = [checkpoint.scales_of(entry.name) for entry in read]
     return WorkPlan(
-        layer_flops_per_token=2 * layers,
-        logits_flops_per_row=2 * projection,
-        weight_bytes_per_step=(layers + projection) * _DTYPE_BYTES[config.dtype],
+        layer_flops_per_token=2 * sum(prod(entry.shape) for entry in matrices.values()),
+        logits_flops_per_row=2 * prod(projection.shape),
+        weight_bytes_per_step=sum(entry.nbytes for entry in [*read, *scales] if entry is not None),
         kv_bytes_per_token=kv_cache.bytes_per_block // kv_cache.tokens_per_block,
     )

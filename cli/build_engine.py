@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from inflight.build.engine import EnginePlan
+    from inflight.runtime.manifest import ModulePrecision
 
 
 class TargetChoice(str, Enum):
@@ -23,6 +26,7 @@ class KvDtypeChoice(str, Enum):
     float32 = "float32"
     float16 = "float16"
     bfloat16 = "bfloat16"
+    int8 = "int8"
 
 
 def build_engine(
@@ -86,7 +90,11 @@ def build_engine(
     ] = 32,
     kv_cache_dtype: Annotated[
         KvDtypeChoice,
-        typer.Option("--kv-cache-dtype", "--kv_cache_dtype", help="Type of the KV cache; auto: that of the weights."),
+        typer.Option(
+            "--kv-cache-dtype",
+            "--kv_cache_dtype",
+            help="Type of the KV cache; auto: int8 where the checkpoint says so, else the type of the weights.",
+        ),
     ] = KvDtypeChoice.auto,
     cxx: Annotated[str | None, typer.Option(help="A clang to compile with, in place of the bundled zig.")] = None,
     dry_run: Annotated[
@@ -155,6 +163,7 @@ def _print_plan(plan: EnginePlan) -> None:
         "cpu": tuple(variant.cpu for variant in target.variants),
         **limits.model_dump(),
         "weights": decimal(target.memory.weights_bytes),
+        "products": _precisions(target.precision.values()),
         "workspace": decimal(target.memory.workspace_bytes),
         "KV cache": f"{cache.dtype}, {cache.tokens_per_block} tokens per block, {decimal(work.kv_bytes_per_token)} per "
         f"token, {decimal(sequence_bytes)} per sequence of full length",
@@ -163,3 +172,12 @@ def _print_plan(plan: EnginePlan) -> None:
         "weights read per step": decimal(work.weight_bytes_per_step),
     }
     print_facts("plan", facts)
+
+
+def _precisions(modules: Iterable[ModulePrecision]) -> str:
+    """How many modules are stored and computed in which types."""
+    kinds = Counter((facts.weights, facts.group_size, facts.activations) for facts in modules)
+    return "; ".join(
+        f"{count} of {weights}{f' in groups of {size}' if size else ''} with {rows} rows"
+        for (weights, size, rows), count in kinds.items()
+    )

@@ -17,6 +17,18 @@ class Dtype(str, Enum):
     bfloat16 = "bfloat16"
 
 
+class Scheme(str, Enum):
+    int8_wo = "int8_wo"
+    int8_w8a8 = "int8_w8a8"
+    int4_wo = "int4_wo"
+    int4_w4a8 = "int4_w4a8"
+
+
+class WeightOnlyPrecision(str, Enum):
+    int8 = "int8"
+    int4 = "int4"
+
+
 def convert(
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="Directory of a Hugging Face model, or a hub id.")
@@ -62,6 +74,33 @@ def convert(
             help="With the above: along the vocabulary (0) or the hidden size (1).",
         ),
     ] = 0,
+    quantize: Annotated[
+        Scheme | None,
+        typer.Option(
+            "--quantize",
+            "--qformat",
+            help="Integer weights, rounded to nearest: int8 with a scale per output, or int4 with one per group of "
+            "inputs. _wo: rows of 16 bits, as exact as bfloat16; w8a8, w4a8: rows of 8 bits, faster.",
+        ),
+    ] = None,
+    group_size: Annotated[
+        int, typer.Option("--group-size", "--group_size", "--awq_block_size", help="Of int4: 32, 64 or 128 inputs.")
+    ] = 128,
+    exclude_modules: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude-modules",
+            "--exclude_modules",
+            help='Modules that stay plain, a pattern such as "lm_head" or "*.mlp.proj"; may be repeated.',
+        ),
+    ] = None,
+    use_weight_only: Annotated[
+        bool, typer.Option("--use-weight-only", "--use_weight_only", help="As convert_checkpoint.py: int8_wo, int4_wo.")
+    ] = False,
+    weight_only_precision: Annotated[
+        WeightOnlyPrecision | None,
+        typer.Option("--weight-only-precision", "--weight_only_precision", help="With the above. Default: int8."),
+    ] = None,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a hub model. HF_TOKEN opens private ones.")
     ] = None,
@@ -79,12 +118,16 @@ def convert(
 
       inflight convert ./Llama-3.2-1B -o ckpt --dtype bfloat16
 
+      inflight convert ./Llama-3.2-1B -o ckpt --quantize int4_wo --group-size 64
+
       inflight convert --model_dir ./Mistral-7B --output_dir ckpt --tp_size 2
     """
     if (model is None) == (model_dir is None):
         raise typer.BadParameter("Give the model once: as MODEL or with --model-dir.")
     if output_dir is None:
         raise typer.BadParameter("Say where the checkpoint goes: --output-dir CKPT.")
+    if group_size not in (32, 64, 128):
+        raise typer.BadParameter(f"--group-size {group_size}: groups have 32, 64 or 128 inputs.")
 
     from rich.filesize import decimal
 
@@ -99,6 +142,9 @@ def convert(
             "pp_size": pp_size,
             "use_parallel_embedding": use_parallel_embedding,
             "embedding_sharding_dim": embedding_sharding_dim,
+            "quantize": _scheme(quantize, use_weight_only, weight_only_precision),
+            "group_size": group_size,
+            "exclude_modules": tuple(exclude_modules or ()),
             "revision": revision,
             "overwrite": force,
         }
@@ -109,8 +155,20 @@ def convert(
     if checkpoint.tokenizer_directory is None:
         typer.echo(f"{model or model_dir} has no tokenizer: the engine will take and give token ids only.", err=True)
     size = sum(entry.nbytes for rank in checkpoint.ranks for entry in rank.values())
+    quantized = f", {options.quantize}" if options.quantize else ""
     typer.echo(
-        f"{output_dir}: {checkpoint.config.architecture}, {checkpoint.config.dtype}, {decimal(size)} in "
+        f"{output_dir}: {checkpoint.config.architecture}, {checkpoint.config.dtype}{quantized}, {decimal(size)} in "
         f"{len(checkpoint.ranks)} rank file(s), {time.monotonic() - started:.1f} s\n"
         f"Next: inflight build-engine --checkpoint-dir {output_dir} --output-dir ENGINE"
     )
+
+
+def _scheme(quantize: Scheme | None, weight_only: bool, precision: WeightOnlyPrecision | None) -> str | None:
+    """The recipe that the flags name, in either spelling."""
+    if precision is not None and not weight_only:
+        raise typer.BadParameter("--weight-only-precision goes with --use-weight-only.")
+    if weight_only and quantize is not None:
+        raise typer.BadParameter("Give --quantize or --use-weight-only, not both.")
+    if weight_only:
+        return f"{(precision or WeightOnlyPrecision.int8).value}_wo"
+    return None if quantize is None else quantize.value

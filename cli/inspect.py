@@ -90,7 +90,8 @@ def _describe_checkpoint(path: Path, every_tensor: bool) -> tuple[dict[str, Any]
     checkpoint = Checkpoint.open(path)
     facts = checkpoint.config.to_json()
     facts["tokenizer"] = checkpoint.tokenizer_directory is not None
-    tables = {f"rank {rank}": _tensor_rows(table, every_tensor) for rank, table in enumerate(checkpoint.ranks)}
+    ranks = [checkpoint.logical_tensors(rank) for rank in range(len(checkpoint.ranks))]
+    tables = {f"rank {rank}": _tensor_rows(table, every_tensor) for rank, table in enumerate(ranks)}
     return facts, tables
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,23 @@ class Checkpoint:
     def tensors(self) -> Mapping[str, TensorEntry]:
         """The table of rank 0: the whole model when world_size is 1."""
         return self.ranks[0]
+
+    def scales_of(self, weight: str, rank: int = 0) -> TensorEntry | None:
+        """The scales of the weight of this name; None when it is plain."""
+        module, quantization = module_path(weight), self.quantization
+        if quantization is None or not quantization.covers(module):
+            return None
+        return self.ranks[rank].get(quantization.scale_name(module))
+
+    def logical_tensors(self, rank: int = 0) -> dict[str, TensorEntry]:
+        """The table of a rank as its modules see it: bytes of int4 are int4 (out, in), half a byte an element."""
+        seen = dict(self.ranks[rank])
+        if self.quantization is not None and self.quantization.bits == 4:
+            for name, entry in self.ranks[rank].items():
+                scales = self.scales_of(name, rank)
+                if scales is not None:
+                    seen[name] = replace(entry, dtype="int4", shape=(scales.shape[0], entry.shape[1]))
+        return seen
 
     @property
     def ties_embeddings(self) -> bool:

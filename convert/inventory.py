@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from inflight.convert.quantization import SCALE_SUFFIXES
 from inflight.convert.tensor_file import TensorEntry
 
 _LAYER = re.compile(r"(.*\blayers\.\d+)\.(.+)")
@@ -14,14 +15,14 @@ _LAYER = re.compile(r"(.*\blayers\.\d+)\.(.+)")
 
 @dataclass(frozen=True, slots=True)
 class TensorGroup:
-    """The tensors of one layer, or one tensor outside the layers. `parameters` counts elements."""
+    """The tensors of one layer, or one tensor outside the layers. `parameters` counts elements, scales aside."""
 
     name: str
     tensors: tuple[TensorEntry, ...]
 
     @property
     def parameters(self) -> int:
-        return sum(math.prod(tensor.shape) for tensor in self.tensors)
+        return sum(math.prod(tensor.shape) for tensor in self.tensors if not tensor.name.endswith(SCALE_SUFFIXES))
 
     @property
     def nbytes(self) -> int:

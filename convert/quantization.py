@@ -22,6 +22,9 @@ INT4_ALGORITHM = "W4A16_AWQ"
 # W8A16 weights for ones that are interleaved for its GPU.
 INT8_ALGORITHMS: Mapping[str, Activations] = {"W8A16": "int16", "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN": "int8"}
 WEIGHT_LAYOUT: Literal["out_in"] = "out_in"
+# Of the scales of int4 and of int8.
+KV_CACHE_ALGORITHM = "INT8"
+SCALE_SUFFIXES = (".weights_scaling_factor", ".per_channel_scale")
 # What the format leaves unquantized when `exclude_modules` is null.
 DEFAULT_EXCLUDED = ("*lm_head", "*router", "*vocab_embedding", "*position_embedding", "*block_embedding")
 ALWAYS_EXCLUDED = "*vocab_embedding"
@@ -53,7 +56,7 @@ class WeightQuantization:
         return not any(fnmatchcase(module, pattern) for pattern in (*self.excluded, ALWAYS_EXCLUDED))
 
     def scale_name(self, module: str) -> str:
-        return f"{module}.{'weights_scaling_factor' if self.bits == 4 else 'per_channel_scale'}"
+        return f"{module}{SCALE_SUFFIXES[0] if self.bits == 4 else SCALE_SUFFIXES[1]}"
 
     def stored(self, module: str, rows: int, columns: int) -> tuple[StoredTensor, StoredTensor]:
         """Weight and scales of a matrix of this shape: bytes of int4 hold two neighbouring rows, the even one low."""
@@ -93,6 +96,6 @@ def quantization_problems(facts: QuantizationFacts) -> list[str]:
         problems.append(f"quant_algo {algorithm!r} with has_zero_point")
     if algorithm is not None and facts.group_size < 1:
         problems.append(f"group_size {facts.group_size}")
-    if facts.kv_cache_quant_algo is not None:
-        problems.append("a quantized KV cache")
+    if facts.kv_cache_quant_algo not in (None, KV_CACHE_ALGORITHM):
+        problems.append(f"kv_cache_quant_algo {facts.kv_cache_quant_algo!r} (supported: {KV_CACHE_ALGORITHM})")
     return problems

@@ -11,7 +11,7 @@ from inflight.records import Record
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 
-Dtype = Literal["float32", "float16", "bfloat16", "int8"]
+Dtype = Literal["float32", "float16", "bfloat16", "int32", "int16", "int8", "int4"]
 
 
 class ModelFacts(Record):
@@ -51,11 +51,16 @@ class KvCacheFacts(Record):
 
 
 class ModulePrecision(Record):
-    """How one module is stored and computed: weights at rest, activations at its input, sums."""
+    """How one module is stored and computed: weights at rest, activations at its input, sums.
+
+    Integer weights share a scale per output (`group_size` 0) or per group of so many inputs; integer activations have
+    one per row. Sums of integers are exact in int32, which the sums of groups leave for float32.
+    """
 
     weights: Dtype
     activations: Dtype
     accumulation: Dtype = "float32"
+    group_size: int = 0
 
 
 class MemoryPlan(Record):

@@ -13,14 +13,15 @@ from inflight.build.target import TargetFacts
 from inflight.build.targets.cpu.compile import KERNELS, compile_library
 from inflight.build.targets.cpu.cpu_levels import CpuLevel, resolve_levels
 from inflight.build.targets.cpu.emitter import CSource, emit
+from inflight.build.targets.cpu.kv_cache import kv_cache_facts
 from inflight.build.targets.cpu.pack import pack_weights
+from inflight.build.targets.cpu.precision import module_precision
 from inflight.build.targets.cpu.toolchain import compiler_version
 from inflight.build.targets.cpu.weight_layout import WeightLayout
-from inflight.build.values import shape_of
 from inflight.convert.checkpoint import Checkpoint
 from inflight.convert.checkpoint_config import CheckpointConfig
 from inflight.progress import Advance
-from inflight.runtime.manifest import Dtype, KvCacheFacts, MemoryPlan, ModulePrecision, Variant
+from inflight.runtime.manifest import Dtype, KvCacheFacts, MemoryPlan, Variant
 
 WEIGHTS_FILE = "rank0.weights"
 KV_LAYOUT = "k-groups"
@@ -58,8 +59,8 @@ class CpuTarget:
         facts = TargetFacts(
             target_abi=kernel_abi(),
             recipe=recipe.model_copy(update={"cpu": tuple(level.name for level in levels)}),
-            kv_cache=_kv_cache_facts(checkpoint.config, kv_dtype, tokens_per_block),
-            precision=_precision(graph),
+            kv_cache=kv_cache_facts(checkpoint.config, kv_dtype, tokens_per_block),
+            precision=module_precision(graph),
             memory=MemoryPlan(weights_bytes=weights.total_bytes, workspace_bytes=source.workspace_bytes),
             variants=tuple(_variant(level, len(levels)) for level in levels),
             tools={"compiler": compiler_version(recipe.cxx)},
@@ -82,36 +83,6 @@ def _kv_dtype(recipe: BuildRecipe) -> Dtype:
     return recipe.kv_cache_dtype
 
 
-def _kv_cache_facts(config: CheckpointConfig, dtype: Dtype, tokens_per_block: int) -> KvCacheFacts:
-    """Bytes as kernels/cache.h lays them out: keys of D elements, values of D rounded up to 16."""
-    elements = config.head_size + -(-config.head_size // _LANES) * _LANES
-    per_token = config.num_hidden_layers * config.num_key_value_heads * elements * _DTYPE_BYTES[dtype]
-    return KvCacheFacts(
-        dtype=dtype, tokens_per_block=tokens_per_block, bytes_per_block=per_token * tokens_per_block, layout=KV_LAYOUT
-    )
-
-
 def _variant(level: CpuLevel, count: int) -> Variant:
     name = "rank0.engine" if count == 1 else f"rank0.{level.name}.engine"
     return Variant(rank=0, cpu=level.name, file=name, triple=level.triple, required_features=level.features)
-
-
-_MANIFEST_DTYPES: dict[ir.DataType, Dtype] = {
-    ir.DataType.FLOAT: "float32",
-    ir.DataType.FLOAT16: "float16",
-    ir.DataType.BFLOAT16: "bfloat16",
-}
-
-
-def _precision(graph: ir.Graph) -> dict[str, ModulePrecision]:
-    """Every product of the graph by the checkpoint name of its module."""
-    modules = {}
-    for node in graph:
-        for weight in node.inputs[1:3]:
-            if node.op_type in ("Linear", "GatedLinear") and weight is not None and len(shape_of(weight)) == 2:
-                rows = node.inputs[0]
-                assert rows is not None and rows.dtype is not None and weight.dtype is not None
-                modules[str(weight.name).removesuffix(".weight")] = ModulePrecision(
-                    weights=_MANIFEST_DTYPES[weight.dtype], activations=_MANIFEST_DTYPES[rows.dtype]
-                )
-    return modules

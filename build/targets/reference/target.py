@@ -13,6 +13,8 @@ from inflight.build.recipe import BuildRecipe
 from inflight.build.target import TargetFacts
 from inflight.convert.checkpoint import Checkpoint
 from inflight.convert.checkpoint_config import CheckpointConfig
+from inflight.convert.layout import module_path
+from inflight.convert.tensor_file import TensorEntry
 from inflight.progress import Advance
 from inflight.runtime.manifest import Dtype, KvCacheFacts, Limits, MemoryPlan, ModulePrecision
 
@@ -23,7 +25,13 @@ KV_LAYOUT = "layers, key and value, heads, tokens, head_size"
 
 _FLOAT_BYTES = 4
 _COPY_BYTES = 1 << 22
-_DTYPES: dict[str, Dtype] = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16"}
+_DTYPES: dict[str, Dtype] = {
+    "float32": "float32",
+    "float16": "float16",
+    "bfloat16": "bfloat16",
+    "int8": "int8",
+    "int4": "int4",
+}
 
 
 class ReferenceBuild:
@@ -78,7 +86,7 @@ def _kv_bytes_per_token(config: CheckpointConfig) -> int:
 def _memory(checkpoint: Checkpoint, limits: Limits) -> MemoryPlan:
     """ONNX Runtime holds the weights as float32; its largest activations are attention scores and logits."""
     config = checkpoint.config
-    weights = sum(math.prod(entry.shape) for entry in checkpoint.tensors.values())
+    weights = sum(math.prod(entry.shape) for entry in checkpoint.logical_tensors().values())
     scores = config.num_attention_heads * limits.max_num_tokens * limits.max_seq_len
     logits = limits.max_num_tokens * config.vocab_size
     linear_cache = _kv_bytes_per_token(config) * limits.max_seq_len
@@ -91,7 +99,17 @@ def _precision(checkpoint: Checkpoint) -> dict[str, ModulePrecision]:
     """Every matrix that multiplies rows, by the checkpoint name of its module."""
     looked_up = set() if checkpoint.ties_embeddings else {"transformer.vocab_embedding.weight"}
     return {
-        name.removesuffix(".weight"): ModulePrecision(weights=_DTYPES[entry.dtype], activations="float32")
-        for name, entry in checkpoint.tensors.items()
-        if len(entry.shape) == 2 and name not in looked_up
+        module_path(name): _module_precision(checkpoint, entry)
+        for name, entry in checkpoint.logical_tensors().items()
+        if name.endswith(".weight") and len(entry.shape) == 2 and name not in looked_up
     }
+
+
+def _module_precision(checkpoint: Checkpoint, weight: TensorEntry) -> ModulePrecision:
+    """Rows that meet integers are rounded to integers; the product is computed in float32 all the same."""
+    quantization = checkpoint.quantization
+    if quantization is None or checkpoint.scales_of(weight.name) is None:
+        return ModulePrecision(weights=_DTYPES[weight.dtype], activations="float32")
+    return ModulePrecision(
+        weights=_DTYPES[weight.dtype], activations=quantization.activations, group_size=quantization.group_size
+    )
