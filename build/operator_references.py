@@ -117,14 +117,18 @@ def rope_cache_write(
     head_size: int,
     epsilon: float,
 ) -> tuple[Floats, Array, Array]:
-    """Writes into `key_cache` and `value_cache`, rounding to their type, and returns them after the rotated q."""
+    """Writes into `key_cache` and `value_cache`, rounding to their type, and returns them after the rotated q.
+
+    An int8 cache is [blocks, Hkv, tokens_per_block, D + 4]: each head of a token is quantized as a row of
+    `quantize_rows`, and its four last bytes are its float32 scale.
+    """
     heads = qkv.reshape(len(qkv), -1, head_size)
     q, k, v = np.split(heads, [num_heads, num_heads + num_kv_heads], axis=1)
     q = q if q_norm is None else rms_norm(q, q_norm, epsilon=epsilon)
     k = k if k_norm is None else rms_norm(k, k_norm, epsilon=epsilon)
     blocks, slots = _places(positions, block_tables[sequence_of_row], key_cache.shape[2])
-    key_cache[blocks, :, slots] = _rotate(k, cos[positions], sin[positions])
-    value_cache[blocks, :, slots] = v
+    key_cache[blocks, :, slots] = _cached(_rotate(k, cos[positions], sin[positions]), key_cache.dtype)
+    value_cache[blocks, :, slots] = _cached(v, value_cache.dtype)
     return _rotate(q, cos[positions], sin[positions]).reshape(len(qkv), -1), key_cache, value_cache
 
 
@@ -147,7 +151,7 @@ def paged_attention(
     for row, (position, sequence) in enumerate(zip(positions.tolist(), sequence_of_row.tolist(), strict=True)):
         seen = np.arange(max(0, position + 1 - window) if window else 0, position + 1)
         places = _places(seen, block_tables[sequence][None], key_cache.shape[2])
-        keys, values = (_float32(cache[places[0], :, places[1]]) for cache in (key_cache, value_cache))
+        keys, values = (_from_cache(cache[places[0], :, places[1]]) for cache in (key_cache, value_cache))
         grouped = q[row].reshape(num_kv_heads, -1, head_size)
         scores = np.einsum("hgd,phd->hgp", grouped, keys) * np.float32(scale)
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
@@ -167,6 +171,21 @@ def _places(positions: Array, block_tables: Array, tokens_per_block: int) -> tup
     """Block and slot within the block of each position; `block_tables` has one row, or one for each position."""
     rows = np.zeros(1, dtype=np.int64) if len(block_tables) == 1 else np.arange(len(positions))
     return block_tables[rows, positions // tokens_per_block], positions % tokens_per_block
+
+
+def _cached(heads: Array, dtype: np.dtype[Any]) -> Array:
+    """heads float32 [T, Hkv, D] as the cache holds them."""
+    if dtype != np.int8:
+        return heads
+    levels, scale = quantize_rows(heads, bits=8)
+    return np.concatenate([levels, scale[..., None].view(np.int8)], axis=-1)
+
+
+def _from_cache(tokens: Array) -> Floats:
+    if tokens.dtype != np.int8:
+        return _float32(tokens)
+    levels, scale = np.split(tokens, [-4], axis=-1)
+    return _float32(levels) * np.ascontiguousarray(scale).view(np.float32)
 
 
 def _rotate(heads: Array, cos: Array, sin: Array) -> Floats:

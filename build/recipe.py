@@ -7,17 +7,20 @@ from typing import Any, Literal
 from pydantic import PositiveInt
 
 from inflight.convert.checkpoint_config import CheckpointConfig
+from inflight.convert.quantization import KV_CACHE_ALGORITHM
 from inflight.errors import BuildError
 from inflight.records import Record
 from inflight.runtime.manifest import Limits
 
 TargetName = Literal["cpu", "reference"]
-KvCacheDtype = Literal["auto", "float32", "float16", "bfloat16"]
+KvCacheDtype = Literal["auto", "float32", "float16", "bfloat16", "int8"]
 
 # A cache and rotary tables for a model's whole claim (131,072 and more) are rarely wanted unasked.
 DEFAULT_MAX_SEQ_LEN = 8192
 DEFAULT_LOGIT_ROWS = 64
 _BLOCK_STEP = 16
+# Sums of integers over the tokens of a block must fit in 32 bits.
+_MAX_INT8_BLOCK = 512
 
 
 class BuildRecipe(Record):
@@ -25,7 +28,8 @@ class BuildRecipe(Record):
 
     cpu: levels, or "native"; the engine holds code for each. max_seq_len None: the model's max_position_embeddings, at
     most 8192. max_num_tokens: the most tokens of one step. max_logit_rows None: 64 or max_batch_size. kv_cache_dtype
-    "auto" is the weights' type. cxx: a clang in place of zig. Raises pydantic's ValidationError on values below 1.
+    "auto" is int8 where the checkpoint says so, otherwise the weights' type. cxx: a clang in place of zig. Raises
+    pydantic's ValidationError on values below 1.
     """
 
     target: TargetName = "cpu"
@@ -49,7 +53,7 @@ class BuildRecipe(Record):
                 "max_seq_len": max_seq_len,
                 "max_num_tokens": max_num_tokens,
                 "max_logit_rows": min(rows, max_num_tokens),
-                "kv_cache_dtype": config.dtype if self.kv_cache_dtype == "auto" else self.kv_cache_dtype,
+                "kv_cache_dtype": _kv_cache_dtype(config) if self.kv_cache_dtype == "auto" else self.kv_cache_dtype,
             }
         )
         problems = _problems(resolved, positions)
@@ -73,12 +77,22 @@ class BuildRecipe(Record):
         return self.model_dump(mode="json")
 
 
+def _kv_cache_dtype(config: CheckpointConfig) -> KvCacheDtype:
+    """The type that the checkpoint asks for. Scales of an int8 cache are taken from every token: calibrated ones that
+    the checkpoint may carry (kv_cache_scaling_factor) are not read."""
+    return "int8" if config.quantization.kv_cache_quant_algo == KV_CACHE_ALGORITHM else config.dtype
+
+
 def _problems(recipe: BuildRecipe, positions: int | None) -> list[str]:
     limits = recipe.limits
     checks = [
         (
             recipe.tokens_per_block % _BLOCK_STEP != 0,
             f"--tokens-per-block {recipe.tokens_per_block}: a multiple of 16.",
+        ),
+        (
+            recipe.kv_cache_dtype == "int8" and recipe.tokens_per_block > _MAX_INT8_BLOCK,
+            f"--tokens-per-block {recipe.tokens_per_block}: at most {_MAX_INT8_BLOCK} with an int8 KV cache.",
         ),
         (
             positions is not None and limits.max_seq_len > positions,

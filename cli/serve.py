@@ -75,7 +75,7 @@ def serve(
         int, typer.Option("--tokens-per-block", "--block-size", help="Of the KV cache.", rich_help_panel=_BUILD)
     ] = 32,
     kv_cache_dtype: Annotated[
-        KvDtypeChoice, typer.Option("--kv-cache-dtype", help="auto: as the weights.", rich_help_panel=_BUILD)
+        KvDtypeChoice, typer.Option("--kv-cache-dtype", help="auto: as the checkpoint says.", rich_help_panel=_BUILD)
     ] = KvDtypeChoice.auto,
 ) -> None:
     """Serve a model: Triton on 8000 (HTTP), 8001 (gRPC) and 8002 (metrics), an OpenAI-compatible API on 9000.

@@ -17,6 +17,8 @@ _INT32 = ir.DataType.INT32
 # Where the fused operators take positions and paging: RopeCacheWrite, PagedAttention.
 _PAGING_INPUTS = {"RopeCacheWrite": (6, 7), "PagedAttention": (4, 5)}
 _CACHE_INPUTS = (8, 9)
+# An int8 token of a head ends with its float32 scale.
+_SCALE_BYTES = 4
 
 
 def pack_tokens(graph: ir.Graph, *, tokens_per_block: int, kv_dtype: ir.DataType) -> None:
@@ -45,13 +47,14 @@ def _page_caches(graph: ir.Graph, tokens_per_block: int, kv_dtype: ir.DataType) 
             cache = node.inputs[index]
             assert cache is not None, "RopeCacheWrite has caches from the start"
             _, heads, _, size = shape_of(cache)
+            elements = int(size) + (_SCALE_BYTES if kv_dtype == ir.DataType.INT8 else 0)
             if present.is_graph_output():
                 graph.outputs.remove(present)
             present.name = f"{name}.{layer}.written"
             cache.name = f"{name}.{layer}"
             for value in (cache, present):
                 retype(value, kv_dtype)
-                value.shape = ir.Shape(("blocks", heads, tokens_per_block, size))
+                value.shape = ir.Shape(("blocks", heads, tokens_per_block, elements))
             caches.append(cache)
     return caches
 

@@ -20,12 +20,13 @@ from tests.kernel.harness import PARTIAL_ROWS, Array, TokenRows, compile_kernels
 pytestmark = pytest.mark.kernel
 
 LEVELS = pytest.mark.parametrize("level", levels(), ids=lambda level: str(level.name))
-DTYPES: list[Any] = [np.float32, np.float16, ml_dtypes.bfloat16]
+DTYPES: list[Any] = [np.float32, np.float16, ml_dtypes.bfloat16, np.int8]
 EPSILON = 1e-6
 MAX_SEQ_LEN = 700  # more than two splits of the context
 # float32 sums in another order, which may round a cached key the other way; a bfloat16 cache also rounds queries and
-# weights.
-TOLERANCE = {np.float32: 2e-5, np.float16: 2e-3, ml_dtypes.bfloat16: 3e-2}
+# weights to 8 bits, an int8 cache to 16.
+TOLERANCE = {np.float32: 2e-5, np.float16: 2e-3, ml_dtypes.bfloat16: 3e-2, np.int8: 3e-2}
+INT8_WITHOUT_NORMS = 5e-4  # keys and values are then the reference's to the bit
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ class Shape:
     def random(cls, rng: np.random.Generator, dtype: Any) -> Shape:
         return cls(
             dtype=dtype,
-            head_size=int(rng.choice([2, 24, 48, 64, 80, 128])),
+            head_size=int(rng.choice([2, 6, 24, 48, 64, 80, 128])),
             num_kv_heads=int(rng.integers(1, 4)),
             queries_per_kv=int(rng.choice([1, 3, 7, 50])),
-            tokens_per_block=int(rng.choice([16, 32, 64, 80])),
+            tokens_per_block=int(rng.choice([16, 32, 64, 80, 128])),
             window=int(rng.choice([0, 0, 1, 50, 300])),
             has_norms=bool(rng.random() < 0.5),
         )
@@ -53,6 +54,27 @@ class Shape:
     @property
     def num_heads(self) -> int:
         return self.num_kv_heads * self.queries_per_kv
+
+    @property
+    def key_bytes(self) -> int:
+        """Of one token and head, as kernels/cache.h has them."""
+        return (
+            -(-self.head_size // 4) * 4 + 4 if self.dtype == np.int8 else self.head_size * np.dtype(self.dtype).itemsize
+        )
+
+    @property
+    def value_bytes(self) -> int:
+        padded = -(-self.head_size // 16) * 16
+        return padded + 4 if self.dtype == np.int8 else padded * np.dtype(self.dtype).itemsize
+
+    @property
+    def cache_width(self) -> int:
+        """The last dimension of the reference's cache."""
+        return self.head_size + 4 if self.dtype == np.int8 else self.head_size
+
+    @property
+    def tolerance(self) -> float:
+        return INT8_WITHOUT_NORMS if self.dtype == np.int8 and not self.has_norms else TOLERANCE[self.dtype]
 
     @property
     def heads(self) -> dict[str, int]:
@@ -71,20 +93,19 @@ class Attention:
         self.norms: list[Array | None] = list(norms) if shape.has_norms else [None, None]
         self.write, self.attend = compile_kernels([self._write_graph(), self._attention_graph()], level, directory)
         padded = -(-shape.head_size // 16) * 16
-        elements = num_blocks * shape.num_kv_heads * shape.tokens_per_block
+        tokens = num_blocks * shape.num_kv_heads * shape.tokens_per_block
         # Whatever used the memory before: large and small numbers, infinities, NaN.
         self.keys, self.values = (
-            rng.integers(0, 256, elements * size * np.dtype(shape.dtype).itemsize, np.uint8)
-            for size in (shape.head_size, padded)
+            rng.integers(0, 256, tokens * size, np.uint8) for size in (shape.key_bytes, shape.value_bytes)
         )
-        reference = (num_blocks, shape.num_kv_heads, shape.tokens_per_block, shape.head_size)
+        reference = (num_blocks, shape.num_kv_heads, shape.tokens_per_block, shape.cache_width)
         self.partials = np.empty(PARTIAL_ROWS * shape.num_heads * (padded + 2), np.float32)
         self.reference_keys, self.reference_values = (np.zeros(reference, shape.dtype) for _ in range(2))
 
     def _cache(self, kind: str) -> ir.Value:
         s = self.shape
         dtype = ir.tensor(np.zeros(1, s.dtype)).dtype
-        return new_value(f"{kind}_cache.0", dtype, ("blocks", s.num_kv_heads, s.tokens_per_block, s.head_size))
+        return new_value(f"{kind}_cache.0", dtype, ("blocks", s.num_kv_heads, s.tokens_per_block, s.cache_width))
 
     def _paging(self) -> list[ir.Value]:
         names = {"sequence_of_row": ("T",), "block_tables": ("S", "blocks_per_sequence")}
@@ -147,7 +168,7 @@ class Step:
 
 
 @LEVELS
-@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float16", "bfloat16", "int8"])
 def test_attention_is_as_defined_and_a_row_sees_neither_company_nor_chunks_nor_threads(
     level: Any, dtype: Any, rng: np.random.Generator, tmp_path: Path
 ) -> None:
@@ -164,7 +185,7 @@ def test_attention_is_as_defined_and_a_row_sees_neither_company_nor_chunks_nor_t
     everything = np.concatenate(qkv)
     expected = together.reference_step(whole, everything)
     y = together.step(whole, everything, threads=2)
-    np.testing.assert_allclose(y, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+    np.testing.assert_allclose(y, expected, rtol=shape.tolerance, atol=shape.tolerance)
 
     for index, (length, table) in enumerate(zip(lengths, tables, strict=True)):
         _refill(together, rng)

@@ -13,6 +13,7 @@ from inflight.build.values import dtype_of, name_of, shape_of
 from inflight.errors import BuildError
 
 OFFSET = "inflight.offset"
+_CACHE_ELEMENTS: Mapping[ir.DataType, str] = {**ELEMENTS, ir.DataType.INT8: "I8"}
 # C expressions for the number of rows of a step, by the graph's symbol.
 ROW_COUNTS = {"T": "e->rows.rows", "R": "(int64_t)e->batch->num_logit_rows"}
 # Graph inputs that kernels read as they are; the others (positions, paging) travel in e->rows.
@@ -205,7 +206,7 @@ def _row_literal(y: ir.Value, group: int) -> str:
 def _cache_shape(node: ir.Node, cache: ir.Value) -> str:
     tokens = shape_of(cache)[2]
     heads, size = _integer(node, "num_kv_heads"), _integer(node, "head_size")
-    return f"(cache_shape){{{ELEMENTS[dtype_of(cache)]}, {heads}, {size}, {tokens}}}"
+    return f"(cache_shape){{{_CACHE_ELEMENTS[dtype_of(cache)]}, {heads}, {size}, {tokens}}}"
 
 
 def _input(node: ir.Node, index: int) -> ir.Value:

@@ -19,15 +19,10 @@ from inflight.build.targets.cpu.precision import module_precision
 from inflight.build.targets.cpu.toolchain import compiler_version
 from inflight.build.targets.cpu.weight_layout import WeightLayout
 from inflight.convert.checkpoint import Checkpoint
-from inflight.convert.checkpoint_config import CheckpointConfig
 from inflight.progress import Advance
-from inflight.runtime.manifest import Dtype, KvCacheFacts, MemoryPlan, Variant
+from inflight.runtime.manifest import Dtype, MemoryPlan, Variant
 
 WEIGHTS_FILE = "rank0.weights"
-KV_LAYOUT = "k-groups"
-
-_LANES = 16
-_DTYPE_BYTES: dict[str, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 class CpuBuild:

@@ -56,7 +56,7 @@ def _attention_work(node: ir.Node, common: tuple[str, str, bool]) -> OperatorWor
         bytes_per_row=_bytes_per_row(node),
         weight_bytes=0,
         flops_per_pair=4 * heads * head_size,
-        bytes_per_context_token=int(2 * kv_heads * head_size * dtype_of(keys).itemsize),
+        bytes_per_context_token=int(2 * kv_heads * int(shape_of(keys)[-1]) * dtype_of(keys).itemsize),
         window=node.attributes["window"].as_int(),
     )
 

@@ -7,81 +7,7 @@
 #ifndef INFLIGHT_ATTENTION_H
 #define INFLIGHT_ATTENTION_H
 
-#include "attention_softmax.h"
-#include "attention_tile.h"
-
-/* A piece in the hands of a thread: its queries as the products read them. */
-typedef struct {
-    const token_rows *rows;
-    const attention_piece *piece;
-    int64_t kv_head;
-    cache_regions cache;
-    const void *queries;
-} piece_view;
-
-/* Split `split` of the context as rows `first` to `last` of a piece see it, counted from the piece's first row. */
-INLINE split_view view_split(attention_shape s, const token_rows *t, const attention_piece *piece, int64_t kv_head,
-                             int64_t split, int64_t first, int64_t last) {
-    const int64_t size = split_tokens(s.cache), start = split * size, position = t->positions[piece->first_row];
-    const int64_t skip = max_int(0, first_seen(s, position + first) - start) / s.cache.tokens_per_block;
-    const int64_t tokens = min_int(size, position + last + 1 - start);
-    return (split_view){t->block_tables + t->sequence_of_row[piece->first_row] * t->block_table_stride +
-                            split * blocks_per_split(s.cache),
-                        kv_head, skip, max_int(skip, ceil_div(tokens, s.cache.tokens_per_block)), tokens};
-}
-
-/* Queries `first` to `first + count` of the piece against one split; results to maxima, totals and out. `next`: the
- * split whose keys are wanted after this one, or NULL where somebody else has asked for them. */
-INLINE void attend_tile(attention_shape s, int count, int64_t first, int64_t split, const piece_view *view,
-                        const split_view *next, float *maxima, float *totals, float *out) {
-    const cache_shape c = s.cache;
-    const element act = act_type(c.type);
-    const int64_t size = split_tokens(c), group = heads_per_group(s), width = round_up(c.head_size, group_of(c.type));
-    const int64_t position = view->rows->positions[view->piece->first_row];
-    const split_view seen = view_split(s, view->rows, view->piece, view->kv_head, split, first / group,
-                                       (first + count - 1) / group);
-    float scores[QUERY_TILE * size], weights[QUERY_TILE * size];
-    split_scores(c, count, at(act, view->queries, first * width), view->cache, &seen, next != NULL, scores);
-    for (int i = 0; i < count; i++) {
-        const int64_t high = position + (first + i) / group, low = first_seen(s, high);
-        split_weights(s, seen.skip * c.tokens_per_block / LANES, ceil_div(seen.tokens, LANES), low - split * size,
-                      high - split * size, scores + i * size, at(act, weights, i * size), maxima + i, totals + i);
-    }
-    split_values(c, count, weights, view->cache, &seen, next, out);
-}
-
-INLINE int64_t tile_start_of(int64_t queries, int64_t index) { return queries * index / ceil_div(queries, QUERY_TILE); }
-
-/* A compiled kernel for each height of a tile. */
-INLINE void attend_queries(attention_shape s, int64_t count, int64_t first, int64_t split, const piece_view *view,
-                           const split_view *next, float *maxima, float *totals, float *out) {
-#define ATTEND(n) \
-    case n: attend_tile(s, n, first, split, view, next, maxima, totals, out); break
-    switch (count) {
-        ATTEND(1);
-        ATTEND(2);
-        ATTEND(3);
-        ATTEND(4);
-        ATTEND(5);
-        ATTEND(6);
-#if QUERY_TILE > 6
-        ATTEND(7);
-#endif
-    }
-#undef ATTEND
-}
-
-/* The queries of a piece in the type in which the scores read them, a missing last k as zero. */
-INLINE void load_queries(attention_shape s, const attention_piece *piece, int64_t kv_head, const float *q,
-                         void *queries) {
-    const element act = act_type(s.cache.type);
-    const int64_t d = s.cache.head_size, width = round_up(d, group_of(s.cache.type)), group = heads_per_group(s);
-    for (int64_t i = 0; i < piece->rows * group; i++) {
-        const float *query = q + ((piece->first_row + i / group) * s.num_heads + kv_head * group + i % group) * d;
-        scale_row(act, d, query, 1.0f, at(act, queries, i * width));
-        for (int64_t k = d; k < width; k++) store1(act, queries, i * width + k, 0.0f);
-    }
-}
+#include "attention_queries.h"
 
 /* Where the partial results of a split of one row lie: maxima and totals of all heads, then weighted values. */
 INLINE softmax_state partial_state(attention_shape s, float *partials, int64_t pair, int64_t head) {
@@ -101,9 +27,10 @@ INLINE void attend_partial(attention_shape s, const piece_view *view, int64_t sp
     const attention_piece piece = *view->piece;
     const int64_t group = heads_per_group(s), queries = piece.rows * group, width = padded_head(s.cache);
     for (int64_t i = 0; i < ceil_div(queries, QUERY_TILE); i++) {
-        const int64_t first = tile_start_of(queries, i), count = tile_start_of(queries, i + 1) - first;
+        const int64_t first = query_tile_start(queries, i), count = query_tile_start(queries, i + 1) - first;
         float maxima[QUERY_TILE], totals[QUERY_TILE], out[QUERY_TILE * width];
-        attend_queries(s, count, first, piece.first_split + split, view, i ? NULL : next, maxima, totals, out);
+        attend_queries(s, count, first, piece.first_split + split, view, i ? NULL : next,
+                       (tile_results){maxima, totals, out});
         for (int64_t n = 0; n < count; n++) {
             const int64_t row = (first + n) / group, head = view->kv_head * group + (first + n) % group;
             softmax_state part = partial_state(s, partials, piece.partial + row * piece.splits + split, head);
@@ -125,9 +52,10 @@ INLINE void attend_whole(attention_shape s, const piece_view *view, const split_
         const int last = split + 1 == piece.first_split + piece.splits;
         const split_view own = view_split(s, view->rows, &piece, view->kv_head, split + 1, 0, piece.rows - 1);
         for (int64_t i = 0; i < ceil_div(queries, QUERY_TILE); i++) {
-            const int64_t first = tile_start_of(queries, i), count = tile_start_of(queries, i + 1) - first;
+            const int64_t first = query_tile_start(queries, i), count = query_tile_start(queries, i + 1) - first;
             float maxima[QUERY_TILE], totals[QUERY_TILE], out[QUERY_TILE * width];
-            attend_queries(s, count, first, split, view, i ? NULL : last ? next : &own, maxima, totals, out);
+            attend_queries(s, count, first, split, view, i ? NULL : last ? next : &own,
+                           (tile_results){maxima, totals, out});
             for (int64_t n = 0; n < count; n++)
                 merge_split(s, (softmax_state){maxima + n, totals + n, out + n * width},
                             (softmax_state){maximum + first + n, total + first + n, sums + (first + n) * width});
@@ -173,12 +101,16 @@ INLINE attention_item find_item(attention_shape s, const token_rows *t, const at
 
 INLINE void attend_item(attention_shape s, const token_rows *t, const attention_item *item, const split_view *next,
                         const float *q, cache_regions cache, float *partials, element y_type, void *y) {
-    const element act = act_type(s.cache.type);
-    const int64_t width = round_up(s.cache.head_size, group_of(s.cache.type));
-    unsigned char queries[rows_per_piece(s) * heads_per_group(s) * width * element_size(act)]
-        __attribute__((aligned(CACHE_LINE)));
-    load_queries(s, &item->piece, item->kv_head, q, queries);
-    const piece_view view = {t, &item->piece, item->kv_head, cache, queries};
+    const int64_t group = heads_per_group(s), most = rows_per_piece(s) * group;
+    unsigned char queries[most * query_bytes(s)] __attribute__((aligned(CACHE_LINE)));
+    float scales[most];
+    int32_t offsets[most];
+    for (int64_t i = 0; i < item->piece.rows * group; i++) {
+        const int64_t row = item->piece.first_row + i / group, head = item->kv_head * group + i % group;
+        load_query(s, q + (row * s.num_heads + head) * s.cache.head_size, queries + i * query_bytes(s), scales + i,
+                   offsets + i);
+    }
+    const piece_view view = {t, &item->piece, item->kv_head, cache, queries, scales, offsets};
     if (item->piece.partial < 0) attend_whole(s, &view, next, y_type, y);
     else attend_partial(s, &view, item->split, next, partials);
 }

@@ -53,29 +53,56 @@ INLINE f32x16 weight16(element rounded_to, f32x16 x) {
     return (f32x16)((i32x16)p + ((i32x16)whole << 23));
 }
 
-/* The scores of one query in one split become weights, in the type in which the next product reads them. Vectors
- * `from` to `to` were computed; `low` and `high` are the first and the last token that the query sees, counted from the
- * split's first. */
-INLINE void split_weights(attention_shape s, int64_t from, int64_t to, int64_t low, int64_t high, float *scores,
-                          void *weights, float *maximum, float *total) {
-    const element act = act_type(s.cache.type);
-    const int whole = low <= from * LANES && to * LANES <= high + 1;
-    const f32x16 hidden = splat(-__builtin_inff()), scale = splat(exponent_scale(s));
-    f32x16 greatest = hidden, sum = splat(0.0f);
-    for (int64_t v = from; v < to; v++) {
+/* The vectors of a split's scores that were computed, and the tokens that one query sees of them, all counted from the
+ * split's first token. */
+typedef struct {
+    int64_t from, to, low, high;
+} visible_tokens;
+
+INLINE int sees_all(visible_tokens seen) {
+    return seen.low <= seen.from * LANES && seen.to * LANES <= seen.high + 1;
+}
+
+/* Hidden scores become -infinity; returns the greatest. */
+INLINE float hide_scores(visible_tokens seen, float *scores) {
+    const int whole = sees_all(seen);
+    const f32x16 hidden = splat(-__builtin_inff());
+    f32x16 greatest = hidden;
+    for (int64_t v = seen.from; v < seen.to; v++) {
         f32x16 score = load16(F32, scores, v * LANES);
         if (!whole) {
             i32x16 token = lane_numbers() + (int32_t)(v * LANES);
-            score = select16((token >= (int32_t)low) & (token <= (int32_t)high), score, hidden);
+            score = select16((token >= (int32_t)seen.low) & (token <= (int32_t)seen.high), score, hidden);
             store16(F32, scores, v * LANES, score);
         }
         greatest = greater16(score, greatest);
     }
-    *maximum = greatest16(greatest);
-    const f32x16 reference = splat(*maximum == -__builtin_inff() ? 0.0f : -*maximum * exponent_scale(s));
-    for (int64_t v = from; v < to; v++) {
-        f32x16 score = load16(F32, scores, v * LANES), weight = weight16(act, fma16(score, scale, reference));
-        if (!whole) weight = select16(score > hidden, weight, splat(0.0f));
+    return greatest16(greatest);
+}
+
+/* What is added to score * exponent_scale, so that the greatest weight is 1. */
+INLINE f32x16 exponent_offset(attention_shape s, float maximum) {
+    return splat(maximum == -__builtin_inff() ? 0.0f : -maximum * exponent_scale(s));
+}
+
+/* Vector v of the weights; `offset` is exponent_offset of the greatest score. */
+INLINE f32x16 weights_at(attention_shape s, element rounded_to, int whole, const float *scores, int64_t v,
+                         f32x16 offset) {
+    f32x16 score = load16(F32, scores, v * LANES);
+    f32x16 weight = weight16(rounded_to, fma16(score, splat(exponent_scale(s)), offset));
+    return whole ? weight : select16(score > splat(-__builtin_inff()), weight, splat(0.0f));
+}
+
+/* The scores of one query in one split become weights, in the type in which the next product reads them. */
+INLINE void split_weights(attention_shape s, visible_tokens seen, float *scores, void *weights, float *maximum,
+                          float *total) {
+    const element act = act_type(s.cache.type);
+    const int whole = sees_all(seen);
+    *maximum = hide_scores(seen, scores);
+    const f32x16 offset = exponent_offset(s, *maximum);
+    f32x16 sum = splat(0.0f);
+    for (int64_t v = seen.from; v < seen.to; v++) {
+        f32x16 weight = weights_at(s, act, whole, scores, v, offset);
         store16(act, weights, v * LANES, weight);
         sum += weight;
     }

@@ -35,6 +35,11 @@ INLINE void prefetch_keys(cache_shape s, void *keys, const split_view *view, int
     for (int64_t i = 0; i < key_elements(s) * element_size(s.type); i += CACHE_LINE) __builtin_prefetch(p + i, 0, 2);
 }
 
+/* Key block `index` of a split, if it has so many. */
+INLINE void prefetch_next_keys(cache_shape s, void *keys, const split_view *next, int64_t index) {
+    if (next->skip + index < next->end) prefetch_keys(s, keys, next, next->skip + index);
+}
+
 INLINE void prefetch_values(cache_shape s, void *values, const split_view *view, int64_t block) {
     const unsigned char *p = value_block(s, values, view->blocks[block], view->head);
     for (int64_t i = 0; i < value_elements(s) * element_size(s.type); i += CACHE_LINE) __builtin_prefetch(p + i, 0, 2);
@@ -86,7 +91,7 @@ INLINE void store_sums(int rows, int vectors, query_sums sums, float *c, int64_t
 /* scores[row][token of the split] = q . key, for the tokens from the first block that is not skipped, in whole vectors. */
 INLINE void split_scores(cache_shape s, int rows, const void *q, cache_regions cache, const split_view *view,
                          int prefetch, float *scores) {
-    const int64_t tokens = s.tokens_per_block, group = group_of(s.type), d = round_up(s.head_size, group);
+    const int64_t tokens = s.tokens_per_block, group = cache_group(s.type), d = round_up(s.head_size, group);
     for (int64_t n = view->skip; n < view->end; n++) {
         const void *keys = key_block(s, cache.keys, view->blocks[n], view->head);
         if (prefetch) prefetch_values(s, cache.values, view, n);
@@ -114,13 +119,12 @@ INLINE void split_scores(cache_shape s, int rows, const void *q, cache_regions c
 
 INLINE void value_columns(cache_shape s, int rows, int vectors, int64_t column, const void *weights,
                           cache_regions cache, const split_view *view, const split_view *next, float *out) {
-    const int64_t tokens = s.tokens_per_block, group = group_of(s.type), width = padded_head(s);
+    const int64_t tokens = s.tokens_per_block, group = cache_group(s.type), width = padded_head(s);
     query_sums sums;
     clear_sums(rows, vectors, sums);
     for (int64_t n = view->skip; n < view->end; n++) {
         const void *values = value_block(s, cache.values, view->blocks[n], view->head);
-        if (next && next->skip + n - view->skip < next->end)
-            prefetch_keys(s, cache.keys, next, next->skip + n - view->skip);
+        if (next) prefetch_next_keys(s, cache.keys, next, n - view->skip);
         add_float_products(s.type, rows, vectors, ceil_div(block_tokens(s, view, n), group),
                            at(act_type(s.type), weights, n * tokens), split_tokens(s),
                            at(s.type, values, column * group), width * group, sums);

@@ -2,7 +2,8 @@
  *
  * Each layer has a region of keys and one of values; a region is blocks x KV heads x one head's part. Keys of a head
  * lie as [D groups][tokens][group], values as [token groups][padded D][group], so that both products of attention read
- * a block as tile.h wants it: 16 tokens (or 16 of D) side by side, and BF16 in pairs. */
+ * a block as they want it: 16 tokens (or 16 of D) side by side, BF16 in pairs and I8 in fours. An I8 part ends with one
+ * float32 scale per token ("k-groups-scales"). */
 #ifndef INFLIGHT_CACHE_H
 #define INFLIGHT_CACHE_H
 
@@ -13,11 +14,19 @@ typedef struct {
     int64_t num_kv_heads, head_size, tokens_per_block;
 } cache_shape;
 
+/* Neighbours along k that lie together: what one instruction multiplies. */
+INLINE int64_t cache_group(element type) { return type == I8 ? 4 : group_of(type); }
+
 INLINE int64_t padded_head(cache_shape s) { return round_up(s.head_size, LANES); }
 
-/* Elements of one head's part of a block of keys, and of values. */
-INLINE int64_t key_elements(cache_shape s) { return s.tokens_per_block * round_up(s.head_size, group_of(s.type)); }
-INLINE int64_t value_elements(cache_shape s) { return s.tokens_per_block * padded_head(s); }
+/* Elements of one head's part of a block of keys, and of values, and bytes of its scales. */
+INLINE int64_t scale_bytes(cache_shape s) { return s.type == I8 ? s.tokens_per_block * (int64_t)sizeof(float) : 0; }
+INLINE int64_t key_levels(cache_shape s) { return s.tokens_per_block * round_up(s.head_size, cache_group(s.type)); }
+INLINE int64_t value_levels(cache_shape s) { return s.tokens_per_block * padded_head(s); }
+
+/* The size of one head's part of a block, in elements. */
+INLINE int64_t key_elements(cache_shape s) { return key_levels(s) + scale_bytes(s); }
+INLINE int64_t value_elements(cache_shape s) { return value_levels(s) + scale_bytes(s); }
 
 INLINE void *key_block(cache_shape s, void *region, int64_t block, int64_t head) {
     return at(s.type, region, (block * s.num_kv_heads + head) * key_elements(s));
@@ -27,12 +36,16 @@ INLINE void *value_block(cache_shape s, void *region, int64_t block, int64_t hea
 }
 
 INLINE int64_t key_place(cache_shape s, int64_t token, int64_t d) {
-    const int64_t group = group_of(s.type);
+    const int64_t group = cache_group(s.type);
     return (d / group * s.tokens_per_block + token) * group + d % group;
 }
 INLINE int64_t value_place(cache_shape s, int64_t token, int64_t d) {
-    const int64_t group = group_of(s.type);
+    const int64_t group = cache_group(s.type);
     return (token / group * padded_head(s) + d) * group + token % group;
 }
+
+/* Of an I8 part: what each token's levels are multiplied by. */
+INLINE float *key_scales(cache_shape s, void *block) { return (float *)((uint8_t *)block + key_levels(s)); }
+INLINE float *value_scales(cache_shape s, void *block) { return (float *)((uint8_t *)block + value_levels(s)); }
 
 #endif

@@ -3,7 +3,7 @@
 #define INFLIGHT_ROPE_H
 
 #include "cache.h"
-#include "norm.h"
+#include "quantize.h"
 
 /* Su et al., RoFormer, on halves ("neox" style): (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin). */
 INLINE void rotate(int64_t head_size, const float *x, const float *cos, const float *sin, float *y) {
@@ -25,16 +25,39 @@ INLINE void rotate_head(int64_t head_size, float epsilon, const float *norm, con
     rotate(head_size, x, cos, sin, y);
 }
 
+/* A head's levels, 127 at its greatest magnitude, and their scale. The products of attention read levels as unsigned
+ * bytes, offset by 128 (qdot.h). */
+INLINE float quantize_head(cache_shape s, const float *x, uint8_t *levels) {
+    const quantized_row row = {1, s.head_size, s.head_size};
+    int8_t digits[digit_stride(s.head_size)];
+    float scale;
+    quantize_row(row, (row_values){F32, x, NULL, 1.0f}, digits, &scale);
+    for (int64_t d = 0; d < s.head_size; d++) levels[d] = (uint8_t)(digits[d] + 128);
+    return scale;
+}
+
 INLINE void write_key(cache_shape s, void *block, int64_t token, const float *key) {
+    if (s.type == I8) {
+        uint8_t levels[s.head_size];
+        key_scales(s, block)[token] = quantize_head(s, key, levels);
+        for (int64_t d = 0; d < s.head_size; d++) ((uint8_t *)block)[key_place(s, token, d)] = levels[d];
+        return;
+    }
     for (int64_t d = 0; d < s.head_size; d++) store1(s.type, block, key_place(s, token, d), key[d]);
 }
 
 /* Values are read in groups of tokens. Whoever writes the last token of a step also clears the rest of its group, which
- * attention multiplies by zero: it must be a finite number whatever used the block before. */
+ * attention multiplies by zero: it must be a finite number whatever used the block before. Integers always are. */
 INLINE void write_value(cache_shape s, void *block, int64_t token, int last, const float *value) {
+    if (s.type == I8) {
+        uint8_t levels[s.head_size];
+        value_scales(s, block)[token] = quantize_head(s, value, levels);
+        for (int64_t d = 0; d < s.head_size; d++) ((uint8_t *)block)[value_place(s, token, d)] = levels[d];
+        return;
+    }
     for (int64_t d = 0; d < s.head_size; d++) store1(s.type, block, value_place(s, token, d), value[d]);
     if (!last) return;
-    for (int64_t t = token + 1; t % group_of(s.type); t++)
+    for (int64_t t = token + 1; t % cache_group(s.type); t++)
         for (int64_t d = 0; d < s.head_size; d++) store1(s.type, block, value_place(s, t, d), 0.0f);
 }
 

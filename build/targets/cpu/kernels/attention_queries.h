@@ -1,0 +1,139 @@
+/* A tile of queries against one split: scores, softmax, weighted values, in float32 or in integers. */
+#ifndef INFLIGHT_ATTENTION_QUERIES_H
+#define INFLIGHT_ATTENTION_QUERIES_H
+
+#include "attention_int8.h"
+#include "attention_softmax.h"
+#include "attention_tile.h"
+
+/* A piece in the hands of a thread, its queries as the products read them: elements of act_type, a missing last k as
+ * zero, or the digits of an int8 cache. Query i is row i / heads_per_group of the piece. */
+typedef struct {
+    const token_rows *rows;
+    const attention_piece *piece;
+    int64_t kv_head;
+    cache_regions cache;
+    const void *queries;
+    const float *scales;
+    const int32_t *offsets;
+} piece_view;
+
+/* Where the results of a tile go: per query a maximum, a sum of weights and weighted values. */
+typedef struct {
+    float *maxima, *totals, *out;
+} tile_results;
+
+INLINE quantized_row query_digits(attention_shape s) {
+    return (quantized_row){2, s.cache.head_size, s.cache.head_size};
+}
+
+INLINE int64_t query_bytes(attention_shape s) {
+    const element type = s.cache.type;
+    if (type == I8) return 2 * digit_stride(s.cache.head_size);
+    return round_up(s.cache.head_size, cache_group(type)) * element_size(act_type(type));
+}
+
+/* One query to `bytes`; scale and offset are those of its digits. */
+INLINE void load_query(attention_shape s, const float *query, void *bytes, float *scale, int32_t *offset) {
+    const int64_t d = s.cache.head_size;
+    if (s.cache.type == I8) {
+        quantize_row(query_digits(s), (row_values){F32, query, NULL, 1.0f}, bytes, scale);
+        const int32_t high = *digit_sums(bytes, d), low = *digit_sums((int8_t *)bytes + digit_stride(d), d);
+        *offset = weight_offset(8) * (256 * high + low);
+        return;
+    }
+    const element act = act_type(s.cache.type);
+    scale_row(act, d, query, 1.0f, bytes);
+    for (int64_t k = d; k < round_up(d, cache_group(s.cache.type)); k++) store1(act, bytes, k, 0.0f);
+}
+
+/* Split `split` of the context as rows `first` to `last` of a piece see it, counted from the piece's first row. */
+INLINE split_view view_split(attention_shape s, const token_rows *t, const attention_piece *piece, int64_t kv_head,
+                             int64_t split, int64_t first, int64_t last) {
+    const int64_t size = split_tokens(s.cache), start = split * size, position = t->positions[piece->first_row];
+    const int64_t skip = max_int(0, first_seen(s, position + first) - start) / s.cache.tokens_per_block;
+    const int64_t tokens = min_int(size, position + last + 1 - start);
+    return (split_view){t->block_tables + t->sequence_of_row[piece->first_row] * t->block_table_stride +
+                            split * blocks_per_split(s.cache),
+                        kv_head, skip, max_int(skip, ceil_div(tokens, s.cache.tokens_per_block)), tokens};
+}
+
+/* What query `query` of the piece sees of the split. */
+INLINE visible_tokens view_tokens(attention_shape s, const piece_view *view, const split_view *split, int64_t number,
+                                  int64_t query) {
+    const int64_t start = number * split_tokens(s.cache);
+    const int64_t position = view->rows->positions[view->piece->first_row] + query / heads_per_group(s);
+    return (visible_tokens){split->skip * s.cache.tokens_per_block / LANES, ceil_div(split->tokens, LANES),
+                            first_seen(s, position) - start, position - start};
+}
+
+INLINE void attend_floats(attention_shape s, int count, int64_t first, int64_t number, const piece_view *view,
+                          const split_view *split, const split_view *next, tile_results results) {
+    const element act = act_type(s.cache.type);
+    const int64_t size = split_tokens(s.cache);
+    float scores[QUERY_TILE * size], weights[QUERY_TILE * size];
+    const void *queries = (const uint8_t *)view->queries + first * query_bytes(s);
+    split_scores(s.cache, count, queries, view->cache, split, next != NULL, scores);
+    for (int i = 0; i < count; i++)
+        split_weights(s, view_tokens(s, view, split, number, first + i), scores + i * size, at(act, weights, i * size),
+                      results.maxima + i, results.totals + i);
+    split_values(s.cache, count, weights, view->cache, split, next, results.out);
+}
+
+INLINE void attend_integers(attention_shape s, int count, int64_t first, int64_t number, const piece_view *view,
+                            const split_view *split, const split_view *next, tile_results results) {
+    const int64_t size = split_tokens(s.cache), tokens = s.cache.tokens_per_block;
+    float scores[QUERY_TILE * size], value_scale[size], scales[QUERY_TILE];
+    int32_t offsets[QUERY_TILE];
+    int8_t digits[QUERY_TILE * 2 * size];
+    const digit_rows queries = {view->queries, query_bytes(s), digit_stride(s.cache.head_size), view->scales,
+                                view->offsets};
+    level_scores(s.cache, count, rows_from(queries, first), view->cache, split, next != NULL, scores);
+    for (int64_t n = split->skip; n < split->end; n++) {
+        void *values = value_block(s.cache, view->cache.values, split->blocks[n], split->head);
+        memcpy(value_scale + n * tokens, value_scales(s.cache, values), tokens * sizeof *value_scale);
+    }
+    for (int i = 0; i < count; i++)
+        scales[i] = digit_weights(s, view_tokens(s, view, split, number, first + i), value_scale, scores + i * size,
+                                      digits + i * 2 * size, size, offsets + i, results.maxima + i,
+                                      results.totals + i);
+    const digit_rows weights = {digits, 2 * size, size, scales, offsets};
+    weighted_levels(s.cache, count, weights, view->cache, split, next, results.out);
+}
+
+/* Queries `first` to `first + count` of the piece against split `number`. `next`: the split whose keys are wanted after
+ * this one, or NULL where somebody else has asked for them. */
+INLINE void attend_tile(attention_shape s, int count, int64_t first, int64_t number, const piece_view *view,
+                        const split_view *next, tile_results results) {
+    const int64_t group = heads_per_group(s);
+    const split_view split = view_split(s, view->rows, view->piece, view->kv_head, number, first / group,
+                                        (first + count - 1) / group);
+    if (s.cache.type == I8) attend_integers(s, count, first, number, view, &split, next, results);
+    else attend_floats(s, count, first, number, view, &split, next, results);
+}
+
+/* The queries of a piece cut into nearly equal tiles: tile `index` starts here. */
+INLINE int64_t query_tile_start(int64_t queries, int64_t index) {
+    return queries * index / ceil_div(queries, QUERY_TILE);
+}
+
+/* attend_tile for a height known at run time: one compiled kernel for each. */
+INLINE void attend_queries(attention_shape s, int64_t count, int64_t first, int64_t number, const piece_view *view,
+                           const split_view *next, tile_results results) {
+#define ATTEND(n) \
+    case n: attend_tile(s, n, first, number, view, next, results); break
+    switch (count) {
+        ATTEND(1);
+        ATTEND(2);
+        ATTEND(3);
+        ATTEND(4);
+        ATTEND(5);
+        ATTEND(6);
+#if QUERY_TILE > 6
+        ATTEND(7);
+#endif
+    }
+#undef ATTEND
+}
+
+#endif

@@ -1,0 +1,31 @@
+"""The paged KV cache of an engine: its layout's name and its size, as kernels/cache.h lays it out."""
+
+from __future__ import annotations
+
+from inflight.convert.checkpoint_config import CheckpointConfig
+from inflight.runtime.manifest import Dtype, KvCacheFacts
+
+_LAYOUT, _LAYOUT_WITH_SCALES = "k-groups", "k-groups-scales"
+_LANES = 16
+_BYTES: dict[Dtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
+_SCALE_BYTES = 4
+_INT8_GROUP = 4
+
+
+def kv_cache_facts(config: CheckpointConfig, dtype: Dtype, tokens_per_block: int) -> KvCacheFacts:
+    """Keys of D elements (int8: D rounded up to 4), values of D rounded up to 16, and a float32 scale for each of both
+    where they are int8."""
+    int8 = dtype == "int8"
+    keys, values = _round_up(config.head_size, _INT8_GROUP if int8 else 1), _round_up(config.head_size, _LANES)
+    bytes_per_head = (keys + values) * _BYTES[dtype] + (2 * _SCALE_BYTES if int8 else 0)
+    per_token = config.num_hidden_layers * config.num_key_value_heads * bytes_per_head
+    return KvCacheFacts(
+        dtype=dtype,
+        tokens_per_block=tokens_per_block,
+        bytes_per_block=per_token * tokens_per_block,
+        layout=_LAYOUT_WITH_SCALES if int8 else _LAYOUT,
+    )
+
+
+def _round_up(value: int, step: int) -> int:
+    return -(-value // step) * step
