@@ -1,7 +1,7 @@
 """The inputs of one run of a TensorRT engine: where rows, sequences and slots lie (build/targets/tensorrt/network.py).
 
-An engine of this target has linear caches: a KV block is as long as a sequence may be, and a sequence's one block is its
-slot. A run covers a range of neighbouring slots; those without a sequence in it get no tokens.
+An engine of this target has linear caches: a KV block is as long as a sequence may be, and a sequence's one block is
+its slot. A run covers a range of neighbouring slots; those without a sequence in it get no tokens.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Ints: TypeAlias = npt.NDArray[np.int32]
 class RunInputs:
     """One run. `arrays` are the engine's integer inputs by name; slots first_slot .. first_slot + num_slots - 1.
 
-    `order` are the indices of the run's sequences in the step, by slot. Logit rows follow each other in that order; there
-    is at least one, and `num_logit_rows` of them were asked for.
+    `order` are the indices of the run's sequences in the step, by slot. Logit rows follow each other in that order;
+    there is at least one, and `num_logit_rows` of them were asked for.
     """
 
     arrays: dict[str, Ints]

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 import pytest
 
 from inflight.build.network import build_network
 from inflight.build.targets.tensorrt.interpreter import TensorRtInterpreter, numpy_type
 from inflight.build.targets.tensorrt.network import lower_network
 from inflight.build.targets.tensorrt.weights import RefitWeights
-from inflight.build.targets.tensorrt.writer import data_type
-from inflight.build.values import array_of, dtype_of, name_of
 from inflight.convert.checkpoint import Checkpoint
 from inflight.runtime.executors.tensorrt_inputs import run_inputs
 from inflight.runtime.step import StepBatch
@@ -26,23 +25,16 @@ Floats = npt.NDArray[np.float32]
 class InterpretedNetwork:
     """The network of a checkpoint, written through the live API, with `num_slots` cache slots carried along."""
 
-    def __init__(self, checkpoint: Checkpoint, max_seq_len: int, num_slots: int, compute: str = "FLOAT") -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, max_seq_len: int, num_slots: int, compute: ir.DataType = ir.DataType.FLOAT
+    ) -> None:
         model = build_network(checkpoint, max_seq_len)
         self._builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
         self.network = self._builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         self.weights = RefitWeights(trt)
-        self._writer = lower_network(
-            trt, self.network, model.graph, self.weights, getattr(trt.DataType, compute)
-        )
-        stored = {name_of(value): value for value in model.graph.initializers.values()}
-        self.interpreter = TensorRtInterpreter(
-            trt,
-            self.network,
-            {
-                name: array_of(stored[name]).astype(numpy_type(data_type(trt, dtype_of(stored[name]))))
-                for name in self.weights.names
-            },
-        )
+        self._writer = lower_network(trt, self.network, model.graph, self.weights, compute)
+        weights = {host.name: host.read() for host in self.weights.used}
+        self.interpreter = TensorRtInterpreter(trt, self.network, weights)
         self._caches = {
             tensor.name: np.zeros((num_slots, *tensor.shape[1:]), numpy_type(tensor.dtype))
             for tensor in (self.network.get_input(index) for index in range(self.network.num_inputs))

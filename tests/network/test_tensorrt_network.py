@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 
 from inflight.runtime.step import RowSampling, ScheduledSequence, StepBatch
 from tests.models import random_shape
-from tests.network.support import FAMILIES, make_case, random_chunks, relative_error
+from tests.network.quantized_oracle import quantize_oracle
+from tests.network.support import FAMILIES, Case, make_case, random_chunks, relative_error
 from tests.network.tensorrt_support import InterpretedNetwork
 
 pytestmark = pytest.mark.network
 
 SLOTS, MAX_SEQ_LEN = 5, 96
 GREEDY = RowSampling()
+HALVES = [("float16", ir.DataType.FLOAT16, 2e-2), ("bfloat16", ir.DataType.BFLOAT16, 1e-1)]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -50,12 +54,42 @@ def _scheduled(slot: int, tokens: list[int], start: int, every_row: bool) -> Sch
     return ScheduledSequence(slot, tokens, start, (slot,), GREEDY, sample_last=True, prompt_targets=targets)
 
 
-@pytest.mark.parametrize(("dtype", "compute", "bound"), [("float16", "HALF", 2e-2), ("bfloat16", "BF16", 1e-1)])
+@pytest.mark.parametrize(
+    ("dtype", "compute", "bound"), [("float16", ir.DataType.FLOAT16, 2e-2), ("bfloat16", ir.DataType.BFLOAT16, 1e-1)]
+)
 def test_half_precision_networks_stay_near_the_float32_model(
-    dtype: str, compute: str, bound: float, tmp_path: Path, rng: np.random.Generator, seed: int
+    dtype: str, compute: ir.DataType, bound: float, tmp_path: Path, rng: np.random.Generator, seed: int
 ) -> None:
     case = make_case(tmp_path, random_shape(rng, "qwen3"), seed, getattr(torch, dtype))
     interpreted = InterpretedNetwork(case.checkpoint, MAX_SEQ_LEN, 1, compute)
     tokens = rng.integers(case.checkpoint.config.vocab_size, size=40).tolist()
     logits = interpreted.step(StepBatch([_scheduled(0, tokens, 0, every_row=True)]))[0]
     assert relative_error(logits, case.expected(tokens)) < bound
+
+
+@pytest.mark.parametrize("scheme", ["int8_wo", "int8_w8a8", "int4_wo", "int4_w4a8"])
+def test_quantized_networks_give_the_logits_of_transformers_with_the_same_numbers(
+    scheme: str, tmp_path: Path, rng: np.random.Generator, seed: int
+) -> None:
+    # Groups divide the rows, as TensorRT's blocks must.
+    shape = replace(random_shape(rng, str(rng.choice(FAMILIES))), head_size=32, hidden_size=192, intermediate_size=96)
+    shape = replace(shape, num_kv_heads=2, queries_per_kv=3, tied=False)
+    case = make_case(tmp_path, shape, seed, quantize=scheme, group_size=32)
+    quantize_oracle(case)
+    interpreted = InterpretedNetwork(case.checkpoint, MAX_SEQ_LEN, SLOTS)
+    errors = [_prompt_error(case, interpreted, rng, length=8 if "a8" in scheme else 40) for _ in range(8)]
+    if "a8" in scheme:
+        # A value on the edge between two 8-bit levels may fall to either side, and its prompt then differs a little.
+        assert np.median(errors) < 1e-4 and max(errors) < 5e-2
+    else:
+        assert max(errors) < 1e-4
+
+
+def _prompt_error(case: Case, interpreted: InterpretedNetwork, rng: np.random.Generator, length: int) -> float:
+    """The largest relative error over a random prompt that is fed in random chunks."""
+    tokens = rng.integers(case.checkpoint.config.vocab_size, size=length)
+    logits, start = [], 0
+    for chunk in random_chunks(rng, tokens):
+        logits.append(interpreted.step(StepBatch([_scheduled(3, chunk.tolist(), start, every_row=True)]))[0])
+        start += len(chunk)
+    return relative_error(np.concatenate(logits), case.expected(tokens.tolist()))

@@ -13,8 +13,8 @@ import ml_dtypes
 import numpy as np
 
 from inflight.build.targets.tensorrt.api import Module
+from inflight.build.targets.tensorrt.host_tensor import Array
 from inflight.build.targets.tensorrt.interpreter_layers import LAYERS, attend
-from inflight.build.targets.tensorrt.writer import Array
 from inflight.errors import BuildError
 
 Values: TypeAlias = dict[str, Array]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from inflight.build.targets.tensorrt.writer import Array
+from inflight.build.targets.tensorrt.host_tensor import Array
 
 
 def _float32(x: Array) -> Array:
@@ -146,7 +147,7 @@ def _kv_cache_update(layer: Any, cache: Array, update: Array, index: Array, leng
     assert layer.update_form.name == "PACKED_NHD" and layer.cache_mode.name == "LINEAR", layer.name
     assert lengths[0] == 0 and lengths[-1] == len(update) and len(lengths) == len(cache) + 1, layer.name
     written = cache.copy()
-    for slot, (start, end) in enumerate(zip(lengths[:-1], lengths[1:], strict=True)):
+    for slot, (start, end) in enumerate(pairwise(lengths)):
         rows = np.swapaxes(update[start:end], 0, 1)
         assert index[slot] + end - start <= cache.shape[2], f"{layer.name} writes past slot {slot}"
         written[slot, :, index[slot] : index[slot] + end - start] = rows

@@ -1,8 +1,8 @@
 """Lowerings of rotary embedding, the cache and attention.
 
-The cache of a layer is linear: [B, kv_heads, max_seq_len, head_size], one slot for each sequence of the step. Its update
-takes packed rows; attention takes queries in padded rows, so they are gathered for it alone and scattered back: no
-fused kernel of TensorRT-RTX 1.7 reads packed queries.
+The cache of a layer is linear: [B, kv_heads, max_seq_len, head_size], one slot for each sequence of the step. Its
+update takes packed rows; attention takes queries in padded rows, so they are gathered for it alone and scattered back:
+no fused kernel of TensorRT-RTX 1.7 reads packed queries.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def tensor_scatter(writer: NetworkWriter, node: ir.Node, operands: Operands) -> 
 def attention(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Tensor:
     """Queries [T, heads, D] over the slots under an explicit mask [T, 1, P]; gives float32 [T, heads, D].
 
-    TensorRT does not scale, so the queries are scaled first. Lengths beside the mask let a kernel stop early. Unless the
-    type is float32, for which there is no fused kernel, a plan that was built proves that one exists.
+    TensorRT does not scale, so the queries are scaled first. Lengths beside the mask let a kernel stop early. Unless
+    the type is float32, for which there is no fused kernel, a plan that was built proves that one exists.
     """
     query, key, value, mask = (as_tensor(writer, operand) for operand in operands[:4])
     name, trt = str(node.name), writer.trt
     _, heads, size = query.shape
     scale = writer.scalar(number(node, "scale", size**-0.5), query, f"{name}.scale")
-    scaled = writer.cast(writer.elementwise(query, scale, "PROD", f"{name}.scaled"), writer.compute)
+    scaled = writer.cast(writer.elementwise(query, scale, "PROD", f"{name}.scaled"), writer.compute_type)
     padded, padded_mask = _padded(writer, scaled, f"{name}.padded"), _padded_mask(writer, mask)
     layer = made(
         writer.network.add_attention_v2(
@@ -63,7 +63,7 @@ def attention(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Tenso
     layer.name = name
     layer.mask = padded_mask
     layer.key_value_lengths = writer.paging[KV_LENGTHS]
-    layer.decomposable = writer.compute == trt.DataType.FLOAT
+    layer.decomposable = writer.compute == ir.DataType.FLOAT
     rows = writer.transpose(layer.get_output(0), (0, 2, 1, 3), f"{name}.rows_first")
     flat = writer.reshape(rows, (DYNAMIC, heads, size), f"{name}.flat")
     return writer.float32(writer.gather(flat, writer.paging[PACKED_ROWS], f"{name}.packed"))

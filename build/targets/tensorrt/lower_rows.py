@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from inflight.build.passes.rewrite import integer, number
+from inflight.build.targets.tensorrt import lower_weights
 from inflight.build.targets.tensorrt.api import Tensor, made
 from inflight.build.targets.tensorrt.layout import packed_axis, packed_permutation, packed_shape
 from inflight.build.targets.tensorrt.lowered import Lowered, Operands, as_tensor, host_array
@@ -33,16 +34,51 @@ def transpose(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Lower
     (x,) = operands
     value = node.inputs[0]
     assert value is not None
-    permutation = node.attributes["perm"].as_ints()
+    permutation = tuple(node.attributes["perm"].as_ints())
     if isinstance(x, Weight):
-        assert tuple(permutation) == (1, 0), f"{node.name} permutes a weight by {permutation}"
-        return Weight(x.stored, not x.transposed, x.scale, x.axis)
+        return lower_weights.transpose(x, permutation)
     return writer.transpose(as_tensor(writer, x), packed_permutation(value, permutation), str(node.name))
 
 
-def reshape(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Tensor:
+def reshape(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Lowered:
     """Reshape and Unsqueeze: the network's values carry their shapes."""
-    return writer.reshape(as_tensor(writer, operands[0]), packed_shape(node.outputs[0]), str(node.name))
+    x, shape = operands[0], packed_shape(node.outputs[0])
+    if isinstance(x, Weight):
+        return lower_weights.reshape(x, shape)
+    return writer.reshape(as_tensor(writer, x), shape, str(node.name))
+
+
+def slice_(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Lowered:
+    """The first columns of a weight."""
+    weight, starts = operands[0], host_array(operands[1])
+    assert isinstance(weight, Weight) and not starts.any(), f"{node.name} slices what is not a padded weight"
+    return lower_weights.columns(weight, packed_shape(node.outputs[0]))
+
+
+def concat(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Lowered:
+    """Constant rows behind a weight."""
+    weight, rows = operands
+    assert isinstance(weight, Weight) and integer(node, "axis", 0) == 0, f"{node.name} joins what is not a weight"
+    return lower_weights.concatenate(weight, host_array(rows))
+
+
+def dequantize_linear(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Lowered:
+    """Of weights; rows were brought back by quantize_linear."""
+    levels, scale = operands[:2]
+    if isinstance(levels, Weight):
+        assert isinstance(scale, Weight), f"{node.name} has a scale that the checkpoint lacks"
+        return lower_weights.dequantize(node, levels, scale)
+    return as_tensor(writer, levels)
+
+
+def quantize_linear(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Tensor:
+    """Rows rounded at a constant scale, and back: the pair that TensorRT takes for an 8-bit product.
+
+    What reads the result is the DequantizeLinear of the same scale, which has nothing left to do.
+    """
+    rows, scale = as_tensor(writer, operands[0]), host_array(operands[1])
+    dtype = dtype_of(node.outputs[0])
+    return writer.quantized(writer.cast(rows, writer.compute_type), float(scale), dtype, str(node.name))
 
 
 def split(writer: NetworkWriter, node: ir.Node, operands: Operands) -> tuple[Tensor, ...]:
@@ -66,7 +102,7 @@ def mat_mul(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Tensor:
     assert isinstance(weight, Weight), f"{node.name} multiplies by what is not a weight"
     operation = writer.trt.MatrixOperation
     layer = writer.network.add_matrix_multiply(
-        writer.cast(x, writer.compute),
+        writer.cast(x, writer.compute_type),
         operation.NONE,
         writer.weight(weight, writer.compute),
         operation.TRANSPOSE if weight.transposed else operation.NONE,
@@ -82,7 +118,7 @@ def rms_normalization(writer: NetworkWriter, node: ir.Node, operands: Operands) 
     epsilon = writer.scalar(number(node, "epsilon", 1e-5), mean, f"{name}.epsilon")
     root = writer.unary(writer.elementwise(mean, epsilon, "SUM", f"{name}.biased"), "SQRT", f"{name}.root")
     normed = writer.elementwise(x, root, "DIV", f"{name}.normed")
-    return writer.elementwise(normed, writer.weight(weight, writer.trt.DataType.FLOAT), "PROD", name)
+    return writer.elementwise(normed, writer.weight(weight, ir.DataType.FLOAT), "PROD", name)
 
 
 def packed_axis_is_last(node: ir.Node) -> bool:
@@ -101,6 +137,18 @@ def swish(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Tensor:
 def range_(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Lowered:
     """A range of constants is a constant."""
     return np.arange(*(int(host_array(operand)) for operand in operands), dtype=np.int64)
+
+
+def reduce_max(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Tensor:
+    """The greatest of the last axis, which stays as 1."""
+    assert host_array(operands[1]).tolist() == [-1] and integer(node, "keepdims", 1), f"{node.name} reduces otherwise"
+    return writer.reduce_last(as_tensor(writer, operands[0]), "MAX", str(node.name))
+
+
+def clip(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Tensor:
+    x, name = as_tensor(writer, operands[0]), str(node.name)
+    low, high = (as_tensor(writer, operand, f"{name}.limit{index}") for index, operand in enumerate(operands[1:]))
+    return writer.elementwise(writer.elementwise(x, low, "MAX", f"{name}.raised"), high, "MIN", name)
 
 
 def less_or_equal(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Tensor:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
+import onnx_ir as ir
 
 from inflight.build.targets.tensorrt.api import Tensor
-from inflight.build.targets.tensorrt.writer import Array, NetworkWriter, Weight
+from inflight.build.targets.tensorrt.host_tensor import Array
+from inflight.build.targets.tensorrt.writer import NetworkWriter, Weight
 
 # Rows in the network; a checkpoint tensor that nothing has read yet; or numbers known now.
 Lowered: TypeAlias = "Tensor | Weight | Array"
@@ -20,7 +22,7 @@ def as_tensor(writer: NetworkWriter, operand: Lowered | None, name: str = "const
     assert operand is not None, "an operand is missing"
     if isinstance(operand, Weight):
         assert not operand.transposed, "only products read transposed weights"
-        return writer.weight(operand, writer.trt.DataType.FLOAT)
+        return writer.weight(operand, ir.DataType.FLOAT)
     return writer.constant(operand, name) if isinstance(operand, np.ndarray) else operand
 
 

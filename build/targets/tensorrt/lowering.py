@@ -33,6 +33,9 @@ LOWERINGS: Mapping[str, Lowering] = {
     "And": partial(_elementwise, operation="AND"),
     "Attention": lower_attention.attention,
     "Cast": lower_rows.cast,
+    "Clip": lower_rows.clip,
+    "Concat": lower_rows.concat,
+    "DequantizeLinear": lower_rows.dequantize_linear,
     "Div": partial(_elementwise, operation="DIV"),
     "Gather": lower_rows.gather,
     "Greater": partial(_elementwise, operation="GREATER"),
@@ -41,11 +44,15 @@ LOWERINGS: Mapping[str, Lowering] = {
     "Max": partial(_elementwise, operation="MAX"),
     "Min": partial(_elementwise, operation="MIN"),
     "Mul": partial(_elementwise, operation="PROD"),
+    "QuantizeLinear": lower_rows.quantize_linear,
     "RMSNormalization": lower_rows.rms_normalization,
     "Range": lower_rows.range_,
+    "Reciprocal": partial(_unary, operation="RECIP"),
+    "ReduceMax": lower_rows.reduce_max,
     "Reshape": lower_rows.reshape,
     "RotaryEmbedding": lower_attention.rotary_embedding,
     "Round": partial(_unary, operation="ROUND"),
+    "Slice": lower_rows.slice_,
     "Split": lower_rows.split,
     "Sub": partial(_elementwise, operation="SUB"),
     "Swish": lower_rows.swish,
@@ -74,4 +81,3 @@ def lower(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Sequence[
     """One node, whose results come in the order of its outputs."""
     results = LOWERINGS[node.op_type](writer, node, operands)
     return results if isinstance(results, tuple) else (results,)
-

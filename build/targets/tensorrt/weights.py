@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from math import prod
 
-import numpy as np
-import onnx_ir as ir
-
-from inflight.build.targets.tensorrt.api import ConstantLayer, Dims, Enumerator, Module, Network, Tensor, Weights, made
-from inflight.build.targets.tensorrt.writer import Array
-from inflight.build.values import name_of, shape_of, tensor_of
+from inflight.build.targets.tensorrt.api import (
+    ConstantLayer,
+    Enumerator,
+    Module,
+    Network,
+    Tensor,
+    Weights,
+    made,
+)
+from inflight.build.targets.tensorrt.host_tensor import Array, HostTensor
 from inflight.errors import BuildError
 
 
@@ -17,33 +21,35 @@ class PlanWeights:
     """Every weight lies in the plan. TensorRT keeps pointers, so this object must live until the build has ended."""
 
     def __init__(self, trt: Module) -> None:
+        self.used: list[HostTensor] = []
         self._trt = trt
         self._memory: list[Array] = []
 
-    def tensor(self, network: Network, value: ir.Value, dtype: Enumerator) -> Tensor:
-        data = np.frombuffer(tensor_of(value).tobytes(), np.uint8)
-        self._memory.append(data)
-        weights = self._trt.Weights(dtype, data.ctypes.data, prod(_dims(value)))
-        return _constant(network, value, weights).get_output(0)
+    def tensor(self, network: Network, host: HostTensor, dtype: Enumerator) -> Tensor:
+        self.used.append(host)
+        self._memory.append(host.packed())
+        weights = self._trt.Weights(dtype, self._memory[-1].ctypes.data, prod(host.shape))
+        return _constant(network, host, weights).get_output(0)
 
 
 class RefitWeights:
     """No weight lies in the plan: each is a named placeholder that the loader refits from the weights file.
 
-    The plan is built with STRIP_PLAN and REFIT_INDIVIDUAL. `names` are the placeholders in the order of their use.
+    The plan is built with STRIP_PLAN and REFIT_INDIVIDUAL.
     """
 
     def __init__(self, trt: Module) -> None:
+        self.used: list[HostTensor] = []
         self._trt = trt
-        self.names: list[str] = []
 
-    def tensor(self, network: Network, value: ir.Value, dtype: Enumerator) -> Tensor:
-        layer = _constant(network, value, self._trt.Weights(dtype, 0, prod(_dims(value))))
-        name = name_of(value)
+    def tensor(self, network: Network, host: HostTensor, dtype: Enumerator) -> Tensor:
+        layer = _constant(network, host, self._trt.Weights(dtype, 0, prod(host.shape)))
         # The layer's own view of the weights is what the network knows them by.
-        if not network.set_weights_name(layer.weights, name) or not network.mark_weights_refittable(name):
-            raise BuildError(f"TensorRT cannot leave the weights {name} out of the plan.", "Build with --weights plan.")
-        self.names.append(name)
+        if not network.set_weights_name(layer.weights, host.name) or not network.mark_weights_refittable(host.name):
+            raise BuildError(
+                f"TensorRT cannot leave the weights {host.name} out of the plan.", "Build with --weights inputs."
+            )
+        self.used.append(host)
         return layer.get_output(0)
 
 
@@ -51,22 +57,14 @@ class InputWeights:
     """Each weight is an input of the network, bound to device memory when the engine is loaded."""
 
     def __init__(self) -> None:
-        self.names: list[str] = []
+        self.used: list[HostTensor] = []
 
-    def tensor(self, network: Network, value: ir.Value, dtype: Enumerator) -> Tensor:
-        name = name_of(value)
-        self.names.append(name)
-        return made(network.add_input(name, dtype, _dims(value)), name)
+    def tensor(self, network: Network, host: HostTensor, dtype: Enumerator) -> Tensor:
+        self.used.append(host)
+        return made(network.add_input(host.name, dtype, host.shape), host.name)
 
 
-def _constant(network: Network, value: ir.Value, weights: Weights) -> ConstantLayer:
-    name = name_of(value)
-    layer = made(network.add_constant(_dims(value), weights), name)
-    layer.name = layer.get_output(0).name = name
+def _constant(network: Network, host: HostTensor, weights: Weights) -> ConstantLayer:
+    layer = made(network.add_constant(host.shape, weights), host.name)
+    layer.name = layer.get_output(0).name = host.name
     return layer
-
-
-def _dims(value: ir.Value) -> Dims:
-    dims = shape_of(value)
-    assert all(isinstance(dim, int) for dim in dims), f"{value.name} is a weight of unknown shape"
-    return [int(dim) for dim in dims]

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from inflight.build.targets.tensorrt.api import Enumerator, Layer, Module, Network, Tensor, made
+from inflight.build.targets.tensorrt.host_tensor import Array, HostTensor
 from inflight.build.targets.tensorrt.layout import DYNAMIC
-from inflight.build.values import dtype_of, name_of
-
-Array: TypeAlias = npt.NDArray[Any]
 
 _TYPE_NAMES = {
     ir.DataType.FLOAT: "FLOAT",
@@ -35,22 +32,32 @@ def data_type(trt: Module, dtype: ir.DataType) -> Enumerator:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """What integers are multiplied by: one number, one for each index of `axis`, or one for each block along it."""
+
+    values: HostTensor
+    axis: int
+    block_size: int
+
+
+@dataclass(frozen=True)
 class Weight:
     """A checkpoint tensor that is not in the network yet: where it is read decides in which type.
 
-    `scale`, when given, dequantizes it along `axis`; `transposed` swaps the axes of a matrix after that.
+    `transposed` swaps the axes of a matrix after `scale`, if there is one, was applied.
     """
 
-    stored: ir.Value
+    stored: HostTensor
     transposed: bool = False
-    scale: ir.Value | None = None
-    axis: int = 0
+    scale: Scale | None = None
 
 
 class WeightSource(Protocol):
-    """How checkpoint tensors enter the network; see weights.py."""
+    """How checkpoint tensors enter the network; see weights.py. `used` are those that have, in order."""
 
-    def tensor(self, network: Network, value: ir.Value, dtype: Enumerator) -> Tensor: ...
+    used: list[HostTensor]
+
+    def tensor(self, network: Network, host: HostTensor, dtype: Enumerator) -> Tensor: ...
 
 
 class NetworkWriter:
@@ -60,10 +67,11 @@ class NetworkWriter:
     inputs that say where rows and sequences lie (network.py). Every method raises BuildError when TensorRT refuses.
     """
 
-    def __init__(self, trt: Module, network: Network, compute: Enumerator, weights: WeightSource) -> None:
+    def __init__(self, trt: Module, network: Network, compute: ir.DataType, weights: WeightSource) -> None:
         self.trt = trt
         self.network = network
         self.compute = compute
+        self.compute_type = data_type(trt, compute)
         self.paging: dict[str, Tensor] = {}
         self._weights = weights
         self._memory: list[Array] = []
@@ -89,17 +97,26 @@ class NetworkWriter:
         """A float32 constant that broadcasts against `like`."""
         return self.constant(np.full([1] * len(like.shape), value, np.float32), name)
 
-    def weight(self, weight: Weight, dtype: Enumerator) -> Tensor:
-        """A checkpoint tensor as `dtype`, in its stored orientation; read once however often it is asked for."""
+    def weight(self, weight: Weight, dtype: ir.DataType) -> Tensor:
+        """A checkpoint tensor as `dtype`, its axes not yet swapped; read once however often it is asked for."""
+        kind = data_type(self.trt, dtype)
         if weight.scale is None:
-            return self.cast(self.stored(weight.stored), dtype)
-        key = (name_of(weight.stored), name_of(weight.scale), dtype)
-        return self.once(key, lambda: self._dequantized(weight, dtype))
+            return self.cast(self.stored(weight.stored), kind)
+        name = f"{weight.stored.name}.{kind.name}"
+        scale = weight.scale
+        return self.once(name, lambda: self._dequantized(weight.stored, scale, dtype, name))
 
-    def stored(self, value: ir.Value) -> Tensor:
+    def stored(self, host: HostTensor) -> Tensor:
         """A checkpoint tensor in the type in which it is stored."""
-        dtype = data_type(self.trt, dtype_of(value))
-        return self.once(name_of(value), lambda: self._weights.tensor(self.network, value, dtype))
+        dtype = data_type(self.trt, host.dtype)
+        return self.once(host.name, lambda: self._weights.tensor(self.network, host, dtype))
+
+    def quantized(self, tensor: Tensor, scale: float, dtype: ir.DataType, name: str) -> Tensor:
+        """Rows rounded to `dtype` at one constant scale, and back to their own type."""
+        constant = self.cast(self.constant(np.array(scale, np.float32), f"{name}.scale"), tensor.dtype)
+        levels = self.network.add_quantize(tensor, constant, data_type(self.trt, dtype))
+        rounded = self.done(levels, f"{name}.levels")
+        return self.done(self.network.add_dequantize(rounded, constant, tensor.dtype), name)
 
     def cast(self, tensor: Tensor, dtype: Enumerator) -> Tensor:
         if tensor.dtype == dtype:
@@ -157,11 +174,10 @@ class NetworkWriter:
         shape = (*[1] * missing, *(DYNAMIC if dim < 0 else dim for dim in tensor.shape))
         return self.reshape(tensor, shape, f"{tensor.name}.rank{rank}")
 
-    def _dequantized(self, weight: Weight, dtype: Enumerator) -> Tensor:
-        assert weight.scale is not None
-        name = name_of(weight.stored)
-        scale = self.cast(self.stored(weight.scale), dtype)
-        layer = made(self.network.add_dequantize(self.stored(weight.stored), scale, dtype), name)
-        if len(scale.shape) == 1:
-            layer.axis = weight.axis
-        return self.done(layer, f"{name}.dequantized")
+    def _dequantized(self, levels: HostTensor, scale: Scale, dtype: ir.DataType, name: str) -> Tensor:
+        # TensorRT wants scales that are constants of the output's type, so the host casts them.
+        scales = self.stored(scale.values.cast(dtype))
+        layer = made(self.network.add_dequantize(self.stored(levels), scales, data_type(self.trt, dtype)), name)
+        if not scale.block_size and len(scale.values.shape) == 1:
+            layer.axis = scale.axis
+        return self.done(layer, name)
