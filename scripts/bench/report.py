@@ -1,71 +1,82 @@
-"""JSON, a Markdown table and a plot of one benchmark run."""
+"""The Markdown table of a run."""
 
 from __future__ import annotations
 
-import json
-import statistics
-from pathlib import Path
-from typing import Any
+from bench.bounds import ARITHMETIC, bound_seconds
+from bench.cells import Cell, Precision
+from bench.results import INFLIGHT, Run
 
-Result = dict[str, Any]
-
-
-def bound_seconds(result: Result, cell: dict[str, Any]) -> float:
-    """The least time the machine's limits allow: prefill at the arithmetic peak, then decode steps at the slower of
-    arithmetic and memory."""
-    work, limits = result["work"], result["limits"]
-    peak = limits.get(f"{result['dtype']}_Gop_per_s", limits["float32_Gop_per_s"]) * 1e9
-    bandwidth = limits["read_GB_per_s"] * 1e9
-    users, prompt, steps = cell["users"], cell["prompt"], cell["output"] - 1
-    row = work["layer_flops_per_token"] + work["logits_flops_per_row"]
-    prefill = users * (prompt * work["layer_flops_per_token"] + work["logits_flops_per_row"]) / peak
-    context = prompt + cell["output"] / 2
-    bytes_per_step = work["weight_bytes_per_step"] + users * context * work["kv_bytes_per_token"]
-    return float(prefill + steps * max(users * row / peak, bytes_per_step / bandwidth))
+MISSING = "–"
 
 
-def table(result: Result) -> str:
-    """Medians in seconds, the ratio to the best peer (above 1: inflight is faster), and the share of the limit."""
-    names = list(result["versions"])
-    peers = [name for name in names if name != "inflight"]
-    lines = [
-        "| cell | limit | " + " | ".join(f"{name}, s" for name in names) + " | best peer / inflight | share of limit |",
-        "| --- |" + " --- |" * (len(names) + 3),
-    ]
-    for cell in result["cells"]:
-        medians = {name: statistics.median(result["seconds"][cell["name"]][name]) for name in names}
-        ratio = min(medians[name] for name in peers) / medians["inflight"]
-        limit = bound_seconds(result, cell)
-        figures = " | ".join(f"{medians[name]:.3f}" for name in names)
-        share = limit / medians["inflight"]
-        lines.append(f"| {cell['name']} | {limit:.3f} | {figures} | {ratio:.2f} | {share:.0%} |")
+def markdown(run: Run) -> str:
+    """What was run on what, then a table per precision, then what failed."""
+    lines = [f"# {run.shape_name}, {run.threads} threads, {run.date}", ""]
+    lines += [f"Machine: {', '.join(f'{name} {value}' for name, value in run.machine.items())}."]
+    lines += [f"Versions: {'; '.join(run.versions.values())}.", ""]
+    for precision in run.samples:
+        lines += _section(run, precision)
+    if run.failures:
+        lines += ["Failed:", ""]
+        lines += [f"* {one.engine}, {one.precision}, {one.where}: {one.error}" for one in run.failures]
     return "\n".join(lines) + "\n"
 
 
-def plot(result: Result, path: Path) -> None:
-    import matplotlib
+def _section(run: Run, precision: Precision) -> list[str]:
+    limits = run.limits_of(precision)
+    peak = limits.peak(ARITHMETIC[precision])
+    names = list(run.weights[precision])
+    weights = "; ".join(f"{name}: {text}" for name, text in run.weights[precision].items())
+    head = ["cell", "limit", *names, "best peer / inflight", "target", "of the limit", "target"]
+    rows = [_row(run, precision, cell, names) for cell in run.cells if cell.key in run.samples[precision]]
+    return [
+        f"## {precision}",
+        "",
+        f"{weights}. Limits: {limits.read:.1f} GB/s, {peak:.0f} {ARITHMETIC[precision]} Gop/s; attention at "
+        f"{limits.peak('bfloat16'):.0f} bfloat16 Gop/s.",
+        "",
+        _line(head),
+        _line(["---"] * len(head)),
+        *map(_line, rows),
+        "",
+    ]
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(result["cells"]), figsize=(3.2 * len(result["cells"]), 3.6))
-    for axis, cell in zip(axes, result["cells"], strict=True):
-        seconds = result["seconds"][cell["name"]]
-        axis.bar(list(seconds), [statistics.median(values) for values in seconds.values()], color="#4878a8")
-        axis.axhline(bound_seconds(result, cell), color="#c44e52", linestyle="--", label="machine's limit")
-        axis.set_title(cell["name"], fontsize=9)
-        axis.tick_params(axis="x", labelrotation=20)
-    axes[0].set_ylabel("seconds (less is better)")
-    axes[0].legend(fontsize=8)
-    figure.suptitle(f"{result['shape']}, {result['dtype']}, {result['machine']['threads']} threads, {result['date']}")
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
+def _row(run: Run, precision: Precision, cell: Cell, names: list[str]) -> list[str]:
+    ours, best, ratio = (
+        run.median(precision, cell, INFLIGHT),
+        run.best_peer(precision, cell),
+        run.ratio(precision, cell),
+    )
+    figures = []
+    for name in names:
+        text = _figure(cell, run.median(precision, cell, name))
+        figures.append(f"**{text}**" if best and name == best[0] else text)
+    bound = bound_seconds(run.shape, cell, precision, run.limits_of(precision)) if cell.kind == "throughput" else None
+    target, wanted_share = cell.targets.get(precision), cell.shares.get(precision)
+    return [
+        cell.title,
+        _figure(cell, bound),
+        *figures,
+        MISSING if ratio is None else f"{ratio:.2f}{_mark(ratio, target)}",
+        MISSING if target is None else f"{target:.2f}",
+        f"{bound / ours:.0%}{_mark(bound / ours, wanted_share)}" if bound and ours else MISSING,
+        MISSING if wanted_share is None else f"{wanted_share:.0%}",
+    ]
 
 
-def write_report(result: Result, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "cpu.json").write_text(json.dumps(result, indent=2))
-    (out / "cpu.md").write_text(table(result))
-    plot(result, out / "cpu.png")
-    print(table(result))
-    print(f"written: {out}/cpu.json, cpu.md, cpu.png")
+def _mark(value: float, target: float | None) -> str:
+    return "" if target is None else " ✓" if value >= target else " ✗"
+
+
+def _figure(cell: Cell, value: float | None) -> str:
+    """In the unit of the cell's title."""
+    if value is None:
+        return MISSING
+    if cell.kind == "memory":
+        return f"{value / 2**20:.0f}"
+    return f"{cell.counted / value:.1f}" if cell.counted else f"{value:.2f}"
+
+
+def _line(fields: list[str]) -> str:
+    return "| " + " | ".join(fields) + " |"

@@ -1,162 +1,147 @@
-"""Measure inflight beside its peers on this CPU: one run, alternating, medians and ratios.
-
-Writes OUT/cpu.json, OUT/cpu.md and OUT/cpu.png. Start it through scripts/bench/cpu, which sets up the environment.
-"""
+"""The command behind scripts/bench/cpu."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
-import tempfile
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from report import write_report
-from shapes import SHAPES, write_model
+from bench.bounds import Shape
+from bench.cells import CELLS, PRECISIONS, Cell, Precision, capacity
+from bench.engines import ON_REQUEST, Engine, all_engines
+from bench.engines.base import Model
+from bench.install import INSTALLERS, install
+from bench.measure import Bench, estimated_seconds
+from bench.plot import draw
+from bench.report import markdown
+from bench.results import INFLIGHT, Run
+from bench.shapes import SHAPES, model_directory
+from inflight.benchmark.machine import machine_facts
+from inflight.benchmark.machine_limits import measure_limits
+from inflight.cache import user_cache_dir
+from inflight.errors import InflightError
+from inflight.progress import console
+from inflight.runtime.machine import usable_cores
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+EPILOG = """\
+examples:
+  scripts/bench/cpu --install                        the peers, each in an environment of its own (about 15 minutes)
+  scripts/bench/cpu                                  the whole table of one shape
+  scripts/bench/cpu --cells prefill decode --precisions bf16 --rounds 2
+  scripts/bench/cpu --engines inflight llama.cpp --shape demo
+  scripts/bench/cpu --redraw results/cpu-demo.json   table and plot of an earlier run
 
-
-@dataclass(frozen=True)
-class Cell:
-    """One workload: `users` prompts of `prompt` random tokens, `output` tokens each."""
-
-    name: str
-    users: int
-    prompt: int
-    output: int
-
-
-CELLS = (
-    Cell("prefill of 512", 1, 512, 1),
-    Cell("decode, 1 user", 1, 4, 64),
-    Cell("16 users, 128 in + 64 out", 16, 128, 64),
-    Cell("32 users, 128 in + 64 out", 32, 128, 64),
-)
-
-
-class Peer:
-    """A worker process (see workers/protocol.py)."""
-
-    def __init__(self, name: str, command: list[str]) -> None:
-        self.name = name
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.version = str(self._answer()["version"])
-
-    def measure(self, prompts: list[list[int]], max_tokens: int) -> float:
-        """Seconds of one call."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"prompts": prompts, "max_tokens": max_tokens}) + "\n")
-        self._process.stdin.flush()
-        answer = self._answer()
-        expected = len(prompts) * max_tokens
-        if answer["tokens"] != expected:
-            raise SystemExit(f"{self.name} made {answer['tokens']} tokens; {expected} were asked for.")
-        return float(answer["seconds"])
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.name} ended early, with exit code {self._process.wait()}; its message is above.")
-        return dict(json.loads(line))
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+Every engine has a process of its own and is stopped while another one computes. Rounds alternate between the engines
+on the same random prompts; the table holds medians, and ratios of medians. Greedy, end tokens ignored, no prefix
+reuse. Ctrl-C ends the run and keeps what is finished. Only ratios of one run mean anything on a shared machine.
+"""
 
 
-def machine_limits(threads: int) -> dict[str, float]:
-    """Compile limits.c for this machine and run it: GB/s and Gop/s."""
-    with tempfile.TemporaryDirectory() as scratch:
-        binary = Path(scratch) / "limits"
-        compiler = [sys.executable, "-m", "ziglang", "cc", "-O3", "-march=native", "-pthread"]
-        subprocess.run([*compiler, str(HERE / "limits.c"), "-o", str(binary)], check=True)
-        output = subprocess.run([str(binary), str(threads)], check=True, capture_output=True, text=True).stdout
-    return {name: float(value) for name, value in (line.split() for line in output.splitlines())}
+def main() -> int:
+    options = _parser().parse_args()
+    try:
+        if options.install is not None:
+            return install(options.install or list(INSTALLERS), options.peers)
+        if options.redraw:
+            return _write(Run.read(options.redraw), options.redraw.with_suffix(""))
+        return _measure(options)
+    except InflightError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
-def prepare_engine(model: Path, work: Path, dtype: str, cpu: str) -> Path:
-    """Convert and build, once per working directory."""
-    engine = work / f"engine-{dtype}-{cpu}"
-    if not engine.exists():
-        inflight = [str(Path(sys.executable).with_name("inflight"))]
-        checkpoint = work / f"checkpoint-{dtype}"
-        if not checkpoint.exists():
-            convert = [*inflight, "convert", str(model), "--output-dir", str(checkpoint), "--dtype", dtype]
-            subprocess.run(convert, check=True)
-        build = [*inflight, "build-engine", "--checkpoint-dir", str(checkpoint), "--output-dir", str(engine)]
-        subprocess.run([*build, "--cpu", cpu, "--max-seq-len", "8192"], check=True)
-    return engine
+def _parser() -> argparse.ArgumentParser:
+    cache = user_cache_dir()
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench/cpu",
+        description="Measure inflight beside its peers on this CPU: JSON, a table and a plot.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    keys, names = [cell.key for cell in CELLS], list(all_engines(cache))
+    add("--shape", choices=SHAPES, default="qwen2-0.5b", help="of the model: random weights, or the demo model")
+    add("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="all of them by default")
+    add("--cells", nargs="+", choices=keys, default=keys, metavar="CELL", help=f"of {', '.join(keys)}")
+    add(
+        "--engines",
+        nargs="+",
+        choices=names,
+        metavar="ENGINE",
+        help=f"of {', '.join(names)}; by default those installed, without {', '.join(ON_REQUEST)}",
+    )
+    add("--rounds", type=int, default=5, help="alternating rounds after a warm-up (default 5)")
+    add("--threads", type=int, default=usable_cores(), help="of every engine (default: every core)")
+    add("--install", nargs="*", choices=list(INSTALLERS), metavar="PEER", help=f"of {', '.join(INSTALLERS)}; then stop")
+    add("--prepare", action="store_true", help="only convert the model for every engine, and stop")
+    add("--peers", type=Path, default=cache / "bench-peers", help="where the peers are installed (%(default)s)")
+    add("--models", type=Path, default=cache / "bench", help="where models and conversions are kept (%(default)s)")
+    add("--out", type=Path, default=Path("bench-results"), help="where the report is written (%(default)s)")
+    add("--redraw", type=Path, metavar="JSON", help="write the table and the plot of an earlier run again")
+    return parser
 
 
-def measure_cells(peers: list[Peer], runs: int, vocab: int) -> dict[str, dict[str, list[float]]]:
-    """seconds[cell][peer]: one warm-up, then `runs` alternating runs, every run with prompts of its own."""
-    rng = np.random.default_rng()
-    seconds: dict[str, dict[str, list[float]]] = {cell.name: {peer.name: [] for peer in peers} for cell in CELLS}
-    for cell in CELLS:
-        for run in range(runs + 1):
-            prompts = rng.integers(0, vocab, (cell.users, cell.prompt)).tolist()
-            for peer in peers:
-                took = peer.measure(prompts, cell.output)
-                if run:
-                    seconds[cell.name][peer.name].append(took)
-        medians = {name: statistics.median(values) for name, values in seconds[cell.name].items()}
-        print(f"{cell.name:28s}", "  ".join(f"{name} {value:.3f} s" for name, value in medians.items()), flush=True)
-    return seconds
+def _chosen_engines(options: argparse.Namespace) -> list[Engine]:
+    engines = all_engines(options.peers)
+    if options.engines:
+        missing = [name for name in options.engines if not engines[name].installed()]
+        if missing:
+            raise InflightError(f"not installed below {options.peers}: {', '.join(missing)}.", "Use --install first.")
+        return [engines[name] for name in options.engines]
+    return [engine for name, engine in engines.items() if name not in ON_REQUEST and engine.installed()]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", choices=sorted(SHAPES), default="qwen2-0.5b")
-    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
-    parser.add_argument("--cpu", default="native")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "bench", help="models and engines are kept here")
-    parser.add_argument("--out", type=Path, default=ROOT / ".cache" / "bench" / "results")
-    options = parser.parse_args()
+def _measure(options: argparse.Namespace) -> int:
+    engines = _chosen_engines(options)
+    with console.status("writing the model (once)"):
+        directory = model_directory(options.shape, options.models)
+    config = json.loads((directory / "config.json").read_text())
+    cells: list[Cell] = [cell.fitted(config["max_position_embeddings"]) for cell in CELLS if cell.key in options.cells]
+    model = Model(directory, Shape.read(directory), options.models / options.shape)
+    facts = machine_facts()
+    run = Run(date.today().isoformat(), facts, options.threads, options.shape, model.shape, cells)
+    if options.prepare:
+        return _prepare(run, model, config["vocab_size"], options.precisions, engines)
+    limits = measure_limits(options.threads).as_dict()
+    print("limits now:", ", ".join(f"{name} {value:.0f}" for name, value in limits.items()))
+    run.limits = {precision: [limits] for precision in options.precisions}
+    guess = sum(estimated_seconds(run, precision, engines, options.rounds) for precision in options.precisions)
+    print(f"{', '.join(engine.name for engine in engines)}: about {guess / 60:.0f} minutes, conversions not counted")
+    try:
+        with console.status("starting") as status:
+            bench = Bench(run, model, config["vocab_size"], options.rounds, status.update)
+            for precision in options.precisions:
+                bench.measure(precision, engines, capacity(tuple(cells)))
+    except KeyboardInterrupt:
+        print("interrupted: the report holds what was finished")
+    options.out.mkdir(parents=True, exist_ok=True)
+    stem = options.out / f"cpu-{options.shape}"
+    run.write(Path(f"{stem}.json"))
+    return _write(run, stem)
 
-    limits = machine_limits(options.threads)
-    print("limits:", ", ".join(f"{name} {value}" for name, value in limits.items()), flush=True)
-    work = options.work / options.shape
-    model = write_model(work / "model", options.shape)
-    engine = prepare_engine(model, work, options.dtype, options.cpu)
-    threads = str(options.threads)
-    workers = HERE / "workers"
-    peers = [
-        Peer("inflight", [sys.executable, str(workers / "inflight_worker.py"), str(engine), threads]),
-        Peer(
-            "transformers",
-            [sys.executable, str(workers / "transformers_worker.py"), str(model), threads, options.dtype],
-        ),
-    ]
-    seconds = measure_cells(peers, options.runs, SHAPES[options.shape]["vocab_size"])
-    result = {
-        "date": date.today().isoformat(),
-        "machine": {"processor": platform.processor() or platform.machine(), "threads": options.threads},
-        "limits": limits,
-        "shape": options.shape,
-        "dtype": options.dtype,
-        "work": json.loads((engine / "manifest.json").read_text())["work"],
-        "versions": {peer.name: peer.version for peer in peers},
-        "cells": [vars(cell) for cell in CELLS],
-        "seconds": seconds,
-    }
-    for peer in peers:
-        peer.close()
-    write_report(result, options.out)
+
+def _prepare(run: Run, model: Model, vocabulary: int, precisions: list[Precision], engines: list[Engine]) -> int:
+    with console.status("") as status:
+        bench = Bench(run, model, vocabulary, 0, status.update)
+        for precision in precisions:
+            bench.prepare(precision, engines)
+    print(f"kept in {model.cache}")
+    return 1 if run.failures else 0
+
+
+def _write(run: Run, stem: Path) -> int:
+    if not run.samples:
+        print("nothing was measured", file=sys.stderr)
+        return 1
+    text = markdown(run)
+    Path(f"{stem}.md").write_text(text)
+    draw(run, Path(f"{stem}.png"))
+    print(text)
+    print(f"written: {stem}.json, .md, .png")
+    return 0 if not any(failure.engine == INFLIGHT for failure in run.failures) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

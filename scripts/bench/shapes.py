@@ -1,9 +1,9 @@
-"""Random-weight models in the shapes of well-known ones, written as Hugging Face directories without torch."""
+"""The models of the benchmark: random weights in the shapes of well-known ones, written without torch, and the
+demonstration model of this repository."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,13 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-QWEN2_0_5B = {
+from bench.tokenizer import write_tokenizer
+from inflight.files import atomic_directory
+
+DEMO = "demo"
+DEMO_MODEL = Path(__file__).resolve().parents[2] / "assets" / "demo-model"
+
+QWEN2_0_5B: dict[str, Any] = {
     "architectures": ["Qwen2ForCausalLM"],
     "model_type": "qwen2",
     "hidden_size": 896,
@@ -30,7 +36,7 @@ QWEN2_0_5B = {
     "bos_token_id": 151643,
     "eos_token_id": 151645,
 }
-LLAMA_3_2_1B = {
+LLAMA_3_2_1B: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
     "hidden_size": 2048,
@@ -51,7 +57,37 @@ LLAMA_3_2_1B = {
     "bos_token_id": 128000,
     "eos_token_id": 128001,
 }
-SHAPES = {"qwen2-0.5b": QWEN2_0_5B, "llama-3.2-1b": LLAMA_3_2_1B}
+RANDOM_SHAPES = {"qwen2-0.5b": QWEN2_0_5B, "llama-3.2-1b": LLAMA_3_2_1B}
+SHAPES = (*RANDOM_SHAPES, DEMO)
+# Tokens made of bytes; those after them are special.
+ORDINARY_TOKENS = {"qwen2-0.5b": 151643, "llama-3.2-1b": 128000}
+
+
+def model_directory(shape: str, cache: Path) -> Path:
+    """The Hugging Face directory of `shape`; a random model is written into `cache` once, the same bytes everywhere."""
+    if shape == DEMO:
+        return DEMO_MODEL
+    directory = cache / shape / "model"
+    if not directory.exists():
+        with atomic_directory(directory) as partial:
+            _write_random_model(partial, shape)
+    return directory
+
+
+def _write_random_model(directory: Path, shape: str) -> None:
+    config = RANDOM_SHAPES[shape]
+    rng = np.random.default_rng(0)
+    tensors = {
+        name: np.ones(dims, ml_dtypes.bfloat16)
+        if "norm" in name
+        else (rng.standard_normal(dims, dtype=np.float32) * 0.02).astype(ml_dtypes.bfloat16)
+        for name, dims in _tensor_shapes(config).items()
+    }
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    (directory / "config.json").write_text(json.dumps(config, indent=2))
+    ordinary = ORDINARY_TOKENS[shape]
+    special = [f"<|special_{number}|>" for number in range(ordinary, config["eos_token_id"] + 1)]
+    write_tokenizer(directory, ordinary, special, end_token=special[-1])
 
 
 def _tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -73,23 +109,3 @@ def _tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         shapes[f"{prefix}.mlp.down_proj.weight"] = (hidden, inter)
         shapes[f"{prefix}.input_layernorm.weight"] = shapes[f"{prefix}.post_attention_layernorm.weight"] = (hidden,)
     return shapes
-
-
-def write_model(directory: Path, shape: str, seed: int = 0) -> Path:
-    """Write the model once; a directory that is there already is returned as it is."""
-    if (directory / "model.safetensors").exists():
-        return directory
-    scratch = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    rng = np.random.default_rng(seed)
-    tensors = {
-        name: np.ones(shape_, ml_dtypes.bfloat16)
-        if "norm" in name
-        else (rng.standard_normal(shape_, dtype=np.float32) * 0.02).astype(ml_dtypes.bfloat16)
-        for name, shape_ in _tensor_shapes(SHAPES[shape]).items()
-    }
-    save_file(tensors, scratch / "model.safetensors", metadata={"format": "pt"})
-    (scratch / "config.json").write_text(json.dumps(SHAPES[shape], indent=2))
-    scratch.rename(directory)
-    return directory

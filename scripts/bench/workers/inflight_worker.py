@@ -1,4 +1,4 @@
-"""inflight's offline engine: python inflight_worker.py ENGINE THREADS."""
+"""inflight's offline engine: inflight_worker.py ENGINE THREADS KV_TOKENS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from inflight.runtime.scheduler import SchedulerConfig
 
 
 def main() -> None:
-    executor = load_engine(Path(sys.argv[1]), threads=int(sys.argv[2]), kv_cache=KvCacheBudget(bytes=2 << 30))
+    path, threads, kv_tokens = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    executor = load_engine(path, threads=threads, kv_cache=KvCacheBudget(tokens=kv_tokens))
     core = EngineCore(executor, SchedulerConfig(enable_prefix_caching=False))
 
     def generate(prompts: list[list[int]], max_tokens: int) -> int:

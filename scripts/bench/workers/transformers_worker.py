@@ -1,18 +1,19 @@
-"""transformers' generate, one static batch: python transformers_worker.py MODEL THREADS DTYPE."""
+"""transformers' generate, one static batch: transformers_worker.py MODEL THREADS."""
 
 from __future__ import annotations
 
 import sys
 
+from protocol import serve  # isort: skip
+
 import torch
 import transformers
-from protocol import serve
 
 
 def main() -> None:
-    model_path, threads, dtype = sys.argv[1], int(sys.argv[2]), getattr(torch, sys.argv[3])
+    path, threads = sys.argv[1], int(sys.argv[2])
     torch.set_num_threads(threads)
-    model = transformers.AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype).eval()
+    model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16).eval()
 
     def generate(prompts: list[list[int]], max_tokens: int) -> int:
         ids = torch.tensor(prompts)
@@ -23,7 +24,7 @@ def main() -> None:
             output = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
         return int(output.shape[1] - ids.shape[1]) * len(prompts)
 
-    serve(f"transformers {transformers.__version__}, torch {torch.__version__}", generate)
+    serve(f"transformers {transformers.__version__}", generate)
 
 
 main()
