@@ -64,6 +64,18 @@ def test_linear_is_the_product_and_a_row_does_not_see_its_company(
         np.testing.assert_array_equal(_run_linear(kernel, x[-1:], n), y[-1:])
 
 
+def test_a_row_of_many_stretches_and_blocks_has_the_same_bits_alone(rng: np.random.Generator, tmp_path: Path) -> None:
+    n, k = int(rng.integers(65, 200)), int(rng.integers(4700, 5000))
+    weights = [_random(rng, (n, k), dtype) for dtype in (np.float32, ml_dtypes.bfloat16)]
+    graphs = [_linear_graph(weight, None) for weight in weights]
+    for kernel, weight in zip(compile_kernels(graphs, levels()[0], tmp_path), weights, strict=True):
+        x = _random(rng, (int(rng.integers(97, 300)), k), _act(weight.dtype).numpy())
+        y = _run_linear(kernel, x, n, threads=int(rng.integers(1, 5)))
+        _close(y, linear(x, weight, None), k)
+        for start, stop in ((0, 1), (3, 12), (90, 100)):
+            np.testing.assert_array_equal(_run_linear(kernel, x[start:stop], n, threads=3), y[start:stop])
+
+
 def test_float32_and_float16_products_are_the_same_bits_on_every_level(
     rng: np.random.Generator, tmp_path: Path
 ) -> None:

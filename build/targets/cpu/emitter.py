@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from inflight.build.operators import DOMAIN
 from inflight.build.targets.cpu.attention_partials import partial_bytes, partial_rows
+from inflight.build.targets.cpu.look_ahead import expectations
 from inflight.build.targets.cpu.operators import EMITTERS, OFFSET, KernelCall, Places, emit_call
 from inflight.build.targets.cpu.weight_layout import WeightLayout
 from inflight.build.targets.cpu.work import OperatorWork, operator_work, sampling_work
@@ -39,7 +40,8 @@ def emit(graph: ir.Graph, weights: WeightLayout, limits: Limits, tokens_per_bloc
         raise BuildError(f"The cpu target has no kernel for {', '.join(unknown)}.")
     places = Places(weights)
     functions = _Functions()
-    steps = [(node, functions.call(emit_call(node, places))) for node in graph]
+    calls = [functions.call(emit_call(node, places)) for node in graph]
+    steps = list(zip(graph, expectations(graph, weights), calls, strict=True))
     planned = int(graph.metadata_props[WORKSPACE_BYTES])
     row_bytes = -(-4 * limits.max_num_tokens // _ALIGNMENT) * _ALIGNMENT
     text = "\n".join(
@@ -107,10 +109,11 @@ def _definition(name: str, kernel: str, constants: Sequence[str], types: Sequenc
     ]
 
 
-def _run_operators(steps: Sequence[tuple[ir.Node, str]], logits: ir.Value) -> list[str]:
+def _run_operators(steps: Sequence[tuple[ir.Node, str, str]], logits: ir.Value) -> list[str]:
     lines = ["static void run_operators(inflight_engine *e, pool *p, int thread) {"]
-    for index, (node, call) in enumerate(steps):
-        lines += [f"    /* {name_of(node.outputs[0])} */", f"    {call}", "    pool_barrier(p);"]
+    for index, (node, expectation, call) in enumerate(steps):
+        lines += [f"    /* {name_of(node.outputs[0])} */", *([f"    {expectation}"] if expectation else [])]
+        lines += [f"    {call}", "    pool_barrier(p);"]
         lines += [f"    end_operator(e, thread, {index});"]
     offset = logits.metadata_props[OFFSET]
     return [*lines, f"    sample_rows(e, thread, (const float *)(e->workspace + {offset}));", "}", ""]

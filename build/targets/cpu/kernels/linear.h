@@ -1,27 +1,23 @@
-/* y = x w': rows of activations against weights packed in panels of 64 output columns.
+/* y = x w': rows of activations against floating-point weights packed in panels (panels.h).
  *
- * A panel holds its columns for every k, group by group (tile.h), so one thread keeps a panel in its cache while the
- * rows stream past. The last panel is filled with zero columns. A piece of work is one panel and a block of rows. */
+ * Long rows are multiplied a stretch of k at a time, their sums resting in float32 between two stretches: each sum
+ * stays one chain, and the stretch that is being read and the next one fit the second-level cache together. */
 #ifndef INFLIGHT_LINEAR_H
 #define INFLIGHT_LINEAR_H
 
-#include "pool.h"
-#include "tile.h"
+#include "panels.h"
 
-#define PANEL 64
+#define STRETCH_BYTES (288 << 10)
 
-typedef float panel_tile[TILE_ROWS][PANEL];
-
-/* The products of up to TILE_ROWS rows with one panel. */
-INLINE void panel_multiply(element type, int64_t rows, int64_t k, const void *x, const void *panel, panel_tile out) {
-    tile_product(type, rows, PANEL, k, x, k, panel, PANEL * group_of(type), out[0], PANEL, 0);
-}
-
-/* How the rows are cut: as few blocks as keep every thread busy, none so small that a panel is loaded in vain. */
-INLINE int64_t row_blocks(const pool *p, int64_t rows, int64_t panels) {
-    int64_t wanted = ceil_div(4 * p->threads, panels);
-    return max_int(1, min_int(wanted, rows / (4 * TILE_ROWS)));
-}
+/* silu(gate) * up of a tile when `gated`: then a panel holds 32 columns of each, 16 of the gate, 16 of up, in turn. */
+typedef struct {
+    element type;
+    int64_t k, n, rows;
+    const void *x, *weight;
+    const float *bias; /* NULL: none */
+    void *y;
+    int gated;
+} product;
 
 INLINE int64_t panel_bytes(element type, int64_t k) { return round_up(k, group_of(type)) * PANEL * element_size(type); }
 
@@ -38,7 +34,7 @@ INLINE void store_linear(const panel_tile tile, int64_t rows, int64_t n, int64_t
     }
 }
 
-/* One tile of silu(gate) * up to y[rows][n]. A panel holds 32 columns of each, 16 of the gate, 16 of up, in turn. */
+/* One tile of silu(gate) * up to y[rows][n]. */
 INLINE void store_gated(element type, const panel_tile tile, int64_t rows, int64_t n, int64_t column, void *y) {
     int64_t width = min_int(PANEL / 2, n - column);
     for (int64_t r = 0; r < rows; r++) {
@@ -50,55 +46,56 @@ INLINE void store_gated(element type, const panel_tile tile, int64_t rows, int64
     }
 }
 
-typedef struct {
-    int64_t panel, first, count; /* one panel, and the rows it meets */
-    const void *columns;
-} panel_piece;
+INLINE void store_tile(product m, const panel_tile tile, int64_t row, int64_t rows, int64_t panel) {
+    const element act = act_type(m.type);
+    if (m.gated) store_gated(act, tile, rows, m.n, panel * (PANEL / 2), at(act, m.y, row * m.n));
+    else store_linear(tile, rows, m.n, panel * PANEL, m.bias, (float *)m.y + row * m.n);
+}
 
-/* The next piece of this operator; 0 when there is none left. */
-INLINE int take_piece(pool *p, element type, int64_t k, int64_t panels, int64_t rows, const void *weight,
-                      panel_piece *piece) {
-    int64_t blocks = row_blocks(p, rows, panels), item = pool_take(p);
-    if (rows == 0 || item >= panels * blocks) return 0;
-    int64_t block = item % blocks;
-    piece->panel = item / blocks;
-    piece->first = rows * block / blocks;
-    piece->count = rows * (block + 1) / blocks - piece->first;
-    piece->columns = (const unsigned char *)weight + piece->panel * panel_bytes(type, k);
-    return 1;
+INLINE int64_t stretches(product m) { return ceil_div(panel_bytes(m.type, m.k), STRETCH_BYTES); }
+
+/* The first k of a stretch: whole groups. */
+INLINE int64_t stretch_start(product m, int64_t index) {
+    const int64_t group = group_of(m.type);
+    return min_int(m.k, ceil_div(m.k, group) * index / stretches(m) * group);
+}
+
+INLINE void multiply_stretch(product m, panel_piece piece, int64_t index, panel_tile *sums) {
+    const int64_t start = stretch_start(m, index), end = stretch_start(m, index + 1), group = group_of(m.type);
+    const int64_t tiles = ceil_div(piece.count, TILE_ROWS), last = index + 1 == stretches(m);
+    const void *columns = at(m.type, piece.columns, start * PANEL);
+    const void *next = last ? piece.next : at(m.type, piece.columns, end * PANEL);
+    for (int64_t i = 0; i < tiles; i++) {
+        int64_t first = tile_start(piece.count, i), row = piece.first + first;
+        int64_t height = tile_start(piece.count, i + 1) - first;
+        float *tile = sums[stretches(m) == 1 ? 0 : i][0];
+        look_ahead ahead = tile_look_ahead(columns, next, PANEL * group * element_size(m.type),
+                                           ceil_div(end - start, group), i, tiles);
+        const void *x = at(act_type(m.type), m.x, row * m.k + start);
+        tile_product_ahead(m.type, height, PANEL, end - start, x, m.k, columns, PANEL * group, tile, PANEL, index > 0,
+                           ahead);
+        if (last) store_tile(m, (const float(*)[PANEL])tile, row, height, piece.panel);
+    }
+}
+
+INLINE void multiply(pool *p, int thread, product m) {
+    const int64_t panels = ceil_div(m.n, m.gated ? PANEL / 2 : PANEL);
+    panel_piece piece;
+    panel_tile sums[BLOCK_ROWS / TILE_ROWS];
+    while (take_panel(p, thread, panels, panel_bytes(m.type, m.k), m.rows, m.weight, &piece))
+        for (int64_t i = 0; i < stretches(m); i++) multiply_stretch(m, piece, i, sums);
 }
 
 /* y [rows][n] float32 = x [rows][k] w' + bias (may be NULL) */
 INLINE void linear(pool *p, int thread, element type, int64_t k, int64_t n, int64_t rows, const void *x,
                    const void *weight, const float *bias, float *y) {
-    (void)thread;
-    panel_piece piece;
-    while (take_piece(p, type, k, ceil_div(n, PANEL), rows, weight, &piece)) {
-        for (int64_t i = 0; i < ceil_div(piece.count, TILE_ROWS); i++) {
-            int64_t start = tile_start(piece.count, i), height = tile_start(piece.count, i + 1) - start;
-            int64_t row = piece.first + start;
-            panel_tile tile;
-            panel_multiply(type, height, k, at(act_type(type), x, row * k), piece.columns, tile);
-            store_linear(tile, height, n, piece.panel * PANEL, bias, y + row * n);
-        }
-    }
+    multiply(p, thread, (product){type, k, n, rows, x, weight, bias, y, 0});
 }
 
 /* y [rows][n] act = silu(x gate') * (x up') */
 INLINE void gated_linear(pool *p, int thread, element type, int64_t k, int64_t n, int64_t rows, const void *x,
                          const void *weight, void *y) {
-    const element act = act_type(type);
-    (void)thread;
-    panel_piece piece;
-    while (take_piece(p, type, k, ceil_div(n, PANEL / 2), rows, weight, &piece)) {
-        for (int64_t i = 0; i < ceil_div(piece.count, TILE_ROWS); i++) {
-            int64_t start = tile_start(piece.count, i), height = tile_start(piece.count, i + 1) - start;
-            int64_t row = piece.first + start;
-            panel_tile tile;
-            panel_multiply(type, height, k, at(act, x, row * k), piece.columns, tile);
-            store_gated(act, tile, height, n, piece.panel * (PANEL / 2), at(act, y, row * n));
-        }
-    }
+    multiply(p, thread, (product){type, k, n, rows, x, weight, NULL, y, 1});
 }
 
 #endif

@@ -34,6 +34,12 @@ typedef struct {
 #endif
 } turnstile;
 
+/* One thread's share of the pieces of an operator. */
+typedef struct {
+    _Alignas(CACHE_LINE) atomic_ullong taken; /* pieces taken from its front, and in the upper half from its back */
+    const void *expected;                     /* what this thread will probably read first in a later operator */
+} pool_share;
+
 typedef struct pool {
     turnstile start, barrier;
     _Alignas(CACHE_LINE) atomic_uint arrived;
@@ -44,6 +50,7 @@ typedef struct pool {
     void (*run)(void *argument, struct pool *pool, int thread);
     void *argument;
     pthread_t *workers;
+    pool_share *shares;
 } pool;
 
 INLINE void cpu_relax(void) {
@@ -91,16 +98,22 @@ static void turnstile_advance(turnstile *t) {
 #endif
 }
 
+/* No piece of the next operator is taken yet. */
+static void pool_restart(pool *p) {
+    atomic_store_explicit(&p->next_item, 0, memory_order_relaxed);
+    for (int i = 0; i < p->threads; i++) atomic_store_explicit(&p->shares[i].taken, 0, memory_order_relaxed);
+}
+
 /* Every thread passes when the last has come; what they wrote before is then visible to all. */
 static void pool_barrier(pool *p) {
     if (p->threads == 1) {
-        atomic_store_explicit(&p->next_item, 0, memory_order_relaxed);
+        pool_restart(p);
         return;
     }
     unsigned seen = atomic_load_explicit(&p->barrier.value, memory_order_acquire);
     if (atomic_fetch_add_explicit(&p->arrived, 1, memory_order_acq_rel) + 1 == (unsigned)p->threads) {
         atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&p->next_item, 0, memory_order_relaxed);
+        pool_restart(p);
         turnstile_advance(&p->barrier);
     } else {
         turnstile_wait(&p->barrier, seen, SPINS_AT_BARRIER);
@@ -112,6 +125,33 @@ INLINE int64_t pool_take(pool *p) { return atomic_fetch_add_explicit(&p->next_it
 
 /* This thread's part of `count` equal pieces. */
 INLINE int64_t share_start(const pool *p, int thread, int64_t count) { return count * thread / p->threads; }
+
+/* A piece from the front (or the back) of a share of `count` pieces: how many were taken there before, or -1 when the
+ * share is used up. Each attempt draws a number from one counter, so no piece is taken twice. */
+INLINE int64_t share_take(pool_share *share, int64_t count, int back) {
+    uint64_t one = back ? 1ull << 32 : 1;
+    uint64_t taken = atomic_fetch_add_explicit(&share->taken, one, memory_order_relaxed);
+    int64_t front = (int64_t)(uint32_t)taken, behind = (int64_t)(taken >> 32);
+    if (front + behind >= count) return -1;
+    return back ? behind : front;
+}
+
+/* The next of `count` pieces for this thread, -1 when there are none: its own share in order, so that it reads memory
+ * in one stream, then what others have left, from behind. An operator uses this or pool_take, not both. */
+INLINE int64_t pool_take_near(pool *p, int thread, int64_t count) {
+    for (int i = 0; i < p->threads; i++) {
+        int owner = (thread + i) % p->threads;
+        int64_t start = share_start(p, owner, count), end = share_start(p, owner + 1, count);
+        int64_t taken = share_take(&p->shares[owner], end - start, i > 0);
+        if (taken >= 0) return i > 0 ? end - 1 - taken : start + taken;
+    }
+    return -1;
+}
+
+/* `panels` panels lie at `weights`; a later operator shares them out. */
+INLINE void pool_expect(pool *p, int thread, const void *weights, int64_t panels, int64_t panel_bytes) {
+    p->shares[thread].expected = (const unsigned char *)weights + share_start(p, thread, panels) * panel_bytes;
+}
 
 typedef struct {
     pool *pool;
@@ -144,6 +184,7 @@ static void pool_close(pool *p) {
         for (int i = 1; i < p->threads; i++) pthread_join(p->workers[i], NULL);
     }
     free(p->workers);
+    free(p->shares);
 }
 
 static int pool_spawn(pool *p, int thread, const pthread_attr_t *attributes) {
@@ -155,6 +196,12 @@ static int pool_spawn(pool *p, int thread, const pthread_attr_t *attributes) {
     return 0;
 }
 
+static pool_share *pool_shares(size_t threads) {
+    void *memory = NULL;
+    if (posix_memalign(&memory, CACHE_LINE, threads * sizeof(pool_share))) return NULL;
+    return memset(memory, 0, threads * sizeof(pool_share));
+}
+
 /* Returns 0, with nothing left running, when memory or threads are refused. */
 static int pool_open(pool *p, int threads, void (*run)(void *, pool *, int)) {
     memset(p, 0, sizeof *p);
@@ -164,9 +211,11 @@ static int pool_open(pool *p, int threads, void (*run)(void *, pool *, int)) {
     p->run = run;
     p->threads = 1;
     p->workers = calloc((size_t)threads, sizeof *p->workers);
+    p->shares = pool_shares((size_t)threads);
     pthread_attr_t attributes;
-    if (!p->workers || pthread_attr_init(&attributes)) {
+    if (!p->workers || !p->shares || pthread_attr_init(&attributes)) {
         free(p->workers);
+        free(p->shares);
         return 0;
     }
     pthread_attr_setstacksize(&attributes, WORKER_STACK_BYTES);

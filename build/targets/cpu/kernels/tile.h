@@ -77,17 +77,32 @@ INLINE void tile_step_pairs(int rows, int vectors, const uint32_t *pairs, const 
     }
 }
 
+/* Memory that will be read next, as a product asks for it while it computes: `bytes` for every group of k. */
+typedef struct {
+    const unsigned char *next;
+    int64_t bytes;
+} look_ahead;
+
+/* Into the second-level cache. A line is asked for twice rather than never. */
+INLINE void ask_ahead(look_ahead *ahead) {
+    for (int64_t i = 0; i < ahead->bytes; i += CACHE_LINE) __builtin_prefetch(ahead->next + i, 0, 2);
+    ahead->next += ahead->bytes;
+}
+
 /* a[row * a_stride + k], b[group * b_stride + ...]; strides in elements. */
-INLINE void tile_multiply(element type, int rows, int vectors, int64_t k, const void *a, int64_t a_stride, const void *b,
-                          int64_t b_stride, tile_sums sums) {
+INLINE void tile_multiply(element type, int rows, int vectors, int64_t k, const void *a, int64_t a_stride,
+                          const void *b, int64_t b_stride, look_ahead ahead, tile_sums sums) {
     if (type != BF16) {
-        _Pragma("clang loop unroll_count(2)") for (int64_t i = 0; i < k; i++)
+        _Pragma("clang loop unroll_count(2)") for (int64_t i = 0; i < k; i++) {
+            ask_ahead(&ahead);
             tile_step(type, rows, vectors, (const float *)a + i, a_stride, at(type, b, i * b_stride), sums);
+        }
         return;
     }
     const uint16_t *x = a;
     uint32_t pairs[TILE_ROWS];
     _Pragma("clang loop unroll_count(2)") for (int64_t g = 0; g < k / 2; g++) {
+        ask_ahead(&ahead);
         UNROLL for (int r = 0; r < rows; r++) pairs[r] = load_pair(x + r * a_stride + 2 * g);
         tile_step_pairs(rows, vectors, pairs, at(type, b, g * b_stride), sums);
     }
@@ -99,33 +114,36 @@ INLINE void tile_multiply(element type, int rows, int vectors, int64_t k, const 
 
 /* c[row][column] = (accumulate: +=) sum over k; columns a multiple of 16, c float32. */
 INLINE void tile_columns(element type, int rows, int vectors, int64_t k, const void *a, int64_t a_stride, const void *b,
-                         int64_t b_stride, float *c, int64_t c_stride, int accumulate) {
+                         int64_t b_stride, float *c, int64_t c_stride, int accumulate, look_ahead ahead) {
     tile_sums sums;
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int v = 0; v < vectors; v++)
             sums[r][v] = accumulate ? load16(F32, c, r * c_stride + v * LANES) : splat(0.0f);
-    tile_multiply(type, rows, vectors, k, a, a_stride, b, b_stride, sums);
+    tile_multiply(type, rows, vectors, k, a, a_stride, b, b_stride, ahead, sums);
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int v = 0; v < vectors; v++) store16(F32, c, r * c_stride + v * LANES, sums[r][v]);
 }
 
 INLINE void tile_all_columns(element type, int rows, int64_t columns, int64_t k, const void *a, int64_t a_stride,
-                             const void *b, int64_t b_stride, float *c, int64_t c_stride, int accumulate) {
+                             const void *b, int64_t b_stride, float *c, int64_t c_stride, int accumulate,
+                             look_ahead ahead) {
+    const look_ahead nothing = {NULL, 0};
     const int vectors = tile_vectors(rows);
     const int64_t width = vectors * LANES, whole = columns / width * width;
     for (int64_t n = 0; n < whole; n += width)
         tile_columns(type, rows, vectors, k, a, a_stride, at(type, b, n * group_of(type)), b_stride, c + n, c_stride,
-                     accumulate);
+                     accumulate, n ? nothing : ahead);
     if (whole < columns)
         tile_columns(type, rows, (int)(columns - whole) / LANES, k, a, a_stride, at(type, b, whole * group_of(type)),
-                     b_stride, c + whole, c_stride, accumulate);
+                     b_stride, c + whole, c_stride, accumulate, nothing);
 }
 
 /* c[rows][columns] = (accumulate: +=) a[rows][k] b[k][columns] for 1 to TILE_ROWS rows: one kernel per height. Strides
  * are in elements (b's from group to group); columns is a multiple of 16; c is float32. */
-INLINE void tile_product(element type, int64_t rows, int64_t columns, int64_t k, const void *a, int64_t a_stride,
-                         const void *b, int64_t b_stride, float *c, int64_t c_stride, int accumulate) {
-#define PRODUCT(n) tile_all_columns(type, n, columns, k, a, a_stride, b, b_stride, c, c_stride, accumulate)
+INLINE void tile_product_ahead(element type, int64_t rows, int64_t columns, int64_t k, const void *a, int64_t a_stride,
+                               const void *b, int64_t b_stride, float *c, int64_t c_stride, int accumulate,
+                               look_ahead ahead) {
+#define PRODUCT(n) tile_all_columns(type, n, columns, k, a, a_stride, b, b_stride, c, c_stride, accumulate, ahead)
     switch (rows) {
         case 1: PRODUCT(1); break;
         case 2: PRODUCT(2); break;
@@ -135,6 +153,13 @@ INLINE void tile_product(element type, int64_t rows, int64_t columns, int64_t k,
         default: PRODUCT(TILE_ROWS); break;
     }
 #undef PRODUCT
+}
+
+/* The same without looking ahead. */
+INLINE void tile_product(element type, int64_t rows, int64_t columns, int64_t k, const void *a, int64_t a_stride,
+                         const void *b, int64_t b_stride, float *c, int64_t c_stride, int accumulate) {
+    const look_ahead nothing = {NULL, 0};
+    tile_product_ahead(type, rows, columns, k, a, a_stride, b, b_stride, c, c_stride, accumulate, nothing);
 }
 
 /* Rows cut into ceil(rows / TILE_ROWS) nearly equal tiles: tile `index` starts here. */

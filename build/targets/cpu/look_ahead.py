@@ -1,0 +1,35 @@
+"""What a thread will read after each product: the panels of the next one, for which it asks memory before it ends."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from inflight.build.targets.cpu.weight_layout import PANEL, PackedTensor, WeightLayout
+from inflight.build.values import shape_of
+
+_LOOKUP = "EmbeddingLookup"
+
+
+def expectations(graph: ir.Graph, weights: WeightLayout) -> list[str]:
+    """One C statement per node: nothing, or pool_expect before a product that another one follows."""
+    panels = [None if node.op_type == _LOOKUP else _panels_of(node, weights) for node in graph]
+    statements = []
+    expected: PackedTensor | None = None
+    for tensor in reversed(panels):
+        statements.append(_expect(expected) if tensor and expected else "")
+        expected = tensor or expected
+    return statements[::-1]
+
+
+def _panels_of(node: ir.Node, weights: WeightLayout) -> PackedTensor | None:
+    names = {value.name for value in node.inputs if value is not None}
+    for tensor in weights.tensors:
+        if tensor.layout.endswith("panels") and all(source.name in names for source in tensor.sources):
+            return tensor
+    return None
+
+
+def _expect(tensor: PackedTensor) -> str:
+    columns = PANEL // 2 if tensor.layout.startswith("gated") else PANEL
+    panels = -(-int(shape_of(tensor.sources[0])[0]) // columns)
+    return f"pool_expect(p, thread, e->weights + {tensor.offset}, {panels}, {tensor.nbytes // panels});"
