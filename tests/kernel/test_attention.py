@@ -198,6 +198,28 @@ def test_attention_is_as_defined_and_a_row_sees_neither_company_nor_chunks_nor_t
         np.testing.assert_array_equal(np.concatenate(parts), y[whole.starts[index] : whole.starts[index + 1]])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int8], ids=["float32", "float16", "int8"])
+def test_every_level_of_an_architecture_gives_the_same_bits(
+    dtype: Any, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    shape = Shape.random(rng, dtype)
+    print(shape)
+    length = int(rng.integers(1, MAX_SEQ_LEN))
+    table = rng.permutation(-(-MAX_SEQ_LEN // shape.tokens_per_block))
+    width = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_size
+    qkv, seed, step = (
+        rng.standard_normal((length, width), np.float32),
+        int(rng.integers(2**32)),
+        Step([(0, length, table)]),
+    )
+    first, *others = (
+        Attention(shape, np.random.default_rng(seed), level, tmp_path, table.size).step(step, qkv, threads=2)
+        for level in levels()
+    )
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+
+
 def _refill(attention: Attention, rng: np.random.Generator) -> None:
     """Another sequence used the blocks in the meantime."""
     for cache in (attention.keys, attention.values):

@@ -68,10 +68,13 @@ def native(built: BuiltEngine, prompt: tuple[int, ...]) -> tuple[list[int], npt.
 
 
 @needs_emulator
-@pytest.mark.parametrize("family", ["llama", "mistral", "qwen3"])
-def test_a_float32_engine_gives_the_same_bits_on_arm(family: str, tmp_path: Path, rng: np.random.Generator) -> None:
-    built = build_random_engine(tmp_path, family, torch.float32, cpu=("native", "neoverse_v1"), max_seq_len=256)
-    prompt = built.random_prompt(rng, 37)
+@pytest.mark.parametrize(("family", "cache"), [("llama", "auto"), ("mistral", "auto"), ("qwen3", "int8")])
+def test_a_float32_engine_gives_the_same_bits_on_arm(
+    family: str, cache: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    levels = ("native", "neoverse_v1")
+    built = build_random_engine(tmp_path, family, torch.float32, cpu=levels, kv_cache_dtype=cache, max_seq_len=384)
+    prompt = built.random_prompt(rng, 260)
     tokens, logits = native(built, prompt)
     arm_tokens, arm_logits = emulated(built, prompt, tmp_path)
     assert arm_tokens == tokens

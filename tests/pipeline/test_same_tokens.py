@@ -24,10 +24,12 @@ pytestmark = pytest.mark.pipeline
 MAX_SEQ_LEN = 160
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> BuiltEngine:
+@pytest.fixture(scope="module", params=["float32", "int8"])
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BuiltEngine:
+    """float32 weights; the parameter is the type of the KV cache."""
     limits = {"max_batch_size": 16, "max_seq_len": MAX_SEQ_LEN, "max_num_tokens": 96, "tokens_per_block": 16}
-    return build_random_engine(tmp_path_factory.mktemp("engine"), "llama", torch.float32, **limits)
+    root = tmp_path_factory.mktemp("engine")
+    return build_random_engine(root, "llama", torch.float32, kv_cache_dtype=request.param, **limits)
 
 
 @pytest.fixture(autouse=True)
