@@ -78,7 +78,7 @@ def test_quantized_linear_is_the_exact_product_and_a_row_does_not_see_its_compan
         record = to_record(x, product.group)
         y = _run(kernel, record, x_scale, n)
         expected = quantized_linear(x, x_scale, weight, scale, bias, group_size=product.group)
-        terms = quantized_linear(abs(x), x_scale, abs(weight.astype(np.int8)), scale, group_size=product.group)
+        terms = quantized_linear(abs(x), x_scale, abs(weight.astype(np.int16)), scale, group_size=product.group)
         assert (abs(y - expected) <= product.tolerance(k) * (abs(terms) + abs(bias))).all(), product
         np.testing.assert_array_equal(_run(kernel, record, x_scale, n, threads=2), y)
         for part in (slice(*sorted(rng.integers(0, count + 1, 2))), slice(count - 1, count)):

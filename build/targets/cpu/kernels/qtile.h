@@ -9,11 +9,14 @@
 #ifndef INFLIGHT_QTILE_H
 #define INFLIGHT_QTILE_H
 
-#include "linear.h"
+#include "panels.h"
 #include "qdot.h"
 #include "quantize.h"
 
 #define STEP_BYTES 256
+/* Steps that ask for memory together, and the bytes that they may ask for through the first-level cache. */
+#define ASKING_STEPS 4
+#define TRICKLE_BYTES 320
 
 typedef struct {
     int bits;           /* of a weight: 8 or 4 */
@@ -53,58 +56,112 @@ INLINE void integer_step(int bits, int rows, int vectors, const int8_t *x, int64
     }
     UNROLL for (int v = 0; v < vectors; v++) columns[v] = load_words(panel + v * 64) & 0x0f0f0f0fu;
     add_quads(bits, rows, vectors, x, x_stride, columns, sums);
+    __asm__("" : "+r"(panel)); /* read again: there are no registers to keep the first halves' neighbours in */
     UNROLL for (int v = 0; v < vectors; v++) columns[v] = (load_words(panel + v * 64) >> 4) & 0x0f0f0f0fu;
     add_quads(bits, rows, vectors, x + 4, x_stride, columns, sums);
 }
 
+/* What `ahead` asks for in ASKING_STEPS steps. A trickle is asked for through the first-level cache, where no request
+ * is dropped; a flood would take the places of the tile's own reads. */
+INLINE void ask_for_steps(look_ahead *ahead) {
+    const int64_t bytes = ahead->bytes * ASKING_STEPS;
+    if (bytes <= TRICKLE_BYTES) {
+        for (int64_t i = 0; i < bytes; i += CACHE_LINE) __builtin_prefetch(ahead->next + i, 0, 3);
+    } else {
+        for (int64_t i = 0; i < bytes; i += CACHE_LINE) __builtin_prefetch(ahead->next + i, 0, 2);
+    }
+    ahead->next += bytes;
+}
+
 /* sums = digits of group g times the weights of `vectors` columns; `panel` is the group's first step. */
 INLINE void integer_group(quantized_shape q, int rows, int vectors, int64_t g, const int8_t *x, const uint8_t *panel,
-                          integer_sums sums) {
+                          look_ahead *ahead, integer_sums sums) {
     const int64_t stride = digit_stride(q.row.width), first = g * q.row.group, values = step_values(q);
     const int64_t steps = ceil_div(min_int(q.row.group, q.row.width - first), values);
     UNROLL for (int r = 0; r < rows; r++) {
         int32_t repair = -weight_offset(q.bits) * digit_sums(x + r * stride, q.row.width)[g];
         UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = splat_int(repair);
     }
-    for (int64_t s = 0; s < steps; s++)
+    int64_t s = 0;
+    for (; s + ASKING_STEPS <= steps; s += ASKING_STEPS) {
+        ask_for_steps(ahead);
+        for (int64_t i = s; i < s + ASKING_STEPS; i++)
+            integer_step(q.bits, rows, vectors, x + first + i * values, stride, panel + i * STEP_BYTES, sums);
+    }
+    for (; s < steps; s++)
         integer_step(q.bits, rows, vectors, x + first + s * values, stride, panel + s * STEP_BYTES, sums);
 }
 
-/* out[token][column] = (g > 0: +=) the group's sums * its scales. */
-INLINE void scale_group(quantized_shape q, int rows, int vectors, int64_t g, const uint8_t *scales, integer_sums sums,
-                        float *out) {
+/* Where a tile goes: y[token][column] = product * x_scale[token] (+ bias[column]), rows of y `stride` apart. */
+typedef struct {
+    const float *x_scale, *bias; /* bias NULL: none */
+    float *y;
+    int64_t stride;
+} tile_output;
+
+/* Group g of a tile's columns: its scales and integer sums; totals[token][column] of the groups before it. */
+typedef struct {
+    int64_t g;
+    const uint8_t *scales;
+    const i32x16 (*sums)[TILE_VECTORS];
+    float *totals;
+} group_sums;
+
+/* Vector v of the row of digits r, with its group's scale, on top of the groups before. */
+INLINE f32x16 group_total(quantized_shape q, const group_sums *s, int r, int v) {
+    f32x16 value = __builtin_convertvector(s->sums[r][v], f32x16);
+    if (q.row.digits == 2) value = fma16(value, splat(256.0f), __builtin_convertvector(s->sums[r + 1][v], f32x16));
+    f32x16 before = s->g ? load16(F32, s->totals, r / q.row.digits * PANEL + v * LANES) : splat(0.0f);
+    return fma16(value, load16(q.scale_type, s->scales, v * LANES), before);
+}
+
+INLINE void add_group(quantized_shape q, int rows, int vectors, const group_sums *s) {
+    UNROLL for (int v = 0; v < vectors; v++)
+        UNROLL for (int r = 0; r < rows; r += q.row.digits)
+            store16(F32, s->totals, r / q.row.digits * PANEL + v * LANES, group_total(q, s, r, v));
+    /* Totals stay in memory: the registers are for the next group's integers. */
+    __asm__ volatile("" : : "r"(s->totals) : "memory");
+}
+
+INLINE void finish_tile(quantized_shape q, int rows, int vectors, const group_sums *s, tile_output out) {
     UNROLL for (int v = 0; v < vectors; v++) {
-        f32x16 scale = load16(q.scale_type, scales, v * LANES);
         UNROLL for (int r = 0; r < rows; r += q.row.digits) {
-            float *total = out + r / q.row.digits * PANEL + v * LANES;
-            f32x16 value = __builtin_convertvector(sums[r][v], f32x16);
-            if (q.row.digits == 2)
-                value = fma16(value, splat(256.0f), __builtin_convertvector(sums[r + 1][v], f32x16));
-            store16(F32, total, 0, fma16(value, scale, g ? load16(F32, total, 0) : splat(0.0f)));
+            f32x16 value = group_total(q, s, r, v) * out.x_scale[r / q.row.digits];
+            if (out.bias) value += load16(F32, out.bias, v * LANES);
+            store16(F32, out.y, r / q.row.digits * out.stride + v * LANES, value);
         }
     }
 }
 
 INLINE void quantized_columns(quantized_shape q, int rows, int vectors, const int8_t *x, const uint8_t *panel,
-                              int64_t column, float *out) {
-    for (int64_t g = 0; g < ceil_div(q.row.width, q.row.group); g++) {
+                              int64_t column, look_ahead *ahead, tile_output out) {
+    const int64_t groups = ceil_div(q.row.width, q.row.group);
+    integer_sums sums;
+    float totals[TILE_ROWS * PANEL];
+    for (int64_t g = 0; g < groups; g++) {
         const uint8_t *group = panel + g * group_bytes(q);
-        integer_sums sums;
-        integer_group(q, rows, vectors, g, x, group + scales_bytes(q) + column * 4, sums);
-        scale_group(q, rows, vectors, g, group + column * element_size(q.scale_type), sums, out + column);
+        const uint8_t *scales = group + column * element_size(q.scale_type);
+        const group_sums s = {g, scales, (const i32x16(*)[TILE_VECTORS])sums, totals};
+        integer_group(q, rows, vectors, g, x, group + scales_bytes(q) + column * 4, ahead, sums);
+        if (g + 1 < groups) add_group(q, rows, vectors, &s);
+        else finish_tile(q, rows, vectors, &s, out);
     }
 }
 
-INLINE void quantized_height(quantized_shape q, int rows, const int8_t *x, const uint8_t *panel, panel_tile out) {
+INLINE void quantized_height(quantized_shape q, int rows, const int8_t *x, const uint8_t *panel, look_ahead ahead,
+                             tile_output out) {
     const int vectors = tile_vectors(rows);
-    for (int64_t column = 0; column < PANEL; column += vectors * LANES)
-        quantized_columns(q, rows, vectors, x, panel, column, out[0]);
+    for (int64_t column = 0; column < PANEL; column += vectors * LANES) {
+        tile_output part = {out.x_scale, out.bias ? out.bias + column : NULL, out.y + column, out.stride};
+        quantized_columns(q, rows, vectors, x, panel, column, &ahead, part);
+        ahead = (look_ahead){NULL, 0};
+    }
 }
 
-/* The products of up to tile_tokens rows with one panel, without the rows' scales: one kernel per height. */
-INLINE void quantized_multiply(quantized_shape q, int64_t tokens, const int8_t *x, const uint8_t *panel,
-                               panel_tile out) {
-#define PRODUCT(n) quantized_height(q, n, x, panel, out)
+/* The products of up to tile_tokens rows with one panel: one kernel per height. */
+INLINE void quantized_tile(quantized_shape q, int64_t tokens, const int8_t *x, const uint8_t *panel, look_ahead ahead,
+                           tile_output out) {
+#define PRODUCT(n) quantized_height(q, n, x, panel, ahead, out)
     switch (tokens * q.row.digits) {
         case 1: PRODUCT(1); break;
         case 2: PRODUCT(2); break;
