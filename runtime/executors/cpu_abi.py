@@ -15,8 +15,8 @@ STATUS = {
     MEMORY: "the system refused memory, or the process was forked after the engine had been loaded",
 }
 
-# One record per logit row: the fields of `inflight_sampling`, each with its code in the struct module (P: a pointer, held
-# as an integer).
+# One record per logit row: the fields of `inflight_sampling`, each with its code in the struct module (P: a pointer,
+# held as an integer).
 SAMPLING_FIELDS = (
     ("seed", "Q"),
     ("position", "Q"),

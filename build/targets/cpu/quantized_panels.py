@@ -48,22 +48,9 @@ class QuantizedShape:
 
 
 def levels(array: Array, shape: QuantizedShape, start: int, stop: int) -> npt.NDArray[np.uint8]:
-    """Output rows [start, stop) of a weight as unsigned levels uint8 [rows, width]: the weight + 128, or + 8.
-
-    `array` is int8 [out, in], int4 [out, in], or two int4 rows in each byte, the even row in the lower half: the bytes
-    [out / 2, in], or int4 [out / 2, in, 2]. `start` is even.
-    """
-    if shape.bits == 8:
-        return np.bitwise_xor(array[start:stop].view(np.uint8), np.uint8(0x80))
-    if array.dtype == np.uint8:
-        pairs: npt.NDArray[np.uint8] = array[start // 2 : -(-stop // 2)]
-        halves = np.stack([pairs & np.uint8(15), pairs >> np.uint8(4)], axis=1)
-        return np.bitwise_xor(halves.reshape(-1, shape.width)[: stop - start], np.uint8(8))
-    if array.ndim == 3:
-        array = array[start // 2 : -(-stop // 2)].transpose(0, 2, 1).reshape(-1, shape.width)[: stop - start]
-    else:
-        array = array[start:stop]
-    return (array.astype(np.int8) + np.int8(8)).view(np.uint8)
+    """Output rows [start, stop) of an int8 or int4 [out, in] as levels uint8 [rows, width]: weight + 128, or + 8."""
+    rows: npt.NDArray[np.int8] = array[start:stop].astype(np.int8)
+    return rows.view(np.uint8) + np.uint8(2 ** (shape.bits - 1))
 
 
 def to_panels(columns: npt.NDArray[np.uint8], scales: Array, shape: QuantizedShape) -> npt.NDArray[np.uint32]:
