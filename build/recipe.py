@@ -77,7 +77,7 @@ class BuildRecipe(Record):
         return self.model_dump(mode="json")
 
 
-def _kv_cache_dtype(config: CheckpointConfig) -> KvCacheDtype:
+def _kv_cache_dtype(config: CheckpointConfig) -> str:
     """The type that the checkpoint asks for. Scales of an int8 cache are taken from every token: calibrated ones that
     the checkpoint may carry (kv_cache_scaling_factor) are not read."""
     return "int8" if config.quantization.kv_cache_quant_algo == KV_CACHE_ALGORITHM else config.dtype
