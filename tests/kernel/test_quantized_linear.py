@@ -132,24 +132,6 @@ def test_quantized_gated_linear_is_silu_of_the_gate_times_up(
         np.testing.assert_array_equal(_run(kernel, record[-1:], x_scale[-1:], n), y[-1:])
 
 
-def test_int4_rows_packed_in_pairs_are_the_same_weights(rng: np.random.Generator, tmp_path: Path) -> None:
-    """A checkpoint keeps two output rows in a byte, the even one in the lower half."""
-    n, k = 2 * int(rng.integers(1, 100)), int(rng.integers(1, 300))
-    weight = random_weight(rng, 4, n, k)
-    product = Product(4, 8, 32, np.float32)
-    scale, bias = product.scales(rng, n, k), np.zeros(n, np.float32)
-    levels = weight.astype(np.int8).view(np.uint8) & 15
-    forms = [weight, levels[::2] | levels[1::2] << 4, np.stack([weight[::2], weight[1::2]], axis=2)]
-    graphs = [_linear_graph(product, weight, scale, bias) for _ in forms]
-    for graph, form in zip(graphs, forms, strict=True):
-        value = graph[0].inputs[2]
-        assert value is not None
-        value.const_value = ir.tensor(form, name=value.name)
-    kernels = compile_kernels(graphs, runnable_levels()[0], tmp_path)
-    for kernel in kernels[1:]:
-        np.testing.assert_array_equal(kernel.packed[0], kernels[0].packed[0])
-
-
 def test_a_product_that_could_overflow_and_a_group_without_sums_are_refused(rng: np.random.Generator) -> None:
     product = Product(8, 8, 0, np.float32)
     weight = np.zeros((1, 2**17), np.int8)
