@@ -69,7 +69,7 @@ def _unary(layer: Any, x: Array) -> Array:
 def _activation(layer: Any, x: Array) -> Array:
     assert layer.type.name == "SIGMOID", layer.name
     x = _float32(x)
-    return np.float32(1) / (np.float32(1) + np.exp(-x))
+    return _float32(1 / (1 + np.exp(-x)))
 
 
 _ELEMENTWISE: Mapping[str, Callable[[Array, Array], Array]] = {
@@ -105,7 +105,7 @@ def _matrix_multiply(layer: Any, left: Array, right: Array) -> Array:
     assert left.dtype == right.dtype, f"{layer.name}: {left.dtype} and {right.dtype}"
     operands = ((left, layer.op0), (right, layer.op1))
     left, right = (np.swapaxes(_float32(x), -1, -2) if op.name == "TRANSPOSE" else _float32(x) for x, op in operands)
-    return np.matmul(left, right)
+    return _float32(np.matmul(left, right))
 
 
 def _quantize(layer: Any, x: Array, scale: Array) -> Array:
@@ -169,7 +169,7 @@ def attend(attention: Any, value_of: Callable[[Any], Array]) -> Array:
     # A padded row may see nothing; its result is not defined, and nothing reads it.
     weights = np.exp(scores - np.where(np.isfinite(peak), peak, 0))
     total = np.sum(weights, axis=-1, keepdims=True)
-    return np.matmul(weights / np.where(total > 0, total, 1), value)
+    return _float32(np.matmul(weights / np.where(total > 0, total, 1), value))
 
 
 LAYERS: Mapping[str, Callable[..., Array]] = {
