@@ -92,6 +92,7 @@ def _manifest(build: _PlannedBuild, files: dict[str, FileFacts]) -> EngineManife
         work=build.plan.work,
         generation=generation_facts(build.checkpoint),
         variants=facts.variants,
+        plans=facts.plans,
         source=source_facts(build.checkpoint),
         recipe=facts.recipe.record(),
         tools={**facts.tools, **{name: version(name) for name in _GRAPH_PACKAGES}},

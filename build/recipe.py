@@ -10,9 +10,9 @@ from inflight.convert.checkpoint_config import CheckpointConfig
 from inflight.convert.quantization import KV_CACHE_ALGORITHM
 from inflight.errors import BuildError
 from inflight.records import Record
-from inflight.runtime.manifest import Limits
+from inflight.runtime.manifest import Limits, WeightPlace
 
-TargetName = Literal["cpu", "reference"]
+TargetName = Literal["cpu", "reference", "tensorrt"]
 KvCacheDtype = Literal["auto", "float32", "float16", "bfloat16", "int8"]
 
 # A cache and rotary tables for a model's whole claim (131,072 and more) are rarely wanted unasked.
@@ -28,8 +28,10 @@ class BuildRecipe(Record):
 
     cpu: levels, or "native"; the engine holds code for each. max_seq_len None: the model's max_position_embeddings, at
     most 8192. max_num_tokens: the most tokens of one step. max_logit_rows None: 64 or max_batch_size. kv_cache_dtype
-    "auto" is int8 where the checkpoint says so, otherwise the weights' type. cxx: a clang in place of zig. Raises
-    pydantic's ValidationError on values below 1.
+    "auto" is int8 where the checkpoint says so, otherwise the weights' type. cxx: a clang in place of zig. sm, full,
+    portable and weights belong to the tensorrt target: GPU generations ("89"), full TensorRT in place of
+    TensorRT-RTX, one plan for all generations, and where the weights are. Raises pydantic's ValidationError on values
+    below 1.
     """
 
     target: TargetName = "cpu"
@@ -41,6 +43,10 @@ class BuildRecipe(Record):
     tokens_per_block: PositiveInt = 32
     kv_cache_dtype: KvCacheDtype = "auto"
     cxx: str | None = None
+    sm: tuple[str, ...] = ()
+    full: bool = False
+    portable: bool = False
+    weights: WeightPlace | None = None
 
     def resolve(self, config: CheckpointConfig) -> BuildRecipe:
         """The same recipe with nothing left to defaults but `cpu`. Raises BuildError naming every bad value."""

@@ -13,7 +13,7 @@ from inflight.convert.checkpoint import Checkpoint
 from inflight.errors import BuildError
 from inflight.progress import Advance
 from inflight.records import Record
-from inflight.runtime.manifest import KvCacheFacts, MemoryPlan, ModulePrecision, Variant
+from inflight.runtime.manifest import DevicePlan, KvCacheFacts, MemoryPlan, ModulePrecision, Variant
 
 
 class TargetFacts(Record):
@@ -25,6 +25,7 @@ class TargetFacts(Record):
     precision: dict[str, ModulePrecision]
     memory: MemoryPlan
     variants: tuple[Variant, ...] = ()
+    plans: tuple[DevicePlan, ...] = ()
     tools: dict[str, str]
 
 
@@ -51,6 +52,6 @@ def find_target(name: str) -> Target:
     try:
         module = importlib.import_module(f"inflight.build.targets.{name}.target")
     except ModuleNotFoundError as error:
-        raise BuildError(f"There is no target {name}.", "Choose cpu or reference.") from error
+        raise BuildError(f"There is no target {name}.", "Choose cpu, reference or tensorrt.") from error
     target: Target = module.TARGET
     return target

@@ -12,13 +12,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from inflight.build.engine import EnginePlan
-    from inflight.runtime.manifest import ModulePrecision
+    from inflight.runtime.manifest import DevicePlan, ModulePrecision, Variant
 
 
 class TargetChoice(str, Enum):
     cpu = "cpu"
     reference = "reference"
+    tensorrt = "tensorrt"
+
+
+class WeightsChoice(str, Enum):
+    refit = "refit"
+    inputs = "inputs"
+    plan = "plan"
 
 
 class KvDtypeChoice(str, Enum):
@@ -39,7 +48,8 @@ def build_engine(
     target: Annotated[
         TargetChoice,
         typer.Option(
-            help="cpu: compiled code. reference: ONNX Runtime on the unfused network, slow and plainly right."
+            help="cpu: compiled code. reference: ONNX Runtime on the unfused network, slow and plainly right. "
+            "tensorrt: plans for NVIDIA GPUs, which need not be here."
         ),
     ] = TargetChoice.cpu,
     cpu: Annotated[
@@ -97,6 +107,23 @@ def build_engine(
         ),
     ] = KvDtypeChoice.auto,
     cxx: Annotated[str | None, typer.Option(help="A clang to compile with, in place of the bundled zig.")] = None,
+    sm: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sm",
+            help="tensorrt: GPU generations, repeated or with commas: 75, 80, 86, 89, 120, 121. Default: 86, 89, 120.",
+        ),
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full/--rtx", help="tensorrt: full TensorRT, on the GPU's machine; or TensorRT-RTX.")
+    ] = False,
+    portable: Annotated[
+        bool, typer.Option("--portable", help="tensorrt: one plan for every --sm, in place of one each.")
+    ] = False,
+    weights: Annotated[
+        WeightsChoice | None,
+        typer.Option(help="tensorrt: where the weights are. refit and inputs: beside the plan; plan: inside it."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "--dry_run", help="Print the plan (sizes, memory, work per token) and stop.")
     ] = False,
@@ -134,6 +161,10 @@ def build_engine(
             "tokens_per_block": tokens_per_block,
             "kv_cache_dtype": kv_cache_dtype.value,
             "cxx": cxx,
+            "sm": tuple(name for given in sm or [] for name in given.split(",") if name),
+            "full": full,
+            "portable": portable,
+            "weights": None if weights is None else weights.value,
         }
     )
     if dry_run or output_dir is None:
@@ -141,12 +172,18 @@ def build_engine(
         return
     started = time.monotonic()
     manifest = engine.build_engine(checkpoint_dir, output_dir, recipe, overwrite=force)
-    code = ", ".join(variant.cpu for variant in manifest.variants) or manifest.target
+    code = _code_names(manifest.variants, manifest.plans) or manifest.target
     typer.echo(
         f"{output_dir}: {manifest.model.architecture} for {code}, "
         f"{decimal(sum(file.bytes for file in manifest.files.values()))}, {time.monotonic() - started:.1f} s\n"
         f'Next: inflight generate {output_dir} "Once upon a time"   or   inflight serve {output_dir}'
     )
+
+
+def _code_names(variants: Sequence[Variant], plans: Sequence[DevicePlan]) -> str:
+    """The machines that an engine holds code for."""
+    gpus = [f"SM{sm}" for plan in plans for sm in plan.compute_capabilities or ("of this machine",)]
+    return ", ".join([*(variant.cpu for variant in variants), *gpus])
 
 
 def _print_plan(plan: EnginePlan) -> None:
@@ -160,7 +197,7 @@ def _print_plan(plan: EnginePlan) -> None:
     facts = {
         "model": f"{plan.model.architecture}, {plan.model.num_parameters / 1e6:,.1f} M parameters, {plan.model.dtype}",
         "target": target.recipe.target,
-        "cpu": tuple(variant.cpu for variant in target.variants),
+        "code for": _code_names(target.variants, target.plans),
         **limits.model_dump(),
         "weights": decimal(target.memory.weights_bytes),
         "products": _precisions(target.precision.values()),

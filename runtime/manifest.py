@@ -12,6 +12,7 @@ FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 
 Dtype = Literal["float32", "float16", "bfloat16", "int32", "int16", "int8", "int4"]
+WeightPlace = Literal["refit", "inputs", "plan"]
 
 
 class ModelFacts(Record):
@@ -98,6 +99,18 @@ class Variant(Record):
     required_features: tuple[str, ...]
 
 
+class DevicePlan(Record):
+    """One compiled plan of a rank for GPUs of these compute capabilities ("89"); none: the GPU that built it.
+
+    weights: put into the plan when it is loaded (refit), bound beside the activations (inputs), or in the plan already.
+    """
+
+    rank: int
+    file: str
+    compute_capabilities: tuple[str, ...]
+    weights: WeightPlace
+
+
 class SourceFacts(Record):
     """Where the weights came from."""
 
@@ -118,7 +131,7 @@ class EngineManifest(Record):
 
     format_version: int = FORMAT_VERSION
     inflight_version: str
-    target: Literal["cpu", "reference", "null"]
+    target: Literal["cpu", "reference", "tensorrt", "null"]
     target_abi: int
     world_size: int = 1
     model: ModelFacts
@@ -129,6 +142,7 @@ class EngineManifest(Record):
     work: WorkPlan
     generation: GenerationFacts
     variants: tuple[Variant, ...] = ()
+    plans: tuple[DevicePlan, ...] = ()
     source: SourceFacts
     recipe: dict[str, Any]
     tools: dict[str, str]

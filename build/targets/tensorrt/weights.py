@@ -56,7 +56,7 @@ class RefitWeights:
 class InputWeights:
     """Each weight is an input of the network, bound to device memory when the engine is loaded."""
 
-    def __init__(self) -> None:
+    def __init__(self, trt: Module) -> None:
         self.used: list[HostTensor] = []
 
     def tensor(self, network: Network, host: HostTensor, dtype: Enumerator) -> Tensor:

@@ -1,0 +1,48 @@
+"""Which TensorRT serves a build, and the log that says why it refused something."""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from typing import Any
+
+from inflight.build.targets.tensorrt.api import Module
+from inflight.errors import BuildError
+
+FULL_NEEDS = (11, 0)
+
+
+def find_module(full: bool) -> Module:
+    """tensorrt (full) or tensorrt_rtx. Raises BuildError when it is not installed, or too old."""
+    name = "tensorrt" if full else "tensorrt_rtx"
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        extra = "tensorrt" if full else "tensorrt-rtx"
+        raise BuildError(f"{name} cannot be imported: {error}.", f"pip install 'inflight-llm[{extra}]'") from error
+    if full and _version(module) < FULL_NEEDS:
+        raise BuildError(
+            f"tensorrt is {module.__version__}; packed token counts need 11.0 or later.",
+            "pip install --upgrade 'inflight-llm[tensorrt]'",
+        )
+    return module
+
+
+def _version(module: Module) -> tuple[int, ...]:
+    return tuple(int(part) for part in str(module.__version__).split(".")[:2])
+
+
+@cache
+def logger(module: Module) -> Any:
+    """The process's one logger for this module, which must outlive every builder. `errors` are what it was told."""
+
+    class CollectingLogger(module.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            module.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in (module.ILogger.Severity.ERROR, module.ILogger.Severity.INTERNAL_ERROR):
+                self.errors.append(msg)
+
+    return CollectingLogger()

@@ -1,0 +1,142 @@
+"""The tensorrt target: the standard network through TensorRT's network API, into plans for GPUs that are elsewhere."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import onnx_ir as ir
+
+from inflight.build.recipe import BuildRecipe
+from inflight.build.target import TargetFacts
+from inflight.build.targets.tensorrt.builder import LoweredNetwork, build_plan, lower_model
+from inflight.build.targets.tensorrt.capabilities import check_capabilities, normalized_sms
+from inflight.build.targets.tensorrt.listing import network_listing
+from inflight.build.targets.tensorrt.modules import find_module
+from inflight.build.targets.tensorrt.precision import module_precision, network_needs
+from inflight.build.targets.tensorrt.weights_file import weights_bytes, write_weights
+from inflight.convert.checkpoint import Checkpoint
+from inflight.convert.checkpoint_config import CheckpointConfig
+from inflight.errors import BuildError
+from inflight.progress import Advance
+from inflight.runtime.manifest import DevicePlan, Dtype, KvCacheFacts, Limits, MemoryPlan, WeightPlace
+
+# The executor in runtime/executors/tensorrt.py understands these files, bindings and caches.
+ABI = 1
+WEIGHTS_FILE = "rank0.weights"
+LISTING_FILE = "rank0.layers.json"
+KV_LAYOUT = "slots, heads, tokens, head_size"
+
+_COMPUTE: dict[str, tuple[ir.DataType, Dtype, int]] = {
+    "float32": (ir.DataType.FLOAT, "float32", 4),
+    "float16": (ir.DataType.FLOAT16, "float16", 2),
+    "bfloat16": (ir.DataType.BFLOAT16, "bfloat16", 2),
+}
+
+
+class TensorRtBuild:
+    """A planned build: the network was written once, to know that it can be; no plan is built and no weight is read."""
+
+    def __init__(self, model: ir.Model, lowered: LoweredNetwork, compute: ir.DataType, facts: TargetFacts) -> None:
+        self.facts = facts
+        self._model = model
+        self._lowered = lowered
+        self._compute = compute
+
+    def write(self, directory: Path, advance: Advance) -> None:
+        limits = self.facts.recipe.limits
+        for plan in self.facts.plans:
+            lowered = lower_model(self._lowered.trt, self._model, self._compute, plan.weights)
+            (directory / plan.file).write_bytes(build_plan(lowered, plan.compute_capabilities, limits, plan.weights))
+        if any(plan.weights != "plan" for plan in self.facts.plans):
+            write_weights(self._lowered.used, directory / WEIGHTS_FILE, advance)
+        listing = network_listing(self._lowered.network)
+        (directory / LISTING_FILE).write_text(json.dumps(listing, indent=1) + "\n", encoding="utf-8")
+
+
+class TensorRtTarget:
+    def plan(self, network: ir.Model, checkpoint: Checkpoint, recipe: BuildRecipe) -> TensorRtBuild:
+        """Raises BuildError when the module is missing, an operator has no lowering, or a GPU lacks what is asked."""
+        config = checkpoint.config
+        compute, dtype, size = _COMPUTE[config.dtype]
+        _check_recipe(recipe, dtype)
+        sms = tuple(recipe.sm) if recipe.full else normalized_sms(recipe.sm)
+        check_capabilities(sms, network_needs(network.graph, config), full=recipe.full)
+        trt = find_module(recipe.full)
+        place = _weight_place(recipe, compute)
+        # Inputs take every weight on every target, so that planning fails for no other reason than the network's.
+        lowered = lower_model(trt, network, compute, "inputs")
+        facts = TargetFacts(
+            target_abi=ABI,
+            recipe=recipe.model_copy(update={"cpu": (), "cxx": None, "sm": sms, "weights": place}),
+            kv_cache=_kv_cache_facts(config, recipe.limits, dtype, size),
+            precision=module_precision(checkpoint, dtype),
+            memory=MemoryPlan(
+                weights_bytes=weights_bytes(lowered.used), workspace_bytes=_workspace(config, recipe.limits)
+            ),
+            plans=_plans(sms, place, recipe.portable),
+            tools={trt.__name__: str(trt.__version__)},
+        )
+        return TensorRtBuild(network, lowered, compute, facts)
+
+
+TARGET = TensorRtTarget()
+
+
+def _check_recipe(recipe: BuildRecipe, dtype: Dtype) -> None:
+    if recipe.kv_cache_dtype != dtype:
+        raise BuildError(
+            f"TensorRT's KV cache has the type of its attention, {dtype}; {recipe.kv_cache_dtype} is not to be had.",
+            f"Build with --kv-cache-dtype {dtype}.",
+        )
+    if recipe.portable and recipe.weights == "refit":
+        raise BuildError(
+            "A plan for several GPUs cannot leave its weights out to be refitted.",
+            "Build with --weights inputs, or without --portable.",
+        )
+    if recipe.weights == "refit" and dtype == "float32":
+        raise BuildError(
+            "A float32 network has no fused attention, and TensorRT then cannot leave weights out to be refitted.",
+            "Build with --weights inputs.",
+        )
+
+
+def _weight_place(recipe: BuildRecipe, compute: ir.DataType) -> WeightPlace:
+    """Outside the plan: refitted where TensorRT can, otherwise as inputs."""
+    if recipe.weights is not None:
+        return recipe.weights
+    return "inputs" if recipe.portable or compute == ir.DataType.FLOAT else "refit"
+
+
+def _plans(sms: tuple[str, ...], place: WeightPlace, portable: bool) -> tuple[DevicePlan, ...]:
+    """One plan for each GPU generation, or one for all."""
+    groups = [sms] if portable or len(sms) <= 1 else [(sm,) for sm in sms]
+    return tuple(
+        DevicePlan(
+            rank=0,
+            file="rank0.engine" if len(groups) == 1 else f"rank0.sm{group[0]}.engine",
+            compute_capabilities=group,
+            weights=place,
+        )
+        for group in groups
+    )
+
+
+def _kv_cache_facts(config: CheckpointConfig, limits: Limits, dtype: Dtype, size: int) -> KvCacheFacts:
+    """A block is a slot: as long as the longest sequence, so that a sequence has one."""
+    per_token = config.num_hidden_layers * 2 * config.num_key_value_heads * config.head_size * size
+    return KvCacheFacts(
+        dtype=dtype,
+        tokens_per_block=limits.max_seq_len,
+        bytes_per_block=per_token * limits.max_seq_len,
+        layout=KV_LAYOUT,
+    )
+
+
+def _workspace(config: CheckpointConfig, limits: Limits) -> int:
+    """An estimate from above of float32 rows, masks and logits; the plan's own figure is known where it is loaded."""
+    widths = 3 * config.hidden_size + 3 * config.intermediate_size
+    widths += 2 * (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_size
+    rows = limits.max_num_tokens * (4 * widths + limits.max_seq_len)
+    return rows + 4 * math.prod((limits.max_logit_rows, config.vocab_size))
