@@ -1,8 +1,9 @@
 /* Sampling of one logit row. runtime/sampling_reference.py is the same definition in NumPy.
  *
- * Order: log probabilities of the model's own logits; then on a copy: bias, repetition penalty (prompt and output; Keskar
- * et al. 2019, "CTRL"), frequency and presence penalty (output); temperature 0 takes the greatest; otherwise temperature, top_k,
- * top_p (of the weight that top_k left), min_p (of the greatest probability), and one draw by inverse CDF in the order of ids. */
+ * Order: log probabilities of the model's own logits; then on a copy: bias, repetition penalty (prompt and output;
+ * Keskar et al. 2019, "CTRL"), frequency and presence penalty (output); temperature 0 takes the greatest; otherwise
+ * temperature, top_k, top_p (of the weight that top_k left), min_p (of the greatest probability), and one draw by
+ * inverse CDF in the order of ids. */
 #ifndef INFLIGHT_SAMPLING_H
 #define INFLIGHT_SAMPLING_H
 
@@ -10,9 +11,9 @@
 #include "philox.h"
 #include "sampling_filter.h"
 
-/* Bytes of scratch for one row, 64-byte aligned: the adjusted row, its weights, token ids, and one maximum per block. */
+/* Bytes of scratch for one row, 64-byte aligned: the adjusted row, its weights, token ids, one maximum per block. */
 #define INFLIGHT_SAMPLE_SCRATCH(vocab) \
-    (12 * SAMPLING_PADDED(vocab) + (SAMPLING_PADDED(vocab) / SAMPLING_BLOCK * 4 + 63) / 64 * 64)
+    (12 * SAMPLING_PADDED(vocab) + (SAMPLING_BLOCKS(vocab) * 4 + 63) / 64 * 64)
 
 typedef struct {
     float *row, *weights;
@@ -26,10 +27,18 @@ static inline sampling_scratch sampling_divide_scratch(void *scratch, int vocab)
     return (sampling_scratch){row, row + padded, (int32_t *)(row + 2 * padded), row + 3 * padded};
 }
 
-/* log of the sum of exp over a sane row; its greatest value goes to `max`. Needs max > -INFINITY. */
-static inline double sampling_log_sum(const float *row, int vocab, float *max) {
-    *max = row[sampling_argmax(row, vocab)];
-    return *max == -INFINITY ? 0.0 : log(sampling_weights(row, SAMPLING_PADDED(vocab), *max, 1.0f, NULL));
+/* The first token; 0 when nothing is greater than -INFINITY. */
+static inline int32_t sampling_best(const sampling_scratch *at, int vocab) {
+    const int32_t block = sampling_argmax(at->maxima, SAMPLING_BLOCKS(vocab));
+    int32_t id = block * SAMPLING_BLOCK;
+    while (at->row[id] != at->maxima[block]) ++id;
+    return id;
+}
+
+/* log of the sum of exp over a sane row; its greatest value goes to `max`. 0 when that is -INFINITY. */
+static inline double sampling_log_sum(const sampling_scratch *at, int vocab, float *max) {
+    *max = at->row[sampling_best(at, vocab)];
+    return *max == -INFINITY ? 0.0 : log(sampling_weights(at->row, SAMPLING_PADDED(vocab), *max, 1.0f, NULL));
 }
 
 static inline float sampling_logprob(float value, float max, double log_sum) {
@@ -85,6 +94,18 @@ static inline void sampling_adjust(const sampling_scratch *at, int vocab, const 
         if ((uint32_t)id < (uint32_t)vocab) at->row[id] = sampling_sane(at->row[id] + s->bias_values[i]);
     }
     if (s->history_length > 0) sampling_penalize(at->row, vocab, s, at->ids);
+    for (int block = 0; block < SAMPLING_BLOCKS(vocab); ++block)
+        at->maxima[block] = sampling_block_max(at->row + (int64_t)block * SAMPLING_BLOCK);
+}
+
+/* Exact, and so in no order: four sums at once do not wait for each other. */
+static inline double sampling_sum(const float *weights, const int32_t *ids, int count) {
+    double sums[4] = {0.0, 0.0, 0.0, 0.0};
+    int i = 0;
+    for (; i + 4 <= count; i += 4)
+        for (int j = 0; j < 4; ++j) sums[j] += (double)weights[ids[i + j]];
+    for (; i < count; ++i) sums[0] += (double)weights[ids[i]];
+    return sums[0] + sums[1] + sums[2] + sums[3];
 }
 
 /* The kept ids, ascending, go to at->ids; returns how many (at least the most likely one). */
@@ -92,17 +113,20 @@ static inline int sampling_filter_row(const sampling_scratch *at, int vocab, con
     int count;
     if (s->top_k > 0 && s->top_k < vocab) {
         count = sampling_top_k(at->row, vocab, s->top_k, at->ids, at->maxima);
-        total = 0.0;
-        for (int i = 0; i < count; ++i) total += (double)at->weights[at->ids[i]];
+        total = sampling_sum(at->weights, at->ids, count);
     } else {
-        /* Tokens lighter than (1 - top_p) / vocab of the total weigh less than 1 - top_p together: top_p drops them all. */
+        /* Tokens lighter than (1 - top_p) / vocab of the total weigh less than 1 - top_p together: top_p drops them. */
         const double light = 0.999 * (1.0 - (double)s->top_p) * total / vocab;
-        count = sampling_collect(at->weights, vocab, fmaxf(s->top_p < 1.0f ? (float)light : s->min_p, FLT_MIN), at->ids);
+        const float least = s->top_p < 1.0f ? (float)light : s->min_p;
+        count = sampling_collect(at->weights, vocab, fmaxf(least, FLT_MIN), at->ids);
     }
     if (s->top_p < 1.0f) count = sampling_keep_prefix(at->row, at->ids, count, at->weights, (double)s->top_p * total);
     int kept = 0;
-    for (int i = 0; i < count; ++i)
-        if (at->weights[at->ids[i]] >= s->min_p) at->ids[kept++] = at->ids[i];
+    for (int i = 0; i < count; ++i) {
+        const int32_t id = at->ids[i];
+        at->ids[kept] = id;
+        kept += at->weights[id] >= s->min_p;
+    }
     return kept;
 }
 
@@ -114,6 +138,18 @@ static inline int32_t sampling_walk(const float *weights, const int32_t *ids, in
         if (sum > target) return id;
     }
     return 0;
+}
+
+/* As sampling_walk from 0 over `ids`, block after block. */
+static inline int32_t sampling_draw_id(const float *weights, const int32_t *ids, int count, double target) {
+    double sum = 0.0;
+    int start = 0;
+    for (; start + SAMPLING_BLOCK < count; start += SAMPLING_BLOCK) {
+        const double block = sampling_sum(weights, ids + start, SAMPLING_BLOCK);
+        if (sum + block > target) break;
+        sum += block;
+    }
+    return sampling_walk(weights, ids + start, count - start, sum, target);
 }
 
 static inline double sampling_target(const inflight_sampling *s, double total) {
@@ -132,22 +168,20 @@ static inline int32_t sampling_draw_row(const float *weights, int vocab, double 
 }
 
 static inline int32_t sampling_choose(const sampling_scratch *at, int vocab, const inflight_sampling *s) {
-    const int32_t best = sampling_argmax(at->row, vocab);
+    const int32_t best = sampling_best(at, vocab);
     const float max = at->row[best];
     if (s->temperature <= 0.0f || max == -INFINITY) return best;
     double total = sampling_weights(at->row, SAMPLING_PADDED(vocab), max, s->temperature, at->weights);
     if ((s->top_k <= 0 || s->top_k >= vocab) && s->top_p >= 1.0f && s->min_p <= 0.0f)
         return sampling_draw_row(at->weights, vocab, sampling_target(s, total));
     const int kept = sampling_filter_row(at, vocab, s, total);
-    total = 0.0;
-    for (int i = 0; i < kept; ++i) total += (double)at->weights[at->ids[i]];
-    return sampling_walk(at->weights, at->ids, kept, 0.0, sampling_target(s, total));
+    return sampling_draw_id(at->weights, at->ids, kept, sampling_target(s, sampling_sum(at->weights, at->ids, kept)));
 }
 
 /* Write entry `row` of every array of `out` but `logits`. `logits` [vocab] is read only; `scratch` has
  * INFLIGHT_SAMPLE_SCRATCH(vocab) bytes and belongs to the calling thread. */
-static void inflight_sample_row(const float *logits, int vocab, const inflight_sampling *s, const inflight_output *out, int row,
-                                void *scratch) {
+static void inflight_sample_row(const float *logits, int vocab, const inflight_sampling *s, const inflight_output *out,
+                                int row, void *scratch) {
     const sampling_scratch at = sampling_divide_scratch(scratch, vocab);
     const int reports = s->num_top_logprobs >= 0;
     float max = 0.0f;
@@ -158,15 +192,15 @@ static void inflight_sample_row(const float *logits, int vocab, const inflight_s
         out->tokens[row] = sampling_argmax(logits, vocab);
         return;
     }
-    sampling_copy_sane(logits, vocab, at.row);
+    sampling_copy_sane(logits, vocab, at.row, at.maxima);
     if (reports) {
         const int64_t top = (int64_t)row * INFLIGHT_MAX_TOP_LOGPROBS;
-        log_sum = sampling_log_sum(at.row, vocab, &max);
+        log_sum = sampling_log_sum(&at, vocab, &max);
         sampling_write_top(&at, vocab, s->num_top_logprobs, max, log_sum, out->top_ids + top, out->top_logprobs + top);
     }
     int32_t token = s->target;
     if (token < 0) {
-        sampling_adjust(&at, vocab, s);
+        if (sampling_adjusts(s)) sampling_adjust(&at, vocab, s);
         token = sampling_choose(&at, vocab, s);
     }
     out->tokens[row] = token;
