@@ -77,7 +77,7 @@ def _panel_pieces(arrays: list[Array], group: int) -> Iterator[Array]:
 
 def _quantized_pieces(weights: list[Array], scales: list[Array], shape: QuantizedShape) -> Iterator[Array]:
     """Panels of one matrix of integers, or of two whose columns alternate by 16, with their scales."""
-    out_features = scales[0].size // shape.groups
+    out_features = len(weights[0])
     width = PANEL // len(weights)
     panels = -(-out_features // width)
     at_once = max(1, _CHUNK_BYTES // (PANEL * shape.width))

@@ -90,8 +90,7 @@ def _plain(use: _Use, offset: int) -> PackedTensor:
 def _quantized(use: _Use, offset: int) -> PackedTensor:
     weight, scale = use.sources[:2]
     shape = quantized_shape(weight, scale, use.group_size)
-    outputs = prod(_sizes(weight)) // shape.width
-    panels = -(-outputs * len(use.sources) // (2 * PANEL))
+    panels = -(-_sizes(weight)[0] * len(use.sources) // (2 * PANEL))
     return PackedTensor(use.layout, use.sources, element_of(scale), offset, panels * shape.panel_bytes, shape)
 
 
