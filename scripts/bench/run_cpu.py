@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from datetime import date
 from pathlib import Path
@@ -109,12 +110,14 @@ def _measure(options: argparse.Namespace) -> int:
     run.limits = {precision: [limits] for precision in options.precisions}
     guess = sum(estimated_seconds(run, precision, engines, options.rounds) for precision in options.precisions)
     print(f"{', '.join(engine.name for engine in engines)}: about {guess / 60:.0f} minutes, conversions not counted")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with console.status("starting") as status:
             bench = Bench(run, model, config["vocab_size"], options.rounds, status.update)
             for precision in options.precisions:
                 bench.measure(precision, engines, capacity(tuple(cells)))
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         print("interrupted: the report holds what was finished")
     options.out.mkdir(parents=True, exist_ok=True)
     stem = options.out / f"cpu-{options.shape}"

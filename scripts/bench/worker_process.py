@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import select
@@ -37,6 +38,15 @@ def last_line(log: Path) -> str:
     return lines[-1][:300] if lines else "it said nothing"
 
 
+_libc = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    """A stopped process would not notice that nobody will ask it again, and keep its memory."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class WorkerProcess:
     """Speaks the protocol of workers/protocol.py. The process group is stopped (SIGSTOP) between calls, so that no
     engine's waiting threads take time from the one that is measured."""
@@ -52,6 +62,7 @@ class WorkerProcess:
                 stderr=errors,
                 env=command.full_environment(),
                 start_new_session=True,
+                preexec_fn=_die_with_parent,
             )
         try:
             self.version = str(self._answer(LOAD_TIMEOUT_S)["version"])
