@@ -39,8 +39,17 @@ def load_engine(
         )
     if threads is not None and threads < 1:
         raise EngineError(f"--threads is {threads}; it must be at least 1.")
-    num_blocks = plan_num_blocks(manifest, kv_cache or KvCacheBudget(), available_memory(), path)
+    num_blocks = plan_num_blocks(manifest, kv_cache or KvCacheBudget(), _available_memory(manifest.target), path)
     return _OPENERS[manifest.target](engine, num_blocks, threads or usable_cores())
+
+
+def _available_memory(target: str) -> int:
+    """Free memory of the device that holds the cache. Raises EngineError when there is no such device."""
+    if target != "tensorrt":
+        return available_memory()
+    from inflight.runtime.executors.tensorrt_device import free_memory
+
+    return free_memory()
 
 
 def _open_cpu(engine: EngineDirectory, num_blocks: int, threads: int) -> Executor:
@@ -55,6 +64,12 @@ def _open_reference(engine: EngineDirectory, num_blocks: int, threads: int) -> E
     return ReferenceExecutor(engine.path, engine.manifest, num_blocks, threads)
 
 
+def _open_tensorrt(engine: EngineDirectory, num_blocks: int, threads: int) -> Executor:
+    from inflight.runtime.executors.tensorrt import TensorRtExecutor
+
+    return TensorRtExecutor(engine.path, engine.manifest, num_blocks)
+
+
 def _open_null(engine: EngineDirectory, num_blocks: int, threads: int) -> Executor:
     from inflight.runtime.executors.null import NullExecutor
 
@@ -65,5 +80,6 @@ def _open_null(engine: EngineDirectory, num_blocks: int, threads: int) -> Execut
 _OPENERS: dict[str, Callable[[EngineDirectory, int, int], Executor]] = {
     "cpu": _open_cpu,
     "reference": _open_reference,
+    "tensorrt": _open_tensorrt,
     "null": _open_null,
 }

@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from inflight.errors import EngineError
 from inflight.runtime.executors.batch_check import check_batch
+from inflight.runtime.executors.host_sampling import sequence_result
 from inflight.runtime.executors.linear_cache import LinearCache, PagedPool
 from inflight.runtime.manifest import EngineManifest
 from inflight.runtime.rebuild import rebuild_hint
-from inflight.runtime.sampling_reference import sample_row, score_row
-from inflight.runtime.step import ScheduledSequence, SequenceResult, StepBatch, StepOutput
+from inflight.runtime.step import ScheduledSequence, StepBatch, StepOutput
 
 ABI = 1
 NETWORK_NAME = "network.onnx"
@@ -56,7 +56,7 @@ class ReferenceExecutor:
             raise EngineError("The engine is closed.")
         check_batch(batch, self.manifest, self.num_blocks)
         logits = [self._run(sequence) for sequence in batch.sequences]
-        output = StepOutput.of([_result(*pair) for pair in zip(batch.sequences, logits, strict=True)])
+        output = StepOutput.of([sequence_result(*pair) for pair in zip(batch.sequences, logits, strict=True)])
         return output, np.concatenate(logits)
 
     def close(self) -> None:
@@ -98,15 +98,3 @@ def _logit_rows(sequence: ScheduledSequence) -> Iterator[int]:
     yield from range(len(sequence.prompt_targets))
     if sequence.sample_last:
         yield len(sequence.token_ids) - 1
-
-
-def _result(sequence: ScheduledSequence, logits: Floats) -> SequenceResult:
-    scored = tuple(
-        score_row(row, target, sequence.prompt_num_logprobs)
-        for row, target in zip(logits, sequence.prompt_targets, strict=False)
-    )
-    if not sequence.sample_last or sequence.sampling is None:
-        return SequenceResult(None, scored)
-    end = sequence.start + len(sequence.token_ids)
-    sampled = sample_row(logits[-1], sequence.sampling, end, sequence.history, sequence.prompt_length, sequence.banned)
-    return SequenceResult(sampled, scored)

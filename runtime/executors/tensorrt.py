@@ -1,0 +1,93 @@
+"""The tensorrt target's executor: a plan under TensorRT's runtime, linear cache slots, tokens chosen on the host."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from inflight.errors import EngineError
+from inflight.runtime.executors.batch_check import check_batch
+from inflight.runtime.executors.host_sampling import sequence_result
+from inflight.runtime.executors.tensorrt_api import Module, find_module
+from inflight.runtime.executors.tensorrt_buffers import DeviceBuffers
+from inflight.runtime.executors.tensorrt_device import Device, DeviceMemory, compute_capability, require_gpu
+from inflight.runtime.executors.tensorrt_inputs import run_inputs, split_step
+from inflight.runtime.executors.tensorrt_plan import choose_plan, map_weights, open_plan, refit, upload
+from inflight.runtime.executors.tensorrt_runner import PlanRunner
+from inflight.runtime.manifest import EngineManifest
+from inflight.runtime.rebuild import rebuild_hint
+from inflight.runtime.step import StepBatch, StepOutput
+
+ABI = 1
+WEIGHTS_NAME = "rank0.weights"
+MODULES = ("tensorrt_rtx", "tensorrt")
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+
+
+class TensorRtExecutor:
+    """A verified engine directory of target `tensorrt`; see Executor. A KV block is a slot of max_seq_len tokens.
+
+    NVIDIA's kernels may sum in another order for another number of rows, so the last bits of a row's logits depend on
+    its company. Raises EngineError when TensorRT, the driver or a plan for this GPU is missing.
+    """
+
+    def __init__(self, directory: Path, manifest: EngineManifest, num_blocks: int) -> None:
+        if manifest.target_abi != ABI:
+            raise EngineError(
+                f"{directory} was written for interface {manifest.target_abi} of the tensorrt target; this is {ABI}.",
+                rebuild_hint(manifest.recipe, manifest.target, directory),
+            )
+        trt = find_module(next(name for name in MODULES if name in manifest.tools))
+        require_gpu()
+        self.manifest = manifest
+        self.num_blocks = num_blocks
+        self.plan = choose_plan(manifest, compute_capability(), directory)
+        # Freed in reverse order: what runs goes before the memory that it runs in.
+        self._held = ExitStack()
+        with ExitStack() as opening:
+            opening.callback(self._held.close)
+            self._runner: PlanRunner | None = self._open(trt, directory)
+            opening.pop_all()
+
+    def execute(self, batch: StepBatch) -> StepOutput:
+        return self.execute_with_logits(batch)[0]
+
+    def execute_with_logits(self, batch: StepBatch) -> tuple[StepOutput, Floats]:
+        """As execute(), and the logits [logit rows, vocab_size] before any adjustment."""
+        if self._runner is None:
+            raise EngineError("The engine is closed.")
+        check_batch(batch, self.manifest, self.num_blocks)
+        logits: dict[int, Floats] = {}
+        for chosen in split_step(batch, self.manifest.limits.max_num_tokens):
+            run = run_inputs(batch, chosen)
+            rows = [batch.sequences[index].num_logit_rows for index in run.order]
+            pieces = np.split(self._runner.run(run), np.cumsum(rows)[:-1])
+            logits.update(zip(run.order, pieces, strict=True))
+        ordered = [logits[index] for index in range(len(batch.sequences))]
+        results = [sequence_result(*pair) for pair in zip(batch.sequences, ordered, strict=True)]
+        return StepOutput.of(results), np.concatenate(ordered)
+
+    def close(self) -> None:
+        self._runner = None
+        self._held.close()
+
+    def _open(self, trt: Module, directory: Path) -> PlanRunner:
+        device = Device()
+        self._held.callback(device.close)
+        buffers = DeviceBuffers(self.manifest, self.num_blocks, device)
+        # TensorRT asks that a logger outlive whatever was made with it.
+        self._logger: Any = trt.Logger(trt.Logger.WARNING)
+        self._runtime, engine = open_plan(trt, self._logger, directory / self.plan.file, self.manifest)
+        weights: dict[str, DeviceMemory] = {}
+        if self.plan.weights == "refit":
+            refit(trt, self._logger, engine, map_weights(directory / WEIGHTS_NAME))
+        elif self.plan.weights == "inputs":
+            weights = upload(map_weights(directory / WEIGHTS_NAME), device)
+        runner = PlanRunner(trt, engine, buffers, weights, device)
+        self._held.callback(runner.close)
+        return runner
