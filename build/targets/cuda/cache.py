@@ -1,0 +1,106 @@
+"""Compiled kernels by content: the key is a digest of all that decides their bytes."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from inflight.build.targets.cuda.artifact import Artifact
+from inflight.build.targets.cuda.spec import KernelSpec, Variant
+from inflight.cache import user_cache_dir
+from inflight.errors import BuildError
+
+_KERNELS = "inflight.build.targets.cuda.kernels"
+_MACHINERY = ("spec", "artifact", "triton_compiler", "architectures")
+
+
+class ArtifactCache:
+    """A directory of artifacts, one JSON file each; `cuda` in the user's cache unless another is given.
+
+    Any process may write at any time: files appear whole. A file that cannot be read is as good as none.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = directory or user_cache_dir() / "cuda"
+
+    def key(self, spec: KernelSpec, variant: Variant, sm: int) -> str:
+        """SHA-256 over the kernel's source, the kernels' modules it imports, the compile step, tuning and versions."""
+        facts = {
+            "sources": [_source_digest(name) for name in (*_imports(spec.module), *_machinery())],
+            "function": spec.function,
+            "types": sorted(variant.types.items()),
+            "constants": [(name, type(value).__name__, value) for name, value in sorted(variant.constants.items())],
+            "sm": sm,
+            "triton": _triton_version(),
+        }
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def load(self, key: str) -> Artifact | None:
+        try:
+            return Artifact.model_validate_json(self._path(key).read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def store(self, key: str, artifact: Artifact) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(prefix=f".{key[:16]}.", dir=self._directory)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(artifact.model_dump_json())
+            os.replace(scratch, self._path(key))
+        except BaseException:
+            Path(scratch).unlink(missing_ok=True)
+            raise
+
+    def _path(self, key: str) -> Path:
+        return self._directory / f"{key}.json"
+
+
+def _machinery() -> tuple[str, ...]:
+    package = __package__ or ""
+    return tuple(f"{package}.{name}" for name in _MACHINERY)
+
+
+def _imports(module: str) -> tuple[str, ...]:
+    """`module` and the modules of kernels/ that it imports, directly or not, sorted."""
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for node in ast.walk(ast.parse(_source(name))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(_KERNELS + "."):
+                waiting.append(node.module or "")
+    return tuple(sorted(seen))
+
+
+@cache
+def _source(module: str) -> str:
+    found = importlib.util.find_spec(module)
+    if found is None or found.origin is None:
+        raise BuildError(f"The source of the kernel module {module} cannot be found.", "Reinstall inflight.")
+    return Path(found.origin).read_text(encoding="utf-8")
+
+
+@cache
+def _source_digest(module: str) -> str:
+    return hashlib.sha256(_source(module).encode()).hexdigest()
+
+
+@cache
+def _triton_version() -> str:
+    try:
+        return importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise BuildError("The cuda target needs triton.", 'pip install "inflight-llm[cuda]"') from error
