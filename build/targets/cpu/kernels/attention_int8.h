@@ -113,7 +113,8 @@ INLINE void level_scores(cache_shape s, int rows, digit_rows q, cache_regions ca
 INLINE float digit_weights(attention_shape s, visible_tokens seen, const float *value_scale, float *scores,
                                int8_t *digits, int64_t digit_stride, int32_t *offset, float *maximum, float *total) {
     const int whole = sees_all(seen);
-    *maximum = hide_scores(seen, scores);
+    hide_scores(seen, scores);
+    *maximum = greatest_score(seen, scores);
     const f32x16 reference = exponent_offset(s, *maximum);
     f32x16 sum = splat(0.0f), greatest = splat(0.0f);
     for (int64_t v = seen.from; v < seen.to; v++) {

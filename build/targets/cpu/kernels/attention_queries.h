@@ -74,9 +74,14 @@ INLINE void attend_floats(attention_shape s, int count, int64_t first, int64_t n
     float scores[QUERY_TILE * size], weights[QUERY_TILE * size];
     const void *queries = (const uint8_t *)view->queries + first * query_bytes(s);
     split_scores(s.cache, count, queries, view->cache, split, next != NULL, scores);
+    for (int i = 0; i < count; i++) {
+        const visible_tokens seen = view_tokens(s, view, split, number, first + i);
+        hide_scores(seen, scores + i * size);
+        results.maxima[i] = greatest_score(seen, scores + i * size);
+    }
     for (int i = 0; i < count; i++)
-        split_weights(s, view_tokens(s, view, split, number, first + i), scores + i * size, at(act, weights, i * size),
-                      results.maxima + i, results.totals + i);
+        results.totals[i] = split_weights(s, view_tokens(s, view, split, number, first + i), scores + i * size,
+                                          results.maxima[i], at(act, weights, i * size));
     split_values(s.cache, count, weights, view->cache, split, next, results.out);
 }
 

@@ -63,20 +63,20 @@ INLINE int sees_all(visible_tokens seen) {
     return seen.low <= seen.from * LANES && seen.to * LANES <= seen.high + 1;
 }
 
-/* Hidden scores become -infinity; returns the greatest. */
-INLINE float hide_scores(visible_tokens seen, float *scores) {
-    const int whole = sees_all(seen);
-    const f32x16 hidden = splat(-__builtin_inff());
-    f32x16 greatest = hidden;
+/* Scores that the query does not see become -infinity. */
+INLINE void hide_scores(visible_tokens seen, float *scores) {
+    if (sees_all(seen)) return;
     for (int64_t v = seen.from; v < seen.to; v++) {
-        f32x16 score = load16(F32, scores, v * LANES);
-        if (!whole) {
-            i32x16 token = lane_numbers() + (int32_t)(v * LANES);
-            score = select16((token >= (int32_t)seen.low) & (token <= (int32_t)seen.high), score, hidden);
-            store16(F32, scores, v * LANES, score);
-        }
-        greatest = greater16(score, greatest);
+        i32x16 token = lane_numbers() + (int32_t)(v * LANES);
+        i32x16 visible = (token >= (int32_t)seen.low) & (token <= (int32_t)seen.high);
+        store16(F32, scores, v * LANES, select16(visible, load16(F32, scores, v * LANES), splat(-__builtin_inff())));
     }
+}
+
+INLINE float greatest_score(visible_tokens seen, const float *scores) {
+    f32x16 greatest = splat(-__builtin_inff());
+    _Pragma("clang loop unroll_count(4)") for (int64_t v = seen.from; v < seen.to; v++)
+        greatest = greater16(load16(F32, scores, v * LANES), greatest);
     return greatest16(greatest);
 }
 
@@ -93,20 +93,24 @@ INLINE f32x16 weights_at(attention_shape s, element rounded_to, int whole, const
     return whole ? weight : select16(score > splat(-__builtin_inff()), weight, splat(0.0f));
 }
 
-/* The scores of one query in one split become weights, in the type in which the next product reads them. */
-INLINE void split_weights(attention_shape s, visible_tokens seen, float *scores, void *weights, float *maximum,
-                          float *total) {
+/* The scores of one query, `maximum` the greatest, become weights in the type in which the next product reads them;
+ * returns their sum. `whole`: no score is hidden. */
+INLINE float visible_weights(attention_shape s, visible_tokens seen, int whole, const float *scores, float maximum,
+                             void *weights) {
     const element act = act_type(s.cache.type);
-    const int whole = sees_all(seen);
-    *maximum = hide_scores(seen, scores);
-    const f32x16 offset = exponent_offset(s, *maximum);
+    const f32x16 offset = exponent_offset(s, maximum);
     f32x16 sum = splat(0.0f);
-    for (int64_t v = seen.from; v < seen.to; v++) {
+    _Pragma("clang loop unroll_count(4)") for (int64_t v = seen.from; v < seen.to; v++) {
         f32x16 weight = weights_at(s, act, whole, scores, v, offset);
         store16(act, weights, v * LANES, weight);
         sum += weight;
     }
-    *total = sum16(sum);
+    return sum16(sum);
+}
+
+INLINE float split_weights(attention_shape s, visible_tokens seen, const float *scores, float maximum, void *weights) {
+    if (sees_all(seen)) return visible_weights(s, seen, 1, scores, maximum, weights);
+    return visible_weights(s, seen, 0, scores, maximum, weights);
 }
 
 /* `state` takes in the result of the next split. */
