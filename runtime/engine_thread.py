@@ -39,6 +39,7 @@ class EngineThread:
         self.failure: BaseException | None = None
         # Touched by the stepping thread alone.
         self._unfinished: dict[str, int] = {}
+        self._after_step: Callable[[], None] = _do_nothing
         self._thread = threading.Thread(target=self._run, name="inflight-engine", daemon=True)
         self._thread.start()
 
@@ -67,6 +68,13 @@ class EngineThread:
             if request_id in self._callbacks:
                 self._orders.append(partial(self._core.cancel, request_id, index))
                 self._wake.notify()
+
+    def after_steps(self, callback: Callable[[], None]) -> None:
+        """From now on, call `callback` on the engine's thread when the deltas of a step have been handed out.
+
+        For whoever must wake another thread: once a step is enough. It must return at once; one before it is replaced.
+        """
+        self._after_step = callback
 
     def stats(self) -> CoreStats:
         """The core's statistics after its last step."""
@@ -142,6 +150,7 @@ class EngineThread:
             except Exception:
                 _log.exception("the callback of request %s raised; the request is cancelled", request_id)
                 self._drop(request_id)
+        self._after_step()
 
     def _count_finished(self, request_id: str) -> None:
         self._unfinished[request_id] -= 1
@@ -159,6 +168,10 @@ class EngineThread:
 
 def _ignore(delta: TokenDelta) -> None:
     """The callback of a request whose own one raised."""
+
+
+def _do_nothing() -> None:
+    """After a step that nobody wants to hear of."""
 
 
 def _describe(failure: BaseException) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
@@ -161,7 +160,7 @@ def _run_shim(service: Service, options: ServeOptions, say: Say) -> None:
     )
     url = f"http://{reachable(options.host)}:{options.port}"
     say(f"OpenAI API at {url}/v1, model {options.model_name!r}. Ctrl-C stops.")
-    asyncio.run(uvicorn.Server(config).serve())
+    uvicorn.Server(config).run()
 
 
 @contextmanager

@@ -21,6 +21,11 @@ async def gather(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
 
 async def merge(streams: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[tuple[int, T], None]:
     """(stream number, item) as items come, until all streams have ended. The first failure ends all."""
+    if len(streams) == 1:
+        async with aclosing(streams[0]) as stream:
+            async for only in stream:
+                yield 0, only
+        return
     queue: asyncio.Queue[tuple[int, T] | BaseException | None] = asyncio.Queue()
 
     async def forward(number: int, stream: AsyncGenerator[T, None]) -> None:

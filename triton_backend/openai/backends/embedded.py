@@ -3,41 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator
+from functools import partial
 
 from inflight.errors import EngineError
 from inflight.runtime.deltas import TokenDelta
 from inflight.runtime.engine_thread import EngineThread
 from inflight.runtime.request import Request
 from inflight.runtime.stats import CoreStats
+from inflight.triton_backend.openai.backends.mailbox import Mailbox
 
 
 class EmbeddedBackend:
-    """A TokenBackend over an EngineThread, which it owns."""
+    """A TokenBackend over an EngineThread, which it owns.
+
+    The event loop is woken once a step, however many requests have news: waking it takes a system call, and the loop
+    would begin to compete for the interpreter while the engine's thread still hands out the step's deltas.
+    """
 
     def __init__(self, engine: EngineThread) -> None:
         self._engine = engine
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # From the engine's thread to the loop's; appending and popping are atomic.
+        self._arrived: deque[tuple[Mailbox, TokenDelta]] = deque()
+        engine.after_steps(self._wake_loop)
 
     async def generate(self, request: Request) -> AsyncGenerator[TokenDelta, None]:
-        loop = asyncio.get_running_loop()
-        deltas: asyncio.Queue[TokenDelta] = asyncio.Queue()
-
-        def receive(delta: TokenDelta) -> None:
-            """Called by the engine's thread; a loop that has closed has nobody left to tell."""
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(deltas.put_nowait, delta)
-
-        self._engine.submit(request, receive)
+        self._loop = asyncio.get_running_loop()
+        mailbox = Mailbox()
+        self._engine.submit(request, partial(self._receive, mailbox))
         unfinished = request.num_sequences
         try:
             while unfinished:
-                delta = await deltas.get()
-                # `get` does not give way while there is something to get, and others must have a turn.
-                await asyncio.sleep(0)
-                if delta.finish_reason == "error":
-                    raise EngineError(f"The engine failed: {delta.error}")
-                unfinished -= delta.finish_reason is not None
-                yield delta
+                for delta in await mailbox.take():
+                    if delta.finish_reason == "error":
+                        raise EngineError(f"The engine failed: {delta.error}")
+                    unfinished -= delta.finish_reason is not None
+                    yield delta
         finally:
             if unfinished:
                 self._engine.cancel(request.request_id)
@@ -55,3 +58,17 @@ class EmbeddedBackend:
 
     async def close(self) -> None:
         await asyncio.to_thread(self._engine.close)
+
+    def _receive(self, mailbox: Mailbox, delta: TokenDelta) -> None:
+        """Called by the engine's thread."""
+        self._arrived.append((mailbox, delta))
+
+    def _wake_loop(self) -> None:
+        """Called by the engine's thread after a step; a loop that has closed has nobody left to tell."""
+        if self._arrived and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._distribute)
+
+    def _distribute(self) -> None:
+        while self._arrived:
+            mailbox, delta = self._arrived.popleft()
+            mailbox.put(delta)
