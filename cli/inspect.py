@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from inflight.convert.tensor_file import TensorEntry
 
 Rows = list[dict[str, Any]]
+# Written by build/targets/tensorrt/target.py.
+PLAN_LISTING = "rank0.layers.json"
 
 
 def inspect(
@@ -80,8 +82,17 @@ def _describe_engine(path: Path) -> tuple[dict[str, Any], dict[str, Rows]]:
     return values, {
         "modules": [{"module": name, **fields} for name, fields in precision.items()],
         "variants": variants,
+        **_plan_tables(path, files),
         "files": [{"file": name, **fields} for name, fields in files.items()],
     }
+
+
+def _plan_tables(path: Path, files: Mapping[str, Any]) -> dict[str, Rows]:
+    """The bindings and layers of a TensorRT engine, which the build wrote down."""
+    if PLAN_LISTING not in files:
+        return {}
+    tables: dict[str, Rows] = json.loads((path / PLAN_LISTING).read_text(encoding="utf-8"))
+    return tables
 
 
 def _describe_checkpoint(path: Path, every_tensor: bool) -> tuple[dict[str, Any], dict[str, Rows]]:

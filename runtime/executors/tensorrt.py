@@ -11,13 +11,12 @@ import numpy.typing as npt
 
 from inflight.errors import EngineError
 from inflight.runtime.executors.batch_check import check_batch
-from inflight.runtime.executors.host_sampling import sequence_result
 from inflight.runtime.executors.tensorrt_api import Module, find_module
 from inflight.runtime.executors.tensorrt_buffers import DeviceBuffers
 from inflight.runtime.executors.tensorrt_device import Device, DeviceMemory, compute_capability, require_gpu
-from inflight.runtime.executors.tensorrt_inputs import run_inputs, split_step
 from inflight.runtime.executors.tensorrt_plan import choose_plan, map_weights, open_plan, refit, upload
 from inflight.runtime.executors.tensorrt_runner import PlanRunner
+from inflight.runtime.executors.tensorrt_step import execute_step
 from inflight.runtime.manifest import EngineManifest
 from inflight.runtime.rebuild import rebuild_hint
 from inflight.runtime.step import StepBatch, StepOutput
@@ -62,15 +61,7 @@ class TensorRtExecutor:
         if self._runner is None:
             raise EngineError("The engine is closed.")
         check_batch(batch, self.manifest, self.num_blocks)
-        logits: dict[int, Floats] = {}
-        for chosen in split_step(batch, self.manifest.limits.max_num_tokens):
-            run = run_inputs(batch, chosen)
-            rows = [batch.sequences[index].num_logit_rows for index in run.order]
-            pieces = np.split(self._runner.run(run), np.cumsum(rows)[:-1])
-            logits.update(zip(run.order, pieces, strict=True))
-        ordered = [logits[index] for index in range(len(batch.sequences))]
-        results = [sequence_result(*pair) for pair in zip(batch.sequences, ordered, strict=True)]
-        return StepOutput.of(results), np.concatenate(ordered)
+        return execute_step(batch, self.manifest.limits.max_num_tokens, self._runner.run)
 
     def close(self) -> None:
         self._runner = None

@@ -37,31 +37,6 @@ def slot_of(sequence: ScheduledSequence) -> int:
     return sequence.block_table[0]
 
 
-def split_step(batch: StepBatch, max_rows: int) -> list[tuple[int, ...]]:
-    """Indices of sequences that run together: all single tokens at once, then longer pieces of prompts.
-
-    Attention reads padded rows: so many for each slot from the run's first to its last as its longest piece has tokens.
-    Neighbouring pieces run together as long as that is no more than `max_rows`.
-    """
-    by_slot = sorted(range(len(batch.sequences)), key=lambda index: slot_of(batch.sequences[index]))
-    single: list[int] = []
-    longer: list[list[int]] = []
-    for index in by_slot:
-        if len(batch.sequences[index].token_ids) == 1:
-            single.append(index)
-        elif longer and _padded_rows(batch, [*longer[-1], index]) <= max_rows:
-            longer[-1].append(index)
-        else:
-            longer.append([index])
-    return [tuple(run) for run in (single, *longer) if run]
-
-
-def _padded_rows(batch: StepBatch, run: Sequence[int]) -> int:
-    sequences = [batch.sequences[index] for index in run]
-    num_slots = slot_of(sequences[-1]) - slot_of(sequences[0]) + 1
-    return num_slots * max(len(sequence.token_ids) for sequence in sequences)
-
-
 def run_inputs(batch: StepBatch, chosen: Sequence[int]) -> RunInputs:
     """The inputs of a run of the `chosen` sequences of a step; no two have the same slot."""
     order = sorted(chosen, key=lambda index: slot_of(batch.sequences[index]))

@@ -67,6 +67,8 @@ def build_plan(lowered: LoweredNetwork, sms: Sequence[str], limits: Limits, plac
     # Sums of float32 products are float32's own.
     config.clear_flag(trt.BuilderFlag.TF32)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    # Activations take what the sizes of a run need, not what the largest product of all sizes would.
+    config.set_preview_feature(trt.PreviewFeature.RUNTIME_ACTIVATION_RESIZE_10_10, True)
     if place == "refit":
         config.set_flag(trt.BuilderFlag.STRIP_PLAN)
         config.set_flag(trt.BuilderFlag.REFIT_INDIVIDUAL)

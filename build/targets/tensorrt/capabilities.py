@@ -19,7 +19,9 @@ RTX_TARGETS: Mapping[str, str] = {
     "121": "DGX Spark",
 }
 DEFAULT_TARGETS = ("86", "89", "120")
+# What TensorRT has fused attention for; a float32 network has it computed in pieces.
 MAX_HEAD_SIZE = 256
+MIN_HEADS_OF_RTX = 4
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ class NetworkNeeds:
     """What a network asks of a GPU. `blocks` are (weight, inputs, block size) of weights that are scaled in blocks."""
 
     types: frozenset[ir.DataType]
+    compute: ir.DataType
     head_size: int
+    num_heads: int
     blocks: tuple[tuple[str, int, int], ...] = ()
 
 
@@ -53,7 +57,7 @@ def normalized_sms(given: Sequence[str]) -> tuple[str, ...]:
 
 def check_capabilities(sms: Sequence[str], needs: NetworkNeeds, *, full: bool) -> None:
     """Raises BuildError with one sentence for each thing that cannot be, and what would work instead."""
-    problems = [*_shape_problems(needs)]
+    problems = [*_attention_problems(needs, full), *_block_problems(needs)]
     if full:
         problems += ["full TensorRT builds for the GPU that it runs on: leave --sm out"] if sms else []
     else:
@@ -85,18 +89,24 @@ def _type_problems(sm: str, types: frozenset[ir.DataType]) -> list[str]:
     ]
 
 
-def _shape_problems(needs: NetworkNeeds) -> list[str]:
+def _attention_problems(needs: NetworkNeeds, full: bool) -> list[str]:
     problems = []
     if needs.head_size > MAX_HEAD_SIZE:
+        problems.append(f"attention heads of {needs.head_size} have no fused kernel, which go to {MAX_HEAD_SIZE}")
+    if needs.num_heads < MIN_HEADS_OF_RTX and not full:
         problems.append(
-            f"attention heads of {needs.head_size} have no fused kernel, which go to {MAX_HEAD_SIZE}; build with "
-            "--target cpu"
+            f"{needs.num_heads} attention heads have no fused kernel of TensorRT-RTX, which asks for {MIN_HEADS_OF_RTX}"
         )
+    fused = needs.compute != ir.DataType.FLOAT
+    return [f"{text}; convert the model with --dtype float32, or build with --target cpu" for text in problems if fused]
+
+
+def _block_problems(needs: NetworkNeeds) -> list[str]:
     uneven = [block for block in needs.blocks if block[1] % block[2]]
-    if uneven:
-        name, inputs, size = uneven[0]
-        problems.append(
-            f"{len(uneven)} int4 weights have groups that do not divide their inputs, which TensorRT asks for ({name}: "
-            f"{inputs} inputs in groups of {size}); convert the model with another --group-size"
-        )
-    return problems
+    if not uneven:
+        return []
+    name, inputs, size = uneven[0]
+    return [
+        f"{len(uneven)} int4 weights have groups that do not divide their inputs, which TensorRT asks for ({name}: "
+        f"{inputs} inputs in groups of {size}); convert the model with another --group-size"
+    ]

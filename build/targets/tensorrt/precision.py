@@ -31,7 +31,8 @@ def network_needs(graph: ir.Graph, config: CheckpointConfig) -> NetworkNeeds:
         value, size = node.inputs[0], integer(node, "block_size", 0)
         if value is not None and size:
             blocks.append((name_of(value), int(shape_of(value)[integer(node, "axis", 1)]), size))
-    return NetworkNeeds(frozenset(stored | {compute[config.dtype]}), config.head_size, tuple(blocks))
+    kind = compute[config.dtype]
+    return NetworkNeeds(frozenset(stored | {kind}), kind, config.head_size, config.num_attention_heads, tuple(blocks))
 
 
 def module_precision(checkpoint: Checkpoint, compute: Dtype) -> dict[str, ModulePrecision]:

@@ -20,7 +20,7 @@ def profile_ranges(limits: Limits) -> list[Mapping[str, Range]]:
     batch, tokens = limits.max_batch_size, limits.max_num_tokens
     longest = min(tokens, limits.max_seq_len)
     return [
-        {"B": _range(batch), "L": (1, 1, 1), "T": _range(batch), "R": _range(min(batch, limits.max_logit_rows))},
+        {"B": _range(batch), "L": (1, 1, 1), "T": _range(batch), "R": (1, batch, limits.max_logit_rows)},
         {
             "B": (1, 1, batch),
             "L": (1, longest, longest),

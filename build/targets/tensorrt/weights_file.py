@@ -20,7 +20,11 @@ def weights_bytes(tensors: Sequence[HostTensor]) -> int:
 
 
 def write_weights(tensors: Sequence[HostTensor], path: Path, advance: Advance) -> None:
-    """One tensor is in memory at a time. `advance` is called with the bytes of each."""
+    """One tensor is in memory at a time. `advance` is called with the bytes of each.
+
+    Wide elements come first, so that every element lies at a multiple of its size: TensorRT reads them where they are.
+    """
+    tensors = sorted(tensors, key=lambda tensor: -int(tensor.dtype.bitwidth))
     with path.open("wb") as file:
         file.write(encode_header({tensor.name: _stored(tensor) for tensor in tensors}))
         for tensor in tensors:

@@ -1,0 +1,117 @@
+"""Our calls against the live TensorRT-RTX module, and against what the public source of full TensorRT 11 offers."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from inflight.build.targets.tensorrt.capabilities import RTX_TARGETS
+from inflight.build.targets.tensorrt.lowering import LOWERINGS
+from inflight.build.targets.tensorrt.modules import FULL_NEEDS
+from inflight.build.targets.tensorrt.writer import _TYPE_NAMES
+from tests.network.tensorrt_calls import ENUMERATORS, ENUMERATORS_OF_RTX, ONLY_RTX, PROTOCOLS, members
+
+pytestmark = pytest.mark.network
+
+ROOT = Path(__file__).parents[2]
+FULL = json.loads(Path(__file__).with_name("tensorrt_surface.json").read_text(encoding="utf-8"))
+_ENUMERATOR = re.compile(r"\btrt\.([A-Z]\w+)\.([A-Z]\w*)")
+
+
+@pytest.fixture(params=["tensorrt_rtx", "tensorrt"])
+def live(request: pytest.FixtureRequest) -> ModuleType:
+    return pytest.importorskip(request.param, reason=f"{request.param} is not installed", exc_type=ImportError)
+
+
+def calls() -> Iterator[tuple[str, str, list[str] | None]]:
+    """(class, member, argument names or None for an attribute) of all that the builder and the executor use."""
+    for protocol, names in PROTOCOLS.items():
+        for name in names:
+            yield from ((name, member, arguments) for member, arguments in members(protocol))
+
+
+def takes(overloads: list[list[str]], arguments: list[str]) -> bool:
+    """Does one of them begin with these arguments?"""
+    return any(overload[: len(arguments)] == arguments for overload in overloads)
+
+
+def test_every_call_is_in_the_public_source_of_full_tensorrt_11() -> None:
+    assert tuple(map(int, FULL["version"].split(".")))[:2] >= FULL_NEEDS
+    for name, member, arguments in calls():
+        offered = FULL["classes"][name]
+        if (name, member) in ONLY_RTX:
+            assert member not in offered
+        elif arguments is None:
+            assert offered[member] is None, f"{name}.{member} is no attribute"
+        else:
+            assert takes(offered[member], arguments), f"{name}.{member}{arguments} is not {offered[member]}"
+    for name, used in ENUMERATORS.items():
+        assert used <= set(FULL["enumerations"][name]), name
+
+
+def test_every_call_is_in_the_live_module(live: ModuleType) -> None:
+    for name, member, arguments in calls():
+        if live.__name__ == "tensorrt" and (name, member) in ONLY_RTX:
+            continue
+        found = getattr(getattr(live, name), member)
+        if arguments is None:
+            assert not callable(found) or isinstance(found, property), f"{name}.{member} is no attribute"
+        else:
+            assert takes(_signatures(member, found), arguments), f"{name}.{member}{arguments}: {found.__doc__}"
+    enumerators = ENUMERATORS if live.__name__ == "tensorrt" else {**ENUMERATORS, **ENUMERATORS_OF_RTX}
+    for name, used in enumerators.items():
+        assert used <= set(getattr(live, name).__members__), name
+
+
+def _signatures(member: str, method: Callable[..., Any]) -> list[list[str]]:
+    """Argument names of each overload, which pybind writes into the docstring."""
+    found = []
+    for listed in re.findall(rf"^(?:\d+\. )?{member}\((self: [^\n]*)\) -> ", method.__doc__ or "", re.MULTILINE):
+        found.append(re.findall(r"(\w+): ", listed)[1:])
+    return found
+
+
+def test_full_and_rtx_number_the_common_enumerators_alike(live: ModuleType) -> None:
+    other = {"tensorrt": "tensorrt_rtx", "tensorrt_rtx": "tensorrt"}[live.__name__]
+    second = pytest.importorskip(other, reason=f"{other} is not installed", exc_type=ImportError)
+    for name, used in ENUMERATORS.items():
+        for enumerator in used:
+            assert int(getattr(live, name)[enumerator]) == int(getattr(second, name)[enumerator])
+
+
+def test_the_list_of_enumerators_is_that_of_the_code() -> None:
+    files = [*(ROOT / "build/targets/tensorrt").glob("*.py"), *(ROOT / "runtime/executors").glob("tensorrt*.py")]
+    written = {pair for path in files for pair in _ENUMERATOR.findall(path.read_text(encoding="utf-8"))}
+    written -= {("Logger", "WARNING")}
+    listed = {**ENUMERATORS, **ENUMERATORS_OF_RTX}
+    assert all(name in listed.get(kind, ()) for kind, name in written), written
+    assert set(_TYPE_NAMES.values()) == ENUMERATORS["DataType"]
+    assert {f"SM{sm}" for sm in RTX_TARGETS} == ENUMERATORS_OF_RTX["ComputeCapability"]
+    lowered = {
+        lowering.keywords["operation"]: lowering.func.__name__
+        for lowering in LOWERINGS.values()
+        if isinstance(lowering, partial)
+    }
+    assert {name for name, kind in lowered.items() if kind == "_unary"} <= ENUMERATORS["UnaryOperation"]
+    assert {name for name, kind in lowered.items() if kind == "_elementwise"} <= ENUMERATORS["ElementWiseOperation"]
+
+
+def test_cuda_python_has_the_calls_that_the_executor_makes() -> None:
+    cudart = pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is not installed")
+    source = (ROOT / "runtime/executors/tensorrt_device.py").read_text(encoding="utf-8")
+    functions = set(re.findall(r'"(cuda[A-Z]\w+)"', source)) - set(re.findall(r'"(cudaDevAttr\w+)"', source))
+    assert len(functions) > 10
+    assert all(callable(getattr(cudart, name)) for name in functions)
+    for kind, name in re.findall(r"_cudart\(\)\.(\w+)\.(\w+)", source):
+        assert hasattr(getattr(cudart, kind), name)
+    for name in re.findall(r'"(cudaDevAttr\w+)"', source):
+        assert hasattr(cudart.cudaDeviceAttr, name)
+    assert importlib.import_module("cuda.bindings").__version__ >= "13"
