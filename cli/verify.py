@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from inflight.cli.verify_engine import EngineRun
     from inflight.runtime.manifest import EngineManifest
 
     Array = npt.NDArray[np.float32]
@@ -33,7 +32,9 @@ def verify(
     """Compare an engine's logits and tokens with those of transformers. Needs torch.
 
     A float32 engine must be within 1e-4 of transformers; one of a shorter type may be 1.5 times as far from the float32
-    result as transformers is in that type. A token may differ only where the reference itself is undecided.
+    result as transformers is in that type. A quantized engine is compared with transformers on its own weights,
+    integers times scales; rounding rows to integers is what transformers may lose then. A token may differ only where
+    the reference itself is undecided.
     When it fails, the model is followed layer by layer to say where it goes wrong. Exit code 1 means that it failed.
 
     Examples:
@@ -45,6 +46,7 @@ def verify(
     from inflight.cli.verify_compare import compare
     from inflight.cli.verify_engine import run_greedily
     from inflight.cli.verify_layers import layer_errors
+    from inflight.cli.verify_oracle import Oracle, engine_weights, quantization_options, rounded_oracle
     from inflight.convert.source import open_source
     from inflight.runtime.load import load_engine
 
@@ -57,16 +59,19 @@ def verify(
         runs = [(text, run_greedily(executor, ids, max_tokens)) for text, ids in prompts]
     finally:
         executor.close()
-    shortest = manifest.model.dtype if manifest.model.dtype != "float32" else manifest.kv_cache.dtype
-    oracle = _Oracle(directory, shortest, widen=False)
+    weights = engine_weights(model, revision, manifest)
+    oracle = rounded_oracle(directory, manifest, weights)
     same_type = [oracle.logits(run) for _, run in runs]
-    oracle = _Oracle(directory, manifest.model.dtype, widen=True)
+    oracle = Oracle(directory, manifest.model.dtype, widen=True)
+    oracle.take(weights)
     results = [compare(text, run, oracle.logits(run), own) for (text, run), own in zip(runs, same_type, strict=True)]
-    failed = [run for (_, run), result in zip(runs, results, strict=True) if not result.passed]
+    failed = [(run, result) for (_, run), result in zip(runs, results, strict=True) if not result.passed]
     layers: list[dict[str, Any]] = []
     conclusion = "The engine agrees with transformers."
     if failed:
-        layers, conclusion = layer_errors(model, revision, manifest.model.dtype, failed[0], oracle.stages(failed[0]))
+        run, result = failed[0]
+        options = {"dtype": manifest.model.dtype, "revision": revision, **quantization_options(manifest)}
+        layers, conclusion = layer_errors(model, options, run, oracle.stages(run), result.allowed)
     _report([result.to_json() for result in results], layers, conclusion, as_json)
     if failed:
         raise typer.Exit(1)
@@ -110,30 +115,3 @@ def _encode(engine: Path, prompts: Sequence[str], manifest: EngineManifest) -> l
         return [(text, tokenizer.encode(text)) for text in prompts]
     vocab = manifest.model.vocab_size
     return [(f"(ids {seed})", [(seed + 7919 * i * i) % vocab for i in range(12)]) for seed in range(3)]
-
-
-class _Oracle:
-    """transformers on torch. Weights are read as `weights`; with `widen`, the arithmetic on them is float32."""
-
-    def __init__(self, directory: Path, weights: str, widen: bool) -> None:
-        import torch
-        import transformers
-
-        transformers.utils.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            directory, dtype=getattr(torch, weights), attn_implementation="eager"
-        )
-        self._model = (model.float() if widen else model).eval()
-
-    def logits(self, run: EngineRun) -> Array:
-        """Logits [tokens, vocab] for all tokens of the run but the last."""
-        return self.stages(run)[-1]
-
-    def stages(self, run: EngineRun) -> list[Array]:
-        """Residual streams after the embedding and every layer but the last, then the logits."""
-        import torch
-
-        with torch.no_grad():
-            output = self._model(torch.tensor([run.token_ids[:-1]]), output_hidden_states=True, use_cache=False)
-        return [state[0].float().numpy() for state in (*output.hidden_states[:-1], output.logits)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ LAYER_TOLERANCE = 1e-3
 
 
 def layer_errors(
-    model: str, revision: str | None, dtype: str, run: EngineRun, expected: Sequence[Array]
+    model: str, options: Mapping[str, Any], run: EngineRun, expected: Sequence[Array], allowed: float
 ) -> tuple[list[dict[str, Any]], str]:
-    """Convert `model` again and follow it on the tokens of `run`.
+    """Convert `model` again, with the ConvertOptions of the engine, and follow it on the tokens of `run`.
 
+    `allowed` is the error that the engine's roundings explain; the network of a quantized model has some of them too.
     `expected` are the reference's residual streams [tokens, hidden] after the embedding and after every layer but the
     last, then its logits. Returns a row {"where", "error"} per stage, and the conclusion in a sentence.
     """
@@ -34,8 +35,7 @@ def layer_errors(
     tokens = run.token_ids[:-1]
     with tempfile.TemporaryDirectory(prefix="inflight-verify-") as scratch:
         checkpoint = Path(scratch) / "checkpoint"
-        options = ConvertOptions.model_validate({"dtype": dtype, "revision": revision, "progress": False})
-        convert_model(model, checkpoint, options)
+        convert_model(model, checkpoint, ConvertOptions.model_validate({**options, "progress": False}))
         found = list(hidden_states(Checkpoint.open(checkpoint), tokens))
         network = _network_logits(checkpoint, Path(scratch) / "engine", run)
     # The last layer's stream shows in the logits: transformers hands it out only after the final norm.
@@ -47,7 +47,7 @@ def layer_errors(
     ]
     rows.append({"where": "network in ONNX Runtime, logits", "error": relative_error(network, expected[-1])})
     rows.append({"where": "engine, logits", "error": relative_error(run.logits, expected[-1])})
-    return rows, _conclude(rows)
+    return rows, _conclude(rows, max(allowed, LAYER_TOLERANCE))
 
 
 def _network_logits(checkpoint: Path, engine: Path, run: EngineRun) -> Array:
@@ -65,12 +65,12 @@ def _network_logits(checkpoint: Path, engine: Path, run: EngineRun) -> Array:
         executor.close()
 
 
-def _conclude(rows: list[dict[str, Any]]) -> str:
+def _conclude(rows: list[dict[str, Any]], network_tolerance: float) -> str:
     *checkpoint, network, _ = rows
     wrong = next((row for row in checkpoint if row["error"] > LAYER_TOLERANCE), None)
     if wrong is not None:
         return f"The checkpoint differs from the model from here on: {wrong['where']}. Conversion is at fault."
-    if network["error"] > LAYER_TOLERANCE:
+    if network["error"] > network_tolerance:
         return "The checkpoint means what the model means; the network made from it does not."
     return (
         "The checkpoint and its network mean what the model means; the compiled engine does not, or it was built "

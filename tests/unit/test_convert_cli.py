@@ -76,3 +76,34 @@ def test_an_interrupted_command_leaves_a_whole_checkpoint_or_none(tmp_path: Path
     assert left <= {"out"}
     if left:
         Checkpoint.open(tmp_path / "out")
+
+
+def test_quantization_has_the_spellings_of_the_old_scripts(tmp_path: Path, model: Path) -> None:
+    spellings = [
+        ("--quantize", "int4_wo", "--group-size", 64),
+        ("--qformat", "int4_wo", "--awq_block_size", 64),
+        ("--use_weight_only", "--weight_only_precision", "int4", "--group_size", 64),
+    ]
+    digests = set()
+    for number, flags in enumerate(spellings):
+        result = convert(model, "-o", tmp_path / str(number), *flags)
+        assert result.exit_code == 0 and "int4_wo" in result.stdout
+        digests.add(Checkpoint.open(tmp_path / str(number)).sha256())
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--quantize", "int4_wo", "--group-size", 48), "32, 64 or 128"),
+        (("--quantize", "int8_wo", "--use-weight-only"), "not both"),
+        (("--weight-only-precision", "int4"), "goes with"),
+        (("--quantize", "fp8"), "int4_w4a8"),
+    ],
+)
+def test_quantization_flags_that_contradict_themselves_are_refused(
+    tmp_path: Path, model: Path, flags: tuple[object, ...], message: str
+) -> None:
+    result = convert(model, "-o", tmp_path / "out", *flags)
+    assert result.exit_code == 2 and message in " ".join(result.stderr.split()).replace("│ ", "")
+    assert not (tmp_path / "out").exists()

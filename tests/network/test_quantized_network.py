@@ -1,0 +1,148 @@
+"""Quantized models: the standard network under ONNX Runtime, the fused graph, and what their integers mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from inflight.build.interpreter import Interpreter
+from inflight.build.network import build_network
+from inflight.build.operators import graph_problems
+from inflight.build.passes.pipeline import lower_for_cpu
+from inflight.build.values import shape_of, tensor_of
+from inflight.convert.checkpoint import Checkpoint
+from inflight.convert.decoder_reference import hidden_states
+from inflight.runtime.manifest import Limits
+from tests.models import Shape, random_shape
+from tests.network.paging import paged_caches
+from tests.network.support import FAMILIES, Case, Floats, Ids, LinearRunner, make_case, relative_error
+
+pytestmark = pytest.mark.network
+
+SCHEMES = ("int8_wo", "int8_w8a8", "int4_wo", "int4_w4a8")
+SEQUENCES, LENGTH = 9, 2
+LIMITS = Limits(max_batch_size=SEQUENCES, max_seq_len=16, max_num_tokens=SEQUENCES * LENGTH, max_logit_rows=SEQUENCES)
+# Rows of 16 bits differ by single levels wherever the last bits of a float32 do; so do rows of 8 bits, rarely and more.
+A16_TOLERANCE, A8_SAME, A8_TOLERANCE = 1e-3, 1e-5, 0.2
+
+
+@pytest.fixture(params=SCHEMES)
+def scheme(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=FAMILIES)
+def shape(request: pytest.FixtureRequest, rng: np.random.Generator) -> Shape:
+    return random_shape(rng, request.param)
+
+
+@pytest.fixture
+def case(tmp_path: Path, shape: Shape, scheme: str, seed: int, rng: np.random.Generator) -> Case:
+    """Odd sizes: widths are no multiples of the group, numbers of outputs are odd."""
+    return make_case(tmp_path, shape, seed, quantize=scheme, group_size=int(rng.choice([32, 64])))
+
+
+def lowered(checkpoint: Checkpoint) -> ir.Model:
+    network = build_network(checkpoint, LIMITS.max_seq_len)
+    return lower_for_cpu(network, LIMITS, tokens_per_block=16, kv_dtype="float32")
+
+
+def one_step(model: ir.Model, sequences: Ids) -> Floats:
+    """Logits [sequences, vocab] after the last token of each sequence [sequences, length], all in one step."""
+    count, length = sequences.shape
+    rows = np.arange(count * length)
+    inputs = {
+        "token_ids": sequences.ravel().astype(np.int32),
+        "positions": (rows % length).astype(np.int32),
+        "sequence_of_row": (rows // length).astype(np.int32),
+        "block_tables": np.arange(count, dtype=np.int32)[:, None],
+        "logit_rows": (rows[length - 1 :: length]).astype(np.int32),
+    }
+    return Interpreter(model).run({**inputs, **paged_caches(model.graph, count)})
+
+
+def assert_same_arithmetic(scheme: str, found: Sequence[Floats], expected: Sequence[Floats]) -> None:
+    """Rows [vocab] of independent sequences that were computed by the same integers."""
+    errors = [relative_error(*pair) for pair in zip(found, expected, strict=True)]
+    if scheme.endswith("_wo"):
+        assert max(errors) < A16_TOLERANCE
+    else:
+        assert max(errors) < A8_TOLERANCE
+        assert sum(error < A8_SAME for error in errors) >= 3, errors
+
+
+def test_the_fused_graph_computes_what_onnx_runtime_computes(
+    case: Case, shape: Shape, scheme: str, rng: np.random.Generator
+) -> None:
+    sequences = rng.integers(0, shape.vocab_size, (SEQUENCES, LENGTH))
+    found = one_step(lowered(case.checkpoint), sequences)
+    runner = LinearRunner(case.checkpoint, LIMITS.max_seq_len, batch=SEQUENCES)
+    onnx.checker.check_model(str(runner.path), full_check=True)
+    expected = runner.step(sequences, np.zeros(SEQUENCES, np.int64))[:, -1]
+    assert_same_arithmetic(scheme, found, expected)
+
+
+def test_the_network_means_integers_times_scales(
+    case: Case, shape: Shape, scheme: str, rng: np.random.Generator
+) -> None:
+    tokens = rng.integers(0, shape.vocab_size, 16)
+    logits = LinearRunner(case.checkpoint, LIMITS.max_seq_len).run([tokens])
+    *_, expected = hidden_states(case.checkpoint, tokens.tolist())
+    assert relative_error(logits, expected) < (A16_TOLERANCE if scheme.endswith("_wo") else A8_TOLERANCE)
+
+
+@pytest.mark.parametrize("scheme", ["int8_wo", "int4_wo"])
+@pytest.mark.parametrize("shape", [Shape(vocab_size=257, hidden_size=78), Shape(vocab_size=256)], ids=["odd", "even"])
+def test_initializers_are_the_bytes_of_the_checkpoint(tmp_path: Path, shape: Shape, scheme: str, seed: int) -> None:
+    case = make_case(tmp_path, shape, seed, quantize=scheme)
+    network = build_network(case.checkpoint, 16)
+    for name, entry in case.checkpoint.tensors.items():
+        tensor = network.graph.initializers[name].const_value
+        assert isinstance(tensor, ir.ExternalTensor)
+        assert (tensor.location, tensor.offset, tensor.length) == (entry.file.name, entry.offset, entry.nbytes)
+    assert tensor_of(network.graph.initializers["lm_head.weight"]).dtype.name == ("INT4" if "4" in scheme else "INT8")
+
+
+def test_fused_weights_are_out_by_in_whatever_lies_in_the_file(case: Case, scheme: str) -> None:
+    graph = lowered(case.checkpoint).graph
+    assert not graph_problems(graph)
+    for node in graph:
+        if node.op_type == "QuantizedLinear":
+            weight, scale = node.inputs[2], node.inputs[3]
+            assert weight is not None and scale is not None and weight.name is not None
+            matrix = case.checkpoint.matrix(weight.name.removesuffix(".weight"))
+            assert shape_of(weight) == matrix.shape
+            groups = 1 if "int8" in scheme else -(-matrix.shape[1] // node.attributes["group_size"].as_int())
+            factors = np.repeat(tensor_of(scale).numpy().reshape(-1, groups), -(-matrix.shape[1] // groups), axis=1)
+            if groups == 1:
+                np.testing.assert_allclose(tensor_of(weight).numpy().astype(np.float32) * factors, matrix, rtol=1e-6)
+
+
+def test_norms_quantize_and_the_end_of_the_model_sees_logit_rows_only(case: Case, shape: Shape) -> None:
+    nodes = list(lowered(case.checkpoint).graph)
+    types = [node.op_type for node in nodes]
+    assert types.count("AddRMSNormQuantize") == 2 * shape.num_layers and types.count("RMSNormQuantize") == 1
+    assert types.count("QuantizedGatedLinear") == shape.num_layers
+    assert types.count("QuantizedLinear") == 3 * shape.num_layers + 1
+    assert not {"RMSNorm", "AddRMSNorm", "Linear", "GatedLinear"} & set(types)
+    last_attention = max(index for index, name in enumerate(types) if name == "PagedAttention")
+    assert {shape_of(node.outputs[0])[0] for node in nodes[last_attention + 1 :]} == {"R"}
+
+
+def test_a_plain_projection_beside_quantized_layers_stays_a_linear(
+    tmp_path: Path, rng: np.random.Generator, seed: int
+) -> None:
+    shape = random_shape(rng, "qwen2")
+    case = make_case(tmp_path, shape, seed, quantize="int4_wo", exclude_modules=("lm_head", "*.0.mlp.*"))
+    model = lowered(case.checkpoint)
+    types = {node.name: node.op_type for node in model.graph}
+    assert types["logits"] == "Linear" and "GatedLinear" in types.values()
+    sequences = rng.integers(0, shape.vocab_size, (SEQUENCES, LENGTH))
+    runner = LinearRunner(case.checkpoint, LIMITS.max_seq_len, batch=SEQUENCES)
+    expected = runner.step(sequences, np.zeros(SEQUENCES, np.int64))[:, -1]
+    assert relative_error(one_step(model, sequences), expected) < A16_TOLERANCE
