@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import typer
-from rich.console import Console
 
 from inflight import __version__
 from inflight.errors import InflightError
@@ -30,8 +29,6 @@ VERBS = {
 }
 
 EPILOG = "Start here:  inflight serve MODEL   (converts, builds, serves)  ·  every verb explains itself with --help"
-
-_errors = Console(stderr=True, highlight=False)
 
 
 def _version(value: bool) -> None:
@@ -90,5 +87,9 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    _errors.print(f"[bold red]error:[/] {message}", soft_wrap=True)
+    from rich.console import Console
+    from rich.markup import escape
+
+    # A message may name a list or an extra in brackets, which are markup to rich.
+    Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
     sys.exit(code)

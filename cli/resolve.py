@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from inflight import __version__
 from inflight.cache import user_cache_dir
 from inflight.errors import ModelError
-from inflight.progress import console, progress_bar
+from inflight.progress import progress_bar
 from inflight.runtime.manifest import MANIFEST_NAME
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def resolve_engine(name: str, options: ConvertOptions | None = None, recipe: Bui
     from inflight.convert.api import convert_model
     from inflight.convert.options import ConvertOptions
     from inflight.convert.source import open_source
+    from inflight.progress import console
 
     options, recipe = options or ConvertOptions(), recipe or BuildRecipe()
     source = open_source(name, options.revision)

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+if TYPE_CHECKING:
+    from rich.console import Console
 
-# Everything a person reads beside the result goes to stderr, so that stdout can be piped.
-console = Console(stderr=True)
+    console: Console
+
+
+def __getattr__(name: str) -> Any:
+    """`console`, made when it is first asked for: importing rich takes longer than many a command."""
+    if name != "console":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _console()
+
+
+@cache
+def _console() -> Console:
+    """Everything a person reads beside the result goes to stderr, so that stdout can be piped."""
+    from rich.console import Console
+
+    return Console(stderr=True)
 
 
 class Advance(Protocol):
@@ -22,11 +38,20 @@ class Advance(Protocol):
 @contextmanager
 def progress_bar(title: str, total: float, *, enabled: bool = True) -> Iterator[Advance]:
     """A bar titled `title` of `total` units."""
+    if not enabled or not sys.stderr.isatty():
+        yield _ignore
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not enabled or not console.is_terminal) as bar:
+    with Progress(*columns, console=_console(), transient=True) as bar:
         task = bar.add_task(title, total=total)
 
         def advance(amount: float, label: str | None = None) -> None:
             bar.update(task, advance=amount, description=title if label is None else f"{title}: {label}")
 
         yield advance
+
+
+def _ignore(amount: float, label: str | None = None) -> None:
+    """An Advance that nobody sees."""

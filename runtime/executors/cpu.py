@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from inflight.errors import EngineError
 from inflight.runtime.executors.batch_check import check_batch
@@ -13,10 +11,16 @@ from inflight.runtime.executors.cpu_abi import ABI, LIMIT, OK, STATUS, open_libr
 from inflight.runtime.executors.cpu_buffers import StepBuffers
 from inflight.runtime.executors.cpu_features import choose_variant
 from inflight.runtime.executors.cpu_memory import Region, map_file, map_zeroed
-from inflight.runtime.executors.cpu_profile import CpuProfiler, OperatorProfile
 from inflight.runtime.manifest import EngineManifest
 from inflight.runtime.rebuild import rebuild_hint
 from inflight.runtime.step import StepBatch, StepOutput
+
+# Neither is imported where tokens alone are wanted: that would double the time in which an engine is opened.
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from inflight.runtime.executors.cpu_profile import CpuProfiler, OperatorProfile
 
 WEIGHTS_NAME = "rank0.weights"
 
@@ -53,15 +57,19 @@ class CpuExecutor:
 
     def execute_with_logits(self, batch: StepBatch) -> tuple[StepOutput, npt.NDArray[np.float32]]:
         """As execute(), and the logits [logit rows, vocab_size] before any adjustment."""
+        import numpy as np
+
         rows = sum(sequence.num_logit_rows for sequence in batch.sequences)
         logits = np.empty((rows, self.manifest.model.vocab_size), np.float32)
-        self._run(batch, logits)
+        self._run(batch, logits.ctypes.data)
         return self._buffers.read(batch), logits
 
     def start_profile(self) -> None:
         """From the next step on, add up what every operator takes; a profile that runs is begun anew."""
         if self._engine is None:
             raise EngineError("The engine is closed.")
+        from inflight.runtime.executors.cpu_profile import CpuProfiler
+
         self._profiler = CpuProfiler(self._library)
         self._library.inflight_profile(self._engine, self._profiler.nanoseconds.ctypes.data)
 
@@ -104,7 +112,8 @@ class CpuExecutor:
         self._regions.append(region)
         return region
 
-    def _run(self, batch: StepBatch, logits: npt.NDArray[np.float32] | None) -> None:
+    def _run(self, batch: StepBatch, logits: int | None) -> None:
+        """`logits` is the address that they are written to."""
         if self._engine is None:
             raise EngineError("The engine is closed.")
         buffers = self._buffers
@@ -113,7 +122,7 @@ class CpuExecutor:
         except (ValueError, IndexError, OverflowError):  # more, or larger numbers, than the arrays have
             status = LIMIT
         else:
-            buffers.output.logits = None if logits is None else logits.ctypes.data
+            buffers.output.logits = logits
             status = self._library.inflight_step(self._engine, buffers.batch, buffers.output)
         if status == LIMIT:
             check_batch(batch, self.manifest, self.num_blocks)  # raises, and names what is wrong

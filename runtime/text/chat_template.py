@@ -1,19 +1,14 @@
-"""Chat templates: Jinja programs that turn messages into a prompt, run in a sandbox as transformers runs them."""
+"""Chat templates: programs that turn messages into a prompt, run when they are first needed."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any
-
-import jinja2
-import jinja2.ext
-import jinja2.nodes
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from typing import TYPE_CHECKING, Any
 
 from inflight.errors import RequestError
+
+if TYPE_CHECKING:
+    import jinja2
 
 Message = Mapping[str, Any]
 
@@ -39,9 +34,11 @@ class ChatTemplate:
         conversation = check_messages(messages)
         template = self._template("tool_use" if tools is not None and "tool_use" in self._sources else "default")
         values = {**variables, "tools": tools, "documents": None, "add_generation_prompt": add_generation_prompt}
+        from inflight.runtime.text.jinja_environment import TemplateError
+
         try:
             return template.render(messages=conversation, **values)
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+        except (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
             raise RequestError(
                 f"The model's chat template does not accept these messages: {error}",
                 "Check the roles and their order; many models want user and assistant to alternate.",
@@ -51,9 +48,11 @@ class ChatTemplate:
         if name not in self._sources:
             raise RequestError(f"The model has chat templates named {sorted(self._sources)}, but no default one.")
         if name not in self._compiled:
+            from inflight.runtime.text.jinja_environment import TemplateError, environment
+
             try:
-                self._compiled[name] = _environment().from_string(self._sources[name])
-            except jinja2.TemplateError as error:
+                self._compiled[name] = environment().from_string(self._sources[name])
+            except TemplateError as error:
                 raise RequestError(f"The model's chat template cannot be read: {error}") from error
         return self._compiled[name]
 
@@ -80,39 +79,3 @@ def _with_reasoning_names(message: dict[str, Any]) -> dict[str, Any]:
 
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 _MESSAGE_HINT = 'A message looks like {"role": "user", "content": "Hello"}.'
-
-
-class _GenerationBlocks(jinja2.ext.Extension):
-    """`{% generation %}` marks what the assistant wrote, for training; here it only renders its body."""
-
-    tags = {"generation"}  # noqa: RUF012 (the type that Jinja declares)
-
-    def parse(self, parser: Parser) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _environment() -> jinja2.Environment:
-    """The filters and functions that chat templates may expect."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlocks, jinja2.ext.loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
-    return environment
-
-
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """JSON as it is. Jinja's own filter escapes it for HTML, which no prompt wants."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
