@@ -71,6 +71,10 @@ class WorkerProcess:
             raise
         self._signal(signal.SIGSTOP)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def measure(self, prompts: list[list[int]], max_tokens: int) -> float:
         """Seconds of one call. Raises EngineFailed."""
         assert self._process.stdin is not None

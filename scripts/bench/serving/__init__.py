@@ -1,0 +1,1 @@
+"""Servers measured by their clients, beside the offline engine on the same prompts."""
