@@ -46,7 +46,8 @@ class StoredTensor:
 class WeightQuantization:
     """How the quantized matrices of a checkpoint are stored, and how the rows that they multiply are rounded.
 
-    `group_size` 0: one scale per output, or per matrix of 8-bit floats. `excluded` are fnmatch patterns on module paths.
+    `group_size` 0: one scale per output, or per matrix of 8-bit floats. `excluded` are fnmatch patterns on module
+    paths.
     """
 
     bits: Literal[4, 8]

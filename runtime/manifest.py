@@ -11,7 +11,7 @@ from inflight.records import Record
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 
-Dtype = Literal["float32", "float16", "bfloat16", "int32", "int16", "int8", "int4"]
+Dtype = Literal["float32", "float16", "bfloat16", "float8_e4m3fn", "int32", "int16", "int8", "int4"]
 WeightPlace = Literal["refit", "inputs", "plan"]
 
 
@@ -55,7 +55,7 @@ class ModulePrecision(Record):
     """How one module is stored and computed: weights at rest, activations at its input, sums.
 
     Integer weights share a scale per output (`group_size` 0) or per group of so many inputs; integer activations have
-    one per row. Sums of integers are exact in int32, which the sums of groups leave for float32.
+    one per row. 8-bit floats share one per matrix, for weights and for activations. Sums of integers are exact in int32, which the sums of groups leave for float32.
     """
 
     weights: Dtype

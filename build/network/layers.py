@@ -48,12 +48,17 @@ class Layers:
         op = self._builder.op
         transposed = self._weights.transposed(prefix, f"{name}.weight")
         shape = (BATCH, STEP, shape_of(transposed)[-1])
-        bits = self._weights.activation_bits(prefix)
-        x = x if bits is None else self._rounded(x, bits)
+        x = self._rows_for(x, prefix, name)
         if f"{prefix}.bias" not in self._weights:
             return op("MatMul", [x, transposed], name, FLOAT, shape)
         product = op("MatMul", [x, transposed], f"{name}.product", FLOAT, shape)
         return op("Add", [product, self._weights.float32(f"{prefix}.bias")], name, FLOAT, shape)
+
+    def _rows_for(self, x: ir.Value, prefix: str, name: str) -> ir.Value:
+        bits, scale = self._weights.activation_bits(prefix), self._weights.float8_row_scale(prefix)
+        if scale is not None:
+            return self._rounded.float8(x, scale, name)
+        return x if bits is None else self._rounded(x, bits)
 
     def rms_norm(self, x: ir.Value, weight_name: str, name: str) -> ir.Value:
         """Root mean square normalization (Zhang and Sennrich, 2019) over the last axis."""

@@ -1,7 +1,8 @@
-"""Rows rounded to integers and back, in standard operators: what a quantized product reads.
+"""Rows rounded to integers or 8-bit floats and back, in standard operators: what a quantized product reads.
 
-Symmetric, one scale per row, taken from the row itself: greatest magnitude / greatest level; a level is the value times
-the scale's reciprocal, rounded to nearest, ties to even.
+8-bit floats (E4M3) are the row over a scale that the checkpoint has. Integers are symmetric, one scale per row, taken
+from the row itself: greatest magnitude / greatest level; a level is the value times the scale's reciprocal, rounded to
+nearest, ties to even.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from inflight.build.network.graph_builder import GraphBuilder
 from inflight.build.operators import GREATEST_LEVEL
 from inflight.build.values import name_of, shape_of
 
-FLOAT = ir.DataType.FLOAT
+FLOAT, FLOAT8 = ir.DataType.FLOAT, ir.DataType.FLOAT8E4M3FN
 # A row of zeros gets this magnitude, so that its scale has a reciprocal; its levels are zeros all the same.
 LEAST_MAGNITUDE = 2.0**-100
 
@@ -31,6 +32,13 @@ class RoundedRows:
         if key not in self._made:
             self._made[key] = self._round(x, bits)
         return self._made[key]
+
+    def float8(self, x: ir.Value, scale: ir.Value, name: str) -> ir.Value:
+        """x float32 [batch, step, K] as E4M3 of x / scale [], clamped to its range, times scale."""
+        op, shape = self._builder.op, shape_of(x)
+        attributes = {"output_dtype": FLOAT8.value}
+        levels = op("QuantizeLinear", [x, scale], f"{name}.float8", FLOAT8, shape, attributes)
+        return op("DequantizeLinear", [levels, scale], f"{name}.rows", FLOAT, shape)
 
     def _round(self, x: ir.Value, bits: int) -> ir.Value:
         op, constant, name, shape = self._builder.op, self._builder.constant, name_of(x), shape_of(x)

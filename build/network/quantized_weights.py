@@ -37,6 +37,19 @@ class QuantizedWeights:
         weight = op("DequantizeLinear", [levels, scales], f"{entry.name}.float32", FLOAT, entry.shape, {"axis": 0})
         return op("Transpose", [weight], name, FLOAT, (inputs, outputs), {"perm": [1, 0]})
 
+    def float8(self, module: str, quantization: WeightQuantization, name: str) -> ir.Value:
+        """One scale for the matrix: DequantizeLinear without an axis."""
+        op, entry = self._builder.op, self._table[f"{module}.weight"]
+        outputs, inputs = entry.shape
+        levels = self._builder.initializer(entry.name, stored_tensor(entry))
+        scale = self.scalar(quantization.scale_name(module))
+        weight = op("DequantizeLinear", [levels, scale], f"{entry.name}.float32", FLOAT, entry.shape)
+        return op("Transpose", [weight], name, FLOAT, (inputs, outputs), {"perm": [1, 0]})
+
+    def scalar(self, name: str) -> ir.Value:
+        """A tensor of one element as one without axes."""
+        return self._builder.initializer(name, stored_tensor(self._table[name], shape=()))
+
     def int4(self, module: str, quantization: WeightQuantization, name: str) -> ir.Value:
         """One scale per group of inputs: DequantizeLinear in blocks along axis 1 of pairs of outputs."""
         op, entry = self._builder.op, self._table[f"{module}.weight"]

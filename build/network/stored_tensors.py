@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from inflight.convert.tensor_file import TensorEntry
 
-_ONNX_NAMES = {"float32": "FLOAT"}
+_ONNX_NAMES = {"float32": "FLOAT", "float8_e4m3fn": "FLOAT8E4M3FN"}
 
 
 def stored_tensor(
@@ -20,7 +20,7 @@ def stored_tensor(
         offset=entry.offset,
         length=entry.nbytes,
         dtype=dtype or ir.DataType[_ONNX_NAMES.get(entry.dtype, entry.dtype.upper())],
-        shape=ir.Shape(shape or entry.shape),
+        shape=ir.Shape(entry.shape if shape is None else shape),
         name=entry.name,
         base_dir=str(entry.file.parent),
     )

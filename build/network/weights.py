@@ -9,6 +9,7 @@ from inflight.build.network.quantized_weights import QuantizedWeights
 from inflight.build.network.stored_tensors import stored_tensor
 from inflight.build.values import shape_of
 from inflight.convert.checkpoint import Checkpoint
+from inflight.convert.quantization import ACTIVATION_SCALE_SUFFIX
 
 
 class Weights:
@@ -24,11 +25,18 @@ class Weights:
         return name in self._table
 
     def activation_bits(self, prefix: str) -> int | None:
-        """To how many bits the rows that meet `prefix`.weight are rounded; None when they are not."""
+        """To integers of how many bits the rows that meet `prefix`.weight are rounded; None when they are not."""
         quantization = self._quantization
-        if quantization is None or not quantization.covers(prefix):
+        if quantization is None or not quantization.covers(prefix) or quantization.is_float8:
             return None
         return int(quantization.activations.removeprefix("int"))
+
+    def float8_row_scale(self, prefix: str) -> ir.Value | None:
+        """The one scale, float32 [], of rows that are rounded to 8-bit floats; None when they are not."""
+        quantization = self._quantization
+        if quantization is None or not quantization.covers(prefix) or not quantization.is_float8:
+            return None
+        return self._quantized.scalar(f"{prefix}{ACTIVATION_SCALE_SUFFIX}")
 
     def stored(self, name: str) -> ir.Value:
         """The tensor in the type in which it is stored."""
@@ -44,9 +52,11 @@ class Weights:
         )
 
     def transposed(self, prefix: str, name: str) -> ir.Value:
-        """`prefix`.weight (out, in) as float32 [in, out], in a value called `name`; integers times their scales."""
+        """`prefix`.weight (out, in) as float32 [in, out], in a value called `name`; levels times their scales."""
         quantization = self._quantization
         if quantization is not None and quantization.covers(prefix):
+            if quantization.is_float8:
+                return self._quantized.float8(prefix, quantization, name)
             if quantization.bits == 4:
                 return self._quantized.int4(prefix, quantization, name)
             return self._quantized.int8(prefix, quantization, name)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from inflight.runtime.step import RowSampling, ScheduledSequence, StepBatch
+from tests.float8 import round_to_float8
 from tests.models import random_shape
 from tests.network.quantized_oracle import quantize_oracle
 from tests.network.support import FAMILIES, Case, make_case, random_chunks, relative_error
@@ -67,18 +68,23 @@ def test_half_precision_networks_stay_near_the_float32_model(
     assert relative_error(logits, case.expected(tokens)) < bound
 
 
-@pytest.mark.parametrize("scheme", ["int8_wo", "int8_w8a8", "int4_wo", "int4_w4a8"])
+@pytest.mark.parametrize("scheme", ["int8_wo", "int8_w8a8", "int4_wo", "int4_w4a8", "fp8"])
 def test_quantized_networks_give_the_logits_of_transformers_with_the_same_numbers(
     scheme: str, tmp_path: Path, rng: np.random.Generator, seed: int
 ) -> None:
     # Groups divide the rows, as TensorRT's blocks must.
     shape = replace(random_shape(rng, str(rng.choice(FAMILIES))), head_size=32, hidden_size=192, intermediate_size=96)
     shape = replace(shape, num_kv_heads=2, queries_per_kv=3, tied=False)
-    case = make_case(tmp_path, shape, seed, quantize=scheme, group_size=32)
+    if scheme == "fp8":
+        plain = make_case(tmp_path, shape, seed)
+        case = replace(plain, checkpoint=round_to_float8(plain.checkpoint.directory, rng))
+    else:
+        case = make_case(tmp_path, shape, seed, quantize=scheme, group_size=32)
     quantize_oracle(case)
     interpreted = InterpretedNetwork(case.checkpoint, MAX_SEQ_LEN, SLOTS)
-    errors = [_prompt_error(case, interpreted, rng, length=8 if "a8" in scheme else 40) for _ in range(8)]
-    if "a8" in scheme:
+    rounds_rows = scheme == "fp8" or "a8" in scheme
+    errors = [_prompt_error(case, interpreted, rng, length=8 if rounds_rows else 40) for _ in range(8)]
+    if rounds_rows:
         # A value on the edge between two 8-bit levels may fall to either side, and its prompt then differs a little.
         assert np.median(errors) < 1e-4 and max(errors) < 5e-2
     else:

@@ -117,7 +117,7 @@ def test_a_tensor_that_is_not_as_the_config_says_is_named(
         ({"quantization": {"algo": None}}, r"quantization\.algo: Extra inputs"),
         ({"mapping": {"world_size": 3, "tp_size": 2}}, "world_size 3 is not"),
         ({"mapping": {"world_size": 2, "tp_size": 2}}, r"lacks rank1\.safetensors"),
-        ({"quantization": {"quant_algo": "FP8"}}, "quant_algo 'FP8'"),
+        ({"quantization": {"quant_algo": "NVFP4"}}, "quant_algo 'NVFP4'"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         ({"position_embedding_type": "alibi"}, "position_embedding_type 'alibi'"),
         ({"rotary_scaling": {"type": "yarn", "factor": 2}}, "rope type 'yarn'"),

@@ -31,6 +31,7 @@ _DTYPES: dict[str, Dtype] = {
     "bfloat16": "bfloat16",
     "int8": "int8",
     "int4": "int4",
+    "float8_e4m3fn": "float8_e4m3fn",
 }
 
 

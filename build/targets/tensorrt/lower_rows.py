@@ -76,9 +76,14 @@ def quantize_linear(writer: NetworkWriter, node: ir.Node, operands: Operands) ->
 
     What reads the result is the DequantizeLinear of the same scale, which has nothing left to do.
     """
-    rows, scale = as_tensor(writer, operands[0]), host_array(operands[1])
+    rows, scale = as_tensor(writer, operands[0]), _number(operands[1])
     dtype = dtype_of(node.outputs[0])
-    return writer.quantized(writer.cast(rows, writer.compute_type), float(scale), dtype, str(node.name))
+    return writer.quantized(writer.cast(rows, writer.compute_type), scale, dtype, str(node.name))
+
+
+def _number(operand: Lowered | None) -> float:
+    """A number known now, or one that the checkpoint has: TensorRT asks for scales of rows when it builds."""
+    return float(operand.stored.read() if isinstance(operand, Weight) else host_array(operand))
 
 
 def split(writer: NetworkWriter, node: ir.Node, operands: Operands) -> tuple[Tensor, ...]:

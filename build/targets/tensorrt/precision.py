@@ -18,6 +18,7 @@ _DTYPES: dict[str, Dtype] = {
     "bfloat16": "bfloat16",
     "int8": "int8",
     "int4": "int4",
+    "float8_e4m3fn": "float8_e4m3fn",
 }
 
 
@@ -45,6 +46,7 @@ def module_precision(checkpoint: Checkpoint, compute: Dtype) -> dict[str, Module
             continue
         rows, group = compute, 0
         if quantization is not None and checkpoint.scales_of(name) is not None:
-            rows, group = "int8" if quantization.activations == "int8" else compute, quantization.group_size
+            rounded = quantization.activations in ("int8", "float8_e4m3fn")
+            rows, group = quantization.activations if rounded else compute, quantization.group_size
         modules[module_path(name)] = ModulePrecision(weights=_DTYPES[entry.dtype], activations=rows, group_size=group)
     return modules
