@@ -65,6 +65,7 @@ INLINE void multiply_stretch(product m, panel_piece piece, int64_t index, panel_
     const int64_t tiles = ceil_div(piece.count, TILE_ROWS), last = index + 1 == stretches(m);
     const void *columns = at(m.type, piece.columns, start * PANEL);
     const void *next = last ? piece.next : at(m.type, piece.columns, end * PANEL);
+    if (!last && piece.count < m.rows) next = NULL; /* many rows: the hardware is in time, and asking costs more */
     for (int64_t i = 0; i < tiles; i++) {
         int64_t first = tile_start(piece.count, i), row = piece.first + first;
         int64_t height = tile_start(piece.count, i + 1) - first;

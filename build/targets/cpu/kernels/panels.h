@@ -13,7 +13,7 @@
 #define PANEL 64
 #define BLOCK_ROWS 96     /* at most: their float32 sums for one panel are 24 KiB */
 #define MOST_LOOKING 8    /* tiles that share the asking; later ones of a block find the next panel there */
-#define STREAM_AHEAD 1024 /* bytes */
+#define STREAM_AHEAD 4096 /* bytes */
 
 typedef float panel_tile[TILE_ROWS][PANEL];
 

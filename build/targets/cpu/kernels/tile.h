@@ -89,12 +89,24 @@ INLINE void ask_ahead(look_ahead *ahead) {
     ahead->next += ahead->bytes;
 }
 
-/* a[row * a_stride + k], b[group * b_stride + ...]; strides in elements. */
+/* The same for at most one line, without a branch, into the first-level cache: that disturbs the product less, but only
+ * so few lines can be on their way there at once. */
+INLINE void ask_line(look_ahead *ahead) {
+    __builtin_prefetch(ahead->next, 0, 3);
+    ahead->next += ahead->bytes;
+}
+
+INLINE void ask(int line, look_ahead *ahead) {
+    if (line) ask_line(ahead);
+    else ask_ahead(ahead);
+}
+
+/* a[row * a_stride + k], b[group * b_stride + ...]; strides in elements. `line`: ahead is at most a line a group. */
 INLINE void tile_multiply(element type, int rows, int vectors, int64_t k, const void *a, int64_t a_stride,
-                          const void *b, int64_t b_stride, look_ahead ahead, tile_sums sums) {
+                          const void *b, int64_t b_stride, int line, look_ahead ahead, tile_sums sums) {
     if (type != BF16) {
         _Pragma("clang loop unroll_count(2)") for (int64_t i = 0; i < k; i++) {
-            ask_ahead(&ahead);
+            ask(line, &ahead);
             tile_step(type, rows, vectors, (const float *)a + i, a_stride, at(type, b, i * b_stride), sums);
         }
         return;
@@ -102,7 +114,7 @@ INLINE void tile_multiply(element type, int rows, int vectors, int64_t k, const 
     const uint16_t *x = a;
     uint32_t pairs[TILE_ROWS];
     _Pragma("clang loop unroll_count(2)") for (int64_t g = 0; g < k / 2; g++) {
-        ask_ahead(&ahead);
+        ask(line, &ahead);
         UNROLL for (int r = 0; r < rows; r++) pairs[r] = load_pair(x + r * a_stride + 2 * g);
         tile_step_pairs(rows, vectors, pairs, at(type, b, g * b_stride), sums);
     }
@@ -119,7 +131,8 @@ INLINE void tile_columns(element type, int rows, int vectors, int64_t k, const v
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int v = 0; v < vectors; v++)
             sums[r][v] = accumulate ? load16(F32, c, r * c_stride + v * LANES) : splat(0.0f);
-    tile_multiply(type, rows, vectors, k, a, a_stride, b, b_stride, ahead, sums);
+    if (ahead.bytes <= CACHE_LINE) tile_multiply(type, rows, vectors, k, a, a_stride, b, b_stride, 1, ahead, sums);
+    else tile_multiply(type, rows, vectors, k, a, a_stride, b, b_stride, 0, ahead, sums);
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int v = 0; v < vectors; v++) store16(F32, c, r * c_stride + v * LANES, sums[r][v]);
 }
