@@ -1,9 +1,10 @@
 """What a step costs in Python, without a model: schedule and publish alone, and with the cpu target's marshalling.
 
-python scripts/bench/step_cost.py [--sequences 1,64,256,1000] [--steps 200] [--json FILE]
+python scripts/bench/step_cost.py [--sequences 1,64,256,1000] [--steps 200] [--engine DIR] [--json FILE]
 
 All sequences decode; the executor answers at once, and its own time is taken off. "with marshalling" also fills and
-reads the arrays of a compiled engine: a token for every sequence, and a new block once in 32 steps.
+reads the arrays of a compiled engine: a token for every sequence, and a new block once in 32 steps. With an engine,
+its own steps of as many sequences are measured too, and Python's share of them is told.
 """
 
 from __future__ import annotations
@@ -16,14 +17,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from inflight.runtime.engine_core import EngineCore
+from inflight.runtime.executors.base import Executor
 from inflight.runtime.executors.cpu_buffers import StepBuffers
 from inflight.runtime.executors.null import null_manifest
+from inflight.runtime.load import KvCacheBudget, load_engine
 from inflight.runtime.manifest import EngineManifest
 from inflight.runtime.request import Request
 from inflight.runtime.sampling_params import SamplingParams
 from inflight.runtime.step import StepBatch, StepOutput
 
 VOCAB_SIZE, MAX_SEQ_LEN, TOKENS_PER_BLOCK = 151_936, 2048, 32
+LONGEST_PROMPT = 64
+# Steps measured on a real engine, and the tokens that each of its sequences may have.
+REAL_STEPS, REAL_TOKENS, LARGEST_BLOCK = 7, 32, 128
 
 
 @dataclass(frozen=True)
@@ -33,10 +39,16 @@ class Cost:
     sequences: int
     step: float
     step_with_marshalling: float
+    real_step: float | None = None
 
     @property
     def per_sequence(self) -> tuple[float, float]:
         return self.step / self.sequences, self.step_with_marshalling / self.sequences
+
+    @property
+    def share(self) -> float | None:
+        """Of a real step."""
+        return None if self.real_step is None else self.step_with_marshalling / self.real_step
 
 
 class InstantExecutor:
@@ -69,12 +81,13 @@ class MarshallingExecutor(InstantExecutor):
         return self._buffers.read(batch)
 
 
-def decoding_core(executor: InstantExecutor, sequences: int) -> EngineCore:
-    """A core whose sequences have all computed their prompts, of 1 to 64 tokens."""
+def decoding_core(executor: Executor, sequences: int, longest_prompt: int, max_tokens: int) -> EngineCore:
+    """A core whose sequences have all computed their prompts, of 1 to `longest_prompt` tokens."""
     core = EngineCore(executor)
-    params = SamplingParams(temperature=0.0, max_tokens=MAX_SEQ_LEN - 64, ignore_eos=True)
+    params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
+    vocab_size = executor.manifest.model.vocab_size
     for number in range(sequences):
-        prompt = tuple((number * 7 + place) % VOCAB_SIZE for place in range(1 + number % 64))
+        prompt = tuple((number * 7 + place) % vocab_size for place in range(1 + number % longest_prompt))
         core.add_request(Request(str(number), prompt, params))
     core.step()
     while core.stats().last_iteration.generation_sequences < sequences:
@@ -92,7 +105,24 @@ def seconds_per_step(executor: InstantExecutor, core: EngineCore, steps: int) ->
     return statistics.median(times)
 
 
-def measure(sequences: int, steps: int) -> Cost:
+def real_step_seconds(executor: Executor, sequences: int) -> float | None:
+    """The median of some decode steps of a real engine after prompts of one token, the shortest steps that it has;
+    None when it does not take that many sequences."""
+    if sequences > executor.manifest.limits.max_batch_size:
+        return None
+    core = decoding_core(executor, sequences, 1, REAL_TOKENS - 1)
+    times = []
+    for _ in range(REAL_STEPS):
+        start = time.perf_counter()
+        core.step()
+        times.append(time.perf_counter() - start)
+    for number in range(sequences):
+        core.cancel(str(number))
+    core.step()
+    return statistics.median(times)
+
+
+def measure(sequences: int, steps: int, real: Executor | None) -> Cost:
     manifest = null_manifest(
         vocab_size=VOCAB_SIZE,
         max_batch_size=sequences,
@@ -101,13 +131,34 @@ def measure(sequences: int, steps: int) -> Cost:
         tokens_per_block=TOKENS_PER_BLOCK,
     )
     plain, marshalling = InstantExecutor(manifest), MarshallingExecutor(manifest)
-    cores = decoding_core(plain, sequences), decoding_core(marshalling, sequences)
+    limits = LONGEST_PROMPT, MAX_SEQ_LEN - LONGEST_PROMPT
+    cores = decoding_core(plain, sequences, *limits), decoding_core(marshalling, sequences, *limits)
     rounds = [
         (seconds_per_step(plain, cores[0], steps // 5), seconds_per_step(marshalling, cores[1], steps // 5))
         for _ in range(5)
     ]
     alone, whole = (statistics.median(column) * 1e6 for column in zip(*rounds, strict=True))
-    return Cost(sequences, alone, whole)
+    seconds = real_step_seconds(real, sequences) if real is not None else None
+    return Cost(sequences, alone, whole, None if seconds is None else seconds * 1e6)
+
+
+def row(cost: Cost, with_engine: bool) -> list[str]:
+    alone, whole = cost.per_sequence
+    fields = [f"{cost.sequences:,}", f"{cost.step:,.1f}", f"{alone:.2f}", f"{cost.step_with_marshalling:,.1f}"]
+    fields.append(f"{whole:.2f}")
+    if not with_engine:
+        return fields
+    if cost.real_step is None or cost.share is None:
+        return [*fields, "too many for it", ""]
+    return [*fields, f"{cost.real_step / 1e3:,.1f}", f"{cost.share:.2%}"]
+
+
+def print_table(costs: list[Cost], with_engine: bool) -> None:
+    head = ["sequences", "a step, us", "per sequence", "with marshalling, us", "per sequence"]
+    if with_engine:
+        head += ["the engine's step, ms", "share"]
+    for fields in [head, ["---"] * len(head), *(row(cost, with_engine) for cost in costs)]:
+        print("| " + " | ".join(fields) + " |")
 
 
 def main() -> None:
@@ -115,15 +166,15 @@ def main() -> None:
     parser.add_argument("--sequences", default="1,64,256,1000", help="comma-separated numbers of decoding sequences")
     parser.add_argument("--steps", type=int, default=200, help="steps measured for each number")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    parser.add_argument("--engine", type=Path, help="measure this engine's steps too")
     options = parser.parse_args()
-    costs = [measure(int(count), options.steps) for count in options.sequences.split(",")]
-    print("| sequences | a step, us | per sequence | with marshalling, us | per sequence |")
-    print("| --- | --- | --- | --- | --- |")
-    for cost in costs:
-        alone, whole = cost.per_sequence
-        print(
-            f"| {cost.sequences:,} | {cost.step:,.1f} | {alone:.2f} | {cost.step_with_marshalling:,.1f} | {whole:.2f} |"
-        )
+    counts = [int(count) for count in options.sequences.split(",")]
+    budget = KvCacheBudget(tokens=max(counts) * LARGEST_BLOCK)
+    real = load_engine(options.engine, kv_cache=budget) if options.engine else None
+    costs = [measure(count, options.steps, real) for count in counts]
+    if real is not None:
+        real.close()
+    print_table(costs, real is not None)
     if options.json:
         options.json.write_text(json.dumps([asdict(cost) for cost in costs], indent=2) + "\n")
 

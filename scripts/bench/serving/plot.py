@@ -18,7 +18,7 @@ def draw(run: ServeRun, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.5))
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(14, 4.5))
     _rates(left, run)
     _processors(right, run)
     title = f"{run.shape_name}, {run.precision}, {run.workload.clients} clients, {run.threads} threads"
@@ -38,7 +38,7 @@ def _rates(axes: Axes, run: ServeRun) -> None:
     axes.axhline(TARGET * offline, color="black", linestyle="--", linewidth=0.8, label=f"{TARGET:.0%} of it")
     axes.set_xticks(places, [title for _, title in ways], fontsize=8)
     axes.set_ylabel("output tokens per second")
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="lower center")
 
 
 def _processors(axes: Axes, run: ServeRun) -> None:
@@ -52,4 +52,4 @@ def _processors(axes: Axes, run: ServeRun) -> None:
         bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
     axes.set_xticks(range(len(keys)), [titles[key] for key in keys], fontsize=8)
     axes.set_ylabel("busy cores")
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _STUB = "triton_python_backend_stub"
+ENGINE, SHIM = "engine's process", "shim"
 
 
-def cpu_seconds(root: int) -> dict[str, float]:
-    """User and system seconds so far of `root` and its descendants that live, by role."""
-    seconds: Counter[str] = Counter()
+def cpu_seconds(root: int, root_role: str) -> dict[str, float]:
+    """User and system seconds so far of `root` and its descendants that live, by role: ENGINE for the process that
+    computes, else the program."""
+    seconds: defaultdict[str, float] = defaultdict(float)
     for pid in tree(root):
         fields = _stat(pid)
         if fields is not None:
-            seconds[_role(pid)] += (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
+            seconds[root_role if pid == root else _role(pid)] += (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
     return dict(seconds)
 
 
@@ -52,7 +54,6 @@ def _stat(pid: int) -> list[str] | None:
 
 
 def _role(pid: int) -> str:
-    """tritonserver, the model that a stub runs, or the program `inflight`: the shim."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
@@ -61,5 +62,5 @@ def _role(pid: int) -> str:
     if program == _STUB:
         # A stub is given the path MODEL/VERSION/model.py.
         model = Path(words[1]).parent.parent.name
-        return "stub of tensorrt_llm" if model == "tensorrt_llm" else "other stubs"
-    return "tritonserver" if program == "tritonserver" else "shim"
+        return ENGINE if model == "tensorrt_llm" else "other stubs"
+    return program

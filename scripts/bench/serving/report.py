@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 from bench.serving.record import LATENCIES, OFFLINE, RANKS, ServeRun
 from bench.serving.ways import WAYS
 
@@ -57,7 +59,7 @@ def _speeds(run: ServeRun) -> list[str]:
 
 
 def _latency(run: ServeRun, key: str, name: str) -> str:
-    medians = [run.median(key, lambda sample, rank=rank: sample.latencies[f"{rank}_{name}"]) for rank in RANKS]
+    medians = [median(sample.latencies[f"{rank}_{name}"] for sample in run.samples[key]) for rank in RANKS]
     return " / ".join(f"{value:,.0f}" for value in medians)
 
 
@@ -66,10 +68,7 @@ def busy_cores(run: ServeRun) -> dict[str, dict[str, float]]:
     busy: dict[str, dict[str, float]] = {}
     for key, samples in run.samples.items():
         roles = sorted({role for sample in samples for role in sample.cpu})
-        busy[key] = {
-            role: run.median(key, lambda sample, role=role: sample.cpu.get(role, 0.0) / sample.seconds)
-            for role in roles
-        }
+        busy[key] = {role: median(sample.cpu.get(role, 0.0) / sample.seconds for sample in samples) for role in roles}
         if key != OFFLINE:
             busy[key][CLIENTS] = run.median(key, lambda sample: sample.client_cpu / sample.seconds)
     return busy

@@ -12,15 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.serving.processes import cpu_seconds, spent
+from bench.serving.processes import ENGINE, cpu_seconds, spent
 from bench.serving.record import LATENCIES, OFFLINE, RANKS, Sample, ServeRun
 from bench.serving.server import Server
-from bench.serving.ways import Way
+from bench.serving.ways import Way, Workload
 from bench.worker_process import Command, EngineFailed, WorkerProcess
 from inflight.benchmark.serve.datasets import make_prompts
 from inflight.benchmark.serve.options import ServeBenchOptions
 
 CLIENT_TIMEOUT_S = 600
+# Tokens in and out of the clients of the warm-up.
+WARM_UP = (8, 8)
 
 
 class Rounds:
@@ -30,24 +32,31 @@ class Rounds:
         self._run, self._program, self._engine, self._logs, self._say = run, program, engine, logs, say
 
     def measure(self, ways: list[Way], offline: Command, rounds: int) -> None:
-        """A warm-up of everything, then the rounds; who goes first changes from round to round."""
+        """A short warm-up of everything, then the rounds; who goes first changes from round to round."""
         with ExitStack() as stack:
             servers = self._start(ways, stack)
             ways = [way for way in ways if way.server in servers]
             self._say("offline: loading")
             worker = stack.enter_context(WorkerProcess(OFFLINE, offline, self._logs / "serve-offline.log"))
-            for turn in range(-1, rounds):
-                seed = secrets.randbelow(1 << 31)
-                self._say(f"offline, {'warm-up' if turn < 0 else f'round {turn + 1} of {rounds}'}")
-                self._keep(turn, OFFLINE, self._offline(worker, list(servers.values()), seed))
+            self._round("warm-up", Workload(self._run.workload.clients, *WARM_UP), ways, servers, worker)
+            for turn in range(rounds):
                 shift = turn % len(ways) if ways else 0
-                for way in ways[shift:] + ways[:shift]:
-                    self._say(f"{way.title}, {'warm-up' if turn < 0 else f'round {turn + 1} of {rounds}'}")
-                    self._keep(turn, way.key, self._through(way, servers[way.server], seed))
+                name = f"round {turn + 1} of {rounds}"
+                samples = self._round(name, self._run.workload, ways[shift:] + ways[:shift], servers, worker)
+                for key, sample in samples.items():
+                    self._run.samples.setdefault(key, []).append(sample)
 
-    def _keep(self, turn: int, key: str, sample: Sample) -> None:
-        if turn >= 0:
-            self._run.samples.setdefault(key, []).append(sample)
+    def _round(
+        self, name: str, workload: Workload, ways: list[Way], servers: dict[str, Server], worker: WorkerProcess
+    ) -> dict[str, Sample]:
+        """A sample of the offline engine and of each way, on the same prompts."""
+        seed = secrets.randbelow(1 << 31)
+        self._say(f"offline, {name}")
+        samples = {OFFLINE: self._offline(workload, worker, list(servers.values()), seed)}
+        for way in ways:
+            self._say(f"{way.title}, {name}")
+            samples[way.key] = self._through(way, workload, servers[way.server], seed)
+        return samples
 
     def _start(self, ways: list[Way], stack: ExitStack) -> dict[str, Server]:
         servers: dict[str, Server] = {}
@@ -62,21 +71,20 @@ class Rounds:
             servers[kind] = stack.enter_context(server)
         return servers
 
-    def _offline(self, worker: WorkerProcess, servers: list[Server], seed: int) -> Sample:
-        workload = self._run.workload
-        options = ServeBenchOptions(
-            base_url="", num_prompts=workload.clients, random_input_len=workload.prompt, seed=seed
-        )
-        prompts = make_prompts(options, None, np.random.default_rng(seed))
+    def _offline(self, workload: Workload, worker: WorkerProcess, servers: list[Server], seed: int) -> Sample:
+        same = {"base_url": "", "num_prompts": workload.clients, "random_input_len": workload.prompt}
+        prompts = make_prompts(ServeBenchOptions.model_validate(same), None, np.random.default_rng(seed))
         ids = [list(prompt.token_ids or ()) for prompt in prompts]
-        before, idle_before = _total(cpu_seconds(worker.pid)), sum(_total(server.cpu_seconds()) for server in servers)
+        before, idle_before = (
+            _total(cpu_seconds(worker.pid, ENGINE)),
+            sum(_total(server.cpu_seconds()) for server in servers),
+        )
         seconds = worker.measure(ids, workload.output)
-        cpu = _total(cpu_seconds(worker.pid)) - before
+        cpu = _total(cpu_seconds(worker.pid, ENGINE)) - before
         idle_cpu = sum(_total(server.cpu_seconds()) for server in servers) - idle_before
-        return Sample(seconds, workload.tokens, {"engine": cpu}, idle_cpu=idle_cpu)
+        return Sample(seconds, workload.tokens, {ENGINE: cpu}, idle_cpu=idle_cpu)
 
-    def _through(self, way: Way, server: Server, seed: int) -> Sample:
-        workload = self._run.workload
+    def _through(self, way: Way, workload: Workload, server: Server, seed: int) -> Sample:
         before = server.cpu_seconds()
         with tempfile.TemporaryDirectory() as scratch:
             result = Path(scratch) / "result.json"

@@ -14,7 +14,7 @@ import urllib.request
 from pathlib import Path
 from types import TracebackType
 
-from bench.serving.processes import cpu_seconds, tree
+from bench.serving.processes import ENGINE, SHIM, cpu_seconds, tree
 from bench.serving.ways import EMBEDDED, WITH_TRITON, Way, Workload
 from bench.worker_process import EngineFailed, last_line
 
@@ -55,7 +55,7 @@ class Server:
 
     def cpu_seconds(self) -> dict[str, float]:
         """So far, by role."""
-        return cpu_seconds(self._process.pid)
+        return cpu_seconds(self._process.pid, ENGINE if self.kind == EMBEDDED else SHIM)
 
     def close(self) -> None:
         """Ask it to stop; what is left of it after a while is killed."""
