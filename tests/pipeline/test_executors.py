@@ -1,0 +1,171 @@
+"""What every executor must do, whatever its target: the contract of StepBatch, transformers as the judge."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from inflight.build.engine import build_engine
+from inflight.build.recipe import BuildRecipe
+from inflight.errors import EngineError
+from inflight.runtime.engine_core import EngineCore
+from inflight.runtime.executors.base import Executor
+from inflight.runtime.executors.tensorrt_device import require_gpu
+from inflight.runtime.load import KvCacheBudget, load_engine
+from inflight.runtime.request import Request
+from inflight.runtime.sampling_params import SamplingParams
+from inflight.runtime.step import RowSampling, ScheduledSequence, StepBatch, StepOutput
+from tests.conftest import SEED_VARIABLE
+from tests.models import random_shape
+from tests.network.paging import scattered_sequences
+from tests.network.support import FAMILIES, Case, make_case, random_chunks, relative_error
+
+pytestmark = pytest.mark.pipeline
+
+SEQUENCES, LENGTH = 4, 112
+LIMITS = {"max_seq_len": LENGTH, "max_batch_size": SEQUENCES, "max_num_tokens": 48, "max_logit_rows": 48}
+GREEDY = RowSampling(temperature=0.0, num_logprobs=2)
+
+
+class WithLogits(Executor, Protocol):
+    def execute_with_logits(self, batch: StepBatch) -> tuple[StepOutput, npt.NDArray[np.float32]]: ...
+
+
+@dataclass(frozen=True)
+class Built:
+    """An engine, and what it was built from."""
+
+    target: str
+    case: Case
+    directory: Path
+
+    def open(self) -> Any:
+        if self.target == "tensorrt-interpreted":
+            from tests.network.interpreted_executor import InterpretedExecutor
+
+            return InterpretedExecutor(self.directory, self.case.checkpoint, SEQUENCES)
+        return load_engine(self.directory, threads=2, kv_cache=KvCacheBudget(tokens=SEQUENCES * LENGTH))
+
+
+@pytest.fixture(scope="module", params=["reference", "cpu", "tensorrt", "tensorrt-interpreted"])
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Of a fresh model in float32, which all targets compute alike; the reference does so with weights of any type."""
+    target = str(request.param)
+    _skip_without(target)
+    seed = int(os.environ.get(SEED_VARIABLE, "0")) or secrets.randbelow(2**31 - 1) + 1
+    print(f"repeat with {SEED_VARIABLE}={seed}")
+    rng, root = np.random.default_rng(seed), tmp_path_factory.mktemp(target)
+    dtype = torch.bfloat16 if target == "reference" and rng.random() < 0.5 else torch.float32
+    case = make_case(root, random_shape(rng, str(rng.choice(FAMILIES))), seed, dtype)
+    recipe = BuildRecipe.model_validate({"target": target.split("-")[0], "tokens_per_block": 16, **LIMITS})
+    build_engine(case.checkpoint.directory, root / "engine", recipe)
+    return Built(target, case, root / "engine")
+
+
+def _skip_without(target: str) -> None:
+    if target.startswith("tensorrt"):
+        pytest.importorskip("tensorrt_rtx", reason="pip install 'inflight-llm[tensorrt-rtx]'")
+    if target == "tensorrt":
+        try:
+            require_gpu()
+        except EngineError as error:
+            pytest.skip(error.message)
+
+
+@pytest.fixture
+def case(built: Built) -> Case:
+    return built.case
+
+
+@pytest.fixture
+def executor(built: Built) -> Iterator[WithLogits]:
+    loaded = built.open()
+    yield loaded
+    loaded.close()
+
+
+def test_ragged_steps_over_scattered_blocks_give_the_logits_of_transformers(
+    case: Case, executor: WithLogits, rng: np.random.Generator
+) -> None:
+    size = executor.manifest.kv_cache.tokens_per_block
+    sequences, _ = scattered_sequences(rng, case.checkpoint.config.vocab_size, SEQUENCES, LENGTH, size)
+    expected = [case.expected(sequence.token_ids) for sequence in sequences]
+    pending = [random_chunks(rng, sequence.token_ids) for sequence in sequences]
+    while any(pending):
+        chosen = [index for index in rng.permutation(SEQUENCES) if pending[index]]
+        scheduled = []
+        for index in chosen:
+            chunk, sequence = pending[index].pop(0), sequences[index]
+            table = sequence.blocks.tolist()
+            scheduled.append(
+                ScheduledSequence(int(index), chunk.tolist(), sequence.done, table, GREEDY, sample_last=True)
+            )
+            sequence.done += len(chunk)
+        output, logits = executor.execute_with_logits(StepBatch(scheduled))
+        for index, result, row in zip(chosen, output.results, logits, strict=True):
+            oracle = expected[index][sequences[index].done - 1]
+            assert relative_error(row, oracle) < 1e-4
+            assert result.sampled is not None and result.sampled.token_id == int(row.argmax())
+            assert result.sampled.top[0][0] == result.sampled.token_id
+
+
+def test_prompt_targets_get_the_log_probabilities_of_transformers(
+    case: Case, executor: WithLogits, rng: np.random.Generator
+) -> None:
+    tokens = rng.integers(0, case.checkpoint.config.vocab_size, 20).tolist()
+    table = [3, 1][: -(-len(tokens) // executor.manifest.kv_cache.tokens_per_block)]
+    scored = ScheduledSequence(0, tokens, 0, table, prompt_targets=tokens[1:], prompt_num_logprobs=0)
+    (result,) = executor.execute(StepBatch([scored])).results
+    expected = torch.log_softmax(torch.from_numpy(case.expected(tokens)), -1).numpy()
+    assert result.sampled is None
+    assert [entry.token_id for entry in result.prompt] == tokens[1:]
+    np.testing.assert_allclose(
+        [entry.logprob for entry in result.prompt], expected[np.arange(19), tokens[1:]], atol=1e-3, rtol=1e-3
+    )
+
+
+def test_greedy_tokens_through_the_scheduler_are_those_of_transformers(
+    case: Case, executor: WithLogits, rng: np.random.Generator
+) -> None:
+    prompts = [rng.integers(3, case.checkpoint.config.vocab_size, n).tolist() for n in rng.integers(1, 40, SEQUENCES)]
+    core = EngineCore(executor)
+    for number, prompt in enumerate(prompts):
+        params = SamplingParams(temperature=0.0, max_tokens=64, ignore_eos=True)
+        core.add_request(Request(str(number), tuple(prompt), params))
+    tokens: dict[str, list[int]] = {str(number): [] for number in range(len(prompts))}
+    while core.has_unfinished():
+        for delta in core.step():
+            tokens[delta.request_id] += delta.token_ids
+    core.check_integrity()
+    for number, prompt in enumerate(prompts):
+        _assert_greedy(case, prompt, tokens[str(number)])
+
+
+def _assert_greedy(case: Case, prompt: list[int], tokens: list[int]) -> None:
+    """Every token is transformers' most likely one, or ties with it to within rounding."""
+    logits = case.expected(prompt + tokens)[len(prompt) - 1 : -1]
+    assert len(tokens) == 64
+    for row, token in zip(logits, tokens, strict=True):
+        assert row.max() - row[token] <= 1e-4 * np.abs(row).max()
+
+
+def test_a_batch_that_breaks_a_limit_is_refused(executor: WithLogits) -> None:
+    short = [0] if executor.manifest.kv_cache.tokens_per_block < 20 else []
+    with pytest.raises(EngineError, match="block table"):
+        executor.execute(StepBatch([ScheduledSequence(0, [1] * 20, 0, short, GREEDY, sample_last=True)]))
+
+
+def test_a_closed_engine_says_so(executor: WithLogits) -> None:
+    executor.close()
+    executor.close()
+    with pytest.raises(EngineError, match="closed"):
+        executor.execute(StepBatch([ScheduledSequence(0, [1], 0, [0], GREEDY, sample_last=True)]))
