@@ -13,6 +13,7 @@ from inflight.build.facts import generation_facts, model_facts, source_facts, wo
 from inflight.build.network.network import build_network
 from inflight.build.recipe import BuildRecipe
 from inflight.build.target import TargetBuild, TargetFacts, find_target
+from inflight.build.vocabulary import index_vocabulary
 from inflight.convert.checkpoint import TOKENIZER_DIRECTORY, Checkpoint
 from inflight.errors import BuildError
 from inflight.files import atomic_directory, sha256_file
@@ -112,6 +113,7 @@ def _check_disk(directory: Path, nbytes: int) -> None:
 def _copy_tokenizer(checkpoint: Checkpoint, directory: Path) -> None:
     if checkpoint.tokenizer_directory is not None:
         shutil.copytree(checkpoint.tokenizer_directory, directory / TOKENIZER_DIRECTORY)
+        index_vocabulary(directory / TOKENIZER_DIRECTORY)
 
 
 def _file_facts(directory: Path) -> dict[str, FileFacts]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -68,6 +69,8 @@ def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
 
 def main() -> None:
     """Run the command line. A user's mistake ends with one message and exit code 1 (usage: 2), never a traceback."""
+    # Looking for plugins of pydantic among the installed packages takes longer than reading a manifest.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         asked = sys.argv[1:2]
         build_app(asked if asked and asked[0] in VERBS else VERBS)()

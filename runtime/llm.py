@@ -47,7 +47,7 @@ class LLM:
         directory = Path(engine)
         files = directory / "tokenizer"
         executor = load_engine(directory, threads=threads, kv_cache=kv_cache)
-        self._start(executor, load_tokenizer(files) if files.is_dir() else TokenIdsOnly(), scheduler)
+        self._start(executor, load_tokenizer(files, lazily=True) if files.is_dir() else TokenIdsOnly(), scheduler)
 
     @classmethod
     def from_executor(cls, executor: Executor, tokenizer: Tokenizer, scheduler: SchedulerConfig | None = None) -> LLM:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from rich.table import Table
+from typing import TYPE_CHECKING, Protocol
 
 from inflight.runtime.kv_budget import blocks_per_sequence
 from inflight.runtime.manifest import EngineManifest
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -24,6 +25,8 @@ class SizedEngine(Protocol):
 
 def memory_table(executor: SizedEngine) -> Table:
     """Rows: weights, activations, KV cache; below, how many of the longest sequences fit at once."""
+    from rich.table import Table
+
     manifest = executor.manifest
     cache, limits = manifest.kv_cache, manifest.limits
     tokens = executor.num_blocks * cache.tokens_per_block

@@ -69,7 +69,6 @@ def map_file(path: Path) -> Region:
     with path.open("rb") as file:
         region = Region(os.fstat(file.fileno()).st_size, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno())
     region.advise(mmap.MADV_WILLNEED)
-    region.populate()
     return region
 
 

@@ -10,6 +10,8 @@ import tokenizers
 
 from inflight.errors import InflightError
 from inflight.runtime.text.chat_template import ChatTemplate
+from inflight.runtime.text.indexed_backend import Backend, IndexedBackend
+from inflight.vocabulary_index import INDEX_NAME, VocabularyIndex
 
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -17,17 +19,35 @@ NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token",
 _TAKEN_AS_IS = {None, "PreTrainedTokenizerFast", "TokenizersBackend"}
 
 
-def load_backend(directory: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
+def load_backend(directory: Path, lazily: bool = False) -> tuple[Backend, dict[str, Any]]:
     """The tokenizer of `directory` and the contents of its tokenizer_config.json, special tokens merged in.
 
-    Raises InflightError when there is no tokenizer or it cannot be read.
+    lazily: the tokenizer may be read when it is needed as a whole. Raises InflightError when there is no tokenizer or
+    it cannot be read.
     """
     if not directory.is_dir():
         raise InflightError(f"{directory} has no tokenizer files.", "Prompts can still be given as token ids.")
     config = _read_config(directory)
+    indexed = _indexed_backend(directory, config) if lazily else None
+    return _whole_backend(directory, config) if indexed is None else (indexed, config)
+
+
+def _indexed_backend(directory: Path, config: dict[str, Any]) -> IndexedBackend | None:
+    """None where the engine has no index, or one that does not say everything."""
+    try:
+        index = VocabularyIndex(directory / INDEX_NAME)
+        backend = IndexedBackend(
+            index, lambda: _whole_backend(directory, config)[0], lambda part: _add_tokens(part, config)
+        )
+    except (OSError, ValueError):
+        return None
+    return backend if _is_taken_as_is(backend, config) else None
+
+
+def _whole_backend(directory: Path, config: dict[str, Any]) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
     file = directory / "tokenizer.json"
-    if file.is_file() and _is_taken_as_is(file, config):
-        backend = _read_backend(file)
+    backend = _read_backend(file) if file.is_file() else None
+    if backend is not None and _is_taken_as_is(backend, config):
         _add_tokens(backend, config)
     else:
         backend, config = _load_with_transformers(directory, config)
@@ -73,13 +93,11 @@ def _read_json(file: Path) -> dict[str, Any]:
     return contents
 
 
-def _is_taken_as_is(file: Path, config: dict[str, Any]) -> bool:
+def _is_taken_as_is(backend: Backend, config: dict[str, Any]) -> bool:
     """Byte-level pipelines come out the same whatever the class; SentencePiece ones do not."""
-    return config.get("tokenizer_class") in _TAKEN_AS_IS or '"ByteLevel"' in _decoder_of(file)
-
-
-def _decoder_of(file: Path) -> str:
-    return json.dumps(_read_json(file).get("decoder"))
+    if config.get("tokenizer_class") in _TAKEN_AS_IS:
+        return True
+    return backend.decoder is not None and b'"ByteLevel"' in backend.decoder.__getstate__()
 
 
 def _read_backend(file: Path) -> tokenizers.Tokenizer:

@@ -135,6 +135,7 @@ def _gpt2_alphabet() -> dict[str, int]:
 
 
 _ALPHABET = _gpt2_alphabet()
+_SPELLING = {byte: character for character, byte in _ALPHABET.items()}
 
 
 def bytes_of_piece(piece: str) -> bytes:
@@ -143,6 +144,11 @@ def bytes_of_piece(piece: str) -> bytes:
         return bytes([_ALPHABET[character] for character in piece])
     except KeyError:
         return piece.encode("utf-8")
+
+
+def spell_bytes(data: bytes) -> str:
+    """The byte-level piece that spells `data`."""
+    return "".join(map(_SPELLING.__getitem__, data))
 
 
 StageFactory = Callable[[], Stage]

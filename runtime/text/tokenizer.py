@@ -13,6 +13,7 @@ import tokenizers
 from inflight.errors import RequestError
 from inflight.runtime.text.chat_template import ChatTemplate, Message
 from inflight.runtime.text.detokenizer import IncrementalDetokenizer
+from inflight.runtime.text.indexed_backend import Backend
 from inflight.runtime.text.loading import load_backend, load_chat_template, named_special_tokens
 from inflight.runtime.text.stages import StageFactory, byte_of_piece, bytes_of_piece, decoding_stages
 
@@ -23,13 +24,13 @@ _LARGEST_ID = (1 << 32) - 1
 class Tokenizer:
     """A tokenizer without a model. Safe to use from many threads.
 
-    `backend` is the `tokenizers` object, without truncation and padding; `special_tokens` are the named ones
-    (`bos_token`, `eos_token`, ...); `chat_template` is None for a model that has none.
+    `backend` is the `tokenizers` object, without truncation and padding, or what stands for it; `special_tokens` are
+    the named ones (`bos_token`, `eos_token`, ...); `chat_template` is None for a model that has none.
     """
 
     def __init__(
         self,
-        backend: tokenizers.Tokenizer,
+        backend: Backend,
         special_tokens: dict[str, str] | None = None,
         chat_template: ChatTemplate | None = None,
     ) -> None:
@@ -153,13 +154,14 @@ class Tokenizer:
         return self.token_bytes(token_id).decode("utf-8", errors="replace")
 
 
-def load_tokenizer(directory: Path) -> Tokenizer:
+def load_tokenizer(directory: Path, lazily: bool = False) -> Tokenizer:
     """Load ENGINE/tokenizer, or any directory with the tokenizer files of a Hugging Face model.
 
-    Raises InflightError when files are missing or cannot be read. Nothing is fetched and no code of the model is run.
+    lazily: a large tokenizer is read when more than short texts need it, where the engine has an index of it. Raises
+    InflightError when files are missing or cannot be read. Nothing is fetched and no code of the model is run.
     """
     directory = Path(directory)
-    backend, config = load_backend(directory)
+    backend, config = load_backend(directory, lazily)
     template = load_chat_template(directory, config)
     return Tokenizer(backend, named_special_tokens(config), template)
 

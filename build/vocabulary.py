@@ -1,0 +1,81 @@
+"""The vocabulary index of an engine: what lets a command encode its first prompt without reading a whole tokenizer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from inflight.vocabulary_index import INDEX_NAME, write_vocabulary_index
+
+# Smaller ones are read in a few milliseconds as they are.
+WORTH_AN_INDEX = 16_384
+# These only cut the text, or spell its bytes; a token is then a part of the text's spelling.
+_CUTTING = ("Split", "ByteLevel", "Digits")
+
+
+def index_vocabulary(directory: Path, at_least: int = WORTH_AN_INDEX) -> bool:
+    """Write the index beside the tokenizer.json of `directory`; False where it is too small or can have none.
+
+    It can have one when its model is plain byte-level BPE, and no added token could come out of the merges: then the
+    tokens that a text can have are those that its bytes spell.
+    """
+    description = _read(directory / "tokenizer.json")
+    if description is None or not _can_be_indexed(description):
+        return False
+    model = description["model"]
+    vocabulary: dict[str, int] = model["vocab"]
+    if len(vocabulary) < at_least:
+        return False
+    merges = [_pair(merge) for merge in model["merges"]]
+    if not all({left, right, left + right} <= vocabulary.keys() for left, right in merges):
+        return False
+    rest = {**description, "model": {**model, "vocab": {}, "merges": []}, "truncation": None, "padding": None}
+    write_vocabulary_index(directory / INDEX_NAME, vocabulary, merges, rest)
+    return True
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """None where the file is missing or is none: the runtime is the one to say so, when it needs it."""
+    try:
+        contents = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return contents if isinstance(contents, dict) else None
+
+
+def _can_be_indexed(description: Mapping[str, Any]) -> bool:
+    model, normalizer = description.get("model") or {}, description.get("normalizer")
+    stages = list(_stages(description.get("pre_tokenizer")))
+    return (
+        model.get("type") == "BPE"
+        and not any(model.get(name) for name in ("dropout", "unk_token", "byte_fallback"))
+        and not any(model.get(name) for name in ("continuing_subword_prefix", "end_of_word_suffix"))
+        and (normalizer is None or normalizer.get("type") == "NFC")
+        and all(stage.get("type") in _CUTTING and not stage.get("add_prefix_space") for stage in stages)
+        and any(stage.get("type") == "ByteLevel" for stage in stages)
+        and all(_is_apart(token, model["vocab"]) for token in description.get("added_tokens", ()))
+    )
+
+
+def _is_apart(token: Mapping[str, Any], vocabulary: Mapping[str, int]) -> bool:
+    """An added token that the model does not know must not be one that the model would find if it knew it."""
+    known = vocabulary.get(token["content"])
+    return known == token["id"] if known is not None else len(token["content"]) > 1 and not token["single_word"]
+
+
+def _stages(pre_tokenizer: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    if pre_tokenizer is None:
+        return
+    if pre_tokenizer.get("type") == "Sequence":
+        for part in pre_tokenizer["pretokenizers"]:
+            yield from _stages(part)
+    else:
+        yield pre_tokenizer
+
+
+def _pair(merge: str | list[str]) -> tuple[str, str]:
+    """A merge is two tokens, or in older files both in one string with a space between."""
+    left, right = merge.split(" ") if isinstance(merge, str) else merge
+    return left, right
