@@ -95,4 +95,6 @@ def _set_targets(trt: Module, config: BuilderConfig, sms: Sequence[str]) -> None
 def _hint(errors: Sequence[str], place: WeightPlace) -> str | None:
     if any("CUDA" in line and "driver" in line for line in errors):
         return "Full TensorRT builds on the machine that has the GPU; --rtx builds anywhere."
-    return "Build with --weights inputs, or for one --sm at a time." if place == "refit" else None
+    if place == "refit" and any("refit" in line.lower() for line in errors):
+        return "Build with --weights inputs."
+    return None
