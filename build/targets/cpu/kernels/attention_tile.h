@@ -49,6 +49,7 @@ INLINE int64_t block_tokens(cache_shape s, const split_view *view, int64_t block
     return min_int(s.tokens_per_block, view->tokens - block * s.tokens_per_block);
 }
 
+#if !defined(PAIRS_IN_HALVES)
 /* sum + the products of a pair of k with 16 columns. */
 INLINE f32x16 add_pair(f32x16 sum, bf16_pairs columns, const uint16_t *pair) {
 #if defined(__AVX512BF16__)
@@ -56,7 +57,40 @@ INLINE f32x16 add_pair(f32x16 sum, bf16_pairs columns, const uint16_t *pair) {
     __asm__("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(columns), "m"(*(const uint32_t *)pair));
     return sum;
 #else
-    return add_products(sum, columns, splat_pairs(load_pair(pair)));
+    return add_products(sum, splat_pair(load_pair(pair)), columns);
+#endif
+}
+#endif
+
+INLINE void query_step(element type, int rows, int vectors, const float *a, int64_t a_stride, const void *line,
+                       query_sums sums) {
+    f32x16 columns[QUERY_VECTORS];
+    UNROLL for (int v = 0; v < vectors; v++) columns[v] = load16(type, line, v * LANES);
+    UNROLL for (int r = 0; r < rows; r++) {
+        f32x16 x = splat(a[r * a_stride]);
+        UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = fma16(x, columns[v], sums[r][v]);
+        keep_order();
+    }
+}
+
+INLINE void query_step_pairs(int rows, int vectors, const uint16_t *a, int64_t a_stride, const void *line,
+                             query_sums sums) {
+#if defined(PAIRS_IN_HALVES)
+    UNROLL for (int second = 0; second < 2; second++) {
+        f32x16 columns[QUERY_VECTORS];
+        UNROLL for (int v = 0; v < vectors; v++)
+            columns[v] = pair_half(load_pairs((const unsigned char *)line + v * 64), second);
+        UNROLL for (int r = 0; r < rows; r++) {
+            f32x16 x = pair_half(splat_pair_at(a + r * a_stride), second);
+            UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = fma16(x, columns[v], sums[r][v]);
+            keep_order();
+        }
+    }
+#else
+    UNROLL for (int v = 0; v < vectors; v++) {
+        bf16_pairs columns = load_pairs((const unsigned char *)line + v * 64);
+        UNROLL for (int r = 0; r < rows; r++) sums[r][v] = add_pair(sums[r][v], columns, a + r * a_stride);
+    }
 #endif
 }
 
@@ -65,17 +99,8 @@ INLINE void add_float_products(element type, int rows, int vectors, int64_t grou
                                const void *b, int64_t b_stride, query_sums sums) {
     _Pragma("clang loop unroll_count(2)") for (int64_t g = 0; g < groups; g++) {
         const void *line = at(type, b, g * b_stride);
-        UNROLL for (int v = 0; v < vectors; v++) {
-            if (type == BF16) {
-                bf16_pairs columns = load_pairs((const unsigned char *)line + v * 64);
-                UNROLL for (int r = 0; r < rows; r++)
-                    sums[r][v] = add_pair(sums[r][v], columns, (const uint16_t *)a + r * a_stride + 2 * g);
-            } else {
-                f32x16 columns = load16(type, line, v * LANES);
-                UNROLL for (int r = 0; r < rows; r++)
-                    sums[r][v] = fma16(splat(((const float *)a)[r * a_stride + g]), columns, sums[r][v]);
-            }
-        }
+        if (type != BF16) query_step(type, rows, vectors, (const float *)a + g, a_stride, line, sums);
+        else query_step_pairs(rows, vectors, (const uint16_t *)a + 2 * g, a_stride, line, sums);
     }
 }
 

@@ -4,12 +4,11 @@
  * Every accumulator is one chain over k from first to last, so an element's bits depend neither on the tile's shape
  * nor on its neighbours. b is stored in groups of k: one row of columns for F32 and F16; for BF16 two neighbouring k
  * of a column lie together (VDPBF16PS takes such pairs), a missing last k is stored as zero. Rows of a are F32 for F32
- * and F16, BF16 for BF16. AVX512_BF16 sums a pair as its instruction does; elsewhere a pair is two fused multiply-
- * adds. */
+ * and F16, BF16 for BF16 (pairs.h). */
 #ifndef INFLIGHT_TILE_H
 #define INFLIGHT_TILE_H
 
-#include "vec.h"
+#include "pairs.h"
 
 #define TILE_ROWS 6
 #define TILE_VECTORS 4
@@ -30,34 +29,6 @@ typedef f32x16 tile_sums[TILE_ROWS][TILE_VECTORS];
 INLINE element act_type(element weights) { return weights == BF16 ? BF16 : F32; }
 INLINE int64_t group_of(element type) { return type == BF16 ? 2 : 1; }
 
-#if defined(__AVX512BF16__)
-typedef __bf16 bf16x32 __attribute__((vector_size(64)));
-typedef bf16x32 bf16_pairs;
-INLINE bf16_pairs splat_pairs(uint32_t pair) { return (bf16x32)((u32x16){0} + pair); }
-INLINE f32x16 add_products(f32x16 sum, bf16_pairs a, bf16_pairs b) {
-    return __builtin_ia32_dpbf16ps_512(sum, a, b);
-}
-#else
-typedef u32x16 bf16_pairs;
-INLINE bf16_pairs splat_pairs(uint32_t pair) { return (u32x16){0} + pair; }
-INLINE f32x16 add_products(f32x16 sum, bf16_pairs a, bf16_pairs b) {
-    sum = fma16((f32x16)(a << 16), (f32x16)(b << 16), sum);
-    return fma16((f32x16)(a & 0xffff0000u), (f32x16)(b & 0xffff0000u), sum);
-}
-#endif
-
-INLINE bf16_pairs load_pairs(const void *p) {
-    bf16_pairs x;
-    memcpy(&x, p, sizeof x);
-    return x;
-}
-
-INLINE uint32_t load_pair(const void *p) {
-    uint32_t x;
-    memcpy(&x, p, sizeof x);
-    return x;
-}
-
 INLINE void tile_step(element type, int rows, int vectors, const float *a, int64_t a_stride, const void *b,
                       tile_sums sums) {
     f32x16 columns[TILE_VECTORS];
@@ -65,17 +36,36 @@ INLINE void tile_step(element type, int rows, int vectors, const float *a, int64
     UNROLL for (int r = 0; r < rows; r++) {
         f32x16 x = splat(a[r * a_stride]);
         UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = fma16(x, columns[v], sums[r][v]);
+        keep_order();
     }
 }
 
-INLINE void tile_step_pairs(int rows, int vectors, const uint32_t *pairs, const void *b, tile_sums sums) {
+/* A pair of k at x, of every row, and of the columns at b. */
+INLINE void tile_step_pairs(int rows, int vectors, const uint16_t *x, int64_t x_stride, const void *b,
+                            tile_sums sums) {
+#if defined(PAIRS_IN_HALVES)
+    UNROLL for (int second = 0; second < 2; second++) {
+        f32x16 columns[TILE_VECTORS];
+        UNROLL for (int v = 0; v < vectors; v++)
+            columns[v] = pair_half(load_pairs((const unsigned char *)b + v * 64), second);
+        UNROLL for (int r = 0; r < rows; r++) {
+            f32x16 value = pair_half(splat_pair_at(x + r * x_stride), second);
+            UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = fma16(value, columns[v], sums[r][v]);
+            keep_order();
+        }
+    }
+#else
     bf16_pairs columns[TILE_VECTORS];
     UNROLL for (int v = 0; v < vectors; v++) columns[v] = load_pairs((const unsigned char *)b + v * 64);
     UNROLL for (int r = 0; r < rows; r++) {
-        bf16_pairs x = splat_pairs(pairs[r]);
-        UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = add_products(sums[r][v], x, columns[v]);
+        bf16_pair pair = splat_pair(load_pair(x + r * x_stride));
+        UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = add_products(sums[r][v], pair, columns[v]);
     }
+#endif
 }
+
+/* The most lines of a group of a panel (panels.h): 64 columns of four bytes. */
+#define GROUP_LINES 4
 
 /* Memory that will be read next, as a product asks for it while it computes: `bytes` for every group of k. */
 typedef struct {
@@ -83,44 +73,33 @@ typedef struct {
     int64_t bytes;
 } look_ahead;
 
-/* Into the second-level cache. A line is asked for twice rather than never. */
-INLINE void ask_ahead(look_ahead *ahead) {
-    for (int64_t i = 0; i < ahead->bytes; i += CACHE_LINE) __builtin_prefetch(ahead->next + i, 0, 2);
+/* At most `lines` lines, without a branch: some into the second-level cache; one alone into the first, which disturbs
+ * the product least but has room for no more that are on their way. */
+INLINE void ask_ahead(int lines, look_ahead *ahead) {
+    if (lines == 1) __builtin_prefetch(ahead->next, 0, 3);
+    UNROLL for (int i = 0; i < lines && lines > 1; i++) __builtin_prefetch(ahead->next + i * CACHE_LINE, 0, 2);
     ahead->next += ahead->bytes;
 }
 
-/* The same for at most one line, without a branch, into the first-level cache: that disturbs the product less, but only
- * so few lines can be on their way there at once. */
-INLINE void ask_line(look_ahead *ahead) {
-    __builtin_prefetch(ahead->next, 0, 3);
-    ahead->next += ahead->bytes;
-}
-
-INLINE void ask(int line, look_ahead *ahead) {
-    if (line) ask_line(ahead);
-    else ask_ahead(ahead);
-}
-
-/* a[row * a_stride + k], b[group * b_stride + ...]; strides in elements. `line`: ahead is at most a line a group. */
+/* a[row * a_stride + k], b[group * b_stride + ...]; strides in elements. `lines`: of one group of `ahead`, at most. */
 INLINE void tile_multiply(element type, int rows, int vectors, int64_t k, const void *a, int64_t a_stride,
-                          const void *b, int64_t b_stride, int line, look_ahead ahead, tile_sums sums) {
+                          const void *b, int64_t b_stride, int lines, look_ahead ahead, tile_sums sums) {
     if (type != BF16) {
         _Pragma("clang loop unroll_count(2)") for (int64_t i = 0; i < k; i++) {
-            ask(line, &ahead);
+            ask_ahead(lines, &ahead);
             tile_step(type, rows, vectors, (const float *)a + i, a_stride, at(type, b, i * b_stride), sums);
         }
         return;
     }
     const uint16_t *x = a;
-    uint32_t pairs[TILE_ROWS];
     _Pragma("clang loop unroll_count(2)") for (int64_t g = 0; g < k / 2; g++) {
-        ask(line, &ahead);
-        UNROLL for (int r = 0; r < rows; r++) pairs[r] = load_pair(x + r * a_stride + 2 * g);
-        tile_step_pairs(rows, vectors, pairs, at(type, b, g * b_stride), sums);
+        ask_ahead(lines, &ahead);
+        tile_step_pairs(rows, vectors, x + 2 * g, a_stride, at(type, b, g * b_stride), sums);
     }
     if (k % 2) {
-        UNROLL for (int r = 0; r < rows; r++) pairs[r] = x[r * a_stride + k - 1];
-        tile_step_pairs(rows, vectors, pairs, at(type, b, k / 2 * b_stride), sums);
+        uint16_t tail[TILE_ROWS][2];
+        UNROLL for (int r = 0; r < rows; r++) tail[r][0] = x[r * a_stride + k - 1], tail[r][1] = 0;
+        tile_step_pairs(rows, vectors, tail[0], 2, at(type, b, k / 2 * b_stride), sums);
     }
 }
 
@@ -131,8 +110,11 @@ INLINE void tile_columns(element type, int rows, int vectors, int64_t k, const v
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int v = 0; v < vectors; v++)
             sums[r][v] = accumulate ? load16(F32, c, r * c_stride + v * LANES) : splat(0.0f);
-    if (ahead.bytes <= CACHE_LINE) tile_multiply(type, rows, vectors, k, a, a_stride, b, b_stride, 1, ahead, sums);
-    else tile_multiply(type, rows, vectors, k, a, a_stride, b, b_stride, 0, ahead, sums);
+#define MULTIPLY(lines) tile_multiply(type, rows, vectors, k, a, a_stride, b, b_stride, lines, ahead, sums)
+    if (ahead.bytes <= CACHE_LINE) MULTIPLY(1);
+    else if (ahead.bytes <= 2 * CACHE_LINE) MULTIPLY(2);
+    else MULTIPLY(GROUP_LINES);
+#undef MULTIPLY
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int v = 0; v < vectors; v++) store16(F32, c, r * c_stride + v * LANES, sums[r][v]);
 }
