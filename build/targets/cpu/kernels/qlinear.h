@@ -17,29 +17,45 @@ typedef struct {
     int gated;
 } quantized_product;
 
-/* A whole panel goes straight to y; of gated or fewer columns the tile is made beside it first. */
+/* Whether the vectors of a gate and its up are in registers together. */
+INLINE int gates_in_registers(quantized_shape q) { return quantized_vectors(q, TILE_ROWS) % 2 == 0; }
+
+/* A whole panel goes straight to y; of fewer columns the tile is made beside it first. */
 INLINE void multiply_rows(quantized_product m, const panel_piece *piece, int64_t row, int64_t tokens,
                           look_ahead ahead) {
-    const int64_t column = piece->panel * PANEL;
-    const int direct = !m.gated && column + PANEL <= m.n;
+    const int64_t columns = m.gated ? PANEL / 2 : PANEL, column = piece->panel * columns;
+    const int direct = column + columns <= m.n && (!m.gated || gates_in_registers(m.shape));
+    const int8_t *x = quantized_at(m.shape.row, m.x, row);
+    float *y = m.y + row * m.n;
+    if (direct) {
+        const float *bias = m.bias ? m.bias + column : NULL;
+        quantized_tile(m.shape, tokens, x, piece->columns, ahead,
+                       (tile_output){m.x_scale + row, bias, y + column, m.n, m.gated});
+        return;
+    }
     panel_tile tile;
-    tile_output out = {m.x_scale + row, NULL, tile[0], PANEL};
-    if (direct) out = (tile_output){out.x_scale, m.bias ? m.bias + column : NULL, m.y + row * m.n + column, m.n};
-    quantized_tile(m.shape, tokens, quantized_at(m.shape.row, m.x, row), piece->columns, ahead, out);
-    if (m.gated) store_gated(F32, tile, tokens, m.n, column / 2, m.y + row * m.n);
-    else if (!direct) store_linear(tile, tokens, m.n, column, m.bias, m.y + row * m.n);
+    quantized_tile(m.shape, tokens, x, piece->columns, ahead, (tile_output){m.x_scale + row, NULL, tile[0], PANEL, 0});
+    if (m.gated) store_gated(F32, tile, tokens, m.n, column, m.y + row * m.n);
+    else store_linear(tile, tokens, m.n, column, m.bias, m.y + row * m.n);
+}
+
+/* A tile alone that passes over its panel more than once cannot ask ahead of itself; it asks for the next panel. */
+INLINE look_ahead quantized_look_ahead(quantized_shape q, const panel_piece *piece, int64_t index, int64_t tiles) {
+    const int64_t steps = ceil_div(q.row.width, step_values(q)), bytes = ceil_div(quantized_panel_bytes(q), steps);
+    const int passes = TILE_VECTORS / quantized_vectors(q, (int)(piece->count * q.row.digits));
+    if (tiles == 1 && passes > 1) return (look_ahead){piece->next, piece->next ? bytes : 0};
+    return tile_look_ahead(piece->columns, piece->next, bytes, steps, index, tiles);
 }
 
 INLINE void quantized_multiply(pool *p, int thread, quantized_product m) {
     const int64_t panels = ceil_div(m.n, m.gated ? PANEL / 2 : PANEL), bytes = quantized_panel_bytes(m.shape);
-    const int64_t steps = ceil_div(m.shape.row.width, step_values(m.shape));
     panel_piece piece;
     while (take_panel(p, thread, panels, bytes, m.rows, m.weight, &piece)) {
         const int64_t tiles = ceil_div(piece.count, tile_tokens(m.shape));
         for (int64_t i = 0; i < tiles; i++) {
             const int64_t first = piece.count * i / tiles, end = piece.count * (i + 1) / tiles;
-            look_ahead ahead = tile_look_ahead(piece.columns, piece.next, ceil_div(bytes, steps), steps, i, tiles);
-            multiply_rows(m, &piece, piece.first + first, end - first, ahead);
+            multiply_rows(m, &piece, piece.first + first, end - first,
+                          quantized_look_ahead(m.shape, &piece, i, tiles));
         }
     }
 }

@@ -92,69 +92,83 @@ INLINE void integer_group(quantized_shape q, int rows, int vectors, int64_t g, c
         integer_step(q.bits, rows, vectors, x + first + s * values, stride, panel + s * STEP_BYTES, sums);
 }
 
-/* Where a tile goes: y[token][column] = product * x_scale[token] (+ bias[column]), rows of y `stride` apart. */
+/* Where a tile goes: y[token][column] = product * x_scale[token] (+ bias[column]), rows of y `stride` apart; `gated`:
+ * silu(gate) * up of neighbouring vectors of columns, half as many. */
 typedef struct {
     const float *x_scale, *bias; /* bias NULL: none */
     float *y;
     int64_t stride;
+    int gated;
 } tile_output;
 
-/* Group g of a tile's columns: its scales and integer sums; totals[token][column] of the groups before it. */
-typedef struct {
-    int64_t g;
-    const uint8_t *scales;
-    const i32x16 (*sums)[TILE_VECTORS];
-    float *totals;
-} group_sums;
-
-/* Vector v of the row of digits r, with its group's scale, on top of the groups before. */
-INLINE f32x16 group_total(quantized_shape q, const group_sums *s, int r, int v) {
-    f32x16 value = __builtin_convertvector(s->sums[r][v], f32x16);
-    if (q.row.digits == 2) value = fma16(value, splat(256.0f), __builtin_convertvector(s->sums[r + 1][v], f32x16));
-    f32x16 before = s->g ? load16(F32, s->totals, r / q.row.digits * PANEL + v * LANES) : splat(0.0f);
-    return fma16(value, load16(q.scale_type, s->scales, v * LANES), before);
+/* Vectors of columns side by side. Where groups are added up, their float32 sums share the registers. */
+INLINE int quantized_vectors(quantized_shape q, int rows) {
+    const int most = q.row.group < q.row.width && rows > 3 ? TILE_VECTORS / 2 : TILE_VECTORS;
+    return (int)min_int(tile_vectors(rows), most);
 }
 
-INLINE void add_group(quantized_shape q, int rows, int vectors, const group_sums *s) {
-    UNROLL for (int v = 0; v < vectors; v++)
-        UNROLL for (int r = 0; r < rows; r += q.row.digits)
-            store16(F32, s->totals, r / q.row.digits * PANEL + v * LANES, group_total(q, s, r, v));
-    /* Totals stay in memory: the registers are for the next group's integers. */
-    __asm__ volatile("" : : "r"(s->totals) : "memory");
-}
-
-INLINE void finish_tile(quantized_shape q, int rows, int vectors, const group_sums *s, tile_output out) {
+/* totals[token] += group's integers of vector v, scaled. Two digits make one value. */
+INLINE void add_group(quantized_shape q, int rows, int vectors, const integer_sums sums, const uint8_t *scales,
+                      tile_sums totals) {
     UNROLL for (int v = 0; v < vectors; v++) {
+        const f32x16 scale = load16(q.scale_type, scales, v * LANES);
         UNROLL for (int r = 0; r < rows; r += q.row.digits) {
-            f32x16 value = group_total(q, s, r, v) * out.x_scale[r / q.row.digits];
-            if (out.bias) value += load16(F32, out.bias, v * LANES);
-            store16(F32, out.y, r / q.row.digits * out.stride + v * LANES, value);
+            f32x16 value = __builtin_convertvector(sums[r][v], f32x16), *total = &totals[r / q.row.digits][v];
+            if (q.row.digits == 2)
+                value = fma16(value, splat(256.0f), __builtin_convertvector(sums[r + 1][v], f32x16));
+            *total = fma16(value, scale, *total);
         }
     }
+}
+
+INLINE void finish_tile(int tokens, int vectors, tile_sums totals, tile_output out) {
+    UNROLL for (int t = 0; t < tokens; t++) {
+        float *y = out.y + t * out.stride;
+        UNROLL for (int v = 0; v < vectors; v++) {
+            totals[t][v] *= out.x_scale[t];
+            if (out.bias) totals[t][v] += load16(F32, out.bias, v * LANES);
+            if (!out.gated) store16(F32, y, v * LANES, totals[t][v]);
+            else if (v % 2) store16(F32, y, v / 2 * LANES, silu16(totals[t][v - 1]) * totals[t][v]);
+        }
+    }
+}
+
+/* The first reads of the next tile, while this one is finished: its rows lie behind these, the panel is the same. */
+INLINE void ask_for_next_tile(quantized_shape q, int rows, const int8_t *x, const uint8_t *panel) {
+    const int64_t stride = digit_stride(q.row.width);
+    UNROLL for (int r = rows; r < 2 * rows; r++) {
+        __builtin_prefetch(x + r * stride, 0, 3);
+        __builtin_prefetch(digit_sums(x + r * stride, q.row.width), 0, 3);
+    }
+    UNROLL for (int i = 0; i < ASKING_STEPS * STEP_BYTES; i += CACHE_LINE) __builtin_prefetch(panel + i, 0, 3);
 }
 
 INLINE void quantized_columns(quantized_shape q, int rows, int vectors, const int8_t *x, const uint8_t *panel,
                               int64_t column, look_ahead *ahead, tile_output out) {
     const int64_t groups = ceil_div(q.row.width, q.row.group);
     integer_sums sums;
-    float totals[TILE_ROWS * PANEL];
+    tile_sums totals;
+    UNROLL for (int t = 0; t < rows / q.row.digits; t++)
+        UNROLL for (int v = 0; v < vectors; v++) totals[t][v] = splat(0.0f);
     for (int64_t g = 0; g < groups; g++) {
         const uint8_t *group = panel + g * group_bytes(q);
-        const uint8_t *scales = group + column * element_size(q.scale_type);
-        const group_sums s = {g, scales, (const i32x16(*)[TILE_VECTORS])sums, totals};
         integer_group(q, rows, vectors, g, x, group + scales_bytes(q) + column * 4, ahead, sums);
-        if (g + 1 < groups) add_group(q, rows, vectors, &s);
-        else finish_tile(q, rows, vectors, &s, out);
+        add_group(q, rows, vectors, (const i32x16(*)[TILE_VECTORS])sums, group + column * element_size(q.scale_type),
+                  totals);
     }
+    if (rows > 3) ask_for_next_tile(q, rows, x, panel);
+    finish_tile(rows / q.row.digits, vectors, totals, out);
 }
 
 INLINE void quantized_height(quantized_shape q, int rows, const int8_t *x, const uint8_t *panel, look_ahead ahead,
                              tile_output out) {
-    const int vectors = tile_vectors(rows);
+    const int vectors = quantized_vectors(q, rows), passes = TILE_VECTORS / vectors;
+    ahead.bytes = ceil_div(ahead.bytes, passes);
     for (int64_t column = 0; column < PANEL; column += vectors * LANES) {
-        tile_output part = {out.x_scale, out.bias ? out.bias + column : NULL, out.y + column, out.stride};
+        tile_output part = out;
+        if (out.bias) part.bias += column;
+        part.y += out.gated ? column / 2 : column;
         quantized_columns(q, rows, vectors, x, panel, column, &ahead, part);
-        ahead = (look_ahead){NULL, 0};
     }
 }
 

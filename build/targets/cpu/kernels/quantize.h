@@ -61,15 +61,14 @@ INLINE void store_bytes(int8_t *p, i32x16 x) {
     memcpy(p, &bytes, sizeof bytes);
 }
 
-/* Values [start, stop) to digits, and the sums of those. */
+/* Values [start, stop) to digits, and the sums of those. The greatest magnitude times its inverse is at most half a
+ * millionth above the greatest level, so nothing rounds beyond it. */
 INLINE void quantize_group(quantized_row q, row_values v, float inverse, int64_t start, int64_t stop, int8_t *high,
                            int8_t *low, int32_t *sums) {
-    const int32_t limit = q.digits == 1 ? 127 : 127 * 256 + 127;
     i32x16 high_sum = {0}, low_sum = {0};
     for (int64_t i = start; i < stop; i += LANES) {
         i32x16 x = round_to_int(values_at(v, q.width, i) * inverse);
-        x = __builtin_elementwise_min(__builtin_elementwise_max(x, splat_int(-limit)), splat_int(limit));
-        i32x16 rest = x << 24 >> 24;
+        i32x16 rest = q.digits == 2 ? x << 24 >> 24 : x;
         if (q.digits == 2) {
             store_bytes(high + i, (x - rest) >> 8);
             high_sum += (x - rest) >> 8;
