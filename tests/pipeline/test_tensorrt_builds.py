@@ -51,10 +51,12 @@ def shape_of(family: str, rng: np.random.Generator) -> Shape:
     )
 
 
-def make_checkpoint(directory: Path, shape: Shape, seed: int, dtype: str, scheme: str | None = None) -> Path:
+def make_checkpoint(
+    directory: Path, shape: Shape, seed: int, dtype: str, scheme: str | None = None, group_size: int = 32
+) -> Path:
     save_random_model(directory / "model", shape, seed, getattr(torch, dtype))
     quantize = None if scheme == "fp8" else scheme
-    options = ConvertOptions(quantize=quantize, group_size=32, progress=False)  # type: ignore[arg-type]
+    options = ConvertOptions(quantize=quantize, group_size=group_size, progress=False)  # type: ignore[arg-type]
     convert_model(directory / "model", directory / "checkpoint", options)
     if scheme == "fp8":
         round_to_float8(directory / "checkpoint", np.random.default_rng(seed))
@@ -223,3 +225,14 @@ def test_groups_that_do_not_divide_a_row_are_refused(tmp_path: Path, rng: np.ran
     checkpoint = make_checkpoint(tmp_path, shape, seed, "float16", "int4_wo")
     with pytest.raises(BuildError, match=r"1 int4 weights have groups that do not divide.*104 inputs in groups of 32"):
         build_engine(checkpoint, tmp_path / "engine", RECIPE.model_copy(update={"sm": ("86",)}))
+
+
+@pytest.mark.parametrize("group_size", [32, 64, 128])
+def test_int4_groups_of_every_size_build(group_size: int, tmp_path: Path, rng: np.random.Generator, seed: int) -> None:
+    shape = replace(shape_of(str(rng.choice(FAMILIES)), rng), num_kv_heads=2, queries_per_kv=2, intermediate_size=384)
+    shape = replace(shape, head_size=64, hidden_size=256)
+    dtype = str(rng.choice(HALVES))
+    checkpoint = make_checkpoint(tmp_path, shape, seed, dtype, "int4_wo", group_size)
+    sms = capable(dtype, "int4_wo")
+    recipe = RECIPE.model_copy(update={"sm": sms, "portable": True, "weights": "inputs"})
+    check_build(checkpoint, tmp_path / "engine", dtype, "int4_wo", recipe)
