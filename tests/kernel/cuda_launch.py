@@ -23,14 +23,32 @@ if not triton.knobs.runtime.interpret:
     pytest.skip("TRITON_INTERPRET is off", allow_module_level=True)
 
 import torch  # noqa: E402
+import triton.language as tl  # noqa: E402
+from triton.runtime.interpreter import InterpreterBuilder, TensorHandle  # noqa: E402
 
 from inflight.build.targets.cuda.kernels import all_specs  # noqa: E402
-from inflight.build.targets.cuda.spec import Extent, Variant  # noqa: E402
+from inflight.build.targets.cuda.spec import Constant, Extent, Variant  # noqa: E402
 
 Array = npt.NDArray[Any]
 
 # Blocks of any size give the same integers, and the interpreter takes as long for a small one as for a large one.
 _FASTER_HERE: Mapping[str, Mapping[str, int]] = {"sampling_narrow": {"block": 4096}}
+
+_create_dot = InterpreterBuilder.create_dot
+
+
+def _create_dot_of_numbers(builder: Any, a: Any, b: Any, *rest: Any) -> Any:
+    """The interpreter keeps bfloat16 as its bits, and would multiply those."""
+    return _create_dot(builder, _as_float32(a), _as_float32(b), *rest)
+
+
+def _as_float32(handle: Any) -> Any:
+    if handle.dtype.scalar != tl.bfloat16:
+        return handle
+    return TensorHandle((handle.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+
+
+InterpreterBuilder.create_dot = _create_dot_of_numbers
 
 SPECS = {spec.function: spec for spec in all_specs()}
 
@@ -40,7 +58,7 @@ def interpret(
     variant: Variant,
     arguments: Mapping[str, Array | int],
     sizes: Mapping[str, int],
-    tuned: Mapping[str, int] | None = None,
+    tuned: Mapping[str, Constant] | None = None,
 ) -> None:
     """Run a kernel with the tuning of sm_90; arrays are written in place.
 
