@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -95,6 +97,7 @@ def read_sampling_params(llm: LLM, **given: Any) -> SamplingParams:
 
 def open_llm(engine: str, threads: int | None, kv_cache_tokens: int | None, kv_cache_fraction: float) -> LLM:
     """The engine that the flags describe; a model is converted and built first, once. Raises what either raises."""
+    _begin_to_map(Path(engine).expanduser())
     from inflight.cli.resolve import resolve_engine
     from inflight.runtime.llm import LLM
     from inflight.runtime.load import KvCacheBudget
@@ -116,6 +119,17 @@ def fit_max_tokens(llm: LLM, params: SamplingParams, prompt_length: int) -> Samp
 def read_stdin() -> str:
     """All of standard input as UTF-8; bytes that are none read as replacement characters."""
     return sys.stdin.buffer.read().decode("utf-8", errors="replace")
+
+
+def _begin_to_map(directory: Path) -> None:
+    """The system maps the weights while Python imports the rest. What is wrong with them is said on opening them."""
+    try:
+        start = int(json.loads((directory / "manifest.json").read_bytes())["memory"]["lookup_bytes"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return
+    from inflight.runtime.executors.cpu_memory import map_ahead
+
+    map_ahead(directory / "rank0.weights", start)
 
 
 def _read_bias(text: str) -> tuple[int, float]:

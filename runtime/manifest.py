@@ -66,10 +66,13 @@ class ModulePrecision(Record):
 
 
 class MemoryPlan(Record):
-    """Bytes. The workspace holds every activation of a step; nothing is allocated while stepping."""
+    """Bytes. The workspace holds every activation of a step; nothing is allocated while stepping. The first
+    `lookup_bytes` of the weights are a table of which a step reads single rows.
+    """
 
     weights_bytes: int
     workspace_bytes: int
+    lookup_bytes: int = 0
 
 
 class WorkPlan(Record):

@@ -107,7 +107,7 @@ class CpuExecutor:
         )
         if self._engine is None:
             raise EngineError(f"The system refused {self.threads} threads.", "Pass a smaller --threads.")
-        weights.populate()  # now: beside it, mapping anything else would wait
+        weights.populate(manifest.memory.lookup_bytes)  # now: beside it, mapping anything else would wait
 
     def _keep(self, region: Region) -> Region:
         self._regions.append(region)

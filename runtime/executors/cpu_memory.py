@@ -11,7 +11,8 @@ from pathlib import Path
 from inflight.errors import EngineError
 
 _MADV_POPULATE_READ = 22  # Linux 5.14; others refuse it
-_POPULATED_AT_ONCE = 1 << 24
+# Whatever else the process maps meanwhile waits for one of these.
+_POPULATED_AT_ONCE = 1 << 21
 _FAILED = ctypes.c_void_p(-1).value
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -44,10 +45,13 @@ class Region:
         """A hint to the kernel, which may ignore it."""
         _libc.madvise(self.address, self._size, advice)
 
-    def populate(self) -> None:
-        """Map every page now, on a thread of its own: faults one by one, in the first step, cost more than that."""
-        self._populating = threading.Thread(target=self._populate, name="inflight-populate", daemon=True)
-        self._populating.start()
+    def populate(self, start: int = 0) -> None:
+        """Read and map all pages from `start` on now, on a thread: faults one by one, in the first step, cost more."""
+        if self._populating is None:
+            self._populating = threading.Thread(
+                target=self._populate, args=(start,), name="inflight-populate", daemon=True
+            )
+            self._populating.start()
 
     def close(self) -> None:
         self._closing = True
@@ -57,19 +61,40 @@ class Region:
             _libc.munmap(self.address, self._size)
             self._size = 0
 
-    def _populate(self) -> None:
-        for start in range(0, self._size, _POPULATED_AT_ONCE):
-            size = min(_POPULATED_AT_ONCE, self._size - start)
-            if self._closing or _libc.madvise(self.address + start, size, _MADV_POPULATE_READ):
+    def _populate(self, start: int) -> None:
+        start -= start % mmap.PAGESIZE
+        _libc.madvise(self.address + start, self._size - start, mmap.MADV_WILLNEED)
+        for offset in range(start, self._size, _POPULATED_AT_ONCE):
+            size = min(_POPULATED_AT_ONCE, self._size - offset)
+            if self._closing or _libc.madvise(self.address + offset, size, _MADV_POPULATE_READ):
                 return
 
 
+_ahead: dict[tuple[int, ...], Region] = {}
+
+
+def map_ahead(path: Path, start: int) -> None:
+    """Begin to map and populate a file that map_file will be asked for. It is the one to say what is wrong with it."""
+    try:
+        region = map_file(path)
+        region.populate(start)
+        _ahead[_identity(path.stat())] = region
+    except (OSError, ValueError):
+        return
+
+
 def map_file(path: Path) -> Region:
-    """Map a file read-only; its pages are shared with every process that maps it, and read ahead."""
+    """Map a file read-only; its pages are shared with every process that maps it."""
     with path.open("rb") as file:
-        region = Region(os.fstat(file.fileno()).st_size, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno())
-    region.advise(mmap.MADV_WILLNEED)
-    return region
+        state = os.fstat(file.fileno())
+        if (begun := _ahead.pop(_identity(state), None)) is not None:
+            return begun
+        return Region(state.st_size, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno())
+
+
+def _identity(state: os.stat_result) -> tuple[int, ...]:
+    """Of the very contents that the file has now."""
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def map_zeroed(size: int, purpose: str) -> Region:

@@ -56,7 +56,11 @@ class CpuTarget:
             recipe=recipe.model_copy(update={"cpu": tuple(level.name for level in levels)}),
             kv_cache=kv_cache_facts(checkpoint.config, kv_dtype, tokens_per_block),
             precision=module_precision(graph),
-            memory=MemoryPlan(weights_bytes=weights.total_bytes, workspace_bytes=source.workspace_bytes),
+            memory=MemoryPlan(
+                weights_bytes=weights.total_bytes,
+                workspace_bytes=source.workspace_bytes,
+                lookup_bytes=weights.lookup_bytes,
+            ),
             variants=tuple(_variant(level, len(levels)) for level in levels),
             tools={"compiler": compiler_version(recipe.cxx)},
         )

@@ -68,6 +68,12 @@ class WeightLayout:
             if not (use.layout == "rows" and name_of(use.sources[0]) in projections):
                 self._add(use)
 
+    @property
+    def lookup_bytes(self) -> int:
+        """What the file begins with that is looked up row by row."""
+        first = self.tensors[0] if self.tensors else None
+        return first.nbytes if first is not None and first.layout == "rows" else 0
+
     def find(self, layout: Layout, *sources: ir.Value) -> PackedTensor | None:
         return self._index.get((layout, tuple(name_of(value) for value in sources)))
 
