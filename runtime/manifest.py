@@ -55,8 +55,8 @@ class ModulePrecision(Record):
     """How one module is stored and computed: weights at rest, activations at its input, sums.
 
     Integer weights share a scale per output (`group_size` 0) or per group of so many inputs; integer activations have
-    one per row. 8-bit floats share one per matrix, for weights and for activations. Sums of integers are exact in int32,
-    which the sums of groups leave for float32.
+    one per row. 8-bit floats share one per matrix, for weights and for activations. Sums of integers are exact in
+    int32, which the sums of groups leave for float32.
     """
 
     weights: Dtype
