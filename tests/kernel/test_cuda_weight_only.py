@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,18 @@ import numpy.typing as npt
 import pytest
 
 from inflight.build.targets.cuda.references.weight_only import float8_numbers, pack_int4, weight_only
+from inflight.build.targets.cuda.spec import Tuning
 from tests.kernel.cuda_launch import SPECS, interpret
 
-from inflight.build.targets.cuda.kernels.weight_only import product_variant  # isort: skip
+from inflight.build.targets.cuda.kernels.weight_only import product_variant, workspace  # isort: skip
 
 pytestmark = pytest.mark.kernel
 
 Array = npt.NDArray[Any]
+
+
+def replace_splits(tuning: Tuning, splits: int) -> Tuning:
+    return replace(tuning, constants={**tuning.constants, "splits": splits})
 
 
 class Weights:
@@ -42,10 +48,8 @@ class Weights:
             self.n, self.k, self.kind, group_size=self.group_size, has_bias=has_bias, x="fp16", block_rows=16
         )
         lines = len(self.stored)
-        spec = SPECS["weight_only"]
-        constants = spec.constants(variant, spec.tune(90, variant))
-        tiles = -(-lines // int(constants["block_n"])) * -(-len(x) // int(constants["block_rows"]))
-        area = int(constants["block_n"]) * int(constants["block_rows"]) * 2
+        tuning = replace_splits(SPECS["weight_only"].tune(90, variant), splits)
+        sums, tiles = workspace(variant, tuning, len(x))
         y = np.zeros((len(x), self.n), np.float32)
         arrived = np.zeros(tiles, np.int32)
         arguments = {
@@ -54,11 +58,11 @@ class Weights:
             "weight_scale": self.scale,
             "bias": self.bias,
             "y": y,
-            "partial": np.full(tiles * splits * area, np.nan, np.float32),
+            "partial": np.full(sums, np.nan, np.float32),
             "arrived": arrived,
             "rows": len(x),
         }
-        interpret("weight_only", variant, arguments, {"rows": len(x), "lines": lines}, {"splits": splits})
+        interpret("weight_only", variant, arguments, {"rows": len(x), "lines": lines}, tuning.constants)
         assert not arrived.any(), "the next launch counts from zero"
         return y
 

@@ -117,7 +117,7 @@ class Product:
             y_layout,
             y,
             y_layout,
-            self._algorithm.ctypes.data,
+            self._algorithm.ptr,  # the algorithm is what the record begins with
             workspace,
             self.workspace,
             stream,
@@ -132,7 +132,7 @@ class Product:
             self._set(_Attribute.FAST_ACCUM, 0)
 
     def _choose(self) -> Any:
-        """The first algorithm that cuBLASLt proposes for `max_rows` rows without splits, as its 64 bytes."""
+        """The first algorithm that cuBLASLt proposes for `max_rows` rows without splits."""
         preference = self._own(cublasLt.matmul_preference_create(), cublasLt.matmul_preference_destroy)
         for attribute, value in (
             (_Preference.MAX_WORKSPACE_BYTES, self.workspace),
@@ -157,7 +157,7 @@ class Product:
         )
         if not count[0]:
             raise RuntimeError(f"cuBLASLt has no algorithm for {self.operands.name} weights ({self.n}, {self.k}).")
-        return np.array(found[0]["algo"])
+        return found
 
     def _row_layouts(self, rows: int) -> tuple[int, int]:
         """The layouts of x and y."""

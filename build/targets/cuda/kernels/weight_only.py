@@ -161,6 +161,17 @@ def product_variant(
     return Variant({"x": x, "y": y, "weight_scale": weight_scale}, constants)
 
 
+def workspace(variant: Variant, tuning: Tuning, rows: int) -> tuple[int, int]:
+    """How many float32 `partial` and int32 `arrived` hold for up to `rows` rows; at least one each."""
+    constants = {**variant.constants, **tuning.constants}
+    pairs = constants["bits"] == 4
+    lines = -(-int(constants["n"]) // 2) if pairs else int(constants["n"])
+    tiles = -(-lines // int(constants["block_n"])) * -(-rows // int(constants["block_rows"]))
+    sums = int(constants["block_n"]) * int(constants["block_rows"]) * (2 if pairs else 1)
+    splits = int(constants["splits"])
+    return (tiles * splits * sums, tiles) if splits > 1 else (1, 1)
+
+
 SPECS = (
     KernelSpec(
         module=__name__,

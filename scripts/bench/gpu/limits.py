@@ -1,0 +1,52 @@
+"""What the card does at best, measured: a large copy, and large products of every type."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from bench.gpu.case import levels, numbers, zeros
+from bench.gpu.device import uploaded
+from bench.gpu.results import Limits
+from bench.gpu.timing import Timer
+
+COPY_BYTES = 1 << 30
+SIZE = 8192
+WORKSPACE = 32 << 20
+
+
+def measure_limits(device: Any, timer: Timer, operands: tuple[str, ...]) -> Limits:
+    """`operands` are those that the card multiplies; what cuBLASLt refuses is left out."""
+    source, target = (device.allocate(COPY_BYTES, stream=timer.stream) for _ in range(2))
+    copying = timer.seconds(lambda stream: target.copy_from(source, stream=stream))
+    source.close(), target.close()
+    peaks = {}
+    for name in operands:
+        try:
+            peaks[name] = 2 * SIZE**3 / product_seconds(device, timer, SIZE, SIZE, SIZE, name)
+        except (ImportError, RuntimeError) as error:
+            print(f"No limit for {name}: {error}", file=sys.stderr)
+    return Limits(2 * COPY_BYTES / copying, peaks)
+
+
+def product_seconds(device: Any, timer: Timer, n: int, k: int, rows: int, operands: str) -> float:
+    """A product of cuBLASLt: rows [rows, k] times weights [n, k]', random numbers, for zeros cost less power."""
+    from inflight.build.targets.cuda.cublaslt import Product
+
+    make = partial(numbers, dtype=operands) if operands in ("bf16", "fp16") else levels
+    arrays = {
+        "x": make((rows, k)),
+        "weight": make((n, k)),
+        "y": zeros((rows, n)),
+        "workspace": zeros((WORKSPACE,), "int8"),
+        "x_scale": numbers((rows,), "fp32"),
+        "weight_scale": numbers((n,), "fp32"),
+    }
+    with uploaded(device, timer.stream, arrays) as addresses, Product(n, k, operands, rows, WORKSPACE) as product:
+        return timer.seconds(partial(_queue, product, addresses, rows))
+
+
+def _queue(product: Callable[..., None], addresses: dict[str, int], rows: int, builder: Any) -> None:
+    product(**addresses, rows=rows, stream=int(builder.stream.handle))

@@ -1,0 +1,37 @@
+"""The sizes of the two models at which kernels are measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Model:
+    name: str
+    hidden: int
+    intermediate: int
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+    vocab: int
+
+    @property
+    def qkv_width(self) -> int:
+        return (self.num_heads + 2 * self.num_kv_heads) * self.head_size
+
+    @property
+    def products(self) -> dict[str, tuple[int, int]]:
+        """Name to (outputs, inputs) of the matrices of a layer, and of the vocabulary's."""
+        return {
+            "qkv": (self.qkv_width, self.hidden),
+            "dense": (self.hidden, self.num_heads * self.head_size),
+            "gate_up": (2 * self.intermediate, self.hidden),
+            "proj": (self.hidden, self.intermediate),
+            "lm_head": (self.vocab, self.hidden),
+        }
+
+
+MODELS = (
+    Model("Llama-3.1-8B", 4096, 14336, 32, 8, 128, 128256),
+    Model("Qwen2-0.5B", 896, 4864, 14, 2, 64, 151936),
+)

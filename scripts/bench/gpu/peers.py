@@ -1,0 +1,72 @@
+"""The same work by torch's own kernels, on the same GPU; `torch` is given, for it may not be there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Step = Callable[[], Any]
+
+
+def add_rms_norm(torch: Any, *, rows: int, width: int) -> Step:
+    x = torch.randn(rows, width, device="cuda")
+    delta = torch.randn(rows, width, device="cuda", dtype=torch.bfloat16)
+    weight = torch.randn(width, device="cuda", dtype=torch.bfloat16)
+
+    @torch.compile(dynamic=False)  # type: ignore[untyped-decorator]
+    def step() -> Any:
+        total = x + delta
+        return total, torch.nn.functional.rms_norm(total, (width,), weight.float(), 1e-5).bfloat16()
+
+    return step  # type: ignore[no-any-return]
+
+
+def swiglu(torch: Any, *, rows: int, width: int) -> Step:
+    gate_up = torch.randn(rows, 2 * width, device="cuda", dtype=torch.bfloat16)
+
+    @torch.compile(dynamic=False)  # type: ignore[untyped-decorator]
+    def step() -> Any:
+        gate, up = gate_up.chunk(2, dim=-1)
+        return torch.nn.functional.silu(gate) * up
+
+    return step  # type: ignore[no-any-return]
+
+
+def linear(torch: Any, *, n: int, k: int, rows: int) -> Step:
+    """bfloat16 throughout."""
+    x = torch.randn(rows, k, device="cuda", dtype=torch.bfloat16)
+    weight = torch.randn(n, k, device="cuda", dtype=torch.bfloat16)
+    return lambda: torch.nn.functional.linear(x, weight)
+
+
+def attention(
+    torch: Any, *, sequences: int, tokens: int, context: int, num_heads: int, num_kv_heads: int, head_size: int
+) -> Step:
+    """scaled_dot_product_attention over caches that are not paged: all sequences have the same context."""
+    options = {"device": "cuda", "dtype": torch.bfloat16}
+    q = torch.randn(sequences, num_heads, tokens, head_size, **options)
+    keys = torch.randn(sequences, num_kv_heads, context, head_size, **options)
+    values = torch.randn(sequences, num_kv_heads, context, head_size, **options)
+    causal = tokens > 1
+    attend = torch.nn.functional.scaled_dot_product_attention
+    return lambda: attend(q, keys, values, is_causal=causal, enable_gqa=num_heads != num_kv_heads)
+
+
+def greedy(torch: Any, *, rows: int, vocab: int) -> Step:
+    logits = torch.randn(rows, vocab, device="cuda")
+    return lambda: logits.argmax(dim=-1)
+
+
+def top_k_top_p(torch: Any, *, rows: int, vocab: int, top_k: int, top_p: float, temperature: float) -> Step:
+    """What transformers' warpers do, in their order: temperature, top_k, top_p by a full sort, one draw."""
+    logits = torch.randn(rows, vocab, device="cuda")
+
+    def step() -> Any:
+        scores = logits / temperature
+        scores = scores.masked_fill(scores < scores.topk(top_k).values[:, -1:], -float("inf"))
+        ascending, order = scores.sort(descending=False)
+        dropped = ascending.softmax(dim=-1).cumsum(dim=-1) <= 1 - top_p
+        scores = scores.masked_fill(dropped.scatter(1, order, dropped), -float("inf"))
+        return torch.multinomial(scores.softmax(dim=-1), 1)
+
+    return step
