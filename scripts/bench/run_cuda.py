@@ -53,14 +53,14 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    from bench.gpu.probe import probe
+    from inflight.build.targets.cuda.loader import Gpu
 
-    device, sm = probe()
+    gpu = Gpu()
     from bench.gpu.cases import all_cases
     from bench.gpu.session import Session
 
-    session = Session(device, sm, _torch(arguments), arguments.repeats, arguments.workers, _versions())
-    cases = [case for model in _models(arguments) for case in all_cases(model, sm) if arguments.only in case.name]
+    session = Session(gpu, _torch(arguments), arguments.repeats, arguments.workers, _versions())
+    cases = [case for model in _models(arguments) for case in all_cases(model, gpu.sm) if arguments.only in case.name]
     session.measure(cases, arguments.out)
     print(session.run.markdown())
     print(f"Written to {arguments.out}/cuda.json and cuda.md.", file=sys.stderr)

@@ -11,27 +11,29 @@ from bench.gpu.case import levels, numbers, zeros
 from bench.gpu.device import uploaded
 from bench.gpu.results import Limits
 from bench.gpu.timing import Timer
+from inflight.build.targets.cuda.loader import Gpu
 
 COPY_BYTES = 1 << 30
 SIZE = 8192
 WORKSPACE = 32 << 20
 
 
-def measure_limits(device: Any, timer: Timer, operands: tuple[str, ...]) -> Limits:
+def measure_limits(gpu: Gpu, timer: Timer, operands: tuple[str, ...]) -> Limits:
     """`operands` are those that the card multiplies; what cuBLASLt refuses is left out."""
-    source, target = (device.allocate(COPY_BYTES, stream=timer.stream) for _ in range(2))
+    source, target = (gpu.device.allocate(COPY_BYTES, stream=gpu.stream) for _ in range(2))
     copying = timer.seconds(lambda stream: target.copy_from(source, stream=stream))
-    source.close(), target.close()
+    source.close()
+    target.close()
     peaks = {}
     for name in operands:
         try:
-            peaks[name] = 2 * SIZE**3 / product_seconds(device, timer, SIZE, SIZE, SIZE, name)
+            peaks[name] = 2 * SIZE**3 / product_seconds(gpu, timer, SIZE, SIZE, SIZE, name)
         except (ImportError, RuntimeError) as error:
             print(f"No limit for {name}: {error}", file=sys.stderr)
     return Limits(2 * COPY_BYTES / copying, peaks)
 
 
-def product_seconds(device: Any, timer: Timer, n: int, k: int, rows: int, operands: str) -> float:
+def product_seconds(gpu: Gpu, timer: Timer, n: int, k: int, rows: int, operands: str) -> float:
     """A product of cuBLASLt: rows [rows, k] times weights [n, k]', random numbers, for zeros cost less power."""
     from inflight.build.targets.cuda.cublaslt import Product
 
@@ -44,7 +46,7 @@ def product_seconds(device: Any, timer: Timer, n: int, k: int, rows: int, operan
         "x_scale": numbers((rows,), "fp32"),
         "weight_scale": numbers((n,), "fp32"),
     }
-    with uploaded(device, timer.stream, arrays) as addresses, Product(n, k, operands, rows, WORKSPACE) as product:
+    with uploaded(gpu, arrays) as addresses, Product(n, k, operands, rows, WORKSPACE) as product:
         return timer.seconds(partial(_queue, product, addresses, rows))
 
 

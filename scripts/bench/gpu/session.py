@@ -9,22 +9,23 @@ from typing import Any
 from bench.gpu.case import Case, Peer, ProductCase
 from bench.gpu.device import Kernels, uploaded
 from bench.gpu.limits import measure_limits, product_seconds
-from bench.gpu.results import Limits, Result, Run
+from bench.gpu.results import Result, Run
 from bench.gpu.timing import Timer, torch_seconds
 from inflight.build.targets.cuda.architectures import architecture_of
+from inflight.build.targets.cuda.loader import Gpu
 
 
 class Session:
     """`torch` is the module, or None."""
 
-    def __init__(self, device: Any, sm: int, torch: Any, repeats: int, workers: int, versions: dict[str, str]) -> None:
-        self._device, self._torch, self._repeats = device, torch, repeats
-        self._timer = Timer(device, repeats)
-        self._kernels = Kernels(sm, workers)
+    def __init__(self, gpu: Gpu, torch: Any, repeats: int, workers: int, versions: dict[str, str]) -> None:
+        self._gpu, self._torch, self._repeats = gpu, torch, repeats
+        self._timer = Timer(gpu, repeats)
+        self._kernels = Kernels(gpu, workers)
         self._say("the card's limits")
-        self.run = Run(f"{device.name}, sm_{sm}", versions, Limits(1.0, {}))
-        operands = ("bf16", "float8", "int8") if architecture_of(sm).fp8 else ("bf16", "int8")
-        self.run.limits = measure_limits(device, self._timer, operands)
+        operands = ("bf16", "float8", "int8") if architecture_of(gpu.sm).fp8 else ("bf16", "int8")
+        limits = measure_limits(gpu, self._timer, operands)
+        self.run = Run(f"{gpu.device.name}, sm_{gpu.sm}", versions, limits)
 
     def measure(self, cases: list[Case | ProductCase], out: Path) -> None:
         """Results go to `out` after every case, so that a run that is cut off has not been for nothing."""
@@ -45,15 +46,14 @@ class Session:
         return Result(case.model, case.name, seconds, least, case.peer_name, peer)
 
     def _kernel(self, case: Case) -> float:
-        with uploaded(self._device, self._timer.stream, case.arrays()) as addresses:
+        with uploaded(self._gpu, case.arrays()) as addresses:
             return self._timer.seconds(self._kernels.queue(case, addresses))
 
     def _product(self, case: ProductCase) -> float:
-        return product_seconds(self._device, self._timer, case.n, case.k, case.rows, case.operands)
+        return product_seconds(self._gpu, self._timer, case.n, case.k, case.rows, case.operands)
 
     def _peer(self, peer: Peer) -> float:
-        flush = 2 * self._device.properties.l2_cache_size
-        seconds = torch_seconds(self._torch, peer(self._torch), self._repeats, flush)
+        seconds = torch_seconds(self._torch, peer(self._torch), self._repeats, self._timer.flush_bytes)
         self._torch.cuda.empty_cache()
         return seconds
 

@@ -134,7 +134,7 @@ def row_max(chunk_max, row, used, chunks: tl.constexpr):
 
 
 def chunks_of(variant: Variant) -> int:
-    return triton.next_power_of_2(chunks(int(variant.constants["vocab"])))
+    return int(triton.next_power_of_2(chunks(int(variant.constants["vocab"]))))
 
 
 def tune_chunk(sm: int, variant: Variant) -> Tuning:
