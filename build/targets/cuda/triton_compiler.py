@@ -21,6 +21,7 @@ from inflight.errors import BuildError
 
 _ALIGNMENT = 16
 _WARP = 32
+_SHOWN_LINES = 8
 _REGISTERS = re.compile(r"Used (\d+) registers")
 _STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 
@@ -77,8 +78,14 @@ def _run(spec: KernelSpec, variant: Variant, tuning: Tuning, sm: int) -> tuple[A
             source = _source(spec, variant, constants)
             return triton.compile(source, target=GPUTarget("cuda", sm, _WARP), options=options), log.getvalue()
         except Exception as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise BuildError(f"{_title(spec, constants, sm)} does not compile:\n" + "\n".join(reason[-8:])) from error
+            raise BuildError(f"{_title(spec, constants, sm)} does not compile:\n{_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """The end of the innermost message: Triton shows lines of the kernel before it, ptxas its log."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return "\n".join(str(error).strip().splitlines()[-_SHOWN_LINES:]) or type(error).__name__
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from inflight.build.targets.cuda.kernels.paged_cache import FLOAT8, INT8, PLAIN
+from inflight.build.targets.cuda.kernels.paged_cache import FLOAT8, INT8
 from inflight.build.targets.cuda.kernels.rounding import quantize, row_scale
 from inflight.build.targets.cuda.spec import Argument, Extent, KernelSpec, Tuning, Variant
 from inflight.build.targets.cuda.variants import rope_variants
@@ -129,9 +129,9 @@ def _inverse_scale(scales, slot, greatest, cache_format: tl.constexpr):
 
 @triton.jit
 def _rounded(x, inverse, cache, cache_format: tl.constexpr):
-    if cache_format == PLAIN:
-        return x.to(cache.dtype.element_ty)
-    return quantize(x, inverse, cache_format == FLOAT8)
+    if cache_format == INT8 or cache_format == FLOAT8:  # noqa: SIM109
+        x = quantize(x, inverse, cache_format == FLOAT8)
+    return x.to(cache.dtype.element_ty)
 
 
 def tune(sm: int, variant: Variant) -> Tuning:

@@ -1,0 +1,121 @@
+"""The cuda target's compile step: every kernel for every generation, the same bytes, no spills in the decode path."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inflight.build.targets.cuda.architectures import ARCHITECTURES, SMS
+from inflight.build.targets.cuda.artifact import Artifact, ArtifactExtent
+from inflight.build.targets.cuda.cache import ArtifactCache
+from inflight.build.targets.cuda.compile import CompileJob, compile_kernels
+from inflight.build.targets.cuda.spec import Argument, KernelSpec
+from inflight.errors import BuildError
+from tests.kernel.cuda_launch import SPECS
+
+pytestmark = pytest.mark.kernel
+
+
+def assert_usable(artifact: Artifact, spec: KernelSpec) -> None:
+    limits = {architecture.sm: architecture.shared_bytes for architecture in ARCHITECTURES}
+    title = f"{artifact.kernel} for sm_{artifact.sm}, {artifact.types} {artifact.constants}"
+    assert artifact.cubin[:4] == b"\x7fELF" and artifact.entry.encode() in artifact.cubin, title
+    assert artifact.shared_bytes <= limits[artifact.sm], title
+    assert artifact.registers * artifact.threads <= 65536, title
+    if spec.decode_path:
+        assert not artifact.spill_store_bytes and not artifact.spill_load_bytes, f"{title} spills"
+
+
+@pytest.mark.parametrize("sm", [80, 90, 120])
+def test_a_variant_of_every_kernel_compiles(sm: int) -> None:
+    specs = list(SPECS.values())
+    jobs = [CompileJob(spec, spec.variants[0], sm) for spec in specs]
+    for spec, artifact in zip(specs, compile_kernels(jobs, cache=ArtifactCache()), strict=True):
+        assert_usable(artifact, spec)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sm", SMS)
+@pytest.mark.parametrize("function", SPECS)
+def test_every_variant_compiles_for_every_generation(function: str, sm: int) -> None:
+    spec = SPECS[function]
+    jobs = [CompileJob(spec, variant, sm) for variant in spec.variants]
+    for artifact in compile_kernels(jobs, cache=ArtifactCache()):
+        assert_usable(artifact, spec)
+
+
+def test_the_same_bytes_from_build_to_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the order, the directory, the number of processes and the user's own settings of the compiler."""
+    jobs = [
+        CompileJob(SPECS[name], SPECS[name].variants[0], sm)
+        for name in ("rope_cache_write", "rms_norm")
+        for sm in (80, 90)
+    ]
+    first = compile_kernels(jobs, workers=2)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONHASHSEED", "7")
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
+    assert compile_kernels(jobs[::-1], workers=1) == first[::-1]
+    assert not (tmp_path / "triton").exists()
+
+
+def test_no_path_of_this_machine_is_in_a_cubin() -> None:
+    spec = SPECS["rope_cache_write"]
+    artifact = compile_kernels([CompileJob(spec, spec.variants[0], 90)], cache=ArtifactCache())[0]
+    assert b".py" not in artifact.cubin and str(Path.home()).encode() not in artifact.cubin
+
+
+def test_the_cache_answers_what_it_was_given_and_no_damaged_file(tmp_path: Path) -> None:
+    cache, spec = ArtifactCache(tmp_path), SPECS["combine_splits"]
+    job = CompileJob(spec, spec.variants[0], 80)
+    artifact = compile_kernels([job], cache=cache)[0]
+    (file,) = tmp_path.iterdir()
+    assert cache.load(file.stem) == artifact
+    file.write_bytes(file.read_bytes()[:-100])
+    assert cache.load(file.stem) is None
+    assert compile_kernels([job], cache=cache) == [artifact]
+
+
+def test_the_key_of_the_cache_is_all_that_decides_the_bytes(tmp_path: Path) -> None:
+    cache, spec = ArtifactCache(tmp_path), SPECS["paged_decode"]
+    keys = {cache.key(spec, variant, sm) for variant in spec.variants for sm in SMS}
+    assert len(keys) == len(spec.variants) * len(SMS)
+    assert cache.key(spec, spec.variants[0], 80) in keys
+
+
+def test_a_grid_is_rounded_up_and_multiplied() -> None:
+    axes = (
+        (ArtifactExtent(size="rows", per=16), ArtifactExtent(size=3, per=1)),
+        (ArtifactExtent(size="tiles", per=1),),
+    )
+    artifact = compile_kernels(
+        [CompileJob(SPECS["rms_norm"], SPECS["rms_norm"].variants[0], 80)], cache=ArtifactCache()
+    )[0].model_copy(update={"grid": axes})
+    assert artifact.grid_for({"rows": 17, "tiles": 5}) == (6, 5, 1)
+    assert artifact.grid_for({"rows": 0, "tiles": 5}) == (0, 5, 1)
+
+
+def test_errors_name_the_kernel_and_what_is_wrong() -> None:
+    spec = SPECS["combine_splits"]
+    with pytest.raises(BuildError, match=r"sm_75 .*\n?.*80 \(A100"):
+        compile_kernels([CompileJob(spec, spec.variants[0], 75)])
+    wrong = dataclasses.replace(spec, arguments=(*spec.arguments, Argument("surplus", "i32")))
+    with pytest.raises(BuildError, match=r"combine_splits .*differ: surplus"):
+        compile_kernels([CompileJob(wrong, spec.variants[0], 80)])
+
+
+def test_nothing_but_compiling_imports_triton() -> None:
+    code = """
+import sys
+import inflight.cli.main
+import inflight.build.targets.cuda.cache, inflight.build.targets.cuda.compile, inflight.build.targets.cuda.loader
+assert not [name for name in sys.modules if name.split(".")[0] in ("triton", "cuda", "torch")]
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
