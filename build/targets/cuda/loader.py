@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from inflight.errors import EngineError
 Array = npt.NDArray[Any]
 
 # Python's integers are addresses to a launch; every other argument says its width.
-_SCALARS = {"i32": np.int32, "i64": np.int64, "fp32": np.float32}
+_SCALARS: Mapping[str, Callable[[Any], Any]] = {"i32": np.int32, "i64": np.int64, "fp32": np.float32}
 _HINT = "Use a machine with an NVIDIA GPU of compute capability 8.0 or later and its driver."
 
 
@@ -127,7 +127,8 @@ class LoadedKernel:
             raise ValueError(
                 f"{argument.name} of {self.artifact.kernel} must be a multiple of {argument.alignment}, not {value}"
             )
-        return _SCALARS[argument.type](value) if argument.type in _SCALARS else int(value)
+        scalar = _SCALARS.get(argument.type)
+        return int(value) if scalar is None else scalar(value)
 
 
 def _driver(function: str, *arguments: Any) -> None:
