@@ -1,8 +1,8 @@
 /* Arithmetic of sampling over one padded row.
  *
  * Two things make every result here the same on any machine, at any vector width and with any number of threads:
- * products and sums are never contracted, and softmax weights are rounded to multiples of 2^-32, so that sums of up to 2^20
- * of them are exact in double and have no order. Compile without -ffast-math. */
+ * products and sums are never contracted, and softmax weights are rounded to multiples of 2^-32, so that sums of up to
+ * 2^20 of them are exact in double and have no order. Compile without -ffast-math. */
 #ifndef INFLIGHT_SAMPLING_MATH_H
 #define INFLIGHT_SAMPLING_MATH_H
 
