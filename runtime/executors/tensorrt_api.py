@@ -17,9 +17,8 @@ Module: TypeAlias = Any
 
 
 class RuntimeConfig(Protocol):
-    """IRuntimeConfig. The two strategies that are attributes exist in tensorrt_rtx alone."""
+    """IRuntimeConfig. The attribute exists in tensorrt_rtx alone."""
 
-    cuda_graph_strategy: Enumerator
     dynamic_shapes_kernel_specialization_strategy: Enumerator
 
     def set_execution_context_allocation_strategy(self, strategy: Enumerator) -> None: ...

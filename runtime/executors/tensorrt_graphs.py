@@ -1,4 +1,7 @@
-"""CUDA graphs of decodes, captured from the stream: for full TensorRT, which captures none itself."""
+"""CUDA graphs of decodes, captured from the stream.
+
+TensorRT-RTX has a way of its own, which waits for kernels that are compiled while serving; nothing is, here.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from inflight.runtime.executors.tensorrt_api import CudaEngine, ExecutionContext, Module, RuntimeConfig, checked
+from inflight.runtime.executors.tensorrt_api import CudaEngine, ExecutionContext, Module, checked
 from inflight.runtime.executors.tensorrt_buffers import DeviceBuffers
 from inflight.runtime.executors.tensorrt_device import Device, DeviceMemory
 from inflight.runtime.executors.tensorrt_graphs import DecodeGraphs
@@ -21,10 +21,7 @@ DECODE, MIXED = 0, 1
 
 
 class PlanRunner:
-    """Contexts for both profiles, which use the same activations, one after the other on one stream.
-
-    TensorRT-RTX captures graphs of decodes itself; for full TensorRT, DecodeGraphs does.
-    """
+    """Contexts for both profiles, which use the same activations, one after the other on one stream."""
 
     def __init__(
         self,
@@ -40,30 +37,29 @@ class PlanRunner:
         self._weights = weights
         self._device = device
         self._mixed = self._context(MIXED)
-        self._decode = self._context(DECODE) if _is_rtx(trt) else DecodeGraphs(device, lambda: self._context(DECODE))
+        self._decodes = DecodeGraphs(device, lambda: self._context(DECODE))
 
     def run(self, run: RunInputs) -> Floats:
         """The logits [num_logit_rows, vocab] of a run, once it is over."""
         self._buffers.write_inputs(run)
         if run.arrays["padded_rows"].shape[1] > 1:
             self._enqueue(self._mixed, run)
-        elif isinstance(self._decode, DecodeGraphs):
-            self._decode.run(_sizes(run), self._buffers.generation, lambda context: self._enqueue(context, run))
         else:
-            self._enqueue(self._decode, run)
+            self._decodes.run(_sizes(run), self._buffers.generation, lambda context: self._enqueue(context, run))
         return self._buffers.read_logits(run)
 
     def close(self) -> None:
         self._device.wait()
-        if isinstance(self._decode, DecodeGraphs):
-            self._decode.clear()
+        self._decodes.clear()
 
     def _context(self, profile: int) -> ExecutionContext:
         trt = self._trt
         config = checked(self._engine.create_runtime_config(), "make a runtime configuration")
         config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        if _is_rtx(trt):
-            _configure_rtx(trt, config, profile)
+        if hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
+            # TensorRT-RTX compiles nothing while requests wait, and exchanges no kernel for another that would sum in
+            # another order.
+            config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.NONE
         context = checked(self._engine.create_execution_context(config), "make an execution context")
         checked(context.set_optimization_profile_async(profile, self._device.stream), f"select profile {profile}")
         self._device.wait()
@@ -85,17 +81,6 @@ class PlanRunner:
         shape = (run.num_slots, *self._buffers.slot_shape)
         for name in self._buffers.caches:
             checked(context.set_input_shape(f"past_{name}", shape), f"set past_{name} to {shape}")
-
-
-def _is_rtx(trt: Module) -> bool:
-    return hasattr(trt, "CudaGraphStrategy")
-
-
-def _configure_rtx(trt: Module, config: RuntimeConfig, profile: int) -> None:
-    """No kernel is compiled while requests wait, and none is exchanged for another that would sum in another order."""
-    config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.NONE
-    if profile == DECODE:
-        config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
 
 
 def _sizes(run: RunInputs) -> tuple[int, ...]:

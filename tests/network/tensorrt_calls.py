@@ -36,7 +36,6 @@ PROTOCOLS: Mapping[type, tuple[str, ...]] = {
 ONLY_RTX = {
     ("IBuilderConfig", "num_compute_capabilities"),
     ("IBuilderConfig", "set_compute_capability"),
-    ("IRuntimeConfig", "cuda_graph_strategy"),
     ("IRuntimeConfig", "dynamic_shapes_kernel_specialization_strategy"),
 }
 ENUMERATORS: Mapping[str, frozenset[str]] = {
@@ -57,10 +56,18 @@ ENUMERATORS: Mapping[str, frozenset[str]] = {
     "UnaryOperation": frozenset({"ABS", "NOT", "RECIP", "ROUND", "SQRT"}),
 }
 ENUMERATORS_OF_RTX: Mapping[str, frozenset[str]] = {
+    "BuilderFlag": frozenset({"REQUIRE_USER_ALLOCATION"}),
     "ComputeCapability": frozenset({"SM75", "SM80", "SM86", "SM89", "SM120", "SM121"}),
-    "CudaGraphStrategy": frozenset({"WHOLE_GRAPH_CAPTURE"}),
     "DynamicShapesKernelSpecializationStrategy": frozenset({"NONE"}),
 }
+
+
+def enumerators(module: str) -> dict[str, frozenset[str]]:
+    """Those that are used of tensorrt or tensorrt_rtx."""
+    if module == "tensorrt":
+        return dict(ENUMERATORS)
+    names = {**ENUMERATORS, **ENUMERATORS_OF_RTX}
+    return {name: ENUMERATORS.get(name, frozenset()) | ENUMERATORS_OF_RTX.get(name, frozenset()) for name in names}
 
 
 def members(protocol: type) -> Iterator[tuple[str, list[str] | None]]:

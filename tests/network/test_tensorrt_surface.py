@@ -17,7 +17,7 @@ from inflight.build.targets.tensorrt.capabilities import RTX_TARGETS
 from inflight.build.targets.tensorrt.lowering import LOWERINGS
 from inflight.build.targets.tensorrt.modules import FULL_NEEDS
 from inflight.build.targets.tensorrt.writer import _TYPE_NAMES
-from tests.network.tensorrt_calls import ENUMERATORS, ENUMERATORS_OF_RTX, ONLY_RTX, PROTOCOLS, members
+from tests.network.tensorrt_calls import ENUMERATORS, ENUMERATORS_OF_RTX, ONLY_RTX, PROTOCOLS, enumerators, members
 
 pytestmark = pytest.mark.network
 
@@ -66,8 +66,7 @@ def test_every_call_is_in_the_live_module(live: ModuleType) -> None:
             assert not callable(found) or isinstance(found, property), f"{name}.{member} is no attribute"
         else:
             assert takes(_signatures(member, found), arguments), f"{name}.{member}{arguments}: {found.__doc__}"
-    enumerators = ENUMERATORS if live.__name__ == "tensorrt" else {**ENUMERATORS, **ENUMERATORS_OF_RTX}
-    for name, used in enumerators.items():
+    for name, used in enumerators(live.__name__).items():
         assert used <= set(getattr(live, name).__members__), name
 
 
@@ -91,7 +90,7 @@ def test_the_list_of_enumerators_is_that_of_the_code() -> None:
     files = [*(ROOT / "build/targets/tensorrt").glob("*.py"), *(ROOT / "runtime/executors").glob("tensorrt*.py")]
     written = {pair for path in files for pair in _ENUMERATOR.findall(path.read_text(encoding="utf-8"))}
     written -= {("Logger", "WARNING")}
-    listed = {**ENUMERATORS, **ENUMERATORS_OF_RTX}
+    listed = enumerators("tensorrt_rtx")
     assert all(name in listed.get(kind, ()) for kind, name in written), written
     assert set(_TYPE_NAMES.values()) == ENUMERATORS["DataType"]
     assert {f"SM{sm}" for sm in RTX_TARGETS} == ENUMERATORS_OF_RTX["ComputeCapability"]

@@ -90,6 +90,8 @@ def _set_targets(trt: Module, config: BuilderConfig, sms: Sequence[str]) -> None
         # A refused capability is only logged, and the build would go on for another GPU.
         if capability is None or not config.set_compute_capability(capability, index):
             raise BuildError(f"This TensorRT does not compile for SM{sm}.", "Leave it out of --sm.")
+    # TensorRT-RTX then allocates nothing while it runs, so that the loader can capture decodes as CUDA graphs.
+    config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
 
 
 def _hint(errors: Sequence[str], place: WeightPlace) -> str | None:
