@@ -1,4 +1,4 @@
-"""Rotation and cache write of the cuda target, interpreted, against float64."""
+"""Rotation and cache write of the cuda target, interpreted and on a GPU where there is one, against float64."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from inflight.build.targets.cuda.references.paged_attention import cache_numbers, rotated_heads
 from inflight.build.targets.cuda.variants import FLOAT8, INT8, rope_variant
+from tests.kernel.cuda_gpu import run_on_gpu
 from tests.kernel.cuda_launch import interpret
 
 pytestmark = pytest.mark.kernel
@@ -32,9 +33,10 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("run", [interpret, run_on_gpu])
 @pytest.mark.parametrize(("heads", "kv", "act", "epsilon"), CASES)
 def test_queries_keys_and_values_are_those_of_float64(
-    rng: np.random.Generator, heads: tuple[int, int, int], kv: str, act: str, epsilon: float | None
+    rng: np.random.Generator, run: Any, heads: tuple[int, int, int], kv: str, act: str, epsilon: float | None
 ) -> None:
     num_heads, num_kv_heads, size = heads
     positions = np.array([0, 15, 16, -1, 40], np.int32)
@@ -59,7 +61,7 @@ def test_queries_keys_and_values_are_those_of_float64(
         "value_scales": np.full(1, FLOAT8_SCALE, np.float32) if kv == "float8" else np.zeros(shape[:3], np.float32),
     }
     variant = rope_variant(*heads, kv=kv, act=act, qkv="fp32", tokens_per_block=PER_BLOCK, epsilon=epsilon)
-    interpret("rope_cache_write", variant, {**arrays, "block_table_stride": 4}, {"rows": 5})
+    run("rope_cache_write", variant, {**arrays, "block_table_stride": 4}, {"rows": 5})
 
     there = positions >= 0
     q, k, v = np.split(rows[there].reshape(4, -1, size), [num_heads, num_heads + num_kv_heads], axis=1)

@@ -19,44 +19,43 @@ _LIFT = tl.constexpr(256.0)
 @triton.jit
 def attend(
     query,
-    key_cache,
-    value_cache,
-    key_scales,
-    value_scales,
-    block_table,
+    cache,
+    state,
     start,
     first,
     last,
     row_positions,
     kv_head,
-    maximum,
-    total,
-    output,
-    num_kv_heads: tl.constexpr,
-    head_size: tl.constexpr,
-    padded_head: tl.constexpr,
-    tokens_per_block: tl.constexpr,
-    scale: tl.constexpr,
-    soft_cap: tl.constexpr,
-    window: tl.constexpr,
-    cache_format: tl.constexpr,
-    native_float8: tl.constexpr,
+    layout: tl.constexpr,
+    rule: tl.constexpr,
     block_n: tl.constexpr,
     masked: tl.constexpr,
 ):
     """The state (maximum [M] in powers of two, total [M], output [M, padded_head], all float32) after one tile more.
 
-    query [M, padded_head]; the tile is tokens start .. start + block_n, of which first .. last may be read and row m
-    sees those up to row_positions[m], the last `window` of them when window > 0. Without `masked` every row sees all.
+    query [M, padded_head]; cache = (key_cache, value_cache, key_scales, value_scales, the sequence's block table);
+    layout = (num_kv_heads, tokens_per_block, head_size, padded_head, cache_format, native_float8);
+    rule = (scale, soft_cap, window). The tile is tokens start .. start + block_n, of which first .. last may be read,
+    and row m sees those up to row_positions[m], the last `window` of them when window > 0. Without `masked` every row
+    sees all.
     """
+    key_cache, value_cache, key_scales, value_scales, block_table = cache
+    maximum, total, output = state
+    num_kv_heads: tl.constexpr = layout[0]
+    tokens_per_block: tl.constexpr = layout[1]
+    head_size: tl.constexpr = layout[2]
+    padded_head: tl.constexpr = layout[3]
+    cache_format: tl.constexpr = layout[4]
+    native_float8: tl.constexpr = layout[5]
+    soft_cap: tl.constexpr = rule[1]
+    window: tl.constexpr = rule[2]
     tokens = start + tl.arange(0, block_n)
     written = (tokens >= first) & (tokens <= last)
     rows = cache_rows(block_table, start, last, kv_head, num_kv_heads, tokens_per_block, block_n)
-    keys = operand(
-        load_rows(key_cache, rows, written, head_size, padded_head), query.dtype, cache_format, native_float8
-    )
+    keys = load_rows(key_cache, rows, written, head_size, padded_head, masked)
+    keys = operand(keys, query.dtype, cache_format, native_float8)
     scores = tl.dot(query, tl.trans(keys))
-    factor = scale * LOG2_E
+    factor = rule[0] * LOG2_E
     if cache_format == INT8:
         scores = scores * tl.load(key_scales + rows, mask=written, other=0.0)[None, :]
     if cache_format == FLOAT8:
@@ -75,7 +74,7 @@ def attend(
     weights = tl.exp2(tl.fma(scores, tl.zeros_like(scores) + factor, tl.zeros_like(scores) - base[:, None]))
     decay = tl.exp2(maximum - base)
     total = total * decay + tl.sum(weights, axis=1)
-    values = load_rows(value_cache, rows, written, head_size, padded_head)
+    values = load_rows(value_cache, rows, written, head_size, padded_head, masked)
     if cache_format == INT8:
         weights = weights * (tl.load(value_scales + rows, mask=written, other=0.0) * _LIFT)[None, :]
     values = operand(values, query.dtype, cache_format, native_float8)

@@ -41,16 +41,23 @@ def cache_rows(
 
 
 @triton.jit
-def load_rows(cache, rows, written, head_size: tl.constexpr, padded_head: tl.constexpr):
-    """[block_n, padded_head] of the cache's type: zeros where `written` is false and behind head_size.
+def load_rows(cache, rows, written, head_size: tl.constexpr, padded_head: tl.constexpr, masked: tl.constexpr):
+    """[block_n, padded_head] of the cache's type: zeros behind head_size and, when `masked`, where `written` is false.
 
     Memory that no token was written to may hold NaN, which a weight of 0 would not silence.
     """
     columns = tl.arange(0, padded_head)
-    mask = written[:, None]
+    at = cache + rows[:, None] * head_size + columns[None, :]
     if padded_head != head_size:
-        mask = mask & (columns < head_size)[None, :]
-    return tl.load(cache + rows[:, None] * head_size + columns[None, :], mask=mask, other=0)
+        inside = (columns < head_size)[None, :]
+        if masked:
+            inside = inside & written[:, None]
+        tile = tl.load(at, mask=inside, other=0)
+    elif masked:
+        tile = tl.load(at, mask=written[:, None], other=0)
+    else:
+        tile = tl.load(at)
+    return tile
 
 
 @triton.jit

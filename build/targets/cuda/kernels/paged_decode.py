@@ -69,37 +69,19 @@ def paged_decode(
         query = tl.load(q + heads[:, None] * head_size + columns[None, :], mask=inside, other=0.0)
         block_table = block_tables + tl.load(sequence_of_row + row).to(tl.int64) * block_table_stride
         row_positions = tl.full([padded_group], 0, tl.int32) + position
-        maximum = tl.full([padded_group], float("-inf"), tl.float32)
-        total = tl.zeros([padded_group], tl.float32)
-        output = tl.zeros([padded_group, padded_head], tl.float32)
+        state = (
+            tl.full([padded_group], float("-inf"), tl.float32),
+            tl.zeros([padded_group], tl.float32),
+            tl.zeros([padded_group, padded_head], tl.float32),
+        )
+        cache = (key_cache, value_cache, key_scales, value_scales, block_table)
+        layout: tl.constexpr = (num_kv_heads, tokens_per_block, head_size, padded_head, cache_format, native_float8)
+        rule: tl.constexpr = (scale, soft_cap, window)
         for start in range(tl.maximum(begin, first // block_n * block_n), end, block_n):
-            maximum, total, output = attend(
-                query,
-                key_cache,
-                value_cache,
-                key_scales,
-                value_scales,
-                block_table,
-                start,
-                first,
-                position,
-                row_positions,
-                kv_head,
-                maximum,
-                total,
-                output,
-                num_kv_heads,
-                head_size,
-                padded_head,
-                tokens_per_block,
-                scale,
-                soft_cap,
-                window,
-                cache_format,
-                native_float8,
-                block_n,
-                True,
+            state = attend(
+                query, cache, state, start, first, position, row_positions, kv_head, layout, rule, block_n, True
             )
+        maximum, total, output = state
         output = scaled(output, value_scales, cache_format)
         at = heads * splits + split
         tl.store(maxima + at, maximum, mask=member < group)

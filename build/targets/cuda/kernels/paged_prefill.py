@@ -61,10 +61,15 @@ def paged_prefill(
         block_table = block_tables + sequence * block_table_stride
         least = tl.load(positions + begin)
         last = least + end - begin - 1
-        row_positions = least + packed // group
-        maximum = tl.full([block_m], float("-inf"), tl.float32)
-        total = tl.zeros([block_m], tl.float32)
-        output = tl.zeros([block_m, padded_head], tl.float32)
+        row_positions = tl.minimum(least + packed // group, last)
+        state = (
+            tl.full([block_m], float("-inf"), tl.float32),
+            tl.zeros([block_m], tl.float32),
+            tl.zeros([block_m, padded_head], tl.float32),
+        )
+        cache = (key_cache, value_cache, key_scales, value_scales, block_table)
+        layout: tl.constexpr = (num_kv_heads, tokens_per_block, head_size, padded_head, cache_format, native_float8)
+        rule: tl.constexpr = (scale, soft_cap, window)
         # Every row sees all of the tiles from `whole_begin` to `whole_end`, and some rows a part of those around.
         first = 0
         whole_begin = 0
@@ -73,28 +78,16 @@ def paged_prefill(
             first = tl.maximum(least + 1 - window, 0)
             whole_begin = tl.minimum(tl.cdiv(tl.maximum(last + 1 - window, 0), block_n) * block_n, whole_end)
             for start in range(first // block_n * block_n, whole_begin, block_n):
-                maximum, total, output = attend(
-                    query, key_cache, value_cache, key_scales, value_scales, block_table,
-                    start, first, last, row_positions, kv_head, maximum, total, output,
-                    num_kv_heads, head_size, padded_head, tokens_per_block, scale, soft_cap, window,
-                    cache_format, native_float8, block_n, True,
-                )  # fmt: skip
+                state = attend(
+                    query, cache, state, start, first, last, row_positions, kv_head, layout, rule, block_n, True
+                )
         for start in range(whole_begin, whole_end, block_n):
-            maximum, total, output = attend(
-                query, key_cache, value_cache, key_scales, value_scales, block_table,
-                start, first, last, row_positions, kv_head, maximum, total, output,
-                num_kv_heads, head_size, padded_head, tokens_per_block, scale, soft_cap, window,
-                cache_format, native_float8, block_n, False,
-            )  # fmt: skip
+            state = attend(
+                query, cache, state, start, first, last, row_positions, kv_head, layout, rule, block_n, False
+            )
         for start in range(whole_end, last + 1, block_n):
-            maximum, total, output = attend(
-                query, key_cache, value_cache, key_scales, value_scales, block_table,
-                start, first, last, row_positions, kv_head, maximum, total, output,
-                num_kv_heads, head_size, padded_head, tokens_per_block, scale, soft_cap, window,
-                cache_format, native_float8, block_n, True,
-            )  # fmt: skip
-        output = scaled(output, value_scales, cache_format)
-        result = output / total[:, None]
+            state = attend(query, cache, state, start, first, last, row_positions, kv_head, layout, rule, block_n, True)
+        result = scaled(state[2], value_scales, cache_format) / state[1][:, None]
         tl.store(y + heads[:, None] * head_size + columns[None, :], result.to(y.dtype.element_ty), mask=inside)
 
 
@@ -109,7 +102,7 @@ def tune(sm: int, variant: Variant) -> Tuning:
     elif padded_head == 128:
         block_m, block_n, num_warps, num_stages = (64, 64, 4, 3) if sm == 80 else (128, 64, 8, 2)
     else:
-        block_m, block_n, num_warps, num_stages = 128, 64, 4, 3
+        block_m, block_n, num_warps, num_stages = 128, 64, 8, 3
     constants = {"native_float8": sm >= 89, "padded_head": padded_head, "block_m": block_m, "block_n": block_n}
     return Tuning(num_warps=num_warps, num_stages=num_stages, constants=constants)
 
