@@ -108,5 +108,9 @@ def _problems(recipe: BuildRecipe, positions: int | None) -> list[str]:
             limits.max_logit_rows < limits.max_batch_size,
             f"--max-logit-rows {limits.max_logit_rows}: at least max_batch_size, {limits.max_batch_size}.",
         ),
+        (
+            recipe.target != "tensorrt" and bool(recipe.sm or recipe.full or recipe.portable or recipe.weights),
+            f"--sm, --full, --portable and --weights: they are for --target tensorrt, and this is {recipe.target}.",
+        ),
     ]
     return [text for wrong, text in checks if wrong]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,7 @@ class TensorRtExecutor:
                 f"{directory} was written for interface {manifest.target_abi} of the tensorrt target; this is {ABI}.",
                 rebuild_hint(manifest.recipe, manifest.target, directory),
             )
-        trt = find_module(next(name for name in MODULES if name in manifest.tools))
+        trt = find_module(next((name for name in MODULES if name in manifest.tools), MODULES[0]))
         require_gpu()
         self.manifest = manifest
         self.num_blocks = num_blocks
@@ -71,12 +71,10 @@ class TensorRtExecutor:
         device = Device()
         self._held.callback(device.close)
         buffers = DeviceBuffers(self.manifest, self.num_blocks, device)
-        # TensorRT asks that a logger outlive whatever was made with it.
-        self._logger: Any = trt.Logger(trt.Logger.WARNING)
-        self._runtime, engine = open_plan(trt, self._logger, directory / self.plan.file, self.manifest)
+        self._runtime, engine = open_plan(trt, directory / self.plan.file, self.manifest)
         weights: dict[str, DeviceMemory] = {}
         if self.plan.weights == "refit":
-            refit(trt, self._logger, engine, map_weights(directory / WEIGHTS_NAME))
+            refit(trt, engine, map_weights(directory / WEIGHTS_NAME))
         elif self.plan.weights == "inputs":
             weights = upload(map_weights(directory / WEIGHTS_NAME), device)
         runner = PlanRunner(trt, engine, buffers, weights, device)

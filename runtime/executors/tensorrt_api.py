@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from inflight.errors import EngineError
@@ -81,6 +82,12 @@ def find_module(name: str) -> Module:
         raise EngineError(
             f"The engine needs {name}, which cannot be imported: {error}.", f"pip install 'inflight-llm[{extra}]'"
         ) from error
+
+
+@cache
+def process_logger(module: Module) -> Any:
+    """The one logger of a process, for warnings and errors: TensorRT asks for one that outlives all that it made."""
+    return module.Logger(module.Logger.WARNING)
 
 
 def checked(result: Result | None, what: str) -> Result:

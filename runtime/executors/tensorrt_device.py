@@ -104,7 +104,13 @@ class DeviceMemory:
     def __init__(self, stream: int, nbytes: int) -> None:
         self.nbytes = max(nbytes, 1)
         self._stream = stream
-        self.address = int(_call("cudaMalloc", self.nbytes))
+        try:
+            self.address = int(_call("cudaMalloc", self.nbytes))
+        except EngineError as error:
+            raise EngineError(
+                f"The GPU does not give {self.nbytes:,} bytes. {error.message}",
+                "Leave the KV cache less memory, or build with a smaller --max-batch-size or --max-seq-len.",
+            ) from None
 
     def clear(self) -> None:
         _call("cudaMemsetAsync", self.address, 0, self.nbytes, self._stream)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from inflight.errors import EngineError
-from inflight.runtime.executors.tensorrt_api import CudaEngine, Module, Refitter, Runtime, checked
+from inflight.runtime.executors.tensorrt_api import CudaEngine, Module, Refitter, Runtime, checked, process_logger
 from inflight.runtime.executors.tensorrt_device import Device, DeviceMemory
 from inflight.runtime.manifest import DevicePlan, EngineManifest
 from inflight.runtime.rebuild import rebuild_hint
@@ -32,9 +32,9 @@ def choose_plan(manifest: EngineManifest, capability: str, directory: Path) -> D
     )
 
 
-def open_plan(trt: Module, logger: Any, path: Path, manifest: EngineManifest) -> tuple[Runtime, CudaEngine]:
+def open_plan(trt: Module, path: Path, manifest: EngineManifest) -> tuple[Runtime, CudaEngine]:
     """Both must live as long as the engine is used. Raises EngineError when TensorRT does not take the plan."""
-    runtime: Runtime = trt.Runtime(logger)
+    runtime: Runtime = trt.Runtime(process_logger(trt))
     engine = runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:
         raise EngineError(
@@ -53,9 +53,9 @@ def map_weights(path: Path) -> dict[str, Bytes]:
     return {name: data[start + begin : start + end].view(np.ndarray) for name, (begin, end) in places.items()}
 
 
-def refit(trt: Module, logger: Any, engine: CudaEngine, weights: Mapping[str, Bytes]) -> None:
+def refit(trt: Module, engine: CudaEngine, weights: Mapping[str, Bytes]) -> None:
     """Put every weight into the engine. Raises EngineError naming what the file lacks or has in another size."""
-    refitter: Refitter = trt.Refitter(engine, logger)
+    refitter: Refitter = trt.Refitter(engine, process_logger(trt))
     for name in refitter.get_all_weights():
         prototype = refitter.get_weights_prototype(name)
         if name not in weights or weights[name].nbytes != prototype.nbytes:

@@ -189,6 +189,7 @@ def test_inspect_lists_the_layers_and_bindings_of_a_plan(tmp_path: Path, rng: np
         ({"sm": ("86",), "kv_cache_dtype": "int8"}, ["KV cache has the type of its attention, bfloat16"]),
         ({"sm": ("86", "89"), "portable": True, "weights": "refit"}, ["cannot leave its weights out"]),
         ({"sm": ("86",), "full": True}, ["leave --sm out"]),
+        ({"sm": ("86",), "target": "cpu"}, ["--sm, --full, --portable and --weights: they are for --target tensorrt"]),
     ],
 )
 def test_what_cannot_be_built_is_refused_before_the_build(
