@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -54,6 +55,18 @@ def test_every_case_gives_its_kernels_the_arguments_that_they_take() -> None:
             extents = [value for axis in spec.grid for one in axis for value in (one.size, one.per)]
             missing = {value for value in extents if isinstance(value, str)} - {*call.sizes, *constants}
             assert not missing, f"{case.name}: {missing}"
+
+
+@pytest.mark.usefixtures("bench_path")
+def test_torch_is_asked_for_work_that_its_worker_knows() -> None:
+    from bench.gpu.cases import all_cases
+    from bench.gpu.models import MODELS
+    from bench.workers import torch_kernels
+
+    peers = [case.peer for model in MODELS for case in all_cases(model, 90) if case.peer]
+    assert {peer.work for peer in peers} == {"add_rms_norm", "swiglu", "linear", "attention", "greedy", "top_k_top_p"}
+    for peer in peers:
+        inspect.signature(getattr(torch_kernels, peer.work)).bind(None, **peer.arguments)
 
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU")

@@ -7,8 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from bench.gpu import peers
-from bench.gpu.case import Array, Call, Case, levels, numbers, zeros
+from bench.gpu.case import Array, Call, Case, Peer, levels, numbers, zeros
 from bench.gpu.models import Model
 from inflight.build.targets.cuda.kernels import paged_prefill
 from inflight.build.targets.cuda.prefill_tiles import prefill_tiles
@@ -36,6 +35,11 @@ def _heads(model: Model) -> dict[str, int]:
     return {"num_heads": model.num_heads, "num_kv_heads": model.num_kv_heads, "head_size": model.head_size}
 
 
+def _attention(name: str, model: Model, sequences: int, tokens: int, context: int) -> Peer:
+    sizes = {"sequences": sequences, "tokens": tokens, "context": context}
+    return Peer(name, "attention", {**sizes, **_heads(model)})
+
+
 def _decode(model: Model, sequences: int, kv: str) -> Case:
     heads, splits = _heads(model), -(-CONTEXT // SPLIT)
     variant = attention_variant(**heads, kv=kv, tokens_per_block=BLOCK, split_tokens=SPLIT)
@@ -54,8 +58,7 @@ def _decode(model: Model, sequences: int, kv: str) -> Case:
         partial(_decode_arrays, model, sequences, kv),
         moved=sequences * (CONTEXT * token_bytes + 4 * model.num_heads * model.head_size),
         operations=4 * sequences * CONTEXT * model.num_heads * model.head_size,
-        peer=partial(peers.attention, sequences=sequences, tokens=1, context=CONTEXT, **heads),
-        peer_name="scaled_dot_product_attention, bf16",
+        peer=_attention("scaled_dot_product_attention, bf16", model, sequences, 1, CONTEXT),
     )
 
 
@@ -86,8 +89,7 @@ def _prefill(model: Model, sm: int) -> Case:
         partial(_prefill_arrays, model, begins, ends),
         moved=PROMPT * (4 * width + 4 * model.num_kv_heads * model.head_size),
         operations=4 * PROMPT * (PROMPT + 1) // 2 * width,
-        peer=partial(peers.attention, sequences=1, tokens=PROMPT, context=PROMPT, **heads),
-        peer_name="scaled_dot_product_attention",
+        peer=_attention("scaled_dot_product_attention", model, 1, PROMPT, PROMPT),
     )
 
 

@@ -13,11 +13,18 @@ import numpy.typing as npt
 from inflight.build.targets.cuda.spec import Variant
 
 Array: TypeAlias = npt.NDArray[Any]
-# Makes a function of no arguments that does the same work with torch on the GPU.
-Peer: TypeAlias = Callable[[Any], Callable[[], Any]]
 
 DTYPES: Mapping[str, Any] = {"bf16": ml_dtypes.bfloat16, "fp16": np.float16, "fp32": np.float32}
 _PATTERN = 1 << 20
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What torch does instead: a function of workers/torch_kernels.py and its arguments; `name` is for the table."""
+
+    name: str
+    work: str
+    arguments: Mapping[str, int | float]
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,6 @@ class Case:
     operations: int = 0
     operands: str = "bf16"
     peer: Peer | None = None
-    peer_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,6 @@ class ProductCase:
     rows: int
     operands: str
     peer: Peer | None = None
-    peer_name: str = ""
 
     @property
     def operand_bytes(self) -> int:

@@ -50,5 +50,5 @@ def product_seconds(gpu: Gpu, timer: Timer, n: int, k: int, rows: int, operands:
         return timer.seconds(partial(_queue, product, addresses, rows))
 
 
-def _queue(product: Callable[..., None], addresses: dict[str, int], rows: int, builder: Any) -> None:
-    product(**addresses, rows=rows, stream=int(builder.stream.handle))
+def _queue(product: Callable[..., None], addresses: dict[str, int], rows: int, stream: Any) -> None:
+    product(**addresses, rows=rows, stream=int(stream.handle))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from bench.gpu import peers
-from bench.gpu.case import Array, Call, Case, ProductCase, levels, numbers, zeros
+from bench.gpu.case import Array, Call, Case, Peer, ProductCase, levels, numbers, zeros
 from bench.gpu.models import Model
 from inflight.build.targets.cuda.architectures import SMS
 from inflight.build.targets.cuda.kernels.weight_only import product_variant, tune, workspace
@@ -36,8 +35,7 @@ def many_row_cases(model: Model) -> Iterator[ProductCase]:
                 k,
                 MANY_ROWS,
                 operands,
-                partial(peers.linear, n=n, k=k, rows=MANY_ROWS) if operands == "bf16" else None,
-                "F.linear",
+                _linear("F.linear", n, k, MANY_ROWS) if operands == "bf16" else None,
             )
 
 
@@ -53,8 +51,7 @@ def _few_rows(model: Model, name: str, n: int, k: int, weights: str, rows: int) 
         partial(_few_row_arrays, variant, n, k, lines, scales, rows),
         moved=lines * k + 4 * scales + rows * (2 * k + 4 * n),
         operations=2 * n * k * rows,
-        peer=partial(peers.linear, n=n, k=k, rows=rows),
-        peer_name="F.linear, bf16 weights",
+        peer=_linear("F.linear, bf16 weights", n, k, rows),
     )
 
 
@@ -71,3 +68,7 @@ def _few_row_arrays(variant: Variant, n: int, k: int, lines: int, scales: int, r
         "partial": zeros((sums,)),
         "arrived": zeros((tiles,), "int32"),
     }
+
+
+def _linear(name: str, n: int, k: int, rows: int) -> Peer:
+    return Peer(name, "linear", {"n": n, "k": k, "rows": rows})

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from bench.gpu import peers
-from bench.gpu.case import Array, Call, Case, numbers, zeros
+from bench.gpu.case import Array, Call, Case, Peer, numbers, zeros
 from bench.gpu.models import Model
 from inflight.build.targets.cuda.kernels.rms_norm import norm_variant
 from inflight.build.targets.cuda.spec import Variant
@@ -33,8 +32,7 @@ def _norm(model: Model, rows: int, result: str) -> Case:
         (Call("rms_norm", variant, {"rows": rows}),),
         partial(_norm_arrays, rows, width, result),
         moved=rows * width * (4 + 2 + 4 + result_bytes) + 2 * width,
-        peer=partial(peers.add_rms_norm, rows=rows, width=width) if result == "bf16" else None,
-        peer_name="torch.compile",
+        peer=Peer("torch.compile", "add_rms_norm", {"rows": rows, "width": width}) if result == "bf16" else None,
     )
 
 
@@ -61,8 +59,7 @@ def _swiglu(model: Model, rows: int, result: str) -> Case:
         (call,),
         partial(_swiglu_arrays, rows, width, result),
         moved=rows * width * (4 + (2 if result == "bf16" else 1)),
-        peer=partial(peers.swiglu, rows=rows, width=width) if result == "bf16" else None,
-        peer_name="torch.compile",
+        peer=Peer("torch.compile", "swiglu", {"rows": rows, "width": width}) if result == "bf16" else None,
     )
 
 

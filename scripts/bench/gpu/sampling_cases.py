@@ -7,8 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from bench.gpu import peers
-from bench.gpu.case import Array, Call, Case, numbers, zeros
+from bench.gpu.case import Array, Call, Case, Peer, numbers, zeros
 from bench.gpu.models import Model
 from inflight.build.targets.cuda.sampling_chain import sampling_launches, sampling_planes
 
@@ -25,10 +24,9 @@ def sampling_cases(model: Model) -> Iterator[Case]:
 def _case(model: Model, rows: int, *, draws: bool) -> Case:
     vocab = model.vocab
     launches = sampling_launches(vocab, adjusts=False, draws=draws, top_k=draws, top_p=draws, min_p=False)
-    peer = partial(peers.greedy, rows=rows, vocab=vocab)
-    if draws:
-        options = {"top_k": TOP_K, "top_p": TOP_P, "temperature": TEMPERATURE}
-        peer = partial(peers.top_k_top_p, rows=rows, vocab=vocab, **options)
+    sizes: dict[str, int | float] = {"rows": rows, "vocab": vocab}
+    filters = {"top_k": TOP_K, "top_p": TOP_P, "temperature": TEMPERATURE}
+    peer = Peer("eager", "top_k_top_p", {**sizes, **filters}) if draws else Peer("eager", "greedy", sizes)
     return Case(
         model.name,
         f"sampling, {'top-k + top-p' if draws else 'greedy'}, {rows} rows",
@@ -36,7 +34,6 @@ def _case(model: Model, rows: int, *, draws: bool) -> Case:
         partial(_arrays, rows, vocab, draws),
         moved=4 * rows * vocab,
         peer=peer,
-        peer_name="eager",
     )
 
 

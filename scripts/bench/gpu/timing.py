@@ -23,8 +23,10 @@ class Timer:
 
     def seconds(self, queue: Callable[[Any], None]) -> float:
         """The median of the runs of what `queue` puts on the stream that it is given."""
+        queue(self._stream)  # what is loaded at the first launch is not loaded while a graph is being built
+        self._stream.sync()
         builder = self._device.create_graph_builder().begin_building()
-        queue(builder)
+        queue(builder.stream)
         graph = builder.end_building().complete()
         for _ in range(WARM_UPS):
             graph.launch(self._stream)
@@ -40,26 +42,3 @@ class Timer:
         end = self._stream.record(options=timed)
         end.sync()
         return float(end - start) / 1e3
-
-
-def torch_seconds(torch: Any, step: Callable[[], Any], repeats: int, flush_bytes: int) -> float:
-    """As Timer.seconds, of a function that calls torch."""
-    flush = torch.empty(flush_bytes, dtype=torch.int8, device="cuda")
-    graph = torch.cuda.CUDAGraph()
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        for _ in range(WARM_UPS):
-            step()
-    side.synchronize()
-    with torch.cuda.graph(graph):
-        step()
-    times = []
-    for _ in range(WARM_UPS + repeats):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        flush.zero_()
-        start.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end) / 1e3)
-    return statistics.median(times[WARM_UPS:])
