@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from inflight.build.targets.cuda.architectures import ARCHITECTURES, SMS
 from inflight.build.targets.cuda.artifact import Artifact, ArtifactExtent
 from inflight.build.targets.cuda.cache import ArtifactCache
 from inflight.build.targets.cuda.compile import CompileJob, compile_kernels
-from inflight.build.targets.cuda.spec import Argument, KernelSpec
+from inflight.build.targets.cuda.spec import Argument, KernelSpec, Tuning
+from inflight.build.targets.cuda.toolchain import triton_version
 from inflight.errors import BuildError
 from tests.kernel.cuda_launch import SPECS
 
@@ -88,6 +90,28 @@ def test_the_key_of_the_cache_is_all_that_decides_the_bytes(tmp_path: Path) -> N
     keys = {cache.key(spec, variant, sm) for variant in spec.variants for sm in SMS}
     assert len(keys) == len(spec.variants) * len(SMS)
     assert cache.key(spec, spec.variants[0], 80) in keys
+    retuned = dataclasses.replace(spec, tune=lambda sm, variant: Tuning(num_warps=1))
+    assert cache.key(retuned, spec.variants[0], 80) not in keys
+
+
+def test_a_cache_that_cannot_be_written_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    spec = SPECS["combine_splits"]
+    (artifact,) = compile_kernels([CompileJob(spec, spec.variants[0], 80)], cache=ArtifactCache(tmp_path / "file"))
+    assert_usable(artifact, spec)
+
+
+def test_without_triton_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    triton_version.cache_clear()
+    try:
+        with pytest.raises(BuildError, match=r"inflight-llm\[cuda\]"):
+            compile_kernels([CompileJob(SPECS["rms_norm"], SPECS["rms_norm"].variants[0], 80)])
+    finally:
+        triton_version.cache_clear()
 
 
 def test_a_grid_is_rounded_up_and_multiplied() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from inflight.build.targets.cuda.artifact import Artifact
 from inflight.build.targets.cuda.spec import KernelSpec, Variant
+from inflight.build.targets.cuda.toolchain import triton_version
 from inflight.cache import user_cache_dir
 from inflight.errors import BuildError
 
@@ -33,14 +34,15 @@ class ArtifactCache:
         self._directory = directory or user_cache_dir() / "cuda"
 
     def key(self, spec: KernelSpec, variant: Variant, sm: int) -> str:
-        """SHA-256 over the kernel's source, the kernels' modules it imports, the compile step, tuning and versions."""
+        """SHA-256 over the kernel's source and spec, the kernels' modules it imports, the compile step and versions."""
         facts = {
             "sources": [_source_digest(name) for name in (*_imports(spec.module), *_machinery())],
             "function": spec.function,
-            "types": sorted(variant.types.items()),
-            "constants": [(name, type(value).__name__, value) for name, value in sorted(variant.constants.items())],
+            "arguments": [spec.signature(variant), repr(spec.arguments), repr(spec.grid)],
+            "constants": repr(sorted(variant.constants.items())),
+            "tuning": repr(spec.tune(sm, variant)),
             "sm": sm,
-            "triton": _triton_version(),
+            "triton": triton_version(),
         }
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -51,15 +53,12 @@ class ArtifactCache:
             return None
 
     def store(self, key: str, artifact: Artifact) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(prefix=f".{key[:16]}.", dir=self._directory)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
+        """Where nothing can be written, the next compilation costs as much as this one did."""
+        with contextlib.suppress(OSError):
+            self._directory.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=self._directory, prefix=f".{key[:16]}.", delete=False) as file:
                 file.write(artifact.model_dump_json())
-            os.replace(scratch, self._path(key))
-        except BaseException:
-            Path(scratch).unlink(missing_ok=True)
-            raise
+            os.replace(file.name, self._path(key))
 
     def _path(self, key: str) -> Path:
         return self._directory / f"{key}.json"
@@ -96,11 +95,3 @@ def _source(module: str) -> str:
 @cache
 def _source_digest(module: str) -> str:
     return hashlib.sha256(_source(module).encode()).hexdigest()
-
-
-@cache
-def _triton_version() -> str:
-    try:
-        return importlib.metadata.version("triton")
-    except importlib.metadata.PackageNotFoundError as error:
-        raise BuildError("The cuda target needs triton.", 'pip install "inflight-llm[cuda]"') from error

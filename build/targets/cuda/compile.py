@@ -15,6 +15,7 @@ from inflight.build.targets.cuda.artifact import Artifact
 from inflight.build.targets.cuda.cache import ArtifactCache
 from inflight.build.targets.cuda.compile_worker import CompileWorker
 from inflight.build.targets.cuda.spec import KernelSpec, Variant
+from inflight.build.targets.cuda.toolchain import triton_version
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def compile_kernels(
 def _compile(jobs: Sequence[CompileJob], workers: int) -> list[Artifact]:
     if not jobs:
         return []
+    triton_version()
     idle: SimpleQueue[CompileWorker] = SimpleQueue()
 
     def compile_one(job: CompileJob) -> Artifact:

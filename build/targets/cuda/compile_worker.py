@@ -66,12 +66,10 @@ def serve() -> None:
 
 
 def _compile(spec: KernelSpec, variant: Variant, sm: int) -> Artifact | BuildError:
-    try:
-        from inflight.build.targets.cuda.triton_compiler import compile_kernel
+    from inflight.build.targets.cuda.triton_compiler import compile_kernel
 
+    try:
         return compile_kernel(spec, variant, sm)
-    except ImportError as error:
-        return BuildError(f"The cuda target needs triton: {error}", 'pip install "inflight-llm[cuda]"')
     except BuildError as error:
         return error
 
