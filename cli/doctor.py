@@ -64,6 +64,7 @@ def _building() -> Mapping[str, str]:
 def _serving() -> Mapping[str, str]:
     from inflight.build.targets.cpu.cpu_levels import LEVELS
     from inflight.runtime.executors.cpu_features import normalize_feature, this_machine
+    from inflight.tile_permission import ask_for_tiles, needs_tiles
     from inflight.triton_backend.installation import find_triton
 
     machine = this_machine()
@@ -72,6 +73,7 @@ def _serving() -> Mapping[str, str]:
         for level in LEVELS
         if level.triple.split(".")[0].split("-")[:2] == [machine.architecture, machine.system]
         and {normalize_feature(name) for name in level.features} <= machine.features
+        and not (needs_tiles(level.features) and ask_for_tiles())
     ]
     triton = find_triton()
     return {

@@ -5,12 +5,14 @@ from __future__ import annotations
 import platform
 import re
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from inflight.errors import EngineError
 from inflight.runtime.manifest import EngineManifest, Variant
 from inflight.runtime.rebuild import rebuild_hint
+from inflight.tile_permission import ask_for_tiles, needs_tiles
 
 _CPUINFO = Path("/proc/cpuinfo")
 _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -60,15 +62,21 @@ def this_machine() -> Machine:
     )
 
 
-def choose_variant(manifest: EngineManifest, directory: Path, machine: Machine | None = None) -> Variant:
+def choose_variant(
+    manifest: EngineManifest,
+    directory: Path,
+    machine: Machine | None = None,
+    ask: Callable[[], str | None] = ask_for_tiles,
+) -> Variant:
     """The first variant of rank 0 that `machine` (this one) can run.
 
-    Raises EngineError with what is missing and the command that builds for this machine.
+    For a variant that needs AMX tiles, and for no other, the system is first asked for them with `ask`, which returns
+    None or why they are refused. Raises EngineError with what is missing and the command that builds for this machine.
     """
     machine = machine or this_machine()
     reasons = []
     for variant in manifest.variants:
-        problem = _problem(variant, machine)
+        problem = _problem(variant, machine, ask)
         if problem is None and variant.rank == 0:
             return variant
         reasons.append(f"its {variant.cpu} code {problem}")
@@ -79,12 +87,15 @@ def choose_variant(manifest: EngineManifest, directory: Path, machine: Machine |
     )
 
 
-def _problem(variant: Variant, machine: Machine) -> str | None:
+def _problem(variant: Variant, machine: Machine, ask: Callable[[], str | None]) -> str | None:
     architecture, system, *_ = variant.triple.split("-")
     if (architecture, system.split(".")[0]) != (machine.architecture, machine.system):
         return f"is for {architecture} {system}"
     missing = [name for name in variant.required_features if normalize_feature(name) not in machine.features]
-    return f"needs {', '.join(missing)}, which this CPU lacks" if missing else None
+    if missing:
+        return f"needs {', '.join(missing)}, which this CPU lacks"
+    refused = ask() if needs_tiles(variant.required_features) else None
+    return f"needs AMX tiles, which the system refuses ({refused})" if refused else None
 
 
 def _linux_features() -> tuple[list[str], str]:

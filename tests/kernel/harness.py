@@ -71,6 +71,7 @@ class Kernel:
 
     function: Any
     packed: list[Array]
+    library: ctypes.CDLL
 
     def run(self, *arguments: Any, threads: int = 1) -> None:
         """Arguments in the kernel's order; arrays go as pointers, None as NULL, integers as int64."""
@@ -79,15 +80,15 @@ class Kernel:
         assert self.function(ctypes.c_int32(threads), ctypes.c_void_p(packed.ctypes.data)) == 0
 
 
-def compile_kernels(graphs: Sequence[ir.Graph], level: CpuLevel, directory: Path) -> list[Kernel]:
-    """One small library for the operators of all `graphs`."""
+def compile_kernels(graphs: Sequence[ir.Graph], level: CpuLevel, directory: Path, preamble: str = "") -> list[Kernel]:
+    """One small library for the operators of all `graphs`; `preamble` is C that stands before the kernels."""
     layouts = [WeightLayout(graph) for graph in graphs]
     calls = [emit_call(graph[0], Places(layout)) for graph, layout in zip(graphs, layouts, strict=True)]
     output = directory / f"kernels-{level.name}-{next(_names)}.so"
-    compile_library(_HEAD + "".join(_wrapper(i, call) for i, call in enumerate(calls)), level, output)
+    compile_library(preamble + _HEAD + "".join(_wrapper(i, call) for i, call in enumerate(calls)), level, output)
     library = ctypes.CDLL(str(output))
     return [
-        Kernel(getattr(library, f"kernel_{i}"), _packed(layout, directory / f"weights-{next(_names)}"))
+        Kernel(getattr(library, f"kernel_{i}"), _packed(layout, directory / f"weights-{next(_names)}"), library)
         for i, layout in enumerate(layouts)
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from inflight.runtime.machine import available_memory, usable_cores
 from inflight.runtime.manifest import EngineManifest, MemoryPlan, Variant
 from inflight.runtime.memory_table import format_bytes, memory_table
 from inflight.runtime.rebuild import rebuild_command
+from inflight.tile_permission import ask_for_tiles, needs_tiles
 from tests.unit.engine_files import RECIPE, write_engine
 
 pytestmark = pytest.mark.unit
@@ -127,6 +129,36 @@ def test_a_machine_that_no_variant_fits_is_told_why_and_what_to_build() -> None:
         choose_variant(manifest, HERE, machine("avx2"))
     assert "its neoverse_v1 code is for aarch64 linux" in caught.value.message
     assert "--force --target cpu --cpu native" in (caught.value.hint or "")
+
+
+def test_tiles_are_asked_for_before_a_variant_that_needs_them_and_a_refusal_falls_back() -> None:
+    linux = "x86_64-linux-gnu"
+    tiles = variant("sapphirerapids", linux, "avx2", "amx_tile", "amx_int8", "amx_bf16")
+    plain = variant("x86-64-v3", linux, "avx2")
+    manifest = sized_manifest().model_copy(update={"variants": (tiles, plain), "target": "cpu"})
+    asked: list[str | None] = []
+
+    def answer(reason: str | None) -> Callable[[], str | None]:
+        def ask() -> str | None:
+            asked.append(reason)
+            return reason
+
+        return ask
+
+    has_tiles = machine("avx2", "amx_tile", "AMX-INT8", "amx_bf16")
+    assert choose_variant(manifest, HERE, has_tiles, answer(None)).cpu == "sapphirerapids"
+    assert choose_variant(manifest, HERE, has_tiles, answer("No space left on device")).cpu == "x86-64-v3"
+    assert choose_variant(manifest, HERE, machine("avx2"), answer(None)).cpu == "x86-64-v3"
+    assert asked == [None, "No space left on device"]
+    alone = manifest.model_copy(update={"variants": (tiles,)})
+    with pytest.raises(EngineError, match=r"needs AMX tiles, which the system refuses \(No space left on device\)"):
+        choose_variant(alone, HERE, has_tiles, answer("No space left on device"))
+
+
+def test_a_machine_without_tiles_says_why_it_refuses_them() -> None:
+    if needs_tiles(this_machine().features):
+        pytest.skip("this machine has tiles")
+    assert ask_for_tiles()
 
 
 def test_memory_that_the_system_refuses_is_named_by_its_purpose() -> None:

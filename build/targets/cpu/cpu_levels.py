@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from inflight.build.targets.cpu.toolchain import zig_command, zig_environment
 from inflight.errors import BuildError
 from inflight.records import Record
+from inflight.tile_permission import ask_for_tiles, needs_tiles
 
 NATIVE = "native"
 
@@ -32,7 +33,7 @@ _V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 _ICELAKE = (*_V4, "avx512bitalg", "avx512ifma", "avx512vbmi", "avx512vbmi2", "avx512vnni", "avx512vpopcntdq", "gfni")
 _ZEN4 = (*_ICELAKE, "avx512bf16")
 _ZEN5 = (*_ZEN4, "avxvnni")
-_SAPPHIRE_RAPIDS = (*_ZEN4, "avxvnni", "avx512fp16")
+_SAPPHIRE_RAPIDS = (*_ZEN4, "avxvnni", "avx512fp16", "amx_tile", "amx_int8", "amx_bf16")
 _ARMV8 = ("neon",)
 _NEOVERSE_N1 = (*_ARMV8, "fullfp16", "dotprod", "lse")
 _NEOVERSE_V1 = (*_NEOVERSE_N1, "sve", "bf16", "i8mm")
@@ -105,14 +106,17 @@ def native_level() -> CpuLevel:
 
 
 def describe_native() -> tuple[list[str], str, set[str]]:
-    """[architecture, system], the CPU model and its features, in the compiler's words."""
+    """[architecture, system], the CPU model and the features that a process may use, in the compiler's words."""
     command = [*zig_command(), "build-exe", "--show-builtin", "-target", "native"]
     text = subprocess.run(command, capture_output=True, text=True, check=True, env=zig_environment()).stdout
     architecture = _first(r"\.arch = \.(\w+)", text)
     system = _first(r"pub const os\b.*?\.tag = \.(\w+)", text)
     model = _first(r"\.model = &std\.Target\.\w+\.cpu\.(\w+)", text)
     listing = _first(r"\.features = std\.Target\.\w+\.featureSet\(&\.\{(.*?)\}\)", text)
-    return [architecture, system], model, set(re.findall(r'\.@?"?(\w+)', listing))
+    features = set(re.findall(r'\.@?"?(\w+)', listing))
+    if needs_tiles(features) and ask_for_tiles() is not None:
+        features = {name for name in features if not needs_tiles([name])}
+    return [architecture, system], model, features
 
 
 def _first(pattern: str, text: str) -> str:

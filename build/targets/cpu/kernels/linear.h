@@ -7,6 +7,10 @@
 
 #include "panels.h"
 
+#if defined(__AMX_BF16__)
+#include "amx_tile.h"
+#endif
+
 #define STRETCH_BYTES (288 << 10)
 
 /* silu(gate) * up of a tile when `gated`: then a panel holds 32 columns of each, 16 of the gate, 16 of up, in turn. */
@@ -54,9 +58,13 @@ INLINE void store_tile(product m, const panel_tile tile, int64_t row, int64_t ro
 
 INLINE int64_t stretches(product m) { return ceil_div(panel_bytes(m.type, m.k), STRETCH_BYTES); }
 
-/* The first k of a stretch: whole groups. */
+/* The first k of a stretch: whole groups, or whole blocks where a product takes blocks. */
 INLINE int64_t stretch_start(product m, int64_t index) {
+#if defined(__AMX_BF16__)
+    const int64_t group = m.type == BF16 ? BLOCK_VALUES : group_of(m.type);
+#else
     const int64_t group = group_of(m.type);
+#endif
     return min_int(m.k, ceil_div(m.k, group) * index / stretches(m) * group);
 }
 
@@ -79,7 +87,45 @@ INLINE void multiply_stretch(product m, panel_piece piece, int64_t index, panel_
     }
 }
 
+#if defined(__AMX_BF16__)
+/* As multiply_stretch, in tiles of AMX; `sums` are BLOCK_ROWS rows. */
+INLINE void multiply_amx_stretch(product m, panel_piece piece, int64_t index, float (*sums)[PANEL]) {
+    const int64_t start = stretch_start(m, index), end = stretch_start(m, index + 1), group = group_of(m.type);
+    const int64_t tiles = ceil_div(piece.count, AMX_ROWS), height = amx_height(piece.count, AMX_ROWS);
+    const int last = index + 1 == stretches(m);
+    const void *columns = at(m.type, piece.columns, start * PANEL);
+    const void *next = last ? piece.next : at(m.type, piece.columns, end * PANEL);
+    if (!last && piece.count < m.rows) next = NULL;
+    for (int64_t i = 0; i < tiles; i++) {
+        const int64_t row = piece.first + amx_tile_start(piece.count, height, i);
+        float(*tile)[PANEL] = sums + (stretches(m) == 1 ? 0 : i * AMX_ROWS);
+        look_ahead ahead = amx_look_ahead(columns, next, LINE_BYTES, ceil_div(end - start, group), i, tiles, height);
+        amx_product(height, end - start, at(BF16, m.x, row * m.k + start), m.k, columns, tile[0], index > 0, ahead);
+        if (last) store_tile(m, (const float(*)[PANEL])tile, row, height, piece.panel);
+    }
+}
+
+/* bfloat16 in tiles of AMX, whatever the number of rows: their sums are not those of vectors. */
+INLINE void multiply_in_tiles(pool *p, int thread, product m) {
+    const int64_t panels = ceil_div(m.n, m.gated ? PANEL / 2 : PANEL);
+    panel_piece piece;
+    _Alignas(64) float sums[BLOCK_ROWS][PANEL];
+    int64_t configured = 0;
+    while (take_panel(p, thread, panels, panel_bytes(m.type, m.k), m.rows, m.weight, &piece)) {
+        configure_tiles(amx_height(piece.count, AMX_ROWS), &configured);
+        for (int64_t i = 0; i < stretches(m); i++) multiply_amx_stretch(m, piece, i, sums);
+    }
+    release_tiles(configured);
+}
+#endif
+
 INLINE void multiply(pool *p, int thread, product m) {
+#if defined(__AMX_BF16__)
+    if (m.type == BF16) {
+        multiply_in_tiles(p, thread, m);
+        return;
+    }
+#endif
     const int64_t panels = ceil_div(m.n, m.gated ? PANEL / 2 : PANEL);
     panel_piece piece;
     panel_tile sums[BLOCK_ROWS / TILE_ROWS];

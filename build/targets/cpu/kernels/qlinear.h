@@ -5,6 +5,14 @@
 #include "linear.h"
 #include "qtile.h"
 
+#if defined(__AMX_INT8__)
+#include "amx_qtile.h"
+#define MOST_DIGIT_ROWS AMX_ROWS
+#else
+#define MOST_DIGIT_ROWS TILE_ROWS
+#define any_quantized_tile quantized_tile
+#endif
+
 /* silu(gate) * up of a tile when `gated`, as in linear.h; y is float32. */
 typedef struct {
     quantized_shape shape;
@@ -29,12 +37,13 @@ INLINE void multiply_rows(quantized_product m, const panel_piece *piece, int64_t
     float *y = m.y + row * m.n;
     if (direct) {
         const float *bias = m.bias ? m.bias + column : NULL;
-        quantized_tile(m.shape, tokens, x, piece->columns, ahead,
-                       (tile_output){m.x_scale + row, bias, y + column, m.n, m.gated});
+        any_quantized_tile(m.shape, tokens, x, piece->columns, ahead,
+                           (tile_output){m.x_scale + row, bias, y + column, m.n, m.gated});
         return;
     }
-    panel_tile tile;
-    quantized_tile(m.shape, tokens, x, piece->columns, ahead, (tile_output){m.x_scale + row, NULL, tile[0], PANEL, 0});
+    float tile[MOST_DIGIT_ROWS][PANEL];
+    any_quantized_tile(m.shape, tokens, x, piece->columns, ahead,
+                       (tile_output){m.x_scale + row, NULL, tile[0], PANEL, 0});
     if (m.gated) store_gated(F32, tile, tokens, m.n, column, m.y + row * m.n);
     else store_linear(tile, tokens, m.n, column, m.bias, m.y + row * m.n);
 }
@@ -47,10 +56,32 @@ INLINE look_ahead quantized_look_ahead(quantized_shape q, const panel_piece *pie
     return tile_look_ahead(piece->columns, piece->next, bytes, steps, index, tiles);
 }
 
+#if defined(__AMX_INT8__)
+INLINE void multiply_amx_piece(quantized_product m, const panel_piece *piece, int64_t *configured) {
+    const int64_t most = AMX_ROWS / m.shape.row.digits, tiles = ceil_div(piece->count, most);
+    const int64_t height = amx_height(piece->count, most), rows = height * m.shape.row.digits;
+    const int64_t steps = ceil_div(m.shape.row.width, step_values(m.shape));
+    const int64_t step_bytes = ceil_div(quantized_panel_bytes(m.shape), steps);
+    configure_tiles(rows, configured);
+    for (int64_t i = 0; i < tiles; i++)
+        multiply_rows(m, piece, piece->first + amx_tile_start(piece->count, height, i), height,
+                      amx_look_ahead(piece->columns, piece->next, step_bytes, steps, i, tiles, rows));
+}
+#endif
+
 INLINE void quantized_multiply(pool *p, int thread, quantized_product m) {
     const int64_t panels = ceil_div(m.n, m.gated ? PANEL / 2 : PANEL), bytes = quantized_panel_bytes(m.shape);
     panel_piece piece;
+#if defined(__AMX_INT8__)
+    int64_t configured = 0;
+#endif
     while (take_panel(p, thread, panels, bytes, m.rows, m.weight, &piece)) {
+#if defined(__AMX_INT8__)
+        if (piece.count > tile_tokens(m.shape)) {
+            multiply_amx_piece(m, &piece, &configured);
+            continue;
+        }
+#endif
         const int64_t tiles = ceil_div(piece.count, tile_tokens(m.shape));
         for (int64_t i = 0; i < tiles; i++) {
             const int64_t first = piece.count * i / tiles, end = piece.count * (i + 1) / tiles;
@@ -58,6 +89,9 @@ INLINE void quantized_multiply(pool *p, int thread, quantized_product m) {
                           quantized_look_ahead(m.shape, &piece, i, tiles));
         }
     }
+#if defined(__AMX_INT8__)
+    release_tiles(configured);
+#endif
 }
 
 /* y [rows][n] float32 = x [rows][k] w' + bias (may be NULL) */

@@ -1,0 +1,133 @@
+/* AMX: eight tile registers of up to 16 rows of 64 bytes, and products of two of them.
+ *
+ * A tile of activations is one block of k, 64 bytes, of up to 16 rows as they lie in memory. A tile of weights is 16
+ * lines of a panel, 16 columns of each: four bytes of k of a column lie together, just as panels have them (panels.h).
+ * Tiles 0 to 3 are sums: 64 columns of up to 16 rows (wide), or 32 columns of up to 32 rows, since four products in
+ * turn hide the time that one takes.
+ *
+ * Linux must have been asked for permission before (the loader does). Tiles belong to a thread: it configures them in
+ * every operator, and releases them behind it, since until then each change of tasks would save them. */
+#ifndef INFLIGHT_AMX_H
+#define INFLIGHT_AMX_H
+
+#include <immintrin.h>
+
+#include "panels.h"
+
+#define AMX_HEIGHT 16  /* rows of a tile */
+#define AMX_ROWS 32    /* of one product, at most */
+#define BLOCK_BYTES 64 /* of a row: 64 digits, or 32 bfloat16 */
+#define BLOCK_LINES 16 /* of a panel */
+#define LINE_BYTES 256 /* 64 columns of four bytes */
+
+/* What LDTILECFG reads. */
+typedef struct {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+} tile_configuration;
+
+INLINE int is_wide(int64_t rows) { return rows <= AMX_HEIGHT; }
+
+/* Tiles for products of `rows` rows, 1 to AMX_ROWS; nothing is done when they are `configured` for as many already.
+ * What they held is lost. */
+static void configure_tiles(int64_t rows, int64_t *configured) {
+    if (*configured == rows) return;
+    const uint8_t upper = (uint8_t)min_int(rows, AMX_HEIGHT), lower = (uint8_t)(rows - upper);
+    tile_configuration c = {.palette = 1};
+    for (int i = 0; i < 8; i++) c.row_bytes[i] = BLOCK_BYTES;
+    const uint8_t heights[2][8] = {{upper, upper, lower, lower, upper, lower, BLOCK_LINES, BLOCK_LINES},
+                                   {upper, upper, upper, upper, upper, BLOCK_LINES, BLOCK_LINES, BLOCK_LINES}};
+    memcpy(c.rows, heights[is_wide(rows)], sizeof heights[0]);
+    _tile_loadconfig(&c);
+    *configured = rows;
+}
+
+/* `configured`: as configure_tiles left it, 0 if it was never called. */
+INLINE void release_tiles(int64_t configured) {
+    if (configured) _tile_release();
+}
+
+INLINE void clear_tiles(void) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+/* Tiles 2 and 3 hold the columns beside those of the first two when wide, else the rows below. Strides are in bytes. */
+INLINE void load_tiles(int wide, const void *sums, int64_t stride) {
+    const unsigned char *first = sums, *third = first + (wide ? 2 * 64 : AMX_HEIGHT * stride);
+    _tile_loadd(0, first, stride);
+    _tile_loadd(1, first + 64, stride);
+    _tile_loadd(2, third, stride);
+    _tile_loadd(3, third + 64, stride);
+}
+
+INLINE void store_tiles(int wide, void *sums, int64_t stride) {
+    unsigned char *first = sums, *third = first + (wide ? 2 * 64 : AMX_HEIGHT * stride);
+    _tile_stored(0, first, stride);
+    _tile_stored(1, first + 64, stride);
+    _tile_stored(2, third, stride);
+    _tile_stored(3, third + 64, stride);
+}
+
+/* BF16: TDPBF16PS. Else signed bytes of x with unsigned ones of the weights. Tiles are named by literals. */
+#define MULTIPLY_TILES(type, sums, x, weights)                   \
+    do {                                                         \
+        if ((type) == BF16) _tile_dpbf16ps(sums, x, weights);    \
+        else _tile_dpbsud(sums, x, weights);                     \
+    } while (0)
+
+/* sums += a block of the rows at x (x_stride bytes apart) times BLOCK_LINES lines of a panel. */
+INLINE void multiply_block(element type, int wide, const void *x, int64_t x_stride, const void *lines) {
+    const unsigned char *w = lines;
+    _tile_loadd(4, x, x_stride);
+    if (wide) {
+        _tile_loadd(5, w, LINE_BYTES);
+        MULTIPLY_TILES(type, 0, 4, 5);
+        _tile_loadd(6, w + 64, LINE_BYTES);
+        MULTIPLY_TILES(type, 1, 4, 6);
+        _tile_loadd(7, w + 128, LINE_BYTES);
+        MULTIPLY_TILES(type, 2, 4, 7);
+        _tile_loadd(5, w + 192, LINE_BYTES);
+        MULTIPLY_TILES(type, 3, 4, 5);
+        return;
+    }
+    _tile_loadd(6, w, LINE_BYTES);
+    MULTIPLY_TILES(type, 0, 4, 6);
+    _tile_loadd(7, w + 64, LINE_BYTES);
+    MULTIPLY_TILES(type, 1, 4, 7);
+    _tile_loadd(5, (const unsigned char *)x + AMX_HEIGHT * x_stride, x_stride);
+    MULTIPLY_TILES(type, 2, 5, 6);
+    MULTIPLY_TILES(type, 3, 5, 7);
+}
+
+/* How many rows each tile of a piece has. All are of one height, so that they need one configuration: where `count` is
+ * no multiple of it, the last tile begins early and computes some rows once more. */
+INLINE int64_t amx_height(int64_t count, int64_t most) { return ceil_div(count, ceil_div(count, most)); }
+INLINE int64_t amx_tile_start(int64_t count, int64_t height, int64_t index) {
+    return min_int(index * height, count - height);
+}
+
+/* Passes over the columns of a panel that a tile makes. */
+INLINE int64_t amx_passes(int64_t rows) { return is_wide(rows) ? 1 : 2; }
+
+/* As tile_look_ahead, shared out over the passes. A tile alone that makes two cannot ask ahead of itself; it asks for
+ * the next panel. */
+INLINE look_ahead amx_look_ahead(const void *columns, const void *next, int64_t group_bytes,
+                                 int64_t groups, int64_t index, int64_t tiles, int64_t rows) {
+    look_ahead ahead = {next, next ? group_bytes : 0};
+    if (tiles > 1 || is_wide(rows)) ahead = tile_look_ahead(columns, next, group_bytes, groups, index, tiles);
+    ahead.bytes = ceil_div(ahead.bytes, amx_passes(rows));
+    return ahead;
+}
+
+/* What `ahead` asks for in `groups` groups, into the second-level cache. */
+INLINE void ask_for_block(int64_t groups, look_ahead *ahead) {
+    const int64_t bytes = ahead->bytes * groups;
+    for (int64_t i = 0; i < bytes; i += CACHE_LINE) __builtin_prefetch(ahead->next + i, 0, 2);
+    ahead->next += bytes;
+}
+
+#endif

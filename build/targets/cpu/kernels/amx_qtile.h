@@ -1,0 +1,112 @@
+/* The integer product in tiles of AMX (amx.h): up to AMX_ROWS digit rows against one panel of qtile.h.
+ *
+ * Integer sums are exact and everything behind them is qtile.h's own, so the bits are those of vectors, and which of
+ * the two computes a row may depend on its company. */
+#ifndef INFLIGHT_AMX_QTILE_H
+#define INFLIGHT_AMX_QTILE_H
+
+#include "amx.h"
+#include "qtile.h"
+
+/* Tiles are loaded from memory, so 4-bit weights must be written out first: several blocks at a time, since a load
+ * waits for what was just written. */
+#define UNPACKED_BLOCKS 4
+
+typedef uint8_t unpacked_lines[UNPACKED_BLOCKS * BLOCK_LINES][LINE_BYTES];
+
+INLINE int64_t block_steps(quantized_shape q) { return BLOCK_BYTES / step_values(q); }
+
+INLINE void store_words(uint8_t *p, u32x16 x) { memcpy(p, &x, sizeof x); }
+
+/* `steps` of a panel as one line for every four of k, with lines of zeros up to whole blocks. */
+INLINE void unpack_steps(int bits, int vectors, int64_t steps, const uint8_t *panel, unpacked_lines lines) {
+    const int64_t halves = bits == 8 ? 1 : 2, used = steps * halves;
+    for (int64_t s = 0; s < steps; s++) {
+        UNROLL for (int v = 0; v < vectors; v++) {
+            const u32x16 words = load_words(panel + s * STEP_BYTES + v * 64);
+            if (bits == 8) {
+                store_words(lines[s] + v * 64, words);
+            } else {
+                store_words(lines[2 * s] + v * 64, words & 0x0f0f0f0fu);
+                store_words(lines[2 * s + 1] + v * 64, (words >> 4) & 0x0f0f0f0fu);
+            }
+        }
+    }
+    for (int64_t i = used; i < round_up(used, BLOCK_LINES); i++) memset(lines[i], 0, LINE_BYTES);
+}
+
+/* Sums of one group, whose first step is `panel`. A block of x may reach beyond the group, into values or into the sums
+ * behind the row (quantize.h), which meet lines of zeros. */
+INLINE void multiply_group(quantized_shape q, int wide, int64_t steps, const int8_t *x, const uint8_t *panel,
+                           look_ahead *ahead) {
+    const int64_t block = block_steps(q), together = q.bits == 8 ? block : UNPACKED_BLOCKS * block;
+    _Alignas(64) unpacked_lines unpacked;
+    clear_tiles();
+    for (int64_t s = 0; s < steps; s += together) {
+        const int64_t count = min_int(together, steps - s);
+        const uint8_t *lines = panel + s * STEP_BYTES;
+        if (q.bits == 4 || count < together) {
+            unpack_steps(q.bits, wide ? TILE_VECTORS : TILE_VECTORS / 2, count, lines, unpacked);
+            lines = unpacked[0];
+        }
+        for (int64_t i = 0; i < count; i += block) {
+            ask_for_block(block, ahead);
+            multiply_block(I8, wide, x + (s + i) * step_values(q), digit_stride(q.row.width),
+                           lines + i / block * BLOCK_LINES * LINE_BYTES);
+        }
+    }
+}
+
+/* totals[token] += the group's sums of that token's digits, repaired and scaled. */
+INLINE void add_token(quantized_shape q, int vectors, int64_t g, const int8_t *x, i32x16 (*sums)[TILE_VECTORS],
+                      const uint8_t *scales, f32x16 (*total)[TILE_VECTORS]) {
+    UNROLL for (int r = 0; r < q.row.digits; r++) {
+        int32_t excess = weight_offset(q.bits) * digit_sums(x + r * digit_stride(q.row.width), q.row.width)[g];
+        UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = (i32x16)((u32x16)sums[r][v] - (u32x16)splat_int(excess));
+    }
+    add_group(q, q.row.digits, vectors, (const i32x16(*)[TILE_VECTORS])sums, scales, total);
+}
+
+/* As quantized_columns of qtile.h. */
+INLINE void amx_quantized_columns(quantized_shape q, int wide, int64_t tokens, const int8_t *x, const uint8_t *panel,
+                                  int64_t column, look_ahead *ahead, tile_output out) {
+    const int64_t groups = ceil_div(q.row.width, q.row.group), token_bytes = q.row.digits * digit_stride(q.row.width);
+    const int vectors = wide ? TILE_VECTORS : TILE_VECTORS / 2;
+    i32x16 sums[AMX_ROWS][TILE_VECTORS];
+    f32x16 totals[AMX_ROWS][TILE_VECTORS] = {{{0}}};
+    for (int64_t g = 0; g < groups; g++) {
+        const int64_t first = g * q.row.group, values = min_int(q.row.group, q.row.width - first);
+        const uint8_t *scales = panel + g * group_bytes(q);
+        multiply_group(q, wide, ceil_div(values, step_values(q)), x + first, scales + scales_bytes(q) + column * 4,
+                       ahead);
+        store_tiles(wide, sums, sizeof sums[0]);
+        for (int64_t t = 0; t < tokens; t++)
+            add_token(q, vectors, g, x + t * token_bytes, sums + t * q.row.digits,
+                      scales + column * element_size(q.scale_type), totals + t);
+    }
+    for (int64_t t = 0; t < tokens; t++, out.y += out.stride, out.x_scale++) finish_tile(1, vectors, totals + t, out);
+}
+
+/* As quantized_tile of qtile.h, for up to AMX_ROWS / digits tokens for whose digits the tiles are configured. */
+INLINE void amx_quantized_tile(quantized_shape q, int64_t tokens, const int8_t *x, const uint8_t *panel,
+                               look_ahead ahead, tile_output out) {
+    if (is_wide(tokens * q.row.digits)) {
+        amx_quantized_columns(q, 1, tokens, x, panel, 0, &ahead, out);
+        return;
+    }
+    for (int64_t column = 0; column < PANEL; column += PANEL / 2) {
+        tile_output part = out;
+        if (out.bias) part.bias += column;
+        part.y += out.gated ? column / 2 : column;
+        amx_quantized_columns(q, 0, tokens, x, panel, column, &ahead, part);
+    }
+}
+
+/* A tile of either kind: vectors take the pieces that are one tile to them, since weights are then met once anyway. */
+INLINE void any_quantized_tile(quantized_shape q, int64_t tokens, const int8_t *x, const uint8_t *panel,
+                               look_ahead ahead, tile_output out) {
+    if (tokens > tile_tokens(q)) amx_quantized_tile(q, tokens, x, panel, ahead, out);
+    else quantized_tile(q, tokens, x, panel, ahead, out);
+}
+
+#endif
