@@ -10,9 +10,15 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from inflight.build.targets.cuda.sampling_chain import sampling_launches, sampling_planes
+from inflight.build.targets.cuda.sampling_chain import (
+    MOST_REPORTED,
+    report_launches,
+    report_planes,
+    sampling_launches,
+    sampling_planes,
+)
 from inflight.build.targets.cuda.spec import Variant
-from inflight.runtime.step import RowSampling
+from inflight.runtime.step import RowSampling, TokenResult
 
 Array: TypeAlias = npt.NDArray[Any]
 Run: TypeAlias = Callable[[str, Variant, Mapping[str, "Array | int"], Mapping[str, int]], None]
@@ -59,6 +65,34 @@ def sample(run: Run, logits: Array, rows: Sequence[Row]) -> list[int]:
         assert not plane.zero or not arrays[name].any(), f"{name} must be zero between steps"
     tokens: list[int] = arguments["tokens"].tolist()
     return tokens
+
+
+def report(
+    run: Run, logits: Array, tokens: Sequence[int], targets: Sequence[int], wanted: Sequence[int]
+) -> list[TokenResult]:
+    """What is reported of `targets` (of `tokens` where that is -1); `wanted` alternatives, -1 for no report."""
+    rows, vocab = logits.shape
+    rng = np.random.default_rng()
+    planes = report_planes(rows, vocab)
+    arguments = {name: _plane(rng, plane.shape, plane.dtype, plane.zero) for name, plane in planes.items()}
+    arguments |= {name: np.array(values, np.int32) for name, values in (("tokens", tokens), ("target", targets))}
+    arguments |= {"logits": logits.copy(), "num_logprobs": np.array(wanted, np.int32)}
+    arguments |= {"logprobs": np.zeros(rows, np.float32), "ranks": np.zeros(rows, np.int32)}
+    arguments["top_ids"] = np.full((rows, MOST_REPORTED), -1, np.int32)
+    arguments["top_logprobs"] = np.zeros((rows, MOST_REPORTED), np.float32)
+    for launch in report_launches(vocab):
+        run(launch.function, launch.variant, arguments, {"rows": rows})
+    return [_result(arguments, row) for row in range(rows)]
+
+
+def _result(arrays: Mapping[str, Array], row: int) -> TokenResult:
+    target = int(arrays["target"][row])
+    token = target if target >= 0 else int(arrays["tokens"][row])
+    if arrays["num_logprobs"][row] < 0:
+        return TokenResult(token)
+    ids, values = arrays["top_ids"][row].tolist(), arrays["top_logprobs"][row].tolist()
+    top = tuple((int(one), float(value)) for one, value in zip(ids, values, strict=True) if one >= 0)
+    return TokenResult(token, float(arrays["logprobs"][row]), int(arrays["ranks"][row]), top)
 
 
 def _plane(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, zero: bool) -> Array:

@@ -12,13 +12,14 @@ import pytest
 from inflight.build.targets.cuda.references import rows as reference
 from inflight.build.targets.cuda.references.weight_only import float8_numbers
 from inflight.build.targets.cuda.spec import Variant
+from inflight.runtime.sampling_reference import score_row
 from tests.kernel.cuda_gpu import gpu, loaded, run_on_gpu
 from tests.kernel.cuda_launch import SPECS
 from tests.kernel.cuda_products import KINDS, Weights, assert_product
-from tests.kernel.cuda_sampling import sample
+from tests.kernel.cuda_sampling import report, sample
 from tests.kernel.test_cuda_rows import assert_quantized, random_rows
 from tests.kernel.test_cuda_sampling import expected, random_row
-from tests.kernel.test_sampling import random_logits
+from tests.kernel.test_sampling import assert_same, random_logits
 
 from inflight.build.targets.cuda.kernels.rms_norm import norm_variant  # isort: skip
 
@@ -83,6 +84,16 @@ def test_sampling_on_the_device(rng: np.random.Generator, vocab: int) -> None:
     rows = [random_row(rng, vocab) for _ in range(40)]
     logits = np.stack([random_logits(rng, vocab) for _ in rows])
     assert sample(run_on_gpu, logits, rows) == expected(logits, rows)
+
+
+@pytest.mark.parametrize("vocab", [1, 9001, 151936])
+def test_reports_on_the_device(rng: np.random.Generator, vocab: int) -> None:
+    wanted = [-1, 0, 1, 5, 64]
+    logits = np.stack([random_logits(rng, vocab) for _ in wanted])
+    tokens = rng.integers(vocab, size=len(wanted)).tolist()
+    results = report(run_on_gpu, logits, tokens, [-1] * len(wanted), wanted)
+    for result, row, token, count in zip(results, logits, tokens, wanted, strict=True):
+        assert_same(result, score_row(row, token, count))
 
 
 @pytest.mark.parametrize("operands", ["bf16", "int8", "float8"])

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from inflight.runtime.sampling_reference import sample_row
+from inflight.runtime.sampling_reference import sample_row, score_row
 from inflight.runtime.step import RowSampling
 from tests.kernel.cuda_launch import interpret
-from tests.kernel.cuda_sampling import Row, sample
-from tests.kernel.test_sampling import random_context, random_logits, random_sampling
+from tests.kernel.cuda_sampling import Row, report, sample
+from tests.kernel.test_sampling import assert_same, random_context, random_logits, random_sampling
 
 pytestmark = pytest.mark.kernel
 
@@ -35,7 +35,7 @@ def expected(logits: npt.NDArray[np.float32], rows: list[Row]) -> list[int]:
 
 @pytest.mark.parametrize("vocab", VOCABULARIES)
 def test_sampling_chooses_the_tokens_of_its_definition(rng: np.random.Generator, vocab: int) -> None:
-    rows = [random_row(rng, vocab) for _ in range(8)]
+    rows = [random_row(rng, vocab) for _ in range(6)]
     logits = np.stack([random_logits(rng, vocab) for _ in rows])
     assert sample(interpret, logits, rows) == expected(logits, rows)
 
@@ -60,10 +60,10 @@ def test_equal_values_are_cut_by_their_ids_across_chunks(rng: np.random.Generato
 
 
 def test_a_row_gets_the_same_token_in_any_company(rng: np.random.Generator) -> None:
-    rows = [random_row(rng, 5003) for _ in range(4)]
+    rows = [random_row(rng, 5003) for _ in range(3)]
     logits = np.stack([random_logits(rng, 5003) for _ in rows])
     together = sample(interpret, logits, rows)
-    assert [sample(interpret, logits[[index]], [rows[index]])[0] for index in range(4)] == together
+    assert [sample(interpret, logits[[index]], [rows[index]])[0] for index in range(3)] == together
 
 
 def test_rows_without_a_number_and_greedy_ties_give_the_lowest_token() -> None:
@@ -71,3 +71,19 @@ def test_rows_without_a_number_and_greedy_ties_give_the_lowest_token() -> None:
     logits[2:] = 1.0
     rows = [Row(RowSampling(temperature=temperature), 0) for temperature in (0.0, 1.0, 0.0, 0.0)]
     assert sample(interpret, logits, rows) == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("vocab", [1, 300, 9001])
+def test_log_probabilities_and_ranks_are_those_of_the_definition(rng: np.random.Generator, vocab: int) -> None:
+    wanted = [-1, 0, 1, 5, 64]
+    logits = np.stack([random_logits(rng, vocab) for _ in wanted])
+    tokens, targets = (rng.integers(vocab, size=len(wanted)).tolist() for _ in range(2))
+    targets = [target if rng.integers(2) else -1 for target in targets]
+    results = report(interpret, logits, tokens, targets, wanted)
+    for result, row, token, target, count in zip(results, logits, tokens, targets, wanted, strict=True):
+        assert_same(result, score_row(row, target if target >= 0 else token, count))
+
+
+def test_a_row_of_nothing_but_nan_has_no_probabilities() -> None:
+    (result,) = report(interpret, np.full((1, 300), np.nan, np.float32), [7], [-1], [2])
+    assert (result.logprob, result.rank, result.top) == (-np.inf, 8, ((0, -np.inf), (1, -np.inf)))

@@ -13,6 +13,8 @@ from inflight.build.targets.cuda.spec import Constant, Variant
 
 CHUNK = 4096
 LEVELS = 8
+# Of the likeliest tokens, at most so many are reported.
+MOST_REPORTED = 64
 _DIGITS = 16
 
 
@@ -68,6 +70,23 @@ def sampling_planes(rows: int, vocab: int) -> dict[str, Plane]:
         "counted": Plane((2, rows, 2, parts, _DIGITS), "int64"),
         "state": Plane((2, rows, 3), "int64"),
         "cut": Plane((rows, 2), "int64"),
+    }
+
+
+def report_launches(vocab: int, *, logits: str = "fp32") -> tuple[Launch, ...]:
+    """Behind the others, when some row wants log probabilities."""
+    variant = Variant({"logits": logits}, {"vocab": vocab})
+    return tuple(Launch(name, variant) for name in ("sampling_logit_max", "sampling_rank", "sampling_report"))
+
+
+def report_planes(rows: int, vocab: int) -> dict[str, Plane]:
+    """The arrays between the launches of a report."""
+    parts = chunks(vocab)
+    return {
+        "logit_max": Plane((rows, parts), "float32"),
+        "logit_weight": Plane((rows, parts), "int64"),
+        "before": Plane((rows, parts), "int64"),
+        "leaders": Plane((rows, parts, MOST_REPORTED), "int64"),
     }
 
 
