@@ -67,7 +67,7 @@ class ModulePrecision(Record):
 
 class MemoryPlan(Record):
     """Bytes. The workspace holds every activation of a step; nothing is allocated while stepping. The first
-    `lookup_bytes` of the weights are a table of which a step reads single rows.
+    `lookup_bytes` of the weights are a table of which a step reads single rows, out of the file.
     """
 
     weights_bytes: int

@@ -103,7 +103,7 @@ class CpuExecutor:
         workspace = self._keep(map_zeroed(manifest.memory.workspace_bytes, "workspace"))
         self._buffers = StepBuffers(manifest)
         self._engine = self._library.inflight_open(
-            weights.address, cache.address, self.num_blocks, workspace.address, self.threads
+            weights.address, weights.file, cache.address, self.num_blocks, workspace.address, self.threads
         )
         if self._engine is None:
             raise EngineError(f"The system refused {self.threads} threads.", "Pass a smaller --threads.")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
-ABI = 2
+ABI = 3
 MAX_TOP_LOGPROBS = 64
 
 # What inflight_step returns.
-OK, LIMIT, MEMORY = 0, 1, 2
+OK, LIMIT, MEMORY, FILE = 0, 1, 2, 3
 STATUS = {
     LIMIT: "the batch breaks a limit of the engine, or names a token or block that does not exist",
+    FILE: "its weights file could not be read",
     MEMORY: "the system refused memory, or the process was forked after the engine had been loaded",
 }
 
@@ -95,6 +96,7 @@ def open_library(path: Path) -> ctypes.CDLL:
     library.inflight_open.restype = ctypes.c_void_p
     library.inflight_open.argtypes = [
         ctypes.c_void_p,
+        ctypes.c_int32,
         ctypes.c_void_p,
         ctypes.c_int64,
         ctypes.c_void_p,

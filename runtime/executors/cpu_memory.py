@@ -11,7 +11,7 @@ from pathlib import Path
 from inflight.errors import EngineError
 
 _MADV_POPULATE_READ = 22  # Linux 5.14; others refuse it
-# Whatever else the process maps meanwhile waits for one of these.
+# A huge page. Whatever else the process maps meanwhile waits for one of these.
 _POPULATED_AT_ONCE = 1 << 21
 _FAILED = ctypes.c_void_p(-1).value
 
@@ -30,13 +30,17 @@ _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
 class Region:
-    """A page-aligned mapping of `size` bytes. `address` is valid until close(). Raises OSError when it is refused."""
+    """A page-aligned mapping of `size` bytes, of `file` (a descriptor) if it is not -1.
+
+    `address` and `file`, which the region takes over, are valid until close(). Raises OSError when it is refused.
+    """
 
     def __init__(self, size: int, protection: int, flags: int, file: int = -1) -> None:
         address = _libc.mmap(None, size, protection, flags, file, 0)
         if address is None or address == _FAILED:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         self.address: int = address
+        self.file = file
         self._size = size
         self._populating: threading.Thread | None = None
         self._closing = False
@@ -60,13 +64,21 @@ class Region:
         if self._size:
             _libc.munmap(self.address, self._size)
             self._size = 0
+        if self.file >= 0:
+            os.close(self.file)
+            self.file = -1
 
     def _populate(self, start: int) -> None:
-        start -= start % mmap.PAGESIZE
-        _libc.madvise(self.address + start, self._size - start, mmap.MADV_WILLNEED)
+        start -= start % _POPULATED_AT_ONCE
+        # What is not in memory yet is then read in huge pages. Asking for all of it first would read it in small ones.
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            _libc.madvise(self.address + start, self._size - start, mmap.MADV_HUGEPAGE)
         for offset in range(start, self._size, _POPULATED_AT_ONCE):
             size = min(_POPULATED_AT_ONCE, self._size - offset)
-            if self._closing or _libc.madvise(self.address + offset, size, _MADV_POPULATE_READ):
+            if self._closing:
+                return
+            if _libc.madvise(self.address + offset, size, _MADV_POPULATE_READ):
+                _libc.madvise(self.address + offset, self._size - offset, mmap.MADV_WILLNEED)
                 return
 
 
@@ -85,11 +97,16 @@ def map_ahead(path: Path, start: int) -> None:
 
 def map_file(path: Path) -> Region:
     """Map a file read-only; its pages are shared with every process that maps it."""
-    with path.open("rb") as file:
-        state = os.fstat(file.fileno())
-        if (begun := _ahead.pop(_identity(state), None)) is not None:
-            return begun
-        return Region(state.st_size, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno())
+    file = os.open(path, os.O_RDONLY)
+    state = os.fstat(file)
+    try:
+        if (begun := _ahead.pop(_identity(state), None)) is None:
+            return Region(state.st_size, mmap.PROT_READ, mmap.MAP_SHARED, file)
+    except OSError:
+        os.close(file)
+        raise
+    os.close(file)
+    return begun
 
 
 def _identity(state: os.stat_result) -> tuple[int, ...]:

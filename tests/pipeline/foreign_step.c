@@ -2,6 +2,7 @@
  * usage: foreign_step ENGINE WEIGHTS KV_BYTES NUM_BLOCKS WORKSPACE_BYTES VOCAB THREADS STEPS TOKEN...
  * Prints "token" and the logits' bits of every step, one step a line. */
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,8 +33,9 @@ int main(int argc, char **argv) {
     __typeof__(inflight_step) *step = (__typeof__(inflight_step) *)dlsym(library, "inflight_step");
     __typeof__(inflight_close) *close_engine = (__typeof__(inflight_close) *)dlsym(library, "inflight_close");
     int64_t num_blocks = atoll(argv[4]), vocab = atoll(argv[6]);
-    inflight_engine *engine = open_engine(read_file(argv[2]), aligned_zeroed(strtoull(argv[3], 0, 10)), num_blocks,
-                                          aligned_zeroed(strtoull(argv[5], 0, 10)), atoi(argv[7]));
+    inflight_engine *engine =
+        open_engine(read_file(argv[2]), open(argv[2], O_RDONLY), aligned_zeroed(strtoull(argv[3], 0, 10)), num_blocks,
+                    aligned_zeroed(strtoull(argv[5], 0, 10)), atoi(argv[7]));
     if (!engine) return 3;
 
     int32_t tokens[MOST], blocks[MOST], count = argc - 9, context = 0, starts[2] = {0}, row, chosen, rank;

@@ -18,12 +18,12 @@ from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
 from inflight.errors import BuildError, InflightError
 from inflight.runtime.executors.cpu_abi import Batch, Output, open_library
-from tests.models import random_shape, save_random_model
+from tests.models import Shape, random_shape, save_random_model
 
 pytestmark = pytest.mark.pipeline
 
 RECIPE = BuildRecipe(max_batch_size=3, max_seq_len=64, max_num_tokens=8, max_logit_rows=4, tokens_per_block=16)
-_OK, _LIMIT, _NO_THREADS = 0, 1, 2
+_OK, _LIMIT, _NO_THREADS, _NO_FILE = 0, 1, 2, 3
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,8 @@ class _Library:
         self.memory = [_aligned(facts.memory.weights_bytes), self.cache, _aligned(facts.memory.workspace_bytes)]
         self.memory[0][:] = np.fromfile(engine / "rank0.weights", np.uint8)
         weights, cache, workspace = (array.ctypes.data for array in self.memory)
-        self.handle = self.library.inflight_open(weights, cache, self.num_blocks, workspace, threads)
+        self.file = os.open(engine / "rank0.weights", os.O_RDONLY)
+        self.handle = self.library.inflight_open(weights, self.file, cache, self.num_blocks, workspace, threads)
 
     def step(self, tokens: list[int], context: int = 0, blocks: tuple[int, ...] = (2, 1, 3, 0)) -> int:
         arrays = [np.array(x, np.int32) for x in (tokens, [0, len(tokens)], [context], blocks)]
@@ -124,6 +125,7 @@ class _Library:
 
     def close(self) -> None:
         self.library.inflight_close(self.handle)
+        os.close(self.file)
 
 
 def _aligned(size: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
@@ -145,6 +147,17 @@ def test_a_batch_beyond_a_limit_computes_nothing(engine: Path, checkpoint: Path)
     assert not library.cache.any()
     assert library.step([1] * 8) == _OK
     assert library.cache.any()
+    library.close()
+
+
+def test_a_step_without_its_weights_file_says_so(tmp_path: Path, seed: int) -> None:
+    save_random_model(tmp_path / "model", Shape(tied=False), seed)
+    convert_model(tmp_path / "model", tmp_path / "ckpt", ConvertOptions())
+    build_engine(tmp_path / "ckpt", tmp_path / "engine", RECIPE)
+    library = _Library(tmp_path / "engine", tmp_path / "ckpt", threads=2)
+    assert library.step([5, 6, 7]) == _OK
+    os.truncate(tmp_path / "engine" / "rank0.weights", 1)
+    assert library.step([5, 6, 7]) == _NO_FILE
     library.close()
 
 

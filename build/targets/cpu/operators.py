@@ -66,6 +66,12 @@ class Places:
         assert tensor is not None, f"{given[0].name} is not in the weights file"
         return Argument(ctype, f"({ctype})(e->weights + {tensor.offset})")
 
+    def stored(self, weight: ir.Value) -> Argument:
+        """A table of rows that is read from the weights file."""
+        tensor = self.weights.find("rows", weight)
+        assert tensor is not None, f"{weight.name} is not in the weights file"
+        return Argument("stored_table", f"table_at(e, {tensor.offset})")
+
     def cache(self, kind: str, value: ir.Value, shape: str) -> Argument:
         """A layer's region of keys or values; `value` is named {kind}_cache.{layer}, with .written once it is."""
         layer = int(name_of(value).removeprefix(f"{kind}_cache.").removesuffix(".written"))
@@ -84,7 +90,7 @@ def _embedding_lookup(node: ir.Node, places: Places) -> KernelCall:
     ids, weight, x = _input(node, 0), _input(node, 1), node.outputs[0]
     constants = (element_of(weight), _width(x))
     packed = places.weights.find("panels", weight) is not None
-    table = places.weight("panels" if packed else "rows", weight)
+    table = places.weight("panels", weight) if packed else places.stored(weight)
     kernel = "embedding_lookup_packed" if packed else "embedding_lookup"
     return KernelCall(kernel, constants, (places.rows(x), places.read(ids), table, places.write(x)))
 

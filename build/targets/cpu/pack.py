@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from inflight.build.targets.cpu.huge_pages import HugePageWriter
 from inflight.build.targets.cpu.quantized_panels import QuantizedShape, levels, to_panels
 from inflight.build.targets.cpu.weight_layout import GROUP, PANEL, PackedTensor, WeightLayout
 from inflight.build.values import tensor_of
@@ -24,20 +25,15 @@ _LANES = 16
 def pack_weights(layout: WeightLayout, path: Path, advance: Advance) -> None:
     """Write `layout` to `path`. The bytes depend on the weights alone. `advance` is called with bytes written."""
     with path.open("wb") as file:
+        writer = HugePageWriter(file)
         for tensor in layout.tensors:
-            file.seek(tensor.offset)
-            _write_tensor(file, tensor, advance)
-        file.truncate(layout.total_bytes)
-
-
-def _write_tensor(file: BinaryIO, tensor: PackedTensor, advance: Advance) -> None:
-    written = 0
-    for piece in _pieces(tensor):
-        data = np.ascontiguousarray(piece).data.cast("B")
-        file.write(data)
-        written += len(data)
-        advance(len(data), tensor.sources[0].name)
-    file.write(bytes(tensor.nbytes - written))
+            writer.pad_to(tensor.offset)
+            for piece in _pieces(tensor):
+                data = np.ascontiguousarray(piece).data.cast("B")
+                writer.write(data)
+                advance(len(data), tensor.sources[0].name)
+        writer.pad_to(layout.total_bytes)
+        writer.finish()
 
 
 def _pieces(tensor: PackedTensor) -> Iterator[Array]:

@@ -5,12 +5,13 @@
 
 #include <stdint.h>
 
-#define INFLIGHT_ABI 2
+#define INFLIGHT_ABI 3
 #define INFLIGHT_MAX_TOP_LOGPROBS 64
 
 #define INFLIGHT_OK 0
 #define INFLIGHT_LIMIT 1  /* the batch breaks a limit of the engine; nothing was computed */
 #define INFLIGHT_MEMORY 2 /* the operating system refused memory or a thread */
+#define INFLIGHT_FILE 3   /* the weights file could not be read; the step's results mean nothing */
 
 /* How one logit row is used. target >= 0: report that token's log probability. target < 0: choose a token. */
 typedef struct {
@@ -59,10 +60,12 @@ typedef struct {
 
 typedef struct inflight_engine inflight_engine;
 
-/* weights: the mapped weights file, 64-byte aligned. kv_cache: num_blocks * bytes_per_block bytes, 64-byte aligned.
- * workspace: workspace_bytes (from the manifest), 64-byte aligned. The caller owns all three and outlives the engine.
+/* weights: the mapped weights file, 64-byte aligned. weights_file: its descriptor, open for reading; tables of which a
+ * step needs single rows are read through it, so that they take none of the process's memory. kv_cache: num_blocks * bytes_per_block bytes, 64-byte aligned.
+ * workspace: workspace_bytes (from the manifest), 64-byte aligned. The caller owns all of them and outlives the engine.
  * Returns NULL when threads cannot be started. */
-inflight_engine *inflight_open(const void *weights, void *kv_cache, int64_t num_blocks, void *workspace, int32_t threads);
+inflight_engine *inflight_open(const void *weights, int32_t weights_file, void *kv_cache, int64_t num_blocks,
+                               void *workspace, int32_t threads);
 int32_t inflight_step(inflight_engine *engine, const inflight_batch *batch, const inflight_output *output);
 void inflight_close(inflight_engine *engine);
 int32_t inflight_abi(void);

@@ -2,12 +2,39 @@
 #ifndef INFLIGHT_EMBEDDING_H
 #define INFLIGHT_EMBEDDING_H
 
+#include <errno.h>
+#include <unistd.h>
+
+#include "abi.h"
 #include "linear.h"
 
+#define STORED_AT_ONCE 4096
+
+/* A table that begins at `offset` of a file; *status tells that the file could not be read. */
+typedef struct {
+    int32_t file;
+    int64_t offset;
+    int32_t *status;
+} stored_table;
+
+static void read_stored(stored_table t, int64_t offset, void *bytes, int64_t size) {
+    ssize_t got;
+    do got = pread(t.file, bytes, (size_t)size, (off_t)(t.offset + offset));
+    while (got < 0 && errno == EINTR);
+    if (got != size) __atomic_store_n(t.status, INFLIGHT_FILE, __ATOMIC_RELAXED);
+}
+
 INLINE void embedding_lookup(pool *p, int thread, element type, int64_t width, int64_t rows, const int32_t *ids,
-                             const void *table, float *x) {
-    for (int64_t row = share_start(p, thread, rows); row < share_start(p, thread + 1, rows); row++)
-        for (int64_t i = 0; i < width; i++) x[row * width + i] = load1(type, table, ids[row] * width + i);
+                             stored_table table, float *x) {
+    const int64_t size = element_size(type), at_once = STORED_AT_ONCE / size;
+    _Alignas(CACHE_LINE) unsigned char stored[STORED_AT_ONCE] = {0};
+    for (int64_t row = share_start(p, thread, rows); row < share_start(p, thread + 1, rows); row++) {
+        for (int64_t first = 0; first < width; first += at_once) {
+            const int64_t count = min_int(at_once, width - first);
+            read_stored(table, (ids[row] * width + first) * size, stored, count * size);
+            for (int64_t i = 0; i < count; i++) x[row * width + first + i] = load1(type, stored, i);
+        }
+    }
 }
 
 /* The same from the packed panels of the vocabulary projection, when the two share their weights. */

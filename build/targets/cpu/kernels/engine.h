@@ -18,7 +18,9 @@ struct inflight_engine {
     const unsigned char *weights;
     unsigned char *kv_cache, *workspace, *scratch;
     int64_t num_blocks;
+    int32_t weights_file;
     /* of the step that runs: */
+    int32_t status; /* what it returns */
     const inflight_batch *batch;
     const inflight_output *output;
     token_rows rows;
@@ -26,6 +28,10 @@ struct inflight_engine {
 };
 
 #define SCRATCH_BYTES round_up(INFLIGHT_SAMPLE_SCRATCH(VOCAB_SIZE), CACHE_LINE)
+
+INLINE stored_table table_at(inflight_engine *e, int64_t offset) {
+    return (stored_table){e->weights_file, offset, &e->status};
+}
 
 /* The cache holds, layer after layer, all blocks of keys and then all blocks of values. */
 INLINE void *key_region(const inflight_engine *e, cache_shape s, int64_t layer) {

@@ -62,11 +62,12 @@ EXPORT int32_t inflight_step(inflight_engine *e, const inflight_batch *batch, co
     if (e->pool.threads > 1 && e->pool.owner != getpid()) return INFLIGHT_MEMORY;
     e->batch = batch;
     e->output = output;
+    e->status = INFLIGHT_OK;
     lay_out_rows(e, batch);
     if (e->profile) e->operator_start = nanoseconds_now();
     pool_run(&e->pool, e);
     end_operator(e, 0, NUM_OPERATORS - 1);
-    return INFLIGHT_OK;
+    return e->status;
 }
 
 EXPORT void inflight_close(inflight_engine *e) {
@@ -76,8 +77,8 @@ EXPORT void inflight_close(inflight_engine *e) {
     free(e);
 }
 
-EXPORT inflight_engine *inflight_open(const void *weights, void *kv_cache, int64_t num_blocks, void *workspace,
-                                      int32_t threads) {
+EXPORT inflight_engine *inflight_open(const void *weights, int32_t weights_file, void *kv_cache, int64_t num_blocks,
+                                      void *workspace, int32_t threads) {
     void *memory = NULL, *scratch = NULL;
     if (threads < 1) return NULL;
     if (posix_memalign(&memory, CACHE_LINE, sizeof(inflight_engine))) return NULL;
@@ -85,6 +86,7 @@ EXPORT inflight_engine *inflight_open(const void *weights, void *kv_cache, int64
     inflight_engine *e = memory;
     memset(e, 0, sizeof *e);
     e->weights = weights;
+    e->weights_file = weights_file;
     e->kv_cache = kv_cache;
     e->workspace = workspace;
     e->scratch = scratch;
