@@ -51,6 +51,7 @@ def paged_decode(
     partials [rows, num_heads, splits, head_size], maxima (in powers of two) and totals [rows, num_heads, splits],
     where the split has a token that the row sees.
     """
+    tl.static_assert(split_tokens % block_n == 0, "a split begins with a tile of its own")
     row = tl.program_id(0).to(tl.int64)
     kv_head = tl.program_id(1)
     split = tl.program_id(2)
@@ -142,14 +143,17 @@ def tune_decode(sm: int, variant: Variant) -> Tuning:
     constants = variant.constants
     padded_head = triton.next_power_of_2(int(constants["head_size"]))
     group = int(constants["num_heads"]) // int(constants["num_kv_heads"])
+    wide = padded_head > 128
     return Tuning(
-        num_warps=8 if padded_head > 128 else 4,
+        num_warps=8 if wide else 4,
         num_stages=3,
+        # Without a word ptxas aims at 128 registers for 8 warps, and spills to get there.
+        max_registers=168 if wide else None,
         constants={
             "native_float8": sm >= 89,
             "padded_head": padded_head,
             "padded_group": max(16, triton.next_power_of_2(group)),
-            "block_n": 32 if padded_head > 128 else 64,
+            "block_n": 32 if wide else 64,
         },
     )
 
