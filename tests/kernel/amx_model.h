@@ -34,7 +34,7 @@ static int model_tile_exists(int tile) { return model.shape.palette == 1 && mode
 
 static void model_release(void) { memset(&model, 0, sizeof model); }
 
-static void model_loadconfig(const void *from) {
+static __attribute__((noinline)) void model_loadconfig(const void *from) {
     model_release();
     memcpy(&model.shape, from, sizeof model.shape);
     const model_configuration *c = &model.shape;
@@ -46,18 +46,18 @@ static void model_loadconfig(const void *from) {
     }
 }
 
-static void model_zero(int tile) {
+static __attribute__((noinline)) void model_zero(int tile) {
     model_require(model_tile_exists(tile));
     memset(model.tiles[tile], 0, sizeof model.tiles[tile]);
 }
 
-static void model_loadd(int tile, const void *base, int64_t stride) {
+static __attribute__((noinline)) void model_loadd(int tile, const void *base, int64_t stride) {
     model_zero(tile);
     for (int r = 0; r < model.shape.rows[tile]; r++)
         memcpy(model.tiles[tile][r], (const uint8_t *)base + r * stride, model.shape.row_bytes[tile]);
 }
 
-static void model_stored(int tile, void *base, int64_t stride) {
+static __attribute__((noinline)) void model_stored(int tile, void *base, int64_t stride) {
     model_require(model_tile_exists(tile));
     for (int r = 0; r < model.shape.rows[tile]; r++)
         memcpy((uint8_t *)base + r * stride, model.tiles[tile][r], model.shape.row_bytes[tile]);
@@ -75,7 +75,7 @@ static int model_product_fits(int sums, int a, int b) {
 }
 
 /* TDPBSUD: signed bytes of a with unsigned bytes of b; sums wrap. */
-static void model_dpbsud(int sums, int a, int b) {
+static __attribute__((noinline)) void model_dpbsud(int sums, int a, int b) {
     if (!model_product_fits(sums, a, b)) return;
     for (int m = 0; m < model.shape.rows[sums]; m++) {
         for (int k = 0; k < model.shape.row_bytes[a] / 4; k++) {
@@ -103,7 +103,7 @@ static float model_bf16(const uint8_t *p) {
 }
 
 /* TDPBF16PS: even and odd k of the tile are a chain each, from zero; their sum is added to the accumulator. */
-static void model_dpbf16ps(int sums, int a, int b) {
+static __attribute__((noinline)) void model_dpbf16ps(int sums, int a, int b) {
     if (!model_product_fits(sums, a, b)) return;
     for (int m = 0; m < model.shape.rows[sums]; m++) {
         for (int n = 0; n < model.shape.row_bytes[sums] / 4; n++) {

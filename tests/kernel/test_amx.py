@@ -26,6 +26,7 @@ pytestmark = [
 
 MODEL = Path(__file__).with_name("amx_model.h").read_text()
 BFLOAT16: Any = ml_dtypes.bfloat16
+ROWS_IN_VECTORS = 3  # at most, of whatever width
 # Below the rows of one tile of vectors, around one and two tiles of AMX, and beyond a block of rows.
 HEIGHTS = (1, 6, 7, 15, 16, 17, 31, 32, 33, 96, 97)
 
@@ -86,28 +87,43 @@ class _Product:
 
 
 def _products(rng: np.random.Generator) -> list[_Product]:
-    """Both widths of weights and of rows, with one scale a row and with groups; shapes that fill no tile."""
+    """8 bits with one scale a row, 4 bits with groups, and one of the other kinds; shapes that fill no tile."""
     group = int(rng.choice([32, 64, 128]))
-    kinds = [((8, 8), 0), ((8, 16), 0), ((8, 8), group), ((4, 8), group), ((4, 16), group), ((4, 8), 0)]
+    others = [((8, 16), 0), ((8, 16), group), ((8, 8), group), ((4, 16), group), ((4, 8), 0), ((4, 16), 0)]
+    kinds = [((8, 8), 0), ((4, 8), group), others[rng.integers(len(others))]]
     return [_Product(rng, bits, g, (int(rng.integers(1, 150)), int(rng.integers(1, 500)))) for bits, g in kinds]
 
 
-@pytest.mark.parametrize("gated", [False, True])
-def test_integer_products_in_tiles_are_the_bits_of_vectors(
-    gated: bool, rng: np.random.Generator, tmp_path: Path
+def _in_vectors(product: _Product, kernel: Kernel, record: Array, x_scale: Array) -> npt.NDArray[np.float32]:
+    """The product a few rows at a time, for which no tile is multiplied."""
+    before = kernel.library.amx_products()
+    starts = range(0, len(record), ROWS_IN_VECTORS)
+    parts = [slice(start, start + ROWS_IN_VECTORS) for start in starts]
+    y = np.concatenate([product.run(kernel, record[part], x_scale[part]) for part in parts])
+    assert kernel.library.amx_products() == before
+    return y
+
+
+def _check_integer_products(
+    rng: np.random.Generator, products: Sequence[_Product], gated: bool, directory: Path
 ) -> None:
-    products = _products(rng)
-    graphs = [product.graph(gated) for product in products]
-    in_tiles = _with_model(graphs, tmp_path)
-    in_vectors = compile_kernels(graphs, native_level(), tmp_path)
-    for product, tiles, vectors in zip(products, in_tiles, in_vectors, strict=True):
-        for count in (*rng.choice(HEIGHTS, 4, replace=False), rng.integers(1, 100)):
+    kernels = _with_model([product.graph(gated) for product in products], directory)
+    for product, kernel in zip(products, kernels, strict=True):
+        for count in (*rng.choice(HEIGHTS, 4, replace=False), rng.integers(ROWS_IN_VECTORS + 1, 100)):
             record = product.record(int(count))
             x_scale = rng.uniform(0, 0.1, int(count)).astype(np.float32)
-            expected = product.run(vectors, record, x_scale)
-            np.testing.assert_array_equal(product.run(tiles, record, x_scale), expected)
-            np.testing.assert_array_equal(product.run(tiles, record, x_scale, threads=2), expected)
-    _check_instructions(in_tiles[0].library)
+            expected = _in_vectors(product, kernel, record, x_scale)
+            np.testing.assert_array_equal(product.run(kernel, record, x_scale), expected)
+            np.testing.assert_array_equal(product.run(kernel, record, x_scale, threads=2), expected)
+    _check_instructions(kernels[0].library)
+
+
+def test_integer_products_in_tiles_are_the_bits_of_vectors(rng: np.random.Generator, tmp_path: Path) -> None:
+    _check_integer_products(rng, _products(rng), False, tmp_path)
+
+
+def test_gated_integer_products_in_tiles_are_the_bits_of_vectors(rng: np.random.Generator, tmp_path: Path) -> None:
+    _check_integer_products(rng, [_products(rng)[rng.integers(3)]], True, tmp_path)
 
 
 def _bfloat16(rng: np.random.Generator, *shape: int) -> Array:
