@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pytest
 
 os.environ.setdefault("TRITON_INTERPRET", "1")
-triton = pytest.importorskip("triton", reason="triton is not installed: pip install inflight-llm[cuda]")
+triton = pytest.importorskip("triton", reason="triton is not installed: pip install inflight-llm[cuda-compile]")
 if not triton.knobs.runtime.interpret:
     pytest.skip("TRITON_INTERPRET is off", allow_module_level=True)
 

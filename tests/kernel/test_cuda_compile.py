@@ -13,7 +13,7 @@ import pytest
 
 from inflight.build.targets.cuda.architectures import ARCHITECTURES, SMS
 from inflight.build.targets.cuda.artifact import Artifact, ArtifactExtent
-from inflight.build.targets.cuda.cache import ArtifactCache
+from inflight.build.targets.cuda.cache import ArtifactCache, modules_of
 from inflight.build.targets.cuda.compile import CompileJob, compile_kernels
 from inflight.build.targets.cuda.spec import Argument, KernelSpec, Tuning
 from inflight.build.targets.cuda.toolchain import triton_version
@@ -94,6 +94,12 @@ def test_the_key_of_the_cache_is_all_that_decides_the_bytes(tmp_path: Path) -> N
     assert cache.key(retuned, spec.variants[0], 80) not in keys
 
 
+def test_constants_that_kernels_import_are_in_the_key() -> None:
+    """Some are baked in: the number of digits that a search takes is sampling_chain's."""
+    target = "inflight.build.targets.cuda"
+    assert f"{target}.sampling_chain" in modules_of(f"{target}.kernels.sampling_draw")
+
+
 def test_a_cache_that_cannot_be_written_is_none(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     spec = SPECS["combine_splits"]
@@ -108,7 +114,7 @@ def test_without_triton_the_error_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setattr(importlib.metadata, "version", missing)
     triton_version.cache_clear()
     try:
-        with pytest.raises(BuildError, match=r"inflight-llm\[cuda\]"):
+        with pytest.raises(BuildError, match=r"inflight-llm\[cuda-compile\]"):
             compile_kernels([CompileJob(SPECS["rms_norm"], SPECS["rms_norm"].variants[0], 80)])
     finally:
         triton_version.cache_clear()
@@ -130,6 +136,9 @@ def test_errors_name_the_kernel_and_what_is_wrong() -> None:
     spec = SPECS["combine_splits"]
     with pytest.raises(BuildError, match=r"sm_75 .*\n?.*80 \(A100"):
         compile_kernels([CompileJob(spec, spec.variants[0], 75)])
+    tuned_by_card = SPECS["weight_only"]
+    with pytest.raises(BuildError, match="sm_75"):
+        compile_kernels([CompileJob(tuned_by_card, tuned_by_card.variants[0], 75)], cache=ArtifactCache())
     wrong = dataclasses.replace(spec, arguments=(*spec.arguments, Argument("surplus", "i32")))
     with pytest.raises(BuildError, match=r"combine_splits .*differ: surplus"):
         compile_kernels([CompileJob(wrong, spec.variants[0], 80)])

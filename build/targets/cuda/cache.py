@@ -20,7 +20,7 @@ from inflight.build.targets.cuda.toolchain import triton_version
 from inflight.cache import user_cache_dir
 from inflight.errors import BuildError
 
-_KERNELS = "inflight.build.targets.cuda.kernels"
+_TARGET = "inflight.build.targets.cuda"
 _MACHINERY = ("spec", "artifact", "triton_compiler", "architectures")
 
 
@@ -34,9 +34,9 @@ class ArtifactCache:
         self._directory = directory or user_cache_dir() / "cuda"
 
     def key(self, spec: KernelSpec, variant: Variant, sm: int) -> str:
-        """SHA-256 over the kernel's source and spec, the kernels' modules it imports, the compile step and versions."""
+        """SHA-256 over the kernel's source and spec, the target's modules it imports, the compile step and versions."""
         facts = {
-            "sources": [_source_digest(name) for name in (*_imports(spec.module), *_machinery())],
+            "sources": [_source_digest(name) for name in (*modules_of(spec.module), *_machinery())],
             "function": spec.function,
             "arguments": [spec.signature(variant), repr(spec.arguments), repr(spec.grid)],
             "constants": repr(sorted(variant.constants.items())),
@@ -56,21 +56,21 @@ class ArtifactCache:
         """Where nothing can be written, the next compilation costs as much as this one did."""
         with contextlib.suppress(OSError):
             self._directory.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=self._directory, prefix=f".{key[:16]}.", delete=False) as file:
-                file.write(artifact.model_dump_json())
-            os.replace(file.name, self._path(key))
+            with tempfile.TemporaryDirectory(dir=self._directory, prefix=".") as scratch:
+                whole = Path(scratch) / key
+                whole.write_text(artifact.model_dump_json(), encoding="utf-8")
+                os.replace(whole, self._path(key))
 
     def _path(self, key: str) -> Path:
         return self._directory / f"{key}.json"
 
 
 def _machinery() -> tuple[str, ...]:
-    package = __package__ or ""
-    return tuple(f"{package}.{name}" for name in _MACHINERY)
+    return tuple(f"{_TARGET}.{name}" for name in _MACHINERY)
 
 
-def _imports(module: str) -> tuple[str, ...]:
-    """`module` and the modules of kernels/ that it imports, directly or not, sorted."""
+def modules_of(module: str) -> tuple[str, ...]:
+    """`module` and the modules of this target that it imports, directly or not, sorted."""
     seen: set[str] = set()
     waiting = [module]
     while waiting:
@@ -79,7 +79,7 @@ def _imports(module: str) -> tuple[str, ...]:
             continue
         seen.add(name)
         for node in ast.walk(ast.parse(_source(name))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(_KERNELS + "."):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(_TARGET + "."):
                 waiting.append(node.module or "")
     return tuple(sorted(seen))
 

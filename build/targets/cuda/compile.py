@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
 
+from inflight.build.targets.cuda.architectures import architecture_of
 from inflight.build.targets.cuda.artifact import Artifact
 from inflight.build.targets.cuda.cache import ArtifactCache
 from inflight.build.targets.cuda.compile_worker import CompileWorker
@@ -33,8 +34,11 @@ def compile_kernels(
     """The artifacts of `jobs`, in order, compiled side by side in up to `workers` processes.
 
     `cache` answers what it has and keeps what is compiled; None compiles everything. Raises BuildError when triton is
-    not installed, a kernel does not compile, or one asks for more shared memory than its GPUs have.
+    not installed, a generation is unknown, a kernel does not compile, or one asks for more shared memory than its GPUs
+    have.
     """
+    for job in jobs:
+        architecture_of(job.sm)
     keys = [cache.key(job.spec, job.variant, job.sm) if cache else "" for job in jobs]
     found = [cache.load(key) if cache else None for key in keys]
     compiled = iter(_compile([job for job, artifact in zip(jobs, found, strict=True) if artifact is None], workers))

@@ -14,4 +14,4 @@ def triton_version() -> str:
     try:
         return importlib.metadata.version("triton")
     except importlib.metadata.PackageNotFoundError as error:
-        raise BuildError("The cuda target needs triton.", 'pip install "inflight-llm[cuda]"') from error
+        raise BuildError("The cuda target needs triton.", 'pip install "inflight-llm[cuda-compile]"') from error

@@ -12,6 +12,7 @@ from typing import Any
 import triton
 from triton import knobs
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 from inflight.build.targets.cuda.architectures import architecture_of
@@ -57,7 +58,7 @@ def compile_kernel(spec: KernelSpec, variant: Variant, sm: int) -> Artifact:
         stack_bytes=stack,
         spill_store_bytes=stores,
         spill_load_bytes=loads,
-        tools={"triton": triton.__version__, "ptxas": _ptxas(sm).version},
+        tools={"triton": triton.__version__, "ptxas": get_ptxas(sm).version},
         cubin=compiled.asm["cubin"],
     )
 
@@ -127,10 +128,6 @@ def _extent(extent: Extent, constants: dict[str, Constant]) -> ArtifactExtent:
     size = constants.get(extent.size, extent.size) if isinstance(extent.size, str) else extent.size
     per = constants[extent.per] if isinstance(extent.per, str) else extent.per
     return ArtifactExtent(size=size if isinstance(size, str) else int(size), per=int(per))
-
-
-def _ptxas(sm: int) -> Any:
-    return knobs.nvidia.ptxas if sm < 90 else knobs.nvidia.ptxas_blackwell
 
 
 def _numbers(pattern: re.Pattern[str], log: str) -> tuple[int, ...]:
