@@ -14,7 +14,8 @@ from inflight.errors import BuildError
 class Architecture:
     """One compute capability: `sm` is 10 * major + minor; `shared_bytes` is what one block may have.
 
-    Code for sm 90 and above is compiled for that capability alone (sm_90a, ...); code for 80 also runs on 86 and 89.
+    Code for sm 90 and above is compiled for that capability alone (sm_90a, ...); code for 80 also runs on 86 and 89,
+    where its block has no more shared memory than theirs.
     """
 
     sm: int

@@ -34,15 +34,23 @@ class Gpu:
             self.device.set_current()
             self.stream = self.device.create_stream()
         except Exception as error:  # whatever the driver, or its absence, has to say
-            raise EngineError(f"No NVIDIA GPU can be used: {str(error).splitlines()[0]}", _HINT) from error
+            reason = str(error).strip().split("\n")[0] or type(error).__name__
+            raise EngineError(f"No NVIDIA GPU can be used: {reason}", _HINT) from error
         major, minor = self.device.compute_capability
         self.sm = 10 * int(major) + int(minor)
 
     def load(self, artifact: Artifact) -> LoadedKernel:
-        """Raises EngineError when the artifact is for another GPU generation."""
+        """Raises EngineError when the artifact is for another GPU generation, or asks for more than this one has."""
         if not runs_on(artifact.sm, self.sm):
             raise EngineError(
                 f"{artifact.kernel} was compiled for sm_{artifact.sm}; this GPU ({self.device.name}) is sm_{self.sm}.",
+                f"Compile it for {self.sm}.",
+            )
+        most = int(self.device.properties.max_shared_memory_per_block_optin)
+        if artifact.shared_bytes > most:
+            raise EngineError(
+                f"{artifact.kernel}, compiled for sm_{artifact.sm}, asks for {artifact.shared_bytes} bytes of shared"
+                f" memory; a block of this GPU ({self.device.name}) may have {most}.",
                 f"Compile it for {self.sm}.",
             )
         return LoadedKernel(self, artifact)
@@ -59,7 +67,7 @@ class Gpu:
 
 
 def runs_on(compiled: int, device: int) -> bool:
-    """Code for 80 runs on all of 8.x; from 90 on, it is for its own generation alone."""
+    """Code for 80 runs on all of 8.x that have the shared memory; from 90 on, it is for its own generation alone."""
     return compiled == device or (compiled // 10 == device // 10 == 8 and compiled <= device)
 
 
@@ -120,7 +128,7 @@ class LoadedKernel:
             return
         values = [self._value(argument, arguments[argument.name]) for argument in self.artifact.arguments]
         config = LaunchConfig(grid=grid, block=self.artifact.threads, shmem_size=self.artifact.shared_bytes)
-        launch(stream or self._stream, config, self._kernel, *values, 0, 0)
+        launch(self._stream if stream is None else stream, config, self._kernel, *values, 0, 0)
 
     def _value(self, argument: ArtifactArgument, value: int | float) -> Any:
         if argument.alignment > 1 and int(value) % argument.alignment:
