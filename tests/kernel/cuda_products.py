@@ -17,7 +17,7 @@ from inflight.build.targets.cuda.kernels.weight_only import product_variant, wor
 Array: TypeAlias = npt.NDArray[Any]
 Run: TypeAlias = Callable[[str, Variant, "Mapping[str, Array | int]", "Mapping[str, int]"], None]
 
-KINDS = [("int8", 0), ("float8", 0), ("int4", 32), ("int4", 128)]
+KINDS = [("int8", 0), ("float8", 0), ("int4", 32), ("int4", 96), ("int4", 128)]
 
 
 class Weights:

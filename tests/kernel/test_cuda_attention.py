@@ -80,6 +80,14 @@ def test_decode_reads_quantized_caches(rng: np.random.Generator, kv: str, act: s
     assert_close(run_decode(batch), batch)
 
 
+def test_int8_values_reach_the_greatest_number_of_float16(rng: np.random.Generator) -> None:
+    for decodes, run in ((True, run_decode), (False, run_prefill)):
+        variant = variant_of("grouped", "int8", decodes=decodes)
+        batch = random_batch(rng, variant, [Chunk(int(rng.integers(100)), 1)], np.float16)
+        batch.arrays["value_scales"] *= np.float32(65504 / 127) / np.nanmax(batch.arrays["value_scales"])
+        assert_close(run(batch), batch)
+
+
 def test_decode_rows_that_are_not_there_are_zeros(rng: np.random.Generator) -> None:
     batch = random_batch(rng, variant_of("grouped", decodes=True), [Chunk(40, 1), Chunk(70, 1)], np.float16)
     batch.arrays["positions"][0] = -1

@@ -12,8 +12,9 @@ import triton.language as tl
 from inflight.build.targets.cuda.kernels.paged_cache import FLOAT8, INT8, cache_rows, load_rows, operand
 
 LOG2_E = tl.constexpr(1.4426950408889634)
-# Weights times scales of INT8 values are small; this keeps them among the normal numbers of float16.
-_LIFT = tl.constexpr(256.0)
+# Weights times scales of INT8 values are small; this keeps them among the normal numbers of float16. So is the
+# greatest scale, 65504 / 127, times this.
+_LIFT = tl.constexpr(64.0)
 
 
 @triton.jit

@@ -49,7 +49,7 @@ def paged_decode(
     int32 [rows], a negative position for a row that is not there; block_tables int32 [sequences, block_table_stride].
     Row t sees tokens 0 .. positions[t] of its sequence, the last `window` of them when window > 0. Written, float32:
     partials [rows, num_heads, splits, head_size], maxima (in powers of two) and totals [rows, num_heads, splits],
-    where the split has a token that the row sees.
+    where the split has a token that the row sees. `splits` * split_tokens is more than the greatest position.
     """
     tl.static_assert(split_tokens % block_n == 0, "a split begins with a tile of its own")
     row = tl.program_id(0).to(tl.int64)

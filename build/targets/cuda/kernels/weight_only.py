@@ -47,7 +47,7 @@ def weight_only(
     complement levels of outputs 2i (low half) and 2i + 1. weight_scale [n], or with 4 bits [ceil(k / group_size), n];
     any float type. partial float32 [row tiles, weight tiles, splits, sums of a tile] and arrived int32 [row tiles *
     weight tiles] are used when `splits` > 1; `arrived` is zero before the first launch and after every launch.
-    `block_k` divides group_size.
+    `block_k`, a power of two, divides group_size.
     """
     pairs: tl.constexpr = bits == 4
     lines: tl.constexpr = (n + 1) // 2 if pairs else n
@@ -127,7 +127,8 @@ def tune(sm: int, variant: Variant) -> Tuning:
     """
     constants = variant.constants
     n, k = int(constants["n"]), int(constants["k"])
-    block_k = min(128, int(constants["group_size"]) or 128)
+    group_size = int(constants["group_size"]) or 128
+    block_k = min(128, group_size & -group_size)
     pairs = constants["bits"] == 4
     block_n = 32 if pairs and constants["block_rows"] > 16 else 64
     lines = -(-n // 2) if pairs else n
