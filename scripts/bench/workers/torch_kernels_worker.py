@@ -29,7 +29,7 @@ def main() -> None:
                 step = getattr(torch_kernels, request["work"])(torch, **request["arguments"])
                 answer({"seconds": seconds(step, repeats, flush)})
         except Exception as error:  # the compiler, the driver and torch each have their own
-            answer({"error": str(error).strip().splitlines()[0]})
+            answer({"error": str(error).strip().split("\n")[0] or type(error).__name__})
         step = None
         torch.cuda.empty_cache()
 
