@@ -1,4 +1,4 @@
-"""torch, in an environment and a process of its own: its release brings another triton and another cuBLAS than ours."""
+"""torch, in an environment and a process of its own: its release brings another cuBLAS than ours."""
 
 from __future__ import annotations
 
