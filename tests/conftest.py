@@ -9,6 +9,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+# Triton decides when it is first imported whether kernels are interpreted, and torch may import it before a test does.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 SEED_VARIABLE = "INFLIGHT_TEST_SEED"
 _seed_key = pytest.StashKey[int]()
 
