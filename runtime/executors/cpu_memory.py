@@ -26,7 +26,6 @@ _libc.mmap.argtypes = [
     ctypes.c_long,  # off_t
 ]
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
@@ -71,27 +70,16 @@ class Region:
 
     def _populate(self, start: int) -> None:
         start -= start % _POPULATED_AT_ONCE
-        hint_given = False
+        # What is not in memory yet is then read in huge pages. Asking for all of it first would read it in small ones.
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            _libc.madvise(self.address + start, self._size - start, mmap.MADV_HUGEPAGE)
         for offset in range(start, self._size, _POPULATED_AT_ONCE):
+            size = min(_POPULATED_AT_ONCE, self._size - offset)
             if self._closing:
                 return
-            if not hint_given and not self._in_memory(offset):
-                # What is read from disk is then kept in huge pages; what is there already would be mapped more slowly.
-                self._advise_from(offset, getattr(mmap, "MADV_HUGEPAGE", mmap.MADV_WILLNEED))
-                hint_given = True
-            size = min(_POPULATED_AT_ONCE, self._size - offset)
             if _libc.madvise(self.address + offset, size, _MADV_POPULATE_READ):
-                self._advise_from(offset, mmap.MADV_WILLNEED)
+                _libc.madvise(self.address + offset, self._size - offset, mmap.MADV_WILLNEED)
                 return
-
-    def _advise_from(self, offset: int, advice: int) -> None:
-        _libc.madvise(self.address + offset, self._size - offset, advice)
-
-    def _in_memory(self, offset: int) -> bool:
-        """Whether the page at `offset` is, as far as the system tells."""
-        state = ctypes.c_ubyte(1)
-        _libc.mincore(self.address + offset, 1, ctypes.byref(state))
-        return bool(state.value & 1)
 
 
 _ahead: dict[tuple[int, ...], Region] = {}
