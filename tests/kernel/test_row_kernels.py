@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from inflight.build.operator_references import add_rms_norm, rms_norm
 from inflight.build.passes.rewrite import fused
 from inflight.build.values import new_value
-from tests.kernel.harness import compile_kernels, levels, operator, rows
+from tests.kernel.harness import Kernel, compile_kernels, levels, operator, rows
 
 pytestmark = pytest.mark.kernel
 
@@ -74,8 +76,30 @@ def test_embeddings_are_looked_up_exactly_in_rows_and_in_panels(
     assert len(kernel.packed) == 1
     x = np.full((count, width), np.nan, np.float32)
     numbers = rng.integers(0, vocab, count).astype(np.int32)
-    kernel.run(count, numbers, kernel.packed[0], x, threads=2)
+    if tied:
+        kernel.run(count, numbers, kernel.packed[0], x, threads=2)
+    else:
+        _run_from_file(kernel, tmp_path / "table", count, numbers, x)
     np.testing.assert_array_equal(x, table[numbers].astype(np.float32))
+
+
+class _StoredTable(ctypes.Structure):
+    """`stored_table` of embedding.h."""
+
+    _fields_ = [("file", ctypes.c_int32), ("offset", ctypes.c_int64), ("status", ctypes.POINTER(ctypes.c_int32))]
+
+
+def _run_from_file(kernel: Kernel, path: Path, count: int, numbers: Any, x: Any) -> None:
+    """Behind another tensor in the file; what is cut off is told."""
+    path.write_bytes(bytes(64) + kernel.packed[0].tobytes())
+    status = ctypes.c_int32(0)
+    with path.open("rb") as file:
+        table = _StoredTable(file.fileno(), 64, ctypes.pointer(status))
+        kernel.run(count, numbers, ctypes.addressof(table), x, threads=2)
+        assert status.value == 0
+        os.truncate(path, 0)
+        kernel.run(count, numbers, ctypes.addressof(table), x.copy(), threads=2)
+        assert status.value == 3
 
 
 @LEVELS

@@ -70,7 +70,7 @@ class Places:
         """A table of rows that is read from the weights file."""
         tensor = self.weights.find("rows", weight)
         assert tensor is not None, f"{weight.name} is not in the weights file"
-        return Argument("stored_table", f"table_at(e, {tensor.offset})")
+        return Argument("const stored_table *", f"&(stored_table){{e->weights_file, {tensor.offset}, &e->status}}")
 
     def cache(self, kind: str, value: ir.Value, shape: str) -> Argument:
         """A layer's region of keys or values; `value` is named {kind}_cache.{layer}, with .written once it is."""

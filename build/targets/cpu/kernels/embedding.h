@@ -17,15 +17,15 @@ typedef struct {
     int32_t *status;
 } stored_table;
 
-static void read_stored(stored_table t, int64_t offset, void *bytes, int64_t size) {
+static void read_stored(const stored_table *t, int64_t offset, void *bytes, int64_t size) {
     ssize_t got;
-    do got = pread(t.file, bytes, (size_t)size, (off_t)(t.offset + offset));
+    do got = pread(t->file, bytes, (size_t)size, (off_t)(t->offset + offset));
     while (got < 0 && errno == EINTR);
-    if (got != size) __atomic_store_n(t.status, INFLIGHT_FILE, __ATOMIC_RELAXED);
+    if (got != size) __atomic_store_n(t->status, INFLIGHT_FILE, __ATOMIC_RELAXED);
 }
 
 INLINE void embedding_lookup(pool *p, int thread, element type, int64_t width, int64_t rows, const int32_t *ids,
-                             stored_table table, float *x) {
+                             const stored_table *table, float *x) {
     const int64_t size = element_size(type), at_once = STORED_AT_ONCE / size;
     _Alignas(CACHE_LINE) unsigned char stored[STORED_AT_ONCE] = {0};
     for (int64_t row = share_start(p, thread, rows); row < share_start(p, thread + 1, rows); row++) {

@@ -29,10 +29,6 @@ struct inflight_engine {
 
 #define SCRATCH_BYTES round_up(INFLIGHT_SAMPLE_SCRATCH(VOCAB_SIZE), CACHE_LINE)
 
-INLINE stored_table table_at(inflight_engine *e, int64_t offset) {
-    return (stored_table){e->weights_file, offset, &e->status};
-}
-
 /* The cache holds, layer after layer, all blocks of keys and then all blocks of values. */
 INLINE void *key_region(const inflight_engine *e, cache_shape s, int64_t layer) {
     int64_t keys = s.num_kv_heads * key_elements(s), values = s.num_kv_heads * value_elements(s);
