@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +12,10 @@ import pytest
 
 # Triton decides when it is first imported whether kernels are interpreted, and torch may import it before a test does.
 os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# A shell starts background jobs with SIGINT ignored, and what they start inherits that: no test of Ctrl-C could pass.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SEED_VARIABLE = "INFLIGHT_TEST_SEED"
 _seed_key = pytest.StashKey[int]()

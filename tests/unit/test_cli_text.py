@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -167,7 +168,8 @@ class Screen:
         self._unread = b""
 
     def wait_for(self, text: str) -> None:
-        """Read on until `text` has come; "" waits for anything at all."""
+        """Read on until `text` has come; "" waits for anything at all. A minute of silence fails."""
         while not self._unread or text.encode() not in self._unread:
+            assert select.select([self._terminal], [], [], 60)[0], f"{text!r} did not come after {self._unread!r}"
             self._unread += os.read(self._terminal, 4096)
         self._unread = self._unread.partition(text.encode())[2] if text else b""
