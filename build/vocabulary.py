@@ -21,28 +21,31 @@ def index_vocabulary(directory: Path, at_least: int = WORTH_AN_INDEX) -> bool:
     It can have one when its model is plain byte-level BPE, and no added token could come out of the merges: then the
     tokens that a text can have are those that its bytes spell.
     """
-    description = _read(directory / "tokenizer.json")
-    if description is None or not _can_be_indexed(description):
+    try:
+        description = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
+        parts = _parts(description, at_least)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        # Missing, or of another form than the library writes: the runtime says so when it needs the tokenizer.
         return False
-    model = description["model"]
-    vocabulary: dict[str, int] = model["vocab"]
-    if len(vocabulary) < at_least:
+    if parts is None:
         return False
-    merges = [_pair(merge) for merge in model["merges"]]
-    if not all({left, right, left + right} <= vocabulary.keys() for left, right in merges):
-        return False
-    rest = {**description, "model": {**model, "vocab": {}, "merges": []}, "truncation": None, "padding": None}
+    vocabulary, merges = parts
+    model = {**description["model"], "vocab": {}, "merges": []}
+    rest = {**description, "model": model, "truncation": None, "padding": None}
     write_vocabulary_index(directory / INDEX_NAME, vocabulary, merges, rest)
     return True
 
 
-def _read(file: Path) -> dict[str, Any] | None:
-    """None where the file is missing or is none: the runtime is the one to say so, when it needs it."""
-    try:
-        contents = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+def _parts(description: Mapping[str, Any], at_least: int) -> tuple[dict[str, int], list[tuple[str, str]]] | None:
+    """Vocabulary and merges; None where there can be no index, or it is not worth one."""
+    if not _can_be_indexed(description):
         return None
-    return contents if isinstance(contents, dict) else None
+    vocabulary: dict[str, int] = description["model"]["vocab"]
+    if len(vocabulary) < at_least:
+        return None
+    merges = [_pair(merge) for merge in description["model"]["merges"]]
+    known = all({left, right, left + right} <= vocabulary.keys() for left, right in merges)
+    return (vocabulary, merges) if known else None
 
 
 def _can_be_indexed(description: Mapping[str, Any]) -> bool:

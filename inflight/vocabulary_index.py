@@ -20,7 +20,7 @@ import mmap
 import sys
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +36,18 @@ class VocabularyIndex:
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
             self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        view = memoryview(self._bytes)
-        if sys.byteorder != "little" or bytes(view[: len(_MAGIC)]) != _MAGIC:
+        view, start = memoryview(self._bytes), len(_MAGIC) + 4 * _WORD
+        if sys.byteorder != "little" or len(view) < start or bytes(view[: len(_MAGIC)]) != _MAGIC:
             raise ValueError(f"{path} is no vocabulary index of this machine's byte order.")
-        start = len(_MAGIC) + 4 * _WORD
         tokens, ids, merges, description = view[len(_MAGIC) : start].cast("I")
-
-        def numbers(count: int) -> memoryview:
-            nonlocal start
-            start += count * _WORD
-            return view[start - count * _WORD : start].cast("I")
-
-        self._starts, self._ids, self._places = numbers(tokens + 1), numbers(tokens), numbers(ids)
-        self._first_merges, self._merges = numbers(ids + 1), numbers(3 * merges)
+        lengths = (tokens + 1, tokens, ids, ids + 1, 3 * merges)
+        bounds = [start + _WORD * count for count in accumulate(lengths, initial=0)]
+        if bounds[-1] > len(view):
+            raise ValueError(f"{path} is truncated.")
+        self._starts, self._ids, self._places, self._first_merges, self._merges = (
+            view[begin:end].cast("I") for begin, end in pairwise(bounds)
+        )
+        start = bounds[-1]
         if start + self._starts[-1] + description != len(view):
             raise ValueError(f"{path} is truncated.")
         self._text = view[start : start + self._starts[-1]]

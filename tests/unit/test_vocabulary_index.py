@@ -122,6 +122,24 @@ def test_what_could_make_other_ids_gets_no_index(tmp_path: Path, change: Any) ->
     assert not index_vocabulary(tmp_path, at_least=0)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.update(model=[]),
+        lambda d: d.update(added_tokens=None),
+        lambda d: d["added_tokens"][0].pop("content"),
+        lambda d: d["model"].pop("vocab"),
+        lambda d: d["model"].update(merges=["abc"]),
+        lambda d: d.update(pre_tokenizer="ByteLevel"),
+    ],
+    ids=["model", "added tokens", "content", "no vocabulary", "merge", "pre-tokenizer"],
+)
+def test_a_tokenizer_of_another_form_gets_no_index(tmp_path: Path, change: Any) -> None:
+    edit(save(tmp_path), change)
+    assert not index_vocabulary(tmp_path, at_least=0)
+    assert not (tmp_path / INDEX_NAME).exists()
+
+
 def test_small_and_missing_and_broken_tokenizers_get_no_index(tmp_path: Path) -> None:
     assert not index_vocabulary(save(tmp_path))
     (tmp_path / "tokenizer.json").write_text("{")
@@ -130,13 +148,13 @@ def test_small_and_missing_and_broken_tokenizers_get_no_index(tmp_path: Path) ->
     assert not index_vocabulary(tmp_path)
 
 
-@pytest.mark.parametrize("kept", [0, 5, 40, 1000, -1])
-def test_a_damaged_index_is_not_used(tmp_path: Path, kept: int) -> None:
+def test_a_truncated_index_is_not_used(tmp_path: Path, rng: np.random.Generator) -> None:
     index_vocabulary(save(tmp_path), at_least=0)
     contents = (tmp_path / INDEX_NAME).read_bytes()
-    (tmp_path / INDEX_NAME).write_bytes(contents[:kept])
-    with pytest.raises((ValueError, OSError)):
-        VocabularyIndex(tmp_path / INDEX_NAME)
+    for kept in [*range(50), *rng.integers(50, len(contents), 200).tolist(), len(contents) - 1]:
+        (tmp_path / INDEX_NAME).write_bytes(contents[:kept])
+        with pytest.raises((ValueError, OSError)):
+            VocabularyIndex(tmp_path / INDEX_NAME)
     assert not isinstance(load_tokenizer(tmp_path, lazily=True).backend, IndexedBackend)
 
 
