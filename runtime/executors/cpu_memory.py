@@ -89,10 +89,10 @@ def map_ahead(path: Path, start: int) -> None:
     """Begin to map and populate a file that map_file will be asked for. It is the one to say what is wrong with it."""
     try:
         region = map_file(path)
-        region.populate(start)
-        _ahead[_identity(path.stat())] = region
-    except (OSError, ValueError):
+    except OSError:
         return
+    region.populate(start)
+    _ahead[_identity(os.fstat(region.file))] = region
 
 
 def map_file(path: Path) -> Region:
