@@ -107,12 +107,14 @@ class DevicePlan(Record):
     """One compiled plan of a rank for GPUs of these compute capabilities ("89"); none: the GPU that built it.
 
     weights: put into the plan when it is loaded (refit), bound beside the activations (inputs), or in the plan already.
+    prompt_tile: where the cache is paged, the most tokens of a prompt that one program of attention takes.
     """
 
     rank: int
     file: str
     compute_capabilities: tuple[str, ...]
     weights: WeightPlace
+    prompt_tile: int = 0
 
 
 class SourceFacts(Record):

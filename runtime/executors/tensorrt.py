@@ -1,4 +1,4 @@
-"""The tensorrt target's executor: a plan under TensorRT's runtime, linear cache slots, tokens chosen on the host."""
+"""The tensorrt target's executor: a plan under TensorRT's runtime, caches on the device, tokens chosen on the host."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from inflight.runtime.executors.batch_check import check_batch
 from inflight.runtime.executors.tensorrt_api import Module, find_module
 from inflight.runtime.executors.tensorrt_buffers import DeviceBuffers
 from inflight.runtime.executors.tensorrt_device import Device, DeviceMemory, compute_capability, require_gpu
+from inflight.runtime.executors.tensorrt_layouts import run_planner
 from inflight.runtime.executors.tensorrt_plan import choose_plan, map_weights, open_plan, refit, upload
 from inflight.runtime.executors.tensorrt_runner import PlanRunner
 from inflight.runtime.executors.tensorrt_step import execute_step
@@ -21,7 +22,7 @@ from inflight.runtime.manifest import EngineManifest
 from inflight.runtime.rebuild import rebuild_hint
 from inflight.runtime.step import StepBatch, StepOutput
 
-ABI = 1
+ABI = 2
 WEIGHTS_NAME = "rank0.weights"
 MODULES = ("tensorrt_rtx", "tensorrt")
 
@@ -29,7 +30,8 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 
 
 class TensorRtExecutor:
-    """A verified engine directory of target `tensorrt`; see Executor. A KV block is a slot of max_seq_len tokens.
+    """A verified engine directory of target `tensorrt`; see Executor. The manifest says what a KV block is: a slot of
+    max_seq_len tokens, or a page.
 
     NVIDIA's kernels may sum in another order for another number of rows, so the last bits of a row's logits depend on
     its company. Raises EngineError when TensorRT, the driver or a plan for this GPU is missing.
@@ -46,6 +48,7 @@ class TensorRtExecutor:
         self.manifest = manifest
         self.num_blocks = num_blocks
         self.plan = choose_plan(manifest, compute_capability(), directory)
+        self._runs = run_planner(manifest, num_blocks, self.plan, directory)
         # Freed in reverse order: what runs goes before the memory that it runs in.
         self._held = ExitStack()
         with ExitStack() as opening:
@@ -61,7 +64,7 @@ class TensorRtExecutor:
         if self._runner is None:
             raise EngineError("The engine is closed.")
         check_batch(batch, self.manifest, self.num_blocks)
-        return execute_step(batch, self.manifest.limits.max_num_tokens, self._runner.run)
+        return execute_step(batch, self._runs(batch), self._runner.run)
 
     def close(self) -> None:
         self._runner = None
@@ -70,7 +73,7 @@ class TensorRtExecutor:
     def _open(self, trt: Module, directory: Path) -> PlanRunner:
         device = Device()
         self._held.callback(device.close)
-        buffers = DeviceBuffers(self.manifest, self.num_blocks, device)
+        buffers = DeviceBuffers(self.manifest, self.num_blocks, self._runs.sizes, device)
         self._runtime, engine = open_plan(trt, directory / self.plan.file, self.manifest)
         weights: dict[str, DeviceMemory] = {}
         if self.plan.weights == "refit":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,25 +22,19 @@ class DeviceBuffers:
     `generation` counts how often they did.
     """
 
-    def __init__(self, manifest: EngineManifest, num_slots: int, device: Device) -> None:
+    def __init__(
+        self, manifest: EngineManifest, num_blocks: int, input_sizes: Mapping[str, int], device: Device
+    ) -> None:
         limits, model = manifest.limits, manifest.model
         self._device = device
         self._vocab_size = model.vocab_size
-        batch, tokens = limits.max_batch_size, limits.max_num_tokens
-        sizes = {
-            **dict.fromkeys(("token_ids", "positions", "packed_rows"), tokens),
-            **dict.fromkeys(("write_index", "kv_lengths"), batch),
-            "query_starts": batch + 1,
-            "padded_rows": max(tokens, batch),
-            "logit_rows": limits.max_logit_rows,
-        }
-        self.inputs = {name: device.allocate(size * _INT_BYTES) for name, size in sizes.items()}
+        self.inputs = {name: device.allocate(size * _INT_BYTES) for name, size in input_sizes.items()}
         self.logits = device.allocate(limits.max_logit_rows * model.vocab_size * _FLOAT_BYTES)
-        # One cache of one layer holds bytes_per_block / (2 * layers) of each slot.
-        self.slot_shape = (model.num_key_value_heads, limits.max_seq_len, model.head_size)
-        self.slot_bytes = manifest.kv_cache.bytes_per_block // (2 * model.num_hidden_layers)
+        # One cache of one layer holds bytes_per_block / (2 * layers) of each block.
+        self.block_shape = (model.num_key_value_heads, manifest.kv_cache.tokens_per_block, model.head_size)
+        self.block_bytes = manifest.kv_cache.bytes_per_block // (2 * model.num_hidden_layers)
         self.caches = {
-            f"{kind}.{layer}": device.allocate(num_slots * self.slot_bytes, zeroed=True)
+            f"{kind}.{layer}": device.allocate(num_blocks * self.block_bytes, zeroed=True)
             for layer in range(model.num_hidden_layers)
             for kind in ("key", "value")
         }
@@ -66,10 +61,10 @@ class DeviceBuffers:
         return self.activations
 
     def addresses(self, run: RunInputs) -> dict[str, int]:
-        """Of every binding but weights. Caches start at the run's first slot, and are updated in place."""
+        """Of every binding but weights. Caches start at the run's first block, and are updated in place."""
         addresses: dict[str, Any] = {name: memory.address for name, memory in self.inputs.items()}
         addresses["logits"] = self.logits.address
         for name, memory in self.caches.items():
-            place = memory.address + run.first_slot * self.slot_bytes
+            place = memory.address + run.first_block * self.block_bytes
             addresses[f"past_{name}"] = addresses[f"present_{name}"] = place
         return addresses

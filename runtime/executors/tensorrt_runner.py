@@ -42,10 +42,10 @@ class PlanRunner:
     def run(self, run: RunInputs) -> Floats:
         """The logits [num_logit_rows, vocab] of a run, once it is over."""
         self._buffers.write_inputs(run)
-        if run.arrays["padded_rows"].shape[1] > 1:
-            self._enqueue(self._mixed, run)
-        else:
+        if run.decodes:
             self._decodes.run(_sizes(run), self._buffers.generation, lambda context: self._enqueue(context, run))
+        else:
+            self._enqueue(self._mixed, run)
         return self._buffers.read_logits(run)
 
     def close(self) -> None:
@@ -78,11 +78,11 @@ class PlanRunner:
         checked(context.execute_async_v3(self._device.stream), "run the engine")
 
     def _set_cache_shapes(self, context: ExecutionContext, run: RunInputs) -> None:
-        shape = (run.num_slots, *self._buffers.slot_shape)
+        shape = (run.num_blocks, *self._buffers.block_shape)
         for name in self._buffers.caches:
             checked(context.set_input_shape(f"past_{name}", shape), f"set past_{name} to {shape}")
 
 
 def _sizes(run: RunInputs) -> tuple[int, ...]:
     """What of a decode a captured graph has fixed, beside addresses that never change."""
-    return run.first_slot, run.num_slots, len(run.arrays["token_ids"]), len(run.arrays["logit_rows"])
+    return run.first_block, run.num_blocks, *(size for array in run.arrays.values() for size in array.shape)

@@ -24,6 +24,7 @@ from inflight.runtime.engine_directory import read_engine_directory
 from inflight.runtime.executors.batch_check import check_batch
 from inflight.runtime.executors.tensorrt import WEIGHTS_NAME
 from inflight.runtime.executors.tensorrt_inputs import RunInputs
+from inflight.runtime.executors.tensorrt_layouts import run_planner
 from inflight.runtime.executors.tensorrt_plan import Bytes, map_weights
 from inflight.runtime.executors.tensorrt_step import execute_step
 from inflight.runtime.step import StepBatch, StepOutput
@@ -37,6 +38,7 @@ class InterpretedExecutor:
     def __init__(self, directory: Path, checkpoint: Checkpoint, num_blocks: int) -> None:
         self.manifest = read_engine_directory(directory).manifest
         self.num_blocks = num_blocks
+        self._runs = run_planner(self.manifest, num_blocks, self.manifest.plans[0], directory)
         compute, place = _TYPES[self.manifest.model.dtype], self.manifest.plans[0].weights
         model = build_network(checkpoint, self.manifest.limits.max_seq_len)
         self._lowered = lower_model(tensorrt_rtx, model, compute, place)
@@ -58,14 +60,14 @@ class InterpretedExecutor:
         if self._interpreter is None:
             raise EngineError("The engine is closed.")
         check_batch(batch, self.manifest, self.num_blocks)
-        return execute_step(batch, self.manifest.limits.max_num_tokens, self._run)
+        return execute_step(batch, self._runs(batch), self._run)
 
     def close(self) -> None:
         self._interpreter = None
 
     def _run(self, run: RunInputs) -> npt.NDArray[np.float32]:
         assert self._interpreter is not None
-        slots = slice(run.first_slot, run.first_slot + run.num_slots)
+        slots = slice(run.first_block, run.first_block + run.num_blocks)
         caches = {name: cache[slots] for name, cache in self._caches.items()}
         results = self._interpreter.run({**run.arrays, **caches})
         for name, cache in caches.items():

@@ -14,7 +14,7 @@ from inflight.build.targets.tensorrt.interpreter import TensorRtInterpreter, num
 from inflight.build.targets.tensorrt.network import lower_network
 from inflight.build.targets.tensorrt.weights import RefitWeights
 from inflight.convert.checkpoint import Checkpoint
-from inflight.runtime.executors.tensorrt_inputs import run_inputs
+from inflight.runtime.executors.tensorrt_slots import slot_run
 from inflight.runtime.step import StepBatch
 
 trt = pytest.importorskip("tensorrt_rtx", reason="pip install 'inflight-llm[tensorrt-rtx]'")
@@ -43,8 +43,8 @@ class InterpretedNetwork:
 
     def step(self, batch: StepBatch) -> dict[int, Floats]:
         """One run over all sequences of the batch: the logits of each by its index in the batch."""
-        run = run_inputs(batch, range(len(batch.sequences)))
-        slots = slice(run.first_slot, run.first_slot + run.num_slots)
+        run = slot_run(batch, range(len(batch.sequences)))
+        slots = slice(run.first_block, run.first_block + run.num_blocks)
         caches = {name: cache[slots] for name, cache in self._caches.items()}
         results: dict[str, Any] = self.interpreter.run({**run.arrays, **caches})
         for name, cache in caches.items():

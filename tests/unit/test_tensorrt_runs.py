@@ -15,9 +15,8 @@ from inflight.runtime.executors.null import null_manifest
 from inflight.runtime.executors.tensorrt import ABI, TensorRtExecutor
 from inflight.runtime.executors.tensorrt_api import checked, find_module
 from inflight.runtime.executors.tensorrt_device import require_gpu
-from inflight.runtime.executors.tensorrt_inputs import run_inputs
 from inflight.runtime.executors.tensorrt_plan import choose_plan, map_weights
-from inflight.runtime.executors.tensorrt_step import split_step
+from inflight.runtime.executors.tensorrt_slots import slot_run, split_step
 from inflight.runtime.load import load_engine
 from inflight.runtime.manifest import DevicePlan, EngineManifest
 from inflight.runtime.step import RowSampling, ScheduledSequence, StepBatch
@@ -57,17 +56,17 @@ def test_every_sequence_runs_once_single_tokens_together_and_padding_has_a_limit
         single = {index for index, sequence in enumerate(batch.sequences) if len(sequence.token_ids) == 1}
         assert not single or set(runs[0]) == single
         for run in runs[bool(single) :]:
-            assert len(run) == 1 or run_inputs(batch, run).arrays["padded_rows"].size <= MAX_ROWS
+            assert len(run) == 1 or slot_run(batch, run).arrays["padded_rows"].size <= MAX_ROWS
 
 
 def test_the_inputs_of_a_run_say_where_every_token_and_every_logit_row_lies(rng: np.random.Generator) -> None:
     for _ in range(50):
         batch = random_batch(rng)
-        run = run_inputs(batch, range(len(batch.sequences)))
+        run = slot_run(batch, range(len(batch.sequences)))
         arrays = run.arrays
         assert all(array.dtype == np.int32 for array in arrays.values())
         slots = [batch.sequences[index].block_table[0] for index in run.order]
-        assert slots == sorted(slots) and run.first_slot == slots[0] and run.num_slots == slots[-1] - slots[0] + 1
+        assert slots == sorted(slots) and run.first_block == slots[0] and run.num_blocks == slots[-1] - slots[0] + 1
         flat = arrays["padded_rows"].ravel()
         # Gathered into padded rows and scattered back, every token is itself.
         assert flat[arrays["packed_rows"]].tolist() == list(range(len(arrays["token_ids"])))
@@ -75,7 +74,7 @@ def test_the_inputs_of_a_run_say_where_every_token_and_every_logit_row_lies(rng:
         wanted: list[int] = []
         for index in run.order:
             sequence = batch.sequences[index]
-            slot, count = sequence.block_table[0] - run.first_slot, len(sequence.token_ids)
+            slot, count = sequence.block_table[0] - run.first_block, len(sequence.token_ids)
             assert arrays["query_starts"][slot : slot + 2].tolist() == [row, row + count]
             assert arrays["token_ids"][row : row + count].tolist() == list(sequence.token_ids)
             assert arrays["positions"][row : row + count].tolist() == list(
@@ -87,7 +86,7 @@ def test_the_inputs_of_a_run_say_where_every_token_and_every_logit_row_lies(rng:
             wanted += [row + count - 1] if sequence.sample_last else []
             row += count
         assert arrays["logit_rows"].tolist() == (wanted or [0]) and run.num_logit_rows == len(wanted)
-        idle = sorted(set(range(run.num_slots)) - {slot - run.first_slot for slot in slots})
+        idle = sorted(set(range(run.num_blocks)) - {slot - run.first_block for slot in slots})
         assert np.all(np.diff(arrays["query_starts"])[idle] == 0) and np.all(arrays["kv_lengths"][idle] == 1)
 
 

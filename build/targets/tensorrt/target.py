@@ -23,7 +23,7 @@ from inflight.progress import Advance
 from inflight.runtime.manifest import DevicePlan, Dtype, KvCacheFacts, Limits, MemoryPlan, WeightPlace
 
 # The executor in runtime/executors/tensorrt.py understands these files, bindings and caches.
-ABI = 1
+ABI = 2
 WEIGHTS_FILE = "rank0.weights"
 LISTING_FILE = "rank0.layers.json"
 KV_LAYOUT = "slots, heads, tokens, head_size"
