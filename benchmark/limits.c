@@ -1,6 +1,7 @@
 /* The machine's limits: bytes read a second, and operations a second in loops that touch registers only.
  * usage: limits THREADS  ->  one line per limit: NAME VALUE (GB/s or Gop/s) */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 
 #define BYTES (512L << 20)
 #define REPEATS 7
+#define STRIDE 512 /* bytes that the reading loop takes at once */
 
 typedef float f32x16 __attribute__((vector_size(64)));
 typedef double (*kernel)(int thread, int threads); /* returns the work done, in operations or bytes */
@@ -27,7 +29,7 @@ static double now(void) {
 }
 
 static double read_memory(int thread, int threads) {
-    long share = BYTES / threads / 512 * 512;
+    long share = BYTES / threads / STRIDE * STRIDE;
     const f32x16 *p = (const f32x16 *)(memory + thread * share), *end = p + share / 64;
     f32x16 sum[8] = {0};
     for (; p < end; p += 8)
@@ -99,16 +101,22 @@ static void *worker(void *argument) {
     return 0;
 }
 
+static void fail(const char *what) {
+    perror(what);
+    exit(1);
+}
+
 static void measure(const char *name, kernel run, int threads) {
+    pthread_t *handles = calloc(threads, sizeof *handles);
+    task *tasks = calloc(threads, sizeof *tasks);
+    if (!handles || !tasks) fail("calloc");
     double best = 0;
     for (int r = 0; r < REPEATS; r++) {
-        pthread_t handles[256];
-        task tasks[256];
         pthread_barrier_t start;
         pthread_barrier_init(&start, 0, threads);
         for (int i = 0; i < threads; i++) {
             tasks[i] = (task){run, i, threads, 0, 0, 0, &start};
-            pthread_create(&handles[i], 0, worker, &tasks[i]);
+            if ((errno = pthread_create(&handles[i], 0, worker, &tasks[i]))) fail("pthread_create");
         }
         double begin = 0, end = 0, work = 0;
         for (int i = 0; i < threads; i++) {
@@ -119,14 +127,21 @@ static void measure(const char *name, kernel run, int threads) {
         }
         double rate = work / (end - begin) * 1e-9;
         if (rate > best) best = rate;
+        pthread_barrier_destroy(&start);
     }
     printf("%s %.1f\n", name, best);
+    free(handles);
+    free(tasks);
 }
 
 int main(int argc, char **argv) {
     int threads = argc > 1 ? atoi(argv[1]) : 1;
+    if (threads < 1 || threads > BYTES / STRIDE) {
+        fprintf(stderr, "%d threads cannot share %ld bytes\n", threads, BYTES);
+        return 1;
+    }
     memory = mmap(0, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) return 1;
+    if (memory == MAP_FAILED) fail("mmap");
     madvise(memory, BYTES, MADV_HUGEPAGE);
     for (long i = 0; i < BYTES; i += 64) memory[i] = (char)i;
     measure("read_GB_per_s", read_memory, threads);

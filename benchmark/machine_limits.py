@@ -54,6 +54,8 @@ def measure_limits(threads: int) -> MachineLimits:
         done = subprocess.run(
             [str(_program()), str(threads)], capture_output=True, text=True, check=True, timeout=_RUN_S
         )
+    except subprocess.CalledProcessError as error:
+        raise UnknownLimits(f"the measuring program failed: {error.stderr.strip() or error}") from error
     except (OSError, subprocess.SubprocessError) as error:
         raise UnknownLimits(f"the measuring program does not run: {error}") from error
     rates = {name: float(value) * 1e9 for name, value in (line.split() for line in done.stdout.splitlines())}
@@ -67,9 +69,8 @@ def _program() -> Path:
         zig = zig_command()
     except InflightError as error:
         raise UnknownLimits(error.message) from error
-    key = hashlib.sha256(SOURCE.read_bytes() + "\n".join([*zig, platform.node(), _cpu_name()]).encode()).hexdigest()[
-        :16
-    ]
+    facts = "\n".join([*zig, platform.node(), _cpu_name()]).encode()
+    key = hashlib.sha256(SOURCE.read_bytes() + facts).hexdigest()[:16]
     program = user_cache_dir() / "bench" / f"limits-{key}"
     if program.exists():
         return program

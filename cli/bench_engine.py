@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from inflight.cli import sampling_options as flag
+from inflight.cli.result_file import write_result
 
 if TYPE_CHECKING:
     from inflight.benchmark.offline.steps import StepTimer
@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 # What a benchmark's own prompts need, with room: the default share of the free memory would be filled for nothing.
 _KV_FRACTION = 0.5
 
-OutputLen = Annotated[int, typer.Option("--output-len", "--max-output-len", help="Tokens per prompt.")]
+OutputLen = Annotated[int, typer.Option("--output-len", "--max-output-len", min=1, help="Tokens per prompt.")]
 JsonFile = Annotated[
-    Path | None, typer.Option("--json", "--output-json", metavar="FILE", help="Write every figure here too.")
+    Path | None,
+    typer.Option(
+        "--json", "--output-json", metavar="FILE", dir_okay=False, writable=True, help="Write every figure here too."
+    ),
 ]
-Seed = Annotated[int, typer.Option(help="Of the random prompts.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the random prompts.")]
 Profile = Annotated[bool, typer.Option("--profile", help="Show the time of every operator.")]
 
 
@@ -68,7 +71,8 @@ def latency(
     finally:
         timer.close()
     print_latency(report)
-    _write_json(json_file, report.as_dict())
+    if json_file is not None:
+        write_result(json_file, report.as_dict())
 
 
 def throughput(
@@ -96,7 +100,8 @@ def throughput(
     finally:
         timer.close()
     print_throughput(report)
-    _write_json(json_file, report.as_dict())
+    if json_file is not None:
+        write_result(json_file, report.as_dict())
 
 
 def _open(engine: str, threads: int | None, kv_cache_tokens: int | None) -> StepTimer:
@@ -117,9 +122,3 @@ def _integers(name: str, given: list[str] | None, default: list[int]) -> list[in
     if any(value < 1 for value in values):
         raise typer.BadParameter(f"{name} must be at least 1.")
     return values or default
-
-
-def _write_json(path: Path | None, values: dict[str, Any]) -> None:
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(values, indent=2) + "\n")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from inflight.cli.result_file import write_result
+
 if TYPE_CHECKING:
     from inflight.benchmark.serve.session import ServeBenchResult
 
@@ -115,7 +117,7 @@ def serve(
     save_detailed: Annotated[
         bool, typer.Option("--save-detailed", help="With every request's own figures.", rich_help_panel=_RESULT)
     ] = False,
-    result_dir: Annotated[Path, typer.Option(rich_help_panel=_RESULT)] = Path(),
+    result_dir: Annotated[Path, typer.Option(file_okay=False, rich_help_panel=_RESULT)] = Path(),
     result_filename: Annotated[
         str | None, typer.Option("--result-filename", "--profile-export-file", rich_help_panel=_RESULT)
     ] = None,
@@ -166,8 +168,7 @@ def serve(
     print_result(result)
     if save_result or save_detailed or result_filename:
         path = result_dir / (result_filename or _file_name(result, label))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result.as_dict(save_detailed)) + "\n")
+        write_result(path, result.as_dict(save_detailed))
         typer.echo(f"Written: {path}", err=True)
 
 

@@ -11,14 +11,19 @@ from inflight.runtime.executors.cpu import CpuExecutor
 from inflight.runtime.executors.cpu_profile import OperatorProfile, sum_by_kind
 
 
+def find_profiler(timer: StepTimer) -> CpuExecutor:
+    """The executor that times its operators. Raises EngineError for a target without one."""
+    if not isinstance(timer.executor, CpuExecutor):
+        raise EngineError(f"Engines of target {timer.manifest.target} have no profiler.", "Leave --profile away.")
+    return timer.executor
+
+
 def profile_phases(timer: StepTimer, workload: Workload, rng: np.random.Generator) -> dict[str, list[OperatorProfile]]:
     """One more run of `workload`, profiled: phase -> operators with all layers together, slowest first.
 
     Raises EngineError for a target without a profiler.
     """
-    executor = timer.executor
-    if not isinstance(executor, CpuExecutor):
-        raise EngineError(f"Engines of target {timer.manifest.target} have no profiler.", "Leave --profile away.")
+    executor = find_profiler(timer)
     prompts = random_prompts(rng, workload.batch_size, workload.input_len, timer.manifest.model.vocab_size)
     executor.start_profile()
     timer.run_until_decoding(prompts, workload.output_len)

@@ -13,7 +13,7 @@ from inflight import __version__
 from inflight.benchmark.machine import machine_facts
 from inflight.benchmark.machine_limits import MachineLimits, UnknownLimits, measure_limits
 from inflight.benchmark.offline.latency import LatencyResult, Workload, measure_latency, summarize_latency
-from inflight.benchmark.offline.profile import profile_phases
+from inflight.benchmark.offline.profile import find_profiler, profile_phases
 from inflight.benchmark.offline.steps import StepTimer, random_prompts
 from inflight.benchmark.offline.throughput import ThroughputResult, summarize_throughput
 from inflight.benchmark.roofline import Roofline
@@ -58,9 +58,11 @@ def run_latency(
     timer: StepTimer, workloads: Sequence[Workload], *, warmup: int, iterations: int, seed: int, profile: bool = False
 ) -> Report[LatencyResult]:
     """Measure every workload; with `profile`, then each once more with its operators timed. Raises EngineError, before
-    anything runs, when one does not fit the engine."""
+    anything runs, when one does not fit the engine or its target has no profiler."""
     for workload in workloads:
         _check_fits(timer, workload)
+    if profile:
+        find_profiler(timer)
     rng = np.random.default_rng(seed)
 
     def measure() -> list[Any]:
@@ -96,7 +98,10 @@ def _between_limits(measure: Callable[[], T], threads: int) -> tuple[T, MachineL
     except UnknownLimits as error:
         return measure(), None, str(error)
     measured = measure()
-    return measured, before.at_best(measure_limits(threads)), None
+    try:
+        return measured, before.at_best(measure_limits(threads)), None
+    except UnknownLimits:
+        return measured, before, None
 
 
 def _check_fits(timer: StepTimer, workload: Workload) -> None:

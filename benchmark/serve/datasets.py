@@ -61,16 +61,14 @@ def _words(ids: tuple[int, ...]) -> str:
 
 def _sharegpt(path: Path, options: ServeBenchOptions, tokenizer: Tokenizer | None) -> Iterator[Prompt]:
     """[{"conversations": [{"value": prompt}, {"value": answer}, ...]}, ...]: the first two turns, of which the answer
-    gives the length to ask for."""
+    gives the length to ask for. Conversations without two are passed over."""
     conversations = _read_json(path)
     if not isinstance(conversations, list):
         raise RequestError(f"{path} is not a list of conversations.")
     for entry in conversations:
-        turns = entry.get("conversations") if isinstance(entry, dict) else None
-        if not isinstance(turns, list) or len(turns) < 2:
-            continue
-        answer_len = options.sharegpt_output_len or _count(str(turns[1]["value"]), tokenizer)
-        yield _text_prompt(str(turns[0]["value"]), answer_len, tokenizer)
+        match entry:
+            case {"conversations": [{"value": str(prompt)}, {"value": str(answer)}, *_]} if prompt and answer:
+                yield _text_prompt(prompt, options.sharegpt_output_len or _count(answer, tokenizer), tokenizer)
 
 
 def _custom(path: Path, options: ServeBenchOptions, tokenizer: Tokenizer | None) -> Iterator[Prompt]:
@@ -78,18 +76,21 @@ def _custom(path: Path, options: ServeBenchOptions, tokenizer: Tokenizer | None)
     for number, line in enumerate(_read_text(path).splitlines(), start=1):
         if line.strip():
             entry = _parse(line, f"{path}, line {number}")
-            if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str):
+            if not isinstance(entry, dict) or not isinstance(entry.get("prompt"), str) or not entry["prompt"]:
                 raise RequestError(f'{path}, line {number}: it has no text under "prompt".')
-            yield _text_prompt(entry["prompt"], int(entry.get("output_tokens", options.custom_output_len)), tokenizer)
+            output_len = entry.get("output_tokens", options.custom_output_len)
+            if type(output_len) is not int or output_len < 1:
+                raise RequestError(f"{path}, line {number}: output_tokens is {output_len!r}, not a positive number.")
+            yield _text_prompt(entry["prompt"], output_len, tokenizer)
 
 
 def _text_prompt(text: str, output_len: int, tokenizer: Tokenizer | None) -> Prompt:
     ids = tuple(tokenizer.encode(text)) if tokenizer else None
-    return Prompt(text, ids, len(ids) if ids is not None else _count(text, None), max(1, output_len))
+    return Prompt(text, ids, len(ids) if ids is not None else _count(text, None), output_len)
 
 
 def _count(text: str, tokenizer: Tokenizer | None) -> int:
-    return len(tokenizer.encode(text)) if tokenizer else max(1, len(text) // _CHARACTERS)
+    return max(1, len(tokenizer.encode(text)) if tokenizer else len(text) // _CHARACTERS)
 
 
 def _read_json(path: Path) -> Any:

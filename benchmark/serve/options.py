@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -13,6 +13,7 @@ from inflight.records import Record
 BackendName = Literal["openai", "openai-chat", "triton"]
 DatasetName = Literal["random", "sharegpt", "custom"]
 Metric = Literal["ttft", "tpot", "itl", "e2el"]
+Percentile = Annotated[float, Field(ge=0, le=100)]
 
 
 class ServeBenchOptions(Record):
@@ -40,11 +41,11 @@ class ServeBenchOptions(Record):
     custom_output_len: PositiveInt = 256
     max_concurrency: PositiveInt | None = None
     request_rate: float = Field(math.inf, gt=0)
-    burstiness: float = Field(1.0, gt=0)
+    burstiness: float = Field(1.0, gt=0, allow_inf_nan=False)
     ignore_eos: bool = True
-    temperature: float = Field(0.0, ge=0)
+    temperature: float = Field(0.0, ge=0, allow_inf_nan=False)
     extra_body: dict[str, Any] = Field(default_factory=dict)
-    seed: int = 0
+    seed: NonNegativeInt = 0
     goodput: dict[Metric, float] = Field(default_factory=dict)
-    percentile_metrics: tuple[Metric, ...] = ("ttft", "tpot", "itl")
-    metric_percentiles: tuple[float, ...] = (50.0, 90.0, 99.0)
+    percentile_metrics: tuple[Metric, ...] = ("ttft", "tpot", "itl", "e2el")
+    metric_percentiles: tuple[Percentile, ...] = (50.0, 90.0, 99.0)

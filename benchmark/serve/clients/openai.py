@@ -15,7 +15,9 @@ from inflight.errors import InflightError
 
 _ENDPOINTS = {"openai": "/v1/completions", "openai-chat": "/v1/chat/completions"}
 _TIMEOUT_S = 6 * 3600
-_DATA, _DONE = b"data: ", b"[DONE]"
+_DATA, _DONE = b"data:", b"[DONE]"
+# What reading an answer of another form than OpenAI's raises.
+_OTHER_FORM = (ValueError, LookupError, TypeError, AttributeError)
 
 
 class OpenAIClient:
@@ -53,7 +55,7 @@ class OpenAIClient:
                     return outcome
                 async for event in _events(response):
                     self._take(outcome, event)
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, *_OTHER_FORM) as error:
             outcome.error = f"{type(error).__name__}: {error}"
         if outcome.error is None and not outcome.ttft:
             outcome.error = "The stream had no output."
@@ -82,7 +84,8 @@ class OpenAIClient:
     def _take(self, outcome: Outcome, event: dict[str, Any]) -> None:
         """One event: a piece of output, the usage at the end, or an error."""
         if "error" in event:
-            outcome.error = str(event["error"])
+            error = event["error"]
+            outcome.error = str(error["message"] if isinstance(error, dict) and "message" in error else error)
             return
         for choice in event.get("choices") or ():
             text = choice["delta"].get("content") if self._is_chat else choice.get("text")
@@ -100,8 +103,8 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, A
     async for data in response.content.iter_any():
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
-            if line.startswith(_DATA) and not line.startswith(_DONE, len(_DATA)):
-                yield json.loads(line[len(_DATA) :])
+            if line.startswith(_DATA) and (event := line[len(_DATA) :].strip()) != _DONE:
+                yield json.loads(event)
 
 
 async def _first_model(session: aiohttp.ClientSession, base_url: str) -> str:
@@ -110,7 +113,7 @@ async def _first_model(session: aiohttp.ClientSession, base_url: str) -> str:
         async with session.get(url) as response:
             response.raise_for_status()
             return str((await response.json())["data"][0]["id"])
-    except (aiohttp.ClientError, OSError, ValueError, LookupError) as error:
+    except (aiohttp.ClientError, OSError, *_OTHER_FORM) as error:
         raise InflightError(
             f"{url} gives no model: {type(error).__name__}: {error}", "Start the server, or correct --base-url."
         ) from error
