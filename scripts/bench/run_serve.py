@@ -91,6 +91,9 @@ def _measure(options: argparse.Namespace) -> int:
             Rounds(run, program, engine, model.cache / "logs", status.update).measure(ways, offline, options.rounds)
         except KeyboardInterrupt:
             print("interrupted: the report holds the rounds that were finished")
+        except EngineFailed as error:
+            print(f"error: {error}; the report holds the rounds that were finished", file=sys.stderr)
+            run.failures[OFFLINE] = str(error)
     options.out.mkdir(parents=True, exist_ok=True)
     stem = options.out / f"serve-{name}"
     run.write(Path(f"{stem}.json"))

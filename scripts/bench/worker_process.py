@@ -76,17 +76,13 @@ class WorkerProcess:
         return self._process.pid
 
     def measure(self, prompts: list[list[int]], max_tokens: int) -> float:
-        """Seconds of one call. Raises EngineFailed."""
-        assert self._process.stdin is not None
+        """Seconds of one call. Raises EngineFailed; the process is stopped then, too."""
         self._signal(signal.SIGCONT)
-        request = json.dumps({"prompts": prompts, "max_tokens": max_tokens}) + "\n"
         try:
-            self._process.stdin.write(request.encode())
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            raise self._failed() from None
-        answer = self._answer(CALL_TIMEOUT_S)
-        self._signal(signal.SIGSTOP)
+            self._ask({"prompts": prompts, "max_tokens": max_tokens})
+            answer = self._answer(CALL_TIMEOUT_S)
+        finally:
+            self._signal(signal.SIGSTOP)
         expected = len(prompts) * max_tokens
         if answer["tokens"] != expected:
             raise EngineFailed(f"it made {answer['tokens']} tokens; {expected} were asked for")
@@ -121,6 +117,14 @@ class WorkerProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
 
+    def _ask(self, request: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._failed() from None
+
     def _answer(self, timeout: float) -> dict[str, Any]:
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], timeout)
@@ -129,7 +133,13 @@ class WorkerProcess:
         line = self._process.stdout.readline()
         if not line:
             raise self._failed()
-        return dict(json.loads(line))
+        try:
+            return dict(json.loads(line))
+        except ValueError:
+            raise EngineFailed(f"it answered {line[:100]!r}; its log is {self._log}") from None
 
     def _failed(self) -> EngineFailed:
-        return EngineFailed(f"exit code {self._process.wait()}: {last_line(self._log)}")
+        try:
+            return EngineFailed(f"exit code {self._process.wait(QUIT_TIMEOUT_S)}: {last_line(self._log)}")
+        except subprocess.TimeoutExpired:
+            return EngineFailed(f"it hung up: {last_line(self._log)}")

@@ -46,7 +46,7 @@ def test_a_package_imports_only_what_it_may(folder: str) -> None:
                 assert parts[1] in ALLOWED[folder], f"{path.relative_to(ROOT)} imports {name}"
 
 
-def test_build_takes_only_records_and_the_reference_sampler_from_runtime() -> None:
+def test_build_takes_only_the_manifest_from_runtime() -> None:
     for path in sorted((ROOT / "build").rglob("*.py")):
         for name in _imports(path):
             if name.startswith("inflight.runtime"):

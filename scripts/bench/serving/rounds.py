@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,7 @@ class Rounds:
             worker = stack.enter_context(WorkerProcess(OFFLINE, offline, self._logs / "serve-offline.log"))
             self._round("warm-up", Workload(self._run.workload.clients, *WARM_UP), ways, servers, worker)
             for turn in range(rounds):
+                ways = [way for way in ways if way.title not in self._run.failures]
                 shift = turn % len(ways) if ways else 0
                 name = f"round {turn + 1} of {rounds}"
                 samples = self._round(name, self._run.workload, ways[shift:] + ways[:shift], servers, worker)
@@ -49,13 +51,17 @@ class Rounds:
     def _round(
         self, name: str, workload: Workload, ways: list[Way], servers: dict[str, Server], worker: WorkerProcess
     ) -> dict[str, Sample]:
-        """A sample of the offline engine and of each way, on the same prompts."""
+        """A sample of the offline engine and of each way, on the same prompts; a way that fails is noted, and left out
+        from then on."""
         seed = secrets.randbelow(1 << 31)
         self._say(f"offline, {name}")
         samples = {OFFLINE: self._offline(workload, worker, list(servers.values()), seed)}
         for way in ways:
             self._say(f"{way.title}, {name}")
-            samples[way.key] = self._through(way, workload, servers[way.server], seed)
+            try:
+                samples[way.key] = self._through(way, workload, servers[way.server], seed)
+            except EngineFailed as error:
+                self._run.failures[way.title] = str(error)
         return samples
 
     def _start(self, ways: list[Way], stack: ExitStack) -> dict[str, Server]:
@@ -93,19 +99,28 @@ class Rounds:
             command += ["--num-prompts", str(workload.clients), "--max-concurrency", str(workload.clients)]
             command += ["--random-input-len", str(workload.prompt), "--random-output-len", str(workload.output)]
             command += ["--result-filename", str(result)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=CLIENT_TIMEOUT_S)
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, timeout=CLIENT_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                raise EngineFailed(f"the clients were not done after {CLIENT_TIMEOUT_S} s") from None
             if done.returncode:
-                raise EngineFailed(f"{way.title}: the clients failed: {done.stderr.strip()[-300:]}")
+                raise EngineFailed(f"the clients failed: {done.stderr.strip()[-300:]}")
             figures = json.loads(result.read_text())
         if figures["total_output_tokens"] != workload.tokens:
-            raise EngineFailed(f"{way.title}: {figures['total_output_tokens']} tokens came, not {workload.tokens}")
+            raise EngineFailed(f"{figures['total_output_tokens']} tokens came, not {workload.tokens}")
         return Sample(
             seconds=figures["duration"],
             tokens=workload.tokens,
             cpu=spent(before, server.cpu_seconds()),
             client_cpu=figures["client_cpu_seconds"],
-            latencies={f"{rank}_{name}": figures[f"{rank}_{name}_ms"] for name in LATENCIES for rank in RANKS},
+            latencies={f"{rank}_{name}": _milliseconds(figures, rank, name) for name in LATENCIES for rank in RANKS},
         )
+
+
+def _milliseconds(figures: dict[str, Any], rank: str, name: str) -> float:
+    """NaN without samples: answers of one token have no time between tokens."""
+    value = figures[f"{rank}_{name}_ms"]
+    return float("nan") if value is None else float(value)
 
 
 def _total(seconds: dict[str, float]) -> float:
