@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from inflight.build.interpreter import Interpreter
 from inflight.build.network import build_network
 from inflight.build.operators import DOMAIN, OPERATORS, graph_problems
-from inflight.build.passes.pipeline import lower_for_cpu
+from inflight.build.passes.pipeline import cpu_phases, lower_for_cpu
 from inflight.build.values import name_of, shape_of
 from inflight.convert.checkpoint import Checkpoint
 from inflight.runtime.manifest import Dtype, Limits
@@ -125,3 +126,9 @@ def test_lowering_leaves_the_network_alone_and_repeats_itself(
     assert ir.to_proto(first).SerializeToString(deterministic=True) == ir.to_proto(second).SerializeToString(
         deterministic=True
     )
+
+
+def test_the_page_lists_the_passes_in_the_order_in_which_they_run() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "passes.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \|", page.partition("## The CPU passes")[2], re.MULTILINE)
+    assert listed == [name for name, _ in cpu_phases(LIMITS, 8, "float32")]
