@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inflight import __version__
-from inflight.cache import user_cache_dir
+from inflight.cache import user_cache_dir, write_record
 from inflight.errors import ModelError
 from inflight.progress import progress_bar
 from inflight.runtime.manifest import MANIFEST_NAME
@@ -50,7 +50,8 @@ def resolve_engine(name: str, options: ConvertOptions | None = None, recipe: Bui
     options, recipe = options or ConvertOptions(), recipe or BuildRecipe()
     source = open_source(name, options.revision)
     levels = [level.model_dump(mode="json") for level in resolve_levels(recipe.cpu)]
-    facts = [__version__, _source_digest(source), options.dtype, recipe.record(), levels]
+    conversion = options.model_dump(exclude={"revision", "overwrite", "progress"})
+    facts = [__version__, _source_digest(source), conversion, recipe.record(), levels]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     engine = user_cache_dir() / "engines" / f"{source.directory.name}-{key}"
     if is_engine(str(engine)):
@@ -75,8 +76,7 @@ def _source_digest(source: SourceModel) -> str:
     total = sum(path.stat().st_size for path in source.files())
     with progress_bar("Reading the model", total) as advance:
         digest = source.sha256(advance)
-    record.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text(digest, encoding="ascii")
+    write_record(record, digest)
     return digest
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
-from inflight.cache import user_cache_dir
+from inflight.cache import user_cache_dir, write_record
 from inflight.errors import EngineError
 from inflight.files import sha256_file
 from inflight.progress import progress_bar
@@ -92,11 +91,7 @@ def _remembered(engine: EngineDirectory, fingerprint: _Fingerprint) -> bool:
 def _remember(engine: EngineDirectory, fingerprint: _Fingerprint) -> None:
     """Best effort: without a writable cache directory the next load reads the files again."""
     try:
-        path = _record_path(engine)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "w") as file:
-            json.dump({"manifest_sha256": engine.manifest_sha256, "files": fingerprint}, file)
-        os.replace(scratch, path)
+        record = {"manifest_sha256": engine.manifest_sha256, "files": fingerprint}
+        write_record(_record_path(engine), json.dumps(record))
     except (OSError, RuntimeError):
         return
