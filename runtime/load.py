@@ -39,11 +39,11 @@ def load_engine(
         )
     if threads is not None and threads < 1:
         raise EngineError(f"--threads is {threads}; it must be at least 1.")
-    num_blocks = plan_num_blocks(manifest, kv_cache or KvCacheBudget(), _available_memory(manifest.target), path)
+    num_blocks = plan_num_blocks(manifest, kv_cache or KvCacheBudget(), device_memory(manifest.target), path)
     return _OPENERS[manifest.target](engine, num_blocks, threads or usable_cores())
 
 
-def _available_memory(target: str) -> int:
+def device_memory(target: str) -> int:
     """Free memory of the device that holds the cache. Raises EngineError when there is no such device."""
     if target != "tensorrt":
         return available_memory()

@@ -21,8 +21,7 @@ from inflight.runtime.engine_core import EngineCore
 from inflight.runtime.engine_directory import read_engine_directory
 from inflight.runtime.engine_thread import EngineThread
 from inflight.runtime.kv_budget import KvCacheBudget, plan_num_blocks
-from inflight.runtime.load import load_engine
-from inflight.runtime.machine import available_memory
+from inflight.runtime.load import device_memory, load_engine
 from inflight.runtime.manifest import EngineManifest
 from inflight.runtime.memory_table import memory_table
 from inflight.runtime.scheduler import SchedulerConfig
@@ -74,23 +73,18 @@ class PlannedEngine:
 def serve_engine(engine_dir: Path, options: ServeOptions, say: Say) -> None:
     """Serve until SIGINT or SIGTERM. `say` gets what a person should read.
 
-    Where Triton cannot run, says why and serves from this process. Raises InflightError when a port is taken or the
-    engine cannot be loaded.
+    Where Triton cannot run, says why and serves from this process. Raises InflightError when a port is taken, the
+    engine has no tokenizer, or it cannot be loaded.
     """
     check_port(options.host, options.port, "--port")
     engine = read_engine_directory(engine_dir)
-    num_blocks = plan_num_blocks(engine.manifest, options.budget, available_memory(), engine_dir)
+    tokenizer = load_tokenizer(engine_dir / "tokenizer")
+    num_blocks = plan_num_blocks(engine.manifest, options.budget, device_memory(engine.manifest.target), engine_dir)
     say(memory_table(PlannedEngine(engine.manifest, num_blocks)))
     with _signals_interrupt():
         try:
             with _backend(engine_dir, options, say) as backend:
-                service = Service(
-                    options.model_name,
-                    engine.manifest,
-                    load_tokenizer(engine_dir / "tokenizer"),
-                    backend,
-                    ShimMetrics(),
-                )
+                service = Service(options.model_name, engine.manifest, tokenizer, backend, ShimMetrics())
                 _run_shim(service, options, say)
         except KeyboardInterrupt:
             say("Stopped.")

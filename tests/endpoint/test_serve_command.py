@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from inflight.triton_backend.installation import TritonInstallation
 from tests.endpoint.conftest import free_ports
 from tests.endpoint.triton_calls import eventually
 from tests.models import Shape, save_random_model
-from tests.serving_engines import write_tokenizer
+from tests.serving_engines import write_null_engine, write_tokenizer
 
 pytestmark = pytest.mark.endpoint
 
@@ -106,3 +107,13 @@ def test_a_port_that_is_taken_is_named_with_its_flag(model: Path, cache: Path) -
     assert f"Port {taken}" in shown
     assert "--port" in shown
     assert "Traceback" not in shown
+
+
+def test_an_engine_without_a_tokenizer_is_refused_before_anything_is_started(cache: Path, tmp_path: Path) -> None:
+    engine = write_null_engine(tmp_path / "engine")
+    shutil.rmtree(engine / "tokenizer")
+    with serving(engine, cache) as (process, _):
+        _, shown = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "has no tokenizer files" in shown
+    assert "Starting Triton" not in shown and "Traceback" not in shown
