@@ -54,7 +54,7 @@ def build_engine(
     BuildError, and InflightError when `output` exists and `overwrite` is false; nothing is left behind then.
     """
     build = _plan(checkpoint_dir, recipe or BuildRecipe())
-    with atomic_directory(output, overwrite=overwrite) as scratch:
+    with atomic_directory(output, overwrite=overwrite, marker=MANIFEST_NAME) as scratch:
         _check_disk(scratch, build.plan.target.memory.weights_bytes)
         with progress_bar("Packing weights", build.plan.target.memory.weights_bytes) as advance:
             build.target.write(scratch, advance)

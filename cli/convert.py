@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from enum import Enum
 from pathlib import Path
@@ -159,7 +160,7 @@ def convert(
     typer.echo(
         f"{output_dir}: {checkpoint.config.architecture}, {checkpoint.config.dtype}{quantized}, {decimal(size)} in "
         f"{len(checkpoint.ranks)} rank file(s), {time.monotonic() - started:.1f} s\n"
-        f"Next: inflight build-engine --checkpoint-dir {output_dir} --output-dir ENGINE"
+        f"Next: inflight build-engine --checkpoint-dir {shlex.quote(str(output_dir))} --output-dir ENGINE"
     )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
+import signal
 import sys
 from collections.abc import Iterable
-from pathlib import Path
+from types import FrameType
 
 import typer
 
@@ -27,6 +29,17 @@ VERBS = {
     "make-repo": "make_repo",
     "check-repo": "check_repo",
     "doctor": "doctor",
+}
+
+_MORE_SPACE = "Free some space or choose another directory; nothing was left half-written."
+_OTHER_PLACE = "Choose another directory, or change what may be done in that one; nothing was left half-written."
+_HINTS = {
+    errno.ENOSPC: _MORE_SPACE,
+    errno.EDQUOT: _MORE_SPACE,
+    errno.EFBIG: _MORE_SPACE,
+    errno.EACCES: _OTHER_PLACE,
+    errno.EPERM: _OTHER_PLACE,
+    errno.EROFS: _OTHER_PLACE,
 }
 
 EPILOG = "Start here:  inflight serve MODEL   (converts, builds, serves)  ·  every verb explains itself with --help"
@@ -71,22 +84,40 @@ def main() -> None:
     """Run the command line. A user's mistake ends with one message and exit code 1 (usage: 2), never a traceback."""
     # Looking for plugins of pydantic among the installed packages takes longer than reading a manifest.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    _prepare_process()
     try:
         asked = sys.argv[1:2]
         build_app(asked if asked and asked[0] in VERBS else VERBS)()
     except InflightError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _fail("Interrupted; nothing was left half-written.", 130)
-    except BrokenPipeError:
-        sys.exit(141)
+        sys.exit(128 + signal.SIGINT)
+    except MemoryError:
+        _fail("There is not enough memory.", 1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        if error.filename is None and error.errno not in _HINTS:
             raise
-        where = f" ({Path(error.filename)})" if error.filename else ""
-        _fail(
-            f"{error.strerror}{where}. Free some space or choose another directory; nothing was left half-written.", 1
-        )
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        hint = _HINTS.get(error.errno or 0)
+        _fail(f"{where}{error.strerror}." + (f"\n{hint}" if hint else ""), 1)
+
+
+def _prepare_process() -> None:
+    """What is asked to stop unwinds first, so that nothing half-written and no child stays; text that the terminal's
+    encoding lacks is shown as question marks.
+
+    A signal that is ignored stays so: `nohup` means it.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _exit)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def _fail(message: str, code: int) -> None:

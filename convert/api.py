@@ -39,7 +39,7 @@ def convert_model(model: str | Path, output: Path, options: ConvertOptions | Non
     source = open_source(model, options.revision)
     plan = plan_source(source, options)
     _check_disk(output, plan.nbytes)
-    with atomic_directory(output, overwrite=options.overwrite) as scratch:
+    with atomic_directory(output, overwrite=options.overwrite, marker=rank_file_name(0)) as scratch:
         checkpoint_config = _complete_config(source, plan, options)
         (scratch / CONFIG_NAME).write_text(json.dumps(checkpoint_config.to_json(), indent=2) + "\n", encoding="utf-8")
         copy_tokenizer(source.directory, scratch / TOKENIZER_DIRECTORY)

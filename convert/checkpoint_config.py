@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from inflight.convert.families import FAMILIES
 from inflight.convert.quantization import Activations, SchemeName, quantization_problems
@@ -21,6 +21,7 @@ INFLIGHT_KEY_VERSION = 1
 MAX_LAYERS = 1 << 16
 MAX_SIZE = 1 << 31
 Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
+PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class ParallelMapping(Record):
@@ -124,7 +125,7 @@ class CheckpointConfig(BaseModel):
     dtype: str
     logits_dtype: str = "float32"
     vocab_size: Size
-    max_position_embeddings: int | None = None
+    max_position_embeddings: PositiveInt | None = None
     hidden_size: Size
     num_hidden_layers: Annotated[int, Field(ge=1, le=MAX_LAYERS)]
     num_attention_heads: Size
@@ -132,9 +133,9 @@ class CheckpointConfig(BaseModel):
     head_size: Size
     intermediate_size: Size
     hidden_act: str
-    norm_epsilon: float = 1e-5
+    norm_epsilon: PositiveNumber = 1e-5
     position_embedding_type: str = "learned_absolute"
-    rotary_base: float = 10000.0
+    rotary_base: PositiveNumber = 10000.0
     rotary_scaling: RotaryScaling | None = None
     rotary_embedding_dim: int | None = None
     attn_bias: bool | None = None

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from inflight.convert.checkpoint_config import InflightFacts, QuantizationRecord, SourceFacts
+from inflight.errors import ModelError
 
-_SAMPLING_KEYS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+# Key -> whether a sampler can follow the value. NaN fails every comparison.
+_SAMPLING_KEYS: dict[str, Callable[[float], bool]] = {
+    "temperature": lambda value: 0 <= value <= 1e38,
+    "top_k": lambda value: -1 <= value < 1 << 31,
+    "top_p": lambda value: 0 < value <= 1,
+    "min_p": lambda value: 0 <= value <= 1,
+    "repetition_penalty": lambda value: 0 < value <= 1e38,
+}
 # The one default that also bends greedy decoding.
 _GREEDY_KEYS = ("repetition_penalty",)
 
@@ -19,7 +27,10 @@ def generation_facts(
     sliding_window: int | None,
     quantization: QuantizationRecord | None = None,
 ) -> InflightFacts:
-    """The "inflight" block. An end token may be one id or a list; sampling defaults count only with do_sample."""
+    """The "inflight" block. An end token may be one id or a list; sampling defaults count only with do_sample.
+
+    Raises ModelError naming a default that no request could be served with.
+    """
 
     def value(key: str) -> Any:
         found = generation_config.get(key)
@@ -27,6 +38,11 @@ def generation_facts(
 
     keys = _SAMPLING_KEYS if generation_config.get("do_sample") else _GREEDY_KEYS
     defaults = {key: generation_config[key] for key in keys if _is_number(generation_config.get(key))}
+    if wrong := [f"{key} {value}" for key, value in defaults.items() if not _SAMPLING_KEYS[key](value)]:
+        raise ModelError(
+            f"{source.model}: generation_config.json has sampling defaults out of range: {', '.join(wrong)}.",
+            "Correct them there, or remove them.",
+        )
     pads = _token_ids(value("pad_token_id"))
     starts = _token_ids(value("bos_token_id"))
     return InflightFacts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -30,8 +31,10 @@ class RotaryScaling(Record):
 
     @model_validator(mode="after")
     def _check_fields(self) -> RotaryScaling:
-        if self.factor <= 0:
-            raise ValueError(f"factor must be positive, not {self.factor}")
+        for name in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be positive, not {value}")
         bounds = (self.low_freq_factor, self.high_freq_factor, self.original_max_position_embeddings)
         if self.rope_type == "llama3":
             if None in bounds:

@@ -97,9 +97,9 @@ def _entry(path: Path, name: str, fields: Any, data_start: int) -> TensorEntry:
         code, shape = fields["dtype"], tuple(int(size) for size in fields["shape"])
         start, end = fields["data_offsets"]
         nbytes = int(end) - int(start)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise TensorFileError(f"{path}: tensor {name} has a malformed entry in the header.", _RENEW) from error
-    if code not in _DTYPES:
+    if not isinstance(code, str) or code not in _DTYPES:
         raise TensorFileError(f"{path}: tensor {name} has type {code}, which is not supported.")
     if min(shape, default=0) < 0 or nbytes != math.prod(shape) * _DTYPES[code].itemsize:
         raise TensorFileError(f"{path}: tensor {name} ({code}, shape {shape}) cannot occupy {nbytes} bytes.", _RENEW)

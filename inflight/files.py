@@ -16,21 +16,28 @@ _CHUNK = 1 << 22
 
 
 @contextmanager
-def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a temporary sibling of `target`; rename it to `target` when the block succeeds, delete it when it fails.
+def atomic_directory(target: Path, *, overwrite: bool = False, marker: str | None = None) -> Iterator[Path]:
+    """Yield a temporary directory on `target`'s file system; it becomes `target` when the block succeeds.
 
-    Raises InflightError when `target` exists, is not empty and `overwrite` is false. An interrupt or an error inside
-    the block leaves whatever was at `target` before.
+    A directory that is there already and empty stays the same directory (it may be a mount, or of a parent that cannot
+    be written): the files move into it. One that is not empty is replaced when `overwrite` is true and it holds the
+    file `marker` (None: whatever it holds), so that no slip of the pen costs a directory that we did not write.
+    Raises InflightError otherwise. An interrupt or an error inside the block leaves whatever was at `target` before.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())) and not overwrite:
-        raise InflightError(f"{target} already exists.", "Choose another directory or pass --force to replace it.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    target = Path(os.path.realpath(target))
+    empty = _check_target(target, overwrite, marker)
+    if not empty:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    # A name of 255 bytes is allowed, and the temporary one is longer.
+    prefix = f".{target.name[:40]}."
+    scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=target if empty else target.parent))
     scratch.chmod(0o755)
     try:
         yield scratch
-        if target.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+        if empty:
+            _move_into(scratch, target)
+        elif target.exists():
+            retired = Path(tempfile.mkdtemp(prefix=f"{prefix}old.", dir=target.parent))
             os.rename(target, retired / "old")
             os.rename(scratch, target)
             shutil.rmtree(retired, ignore_errors=True)
@@ -38,6 +45,38 @@ def atomic_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
             os.rename(scratch, target)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def _check_target(target: Path, overwrite: bool, marker: str | None) -> bool:
+    """Whether `target` is an empty directory. Raises InflightError when it may not be written or replaced."""
+    if not target.exists():
+        return False
+    if not target.is_dir():
+        raise InflightError(f"{target} is a file.", "Choose another directory.")
+    if not any(target.iterdir()):
+        return True
+    if not overwrite:
+        raise InflightError(f"{target} already exists.", "Choose another directory or pass --force to replace it.")
+    if marker is not None and not (target / marker).is_file():
+        raise InflightError(
+            f"{target} has no {marker}, so this command did not write it, and --force does not replace it.",
+            "Choose another directory, or delete that one yourself.",
+        )
+    return False
+
+
+def _move_into(scratch: Path, target: Path) -> None:
+    """Move the files of `scratch` into `target`; should one fail, those that were moved are taken away again."""
+    moved: list[Path] = []
+    try:
+        for path in sorted(scratch.iterdir()):
+            moved.append(target / path.name)
+            os.rename(path, moved[-1])
+        scratch.rmdir()
+    except BaseException:
+        for path in moved:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         raise
 
 

@@ -59,7 +59,7 @@ def main() -> None:
 def make_embedded_model(directory: Path, seed: int = 0, overwrite: bool = False) -> None:
     """Write a Hugging Face model directory. It appears whole or not at all."""
     bar = progress_bar("Embedded model", total=3)
-    with atomic_directory(directory, overwrite=overwrite) as scratch, bar as advance:
+    with atomic_directory(directory, overwrite=overwrite, marker="model.safetensors") as scratch, bar as advance:
         write_tokenizer(scratch)
         advance(1, "tokenizer")
         weights = scratch / "model.safetensors"

@@ -51,7 +51,8 @@ def write_repository(
     manifest = read_engine_directory(engine_dir).manifest
     notes = check_overrides(options.overrides)
     values = _values(engine_dir, manifest, options.overrides)
-    with atomic_directory(out_dir, overwrite=options.overwrite) as scratch:
+    marker = f"{MODELS[0]}/{CONFIG_NAME}"
+    with atomic_directory(out_dir, overwrite=options.overwrite, marker=marker) as scratch:
         for model in MODELS:
             _write_model(scratch / model, TEMPLATES / model, values)
     return WrittenRepository(out_dir, tuple(notes))

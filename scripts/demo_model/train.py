@@ -31,7 +31,7 @@ DEFAULT_ROWS = 192
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", type=Path, help="where to write the model; what is there is replaced")
+    parser.add_argument("directory", type=Path, help="where to write the model, in place of an earlier one")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, default=0, help=f"updates of the weights (default: {DEFAULT_STEPS})")
     length.add_argument("--minutes", type=float, default=0, help="as many steps as the first ones say will fit")
@@ -59,7 +59,7 @@ def main() -> None:
     size = sum(parameter.numel() for parameter in trainer.model.parameters())
     print(f"{size / 1e6:.1f} million parameters, {len(dataset.topics)} topics, {torch.get_num_threads()} threads")
     trainer.run()
-    with atomic_directory(options.directory, overwrite=True) as scratch:
+    with atomic_directory(options.directory, overwrite=True, marker="training.json") as scratch:
         write_model(trainer.model, scratch)
         write_tokenizer(dataset.tokenizer, scratch)
         (scratch / "training.json").write_text(json.dumps(training_record(trainer), indent=2) + "\n", encoding="utf-8")

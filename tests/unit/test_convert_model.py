@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -256,6 +257,29 @@ def test_sampling_defaults_count_only_when_the_model_samples(tmp_path: Path, rng
     assert facts is not None
     assert facts.sampling_defaults == {"repetition_penalty": 1.1}
     assert facts.end_token_ids == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("top_p", 0), ("temperature", -1), ("temperature", math.nan), ("repetition_penalty", math.inf)]
+)
+def test_a_sampling_default_that_no_request_could_have_is_refused(
+    tmp_path: Path, rng: np.random.Generator, name: str, value: float
+) -> None:
+    config = tiny_config()
+    write_model(tmp_path / "model", config, random_tensors(config, rng))
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps({"do_sample": True, name: value}))
+    with pytest.raises(ModelError, match=rf"generation_config\.json .*{name}"):
+        convert_model(tmp_path / "model", tmp_path / "checkpoint")
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_a_model_is_never_replaced_by_its_own_checkpoint(tmp_path: Path, rng: np.random.Generator) -> None:
+    config = tiny_config()
+    model = write_model(tmp_path / "model", config, random_tensors(config, rng))
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    with pytest.raises(InflightError, match="did not write it"):
+        convert_model(model, model, ConvertOptions(overwrite=True))
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
 
 
 def test_bfloat16_arrays_come_back_as_bfloat16(tmp_path: Path, rng: np.random.Generator) -> None:

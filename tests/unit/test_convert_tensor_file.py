@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
 
@@ -64,6 +65,9 @@ def with_header(header: object, data: bytes = b"") -> bytes:
         (struct.pack("<Q", 4) + b"{]]}", "not valid JSON"),
         (with_header([1]), "not a JSON object"),
         (with_header({"w": {"dtype": "F32"}}), "tensor w has a malformed entry"),
+        (with_header({"w": {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}}, b"1234"), "type"),
+        (with_header({"w": {"dtype": "F32", "shape": [math.inf], "data_offsets": [0, 4]}}, b"1234"), "malformed entry"),
+        (with_header({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, math.inf]}}, b"1234"), "malformed entry"),
         (with_header({"w": {"dtype": "F12", "shape": [1], "data_offsets": [0, 4]}}, b"1234"), "type F12"),
         (with_header({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, b"1234"), "cannot occupy 4 bytes"),
         (
