@@ -108,8 +108,9 @@ def read_delta(request: Request, tensors: Mapping[str, Array], *, end_token_incl
 
 def _lists(params: SamplingParams) -> dict[str, Array]:
     tensors: dict[str, Array] = {}
-    if params.stop_token_ids:
-        tensors["stop_token_ids"] = np.array([params.stop_token_ids], dtype=np.int32)
+    # No vocabulary has ids beyond these, so that none of them can end a sequence.
+    if stops := [token_id for token_id in params.stop_token_ids if 0 <= token_id < 1 << 31]:
+        tensors["stop_token_ids"] = np.array([stops], dtype=np.int32)
     if params.bad_word_ids:
         tensors["bad_words_list"] = write_words([params.bad_word_ids])
     if params.logit_bias:

@@ -71,7 +71,7 @@ class GenerationBody(_Body):
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True
     bad_words: list[str] | None = None
-    priority: int = 0
+    priority: int = Field(0, ge=-(1 << 31), lt=1 << 31)
 
 
 class TextPart(_Body):
