@@ -41,6 +41,11 @@ class BatchRunner:
         with self._lock:
             return self._core.stats()
 
+    def close(self) -> None:
+        """Close the executor, once no thread is inside a step; who still waits for outputs gets an EngineError."""
+        with self._lock:
+            self._core.close()
+
     def _outputs(self, jobs: Sequence[RequestCollector]) -> Iterator[RequestOutput | None]:
         """The first value is None: the jobs are queued, and from there on the iterator answers for them."""
         waiting: list[RequestCollector] = []

@@ -1,4 +1,4 @@
-"""Ctrl-C between steps, never inside one."""
+"""Ctrl-C and the signals that ask to stop arrive between steps, never inside one."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 
 @contextmanager
 def deferred_interrupt() -> Iterator[None]:
-    """Hold back SIGINT until the block is left, so that it cannot leave the scheduler half-way through a step.
+    """Hold back signals that raise until the block is left, so that none leaves the scheduler half-way through a step.
 
-    A second SIGINT interrupts at once. Where Python delivers no SIGINT (outside the main thread, or when the process
-    ignores it) nothing is done.
+    A second one interrupts at once. Where Python delivers none (outside the main thread) and for signals that have no
+    handler in Python, nothing is done.
     """
-    previous = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    pending = False
+    handlers = {number: handler for number in _SIGNALS if callable(handler := signal.getsignal(number))}
+    noted: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        nonlocal pending
-        if pending:
-            raise KeyboardInterrupt
-        pending = True
+        noted.append(number)
+        if len(noted) > 1:
+            handlers[number](number, frame)
 
-    signal.signal(signal.SIGINT, note)
+    for number in handlers:
+        signal.signal(number, note)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
-    if pending:
-        signal.raise_signal(signal.SIGINT)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if noted:
+        signal.raise_signal(noted[0])

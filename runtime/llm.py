@@ -47,7 +47,12 @@ class LLM:
         directory = Path(engine)
         files = directory / "tokenizer"
         executor = load_engine(directory, threads=threads, kv_cache=kv_cache)
-        self._start(executor, load_tokenizer(files, lazily=True) if files.is_dir() else TokenIdsOnly(), scheduler)
+        try:
+            tokenizer = load_tokenizer(files, lazily=True) if files.is_dir() else TokenIdsOnly()
+        except BaseException:
+            executor.close()
+            raise
+        self._start(executor, tokenizer, scheduler)
 
     @classmethod
     def from_executor(cls, executor: Executor, tokenizer: Tokenizer, scheduler: SchedulerConfig | None = None) -> LLM:
@@ -59,7 +64,6 @@ class LLM:
     def _start(self, executor: Executor, tokenizer: Tokenizer, scheduler: SchedulerConfig | None) -> None:
         self.tokenizer = tokenizer
         self.manifest = executor.manifest
-        self._executor = executor
         self._runner = BatchRunner(executor, scheduler or SchedulerConfig())
         self._ids = itertools.count()
 
@@ -176,8 +180,8 @@ class LLM:
         return self._runner.stats()
 
     def close(self) -> None:
-        """Free the engine's threads and memory. Calling it twice is harmless."""
-        self._executor.close()
+        """Free the engine's threads and memory, once no thread is inside a step. Calling it twice is harmless."""
+        self._runner.close()
 
     def __enter__(self) -> LLM:
         return self

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -16,7 +14,6 @@ import pytest
 from inflight.errors import RequestError
 from inflight.runtime import LLM, KvCacheBudget, SamplingParams
 from inflight.runtime.outputs import RequestOutput
-from inflight.runtime.step import StepBatch, StepOutput
 from tests.null_engine import write_null_engine
 from tests.tiny_tokenizers import random_text
 
@@ -232,32 +229,6 @@ def test_threads_may_share_one_llm(llm: LLM, rng: np.random.Generator) -> None:
     for thread in threads:
         thread.join()
     assert [results[place] for place in range(len(prompts))] == expected
-
-
-class Interrupting:
-    """The null executor, with Ctrl-C pressed in the middle of its third step."""
-
-    def __init__(self, llm: LLM) -> None:
-        self._inner = llm._executor
-        self.manifest, self.num_blocks, self.close = self._inner.manifest, self._inner.num_blocks, self._inner.close
-        self.steps = 0
-
-    def execute(self, batch: StepBatch) -> StepOutput:
-        self.steps += 1
-        if self.steps == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-        return self._inner.execute(batch)
-
-
-def test_ctrl_c_cancels_and_the_llm_goes_on(engine: Path) -> None:
-    with LLM(engine) as plain:
-        executor = Interrupting(plain)
-        llm = LLM.from_executor(executor, plain.tokenizer)
-        with pytest.raises(KeyboardInterrupt):
-            llm.generate(["one", "two"], greedy(max_tokens=400))
-        assert_idle(llm)
-        assert executor.steps < 10
-        assert texts(llm.generate("one", greedy())) == texts(plain.generate("one", greedy()))
 
 
 def test_metrics_count_the_tokens_of_every_completion(llm: LLM) -> None:
