@@ -14,6 +14,7 @@ from inflight.runtime.manifest import Limits, WeightPlace
 
 TargetName = Literal["cpu", "reference", "tensorrt"]
 KvCacheDtype = Literal["auto", "float32", "float16", "bfloat16", "int8"]
+KvCacheType = Literal["continuous", "paged"]
 
 # A cache and rotary tables for a model's whole claim (131,072 and more) are rarely wanted unasked.
 DEFAULT_MAX_SEQ_LEN = 8192
@@ -29,9 +30,9 @@ class BuildRecipe(Record):
     cpu: levels, or "native"; the engine holds code for each. max_seq_len None: the model's max_position_embeddings, at
     most 8192. max_num_tokens: the most tokens of one step. max_logit_rows None: 64 or max_batch_size. kv_cache_dtype
     "auto" is int8 where the checkpoint says so, otherwise the weights' type. cxx: a clang in place of zig. sm, full,
-    portable and weights belong to the tensorrt target: GPU generations ("89"), full TensorRT in place of
-    TensorRT-RTX, one plan for all generations, and where the weights are. Raises pydantic's ValidationError on values
-    below 1.
+    portable, weights and kv_cache_type belong to the tensorrt target: GPU generations ("89"), full TensorRT in place of
+    TensorRT-RTX, one plan for all generations, where the weights are, and whether a sequence's cache is one piece
+    (None: it is). Raises pydantic's ValidationError on values below 1.
     """
 
     target: TargetName = "cpu"
@@ -47,6 +48,7 @@ class BuildRecipe(Record):
     full: bool = False
     portable: bool = False
     weights: WeightPlace | None = None
+    kv_cache_type: KvCacheType | None = None
 
     def resolve(self, config: CheckpointConfig) -> BuildRecipe:
         """The same recipe with nothing left to defaults but `cpu`. Raises BuildError naming every bad value."""
@@ -111,6 +113,10 @@ def _problems(recipe: BuildRecipe, positions: int | None) -> list[str]:
         (
             recipe.target != "tensorrt" and bool(recipe.sm or recipe.full or recipe.portable or recipe.weights),
             f"--sm, --full, --portable and --weights: they are for --target tensorrt, and this is {recipe.target}.",
+        ),
+        (
+            recipe.target != "tensorrt" and recipe.kv_cache_type == "continuous",
+            f"--kv-cache-type continuous: it is for --target tensorrt; the cache of {recipe.target} is paged.",
         ),
     ]
     return [text for wrong, text in checks if wrong]

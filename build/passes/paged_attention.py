@@ -28,7 +28,7 @@ def fuse_paged_attention(graph: ir.Graph) -> None:
         if write is None or merged is None:
             continue
         positions = write.inputs[5]
-        window = _window(attention.inputs[3], positions)
+        window = mask_window(attention.inputs[3], positions)
         if window is None or positions is None:
             continue
         q, key_cache, value_cache = write.outputs
@@ -69,8 +69,8 @@ def _merged_heads(attention: ir.Node) -> ir.Value | None:
     return reshape.outputs[0] if reshape is not None and len(shape_of(reshape.outputs[0])) == 3 else None
 
 
-def _window(mask: ir.Value | None, positions: ir.Value | None) -> int | None:
-    """0 for a causal mask, the window of a sliding one, None for any other mask."""
+def mask_window(mask: ir.Value | None, positions: ir.Value | None) -> int | None:
+    """0 for a causal mask of the rows at `positions`, the window of a sliding one, None for any other mask."""
     if _bound(mask, "LessOrEqual", positions) is not None:
         return 0
     both = produced_by(mask, "And")

@@ -6,7 +6,7 @@ that tables list (tensorrt_blocks.py). What they mean is in build/targets/tensor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -37,7 +37,7 @@ class RunInputs:
 class RunPlanner(Protocol):
     """How a step becomes runs. `sizes` are the most elements that each input may have."""
 
-    sizes: Mapping[str, int]
+    sizes: dict[str, int]
 
     def __call__(self, batch: StepBatch) -> list[RunInputs]: ...
 

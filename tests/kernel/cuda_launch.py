@@ -69,7 +69,7 @@ def interpret(
     known = {**constants, **sizes}
     grid = [math.prod(_blocks(extent, known) for extent in axis) for axis in spec.grid]
     kernel = getattr(sys.modules[spec.module], function)
-    values = [_tensor(arguments[argument.name]) for argument in spec.arguments]
+    values = [tensor_of(arguments[argument.name]) for argument in spec.arguments]
     with np.errstate(all="ignore"):  # a GPU says nothing of infinities either
         kernel[tuple(grid)](*values, **constants)
 
@@ -79,7 +79,7 @@ def _blocks(extent: Extent, known: Mapping[str, Any]) -> int:
     return -(-int(size) // int(per))
 
 
-def _tensor(value: Array | int) -> Any:
+def tensor_of(value: Array | int) -> Any:
     """The same memory as a torch tensor, which is what the interpreter takes."""
     if isinstance(value, int):
         return value

@@ -17,6 +17,7 @@ PROTOCOLS: Mapping[type, tuple[str, ...]] = {
     building.ShuffleLayer: ("IShuffleLayer",),
     building.SliceLayer: ("ISliceLayer",),
     building.QuantizationLayer: ("IQuantizeLayer", "IDequantizeLayer"),
+    building.ConcatenationLayer: ("IConcatenationLayer",),
     building.KVCacheUpdateLayer: ("IKVCacheUpdateLayer",),
     building.Attention: ("IAttention",),
     building.Network: ("INetworkDefinition",),
@@ -38,6 +39,8 @@ ONLY_RTX = {
     ("IBuilderConfig", "set_compute_capability"),
     ("IRuntimeConfig", "dynamic_shapes_kernel_specialization_strategy"),
 }
+# And those that full TensorRT alone has.
+ONLY_FULL = {("INetworkDefinition", "add_plugin")}
 ENUMERATORS: Mapping[str, frozenset[str]] = {
     "ActivationType": frozenset({"SIGMOID"}),
     "AttentionIOForm": frozenset({"PACKED_NHD"}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,12 +12,18 @@ import onnx_ir as ir
 import pytest
 
 from inflight.build.network import build_network
+from inflight.build.targets.tensorrt.api import PagedPlugins
+from inflight.build.targets.tensorrt.cache_layout import SLOTS, CacheLayout
+from inflight.build.targets.tensorrt.host_tensor import HostTensor
 from inflight.build.targets.tensorrt.interpreter import TensorRtInterpreter, numpy_type
 from inflight.build.targets.tensorrt.network import lower_network
 from inflight.build.targets.tensorrt.weights import RefitWeights
 from inflight.convert.checkpoint import Checkpoint
+from inflight.runtime.executors.tensorrt_inputs import RunInputs
 from inflight.runtime.executors.tensorrt_slots import slot_run
 from inflight.runtime.step import StepBatch
+from tests.network.plugin_network import PluginNetwork
+from tests.network.tensorrt_plugin_api import registered_plugins
 
 trt = pytest.importorskip("tensorrt_rtx", reason="pip install 'inflight-llm[tensorrt-rtx]'")
 
@@ -23,32 +31,55 @@ Floats = npt.NDArray[np.float32]
 
 
 class InterpretedNetwork:
-    """The network of a checkpoint, written through the live API, with `num_slots` cache slots carried along."""
+    """The network of a checkpoint, written through the live API, with `num_blocks` cache blocks carried along.
+
+    Over a paged `layout`, plugins are interpreted, too. `read` gives the numbers of a checkpoint tensor.
+    """
 
     def __init__(
-        self, checkpoint: Checkpoint, max_seq_len: int, num_slots: int, compute: ir.DataType = ir.DataType.FLOAT
+        self,
+        checkpoint: Checkpoint,
+        max_seq_len: int,
+        num_blocks: int,
+        compute: ir.DataType = ir.DataType.FLOAT,
+        layout: CacheLayout = SLOTS,
+        read: Callable[[HostTensor], npt.NDArray[Any]] = lambda host: host.read(),
     ) -> None:
         model = build_network(checkpoint, max_seq_len)
         self._builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
-        self.network = self._builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        self.weights = RefitWeights(trt)
-        self._writer = lower_network(trt, self.network, model.graph, self.weights, compute)
-        weights = {host.name: host.read() for host in self.weights.used}
-        self.interpreter = TensorRtInterpreter(trt, self.network, weights)
+        flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        self.network = PluginNetwork(self._builder.create_network(flags))
+        source = RefitWeights(trt)
+        with registered_plugins() if layout.pages else nullcontext() as ops:
+            plugins = PagedPlugins(ops, 90) if layout.pages else None
+            graph = model.graph
+            self._writer = lower_network(trt, self.network, graph, source, compute, layout, plugins)
+        weights = {host.name: read(host) for host in source.used}
+        self.interpreter = TensorRtInterpreter(trt, self.network, weights, self.network.calls)
+        # Memory of a pool may hold anything where no token was written.
+        unwritten = np.nan if layout.pages else 0
         self._caches = {
-            tensor.name: np.zeros((num_slots, *tensor.shape[1:]), numpy_type(tensor.dtype))
+            tensor.name: np.full((num_blocks, *tensor.shape[1:]), unwritten, numpy_type(tensor.dtype))
             for tensor in (self.network.get_input(index) for index in range(self.network.num_inputs))
             if tensor.name.startswith("past_")
         }
 
-    def step(self, batch: StepBatch) -> dict[int, Floats]:
-        """One run over all sequences of the batch: the logits of each by its index in the batch."""
-        run = slot_run(batch, range(len(batch.sequences)))
-        slots = slice(run.first_block, run.first_block + run.num_blocks)
-        caches = {name: cache[slots] for name, cache in self._caches.items()}
+    def run(self, run: RunInputs) -> Floats:
+        """The logits [num_logit_rows, vocab] of a run."""
+        blocks = slice(run.first_block, run.first_block + run.num_blocks)
+        caches = {name: cache[blocks] for name, cache in self._caches.items()}
         results: dict[str, Any] = self.interpreter.run({**run.arrays, **caches})
         for name, cache in caches.items():
             cache[:] = results[name.replace("past_", "present_")]
+        logits: Floats = results["logits"][: run.num_logit_rows]
+        return logits
+
+    def step(self, batch: StepBatch) -> dict[int, Floats]:
+        """One run over all sequences of the batch, with slots: the logits of each by its index in the batch."""
+        return self.split(batch, slot_run(batch, range(len(batch.sequences))))
+
+    def split(self, batch: StepBatch, run: RunInputs) -> dict[int, Floats]:
+        """The logits of each sequence of a run by its index in the batch."""
         rows = [batch.sequences[index].num_logit_rows for index in run.order]
-        split = np.split(results["logits"], np.cumsum(rows))
+        split = np.split(self.run(run), np.cumsum(rows))
         return dict(zip(run.order, split, strict=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,16 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from inflight.build.targets.tensorrt.cache_layout import BlockLayout
+from inflight.runtime.executors.null import null_manifest
+from inflight.runtime.executors.tensorrt_blocks import BlockRuns
+from inflight.runtime.manifest import EngineManifest
 from inflight.runtime.step import RowSampling, ScheduledSequence, StepBatch
 from tests.float8 import round_to_float8
 from tests.models import random_shape
 from tests.network.quantized_oracle import quantize_oracle
 from tests.network.support import FAMILIES, Case, make_case, random_chunks, relative_error
-from tests.network.tensorrt_support import InterpretedNetwork
+from tests.network.tensorrt_support import Floats, InterpretedNetwork
 
 pytestmark = pytest.mark.network
 
@@ -30,28 +35,75 @@ def test_mixed_steps_over_carried_caches_give_the_logits_of_transformers(
 ) -> None:
     case = make_case(tmp_path, random_shape(rng, family), seed)
     interpreted = InterpretedNetwork(case.checkpoint, MAX_SEQ_LEN, SLOTS)
-    assert max(_mixed_steps(case, interpreted, rng, rng.integers(2, MAX_SEQ_LEN, 4).tolist())) < 1e-4
+    assert max(_slot_steps(case, interpreted, rng, rng.integers(2, MAX_SEQ_LEN, 4).tolist())) < 1e-4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_mixed_steps_over_a_pool_of_blocks_give_the_logits_of_transformers(
+    family: str, tmp_path: Path, rng: np.random.Generator, seed: int
+) -> None:
+    """Tables of scattered blocks, of which a context of several hundred tokens has more than one split."""
+    case = make_case(tmp_path, random_shape(rng, family), seed)
+    size, count = int(rng.choice([16, 32, 48])), 4
+    max_seq_len = 400
+    width = -(-max_seq_len // size)
+    pool = rng.permutation(count * width).reshape(count, width)
+    interpreted = InterpretedNetwork(case.checkpoint, max_seq_len, count * width, layout=BlockLayout(size))
+    runs = BlockRuns(paged_manifest(max_seq_len, size), count * width, prompt_tile=int(rng.integers(1, size + 9)))
+    lengths = [int(rng.integers(280, max_seq_len)), *rng.integers(2, 90, count - 1).tolist()]
+
+    def step(batch: StepBatch) -> dict[int, Floats]:
+        (run,) = runs(batch)
+        return interpreted.split(batch, run)
+
+    def table(place: int, end: int) -> tuple[int, ...]:
+        return tuple(pool[place, : -(-end // size)].tolist())
+
+    assert max(_mixed_steps(case, step, table, rng, lengths)) < 1e-4
+
+
+def paged_manifest(max_seq_len: int, tokens_per_block: int) -> EngineManifest:
+    manifest = null_manifest()
+    cache = manifest.kv_cache.model_copy(update={"tokens_per_block": tokens_per_block})
+    limits = manifest.limits.model_copy(update={"max_seq_len": max_seq_len})
+    return manifest.model_copy(update={"kv_cache": cache, "limits": limits})
+
+
+def _slot_steps(
+    case: Case, interpreted: InterpretedNetwork, rng: np.random.Generator, lengths: list[int]
+) -> list[float]:
+    """_mixed_steps in random slots."""
+    slots = rng.permutation(SLOTS).tolist()
+    return _mixed_steps(case, interpreted.step, lambda place, end: (slots[place],), rng, lengths)
 
 
 def _mixed_steps(
-    case: Case, interpreted: InterpretedNetwork, rng: np.random.Generator, lengths: list[int]
+    case: Case,
+    step: Callable[[StepBatch], dict[int, Floats]],
+    table: Callable[[int, int], tuple[int, ...]],
+    rng: np.random.Generator,
+    lengths: list[int],
 ) -> list[float]:
-    """The largest error of each of some random prompts, which are fed together, in random chunks, into random slots."""
+    """The largest error of each of some random prompts, which are fed together, in random chunks.
+
+    `table` gives the blocks of a prompt by its number and the tokens that they must hold.
+    """
     count = len(lengths)
     prompts = [rng.integers(case.checkpoint.config.vocab_size, size=length) for length in lengths]
     expected = [case.expected(prompt.tolist()) for prompt in prompts]
     pending = [random_chunks(rng, prompt) for prompt in prompts]
-    slots, done, errors = rng.permutation(SLOTS)[:count].tolist(), [0] * count, [0.0] * count
+    done, errors = [0] * count, [0.0] * count
     while any(pending):
-        # Some sequences sit a step out, and their slots must keep what they hold.
+        # Some sequences sit a step out, and their blocks must keep what they hold.
         waiting = [index for index in rng.permutation(count).tolist() if pending[index]]
         chosen = waiting[: int(rng.integers(1, len(waiting) + 1))]
         scheduled = []
         for index in chosen:
             chunk = pending[index].pop(0).tolist()
-            scheduled.append(_scheduled(slots[index], chunk, done[index], every_row=rng.random() < 0.5))
+            blocks = table(index, done[index] + len(chunk))
+            scheduled.append(_scheduled(index, blocks, chunk, done[index], every_row=rng.random() < 0.5))
             done[index] += len(chunk)
-        logits = interpreted.step(StepBatch(scheduled))
+        logits = step(StepBatch(scheduled))
         for position, index in enumerate(chosen):
             rows = scheduled[position].num_logit_rows
             error = relative_error(logits[position], expected[index][done[index] - rows : done[index]])
@@ -59,9 +111,9 @@ def _mixed_steps(
     return errors
 
 
-def _scheduled(slot: int, tokens: list[int], start: int, every_row: bool) -> ScheduledSequence:
+def _scheduled(slot: int, blocks: tuple[int, ...], tokens: list[int], start: int, every_row: bool) -> ScheduledSequence:
     targets = tokens[1:] if every_row else ()
-    return ScheduledSequence(slot, tokens, start, (slot,), GREEDY, sample_last=True, prompt_targets=targets)
+    return ScheduledSequence(slot, tokens, start, blocks, GREEDY, sample_last=True, prompt_targets=targets)
 
 
 @pytest.mark.parametrize(("dtype", "compute", "bound"), HALVES)
@@ -71,7 +123,7 @@ def test_half_precision_networks_stay_near_the_float32_model(
     case = make_case(tmp_path, random_shape(rng, "qwen3"), seed, getattr(torch, dtype))
     interpreted = InterpretedNetwork(case.checkpoint, MAX_SEQ_LEN, 1, compute)
     tokens = rng.integers(case.checkpoint.config.vocab_size, size=40).tolist()
-    logits = interpreted.step(StepBatch([_scheduled(0, tokens, 0, every_row=True)]))[0]
+    logits = interpreted.step(StepBatch([_scheduled(0, (0,), tokens, 0, every_row=True)]))[0]
     assert relative_error(logits, case.expected(tokens)) < bound
 
 
@@ -91,7 +143,7 @@ def test_quantized_networks_give_the_logits_of_transformers_with_the_same_number
     interpreted = InterpretedNetwork(case.checkpoint, MAX_SEQ_LEN, SLOTS)
     rounds_rows = scheme == "fp8" or "a8" in scheme
     lengths = [8] * 4 if rounds_rows else [40] * 4
-    errors = [error for _ in range(2) for error in _mixed_steps(case, interpreted, rng, lengths)]
+    errors = [error for _ in range(2) for error in _slot_steps(case, interpreted, rng, lengths)]
     if rounds_rows:
         # A value on the edge between two 8-bit levels may fall to either side, and its prompt then differs a little.
         assert np.median(errors) < 1e-4 and max(errors) < 5e-2

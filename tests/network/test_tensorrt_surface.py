@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -17,7 +18,15 @@ from inflight.build.targets.tensorrt.capabilities import RTX_TARGETS
 from inflight.build.targets.tensorrt.lowering import LOWERINGS
 from inflight.build.targets.tensorrt.modules import FULL_NEEDS
 from inflight.build.targets.tensorrt.writer import _TYPE_NAMES
-from tests.network.tensorrt_calls import ENUMERATORS, ENUMERATORS_OF_RTX, ONLY_RTX, PROTOCOLS, enumerators, members
+from tests.network.tensorrt_calls import (
+    ENUMERATORS,
+    ENUMERATORS_OF_RTX,
+    ONLY_FULL,
+    ONLY_RTX,
+    PROTOCOLS,
+    enumerators,
+    members,
+)
 
 pytestmark = pytest.mark.network
 
@@ -57,9 +66,39 @@ def test_every_call_is_in_the_public_source_of_full_tensorrt_11() -> None:
         assert used <= set(FULL["enumerations"][name]), name
 
 
+def test_the_plugins_use_public_names_of_full_tensorrt_11() -> None:
+    source = (ROOT / "build/targets/tensorrt/plugins.py").read_text(encoding="utf-8")
+    assert set(re.findall(r"\btrtp\.(\w+)", source)) <= set(FULL["plugin"])
+    assert set(re.findall(r"\blaunch\.(\w+)", source)) <= set(FULL["plugin"]["KernelLaunchParams"])
+    assert set(re.findall(r"\bshape_expr\[\d\]\.(\w+)", source)) <= set(FULL["plugin"]["ShapeExpr"])
+
+
+def test_what_stands_in_for_the_plugin_api_has_its_names_and_arguments() -> None:
+    pytest.importorskip("tensorrt_rtx", reason="pip install 'inflight-llm[tensorrt-rtx]'")
+    from tests.network.tensorrt_plugin_api import PluginApi, TensorDesc
+
+    api = PluginApi()
+    for name, ours in vars(api).items():
+        if name.startswith("__") or name == "op":
+            continue
+        offered = FULL["plugin"][name]
+        if not inspect.isclass(ours):
+            arguments = list(inspect.signature(ours).parameters)
+            assert offered[: len(arguments)] == arguments, name
+            continue
+        for member, value in vars(ours).items():
+            if inspect.isfunction(value) and member != "__init__":
+                assert member in offered, f"{name}.{member}"
+    for method in (api.register, api.aot_impl):
+        arguments = list(inspect.signature(method).parameters)
+        assert FULL["plugin"][method.__name__][: len(arguments)] == arguments
+    assert {*vars(TensorDesc([], None))} <= set(FULL["plugin"]["TensorDesc"])
+
+
 def test_every_call_is_in_the_live_module(live: ModuleType) -> None:
     for name, member, arguments in calls():
-        if live.__name__ == "tensorrt" and (name, member) in ONLY_RTX:
+        if (name, member) in {"tensorrt": ONLY_RTX, "tensorrt_rtx": ONLY_FULL}[live.__name__]:
+            assert not hasattr(getattr(live, name), member)
             continue
         found = getattr(getattr(live, name), member)
         if arguments is None:

@@ -33,6 +33,8 @@ pytestmark = pytest.mark.pipeline
 
 SEQUENCES, LENGTH = 4, 112
 LIMITS = {"max_seq_len": LENGTH, "max_batch_size": SEQUENCES, "max_num_tokens": 48, "max_logit_rows": 48}
+TOKENS_PER_BLOCK = 16
+TARGETS = ["reference", "cpu", "tensorrt", "tensorrt-interpreted-slots", "tensorrt-interpreted-blocks"]
 GREEDY = RowSampling(temperature=0.0, num_logprobs=2)
 
 
@@ -49,14 +51,18 @@ class Built:
     directory: Path
 
     def open(self) -> Any:
-        if self.target == "tensorrt-interpreted":
+        if self.target.startswith("tensorrt-interpreted"):
+            from inflight.build.targets.tensorrt.cache_layout import SLOTS, BlockLayout
             from tests.network.interpreted_executor import InterpretedExecutor
 
-            return InterpretedExecutor(self.directory, self.case.checkpoint, SEQUENCES)
+            if self.target.endswith("slots"):
+                return InterpretedExecutor(self.directory, self.case.checkpoint, SEQUENCES, SLOTS)
+            blocks = SEQUENCES * LENGTH // TOKENS_PER_BLOCK
+            return InterpretedExecutor(self.directory, self.case.checkpoint, blocks, BlockLayout(TOKENS_PER_BLOCK))
         return load_engine(self.directory, threads=2, kv_cache=KvCacheBudget(tokens=SEQUENCES * LENGTH))
 
 
-@pytest.fixture(scope="module", params=["reference", "cpu", "tensorrt", "tensorrt-interpreted"])
+@pytest.fixture(scope="module", params=TARGETS)
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """Of a fresh model in float32, which all targets compute alike; the reference does so with weights of any type."""
     target = str(request.param)
@@ -66,8 +72,8 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     rng, root = np.random.default_rng(seed), tmp_path_factory.mktemp(target)
     dtype = torch.bfloat16 if target == "reference" and rng.random() < 0.5 else torch.float32
     case = make_case(root, random_shape(rng, str(rng.choice(FAMILIES))), seed, dtype)
-    recipe = BuildRecipe.model_validate({"target": target.split("-")[0], "tokens_per_block": 16, **LIMITS})
-    build_engine(case.checkpoint.directory, root / "engine", recipe)
+    flags = {"target": target.split("-")[0], "tokens_per_block": TOKENS_PER_BLOCK, **LIMITS}
+    build_engine(case.checkpoint.directory, root / "engine", BuildRecipe.model_validate(flags))
     return Built(target, case, root / "engine")
 
 

@@ -31,7 +31,8 @@ class Artifact(Record):
 
     A launch passes `arguments` in order and then two null pointers (Triton's scratch buffers, which no kernel here
     uses), with `threads` threads and `shared_bytes` of dynamic shared memory a block. Sizes in bytes are per block
-    (shared) or per thread (stack, spills).
+    (shared) or per thread (stack, spills). `ptx` is what the cubin was assembled from, for loaders that assemble it
+    themselves.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
@@ -52,6 +53,7 @@ class Artifact(Record):
     spill_load_bytes: int
     tools: dict[str, str]
     cubin: bytes
+    ptx: str
 
     def grid_for(self, sizes: Mapping[str, int]) -> tuple[int, int, int]:
         """Blocks along x, y, z for the launch's sizes. Raises KeyError for a size that is not given."""

@@ -60,6 +60,7 @@ def compile_kernel(spec: KernelSpec, variant: Variant, sm: int) -> Artifact:
         spill_load_bytes=loads,
         tools={"triton": triton.__version__, "ptxas": get_ptxas(sm).version},
         cubin=compiled.asm["cubin"],
+        ptx=compiled.asm["ptx"],
     )
 
 

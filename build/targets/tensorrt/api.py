@@ -7,7 +7,8 @@ error.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from inflight.errors import BuildError
@@ -75,6 +76,12 @@ class QuantizationLayer(Layer, Protocol):
     axis: int
 
 
+class ConcatenationLayer(Layer, Protocol):
+    """IConcatenationLayer."""
+
+    axis: int
+
+
 class KVCacheUpdateLayer(Layer, Protocol):
     """IKVCacheUpdateLayer."""
 
@@ -93,8 +100,28 @@ class Attention(Protocol):
     def get_output(self, index: int) -> Tensor: ...
 
 
+# What a plugin of tensorrt.plugin.op gives for its inputs and attributes, and what add_plugin takes.
+PluginRequest: TypeAlias = Callable[..., Any]
+
+
+class PluginOps(Protocol):
+    """tensorrt.plugin.op.inflight, once plugins.py is imported: tensors, then attributes by name."""
+
+    paged_decode: Callable[..., PluginRequest]
+    combine_splits: Callable[..., PluginRequest]
+    paged_prefill: Callable[..., PluginRequest]
+
+
+@dataclass(frozen=True)
+class PagedPlugins:
+    """Attention over pages, and the GPU generation (90 is 9.0) that its kernels are compiled for."""
+
+    ops: PluginOps
+    sm: int
+
+
 class Network(Protocol):
-    """INetworkDefinition. Every add_ call returns None when the layer cannot be made."""
+    """INetworkDefinition. Every add_ call returns None when the layer cannot be made. add_plugin is full TensorRT's."""
 
     name: str
     num_inputs: int
@@ -123,6 +150,8 @@ class Network(Protocol):
     def add_kv_cache_update(
         self, cache: Tensor, update: Tensor, write_indices: Tensor, cache_mode: Enumerator
     ) -> KVCacheUpdateLayer | None: ...
+    def add_concatenation(self, inputs: list[Tensor]) -> ConcatenationLayer | None: ...
+    def add_plugin(self, func: PluginRequest, aot: bool) -> Layer | None: ...
     def add_attention_v2(
         self, query: Tensor, key: Tensor, value: Tensor, norm_op: Enumerator, causal_kind: Enumerator
     ) -> Attention | None: ...

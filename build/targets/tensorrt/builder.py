@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from inflight.build.targets.tensorrt.api import Builder, BuilderConfig, Module, Network, made
+from inflight.build.targets.tensorrt.api import Builder, BuilderConfig, Module, Network, PagedPlugins, made
+from inflight.build.targets.tensorrt.cache_layout import SLOTS, CacheLayout
 from inflight.build.targets.tensorrt.host_tensor import HostTensor
 from inflight.build.targets.tensorrt.modules import logger
 from inflight.build.targets.tensorrt.network import lower_network
@@ -33,6 +34,7 @@ class LoweredNetwork:
     network: Network
     writer: NetworkWriter
     weights: WeightSource
+    layout: CacheLayout
 
     @property
     def used(self) -> list[HostTensor]:
@@ -40,8 +42,15 @@ class LoweredNetwork:
         return self.weights.used
 
 
-def lower_model(trt: Module, model: ir.Model, compute: ir.DataType, place: WeightPlace) -> LoweredNetwork:
-    """`model` stays as it was. Raises BuildError naming what has no lowering or what TensorRT refused."""
+def lower_model(
+    trt: Module,
+    model: ir.Model,
+    compute: ir.DataType,
+    place: WeightPlace,
+    layout: CacheLayout = SLOTS,
+    plugins: PagedPlugins | None = None,
+) -> LoweredNetwork:
+    """`model` stays as it was; see lower_network. Raises BuildError naming what has no lowering or was refused."""
     log = logger(trt)
     log.errors.clear()
     builder: Builder = trt.Builder(log)
@@ -49,10 +58,10 @@ def lower_model(trt: Module, model: ir.Model, compute: ir.DataType, place: Weigh
     network = made(builder.create_network(flags), "a network")
     weights = _SOURCES[place](trt)
     try:
-        writer = lower_network(trt, network, model.clone().graph, weights, compute)
+        writer = lower_network(trt, network, model.clone().graph, weights, compute, layout, plugins)
     except BuildError as error:
         raise BuildError(error.message + "".join(f"\n  {line}" for line in log.errors[:3]), error.hint) from error
-    return LoweredNetwork(trt, builder, network, writer, weights)
+    return LoweredNetwork(trt, builder, network, writer, weights, layout)
 
 
 def build_plan(lowered: LoweredNetwork, sms: Sequence[str], limits: Limits, place: WeightPlace) -> memoryview:
@@ -72,7 +81,7 @@ def build_plan(lowered: LoweredNetwork, sms: Sequence[str], limits: Limits, plac
     if place == "refit":
         config.set_flag(trt.BuilderFlag.STRIP_PLAN)
         config.set_flag(trt.BuilderFlag.REFIT_INDIVIDUAL)
-    add_profiles(lowered.builder, config, lowered.network, limits)
+    add_profiles(lowered.builder, config, lowered.network, lowered.layout, limits)
     plan = lowered.builder.build_serialized_network(lowered.network, config)
     if plan is None:
         target = ", ".join(f"SM{sm}" for sm in sms) or "this machine's GPU"

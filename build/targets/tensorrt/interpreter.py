@@ -6,13 +6,14 @@ API. It proves the wiring, not NVIDIA's kernels. Arithmetic is float32, rounded 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import ml_dtypes
 import numpy as np
 
-from inflight.build.targets.tensorrt.api import Module
+from inflight.build.targets.tensorrt.api import Module, Tensor
 from inflight.build.targets.tensorrt.host_tensor import Array
 from inflight.build.targets.tensorrt.interpreter_layers import LAYERS, attend
 from inflight.errors import BuildError
@@ -25,6 +26,7 @@ _CLASSES = {
     "CAST": "ICastLayer",
     "SHUFFLE": "IShuffleLayer",
     "GATHER": "IGatherLayer",
+    "CONCATENATION": "IConcatenationLayer",
     "SLICE": "ISliceLayer",
     "UNARY": "IUnaryLayer",
     "ACTIVATION": "IActivationLayer",
@@ -67,13 +69,31 @@ def derived(trt: Module, layer: Any) -> tuple[str, Any]:
     return kind, layer
 
 
-class TensorRtInterpreter:
-    """Evaluates a network. `weights` holds, by name, the checkpoint tensors that the network has no values for."""
+@dataclass(frozen=True)
+class PluginCall:
+    """One plugin of a network: the tensors that it reads and writes, and its meaning in NumPy.
 
-    def __init__(self, trt: Module, network: Any, weights: Mapping[str, Array]) -> None:
+    The interpreter finds no plugins by itself: what is inside of one is not TensorRT's to tell.
+    """
+
+    inputs: Sequence[Tensor]
+    outputs: Sequence[Tensor]
+    compute: Callable[..., Sequence[Array]]
+
+
+class TensorRtInterpreter:
+    """Evaluates a network. `weights` holds, by name, the checkpoint tensors that the network has no values for.
+
+    The outputs of `plugins` are inputs of the network where TensorRT has no plugins, and are not asked for.
+    """
+
+    def __init__(
+        self, trt: Module, network: Any, weights: Mapping[str, Array], plugins: Sequence[PluginCall] = ()
+    ) -> None:
         self._trt = trt
         self._network = network
         self._weights = weights
+        self._plugins = {tensor.name: call for call in plugins for tensor in call.outputs}
         self._layers = [derived(trt, network.get_layer(index)) for index in range(network.num_layers)]
 
     def run(self, inputs: Mapping[str, Array]) -> Values:
@@ -81,7 +101,8 @@ class TensorRtInterpreter:
 
         Raises BuildError when an input is missing, of another type, or does not fit its declared shape.
         """
-        values = {**{name: self._weights[name] for name in self._input_names() if name not in inputs}, **inputs}
+        given = {*inputs, *self._plugins}
+        values = {**{name: self._weights[name] for name in self._input_names() if name not in given}, **inputs}
         self._check_inputs(values)
         for kind, layer in self._layers:
             self._evaluate(kind, layer, values)
@@ -96,10 +117,20 @@ class TensorRtInterpreter:
         elif kind == "ATTENTION_OUTPUT":
             result = values[layer.get_input(0).name]
         else:
-            operands = [values[layer.get_input(index).name] for index in range(layer.num_inputs)]
+            operands = [self._value(layer.get_input(index), values) for index in range(layer.num_inputs)]
             result = LAYERS[kind](layer, *operands)
         dtype = numpy_type(output.dtype)
         values[output.name] = result if result.dtype == dtype else result.astype(dtype)
+
+    def _value(self, tensor: Tensor, values: Values) -> Array:
+        """What a layer reads; a plugin runs when its first output is asked for."""
+        name = tensor.name
+        if name not in values and name in self._plugins:
+            call = self._plugins[name]
+            results = call.compute(*(self._value(operand, values) for operand in call.inputs))
+            for output, result in zip(call.outputs, results, strict=True):
+                values[output.name] = result.astype(numpy_type(output.dtype))
+        return values[name]
 
     def _constant(self, layer: Any) -> Array:
         if layer.name in self._weights:
@@ -116,6 +147,8 @@ class TensorRtInterpreter:
     def _check_inputs(self, values: Mapping[str, Array]) -> None:
         for index in range(self._network.num_inputs):
             tensor = self._network.get_input(index)
+            if tensor.name in self._plugins:
+                continue
             value = values[tensor.name]
             fits = len(tensor.shape) == value.ndim and all(
                 declared in (-1, size) for declared, size in zip(tensor.shape, value.shape, strict=False)

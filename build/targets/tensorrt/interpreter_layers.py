@@ -44,6 +44,10 @@ def _gather(layer: Any, x: Array, indices: Array) -> Array:
     return np.take(x, indices, axis=layer.axis)
 
 
+def _concatenation(layer: Any, *tensors: Array) -> Array:
+    return np.concatenate(tensors, axis=layer.axis)
+
+
 def _slice(layer: Any, x: Array) -> Array:
     """start, size and stride of the axes in `axes`, or of all."""
     axes = list(layer.axes) if layer.axes is not None and len(layer.axes) > 0 else range(x.ndim)
@@ -176,6 +180,7 @@ LAYERS: Mapping[str, Callable[..., Array]] = {
     "CAST": _cast,
     "SHUFFLE": _shuffle,
     "GATHER": _gather,
+    "CONCATENATION": _concatenation,
     "SLICE": _slice,
     "UNARY": _unary,
     "ACTIVATION": _activation,

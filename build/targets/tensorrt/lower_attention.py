@@ -1,8 +1,8 @@
-"""Lowerings of rotary embedding, the cache and attention.
+"""Lowerings of rotary embedding, the cache's update, and TensorRT's own attention.
 
-The cache of a layer is linear: [B, kv_heads, max_seq_len, head_size], one slot for each sequence of the step. Its
-update takes packed rows; attention takes queries in padded rows, so they are gathered for it alone and scattered back:
-no fused kernel of TensorRT-RTX 1.7 reads packed queries.
+A layer's cache is [B, kv_heads, tokens_per_block, head_size] and its update takes packed rows, whatever a block is.
+Attention here is over slots of whole sequences. It takes queries in padded rows, so they are gathered for it alone and
+scattered back: no fused kernel of TensorRT-RTX 1.7 reads packed queries.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import onnx_ir as ir
 
 from inflight.build.passes.rewrite import integer, number
 from inflight.build.targets.tensorrt.api import Tensor, made
+from inflight.build.targets.tensorrt.cache_layout import KV_LENGTHS, PACKED_ROWS, PADDED_ROWS, QUERY_STARTS
 from inflight.build.targets.tensorrt.layout import DYNAMIC
 from inflight.build.targets.tensorrt.lowered import Operands, as_tensor, host_array
 from inflight.build.targets.tensorrt.writer import NetworkWriter
-
-PADDED_ROWS, PACKED_ROWS, QUERY_STARTS, KV_LENGTHS = "padded_rows", "packed_rows", "query_starts", "kv_lengths"
 
 
 def rotary_embedding(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Tensor:
@@ -32,7 +31,10 @@ def rotary_embedding(writer: NetworkWriter, node: ir.Node, operands: Operands) -
 
 
 def tensor_scatter(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Tensor:
-    """Writes packed rows [T, kv_heads, D] into the slots, from write_index on; the output is the cache's memory."""
+    """Writes packed rows [T, kv_heads, D] into the blocks, from write_index on; the output is the cache's memory.
+
+    The rows of a block are neighbours, and blocks come in order; query_starts says how many rows each has.
+    """
     cache, rows, index = (as_tensor(writer, operand) for operand in operands)
     name, trt = str(node.name), writer.trt
     rows = writer.cast(rows, cache.dtype)

@@ -1,4 +1,4 @@
-"""The lowering table: each operator of the standard network is one small function here."""
+"""The lowering table: each operator of the standard network, and attention over pages, is one small function here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
-from inflight.build.targets.tensorrt import lower_attention, lower_rows
+from inflight.build.targets.tensorrt import lower_attention, lower_paged_attention, lower_rows
 from inflight.build.targets.tensorrt.lowered import Lowered, Operands, as_tensor
 from inflight.build.targets.tensorrt.writer import NetworkWriter
 from inflight.build.values import name_of
@@ -59,6 +59,7 @@ LOWERINGS: Mapping[str, Lowering] = {
     "TensorScatter": lower_attention.tensor_scatter,
     "Transpose": lower_rows.transpose,
     "Unsqueeze": lower_rows.reshape,
+    "inflight.PagedAttention": lower_paged_attention.paged_attention,
 }
 
 
@@ -66,9 +67,8 @@ def check_operators(graph: ir.Graph) -> None:
     """Raises BuildError naming every operator that has no lowering, before anything is built."""
     missing: dict[str, str] = {}
     for node in graph:
-        if node.domain or node.op_type not in LOWERINGS:
-            kind = f"{node.domain}.{node.op_type}" if node.domain else str(node.op_type)
-            missing.setdefault(kind, name_of(node.outputs[0]))
+        if _kind(node) not in LOWERINGS:
+            missing.setdefault(_kind(node), name_of(node.outputs[0]))
     if missing:
         listed = ", ".join(f"{kind} (as in {name})" for kind, name in sorted(missing.items()))
         raise BuildError(
@@ -79,5 +79,10 @@ def check_operators(graph: ir.Graph) -> None:
 
 def lower(writer: NetworkWriter, node: ir.Node, operands: Operands) -> Sequence[Lowered]:
     """One node, whose results come in the order of its outputs."""
-    results = LOWERINGS[node.op_type](writer, node, operands)
+    results = LOWERINGS[_kind(node)](writer, node, operands)
     return results if isinstance(results, tuple) else (results,)
+
+
+def _kind(node: ir.Node) -> str:
+    """The operator, with its domain unless it is a standard one."""
+    return f"{node.domain}.{node.op_type}" if node.domain else str(node.op_type)

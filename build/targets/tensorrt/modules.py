@@ -6,7 +6,9 @@ import importlib
 from functools import cache
 from typing import Any
 
-from inflight.build.targets.tensorrt.api import Module
+from inflight.build.targets.cuda.loader import Gpu
+from inflight.build.targets.cuda.toolchain import triton_version
+from inflight.build.targets.tensorrt.api import Module, PagedPlugins
 from inflight.errors import BuildError
 
 FULL_NEEDS = (11, 0)
@@ -26,6 +28,23 @@ def find_module(full: bool) -> Module:
             "pip install --upgrade 'inflight-llm[tensorrt]'",
         )
     return module
+
+
+def find_plugins() -> PagedPlugins:
+    """Paged attention for the GPU of this machine, registered with full TensorRT.
+
+    Raises BuildError when this TensorRT has no ahead-of-time plugins, or triton is not installed; EngineError when no
+    GPU can be used.
+    """
+    triton_version()
+    try:
+        registered = importlib.import_module("inflight.build.targets.tensorrt.plugins")
+    except (ImportError, AttributeError) as error:
+        raise BuildError(
+            f"This TensorRT has no plugins that are compiled ahead of time, which paged attention is: {error}.",
+            "Build without --kv-cache-type paged.",
+        ) from error
+    return PagedPlugins(registered.trtp.op.inflight, Gpu().sm)
 
 
 def _version(module: Module) -> tuple[int, ...]:

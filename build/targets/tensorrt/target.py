@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
 
 from inflight.build.recipe import BuildRecipe
 from inflight.build.target import TargetFacts
+from inflight.build.targets.tensorrt.api import PagedPlugins
 from inflight.build.targets.tensorrt.builder import LoweredNetwork, build_plan, lower_model
+from inflight.build.targets.tensorrt.cache_layout import SLOTS, BlockLayout, CacheLayout
 from inflight.build.targets.tensorrt.capabilities import check_capabilities, normalized_sms
 from inflight.build.targets.tensorrt.listing import network_listing
-from inflight.build.targets.tensorrt.modules import find_module
+from inflight.build.targets.tensorrt.modules import find_module, find_plugins
 from inflight.build.targets.tensorrt.precision import module_precision, network_needs
 from inflight.build.targets.tensorrt.weights_file import weights_bytes, write_weights
 from inflight.convert.checkpoint import Checkpoint
@@ -26,7 +30,6 @@ from inflight.runtime.manifest import DevicePlan, Dtype, KvCacheFacts, Limits, M
 ABI = 2
 WEIGHTS_FILE = "rank0.weights"
 LISTING_FILE = "rank0.layers.json"
-KV_LAYOUT = "slots, heads, tokens, head_size"
 
 _COMPUTE: dict[str, tuple[ir.DataType, Dtype, int]] = {
     "float32": (ir.DataType.FLOAT, "float32", 4),
@@ -38,16 +41,17 @@ _COMPUTE: dict[str, tuple[ir.DataType, Dtype, int]] = {
 class TensorRtBuild:
     """A planned build: the network was written once, to know that it can be; no plan is built and no weight is read."""
 
-    def __init__(self, model: ir.Model, lowered: LoweredNetwork, compute: ir.DataType, facts: TargetFacts) -> None:
+    def __init__(
+        self, lower: Callable[[WeightPlace], LoweredNetwork], lowered: LoweredNetwork, facts: TargetFacts
+    ) -> None:
         self.facts = facts
-        self._model = model
+        self._lower = lower
         self._lowered = lowered
-        self._compute = compute
 
     def write(self, directory: Path, advance: Advance) -> None:
         limits = self.facts.recipe.limits
         for plan in self.facts.plans:
-            lowered = lower_model(self._lowered.trt, self._model, self._compute, plan.weights)
+            lowered = self._lower(plan.weights)
             (directory / plan.file).write_bytes(build_plan(lowered, plan.compute_capabilities, limits, plan.weights))
         if any(plan.weights != "plan" for plan in self.facts.plans):
             write_weights(self._lowered.used, directory / WEIGHTS_FILE, advance)
@@ -64,21 +68,23 @@ class TensorRtTarget:
         sms = tuple(recipe.sm) if recipe.full else normalized_sms(recipe.sm)
         check_capabilities(sms, network_needs(network.graph, config), full=recipe.full)
         trt = find_module(recipe.full)
+        layout, plugins, prompt_tile = _cache(recipe, config)
+        lower = partial(lower_model, trt, network, compute, layout=layout, plugins=plugins)
         place = _weight_place(recipe, compute)
         # Inputs take every weight on every target, so that planning fails for no other reason than the network's.
-        lowered = lower_model(trt, network, compute, "inputs")
+        lowered = lower("inputs")
         facts = TargetFacts(
             target_abi=ABI,
             recipe=recipe.model_copy(update={"cpu": (), "cxx": None, "sm": sms, "weights": place}),
-            kv_cache=_kv_cache_facts(config, recipe.limits, dtype, size),
+            kv_cache=kv_cache_facts(config, recipe.limits, layout, dtype, size),
             precision=module_precision(checkpoint, dtype),
             memory=MemoryPlan(
                 weights_bytes=weights_bytes(lowered.used), workspace_bytes=_workspace(config, recipe.limits)
             ),
-            plans=_plans(sms, place, recipe.portable),
+            plans=_plans(sms, place, recipe.portable, prompt_tile),
             tools={trt.__name__: str(trt.__version__)},
         )
-        return TensorRtBuild(network, lowered, compute, facts)
+        return TensorRtBuild(lower, lowered, facts)
 
 
 TARGET = TensorRtTarget()
@@ -90,6 +96,8 @@ def _check_recipe(recipe: BuildRecipe, dtype: Dtype) -> None:
             f"TensorRT's KV cache has the type of its attention, {dtype}; {recipe.kv_cache_dtype} is not to be had.",
             f"Build with --kv-cache-dtype {dtype}.",
         )
+    if recipe.kv_cache_type == "paged":
+        _check_paged(recipe, dtype)
     if recipe.portable and recipe.weights == "refit":
         raise BuildError(
             "A plan for several GPUs cannot leave its weights out to be refitted.",
@@ -102,6 +110,32 @@ def _check_recipe(recipe: BuildRecipe, dtype: Dtype) -> None:
         )
 
 
+def _check_paged(recipe: BuildRecipe, dtype: Dtype) -> None:
+    if not recipe.full:
+        raise BuildError(
+            "Paged attention is a plugin, and TensorRT-RTX has none: its network API has no add_plugin.",
+            "Leave --kv-cache-type paged out (a sequence then has a slot of max_seq_len tokens), or build with --full "
+            "on the GPU's machine, or with --target cpu.",
+        )
+    if dtype == "float32":
+        raise BuildError(
+            "The kernels of paged attention read float16 or bfloat16, and the checkpoint is float32.",
+            "Convert the model with --dtype float16 or bfloat16, or leave --kv-cache-type paged out.",
+        )
+
+
+def _cache(recipe: BuildRecipe, config: CheckpointConfig) -> tuple[CacheLayout, PagedPlugins | None, int]:
+    """The layout of the cache; for a paged one also the plugins that read it, and the manifest's prompt_tile."""
+    if recipe.kv_cache_type != "paged":
+        return SLOTS, None, 0
+    plugins = find_plugins()
+    # Imports triton, which no other engine of this target needs.
+    from inflight.build.targets.tensorrt.plugin_code import prompt_tile
+
+    heads = (config.num_attention_heads, config.num_key_value_heads, config.head_size)
+    return BlockLayout(recipe.tokens_per_block), plugins, prompt_tile(*heads, plugins.sm)
+
+
 def _weight_place(recipe: BuildRecipe, compute: ir.DataType) -> WeightPlace:
     """Outside the plan: refitted where TensorRT can, otherwise as inputs."""
     if recipe.weights is not None:
@@ -109,7 +143,7 @@ def _weight_place(recipe: BuildRecipe, compute: ir.DataType) -> WeightPlace:
     return "inputs" if recipe.portable or compute == ir.DataType.FLOAT else "refit"
 
 
-def _plans(sms: tuple[str, ...], place: WeightPlace, portable: bool) -> tuple[DevicePlan, ...]:
+def _plans(sms: tuple[str, ...], place: WeightPlace, portable: bool, prompt_tile: int) -> tuple[DevicePlan, ...]:
     """One plan for each GPU generation, or one for all."""
     groups = [sms] if portable or len(sms) <= 1 else [(sm,) for sm in sms]
     return tuple(
@@ -118,20 +152,19 @@ def _plans(sms: tuple[str, ...], place: WeightPlace, portable: bool) -> tuple[De
             file="rank0.engine" if len(groups) == 1 else f"rank0.sm{group[0]}.engine",
             compute_capabilities=group,
             weights=place,
+            prompt_tile=prompt_tile,
         )
         for group in groups
     )
 
 
-def _kv_cache_facts(config: CheckpointConfig, limits: Limits, dtype: Dtype, size: int) -> KvCacheFacts:
-    """A block is a slot: as long as the longest sequence, so that a sequence has one."""
+def kv_cache_facts(
+    config: CheckpointConfig, limits: Limits, layout: CacheLayout, dtype: Dtype, size: int
+) -> KvCacheFacts:
+    """`size` is that of an element."""
     per_token = config.num_hidden_layers * 2 * config.num_key_value_heads * config.head_size * size
-    return KvCacheFacts(
-        dtype=dtype,
-        tokens_per_block=limits.max_seq_len,
-        bytes_per_block=per_token * limits.max_seq_len,
-        layout=KV_LAYOUT,
-    )
+    tokens = layout.tokens_per_block(limits.max_seq_len)
+    return KvCacheFacts(dtype=dtype, tokens_per_block=tokens, bytes_per_block=per_token * tokens, layout=layout.name)
 
 
 def _workspace(config: CheckpointConfig, limits: Limits) -> int:

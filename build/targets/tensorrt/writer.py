@@ -9,7 +9,16 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
-from inflight.build.targets.tensorrt.api import Enumerator, Layer, Module, Network, Tensor, made
+from inflight.build.targets.tensorrt.api import (
+    Enumerator,
+    Layer,
+    Module,
+    Network,
+    PagedPlugins,
+    PluginRequest,
+    Tensor,
+    made,
+)
 from inflight.build.targets.tensorrt.host_tensor import Array, HostTensor
 from inflight.build.targets.tensorrt.layout import DYNAMIC
 
@@ -64,11 +73,20 @@ class NetworkWriter:
     """Appends layers to a strongly typed network.
 
     Arithmetic is float32, except that products and attention read `compute`, the checkpoint's type. `paging` are the
-    inputs that say where rows and sequences lie (network.py). Every method raises BuildError when TensorRT refuses.
+    inputs that say where rows and sequences lie (network.py), `plugins` those of full TensorRT that read pages. Every
+    method raises BuildError when TensorRT refuses.
     """
 
-    def __init__(self, trt: Module, network: Network, compute: ir.DataType, weights: WeightSource) -> None:
+    def __init__(
+        self,
+        trt: Module,
+        network: Network,
+        compute: ir.DataType,
+        weights: WeightSource,
+        plugins: PagedPlugins | None = None,
+    ) -> None:
         self.trt = trt
+        self.plugins = plugins
         self.network = network
         self.compute = compute
         self.compute_type = data_type(trt, compute)
@@ -160,6 +178,21 @@ class NetworkWriter:
     def gather(self, tensor: Tensor, indices: Tensor, name: str) -> Tensor:
         """Rows of `tensor`: indices of any shape S give S + tensor.shape[1:]."""
         return self.done(self.network.add_gather(tensor, indices, 0), name)
+
+    def concatenated(self, tensors: Sequence[Tensor], name: str) -> Tensor:
+        """The rows of one tensor after those of another."""
+        layer = made(self.network.add_concatenation(list(tensors)), name)
+        layer.axis = 0
+        return self.done(layer, name)
+
+    def plugin(self, request: PluginRequest, outputs: Sequence[str], name: str) -> list[Tensor]:
+        """A plugin compiled ahead of time: its outputs, which are called `name`.`output`."""
+        layer = made(self.network.add_plugin(request, True), name)
+        layer.name = name
+        tensors = [layer.get_output(index) for index in range(len(outputs))]
+        for tensor, output in zip(tensors, outputs, strict=True):
+            tensor.name = f"{name}.{output}"
+        return tensors
 
     def once(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
         """What all layers share is made by the first that asks."""

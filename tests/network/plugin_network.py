@@ -1,0 +1,53 @@
+"""A live TensorRT-RTX network that takes plugins: their outputs are its inputs, for the interpreter to fill."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from inflight.build.targets.tensorrt.interpreter import PluginCall
+from tests.network.tensorrt_plugin_api import Request, ShapeExpr, TensorDesc
+
+
+class PluginLayer:
+    """As much of a plugin's layer as the writer looks at."""
+
+    def __init__(self, outputs: list[Any]) -> None:
+        self.name = ""
+        self._outputs = outputs
+
+    def get_output(self, index: int) -> Any:
+        return self._outputs[index]
+
+
+class PluginNetwork:
+    """`network` with an add_plugin, which full TensorRT's has; `calls` are those that were made."""
+
+    def __init__(self, network: Any) -> None:
+        self.network = network
+        self.calls: list[PluginCall] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.network, name)
+
+    def add_plugin(self, func: Request, aot: bool) -> PluginLayer:
+        # Imports triton, which networks without plugins do not need.
+        from tests.network.plugin_semantics import MEANINGS
+
+        assert aot
+        described = func.outputs([description(tensor) for tensor in func.tensors])
+        outputs = [
+            self.network.add_input(f"plugin.{len(self.calls)}.{index}", output.dtype, _declared(output))
+            for index, output in enumerate(described)
+        ]
+        meaning = partial(MEANINGS[func.plugin.name], **func.attributes)
+        self.calls.append(PluginCall(func.tensors, outputs, meaning))
+        return PluginLayer(outputs)
+
+
+def description(tensor: Any) -> TensorDesc:
+    return TensorDesc([ShapeExpr(None if size < 0 else size) for size in tensor.shape], tensor.dtype)
+
+
+def _declared(output: TensorDesc) -> tuple[int, ...]:
+    return tuple(-1 if size.value is None else size.value for size in output.shape_expr)
