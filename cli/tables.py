@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -39,10 +39,6 @@ def print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         table.add_row(*(escape(_shown(value)) for value in row.values()))
     _output.print(table)
-
-
-def _justify(value: Any) -> Literal["left", "right"]:
-    return "right" if isinstance(value, int | float) and not isinstance(value, bool) else "left"
 
 
 def _flatten(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
