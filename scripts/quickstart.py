@@ -15,6 +15,8 @@ from pathlib import Path
 
 from inflight import __version__
 from inflight.files import sha256_file
+from inflight.runtime.executors.cpu_abi import ABI
+from inflight.runtime.manifest import FORMAT_VERSION
 from inflight.runtime.text.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,8 +57,8 @@ def make_engine() -> Path:
     step("1. A model")
     model = find_model()
     print(f"model: {model.relative_to(ROOT)}")
-    # Another model of this name is another checkpoint and another engine.
-    made = WORK / f"{model.name}-{sha256_file(model / 'model.safetensors')[:8]}"
+    # For another model of this name, and for a loader of another interface, both are made anew.
+    made = WORK / f"{model.name}-{sha256_file(model / 'model.safetensors')[:8]}-{FORMAT_VERSION}.{ABI}"
     checkpoint, engine, repository = made / "checkpoint", made / "engine", made / "repository"
     step("2. Convert it to a checkpoint")
     if not checkpoint.exists():

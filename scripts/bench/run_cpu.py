@@ -11,8 +11,8 @@ from pathlib import Path
 
 from bench.bounds import Shape
 from bench.cells import CELLS, PRECISIONS, Cell, Precision, capacity
-from bench.engines import ON_REQUEST, Engine, all_engines
-from bench.engines.base import Model
+from bench.engines import ON_REQUEST, all_engines
+from bench.engines.base import Engine, Model
 from bench.install import INSTALLERS, install
 from bench.measure import Bench, estimated_seconds
 from bench.plot import draw
