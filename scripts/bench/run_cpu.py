@@ -32,7 +32,7 @@ examples:
   scripts/bench/cpu                                  the whole table of one shape
   scripts/bench/cpu --cells prefill decode --precisions bf16 --rounds 2
   scripts/bench/cpu --engines inflight llama.cpp --shape demo
-  scripts/bench/cpu --redraw results/cpu-demo.json   table and plot of an earlier run
+  scripts/bench/cpu --redraw bench-results/cpu-demo.json   table and plot of an earlier run
 
 Every engine has a process of its own and is stopped while another one computes. Rounds alternate between the engines
 on the same random prompts; the table holds medians, and ratios of medians. Greedy, end tokens ignored, no prefix
@@ -48,7 +48,7 @@ def main() -> int:
         if options.redraw:
             return _write(Run.read(options.redraw), options.redraw.with_suffix(""))
         return _measure(options)
-    except InflightError as error:
+    except (InflightError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

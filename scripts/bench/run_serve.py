@@ -42,7 +42,7 @@ def main() -> int:
         if options.redraw:
             return _write(ServeRun.read(options.redraw), options.redraw.with_suffix(""))
         return _measure(options)
-    except (InflightError, EngineFailed) as error:
+    except (InflightError, EngineFailed, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
