@@ -127,7 +127,7 @@ _FLOATS = ("temperature", "top_p", "min_p", "repetition_penalty", "presence_pena
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "n": (lambda value: 1 <= value <= MAX_COMPLETIONS, f"between 1 and {MAX_COMPLETIONS}"),
     "best_of": (lambda value: value <= MAX_COMPLETIONS, f"at most {MAX_COMPLETIONS}"),
-    "temperature": (lambda value: 0 <= value <= GREATEST, f"between 0 and {GREATEST}"),
+    "temperature": (lambda value: 0 <= value <= GREATEST, f"0 or more and at most {GREATEST}"),
     "top_k": (lambda value: value >= 0, "1 or more, or 0 (or -1) for off"),
     "top_p": (lambda value: LEAST <= value <= 1, "above 0 and at most 1"),
     "min_p": (lambda value: 0 <= value <= 1, "between 0 and 1"),

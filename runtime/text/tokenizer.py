@@ -17,6 +17,8 @@ from inflight.runtime.text.indexed_backend import Backend
 from inflight.runtime.text.loading import load_backend, load_chat_template, named_special_tokens
 from inflight.runtime.text.stages import StageFactory, byte_of_piece, bytes_of_piece, decoding_stages
 
+# What is longer takes more than some 5 milliseconds to encode.
+MANY_CHARACTERS = 4096
 # Ids are unsigned 32-bit numbers to the library, which refuses others instead of finding no token for them.
 _LARGEST_ID = (1 << 32) - 1
 
@@ -74,7 +76,10 @@ class Tokenizer:
         Raises RequestError for a string that is no text: half of a surrogate pair, which JSON can spell.
         """
         try:
-            return list(self.backend.encode(text, add_special_tokens=add_special_tokens).ids)
+            if len(text) < MANY_CHARACTERS:
+                return list(self.backend.encode(text, add_special_tokens=add_special_tokens).ids)
+            # Of the two, only this one lets other threads of Python run meanwhile.
+            return list(self.backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids)
         except TypeError:
             raise RequestError("The text holds half of a surrogate pair, which is no character.") from None
 
@@ -90,6 +95,7 @@ class Tokenizer:
     def render_chat(
         self,
         messages: Sequence[Message],
+        /,
         *,
         tools: Sequence[dict[str, Any]] | None = None,
         add_generation_prompt: bool = True,
@@ -108,7 +114,7 @@ class Tokenizer:
         variables = {**self.special_tokens, **variables}
         return self.chat_template.render(messages, tools, add_generation_prompt, variables)
 
-    def encode_chat(self, messages: Sequence[Message], **options: Any) -> list[int]:
+    def encode_chat(self, messages: Sequence[Message], /, **options: Any) -> list[int]:
         """Token ids of `render_chat(messages, **options)`."""
         return self.encode(self.render_chat(messages, **options), add_special_tokens=False)
 

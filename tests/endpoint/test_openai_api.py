@@ -222,3 +222,61 @@ def test_the_server_tells_about_itself(shim: str, client: openai.OpenAI) -> None
     with pytest.raises(urllib.error.HTTPError) as missing:
         urllib.request.urlopen(f"{shim}/v1/nothing", timeout=60)
     assert json.loads(missing.value.read())["error"]["type"] == "invalid_request_error"
+
+
+JSON_HEADER = {"Content-Type": "application/json"}
+
+
+def post(shim: str, path: str, body: bytes, kind: str = "application/json") -> tuple[int, Any]:
+    request = urllib.request.Request(f"{shim}{path}", body, {"Content-Type": kind})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+@pytest.mark.parametrize(
+    "extreme", [{"top_k": 2**31}, {"top_k": 10**30}, {"seed": 10**30}, {"stop_token_ids": [10**12]}, {"top_p": 1e-300}]
+)
+def test_no_value_of_one_request_ends_the_engine_for_others(shim: str, extreme: dict[str, Any]) -> None:
+    body = {"prompt": "fox", "max_tokens": 4}
+    status, answer = post(shim, "/v1/completions", json.dumps(body | extreme).encode())
+    assert status in (200, 400) and ("choices" in answer or "error" in answer)
+    status, answer = post(shim, "/v1/completions", json.dumps(body).encode())
+    assert status == 200 and answer["choices"]
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"null", b'"fox"', b'{"prompt', b"\xff\xfe"])
+@pytest.mark.parametrize("kind", ["application/json", "text/plain"])
+def test_a_body_that_is_no_object_is_refused_in_the_shape_of_the_api(
+    embedded_shim: str, body: bytes, kind: str
+) -> None:
+    status, answer = post(embedded_shim, "/v1/completions", body, kind)
+    assert status == 400
+    assert set(answer["error"]) == {"message", "type", "param", "code"}
+    assert "JSON" in answer["error"]["message"]
+
+
+def test_a_prompt_of_the_wrong_kind_is_named_as_the_api_names_it(embedded_shim: str) -> None:
+    status, answer = post(embedded_shim, "/v1/completions", b'{"prompt": null}')
+    assert (status, answer["error"]["param"]) == (400, "prompt")
+
+
+@pytest.mark.parametrize("name", ["messages", "self", "add_generation_prompt"])
+def test_no_name_of_a_template_variable_is_a_failure_of_the_server(embedded_shim: str, name: str) -> None:
+    body = {"messages": [{"role": "user", "content": "fox"}], "max_tokens": 2, "chat_template_kwargs": {name: False}}
+    status, answer = post(embedded_shim, "/v1/chat/completions", json.dumps(body).encode())
+    assert status == (200 if name == "add_generation_prompt" else 400), answer
+
+
+def test_a_prompt_of_megabytes_holds_up_nobody(embedded_shim: str) -> None:
+    host = embedded_shim.removeprefix("http://")
+    long = http.client.HTTPConnection(host, timeout=60)
+    long.request("POST", "/v1/completions", json.dumps({"prompt": "fox " * 1_000_000}), JSON_HEADER)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(lambda: long.getresponse().status)
+        status, _ = post(embedded_shim, "/v1/completions", b'{"prompt": "fox", "max_tokens": 2}')
+        assert status == 200 and not answer.done()
+        assert answer.result() == 400
+    long.close()

@@ -25,7 +25,9 @@ def chat_router(service: Service) -> APIRouter:
     @router.post("/v1/chat/completions")
     async def chat_completions(body: ChatBody, request: Request) -> Response:
         service.check_model(body.model)
-        answer = _ChatAnswer(service, body, _prepare(service, body))
+        length = sum(len(str(message.as_dict()["content"])) for message in body.messages)
+        generation = await service.tokenizing(length, lambda: _prepare(service, body))
+        answer = _ChatAnswer(service, body, generation)
         if body.stream:
             return await event_stream(answer.events())
         whole = await unless_disconnected(request, answer.whole())
@@ -37,8 +39,7 @@ def chat_router(service: Service) -> APIRouter:
 def _prepare(service: Service, body: ChatBody) -> Generation:
     prompt = service.tokenizer.encode_chat(
         [message.as_dict() for message in body.messages],
-        add_generation_prompt=body.add_generation_prompt,
-        **(body.chat_template_kwargs or {}),
+        **{"add_generation_prompt": body.add_generation_prompt, **(body.chat_template_kwargs or {})},
     )
     if body.top_logprobs is not None and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs to be true.", param="top_logprobs")

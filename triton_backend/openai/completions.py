@@ -27,7 +27,9 @@ def completions_router(service: Service) -> APIRouter:
     @router.post("/v1/completions")
     async def completions(body: CompletionBody, request: Request) -> Response:
         service.check_model(body.model)
-        answer = _CompletionAnswer(service, body, _prepare(service, body))
+        length = sum(len(prompt) for prompt in body.prompts() if isinstance(prompt, str))
+        generations = await service.tokenizing(length, lambda: _prepare(service, body))
+        answer = _CompletionAnswer(service, body, generations)
         if body.stream:
             return await event_stream(answer.events())
         whole = await unless_disconnected(request, answer.whole())

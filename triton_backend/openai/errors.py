@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,9 @@ from starlette.exceptions import HTTPException
 
 from inflight.errors import InflightError, RequestError
 from inflight.runtime.sampling_params import SamplingParams
+
+# What pydantic adds to the place of a problem: the kind of a union's member, or that it is a key.
+_IS_TYPE = re.compile(r"str|int|list\[.*\]|\[key\]")
 
 
 class ApiError(Exception):
@@ -49,6 +53,9 @@ def add_error_handlers(app: FastAPI) -> None:
         message, param, code = _first_problem(error.errors()[0])
         return JSONResponse(error_body(400, message, param, code), 400)
 
+    async def defect(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse(error_body(500, f"The server failed: {error!r}. Its log says more."), 500)
+
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
         return JSONResponse(error_body(error.status_code, str(error.detail)), error.status_code)
 
@@ -56,6 +63,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.exception_handler(InflightError)(inflight_error)
     app.exception_handler(RequestValidationError)(invalid_body)
     app.exception_handler(HTTPException)(http_error)
+    app.exception_handler(Exception)(defect)
 
 
 def _param_of(error: InflightError) -> str | None:
@@ -66,8 +74,10 @@ def _param_of(error: InflightError) -> str | None:
 
 def _first_problem(problem: Mapping[str, Any]) -> tuple[str, str | None, str | None]:
     """Message, param and code of a pydantic problem."""
-    where = [str(part) for part in problem["loc"] if part != "body"]
+    where = [str(part) for part in problem["loc"] if part != "body" and not _IS_TYPE.fullmatch(str(part))]
     param = ".".join(where) or None
+    if param is None and problem["type"] in ("missing", "model_attributes_type"):
+        return "The body must be a JSON object, with Content-Type: application/json.", None, None
     if problem["type"] == "extra_forbidden":
         return f"Unknown parameter: '{param}'.", param, "unknown_parameter"
     if problem["type"] == "json_invalid":

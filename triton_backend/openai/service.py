@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from inflight.errors import EngineError
 from inflight.runtime.deltas import TokenDelta
@@ -16,7 +17,7 @@ from inflight.runtime.request import Request
 from inflight.runtime.sampling_params import SamplingParams
 from inflight.runtime.step import TokenResult
 from inflight.runtime.text.completion import CompletionDelta, RequestText
-from inflight.runtime.text.tokenizer import Tokenizer
+from inflight.runtime.text.tokenizer import MANY_CHARACTERS, Tokenizer
 from inflight.runtime.text.words import with_bad_word_ids
 from inflight.runtime.validation import check_request
 from inflight.triton_backend.openai.backends.base import TokenBackend
@@ -24,6 +25,7 @@ from inflight.triton_backend.openai.errors import ApiError
 from inflight.triton_backend.openai.metrics import ShimMetrics
 from inflight.triton_backend.openai.protocol import GenerationBody
 
+T = TypeVar("T")
 _SAME_NAMES = (
     "temperature",
     "top_p",
@@ -72,6 +74,11 @@ class Service:
     def now(self) -> int:
         """The Unix time that answers carry."""
         return int(time.time())
+
+    async def tokenizing(self, num_characters: int, work: Callable[[], T]) -> T:
+        """The result of `work`, which tokenizes so many characters. Many are left to a thread, so that a prompt of
+        megabytes does not hold up the answers of others."""
+        return work() if num_characters < MANY_CHARACTERS else await asyncio.to_thread(work)
 
     def check_model(self, name: str | None) -> None:
         """Raises ApiError (404) for another model's name."""
