@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,12 @@ import typer
 from inflight.cli import sampling_options as flag
 from inflight.cli.build_engine import KvDtypeChoice
 from inflight.cli.convert import Dtype
+
+
+class PolicyChoice(str, Enum):
+    guaranteed_no_evict = "guaranteed_no_evict"
+    max_utilization = "max_utilization"
+
 
 _PORTS, _BUILD = "Addresses", "Building, when MODEL is not an engine yet"
 
@@ -35,14 +42,15 @@ def serve(
     ] = None,
     embedded: Annotated[bool, typer.Option("--embedded", help="No Triton: the engine runs in this process.")] = False,
     scheduler_policy: Annotated[
-        str,
+        PolicyChoice,
         typer.Option(
             "--scheduler-policy",
             "--batch-scheduler-policy",
-            help="guaranteed_no_evict or max_utilization.",
+            case_sensitive=False,
+            help="Admit what fits at its longest, or what fits now.",
             rich_help_panel="Engine",
         ),
-    ] = "guaranteed_no_evict",
+    ] = PolicyChoice.guaranteed_no_evict,
     prefix_caching: Annotated[
         bool,
         typer.Option(
@@ -61,18 +69,23 @@ def serve(
     revision: Annotated[str | None, typer.Option(help="Of a hub model.", rich_help_panel=_BUILD)] = None,
     cpu: Annotated[list[str] | None, typer.Option(help="CPU level(s).", rich_help_panel=_BUILD)] = None,
     max_batch_size: Annotated[
-        int, typer.Option("--max-batch-size", "--max-num-seqs", help="Sequences per step.", rich_help_panel=_BUILD)
+        int,
+        typer.Option("--max-batch-size", "--max-num-seqs", min=1, help="Sequences per step.", rich_help_panel=_BUILD),
     ] = 64,
     max_seq_len: Annotated[
         int | None,
-        typer.Option("--max-seq-len", "--max-model-len", help="Prompt and output together.", rich_help_panel=_BUILD),
+        typer.Option(
+            "--max-seq-len", "--max-model-len", min=1, help="Prompt and output together.", rich_help_panel=_BUILD
+        ),
     ] = None,
     max_num_tokens: Annotated[
         int,
-        typer.Option("--max-num-tokens", "--max-num-batched-tokens", help="Tokens per step.", rich_help_panel=_BUILD),
+        typer.Option(
+            "--max-num-tokens", "--max-num-batched-tokens", min=1, help="Tokens per step.", rich_help_panel=_BUILD
+        ),
     ] = 1024,
     tokens_per_block: Annotated[
-        int, typer.Option("--tokens-per-block", "--block-size", help="Of the KV cache.", rich_help_panel=_BUILD)
+        int, typer.Option("--tokens-per-block", "--block-size", min=16, help="Of the KV cache.", rich_help_panel=_BUILD)
     ] = 32,
     kv_cache_dtype: Annotated[
         KvDtypeChoice, typer.Option("--kv-cache-dtype", help="auto: as the checkpoint says.", rich_help_panel=_BUILD)
@@ -128,7 +141,7 @@ def serve(
             "kv_cache_bytes": kv_cache_bytes,
             "kv_cache_tokens": kv_cache_tokens,
             "kv_cache_fraction": kv_cache_fraction,
-            "policy": scheduler_policy.lower(),
+            "policy": scheduler_policy.value,
             "prefix_caching": prefix_caching,
         }
     )

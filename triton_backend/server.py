@@ -104,11 +104,13 @@ class TritonServer:
         if process is None:
             return
         process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=_EXIT_TIMEOUT_S + 5)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        try:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=_EXIT_TIMEOUT_S + 5)
+        finally:  # Who is interrupted again while waiting leaves no server, either.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     def _log_tail(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -136,6 +138,8 @@ def check_port(host: str, port: int, flag: str) -> None:
             raise InflightError(
                 f"Port {port} on {host} cannot be used: {error.strerror}.", f"Choose another: {flag}."
             ) from error
+        except OverflowError:
+            raise InflightError(f"{flag} is {port}; ports are 0 to 65535.") from None
 
 
 def reachable(host: str) -> str:

@@ -71,7 +71,7 @@ class PlannedEngine:
 
 
 def serve_engine(engine_dir: Path, options: ServeOptions, say: Say) -> None:
-    """Serve until SIGINT or SIGTERM. `say` gets what a person should read.
+    """Serve until SIGINT, SIGTERM or SIGHUP. `say` gets what a person should read.
 
     Where Triton cannot run, says why and serves from this process. Raises InflightError when a port is taken, the
     engine has no tokenizer, or it cannot be loaded.
@@ -159,13 +159,20 @@ def _run_shim(service: Service, options: ServeOptions, say: Say) -> None:
 
 @contextmanager
 def _signals_interrupt() -> Iterator[None]:
-    """SIGTERM ends the process as Ctrl-C does, so that Triton is always stopped with us."""
+    """SIGTERM ends the process as Ctrl-C does, so that Triton is always stopped with us; and so does SIGHUP, for a
+    terminal that is closed, unless it is ignored."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    def terminate(number: int, frame: FrameType | None) -> None:
+        signal.raise_signal(signal.SIGTERM)  # Which the web server handles in its own way while it runs.
+
+    previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, interrupt)}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, terminate)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -98,6 +98,22 @@ def test_a_model_directory_is_built_once_and_answers_alike_with_triton_and_witho
     assert "without Triton" in shown
 
 
+def test_a_closed_terminal_ends_the_server_in_order(model: Path, cache: Path) -> None:
+    with serving(model, cache, "--embedded") as (process, _):
+        shown = stop(process, signal.SIGHUP)
+    assert "Stopped." in shown and "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    "flags", [("--max-batch-size", "0"), ("--scheduler-policy", "best"), ("--tokens-per-block", "7"), ("--port", "x")]
+)
+def test_a_flag_out_of_range_is_a_usage_error(model: Path, cache: Path, flags: tuple[str, str]) -> None:
+    with serving(model, cache, "--embedded", *flags) as (process, _):
+        _, shown = process.communicate(timeout=60)
+    assert process.returncode == 2 and "Traceback" not in shown
+    assert flags[0] in shown
+
+
 def test_a_port_that_is_taken_is_named_with_its_flag(model: Path, cache: Path) -> None:
     with serving(model, cache, "--embedded") as (_, url):
         taken = url.rpartition(":")[2]
