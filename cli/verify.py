@@ -27,13 +27,21 @@ def verify(
     max_tokens: Annotated[int, typer.Option(min=1, help="Greedy tokens per prompt.")] = 32,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine. Default: all.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
+    checkpoint_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--checkpoint-dir",
+            "--checkpoint_dir",
+            help="The checkpoint that the engine was built from, in place of converting MODEL again. FP8 needs it.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Compare an engine's logits and tokens with those of transformers. Needs torch.
 
     A float32 engine must be within 1e-4 of transformers; one of a shorter type may be 1.5 times as far from the float32
     result as transformers is in that type. A quantized engine is compared with transformers on its own weights,
-    integers times scales; rounding rows to integers is what transformers may lose then. A token may differ only where
+    levels times scales; rounding rows to levels is what transformers may lose then. A token may differ only where
     the reference itself is undecided.
     When it fails, the model is followed layer by layer to say where it goes wrong. Exit code 1 means that it failed.
 
@@ -42,11 +50,19 @@ def verify(
       inflight verify ./Llama-3.2-1B engine
 
       inflight verify Qwen/Qwen2.5-0.5B engine --prompt "2 + 2 =" --max-tokens 8
+
+      inflight verify ./Llama-3.2-1B fp8-engine --checkpoint-dir fp8-checkpoint
     """
     from inflight.cli.verify_compare import compare
     from inflight.cli.verify_engine import run_greedily
     from inflight.cli.verify_layers import layer_errors
-    from inflight.cli.verify_oracle import Oracle, engine_weights, quantization_options, rounded_oracle
+    from inflight.cli.verify_oracle import (
+        Oracle,
+        engine_checkpoint,
+        engine_numbers,
+        quantization_options,
+        rounded_oracle,
+    )
     from inflight.convert.source import open_source
     from inflight.runtime.load import load_engine
 
@@ -59,11 +75,12 @@ def verify(
         runs = [(text, run_greedily(executor, ids, max_tokens)) for text, ids in prompts]
     finally:
         executor.close()
-    weights = engine_weights(model, revision, manifest)
-    oracle = rounded_oracle(directory, manifest, weights)
+    checkpoint = None if checkpoint_dir is None else engine_checkpoint(checkpoint_dir, manifest)
+    numbers = engine_numbers(model, revision, manifest, checkpoint)
+    oracle = rounded_oracle(directory, manifest, numbers)
     same_type = [oracle.logits(run) for _, run in runs]
     oracle = Oracle(directory, manifest.model.dtype, widen=True)
-    oracle.take(weights)
+    oracle.take(numbers.weights)
     results = [compare(text, run, oracle.logits(run), own) for (text, run), own in zip(runs, same_type, strict=True)]
     failed = [(run, result) for (_, run), result in zip(runs, results, strict=True) if not result.passed]
     layers: list[dict[str, Any]] = []
@@ -71,7 +88,9 @@ def verify(
     if failed:
         run, result = failed[0]
         options = {"dtype": manifest.model.dtype, "revision": revision, **quantization_options(manifest)}
-        layers, conclusion = layer_errors(model, options, run, oracle.stages(run), result.allowed)
+        layers, conclusion = layer_errors(
+            model, options, run, oracle.stages(run), result.allowed, checkpoint=checkpoint_dir
+        )
     _report([result.to_json() for result in results], layers, conclusion, as_json)
     if failed:
         raise typer.Exit(1)

@@ -19,10 +19,17 @@ LAYER_TOLERANCE = 1e-3
 
 
 def layer_errors(
-    model: str, options: Mapping[str, Any], run: EngineRun, expected: Sequence[Array], allowed: float
+    model: str,
+    options: Mapping[str, Any],
+    run: EngineRun,
+    expected: Sequence[Array],
+    allowed: float,
+    *,
+    checkpoint: Path | None = None,
 ) -> tuple[list[dict[str, Any]], str]:
     """Convert `model` again, with the ConvertOptions of the engine, and follow it on the tokens of `run`.
 
+    `checkpoint` is the engine's, in place of a new one.
     `allowed` is the error that the engine's roundings explain; the network of a quantized model has some of them too.
     `expected` are the reference's residual streams [tokens, hidden] after the embedding and after every layer but the
     last, then its logits. Returns a row {"where", "error"} per stage, and the conclusion in a sentence.
@@ -34,8 +41,9 @@ def layer_errors(
 
     tokens = run.token_ids[:-1]
     with tempfile.TemporaryDirectory(prefix="inflight-verify-") as scratch:
-        checkpoint = Path(scratch) / "checkpoint"
-        convert_model(model, checkpoint, ConvertOptions.model_validate({**options, "progress": False}))
+        if checkpoint is None:
+            checkpoint = Path(scratch) / "checkpoint"
+            convert_model(model, checkpoint, ConvertOptions.model_validate({**options, "progress": False}))
         found = list(hidden_states(Checkpoint.open(checkpoint), tokens))
         network = _network_logits(checkpoint, Path(scratch) / "engine", run)
     # The last layer's stream shows in the logits: transformers hands it out only after the final norm.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.cli.verify_engine import EngineRun
+from inflight.errors import InflightError
 
 if TYPE_CHECKING:
     import torch
 
+    from inflight.convert.checkpoint import Checkpoint
     from inflight.runtime.manifest import EngineManifest
 
 Array = npt.NDArray[Any]
@@ -44,33 +47,70 @@ def quantization_options(manifest: EngineManifest) -> dict[str, Any]:
     return options | ({"group_size": facts.group_size} if facts.group_size else {})
 
 
-def engine_weights(model: str, revision: str | None, manifest: EngineManifest) -> Weights:
-    """The integers of a quantized engine times their scales, by Hugging Face module; empty for a plain engine.
+@dataclass(frozen=True)
+class EngineNumbers:
+    """The weights of a quantized engine, by Hugging Face module: levels times scales; none for a plain engine.
 
-    They are made from `model` by the recipe that the manifest tells.
+    `float8_rows` are the scales of the rows that meet 8-bit floats.
+    """
+
+    weights: Weights = field(default_factory=dict)
+    float8_rows: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> EngineNumbers:
+        from inflight.convert.dequantized import dequantized_weights, float8_row_scales
+
+        return cls(dict(dequantized_weights(checkpoint)), float8_row_scales(checkpoint))
+
+
+def engine_numbers(
+    model: str, revision: str | None, manifest: EngineManifest, checkpoint: Checkpoint | None
+) -> EngineNumbers:
+    """From the engine's checkpoint, or made from `model` by the recipe that the manifest tells.
+
+    Raises InflightError for an engine of 8-bit floats without its checkpoint: their scales are not the model's.
     """
     from inflight.convert.api import convert_model
     from inflight.convert.checkpoint import Checkpoint
-    from inflight.convert.dequantized import dequantized_weights
     from inflight.convert.options import ConvertOptions
 
+    if checkpoint is not None:
+        return EngineNumbers.of(checkpoint)
+    if any(facts.weights == "float8_e4m3fn" for facts in manifest.precision.values()):
+        raise InflightError(
+            "The engine has FP8 weights, whose scales cannot be made from the model again.",
+            "Name the checkpoint that it was built from: --checkpoint-dir CKPT",
+        )
     quantization = quantization_options(manifest)
     if not quantization:
-        return {}
+        return EngineNumbers()
     options = {"dtype": manifest.model.dtype, "revision": revision, "progress": False, **quantization}
     with tempfile.TemporaryDirectory(prefix="inflight-verify-") as scratch:
         convert_model(model, Path(scratch) / "checkpoint", ConvertOptions.model_validate(options))
-        return dict(dequantized_weights(Checkpoint.open(Path(scratch) / "checkpoint")))
+        return EngineNumbers.of(Checkpoint.open(Path(scratch) / "checkpoint"))
 
 
-def rounded_oracle(directory: Path, manifest: EngineManifest, weights: Weights) -> Oracle:
+def engine_checkpoint(directory: Path, manifest: EngineManifest) -> Checkpoint:
+    """The checkpoint in `directory`. Raises InflightError when the engine was built from another one."""
+    from inflight.convert.checkpoint import Checkpoint
+
+    checkpoint = Checkpoint.open(directory)
+    if checkpoint.sha256() != manifest.source.checkpoint_sha256:
+        raise InflightError(f"The engine was not built from {directory}: their digests differ.")
+    return checkpoint
+
+
+def rounded_oracle(directory: Path, manifest: EngineManifest, numbers: EngineNumbers) -> Oracle:
     """transformers with the roundings of the engine: how far they carry from the float32 result."""
-    dtype, cache = manifest.model.dtype, manifest.kv_cache.dtype
+    dtype, cache, weights = manifest.model.dtype, manifest.kv_cache.dtype, numbers.weights
     if weights:
         oracle = Oracle(directory, dtype, widen=True)
         oracle.take(weights)
-        rows = next(facts.activations for facts in manifest.precision.values() if facts.weights in ("int8", "int4"))
-        oracle.round_rows(weights, rows)
+        oracle.round_float8_rows(numbers.float8_rows)
+        integers = [facts.activations for facts in manifest.precision.values() if facts.weights in ("int8", "int4")]
+        if integers:
+            oracle.round_rows(weights, integers[0])
     else:
         shortest = cache if dtype == "float32" and cache != "int8" else dtype
         oracle = Oracle(directory, shortest, widen=False)
@@ -108,6 +148,13 @@ class Oracle:
                 lambda _, inputs: (_rounded(inputs[0], _GREATEST[dtype]), *inputs[1:])
             )
 
+    def round_float8_rows(self, scales: Mapping[str, float]) -> None:
+        """From now on these linear modules read rows over their scale, cut to what E4M3 holds and rounded to it."""
+        for module, scale in scales.items():
+            self._model.get_submodule(module).register_forward_pre_hook(
+                lambda _, inputs, scale=scale: (_float8(inputs[0], scale), *inputs[1:])
+            )
+
     def round_cache(self, dtype: str, head_size: int) -> None:
         """From now on queries, keys (before their rotation) and values are rounded to the cache's type, int8 head by
         head: attention multiplies in that type.
@@ -134,6 +181,14 @@ class Oracle:
         with torch.no_grad():
             output = self._model(torch.tensor([run.token_ids[:-1]]), output_hidden_states=True, use_cache=False)
         return [state[0].float().numpy() for state in (*output.hidden_states[:-1], output.logits)]
+
+
+def _float8(x: torch.Tensor, scale: float) -> torch.Tensor:
+    import torch
+
+    greatest = torch.finfo(torch.float8_e4m3fn).max
+    levels = (x.float() / scale).clamp(-greatest, greatest).to(torch.float8_e4m3fn)
+    return (levels.float() * scale).to(x.dtype)
 
 
 def _rounded(x: torch.Tensor, greatest: int) -> torch.Tensor:

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from inflight.convert.checkpoint import Checkpoint
 from inflight.convert.families import FAMILIES
-from inflight.convert.layout import module_path, quantization_of, stage_tensors
+from inflight.convert.layout import TensorSpec, module_path, quantization_of, stage_tensors
+from inflight.convert.quantization import ACTIVATION_SCALE_SUFFIX
 
 
 def dequantized_weights(checkpoint: Checkpoint) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
@@ -17,10 +18,25 @@ def dequantized_weights(checkpoint: Checkpoint) -> Iterator[tuple[str, npt.NDArr
 
     attention.qkv comes as its three parts. The projection of a tied model is one of its own here.
     """
+    for spec, names in _quantized_matrices(checkpoint):
+        parts = np.split(checkpoint.matrix(module_path(spec.name)), np.cumsum(spec.parts)[:-1])
+        yield from zip(names, parts, strict=True)
+
+
+def float8_row_scales(checkpoint: Checkpoint) -> dict[str, float]:
+    """By Hugging Face module, what the rows of every matrix of 8-bit floats are divided by before they are rounded."""
+    if checkpoint.quantization is None or not checkpoint.quantization.is_float8:
+        return {}
+    return {
+        name: float(checkpoint.array(f"{module_path(spec.name)}{ACTIVATION_SCALE_SUFFIX}")[0])
+        for spec, names in _quantized_matrices(checkpoint)
+        for name in names
+    }
+
+
+def _quantized_matrices(checkpoint: Checkpoint) -> Iterator[tuple[TensorSpec, list[str]]]:
+    """Every quantized matrix with its Hugging Face modules."""
     family = next(family for family in FAMILIES if family.architecture == checkpoint.config.architecture)
     for spec in stage_tensors(checkpoint.config, checkpoint.traits, 0):
-        if quantization_of(spec, checkpoint.config) is None:
-            continue
-        parts = np.split(checkpoint.matrix(module_path(spec.name)), np.cumsum(spec.parts)[:-1])
-        for name, part in zip(family.names[spec.module], parts, strict=True):
-            yield name.format(layer=spec.layer), part
+        if quantization_of(spec, checkpoint.config) is not None:
+            yield spec, [name.format(layer=spec.layer) for name in family.names[spec.module]]

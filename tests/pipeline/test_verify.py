@@ -17,6 +17,8 @@ from inflight.build.recipe import BuildRecipe
 from inflight.cli.main import build_app
 from inflight.convert import families
 from inflight.convert.api import convert_model
+from inflight.errors import InflightError
+from tests.float8 import round_to_float8
 from tests.models import Shape, random_shape, save_random_model
 
 pytestmark = pytest.mark.pipeline
@@ -46,6 +48,40 @@ def test_a_right_engine_passes(
     report = json.loads(result.stdout)
     assert result.exit_code == 0, report
     assert all(prompt["passed"] for prompt in report["prompts"])
+
+
+def test_an_fp8_engine_is_judged_by_the_numbers_of_its_checkpoint(
+    tmp_path: Path, seed: int, rng: np.random.Generator
+) -> None:
+    family = str(rng.choice(["llama", "mistral", "qwen2", "qwen3"]))
+    dtype = torch.float32 if rng.random() < 0.5 else torch.bfloat16
+    save_random_model(tmp_path / "model", random_shape(rng, family), seed, dtype)
+    convert_model(tmp_path / "model", tmp_path / "checkpoint")
+    round_to_float8(tmp_path / "checkpoint", rng)
+    build_engine(tmp_path / "checkpoint", tmp_path / "engine", BuildRecipe(target="reference", max_seq_len=64))
+    words = ("verify", tmp_path / "model", tmp_path / "engine", "--max-tokens", 6, "--json")
+    with pytest.raises(InflightError, match="FP8 weights") as caught:
+        run(*words)
+    assert "--checkpoint-dir" in (caught.value.hint or "")
+    report = json.loads(run(*words, "--checkpoint-dir", tmp_path / "checkpoint").stdout)
+    assert all(prompt["passed"] for prompt in report["prompts"]), report
+    convert_model(tmp_path / "model", tmp_path / "plain")
+    with pytest.raises(InflightError, match="was not built from"):
+        run(*words, "--checkpoint-dir", tmp_path / "plain")
+
+
+def test_a_wrong_fp8_engine_is_followed_through_its_checkpoint(
+    tmp_path: Path, seed: int, rng: np.random.Generator
+) -> None:
+    for name, number in (("model", seed), ("other", seed + 1)):
+        save_random_model(tmp_path / name, Shape(), number)
+    convert_model(tmp_path / "model", tmp_path / "checkpoint")
+    round_to_float8(tmp_path / "checkpoint", rng)
+    build_engine(tmp_path / "checkpoint", tmp_path / "engine", BuildRecipe(target="reference", max_seq_len=64))
+    checkpoint = ("--checkpoint-dir", tmp_path / "checkpoint", "--max-tokens", 6, "--json")
+    result = run("verify", tmp_path / "other", tmp_path / "engine", *checkpoint)
+    assert result.exit_code == 1
+    assert "checkpoint, embedding" in json.loads(result.stdout)["conclusion"]
 
 
 def test_an_engine_of_another_model_fails_and_conversion_is_cleared(tmp_path: Path, seed: int) -> None:
