@@ -95,6 +95,6 @@ def _rebuild(path: Path, facts: dict[str, Any]) -> str:
 
 
 def _first_problems(error: ValidationError, count: int = 3) -> str:
-    problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
+    problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}".removeprefix(": ") for e in error.errors()]
     more = f"; and {len(problems) - count} more" if len(problems) > count else ""
     return "; ".join(problems[:count]) + more

@@ -13,6 +13,9 @@ from inflight.runtime.machine import available_memory, usable_cores
 from inflight.runtime.memory_table import memory_table
 from inflight.runtime.verification import Verification, verify_files
 
+# Far more threads than cores take minutes for a step: each waits for all others at every operator.
+_FEW_THREADS = 64
+
 __all__ = ["KvCacheBudget", "load_engine", "memory_table"]
 
 
@@ -39,6 +42,8 @@ def load_engine(
         )
     if threads is not None and threads < 1:
         raise EngineError(f"--threads is {threads}; it must be at least 1.")
+    if threads is not None and threads > max(_FEW_THREADS, 4 * usable_cores()):
+        raise EngineError(f"--threads is {threads}; this process may use {usable_cores()} cores.")
     num_blocks = plan_num_blocks(manifest, kv_cache or KvCacheBudget(), device_memory(manifest.target), path)
     return _OPENERS[manifest.target](engine, num_blocks, threads or usable_cores())
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from inflight.records import Record
 
@@ -36,18 +37,18 @@ class ModelFacts(Record):
 class Limits(Record):
     """What one step, one sequence and the whole batch may hold. Fixed when the engine is built."""
 
-    max_batch_size: int
-    max_seq_len: int
-    max_num_tokens: int
-    max_logit_rows: int
+    max_batch_size: PositiveInt
+    max_seq_len: PositiveInt
+    max_num_tokens: PositiveInt
+    max_logit_rows: PositiveInt
 
 
 class KvCacheFacts(Record):
     """The paged cache. The number of blocks is chosen when the engine is loaded, from the memory it may use."""
 
     dtype: Dtype
-    tokens_per_block: int
-    bytes_per_block: int
+    tokens_per_block: PositiveInt
+    bytes_per_block: PositiveInt
     layout: str
 
 
@@ -70,9 +71,9 @@ class MemoryPlan(Record):
     `lookup_bytes` of the weights are a table of which a step reads single rows, out of the file.
     """
 
-    weights_bytes: int
-    workspace_bytes: int
-    lookup_bytes: int = 0
+    weights_bytes: NonNegativeInt
+    workspace_bytes: NonNegativeInt
+    lookup_bytes: NonNegativeInt = 0
 
 
 class WorkPlan(Record):
@@ -133,7 +134,7 @@ class FileFacts(Record):
 
 
 class EngineManifest(Record):
-    """The whole of manifest.json."""
+    """The whole of manifest.json. What is loaded is among `files`, which are verified and lie inside the directory."""
 
     format_version: int = FORMAT_VERSION
     inflight_version: str
@@ -153,3 +154,15 @@ class EngineManifest(Record):
     recipe: dict[str, Any]
     tools: dict[str, str]
     files: dict[str, FileFacts]
+
+    @model_validator(mode="after")
+    def _check_files(self) -> EngineManifest:
+        outside = [
+            name for name in self.files if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
+        ]
+        if outside:
+            raise ValueError(f"files outside the directory: {', '.join(outside)}")
+        loaded = [*(variant.file for variant in self.variants), *(plan.file for plan in self.plans)]
+        if unknown := [name for name in loaded if name not in self.files]:
+            raise ValueError(f"no digest of {', '.join(unknown)}")
+        return self

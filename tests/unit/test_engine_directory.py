@@ -189,6 +189,33 @@ def test_an_unknown_key_is_refused_by_name(engine: Path) -> None:
         read_engine_directory(engine)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("limits", {"max_batch_size": -1}, "limits.max_batch_size"),
+        ("limits", {"max_seq_len": 0}, "limits.max_seq_len"),
+        ("kv_cache", {"tokens_per_block": 0}, "kv_cache.tokens_per_block"),
+        ("memory", {"workspace_bytes": -1}, "memory.workspace_bytes"),
+        ("files", {"../outside": {"bytes": 1, "sha256": ""}}, "outside the directory: ../outside"),
+        ("files", {"/etc/passwd": {"bytes": 1, "sha256": ""}}, "outside the directory: /etc/passwd"),
+    ],
+)
+def test_a_manifest_that_no_build_writes_is_refused(
+    engine: Path, key: str, value: dict[str, object], message: str
+) -> None:
+    facts = json.loads((engine / MANIFEST_NAME).read_text())
+    edit_manifest(engine, **{key: facts[key] | value})
+    with pytest.raises(EngineError, match=f"does not describe an engine: .*{message}"):
+        read_engine_directory(engine)
+
+
+def test_code_without_a_digest_is_refused(engine: Path) -> None:
+    variant = {"rank": 0, "cpu": "any", "file": "other.so", "triple": "x86_64-linux-gnu", "required_features": []}
+    edit_manifest(engine, variants=[variant])
+    with pytest.raises(EngineError, match=r"no digest of other\.so"):
+        read_engine_directory(engine)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '"engine"', "\x00"])
 def test_a_file_that_is_no_manifest_is_refused(engine: Path, text: str) -> None:
     (engine / MANIFEST_NAME).write_text(text)

@@ -58,6 +58,8 @@ def test_the_cache_is_no_larger_than_a_full_batch_can_use(engine: Path) -> None:
 def test_zero_threads_and_several_ranks_are_refused(tmp_path: Path, engine: Path, rng: np.random.Generator) -> None:
     with pytest.raises(EngineError, match="--threads is 0"):
         load_engine(engine, threads=0)
+    with pytest.raises(EngineError, match="--threads is 100000; this process may use"):
+        load_engine(engine, threads=100_000)
     write_engine(tmp_path / "two", rng, world_size=2)
     with pytest.raises(EngineError, match="2 ranks"):
         load_engine(tmp_path / "two")
