@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 
-from inflight.errors import InflightError, RequestError
+from inflight.errors import EngineError, InflightError, RequestError
 from inflight.runtime.deltas import TokenDelta
 from inflight.runtime.engine_thread import EngineThread
 from inflight.triton_backend.models.response_stream import ResponseStream
@@ -18,12 +20,15 @@ from inflight.triton_backend.models.response_stream import ResponseStream
 # more than a fifth of the time, and where steps are short, several tokens of a sequence leave in one response.
 _REST_PER_ROUND, _LONGEST_REST_S = 4.0, 0.02
 
+_log = logging.getLogger(__name__)
+
 
 class ResponseSender:
     """Owns every ResponseStream: whatever happens to one happens on this thread, in the order it was asked for.
 
     Sending one response takes a fraction of a millisecond. When deltas come faster than they should be sent, those of
     one sequence leave in one response. `period_s`: how often abandoned requests are looked for and `on_tick` is called.
+    A stream whose responses cannot be made or sent ends with an error; whatever was wrong with it, the others go on.
     """
 
     def __init__(self, engine: EngineThread, period_s: float, on_tick: Callable[[], None]) -> None:
@@ -65,7 +70,8 @@ class ResponseSender:
         while self._drain(max(0.0, next_tick - time.monotonic())):
             if time.monotonic() >= next_tick:
                 self._cancel_abandoned()
-                self._on_tick()
+                with suppress(Exception):  # statistics are nobody's answer
+                    self._on_tick()
                 next_tick = time.monotonic() + self._period_s
 
     def _drain(self, timeout_s: float) -> bool:
@@ -89,7 +95,8 @@ class ResponseSender:
     def _send_due(self) -> None:
         touched, self._touched = self._touched, {}
         for stream in touched:
-            stream.send_due()
+            with self._ending_on_error(stream):
+                stream.send_due()
             if stream.closed:
                 self._forget(stream)
 
@@ -100,17 +107,27 @@ class ResponseSender:
         stream = self._streams.get(delta.request_id)
         if stream is None:
             return
-        if stream.add(delta):
-            self._engine.cancel(delta.request_id, delta.index)
-        self._touched[stream] = None
+        with self._ending_on_error(stream):
+            if stream.add(delta):
+                self._engine.cancel(delta.request_id, delta.index)
+            self._touched[stream] = None
 
     def _stop(self, client_id: str, index: int | None) -> None:
         for request_id, stream in self._streams.items():
             if stream.client_id == client_id:
                 self._engine.cancel(request_id, index)
 
+    @contextmanager
+    def _ending_on_error(self, stream: ResponseStream) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            _log.exception("a response could not be made or sent; its request is cancelled")
+            self._fail(stream, EngineError(f"The response could not be made or sent: {error}"))
+
     def _fail(self, stream: ResponseStream, error: InflightError) -> None:
-        stream.fail(str(error), isinstance(error, RequestError))
+        with suppress(Exception):  # a client that cannot be reached hears nothing of it
+            stream.fail(str(error), isinstance(error, RequestError))
         for request_id in stream.request_ids:
             self._engine.cancel(request_id)
         self._forget(stream)
@@ -120,6 +137,8 @@ class ResponseSender:
             self._streams.pop(request_id, None)
 
     def _cancel_abandoned(self) -> None:
-        abandoned = [stream for stream in set(self._streams.values()) if stream.found_abandoned()]
-        for request_id in [request_id for stream in abandoned for request_id in stream.request_ids]:
-            self._engine.cancel(request_id)
+        for stream in set(self._streams.values()):
+            with self._ending_on_error(stream):
+                if stream.found_abandoned():
+                    for request_id in stream.request_ids:
+                        self._engine.cancel(request_id)

@@ -19,7 +19,13 @@ from inflight.triton_backend.models.refused_inputs import refuse_unsupported
 from inflight.triton_backend.models.request_tensors import Array, RowTensors, batch_size
 from inflight.triton_backend.models.response_sender import ResponseSender
 from inflight.triton_backend.models.response_stream import ResponseStream
-from inflight.triton_backend.models.triton_api import ModelSettings, TritonChannel, check_numpy, input_arrays
+from inflight.triton_backend.models.triton_api import (
+    ModelSettings,
+    TritonChannel,
+    check_numpy,
+    input_arrays,
+    log_exception,
+)
 
 
 class TritonPythonModel:
@@ -48,6 +54,10 @@ class TritonPythonModel:
                 self._accept(request, channel)
             except InflightError as error:
                 channel.send_error(str(error), isinstance(error, RequestError))
+            except Exception as error:
+                # One request that nobody foresaw must not leave those beside it without an answer.
+                log_exception("tensorrt_llm: a request failed")
+                channel.send_error(f"{type(error).__name__}: {error}", invalid_request=False)
 
     def is_ready(self) -> bool:
         """Asked by servers newer than 2.51."""
