@@ -9,16 +9,23 @@
 
 #include "attention_queries.h"
 
-/* Where the partial results of a split of one row lie: maxima and totals of all heads, then weighted values. */
-INLINE softmax_state partial_state(attention_shape s, float *partials, int64_t pair, int64_t head) {
+/* Where the partial results of a split of one row lie, from head `head` on: weighted values of all heads, then maxima,
+ * then totals. Maxima cannot be read beyond the last head's. */
+INLINE tile_results partial_results(attention_shape s, float *partials, int64_t pair, int64_t head) {
     const int64_t width = padded_head(s.cache);
-    float *base = partials + pair * s.num_heads * (width + 2);
-    return (softmax_state){base + s.num_heads * width + head, base + s.num_heads * (width + 1) + head, base + head * width};
+    float *out = partials + pair * s.num_heads * (width + 2), *maxima = out + s.num_heads * width;
+    return (tile_results){maxima + head, maxima + s.num_heads + head, out + head * width};
 }
 
-INLINE void store_result(attention_shape s, softmax_state state, element y_type, void *y, int64_t row, int64_t head) {
+INLINE tile_results results_from(attention_shape s, tile_results results, int64_t first) {
+    return (tile_results){results.maxima + first, results.totals + first, results.out + first * padded_head(s.cache)};
+}
+
+INLINE void store_result(attention_shape s, tile_results results, int64_t query, element y_type, void *y, int64_t row,
+                         int64_t head) {
     const int64_t d = s.cache.head_size;
-    scale_row(y_type, d, state.out, 1.0f / *state.total, at(y_type, y, (row * s.num_heads + head) * d));
+    scale_row(y_type, d, results.out + query * padded_head(s.cache), 1.0f / results.totals[query],
+              at(y_type, y, (row * s.num_heads + head) * d));
 }
 
 /* One split of a cut piece: partial results go to memory. */
@@ -28,14 +35,14 @@ INLINE void attend_partial(attention_shape s, const piece_view *view, int64_t sp
     const int64_t group = heads_per_group(s), queries = piece.rows * group, width = padded_head(s.cache);
     for (int64_t i = 0; i < ceil_div(queries, QUERY_TILE); i++) {
         const int64_t first = query_tile_start(queries, i), count = query_tile_start(queries, i + 1) - first;
-        float maxima[QUERY_TILE], totals[QUERY_TILE], out[QUERY_TILE * width];
+        float maxima[LANES], totals[QUERY_TILE], out[QUERY_TILE * width] __attribute__((aligned(CACHE_LINE)));
         attend_queries(s, count, first, piece.first_split + split, view, i ? NULL : next,
                        (tile_results){maxima, totals, out});
         for (int64_t n = 0; n < count; n++) {
             const int64_t row = (first + n) / group, head = view->kv_head * group + (first + n) % group;
-            softmax_state part = partial_state(s, partials, piece.partial + row * piece.splits + split, head);
-            *part.maximum = maxima[n];
-            *part.total = totals[n];
+            tile_results part = partial_results(s, partials, piece.partial + row * piece.splits + split, head);
+            *part.maxima = maxima[n];
+            *part.totals = totals[n];
             memcpy(part.out, out + n * width, width * sizeof *out);
         }
     }
@@ -46,38 +53,41 @@ INLINE void attend_whole(attention_shape s, const piece_view *view, const split_
     const attention_piece piece = *view->piece;
     const int64_t group = heads_per_group(s), queries = piece.rows * group, width = padded_head(s.cache);
     const int64_t most = rows_per_piece(s) * group;
-    float maximum[most], total[most], sums[most * width];
-    for (int64_t i = 0; i < queries; i++) clear_state(s, (softmax_state){maximum + i, total + i, sums + i * width});
+    float maxima[most + LANES], totals[most], out[most * width] __attribute__((aligned(CACHE_LINE)));
+    const tile_results whole = {maxima, totals, out};
+    clear_results(s, queries, whole);
     for (int64_t split = piece.first_split; split < piece.first_split + piece.splits; split++) {
         const int last = split + 1 == piece.first_split + piece.splits;
         const split_view own = view_split(s, view->rows, &piece, view->kv_head, split + 1, 0, piece.rows - 1);
         for (int64_t i = 0; i < ceil_div(queries, QUERY_TILE); i++) {
             const int64_t first = query_tile_start(queries, i), count = query_tile_start(queries, i + 1) - first;
-            float maxima[QUERY_TILE], totals[QUERY_TILE], out[QUERY_TILE * width];
-            attend_queries(s, count, first, split, view, i ? NULL : last ? next : &own,
-                           (tile_results){maxima, totals, out});
-            for (int64_t n = 0; n < count; n++)
-                merge_split(s, (softmax_state){maxima + n, totals + n, out + n * width},
-                            (softmax_state){maximum + first + n, total + first + n, sums + (first + n) * width});
+            float maxima[LANES], totals[QUERY_TILE], out[QUERY_TILE * width] __attribute__((aligned(CACHE_LINE)));
+            const tile_results part = {maxima, totals, out};
+            attend_queries(s, count, first, split, view, i ? NULL : last ? next : &own, part);
+            merge_split(s, count, part, results_from(s, whole, first));
         }
     }
     for (int64_t i = 0; i < queries; i++)
-        store_result(s, (softmax_state){maximum + i, total + i, sums + i * width}, y_type, y,
-                     piece.first_row + i / group, view->kv_head * group + i % group);
+        store_result(s, whole, i, y_type, y, piece.first_row + i / group, view->kv_head * group + i % group);
 }
 
 /* The results of a cut piece, from the partial results of its splits. */
 INLINE void merge_piece(attention_shape s, const attention_piece *piece, int64_t kv_head, float *partials,
                         element y_type, void *y) {
-    const int64_t group = heads_per_group(s), width = padded_head(s.cache);
-    for (int64_t i = 0; i < piece->rows * group; i++) {
-        const int64_t row = i / group, head = kv_head * group + i % group;
-        float maximum, total, out[width];
-        softmax_state state = {&maximum, &total, out};
-        clear_state(s, state);
-        for (int64_t split = 0; split < piece->splits; split++)
-            merge_split(s, partial_state(s, partials, piece->partial + row * piece->splits + split, head), state);
-        store_result(s, state, y_type, y, piece->first_row + row, head);
+    const int64_t group = heads_per_group(s), width = padded_head(s.cache), tiles = ceil_div(group, QUERY_TILE);
+    for (int64_t i = 0; i < piece->rows * tiles; i++) {
+        const int64_t row = i / tiles, head = query_tile_start(group, i % tiles);
+        const int64_t first = kv_head * group + head, count = query_tile_start(group, i % tiles + 1) - head;
+        float maxima[LANES], totals[QUERY_TILE], out[QUERY_TILE * width] __attribute__((aligned(CACHE_LINE)));
+        const tile_results whole = {maxima, totals, out};
+        clear_results(s, count, whole);
+        for (int64_t split = 0; split < piece->splits; split++) {
+            tile_results part = partial_results(s, partials, piece->partial + row * piece->splits + split, first);
+            float part_maxima[LANES];
+            for (int64_t n = 0; n < count; n++) part_maxima[n] = part.maxima[n];
+            merge_split(s, count, (tile_results){part_maxima, part.totals, part.out}, whole);
+        }
+        for (int64_t n = 0; n < count; n++) store_result(s, whole, n, y_type, y, piece->first_row + row, first + n);
     }
 }
 

@@ -112,15 +112,13 @@ INLINE void level_scores(cache_shape s, int rows, digit_rows q, cache_regions ca
  * alone. Returns the scale of the digits. */
 INLINE float digit_weights(attention_shape s, visible_tokens seen, const float *value_scale, float *scores,
                                int8_t *digits, int64_t digit_stride, int32_t *offset, float *maximum, float *total) {
-    const int whole = sees_all(seen);
-    hide_scores(seen, scores);
     *maximum = greatest_score(seen, scores);
-    const f32x16 reference = exponent_offset(s, *maximum);
+    const float reference = exponent_offset(s, *maximum);
     f32x16 sum = splat(0.0f), greatest = splat(0.0f);
     for (int64_t v = seen.from; v < seen.to; v++) {
-        f32x16 weight = weights_at(s, F32, whole, scores, v, reference);
+        f32x16 weight = weights_at(s, F32, scores, v * LANES, reference);
         f32x16 scaled = weight * load16(F32, value_scale, v * LANES);
-        if (!whole) scaled = select16(weight > splat(0.0f), scaled, splat(0.0f));
+        if (v < first_whole(seen) || v >= end_whole(seen)) scaled = select16(weight > splat(0.0f), scaled, splat(0.0f));
         store16(F32, scores, v * LANES, scaled);
         sum += weight;
         greatest = greater16(scaled, greatest);

@@ -1,10 +1,9 @@
-/* A tile of queries against one split: scores, softmax, weighted values, in float32 or in integers. */
+/* A tile of queries against one split: scores, softmax, weighted values, in floats or in integers. */
 #ifndef INFLIGHT_ATTENTION_QUERIES_H
 #define INFLIGHT_ATTENTION_QUERIES_H
 
+#include "attention_floats.h"
 #include "attention_int8.h"
-#include "attention_softmax.h"
-#include "attention_tile.h"
 
 /* A piece in the hands of a thread, its queries as the products read them: elements of act_type, a missing last k as
  * zero, or the digits of an int8 cache. Query i is row i / heads_per_group of the piece. */
@@ -17,11 +16,6 @@ typedef struct {
     const float *scales;
     const int32_t *offsets;
 } piece_view;
-
-/* Where the results of a tile go: per query a maximum, a sum of weights and weighted values. */
-typedef struct {
-    float *maxima, *totals, *out;
-} tile_results;
 
 INLINE quantized_row query_digits(attention_shape s) {
     return (quantized_row){2, s.cache.head_size, s.cache.head_size};
@@ -69,20 +63,13 @@ INLINE visible_tokens view_tokens(attention_shape s, const piece_view *view, con
 
 INLINE void attend_floats(attention_shape s, int count, int64_t first, int64_t number, const piece_view *view,
                           const split_view *split, const split_view *next, tile_results results) {
-    const element act = act_type(s.cache.type);
-    const int64_t size = split_tokens(s.cache);
-    float scores[QUERY_TILE * size], weights[QUERY_TILE * size];
+    float scores[QUERY_TILE * split_tokens(s.cache)] __attribute__((aligned(CACHE_LINE)));
+    visible_tokens seen[QUERY_TILE];
     const void *queries = (const uint8_t *)view->queries + first * query_bytes(s);
-    split_scores(s.cache, count, queries, view->cache, split, next != NULL, scores);
-    for (int i = 0; i < count; i++) {
-        const visible_tokens seen = view_tokens(s, view, split, number, first + i);
-        hide_scores(seen, scores + i * size);
-        results.maxima[i] = greatest_score(seen, scores + i * size);
-    }
-    for (int i = 0; i < count; i++)
-        results.totals[i] = split_weights(s, view_tokens(s, view, split, number, first + i), scores + i * size,
-                                          results.maxima[i], at(act, weights, i * size));
-    split_values(s.cache, count, weights, view->cache, split, next, results.out);
+    for (int i = 0; i < count; i++) seen[i] = view_tokens(s, view, split, number, first + i);
+    const float_tile tile = {s, count, view->cache, split, next, seen};
+    split_scores(&tile, queries, scores, results.maxima);
+    split_values(&tile, scores, results.maxima, results.totals, results.out);
 }
 
 INLINE void attend_integers(attention_shape s, int count, int64_t first, int64_t number, const piece_view *view,

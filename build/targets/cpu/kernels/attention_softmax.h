@@ -8,10 +8,11 @@
 
 #include "attention_work.h"
 
-/* Of one query, over one split or several: the greatest score, the sum of the weights, the weighted values [D]. */
+/* Of some queries, over one split or several: per query the greatest score, the sum of the weights, and the weighted
+ * values [padded head]. LANES maxima can be read, however few queries there are. */
 typedef struct {
-    float *maximum, *total, *out;
-} softmax_state;
+    float *maxima, *totals, *out;
+} tile_results;
 
 /* A weight is 2^((score - maximum) * exponent_scale). */
 INLINE float exponent_scale(attention_shape s) { return s.scale * 1.44269504f; }
@@ -32,12 +33,14 @@ INLINE float greatest16(f32x16 x) {
     return x[0] > x[1] ? x[0] : x[1];
 }
 
-/* 2^x for x <= 0, at least 2^-126: x = n + f with n whole, then a minimax polynomial in f of degree 6 (relative error
- * 2e-7), or of degree 3 (1e-4) where the result is rounded to bfloat16. Exactly 1 at 0. The sum with `magic` has n in
- * its low bits. */
+/* 2^x for x <= 0: x = n + f with n whole, then a minimax polynomial in f of degree 6 (relative error 2e-7), or of
+ * degree 3 (1e-4) where the result is rounded to bfloat16. Exactly 1 at 0, exactly 0 from -127 down, so at -infinity;
+ * just above -127, below the least normal number, only its size is right. Clamped as integers: of two negative numbers
+ * the lesser has the greater bits, and a positive x, a rounding error above 0, is left alone. */
 INLINE f32x16 weight16(element rounded_to, f32x16 x) {
-    const f32x16 magic = splat(12582912.0f); /* 1.5 * 2^23 */
-    const f32x16 clamped = greater16(x, splat(-126.0f)), whole = clamped + magic, f = clamped - (whole - magic);
+    const f32x16 magic = splat(12582912.0f); /* 1.5 * 2^23: a sum with it has n in its low bits */
+    const f32x16 clamped = (f32x16)__builtin_elementwise_min((u32x16)x, (u32x16)splat(-127.0f));
+    const f32x16 whole = clamped + magic, f = clamped - (whole - magic);
     f32x16 p;
     if (rounded_to == BF16) {
         p = fma16(splat(5.500893e-2f), f, splat(2.4221096e-1f));
@@ -59,79 +62,60 @@ typedef struct {
     int64_t from, to, low, high;
 } visible_tokens;
 
-INLINE int sees_all(visible_tokens seen) {
-    return seen.low <= seen.from * LANES && seen.to * LANES <= seen.high + 1;
+/* Scores of vector `v` that the query does not see become -infinity. */
+INLINE f32x16 hide_vector(visible_tokens seen, int64_t v, f32x16 scores) {
+    const i32x16 token = lane_numbers() + (int32_t)(v * LANES);
+    const i32x16 visible = (token >= (int32_t)seen.low) & (token <= (int32_t)seen.high);
+    return select16(visible, scores, splat(-__builtin_inff()));
 }
 
-/* Scores that the query does not see become -infinity. */
-INLINE void hide_scores(visible_tokens seen, float *scores) {
-    if (sees_all(seen)) return;
-    for (int64_t v = seen.from; v < seen.to; v++) {
-        i32x16 token = lane_numbers() + (int32_t)(v * LANES);
-        i32x16 visible = (token >= (int32_t)seen.low) & (token <= (int32_t)seen.high);
-        store16(F32, scores, v * LANES, select16(visible, load16(F32, scores, v * LANES), splat(-__builtin_inff())));
-    }
-}
+/* The query sees every token of the vectors from first_whole to end_whole, and of no others. */
+INLINE int64_t first_whole(visible_tokens seen) { return max_int(seen.from, ceil_div(seen.low, LANES)); }
+INLINE int64_t end_whole(visible_tokens seen) { return min_int(seen.to, (seen.high + 1) / LANES); }
 
-INLINE float greatest_score(visible_tokens seen, const float *scores) {
+/* Hides what the query does not see; returns the greatest of the others. */
+INLINE float greatest_score(visible_tokens seen, float *scores) {
     f32x16 greatest = splat(-__builtin_inff());
-    _Pragma("clang loop unroll_count(4)") for (int64_t v = seen.from; v < seen.to; v++)
-        greatest = greater16(load16(F32, scores, v * LANES), greatest);
+    for (int64_t v = seen.from; v < seen.to; v++) {
+        f32x16 x = load16(F32, scores, v * LANES);
+        if (v < first_whole(seen) || v >= end_whole(seen)) store16(F32, scores, v * LANES, x = hide_vector(seen, v, x));
+        greatest = greater16(x, greatest);
+    }
     return greatest16(greatest);
 }
 
 /* What is added to score * exponent_scale, so that the greatest weight is 1. */
-INLINE f32x16 exponent_offset(attention_shape s, float maximum) {
-    return splat(maximum == -__builtin_inff() ? 0.0f : -maximum * exponent_scale(s));
+INLINE float exponent_offset(attention_shape s, float maximum) {
+    return maximum == -__builtin_inff() ? 0.0f : -maximum * exponent_scale(s);
 }
 
-/* Vector v of the weights; `offset` is exponent_offset of the greatest score. */
-INLINE f32x16 weights_at(attention_shape s, element rounded_to, int whole, const float *scores, int64_t v,
-                         f32x16 offset) {
-    f32x16 score = load16(F32, scores, v * LANES);
-    f32x16 weight = weight16(rounded_to, fma16(score, splat(exponent_scale(s)), offset));
-    return whole ? weight : select16(score > splat(-__builtin_inff()), weight, splat(0.0f));
+/* The weights of 16 scores, 0 where one is hidden; `offset` is exponent_offset of the greatest score. */
+INLINE f32x16 weights_at(attention_shape s, element rounded_to, const float *scores, int64_t i, float offset) {
+    return weight16(rounded_to, fma16(load16(F32, scores, i), splat(exponent_scale(s)), splat(offset)));
 }
 
-/* The scores of one query, `maximum` the greatest, become weights in the type in which the next product reads them;
- * returns their sum. `whole`: no score is hidden. */
-INLINE float visible_weights(attention_shape s, visible_tokens seen, int whole, const float *scores, float maximum,
-                             void *weights) {
-    const element act = act_type(s.cache.type);
-    const f32x16 offset = exponent_offset(s, maximum);
-    f32x16 sum = splat(0.0f);
-    _Pragma("clang loop unroll_count(4)") for (int64_t v = seen.from; v < seen.to; v++) {
-        f32x16 weight = weights_at(s, act, whole, scores, v, offset);
-        store16(act, weights, v * LANES, weight);
-        sum += weight;
+INLINE void clear_results(attention_shape s, int64_t count, tile_results results) {
+    for (int64_t n = 0; n < count; n++) results.maxima[n] = -__builtin_inff(), results.totals[n] = 0.0f;
+    for (int64_t d = 0; d < count * padded_head(s.cache); d += LANES) store16(F32, results.out, d, splat(0.0f));
+}
+
+/* `whole` takes in the results of the next split, of up to 16 queries. */
+INLINE void merge_split(attention_shape s, int64_t count, tile_results part, tile_results whole) {
+    const int64_t width = padded_head(s.cache);
+    const f32x16 before = load16(F32, whole.maxima, 0), now = load16(F32, part.maxima, 0);
+    const f32x16 greatest = greater16(before, now);
+    float maxima[LANES], old_factors[LANES], factors[LANES];
+    store16(F32, maxima, 0, greatest);
+    store16(F32, old_factors, 0, weight16(F32, (before - greatest) * exponent_scale(s)));
+    store16(F32, factors, 0, weight16(F32, (now - greatest) * exponent_scale(s)));
+    for (int64_t n = 0; n < count; n++) {
+        if (part.maxima[n] == -__builtin_inff()) continue;
+        whole.maxima[n] = maxima[n];
+        whole.totals[n] = whole.totals[n] * old_factors[n] + part.totals[n] * factors[n];
+        for (int64_t d = n * width; d < (n + 1) * width; d += LANES)
+            store16(F32, whole.out, d,
+                    fma16(load16(F32, part.out, d), splat(factors[n]), load16(F32, whole.out, d) * old_factors[n]));
     }
-    return sum16(sum);
-}
-
-INLINE float split_weights(attention_shape s, visible_tokens seen, const float *scores, float maximum, void *weights) {
-    if (sees_all(seen)) return visible_weights(s, seen, 1, scores, maximum, weights);
-    return visible_weights(s, seen, 0, scores, maximum, weights);
-}
-
-/* `state` takes in the result of the next split. */
-INLINE void merge_split(attention_shape s, softmax_state part, softmax_state state) {
-    if (*part.maximum == -__builtin_inff()) return;
-    const float maximum = __builtin_elementwise_max(*state.maximum, *part.maximum);
-    f32x16 shift = splat(*part.maximum - maximum);
-    shift[0] = *state.maximum - maximum;
-    const f32x16 factors = weight16(F32, shift * exponent_scale(s));
-    const float before = *state.maximum == -__builtin_inff() ? 0.0f : factors[0];
-    *state.maximum = maximum;
-    *state.total = *state.total * before + *part.total * factors[1];
-    for (int64_t d = 0; d < padded_head(s.cache); d += LANES)
-        store16(F32, state.out, d,
-                fma16(load16(F32, part.out, d), splat(factors[1]), load16(F32, state.out, d) * before));
-}
-
-INLINE void clear_state(attention_shape s, softmax_state state) {
-    *state.maximum = -__builtin_inff();
-    *state.total = 0.0f;
-    for (int64_t d = 0; d < padded_head(s.cache); d += LANES) store16(F32, state.out, d, splat(0.0f));
 }
 
 #endif

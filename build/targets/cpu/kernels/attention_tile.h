@@ -1,4 +1,5 @@
-/* The two products of attention over one split of the cache, for a tile of queries: scores and weighted values.
+/* A tile of queries against lines of the cache: what both products of attention, scores and weighted values, are made
+ * of.
  *
  * As in tile.h an accumulator is one chain, over the head size for a score and over the split's tokens for a weighted
  * value, so its bits do not depend on the queries beside it. */
@@ -10,9 +11,11 @@
 #if defined(__AVX512F__)
 #define QUERY_TILE 7 /* with 4 vectors of columns: 28 accumulators of 32 registers */
 #define QUERY_VECTORS 4
+#define WEIGHING_VECTORS 2 /* the others hold a step of the softmax */
 #else
 #define QUERY_TILE 6
 #define QUERY_VECTORS 1
+#define WEIGHING_VECTORS 1
 #endif
 
 typedef f32x16 query_sums[QUERY_TILE][QUERY_VECTORS];
@@ -94,14 +97,27 @@ INLINE void query_step_pairs(int rows, int vectors, const uint16_t *a, int64_t a
 #endif
 }
 
-/* sums[row][vector] += a[row][k] b[k][columns] over `groups` groups of k. Strides are in elements. */
+/* The bytes that a step over one group of k reads. */
+INLINE int64_t step_bytes(element type, int vectors) {
+    return vectors * LANES * cache_group(type) * element_size(type);
+}
+
+/* sums[row][vector] += a[row][k] b[k][columns] for one group of k. Asks the second-level cache for as many bytes at
+ * `ahead`: scores read as many keys as weighted values read values, so what comes next is under way evenly. */
+INLINE void add_float_group(element type, int rows, int vectors, const void *a, int64_t a_stride, const void *line,
+                            const unsigned char *ahead, query_sums sums) {
+    UNROLL for (int64_t i = 0; i < step_bytes(type, vectors); i += CACHE_LINE) __builtin_prefetch(ahead + i, 0, 2);
+    if (type != BF16) query_step(type, rows, vectors, a, a_stride, line, sums);
+    else query_step_pairs(rows, vectors, a, a_stride, line, sums);
+}
+
+/* The same over `groups` groups. Strides are in elements. */
 INLINE void add_float_products(element type, int rows, int vectors, int64_t groups, const void *a, int64_t a_stride,
-                               const void *b, int64_t b_stride, query_sums sums) {
-    _Pragma("clang loop unroll_count(2)") for (int64_t g = 0; g < groups; g++) {
-        const void *line = at(type, b, g * b_stride);
-        if (type != BF16) query_step(type, rows, vectors, (const float *)a + g, a_stride, line, sums);
-        else query_step_pairs(rows, vectors, (const uint16_t *)a + 2 * g, a_stride, line, sums);
-    }
+                               const void *b, int64_t b_stride, const unsigned char *ahead, query_sums sums) {
+    const int64_t group = cache_group(type);
+    _Pragma("clang loop unroll_count(2)") for (int64_t g = 0; g < groups; g++)
+        add_float_group(type, rows, vectors, at(act_type(type), a, g * group), a_stride, at(type, b, g * b_stride),
+                        ahead + g * step_bytes(type, vectors), sums);
 }
 
 INLINE void clear_sums(int rows, int vectors, query_sums sums) {
@@ -111,60 +127,6 @@ INLINE void clear_sums(int rows, int vectors, query_sums sums) {
 INLINE void store_sums(int rows, int vectors, query_sums sums, float *c, int64_t c_stride) {
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int v = 0; v < vectors; v++) store16(F32, c, r * c_stride + v * LANES, sums[r][v]);
-}
-
-/* scores[row][token of the split] = q . key, for the tokens from the first block that is not skipped, in whole vectors. */
-INLINE void split_scores(cache_shape s, int rows, const void *q, cache_regions cache, const split_view *view,
-                         int prefetch, float *scores) {
-    const int64_t tokens = s.tokens_per_block, group = cache_group(s.type), d = round_up(s.head_size, group);
-    for (int64_t n = view->skip; n < view->end; n++) {
-        const void *keys = key_block(s, cache.keys, view->blocks[n], view->head);
-        if (prefetch) prefetch_values(s, cache.values, view, n);
-        const int64_t vectors = ceil_div(block_tokens(s, view, n), LANES);
-        query_sums sums;
-        for (int64_t v = 0; v < vectors;) {
-            const void *columns = at(s.type, keys, v * LANES * group);
-            float *c = scores + n * tokens + v * LANES;
-#define SCORE(width)                                                                                  \
-    clear_sums(rows, width, sums);                                                                    \
-    add_float_products(s.type, rows, width, d / group, q, d, columns, tokens * group, sums);          \
-    store_sums(rows, width, sums, c, split_tokens(s));                                                \
-    v += width
-            if (QUERY_VECTORS >= 4 && tokens >= 4 * LANES && v + 4 <= vectors) {
-                SCORE(4);
-            } else if (QUERY_VECTORS >= 2 && v + 2 <= vectors) {
-                SCORE(2);
-            } else {
-                SCORE(1);
-            }
-#undef SCORE
-        }
-    }
-}
-
-INLINE void value_columns(cache_shape s, int rows, int vectors, int64_t column, const void *weights,
-                          cache_regions cache, const split_view *view, const split_view *next, float *out) {
-    const int64_t tokens = s.tokens_per_block, group = cache_group(s.type), width = padded_head(s);
-    query_sums sums;
-    clear_sums(rows, vectors, sums);
-    for (int64_t n = view->skip; n < view->end; n++) {
-        const void *values = value_block(s, cache.values, view->blocks[n], view->head);
-        if (next) prefetch_next_keys(s, cache.keys, next, n - view->skip);
-        add_float_products(s.type, rows, vectors, ceil_div(block_tokens(s, view, n), group),
-                           at(act_type(s.type), weights, n * tokens), split_tokens(s),
-                           at(s.type, values, column * group), width * group, sums);
-    }
-    store_sums(rows, vectors, sums, out + column, width);
-}
-
-/* out[row][padded head] = the values weighted by weights[row][token of the split]. */
-INLINE void split_values(cache_shape s, int rows, const void *weights, cache_regions cache, const split_view *view,
-                         const split_view *next, float *out) {
-    const int64_t vectors = padded_head(s) / LANES, whole = vectors / QUERY_VECTORS * QUERY_VECTORS;
-    for (int64_t v = 0; v < whole; v += QUERY_VECTORS)
-        value_columns(s, rows, QUERY_VECTORS, v * LANES, weights, cache, view, v ? NULL : next, out);
-    if (whole < vectors)
-        value_columns(s, rows, (int)(vectors - whole), whole * LANES, weights, cache, view, whole ? NULL : next, out);
 }
 
 #endif
