@@ -35,7 +35,7 @@ def _machine() -> Mapping[str, str]:
 
     from rich.filesize import decimal
 
-    from inflight.cache import user_cache_dir
+    from inflight.cache import writable_cache_dir
     from inflight.runtime.executors.cpu_features import this_machine
     from inflight.runtime.machine import available_memory, usable_cores
 
@@ -46,7 +46,7 @@ def _machine() -> Mapping[str, str]:
         "memory available": decimal(available_memory()),
         "python": platform.python_version(),
         "packages": ", ".join(f"{name} {_version(name)}" for name in _PACKAGES),
-        "cache": str(user_cache_dir()),
+        "cache": str(writable_cache_dir()),
     }
 
 

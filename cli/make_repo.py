@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -44,4 +45,5 @@ def make_repo(
     written = write_repository(engine, directory, RepositoryOptions(values, force))
     for note in written.notes:
         typer.echo(f"note: {note}", err=True)
-    typer.echo(f"{written.path}: tritonserver --model-repository={written.path} --disable-auto-complete-config")
+    repository = shlex.quote(str(written.path))
+    typer.echo(f"{written.path}: tritonserver --model-repository={repository} --disable-auto-complete-config")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inflight import __version__
-from inflight.cache import user_cache_dir, write_record
+from inflight.cache import cached_path, write_record
 from inflight.errors import ModelError
 from inflight.progress import progress_bar
 from inflight.runtime.manifest import MANIFEST_NAME
@@ -53,7 +53,7 @@ def resolve_engine(name: str, options: ConvertOptions | None = None, recipe: Bui
     conversion = options.model_dump(exclude={"revision", "overwrite", "progress"})
     facts = [__version__, _source_digest(source), conversion, recipe.record(), levels]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    engine = user_cache_dir() / "engines" / f"{source.directory.name}-{key}"
+    engine = cached_path("engines", f"{source.directory.name}-{key}")
     if is_engine(str(engine)):
         return engine
     engine.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def _source_digest(source: SourceModel) -> str:
     them takes seconds per model."""
     states = [(str(path.resolve()), *_state(path)) for path in source.files()]
     fingerprint = hashlib.sha256(json.dumps(states).encode()).hexdigest()
-    record = user_cache_dir() / "sources" / fingerprint
+    record = cached_path("sources", fingerprint)
     if record.is_file():
         return record.read_text(encoding="ascii")
     total = sum(path.stat().st_size for path in source.files())

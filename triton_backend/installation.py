@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from inflight.cache import user_cache_dir
+from inflight.cache import cached_path
 from inflight.files import atomic_directory
 
 _WHEEL = "nvidia-pytriton"
@@ -98,7 +98,7 @@ def _server_of_wheel() -> TritonInstallation | str:
 
 def _assemble(backend: Path, stub: Path, version: str) -> Path:
     """A backend folder as Triton expects it: the wheel keeps the stub of each Python elsewhere."""
-    target = user_cache_dir() / "triton" / f"{version}-python{_PYTHON}"
+    target = cached_path("triton", f"{version}-python{_PYTHON}")
     if not (target / "python" / _STUB).is_file():
         with atomic_directory(target, overwrite=True) as scratch:
             shutil.copytree(backend, scratch / "python", ignore=shutil.ignore_patterns("__pycache__"))

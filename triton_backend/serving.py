@@ -13,7 +13,7 @@ from types import FrameType
 import uvicorn
 from rich.console import RenderableType
 
-from inflight.cache import user_cache_dir
+from inflight.cache import writable_cache_dir
 from inflight.errors import InflightError
 from inflight.records import Record
 from inflight.runtime.admission import Policy
@@ -113,7 +113,7 @@ def _start_triton(engine_dir: Path, options: ServeOptions, say: Say, stack: Exit
     address.check_ports()
     parent = stack.enter_context(tempfile.TemporaryDirectory(prefix="inflight-"))
     repository = write_repository(engine_dir, Path(parent) / "models", RepositoryOptions(_overrides(options))).path
-    log = user_cache_dir() / "logs" / f"triton-{options.http_port}.log"
+    log = writable_cache_dir() / "logs" / f"triton-{options.http_port}.log"
     say(f"Starting Triton ({installation.origin}); its log: {log}")
     server = stack.enter_context(TritonServer(installation, repository, address, log))
     try:

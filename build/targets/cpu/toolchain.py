@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.util
 import os
 import subprocess
-import tempfile
 from pathlib import Path
 
-from inflight.cache import user_cache_dir
+from inflight.cache import writable_cache_dir
 from inflight.errors import BuildError
 
 
@@ -27,21 +25,8 @@ def zig_command() -> list[str]:
 
 def zig_environment() -> dict[str, str]:
     """The environment for zig. It keeps its own libraries, compiled once per target, in a cache of this user."""
-    cache = str(_writable_cache() / "zig")
+    cache = str(writable_cache_dir() / "zig")
     return {**os.environ, "ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
-
-
-def _writable_cache() -> Path:
-    """The user's cache, or a private directory under the system's tmp where there is no home to write to."""
-    with contextlib.suppress(OSError, RuntimeError):
-        user_cache_dir().mkdir(parents=True, exist_ok=True)
-        if os.access(user_cache_dir(), os.W_OK):
-            return user_cache_dir()
-    path = Path(tempfile.gettempdir()) / f"inflight-{os.getuid()}"
-    path.mkdir(mode=0o700, exist_ok=True)
-    if path.stat().st_uid != os.getuid():
-        raise BuildError(f"{path} belongs to another user.", "Set INFLIGHT_CACHE to a directory of your own.")
-    return path
 
 
 @functools.cache
