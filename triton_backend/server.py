@@ -143,8 +143,9 @@ def check_port(host: str, port: int, flag: str) -> None:
 
 
 def reachable(host: str) -> str:
-    """The address under which this machine reaches what listens on `host`."""
-    return "127.0.0.1" if host == "0.0.0.0" else host
+    """The address, as URLs have it, under which this machine reaches what listens on `host`."""
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{address}]" if ":" in address else address
 
 
 def _command(installation: TritonInstallation, repository: Path, address: ServerAddress) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from inflight.triton_backend.installation import TritonInstallation
+from inflight.triton_backend.server import ServerAddress
 from tests.endpoint.conftest import running_triton
 
 pytestmark = pytest.mark.endpoint
@@ -43,3 +44,12 @@ def test_a_request_that_never_ends_leaves_no_process_behind(
     while _processes_of(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert _processes_of(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("box", "box"), ("::", "[::1]"), ("fe80::2", "[fe80::2]")],
+)
+def test_a_server_is_reached_under_an_address_that_urls_take(host: str, expected: str) -> None:
+    address = ServerAddress(host, http_port=1, grpc_port=2)
+    assert (address.http_url, address.grpc_url) == (f"http://{expected}:1", f"{expected}:2")
