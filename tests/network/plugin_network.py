@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from inflight.build.targets.tensorrt.interpreter import PluginCall
+from tests.network.plugin_semantics import MEANINGS
 from tests.network.tensorrt_plugin_api import Request, ShapeExpr, TensorDesc
 
 
@@ -21,19 +22,17 @@ class PluginLayer:
 
 
 class PluginNetwork:
-    """`network` with an add_plugin, which full TensorRT's has; `calls` are those that were made."""
+    """`network` with an add_plugin, which full TensorRT's has; `calls` are those that were made, for `requests`."""
 
     def __init__(self, network: Any) -> None:
         self.network = network
         self.calls: list[PluginCall] = []
+        self.requests: list[Request] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.network, name)
 
     def add_plugin(self, func: Request, aot: bool) -> PluginLayer:
-        # Imports triton, which networks without plugins do not need.
-        from tests.network.plugin_semantics import MEANINGS
-
         assert aot
         described = func.outputs([description(tensor) for tensor in func.tensors])
         outputs = [
@@ -41,6 +40,7 @@ class PluginNetwork:
             for index, output in enumerate(described)
         ]
         meaning = partial(MEANINGS[func.plugin.name], **func.attributes)
+        self.requests.append(func)
         self.calls.append(PluginCall(func.tensors, outputs, meaning))
         return PluginLayer(outputs)
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.build.targets.cuda.references.paged_attention import paged_attention
-from inflight.build.targets.tensorrt.plugin_code import SPLIT_TOKENS
+from inflight.build.targets.tensorrt.cache_layout import SPLIT_TOKENS
 
 Array = npt.NDArray[Any]
 

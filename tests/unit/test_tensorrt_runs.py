@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import ml_dtypes
@@ -14,7 +15,9 @@ from inflight.errors import EngineError
 from inflight.runtime.executors.null import null_manifest
 from inflight.runtime.executors.tensorrt import ABI, TensorRtExecutor
 from inflight.runtime.executors.tensorrt_api import checked, find_module
+from inflight.runtime.executors.tensorrt_blocks import BlockRuns
 from inflight.runtime.executors.tensorrt_device import require_gpu
+from inflight.runtime.executors.tensorrt_layouts import run_planner
 from inflight.runtime.executors.tensorrt_plan import choose_plan, map_weights
 from inflight.runtime.executors.tensorrt_slots import slot_run, split_step
 from inflight.runtime.load import load_engine
@@ -88,6 +91,90 @@ def test_the_inputs_of_a_run_say_where_every_token_and_every_logit_row_lies(rng:
         assert arrays["logit_rows"].tolist() == (wanted or [0]) and run.num_logit_rows == len(wanted)
         idle = sorted(set(range(run.num_blocks)) - {slot - run.first_block for slot in slots})
         assert np.all(np.diff(arrays["query_starts"])[idle] == 0) and np.all(arrays["kv_lengths"][idle] == 1)
+
+
+def paged_planner(tokens_per_block: int, prompt_tile: int) -> BlockRuns:
+    manifest = null_manifest()
+    cache = manifest.kv_cache.model_copy(update={"tokens_per_block": tokens_per_block})
+    limits = manifest.limits.model_copy(update={"max_seq_len": 128, "max_num_tokens": 400, "max_batch_size": 12})
+    return BlockRuns(manifest.model_copy(update={"kv_cache": cache, "limits": limits}), 12 * 8, prompt_tile)
+
+
+def paged_batch(rng: np.random.Generator, tokens_per_block: int) -> StepBatch:
+    """The sequences of a random batch, each with scattered blocks for all of its tokens."""
+    sequences = random_batch(rng).sequences
+    pool = rng.permutation(12 * 8).reshape(12, 8)
+    for sequence, blocks in zip(sequences, pool, strict=False):
+        end = sequence.start + len(sequence.token_ids)
+        sequence.block_table = blocks[: -(-end // tokens_per_block)].tolist()
+    return StepBatch(sequences)
+
+
+def test_a_paged_run_writes_every_row_where_its_position_lies(rng: np.random.Generator) -> None:
+    for _ in range(50):
+        batch = paged_batch(rng, 16)
+        (run,) = paged_planner(16, 9)(batch)
+        arrays = run.arrays
+        assert all(array.dtype == np.int32 for array in arrays.values())
+        written = []
+        for block, (first, behind) in enumerate(pairwise(arrays["query_starts"].tolist())):
+            for row in range(first, behind):
+                written.append((block, int(arrays["write_index"][block]) + row - first))
+        assert len(written) == len(arrays["token_ids"]) == batch.num_tokens
+        for row, (block, place) in enumerate(written):
+            sequence = batch.sequences[arrays["sequence_of_row"][row]]
+            position = int(arrays["positions"][row])
+            assert arrays["token_ids"][row] == sequence.token_ids[position - sequence.start]
+            assert sequence.block_table[position // 16] == block and position % 16 == place
+            assert arrays["block_tables"][arrays["sequence_of_row"][row]][position // 16] == block
+        rows = zip(arrays["sequence_of_row"].tolist(), arrays["positions"].tolist(), strict=True)
+        assert sorted(rows) == [
+            (index, sequence.start + offset)
+            for index, sequence in enumerate(batch.sequences)
+            for offset in range(len(sequence.token_ids))
+        ]
+
+
+def test_every_row_of_a_paged_run_has_one_attention(rng: np.random.Generator) -> None:
+    for tile in (1, 9, 40):
+        planner = paged_planner(16, tile)
+        batch = paged_batch(rng, 16)
+        (run,) = planner(batch)
+        arrays = run.arrays
+        single = [len(batch.sequences[index].token_ids) == 1 for index in arrays["sequence_of_row"]]
+        tiles = list(zip(arrays["tile_begins"].tolist(), arrays["tile_ends"].tolist(), strict=True))
+        covered = [row for begin, end in tiles for row in range(begin, end)]
+        assert covered == [row for row, alone in enumerate(single) if not alone]
+        assert all(end - begin <= min(tile, 16) for begin, end in tiles)
+        assert all(np.all(np.diff(arrays["positions"][begin:end]) == 1) for begin, end in tiles)
+        decodes = len(arrays["decode_rows"])
+        for row, (alone, place) in enumerate(zip(single, arrays["attention_rows"].tolist(), strict=True)):
+            assert (arrays["decode_rows"][place] if alone else place - decodes) == row
+            if alone:
+                assert arrays["decode_positions"][place] == arrays["positions"][row]
+                assert arrays["decode_sequences"][place] == arrays["sequence_of_row"][row]
+        assert run.decodes == all(single) and (any(single) or arrays["decode_positions"].tolist() == [-1])
+        assert set(arrays) == set(planner.sizes)
+        assert all(array.size <= planner.sizes[name] for name, array in arrays.items() if name != "logit_rows")
+
+
+def test_the_logit_rows_of_a_paged_run_are_those_that_were_asked_for(rng: np.random.Generator) -> None:
+    for _ in range(20):
+        batch = paged_batch(rng, 16)
+        (run,) = paged_planner(16, 9)(batch)
+        rows = run.arrays["logit_rows"][: run.num_logit_rows].tolist()
+        found = [(int(run.arrays["sequence_of_row"][row]), int(run.arrays["positions"][row])) for row in rows]
+        wanted = []
+        for index, sequence in enumerate(batch.sequences):
+            wanted += [(index, sequence.start + row) for row in range(len(sequence.prompt_targets))]
+            wanted += [(index, sequence.start + len(sequence.token_ids) - 1)] if sequence.sample_last else []
+        assert found == wanted and len(run.arrays["logit_rows"]) == max(1, len(wanted))
+
+
+def test_a_layout_that_is_not_known_is_refused() -> None:
+    manifest = manifest_with(("86",))
+    with pytest.raises(EngineError, match="which this version does not know"):
+        run_planner(manifest, 4, manifest.plans[0], Path("ENGINE"))
 
 
 def manifest_with(*plans: tuple[str, ...]) -> EngineManifest:

@@ -16,6 +16,10 @@ from inflight.runtime.manifest import Limits
 Range: TypeAlias = tuple[int, int, int]
 Ranges: TypeAlias = Mapping[str, Range]
 
+# Tokens of a context that one program of decode attention takes. A multiple of every tile of keys; the order of a row's
+# sums depends on it.
+SPLIT_TOKENS = 256
+
 LOGIT_ROWS, QUERY_STARTS = "logit_rows", "query_starts"
 PADDED_ROWS, PACKED_ROWS, KV_LENGTHS = "padded_rows", "packed_rows", "kv_lengths"
 SEQUENCE_OF_ROW, BLOCK_TABLES, ATTENTION_ROWS = "sequence_of_row", "block_tables", "attention_rows"

@@ -10,11 +10,10 @@ from inflight.build.targets.cuda.cache import ArtifactCache
 from inflight.build.targets.cuda.compile import CompileJob, compile_kernels
 from inflight.build.targets.cuda.spec import KernelSpec, Variant
 from inflight.build.targets.cuda.variants import attention_variant
+from inflight.build.targets.tensorrt.cache_layout import SPLIT_TOKENS
 from inflight.build.targets.tensorrt.plugin_kernels import COMBINE, DECODE, PREFILL, SHARED_BYTES, tune_prefill
 from inflight.errors import BuildError
 
-# A multiple of every tile of keys; the order of a row's sums depends on it.
-SPLIT_TOKENS = 256
 # Triton's kernels end in two pointers to scratch memory, which none of ours uses.
 _SCRATCH_POINTERS = 2
 

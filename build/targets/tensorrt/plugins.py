@@ -11,8 +11,8 @@ import tensorrt as trt
 import tensorrt.plugin as trtp
 
 from inflight.build.targets.cuda.artifact import Artifact
+from inflight.build.targets.tensorrt.cache_layout import SPLIT_TOKENS
 from inflight.build.targets.tensorrt.plugin_code import (
-    SPLIT_TOKENS,
     AttentionShape,
     combine_code,
     decode_code,

@@ -14,7 +14,7 @@ from inflight.build.recipe import BuildRecipe
 from inflight.build.target import TargetFacts
 from inflight.build.targets.tensorrt.api import PagedPlugins
 from inflight.build.targets.tensorrt.builder import LoweredNetwork, build_plan, lower_model
-from inflight.build.targets.tensorrt.cache_layout import SLOTS, BlockLayout, CacheLayout
+from inflight.build.targets.tensorrt.cache_layout import SLOTS, SPLIT_TOKENS, BlockLayout, CacheLayout
 from inflight.build.targets.tensorrt.capabilities import check_capabilities, normalized_sms
 from inflight.build.targets.tensorrt.listing import network_listing
 from inflight.build.targets.tensorrt.modules import find_module, find_plugins
@@ -79,7 +79,7 @@ class TensorRtTarget:
             kv_cache=kv_cache_facts(config, recipe.limits, layout, dtype, size),
             precision=module_precision(checkpoint, dtype),
             memory=MemoryPlan(
-                weights_bytes=weights_bytes(lowered.used), workspace_bytes=_workspace(config, recipe.limits)
+                weights_bytes=weights_bytes(lowered.used), workspace_bytes=_workspace(config, recipe.limits, layout)
             ),
             plans=_plans(sms, place, recipe.portable, prompt_tile),
             tools={trt.__name__: str(trt.__version__)},
@@ -167,9 +167,14 @@ def kv_cache_facts(
     return KvCacheFacts(dtype=dtype, tokens_per_block=tokens, bytes_per_block=per_token * tokens, layout=layout.name)
 
 
-def _workspace(config: CheckpointConfig, limits: Limits) -> int:
-    """An estimate from above of float32 rows, masks and logits; the plan's own figure is known where it is loaded."""
+def _workspace(config: CheckpointConfig, limits: Limits, layout: CacheLayout) -> int:
+    """An estimate from above of float32 rows, attention and logits; the plan's own figure is known where it runs."""
+    heads, size = config.num_attention_heads, config.head_size
     widths = 3 * config.hidden_size + 3 * config.intermediate_size
-    widths += 2 * (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_size
-    rows = limits.max_num_tokens * (4 * widths + limits.max_seq_len)
-    return rows + 4 * math.prod((limits.max_logit_rows, config.vocab_size))
+    widths += 2 * (heads + 2 * config.num_key_value_heads) * size
+    attention = limits.max_num_tokens * limits.max_seq_len  # the mask, in bytes
+    if layout.pages:
+        splits = -(-limits.max_seq_len // SPLIT_TOKENS)
+        attention = 4 * math.prod((limits.max_batch_size, heads, splits, size + 2))
+    logits = 4 * math.prod((limits.max_logit_rows, config.vocab_size))
+    return 4 * limits.max_num_tokens * widths + attention + logits
