@@ -30,6 +30,11 @@ class WeightsChoice(str, Enum):
     plan = "plan"
 
 
+class KvTypeChoice(str, Enum):
+    continuous = "continuous"
+    paged = "paged"
+
+
 class KvDtypeChoice(str, Enum):
     auto = "auto"
     float32 = "float32"
@@ -124,6 +129,15 @@ def build_engine(
         WeightsChoice | None,
         typer.Option(help="tensorrt: where the weights are. refit and inputs: beside the plan; plan: inside it."),
     ] = None,
+    kv_cache_type: Annotated[
+        KvTypeChoice | None,
+        typer.Option(
+            "--kv-cache-type",
+            "--kv_cache_type",
+            help="tensorrt: continuous (default), a slot of max_seq_len tokens per sequence; or, with --full, paged. "
+            "The caches of the other targets are paged.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "--dry_run", help="Print the plan (sizes, memory, work per token) and stop.")
     ] = False,
@@ -165,6 +179,7 @@ def build_engine(
             "full": full,
             "portable": portable,
             "weights": None if weights is None else weights.value,
+            "kv_cache_type": None if kv_cache_type is None else kv_cache_type.value,
         }
     )
     if dry_run or output_dir is None:
