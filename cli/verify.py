@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[np.float32]
 
+# Of ModelFacts; transformers would run a model of another shape, or fail somewhere inside.
+_SHAPE = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_size",
+)
 PROMPTS = ("The capital of France is", "def fibonacci(n):\n", "Once upon a time, in a small town by the sea,")
 
 
@@ -67,7 +77,9 @@ def verify(
     from inflight.runtime.load import load_engine
 
     _require_torch()
-    directory = open_source(model, revision).directory
+    source = open_source(model, revision)
+    _check_pair(model, source.config, engine)
+    directory = source.directory
     executor = load_engine(engine, threads=threads)
     try:
         manifest = executor.manifest
@@ -94,6 +106,28 @@ def verify(
     _report([result.to_json() for result in results], layers, conclusion, as_json)
     if failed:
         raise typer.Exit(1)
+
+
+def _check_pair(model: str, config: Mapping[str, Any], engine: Path) -> None:
+    """Raises ModelError for a model that is not supported, InflightError for one of another shape than the engine's."""
+    from inflight.convert.families import find_family
+    from inflight.convert.hf_config import read_model_facts
+    from inflight.convert.plan import check_config
+    from inflight.errors import InflightError
+    from inflight.runtime.engine_directory import read_engine_directory
+
+    built = read_engine_directory(engine).manifest
+    check_config(model, config)
+    family = find_family(config)
+    assert family is not None  # or check_config would have refused it
+    facts = read_model_facts(config, family).facts
+    pairs = {name: (getattr(facts, name), getattr(built.model, name)) for name in _SHAPE}
+    pairs["architecture"] = (family.architecture, built.model.architecture)
+    if wrong := [f"{name}: {mine}, not {theirs}" for name, (theirs, mine) in pairs.items() if mine != theirs]:
+        raise InflightError(
+            f"{engine} was built from another model ({built.source.model}) than {model}: {'; '.join(wrong)}.",
+            "Give the model that the engine was built from.",
+        )
 
 
 def _report(results: list[dict[str, Any]], layers: list[dict[str, Any]], conclusion: str, as_json: bool) -> None:

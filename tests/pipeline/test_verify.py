@@ -19,7 +19,9 @@ from inflight.convert import families
 from inflight.convert.api import convert_model
 from inflight.errors import InflightError
 from tests.float8 import round_to_float8
+from tests.hf_files import random_tensors, tiny_config, write_model
 from tests.models import Shape, random_shape, save_random_model
+from tests.serving_engines import write_null_engine
 
 pytestmark = pytest.mark.pipeline
 
@@ -90,6 +92,14 @@ def test_an_engine_of_another_model_fails_and_conversion_is_cleared(tmp_path: Pa
     result = run("verify", tmp_path / "other", build(tmp_path, "reference"), "--max-tokens", 6)
     assert result.exit_code == 1
     assert "the compiled engine does not" in " ".join(result.stdout.split())
+
+
+def test_a_model_of_another_shape_is_refused_before_anything_runs(tmp_path: Path, rng: np.random.Generator) -> None:
+    config = tiny_config()
+    model = write_model(tmp_path / "model", config, random_tensors(config, rng))
+    engine = write_null_engine(tmp_path / "engine")
+    with pytest.raises(InflightError, match=r"built from another model .*hidden_size: 0, not 20"):
+        run("verify", model, engine)
 
 
 def test_a_wrong_conversion_is_traced_to_its_layer(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
