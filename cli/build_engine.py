@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -188,10 +189,11 @@ def build_engine(
     started = time.monotonic()
     manifest = engine.build_engine(checkpoint_dir, output_dir, recipe, overwrite=force)
     code = _code_names(manifest.variants, manifest.plans) or manifest.target
+    quoted = shlex.quote(str(output_dir))
     typer.echo(
         f"{output_dir}: {manifest.model.architecture} for {code}, "
         f"{decimal(sum(file.bytes for file in manifest.files.values()))}, {time.monotonic() - started:.1f} s\n"
-        f'Next: inflight generate {output_dir} "Once upon a time"   or   inflight serve {output_dir}'
+        f'Next: inflight generate {quoted} "Once upon a time"   or   inflight serve {quoted}'
     )
 
 
