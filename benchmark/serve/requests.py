@@ -43,6 +43,11 @@ class Outcome:
         self.latency = elapsed
 
     @property
+    def pieces(self) -> int:
+        """How many pieces of output came."""
+        return len(self.itl) + 1 if self.ttft else 0
+
+    @property
     def tpot(self) -> float:
         """Time per output token after the first; 0 for an output of one token."""
         return (self.latency - self.ttft) / (self.output_tokens - 1) if self.output_tokens > 1 else 0.0

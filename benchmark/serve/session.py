@@ -25,9 +25,10 @@ from inflight.runtime.text.tokenizer import Tokenizer, load_tokenizer
 
 @dataclass(frozen=True, slots=True)
 class ServeBenchResult:
-    """The options, what happened, and its figures (see metrics.summarize)."""
+    """The options, the model's name at the server, what happened, and its figures (see metrics.summarize)."""
 
     options: ServeBenchOptions
+    model: str
     run: Run
     figures: dict[str, Any]
 
@@ -38,7 +39,7 @@ class ServeBenchResult:
         values = {
             "date": datetime.now().strftime("%Y%m%d-%H%M%S"),
             "backend": options.backend,
-            "model_id": options.model,
+            "model_id": self.model,
             "tokenizer_id": options.tokenizer,
             "num_prompts": options.num_prompts,
             "request_rate": options.request_rate if finite else "inf",
@@ -68,18 +69,18 @@ def bench_server(options: ServeBenchOptions) -> ServeBenchResult:
     prompts = make_prompts(options, tokenizer, rng)
     with progress_bar("Requests", len(prompts)) as advance:
 
-        async def measure() -> Run:
+        async def measure() -> tuple[str, Run]:
             client = await _connect(options)
             try:
-                return await run_requests(client, prompts, options, rng, advance)
+                return client.model, await run_requests(client, prompts, options, rng, advance)
             finally:
                 await client.close()
 
-        run = asyncio.run(measure())
+        model, run = asyncio.run(measure())
     errors = [outcome.error for outcome in run.outcomes if outcome.error is not None]
     if len(errors) == len(run.outcomes):
         raise InflightError(f"Every request failed; the first: {errors[0]}")
-    return ServeBenchResult(options, run, summarize(run, options))
+    return ServeBenchResult(options, model, run, summarize(run, options))
 
 
 async def _connect(options: ServeBenchOptions) -> Client:

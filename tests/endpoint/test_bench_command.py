@@ -121,6 +121,15 @@ def test_events_without_a_blank_behind_the_colon_are_read(tmp_path: Path) -> Non
     assert json.loads((tmp_path / "result.json").read_text())["total_output_tokens"] == 4
 
 
+def test_without_usage_every_piece_counts_as_a_token(tmp_path: Path, rng: np.random.Generator) -> None:
+    pieces = int(rng.integers(1, 9))
+    with other_server(200, 'data: {"choices": [{"text": "a"}]}\n\n' * pieces) as url:
+        flags = ["--model", "mine", "--num-prompts", "3", "--result-filename", str(tmp_path / "result.json")]
+        bench("serve", "--base-url", url, *flags)
+    record = json.loads((tmp_path / "result.json").read_text())
+    assert (record["total_output_tokens"], record["model_id"]) == (3 * pieces, "mine")
+
+
 @pytest.mark.parametrize(
     ("status", "body", "message"),
     [

@@ -8,7 +8,9 @@ from inflight.benchmark.serve.requests import Outcome, Prompt
 
 
 class Client(Protocol):
-    """Sends requests to one server, from one event loop."""
+    """Sends requests to one server, from one event loop. `model`: the name that it asks for there."""
+
+    model: str
 
     async def send(self, prompt: Prompt) -> Outcome:
         """Send one request and read its stream to the end. A failure is the outcome's `error` and never raised."""

@@ -25,7 +25,7 @@ class OpenAIClient:
 
     def __init__(self, options: ServeBenchOptions, model: str, session: aiohttp.ClientSession) -> None:
         self._options = options
-        self._model = model
+        self.model = model
         self._session = session
         self._is_chat = options.backend == "openai-chat"
         self._url = options.base_url.rstrip("/") + (options.endpoint or _ENDPOINTS[options.backend])
@@ -59,6 +59,9 @@ class OpenAIClient:
             outcome.error = f"{type(error).__name__}: {error}"
         if outcome.error is None and not outcome.ttft:
             outcome.error = "The stream had no output."
+        elif not outcome.output_tokens:
+            # A server that reports no usage: servers send a token at a time while clients keep up.
+            outcome.output_tokens = outcome.pieces
         return outcome
 
     async def close(self) -> None:
@@ -71,7 +74,7 @@ class OpenAIClient:
         else:
             content = {"prompt": prompt.text if prompt.token_ids is None else prompt.token_ids}
         return {
-            "model": self._model,
+            "model": self.model,
             **content,
             "max_tokens": prompt.output_len,
             "temperature": options.temperature,

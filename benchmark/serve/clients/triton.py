@@ -19,9 +19,8 @@ class TritonClient:
 
     def __init__(self, options: ServeBenchOptions) -> None:
         self._options = options
-        self._backend = TritonBackend(
-            options.base_url.removeprefix("http://").rstrip("/"), options.model or "tensorrt_llm"
-        )
+        self.model = options.model or "tensorrt_llm"
+        self._backend = TritonBackend(options.base_url.removeprefix("http://").rstrip("/"), self.model)
         self._ids = itertools.count()
 
     async def send(self, prompt: Prompt) -> Outcome:
