@@ -42,15 +42,19 @@ def test_mixed_steps_over_carried_caches_give_the_logits_of_transformers(
 def test_mixed_steps_over_a_pool_of_blocks_give_the_logits_of_transformers(
     family: str, tmp_path: Path, rng: np.random.Generator, seed: int
 ) -> None:
-    """Tables of scattered blocks, of which a context of several hundred tokens has more than one split."""
+    """A context of several hundred tokens has more than one split."""
     case = make_case(tmp_path, random_shape(rng, family), seed)
-    size, count = int(rng.choice([16, 32, 48])), 4
-    max_seq_len = 400
+    lengths = [int(rng.integers(280, 400)), *rng.integers(2, 90, 3).tolist()]
+    assert max(_block_steps(case, rng, 400, [lengths])) < 1e-4
+
+
+def _block_steps(case: Case, rng: np.random.Generator, max_seq_len: int, rounds: list[list[int]]) -> list[float]:
+    """_mixed_steps of prompts of some lengths, round by round, over tables of scattered blocks."""
+    size, count = int(rng.choice([16, 32, 48])), len(rounds[0])
     width = -(-max_seq_len // size)
     pool = rng.permutation(count * width).reshape(count, width)
     interpreted = InterpretedNetwork(case.checkpoint, max_seq_len, count * width, layout=BlockLayout(size))
     runs = BlockRuns(paged_manifest(max_seq_len, size), count * width, prompt_tile=int(rng.integers(1, size + 9)))
-    lengths = [int(rng.integers(280, max_seq_len)), *rng.integers(2, 90, count - 1).tolist()]
 
     def step(batch: StepBatch) -> dict[int, Floats]:
         (run,) = runs(batch)
@@ -59,7 +63,7 @@ def test_mixed_steps_over_a_pool_of_blocks_give_the_logits_of_transformers(
     def table(place: int, end: int) -> tuple[int, ...]:
         return tuple(pool[place, : -(-end // size)].tolist())
 
-    assert max(_mixed_steps(case, step, table, rng, lengths)) < 1e-4
+    return [error for lengths in rounds for error in _mixed_steps(case, step, table, rng, lengths)]
 
 
 def paged_manifest(max_seq_len: int, tokens_per_block: int) -> EngineManifest:
@@ -127,9 +131,10 @@ def test_half_precision_networks_stay_near_the_float32_model(
     assert relative_error(logits, case.expected(tokens)) < bound
 
 
+@pytest.mark.parametrize("layout", ["slots", "blocks"])
 @pytest.mark.parametrize("scheme", ["int8_wo", "int8_w8a8", "int4_wo", "int4_w4a8", "fp8"])
 def test_quantized_networks_give_the_logits_of_transformers_with_the_same_numbers(
-    scheme: str, tmp_path: Path, rng: np.random.Generator, seed: int
+    scheme: str, layout: str, tmp_path: Path, rng: np.random.Generator, seed: int
 ) -> None:
     # Groups divide the rows, as TensorRT's blocks must.
     shape = replace(random_shape(rng, str(rng.choice(FAMILIES))), head_size=32, hidden_size=192, intermediate_size=96)
@@ -140,10 +145,13 @@ def test_quantized_networks_give_the_logits_of_transformers_with_the_same_number
     else:
         case = make_case(tmp_path, shape, seed, quantize=scheme, group_size=32)
     quantize_oracle(case)
-    interpreted = InterpretedNetwork(case.checkpoint, MAX_SEQ_LEN, SLOTS)
     rounds_rows = scheme == "fp8" or "a8" in scheme
-    lengths = [8] * 4 if rounds_rows else [40] * 4
-    errors = [error for _ in range(2) for error in _slot_steps(case, interpreted, rng, lengths)]
+    rounds = [[8] * 4 if rounds_rows else [40] * 4] * 2
+    if layout == "blocks":
+        errors = _block_steps(case, rng, MAX_SEQ_LEN, rounds)
+    else:
+        interpreted = InterpretedNetwork(case.checkpoint, MAX_SEQ_LEN, SLOTS)
+        errors = [error for lengths in rounds for error in _slot_steps(case, interpreted, rng, lengths)]
     if rounds_rows:
         # A value on the edge between two 8-bit levels may fall to either side, and its prompt then differs a little.
         assert np.median(errors) < 1e-4 and max(errors) < 5e-2
