@@ -37,9 +37,10 @@ INLINE int take_panel(pool *p, int thread, int64_t panels, int64_t panel_bytes, 
     const int64_t blocks = row_blocks(p, rows, panels), item = pool_take_near(p, thread, panels * blocks);
     if (item < 0) return 0;
     const int64_t panel = item / blocks, block = item % blocks;
+    const int64_t tiles = ceil_div(rows, TILE_ROWS); /* whole ones in all blocks but the last */
     piece->panel = panel;
-    piece->first = rows * block / blocks;
-    piece->count = rows * (block + 1) / blocks - piece->first;
+    piece->first = tiles * block / blocks * TILE_ROWS;
+    piece->count = min_int(rows, tiles * (block + 1) / blocks * TILE_ROWS) - piece->first;
     piece->columns = (const unsigned char *)weight + panel * panel_bytes;
     piece->next = (const unsigned char *)piece->columns + panel_bytes;
     if (block + 1 < blocks) piece->next = NULL;
