@@ -46,34 +46,35 @@ class BlockRuns:
 
     def __call__(self, batch: StepBatch) -> list[RunInputs]:
         sequences = batch.sequences
-        counts = [len(sequence.token_ids) for sequence in sequences]
-        starts = np.concatenate([[0], np.cumsum(counts)])
+        counts = np.array([len(sequence.token_ids) for sequence in sequences])
         sequence_of_row = np.repeat(np.arange(len(sequences)), counts)
         positions = np.concatenate([sequence.start + np.arange(len(sequence.token_ids)) for sequence in sequences])
+        token_ids = np.concatenate([sequence.token_ids for sequence in sequences])
         tables = self._block_tables(sequences)
-        block_of_row = tables[sequence_of_row, positions // self._tokens_per_block]
+        blocks = tables[sequence_of_row, positions // self._tokens_per_block]
         # Rows of a block are one sequence's, in the order of their positions, which a stable sort keeps.
-        by_block = np.argsort(block_of_row, kind="stable")
-        place = np.empty_like(by_block)
-        place[by_block] = np.arange(len(by_block))
-        query_starts = np.searchsorted(block_of_row[by_block], np.arange(self._num_blocks + 1))
-        written = np.flatnonzero(np.diff(query_starts))
-        write_index = np.zeros(self._num_blocks, np.int32)
-        write_index[written] = positions[by_block][query_starts[written]] % self._tokens_per_block
-        single = np.array(counts)[sequence_of_row] == 1
-        rows = logit_rows(sequences, starts[:-1].tolist())
+        by_block = np.argsort(blocks, kind="stable")
         arrays = {
-            "token_ids": np.concatenate([sequence.token_ids for sequence in sequences])[by_block].astype(np.int32),
+            "token_ids": token_ids[by_block].astype(np.int32),
             "positions": positions[by_block].astype(np.int32),
             "sequence_of_row": sequence_of_row[by_block].astype(np.int32),
-            "write_index": write_index,
-            "query_starts": query_starts.astype(np.int32),
             "block_tables": tables,
-            "logit_rows": place[rows].astype(np.int32) if rows else int32([0]),
+            "logit_rows": _logit_rows(sequences, by_block),
+            **self._cache_writes(blocks[by_block], positions[by_block]),
         }
-        arrays |= _attention_inputs(arrays, single[by_block], self._prompt_tile)
-        decodes = bool(single.all())
-        return [RunInputs(arrays, tuple(range(len(sequences))), 0, self._num_blocks, len(rows), decodes)]
+        single = counts[sequence_of_row[by_block]] == 1
+        arrays |= _attention_inputs(arrays, single, self._prompt_tile)
+        num_logit_rows = sum(sequence.num_logit_rows for sequence in sequences)
+        order = tuple(range(len(sequences)))
+        return [RunInputs(arrays, order, 0, self._num_blocks, num_logit_rows, decodes=bool(single.all()))]
+
+    def _cache_writes(self, blocks: Ints, positions: Ints) -> dict[str, Ints]:
+        """How many rows each block of the pool gets, cumulative, and where in the block they begin."""
+        query_starts = np.searchsorted(blocks, np.arange(self._num_blocks + 1)).astype(np.int32)
+        written = np.flatnonzero(np.diff(query_starts))
+        write_index = np.zeros(self._num_blocks, np.int32)
+        write_index[written] = positions[query_starts[written]] % self._tokens_per_block
+        return {"query_starts": query_starts, "write_index": write_index}
 
     def _block_tables(self, sequences: Sequence[ScheduledSequence]) -> Ints:
         """int32 [sequences, width]; the width is a power of two or the greatest, so that decodes have few sizes."""
@@ -83,6 +84,14 @@ class BlockRuns:
         for row, sequence in zip(tables, sequences, strict=True):
             row[: len(sequence.block_table)] = sequence.block_table
         return tables
+
+
+def _logit_rows(sequences: Sequence[ScheduledSequence], by_block: npt.NDArray[np.int64]) -> Ints:
+    """Where the wanted rows lie once rows are sorted; one row when none is wanted."""
+    place = np.empty_like(by_block)
+    place[by_block] = np.arange(len(by_block))
+    starts = np.concatenate([[0], np.cumsum([len(sequence.token_ids) for sequence in sequences])])
+    return place[logit_rows(sequences, starts[:-1].tolist()) or [0]].astype(np.int32)
 
 
 def _attention_inputs(arrays: dict[str, Ints], single: Bools, prompt_tile: int) -> dict[str, Ints]:

@@ -105,7 +105,7 @@ def test_the_plan_of_an_engine_says_how_its_cache_is_paged(
     assert facts.kv_cache.bytes_per_block == 32 * 2 * 2 * shape.num_layers * shape.num_kv_heads * shape.head_size
     (plan,) = facts.plans
     assert plan.prompt_tile * shape.queries_per_kv <= 64 < (plan.prompt_tile + 1) * shape.queries_per_kv
-    assert facts.recipe.kv_cache_type == "paged"
+    assert facts.recipe.kv_cache_type == "paged" and set(facts.tools) == {"tensorrt", "triton"}
 
 
 def test_the_builder_and_the_loader_call_the_layouts_alike() -> None:

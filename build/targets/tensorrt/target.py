@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from inflight.build.recipe import BuildRecipe
 from inflight.build.target import TargetFacts
+from inflight.build.targets.cuda.toolchain import triton_version
 from inflight.build.targets.tensorrt.api import PagedPlugins
 from inflight.build.targets.tensorrt.builder import LoweredNetwork, build_plan, lower_model
 from inflight.build.targets.tensorrt.cache_layout import SLOTS, SPLIT_TOKENS, BlockLayout, CacheLayout
@@ -82,7 +83,7 @@ class TensorRtTarget:
                 weights_bytes=weights_bytes(lowered.used), workspace_bytes=_workspace(config, recipe.limits, layout)
             ),
             plans=_plans(sms, place, recipe.portable, prompt_tile),
-            tools={trt.__name__: str(trt.__version__)},
+            tools={trt.__name__: str(trt.__version__), **({"triton": triton_version()} if layout.pages else {})},
         )
         return TensorRtBuild(lower, lowered, facts)
 
