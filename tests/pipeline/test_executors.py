@@ -156,6 +156,32 @@ def test_greedy_tokens_through_the_scheduler_are_those_of_transformers(
         _assert_greedy(case, prompt, tokens[str(number)])
 
 
+def test_a_prompt_that_came_before_is_read_from_its_blocks(
+    case: Case, executor: WithLogits, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = executor.manifest.kv_cache.tokens_per_block
+    if size >= LENGTH:
+        pytest.skip("a block is a whole sequence, which nobody shares")
+    prompt = rng.integers(3, case.checkpoint.config.vocab_size, 2 * size + 5).tolist()
+    computed: list[int] = []
+    execute = executor.execute
+
+    def counting(batch: StepBatch) -> StepOutput:
+        computed.append(batch.num_tokens)
+        return execute(batch)
+
+    monkeypatch.setattr(executor, "execute", counting)
+    core = EngineCore(executor)
+    for name, expected in (("first", len(prompt)), ("second", 5)):
+        computed.clear()
+        core.add_request(Request(name, tuple(prompt), SamplingParams(temperature=0.0, max_tokens=64, ignore_eos=True)))
+        tokens: list[int] = []
+        while core.has_unfinished():
+            tokens += [token for delta in core.step() for token in delta.token_ids]
+        _assert_greedy(case, prompt, tokens)
+        assert sum(computed) - 63 == expected
+
+
 def _assert_greedy(case: Case, prompt: list[int], tokens: list[int]) -> None:
     """Every token is transformers' most likely one, or ties with it to within rounding."""
     logits = case.expected(prompt + tokens)[len(prompt) - 1 : -1]
