@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from inflight.errors import EngineError
 from inflight.runtime.executors.batch_check import check_batch
-from inflight.runtime.executors.tensorrt_api import Module, find_module
+from inflight.runtime.executors.tensorrt_api import Module, Runtime, find_module
 from inflight.runtime.executors.tensorrt_buffers import DeviceBuffers
 from inflight.runtime.executors.tensorrt_device import Device, DeviceMemory, compute_capability, require_gpu
 from inflight.runtime.executors.tensorrt_layouts import run_planner
@@ -69,12 +69,15 @@ class TensorRtExecutor:
     def close(self) -> None:
         self._runner = None
         self._held.close()
+        self._runtime = None
 
     def _open(self, trt: Module, directory: Path) -> PlanRunner:
         device = Device()
         self._held.callback(device.close)
         buffers = DeviceBuffers(self.manifest, self.num_blocks, self._runs.sizes, device)
-        self._runtime, engine = open_plan(trt, directory / self.plan.file, self.manifest)
+        runtime, engine = open_plan(trt, directory / self.plan.file, self.manifest)
+        # An engine must not outlive the runtime that read it.
+        self._runtime: Runtime | None = runtime
         weights: dict[str, DeviceMemory] = {}
         if self.plan.weights == "refit":
             refit(trt, engine, map_weights(directory / WEIGHTS_NAME))

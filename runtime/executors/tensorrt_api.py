@@ -39,9 +39,6 @@ class ExecutionContext(Protocol):
 class CudaEngine(Protocol):
     """ICudaEngine."""
 
-    num_io_tensors: int
-
-    def get_tensor_name(self, index: int) -> str: ...
     def create_runtime_config(self) -> RuntimeConfig | None: ...
     def create_execution_context(self, runtime_config: RuntimeConfig) -> ExecutionContext | None: ...
 

@@ -89,6 +89,10 @@ class Device:
     def end_capture(self) -> CapturedGraph:
         return CapturedGraph(_call("cudaStreamEndCapture", self.stream), self.stream)
 
+    def abandon_capture(self) -> None:
+        """End a capture amid which something failed. CUDA reports that failure once more: it is not looked at."""
+        _cudart().cudaStreamEndCapture(self.stream)
+
     def close(self) -> None:
         """Free the stream and all memory. Calling it twice is harmless."""
         while self._memories:
@@ -135,8 +139,10 @@ class CapturedGraph:
 
     def __init__(self, graph: Any, stream: int) -> None:
         self._stream = stream
-        self._executable = _call("cudaGraphInstantiate", graph, 0)
-        _call("cudaGraphDestroy", graph)
+        try:
+            self._executable = _call("cudaGraphInstantiate", graph, 0)
+        finally:
+            _call("cudaGraphDestroy", graph)
 
     def launch(self) -> None:
         _call("cudaGraphLaunch", self._executable, self._stream)

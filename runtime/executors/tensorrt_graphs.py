@@ -65,6 +65,7 @@ class DecodeGraphs:
         self._device.begin_capture()
         try:
             enqueue(context)
-        finally:
-            graph = self._device.end_capture()
-        return _Captured(context, graph)
+        except BaseException:
+            self._device.abandon_capture()
+            raise
+        return _Captured(context, self._device.end_capture())

@@ -1,4 +1,4 @@
-"""Elementary functions and conversions of vec.h, 16 lanes at a time."""
+"""Elementary functions and conversions of the kernels, 16 lanes at a time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,16 @@ from tests.kernel.harness import Array, levels
 pytestmark = pytest.mark.kernel
 
 SOURCE = """
-#include "vec.h"
+#include "attention_softmax.h"
 #define EXPORT __attribute__((visibility("default")))
-EXPORT void exponential(const float *x, float *y, int64_t n) {
-    for (int64_t i = 0; i < n; i += LANES) store16(F32, y, i, exp16(load16(F32, x, i)));
+EXPORT void silu(const float *x, float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i += LANES) store16(F32, y, i, silu16(load16(F32, x, i)));
+}
+EXPORT void weights(const float *x, float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i += LANES) store16(F32, y, i, weight16(F32, load16(F32, x, i)));
+}
+EXPORT void weights_for_brain(const float *x, float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i += LANES) store16(F32, y, i, weight16(BF16, load16(F32, x, i)));
 }
 EXPORT void sums(const float *x, float *y, int64_t n) {
     for (int64_t i = 0; i < n; i += LANES) y[i / LANES] = sum16(load16(F32, x, i));
@@ -48,20 +54,30 @@ def _call(function: Any, x: Array, y: Array) -> Array:
     return y
 
 
-def test_the_exponential_is_within_two_units_in_the_last_place(library: ctypes.CDLL, rng: np.random.Generator) -> None:
-    x = rng.uniform(-87.3, 88.7, COUNT).astype(np.float32)
-    y = _call(library.exponential, x, np.zeros_like(x))
-    exact = np.exp(x.astype(np.float64))
-    assert float(np.max(np.abs(y - exact) / exact)) < 2 * np.finfo(np.float32).eps
+def test_silu_is_as_exact_as_its_exponent_in_float32(library: ctypes.CDLL, rng: np.random.Generator) -> None:
+    """The exponent -x log2 e is rounded to float32, twice half a unit of its size: so much is the power of two off."""
+    x = rng.uniform(-87.0, 87.0, COUNT).astype(np.float32)
+    exact = x / (1 + np.exp(-x.astype(np.float64)))
+    error = np.abs(_call(library.silu, x, np.zeros_like(x)) - exact) / np.abs(exact)
+    assert np.all(error < (4 + np.abs(x)) * np.finfo(np.float32).eps)
 
 
-def test_the_exponential_is_exact_where_attention_relies_on_it(library: ctypes.CDLL) -> None:
+@pytest.mark.parametrize(("name", "bound"), [("weights", 4e-7), ("weights_for_brain", 2e-4)])
+def test_weights_of_the_softmax_are_powers_of_two(
+    library: ctypes.CDLL, rng: np.random.Generator, name: str, bound: float
+) -> None:
+    x = rng.uniform(-126.0, 0.0, COUNT).astype(np.float32)
+    y = _call(getattr(library, name), x, np.zeros_like(x))
+    exact = np.exp2(x.astype(np.float64))
+    assert float(np.max(np.abs(y - exact) / exact)) < bound
+
+
+@pytest.mark.parametrize("name", ["weights", "weights_for_brain"])
+def test_weights_are_exact_where_attention_relies_on_it(library: ctypes.CDLL, name: str) -> None:
     x = np.zeros(16, np.float32)
-    x[:6] = [0.0, -0.0, -np.inf, -1e30, np.inf, np.nan]
-    y = _call(library.exponential, x, np.ones_like(x))
-    np.testing.assert_array_equal(y[:4], np.array([1, 1, 0, 0], np.float32))
-    assert np.isfinite(y[4]) and y[4] > 1e38
-    assert np.isnan(y[5])
+    x[:6] = [0.0, -0.0, -127.0, -1e30, -np.inf, -3.4e38]
+    y = _call(getattr(library, name), x, np.ones_like(x))
+    np.testing.assert_array_equal(y[:6], np.array([1, 1, 0, 0, 0, 0], np.float32))
 
 
 def test_sums_have_the_one_tree(library: ctypes.CDLL, rng: np.random.Generator) -> None:

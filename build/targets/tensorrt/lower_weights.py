@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from inflight.build.passes.rewrite import integer
-from inflight.build.targets.tensorrt.host_tensor import Array, HostTensor
+from inflight.build.targets.tensorrt.host_tensor import Array
 from inflight.build.targets.tensorrt.writer import Scale, Weight
 from inflight.build.values import shape_of
 
@@ -54,8 +54,3 @@ def dequantize(node: ir.Node, levels: Weight, values: Weight) -> Weight:
     assert value is not None and levels.scale is None and values.scale is None, f"{stored.name} is scaled twice"
     axis = integer(node, "axis", 1) % len(shape_of(value))
     return Weight(stored, levels.transposed, Scale(values.stored, axis, integer(node, "block_size", 0)))
-
-
-def blocks_divide(weight: HostTensor, scale: Scale) -> bool:
-    """TensorRT's blocks are all of one size."""
-    return not scale.block_size or weight.shape[scale.axis] % scale.block_size == 0

@@ -139,52 +139,6 @@ INLINE float sum16(f32x16 x) {
     return (x[0] + x[2]) + (x[1] + x[3]);
 }
 
-INLINE float max16(f32x16 x) { return __builtin_reduce_max(x); }
-INLINE int any16(i32x16 mask) { return __builtin_reduce_or(mask) != 0; }
-
-/* e^x: range reduction by ln 2 in two parts, then a polynomial of degree 7 (relative error below 2 ulp). Exactly 1 at
- * 0, exactly 0 below -87.33 (so at -infinity), e^88.72 (nearly the greatest float) above 88.72; a NaN stays one. */
-INLINE f32x16 exp16(f32x16 x) {
-    const f32x16 magic = splat(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
-    f32x16 clamped = __builtin_elementwise_min(__builtin_elementwise_max(x, splat(-88.0f)), splat(88.72f));
-    f32x16 n = fma16(clamped, splat(1.44269504f), magic) - magic;
-    f32x16 r = fma16(n, splat(-0.693359375f), clamped);
-    r = fma16(n, splat(2.12194440e-4f), r);
-    f32x16 p = splat(1.9875691500e-4f);
-    p = fma16(p, r, splat(1.3981999507e-3f));
-    p = fma16(p, r, splat(8.3334519073e-3f));
-    p = fma16(p, r, splat(4.1665795894e-2f));
-    p = fma16(p, r, splat(1.6666665459e-1f));
-    p = fma16(p, r, splat(5.0000001201e-1f));
-    p = fma16(p, r * r, r) + 1.0f;
-    i32x16 exponent = __builtin_convertvector(n, i32x16) << 23;
-    f32x16 y = (f32x16)((i32x16)p + exponent);
-    y = select16(x < splat(-87.33f), splat(0.0f), y);
-    return select16(x == x, y, x);
-}
-
-/* 2^x for x <= 0, at least 2^-126: x = n + f with n whole, then a minimax polynomial in f of degree 6 (relative error
- * 2e-7), or of degree 3 (1e-4) where the result is rounded to bfloat16 anyway. Exactly 1 at 0. */
-INLINE f32x16 exp2_16(element rounded_to, f32x16 x) {
-    const f32x16 magic = splat(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
-    f32x16 clamped = __builtin_elementwise_max(x, splat(-126.0f));
-    f32x16 n = (clamped + magic) - magic, f = clamped - n, p;
-    if (rounded_to == BF16) {
-        p = splat(5.500893e-2f);
-        p = fma16(p, f, splat(2.4221096e-1f));
-        p = fma16(p, f, splat(6.9328293e-1f));
-    } else {
-        p = splat(1.535336188e-4f);
-        p = fma16(p, f, splat(1.339887440e-3f));
-        p = fma16(p, f, splat(9.618437357e-3f));
-        p = fma16(p, f, splat(5.550332471e-2f));
-        p = fma16(p, f, splat(2.402264791e-1f));
-        p = fma16(p, f, splat(6.931472029e-1f));
-    }
-    p = fma16(p, f, splat(1.0f));
-    return (f32x16)((i32x16)p + (__builtin_convertvector(n, i32x16) << 23));
-}
-
 /* x / (1 + e^-x). e^-x is 2^(n + f), n whole: a minimax polynomial in f of degree 5 (relative error 2e-7), then n more
  * in the exponent. */
 INLINE f32x16 silu16(f32x16 x) {
