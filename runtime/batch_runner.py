@@ -59,9 +59,8 @@ class BatchRunner:
                     while job.outputs:
                         yield job.outputs.popleft()
                 waiting = [job for job in waiting if job.outputs or not job.finished]
-                with self._lock:
-                    if waiting and not any(job.outputs for job in waiting):
-                        self._step()
+                if waiting:
+                    self._step_until_news(waiting)
         finally:
             self._abandon(waiting)
 
@@ -73,19 +72,28 @@ class BatchRunner:
                 raise RequestError(which + error.message, error.hint) from error
             self._jobs[job.request.request_id] = job
 
+    def _step_until_news(self, jobs: Sequence[RequestCollector]) -> None:
+        """Step until one of `jobs` has an output or is finished, or a signal wants to be heard."""
+        with deferred_interrupt() as interrupts:
+            while not interrupts:
+                with self._lock:
+                    if any(job.outputs or job.finished for job in jobs):
+                        return
+                    self._step()
+
     def _step(self) -> None:
+        """One step. The caller has the lock, and holds signals back."""
         if self._failure is not None:
             raise EngineError(f"The engine has failed: {self._failure}", "Load it again.") from self._failure
         while self._abandoned:
             self._core.cancel(self._abandoned.popleft().request.request_id)
-        with deferred_interrupt():
-            try:
-                deltas = self._core.step()
-            except Exception as error:
-                self._failure = error
-                raise
-            for delta in deltas:
-                self._publish(delta)
+        try:
+            deltas = self._core.step()
+        except Exception as error:
+            self._failure = error
+            raise
+        for delta in deltas:
+            self._publish(delta)
 
     def _publish(self, delta: TokenDelta) -> None:
         job = self._jobs[delta.request_id]
@@ -104,7 +112,8 @@ class BatchRunner:
         if not unfinished or not self._lock.acquire(blocking=False):
             return
         try:
-            while self._failure is None and not all(job.finished for job in unfinished):
-                self._step()
+            with deferred_interrupt():
+                while self._failure is None and not all(job.finished for job in unfinished):
+                    self._step()
         finally:
             self._lock.release()

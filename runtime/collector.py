@@ -17,14 +17,14 @@ class _Completion:
 
     def __init__(self, index: int, with_logprobs: bool) -> None:
         self._index = index
-        self._text = ""
+        self.text = ""
         self._token_ids: list[int] = []
         self._logprobs: list[dict[int, Logprob]] | None = [] if with_logprobs else None
         self.cumulative_logprob: float | None = None
         self._last: CompletionDelta | None = None
 
     def add(self, delta: CompletionDelta) -> None:
-        self._text += delta.text
+        self.text += delta.text
         self._token_ids += delta.token_ids
         if self._logprobs is not None:
             self._logprobs += [_as_dict(entry) for entry in delta.logprobs]
@@ -33,7 +33,7 @@ class _Completion:
     def output(self, text_delta: str) -> CompletionOutput:
         return CompletionOutput(
             index=self._index,
-            text=self._text,
+            text=self.text,
             token_ids=tuple(self._token_ids),
             cumulative_logprob=self.cumulative_logprob,
             logprobs=None if self._logprobs is None else list(self._logprobs),
@@ -48,6 +48,9 @@ class RequestCollector:
 
     `outputs` fills as deltas come: with `stream`, one output per delta that says something new; without, the whole at
     the end. `finished` is set when the core has given the last delta of every sequence.
+
+    Text is decoded while it grows if somebody reads it, or if stop strings are looked for in it. Else it is decoded at
+    the end: between two steps, when nothing of this is in the caches, it would take several times as long.
     """
 
     def __init__(self, request: Request, prompt: str | None, tokenizer: Tokenizer, stream: bool) -> None:
@@ -58,6 +61,8 @@ class RequestCollector:
         self._prompt = prompt
         self._tokenizer = tokenizer
         self._stream = stream
+        self._at_the_end = not stream and not params.stop
+        self._held_back: list[TokenDelta] = []
         self._text = RequestText(tokenizer, params)
         self._completions = [_Completion(i, params.logprobs is not None) for i in range(request.num_sequences)]
         self._metrics: list[RequestMetrics] = []
@@ -73,12 +78,22 @@ class RequestCollector:
         if delta.finish_reason is not None:
             self._unfinished -= 1
             self.finished = self._unfinished == 0
-        completions = self._text.push(delta)
-        for completion in completions:
-            self._add(completion, delta)
+        self._held_back.append(delta)
+        if self._at_the_end and not self.finished:
+            return False
+        completions = self._decode_held_back()
         if self.finished or (self._stream and completions):
-            self.outputs.append(self._snapshot({each.index: each.text for each in completions}))
+            self.outputs.append(self._snapshot(completions))
         return any(completion.cancel for completion in completions)
+
+    def _decode_held_back(self) -> list[CompletionDelta]:
+        completions = []
+        for delta in self._held_back:
+            for completion in self._text.push(delta):
+                self._add(completion, delta)
+                completions.append(completion)
+        self._held_back.clear()
+        return completions
 
     def _add(self, completion: CompletionDelta, delta: TokenDelta) -> None:
         target = self._completions[completion.index]
@@ -90,8 +105,12 @@ class RequestCollector:
     def _spell(self, result: TokenResult) -> dict[int, Logprob]:
         return _as_dict(spell_logprob(self._tokenizer, result))
 
-    def _snapshot(self, news: dict[int, str]) -> RequestOutput:
-        outputs = [each.output(news.get(index, "")) for index, each in enumerate(self._completions)]
+    def _snapshot(self, news: list[CompletionDelta]) -> RequestOutput:
+        gained = {each.index: each.text for each in news}
+        outputs = [
+            each.output(gained.get(index, "") if self._stream else each.text)
+            for index, each in enumerate(self._completions)
+        ]
         return RequestOutput(
             request_id=self.request.request_id,
             prompt=self._prompt,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -12,14 +12,16 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 
 
 @contextmanager
-def deferred_interrupt() -> Iterator[None]:
+def deferred_interrupt() -> Iterator[Sequence[int]]:
     """Hold back signals that raise until the block is left, so that none leaves the scheduler half-way through a step.
 
+    Yields those that were held back so far: who has many steps to do leaves when there is one. Entering for each step
+    would cost more than scheduling it, since the way to the kernel is never in the caches then.
     A second one interrupts at once. Where Python delivers none (outside the main thread) and for signals that have no
     handler in Python, nothing is done.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield ()
         return
     handlers = {number: handler for number in _SIGNALS if callable(handler := signal.getsignal(number))}
     noted: list[int] = []
@@ -32,7 +34,7 @@ def deferred_interrupt() -> Iterator[None]:
     for number in handlers:
         signal.signal(number, note)
     try:
-        yield
+        yield noted
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

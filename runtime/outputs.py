@@ -21,8 +21,9 @@ class Logprob:
 class CompletionOutput:
     """One completion, so far or whole.
 
-    text_delta: what `text` gained since the previous output of a stream. logprobs: per token, the chosen token first,
-    then the most likely ones; None unless params.logprobs is set. cumulative_logprob: their sum over the tokens chosen.
+    text_delta: what `text` gained since the previous output of a stream; all of it where there is no stream. logprobs:
+    per token, the chosen token first, then the most likely ones; None unless params.logprobs is set.
+    cumulative_logprob: their sum over the tokens chosen.
     finish_reason: None while it goes on, then "stop" (stop_reason: the stop string or stop token id, None for the
     model's own end token), "length", "cancelled" or "error".
     """
