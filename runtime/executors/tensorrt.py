@@ -49,6 +49,8 @@ class TensorRtExecutor:
         self.num_blocks = num_blocks
         self.plan = choose_plan(manifest, compute_capability(), directory)
         self._runs = run_planner(manifest, num_blocks, self.plan, directory)
+        # An engine must not outlive the runtime that read it.
+        self._runtime: Runtime | None = None
         # Freed in reverse order: what runs goes before the memory that it runs in.
         self._held = ExitStack()
         with ExitStack() as opening:
@@ -76,8 +78,7 @@ class TensorRtExecutor:
         self._held.callback(device.close)
         buffers = DeviceBuffers(self.manifest, self.num_blocks, self._runs.sizes, device)
         runtime, engine = open_plan(trt, directory / self.plan.file, self.manifest)
-        # An engine must not outlive the runtime that read it.
-        self._runtime: Runtime | None = runtime
+        self._runtime = runtime
         weights: dict[str, DeviceMemory] = {}
         if self.plan.weights == "refit":
             refit(trt, engine, map_weights(directory / WEIGHTS_NAME))
