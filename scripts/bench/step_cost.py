@@ -3,8 +3,11 @@
 python scripts/bench/step_cost.py [--sequences 1,64,256,1000] [--steps 200] [--engine DIR] [--json FILE]
 
 All sequences decode; the executor answers at once, and its own time is taken off. "with marshalling" also fills and
-reads the arrays of a compiled engine: a token for every sequence, and a new block once in 32 steps. With an engine,
-its own steps of as many sequences are measured too, and Python's share of them is told.
+reads the arrays of a compiled engine: a token for every sequence, and a new block once in 32 steps.
+
+With an engine (of the cpu target), its own steps of as many sequences are measured too, and how long its operators
+stand still in each. That is the same Python and the way into the library and out again, but what they need is in no
+cache any more: the weights have just passed through all of them.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from pathlib import Path
 
 from inflight.runtime.engine_core import EngineCore
 from inflight.runtime.executors.base import Executor
+from inflight.runtime.executors.cpu import CpuExecutor
 from inflight.runtime.executors.cpu_buffers import StepBuffers
 from inflight.runtime.executors.null import null_manifest
 from inflight.runtime.load import KvCacheBudget, load_engine
@@ -40,6 +44,7 @@ class Cost:
     step: float
     step_with_marshalling: float
     real_step: float | None = None
+    real_step_idle: float | None = None
 
     @property
     def per_sequence(self) -> tuple[float, float]:
@@ -47,8 +52,8 @@ class Cost:
 
     @property
     def share(self) -> float | None:
-        """Of a real step."""
-        return None if self.real_step is None else self.step_with_marshalling / self.real_step
+        """Of a real step, in which nothing is computed."""
+        return None if self.real_step is None or self.real_step_idle is None else self.real_step_idle / self.real_step
 
 
 class InstantExecutor:
@@ -105,24 +110,26 @@ def seconds_per_step(executor: InstantExecutor, core: EngineCore, steps: int) ->
     return statistics.median(times)
 
 
-def real_step_seconds(executor: Executor, sequences: int) -> float | None:
-    """The median of some decode steps of a real engine after prompts of one token, the shortest steps that it has;
-    None when it does not take that many sequences."""
+def real_step_seconds(executor: CpuExecutor, sequences: int) -> tuple[float, float] | None:
+    """Of decode steps of a real engine after prompts of one token, the shortest that it has: how long one takes, and
+    how much of that lies outside of its operators. None when it does not take that many sequences."""
     if sequences > executor.manifest.limits.max_batch_size:
         return None
     core = decoding_core(executor, sequences, 1, REAL_TOKENS - 1)
-    times = []
+    times, idle = [], []
     for _ in range(REAL_STEPS):
+        executor.start_profile()
         start = time.perf_counter()
         core.step()
         times.append(time.perf_counter() - start)
+        idle.append(times[-1] - sum(operator.seconds for operator in executor.profile()))
     for number in range(sequences):
         core.cancel(str(number))
     core.step()
-    return statistics.median(times)
+    return statistics.median(times), statistics.median(idle)
 
 
-def measure(sequences: int, steps: int, real: Executor | None) -> Cost:
+def measure(sequences: int, steps: int, real: CpuExecutor | None) -> Cost:
     manifest = null_manifest(
         vocab_size=VOCAB_SIZE,
         max_batch_size=sequences,
@@ -139,7 +146,7 @@ def measure(sequences: int, steps: int, real: Executor | None) -> Cost:
     ]
     alone, whole = (statistics.median(column) * 1e6 for column in zip(*rounds, strict=True))
     seconds = real_step_seconds(real, sequences) if real is not None else None
-    return Cost(sequences, alone, whole, None if seconds is None else seconds * 1e6)
+    return Cost(sequences, alone, whole, *(() if seconds is None else (each * 1e6 for each in seconds)))
 
 
 def row(cost: Cost, with_engine: bool) -> list[str]:
@@ -148,15 +155,15 @@ def row(cost: Cost, with_engine: bool) -> list[str]:
     fields.append(f"{whole:.2f}")
     if not with_engine:
         return fields
-    if cost.real_step is None or cost.share is None:
-        return [*fields, "too many for it", ""]
-    return [*fields, f"{cost.real_step / 1e3:,.1f}", f"{cost.share:.2%}"]
+    if cost.real_step is None or cost.real_step_idle is None or cost.share is None:
+        return [*fields, "too many for it", "", ""]
+    return [*fields, f"{cost.real_step / 1e3:,.1f}", f"{cost.real_step_idle:,.0f}", f"{cost.share:.1%}"]
 
 
 def print_table(costs: list[Cost], with_engine: bool) -> None:
     head = ["sequences", "a step, us", "per sequence", "with marshalling, us", "per sequence"]
     if with_engine:
-        head += ["the engine's step, ms", "share"]
+        head += ["the engine's step, ms", "of it outside operators, us", "share"]
     for fields in [head, ["---"] * len(head), *(row(cost, with_engine) for cost in costs)]:
         print("| " + " | ".join(fields) + " |")
 
@@ -171,6 +178,8 @@ def main() -> None:
     counts = [int(count) for count in options.sequences.split(",")]
     budget = KvCacheBudget(tokens=max(counts) * LARGEST_BLOCK)
     real = load_engine(options.engine, kv_cache=budget) if options.engine else None
+    if real is not None and not isinstance(real, CpuExecutor):
+        parser.error(f"{options.engine} is an engine of target {real.manifest.target}; those of the cpu are measured.")
     costs = [measure(count, options.steps, real) for count in counts]
     if real is not None:
         real.close()

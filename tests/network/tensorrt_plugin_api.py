@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import tensorrt_rtx
+import pytest
+
+tensorrt_rtx = pytest.importorskip("tensorrt_rtx", reason="pip install 'inflight-llm[tensorrt-rtx]'")
 
 PLUGINS = "inflight.build.targets.tensorrt.plugins"
 
