@@ -13,9 +13,12 @@ import pytest
 # Triton decides when it is first imported whether kernels are interpreted, and torch may import it before a test does.
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
-# A shell starts background jobs with SIGINT ignored, and what they start inherits that: no test of Ctrl-C could pass.
+# A shell starts background jobs with SIGINT ignored, nohup with SIGHUP, and what they start inherits that: no test of
+# Ctrl-C or of a closed terminal could pass.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 SEED_VARIABLE = "INFLIGHT_TEST_SEED"
 _seed_key = pytest.StashKey[int]()
