@@ -28,45 +28,43 @@ INLINE void store_result(attention_shape s, tile_results results, int64_t query,
               at(y_type, y, (row * s.num_heads + head) * d));
 }
 
-/* One split of a cut piece: partial results go to memory. */
-INLINE void attend_partial(attention_shape s, const piece_view *view, int64_t split, const split_view *next,
-                           float *partials) {
-    const attention_piece piece = *view->piece;
-    const int64_t group = heads_per_group(s), queries = piece.rows * group, width = padded_head(s.cache);
-    for (int64_t i = 0; i < ceil_div(queries, QUERY_TILE); i++) {
-        const int64_t first = query_tile_start(queries, i), count = query_tile_start(queries, i + 1) - first;
-        float maxima[LANES], totals[QUERY_TILE], out[QUERY_TILE * width] __attribute__((aligned(CACHE_LINE)));
-        attend_queries(s, count, first, piece.first_split + split, view, i ? NULL : next,
-                       (tile_results){maxima, totals, out});
-        for (int64_t n = 0; n < count; n++) {
-            const int64_t row = (first + n) / group, head = view->kv_head * group + (first + n) % group;
-            tile_results part = partial_results(s, partials, piece.partial + row * piece.splits + split, head);
-            *part.maxima = maxima[n];
-            *part.totals = totals[n];
-            memcpy(part.out, out + n * width, width * sizeof *out);
-        }
+/* Of a cut piece: the results of a tile and a split go to memory. */
+INLINE void keep_partial(attention_shape s, const piece_view *view, int64_t split, int64_t first, int64_t count,
+                         tile_results part, float *partials) {
+    const int64_t group = heads_per_group(s), width = padded_head(s.cache);
+    const int64_t pairs = view->piece->partial + split - view->piece->first_split;
+    for (int64_t n = 0; n < count; n++) {
+        const int64_t row = (first + n) / group, head = view->kv_head * group + (first + n) % group;
+        tile_results kept = partial_results(s, partials, pairs + row * view->piece->splits, head);
+        *kept.maxima = part.maxima[n];
+        *kept.totals = part.totals[n];
+        memcpy(kept.out, part.out + n * width, width * sizeof *part.out);
     }
 }
 
-/* A whole piece: every split is merged as soon as it is known. */
-INLINE void attend_whole(attention_shape s, const piece_view *view, const split_view *next, element y_type, void *y) {
+/* A piece against the splits from `from` to `to`. A whole piece takes in every split as soon as it is known, and those
+ * are all; a cut one keeps them apart. (One function for both: its tiles are most of what the compiler works on.) */
+INLINE void attend_splits(attention_shape s, const piece_view *view, int64_t from, int64_t to, const split_view *next,
+                          float *partials, element y_type, void *y) {
     const attention_piece piece = *view->piece;
     const int64_t group = heads_per_group(s), queries = piece.rows * group, width = padded_head(s.cache);
     const int64_t most = rows_per_piece(s) * group;
     float maxima[most + LANES], totals[most], out[most * width] __attribute__((aligned(CACHE_LINE)));
     const tile_results whole = {maxima, totals, out};
-    clear_results(s, queries, whole);
-    for (int64_t split = piece.first_split; split < piece.first_split + piece.splits; split++) {
-        const int last = split + 1 == piece.first_split + piece.splits;
+    const int cut = piece.partial >= 0;
+    if (!cut) clear_results(s, queries, whole);
+    for (int64_t split = from; split < to; split++) {
         const split_view own = view_split(s, view->rows, &piece, view->kv_head, split + 1, 0, piece.rows - 1);
         for (int64_t i = 0; i < ceil_div(queries, QUERY_TILE); i++) {
             const int64_t first = query_tile_start(queries, i), count = query_tile_start(queries, i + 1) - first;
             float maxima[LANES], totals[QUERY_TILE], out[QUERY_TILE * width] __attribute__((aligned(CACHE_LINE)));
             const tile_results part = {maxima, totals, out};
-            attend_queries(s, count, first, split, view, i ? NULL : last ? next : &own, part);
-            merge_split(s, count, part, results_from(s, whole, first));
+            attend_queries(s, count, first, split, view, i ? NULL : split + 1 == to ? next : &own, part);
+            if (cut) keep_partial(s, view, split, first, count, part, partials);
+            else merge_split(s, count, part, results_from(s, whole, first));
         }
     }
+    if (cut) return;
     for (int64_t i = 0; i < queries; i++)
         store_result(s, whole, i, y_type, y, piece.first_row + i / group, view->kv_head * group + i % group);
 }
@@ -121,8 +119,9 @@ INLINE void attend_item(attention_shape s, const token_rows *t, const attention_
                    offsets + i);
     }
     const piece_view view = {t, &item->piece, item->kv_head, cache, queries, scales, offsets};
-    if (item->piece.partial < 0) attend_whole(s, &view, next, y_type, y);
-    else attend_partial(s, &view, item->split, next, partials);
+    const int64_t from = item->piece.first_split + item->split;
+    const int64_t to = item->piece.partial < 0 ? from + item->piece.splits : from + 1;
+    attend_splits(s, &view, from, to, next, partials, y_type, y);
 }
 
 /* q [rows][num_heads D] float32 -> y [rows][num_heads D] of y_type. A thread takes its next item before it works on the
