@@ -50,11 +50,6 @@ class Cost:
     def per_sequence(self) -> tuple[float, float]:
         return self.step / self.sequences, self.step_with_marshalling / self.sequences
 
-    @property
-    def share(self) -> float | None:
-        """Of a real step, in which nothing is computed."""
-        return None if self.real_step is None or self.real_step_idle is None else self.real_step_idle / self.real_step
-
 
 class InstantExecutor:
     """Answers token 0 to everything, and counts the seconds it takes itself."""
@@ -155,9 +150,10 @@ def row(cost: Cost, with_engine: bool) -> list[str]:
     fields.append(f"{whole:.2f}")
     if not with_engine:
         return fields
-    if cost.real_step is None or cost.real_step_idle is None or cost.share is None:
+    if cost.real_step is None or cost.real_step_idle is None:
         return [*fields, "too many for it", "", ""]
-    return [*fields, f"{cost.real_step / 1e3:,.1f}", f"{cost.real_step_idle:,.0f}", f"{cost.share:.1%}"]
+    share = cost.real_step_idle / cost.real_step
+    return [*fields, f"{cost.real_step / 1e3:,.1f}", f"{cost.real_step_idle:,.0f}", f"{share:.1%}"]
 
 
 def print_table(costs: list[Cost], with_engine: bool) -> None:
