@@ -29,14 +29,8 @@ def rms_norm(x: Array, weight: Array, *, epsilon: float) -> Floats:
     return _float32(x / np.sqrt(mean_square + np.float32(epsilon)) * _float32(weight))
 
 
-def add_rms_norm(residual: Array, delta: Array, weight: Array, *, epsilon: float) -> tuple[Floats, Floats]:
-    total = _float32(residual) + _float32(delta)
-    return total, rms_norm(total, weight, epsilon=epsilon)
-
-
-def linear(x: Array, weight: Array, bias: Array | None = None) -> Floats:
-    product = _float32(x) @ _float32(weight).T
-    return product if bias is None else product + _float32(bias)
+def linear(x: Array, weight: Array, bias: Array | None = None, residual: Array | None = None) -> Floats:
+    return _added(_float32(x) @ _float32(weight).T, bias, residual)
 
 
 def gated_linear(x: Array, gate: Array, up: Array, *, activation: str) -> Floats:
@@ -61,15 +55,15 @@ def rms_norm_quantize(x: Array, weight: Array, *, epsilon: float, bits: int) -> 
     return quantize_rows(rms_norm(x, weight, epsilon=epsilon), bits=bits)
 
 
-def add_rms_norm_quantize(
-    residual: Array, delta: Array, weight: Array, *, epsilon: float, bits: int
-) -> tuple[Floats, Array, Floats]:
-    total, y = add_rms_norm(residual, delta, weight, epsilon=epsilon)
-    return total, *quantize_rows(y, bits=bits)
-
-
 def quantized_linear(
-    x: Array, x_scale: Array, weight: Array, weight_scale: Array, bias: Array | None = None, *, group_size: int
+    x: Array,
+    x_scale: Array,
+    weight: Array,
+    weight_scale: Array,
+    bias: Array | None = None,
+    residual: Array | None = None,
+    *,
+    group_size: int,
 ) -> Floats:
     """Integer products, exact within a group (the whole row when group_size is 0), scaled and summed in float32."""
     size = group_size or x.shape[-1]
@@ -78,8 +72,7 @@ def quantized_linear(
     for group, start in enumerate(range(0, x.shape[-1], size)):
         rows = x[..., start : start + size].astype(np.int64)
         total += _float32(rows @ weight[:, start : start + size].astype(np.int64).T) * scales[:, group]
-    product = _float32(total * _float32(x_scale)[..., None])
-    return product if bias is None else product + _float32(bias)
+    return _added(_float32(total * _float32(x_scale)[..., None]), bias, residual)
 
 
 def quantized_gated_linear(
@@ -188,6 +181,12 @@ def _from_cache(tokens: Array) -> Floats:
     return _float32(levels) * np.ascontiguousarray(scale).view(np.float32)
 
 
+def _added(product: Floats, bias: Array | None, residual: Array | None) -> Floats:
+    """residual + (product + bias), whatever there is of it."""
+    result = product if bias is None else product + _float32(bias)
+    return result if residual is None else _float32(residual) + result
+
+
 def _rotate(heads: Array, cos: Array, sin: Array) -> Floats:
     """heads [T, heads, D], cos and sin [T, D/2]: element i pairs with element i + D/2 ("neox" style)."""
     first, second = np.split(heads, 2, axis=-1)
@@ -198,7 +197,6 @@ def _rotate(heads: Array, cos: Array, sin: Array) -> Floats:
 REFERENCES: Mapping[str, Callable[..., Array | tuple[Array, ...]]] = {
     "EmbeddingLookup": embedding_lookup,
     "RMSNorm": rms_norm,
-    "AddRMSNorm": add_rms_norm,
     "Linear": linear,
     "GatedLinear": gated_linear,
     "RopeCacheWrite": rope_cache_write,
@@ -206,7 +204,6 @@ REFERENCES: Mapping[str, Callable[..., Array | tuple[Array, ...]]] = {
     "GatherRows": gather_rows,
     "QuantizeRows": quantize_rows,
     "RMSNormQuantize": rms_norm_quantize,
-    "AddRMSNormQuantize": add_rms_norm_quantize,
     "QuantizedLinear": quantized_linear,
     "QuantizedGatedLinear": quantized_gated_linear,
 }

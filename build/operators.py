@@ -15,13 +15,15 @@ DOMAIN_VERSION = 1
 INT, FLOAT, STRING = ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeType.STRING
 
 _HEADS = {"num_heads": INT, "num_kv_heads": INT, "head_size": INT}
+_ADDED = frozenset({"bias", "residual"})
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
     """The signature of one operator.
 
-    `optional` names the inputs that may be empty. `in_place` maps an output to the input whose memory it is.
+    `optional` names the inputs that may be empty. `in_place` maps an output to the input whose memory it is,
+    `may_reuse` to the input whose memory it can have: the kernel reads an element before it writes the same one.
     """
 
     inputs: tuple[str, ...]
@@ -29,13 +31,13 @@ class Operator:
     attributes: Mapping[str, ir.AttributeType] = field(default_factory=dict)
     optional: frozenset[str] = frozenset()
     in_place: Mapping[str, str] = field(default_factory=dict)
+    may_reuse: Mapping[str, str] = field(default_factory=dict)
 
 
 OPERATORS: Mapping[str, Operator] = {
     "EmbeddingLookup": Operator(("token_ids", "weight"), ("x",)),
     "RMSNorm": Operator(("x", "weight"), ("y",), {"epsilon": FLOAT}),
-    "AddRMSNorm": Operator(("residual", "delta", "weight"), ("sum", "y"), {"epsilon": FLOAT}),
-    "Linear": Operator(("x", "weight", "bias"), ("y",), optional=frozenset({"bias"})),
+    "Linear": Operator(("x", "weight", "bias", "residual"), ("y",), optional=_ADDED, may_reuse={"y": "residual"}),
     "GatedLinear": Operator(("x", "gate", "up"), ("y",), {"activation": STRING}),
     "RopeCacheWrite": Operator(
         (
@@ -63,11 +65,12 @@ OPERATORS: Mapping[str, Operator] = {
     "GatherRows": Operator(("x", "rows"), ("y",)),
     "QuantizeRows": Operator(("x",), ("y", "y_scale"), {"bits": INT}),
     "RMSNormQuantize": Operator(("x", "weight"), ("y", "y_scale"), {"epsilon": FLOAT, "bits": INT}),
-    "AddRMSNormQuantize": Operator(
-        ("residual", "delta", "weight"), ("sum", "y", "y_scale"), {"epsilon": FLOAT, "bits": INT}
-    ),
     "QuantizedLinear": Operator(
-        ("x", "x_scale", "weight", "weight_scale", "bias"), ("y",), {"group_size": INT}, optional=frozenset({"bias"})
+        ("x", "x_scale", "weight", "weight_scale", "bias", "residual"),
+        ("y",),
+        {"group_size": INT},
+        optional=_ADDED,
+        may_reuse={"y": "residual"},
     ),
     "QuantizedGatedLinear": Operator(
         ("x", "x_scale", "gate", "gate_scale", "up", "up_scale"), ("y",), {"activation": STRING, "group_size": INT}
@@ -81,7 +84,7 @@ GREATEST_LEVEL = {8: 127, 16: 32639}
 # Products, whose input 0 is rows and whose input 1 is a weight.
 PRODUCTS = ("Linear", "GatedLinear")
 # Which output of an operator is rounded to the type in which a product reads it.
-ROUNDED_OUTPUTS = {"RMSNorm": 0, "AddRMSNorm": 1, "GatedLinear": 0, "PagedAttention": 0}
+ROUNDED_OUTPUTS = {"RMSNorm": 0, "GatedLinear": 0, "PagedAttention": 0}
 
 
 def activation_type(weight: ir.DataType) -> ir.DataType:
@@ -93,6 +96,16 @@ def updated_in_place(node: ir.Node) -> list[ir.Value]:
     """The outputs of `node` that are an input's memory."""
     operator = OPERATORS[node.op_type]
     return [value for name, value in zip(operator.outputs, node.outputs, strict=True) if name in operator.in_place]
+
+
+def reusable_inputs(node: ir.Node) -> Iterator[tuple[ir.Value, ir.Value]]:
+    """(output, input) pairs of `node` that can be one memory, if nothing else reads the input later."""
+    operator = OPERATORS[node.op_type]
+    given = dict(zip(operator.inputs, node.inputs, strict=False))
+    for name, value in zip(operator.outputs, node.outputs, strict=True):
+        source = given.get(operator.may_reuse.get(name, ""))
+        if source is not None and sum(other is source for other in node.inputs) == 1:
+            yield value, source
 
 
 def graph_problems(graph: ir.Graph) -> list[str]:

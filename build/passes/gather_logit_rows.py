@@ -14,16 +14,14 @@ from inflight.build.passes.pack_tokens import LOGIT_ROWS
 from inflight.build.passes.rewrite import fused, nodes_of, replace
 from inflight.build.values import dtype_of, name_of, new_value, shape_of
 
-# Operators that treat rows alike, and which of their inputs are rows.
+# Operators that treat rows alike, and which of their inputs are rows; the last may be missing.
 _ROW_INPUTS = {
-    "Linear": (0,),
+    "Linear": (0, 3),
     "GatedLinear": (0,),
     "RMSNorm": (0,),
-    "AddRMSNorm": (0, 1),
     "QuantizeRows": (0,),
     "RMSNormQuantize": (0,),
-    "AddRMSNormQuantize": (0, 1),
-    "QuantizedLinear": (0, 1),
+    "QuantizedLinear": (0, 1, 5),
     "QuantizedGatedLinear": (0, 1),
 }
 
@@ -49,7 +47,8 @@ def _hoist(graph: ir.Graph, gather: ir.Node) -> list[ir.Node]:
             value.name = name
         value.shape = ir.Shape((LOGIT_ROWS, *shape_of(value)[1:]))
     node.name = name_of(node.outputs[0])
-    return [_gather_input(graph, node, index, wanted) for index in _ROW_INPUTS[node.op_type]]
+    given = [index for index in _ROW_INPUTS[node.op_type] if index < len(node.inputs)]
+    return [_gather_input(graph, node, index, wanted) for index in given]
 
 
 def _is_gather(node: ir.Node, wanted: ir.Value) -> bool:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from inflight.build.network.files import save_network
 from inflight.build.operators import DOMAIN, DOMAIN_VERSION
 from inflight.build.passes.activation_types import set_activation_types
-from inflight.build.passes.add_rms_norm import fuse_add_rms_norm
+from inflight.build.passes.add_residual import add_residual
 from inflight.build.passes.check import check_fused
 from inflight.build.passes.dead_code import remove_dead_code
 from inflight.build.passes.embedding import fuse_embedding
@@ -56,7 +56,7 @@ def cpu_phases(limits: Limits, tokens_per_block: int, kv_dtype: Dtype) -> list[t
         ("quantized_gated_linear", fuse_quantized_gated_linear),
         ("rope_cache_write", fuse_rope_cache_write),
         ("paged_attention", fuse_paged_attention),
-        ("add_rms_norm", fuse_add_rms_norm),
+        ("add_residual", add_residual),
         ("norm_quantize", fuse_norm_quantize),
         ("pack_tokens", partial(pack_tokens, tokens_per_block=tokens_per_block, kv_dtype=_ONNX_NAMES[kv_dtype])),
         ("gather_logit_rows", gather_logit_rows),

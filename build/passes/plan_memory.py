@@ -1,7 +1,8 @@
 """Memory planning: each intermediate value gets an offset into one workspace; dead values make room for new ones.
 
-Values are placed largest first at the lowest offset where they overlap no value that lives at the same time (Pisarchyk
-and Lee, 2020, "greedy by size").
+Buffers are placed largest first at the lowest offset where they overlap none that lives at the same time (Pisarchyk and
+Lee, 2020, "greedy by size"). An output takes over the buffer of an input where its operator allows it and nothing else
+reads that input any more: so the residual stream is one buffer.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from inflight.build.operators import updated_in_place
+from inflight.build.operators import reusable_inputs, updated_in_place
 from inflight.build.quantized_rows import QUANTIZED_BITS, quantized_row_bytes
 from inflight.build.values import dtype_of, shape_of
 
@@ -22,9 +23,9 @@ ALIGNMENT = 64
 
 @dataclass(slots=True)
 class _Buffer:
-    """A value that is written by node `first` and last read by node `last`; both are indices in graph order."""
+    """Memory of one value after the other: first written by node `first`, last read by node `last`, in graph order."""
 
-    value: ir.Value
+    values: list[ir.Value]
     size: int
     first: int
     last: int
@@ -40,7 +41,8 @@ def plan_memory(graph: ir.Graph, *, sizes: Mapping[str, int]) -> None:
     for buffer in sorted(_buffers(graph, sizes), key=lambda buffer: (-buffer.size, buffer.first)):
         _place(buffer, placed)
         placed.append(buffer)
-        buffer.value.metadata_props[OFFSET] = str(buffer.offset)
+        for value in buffer.values:
+            value.metadata_props[OFFSET] = str(buffer.offset)
     total = max((buffer.offset + buffer.size for buffer in placed), default=0)
     graph.metadata_props[WORKSPACE_BYTES] = str(total)
 
@@ -48,15 +50,21 @@ def plan_memory(graph: ir.Graph, *, sizes: Mapping[str, int]) -> None:
 def _buffers(graph: ir.Graph, sizes: Mapping[str, int]) -> list[_Buffer]:
     order = {id(node): index for index, node in enumerate(graph)}
     end = len(order)
-    buffers = []
-    for node in graph:
-        caches = updated_in_place(node)
+    buffers: list[_Buffer] = []
+    held: dict[ir.Value, _Buffer] = {}
+    for first, node in enumerate(graph):
+        caches, reusable = updated_in_place(node), dict(reusable_inputs(node))
         for value in node.outputs:
             if value in caches:
                 continue
             last = end if value.is_graph_output() else max((order[id(user)] for user in value.consumers()), default=0)
-            first = order[id(node)]
-            buffers.append(_Buffer(value, _bytes(value, sizes), first, max(first, last)))
+            size, buffer = _bytes(value, sizes), held.get(reusable.get(value, value))
+            if buffer is None or buffer.last != first or buffer.size != size:
+                buffer = _Buffer([], size, first, first)
+                buffers.append(buffer)
+            buffer.values.append(value)
+            buffer.last = max(first, last)
+            held[value] = buffer
     return buffers
 
 

@@ -61,15 +61,19 @@ class _Product:
     def __init__(self, rng: np.random.Generator, bits: tuple[int, int], group: int, shape: tuple[int, int]) -> None:
         (self.weight_bits, self.row_bits), self.group, (self.n, self.k) = bits, group, shape
         self._rng = rng
+        self._residual = rng.standard_normal(self.n, np.float32)
+        self._gated = False
 
     def graph(self, gated: bool) -> ir.Graph:
+        self._gated = gated
         inputs = [integer_rows("x", self.k, self.row_bits), row_scales("x_scale")]
         weights = [x for _ in range(1 + gated) for x in self._weight()]
         if gated:
             attributes = {"activation": "silu", "group_size": self.group}
             return operator("QuantizedGatedLinear", [*inputs, *weights], [rows("y", self.n)], attributes)
         bias = self._rng.standard_normal(self.n, np.float32)
-        return operator("QuantizedLinear", [*inputs, *weights, bias], [rows("y", self.n)], {"group_size": self.group})
+        inputs += [*weights, bias, rows("residual", self.n)]
+        return operator("QuantizedLinear", inputs, [rows("y", self.n)], {"group_size": self.group})
 
     def _weight(self) -> tuple[Array, Array]:
         groups = (-(-self.k // self.group),) if self.group else ()
@@ -80,9 +84,11 @@ class _Product:
         return to_record(random_levels(self._rng, self.row_bits, count, self.k), self.group)
 
     def run(self, kernel: Kernel, record: Array, x_scale: Array, threads: int = 1) -> npt.NDArray[np.float32]:
+        """A linear product is added to the same residual in every row."""
         y = np.full((len(record), self.n), np.nan, np.float32)
         packed = [_at_the_end_of_memory(array) for array in kernel.packed]
-        kernel.run(len(record), _at_the_end_of_memory(record), x_scale, *packed, y, threads=threads)
+        added = [] if self._gated else [_at_the_end_of_memory(np.tile(self._residual, (len(record), 1)))]
+        kernel.run(len(record), _at_the_end_of_memory(record), x_scale, *packed, *added, y, threads=threads)
         return y
 
 
@@ -143,9 +149,9 @@ def _check_float_product(rng: np.random.Generator, kernel: Kernel, gate_or_weigh
     x = _bfloat16(rng, int(rng.integers(97, 130)), k)
     packed = [_at_the_end_of_memory(array) for array in kernel.packed]
 
-    def run(part: Array, threads: int = 1) -> Array:
+    def run(part: Array, threads: int = 1, residual: Array | None = None) -> Array:
         y: Array = np.full((len(part), n), np.nan, np.float32 if up is None else BFLOAT16)
-        middle = (packed[0], None) if up is None else (packed[0],)
+        middle = (packed[0], None, residual) if up is None else (packed[0],)
         kernel.run(len(part), _among_nan(part), *middle, y, threads=threads)
         return y.view(np.uint32 if up is None else np.uint16)
 
@@ -153,6 +159,9 @@ def _check_float_product(rng: np.random.Generator, kernel: Kernel, gate_or_weigh
     if up is None:
         exact = linear(x, gate_or_weight, None)
         np.testing.assert_allclose(y.view(np.float32), exact, rtol=2e-6 * np.sqrt(k), atol=2e-6 * k)
+        residual = rng.standard_normal(y.shape, np.float32)
+        total = run(x, threads=2, residual=_at_the_end_of_memory(residual)).view(np.float32)
+        np.testing.assert_array_equal(total, residual + y.view(np.float32))
     else:
         exact = gated_linear(x, gate_or_weight, up, activation="silu").astype(np.float32)
         np.testing.assert_allclose(y.view(BFLOAT16).astype(np.float32), exact, rtol=2**-6, atol=1e-5 * k)

@@ -20,9 +20,9 @@ void integers(const int8_t *a, const uint8_t *b, i32x16 *c) { *c = add_dots(8, *
 """
 OPERATORS = """
 #include "qlinear.h"
-void floats(pool *p, const void *x, const void *w, float *y) { linear(p, 0, BF16, 100, 64, 50, x, w, 0, y); }
+void floats(pool *p, const void *x, const void *w, float *y) { linear(p, 0, BF16, 100, 64, 50, x, w, 0, 0, y); }
 void integers(pool *p, const void *x, const float *s, const void *w, float *y) {
-    quantized_linear(p, 0, (quantized_shape){8, F32, {1, 100, 100}}, 64, 50, x, s, w, 0, y);
+    quantized_linear(p, 0, (quantized_shape){8, F32, {1, 100, 100}}, 64, 50, x, s, w, 0, 0, y);
 }
 """
 

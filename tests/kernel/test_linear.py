@@ -32,13 +32,19 @@ def _act(dtype: Any) -> ir.DataType:
 
 def _linear_graph(weight: Array, bias: Array | None) -> ir.Graph:
     n, k = weight.shape
-    return operator("Linear", [rows("x", k, _act(weight.dtype)), weight, bias], [rows("y", n)], {})
+    inputs = [rows("x", k, _act(weight.dtype)), weight, bias, rows("residual", n)]
+    return operator("Linear", inputs, [rows("y", n)], {})
 
 
-def _run_linear(kernel: Kernel, x: Array, n: int, threads: int = 1) -> npt.NDArray[np.float32]:
+def _run_linear(
+    kernel: Kernel, x: Array, n: int, threads: int = 1, residual: Array | None = None, in_place: bool = False
+) -> npt.NDArray[np.float32]:
     y = np.full((len(x), n), np.nan, np.float32)
+    added = None if residual is None else np.array(residual, np.float32, order="C")
+    if added is not None and in_place:
+        y = added
     weight, *bias = kernel.packed
-    kernel.run(len(x), np.ascontiguousarray(x), weight, bias[0] if bias else None, y, threads=threads)
+    kernel.run(len(x), np.ascontiguousarray(x), weight, bias[0] if bias else None, added, y, threads=threads)
     return y
 
 
@@ -62,6 +68,10 @@ def test_linear_is_the_product_and_a_row_does_not_see_its_company(
         start, stop = sorted(rng.integers(0, len(x) + 1, 2))
         np.testing.assert_array_equal(_run_linear(kernel, x[start:stop], n), y[start:stop])
         np.testing.assert_array_equal(_run_linear(kernel, x[-1:], n), y[-1:])
+        residual = _random(rng, y.shape, np.float32)
+        for in_place in (False, True):
+            total = _run_linear(kernel, x, n, threads=2, residual=residual, in_place=in_place)
+            np.testing.assert_array_equal(total, residual + y)
 
 
 def test_a_row_of_many_stretches_and_blocks_has_the_same_bits_alone(rng: np.random.Generator, tmp_path: Path) -> None:
@@ -74,6 +84,8 @@ def test_a_row_of_many_stretches_and_blocks_has_the_same_bits_alone(rng: np.rand
         _close(y, linear(x, weight, None), k)
         for start, stop in ((0, 1), (3, 12), (90, 100)):
             np.testing.assert_array_equal(_run_linear(kernel, x[start:stop], n, threads=3), y[start:stop])
+        residual = _random(rng, y.shape, np.float32)
+        np.testing.assert_array_equal(_run_linear(kernel, x, n, 2, residual, in_place=True), residual + y)
 
 
 def test_float32_and_float16_products_are_the_same_bits_on_every_level(

@@ -51,13 +51,27 @@ def _products(rng: np.random.Generator) -> list[Product]:
 
 def _run(kernel: Kernel, record: Array, x_scale: Array, n: int, threads: int = 1) -> npt.NDArray[np.float32]:
     y = np.full((len(record), n), np.nan, np.float32)
+    kernel.run(len(record), record, np.ascontiguousarray(x_scale), *kernel.packed, None, y, threads=threads)
+    return y
+
+
+def _run_added(kernel: Kernel, record: Array, x_scale: Array, residual: Array, in_place: bool) -> Array:
+    """As _run, of two threads, added to the residual: to a copy of it in place, or beside it."""
+    added = residual.copy()
+    y = added if in_place else np.full_like(residual, np.nan)
+    kernel.run(len(record), record, np.ascontiguousarray(x_scale), *kernel.packed, added, y, threads=2)
+    return y
+
+
+def _run_gated(kernel: Kernel, record: Array, x_scale: Array, n: int, threads: int = 1) -> npt.NDArray[np.float32]:
+    y = np.full((len(record), n), np.nan, np.float32)
     kernel.run(len(record), record, np.ascontiguousarray(x_scale), *kernel.packed, y, threads=threads)
     return y
 
 
 def _linear_graph(product: Product, weight: Array, scale: Array, bias: Array) -> ir.Graph:
     n, k = weight.shape
-    inputs = [integer_rows("x", k, product.row_bits), row_scales("x_scale"), weight, scale, bias]
+    inputs = [integer_rows("x", k, product.row_bits), row_scales("x_scale"), weight, scale, bias, rows("residual", n)]
     return operator("QuantizedLinear", inputs, [rows("y", n)], {"group_size": product.group})
 
 
@@ -83,6 +97,9 @@ def test_quantized_linear_is_the_exact_product_and_a_row_does_not_see_its_compan
         np.testing.assert_array_equal(_run(kernel, record, x_scale, n, threads=2), y)
         for part in (slice(*sorted(rng.integers(0, count + 1, 2))), slice(count - 1, count)):
             np.testing.assert_array_equal(_run(kernel, record[part], x_scale[part], n), y[part])
+        residual = rng.standard_normal(y.shape, np.float32)
+        for in_place in (False, True):
+            np.testing.assert_array_equal(_run_added(kernel, record, x_scale, residual, in_place), residual + y)
 
 
 def test_every_machine_gives_the_same_bits(rng: np.random.Generator, tmp_path: Path) -> None:
@@ -124,12 +141,12 @@ def test_quantized_gated_linear_is_silu_of_the_gate_times_up(
         x = random_levels(rng, product.row_bits, count, k)
         x_scale = (rng.uniform(0, 4, count) / 2**product.row_bits).astype(np.float32)
         record = to_record(x, product.group)
-        y = _run(kernel, record, x_scale, n)
+        y = _run_gated(kernel, record, x_scale, n)
         arguments = (gate, gate_scale, up, up_scale)
         expected = quantized_gated_linear(x, x_scale, *arguments, activation="silu", group_size=product.group)
         np.testing.assert_allclose(y, expected, rtol=2e-5, atol=2e-6 * (1 + float(abs(expected).max())))
-        np.testing.assert_array_equal(_run(kernel, record, x_scale, n, threads=2), y)
-        np.testing.assert_array_equal(_run(kernel, record[-1:], x_scale[-1:], n), y[-1:])
+        np.testing.assert_array_equal(_run_gated(kernel, record, x_scale, n, threads=2), y)
+        np.testing.assert_array_equal(_run_gated(kernel, record[-1:], x_scale[-1:], n), y[-1:])
 
 
 def test_a_product_that_could_overflow_and_a_group_without_sums_are_refused(rng: np.random.Generator) -> None:

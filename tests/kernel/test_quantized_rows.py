@@ -1,4 +1,4 @@
-"""Rows to integers: alone, behind a norm, behind an addition and a norm; with the sums that products need."""
+"""Rows to integers: alone and behind a norm; with the sums that products need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from inflight.build.operator_references import add_rms_norm_quantize, quantize_rows, rms_norm_quantize
+from inflight.build.operator_references import quantize_rows, rms_norm_quantize
 from inflight.build.passes.rewrite import fused
 from inflight.errors import BuildError
 from tests.kernel.harness import Array, compile_kernels, operator, rows
@@ -86,14 +86,11 @@ def test_rows_are_quantized_as_defined_and_do_not_see_their_company(
 def test_norms_quantize_what_they_normalize(level: Any, bits: int, rng: np.random.Generator, tmp_path: Path) -> None:
     width, count = int(rng.integers(1, 500)), int(rng.integers(1, 40))
     weight = rng.standard_normal(width, np.float32)
-    x, delta = _random_rows(rng, count, width), _random_rows(rng, count, width)
+    x = _random_rows(rng, count, width)
     attributes = {"epsilon": EPSILON, "bits": bits}
     y, y_scale = integer_rows("y", width, bits), row_scales("y_scale")
-    norm_graph = operator("RMSNormQuantize", [rows("x", width), weight], [y, y_scale], attributes)
-    inputs = [rows("residual", width), rows("delta", width), weight]
-    outputs = [rows("sum", width), integer_rows("y", width, bits), row_scales("y_scale")]
-    add_graph = operator("AddRMSNormQuantize", inputs, outputs, attributes)
-    norm, add_norm = compile_kernels([norm_graph, add_graph], level, tmp_path)
+    graph = operator("RMSNormQuantize", [rows("x", width), weight], [y, y_scale], attributes)
+    (norm,) = compile_kernels([graph], level, tmp_path)
 
     record, scale = empty_record(count, width, bits), np.full(count, np.nan, np.float32)
     norm.run(count, x, norm.packed[0], record, scale, threads=2)
@@ -102,17 +99,9 @@ def test_norms_quantize_what_they_normalize(level: Any, bits: int, rng: np.rando
     assert abs(_levels_of(record, width) - levels).max() <= (1 if bits == 8 else 2)
     _assert_record(record, _levels_of(record, width).astype(levels.dtype), 0)
 
-    total = np.zeros_like(x)
-    added, added_scale = empty_record(count, width, bits), np.full(count, np.nan, np.float32)
-    add_norm.run(count, x, delta, add_norm.packed[0], total, added, added_scale, threads=2)
-    expected_total, levels, expected_scale = add_rms_norm_quantize(x, delta, weight, epsilon=EPSILON, bits=bits)
-    np.testing.assert_array_equal(total, expected_total)
-    np.testing.assert_allclose(added_scale, expected_scale, rtol=1e-5)
-    assert abs(_levels_of(added, width) - levels).max() <= (1 if bits == 8 else 2)
-    norm.run(count, total, norm.packed[0], record, scale)
-    np.testing.assert_array_equal(record, added)
-    add_norm.run(1, x[-1:].copy(), delta[-1:].copy(), add_norm.packed[0], total[:1], record, scale)
-    np.testing.assert_array_equal(record[0], added[-1])
+    alone = empty_record(1, width, bits)
+    norm.run(1, x[-1:].copy(), norm.packed[0], alone, scale[-1:].copy())
+    np.testing.assert_array_equal(alone[0], record[-1])
 
 
 @LEVELS

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from inflight.build.network import build_network
-from inflight.build.operators import updated_in_place
+from inflight.build.operators import reusable_inputs, updated_in_place
 from inflight.build.passes.pipeline import lower_for_cpu
 from inflight.build.passes.plan_memory import ALIGNMENT, OFFSET, WORKSPACE_BYTES
 from inflight.build.values import dtype_of, shape_of
@@ -45,14 +45,24 @@ def _extents(graph: ir.Graph) -> dict[ir.Value, tuple[int, int]]:
 def test_values_that_live_together_do_not_overlap(graph: ir.Graph) -> None:
     extents = _extents(graph)
     nodes = list(graph)
+    handed_on = [set(pair) for node in nodes for pair in reusable_inputs(node)]
     lives = {}
     for value in extents:
         readers = [nodes.index(node) for node in value.consumers()]
         first = nodes.index(value.producer())
         lives[value] = (first, len(nodes) if value.is_graph_output() else max(readers, default=first))
     for left, right in itertools.combinations(extents, 2):
-        if lives[left][0] <= lives[right][1] and lives[right][0] <= lives[left][1]:
+        if {left, right} in handed_on and lives[left][1] == lives[right][0]:
+            assert extents[left] == extents[right], (left, right)
+        elif lives[left][0] <= lives[right][1] and lives[right][0] <= lives[left][1]:
             assert extents[left][1] <= extents[right][0] or extents[right][1] <= extents[left][0], (left, right)
+
+
+def test_the_residual_stream_is_one_buffer(graph: ir.Graph) -> None:
+    added = [node for node in graph if node.op_type == "Linear" and len(node.inputs) == 4]
+    assert len(added) == 2 * sum(node.op_type == "PagedAttention" for node in graph)
+    places = {value.metadata_props[OFFSET] for node in added for value in node.outputs if shape_of(value)[0] == "T"}
+    assert len(places) == 1
 
 
 def test_offsets_are_aligned_and_within_the_workspace(graph: ir.Graph) -> None:

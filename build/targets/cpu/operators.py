@@ -53,6 +53,10 @@ class Places:
             return Argument("const int32_t *", _BATCH_ARRAYS[name])
         return Argument(ctype, f"({ctype})(e->workspace + {value.metadata_props[OFFSET]})")
 
+    def read_optional(self, value: ir.Value | None) -> Argument:
+        """NULL for an input that is not there."""
+        return Argument("const float *", "NULL") if value is None else self.read(value)
+
     def write(self, value: ir.Value, ctype: str = "float *") -> Argument:
         return self.read(value, ctype)
 
@@ -101,20 +105,11 @@ def _rms_norm(node: ir.Node, places: Places) -> KernelCall:
     return KernelCall("rms_norm", (element_of(y), _width(y), _number(node, "epsilon")), arguments)
 
 
-def _add_rms_norm(node: ir.Node, places: Places) -> KernelCall:
-    residual, delta, weight = (_input(node, i) for i in range(3))
-    total, y = node.outputs
-    inputs = (places.rows(y), places.read(residual), places.read(delta), places.weight("floats", weight))
-    outputs = (places.write(total), places.write(y, "void *"))
-    return KernelCall("add_rms_norm", (element_of(y), _width(y), _number(node, "epsilon")), inputs + outputs)
-
-
 def _linear(node: ir.Node, places: Places) -> KernelCall:
     x, weight, y = _input(node, 0), _input(node, 1), node.outputs[0]
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
     inputs = (places.rows(y), places.read(x, "const void *"), places.weight("panels", weight))
-    arguments = (*inputs, places.weight("floats", bias), places.write(y))
-    return KernelCall("linear", (element_of(weight), _width(x), _width(y)), arguments)
+    added = (places.weight("floats", _optional(node, 2)), places.read_optional(_optional(node, 3)))
+    return KernelCall("linear", (element_of(weight), _width(x), _width(y)), (*inputs, *added, places.write(y)))
 
 
 def _gated_linear(node: ir.Node, places: Places) -> KernelCall:
@@ -163,21 +158,13 @@ def _rms_norm_quantize(node: ir.Node, places: Places) -> KernelCall:
     return KernelCall("rms_norm_quantize", (_quantized_row(y), _number(node, "epsilon")), inputs + outputs)
 
 
-def _add_rms_norm_quantize(node: ir.Node, places: Places) -> KernelCall:
-    residual, delta, weight = (_input(node, i) for i in range(3))
-    total, y, y_scale = node.outputs
-    inputs = (places.rows(y), places.read(residual), places.read(delta), places.weight("floats", weight))
-    outputs = (places.write(total), places.write(y, "void *"), places.write(y_scale))
-    return KernelCall("add_rms_norm_quantize", (_quantized_row(y), _number(node, "epsilon")), inputs + outputs)
-
-
 def _quantized_linear(node: ir.Node, places: Places) -> KernelCall:
     x, x_scale, weight, scale = (_input(node, i) for i in range(4))
-    bias = node.inputs[4] if len(node.inputs) > 4 else None
     y = node.outputs[0]
     inputs = (places.rows(y), places.read(x, "const void *"), places.read(x_scale))
-    packed = (places.weight("quantized_panels", weight, scale), places.weight("floats", bias))
-    return KernelCall("quantized_linear", (_quantized_product(node), _width(y)), (*inputs, *packed, places.write(y)))
+    packed = (places.weight("quantized_panels", weight, scale), places.weight("floats", _optional(node, 4)))
+    arguments = (*inputs, *packed, places.read_optional(_optional(node, 5)), places.write(y))
+    return KernelCall("quantized_linear", (_quantized_product(node), _width(y)), arguments)
 
 
 def _quantized_gated_linear(node: ir.Node, places: Places) -> KernelCall:
@@ -221,6 +208,10 @@ def _input(node: ir.Node, index: int) -> ir.Value:
     return value
 
 
+def _optional(node: ir.Node, index: int) -> ir.Value | None:
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
 def _width(value: ir.Value) -> str:
     return str(shape_of(value)[-1])
 
@@ -237,7 +228,6 @@ def _number(node: ir.Node, name: str) -> str:
 EMITTERS: Mapping[str, Callable[[ir.Node, Places], KernelCall]] = {
     "EmbeddingLookup": _embedding_lookup,
     "RMSNorm": _rms_norm,
-    "AddRMSNorm": _add_rms_norm,
     "Linear": _linear,
     "GatedLinear": _gated_linear,
     "RopeCacheWrite": _rope_cache_write,
@@ -245,7 +235,6 @@ EMITTERS: Mapping[str, Callable[[ir.Node, Places], KernelCall]] = {
     "GatherRows": _gather_rows,
     "QuantizeRows": _quantize_rows,
     "RMSNormQuantize": _rms_norm_quantize,
-    "AddRMSNormQuantize": _add_rms_norm_quantize,
     "QuantizedLinear": _quantized_linear,
     "QuantizedGatedLinear": _quantized_gated_linear,
 }

@@ -148,11 +148,9 @@ def _uses(graph: ir.Graph) -> Iterator[_Use]:
 _WEIGHT_INPUTS: dict[str, tuple[tuple[Layout, tuple[int, ...]], ...]] = {
     "EmbeddingLookup": (("rows", (1,)),),
     "RMSNorm": (("floats", (1,)),),
-    "AddRMSNorm": (("floats", (2,)),),
     "Linear": (("panels", (1,)), ("floats", (2,))),
     "GatedLinear": (("gated_panels", (1, 2)),),
     "RMSNormQuantize": (("floats", (1,)),),
-    "AddRMSNormQuantize": (("floats", (2,)),),
     "QuantizedLinear": (("quantized_panels", (2, 3)), ("floats", (4,))),
     "QuantizedGatedLinear": (("gated_quantized_panels", (2, 3, 4, 5)),),
     "RopeCacheWrite": (("floats", (1,)), ("floats", (2,)), ("floats", (3,)), ("floats", (4,))),

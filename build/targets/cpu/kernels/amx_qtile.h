@@ -84,7 +84,10 @@ INLINE void amx_quantized_columns(quantized_shape q, int wide, int64_t tokens, c
             add_token(q, vectors, g, x + t * token_bytes, sums + t * q.row.digits,
                       scales + column * element_size(q.scale_type), totals + t);
     }
-    for (int64_t t = 0; t < tokens; t++, out.y += out.stride, out.x_scale++) finish_tile(1, vectors, totals + t, out);
+    for (int64_t t = 0; t < tokens; t++, out.y += out.stride, out.x_scale++) {
+        finish_tile(1, vectors, totals + t, out);
+        if (out.residual) out.residual += out.stride;
+    }
 }
 
 /* As quantized_tile of qtile.h, for up to AMX_ROWS / digits tokens for whose digits the tiles are configured. */
@@ -97,6 +100,7 @@ INLINE void amx_quantized_tile(quantized_shape q, int64_t tokens, const int8_t *
     for (int64_t column = 0; column < PANEL; column += PANEL / 2) {
         tile_output part = out;
         if (out.bias) part.bias += column;
+        if (out.residual) part.residual += column;
         part.y += out.gated ? column / 2 : column;
         amx_quantized_columns(q, 0, tokens, x, panel, column, &ahead, part);
     }

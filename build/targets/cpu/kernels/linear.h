@@ -18,22 +18,30 @@ typedef struct {
     element type;
     int64_t k, n, rows;
     const void *x, *weight;
-    const float *bias; /* NULL: none */
+    const float *bias, *residual; /* NULL: none */
     void *y;
     int gated;
 } product;
 
 INLINE int64_t panel_bytes(element type, int64_t k) { return round_up(k, group_of(type)) * PANEL * element_size(type); }
 
-/* One tile of x w' (+ bias) to y[rows][n], float32. The packed bias is float32 and as wide as the panels. */
-INLINE void store_linear(const panel_tile tile, int64_t rows, int64_t n, int64_t column, const float *bias, float *y) {
+/* One tile of residual + (x w' + bias), or of what there is of it, to y[rows][n], float32. The packed bias is float32
+ * and as wide as the panels; the residual lies as y does, perhaps in the same memory. */
+INLINE void store_linear(const panel_tile tile, int64_t rows, int64_t n, int64_t column, const float *bias,
+                         const float *residual, float *y) {
     int64_t width = min_int(PANEL, n - column);
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t c = 0; c < PANEL; c += LANES) {
             f32x16 value = load16(F32, tile[r], c);
+            const int64_t at_y = r * n + column + c;
             if (bias) value += load16(F32, bias, column + c);
-            if (c + LANES <= width) store16(F32, y, r * n + column + c, value);
-            else if (c < width) store_part(F32, y, r * n + column + c, width - c, value);
+            if (c + LANES <= width) {
+                if (residual) value += load16(F32, residual, at_y);
+                store16(F32, y, at_y, value);
+            } else if (c < width) {
+                if (residual) value += load_part(F32, residual, at_y, width - c);
+                store_part(F32, y, at_y, width - c, value);
+            }
         }
     }
 }
@@ -53,7 +61,16 @@ INLINE void store_gated(element type, const panel_tile tile, int64_t rows, int64
 INLINE void store_tile(product m, const panel_tile tile, int64_t row, int64_t rows, int64_t panel) {
     const element act = act_type(m.type);
     if (m.gated) store_gated(act, tile, rows, m.n, panel * (PANEL / 2), at(act, m.y, row * m.n));
-    else store_linear(tile, rows, m.n, panel * PANEL, m.bias, (float *)m.y + row * m.n);
+    else
+        store_linear(tile, rows, m.n, panel * PANEL, m.bias, m.residual ? m.residual + row * m.n : NULL,
+                     (float *)m.y + row * m.n);
+}
+
+/* The lines of the residual that a tile will be added to, while it is computed. */
+INLINE void ask_for_residual(product m, int64_t row, int64_t rows, int64_t panel) {
+    const float *residual = m.residual + row * m.n + panel * PANEL;
+    for (int64_t r = 0; r < rows; r++)
+        UNROLL for (int64_t c = 0; c < PANEL; c += LANES) __builtin_prefetch(residual + r * m.n + c, 1, 3);
 }
 
 INLINE int64_t stretches(product m) { return ceil_div(panel_bytes(m.type, m.k), STRETCH_BYTES); }
@@ -81,6 +98,7 @@ INLINE void multiply_stretch(product m, panel_piece piece, int64_t index, panel_
         look_ahead ahead = tile_look_ahead(columns, next, PANEL * group * element_size(m.type),
                                            ceil_div(end - start, group), i, tiles);
         const void *x = at(act_type(m.type), m.x, row * m.k + start);
+        if (last && m.residual) ask_for_residual(m, row, height, piece.panel);
         tile_product_ahead(m.type, height, PANEL, end - start, x, m.k, columns, PANEL * group, tile, PANEL, index > 0,
                            ahead);
         if (last) store_tile(m, (const float(*)[PANEL])tile, row, height, piece.panel);
@@ -100,6 +118,7 @@ INLINE void multiply_amx_stretch(product m, panel_piece piece, int64_t index, fl
         const int64_t row = piece.first + amx_tile_start(piece.count, height, i);
         float(*tile)[PANEL] = sums + (stretches(m) == 1 ? 0 : i * AMX_ROWS);
         look_ahead ahead = amx_look_ahead(columns, next, LINE_BYTES, ceil_div(end - start, group), i, tiles, height);
+        if (last && m.residual) ask_for_residual(m, row, height, piece.panel);
         amx_product(height, end - start, at(BF16, m.x, row * m.k + start), m.k, columns, tile[0], index > 0, ahead);
         if (last) store_tile(m, (const float(*)[PANEL])tile, row, height, piece.panel);
     }
@@ -133,16 +152,16 @@ INLINE void multiply(pool *p, int thread, product m) {
         for (int64_t i = 0; i < stretches(m); i++) multiply_stretch(m, piece, i, sums);
 }
 
-/* y [rows][n] float32 = x [rows][k] w' + bias (may be NULL) */
+/* y [rows][n] float32 = residual + (x [rows][k] w' + bias); bias and residual may be NULL, y may be the residual */
 INLINE void linear(pool *p, int thread, element type, int64_t k, int64_t n, int64_t rows, const void *x,
-                   const void *weight, const float *bias, float *y) {
-    multiply(p, thread, (product){type, k, n, rows, x, weight, bias, y, 0});
+                   const void *weight, const float *bias, const float *residual, float *y) {
+    multiply(p, thread, (product){type, k, n, rows, x, weight, bias, residual, y, 0});
 }
 
 /* y [rows][n] act = silu(x gate') * (x up') */
 INLINE void gated_linear(pool *p, int thread, element type, int64_t k, int64_t n, int64_t rows, const void *x,
                          const void *weight, void *y) {
-    multiply(p, thread, (product){type, k, n, rows, x, weight, NULL, y, 1});
+    multiply(p, thread, (product){type, k, n, rows, x, weight, NULL, NULL, y, 1});
 }
 
 #endif

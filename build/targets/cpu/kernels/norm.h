@@ -32,13 +32,4 @@ INLINE void rms_norm(pool *p, int thread, element act, int64_t width, float epsi
         normalize_row(act, width, epsilon, x + row * width, weight, at(act, y, row * width));
 }
 
-/* sum = residual + delta, y = norm(sum); sum may be the same memory as residual or delta. */
-INLINE void add_rms_norm(pool *p, int thread, element act, int64_t width, float epsilon, int64_t rows,
-                         const float *residual, const float *delta, const float *weight, float *sum, void *y) {
-    for (int64_t row = share_start(p, thread, rows); row < share_start(p, thread + 1, rows); row++) {
-        for (int64_t i = row * width; i < (row + 1) * width; i++) sum[i] = residual[i] + delta[i];
-        normalize_row(act, width, epsilon, sum + row * width, weight, at(act, y, row * width));
-    }
-}
-
 #endif

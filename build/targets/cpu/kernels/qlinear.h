@@ -20,7 +20,7 @@ typedef struct {
     const void *x;
     const float *x_scale;
     const void *weight;
-    const float *bias; /* NULL: none */
+    const float *bias, *residual; /* NULL: none */
     float *y;
     int gated;
 } quantized_product;
@@ -34,18 +34,20 @@ INLINE void multiply_rows(quantized_product m, const panel_piece *piece, int64_t
     const int64_t columns = m.gated ? PANEL / 2 : PANEL, column = piece->panel * columns;
     const int direct = column + columns <= m.n && (!m.gated || gates_in_registers(m.shape));
     const int8_t *x = quantized_at(m.shape.row, m.x, row);
+    const float *residual = m.residual ? m.residual + row * m.n : NULL;
     float *y = m.y + row * m.n;
     if (direct) {
         const float *bias = m.bias ? m.bias + column : NULL;
         any_quantized_tile(m.shape, tokens, x, piece->columns, ahead,
-                           (tile_output){m.x_scale + row, bias, y + column, m.n, m.gated});
+                           (tile_output){m.x_scale + row, bias, residual ? residual + column : NULL, y + column, m.n,
+                                         m.gated});
         return;
     }
     float tile[MOST_DIGIT_ROWS][PANEL];
     any_quantized_tile(m.shape, tokens, x, piece->columns, ahead,
-                       (tile_output){m.x_scale + row, NULL, tile[0], PANEL, 0});
-    if (m.gated) store_gated(F32, tile, tokens, m.n, column, m.y + row * m.n);
-    else store_linear(tile, tokens, m.n, column, m.bias, m.y + row * m.n);
+                       (tile_output){m.x_scale + row, NULL, NULL, tile[0], PANEL, 0});
+    if (m.gated) store_gated(F32, tile, tokens, m.n, column, y);
+    else store_linear(tile, tokens, m.n, column, m.bias, residual, y);
 }
 
 /* A tile alone that passes over its panel more than once cannot ask ahead of itself; it asks for the next panel. */
@@ -94,16 +96,17 @@ INLINE void quantized_multiply(pool *p, int thread, quantized_product m) {
 #endif
 }
 
-/* y [rows][n] float32 = x [rows][k] w' + bias (may be NULL) */
+/* y [rows][n] float32 = residual + (x [rows][k] w' + bias); bias and residual may be NULL, y may be the residual */
 INLINE void quantized_linear(pool *p, int thread, quantized_shape q, int64_t n, int64_t rows, const void *x,
-                             const float *x_scale, const void *weight, const float *bias, float *y) {
-    quantized_multiply(p, thread, (quantized_product){q, n, rows, x, x_scale, weight, bias, y, 0});
+                             const float *x_scale, const void *weight, const float *bias, const float *residual,
+                             float *y) {
+    quantized_multiply(p, thread, (quantized_product){q, n, rows, x, x_scale, weight, bias, residual, y, 0});
 }
 
 /* y [rows][n] float32 = silu(x gate') * (x up') */
 INLINE void quantized_gated_linear(pool *p, int thread, quantized_shape q, int64_t n, int64_t rows, const void *x,
                                    const float *x_scale, const void *weight, float *y) {
-    quantized_multiply(p, thread, (quantized_product){q, n, rows, x, x_scale, weight, NULL, y, 1});
+    quantized_multiply(p, thread, (quantized_product){q, n, rows, x, x_scale, weight, NULL, NULL, y, 1});
 }
 
 #endif

@@ -92,10 +92,10 @@ INLINE void integer_group(quantized_shape q, int rows, int vectors, int64_t g, c
         integer_step(q.bits, rows, vectors, x + first + s * values, stride, panel + s * STEP_BYTES, sums);
 }
 
-/* Where a tile goes: y[token][column] = product * x_scale[token] (+ bias[column]), rows of y `stride` apart; `gated`:
- * silu(gate) * up of neighbouring vectors of columns, half as many. */
+/* Where a tile goes: y[token][column] = residual[token][column] + (product * x_scale[token] + bias[column]), rows of y
+ * and of the residual `stride` apart; `gated`: silu(gate) * up of neighbouring vectors of columns, half as many. */
 typedef struct {
-    const float *x_scale, *bias; /* bias NULL: none */
+    const float *x_scale, *bias, *residual; /* bias, residual NULL: none */
     float *y;
     int64_t stride;
     int gated;
@@ -128,6 +128,7 @@ INLINE void finish_tile(int tokens, int vectors, tile_sums totals, tile_output o
         UNROLL for (int v = 0; v < vectors; v++) {
             totals[t][v] *= out.x_scale[t];
             if (out.bias) totals[t][v] += load16(F32, out.bias, v * LANES);
+            if (out.residual) totals[t][v] += load16(F32, out.residual, t * out.stride + v * LANES);
             if (!out.gated) store16(F32, y, v * LANES, totals[t][v]);
             else if (v % 2) store16(F32, y, v / 2 * LANES, silu16(totals[t][v - 1]) * totals[t][v]);
         }
@@ -176,6 +177,7 @@ INLINE void quantized_height(quantized_shape q, int rows, const int8_t *x, const
     for (int64_t column = 0; column < PANEL; column += vectors * LANES) {
         tile_output part = out;
         if (out.bias) part.bias += column;
+        if (out.residual) part.residual += column;
         part.y += out.gated ? column / 2 : column;
         quantized_columns(q, rows, vectors, x, panel, column, &ahead, part);
     }

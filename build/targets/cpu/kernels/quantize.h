@@ -102,24 +102,12 @@ INLINE void quantize_rows(pool *p, int thread, element type, quantized_row q, in
                      y_scale + row);
 }
 
-INLINE void normalize_and_quantize(quantized_row q, float epsilon, const float *x, const float *weight, int8_t *y,
-                                   float *y_scale) {
-    quantize_row(q, (row_values){F32, x, weight, inverse_rms(x, q.width, epsilon)}, y, y_scale);
-}
-
 INLINE void rms_norm_quantize(pool *p, int thread, quantized_row q, float epsilon, int64_t rows, const float *x,
                               const float *weight, void *y, float *y_scale) {
-    for (int64_t row = share_start(p, thread, rows); row < share_start(p, thread + 1, rows); row++)
-        normalize_and_quantize(q, epsilon, x + row * q.width, weight, quantized_at(q, y, row), y_scale + row);
-}
-
-/* sum = residual + delta, y = norm(sum) in integers; sum may be the same memory as residual or delta. */
-INLINE void add_rms_norm_quantize(pool *p, int thread, quantized_row q, float epsilon, int64_t rows,
-                                  const float *residual, const float *delta, const float *weight, float *sum, void *y,
-                                  float *y_scale) {
     for (int64_t row = share_start(p, thread, rows); row < share_start(p, thread + 1, rows); row++) {
-        for (int64_t i = row * q.width; i < (row + 1) * q.width; i++) sum[i] = residual[i] + delta[i];
-        normalize_and_quantize(q, epsilon, sum + row * q.width, weight, quantized_at(q, y, row), y_scale + row);
+        const float *values = x + row * q.width;
+        quantize_row(q, (row_values){F32, values, weight, inverse_rms(values, q.width, epsilon)},
+                     quantized_at(q, y, row), y_scale + row);
     }
 }
 

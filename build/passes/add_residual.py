@@ -1,0 +1,41 @@
+"""The Add of the residual stream to what a projection yields becomes that projection's own: Linear, QuantizedLinear.
+
+The sum is residual + (product + bias), as before. An addition whose projection others read too is left as it is.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from inflight.build.operators import DOMAIN, OPERATORS
+from inflight.build.passes.rewrite import fused, like, nodes_of, only_consumer, other_input, produced_by, replace
+from inflight.build.values import shape_of
+
+_PROJECTIONS = ("Linear", "QuantizedLinear")
+
+
+def add_residual(graph: ir.Graph) -> None:
+    for add in nodes_of(graph, "Add"):
+        product, residual = _operands(add)
+        if product is None or residual is None:
+            continue
+        *names, last = OPERATORS[product.op_type].inputs
+        assert last == "residual", product.op_type
+        given = [*product.inputs, *[None] * len(names)][: len(names)]
+        node = fused(product.op_type, [*given, residual], [like(add.outputs[0])], product.attributes)
+        graph.insert_before(add, node)
+        replace(graph, add.outputs, node.outputs)
+
+
+def _operands(add: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:
+    """The projection that only `add` reads and that adds nothing yet, and what is added to it."""
+    for value in add.inputs:
+        other = None if value is None else other_input(add, value)
+        if value is None or other in (None, value) or shape_of(value) != shape_of(other):
+            continue
+        product = next((node for op in _PROJECTIONS if (node := produced_by(value, op, DOMAIN)) is not None), None)
+        if product is None or only_consumer(value, "Add") is not add:
+            continue
+        if len(product.inputs) < len(OPERATORS[product.op_type].inputs):
+            return product, other
+    return None, None
