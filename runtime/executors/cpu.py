@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from inflight.errors import EngineError
 from inflight.runtime.executors.batch_check import check_batch
-from inflight.runtime.executors.cpu_abi import ABI, LIMIT, OK, STATUS, open_library
+from inflight.runtime.executors.cpu_abi import ABI, LIMIT, OK, STATUS, Sizes, open_library
 from inflight.runtime.executors.cpu_buffers import StepBuffers
 from inflight.runtime.executors.cpu_features import choose_variant
 from inflight.runtime.executors.cpu_memory import Region, map_file, map_zeroed
@@ -98,6 +98,7 @@ class CpuExecutor:
             self._library = open_library(library_path)
         except OSError as error:
             raise EngineError(f"The system cannot load {library_path}: {error}.") from error
+        self._check_sizes(directory)
         weights = self._keep(map_file(directory / WEIGHTS_NAME))
         cache = self._keep(map_zeroed(self.num_blocks * manifest.kv_cache.bytes_per_block, "KV cache"))
         workspace = self._keep(map_zeroed(manifest.memory.workspace_bytes, "workspace"))
@@ -108,6 +109,26 @@ class CpuExecutor:
         if self._engine is None:
             raise EngineError(f"The system refused {self.threads} threads.", "Pass a smaller --threads.")
         weights.populate(manifest.memory.lookup_bytes)  # now: beside it, mapping anything else would wait
+
+    def _check_sizes(self, directory: Path) -> None:
+        """A manifest that asks for less memory than the library touches would end the process, or worse."""
+        sizes = Sizes()
+        self._library.inflight_get_sizes(sizes)
+        manifest = self.manifest
+        pairs = {
+            f"the size of {WEIGHTS_NAME}": ((directory / WEIGHTS_NAME).stat().st_size, sizes.weights_bytes),
+            "memory.workspace_bytes": (manifest.memory.workspace_bytes, sizes.workspace_bytes),
+            "kv_cache.bytes_per_block": (manifest.kv_cache.bytes_per_block, sizes.bytes_per_block),
+            "model.vocab_size": (manifest.model.vocab_size, sizes.vocab_size),
+        }
+        wrong = [
+            f"{name} is {told:,} and not {compiled:,}" for name, (told, compiled) in pairs.items() if told != compiled
+        ]
+        if wrong:
+            raise EngineError(
+                f"{directory / self.variant.file} was compiled for another engine: {', '.join(wrong)}.",
+                rebuild_hint(manifest.recipe, manifest.target, directory),
+            )
 
     def _keep(self, region: Region) -> Region:
         self._regions.append(region)

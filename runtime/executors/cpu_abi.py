@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
-ABI = 3
+ABI = 4
 MAX_TOP_LOGPROBS = 64
 
 # What inflight_step returns.
@@ -87,6 +87,17 @@ class Operator(ctypes.Structure):
     ]
 
 
+class Sizes(ctypes.Structure):
+    """`inflight_sizes`."""
+
+    _fields_ = [
+        ("weights_bytes", ctypes.c_int64),
+        ("workspace_bytes", ctypes.c_int64),
+        ("bytes_per_block", ctypes.c_int64),
+        ("vocab_size", ctypes.c_int64),
+    ]
+
+
 def open_library(path: Path) -> ctypes.CDLL:
     """Load a compiled engine and declare its functions. Raises OSError when the loader refuses the file.
 
@@ -102,6 +113,8 @@ def open_library(path: Path) -> ctypes.CDLL:
         ctypes.c_void_p,
         ctypes.c_int32,
     ]
+    library.inflight_get_sizes.restype = None
+    library.inflight_get_sizes.argtypes = [ctypes.POINTER(Sizes)]
     library.inflight_step.restype = ctypes.c_int32
     library.inflight_step.argtypes = [ctypes.c_void_p, ctypes.POINTER(Batch), ctypes.POINTER(Output)]
     library.inflight_close.restype = None

@@ -175,6 +175,12 @@ def test_an_engine_for_another_cpu_version_or_with_a_flipped_byte_is_refused(
     refused("is for riscv64 linux", variants=foreign)
     refused("interface 999 of the cpu target", target_abi=999)
     refused("built by inflight 0.0.0", inflight_version="0.0.0")
+    needed = manifest["memory"]["workspace_bytes"]
+    memory = {**manifest["memory"], "workspace_bytes": needed - 64}
+    refused(f"workspace_bytes is {needed - 64:,} and not {needed:,}", memory=memory)
+    half = manifest["kv_cache"]["bytes_per_block"] // 2
+    refused(f"bytes_per_block is {half:,}", kv_cache={**manifest["kv_cache"], "bytes_per_block": half})
+    refused("vocab_size is 1 and", model={**manifest["model"], "vocab_size": 1})
     weights = bytearray((engine / "rank0.weights").read_bytes())
     weights[int(rng.integers(len(weights)))] ^= 1
     (engine / "rank0.weights").write_bytes(weights)

@@ -13,11 +13,12 @@ from inflight.build.targets.cpu.emitter import CSource, emit
 from inflight.build.targets.cpu.weight_layout import WeightLayout
 from inflight.build.values import new_value
 from inflight.errors import BuildError
-from inflight.runtime.manifest import Limits
+from inflight.runtime.manifest import KvCacheFacts, Limits
 
 pytestmark = pytest.mark.unit
 
 LIMITS = Limits(max_batch_size=2, max_seq_len=64, max_num_tokens=24, max_logit_rows=4)
+KV_CACHE = KvCacheFacts(dtype="float32", tokens_per_block=16, bytes_per_block=1024, layout="k-groups")
 WIDTH, VOCAB = 24, 40
 
 
@@ -41,7 +42,7 @@ def _graph(nodes: list[ir.Node]) -> ir.Graph:
 def _emit(nodes: list[ir.Node]) -> CSource:
     graph = _graph(nodes)
     plan_memory(graph, sizes={"T": LIMITS.max_num_tokens, "R": LIMITS.max_logit_rows})
-    return emit(graph, WeightLayout(graph), LIMITS, 16)
+    return emit(graph, WeightLayout(graph), LIMITS, KV_CACHE)
 
 
 def _chain(epsilon: float, layers: int) -> list[ir.Node]:
@@ -85,7 +86,7 @@ def test_every_unknown_operator_is_named_at_once() -> None:
     stranger = ir.node("Mystery", [foreign.outputs[0]], domain=DOMAIN, outputs=[_value("q", VOCAB)], name="second")
     graph = _graph([*nodes, foreign, stranger])
     with pytest.raises(BuildError, match=r"Softmax \(first\), Mystery \(second\)"):
-        emit(graph, WeightLayout(graph), LIMITS, 16)
+        emit(graph, WeightLayout(graph), LIMITS, KV_CACHE)
 
 
 def test_a_weight_type_without_a_kernel_is_refused() -> None:

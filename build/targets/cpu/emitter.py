@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 
 import onnx_ir as ir
@@ -16,7 +16,7 @@ from inflight.build.targets.cpu.weight_layout import WeightLayout
 from inflight.build.targets.cpu.work import OperatorWork, operator_work, sampling_work
 from inflight.build.values import name_of, shape_of
 from inflight.errors import BuildError
-from inflight.runtime.manifest import Limits
+from inflight.runtime.manifest import KvCacheFacts, Limits
 
 WORKSPACE_BYTES = "inflight.workspace_bytes"
 _ALIGNMENT = 64
@@ -30,7 +30,7 @@ class CSource:
     workspace_bytes: int
 
 
-def emit(graph: ir.Graph, weights: WeightLayout, limits: Limits, tokens_per_block: int) -> CSource:
+def emit(graph: ir.Graph, weights: WeightLayout, limits: Limits, kv_cache: KvCacheFacts) -> CSource:
     """Emit `graph`, whose intermediate values carry their workspace offsets in their metadata.
 
     Raises BuildError naming every operator that has no kernel.
@@ -44,10 +44,20 @@ def emit(graph: ir.Graph, weights: WeightLayout, limits: Limits, tokens_per_bloc
     steps = list(zip(graph, expectations(graph, weights), calls, strict=True))
     planned = int(graph.metadata_props[WORKSPACE_BYTES])
     row_bytes = -(-4 * limits.max_num_tokens // _ALIGNMENT) * _ALIGNMENT
+    workspace_bytes = planned + 2 * row_bytes + partial_bytes(graph, limits)
+    sizes = {
+        "WEIGHTS_BYTES": weights.total_bytes,
+        "WORKSPACE_BYTES": workspace_bytes,
+        "BYTES_PER_BLOCK": kv_cache.bytes_per_block,
+        "TOKENS_PER_BLOCK": kv_cache.tokens_per_block,
+        "POSITIONS_OFFSET": planned,
+        "SEQUENCES_OFFSET": planned + row_bytes,
+        "PARTIALS_OFFSET": planned + 2 * row_bytes,
+    }
     text = "\n".join(
         [
             "/* Written by inflight: the operators of one model, every shape a constant. */",
-            *_limits(graph, limits, tokens_per_block, planned, row_bytes),
+            *_defines({**_limits(graph, limits), **sizes}),
             f"#define NUM_OPERATORS {len(steps) + 1}",
             '#include "engine.h"',
             "",
@@ -58,26 +68,25 @@ def emit(graph: ir.Graph, weights: WeightLayout, limits: Limits, tokens_per_bloc
             "",
         ]
     )
-    return CSource(text, planned + 2 * row_bytes + partial_bytes(graph, limits))
+    return CSource(text, workspace_bytes)
 
 
 def _known(node: ir.Node) -> bool:
     return node.domain == DOMAIN and node.op_type in EMITTERS
 
 
-def _limits(graph: ir.Graph, limits: Limits, tokens_per_block: int, planned: int, row_bytes: int) -> list[str]:
-    values = {
-        "VOCAB_SIZE": shape_of(graph.outputs[0])[-1],
+def _limits(graph: ir.Graph, limits: Limits) -> dict[str, int]:
+    return {
+        "VOCAB_SIZE": int(shape_of(graph.outputs[0])[-1]),
         "MAX_BATCH_SIZE": limits.max_batch_size,
         "MAX_SEQ_LEN": limits.max_seq_len,
         "MAX_NUM_TOKENS": limits.max_num_tokens,
         "MAX_LOGIT_ROWS": limits.max_logit_rows,
-        "TOKENS_PER_BLOCK": tokens_per_block,
-        "POSITIONS_OFFSET": planned,
-        "SEQUENCES_OFFSET": planned + row_bytes,
-        "PARTIALS_OFFSET": planned + 2 * row_bytes,
         "PARTIAL_ROWS": partial_rows(limits),
     }
+
+
+def _defines(values: Mapping[str, int]) -> list[str]:
     return [f"#define {name} {value}" for name, value in values.items()]
 
 

@@ -50,11 +50,12 @@ class CpuTarget:
         tokens_per_block = recipe.tokens_per_block
         graph = lower_for_cpu(network, recipe.limits, tokens_per_block=tokens_per_block, kv_dtype=kv_dtype).graph
         weights = WeightLayout(graph)
-        source = emit(graph, weights, recipe.limits, tokens_per_block)
+        kv_cache = kv_cache_facts(checkpoint.config, kv_dtype, tokens_per_block)
+        source = emit(graph, weights, recipe.limits, kv_cache)
         facts = TargetFacts(
             target_abi=kernel_abi(),
             recipe=recipe.model_copy(update={"cpu": tuple(level.name for level in levels)}),
-            kv_cache=kv_cache_facts(checkpoint.config, kv_dtype, tokens_per_block),
+            kv_cache=kv_cache,
             precision=module_precision(graph),
             memory=MemoryPlan(
                 weights_bytes=weights.total_bytes,

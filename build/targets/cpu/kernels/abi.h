@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#define INFLIGHT_ABI 3
+#define INFLIGHT_ABI 4
 #define INFLIGHT_MAX_TOP_LOGPROBS 64
 
 #define INFLIGHT_OK 0
@@ -58,12 +58,19 @@ typedef struct {
     int64_t flops_per_pair, bytes_per_context_token, window; /* window 0: none */
 } inflight_operator;
 
+/* What the engine was compiled for, whatever its manifest says. */
+typedef struct {
+    int64_t weights_bytes, workspace_bytes, bytes_per_block, vocab_size;
+} inflight_sizes;
+
 typedef struct inflight_engine inflight_engine;
 
-/* weights: the mapped weights file, 64-byte aligned. weights_file: its descriptor, open for reading; tables of which a
- * step needs single rows are read through it, so that they take none of the process's memory. kv_cache: num_blocks * bytes_per_block bytes, 64-byte aligned.
- * workspace: workspace_bytes (from the manifest), 64-byte aligned. The caller owns all of them and outlives the engine.
- * Returns NULL when threads cannot be started. */
+void inflight_get_sizes(inflight_sizes *sizes);
+
+/* weights: the mapped weights file, weights_bytes. weights_file: its descriptor, open for reading; tables of which a
+ * step needs single rows are read through it, so that they take none of the process's memory. kv_cache: num_blocks *
+ * bytes_per_block bytes. workspace: workspace_bytes. All are 64-byte aligned; the caller owns them and outlives the
+ * engine. Returns NULL when threads cannot be started. */
 inflight_engine *inflight_open(const void *weights, int32_t weights_file, void *kv_cache, int64_t num_blocks,
                                void *workspace, int32_t threads);
 int32_t inflight_step(inflight_engine *engine, const inflight_batch *batch, const inflight_output *output);

@@ -50,6 +50,10 @@ static void run_step(void *argument, pool *p, int thread) { run_operators(argume
 
 EXPORT int32_t inflight_abi(void) { return INFLIGHT_ABI; }
 
+EXPORT void inflight_get_sizes(inflight_sizes *sizes) {
+    *sizes = (inflight_sizes){WEIGHTS_BYTES, WORKSPACE_BYTES, BYTES_PER_BLOCK, VOCAB_SIZE};
+}
+
 EXPORT int32_t inflight_operators(const inflight_operator **operators) {
     *operators = OPERATORS;
     return NUM_OPERATORS;
