@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import msgspec
+
 import inflight
 from inflight.build.facts import generation_facts, model_facts, source_facts, work_plan
 from inflight.build.network.network import build_network
@@ -18,13 +20,13 @@ from inflight.convert.checkpoint import TOKENIZER_DIRECTORY, Checkpoint
 from inflight.errors import BuildError
 from inflight.files import atomic_directory, sha256_file
 from inflight.progress import progress_bar
-from inflight.records import Record
 from inflight.runtime.manifest import MANIFEST_NAME, EngineManifest, FileFacts, Limits, ModelFacts, WorkPlan
 
 _GRAPH_PACKAGES = ("onnx", "onnx-ir")
 
 
-class EnginePlan(Record):
+@dataclass(frozen=True)
+class EnginePlan:
     """What a build would give: the facts of its manifest that need no weight to be read."""
 
     model: ModelFacts
@@ -60,7 +62,7 @@ def build_engine(
             build.target.write(scratch, advance)
         _copy_tokenizer(build.checkpoint, scratch)
         manifest = _manifest(build, _file_facts(scratch))
-        text = json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False)
+        text = json.dumps(msgspec.to_builtins(manifest), indent=2, sort_keys=True, ensure_ascii=False)
         (scratch / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
     return manifest
 

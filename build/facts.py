@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 from math import prod
+from typing import cast
 
 from inflight.convert.checkpoint import Checkpoint
 from inflight.convert.quantization import SCALE_SUFFIXES
-from inflight.runtime.manifest import GenerationFacts, KvCacheFacts, ModelFacts, SourceFacts, WorkPlan
+from inflight.runtime.manifest import Dtype, GenerationFacts, KvCacheFacts, ModelFacts, SourceFacts, WorkPlan
 
 _EMBEDDING, _PROJECTION = "transformer.vocab_embedding.weight", "lm_head.weight"
 
 
 def model_facts(checkpoint: Checkpoint) -> ModelFacts:
     config = checkpoint.config
-    return ModelFacts.model_validate(
-        {
-            "architecture": config.architecture,
-            "dtype": config.dtype,
-            "vocab_size": config.vocab_size,
-            "hidden_size": config.hidden_size,
-            "intermediate_size": config.intermediate_size,
-            "num_hidden_layers": config.num_hidden_layers,
-            "num_attention_heads": config.num_attention_heads,
-            "num_key_value_heads": config.num_key_value_heads,
-            "head_size": config.head_size,
-            "max_position_embeddings": config.max_position_embeddings or 0,
-            "sliding_window": config.sliding_window,
-            "tie_word_embeddings": checkpoint.ties_embeddings,
-            "num_parameters": _num_parameters(checkpoint),
-        }
+    return ModelFacts(
+        architecture=config.architecture,
+        dtype=cast(Dtype, config.dtype),  # opening the checkpoint refused others
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.num_hidden_layers,
+        num_attention_heads=config.num_attention_heads,
+        num_key_value_heads=config.num_key_value_heads,
+        head_size=config.head_size,
+        max_position_embeddings=config.max_position_embeddings or 0,
+        sliding_window=config.sliding_window,
+        tie_word_embeddings=checkpoint.ties_embeddings,
+        num_parameters=_num_parameters(checkpoint),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -12,11 +13,11 @@ from inflight.build.recipe import BuildRecipe
 from inflight.convert.checkpoint import Checkpoint
 from inflight.errors import BuildError
 from inflight.progress import Advance
-from inflight.records import Record
 from inflight.runtime.manifest import DevicePlan, KvCacheFacts, MemoryPlan, ModulePrecision, Variant
 
 
-class TargetFacts(Record):
+@dataclass(frozen=True, kw_only=True)
+class TargetFacts:
     """The part of the manifest that a target decides. `recipe` is the recipe as this target understood it."""
 
     target_abi: int

@@ -204,6 +204,7 @@ def _code_names(variants: Sequence[Variant], plans: Sequence[DevicePlan]) -> str
 
 
 def _print_plan(plan: EnginePlan) -> None:
+    from msgspec.structs import asdict
     from rich.filesize import decimal
 
     from inflight.cli.tables import print_facts
@@ -215,7 +216,7 @@ def _print_plan(plan: EnginePlan) -> None:
         "model": f"{plan.model.architecture}, {plan.model.num_parameters / 1e6:,.1f} M parameters, {plan.model.dtype}",
         "target": target.recipe.target,
         "code for": _code_names(target.variants, target.plans),
-        **limits.model_dump(),
+        **asdict(limits),
         "weights": decimal(target.memory.weights_bytes),
         "products": _precisions(target.precision.values()),
         "workspace": decimal(target.memory.workspace_bytes),

@@ -76,10 +76,12 @@ def _is_checkpoint(config: Path) -> bool:
 
 
 def _describe_engine(path: Path) -> tuple[dict[str, Any], dict[str, Rows]]:
+    import msgspec
+
     from inflight.runtime.engine_directory import read_engine_directory
 
     manifest = read_engine_directory(path).manifest
-    values = manifest.model_dump(mode="json")
+    values = msgspec.to_builtins(manifest)
     precision, files, variants = values.pop("precision"), values.pop("files"), values.pop("variants")
     return values, {
         "modules": [{"module": name, **fields} for name, fields in precision.items()],

@@ -82,8 +82,6 @@ def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
 
 def main() -> None:
     """Run the command line. A user's mistake ends with one message and exit code 1 (usage: 2), never a traceback."""
-    # Looking for plugins of pydantic among the installed packages takes longer than reading a manifest.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     _prepare_process()
     try:
         asked = sys.argv[1:2]

@@ -1,4 +1,4 @@
-"""The base of every configuration and manifest record."""
+"""The base of every record of settings. What an engine is loaded with has another one (runtime/manifest.py)."""
 
 from __future__ import annotations
 

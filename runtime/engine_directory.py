@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import ValidationError
+import msgspec
 
 from inflight import __version__
 from inflight.errors import EngineError
@@ -32,8 +31,8 @@ def read_engine_directory(path: Path) -> EngineDirectory:
     """
     data = _read_bytes(path)
     try:
-        facts = json.loads(data)
-    except ValueError as error:
+        facts = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EngineError(
             f"{path / MANIFEST_NAME} is not valid JSON: {error}.", "Build or copy the engine again."
         ) from error
@@ -44,10 +43,11 @@ def read_engine_directory(path: Path) -> EngineDirectory:
         )
     _check_versions(path, facts)
     try:
-        manifest = EngineManifest.model_validate_json(data)
-    except ValidationError as error:
+        manifest = msgspec.convert(facts, EngineManifest)
+        _check_files(manifest)
+    except msgspec.ValidationError as error:
         raise EngineError(
-            f"{path / MANIFEST_NAME} does not describe an engine: {_first_problems(error)}.", _rebuild(path, facts)
+            f"{path / MANIFEST_NAME} does not describe an engine: {_problem(error)}.", _rebuild(path, facts)
         ) from error
     return EngineDirectory(path, manifest, hashlib.sha256(data).hexdigest())
 
@@ -94,7 +94,18 @@ def _rebuild(path: Path, facts: dict[str, Any]) -> str:
     return rebuild_hint(recipe if isinstance(recipe, dict) else {}, str(facts.get("target", "cpu")), path)
 
 
-def _first_problems(error: ValidationError, count: int = 3) -> str:
-    problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}".removeprefix(": ") for e in error.errors()]
-    more = f"; and {len(problems) - count} more" if len(problems) > count else ""
-    return "; ".join(problems[:count]) + more
+def _problem(error: msgspec.ValidationError) -> str:
+    """ "Expected `int`, got `str` - at `$.limits.max_seq_len`" with the place first."""
+    message, _, place = str(error).partition(" - at `$")
+    where = place.strip("`").removeprefix(".")
+    return f"{where}: {message}" if where else message
+
+
+def _check_files(manifest: EngineManifest) -> None:
+    """What is loaded must be among `files`, which are verified, and those inside the directory."""
+    names = [PurePosixPath(name) for name in manifest.files]
+    if outside := [str(name) for name in names if name.is_absolute() or ".." in name.parts]:
+        raise msgspec.ValidationError(f"files outside the directory: {', '.join(outside)}")
+    loaded = [*(variant.file for variant in manifest.variants), *(plan.file for plan in manifest.plans)]
+    if unknown := [name for name in loaded if name not in manifest.files]:
+        raise msgspec.ValidationError(f"no digest of {', '.join(unknown)}")

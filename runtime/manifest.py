@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
-
-from inflight.records import Record
+import msgspec
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 
 Dtype = Literal["float32", "float16", "bfloat16", "float8_e4m3fn", "int32", "int16", "int8", "int4"]
 WeightPlace = Literal["refit", "inputs", "plan"]
+PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
+NonNegativeInt = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class ModelFacts(Record):
+class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A part of the manifest. Types and bounds are checked where it is read, not where it is made.
+
+    msgspec and not pydantic, as inflight.records is: importing that and making its schemas takes longer than anything
+    else that an engine needs before its first token.
+    """
+
+
+class ModelFacts(Facts, frozen=True, kw_only=True):
     """The shape of the model, in the names of its Hugging Face config."""
 
     architecture: str
@@ -34,7 +41,7 @@ class ModelFacts(Record):
     num_parameters: int
 
 
-class Limits(Record):
+class Limits(Facts, frozen=True, kw_only=True):
     """What one step, one sequence and the whole batch may hold. Fixed when the engine is built."""
 
     max_batch_size: PositiveInt
@@ -43,7 +50,7 @@ class Limits(Record):
     max_logit_rows: PositiveInt
 
 
-class KvCacheFacts(Record):
+class KvCacheFacts(Facts, frozen=True, kw_only=True):
     """The paged cache. The number of blocks is chosen when the engine is loaded, from the memory it may use."""
 
     dtype: Dtype
@@ -52,7 +59,7 @@ class KvCacheFacts(Record):
     layout: str
 
 
-class ModulePrecision(Record):
+class ModulePrecision(Facts, frozen=True, kw_only=True):
     """How one module is stored and computed: weights at rest, activations at its input, sums.
 
     Integer weights share a scale per output (`group_size` 0) or per group of so many inputs; integer activations have
@@ -66,7 +73,7 @@ class ModulePrecision(Record):
     group_size: int = 0
 
 
-class MemoryPlan(Record):
+class MemoryPlan(Facts, frozen=True, kw_only=True):
     """Bytes. The workspace holds every activation of a step; nothing is allocated while stepping. The first
     `lookup_bytes` of the weights are a table of which a step reads single rows, out of the file.
     """
@@ -76,7 +83,7 @@ class MemoryPlan(Record):
     lookup_bytes: NonNegativeInt = 0
 
 
-class WorkPlan(Record):
+class WorkPlan(Facts, frozen=True, kw_only=True):
     """What a token costs: operations (a multiply and an add are two) and bytes, the terms of the roofline."""
 
     layer_flops_per_token: int
@@ -85,16 +92,16 @@ class WorkPlan(Record):
     kv_bytes_per_token: int
 
 
-class GenerationFacts(Record):
+class GenerationFacts(Facts, frozen=True, kw_only=True):
     """Token ids and sampling defaults of generation_config.json."""
 
     end_token_ids: tuple[int, ...] = ()
     pad_token_id: int | None = None
     bos_token_id: int | None = None
-    sampling_defaults: dict[str, float | int] = Field(default_factory=dict)
+    sampling_defaults: dict[str, float | int] = msgspec.field(default_factory=dict)
 
 
-class Variant(Record):
+class Variant(Facts, frozen=True, kw_only=True):
     """One compiled library of a rank. The loader takes the first whose features the machine has."""
 
     rank: int
@@ -104,7 +111,7 @@ class Variant(Record):
     required_features: tuple[str, ...]
 
 
-class DevicePlan(Record):
+class DevicePlan(Facts, frozen=True, kw_only=True):
     """One compiled plan of a rank for GPUs of these compute capabilities ("89"); none: the GPU that built it.
 
     weights: put into the plan when it is loaded (refit), bound beside the activations (inputs), or in the plan already.
@@ -118,7 +125,7 @@ class DevicePlan(Record):
     prompt_tile: int = 0
 
 
-class SourceFacts(Record):
+class SourceFacts(Facts, frozen=True, kw_only=True):
     """Where the weights came from."""
 
     model: str
@@ -126,14 +133,14 @@ class SourceFacts(Record):
     checkpoint_sha256: str
 
 
-class FileFacts(Record):
+class FileFacts(Facts, frozen=True, kw_only=True):
     """Size in bytes and hex SHA-256."""
 
     bytes: int
     sha256: str
 
 
-class EngineManifest(Record):
+class EngineManifest(Facts, frozen=True, kw_only=True):
     """The whole of manifest.json. What is loaded is among `files`, which are verified and lie inside the directory."""
 
     format_version: int = FORMAT_VERSION
@@ -154,15 +161,3 @@ class EngineManifest(Record):
     recipe: dict[str, Any]
     tools: dict[str, str]
     files: dict[str, FileFacts]
-
-    @model_validator(mode="after")
-    def _check_files(self) -> EngineManifest:
-        outside = [
-            name for name in self.files if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
-        ]
-        if outside:
-            raise ValueError(f"files outside the directory: {', '.join(outside)}")
-        loaded = [*(variant.file for variant in self.variants), *(plan.file for plan in self.plans)]
-        if unknown := [name for name in loaded if name not in self.files]:
-            raise ValueError(f"no digest of {', '.join(unknown)}")
-        return self

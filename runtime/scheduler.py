@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
-
-from pydantic import BeforeValidator, PositiveInt
 
 from inflight.errors import EngineError
-from inflight.records import Record
 from inflight.runtime.admission import ADMISSION, Policy
 from inflight.runtime.kv_blocks import KvBlocks
 from inflight.runtime.manifest import Limits
@@ -19,15 +15,26 @@ from inflight.runtime.step import StepBatch
 from inflight.runtime.step_budget import StepBudget, scheduled_chunk, scheduled_decode
 
 
-class SchedulerConfig(Record):
-    """How to schedule. The policy's name is taken in any case; a limit that is None is the engine's own."""
+@dataclass(frozen=True, kw_only=True)
+class SchedulerConfig:
+    """How to schedule. The policy's name is taken in any case; a limit that is None is the engine's own.
 
-    policy: Annotated[Policy, BeforeValidator(lambda name: name.lower() if isinstance(name, str) else name)] = (
-        "guaranteed_no_evict"
-    )
+    Raises ValueError for a policy that does not exist and for a limit below 1.
+    """
+
+    policy: Policy = "guaranteed_no_evict"
     enable_prefix_caching: bool = True
-    max_num_tokens: PositiveInt | None = None
-    max_batch_size: PositiveInt | None = None
+    max_num_tokens: int | None = None
+    max_batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "policy", self.policy.lower())
+        if self.policy not in ADMISSION:
+            raise ValueError(f"There is no policy {self.policy!r}; choose one of {', '.join(ADMISSION)}.")
+        for name in ("max_num_tokens", "max_batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec.structs import replace
+
 from inflight import __version__
 from inflight.runtime.executors.null import null_manifest
 from inflight.runtime.manifest import MANIFEST_NAME, GenerationFacts
@@ -33,10 +36,10 @@ def write_null_engine(
         "inflight_version": __version__,
         "generation": GenerationFacts(end_token_ids=ends, sampling_defaults=sampling_defaults or {}),
     }
-    manifest = null_manifest(vocab_size=backend.get_vocab_size(), **limits).model_copy(update=facts)
+    manifest = replace(null_manifest(vocab_size=backend.get_vocab_size(), **limits), **facts)
     files = directory / "tokenizer"
     files.mkdir(parents=True)
-    (directory / MANIFEST_NAME).write_text(manifest.model_dump_json())
+    (directory / MANIFEST_NAME).write_text(msgspec.json.encode(manifest).decode())
     backend.save(str(files / "tokenizer.json"))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
     if chat_template is not None:

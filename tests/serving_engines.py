@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import tokenizers
+from msgspec.structs import replace
 
 from inflight import __version__
 from inflight.files import sha256_file
@@ -47,6 +49,6 @@ def write_null_engine(
         max_batch_size=max_batch_size,
         end_token_ids=tuple(range(5, vocab_size, 20)) if end_tokens else (),
     )
-    manifest = manifest.model_copy(update={"inflight_version": __version__, "files": files})
-    (directory / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2))
+    manifest = replace(manifest, inflight_version=__version__, files=files)
+    (directory / MANIFEST_NAME).write_text(msgspec.json.format(msgspec.json.encode(manifest)).decode())
     return directory

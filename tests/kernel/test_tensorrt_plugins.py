@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from msgspec.structs import replace
 
 pytest.importorskip("tensorrt_rtx", reason="pip install 'inflight-llm[tensorrt-rtx]'")
 pytest.importorskip("triton", reason="pip install 'inflight-llm[cuda-compile]'")
@@ -69,9 +70,9 @@ def random_step(rng: np.random.Generator, tile: int) -> tuple[dict[str, Array], 
         table = pool[place * width :][: -(-(start + count) // TOKENS_PER_BLOCK)].tolist()
         sequences.append(ScheduledSequence(place, [0] * count, start, table))
     manifest = null_manifest()
-    cache = manifest.kv_cache.model_copy(update={"tokens_per_block": TOKENS_PER_BLOCK})
-    limits = manifest.limits.model_copy(update={"max_seq_len": MAX_SEQ_LEN})
-    manifest = manifest.model_copy(update={"kv_cache": cache, "limits": limits})
+    cache = replace(manifest.kv_cache, tokens_per_block=TOKENS_PER_BLOCK)
+    limits = replace(manifest.limits, max_seq_len=MAX_SEQ_LEN)
+    manifest = replace(manifest, kv_cache=cache, limits=limits)
     order = rng.permutation(len(sequences))
     (run,) = BlockRuns(manifest, len(pool), tile)(StepBatch([sequences[index] for index in order]))
     return {name: np.array(array) for name, array in run.arrays.items()}, len(pool)

@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from msgspec.structs import replace
 
 from inflight.build.targets.tensorrt.cache_layout import SLOTS, CacheLayout
 from inflight.build.targets.tensorrt.host_tensor import HostTensor
@@ -71,8 +72,8 @@ class InterpretedExecutor:
 def _paged(manifest: EngineManifest, checkpoint: Checkpoint, layout: CacheLayout) -> EngineManifest:
     cache, size = manifest.kv_cache, np.dtype(_TYPES[manifest.model.dtype].numpy()).itemsize
     facts = kv_cache_facts(checkpoint.config, manifest.limits, layout, cache.dtype, size)
-    plan = manifest.plans[0].model_copy(update={"prompt_tile": PROMPT_TILE})
-    return manifest.model_copy(update={"kv_cache": facts, "plans": (plan,)})
+    plan = replace(manifest.plans[0], prompt_tile=PROMPT_TILE)
+    return replace(manifest, kv_cache=facts, plans=(plan,))
 
 
 def _array(data: Bytes, host: HostTensor) -> npt.NDArray[Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -68,9 +69,9 @@ def _block_steps(case: Case, rng: np.random.Generator, max_seq_len: int, rounds:
 
 def paged_manifest(max_seq_len: int, tokens_per_block: int) -> EngineManifest:
     manifest = null_manifest()
-    cache = manifest.kv_cache.model_copy(update={"tokens_per_block": tokens_per_block})
-    limits = manifest.limits.model_copy(update={"max_seq_len": max_seq_len})
-    return manifest.model_copy(update={"kv_cache": cache, "limits": limits})
+    cache = msgspec.structs.replace(manifest.kv_cache, tokens_per_block=tokens_per_block)
+    limits = msgspec.structs.replace(manifest.limits, max_seq_len=max_seq_len)
+    return msgspec.structs.replace(manifest, kv_cache=cache, limits=limits)
 
 
 def _slot_steps(

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -38,7 +39,13 @@ from tests.network.tensorrt_plugin_api import ShapeExpr, TensorDesc, registered_
 pytestmark = pytest.mark.network
 
 LIMITS = Limits(max_batch_size=4, max_seq_len=96, max_num_tokens=32, max_logit_rows=8)
-PAGED = {"target": "tensorrt", "full": True, "kv_cache_type": "paged", "tokens_per_block": 32, **LIMITS.model_dump()}
+PAGED = {
+    "target": "tensorrt",
+    "full": True,
+    "kv_cache_type": "paged",
+    "tokens_per_block": 32,
+    **msgspec.structs.asdict(LIMITS),
+}
 
 
 def shape_of(rng: np.random.Generator) -> Shape:

@@ -13,8 +13,8 @@ import torch
 
 from inflight.build.targets.cpu.compile import KERNELS
 from inflight.build.targets.cpu.toolchain import zig_command, zig_environment
+from inflight.runtime.engine_directory import read_engine_directory
 from inflight.runtime.load import load_engine
-from inflight.runtime.manifest import EngineManifest
 from inflight.runtime.step import RowSampling, ScheduledSequence, StepBatch
 from tests.pipeline.built_engine import BuiltEngine, build_random_engine
 
@@ -32,7 +32,7 @@ needs_emulator = pytest.mark.skipif(
 
 def emulated(built: BuiltEngine, prompt: tuple[int, ...], scratch: Path) -> tuple[list[int], npt.NDArray[np.float32]]:
     """Greedy tokens and logits float32 [STEPS, vocab] of the Arm library under qemu."""
-    manifest = EngineManifest.model_validate_json((built.directory / "manifest.json").read_text())
+    manifest = read_engine_directory(built.directory).manifest
     variant = next(variant for variant in manifest.variants if variant.cpu == "neoverse_v1")
     harness = scratch / "foreign_step"
     compiler = [*zig_command(), "cc", "-target", "aarch64-linux-gnu.2.17", "-O1", f"-I{KERNELS}", "-ldl"]

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from inflight import __version__
 from inflight.files import sha256_file
@@ -25,8 +27,8 @@ def write_engine(directory: Path, rng: np.random.Generator, **changes: Any) -> E
         path.write_bytes(rng.bytes(int(rng.integers(2, 5000))))
         files[name] = FileFacts(bytes=path.stat().st_size, sha256=sha256_file(path))
     changes = {"inflight_version": __version__, "recipe": RECIPE, "files": files, **changes}
-    manifest = null_manifest().model_copy(update=changes)
-    (directory / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2))
+    manifest = replace(null_manifest(), **changes)
+    (directory / MANIFEST_NAME).write_text(msgspec.json.format(msgspec.json.encode(manifest)).decode())
     return manifest
 
 

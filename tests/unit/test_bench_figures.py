@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from inflight.benchmark.machine_limits import MachineLimits
 from inflight.benchmark.offline.latency import Workload, summarize_latency
@@ -89,15 +90,14 @@ def test_phases_share_the_steps_and_their_time(rng: np.random.Generator) -> None
 
 def test_the_bound_of_a_step_is_the_slower_of_arithmetic_and_memory(rng: np.random.Generator) -> None:
     manifest = null_manifest()
-    work = manifest.work.model_copy(
-        update={
-            "layer_flops_per_token": int(rng.integers(1, 10**9)),
-            "logits_flops_per_row": int(rng.integers(1, 10**9)),
-            "weight_bytes_per_step": int(rng.integers(1, 10**9)),
-            "kv_bytes_per_token": int(rng.integers(1, 10**6)),
-        }
+    work = replace(
+        manifest.work,
+        layer_flops_per_token=int(rng.integers(1, 10**9)),
+        logits_flops_per_row=int(rng.integers(1, 10**9)),
+        weight_bytes_per_step=int(rng.integers(1, 10**9)),
+        kv_bytes_per_token=int(rng.integers(1, 10**6)),
     )
-    roofline = Roofline(manifest.model_copy(update={"work": work}), LIMITS)
+    roofline = Roofline(replace(manifest, work=work), LIMITS)
     types = {module.activations for module in manifest.precision.values()} or {manifest.model.dtype}
     peak = max(LIMITS.peak(dtype) for dtype in types)
     for tokens, rows, context in rng.integers(1, 5000, (20, 3)).tolist():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -42,7 +43,7 @@ def engine(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyP
 def sized_manifest() -> EngineManifest:
     """Blocks of 16 tokens and 128 bytes, 32 of them for a sequence of 512 tokens, 8 sequences in a batch."""
     memory = MemoryPlan(weights_bytes=1000, workspace_bytes=500)
-    return null_manifest().model_copy(update={"memory": memory, "recipe": RECIPE})
+    return replace(null_manifest(), memory=memory, recipe=RECIPE)
 
 
 def test_an_engine_opens_with_the_executor_of_its_target(engine: Path) -> None:
@@ -115,7 +116,7 @@ def test_the_first_variant_that_the_machine_can_run_is_chosen() -> None:
         variant("x86-64-v3", "x86_64-linux-gnu.2.17", "avx2"),
         variant("x86-64-v2", linux),
     )
-    manifest = sized_manifest().model_copy(update={"variants": variants})
+    manifest = replace(sized_manifest(), variants=variants)
     assert choose_variant(manifest, HERE, machine("AVX2", "avx512bf16")).cpu == "x86-64-v4"
     assert choose_variant(manifest, HERE, machine("avx2")).cpu == "x86-64-v3"
     assert choose_variant(manifest, HERE, machine()).cpu == "x86-64-v2"
@@ -126,7 +127,7 @@ def test_a_machine_that_no_variant_fits_is_told_why_and_what_to_build() -> None:
         variant("neoverse_v1", "aarch64-linux-gnu"),
         variant("x86-64-v4", "x86_64-linux-gnu", "avx2", "avx512f"),
     )
-    manifest = sized_manifest().model_copy(update={"variants": variants, "target": "cpu"})
+    manifest = replace(sized_manifest(), variants=variants, target="cpu")
     with pytest.raises(EngineError, match="needs avx512f, which this CPU lacks") as caught:
         choose_variant(manifest, HERE, machine("avx2"))
     assert "its neoverse_v1 code is for aarch64 linux" in caught.value.message
@@ -137,7 +138,7 @@ def test_tiles_are_asked_for_before_a_variant_that_needs_them_and_a_refusal_fall
     linux = "x86_64-linux-gnu"
     tiles = variant("sapphirerapids", linux, "avx2", "amx_tile", "amx_int8", "amx_bf16")
     plain = variant("x86-64-v3", linux, "avx2")
-    manifest = sized_manifest().model_copy(update={"variants": (tiles, plain), "target": "cpu"})
+    manifest = replace(sized_manifest(), variants=(tiles, plain), target="cpu")
     asked: list[str | None] = []
 
     def answer(reason: str | None) -> Callable[[], str | None]:
@@ -152,7 +153,7 @@ def test_tiles_are_asked_for_before_a_variant_that_needs_them_and_a_refusal_fall
     assert choose_variant(manifest, HERE, has_tiles, answer("No space left on device")).cpu == "x86-64-v3"
     assert choose_variant(manifest, HERE, machine("avx2"), answer(None)).cpu == "x86-64-v3"
     assert asked == [None, "No space left on device"]
-    alone = manifest.model_copy(update={"variants": (tiles,)})
+    alone = replace(manifest, variants=(tiles,))
     with pytest.raises(EngineError, match=r"needs AMX tiles, which the system refuses \(No space left on device\)"):
         choose_variant(alone, HERE, has_tiles, answer("No space left on device"))
 

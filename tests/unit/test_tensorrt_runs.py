@@ -8,6 +8,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from inflight.build.recipe import BuildRecipe
 from inflight.convert.tensor_file import encode_header
@@ -95,9 +96,9 @@ def test_the_inputs_of_a_run_say_where_every_token_and_every_logit_row_lies(rng:
 
 def paged_planner(tokens_per_block: int, prompt_tile: int) -> BlockRuns:
     manifest = null_manifest()
-    cache = manifest.kv_cache.model_copy(update={"tokens_per_block": tokens_per_block})
-    limits = manifest.limits.model_copy(update={"max_seq_len": 128, "max_num_tokens": 400, "max_batch_size": 12})
-    return BlockRuns(manifest.model_copy(update={"kv_cache": cache, "limits": limits}), 12 * 8, prompt_tile)
+    cache = replace(manifest.kv_cache, tokens_per_block=tokens_per_block)
+    limits = replace(manifest.limits, max_seq_len=128, max_num_tokens=400, max_batch_size=12)
+    return BlockRuns(replace(manifest, kv_cache=cache, limits=limits), 12 * 8, prompt_tile)
 
 
 def paged_batch(rng: np.random.Generator, tokens_per_block: int) -> StepBatch:
@@ -183,7 +184,7 @@ def manifest_with(*plans: tuple[str, ...]) -> EngineManifest:
         for number, sms in enumerate(plans)
     )
     recipe = BuildRecipe(target="tensorrt", sm=("86", "89")).record()
-    return null_manifest().model_copy(update={"plans": made, "target": "tensorrt", "recipe": recipe})
+    return replace(null_manifest(), plans=made, target="tensorrt", recipe=recipe)
 
 
 def test_the_plan_of_this_gpu_is_chosen_and_its_absence_named() -> None:
@@ -221,7 +222,7 @@ def test_a_module_that_is_missing_is_named_with_its_extra() -> None:
 
 
 def test_an_engine_of_another_interface_is_refused_with_the_command_that_rebuilds_it() -> None:
-    manifest = manifest_with(("86",)).model_copy(update={"target_abi": ABI + 1})
+    manifest = replace(manifest_with(("86",)), target_abi=ABI + 1)
     with pytest.raises(EngineError, match=f"interface {ABI + 1}") as caught:
         TensorRtExecutor(Path("ENGINE"), manifest, 1)
     assert "--target tensorrt" in (caught.value.hint or "")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from inflight.errors import EngineError, InflightError, RequestError
+from inflight.runtime.admission import Policy
 from inflight.runtime.engine_core import EngineCore
 from inflight.runtime.engine_thread import EngineThread
 from inflight.runtime.executors.base import Executor
@@ -115,9 +116,8 @@ def _load(settings: ModelSettings) -> Executor:
 
 
 def _scheduler_config(settings: ModelSettings) -> SchedulerConfig:
-    return SchedulerConfig.model_validate(
-        {
-            "policy": settings.text("batch_scheduler_policy") or "guaranteed_no_evict",
-            "enable_prefix_caching": settings.flag("enable_kv_cache_reuse", True),
-        }
+    policy = settings.text("batch_scheduler_policy") or "guaranteed_no_evict"
+    return SchedulerConfig(
+        policy=cast(Policy, policy),  # which it checks
+        enable_prefix_caching=settings.flag("enable_kv_cache_reuse", True),
     )
