@@ -50,5 +50,6 @@ class LlamaCpp(Engine):
         return Command([str(self._bin / "inflight-bench-worker"), str(prepared), str(threads)])
 
     def first_token(self, prepared: Path, prompt: str, threads: int) -> Command:
-        flags = ["-n", "1", "--temp", "0", "-no-cnv", "--no-warmup", "--no-display-prompt", "-t", str(threads)]
+        # Of one token alone it often ends before its writing thread has printed it; the first byte is what is timed.
+        flags = ["-n", "4", "--temp", "0", "-no-cnv", "--no-warmup", "--no-display-prompt", "-t", str(threads)]
         return Command([str(self._bin / "llama-completion"), "-m", str(prepared), "-p", prompt, *flags])
