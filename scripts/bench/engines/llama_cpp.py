@@ -52,5 +52,7 @@ class LlamaCpp(Engine):
     def first_token(self, prepared: Path, prompt: str, threads: int) -> Command:
         # Of one token alone it often ends before its writing thread has printed it; the first byte is what is timed. By
         # default it clears a cache for the longest context that the model was made for, which takes seconds.
-        flags = ["-n", "4", "-c", "2048", "--temp", "0", "-no-cnv", "--no-warmup", "--no-display-prompt", "-t", str(threads)]
-        return Command([str(self._bin / "llama-completion"), "-m", str(prepared), "-p", prompt, *flags])
+        flags = ["-n", "4", "-c", "2048", "--temp", "0", "-no-cnv", "--no-warmup", "--no-display-prompt"]
+        return Command(
+            [str(self._bin / "llama-completion"), "-m", str(prepared), "-p", prompt, "-t", str(threads), *flags]
+        )
