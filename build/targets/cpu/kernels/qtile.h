@@ -14,9 +14,9 @@
 #include "quantize.h"
 
 #define STEP_BYTES 256
-/* Steps that ask for memory together, and the bytes that they may ask for through the first-level cache. */
-#define ASKING_STEPS 4
-#define TRICKLE_BYTES 320
+/* The most bytes that a step may ask for through the first-level cache. */
+#define TRICKLE_BYTES 80
+#define FIRST_BYTES 1024 /* of a panel, asked for before a tile begins */
 
 typedef struct {
     int bits;           /* of a weight: 8 or 4 */
@@ -61,11 +61,14 @@ INLINE void integer_step(int bits, int rows, int vectors, const int8_t *x, int64
     add_quads(bits, rows, vectors, x + 4, x_stride, columns, sums);
 }
 
-/* What `ahead` asks for in ASKING_STEPS steps. A trickle is asked for through the first-level cache, where no request
+/* Steps that ask for memory together. */
+INLINE int asking_steps(int rows) { return rows > 3 ? 4 : 2; }
+
+/* What `ahead` asks for in so many steps. A trickle is asked for through the first-level cache, where no request
  * is dropped; a flood would take the places of the tile's own reads. */
-INLINE void ask_for_steps(look_ahead *ahead) {
-    const int64_t bytes = ahead->bytes * ASKING_STEPS;
-    if (bytes <= TRICKLE_BYTES) {
+INLINE void ask_for_steps(int steps, look_ahead *ahead) {
+    const int64_t bytes = ahead->bytes * steps;
+    if (ahead->bytes <= TRICKLE_BYTES) {
         for (int64_t i = 0; i < bytes; i += CACHE_LINE) __builtin_prefetch(ahead->next + i, 0, 3);
     } else {
         for (int64_t i = 0; i < bytes; i += CACHE_LINE) __builtin_prefetch(ahead->next + i, 0, 2);
@@ -82,10 +85,11 @@ INLINE void integer_group(quantized_shape q, int rows, int vectors, int64_t g, c
         int32_t repair = -weight_offset(q.bits) * digit_sums(x + r * stride, q.row.width)[g];
         UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = splat_int(repair);
     }
+    const int asking = asking_steps(rows);
     int64_t s = 0;
-    for (; s + ASKING_STEPS <= steps; s += ASKING_STEPS) {
-        ask_for_steps(ahead);
-        for (int64_t i = s; i < s + ASKING_STEPS; i++)
+    for (; s + asking <= steps; s += asking) {
+        ask_for_steps(asking, ahead);
+        for (int64_t i = s; i < s + asking; i++)
             integer_step(q.bits, rows, vectors, x + first + i * values, stride, panel + i * STEP_BYTES, sums);
     }
     for (; s < steps; s++)
@@ -142,7 +146,7 @@ INLINE void ask_for_next_tile(quantized_shape q, int rows, const int8_t *x, cons
         __builtin_prefetch(x + r * stride, 0, 3);
         __builtin_prefetch(digit_sums(x + r * stride, q.row.width), 0, 3);
     }
-    UNROLL for (int i = 0; i < ASKING_STEPS * STEP_BYTES; i += CACHE_LINE) __builtin_prefetch(panel + i, 0, 3);
+    UNROLL for (int i = 0; i < FIRST_BYTES; i += CACHE_LINE) __builtin_prefetch(panel + i, 0, 3);
 }
 
 /* The lines that finish_tile will write: stores that miss the caches would hold up those behind them. */
