@@ -46,12 +46,13 @@ def resolve_engine(name: str, options: ConvertOptions | None = None, recipe: Bui
     from inflight.convert.options import ConvertOptions
     from inflight.convert.source import open_source
     from inflight.progress import console
+    from inflight.runtime.executors.cpu_abi import ABI
 
     options, recipe = options or ConvertOptions(), recipe or BuildRecipe()
     source = open_source(name, options.revision)
     levels = [level.model_dump(mode="json") for level in resolve_levels(recipe.cpu)]
     conversion = options.model_dump(exclude={"revision", "overwrite", "progress"})
-    facts = [__version__, _source_digest(source), conversion, recipe.record(), levels]
+    facts = [__version__, ABI, _source_digest(source), conversion, recipe.record(), levels]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     engine = cached_path("engines", f"{source.directory.name}-{key}")
     if is_engine(str(engine)):
