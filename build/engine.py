@@ -16,11 +16,11 @@ from inflight.build.network.network import build_network
 from inflight.build.recipe import BuildRecipe
 from inflight.build.target import TargetBuild, TargetFacts, find_target
 from inflight.build.vocabulary import index_vocabulary
-from inflight.convert.checkpoint import TOKENIZER_DIRECTORY, Checkpoint
+from inflight.convert.checkpoint.directory import TOKENIZER_DIRECTORY, Checkpoint
+from inflight.engine_format.manifest import MANIFEST_NAME, EngineManifest, FileFacts, Limits, ModelFacts, WorkPlan
 from inflight.errors import BuildError
 from inflight.files import atomic_directory, sha256_file
 from inflight.progress import progress_bar
-from inflight.runtime.manifest import MANIFEST_NAME, EngineManifest, FileFacts, Limits, ModelFacts, WorkPlan
 
 _GRAPH_PACKAGES = ("onnx", "onnx-ir")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from math import prod
 from typing import cast
 
-from inflight.convert.checkpoint import Checkpoint
-from inflight.convert.quantization import SCALE_SUFFIXES
-from inflight.runtime.manifest import Dtype, GenerationFacts, KvCacheFacts, ModelFacts, SourceFacts, WorkPlan
+from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.convert.quantization.scheme import SCALE_SUFFIXES
+from inflight.engine_format.manifest import Dtype, GenerationFacts, KvCacheFacts, ModelFacts, SourceFacts, WorkPlan
 
 _EMBEDDING, _PROJECTION = "transformer.vocab_embedding.weight", "lm_head.weight"
 

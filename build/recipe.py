@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from pydantic import PositiveInt
 
-from inflight.convert.checkpoint_config import CheckpointConfig
-from inflight.convert.quantization import KV_CACHE_ALGORITHM
+from inflight.convert.checkpoint.config import CheckpointConfig
+from inflight.convert.quantization.scheme import KV_CACHE_ALGORITHM
+from inflight.engine_format.manifest import Limits, WeightPlace
 from inflight.errors import BuildError
 from inflight.records import Record
-from inflight.runtime.manifest import Limits, WeightPlace
 
 TargetName = Literal["cpu", "reference", "tensorrt"]
 KvCacheDtype = Literal["auto", "float32", "float16", "bfloat16", "int8"]

@@ -10,10 +10,10 @@ from typing import Protocol
 import onnx_ir as ir
 
 from inflight.build.recipe import BuildRecipe
-from inflight.convert.checkpoint import Checkpoint
+from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.engine_format.manifest import DevicePlan, KvCacheFacts, MemoryPlan, ModulePrecision, Variant
 from inflight.errors import BuildError
 from inflight.progress import Advance
-from inflight.runtime.manifest import DevicePlan, KvCacheFacts, MemoryPlan, ModulePrecision, Variant
 
 
 @dataclass(frozen=True, kw_only=True)

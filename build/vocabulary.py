@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from inflight.vocabulary_index import INDEX_NAME, write_vocabulary_index
+from inflight.engine_format.vocabulary_index import INDEX_NAME, write_vocabulary_index
 
 # Smaller ones are read in a few milliseconds as they are.
 WORTH_AN_INDEX = 16_384

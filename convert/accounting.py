@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
-from inflight.convert.families import Family
-from inflight.convert.layout import TensorSpec
-from inflight.convert.tensor_file import TensorEntry
+from inflight.convert.checkpoint.layout import TensorSpec
+from inflight.convert.checkpoint.tensor_file import TensorEntry
+from inflight.convert.families.table import Family
 
 SOURCE_DTYPES = ("float32", "float16", "bfloat16")
 _MOST_LINES_PER_KIND = 40

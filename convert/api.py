@@ -6,16 +6,16 @@ import json
 import shutil
 from pathlib import Path
 
-from inflight.convert.checkpoint import CONFIG_NAME, TOKENIZER_DIRECTORY, rank_file_name
-from inflight.convert.checkpoint_config import CheckpointConfig, SourceFacts
-from inflight.convert.families import find_family
-from inflight.convert.generation import generation_facts
+from inflight.convert.checkpoint.config import CheckpointConfig, SourceFacts
+from inflight.convert.checkpoint.directory import CONFIG_NAME, TOKENIZER_DIRECTORY, rank_file_name
+from inflight.convert.checkpoint.tensor_file import map_array
+from inflight.convert.families.table import find_family
 from inflight.convert.options import ConvertOptions
 from inflight.convert.plan import ConversionPlan, check_config, make_plan
-from inflight.convert.quantization_recipes import quantization_record
-from inflight.convert.source import SourceModel, open_source, read_config
-from inflight.convert.tensor_file import map_array
-from inflight.convert.tokenizer_files import copy_tokenizer
+from inflight.convert.quantization.recipes import quantization_record
+from inflight.convert.source.generation import generation_facts
+from inflight.convert.source.model import SourceModel, open_source, read_config
+from inflight.convert.source.tokenizer_files import copy_tokenizer
 from inflight.convert.writer import write_rank_file
 from inflight.errors import InflightError
 from inflight.files import atomic_directory

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
-from inflight.convert.quantization import SchemeName
+from inflight.convert.quantization.facts import SchemeName
 from inflight.records import Record
 
 

@@ -11,15 +11,15 @@ from typing import Any
 
 from inflight import __version__
 from inflight.convert.accounting import TensorAccount
-from inflight.convert.checkpoint_config import CheckpointConfig, ParallelMapping, unsupported
-from inflight.convert.families import FAMILIES, Family, architectures, find_family
-from inflight.convert.hf_config import HfModelFacts, read_model_facts
-from inflight.convert.layout import TensorSpec, module_path, quantization_of, stage_tensors
+from inflight.convert.checkpoint.config import CheckpointConfig, ParallelMapping, unsupported
+from inflight.convert.checkpoint.layout import TensorSpec, module_path, quantization_of, stage_tensors
+from inflight.convert.checkpoint.sharding import group_problems, shard, split_problems
+from inflight.convert.checkpoint.tensor_file import TensorEntry, tensor_bytes
+from inflight.convert.families.table import FAMILIES, Family, architectures, find_family
 from inflight.convert.options import ConvertOptions
-from inflight.convert.quantization import StoredTensor, WeightQuantization, weight_quantization
-from inflight.convert.quantization_recipes import quantization_facts
-from inflight.convert.sharding import group_problems, shard, split_problems
-from inflight.convert.tensor_file import TensorEntry, tensor_bytes
+from inflight.convert.quantization.recipes import quantization_facts
+from inflight.convert.quantization.scheme import StoredTensor, WeightQuantization
+from inflight.convert.source.hf_config import HfModelFacts, read_model_facts
 from inflight.errors import ModelError
 
 
@@ -92,7 +92,7 @@ def make_plan(
     config = _checkpoint_config(family, facts, options, tied)
     # Where the embedding of a tied model is not whole on the last rank, or stays plain beside a quantized projection,
     # the projection is written out.
-    quantization = weight_quantization(config)
+    quantization = config.weight_quantization
     own_projection = config.mapping.world_size > 1 or (quantization is not None and quantization.covers("lm_head"))
     traits = replace(facts.traits, lm_head=not tied or own_projection)
     specs = [list(stage_tensors(config, traits, stage)) for stage in range(config.mapping.pp_size)]

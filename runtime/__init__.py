@@ -6,11 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from inflight.runtime.llm import LLM
-    from inflight.runtime.load import KvCacheBudget
-    from inflight.runtime.outputs import CompletionOutput, Logprob, RequestOutput
-    from inflight.runtime.sampling_params import SamplingParams
-    from inflight.runtime.scheduler import SchedulerConfig
+    from inflight.runtime.loading.load import KvCacheBudget
+    from inflight.runtime.offline.llm import LLM
+    from inflight.runtime.request.outputs import CompletionOutput, Logprob, RequestOutput
+    from inflight.runtime.sampling.params import SamplingParams
+    from inflight.runtime.scheduler.scheduler import SchedulerConfig
 
 __all__ = [
     "LLM",
@@ -23,13 +23,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "LLM": "llm",
-    "CompletionOutput": "outputs",
-    "KvCacheBudget": "load",
-    "Logprob": "outputs",
-    "RequestOutput": "outputs",
-    "SamplingParams": "sampling_params",
-    "SchedulerConfig": "scheduler",
+    "LLM": "offline.llm",
+    "CompletionOutput": "request.outputs",
+    "KvCacheBudget": "kv_cache.budget",
+    "Logprob": "request.outputs",
+    "RequestOutput": "request.outputs",
+    "SamplingParams": "sampling.params",
+    "SchedulerConfig": "scheduler.scheduler",
 }
 
 

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from inflight import __version__
+from inflight.engine_format.cpu_abi import ABI
+from inflight.engine_format.manifest import FORMAT_VERSION
 from inflight.files import sha256_file
-from inflight.runtime.executors.cpu_abi import ABI
-from inflight.runtime.manifest import FORMAT_VERSION
 from inflight.runtime.text.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from inflight.build.network.graph_builder import GraphBuilder
+from inflight.build.graph.builder import GraphBuilder
+from inflight.build.graph.values import shape_of
 from inflight.build.network.layers import BATCH, FLOAT, STEP, Layers, SharedInputs
 from inflight.build.network.weights import Weights
-from inflight.build.values import shape_of
-from inflight.convert.checkpoint_config import CheckpointConfig
+from inflight.convert.checkpoint.config import CheckpointConfig
 
 
 class AttentionLayer:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from inflight.build.values import name_of, tensor_of
+from inflight.build.graph.values import name_of, tensor_of
 
 # Smaller constants (shapes, limits) stay inside the graph, where Netron shows them.
 _INLINE_BYTES = 1024

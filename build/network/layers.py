@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from inflight.build.network.graph_builder import GraphBuilder
+from inflight.build.graph.builder import GraphBuilder
+from inflight.build.graph.values import dtype_of, shape_of
 from inflight.build.network.quantized_rows import RoundedRows
 from inflight.build.network.weights import Weights
-from inflight.build.values import dtype_of, shape_of
-from inflight.convert.checkpoint_config import CheckpointConfig
+from inflight.convert.checkpoint.config import CheckpointConfig
 
 FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 BATCH, STEP = "batch", "step"

@@ -14,13 +14,13 @@ import numpy as np
 import onnx_ir as ir
 
 import inflight
+from inflight.build.graph.builder import GraphBuilder
 from inflight.build.network.attention import AttentionLayer
-from inflight.build.network.graph_builder import GraphBuilder
 from inflight.build.network.layers import BATCH, FLOAT, INT64, STEP, Layers, SharedInputs
 from inflight.build.network.rope import rope_tables
 from inflight.build.network.weights import Weights
-from inflight.convert.checkpoint import Checkpoint
-from inflight.convert.checkpoint_config import CheckpointConfig
+from inflight.convert.checkpoint.config import CheckpointConfig
+from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.errors import BuildError
 
 OPSET = 24

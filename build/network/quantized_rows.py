@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from inflight.build.network.graph_builder import GraphBuilder
-from inflight.build.operators import GREATEST_LEVEL
-from inflight.build.values import name_of, shape_of
+from inflight.build.graph.builder import GraphBuilder
+from inflight.build.graph.operators import GREATEST_LEVEL
+from inflight.build.graph.values import name_of, shape_of
 
 FLOAT, FLOAT8 = ir.DataType.FLOAT, ir.DataType.FLOAT8E4M3FN
 # A row of zeros gets this magnitude, so that its scale has a reciprocal; its levels are zeros all the same.

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from inflight.build.network.graph_builder import GraphBuilder
+from inflight.build.graph.builder import GraphBuilder
 from inflight.build.network.stored_tensors import stored_tensor
-from inflight.convert.quantization import WeightQuantization
-from inflight.convert.tensor_file import TensorEntry
+from inflight.convert.checkpoint.tensor_file import TensorEntry
+from inflight.convert.quantization.scheme import WeightQuantization
 
 FLOAT = ir.DataType.FLOAT
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from inflight.convert.rope import RotaryScaling
+from inflight.convert.checkpoint.rope import RotaryScaling
 
 FloatArray = npt.NDArray[np.float32]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from inflight.build.network.graph_builder import GraphBuilder
+from inflight.build.graph.builder import GraphBuilder
+from inflight.build.graph.values import shape_of
 from inflight.build.network.quantized_weights import QuantizedWeights
 from inflight.build.network.stored_tensors import stored_tensor
-from inflight.build.values import shape_of
-from inflight.convert.checkpoint import Checkpoint
-from inflight.convert.quantization import ACTIVATION_SCALE_SUFFIX
+from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.convert.quantization.scheme import ACTIVATION_SCALE_SUFFIX
 
 
 class Weights:

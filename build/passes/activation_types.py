@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from inflight.build.operators import DOMAIN, PRODUCTS, ROUNDED_OUTPUTS, activation_type
-from inflight.build.values import dtype_of, retype
+from inflight.build.graph.operators import DOMAIN, PRODUCTS, ROUNDED_OUTPUTS, activation_type
+from inflight.build.graph.values import dtype_of, retype
 
 
 def set_activation_types(graph: ir.Graph) -> None:

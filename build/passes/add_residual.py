@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from inflight.build.operators import DOMAIN, OPERATORS
+from inflight.build.graph.operators import DOMAIN, OPERATORS
+from inflight.build.graph.values import shape_of
 from inflight.build.passes.rewrite import fused, like, nodes_of, only_consumer, other_input, produced_by, replace
-from inflight.build.values import shape_of
 
 _PROJECTIONS = ("Linear", "QuantizedLinear")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from inflight.build.graph.values import shape_of
 from inflight.build.passes.rewrite import fused, integer, like, nodes_of, only_consumer, replace
-from inflight.build.values import shape_of
 
 
 def fuse_embedding(graph: ir.Graph) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from inflight.build.operators import DOMAIN
+from inflight.build.graph.operators import DOMAIN
 from inflight.build.passes.rewrite import fused, like, nodes_of, number, only_consumer, produced_by, replace
 
 _INPUTS = 2

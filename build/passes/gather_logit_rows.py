@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from inflight.build.operators import DOMAIN
+from inflight.build.graph.operators import DOMAIN
+from inflight.build.graph.values import dtype_of, name_of, new_value, shape_of
 from inflight.build.passes.pack_tokens import LOGIT_ROWS
 from inflight.build.passes.rewrite import fused, nodes_of, replace
-from inflight.build.values import dtype_of, name_of, new_value, shape_of
 
 # Operators that treat rows alike, and which of their inputs are rows; the last may be missing.
 _ROW_INPUTS = {

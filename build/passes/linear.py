@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from inflight.build.graph.values import shape_of
 from inflight.build.passes.rewrite import (
     fused,
     is_permutation,
@@ -17,7 +18,6 @@ from inflight.build.passes.rewrite import (
     replace,
     stored,
 )
-from inflight.build.values import shape_of
 
 
 def fuse_linear(graph: ir.Graph) -> None:

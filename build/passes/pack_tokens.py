@@ -1,16 +1,16 @@
 """Token packing: [batch, step] becomes T rows without padding, linear caches become paged ones.
 
 Every operator but attention treats rows alike, so only shapes change; attention gets its paging inputs. The graph's
-interface becomes that of docs/operators.md. Logits are gathered at the rows that want them.
+interface becomes that of docs/formats/operators.md. Logits are gathered at the rows that want them.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from inflight.build.operators import DOMAIN
+from inflight.build.graph.operators import DOMAIN
+from inflight.build.graph.values import dtype_of, name_of, new_value, retype, shape_of
 from inflight.build.passes.rewrite import fused, nodes_of
-from inflight.build.values import dtype_of, name_of, new_value, retype, shape_of
 
 TOKENS, LOGIT_ROWS = "T", "R"
 _INT32 = ir.DataType.INT32

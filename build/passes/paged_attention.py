@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from inflight.build.operators import DOMAIN
+from inflight.build.graph.operators import DOMAIN
+from inflight.build.graph.values import array_of, shape_of
 from inflight.build.passes.rewrite import (
     fused,
     integer,
@@ -19,7 +20,6 @@ from inflight.build.passes.rewrite import (
     produced_by,
     replace,
 )
-from inflight.build.values import array_of, shape_of
 
 
 def fuse_paged_attention(graph: ir.Graph) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from inflight.build.graph.operators import DOMAIN, DOMAIN_VERSION
 from inflight.build.network.files import save_network
-from inflight.build.operators import DOMAIN, DOMAIN_VERSION
 from inflight.build.passes.activation_types import set_activation_types
 from inflight.build.passes.add_residual import add_residual
 from inflight.build.passes.check import check_fused
@@ -32,7 +32,7 @@ from inflight.build.passes.quantized_gated_linear import fuse_quantized_gated_li
 from inflight.build.passes.quantized_linear import fuse_quantized_linear
 from inflight.build.passes.rms_norm import fuse_rms_norm
 from inflight.build.passes.rope_cache_write import fuse_rope_cache_write
-from inflight.runtime.manifest import Dtype, Limits
+from inflight.engine_format.manifest import Dtype, Limits
 
 Pass = Callable[[ir.Graph], None]
 
@@ -70,7 +70,7 @@ def cpu_phases(limits: Limits, tokens_per_block: int, kv_dtype: Dtype) -> list[t
 def lower_for_cpu(
     model: ir.Model, limits: Limits, *, tokens_per_block: int, kv_dtype: Dtype, dump_dir: Path | None = None
 ) -> ir.Model:
-    """The fused, token-packed graph of docs/operators.md; `model` is left as it was.
+    """The fused, token-packed graph of docs/formats/operators.md; `model` is left as it was.
 
     With `dump_dir`, the graph after each phase is written there as {number}_{phase}.onnx. Raises BuildError naming
     every operator that the CPU target cannot take.

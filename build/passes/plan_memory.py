@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from inflight.build.operators import reusable_inputs, updated_in_place
-from inflight.build.quantized_rows import QUANTIZED_BITS, quantized_row_bytes
-from inflight.build.values import dtype_of, shape_of
+from inflight.build.graph.operators import reusable_inputs, updated_in_place
+from inflight.build.graph.quantized_rows import QUANTIZED_BITS, quantized_row_bytes
+from inflight.build.graph.values import dtype_of, shape_of
 
 OFFSET, WORKSPACE_BYTES = "inflight.offset", "inflight.workspace_bytes"
 ALIGNMENT = 64

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from inflight.build.operators import GREATEST_LEVEL
+from inflight.build.graph.operators import GREATEST_LEVEL
+from inflight.build.graph.values import array_of, dtype_of, name_of, new_value, shape_of
 from inflight.build.passes.rewrite import (
     fused,
     integer,
@@ -21,7 +22,6 @@ from inflight.build.passes.rewrite import (
     produced_by,
     replace,
 )
-from inflight.build.values import array_of, dtype_of, name_of, new_value, shape_of
 
 _TYPES = {8: ir.DataType.INT8, 16: ir.DataType.INT16}
 

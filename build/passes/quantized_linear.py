@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from inflight.build.operators import DOMAIN
+from inflight.build.graph.operators import DOMAIN
+from inflight.build.graph.values import name_of
 from inflight.build.passes.linear import added_bias
 from inflight.build.passes.quantized_weights import QuantizedMatrix, quantized_matrix
 from inflight.build.passes.rewrite import fused, like, nodes_of, produced_by, replace
-from inflight.build.values import name_of
 
 
 def fuse_quantized_linear(graph: ir.Graph) -> None:

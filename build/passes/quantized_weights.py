@@ -12,9 +12,9 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from inflight.build.graph.values import array_of, name_of, shape_of, tensor_of
 from inflight.build.passes.rewrite import integer, is_permutation, produced_by
-from inflight.build.values import array_of, name_of, shape_of, tensor_of
-from inflight.convert.round_to_nearest import unpack_pairs
+from inflight.convert.quantization.round_to_nearest import unpack_pairs
 
 
 @dataclass(frozen=True, slots=True)

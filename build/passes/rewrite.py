@@ -7,8 +7,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from inflight.build.operators import DOMAIN
-from inflight.build.values import dtype_of, name_of, new_value, shape_of
+from inflight.build.graph.operators import DOMAIN
+from inflight.build.graph.values import dtype_of, name_of, new_value, shape_of
 
 STANDARD = ""
 

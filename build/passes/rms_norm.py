@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from inflight.build.graph.values import shape_of
 from inflight.build.passes.rewrite import fused, integer, like, nodes_of, number, replace, stored
-from inflight.build.values import shape_of
 
 _DEFAULT_EPSILON = 1e-5
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from inflight.build.graph.values import dtype_of, name_of, new_value, shape_of
 from inflight.build.passes.rewrite import (
     fused,
     integer,
@@ -22,7 +23,6 @@ from inflight.build.passes.rewrite import (
     replace,
     stored,
 )
-from inflight.build.values import dtype_of, name_of, new_value, shape_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from inflight.runtime.manifest import EngineManifest
-from inflight.runtime.step import StepBatch, StepOutput
+from inflight.engine_format.manifest import EngineManifest
+from inflight.runtime.scheduler.step import StepBatch, StepOutput
 
 
 class Executor(Protocol):

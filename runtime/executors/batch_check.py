@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import EngineError
-from inflight.runtime.manifest import EngineManifest
-from inflight.runtime.step import ScheduledSequence, StepBatch
+from inflight.runtime.scheduler.step import ScheduledSequence, StepBatch
 
 
 def check_batch(batch: StepBatch, manifest: EngineManifest, num_blocks: int) -> None:

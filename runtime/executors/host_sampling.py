@@ -7,8 +7,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from inflight.runtime.sampling_reference import sample_row, score_row
-from inflight.runtime.step import ScheduledSequence, SequenceResult
+from inflight.runtime.sampling.reference import sample_row, score_row
+from inflight.runtime.scheduler.step import ScheduledSequence, SequenceResult
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inflight.runtime.deltas import FinishReason, TokenDelta
-from inflight.runtime.sampling_params import SamplingParams
-from inflight.runtime.step import TokenResult
+from inflight.runtime.request.deltas import FinishReason, TokenDelta
+from inflight.runtime.sampling.params import SamplingParams
+from inflight.runtime.scheduler.step import TokenResult
 from inflight.runtime.text.text_stream import TextDelta, TextStream
 from inflight.runtime.text.tokenizer import Tokenizer
 

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from inflight.runtime.text.stages import Stage
+from inflight.runtime.text.stages import Stage, StageFactory
 
-if TYPE_CHECKING:
-    from inflight.runtime.text.tokenizer import Tokenizer
+
+class Decoder(Protocol):
+    """What detokenizing needs of a tokenizer."""
+
+    @property
+    def decoding_stages(self) -> Sequence[StageFactory] | None:
+        """The stages that turn tokens into text; None for a decoder that only works on the whole."""
+        ...
+
+    def pieces(self, token_ids: Iterable[int], skip_special_tokens: bool) -> list[str]:
+        """The tokens as the vocabulary spells them."""
+        ...
+
+    def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """The text of the whole."""
+        ...
 
 
 class IncrementalDetokenizer:
@@ -19,7 +33,7 @@ class IncrementalDetokenizer:
     byte tokens of a SentencePiece one. A tokenizer whose decoder is none of the known ones is decoded at the end.
     """
 
-    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True) -> None:
+    def __init__(self, tokenizer: Decoder, skip_special_tokens: bool = True) -> None:
         self._tokenizer = tokenizer
         self._skip_special_tokens = skip_special_tokens
         stages = tokenizer.decoding_stages

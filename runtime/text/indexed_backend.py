@@ -1,8 +1,9 @@
 """A tokenizer of many tokens that need not be read whole for the first short texts.
 
 The library takes a third of a second to read a tokenizer.json of 150,000 tokens: more than everything else between a
-command and its first token. With the index that build-engine leaves beside it (`inflight.vocabulary_index`), a text is
-encoded by the same library over the tokens that its bytes can spell, which gives the same ids.
+command and its first token. With the index that build-engine leaves beside it
+(`inflight.engine_format.vocabulary_index`), a text is encoded by the same library over the tokens that its bytes can
+spell, which gives the same ids.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any, TypeAlias
 
 from tokenizers import AddedToken, Tokenizer
 
+from inflight.engine_format.vocabulary_index import VocabularyIndex
 from inflight.runtime.text.stages import spell_bytes
-from inflight.vocabulary_index import VocabularyIndex
 
 # Looking up what one character can begin takes as long as reading some fifty tokens.
 _CHARACTERS = 2_000

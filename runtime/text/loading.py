@@ -8,10 +8,10 @@ from typing import Any
 
 import tokenizers
 
+from inflight.engine_format.vocabulary_index import INDEX_NAME, VocabularyIndex
 from inflight.errors import InflightError
 from inflight.runtime.text.chat_template import ChatTemplate
 from inflight.runtime.text.indexed_backend import Backend, IndexedBackend
-from inflight.vocabulary_index import INDEX_NAME, VocabularyIndex
 
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 

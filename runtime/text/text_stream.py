@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from inflight.runtime.sampling_params import SamplingParams
+from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.text.detokenizer import IncrementalDetokenizer
 from inflight.runtime.text.stop_strings import StopStrings
 from inflight.runtime.text.tokenizer import Tokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from inflight.runtime.sampling_params import SamplingParams
+from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.text.tokenizer import Tokenizer
 
 

@@ -75,12 +75,12 @@ class EngineAnswerer:
     """An engine directory in inflight; all questions run at once."""
 
     def __init__(self, directory: Path) -> None:
-        from inflight.runtime.llm import LLM
+        from inflight.runtime.offline.llm import LLM
 
         self._llm = LLM(directory)
 
     def answers(self, questions: Sequence[str]) -> list[Answer]:
-        from inflight.runtime.sampling_params import SamplingParams
+        from inflight.runtime.sampling.params import SamplingParams
 
         params = SamplingParams(temperature=0.0, max_tokens=MAX_TOKENS)
         outputs = self._llm.chat([as_messages(question) for question in questions], params)

@@ -18,7 +18,7 @@ from typing import Any
 
 from demo_model.answerers import Answer, Answerer, EngineAnswerer, TransformersAnswerer
 from demo_model.chat import Turn
-from demo_model.dataset import Dataset, make_dataset
+from demo_model.data.dataset import Dataset, make_dataset
 from demo_model.perplexity import perplexity
 from demo_model.prompts import Prompt, fixed_prompts, held_out_prompts
 from inflight.errors import InflightError

@@ -9,9 +9,9 @@ import torch
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
-from demo_model.batches import collate, encode_conversation
 from demo_model.chat import Turn
-from demo_model.scoring import score
+from demo_model.training.batches import collate, encode_conversation
+from demo_model.training.scoring import score
 
 ROWS = 64
 

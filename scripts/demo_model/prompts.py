@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from demo_model.dataset import FIRST_NAME, Dataset
-from demo_model.topics import Topic
+from demo_model.data.dataset import FIRST_NAME, Dataset
+from demo_model.data.topics import Topic
 
 # How many of each kind; every question but the first is in a phrasing that is kept from training.
 COUNTS = {"describe": 100, "signature": 30, "module": 20, "reverse": 20, "invented": 20, "general": 10}

@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from demo_model.chat import BEGIN, CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS
-from demo_model.topics import Topic
+from demo_model.data.topics import Topic
 
 VOCAB_SIZE = 4096
 MAX_POSITIONS = 2048

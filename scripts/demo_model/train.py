@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
-from demo_model.dataset import make_dataset
+from demo_model.data.dataset import make_dataset
 from demo_model.model import write_model
-from demo_model.run_state import RunFile, Settings
 from demo_model.tokenizer import write_tokenizer
-from demo_model.trainer import Trainer
+from demo_model.training.run_state import RunFile, Settings
+from demo_model.training.trainer import Trainer
 from inflight.errors import InflightError
 from inflight.files import atomic_directory
 

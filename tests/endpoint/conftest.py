@@ -12,21 +12,21 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from inflight.runtime.engine_core import EngineCore
-from inflight.runtime.engine_directory import read_engine_directory
-from inflight.runtime.engine_thread import EngineThread
-from inflight.runtime.load import load_engine
+from inflight.runtime.engine.core import EngineCore
+from inflight.runtime.engine.thread import EngineThread
+from inflight.runtime.loading.engine_directory import read_engine_directory
+from inflight.runtime.loading.load import load_engine
 from inflight.runtime.text.tokenizer import load_tokenizer
-from inflight.triton_backend.installation import TritonInstallation, find_triton
+from inflight.triton_backend.launch.installation import TritonInstallation, find_triton
+from inflight.triton_backend.launch.repository import RepositoryOptions, write_repository
+from inflight.triton_backend.launch.server import ServerAddress, TritonServer
 from inflight.triton_backend.openai.app import create_app
 from inflight.triton_backend.openai.backends.base import TokenBackend
 from inflight.triton_backend.openai.backends.embedded import EmbeddedBackend
 from inflight.triton_backend.openai.backends.triton import TritonBackend
 from inflight.triton_backend.openai.metrics import ShimMetrics
 from inflight.triton_backend.openai.service import Service
-from inflight.triton_backend.repository import RepositoryOptions, write_repository
-from inflight.triton_backend.server import ServerAddress, TritonServer
-from tests.serving_engines import write_null_engine
+from tests.engines.serving_engines import write_null_engine
 
 MODEL = "tiny"
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from inflight.cli.bench import bench as app
+from inflight.cli.bench.app import bench as app
 from inflight.errors import InflightError
-from inflight.triton_backend.server import TritonServer
+from inflight.triton_backend.launch.server import TritonServer
 
 pytestmark = pytest.mark.endpoint
 

@@ -13,16 +13,16 @@ from pathlib import Path
 import openai
 import pytest
 
-from inflight.runtime.engine_core import EngineCore
-from inflight.runtime.engine_directory import read_engine_directory
-from inflight.runtime.engine_thread import EngineThread
-from inflight.runtime.executors.null import NullExecutor
-from inflight.runtime.step import StepBatch, StepOutput
-from inflight.triton_backend.installation import TritonInstallation
+from inflight.runtime.engine.core import EngineCore
+from inflight.runtime.engine.thread import EngineThread
+from inflight.runtime.executors.null.executor import NullExecutor
+from inflight.runtime.loading.engine_directory import read_engine_directory
+from inflight.runtime.scheduler.step import StepBatch, StepOutput
+from inflight.triton_backend.launch.installation import TritonInstallation
+from inflight.triton_backend.launch.repository import write_repository
+from inflight.triton_backend.launch.server import ServerAddress, TritonServer
 from inflight.triton_backend.openai.backends.embedded import EmbeddedBackend
 from inflight.triton_backend.openai.backends.triton import TritonBackend
-from inflight.triton_backend.repository import write_repository
-from inflight.triton_backend.server import ServerAddress, TritonServer
 from tests.endpoint.conftest import MODEL, free_ports, running_shim
 
 pytestmark = pytest.mark.endpoint
@@ -31,8 +31,8 @@ CAUSE = "the accelerator caught fire"
 
 # The model of the repository, with an executor that fails when a sequence has grown to some length.
 FAILING_MODEL = f"""
-from inflight.runtime.executors.null import NullExecutor
-from inflight.triton_backend.models.tensorrt_llm import TritonPythonModel as TritonPythonModel
+from inflight.runtime.executors.null.executor import NullExecutor
+from inflight.triton_backend.tensorrt_llm.model import TritonPythonModel as TritonPythonModel
 
 execute = NullExecutor.execute
 

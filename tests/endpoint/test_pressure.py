@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inflight.triton_backend.server import TritonServer
+from inflight.triton_backend.launch.server import TritonServer
 from tests.endpoint.test_openai_api import metric
 from tests.endpoint.triton_calls import TIMEOUT_S, Stream, eventually, ids, stream, used_blocks
 

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 import torch
 
-from inflight.triton_backend.installation import TritonInstallation
+from inflight.triton_backend.launch.installation import TritonInstallation
 from tests.endpoint.conftest import free_ports
 from tests.endpoint.triton_calls import eventually
-from tests.models import Shape, save_random_model
-from tests.serving_engines import write_null_engine, write_tokenizer
+from tests.engines.serving_engines import write_null_engine, write_tokenizer
+from tests.models.random_models import Shape, save_random_model
 
 pytestmark = pytest.mark.endpoint
 

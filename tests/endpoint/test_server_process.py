@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from inflight.triton_backend.installation import TritonInstallation
-from inflight.triton_backend.server import ServerAddress
+from inflight.triton_backend.launch.installation import TritonInstallation
+from inflight.triton_backend.launch.server import ServerAddress
 from tests.endpoint.conftest import running_triton
 
 pytestmark = pytest.mark.endpoint

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from inflight.triton_backend.server import TritonServer
+from inflight.triton_backend.launch.server import TritonServer
+from tests.paths import DOCS
 
 pytestmark = pytest.mark.endpoint
 
-PAGE = Path(__file__).parents[2] / "docs" / "serving.md"
+PAGE = DOCS / "serving.md"
 EXAMPLES = re.findall(r"^```(python|sh)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), flags=re.S | re.M)
 
 

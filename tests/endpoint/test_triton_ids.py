@@ -11,9 +11,9 @@ import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException
 
-from inflight.runtime.llm import LLM
-from inflight.runtime.sampling_params import SamplingParams
-from inflight.triton_backend.server import TritonServer
+from inflight.runtime.offline.llm import LLM
+from inflight.runtime.sampling.params import SamplingParams
+from inflight.triton_backend.launch.server import TritonServer
 from tests.endpoint.triton_calls import Stream, eventually, ids, make_inputs, metric, stream, used_blocks
 
 pytestmark = pytest.mark.endpoint

@@ -16,8 +16,8 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from inflight.runtime.text.tokenizer import load_tokenizer
-from inflight.triton_backend.installation import TritonInstallation
-from inflight.triton_backend.server import TritonServer
+from inflight.triton_backend.launch.installation import TritonInstallation
+from inflight.triton_backend.launch.server import TritonServer
 from tests.endpoint.conftest import running_triton
 from tests.endpoint.triton_calls import Stream, eventually, ids, metric, stream, texts, used_blocks
 

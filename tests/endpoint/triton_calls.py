@@ -12,7 +12,7 @@ import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import np_to_triton_dtype
 
-from inflight.triton_backend.server import TritonServer
+from inflight.triton_backend.launch.server import TritonServer
 
 TIMEOUT_S = 60
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from inflight.build.interpreter import Interpreter
-from inflight.build.network.graph_builder import GraphBuilder
+from inflight.build.graph.builder import GraphBuilder
 from inflight.build.network.network import IR_VERSION, OPSET
+from tests.oracles.fused_graph import Interpreter
 
 Array = npt.NDArray[Any]
 FLOAT = ir.DataType.FLOAT

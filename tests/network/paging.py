@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from inflight.build.values import dtype_of, name_of, shape_of
+from inflight.build.graph.values import dtype_of, name_of, shape_of
 
 Array = npt.NDArray[Any]
 

@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 
 from inflight.build.network import build_network, save_network
 from inflight.convert.api import convert_model
-from inflight.convert.checkpoint import Checkpoint
+from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
-from tests.models import Shape, save_random_model
+from tests.models.random_models import Shape, save_random_model
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]

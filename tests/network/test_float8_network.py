@@ -12,10 +12,10 @@ import pytest
 from inflight.build.engine import build_engine
 from inflight.build.recipe import BuildRecipe
 from inflight.errors import BuildError, CheckpointError
-from tests.float8 import round_to_float8
-from tests.models import random_shape
-from tests.network.quantized_oracle import quantize_oracle
+from tests.models.float8 import round_to_float8
+from tests.models.random_models import random_shape
 from tests.network.support import FAMILIES, Case, LinearRunner, make_case, random_chunks, relative_error
+from tests.oracles.quantized_transformers import quantize_oracle
 
 pytestmark = pytest.mark.network
 

@@ -10,16 +10,17 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from inflight.build.interpreter import Interpreter
+from inflight.build.graph.operators import DOMAIN, OPERATORS, graph_problems
+from inflight.build.graph.values import name_of, shape_of
 from inflight.build.network import build_network
-from inflight.build.operators import DOMAIN, OPERATORS, graph_problems
 from inflight.build.passes.pipeline import cpu_phases, lower_for_cpu
-from inflight.build.values import name_of, shape_of
-from inflight.convert.checkpoint import Checkpoint
-from inflight.runtime.manifest import Dtype, Limits
-from tests.models import Shape, random_shape
+from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.engine_format.manifest import Dtype, Limits
+from tests.models.random_models import Shape, random_shape
 from tests.network.paging import PagedBatch, paged_caches, scattered_sequences
 from tests.network.support import FAMILIES, Floats, LinearRunner, make_case, relative_error
+from tests.oracles.fused_graph import Interpreter
+from tests.paths import DOCS
 
 pytestmark = pytest.mark.network
 
@@ -129,6 +130,6 @@ def test_lowering_leaves_the_network_alone_and_repeats_itself(
 
 
 def test_the_page_lists_the_passes_in_the_order_in_which_they_run() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "passes.md").read_text()
+    page = (DOCS / "extending" / "adding_a_pass.md").read_text()
     listed = re.findall(r"^\| `(\w+)` \|", page.partition("## The CPU passes")[2], re.MULTILINE)
     assert listed == [name for name, _ in cpu_phases(LIMITS, 8, "float32")]

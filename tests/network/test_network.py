@@ -13,10 +13,10 @@ import torch
 from inflight.build.network import build_network, save_network
 from inflight.build.network.rope import rope_tables
 from inflight.convert.api import convert_model
-from inflight.convert.checkpoint import Checkpoint
+from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
 from inflight.errors import BuildError
-from tests.models import LINEAR_ROPE, LLAMA3_ROPE, Shape, random_shape, save_random_model
+from tests.models.random_models import LINEAR_ROPE, LLAMA3_ROPE, Shape, random_shape, save_random_model
 from tests.network.support import FAMILIES, LinearRunner, make_case, random_chunks, relative_error
 
 pytestmark = pytest.mark.network

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from inflight.build.operator_references import REFERENCES, paged_attention, rms_norm, rope_cache_write
-from inflight.build.operators import OPERATORS
+from inflight.build.graph.operators import OPERATORS
+from tests.oracles.fused_operators import REFERENCES, paged_attention, rms_norm, rope_cache_write
 
 pytestmark = pytest.mark.network
 

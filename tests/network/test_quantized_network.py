@@ -10,17 +10,17 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from inflight.build.interpreter import Interpreter
+from inflight.build.graph.operators import graph_problems
+from inflight.build.graph.values import shape_of, tensor_of
 from inflight.build.network import build_network
-from inflight.build.operators import graph_problems
 from inflight.build.passes.pipeline import lower_for_cpu
-from inflight.build.values import shape_of, tensor_of
-from inflight.convert.checkpoint import Checkpoint
-from inflight.convert.decoder_reference import hidden_states
-from inflight.runtime.manifest import Limits
-from tests.models import Shape, random_shape
+from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.convert.checkpoint.reference_decoder import hidden_states
+from inflight.engine_format.manifest import Limits
+from tests.models.random_models import Shape, random_shape
 from tests.network.paging import paged_caches
 from tests.network.support import FAMILIES, Case, Floats, Ids, LinearRunner, make_case, relative_error
+from tests.oracles.fused_graph import Interpreter
 
 pytestmark = pytest.mark.network
 

@@ -10,7 +10,7 @@ import torch
 
 from inflight.build.engine import build_engine
 from inflight.build.recipe import BuildRecipe
-from tests.models import random_shape
+from tests.models.random_models import random_shape
 from tests.network.support import FAMILIES, make_case
 
 pytestmark = pytest.mark.network

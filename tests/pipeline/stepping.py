@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.runtime.executors.base import Executor
-from inflight.runtime.executors.cpu import CpuExecutor
-from inflight.runtime.step import RowSampling, ScheduledSequence, StepBatch, TokenResult
+from inflight.runtime.executors.cpu.executor import CpuExecutor
+from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch, TokenResult
 
 
 @dataclass

@@ -16,9 +16,9 @@ from inflight.build.recipe import BuildRecipe
 from inflight.cli.main import build_app
 from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
+from inflight.engine_format.cpu_abi import Batch, Output, open_library
 from inflight.errors import BuildError, InflightError
-from inflight.runtime.executors.cpu_abi import Batch, Output, open_library
-from tests.models import Shape, random_shape, save_random_model
+from tests.models.random_models import Shape, random_shape, save_random_model
 
 pytestmark = pytest.mark.pipeline
 

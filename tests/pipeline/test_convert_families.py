@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from inflight.convert.api import convert_model
-from inflight.convert.checkpoint import Checkpoint
-from inflight.convert.decoder_reference import hidden_states
-from tests.models import LINEAR_ROPE, LLAMA3_ROPE, Shape, random_shape, save_random_model
+from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.convert.checkpoint.reference_decoder import hidden_states
+from tests.models.random_models import LINEAR_ROPE, LLAMA3_ROPE, Shape, random_shape, save_random_model
 
 pytestmark = pytest.mark.pipeline
 

@@ -10,18 +10,19 @@ from random import Random
 import pytest
 import torch
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+from tests.paths import SCRIPTS
+
 sys.path.append(str(SCRIPTS))
 
-from demo_model import trainer as training  # noqa: E402
-from demo_model.batches import collate, encode_conversation  # noqa: E402
-from demo_model.chat import Turn  # noqa: E402
-from demo_model.dataset import Dataset, make_dataset  # noqa: E402
-from demo_model.model import new_model  # noqa: E402
-from demo_model.run_state import RunFile, Settings  # noqa: E402
-from demo_model.scoring import score  # noqa: E402
+from demo_model.chat import Turn
+from demo_model.data.dataset import Dataset, make_dataset
+from demo_model.model import new_model
+from demo_model.training import trainer as training
+from demo_model.training.batches import collate, encode_conversation
+from demo_model.training.run_state import RunFile, Settings
+from demo_model.training.scoring import score
 
-from inflight.errors import InflightError  # noqa: E402
+from inflight.errors import InflightError
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
 
@@ -79,7 +80,7 @@ def test_a_run_with_other_settings_is_not_gone_on_with(dataset: Dataset, setting
 def test_minutes_become_steps_that_repeat_the_run(
     dataset: Dataset, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("demo_model.optimizer.WARMUP_STEPS", 9)
+    monkeypatch.setattr("demo_model.training.optimizer.WARMUP_STEPS", 9)
     monkeypatch.setattr(training, "WARMUP_STEPS", 9)
     timed = training.Trainer(dataset, replace(settings, steps=0, minutes=0.03), RunFile(tmp_path / "timed", settings))
     timed.run()

@@ -17,15 +17,15 @@ import torch
 from inflight.build.engine import build_engine
 from inflight.build.recipe import BuildRecipe
 from inflight.errors import EngineError
-from inflight.runtime.engine_core import EngineCore
+from inflight.runtime.engine.core import EngineCore
 from inflight.runtime.executors.base import Executor
-from inflight.runtime.executors.tensorrt_device import require_gpu
-from inflight.runtime.load import KvCacheBudget, load_engine
-from inflight.runtime.request import Request
-from inflight.runtime.sampling_params import SamplingParams
-from inflight.runtime.step import RowSampling, ScheduledSequence, StepBatch, StepOutput
+from inflight.runtime.executors.tensorrt.device import require_gpu
+from inflight.runtime.loading.load import KvCacheBudget, load_engine
+from inflight.runtime.request.request import Request
+from inflight.runtime.sampling.params import SamplingParams
+from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch, StepOutput
 from tests.conftest import SEED_VARIABLE
-from tests.models import random_shape
+from tests.models.random_models import random_shape
 from tests.network.paging import scattered_sequences
 from tests.network.support import FAMILIES, Case, make_case, random_chunks, relative_error
 
@@ -52,8 +52,8 @@ class Built:
 
     def open(self) -> Any:
         if self.target.startswith("tensorrt-interpreted"):
-            from inflight.build.targets.tensorrt.cache_layout import SLOTS, BlockLayout
-            from tests.network.interpreted_executor import InterpretedExecutor
+            from inflight.build.targets.tensorrt.lowering.cache_layout import SLOTS, BlockLayout
+            from tests.oracles.interpreted_executor import InterpretedExecutor
 
             if self.target.endswith("slots"):
                 return InterpretedExecutor(self.directory, self.case.checkpoint, SEQUENCES, SLOTS)

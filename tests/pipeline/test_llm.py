@@ -17,11 +17,11 @@ from inflight.build.recipe import BuildRecipe
 from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
 from inflight.runtime import LLM, SamplingParams
-from tests.tiny_tokenizers import random_text
+from tests.models.tiny_tokenizers import random_text
+from tests.paths import ROOT
 
 pytestmark = pytest.mark.pipeline
 
-ROOT = Path(__file__).parents[2]
 EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "offline.md").read_text(), flags=re.DOTALL)
 
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from inflight.runtime.engine_core import EngineCore
-from inflight.runtime.kv_budget import KvCacheBudget
-from inflight.runtime.load import load_engine
-from inflight.runtime.request import Request
-from inflight.runtime.sampling_params import SamplingParams
-from inflight.runtime.scheduler import SchedulerConfig
-from inflight.runtime.stats import CoreStats
-from tests.pipeline.built_engine import BuiltEngine, build_random_engine
+from inflight.runtime.engine.core import EngineCore
+from inflight.runtime.engine.stats import CoreStats
+from inflight.runtime.kv_cache.budget import KvCacheBudget
+from inflight.runtime.loading.load import load_engine
+from inflight.runtime.request.request import Request
+from inflight.runtime.sampling.params import SamplingParams
+from inflight.runtime.scheduler.scheduler import SchedulerConfig
+from tests.engines.built_engine import BuiltEngine, build_random_engine
 
 pytestmark = pytest.mark.pipeline
 

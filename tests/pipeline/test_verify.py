@@ -15,13 +15,13 @@ from typer.testing import CliRunner, Result
 from inflight.build.engine import build_engine
 from inflight.build.recipe import BuildRecipe
 from inflight.cli.main import build_app
-from inflight.convert import families
 from inflight.convert.api import convert_model
+from inflight.convert.families import table as families
 from inflight.errors import InflightError
-from tests.float8 import round_to_float8
-from tests.hf_files import random_tensors, tiny_config, write_model
-from tests.models import Shape, random_shape, save_random_model
-from tests.serving_engines import write_null_engine
+from tests.engines.serving_engines import write_null_engine
+from tests.models.float8 import round_to_float8
+from tests.models.hf_files import random_tensors, tiny_config, write_model
+from tests.models.random_models import Shape, random_shape, save_random_model
 
 pytestmark = pytest.mark.pipeline
 

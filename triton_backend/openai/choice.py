@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from inflight.runtime.deltas import FinishReason
+from inflight.runtime.request.deltas import FinishReason
 from inflight.runtime.text.completion import CompletionDelta, TokenLogprob
 from inflight.triton_backend.openai.service import Generation, Service
 

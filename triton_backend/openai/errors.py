@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from inflight.errors import InflightError, RequestError
-from inflight.runtime.sampling_params import SamplingParams
+from inflight.runtime.sampling.params import SamplingParams
 
 # What pydantic adds to the place of a problem: the kind of a union's member, or that it is a key.
 _IS_TYPE = re.compile(r"str|int|list\[.*\]|\[key\]")

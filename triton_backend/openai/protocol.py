@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from inflight.runtime.sampling_params import MAX_LOGPROBS
+from inflight.runtime.sampling.params import MAX_LOGPROBS
 
 
 def _as_list(value: Any) -> Any:

@@ -10,16 +10,16 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import EngineError
-from inflight.runtime.deltas import TokenDelta
-from inflight.runtime.manifest import EngineManifest
-from inflight.runtime.request import Request
-from inflight.runtime.sampling_params import SamplingParams
-from inflight.runtime.step import TokenResult
+from inflight.runtime.request.deltas import TokenDelta
+from inflight.runtime.request.request import Request
+from inflight.runtime.request.validation import check_request
+from inflight.runtime.sampling.params import SamplingParams
+from inflight.runtime.scheduler.step import TokenResult
 from inflight.runtime.text.completion import CompletionDelta, RequestText
 from inflight.runtime.text.tokenizer import MANY_CHARACTERS, Tokenizer
 from inflight.runtime.text.words import with_bad_word_ids
-from inflight.runtime.validation import check_request
 from inflight.triton_backend.openai.backends.base import TokenBackend
 from inflight.triton_backend.openai.errors import ApiError
 from inflight.triton_backend.openai.metrics import ShimMetrics

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from inflight.build.values import shape_of
-from inflight.runtime.manifest import Limits
+from inflight.build.graph.values import shape_of
+from inflight.engine_format.manifest import Limits
 
 SPLIT_TOKENS = 256  # kernels/attention_work.h
 _LANES = 16

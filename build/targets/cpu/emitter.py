@@ -1,4 +1,4 @@
-"""The fused graph (docs/operators.md) to one C translation unit, every shape a constant."""
+"""The fused graph (docs/formats/operators.md) to one C translation unit, every shape a constant."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import astuple, dataclass
 
 import onnx_ir as ir
 
-from inflight.build.operators import DOMAIN
+from inflight.build.graph.operators import DOMAIN
+from inflight.build.graph.values import name_of, shape_of
 from inflight.build.targets.cpu.attention_partials import partial_bytes, partial_rows
 from inflight.build.targets.cpu.look_ahead import expectations
 from inflight.build.targets.cpu.operators import EMITTERS, OFFSET, KernelCall, Places, emit_call
-from inflight.build.targets.cpu.weight_layout import WeightLayout
+from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
 from inflight.build.targets.cpu.work import OperatorWork, operator_work, sampling_work
-from inflight.build.values import name_of, shape_of
+from inflight.engine_format.manifest import KvCacheFacts, Limits
 from inflight.errors import BuildError
-from inflight.runtime.manifest import KvCacheFacts, Limits
 
 WORKSPACE_BYTES = "inflight.workspace_bytes"
 _ALIGNMENT = 64

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from inflight.convert.checkpoint_config import CheckpointConfig
-from inflight.runtime.manifest import Dtype, KvCacheFacts
+from inflight.convert.checkpoint.config import CheckpointConfig
+from inflight.engine_format.manifest import Dtype, KvCacheFacts
 
 _LAYOUT, _LAYOUT_WITH_SCALES = "k-groups", "k-groups-scales"
 _LANES = 16

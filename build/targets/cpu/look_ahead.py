@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from inflight.build.targets.cpu.weight_layout import PANEL, PackedTensor, WeightLayout
-from inflight.build.values import shape_of
+from inflight.build.graph.values import shape_of
+from inflight.build.targets.cpu.packing.weight_layout import PANEL, PackedTensor, WeightLayout
 
 _LOOKUP = "EmbeddingLookup"
 

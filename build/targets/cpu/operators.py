@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from inflight.build.quantized_rows import QUANTIZED_BITS
-from inflight.build.targets.cpu.weight_layout import ELEMENTS, Layout, WeightLayout, element_of, quantized_shape
-from inflight.build.values import dtype_of, name_of, shape_of
+from inflight.build.graph.quantized_rows import QUANTIZED_BITS
+from inflight.build.graph.values import dtype_of, name_of, shape_of
+from inflight.build.targets.cpu.packing.weight_layout import ELEMENTS, Layout, WeightLayout, element_of, quantized_shape
 from inflight.errors import BuildError
 
 OFFSET = "inflight.offset"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from inflight.build.operators import OPERATORS
-from inflight.build.values import dtype_of, name_of
-from inflight.runtime.manifest import Dtype, ModulePrecision
+from inflight.build.graph.operators import OPERATORS
+from inflight.build.graph.values import dtype_of, name_of
+from inflight.engine_format.manifest import Dtype, ModulePrecision
 
 _DTYPES: dict[ir.DataType, Dtype] = {
     ir.DataType.FLOAT: "float32",

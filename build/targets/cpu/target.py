@@ -10,17 +10,17 @@ import onnx_ir as ir
 from inflight.build.passes.pipeline import lower_for_cpu
 from inflight.build.recipe import BuildRecipe
 from inflight.build.target import TargetFacts
-from inflight.build.targets.cpu.compile import KERNELS, compile_library
-from inflight.build.targets.cpu.cpu_levels import CpuLevel, resolve_levels
+from inflight.build.targets.cpu.compiler.compile import KERNELS, compile_library
+from inflight.build.targets.cpu.compiler.cpu_levels import CpuLevel, resolve_levels
+from inflight.build.targets.cpu.compiler.toolchain import compiler_version
 from inflight.build.targets.cpu.emitter import CSource, emit
 from inflight.build.targets.cpu.kv_cache import kv_cache_facts
-from inflight.build.targets.cpu.pack import pack_weights
+from inflight.build.targets.cpu.packing.pack import pack_weights
+from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
 from inflight.build.targets.cpu.precision import module_precision
-from inflight.build.targets.cpu.toolchain import compiler_version
-from inflight.build.targets.cpu.weight_layout import WeightLayout
-from inflight.convert.checkpoint import Checkpoint
+from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.engine_format.manifest import Dtype, MemoryPlan, Variant
 from inflight.progress import Advance
-from inflight.runtime.manifest import Dtype, MemoryPlan, Variant
 
 WEIGHTS_FILE = "rank0.weights"
 

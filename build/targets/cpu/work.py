@@ -7,10 +7,10 @@ from math import prod
 
 import onnx_ir as ir
 
-from inflight.build.operators import OPERATORS
+from inflight.build.graph.operators import OPERATORS
+from inflight.build.graph.values import Dim, dtype_of, name_of, shape_of
 from inflight.build.passes.pack_tokens import LOGIT_ROWS, TOKENS
-from inflight.build.targets.cpu.weight_layout import WeightLayout
-from inflight.build.values import Dim, dtype_of, name_of, shape_of
+from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
 
 _MATRICES = ("weight", "gate", "up")
 # Operators that read a few rows of their tables, not all.

@@ -11,14 +11,14 @@ import onnx_ir as ir
 from inflight.build.network.files import save_network
 from inflight.build.recipe import BuildRecipe
 from inflight.build.target import TargetFacts
-from inflight.convert.checkpoint import Checkpoint
-from inflight.convert.checkpoint_config import CheckpointConfig
-from inflight.convert.layout import module_path
-from inflight.convert.tensor_file import TensorEntry
+from inflight.convert.checkpoint.config import CheckpointConfig
+from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.convert.checkpoint.layout import module_path
+from inflight.convert.checkpoint.tensor_file import TensorEntry
+from inflight.engine_format.manifest import Dtype, KvCacheFacts, Limits, MemoryPlan, ModulePrecision
 from inflight.progress import Advance
-from inflight.runtime.manifest import Dtype, KvCacheFacts, Limits, MemoryPlan, ModulePrecision
 
-# The executor in runtime/executors/reference.py understands this arrangement of files and caches.
+# The executor in runtime/executors/reference/executor.py understands this arrangement of files and caches.
 ABI = 1
 NETWORK_NAME = "network"
 KV_LAYOUT = "layers, key and value, heads, tokens, head_size"

@@ -6,8 +6,8 @@ import importlib
 from functools import cache
 from typing import Any
 
-from inflight.build.targets.cuda.loader import Gpu
-from inflight.build.targets.cuda.toolchain import triton_version
+from inflight.build.gpu_kernels.loader import Gpu
+from inflight.build.gpu_kernels.toolchain import triton_version
 from inflight.build.targets.tensorrt.api import Module, PagedPlugins
 from inflight.errors import BuildError
 
@@ -38,7 +38,7 @@ def find_plugins() -> PagedPlugins:
     """
     triton_version()
     try:
-        registered = importlib.import_module("inflight.build.targets.tensorrt.plugins")
+        registered = importlib.import_module("inflight.build.targets.tensorrt.plugins.attention")
     except (ImportError, AttributeError) as error:
         raise BuildError(
             f"This TensorRT has no plugins that are compiled ahead of time, which paged attention is: {error}.",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from inflight.build.graph.values import dtype_of, name_of, shape_of
 from inflight.build.passes.rewrite import integer, nodes_of
 from inflight.build.targets.tensorrt.capabilities import NetworkNeeds
-from inflight.build.values import dtype_of, name_of, shape_of
-from inflight.convert.checkpoint import Checkpoint
-from inflight.convert.checkpoint_config import CheckpointConfig
-from inflight.convert.layout import module_path
-from inflight.runtime.manifest import Dtype, ModulePrecision
+from inflight.convert.checkpoint.config import CheckpointConfig
+from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.convert.checkpoint.layout import module_path
+from inflight.engine_format.manifest import Dtype, ModulePrecision
 
 _DTYPES: dict[str, Dtype] = {
     "float32": "float32",

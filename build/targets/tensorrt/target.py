@@ -10,24 +10,24 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from inflight.build.gpu_kernels.toolchain import triton_version
 from inflight.build.recipe import BuildRecipe
 from inflight.build.target import TargetFacts
-from inflight.build.targets.cuda.toolchain import triton_version
 from inflight.build.targets.tensorrt.api import PagedPlugins
-from inflight.build.targets.tensorrt.builder import LoweredNetwork, build_plan, lower_model
-from inflight.build.targets.tensorrt.cache_layout import SLOTS, SPLIT_TOKENS, BlockLayout, CacheLayout
 from inflight.build.targets.tensorrt.capabilities import check_capabilities, normalized_sms
-from inflight.build.targets.tensorrt.listing import network_listing
+from inflight.build.targets.tensorrt.lowering.cache_layout import SLOTS, SPLIT_TOKENS, BlockLayout, CacheLayout
 from inflight.build.targets.tensorrt.modules import find_module, find_plugins
+from inflight.build.targets.tensorrt.plan.builder import LoweredNetwork, build_plan, lower_model
+from inflight.build.targets.tensorrt.plan.listing import network_listing
+from inflight.build.targets.tensorrt.plan.weights_file import weights_bytes, write_weights
 from inflight.build.targets.tensorrt.precision import module_precision, network_needs
-from inflight.build.targets.tensorrt.weights_file import weights_bytes, write_weights
-from inflight.convert.checkpoint import Checkpoint
-from inflight.convert.checkpoint_config import CheckpointConfig
+from inflight.convert.checkpoint.config import CheckpointConfig
+from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.engine_format.manifest import DevicePlan, Dtype, KvCacheFacts, Limits, MemoryPlan, WeightPlace
 from inflight.errors import BuildError
 from inflight.progress import Advance
-from inflight.runtime.manifest import DevicePlan, Dtype, KvCacheFacts, Limits, MemoryPlan, WeightPlace
 
-# The executor in runtime/executors/tensorrt.py understands these files, bindings and caches.
+# The executor in runtime/executors/tensorrt/executor.py understands these files, bindings and caches.
 ABI = 2
 WEIGHTS_FILE = "rank0.weights"
 LISTING_FILE = "rank0.layers.json"
@@ -131,7 +131,7 @@ def _cache(recipe: BuildRecipe, config: CheckpointConfig) -> tuple[CacheLayout, 
         return SLOTS, None, 0
     plugins = find_plugins()
     # Imports triton, which no other engine of this target needs.
-    from inflight.build.targets.tensorrt.plugin_code import prompt_tile
+    from inflight.build.targets.tensorrt.plugins.code import prompt_tile
 
     heads = (config.num_attention_heads, config.num_key_value_heads, config.head_size)
     return BlockLayout(recipe.tokens_per_block), plugins, prompt_tile(*heads, plugins.sm)

@@ -1,3 +1,3 @@
 """The Triton model preprocessing; the code is in the installed package."""
 
-from inflight.triton_backend.models.preprocessing import TritonPythonModel as TritonPythonModel
+from inflight.triton_backend.text_models.preprocessing import TritonPythonModel as TritonPythonModel

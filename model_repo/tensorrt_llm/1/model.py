@@ -1,3 +1,3 @@
 """The Triton model tensorrt_llm; the code is in the installed package."""
 
-from inflight.triton_backend.models.tensorrt_llm import TritonPythonModel as TritonPythonModel
+from inflight.triton_backend.tensorrt_llm.model import TritonPythonModel as TritonPythonModel

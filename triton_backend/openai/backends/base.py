@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from inflight.runtime.deltas import TokenDelta
-from inflight.runtime.request import Request
-from inflight.runtime.stats import CoreStats
+from inflight.runtime.engine.stats import CoreStats
+from inflight.runtime.request.deltas import TokenDelta
+from inflight.runtime.request.request import Request
 
 
 class TokenBackend(Protocol):

@@ -8,10 +8,10 @@ from collections.abc import AsyncGenerator
 from functools import partial
 
 from inflight.errors import EngineError
-from inflight.runtime.deltas import TokenDelta
-from inflight.runtime.engine_thread import EngineThread
-from inflight.runtime.request import Request
-from inflight.runtime.stats import CoreStats
+from inflight.runtime.engine.stats import CoreStats
+from inflight.runtime.engine.thread import EngineThread
+from inflight.runtime.request.deltas import TokenDelta
+from inflight.runtime.request.request import Request
 from inflight.triton_backend.openai.backends.mailbox import Mailbox
 
 

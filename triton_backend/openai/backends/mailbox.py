@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from inflight.runtime.deltas import TokenDelta
+from inflight.runtime.request.deltas import TokenDelta
 
 
 class Mailbox:

@@ -11,10 +11,10 @@ import tritonclient.grpc.aio as triton
 from tritonclient.utils import np_to_triton_dtype
 
 from inflight.errors import EngineError
-from inflight.runtime.deltas import TokenDelta
-from inflight.runtime.request import Request
-from inflight.runtime.stats import CoreStats
-from inflight.triton_backend.token_wire import (
+from inflight.runtime.engine.stats import CoreStats
+from inflight.runtime.request.deltas import TokenDelta
+from inflight.runtime.request.request import Request
+from inflight.triton_backend.wire.token_wire import (
     Array,
     read_delta,
     request_tensors,

@@ -1,4 +1,4 @@
-/* The boundary of a compiled engine. The loader in runtime/executors/cpu.py mirrors these records with ctypes;
+/* The boundary of a compiled engine. The loader in runtime/executors/cpu/executor.py mirrors these records with ctypes;
  * INFLIGHT_ABI goes into the manifest and must change whenever one of them does. */
 #ifndef INFLIGHT_ABI_H
 #define INFLIGHT_ABI_H

@@ -2,7 +2,7 @@
  *
  * The integers of a row are signed bytes: one digit for 8 bits, two for 16 (the value is 256 * high + low, the high
  * digits come first). Digits of K values are filled with zeros to a multiple of 64; behind them are their sums, int32,
- * one for each group of k, with room for one per 32 values (build/quantized_rows.py says the same). */
+ * one for each group of k, with room for one per 32 values (build/graph/quantized_rows.py says the same). */
 #ifndef INFLIGHT_QUANTIZE_H
 #define INFLIGHT_QUANTIZE_H
 

@@ -1,4 +1,4 @@
-/* Sampling of one logit row. runtime/sampling_reference.py is the same definition in NumPy.
+/* Sampling of one logit row. runtime/sampling/reference.py is the same definition in NumPy.
  *
  * Order: log probabilities of the model's own logits; then on a copy: bias, repetition penalty (prompt and output;
  * Keskar et al. 2019, "CTRL"), frequency and presence penalty (output); temperature 0 takes the greatest; otherwise

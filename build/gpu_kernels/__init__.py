@@ -1,0 +1,1 @@
+"""Kernels in the Triton language, compiled ahead of time to cubins."""

@@ -1,0 +1,97 @@
+"""Compiled kernels by content: the key is a digest of all that decides their bytes."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from inflight.build.gpu_kernels.artifact import Artifact
+from inflight.build.gpu_kernels.spec import KernelSpec, Variant
+from inflight.build.gpu_kernels.toolchain import triton_version
+from inflight.cache import user_cache_dir
+from inflight.errors import BuildError
+
+_TARGET = "inflight.build.gpu_kernels"
+_MACHINERY = ("spec", "artifact", "triton_compiler", "architectures")
+
+
+class ArtifactCache:
+    """A directory of artifacts, one JSON file each; `cuda` in the user's cache unless another is given.
+
+    Any process may write at any time: files appear whole. A file that cannot be read is as good as none.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = directory or user_cache_dir() / "cuda"
+
+    def key(self, spec: KernelSpec, variant: Variant, sm: int) -> str:
+        """SHA-256 over the kernel's source and spec, the target's modules it imports, the compile step and versions."""
+        facts = {
+            "sources": [_source_digest(name) for name in (*modules_of(spec.module), *_machinery())],
+            "function": spec.function,
+            "arguments": [spec.signature(variant), repr(spec.arguments), repr(spec.grid)],
+            "constants": repr(sorted(variant.constants.items())),
+            "tuning": repr(spec.tune(sm, variant)),
+            "sm": sm,
+            "triton": triton_version(),
+        }
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def load(self, key: str) -> Artifact | None:
+        try:
+            return Artifact.model_validate_json(self._path(key).read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def store(self, key: str, artifact: Artifact) -> None:
+        """Where nothing can be written, the next compilation costs as much as this one did."""
+        with contextlib.suppress(OSError):
+            self._directory.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._directory, prefix=".") as scratch:
+                whole = Path(scratch) / key
+                whole.write_text(artifact.model_dump_json(), encoding="utf-8")
+                os.replace(whole, self._path(key))
+
+    def _path(self, key: str) -> Path:
+        return self._directory / f"{key}.json"
+
+
+def _machinery() -> tuple[str, ...]:
+    return tuple(f"{_TARGET}.{name}" for name in _MACHINERY)
+
+
+def modules_of(module: str) -> tuple[str, ...]:
+    """`module` and the modules of this target that it imports, directly or not, sorted."""
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for node in ast.walk(ast.parse(_source(name))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(_TARGET + "."):
+                waiting.append(node.module or "")
+    return tuple(sorted(seen))
+
+
+@cache
+def _source(module: str) -> str:
+    found = importlib.util.find_spec(module)
+    if found is None or found.origin is None:
+        raise BuildError(f"The source of the kernel module {module} cannot be found.", "Reinstall inflight.")
+    return Path(found.origin).read_text(encoding="utf-8")
+
+
+@cache
+def _source_digest(module: str) -> str:
+    return hashlib.sha256(_source(module).encode()).hexdigest()

@@ -1,0 +1,218 @@
+"""Attention of single tokens over the paged cache, split over the context (Dao et al., Flash-Decoding, 2023).
+
+Splits are cut at multiples of `split_tokens` from position 0, and combined from first to last, so a row's result
+depends on its own context alone.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from inflight.build.gpu_kernels.kernels.online_softmax import attend, scaled
+from inflight.build.gpu_kernels.spec import Argument, Extent, KernelSpec, Tuning, Variant
+from inflight.build.gpu_kernels.variants import attention_variants
+
+
+@triton.jit
+def paged_decode(
+    q,
+    key_cache,
+    value_cache,
+    key_scales,
+    value_scales,
+    positions,
+    sequence_of_row,
+    block_tables,
+    partials,
+    maxima,
+    totals,
+    block_table_stride,
+    splits,
+    num_heads: tl.constexpr,
+    num_kv_heads: tl.constexpr,
+    head_size: tl.constexpr,
+    tokens_per_block: tl.constexpr,
+    scale: tl.constexpr,
+    soft_cap: tl.constexpr,
+    window: tl.constexpr,
+    split_tokens: tl.constexpr,
+    cache_format: tl.constexpr,
+    native_float8: tl.constexpr,
+    padded_head: tl.constexpr,
+    padded_group: tl.constexpr,
+    block_n: tl.constexpr,
+):
+    """One program per row, KV head and split: the softmax over the split's part of the row's context, not yet divided.
+
+    q [rows, num_heads * head_size] bfloat16 or float16; caches and scales: `paged_cache`; positions, sequence_of_row
+    int32 [rows], a negative position for a row that is not there; block_tables int32 [sequences, block_table_stride].
+    Row t sees tokens 0 .. positions[t] of its sequence, the last `window` of them when window > 0. Written, float32:
+    partials [rows, num_heads, splits, head_size], maxima (in powers of two) and totals [rows, num_heads, splits],
+    where the split has a token that the row sees. `splits` * split_tokens is more than the greatest position.
+    """
+    tl.static_assert(split_tokens % block_n == 0, "a split begins with a tile of its own")
+    row = tl.program_id(0).to(tl.int64)
+    kv_head = tl.program_id(1)
+    split = tl.program_id(2)
+    group: tl.constexpr = num_heads // num_kv_heads
+    position = tl.load(positions + row)
+    first = 0
+    if window > 0:
+        first = tl.maximum(position + 1 - window, 0)
+    begin = split * split_tokens
+    end = tl.minimum(begin + split_tokens, position + 1)
+    if end > tl.maximum(begin, first):
+        member = tl.arange(0, padded_group)
+        columns = tl.arange(0, padded_head)
+        inside = (member < group)[:, None] & (columns < head_size)[None, :]
+        heads = row * num_heads + kv_head * group + member
+        query = tl.load(q + heads[:, None] * head_size + columns[None, :], mask=inside, other=0.0)
+        block_table = block_tables + tl.load(sequence_of_row + row).to(tl.int64) * block_table_stride
+        row_positions = tl.full([padded_group], 0, tl.int32) + position
+        state = (
+            tl.full([padded_group], float("-inf"), tl.float32),
+            tl.zeros([padded_group], tl.float32),
+            tl.zeros([padded_group, padded_head], tl.float32),
+        )
+        cache = (key_cache, value_cache, key_scales, value_scales, block_table)
+        layout: tl.constexpr = (num_kv_heads, tokens_per_block, head_size, padded_head, cache_format, native_float8)
+        rule: tl.constexpr = (scale, soft_cap, window)
+        for start in range(tl.maximum(begin, first // block_n * block_n), end, block_n):
+            state = attend(
+                query, cache, state, start, first, position, row_positions, kv_head, layout, rule, block_n, True
+            )
+        maximum, total, output = state
+        output = scaled(output, value_scales, cache_format)
+        at = heads * splits + split
+        tl.store(maxima + at, maximum, mask=member < group)
+        tl.store(totals + at, total, mask=member < group)
+        tl.store(partials + at[:, None] * head_size + columns[None, :], output, mask=inside)
+
+
+@triton.jit
+def combine_splits(
+    partials,
+    maxima,
+    totals,
+    positions,
+    y,
+    splits,
+    num_heads: tl.constexpr,
+    head_size: tl.constexpr,
+    window: tl.constexpr,
+    split_tokens: tl.constexpr,
+    padded_head: tl.constexpr,
+    chunk: tl.constexpr,
+):
+    """One program per row and head: y [rows, num_heads * head_size] bfloat16 or float16 out of `paged_decode`'s parts.
+
+    Splits are taken `chunk` at a time, counted from the first of the sequence. A row that is not there becomes zeros.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    head = row * num_heads + tl.program_id(1)
+    position = tl.load(positions + row)
+    first = 0
+    if window > 0:
+        first = tl.maximum(position + 1 - window, 0) // split_tokens
+    columns = tl.arange(0, padded_head)
+    maximum = float("-inf")
+    total = 0.0
+    output = tl.zeros([padded_head], tl.float32)
+    # -1 // split_tokens is 0 in this language.
+    end = (position + split_tokens) // split_tokens
+    for start in range(first // chunk * chunk, end, chunk):
+        split = start + tl.arange(0, chunk)
+        there = (split >= first) & (split < end)
+        at = head * splits + split
+        greatest_of = tl.load(maxima + at, mask=there, other=float("-inf"))
+        greatest = tl.maximum(maximum, tl.max(greatest_of, axis=0))
+        weights = tl.exp2(greatest_of - greatest)
+        inside = there[:, None] & (columns < head_size)[None, :]
+        parts = tl.load(partials + at[:, None] * head_size + columns[None, :], mask=inside, other=0.0)
+        decay = tl.exp2(maximum - greatest)
+        total = total * decay + tl.sum(weights * tl.load(totals + at, mask=there, other=0.0), axis=0)
+        output = output * decay + tl.sum(weights[:, None] * parts, axis=0)
+        maximum = greatest
+    result = output / tl.where(total == 0.0, 1.0, total)
+    tl.store(y + head * head_size + columns, result.to(y.dtype.element_ty), mask=columns < head_size)
+
+
+def tune_decode(sm: int, variant: Variant) -> Tuning:
+    """Two programs or more fit into the shared memory of every generation, 32 KiB on the way to each."""
+    constants = variant.constants
+    padded_head = triton.next_power_of_2(int(constants["head_size"]))
+    group = int(constants["num_heads"]) // int(constants["num_kv_heads"])
+    wide = padded_head > 128
+    return Tuning(
+        num_warps=8 if wide else 4,
+        num_stages=3,
+        # Without a word ptxas aims at 128 registers for 8 warps, and spills to get there.
+        max_registers=168 if wide else None,
+        constants={
+            "native_float8": sm >= 89,
+            "padded_head": padded_head,
+            "padded_group": max(16, triton.next_power_of_2(group)),
+            "block_n": 32 if wide else 64,
+        },
+    )
+
+
+def tune_combine(sm: int, variant: Variant) -> Tuning:
+    padded_head = triton.next_power_of_2(int(variant.constants["head_size"]))
+    return Tuning(num_warps=4, num_stages=2, constants={"padded_head": padded_head, "chunk": 16})
+
+
+_COMBINED = ("num_heads", "head_size", "window", "split_tokens")
+
+
+def _combine_variants() -> tuple[Variant, ...]:
+    """One per set of constants that matters here."""
+    found: dict[str, Variant] = {}
+    for variant in attention_variants(decode=True):
+        kept = Variant({"act": variant.types["act"]}, {name: variant.constants[name] for name in _COMBINED})
+        found.setdefault(repr(kept), kept)
+    return tuple(found.values())
+
+
+SPECS = (
+    KernelSpec(
+        module=__name__,
+        function="paged_decode",
+        arguments=(
+            Argument("q", "*{act}"),
+            Argument("key_cache", "*{kv}"),
+            Argument("value_cache", "*{kv}"),
+            Argument("key_scales", "*fp32"),
+            Argument("value_scales", "*fp32"),
+            Argument("positions", "*i32"),
+            Argument("sequence_of_row", "*i32"),
+            Argument("block_tables", "*i32"),
+            Argument("partials", "*fp32"),
+            Argument("maxima", "*fp32"),
+            Argument("totals", "*fp32"),
+            Argument("block_table_stride", "i32"),
+            Argument("splits", "i32"),
+        ),
+        grid=((Extent("rows"),), (Extent("num_kv_heads"),), (Extent("splits"),)),
+        tune=tune_decode,
+        variants=attention_variants(decode=True),
+        decode_path=True,
+    ),
+    KernelSpec(
+        module=__name__,
+        function="combine_splits",
+        arguments=(
+            Argument("partials", "*fp32"),
+            Argument("maxima", "*fp32"),
+            Argument("totals", "*fp32"),
+            Argument("positions", "*i32"),
+            Argument("y", "*{act}"),
+            Argument("splits", "i32"),
+        ),
+        grid=((Extent("rows"),), (Extent("num_heads"),)),
+        tune=tune_combine,
+        variants=_combine_variants(),
+        decode_path=True,
+    ),
+)

@@ -1,0 +1,149 @@
+"""The first steps of sampling: bias and bans, then penalties (Keskar et al., 2019, "CTRL"), over [rows, vocab] logits.
+
+A row's lists are scattered into two planes that are zero between steps, so the pass over the vocabulary finds what it
+needs at the token's own place; that pass leaves them zero again.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from inflight.build.gpu_kernels.kernels.sampling_math import INFINITY, sane
+from inflight.build.gpu_kernels.sampling_chain import CHUNK
+from inflight.build.gpu_kernels.spec import Argument, Extent, KernelSpec, Tuning, Variant
+
+_SCATTER_BLOCK = 1024
+# In `counts`, beside the number of times that a token was put out: it is in the prompt.
+_IN_PROMPT = tl.constexpr(1 << 30)
+
+
+@triton.jit
+def sampling_scatter(
+    history,
+    history_start,
+    prompt_length,
+    bias_ids,
+    bias_values,
+    bias_start,
+    counts,
+    bias,
+    vocab: tl.constexpr,
+    block: tl.constexpr,
+):
+    """One program per row: its history to `counts`, its bias to `bias`.
+
+    history int32: prompts and outputs, row r's at history_start[r] .. history_start[r + 1] - 1, of which
+    prompt_length[r] are the prompt; bias_ids int32 and bias_values float32 likewise at bias_start. A token has one bias
+    (a ban is -infinity); ids outside the vocabulary are passed over. counts int32, bias float32 [rows, vocab].
+    """
+    row = tl.program_id(0).to(tl.int64)
+    lane = tl.arange(0, block)
+    first = tl.load(history_start + row)
+    length = tl.load(history_start + row + 1) - first
+    prompt = tl.load(prompt_length + row)
+    for start in range(0, length, block):
+        at = start + lane
+        token = tl.load(history + first + at, mask=at < length, other=-1)
+        known = (token >= 0) & (token < vocab)
+        place = counts + row * vocab + token
+        tl.atomic_or(place, _IN_PROMPT, mask=known & (at < prompt), sem="relaxed")
+        tl.atomic_add(place, 1, mask=known & (at >= prompt), sem="relaxed")
+    first = tl.load(bias_start + row)
+    length = tl.load(bias_start + row + 1) - first
+    for start in range(0, length, block):
+        at = start + lane
+        token = tl.load(bias_ids + first + at, mask=at < length, other=-1)
+        value = tl.load(bias_values + first + at, mask=at < length, other=0.0)
+        tl.store(bias + row * vocab + token, value, mask=(token >= 0) & (token < vocab))
+
+
+@triton.jit
+def sampling_adjust(
+    logits,
+    adjusts,
+    repetition_penalty,
+    frequency_penalty,
+    presence_penalty,
+    counts,
+    bias,
+    values,
+    chunk_max,
+    vocab: tl.constexpr,
+    chunk: tl.constexpr,
+):
+    """Program (row, chunk): values = the logits after bias and penalties, chunk_max = the greatest of the chunk.
+
+    logits [rows, vocab], any float type; adjusts int32 [rows]: 1 for rows that sampling_scatter had something for (the
+    others' planes are not read); penalties float32 [rows]; values float32 [rows, vocab]; chunk_max float32
+    [rows, chunks].
+    """
+    row = tl.program_id(0).to(tl.int64)
+    token = tl.program_id(1) * chunk + tl.arange(0, chunk)
+    inside = token < vocab
+    at = row * vocab + token
+    value = sane(tl.load(logits + at, mask=inside, other=-INFINITY).to(tl.float32))
+    if tl.load(adjusts + row) != 0:
+        value = sane(value + tl.load(bias + at, mask=inside, other=0.0))
+        seen = tl.load(counts + at, mask=inside, other=0)
+        count = seen & (_IN_PROMPT - 1)
+        repetition = tl.load(repetition_penalty + row)
+        penalized = tl.where(value > 0.0, tl.div_rn(value, repetition), value * repetition)
+        penalized -= tl.load(frequency_penalty + row) * count.to(tl.float32)
+        penalized -= tl.where(count > 0, tl.load(presence_penalty + row), 0.0)
+        value = tl.where(seen != 0, sane(penalized), value)
+        tl.store(counts + at, 0, mask=inside & (seen != 0))
+        tl.store(bias + at, 0.0, mask=inside)
+    tl.store(values + at, value, mask=inside)
+    tl.store(chunk_max + row * tl.num_programs(1) + tl.program_id(1), tl.max(value, axis=0))
+
+
+def tune_scatter(sm: int, variant: Variant) -> Tuning:
+    return Tuning(num_warps=4, constants={"block": _SCATTER_BLOCK})
+
+
+def tune_chunk(sm: int, variant: Variant) -> Tuning:
+    return Tuning(num_warps=8, constants={"chunk": CHUNK})
+
+
+VOCABULARIES = (128256, 151936)
+
+SPECS = (
+    KernelSpec(
+        module=__name__,
+        function="sampling_scatter",
+        arguments=(
+            Argument("history", "*i32"),
+            Argument("history_start", "*i32"),
+            Argument("prompt_length", "*i32"),
+            Argument("bias_ids", "*i32"),
+            Argument("bias_values", "*fp32"),
+            Argument("bias_start", "*i32"),
+            Argument("counts", "*i32"),
+            Argument("bias", "*fp32"),
+        ),
+        grid=((Extent("rows"),),),
+        tune=tune_scatter,
+        variants=tuple(Variant({}, {"vocab": vocab}) for vocab in VOCABULARIES),
+        decode_path=True,
+    ),
+    KernelSpec(
+        module=__name__,
+        function="sampling_adjust",
+        arguments=(
+            Argument("logits", "*{logits}"),
+            Argument("adjusts", "*i32"),
+            Argument("repetition_penalty", "*fp32"),
+            Argument("frequency_penalty", "*fp32"),
+            Argument("presence_penalty", "*fp32"),
+            Argument("counts", "*i32"),
+            Argument("bias", "*fp32"),
+            Argument("values", "*fp32"),
+            Argument("chunk_max", "*fp32"),
+        ),
+        grid=((Extent("rows"),), (Extent("vocab", "chunk"),)),
+        tune=tune_chunk,
+        variants=tuple(Variant({"logits": "fp32"}, {"vocab": vocab}) for vocab in VOCABULARIES),
+        decode_path=True,
+    ),
+)

@@ -1,0 +1,91 @@
+"""The attention kernels that the models in view need, and what the constants of their variants are called."""
+
+from __future__ import annotations
+
+from inflight.build.gpu_kernels.spec import Constant, Variant
+
+# The values of `cache_format` in kernels/paged_cache.py.
+PLAIN, FLOAT8, INT8 = 0, 1, 2
+_FORMATS = {"bf16": PLAIN, "fp16": PLAIN, "float8": FLOAT8, "int8": INT8}
+
+
+def attention_variant(
+    num_heads: int,
+    num_kv_heads: int,
+    head_size: int,
+    *,
+    kv: str = "bf16",
+    act: str = "bf16",
+    tokens_per_block: int = 64,
+    scale: float | None = None,
+    soft_cap: float = 0.0,
+    window: int = 0,
+    split_tokens: int = 0,
+) -> Variant:
+    """`kv` is bf16, fp16, float8 or int8. `split_tokens`, for decoding alone, is part of what decides a result's bits.
+
+    `scale` is 1 / sqrt(head_size) unless given; `soft_cap` and `window` are off at 0.
+    """
+    constants: dict[str, Constant] = {
+        "num_heads": num_heads,
+        "num_kv_heads": num_kv_heads,
+        "head_size": head_size,
+        "tokens_per_block": tokens_per_block,
+        "scale": head_size**-0.5 if scale is None else scale,
+        "soft_cap": soft_cap,
+        "window": window,
+        "cache_format": _FORMATS[kv],
+    }
+    if split_tokens:
+        constants["split_tokens"] = split_tokens
+    return Variant({"act": act, "kv": "i8" if _FORMATS[kv] else kv}, constants)
+
+
+def attention_variants(*, decode: bool) -> tuple[Variant, ...]:
+    """Llama-3.1-8B with every cache, Qwen2-0.5B, Gemma's caps and windows, a head size that is no power of two."""
+    split = 256 if decode else 0
+    return (
+        *(attention_variant(32, 8, 128, kv=kv, split_tokens=split) for kv in ("bf16", "float8", "int8")),
+        attention_variant(32, 8, 128, kv="fp16", act="fp16", split_tokens=split),
+        attention_variant(14, 2, 64, tokens_per_block=32, split_tokens=split),
+        attention_variant(14, 2, 64, kv="int8", tokens_per_block=32, split_tokens=split),
+        attention_variant(8, 4, 256, soft_cap=50.0, window=4096, split_tokens=split),
+        attention_variant(8, 4, 256, kv="float8", window=1024, split_tokens=split),
+        attention_variant(32, 32, 80, tokens_per_block=16, split_tokens=split),
+    )
+
+
+def rope_variant(
+    num_heads: int,
+    num_kv_heads: int,
+    head_size: int,
+    *,
+    kv: str = "bf16",
+    act: str = "bf16",
+    qkv: str = "bf16",
+    tokens_per_block: int = 64,
+    epsilon: float | None = None,
+) -> Variant:
+    """`epsilon` is that of the RMSNorm of each query and key head; None where the model has none."""
+    constants: dict[str, Constant] = {
+        "num_heads": num_heads,
+        "num_kv_heads": num_kv_heads,
+        "head_size": head_size,
+        "tokens_per_block": tokens_per_block,
+        "normalizes": epsilon is not None,
+        "epsilon": epsilon or 0.0,
+        "cache_format": _FORMATS[kv],
+    }
+    return Variant({"qkv": qkv, "act": act, "norm": act, "kv": "i8" if _FORMATS[kv] else kv}, constants)
+
+
+def rope_variants() -> tuple[Variant, ...]:
+    """The models of `attention_variants`, and Qwen3's norms."""
+    return (
+        *(rope_variant(32, 8, 128, kv=kv) for kv in ("bf16", "float8", "int8")),
+        rope_variant(32, 8, 128, kv="fp16", act="fp16", qkv="fp16"),
+        rope_variant(14, 2, 64, tokens_per_block=32),
+        rope_variant(32, 8, 128, qkv="fp32", epsilon=1e-6),
+        rope_variant(8, 4, 256, kv="float8"),
+        rope_variant(32, 32, 80, tokens_per_block=16),
+    )

@@ -1,0 +1,1 @@
+"""Graphs: building them, facts of their values, and the fused operators."""

@@ -1,0 +1,140 @@
+"""The fused operators of docs/formats/operators.md: what a well-formed node of each looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from inflight.build.graph.values import dtype_of
+
+DOMAIN = "inflight"
+DOMAIN_VERSION = 1
+
+INT, FLOAT, STRING = ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeType.STRING
+
+_HEADS = {"num_heads": INT, "num_kv_heads": INT, "head_size": INT}
+_ADDED = frozenset({"bias", "residual"})
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """The signature of one operator.
+
+    `optional` names the inputs that may be empty. `in_place` maps an output to the input whose memory it is,
+    `may_reuse` to the input whose memory it can have: the kernel reads an element before it writes the same one.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, ir.AttributeType] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
+    in_place: Mapping[str, str] = field(default_factory=dict)
+    may_reuse: Mapping[str, str] = field(default_factory=dict)
+
+
+OPERATORS: Mapping[str, Operator] = {
+    "EmbeddingLookup": Operator(("token_ids", "weight"), ("x",)),
+    "RMSNorm": Operator(("x", "weight"), ("y",), {"epsilon": FLOAT}),
+    "Linear": Operator(("x", "weight", "bias", "residual"), ("y",), optional=_ADDED, may_reuse={"y": "residual"}),
+    "GatedLinear": Operator(("x", "gate", "up"), ("y",), {"activation": STRING}),
+    "RopeCacheWrite": Operator(
+        (
+            "qkv",
+            "q_norm",
+            "k_norm",
+            "cos",
+            "sin",
+            "positions",
+            "sequence_of_row",
+            "block_tables",
+            "key_cache",
+            "value_cache",
+        ),
+        ("q", "key_cache_written", "value_cache_written"),
+        {**_HEADS, "epsilon": FLOAT},
+        optional=frozenset({"q_norm", "k_norm"}),
+        in_place={"key_cache_written": "key_cache", "value_cache_written": "value_cache"},
+    ),
+    "PagedAttention": Operator(
+        ("q", "key_cache", "value_cache", "positions", "sequence_of_row", "block_tables"),
+        ("y",),
+        {**_HEADS, "scale": FLOAT, "window": INT},
+    ),
+    "GatherRows": Operator(("x", "rows"), ("y",)),
+    "QuantizeRows": Operator(("x",), ("y", "y_scale"), {"bits": INT}),
+    "RMSNormQuantize": Operator(("x", "weight"), ("y", "y_scale"), {"epsilon": FLOAT, "bits": INT}),
+    "QuantizedLinear": Operator(
+        ("x", "x_scale", "weight", "weight_scale", "bias", "residual"),
+        ("y",),
+        {"group_size": INT},
+        optional=_ADDED,
+        may_reuse={"y": "residual"},
+    ),
+    "QuantizedGatedLinear": Operator(
+        ("x", "x_scale", "gate", "gate_scale", "up", "up_scale"), ("y",), {"activation": STRING, "group_size": INT}
+    ),
+}
+
+# The greatest magnitude of a quantized row, by its bits. 16 bits are two signed bytes, 256 * high + low, whose range
+# ends at 127 * 256 + 127: so a product of int16 rows is two products of int8 rows.
+GREATEST_LEVEL = {8: 127, 16: 32639}
+
+# Products, whose input 0 is rows and whose input 1 is a weight.
+PRODUCTS = ("Linear", "GatedLinear")
+# Which output of an operator is rounded to the type in which a product reads it.
+ROUNDED_OUTPUTS = {"RMSNorm": 0, "GatedLinear": 0, "PagedAttention": 0}
+
+
+def activation_type(weight: ir.DataType) -> ir.DataType:
+    """The type in which a product with a weight of this type reads its rows."""
+    return ir.DataType.BFLOAT16 if weight == ir.DataType.BFLOAT16 else ir.DataType.FLOAT
+
+
+def updated_in_place(node: ir.Node) -> list[ir.Value]:
+    """The outputs of `node` that are an input's memory."""
+    operator = OPERATORS[node.op_type]
+    return [value for name, value in zip(operator.outputs, node.outputs, strict=True) if name in operator.in_place]
+
+
+def reusable_inputs(node: ir.Node) -> Iterator[tuple[ir.Value, ir.Value]]:
+    """(output, input) pairs of `node` that can be one memory, if nothing else reads the input later."""
+    operator = OPERATORS[node.op_type]
+    given = dict(zip(operator.inputs, node.inputs, strict=False))
+    for name, value in zip(operator.outputs, node.outputs, strict=True):
+        source = given.get(operator.may_reuse.get(name, ""))
+        if source is not None and sum(other is source for other in node.inputs) == 1:
+            yield value, source
+
+
+def graph_problems(graph: ir.Graph) -> list[str]:
+    """One line for each node that is not a well-formed fused operator; empty when all are."""
+    return [f"{node.op_type} {node.name}: {text}" for node in graph for text in _node_problems(node)]
+
+
+def _node_problems(node: ir.Node) -> Iterator[str]:
+    if node.domain != DOMAIN or node.op_type not in OPERATORS:
+        yield "not an operator of this target"
+        return
+    operator = OPERATORS[node.op_type]
+    if len(node.inputs) > len(operator.inputs) or len(node.outputs) != len(operator.outputs):
+        yield f"has {len(node.inputs)} inputs and {len(node.outputs)} outputs"
+        return
+    given = dict(zip(operator.inputs, node.inputs, strict=False))
+    missing = [name for name in operator.inputs if given.get(name) is None and name not in operator.optional]
+    if missing:
+        yield f"lacks {', '.join(missing)}"
+    types = {name: attribute.type for name, attribute in node.attributes.items()}
+    if types != dict(operator.attributes):
+        yield f"has attributes {sorted(types)}, expected {sorted(operator.attributes)}"
+    if node.op_type in PRODUCTS and not missing:
+        yield from _product_problems(node)
+
+
+def _product_problems(node: ir.Node) -> Iterator[str]:
+    rows, *weights = [value for value in node.inputs if value is not None]
+    matrices = weights[:2] if node.op_type == "GatedLinear" else weights[:1]
+    for matrix in matrices:
+        if dtype_of(rows) != activation_type(dtype_of(matrix)):
+            yield f"reads {dtype_of(rows).name} rows with {dtype_of(matrix).name} weights"

@@ -1,0 +1,1 @@
+"""From C source to a shared library for each CPU level."""

@@ -1,0 +1,67 @@
+"""C source to a shared library. The same source, level and compiler give the same bytes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from inflight.build.targets.cpu.compiler.cpu_levels import CpuLevel
+from inflight.build.targets.cpu.compiler.toolchain import zig_command, zig_environment
+from inflight.errors import BuildError
+
+KERNELS = Path(__file__).parents[1] / "kernels"
+_SOURCE, _LIBRARY = "engine.c", "engine.so"
+
+# No -ffast-math: sums keep the order in which they are written, and only written fma calls fuse.
+_FLAGS = (
+    *("-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
+    *("-shared", "-fPIC", "-fvisibility=hidden", "-pthread", "-g0"),
+    *("-Wall", "-Wextra", "-Wno-unused-function"),
+)
+_LINUX_LINK_FLAGS = ("-s", "-Wl,--build-id=none", "-lm")
+_SHOWN_ERRORS = 5
+
+
+def compile_library(source: str, level: CpuLevel, output: Path, *, cxx: str | None = None) -> None:
+    """Compile one translation unit for `level` into the shared library `output`.
+
+    It is compiled in a directory of its own under relative names, so that no path gets into it. `cxx` is a clang to use
+    in place of zig. Raises BuildError with the compiler's first errors.
+    """
+    with tempfile.TemporaryDirectory(prefix="inflight-compile-") as scratch:
+        directory = Path(scratch)
+        (directory / _SOURCE).write_text(source, encoding="utf-8")
+        for header in sorted(KERNELS.glob("*.h")):
+            shutil.copyfile(header, directory / header.name)
+        _run(directory, level, cxx)
+        shutil.copyfile(directory / _LIBRARY, output)
+
+
+def _run(directory: Path, level: CpuLevel, cxx: str | None) -> None:
+    command = [*_compiler(level, cxx), *_FLAGS, "-o", _LIBRARY, _SOURCE]
+    if "linux" in level.triple:
+        command += _LINUX_LINK_FLAGS
+    environment = zig_environment() if cxx is None else dict(os.environ)
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise BuildError(
+            f"The compiler failed for --cpu {level.name} (exit status {done.returncode}):\n{_summary(done.stderr)}"
+        )
+
+
+def _compiler(level: CpuLevel, cxx: str | None) -> list[str]:
+    if cxx is None:
+        return [*zig_command(), "cc", "-target", level.triple, f"-mcpu={level.zig_cpu}"]
+    # Only zig takes the version of the C library in the triple.
+    return [cxx, "--target=" + re.sub(r"\.\d.*$", "", level.triple), *level.march]
+
+
+def _summary(text: str) -> str:
+    """The lines that say what is wrong, without the excerpts around them; the end of the text if there are none."""
+    lines = text.strip().splitlines()
+    errors = [line for line in lines if "error:" in line]
+    return "\n".join(f"  {line}" for line in (errors or lines[-_SHOWN_ERRORS:])[:_SHOWN_ERRORS])

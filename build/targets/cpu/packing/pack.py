@@ -1,0 +1,108 @@
+"""Write the packed weights file: tensor by tensor, a few panels at a time, from the memory-mapped checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inflight.build.graph.values import tensor_of
+from inflight.build.targets.cpu.packing.huge_pages import HugePageWriter
+from inflight.build.targets.cpu.packing.quantized_panels import QuantizedShape, levels, to_panels
+from inflight.build.targets.cpu.packing.weight_layout import GROUP, PANEL, PackedTensor, WeightLayout
+from inflight.progress import Advance
+
+Array = npt.NDArray[Any]
+
+# Source bytes that are rearranged at once; peak memory is a small multiple of it.
+_CHUNK_BYTES = 1 << 24
+_LANES = 16
+
+
+def pack_weights(layout: WeightLayout, path: Path, advance: Advance) -> None:
+    """Write `layout` to `path`. The bytes depend on the weights alone. `advance` is called with bytes written."""
+    with path.open("wb") as file:
+        writer = HugePageWriter(file)
+        for tensor in layout.tensors:
+            writer.pad_to(tensor.offset)
+            for piece in _pieces(tensor):
+                data = np.ascontiguousarray(piece).data.cast("B")
+                writer.write(data)
+                advance(len(data), tensor.sources[0].name)
+        writer.pad_to(layout.total_bytes)
+        writer.finish()
+
+
+def _pieces(tensor: PackedTensor) -> Iterator[Array]:
+    arrays = [tensor_of(value).numpy() for value in tensor.sources]
+    if tensor.layout == "floats":
+        yield arrays[0].astype(np.float32).ravel()
+    elif tensor.layout == "rows":
+        yield from _row_pieces(_as_bits(arrays[0]))
+    elif tensor.quantized:
+        yield from _quantized_pieces(arrays[::2], arrays[1::2], tensor.quantized)
+    else:
+        yield from _panel_pieces([_as_bits(array) for array in arrays], GROUP[tensor.element])
+
+
+def _as_bits(array: Array) -> Array:
+    """The same elements as unsigned integers, which NumPy moves without knowing what they mean."""
+    return array.view(f"u{array.dtype.itemsize}")
+
+
+def _row_pieces(array: Array) -> Iterator[Array]:
+    rows = max(1, _CHUNK_BYTES // (array.shape[1] * array.itemsize))
+    for start in range(0, array.shape[0], rows):
+        yield array[start : start + rows]
+
+
+def _panel_pieces(arrays: list[Array], group: int) -> Iterator[Array]:
+    """Panels of one matrix, or of two whose columns alternate by 16; a few panels at a time."""
+    out_features, in_features = arrays[0].shape
+    width = PANEL // len(arrays)
+    panels = -(-out_features // width)
+    at_once = max(1, _CHUNK_BYTES // (PANEL * in_features * arrays[0].itemsize))
+    for first in range(0, panels, at_once):
+        count = min(at_once, panels - first)
+        blocks = [_padded(array[first * width : (first + count) * width], count * width, group) for array in arrays]
+        yield _to_panels(_side_by_side(blocks), count, group)
+
+
+def _quantized_pieces(weights: list[Array], scales: list[Array], shape: QuantizedShape) -> Iterator[Array]:
+    """Panels of one matrix of integers, or of two whose columns alternate by 16, with their scales."""
+    out_features = len(weights[0])
+    width = PANEL // len(weights)
+    panels = -(-out_features // width)
+    at_once = max(1, _CHUNK_BYTES // (PANEL * shape.width))
+    for first in range(0, panels, at_once):
+        count = min(at_once, panels - first)
+        start, stop = first * width, min(out_features, (first + count) * width)
+        columns = [_padded(levels(array, shape, start, stop), count * width, 1) for array in weights]
+        factors = [_padded(array.reshape(out_features, -1)[start:stop], count * width, 1) for array in scales]
+        yield to_panels(_side_by_side(columns), _side_by_side(factors), shape)
+
+
+def _side_by_side(blocks: list[Array]) -> Array:
+    """The columns of one matrix as they are; of two, 16 of the first and 16 of the second in turn."""
+    if len(blocks) == 1:
+        return blocks[0]
+    columns: Array = np.stack([block.reshape(-1, _LANES, block.shape[1]) for block in blocks], axis=1)
+    return columns.reshape(-1, blocks[0].shape[1])
+
+
+def _padded(rows: Array, height: int, group: int) -> Array:
+    width = -(-rows.shape[1] // group) * group
+    if rows.shape == (height, width):
+        return np.ascontiguousarray(rows)
+    padded = np.zeros((height, width), rows.dtype)
+    padded[: rows.shape[0], : rows.shape[1]] = rows
+    return padded
+
+
+def _to_panels(columns: Array, panels: int, group: int) -> Array:
+    """[panels * 64][in] -> [panels][in / group][64][group]; a group moves as one wider integer."""
+    wide = columns.view(f"u{columns.itemsize * group}").reshape(panels, PANEL, -1)
+    return wide.transpose(0, 2, 1)

@@ -1,0 +1,71 @@
+"""Panels of integer weights: their sizes, and how weights and scales are brought into their order (kernels/qtile.h)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inflight.build.graph.quantized_rows import SMALLEST_GROUP
+from inflight.errors import BuildError
+
+Array = npt.NDArray[Any]
+
+# The greatest k whose sum of 128 * 128 fits in 32 bits.
+LONGEST_ROW = 2**31 // (128 * 128) - 1
+_COLUMNS, _STEP_BYTES = 64, 256
+
+
+@dataclass(frozen=True)
+class QuantizedShape:
+    """A product of integers: `bits` of a weight, values of a row, how many of them share a scale (all: `width`)."""
+
+    bits: int
+    width: int
+    group: int
+    scale_bytes: int
+
+    def __post_init__(self) -> None:
+        if self.width > LONGEST_ROW:
+            raise BuildError(f"A product over {self.width} values may not fit in 32 bits; {LONGEST_ROW} is the most.")
+        if self.group != self.width and self.group % SMALLEST_GROUP:
+            raise BuildError(f"A group of {self.group} weights: the cpu target takes multiples of {SMALLEST_GROUP}.")
+
+    @property
+    def step(self) -> int:
+        """Values of k in 256 bytes of a panel."""
+        return _STEP_BYTES * 8 // (_COLUMNS * self.bits)
+
+    @property
+    def groups(self) -> int:
+        return -(-self.width // self.group)
+
+    @property
+    def panel_bytes(self) -> int:
+        return self.groups * _COLUMNS * self.scale_bytes + -(-self.width // self.step) * _STEP_BYTES
+
+
+def levels(array: Array, shape: QuantizedShape, start: int, stop: int) -> npt.NDArray[np.uint8]:
+    """Output rows [start, stop) of an int8 or int4 [out, in] as levels uint8 [rows, width]: weight + 128, or + 8."""
+    rows: npt.NDArray[np.int8] = array[start:stop].astype(np.int8)
+    return rows.view(np.uint8) + np.uint8(2 ** (shape.bits - 1))
+
+
+def to_panels(columns: npt.NDArray[np.uint8], scales: Array, shape: QuantizedShape) -> npt.NDArray[np.uint32]:
+    """Levels [panels * 64, width] and scales [panels * 64, groups] to [panels, panel_bytes / 4]."""
+    steps, group_steps = -(-shape.width // shape.step), -(-shape.group // shape.step)
+    padded = np.zeros((len(columns), shape.groups * group_steps * shape.step), np.uint8)
+    padded[:, : shape.width] = columns
+    if shape.bits == 4:
+        quads = padded.reshape(len(columns), -1, 2, 4)
+        padded = quads[:, :, 0] | quads[:, :, 1] << np.uint8(4)
+    words = padded.reshape(len(columns), -1).view(np.uint32).reshape(-1, _COLUMNS, shape.groups, group_steps)
+    scale_words = _COLUMNS * shape.scale_bytes // 4
+    panels = np.empty((len(words), shape.groups, scale_words + group_steps * _COLUMNS), np.uint32)
+    ordered = np.ascontiguousarray(scales.reshape(-1, _COLUMNS, shape.groups).transpose(0, 2, 1))
+    panels[:, :, :scale_words] = ordered.view(np.uint32)
+    panels[:, :, scale_words:] = words.transpose(0, 2, 3, 1).reshape(len(words), shape.groups, -1)
+    unused = (shape.groups * group_steps - steps) * _COLUMNS
+    return panels.reshape(len(words), -1)[:, : panels[0].size - unused]

@@ -1,0 +1,157 @@
+"""What the packed weights file holds, and where: an entry per tensor that a kernel reads, in the order of the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Literal, NamedTuple
+
+import onnx_ir as ir
+
+from inflight.build.graph.values import dtype_of, name_of, shape_of
+from inflight.build.targets.cpu.packing.quantized_panels import QuantizedShape
+from inflight.errors import BuildError
+
+PANEL = 64
+ALIGNMENT = 4096
+
+Layout = Literal["panels", "gated_panels", "quantized_panels", "gated_quantized_panels", "rows", "floats"]
+Element = Literal["F32", "F16", "BF16"]
+
+ELEMENTS: dict[ir.DataType, Element] = {
+    ir.DataType.FLOAT: "F32",
+    ir.DataType.FLOAT16: "F16",
+    ir.DataType.BFLOAT16: "BF16",
+}
+ELEMENT_BYTES: dict[Element, int] = {"F32": 4, "F16": 2, "BF16": 2}
+GROUP: dict[Element, int] = {"F32": 1, "F16": 1, "BF16": 2}
+_WEIGHT_BITS = {ir.DataType.INT8: 8, ir.DataType.INT4: 4}
+
+
+@dataclass(frozen=True)
+class PackedTensor:
+    """One entry of the weights file.
+
+    panels: (out, in) as ceil(out / 64) panels of [in / group][64][group], zero columns at the end (kernels/linear.h).
+    gated_panels: two of them, gate and up, 16 columns in turn. quantized_panels, gated_quantized_panels: the same of
+    integers with their scales (quantized_panels.py); sources are each weight and its scales. rows: as in the
+    checkpoint. floats: float32, zeros up to a multiple of 64 elements. `offset` and `nbytes` are bytes in the file;
+    `element` is the type at rest, of the scales where weights are integers.
+    """
+
+    layout: Layout
+    sources: tuple[ir.Value, ...]
+    element: Element
+    offset: int
+    nbytes: int
+    quantized: QuantizedShape | None = None
+
+
+class _Use(NamedTuple):
+    layout: Layout
+    sources: tuple[ir.Value, ...]
+    group_size: int = 0
+
+
+class WeightLayout:
+    """The entries of one engine. Raises BuildError for a weight type that no kernel reads."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.tensors: list[PackedTensor] = []
+        self._index: dict[tuple[Layout, tuple[str, ...]], PackedTensor] = {}
+        self.total_bytes = 0
+        uses = list(_uses(graph))
+        projections = {name_of(use.sources[0]) for use in uses if use.layout == "panels"}
+        for use in uses:
+            # A tied embedding is looked up in the packed projection.
+            if not (use.layout == "rows" and name_of(use.sources[0]) in projections):
+                self._add(use)
+
+    @property
+    def lookup_bytes(self) -> int:
+        """What the file begins with that is looked up row by row."""
+        first = self.tensors[0] if self.tensors else None
+        return first.nbytes if first is not None and first.layout == "rows" else 0
+
+    def find(self, layout: Layout, *sources: ir.Value) -> PackedTensor | None:
+        return self._index.get((layout, tuple(name_of(value) for value in sources)))
+
+    def _add(self, use: _Use) -> None:
+        key = (use.layout, tuple(name_of(value) for value in use.sources))
+        if key in self._index:
+            return
+        tensor = _quantized(use, self.total_bytes) if "quantized" in use.layout else _plain(use, self.total_bytes)
+        self._index[key] = tensor
+        self.tensors.append(tensor)
+        self.total_bytes += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def _plain(use: _Use, offset: int) -> PackedTensor:
+    element = "F32" if use.layout == "floats" else element_of(use.sources[0])
+    nbytes = _packed_bytes(use.layout, element, [_sizes(value) for value in use.sources])
+    return PackedTensor(use.layout, use.sources, element, offset, nbytes)
+
+
+def _quantized(use: _Use, offset: int) -> PackedTensor:
+    weight, scale = use.sources[:2]
+    shape = quantized_shape(weight, scale, use.group_size)
+    panels = -(-_sizes(weight)[0] * len(use.sources) // (2 * PANEL))
+    return PackedTensor(use.layout, use.sources, element_of(scale), offset, panels * shape.panel_bytes, shape)
+
+
+def quantized_shape(weight: ir.Value, scale: ir.Value, group_size: int) -> QuantizedShape:
+    """The product with integers [N, K] in groups of `group_size` (0: a row is one group)."""
+    bits = _WEIGHT_BITS.get(dtype_of(weight))
+    if bits is None:
+        raise BuildError(f"{weight.name} is {dtype_of(weight).name}; quantized weights are int8 or int4.")
+    width = _sizes(weight)[1]
+    group = group_size if 0 < group_size < width else width
+    return QuantizedShape(bits, width, group, ELEMENT_BYTES[element_of(scale)])
+
+
+def element_of(value: ir.Value) -> Element:
+    """The kernels' name of a value's type."""
+    element = ELEMENTS.get(dtype_of(value))
+    if element is None:
+        raise BuildError(f"{value.name} is {dtype_of(value).name}; the cpu target reads float32, float16 and bfloat16.")
+    return element
+
+
+def _sizes(value: ir.Value) -> tuple[int, ...]:
+    shape = shape_of(value)
+    assert all(isinstance(dim, int) for dim in shape), f"{value.name} is a weight and has no fixed shape"
+    return tuple(int(dim) for dim in shape)
+
+
+def _packed_bytes(layout: Layout, element: Element, shapes: list[tuple[int, ...]]) -> int:
+    if layout in ("rows", "floats"):
+        padded = -(-prod(shapes[0]) // PANEL) * PANEL
+        return padded * ELEMENT_BYTES[element]
+    out_features, in_features = shapes[0]
+    columns_per_panel = PANEL // len(shapes)
+    groups = -(-in_features // GROUP[element]) * GROUP[element]
+    return -(-out_features // columns_per_panel) * groups * PANEL * ELEMENT_BYTES[element]
+
+
+def _uses(graph: ir.Graph) -> Iterator[_Use]:
+    """Every use of a weight, in the order of the graph. Operators without weights, and unknown ones, use none."""
+    for node in graph:
+        for layout, positions in _WEIGHT_INPUTS.get(node.op_type, ()):
+            sources = tuple(node.inputs[p] for p in positions if p < len(node.inputs))
+            given = tuple(value for value in sources if value is not None)
+            if given:
+                yield _Use(layout, given, node.attributes["group_size"].as_int() if "quantized" in layout else 0)
+
+
+# The inputs of each operator that are weights, and how its kernel reads them.
+_WEIGHT_INPUTS: dict[str, tuple[tuple[Layout, tuple[int, ...]], ...]] = {
+    "EmbeddingLookup": (("rows", (1,)),),
+    "RMSNorm": (("floats", (1,)),),
+    "Linear": (("panels", (1,)), ("floats", (2,))),
+    "GatedLinear": (("gated_panels", (1, 2)),),
+    "RMSNormQuantize": (("floats", (1,)),),
+    "QuantizedLinear": (("quantized_panels", (2, 3)), ("floats", (4,))),
+    "QuantizedGatedLinear": (("gated_quantized_panels", (2, 3, 4, 5)),),
+    "RopeCacheWrite": (("floats", (1,)), ("floats", (2,)), ("floats", (3,)), ("floats", (4,))),
+}

@@ -1,0 +1,1 @@
+"""The standard network through TensorRT's network API."""

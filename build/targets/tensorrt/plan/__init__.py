@@ -1,0 +1,1 @@
+"""From a network to the bytes of a plan and its weights."""

@@ -1,0 +1,1 @@
+"""Paged attention as TensorRT plugins, compiled ahead of time."""

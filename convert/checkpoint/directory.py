@@ -1,0 +1,189 @@
+"""Reading a checkpoint directory: its config, its tensor tables, and its tensors as memory-mapped arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from inflight.convert.checkpoint.config import CheckpointConfig, unsupported, unsupported_keys
+from inflight.convert.checkpoint.layout import (
+    TensorSpec,
+    Traits,
+    module_path,
+    quantization_of,
+    stage_tensors,
+    traits_of,
+)
+from inflight.convert.checkpoint.sharding import shard, split_problems
+from inflight.convert.checkpoint.tensor_file import TensorEntry, TensorFileError, map_array, read_header
+from inflight.convert.quantization.round_to_nearest import dequantize, unpack_pairs
+from inflight.convert.quantization.scheme import StoredTensor, WeightQuantization
+from inflight.errors import CheckpointError
+from inflight.files import sha256_file
+
+CONFIG_NAME = "config.json"
+TOKENIZER_DIRECTORY = "tokenizer"
+_MAKE_ONE = "`inflight convert` makes a checkpoint out of a Hugging Face model."
+
+
+def rank_file_name(rank: int) -> str:
+    return f"rank{rank}.safetensors"
+
+
+class Checkpoint:
+    """An opened checkpoint, checked against its config: every tensor there, in the shape and type it should have.
+
+    `ranks[r]` maps tensor names to their places in rank{r}.safetensors (rank = pp_rank * tp_size + tp_rank). No weight
+    is read before `array` is used.
+    """
+
+    def __init__(
+        self, directory: Path, config: CheckpointConfig, traits: Traits, ranks: tuple[Mapping[str, TensorEntry], ...]
+    ) -> None:
+        self.directory = directory
+        self.config = config
+        self.traits = traits
+        self.ranks = ranks
+
+    @classmethod
+    def open(cls, directory: Path) -> Checkpoint:
+        """Open and check a checkpoint. Raises CheckpointError naming every tensor or config key that is wrong."""
+        config = read_config(directory)
+        try:
+            ranks = tuple(read_header(path) for path in _rank_files(directory, config))
+        except TensorFileError as error:
+            raise CheckpointError(error.message, error.hint) from error
+        traits = traits_of(config, {name for table in ranks for name in table})
+        problems = [text for rank, table in enumerate(ranks) for text in _table_problems(config, traits, rank, table)]
+        if problems:
+            raise CheckpointError(f"{directory} does not hold what its config.json says:\n" + "\n".join(problems))
+        return cls(directory, config, traits, ranks)
+
+    @property
+    def tensors(self) -> Mapping[str, TensorEntry]:
+        """The table of rank 0: the whole model when world_size is 1."""
+        return self.ranks[0]
+
+    def scales_of(self, weight: str, rank: int = 0) -> TensorEntry | None:
+        """The scales of the weight of this name; None when it is plain."""
+        module, quantization = module_path(weight), self.quantization
+        if quantization is None or not quantization.covers(module):
+            return None
+        return self.ranks[rank].get(quantization.scale_name(module))
+
+    def logical_tensors(self, rank: int = 0) -> dict[str, TensorEntry]:
+        """The table of a rank as its modules see it: bytes of int4 are int4 (out, in), half a byte an element."""
+        seen = dict(self.ranks[rank])
+        if self.quantization is not None and self.quantization.bits == 4:
+            for name, entry in self.ranks[rank].items():
+                scales = self.scales_of(name, rank)
+                if scales is not None:
+                    seen[name] = replace(entry, dtype="int4", shape=(scales.shape[0], entry.shape[1]))
+        return seen
+
+    @property
+    def ties_embeddings(self) -> bool:
+        """True when the embedding also serves as the vocabulary projection (no lm_head.weight is stored)."""
+        return not self.traits.lm_head
+
+    @property
+    def tokenizer_directory(self) -> Path | None:
+        path = self.directory / TOKENIZER_DIRECTORY
+        return path if path.is_dir() else None
+
+    def rank_file(self, rank: int = 0) -> Path:
+        return self.directory / rank_file_name(rank)
+
+    def array(self, name: str, rank: int = 0) -> npt.NDArray[Any]:
+        """A tensor as a read-only memory-mapped array in its stored type. Raises CheckpointError if there is none."""
+        if name not in self.ranks[rank]:
+            raise CheckpointError(f"{self.rank_file(rank)} has no tensor {name}.")
+        return map_array(self.ranks[rank][name])
+
+    @property
+    def quantization(self) -> WeightQuantization | None:
+        """How the matrices that it covers are stored; None when all are plain."""
+        return self.config.weight_quantization
+
+    def matrix(self, module: str, rank: int = 0) -> npt.NDArray[Any]:
+        """The weight (out, in) of a module: mapped in its stored type, or float32 made of its integers and scales.
+
+        Raises CheckpointError if there is none.
+        """
+        stored, quantization = self.array(f"{module}.weight", rank), self.quantization
+        if quantization is None or not quantization.covers(module):
+            return stored
+        scales = self.array(quantization.scale_name(module), rank)
+        levels = unpack_pairs(stored, len(scales)) if quantization.bits == 4 else stored
+        return dequantize(levels, scales, quantization.group_size)
+
+    def sha256(self) -> str:
+        """Hex digest of the names and contents of all files of the checkpoint, wherever it lies."""
+        return self._sha256
+
+    @cached_property
+    def _sha256(self) -> str:
+        digest = hashlib.sha256()
+        for path in sorted(path for path in self.directory.rglob("*") if path.is_file()):
+            digest.update(f"{path.relative_to(self.directory).as_posix()} {sha256_file(path)}\n".encode())
+        return digest.hexdigest()
+
+
+def read_config(directory: Path) -> CheckpointConfig:
+    """Read and check config.json alone. Raises CheckpointError naming the file and every key at fault."""
+    path = directory / CONFIG_NAME
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        config = CheckpointConfig.model_validate(raw)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{directory} has no {CONFIG_NAME}.", _MAKE_ONE) from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValidationError as error:
+        details = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise CheckpointError(f"{path} is not a valid checkpoint config:\n{details}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    reasons = unsupported(config) + unsupported_keys(raw) + split_problems(config)
+    if reasons:
+        raise CheckpointError(f"{path} asks for what is not supported:\n" + "\n".join(f"  {r}" for r in reasons))
+    return config
+
+
+def _rank_files(directory: Path, config: CheckpointConfig) -> list[Path]:
+    paths = [directory / rank_file_name(rank) for rank in range(config.mapping.num_rank_files)]
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise CheckpointError(f"{directory} lacks {', '.join(missing)} (world_size {config.mapping.world_size}).")
+    return paths
+
+
+def _table_problems(config: CheckpointConfig, traits: Traits, rank: int, table: Mapping[str, TensorEntry]) -> list[str]:
+    """Tensors beyond the expected ones are allowed, as the format's own loader allows them."""
+    stage, tp_rank = divmod(rank, config.mapping.tp_size)
+    problems = []
+    for spec in stage_tensors(config, traits, stage):
+        for stored in _stored_tensors(config, spec, tp_rank):
+            entry, label = table.get(stored.name), f"  {rank_file_name(rank)}: tensor {stored.name}"
+            if entry is None:
+                problems.append(f"{label} is missing")
+            elif entry.shape != stored.shape:
+                problems.append(f"{label} has shape {entry.shape}, expected {stored.shape}")
+            elif entry.dtype != stored.dtype:
+                problems.append(f"{label} is {entry.dtype}, expected {stored.dtype}")
+    return problems
+
+
+def _stored_tensors(config: CheckpointConfig, spec: TensorSpec, tp_rank: int) -> tuple[StoredTensor, ...]:
+    shape, quantization = shard(spec, config, tp_rank).shape, quantization_of(spec, config)
+    if quantization is None:
+        return (StoredTensor(spec.name, shape, config.dtype),)
+    return quantization.stored(module_path(spec.name), *shape)

@@ -1,0 +1,1 @@
+"""Model families: how a Hugging Face architecture maps to a checkpoint."""

@@ -1,0 +1,1 @@
+"""Quantization: schemes, the checkpoint's quantization block, rounding, and back."""

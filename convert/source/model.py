@@ -1,0 +1,130 @@
+"""A Hugging Face model on disk: its JSON files and the table of its tensors. No weight is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inflight.convert.checkpoint.tensor_file import TensorEntry, TensorFileError, read_header
+from inflight.convert.source.hub import ModelLocation, locate
+from inflight.convert.source.tokenizer_files import TOKENIZER_PATTERNS, tokenizer_files
+from inflight.errors import ModelError
+from inflight.files import sha256_file
+
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+CONFIG_PATTERNS = ("config.json", "generation_config.json", _INDEX, *TOKENIZER_PATTERNS)
+WEIGHT_PATTERNS = ("model*.safetensors", "*.bin.index.json")
+_TO_SAFETENSORS = (
+    "Only safetensors are read. Where torch is installed, rewrite the model once:\n"
+    '  python -c "from transformers import AutoModelForCausalLM as M; '
+    "M.from_pretrained('{0}', dtype='auto').save_pretrained('{0}-safetensors')\""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceModel:
+    """An opened Hugging Face model; `tensors` are those of all its safetensors files."""
+
+    location: ModelLocation
+    config: dict[str, Any]
+    generation_config: dict[str, Any]
+    tensors: dict[str, TensorEntry]
+
+    @property
+    def directory(self) -> Path:
+        return self.location.directory
+
+    def files(self) -> list[Path]:
+        """Every file that a conversion reads, in the order of their names."""
+        jsons = [self.directory / "config.json", self.directory / "generation_config.json"]
+        weights = {entry.file for entry in self.tensors.values()}
+        return sorted({*(path for path in jsons if path.is_file()), *weights, *tokenizer_files(self.directory)})
+
+    def sha256(self, advance: Callable[[int], None] | None = None) -> str:
+        """Hex digest of the names and contents of `files()`, wherever the model lies."""
+        digest = hashlib.sha256()
+        for path in self.files():
+            name = path.relative_to(self.directory).as_posix()
+            digest.update(f"{name} {sha256_file(path, advance)}\n".encode())
+        return digest.hexdigest()
+
+
+def read_config(model: str | Path, revision: str | None) -> tuple[ModelLocation, dict[str, Any]]:
+    """The location and config.json of a model; of a hub model nothing large is downloaded yet. Raises ModelError."""
+    location = locate(model, revision, CONFIG_PATTERNS)
+    if not (location.directory / "config.json").is_file():
+        raise ModelError(f"{location.directory} has no config.json.", "Give the directory of a Hugging Face model.")
+    return location, _read_json(location.directory / "config.json")
+
+
+def open_source(model: str | Path, revision: str | None) -> SourceModel:
+    """Open a model for conversion, its weights downloaded if it is on the hub. Raises ModelError."""
+    location, config = read_config(model, revision)
+    if location.revision is not None:
+        location = locate(location.name, location.revision, (*CONFIG_PATTERNS, *WEIGHT_PATTERNS))
+    generation = location.directory / "generation_config.json"
+    return SourceModel(
+        location, config, _read_json(generation) if generation.is_file() else {}, _read_tensors(location.directory)
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise ModelError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} does not hold a JSON object.")
+    return content
+
+
+def _read_tensors(directory: Path) -> dict[str, TensorEntry]:
+    if (directory / _INDEX).is_file():
+        return _read_sharded(directory)
+    if (directory / _SINGLE).is_file():
+        return _headers([directory / _SINGLE])
+    if any(directory.glob("pytorch_model*.bin")):
+        raise ModelError(f"{directory} has its weights in pytorch_model.bin.", _TO_SAFETENSORS.format(directory))
+    others = ", ".join(sorted(path.name for path in directory.glob("*.safetensors"))[:5])
+    raise ModelError(
+        f"{directory} has neither {_SINGLE} nor {_INDEX}" + (f" (it has {others})." if others else "."),
+        "Give the directory that `save_pretrained` or a hub download wrote.",
+    )
+
+
+def _read_sharded(directory: Path) -> dict[str, TensorEntry]:
+    weight_map = _read_json(directory / _INDEX).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise ModelError(f"{directory / _INDEX} has no weight_map.")
+    files = sorted(set(map(str, weight_map.values())))
+    absent = [name for name in files if not (directory / name).is_file()]
+    if absent:
+        raise ModelError(
+            f"{directory} lacks {len(absent)} of the {len(files)} files of its index: {', '.join(absent)}.",
+            "Download the model again.",
+        )
+    tensors = _headers([directory / name for name in files])
+    wrong = [name for name, file in weight_map.items() if name not in tensors or tensors[name].file.name != file]
+    if wrong:
+        raise ModelError(f"{_INDEX} places tensors where they are not: {', '.join(wrong[:20])}.")
+    return tensors
+
+
+def _headers(paths: list[Path]) -> dict[str, TensorEntry]:
+    tensors: dict[str, TensorEntry] = {}
+    for path in paths:
+        try:
+            header = read_header(path)
+        except TensorFileError as error:
+            raise ModelError(error.message, error.hint) from error
+        twice = sorted(header.keys() & tensors.keys())
+        if twice:
+            raise ModelError(f"{path} repeats tensors of another file: {', '.join(twice[:20])}.")
+        tensors.update(header)
+    return tensors

@@ -1,0 +1,169 @@
+"""The loop: admit, schedule, execute, publish."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from inflight.errors import RequestError
+from inflight.runtime.engine.publishing import final_delta, receive
+from inflight.runtime.engine.stats import CoreStats, IterationStats
+from inflight.runtime.executors.base import Executor
+from inflight.runtime.kv_cache.block_tables import KvBlocks
+from inflight.runtime.request.deltas import FinishReason, TokenDelta
+from inflight.runtime.request.request import Request
+from inflight.runtime.request.validation import check_request
+from inflight.runtime.sampling.rules import StopRules, row_sampling
+from inflight.runtime.scheduler.scheduler import ScheduledStep, Scheduler, SchedulerConfig
+from inflight.runtime.scheduler.sequence import Sequence, SequenceGroup, Status
+from inflight.runtime.scheduler.step import StepOutput
+
+
+class EngineCore:
+    """Requests in, deltas out, one step at a time. Owned by one thread; `prepare` alone may be called from any."""
+
+    def __init__(self, executor: Executor, config: SchedulerConfig | None = None) -> None:
+        config = config or SchedulerConfig()
+        self._executor = executor
+        self._manifest = executor.manifest
+        self._blocks = KvBlocks(
+            executor.num_blocks, self._manifest.kv_cache.tokens_per_block, config.enable_prefix_caching
+        )
+        self._scheduler = Scheduler(self._manifest.limits, self._blocks, config)
+        self._groups: dict[str, SequenceGroup] = {}
+        self._unpublished: list[TokenDelta] = []
+        self._arrivals = self._prompt_tokens = self._output_tokens = 0
+        self._last_iteration = IterationStats()
+
+    def add_request(self, request: Request) -> None:
+        """Queue a request. Raises RequestError when it can never be served or its id is in use."""
+        self.enqueue(self.prepare(request))
+
+    def prepare(self, request: Request) -> SequenceGroup:
+        """Check a request and make its sequences, the part whose cost grows with the prompt. Changes nothing here."""
+        vocab_size = self._manifest.model.vocab_size
+        room = check_request(
+            request,
+            vocab_size=vocab_size,
+            max_seq_len=self._manifest.limits.max_seq_len,
+            cache_tokens=self._executor.num_blocks * self._blocks.tokens_per_block,
+        )
+        arrival = time.monotonic_ns() if request.arrival_ns is None else request.arrival_ns
+        group = SequenceGroup(request, StopRules(request, vocab_size), arrival)
+        seed = secrets.randbits(64) if request.params.seed is None else request.params.seed
+        for index in range(request.num_sequences):
+            group.sequences.append(Sequence(group, index, row_sampling(request.params, seed, index), room))
+        first, *siblings = group.sequences
+        self._blocks.name_blocks(first, self._blocks.cacheable_blocks(first.prompt_length))
+        for sibling in siblings:
+            sibling.keys = first.keys.copy()
+        return group
+
+    def enqueue(self, group: SequenceGroup) -> None:
+        """Queue what `prepare` returned. Raises RequestError when an unfinished request has its id."""
+        request = group.request
+        if request.request_id in self._groups:
+            raise RequestError(
+                f"A request with the id {request.request_id} is running.", "Give every request its own id."
+            )
+        self._arrivals += 1
+        for sequence in group.sequences:
+            sequence.order = (request.priority, self._arrivals, sequence.index)
+        group.unfinished = len(group.sequences)
+        self._groups[request.request_id] = group
+        self._scheduler.add_group(group)
+
+    def cancel(self, request_id: str, index: int | None = None) -> None:
+        """End a request, or one of its sequences, and free its blocks now; the next step has the final delta.
+
+        What is unknown or already finished is ignored.
+        """
+        group = self._groups.get(request_id)
+        for sequence in group.sequences if group is not None else ():
+            if index in (None, sequence.index) and sequence.status is not Status.FINISHED:
+                self._finish(sequence)
+                self._unpublished.append(final_delta(sequence, "cancelled"))
+
+    def step(self) -> list[TokenDelta]:
+        """One turn. Whatever the executor raises comes through; `abort` then ends what is unfinished."""
+        deltas, self._unpublished = self._unpublished, []
+        if self._groups:
+            step = self._scheduler.schedule(time.monotonic_ns())
+            if not step.sequences:
+                raise AssertionError("there are unfinished sequences and none of them can be scheduled")
+            self._publish(step, self._executor.execute(step.batch), deltas)
+        if not self._groups:
+            self.check_integrity()
+        return deltas
+
+    def abort(self, reason: FinishReason, error: str | None = None) -> list[TokenDelta]:
+        """End every unfinished sequence; their final deltas."""
+        deltas, self._unpublished = self._unpublished, []
+        for group in list(self._groups.values()):
+            for sequence in group.sequences:
+                if sequence.status is not Status.FINISHED:
+                    self._finish(sequence)
+                    deltas.append(final_delta(sequence, reason, error))
+        return deltas
+
+    def has_unfinished(self) -> bool:
+        """Whether there is a reason to call `step`."""
+        return bool(self._groups or self._unpublished)
+
+    def stats(self) -> CoreStats:
+        pool, scheduler = self._blocks.pool, self._scheduler
+        return CoreStats(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            held=scheduler.num_held,
+            free_blocks=pool.num_free,
+            cached_blocks=pool.num_cached,
+            used_blocks=pool.num_used,
+            total_blocks=pool.num_blocks,
+            tokens_per_block=self._blocks.tokens_per_block,
+            max_batch_size=scheduler.max_running,
+            preemptions=scheduler.preemptions,
+            prefix_query_tokens=self._blocks.prefix_query_tokens,
+            prefix_hit_tokens=self._blocks.prefix_hit_tokens,
+            iterations=self._last_iteration.iteration,
+            prompt_tokens=self._prompt_tokens,
+            output_tokens=self._output_tokens,
+            last_iteration=self._last_iteration,
+        )
+
+    def check_integrity(self) -> None:
+        """Raises AssertionError when, with nothing unfinished, free + cached blocks are not the whole pool."""
+        if self._groups:
+            return
+        pool, scheduler = self._blocks.pool, self._scheduler
+        leftovers = len(scheduler.running) + len(scheduler.waiting) + scheduler.num_held + self._blocks.promised
+        if pool.num_free + pool.num_cached != pool.num_blocks or leftovers:
+            raise AssertionError(
+                f"idle, but {pool.num_free} free + {pool.num_cached} cached blocks are not {pool.num_blocks}, or"
+                f" {leftovers} sequences or promised blocks are left"
+            )
+
+    def close(self) -> None:
+        self._executor.close()
+
+    def _publish(self, step: ScheduledStep, output: StepOutput, deltas: list[TokenDelta]) -> None:
+        now_ns = time.monotonic_ns()
+        self._last_iteration = step.stats
+        self._prompt_tokens += step.stats.context_tokens
+        self._scheduler.advance(step.sequences)
+        scored = output.scored
+        for place, (sequence, token_id) in enumerate(zip(step.sequences, output.token_ids, strict=True)):
+            delta = receive(sequence, token_id, scored.get(place), now_ns)
+            if delta is None:
+                continue
+            self._output_tokens += 1
+            if delta.finish_reason is not None:
+                self._finish(sequence)
+            deltas.append(delta)
+
+    def _finish(self, sequence: Sequence) -> None:
+        self._scheduler.remove(sequence)
+        group = sequence.group
+        group.unfinished -= 1
+        if group.unfinished == 0:
+            del self._groups[group.request.request_id]

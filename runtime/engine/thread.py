@@ -1,0 +1,178 @@
+"""An engine core on a thread of its own, for callers on any thread."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+
+from inflight.errors import EngineError, RequestError
+from inflight.runtime.engine.core import EngineCore
+from inflight.runtime.engine.stats import CoreStats
+from inflight.runtime.request.deltas import TokenDelta
+from inflight.runtime.request.request import Request
+from inflight.runtime.scheduler.sequence import SequenceGroup
+
+OnDelta = Callable[[TokenDelta], None]
+
+_log = logging.getLogger(__name__)
+
+
+class EngineThread:
+    """Owns the thread that steps `core`, and the core itself from now on.
+
+    `on_delta` callbacks run on that thread and must return at once; one that raises is logged, gets no more deltas, and
+    its request is cancelled. When the executor fails, every unfinished request gets a final delta with
+    finish_reason "error", `healthy` turns False and `failure` holds the cause; the thread has then ended.
+    """
+
+    def __init__(self, core: EngineCore) -> None:
+        self._core = core
+        self._wake = threading.Condition()
+        # Shared between threads and touched only under `_wake`. Orders are carried out in the order given: a cancel
+        # never reaches a later request that has the id of a finished one.
+        self._orders: list[Callable[[], None]] = []
+        self._callbacks: dict[str, OnDelta] = {}
+        self._closing = False
+        self._stats = core.stats()
+        self.failure: BaseException | None = None
+        # Touched by the stepping thread alone.
+        self._unfinished: dict[str, int] = {}
+        self._after_step: Callable[[], None] = _do_nothing
+        self._thread = threading.Thread(target=self._run, name="inflight-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether a request submitted now would be served."""
+        return self.failure is None and not self._closing
+
+    def submit(self, request: Request, on_delta: OnDelta) -> None:
+        """Queue a request. Raises RequestError when it can never be served or its id is in use, EngineError when the
+        engine has failed or is closed."""
+        group = self._core.prepare(request)
+        with self._wake:
+            self._refuse_if_stopped()
+            if request.request_id in self._callbacks:
+                raise RequestError(
+                    f"A request with the id {request.request_id} is running.", "Give every request its own id."
+                )
+            self._callbacks[request.request_id] = on_delta
+            self._orders.append(partial(self._enqueue, group))
+            self._wake.notify()
+
+    def cancel(self, request_id: str, index: int | None = None) -> None:
+        """End a request, or one of its sequences, at the next step boundary. Unknown ids are ignored."""
+        with self._wake:
+            if request_id in self._callbacks:
+                self._orders.append(partial(self._core.cancel, request_id, index))
+                self._wake.notify()
+
+    def after_steps(self, callback: Callable[[], None]) -> None:
+        """From now on, call `callback` on the engine's thread when the deltas of a step have been handed out.
+
+        For whoever must wake another thread: once a step is enough. It must return at once; one before it is replaced.
+        """
+        self._after_step = callback
+
+    def stats(self) -> CoreStats:
+        """The core's statistics after its last step."""
+        with self._wake:
+            return self._stats
+
+    def close(self) -> None:
+        """Cancel what is unfinished, end the thread and close the executor. Calling it twice is harmless."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _refuse_if_stopped(self) -> None:
+        if self.failure is not None:
+            raise EngineError(f"The engine has stopped: {_describe(self.failure)}", "Restart it.") from self.failure
+        if self._closing:
+            raise EngineError("The engine is closed.")
+
+    def _run(self) -> None:
+        try:
+            while self._take_orders():
+                self._deliver(self._core.step())
+        except BaseException as failure:
+            _log.exception("the engine failed; every unfinished request ends with an error")
+            self._stop(failure)
+        else:
+            self._stop(None)
+        finally:
+            self._core.close()
+
+    def _take_orders(self) -> bool:
+        """Wait until there is something to do and pass new orders to the core; False when it is time to stop."""
+        with self._wake:
+            while not (self._closing or self._orders or self._core.has_unfinished()):
+                self._wake.wait()
+            orders, self._orders = self._orders, []
+            closing = self._closing
+        for order in orders:
+            order()
+        return not closing
+
+    def _enqueue(self, group: SequenceGroup) -> None:
+        self._unfinished[group.request.request_id] = len(group.sequences)
+        self._core.enqueue(group)
+
+    def _stop(self, failure: BaseException | None) -> None:
+        """Refuse what comes, and end what is here: cancelled, or with the cause of the failure."""
+        with self._wake:
+            self._closing = True
+            self.failure = failure
+            orders, self._orders = self._orders, []
+        for order in orders:
+            order()
+        deltas = self._core.abort("cancelled") if failure is None else self._core.abort("error", _describe(failure))
+        self._deliver(deltas)
+
+    def _deliver(self, deltas: list[TokenDelta]) -> None:
+        # First, so that whoever holds the last delta of a request finds its blocks freed in the statistics.
+        stats = self._core.stats()
+        with self._wake:
+            self._stats = stats
+        for delta in deltas:
+            request_id = delta.request_id
+            callback = self._callbacks.get(request_id)
+            if delta.finish_reason is not None:
+                self._count_finished(request_id)
+            if callback is None or callback is _ignore:
+                continue
+            try:
+                callback(delta)
+            except Exception:
+                _log.exception("the callback of request %s raised; the request is cancelled", request_id)
+                self._drop(request_id)
+        self._after_step()
+
+    def _count_finished(self, request_id: str) -> None:
+        self._unfinished[request_id] -= 1
+        if self._unfinished[request_id] == 0:
+            del self._unfinished[request_id]
+            with self._wake:
+                del self._callbacks[request_id]
+
+    def _drop(self, request_id: str) -> None:
+        with self._wake:
+            if request_id in self._callbacks:
+                self._callbacks[request_id] = _ignore
+                self._orders.append(partial(self._core.cancel, request_id))
+
+
+def _ignore(delta: TokenDelta) -> None:
+    """The callback of a request whose own one raised."""
+
+
+def _do_nothing() -> None:
+    """After a step that nobody wants to hear of."""
+
+
+def _describe(failure: BaseException) -> str:
+    return str(failure) or type(failure).__name__

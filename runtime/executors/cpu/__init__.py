@@ -1,0 +1,1 @@
+"""The executor of the cpu target: a compiled library driven over ctypes."""

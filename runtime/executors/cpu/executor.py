@@ -1,0 +1,154 @@
+"""The CPU target's executor: a compiled library, mapped weights, and a KV pool, driven over ctypes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inflight.engine_format.cpu_abi import ABI, LIMIT, OK, STATUS, Sizes, open_library
+from inflight.engine_format.manifest import EngineManifest
+from inflight.errors import EngineError
+from inflight.runtime.executors.batch_check import check_batch
+from inflight.runtime.executors.cpu.buffers import StepBuffers
+from inflight.runtime.executors.cpu.features import choose_variant
+from inflight.runtime.executors.cpu.memory import Region, map_file, map_zeroed
+from inflight.runtime.loading.rebuild import rebuild_hint
+from inflight.runtime.scheduler.step import StepBatch, StepOutput
+
+# Neither is imported where tokens alone are wanted: that would double the time in which an engine is opened.
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from inflight.runtime.executors.cpu.profile import CpuProfiler, OperatorProfile
+
+WEIGHTS_NAME = "rank0.weights"
+
+
+class CpuExecutor:
+    """One rank of a verified engine directory of target `cpu`; see Executor.
+
+    `num_blocks` KV blocks are reserved and `threads` threads started. Raises EngineError when no variant fits this CPU,
+    the library cannot be loaded, or the system refuses memory or threads.
+    """
+
+    def __init__(self, directory: Path, manifest: EngineManifest, num_blocks: int, threads: int) -> None:
+        if manifest.target_abi != ABI:
+            raise EngineError(
+                f"{directory} was compiled for interface {manifest.target_abi} of the cpu target; this is {ABI}.",
+                rebuild_hint(manifest.recipe, manifest.target, directory),
+            )
+        self.manifest = manifest
+        self.num_blocks = num_blocks
+        self.threads = threads
+        self.variant = choose_variant(manifest, directory)
+        self._engine: int | None = None
+        self._regions: list[Region] = []
+        self._profiler: CpuProfiler | None = None
+        try:
+            self._open(directory)
+        except BaseException:
+            self.close()
+            raise
+
+    def execute(self, batch: StepBatch) -> StepOutput:
+        self._run(batch, None)
+        return self._buffers.read(batch)
+
+    def execute_with_logits(self, batch: StepBatch) -> tuple[StepOutput, npt.NDArray[np.float32]]:
+        """As execute(), and the logits [logit rows, vocab_size] before any adjustment."""
+        import numpy as np
+
+        rows = sum(sequence.num_logit_rows for sequence in batch.sequences)
+        logits = np.empty((rows, self.manifest.model.vocab_size), np.float32)
+        self._run(batch, logits.ctypes.data)
+        return self._buffers.read(batch), logits
+
+    def start_profile(self) -> None:
+        """From the next step on, add up what every operator takes; a profile that runs is begun anew."""
+        if self._engine is None:
+            raise EngineError("The engine is closed.")
+        from inflight.runtime.executors.cpu.profile import CpuProfiler
+
+        self._profiler = CpuProfiler(self._library)
+        self._library.inflight_profile(self._engine, self._profiler.nanoseconds.ctypes.data)
+
+    def profile(self) -> list[OperatorProfile]:
+        """Every operator in the order of a step, over the steps since start_profile(); ends the profile.
+
+        Empty when none was started. cpu_profile.sum_by_kind() puts the layers together.
+        """
+        profiler, self._profiler = self._profiler, None
+        if profiler is None or self._engine is None:
+            return []
+        self._library.inflight_profile(self._engine, None)
+        return profiler.operators()
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._library.inflight_close(self._engine)
+            self._engine = None
+        while self._regions:
+            self._regions.pop().close()
+
+    def _open(self, directory: Path) -> None:
+        manifest = self.manifest
+        library_path = directory / self.variant.file
+        try:
+            self._library = open_library(library_path)
+        except OSError as error:
+            raise EngineError(f"The system cannot load {library_path}: {error}.") from error
+        self._check_sizes(directory)
+        weights = self._keep(map_file(directory / WEIGHTS_NAME))
+        cache = self._keep(map_zeroed(self.num_blocks * manifest.kv_cache.bytes_per_block, "KV cache"))
+        workspace = self._keep(map_zeroed(manifest.memory.workspace_bytes, "workspace"))
+        self._buffers = StepBuffers(manifest)
+        self._engine = self._library.inflight_open(
+            weights.address, weights.file, cache.address, self.num_blocks, workspace.address, self.threads
+        )
+        if self._engine is None:
+            raise EngineError(f"The system refused {self.threads} threads.", "Pass a smaller --threads.")
+        weights.populate(manifest.memory.lookup_bytes)  # now: beside it, mapping anything else would wait
+
+    def _check_sizes(self, directory: Path) -> None:
+        """A manifest that asks for less memory than the library touches would end the process, or worse."""
+        sizes = Sizes()
+        self._library.inflight_get_sizes(sizes)
+        manifest = self.manifest
+        pairs = {
+            f"the size of {WEIGHTS_NAME}": ((directory / WEIGHTS_NAME).stat().st_size, sizes.weights_bytes),
+            "memory.workspace_bytes": (manifest.memory.workspace_bytes, sizes.workspace_bytes),
+            "kv_cache.bytes_per_block": (manifest.kv_cache.bytes_per_block, sizes.bytes_per_block),
+            "model.vocab_size": (manifest.model.vocab_size, sizes.vocab_size),
+        }
+        wrong = [
+            f"{name} is {told:,} and not {compiled:,}" for name, (told, compiled) in pairs.items() if told != compiled
+        ]
+        if wrong:
+            raise EngineError(
+                f"{directory / self.variant.file} was compiled for another engine: {', '.join(wrong)}.",
+                rebuild_hint(manifest.recipe, manifest.target, directory),
+            )
+
+    def _keep(self, region: Region) -> Region:
+        self._regions.append(region)
+        return region
+
+    def _run(self, batch: StepBatch, logits: int | None) -> None:
+        """`logits` is the address that they are written to."""
+        if self._engine is None:
+            raise EngineError("The engine is closed.")
+        buffers = self._buffers
+        try:
+            buffers.fill(batch)
+        except (ValueError, IndexError, OverflowError):  # more, or larger numbers, than the arrays have
+            status = LIMIT
+        else:
+            buffers.output.logits = logits
+            status = self._library.inflight_step(self._engine, buffers.batch, buffers.output)
+        if status == LIMIT:
+            check_batch(batch, self.manifest, self.num_blocks)  # raises, and names what is wrong
+        if status != OK:
+            raise EngineError(f"The engine refused a step: {STATUS.get(status, f'status {status}')}.")
+        if self._profiler is not None:
+            self._profiler.add_step(batch)

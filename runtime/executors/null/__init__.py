@@ -1,0 +1,1 @@
+"""The executor of the null target: no model; for tests of schedulers and servers."""

@@ -1,0 +1,1 @@
+"""The executor of the reference target: the standard network under ONNX Runtime."""

@@ -1,0 +1,60 @@
+"""The paged KV pool of the reference target, and the linear cache of one sequence that its network reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from inflight.engine_format.manifest import EngineManifest
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+
+
+class LinearCache:
+    """float32 [layers, key and value, 1, kv_heads, max_seq_len, head_size]: the rows of one sequence by position.
+
+    The network reads and writes the same memory: its input and its output are bound to it.
+    """
+
+    def __init__(self, manifest: EngineManifest) -> None:
+        model = manifest.model
+        shape = (1, model.num_key_value_heads, manifest.limits.max_seq_len, model.head_size)
+        self.rows: Floats = np.zeros((model.num_hidden_layers, 2, *shape), np.float32)
+
+    def bind(self, binding: Any) -> None:
+        """Bind past_key.{i}, past_value.{i} and their present counterparts of an onnxruntime.IOBinding."""
+        for layer, pair in enumerate(self.rows):
+            for kind, cache in zip(("key", "value"), pair, strict=True):
+                place = ("cpu", 0, np.float32, cache.shape, cache.ctypes.data)
+                binding.bind_input(f"past_{kind}.{layer}", *place)
+                binding.bind_output(f"present_{kind}.{layer}", *place)
+
+
+class PagedPool:
+    """float32 [blocks, layers, key and value, kv_heads, tokens_per_block, head_size]."""
+
+    def __init__(self, manifest: EngineManifest, num_blocks: int) -> None:
+        model = manifest.model
+        self._block_size = manifest.kv_cache.tokens_per_block
+        heads = (model.num_key_value_heads, self._block_size, model.head_size)
+        self._blocks: Floats = np.zeros((num_blocks, model.num_hidden_layers, 2, *heads), np.float32)
+
+    def gather(self, block_table: Sequence[int], end: int, cache: LinearCache) -> None:
+        """Copy positions 0 .. end - 1 of a sequence into `cache`."""
+        for position in range(0, end, self._block_size):
+            count = min(self._block_size, end - position)
+            block = self._blocks[block_table[position // self._block_size]]
+            cache.rows[:, :, 0, :, position : position + count] = block[:, :, :, :count]
+
+    def scatter(self, block_table: Sequence[int], start: int, end: int, cache: LinearCache) -> None:
+        """Copy positions start .. end - 1 of `cache` into the sequence's blocks."""
+        position = start
+        while position < end:
+            slot = position % self._block_size
+            count = min(self._block_size - slot, end - position)
+            block = self._blocks[block_table[position // self._block_size]]
+            block[:, :, :, slot : slot + count] = cache.rows[:, :, 0, :, position : position + count]
+            position += count

@@ -1,0 +1,1 @@
+"""The executor of the tensorrt target: a plan under TensorRT's runtime."""

@@ -1,0 +1,1 @@
+"""From an engine directory to an executor: reading, verifying, sizing."""

@@ -1,0 +1,1 @@
+"""The offline LLM class: batches of prompts in the caller's own thread."""

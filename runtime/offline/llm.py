@@ -1,0 +1,234 @@
+"""The offline interface: an engine directory in, text out, in the shape that vLLM's users know."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, cast, overload
+
+from inflight.errors import RequestError
+from inflight.progress import progress_bar
+from inflight.runtime.engine.stats import CoreStats
+from inflight.runtime.executors.base import Executor
+from inflight.runtime.loading.load import KvCacheBudget, load_engine
+from inflight.runtime.offline.batch_runner import BatchRunner
+from inflight.runtime.offline.collector import RequestCollector
+from inflight.runtime.request.outputs import RequestOutput
+from inflight.runtime.request.prompts import Prompt, PromptTokens, match_params, read_prompts
+from inflight.runtime.request.request import Request
+from inflight.runtime.sampling.params import SamplingParams
+from inflight.runtime.scheduler.scheduler import SchedulerConfig
+from inflight.runtime.text.chat_template import ChatTemplate, Message
+from inflight.runtime.text.tokenizer import TokenIdsOnly, Tokenizer, load_tokenizer
+from inflight.runtime.text.words import with_bad_word_ids
+
+Params = SamplingParams | Sequence[SamplingParams]
+
+
+class LLM:
+    """A loaded engine with its tokenizer.
+
+    engine: an engine directory. threads: of the CPU target, None takes every core the process may use. kv_cache: what
+    the KV cache may take. scheduler: policies. An engine without tokenizer files takes and returns token ids only.
+    Raises EngineError when the engine cannot be loaded. Close it, or use it as a context manager, to free its memory.
+    """
+
+    def __init__(
+        self,
+        engine: str | Path,
+        *,
+        threads: int | None = None,
+        kv_cache: KvCacheBudget | None = None,
+        scheduler: SchedulerConfig | None = None,
+    ) -> None:
+        directory = Path(engine)
+        files = directory / "tokenizer"
+        executor = load_engine(directory, threads=threads, kv_cache=kv_cache)
+        try:
+            tokenizer = load_tokenizer(files, lazily=True) if files.is_dir() else TokenIdsOnly()
+        except BaseException:
+            executor.close()
+            raise
+        self._start(executor, tokenizer, scheduler)
+
+    @classmethod
+    def from_executor(cls, executor: Executor, tokenizer: Tokenizer, scheduler: SchedulerConfig | None = None) -> LLM:
+        """An LLM over an executor that is already open; closing the LLM closes it."""
+        llm = cls.__new__(cls)
+        llm._start(executor, tokenizer, scheduler)
+        return llm
+
+    def _start(self, executor: Executor, tokenizer: Tokenizer, scheduler: SchedulerConfig | None) -> None:
+        self.tokenizer = tokenizer
+        self.manifest = executor.manifest
+        self._runner = BatchRunner(executor, scheduler or SchedulerConfig())
+        self._ids = itertools.count()
+
+    def default_sampling_params(self, **overrides: Any) -> SamplingParams:
+        """The sampling defaults of the model's generation_config.json, with `overrides`."""
+        known = {field.name for field in fields(SamplingParams)}
+        defaults = {key: value for key, value in self.manifest.generation.sampling_defaults.items() if key in known}
+        return SamplingParams(**(cast(dict[str, Any], defaults) | overrides))
+
+    @overload
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: Params | None = None,
+        use_tqdm: bool = True,
+        *,
+        stream: Literal[False] = False,
+        priority: int = 0,
+    ) -> list[RequestOutput]: ...
+
+    @overload
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: Params | None = None,
+        use_tqdm: bool = True,
+        *,
+        stream: Literal[True],
+        priority: int = 0,
+    ) -> Iterator[RequestOutput]: ...
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: Params | None = None,
+        use_tqdm: bool = True,
+        *,
+        stream: bool = False,
+        priority: int = 0,
+    ) -> list[RequestOutput] | Iterator[RequestOutput]:
+        """Complete one prompt or many; all run at once.
+
+        prompts: text, token ids, {"prompt": text} or {"prompt_token_ids": ids}, or a list of these.
+        sampling_params: one for all or one for each; None takes the model's defaults. use_tqdm: show progress on a
+        terminal. stream: return an iterator over outputs as they grow (those of all prompts mixed; see `request_id`
+        and `text_delta`); leaving it early cancels what is unfinished. priority: lower is served sooner.
+        Returns outputs in the order of the prompts. Raises RequestError, before anything runs, when a prompt or its
+        parameters cannot be served. Ctrl-C cancels everything and frees its memory.
+        """
+        return self._generate(read_prompts(prompts, self.tokenizer), sampling_params, use_tqdm, stream, priority)
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        sampling_params: Params | None = None,
+        use_tqdm: bool = True,
+        *,
+        stream: Literal[False] = False,
+        tools: Sequence[dict[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        chat_template: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[RequestOutput]: ...
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        sampling_params: Params | None = None,
+        use_tqdm: bool = True,
+        *,
+        stream: Literal[True],
+        tools: Sequence[dict[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        chat_template: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> Iterator[RequestOutput]: ...
+
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        sampling_params: Params | None = None,
+        use_tqdm: bool = True,
+        *,
+        stream: bool = False,
+        tools: Sequence[dict[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        chat_template: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[RequestOutput] | Iterator[RequestOutput]:
+        """Answer one conversation or a list of them: `generate` on the prompts that the model's chat template makes.
+
+        messages: dicts with a role and content. tools, chat_template_kwargs: passed to the template. chat_template: a
+        Jinja template to use instead of the model's. Raises RequestError when the model has no template or the
+        template does not accept the messages.
+        """
+        tokenizer = self.tokenizer
+        if chat_template is not None:
+            tokenizer = Tokenizer(tokenizer.backend, tokenizer.special_tokens, ChatTemplate({"default": chat_template}))
+        prompts = []
+        for conversation in _conversations(messages):
+            text = tokenizer.render_chat(
+                conversation,
+                tools=tools,
+                add_generation_prompt=add_generation_prompt,
+                **(chat_template_kwargs or {}),
+            )
+            prompts.append(PromptTokens(text, tuple(tokenizer.encode(text, add_special_tokens=False))))
+        return self._generate(prompts, sampling_params, use_tqdm, stream, 0)
+
+    def stats(self) -> CoreStats:
+        """Sequences and KV blocks at this moment."""
+        return self._runner.stats()
+
+    def close(self) -> None:
+        """Free the engine's threads and memory, once no thread is inside a step. Calling it twice is harmless."""
+        self._runner.close()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _generate(
+        self, prompts: list[PromptTokens], params: Params | None, use_tqdm: bool, stream: bool, priority: int
+    ) -> list[RequestOutput] | Iterator[RequestOutput]:
+        matched = match_params(params if params is not None else self.default_sampling_params(), len(prompts))
+        jobs = [self._collector(prompt, each, stream, priority) for prompt, each in zip(prompts, matched, strict=True)]
+        outputs = self._runner.run(jobs)
+        if stream:
+            return outputs
+        with progress_bar("Generating", total=len(jobs), enabled=use_tqdm) as advance:
+            finished = {output.request_id: output for output in _counted(outputs, advance)}
+        return [finished[job.request.request_id] for job in jobs]
+
+    def _collector(self, prompt: PromptTokens, params: SamplingParams, stream: bool, priority: int) -> RequestCollector:
+        if stream and (params.best_of or params.n) > params.n:
+            raise RequestError("best_of above n cannot be streamed: which completions are best is known at the end.")
+        for stop in params.stop:
+            self.tokenizer.encode(stop)  # refused by an engine without a tokenizer, which would never see it
+        request = Request(
+            request_id=str(next(self._ids)),
+            prompt_token_ids=prompt.token_ids,
+            params=with_bad_word_ids(self.tokenizer, params),
+            end_token_ids=self.manifest.generation.end_token_ids,
+            priority=priority,
+        )
+        return RequestCollector(request, prompt.text, self.tokenizer, stream)
+
+
+def _conversations(messages: Any) -> list[Sequence[Message]]:
+    """One conversation is a list of messages; a list of lists is several."""
+    if messages and all(isinstance(item, Sequence) and not isinstance(item, str) for item in messages):
+        return list(messages)
+    return [messages]
+
+
+def _counted(outputs: Iterator[RequestOutput], advance: Callable[..., None]) -> Iterator[RequestOutput]:
+    """Pass `outputs` through, each one a unit of progress, with the rate of tokens beside it."""
+    num_tokens = 0
+    for output in outputs:
+        num_tokens += sum(len(each.token_ids) for each in output.outputs)
+        advance(1, f"{num_tokens} tokens")
+        yield output

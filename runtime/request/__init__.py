@@ -1,0 +1,1 @@
+"""Requests and what is answered: parameters checked, deltas, outputs."""

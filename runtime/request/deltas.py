@@ -1,0 +1,55 @@
+"""What the engine core publishes: new tokens of a sequence, and how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from inflight.runtime.scheduler.step import TokenResult
+
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestMetrics:
+    """Times (time.monotonic_ns; 0 when it never came to that) and counts of one sequence.
+
+    `cached_tokens`: prompt tokens found in the prefix cache when the sequence was first scheduled. The block counts
+    follow TensorRT-LLM: `kv_blocks_total` is new + reused, over all times the sequence was admitted.
+    """
+
+    arrival_ns: int
+    first_scheduled_ns: int
+    first_token_ns: int
+    last_token_ns: int
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    kv_blocks_total: int
+    kv_blocks_new: int
+    kv_blocks_reused: int
+    preemptions: int
+
+
+@dataclass(slots=True)
+class TokenDelta:
+    """News of one sequence. The last delta of a sequence, and only that one, has a `finish_reason`.
+
+    Not frozen, for the time that takes; whoever is given one leaves it as it is.
+    `logprobs` has one entry per token when `params.logprobs` is set or best_of is above n (which ranks by them); else
+    it is empty. `prompt_logprobs` comes once, with the first delta of index 0 that has a token: an entry per prompt
+    token, None for the first. `stop_reason` is the id of the stop_token_ids that ended the sequence, None for the
+    model's own end token. With `ended_by_token` the last of `token_ids` is that token.
+    `metrics` comes with the last delta; `error` says why when finish_reason is "error".
+    """
+
+    request_id: str
+    index: int
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenResult, ...] = ()
+    prompt_logprobs: tuple[TokenResult | None, ...] | None = None
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
+    ended_by_token: bool = False
+    metrics: RequestMetrics | None = None
+    error: str | None = None

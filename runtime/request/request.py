@@ -1,0 +1,45 @@
+"""A request as the engine core sees it: token ids in, and how to sample. Text stays outside."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from inflight.runtime.sampling.params import SamplingParams
+
+SEED_MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt and what is asked of it.
+
+    `request_id` is unique among unfinished requests. `end_token_ids` are the model's own end tokens. A lower `priority`
+    is served sooner; equal ones in the order in which they were added. `arrival_ns` (time.monotonic_ns) is for the
+    metrics alone; None takes the time at which the core was given the request.
+    The core runs `num_sequences` sequences and ignores `params.stop` and `params.bad_words`, which are text.
+    """
+
+    request_id: str
+    prompt_token_ids: tuple[int, ...]
+    params: SamplingParams
+    end_token_ids: tuple[int, ...] = ()
+    priority: int = 0
+    arrival_ns: int | None = None
+
+    @property
+    def num_sequences(self) -> int:
+        return self.params.best_of or self.params.n
+
+
+def sequence_seed(seed: int, index: int) -> int:
+    """The 64-bit seed of sequence `index` of a request whose seed is `seed`.
+
+    Sequence 0 keeps the request's own seed (modulo 2**64), so that it is the sequence that n = 1 would give; the others
+    take the first 8 bytes (little endian) of BLAKE2b over the two numbers, 8 bytes each.
+    """
+    seed &= SEED_MASK
+    if index == 0:
+        return seed
+    message = seed.to_bytes(8, "little") + index.to_bytes(8, "little")
+    return int.from_bytes(hashlib.blake2b(message, digest_size=8).digest(), "little")

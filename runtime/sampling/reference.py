@@ -1,0 +1,139 @@
+"""The definition of sampling, in NumPy: what the CPU target's sampling.h computes, bit for bit, here by a full sort.
+
+Tokens are ordered by logit, the lower id first among equals. Softmax weights are rounded to multiples of 2^-32, so
+their sums are exact in float64 and do not depend on an order of summation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from inflight.runtime.scheduler.step import RowSampling, TokenResult
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+Doubles: TypeAlias = npt.NDArray[np.float64]
+Ids: TypeAlias = npt.NDArray[np.int64]
+
+_GRID = 2.0**20  # adding it to a float64 in [0, 1] rounds to a multiple of 2^-32
+_LARGEST = np.finfo(np.float32).max
+_ROUNDS, _MASK = 10, 0xFFFFFFFF
+
+
+def sample_row(
+    logits: Floats,
+    sampling: RowSampling,
+    position: int,
+    history: Sequence[int] = (),
+    prompt_length: int = 0,
+    banned: Sequence[int] = (),
+) -> TokenResult:
+    """Choose a token from float32 logits [V].
+
+    `history` is prompt then output, needed when a penalty is on. The draw is keyed by (sampling.seed, position).
+    """
+    adjusted = _adjust(_sane(logits), sampling, history, prompt_length, banned)
+    return score_row(logits, _choose(adjusted, sampling, position), sampling.num_logprobs)
+
+
+def score_row(logits: Floats, token_id: int, num_logprobs: int) -> TokenResult:
+    """The log probability and rank of a given token under float32 logits [V], with the `num_logprobs` most likely."""
+    if num_logprobs < 0:
+        return TokenResult(token_id)
+    row = _sane(logits)
+    greatest = row.max()
+    if np.isneginf(greatest):
+        logprobs = np.full_like(row, -np.inf)
+    else:
+        log_sum = np.log(_weights(row, np.float32(1.0)).sum())
+        logprobs = (row.astype(np.float64) - float(greatest) - log_sum).astype(np.float32)
+    top = tuple((int(i), float(logprobs[i])) for i in _order(row)[:num_logprobs])
+    before = (row > row[token_id]).sum() + (row[:token_id] == row[token_id]).sum()
+    return TokenResult(token_id, float(logprobs[token_id]), 1 + int(before), top)
+
+
+def philox_uniform(seed: int, position: int) -> float:
+    """Philox4x32-10 (Salmon et al., SC 2011) with key `seed` and counter `position`: 53 bits in [0, 1)."""
+    low, high, *_ = philox_4x32_10((position & _MASK, position >> 32, 0, 0), (seed & _MASK, seed >> 32))
+    return ((high << 32 | low) >> 11) * 2.0**-53
+
+
+def philox_4x32_10(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Four random 32-bit words for a 128-bit counter and a 64-bit key, least significant words first."""
+    key_low, key_high = key
+    for _ in range(_ROUNDS):
+        even, odd = 0xD2511F53 * counter[0], 0xCD9E8D57 * counter[2]
+        first, third = odd >> 32 ^ counter[1] ^ key_low, even >> 32 ^ counter[3] ^ key_high
+        counter = (first, odd & _MASK, third, even & _MASK)
+        key_low, key_high = key_low + 0x9E3779B9 & _MASK, key_high + 0xBB67AE85 & _MASK
+    return counter
+
+
+def _sane(logits: Floats) -> Floats:
+    """NaN counts as -inf, +inf as the largest float, -0 as 0."""
+    number = np.where(np.isnan(logits), np.float32(-np.inf), logits)
+    return np.minimum(number, _LARGEST).astype(np.float32) + np.float32(0.0)
+
+
+def _adjust(
+    row: Floats, sampling: RowSampling, history: Sequence[int], prompt_length: int, banned: Sequence[int]
+) -> Floats:
+    for token_id, bias in sampling.bias:
+        row[token_id] = _sane(row[token_id] + np.float32(bias))
+    row[list(banned)] = -np.inf
+    if sampling.needs_history:
+        seen = np.unique(np.asarray(history, np.int64))
+        counts = np.bincount(np.asarray(history[prompt_length:], np.int64), minlength=len(row))[seen]
+        value: Floats = row[seen]
+        repetition = np.float32(sampling.repetition_penalty)
+        with np.errstate(over="ignore"):
+            value = np.where(value > 0, value / repetition, value * repetition)
+        value -= np.float32(sampling.frequency_penalty) * counts.astype(np.float32)
+        value -= np.where(counts > 0, np.float32(sampling.presence_penalty), np.float32(0.0))
+        row[seen] = _sane(value)
+    return row
+
+
+def _choose(row: Floats, sampling: RowSampling, position: int) -> int:
+    order = _order(row)
+    temperature = np.float32(sampling.temperature)
+    if temperature <= 0 or np.isneginf(row[order[0]]):
+        return int(order[0])
+    weights = _weights(row, temperature)
+    if 0 < sampling.top_k < len(row):
+        order = order[: sampling.top_k]
+    if sampling.top_p < 1:
+        limit = float(np.float32(sampling.top_p)) * weights[order].sum()
+        before = np.cumsum(weights[order]) - weights[order]
+        order = order[before < limit]
+    kept = np.sort(order[weights[order] >= np.float32(sampling.min_p)])
+    cumulative = np.cumsum(weights[kept])
+    target = min(philox_uniform(sampling.seed, position) * cumulative[-1], np.nextafter(cumulative[-1], 0.0))
+    return int(kept[np.searchsorted(cumulative, target, side="right")])
+
+
+def _order(row: Floats) -> Ids:
+    """Token ids by falling logit, the lower id first among equals."""
+    return np.argsort(-row, kind="stable")
+
+
+def _weights(row: Floats, temperature: np.float32) -> Doubles:
+    """exp((row - max) / temperature) on the grid of 2^-32; the greatest weight is exactly 1."""
+    with np.errstate(over="ignore"):
+        exponents = (row - row.max()) / temperature
+    weights = _exp(np.maximum(exponents, np.float32(-24.0))).astype(np.float64)
+    return (weights + _GRID) - _GRID
+
+
+def _exp(x: Floats) -> Floats:
+    """exp for x in [-24, 0]: x = n ln 2 + r, and the Taylor polynomial of degree 7 in r. float32, no fused adds."""
+    f = np.float32
+    n = np.rint(x * f(1.44269504))
+    r = (x - n * f(0.693359375)) - n * f(-2.12194440e-4)
+    p = np.full_like(x, f(1.0) / f(5040.0))
+    for coefficient in (f(1) / f(720), f(1) / f(120), f(1) / f(24), f(1) / f(6), f(0.5), f(1), f(1)):
+        p = p * r + coefficient
+    return np.ldexp(p, n.astype(np.int32))

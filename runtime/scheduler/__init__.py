@@ -1,0 +1,1 @@
+"""Continuous batching: which tokens of which sequences each step computes."""

@@ -1,0 +1,35 @@
+"""When a waiting sequence may start: the two capacity policies, under the names that TensorRT-LLM gave them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from inflight.runtime.kv_cache.block_tables import KvBlocks
+from inflight.runtime.scheduler.sequence import Sequence, Status
+
+Policy = Literal["guaranteed_no_evict", "max_utilization"]
+
+# Whether a sequence may start with a cached prefix (its blocks) and a first chunk of so many tokens.
+Admits = Callable[[KvBlocks, Sequence, list[int], int], bool]
+
+
+def guaranteed_no_evict(blocks: KvBlocks, sequence: Sequence, prefix: list[int], chunk: int) -> bool:
+    """Whether the worst case of the sequence fits beside the worst cases of all that were admitted.
+
+    Counted are blocks still to be taken (`promised`) against blocks that nobody uses. A shared block is in no promise
+    and not available, and stays so while any sequence refers to it: that one which wrote it may end first. Each event
+    keeps promised <= available: a block taken lowers both by one, an end lowers the promise and never the available.
+    """
+    worst = blocks.blocks_for(sequence.max_computed) - len(prefix)
+    return blocks.promised + worst <= blocks.available_beside(prefix)
+
+
+def max_utilization(blocks: KvBlocks, sequence: Sequence, prefix: list[int], chunk: int) -> bool:
+    """Whether the next chunk fits. After a preemption everything that was computed must fit, or it would thrash."""
+    resumed = sequence.status is Status.PREEMPTED
+    num_tokens = len(sequence.token_ids) if resumed else len(prefix) * blocks.tokens_per_block + chunk
+    return blocks.blocks_for(num_tokens) - len(prefix) <= blocks.available_beside(prefix)
+
+
+ADMISSION: dict[Policy, Admits] = {"guaranteed_no_evict": guaranteed_no_evict, "max_utilization": max_utilization}

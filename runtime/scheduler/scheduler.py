@@ -1,0 +1,218 @@
+"""Which tokens are computed next. `schedule` returns a value; nothing here knows an engine, a model or text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inflight.engine_format.manifest import Limits
+from inflight.errors import EngineError
+from inflight.runtime.engine.stats import IterationStats
+from inflight.runtime.kv_cache.block_tables import KvBlocks
+from inflight.runtime.scheduler.admission import ADMISSION, Policy
+from inflight.runtime.scheduler.sequence import Sequence, SequenceGroup, Status
+from inflight.runtime.scheduler.sequence_queue import SequenceQueue
+from inflight.runtime.scheduler.step import StepBatch
+from inflight.runtime.scheduler.step_budget import StepBudget, scheduled_chunk, scheduled_decode
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulerConfig:
+    """How to schedule. The policy's name is taken in any case; a limit that is None is the engine's own.
+
+    Raises ValueError for a policy that does not exist and for a limit below 1.
+    """
+
+    policy: Policy = "guaranteed_no_evict"
+    enable_prefix_caching: bool = True
+    max_num_tokens: int | None = None
+    max_batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "policy", self.policy.lower())
+        if self.policy not in ADMISSION:
+            raise ValueError(f"There is no policy {self.policy!r}; choose one of {', '.join(ADMISSION)}.")
+        for name in ("max_num_tokens", "max_batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1.")
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledStep:
+    """A step and the sequences it is made of, in the same order: decodes first, then chunks."""
+
+    batch: StepBatch
+    sequences: list[Sequence]
+    stats: IterationStats
+
+
+class Scheduler:
+    """Two queues, one order (priority, then arrival).
+
+    No more sequences run than a step has tokens and logit rows, so each running one can decode in every step, however
+    long the prompts beside it. A waiting sequence is never passed by a later one. Raises EngineError when the
+    configuration asks for more than the engine's limits.
+    """
+
+    def __init__(self, limits: Limits, blocks: KvBlocks, config: SchedulerConfig) -> None:
+        self._blocks = blocks
+        self._policy = config.policy
+        self._max_tokens = _limit("max_num_tokens", config.max_num_tokens, limits.max_num_tokens)
+        self._max_rows = limits.max_logit_rows
+        batch_size = _limit("max_batch_size", config.max_batch_size, limits.max_batch_size)
+        self.max_running = min(batch_size, self._max_tokens, self._max_rows)
+        self._free_slots = list(range(self.max_running - 1, -1, -1))
+        self._iteration = 0
+        self.running = SequenceQueue()
+        self.waiting = SequenceQueue()
+        self.num_held = 0
+        self.preemptions = 0
+
+    def add_group(self, group: SequenceGroup) -> None:
+        """Queue a request's sequences. When their prompt has full blocks, one computes it and the others wait."""
+        shared = self._blocks.cacheable_blocks(len(group.request.prompt_token_ids)) > 0
+        self.waiting.add(group.sequences[0])
+        for sequence in group.sequences[1:]:
+            if shared:
+                sequence.status = Status.HELD
+                group.held.append(sequence)
+                self.num_held += 1
+            else:
+                self.waiting.add(sequence)
+
+    def schedule(self, now_ns: int) -> ScheduledStep:
+        """The next step; empty when there is nothing to do."""
+        self._iteration += 1
+        budget = StepBudget(self._max_tokens, self._max_rows)
+        decodes, chunks = self._plan_running(budget)
+        preempted = self._reserve_blocks()
+        # What a preemption freed is for the sequences that ran short, in this step and the next ones.
+        admitted = self._admit_waiting(budget, now_ns) if preempted == 0 else []
+        decodes = [sequence for sequence in decodes if sequence.planned]
+        chunks = [sequence for sequence in chunks if sequence.planned] + admitted
+        sequences = decodes + chunks
+        stats = IterationStats(
+            iteration=self._iteration,
+            generation_sequences=len(decodes),
+            context_sequences=len(chunks),
+            context_tokens=sum(sequence.planned for sequence in chunks),
+            admitted=len(admitted),
+            preempted=preempted,
+        )
+        batch = StepBatch([*map(scheduled_decode, decodes), *map(scheduled_chunk, chunks)])
+        return ScheduledStep(batch, sequences, stats)
+
+    def advance(self, sequences: list[Sequence]) -> None:
+        """The planned tokens of `sequences`, those of a step, are in the cache now."""
+        for sequence in sequences:
+            sequence.num_computed += sequence.planned
+            sequence.planned = 0
+            if sequence.num_computed >= sequence.next_full:
+                self._blocks.publish(sequence)
+            if sequence.group.held:
+                self._queue_siblings(sequence)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Forget a sequence that is finished or cancelled; its blocks are free at once."""
+        group = sequence.group
+        if sequence.status is Status.HELD:
+            group.held.remove(sequence)
+            self.num_held -= 1
+        else:
+            if sequence.status is Status.RUNNING:
+                self._stop_running(sequence)
+            else:
+                self.waiting.remove(sequence)
+            # Whoever was to compute the shared prompt is gone: the next one does.
+            self._queue_held(group, min(1, len(group.held)))
+        sequence.status = Status.FINISHED
+
+    def _queue_siblings(self, sequence: Sequence) -> None:
+        """Queue those that waited for `sequence` to compute the prompt they share, if it has."""
+        shared = self._blocks.cacheable_blocks(sequence.prompt_length) * self._blocks.tokens_per_block
+        if sequence.num_computed >= shared:
+            self._queue_held(sequence.group, len(sequence.group.held))
+
+    def _queue_held(self, group: SequenceGroup, count: int) -> None:
+        for sequence in group.held[:count]:
+            sequence.status = Status.WAITING
+            self.waiting.add(sequence)
+        del group.held[:count]
+        self.num_held -= count
+
+    def _plan_running(self, budget: StepBudget) -> tuple[list[Sequence], list[Sequence]]:
+        """Set `planned` of every running sequence: one token for those that have one left, then chunks in order."""
+        decodes: list[Sequence] = []
+        chunks: list[Sequence] = []
+        for sequence in self.running:
+            if len(sequence.token_ids) - sequence.num_computed == 1:
+                sequence.planned = 1
+                decodes.append(sequence)
+            else:
+                chunks.append(sequence)
+        budget.take_decodes(len(decodes))
+        for sequence in chunks:
+            sequence.planned = budget.take_chunk(sequence, sequence.num_computed)
+        return decodes, chunks
+
+    def _reserve_blocks(self) -> int:
+        """Give every planned sequence its blocks, first in order first, and return how many others had to go for it.
+
+        The first can take from all others, and alone it fits the pool: so it always goes on.
+        """
+        before, size = self.preemptions, self._blocks.tokens_per_block
+        short = [each for each in self.running if each.num_computed + each.planned > len(each.blocks) * size]
+        for sequence in short:
+            if sequence.status is not Status.RUNNING:
+                continue
+            missing = self._blocks.missing(sequence, sequence.num_computed + sequence.planned)
+            while not self._blocks.pool.can_allocate(missing) and self.running.last is not sequence:
+                self._preempt(self.running.last)
+            missing = min(missing, self._blocks.pool.num_available)
+            self._blocks.extend(sequence, missing)
+            room = len(sequence.blocks) * self._blocks.tokens_per_block - sequence.num_computed
+            sequence.planned = min(sequence.planned, room)
+        return self.preemptions - before
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Take the sequence's blocks; it keeps its tokens and computes them again when its turn comes."""
+        if self._policy == "guaranteed_no_evict":
+            raise AssertionError("guaranteed_no_evict admitted more than the pool holds")
+        self._stop_running(sequence)
+        sequence.status = Status.PREEMPTED
+        sequence.preemptions += 1
+        self.preemptions += 1
+        self.waiting.add(sequence)
+
+    def _stop_running(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self._blocks.release(sequence)
+        self._free_slots.append(sequence.slot)
+        sequence.planned = 0
+        sequence.decode = None
+
+    def _admit_waiting(self, budget: StepBudget, now_ns: int) -> list[Sequence]:
+        """Start waiting sequences in order until the first that does not fit."""
+        admitted: list[Sequence] = []
+        while self.waiting and budget.tokens > 0 and len(self.running) < self.max_running:
+            sequence = self.waiting.first
+            prefix = self._blocks.find_prefix(sequence)
+            chunk = budget.take_chunk(sequence, len(prefix) * self._blocks.tokens_per_block)
+            if chunk == 0 or not ADMISSION[self._policy](self._blocks, sequence, prefix, chunk):
+                break
+            self.waiting.remove(sequence)
+            self._blocks.admit(sequence, prefix)
+            self._blocks.extend(sequence, self._blocks.missing(sequence, sequence.num_computed + chunk))
+            sequence.status = Status.RUNNING
+            sequence.slot = self._free_slots.pop()
+            sequence.planned = chunk
+            sequence.first_scheduled_ns = sequence.first_scheduled_ns or now_ns
+            self.running.add(sequence)
+            admitted.append(sequence)
+        return admitted
+
+
+def _limit(name: str, wanted: int | None, most: int) -> int:
+    if wanted is not None and wanted > most:
+        raise EngineError(f"{name} is {wanted}, but the engine was built for {most}.", f"Ask for {most} or less.")
+    return wanted or most

@@ -1,0 +1,107 @@
+"""The state of a request and of its sequences while they are in the core."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from inflight.runtime.request.request import Request
+from inflight.runtime.sampling.rules import StopRules
+from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, TokenResult
+
+
+class Status(Enum):
+    """HELD waits for a sibling to compute their prompt; PREEMPTED waits as WAITING does, but is to compute again."""
+
+    HELD = "held"
+    WAITING = "waiting"
+    RUNNING = "running"
+    PREEMPTED = "preempted"
+    FINISHED = "finished"
+
+
+class SequenceGroup:
+    """A request and its sequences. `held` are those not yet in the scheduler's queue, lowest index first."""
+
+    __slots__ = ("arrival_ns", "held", "request", "rules", "sequences", "unfinished")
+
+    def __init__(self, request: Request, rules: StopRules, arrival_ns: int) -> None:
+        self.request = request
+        self.rules = rules
+        self.arrival_ns = arrival_ns
+        self.sequences: list[Sequence] = []
+        self.held: list[Sequence] = []
+        self.unfinished = 0
+
+
+class Sequence:
+    """One answer in the making.
+
+    `token_ids` are prompt and output, and only grow; the KV cache holds the first `num_computed` of them in `blocks`.
+    What is left, at least one token, is computed next, and after the last of them a token is chosen.
+    `keys` names full blocks (the hash chain of the prefix cache); the first `num_published` blocks are known by theirs,
+    and with `next_full` computed tokens another one is full. `decode` is the record of its last decode, while it runs.
+    `prompt_results` are the log probabilities of prompt tokens 1, 2, ... of the `num_scored_prompt` that are wanted.
+    `order` sorts sequences: sooner is smaller, and no two are equal.
+    """
+
+    __slots__ = (
+        "blocks",
+        "cached_tokens",
+        "decode",
+        "first_scheduled_ns",
+        "first_token_ns",
+        "group",
+        "index",
+        "keys",
+        "last_token_ns",
+        "max_computed",
+        "new_blocks",
+        "next_full",
+        "num_computed",
+        "num_published",
+        "num_scored_prompt",
+        "order",
+        "planned",
+        "preemptions",
+        "prompt_length",
+        "prompt_results",
+        "reused_blocks",
+        "sampling",
+        "slot",
+        "status",
+        "token_ids",
+    )
+
+    def __init__(self, group: SequenceGroup, index: int, sampling: RowSampling, max_output_tokens: int) -> None:
+        prompt = group.request.prompt_token_ids
+        self.group = group
+        self.index = index
+        self.sampling = sampling
+        self.prompt_length = len(prompt)
+        self.token_ids = list(prompt)
+        self.num_scored_prompt = (
+            len(prompt) - 1 if index == 0 and group.request.params.prompt_logprobs is not None else 0
+        )
+        self.prompt_results: list[TokenResult] = []
+        # The last token of the output is never computed.
+        self.max_computed = len(prompt) + max_output_tokens - 1
+        self.order: tuple[int, int, int] = (group.request.priority, 0, index)
+        self.status = Status.WAITING
+        self.slot = -1
+        self.planned = 0
+        self.num_computed = 0
+        self.blocks: list[int] = []
+        self.keys: list[bytes] = []
+        self.num_published = self.next_full = 0
+        self.decode: ScheduledSequence | None = None
+        self.first_scheduled_ns = self.first_token_ns = self.last_token_ns = 0
+        self.cached_tokens = self.new_blocks = self.reused_blocks = self.preemptions = 0
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self.token_ids) - self.prompt_length
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether log probabilities of prompt tokens are still to be computed."""
+        return len(self.prompt_results) < self.num_scored_prompt

@@ -1,0 +1,28 @@
+"""The engines of the table, inflight first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compare.engines.base import Engine
+from compare.engines.inflight import Inflight
+from compare.engines.llama_cpp import LlamaCpp
+from compare.engines.openvino import OpenVino
+from compare.engines.transformers import Transformers
+from compare.engines.vllm import Vllm
+
+# Never the fastest, or not the same work: measured when they are asked for.
+ON_REQUEST = ("inflight-kv8", "transformers")
+
+
+def all_engines(peers: Path) -> dict[str, Engine]:
+    """By name; peers live below `peers`, where --install puts them."""
+    engines: list[Engine] = [
+        Inflight(),
+        Inflight("inflight-kv8", kv_cache_dtype="int8"),
+        Vllm(peers / "vllm"),
+        OpenVino(peers / "openvino"),
+        LlamaCpp(peers / "llama.cpp"),
+        Transformers(peers / "transformers"),
+    ]
+    return {engine.name: engine for engine in engines}

@@ -1,0 +1,69 @@
+"""inflight itself, from the tree that this script lies in."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+from compare.engines.base import WORKERS, Engine, Model, prepared_once, run_logged
+from compare.offline.cells import Capacity, Precision
+from compare.offline.worker_process import Command
+
+ROOT = Path(__file__).resolve().parents[3]
+QUANTIZE: dict[Precision, list[str]] = {
+    "bf16": [],
+    "int8": ["--quantize", "int8_w8a8"],
+    "int4": ["--quantize", "int4_w4a8", "--group-size", "128"],
+}
+
+
+class Inflight(Engine):
+    """`kv_cache_dtype` "auto" (bfloat16) or "int8"."""
+
+    precisions = {"bf16": "bf16", "int8": "int8_w8a8", "int4": "int4_w4a8, groups of 128"}  # noqa: RUF012
+
+    def __init__(self, name: str = "inflight", kv_cache_dtype: str = "auto") -> None:
+        self.name, self._kv_cache_dtype = name, kv_cache_dtype
+
+    def installed(self) -> bool:
+        return True
+
+    def prepare(self, model: Model, precision: Precision) -> Path:
+        """An engine per state of the sources that make engines: a change of a kernel builds anew."""
+        state = _digest("convert", "build")
+        folder = model.cache / "inflight"
+        log = folder / f"{precision}.log"
+        checkpoint = prepared_once(
+            folder / f"checkpoint-{precision}-{_digest('convert')}",
+            lambda path: run_logged(
+                _inflight("convert", str(model.directory), "-o", str(path), *QUANTIZE[precision]), log
+            ),
+        )
+        build = ["build-engine", "--checkpoint-dir", str(checkpoint), "--kv-cache-dtype", self._kv_cache_dtype]
+        return prepared_once(
+            folder / f"{self.name}-{precision}-{state}",
+            lambda path: run_logged(_inflight(*build, "--output-dir", str(path)), log),
+        )
+
+    def worker(self, prepared: Path, model: Model, capacity: Capacity, threads: int) -> Command:
+        script = str(WORKERS / "inflight_worker.py")
+        return Command([sys.executable, script, str(prepared), str(threads), str(capacity.kv_tokens)])
+
+    def first_token(self, prepared: Path, prompt: str, threads: int) -> Command:
+        flags = ["--max-tokens", "1", "--temperature", "0", "--ignore-eos", "--keep-special-tokens"]
+        return _inflight("generate", str(prepared), prompt, *flags, "--threads", str(threads))
+
+
+def _inflight(*arguments: str) -> Command:
+    return Command([str(Path(sys.executable).with_name("inflight")), *arguments])
+
+
+def _digest(*folders: str) -> str:
+    """Of the sources below these folders of the project."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.suffix in (".py", ".h"):
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]

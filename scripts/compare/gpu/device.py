@@ -1,0 +1,57 @@
+"""The cases on the GPU: kernels compiled for it, arrays in its memory, launches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from compare.gpu.case import Array, Call, Case
+from inflight.build.gpu_kernels.architectures import architecture_of
+from inflight.build.gpu_kernels.cache import ArtifactCache
+from inflight.build.gpu_kernels.compile import CompileJob, compile_kernels
+from inflight.build.gpu_kernels.kernels import all_specs
+from inflight.build.gpu_kernels.loader import Gpu, LoadedKernel
+
+
+class Kernels:
+    """The kernels of calls, compiled for one GPU and loaded once each."""
+
+    def __init__(self, gpu: Gpu, workers: int) -> None:
+        self._gpu, self._workers = gpu, workers
+        self._sm = architecture_of(gpu.sm).sm
+        self._specs = {spec.function: spec for spec in all_specs()}
+        self._loaded: dict[str, LoadedKernel] = {}
+
+    def prepare(self, calls: list[Call]) -> None:
+        """Compile what is missing, side by side. Raises BuildError."""
+        missing = {_key(call): call for call in calls if _key(call) not in self._loaded}
+        jobs = [CompileJob(self._specs[call.function], call.variant, self._sm) for call in missing.values()]
+        artifacts = compile_kernels(jobs, workers=self._workers, cache=ArtifactCache())
+        for key, artifact in zip(missing, artifacts, strict=True):
+            self._loaded[key] = self._gpu.load(artifact)
+
+    def queue(self, case: Case, addresses: Mapping[str, int]) -> Callable[[Any], None]:
+        """A function that puts the launches of a prepared case on a stream."""
+
+        def put(stream: Any) -> None:
+            for call in case.calls:
+                self._loaded[_key(call)].launch({**addresses, **call.scalars}, call.sizes, stream=stream)
+
+        return put
+
+
+@contextmanager
+def uploaded(gpu: Gpu, arrays: Mapping[str, Array]) -> Iterator[dict[str, int]]:
+    """Addresses of copies of the arrays in the device's memory, by name."""
+    copies = {name: gpu.upload(array) for name, array in arrays.items()}
+    try:
+        yield {name: copy.address for name, copy in copies.items()}
+    finally:
+        gpu.synchronize()
+        for copy in copies.values():
+            copy.free()
+
+
+def _key(call: Call) -> str:
+    return f"{call.function} {sorted(call.variant.types.items())} {sorted(call.variant.constants.items())}"

@@ -1,0 +1,56 @@
+"""The sampling chain: many small launches over the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+from compare.gpu.case import Array, Call, Case, Peer, numbers, zeros
+from compare.gpu.models import Model
+from inflight.build.gpu_kernels.sampling_chain import sampling_launches, sampling_planes
+
+ROWS = (1, 32)
+TOP_K, TOP_P, TEMPERATURE = 50, 0.9, 0.7
+
+
+def sampling_cases(model: Model) -> Iterator[Case]:
+    for rows in ROWS:
+        yield _case(model, rows, draws=False)
+        yield _case(model, rows, draws=True)
+
+
+def _case(model: Model, rows: int, *, draws: bool) -> Case:
+    vocab = model.vocab
+    launches = sampling_launches(vocab, adjusts=False, draws=draws, top_k=draws, top_p=draws, min_p=False)
+    sizes: dict[str, int | float] = {"rows": rows, "vocab": vocab}
+    filters = {"top_k": TOP_K, "top_p": TOP_P, "temperature": TEMPERATURE}
+    peer = Peer("eager", "top_k_top_p", {**sizes, **filters}) if draws else Peer("eager", "greedy", sizes)
+    return Case(
+        model.name,
+        f"sampling, {'top-k + top-p' if draws else 'greedy'}, {rows} rows",
+        tuple(Call(launch.function, launch.variant, {"rows": rows}, launch.scalars) for launch in launches),
+        partial(_arrays, rows, vocab, draws),
+        moved=4 * rows * vocab,
+        peer=peer,
+    )
+
+
+def _arrays(rows: int, vocab: int, draws: bool) -> dict[str, Array]:
+    planes = sampling_planes(rows, vocab)
+    return {
+        **{name: np.zeros(plane.shape, plane.dtype) for name, plane in planes.items()},
+        "logits": numbers((rows, vocab), "fp32"),
+        "adjusts": zeros((rows,), "int32"),
+        "temperature": np.full(rows, TEMPERATURE if draws else 0.0, np.float32),
+        "top_k": np.full(rows, TOP_K, np.int32),
+        "top_p": np.full(rows, TOP_P, np.float32),
+        "min_p": zeros((rows,)),
+        "repetition_penalty": np.ones(rows, np.float32),
+        "frequency_penalty": zeros((rows,)),
+        "presence_penalty": zeros((rows,)),
+        "seed": np.arange(rows, dtype=np.int64),
+        "position": np.arange(rows, dtype=np.int64),
+        "tokens": zeros((rows,), "int32"),
+    }

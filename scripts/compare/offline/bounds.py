@@ -1,0 +1,115 @@
+"""The least time that the measured limits allow a cell, from the model's shape alone.
+
+The model is the roofline (Williams, Waterman and Patterson, 2009): a step costs its operations at the arithmetic peak
+or its bytes at the bandwidth, whichever takes longer. The prompts of all users are one step, then every token is one.
+Operations: products with the weights at the peak of the precision's type, attention over the tokens that a row sees at
+the peak of bfloat16. Bytes: every weight once a step, and the keys and values of the context in bfloat16.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compare.offline.cells import Cell, Precision
+
+# int4: a float32 scale per 128 weights.
+BYTES_PER_WEIGHT: dict[Precision, float] = {"bf16": 2.0, "int8": 1.0, "int4": 0.5 + 4 / 128}
+ARITHMETIC: dict[Precision, str] = {"bf16": "bfloat16", "int8": "int8", "int4": "int8"}
+KV_BYTES = 2
+
+
+@dataclass(frozen=True)
+class Limits:
+    """GB/s and Gop/s by type, all threads together."""
+
+    read: float
+    peaks: dict[str, float]
+
+    @staticmethod
+    def best(measured: list[dict[str, float]]) -> Limits:
+        """The largest of each: whatever else ran on the machine only lowers them."""
+        best = {name: max(one[name] for one in measured) for name in measured[0]}
+        peaks = {name.split("_")[0]: value for name, value in best.items() if name.endswith("_Gop_per_s")}
+        return Limits(best["read_GB_per_s"], peaks)
+
+    def peak(self, dtype: str) -> float:
+        """Of products of this type; float32 does what no instruction does."""
+        return self.peaks.get(dtype, self.peaks["float32"])
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes that decide the work. `layer_weights` and `logit_weights` are counts of weights in matrix products."""
+
+    layers: int
+    layer_weights: int
+    logit_weights: int
+    query_width: int
+    kv_width: int
+
+    @staticmethod
+    def read(model: Path) -> Shape:
+        """From the config.json of a Llama-shaped Hugging Face directory."""
+        config: dict[str, Any] = json.loads((model / "config.json").read_text())
+        hidden, inter = config["hidden_size"], config["intermediate_size"]
+        head = config.get("head_dim") or hidden // config["num_attention_heads"]
+        query, key_value = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
+        layer = hidden * (2 * query + 2 * key_value) + 3 * hidden * inter
+        layers = config["num_hidden_layers"]
+        return Shape(layers, layers * layer, config["vocab_size"] * hidden, query, key_value)
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        return 2 * self.layers * self.kv_width * KV_BYTES
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one step, or summed over the steps of a cell."""
+
+    linear_flops: float
+    attention_flops: float
+    bytes: float
+
+    @property
+    def flops(self) -> float:
+        return self.linear_flops + self.attention_flops
+
+    def seconds(self, limits: Limits, precision: Precision) -> float:
+        """Of this work as one step."""
+        linear = self.linear_flops / (limits.peak(ARITHMETIC[precision]) * 1e9)
+        attention = self.attention_flops / (limits.peak("bfloat16") * 1e9)
+        return max(linear + attention, self.bytes / (limits.read * 1e9))
+
+
+def _step(shape: Shape, precision: Precision, users: int, tokens: int, context: int) -> Work:
+    """`tokens` new tokens of each user after `context` earlier ones; logits of each user's last token."""
+    seen = sum(context + i + 1 for i in range(tokens))
+    linear = 2.0 * users * (tokens * shape.layer_weights + shape.logit_weights)
+    attention = 4.0 * users * seen * shape.layers * shape.query_width
+    weights = (shape.layer_weights + shape.logit_weights) * BYTES_PER_WEIGHT[precision]
+    return Work(linear, attention, weights + users * context * shape.kv_bytes_per_token)
+
+
+def steps(shape: Shape, cell: Cell, precision: Precision) -> list[Work]:
+    """The prompts of all users, then `output` - 1 steps of one token each."""
+    prefill = _step(shape, precision, cell.users, cell.prompt, 0)
+    decode = [_step(shape, precision, cell.users, 1, cell.prompt + i) for i in range(cell.output - 1)]
+    return [prefill, *decode]
+
+
+def bound_seconds(shape: Shape, cell: Cell, precision: Precision, limits: Limits) -> float:
+    """The least time of a throughput cell."""
+    return sum(work.seconds(limits, precision) for work in steps(shape, cell, precision))
+
+
+def total_work(shape: Shape, cell: Cell, precision: Precision) -> Work:
+    works = steps(shape, cell, precision)
+    return Work(
+        sum(work.linear_flops for work in works),
+        sum(work.attention_flops for work in works),
+        sum(work.bytes for work in works),
+    )

@@ -1,0 +1,82 @@
+"""The Markdown table of a run."""
+
+from __future__ import annotations
+
+from compare.offline.bounds import ARITHMETIC, bound_seconds
+from compare.offline.cells import Cell, Precision
+from compare.offline.results import INFLIGHT, Run
+
+MISSING = "–"
+
+
+def markdown(run: Run) -> str:
+    """What was run on what, then a table per precision, then what failed."""
+    lines = [f"# {run.shape_name}, {run.threads} threads, {run.date}", ""]
+    lines += [f"Machine: {', '.join(f'{name} {value}' for name, value in run.machine.items())}."]
+    lines += [f"Versions: {'; '.join(run.versions.values())}.", ""]
+    for precision in run.samples:
+        lines += _section(run, precision)
+    if run.failures:
+        lines += ["Failed:", ""]
+        lines += [f"* {one.engine}, {one.precision}, {one.where}: {one.error}" for one in run.failures]
+    return "\n".join(lines) + "\n"
+
+
+def _section(run: Run, precision: Precision) -> list[str]:
+    limits = run.limits_of(precision)
+    peak = limits.peak(ARITHMETIC[precision])
+    names = list(run.weights[precision])
+    weights = "; ".join(f"{name}: {text}" for name, text in run.weights[precision].items())
+    head = ["cell", "limit", *names, "best peer / inflight", "target", "of the limit", "target"]
+    rows = [_row(run, precision, cell, names) for cell in run.cells if cell.key in run.samples[precision]]
+    return [
+        f"## {precision}",
+        "",
+        f"{weights}. Limits: {limits.read:.1f} GB/s, {peak:.0f} {ARITHMETIC[precision]} Gop/s; attention at "
+        f"{limits.peak('bfloat16'):.0f} bfloat16 Gop/s.",
+        "",
+        _line(head),
+        _line(["---"] * len(head)),
+        *map(_line, rows),
+        "",
+    ]
+
+
+def _row(run: Run, precision: Precision, cell: Cell, names: list[str]) -> list[str]:
+    ours, best, ratio = (
+        run.median(precision, cell, INFLIGHT),
+        run.best_peer(precision, cell),
+        run.ratio(precision, cell),
+    )
+    figures = []
+    for name in names:
+        text = _figure(cell, run.median(precision, cell, name))
+        figures.append(f"**{text}**" if best and name == best[0] else text)
+    bound = bound_seconds(run.shape, cell, precision, run.limits_of(precision)) if cell.kind == "throughput" else None
+    target, wanted_share = cell.targets.get(precision), cell.shares.get(precision)
+    return [
+        cell.title,
+        _figure(cell, bound),
+        *figures,
+        MISSING if ratio is None else f"{ratio:.2f}{_mark(ratio, target)}",
+        MISSING if target is None else f"{target:.2f}",
+        f"{bound / ours:.0%}{_mark(bound / ours, wanted_share)}" if bound and ours else MISSING,
+        MISSING if wanted_share is None else f"{wanted_share:.0%}",
+    ]
+
+
+def _mark(value: float, target: float | None) -> str:
+    return "" if target is None else " ✓" if value >= target else " ✗"
+
+
+def _figure(cell: Cell, value: float | None) -> str:
+    """In the unit of the cell's title."""
+    if value is None:
+        return MISSING
+    if cell.kind == "memory":
+        return f"{value / 2**20:.0f}"
+    return f"{cell.counted / value:.1f}" if cell.counted else f"{value:.2f}"
+
+
+def _line(fields: list[str]) -> str:
+    return "| " + " | ".join(fields) + " |"

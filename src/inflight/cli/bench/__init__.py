@@ -1,0 +1,1 @@
+"""inflight bench: an engine, or a running server."""

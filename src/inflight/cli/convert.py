@@ -1,0 +1,175 @@
+"""`inflight convert`: a Hugging Face model becomes a checkpoint."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Dtype(str, Enum):
+    auto = "auto"
+    float32 = "float32"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+
+
+class Scheme(str, Enum):
+    int8_wo = "int8_wo"
+    int8_w8a8 = "int8_w8a8"
+    int4_wo = "int4_wo"
+    int4_w4a8 = "int4_w4a8"
+
+
+class WeightOnlyPrecision(str, Enum):
+    int8 = "int8"
+    int4 = "int4"
+
+
+def convert(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="Directory of a Hugging Face model, or a hub id.")
+    ] = None,
+    model_dir: Annotated[
+        str | None, typer.Option("--model-dir", "--model_dir", help="MODEL, as convert_checkpoint.py spells it.")
+    ] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option("--output-dir", "--output_dir", "-o", help="Where the checkpoint goes.")
+    ] = None,
+    dtype: Annotated[
+        Dtype,
+        typer.Option(
+            help="Type of the weights. auto keeps the source's own type. "
+            "(TensorRT-LLM's auto turned float32 into float16; this one does not.)"
+        ),
+    ] = Dtype.auto,
+    tp_size: Annotated[
+        int,
+        typer.Option(
+            "--tp-size", "--tp_size", "--tensor-parallel-size", "-tp", min=1, help="Ranks that share every layer."
+        ),
+    ] = 1,
+    pp_size: Annotated[
+        int,
+        typer.Option(
+            "--pp-size", "--pp_size", "--pipeline-parallel-size", "-pp", min=1, help="Stages that share the layers."
+        ),
+    ] = 1,
+    use_parallel_embedding: Annotated[
+        bool,
+        typer.Option(
+            "--use-parallel-embedding", "--use_parallel_embedding", help="Split the embedding over the ranks, too."
+        ),
+    ] = False,
+    embedding_sharding_dim: Annotated[
+        int,
+        typer.Option(
+            "--embedding-sharding-dim",
+            "--embedding_sharding_dim",
+            min=0,
+            max=1,
+            help="With the above: along the vocabulary (0) or the hidden size (1).",
+        ),
+    ] = 0,
+    quantize: Annotated[
+        Scheme | None,
+        typer.Option(
+            "--quantize",
+            "--qformat",
+            help="Integer weights, rounded to nearest: int8 with a scale per output, or int4 with one per group of "
+            "inputs. _wo: rows of 16 bits, as exact as bfloat16; w8a8, w4a8: rows of 8 bits, faster.",
+        ),
+    ] = None,
+    group_size: Annotated[
+        int, typer.Option("--group-size", "--group_size", "--awq_block_size", help="Of int4: 32, 64 or 128 inputs.")
+    ] = 128,
+    exclude_modules: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude-modules",
+            "--exclude_modules",
+            help='Modules that stay plain, a pattern such as "lm_head" or "*.mlp.proj"; may be repeated.',
+        ),
+    ] = None,
+    use_weight_only: Annotated[
+        bool, typer.Option("--use-weight-only", "--use_weight_only", help="As convert_checkpoint.py: int8_wo, int4_wo.")
+    ] = False,
+    weight_only_precision: Annotated[
+        WeightOnlyPrecision | None,
+        typer.Option("--weight-only-precision", "--weight_only_precision", help="With the above. Default: int8."),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a hub model. HF_TOKEN opens private ones.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUTPUT_DIR if it exists.")] = False,
+) -> None:
+    """Convert a Hugging Face model to a checkpoint: config.json, rank{r}.safetensors and tokenizer/.
+
+    The config and the names and shapes of all tensors are checked first; everything that is missing, unknown or
+    unsupported is reported in one message before a weight is read. Weights then pass through in chunks, so memory
+    stays small whatever the model.
+
+    Examples:
+
+      inflight convert Qwen/Qwen2.5-0.5B-Instruct --output-dir ckpt
+
+      inflight convert ./Llama-3.2-1B -o ckpt --dtype bfloat16
+
+      inflight convert ./Llama-3.2-1B -o ckpt --quantize int4_wo --group-size 64
+
+      inflight convert --model_dir ./Mistral-7B --output_dir ckpt --tp_size 2
+    """
+    if (model is None) == (model_dir is None):
+        raise typer.BadParameter("Give the model once: as MODEL or with --model-dir.")
+    if output_dir is None:
+        raise typer.BadParameter("Say where the checkpoint goes: --output-dir CKPT.")
+    if group_size not in (32, 64, 128):
+        raise typer.BadParameter(f"--group-size {group_size}: groups have 32, 64 or 128 inputs.")
+
+    from rich.filesize import decimal
+
+    from inflight.convert.api import convert_model
+    from inflight.convert.checkpoint.directory import Checkpoint
+    from inflight.convert.options import ConvertOptions
+
+    options = ConvertOptions.model_validate(
+        {
+            "dtype": dtype.value,
+            "tp_size": tp_size,
+            "pp_size": pp_size,
+            "use_parallel_embedding": use_parallel_embedding,
+            "embedding_sharding_dim": embedding_sharding_dim,
+            "quantize": _scheme(quantize, use_weight_only, weight_only_precision),
+            "group_size": group_size,
+            "exclude_modules": tuple(exclude_modules or ()),
+            "revision": revision,
+            "overwrite": force,
+        }
+    )
+    started = time.monotonic()
+    convert_model(model or model_dir or "", output_dir, options)
+    checkpoint = Checkpoint.open(output_dir)
+    if checkpoint.tokenizer_directory is None:
+        typer.echo(f"{model or model_dir} has no tokenizer: the engine will take and give token ids only.", err=True)
+    size = sum(entry.nbytes for rank in checkpoint.ranks for entry in rank.values())
+    quantized = f", {options.quantize}" if options.quantize else ""
+    typer.echo(
+        f"{output_dir}: {checkpoint.config.architecture}, {checkpoint.config.dtype}{quantized}, {decimal(size)} in "
+        f"{len(checkpoint.ranks)} rank file(s), {time.monotonic() - started:.1f} s\n"
+        f"Next: inflight build-engine --checkpoint-dir {shlex.quote(str(output_dir))} --output-dir ENGINE"
+    )
+
+
+def _scheme(quantize: Scheme | None, weight_only: bool, precision: WeightOnlyPrecision | None) -> str | None:
+    """The recipe that the flags name, in either spelling."""
+    if precision is not None and not weight_only:
+        raise typer.BadParameter("--weight-only-precision goes with --use-weight-only.")
+    if weight_only and quantize is not None:
+        raise typer.BadParameter("Give --quantize or --use-weight-only, not both.")
+    if weight_only:
+        return f"{(precision or WeightOnlyPrecision.int8).value}_wo"
+    return None if quantize is None else quantize.value

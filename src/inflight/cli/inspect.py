@@ -1,0 +1,147 @@
+"""`inflight inspect`: what an engine, a checkpoint or a Hugging Face model holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from inflight.convert.checkpoint.tensor_file import TensorEntry
+
+Rows = list[dict[str, Any]]
+# Written by build/targets/tensorrt/target.py.
+PLAN_LISTING = "rank0.layers.json"
+
+
+def inspect(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="Directory of an engine, a checkpoint or a Hugging Face model.")
+    ],
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor, not only every layer.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Show what a directory holds: its facts, and its tensors layer by layer. No weight is read.
+
+    Examples:
+
+      inflight inspect engine
+
+      inflight inspect ckpt --tensors
+
+      inflight inspect ./Llama-3.2-1B --json
+    """
+    from inflight.cli.tables import print_facts, print_rows
+
+    kind, facts, tables = describe(path, tensors)
+    if as_json:
+        print(json.dumps({"kind": kind, "path": str(path), "facts": facts, "tables": tables}, indent=2))
+        return
+    print_facts(f"{kind}: {path}", facts)
+    for title, rows in tables.items():
+        print_rows(title, rows)
+
+
+def describe(path: Path, every_tensor: bool) -> tuple[str, dict[str, Any], dict[str, Rows]]:
+    """The kind of `path` ("engine", "checkpoint", "model"), its facts, and its tables by title.
+
+    Raises InflightError when `path` is none of the three or damaged.
+    """
+    from inflight.engine_format.manifest import MANIFEST_NAME
+    from inflight.errors import InflightError
+
+    if (path / MANIFEST_NAME).is_file():
+        return "engine", *_describe_engine(path)
+    if (path / "config.json").is_file():
+        if _is_checkpoint(path / "config.json"):
+            return "checkpoint", *_describe_checkpoint(path, every_tensor)
+        return "model", *_describe_model(path, every_tensor)
+    if not path.is_dir():
+        raise InflightError(f"{path} is a file." if path.exists() else f"There is no directory {path}.")
+    raise InflightError(
+        f"{path} is neither an engine (manifest.json) nor a checkpoint or model (config.json).",
+        "Give a directory that `inflight build-engine` or `inflight convert` wrote, or a Hugging Face model.",
+    )
+
+
+def _is_checkpoint(config: Path) -> bool:
+    """A checkpoint names one `architecture`; a Hugging Face model lists `architectures`."""
+    try:
+        return "architecture" in json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _describe_engine(path: Path) -> tuple[dict[str, Any], dict[str, Rows]]:
+    import msgspec
+
+    from inflight.runtime.loading.engine_directory import read_engine_directory
+
+    manifest = read_engine_directory(path).manifest
+    values = msgspec.to_builtins(manifest)
+    precision, files, variants = values.pop("precision"), values.pop("files"), values.pop("variants")
+    return values, {
+        "modules": [{"module": name, **fields} for name, fields in precision.items()],
+        "variants": variants,
+        **_plan_tables(path, files),
+        "files": [{"file": name, **fields} for name, fields in files.items()],
+    }
+
+
+def _plan_tables(path: Path, files: Mapping[str, Any]) -> dict[str, Rows]:
+    """The bindings and layers of a TensorRT engine, which the build wrote down."""
+    if PLAN_LISTING not in files:
+        return {}
+    tables: dict[str, Rows] = json.loads((path / PLAN_LISTING).read_text(encoding="utf-8"))
+    return tables
+
+
+def _describe_checkpoint(path: Path, every_tensor: bool) -> tuple[dict[str, Any], dict[str, Rows]]:
+    from inflight.convert.checkpoint.directory import Checkpoint
+
+    checkpoint = Checkpoint.open(path)
+    facts = checkpoint.config.to_json()
+    facts["tokenizer"] = checkpoint.tokenizer_directory is not None
+    ranks = [checkpoint.logical_tensors(rank) for rank in range(len(checkpoint.ranks))]
+    tables = {f"rank {rank}": _tensor_rows(table, every_tensor) for rank, table in enumerate(ranks)}
+    return facts, tables
+
+
+def _describe_model(path: Path, every_tensor: bool) -> tuple[dict[str, Any], dict[str, Rows]]:
+    from inflight.convert.options import ConvertOptions
+    from inflight.convert.plan import make_plan
+    from inflight.convert.source.model import open_source
+    from inflight.errors import ModelError
+
+    source = open_source(path, None)
+    try:
+        make_plan(str(source.location), source.config, source.tensors, ConvertOptions())
+        convertible = "yes"
+    except ModelError as error:
+        convertible = f"no: {error}"
+    return {**source.config, "convertible": convertible}, {"tensors": _tensor_rows(source.tensors, every_tensor)}
+
+
+def _tensor_rows(table: Mapping[str, TensorEntry], every_tensor: bool) -> Rows:
+    from inflight.convert.checkpoint.inventory import group_by_layer
+
+    groups = group_by_layer(table.values())
+    if every_tensor:
+        return [
+            {"tensor": entry.name, "shape": list(entry.shape), "type": entry.dtype, "bytes": entry.nbytes}
+            for group in groups
+            for entry in group.tensors
+        ]
+    return [
+        {
+            "layer": group.name,
+            "tensors": len(group.tensors),
+            "parameters": group.parameters,
+            "type": ", ".join(group.dtypes),
+            "bytes": group.nbytes,
+        }
+        for group in groups
+    ]

@@ -1,0 +1,127 @@
+"""`inflight`: one command, one verb per file of this folder."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import io
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from types import FrameType
+
+import typer
+
+from inflight import __version__
+from inflight.errors import InflightError
+
+# Verb -> module of inflight.cli. The order is the order in which a user meets them.
+VERBS = {
+    "convert": "convert",
+    "build-engine": "build_engine",
+    "serve": "serve",
+    "generate": "generate",
+    "chat": "chat",
+    "bench": "bench.app",
+    "inspect": "inspect",
+    "verify": "verify.command",
+    "make-repo": "make_repo",
+    "check-repo": "check_repo",
+    "doctor": "doctor",
+}
+
+_MORE_SPACE = "Free some space or choose another directory; nothing was left half-written."
+_OTHER_PLACE = "Choose another directory, or change what may be done in that one; nothing was left half-written."
+_HINTS = {
+    errno.ENOSPC: _MORE_SPACE,
+    errno.EDQUOT: _MORE_SPACE,
+    errno.EFBIG: _MORE_SPACE,
+    errno.EACCES: _OTHER_PLACE,
+    errno.EPERM: _OTHER_PLACE,
+    errno.EROFS: _OTHER_PLACE,
+}
+
+EPILOG = "Start here:  inflight serve MODEL   (converts, builds, serves)  ·  every verb explains itself with --help"
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"inflight {__version__}")
+        raise typer.Exit
+
+
+def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
+    """The application with these verbs; a verb's module is imported only when it is among them."""
+    app = typer.Typer(
+        name="inflight",
+        help="Compile a language model ahead of time into an engine, and serve it.",
+        epilog=EPILOG,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    @app.callback()
+    def root(
+        version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    ) -> None:
+        pass
+
+    for verb in verbs:
+        module = importlib.import_module(f"inflight.cli.{VERBS[verb]}")
+        command = getattr(module, verb.replace("-", "_"))
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=verb)
+        else:
+            app.command(verb, no_args_is_help=verb != "doctor")(command)
+    return app
+
+
+def main() -> None:
+    """Run the command line. A user's mistake ends with one message and exit code 1 (usage: 2), never a traceback."""
+    _prepare_process()
+    try:
+        asked = sys.argv[1:2]
+        build_app(asked if asked and asked[0] in VERBS else VERBS)()
+    except InflightError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except MemoryError:
+        _fail("There is not enough memory.", 1)
+    except OSError as error:
+        if error.filename is None and error.errno not in _HINTS:
+            raise
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        hint = _HINTS.get(error.errno or 0)
+        _fail(f"{where}{error.strerror}." + (f"\n{hint}" if hint else ""), 1)
+
+
+def _prepare_process() -> None:
+    """What is asked to stop unwinds first, so that nothing half-written and no child stays; text that the terminal's
+    encoding lacks is shown as question marks.
+
+    A signal that is ignored stays so: `nohup` means it.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _exit)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+def _fail(message: str, code: int) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    # A message may name a list or an extra in brackets, which are markup to rich.
+    Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+    sys.exit(code)

@@ -1,0 +1,86 @@
+"""From what a user names to an engine: an engine is taken as it is; a checkpoint or a model is built once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inflight import __version__
+from inflight.cache import cached_path, write_record
+from inflight.engine_format.manifest import MANIFEST_NAME
+from inflight.errors import ModelError
+from inflight.progress import progress_bar
+
+if TYPE_CHECKING:
+    from inflight.build.recipe import BuildRecipe
+    from inflight.convert.options import ConvertOptions
+    from inflight.convert.source.model import SourceModel
+
+
+def is_engine(name: str) -> bool:
+    return (Path(name).expanduser() / MANIFEST_NAME).is_file()
+
+
+def resolve_engine(name: str, options: ConvertOptions | None = None, recipe: BuildRecipe | None = None) -> Path:
+    """The engine directory for `name`: an engine, or a model directory or hub id that is converted and built.
+
+    What was built is kept in the user's cache under the digest of the model's files, the options and the recipe, so the
+    same model is built once, wherever it lies. Raises what converting and building raise.
+    """
+    path = Path(name).expanduser()
+    if is_engine(name):
+        return path
+    if (path / "rank0.safetensors").is_file():
+        raise ModelError(
+            f"{name} is a checkpoint, not an engine.",
+            f"Build it: inflight build-engine --checkpoint-dir {name} -o ENGINE",
+        )
+    # The compiler's side is imported here alone: serving an engine must not need it.
+    from inflight.build.engine import build_engine
+    from inflight.build.recipe import BuildRecipe
+    from inflight.build.targets.cpu.compiler.cpu_levels import resolve_levels
+    from inflight.convert.api import convert_model
+    from inflight.convert.options import ConvertOptions
+    from inflight.convert.source.model import open_source
+    from inflight.engine_format.cpu_abi import ABI
+    from inflight.progress import console
+
+    options, recipe = options or ConvertOptions(), recipe or BuildRecipe()
+    source = open_source(name, options.revision)
+    levels = [level.model_dump(mode="json") for level in resolve_levels(recipe.cpu)]
+    conversion = options.model_dump(exclude={"revision", "overwrite", "progress"})
+    facts = [__version__, ABI, _source_digest(source), conversion, recipe.record(), levels]
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    engine = cached_path("engines", f"{source.directory.name}-{key}")
+    if is_engine(str(engine)):
+        return engine
+    engine.parent.mkdir(parents=True, exist_ok=True)
+    console.print(f"Building an engine of {name}; it is kept in {engine}")
+    with tempfile.TemporaryDirectory(prefix="checkpoint-", dir=engine.parent) as scratch:
+        checkpoint = Path(scratch) / "checkpoint"
+        convert_model(name, checkpoint, options)
+        build_engine(checkpoint, engine, recipe, overwrite=True)
+    return engine
+
+
+def _source_digest(source: SourceModel) -> str:
+    """The digest of the model's contents. It is remembered for as long as the files look unchanged, because reading
+    them takes seconds per model."""
+    states = [(str(path.resolve()), *_state(path)) for path in source.files()]
+    fingerprint = hashlib.sha256(json.dumps(states).encode()).hexdigest()
+    record = cached_path("sources", fingerprint)
+    if record.is_file():
+        return record.read_text(encoding="ascii")
+    total = sum(path.stat().st_size for path in source.files())
+    with progress_bar("Reading the model", total) as advance:
+        digest = source.sha256(advance)
+    write_record(record, digest)
+    return digest
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino

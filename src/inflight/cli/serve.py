@@ -1,0 +1,148 @@
+"""`inflight serve`: an engine behind Triton and an OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from inflight.cli import sampling_options as flag
+from inflight.cli.build_engine import KvDtypeChoice
+from inflight.cli.convert import Dtype
+
+
+class PolicyChoice(str, Enum):
+    guaranteed_no_evict = "guaranteed_no_evict"
+    max_utilization = "max_utilization"
+
+
+_PORTS, _BUILD = "Addresses", "Building, when MODEL is not an engine yet"
+
+
+def serve(
+    model: Annotated[str, typer.Argument(metavar="ENGINE|MODEL", help="Engine, model directory or hub id.")],
+    port: Annotated[int, typer.Option(help="OpenAI-compatible API.", rich_help_panel=_PORTS)] = 9000,
+    http_port: Annotated[
+        int, typer.Option("--http-port", "--http_port", help="Triton, HTTP.", rich_help_panel=_PORTS)
+    ] = 8000,
+    grpc_port: Annotated[
+        int, typer.Option("--grpc-port", "--grpc_port", help="Triton, gRPC.", rich_help_panel=_PORTS)
+    ] = 8001,
+    metrics_port: Annotated[
+        int, typer.Option("--metrics-port", "--metrics_port", help="Triton's metrics.", rich_help_panel=_PORTS)
+    ] = 8002,
+    host: Annotated[
+        str,
+        typer.Option(help="0.0.0.0: other machines too, whoever they are.", rich_help_panel=_PORTS),
+    ] = "127.0.0.1",
+    served_model_name: Annotated[
+        str | None, typer.Option("--served-model-name", help="What clients call it. Default: the name of its source.")
+    ] = None,
+    embedded: Annotated[bool, typer.Option("--embedded", help="No Triton: the engine runs in this process.")] = False,
+    scheduler_policy: Annotated[
+        PolicyChoice,
+        typer.Option(
+            "--scheduler-policy",
+            "--batch-scheduler-policy",
+            case_sensitive=False,
+            help="Admit what fits at its longest, or what fits now.",
+            rich_help_panel="Engine",
+        ),
+    ] = PolicyChoice.guaranteed_no_evict,
+    prefix_caching: Annotated[
+        bool,
+        typer.Option(
+            "--enable-prefix-caching/--no-enable-prefix-caching",
+            help="Keep what was computed for prompts that begin alike.",
+            rich_help_panel="Engine",
+        ),
+    ] = True,
+    threads: flag.Threads = None,
+    kv_cache_bytes: Annotated[
+        int | None, typer.Option("--kv-cache-bytes", help="The most it may take.", rich_help_panel="Engine")
+    ] = None,
+    kv_cache_tokens: flag.KvCacheTokens = None,
+    kv_cache_fraction: flag.KvCacheFraction = 0.9,
+    dtype: Annotated[Dtype, typer.Option(help="Type of the weights.", rich_help_panel=_BUILD)] = Dtype.auto,
+    revision: Annotated[str | None, typer.Option(help="Of a hub model.", rich_help_panel=_BUILD)] = None,
+    cpu: Annotated[list[str] | None, typer.Option(help="CPU level(s).", rich_help_panel=_BUILD)] = None,
+    max_batch_size: Annotated[
+        int,
+        typer.Option("--max-batch-size", "--max-num-seqs", min=1, help="Sequences per step.", rich_help_panel=_BUILD),
+    ] = 64,
+    max_seq_len: Annotated[
+        int | None,
+        typer.Option(
+            "--max-seq-len", "--max-model-len", min=1, help="Prompt and output together.", rich_help_panel=_BUILD
+        ),
+    ] = None,
+    max_num_tokens: Annotated[
+        int,
+        typer.Option(
+            "--max-num-tokens", "--max-num-batched-tokens", min=1, help="Tokens per step.", rich_help_panel=_BUILD
+        ),
+    ] = 1024,
+    tokens_per_block: Annotated[
+        int, typer.Option("--tokens-per-block", "--block-size", min=16, help="Of the KV cache.", rich_help_panel=_BUILD)
+    ] = 32,
+    kv_cache_dtype: Annotated[
+        KvDtypeChoice, typer.Option("--kv-cache-dtype", help="auto: as the checkpoint says.", rich_help_panel=_BUILD)
+    ] = KvDtypeChoice.auto,
+) -> None:
+    """Serve a model: Triton on 8000 (HTTP), 8001 (gRPC) and 8002 (metrics), an OpenAI-compatible API on 9000.
+
+    A model that is not an engine yet is converted and built first, and kept for the next time. Where Triton cannot run,
+    the reason is printed and the API is served from this process.
+
+    Examples:
+
+      inflight serve engine
+
+      inflight serve Qwen/Qwen2.5-0.5B-Instruct --dtype bfloat16 --max-model-len 4096
+
+      inflight serve engine --embedded --port 8080 --served-model-name demo
+    """
+    from inflight.cli.resolve import is_engine, resolve_engine
+    from inflight.progress import console
+    from inflight.runtime.loading.engine_directory import read_engine_directory
+    from inflight.triton_backend.launch.serving import ServeOptions, serve_engine
+
+    if is_engine(model):
+        engine = Path(model).expanduser()
+    else:
+        from inflight.build.recipe import BuildRecipe
+        from inflight.convert.options import ConvertOptions
+
+        recipe = BuildRecipe.model_validate(
+            {
+                "cpu": tuple(cpu or ["native"]),
+                "max_batch_size": max_batch_size,
+                "max_seq_len": max_seq_len,
+                "max_num_tokens": max_num_tokens,
+                "tokens_per_block": tokens_per_block,
+                "kv_cache_dtype": kv_cache_dtype.value,
+            }
+        )
+        options = ConvertOptions.model_validate({"dtype": dtype.value, "revision": revision})
+        engine = resolve_engine(model, options, recipe)
+    name = served_model_name or read_engine_directory(engine).manifest.source.model
+    serve_options = ServeOptions.model_validate(
+        {
+            "model_name": name,
+            "host": host,
+            "port": port,
+            "http_port": http_port,
+            "grpc_port": grpc_port,
+            "metrics_port": metrics_port,
+            "embedded": embedded,
+            "threads": threads,
+            "kv_cache_bytes": kv_cache_bytes,
+            "kv_cache_tokens": kv_cache_tokens,
+            "kv_cache_fraction": kv_cache_fraction,
+            "policy": scheduler_policy.value,
+            "prefix_caching": prefix_caching,
+        }
+    )
+    serve_engine(engine, serve_options, lambda text: console.print(text, soft_wrap=True))

@@ -1,0 +1,1 @@
+"""inflight verify: an engine against transformers."""

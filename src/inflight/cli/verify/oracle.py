@@ -1,0 +1,199 @@
+"""transformers on torch as the judge of an engine, with the engine's own weights and, where asked, its roundings."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inflight.cli.verify.engine import EngineRun
+from inflight.errors import InflightError
+
+if TYPE_CHECKING:
+    import torch
+
+    from inflight.convert.checkpoint.directory import Checkpoint
+    from inflight.engine_format.manifest import EngineManifest
+
+Array = npt.NDArray[Any]
+Weights = Mapping[str, npt.NDArray[np.float32]]
+_SCHEMES = {
+    ("int8", "int16"): "int8_wo",
+    ("int8", "int8"): "int8_w8a8",
+    ("int4", "int16"): "int4_wo",
+    ("int4", "int8"): "int4_w4a8",
+}
+# What the cpu target calls the greatest level of a row, by its type.
+_GREATEST = {"int8": 127, "int16": 32639}
+
+
+def quantization_options(manifest: EngineManifest) -> dict[str, Any]:
+    """The ConvertOptions that gave the engine's weights; none for an engine of plain ones."""
+    quantized = [facts for facts in manifest.precision.values() if facts.weights in ("int8", "int4")]
+    if not quantized:
+        return {}
+    facts = quantized[0]
+    plain = {module for module, other in manifest.precision.items() if other not in quantized}
+    excluded = plain if "lm_head" in manifest.precision else plain | {"lm_head"}
+    options: dict[str, Any] = {
+        "quantize": _SCHEMES[facts.weights, facts.activations],
+        "exclude_modules": tuple(sorted(excluded)),
+    }
+    return options | ({"group_size": facts.group_size} if facts.group_size else {})
+
+
+@dataclass(frozen=True)
+class EngineNumbers:
+    """The weights of a quantized engine, by Hugging Face module: levels times scales; none for a plain engine.
+
+    `float8_rows` are the scales of the rows that meet 8-bit floats.
+    """
+
+    weights: Weights = field(default_factory=dict)
+    float8_rows: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> EngineNumbers:
+        from inflight.convert.quantization.dequantized import dequantized_weights, float8_row_scales
+
+        return cls(dict(dequantized_weights(checkpoint)), float8_row_scales(checkpoint))
+
+
+def engine_numbers(
+    model: str, revision: str | None, manifest: EngineManifest, checkpoint: Checkpoint | None
+) -> EngineNumbers:
+    """From the engine's checkpoint, or made from `model` by the recipe that the manifest tells.
+
+    Raises InflightError for an engine of 8-bit floats without its checkpoint: their scales are not the model's.
+    """
+    from inflight.convert.api import convert_model
+    from inflight.convert.checkpoint.directory import Checkpoint
+    from inflight.convert.options import ConvertOptions
+
+    if checkpoint is not None:
+        return EngineNumbers.of(checkpoint)
+    if any(facts.weights == "float8_e4m3fn" for facts in manifest.precision.values()):
+        raise InflightError(
+            "The engine has FP8 weights, whose scales cannot be made from the model again.",
+            "Name the checkpoint that it was built from: --checkpoint-dir CKPT",
+        )
+    quantization = quantization_options(manifest)
+    if not quantization:
+        return EngineNumbers()
+    options = {"dtype": manifest.model.dtype, "revision": revision, "progress": False, **quantization}
+    with tempfile.TemporaryDirectory(prefix="inflight-verify-") as scratch:
+        convert_model(model, Path(scratch) / "checkpoint", ConvertOptions.model_validate(options))
+        return EngineNumbers.of(Checkpoint.open(Path(scratch) / "checkpoint"))
+
+
+def engine_checkpoint(directory: Path, manifest: EngineManifest) -> Checkpoint:
+    """The checkpoint in `directory`. Raises InflightError when the engine was built from another one."""
+    from inflight.convert.checkpoint.directory import Checkpoint
+
+    checkpoint = Checkpoint.open(directory)
+    if checkpoint.sha256() != manifest.source.checkpoint_sha256:
+        raise InflightError(f"The engine was not built from {directory}: their digests differ.")
+    return checkpoint
+
+
+def rounded_oracle(directory: Path, manifest: EngineManifest, numbers: EngineNumbers) -> Oracle:
+    """transformers with the roundings of the engine: how far they carry from the float32 result."""
+    dtype, cache, weights = manifest.model.dtype, manifest.kv_cache.dtype, numbers.weights
+    if weights:
+        oracle = Oracle(directory, dtype, widen=True)
+        oracle.take(weights)
+        oracle.round_float8_rows(numbers.float8_rows)
+        integers = [facts.activations for facts in manifest.precision.values() if facts.weights in ("int8", "int4")]
+        if integers:
+            oracle.round_rows(weights, integers[0])
+    else:
+        shortest = cache if dtype == "float32" and cache != "int8" else dtype
+        oracle = Oracle(directory, shortest, widen=False)
+    if cache == "int8" or weights:
+        oracle.round_cache(cache, manifest.model.head_size)
+    return oracle
+
+
+class Oracle:
+    """The model in `directory`. Its weights are read as `dtype`; with `widen`, the arithmetic on them is float32."""
+
+    def __init__(self, directory: Path, dtype: str, *, widen: bool) -> None:
+        import torch
+        import transformers
+
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            directory, dtype=getattr(torch, dtype), attn_implementation="eager"
+        )
+        self._model = (model.float() if widen else model).eval()
+
+    def take(self, weights: Weights) -> None:
+        """Put `weights` in place of the model's. A projection that was tied to the embedding is so no longer."""
+        import torch
+
+        for module, weight in weights.items():
+            tensor = torch.from_numpy(np.ascontiguousarray(weight))
+            self._model.get_submodule(module).weight = torch.nn.Parameter(tensor, requires_grad=False)
+
+    def round_rows(self, modules: Iterable[str], dtype: str) -> None:
+        """From now on these linear modules read rows rounded to integers of this type, with a scale for each."""
+        for module in modules:
+            self._model.get_submodule(module).register_forward_pre_hook(
+                lambda _, inputs: (_rounded(inputs[0], _GREATEST[dtype]), *inputs[1:])
+            )
+
+    def round_float8_rows(self, scales: Mapping[str, float]) -> None:
+        """From now on these linear modules read rows over their scale, cut to what E4M3 holds and rounded to it."""
+        for module, scale in scales.items():
+            self._model.get_submodule(module).register_forward_pre_hook(
+                lambda _, inputs, scale=scale: (_float8(inputs[0], scale), *inputs[1:])
+            )
+
+    def round_cache(self, dtype: str, head_size: int) -> None:
+        """From now on queries, keys (before their rotation) and values are rounded to the cache's type, int8 head by
+        head: attention multiplies in that type.
+        """
+        import torch
+
+        def hook(_: torch.nn.Module, __: object, output: torch.Tensor) -> torch.Tensor:
+            if dtype != "int8":
+                return output.to(getattr(torch, dtype)).to(output.dtype)
+            return _rounded(output.unflatten(-1, (-1, head_size)), _GREATEST[dtype]).flatten(-2)
+
+        for name, module in self._model.named_modules():
+            if name.endswith(("q_proj", "k_proj", "v_proj")):
+                module.register_forward_hook(hook)
+
+    def logits(self, run: EngineRun) -> Array:
+        """Logits [tokens, vocab] for all tokens of the run but the last."""
+        return self.stages(run)[-1]
+
+    def stages(self, run: EngineRun) -> list[Array]:
+        """Residual streams after the embedding and every layer but the last, then the logits."""
+        import torch
+
+        with torch.no_grad():
+            output = self._model(torch.tensor([run.token_ids[:-1]]), output_hidden_states=True, use_cache=False)
+        return [state[0].float().numpy() for state in (*output.hidden_states[:-1], output.logits)]
+
+
+def _float8(x: torch.Tensor, scale: float) -> torch.Tensor:
+    import torch
+
+    greatest = torch.finfo(torch.float8_e4m3fn).max
+    levels = (x.float() / scale).clamp(-greatest, greatest).to(torch.float8_e4m3fn)
+    return (levels.float() * scale).to(x.dtype)
+
+
+def _rounded(x: torch.Tensor, greatest: int) -> torch.Tensor:
+    """x [..., n] as integers up to `greatest`, times the scale of each row."""
+    import torch
+
+    scale = x.float().abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / greatest
+    return ((x.float() / scale).round() * scale).to(x.dtype)

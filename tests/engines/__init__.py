@@ -1,0 +1,1 @@
+"""Engine directories for the tests."""

@@ -1,0 +1,134 @@
+"""Kernels of the cpu target as libraries of their own: one operator each, packed and emitted as for an engine."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from inflight.build.graph.operators import DOMAIN
+from inflight.build.graph.values import new_value
+from inflight.build.passes.rewrite import fused
+from inflight.build.targets.cpu.compiler.compile import compile_library
+from inflight.build.targets.cpu.compiler.cpu_levels import CpuLevel, find_level, native_level
+from inflight.build.targets.cpu.operators import KernelCall, Places, emit_call
+from inflight.build.targets.cpu.packing.pack import pack_weights
+from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
+
+Array = npt.NDArray[Any]
+
+# Room for the partial results of few (row, split) pairs, so that a step may run out of it.
+PARTIAL_ROWS = 24
+_HEAD = f"#define PARTIAL_ROWS {PARTIAL_ROWS}\n"
+_HEAD += '#include "attention.h"\n#include "embedding.h"\n#include "qlinear.h"\n'
+_names = itertools.count()
+
+
+def levels() -> list[CpuLevel]:
+    """This machine's own level, and the plainest of its architecture."""
+    native = native_level()
+    return [native, find_level("x86-64-v3" if native.triple.startswith("x86_64") else "aarch64")]
+
+
+def operator(
+    op_type: str, inputs: Sequence[Array | ir.Value | None], outputs: Sequence[ir.Value], attributes: Mapping[str, Any]
+) -> ir.Graph:
+    """A graph of one fused operator. Arrays are weights; values are its other inputs."""
+    values = [_initializer(x) if isinstance(x, np.ndarray) else x for x in inputs]
+    node = fused(op_type, values, outputs, attributes)
+    for offset, value in enumerate([*values, *outputs]):
+        if value is not None:
+            value.metadata_props["inflight.offset"] = str(64 * offset)
+    given = [value for value in values if value is not None]
+    return ir.Graph(
+        [value for value in given if value.const_value is None],
+        outputs,
+        nodes=[node],
+        initializers=[value for value in given if value.const_value is not None],
+        opset_imports={DOMAIN: 1},
+    )
+
+
+def _initializer(array: Array) -> ir.Value:
+    tensor = ir.tensor(array, name=f"weight.{next(_names)}")
+    return ir.Value(name=tensor.name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+
+
+def rows(name: str, width: int, dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
+    return new_value(name, dtype, ("T", width))
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One compiled kernel. `packed` holds its weights as the file has them, in the order of the operator's inputs."""
+
+    function: Any
+    packed: list[Array]
+    library: ctypes.CDLL
+
+    def run(self, *arguments: Any, threads: int = 1) -> None:
+        """Arguments in the kernel's order; arrays go as pointers, None as NULL, integers as int64."""
+        values = [a.ctypes.data if isinstance(a, np.ndarray) else 0 if a is None else int(a) for a in arguments]
+        packed = np.array(values, np.int64)
+        assert self.function(ctypes.c_int32(threads), ctypes.c_void_p(packed.ctypes.data)) == 0
+
+
+def compile_kernels(graphs: Sequence[ir.Graph], level: CpuLevel, directory: Path, preamble: str = "") -> list[Kernel]:
+    """One small library for the operators of all `graphs`; `preamble` is C that stands before the kernels."""
+    layouts = [WeightLayout(graph) for graph in graphs]
+    calls = [emit_call(graph[0], Places(layout)) for graph, layout in zip(graphs, layouts, strict=True)]
+    output = directory / f"kernels-{level.name}-{next(_names)}.so"
+    compile_library(preamble + _HEAD + "".join(_wrapper(i, call) for i, call in enumerate(calls)), level, output)
+    library = ctypes.CDLL(str(output))
+    return [
+        Kernel(getattr(library, f"kernel_{i}"), _packed(layout, directory / f"weights-{next(_names)}"), library)
+        for i, layout in enumerate(layouts)
+    ]
+
+
+def _packed(layout: WeightLayout, path: Path) -> list[Array]:
+    pack_weights(layout, path, lambda amount, label=None: None)
+    content = np.fromfile(path, np.uint8)
+    aligned = np.zeros(len(content) + 64, np.uint8)
+    start = -aligned.ctypes.data % 64
+    aligned[start : start + len(content)] = content
+    return [aligned[start + t.offset : start + t.offset + t.nbytes] for t in layout.tensors]
+
+
+def _wrapper(index: int, call: KernelCall) -> str:
+    """int kernel_N(threads, arguments): every argument travels as an int64."""
+    casts = ", ".join(f"({argument.ctype})a[{i}]" for i, argument in enumerate(call.arguments))
+    return f"""
+static void run_{index}(void *argument, pool *p, int thread) {{
+    const int64_t *a = argument;
+    {call.kernel}(p, thread, {", ".join(call.constants)}, {casts});
+}}
+__attribute__((visibility("default"))) int kernel_{index}(int32_t threads, void *arguments) {{
+    pool p;
+    if (!pool_open(&p, threads, run_{index})) return 1;
+    pool_run(&p, arguments);
+    pool_close(&p);
+    return 0;
+}}
+"""
+
+
+class TokenRows(ctypes.Structure):
+    """`token_rows` of kernels/rope.h."""
+
+    _fields_ = [
+        ("rows", ctypes.c_int64),
+        ("num_sequences", ctypes.c_int64),
+        ("block_table_stride", ctypes.c_int64),
+        ("positions", ctypes.c_void_p),
+        ("sequence_of_row", ctypes.c_void_p),
+        ("sequence_starts", ctypes.c_void_p),
+        ("block_tables", ctypes.c_void_p),
+    ]

@@ -1,0 +1,78 @@
+"""Rows of integers as kernels/quantize.h lays them out, written and read here without it."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from inflight.build.graph.quantized_rows import quantized_row_bytes
+from inflight.build.graph.values import new_value
+from inflight.build.targets.cpu.compiler.cpu_levels import LEVELS, CpuLevel, describe_native, native_level
+from tests.kernel.cpu.harness import Array
+
+ROW_TYPES = {8: ir.DataType.INT8, 16: ir.DataType.INT16}
+
+
+def runnable_levels() -> list[CpuLevel]:
+    """Every level that this machine can run: each has its own dot product."""
+    native, features = native_level(), describe_native()[2]
+    return [level for level in LEVELS if level.triple == native.triple and set(level.features) <= features]
+
+
+def integer_rows(name: str, width: int, bits: int) -> ir.Value:
+    return new_value(name, ROW_TYPES[bits], ("T", width))
+
+
+def row_scales(name: str) -> ir.Value:
+    return new_value(name, ir.DataType.FLOAT, ("T",))
+
+
+def empty_record(rows: int, width: int, bits: int) -> Array:
+    """Memory for quantized rows, uint8 [rows, digits, bytes], full of noise."""
+    size = quantized_row_bytes(width, ROW_TYPES[bits])
+    return aligned(np.full((rows, bits // 8, size * 8 // bits), 0xA5, np.uint8))
+
+
+def aligned(array: Array) -> Array:
+    """A copy that starts at a multiple of 64 bytes."""
+    memory = np.empty(array.nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def to_record(x: Array, group: int) -> Array:
+    """Integers [T, K] (int8 or int16) as the products read them, with a sum for each `group` of k (0: for all)."""
+    count, width = x.shape
+    bits = 8 * x.itemsize
+    record = empty_record(count, width, bits)
+    low = x.astype(np.int8)
+    digits = [low] if bits == 8 else [((x.astype(np.int32) - low) // 256).astype(np.int8), low]
+    sums_at = -(-width // 64) * 64
+    for index, digit in enumerate(digits):
+        record[:, index, :sums_at] = 0
+        record[:, index, :width] = digit.view(np.uint8)
+        starts = np.arange(0, width, group or width)
+        sums = np.add.reduceat(digit.astype(np.int32), starts, axis=1, dtype=np.int32)
+        record[:, index, sums_at : sums_at + 4 * len(starts)] = np.ascontiguousarray(sums).view(np.uint8)
+    return record
+
+
+def random_weight(rng: np.random.Generator, bits: int, n: int, k: int) -> Array:
+    """Levels of every size, the extremes among them."""
+    limit = 2 ** (bits - 1)
+    weight = rng.integers(-limit, limit, (n, k))
+    weight[rng.random((n, k)) < 0.2] = -limit
+    return weight.astype(np.int8 if bits == 8 else ml_dtypes.int4)
+
+
+def random_levels(rng: np.random.Generator, bits: int, count: int, k: int) -> Array:
+    """Rows of every kind: random, zeros, and all at an extreme."""
+    limit = 127 if bits == 8 else 127 * 256 + 127
+    x = rng.integers(-limit, limit + 1, (count, k))
+    x[rng.random(count) < 0.2] = 0
+    x[rng.random(count) < 0.2] = limit
+    x[rng.random(count) < 0.2] = -limit
+    return x.astype(f"int{bits}")

@@ -1,0 +1,190 @@
+"""Products in tiles of AMX, compiled from the kernels' source over a model of its instructions in C (amx_model.h)."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import pytest
+
+from inflight.build.targets.cpu.compiler.cpu_levels import native_level
+from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, operator, rows
+from tests.kernel.cpu.quantized import integer_rows, random_levels, random_weight, row_scales, to_record
+from tests.oracles.fused_operators import gated_linear, linear
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(not native_level().triple.startswith("x86_64"), reason="the model needs x86-64's headers"),
+]
+
+MODEL = Path(__file__).with_name("amx_model.h").read_text()
+BFLOAT16: Any = ml_dtypes.bfloat16
+ROWS_IN_VECTORS = 3  # at most, of whatever width
+# Below the rows of one tile of vectors, around one and two tiles of AMX, and beyond a block of rows.
+HEIGHTS = (1, 6, 7, 15, 16, 17, 31, 32, 33, 96, 97)
+
+
+def _with_model(graphs: Sequence[ir.Graph], directory: Path) -> list[Kernel]:
+    return compile_kernels(graphs, native_level(), directory, preamble=MODEL)
+
+
+def _at_the_end_of_memory(array: Array) -> Array:
+    """A copy behind which nothing can be read, so that a kernel that reads on crashes."""
+    page = mmap.PAGESIZE
+    size = -(-array.nbytes // page) * page
+    memory = mmap.mmap(-1, size + page)
+    view = np.frombuffer(memory, np.uint8)
+    protected = ctypes.CDLL(None).mprotect(ctypes.c_void_p(view.ctypes.data + size), ctypes.c_size_t(page), 0)
+    assert protected == 0
+    copy = view[size - array.nbytes : size].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def _check_instructions(library: ctypes.CDLL) -> None:
+    """Tiles were multiplied, as a CPU would have done it, and none are held."""
+    assert library.amx_products() > 0
+    assert library.amx_faults() == 0
+    assert library.amx_tiles_in_use() == 0
+
+
+class _Product:
+    """A quantized product of one kind: its graph, random rows, and a run."""
+
+    def __init__(self, rng: np.random.Generator, bits: tuple[int, int], group: int, shape: tuple[int, int]) -> None:
+        (self.weight_bits, self.row_bits), self.group, (self.n, self.k) = bits, group, shape
+        self._rng = rng
+        self._residual = rng.standard_normal(self.n, np.float32)
+        self._gated = False
+
+    def graph(self, gated: bool) -> ir.Graph:
+        self._gated = gated
+        inputs = [integer_rows("x", self.k, self.row_bits), row_scales("x_scale")]
+        weights = [x for _ in range(1 + gated) for x in self._weight()]
+        if gated:
+            attributes = {"activation": "silu", "group_size": self.group}
+            return operator("QuantizedGatedLinear", [*inputs, *weights], [rows("y", self.n)], attributes)
+        bias = self._rng.standard_normal(self.n, np.float32)
+        inputs += [*weights, bias, rows("residual", self.n)]
+        return operator("QuantizedLinear", inputs, [rows("y", self.n)], {"group_size": self.group})
+
+    def _weight(self) -> tuple[Array, Array]:
+        groups = (-(-self.k // self.group),) if self.group else ()
+        scale = self._rng.uniform(0.5, 2, (self.n, *groups)).astype(np.float32) / 4096
+        return random_weight(self._rng, self.weight_bits, self.n, self.k), scale
+
+    def record(self, count: int) -> Array:
+        return to_record(random_levels(self._rng, self.row_bits, count, self.k), self.group)
+
+    def run(self, kernel: Kernel, record: Array, x_scale: Array, threads: int = 1) -> npt.NDArray[np.float32]:
+        """A linear product is added to the same residual in every row."""
+        y = np.full((len(record), self.n), np.nan, np.float32)
+        packed = [_at_the_end_of_memory(array) for array in kernel.packed]
+        added = [] if self._gated else [_at_the_end_of_memory(np.tile(self._residual, (len(record), 1)))]
+        kernel.run(len(record), _at_the_end_of_memory(record), x_scale, *packed, *added, y, threads=threads)
+        return y
+
+
+def _products(rng: np.random.Generator) -> list[_Product]:
+    """8 bits with one scale a row, 4 bits with groups, and one of the other kinds; shapes that fill no tile."""
+    group = int(rng.choice([32, 64, 128]))
+    others = [((8, 16), 0), ((8, 16), group), ((8, 8), group), ((4, 16), group), ((4, 8), 0), ((4, 16), 0)]
+    kinds = [((8, 8), 0), ((4, 8), group), others[rng.integers(len(others))]]
+    return [_Product(rng, bits, g, (int(rng.integers(1, 150)), int(rng.integers(1, 500)))) for bits, g in kinds]
+
+
+def _in_vectors(product: _Product, kernel: Kernel, record: Array, x_scale: Array) -> npt.NDArray[np.float32]:
+    """The product a few rows at a time, for which no tile is multiplied."""
+    before = kernel.library.amx_products()
+    starts = range(0, len(record), ROWS_IN_VECTORS)
+    parts = [slice(start, start + ROWS_IN_VECTORS) for start in starts]
+    y = np.concatenate([product.run(kernel, record[part], x_scale[part]) for part in parts])
+    assert kernel.library.amx_products() == before
+    return y
+
+
+def _check_integer_products(
+    rng: np.random.Generator, products: Sequence[_Product], gated: bool, directory: Path
+) -> None:
+    kernels = _with_model([product.graph(gated) for product in products], directory)
+    for product, kernel in zip(products, kernels, strict=True):
+        for count in (*rng.choice(HEIGHTS, 4, replace=False), rng.integers(ROWS_IN_VECTORS + 1, 100)):
+            record = product.record(int(count))
+            x_scale = rng.uniform(0, 0.1, int(count)).astype(np.float32)
+            expected = _in_vectors(product, kernel, record, x_scale)
+            np.testing.assert_array_equal(product.run(kernel, record, x_scale), expected)
+            np.testing.assert_array_equal(product.run(kernel, record, x_scale, threads=2), expected)
+    _check_instructions(kernels[0].library)
+
+
+def test_integer_products_in_tiles_are_the_bits_of_vectors(rng: np.random.Generator, tmp_path: Path) -> None:
+    _check_integer_products(rng, _products(rng), False, tmp_path)
+
+
+def test_gated_integer_products_in_tiles_are_the_bits_of_vectors(rng: np.random.Generator, tmp_path: Path) -> None:
+    _check_integer_products(rng, [_products(rng)[rng.integers(3)]], True, tmp_path)
+
+
+def _bfloat16(rng: np.random.Generator, *shape: int) -> Array:
+    return rng.standard_normal(shape, np.float32).astype(BFLOAT16)
+
+
+def _among_nan(x: Array) -> Array:
+    """`x` in the middle of rows that are NaN."""
+    padded = np.full((len(x) + 2, x.shape[1]), np.nan, x.dtype)
+    padded[1:-1] = x
+    return padded[1:-1]
+
+
+def _check_float_product(rng: np.random.Generator, kernel: Kernel, gate_or_weight: Array, up: Array | None) -> None:
+    """Near the exact product, and the same bits for rows alone, in company and on two threads."""
+    n, k = gate_or_weight.shape
+    x = _bfloat16(rng, int(rng.integers(97, 130)), k)
+    packed = [_at_the_end_of_memory(array) for array in kernel.packed]
+
+    def run(part: Array, threads: int = 1, residual: Array | None = None) -> Array:
+        y: Array = np.full((len(part), n), np.nan, np.float32 if up is None else BFLOAT16)
+        middle = (packed[0], None, residual) if up is None else (packed[0],)
+        kernel.run(len(part), _among_nan(part), *middle, y, threads=threads)
+        return y.view(np.uint32 if up is None else np.uint16)
+
+    y = run(x)
+    if up is None:
+        exact = linear(x, gate_or_weight, None)
+        np.testing.assert_allclose(y.view(np.float32), exact, rtol=2e-6 * np.sqrt(k), atol=2e-6 * k)
+        residual = rng.standard_normal(y.shape, np.float32)
+        total = run(x, threads=2, residual=_at_the_end_of_memory(residual)).view(np.float32)
+        np.testing.assert_array_equal(total, residual + y.view(np.float32))
+    else:
+        exact = gated_linear(x, gate_or_weight, up, activation="silu").astype(np.float32)
+        np.testing.assert_allclose(y.view(BFLOAT16).astype(np.float32), exact, rtol=2**-6, atol=1e-5 * k)
+    np.testing.assert_array_equal(run(x, threads=2), y)
+    for height in HEIGHTS:
+        start = int(rng.integers(0, len(x) - height + 1))
+        np.testing.assert_array_equal(run(x[start : start + height]), y[start : start + height])
+
+
+def test_bfloat16_products_in_tiles_do_not_see_their_company(rng: np.random.Generator, tmp_path: Path) -> None:
+    shapes = [(int(rng.integers(1, 200)), int(rng.integers(1, 300))) for _ in range(2)]
+    shapes.append((int(rng.integers(1, 65)), int(rng.integers(2400, 2700))))  # sums rest between two stretches
+    weights = [_bfloat16(rng, *shape) for shape in shapes]
+    gate, up = (_bfloat16(rng, *shapes[0]) for _ in range(2))
+    graphs = [
+        operator("Linear", [rows("x", w.shape[1], ir.DataType.BFLOAT16), w, None], [rows("y", w.shape[0])], {})
+        for w in weights
+    ]
+    gated = rows("y", len(gate), ir.DataType.BFLOAT16)
+    x = rows("x", gate.shape[1], ir.DataType.BFLOAT16)
+    graphs.append(operator("GatedLinear", [x, gate, up], [gated], {"activation": "silu"}))
+    *plain, with_gate = _with_model(graphs, tmp_path)
+    for kernel, weight in zip(plain, weights, strict=True):
+        _check_float_product(rng, kernel, weight, None)
+    _check_float_product(rng, with_gate, gate, up)
+    _check_instructions(with_gate.library)

@@ -1,0 +1,226 @@
+"""Rotation, cache writes and paged attention: random ragged steps against the references, in any company."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import pytest
+
+from inflight.build.graph.values import new_value
+from tests.kernel.cpu.harness import PARTIAL_ROWS, Array, TokenRows, compile_kernels, levels, operator, rows
+from tests.oracles.fused_operators import paged_attention, rope_cache_write
+
+pytestmark = pytest.mark.kernel
+
+LEVELS = pytest.mark.parametrize("level", levels(), ids=lambda level: str(level.name))
+DTYPES: list[Any] = [np.float32, np.float16, ml_dtypes.bfloat16, np.int8]
+EPSILON = 1e-6
+MAX_SEQ_LEN = 700  # more than two splits of the context
+# float32 sums in another order, which may round a cached key the other way; a bfloat16 cache also rounds queries and
+# weights to 8 bits, an int8 cache to 16.
+TOLERANCE = {np.float32: 2e-5, np.float16: 2e-3, ml_dtypes.bfloat16: 3e-2, np.int8: 3e-2}
+INT8_WITHOUT_NORMS = 5e-4  # keys and values are then the reference's to the bit
+
+
+@dataclass(frozen=True)
+class Shape:
+    dtype: Any
+    head_size: int
+    num_kv_heads: int
+    queries_per_kv: int
+    tokens_per_block: int
+    window: int
+    has_norms: bool
+
+    @classmethod
+    def random(cls, rng: np.random.Generator, dtype: Any) -> Shape:
+        return cls(
+            dtype=dtype,
+            head_size=int(rng.choice([2, 6, 24, 48, 64, 80, 128])),
+            num_kv_heads=int(rng.integers(1, 4)),
+            queries_per_kv=int(rng.choice([1, 3, 7, 50])),
+            tokens_per_block=int(rng.choice([16, 32, 64, 80, 128])),
+            window=int(rng.choice([0, 0, 1, 50, 300])),
+            has_norms=bool(rng.random() < 0.5),
+        )
+
+    @property
+    def num_heads(self) -> int:
+        return self.num_kv_heads * self.queries_per_kv
+
+    @property
+    def key_bytes(self) -> int:
+        """Of one token and head, as kernels/cache.h has them."""
+        return (
+            -(-self.head_size // 4) * 4 + 4 if self.dtype == np.int8 else self.head_size * np.dtype(self.dtype).itemsize
+        )
+
+    @property
+    def value_bytes(self) -> int:
+        padded = -(-self.head_size // 16) * 16
+        return padded + 4 if self.dtype == np.int8 else padded * np.dtype(self.dtype).itemsize
+
+    @property
+    def cache_width(self) -> int:
+        """The last dimension of the reference's cache."""
+        return self.head_size + 4 if self.dtype == np.int8 else self.head_size
+
+    @property
+    def tolerance(self) -> float:
+        return INT8_WITHOUT_NORMS if self.dtype == np.int8 and not self.has_norms else TOLERANCE[self.dtype]
+
+    @property
+    def heads(self) -> dict[str, int]:
+        return {"num_heads": self.num_heads, "num_kv_heads": self.num_kv_heads, "head_size": self.head_size}
+
+
+class Attention:
+    """The two kernels of one layer with their cache, and beside them the references with theirs."""
+
+    def __init__(self, shape: Shape, rng: np.random.Generator, level: Any, directory: Path, num_blocks: int) -> None:
+        self.shape, self.num_blocks = shape, num_blocks
+        half = shape.head_size // 2
+        angles = rng.uniform(0, 6, (MAX_SEQ_LEN, half))
+        self.tables = [np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)]
+        norms = rng.standard_normal((2, shape.head_size), np.float32)
+        self.norms: list[Array | None] = list(norms) if shape.has_norms else [None, None]
+        self.write, self.attend = compile_kernels([self._write_graph(), self._attention_graph()], level, directory)
+        padded = -(-shape.head_size // 16) * 16
+        tokens = num_blocks * shape.num_kv_heads * shape.tokens_per_block
+        # Whatever used the memory before: large and small numbers, infinities, NaN.
+        self.keys, self.values = (
+            rng.integers(0, 256, tokens * size, np.uint8) for size in (shape.key_bytes, shape.value_bytes)
+        )
+        reference = (num_blocks, shape.num_kv_heads, shape.tokens_per_block, shape.cache_width)
+        self.partials = np.empty(PARTIAL_ROWS * shape.num_heads * (padded + 2), np.float32)
+        self.reference_keys, self.reference_values = (np.zeros(reference, shape.dtype) for _ in range(2))
+
+    def _cache(self, kind: str) -> ir.Value:
+        s = self.shape
+        dtype = ir.tensor(np.zeros(1, s.dtype)).dtype
+        return new_value(f"{kind}_cache.0", dtype, ("blocks", s.num_kv_heads, s.tokens_per_block, s.cache_width))
+
+    def _paging(self) -> list[ir.Value]:
+        names = {"sequence_of_row": ("T",), "block_tables": ("S", "blocks_per_sequence")}
+        return [new_value(name, ir.DataType.INT32, shape) for name, shape in names.items()]
+
+    def _write_graph(self) -> ir.Graph:
+        s = self.shape
+        caches = [self._cache("key"), self._cache("value")]
+        written = [new_value(f"{cache.name}.written", cache.dtype, cache.shape.dims) for cache in caches]
+        positions = new_value("positions", ir.DataType.INT32, ("T",))
+        inputs = [rows("qkv", (s.num_heads + 2 * s.num_kv_heads) * s.head_size), *self.norms, *self.tables]
+        return operator(
+            "RopeCacheWrite",
+            [*inputs, positions, *self._paging(), *caches],
+            [rows("q", s.num_heads * s.head_size), *written],
+            {**s.heads, "epsilon": EPSILON},
+        )
+
+    def _attention_graph(self) -> ir.Graph:
+        s = self.shape
+        positions = new_value("positions", ir.DataType.INT32, ("T",))
+        width = s.num_heads * s.head_size
+        return operator(
+            "PagedAttention",
+            [rows("q", width), self._cache("key"), self._cache("value"), positions, *self._paging()],
+            [rows("y", width)],
+            {**s.heads, "scale": s.head_size**-0.5, "window": s.window},
+        )
+
+    def step(self, step: Step, qkv: Array, threads: int = 1) -> npt.NDArray[np.float32]:
+        """Write and attend with the kernels."""
+        count, width = len(qkv), self.shape.num_heads * self.shape.head_size
+        q, y = np.full((2, count, width), np.nan, np.float32)
+        norms = self.write.packed[:-2] or [None, None]
+        token_rows = ctypes.addressof(step.rows)
+        self.write.run(token_rows, qkv, *norms, *self.write.packed[-2:], q, self.keys, self.values, threads=threads)
+        self.attend.run(token_rows, q, self.keys, self.values, self.partials, y, threads=threads)
+        return y
+
+    def reference_step(self, step: Step, qkv: Array) -> npt.NDArray[np.float32]:
+        caches = (self.reference_keys, self.reference_values)
+        places = (step.positions, step.sequence_of_row, step.block_tables)
+        q, *_ = rope_cache_write(qkv, *self.norms, *self.tables, *places, *caches, **self.shape.heads, epsilon=EPSILON)
+        scale = self.shape.head_size**-0.5
+        return paged_attention(q, *caches, *places, **self.shape.heads, scale=scale, window=self.shape.window)
+
+
+class Step:
+    """`chunks`: (context, count, block table) of each sequence of a ragged step."""
+
+    def __init__(self, chunks: list[tuple[int, int, Array]]) -> None:
+        counts = [count for _, count, _ in chunks]
+        self.positions = np.concatenate([np.arange(c, c + n) for c, n, _ in chunks]).astype(np.int32)
+        self.sequence_of_row = np.repeat(np.arange(len(chunks)), counts).astype(np.int32)
+        self.block_tables = np.stack([table for *_, table in chunks]).astype(np.int32)
+        self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+        arrays = (self.positions, self.sequence_of_row, self.starts, self.block_tables)
+        pointers = [array.ctypes.data for array in arrays]
+        self.rows = TokenRows(len(self.positions), len(chunks), self.block_tables.shape[1], *pointers)
+
+
+@LEVELS
+@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float16", "bfloat16", "int8"])
+def test_attention_is_as_defined_and_a_row_sees_neither_company_nor_chunks_nor_threads(
+    level: Any, dtype: Any, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    shape = Shape.random(rng, dtype)
+    print(shape)
+    lengths = [int(x) for x in rng.integers(1, MAX_SEQ_LEN, int(rng.integers(1, 4)))]
+    per_sequence = -(-MAX_SEQ_LEN // shape.tokens_per_block)
+    tables = rng.permutation(per_sequence * len(lengths)).reshape(len(lengths), per_sequence)
+    width = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_size
+    qkv = [rng.standard_normal((length, width), np.float32) for length in lengths]
+
+    together = Attention(shape, rng, level, tmp_path, tables.size)
+    whole = Step([(0, length, table) for length, table in zip(lengths, tables, strict=True)])
+    everything = np.concatenate(qkv)
+    expected = together.reference_step(whole, everything)
+    y = together.step(whole, everything, threads=2)
+    np.testing.assert_allclose(y, expected, rtol=shape.tolerance, atol=shape.tolerance)
+
+    for index, (length, table) in enumerate(zip(lengths, tables, strict=True)):
+        _refill(together, rng)
+        start, parts = 0, []
+        while start < length:
+            count = 1 if rng.random() < 0.5 else int(rng.integers(1, length - start + 1))
+            rows_of_chunk = qkv[index][start : start + count].copy()
+            parts.append(together.step(Step([(start, count, table)]), rows_of_chunk, threads=int(rng.integers(1, 4))))
+            start += count
+        np.testing.assert_array_equal(np.concatenate(parts), y[whole.starts[index] : whole.starts[index + 1]])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int8], ids=["float32", "float16", "int8"])
+def test_every_level_of_an_architecture_gives_the_same_bits(
+    dtype: Any, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    shape = Shape.random(rng, dtype)
+    print(shape)
+    length = int(rng.integers(1, MAX_SEQ_LEN))
+    table = rng.permutation(-(-MAX_SEQ_LEN // shape.tokens_per_block))
+    width = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_size
+    qkv, seed, step = (
+        rng.standard_normal((length, width), np.float32),
+        int(rng.integers(2**32)),
+        Step([(0, length, table)]),
+    )
+    first, *others = (
+        Attention(shape, np.random.default_rng(seed), level, tmp_path, table.size).step(step, qkv, threads=2)
+        for level in levels()
+    )
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+
+
+def _refill(attention: Attention, rng: np.random.Generator) -> None:
+    """Another sequence used the blocks in the meantime."""
+    for cache in (attention.keys, attention.values):
+        cache[:] = rng.integers(0, 256, cache.size, np.uint8)

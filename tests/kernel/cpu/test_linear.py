@@ -1,0 +1,132 @@
+"""Matrix products against NumPy; the same bits for a row alone, in company, on any number of threads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import pytest
+
+from inflight.build.graph.operators import activation_type
+from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, levels, operator, rows
+from tests.oracles.fused_operators import gated_linear, linear
+
+pytestmark = pytest.mark.kernel
+
+DTYPES: list[Any] = [np.float32, np.float16, ml_dtypes.bfloat16]
+# A product whose rows are rounded to bfloat16 beforehand is exact but for the order of its float32 sums.
+TOLERANCE = 2e-6
+
+
+def _random(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Array:
+    return rng.standard_normal(shape, np.float32).astype(dtype)
+
+
+def _act(dtype: Any) -> ir.DataType:
+    return activation_type(ir.tensor(np.zeros(1, dtype)).dtype)
+
+
+def _linear_graph(weight: Array, bias: Array | None) -> ir.Graph:
+    n, k = weight.shape
+    inputs = [rows("x", k, _act(weight.dtype)), weight, bias, rows("residual", n)]
+    return operator("Linear", inputs, [rows("y", n)], {})
+
+
+def _run_linear(
+    kernel: Kernel, x: Array, n: int, threads: int = 1, residual: Array | None = None, in_place: bool = False
+) -> npt.NDArray[np.float32]:
+    y = np.full((len(x), n), np.nan, np.float32)
+    added = None if residual is None else np.array(residual, np.float32, order="C")
+    if added is not None and in_place:
+        y = added
+    weight, *bias = kernel.packed
+    kernel.run(len(x), np.ascontiguousarray(x), weight, bias[0] if bias else None, added, y, threads=threads)
+    return y
+
+
+def _close(actual: Array, expected: Array, k: int) -> None:
+    np.testing.assert_allclose(actual, expected, rtol=TOLERANCE * np.sqrt(k), atol=TOLERANCE * k)
+
+
+@pytest.mark.parametrize("level", levels(), ids=lambda level: str(level.name))
+def test_linear_is_the_product_and_a_row_does_not_see_its_company(
+    level: Any, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    n, k = (int(x) for x in rng.integers(1, 300, 2))
+    weights = [_random(rng, (n, k), dtype) for dtype in DTYPES]
+    biases = [_random(rng, (n,), weight.dtype) if rng.random() < 0.5 else None for weight in weights]
+    graphs = [_linear_graph(weight, bias) for weight, bias in zip(weights, biases, strict=True)]
+    for kernel, weight, bias in zip(compile_kernels(graphs, level, tmp_path), weights, biases, strict=True):
+        x = _random(rng, (int(rng.integers(1, 130)), k), _act(weight.dtype).numpy())
+        y = _run_linear(kernel, x, n)
+        _close(y, linear(x, weight, bias), k)
+        np.testing.assert_array_equal(_run_linear(kernel, x, n, threads=2), y)
+        start, stop = sorted(rng.integers(0, len(x) + 1, 2))
+        np.testing.assert_array_equal(_run_linear(kernel, x[start:stop], n), y[start:stop])
+        np.testing.assert_array_equal(_run_linear(kernel, x[-1:], n), y[-1:])
+        residual = _random(rng, y.shape, np.float32)
+        for in_place in (False, True):
+            total = _run_linear(kernel, x, n, threads=2, residual=residual, in_place=in_place)
+            np.testing.assert_array_equal(total, residual + y)
+
+
+def test_a_row_of_many_stretches_and_blocks_has_the_same_bits_alone(rng: np.random.Generator, tmp_path: Path) -> None:
+    n, k = int(rng.integers(65, 200)), int(rng.integers(4700, 5000))
+    weights = [_random(rng, (n, k), dtype) for dtype in (np.float32, ml_dtypes.bfloat16)]
+    graphs = [_linear_graph(weight, None) for weight in weights]
+    for kernel, weight in zip(compile_kernels(graphs, levels()[0], tmp_path), weights, strict=True):
+        x = _random(rng, (int(rng.integers(97, 300)), k), _act(weight.dtype).numpy())
+        y = _run_linear(kernel, x, n, threads=int(rng.integers(1, 5)))
+        _close(y, linear(x, weight, None), k)
+        for start, stop in ((0, 1), (3, 12), (90, 100)):
+            np.testing.assert_array_equal(_run_linear(kernel, x[start:stop], n, threads=3), y[start:stop])
+        residual = _random(rng, y.shape, np.float32)
+        np.testing.assert_array_equal(_run_linear(kernel, x, n, 2, residual, in_place=True), residual + y)
+
+
+def test_float32_and_float16_products_are_the_same_bits_on_every_level(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    n, k = (int(x) for x in rng.integers(1, 200, 2))
+    weights = [_random(rng, (n, k), dtype) for dtype in (np.float32, np.float16)]
+    x = _random(rng, (17, k), np.float32)
+    results = []
+    for level in levels():
+        kernels = compile_kernels([_linear_graph(weight, None) for weight in weights], level, tmp_path)
+        results.append([_run_linear(kernel, x, n) for kernel in kernels])
+    np.testing.assert_array_equal(results[0], results[1])
+
+
+@pytest.mark.parametrize("level", levels(), ids=lambda level: str(level.name))
+def test_gated_linear_is_silu_of_the_gate_times_up(level: Any, rng: np.random.Generator, tmp_path: Path) -> None:
+    n, k = (int(x) for x in rng.integers(1, 200, 2))
+    pairs = [(_random(rng, (n, k), dtype), _random(rng, (n, k), dtype)) for dtype in DTYPES]
+    graphs = [
+        operator(
+            "GatedLinear",
+            [rows("x", k, _act(gate.dtype)), gate, up],
+            [rows("y", n, _act(gate.dtype))],
+            {"activation": "silu"},
+        )
+        for gate, up in pairs
+    ]
+    for kernel, (gate, up) in zip(compile_kernels(graphs, level, tmp_path), pairs, strict=True):
+        act = _act(gate.dtype).numpy()
+        x = _random(rng, (int(rng.integers(1, 60)), k), act)
+        results = []
+        for part, threads in ((x, 1), (x, 2), (x[-1:], 1)):
+            y = np.zeros((len(part), n), act)
+            kernel.run(len(part), np.ascontiguousarray(part), kernel.packed[0], y, threads=threads)
+            results.append(y)
+        expected = gated_linear(x, gate, up, activation="silu")
+        rounding = 2**-8 if act != np.float32 else 0.0
+        scale = float(np.abs(expected).max()) + 1.0
+        np.testing.assert_allclose(
+            results[0].astype(np.float32), expected, rtol=rounding + TOLERANCE * k, atol=TOLERANCE * k * scale
+        )
+        np.testing.assert_array_equal(results[0], results[1])
+        np.testing.assert_array_equal(results[0][-1:], results[2])

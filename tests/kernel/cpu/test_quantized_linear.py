@@ -1,0 +1,168 @@
+"""Products of integers against NumPy: exact sums, the same bits on every machine and in any company."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import pytest
+
+from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
+from inflight.errors import BuildError
+from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, operator, rows
+from tests.kernel.cpu.quantized import (
+    integer_rows,
+    random_levels,
+    random_weight,
+    row_scales,
+    runnable_levels,
+    to_record,
+)
+from tests.oracles.fused_operators import quantized_gated_linear, quantized_linear
+
+pytestmark = pytest.mark.kernel
+
+LEVELS = pytest.mark.parametrize("level", runnable_levels(), ids=lambda level: str(level.name))
+
+
+@dataclass(frozen=True)
+class Product:
+    """One product: bits of weights and activations, values per scale (0: all of a row), the scales' type."""
+
+    weight_bits: int
+    row_bits: int
+    group: int
+    scale_type: Any
+
+    def scales(self, rng: np.random.Generator, n: int, k: int) -> Array:
+        shape = (n, -(-k // self.group)) if self.group else (n,)
+        return (rng.uniform(0.5, 2, shape) / 64).astype(self.scale_type)
+
+    def tolerance(self, k: int) -> float:
+        """Of a sum over groups; sums of integers are exact, and of 16 bits converted in two halves."""
+        return 0 if not self.group and self.row_bits == 8 else 2e-7 * (1 + -(-k // (self.group or k)))
+
+
+def _products(rng: np.random.Generator) -> list[Product]:
+    """Every pair of widths, per channel and in groups of each size once."""
+    types = [np.float32, np.float16, ml_dtypes.bfloat16]
+    groups = [0, *rng.permutation([32, 64, 128]).tolist()]
+    return [Product(w, x, g, types[rng.integers(3)]) for w, x, g in itertools.product((8, 4), (8, 16), groups)]
+
+
+def _run(kernel: Kernel, record: Array, x_scale: Array, n: int, threads: int = 1) -> npt.NDArray[np.float32]:
+    y = np.full((len(record), n), np.nan, np.float32)
+    kernel.run(len(record), record, np.ascontiguousarray(x_scale), *kernel.packed, None, y, threads=threads)
+    return y
+
+
+def _run_added(kernel: Kernel, record: Array, x_scale: Array, residual: Array, in_place: bool) -> Array:
+    """As _run, of two threads, added to the residual: to a copy of it in place, or beside it."""
+    added = residual.copy()
+    y = added if in_place else np.full_like(residual, np.nan)
+    kernel.run(len(record), record, np.ascontiguousarray(x_scale), *kernel.packed, added, y, threads=2)
+    return y
+
+
+def _run_gated(kernel: Kernel, record: Array, x_scale: Array, n: int, threads: int = 1) -> npt.NDArray[np.float32]:
+    y = np.full((len(record), n), np.nan, np.float32)
+    kernel.run(len(record), record, np.ascontiguousarray(x_scale), *kernel.packed, y, threads=threads)
+    return y
+
+
+def _linear_graph(product: Product, weight: Array, scale: Array, bias: Array) -> ir.Graph:
+    n, k = weight.shape
+    inputs = [integer_rows("x", k, product.row_bits), row_scales("x_scale"), weight, scale, bias, rows("residual", n)]
+    return operator("QuantizedLinear", inputs, [rows("y", n)], {"group_size": product.group})
+
+
+@LEVELS
+def test_quantized_linear_is_the_exact_product_and_a_row_does_not_see_its_company(
+    level: Any, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    n, k, count = int(rng.integers(1, 200)), int(rng.integers(1, 500)), int(rng.integers(1, 41))
+    products = _products(rng)
+    weights = [random_weight(rng, p.weight_bits, n, k) for p in products]
+    scales = [p.scales(rng, n, k) for p in products]
+    bias = rng.standard_normal(n, np.float32)
+    graphs = [_linear_graph(p, w, s, bias) for p, w, s in zip(products, weights, scales, strict=True)]
+    kernels = compile_kernels(graphs, level, tmp_path)
+    for product, kernel, weight, scale in zip(products, kernels, weights, scales, strict=True):
+        x = random_levels(rng, product.row_bits, count, k)
+        x_scale = rng.uniform(0, 0.1, count).astype(np.float32)
+        record = to_record(x, product.group)
+        y = _run(kernel, record, x_scale, n)
+        expected = quantized_linear(x, x_scale, weight, scale, bias, group_size=product.group)
+        terms = quantized_linear(abs(x), x_scale, abs(weight.astype(np.int16)), scale, group_size=product.group)
+        assert (abs(y - expected) <= product.tolerance(k) * (abs(terms) + abs(bias))).all(), product
+        np.testing.assert_array_equal(_run(kernel, record, x_scale, n, threads=2), y)
+        for part in (slice(*sorted(rng.integers(0, count + 1, 2))), slice(count - 1, count)):
+            np.testing.assert_array_equal(_run(kernel, record[part], x_scale[part], n), y[part])
+        residual = rng.standard_normal(y.shape, np.float32)
+        for in_place in (False, True):
+            np.testing.assert_array_equal(_run_added(kernel, record, x_scale, residual, in_place), residual + y)
+
+
+def test_every_machine_gives_the_same_bits(rng: np.random.Generator, tmp_path: Path) -> None:
+    n, k = int(rng.integers(1, 150)), int(rng.integers(100, 2000))
+    products = _products(rng)
+    weights = [random_weight(rng, p.weight_bits, n, k) for p in products]
+    bias = np.zeros(n, np.float32)
+    graphs = [_linear_graph(p, w, p.scales(rng, n, k), bias) for p, w in zip(products, weights, strict=True)]
+    records = [to_record(random_levels(rng, p.row_bits, 13, k), p.group) for p in products]
+    x_scale = rng.uniform(0, 0.1, 13).astype(np.float32)
+    results = [
+        [_run(kernel, record, x_scale, n) for kernel, record in zip(kernels, records, strict=True)]
+        for kernels in (compile_kernels(graphs, level, tmp_path) for level in runnable_levels())
+    ]
+    for other in results[1:]:
+        for one, same in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(one, same)
+
+
+@LEVELS
+def test_quantized_gated_linear_is_silu_of_the_gate_times_up(
+    level: Any, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    n, k, count = int(rng.integers(1, 150)), int(rng.integers(1, 300)), int(rng.integers(1, 41))
+    products = _products(rng)
+    matrices = [[random_weight(rng, p.weight_bits, n, k) for _ in range(2)] for p in products]
+    scales = [[p.scales(rng, n, k) / np.float32(64).astype(p.scale_type) for _ in range(2)] for p in products]
+    graphs = [
+        operator(
+            "QuantizedGatedLinear",
+            [integer_rows("x", k, p.row_bits), row_scales("x_scale"), gate, gate_scale, up, up_scale],
+            [rows("y", n)],
+            {"activation": "silu", "group_size": p.group},
+        )
+        for p, (gate, up), (gate_scale, up_scale) in zip(products, matrices, scales, strict=True)
+    ]
+    kernels = compile_kernels(graphs, level, tmp_path)
+    for product, kernel, (gate, up), (gate_scale, up_scale) in zip(products, kernels, matrices, scales, strict=True):
+        x = random_levels(rng, product.row_bits, count, k)
+        x_scale = (rng.uniform(0, 4, count) / 2**product.row_bits).astype(np.float32)
+        record = to_record(x, product.group)
+        y = _run_gated(kernel, record, x_scale, n)
+        arguments = (gate, gate_scale, up, up_scale)
+        expected = quantized_gated_linear(x, x_scale, *arguments, activation="silu", group_size=product.group)
+        np.testing.assert_allclose(y, expected, rtol=2e-5, atol=2e-6 * (1 + float(abs(expected).max())))
+        np.testing.assert_array_equal(_run_gated(kernel, record, x_scale, n, threads=2), y)
+        np.testing.assert_array_equal(_run_gated(kernel, record[-1:], x_scale[-1:], n), y[-1:])
+
+
+def test_a_product_that_could_overflow_and_a_group_without_sums_are_refused(rng: np.random.Generator) -> None:
+    product = Product(8, 8, 0, np.float32)
+    weight = np.zeros((1, 2**17), np.int8)
+    with pytest.raises(BuildError, match="131071 is the most"):
+        WeightLayout(_linear_graph(product, weight, np.ones(1, np.float32), np.ones(1, np.float32)))
+    product = Product(4, 8, 48, np.float32)
+    with pytest.raises(BuildError, match="group of 48"):
+        WeightLayout(
+            _linear_graph(product, random_weight(rng, 4, 8, 96), np.ones((8, 2), np.float32), np.ones(8, np.float32))
+        )

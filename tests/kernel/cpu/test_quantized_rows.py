@@ -1,0 +1,127 @@
+"""Rows to integers: alone and behind a norm; with the sums that products need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from inflight.build.passes.rewrite import fused
+from inflight.errors import BuildError
+from tests.kernel.cpu.harness import Array, compile_kernels, operator, rows
+from tests.kernel.cpu.quantized import (
+    empty_record,
+    integer_rows,
+    row_scales,
+    runnable_levels,
+    to_record,
+)
+from tests.oracles.fused_operators import quantize_rows, rms_norm_quantize
+
+pytestmark = pytest.mark.kernel
+
+LEVELS = pytest.mark.parametrize("level", runnable_levels(), ids=lambda level: str(level.name))
+BITS = pytest.mark.parametrize("bits", [8, 16])
+EPSILON = 1e-5
+
+
+def _read_by(y: ir.Value, y_scale: ir.Value, group: int) -> None:
+    """Let a product in groups of `group` read the rows, so that sums are kept for it."""
+    fused("QuantizedLinear", [y, y_scale, None, None], [rows("p", 4)], {"group_size": group})
+
+
+def _random_rows(rng: np.random.Generator, count: int, width: int) -> Array:
+    x = rng.standard_normal((count, width), np.float32) * rng.uniform(1e-3, 1e3, (count, 1)).astype(np.float32)
+    x[rng.random(count) < 0.2] = 0
+    return x.astype(np.float32)
+
+
+def _assert_record(record: Array, levels: Array, group: int) -> None:
+    """All that products read: digits, zeros behind them, sums."""
+    expected = to_record(levels, group)
+    width = levels.shape[1]
+    used = -(-width // 64) * 64 + 4 * -(-width // (group or width))
+    np.testing.assert_array_equal(record[:, :, :used], expected[:, :, :used])
+
+
+def _levels_of(record: Array, width: int) -> Array:
+    digits = record[:, :, :width].view(np.int8).astype(np.int32)
+    return digits[:, 0] if digits.shape[1] == 1 else 256 * digits[:, 0] + digits[:, 1]
+
+
+@LEVELS
+@BITS
+def test_rows_are_quantized_as_defined_and_do_not_see_their_company(
+    level: Any, bits: int, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    width, count = int(rng.integers(1, 500)), int(rng.integers(1, 40))
+    x = _random_rows(rng, count, width)
+    x[0] = 1e-42
+    group = int(rng.choice([0, 32, 64, 128]))
+    inputs = [x, x.astype(ml_dtypes.bfloat16)]
+    graphs = []
+    for given in inputs:
+        y, y_scale = integer_rows("y", width, bits), row_scales("y_scale")
+        dtype = ir.tensor(given[:0]).dtype
+        graphs.append(operator("QuantizeRows", [rows("x", width, dtype)], [y, y_scale], {"bits": bits}))
+        _read_by(y, y_scale, group)
+    for kernel, given in zip(compile_kernels(graphs, level, tmp_path), inputs, strict=True):
+        expected, expected_scale = quantize_rows(given, bits=bits)
+        for threads in (1, 2):
+            record, scale = empty_record(count, width, bits), np.full(count, np.nan, np.float32)
+            kernel.run(count, given, record, scale, threads=threads)
+            np.testing.assert_array_equal(scale, expected_scale)
+            _assert_record(record, expected, group)
+        alone, scale = empty_record(1, width, bits), np.full(1, np.nan, np.float32)
+        kernel.run(1, given[-1:].copy(), alone, scale)
+        _assert_record(alone, expected[-1:], group)
+
+
+@LEVELS
+@BITS
+def test_norms_quantize_what_they_normalize(level: Any, bits: int, rng: np.random.Generator, tmp_path: Path) -> None:
+    width, count = int(rng.integers(1, 500)), int(rng.integers(1, 40))
+    weight = rng.standard_normal(width, np.float32)
+    x = _random_rows(rng, count, width)
+    attributes = {"epsilon": EPSILON, "bits": bits}
+    y, y_scale = integer_rows("y", width, bits), row_scales("y_scale")
+    graph = operator("RMSNormQuantize", [rows("x", width), weight], [y, y_scale], attributes)
+    (norm,) = compile_kernels([graph], level, tmp_path)
+
+    record, scale = empty_record(count, width, bits), np.full(count, np.nan, np.float32)
+    norm.run(count, x, norm.packed[0], record, scale, threads=2)
+    levels, expected_scale = rms_norm_quantize(x, weight, epsilon=EPSILON, bits=bits)
+    np.testing.assert_allclose(scale, expected_scale, rtol=1e-5)
+    assert abs(_levels_of(record, width) - levels).max() <= (1 if bits == 8 else 2)
+    _assert_record(record, _levels_of(record, width).astype(levels.dtype), 0)
+
+    alone = empty_record(1, width, bits)
+    norm.run(1, x[-1:].copy(), norm.packed[0], alone, scale[-1:].copy())
+    np.testing.assert_array_equal(alone[0], record[-1])
+
+
+@LEVELS
+def test_a_value_that_is_not_finite_is_seen_in_the_scale(level: Any, rng: np.random.Generator, tmp_path: Path) -> None:
+    width = int(rng.integers(1, 100))
+    x = _random_rows(rng, 2, width)
+    x[0, rng.integers(width)], x[1, rng.integers(width)] = np.nan, -np.inf
+    graph = operator(
+        "QuantizeRows", [rows("x", width)], [integer_rows("y", width, 8), row_scales("y_scale")], {"bits": 8}
+    )
+    (kernel,) = compile_kernels([graph], level, tmp_path)
+    scale = np.zeros(2, np.float32)
+    kernel.run(2, x, empty_record(2, width, 8), scale)
+    assert np.isnan(scale[0]) and np.isposinf(scale[1])
+
+
+def test_readers_with_groups_of_two_sizes_are_refused(rng: np.random.Generator, tmp_path: Path) -> None:
+    y, y_scale = integer_rows("y", 96, 8), row_scales("y_scale")
+    graph = operator("QuantizeRows", [rows("x", 96)], [y, y_scale], {"bits": 8})
+    for group in (32, 64):
+        _read_by(y, y_scale, group)
+    with pytest.raises(BuildError, match=r"groups of \[32, 64\]"):
+        compile_kernels([graph], runnable_levels()[0], tmp_path)

@@ -1,0 +1,97 @@
+"""Kernels that treat rows one by one: norms, embeddings, gathering."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from inflight.build.graph.values import new_value
+from inflight.build.passes.rewrite import fused
+from tests.kernel.cpu.harness import Kernel, compile_kernels, levels, operator, rows
+from tests.oracles.fused_operators import rms_norm
+
+pytestmark = pytest.mark.kernel
+
+LEVELS = pytest.mark.parametrize("level", levels(), ids=lambda level: str(level.name))
+EPSILON = 1e-5
+
+
+@LEVELS
+@pytest.mark.parametrize("act", [np.float32, ml_dtypes.bfloat16], ids=["float32", "bfloat16"])
+def test_norms_are_as_defined_and_a_row_does_not_see_its_company(
+    level: Any, act: Any, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    width, count = int(rng.integers(1, 300)), int(rng.integers(1, 40))
+    weight = rng.standard_normal(width, np.float32).astype(act)
+    x = rng.standard_normal((count, width), np.float32) * 3
+    out = ir.tensor(np.zeros(1, act)).dtype
+    graph = operator("RMSNorm", [rows("x", width), weight], [rows("y", width, out)], {"epsilon": EPSILON})
+    (norm,) = compile_kernels([graph], level, tmp_path)
+    tolerance = {"rtol": 2**-8 if act != np.float32 else 3e-6, "atol": 1e-6}
+    y, alone = np.zeros((2, count, width), act)
+    norm.run(count, x, norm.packed[0], y, threads=2)
+    np.testing.assert_allclose(y.astype(np.float32), rms_norm(x, weight, epsilon=EPSILON), **tolerance)
+    norm.run(1, x[-1:], norm.packed[0], alone)
+    np.testing.assert_array_equal(alone[0], y[-1])
+
+
+@LEVELS
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("tied", [False, True], ids=["own table", "tied"])
+def test_embeddings_are_looked_up_exactly_in_rows_and_in_panels(
+    level: Any, dtype: Any, tied: bool, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    vocab, width, count = (int(x) for x in rng.integers(1, 200, 3))
+    table = rng.standard_normal((vocab, width), np.float32).astype(dtype)
+    ids = new_value("token_ids", ir.DataType.INT32, ("T",))
+    graph = operator("EmbeddingLookup", [ids, table], [rows("x", width)], {})
+    if tied:
+        graph.append(fused("Linear", [rows("h", width), graph[0].inputs[1]], [rows("logits", vocab)]))
+    (kernel,) = compile_kernels([graph], level, tmp_path)
+    assert len(kernel.packed) == 1
+    x = np.full((count, width), np.nan, np.float32)
+    numbers = rng.integers(0, vocab, count).astype(np.int32)
+    if tied:
+        kernel.run(count, numbers, kernel.packed[0], x, threads=2)
+    else:
+        _run_from_file(kernel, tmp_path / "table", count, numbers, x)
+    np.testing.assert_array_equal(x, table[numbers].astype(np.float32))
+
+
+class _StoredTable(ctypes.Structure):
+    """`stored_table` of embedding.h."""
+
+    _fields_ = [("file", ctypes.c_int32), ("offset", ctypes.c_int64), ("status", ctypes.POINTER(ctypes.c_int32))]
+
+
+def _run_from_file(kernel: Kernel, path: Path, count: int, numbers: Any, x: Any) -> None:
+    """Behind another tensor in the file; what is cut off is told."""
+    path.write_bytes(bytes(64) + kernel.packed[0].tobytes())
+    status = ctypes.c_int32(0)
+    with path.open("rb") as file:
+        table = _StoredTable(file.fileno(), 64, ctypes.pointer(status))
+        kernel.run(count, numbers, ctypes.addressof(table), x, threads=2)
+        assert status.value == 0
+        os.truncate(path, 0)
+        kernel.run(count, numbers, ctypes.addressof(table), x.copy(), threads=2)
+        assert status.value == 3
+
+
+@LEVELS
+def test_gathered_rows_are_the_rows_of_those_numbers(level: Any, rng: np.random.Generator, tmp_path: Path) -> None:
+    width, count, wanted = (int(x) for x in rng.integers(1, 100, 3))
+    numbers = new_value("logit_rows", ir.DataType.INT32, ("R",))
+    graph = operator("GatherRows", [rows("x", width), numbers], [new_value("y", ir.DataType.FLOAT, ("R", width))], {})
+    (kernel,) = compile_kernels([graph], level, tmp_path)
+    x = rng.standard_normal((count, width), np.float32)
+    chosen = rng.integers(0, count, wanted).astype(np.int32)
+    y = np.zeros((wanted, width), np.float32)
+    kernel.run(wanted, chosen, x, y, threads=2)
+    np.testing.assert_array_equal(y, x[chosen])

@@ -1,0 +1,148 @@
+"""Paged attention of the cuda target, interpreted, against float64: ragged batches, every cache, no company."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from inflight.build.gpu_kernels.prefill_tiles import prefill_tiles
+from inflight.build.gpu_kernels.spec import Variant
+from inflight.build.gpu_kernels.variants import attention_variant
+from tests.kernel.gpu.cuda_attention import Batch, Chunk, decode, expected, prefill, random_batch
+from tests.kernel.gpu.cuda_launch import interpret
+
+pytestmark = pytest.mark.kernel
+
+Array = npt.NDArray[Any]
+SPLIT = 64
+# Small tiles, so that small contexts have several of them.
+DECODE_TILES = {"block_n": 32}
+PREFILL_TILES = {"block_m": 32, "block_n": 32}
+NUMPY = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "grouped": {"heads": (8, 2, 64), "tokens_per_block": 32},
+    "seven to one": {"heads": (7, 1, 64), "tokens_per_block": 16},
+    "one to one, 80": {"heads": (2, 2, 80), "tokens_per_block": 16},
+    "soft cap, window": {"heads": (4, 2, 128), "tokens_per_block": 64, "soft_cap": 5.0, "window": 41},
+    "window of one": {"heads": (4, 2, 64), "tokens_per_block": 64, "window": 1},
+}
+
+
+def variant_of(shape: str, kv: str = "fp16", act: str = "fp16", *, decodes: bool) -> Variant:
+    options = dict(SHAPES[shape])
+    heads = options.pop("heads")
+    return attention_variant(*heads, kv=kv, act=act, split_tokens=SPLIT if decodes else 0, **options)
+
+
+def run_decode(batch: Batch) -> Array:
+    def run(function: str, variant: Variant, arguments: Any, sizes: Any) -> None:
+        interpret(function, variant, arguments, sizes, DECODE_TILES if function == "paged_decode" else None)
+
+    return decode(run, batch)
+
+
+def run_prefill(batch: Batch) -> Array:
+    def run(function: str, variant: Variant, arguments: Any, sizes: Any) -> None:
+        interpret(function, variant, arguments, sizes, PREFILL_TILES)
+
+    return prefill(run, batch, PREFILL_TILES["block_m"])
+
+
+def assert_close(result: Array, batch: Batch) -> None:
+    """Weights are rounded to the type of q before they meet the values, and the result once more.
+
+    The interpreter cuts bfloat16 off, so its steps are twice as long; float16 is coarser below 2^-14.
+    """
+    step = 2.0**-11 if result.dtype == np.float16 else 2.0**-7
+    exact, magnitude = expected(batch)
+    error = np.abs(result.astype(np.float64) - exact)
+    assert (error <= step * (magnitude + np.abs(exact)) + 1e-4 * magnitude + 2.0**-24).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_decode_is_attention_in_float64(rng: np.random.Generator, shape: str) -> None:
+    lengths = [1, SPLIT, SPLIT + 1, int(rng.integers(2, 260))]
+    variant = variant_of(shape, decodes=True)
+    batch = random_batch(rng, variant, [Chunk(length - 1, 1) for length in lengths], np.float16)
+    assert_close(run_decode(batch), batch)
+
+
+@pytest.mark.parametrize("kv", ["int8", "float8"])
+@pytest.mark.parametrize("act", ["fp16", "bf16"])
+def test_decode_reads_quantized_caches(rng: np.random.Generator, kv: str, act: str) -> None:
+    variant = variant_of("grouped", kv, act, decodes=True)
+    batch = random_batch(rng, variant, [Chunk(int(rng.integers(150)), 1) for _ in range(3)], NUMPY[act])
+    assert_close(run_decode(batch), batch)
+
+
+def test_int8_values_reach_the_greatest_number_of_float16(rng: np.random.Generator) -> None:
+    for decodes, run in ((True, run_decode), (False, run_prefill)):
+        variant = variant_of("grouped", "int8", decodes=decodes)
+        batch = random_batch(rng, variant, [Chunk(int(rng.integers(100)), 1)], np.float16)
+        batch.arrays["value_scales"] *= np.float32(65504 / 127) / np.nanmax(batch.arrays["value_scales"])
+        assert_close(run(batch), batch)
+
+
+def test_decode_rows_that_are_not_there_are_zeros(rng: np.random.Generator) -> None:
+    batch = random_batch(rng, variant_of("grouped", decodes=True), [Chunk(40, 1), Chunk(70, 1)], np.float16)
+    batch.arrays["positions"][0] = -1
+    result = run_decode(batch)
+    assert_close(result, batch)
+    assert not result[0].any() and result[1].any()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_prefill_is_attention_in_float64(rng: np.random.Generator, shape: str) -> None:
+    some, past = int(rng.integers(2, 70)), int(rng.integers(90))
+    chunks = [Chunk(0, 1), Chunk(0, some), Chunk(0, 0), Chunk(64, 33), Chunk(past, 5)]
+    batch = random_batch(rng, variant_of(shape, decodes=False), chunks, np.float16)
+    assert_close(run_prefill(batch), batch)
+
+
+@pytest.mark.parametrize("kv", ["int8", "float8"])
+def test_prefill_reads_quantized_caches(rng: np.random.Generator, kv: str) -> None:
+    batch = random_batch(rng, variant_of("grouped", kv, decodes=False), [Chunk(50, 20), Chunk(0, 9)], np.float16)
+    assert_close(run_prefill(batch), batch)
+
+
+def test_bfloat16_throughout(rng: np.random.Generator) -> None:
+    for decodes, run in ((True, run_decode), (False, run_prefill)):
+        variant = variant_of("grouped", "bf16", "bf16", decodes=decodes)
+        batch = random_batch(rng, variant, [Chunk(70, 1), Chunk(3, 1)], ml_dtypes.bfloat16)
+        assert_close(run(batch), batch)
+
+
+@pytest.mark.parametrize("shape", ["grouped", "soft cap, window"])
+def test_a_decoded_row_is_the_same_in_any_company(rng: np.random.Generator, shape: str) -> None:
+    chunks = [Chunk(int(rng.integers(200)), 1) for _ in range(4)]
+    batch = random_batch(rng, variant_of(shape, decodes=True), chunks, np.float16)
+    together = run_decode(batch)
+    assert all(np.array_equal(run_decode(batch.take([row]))[0], together[row]) for row in range(4))
+
+
+@pytest.mark.parametrize("shape", ["grouped", "soft cap, window"])
+def test_a_prompt_is_the_same_however_it_is_cut(rng: np.random.Generator, shape: str) -> None:
+    length = int(rng.integers(60, 110))
+    batch = random_batch(rng, variant_of(shape, decodes=False), [Chunk(0, length)], np.float16)
+    whole = run_prefill(batch)
+    cut = int(rng.integers(1, length))
+    parts = []
+    for begin, end in ((0, cut), (cut, length)):
+        rows = {name: batch.arrays[name][begin:end] for name in ("q", "positions", "sequence_of_row")}
+        parts.append(run_prefill(Batch(batch.variant, {**batch.arrays, **rows}, [Chunk(begin, end - begin)])))
+    assert np.array_equal(np.concatenate(parts), whole)
+
+
+def test_tiles_cover_every_row_once_and_never_two_chunks(rng: np.random.Generator) -> None:
+    lengths = rng.integers(0, 100, 7).tolist()
+    begins, ends = prefill_tiles(lengths, 18)
+    rows = [row for begin, end in zip(begins, ends, strict=True) for row in range(begin, end)]
+    assert rows == list(range(sum(lengths)))
+    bounds = set(np.cumsum([0, *lengths]).tolist())
+    for begin, end in zip(begins, ends, strict=True):
+        assert bounds.isdisjoint(range(begin + 1, end)) and end - begin <= 18

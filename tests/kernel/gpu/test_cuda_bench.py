@@ -1,0 +1,90 @@
+"""scripts/compare/cuda, as far as it goes without a GPU: its cases fit the kernels, and it says why it does nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from tests.kernel.gpu.cuda_launch import SPECS
+from tests.paths import ROOT
+
+SCRIPTS = ROOT / "scripts"
+DTYPES = {
+    "bf16": ml_dtypes.bfloat16,
+    "fp16": np.float16,
+    "fp32": np.float32,
+    "i8": np.int8,
+    "i32": np.int32,
+    "i64": np.int64,
+}
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture
+def bench_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+
+
+@pytest.mark.usefixtures("bench_path")
+def test_every_case_gives_its_kernels_the_arguments_that_they_take() -> None:
+    from compare.gpu.case import Case
+    from compare.gpu.cases import all_cases
+    from compare.gpu.models import Model
+
+    for case in all_cases(Model("tiny", 64, 160, 4, 2, 16, 300), 90):
+        assert case.moved > 0, case.name
+        if not isinstance(case, Case):
+            continue
+        arrays = case.arrays()
+        for call in case.calls:
+            spec = SPECS[call.function]
+            constants = spec.constants(call.variant, spec.tune(90, call.variant))
+            for name, kind in spec.signature(call.variant).items():
+                if kind.startswith("*"):
+                    assert arrays[name].dtype == DTYPES[kind[1:]], f"{case.name}: {name}"
+                else:
+                    assert name in call.scalars, f"{case.name}: {name}"
+            extents = [value for axis in spec.grid for one in axis for value in (one.size, one.per)]
+            missing = {value for value in extents if isinstance(value, str)} - {*call.sizes, *constants}
+            assert not missing, f"{case.name}: {missing}"
+
+
+@pytest.mark.usefixtures("bench_path")
+def test_torch_is_asked_for_work_that_its_worker_knows() -> None:
+    from compare.gpu.cases import all_cases
+    from compare.gpu.models import MODELS
+    from compare.workers import torch_kernels
+
+    peers = [case.peer for model in MODELS for case in all_cases(model, 90) if case.peer]
+    assert {peer.work for peer in peers} == {"add_rms_norm", "swiglu", "linear", "attention", "greedy", "top_k_top_p"}
+    for peer in peers:
+        inspect.signature(getattr(torch_kernels, peer.work)).bind(None, **peer.arguments)
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU")
+def test_without_a_gpu_it_refuses_in_one_sentence() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
+    command = [sys.executable, "-m", "compare.gpu.run"]
+    result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    missing = "No NVIDIA GPU" if importlib.util.find_spec("cuda") else "cuda-python is not installed"
+    assert result.returncode == 1 and missing in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.usefixtures("bench_path")
+def test_the_table_compares_with_the_limit_and_with_torch() -> None:
+    from compare.gpu.results import Limits, Result, Run
+
+    limits = Limits(2e12, {"bf16": 4e14})
+    assert limits.least_seconds(2_000_000, 10, "bf16") == 1e-6
+    assert limits.least_seconds(1, 4 * 10**9, "bf16") == 1e-5
+    run = Run("card", {"triton": "3"}, limits, [Result("m", "norm", 2e-6, 1e-6, "eager", 3e-6)])
+    assert "| norm | 2.0 | 1.0 | 50% | eager | 3.0 | 1.50 |" in run.markdown()

@@ -1,0 +1,89 @@
+"""The sampling chain of the cuda target against the definition of sampling: the same tokens, bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from inflight.runtime.sampling.reference import sample_row, score_row
+from inflight.runtime.scheduler.step import RowSampling
+from tests.kernel.cpu.test_sampling import assert_same, random_context, random_logits, random_sampling
+from tests.kernel.gpu.cuda_launch import interpret
+from tests.kernel.gpu.cuda_sampling import Row, report, sample
+
+pytestmark = pytest.mark.kernel
+
+# One token; less than a chunk; two chunks and a part of a third.
+VOCABULARIES = [1, 257, 9001]
+
+
+def random_row(rng: np.random.Generator, vocab: int) -> Row:
+    sampling = random_sampling(rng, vocab)
+    return Row(replace(sampling, bias=tuple(dict(sampling.bias).items())), **random_context(rng, vocab))
+
+
+def expected(logits: npt.NDArray[np.float32], rows: list[Row]) -> list[int]:
+    return [
+        sample_row(line, row.sampling, row.position, row.history, row.prompt_length, row.banned).token_id
+        for line, row in zip(logits, rows, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("vocab", VOCABULARIES)
+def test_sampling_chooses_the_tokens_of_its_definition(rng: np.random.Generator, vocab: int) -> None:
+    rows = [random_row(rng, vocab) for _ in range(6)]
+    logits = np.stack([random_logits(rng, vocab) for _ in rows])
+    assert sample(interpret, logits, rows) == expected(logits, rows)
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"top_k": 50}, {"top_p": 0.9}, {"min_p": 0.01}, {"top_k": 300, "top_p": 0.7, "min_p": 0.001}]
+)
+def test_links_that_no_row_needs_may_be_left_out(rng: np.random.Generator, values: dict[str, Any]) -> None:
+    rows = [Row(replace(RowSampling(temperature=1.5, seed=seed), **values), seed) for seed in range(3)]
+    logits = (rng.normal(size=(len(rows), 5003)) * 2).astype(np.float32)
+    assert sample(interpret, logits, rows) == expected(logits, rows)
+
+
+def test_equal_values_are_cut_by_their_ids_across_chunks(rng: np.random.Generator) -> None:
+    logits = rng.integers(0, 3, (4, 9001)).astype(np.float32)
+    filters = [{"top_k": 6001}, {"top_p": 0.5}, {"top_k": 5000, "top_p": 0.97}, {"top_k": 1}]
+    rows = [
+        Row(replace(RowSampling(temperature=2.0, seed=int(rng.integers(2**63))), **filters[index]), index)
+        for index in range(4)
+    ]
+    assert sample(interpret, logits, rows) == expected(logits, rows)
+
+
+def test_a_row_gets_the_same_token_in_any_company(rng: np.random.Generator) -> None:
+    rows = [random_row(rng, 5003) for _ in range(3)]
+    logits = np.stack([random_logits(rng, 5003) for _ in rows])
+    together = sample(interpret, logits, rows)
+    assert [sample(interpret, logits[[index]], [rows[index]])[0] for index in range(3)] == together
+
+
+def test_rows_without_a_number_and_greedy_ties_give_the_lowest_token() -> None:
+    logits = np.full((4, 5003), np.nan, np.float32)
+    logits[2:] = 1.0
+    rows = [Row(RowSampling(temperature=temperature), 0) for temperature in (0.0, 1.0, 0.0, 0.0)]
+    assert sample(interpret, logits, rows) == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("vocab", [1, 300, 9001])
+def test_log_probabilities_and_ranks_are_those_of_the_definition(rng: np.random.Generator, vocab: int) -> None:
+    wanted = [-1, 0, 1, 5, 64]
+    logits = np.stack([random_logits(rng, vocab) for _ in wanted])
+    tokens, targets = (rng.integers(vocab, size=len(wanted)).tolist() for _ in range(2))
+    targets = [target if rng.integers(2) else -1 for target in targets]
+    results = report(interpret, logits, tokens, targets, wanted)
+    for result, row, token, target, count in zip(results, logits, tokens, targets, wanted, strict=True):
+        assert_same(result, score_row(row, target if target >= 0 else token, count))
+
+
+def test_a_row_of_nothing_but_nan_has_no_probabilities() -> None:
+    (result,) = report(interpret, np.full((1, 300), np.nan, np.float32), [7], [-1], [2])
+    assert (result.logprob, result.rank, result.top) == (-np.inf, 8, ((0, -np.inf), (1, -np.inf)))

@@ -1,0 +1,1 @@
+"""Models for the tests: random weights under the names of each family, tokenizers, checkpoints."""

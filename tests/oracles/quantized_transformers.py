@@ -1,0 +1,76 @@
+"""transformers with a quantized checkpoint's numbers: weights times their scales, and rows rounded on the way in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.convert.checkpoint.tensor_file import map_array
+from inflight.convert.quantization.scheme import ACTIVATION_SCALE_SUFFIX
+from tests.network.support import Case
+
+Floats = npt.NDArray[np.float32]
+
+
+def quantize_oracle(case: Case) -> None:
+    """Give the oracle's covered matrices the checkpoint's values, and round their rows to 8 bits where it says so."""
+    quantization = case.checkpoint.quantization
+    assert quantization is not None
+    for module, name, weight in _modules(case):
+        if not quantization.covers(name):
+            continue
+        with torch.no_grad():
+            module.weight = nn.Parameter(torch.from_numpy(np.ascontiguousarray(weight)))
+        if quantization.is_float8:
+            scale = float(case.checkpoint.array(f"{name}{ACTIVATION_SCALE_SUFFIX}")[0])
+            module.register_forward_pre_hook(lambda _, rows, scale=scale: (_float8(rows[0], scale),))
+        elif quantization.activations == "int8":
+            module.register_forward_pre_hook(lambda _, rows: (_rounded(rows[0]),))
+
+
+def _modules(case: Case) -> Iterator[tuple[Any, str, Floats]]:
+    """(transformers' module, the checkpoint's module, weight float32 [out, in])."""
+    checkpoint, model = case.checkpoint, case.oracle
+    config = checkpoint.config
+    sizes = np.cumsum([config.num_attention_heads, config.num_key_value_heads]) * config.head_size
+    for index, layer in enumerate(model.model.layers):
+        name = f"transformer.layers.{index}"
+        attention, mlp = layer.self_attn, layer.mlp
+        qkv = f"{name}.attention.qkv"
+        parts = np.split(_dequantized(checkpoint, qkv), sizes)
+        for module, part in zip((attention.q_proj, attention.k_proj, attention.v_proj), parts, strict=True):
+            yield module, qkv, part
+        others = {"attention.dense": attention.o_proj, "mlp.fc": mlp.gate_proj, "mlp.gate": mlp.up_proj}
+        for suffix, module in {**others, "mlp.proj": mlp.down_proj}.items():
+            yield module, f"{name}.{suffix}", _dequantized(checkpoint, f"{name}.{suffix}")
+    if checkpoint.traits.lm_head:
+        yield model.lm_head, "lm_head", _dequantized(checkpoint, "lm_head")
+
+
+def _dequantized(checkpoint: Checkpoint, module: str) -> Floats:
+    quantization = checkpoint.quantization
+    assert quantization is not None
+    stored = map_array(checkpoint.tensors[f"{module}.weight"])
+    if not quantization.covers(module):
+        return stored.astype(np.float32)
+    scale = map_array(checkpoint.tensors[quantization.scale_name(module)])
+    if quantization.bits == 8:
+        return (stored.astype(np.float32) * scale[:, None]).astype(np.float32)
+    nibbles = np.stack([stored & 15, stored.view(np.uint8) >> 4], axis=1).reshape(-1, stored.shape[1])[: len(scale)]
+    levels = ((nibbles.astype(np.int8) ^ 8) - 8).astype(np.float32)
+    return (levels * np.repeat(scale, quantization.group_size, axis=1)[:, : levels.shape[1]]).astype(np.float32)
+
+
+def _rounded(rows: torch.Tensor) -> torch.Tensor:
+    scale = rows.abs().amax(-1, keepdim=True).clamp_min(2.0**-100) / 127
+    return (rows * (1 / scale)).round().clamp(-127, 127) * scale
+
+
+def _float8(rows: torch.Tensor, scale: float) -> torch.Tensor:
+    return (rows / scale).clamp(-448, 448).to(torch.float8_e4m3fn).float() * scale

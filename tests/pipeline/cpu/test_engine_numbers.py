@@ -1,0 +1,101 @@
+"""The compiled engine's numbers, with transformers as the judge, for every family at random odd shapes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from inflight.runtime.executors.cpu.executor import CpuExecutor
+from inflight.runtime.loading.load import load_engine
+from inflight.runtime.scheduler.step import RowSampling
+from tests.engines.built_engine import BuiltEngine, build_random_engine
+from tests.pipeline.stepping import Run, prompt_logits, run_all
+
+pytestmark = pytest.mark.pipeline
+
+FAMILIES = ["llama", "mistral", "qwen2", "qwen3"]
+RELATIVE_ERROR = 1e-4
+
+Logits = npt.NDArray[np.float64]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BuiltEngine:
+    """A float32 engine."""
+    return build_random_engine(tmp_path_factory.mktemp("full"), request.param, torch.float32, max_batch_size=4)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[*((family, torch.bfloat16) for family in FAMILIES), ("llama", torch.float16)],
+    ids=lambda value: f"{value[0]}-{str(value[1]).removeprefix('torch.')}",
+)
+def half(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BuiltEngine:
+    """An engine of half precision."""
+    return build_random_engine(tmp_path_factory.mktemp("half"), *request.param, max_batch_size=4)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFLIGHT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def full_executor(full: BuiltEngine) -> Iterator[CpuExecutor]:
+    yield from opened(full)
+
+
+@pytest.fixture
+def half_executor(half: BuiltEngine) -> Iterator[CpuExecutor]:
+    yield from opened(half)
+
+
+def opened(engine: BuiltEngine) -> Iterator[CpuExecutor]:
+    executor = load_engine(engine.directory)
+    assert isinstance(executor, CpuExecutor)
+    yield executor
+    executor.close()
+
+
+def oracle_logits(model: PreTrainedModel, tokens: tuple[int, ...]) -> Logits:
+    """transformers' logits [len(tokens), vocab], computed in the model's type."""
+    with torch.no_grad():
+        return np.asarray(model(torch.tensor([tokens])).logits[0].to(torch.float64))
+
+
+def test_float32_logits_are_those_of_transformers(
+    full: BuiltEngine, full_executor: CpuExecutor, rng: np.random.Generator
+) -> None:
+    prompt = full.random_prompt(rng, 150)
+    expected = oracle_logits(full.model, prompt)
+    error = np.abs(prompt_logits(full_executor, prompt) - expected).max(axis=1)
+    assert (error / np.abs(expected).max(axis=1)).max() < RELATIVE_ERROR
+
+
+def test_64_greedy_tokens_are_those_of_transformers(
+    full: BuiltEngine, full_executor: CpuExecutor, rng: np.random.Generator
+) -> None:
+    """A token may differ only where transformers' own logits for both are as near as the error allowed."""
+    run = Run(full.random_prompt(rng, 60), RowSampling(), 64)
+    run_all(full_executor, [run], rng, lambda: int(rng.integers(1, 60)))
+    logits = oracle_logits(full.model, run.token_ids)
+    for row, token in zip(logits[len(run.prompt) - 1 :], run.token_ids[len(run.prompt) :], strict=False):
+        if token != row.argmax():
+            assert row.max() - row[token] < RELATIVE_ERROR * np.abs(row).max()
+            return
+
+
+def test_half_precision_is_no_worse_than_1_5_times_the_error_of_transformers(
+    half: BuiltEngine, half_executor: CpuExecutor, rng: np.random.Generator
+) -> None:
+    prompt = half.random_prompt(rng, 150)
+    exact = oracle_logits(copy.deepcopy(half.model).to(torch.float64), prompt)
+    own = np.sqrt(np.mean((oracle_logits(half.model, prompt) - exact) ** 2))
+    assert np.sqrt(np.mean((prompt_logits(half_executor, prompt) - exact) ** 2)) <= 1.5 * own

@@ -1,0 +1,199 @@
+"""Random histories of the engine core on the null target, and what each request would have been answered alone."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from inflight.engine_format.manifest import EngineManifest
+from inflight.runtime.engine.core import EngineCore
+from inflight.runtime.executors.null.executor import NullExecutor, null_manifest
+from inflight.runtime.request.deltas import TokenDelta
+from inflight.runtime.request.request import Request, sequence_seed
+from inflight.runtime.sampling.params import SamplingParams
+from inflight.runtime.scheduler.scheduler import SchedulerConfig
+from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, SequenceResult, StepBatch, TokenResult
+
+
+@dataclass
+class Answer:
+    """What one sequence was given."""
+
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenResult] = field(default_factory=list)
+    prompt_logprobs: tuple[TokenResult | None, ...] | None = None
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+
+    def take(self, delta: TokenDelta) -> None:
+        assert self.finish_reason is None, "a delta after the last one"
+        self.token_ids += delta.token_ids
+        self.logprobs += delta.logprobs
+        if delta.prompt_logprobs is not None:
+            assert self.prompt_logprobs is None, "prompt_logprobs twice"
+            self.prompt_logprobs = delta.prompt_logprobs
+        self.finish_reason = delta.finish_reason
+        self.stop_reason = delta.stop_reason
+        assert (delta.metrics is not None) == (delta.finish_reason is not None)
+
+
+class Alone:
+    """The oracle: one sequence on an executor of its own, no scheduler: the prompt at once, then token by token."""
+
+    def __init__(self, request: Request, index: int, manifest: EngineManifest, room: int) -> None:
+        size = manifest.kv_cache.tokens_per_block
+        blocks = -(-manifest.limits.max_seq_len // size)
+        self._executor = NullExecutor(manifest, blocks, check=False)
+        self._table = list(range(blocks))
+        self._request, self._params = request, request.params
+        self._room = room if request.params.max_tokens is None else request.params.max_tokens
+        params = request.params
+        ranked = params.best_of is not None and params.best_of > params.n
+        self._wants_logprobs = params.logprobs is not None or ranked
+        self._scores = index == 0 and params.prompt_logprobs is not None
+        self._sampling = RowSampling(
+            temperature=params.temperature,
+            repetition_penalty=params.repetition_penalty,
+            seed=sequence_seed(params.seed or 0, index),
+            num_logprobs=(params.logprobs or 0) if self._wants_logprobs else -1,
+            bias=tuple(params.logit_bias.items()),
+        )
+
+    def answer(self) -> Answer:
+        answer = Answer()
+        tokens = list(self._request.prompt_token_ids)
+        ends = () if self._params.ignore_eos else self._request.end_token_ids
+        start = 0
+        while answer.finish_reason is None:
+            result = self._step(tokens, start, len(answer.token_ids), (*ends, *self._params.stop_token_ids))
+            assert result.sampled is not None
+            if start == 0 and self._scores:
+                answer.prompt_logprobs = (None, *result.prompt)
+            start = len(tokens)
+            token = result.sampled.token_id
+            tokens.append(token)
+            answer.token_ids.append(token)
+            if self._wants_logprobs:
+                answer.logprobs.append(result.sampled)
+            if token in ends or token in self._params.stop_token_ids:
+                answer.finish_reason, answer.stop_reason = "stop", None if token in ends else token
+            elif len(answer.token_ids) == self._room:
+                answer.finish_reason = "length"
+        return answer
+
+    def _step(self, tokens: list[int], start: int, outputs: int, stops: tuple[int, ...]) -> SequenceResult:
+        banned = set(stops) if outputs < self._params.min_tokens else set()
+        for word in self._params.bad_word_ids:
+            if word[:-1] == tuple(tokens[len(tokens) - len(word) + 1 :]) or len(word) == 1:
+                banned.add(word[-1])
+        scheduled = ScheduledSequence(
+            slot=0,
+            token_ids=tokens[start:],
+            start=start,
+            block_table=self._table,
+            sampling=self._sampling,
+            sample_last=True,
+            prompt_length=len(self._request.prompt_token_ids),
+            banned=tuple(banned),
+            prompt_targets=tokens[1:] if start == 0 and self._scores else (),
+            prompt_num_logprobs=self._params.prompt_logprobs or 0,
+        )
+        return self._executor.execute(StepBatch([scheduled])).results[0]
+
+
+class History:
+    """A random engine, random requests, and the order in which they come and are cancelled."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.random = random.Random(seed)
+        pick = self.random.randint
+        self.vocab = pick(3, 20)
+        size = pick(1, 5)
+        self.max_seq_len = pick(4, 40)
+        self.manifest = null_manifest(
+            vocab_size=self.vocab,
+            tokens_per_block=size,
+            max_batch_size=pick(1, 8),
+            max_seq_len=self.max_seq_len,
+            max_num_tokens=pick(1, 16),
+            max_logit_rows=pick(1, 8),
+        )
+        self.num_blocks = max(1, int(self.random.uniform(0.5, 1.5) * self.max_seq_len / size))
+        self.total = min(self.max_seq_len, self.num_blocks * size)
+        policy = self.random.choice(("guaranteed_no_evict", "MAX_UTILIZATION"))
+        self.config = SchedulerConfig(policy=policy, enable_prefix_caching=self.random.random() < 0.7)
+        self.stem = [self.random.randrange(self.vocab) for _ in range(self.max_seq_len)]
+        # With a pool of one token there is no room for a prompt and an answer.
+        self.requests = [self._request(name) for name in range(pick(1, 7))] if self.total > 1 else []
+        self.core = EngineCore(NullExecutor(self.manifest, self.num_blocks), self.config)
+        self.answers: dict[tuple[str, int], Answer] = defaultdict(Answer)
+
+    def run(self) -> None:
+        """Play the history to its end and check the outcome."""
+        coming = list(self.requests)
+        rate, cancel_rate = self.random.uniform(0.2, 1.0), self.random.choice((0.0, 0.0, 0.1))
+        for _ in range(10_000):
+            while coming and self.random.random() < rate:
+                self.core.add_request(coming.pop())
+            if self.requests and self.random.random() < cancel_rate:
+                victim = self.random.choice(self.requests)
+                self.core.cancel(victim.request_id, self.random.choice((None, 0, 1)))
+            if self.core.has_unfinished():
+                for delta in self.core.step():
+                    self.answers[delta.request_id, delta.index].take(delta)
+            elif not coming:
+                break
+        self._check_end()
+
+    def _check_end(self) -> None:
+        assert not self.core.has_unfinished(), "livelock"
+        self.core.check_integrity()
+        stats = self.core.stats()
+        assert stats.free_blocks + stats.cached_blocks == stats.total_blocks == self.num_blocks
+        assert stats.preemptions == 0 or self.config.policy == "max_utilization"
+        wanted = {(request.request_id, index) for request in self.requests for index in range(request.num_sequences)}
+        assert set(self.answers) == wanted
+        for request in self.requests:
+            for index in range(request.num_sequences):
+                self._check_answer(request, index, self.answers[request.request_id, index])
+
+    def _check_answer(self, request: Request, index: int, answer: Answer) -> None:
+        room = self.total - len(request.prompt_token_ids)
+        alone = Alone(request, index, self.manifest, room).answer()
+        if answer.finish_reason == "cancelled":
+            length = len(answer.token_ids)
+            assert answer.token_ids == alone.token_ids[:length]
+            assert answer.logprobs == alone.logprobs[:length]
+            assert length < len(alone.token_ids)
+        else:
+            assert answer == alone
+
+    def _request(self, name: int) -> Request:
+        pick, chance = self.random.randint, self.random.random
+        length = pick(1, self.total - 1)
+        shared = pick(0, length)
+        prompt = tuple(self.stem[:shared] + [self.random.randrange(self.vocab) for _ in range(length - shared)])
+        max_tokens = None if chance() < 0.1 else pick(1, min(self.total - length, 16))
+        n = pick(1, 3) if chance() < 0.3 else 1
+        params = SamplingParams(
+            n=n,
+            best_of=n + 1 if chance() < 0.1 else None,
+            temperature=self.random.choice((0.0, 1.0)),
+            repetition_penalty=self.random.choice((1.0, 1.0, 1.2)),
+            seed=self.random.getrandbits(64),
+            max_tokens=max_tokens,
+            min_tokens=pick(0, max_tokens) if max_tokens and chance() < 0.3 else 0,
+            stop_token_ids=tuple(self._tokens(1)) if chance() < 0.3 else (),
+            ignore_eos=chance() < 0.2,
+            bad_word_ids=tuple(tuple(self._tokens(pick(1, 2))) for _ in range(pick(0, 2))),
+            logit_bias={self._tokens(1)[0]: float("-inf")} if chance() < 0.2 else {},
+            logprobs=self.random.choice((None, 0, 2)),
+            prompt_logprobs=self.random.choice((None, None, 1)),
+        )
+        ends = tuple(self._tokens(1)) if chance() < 0.5 else ()
+        return Request(f"request-{name}", prompt, params, ends, priority=self.random.choice((0, 0, 0, 1, -1)))
+
+    def _tokens(self, count: int) -> list[int]:
+        return [self.random.randrange(self.vocab) for _ in range(count)]

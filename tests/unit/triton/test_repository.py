@@ -1,0 +1,130 @@
+"""Writing a Triton model repository and finding what is wrong with one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from inflight.errors import EngineError, InflightError
+from inflight.triton_backend.launch.repository import MODELS, RepositoryOptions, write_repository
+from inflight.triton_backend.launch.repository_check import check_repository
+from inflight.triton_backend.launch.template_variables import VARIABLES, check_overrides, parse_overrides
+from inflight.triton_backend.tensorrt_llm.refused_inputs import FEATURE_OF_INPUT, NEUTRAL_VALUES
+from tests.engines.serving_engines import write_null_engine
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_null_engine(tmp_path_factory.mktemp("engine") / 'an "odd" name', max_batch_size=7)
+
+
+def config(repository: Path, model: str) -> model_config_pb2.ModelConfig:
+    return text_format.Parse((repository / model / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+
+
+def test_a_written_repository_has_no_placeholder_and_no_problem(engine: Path, tmp_path: Path) -> None:
+    written = write_repository(engine, tmp_path / "models")
+    assert check_repository(written.path) == []
+    for model in MODELS:
+        assert "${" not in (written.path / model / "config.pbtxt").read_text()
+        assert config(written.path, model).max_batch_size == 7
+    parameters = config(written.path, "tensorrt_llm").parameters
+    assert parameters["gpt_model_path"].string_value == str(engine)
+    assert parameters["tokenizer_dir"].string_value == str(engine / "tokenizer")
+    assert config(written.path, "tensorrt_llm").model_transaction_policy.decoupled
+
+
+def test_overrides_in_fill_templates_form_replace_what_the_engine_says(engine: Path, tmp_path: Path) -> None:
+    line = (
+        "triton_max_batch_size:3,decoupled_mode:False,max_tokens_in_paged_kv_cache:2560,tensorrt_llm_model_name:a\\,b"
+    )
+    written = write_repository(engine, tmp_path / "models", RepositoryOptions(parse_overrides(line)))
+    core, bls = config(written.path, "tensorrt_llm"), config(written.path, "tensorrt_llm_bls")
+    assert core.max_batch_size == 3
+    assert not core.model_transaction_policy.decoupled
+    assert core.parameters["max_tokens_in_paged_kv_cache"].string_value == "2560"
+    assert bls.parameters["tensorrt_llm_model_name"].string_value == "a,b"
+
+
+def test_an_unknown_key_is_an_error_that_names_the_closest(rng: np.random.Generator) -> None:
+    name = str(rng.choice([name for name in VARIABLES if len(name) > 10]))
+    position = int(rng.integers(1, len(name)))
+    with pytest.raises(InflightError, match=f'closest is "{name}"'):
+        check_overrides({name[:position] + "q" + name[position:]: "1"})
+
+
+@pytest.mark.parametrize("entry", ["max_beam_width:2", "decoupled_mode:maybe", "medusa_choices:1", "max_queue_size:-1"])
+def test_a_value_that_cannot_be_honoured_is_refused_and_never_written(engine: Path, tmp_path: Path, entry: str) -> None:
+    with pytest.raises(InflightError, match="is not possible"):
+        write_repository(engine, tmp_path / "models", RepositoryOptions(parse_overrides(entry)))
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_setting_without_effect_is_accepted_and_said(engine: Path, tmp_path: Path) -> None:
+    overrides = parse_overrides("triton_backend:tensorrtllm,gpu_device_ids:0,cuda_graph_mode:true")
+    notes = write_repository(engine, tmp_path / "models", RepositoryOptions(overrides)).notes
+    assert [name for name in overrides if any(name in note for note in notes)] == list(overrides)
+
+
+def test_a_directory_that_is_no_engine_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EngineError):
+        write_repository(tmp_path, tmp_path / "models")
+
+
+@pytest.mark.parametrize(
+    ("model", "old", "new", "key"),
+    [
+        ("ensemble", "max_batch_size: 7", "max_batch_size: ${triton_max_batch_size}", "triton_max_batch_size"),
+        ("tensorrt_llm", 'backend: "python"', 'backend: "tensorrtllm"', "backend"),
+        ("tensorrt_llm", "decoupled: true", "decoupled: false", "model_transaction_policy"),
+        ("postprocessing", "TYPE_STRING", "TYPE_STRNG", "line"),
+        ("preprocessing", 'name: "STOP_WORDS_DICT"', 'name: "STOP_WORD_DICT"', "STOP_WORDS_DICT"),
+        ("postprocessing", "/tokenizer", "/tokeniser", "tokenizer_dir"),
+        ("tensorrt_llm_bls", 'name: "tensorrt_llm_bls"', 'name: "bls"', "name"),
+        ("tensorrt_llm", "max_batch_size: 7", "max_batch_size: 0", "max_batch_size"),
+    ],
+)
+def test_a_problem_names_its_file_and_key_and_a_fix(
+    engine: Path, tmp_path: Path, model: str, old: str, new: str, key: str
+) -> None:
+    repository = write_repository(engine, tmp_path / "models").path
+    file = repository / model / "config.pbtxt"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    found = [problem for problem in check_repository(repository) if key in problem.key]
+    assert found
+    assert all(problem.fix and problem.message for problem in found)
+    assert model in str(found[0].file) or key == "model_transaction_policy"
+
+
+def test_a_missing_model_and_a_missing_repository_are_problems(engine: Path, tmp_path: Path) -> None:
+    repository = write_repository(engine, tmp_path / "models").path
+    (repository / "tensorrt_llm" / "1" / "model.py").unlink()
+    assert [problem.key for problem in check_repository(repository)] == ["model.py"]
+    assert len(check_repository(tmp_path / "elsewhere")) == 1
+
+
+def test_every_refused_input_is_one_that_some_model_declares(engine: Path, tmp_path: Path) -> None:
+    repository = write_repository(engine, tmp_path / "models").path
+    declared = {tensor.name for model in MODELS for tensor in config(repository, model).input}
+    assert set(NEUTRAL_VALUES) | set(FEATURE_OF_INPUT) <= declared
+
+
+def test_every_wire_of_the_ensemble_ends_in_declared_tensors(engine: Path, tmp_path: Path) -> None:
+    repository = write_repository(engine, tmp_path / "models").path
+    ensemble = config(repository, "ensemble")
+    made = {tensor.name for tensor in ensemble.input}
+    for step in ensemble.ensemble_scheduling.step:
+        inner = config(repository, step.model_name)
+        assert set(step.input_map) <= {tensor.name for tensor in inner.input}
+        assert set(step.output_map) <= {tensor.name for tensor in inner.output}
+        assert set(step.input_map.values()) <= made
+        made |= set(step.output_map.values())
+    assert {tensor.name for tensor in ensemble.output} <= made

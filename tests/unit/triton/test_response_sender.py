@@ -1,0 +1,109 @@
+"""The thread that sends a Triton model's responses: one that fails takes no other with it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inflight.runtime.engine.core import EngineCore
+from inflight.runtime.engine.thread import EngineThread
+from inflight.runtime.loading.load import load_engine
+from inflight.triton_backend.tensorrt_llm.generation_request import ModelDefaults, read_request
+from inflight.triton_backend.tensorrt_llm.response_sender import ResponseSender
+from inflight.triton_backend.tensorrt_llm.response_stream import ResponseStream
+from inflight.triton_backend.wire.request_tensors import RowTensors
+from tests.engines.null_engine import write_null_engine
+
+pytestmark = pytest.mark.unit
+
+
+class Channel:
+    """Where responses go. `broken` names the method that raises, as Triton's does for a client that is gone."""
+
+    def __init__(self, broken: str = "") -> None:
+        self._broken = broken
+        self.responses: queue.SimpleQueue[tuple[int, bool]] = queue.SimpleQueue()
+        self.failed = threading.Event()
+        self.errors: list[str] = []
+
+    def send(self, tensors: dict[str, Any], final: bool) -> None:
+        self._maybe_raise("send")
+        self.responses.put((int(tensors["sequence_length"].reshape(-1)[0]), final))
+
+    def send_error(self, message: str, invalid_request: bool) -> None:
+        self.errors.append(message)
+        self._maybe_raise("send")
+
+    def is_cancelled(self) -> bool:
+        self._maybe_raise("is_cancelled")
+        return False
+
+    def _maybe_raise(self, method: str) -> None:
+        if method == self._broken:
+            self.failed.set()
+            raise RuntimeError("the response sender is closed")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[EngineThread]:
+    engine = EngineThread(EngineCore(load_engine(write_null_engine(tmp_path / "engine", max_seq_len=4096))))
+    yield engine
+    engine.close()
+
+
+def fail_to_count() -> None:
+    raise RuntimeError("no statistics")
+
+
+@pytest.fixture
+def sender(engine: EngineThread) -> Iterator[ResponseSender]:
+    sender = ResponseSender(engine, 0.01, fail_to_count)
+    yield sender
+    sender.close()
+
+
+def stream(channel: Channel, tokens: int) -> ResponseStream:
+    tensors = {
+        "input_ids": np.array([[5, 6, 7]], np.int32),
+        "input_lengths": np.array([[3]], np.int32),
+        "request_output_len": np.array([[tokens]], np.int32),
+        "streaming": np.array([[True]]),
+        "ignore_eos": np.array([[True]]),
+    }
+    row = read_request(RowTensors(tensors, 0), uuid.uuid4().hex, ModelDefaults((), 64))
+    return ResponseStream(channel, [row], "", lambda prompt, output: None)
+
+
+def tokens_received(channel: Channel) -> int:
+    """All that come, up to the final response."""
+    total, final = 0, False
+    while not final:
+        length, final = channel.responses.get(timeout=30)
+        total += length
+    return total
+
+
+@pytest.mark.parametrize("method", ["send", "is_cancelled"])
+def test_a_stream_that_cannot_be_sent_is_cancelled_and_the_others_go_on(
+    sender: ResponseSender, engine: EngineThread, method: str
+) -> None:
+    broken = Channel(method)
+    before, after = Channel(), Channel()
+    sender.submit(stream(before, 40))
+    sender.submit(stream(broken, 4000))
+    assert broken.failed.wait(30)
+    sender.submit(stream(after, 30))
+    assert tokens_received(before) == 40 and tokens_received(after) == 30
+    for _ in range(3000):
+        if engine.stats().running == 0:
+            break
+        threading.Event().wait(0.01)
+    assert engine.stats().running == 0 and engine.stats().used_blocks == 0
+    assert broken.errors == ["The response could not be made or sent: the response sender is closed"]

@@ -1,0 +1,1 @@
+"""Writing and checking a model repository, starting tritonserver, serving until stopped."""

@@ -1,0 +1,81 @@
+"""Writing a Triton model repository from an engine directory, with every value filled in."""
+
+from __future__ import annotations
+
+import shutil
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import inflight.model_repo
+from inflight.engine_format.manifest import EngineManifest
+from inflight.files import atomic_directory
+from inflight.runtime.loading.engine_directory import read_engine_directory
+from inflight.triton_backend.launch.template_variables import VARIABLES, check_overrides
+
+MODELS = ("preprocessing", "tensorrt_llm", "postprocessing", "ensemble", "tensorrt_llm_bls")
+CONFIG_NAME = "config.pbtxt"
+TEMPLATES = Path(inflight.model_repo.__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryOptions:
+    """`overrides`: template variables that replace what the engine's manifest says (see template_variables.py).
+
+    `overwrite` replaces a directory that is already there.
+    """
+
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenRepository:
+    """Where it is, and what the user should know about the overrides."""
+
+    path: Path
+    notes: tuple[str, ...]
+
+
+def write_repository(
+    engine_dir: Path,
+    out_dir: Path,
+    options: RepositoryOptions = RepositoryOptions(),
+) -> WrittenRepository:
+    """Write the five models to `out_dir`; it appears whole or not at all.
+
+    Raises EngineError when `engine_dir` is no engine, InflightError for an override that is unknown or impossible or
+    when `out_dir` exists and `options.overwrite` is false.
+    """
+    manifest = read_engine_directory(engine_dir).manifest
+    notes = check_overrides(options.overrides)
+    values = _values(engine_dir, manifest, options.overrides)
+    marker = f"{MODELS[0]}/{CONFIG_NAME}"
+    with atomic_directory(out_dir, overwrite=options.overwrite, marker=marker) as scratch:
+        for model in MODELS:
+            _write_model(scratch / model, TEMPLATES / model, values)
+    return WrittenRepository(out_dir, tuple(notes))
+
+
+def _values(engine_dir: Path, manifest: EngineManifest, overrides: Mapping[str, str]) -> dict[str, str]:
+    engine = str(engine_dir.resolve())
+    known = {
+        "engine_dir": engine,
+        "tokenizer_dir": str(Path(engine) / "tokenizer"),
+        "triton_max_batch_size": str(manifest.limits.max_batch_size),
+    }
+    values = {name: variable.default for name, variable in VARIABLES.items()} | known
+    values |= {key: value for key, value in overrides.items() if value}
+    values |= {"triton_backend": "python", "decoupled_mode": values["decoupled_mode"].lower()}
+    return {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in values.items()}
+
+
+def _write_model(target: Path, template: Path, values: Mapping[str, str]) -> None:
+    """`string.Template` is what fill_template uses, so users' own templates and ours are interchangeable."""
+    text = (template / CONFIG_NAME).read_text(encoding="utf-8")
+    (target / "1").mkdir(parents=True)
+    (target / CONFIG_NAME).write_text(string.Template(text).substitute(values), encoding="utf-8")
+    code = template / "1" / "model.py"
+    if code.is_file():
+        shutil.copyfile(code, target / "1" / "model.py")

@@ -1,1 +1,0 @@
-"""The Python models of the Triton repository, and the translation between its tensors and the runtime's values."""

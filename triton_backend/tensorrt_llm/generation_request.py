@@ -1,0 +1,153 @@
+"""The tensors of one row of a tensorrt_llm request, as a Request of the runtime and what is to be returned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inflight.errors import RequestError
+from inflight.runtime.request.request import Request
+from inflight.runtime.sampling.params import SamplingParams
+from inflight.triton_backend.wire.request_tensors import RowTensors
+from inflight.triton_backend.wire.word_lists import Words, read_words
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDefaults:
+    """What the engine says where a request is silent. `vocab_size` bounds embedding_bias."""
+
+    end_token_ids: tuple[int, ...]
+    vocab_size: int
+    exclude_input_in_output: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the responses carry beside output_ids and sequence_length."""
+
+    streaming: bool
+    include_prompt: bool
+    log_probs: bool
+    perf_metrics: bool
+    num_input_tokens: bool
+    num_output_tokens: bool
+    finish_reason: bool
+    stop_reason: bool
+    end_token: bool
+    decode_context: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """`stop_words`: token sequences that end the output and stay part of it, as in TensorRT-LLM."""
+
+    request: Request
+    stop_words: Words
+    wanted: Wanted
+
+
+def read_request(row: RowTensors, request_id: str, defaults: ModelDefaults) -> GenerationRequest:
+    """Raises RequestError for a value that is missing, out of range or contradicts another."""
+    wanted = _wanted(row, defaults)
+    end_token_ids, ignore_eos = _end_tokens(row, defaults)
+    request = Request(
+        request_id=request_id,
+        prompt_token_ids=_prompt(row),
+        params=_sampling_params(row, ignore_eos, wanted, defaults.vocab_size),
+        end_token_ids=end_token_ids,
+        priority=row.integer("priority") or 0,
+    )
+    return GenerationRequest(request, read_words("stop_words_list", row.array("stop_words_list")), wanted)
+
+
+def _prompt(row: RowTensors) -> tuple[int, ...]:
+    """input_ids is padded on the right to the longest prompt of the batch."""
+    ids, length = row.integers("input_ids"), row.integer("input_lengths")
+    if not ids:
+        raise RequestError("input_ids is missing or empty.", "Send the token ids of the prompt.")
+    if length is None or not 0 < length <= len(ids):
+        raise RequestError(f"input_lengths is {length}; input_ids has {len(ids)} tokens.")
+    return ids[:length]
+
+
+def _end_tokens(row: RowTensors, defaults: ModelDefaults) -> tuple[tuple[int, ...], bool]:
+    """The end tokens, and whether they are ignored.
+
+    Clients name one end id; a model may have several. Naming one of the model's own means all of them.
+    """
+    end_id = row.integer("end_id")
+    if row.flag("ignore_eos") or end_id == -1:
+        return defaults.end_token_ids, True
+    if end_id is None or end_id in defaults.end_token_ids:
+        return defaults.end_token_ids, False
+    return (end_id,), False
+
+
+def _sampling_params(row: RowTensors, ignore_eos: bool, wanted: Wanted, vocab_size: int) -> SamplingParams:
+    temperature, top_k, top_p = _sampling_kind(row)
+    max_tokens = row.integer("request_output_len")
+    if max_tokens is None:
+        raise RequestError("request_output_len is missing.", "Send the number of tokens to generate.")
+    num_logprobs = row.integer("num_logprobs")
+    return SamplingParams(
+        n=row.integer("num_return_sequences") or 1,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=row.number("min_p") or 0.0,
+        repetition_penalty=_or(row.number("repetition_penalty"), 1.0),
+        presence_penalty=row.number("presence_penalty") or 0.0,
+        frequency_penalty=row.number("frequency_penalty") or 0.0,
+        seed=row.one_of("random_seed", "seed"),
+        max_tokens=max_tokens,
+        min_tokens=row.one_of("min_length", "min_tokens") or 0,
+        stop_token_ids=row.integers("stop_token_ids"),
+        ignore_eos=ignore_eos,
+        bad_word_ids=read_words("bad_words_list", row.array("bad_words_list")),
+        logit_bias=_logit_bias(row, vocab_size),
+        logprobs=num_logprobs if num_logprobs is not None else (0 if wanted.log_probs else None),
+        prompt_logprobs=row.integer("num_prompt_logprobs"),
+    )
+
+
+def _sampling_kind(row: RowTensors) -> tuple[float, int, float]:
+    """Temperature, top_k and top_p. As in TensorRT-LLM a top_p of 0 or less is unset, and a request that sets neither
+    top_k nor top_p is greedy."""
+    top_k, top_p = row.integer("runtime_top_k") or 0, row.number("runtime_top_p") or 0.0
+    temperature = _or(row.number("temperature"), 1.0)
+    if top_k <= 0 and top_p <= 0:
+        return 0.0, 0, 1.0
+    return temperature, max(top_k, 0), top_p if top_p > 0 else 1.0
+
+
+def _logit_bias(row: RowTensors, vocab_size: int) -> dict[int, float]:
+    """embedding_bias is a value per vocabulary entry; logit_bias_ids and logit_bias_values name some entries."""
+    dense = row.numbers("embedding_bias")
+    if dense and len(dense) < vocab_size:
+        raise RequestError(f"embedding_bias has {len(dense)} values; the vocabulary has {vocab_size}.")
+    bias = {token: value for token, value in enumerate(dense[:vocab_size]) if value}
+    ids, values = row.integers("logit_bias_ids"), row.numbers("logit_bias_values")
+    if len(ids) != len(values):
+        raise RequestError(f"There are {len(ids)} logit_bias_ids and {len(values)} logit_bias_values.")
+    return bias | dict(zip(ids, values, strict=True))
+
+
+def _wanted(row: RowTensors, defaults: ModelDefaults) -> Wanted:
+    streaming = row.flag("streaming")
+    exclude = row.scalar("exclude_input_in_output")
+    exclude = defaults.exclude_input_in_output if exclude is None else bool(exclude)
+    return Wanted(
+        streaming=streaming,
+        include_prompt=not streaming and not exclude,
+        log_probs=row.flag("return_log_probs"),
+        perf_metrics=row.flag("return_perf_metrics"),
+        num_input_tokens=row.flag("return_num_input_tokens"),
+        num_output_tokens=row.flag("return_num_output_tokens"),
+        finish_reason=row.flag("return_finish_reason"),
+        stop_reason=row.flag("return_stop_reason"),
+        end_token=row.flag("return_end_token"),
+        decode_context=row.flag("return_decode_context"),
+    )
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value

@@ -1,0 +1,123 @@
+"""The model `tensorrt_llm`: token ids in, token ids out, the engine in between."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from inflight.errors import EngineError, InflightError, RequestError
+from inflight.runtime.engine.core import EngineCore
+from inflight.runtime.engine.thread import EngineThread
+from inflight.runtime.executors.base import Executor
+from inflight.runtime.loading.load import KvCacheBudget, load_engine
+from inflight.runtime.scheduler.admission import Policy
+from inflight.runtime.scheduler.scheduler import SchedulerConfig
+from inflight.triton_backend.tensorrt_llm.engine_metrics import EngineMetrics
+from inflight.triton_backend.tensorrt_llm.generation_request import GenerationRequest, ModelDefaults, read_request
+from inflight.triton_backend.tensorrt_llm.refused_inputs import refuse_unsupported
+from inflight.triton_backend.tensorrt_llm.response_sender import ResponseSender
+from inflight.triton_backend.tensorrt_llm.response_stream import ResponseStream
+from inflight.triton_backend.wire.request_tensors import Array, RowTensors, batch_size
+from inflight.triton_backend.wire.triton_api import (
+    ModelSettings,
+    TritonChannel,
+    check_numpy,
+    input_arrays,
+    log_exception,
+)
+
+
+class TritonPythonModel:
+    """One instance per process: it holds the engine, its thread, and the thread that sends responses."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        check_numpy()
+        settings = ModelSettings(args)
+        self._decoupled = settings.decoupled
+        executor = _load(settings)
+        self._defaults = ModelDefaults(
+            end_token_ids=executor.manifest.generation.end_token_ids,
+            vocab_size=executor.manifest.model.vocab_size,
+            exclude_input_in_output=settings.flag("exclude_input_in_output", False),
+        )
+        self._engine = EngineThread(EngineCore(executor, _scheduler_config(settings)))
+        self._metrics = EngineMetrics(settings.model_name, settings.model_version)
+        period_s = (settings.integer("cancellation_check_period_ms") or 100) / 1000
+        self._sender = ResponseSender(self._engine, period_s, self._show_metrics)
+
+    def execute(self, requests: list[Any]) -> None:
+        """Queue the requests; the responses follow from another thread, in decoupled mode and without."""
+        for request in requests:
+            channel = TritonChannel(request)
+            try:
+                self._accept(request, channel)
+            except InflightError as error:
+                channel.send_error(str(error), isinstance(error, RequestError))
+            except Exception as error:
+                # One request that nobody foresaw must not leave those beside it without an answer.
+                log_exception("tensorrt_llm: a request failed")
+                channel.send_error(f"{type(error).__name__}: {error}", invalid_request=False)
+
+    def is_ready(self) -> bool:
+        """Asked by servers newer than 2.51."""
+        return self._engine.healthy
+
+    def finalize(self) -> None:
+        self._engine.close()
+        self._sender.close()
+
+    def _accept(self, request: Any, channel: TritonChannel) -> None:
+        if not self._engine.healthy:
+            raise EngineError(f"The engine has stopped: {self._engine.failure}", "Restart the server.")
+        tensors = input_arrays(request)
+        first = RowTensors(tensors, 0)
+        client_id = request.request_id()
+        if first.flag("stop"):
+            if not client_id:
+                raise RequestError("A request id must be provided for request cancellation.")
+            self._sender.stop(client_id, first.integer("stop_sequence_index"))
+            channel.finish()
+            return
+        refuse_unsupported(tensors)
+        rows = self._read_rows(tensors)
+        self._sender.submit(ResponseStream(channel, rows, client_id, self._metrics.observe_request))
+
+    def _read_rows(self, tensors: Mapping[str, Array]) -> list[GenerationRequest]:
+        """A batch is one request per row: rows share no state. Ids are our own, because clients may repeat theirs."""
+        count = batch_size(tensors, "request_output_len")
+        rows = [read_request(RowTensors(tensors, row), uuid.uuid4().hex, self._defaults) for row in range(count)]
+        if not self._decoupled:
+            if any(row.wanted.streaming for row in rows):
+                raise RequestError(
+                    "Streaming is only supported in decoupled mode.", "Write the repository with decoupled_mode:true."
+                )
+            if sum(row.request.num_sequences for row in rows) > 1:
+                raise RequestError(
+                    "This model is not decoupled, so a request has one response: send one prompt and "
+                    "num_return_sequences 1.",
+                    "Write the repository with decoupled_mode:true.",
+                )
+        return rows
+
+    def _show_metrics(self) -> None:
+        self._metrics.update(self._engine.stats())
+
+
+def _load(settings: ModelSettings) -> Executor:
+    fraction = settings.number("kv_cache_free_gpu_mem_fraction")
+    budget = KvCacheBudget(
+        bytes=settings.integer("kv_cache_bytes"),
+        tokens=settings.integer("max_tokens_in_paged_kv_cache"),
+        **({} if fraction is None else {"fraction": fraction}),
+    )
+    return load_engine(Path(settings.required("gpt_model_path")), threads=settings.integer("threads"), kv_cache=budget)
+
+
+def _scheduler_config(settings: ModelSettings) -> SchedulerConfig:
+    policy = settings.text("batch_scheduler_policy") or "guaranteed_no_evict"
+    return SchedulerConfig(
+        policy=cast(Policy, policy),  # which it checks
+        enable_prefix_caching=settings.flag("enable_kv_cache_reuse", True),
+    )

@@ -1,0 +1,74 @@
+"""The model `postprocessing`: token ids in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inflight.errors import InflightError, RequestError
+from inflight.runtime.text.tokenizer import Tokenizer, load_tokenizer
+from inflight.triton_backend.wire.request_tensors import Array, RowTensors
+from inflight.triton_backend.wire.triton_api import (
+    ModelSettings,
+    check_numpy,
+    input_arrays,
+    make_error,
+    make_response,
+)
+
+
+class TritonPythonModel:
+    """Stateless, also between the chunks of one stream: a chunk brings the ids that went before it."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        check_numpy()
+        settings = ModelSettings(args)
+        self._tokenizer = load_tokenizer(Path(settings.required("tokenizer_dir")))
+        self._skip_special_tokens = settings.flag("skip_special_tokens", True)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        return [self._respond(request) for request in requests]
+
+    def _respond(self, request: Any) -> Any:
+        try:
+            output = decode_batch(self._tokenizer, input_arrays(request), self._skip_special_tokens)
+            return make_response({"OUTPUT": output}, request.requested_output_names())
+        except InflightError as error:
+            return make_error(str(error), isinstance(error, RequestError))
+
+
+def decode_batch(tokenizer: Tokenizer, tensors: Mapping[str, Array], skip_special_tokens: bool) -> Array:
+    """OUTPUT, one string per sequence, without a batch dimension: clients read `text_output[0]`.
+
+    TOKENS_BATCH is INT32 [batch, beams, tokens] and SEQUENCE_LENGTH [batch, beams]. With DECODE_FINAL the tokens are a
+    chunk of a stream whose ids so far end with DECODE_CONTEXT.
+    """
+    tokens, lengths = tensors["TOKENS_BATCH"], tensors["SEQUENCE_LENGTH"]
+    texts = []
+    for index in range(tokens.shape[0]):
+        row = RowTensors(tensors, index)
+        final = row.scalar("DECODE_FINAL")
+        for beam in range(tokens.shape[1]):
+            ids = [int(token) for token in tokens[index, beam, : int(lengths[index, beam])]]
+            if final is None:
+                text = tokenizer.decode(ids, skip_special_tokens)
+            else:
+                text = decode_chunk(tokenizer, row.integers("DECODE_CONTEXT"), ids, bool(final), skip_special_tokens)
+            texts.append(text.encode("utf-8"))
+    return np.array(texts, dtype=np.object_)
+
+
+def decode_chunk(
+    tokenizer: Tokenizer, context: Sequence[int], ids: Sequence[int], final: bool, skip_special_tokens: bool
+) -> str:
+    """The text that `ids` add after `context`; what may still become a character is left to the next chunk."""
+    if tokenizer.decoding_stages is None:
+        before = tokenizer.decode(context, skip_special_tokens)
+        return tokenizer.decode([*context, *ids], skip_special_tokens)[len(before) :]
+    detokenizer = tokenizer.detokenizer(skip_special_tokens)
+    detokenizer.push(context)
+    text = detokenizer.push(ids)
+    return text + detokenizer.flush() if final else text

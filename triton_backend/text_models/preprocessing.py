@@ -1,0 +1,141 @@
+"""The model `preprocessing`: text in, token ids out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inflight.errors import InflightError, RequestError
+from inflight.runtime.loading.engine_directory import read_engine_directory
+from inflight.runtime.text.tokenizer import Tokenizer, load_tokenizer
+from inflight.runtime.text.words import all_word_ids, word_ids
+from inflight.triton_backend.tensorrt_llm.refused_inputs import refuse_unsupported
+from inflight.triton_backend.wire.request_tensors import Array, RowTensors, batch_size
+from inflight.triton_backend.wire.triton_api import (
+    ModelSettings,
+    check_numpy,
+    input_arrays,
+    make_error,
+    make_response,
+)
+from inflight.triton_backend.wire.word_lists import Words, write_words
+
+
+class TritonPythonModel:
+    """Stateless: every response is a function of its request."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        check_numpy()
+        settings = ModelSettings(args)
+        manifest = read_engine_directory(Path(settings.required("gpt_model_path"))).manifest
+        self._encoder = PromptEncoder(
+            load_tokenizer(Path(settings.required("tokenizer_dir"))),
+            add_special_tokens=settings.flag("add_special_tokens", True),
+            end_token_ids=manifest.generation.end_token_ids,
+            pad_token_id=manifest.generation.pad_token_id,
+            vocab_size=manifest.model.vocab_size,
+        )
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        return [self._respond(request) for request in requests]
+
+    def _respond(self, request: Any) -> Any:
+        try:
+            return make_response(self._encoder.encode(input_arrays(request)), request.requested_output_names())
+        except InflightError as error:
+            return make_error(str(error), isinstance(error, RequestError))
+
+
+class PromptEncoder:
+    """Text tensors to id tensors. Without an end token, END_ID is -1: never stop."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        add_special_tokens: bool,
+        end_token_ids: Sequence[int],
+        pad_token_id: int | None,
+        vocab_size: int,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._add_special_tokens = add_special_tokens
+        self._vocab_size = vocab_size
+        known_end = next(iter(end_token_ids), tokenizer.eos_token_id)
+        self._end_id = -1 if known_end is None else known_end
+        known_pad = tokenizer.pad_token_id if pad_token_id is None else pad_token_id
+        self._pad_id = max(self._end_id, 0) if known_pad is None else known_pad
+
+    def encode(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs that `ensemble` and clients use; raises RequestError for an input that has no engine."""
+        refuse_unsupported(tensors)
+        rows = [RowTensors(tensors, row) for row in range(batch_size(tensors, "QUERY"))]
+        end_ids = [_given(row.integer("END_ID"), self._end_id) for row in rows]
+        pad_ids = [_given(row.integer("PAD_ID"), self._pad_id) for row in rows]
+        prompts = [self._prompt(row) for row in rows]
+        return {
+            "INPUT_ID": _pad_right(prompts, pad_ids),
+            "REQUEST_INPUT_LEN": _column([len(prompt) for prompt in prompts]),
+            "DECODER_INPUT_ID": _column(pad_ids),
+            "REQUEST_DECODER_INPUT_LEN": _column([1] * len(rows)),
+            "BAD_WORDS_IDS": write_words(
+                [all_word_ids(self._tokenizer, row.strings("BAD_WORDS_DICT")) for row in rows]
+            ),
+            "STOP_WORDS_IDS": write_words([self._stop_words(row) for row in rows]),
+            "EMBEDDING_BIAS": self._embedding_bias(rows),
+            "REQUEST_OUTPUT_LEN": _column([_given(row.integer("REQUEST_OUTPUT_LEN"), 0) for row in rows]),
+            "OUT_END_ID": _column(end_ids),
+            "OUT_PAD_ID": _column(pad_ids),
+            "OUT_PROMPT_TABLE_EXTRA_IDS": np.zeros((len(rows), 0), dtype=np.uint64),
+            "RETURN_DECODE_CONTEXT": np.ones((len(rows), 1), dtype=np.bool_),
+        }
+
+    def _prompt(self, row: RowTensors) -> list[int]:
+        text = row.scalar("QUERY")
+        if text is None:
+            raise RequestError("QUERY (text_input) is missing.", "Send the prompt.")
+        ids = self._tokenizer.encode(str(text), self._add_special_tokens)
+        if not ids:
+            raise RequestError("The prompt is empty.", "Send at least one token of text.")
+        return ids
+
+    def _stop_words(self, row: RowTensors) -> Words:
+        """The spellings that hold the whole word, spaces included: a shorter one would end the text too early."""
+        before = self._tokenizer.encode("a", add_special_tokens=False)
+        return tuple(
+            ids
+            for word in row.strings("STOP_WORDS_DICT")
+            for ids in word_ids(self._tokenizer, word)
+            if word in self._tokenizer.decode([*before, *ids], skip_special_tokens=False)
+        )
+
+    def _embedding_bias(self, rows: Sequence[RowTensors]) -> Array:
+        """FP32 [batch, vocabulary], the weight of a word on each of its ids; [batch, 0] when no row has one."""
+        words = [row.strings("EMBEDDING_BIAS_WORDS") for row in rows]
+        if not any(words):
+            return np.zeros((len(rows), 0), dtype=np.float32)
+        bias = np.zeros((len(rows), self._vocab_size), dtype=np.float32)
+        for index, row in enumerate(rows):
+            weights = row.numbers("EMBEDDING_BIAS_WEIGHTS")
+            if len(weights) != len(words[index]):
+                raise RequestError(f"There are {len(words[index])} embedding bias words and {len(weights)} weights.")
+            for word, weight in zip(words[index], weights, strict=True):
+                bias[index, self._tokenizer.encode(word, add_special_tokens=False)] += weight
+        return bias
+
+
+def _pad_right(prompts: Sequence[Sequence[int]], pad_ids: Sequence[int]) -> Array:
+    width = max(len(prompt) for prompt in prompts)
+    padded = [[*prompt, *[pad] * (width - len(prompt))] for prompt, pad in zip(prompts, pad_ids, strict=True)]
+    return np.array(padded, dtype=np.int32)
+
+
+def _column(values: Sequence[int]) -> Array:
+    return np.array(values, dtype=np.int32).reshape(-1, 1)
+
+
+def _given(value: int | None, default: int) -> int:
+    return default if value is None else value

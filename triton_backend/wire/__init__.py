@@ -1,0 +1,1 @@
+"""Triton's tensors to the runtime's values and back."""
