@@ -23,7 +23,12 @@ from tests.models.hf_files import tensor_shapes, tiny_config
 
 pytestmark = pytest.mark.unit
 
-LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+LLAMA3: dict[str, Any] = {
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
 
 
 def read(family: str = "llama", **changes: Any) -> ConfigReading:
@@ -129,7 +134,8 @@ def test_absent_sizes_fall_back_as_in_transformers() -> None:
 @pytest.mark.parametrize("key", ["torch_dtype", "dtype"])
 @pytest.mark.parametrize("value", ["bfloat16", "torch.bfloat16"])
 def test_both_keys_of_the_dtype_are_read(key: str, value: str) -> None:
-    assert read(**({"torch_dtype": None} | {key: value})).facts.dtype == "bfloat16"
+    changes: dict[str, Any] = {"torch_dtype": None} | {key: value}
+    assert read(**changes).facts.dtype == "bfloat16"
 
 
 @pytest.mark.parametrize(
