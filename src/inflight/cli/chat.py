@@ -89,12 +89,13 @@ class Conversation:
     def _answer(self, message: str) -> None:
         """Print the answer as it comes. What there is of it joins the conversation, even when it was stopped."""
         from inflight.errors import RequestError
+        from inflight.runtime.request.validation import fit_max_tokens
 
         asked = [*self._messages, {"role": "user", "content": message}]
         text = ""
         try:
             prompt = self._llm.tokenizer.encode_chat(asked)
-            params = flag.fit_max_tokens(self._llm, self._params, len(prompt))
+            params = fit_max_tokens(self._params, len(prompt), self._llm.manifest.limits.max_seq_len)
             for output in self._llm.generate(prompt, params, stream=True):
                 text = output.outputs[0].text
                 print(output.outputs[0].text_delta, end="", flush=True)

@@ -93,7 +93,10 @@ def generate(
         )
         prompts_read = [_read_prompt(llm, text, as_chat) for text in texts]
         if max_tokens is None:
-            each = [flag.fit_max_tokens(llm, params, len(prompt["prompt_token_ids"])) for prompt in prompts_read]
+            from inflight.runtime.request.validation import fit_max_tokens
+
+            total = llm.manifest.limits.max_seq_len
+            each = [fit_max_tokens(params, len(prompt["prompt_token_ids"]), total) for prompt in prompts_read]
         else:
             each = [params] * len(prompts_read)
         if stream:
