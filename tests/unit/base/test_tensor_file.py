@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from inflight.convert.checkpoint.tensor_file import ALIGNMENT, TensorFileError, encode_header, map_array, read_header
+from inflight.tensor_file import ALIGNMENT, TensorFileError, encode_header, map_array, read_header
 
 pytestmark = pytest.mark.unit
 
