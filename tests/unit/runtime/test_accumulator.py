@@ -215,15 +215,17 @@ def test_any_split_gives_triton_the_same_tokens(tokenizer: Tokenizer, rng: np.ra
 def test_tokens_computed_after_a_stop_word_are_no_news() -> None:
     generation = GenerationRequest(Request("r", PROMPT, SamplingParams()), ((5, 6),), wanted())
     output = SequenceOutput(generation, 0)
-    output.add(TokenDelta("r", 0, (4, 5)))
-    assert not output.wants_cancel
-    output.add(TokenDelta("r", 0, (6, 7)))
-    assert output.wants_cancel and output.take().delta.token_ids == (4, 5, 6)
+    wants = []
+    for ids in ((4, 5), (6, 7)):
+        output.add(TokenDelta("r", 0, ids))
+        wants.append(output.wants_cancel)
+    assert output.take().delta.token_ids == (4, 5, 6)
     output.add(TokenDelta("r", 0, (8,)))
-    assert not output.has_news and output.wants_cancel
+    wants.append(output.wants_cancel)
+    assert not output.has_news
     output.add(TokenDelta("r", 0, finish_reason="cancelled", metrics=METRICS))
+    assert [*wants, output.wants_cancel] == [False, True, True, False]
     last = output.take().delta
-    assert not output.wants_cancel
     assert (last.token_ids, last.finish_reason, last.metrics) == ((), "stop", METRICS)
 
 
