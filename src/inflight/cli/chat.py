@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from inflight.runtime.offline.llm import LLM
     from inflight.runtime.sampling.params import SamplingParams
 
-HELP = "/reset forgets the conversation, /exit or Ctrl-D leaves, Ctrl-C stops an answer."
+HELP = "/reset clears the conversation, /exit or Ctrl-D quits, Ctrl-C stops the current answer."
 
 
 def chat(
     engine: flag.Engine,
-    system: Annotated[str | None, typer.Option(help="A system message to begin with.")] = None,
+    system: Annotated[str | None, typer.Option(help="System message at the start of the conversation.")] = None,
     max_tokens: flag.MaxTokens = 512,
     temperature: flag.Temperature = None,
     top_k: flag.TopK = None,
@@ -33,9 +33,9 @@ def chat(
     kv_cache_tokens: flag.KvCacheTokens = None,
     kv_cache_fraction: flag.KvCacheFraction = 0.9,
 ) -> None:
-    """Chat with the model; answers appear as they are made. Also reads messages from a pipe, one per line.
+    """Chat with the model in the terminal; answers are streamed. Messages can also come from a pipe, one per line.
 
-    In the chat: /reset forgets the conversation, /exit or Ctrl-D leaves, Ctrl-C stops an answer.
+    In the chat: /reset clears the conversation, /exit or Ctrl-D quits, Ctrl-C stops the current answer.
 
     Examples:
 
