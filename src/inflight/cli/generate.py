@@ -21,15 +21,19 @@ DEFAULT_MAX_TOKENS = 256
 
 def generate(
     engine: flag.Engine,
-    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help='What to complete; "-" reads stdin.')],
+    prompts: Annotated[
+        list[str], typer.Argument(metavar="PROMPT...", help='Prompts to complete; "-" reads standard input.')
+    ],
     max_tokens: flag.MaxTokens = None,
-    n: Annotated[int, typer.Option("--n", help="Completions per prompt.")] = 1,
-    best_of: Annotated[int | None, typer.Option(help="Compute this many, keep the best n.")] = None,
-    stream: Annotated[bool, typer.Option("--stream", help="Print text as it comes.")] = False,
+    n: Annotated[int, typer.Option("--n", help="Number of completions per prompt.")] = 1,
+    best_of: Annotated[int | None, typer.Option(help="Completions to compute; the n likeliest are kept.")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Print text while it is generated.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per prompt.")] = False,
-    as_chat: Annotated[bool, typer.Option("--chat", help="Put the prompt through the model's chat template.")] = False,
-    logprobs: Annotated[int | None, typer.Option(help="With --json: alternatives per token.")] = None,
-    prompt_logprobs: Annotated[int | None, typer.Option(help="With --json: the same for the prompt.")] = None,
+    as_chat: Annotated[bool, typer.Option("--chat", help="Apply the model's chat template to the prompt.")] = False,
+    logprobs: Annotated[
+        int | None, typer.Option(help="With --json: log probabilities of each token and N others.")
+    ] = None,
+    prompt_logprobs: Annotated[int | None, typer.Option(help="With --json: the same for prompt tokens.")] = None,
     temperature: flag.Temperature = None,
     top_k: flag.TopK = None,
     top_p: flag.TopP = None,
@@ -50,10 +54,10 @@ def generate(
     kv_cache_tokens: flag.KvCacheTokens = None,
     kv_cache_fraction: flag.KvCacheFraction = 0.9,
 ) -> None:
-    """Complete one prompt, or many at once. Text goes to stdout, speed to stderr.
+    """Complete one prompt, or several in one batch. Text goes to standard output, the speed to standard error.
 
-    Sampling flags that are not given take the defaults of the model's generation_config.json; --max-tokens is 256, or
-    what fits.
+    Sampling flags that are not given take their defaults from the model's generation_config.json. --max-tokens defaults
+    to 256, or to what fits into max_seq_len.
 
     Examples:
 
@@ -93,7 +97,10 @@ def generate(
         )
         prompts_read = [_read_prompt(llm, text, as_chat) for text in texts]
         if max_tokens is None:
-            each = [flag.fit_max_tokens(llm, params, len(prompt["prompt_token_ids"])) for prompt in prompts_read]
+            from inflight.runtime.request.validation import fit_max_tokens
+
+            total = llm.manifest.limits.max_seq_len
+            each = [fit_max_tokens(params, len(prompt["prompt_token_ids"]), total) for prompt in prompts_read]
         else:
             each = [params] * len(prompts_read)
         if stream:

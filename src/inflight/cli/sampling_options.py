@@ -106,16 +106,6 @@ def open_llm(engine: str, threads: int | None, kv_cache_tokens: int | None, kv_c
     return LLM(resolve_engine(engine), threads=threads, kv_cache=budget)
 
 
-def fit_max_tokens(llm: LLM, params: SamplingParams, prompt_length: int) -> SamplingParams:
-    """`params` with max_tokens lowered to what the engine has room for after the prompt, if it is more than that."""
-    from dataclasses import replace
-
-    room = llm.manifest.limits.max_seq_len - prompt_length
-    if params.max_tokens is None or params.max_tokens <= room:
-        return params
-    return replace(params, max_tokens=max(room, 1), min_tokens=min(params.min_tokens, max(room, 1)))
-
-
 def read_stdin() -> str:
     """All of standard input as UTF-8; bytes that are none read as replacement characters."""
     return sys.stdin.buffer.read().decode("utf-8", errors="replace")
