@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.checkpoint.tensor_file import map_array
 from inflight.convert.quantization.scheme import ACTIVATION_SCALE_SUFFIX
+from inflight.tensor_file import map_array
 from tests.network.support import Case
 
 Floats = npt.NDArray[np.float32]

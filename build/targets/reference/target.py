@@ -14,9 +14,9 @@ from inflight.build.target import TargetFacts
 from inflight.convert.checkpoint.config import CheckpointConfig
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.checkpoint.layout import module_path
-from inflight.convert.checkpoint.tensor_file import TensorEntry
 from inflight.engine_format.manifest import Dtype, KvCacheFacts, Limits, MemoryPlan, ModulePrecision
 from inflight.progress import Advance
+from inflight.tensor_file import TensorEntry
 
 # The executor in runtime/executors/reference/executor.py understands this arrangement of files and caches.
 ABI = 1

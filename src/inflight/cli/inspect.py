@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from inflight.convert.checkpoint.tensor_file import TensorEntry
+    from inflight.tensor_file import TensorEntry
 
 Rows = list[dict[str, Any]]
 # Written by build/targets/tensorrt/target.py.

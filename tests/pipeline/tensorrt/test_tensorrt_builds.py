@@ -18,10 +18,10 @@ from inflight.build.targets.tensorrt.capabilities import RTX_TARGETS
 from inflight.cli.inspect import describe
 from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.checkpoint.tensor_file import map_array, read_header
 from inflight.convert.options import ConvertOptions
 from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import BuildError
+from inflight.tensor_file import map_array, read_header
 from tests.models.float8 import round_to_float8
 from tests.models.random_models import Shape, save_random_model
 from tests.network.support import FAMILIES

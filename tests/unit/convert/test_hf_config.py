@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from inflight.convert.checkpoint.rope import RotaryScaling
-from inflight.convert.checkpoint.tensor_file import TensorEntry
 from inflight.convert.families import table as families
 from inflight.convert.families.table import FAMILIES, find_family
 from inflight.convert.options import ConvertOptions
 from inflight.convert.plan import make_plan
 from inflight.convert.source.hf_config import ConfigReading, read_model_facts
 from inflight.errors import ModelError
+from inflight.tensor_file import TensorEntry
 from tests.models.hf_files import tensor_shapes, tiny_config
 
 pytestmark = pytest.mark.unit
