@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from inflight.engine_format.manifest import DevicePlan, EngineManifest
 from inflight.errors import EngineError
+from inflight.runtime.executors.gpu.device import Device, DeviceMemory
 from inflight.runtime.executors.tensorrt.api import CudaEngine, Module, Refitter, Runtime, checked, process_logger
-from inflight.runtime.executors.tensorrt.device import Device, DeviceMemory
 from inflight.runtime.loading.rebuild import rebuild_hint
 from inflight.tensor_file import TensorFileError, read_header
 

@@ -212,23 +212,20 @@ def test_any_split_gives_triton_the_same_tokens(tokenizer: Tokenizer, rng: np.ra
         sent += chunk.delta.token_ids
 
 
-def _wants_cancel(output: SequenceOutput) -> bool:
-    """Behind a call: a type checker takes an attribute that was false for false ever after."""
-    return output.wants_cancel
-
-
 def test_tokens_computed_after_a_stop_word_are_no_news() -> None:
     generation = GenerationRequest(Request("r", PROMPT, SamplingParams()), ((5, 6),), wanted())
     output = SequenceOutput(generation, 0)
-    output.add(TokenDelta("r", 0, (4, 5)))
-    assert not _wants_cancel(output)
-    output.add(TokenDelta("r", 0, (6, 7)))
-    assert _wants_cancel(output) and output.take().delta.token_ids == (4, 5, 6)
+    wants = []
+    for ids in ((4, 5), (6, 7)):
+        output.add(TokenDelta("r", 0, ids))
+        wants.append(output.wants_cancel)
+    assert output.take().delta.token_ids == (4, 5, 6)
     output.add(TokenDelta("r", 0, (8,)))
-    assert not output.has_news and _wants_cancel(output)
+    wants.append(output.wants_cancel)
+    assert not output.has_news
     output.add(TokenDelta("r", 0, finish_reason="cancelled", metrics=METRICS))
+    assert [*wants, output.wants_cancel] == [False, True, True, False]
     last = output.take().delta
-    assert not _wants_cancel(output)
     assert (last.token_ids, last.finish_reason, last.metrics) == ((), "stop", METRICS)
 
 
