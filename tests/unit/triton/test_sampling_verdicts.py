@@ -22,7 +22,7 @@ from inflight.triton_backend.wire.token_wire import request_tensors
 
 pytestmark = pytest.mark.unit
 
-DTYPES = {"INT32": np.int32, "UINT64": np.uint64, "FP32": np.float32}
+DTYPES: dict[str, Any] = {"INT32": np.int32, "UINT64": np.uint64, "FP32": np.float32}
 NUMBERS = [row for row in SAMPLING_PARAMETERS if row.kind == "number"]
 SCALARS = [row for row in SAMPLING_PARAMETERS if row.kind in ("number", "integer") and row.triton]
 # TensorRT-LLM's clients send 0 or less for "not set"; embedded, such a value has no meaning.
@@ -100,7 +100,7 @@ def test_a_value_is_served_with_the_same_numbers_or_refused_on_both_ways(
     rng: np.random.Generator, row: SamplingParameter
 ) -> None:
     for _ in range(300):
-        value = number(rng, row) if row.kind == "number" else integer(rng)
+        value: Any = number(rng, row) if row.kind == "number" else integer(rng)
         expected = embedded({row.name: value})
         if expected is not None:
             assert through_the_wire({row.name: value}) == expected, value
@@ -138,8 +138,9 @@ def test_a_bias_is_served_with_the_same_number_or_refused_on_both_ways(rng: np.r
 @pytest.mark.parametrize("row", NUMBERS, ids=lambda row: row.name)
 def test_what_is_no_finite_number_is_refused(row: SamplingParameter) -> None:
     for value in (math.nan, math.inf, -math.inf, 1e39, 10**400, -(10**400)):
+        fields: dict[str, Any] = {row.name: value}
         with pytest.raises(RequestError, match=f"^{row.name} is .*; it must be"):
-            SamplingParams(**{row.name: value})
+            SamplingParams(**fields)
 
 
 def test_the_least_top_p_is_the_same_everywhere() -> None:
