@@ -124,14 +124,15 @@ def read_stdin() -> str:
 
 
 def _begin_to_map(directory: Path) -> None:
-    """The system maps the weights while Python imports the rest. What is wrong with them is said on opening them."""
-    try:
-        start = int(json.loads((directory / "manifest.json").read_bytes())["memory"]["lookup_bytes"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return
-    from inflight.runtime.executors.cpu.memory import map_ahead
+    """What the target needs is read while Python imports the rest. What is wrong with it is said on opening it."""
+    from inflight.errors import InflightError
+    from inflight.runtime.executors.registry import find_loader
 
-    map_ahead(directory / "rank0.weights", start)
+    try:
+        manifest = json.loads((directory / "manifest.json").read_bytes())
+        find_loader(manifest["target"]).read_ahead(directory, manifest)
+    except (OSError, ValueError, LookupError, TypeError, InflightError):
+        return
 
 
 def _read_bias(text: str) -> tuple[int, float]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from inflight.build.engine import build_engine
-from inflight.build.recipe import BuildRecipe
+from inflight.build.registry import make_recipe
 from inflight.errors import EngineError
 from inflight.runtime.executors.tensorrt.device import require_gpu
 from inflight.runtime.executors.tensorrt.executor import TensorRtExecutor
@@ -39,7 +39,7 @@ def test_ragged_steps_over_scattered_blocks_stay_near_transformers(
     case = make_case(tmp_path, shape, seed, getattr(torch, dtype))
     limits = {"max_seq_len": LENGTH, "max_batch_size": SEQUENCES, "max_num_tokens": 64}
     flags = {"target": "tensorrt", "full": True, "kv_cache_type": "paged", "tokens_per_block": TOKENS_PER_BLOCK}
-    recipe = BuildRecipe.model_validate({**flags, **limits})
+    recipe = make_recipe(**{**flags, **limits})
     build_engine(case.checkpoint.directory, tmp_path / "engine", recipe)
     executor = load_engine(tmp_path / "engine", kv_cache=KvCacheBudget(tokens=SEQUENCES * LENGTH))
     assert isinstance(executor, TensorRtExecutor)
