@@ -10,8 +10,8 @@ import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 
@@ -188,7 +188,8 @@ def _command_lines(page: Path) -> Iterator[str]:
 
 
 @cache
-def _application() -> click.Command:
+def _application() -> Any:
+    """The click command of the whole application."""
     return typer.main.get_command(build_app(VERBS))
 
 
@@ -196,7 +197,7 @@ def _check_command(words: list[str], line: str) -> None:
     """Follow `words` through the commands; the flags must be those of the last one."""
     command = _application()
     while isinstance(getattr(command, "commands", None), dict) and words:
-        commands: dict[str, click.Command] = command.commands  # type: ignore[attr-defined]
+        commands = command.commands
         if words[0] not in commands:
             # `bench ENGINE` is `bench latency ENGINE`.
             assert command.name == "bench" and not words[0].startswith("-"), f"{line}: there is no verb {words[0]}"
