@@ -1,4 +1,4 @@
-"""The one interface between the runtime and a target."""
+"""The interface between the runtime and a target."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from inflight.runtime.scheduler.step import StepBatch, StepOutput
 
 
 class Executor(Protocol):
-    """A loaded engine. It knows nothing of requests, scheduling or text.
+    """A loaded engine. It does not know requests, scheduling or text.
 
     `num_blocks` is the size of the KV block pool; block ids run from 0 to num_blocks - 1. An executor keeps no state
     between steps but the cache itself, so a sequence may be dropped without telling it.

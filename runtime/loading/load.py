@@ -13,7 +13,7 @@ from inflight.runtime.loading.machine import available_memory, usable_cores
 from inflight.runtime.loading.memory_table import memory_table
 from inflight.runtime.loading.verification import Verification, verify_files
 
-# Far more threads than cores take minutes for a step: each waits for all others at every operator.
+# With far more threads than cores a step takes minutes: each thread waits for all others at every operator.
 _FEW_THREADS = 64
 
 __all__ = ["KvCacheBudget", "load_engine", "memory_table"]
@@ -81,7 +81,7 @@ def _open_null(engine: EngineDirectory, num_blocks: int, threads: int) -> Execut
     return NullExecutor(engine.manifest, num_blocks)
 
 
-# Imported when used: serving one target needs none of the others' packages.
+# Imported when used: a target must not need the packages of the others.
 _OPENERS: dict[str, Callable[[EngineDirectory, int, int], Executor]] = {
     "cpu": _open_cpu,
     "reference": _open_reference,

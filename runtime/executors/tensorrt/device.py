@@ -52,7 +52,7 @@ def compute_capability() -> str:
 
 
 def free_memory() -> int:
-    """Bytes of device memory that nobody has taken."""
+    """Free device memory in bytes."""
     require_gpu()
     free, _ = _call("cudaMemGetInfo")
     return int(free)
@@ -67,7 +67,7 @@ class Device:
         self.stream = int(self._stream)
 
     def allocate(self, nbytes: int, *, zeroed: bool = False) -> DeviceMemory:
-        """Raises EngineError when the GPU has not that much left."""
+        """Raises EngineError when the GPU has too little free memory."""
         memory = DeviceMemory(self.stream, nbytes)
         self._memories.add(memory)
         if zeroed:
@@ -79,7 +79,7 @@ class Device:
         memory.free()
 
     def wait(self) -> None:
-        """Until the stream has done all that it was given."""
+        """Wait until the stream has finished everything queued on it."""
         _call("cudaStreamSynchronize", self.stream)
 
     def begin_capture(self) -> None:
@@ -90,7 +90,7 @@ class Device:
         return CapturedGraph(_call("cudaStreamEndCapture", self.stream), self.stream)
 
     def abandon_capture(self) -> None:
-        """End a capture amid which something failed. CUDA reports that failure once more: it is not looked at."""
+        """End a capture during which something failed. CUDA reports that failure again; it is ignored here."""
         _cudart().cudaStreamEndCapture(self.stream)
 
     def close(self) -> None:
@@ -126,7 +126,7 @@ class DeviceMemory:
         _call("cudaMemcpyAsync", self.address, array.ctypes.data, array.nbytes, kind, self._stream)
 
     def read(self, array: Array) -> None:
-        """Fill a contiguous array from the start, once the stream gets there."""
+        """Queue a copy of the start into a contiguous array."""
         kind = _cudart().cudaMemcpyKind.cudaMemcpyDeviceToHost
         _call("cudaMemcpyAsync", array.ctypes.data, self.address, array.nbytes, kind, self._stream)
 
@@ -135,7 +135,7 @@ class DeviceMemory:
 
 
 class CapturedGraph:
-    """What a stream was given while it was captured, launched as one."""
+    """The work captured from a stream, launched as one."""
 
     def __init__(self, graph: Any, stream: int) -> None:
         self._stream = stream
