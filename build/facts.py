@@ -1,4 +1,4 @@
-"""The facts of a checkpoint that an engine's manifest repeats, and what its tokens cost."""
+"""Facts of a checkpoint for the manifest of an engine, and the work per token."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def model_facts(checkpoint: Checkpoint) -> ModelFacts:
     config = checkpoint.config
     return ModelFacts(
         architecture=config.architecture,
-        dtype=cast(Dtype, config.dtype),  # opening the checkpoint refused others
+        dtype=cast(Dtype, config.dtype),  # Checkpoint.open refuses others
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size,

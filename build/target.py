@@ -1,4 +1,4 @@
-"""What a build target is: two steps, so that a dry run can stop after the first."""
+"""The interface of a build target: plan, then write, so that a dry run can stop after the plan."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from inflight.progress import Advance
 
 @dataclass(frozen=True, kw_only=True)
 class TargetFacts:
-    """The part of the manifest that a target decides. `recipe` is the recipe as this target understood it."""
+    """The part of the manifest that a target decides. `recipe` is the recipe with this target's choices filled in."""
 
     target_abi: int
     recipe: BuildRecipe

@@ -33,7 +33,7 @@ class Gpu:
             self.device = Device(device_id)
             self.device.set_current()
             self.stream = self.device.create_stream()
-        except Exception as error:  # whatever the driver, or its absence, has to say
+        except Exception as error:  # any error of the driver, or its absence
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             raise EngineError(f"No NVIDIA GPU can be used: {reason}", _HINT) from error
         major, minor = self.device.compute_capability
@@ -62,7 +62,7 @@ class Gpu:
         return copy
 
     def synchronize(self) -> None:
-        """Until the stream has done all that it was given; raises what went wrong there."""
+        """Wait until the stream has finished everything queued on it. Raises errors of that work."""
         self.stream.sync()
 
 
@@ -81,11 +81,11 @@ class DeviceArray:
         self.address = int(self._buffer.handle)
 
     def write(self, array: Array) -> None:
-        """Copy an array of `nbytes` here; it may be reused at once."""
+        """Copy an array of `nbytes` to the device; the array may be reused at once."""
         self._copy("cuMemcpyHtoDAsync", self.address, array.ctypes.data, array)
 
     def read(self, array: Array) -> None:
-        """Fill an array of `nbytes` with what the stream has left here."""
+        """Copy `nbytes` from the device into an array, after the work queued on the stream."""
         self._copy("cuMemcpyDtoHAsync", array.ctypes.data, self.address, array)
 
     def free(self) -> None:
@@ -109,7 +109,7 @@ class LoadedKernel:
         self.artifact = artifact
         self._stream = gpu.stream
         self._kernel = ObjectCode.from_cubin(artifact.cubin, name=artifact.kernel).get_kernel(artifact.entry)
-        # Without being asked, a block gets no more than 48 KiB.
+        # By default a block gets no more than 48 KiB.
         limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         _driver("cuKernelSetAttribute", limit, artifact.shared_bytes, self._kernel.handle, gpu.device.device_id)
 

@@ -21,7 +21,7 @@ BATCH, STEP = "batch", "step"
 
 @dataclass(frozen=True, slots=True)
 class SharedInputs:
-    """What every layer reads beside the hidden state."""
+    """Inputs of every layer beside the hidden state."""
 
     positions: ir.Value
     write_index: ir.Value

@@ -1,4 +1,4 @@
-"""The reference target: the network as it is, its tables, and the checkpoint's weights; ONNX Runtime runs them."""
+"""The reference target: the unfused network, its tables and the checkpoint's weights, run by ONNX Runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tensorrt target: the standard network through TensorRT's network API, into plans for GPUs that are elsewhere."""
+"""The tensorrt target: from the standard network, through TensorRT's network API, to plans for GPUs."""
 
 from __future__ import annotations
 
