@@ -1,4 +1,4 @@
-"""config.json of a checkpoint: the documented TensorRT-LLM fields, and ours under the key "inflight".
+"""config.json of a checkpoint: the documented TensorRT-LLM fields, and further ones under the key "inflight".
 
 Unknown keys at the top are tolerated, as the format's own loader tolerates them; unknown keys in `mapping` and
 `quantization` are errors there and here.
@@ -18,7 +18,7 @@ from inflight.convert.quantization.scheme import WeightQuantization, quantizatio
 from inflight.records import Record
 
 INFLIGHT_KEY_VERSION = 1
-# Far above any model there is: a config that says more is corrupt, and listing its tensors would take all memory.
+# Far above any existing model: a greater value is corrupt, and listing the tensors would exhaust the memory.
 MAX_LAYERS = 1 << 16
 MAX_SIZE = 1 << 31
 Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
@@ -172,14 +172,14 @@ _NEUTRAL: dict[str, Any] = {
 
 
 def unsupported_keys(raw: Mapping[str, Any]) -> list[str]:
-    """Keys of a config.json outside the record that ask for what cannot be expressed; empty when all is well."""
+    """Unsupported keys of a config.json that the record does not have; empty when there are none."""
     return [
         f"{key} {raw[key]!r}" for key, neutral in _NEUTRAL.items() if raw.get(key) is not None and raw[key] != neutral
     ]
 
 
 def unsupported(config: CheckpointConfig) -> list[str]:
-    """What this config asks for that a network of this project cannot express; empty when all is well."""
+    """Everything in this config that the network does not support; empty when it is supported."""
     known = [family.architecture for family in FAMILIES]
     checks = (
         (config.architecture not in known, f"architecture {config.architecture!r} (supported: {', '.join(known)})"),

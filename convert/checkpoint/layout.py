@@ -116,7 +116,7 @@ def _layer_tensors(config: CheckpointConfig, traits: Traits, local: int, layer: 
 def traits_of(config: CheckpointConfig, names: set[str]) -> Traits:
     """The traits of an existing checkpoint from all its tensor names: what one layer has, every layer must have.
 
-    The config's own word adds to it, so that a tensor lost from every layer is noticed.
+    The config counts as well, so that a tensor lost from every layer is noticed.
     """
 
     def present(ending: str) -> bool:

@@ -17,7 +17,7 @@ _SAMPLING_KEYS: dict[str, Callable[[float], bool]] = {
     "min_p": lambda value: 0 <= value <= 1,
     "repetition_penalty": lambda value: 0 < value <= 1e38,
 }
-# The one default that also bends greedy decoding.
+# The only default that also changes greedy decoding.
 _GREEDY_KEYS = ("repetition_penalty",)
 
 
@@ -62,6 +62,6 @@ def _is_number(value: Any) -> bool:
 
 
 def _token_ids(value: Any) -> tuple[int, ...]:
-    """One id or a list of them, without repeats. Ids below zero are a way of saying that there is none."""
+    """One id or a list of them, without repeats. Ids below zero mean that there is none."""
     ids = value if isinstance(value, list) else [value]
     return tuple(dict.fromkeys(i for i in ids if isinstance(i, int) and not isinstance(i, bool) and i >= 0))
