@@ -1,4 +1,4 @@
-"""From what a user names to an engine: an engine is taken as it is; a checkpoint or a model is built once."""
+"""Finds the engine that a user names. A model is converted and built once, and cached."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def resolve_engine(name: str, options: ConvertOptions | None = None, recipe: Bui
             f"{name} is a checkpoint, not an engine.",
             f"Build it: inflight build-engine --checkpoint-dir {name} -o ENGINE",
         )
-    # The compiler's side is imported here alone: serving an engine must not need it.
+    # The builder is imported only here: serving an engine must not need it.
     from inflight.build.engine import build_engine
     from inflight.build.recipe import BuildRecipe
     from inflight.build.targets.cpu.compiler.cpu_levels import resolve_levels
