@@ -1,4 +1,4 @@
-"""The facts of a checkpoint that an engine's manifest repeats, and what its tokens cost."""
+"""Facts of a checkpoint for the manifest of an engine, and the work per token."""
 
 from __future__ import annotations
 

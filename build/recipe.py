@@ -1,4 +1,4 @@
-"""What the user chooses about an engine, and what it comes to for one model."""
+"""The user's choices for an engine, and their values for one model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KvCacheDtype = Literal["auto", "float32", "float16", "bfloat16", "int8"]
 KvCacheType = Literal["continuous", "paged"]
 Recipe = TypeVar("Recipe", bound="BuildRecipe")
 
-# A cache and rotary tables for a model's whole claim (131,072 and more) are rarely wanted unasked.
+# By default no KV cache and rotary tables for the model's full context (131,072 and more), which few need.
 DEFAULT_MAX_SEQ_LEN = 8192
 DEFAULT_LOGIT_ROWS = 64
 _BLOCK_STEP = 16

@@ -1,4 +1,4 @@
-"""Matching the tensors of the checkpoint with those of the source, so that none is lost and none is made up."""
+"""Matches the tensors of the checkpoint with those of the source, so that none is missing or left over."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a conversion will do, decided from the config and the tensor table alone.
+"""The plan of a conversion, made from the config and the tensor table alone.
 
-Everything that stands in its way is collected and raised as one ModelError before a weight is read.
+Everything that prevents it is collected and raised as one ModelError before a weight is read.
 """
 
 from __future__ import annotations

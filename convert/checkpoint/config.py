@@ -1,4 +1,4 @@
-"""config.json of a checkpoint: the documented TensorRT-LLM fields, and ours under the key "inflight".
+"""config.json of a checkpoint: the documented TensorRT-LLM fields, and further ones under the key "inflight".
 
 Unknown keys at the top are tolerated, as the format's own loader tolerates them; unknown keys in `mapping` and
 `quantization` are errors there and here.
@@ -17,7 +17,7 @@ from inflight.convert.quantization.scheme import WeightQuantization, weight_quan
 from inflight.records import Record
 
 INFLIGHT_KEY_VERSION = 1
-# Far above any model there is: a config that says more is corrupt, and listing its tensors would take all memory.
+# Far above any existing model: a greater value is corrupt, and listing the tensors would exhaust the memory.
 MAX_LAYERS = 1 << 16
 MAX_SIZE = 1 << 31
 Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]

@@ -1,6 +1,6 @@
-"""What the tensors of a checkpoint mean, in NumPy: the whole decoder, one sequence, no cache.
+"""The definition of the checkpoint's mathematics, in NumPy: the whole decoder, one sequence, no KV cache.
 
-Slow and plain on purpose. `inflight verify` uses it to tell in which layer a model and an engine part ways.
+Slow and simple on purpose. `inflight verify` uses it to find the layer in which a model and an engine differ.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The quantized matrices of a checkpoint under their Hugging Face names, as float32: what they mean to transformers."""
+"""The quantized matrices of a checkpoint under their Hugging Face names, as float32, for transformers."""
 
 from __future__ import annotations
 

@@ -66,6 +66,6 @@ def _default(row: SamplingParameter, number: float) -> float | int:
 
 
 def _token_ids(value: Any) -> tuple[int, ...]:
-    """One id or a list of them, without repeats. Ids below zero are a way of saying that there is none."""
+    """One id or a list of them, without repeats. Ids below zero mean that there is none."""
     ids = value if isinstance(value, list) else [value]
     return tuple(dict.fromkeys(i for i in ids if isinstance(i, int) and not isinstance(i, bool) and i >= 0))

@@ -64,7 +64,7 @@ class EmbeddedBackend:
         self._arrived.append((mailbox, delta))
 
     def _wake_loop(self) -> None:
-        """Called by the engine's thread after a step; a loop that has closed has nobody left to tell."""
+        """Called by the engine's thread after a step; a loop that has closed is not woken."""
         if self._arrived and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._distribute)
 

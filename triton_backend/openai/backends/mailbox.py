@@ -9,9 +9,9 @@ from inflight.runtime.request.deltas import TokenDelta
 
 
 class Mailbox:
-    """What has come and was not taken yet. Used from one event loop, by one taker.
+    """Deltas that arrived and were not taken yet. Used from one event loop, by one reader.
 
-    A taker that lags finds the deltas of a sequence joined: under pressure, several tokens leave in one piece.
+    A slow reader finds the deltas of a sequence joined: under load, several tokens leave in one piece.
     """
 
     def __init__(self) -> None:
