@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 from inflight.errors import RequestError
 from inflight.runtime.request.request import Request
-from inflight.runtime.sampling.params import GREATEST, SamplingParams
+from inflight.runtime.sampling.params import SamplingParams
+from inflight.sampling_parameters import GREATEST, to_float32
 
 
 def check_request(request: Request, *, vocab_size: int, max_seq_len: int, cache_tokens: int) -> int:
@@ -25,7 +25,7 @@ def check_request(request: Request, *, vocab_size: int, max_seq_len: int, cache_
                 f"Request {request.request_id}: {name} has the token id {wrong}; the ids are 0 to {vocab_size - 1}.",
                 "Use the tokenizer that the engine was built with.",
             )
-    if any(math.isnan(value) or value > GREATEST for value in request.params.logit_bias.values()):
+    if not all(to_float32(value) <= GREATEST for value in request.params.logit_bias.values()):
         raise RequestError(f"Request {request.request_id}: logit_bias has a value that is not a number or is infinite.")
     return _output_room(request, max_seq_len, cache_tokens)
 

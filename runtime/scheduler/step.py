@@ -1,4 +1,4 @@
-"""What the scheduler hands to an executor, and what comes back. Plain values: integers, floats and tuples."""
+"""The batch that the scheduler gives to an executor, and its results. Plain values: integers, floats and tuples."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def _modules(case: Case) -> Iterator[tuple[Any, str, Floats]]:
         others = {"attention.dense": attention.o_proj, "mlp.fc": mlp.gate_proj, "mlp.gate": mlp.up_proj}
         for suffix, module in {**others, "mlp.proj": mlp.down_proj}.items():
             yield module, f"{name}.{suffix}", _dequantized(checkpoint, f"{name}.{suffix}")
-    if checkpoint.traits.lm_head:
+    if checkpoint.spec.lm_head:
         yield model.lm_head, "lm_head", _dequantized(checkpoint, "lm_head")
 
 
@@ -61,10 +61,10 @@ def _dequantized(checkpoint: Checkpoint, module: str) -> Floats:
         return stored.astype(np.float32)
     scale = map_array(checkpoint.tensors[quantization.scale_name(module)])
     if quantization.bits == 8:
-        return (stored.astype(np.float32) * scale[:, None]).astype(np.float32)
+        return np.asarray(stored.astype(np.float32) * scale[:, None], np.float32)
     nibbles = np.stack([stored & 15, stored.view(np.uint8) >> 4], axis=1).reshape(-1, stored.shape[1])[: len(scale)]
     levels = ((nibbles.astype(np.int8) ^ 8) - 8).astype(np.float32)
-    return (levels * np.repeat(scale, quantization.group_size, axis=1)[:, : levels.shape[1]]).astype(np.float32)
+    return np.asarray(levels * np.repeat(scale, quantization.group_size, axis=1)[:, : levels.shape[1]], np.float32)
 
 
 def _rounded(rows: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What the endpoints share: the served model, its tokenizer, and where tokens come from."""
+"""Shared by the endpoints: the served model, its tokenizer, and the source of tokens."""
 
 from __future__ import annotations
 
@@ -22,25 +22,9 @@ from inflight.runtime.text.words import with_bad_word_ids
 from inflight.triton_backend.openai.backends.base import TokenBackend
 from inflight.triton_backend.openai.errors import ApiError
 from inflight.triton_backend.openai.metrics import ShimMetrics
-from inflight.triton_backend.openai.protocol import GenerationBody
+from inflight.triton_backend.openai.protocol import SAMPLING_FIELDS, GenerationBody
 
 T = TypeVar("T")
-_SAME_NAMES = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "repetition_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "seed",
-    "stop",
-    "logit_bias",
-    "min_tokens",
-    "stop_token_ids",
-    "bad_words",
-    "n",
-)
 
 
 @dataclass(slots=True)
@@ -82,15 +66,10 @@ class Service:
 
         `more` are parameters whose names differ between the endpoints. Raises RequestError on a value out of range.
         """
-        given = {name: value for name in _SAME_NAMES if (value := getattr(body, name)) is not None}
+        given = {row.name: value for row in SAMPLING_FIELDS if (value := getattr(body, row.name)) is not None}
         known = SamplingParams.__dataclass_fields__
         defaults: dict[str, Any] = {k: v for k, v in self.manifest.generation.sampling_defaults.items() if k in known}
-        flags = {
-            "ignore_eos": body.ignore_eos,
-            "include_stop_str_in_output": body.include_stop_str_in_output,
-            "skip_special_tokens": body.skip_special_tokens,
-        }
-        return SamplingParams(**(defaults | given | flags | more))
+        return SamplingParams(**(defaults | given | more))
 
     def generation(self, prompt: Sequence[int], params: SamplingParams, priority: int, param: str) -> Generation:
         """A checked request with max_tokens resolved: None becomes the rest of the context.

@@ -20,7 +20,7 @@ Event = dict[str, Any]
 # Made once: json.dumps makes an encoder per call unless everything is left at its default.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
-# nginx's status for an answer that nobody waits for; it is only seen in the metrics.
+# nginx's status for a client that has closed the connection; only visible in the metrics.
 _CLIENT_GONE = Response(status_code=499)
 
 

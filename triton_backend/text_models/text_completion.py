@@ -12,6 +12,7 @@ from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.text.completion import Completion, CompletionDelta, RequestText
 from inflight.runtime.text.tokenizer import Tokenizer
 from inflight.triton_backend.wire.request_tensors import Array, RowTensors
+from inflight.triton_backend.wire.sampling_wire import read_text_parameter
 from inflight.triton_backend.wire.token_wire import read_delta
 
 # Outputs of tensorrt_llm that describe the tokens of one response and so are joined when responses are.
@@ -45,10 +46,10 @@ def read_text_request(
     for row in (RowTensors(tensors, index) for index in range(len(prompt_ids))):
         params.append(
             SamplingParams(
-                n=row.integer("num_return_sequences") or 1,
+                n=read_text_parameter(row, "n") or 1,
                 stop=row.strings("stop_words"),
                 max_tokens=None,
-                min_tokens=row.one_of("min_length", "min_tokens") or 0,
+                min_tokens=read_text_parameter(row, "min_tokens") or 0,
             )
         )
     return TextRequest(

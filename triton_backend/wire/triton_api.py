@@ -93,7 +93,7 @@ def make_response(tensors: Mapping[str, Array], requested: Collection[str]) -> A
 
 
 def make_error(message: str, invalid_request: bool) -> Any:
-    """A response that says why there is none."""
+    """A response with an error."""
     code = pb_utils.TritonError.INVALID_ARG if invalid_request else pb_utils.TritonError.INTERNAL
     return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(message, code))
 

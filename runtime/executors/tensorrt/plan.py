@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from inflight.engine_format.manifest import DevicePlan, EngineManifest
+from inflight.engine_format.manifest import EngineManifest
+from inflight.engine_format.tensorrt_facts import DevicePlan
 from inflight.errors import EngineError
 from inflight.runtime.executors.gpu.device import Device, DeviceMemory
 from inflight.runtime.executors.tensorrt.api import CudaEngine, Module, Refitter, Runtime, checked, process_logger
@@ -19,12 +20,12 @@ from inflight.tensor_file import TensorFileError, read_header
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 
-def choose_plan(manifest: EngineManifest, capability: str, directory: Path) -> DevicePlan:
+def choose_plan(plans: Sequence[DevicePlan], manifest: EngineManifest, capability: str, directory: Path) -> DevicePlan:
     """The first plan for a GPU of this compute capability. Raises EngineError naming those that there are."""
-    for plan in manifest.plans:
+    for plan in plans:
         if not plan.compute_capabilities or capability in plan.compute_capabilities:
             return plan
-    built = ", ".join(f"SM{sm}" for plan in manifest.plans for sm in plan.compute_capabilities)
+    built = ", ".join(f"SM{sm}" for plan in plans for sm in plan.compute_capabilities)
     raise EngineError(
         f"{directory} has plans for {built}, and this machine's GPU is SM{capability}.",
         rebuild_hint(manifest.recipe, manifest.target, directory, sm=[capability]),

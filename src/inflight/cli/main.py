@@ -1,4 +1,4 @@
-"""`inflight`: one command, one verb per file of this folder."""
+"""`inflight`: the command line; one file of this folder per command."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import typer
 from inflight import __version__
 from inflight.errors import InflightError
 
-# Verb -> module of inflight.cli. The order is the order in which a user meets them.
+# Verb -> module of inflight.cli, in the order of --help.
 VERBS = {
     "convert": "convert",
-    "build-engine": "build_engine",
+    "build-engine": "build_engine.command",
     "serve": "serve",
     "generate": "generate",
     "chat": "chat",
@@ -42,7 +42,7 @@ _HINTS = {
     errno.EROFS: _OTHER_PLACE,
 }
 
-EPILOG = "Start here:  inflight serve MODEL   (converts, builds, serves)  ·  every verb explains itself with --help"
+EPILOG = "Start here: inflight serve MODEL (converts, builds and serves). Help for a command: inflight COMMAND --help"
 
 
 def _version(value: bool) -> None:
@@ -55,7 +55,7 @@ def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
     """The application with these verbs; a verb's module is imported only when it is among them."""
     app = typer.Typer(
         name="inflight",
-        help="Compile a language model ahead of time into an engine, and serve it.",
+        help="Compile a language model ahead of time into an engine; serve it with continuous (in-flight) batching.",
         epilog=EPILOG,
         no_args_is_help=True,
         add_completion=False,
@@ -66,7 +66,9 @@ def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
 
     @app.callback()
     def root(
-        version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+        version: bool = typer.Option(
+            False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ) -> None:
         pass
 
@@ -76,7 +78,8 @@ def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=verb)
         else:
-            app.command(verb, no_args_is_help=verb != "doctor")(command)
+            settings = getattr(module, "CONTEXT_SETTINGS", None)
+            app.command(verb, no_args_is_help=verb != "doctor", context_settings=settings)(command)
     return app
 
 
@@ -101,8 +104,8 @@ def main() -> None:
 
 
 def _prepare_process() -> None:
-    """What is asked to stop unwinds first, so that nothing half-written and no child stays; text that the terminal's
-    encoding lacks is shown as question marks.
+    """On termination signals, unwind first, so that no half-written file and no child process is left. Characters that
+    the terminal's encoding lacks become question marks.
 
     A signal that is ignored stays so: `nohup` means it.
     """

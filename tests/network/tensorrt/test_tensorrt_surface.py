@@ -36,7 +36,9 @@ _ENUMERATOR = re.compile(r"\btrt\.([A-Z]\w+)\.([A-Z]\w*)")
 
 @pytest.fixture(params=["tensorrt_rtx", "tensorrt"])
 def live(request: pytest.FixtureRequest) -> ModuleType:
-    return pytest.importorskip(request.param, reason=f"{request.param} is not installed", exc_type=ImportError)
+    reason = f"{request.param} is not installed"
+    module: ModuleType = pytest.importorskip(request.param, reason=reason, exc_type=ImportError)
+    return module
 
 
 def calls() -> Iterator[tuple[str, str, list[str] | None]]:

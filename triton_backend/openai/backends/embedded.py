@@ -16,9 +16,9 @@ from inflight.runtime.request.request import Request
 
 
 class Mailbox:
-    """What has come and was not taken yet. Used from one event loop, by one taker.
+    """Deltas that arrived and were not taken yet. Used from one event loop, by one reader.
 
-    A taker that lags finds the deltas of a sequence joined: under pressure, several tokens leave in one piece.
+    A slow reader finds the deltas of a sequence joined: under load, several tokens leave in one piece.
     """
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class EmbeddedBackend:
         self._arrived.append((mailbox, delta))
 
     def _wake_loop(self) -> None:
-        """Called by the engine's thread after a step; a loop that has closed has nobody left to tell."""
+        """Called by the engine's thread after a step; a loop that has closed is not woken."""
         if self._arrived and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._distribute)
 
