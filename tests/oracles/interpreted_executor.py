@@ -82,5 +82,6 @@ def _array(data: Bytes, host: HostTensor) -> npt.NDArray[Any]:
     """The bytes beside the plan as the network's tensor."""
     if host.dtype == ir.DataType.INT4:
         nibbles = np.stack([data & 15, data >> 4], axis=-1).reshape(-1)[: int(np.prod(host.shape))]
-        return ((nibbles.astype(np.int8) ^ 8) - 8).astype(ml_dtypes.int4).reshape(host.shape)
-    return data.view(host.dtype.numpy()).reshape(host.shape)
+        levels = ((nibbles.astype(np.int8) ^ 8) - 8).astype(ml_dtypes.int4).reshape(host.shape)
+        return np.asarray(levels)
+    return np.asarray(data.view(host.dtype.numpy()).reshape(host.shape))

@@ -107,7 +107,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_no_parameter_is_silently_ignored(name: str, llm: LLM) -> None:
-    params = [SamplingParams(**values) for values in (BASE, BASE, BASE | {name: CHANGES[name]})]  # type: ignore[arg-type]
+    params = [SamplingParams(**values) for values in (BASE, BASE, BASE | {name: CHANGES[name]})]
     first, again, changed = llm.generate(["Parameters:"] * 3, params)
     assert first.outputs == again.outputs
     assert first.outputs != changed.outputs

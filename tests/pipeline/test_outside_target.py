@@ -66,7 +66,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, site: Path) -> Path:
     return place
 
 
-def inflight(site: Path | None, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def inflight(site: Path | None, *arguments: object) -> subprocess.CompletedProcess[str]:
     paths = [*([str(site)] if site is not None else []), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "COLUMNS": "200"}
     words = [*COMMAND, *map(str, arguments)]

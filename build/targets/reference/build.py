@@ -14,10 +14,10 @@ from inflight.build.targets.reference.recipe import ReferenceRecipe
 from inflight.convert.checkpoint.config import CheckpointConfig
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.checkpoint.layout import module_path
-from inflight.convert.checkpoint.tensor_file import TensorEntry
 from inflight.engine_format.manifest import Dtype, KvCacheFacts, Limits, MemoryPlan, ModulePrecision
 from inflight.engine_format.reference_facts import KV_LAYOUT, ReferenceFacts
 from inflight.progress import Advance
+from inflight.tensor_file import TensorEntry
 
 _NETWORK_NAME = "network"
 

@@ -9,13 +9,15 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from inflight.cuda import compute_capability
 from inflight.engine_format.manifest import EngineManifest
 from inflight.engine_format.tensorrt_facts import TensorRtFacts
 from inflight.errors import EngineError
 from inflight.runtime.executors.batch_check import check_batch
+from inflight.runtime.executors.gpu.device import Device, DeviceMemory
 from inflight.runtime.executors.tensorrt.api import Module, Runtime, find_module
 from inflight.runtime.executors.tensorrt.buffers import DeviceBuffers
-from inflight.runtime.executors.tensorrt.device import Device, DeviceMemory, compute_capability, require_gpu
+from inflight.runtime.executors.tensorrt.device import require_gpu
 from inflight.runtime.executors.tensorrt.layouts import run_planner
 from inflight.runtime.executors.tensorrt.plan import choose_plan, map_weights, open_plan, refit, upload
 from inflight.runtime.executors.tensorrt.runner import PlanRunner

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -13,12 +12,12 @@ import numpy.typing as npt
 from inflight.engine_format.manifest import EngineManifest
 from inflight.engine_format.tensorrt_facts import DevicePlan
 from inflight.errors import EngineError
+from inflight.runtime.executors.gpu.device import Device, DeviceMemory
 from inflight.runtime.executors.tensorrt.api import CudaEngine, Module, Refitter, Runtime, checked, process_logger
-from inflight.runtime.executors.tensorrt.device import Device, DeviceMemory
 from inflight.runtime.loading.rebuild import rebuild_hint
+from inflight.tensor_file import TensorFileError, read_header
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
-_LENGTH_BYTES = 8
 
 
 def choose_plan(plans: Sequence[DevicePlan], manifest: EngineManifest, capability: str, directory: Path) -> DevicePlan:
@@ -46,12 +45,13 @@ def open_plan(trt: Module, path: Path, manifest: EngineManifest) -> tuple[Runtim
 
 
 def map_weights(path: Path) -> dict[str, Bytes]:
-    """The tensors of a safetensors file as mapped bytes."""
+    """The tensors of a safetensors file as mapped bytes. Raises EngineError when it is damaged."""
+    try:
+        entries = read_header(path)
+    except TensorFileError as error:
+        raise EngineError(error.message, "Build the engine again.") from error
     data = np.memmap(path, np.uint8, mode="r")
-    start = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES].tobytes(), "little")
-    header = json.loads(data[_LENGTH_BYTES:start].tobytes())
-    places = {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
-    return {name: data[start + begin : start + end].view(np.ndarray) for name, (begin, end) in places.items()}
+    return {name: data[each.offset : each.offset + each.nbytes].view(np.ndarray) for name, each in entries.items()}
 
 
 def refit(trt: Module, engine: CudaEngine, weights: Mapping[str, Bytes]) -> None:

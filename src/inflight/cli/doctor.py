@@ -13,8 +13,8 @@ _PACKAGES = ("numpy", "onnx", "onnxruntime", "transformers", "tokenizers", "trit
 def doctor() -> None:
     """Describe this machine: its CPU level, memory and compiler, and whether Triton can run here.
 
-    Every "no" comes with its reason and what to do about it. The exit status is 1 when engines can neither be
-    built nor run here.
+    Each "no" comes with its reason and what to do about it. The exit status is 1 when engines can neither be built nor
+    run here.
 
     Examples:
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from inflight.convert.checkpoint.tensor_file import TensorEntry
+    from inflight.tensor_file import TensorEntry
 
 Rows = list[dict[str, Any]]
 
@@ -19,10 +19,10 @@ def inspect(
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="Directory of an engine, a checkpoint or a Hugging Face model.")
     ],
-    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor, not only every layer.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor instead of totals per layer.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what a directory holds: its facts, and its tensors layer by layer. No weight is read.
+    """Show what a directory contains: the model's facts, and its tensors by layer. Weights are not read.
 
     Examples:
 

@@ -55,7 +55,7 @@ _HINTS = {
     errno.EROFS: _OTHER_PLACE,
 }
 
-EPILOG = "Start here:  inflight serve MODEL   (converts, builds, serves)  ·  every verb explains itself with --help"
+EPILOG = "Start here: inflight serve MODEL (converts, builds and serves). Help for a command: inflight COMMAND --help"
 
 
 def _version(value: bool) -> None:
@@ -68,7 +68,7 @@ def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
     """The application with these verbs; a verb's module is imported only when it is among them."""
     app = typer.Typer(
         name="inflight",
-        help="Compile a language model ahead of time into an engine, and serve it.",
+        help="Compile a language model ahead of time into an engine; serve it with continuous (in-flight) batching.",
         epilog=EPILOG,
         no_args_is_help=True,
         add_completion=False,
@@ -79,7 +79,9 @@ def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
 
     @app.callback()
     def root(
-        version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+        version: bool = typer.Option(
+            False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ) -> None:
         pass
 

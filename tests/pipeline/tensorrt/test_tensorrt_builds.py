@@ -13,17 +13,17 @@ import pytest
 import torch
 
 from inflight.build.engine import build_engine
-from inflight.build.recipe import BuildRecipe
 from inflight.build.registry import make_recipe
 from inflight.build.targets.tensorrt.capabilities import RTX_TARGETS
+from inflight.build.targets.tensorrt.recipe import TensorRtRecipe
 from inflight.cli.inspect import describe
 from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.checkpoint.tensor_file import map_array, read_header
 from inflight.convert.options import ConvertOptions
 from inflight.engine_format.manifest import EngineManifest
 from inflight.engine_format.tensorrt_facts import TensorRtFacts
 from inflight.errors import BuildError
+from inflight.tensor_file import map_array, read_header
 from tests.models.float8 import round_to_float8
 from tests.models.random_models import Shape, save_random_model
 from tests.network.support import FAMILIES
@@ -35,7 +35,7 @@ pytest.importorskip("tensorrt_rtx", reason="pip install 'inflight-llm[tensorrt-r
 HALVES = ("float16", "bfloat16")
 SCHEMES = (None, "int8_wo", "int8_w8a8", "int4_wo", "int4_w4a8", "fp8")
 SMS = tuple(RTX_TARGETS)
-RECIPE = make_recipe(target="tensorrt", max_batch_size=4, max_num_tokens=32, max_seq_len=64)
+RECIPE = TensorRtRecipe(max_batch_size=4, max_num_tokens=32, max_seq_len=64)
 
 
 def shape_of(family: str, rng: np.random.Generator) -> Shape:
@@ -82,7 +82,7 @@ def capable(dtype: str, scheme: str | None) -> tuple[str, ...]:
     return tuple(sm for sm in SMS if not refusals(dtype, scheme, (sm,)))
 
 
-def check_build(checkpoint: Path, output: Path, dtype: str, scheme: str | None, recipe: BuildRecipe) -> None:
+def check_build(checkpoint: Path, output: Path, dtype: str, scheme: str | None, recipe: TensorRtRecipe) -> None:
     """The engine is there, or every reason against it is named and nothing is left behind."""
     expected = refusals(dtype, scheme, recipe.sm)
     if not expected:

@@ -11,7 +11,6 @@ import pytest
 from msgspec.structs import replace
 
 from inflight.build.registry import make_recipe
-from inflight.convert.checkpoint.tensor_file import encode_header
 from inflight.engine_format.manifest import EngineManifest
 from inflight.engine_format.tensorrt_facts import DevicePlan, TensorRtFacts
 from inflight.errors import EngineError
@@ -25,6 +24,7 @@ from inflight.runtime.executors.tensorrt.plan import choose_plan, map_weights
 from inflight.runtime.executors.tensorrt.slots import slot_run, split_step
 from inflight.runtime.loading.load import load_engine
 from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch
+from inflight.tensor_file import encode_header
 from tests.engines.engine_files import write_engine
 
 pytestmark = pytest.mark.unit
@@ -208,6 +208,9 @@ def test_the_weights_file_is_read_to_the_byte(tmp_path: Path, rng: np.random.Gen
     (tmp_path / "w").write_bytes(header + b"".join(array.tobytes() for array in arrays.values()))
     found = map_weights(tmp_path / "w")
     assert {name: data.tobytes() for name, data in found.items()} == {n: a.tobytes() for n, a in arrays.items()}
+    (tmp_path / "w").write_bytes((tmp_path / "w").read_bytes()[:-1])
+    with pytest.raises(EngineError, match="w is truncated"):
+        map_weights(tmp_path / "w")
 
 
 def test_a_failed_call_is_an_error_and_zero_is_a_result() -> None:

@@ -20,7 +20,7 @@ class _EngineByDefault(TyperGroup):
 
 bench = typer.Typer(
     cls=_EngineByDefault,
-    help="Measure an engine (`bench ENGINE`, `bench throughput ENGINE`) or a running server (`bench serve`).",
+    help="Benchmark an engine (`bench ENGINE`, `bench throughput ENGINE`) or a running server (`bench serve`).",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
