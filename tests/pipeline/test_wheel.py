@@ -11,7 +11,7 @@ import subprocess
 import sys
 import venv
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -77,7 +77,7 @@ def fresh_environment(place: Path) -> tuple[Path, Path]:
     interpreter, and its site-packages."""
     venv.create(place, with_pip=False)
     interpreter = place / "bin" / "python"
-    find = [interpreter, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    find = [str(interpreter), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     site = Path(subprocess.run(find, capture_output=True, text=True, check=True).stdout.strip())
     (site / "packages_of_this_one.pth").write_text("".join(f"{path}\n" for path in sys.path if "site-packages" in path))
     return interpreter, site
@@ -89,11 +89,11 @@ def run_pip(*arguments: str | Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def check_types(command: Iterable[str | Path], place: Path) -> subprocess.CompletedProcess[str]:
+def check_types(command: Sequence[str], place: Path) -> subprocess.CompletedProcess[str]:
     """A type checker over the script, in a directory of its own, where no variable leads to the checkout."""
     (place / "script.py").write_text(SCRIPT)
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MYPYPATH")}
-    words = [*map(str, command), "script.py"]
+    words = [*command, "script.py"]
     return subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -126,7 +126,8 @@ def expected_files() -> set[str]:
 
 
 def test_mypy_sees_the_types_of_an_installed_package(python: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mypy", "--python-executable", python, "--cache-dir", tmp_path / "cache"]
+    options = ["--python-executable", str(python), "--cache-dir", str(tmp_path / "cache")]
+    command = [sys.executable, "-m", "mypy", *options]
     said = check_types(command, tmp_path).stdout
     assert {int(line) for line in re.findall(r"^script\.py:(\d+): error", said, flags=re.MULTILINE)} == WRONG, said
     assert '"SamplingParams" has incompatible type "str"; expected "float' in said
@@ -135,7 +136,7 @@ def test_mypy_sees_the_types_of_an_installed_package(python: Path, tmp_path: Pat
 
 def test_pyright_sees_the_types_of_an_installed_package(python: Path, tmp_path: Path) -> None:
     pytest.importorskip("pyright", reason="pip install 'inflight-llm[test]'")
-    checked = check_types([sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", python], tmp_path)
+    checked = check_types([sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", str(python)], tmp_path)
     found = [each for each in json.loads(checked.stdout)["generalDiagnostics"] if each["severity"] == "error"]
     assert {each["range"]["start"]["line"] + 1 for each in found} == WRONG, found
     assert any("hot" in each["message"] and "float" in each["message"] for each in found), found
