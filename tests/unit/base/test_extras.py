@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from functools import cache
@@ -21,8 +22,6 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-pytestmark = pytest.mark.unit
 
 # Packages of the environment that the base install does not bring cannot be imported.
 PROGRAM = """
@@ -71,19 +70,33 @@ def _applies(requirement: Requirement, extras: list[str]) -> bool:
 
 
 @cache
-def absent_modules() -> str:
-    base = with_what_they_need(project()["dependencies"])
+def absent_modules(extra: str) -> str:
+    """What the base install with this extra does not bring."""
+    brought = with_what_they_need(project()["dependencies"] + requirements_of(extra))
     outside = {
         module
         for module, owners in packages_distributions().items()
-        if module != "inflight" and not {canonicalize_name(owner) for owner in owners} & base
+        if module != "inflight" and not {canonicalize_name(owner) for owner in owners} & brought
     }
-    assert {"onnx_ir", "ziglang", "fastapi", "uvicorn", "torch"} <= outside
+    assert {"fastapi", "uvicorn", "torch"} <= outside
+    assert {"onnx_ir", "onnxruntime", "ziglang", "ml_dtypes"} <= outside or extra
     return ",".join(sorted(outside))
 
 
-def inflight(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", PROGRAM, absent_modules(), *map(str, arguments)]
+def requirements_of(extra: str) -> list[str]:
+    """Those of an extra, and of the project's extras that it names."""
+    found: list[str] = []
+    for text in project()["optional-dependencies"][extra] if extra else ():
+        requirement = Requirement(text)
+        if requirement.name != project()["name"]:
+            found.append(text)
+        for named in requirement.extras if requirement.name == project()["name"] else ():
+            found += requirements_of(named)
+    return found
+
+
+def inflight(*arguments: str | Path, extra: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PROGRAM, absent_modules(extra), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -92,6 +105,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_null_engine(tmp_path_factory.mktemp("engines") / "null")
 
 
+@pytest.mark.unit
 def test_the_base_install_generates_and_inspects(engine: Path) -> None:
     answered = inflight("generate", engine, "the fox", "--max-tokens", "5", "--ignore-eos")
     assert answered.returncode == 0 and "5 new tokens" in answered.stderr, answered.stderr
@@ -105,6 +119,7 @@ def test_help_needs_no_extra(arguments: tuple[str, ...]) -> None:
     assert shown.returncode == 0 and "Usage" in shown.stdout, shown.stderr
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize(
     ("arguments", "extra"),
     [
@@ -125,6 +140,20 @@ def test_a_verb_without_its_extra_names_it(
     assert f"pip install 'inflight-llm[{extra}]'" in refused.stderr
 
 
+@pytest.mark.pipeline
+def test_the_extra_of_building_converts_and_plans_and_runs_references(tmp_path: Path) -> None:
+    runpy.run_path(str(ROOT / "scripts" / "make_embedded_model.py"))["make_embedded_model"](tmp_path / "model")
+    checkpoint, engine = tmp_path / "checkpoint", tmp_path / "engine"
+    built = [
+        inflight("convert", tmp_path / "model", "-o", checkpoint, extra="build"),
+        inflight("build-engine", "--checkpoint-dir", checkpoint, "--dry-run", extra="build"),
+        inflight("build-engine", "--checkpoint-dir", checkpoint, "-o", engine, "--target", "reference", extra="build"),
+        inflight("generate", engine, "Once", "--max-tokens", "2", extra="reference"),
+    ]
+    assert [each.returncode for each in built] == [0, 0, 0, 0], [each.stderr for each in built]
+
+
+@pytest.mark.unit
 def test_the_extras_of_the_tests_are_all_of_them() -> None:
     extras = project()["optional-dependencies"]
     assert extras["all"] == ["inflight-llm[build,serve,client,bench]"]
