@@ -8,10 +8,11 @@ from typing import Any
 
 import tokenizers
 
-from inflight.engine_format.vocabulary_index import INDEX_NAME, VocabularyIndex
+from inflight.engine_format.vocabulary_index import INDEX_NAME
 from inflight.errors import InflightError
 from inflight.runtime.text.chat_template import ChatTemplate
 from inflight.runtime.text.indexed_backend import Backend, IndexedBackend
+from inflight.runtime.text.vocabulary_index import VocabularyIndex
 
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
+from inflight.extras import install_hint
+
 _PACKAGES = ("numpy", "onnx", "onnxruntime", "transformers", "tokenizers", "tritonclient")
 
 
@@ -82,6 +84,7 @@ def _serving() -> Mapping[str, str]:
         "native code": ", ".join(runnable) or "no: this CPU is below every level; see --target reference",
         "Triton": f"no: {triton}" if isinstance(triton, str) else f"{triton.server} (from {triton.origin})",
         "without Triton": "inflight serve --embedded gives the same tokens over the same OpenAI endpoint",
+        "OpenAI endpoint": _or_install("fastapi", "serve"),
         "inflight verify": f"torch {_version('torch')}",
     }
 
@@ -97,7 +100,7 @@ def _targets() -> Mapping[str, str]:
     facts = {}
     for name in dict.fromkeys([*builders, *loaders]):
         builder, loader = builders.get(name), loaders.get(name)
-        what = builder.summary if isinstance(builder, Target) else f"not built here: {builder or 'no builder'}"
+        what = builder.summary if isinstance(builder, Target) else str(builder or "no builder here.")
         problem = loader.problem() if isinstance(loader, EngineLoader) else str(loader or "no executor")
         facts[name] = f"{what} {'Runs here.' if problem is None else f'Does not run here: {problem}'}"
     return facts
@@ -107,7 +110,12 @@ def _version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return f"not installed (pip install {package})"
+        return "not installed"
+
+
+def _or_install(package: str, extra: str) -> str:
+    found = _version(package)
+    return f"no: {install_hint(extra)}" if found == "not installed" else f"{package} {found}"
 
 
 def _or_reason(fact: Callable[[], str]) -> str:

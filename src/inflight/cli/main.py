@@ -15,6 +15,7 @@ import typer
 
 from inflight import __version__
 from inflight.errors import InflightError
+from inflight.extras import install_hint, needs
 
 # Verb -> module of inflight.cli, in the order of --help.
 VERBS = {
@@ -29,6 +30,18 @@ VERBS = {
     "make-repo": "make_repo",
     "check-repo": "check_repo",
     "doctor": "doctor",
+}
+
+# What a verb needs beside the base install.
+_EXTRAS = {
+    "convert": "build",
+    "build-engine": "build",
+    "serve": "serve",
+    "bench": "bench",
+    "inspect": "build",
+    "verify": "build",
+    "make-repo": "serve",
+    "check-repo": "serve",
 }
 
 _MORE_SPACE = "Free some space or choose another directory; nothing was left half-written."
@@ -87,8 +100,10 @@ def main() -> None:
     """Run the command line. A user's mistake ends with one message and exit code 1 (usage: 2), never a traceback."""
     _prepare_process()
     try:
-        asked = sys.argv[1:2]
-        build_app(asked if asked and asked[0] in VERBS else VERBS)()
+        asked = [verb for verb in sys.argv[1:2] if verb in VERBS]
+        verb = "".join(asked)
+        with needs(f"inflight {verb}", install_hint(_EXTRAS.get(verb, "all"))):
+            build_app(asked or VERBS)()
     except InflightError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:

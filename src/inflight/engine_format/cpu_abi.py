@@ -1,4 +1,4 @@
-"""The records of build/targets/cpu/kernels/abi.h, for ctypes. ABI must equal INFLIGHT_ABI there."""
+"""The records of build/targets/cpu/kernels/abi.h, for ctypes; a test holds them to what a compiler makes of it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ import typer
 
 from inflight.build.registry import TARGETS, find_target, make_recipe
 from inflight.cli.build_engine.recipe_flags import Flags, context_settings, summaries, with_recipe_flags
-from inflight.extras import install_hint, needs
 
 if TYPE_CHECKING:
     from inflight.build.engine import EnginePlan
@@ -66,9 +65,9 @@ def build_engine(
 
     from rich.filesize import decimal
 
+    from inflight.build import engine
+
     recipe = make_recipe(target, **flags)
-    with needs("inflight build-engine", install_hint("build")):
-        from inflight.build import engine
     started = time.monotonic()
     build = engine.plan_build(checkpoint_dir, recipe)
     if dry_run or output_dir is None:
