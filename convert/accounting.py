@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from inflight.convert.checkpoint.layout import TensorSpec
-from inflight.convert.checkpoint.tensor_file import TensorEntry
 from inflight.convert.families.table import Family
+from inflight.tensor_file import TensorEntry
 
 SOURCE_DTYPES = ("float32", "float16", "bfloat16")
 _MOST_LINES_PER_KIND = 40

@@ -14,13 +14,13 @@ from inflight.convert.accounting import TensorAccount
 from inflight.convert.checkpoint.config import CheckpointConfig, ParallelMapping, unsupported
 from inflight.convert.checkpoint.layout import TensorSpec, module_path, quantization_of, stage_tensors
 from inflight.convert.checkpoint.sharding import group_problems, shard, split_problems
-from inflight.convert.checkpoint.tensor_file import TensorEntry, tensor_bytes
 from inflight.convert.families.table import FAMILIES, Family, architectures, find_family
 from inflight.convert.options import ConvertOptions
 from inflight.convert.quantization.recipes import quantization_facts
 from inflight.convert.quantization.scheme import StoredTensor, WeightQuantization
 from inflight.convert.source.hf_config import HfModelFacts, read_model_facts
 from inflight.errors import ModelError
+from inflight.tensor_file import TensorEntry, tensor_bytes
 
 
 @dataclass(frozen=True, slots=True)

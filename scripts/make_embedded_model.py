@@ -18,6 +18,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
@@ -102,11 +103,11 @@ def token_ids() -> dict[str, int]:
     return {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 
-def random_weights(seed: int) -> dict[str, np.ndarray]:
+def random_weights(seed: int) -> dict[str, npt.NDArray[Any]]:
     """Every tensor of the model, bfloat16, on a scale that keeps activations near one through all layers."""
     rng = np.random.default_rng(seed)
 
-    def matrix(out: int, width: int, scale: float = 1.0) -> np.ndarray:
+    def matrix(out: int, width: int, scale: float = 1.0) -> npt.NDArray[Any]:
         values = rng.standard_normal((out, width), dtype=np.float32)
         return (values * np.float32(scale * width**-0.5)).astype(ml_dtypes.bfloat16)
 

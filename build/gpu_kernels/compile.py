@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 
 from inflight.build.gpu_kernels.architectures import architecture_of
-from inflight.build.gpu_kernels.artifact import Artifact
 from inflight.build.gpu_kernels.cache import ArtifactCache
 from inflight.build.gpu_kernels.compile_worker import CompileWorker
 from inflight.build.gpu_kernels.spec import KernelSpec, Variant
 from inflight.build.gpu_kernels.toolchain import triton_version
+from inflight.engine_format.gpu_artifact import Artifact
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import pickle
 import subprocess
 import sys
 
-from inflight.build.gpu_kernels.artifact import Artifact
 from inflight.build.gpu_kernels.spec import KernelSpec, Variant
+from inflight.engine_format.gpu_artifact import Artifact
 from inflight.errors import BuildError
 
 _COMPILER_VARIABLES = ("TRITON_", "PTXAS_", "MLIR_", "LLVM_", "NVPTX_")

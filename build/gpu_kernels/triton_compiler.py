@@ -16,8 +16,8 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 from inflight.build.gpu_kernels.architectures import architecture_of
-from inflight.build.gpu_kernels.artifact import Artifact, ArtifactArgument, ArtifactExtent
 from inflight.build.gpu_kernels.spec import Constant, Extent, KernelSpec, Tuning, Variant
+from inflight.engine_format.gpu_artifact import Artifact, ArtifactArgument, ArtifactExtent
 from inflight.errors import BuildError
 
 _ALIGNMENT = 16

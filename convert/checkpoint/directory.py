@@ -23,11 +23,11 @@ from inflight.convert.checkpoint.layout import (
     traits_of,
 )
 from inflight.convert.checkpoint.sharding import shard, split_problems
-from inflight.convert.checkpoint.tensor_file import TensorEntry, TensorFileError, map_array, read_header
 from inflight.convert.quantization.round_to_nearest import dequantize, unpack_pairs
 from inflight.convert.quantization.scheme import StoredTensor, WeightQuantization
 from inflight.errors import CheckpointError
 from inflight.files import sha256_file
+from inflight.tensor_file import TensorEntry, TensorFileError, map_array, read_header
 
 CONFIG_NAME = "config.json"
 TOKENIZER_DIRECTORY = "tokenizer"

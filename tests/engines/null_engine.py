@@ -31,10 +31,11 @@ def write_null_engine(
 ) -> Path:
     """Write the engine; its vocabulary is the tokenizer's, `</s>` ends its answers."""
     backend = KINDS[kind]()
-    ends = (backend.token_to_id("</s>"),)
-    facts = {
+    end = backend.token_to_id("</s>")
+    assert end is not None
+    facts: dict[str, Any] = {
         "inflight_version": __version__,
-        "generation": GenerationFacts(end_token_ids=ends, sampling_defaults=sampling_defaults or {}),
+        "generation": GenerationFacts(end_token_ids=(end,), sampling_defaults=sampling_defaults or {}),
     }
     manifest = replace(null_manifest(vocab_size=backend.get_vocab_size(), **limits), **facts)
     files = directory / "tokenizer"

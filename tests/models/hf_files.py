@@ -93,7 +93,7 @@ def write_model(directory: Path, config: dict[str, Any], tensors: dict[str, Arra
         save_file(tensors, directory / "model.safetensors")
         return directory
     names = list(tensors)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for shard in range(shards):
         file = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
         part = {name: tensors[name] for name in names[shard::shards]}

@@ -9,6 +9,8 @@ import numpy as np
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from inflight.runtime.text.indexed_backend import Backend
+
 CORPUS = [
     "The quick brown fox jumps over the lazy dog, and then it doesn't.",
     "def f(x):\n    return x ** 2  # a comment\n",
@@ -121,14 +123,14 @@ def random_text(rng: np.random.Generator, max_length: int = 60) -> str:
     return text
 
 
-def random_ids(rng: np.random.Generator, backend: tokenizers.Tokenizer, max_length: int = 40) -> list[int]:
+def random_ids(rng: np.random.Generator, backend: Backend, max_length: int = 40) -> list[int]:
     """Ids of every sort in any order: ordinary, special, outside the vocabulary, and runs of byte tokens that may or
     may not be UTF-8."""
     size = backend.get_vocab_size()
-    byte_ids = [backend.token_to_id(piece) for piece in BYTE_PIECES]
+    byte_ids = [found for piece in BYTE_PIECES if (found := backend.token_to_id(piece)) is not None]
     ids: list[int] = []
     while len(ids) < rng.integers(0, max_length):
-        if byte_ids[0] is not None and rng.random() < 0.4:
+        if byte_ids and rng.random() < 0.4:
             spelled = random_text(rng, 5).encode()
             cut = int(rng.integers(len(spelled) + 1)) if rng.random() < 0.5 else len(spelled)
             ids += [byte_ids[byte] for byte in spelled[:cut]]

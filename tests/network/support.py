@@ -31,7 +31,7 @@ class Case:
     checkpoint: Checkpoint
     oracle: PreTrainedModel
 
-    def expected(self, token_ids: Sequence[int]) -> Floats:
+    def expected(self, token_ids: Sequence[int] | npt.NDArray[Any]) -> Floats:
         """Logits float32 [tokens, vocab] of one sequence."""
         with torch.no_grad():
             logits: Floats = self.oracle(torch.tensor([list(token_ids)])).logits[0].numpy()

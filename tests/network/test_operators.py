@@ -34,7 +34,8 @@ def test_paged_attention_is_torchs_over_scattered_blocks(window: int, rng: np.ra
     q, positions = rng.standard_normal((length, heads, size), np.float32), np.arange(length)
     actual = paged_attention(
         q.reshape(length, -1),
-        *caches,
+        caches[0],
+        caches[1],
         positions,
         np.zeros(length, np.int32),
         table[None],

@@ -66,7 +66,7 @@ def one_step(model: ir.Model, sequences: Ids) -> Floats:
     return Interpreter(model).run({**inputs, **paged_caches(model.graph, count)})
 
 
-def assert_same_arithmetic(scheme: str, found: Sequence[Floats], expected: Sequence[Floats]) -> None:
+def assert_same_arithmetic(scheme: str, found: Floats | Sequence[Floats], expected: Floats | Sequence[Floats]) -> None:
     """Rows [vocab] of independent sequences that were computed by the same integers."""
     errors = [relative_error(*pair) for pair in zip(found, expected, strict=True)]
     if scheme.endswith("_wo"):

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from inflight.build.engine import build_engine
-from inflight.build.recipe import BuildRecipe
+from inflight.build.registry import make_recipe
 from tests.models.random_models import random_shape
 from tests.network.support import FAMILIES, make_case
 
 pytestmark = pytest.mark.network
 
-RECIPE = BuildRecipe(
+RECIPE = make_recipe(
     target="reference", max_seq_len=112, max_batch_size=4, max_num_tokens=48, max_logit_rows=48, tokens_per_block=16
 )
 

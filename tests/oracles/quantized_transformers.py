@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.checkpoint.tensor_file import map_array
 from inflight.convert.quantization.scheme import ACTIVATION_SCALE_SUFFIX
+from inflight.tensor_file import map_array
 from tests.network.support import Case
 
 Floats = npt.NDArray[np.float32]
@@ -61,10 +61,10 @@ def _dequantized(checkpoint: Checkpoint, module: str) -> Floats:
         return stored.astype(np.float32)
     scale = map_array(checkpoint.tensors[quantization.scale_name(module)])
     if quantization.bits == 8:
-        return (stored.astype(np.float32) * scale[:, None]).astype(np.float32)
+        return np.asarray(stored.astype(np.float32) * scale[:, None], np.float32)
     nibbles = np.stack([stored & 15, stored.view(np.uint8) >> 4], axis=1).reshape(-1, stored.shape[1])[: len(scale)]
     levels = ((nibbles.astype(np.int8) ^ 8) - 8).astype(np.float32)
-    return (levels * np.repeat(scale, quantization.group_size, axis=1)[:, : levels.shape[1]]).astype(np.float32)
+    return np.asarray(levels * np.repeat(scale, quantization.group_size, axis=1)[:, : levels.shape[1]], np.float32)
 
 
 def _rounded(rows: torch.Tensor) -> torch.Tensor:

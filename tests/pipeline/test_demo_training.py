@@ -18,7 +18,7 @@ from demo_model.chat import Turn
 from demo_model.data.dataset import Dataset, make_dataset
 from demo_model.model import new_model
 from demo_model.training import trainer as training
-from demo_model.training.batches import collate, encode_conversation
+from demo_model.training.batches import Batch, collate, encode_conversation
 from demo_model.training.run_state import RunFile, Settings
 from demo_model.training.scoring import score
 
@@ -57,7 +57,7 @@ def test_an_interrupted_run_ends_with_the_weights_of_a_whole_one(
     first = training.Trainer(dataset, settings, RunFile(tmp_path / "parts", settings))
     step, last = first._step, training.BATCHES_PER_POOL + 2
 
-    def failing(batch: training.Batch) -> tuple[float, float]:
+    def failing(batch: Batch) -> tuple[float, float]:
         if first.progress.step == last:
             raise Interrupted
         return step(batch)

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from inflight.build.engine import build_engine
-from inflight.build.recipe import BuildRecipe
+from inflight.build.registry import make_recipe
 from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
 from inflight.runtime import LLM, SamplingParams
@@ -32,7 +32,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make = runpy.run_path(str(ROOT / "scripts" / "make_embedded_model.py"))["make_embedded_model"]
     make(place / "model")
     convert_model(place / "model", place / "checkpoint", ConvertOptions(dtype="float32"))
-    build_engine(place / "checkpoint", place / "engine", BuildRecipe(max_batch_size=8, max_seq_len=512))
+    build_engine(place / "checkpoint", place / "engine", make_recipe(max_batch_size=8, max_seq_len=512))
     return place
 
 
@@ -107,7 +107,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_no_parameter_is_silently_ignored(name: str, llm: LLM) -> None:
-    params = [SamplingParams(**values) for values in (BASE, BASE, BASE | {name: CHANGES[name]})]  # type: ignore[arg-type]
+    params = [SamplingParams(**values) for values in (BASE, BASE, BASE | {name: CHANGES[name]})]
     first, again, changed = llm.generate(["Parameters:"] * 3, params)
     assert first.outputs == again.outputs
     assert first.outputs != changed.outputs

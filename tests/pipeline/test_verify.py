@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from inflight.build.engine import build_engine
-from inflight.build.recipe import BuildRecipe
+from inflight.build.registry import make_recipe
 from inflight.cli.main import build_app
 from inflight.convert.api import convert_model
 from inflight.convert.families import table as families
@@ -33,7 +33,7 @@ def run(*arguments: object) -> Result:
 
 def build(directory: Path, target: str, model: str = "model") -> Path:
     convert_model(directory / model, directory / "checkpoint")
-    recipe = BuildRecipe.model_validate({"target": target, "max_batch_size": 2, "max_seq_len": 64, "max_num_tokens": 8})
+    recipe = make_recipe(target=target, max_batch_size=2, max_seq_len=64, max_num_tokens=8)
     build_engine(directory / "checkpoint", directory / "engine", recipe)
     return directory / "engine"
 
@@ -60,7 +60,7 @@ def test_an_fp8_engine_is_judged_by_the_numbers_of_its_checkpoint(
     save_random_model(tmp_path / "model", random_shape(rng, family), seed, dtype)
     convert_model(tmp_path / "model", tmp_path / "checkpoint")
     round_to_float8(tmp_path / "checkpoint", rng)
-    build_engine(tmp_path / "checkpoint", tmp_path / "engine", BuildRecipe(target="reference", max_seq_len=64))
+    build_engine(tmp_path / "checkpoint", tmp_path / "engine", make_recipe(target="reference", max_seq_len=64))
     words = ("verify", tmp_path / "model", tmp_path / "engine", "--max-tokens", 6, "--json")
     with pytest.raises(InflightError, match="FP8 weights") as caught:
         run(*words)
@@ -79,7 +79,7 @@ def test_a_wrong_fp8_engine_is_followed_through_its_checkpoint(
         save_random_model(tmp_path / name, Shape(), number)
     convert_model(tmp_path / "model", tmp_path / "checkpoint")
     round_to_float8(tmp_path / "checkpoint", rng)
-    build_engine(tmp_path / "checkpoint", tmp_path / "engine", BuildRecipe(target="reference", max_seq_len=64))
+    build_engine(tmp_path / "checkpoint", tmp_path / "engine", make_recipe(target="reference", max_seq_len=64))
     checkpoint = ("--checkpoint-dir", tmp_path / "checkpoint", "--max-tokens", 6, "--json")
     result = run("verify", tmp_path / "other", tmp_path / "engine", *checkpoint)
     assert result.exit_code == 1

@@ -10,8 +10,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from inflight.runtime.text.completion import CompletionDelta
-from inflight.triton_backend.openai.choice import Choice, Usage, collect
+from inflight.runtime.text.completion import Completion, CompletionDelta
+from inflight.triton_backend.openai.choice import Usage, collect
 from inflight.triton_backend.openai.errors import ApiError
 from inflight.triton_backend.openai.logprobs import chat_logprobs
 from inflight.triton_backend.openai.protocol import ChatBody
@@ -90,7 +90,7 @@ class _ChatAnswer:
     def _envelope(self, kind: str) -> dict[str, Any]:
         return {"id": self._id, "object": kind, "created": self._service.now(), "model": self._service.model_name}
 
-    def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
+    def _choice(self, index: int, choice: Completion) -> dict[str, Any]:
         num_top = self._body.top_logprobs or 0
         return {
             "index": index,

@@ -10,8 +10,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from inflight.runtime.text.completion import CompletionDelta
-from inflight.triton_backend.openai.choice import Choice, Usage, collect
+from inflight.runtime.text.completion import Completion, CompletionDelta
+from inflight.triton_backend.openai.choice import Usage, collect
 from inflight.triton_backend.openai.echo import Echo
 from inflight.triton_backend.openai.errors import ApiError
 from inflight.triton_backend.openai.logprobs import completion_logprobs, spell
@@ -102,7 +102,7 @@ class _CompletionAnswer:
         service = self._service
         return {"id": self._id, "object": "text_completion", "created": service.now(), "model": service.model_name}
 
-    def _choice(self, index: int, echo: Echo, choice: Choice) -> dict[str, Any]:
+    def _choice(self, index: int, echo: Echo, choice: Completion) -> dict[str, Any]:
         echoed = self._body.echo
         logprobs = None
         if self._body.logprobs is not None:

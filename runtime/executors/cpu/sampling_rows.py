@@ -5,10 +5,12 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Sequence
+from operator import attrgetter
 
 from inflight.engine_format.cpu_abi import MAX_TOP_LOGPROBS, SAMPLING_FORMAT, SAMPLING_POSITION
 from inflight.runtime.executors.cpu.arrays import Cells
 from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence
+from inflight.sampling_parameters import RECORD_PARAMETERS
 
 _ROW = struct.Struct(SAMPLING_FORMAT)
 _WORDS = _ROW.size // 8  # of 64 bits; the position is one of them
@@ -16,6 +18,7 @@ _NO_LISTS = (0, 0, 0, 0, 0, 0)
 _FREE_CHOICE = -1  # inflight_sampling.target of a row that chooses its token
 _GREEDY = RowSampling()
 _BAN = float("-inf")
+_parameters = attrgetter(*(row.name for row in RECORD_PARAMETERS))
 
 
 class SamplingRows:
@@ -64,13 +67,7 @@ class SamplingRows:
             *lists,
             target,
             min(num_logprobs, MAX_TOP_LOGPROBS),
-            sampling.top_k,
-            sampling.temperature,
-            sampling.top_p,
-            sampling.min_p,
-            sampling.repetition_penalty,
-            sampling.presence_penalty,
-            sampling.frequency_penalty,
+            *_parameters(sampling),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def attention_cases(model: Model, sm: int) -> Iterator[Case]:
         yield _rope(model, rows)
 
 
-def _heads(model: Model) -> dict[str, int]:
+def _heads(model: Model) -> dict[str, Any]:
     return {"num_heads": model.num_heads, "num_kv_heads": model.num_kv_heads, "head_size": model.head_size}
 
 

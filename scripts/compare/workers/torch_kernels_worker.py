@@ -43,7 +43,7 @@ def seconds(step: Callable[[], Any], repeats: int, flush: torch.Tensor) -> float
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
-    times = []
+    times: list[float] = []
     for _ in range(WARM_UPS + repeats):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         flush.zero_()

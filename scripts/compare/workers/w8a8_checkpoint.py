@@ -10,9 +10,11 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -40,7 +42,7 @@ FORMAT = {
 def main() -> None:
     model, output = Path(sys.argv[1]), Path(sys.argv[2])
     shutil.copytree(model, output, ignore=shutil.ignore_patterns("*.safetensors"))
-    tensors: dict[str, np.ndarray] = {}
+    tensors: dict[str, npt.NDArray[Any]] = {}
     with safe_open(model / "model.safetensors", "numpy") as source:
         for name in source.keys():  # noqa: SIM118
             tensor = source.get_tensor(name)

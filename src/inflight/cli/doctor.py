@@ -23,9 +23,11 @@ def doctor() -> None:
     from inflight.cli.tables import print_facts
 
     machine, building, serving = _machine(), _building(), _serving()
+    targets = _targets()
     print_facts("this machine", machine)
     print_facts("building engines (target cpu)", building)
     print_facts("running and serving them", serving)
+    print_facts("targets", targets)
     if building["native level"].startswith("no:") and serving["native code"].startswith("no:"):
         raise typer.Exit(1)
 
@@ -78,11 +80,27 @@ def _serving() -> Mapping[str, str]:
     triton = find_triton()
     return {
         "native code": ", ".join(runnable) or "no: this CPU is below every level; see --target reference",
-        "reference target": f"onnxruntime {_version('onnxruntime')}",
         "Triton": f"no: {triton}" if isinstance(triton, str) else f"{triton.server} (from {triton.origin})",
         "without Triton": "inflight serve --embedded gives the same tokens over the same OpenAI endpoint",
         "inflight verify": f"torch {_version('torch')}",
     }
+
+
+def _targets() -> Mapping[str, str]:
+    """Every registered target: what it builds, and whether its engines run here."""
+    from inflight.build.registry import TARGETS
+    from inflight.build.target import Target
+    from inflight.runtime.executors.base import EngineLoader
+    from inflight.runtime.executors.registry import LOADERS
+
+    builders, loaders = TARGETS.all(), LOADERS.all()
+    facts = {}
+    for name in dict.fromkeys([*builders, *loaders]):
+        builder, loader = builders.get(name), loaders.get(name)
+        what = builder.summary if isinstance(builder, Target) else f"not built here: {builder or 'no builder'}"
+        problem = loader.problem() if isinstance(loader, EngineLoader) else str(loader or "no executor")
+        facts[name] = f"{what} {'Runs here.' if problem is None else f'Does not run here: {problem}'}"
+    return facts
 
 
 def _version(package: str) -> str:

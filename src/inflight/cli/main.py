@@ -19,7 +19,7 @@ from inflight.errors import InflightError
 # Verb -> module of inflight.cli, in the order of --help.
 VERBS = {
     "convert": "convert",
-    "build-engine": "build_engine",
+    "build-engine": "build_engine.command",
     "serve": "serve",
     "generate": "generate",
     "chat": "chat",
@@ -78,7 +78,8 @@ def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=verb)
         else:
-            app.command(verb, no_args_is_help=verb != "doctor")(command)
+            settings = getattr(module, "CONTEXT_SETTINGS", None)
+            app.command(verb, no_args_is_help=verb != "doctor", context_settings=settings)(command)
     return app
 
 

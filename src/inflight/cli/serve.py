@@ -9,13 +9,20 @@ from typing import Annotated
 import typer
 
 from inflight.cli import sampling_options as flag
-from inflight.cli.build_engine import KvDtypeChoice
 from inflight.cli.convert import Dtype
 
 
 class PolicyChoice(str, Enum):
     guaranteed_no_evict = "guaranteed_no_evict"
     max_utilization = "max_utilization"
+
+
+class KvDtypeChoice(str, Enum):
+    auto = "auto"
+    float32 = "float32"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+    int8 = "int8"
 
 
 _PORTS, _BUILD = "Addresses", "Build options, when a model is given instead of an engine"
@@ -146,18 +153,16 @@ def serve(
     if is_engine(model):
         engine = Path(model).expanduser()
     else:
-        from inflight.build.recipe import BuildRecipe
+        from inflight.build.registry import make_recipe
         from inflight.convert.options import ConvertOptions
 
-        recipe = BuildRecipe.model_validate(
-            {
-                "cpu": tuple(cpu or ["native"]),
-                "max_batch_size": max_batch_size,
-                "max_seq_len": max_seq_len,
-                "max_num_tokens": max_num_tokens,
-                "tokens_per_block": tokens_per_block,
-                "kv_cache_dtype": kv_cache_dtype.value,
-            }
+        recipe = make_recipe(
+            cpu=tuple(cpu or ["native"]),
+            max_batch_size=max_batch_size,
+            max_seq_len=max_seq_len,
+            max_num_tokens=max_num_tokens,
+            tokens_per_block=tokens_per_block,
+            kv_cache_dtype=kv_cache_dtype.value,
         )
         options = ConvertOptions.model_validate({"dtype": dtype.value, "revision": revision})
         engine = resolve_engine(model, options, recipe)

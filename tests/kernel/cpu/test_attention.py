@@ -138,19 +138,22 @@ class Attention:
     def step(self, step: Step, qkv: Array, threads: int = 1) -> npt.NDArray[np.float32]:
         """Write and attend with the kernels."""
         count, width = len(qkv), self.shape.num_heads * self.shape.head_size
-        q, y = np.full((2, count, width), np.nan, np.float32)
-        norms = self.write.packed[:-2] or [None, None]
+        q = np.full((count, width), np.nan, np.float32)
+        y = np.full((count, width), np.nan, np.float32)
+        norms: list[Array | None] = [*self.write.packed[:-2]] or [None, None]
         token_rows = ctypes.addressof(step.rows)
         self.write.run(token_rows, qkv, *norms, *self.write.packed[-2:], q, self.keys, self.values, threads=threads)
         self.attend.run(token_rows, q, self.keys, self.values, self.partials, y, threads=threads)
         return y
 
     def reference_step(self, step: Step, qkv: Array) -> npt.NDArray[np.float32]:
+        heads: dict[str, Any] = self.shape.heads
         caches = (self.reference_keys, self.reference_values)
         places = (step.positions, step.sequence_of_row, step.block_tables)
-        q, *_ = rope_cache_write(qkv, *self.norms, *self.tables, *places, *caches, **self.shape.heads, epsilon=EPSILON)
+        inputs = (*self.norms, *self.tables, *places, *caches)
+        q, *_ = rope_cache_write(qkv, *inputs, **heads, epsilon=EPSILON)
         scale = self.shape.head_size**-0.5
-        return paged_attention(q, *caches, *places, **self.shape.heads, scale=scale, window=self.shape.window)
+        return paged_attention(q, *caches, *places, **heads, scale=scale, window=self.shape.window)
 
 
 class Step:

@@ -34,7 +34,7 @@ def test_norms_are_as_defined_and_a_row_does_not_see_its_company(
     out = ir.tensor(np.zeros(1, act)).dtype
     graph = operator("RMSNorm", [rows("x", width), weight], [rows("y", width, out)], {"epsilon": EPSILON})
     (norm,) = compile_kernels([graph], level, tmp_path)
-    tolerance = {"rtol": 2**-8 if act != np.float32 else 3e-6, "atol": 1e-6}
+    tolerance: dict[str, Any] = {"rtol": 2**-8 if act != np.float32 else 3e-6, "atol": 1e-6}
     y, alone = np.zeros((2, count, width), act)
     norm.run(count, x, norm.packed[0], y, threads=2)
     np.testing.assert_allclose(y.astype(np.float32), rms_norm(x, weight, epsilon=EPSILON), **tolerance)

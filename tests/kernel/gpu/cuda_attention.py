@@ -115,7 +115,13 @@ def decode(run: Run, batch: Batch) -> Array:
         "totals": np.full((batch.rows, heads, splits), np.nan, np.float32),
     }
     y = np.full_like(batch.arrays["q"], np.nan)
-    arguments = {**batch.arrays, **parts, "y": y, "splits": splits, "block_table_stride": _stride(batch)}
+    arguments: dict[str, Array | int] = {
+        **batch.arrays,
+        **parts,
+        "y": y,
+        "splits": splits,
+        "block_table_stride": _stride(batch),
+    }
     sizes = {"rows": batch.rows, "splits": splits}
     run("paged_decode", batch.variant, arguments, sizes)
     names = ("num_heads", "head_size", "window", "split_tokens")
@@ -129,7 +135,7 @@ def prefill(run: Run, batch: Batch, block_m: int) -> Array:
     group = int(batch.constant("num_heads")) // int(batch.constant("num_kv_heads"))
     begins, ends = prefill_tiles([chunk.length for chunk in batch.chunks], block_m // group)
     y = np.full_like(batch.arrays["q"], np.nan)
-    arguments = {
+    arguments: dict[str, Array | int] = {
         **batch.arrays,
         "tile_begins": begins,
         "tile_ends": ends,

@@ -34,21 +34,32 @@ Array = npt.NDArray[Any]
 # Blocks of any size give the same integers, and the interpreter takes as long for a small one as for a large one.
 _FASTER_HERE: Mapping[str, Mapping[str, int]] = {"sampling_narrow": {"block": 4096}}
 
-_create_dot = InterpreterBuilder.create_dot
+
+def _create_dot(builder: Any, a: Any, b: Any, total: Any, *_precision: Any) -> Any:
+    """a [m, k] b [k, n] + total, each element summed over k in one order, in float64 where the numbers are no integers.
+
+    The interpreter's own is NumPy's, whose order follows its BLAS: the processor, and the place of a row in its tile.
+    A kernel whose rows do not depend on their company could then not be told from one whose rows do.
+    """
+    left, right = (_numbers(builder, handle) for handle in (a, b))
+    integers = np.issubdtype(total.data.dtype, np.integer)
+    products = np.zeros(total.data.shape, total.data.dtype if integers else np.float64)
+    for column, row in zip(left.T.astype(products.dtype), right.astype(products.dtype), strict=True):
+        products += column[:, None] * row
+    return TensorHandle(products.astype(total.data.dtype) + total.data, total.dtype.scalar)
 
 
-def _create_dot_of_numbers(builder: Any, a: Any, b: Any, *rest: Any) -> Any:
-    """The interpreter keeps bfloat16 as its bits, and would multiply those."""
-    return _create_dot(builder, _as_float32(a), _as_float32(b), *rest)
+def _numbers(builder: Any, handle: Any) -> Array:
+    """The interpreter keeps bfloat16 and float8 as their bits."""
+    kind = handle.dtype.scalar
+    if kind == tl.bfloat16:
+        return np.asarray((handle.data.astype(np.uint32) << 16).view(np.float32))
+    if kind.is_floating() and kind.primitive_bitwidth == 8:
+        return np.asarray(builder.create_fp_to_fp(handle, tl.float16, None).data)
+    return np.asarray(handle.data)
 
 
-def _as_float32(handle: Any) -> Any:
-    if handle.dtype.scalar != tl.bfloat16:
-        return handle
-    return TensorHandle((handle.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
-
-
-InterpreterBuilder.create_dot = _create_dot_of_numbers
+InterpreterBuilder.create_dot = _create_dot
 
 SPECS = {spec.function: spec for spec in all_specs()}
 

@@ -32,6 +32,8 @@ pytestmark = pytest.mark.kernel
 @pytest.fixture
 def bench_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
+    # A worker runs alone: its own folder is where it imports from.
+    monkeypatch.syspath_prepend(str(SCRIPTS / "compare" / "workers"))
 
 
 @pytest.mark.usefixtures("bench_path")
@@ -60,9 +62,9 @@ def test_every_case_gives_its_kernels_the_arguments_that_they_take() -> None:
 
 @pytest.mark.usefixtures("bench_path")
 def test_torch_is_asked_for_work_that_its_worker_knows() -> None:
+    import torch_kernels
     from compare.gpu.cases import all_cases
     from compare.gpu.models import MODELS
-    from compare.workers import torch_kernels
 
     peers = [case.peer for model in MODELS for case in all_cases(model, 90) if case.peer]
     assert {peer.work for peer in peers} == {"add_rms_norm", "swiglu", "linear", "attention", "greedy", "top_k_top_p"}
@@ -72,7 +74,7 @@ def test_torch_is_asked_for_work_that_its_worker_knows() -> None:
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU")
 def test_without_a_gpu_it_refuses_in_one_sentence() -> None:
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SCRIPTS), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-m", "compare.gpu.run"]
     result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     missing = "No NVIDIA GPU" if importlib.util.find_spec("cuda") else "cuda-python is not installed"

@@ -81,7 +81,7 @@ def test_rms_norm_adds_first_and_rounds_rows(rng: np.random.Generator, kind: str
     np.testing.assert_array_equal(total, rows + added.astype(np.float32))
     exact = reference.rms_norm(total, weight, epsilon=EPSILON)
     if kind == "fp32":
-        np.testing.assert_allclose(result, exact, rtol=2e-6, atol=1e-7)
+        np.testing.assert_allclose(result.astype(np.float32), exact, rtol=2e-6, atol=1e-7)
     else:
         assert_quantized(result, scale, exact, kind)
 

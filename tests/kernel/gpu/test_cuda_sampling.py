@@ -51,7 +51,7 @@ def test_links_that_no_row_needs_may_be_left_out(rng: np.random.Generator, value
 
 def test_equal_values_are_cut_by_their_ids_across_chunks(rng: np.random.Generator) -> None:
     logits = rng.integers(0, 3, (4, 9001)).astype(np.float32)
-    filters = [{"top_k": 6001}, {"top_p": 0.5}, {"top_k": 5000, "top_p": 0.97}, {"top_k": 1}]
+    filters: list[dict[str, Any]] = [{"top_k": 6001}, {"top_p": 0.5}, {"top_k": 5000, "top_p": 0.97}, {"top_k": 1}]
     rows = [
         Row(replace(RowSampling(temperature=2.0, seed=int(rng.integers(2**63))), **filters[index]), index)
         for index in range(4)

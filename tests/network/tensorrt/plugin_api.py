@@ -75,6 +75,8 @@ class SymIntExprs:
 
 class KernelLaunchParams:
     NAMES = ("grid_x", "grid_y", "grid_z", "block_x", "block_y", "block_z", "shared_mem")
+    block_x: Any
+    shared_mem: Any
 
     def __init__(self) -> None:
         for name in self.NAMES:
@@ -98,7 +100,7 @@ class Plugin:
     describe: Callable[..., Any]
     tensors: list[str]
     attributes: dict[str, type]
-    implement: Callable[..., Any] | None = None
+    implement: Callable[..., tuple[str, str, KernelLaunchParams, SymIntExprs]] | None = None
 
     def __call__(self, *tensors: Any, **attributes: Any) -> Request:
         assert len(tensors) == len(self.tensors), f"{self.name}: {self.tensors}"

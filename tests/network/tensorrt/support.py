@@ -51,7 +51,7 @@ class InterpretedNetwork:
         self.network = PluginNetwork(self._builder.create_network(flags))
         source = RefitWeights(trt)
         with registered_plugins() if layout.pages else nullcontext() as ops:
-            plugins = PagedPlugins(ops, 90) if layout.pages else None
+            plugins = None if ops is None else PagedPlugins(ops, 90)
             graph = model.graph
             self._writer = lower_network(trt, self.network, graph, source, compute, layout, plugins)
         weights = {host.name: read(host) for host in source.used}

@@ -61,7 +61,7 @@ def lower_failing(model: ir.Model, failing: int) -> list[str]:
     """The calls that were made; -1 fails none."""
     builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
     network = FailingNetwork(builder.create_network(1), failing)
-    lower_network(trt, network, model.clone().graph, RefitWeights(trt), ir.DataType.FLOAT16)  # type: ignore[arg-type]
+    lower_network(trt, network, model.clone().graph, RefitWeights(trt), ir.DataType.FLOAT16)
     return network.calls
 
 

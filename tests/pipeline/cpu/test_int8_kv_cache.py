@@ -12,7 +12,7 @@ import torch
 from transformers import DynamicCache
 
 from inflight.build.engine import plan_engine
-from inflight.build.recipe import BuildRecipe
+from inflight.build.registry import make_recipe
 from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
 from inflight.engine_format.manifest import KvCacheFacts
@@ -44,7 +44,12 @@ NO_ROUNDING = 5e-2
     ids=lambda value: f"{value[0]}-{str(value[1]).removeprefix('torch.')}",
 )
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BuiltEngine:
-    limits = {"max_batch_size": 16, "max_seq_len": MAX_SEQ_LEN, "max_num_tokens": 300, "max_logit_rows": 300}
+    limits: dict[str, Any] = {
+        "max_batch_size": 16,
+        "max_seq_len": MAX_SEQ_LEN,
+        "max_num_tokens": 300,
+        "max_logit_rows": 300,
+    }
     block = int(np.random.default_rng().choice([16, 32, 64, 128]))
     root = tmp_path_factory.mktemp("engine")
     return build_random_engine(root, *request.param, kv_cache_dtype="int8", tokens_per_block=block, **limits)
@@ -61,7 +66,7 @@ def open_engine(built: BuiltEngine, threads: int) -> CpuExecutor:
     return executor
 
 
-class RoundingCache(DynamicCache):
+class RoundingCache(DynamicCache):  # type: ignore[misc]
     """Keys and values [batch, heads, tokens, D] rounded to 127 levels a side of each token and head."""
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -118,7 +123,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def cache_of(checkpoint: Path, **recipe: Any) -> KvCacheFacts:
-    return plan_engine(checkpoint, BuildRecipe(**recipe)).target.kv_cache
+    return plan_engine(checkpoint, make_recipe(**recipe)).target.kv_cache
 
 
 def test_the_manifest_counts_keys_values_and_scales(checkpoint: Path) -> None:

@@ -12,10 +12,11 @@ import torch
 from typer.testing import CliRunner, Result
 
 from inflight.build.engine import build_engine, plan_engine
-from inflight.build.recipe import BuildRecipe
+from inflight.build.registry import make_recipe
 from inflight.cli.main import build_app
 from inflight.convert.api import convert_model
-from inflight.convert.options import ConvertOptions, SchemeName
+from inflight.convert.options import ConvertOptions
+from inflight.convert.quantization.facts import SchemeName
 from inflight.errors import InflightError
 from tests.models.random_models import Shape, random_shape, save_random_model
 from tests.network.support import FAMILIES
@@ -32,8 +33,8 @@ def run(*arguments: object) -> Result:
 
 def build(directory: Path, options: dict[str, Any], **recipe: Any) -> Path:
     convert_model(directory / "model", directory / "checkpoint", ConvertOptions(progress=False, **options))
-    limits = {"max_batch_size": 2, "max_seq_len": 64, "max_num_tokens": 8}
-    build_engine(directory / "checkpoint", directory / "engine", BuildRecipe(**limits, **recipe))
+    limits: dict[str, Any] = {"max_batch_size": 2, "max_seq_len": 64, "max_num_tokens": 8}
+    build_engine(directory / "checkpoint", directory / "engine", make_recipe(**limits, **recipe))
     return directory / "engine"
 
 
@@ -56,9 +57,11 @@ def test_an_engine_of_any_scheme_computes_what_its_integers_mean(
 def test_the_weights_begin_with_a_table_of_which_steps_read_single_rows(tmp_path: Path, seed: int) -> None:
     """A tied plain model looks its rows up in the projection; a quantized one cannot."""
     save_random_model(tmp_path / "model", Shape(tied=True, vocab_size=256, hidden_size=72), seed, torch.bfloat16)
-    for options, expected in (({}, 0), ({"quantize": "int4_w4a8"}, 256 * 72 * 2)):
-        convert_model(tmp_path / "model", tmp_path / "ckpt", ConvertOptions(overwrite=True, progress=False, **options))
-        plan = plan_engine(tmp_path / "ckpt", BuildRecipe(max_batch_size=2, max_seq_len=64))
+    schemes: list[tuple[SchemeName | None, int]] = [(None, 0), ("int4_w4a8", 256 * 72 * 2)]
+    for scheme, expected in schemes:
+        options = ConvertOptions(overwrite=True, progress=False, quantize=scheme)
+        convert_model(tmp_path / "model", tmp_path / "ckpt", options)
+        plan = plan_engine(tmp_path / "ckpt", make_recipe(max_batch_size=2, max_seq_len=64))
         assert plan.target.memory.lookup_bytes == expected
 
 

@@ -66,7 +66,14 @@ def test_a_checkpoint_of_another_writer_opens_with_the_formats_defaults(checkpoi
 
 
 def test_a_minimal_config_gets_the_documented_defaults(checkpoint: Path) -> None:
-    keep = ("architecture", "dtype", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+    keep: tuple[str, ...] = (
+        "architecture",
+        "dtype",
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+    )
     keep = (*keep, "hidden_act", "position_embedding_type", "head_size", "num_key_value_heads", "intermediate_size")
     edit_config(checkpoint, lambda config: [config.pop(key) for key in list(config) if key not in keep])
     config = Checkpoint.open(checkpoint).config

@@ -60,7 +60,7 @@ def test_what_cannot_be_converted_ends_in_an_error_for_the_user(tmp_path: Path, 
 def test_an_interrupted_command_leaves_a_whole_checkpoint_or_none(tmp_path: Path, rng: np.random.Generator) -> None:
     config = tiny_config(hidden_size=512, intermediate_size=4096, vocab_size=20000)
     write_model(tmp_path / "model", config, random_tensors(config, rng))
-    command = ["convert", tmp_path / "model", "-o", tmp_path / "out", "--tp-size", "2"]
+    command = ["convert", str(tmp_path / "model"), "-o", str(tmp_path / "out"), "--tp-size", "2"]
     process = subprocess.Popen(
         [sys.executable, "-c", "from inflight.cli.main import main; main()", *command],
         stderr=subprocess.PIPE,

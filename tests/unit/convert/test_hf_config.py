@@ -12,18 +12,23 @@ from typing import Any
 import pytest
 
 from inflight.convert.checkpoint.rope import RotaryScaling
-from inflight.convert.checkpoint.tensor_file import TensorEntry
 from inflight.convert.families import table as families
 from inflight.convert.families.table import FAMILIES, find_family
 from inflight.convert.options import ConvertOptions
 from inflight.convert.plan import make_plan
 from inflight.convert.source.hf_config import ConfigReading, read_model_facts
 from inflight.errors import ModelError
+from inflight.tensor_file import TensorEntry
 from tests.models.hf_files import tensor_shapes, tiny_config
 
 pytestmark = pytest.mark.unit
 
-LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+LLAMA3: dict[str, Any] = {
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
 
 
 def read(family: str = "llama", **changes: Any) -> ConfigReading:
@@ -129,7 +134,8 @@ def test_absent_sizes_fall_back_as_in_transformers() -> None:
 @pytest.mark.parametrize("key", ["torch_dtype", "dtype"])
 @pytest.mark.parametrize("value", ["bfloat16", "torch.bfloat16"])
 def test_both_keys_of_the_dtype_are_read(key: str, value: str) -> None:
-    assert read(**({"torch_dtype": None} | {key: value})).facts.dtype == "bfloat16"
+    changes: dict[str, Any] = {"torch_dtype": None} | {key: value}
+    assert read(**changes).facts.dtype == "bfloat16"
 
 
 @pytest.mark.parametrize(

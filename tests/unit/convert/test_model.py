@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -222,7 +223,7 @@ def test_a_full_disk_is_noticed_before_anything_is_written(
     tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(api.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     config = tiny_config()
     write_model(tmp_path / "model", config, random_tensors(config, rng))
     with pytest.raises(InflightError, match=r"The checkpoint needs .* free"):

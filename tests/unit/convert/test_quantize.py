@@ -16,6 +16,7 @@ from inflight.convert import writer
 from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
+from inflight.convert.quantization.facts import SchemeName
 from inflight.errors import CheckpointError, ModelError
 from tests.models.hf_files import Array, random_tensors, tiny_config, write_model
 from tests.unit.convert.test_checkpoint import edit_config
@@ -199,7 +200,7 @@ def test_rows_of_zeros_stay_zeros(tmp_path: Path, rng: np.random.Generator, sche
 
 @pytest.mark.parametrize("scheme", ["int8_wo", "int4_wo"])
 def test_memory_does_not_grow_with_a_quantized_model(
-    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, scheme: str
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, scheme: SchemeName
 ) -> None:
     monkeypatch.setattr(writer, "CHUNK_BYTES", 1 << 16)
     monkeypatch.setattr("inflight.files._CHUNK", 1 << 16)

@@ -95,8 +95,8 @@ def _params(source: random.Random) -> SamplingParams:
 def test_arrays_kept_from_step_to_step_hold_what_fresh_ones_would(seed: int) -> None:
     source = random.Random(seed)
     for _ in range(15):
-        policy = source.choice(("guaranteed_no_evict", "max_utilization"))
-        limits = {"vocab_size": 50, "tokens_per_block": 4, "max_seq_len": 80, "max_num_tokens": 24}
+        policy: Any = source.choice(("guaranteed_no_evict", "max_utilization"))
+        limits: dict[str, Any] = {"vocab_size": 50, "tokens_per_block": 4, "max_seq_len": 80, "max_num_tokens": 24}
         manifest = null_manifest(max_batch_size=6, max_logit_rows=16, **limits)
         executor = _Comparing(manifest, num_blocks=30)
         core = EngineCore(executor, SchedulerConfig(policy=policy))

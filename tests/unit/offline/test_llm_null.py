@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def texts(outputs: list[RequestOutput]) -> list[str]:
 
 def test_a_prompt_may_be_text_or_token_ids_in_every_form(llm: LLM) -> None:
     ids = llm.tokenizer.encode("the quick fox")
-    forms = ["the quick fox", ids, {"prompt": "the quick fox"}, {"prompt_token_ids": ids}, tuple(ids)]
+    forms: list[Any] = ["the quick fox", ids, {"prompt": "the quick fox"}, {"prompt_token_ids": ids}, tuple(ids)]
     outputs = llm.generate(forms, greedy())
     assert len({output.outputs[0].token_ids for output in outputs}) == 1
     assert [output.prompt for output in outputs] == ["the quick fox", None, "the quick fox", None, None]
@@ -165,15 +166,15 @@ def test_a_bad_word_never_comes(llm: LLM, rng: np.random.Generator) -> None:
 
 def test_one_prompt_that_cannot_be_served_stops_the_call_and_leaves_nothing(llm: LLM) -> None:
     with pytest.raises(RequestError, match=r"Prompt 1: .*512"):
-        llm.generate(["fine", list(range(1, 200)) * 3], greedy())
+        llm.generate(["fine", [*range(1, 200)] * 3], greedy())
     assert_idle(llm)
     assert texts(llm.generate("fine", greedy())) != [""]
 
 
 @pytest.mark.parametrize("prompt", [[], {"text": "x"}, 7.5, [1.5, 2], {"prompt_token_ids": []}])
-def test_a_prompt_of_no_known_form_is_refused(llm: LLM, prompt: object) -> None:
+def test_a_prompt_of_no_known_form_is_refused(llm: LLM, prompt: Any) -> None:
     with pytest.raises(RequestError):
-        llm.generate([prompt], greedy())  # type: ignore[list-item]
+        llm.generate([prompt], greedy())
     with pytest.raises(RequestError, match="2 sampling parameters"):
         llm.generate(["a", "b", "c"], [greedy(), greedy()])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Any
 
 from inflight.engine_format.manifest import EngineManifest
 from inflight.runtime.engine.core import EngineCore
@@ -122,7 +123,7 @@ class History:
         )
         self.num_blocks = max(1, int(self.random.uniform(0.5, 1.5) * self.max_seq_len / size))
         self.total = min(self.max_seq_len, self.num_blocks * size)
-        policy = self.random.choice(("guaranteed_no_evict", "MAX_UTILIZATION"))
+        policy: Any = self.random.choice(("guaranteed_no_evict", "MAX_UTILIZATION"))
         self.config = SchedulerConfig(policy=policy, enable_prefix_caching=self.random.random() < 0.7)
         self.stem = [self.random.randrange(self.vocab) for _ in range(self.max_seq_len)]
         # With a pool of one token there is no room for a prompt and an answer.

@@ -43,7 +43,8 @@ def serve(params: SamplingParams) -> None:
 
 @pytest.mark.parametrize("name", [*INTEGERS, *NUMBERS, "logit_bias"])
 def test_every_value_is_refused_or_served(name: str) -> None:
-    for value in (*EXTREMES, *MAGNITUDES, "1", [1], {}, True):
+    values: list[Any] = [*EXTREMES, *MAGNITUDES, "1", [1], {}, True]
+    for value in values:
         fields: dict[str, Any] = {"max_tokens": 2, name: {7: value} if name == "logit_bias" else value}
         try:
             params = SamplingParams(**fields)
@@ -55,7 +56,8 @@ def test_every_value_is_refused_or_served(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*INTEGERS, *NUMBERS])
 def test_a_value_of_another_type_is_refused_by_name(name: str) -> None:
-    for value in ("1", [1], {}, 1.5 if name in INTEGERS else None):
+    values: list[Any] = ["1", [1], {}, 1.5 if name in INTEGERS else None]
+    for value in values:
         with pytest.raises(RequestError, match=rf"^{name} is .*; it must be (an integer|a number)"):
             SamplingParams(**{name: value})
 

@@ -277,7 +277,8 @@ def test_bad_words_are_spelled_with_and_without_a_space(kind: str) -> None:
     inside = tokenizer.encode("the fox", add_special_tokens=False)
     assert any(tuple(inside[-len(ids) :]) == ids for ids in spelled)
     assert all("fox" in tokenizer.decode(ids) for ids in spelled)
-    params = with_bad_word_ids(tokenizer, SamplingParams(bad_words=["fox"], bad_word_ids=[[7]]))
+    listed: Any = [[7]]
+    params = with_bad_word_ids(tokenizer, SamplingParams(bad_words=["fox"], bad_word_ids=listed))
     assert params.bad_word_ids == ((7,), *spelled)
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.unit
 
 def random_deltas(rng: np.random.Generator, sequences: int) -> list[TokenDelta]:
     """The deltas of all sequences, in an order that could be the engine's; the first has the prompt's scores."""
-    deltas = []
+    deltas: list[TokenDelta] = []
     lengths = rng.integers(1, 12, sequences).tolist()
     order = rng.permutation([index for index, length in enumerate(lengths) for _ in range(length)]).tolist()
     seen: Counter[int] = Counter()
@@ -112,7 +112,7 @@ def test_the_embedded_backend_gives_the_engines_tokens_and_is_woken_at_most_once
             wakes[threading.get_ident()] += 1
             return call_soon(*arguments, **options)  # type: ignore[arg-type]
 
-        loop.call_soon_threadsafe = counting  # type: ignore[assignment, method-assign]
+        loop.call_soon_threadsafe = counting  # type: ignore[method-assign]
         return await asyncio.gather(*map(collect, requests))
 
     found = asyncio.run(collect_all())

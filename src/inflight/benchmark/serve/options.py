@@ -35,15 +35,15 @@ class ServeBenchOptions(Record):
     num_warmups: NonNegativeInt = 1
     random_input_len: PositiveInt = 1024
     random_output_len: PositiveInt = 128
-    random_range_ratio: float = Field(0.0, ge=0, lt=1)
+    random_range_ratio: float = Field(default=0.0, ge=0, lt=1)
     random_prefix_len: NonNegativeInt = 0
     sharegpt_output_len: PositiveInt | None = None
     custom_output_len: PositiveInt = 256
     max_concurrency: PositiveInt | None = None
-    request_rate: float = Field(math.inf, gt=0)
-    burstiness: float = Field(1.0, gt=0, allow_inf_nan=False)
+    request_rate: float = Field(default=math.inf, gt=0)
+    burstiness: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     ignore_eos: bool = True
-    temperature: float = Field(0.0, ge=0, allow_inf_nan=False)
+    temperature: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     extra_body: dict[str, Any] = Field(default_factory=dict)
     seed: NonNegativeInt = 0
     goodput: dict[Metric, float] = Field(default_factory=dict)

@@ -6,18 +6,20 @@ import json
 import math
 import struct
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from inflight.convert.checkpoint.tensor_file import ALIGNMENT, TensorFileError, encode_header, map_array, read_header
+from inflight.tensor_file import ALIGNMENT, TensorFileError, encode_header, map_array, read_header
 
 pytestmark = pytest.mark.unit
 
 
-def random_arrays(rng: np.random.Generator) -> dict[str, np.ndarray]:
+def random_arrays(rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
     types = [np.float32, np.float16, ml_dtypes.bfloat16, np.int8, np.int64]
     return {
         f"t{i}": rng.standard_normal(tuple(rng.integers(0, 9, size=int(rng.integers(0, 4))))).astype(types[i % 5])
