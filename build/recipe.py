@@ -90,8 +90,9 @@ class BuildRecipe(Record):
     def resolve(self: Recipe, config: CheckpointConfig) -> Recipe:
         """The same recipe with no common field left to defaults but `kv_cache_type`. Raises BuildError naming every bad
         value."""
-        positions = config.max_position_embeddings
-        max_seq_len = self.max_seq_len or min(positions or DEFAULT_MAX_SEQ_LEN, DEFAULT_MAX_SEQ_LEN)
+        positions, longest = config.max_position_embeddings, config.longest_sequence
+        bounds = [bound for bound in (positions, longest, DEFAULT_MAX_SEQ_LEN) if bound is not None]
+        max_seq_len = self.max_seq_len or min(bounds)
         max_num_tokens = max(self.max_num_tokens, self.max_batch_size)
         rows = self.max_logit_rows or max(DEFAULT_LOGIT_ROWS, self.max_batch_size)
         resolved = self.model_copy(
@@ -102,7 +103,7 @@ class BuildRecipe(Record):
                 "kv_cache_dtype": _kv_cache_dtype(config) if self.kv_cache_dtype == "auto" else self.kv_cache_dtype,
             }
         )
-        refuse_problems(_problems(resolved, positions))
+        refuse_problems(_problems(resolved, positions, longest))
         return resolved
 
     @property
@@ -144,7 +145,7 @@ def _kv_cache_dtype(config: CheckpointConfig) -> str:
     return "int8" if config.quantization.kv_cache_quant_algo == KV_CACHE_ALGORITHM else config.dtype
 
 
-def _problems(recipe: BuildRecipe, positions: int | None) -> list[str]:
+def _problems(recipe: BuildRecipe, positions: int | None, longest: int | None) -> list[str]:
     limits = recipe.limits
     checks = [
         (
@@ -158,6 +159,11 @@ def _problems(recipe: BuildRecipe, positions: int | None) -> list[str]:
         (
             positions is not None and limits.max_seq_len > positions,
             f"--max-seq-len {limits.max_seq_len}: the model knows {positions} positions.",
+        ),
+        (
+            longest is not None and limits.max_seq_len > longest,
+            f"--max-seq-len {limits.max_seq_len}: at most {longest}. In a longer sequence this model turns every "
+            "position by other angles (longrope), the ones in the KV cache too, which an engine's one table cannot.",
         ),
         (
             limits.max_logit_rows < limits.max_batch_size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +27,7 @@ DTYPES: dict[str, Any] = {"INT32": np.int32, "UINT64": np.uint64, "FP32": np.flo
 NUMBERS = [row for row in SAMPLING_PARAMETERS if row.kind == "number"]
 SCALARS = [row for row in SAMPLING_PARAMETERS if row.kind in ("number", "integer") and row.triton]
 # TensorRT-LLM's clients send 0 or less for "not set"; embedded, such a value has no meaning.
-UNSET = {
+UNSET: dict[str, Callable[[float], bool]] = {
     "n": lambda value: value == 0,
     "top_k": lambda value: value <= 0,
     "top_p": lambda value: to_float32(value) <= 0,
