@@ -52,11 +52,13 @@ class BuildRecipe(Record):
 
     target: ClassVar[str]
 
-    max_batch_size: Annotated[PositiveInt, Flag(help="Sequences per step.", names=("--max-num-seqs",), least=1)] = 64
+    max_batch_size: Annotated[
+        PositiveInt, Flag(help="Maximum sequences that run at once.", names=("--max-num-seqs",), least=1)
+    ] = 64
     max_seq_len: Annotated[
         PositiveInt | None,
         Flag(
-            help="Prompt and output of one sequence. Default: what the model was made for, at most 8192.",
+            help="Maximum tokens of a sequence, prompt and output. Default: the model's maximum, at most 8192.",
             names=("--max-model-len",),
             least=1,
         ),
@@ -64,26 +66,27 @@ class BuildRecipe(Record):
     max_num_tokens: Annotated[
         PositiveInt,
         Flag(
-            help="Tokens per step; longer prompts are computed in chunks.",
+            help="Maximum tokens in one step. Longer prompts are split over steps (chunked prefill).",
             names=("--max-num-batched-tokens",),
             least=1,
         ),
     ] = 1024
     max_logit_rows: Annotated[
-        PositiveInt | None, Flag(help="Rows per step whose logits can be asked for.", least=1)
+        PositiveInt | None, Flag(help="Maximum rows in one step whose logits are computed.", least=1)
     ] = None
     tokens_per_block: Annotated[
-        PositiveInt, Flag(help="Tokens per KV cache block, n x 16.", names=("--block-size",), least=16)
+        PositiveInt,
+        Flag(help="Tokens per block of the paged KV cache, a multiple of 16.", names=("--block-size",), least=16),
     ] = 32
     kv_cache_dtype: Annotated[
         KvCacheDtype,
-        Flag(help="Type of the KV cache; auto: int8 where the checkpoint says so, else the type of the weights."),
+        Flag(help="Data type of the KV cache. auto: int8 if the checkpoint asks for it, else the type of the weights."),
     ] = "auto"
     kv_cache_type: Annotated[
         KvCacheType | None,
         Flag(
-            help="paged: blocks of tokens. continuous: a slot of max_seq_len tokens per sequence. Default: what the "
-            "target does when it is not asked."
+            help="Layout of the KV cache. paged: blocks of tokens; continuous: a slot of max_seq_len tokens per "
+            "sequence. Default: that of the target."
         ),
     ] = None
 

@@ -13,10 +13,18 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc as triton
 
+DTYPES: dict[str, Any] = {
+    "BYTES": object,
+    "INT32": np.int32,
+    "UINT64": np.uint64,
+    "FP32": np.float32,
+    "BOOL": bool,
+}
+
 
 def make_input(name: str, value: object, kind: str) -> triton.InferInput:
     """A tensor of shape [1, 1]: a batch of one request with one value."""
-    array = np.array([[value]], {"BYTES": object, "INT32": np.int32, "FP32": np.float32, "BOOL": bool}[kind])
+    array = np.array([[value]], DTYPES[kind])
     tensor = triton.InferInput(name, array.shape, kind)
     tensor.set_data_from_numpy(array)
     return tensor
@@ -28,6 +36,8 @@ def main(url: str) -> None:
         make_input("max_tokens", 32, "INT32"),
         make_input("temperature", 0.8, "FP32"),
         make_input("top_k", 20, "INT32"),
+        make_input("seed", 7, "UINT64"),
+        make_input("min_tokens", 8, "INT32"),
         make_input("stream", True, "BOOL"),
         make_input("exclude_input_in_output", True, "BOOL"),
     ]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from inflight.build.engine import build_engine
-from inflight.build.recipe import BuildRecipe
+from inflight.build.registry import make_recipe
 from inflight.convert.api import convert_model
 from tests.paths import EXAMPLES, ROOT
 
@@ -25,7 +25,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make = runpy.run_path(str(ROOT / "scripts" / "make_embedded_model.py"))["make_embedded_model"]
     make(place / "model")
     convert_model(place / "model", place / "checkpoint")
-    build_engine(place / "checkpoint", place / "engine", BuildRecipe(max_batch_size=8, max_seq_len=512))
+    build_engine(place / "checkpoint", place / "engine", make_recipe(max_batch_size=8, max_seq_len=512))
     return place / "engine"
 
 
