@@ -98,13 +98,14 @@ def _scaling_problems(scaling: RotaryScaling, dim: int, base: float, positions: 
 
 
 def _layer_problems(config: CheckpointConfig) -> list[str]:
-    types = config.inflight.layer_types if config.inflight else None
-    if types is None:
+    if config.inflight is None:
         return []
-    problems = []
-    if len(types) != config.num_hidden_layers:
+    types, problems = config.inflight.layer_types or (), []
+    if any(not 0 <= index < config.num_hidden_layers for index in config.inflight.layers_without_rope or ()):
+        problems.append(f"layers_without_rope {list(config.inflight.layers_without_rope or ())}")
+    if types and len(types) != config.num_hidden_layers:
         problems.append(f"{len(types)} layer_types for {config.num_hidden_layers} layers")
-    if "sliding_attention" in types and config.inflight and config.inflight.sliding_window is None:
+    if "sliding_attention" in types and config.inflight.sliding_window is None:
         problems.append("layer_types with 'sliding_attention' without sliding_window")
     return problems
 

@@ -46,6 +46,7 @@ def generation_facts(
         sampling_defaults={row.name: _default(row, number) for row, number in given},
         sliding_window=layers.sliding_window,
         layer_types=layers.layer_types,
+        layers_without_rope=layers.layers_without_rope,
         local_rotary_scaling=layers.local_rotary_scaling,
         quantization=quantization,
     )
