@@ -1,4 +1,4 @@
-"""build_engine: a checkpoint becomes an engine directory, whole or not at all."""
+"""build_engine: from a checkpoint to an engine directory, complete or absent."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ import inflight
 from inflight.build.facts import generation_facts, model_facts, source_facts, work_plan
 from inflight.build.network.network import build_network
 from inflight.build.recipe import BuildRecipe
-from inflight.build.target import TargetBuild, TargetFacts, find_target
+from inflight.build.registry import check_capabilities, find_target, make_recipe
+from inflight.build.target import BuildFacts, TargetBuild
 from inflight.build.vocabulary import index_vocabulary
 from inflight.convert.checkpoint.directory import TOKENIZER_DIRECTORY, Checkpoint
 from inflight.engine_format.manifest import MANIFEST_NAME, EngineManifest, FileFacts, Limits, ModelFacts, WorkPlan
 from inflight.errors import BuildError
+from inflight.extras import needs
 from inflight.files import atomic_directory, sha256_file
 from inflight.progress import progress_bar
 
@@ -27,16 +29,18 @@ _GRAPH_PACKAGES = ("onnx", "onnx-ir")
 
 @dataclass(frozen=True)
 class EnginePlan:
-    """What a build would give: the facts of its manifest that need no weight to be read."""
+    """The plan of a build: the facts of its manifest that can be known without reading a weight."""
 
     model: ModelFacts
     limits: Limits
-    target: TargetFacts
+    target: BuildFacts
     work: WorkPlan
 
 
 @dataclass(frozen=True)
-class _PlannedBuild:
+class PlannedBuild:
+    """A build that needs but be written."""
+
     checkpoint: Checkpoint
     plan: EnginePlan
     target: TargetBuild
@@ -44,18 +48,23 @@ class _PlannedBuild:
 
 def plan_engine(checkpoint_dir: Path, recipe: BuildRecipe) -> EnginePlan:
     """The plan of a build; writes nothing. Raises CheckpointError, BuildError."""
-    return _plan(checkpoint_dir, recipe).plan
+    return plan_build(checkpoint_dir, recipe).plan
 
 
 def build_engine(
     checkpoint_dir: Path, output: Path, recipe: BuildRecipe | None = None, *, overwrite: bool = False
 ) -> EngineManifest:
-    """Build the engine of a checkpoint into the directory `output` and return its manifest.
+    """Build the engine of a checkpoint into the directory `output` and return its manifest; without a recipe, for the
+    CPU of this machine.
 
     The same checkpoint, recipe and version give the same bytes, wherever `output` is. Raises CheckpointError,
     BuildError, and InflightError when `output` exists and `overwrite` is false; nothing is left behind then.
     """
-    build = _plan(checkpoint_dir, recipe or BuildRecipe())
+    return write_engine(plan_build(checkpoint_dir, recipe or make_recipe()), output, overwrite=overwrite)
+
+
+def write_engine(build: PlannedBuild, output: Path, *, overwrite: bool = False) -> EngineManifest:
+    """As build_engine, from a plan."""
     with atomic_directory(output, overwrite=overwrite, marker=MANIFEST_NAME) as scratch:
         _check_disk(scratch, build.plan.target.memory.weights_bytes)
         with progress_bar("Packing weights", build.plan.target.memory.weights_bytes) as advance:
@@ -67,26 +76,32 @@ def build_engine(
     return manifest
 
 
-def _plan(checkpoint_dir: Path, recipe: BuildRecipe) -> _PlannedBuild:
+def plan_build(checkpoint_dir: Path, recipe: BuildRecipe) -> PlannedBuild:
+    """Everything of a build but its files. Raises CheckpointError, BuildError."""
     checkpoint = Checkpoint.open(checkpoint_dir)
-    resolved = recipe.resolve(checkpoint.config)
+    config = checkpoint.config
+    resolved = recipe.resolve(config)
+    target = find_target(resolved.target)
+    check_capabilities(target, resolved, config.dtype, config.quantization.quant_algo)
     network = build_network(checkpoint, resolved.limits.max_seq_len)
-    target = find_target(resolved.target).plan(network, checkpoint, resolved)
+    with needs(f"Target {target.name}", target.requires):
+        build = target.plan(network, checkpoint, resolved)
     plan = EnginePlan(
         model=model_facts(checkpoint),
         limits=resolved.limits,
-        target=target.facts,
-        work=work_plan(checkpoint, target.facts.kv_cache),
+        target=build.facts,
+        work=work_plan(checkpoint, build.facts.kv_cache),
     )
-    return _PlannedBuild(checkpoint, plan, target)
+    return PlannedBuild(checkpoint, plan, build)
 
 
-def _manifest(build: _PlannedBuild, files: dict[str, FileFacts]) -> EngineManifest:
+def _manifest(build: PlannedBuild, files: dict[str, FileFacts]) -> EngineManifest:
     facts = build.plan.target
     return EngineManifest(
         inflight_version=inflight.__version__,
         target=facts.recipe.target,
-        target_abi=facts.target_abi,
+        target_abi=facts.own.interface,
+        target_facts=facts.own.record(),
         model=build.plan.model,
         limits=build.plan.limits,
         kv_cache=facts.kv_cache,
@@ -94,8 +109,7 @@ def _manifest(build: _PlannedBuild, files: dict[str, FileFacts]) -> EngineManife
         memory=facts.memory,
         work=build.plan.work,
         generation=generation_facts(build.checkpoint),
-        variants=facts.variants,
-        plans=facts.plans,
+        listing=facts.listing,
         source=source_facts(build.checkpoint),
         recipe=facts.recipe.record(),
         tools={**facts.tools, **{name: version(name) for name in _GRAPH_PACKAGES}},

@@ -1,22 +1,24 @@
-"""What the user chooses about an engine, and what it comes to for one model."""
+"""The user's choices for an engine, and their values for one model."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import PositiveInt
 
-from inflight.convert.checkpoint.config import CheckpointConfig
-from inflight.convert.quantization.scheme import KV_CACHE_ALGORITHM
-from inflight.engine_format.manifest import Limits, WeightPlace
+from inflight.engine_format.manifest import Limits
 from inflight.errors import BuildError
 from inflight.records import Record
 
-TargetName = Literal["cpu", "reference", "tensorrt"]
+if TYPE_CHECKING:
+    from inflight.convert.checkpoint.config import CheckpointConfig
+
 KvCacheDtype = Literal["auto", "float32", "float16", "bfloat16", "int8"]
 KvCacheType = Literal["continuous", "paged"]
+Recipe = TypeVar("Recipe", bound="BuildRecipe")
 
-# A cache and rotary tables for a model's whole claim (131,072 and more) are rarely wanted unasked.
+# By default no KV cache and rotary tables for the model's full context (131,072 and more), which few need.
 DEFAULT_MAX_SEQ_LEN = 8192
 DEFAULT_LOGIT_ROWS = 64
 _BLOCK_STEP = 16
@@ -24,36 +26,76 @@ _BLOCK_STEP = 16
 _MAX_INT8_BLOCK = 512
 
 
-class BuildRecipe(Record):
-    """The recipe of `inflight build-engine`; its fields are the flags.
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """How a field of a recipe stands on the command line, as metadata of its annotation.
 
-    cpu: levels, or "native"; the engine holds code for each. max_seq_len None: the model's max_position_embeddings, at
-    most 8192. max_num_tokens: the most tokens of one step. max_logit_rows None: 64 or max_batch_size. kv_cache_dtype
-    "auto" is int8 where the checkpoint says so, otherwise the weights' type. cxx: a clang in place of zig. sm, full,
-    portable, weights and kv_cache_type belong to the tensorrt target: GPU generations ("89"), full TensorRT in place of
-    TensorRT-RTX, one plan for all generations, where the weights are, and whether a sequence's cache is one piece
-    (None: it is). Raises pydantic's ValidationError on values below 1.
+    The flag is --field-name, and --field_name too; `names` are further ones. least: the smallest number that it takes.
+    off: the flag of a boolean's other side. A field of type tuple[str, ...] may be repeated, or given with commas.
     """
 
-    target: TargetName = "cpu"
-    cpu: tuple[str, ...] = ("native",)
-    max_batch_size: PositiveInt = 64
-    max_seq_len: PositiveInt | None = None
-    max_num_tokens: PositiveInt = 1024
-    max_logit_rows: PositiveInt | None = None
-    tokens_per_block: PositiveInt = 32
-    kv_cache_dtype: KvCacheDtype = "auto"
-    cxx: str | None = None
-    sm: tuple[str, ...] = ()
-    full: bool = False
-    portable: bool = False
-    weights: WeightPlace | None = None
-    kv_cache_type: KvCacheType | None = None
+    help: str
+    names: tuple[str, ...] = ()
+    least: int | None = None
+    off: str | None = None
 
-    def resolve(self, config: CheckpointConfig) -> BuildRecipe:
-        """The same recipe with nothing left to defaults but `cpu`. Raises BuildError naming every bad value."""
-        positions = config.max_position_embeddings
-        max_seq_len = self.max_seq_len or min(positions or DEFAULT_MAX_SEQ_LEN, DEFAULT_MAX_SEQ_LEN)
+
+class BuildRecipe(Record):
+    """What recipes of all targets have in common; each target's own class adds what is its own. Fields are the flags
+    of `inflight build-engine`.
+
+    max_seq_len None: the model's max_position_embeddings, at most 8192. max_num_tokens: the most tokens of one step.
+    max_logit_rows None: 64 or max_batch_size. kv_cache_dtype "auto" is int8 where the checkpoint says so, otherwise the
+    weights' type. kv_cache_type None: the target's first (Capabilities.kv_cache_types). Raises pydantic's
+    ValidationError on values below 1.
+    """
+
+    target: ClassVar[str]
+
+    max_batch_size: Annotated[
+        PositiveInt, Flag(help="Maximum sequences that run at once.", names=("--max-num-seqs",), least=1)
+    ] = 64
+    max_seq_len: Annotated[
+        PositiveInt | None,
+        Flag(
+            help="Maximum tokens of a sequence, prompt and output. Default: the model's maximum, at most 8192.",
+            names=("--max-model-len",),
+            least=1,
+        ),
+    ] = None
+    max_num_tokens: Annotated[
+        PositiveInt,
+        Flag(
+            help="Maximum tokens in one step. Longer prompts are split over steps (chunked prefill).",
+            names=("--max-num-batched-tokens",),
+            least=1,
+        ),
+    ] = 1024
+    max_logit_rows: Annotated[
+        PositiveInt | None, Flag(help="Maximum rows in one step whose logits are computed.", least=1)
+    ] = None
+    tokens_per_block: Annotated[
+        PositiveInt,
+        Flag(help="Tokens per block of the paged KV cache, a multiple of 16.", names=("--block-size",), least=16),
+    ] = 32
+    kv_cache_dtype: Annotated[
+        KvCacheDtype,
+        Flag(help="Data type of the KV cache. auto: int8 if the checkpoint asks for it, else the type of the weights."),
+    ] = "auto"
+    kv_cache_type: Annotated[
+        KvCacheType | None,
+        Flag(
+            help="Layout of the KV cache. paged: blocks of tokens; continuous: a slot of max_seq_len tokens per "
+            "sequence. Default: that of the target."
+        ),
+    ] = None
+
+    def resolve(self: Recipe, config: CheckpointConfig) -> Recipe:
+        """The same recipe with no common field left to defaults but `kv_cache_type`. Raises BuildError naming every bad
+        value."""
+        positions, longest = config.max_position_embeddings, config.longest_sequence
+        bounds = [bound for bound in (positions, longest, DEFAULT_MAX_SEQ_LEN) if bound is not None]
+        max_seq_len = self.max_seq_len or min(bounds)
         max_num_tokens = max(self.max_num_tokens, self.max_batch_size)
         rows = self.max_logit_rows or max(DEFAULT_LOGIT_ROWS, self.max_batch_size)
         resolved = self.model_copy(
@@ -64,9 +106,7 @@ class BuildRecipe(Record):
                 "kv_cache_dtype": _kv_cache_dtype(config) if self.kv_cache_dtype == "auto" else self.kv_cache_dtype,
             }
         )
-        problems = _problems(resolved, positions)
-        if problems:
-            raise BuildError("The engine cannot be built as asked:\n" + "\n".join(f"  {text}" for text in problems))
+        refuse_problems(_problems(resolved, positions, longest))
         return resolved
 
     @property
@@ -81,17 +121,34 @@ class BuildRecipe(Record):
         )
 
     def record(self) -> dict[str, Any]:
-        """As the manifest keeps it: flag names (with underscores) and plain values."""
-        return self.model_dump(mode="json")
+        """As the manifest keeps it: the target, then flag names (with underscores) and plain values."""
+        return {"target": self.target, **self.model_dump(mode="json")}
+
+    @classmethod
+    def own_fields(cls) -> list[str]:
+        """Those that not every target's recipe has."""
+        return [name for name in cls.model_fields if name not in BuildRecipe.model_fields]
+
+
+def flag_name(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+def refuse_problems(problems: list[str]) -> None:
+    """Raises BuildError with all of them, if there are any."""
+    if problems:
+        raise BuildError("The engine cannot be built as asked:\n" + "\n".join(f"  {text}" for text in problems))
 
 
 def _kv_cache_dtype(config: CheckpointConfig) -> str:
     """The type that the checkpoint asks for. Scales of an int8 cache are taken from every token: calibrated ones that
     the checkpoint may carry (kv_cache_scaling_factor) are not read."""
+    from inflight.convert.quantization.scheme import KV_CACHE_ALGORITHM
+
     return "int8" if config.quantization.kv_cache_quant_algo == KV_CACHE_ALGORITHM else config.dtype
 
 
-def _problems(recipe: BuildRecipe, positions: int | None) -> list[str]:
+def _problems(recipe: BuildRecipe, positions: int | None, longest: int | None) -> list[str]:
     limits = recipe.limits
     checks = [
         (
@@ -107,16 +164,13 @@ def _problems(recipe: BuildRecipe, positions: int | None) -> list[str]:
             f"--max-seq-len {limits.max_seq_len}: the model knows {positions} positions.",
         ),
         (
+            longest is not None and limits.max_seq_len > longest,
+            f"--max-seq-len {limits.max_seq_len}: at most {longest}. In a longer sequence this model turns every "
+            "position by other angles (longrope), the ones in the KV cache too, which an engine's one table cannot.",
+        ),
+        (
             limits.max_logit_rows < limits.max_batch_size,
             f"--max-logit-rows {limits.max_logit_rows}: at least max_batch_size, {limits.max_batch_size}.",
-        ),
-        (
-            recipe.target != "tensorrt" and bool(recipe.sm or recipe.full or recipe.portable or recipe.weights),
-            f"--sm, --full, --portable and --weights: they are for --target tensorrt, and this is {recipe.target}.",
-        ),
-        (
-            recipe.target != "tensorrt" and recipe.kv_cache_type == "continuous",
-            f"--kv-cache-type continuous: it is for --target tensorrt; the cache of {recipe.target} is paged.",
         ),
     ]
     return [text for wrong, text in checks if wrong]

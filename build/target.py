@@ -1,58 +1,90 @@
-"""What a build target is: two steps, so that a dry run can stop after the first."""
+"""What a build target is: a recipe of its own, capabilities, and a build in two steps, so that a dry run can stop after
+the first."""
 
 from __future__ import annotations
 
-import importlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-import onnx_ir as ir
-
-from inflight.build.recipe import BuildRecipe
-from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.engine_format.manifest import DevicePlan, KvCacheFacts, MemoryPlan, ModulePrecision, Variant
-from inflight.errors import BuildError
+from inflight.build.recipe import BuildRecipe, KvCacheType
+from inflight.engine_format.manifest import Dtype, KvCacheFacts, MemoryPlan, ModulePrecision
+from inflight.engine_format.target_facts import TargetFacts
 from inflight.progress import Advance
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from inflight.convert.checkpoint.directory import Checkpoint
+
+OwnRecipe = TypeVar("OwnRecipe", bound=BuildRecipe)
+
+FLOATS: tuple[Dtype, ...] = ("float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetFacts:
-    """The part of the manifest that a target decides. `recipe` is the recipe as this target understood it."""
+class Capabilities:
+    """What a target takes. It is asked before anything is planned, and its absence is refused by name.
 
-    target_abi: int
+    dtypes: of checkpoints. kv_cache_dtypes: of the cache; None: only that of the checkpoint. kv_cache_types: the first
+    is the default. quantization: algorithms of checkpoints (`quant_algo`); None: whatever a checkpoint can have, and
+    the target itself refuses what it cannot lower.
+    """
+
+    dtypes: tuple[Dtype, ...] = FLOATS
+    kv_cache_dtypes: tuple[Dtype, ...] | None = FLOATS
+    kv_cache_types: tuple[KvCacheType, ...] = ("paged",)
+    quantization: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildFacts:
+    """The part of the manifest that a target decides. `recipe` is the recipe as this target understood it; `own` goes
+    under `target_facts`; `listing`: the file of tables for `inflight inspect`, if the target writes one.
+    """
+
+    own: TargetFacts
     recipe: BuildRecipe
     kv_cache: KvCacheFacts
     precision: dict[str, ModulePrecision]
     memory: MemoryPlan
-    variants: tuple[Variant, ...] = ()
-    plans: tuple[DevicePlan, ...] = ()
     tools: dict[str, str]
+    listing: str | None = None
 
 
 class TargetBuild(Protocol):
     """One planned build. Planning reads no weight and writes nothing."""
 
-    facts: TargetFacts
+    @property
+    def facts(self) -> BuildFacts: ...
 
     def write(self, directory: Path, advance: Advance) -> None:
         """Write the target's files into `directory`; `advance` is called with bytes of `facts.memory.weights_bytes`."""
         ...
 
 
-class Target(Protocol):
-    """A module-level object `TARGET` of inflight.build.targets.<name>.target."""
+class Target(ABC, Generic[OwnRecipe]):
+    """A target as the registry knows it (build/registry.py). Importing its module imports nothing heavy: what compiles
+    is imported by `plan`.
 
-    def plan(self, network: ir.Model, checkpoint: Checkpoint, recipe: BuildRecipe) -> TargetBuild:
+    summary: a sentence for --help. requires: the command that installs what building for it needs.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    requires: ClassVar[str]
+    capabilities: ClassVar[Capabilities] = Capabilities()
+
+    @abstractmethod
+    def recipe_class(self) -> type[OwnRecipe]:
+        """The class of its recipes, whose own fields are its flags."""
+
+    @abstractmethod
+    def plan(self, network: ir.Model, checkpoint: Checkpoint, recipe: OwnRecipe) -> TargetBuild:
         """Plan the build of `network` (build/network) with a resolved recipe. Raises BuildError."""
-        ...
 
-
-def find_target(name: str) -> Target:
-    """The target of that name. Raises BuildError when there is none."""
-    try:
-        module = importlib.import_module(f"inflight.build.targets.{name}.target")
-    except ModuleNotFoundError as error:
-        raise BuildError(f"There is no target {name}.", "Choose cpu, reference or tensorrt.") from error
-    target: Target = module.TARGET
-    return target
+    def identity(self, recipe: OwnRecipe) -> Any:
+        """What beside the recipe decides the engine, as plain values: what `native` means on this machine, say. Engines
+        that were built unasked are kept under it."""
+        return None

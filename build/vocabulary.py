@@ -1,13 +1,16 @@
-"""The vocabulary index of an engine: what lets a command encode its first prompt without reading a whole tokenizer."""
+"""The vocabulary index of an engine: with it a command encodes its first prompt without reading the whole tokenizer."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import sys
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from inflight.engine_format.vocabulary_index import INDEX_NAME, write_vocabulary_index
+from inflight.engine_format.vocabulary_index import INDEX_NAME, MAGIC, NONE
 
 # Smaller ones are read in a few milliseconds as they are.
 WORTH_AN_INDEX = 16_384
@@ -82,3 +85,41 @@ def _pair(merge: str | list[str]) -> tuple[str, str]:
     """A merge is two tokens, or in older files both in one string with a space between."""
     left, right = merge.split(" ") if isinstance(merge, str) else merge
     return left, right
+
+
+def write_vocabulary_index(
+    path: Path,
+    vocabulary: Mapping[str, int],
+    merges: Sequence[tuple[str, str]],
+    description: Mapping[str, Any],
+) -> None:
+    """vocabulary: token to id. merges: pairs of tokens whose concatenation is a token too, first ones first."""
+    tokens = sorted((token.encode(), number) for token, number in vocabulary.items())
+    ids = max(vocabulary.values(), default=-1) + 1
+    places = array("I", [NONE]) * ids
+    for place, (_, number) in enumerate(tokens):
+        places[number] = place
+    made = sorted(
+        (vocabulary[left + right], rank, vocabulary[left], vocabulary[right])
+        for rank, (left, right) in enumerate(merges)
+    )
+    counts = array("I", [0]) * ids
+    for result, *_ in made:
+        counts[result] += 1
+    text = b"".join(token for token, _ in tokens)
+    tail = json.dumps(description, ensure_ascii=False, separators=(",", ":")).encode()
+    arrays = (
+        array("I", [len(tokens), ids, len(made), len(tail)]),
+        array("I", accumulate((len(token) for token, _ in tokens), initial=0)),
+        array("I", [number for _, number in tokens]),
+        places,
+        array("I", accumulate(counts, initial=0)),
+        array("I", [number for merge in made for number in merge[1:]]),
+    )
+    with path.open("wb") as file:
+        file.write(MAGIC)
+        for numbers in arrays:
+            if sys.byteorder != "little":
+                numbers.byteswap()
+            file.write(numbers.tobytes())
+        file.write(text + tail)

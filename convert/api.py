@@ -8,7 +8,6 @@ from pathlib import Path
 
 from inflight.convert.checkpoint.config import CheckpointConfig, SourceFacts
 from inflight.convert.checkpoint.directory import CONFIG_NAME, TOKENIZER_DIRECTORY, rank_file_name
-from inflight.convert.checkpoint.tensor_file import map_array
 from inflight.convert.families.table import find_family
 from inflight.convert.options import ConvertOptions
 from inflight.convert.plan import ConversionPlan, check_config, make_plan
@@ -20,6 +19,7 @@ from inflight.convert.writer import write_rank_file
 from inflight.errors import InflightError
 from inflight.files import atomic_directory
 from inflight.progress import progress_bar
+from inflight.tensor_file import map_array
 
 _COMPARED_ROWS = 1024
 
@@ -74,7 +74,8 @@ def _complete_config(source: SourceModel, plan: ConversionPlan, options: Convert
         digest = source.sha256(advance)
     facts = SourceFacts(model=source.location.name, revision=source.location.revision, sha256=digest)
     recipe = quantization_record(options)
-    block = generation_facts(source.config, source.generation_config, facts, plan.sliding_window, recipe)
+    assert plan.config.inflight is not None, "the plan has what concerns the layers"
+    block = generation_facts(source.config, source.generation_config, facts, plan.config.inflight, recipe)
     return plan.config.model_copy(update={"inflight": block})
 
 

@@ -1,4 +1,4 @@
-"""Compiled kernels by content: the key is a digest of all that decides their bytes."""
+"""Cache of compiled kernels: the key is a digest of everything that decides their bytes."""
 
 from __future__ import annotations
 
@@ -14,20 +14,25 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from inflight.build.gpu_kernels.artifact import Artifact
 from inflight.build.gpu_kernels.spec import KernelSpec, Variant
 from inflight.build.gpu_kernels.toolchain import triton_version
 from inflight.cache import user_cache_dir
+from inflight.engine_format.gpu_artifact import Artifact
 from inflight.errors import BuildError
 
 _TARGET = "inflight.build.gpu_kernels"
-_MACHINERY = ("spec", "artifact", "triton_compiler", "architectures")
+_MACHINERY = (
+    f"{_TARGET}.spec",
+    f"{_TARGET}.triton_compiler",
+    f"{_TARGET}.architectures",
+    "inflight.engine_format.gpu_artifact",
+)
 
 
 class ArtifactCache:
     """A directory of artifacts, one JSON file each; `cuda` in the user's cache unless another is given.
 
-    Any process may write at any time: files appear whole. A file that cannot be read is as good as none.
+    Any process may write at any time: files are complete or absent. A file that cannot be read is ignored.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
@@ -36,7 +41,7 @@ class ArtifactCache:
     def key(self, spec: KernelSpec, variant: Variant, sm: int) -> str:
         """SHA-256 over the kernel's source and spec, the target's modules it imports, the compile step and versions."""
         facts = {
-            "sources": [_source_digest(name) for name in (*modules_of(spec.module), *_machinery())],
+            "sources": [_source_digest(name) for name in (*modules_of(spec.module), *_MACHINERY)],
             "function": spec.function,
             "arguments": [spec.signature(variant), repr(spec.arguments), repr(spec.grid)],
             "constants": repr(sorted(variant.constants.items())),
@@ -53,7 +58,7 @@ class ArtifactCache:
             return None
 
     def store(self, key: str, artifact: Artifact) -> None:
-        """Where nothing can be written, the next compilation costs as much as this one did."""
+        """Best effort: where nothing can be written, the kernel is compiled again next time."""
         with contextlib.suppress(OSError):
             self._directory.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._directory, prefix=".") as scratch:
@@ -63,10 +68,6 @@ class ArtifactCache:
 
     def _path(self, key: str) -> Path:
         return self._directory / f"{key}.json"
-
-
-def _machinery() -> tuple[str, ...]:
-    return tuple(f"{_TARGET}.{name}" for name in _MACHINERY)
 
 
 def modules_of(module: str) -> tuple[str, ...]:

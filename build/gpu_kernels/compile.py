@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 
 from inflight.build.gpu_kernels.architectures import architecture_of
-from inflight.build.gpu_kernels.artifact import Artifact
 from inflight.build.gpu_kernels.cache import ArtifactCache
 from inflight.build.gpu_kernels.compile_worker import CompileWorker
 from inflight.build.gpu_kernels.spec import KernelSpec, Variant
 from inflight.build.gpu_kernels.toolchain import triton_version
+from inflight.engine_format.gpu_artifact import Artifact
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def compile_kernels(
 ) -> list[Artifact]:
     """The artifacts of `jobs`, in order, compiled side by side in up to `workers` processes.
 
-    `cache` answers what it has and keeps what is compiled; None compiles everything. Raises BuildError when triton is
+    `cache` is read first and gets what is compiled; None compiles everything. Raises BuildError when triton is
     not installed, a generation is unknown, a kernel does not compile, or one asks for more shared memory than its GPUs
     have.
     """

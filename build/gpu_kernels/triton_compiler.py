@@ -16,8 +16,8 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 from inflight.build.gpu_kernels.architectures import architecture_of
-from inflight.build.gpu_kernels.artifact import Artifact, ArtifactArgument, ArtifactExtent
 from inflight.build.gpu_kernels.spec import Constant, Extent, KernelSpec, Tuning, Variant
+from inflight.engine_format.gpu_artifact import Artifact, ArtifactArgument, ArtifactExtent
 from inflight.errors import BuildError
 
 _ALIGNMENT = 16
@@ -65,7 +65,7 @@ def compile_kernel(spec: KernelSpec, variant: Variant, sm: int) -> Artifact:
 
 
 def _run(spec: KernelSpec, variant: Variant, tuning: Tuning, sm: int) -> tuple[Any, str]:
-    """The compiled kernel and what ptxas said."""
+    """The compiled kernel and the report of ptxas."""
     constants = spec.constants(variant, tuning)
     options = {
         "num_warps": tuning.num_warps,

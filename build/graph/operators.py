@@ -1,4 +1,4 @@
-"""The fused operators of docs/formats/operators.md: what a well-formed node of each looks like."""
+"""The fused operators of docs/formats/operators.md: signatures, and checks of nodes against them."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ import onnx_ir as ir
 
 from inflight.build.graph.builder import GraphBuilder
 from inflight.build.network.stored_tensors import stored_tensor
-from inflight.convert.checkpoint.tensor_file import TensorEntry
 from inflight.convert.quantization.scheme import WeightQuantization
+from inflight.tensor_file import TensorEntry
 
 FLOAT = ir.DataType.FLOAT
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from inflight.convert.checkpoint.tensor_file import TensorEntry
+from inflight.tensor_file import TensorEntry
 
 _ONNX_NAMES = {"float32": "FLOAT", "float8_e4m3fn": "FLOAT8E4M3FN"}
 

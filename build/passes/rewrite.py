@@ -1,4 +1,4 @@
-"""What passes share: matching along producers and consumers, and replacing what was matched."""
+"""Helpers of passes: matching along producers and consumers, and replacing matches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensor tables by layer: what a model or checkpoint holds, from its headers alone."""
+"""Tensor tables by layer: the contents of a model or checkpoint, from its headers alone."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from inflight.convert.checkpoint.tensor_file import TensorEntry
 from inflight.convert.quantization.scheme import SCALE_SUFFIXES
+from inflight.tensor_file import TensorEntry
 
 _LAYER = re.compile(r"(.*\blayers\.\d+)\.(.+)")
 

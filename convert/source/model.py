@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inflight.convert.checkpoint.tensor_file import TensorEntry, TensorFileError, read_header
 from inflight.convert.source.hub import ModelLocation, locate
 from inflight.convert.source.tokenizer_files import TOKENIZER_PATTERNS, tokenizer_files
 from inflight.errors import ModelError
 from inflight.files import sha256_file
+from inflight.tensor_file import TensorEntry, TensorFileError, read_header
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 CONFIG_PATTERNS = ("config.json", "generation_config.json", _INDEX, *TOKENIZER_PATTERNS)

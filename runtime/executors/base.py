@@ -1,15 +1,19 @@
-"""The one interface between the runtime and a target."""
+"""The interfaces between the runtime and a target: an engine that runs, and how it comes to run."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from inflight.engine_format.manifest import EngineManifest
-from inflight.runtime.scheduler.step import StepBatch, StepOutput
+if TYPE_CHECKING:
+    from inflight.engine_format.manifest import EngineManifest
+    from inflight.runtime.scheduler.step import StepBatch, StepOutput
 
 
 class Executor(Protocol):
-    """A loaded engine. It knows nothing of requests, scheduling or text.
+    """A loaded engine. It does not know requests, scheduling or text.
 
     `num_blocks` is the size of the KV block pool; block ids run from 0 to num_blocks - 1. An executor keeps no state
     between steps but the cache itself, so a sequence may be dropped without telling it.
@@ -25,3 +29,27 @@ class Executor(Protocol):
     def close(self) -> None:
         """Free threads and memory. Calling it twice is harmless."""
         ...
+
+
+class EngineLoader(ABC):
+    """Engines of one target, as the registry knows them (registry.py). Importing its module imports nothing heavy: what
+    runs engines is imported by `open`.
+    """
+
+    @abstractmethod
+    def open(self, directory: Path, manifest: EngineManifest, num_blocks: int, threads: int) -> Executor:
+        """An executor over a verified engine directory. Raises EngineError."""
+
+    def free_memory(self) -> int:
+        """Bytes that weights, workspace and KV cache may take together. Raises EngineError where there is no device."""
+        from inflight.runtime.loading.machine import available_memory
+
+        return available_memory()
+
+    def read_ahead(self, directory: Path, manifest: Mapping[str, Any]) -> None:  # noqa: B027
+        """Begin to read what `open` will need, before anything was checked: `manifest` is the JSON as it was found.
+        Raises LookupError or TypeError where it is not as it should be. Default hook: does nothing."""
+
+    def problem(self) -> str | None:
+        """Why no engine of this target can run on this machine; None: nothing speaks against it."""
+        return None

@@ -1,4 +1,4 @@
-"""An engine directory on disk: reading its manifest, and saying clearly why it cannot be used."""
+"""Reading the manifest of an engine directory, with an error that says why it cannot be used."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from inflight import __version__
 from inflight.engine_format.manifest import FORMAT_VERSION, MANIFEST_NAME, EngineManifest
 from inflight.errors import EngineError
 from inflight.runtime.loading.rebuild import rebuild_hint
+from inflight.runtime.loading.target_facts import validation_problem
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def read_engine_directory(path: Path) -> EngineDirectory:
         _check_files(manifest)
     except msgspec.ValidationError as error:
         raise EngineError(
-            f"{path / MANIFEST_NAME} does not describe an engine: {_problem(error)}.", _rebuild(path, facts)
+            f"{path / MANIFEST_NAME} does not describe an engine: {validation_problem(error)}.", _rebuild(path, facts)
         ) from error
     return EngineDirectory(path, manifest, hashlib.sha256(data).hexdigest())
 
@@ -94,18 +95,10 @@ def _rebuild(path: Path, facts: dict[str, Any]) -> str:
     return rebuild_hint(recipe if isinstance(recipe, dict) else {}, str(facts.get("target", "cpu")), path)
 
 
-def _problem(error: msgspec.ValidationError) -> str:
-    """ "Expected `int`, got `str` - at `$.limits.max_seq_len`" with the place first."""
-    message, _, place = str(error).partition(" - at `$")
-    where = place.strip("`").removeprefix(".")
-    return f"{where}: {message}" if where else message
-
-
 def _check_files(manifest: EngineManifest) -> None:
-    """What is loaded must be among `files`, which are verified, and those inside the directory."""
+    """What is read must be among `files`, which are verified, and those inside the directory."""
     names = [PurePosixPath(name) for name in manifest.files]
     if outside := [str(name) for name in names if name.is_absolute() or ".." in name.parts]:
         raise msgspec.ValidationError(f"files outside the directory: {', '.join(outside)}")
-    loaded = [*(variant.file for variant in manifest.variants), *(plan.file for plan in manifest.plans)]
-    if unknown := [name for name in loaded if name not in manifest.files]:
-        raise msgspec.ValidationError(f"no digest of {', '.join(unknown)}")
+    if manifest.listing is not None and manifest.listing not in manifest.files:
+        raise msgspec.ValidationError(f"no digest of {manifest.listing}")

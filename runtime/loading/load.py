@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from inflight.errors import EngineError
 from inflight.runtime.executors.base import Executor
+from inflight.runtime.executors.registry import find_loader
 from inflight.runtime.kv_cache.budget import KvCacheBudget, plan_num_blocks
-from inflight.runtime.loading.engine_directory import EngineDirectory, read_engine_directory
-from inflight.runtime.loading.machine import available_memory, usable_cores
+from inflight.runtime.loading.engine_directory import read_engine_directory
+from inflight.runtime.loading.machine import usable_cores
 from inflight.runtime.loading.memory_table import memory_table
 from inflight.runtime.loading.verification import Verification, verify_files
 
-# Far more threads than cores take minutes for a step: each waits for all others at every operator.
+# With far more threads than cores a step takes minutes: each thread waits for all others at every operator.
 _FEW_THREADS = 64
 
 __all__ = ["KvCacheBudget", "load_engine", "memory_table"]
@@ -44,47 +44,6 @@ def load_engine(
         raise EngineError(f"--threads is {threads}; it must be at least 1.")
     if threads is not None and threads > max(_FEW_THREADS, 4 * usable_cores()):
         raise EngineError(f"--threads is {threads}; this process may use {usable_cores()} cores.")
-    num_blocks = plan_num_blocks(manifest, kv_cache or KvCacheBudget(), device_memory(manifest.target), path)
-    return _OPENERS[manifest.target](engine, num_blocks, threads or usable_cores())
-
-
-def device_memory(target: str) -> int:
-    """Free memory of the device that holds the cache. Raises EngineError when there is no such device."""
-    if target != "tensorrt":
-        return available_memory()
-    from inflight.runtime.executors.tensorrt.device import free_memory
-
-    return free_memory()
-
-
-def _open_cpu(engine: EngineDirectory, num_blocks: int, threads: int) -> Executor:
-    from inflight.runtime.executors.cpu.executor import CpuExecutor
-
-    return CpuExecutor(engine.path, engine.manifest, num_blocks, threads)
-
-
-def _open_reference(engine: EngineDirectory, num_blocks: int, threads: int) -> Executor:
-    from inflight.runtime.executors.reference.executor import ReferenceExecutor
-
-    return ReferenceExecutor(engine.path, engine.manifest, num_blocks, threads)
-
-
-def _open_tensorrt(engine: EngineDirectory, num_blocks: int, threads: int) -> Executor:
-    from inflight.runtime.executors.tensorrt.executor import TensorRtExecutor
-
-    return TensorRtExecutor(engine.path, engine.manifest, num_blocks)
-
-
-def _open_null(engine: EngineDirectory, num_blocks: int, threads: int) -> Executor:
-    from inflight.runtime.executors.null.executor import NullExecutor
-
-    return NullExecutor(engine.manifest, num_blocks)
-
-
-# Imported when used: serving one target needs none of the others' packages.
-_OPENERS: dict[str, Callable[[EngineDirectory, int, int], Executor]] = {
-    "cpu": _open_cpu,
-    "reference": _open_reference,
-    "tensorrt": _open_tensorrt,
-    "null": _open_null,
-}
+    loader = find_loader(manifest.target)
+    num_blocks = plan_num_blocks(manifest, kv_cache or KvCacheBudget(), loader.free_memory(), path)
+    return loader.open(path, manifest, num_blocks, threads or usable_cores())

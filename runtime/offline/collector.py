@@ -4,43 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 
+from inflight.runtime.request.accumulator import PendingDeltas, best_of
 from inflight.runtime.request.deltas import RequestMetrics, TokenDelta
-from inflight.runtime.request.outputs import CompletionOutput, Logprob, RequestOutput, best_outputs, combined_metrics
+from inflight.runtime.request.outputs import CompletionOutput, Logprob, RequestOutput, combined_metrics
 from inflight.runtime.request.request import Request
 from inflight.runtime.scheduler.step import TokenResult
-from inflight.runtime.text.completion import CompletionDelta, RequestText, TokenLogprob, spell_logprob
+from inflight.runtime.text.completion import Completion, CompletionDelta, RequestText, TokenLogprob, spell_logprob
 from inflight.runtime.text.tokenizer import Tokenizer
-
-
-class _Completion:
-    """One completion while it grows."""
-
-    def __init__(self, index: int, with_logprobs: bool) -> None:
-        self._index = index
-        self.text = ""
-        self._token_ids: list[int] = []
-        self._logprobs: list[dict[int, Logprob]] | None = [] if with_logprobs else None
-        self.cumulative_logprob: float | None = None
-        self._last: CompletionDelta | None = None
-
-    def add(self, delta: CompletionDelta) -> None:
-        self.text += delta.text
-        self._token_ids += delta.token_ids
-        if self._logprobs is not None:
-            self._logprobs += [_as_dict(entry) for entry in delta.logprobs]
-        self._last = delta
-
-    def output(self, text_delta: str) -> CompletionOutput:
-        return CompletionOutput(
-            index=self._index,
-            text=self.text,
-            token_ids=tuple(self._token_ids),
-            cumulative_logprob=self.cumulative_logprob,
-            logprobs=None if self._logprobs is None else list(self._logprobs),
-            finish_reason=None if self._last is None else self._last.finish_reason,
-            stop_reason=None if self._last is None else self._last.stop_reason,
-            text_delta=text_delta,
-        )
 
 
 class RequestCollector:
@@ -62,9 +32,11 @@ class RequestCollector:
         self._tokenizer = tokenizer
         self._stream = stream
         self._at_the_end = not stream and not params.stop
-        self._held_back: list[TokenDelta] = []
+        self._held_back = PendingDeltas()
         self._text = RequestText(tokenizer, params)
-        self._completions = [_Completion(i, params.logprobs is not None) for i in range(request.num_sequences)]
+        self._completions = [Completion(index) for index in range(request.num_sequences)]
+        # Of each completion, in the shape of its output, so that a stream does not bring all into it again and again.
+        self._logprobs: list[list[dict[int, Logprob]]] = [[] for _ in self._completions]
         self._metrics: list[RequestMetrics] = []
         self._prompt_logprobs: list[dict[int, Logprob] | None] | None = None
         self._unfinished = request.num_sequences
@@ -78,47 +50,44 @@ class RequestCollector:
         if delta.finish_reason is not None:
             self._unfinished -= 1
             self.finished = self._unfinished == 0
-        self._held_back.append(delta)
+        self._held_back.put(delta)
         if self._at_the_end and not self.finished:
             return False
-        completions = self._decode_held_back()
-        if self.finished or (self._stream and completions):
-            self.outputs.append(self._snapshot(completions))
-        return any(completion.cancel for completion in completions)
-
-    def _decode_held_back(self) -> list[CompletionDelta]:
-        completions = []
-        for delta in self._held_back:
-            for completion in self._text.push(delta):
-                self._add(completion, delta)
-                completions.append(completion)
-        self._held_back.clear()
-        return completions
-
-    def _add(self, completion: CompletionDelta, delta: TokenDelta) -> None:
-        target = self._completions[completion.index]
-        target.add(completion)
-        if delta.logprobs:
-            kept = delta.logprobs[: len(completion.token_ids)]
-            target.cumulative_logprob = (target.cumulative_logprob or 0.0) + sum(entry.logprob for entry in kept)
+        news = [completion for held in self._held_back.take() for completion in self._text.push(held)]
+        for completion in news:
+            self._completions[completion.index].add(completion)
+            self._logprobs[completion.index] += [_as_dict(entry) for entry in completion.logprobs]
+        if self.finished or (self._stream and news):
+            self.outputs.append(self._snapshot(news))
+        return any(completion.cancel for completion in news)
 
     def _spell(self, result: TokenResult) -> dict[int, Logprob]:
         return _as_dict(spell_logprob(self._tokenizer, result))
 
     def _snapshot(self, news: list[CompletionDelta]) -> RequestOutput:
         gained = {each.index: each.text for each in news}
-        outputs = [
-            each.output(gained.get(index, "") if self._stream else each.text)
-            for index, each in enumerate(self._completions)
-        ]
+        best = best_of(self._completions, self.request.params.n)
         return RequestOutput(
             request_id=self.request.request_id,
             prompt=self._prompt,
             prompt_token_ids=self.request.prompt_token_ids,
-            outputs=best_outputs(outputs, self.request.params.n),
+            outputs=tuple(self._output(each, gained.get(each.index, "") if self._stream else None) for each in best),
             prompt_logprobs=self._prompt_logprobs,
             metrics=combined_metrics(self._metrics) if self.finished and self._metrics else None,
             finished=self.finished,
+        )
+
+    def _output(self, completion: Completion, text_delta: str | None) -> CompletionOutput:
+        """`text_delta` None: where there is no stream, all of the text is new."""
+        return CompletionOutput(
+            index=completion.index,
+            text=completion.text,
+            token_ids=tuple(completion.token_ids),
+            cumulative_logprob=completion.cumulative_logprob,
+            logprobs=None if self.request.params.logprobs is None else list(self._logprobs[completion.index]),
+            finish_reason=completion.finish_reason,
+            stop_reason=completion.stop_reason,
+            text_delta=completion.text if text_delta is None else text_delta,
         )
 
 

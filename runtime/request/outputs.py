@@ -55,13 +55,6 @@ class RequestOutput:
     finished: bool = False
 
 
-def best_outputs(outputs: Sequence[CompletionOutput], n: int) -> tuple[CompletionOutput, ...]:
-    """The `n` completions of the highest cumulative log probability, best first; all of them, in order, if no more."""
-    if len(outputs) <= n:
-        return tuple(outputs)
-    return tuple(sorted(outputs, key=lambda output: (-(output.cumulative_logprob or 0.0), output.index))[:n])
-
-
 def combined_metrics(metrics: Sequence[RequestMetrics]) -> RequestMetrics:
     """One request's metrics from those of its sequences: first and last times, prompt counts once, sums of the rest."""
     if len(metrics) == 1:

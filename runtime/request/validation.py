@@ -1,12 +1,13 @@
-"""What a request must be for the engine to serve it."""
+"""What a request must be for the engine to serve it, and how many tokens there is room for."""
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 
 from inflight.errors import RequestError
 from inflight.runtime.request.request import Request
-from inflight.runtime.sampling.params import GREATEST
+from inflight.runtime.sampling.params import SamplingParams
+from inflight.sampling_parameters import GREATEST, to_float32
 
 
 def check_request(request: Request, *, vocab_size: int, max_seq_len: int, cache_tokens: int) -> int:
@@ -24,16 +25,35 @@ def check_request(request: Request, *, vocab_size: int, max_seq_len: int, cache_
                 f"Request {request.request_id}: {name} has the token id {wrong}; the ids are 0 to {vocab_size - 1}.",
                 "Use the tokenizer that the engine was built with.",
             )
-    if any(math.isnan(value) or value > GREATEST for value in request.params.logit_bias.values()):
+    if not all(to_float32(value) <= GREATEST for value in request.params.logit_bias.values()):
         raise RequestError(f"Request {request.request_id}: logit_bias has a value that is not a number or is infinite.")
     return _output_room(request, max_seq_len, cache_tokens)
+
+
+def output_room(prompt_length: int, max_tokens: int | None, total: int) -> int | None:
+    """How many tokens may be generated where prompt and output have `total`: `max_tokens`, or for None all that fit.
+
+    None when that many, or not even one, do not fit.
+    """
+    room = total - prompt_length
+    return None if room < (max_tokens or 1) else max_tokens or room
+
+
+def fit_max_tokens(params: SamplingParams, prompt_length: int, total: int) -> SamplingParams:
+    """`params` with a max_tokens that is more than there is room for lowered to that; to 1 where there is none, so that
+    the request is refused with its reason."""
+    if params.max_tokens is None or output_room(prompt_length, params.max_tokens, total) is not None:
+        return params
+    room = max(total - prompt_length, 1)
+    return replace(params, max_tokens=room, min_tokens=min(params.min_tokens, room))
 
 
 def _output_room(request: Request, max_seq_len: int, cache_tokens: int) -> int:
     length, max_tokens = len(request.prompt_token_ids), request.params.max_tokens
     total = min(max_seq_len, cache_tokens)
-    if length + (max_tokens or 1) <= total:
-        return max_tokens or total - length
+    room = output_room(length, max_tokens, total)
+    if room is not None:
+        return room
     asked = "" if max_tokens is None else f" and max_tokens is {max_tokens}"
     holder = "this engine takes" if max_seq_len <= cache_tokens else "the KV cache holds"
     raise RequestError(

@@ -1,35 +1,40 @@
-"""What a request asks of the sampler, in the names that vLLM's users know."""
+"""Sampling parameters of a request, under the names of vLLM's SamplingParams."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import Any
 
 from inflight.errors import RequestError
-
-MAX_LOGPROBS = 64
-# Of one request: each is a sequence of its own, so that one request could fill the memory with them.
-MAX_COMPLETIONS = 1024
-_MAX_TOP_K = (1 << 31) - 1
-# Samplers compute in float32, where a smaller number may be 0 and a greater one infinite.
-LEAST, GREATEST = 1e-37, 1e38
+from inflight.sampling_parameters import SAMPLING_PARAMETERS
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """Sampling parameters of one request. Raises RequestError on a value outside its range.
+    """Sampling parameters of one request. Raises RequestError on a value of another type or outside its range.
 
-    n: how many completions to return; best_of (>= n): how many to compute, the best by cumulative log probability win;
-    neither may be more than 1024. temperature: 0 is greedy. top_k: 0 or -1 is off. top_p in (0, 1]. min_p in [0, 1].
-    repetition_penalty > 0 (over prompt and output, as in the CTRL paper); presence_penalty and frequency_penalty over
-    the output alone, as OpenAI defines them.
+    Numbers are checked, and used, in float32; None means "not set" where it is allowed. In which order the sampler
+    applies them is said in docs/formats/engine.md.
+
+    n, best_of: how many completions to return, and to compute (best_of >= n; None: n); the best by cumulative log
+        probability win. Neither may be more than 1024.
+    temperature: divides the logits; 0 is greedy.
+    top_k: keep the k likeliest tokens; 0 or -1 is off.
+    top_p: keep the likeliest tokens until their probabilities sum to top_p, in (0, 1] (Holtzman et al. 2020).
+    min_p: keep tokens of at least min_p times the greatest probability, in [0, 1] (Nguyen et al. 2024).
+    repetition_penalty: above 0, over prompt and output (Keskar et al. 2019, "CTRL"); 1 is off.
+    presence_penalty, frequency_penalty: -2 to 2, over the output alone, as OpenAI defines them; 0 is off.
     seed: None draws one; the same seed gives the same tokens whatever else is running.
-    stop: strings that end the text (not included unless include_stop_str_in_output). stop_token_ids end it as the
-    model's own end tokens do. ignore_eos: go on past the model's end tokens. min_tokens: forbid ending before.
-    bad_words: token sequences or strings that are never completed. logit_bias: token id to added logit.
-    logprobs / prompt_logprobs: None, or how many alternatives beside the chosen token.
+    max_tokens: the most tokens to generate; None: as many as the engine has room for.
+    min_tokens: tokens that would end the sequence are forbidden before so many.
+    stop: strings that end the text; include_stop_str_in_output keeps them in it.
+    stop_token_ids: tokens that end it, beside the model's own end tokens, which ignore_eos disregards.
+    bad_words, bad_word_ids: strings, and sequences of token ids, that are never completed.
+    logit_bias: token id to a number that is added to its logit; minus infinity forbids the token.
+    logprobs, prompt_logprobs: how many alternatives to report beside each token of the output, or the prompt, at most
+        64; None: no log probabilities.
+    skip_special_tokens: leave special tokens out of the text.
     """
 
     n: int = 1
@@ -57,25 +62,20 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
-        if problems := [*self._wrong_numbers(), *self._wrong_lists()]:
+        values = [(row, getattr(self, row.name)) for row in SAMPLING_PARAMETERS]
+        wrong_types = [problem for row, value in values if (problem := row.wrong_type(value))]
+        if problems := [*wrong_types, *self._wrong_lists()]:
             raise RequestError(" ".join(problems))
         set_field(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
         set_field(self, "stop_token_ids", tuple(self.stop_token_ids))
         set_field(self, "bad_words", tuple(self.bad_words))
         set_field(self, "bad_word_ids", tuple(tuple(word) for word in self.bad_word_ids))
-        # More than any vocabulary holds is off as well, and must fit the record of the sampler.
-        set_field(self, "top_k", 0 if self.top_k == -1 else min(self.top_k, _MAX_TOP_K))
-        if problems := self._problems():
+        out_of_range = [problem for row, value in values if (problem := row.out_of_range(value))]
+        if problems := [*out_of_range, *self._contradictions()]:
             raise RequestError(" ".join(problems))
-
-    def _wrong_numbers(self) -> list[str]:
-        """Fields that are no numbers, or no integers; a sampler that met one in a step would fail for all requests."""
-        return [
-            f"{name} is {value!r}; it must be {'an integer' if name in _INTEGERS else 'a number'}."
-            for name in (*_INTEGERS, *_FLOATS)
-            if not isinstance(value := getattr(self, name), Integral if name in _INTEGERS else Real)
-            and not (value is None and name in _OPTIONAL)
-        ]
+        for row, value in values:
+            if row.also_off is not None:
+                set_field(self, row.name, row.normalized(value))
 
     def _wrong_lists(self) -> list[str]:
         stop = [self.stop] if isinstance(self.stop, str) else self.stop
@@ -96,12 +96,8 @@ class SamplingParams:
         )
         return [message for holds, message in checks if not holds]
 
-    def _problems(self) -> list[str]:
-        problems = [
-            f"{name} is {getattr(self, name)}; it must be {words}."
-            for name, (holds, words) in _RANGES.items()
-            if getattr(self, name) is not None and not holds(getattr(self, name))
-        ]
+    def _contradictions(self) -> list[str]:
+        problems = []
         if self.best_of is not None and self.best_of < self.n:
             problems.append(f"best_of is {self.best_of}; it must be at least n, {self.n}.")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
@@ -113,29 +109,3 @@ class SamplingParams:
 
 def _all(kind: type, values: object) -> bool:
     return isinstance(values, Iterable) and all(isinstance(value, kind) for value in values)
-
-
-def _logprobs_in_range(value: int) -> bool:
-    return 0 <= value <= MAX_LOGPROBS
-
-
-_OPTIONAL = ("best_of", "seed", "max_tokens", "logprobs", "prompt_logprobs")
-_INTEGERS = ("n", "top_k", "min_tokens", *_OPTIONAL)
-_FLOATS = ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
-
-# Field -> (test, words for the message). NaN fails every comparison and so every test.
-_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "n": (lambda value: 1 <= value <= MAX_COMPLETIONS, f"between 1 and {MAX_COMPLETIONS}"),
-    "best_of": (lambda value: value <= MAX_COMPLETIONS, f"at most {MAX_COMPLETIONS}"),
-    "temperature": (lambda value: 0 <= value <= GREATEST, f"0 or more and at most {GREATEST}"),
-    "top_k": (lambda value: value >= 0, "1 or more, or 0 (or -1) for off"),
-    "top_p": (lambda value: LEAST <= value <= 1, "above 0 and at most 1"),
-    "min_p": (lambda value: 0 <= value <= 1, "between 0 and 1"),
-    "repetition_penalty": (lambda value: LEAST <= value <= GREATEST, f"above 0 and at most {GREATEST}"),
-    "presence_penalty": (lambda value: abs(value) <= 2, "between -2 and 2"),
-    "frequency_penalty": (lambda value: abs(value) <= 2, "between -2 and 2"),
-    "max_tokens": (lambda value: value >= 1, "at least 1"),
-    "min_tokens": (lambda value: value >= 0, "0 or more"),
-    "logprobs": (_logprobs_in_range, f"between 0 and {MAX_LOGPROBS}"),
-    "prompt_logprobs": (_logprobs_in_range, f"between 0 and {MAX_LOGPROBS}"),
-}

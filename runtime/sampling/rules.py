@@ -7,25 +7,20 @@ from collections.abc import Sequence
 from inflight.runtime.request.request import Request, sequence_seed
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.scheduler.step import RowSampling
+from inflight.sampling_parameters import RECORD_PARAMETERS, to_float32
 
 
 def row_sampling(params: SamplingParams, seed: int, index: int) -> RowSampling:
-    """The sampling of sequence `index`; `seed` is the request's.
+    """The sampling of sequence `index`, in numbers that float32 holds; `seed` is the request's.
 
     best_of ranks by cumulative log probability, so it needs log probabilities whether or not they were asked for.
     """
     ranked = params.best_of is not None and params.best_of > params.n
     return RowSampling(
-        temperature=params.temperature,
-        top_k=params.top_k,
-        top_p=params.top_p,
-        min_p=params.min_p,
-        repetition_penalty=params.repetition_penalty,
-        presence_penalty=params.presence_penalty,
-        frequency_penalty=params.frequency_penalty,
+        **{row.name: row.rounded(getattr(params, row.name)) for row in RECORD_PARAMETERS},
         seed=sequence_seed(seed, index),
         num_logprobs=(params.logprobs or 0) if ranked or params.logprobs is not None else -1,
-        bias=tuple(params.logit_bias.items()),
+        bias=tuple((token_id, to_float32(value)) for token_id, value in params.logit_bias.items()),
     )
 
 

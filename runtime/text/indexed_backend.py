@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 
 from tokenizers import AddedToken, Tokenizer
 
-from inflight.engine_format.vocabulary_index import VocabularyIndex
 from inflight.runtime.text.stages import spell_bytes
+from inflight.runtime.text.vocabulary_index import VocabularyIndex
 
 # Looking up what one character can begin takes as long as reading some fifty tokens.
 _CHARACTERS = 2_000

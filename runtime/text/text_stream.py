@@ -11,12 +11,12 @@ from inflight.runtime.text.stop_strings import StopStrings
 from inflight.runtime.text.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TextDelta:
     """New text. `num_tokens` of the tokens pushed belong to it; more than that came after a stop string.
 
-    `stop_string` is set once, when a stop string ended the text: the caller cancels the sequence and reports the
-    finish reason "stop".
+    Not frozen, for the time that takes. `stop_string` is set once, when a stop string ended the text: the caller
+    cancels the sequence and reports the finish reason "stop".
     """
 
     text: str

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from inflight.build.engine import build_engine
-from inflight.build.recipe import BuildRecipe
+from inflight.build.registry import make_recipe
 from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
 from tests.conftest import SEED_VARIABLE
@@ -38,5 +38,5 @@ def build_random_engine(root: Path, family: str, dtype: torch.dtype, **recipe: A
     shape = random_shape(np.random.default_rng(seed), family)
     model = save_random_model(root / "model", shape, seed, dtype)
     convert_model(root / "model", root / "checkpoint", ConvertOptions())
-    build_engine(root / "checkpoint", root / "engine", BuildRecipe(**recipe))
+    build_engine(root / "checkpoint", root / "engine", make_recipe(**recipe))
     return BuiltEngine(root / "engine", model, dtype, shape.vocab_size)

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.convert.checkpoint.directory import CONFIG_NAME, Checkpoint
-from inflight.convert.checkpoint.tensor_file import encode_header, map_array
 from inflight.convert.quantization.scheme import DEFAULT_EXCLUDED, WeightQuantization
+from inflight.tensor_file import encode_header, map_array
 
 GREATEST = 448.0
 

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from inflight.build.engine import build_engine
-from inflight.build.recipe import BuildRecipe
+from inflight.build.registry import make_recipe
 from inflight.errors import BuildError, CheckpointError
 from tests.models.float8 import round_to_float8
 from tests.models.random_models import random_shape
@@ -42,7 +42,7 @@ def test_onnx_runtime_gives_the_logits_of_transformers_with_the_same_numbers(
 
 def test_the_cpu_target_says_what_it_cannot_run(case: Case, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="QuantizeLinear") as caught:
-        build_engine(case.checkpoint.directory, tmp_path / "engine", BuildRecipe(max_seq_len=64))
+        build_engine(case.checkpoint.directory, tmp_path / "engine", make_recipe(max_seq_len=64))
     assert "--target reference" in str(caught.value)
 
 

@@ -14,14 +14,14 @@ import numpy.typing as npt
 import onnx_ir as ir
 from msgspec.structs import replace
 
+from inflight.build.targets.tensorrt.build import kv_cache_facts
 from inflight.build.targets.tensorrt.lowering.cache_layout import SLOTS, CacheLayout
 from inflight.build.targets.tensorrt.lowering.host_tensor import HostTensor
-from inflight.build.targets.tensorrt.target import kv_cache_facts
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.engine_format.manifest import EngineManifest
+from inflight.engine_format.tensorrt_facts import TensorRtFacts
 from inflight.errors import EngineError
 from inflight.runtime.executors.batch_check import check_batch
-from inflight.runtime.executors.tensorrt.executor import WEIGHTS_NAME
 from inflight.runtime.executors.tensorrt.layouts import run_planner
 from inflight.runtime.executors.tensorrt.plan import Bytes, map_weights
 from inflight.runtime.executors.tensorrt.step import execute_step
@@ -43,10 +43,13 @@ class InterpretedExecutor:
 
     def __init__(self, directory: Path, checkpoint: Checkpoint, num_blocks: int, layout: CacheLayout = SLOTS) -> None:
         manifest = read_engine_directory(directory).manifest
+        own = TensorRtFacts.of(manifest)
         self.manifest = _paged(manifest, checkpoint, layout) if layout.pages else manifest
         self.num_blocks = num_blocks
-        self._runs = run_planner(self.manifest, num_blocks, self.manifest.plans[0], directory)
-        stored = map_weights(directory / WEIGHTS_NAME)
+        plan = replace(own.plans[0], prompt_tile=PROMPT_TILE if layout.pages else 0)
+        self._runs = run_planner(self.manifest, num_blocks, plan, directory)
+        assert own.weights_file is not None
+        stored = map_weights(directory / own.weights_file)
         self._network: InterpretedNetwork | None = InterpretedNetwork(
             checkpoint,
             self.manifest.limits.max_seq_len,
@@ -72,8 +75,7 @@ class InterpretedExecutor:
 def _paged(manifest: EngineManifest, checkpoint: Checkpoint, layout: CacheLayout) -> EngineManifest:
     cache, size = manifest.kv_cache, np.dtype(_TYPES[manifest.model.dtype].numpy()).itemsize
     facts = kv_cache_facts(checkpoint.config, manifest.limits, layout, cache.dtype, size)
-    plan = replace(manifest.plans[0], prompt_tile=PROMPT_TILE)
-    return replace(manifest, kv_cache=facts, plans=(plan,))
+    return replace(manifest, kv_cache=facts)
 
 
 def _array(data: Bytes, host: HostTensor) -> npt.NDArray[Any]:

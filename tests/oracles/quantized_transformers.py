@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.checkpoint.tensor_file import map_array
 from inflight.convert.quantization.scheme import ACTIVATION_SCALE_SUFFIX
+from inflight.tensor_file import map_array
 from tests.network.support import Case
 
 Floats = npt.NDArray[np.float32]
@@ -49,7 +49,7 @@ def _modules(case: Case) -> Iterator[tuple[Any, str, Floats]]:
         others = {"attention.dense": attention.o_proj, "mlp.fc": mlp.gate_proj, "mlp.gate": mlp.up_proj}
         for suffix, module in {**others, "mlp.proj": mlp.down_proj}.items():
             yield module, f"{name}.{suffix}", _dequantized(checkpoint, f"{name}.{suffix}")
-    if checkpoint.traits.lm_head:
+    if checkpoint.spec.lm_head:
         yield model.lm_head, "lm_head", _dequantized(checkpoint, "lm_head")
 
 

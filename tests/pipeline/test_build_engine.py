@@ -12,17 +12,18 @@ import pytest
 from typer.testing import CliRunner
 
 from inflight.build.engine import build_engine, plan_engine
-from inflight.build.recipe import BuildRecipe
+from inflight.build.registry import make_recipe
 from inflight.cli.main import build_app
 from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
 from inflight.engine_format.cpu_abi import Batch, Output, open_library
+from inflight.engine_format.cpu_facts import CpuFacts
 from inflight.errors import BuildError, InflightError
-from tests.models.random_models import Shape, random_shape, save_random_model
+from tests.models.random_models import Shape, random_rope, random_shape, save_random_model
 
 pytestmark = pytest.mark.pipeline
 
-RECIPE = BuildRecipe(max_batch_size=3, max_seq_len=64, max_num_tokens=8, max_logit_rows=4, tokens_per_block=16)
+RECIPE = make_recipe(max_batch_size=3, max_seq_len=64, max_num_tokens=8, max_logit_rows=4, tokens_per_block=16)
 _OK, _LIMIT, _NO_THREADS, _NO_FILE = 0, 1, 2, 3
 
 
@@ -59,7 +60,7 @@ def test_the_manifest_digests_every_other_file(checkpoint: Path, tmp_path: Path)
     assert {name: facts.sha256 for name, facts in manifest.files.items()} == {
         name: hashlib.sha256(content).hexdigest() for name, content in contents.items()
     }
-    assert {variant.file for variant in manifest.variants} < set(contents)
+    assert {variant.file for variant in CpuFacts.of(manifest).variants} < set(contents)
     assert manifest.memory.weights_bytes == len(contents["rank0.weights"])
 
 
@@ -80,20 +81,38 @@ def test_the_command_takes_the_names_of_other_tools(checkpoint: Path) -> None:
 def test_several_levels_share_one_engine(checkpoint: Path, tmp_path: Path) -> None:
     recipe = RECIPE.model_copy(update={"cpu": ("x86-64-v3", "x86-64-v4")})
     manifest = build_engine(checkpoint, tmp_path / "engine", recipe)
-    assert [variant.cpu for variant in manifest.variants] == ["x86-64-v4", "x86-64-v3"]
-    assert all((tmp_path / "engine" / variant.file).is_file() for variant in manifest.variants)
+    assert [variant.cpu for variant in CpuFacts.of(manifest).variants] == ["x86-64-v4", "x86-64-v3"]
+    assert all((tmp_path / "engine" / variant.file).is_file() for variant in CpuFacts.of(manifest).variants)
 
 
 def test_bad_values_are_reported_together(checkpoint: Path) -> None:
-    recipe = BuildRecipe(max_seq_len=10**6, tokens_per_block=20)
+    recipe = make_recipe(max_seq_len=10**6, tokens_per_block=20)
     with pytest.raises(BuildError, match=r"(?s)--tokens-per-block 20.*--max-seq-len 1000000"):
         plan_engine(checkpoint, recipe)
+
+
+def test_rope_that_changes_with_the_length_bounds_the_engine(
+    tmp_path: Path, rng: np.random.Generator, seed: int
+) -> None:
+    """longrope has other angles for longer sequences; dynamic scaling begins where the model's own length ends."""
+    shape = Shape(rope=random_rope(rng, "longrope", 24) | {"original_max_position_embeddings": 90})
+    save_random_model(tmp_path / "model", shape, seed)
+    convert_model(tmp_path / "model", tmp_path / "ckpt", ConvertOptions())
+    recipe = make_recipe(target="reference")
+    assert plan_engine(tmp_path / "ckpt", recipe).limits.max_seq_len == 90
+    with pytest.raises(BuildError, match=r"--max-seq-len 91: at most 90.*longrope"):
+        plan_engine(tmp_path / "ckpt", recipe.model_copy(update={"max_seq_len": 91}))
+    save_random_model(tmp_path / "dynamic", Shape(rope=random_rope(rng, "dynamic", 24)), seed)
+    convert_model(tmp_path / "dynamic", tmp_path / "dynamic-ckpt", ConvertOptions())
+    assert plan_engine(tmp_path / "dynamic-ckpt", recipe).limits.max_seq_len == Shape().max_positions
+    with pytest.raises(BuildError, match="the model knows 512 positions"):
+        plan_engine(tmp_path / "dynamic-ckpt", recipe.model_copy(update={"max_seq_len": 513}))
 
 
 def test_a_checkpoint_of_several_ranks_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     convert_model(checkpoint.parent / "model", tmp_path / "split", ConvertOptions(pp_size=2))
     with pytest.raises(BuildError, match="2 ranks"):
-        plan_engine(tmp_path / "split", BuildRecipe())
+        plan_engine(tmp_path / "split", make_recipe())
 
 
 def test_an_engine_that_exists_is_not_replaced_unasked(engine: Path, checkpoint: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from inflight.build.engine import build_engine
-from inflight.build.recipe import BuildRecipe
+from inflight.build.registry import make_recipe
 from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
 from inflight.runtime import LLM, SamplingParams
@@ -29,10 +30,11 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "offline.md").rea
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with `model`, `checkpoint` and `engine`: the embedded model on its way."""
     place = tmp_path_factory.mktemp("embedded")
+    sys.path.append(str(ROOT / "scripts"))
     make = runpy.run_path(str(ROOT / "scripts" / "make_embedded_model.py"))["make_embedded_model"]
     make(place / "model")
     convert_model(place / "model", place / "checkpoint", ConvertOptions(dtype="float32"))
-    build_engine(place / "checkpoint", place / "engine", BuildRecipe(max_batch_size=8, max_seq_len=512))
+    build_engine(place / "checkpoint", place / "engine", make_recipe(max_batch_size=8, max_seq_len=512))
     return place
 
 

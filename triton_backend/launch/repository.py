@@ -12,6 +12,7 @@ import inflight.model_repo
 from inflight.engine_format.manifest import EngineManifest
 from inflight.files import atomic_directory
 from inflight.runtime.loading.engine_directory import read_engine_directory
+from inflight.triton_backend.launch.sampling_inputs import BLOCKS
 from inflight.triton_backend.launch.template_variables import VARIABLES, check_overrides
 
 MODELS = ("preprocessing", "tensorrt_llm", "postprocessing", "ensemble", "tensorrt_llm_bls")
@@ -68,7 +69,7 @@ def _values(engine_dir: Path, manifest: EngineManifest, overrides: Mapping[str, 
     values = {name: variable.default for name, variable in VARIABLES.items()} | known
     values |= {key: value for key, value in overrides.items() if value}
     values |= {"triton_backend": "python", "decoupled_mode": values["decoupled_mode"].lower()}
-    return {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in values.items()}
+    return {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in values.items()} | BLOCKS
 
 
 def _write_model(target: Path, template: Path, values: Mapping[str, str]) -> None:

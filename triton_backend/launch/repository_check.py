@@ -14,6 +14,7 @@ from tritonclient.grpc import model_config_pb2
 from inflight.errors import EngineError
 from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.triton_backend.launch.repository import CONFIG_NAME, MODELS, TEMPLATES
+from inflight.triton_backend.launch.sampling_inputs import BLOCKS
 from inflight.triton_backend.launch.template_variables import VARIABLES
 
 _PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
@@ -50,7 +51,7 @@ def check_repository(directory: Path) -> list[Problem]:
 
 
 def _check_text(file: Path) -> Iterator[Problem]:
-    """What keeps a config.pbtxt from being read at all."""
+    """Problems that make a config.pbtxt unreadable."""
     if not file.is_file():
         yield Problem(file, CONFIG_NAME, "The file is missing.", _WRITE_ANEW)
         return
@@ -67,6 +68,8 @@ def _check_text(file: Path) -> Iterator[Problem]:
 
 
 def _value_for(name: str) -> str:
+    if name in BLOCKS:
+        return _WRITE_ANEW
     variable = VARIABLES.get(name)
     if variable is None:
         return "No such variable is known; remove it."
@@ -108,7 +111,9 @@ def _check_tensors(file: Path, model: str, config: Any) -> Iterator[Problem]:
 
 
 def _filler(match: re.Match[str]) -> str:
-    """A value of the right kind for a placeholder that stands outside quotes."""
+    """What a template has in place of a placeholder: a block, or a value of the right kind where no quotes are."""
+    if match[1] in BLOCKS:
+        return BLOCKS[match[1]]
     variable = VARIABLES[match[1]]
     return variable.default or ("1" if "number" in variable.expected else "")
 

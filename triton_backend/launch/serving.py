@@ -1,4 +1,4 @@
-"""Serving an engine until somebody stops it: Triton with the shim before it, or the shim alone."""
+"""Serves an engine until it is stopped: Triton with the shim in front, or the shim alone."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from inflight.errors import InflightError
 from inflight.records import Record
 from inflight.runtime.engine.core import EngineCore
 from inflight.runtime.engine.thread import EngineThread
+from inflight.runtime.executors.registry import find_loader
 from inflight.runtime.kv_cache.budget import KvCacheBudget, plan_num_blocks
 from inflight.runtime.loading.engine_directory import read_engine_directory
-from inflight.runtime.loading.load import device_memory, load_engine
+from inflight.runtime.loading.load import load_engine
 from inflight.runtime.loading.memory_table import memory_table
 from inflight.runtime.scheduler.admission import Policy
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
@@ -64,14 +65,14 @@ class ServeOptions(Record):
 
 @dataclass(frozen=True, slots=True)
 class PlannedEngine:
-    """What an engine will take once it is loaded."""
+    """The size of an engine before it is loaded."""
 
     manifest: EngineManifest
     num_blocks: int
 
 
 def serve_engine(engine_dir: Path, options: ServeOptions, say: Say) -> None:
-    """Serve until SIGINT, SIGTERM or SIGHUP. `say` gets what a person should read.
+    """Serve until SIGINT, SIGTERM or SIGHUP. `say` gets messages for the user.
 
     Where Triton cannot run, says why and serves from this process. Raises InflightError when a port is taken, the
     engine has no tokenizer, or it cannot be loaded.
@@ -79,7 +80,8 @@ def serve_engine(engine_dir: Path, options: ServeOptions, say: Say) -> None:
     check_port(options.host, options.port, "--port")
     engine = read_engine_directory(engine_dir)
     tokenizer = load_tokenizer(engine_dir / "tokenizer")
-    num_blocks = plan_num_blocks(engine.manifest, options.budget, device_memory(engine.manifest.target), engine_dir)
+    free = find_loader(engine.manifest.target).free_memory()
+    num_blocks = plan_num_blocks(engine.manifest, options.budget, free, engine_dir)
     say(memory_table(PlannedEngine(engine.manifest, num_blocks)))
     with _signals_interrupt():
         try:

@@ -8,15 +8,14 @@ from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
-from inflight.runtime.text.completion import CompletionDelta
-from inflight.triton_backend.openai.choice import Choice, Usage, collect
+from inflight.runtime.text.completion import Completion, CompletionDelta
+from inflight.triton_backend.openai.choice import Usage, collect
 from inflight.triton_backend.openai.errors import ApiError
 from inflight.triton_backend.openai.logprobs import chat_logprobs
 from inflight.triton_backend.openai.protocol import ChatBody
 from inflight.triton_backend.openai.service import Generation, Service
-from inflight.triton_backend.openai.streaming import CLIENT_GONE, Event, event_stream, unless_disconnected
+from inflight.triton_backend.openai.streaming import Event, respond
 
 
 def chat_router(service: Service) -> APIRouter:
@@ -27,11 +26,7 @@ def chat_router(service: Service) -> APIRouter:
         service.check_model(body.model)
         length = sum(len(str(message.as_dict()["content"])) for message in body.messages)
         generation = await service.tokenizing(length, lambda: _prepare(service, body))
-        answer = _ChatAnswer(service, body, generation)
-        if body.stream:
-            return await event_stream(answer.events())
-        whole = await unless_disconnected(request, answer.whole())
-        return CLIENT_GONE if whole is None else JSONResponse(whole)
+        return await respond(request, _ChatAnswer(service, body, generation), body.stream)
 
     return router
 
@@ -90,7 +85,7 @@ class _ChatAnswer:
     def _envelope(self, kind: str) -> dict[str, Any]:
         return {"id": self._id, "object": kind, "created": self._service.now(), "model": self._service.model_name}
 
-    def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
+    def _choice(self, index: int, choice: Completion) -> dict[str, Any]:
         num_top = self._body.top_logprobs or 0
         return {
             "index": index,

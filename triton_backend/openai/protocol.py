@@ -6,11 +6,11 @@ its value asks for nothing.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
-from inflight.runtime.sampling.params import MAX_LOGPROBS
+from inflight.sampling_parameters import MAX_LOGPROBS, SAMPLING_PARAMETERS
 
 
 def _as_list(value: Any) -> Any:
@@ -18,7 +18,7 @@ def _as_list(value: Any) -> Any:
 
 
 def _refuse(value: Any) -> Any:
-    """For what this server does not have: nothing passes but a value that asks for nothing."""
+    """For unsupported parameters: refuse every value except one that has no effect."""
     if value:
         raise ValueError("this server does not support it")
     return value
@@ -40,8 +40,33 @@ class ResponseFormat(_Body):
     type: Literal["text"]
 
 
-class GenerationBody(_Body):
-    """What both endpoints take. None: not given, so that the model's default applies.
+SAMPLING_FIELDS = tuple(row for row in SAMPLING_PARAMETERS if row.openai)
+_TYPES: dict[str, Any] = {
+    "integer": int,
+    "number": float,
+    "flag": bool,
+    "strings": list[str],
+    "ids": list[int],
+    "bias": dict[int, float],
+}
+
+if TYPE_CHECKING:
+    # Its fields are read by the names in SAMPLING_FIELDS.
+    _SamplingBody = _Body
+else:
+    _SamplingBody = create_model(
+        "_SamplingBody",
+        __base__=_Body,
+        **{
+            row.name: (bool, row.default) if row.kind == "flag" else (_TYPES[row.kind] | None, None)
+            for row in SAMPLING_FIELDS
+        },
+    )
+
+
+class GenerationBody(_SamplingBody):
+    """What both endpoints take: the parameters of SAMPLING_FIELDS, and these. None: not given, so that the model's
+    default applies.
 
     `user`, `metadata`, `safety_identifier` and `prompt_cache_key` label a request and change nothing.
     """
@@ -50,27 +75,11 @@ class GenerationBody(_Body):
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: int | None = Field(None, ge=1, le=128)
-    seed: int | None = None
     stop: Annotated[list[str], BeforeValidator(_as_list)] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: dict[int, float] | None = None
     user: str | None = None
     metadata: dict[str, Any] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    min_tokens: int | None = None
-    ignore_eos: bool = False
-    stop_token_ids: list[int] | None = None
-    include_stop_str_in_output: bool = False
-    skip_special_tokens: bool = True
-    bad_words: list[str] | None = None
     priority: int = Field(0, ge=-(1 << 31), lt=1 << 31)
 
 

@@ -1,4 +1,4 @@
-"""What the endpoints share: the served model, its tokenizer, and where tokens come from."""
+"""Shared by the endpoints: the served model, its tokenizer, and the source of tokens."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from typing import Any, TypeVar
 
 from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import EngineError
-from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
-from inflight.runtime.request.validation import check_request
+from inflight.runtime.request.validation import check_request, output_room
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.scheduler.step import TokenResult
 from inflight.runtime.text.completion import CompletionDelta, RequestText
@@ -23,25 +22,9 @@ from inflight.runtime.text.words import with_bad_word_ids
 from inflight.triton_backend.openai.backends.base import TokenBackend
 from inflight.triton_backend.openai.errors import ApiError
 from inflight.triton_backend.openai.metrics import ShimMetrics
-from inflight.triton_backend.openai.protocol import GenerationBody
+from inflight.triton_backend.openai.protocol import SAMPLING_FIELDS, GenerationBody
 
 T = TypeVar("T")
-_SAME_NAMES = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "repetition_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "seed",
-    "stop",
-    "logit_bias",
-    "min_tokens",
-    "stop_token_ids",
-    "bad_words",
-    "n",
-)
 
 
 @dataclass(slots=True)
@@ -50,14 +33,6 @@ class Generation:
 
     request: Request
     prompt_logprobs: tuple[TokenResult | None, ...] | None = None
-    cumulative_logprobs: dict[int, float] = field(default_factory=dict)
-
-    def add_logprobs(self, delta: TokenDelta, num_tokens: int) -> None:
-        """Take in the log probabilities of the first `num_tokens` tokens; what follows a stop string does not count."""
-        if delta.prompt_logprobs is not None:
-            self.prompt_logprobs = delta.prompt_logprobs
-        chosen = sum(result.logprob for result in delta.logprobs[:num_tokens])
-        self.cumulative_logprobs[delta.index] = self.cumulative_logprobs.get(delta.index, 0.0) + chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +66,10 @@ class Service:
 
         `more` are parameters whose names differ between the endpoints. Raises RequestError on a value out of range.
         """
-        given = {name: value for name in _SAME_NAMES if (value := getattr(body, name)) is not None}
+        given = {row.name: value for row in SAMPLING_FIELDS if (value := getattr(body, row.name)) is not None}
         known = SamplingParams.__dataclass_fields__
         defaults: dict[str, Any] = {k: v for k, v in self.manifest.generation.sampling_defaults.items() if k in known}
-        flags = {
-            "ignore_eos": body.ignore_eos,
-            "include_stop_str_in_output": body.include_stop_str_in_output,
-            "skip_special_tokens": body.skip_special_tokens,
-        }
-        return SamplingParams(**(defaults | given | flags | more))
+        return SamplingParams(**(defaults | given | more))
 
     def generation(self, prompt: Sequence[int], params: SamplingParams, priority: int, param: str) -> Generation:
         """A checked request with max_tokens resolved: None becomes the rest of the context.
@@ -108,8 +78,8 @@ class Service:
         RequestError for anything else that can never be served.
         """
         limit = self.manifest.limits.max_seq_len
-        room = limit - len(prompt)
-        if room < (params.max_tokens or 1):
+        room = output_room(len(prompt), params.max_tokens, limit)
+        if room is None:
             asked = f" and {params.max_tokens} for the completion" if params.max_tokens is not None else ""
             message = (
                 f"This model's maximum context length is {limit} tokens. "
@@ -119,7 +89,7 @@ class Service:
         request = Request(
             request_id=uuid.uuid4().hex,
             prompt_token_ids=tuple(prompt),
-            params=with_bad_word_ids(self.tokenizer, replace(params, max_tokens=params.max_tokens or room)),
+            params=with_bad_word_ids(self.tokenizer, replace(params, max_tokens=room)),
             end_token_ids=self.manifest.generation.end_token_ids,
             priority=priority,
         )
@@ -140,10 +110,11 @@ class Service:
                     if is_first and delta.token_ids:
                         is_first = False
                         self.metrics.first_token(started)
+                    if delta.prompt_logprobs is not None:
+                        generation.prompt_logprobs = delta.prompt_logprobs
                     for completion in text.push(delta):
                         _refuse_cancelled(completion)
                         self.metrics.tokens_generated(len(completion.token_ids))
-                        generation.add_logprobs(delta, len(completion.token_ids))
                         if completion.cancel and not text.finished:
                             await self.backend.cancel(request.request_id, completion.index)
                         yield completion

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from inflight.errors import RequestError
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.triton_backend.wire.request_tensors import RowTensors
+from inflight.triton_backend.wire.sampling_wire import read_parameters
 from inflight.triton_backend.wire.word_lists import Words, read_words
 
 
 @dataclass(frozen=True, slots=True)
 class ModelDefaults:
-    """What the engine says where a request is silent. `vocab_size` bounds embedding_bias."""
+    """The engine's defaults for values that a request does not give. `vocab_size` bounds embedding_bias."""
 
     end_token_ids: tuple[int, ...]
     vocab_size: int
@@ -83,40 +86,30 @@ def _end_tokens(row: RowTensors, defaults: ModelDefaults) -> tuple[tuple[int, ..
 
 
 def _sampling_params(row: RowTensors, ignore_eos: bool, wanted: Wanted, vocab_size: int) -> SamplingParams:
-    temperature, top_k, top_p = _sampling_kind(row)
     max_tokens = row.integer("request_output_len")
     if max_tokens is None:
         raise RequestError("request_output_len is missing.", "Send the number of tokens to generate.")
-    num_logprobs = row.integer("num_logprobs")
+    given = read_parameters(row)
     return SamplingParams(
-        n=row.integer("num_return_sequences") or 1,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=row.number("min_p") or 0.0,
-        repetition_penalty=_or(row.number("repetition_penalty"), 1.0),
-        presence_penalty=row.number("presence_penalty") or 0.0,
-        frequency_penalty=row.number("frequency_penalty") or 0.0,
-        seed=row.one_of("random_seed", "seed"),
-        max_tokens=max_tokens,
-        min_tokens=row.one_of("min_length", "min_tokens") or 0,
-        stop_token_ids=row.integers("stop_token_ids"),
-        ignore_eos=ignore_eos,
-        bad_word_ids=read_words("bad_words_list", row.array("bad_words_list")),
-        logit_bias=_logit_bias(row, vocab_size),
-        logprobs=num_logprobs if num_logprobs is not None else (0 if wanted.log_probs else None),
-        prompt_logprobs=row.integer("num_prompt_logprobs"),
+        **{
+            **given,
+            **_sampling_kind(given),
+            "n": given.get("n") or 1,
+            "max_tokens": max_tokens,
+            "ignore_eos": ignore_eos,
+            "bad_word_ids": read_words("bad_words_list", row.array("bad_words_list")),
+            "logit_bias": _logit_bias(row, vocab_size),
+            "logprobs": given.get("logprobs", 0 if wanted.log_probs else None),
+        }
     )
 
 
-def _sampling_kind(row: RowTensors) -> tuple[float, int, float]:
-    """Temperature, top_k and top_p. As in TensorRT-LLM a top_p of 0 or less is unset, and a request that sets neither
-    top_k nor top_p is greedy."""
-    top_k, top_p = row.integer("runtime_top_k") or 0, row.number("runtime_top_p") or 0.0
-    temperature = _or(row.number("temperature"), 1.0)
+def _sampling_kind(given: Mapping[str, Any]) -> dict[str, Any]:
+    """As in TensorRT-LLM, a top_k or top_p of 0 or less is unset, and a request that sets neither is greedy."""
+    top_k, top_p = given.get("top_k", 0), given.get("top_p", 0.0)
     if top_k <= 0 and top_p <= 0:
-        return 0.0, 0, 1.0
-    return temperature, max(top_k, 0), top_p if top_p > 0 else 1.0
+        return {"temperature": 0.0, "top_k": 0, "top_p": 1.0}
+    return {"top_k": max(top_k, 0), "top_p": top_p if top_p > 0 else 1.0}
 
 
 def _logit_bias(row: RowTensors, vocab_size: int) -> dict[int, float]:
@@ -147,7 +140,3 @@ def _wanted(row: RowTensors, defaults: ModelDefaults) -> Wanted:
         end_token=row.flag("return_end_token"),
         decode_context=row.flag("return_decode_context"),
     )
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value

@@ -68,7 +68,7 @@ class ResponseStream:
             return
         for batch_index, output in list(self._due()):
             chunk = output.take()
-            if chunk.finish_reason is not None:
+            if chunk.delta.finish_reason is not None:
                 del self._outputs[output.generation.request.request_id, output.index]
                 self._on_finished(len(output.generation.request.prompt_token_ids), output.num_tokens)
             self.closed = not self._outputs

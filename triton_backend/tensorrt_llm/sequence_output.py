@@ -1,12 +1,11 @@
-"""What one sequence has produced, cut into responses."""
+"""The output of one sequence, divided into responses."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from inflight.runtime.request.deltas import FinishReason, RequestMetrics, TokenDelta
-from inflight.runtime.scheduler.step import TokenResult
+from inflight.runtime.request.accumulator import add_logprobs, join_deltas
+from inflight.runtime.request.deltas import TokenDelta
 from inflight.triton_backend.tensorrt_llm.generation_request import GenerationRequest
 
 # Ids that go before a chunk, for a decoder without memory. A character is 4 bytes at most and joined emoji a few
@@ -14,19 +13,14 @@ from inflight.triton_backend.tensorrt_llm.generation_request import GenerationRe
 CONTEXT_LENGTH = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Chunk:
-    """What one response says. `context`: the ids before `token_ids`, at most CONTEXT_LENGTH of them."""
+    """What one response says: the news, joined. `context`: the ids before them, at most CONTEXT_LENGTH of them;
+    `cumulative_logprob`: the sum over the sequence so far."""
 
-    index: int
-    token_ids: tuple[int, ...]
-    logprobs: tuple[TokenResult, ...]
+    delta: TokenDelta
     context: tuple[int, ...]
     cumulative_logprob: float
-    prompt_logprobs: tuple[TokenResult | None, ...] | None = None
-    finish_reason: FinishReason | None = None
-    stop_reason: int | str | None = None
-    metrics: RequestMetrics | None = None
 
 
 @dataclass(slots=True)
@@ -41,22 +35,21 @@ class SequenceOutput:
     index: int
     wants_cancel: bool = False
     _ids: list[int] = field(default_factory=list)
-    _logprobs: list[TokenResult] = field(default_factory=list)
+    _pending: list[TokenDelta] = field(default_factory=list)
     _num_sent: int = 0
-    _cumulative: float = 0.0
-    _prompt_logprobs: tuple[TokenResult | None, ...] | None = None
+    _cumulative: float | None = None
     _stopped: bool = False
     _last: TokenDelta | None = None
 
     def add(self, delta: TokenDelta) -> None:
         """Take in news from the engine."""
-        if delta.prompt_logprobs is not None:
-            self._prompt_logprobs = delta.prompt_logprobs
+        num_kept = 0 if self._stopped else self._append(delta)
+        if self._stopped or num_kept < len(delta.token_ids):
+            delta = self._cut(delta, num_kept)
+        self._cumulative = add_logprobs(self._cumulative, delta.logprobs)
+        self._pending.append(delta)
         if delta.finish_reason is not None:
             self._last = delta
-        if not self._stopped:
-            keep_all = self.generation.wanted.end_token or not delta.ended_by_token
-            self._append(delta.token_ids if keep_all else delta.token_ids[:-1], delta.logprobs)
         self.wants_cancel = self._stopped and self._last is None
 
     @property
@@ -70,42 +63,40 @@ class SequenceOutput:
 
     @property
     def error(self) -> str | None:
-        return None if self._last is None or self._last.finish_reason != "error" else self._last.error
+        return None if self._last is None else self._last.error
 
     @property
     def has_news(self) -> bool:
-        """Whether a streaming client should hear something now."""
+        """Whether there is something to send to a streaming client."""
         return self._num_sent < len(self._ids) or self.finished
 
     def take(self) -> Chunk:
-        """The tokens since the last chunk; with the end of the sequence when it has come."""
-        start, end = self._num_sent, len(self._ids)
-        self._num_sent = end
-        prompt_logprobs, self._prompt_logprobs = self._prompt_logprobs, None
-        chunk = Chunk(
-            index=self.index,
-            token_ids=tuple(self._ids[start:end]),
-            logprobs=tuple(self._logprobs[start:end]),
-            context=tuple(self._ids[max(0, start - CONTEXT_LENGTH) : start]),
-            cumulative_logprob=self._cumulative,
-            prompt_logprobs=prompt_logprobs,
-        )
-        return chunk if self._last is None else self._with_end(chunk, self._last)
+        """The tokens since the last chunk, when there is news; with the end of the sequence when it has come."""
+        start, self._num_sent = self._num_sent, len(self._ids)
+        pending, self._pending = self._pending, []
+        context = tuple(self._ids[max(0, start - CONTEXT_LENGTH) : start])
+        return Chunk(join_deltas(pending), context, self._cumulative or 0.0)
 
-    def _with_end(self, chunk: Chunk, last: TokenDelta) -> Chunk:
-        reason: FinishReason | None = "stop" if self._stopped else last.finish_reason
-        stop_reason = None if self._stopped else last.stop_reason
-        return replace(chunk, finish_reason=reason, stop_reason=stop_reason, metrics=last.metrics)
-
-    def _append(self, token_ids: Sequence[int], logprobs: Sequence[TokenResult]) -> None:
-        for position, token_id in enumerate(token_ids):
+    def _append(self, delta: TokenDelta) -> int:
+        """Add the tokens that are part of the output; how many these are."""
+        hides_last = delta.ended_by_token and not self.generation.wanted.end_token
+        num_shown = len(delta.token_ids) - hides_last
+        if not self.generation.stop_words:
+            self._ids += delta.token_ids[:num_shown]
+            return num_shown
+        for position, token_id in enumerate(delta.token_ids[:num_shown]):
             self._ids.append(token_id)
-            if position < len(logprobs):
-                self._logprobs.append(logprobs[position])
-                self._cumulative += logprobs[position].logprob
             if self._ends_with_stop_word():
                 self._stopped = True
-                return
+                return position + 1
+        return num_shown
+
+    def _cut(self, delta: TokenDelta, num_kept: int) -> TokenDelta:
+        """The first tokens of `delta`; a sequence that a stop word ended has stopped, whatever the engine called it."""
+        cut = replace(delta, token_ids=delta.token_ids[:num_kept], logprobs=delta.logprobs[:num_kept])
+        if self._stopped and delta.finish_reason is not None:
+            cut.finish_reason, cut.stop_reason = "stop", None
+        return cut
 
     def _ends_with_stop_word(self) -> bool:
         if len(self._ids) < self.generation.request.params.min_tokens:

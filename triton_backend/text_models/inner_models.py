@@ -9,6 +9,7 @@ import numpy as np
 
 from inflight.errors import EngineError, RequestError
 from inflight.triton_backend.wire.request_tensors import Array
+from inflight.triton_backend.wire.sampling_wire import TEXT_NAMES
 from inflight.triton_backend.wire.token_wire import OUTPUTS, stop_tensors
 from inflight.triton_backend.wire.triton_api import output_arrays, pb_utils
 
@@ -33,26 +34,16 @@ _ENCODED_INPUTS = {
     "OUT_END_ID": "end_id",
     "OUT_PAD_ID": "pad_id",
 }
-_RENAMED_INPUTS = {"top_k": "runtime_top_k", "top_p": "runtime_top_p", "length_penalty": "len_penalty"}
-_SAME_INPUTS = (
-    "num_return_sequences",
-    "temperature",
-    "repetition_penalty",
-    "min_length",
-    "min_tokens",
-    "presence_penalty",
-    "frequency_penalty",
-    "random_seed",
-    "seed",
-    "return_log_probs",
-    "return_perf_metrics",
-    "return_num_input_tokens",
-    "return_num_output_tokens",
-    "beam_width",
-    "ignore_eos",
-    "min_p",
-    "priority",
-)
+# Beside them: what is asked of the response, and what is refused.
+_OTHER_INPUTS = {
+    "length_penalty": "len_penalty",
+    "return_log_probs": "return_log_probs",
+    "return_perf_metrics": "return_perf_metrics",
+    "return_num_input_tokens": "return_num_input_tokens",
+    "return_num_output_tokens": "return_num_output_tokens",
+    "beam_width": "beam_width",
+    "priority": "priority",
+}
 _OWN_OUTPUTS = ("text_output", "finish_reason", "stop_reason")
 
 
@@ -80,8 +71,7 @@ class InnerModels:
         """
         rows = encoded["INPUT_ID"].shape[0]
         inputs = {theirs: encoded[name] for name, theirs in _ENCODED_INPUTS.items()}
-        inputs |= {name: tensors[name] for name in _SAME_INPUTS if name in tensors}
-        inputs |= {theirs: tensors[ours] for ours, theirs in _RENAMED_INPUTS.items() if ours in tensors}
+        inputs |= {theirs: tensors[ours] for ours, theirs in (TEXT_NAMES | _OTHER_INPUTS).items() if ours in tensors}
         always = {"return_finish_reason": True, "return_stop_reason": True, "exclude_input_in_output": True}
         for name, value in {**always, "streaming": self.decoupled}.items():
             inputs[name] = np.full((rows, 1), value, dtype=np.bool_)

@@ -9,9 +9,10 @@ import numpy as np
 
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
-from inflight.runtime.text.completion import CompletionDelta, RequestText
+from inflight.runtime.text.completion import Completion, CompletionDelta, RequestText
 from inflight.runtime.text.tokenizer import Tokenizer
 from inflight.triton_backend.wire.request_tensors import Array, RowTensors
+from inflight.triton_backend.wire.sampling_wire import read_text_parameter
 from inflight.triton_backend.wire.token_wire import read_delta
 
 # Outputs of tensorrt_llm that describe the tokens of one response and so are joined when responses are.
@@ -45,10 +46,10 @@ def read_text_request(
     for row in (RowTensors(tensors, index) for index in range(len(prompt_ids))):
         params.append(
             SamplingParams(
-                n=row.integer("num_return_sequences") or 1,
+                n=read_text_parameter(row, "n") or 1,
                 stop=row.strings("stop_words"),
                 max_tokens=None,
-                min_tokens=row.one_of("min_length", "min_tokens") or 0,
+                min_tokens=read_text_parameter(row, "min_tokens") or 0,
             )
         )
     return TextRequest(
@@ -64,10 +65,9 @@ def read_text_request(
 
 @dataclass(slots=True)
 class _Sequence:
-    """One completion so far."""
+    """One completion so far, and the outputs of tensorrt_llm beside its text that no response has carried yet."""
 
-    token_ids: list[int] = field(default_factory=list)
-    text: str = ""
+    completion: Completion
     side: dict[str, Array] = field(default_factory=dict)
 
 
@@ -99,25 +99,24 @@ class TextCompletions:
 
     def _respond(self, batch: int, delta: CompletionDelta, tensors: Mapping[str, Array]) -> dict[str, Array] | None:
         self.ahead_of_engine = self.ahead_of_engine or delta.cancel
-        sequence = self._sequences.setdefault((batch, delta.index), _Sequence())
-        sequence.token_ids += delta.token_ids
-        sequence.text += delta.text
+        sequence = self._sequences.setdefault((batch, delta.index), _Sequence(Completion(delta.index)))
+        sequence.completion.add(delta)
         _join(sequence.side, tensors)
         if not self._request.streaming:
             if delta.finish_reason is None:
                 return None
-            return self._response(self._whole_text(batch, sequence, delta), sequence.side, delta)
+            return self._response(self._whole_text(batch, sequence.completion), sequence.side, delta)
         side, sequence.side = sequence.side, {}
-        return self._response(sequence.text if self._request.accumulate else delta.text, side, delta)
+        return self._response(sequence.completion.text if self._request.accumulate else delta.text, side, delta)
 
-    def _whole_text(self, batch: int, sequence: _Sequence, delta: CompletionDelta) -> str:
+    def _whole_text(self, batch: int, completion: Completion) -> str:
         if not self._request.include_prompt:
-            return sequence.text
+            return completion.text
         prompt = self._tokenizer.decode(self._request.prompt_ids[batch])
-        whole = self._tokenizer.decode([*self._request.prompt_ids[batch], *sequence.token_ids])
-        if not isinstance(delta.stop_reason, str):
+        whole = self._tokenizer.decode([*self._request.prompt_ids[batch], *completion.token_ids])
+        if not isinstance(completion.stop_reason, str):
             return whole
-        end = whole.find(delta.stop_reason, len(prompt))
+        end = whole.find(completion.stop_reason, len(prompt))
         return whole if end < 0 else whole[:end]
 
     def _response(self, text: str, side: dict[str, Array], delta: CompletionDelta) -> dict[str, Array]:

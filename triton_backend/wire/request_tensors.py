@@ -70,11 +70,11 @@ class RowTensors:
         values = () if row is None else tuple(_text(value) for value in row.reshape(-1))
         return tuple(value for value in values if value)
 
-    def one_of(self, first: str, second: str) -> int | None:
-        """An integer that has two names, one per dialect of the contract. Raises RequestError when they differ."""
-        values = {value for name in (first, second) if (value := self.integer(name)) is not None}
+    def one_of(self, *names: str) -> Any:
+        """The one value of an input with several names, one per dialect. Raises RequestError when they differ."""
+        values = {value for name in names if (value := self.scalar(name)) is not None}
         if len(values) > 1:
-            raise RequestError(f"{first} and {second} are two names of one setting and have different values.")
+            raise RequestError(f"{' and '.join(names)} are two names of one setting and have different values.")
         return values.pop() if values else None
 
 

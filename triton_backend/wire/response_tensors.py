@@ -18,9 +18,9 @@ _PAD_TOKEN = -1
 
 def response_tensors(chunk: Chunk, generation: GenerationRequest, batch_index: int | None) -> dict[str, Array]:
     """Output name -> array with a batch dimension of 1. `batch_index` None: the request has one row."""
-    request, wanted = generation.request, generation.wanted
+    delta, request, wanted = chunk.delta, generation.request, generation.wanted
     prompt = request.prompt_token_ids if wanted.include_prompt else ()
-    ids = [*prompt, *chunk.token_ids]
+    ids = [*prompt, *delta.token_ids]
     tensors = {
         "output_ids": np.array([[ids]], dtype=np.int32).reshape(1, 1, len(ids)),
         "sequence_length": _integer(len(ids)),
@@ -28,35 +28,36 @@ def response_tensors(chunk: Chunk, generation: GenerationRequest, batch_index: i
     if batch_index is not None:
         tensors["batch_index"] = _integer(batch_index)
     if request.num_sequences > 1:
-        tensors["sequence_index"] = _integer(chunk.index)
+        tensors["sequence_index"] = _integer(delta.index)
     if wanted.log_probs:
         tensors |= _log_probs(chunk, request.params.logprobs or 0)
-    if chunk.prompt_logprobs is not None:
-        tensors |= _prompt_log_probs(chunk.prompt_logprobs, request.params.prompt_logprobs or 0)
-    if wanted.perf_metrics and chunk.metrics is not None:
-        tensors |= _perf_metrics(chunk.metrics)
+    if delta.prompt_logprobs is not None:
+        tensors |= _prompt_log_probs(delta.prompt_logprobs, request.params.prompt_logprobs or 0)
+    if wanted.perf_metrics and delta.metrics is not None:
+        tensors |= _perf_metrics(delta.metrics)
     return tensors | _counts_and_reasons(chunk, wanted, len(request.prompt_token_ids))
 
 
 def _counts_and_reasons(chunk: Chunk, wanted: Wanted, num_input_tokens: int) -> dict[str, Array]:
     """num_output_tokens counts the tokens of this response: clients that stream add them up."""
     tensors: dict[str, Array] = {}
+    delta = chunk.delta
     if wanted.num_input_tokens:
         tensors["num_input_tokens"] = _integer(num_input_tokens)
     if wanted.num_output_tokens:
-        tensors["num_output_tokens"] = _integer(len(chunk.token_ids))
-    if wanted.finish_reason and chunk.finish_reason is not None:
-        tensors["finish_reason"] = _string(chunk.finish_reason)
-    if wanted.stop_reason and chunk.stop_reason is not None:
-        tensors["stop_reason"] = _string(str(chunk.stop_reason))
+        tensors["num_output_tokens"] = _integer(len(delta.token_ids))
+    if wanted.finish_reason and delta.finish_reason is not None:
+        tensors["finish_reason"] = _string(delta.finish_reason)
+    if wanted.stop_reason and delta.stop_reason is not None:
+        tensors["stop_reason"] = _string(str(delta.stop_reason))
     if wanted.decode_context:
         tensors["decode_context"] = np.array([chunk.context], dtype=np.int32).reshape(1, len(chunk.context))
-        tensors["decode_final"] = np.array([[chunk.finish_reason is not None]])
+        tensors["decode_final"] = np.array([[delta.finish_reason is not None]])
     return tensors
 
 
 def _log_probs(chunk: Chunk, num_top: int) -> dict[str, Array]:
-    results = chunk.logprobs
+    results = chunk.delta.logprobs
     tensors: dict[str, Array] = {
         "cum_log_probs": np.array([[chunk.cumulative_logprob]], dtype=np.float32),
         "output_log_probs": np.array([result.logprob for result in results], dtype=np.float32).reshape(1, 1, -1),

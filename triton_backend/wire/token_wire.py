@@ -13,6 +13,8 @@ from inflight.runtime.request.deltas import FinishReason, TokenDelta
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.scheduler.step import TokenResult
+from inflight.sampling_parameters import to_float32
+from inflight.triton_backend.wire.sampling_wire import write_parameters
 from inflight.triton_backend.wire.word_lists import write_words
 
 Array = npt.NDArray[Any]
@@ -41,24 +43,13 @@ def request_tensors(request: Request) -> dict[str, Array]:
         "input_ids": np.array([request.prompt_token_ids], dtype=np.int32),
         "input_lengths": _integer(len(request.prompt_token_ids)),
         "request_output_len": _integer(params.max_tokens),
-        "num_return_sequences": _integer(request.num_sequences),
-        "temperature": _number(params.temperature),
-        "runtime_top_k": _integer(params.top_k),
-        "runtime_top_p": _number(params.top_p),
-        "min_p": _number(params.min_p),
-        "repetition_penalty": _number(params.repetition_penalty),
-        "presence_penalty": _number(params.presence_penalty),
-        "frequency_penalty": _number(params.frequency_penalty),
-        "min_tokens": _integer(params.min_tokens),
-        "ignore_eos": _flag(params.ignore_eos),
         "priority": _integer(request.priority),
         "streaming": _flag(True),
         "return_finish_reason": _flag(True),
         "return_stop_reason": _flag(True),
         "return_end_token": _flag(True),
     }
-    if params.seed is not None:
-        tensors["seed"] = np.array([[params.seed & (2**64 - 1)]], dtype=np.uint64)
+    tensors |= write_parameters(params) | {"num_return_sequences": _integer(request.num_sequences)}
     return tensors | _lists(params) | _logprobs(params, request.num_sequences)
 
 
@@ -108,25 +99,20 @@ def read_delta(request: Request, tensors: Mapping[str, Array], *, end_token_incl
 
 def _lists(params: SamplingParams) -> dict[str, Array]:
     tensors: dict[str, Array] = {}
-    # No vocabulary has ids beyond these, so that none of them can end a sequence.
-    if stops := [token_id for token_id in params.stop_token_ids if 0 <= token_id < 1 << 31]:
-        tensors["stop_token_ids"] = np.array([stops], dtype=np.int32)
     if params.bad_word_ids:
         tensors["bad_words_list"] = write_words([params.bad_word_ids])
     if params.logit_bias:
         tensors["logit_bias_ids"] = np.array([list(params.logit_bias)], dtype=np.int32)
-        tensors["logit_bias_values"] = np.array([list(params.logit_bias.values())], dtype=np.float32)
+        values = [to_float32(value) for value in params.logit_bias.values()]
+        tensors["logit_bias_values"] = np.array([values], dtype=np.float32)
     return tensors
 
 
 def _logprobs(params: SamplingParams, num_sequences: int) -> dict[str, Array]:
     """Choosing the best of several sequences needs their log probabilities, asked for or not."""
-    tensors: dict[str, Array] = {}
-    if params.logprobs is not None or num_sequences > params.n:
-        tensors |= {"return_log_probs": _flag(True), "num_logprobs": _integer(params.logprobs or 0)}
-    if params.prompt_logprobs is not None:
-        tensors["num_prompt_logprobs"] = _integer(params.prompt_logprobs)
-    return tensors
+    if params.logprobs is None and num_sequences <= params.n:
+        return {}
+    return {"return_log_probs": _flag(True), "num_logprobs": _integer(params.logprobs or 0)}
 
 
 def _prompt_results(prompt: Sequence[int], tensors: Mapping[str, Array]) -> tuple[TokenResult | None, ...] | None:
@@ -166,10 +152,6 @@ def _text(tensor: Array | None) -> str | None:
 
 def _integer(value: int) -> Array:
     return np.array([[value]], dtype=np.int32)
-
-
-def _number(value: float) -> Array:
-    return np.array([[value]], dtype=np.float32)
 
 
 def _flag(value: bool) -> Array:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from inflight.convert.checkpoint.config import CheckpointConfig
+from inflight.engine_format.cpu_facts import KV_LAYOUT, KV_LAYOUT_WITH_SCALES
 from inflight.engine_format.manifest import Dtype, KvCacheFacts
 
-_LAYOUT, _LAYOUT_WITH_SCALES = "k-groups", "k-groups-scales"
 _LANES = 16
 _BYTES: dict[Dtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 _SCALE_BYTES = 4
@@ -23,7 +23,7 @@ def kv_cache_facts(config: CheckpointConfig, dtype: Dtype, tokens_per_block: int
         dtype=dtype,
         tokens_per_block=tokens_per_block,
         bytes_per_block=per_token * tokens_per_block,
-        layout=_LAYOUT_WITH_SCALES if int8 else _LAYOUT,
+        layout=KV_LAYOUT_WITH_SCALES if int8 else KV_LAYOUT,
     )
 
 

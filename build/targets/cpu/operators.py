@@ -38,7 +38,7 @@ class KernelCall:
 
 
 class Places:
-    """Where every value of the graph lives, as C expressions."""
+    """The address of every value of the graph, as C expressions."""
 
     def __init__(self, weights: WeightLayout) -> None:
         self.weights = weights

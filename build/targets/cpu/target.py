@@ -1,88 +1,42 @@
-"""The cpu target: fused graph, packed weights, and one shared library per CPU level."""
+"""The cpu target, as the registry knows it."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
+from inflight.build.target import FLOATS, Capabilities, Target
+from inflight.build.targets.cpu.recipe import CpuRecipe
+from inflight.extras import install_hint
 
-from inflight.build.passes.pipeline import lower_for_cpu
-from inflight.build.recipe import BuildRecipe
-from inflight.build.target import TargetFacts
-from inflight.build.targets.cpu.compiler.compile import KERNELS, compile_library
-from inflight.build.targets.cpu.compiler.cpu_levels import CpuLevel, resolve_levels
-from inflight.build.targets.cpu.compiler.toolchain import compiler_version
-from inflight.build.targets.cpu.emitter import CSource, emit
-from inflight.build.targets.cpu.kv_cache import kv_cache_facts
-from inflight.build.targets.cpu.packing.pack import pack_weights
-from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
-from inflight.build.targets.cpu.precision import module_precision
-from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.engine_format.manifest import Dtype, MemoryPlan, Variant
-from inflight.progress import Advance
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
-WEIGHTS_FILE = "rank0.weights"
+    from inflight.build.targets.cpu.build import CpuBuild
+    from inflight.convert.checkpoint.directory import Checkpoint
 
 
-class CpuBuild:
-    """A planned build: the graph is lowered and the C is written; weights are unread and nothing is compiled."""
+class CpuTarget(Target[CpuRecipe]):
+    """Compiled code; see build.py."""
 
-    def __init__(
-        self, source: CSource, weights: WeightLayout, levels: tuple[CpuLevel, ...], facts: TargetFacts
-    ) -> None:
-        self.facts = facts
-        self._source = source
-        self._weights = weights
-        self._levels = levels
+    name = "cpu"
+    summary = "compiled C (default)."
+    requires = install_hint("build")
+    capabilities = Capabilities(kv_cache_dtypes=(*FLOATS, "int8"))
 
-    def write(self, directory: Path, advance: Advance) -> None:
-        for level, variant in zip(self._levels, self.facts.variants, strict=True):
-            compile_library(self._source.text, level, directory / variant.file, cxx=self.facts.recipe.cxx)
-        pack_weights(self._weights, directory / WEIGHTS_FILE, advance)
+    def recipe_class(self) -> type[CpuRecipe]:
+        return CpuRecipe
 
+    def plan(self, network: ir.Model, checkpoint: Checkpoint, recipe: CpuRecipe) -> CpuBuild:
+        from inflight.build.targets.cpu.build import plan_build
 
-class CpuTarget:
-    def plan(self, network: ir.Model, checkpoint: Checkpoint, recipe: BuildRecipe) -> CpuBuild:
-        """Raises BuildError for an unknown level or a shape that no kernel takes."""
-        levels = resolve_levels(recipe.cpu)
-        kv_dtype = _kv_dtype(recipe)
-        tokens_per_block = recipe.tokens_per_block
-        graph = lower_for_cpu(network, recipe.limits, tokens_per_block=tokens_per_block, kv_dtype=kv_dtype).graph
-        weights = WeightLayout(graph)
-        kv_cache = kv_cache_facts(checkpoint.config, kv_dtype, tokens_per_block)
-        source = emit(graph, weights, recipe.limits, kv_cache)
-        facts = TargetFacts(
-            target_abi=kernel_abi(),
-            recipe=recipe.model_copy(update={"cpu": tuple(level.name for level in levels)}),
-            kv_cache=kv_cache,
-            precision=module_precision(graph),
-            memory=MemoryPlan(
-                weights_bytes=weights.total_bytes,
-                workspace_bytes=source.workspace_bytes,
-                lookup_bytes=weights.lookup_bytes,
-            ),
-            variants=tuple(_variant(level, len(levels)) for level in levels),
-            tools={"compiler": compiler_version(recipe.cxx)},
-        )
-        return CpuBuild(source, weights, levels, facts)
+        return plan_build(network, checkpoint, recipe)
+
+    def identity(self, recipe: CpuRecipe) -> Any:
+        """The interface of compiled code, and the levels that the recipe names."""
+        from inflight.build.targets.cpu.compiler.cpu_levels import resolve_levels
+        from inflight.engine_format.cpu_abi import ABI
+
+        return [ABI, [level.model_dump(mode="json") for level in resolve_levels(recipe.cpu)]]
 
 
 TARGET = CpuTarget()
-
-
-def kernel_abi() -> int:
-    """INFLIGHT_ABI of kernels/abi.h."""
-    match = re.search(r"#define INFLIGHT_ABI (\d+)", (KERNELS / "abi.h").read_text(encoding="utf-8"))
-    assert match is not None, "abi.h defines INFLIGHT_ABI"
-    return int(match.group(1))
-
-
-def _kv_dtype(recipe: BuildRecipe) -> Dtype:
-    assert recipe.kv_cache_dtype != "auto", "the recipe is not resolved"
-    return recipe.kv_cache_dtype
-
-
-def _variant(level: CpuLevel, count: int) -> Variant:
-    name = "rank0.engine" if count == 1 else f"rank0.{level.name}.engine"
-    return Variant(rank=0, cpu=level.name, file=name, triple=level.triple, required_features=level.features)

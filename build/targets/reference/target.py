@@ -1,116 +1,35 @@
-"""The reference target: the network as it is, its tables, and the checkpoint's weights; ONNX Runtime runs them."""
+"""The reference target, as the registry knows it."""
 
 from __future__ import annotations
 
-import math
-from importlib.metadata import version
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import onnx_ir as ir
+from inflight.build.target import FLOATS, Capabilities, Target
+from inflight.build.targets.reference.recipe import ReferenceRecipe
+from inflight.extras import install_hint
 
-from inflight.build.network.files import save_network
-from inflight.build.recipe import BuildRecipe
-from inflight.build.target import TargetFacts
-from inflight.convert.checkpoint.config import CheckpointConfig
-from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.checkpoint.layout import module_path
-from inflight.convert.checkpoint.tensor_file import TensorEntry
-from inflight.engine_format.manifest import Dtype, KvCacheFacts, Limits, MemoryPlan, ModulePrecision
-from inflight.progress import Advance
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
-# The executor in runtime/executors/reference/executor.py understands this arrangement of files and caches.
-ABI = 1
-NETWORK_NAME = "network"
-KV_LAYOUT = "layers, key and value, heads, tokens, head_size"
-
-_FLOAT_BYTES = 4
-_COPY_BYTES = 1 << 22
-_DTYPES: dict[str, Dtype] = {
-    "float32": "float32",
-    "float16": "float16",
-    "bfloat16": "bfloat16",
-    "int8": "int8",
-    "int4": "int4",
-    "float8_e4m3fn": "float8_e4m3fn",
-}
+    from inflight.build.targets.reference.build import ReferenceBuild
+    from inflight.convert.checkpoint.directory import Checkpoint
 
 
-class ReferenceBuild:
-    """A planned build: nothing is rewritten and nothing is compiled."""
+class ReferenceTarget(Target[ReferenceRecipe]):
+    """The network as it is; see build.py. Whatever type is asked for, its cache is float32."""
 
-    def __init__(self, network: ir.Model, checkpoint: Checkpoint, facts: TargetFacts) -> None:
-        self.facts = facts
-        self._network = network
-        self._checkpoint = checkpoint
+    name = "reference"
+    summary = "ONNX Runtime on the unfused network; slow, for checking."
+    requires = install_hint("build")
+    capabilities = Capabilities(kv_cache_dtypes=(*FLOATS, "int8"))
 
-    def write(self, directory: Path, advance: Advance) -> None:
-        save_network(self._network, directory, NETWORK_NAME)
-        source = self._checkpoint.rank_file()
-        share = self.facts.memory.weights_bytes / max(1, source.stat().st_size)
-        # The graph names the file of the weights, so the copy keeps its name.
-        with source.open("rb") as weights, (directory / source.name).open("wb") as copy:
-            while chunk := weights.read(_COPY_BYTES):
-                copy.write(chunk)
-                advance(len(chunk) * share)
+    def recipe_class(self) -> type[ReferenceRecipe]:
+        return ReferenceRecipe
 
+    def plan(self, network: ir.Model, checkpoint: Checkpoint, recipe: ReferenceRecipe) -> ReferenceBuild:
+        from inflight.build.targets.reference.build import plan_build
 
-class ReferenceTarget:
-    def plan(self, network: ir.Model, checkpoint: Checkpoint, recipe: BuildRecipe) -> ReferenceBuild:
-        """Every network that build_network makes is accepted. Caches and arithmetic are float32 whatever the recipe."""
-        facts = TargetFacts(
-            target_abi=ABI,
-            recipe=recipe.model_copy(update={"cpu": (), "cxx": None, "kv_cache_dtype": "float32"}),
-            kv_cache=_kv_cache_facts(checkpoint.config, recipe.tokens_per_block),
-            precision=_precision(checkpoint),
-            memory=_memory(checkpoint, recipe.limits),
-            tools={"onnxruntime": version("onnxruntime")},
-        )
-        return ReferenceBuild(network, checkpoint, facts)
+        return plan_build(network, checkpoint, recipe)
 
 
 TARGET = ReferenceTarget()
-
-
-def _kv_cache_facts(config: CheckpointConfig, tokens_per_block: int) -> KvCacheFacts:
-    return KvCacheFacts(
-        dtype="float32",
-        tokens_per_block=tokens_per_block,
-        bytes_per_block=_kv_bytes_per_token(config) * tokens_per_block,
-        layout=KV_LAYOUT,
-    )
-
-
-def _kv_bytes_per_token(config: CheckpointConfig) -> int:
-    return config.num_hidden_layers * 2 * config.num_key_value_heads * config.head_size * _FLOAT_BYTES
-
-
-def _memory(checkpoint: Checkpoint, limits: Limits) -> MemoryPlan:
-    """ONNX Runtime holds the weights as float32; its largest activations are attention scores and logits."""
-    config = checkpoint.config
-    weights = sum(math.prod(entry.shape) for entry in checkpoint.logical_tensors().values())
-    scores = config.num_attention_heads * limits.max_num_tokens * limits.max_seq_len
-    logits = limits.max_num_tokens * config.vocab_size
-    linear_cache = _kv_bytes_per_token(config) * limits.max_seq_len
-    return MemoryPlan(
-        weights_bytes=weights * _FLOAT_BYTES, workspace_bytes=linear_cache + (scores + logits) * _FLOAT_BYTES
-    )
-
-
-def _precision(checkpoint: Checkpoint) -> dict[str, ModulePrecision]:
-    """Every matrix that multiplies rows, by the checkpoint name of its module."""
-    looked_up = set() if checkpoint.ties_embeddings else {"transformer.vocab_embedding.weight"}
-    return {
-        module_path(name): _module_precision(checkpoint, entry)
-        for name, entry in checkpoint.logical_tensors().items()
-        if name.endswith(".weight") and len(entry.shape) == 2 and name not in looked_up
-    }
-
-
-def _module_precision(checkpoint: Checkpoint, weight: TensorEntry) -> ModulePrecision:
-    """Rows that meet integers are rounded to integers; the product is computed in float32 all the same."""
-    quantization = checkpoint.quantization
-    if quantization is None or checkpoint.scales_of(weight.name) is None:
-        return ModulePrecision(weights=_DTYPES[weight.dtype], activations="float32")
-    return ModulePrecision(
-        weights=_DTYPES[weight.dtype], activations=quantization.activations, group_size=quantization.group_size
-    )

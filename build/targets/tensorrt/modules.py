@@ -1,4 +1,4 @@
-"""Which TensorRT serves a build, and the log that says why it refused something."""
+"""Finds the TensorRT module for a build, and keeps its log with the reasons of refusals."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import importlib
 from functools import cache
 from typing import Any
 
-from inflight.build.gpu_kernels.loader import Gpu
 from inflight.build.gpu_kernels.toolchain import triton_version
 from inflight.build.targets.tensorrt.api import Module, PagedPlugins
+from inflight.cuda import compute_capability, require_gpu
 from inflight.errors import BuildError
 
 FULL_NEEDS = (11, 0)
@@ -44,7 +44,8 @@ def find_plugins() -> PagedPlugins:
             f"This TensorRT has no plugins that are compiled ahead of time, which paged attention is: {error}.",
             "Build without --kv-cache-type paged.",
         ) from error
-    return PagedPlugins(registered.trtp.op.inflight, Gpu().sm)
+    require_gpu()
+    return PagedPlugins(registered.trtp.op.inflight, int(compute_capability()))
 
 
 def _version(module: Module) -> tuple[int, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inflight.engine_format.cpu_abi import ABI, LIMIT, OK, STATUS, Sizes, open_library
+from inflight.engine_format.cpu_abi import LIMIT, OK, STATUS, Sizes, open_library
+from inflight.engine_format.cpu_facts import CpuFacts
 from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import EngineError
 from inflight.runtime.executors.batch_check import check_batch
@@ -13,16 +14,15 @@ from inflight.runtime.executors.cpu.buffers import StepBuffers
 from inflight.runtime.executors.cpu.features import choose_variant
 from inflight.runtime.executors.cpu.memory import Region, map_file, map_zeroed
 from inflight.runtime.loading.rebuild import rebuild_hint
+from inflight.runtime.loading.target_facts import read_target_facts
 from inflight.runtime.scheduler.step import StepBatch, StepOutput
 
-# Neither is imported where tokens alone are wanted: that would double the time in which an engine is opened.
+# Not imported where only tokens are needed: importing them would double the time to open an engine.
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from inflight.runtime.executors.cpu.profile import CpuProfiler, OperatorProfile
-
-WEIGHTS_NAME = "rank0.weights"
 
 
 class CpuExecutor:
@@ -33,20 +33,16 @@ class CpuExecutor:
     """
 
     def __init__(self, directory: Path, manifest: EngineManifest, num_blocks: int, threads: int) -> None:
-        if manifest.target_abi != ABI:
-            raise EngineError(
-                f"{directory} was compiled for interface {manifest.target_abi} of the cpu target; this is {ABI}.",
-                rebuild_hint(manifest.recipe, manifest.target, directory),
-            )
+        facts = read_target_facts(manifest, CpuFacts, directory)
         self.manifest = manifest
         self.num_blocks = num_blocks
         self.threads = threads
-        self.variant = choose_variant(manifest, directory)
+        self.variant = choose_variant(facts.variants, manifest, directory)
         self._engine: int | None = None
         self._regions: list[Region] = []
         self._profiler: CpuProfiler | None = None
         try:
-            self._open(directory)
+            self._open(directory, directory / facts.weights_file)
         except BaseException:
             self.close()
             raise
@@ -65,7 +61,7 @@ class CpuExecutor:
         return self._buffers.read(batch), logits
 
     def start_profile(self) -> None:
-        """From the next step on, add up what every operator takes; a profile that runs is begun anew."""
+        """Measure the time of every operator from the next step on. Restarts a running profile."""
         if self._engine is None:
             raise EngineError("The engine is closed.")
         from inflight.runtime.executors.cpu.profile import CpuProfiler
@@ -74,7 +70,7 @@ class CpuExecutor:
         self._library.inflight_profile(self._engine, self._profiler.nanoseconds.ctypes.data)
 
     def profile(self) -> list[OperatorProfile]:
-        """Every operator in the order of a step, over the steps since start_profile(); ends the profile.
+        """End the profile; return every operator, in the order of a step, summed over the steps since start_profile().
 
         Empty when none was started. cpu_profile.sum_by_kind() puts the layers together.
         """
@@ -91,15 +87,15 @@ class CpuExecutor:
         while self._regions:
             self._regions.pop().close()
 
-    def _open(self, directory: Path) -> None:
+    def _open(self, directory: Path, weights_path: Path) -> None:
         manifest = self.manifest
         library_path = directory / self.variant.file
         try:
             self._library = open_library(library_path)
         except OSError as error:
             raise EngineError(f"The system cannot load {library_path}: {error}.") from error
-        self._check_sizes(directory)
-        weights = self._keep(map_file(directory / WEIGHTS_NAME))
+        self._check_sizes(directory, weights_path)
+        weights = self._keep(map_file(weights_path))
         cache = self._keep(map_zeroed(self.num_blocks * manifest.kv_cache.bytes_per_block, "KV cache"))
         workspace = self._keep(map_zeroed(manifest.memory.workspace_bytes, "workspace"))
         self._buffers = StepBuffers(manifest)
@@ -108,15 +104,15 @@ class CpuExecutor:
         )
         if self._engine is None:
             raise EngineError(f"The system refused {self.threads} threads.", "Pass a smaller --threads.")
-        weights.populate(manifest.memory.lookup_bytes)  # now: beside it, mapping anything else would wait
+        weights.populate(manifest.memory.lookup_bytes)  # last: other mappings would wait for it
 
-    def _check_sizes(self, directory: Path) -> None:
+    def _check_sizes(self, directory: Path, weights_path: Path) -> None:
         """A manifest that asks for less memory than the library touches would end the process, or worse."""
         sizes = Sizes()
         self._library.inflight_get_sizes(sizes)
         manifest = self.manifest
         pairs = {
-            f"the size of {WEIGHTS_NAME}": ((directory / WEIGHTS_NAME).stat().st_size, sizes.weights_bytes),
+            f"the size of {weights_path.name}": (weights_path.stat().st_size, sizes.weights_bytes),
             "memory.workspace_bytes": (manifest.memory.workspace_bytes, sizes.workspace_bytes),
             "kv_cache.bytes_per_block": (manifest.kv_cache.bytes_per_block, sizes.bytes_per_block),
             "model.vocab_size": (manifest.model.vocab_size, sizes.vocab_size),

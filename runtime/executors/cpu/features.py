@@ -1,15 +1,16 @@
-"""What this machine's CPU can do, and which compiled variant of an engine it can run."""
+"""The features of this machine's CPU, and the compiled variant of an engine that it can run."""
 
 from __future__ import annotations
 
 import platform
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inflight.engine_format.manifest import EngineManifest, Variant
+from inflight.engine_format.cpu_facts import Variant
+from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import EngineError
 from inflight.runtime.loading.rebuild import rebuild_hint
 from inflight.tile_permission import ask_for_tiles, needs_tiles
@@ -63,6 +64,7 @@ def this_machine() -> Machine:
 
 
 def choose_variant(
+    variants: Sequence[Variant],
     manifest: EngineManifest,
     directory: Path,
     machine: Machine | None = None,
@@ -75,7 +77,7 @@ def choose_variant(
     """
     machine = machine or this_machine()
     reasons = []
-    for variant in manifest.variants:
+    for variant in variants:
         problem = _problem(variant, machine, ask)
         if problem is None and variant.rank == 0:
             return variant

@@ -5,10 +5,12 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Sequence
+from operator import attrgetter
 
 from inflight.engine_format.cpu_abi import MAX_TOP_LOGPROBS, SAMPLING_FORMAT, SAMPLING_POSITION
 from inflight.runtime.executors.cpu.arrays import Cells
 from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence
+from inflight.sampling_parameters import RECORD_PARAMETERS
 
 _ROW = struct.Struct(SAMPLING_FORMAT)
 _WORDS = _ROW.size // 8  # of 64 bits; the position is one of them
@@ -16,6 +18,7 @@ _NO_LISTS = (0, 0, 0, 0, 0, 0)
 _FREE_CHOICE = -1  # inflight_sampling.target of a row that chooses its token
 _GREEDY = RowSampling()
 _BAN = float("-inf")
+_parameters = attrgetter(*(row.name for row in RECORD_PARAMETERS))
 
 
 class SamplingRows:
@@ -29,11 +32,11 @@ class SamplingRows:
         self._lists: dict[int, list[array[int] | array[float]]] = {}  # what the pointers of a row refer to
 
     def score(self, row: int, position: int, target: int, num_logprobs: int) -> None:
-        """The row reports on the token `target`."""
+        """Make the row score the token `target`."""
         self._write(row, _GREEDY, position, _NO_LISTS, target, num_logprobs)
 
     def choose(self, row: int, sequence: ScheduledSequence) -> None:
-        """The row chooses the token that follows `sequence`."""
+        """Make the row choose the next token of `sequence`."""
         sampling = sequence.sampling or _GREEDY
         lists = self._point(row, sequence, sampling)
         position = sequence.start + len(sequence.token_ids)
@@ -64,13 +67,7 @@ class SamplingRows:
             *lists,
             target,
             min(num_logprobs, MAX_TOP_LOGPROBS),
-            sampling.top_k,
-            sampling.temperature,
-            sampling.top_p,
-            sampling.min_p,
-            sampling.repetition_penalty,
-            sampling.presence_penalty,
-            sampling.frequency_penalty,
+            *_parameters(sampling),
         )
 
 

@@ -10,15 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.engine_format.manifest import EngineManifest
+from inflight.engine_format.reference_facts import ReferenceFacts
 from inflight.errors import EngineError
+from inflight.extras import install_hint, needs
 from inflight.runtime.executors.batch_check import check_batch
 from inflight.runtime.executors.host_sampling import sequence_result
 from inflight.runtime.executors.reference.linear_cache import LinearCache, PagedPool
-from inflight.runtime.loading.rebuild import rebuild_hint
+from inflight.runtime.loading.target_facts import read_target_facts
 from inflight.runtime.scheduler.step import ScheduledSequence, StepBatch, StepOutput
-
-ABI = 1
-NETWORK_NAME = "network.onnx"
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 
@@ -29,21 +28,17 @@ _ERRORS_ONLY = 3
 class ReferenceExecutor:
     """A verified engine directory of target `reference`; see Executor.
 
-    Slow and obviously right: each sequence's blocks are gathered into a linear cache, the network runs, the new rows
+    Slow and simple: each sequence's blocks are gathered into a linear cache, the network runs, the new rows
     are scattered back. ONNX Runtime may sum in another order for another number of rows, so the last bits of a row's
     logits depend on the size of its chunk; the cpu target's do not. Raises EngineError when the network cannot be
     opened.
     """
 
     def __init__(self, directory: Path, manifest: EngineManifest, num_blocks: int, threads: int) -> None:
-        if manifest.target_abi != ABI:
-            raise EngineError(
-                f"{directory} was written for interface {manifest.target_abi} of the reference target; this is {ABI}.",
-                rebuild_hint(manifest.recipe, manifest.target, directory),
-            )
+        facts = read_target_facts(manifest, ReferenceFacts, directory)
         self.manifest = manifest
         self.num_blocks = num_blocks
-        self._session: Any = _open_session(directory / NETWORK_NAME, threads)
+        self._session: Any = _open_session(directory / facts.network, threads)
         self._pool = PagedPool(manifest, num_blocks)
         self._cache = LinearCache(manifest)
 
@@ -79,13 +74,11 @@ class ReferenceExecutor:
 
 
 def _open_session(network: Path, threads: int) -> Any:
-    try:
+    with needs("Target reference", install_hint("reference")):
         import onnxruntime
-    except ImportError as error:
-        raise EngineError("The reference target needs ONNX Runtime.", "pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
-    # Left to itself, ONNX Runtime multiplies int8 and int4 weights with rows that it rounds to int8.
+    # By default ONNX Runtime multiplies int8 and int4 weights by activations that it rounds to int8.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     options.intra_op_num_threads = threads
     try:

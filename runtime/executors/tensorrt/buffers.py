@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.engine_format.manifest import EngineManifest
-from inflight.runtime.executors.tensorrt.device import Device, DeviceMemory
+from inflight.runtime.executors.gpu.device import Device, DeviceMemory
 from inflight.runtime.executors.tensorrt.inputs import RunInputs
 
 Floats = npt.NDArray[np.float32]

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from inflight.runtime.executors.gpu.device import CapturedGraph, Device
 from inflight.runtime.executors.tensorrt.api import ExecutionContext
-from inflight.runtime.executors.tensorrt.device import CapturedGraph, Device
 
 # What is fixed in a graph: the sizes of a decode, and its first slot.
 Sizes: TypeAlias = tuple[int, ...]
@@ -62,10 +62,4 @@ class DecodeGraphs:
         """Runs it once as it is, which settles what depends on the sizes and must not be captured; then captures it."""
         context = self._make_context()
         enqueue(context)
-        self._device.begin_capture()
-        try:
-            enqueue(context)
-        except BaseException:
-            self._device.abandon_capture()
-            raise
-        return _Captured(context, self._device.end_capture())
+        return _Captured(context, self._device.capture(lambda: enqueue(context)))

@@ -1,20 +1,16 @@
-"""What the manifest calls the layout of a TensorRT engine's caches, and the runs that go with it."""
+"""The runs that go with the layout of a TensorRT engine's caches."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from inflight.engine_format.manifest import DevicePlan, EngineManifest
+from inflight.engine_format.manifest import EngineManifest
+from inflight.engine_format.tensorrt_facts import BLOCKS, SLOTS, DevicePlan
 from inflight.errors import EngineError
 from inflight.runtime.executors.tensorrt.blocks import BlockRuns
 from inflight.runtime.executors.tensorrt.inputs import RunPlanner
 from inflight.runtime.executors.tensorrt.slots import SlotRuns
 from inflight.runtime.loading.rebuild import rebuild_hint
-
-# [slots, heads, tokens, head_size] of keys and of values in each layer; a slot is a sequence's whole cache.
-SLOTS = "slots, heads, tokens, head_size"
-# The same of a pool of blocks, which block tables list.
-BLOCKS = "blocks, heads, tokens, head_size"
 
 
 def run_planner(manifest: EngineManifest, num_blocks: int, plan: DevicePlan, directory: Path) -> RunPlanner:

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from inflight.engine_format.manifest import DevicePlan, EngineManifest
+from inflight.engine_format.manifest import EngineManifest
+from inflight.engine_format.tensorrt_facts import DevicePlan
 from inflight.errors import EngineError
+from inflight.runtime.executors.gpu.device import Device, DeviceMemory
 from inflight.runtime.executors.tensorrt.api import CudaEngine, Module, Refitter, Runtime, checked, process_logger
-from inflight.runtime.executors.tensorrt.device import Device, DeviceMemory
 from inflight.runtime.loading.rebuild import rebuild_hint
+from inflight.tensor_file import TensorFileError, read_header
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
-_LENGTH_BYTES = 8
 
 
-def choose_plan(manifest: EngineManifest, capability: str, directory: Path) -> DevicePlan:
+def choose_plan(plans: Sequence[DevicePlan], manifest: EngineManifest, capability: str, directory: Path) -> DevicePlan:
     """The first plan for a GPU of this compute capability. Raises EngineError naming those that there are."""
-    for plan in manifest.plans:
+    for plan in plans:
         if not plan.compute_capabilities or capability in plan.compute_capabilities:
             return plan
-    built = ", ".join(f"SM{sm}" for plan in manifest.plans for sm in plan.compute_capabilities)
+    built = ", ".join(f"SM{sm}" for plan in plans for sm in plan.compute_capabilities)
     raise EngineError(
         f"{directory} has plans for {built}, and this machine's GPU is SM{capability}.",
         rebuild_hint(manifest.recipe, manifest.target, directory, sm=[capability]),
@@ -45,12 +45,13 @@ def open_plan(trt: Module, path: Path, manifest: EngineManifest) -> tuple[Runtim
 
 
 def map_weights(path: Path) -> dict[str, Bytes]:
-    """The tensors of a safetensors file as mapped bytes."""
+    """The tensors of a safetensors file as mapped bytes. Raises EngineError when it is damaged."""
+    try:
+        entries = read_header(path)
+    except TensorFileError as error:
+        raise EngineError(error.message, "Build the engine again.") from error
     data = np.memmap(path, np.uint8, mode="r")
-    start = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES].tobytes(), "little")
-    header = json.loads(data[_LENGTH_BYTES:start].tobytes())
-    places = {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
-    return {name: data[start + begin : start + end].view(np.ndarray) for name, (begin, end) in places.items()}
+    return {name: data[each.offset : each.offset + each.nbytes].view(np.ndarray) for name, each in entries.items()}
 
 
 def refit(trt: Module, engine: CudaEngine, weights: Mapping[str, Bytes]) -> None:

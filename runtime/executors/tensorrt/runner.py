@@ -8,9 +8,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from inflight.runtime.executors.gpu.device import Device, DeviceMemory
 from inflight.runtime.executors.tensorrt.api import CudaEngine, ExecutionContext, Module, checked
 from inflight.runtime.executors.tensorrt.buffers import DeviceBuffers
-from inflight.runtime.executors.tensorrt.device import Device, DeviceMemory
 from inflight.runtime.executors.tensorrt.graphs import DecodeGraphs
 from inflight.runtime.executors.tensorrt.inputs import RunInputs
 

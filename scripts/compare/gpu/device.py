@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from compare.gpu.case import Array, Call, Case
 from inflight.build.gpu_kernels.architectures import architecture_of
 from inflight.build.gpu_kernels.cache import ArtifactCache
 from inflight.build.gpu_kernels.compile import CompileJob, compile_kernels
 from inflight.build.gpu_kernels.kernels import all_specs
-from inflight.build.gpu_kernels.loader import Gpu, LoadedKernel
+from inflight.runtime.executors.gpu.device import Device
+from inflight.runtime.executors.gpu.kernel import LoadedKernel, load_kernel
 
 
 class Kernels:
     """The kernels of calls, compiled for one GPU and loaded once each."""
 
-    def __init__(self, gpu: Gpu, workers: int) -> None:
+    def __init__(self, gpu: Device, workers: int) -> None:
         self._gpu, self._workers = gpu, workers
         self._sm = architecture_of(gpu.sm).sm
         self._specs = {spec.function: spec for spec in all_specs()}
@@ -29,28 +29,28 @@ class Kernels:
         jobs = [CompileJob(self._specs[call.function], call.variant, self._sm) for call in missing.values()]
         artifacts = compile_kernels(jobs, workers=self._workers, cache=ArtifactCache())
         for key, artifact in zip(missing, artifacts, strict=True):
-            self._loaded[key] = self._gpu.load(artifact)
+            self._loaded[key] = load_kernel(self._gpu, artifact)
 
-    def queue(self, case: Case, addresses: Mapping[str, int]) -> Callable[[Any], None]:
-        """A function that puts the launches of a prepared case on a stream."""
+    def queue(self, case: Case, addresses: Mapping[str, int]) -> Callable[[], None]:
+        """A function that puts the launches of a prepared case on the device's stream."""
 
-        def put(stream: Any) -> None:
+        def put() -> None:
             for call in case.calls:
-                self._loaded[_key(call)].launch({**addresses, **call.scalars}, call.sizes, stream=stream)
+                self._loaded[_key(call)].launch({**addresses, **call.scalars}, call.sizes)
 
         return put
 
 
 @contextmanager
-def uploaded(gpu: Gpu, arrays: Mapping[str, Array]) -> Iterator[dict[str, int]]:
+def uploaded(gpu: Device, arrays: Mapping[str, Array]) -> Iterator[dict[str, int]]:
     """Addresses of copies of the arrays in the device's memory, by name."""
     copies = {name: gpu.upload(array) for name, array in arrays.items()}
     try:
         yield {name: copy.address for name, copy in copies.items()}
     finally:
-        gpu.synchronize()
+        gpu.wait()
         for copy in copies.values():
-            copy.free()
+            gpu.release(copy)
 
 
 def _key(call: Call) -> str:

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from compare.gpu.case import levels, numbers, zeros
 from compare.gpu.device import uploaded
 from compare.gpu.results import Limits
 from compare.gpu.timing import Timer
-from inflight.build.gpu_kernels.loader import Gpu
+from inflight.runtime.executors.gpu.device import Device
 
 COPY_BYTES = 1 << 30
 SIZE = 8192
 WORKSPACE = 32 << 20
 
 
-def measure_limits(gpu: Gpu, timer: Timer, operands: tuple[str, ...]) -> Limits:
+def measure_limits(gpu: Device, timer: Timer, operands: tuple[str, ...]) -> Limits:
     """`operands` are those that the card multiplies; what cuBLASLt refuses is left out."""
-    source, target = (gpu.device.allocate(COPY_BYTES, stream=gpu.stream) for _ in range(2))
-    copying = timer.seconds(lambda stream: target.copy_from(source, stream=stream))
-    source.close()
-    target.close()
+    source, target = (gpu.allocate(COPY_BYTES) for _ in range(2))
+    copying = timer.seconds(lambda: target.copy_from(source))
+    gpu.release(source)
+    gpu.release(target)
     peaks = {}
     for name in operands:
         try:
@@ -33,7 +31,7 @@ def measure_limits(gpu: Gpu, timer: Timer, operands: tuple[str, ...]) -> Limits:
     return Limits(2 * COPY_BYTES / copying, peaks)
 
 
-def product_seconds(gpu: Gpu, timer: Timer, n: int, k: int, rows: int, operands: str) -> float:
+def product_seconds(gpu: Device, timer: Timer, n: int, k: int, rows: int, operands: str) -> float:
     """A product of cuBLASLt: rows [rows, k] times weights [n, k]', random numbers, for zeros cost less power."""
     from inflight.build.gpu_kernels.cublaslt import Product
 
@@ -47,8 +45,4 @@ def product_seconds(gpu: Gpu, timer: Timer, n: int, k: int, rows: int, operands:
         "weight_scale": numbers((n,), "fp32"),
     }
     with uploaded(gpu, arrays) as addresses, Product(n, k, operands, rows, WORKSPACE) as product:
-        return timer.seconds(partial(_queue, product, addresses, rows))
-
-
-def _queue(product: Callable[..., None], addresses: dict[str, int], rows: int, stream: Any) -> None:
-    product(**addresses, rows=rows, stream=int(stream.handle))
+        return timer.seconds(partial(product, **addresses, rows=rows, stream=gpu.stream))

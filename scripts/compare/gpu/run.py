@@ -15,7 +15,7 @@ from inflight.errors import InflightError
 
 PEERS = user_cache_dir() / "bench-peers"
 ROOT = Path(__file__).resolve().parents[3]
-PACKAGES = ("triton", "cuda-core", "cuda-bindings", "nvidia-cublas", "nvmath-python")
+PACKAGES = ("triton", "cuda-bindings", "nvidia-cublas", "nvmath-python")
 
 
 def main() -> int:
@@ -60,9 +60,9 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    from inflight.build.gpu_kernels.loader import Gpu
+    from inflight.runtime.executors.gpu.device import Device
 
-    gpu = Gpu()
+    gpu = Device()
     from compare.gpu.cases import all_cases
     from compare.gpu.session import Session
     from compare.gpu.timing import Timer

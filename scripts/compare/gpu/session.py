@@ -13,19 +13,19 @@ from compare.gpu.timing import Timer
 from compare.gpu.torch_peer import TorchPeer
 from compare.offline.worker_process import EngineFailed
 from inflight.build.gpu_kernels.architectures import architecture_of
-from inflight.build.gpu_kernels.loader import Gpu
+from inflight.runtime.executors.gpu.device import Device
 
 
 class Session:
     """Limits are measured at once; `workers` processes compile."""
 
-    def __init__(self, gpu: Gpu, timer: Timer, workers: int, versions: dict[str, str]) -> None:
+    def __init__(self, gpu: Device, timer: Timer, workers: int, versions: dict[str, str]) -> None:
         self._gpu, self._timer = gpu, timer
         self._kernels = Kernels(gpu, workers)
         self._say("the card's limits")
         operands = ("bf16", "float8", "int8") if architecture_of(gpu.sm).fp8 else ("bf16", "int8")
         limits = measure_limits(gpu, self._timer, operands)
-        self.run = Run(f"{gpu.device.name}, sm_{gpu.sm}", versions, limits)
+        self.run = Run(f"{gpu.name}, sm_{gpu.sm}", versions, limits)
 
     def measure(self, cases: list[Case | ProductCase], torch: TorchPeer | None, out: Path) -> None:
         """Results go to `out` after every case, so that a run that is cut off has not been for nothing."""

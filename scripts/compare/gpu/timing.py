@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from typing import Any
 
-from cuda.core import EventOptions
-
-from inflight.build.gpu_kernels.loader import Gpu
+from inflight.cuda import call
+from inflight.runtime.executors.gpu.device import CapturedGraph, Device
 
 WARM_UPS = 3
 
@@ -16,29 +14,27 @@ WARM_UPS = 3
 class Timer:
     """Times on one GPU; holds a buffer of twice its second-level cache, which is written before every run."""
 
-    def __init__(self, gpu: Gpu, repeats: int) -> None:
-        self._device, self._stream, self._repeats = gpu.device, gpu.stream, repeats
-        self.flush_bytes = 2 * int(gpu.device.properties.l2_cache_size)
-        self._flush = gpu.device.allocate(self.flush_bytes, stream=gpu.stream)
+    def __init__(self, gpu: Device, repeats: int) -> None:
+        self._gpu, self._repeats = gpu, repeats
+        self.flush_bytes = 2 * gpu.attribute("cudaDevAttrL2CacheSize")
+        self._flush = gpu.allocate(self.flush_bytes)
+        self._start, self._end = call("cudaEventCreate"), call("cudaEventCreate")
 
-    def seconds(self, queue: Callable[[Any], None]) -> float:
-        """The median of the runs of what `queue` puts on the stream that it is given."""
-        queue(self._stream)  # what is loaded at the first launch is not loaded while a graph is being built
-        self._stream.sync()
-        builder = self._device.create_graph_builder().begin_building()
-        queue(builder.stream)
-        graph = builder.end_building().complete()
+    def seconds(self, queue: Callable[[], None]) -> float:
+        """The median of the runs of what `queue` puts on the GPU's stream."""
+        queue()  # what is loaded at the first launch is not loaded while a graph is being captured
+        self._gpu.wait()
+        graph = self._gpu.capture(queue)
         for _ in range(WARM_UPS):
-            graph.launch(self._stream)
+            graph.launch()
         times = [self._once(graph) for _ in range(self._repeats)]
-        graph.close()
+        graph.free()
         return statistics.median(times)
 
-    def _once(self, graph: Any) -> float:
-        timed = EventOptions(timing_enabled=True)
-        self._flush.fill(0, stream=self._stream)
-        start = self._stream.record(options=timed)
-        graph.launch(self._stream)
-        end = self._stream.record(options=timed)
-        end.sync()
-        return float(end - start) / 1e3
+    def _once(self, graph: CapturedGraph) -> float:
+        self._flush.clear()
+        call("cudaEventRecord", self._start, self._gpu.stream)
+        graph.launch()
+        call("cudaEventRecord", self._end, self._gpu.stream)
+        call("cudaEventSynchronize", self._end)
+        return float(call("cudaEventElapsedTime", self._start, self._end)) / 1e3

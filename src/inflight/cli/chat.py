@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,29 +13,23 @@ if TYPE_CHECKING:
     from inflight.runtime.offline.llm import LLM
     from inflight.runtime.sampling.params import SamplingParams
 
-HELP = "/reset forgets the conversation, /exit or Ctrl-D leaves, Ctrl-C stops an answer."
+HELP = "/reset clears the conversation, /exit or Ctrl-D quits, Ctrl-C stops the current answer."
 
 
+@flag.sampling_options(chat=True)
 def chat(
+    *,
     engine: flag.Engine,
-    system: Annotated[str | None, typer.Option(help="A system message to begin with.")] = None,
+    system: Annotated[str | None, typer.Option(help="System message at the start of the conversation.")] = None,
     max_tokens: flag.MaxTokens = 512,
-    temperature: flag.Temperature = None,
-    top_k: flag.TopK = None,
-    top_p: flag.TopP = None,
-    min_p: flag.MinP = None,
-    repetition_penalty: flag.RepetitionPenalty = None,
-    presence_penalty: flag.PresencePenalty = None,
-    frequency_penalty: flag.FrequencyPenalty = None,
-    seed: flag.Seed = None,
-    stop: flag.Stop = None,
+    sampling: dict[str, Any],
     threads: flag.Threads = None,
     kv_cache_tokens: flag.KvCacheTokens = None,
     kv_cache_fraction: flag.KvCacheFraction = 0.9,
 ) -> None:
-    """Chat with the model; answers appear as they are made. Also reads messages from a pipe, one per line.
+    """Chat with the model in the terminal; answers are streamed. Messages can also come from a pipe, one per line.
 
-    In the chat: /reset forgets the conversation, /exit or Ctrl-D leaves, Ctrl-C stops an answer.
+    In the chat: /reset clears the conversation, /exit or Ctrl-D quits, Ctrl-C stops the current answer.
 
     Examples:
 
@@ -46,19 +40,7 @@ def chat(
       printf 'Hello\\nAnd now in French\\n' | inflight chat engine
     """
     with flag.open_llm(engine, threads, kv_cache_tokens, kv_cache_fraction) as llm:
-        params = flag.read_sampling_params(
-            llm,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            presence_penalty=presence_penalty,
-            frequency_penalty=frequency_penalty,
-            seed=seed,
-            stop=stop,
-        )
+        params = flag.read_sampling_params(llm, sampling, max_tokens=max_tokens or 0)
         Conversation(llm, params, system).run()
 
 
@@ -89,12 +71,13 @@ class Conversation:
     def _answer(self, message: str) -> None:
         """Print the answer as it comes. What there is of it joins the conversation, even when it was stopped."""
         from inflight.errors import RequestError
+        from inflight.runtime.request.validation import fit_max_tokens
 
         asked = [*self._messages, {"role": "user", "content": message}]
         text = ""
         try:
             prompt = self._llm.tokenizer.encode_chat(asked)
-            params = flag.fit_max_tokens(self._llm, self._params, len(prompt))
+            params = fit_max_tokens(self._params, len(prompt), self._llm.manifest.limits.max_seq_len)
             for output in self._llm.generate(prompt, params, stream=True):
                 text = output.outputs[0].text
                 print(output.outputs[0].text_delta, end="", flush=True)

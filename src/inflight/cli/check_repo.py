@@ -1,4 +1,4 @@
-"""`inflight check-repo`: what is wrong with a Triton model repository."""
+"""`inflight check-repo`: checks a Triton model repository."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import typer
 
 
 def check_repo(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Model repository.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of the Triton model repository.")],
 ) -> None:
-    """Check a model repository before a server is started on it. Every problem names the file, the key and the fix.
+    """Check a Triton model repository before starting a server on it. Each problem names the file, the key and the fix.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""`inflight convert`: a Hugging Face model becomes a checkpoint."""
+"""`inflight convert`: from a Hugging Face model to a checkpoint."""
 
 from __future__ import annotations
 
@@ -32,37 +32,49 @@ class WeightOnlyPrecision(str, Enum):
 
 def convert(
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="Directory of a Hugging Face model, or a hub id.")
+        str | None, typer.Argument(metavar="MODEL", help="Hugging Face model: a directory or a hub id.")
     ] = None,
     model_dir: Annotated[
-        str | None, typer.Option("--model-dir", "--model_dir", help="MODEL, as convert_checkpoint.py spells it.")
+        str | None, typer.Option("--model-dir", "--model_dir", help="The same as MODEL (convert_checkpoint.py's flag).")
     ] = None,
     output_dir: Annotated[
-        Path | None, typer.Option("--output-dir", "--output_dir", "-o", help="Where the checkpoint goes.")
+        Path | None, typer.Option("--output-dir", "--output_dir", "-o", help="Directory to write the checkpoint to.")
     ] = None,
     dtype: Annotated[
         Dtype,
         typer.Option(
-            help="Type of the weights. auto keeps the source's own type. "
-            "(TensorRT-LLM's auto turned float32 into float16; this one does not.)"
+            help="Data type of the weights. auto keeps the type of the model, float32 included "
+            "(TensorRT-LLM's auto made float32 into float16)."
         ),
     ] = Dtype.auto,
     tp_size: Annotated[
         int,
         typer.Option(
-            "--tp-size", "--tp_size", "--tensor-parallel-size", "-tp", min=1, help="Ranks that share every layer."
+            "--tp-size",
+            "--tp_size",
+            "--tensor-parallel-size",
+            "-tp",
+            min=1,
+            help="Tensor parallelism: number of ranks that each layer is split over.",
         ),
     ] = 1,
     pp_size: Annotated[
         int,
         typer.Option(
-            "--pp-size", "--pp_size", "--pipeline-parallel-size", "-pp", min=1, help="Stages that share the layers."
+            "--pp-size",
+            "--pp_size",
+            "--pipeline-parallel-size",
+            "-pp",
+            min=1,
+            help="Pipeline parallelism: number of stages that the layers are divided into.",
         ),
     ] = 1,
     use_parallel_embedding: Annotated[
         bool,
         typer.Option(
-            "--use-parallel-embedding", "--use_parallel_embedding", help="Split the embedding over the ranks, too."
+            "--use-parallel-embedding",
+            "--use_parallel_embedding",
+            help="Split the embedding table over the tensor-parallel ranks.",
         ),
     ] = False,
     embedding_sharding_dim: Annotated[
@@ -72,7 +84,7 @@ def convert(
             "--embedding_sharding_dim",
             min=0,
             max=1,
-            help="With the above: along the vocabulary (0) or the hidden size (1).",
+            help="With --use-parallel-embedding: split along the vocabulary (0) or the hidden size (1).",
         ),
     ] = 0,
     quantize: Annotated[
@@ -80,38 +92,44 @@ def convert(
         typer.Option(
             "--quantize",
             "--qformat",
-            help="Integer weights, rounded to nearest: int8 with a scale per output, or int4 with one per group of "
-            "inputs. _wo: rows of 16 bits, as exact as bfloat16; w8a8, w4a8: rows of 8 bits, faster.",
+            help="Quantize the weights, rounding to nearest: int8 with a scale per output channel, int4 with a scale "
+            "per group of inputs. int8_wo, int4_wo: weight-only, activations keep 16 bits. int8_w8a8, int4_w4a8: "
+            "activations are rounded to 8 bits as well; faster with many users and long prompts.",
         ),
     ] = None,
     group_size: Annotated[
-        int, typer.Option("--group-size", "--group_size", "--awq_block_size", help="Of int4: 32, 64 or 128 inputs.")
+        int, typer.Option("--group-size", "--group_size", "--awq_block_size", help="Group size of int4: 32, 64 or 128.")
     ] = 128,
     exclude_modules: Annotated[
         list[str] | None,
         typer.Option(
             "--exclude-modules",
             "--exclude_modules",
-            help='Modules that stay plain, a pattern such as "lm_head" or "*.mlp.proj"; may be repeated.',
+            help='Modules not to quantize: a pattern such as "lm_head" or "*.mlp.proj"; may be repeated.',
         ),
     ] = None,
     use_weight_only: Annotated[
-        bool, typer.Option("--use-weight-only", "--use_weight_only", help="As convert_checkpoint.py: int8_wo, int4_wo.")
+        bool,
+        typer.Option(
+            "--use-weight-only", "--use_weight_only", help="Weight-only quantization (convert_checkpoint.py's flag)."
+        ),
     ] = False,
     weight_only_precision: Annotated[
         WeightOnlyPrecision | None,
-        typer.Option("--weight-only-precision", "--weight_only_precision", help="With the above. Default: int8."),
+        typer.Option(
+            "--weight-only-precision", "--weight_only_precision", help="With --use-weight-only: int8 (default) or int4."
+        ),
     ] = None,
     revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of a hub model. HF_TOKEN opens private ones.")
+        str | None, typer.Option(help="Branch, tag or commit of a hub model. Set HF_TOKEN for private models.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUTPUT_DIR if it exists.")] = False,
 ) -> None:
     """Convert a Hugging Face model to a checkpoint: config.json, rank{r}.safetensors and tokenizer/.
 
-    The config and the names and shapes of all tensors are checked first; everything that is missing, unknown or
-    unsupported is reported in one message before a weight is read. Weights then pass through in chunks, so memory
-    stays small whatever the model.
+    config.json and the names and shapes of all tensors are checked first; everything that is missing, unknown or
+    unsupported is reported in one message before any weight is read. Weights are then converted in chunks, so that a
+    large model needs little memory.
 
     Examples:
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
+from inflight.extras import install_hint
+
 _PACKAGES = ("numpy", "onnx", "onnxruntime", "transformers", "tokenizers", "tritonclient")
 
 
 def doctor() -> None:
     """Describe this machine: its CPU level, memory and compiler, and whether Triton can run here.
 
-    Every "no" comes with its reason and what to do about it. The exit status is 1 when engines can neither be
-    built nor run here.
+    Each "no" comes with its reason and what to do about it. The exit status is 1 when engines can neither be built nor
+    run here.
 
     Examples:
 
@@ -23,9 +25,11 @@ def doctor() -> None:
     from inflight.cli.tables import print_facts
 
     machine, building, serving = _machine(), _building(), _serving()
+    targets = _targets()
     print_facts("this machine", machine)
     print_facts("building engines (target cpu)", building)
     print_facts("running and serving them", serving)
+    print_facts("targets", targets)
     if building["native level"].startswith("no:") and serving["native code"].startswith("no:"):
         raise typer.Exit(1)
 
@@ -78,18 +82,40 @@ def _serving() -> Mapping[str, str]:
     triton = find_triton()
     return {
         "native code": ", ".join(runnable) or "no: this CPU is below every level; see --target reference",
-        "reference target": f"onnxruntime {_version('onnxruntime')}",
         "Triton": f"no: {triton}" if isinstance(triton, str) else f"{triton.server} (from {triton.origin})",
         "without Triton": "inflight serve --embedded gives the same tokens over the same OpenAI endpoint",
+        "OpenAI endpoint": _or_install("fastapi", "serve"),
         "inflight verify": f"torch {_version('torch')}",
     }
+
+
+def _targets() -> Mapping[str, str]:
+    """Every registered target: what it builds, and whether its engines run here."""
+    from inflight.build.registry import TARGETS
+    from inflight.build.target import Target
+    from inflight.runtime.executors.base import EngineLoader
+    from inflight.runtime.executors.registry import LOADERS
+
+    builders, loaders = TARGETS.all(), LOADERS.all()
+    facts = {}
+    for name in dict.fromkeys([*builders, *loaders]):
+        builder, loader = builders.get(name), loaders.get(name)
+        what = builder.summary if isinstance(builder, Target) else str(builder or "no builder here.")
+        problem = loader.problem() if isinstance(loader, EngineLoader) else str(loader or "no executor")
+        facts[name] = f"{what} {'Runs here.' if problem is None else f'Does not run here: {problem}'}"
+    return facts
 
 
 def _version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return f"not installed (pip install {package})"
+        return "not installed"
+
+
+def _or_install(package: str, extra: str) -> str:
+    found = _version(package)
+    return f"no: {install_hint(extra)}" if found == "not installed" else f"{package} {found}"
 
 
 def _or_reason(fact: Callable[[], str]) -> str:

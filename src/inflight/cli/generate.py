@@ -19,41 +19,27 @@ if TYPE_CHECKING:
 DEFAULT_MAX_TOKENS = 256
 
 
+@flag.sampling_options()
 def generate(
+    *,
     engine: flag.Engine,
-    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help='What to complete; "-" reads stdin.')],
+    prompts: Annotated[
+        list[str], typer.Argument(metavar="PROMPT...", help='Prompts to complete; "-" reads standard input.')
+    ],
     max_tokens: flag.MaxTokens = None,
-    n: Annotated[int, typer.Option("--n", help="Completions per prompt.")] = 1,
-    best_of: Annotated[int | None, typer.Option(help="Compute this many, keep the best n.")] = None,
-    stream: Annotated[bool, typer.Option("--stream", help="Print text as it comes.")] = False,
+    n: Annotated[int, typer.Option("--n", help="Number of completions per prompt.")] = 1,
+    stream: Annotated[bool, typer.Option("--stream", help="Print text while it is generated.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per prompt.")] = False,
-    as_chat: Annotated[bool, typer.Option("--chat", help="Put the prompt through the model's chat template.")] = False,
-    logprobs: Annotated[int | None, typer.Option(help="With --json: alternatives per token.")] = None,
-    prompt_logprobs: Annotated[int | None, typer.Option(help="With --json: the same for the prompt.")] = None,
-    temperature: flag.Temperature = None,
-    top_k: flag.TopK = None,
-    top_p: flag.TopP = None,
-    min_p: flag.MinP = None,
-    repetition_penalty: flag.RepetitionPenalty = None,
-    presence_penalty: flag.PresencePenalty = None,
-    frequency_penalty: flag.FrequencyPenalty = None,
-    seed: flag.Seed = None,
-    bad_words: flag.BadWords = None,
-    logit_bias: flag.LogitBias = None,
-    min_tokens: flag.MinTokens = None,
-    stop: flag.Stop = None,
-    stop_token_ids: flag.StopTokenIds = None,
-    include_stop: flag.IncludeStop = False,
-    ignore_eos: flag.IgnoreEos = False,
-    keep_special_tokens: flag.KeepSpecialTokens = False,
+    as_chat: Annotated[bool, typer.Option("--chat", help="Apply the model's chat template to the prompt.")] = False,
+    sampling: dict[str, Any],
     threads: flag.Threads = None,
     kv_cache_tokens: flag.KvCacheTokens = None,
     kv_cache_fraction: flag.KvCacheFraction = 0.9,
 ) -> None:
-    """Complete one prompt, or many at once. Text goes to stdout, speed to stderr.
+    """Complete one prompt, or several in one batch. Text goes to standard output, the speed to standard error.
 
-    Sampling flags that are not given take the defaults of the model's generation_config.json; --max-tokens is 256, or
-    what fits.
+    Sampling flags that are not given take their defaults from the model's generation_config.json. --max-tokens defaults
+    to 256, or to what fits into max_seq_len.
 
     Examples:
 
@@ -69,31 +55,16 @@ def generate(
     with flag.open_llm(engine, threads, kv_cache_tokens, kv_cache_fraction) as llm:
         params = flag.read_sampling_params(
             llm,
+            sampling,
             max_tokens=DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens,
             n=n,
-            best_of=best_of,
-            logprobs=logprobs,
-            prompt_logprobs=prompt_logprobs,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            presence_penalty=presence_penalty,
-            frequency_penalty=frequency_penalty,
-            seed=seed,
-            bad_words=bad_words,
-            logit_bias=logit_bias,
-            min_tokens=min_tokens,
-            stop=stop,
-            stop_token_ids=stop_token_ids,
-            include_stop_str_in_output=include_stop,
-            ignore_eos=ignore_eos,
-            skip_special_tokens=not keep_special_tokens,
         )
         prompts_read = [_read_prompt(llm, text, as_chat) for text in texts]
         if max_tokens is None:
-            each = [flag.fit_max_tokens(llm, params, len(prompt["prompt_token_ids"])) for prompt in prompts_read]
+            from inflight.runtime.request.validation import fit_max_tokens
+
+            total = llm.manifest.limits.max_seq_len
+            each = [fit_max_tokens(params, len(prompt["prompt_token_ids"]), total) for prompt in prompts_read]
         else:
             each = [params] * len(prompts_read)
         if stream:

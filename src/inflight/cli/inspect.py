@@ -1,4 +1,4 @@
-"""`inflight inspect`: what an engine, a checkpoint or a Hugging Face model holds."""
+"""`inflight inspect`: the contents of an engine, a checkpoint or a Hugging Face model."""
 
 from __future__ import annotations
 
@@ -10,21 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from inflight.convert.checkpoint.tensor_file import TensorEntry
+    from inflight.tensor_file import TensorEntry
 
 Rows = list[dict[str, Any]]
-# Written by build/targets/tensorrt/target.py.
-PLAN_LISTING = "rank0.layers.json"
 
 
 def inspect(
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="Directory of an engine, a checkpoint or a Hugging Face model.")
     ],
-    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor, not only every layer.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor instead of totals per layer.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what a directory holds: its facts, and its tensors layer by layer. No weight is read.
+    """Show what a directory contains: the model's facts, and its tensors by layer. Weights are not read.
 
     Examples:
 
@@ -82,20 +80,26 @@ def _describe_engine(path: Path) -> tuple[dict[str, Any], dict[str, Rows]]:
 
     manifest = read_engine_directory(path).manifest
     values = msgspec.to_builtins(manifest)
-    precision, files, variants = values.pop("precision"), values.pop("files"), values.pop("variants")
+    precision, files, own = values.pop("precision"), values.pop("files"), values.pop("target_facts")
+    tables = {name: value for name, value in own.items() if _is_table(value)}
+    values |= {name: value for name, value in own.items() if name not in tables}
     return values, {
         "modules": [{"module": name, **fields} for name, fields in precision.items()],
-        "variants": variants,
-        **_plan_tables(path, files),
+        **tables,
+        **_listed_tables(path, manifest.listing),
         "files": [{"file": name, **fields} for name, fields in files.items()],
     }
 
 
-def _plan_tables(path: Path, files: Mapping[str, Any]) -> dict[str, Rows]:
-    """The bindings and layers of a TensorRT engine, which the build wrote down."""
-    if PLAN_LISTING not in files:
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(row, dict) for row in value)
+
+
+def _listed_tables(path: Path, listing: str | None) -> dict[str, Rows]:
+    """What the build wrote down about its code: layers and bindings, say."""
+    if listing is None:
         return {}
-    tables: dict[str, Rows] = json.loads((path / PLAN_LISTING).read_text(encoding="utf-8"))
+    tables: dict[str, Rows] = json.loads((path / listing).read_text(encoding="utf-8"))
     return tables
 
 

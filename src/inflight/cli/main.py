@@ -1,4 +1,4 @@
-"""`inflight`: one command, one verb per file of this folder."""
+"""`inflight`: the command line; one file of this folder per command."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ import typer
 
 from inflight import __version__
 from inflight.errors import InflightError
+from inflight.extras import install_hint, needs
 
-# Verb -> module of inflight.cli. The order is the order in which a user meets them.
+# Verb -> module of inflight.cli, in the order of --help.
 VERBS = {
     "convert": "convert",
-    "build-engine": "build_engine",
+    "build-engine": "build_engine.command",
     "serve": "serve",
     "generate": "generate",
     "chat": "chat",
@@ -29,6 +30,18 @@ VERBS = {
     "make-repo": "make_repo",
     "check-repo": "check_repo",
     "doctor": "doctor",
+}
+
+# What a verb needs beside the base install.
+_EXTRAS = {
+    "convert": "build",
+    "build-engine": "build",
+    "serve": "serve",
+    "bench": "bench",
+    "inspect": "build",
+    "verify": "build",
+    "make-repo": "serve",
+    "check-repo": "serve",
 }
 
 _MORE_SPACE = "Free some space or choose another directory; nothing was left half-written."
@@ -42,7 +55,7 @@ _HINTS = {
     errno.EROFS: _OTHER_PLACE,
 }
 
-EPILOG = "Start here:  inflight serve MODEL   (converts, builds, serves)  ·  every verb explains itself with --help"
+EPILOG = "Start here: inflight serve MODEL (converts, builds and serves). Help for a command: inflight COMMAND --help"
 
 
 def _version(value: bool) -> None:
@@ -55,7 +68,7 @@ def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
     """The application with these verbs; a verb's module is imported only when it is among them."""
     app = typer.Typer(
         name="inflight",
-        help="Compile a language model ahead of time into an engine, and serve it.",
+        help="Compile a language model ahead of time into an engine; serve it with continuous (in-flight) batching.",
         epilog=EPILOG,
         no_args_is_help=True,
         add_completion=False,
@@ -66,7 +79,9 @@ def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
 
     @app.callback()
     def root(
-        version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+        version: bool = typer.Option(
+            False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ) -> None:
         pass
 
@@ -76,7 +91,8 @@ def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=verb)
         else:
-            app.command(verb, no_args_is_help=verb != "doctor")(command)
+            settings = getattr(module, "CONTEXT_SETTINGS", None)
+            app.command(verb, no_args_is_help=verb != "doctor", context_settings=settings)(command)
     return app
 
 
@@ -84,8 +100,10 @@ def main() -> None:
     """Run the command line. A user's mistake ends with one message and exit code 1 (usage: 2), never a traceback."""
     _prepare_process()
     try:
-        asked = sys.argv[1:2]
-        build_app(asked if asked and asked[0] in VERBS else VERBS)()
+        asked = [verb for verb in sys.argv[1:2] if verb in VERBS]
+        verb = "".join(asked)
+        with needs(f"inflight {verb}", install_hint(_EXTRAS.get(verb, "all"))):
+            build_app(asked or VERBS)()
     except InflightError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -101,8 +119,8 @@ def main() -> None:
 
 
 def _prepare_process() -> None:
-    """What is asked to stop unwinds first, so that nothing half-written and no child stays; text that the terminal's
-    encoding lacks is shown as question marks.
+    """On termination signals, unwind first, so that no half-written file and no child process is left. Characters that
+    the terminal's encoding lacks become question marks.
 
     A signal that is ignored stays so: `nohup` means it.
     """

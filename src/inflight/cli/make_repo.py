@@ -1,4 +1,4 @@
-"""`inflight make-repo`: an engine becomes a Triton model repository."""
+"""`inflight make-repo`: writes the Triton model repository of an engine."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ import typer
 
 def make_repo(
     engine: Annotated[Path, typer.Argument(metavar="ENGINE", help="Engine directory.")],
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the repository goes.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory to write the repository to.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", "-s", metavar="KEY:VALUE,...", help="Template variables, as for fill_template."),
+        typer.Option("--set", "-s", metavar="KEY:VALUE,...", help="Template variables, as in fill_template.py."),
     ] = None,
     decoupled: Annotated[
         bool,
-        typer.Option("--decoupled/--no-decoupled", help="With streaming, or one response per request (unary gRPC)."),
+        typer.Option("--decoupled/--no-decoupled", help="Decoupled models stream; others answer once."),
     ] = True,
     exclude_input: Annotated[
-        bool, typer.Option("--exclude-input-in-output", help="Answers do not repeat the prompt unless asked to.")
+        bool, typer.Option("--exclude-input-in-output", help="By default, leave the prompt out of the output.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace DIR if it exists.")] = False,
 ) -> None:
-    """Write the five models (preprocessing, tensorrt_llm, postprocessing, ensemble, tensorrt_llm_bls) with every value
-    filled in: batch size, end and pad tokens, tokenizer and engine come from the engine itself.
+    """Write the Triton model repository of an engine.
+
+    Its models are preprocessing, tensorrt_llm, postprocessing, ensemble and tensorrt_llm_bls. Batch size, end and pad
+    tokens, tokenizer and engine path are filled in from the engine.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""From what a user names to an engine: an engine is taken as it is; a checkpoint or a model is built once."""
+"""Finds the engine that a user names. A model is converted and built once, and cached."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from inflight import __version__
 from inflight.cache import cached_path, write_record
-from inflight.engine_format.manifest import MANIFEST_NAME
+from inflight.engine_format.manifest import FORMAT_VERSION, MANIFEST_NAME
 from inflight.errors import ModelError
+from inflight.extras import install_hint, needs
 from inflight.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -39,20 +40,19 @@ def resolve_engine(name: str, options: ConvertOptions | None = None, recipe: Bui
             f"Build it: inflight build-engine --checkpoint-dir {name} -o ENGINE",
         )
     # The compiler's side is imported here alone: serving an engine must not need it.
-    from inflight.build.engine import build_engine
-    from inflight.build.recipe import BuildRecipe
-    from inflight.build.targets.cpu.compiler.cpu_levels import resolve_levels
-    from inflight.convert.api import convert_model
-    from inflight.convert.options import ConvertOptions
-    from inflight.convert.source.model import open_source
-    from inflight.engine_format.cpu_abi import ABI
+    with needs("A model that is not an engine yet is converted and built first, which", install_hint("build")):
+        from inflight.build.engine import build_engine
+        from inflight.build.registry import find_target, make_recipe
+        from inflight.convert.api import convert_model
+        from inflight.convert.options import ConvertOptions
+        from inflight.convert.source.model import open_source
     from inflight.progress import console
 
-    options, recipe = options or ConvertOptions(), recipe or BuildRecipe()
+    options, recipe = options or ConvertOptions(), recipe or make_recipe()
     source = open_source(name, options.revision)
-    levels = [level.model_dump(mode="json") for level in resolve_levels(recipe.cpu)]
+    identity = find_target(recipe.target).identity(recipe)
     conversion = options.model_dump(exclude={"revision", "overwrite", "progress"})
-    facts = [__version__, ABI, _source_digest(source), conversion, recipe.record(), levels]
+    facts = [__version__, FORMAT_VERSION, _source_digest(source), conversion, recipe.record(), identity]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     engine = cached_path("engines", f"{source.directory.name}-{key}")
     if is_engine(str(engine)):

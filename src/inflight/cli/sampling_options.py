@@ -2,72 +2,53 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from inflight.sampling_parameters import SAMPLING_PARAMETERS, SamplingParameter
+
 if TYPE_CHECKING:
     from inflight.runtime.offline.llm import LLM
     from inflight.runtime.sampling.params import SamplingParams
 
-_SAMPLING = "Sampling"
 _ENDING = "Ending"
 _ENGINE = "Engine"
+_OPTION_TYPES: Mapping[str, Any] = {
+    "integer": int | None,
+    "number": float | None,
+    "flag": bool,
+    "strings": list[str] | None,
+    "ids": list[int] | None,
+    "bias": list[str] | None,
+}
 
-Temperature = Annotated[float | None, typer.Option(help="0 is greedy.", rich_help_panel=_SAMPLING)]
-TopK = Annotated[int | None, typer.Option(help="Choose among the K likeliest; 0: all.", rich_help_panel=_SAMPLING)]
-TopP = Annotated[float | None, typer.Option(help="Among the likeliest that sum to P.", rich_help_panel=_SAMPLING)]
-MinP = Annotated[
-    float | None, typer.Option(help="Leave out what is below P times the likeliest.", rich_help_panel=_SAMPLING)
-]
-RepetitionPenalty = Annotated[
-    float | None, typer.Option(help="Above 1: less of prompt and output again.", rich_help_panel=_SAMPLING)
-]
-PresencePenalty = Annotated[
-    float | None, typer.Option(help="-2 to 2, for each token already in the output.", rich_help_panel=_SAMPLING)
-]
-FrequencyPenalty = Annotated[
-    float | None, typer.Option(help="-2 to 2, times how often it is in the output.", rich_help_panel=_SAMPLING)
-]
-Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer.", rich_help_panel=_SAMPLING)]
-BadWords = Annotated[
-    list[str] | None, typer.Option("--bad-word", help="A word never to write; repeatable.", rich_help_panel=_SAMPLING)
-]
-LogitBias = Annotated[
-    list[str] | None,
-    typer.Option("--logit-bias", metavar="ID=VALUE", help="Added to a token's logit.", rich_help_panel=_SAMPLING),
-]
+Command = Callable[..., None]
 
 MaxTokens = Annotated[
     int | None,
-    typer.Option("--max-tokens", "--max-output-len", help="At most; 0: as many as fit.", rich_help_panel=_ENDING),
+    typer.Option(
+        "--max-tokens",
+        "--max-output-len",
+        help="Maximum tokens to generate; 0 = until max_seq_len.",
+        rich_help_panel=_ENDING,
+    ),
 ]
-MinTokens = Annotated[int | None, typer.Option(help="Do not end before.", rich_help_panel=_ENDING)]
-Stop = Annotated[list[str] | None, typer.Option("--stop", help="A string that ends it.", rich_help_panel=_ENDING)]
-StopTokenIds = Annotated[
-    list[int] | None, typer.Option("--stop-token-id", help="A token that ends it.", rich_help_panel=_ENDING)
-]
-IncludeStop = Annotated[
-    bool, typer.Option("--include-stop-str-in-output", help="Keep the stop string.", rich_help_panel=_ENDING)
-]
-IgnoreEos = Annotated[
-    bool, typer.Option("--ignore-eos", help="Go on past the model's end tokens.", rich_help_panel=_ENDING)
-]
-KeepSpecialTokens = Annotated[
-    bool, typer.Option("--keep-special-tokens", help="Show special tokens.", rich_help_panel=_ENDING)
-]
-
-Engine = Annotated[
-    str, typer.Argument(metavar="ENGINE", help="Engine directory; or a model, directory or hub id, built once.")
-]
-Threads = Annotated[int | None, typer.Option(help="Default: every core it may use.", rich_help_panel=_ENGINE)]
+Engine = Annotated[str, typer.Argument(metavar="ENGINE", help="Engine directory, or a model: directory or hub id.")]
+Threads = Annotated[int | None, typer.Option(help="Number of threads. Default: all cores.", rich_help_panel=_ENGINE)]
 KvCacheTokens = Annotated[
     int | None,
     typer.Option(
-        "--kv-cache-tokens", "--max-tokens-in-paged-kv-cache", help="The most it may hold.", rich_help_panel=_ENGINE
+        "--kv-cache-tokens",
+        "--max-tokens-in-paged-kv-cache",
+        help="Maximum tokens of the KV cache.",
+        rich_help_panel=_ENGINE,
     ),
 ]
 KvCacheFraction = Annotated[
@@ -76,23 +57,60 @@ KvCacheFraction = Annotated[
         "--kv-cache-fraction",
         "--kv-cache-free-gpu-mem-fraction",
         "--gpu-memory-utilization",
-        help="Of the free memory.",
+        help="Share of the free memory for the KV cache.",
         rich_help_panel=_ENGINE,
     ),
 ]
 
 
-def read_sampling_params(llm: LLM, **given: Any) -> SamplingParams:
-    """The model's defaults with what was given on the command line; None stands for not given.
+def sampling_options(*, chat: bool = False) -> Callable[[Command], Command]:
+    """Give a command, whose arguments are keywords, the options of the table of sampling parameters.
+
+    They stand in the place of its argument `sampling`, which gets the values that were given, by the parameters' names.
+    `chat`: only those options that `inflight chat` has.
+    """
+    rows = [row for row in SAMPLING_PARAMETERS if row.cli is not None and (row.cli.chat or not chat)]
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def run(**given: Any) -> None:
+            values = {row.name: _read_option(row, given.pop(row.name)) for row in rows}
+            command(**given, sampling={name: value for name, value in values.items() if value is not None})
+
+        arguments = list(inspect.signature(command, eval_str=True).parameters.values())
+        place = [argument.name for argument in arguments].index("sampling")
+        arguments[place : place + 1] = map(_argument, rows)
+        signature = inspect.Signature(arguments)
+        run.__signature__ = signature  # type: ignore[attr-defined]
+        run.__annotations__ = {argument.name: argument.annotation for argument in arguments}
+        return run
+
+    return decorate
+
+
+def _argument(row: SamplingParameter) -> inspect.Parameter:
+    """The argument that typer turns into the option of `row`."""
+    assert row.cli is not None
+    flags = [row.cli.flag or f"--{row.name.replace('_', '-')}"]
+    option = typer.Option(*flags, help=row.cli.help, metavar=row.cli.metavar, rich_help_panel=row.cli.panel or None)
+    kind: Any = Annotated[_OPTION_TYPES[row.kind], option]
+    default = False if row.kind == "flag" else None
+    return inspect.Parameter(row.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+def _read_option(row: SamplingParameter, value: Any) -> Any:
+    """None: it was not given."""
+    if row.kind == "flag":
+        return (not row.cli.inverted) if value and row.cli else None
+    return dict(map(_read_bias, value)) if row.kind == "bias" and value is not None else value
+
+
+def read_sampling_params(llm: LLM, sampling: Mapping[str, Any], *, max_tokens: int, **more: Any) -> SamplingParams:
+    """The model's defaults with what was given on the command line; `max_tokens` 0 stands for as many as fit.
 
     Raises RequestError on a value out of range.
     """
-    overrides = {name: value for name, value in given.items() if value is not None}
-    if "max_tokens" in overrides:
-        overrides["max_tokens"] = overrides["max_tokens"] or None
-    if "logit_bias" in overrides:
-        overrides["logit_bias"] = dict(map(_read_bias, overrides["logit_bias"]))
-    return llm.default_sampling_params(**overrides)
+    return llm.default_sampling_params(**sampling, max_tokens=max_tokens or None, **more)
 
 
 def open_llm(engine: str, threads: int | None, kv_cache_tokens: int | None, kv_cache_fraction: float) -> LLM:
@@ -106,30 +124,21 @@ def open_llm(engine: str, threads: int | None, kv_cache_tokens: int | None, kv_c
     return LLM(resolve_engine(engine), threads=threads, kv_cache=budget)
 
 
-def fit_max_tokens(llm: LLM, params: SamplingParams, prompt_length: int) -> SamplingParams:
-    """`params` with max_tokens lowered to what the engine has room for after the prompt, if it is more than that."""
-    from dataclasses import replace
-
-    room = llm.manifest.limits.max_seq_len - prompt_length
-    if params.max_tokens is None or params.max_tokens <= room:
-        return params
-    return replace(params, max_tokens=max(room, 1), min_tokens=min(params.min_tokens, max(room, 1)))
-
-
 def read_stdin() -> str:
     """All of standard input as UTF-8; bytes that are none read as replacement characters."""
     return sys.stdin.buffer.read().decode("utf-8", errors="replace")
 
 
 def _begin_to_map(directory: Path) -> None:
-    """The system maps the weights while Python imports the rest. What is wrong with them is said on opening them."""
-    try:
-        start = int(json.loads((directory / "manifest.json").read_bytes())["memory"]["lookup_bytes"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return
-    from inflight.runtime.executors.cpu.memory import map_ahead
+    """What the target needs is read while Python imports the rest. What is wrong with it is said on opening it."""
+    from inflight.errors import InflightError
+    from inflight.runtime.executors.registry import find_loader
 
-    map_ahead(directory / "rank0.weights", start)
+    try:
+        manifest = json.loads((directory / "manifest.json").read_bytes())
+        find_loader(manifest["target"]).read_ahead(directory, manifest)
+    except (OSError, ValueError, LookupError, TypeError, InflightError):
+        return
 
 
 def _read_bias(text: str) -> tuple[int, float]:

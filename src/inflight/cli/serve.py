@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from inflight.cli import sampling_options as flag
-from inflight.cli.build_engine import KvDtypeChoice
 from inflight.cli.convert import Dtype
 
 
@@ -18,36 +17,52 @@ class PolicyChoice(str, Enum):
     max_utilization = "max_utilization"
 
 
-_PORTS, _BUILD = "Addresses", "Building, when MODEL is not an engine yet"
+class KvDtypeChoice(str, Enum):
+    auto = "auto"
+    float32 = "float32"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+    int8 = "int8"
+
+
+_PORTS, _BUILD = "Addresses", "Build options, when a model is given instead of an engine"
 
 
 def serve(
-    model: Annotated[str, typer.Argument(metavar="ENGINE|MODEL", help="Engine, model directory or hub id.")],
-    port: Annotated[int, typer.Option(help="OpenAI-compatible API.", rich_help_panel=_PORTS)] = 9000,
+    model: Annotated[
+        str, typer.Argument(metavar="ENGINE|MODEL", help="Engine directory, or a model: directory or hub id.")
+    ],
+    port: Annotated[int, typer.Option(help="Port of the OpenAI-compatible API.", rich_help_panel=_PORTS)] = 9000,
     http_port: Annotated[
-        int, typer.Option("--http-port", "--http_port", help="Triton, HTTP.", rich_help_panel=_PORTS)
+        int, typer.Option("--http-port", "--http_port", help="Port of Triton's HTTP API.", rich_help_panel=_PORTS)
     ] = 8000,
     grpc_port: Annotated[
-        int, typer.Option("--grpc-port", "--grpc_port", help="Triton, gRPC.", rich_help_panel=_PORTS)
+        int, typer.Option("--grpc-port", "--grpc_port", help="Port of Triton's gRPC API.", rich_help_panel=_PORTS)
     ] = 8001,
     metrics_port: Annotated[
-        int, typer.Option("--metrics-port", "--metrics_port", help="Triton's metrics.", rich_help_panel=_PORTS)
+        int, typer.Option("--metrics-port", "--metrics_port", help="Port of Triton's metrics.", rich_help_panel=_PORTS)
     ] = 8002,
     host: Annotated[
         str,
-        typer.Option(help="0.0.0.0: other machines too, whoever they are.", rich_help_panel=_PORTS),
+        typer.Option(
+            help="Address to listen on. 0.0.0.0 opens it to other machines, without authentication.",
+            rich_help_panel=_PORTS,
+        ),
     ] = "127.0.0.1",
     served_model_name: Annotated[
-        str | None, typer.Option("--served-model-name", help="What clients call it. Default: the name of its source.")
+        str | None, typer.Option("--served-model-name", help="Model name for clients. Default: the source model's.")
     ] = None,
-    embedded: Annotated[bool, typer.Option("--embedded", help="No Triton: the engine runs in this process.")] = False,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="Run the engine in this process, without Triton.")
+    ] = False,
     scheduler_policy: Annotated[
         PolicyChoice,
         typer.Option(
             "--scheduler-policy",
             "--batch-scheduler-policy",
             case_sensitive=False,
-            help="Admit what fits at its longest, or what fits now.",
+            help="When to admit a request. guaranteed_no_evict: when its maximum length fits into the KV cache; "
+            "max_utilization: when its next step fits; requests may be preempted and recomputed.",
             rich_help_panel="Engine",
         ),
     ] = PolicyChoice.guaranteed_no_evict,
@@ -55,46 +70,72 @@ def serve(
         bool,
         typer.Option(
             "--enable-prefix-caching/--no-enable-prefix-caching",
-            help="Keep what was computed for prompts that begin alike.",
+            help="Prefix caching: reuse the KV cache blocks of prompts that begin with the same tokens.",
             rich_help_panel="Engine",
         ),
     ] = True,
     threads: flag.Threads = None,
     kv_cache_bytes: Annotated[
-        int | None, typer.Option("--kv-cache-bytes", help="The most it may take.", rich_help_panel="Engine")
+        int | None,
+        typer.Option("--kv-cache-bytes", help="Size of the KV cache in bytes, at most.", rich_help_panel="Engine"),
     ] = None,
     kv_cache_tokens: flag.KvCacheTokens = None,
     kv_cache_fraction: flag.KvCacheFraction = 0.9,
-    dtype: Annotated[Dtype, typer.Option(help="Type of the weights.", rich_help_panel=_BUILD)] = Dtype.auto,
-    revision: Annotated[str | None, typer.Option(help="Of a hub model.", rich_help_panel=_BUILD)] = None,
-    cpu: Annotated[list[str] | None, typer.Option(help="CPU level(s).", rich_help_panel=_BUILD)] = None,
+    dtype: Annotated[Dtype, typer.Option(help="Data type of the weights.", rich_help_panel=_BUILD)] = Dtype.auto,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a hub model.", rich_help_panel=_BUILD)
+    ] = None,
+    cpu: Annotated[
+        list[str] | None, typer.Option(help="CPU to compile for; repeatable.", rich_help_panel=_BUILD)
+    ] = None,
     max_batch_size: Annotated[
         int,
-        typer.Option("--max-batch-size", "--max-num-seqs", min=1, help="Sequences per step.", rich_help_panel=_BUILD),
+        typer.Option(
+            "--max-batch-size",
+            "--max-num-seqs",
+            min=1,
+            help="Maximum sequences that run at once.",
+            rich_help_panel=_BUILD,
+        ),
     ] = 64,
     max_seq_len: Annotated[
         int | None,
         typer.Option(
-            "--max-seq-len", "--max-model-len", min=1, help="Prompt and output together.", rich_help_panel=_BUILD
+            "--max-seq-len",
+            "--max-model-len",
+            min=1,
+            help="Maximum tokens of a sequence, prompt and output.",
+            rich_help_panel=_BUILD,
         ),
     ] = None,
     max_num_tokens: Annotated[
         int,
         typer.Option(
-            "--max-num-tokens", "--max-num-batched-tokens", min=1, help="Tokens per step.", rich_help_panel=_BUILD
+            "--max-num-tokens",
+            "--max-num-batched-tokens",
+            min=1,
+            help="Maximum tokens in one step, over all sequences.",
+            rich_help_panel=_BUILD,
         ),
     ] = 1024,
     tokens_per_block: Annotated[
-        int, typer.Option("--tokens-per-block", "--block-size", min=16, help="Of the KV cache.", rich_help_panel=_BUILD)
+        int,
+        typer.Option(
+            "--tokens-per-block",
+            "--block-size",
+            min=16,
+            help="Tokens per block of the KV cache.",
+            rich_help_panel=_BUILD,
+        ),
     ] = 32,
     kv_cache_dtype: Annotated[
-        KvDtypeChoice, typer.Option("--kv-cache-dtype", help="auto: as the checkpoint says.", rich_help_panel=_BUILD)
+        KvDtypeChoice, typer.Option("--kv-cache-dtype", help="Type of the KV cache.", rich_help_panel=_BUILD)
     ] = KvDtypeChoice.auto,
 ) -> None:
     """Serve a model: Triton on 8000 (HTTP), 8001 (gRPC) and 8002 (metrics), an OpenAI-compatible API on 9000.
 
-    A model that is not an engine yet is converted and built first, and kept for the next time. Where Triton cannot run,
-    the reason is printed and the API is served from this process.
+    A model that is not an engine yet is converted and built first; the engine is cached for the next time. Where Triton
+    cannot run, the reason is printed and the API is served from this process, as with --embedded.
 
     Examples:
 
@@ -112,18 +153,16 @@ def serve(
     if is_engine(model):
         engine = Path(model).expanduser()
     else:
-        from inflight.build.recipe import BuildRecipe
+        from inflight.build.registry import make_recipe
         from inflight.convert.options import ConvertOptions
 
-        recipe = BuildRecipe.model_validate(
-            {
-                "cpu": tuple(cpu or ["native"]),
-                "max_batch_size": max_batch_size,
-                "max_seq_len": max_seq_len,
-                "max_num_tokens": max_num_tokens,
-                "tokens_per_block": tokens_per_block,
-                "kv_cache_dtype": kv_cache_dtype.value,
-            }
+        recipe = make_recipe(
+            cpu=tuple(cpu or ["native"]),
+            max_batch_size=max_batch_size,
+            max_seq_len=max_seq_len,
+            max_num_tokens=max_num_tokens,
+            tokens_per_block=tokens_per_block,
+            kv_cache_dtype=kv_cache_dtype.value,
         )
         options = ConvertOptions.model_validate({"dtype": dtype.value, "revision": revision})
         engine = resolve_engine(model, options, recipe)

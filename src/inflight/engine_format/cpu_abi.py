@@ -1,9 +1,11 @@
-"""The records of build/targets/cpu/kernels/abi.h, for ctypes. ABI must equal INFLIGHT_ABI there."""
+"""The records of build/targets/cpu/kernels/abi.h, for ctypes; a test holds them to what a compiler makes of it."""
 
 from __future__ import annotations
 
 import ctypes
 from pathlib import Path
+
+from inflight.sampling_parameters import RECORD_PARAMETERS
 
 ABI = 4
 MAX_TOP_LOGPROBS = 64
@@ -29,13 +31,7 @@ SAMPLING_FIELDS = (
     ("num_bias", "i"),
     ("target", "i"),
     ("num_top_logprobs", "i"),
-    ("top_k", "i"),
-    ("temperature", "f"),
-    ("top_p", "f"),
-    ("min_p", "f"),
-    ("repetition_penalty", "f"),
-    ("presence_penalty", "f"),
-    ("frequency_penalty", "f"),
+    *((row.name, "i" if row.kind == "integer" else "f") for row in RECORD_PARAMETERS),
 )
 SAMPLING_FORMAT = "@" + "".join(code for _, code in SAMPLING_FIELDS)
 SAMPLING_POSITION = 8  # the offset of `position` in bytes

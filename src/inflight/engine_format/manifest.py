@@ -6,11 +6,10 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 
 Dtype = Literal["float32", "float16", "bfloat16", "float8_e4m3fn", "int32", "int16", "int8", "int4"]
-WeightPlace = Literal["refit", "inputs", "plan"]
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 NonNegativeInt = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -23,8 +22,23 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
 
+class LayerKind(Facts, frozen=True, kw_only=True):
+    """Layers that are alike where the model's are not: their numbers ("0-4, 6-10"), window and rotary base.
+
+    `sliding_window` None: they see all positions. `rotary_base` None: they have no rotary embedding.
+    """
+
+    layers: str
+    sliding_window: int | None
+    rotary_base: float | None
+
+
 class ModelFacts(Facts, frozen=True, kw_only=True):
-    """The shape of the model, in the names of its Hugging Face config."""
+    """The shape of the model, in the names of its Hugging Face config.
+
+    `sliding_window` is that of every layer. Where layers differ it is None, and `layer_kinds` says what each has;
+    otherwise the manifest has no such field.
+    """
 
     architecture: str
     dtype: Dtype
@@ -37,6 +51,7 @@ class ModelFacts(Facts, frozen=True, kw_only=True):
     head_size: int
     max_position_embeddings: int
     sliding_window: int | None = None
+    layer_kinds: tuple[LayerKind, ...] | msgspec.UnsetType = msgspec.UNSET
     tie_word_embeddings: bool = False
     num_parameters: int
 
@@ -101,30 +116,6 @@ class GenerationFacts(Facts, frozen=True, kw_only=True):
     sampling_defaults: dict[str, float | int] = msgspec.field(default_factory=dict)
 
 
-class Variant(Facts, frozen=True, kw_only=True):
-    """One compiled library of a rank. The loader takes the first whose features the machine has."""
-
-    rank: int
-    cpu: str
-    file: str
-    triple: str
-    required_features: tuple[str, ...]
-
-
-class DevicePlan(Facts, frozen=True, kw_only=True):
-    """One compiled plan of a rank for GPUs of these compute capabilities ("89"); none: the GPU that built it.
-
-    weights: put into the plan when it is loaded (refit), bound beside the activations (inputs), or in the plan already.
-    prompt_tile: where the cache is paged, the most tokens of a prompt that one program of attention takes.
-    """
-
-    rank: int
-    file: str
-    compute_capabilities: tuple[str, ...]
-    weights: WeightPlace
-    prompt_tile: int = 0
-
-
 class SourceFacts(Facts, frozen=True, kw_only=True):
     """Where the weights came from."""
 
@@ -141,12 +132,17 @@ class FileFacts(Facts, frozen=True, kw_only=True):
 
 
 class EngineManifest(Facts, frozen=True, kw_only=True):
-    """The whole of manifest.json. What is loaded is among `files`, which are verified and lie inside the directory."""
+    """The whole of manifest.json. What is loaded is among `files`, which are verified and lie inside the directory.
+
+    target_facts belong to the target, whose own record reads them (engine_format/target_facts.py). listing: a JSON file
+    of tables {title: rows}, which `inflight inspect` shows.
+    """
 
     format_version: int = FORMAT_VERSION
     inflight_version: str
-    target: Literal["cpu", "reference", "tensorrt", "null"]
+    target: str
     target_abi: int
+    target_facts: dict[str, Any] = msgspec.field(default_factory=dict)
     world_size: int = 1
     model: ModelFacts
     limits: Limits
@@ -155,8 +151,7 @@ class EngineManifest(Facts, frozen=True, kw_only=True):
     memory: MemoryPlan
     work: WorkPlan
     generation: GenerationFacts
-    variants: tuple[Variant, ...] = ()
-    plans: tuple[DevicePlan, ...] = ()
+    listing: str | None = None
     source: SourceFacts
     recipe: dict[str, Any]
     tools: dict[str, str]

@@ -13,19 +13,20 @@ import pytest
 from inflight.build.gpu_kernels.architectures import architecture_of
 from inflight.build.gpu_kernels.cache import ArtifactCache
 from inflight.build.gpu_kernels.compile import CompileJob, compile_kernels
-from inflight.build.gpu_kernels.loader import Gpu, LoadedKernel
 from inflight.build.gpu_kernels.spec import Variant
 from inflight.errors import EngineError
+from inflight.runtime.executors.gpu.device import Device
+from inflight.runtime.executors.gpu.kernel import LoadedKernel, load_kernel
 from tests.kernel.gpu.cuda_launch import SPECS
 
 Array = npt.NDArray[Any]
 
 
 @functools.cache
-def gpu() -> Gpu:
+def gpu() -> Device:
     """This machine's GPU; skips the test, with the reason, when there is none."""
     try:
-        return Gpu()
+        return Device()
     except EngineError as error:
         pytest.skip(error.message)
 
@@ -41,9 +42,10 @@ def run_on_gpu(function: str, variant: Variant, arguments: Mapping[str, Array | 
         loaded(function, variant).launch({**numbers, **addresses}, sizes)
         for name, copy in copies.items():
             copy.read(arrays[name])
+        gpu().wait()
     finally:
         for copy in copies.values():
-            copy.free()
+            gpu().release(copy)
 
 
 _LOADED: dict[str, LoadedKernel] = {}
@@ -54,5 +56,5 @@ def loaded(function: str, variant: Variant) -> LoadedKernel:
     key = f"{function} {variant}"
     if key not in _LOADED:
         job = CompileJob(SPECS[function], variant, architecture_of(gpu().sm).sm)
-        _LOADED[key] = gpu().load(compile_kernels([job], cache=ArtifactCache())[0])
+        _LOADED[key] = load_kernel(gpu(), compile_kernels([job], cache=ArtifactCache())[0])
     return _LOADED[key]

@@ -74,7 +74,7 @@ def test_torch_is_asked_for_work_that_its_worker_knows() -> None:
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU")
 def test_without_a_gpu_it_refuses_in_one_sentence() -> None:
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SCRIPTS), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-m", "compare.gpu.run"]
     result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     missing = "No NVIDIA GPU" if importlib.util.find_spec("cuda") else "cuda-python is not installed"

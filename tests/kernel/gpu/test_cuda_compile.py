@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from inflight.build.gpu_kernels.architectures import ARCHITECTURES, SMS
-from inflight.build.gpu_kernels.artifact import Artifact, ArtifactExtent
 from inflight.build.gpu_kernels.cache import ArtifactCache, modules_of
 from inflight.build.gpu_kernels.compile import CompileJob, compile_kernels
 from inflight.build.gpu_kernels.spec import Argument, KernelSpec, Tuning
 from inflight.build.gpu_kernels.toolchain import triton_version
+from inflight.engine_format.gpu_artifact import Artifact, ArtifactExtent
 from inflight.errors import BuildError
 from tests.kernel.gpu.cuda_launch import SPECS
 
@@ -148,7 +148,8 @@ def test_nothing_but_compiling_imports_triton() -> None:
     code = """
 import sys
 import inflight.cli.main
-import inflight.build.gpu_kernels.cache, inflight.build.gpu_kernels.compile, inflight.build.gpu_kernels.loader
+import inflight.build.gpu_kernels.cache, inflight.build.gpu_kernels.compile
+import inflight.runtime.executors.gpu.kernel
 assert not [name for name in sys.modules if name.split(".")[0] in ("triton", "cuda", "torch")]
 """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from inflight.build.gpu_kernels.loader import Gpu, runs_on
 from inflight.build.gpu_kernels.spec import Variant
 from inflight.build.gpu_kernels.variants import attention_variants
 from inflight.errors import EngineError
+from inflight.runtime.executors.gpu.device import Device
+from inflight.runtime.executors.gpu.kernel import runs_on
 from tests.kernel.gpu.cuda_attention import Batch, Chunk, decode, expected, prefill, random_batch
 from tests.kernel.gpu.cuda_gpu import gpu, loaded, run_on_gpu
 
@@ -79,7 +80,7 @@ def test_code_runs_on_its_own_generation() -> None:
 
 def test_a_machine_without_a_gpu_is_told_so() -> None:
     try:
-        Gpu()
+        Device()
     except EngineError as error:
         assert error.hint and ("NVIDIA GPU" in error.hint or "inflight-llm[cuda]" in error.hint)
     else:

@@ -138,9 +138,10 @@ def _cublaslt(operands: str, x: Array, weight: Array, x_scale: Array, weight_sca
     try:
         with Product(len(weight), x.shape[1], operands, most) as product:
             addresses = {name: copy.address for name, copy in copies.items()}
-            product(**addresses, rows=len(x), stream=int(gpu().stream.handle))
+            product(**addresses, rows=len(x), stream=gpu().stream)
             copies["y"].read(y)
+            gpu().wait()
     finally:
         for copy in copies.values():
-            copy.free()
+            gpu().release(copy)
     return y

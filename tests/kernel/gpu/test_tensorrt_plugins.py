@@ -23,7 +23,6 @@ pytest.importorskip("triton", reason="pip install 'inflight-llm[cuda-compile]'")
 import tensorrt_rtx as trt
 
 from inflight.build.gpu_kernels.architectures import SMS
-from inflight.build.gpu_kernels.artifact import Artifact, ArtifactArgument
 from inflight.build.targets.tensorrt.plugins import kernels as plugin_kernels
 from inflight.build.targets.tensorrt.plugins.code import (
     AttentionShape,
@@ -33,6 +32,7 @@ from inflight.build.targets.tensorrt.plugins.code import (
     prefill_code,
     prompt_tile,
 )
+from inflight.engine_format.gpu_artifact import Artifact, ArtifactArgument
 from inflight.errors import BuildError
 from inflight.runtime.executors.null.executor import null_manifest
 from inflight.runtime.executors.tensorrt.blocks import BlockRuns

@@ -14,16 +14,16 @@ import pytest
 
 from inflight.build.engine import build_engine, plan_engine
 from inflight.build.network import build_network
-from inflight.build.recipe import BuildRecipe
-from inflight.build.targets.tensorrt import target as target_module
+from inflight.build.registry import check_capabilities, find_target, make_recipe
+from inflight.build.targets.tensorrt import build as target_module
 from inflight.build.targets.tensorrt.api import PagedPlugins
-from inflight.build.targets.tensorrt.lowering.cache_layout import SLOTS, BlockLayout, Ranges
+from inflight.build.targets.tensorrt.lowering.cache_layout import BlockLayout, Ranges
 from inflight.build.targets.tensorrt.lowering.network import lower_network
 from inflight.build.targets.tensorrt.modules import find_plugins
 from inflight.build.targets.tensorrt.plan.weights import InputWeights
 from inflight.engine_format.manifest import Limits
+from inflight.engine_format.tensorrt_facts import BLOCKS, TensorRtFacts
 from inflight.errors import BuildError
-from inflight.runtime.executors.tensorrt import layouts as tensorrt_layouts
 from tests.models.random_models import Shape, random_shape
 from tests.network.support import FAMILIES, make_case
 
@@ -55,9 +55,7 @@ def shape_of(rng: np.random.Generator) -> Shape:
 def test_rtx_says_that_it_has_no_plugins_and_what_works(tmp_path: Path, rng: np.random.Generator, seed: int) -> None:
     case = make_case(tmp_path, shape_of(rng), seed, torch.float16)
     with pytest.raises(BuildError, match="TensorRT-RTX has none") as caught:
-        build_engine(
-            case.checkpoint.directory, tmp_path / "engine", BuildRecipe.model_validate({**PAGED, "full": False})
-        )
+        build_engine(case.checkpoint.directory, tmp_path / "engine", make_recipe(**{**PAGED, "full": False}))
     assert "--full" in (caught.value.hint or "") and "slot" in (caught.value.hint or "")
     assert not (tmp_path / "engine").exists()
 
@@ -65,15 +63,17 @@ def test_rtx_says_that_it_has_no_plugins_and_what_works(tmp_path: Path, rng: np.
 def test_float32_has_no_kernels_of_paged_attention(tmp_path: Path, rng: np.random.Generator, seed: int) -> None:
     case = make_case(tmp_path, shape_of(rng), seed, torch.float32)
     with pytest.raises(BuildError, match="float16 or bfloat16, and the checkpoint is float32"):
-        plan_engine(case.checkpoint.directory, BuildRecipe.model_validate(PAGED))
+        plan_engine(case.checkpoint.directory, make_recipe(**PAGED))
 
 
 def test_other_targets_have_a_paged_cache_already() -> None:
     config: Any = SimpleNamespace(max_position_embeddings=None, dtype="float32", quantization=SimpleNamespace())
     config.quantization.kv_cache_quant_algo = None
-    assert BuildRecipe(target="cpu", kv_cache_type="paged").resolve(config).kv_cache_type == "paged"
-    with pytest.raises(BuildError, match="--kv-cache-type continuous: it is for --target tensorrt"):
-        BuildRecipe(target="cpu", kv_cache_type="continuous").resolve(config)
+    cpu = find_target("cpu")
+    check_capabilities(cpu, make_recipe("cpu", kv_cache_type="paged").resolve(config), config.dtype, None)
+    continuous = make_recipe("cpu", kv_cache_type="continuous").resolve(config)
+    with pytest.raises(BuildError, match=r"--kv-cache-type continuous: it is for --target tensorrt; .* cpu is paged"):
+        check_capabilities(cpu, continuous, config.dtype, None)
 
 
 def test_a_tensorrt_without_such_plugins_is_refused() -> None:
@@ -106,17 +106,14 @@ def test_the_plan_of_an_engine_says_how_its_cache_is_paged(
     with registered_plugins() as ops:
         monkeypatch.setattr(target_module, "find_module", lambda full: PluginModule())
         monkeypatch.setattr(target_module, "find_plugins", lambda: PagedPlugins(ops, 90))
-        facts = plan_engine(case.checkpoint.directory, BuildRecipe.model_validate(PAGED)).target
-    assert facts.kv_cache.layout == tensorrt_layouts.BLOCKS
+        facts = plan_engine(case.checkpoint.directory, make_recipe(**PAGED)).target
+    assert facts.kv_cache.layout == BLOCKS
     assert facts.kv_cache.tokens_per_block == 32
     assert facts.kv_cache.bytes_per_block == 32 * 2 * 2 * shape.num_layers * shape.num_kv_heads * shape.head_size
-    (plan,) = facts.plans
+    assert isinstance(facts.own, TensorRtFacts)
+    (plan,) = facts.own.plans
     assert plan.prompt_tile * shape.queries_per_kv <= 64 < (plan.prompt_tile + 1) * shape.queries_per_kv
     assert facts.recipe.kv_cache_type == "paged" and set(facts.tools) == {"tensorrt", "triton"}
-
-
-def test_the_builder_and_the_loader_call_the_layouts_alike() -> None:
-    assert (SLOTS.name, BlockLayout(32).name) == (tensorrt_layouts.SLOTS, tensorrt_layouts.BLOCKS)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 import re
@@ -142,16 +141,3 @@ def test_the_list_of_enumerators_is_that_of_the_code() -> None:
     }
     assert {name for name, kind in lowered.items() if kind == "_unary"} <= ENUMERATORS["UnaryOperation"]
     assert {name for name, kind in lowered.items() if kind == "_elementwise"} <= ENUMERATORS["ElementWiseOperation"]
-
-
-def test_cuda_python_has_the_calls_that_the_executor_makes() -> None:
-    cudart = pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is not installed")
-    source = (ROOT / "runtime/executors/tensorrt/device.py").read_text(encoding="utf-8")
-    functions = set(re.findall(r'"(cuda[A-Z]\w+)"', source)) - set(re.findall(r'"(cudaDevAttr\w+)"', source))
-    assert len(functions) > 10
-    assert all(callable(getattr(cudart, name)) for name in functions)
-    for kind, name in re.findall(r"_cudart\(\)\.(\w+)\.(\w+)", source):
-        assert hasattr(getattr(cudart, kind), name)
-    for name in re.findall(r'"(cudaDevAttr\w+)"', source):
-        assert hasattr(cudart.cudaDeviceAttr, name)
-    assert importlib.import_module("cuda.bindings").__version__ >= "13"

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from inflight.build.engine import build_engine
-from inflight.build.recipe import BuildRecipe
-from inflight.build.targets.cpu import target
+from inflight.build.registry import make_recipe
+from inflight.build.targets.cpu import build as cpu_build
 from inflight.build.targets.cpu.compiler.compile import compile_library
 from inflight.build.targets.cpu.compiler.cpu_levels import CpuLevel, native_level
 from inflight.convert.api import convert_model
@@ -44,7 +44,7 @@ def test_an_engine_in_tiles_gives_the_tokens_of_vectors(
     convert_model(tmp_path / "model", tmp_path / "checkpoint", ConvertOptions(quantize=quantize))
 
     def build(name: str, *levels: str) -> BuiltEngine:
-        build_engine(tmp_path / "checkpoint", tmp_path / name, BuildRecipe(cpu=levels, max_seq_len=384))
+        build_engine(tmp_path / "checkpoint", tmp_path / name, make_recipe(cpu=levels, max_seq_len=384))
         return BuiltEngine(tmp_path / name, model, torch.bfloat16, shape.vocab_size)
 
     # Two variants over one weights file: this machine takes the one without tiles.
@@ -53,7 +53,7 @@ def test_an_engine_in_tiles_gives_the_tokens_of_vectors(
     assert executor.variant.cpu == native_level().name  # type: ignore[attr-defined]
     executor.close()
 
-    monkeypatch.setattr(target, "compile_library", _over_the_model)
+    monkeypatch.setattr(cpu_build, "compile_library", _over_the_model)
     tiles = build("tiles", "native")
 
     prompt = plain.random_prompt(rng, 100)

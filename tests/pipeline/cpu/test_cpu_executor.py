@@ -169,10 +169,15 @@ def test_an_engine_for_another_cpu_version_or_with_a_flipped_byte_is_refused(
         with pytest.raises(EngineError, match=message):
             load_engine(engine)
 
-    features = [{**variant, "required_features": ["avx1024"]} for variant in manifest["variants"]]
-    refused("needs avx1024, which this CPU lacks", variants=features)
-    foreign = [{**variant, "triple": "riscv64-linux-gnu"} for variant in manifest["variants"]]
-    refused("is for riscv64 linux", variants=foreign)
+    own = manifest["target_facts"]
+    features = [{**variant, "required_features": ["avx1024"]} for variant in own["variants"]]
+    refused("needs avx1024, which this CPU lacks", target_facts={**own, "variants": features})
+    foreign = [{**variant, "triple": "riscv64-linux-gnu"} for variant in own["variants"]]
+    refused("is for riscv64 linux", target_facts={**own, "variants": foreign})
+    refused("target_facts.*colour", target_facts={**own, "colour": "red"})
+    refused("target_facts.variants.*file", target_facts={**own, "variants": [{**own["variants"][0], "file": 1}]})
+    refused(r"no digest of other\.so", target_facts={**own, "variants": [{**own["variants"][0], "file": "other.so"}]})
+    refused(r"no digest of other\.weights", target_facts={**own, "weights_file": "other.weights"})
     refused("interface 999 of the cpu target", target_abi=999)
     refused("built by inflight 0.0.0", inflight_version="0.0.0")
     needed = manifest["memory"]["workspace_bytes"]

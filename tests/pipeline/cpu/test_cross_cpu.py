@@ -13,6 +13,7 @@ import torch
 
 from inflight.build.targets.cpu.compiler.compile import KERNELS
 from inflight.build.targets.cpu.compiler.toolchain import zig_command, zig_environment
+from inflight.engine_format.cpu_facts import CpuFacts
 from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.runtime.loading.load import load_engine
 from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch
@@ -33,7 +34,7 @@ needs_emulator = pytest.mark.skipif(
 def emulated(built: BuiltEngine, prompt: tuple[int, ...], scratch: Path) -> tuple[list[int], npt.NDArray[np.float32]]:
     """Greedy tokens and logits float32 [STEPS, vocab] of the Arm library under qemu."""
     manifest = read_engine_directory(built.directory).manifest
-    variant = next(variant for variant in manifest.variants if variant.cpu == "neoverse_v1")
+    variant = next(variant for variant in CpuFacts.of(manifest).variants if variant.cpu == "neoverse_v1")
     harness = scratch / "foreign_step"
     compiler = [*zig_command(), "cc", "-target", "aarch64-linux-gnu.2.17", "-O1", f"-I{KERNELS}", "-ldl"]
     source = Path(__file__).with_name("foreign_step.c")

@@ -12,7 +12,7 @@ import torch
 from transformers import DynamicCache
 
 from inflight.build.engine import plan_engine
-from inflight.build.recipe import BuildRecipe
+from inflight.build.registry import make_recipe
 from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
 from inflight.engine_format.manifest import KvCacheFacts
@@ -123,7 +123,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def cache_of(checkpoint: Path, **recipe: Any) -> KvCacheFacts:
-    return plan_engine(checkpoint, BuildRecipe(**recipe)).target.kv_cache
+    return plan_engine(checkpoint, make_recipe(**recipe)).target.kv_cache
 
 
 def test_the_manifest_counts_keys_values_and_scales(checkpoint: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from inflight.build.engine import build_engine, plan_engine
-from inflight.build.recipe import BuildRecipe
+from inflight.build.registry import make_recipe
 from inflight.cli.main import build_app
 from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
@@ -34,7 +34,7 @@ def run(*arguments: object) -> Result:
 def build(directory: Path, options: dict[str, Any], **recipe: Any) -> Path:
     convert_model(directory / "model", directory / "checkpoint", ConvertOptions(progress=False, **options))
     limits: dict[str, Any] = {"max_batch_size": 2, "max_seq_len": 64, "max_num_tokens": 8}
-    build_engine(directory / "checkpoint", directory / "engine", BuildRecipe(**limits, **recipe))
+    build_engine(directory / "checkpoint", directory / "engine", make_recipe(**limits, **recipe))
     return directory / "engine"
 
 
@@ -61,7 +61,7 @@ def test_the_weights_begin_with_a_table_of_which_steps_read_single_rows(tmp_path
     for scheme, expected in schemes:
         options = ConvertOptions(overwrite=True, progress=False, quantize=scheme)
         convert_model(tmp_path / "model", tmp_path / "ckpt", options)
-        plan = plan_engine(tmp_path / "ckpt", BuildRecipe(max_batch_size=2, max_seq_len=64))
+        plan = plan_engine(tmp_path / "ckpt", make_recipe(max_batch_size=2, max_seq_len=64))
         assert plan.target.memory.lookup_bytes == expected
 
 

@@ -13,15 +13,17 @@ import pytest
 import torch
 
 from inflight.build.engine import build_engine
-from inflight.build.recipe import BuildRecipe
+from inflight.build.registry import make_recipe
 from inflight.build.targets.tensorrt.capabilities import RTX_TARGETS
+from inflight.build.targets.tensorrt.recipe import TensorRtRecipe
 from inflight.cli.inspect import describe
 from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.checkpoint.tensor_file import map_array, read_header
 from inflight.convert.options import ConvertOptions
 from inflight.engine_format.manifest import EngineManifest
+from inflight.engine_format.tensorrt_facts import TensorRtFacts
 from inflight.errors import BuildError
+from inflight.tensor_file import map_array, read_header
 from tests.models.float8 import round_to_float8
 from tests.models.random_models import Shape, save_random_model
 from tests.network.support import FAMILIES
@@ -33,7 +35,7 @@ pytest.importorskip("tensorrt_rtx", reason="pip install 'inflight-llm[tensorrt-r
 HALVES = ("float16", "bfloat16")
 SCHEMES = (None, "int8_wo", "int8_w8a8", "int4_wo", "int4_w4a8", "fp8")
 SMS = tuple(RTX_TARGETS)
-RECIPE = BuildRecipe(target="tensorrt", max_batch_size=4, max_num_tokens=32, max_seq_len=64)
+RECIPE = TensorRtRecipe(max_batch_size=4, max_num_tokens=32, max_seq_len=64)
 
 
 def shape_of(family: str, rng: np.random.Generator) -> Shape:
@@ -80,13 +82,13 @@ def capable(dtype: str, scheme: str | None) -> tuple[str, ...]:
     return tuple(sm for sm in SMS if not refusals(dtype, scheme, (sm,)))
 
 
-def check_build(checkpoint: Path, output: Path, dtype: str, scheme: str | None, recipe: BuildRecipe) -> None:
+def check_build(checkpoint: Path, output: Path, dtype: str, scheme: str | None, recipe: TensorRtRecipe) -> None:
     """The engine is there, or every reason against it is named and nothing is left behind."""
     expected = refusals(dtype, scheme, recipe.sm)
     if not expected:
         manifest = build_engine(checkpoint, output, recipe, overwrite=True)
-        assert {sm for plan in manifest.plans for sm in plan.compute_capabilities} == set(recipe.sm)
-        assert all((output / plan.file).stat().st_size > 10_000 for plan in manifest.plans)
+        assert {sm for plan in TensorRtFacts.of(manifest).plans for sm in plan.compute_capabilities} == set(recipe.sm)
+        assert all((output / plan.file).stat().st_size > 10_000 for plan in TensorRtFacts.of(manifest).plans)
         return
     with pytest.raises(BuildError) as caught:
         build_engine(checkpoint, output / "refused", recipe)
@@ -138,7 +140,7 @@ def test_two_gpus_at_once_get_a_plan_each_and_share_the_weights_beside_them(
 ) -> None:
     checkpoint = make_checkpoint(tmp_path, shape_of("qwen3", rng), seed, "float16")
     manifest = build_engine(checkpoint, tmp_path / "engine", RECIPE.model_copy(update={"sm": ("sm_86", "12.0")}))
-    assert [(plan.file, plan.compute_capabilities, plan.weights) for plan in manifest.plans] == [
+    assert [(plan.file, plan.compute_capabilities, plan.weights) for plan in TensorRtFacts.of(manifest).plans] == [
         ("rank0.sm86.engine", ("86",), "refit"),
         ("rank0.sm120.engine", ("120",), "refit"),
     ]
@@ -161,7 +163,7 @@ def test_weights_are_where_the_recipe_puts_them(
 def _assert_outside(checkpoint: Path, engine: Path, manifest: EngineManifest) -> None:
     """The file beside the plans has every weight of the checkpoint to the byte, and the plans have none."""
     stored = set(weights_of(engine))
-    plans = [(engine / plan.file).read_bytes() for plan in manifest.plans]
+    plans = [(engine / plan.file).read_bytes() for plan in TensorRtFacts.of(manifest).plans]
     for entry in Checkpoint.open(checkpoint).tensors.values():
         data = map_array(entry).tobytes()
         assert data in stored, entry.name
@@ -173,7 +175,8 @@ def test_inspect_lists_the_layers_and_bindings_of_a_plan(tmp_path: Path, rng: np
     recipe = RECIPE.model_copy(update={"sm": ("86",), "weights": "inputs"})
     build_engine(checkpoint, tmp_path / "engine", recipe)
     _, facts, tables = describe(tmp_path / "engine", every_tensor=False)
-    assert facts["plans"] == json.loads((tmp_path / "engine/manifest.json").read_text())["plans"]
+    own = json.loads((tmp_path / "engine/manifest.json").read_text())["target_facts"]
+    assert tables["plans"] == own["plans"] and facts["weights_file"] == own["weights_file"] == "rank0.weights"
     bindings = {row["binding"]: row for row in tables["bindings"]}
     assert {"token_ids", "past_key.0", "present_value.0", "logits"} <= set(bindings)
     assert bindings["logits"]["direction"] == "output" and bindings["past_key.0"]["type"] == "BF16"
@@ -189,7 +192,6 @@ def test_inspect_lists_the_layers_and_bindings_of_a_plan(tmp_path: Path, rng: np
         ({"sm": ("86",), "kv_cache_dtype": "int8"}, ["KV cache has the type of its attention, bfloat16"]),
         ({"sm": ("86", "89"), "portable": True, "weights": "refit"}, ["cannot leave its weights out"]),
         ({"sm": ("86",), "full": True}, ["leave --sm out"]),
-        ({"sm": ("86",), "target": "cpu"}, ["--sm, --full, --portable and --weights: they are for --target tensorrt"]),
     ],
 )
 def test_what_cannot_be_built_is_refused_before_the_build(
@@ -200,6 +202,16 @@ def test_what_cannot_be_built_is_refused_before_the_build(
         build_engine(checkpoint, tmp_path / "engine", RECIPE.model_copy(update=changes))
     assert all(reason in str(caught.value) for reason in reasons), caught.value
     assert not (tmp_path / "engine").exists()
+
+
+def test_flags_of_a_target_are_refused_with_another() -> None:
+    with pytest.raises(BuildError) as caught:
+        make_recipe("cpu", sm=("86",))
+    assert "--sm, --full, --portable and --weights: they are for --target tensorrt, and this is cpu" in str(
+        caught.value
+    )
+    with pytest.raises(BuildError, match="--cpu and --cxx: they are for --target cpu, and this is tensorrt"):
+        make_recipe("tensorrt", cxx="clang")
 
 
 @pytest.mark.parametrize(
@@ -218,7 +230,8 @@ def test_attention_without_a_fused_kernel_is_refused_and_float32_has_it_in_piece
     with pytest.raises(BuildError, match=reason):
         build_engine(checkpoint, tmp_path / "engine", recipe)
     checkpoint = make_checkpoint(tmp_path / "float", shape, seed, "float32")
-    assert build_engine(checkpoint, tmp_path / "engine", recipe).plans[0].weights == "inputs"
+    manifest = build_engine(checkpoint, tmp_path / "engine", recipe)
+    assert TensorRtFacts.of(manifest).plans[0].weights == "inputs"
 
 
 def test_groups_that_do_not_divide_a_row_are_refused(tmp_path: Path, rng: np.random.Generator, seed: int) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from inflight.build.engine import build_engine
-from inflight.build.recipe import BuildRecipe
+from inflight.build.registry import make_recipe
 from inflight.errors import EngineError
 from inflight.runtime.executors.tensorrt.device import require_gpu
 from inflight.runtime.executors.tensorrt.executor import TensorRtExecutor
@@ -38,8 +39,9 @@ def test_ragged_steps_over_scattered_blocks_stay_near_transformers(
     shape = replace(random_shape(rng, str(rng.choice(FAMILIES))), head_size=64)
     case = make_case(tmp_path, shape, seed, getattr(torch, dtype))
     limits = {"max_seq_len": LENGTH, "max_batch_size": SEQUENCES, "max_num_tokens": 64}
-    flags = {"target": "tensorrt", "full": True, "kv_cache_type": "paged", "tokens_per_block": TOKENS_PER_BLOCK}
-    recipe = BuildRecipe.model_validate({**flags, **limits})
+    flags: dict[str, Any] = {"target": "tensorrt", "full": True, "kv_cache_type": "paged"}
+    flags["tokens_per_block"] = TOKENS_PER_BLOCK
+    recipe = make_recipe(**{**flags, **limits})
     build_engine(case.checkpoint.directory, tmp_path / "engine", recipe)
     executor = load_engine(tmp_path / "engine", kv_cache=KvCacheBudget(tokens=SEQUENCES * LENGTH))
     assert isinstance(executor, TensorRtExecutor)

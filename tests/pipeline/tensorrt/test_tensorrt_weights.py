@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from inflight.build.engine import build_engine
-from inflight.build.recipe import BuildRecipe
+from inflight.build.registry import make_recipe
 from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch
 from tests.models.float8 import round_to_float8
 from tests.models.random_models import Shape
@@ -23,7 +23,7 @@ from tests.oracles.interpreted_executor import InterpretedExecutor
 
 pytestmark = pytest.mark.pipeline
 
-RECIPE = BuildRecipe(
+RECIPE = make_recipe(
     target="tensorrt", sm=("89",), weights="inputs", max_batch_size=2, max_num_tokens=32, max_seq_len=64
 )
 

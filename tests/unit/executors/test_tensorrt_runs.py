@@ -10,20 +10,21 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from inflight.build.recipe import BuildRecipe
-from inflight.convert.checkpoint.tensor_file import encode_header
-from inflight.engine_format.manifest import DevicePlan, EngineManifest
+from inflight.build.registry import make_recipe
+from inflight.engine_format.manifest import EngineManifest
+from inflight.engine_format.tensorrt_facts import DevicePlan, TensorRtFacts
 from inflight.errors import EngineError
 from inflight.runtime.executors.null.executor import null_manifest
 from inflight.runtime.executors.tensorrt.api import checked, find_module
 from inflight.runtime.executors.tensorrt.blocks import BlockRuns
 from inflight.runtime.executors.tensorrt.device import require_gpu
-from inflight.runtime.executors.tensorrt.executor import ABI, TensorRtExecutor
+from inflight.runtime.executors.tensorrt.executor import TensorRtExecutor
 from inflight.runtime.executors.tensorrt.layouts import run_planner
 from inflight.runtime.executors.tensorrt.plan import choose_plan, map_weights
 from inflight.runtime.executors.tensorrt.slots import slot_run, split_step
 from inflight.runtime.loading.load import load_engine
 from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch
+from inflight.tensor_file import encode_header
 from tests.engines.engine_files import write_engine
 
 pytestmark = pytest.mark.unit
@@ -173,26 +174,27 @@ def test_the_logit_rows_of_a_paged_run_are_those_that_were_asked_for(rng: np.ran
 
 
 def test_a_layout_that_is_not_known_is_refused() -> None:
-    manifest = manifest_with(("86",))
     with pytest.raises(EngineError, match="which this version does not know"):
-        run_planner(manifest, 4, manifest.plans[0], Path("ENGINE"))
+        run_planner(tensorrt_manifest(), 4, plans_for(("86",))[0], Path("ENGINE"))
 
 
-def manifest_with(*plans: tuple[str, ...]) -> EngineManifest:
-    made = tuple(
+def plans_for(*plans: tuple[str, ...]) -> list[DevicePlan]:
+    return [
         DevicePlan(rank=0, file=f"{number}.engine", compute_capabilities=sms, weights="inputs")
         for number, sms in enumerate(plans)
-    )
-    recipe = BuildRecipe(target="tensorrt", sm=("86", "89")).record()
-    return replace(null_manifest(), plans=made, target="tensorrt", recipe=recipe)
+    ]
+
+
+def tensorrt_manifest() -> EngineManifest:
+    return replace(null_manifest(), target="tensorrt", recipe=make_recipe("tensorrt", sm=("86", "89")).record())
 
 
 def test_the_plan_of_this_gpu_is_chosen_and_its_absence_named() -> None:
-    manifest = manifest_with(("86",), ("89", "120"))
-    assert choose_plan(manifest, "120", Path("ENGINE")).file == "1.engine"
-    assert choose_plan(manifest_with(()), "90", Path("ENGINE")).file == "0.engine"
+    manifest, plans = tensorrt_manifest(), plans_for(("86",), ("89", "120"))
+    assert choose_plan(plans, manifest, "120", Path("ENGINE")).file == "1.engine"
+    assert choose_plan(plans_for(()), manifest, "90", Path("ENGINE")).file == "0.engine"
     with pytest.raises(EngineError, match="plans for SM86, SM89, SM120, and this machine's GPU is SM75") as caught:
-        choose_plan(manifest, "75", Path("ENGINE"))
+        choose_plan(plans, manifest, "75", Path("ENGINE"))
     assert "--target tensorrt" in (caught.value.hint or "") and "--sm 75" in (caught.value.hint or "")
 
 
@@ -206,6 +208,9 @@ def test_the_weights_file_is_read_to_the_byte(tmp_path: Path, rng: np.random.Gen
     (tmp_path / "w").write_bytes(header + b"".join(array.tobytes() for array in arrays.values()))
     found = map_weights(tmp_path / "w")
     assert {name: data.tobytes() for name, data in found.items()} == {n: a.tobytes() for n, a in arrays.items()}
+    (tmp_path / "w").write_bytes((tmp_path / "w").read_bytes()[:-1])
+    with pytest.raises(EngineError, match="w is truncated"):
+        map_weights(tmp_path / "w")
 
 
 def test_a_failed_call_is_an_error_and_zero_is_a_result() -> None:
@@ -222,8 +227,8 @@ def test_a_module_that_is_missing_is_named_with_its_extra() -> None:
 
 
 def test_an_engine_of_another_interface_is_refused_with_the_command_that_rebuilds_it() -> None:
-    manifest = replace(manifest_with(("86",)), target_abi=ABI + 1)
-    with pytest.raises(EngineError, match=f"interface {ABI + 1}") as caught:
+    manifest = replace(tensorrt_manifest(), target_abi=TensorRtFacts.interface + 1)
+    with pytest.raises(EngineError, match=f"interface {TensorRtFacts.interface + 1}") as caught:
         TensorRtExecutor(Path("ENGINE"), manifest, 1)
     assert "--target tensorrt" in (caught.value.hint or "")
 

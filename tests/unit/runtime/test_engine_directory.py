@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from inflight import __version__
+from inflight.engine_format.cpu_facts import CpuFacts
 from inflight.engine_format.manifest import FORMAT_VERSION, MANIFEST_NAME
 from inflight.errors import EngineError
 from inflight.files import sha256_file
 from inflight.runtime.loading import verification
 from inflight.runtime.loading.engine_directory import read_engine_directory
+from inflight.runtime.loading.target_facts import read_target_facts
 from inflight.runtime.loading.verification import Verification, verify_files
 from tests.engines.engine_files import edit_manifest, write_engine
 
@@ -211,9 +213,30 @@ def test_a_manifest_that_no_build_writes_is_refused(
 
 def test_code_without_a_digest_is_refused(engine: Path) -> None:
     variant = {"rank": 0, "cpu": "any", "file": "other.so", "triple": "x86_64-linux-gnu", "required_features": []}
-    edit_manifest(engine, variants=[variant])
+    own = {"weights_file": "rank0.weights", "variants": [variant]}
+    edit_manifest(engine, target_abi=CpuFacts.interface, target_facts=own)
     with pytest.raises(EngineError, match=r"no digest of other\.so"):
+        read_target_facts(read_engine_directory(engine).manifest, CpuFacts, engine)
+    edit_manifest(engine, listing="other.json")
+    with pytest.raises(EngineError, match=r"no digest of other\.json"):
         read_engine_directory(engine)
+
+
+def test_a_targets_own_facts_are_read_strictly(engine: Path) -> None:
+    own = {"weights_file": "rank0.weights", "variants": []}
+    edit_manifest(engine, target_abi=CpuFacts.interface, target_facts=own)
+    manifest = read_engine_directory(engine).manifest
+    assert read_target_facts(manifest, CpuFacts, engine) == CpuFacts(weights_file="rank0.weights", variants=())
+    for wrong, message in (
+        ({"colour": 1}, "unknown field `colour`"),
+        ({"variants": [1]}, r"target_facts\.variants\[0\]"),
+    ):
+        edit_manifest(engine, target_facts={**own, **wrong})
+        with pytest.raises(EngineError, match=f"does not describe an engine: .*{message}"):
+            read_target_facts(read_engine_directory(engine).manifest, CpuFacts, engine)
+    edit_manifest(engine, target_facts=own, target_abi=CpuFacts.interface + 1)
+    with pytest.raises(EngineError, match=f"interface {CpuFacts.interface + 1} of the null target"):
+        read_target_facts(read_engine_directory(engine).manifest, CpuFacts, engine)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '"engine"', "\x00"])

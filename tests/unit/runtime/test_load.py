@@ -13,9 +13,10 @@ from msgspec.structs import replace
 from rich.console import Console
 from typer.testing import CliRunner
 
-from inflight.build.recipe import BuildRecipe
+from inflight.build.registry import make_recipe
 from inflight.cli.main import build_app
-from inflight.engine_format.manifest import EngineManifest, MemoryPlan, Variant
+from inflight.engine_format.cpu_facts import Variant
+from inflight.engine_format.manifest import EngineManifest, MemoryPlan
 from inflight.errors import CheckpointError, EngineError
 from inflight.runtime.executors.cpu.features import Machine, choose_variant, normalize_feature, this_machine
 from inflight.runtime.executors.cpu.memory import map_zeroed
@@ -116,10 +117,10 @@ def test_the_first_variant_that_the_machine_can_run_is_chosen() -> None:
         variant("x86-64-v3", "x86_64-linux-gnu.2.17", "avx2"),
         variant("x86-64-v2", linux),
     )
-    manifest = replace(sized_manifest(), variants=variants)
-    assert choose_variant(manifest, HERE, machine("AVX2", "avx512bf16")).cpu == "x86-64-v4"
-    assert choose_variant(manifest, HERE, machine("avx2")).cpu == "x86-64-v3"
-    assert choose_variant(manifest, HERE, machine()).cpu == "x86-64-v2"
+    manifest = sized_manifest()
+    assert choose_variant(variants, manifest, HERE, machine("AVX2", "avx512bf16")).cpu == "x86-64-v4"
+    assert choose_variant(variants, manifest, HERE, machine("avx2")).cpu == "x86-64-v3"
+    assert choose_variant(variants, manifest, HERE, machine()).cpu == "x86-64-v2"
 
 
 def test_a_machine_that_no_variant_fits_is_told_why_and_what_to_build() -> None:
@@ -127,9 +128,9 @@ def test_a_machine_that_no_variant_fits_is_told_why_and_what_to_build() -> None:
         variant("neoverse_v1", "aarch64-linux-gnu"),
         variant("x86-64-v4", "x86_64-linux-gnu", "avx2", "avx512f"),
     )
-    manifest = replace(sized_manifest(), variants=variants, target="cpu")
+    manifest = replace(sized_manifest(), target="cpu")
     with pytest.raises(EngineError, match="needs avx512f, which this CPU lacks") as caught:
-        choose_variant(manifest, HERE, machine("avx2"))
+        choose_variant(variants, manifest, HERE, machine("avx2"))
     assert "its neoverse_v1 code is for aarch64 linux" in caught.value.message
     assert "--force --target cpu --cpu native" in (caught.value.hint or "")
 
@@ -138,7 +139,7 @@ def test_tiles_are_asked_for_before_a_variant_that_needs_them_and_a_refusal_fall
     linux = "x86_64-linux-gnu"
     tiles = variant("sapphirerapids", linux, "avx2", "amx_tile", "amx_int8", "amx_bf16")
     plain = variant("x86-64-v3", linux, "avx2")
-    manifest = replace(sized_manifest(), variants=(tiles, plain), target="cpu")
+    manifest, variants = replace(sized_manifest(), target="cpu"), (tiles, plain)
     asked: list[str | None] = []
 
     def answer(reason: str | None) -> Callable[[], str | None]:
@@ -149,13 +150,12 @@ def test_tiles_are_asked_for_before_a_variant_that_needs_them_and_a_refusal_fall
         return ask
 
     has_tiles = machine("avx2", "amx_tile", "AMX-INT8", "amx_bf16")
-    assert choose_variant(manifest, HERE, has_tiles, answer(None)).cpu == "sapphirerapids"
-    assert choose_variant(manifest, HERE, has_tiles, answer("No space left on device")).cpu == "x86-64-v3"
-    assert choose_variant(manifest, HERE, machine("avx2"), answer(None)).cpu == "x86-64-v3"
+    assert choose_variant(variants, manifest, HERE, has_tiles, answer(None)).cpu == "sapphirerapids"
+    assert choose_variant(variants, manifest, HERE, has_tiles, answer("No space left on device")).cpu == "x86-64-v3"
+    assert choose_variant(variants, manifest, HERE, machine("avx2"), answer(None)).cpu == "x86-64-v3"
     assert asked == [None, "No space left on device"]
-    alone = replace(manifest, variants=(tiles,))
     with pytest.raises(EngineError, match=r"needs AMX tiles, which the system refuses \(No space left on device\)"):
-        choose_variant(alone, HERE, has_tiles, answer("No space left on device"))
+        choose_variant((tiles,), manifest, HERE, has_tiles, answer("No space left on device"))
 
 
 def test_a_machine_without_tiles_says_why_it_refuses_them() -> None:
@@ -176,7 +176,7 @@ def test_this_machine_is_known() -> None:
 
 
 def test_the_command_that_rebuilds_is_one_that_build_engine_takes(tmp_path: Path) -> None:
-    recipe = BuildRecipe(cpu=("x86-64-v3", "neoverse_v1"), max_seq_len=100, max_logit_rows=70, cxx="clang").record()
+    recipe = make_recipe(cpu=("x86-64-v3", "neoverse_v1"), max_seq_len=100, max_logit_rows=70, cxx="clang").record()
     command = rebuild_command(recipe, "cpu", tmp_path / "an engine", max_seq_len=64)
     name, *arguments = shlex.split(command)
     assert name == "inflight"

@@ -12,10 +12,11 @@ import tokenizers
 from tokenizers import normalizers, pre_tokenizers
 
 from inflight.build.vocabulary import index_vocabulary
-from inflight.engine_format.vocabulary_index import INDEX_NAME, VocabularyIndex
+from inflight.engine_format.vocabulary_index import INDEX_NAME
 from inflight.runtime.text import loading
 from inflight.runtime.text.indexed_backend import IndexedBackend
 from inflight.runtime.text.tokenizer import Tokenizer, load_tokenizer
+from inflight.runtime.text.vocabulary_index import VocabularyIndex
 from tests.models.tiny_tokenizers import KINDS, random_text
 
 pytestmark = pytest.mark.unit

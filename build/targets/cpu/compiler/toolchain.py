@@ -10,6 +10,7 @@ from pathlib import Path
 
 from inflight.cache import writable_cache_dir
 from inflight.errors import BuildError
+from inflight.extras import install_hint
 
 
 def zig_command() -> list[str]:
@@ -18,7 +19,7 @@ def zig_command() -> list[str]:
     if wheel is None or wheel.origin is None:
         raise BuildError(
             "The cpu target compiles with zig, and the ziglang wheel is not installed.",
-            "pip install ziglang, or name a clang with --cxx.",
+            f"{install_hint('build')}, or name a clang with --cxx.",
         )
     return [str(Path(wheel.origin).with_name("zig"))]
 

@@ -1,7 +1,7 @@
 /* The integer product in tiles of AMX (amx.h): up to AMX_ROWS digit rows against one panel of qtile.h.
  *
- * Integer sums are exact and everything behind them is qtile.h's own, so the bits are those of vectors, and which of
- * the two computes a row may depend on its company. */
+ * Integer sums are exact and everything behind them is qtile.h's own, so the bits are those of the vector kernels,
+ * and which of the two computes a row may depend on the number of rows. */
 #ifndef INFLIGHT_AMX_QTILE_H
 #define INFLIGHT_AMX_QTILE_H
 

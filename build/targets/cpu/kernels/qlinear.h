@@ -50,10 +50,11 @@ INLINE void multiply_rows(quantized_product m, const panel_piece *piece, int64_t
     else store_linear(tile, tokens, m.n, column, m.bias, residual, y);
 }
 
-/* A tile alone reads faster when it asks less far ahead than a floating-point one (panels.h). */
+/* Prefetch distance of a tile alone: shorter than that of floating-point tiles (panels.h), which is faster here. */
 #define QUANTIZED_STREAM_AHEAD 1024 /* bytes */
 
-/* A tile alone that passes over its panel more than once cannot ask ahead of itself; it asks for the next panel. */
+/* A tile alone that passes over its panel more than once cannot prefetch ahead of its own reads; it prefetches the next
+ * panel. */
 INLINE look_ahead quantized_look_ahead(quantized_shape q, const panel_piece *piece, int64_t index, int64_t tiles) {
     const int64_t steps = ceil_div(q.row.width, step_values(q)), bytes = ceil_div(quantized_panel_bytes(q), steps);
     const int passes = TILE_VECTORS / quantized_vectors(q, (int)(piece->count * q.row.digits));

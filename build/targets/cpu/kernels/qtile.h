@@ -14,9 +14,9 @@
 #include "quantize.h"
 
 #define STEP_BYTES 256
-/* The most bytes that a step may ask for through the first-level cache. */
+/* The most bytes that a step may prefetch into the first-level cache. */
 #define TRICKLE_BYTES 80
-#define FIRST_BYTES 1024 /* of a panel, asked for before a tile begins */
+#define FIRST_BYTES 1024 /* of a panel, prefetched before a tile begins */
 
 typedef struct {
     int bits;           /* of a weight: 8 or 4 */
@@ -61,11 +61,11 @@ INLINE void integer_step(int bits, int rows, int vectors, const int8_t *x, int64
     add_quads(bits, rows, vectors, x + 4, x_stride, columns, sums);
 }
 
-/* Steps that ask for memory together. */
+/* Steps that are prefetched together. */
 INLINE int asking_steps(int rows) { return rows > 3 ? 4 : 2; }
 
-/* What `ahead` asks for in so many steps. A trickle is asked for through the first-level cache, where no request
- * is dropped; a flood would take the places of the tile's own reads. */
+/* Prefetch so many steps of `ahead`: few bytes into the first-level cache, where no prefetch is dropped; many bytes
+ * there would displace the tile's own reads. */
 INLINE void ask_for_steps(int steps, look_ahead *ahead) {
     const int64_t bytes = ahead->bytes * steps;
     if (ahead->bytes <= TRICKLE_BYTES) {

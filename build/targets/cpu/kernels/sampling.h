@@ -8,64 +8,9 @@
 #define INFLIGHT_SAMPLING_H
 
 #include "abi.h"
-#include "philox.h"
+#include "sampling_draw.h"
 #include "sampling_filter.h"
-
-/* Bytes of scratch for one row, 64-byte aligned: the adjusted row, its weights, token ids, one maximum per block. */
-#define INFLIGHT_SAMPLE_SCRATCH(vocab) \
-    (12 * SAMPLING_PADDED(vocab) + (SAMPLING_BLOCKS(vocab) * 4 + 63) / 64 * 64)
-
-typedef struct {
-    float *row, *weights;
-    int32_t *ids;
-    float *maxima;
-} sampling_scratch;
-
-static inline sampling_scratch sampling_divide_scratch(void *scratch, int vocab) {
-    float *const row = (float *)scratch;
-    const int64_t padded = SAMPLING_PADDED(vocab);
-    return (sampling_scratch){row, row + padded, (int32_t *)(row + 2 * padded), row + 3 * padded};
-}
-
-/* The first token; 0 when nothing is greater than -INFINITY. */
-static inline int32_t sampling_best(const sampling_scratch *at, int vocab) {
-    const int32_t block = sampling_argmax(at->maxima, SAMPLING_BLOCKS(vocab));
-    int32_t id = block * SAMPLING_BLOCK;
-    while (at->row[id] != at->maxima[block]) ++id;
-    return id;
-}
-
-/* log of the sum of exp over a sane row; its greatest value goes to `max`. 0 when that is -INFINITY. */
-static inline double sampling_log_sum(const sampling_scratch *at, int vocab, float *max) {
-    *max = at->row[sampling_best(at, vocab)];
-    return *max == -INFINITY ? 0.0 : log(sampling_weights(at->row, SAMPLING_PADDED(vocab), *max, 1.0f, NULL));
-}
-
-static inline float sampling_logprob(float value, float max, double log_sum) {
-    return value == -INFINITY ? -INFINITY : (float)((double)value - (double)max - log_sum);
-}
-
-static inline void sampling_write_top(const sampling_scratch *at, int vocab, int wanted, float max, double log_sum,
-                                      int32_t *top_ids, float *top_logprobs) {
-    if (wanted > INFLIGHT_MAX_TOP_LOGPROBS) wanted = INFLIGHT_MAX_TOP_LOGPROBS;
-    const int count = wanted > 0 ? sampling_top_k(at->row, vocab, wanted, at->ids, at->maxima) : 0;
-    for (int i = 0; i < count; ++i) { /* insertion sort; ids come in ascending order, so equal values keep it */
-        const int32_t id = at->ids[i];
-        int place = i;
-        for (; place > 0 && at->row[top_ids[place - 1]] < at->row[id]; --place) top_ids[place] = top_ids[place - 1];
-        top_ids[place] = id;
-    }
-    for (int i = 0; i < count; ++i) top_logprobs[i] = sampling_logprob(at->row[top_ids[i]], max, log_sum);
-}
-
-/* From 1: how many tokens come before `token` in the model's own order, the lower id first among equals. */
-static inline int32_t sampling_rank(const float *logits, int vocab, int32_t token) {
-    const float value = sampling_sane(logits[token]);
-    int32_t rank = 1;
-    for (int i = 0; i < vocab; ++i) rank += sampling_sane(logits[i]) > value;
-    for (int i = 0; i < token; ++i) rank += sampling_sane(logits[i]) == value;
-    return rank;
-}
+#include "sampling_report.h"
 
 /* `counts` has room for one integer per token; only the entries of tokens in the history are touched. */
 static inline void sampling_penalize(float *row, int vocab, const inflight_sampling *s, int32_t *counts) {
@@ -98,16 +43,6 @@ static inline void sampling_adjust(const sampling_scratch *at, int vocab, const 
         at->maxima[block] = sampling_block_max(at->row + (int64_t)block * SAMPLING_BLOCK);
 }
 
-/* Exact, and so in no order: four sums at once do not wait for each other. */
-static inline double sampling_sum(const float *weights, const int32_t *ids, int count) {
-    double sums[4] = {0.0, 0.0, 0.0, 0.0};
-    int i = 0;
-    for (; i + 4 <= count; i += 4)
-        for (int j = 0; j < 4; ++j) sums[j] += (double)weights[ids[i + j]];
-    for (; i < count; ++i) sums[0] += (double)weights[ids[i]];
-    return sums[0] + sums[1] + sums[2] + sums[3];
-}
-
 /* The kept ids, ascending, go to at->ids; returns how many (at least the most likely one). */
 static inline int sampling_filter_row(const sampling_scratch *at, int vocab, const inflight_sampling *s, double total) {
     int count;
@@ -128,43 +63,6 @@ static inline int sampling_filter_row(const sampling_scratch *at, int vocab, con
         kept += at->weights[id] >= s->min_p;
     }
     return kept;
-}
-
-/* The first token at which the running sum of weights passes `target`, which is less than their sum. */
-static inline int32_t sampling_walk(const float *weights, const int32_t *ids, int count, double sum, double target) {
-    for (int i = 0; i < count; ++i) {
-        const int32_t id = ids ? ids[i] : i;
-        sum += (double)weights[id];
-        if (sum > target) return id;
-    }
-    return 0;
-}
-
-/* As sampling_walk from 0 over `ids`, block after block. */
-static inline int32_t sampling_draw_id(const float *weights, const int32_t *ids, int count, double target) {
-    double sum = 0.0;
-    int start = 0;
-    for (; start + SAMPLING_BLOCK < count; start += SAMPLING_BLOCK) {
-        const double block = sampling_sum(weights, ids + start, SAMPLING_BLOCK);
-        if (sum + block > target) break;
-        sum += block;
-    }
-    return sampling_walk(weights, ids + start, count - start, sum, target);
-}
-
-static inline double sampling_target(const inflight_sampling *s, double total) {
-    return fmin(philox_uniform(s->seed, s->position) * total, nextafter(total, 0.0));
-}
-
-static inline int32_t sampling_draw_row(const float *weights, int vocab, double target) {
-    double sum = 0.0;
-    int start = 0;
-    for (; start + SAMPLING_BLOCK < vocab; start += SAMPLING_BLOCK) {
-        const double block = sampling_block_sum(weights + start);
-        if (sum + block > target) break;
-        sum += block;
-    }
-    return start + sampling_walk(weights + start, NULL, vocab - start, sum, target);
 }
 
 static inline int32_t sampling_choose(const sampling_scratch *at, int vocab, const inflight_sampling *s) {

@@ -1,4 +1,4 @@
-"""What the packed weights file holds, and where: an entry per tensor that a kernel reads, in the order of the graph."""
+"""Layout of the packed weights file: an entry per tensor that a kernel reads, in the order of the graph."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class WeightLayout:
 
     @property
     def lookup_bytes(self) -> int:
-        """What the file begins with that is looked up row by row."""
+        """Size of the lookup table at the start of the file, which is read row by row."""
         first = self.tensors[0] if self.tensors else None
         return first.nbytes if first is not None and first.layout == "rows" else 0
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from inflight.engine_format import tensorrt_facts
 from inflight.engine_format.manifest import Limits
 
 # Least, typical and greatest size.
@@ -47,7 +48,7 @@ class CacheLayout(Protocol):
 class SlotLayout:
     """A block is a slot: as long as the longest sequence, so that a sequence has one."""
 
-    name: str = "slots, heads, tokens, head_size"
+    name: str = tensorrt_facts.SLOTS
     pages: bool = False
 
     @property
@@ -77,7 +78,7 @@ class BlockLayout:
     """Blocks of `block_size` tokens in one pool; a sequence's are listed in its row of the block tables."""
 
     block_size: int
-    name: str = "blocks, heads, tokens, head_size"
+    name: str = tensorrt_facts.BLOCKS
     pages: bool = True
 
     @property

@@ -1,4 +1,4 @@
-"""From a network to the bytes of a plan: flags, targets, profiles, and every return value looked at."""
+"""From a network to the bytes of a plan: flags, targets, profiles. Every return value is checked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from inflight.build.targets.tensorrt.lowering.writer import NetworkWriter, Weigh
 from inflight.build.targets.tensorrt.modules import logger
 from inflight.build.targets.tensorrt.plan.profiles import add_profiles
 from inflight.build.targets.tensorrt.plan.weights import InputWeights, PlanWeights, RefitWeights
-from inflight.engine_format.manifest import Limits, WeightPlace
+from inflight.engine_format.manifest import Limits
+from inflight.engine_format.tensorrt_facts import WeightPlace
 from inflight.errors import BuildError
 
 _SOURCES: Mapping[WeightPlace, Callable[[Module], WeightSource]] = {

@@ -10,7 +10,6 @@ The API is that of TensorRT 11's `tensorrt.plugin` (register, aot_impl), which N
 import tensorrt as trt
 import tensorrt.plugin as trtp
 
-from inflight.build.gpu_kernels.artifact import Artifact
 from inflight.build.targets.tensorrt.lowering.cache_layout import SPLIT_TOKENS
 from inflight.build.targets.tensorrt.plugins.code import (
     AttentionShape,
@@ -19,6 +18,7 @@ from inflight.build.targets.tensorrt.plugins.code import (
     plugin_ptx,
     prefill_code,
 )
+from inflight.engine_format.gpu_artifact import Artifact
 
 # Kernel name, code, launch and scalars.
 Implementation = tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]

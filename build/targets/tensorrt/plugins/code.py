@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from inflight.build.gpu_kernels.artifact import Artifact
 from inflight.build.gpu_kernels.cache import ArtifactCache
 from inflight.build.gpu_kernels.compile import CompileJob, compile_kernels
 from inflight.build.gpu_kernels.spec import KernelSpec, Variant
 from inflight.build.gpu_kernels.variants import attention_variant
 from inflight.build.targets.tensorrt.lowering.cache_layout import SPLIT_TOKENS
 from inflight.build.targets.tensorrt.plugins.kernels import COMBINE, DECODE, PREFILL, SHARED_BYTES, tune_prefill
+from inflight.engine_format.gpu_artifact import Artifact
 from inflight.errors import BuildError
 
 # Triton's kernels end in two pointers to scratch memory, which none of ours uses.

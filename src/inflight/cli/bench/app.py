@@ -1,4 +1,4 @@
-"""`inflight bench`: how fast an engine is, and how fast a server."""
+"""`inflight bench`: benchmarks of an engine and of a server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _EngineByDefault(TyperGroup):
 
 bench = typer.Typer(
     cls=_EngineByDefault,
-    help="Measure an engine (`bench ENGINE`, `bench throughput ENGINE`) or a running server (`bench serve`).",
+    help="Benchmark an engine (`bench ENGINE`, `bench throughput ENGINE`) or a running server (`bench serve`).",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )

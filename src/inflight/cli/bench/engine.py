@@ -13,40 +13,49 @@ from inflight.cli.bench.result_file import write_result
 if TYPE_CHECKING:
     from inflight.benchmark.offline.steps import StepTimer
 
-# What a benchmark's own prompts need, with room: the default share of the free memory would be filled for nothing.
+# Enough for the prompts of a benchmark: the default fraction would reserve memory that is not used.
 _KV_FRACTION = 0.5
 
-OutputLen = Annotated[int, typer.Option("--output-len", "--max-output-len", min=1, help="Tokens per prompt.")]
+OutputLen = Annotated[
+    int, typer.Option("--output-len", "--max-output-len", min=1, help="Tokens to generate per prompt.")
+]
 JsonFile = Annotated[
     Path | None,
     typer.Option(
-        "--json", "--output-json", metavar="FILE", dir_okay=False, writable=True, help="Write every figure here too."
+        "--json",
+        "--output-json",
+        metavar="FILE",
+        dir_okay=False,
+        writable=True,
+        help="Also write the results to this JSON file.",
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of the random prompts.")]
-Profile = Annotated[bool, typer.Option("--profile", help="Show the time of every operator.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the random prompts.")]
+Profile = Annotated[bool, typer.Option("--profile", help="Show the time of each operator (cpu target).")]
 
 
 def latency(
     engine: flag.Engine,
     input_len: Annotated[
-        list[str] | None, typer.Option("--input-len", help="Prompt tokens; several: 128,512 or repeated.")
+        list[str] | None, typer.Option("--input-len", help="Tokens per prompt; several as 128,512 or repeated.")
     ] = None,
     output_len: OutputLen = 64,
     batch_size: Annotated[
-        list[str] | None, typer.Option("--batch-size", help="Prompts at once; several: 1,8,32 or repeated.")
+        list[str] | None, typer.Option("--batch-size", help="Prompts per batch; several as 1,8,32 or repeated.")
     ] = None,
-    num_iters: Annotated[int, typer.Option(min=1, help="Measured runs.")] = 3,
-    num_iters_warmup: Annotated[int, typer.Option("--num-iters-warmup", "--warm-up", min=0, help="Runs before.")] = 1,
+    num_iters: Annotated[int, typer.Option(min=1, help="Number of measured runs.")] = 3,
+    num_iters_warmup: Annotated[
+        int, typer.Option("--num-iters-warmup", "--warm-up", min=0, help="Number of warm-up runs.")
+    ] = 1,
     json_file: JsonFile = None,
     profile: Profile = False,
     seed: Seed = 0,
     threads: flag.Threads = None,
     kv_cache_tokens: flag.KvCacheTokens = None,
 ) -> None:
-    """Time batches of random prompts: prefill and decode apart, each as a share of what the machine could do.
+    """Measure batches of random prompts: prefill and decode separately, each also as a share of the machine's limit.
 
-    Every combination of --input-len and --batch-size is one row. Greedy, end tokens ignored, no prefix reuse.
+    Each combination of --input-len and --batch-size is one row. Greedy, end tokens ignored, without prefix caching.
 
     Examples:
 
@@ -77,15 +86,17 @@ def latency(
 
 def throughput(
     engine: flag.Engine,
-    num_prompts: Annotated[int, typer.Option("--num-prompts", min=1, help="Prompts, all at once.")] = 64,
-    input_len: Annotated[int, typer.Option("--input-len", "--random-input-len", min=1)] = 128,
+    num_prompts: Annotated[int, typer.Option("--num-prompts", min=1, help="Number of prompts, all sent at once.")] = 64,
+    input_len: Annotated[
+        int, typer.Option("--input-len", "--random-input-len", min=1, help="Tokens per prompt.")
+    ] = 128,
     output_len: OutputLen = 64,
     json_file: JsonFile = None,
     seed: Seed = 0,
     threads: flag.Threads = None,
     kv_cache_tokens: flag.KvCacheTokens = None,
 ) -> None:
-    """Push random prompts through the engine as fast as it goes. Greedy, end tokens ignored, no prefix reuse.
+    """Measure the throughput of an engine on random prompts. Greedy, end tokens ignored, without prefix caching.
 
     Examples:
 

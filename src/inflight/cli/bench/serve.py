@@ -33,97 +33,159 @@ class Dataset(str, Enum):
 
 def serve(
     goodput_more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
-    backend: Annotated[Backend, typer.Option("--backend", "--endpoint-type", rich_help_panel=_SERVER)] = Backend.openai,
+    backend: Annotated[
+        Backend, typer.Option("--backend", "--endpoint-type", help="API to call.", rich_help_panel=_SERVER)
+    ] = Backend.openai,
     base_url: Annotated[
         str | None,
-        typer.Option("--base-url", "--url", "-u", "--server", help="http://HOST:PORT.", rich_help_panel=_SERVER),
+        typer.Option(
+            "--base-url",
+            "--url",
+            "-u",
+            "--server",
+            help="Address of the server: http://HOST:PORT.",
+            rich_help_panel=_SERVER,
+        ),
     ] = None,
-    host: Annotated[str, typer.Option(help="Without --base-url.", rich_help_panel=_SERVER)] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Host, without --base-url.", rich_help_panel=_SERVER)] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(help="Default: 9000; 8001 for triton (gRPC).", rich_help_panel=_SERVER)
+        int | None, typer.Option(help="Port. Default: 9000; triton (gRPC): 8001.", rich_help_panel=_SERVER)
     ] = None,
-    endpoint: Annotated[str | None, typer.Option(help="Path of the API.", rich_help_panel=_SERVER)] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Path of the API. Default: that of the backend.", rich_help_panel=_SERVER)
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", "-m", "--served-model-name", help="Default: what the server has.", rich_help_panel=_SERVER
+            "--model",
+            "-m",
+            "--served-model-name",
+            help="Model name. Default: the server's model.",
+            rich_help_panel=_SERVER,
         ),
     ] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="Engine or model directory; counts and makes text.", rich_help_panel=_PROMPTS)
+        str | None,
+        typer.Option(help="Engine or model directory whose tokenizer makes and counts text.", rich_help_panel=_PROMPTS),
     ] = None,
-    dataset_name: Annotated[Dataset, typer.Option("--dataset-name", rich_help_panel=_PROMPTS)] = Dataset.random,
+    dataset_name: Annotated[
+        Dataset, typer.Option("--dataset-name", help="Source of the prompts.", rich_help_panel=_PROMPTS)
+    ] = Dataset.random,
     dataset_path: Annotated[
-        Path | None, typer.Option("--dataset-path", "--dataset", help="For sharegpt, custom.", rich_help_panel=_PROMPTS)
+        Path | None,
+        typer.Option("--dataset-path", "--dataset", help="File, for sharegpt and custom.", rich_help_panel=_PROMPTS),
     ] = None,
     num_prompts: Annotated[
         int,
         typer.Option(
-            "--num-prompts", "--num-requests", "--request-count", "--max-num-samples", rich_help_panel=_PROMPTS
+            "--num-prompts",
+            "--num-requests",
+            "--request-count",
+            "--max-num-samples",
+            help="Number of requests.",
+            rich_help_panel=_PROMPTS,
         ),
     ] = 1000,
     random_input_len: Annotated[
         int,
-        typer.Option("--random-input-len", "--input-len", "--synthetic-input-tokens-mean", rich_help_panel=_PROMPTS),
+        typer.Option(
+            "--random-input-len",
+            "--input-len",
+            "--synthetic-input-tokens-mean",
+            help="Tokens per prompt.",
+            rich_help_panel=_PROMPTS,
+        ),
     ] = 1024,
     random_output_len: Annotated[
-        int, typer.Option("--random-output-len", "--output-len", "--output-tokens-mean", rich_help_panel=_PROMPTS)
+        int,
+        typer.Option(
+            "--random-output-len",
+            "--output-len",
+            "--output-tokens-mean",
+            help="Tokens to generate.",
+            rich_help_panel=_PROMPTS,
+        ),
     ] = 128,
     random_range_ratio: Annotated[
-        float, typer.Option(help="Lengths vary by this share, both ways.", rich_help_panel=_PROMPTS)
+        float, typer.Option(help="Vary lengths by up to this share, up and down.", rich_help_panel=_PROMPTS)
     ] = 0.0,
     random_prefix_len: Annotated[
-        int, typer.Option(help="Tokens that all prompts begin with.", rich_help_panel=_PROMPTS)
+        int, typer.Option(help="Tokens of a prefix that all prompts share.", rich_help_panel=_PROMPTS)
     ] = 0,
     sharegpt_output_len: Annotated[
-        int | None, typer.Option(help="Default: as long as the answers.", rich_help_panel=_PROMPTS)
+        int | None, typer.Option(help="Tokens to generate. Default: as in the data set.", rich_help_panel=_PROMPTS)
     ] = None,
-    custom_output_len: Annotated[int, typer.Option(rich_help_panel=_PROMPTS)] = 256,
-    ignore_eos: Annotated[bool, typer.Option("--ignore-eos/--no-ignore-eos", rich_help_panel=_PROMPTS)] = True,
-    temperature: Annotated[float, typer.Option(rich_help_panel=_PROMPTS)] = 0.0,
+    custom_output_len: Annotated[int, typer.Option(help="Tokens to generate.", rich_help_panel=_PROMPTS)] = 256,
+    ignore_eos: Annotated[
+        bool, typer.Option("--ignore-eos/--no-ignore-eos", help="Generate past end tokens.", rich_help_panel=_PROMPTS)
+    ] = True,
+    temperature: Annotated[float, typer.Option(help="0 = greedy.", rich_help_panel=_PROMPTS)] = 0.0,
     extra_body: Annotated[
-        str | None, typer.Option(help="JSON: more of each request, OpenAI only.", rich_help_panel=_PROMPTS)
+        str | None, typer.Option(help="JSON object added to each request; OpenAI only.", rich_help_panel=_PROMPTS)
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", "--random-seed", rich_help_panel=_PROMPTS)] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", "--random-seed", help="Seed of the random prompts.", rich_help_panel=_PROMPTS)
+    ] = 0,
     max_concurrency: Annotated[
         int | None,
         typer.Option(
-            "--max-concurrency", "--concurrency", "--concurrency-range", help="Requests at once.", rich_help_panel=_LOAD
+            "--max-concurrency",
+            "--concurrency",
+            "--concurrency-range",
+            help="Requests in flight, at most. Default: no limit.",
+            rich_help_panel=_LOAD,
         ),
     ] = None,
     request_rate: Annotated[
         float,
         typer.Option(
-            "--request-rate", "--request_rate", "--request-rate-range", help="Requests a second.", rich_help_panel=_LOAD
+            "--request-rate",
+            "--request_rate",
+            "--request-rate-range",
+            help="Requests per second; inf = all at once.",
+            rich_help_panel=_LOAD,
         ),
     ] = math.inf,
     burstiness: Annotated[
-        float, typer.Option(help="1: Poisson arrivals; below: burstier; above: steadier.", rich_help_panel=_LOAD)
+        float, typer.Option(help="1 = Poisson arrivals; below 1 burstier, above 1 steadier.", rich_help_panel=_LOAD)
     ] = 1.0,
     num_warmups: Annotated[
-        int, typer.Option("--num-warmups", "--warmup-request-count", help="Requests before.", rich_help_panel=_LOAD)
+        int, typer.Option("--num-warmups", "--warmup-request-count", help="Warm-up requests.", rich_help_panel=_LOAD)
     ] = 1,
     goodput: Annotated[
         list[str] | None,
-        typer.Option("--goodput", metavar="METRIC:MS...", help="What a good request keeps.", rich_help_panel=_RESULT),
+        typer.Option(
+            "--goodput",
+            metavar="METRIC:MS...",
+            help="Count requests that stay within these limits.",
+            rich_help_panel=_RESULT,
+        ),
     ] = None,
     percentile_metrics: Annotated[
-        str, typer.Option(help="Of ttft, tpot, itl, e2el.", rich_help_panel=_RESULT)
+        str, typer.Option(help="Metrics with percentiles: ttft, tpot, itl, e2el.", rich_help_panel=_RESULT)
     ] = "ttft,tpot,itl,e2el",
-    metric_percentiles: Annotated[str, typer.Option(rich_help_panel=_RESULT)] = "50,90,99",
+    metric_percentiles: Annotated[
+        str, typer.Option(help="Percentiles to report.", rich_help_panel=_RESULT)
+    ] = "50,90,99",
     save_result: Annotated[
-        bool, typer.Option("--save-result", help="Write a JSON file.", rich_help_panel=_RESULT)
+        bool, typer.Option("--save-result", help="Write the results to a JSON file.", rich_help_panel=_RESULT)
     ] = False,
     save_detailed: Annotated[
-        bool, typer.Option("--save-detailed", help="With every request's own figures.", rich_help_panel=_RESULT)
+        bool, typer.Option("--save-detailed", help="Write each request's figures as well.", rich_help_panel=_RESULT)
     ] = False,
-    result_dir: Annotated[Path, typer.Option(file_okay=False, rich_help_panel=_RESULT)] = Path(),
+    result_dir: Annotated[
+        Path, typer.Option(file_okay=False, help="Directory of the JSON file.", rich_help_panel=_RESULT)
+    ] = Path(),
     result_filename: Annotated[
-        str | None, typer.Option("--result-filename", "--profile-export-file", rich_help_panel=_RESULT)
+        str | None,
+        typer.Option(
+            "--result-filename", "--profile-export-file", help="Name of the JSON file.", rich_help_panel=_RESULT
+        ),
     ] = None,
-    label: Annotated[str | None, typer.Option(help="Begins the file's name.", rich_help_panel=_RESULT)] = None,
+    label: Annotated[str | None, typer.Option(help="Prefix of the file's name.", rich_help_panel=_RESULT)] = None,
 ) -> None:
-    """Measure a running server: throughput, time to first token, time between tokens. Flags as in `vllm bench serve`.
+    """Benchmark a running server: throughput, TTFT (time to first token), TPOT (time per output token) and ITL
+    (inter-token latency). Flags and output are those of `vllm bench serve`.
 
     Examples:
 

@@ -31,29 +31,32 @@ PROMPTS = ("The capital of France is", "def fibonacci(n):\n", "Once upon a time,
 
 
 def verify(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The Hugging Face model: a directory or a hub id.")],
-    engine: Annotated[Path, typer.Argument(metavar="ENGINE", help="The engine built from it.")],
-    prompt: Annotated[list[str] | None, typer.Option("--prompt", help="A prompt of your own; may be repeated.")] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Greedy tokens per prompt.")] = 32,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine. Default: all.")] = None,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Hugging Face model: a directory or a hub id.")],
+    engine: Annotated[Path, typer.Argument(metavar="ENGINE", help="Engine directory, built from MODEL.")],
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", help="Compare on this prompt instead of the built-in ones; may be repeated."),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate per prompt, greedily.")] = 32,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine. Default: all cores.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
     checkpoint_dir: Annotated[
         Path | None,
         typer.Option(
             "--checkpoint-dir",
             "--checkpoint_dir",
-            help="The checkpoint that the engine was built from, in place of converting MODEL again. FP8 needs it.",
+            help="Checkpoint that the engine was built from; otherwise MODEL is converted again. FP8 needs it.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare an engine's logits and tokens with those of transformers. Needs torch.
 
-    A float32 engine must be within 1e-4 of transformers; one of a shorter type may be 1.5 times as far from the float32
-    result as transformers is in that type. A quantized engine is compared with transformers on its own weights,
-    levels times scales; rounding rows to levels is what transformers may lose then. A token may differ only where
-    the reference itself is undecided.
-    When it fails, the model is followed layer by layer to say where it goes wrong. Exit code 1 means that it failed.
+    A float32 engine must be within 1e-4 of transformers. In a 16-bit type it may be 1.5 times as far from the float32
+    result as transformers is in that type. A quantized engine is compared with transformers on the dequantized weights,
+    so that only the rounding of activations counts. A token may differ only where the reference's best logits are a tie
+    within that tolerance.
+    On failure, the layers are compared one by one to show where the error begins, and the exit code is 1.
 
     Examples:
 
@@ -112,7 +115,7 @@ def _check_pair(model: str, config: Mapping[str, Any], engine: Path) -> None:
     """Raises ModelError for a model that is not supported, InflightError for one of another shape than the engine's."""
     from inflight.convert.families.table import find_family
     from inflight.convert.plan import check_config
-    from inflight.convert.source.hf_config import read_model_facts
+    from inflight.convert.source.hf_config import read_model_config
     from inflight.errors import InflightError
     from inflight.runtime.loading.engine_directory import read_engine_directory
 
@@ -120,8 +123,8 @@ def _check_pair(model: str, config: Mapping[str, Any], engine: Path) -> None:
     check_config(model, config)
     family = find_family(config)
     assert family is not None  # or check_config would have refused it
-    facts = read_model_facts(config, family).facts
-    pairs = {name: (getattr(facts, name), getattr(built.model, name)) for name in _SHAPE}
+    read = read_model_config(config, family).config
+    pairs = {name: (getattr(read, name), getattr(built.model, name)) for name in _SHAPE}
     pairs["architecture"] = (family.architecture, built.model.architecture)
     if wrong := [f"{name}: {mine}, not {theirs}" for name, (theirs, mine) in pairs.items() if mine != theirs]:
         raise InflightError(

@@ -1,4 +1,4 @@
-"""Where a model and its engine part ways: conversion layer by layer, then the network, for `inflight verify`."""
+"""Finds where a model and its engine differ: the conversion layer by layer, then the network. For `inflight verify`."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def layer_errors(
 def _network_logits(checkpoint: Path, engine: Path, run: EngineRun) -> Array:
     """The logits of the unfused network for the tokens of `run`, chosen tokens replaced by those of the run."""
     from inflight.build.engine import build_engine
-    from inflight.build.recipe import BuildRecipe
+    from inflight.build.registry import make_recipe
     from inflight.runtime.loading.load import load_engine
 
     length = len(run.token_ids)
-    build_engine(checkpoint, engine, BuildRecipe(target="reference", max_batch_size=1, max_seq_len=length))
+    build_engine(checkpoint, engine, make_recipe("reference", max_batch_size=1, max_seq_len=length))
     executor = load_engine(engine)
     try:
         return np.asarray(run_greedily(executor, run.token_ids[:-1], 1).logits)

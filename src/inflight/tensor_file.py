@@ -1,6 +1,7 @@
 """The safetensors container: an 8-byte header length, a JSON header, then the data without holes.
 
-Only the header is parsed here, so that a file of any size can be described without reading it.
+Only the header is parsed here, so that a file of any size can be described without reading it. The safetensors
+package serves those who want whole tensors: it says nothing of where they lie, and writes no file chunk by chunk.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The record of one compiled kernel: all that a launch needs, and what the compiler said about it."""
+"""The record of one compiled kernel: everything a launch needs, and the compiler's report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from pydantic import ConfigDict
 
-from inflight.build.gpu_kernels.spec import Constant
 from inflight.records import Record
 
 
@@ -42,7 +41,7 @@ class Artifact(Record):
     sm: int
     arguments: tuple[ArtifactArgument, ...]
     types: dict[str, str]
-    constants: dict[str, Constant]
+    constants: dict[str, int | float | bool]
     grid: tuple[tuple[ArtifactExtent, ...], ...]
     threads: int
     num_stages: int

@@ -1,0 +1,120 @@
+"""Targets by name: the project's own, and those that other packages register under `inflight.targets`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from inflight.build.recipe import BuildRecipe, flag_name, refuse_problems
+from inflight.build.target import Target
+from inflight.errors import BuildError, InflightError
+from inflight.registry import Registry
+
+GROUP = "inflight.targets"
+
+
+def _cpu() -> Target[Any]:
+    from inflight.build.targets.cpu.target import TARGET
+
+    return TARGET
+
+
+def _reference() -> Target[Any]:
+    from inflight.build.targets.reference.target import TARGET
+
+    return TARGET
+
+
+def _tensorrt() -> Target[Any]:
+    from inflight.build.targets.tensorrt.target import TARGET
+
+    return TARGET
+
+
+_OWN: Mapping[str, Callable[[], Target[Any]]] = {"cpu": _cpu, "reference": _reference, "tensorrt": _tensorrt}
+TARGETS: Registry[Target[Any]] = Registry("target", GROUP, Target, _OWN)  # type: ignore[type-abstract]
+
+
+def find_target(name: str) -> Target[Any]:
+    """The target of that name. Raises BuildError when there is none, or it cannot be loaded."""
+    try:
+        return TARGETS.find(name)
+    except InflightError as error:
+        raise BuildError(error.message, error.hint) from error
+
+
+def loadable_targets() -> dict[str, Target[Any]]:
+    """All registered targets but those that cannot be loaded."""
+    return {name: found for name, found in TARGETS.all().items() if isinstance(found, Target)}
+
+
+def make_recipe(target: str = "cpu", **fields: Any) -> BuildRecipe:
+    """A recipe of a target's own class. Raises BuildError for an unknown target or field, a field of another target,
+    and values that it does not take."""
+    recipe_class: type[BuildRecipe] = find_target(target).recipe_class()
+    unknown = fields.keys() - recipe_class.model_fields.keys()
+    if unknown:
+        refuse_problems(_flags_of_others(target, unknown))
+    try:
+        return recipe_class.model_validate(fields)
+    except ValidationError as error:
+        raise BuildError(
+            f"This is no recipe of target {target}:\n"
+            + "\n".join(f"  {flag_name(str(one['loc'][0]))}: {one['msg']}" for one in error.errors() if one["loc"])
+        ) from error
+
+
+def check_capabilities(target: Target[Any], recipe: BuildRecipe, dtype: str, quant_algo: str | None) -> None:
+    """Raises BuildError where a target does not take a checkpoint of this type and algorithm, or the cache that the
+    resolved recipe asks for."""
+    able, name = target.capabilities, target.name
+    checks = [
+        (dtype not in able.dtypes, f"a checkpoint in {dtype}: target {name} takes {_listed(able.dtypes)}."),
+        (
+            recipe.kv_cache_dtype not in (able.kv_cache_dtypes or (dtype,)),
+            f"--kv-cache-dtype {recipe.kv_cache_dtype}: {_cache_types(target, dtype)}.",
+        ),
+        (
+            quant_algo is not None and able.quantization is not None and quant_algo not in able.quantization,
+            f"a checkpoint quantized with {quant_algo}: target {name} takes {_listed(able.quantization or ())}.",
+        ),
+        (
+            recipe.kv_cache_type not in (None, *able.kv_cache_types),
+            f"--kv-cache-type {recipe.kv_cache_type}: {_who_has_it(str(recipe.kv_cache_type))}; the cache of {name} is "
+            f"{_listed(able.kv_cache_types)}.",
+        ),
+    ]
+    refuse_problems([text for wrong, text in checks if wrong])
+
+
+def _cache_types(target: Target[Any], dtype: str) -> str:
+    able = target.capabilities.kv_cache_dtypes
+    if able is None:
+        return f"{target.name}'s KV cache has the type of its attention, {dtype}"
+    return f"{target.name}'s KV cache has the type {_listed(able)}"
+
+
+def _who_has_it(kv_cache_type: str) -> str:
+    able = [name for name, each in loadable_targets().items() if kv_cache_type in each.capabilities.kv_cache_types]
+    return f"it is for --target {_listed(able)}" if able else "no target has it"
+
+
+def _flags_of_others(target: str, unknown: set[str]) -> list[str]:
+    """One sentence for each target whose flags were given, and one for fields that no target has."""
+    problems = []
+    for name, other in loadable_targets().items():
+        own = other.recipe_class().own_fields()
+        if unknown & set(own):
+            flags = [flag_name(field) for field in own]
+            they = f"{_listed(flags, 'and')}: they are" if len(flags) > 1 else f"{flags[0]}: it is"
+            problems.append(f"{they} for --target {name}, and this is {target}.")
+            unknown = unknown - set(own)
+    return problems + [f"{flag_name(field)}: no target has it." for field in sorted(unknown)]
+
+
+def _listed(words: Sequence[str], last: str = "or") -> str:
+    if not words:
+        return "nothing"
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"

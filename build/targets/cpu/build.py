@@ -1,0 +1,85 @@
+"""The cpu target: fused graph, packed weights, and one shared library per CPU level."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from inflight.build.passes.pipeline import lower_for_cpu
+from inflight.build.target import BuildFacts
+from inflight.build.targets.cpu.compiler.compile import compile_library
+from inflight.build.targets.cpu.compiler.cpu_levels import CpuLevel, resolve_levels
+from inflight.build.targets.cpu.compiler.toolchain import compiler_version
+from inflight.build.targets.cpu.emitter import CSource, emit
+from inflight.build.targets.cpu.kv_cache import kv_cache_facts
+from inflight.build.targets.cpu.packing.pack import pack_weights
+from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
+from inflight.build.targets.cpu.precision import module_precision
+from inflight.build.targets.cpu.recipe import CpuRecipe
+from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.engine_format.cpu_facts import CpuFacts, Variant
+from inflight.engine_format.manifest import Dtype, MemoryPlan
+from inflight.progress import Advance
+
+WEIGHTS_FILE = "rank0.weights"
+
+
+class CpuBuild:
+    """A planned build: the graph is lowered and the C is written; weights are unread and nothing is compiled."""
+
+    def __init__(
+        self,
+        source: CSource,
+        weights: WeightLayout,
+        levels: tuple[CpuLevel, ...],
+        own: CpuFacts,
+        recipe: CpuRecipe,
+        facts: BuildFacts,
+    ) -> None:
+        self.facts = facts
+        self._source = source
+        self._weights = weights
+        self._levels = levels
+        self._own = own
+        self._recipe = recipe
+
+    def write(self, directory: Path, advance: Advance) -> None:
+        for level, variant in zip(self._levels, self._own.variants, strict=True):
+            compile_library(self._source.text, level, directory / variant.file, cxx=self._recipe.cxx)
+        pack_weights(self._weights, directory / self._own.weights_file, advance)
+
+
+def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: CpuRecipe) -> CpuBuild:
+    """Raises BuildError for an unknown level or a shape that no kernel takes."""
+    levels = resolve_levels(recipe.cpu)
+    kv_dtype = _kv_dtype(recipe)
+    tokens_per_block = recipe.tokens_per_block
+    graph = lower_for_cpu(network, recipe.limits, tokens_per_block=tokens_per_block, kv_dtype=kv_dtype).graph
+    weights = WeightLayout(graph)
+    kv_cache = kv_cache_facts(checkpoint.config, kv_dtype, tokens_per_block)
+    source = emit(graph, weights, recipe.limits, kv_cache)
+    own = CpuFacts(weights_file=WEIGHTS_FILE, variants=tuple(_variant(level, len(levels)) for level in levels))
+    facts = BuildFacts(
+        own=own,
+        recipe=recipe.model_copy(update={"cpu": tuple(level.name for level in levels)}),
+        kv_cache=kv_cache,
+        precision=module_precision(graph),
+        memory=MemoryPlan(
+            weights_bytes=weights.total_bytes,
+            workspace_bytes=source.workspace_bytes,
+            lookup_bytes=weights.lookup_bytes,
+        ),
+        tools={"compiler": compiler_version(recipe.cxx)},
+    )
+    return CpuBuild(source, weights, levels, own, recipe, facts)
+
+
+def _kv_dtype(recipe: CpuRecipe) -> Dtype:
+    assert recipe.kv_cache_dtype != "auto", "the recipe is not resolved"
+    return recipe.kv_cache_dtype
+
+
+def _variant(level: CpuLevel, count: int) -> Variant:
+    name = "rank0.engine" if count == 1 else f"rank0.{level.name}.engine"
+    return Variant(rank=0, cpu=level.name, file=name, triple=level.triple, required_features=level.features)

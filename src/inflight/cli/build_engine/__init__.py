@@ -1,0 +1,1 @@
+"""`inflight build-engine`."""
