@@ -51,6 +51,7 @@ class ResponseSender:
             except InflightError as error:
                 self._events.put(partial(self._fail, stream, error))
                 return
+        self._events.put(partial(self._started, stream))
 
     def stop(self, client_id: str, index: int | None = None) -> None:
         """End a client's requests of this id early, with what they have; `index`: only that sequence of them."""
@@ -103,6 +104,11 @@ class ResponseSender:
     def _open(self, stream: ResponseStream) -> None:
         self._streams |= dict.fromkeys(stream.request_ids, stream)
 
+    def _started(self, stream: ResponseStream) -> None:
+        """The engine has every row. What was cancelled before it had them goes on until it is cancelled now."""
+        if stream.closed or stream.abandoned:
+            self._cancel(stream)
+
     def _take(self, delta: TokenDelta) -> None:
         stream = self._streams.get(delta.request_id)
         if stream is None:
@@ -128,9 +134,12 @@ class ResponseSender:
     def _fail(self, stream: ResponseStream, error: InflightError) -> None:
         with suppress(Exception):  # the client cannot be reached
             stream.fail(str(error), isinstance(error, RequestError))
+        self._cancel(stream)
+        self._forget(stream)
+
+    def _cancel(self, stream: ResponseStream) -> None:
         for request_id in stream.request_ids:
             self._engine.cancel(request_id)
-        self._forget(stream)
 
     def _forget(self, stream: ResponseStream) -> None:
         for request_id in stream.request_ids:
@@ -140,5 +149,4 @@ class ResponseSender:
         for stream in set(self._streams.values()):
             with self._ending_on_error(stream):
                 if stream.found_abandoned():
-                    for request_id in stream.request_ids:
-                        self._engine.cancel(request_id)
+                    self._cancel(stream)

@@ -49,7 +49,7 @@ class ResponseStream:
             for index in range(row.request.num_sequences)
         }
         self.closed = False
-        self._abandoned = False
+        self.abandoned = False
 
     def add(self, delta: TokenDelta) -> bool:
         """Take in news; true when a stop word ended the sequence, so that the engine should stop computing it."""
@@ -83,10 +83,10 @@ class ResponseStream:
 
     def found_abandoned(self) -> bool:
         """True once, when the client is found to have gone."""
-        if self.closed or self._abandoned:
+        if self.closed or self.abandoned:
             return False
-        self._abandoned = self._channel.is_cancelled()
-        return self._abandoned
+        self.abandoned = self._channel.is_cancelled()
+        return self.abandoned
 
     def _due(self) -> Iterator[tuple[int | None, SequenceOutput]]:
         for row_index, row in enumerate(self.rows):

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from inflight.runtime.engine.core import EngineCore
-from inflight.runtime.engine.thread import EngineThread
+from inflight.runtime.engine.thread import EngineThread, OnDelta
 from inflight.runtime.loading.load import load_engine
+from inflight.runtime.request.request import Request
+from inflight.runtime.sampling.params import SamplingParams
 from inflight.triton_backend.tensorrt_llm.generation_request import ModelDefaults, read_request
 from inflight.triton_backend.tensorrt_llm.response_sender import ResponseSender
 from inflight.triton_backend.tensorrt_llm.response_stream import ResponseStream
@@ -31,7 +33,7 @@ class Channel:
     def __init__(self, broken: str = "") -> None:
         self._broken = broken
         self.responses: queue.SimpleQueue[tuple[int, bool]] = queue.SimpleQueue()
-        self.failed = threading.Event()
+        self.failed, self.client_is_gone = threading.Event(), threading.Event()
         self.errors: list[str] = []
 
     def send(self, tensors: dict[str, Any], final: bool) -> None:
@@ -44,7 +46,7 @@ class Channel:
 
     def is_cancelled(self) -> bool:
         self._maybe_raise("is_cancelled")
-        return False
+        return self.client_is_gone.is_set()
 
     def _maybe_raise(self, method: str) -> None:
         if method == self._broken:
@@ -105,3 +107,38 @@ def test_a_stream_that_cannot_be_sent_is_cancelled_and_the_others_go_on(
     assert eventually(lambda: engine.stats().running == 0)
     assert engine.stats().used_blocks == 0
     assert broken.errors == ["The response could not be made or sent: the response sender is closed"]
+
+
+class LateEngine(EngineThread):
+    """An engine that gets a request when it was cancelled already."""
+
+    def __init__(self, core: EngineCore) -> None:
+        super().__init__(core)
+        self._cancelled = threading.Event()
+
+    def submit(self, request: Request, on_delta: OnDelta) -> None:
+        assert self._cancelled.wait(PATIENCE_S)
+        super().submit(request, on_delta)
+
+    def cancel(self, request_id: str, index: int | None = None) -> None:
+        super().cancel(request_id, index)
+        self._cancelled.set()
+
+
+@pytest.mark.parametrize("method", ["", "is_cancelled"])
+def test_a_stream_that_ends_before_the_engine_has_its_request_is_cancelled_all_the_same(
+    tmp_path: Path, method: str
+) -> None:
+    """Its client has gone, or could not be asked whether it has."""
+    core = EngineCore(load_engine(write_null_engine(tmp_path / "engine", max_seq_len=1 << 16)))
+    engine, channel = LateEngine(core), Channel(method)
+    channel.client_is_gone.set()
+    sender = ResponseSender(engine, 0.01, fail_to_count)
+    sender.submit(stream(channel, 60_000))
+    sender.close()
+    finished = threading.Event()
+    params = SamplingParams(max_tokens=3)
+    engine.submit(Request("after", (5, 6), params), lambda delta: finished.set() if delta.finish_reason else None)
+    assert finished.wait(PATIENCE_S)
+    assert engine.stats().running == 0
+    engine.close()
