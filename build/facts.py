@@ -5,30 +5,54 @@ from __future__ import annotations
 from math import prod
 from typing import cast
 
+from msgspec import UNSET
+
 from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.convert.checkpoint.model_spec import ModelSpec, layer_list
 from inflight.convert.quantization.scheme import SCALE_SUFFIXES
-from inflight.engine_format.manifest import Dtype, GenerationFacts, KvCacheFacts, ModelFacts, SourceFacts, WorkPlan
+from inflight.engine_format.manifest import (
+    Dtype,
+    GenerationFacts,
+    KvCacheFacts,
+    LayerKind,
+    ModelFacts,
+    SourceFacts,
+    WorkPlan,
+)
 
 _EMBEDDING, _PROJECTION = "transformer.vocab_embedding.weight", "lm_head.weight"
 
 
 def model_facts(checkpoint: Checkpoint) -> ModelFacts:
-    config = checkpoint.config
+    config, spec = checkpoint.config, checkpoint.spec
+    first, windows = spec.layers[0], spec.windows
     return ModelFacts(
         architecture=config.architecture,
         dtype=cast(Dtype, config.dtype),  # opening the checkpoint refused others
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        num_hidden_layers=config.num_hidden_layers,
-        num_attention_heads=config.num_attention_heads,
-        num_key_value_heads=config.num_key_value_heads,
-        head_size=config.head_size,
-        max_position_embeddings=config.max_position_embeddings or 0,
-        sliding_window=config.sliding_window,
-        tie_word_embeddings=checkpoint.ties_embeddings,
+        vocab_size=spec.vocab_size,
+        hidden_size=spec.hidden_size,
+        intermediate_size=first.mlp.size,
+        num_hidden_layers=len(spec.layers),
+        num_attention_heads=first.attention.num_heads,
+        num_key_value_heads=first.attention.num_kv_heads,
+        head_size=first.attention.head_size,
+        max_position_embeddings=spec.max_positions or 0,
+        sliding_window=windows[0] if len(windows) == 1 else None,
+        layer_kinds=_layer_kinds(spec) if len(windows) > 1 else UNSET,
+        tie_word_embeddings=not spec.lm_head,
         num_parameters=_num_parameters(checkpoint),
     )
+
+
+def _layer_kinds(spec: ModelSpec) -> tuple[LayerKind, ...]:
+    """A kind for each window, in the order in which the layers first use them."""
+    kinds = []
+    for window in spec.windows:
+        members = [index for index, layer in enumerate(spec.layers) if layer.attention.window == window]
+        rope = spec.layers[members[0]].attention.rope
+        base = None if rope is None else rope.base
+        kinds.append(LayerKind(layers=layer_list(members), sliding_window=window, rotary_base=base))
+    return tuple(kinds)
 
 
 def _num_parameters(checkpoint: Checkpoint) -> int:

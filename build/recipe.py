@@ -52,8 +52,9 @@ class BuildRecipe(Record):
 
     def resolve(self, config: CheckpointConfig) -> BuildRecipe:
         """The same recipe with nothing left to defaults but `cpu`. Raises BuildError naming every bad value."""
-        positions = config.max_position_embeddings
-        max_seq_len = self.max_seq_len or min(positions or DEFAULT_MAX_SEQ_LEN, DEFAULT_MAX_SEQ_LEN)
+        positions, longest = config.max_position_embeddings, config.longest_sequence
+        bounds = [bound for bound in (positions, longest, DEFAULT_MAX_SEQ_LEN) if bound is not None]
+        max_seq_len = self.max_seq_len or min(bounds)
         max_num_tokens = max(self.max_num_tokens, self.max_batch_size)
         rows = self.max_logit_rows or max(DEFAULT_LOGIT_ROWS, self.max_batch_size)
         resolved = self.model_copy(
@@ -64,7 +65,7 @@ class BuildRecipe(Record):
                 "kv_cache_dtype": _kv_cache_dtype(config) if self.kv_cache_dtype == "auto" else self.kv_cache_dtype,
             }
         )
-        problems = _problems(resolved, positions)
+        problems = _problems(resolved, positions, longest)
         if problems:
             raise BuildError("The engine cannot be built as asked:\n" + "\n".join(f"  {text}" for text in problems))
         return resolved
@@ -91,7 +92,7 @@ def _kv_cache_dtype(config: CheckpointConfig) -> str:
     return "int8" if config.quantization.kv_cache_quant_algo == KV_CACHE_ALGORITHM else config.dtype
 
 
-def _problems(recipe: BuildRecipe, positions: int | None) -> list[str]:
+def _problems(recipe: BuildRecipe, positions: int | None, longest: int | None) -> list[str]:
     limits = recipe.limits
     checks = [
         (
@@ -105,6 +106,11 @@ def _problems(recipe: BuildRecipe, positions: int | None) -> list[str]:
         (
             positions is not None and limits.max_seq_len > positions,
             f"--max-seq-len {limits.max_seq_len}: the model knows {positions} positions.",
+        ),
+        (
+            longest is not None and limits.max_seq_len > longest,
+            f"--max-seq-len {limits.max_seq_len}: at most {longest}. In a longer sequence this model turns every "
+            "position by other angles (longrope), the ones in the KV cache too, which an engine's one table cannot.",
         ),
         (
             limits.max_logit_rows < limits.max_batch_size,

@@ -26,6 +26,10 @@ class TensorAccount:
         module = "vocab_embedding" if spec.module == "lm_head" and self._tied else spec.module
         return tuple(f"{name.format(layer=spec.layer)}.{spec.kind}" for name in self._family.names[module])
 
+    def offset(self, spec: TensorSpec) -> float:
+        """What the checkpoint's values have beyond the source's: weights of norms may hold one that the family adds."""
+        return self._family.norm_offset if spec.wide and spec.kind == "weight" else 0.0
+
     def dtypes(self, specs: Iterable[TensorSpec]) -> set[str]:
         """The types of the tensors that `specs` use."""
         names = {name for spec in specs for name in self.sources(spec)}

@@ -25,10 +25,11 @@ def generation_facts(
     config: Mapping[str, Any],
     generation_config: Mapping[str, Any],
     source: SourceFacts,
-    sliding_window: int | None,
+    layers: InflightFacts,
     quantization: QuantizationRecord | None = None,
 ) -> InflightFacts:
-    """The "inflight" block. An end token may be one id or a list; sampling defaults count only with do_sample.
+    """The "inflight" block, `layers` being what it says of those. An end token may be one id or a list; sampling
+    defaults count only with do_sample.
 
     Raises ModelError naming a default that no request could be served with.
     """
@@ -52,7 +53,9 @@ def generation_facts(
         pad_token_id=pads[0] if pads else None,
         bos_token_id=starts[0] if starts else None,
         sampling_defaults=defaults,
-        sliding_window=sliding_window,
+        sliding_window=layers.sliding_window,
+        layer_types=layers.layer_types,
+        local_rotary_scaling=layers.local_rotary_scaling,
         quantization=quantization,
     )
 

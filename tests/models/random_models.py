@@ -7,9 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    LlamaConfig,
+    MinistralConfig,
+    MistralConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
 
-_CONFIGS = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
+_CONFIGS = {
+    "llama": LlamaConfig,
+    "mistral": MistralConfig,
+    "ministral": MinistralConfig,
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
+    "gemma2": Gemma2Config,
+    "gemma3": Gemma3TextConfig,
+}
+# Families whose layers differ: every so many layers one sees all positions, the others a window.
+_MIXED = {"ministral": 2, "gemma2": 2, "gemma3": 3}
 
 LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -44,6 +64,11 @@ class Shape:
     def num_heads(self) -> int:
         return self.num_kv_heads * self.queries_per_kv
 
+    @property
+    def mixed(self) -> bool:
+        """Layers of two kinds, of which one has the window."""
+        return self.family in _MIXED and self.sliding_window is not None
+
     def config(self) -> Any:
         values: dict[str, Any] = {
             "vocab_size": self.vocab_size,
@@ -62,25 +87,35 @@ class Shape:
         }
         if self.rope is not None:
             values["rope_parameters"] = self.rope
-        if self.family == "mistral":
+        if self.family == "mistral" or self.mixed:
             values["sliding_window"] = self.sliding_window
+        if self.mixed:
+            values.setdefault("layer_types", _layer_types(self.num_layers, _MIXED[self.family]))
         if self.family in ("qwen2", "qwen3") and self.sliding_window is not None:
             values |= {"use_sliding_window": True, "sliding_window": self.sliding_window, "max_window_layers": 0}
         return _CONFIGS[self.family](**values)
 
 
+def _layer_types(num_layers: int, every: int) -> list[str]:
+    return ["sliding_attention" if (layer + 1) % every else "full_attention" for layer in range(num_layers)]
+
+
 def random_model(shape: Shape, seed: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A model of `shape` whose weights, norms and biases are all random, on a scale that keeps logits lively."""
     torch.manual_seed(seed)
+    # Gemma adds 1 to the weights of its norms, and multiplies its embeddings.
+    gemma = shape.family.startswith("gemma")
     model = AutoModelForCausalLM.from_config(shape.config(), dtype=torch.float32, attn_implementation="eager")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name:
-                parameter.copy_(1.0 + 0.2 * torch.randn_like(parameter))
+                parameter.copy_((0.0 if gemma else 1.0) + 0.2 * torch.randn_like(parameter))
             elif name.endswith("bias"):
                 parameter.copy_(0.5 * torch.randn_like(parameter))
             elif "embed" in name:
-                parameter.copy_(torch.randn_like(parameter) * (1.0 if not shape.tied else shape.hidden_size**-0.5 * 3))
+                parameter.copy_(
+                    torch.randn_like(parameter) * (shape.hidden_size**-0.5 * 3 if shape.tied or gemma else 1.0)
+                )
             else:
                 parameter.copy_(torch.randn_like(parameter) * 1.5 * parameter.shape[-1] ** -0.5)
     for parameter in model.parameters():  # not model.to(), which would round the rotary frequencies too
@@ -98,7 +133,8 @@ def save_random_model(directory: Path, shape: Shape, seed: int, dtype: torch.dty
 def random_shape(rng: Any, family: str) -> Shape:
     """A random odd shape of `family`."""
     pick = rng.choice
-    window = int(rng.integers(5, 40)) if family == "mistral" or (family == "qwen2" and rng.random() < 0.3) else None
+    windowed = family == "mistral" or family in _MIXED or (family in ("qwen2", "qwen3") and rng.random() < 0.3)
+    window = int(rng.integers(5, 40)) if windowed else None
     rope = [None, LLAMA3_ROPE, LINEAR_ROPE][int(rng.integers(3))] if family == "llama" else None
     num_kv_heads, queries_per_kv = int(pick([1, 2, 3])), int(pick([1, 3, 7]))
     num_heads = num_kv_heads * queries_per_kv
@@ -107,6 +143,7 @@ def random_shape(rng: Any, family: str) -> Shape:
         head_size=int(pick([24, 48, 80, 128])),
         num_kv_heads=num_kv_heads,
         queries_per_kv=queries_per_kv,
+        num_layers=_MIXED.get(family, 1) + 1,
         # transformers' Llama insists on a multiple of the number of heads
         hidden_size=num_heads * (1 + int(pick([40, 72, 96, 136])) // num_heads),
         intermediate_size=int(pick([56, 104, 200])),
@@ -114,4 +151,20 @@ def random_shape(rng: Any, family: str) -> Shape:
         tied=bool(rng.random() < 0.5),
         sliding_window=window,
         rope=rope,
+        extra=_random_extra(rng, family),
     )
+
+
+def _random_extra(rng: Any, family: str) -> dict[str, Any]:
+    """What a family has beyond the others: soft caps small enough to bend, a query scale of its own."""
+    if not family.startswith("gemma"):
+        return {}
+    extra: dict[str, Any] = {
+        "query_pre_attn_scalar": int(rng.integers(10, 200)),
+        "final_logit_softcapping": float(rng.uniform(2, 10)),
+        "attention_bias": bool(rng.random() < 0.5),
+    }
+    if family == "gemma2":
+        return extra | {"attn_logit_softcapping": float(rng.uniform(1, 5))}
+    local, full = ({"rope_type": "default", "rope_theta": float(base)} for base in rng.uniform(100, 1e6, 2))
+    return extra | {"rope_parameters": {"sliding_attention": local, "full_attention": full}}

@@ -22,7 +22,9 @@ from tests.models.random_models import Shape, save_random_model
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
+# Those of every target, and with them those whose layers differ.
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+ALL_FAMILIES = (*FAMILIES, "ministral", "gemma2", "gemma3")
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Case:
 def make_case(directory: Path, shape: Shape, seed: int, dtype: torch.dtype = torch.float32, **options: Any) -> Case:
     """`options` are those of the conversion; the oracle has the weights of the source, whatever they are."""
     stored = save_random_model(directory / "model", shape, seed, dtype)
-    oracle = type(stored).from_pretrained(directory / "model", dtype=torch.float32, attn_implementation="eager")
+    # Opened in its own type first: transformers rounds constants such as Gemma's embedding scale to it.
+    oracle = type(stored).from_pretrained(directory / "model", dtype=dtype, attn_implementation="eager").float()
     convert_model(directory / "model", directory / "checkpoint", ConvertOptions(progress=False, **options))
     return Case(Checkpoint.open(directory / "checkpoint"), oracle.eval())
 

@@ -17,7 +17,7 @@ from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
 from inflight.errors import BuildError
 from tests.models.random_models import LINEAR_ROPE, LLAMA3_ROPE, Shape, random_shape, save_random_model
-from tests.network.support import FAMILIES, LinearRunner, make_case, random_chunks, relative_error
+from tests.network.support import ALL_FAMILIES, LinearRunner, make_case, random_chunks, relative_error
 
 pytestmark = pytest.mark.network
 
@@ -25,7 +25,7 @@ MAX_SEQ_LEN = 96
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL_FAMILIES)
 def test_network_gives_the_logits_of_transformers_in_float32(
     family: str, dtype: torch.dtype, tmp_path: Path, rng: np.random.Generator, seed: int
 ) -> None:
@@ -55,8 +55,8 @@ def test_rope_tables_are_those_of_transformers(
 ) -> None:
     shape = Shape(head_size=int(rng.choice([24, 48, 80, 128])), num_layers=1, rope=rope)
     case = make_case(tmp_path, shape, seed)
-    config = case.checkpoint.config
-    cos, sin = rope_tables(config.head_size, config.rotary_base, config.rotary_scaling, 512)
+    (spec,) = case.checkpoint.spec.ropes
+    cos, sin = rope_tables(spec, 512)
     expected = case.oracle.model.rotary_emb(torch.zeros(1), torch.arange(512)[None])
     for table, oracle in zip((cos, sin), expected, strict=True):
         np.testing.assert_allclose(table, oracle[0, :, : shape.head_size // 2].numpy(), rtol=0, atol=2e-7)

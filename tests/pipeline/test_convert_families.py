@@ -30,7 +30,7 @@ def assert_same_model(directory: Path, shape: Shape, seed: int, rng: np.random.G
     np.testing.assert_allclose(found[-1] / scale, expected.logits[0].numpy() / scale, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize("family", ["llama", "mistral", "ministral", "qwen2", "qwen3", "gemma2", "gemma3"])
 def test_every_family_survives_conversion_at_odd_shapes(
     tmp_path: Path, family: str, seed: int, rng: np.random.Generator
 ) -> None:

@@ -61,7 +61,7 @@ def test_a_checkpoint_of_another_writer_opens_with_the_formats_defaults(checkpoi
     edit_config(checkpoint, as_modelopt_writes)
     opened = Checkpoint.open(checkpoint)
     assert opened.config.inflight is None and opened.config.sliding_window is None
-    assert opened.traits.qkv_bias and not opened.traits.dense_bias
+    assert all(layer.attention.qkv_bias and not layer.attention.dense_bias for layer in opened.spec.layers)
     assert opened.config.rotary_scaling is None
 
 
@@ -118,11 +118,22 @@ def test_a_tensor_that_is_not_as_the_config_says_is_named(
         ({"mapping": {"world_size": 3, "tp_size": 2}}, "world_size 3 is not"),
         ({"mapping": {"world_size": 2, "tp_size": 2}}, r"lacks rank1\.safetensors"),
         ({"quantization": {"quant_algo": "NVFP4"}}, "quant_algo 'NVFP4'"),
-        ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+        ({"hidden_act": "relu"}, "hidden_act 'relu'"),
         ({"position_embedding_type": "alibi"}, "position_embedding_type 'alibi'"),
-        ({"rotary_scaling": {"type": "yarn", "factor": 2}}, "rope type 'yarn'"),
-        ({"rotary_pct": 0.5}, r"rotary_pct 0\.5"),
-        ({"rotary_embedding_dim": 2}, "part of each head"),
+        ({"rotary_scaling": {"type": "mrope", "factor": 2}}, "rope type 'mrope'"),
+        ({"rotary_pct": 0.5}, r"rotary_embedding_dim 3 \(an even number up to head_size 6\)"),
+        ({"rotary_embedding_dim": 8}, r"rotary_embedding_dim 8 \(an even number up to head_size 6\)"),
+        ({"rotary_embedding_dim": 0}, "rotary_embedding_dim 0"),
+        ({"position_embedding_type": "long_rope"}, "without longrope_scaling_short_factors"),
+        ({"position_embedding_type": "yarn"}, "without a rotary_scaling of that type"),
+        (
+            {"longrope_scaling_short_factors": [1.0, 2.0], "longrope_scaling_long_factors": [1.0, 2.0, 3.0]},
+            "2 numbers in short_factor for 3 frequencies",
+        ),
+        ({"longrope_short_mscale": 1.2}, r"longrope_short_mscale 1\.2"),
+        ({"q_scaling": 2.0}, r"q_scaling 2\.0"),
+        ({"rotary_scaling": {"type": "dynamic", "factor": 2}, "max_position_embeddings": None}, "'dynamic' without"),
+        ({"rotary_scaling": {"type": "yarn", "factor": 2}, "rotary_base": 1.0}, "'yarn' with a rotary base of 1"),
         ({"use_logn_attn": True}, "use_logn_attn True"),
         ({"architecture": "GemmaForCausalLM"}, r"architecture 'GemmaForCausalLM' \(supported: Llama"),
         ({"moe": {"num_experts": 8, "top_k": 2}}, "mixture of experts"),
