@@ -20,7 +20,7 @@ from inflight.engine_format.manifest import Dtype, Limits
 from tests.models.random_models import Shape, random_shape
 from tests.network.forms import random_form
 from tests.network.paging import PagedBatch, paged_caches, scattered_sequences
-from tests.network.support import FAMILIES, Floats, LinearRunner, make_case, relative_error
+from tests.network.support import ALL_FAMILIES, FAMILIES, Floats, LinearRunner, make_case, relative_error
 from tests.oracles.fused_graph import Interpreter
 from tests.paths import DOCS
 
@@ -68,7 +68,7 @@ def test_a_network_of_any_form_is_fused_as_it_is_meant(
         assert relative_error(row, expected[sequence][position]) < 1e-4, drawn
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL_FAMILIES)
 def test_fused_graph_equals_the_standard_graph_and_transformers(
     family: str, tmp_path: Path, rng: np.random.Generator, seed: int
 ) -> None:
@@ -88,7 +88,7 @@ def test_fused_graph_equals_the_standard_graph_and_transformers(
 def test_half_precision_weights_and_caches_stay_near_float32(
     dtype: Dtype, tolerance: float, tmp_path: Path, rng: np.random.Generator, seed: int
 ) -> None:
-    shape = random_shape(rng, str(rng.choice(FAMILIES)))
+    shape = random_shape(rng, str(rng.choice(ALL_FAMILIES)))
     case = make_case(tmp_path, shape, seed, getattr(torch, dtype))
     model = _lower(case.checkpoint, dtype)
     token_ids, logits = _logits_in_random_steps(rng, model, shape.vocab_size, 8)
