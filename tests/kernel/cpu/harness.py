@@ -28,7 +28,7 @@ Array = npt.NDArray[Any]
 # Room for the partial results of few (row, split) pairs, so that a step may run out of it.
 PARTIAL_ROWS = 24
 _HEAD = f"#define PARTIAL_ROWS {PARTIAL_ROWS}\n"
-_HEAD += '#include "attention.h"\n#include "embedding.h"\n#include "qlinear.h"\n'
+_HEAD += "".join(f'#include "{name}.h"\n' for name in ("attention", "elementwise", "embedding", "qlinear"))
 _names = itertools.count()
 
 
