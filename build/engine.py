@@ -1,4 +1,4 @@
-"""build_engine: a checkpoint becomes an engine directory, whole or not at all."""
+"""build_engine: from a checkpoint to an engine directory, complete or absent."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _GRAPH_PACKAGES = ("onnx", "onnx-ir")
 
 @dataclass(frozen=True)
 class EnginePlan:
-    """What a build would give: the facts of its manifest that need no weight to be read."""
+    """The plan of a build: the facts of its manifest that can be known without reading a weight."""
 
     model: ModelFacts
     limits: Limits

@@ -1,33 +1,58 @@
-"""The facts of a checkpoint that an engine's manifest repeats, and what its tokens cost."""
+"""Facts of a checkpoint for the manifest of an engine, and the work per token."""
 
 from __future__ import annotations
 
 from math import prod
 from typing import cast
 
+from msgspec import UNSET
+
 from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.convert.checkpoint.model_spec import ModelSpec, layer_list
 from inflight.convert.quantization.scheme import SCALE_SUFFIXES
-from inflight.engine_format.manifest import Dtype, GenerationFacts, KvCacheFacts, ModelFacts, SourceFacts, WorkPlan
+from inflight.engine_format.manifest import (
+    Dtype,
+    GenerationFacts,
+    KvCacheFacts,
+    LayerKind,
+    ModelFacts,
+    SourceFacts,
+    WorkPlan,
+)
 
 _EMBEDDING, _PROJECTION = "transformer.vocab_embedding.weight", "lm_head.weight"
 
 
 def model_facts(checkpoint: Checkpoint) -> ModelFacts:
-    config = checkpoint.config
+    config, spec = checkpoint.config, checkpoint.spec
+    first, windows, kinds = spec.layers[0], spec.windows, _layer_kinds(spec)
     return ModelFacts(
         architecture=config.architecture,
         dtype=cast(Dtype, config.dtype),  # opening the checkpoint refused others
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        num_hidden_layers=config.num_hidden_layers,
-        num_attention_heads=config.num_attention_heads,
-        num_key_value_heads=config.num_key_value_heads,
-        head_size=config.head_size,
-        max_position_embeddings=config.max_position_embeddings or 0,
-        sliding_window=config.sliding_window,
-        tie_word_embeddings=checkpoint.ties_embeddings,
+        vocab_size=spec.vocab_size,
+        hidden_size=spec.hidden_size,
+        intermediate_size=first.mlp.size,
+        num_hidden_layers=len(spec.layers),
+        num_attention_heads=first.attention.num_heads,
+        num_key_value_heads=first.attention.num_kv_heads,
+        head_size=first.attention.head_size,
+        max_position_embeddings=spec.max_positions or 0,
+        sliding_window=windows[0] if len(windows) == 1 else None,
+        layer_kinds=kinds if len(kinds) > 1 else UNSET,
+        tie_word_embeddings=not spec.lm_head,
         num_parameters=_num_parameters(checkpoint),
+    )
+
+
+def _layer_kinds(spec: ModelSpec) -> tuple[LayerKind, ...]:
+    """A kind for each window and rotary base, in the order in which the layers first have them."""
+    members: dict[tuple[int | None, float | None], list[int]] = {}
+    for index, layer in enumerate(spec.layers):
+        rope = layer.attention.rope
+        members.setdefault((layer.attention.window, None if rope is None else rope.base), []).append(index)
+    return tuple(
+        LayerKind(layers=layer_list(layers), sliding_window=window, rotary_base=base)
+        for (window, base), layers in members.items()
     )
 
 

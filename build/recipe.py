@@ -1,4 +1,4 @@
-"""What the user chooses about an engine, and what it comes to for one model."""
+"""The user's choices for an engine, and their values for one model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KvCacheDtype = Literal["auto", "float32", "float16", "bfloat16", "int8"]
 KvCacheType = Literal["continuous", "paged"]
 Recipe = TypeVar("Recipe", bound="BuildRecipe")
 
-# A cache and rotary tables for a model's whole claim (131,072 and more) are rarely wanted unasked.
+# By default no KV cache and rotary tables for the model's full context (131,072 and more), which few need.
 DEFAULT_MAX_SEQ_LEN = 8192
 DEFAULT_LOGIT_ROWS = 64
 _BLOCK_STEP = 16
@@ -52,11 +52,13 @@ class BuildRecipe(Record):
 
     target: ClassVar[str]
 
-    max_batch_size: Annotated[PositiveInt, Flag(help="Sequences per step.", names=("--max-num-seqs",), least=1)] = 64
+    max_batch_size: Annotated[
+        PositiveInt, Flag(help="Maximum sequences that run at once.", names=("--max-num-seqs",), least=1)
+    ] = 64
     max_seq_len: Annotated[
         PositiveInt | None,
         Flag(
-            help="Prompt and output of one sequence. Default: what the model was made for, at most 8192.",
+            help="Maximum tokens of a sequence, prompt and output. Default: the model's maximum, at most 8192.",
             names=("--max-model-len",),
             least=1,
         ),
@@ -64,34 +66,36 @@ class BuildRecipe(Record):
     max_num_tokens: Annotated[
         PositiveInt,
         Flag(
-            help="Tokens per step; longer prompts are computed in chunks.",
+            help="Maximum tokens in one step. Longer prompts are split over steps (chunked prefill).",
             names=("--max-num-batched-tokens",),
             least=1,
         ),
     ] = 1024
     max_logit_rows: Annotated[
-        PositiveInt | None, Flag(help="Rows per step whose logits can be asked for.", least=1)
+        PositiveInt | None, Flag(help="Maximum rows in one step whose logits are computed.", least=1)
     ] = None
     tokens_per_block: Annotated[
-        PositiveInt, Flag(help="Tokens per KV cache block, n x 16.", names=("--block-size",), least=16)
+        PositiveInt,
+        Flag(help="Tokens per block of the paged KV cache, a multiple of 16.", names=("--block-size",), least=16),
     ] = 32
     kv_cache_dtype: Annotated[
         KvCacheDtype,
-        Flag(help="Type of the KV cache; auto: int8 where the checkpoint says so, else the type of the weights."),
+        Flag(help="Data type of the KV cache. auto: int8 if the checkpoint asks for it, else the type of the weights."),
     ] = "auto"
     kv_cache_type: Annotated[
         KvCacheType | None,
         Flag(
-            help="paged: blocks of tokens. continuous: a slot of max_seq_len tokens per sequence. Default: what the "
-            "target does when it is not asked."
+            help="Layout of the KV cache. paged: blocks of tokens; continuous: a slot of max_seq_len tokens per "
+            "sequence. Default: that of the target."
         ),
     ] = None
 
     def resolve(self: Recipe, config: CheckpointConfig) -> Recipe:
         """The same recipe with no common field left to defaults but `kv_cache_type`. Raises BuildError naming every bad
         value."""
-        positions = config.max_position_embeddings
-        max_seq_len = self.max_seq_len or min(positions or DEFAULT_MAX_SEQ_LEN, DEFAULT_MAX_SEQ_LEN)
+        positions, longest = config.max_position_embeddings, config.longest_sequence
+        bounds = [bound for bound in (positions, longest, DEFAULT_MAX_SEQ_LEN) if bound is not None]
+        max_seq_len = self.max_seq_len or min(bounds)
         max_num_tokens = max(self.max_num_tokens, self.max_batch_size)
         rows = self.max_logit_rows or max(DEFAULT_LOGIT_ROWS, self.max_batch_size)
         resolved = self.model_copy(
@@ -102,7 +106,7 @@ class BuildRecipe(Record):
                 "kv_cache_dtype": _kv_cache_dtype(config) if self.kv_cache_dtype == "auto" else self.kv_cache_dtype,
             }
         )
-        refuse_problems(_problems(resolved, positions))
+        refuse_problems(_problems(resolved, positions, longest))
         return resolved
 
     @property
@@ -144,7 +148,7 @@ def _kv_cache_dtype(config: CheckpointConfig) -> str:
     return "int8" if config.quantization.kv_cache_quant_algo == KV_CACHE_ALGORITHM else config.dtype
 
 
-def _problems(recipe: BuildRecipe, positions: int | None) -> list[str]:
+def _problems(recipe: BuildRecipe, positions: int | None, longest: int | None) -> list[str]:
     limits = recipe.limits
     checks = [
         (
@@ -158,6 +162,11 @@ def _problems(recipe: BuildRecipe, positions: int | None) -> list[str]:
         (
             positions is not None and limits.max_seq_len > positions,
             f"--max-seq-len {limits.max_seq_len}: the model knows {positions} positions.",
+        ),
+        (
+            longest is not None and limits.max_seq_len > longest,
+            f"--max-seq-len {limits.max_seq_len}: at most {longest}. In a longer sequence this model turns every "
+            "position by other angles (longrope), the ones in the KV cache too, which an engine's one table cannot.",
         ),
         (
             limits.max_logit_rows < limits.max_batch_size,

@@ -1,4 +1,4 @@
-"""The vocabulary index of an engine: what lets a command encode its first prompt without reading a whole tokenizer."""
+"""The vocabulary index of an engine: with it a command encodes its first prompt without reading the whole tokenizer."""
 
 from __future__ import annotations
 

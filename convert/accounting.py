@@ -1,4 +1,4 @@
-"""Matching the tensors of the checkpoint with those of the source, so that none is lost and none is made up."""
+"""Matches the tensors of the checkpoint with those of the source, so that none is missing or left over."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ class TensorAccount:
         """Names of the source tensors that make the parts of `spec`, in order."""
         module = "vocab_embedding" if spec.module == "lm_head" and self._tied else spec.module
         return tuple(f"{name.format(layer=spec.layer)}.{spec.kind}" for name in self._family.names[module])
+
+    def offset(self, spec: TensorSpec) -> float:
+        """What the checkpoint's values have beyond the source's: weights of norms may hold one that the family adds."""
+        return self._family.norm_offset if spec.wide and spec.kind == "weight" else 0.0
 
     def dtypes(self, specs: Iterable[TensorSpec]) -> set[str]:
         """The types of the tensors that `specs` use."""

@@ -74,7 +74,8 @@ def _complete_config(source: SourceModel, plan: ConversionPlan, options: Convert
         digest = source.sha256(advance)
     facts = SourceFacts(model=source.location.name, revision=source.location.revision, sha256=digest)
     recipe = quantization_record(options)
-    block = generation_facts(source.config, source.generation_config, facts, plan.sliding_window, recipe)
+    assert plan.config.inflight is not None, "the plan has what concerns the layers"
+    block = generation_facts(source.config, source.generation_config, facts, plan.config.inflight, recipe)
     return plan.config.model_copy(update={"inflight": block})
 
 

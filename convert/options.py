@@ -1,4 +1,4 @@
-"""What the user chooses about a conversion."""
+"""The user's choices for a conversion."""
 
 from __future__ import annotations
 

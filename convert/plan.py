@@ -1,6 +1,6 @@
-"""What a conversion will do, decided from the config and the tensor table alone.
+"""The plan of a conversion, made from the config and the tensor table alone.
 
-Everything that stands in its way is collected and raised as one ModelError before a weight is read.
+Everything that prevents it is collected and raised as one ModelError before a weight is read.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from typing import Any
 
 from inflight import __version__
 from inflight.convert.accounting import TensorAccount
-from inflight.convert.checkpoint.config import CheckpointConfig, ParallelMapping, unsupported
+from inflight.convert.checkpoint.config import CheckpointConfig, ParallelMapping
+from inflight.convert.checkpoint.derive import model_spec
 from inflight.convert.checkpoint.layout import TensorSpec, module_path, quantization_of, stage_tensors
 from inflight.convert.checkpoint.sharding import group_problems, shard, split_problems
+from inflight.convert.checkpoint.support import unsupported
 from inflight.convert.families.table import FAMILIES, Family, architectures, find_family
 from inflight.convert.options import ConvertOptions
 from inflight.convert.quantization.recipes import quantization_facts
 from inflight.convert.quantization.scheme import StoredTensor, WeightQuantization
-from inflight.convert.source.hf_config import HfModelFacts, read_model_facts
+from inflight.convert.source.hf_config import ConfigReading, read_model_config
 from inflight.errors import ModelError
 from inflight.tensor_file import TensorEntry, tensor_bytes
 
@@ -36,7 +38,8 @@ class Piece:
 class PlannedTensor:
     """A tensor of a rank file: pieces stacked along dimension 0, then `padding` rows of zeros.
 
-    `quantization`: it is stored as integers and scales; None: in the checkpoint's type.
+    `quantization`: it is stored as integers and scales; None: in the checkpoint's type, or as float32 if `wide`.
+    `offset` is added to every value.
     """
 
     name: str
@@ -44,20 +47,21 @@ class PlannedTensor:
     pieces: tuple[Piece, ...]
     padding: int
     quantization: WeightQuantization | None = None
+    wide: bool = False
+    offset: float = 0.0
 
     def stored(self, dtype: str) -> tuple[StoredTensor, ...]:
         """The tensors that the file gets, in a checkpoint of type `dtype`."""
         if self.quantization is None:
-            return (StoredTensor(self.name, self.shape, dtype),)
+            return (StoredTensor(self.name, self.shape, "float32" if self.wide else dtype),)
         return self.quantization.stored(module_path(self.name), *self.shape)
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionPlan:
-    """The config (its "inflight" block still to come), the window of its layers, and the tensors of every rank file."""
+    """The config (source and generation of its "inflight" block still to come), and the tensors of every rank file."""
 
     config: CheckpointConfig
-    sliding_window: int | None
     ranks: tuple[tuple[PlannedTensor, ...], ...]
 
     @property
@@ -68,7 +72,7 @@ class ConversionPlan:
 
 def check_config(model: str, raw: Mapping[str, Any]) -> None:
     """Raise ModelError listing everything unsupported in a config, before there are tensors to hold against it."""
-    _refuse(model, read_model_facts(raw, _family(model, raw)).problems)
+    _refuse(model, read_model_config(raw, _family(model, raw)).problems)
 
 
 def make_plan(
@@ -85,24 +89,31 @@ def make_plan(
     Raises ModelError listing every missing, unknown or misshapen tensor and every unsupported value of the config.
     """
     family = _family(model, raw)
-    reading = read_model_facts(raw, family)
-    facts, problems = reading.facts, list(reading.problems)
-    tied = facts.tied and not never_tied
+    reading = read_model_config(raw, family)
+    problems = list(reading.problems)
+    tied = not (reading.optional.lm_head or never_tied)
     account = TensorAccount(family, tensors, tied)
-    config = _checkpoint_config(family, facts, options, tied)
-    # Where the embedding of a tied model is not whole on the last rank, or stays plain beside a quantized projection,
-    # the projection is written out.
-    quantization = config.weight_quantization
-    own_projection = config.mapping.world_size > 1 or (quantization is not None and quantization.covers("lm_head"))
-    traits = replace(facts.traits, lm_head=not tied or own_projection)
-    specs = [list(stage_tensors(config, traits, stage)) for stage in range(config.mapping.pp_size)]
+    config = _checkpoint_config(reading, options, tied)
+    ranks: Iterator[tuple[PlannedTensor, ...]] = iter(())
     if reading.shapes_known:
         problems += unsupported(config) + split_problems(config)
-        problems += group_problems(config, (spec for stage in specs for spec in stage))
-        problems += account.problems(spec for stage in specs for spec in stage)
-        config = config.model_copy(update={"dtype": _choose_dtype(options, facts, account, specs, problems)})
+        specs = _stage_specs(config, reading, tied)
+        every = [spec for stage in specs for spec in stage]
+        problems += group_problems(config, every) + account.problems(every)
+        config = config.model_copy(update={"dtype": _choose_dtype(options, reading, account, every, problems)})
+        ranks = _plan_ranks(account, tensors, config, specs)
     _refuse(model, problems)
-    return ConversionPlan(config, facts.sliding_window, tuple(_plan_ranks(account, tensors, config, specs)))
+    return ConversionPlan(config, tuple(ranks))
+
+
+def _stage_specs(config: CheckpointConfig, reading: ConfigReading, tied: bool) -> list[list[TensorSpec]]:
+    """The tensors of each pipeline stage. Where the embedding of a tied model is not whole on the last rank, or stays
+    plain beside a quantized projection, the projection is written out.
+    """
+    quantization = config.weight_quantization
+    own_projection = config.mapping.world_size > 1 or (quantization is not None and quantization.covers("lm_head"))
+    spec = model_spec(config, replace(reading.optional, lm_head=not tied or own_projection))
+    return [list(stage_tensors(config, spec, stage)) for stage in range(config.mapping.pp_size)]
 
 
 def _refuse(model: str, problems: Sequence[str]) -> None:
@@ -119,52 +130,36 @@ def _family(model: str, raw: Mapping[str, Any]) -> Family:
     return family
 
 
-def _checkpoint_config(family: Family, facts: HfModelFacts, options: ConvertOptions, tied: bool) -> CheckpointConfig:
+def _checkpoint_config(reading: ConfigReading, options: ConvertOptions, tied: bool) -> CheckpointConfig:
     tp_size, pp_size = options.tp_size, options.pp_size
     mapping = ParallelMapping(
         world_size=tp_size * pp_size, tp_size=tp_size, pp_size=pp_size, moe_tp_size=tp_size, moe_ep_size=1
     )
-    return CheckpointConfig(
-        producer={"name": "inflight", "version": __version__},
-        architecture=family.architecture,
-        dtype="float32",
-        vocab_size=facts.vocab_size,
-        max_position_embeddings=facts.max_position_embeddings,
-        hidden_size=facts.hidden_size,
-        num_hidden_layers=facts.num_hidden_layers,
-        num_attention_heads=facts.num_attention_heads,
-        num_key_value_heads=facts.num_key_value_heads,
-        head_size=facts.head_size,
-        intermediate_size=facts.intermediate_size,
-        hidden_act="silu",
-        norm_epsilon=facts.norm_epsilon,
-        position_embedding_type="rope_gpt_neox",
-        rotary_base=facts.rotary_base,
-        rotary_scaling=facts.rotary_scaling,
-        attn_bias=facts.traits.qkv_bias,
-        mlp_bias=facts.traits.mlp_bias,
-        qk_layernorm=facts.traits.qk_norm,
-        use_parallel_embedding=options.use_parallel_embedding,
-        embedding_sharding_dim=options.embedding_sharding_dim,
-        tie_word_embeddings=tied,
-        mapping=mapping,
-        quantization=quantization_facts(options),
+    return reading.config.model_copy(
+        update={
+            "producer": {"name": "inflight", "version": __version__},
+            "use_parallel_embedding": options.use_parallel_embedding,
+            "embedding_sharding_dim": options.embedding_sharding_dim,
+            "tie_word_embeddings": tied,
+            "mapping": mapping,
+            "quantization": quantization_facts(options),
+        }
     )
 
 
 def _choose_dtype(
     options: ConvertOptions,
-    facts: HfModelFacts,
+    reading: ConfigReading,
     account: TensorAccount,
-    specs: list[list[TensorSpec]],
+    specs: list[TensorSpec],
     problems: list[str],
 ) -> str:
     """The type to write: the user's, the config's, or the one that all source tensors share."""
     if options.dtype != "auto":
         return options.dtype
-    if facts.dtype is not None:
-        return facts.dtype
-    dtypes = sorted(account.dtypes(spec for stage in specs for spec in stage))
+    if reading.dtype is not None:
+        return reading.dtype
+    dtypes = sorted(account.dtypes(specs))
     if len(dtypes) != 1:
         problems.append(f"config.json names no dtype and the tensors differ ({', '.join(dtypes)}): pass --dtype")
         return "float32"
@@ -192,4 +187,5 @@ def _plan_tensor(
     part = shard(spec, config, tp_rank)
     names = account.sources(spec)
     pieces = tuple(Piece(tensors[names[block.part]], block.rows, block.columns) for block in part.blocks)
-    return PlannedTensor(spec.name, part.shape, pieces, part.padding, quantization_of(spec, config))
+    quantization = quantization_of(spec, config)
+    return PlannedTensor(spec.name, part.shape, pieces, part.padding, quantization, spec.wide, account.offset(spec))

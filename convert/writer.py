@@ -60,12 +60,18 @@ def _chunks(tensor: PlannedTensor, dtype: str) -> Iterator[tuple[str, Array]]:
     if tensor.quantization is not None:
         yield from quantized_chunks(tensor, tensor.quantization, _read_rows)
         return
+    (stored,) = tensor.stored(dtype)
     for piece in tensor.pieces:
         for rows in _read_rows(piece):
             cut = rows if piece.columns is None else rows[:, piece.columns.start : piece.columns.stop]
-            yield tensor.name, _cast(cut, dtype, piece.source.name)
+            yield tensor.name, _cast(_shifted(cut, tensor.offset), stored.dtype, piece.source.name)
     if tensor.padding:
-        yield tensor.name, np.zeros((tensor.padding, *tensor.shape[1:]), numpy_dtype(dtype))
+        yield tensor.name, np.zeros((tensor.padding, *tensor.shape[1:]), numpy_dtype(stored.dtype))
+
+
+def _shifted(rows: Array, offset: float) -> Array:
+    """rows + offset, summed in float32 as transformers sums them."""
+    return rows.astype(np.float32) + np.float32(offset) if offset else rows
 
 
 def _read_rows(piece: Piece) -> Iterator[Array]:

@@ -19,8 +19,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
+from demo_model.tokenizer import MAX_POSITIONS, train_tokenizer, write_tokenizer
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from inflight.files import atomic_directory
 from inflight.progress import progress_bar
@@ -28,23 +28,7 @@ from inflight.progress import progress_bar
 VOCAB_SIZE = 2048
 HIDDEN, LAYERS, INTERMEDIATE = 256, 4, 704
 HEADS, KV_HEADS, HEAD_SIZE = 4, 2, 64
-MAX_POSITIONS = 2048
-SPECIAL_TOKENS = ["<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
-PAD, BEGIN, END = SPECIAL_TOKENS[:3]
 MAX_MODULES = 400
-
-CHAT_TEMPLATE = """\
-{{- bos_token }}
-{%- for message in messages %}
-    {%- if message.role not in ["system", "user", "assistant"] %}
-        {{- raise_exception("the role " + message.role + " is none of system, user, assistant") }}
-    {%- endif %}
-    {{- "<|" + message.role + "|>" + message.content + eos_token }}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- "<|assistant|>" }}
-{%- endif %}
-"""
 
 
 def main() -> None:
@@ -61,7 +45,7 @@ def make_embedded_model(directory: Path, seed: int = 0, overwrite: bool = False)
     """Write a Hugging Face model directory. It appears whole or not at all."""
     bar = progress_bar("Embedded model", total=3)
     with atomic_directory(directory, overwrite=overwrite, marker="model.safetensors") as scratch, bar as advance:
-        write_tokenizer(scratch)
+        write_tokenizer(train_tokenizer(docstrings(), VOCAB_SIZE), scratch)
         advance(1, "tokenizer")
         weights = scratch / "model.safetensors"
         save_file(random_weights(seed), weights, metadata={"format": "pt"})
@@ -131,36 +115,6 @@ def random_weights(seed: int) -> dict[str, npt.NDArray[Any]]:
             prefix + "mlp.down_proj.weight": matrix(HIDDEN, INTERMEDIATE),
         }
     return weights
-
-
-def write_tokenizer(directory: Path) -> None:
-    """Train a byte-level BPE tokenizer and write it with its chat template."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=SPECIAL_TOKENS,
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(docstrings(), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BEGIN} $A", pair=f"{BEGIN} $A $B", special_tokens=[(BEGIN, SPECIAL_TOKENS.index(BEGIN))]
-    )
-    tokenizer.save(str(directory / "tokenizer.json"))
-    (directory / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
-    write_json(
-        directory / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": BEGIN,
-            "eos_token": END,
-            "pad_token": PAD,
-            "clean_up_tokenization_spaces": False,
-            "model_max_length": MAX_POSITIONS,
-        },
-    )
 
 
 def docstrings() -> Iterator[str]:

@@ -7,8 +7,14 @@ import secrets
 import signal
 from collections.abc import Iterator
 
-import numpy as np
-import pytest
+from tests.plainer_machine import restrict_libraries, restrict_native_level
+
+restrict_libraries()
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+restrict_native_level()
 
 # Triton decides when it is first imported whether kernels are interpreted, and torch may import it before a test does.
 os.environ.setdefault("TRITON_INTERPRET", "1")

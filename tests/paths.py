@@ -7,3 +7,4 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 SCRIPTS = ROOT / "scripts"
+EXAMPLES = ROOT / "examples"

@@ -1,4 +1,4 @@
-"""The GPU generations that kernels are compiled for, and what a kernel may ask of each.
+"""The GPU generations that kernels are compiled for, and the resources of each.
 
 Figures: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
 """

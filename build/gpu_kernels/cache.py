@@ -1,4 +1,4 @@
-"""Compiled kernels by content: the key is a digest of all that decides their bytes."""
+"""Cache of compiled kernels: the key is a digest of everything that decides their bytes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MACHINERY = (
 class ArtifactCache:
     """A directory of artifacts, one JSON file each; `cuda` in the user's cache unless another is given.
 
-    Any process may write at any time: files appear whole. A file that cannot be read is as good as none.
+    Any process may write at any time: files are complete or absent. A file that cannot be read is ignored.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
@@ -58,7 +58,7 @@ class ArtifactCache:
             return None
 
     def store(self, key: str, artifact: Artifact) -> None:
-        """Where nothing can be written, the next compilation costs as much as this one did."""
+        """Best effort: where nothing can be written, the kernel is compiled again next time."""
         with contextlib.suppress(OSError):
             self._directory.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._directory, prefix=".") as scratch:

@@ -33,7 +33,7 @@ def compile_kernels(
 ) -> list[Artifact]:
     """The artifacts of `jobs`, in order, compiled side by side in up to `workers` processes.
 
-    `cache` answers what it has and keeps what is compiled; None compiles everything. Raises BuildError when triton is
+    `cache` is read first and gets what is compiled; None compiles everything. Raises BuildError when triton is
     not installed, a generation is unknown, a kernel does not compile, or one asks for more shared memory than its GPUs
     have.
     """

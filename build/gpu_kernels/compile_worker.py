@@ -19,7 +19,7 @@ _COMPILER_VARIABLES = ("TRITON_", "PTXAS_", "MLIR_", "LLVM_", "NVPTX_")
 
 
 class CompileWorker:
-    """The parent's end. One thread at a time may use it."""
+    """The parent's side of a worker. Used by one thread at a time."""
 
     def __init__(self) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_COMPILER_VARIABLES)}

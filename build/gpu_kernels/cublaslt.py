@@ -25,7 +25,7 @@ _Preference = cublasLt.MatmulPreferenceAttribute
 
 @dataclass(frozen=True)
 class Operands:
-    """What a product multiplies: a type of this name, and how its sums are kept and scaled."""
+    """Operands of a product: a type of this name, and how its sums are stored and scaled."""
 
     name: str
     operand: Any
@@ -68,7 +68,7 @@ class Product:
         description = cublasLt.matmul_desc_create(self.operands.compute, self.operands.scale)
         self._description = self._own(description, cublasLt.matmul_desc_destroy)
         self._describe()
-        # cuBLASLt counts columns first: it sees y' = weight x', where the weight is the transposed left operand.
+        # cuBLASLt is column-major: it sees y' = weight x', where the weight is the transposed left operand.
         self._weight = self._layout(self.operands.operand, k, n)
         self._layouts: dict[int, tuple[int, int]] = {}
         self._algorithm = self._choose()
@@ -82,7 +82,7 @@ class Product:
         self.close()
 
     def close(self) -> None:
-        """Gives back what cuBLASLt holds; the record is of no use then."""
+        """Free the resources of cuBLASLt; the product cannot be used afterwards."""
         while self._undo:
             destroy, value = self._undo.pop()
             destroy(value)

@@ -1,4 +1,4 @@
-"""What a kernel is, to the compiler: arguments, launch grid, tuning, and the variants that an engine may ask for.
+"""Description of a kernel for the compiler: arguments, launch grid, tuning, and the variants that engines may use.
 
 Nothing here imports triton; a kernel's own module does.
 """
@@ -47,7 +47,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What is chosen per GPU generation. `constants` are constexpr parameters, block sizes above all."""
+    """Choices for a GPU generation. `constants` are constexpr parameters, block sizes above all."""
 
     num_warps: int
     num_stages: int = 1

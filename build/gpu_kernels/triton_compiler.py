@@ -65,7 +65,7 @@ def compile_kernel(spec: KernelSpec, variant: Variant, sm: int) -> Artifact:
 
 
 def _run(spec: KernelSpec, variant: Variant, tuning: Tuning, sm: int) -> tuple[Any, str]:
-    """The compiled kernel and what ptxas said."""
+    """The compiled kernel and the report of ptxas."""
     constants = spec.constants(variant, tuning)
     options = {
         "num_warps": tuning.num_warps,

@@ -1,4 +1,4 @@
-"""The attention kernels that the models in view need, and what the constants of their variants are called."""
+"""Variants of the attention kernels for the supported models, and the names of their constants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts of an onnx-ir value that this project always sets, without the None that onnx-ir allows for each."""
+"""Typed access to facts of an onnx-ir value that are always set here, though onnx-ir allows None."""
 
 from __future__ import annotations
 

@@ -6,34 +6,32 @@ import onnx_ir as ir
 
 from inflight.build.graph.builder import GraphBuilder
 from inflight.build.graph.values import shape_of
-from inflight.build.network.layers import BATCH, FLOAT, STEP, Layers, SharedInputs
-from inflight.build.network.weights import Weights
-from inflight.convert.checkpoint.config import CheckpointConfig
+from inflight.build.network.layers import BATCH, FLOAT, STEP, Layers
+from inflight.build.network.shared_inputs import SharedInputs
+from inflight.convert.checkpoint.model_spec import AttentionSpec, NormSpec
 
 
 class AttentionLayer:
     """Attention of one layer. Heads lie on axis 1: [batch, heads, step, head_size]."""
 
-    def __init__(
-        self, builder: GraphBuilder, weights: Weights, layers: Layers, config: CheckpointConfig, index: int
-    ) -> None:
+    def __init__(self, builder: GraphBuilder, layers: Layers, spec: AttentionSpec, index: int) -> None:
         self._builder = builder
-        self._weights = weights
         self._layers = layers
-        self._config = config
+        self._spec = spec
         self._index = index
-        self._source = f"transformer.layers.{index}.attention"
+        self._layer = f"transformer.layers.{index}"
+        self._source = f"{self._layer}.attention"
         self._name = f"layers.{index}.attention"
 
     def __call__(
         self, x: ir.Value, past_key: ir.Value, past_value: ir.Value, shared: SharedInputs
     ) -> tuple[ir.Value, ir.Value, ir.Value]:
         """x [B, L, hidden], caches [B, kv_heads, P, D] -> (delta [B, L, hidden], present key, present value)."""
-        config = self._config
+        spec = self._spec
         query, key, value = self._split(x)
-        query = self._rotate(self._heads(query, "q", config.num_attention_heads), "q", shared)
-        key = self._rotate(self._heads(key, "k", config.num_key_value_heads), "k", shared)
-        value = self._heads(value, "v", config.num_key_value_heads)
+        query = self._rotate(self._heads(query, "q", spec.num_heads, spec.q_norm), "q", shared)
+        key = self._rotate(self._heads(key, "k", spec.num_kv_heads, spec.k_norm), "k", shared)
+        value = self._heads(value, "v", spec.num_kv_heads)
         present_key = self._write(past_key, key, f"present_key.{self._index}", shared)
         present_value = self._write(past_value, value, f"present_value.{self._index}", shared)
         context = self._attend(query, present_key, present_value, shared)
@@ -41,8 +39,8 @@ class AttentionLayer:
         return delta, present_key, present_value
 
     def _split(self, x: ir.Value) -> list[ir.Value]:
-        query_size = self._config.num_attention_heads * self._config.head_size
-        key_size = self._config.num_key_value_heads * self._config.head_size
+        query_size = self._spec.num_heads * self._spec.head_size
+        key_size = self._spec.num_kv_heads * self._spec.head_size
         sizes = [query_size, key_size, key_size]
         qkv = self._layers.linear(x, f"{self._source}.qkv", f"{self._name}.qkv")
         outputs = [
@@ -51,33 +49,37 @@ class AttentionLayer:
         lengths = self._builder.constant("attention.qkv_sizes", sizes)
         return list(self._builder.ops("Split", [qkv, lengths], f"{self._name}.split", outputs, {"axis": -1}))
 
-    def _heads(self, x: ir.Value, part: str, heads: int) -> ir.Value:
-        """[B, L, heads * D] -> [B, heads, L, D], each head normalized when the checkpoint has a norm for it."""
-        op, size, name = self._builder.op, self._config.head_size, f"{self._name}.{part}"
+    def _heads(self, x: ir.Value, part: str, heads: int, norm: NormSpec | None = None) -> ir.Value:
+        """[B, L, heads * D] -> [B, heads, L, D], each head normalized when the layer has a norm for it."""
+        op, size, name = self._builder.op, self._spec.head_size, f"{self._name}.{part}"
         shape = self._builder.constant(f"attention.heads_{heads}", [0, 0, heads, size])
         x = op("Reshape", [x, shape], f"{name}.heads", FLOAT, (BATCH, STEP, heads, size))
-        norm = f"{self._source}.{part}_layernorm.weight"
-        if norm in self._weights:
-            x = self._layers.rms_norm(x, norm, f"{name}.norm")
+        if norm is not None:
+            x = self._layers.norm(x, norm, self._layer, f"{name}.norm")
         return op("Transpose", [x], f"{name}.transposed", FLOAT, (BATCH, heads, STEP, size), {"perm": [0, 2, 1, 3]})
 
     def _rotate(self, x: ir.Value, part: str, shared: SharedInputs) -> ir.Value:
-        inputs = [x, shared.cos, shared.sin, shared.positions]
-        return self._builder.op("RotaryEmbedding", inputs, f"{self._name}.{part}.rotated", FLOAT, shape_of(x))
+        rope = self._spec.rope
+        if rope is None:
+            return x
+        inputs = [x, *shared.rope(rope), shared.positions]
+        attributes = None if rope.dim == self._spec.head_size else {"rotary_embedding_dim": rope.dim}
+        return self._builder.op(
+            "RotaryEmbedding", inputs, f"{self._name}.{part}.rotated", FLOAT, shape_of(x), attributes
+        )
 
     def _write(self, cache: ir.Value, rows: ir.Value, name: str, shared: SharedInputs) -> ir.Value:
         inputs = [cache, rows, shared.write_index]
         return self._builder.op("TensorScatter", inputs, name, FLOAT, shape_of(cache), {"axis": -2, "mode": "linear"})
 
     def _attend(self, query: ir.Value, key: ir.Value, value: ir.Value, shared: SharedInputs) -> ir.Value:
-        op, config = self._builder.op, self._config
-        heads_first = (BATCH, config.num_attention_heads, STEP, config.head_size)
-        rows_first = (BATCH, STEP, config.num_attention_heads, config.head_size)
-        attributes = {"scale": float(config.head_size**-0.5)}
-        context = op(
-            "Attention", [query, key, value, shared.mask], f"{self._name}.context.heads", FLOAT, heads_first, attributes
-        )
+        op, spec = self._builder.op, self._spec
+        heads_first = (BATCH, spec.num_heads, STEP, spec.head_size)
+        rows_first = (BATCH, STEP, spec.num_heads, spec.head_size)
+        attributes = {"scale": spec.scale} | ({} if spec.softcap is None else {"softcap": spec.softcap})
+        inputs = [query, key, value, shared.mask(spec.window)]
+        context = op("Attention", inputs, f"{self._name}.context.heads", FLOAT, heads_first, attributes)
         rows = op("Transpose", [context], f"{self._name}.context.rows", FLOAT, rows_first, {"perm": [0, 2, 1, 3]})
-        width = config.num_attention_heads * config.head_size
+        width = spec.num_heads * spec.head_size
         shape = self._builder.constant("attention.merged_heads", [0, 0, width])
         return op("Reshape", [rows, shape], f"{self._name}.context", FLOAT, (BATCH, STEP, width))

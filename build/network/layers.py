@@ -1,43 +1,38 @@
-"""The parts of a Llama-shaped decoder as standard ONNX operators.
+"""The parts of a decoder as standard ONNX operators.
 
 Symbols: B batch, L step (tokens of this step per sequence), P max_seq_len, D head size. Activations are float32.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from inflight.build.graph.builder import GraphBuilder
 from inflight.build.graph.values import dtype_of, shape_of
 from inflight.build.network.quantized_rows import RoundedRows
 from inflight.build.network.weights import Weights
-from inflight.convert.checkpoint.config import CheckpointConfig
+from inflight.convert.checkpoint.model_spec import Activation, MlpSpec, ModelSpec, NormSpec
 
 FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 BATCH, STEP = "batch", "step"
-
-
-@dataclass(frozen=True, slots=True)
-class SharedInputs:
-    """What every layer reads beside the hidden state."""
-
-    positions: ir.Value
-    write_index: ir.Value
-    cos: ir.Value
-    sin: ir.Value
-    mask: ir.Value
+_ACTIVATIONS: Mapping[Activation, tuple[str, Mapping[str, Any]]] = {
+    "silu": ("Swish", {}),
+    "gelu": ("Gelu", {"approximate": "none"}),
+    "gelu_tanh": ("Gelu", {"approximate": "tanh"}),
+}
 
 
 class Layers:
     """Appends layers to a graph. Each method takes and returns values."""
 
-    def __init__(self, builder: GraphBuilder, weights: Weights, config: CheckpointConfig, max_seq_len: int) -> None:
+    def __init__(self, builder: GraphBuilder, weights: Weights, spec: ModelSpec) -> None:
         self._builder = builder
         self._weights = weights
-        self._config = config
-        self._max_seq_len = max_seq_len
+        self._spec = spec
         self._rounded = RoundedRows(builder)
 
     def linear(self, x: ir.Value, prefix: str, name: str) -> ir.Value:
@@ -60,58 +55,65 @@ class Layers:
             return self._rounded.float8(x, scale, name)
         return x if bits is None else self._rounded(x, bits)
 
-    def rms_norm(self, x: ir.Value, weight_name: str, name: str) -> ir.Value:
-        """Root mean square normalization (Zhang and Sennrich, 2019) over the last axis."""
-        weight = self._weights.float32(weight_name)
-        attributes = {"axis": -1, "epsilon": self._config.norm_epsilon}
-        return self._builder.op("RMSNormalization", [x, weight], name, FLOAT, shape_of(x), attributes)
+    def norm(self, x: ir.Value, norm: NormSpec, source: str, name: str) -> ir.Value:
+        """x normalized over its last axis: by its root mean square (Zhang and Sennrich, 2019), or by mean and variance
+        (Ba et al., 2016). The weights are those of `source`.`norm.module`.
+        """
+        prefix = f"{source}.{norm.module}"
+        inputs = [x, self._weights.float32(f"{prefix}.weight")]
+        if norm.bias:
+            inputs.append(self._weights.float32(f"{prefix}.bias"))
+        kind = "RMSNormalization" if norm.kind == "rms" else "LayerNormalization"
+        return self._builder.op(kind, inputs, name, FLOAT, shape_of(x), {"axis": -1, "epsilon": norm.epsilon})
 
     def embedding(self, token_ids: ir.Value) -> ir.Value:
-        """token_ids [B, L] -> [B, L, hidden]. Rows are gathered in their stored type, then cast."""
-        shape = (BATCH, STEP, self._config.hidden_size)
-        table = self._weights.stored("transformer.vocab_embedding.weight")
+        """token_ids [B, L] -> [B, L, hidden]. Rows are gathered in their stored type, then cast and scaled."""
+        table, scale = self._weights.stored("transformer.vocab_embedding.weight"), self._spec.embedding_scale
+        name = "embedding" if scale == 1.0 else "embedding.unscaled"
+        shape = (BATCH, STEP, self._spec.hidden_size)
         if table.dtype == FLOAT:
-            return self._builder.op("Gather", [table, token_ids], "embedding", FLOAT, shape)
-        rows = self._builder.op("Gather", [table, token_ids], "embedding.rows", dtype_of(table), shape)
-        return self._builder.op("Cast", [rows], "embedding", FLOAT, shape, {"to": FLOAT.value})
+            x = self._builder.op("Gather", [table, token_ids], name, FLOAT, shape)
+        else:
+            rows = self._builder.op("Gather", [table, token_ids], "embedding.rows", dtype_of(table), shape)
+            x = self._builder.op("Cast", [rows], name, FLOAT, shape, {"to": FLOAT.value})
+        return x if scale == 1.0 else self._by_constant("Mul", x, "embedding.scale", scale, "embedding")
 
     def logits(self, x: ir.Value) -> ir.Value:
-        """x [B, L, hidden] -> logits [B, L, vocab]; the embedding is the projection when there is no lm_head."""
-        tied = "lm_head.weight" not in self._weights
-        prefix = "transformer.vocab_embedding" if tied else "lm_head"
-        return self.linear(x, prefix, "logits")
+        """x [B, L, hidden] -> logits [B, L, vocab], scaled and capped; without lm_head the embedding projects."""
+        scale, cap = self._spec.logit_scale, self._spec.logit_softcap
+        prefix = "lm_head" if self._spec.lm_head else "transformer.vocab_embedding"
+        logits = self.linear(x, prefix, "logits" if scale == 1.0 and cap is None else "logits.projected")
+        if scale != 1.0:
+            logits = self._by_constant(
+                "Mul", logits, "logits.scale", scale, "logits" if cap is None else "logits.scaled"
+            )
+        return logits if cap is None else self._capped(logits, cap)
 
-    def attention_mask(self, positions: ir.Value) -> ir.Value:
-        """bool [B, 1, L, P]: the row at position p sees the keys at p - window + 1 .. p.
+    def _capped(self, logits: ir.Value, cap: float) -> ir.Value:
+        """cap * tanh(logits / cap)"""
+        shares = self._by_constant("Div", logits, "logits.softcap", cap, "logits.shares")
+        bounded = self._builder.op("Tanh", [shares], "logits.bounded", FLOAT, shape_of(logits))
+        return self._by_constant("Mul", bounded, "logits.softcap", cap, "logits")
 
-        A position lies within 0 .. P - 1, so that every row sees its own key and no row is masked entirely.
+    def mlp(self, x: ir.Value, mlp: MlpSpec, source: str, name: str) -> ir.Value:
+        """proj(act(fc(x)) * gate(x)), or without the gate: SwiGLU (Shazeer, 2020) and its kin.
+
+        The network calls the branch that is activated `gate` and the one that multiplies it `up`; the checkpoint calls
+        them `fc` and `gate`.
         """
-        op, constant = self._builder.op, self._builder.constant
-        limits = [constant(f"mask.{name}", value) for name, value in _range(self._max_seq_len)]
-        keys = op("Range", limits, "mask.keys", INT64, (self._max_seq_len,))
-        rows = op("Unsqueeze", [positions, constant("mask.axes", [1, 3])], "mask.rows", INT64, (BATCH, 1, STEP, 1))
-        shape = (BATCH, 1, STEP, self._max_seq_len)
-        if self._config.sliding_window is None:
-            return op("LessOrEqual", [keys, rows], "mask", BOOL, shape)
-        window = constant("mask.window", self._config.sliding_window)
-        start = op("Sub", [rows, window], "mask.before_window", INT64, (BATCH, 1, STEP, 1))
-        causal = op("LessOrEqual", [keys, rows], "mask.causal", BOOL, shape)
-        recent = op("Greater", [keys, start], "mask.recent", BOOL, shape)
-        return op("And", [causal, recent], "mask", BOOL, shape)
-
-    def mlp(self, x: ir.Value, layer: int) -> ir.Value:
-        """SwiGLU (Shazeer, 2020): down(silu(gate(x)) * up(x)). The checkpoint calls the gate `fc` and up `gate`."""
-        source, name = f"transformer.layers.{layer}.mlp", f"layers.{layer}.mlp"
-        shape = (BATCH, STEP, self._config.intermediate_size)
+        source, name = f"{source}.mlp", f"{name}.mlp"
+        shape = (BATCH, STEP, mlp.size)
+        kind, attributes = _ACTIVATIONS[mlp.activation]
+        if not mlp.gated:
+            hidden = self.linear(x, f"{source}.fc", f"{name}.up")
+            activated = self._builder.op(kind, [hidden], f"{name}.activation", FLOAT, shape, attributes)
+            return self.linear(activated, f"{source}.proj", f"{name}.down")
         gate = self.linear(x, f"{source}.fc", f"{name}.gate")
         up = self.linear(x, f"{source}.gate", f"{name}.up")
-        activated = self._builder.op("Swish", [gate], f"{name}.activation", FLOAT, shape)
+        activated = self._builder.op(kind, [gate], f"{name}.activation", FLOAT, shape, attributes)
         product = self._builder.op("Mul", [activated, up], f"{name}.product", FLOAT, shape)
         return self.linear(product, f"{source}.proj", f"{name}.down")
 
-    def add(self, residual: ir.Value, delta: ir.Value, name: str) -> ir.Value:
-        return self._builder.op("Add", [residual, delta], name, FLOAT, (BATCH, STEP, self._config.hidden_size))
-
-
-def _range(end: int) -> list[tuple[str, int]]:
-    return [("start", 0), ("end", end), ("one", 1)]
+    def _by_constant(self, kind: str, x: ir.Value, constant: str, number: float, name: str) -> ir.Value:
+        operand = self._builder.constant(constant, number, np.float32)
+        return self._builder.op(kind, [x, operand], name, FLOAT, shape_of(x))

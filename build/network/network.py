@@ -10,17 +10,16 @@ Outputs: logits float32 [batch, step, vocab]; present_key.{i}, present_value.{i}
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 import inflight
 from inflight.build.graph.builder import GraphBuilder
-from inflight.build.network.attention import AttentionLayer
-from inflight.build.network.layers import BATCH, FLOAT, INT64, STEP, Layers, SharedInputs
-from inflight.build.network.rope import rope_tables
+from inflight.build.network.decoder_layer import DecoderLayer
+from inflight.build.network.layers import BATCH, FLOAT, INT64, STEP, Layers
+from inflight.build.network.shared_inputs import SharedInputs
 from inflight.build.network.weights import Weights
-from inflight.convert.checkpoint.config import CheckpointConfig
 from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.convert.checkpoint.model_spec import LayerSpec
 from inflight.errors import BuildError
 
 OPSET = 24
@@ -38,46 +37,24 @@ def build_network(checkpoint: Checkpoint, max_seq_len: int) -> ir.Model:
             f"{checkpoint.directory} is split over {len(checkpoint.ranks)} ranks; an engine is built from one.",
             "Convert the model with --tp-size 1 --pp-size 1.",
         )
-    config = checkpoint.config
+    spec = checkpoint.spec
     builder = GraphBuilder()
-    weights = Weights(builder, checkpoint)
-    layers = Layers(builder, weights, config, max_seq_len)
+    layers = Layers(builder, Weights(builder, checkpoint), spec)
     token_ids = builder.input("token_ids", INT64, (BATCH, STEP))
-    shared = _shared_inputs(builder, layers, config, max_seq_len)
-    caches = [_cache_inputs(builder, config, max_seq_len, index) for index in range(config.num_hidden_layers)]
+    shared = SharedInputs(builder, spec, max_seq_len)
+    caches = [_cache_inputs(builder, layer, max_seq_len, index) for index, layer in enumerate(spec.layers)]
     x = layers.embedding(token_ids)
     presents: list[ir.Value] = []
-    for index, (past_key, past_value) in enumerate(caches):
-        source, name = f"transformer.layers.{index}", f"layers.{index}"
-        attention = AttentionLayer(builder, weights, layers, config, index)
-        normed = layers.rms_norm(x, f"{source}.input_layernorm.weight", f"{name}.input_norm")
-        delta, *present = attention(normed, past_key, past_value, shared)
+    for index, (layer, past) in enumerate(zip(spec.layers, caches, strict=True)):
+        x, *present = DecoderLayer(builder, layers, layer, index)(x, past, shared)
         presents += present
-        x = layers.add(x, delta, f"{name}.attention.residual")
-        normed = layers.rms_norm(x, f"{source}.post_layernorm.weight", f"{name}.post_norm")
-        x = layers.add(x, layers.mlp(normed, index), f"{name}.mlp.residual")
-    x = layers.rms_norm(x, "transformer.ln_f.weight", "final_norm")
+    x = layers.norm(x, spec.final_norm, "transformer", "final_norm")
     graph = builder.graph("decoder", [layers.logits(x), *presents], OPSET)
     return ir.Model(graph, ir_version=IR_VERSION, producer_name="inflight", producer_version=inflight.__version__)
 
 
-def _shared_inputs(builder: GraphBuilder, layers: Layers, config: CheckpointConfig, max_seq_len: int) -> SharedInputs:
-    positions = builder.input("positions", INT64, (BATCH, STEP))
-    write_index = builder.input("write_index", INT64, (BATCH,))
-    cos, sin = rope_tables(config.head_size, config.rotary_base, config.rotary_scaling, max_seq_len)
-    return SharedInputs(
-        positions=positions,
-        write_index=write_index,
-        cos=builder.constant("rope.cos", cos, np.float32),
-        sin=builder.constant("rope.sin", sin, np.float32),
-        mask=layers.attention_mask(positions),
-    )
-
-
-def _cache_inputs(
-    builder: GraphBuilder, config: CheckpointConfig, max_seq_len: int, index: int
-) -> tuple[ir.Value, ir.Value]:
-    shape = (BATCH, config.num_key_value_heads, max_seq_len, config.head_size)
+def _cache_inputs(builder: GraphBuilder, layer: LayerSpec, max_seq_len: int, index: int) -> tuple[ir.Value, ir.Value]:
+    shape = (BATCH, layer.attention.num_kv_heads, max_seq_len, layer.attention.head_size)
     return (
         builder.input(f"past_key.{index}", FLOAT, shape),
         builder.input(f"past_value.{index}", FLOAT, shape),

@@ -1,4 +1,4 @@
-"""The end of a lowering: everything that the CPU target cannot take, reported at once."""
+"""The last check of a lowering: reports everything that the cpu target does not support, in one message."""
 
 from __future__ import annotations
 

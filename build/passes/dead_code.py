@@ -1,4 +1,4 @@
-"""Remove what nothing reads: nodes, initializers, and the inputs that packing made meaningless."""
+"""Dead code elimination: removes unread nodes, initializers, and inputs that token packing made unused."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from inflight.build.passes.rewrite import fused, integer, like, nodes_of, number
 def fuse_norm_quantize(graph: ir.Graph) -> None:
     for norm in nodes_of(graph, "RMSNorm", DOMAIN):
         quantize = only_consumer(norm.outputs[0], "QuantizeRows", DOMAIN)
-        if quantize is None:
+        if quantize is None or len(norm.inputs) > 2:
             continue
         attributes = {"epsilon": number(norm, "epsilon", 0.0), "bits": integer(quantize, "bits", 0)}
         outputs = [like(value) for value in quantize.outputs]

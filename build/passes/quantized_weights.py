@@ -1,4 +1,4 @@
-"""What passes know of quantized matrices in the standard network: integers and scales behind a float32 [in, out].
+"""Recognizes quantized matrices in the standard network: integers and scales behind a float32 [in, out].
 
 The pattern is that of build/network/quantized_weights.py. int4 comes as pairs of outputs; the fused operators read
 (out, in), so its integers get another view, which is made when somebody asks for the elements.

@@ -1,4 +1,4 @@
-"""config.json of a checkpoint: the documented TensorRT-LLM fields, and ours under the key "inflight".
+"""config.json of a checkpoint: the documented TensorRT-LLM fields, and further ones under the key "inflight".
 
 Unknown keys at the top are tolerated, as the format's own loader tolerates them; unknown keys in `mapping` and
 `quantization` are errors there and here.
@@ -7,22 +7,23 @@ Unknown keys at the top are tolerated, as the format's own loader tolerates them
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from inflight.convert.checkpoint.rope import RotaryScaling, parse_rotary_scaling
-from inflight.convert.families.table import FAMILIES
 from inflight.convert.quantization.facts import QuantizationFacts, QuantizationRecord
-from inflight.convert.quantization.scheme import WeightQuantization, quantization_problems, weight_quantization
+from inflight.convert.quantization.scheme import WeightQuantization, weight_quantization
 from inflight.records import Record
 
 INFLIGHT_KEY_VERSION = 1
-# Far above any model there is: a config that says more is corrupt, and listing its tensors would take all memory.
+# Far above any existing model: a greater value is corrupt, and listing the tensors would exhaust the memory.
 MAX_LAYERS = 1 << 16
 MAX_SIZE = 1 << 31
 Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# As Hugging Face configs call them.
+LayerType = Literal["full_attention", "sliding_attention"]
 
 
 class ParallelMapping(Record):
@@ -69,7 +70,12 @@ class SourceFacts(Record):
 
 
 class InflightFacts(Record):
-    """What serving needs and the documented format has no field for."""
+    """What serving needs and the documented format has no field for.
+
+    `layer_types` None: `sliding_window` is that of every layer. `layers_without_rope` are numbers of layers that have
+    no rotary embedding; None: all have it. `local_rotary_scaling` is that of sliding layers, whose rotary base is the
+    config's rope_local_base_freq.
+    """
 
     version: int = INFLIGHT_KEY_VERSION
     source: SourceFacts
@@ -78,17 +84,21 @@ class InflightFacts(Record):
     bos_token_id: int | None = None
     sampling_defaults: dict[str, float | int] = Field(default_factory=dict)
     sliding_window: int | None = None
+    layer_types: tuple[LayerType, ...] | None = None
+    layers_without_rope: tuple[int, ...] | None = None
+    local_rotary_scaling: RotaryScaling | None = None
     quantization: QuantizationRecord | None = None
 
 
 class CheckpointConfig(BaseModel):
-    """The whole of config.json, with the format's defaults filled in.
+    """The whole of config.json, with the format's defaults filled in. What it means is a ModelSpec (derive.py).
 
     `head_size` may differ from hidden_size / num_attention_heads. `rotary_scaling` None means unscaled frequencies.
     `attn_bias`, `mlp_bias`, `qk_layernorm` and `tie_word_embeddings` None: the config does not say, the tensors do.
+    From `inter_layernorms` on: keys that only some families have.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=(), validate_by_name=True)
 
     producer: dict[str, str] = {}
     architecture: str
@@ -117,6 +127,17 @@ class CheckpointConfig(BaseModel):
     tie_word_embeddings: bool | None = None
     mapping: ParallelMapping = ParallelMapping()
     quantization: QuantizationFacts = QuantizationFacts()
+    inter_layernorms: bool | None = None
+    query_pre_attn_scalar: PositiveNumber | None = None
+    attn_logit_softcapping: PositiveNumber | None = None
+    final_logit_softcapping: PositiveNumber | None = None
+    sliding_window: Size | None = None
+    sliding_window_pattern: Size | None = Field(default=None, alias="_sliding_window_pattern")
+    rope_local_base_freq: PositiveNumber | None = None
+    embedding_multiplier: PositiveNumber | None = None
+    attention_multiplier: PositiveNumber | None = None
+    residual_multiplier: PositiveNumber | None = None
+    output_multiplier_scale: PositiveNumber | None = None
     inflight: InflightFacts | None = None
 
     @model_validator(mode="before")
@@ -130,15 +151,15 @@ class CheckpointConfig(BaseModel):
             filled.setdefault("head_size", hidden // heads)
             filled.setdefault("num_key_value_heads", heads)
             filled.setdefault("intermediate_size", 4 * hidden)
-        scaling = filled.get("rotary_scaling")
-        if isinstance(scaling, dict):
-            filled["rotary_scaling"] = parse_rotary_scaling(scaling, filled.get("max_position_embeddings"))
+        _fill_rotary(filled)
         return filled
 
     @property
-    def sliding_window(self) -> int | None:
-        """Each token sees the last `sliding_window` positions, itself included; None: all of them."""
-        return self.inflight.sliding_window if self.inflight else None
+    def longest_sequence(self) -> int | None:
+        """The longest sequence that one table of rotary angles serves; None: any."""
+        scalings = (self.rotary_scaling, self.inflight.local_rotary_scaling if self.inflight else None)
+        limits = [scaling.longest_sequence for scaling in scalings if scaling is not None]
+        return min((limit for limit in limits if limit is not None), default=None)
 
     @property
     def weight_quantization(self) -> WeightQuantization | None:
@@ -147,52 +168,56 @@ class CheckpointConfig(BaseModel):
 
     def to_json(self) -> dict[str, Any]:
         """The documented spelling, in the order of the fields; keys that say nothing are left out."""
-        values = self.model_dump(mode="json")
-        for key in ("rotary_embedding_dim", "moe", "inflight"):
+        values = self.model_dump(mode="json", by_alias=True)
+        for key in _LEFT_OUT:
             if values[key] is None:
                 del values[key]
         if self.quantization.weight_layout is None:
             del values["quantization"]["weight_layout"]
-        if self.inflight is not None and self.inflight.quantization is None:
-            del values["inflight"]["quantization"]
+        for key in ("layer_types", "layers_without_rope", "local_rotary_scaling", "quantization"):
+            if self.inflight is not None and values["inflight"][key] is None:
+                del values["inflight"][key]
+        if self.inflight is not None and (local := self.inflight.local_rotary_scaling) is not None:
+            values["inflight"]["local_rotary_scaling"] = local.model_dump(mode="json", exclude_none=True)
         values["rotary_scaling"] = self.rotary_scaling.to_checkpoint() if self.rotary_scaling else None
+        if self.rotary_scaling is not None and self.rotary_scaling.rope_type == "longrope":
+            values |= {name: values["rotary_scaling"].pop(key) for name, key in _LONGROPE_KEYS.items()}
         return values
 
 
-# Keys of the format's readers that change the mathematics unless they have this value.
-_NEUTRAL: dict[str, Any] = {
-    "residual_mlp": False,
-    "rotary_pct": 1.0,
-    "use_logn_attn": False,
-    "fc_after_embed": False,
-    "use_input_layernorm_in_first_layer": True,
-    "use_last_layernorm": True,
-    "layer_idx_offset": 0,
+# Keys of config.json that are not written where they are null.
+_LEFT_OUT = (
+    "rotary_embedding_dim",
+    "moe",
+    "inter_layernorms",
+    "query_pre_attn_scalar",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "sliding_window",
+    "_sliding_window_pattern",
+    "rope_local_base_freq",
+    "embedding_multiplier",
+    "attention_multiplier",
+    "residual_multiplier",
+    "output_multiplier_scale",
+    "inflight",
+)
+# What the format keeps beside `rotary_scaling` -> its name in Hugging Face configs.
+_LONGROPE_KEYS: Mapping[str, str] = {
+    "original_max_position_embeddings": "original_max_position_embeddings",
+    "longrope_scaling_short_factors": "short_factor",
+    "longrope_scaling_long_factors": "long_factor",
 }
 
 
-def unsupported_keys(raw: Mapping[str, Any]) -> list[str]:
-    """Keys of a config.json outside the record that ask for what cannot be expressed; empty when all is well."""
-    return [
-        f"{key} {raw[key]!r}" for key, neutral in _NEUTRAL.items() if raw.get(key) is not None and raw[key] != neutral
-    ]
-
-
-def unsupported(config: CheckpointConfig) -> list[str]:
-    """What this config asks for that a network of this project cannot express; empty when all is well."""
-    known = [family.architecture for family in FAMILIES]
-    checks = (
-        (config.architecture not in known, f"architecture {config.architecture!r} (supported: {', '.join(known)})"),
-        (config.dtype not in ("float32", "float16", "bfloat16"), f"dtype {config.dtype!r}"),
-        (config.hidden_act not in ("silu", "swiglu"), f"hidden_act {config.hidden_act!r} (supported: silu)"),
-        (
-            config.position_embedding_type != "rope_gpt_neox",
-            f"position_embedding_type {config.position_embedding_type!r}",
-        ),
-        (config.rotary_embedding_dim not in (None, config.head_size), "a rotary embedding on part of each head"),
-        (bool(config.moe and config.moe.get("num_experts", 0)), "a mixture of experts"),
-        (config.head_size % 2 != 0, f"an odd head_size ({config.head_size})"),
-        (config.num_attention_heads % config.num_key_value_heads != 0, "query heads not a multiple of key-value heads"),
-        (config.mapping.cp_size != 1, "context parallelism (cp_size > 1)"),
-    )
-    return [reason for wrong, reason in checks if wrong] + quantization_problems(config.quantization)
+def _fill_rotary(values: dict[str, Any]) -> None:
+    """Rotary keys in all their spellings -> `rotary_scaling` as a record, `rotary_embedding_dim` as a number."""
+    scaling = values.get("rotary_scaling")
+    if "longrope_scaling_short_factors" in values:
+        beside = {key: values[name] for name, key in _LONGROPE_KEYS.items() if name in values}
+        scaling = {"type": "longrope", **beside, **(scaling if isinstance(scaling, dict) else {})}
+    if isinstance(scaling, dict):
+        values["rotary_scaling"] = parse_rotary_scaling(scaling, values.get("max_position_embeddings"))
+    share, size = values.get("rotary_pct"), values.get("head_size")
+    if isinstance(share, int | float) and isinstance(size, int) and share != 1:
+        values.setdefault("rotary_embedding_dim", int(size * share))

@@ -13,16 +13,12 @@ from typing import Any
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from inflight.convert.checkpoint.config import CheckpointConfig, unsupported, unsupported_keys
-from inflight.convert.checkpoint.layout import (
-    TensorSpec,
-    Traits,
-    module_path,
-    quantization_of,
-    stage_tensors,
-    traits_of,
-)
+from inflight.convert.checkpoint.config import CheckpointConfig
+from inflight.convert.checkpoint.derive import model_spec, stored_optionals
+from inflight.convert.checkpoint.layout import TensorSpec, module_path, quantization_of, stage_tensors
+from inflight.convert.checkpoint.model_spec import ModelSpec
 from inflight.convert.checkpoint.sharding import shard, split_problems
+from inflight.convert.checkpoint.support import unsupported, unsupported_keys
 from inflight.convert.quantization.round_to_nearest import dequantize, unpack_pairs
 from inflight.convert.quantization.scheme import StoredTensor, WeightQuantization
 from inflight.errors import CheckpointError
@@ -41,16 +37,18 @@ def rank_file_name(rank: int) -> str:
 class Checkpoint:
     """An opened checkpoint, checked against its config: every tensor there, in the shape and type it should have.
 
+    `spec` is what the config means, and what the tensors add to it.
+
     `ranks[r]` maps tensor names to their places in rank{r}.safetensors (rank = pp_rank * tp_size + tp_rank). No weight
     is read before `array` is used.
     """
 
     def __init__(
-        self, directory: Path, config: CheckpointConfig, traits: Traits, ranks: tuple[Mapping[str, TensorEntry], ...]
+        self, directory: Path, config: CheckpointConfig, spec: ModelSpec, ranks: tuple[Mapping[str, TensorEntry], ...]
     ) -> None:
         self.directory = directory
         self.config = config
-        self.traits = traits
+        self.spec = spec
         self.ranks = ranks
 
     @classmethod
@@ -61,11 +59,11 @@ class Checkpoint:
             ranks = tuple(read_header(path) for path in _rank_files(directory, config))
         except TensorFileError as error:
             raise CheckpointError(error.message, error.hint) from error
-        traits = traits_of(config, {name for table in ranks for name in table})
-        problems = [text for rank, table in enumerate(ranks) for text in _table_problems(config, traits, rank, table)]
+        spec = model_spec(config, stored_optionals(config, {name for table in ranks for name in table}))
+        problems = [text for rank, table in enumerate(ranks) for text in _table_problems(config, spec, rank, table)]
         if problems:
             raise CheckpointError(f"{directory} does not hold what its config.json says:\n" + "\n".join(problems))
-        return cls(directory, config, traits, ranks)
+        return cls(directory, config, spec, ranks)
 
     @property
     def tensors(self) -> Mapping[str, TensorEntry]:
@@ -92,7 +90,7 @@ class Checkpoint:
     @property
     def ties_embeddings(self) -> bool:
         """True when the embedding also serves as the vocabulary projection (no lm_head.weight is stored)."""
-        return not self.traits.lm_head
+        return not self.spec.lm_head
 
     @property
     def tokenizer_directory(self) -> Path | None:
@@ -166,18 +164,22 @@ def _rank_files(directory: Path, config: CheckpointConfig) -> list[Path]:
     return paths
 
 
-def _table_problems(config: CheckpointConfig, traits: Traits, rank: int, table: Mapping[str, TensorEntry]) -> list[str]:
-    """Tensors beyond the expected ones are allowed, as the format's own loader allows them."""
+def _table_problems(
+    config: CheckpointConfig, spec: ModelSpec, rank: int, table: Mapping[str, TensorEntry]
+) -> list[str]:
+    """Tensors beyond the expected ones are allowed, as the format's own loader allows them; and so is the checkpoint's
+    type for a tensor that is written wide here.
+    """
     stage, tp_rank = divmod(rank, config.mapping.tp_size)
     problems = []
-    for spec in stage_tensors(config, traits, stage):
-        for stored in _stored_tensors(config, spec, tp_rank):
+    for tensor in stage_tensors(config, spec, stage):
+        for stored in _stored_tensors(config, tensor, tp_rank):
             entry, label = table.get(stored.name), f"  {rank_file_name(rank)}: tensor {stored.name}"
             if entry is None:
                 problems.append(f"{label} is missing")
             elif entry.shape != stored.shape:
                 problems.append(f"{label} has shape {entry.shape}, expected {stored.shape}")
-            elif entry.dtype != stored.dtype:
+            elif entry.dtype != stored.dtype and not (tensor.wide and entry.dtype == config.dtype):
                 problems.append(f"{label} is {entry.dtype}, expected {stored.dtype}")
     return problems
 
@@ -185,5 +187,5 @@ def _table_problems(config: CheckpointConfig, traits: Traits, rank: int, table: 
 def _stored_tensors(config: CheckpointConfig, spec: TensorSpec, tp_rank: int) -> tuple[StoredTensor, ...]:
     shape, quantization = shard(spec, config, tp_rank).shape, quantization_of(spec, config)
     if quantization is None:
-        return (StoredTensor(spec.name, shape, config.dtype),)
+        return (StoredTensor(spec.name, shape, spec.dtype(config)),)
     return quantization.stored(module_path(spec.name), *shape)

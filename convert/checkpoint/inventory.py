@@ -1,4 +1,4 @@
-"""Tensor tables by layer: what a model or checkpoint holds, from its headers alone."""
+"""Tensor tables by layer: the contents of a model or checkpoint, from its headers alone."""
 
 from __future__ import annotations
 

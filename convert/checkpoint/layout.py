@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from inflight.convert.checkpoint.config import CheckpointConfig
+from inflight.convert.checkpoint.model_spec import LayerSpec, ModelSpec, NormSpec
 from inflight.convert.quantization.scheme import WeightQuantization
 
 LAYER_PREFIX = "transformer.layers."
@@ -19,23 +20,12 @@ Kind = Literal["weight", "bias"]
 
 
 @dataclass(frozen=True, slots=True)
-class Traits:
-    """Which optional tensors a model has; every layer is alike."""
-
-    qkv_bias: bool = False
-    dense_bias: bool = False
-    mlp_bias: bool = False
-    qk_norm: bool = False
-    lm_head: bool = True
-
-
-@dataclass(frozen=True, slots=True)
 class TensorSpec:
     """One tensor of the whole model, before it is split over tensor-parallel ranks.
 
     `name` is the name in a rank file; `layer` counts over the whole model, None outside the layers. The tensor is the
     concatenation along dimension 0 of parts of `parts` rows (q, k, v for attention.qkv; one part otherwise), each of
-    `columns` columns, None for a vector.
+    `columns` columns, None for a vector. `wide`: it is written as float32, whatever the checkpoint's type.
     """
 
     name: str
@@ -45,6 +35,11 @@ class TensorSpec:
     parts: tuple[int, ...]
     columns: int | None
     split: Split
+    wide: bool = False
+
+    def dtype(self, config: CheckpointConfig) -> str:
+        """The type in which it is written, unless it is quantized."""
+        return "float32" if self.wide else config.dtype
 
 
 def module_path(tensor: str) -> str:
@@ -66,72 +61,60 @@ def stage_layers(num_layers: int, pp_size: int, stage: int) -> range:
     return range(start, start + size + (stage < extra))
 
 
-def stage_tensors(config: CheckpointConfig, traits: Traits, stage: int) -> Iterator[TensorSpec]:
+def stage_tensors(config: CheckpointConfig, spec: ModelSpec, stage: int) -> Iterator[TensorSpec]:
     """The tensors of one pipeline stage, in the order of the computation."""
     pp_size = config.mapping.pp_size
-    hidden, vocab = config.hidden_size, config.vocab_size
+    hidden, vocab = spec.hidden_size, spec.vocab_size
     if stage == 0:
         sharded: Split = "columns" if config.embedding_sharding_dim == 1 else "vocab"
         split: Split = sharded if config.use_parallel_embedding else "whole"
-        yield _outer("transformer.vocab_embedding", (vocab,), hidden, split)
-    for local, layer in enumerate(stage_layers(config.num_hidden_layers, pp_size, stage)):
-        yield from _layer_tensors(config, traits, local, layer)
+        yield TensorSpec(
+            "transformer.vocab_embedding.weight", "vocab_embedding", "weight", None, (vocab,), hidden, split
+        )
+    for local, layer in enumerate(stage_layers(len(spec.layers), pp_size, stage)):
+        yield from _LayerTensors(f"{LAYER_PREFIX}{local}.", layer).all(spec.layers[layer], hidden)
     if stage == pp_size - 1:
-        yield _outer("transformer.ln_f", (hidden,), None, "whole")
-        if traits.lm_head:
-            yield _outer("lm_head", (vocab,), hidden, "vocab")
+        yield from _LayerTensors("transformer.", None).norm(spec.final_norm)
+        if spec.lm_head:
+            yield TensorSpec("lm_head.weight", "lm_head", "weight", None, (vocab,), hidden, "vocab")
 
 
-def _outer(module: str, parts: tuple[int, ...], columns: int | None, split: Split) -> TensorSpec:
-    return TensorSpec(f"{module}.weight", module.removeprefix("transformer."), "weight", None, parts, columns, split)
+@dataclass(frozen=True, slots=True)
+class _LayerTensors:
+    """Tensors below `prefix`; `layer` counts over the whole model."""
 
+    prefix: str
+    layer: int | None
 
-def _layer_tensors(config: CheckpointConfig, traits: Traits, local: int, layer: int) -> Iterator[TensorSpec]:
-    hidden, inter, head = config.hidden_size, config.intermediate_size, config.head_size
-    q, kv = config.num_attention_heads * head, config.num_key_value_heads * head
+    def all(self, spec: LayerSpec, hidden: int) -> Iterator[TensorSpec]:
+        attention, mlp = spec.attention, spec.mlp
+        q, kv = attention.num_heads * attention.head_size, attention.num_kv_heads * attention.head_size
+        yield from self.norm(spec.before_attention)
+        yield from self.linear("attention.qkv", (q, kv, kv), hidden, "heads", attention.qkv_bias)
+        yield from self.norm(attention.q_norm)
+        yield from self.norm(attention.k_norm)
+        yield from self.linear("attention.dense", (hidden,), q, "columns", attention.dense_bias)
+        yield from self.norm(spec.after_attention)
+        yield from self.norm(spec.before_mlp)
+        yield from self.linear("mlp.fc", (mlp.size,), hidden, "rows", mlp.bias)
+        if mlp.gated:
+            yield from self.linear("mlp.gate", (mlp.size,), hidden, "rows", mlp.bias)
+        yield from self.linear("mlp.proj", (hidden,), mlp.size, "columns", mlp.bias)
+        yield from self.norm(spec.after_mlp)
 
-    def linear(module: str, parts: tuple[int, ...], columns: int, split: Split, bias: bool) -> Iterator[TensorSpec]:
-        name = f"{LAYER_PREFIX}{local}.{module}"
-        yield TensorSpec(f"{name}.weight", module, "weight", layer, parts, columns, split)
+    def linear(
+        self, module: str, parts: tuple[int, ...], columns: int, split: Split, bias: bool
+    ) -> Iterator[TensorSpec]:
+        name = f"{self.prefix}{module}"
+        yield TensorSpec(f"{name}.weight", module, "weight", self.layer, parts, columns, split)
         if bias:
             # A row-parallel product adds its bias after the all-reduce: every rank holds all of it.
             bias_split: Split = "whole" if split == "columns" else split
-            yield TensorSpec(f"{name}.bias", module, "bias", layer, parts, None, bias_split)
+            yield TensorSpec(f"{name}.bias", module, "bias", self.layer, parts, None, bias_split)
 
-    def norm(module: str, size: int) -> TensorSpec:
-        return TensorSpec(f"{LAYER_PREFIX}{local}.{module}.weight", module, "weight", layer, (size,), None, "whole")
-
-    yield norm("input_layernorm", hidden)
-    yield from linear("attention.qkv", (q, kv, kv), hidden, "heads", traits.qkv_bias)
-    if traits.qk_norm:
-        yield norm("attention.q_layernorm", head)
-        yield norm("attention.k_layernorm", head)
-    yield from linear("attention.dense", (hidden,), q, "columns", traits.dense_bias)
-    yield norm("post_layernorm", hidden)
-    yield from linear("mlp.fc", (inter,), hidden, "rows", traits.mlp_bias)
-    yield from linear("mlp.gate", (inter,), hidden, "rows", traits.mlp_bias)
-    yield from linear("mlp.proj", (hidden,), inter, "columns", traits.mlp_bias)
-
-
-def traits_of(config: CheckpointConfig, names: set[str]) -> Traits:
-    """The traits of an existing checkpoint from all its tensor names: what one layer has, every layer must have.
-
-    The config's own word adds to it, so that a tensor lost from every layer is noticed.
-    """
-
-    def present(ending: str) -> bool:
-        return any(name.endswith(ending) for name in names)
-
-    return Traits(
-        qkv_bias=bool(config.attn_bias) or present("attention.qkv.bias"),
-        dense_bias=present("attention.dense.bias"),
-        mlp_bias=bool(config.mlp_bias) or any(present(f"mlp.{module}.bias") for module in ("fc", "gate", "proj")),
-        qk_norm=bool(config.qk_layernorm) or present("attention.q_layernorm.weight"),
-        lm_head="lm_head.weight" in names or config.tie_word_embeddings is False or _quantized_head(config),
-    )
-
-
-def _quantized_head(config: CheckpointConfig) -> bool:
-    """A quantized projection is stored, even that of a tied model: the embedding itself is never quantized."""
-    found = config.weight_quantization
-    return found is not None and found.covers("lm_head") and config.inflight is not None
+    def norm(self, norm: NormSpec | None) -> Iterator[TensorSpec]:
+        kinds: tuple[Kind, ...] = () if norm is None else ("weight", "bias") if norm.bias else ("weight",)
+        for kind in kinds:
+            assert norm is not None
+            name = f"{self.prefix}{norm.module}.{kind}"
+            yield TensorSpec(name, norm.module, kind, self.layer, (norm.size,), None, "whole", norm.wide)

@@ -1,10 +1,11 @@
-"""What the tensors of a checkpoint mean, in NumPy: the whole decoder, one sequence, no cache.
+"""The definition of the checkpoint's mathematics, in NumPy: the whole decoder, one sequence, no KV cache.
 
-Slow and plain on purpose. `inflight verify` uses it to tell in which layer a model and an engine part ways.
+Slow and simple on purpose. `inflight verify` uses it to find the layer in which a model and an engine differ.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.checkpoint.rope import RotaryScaling
+from inflight.convert.checkpoint.model_spec import AttentionSpec, MlpSpec, NormSpec, RopeSpec
+from inflight.convert.checkpoint.reference_rope import inverse_frequencies
 from inflight.errors import CheckpointError
 
 Array = npt.NDArray[Any]
@@ -25,91 +27,96 @@ def hidden_states(checkpoint: Checkpoint, token_ids: Sequence[int]) -> Iterator[
     weights are in memory at a time.
     Raises CheckpointError for a checkpoint of several ranks.
     """
-    config = checkpoint.config
-    if config.mapping.world_size != 1:
-        raise CheckpointError(f"{checkpoint.directory} is split over {config.mapping.world_size} ranks; one is needed.")
-    cos, sin = _rotation(checkpoint, len(token_ids))
-    mask = _mask(len(token_ids), config.sliding_window)
+    spec, world_size = checkpoint.spec, checkpoint.config.mapping.world_size
+    if world_size != 1:
+        raise CheckpointError(f"{checkpoint.directory} is split over {world_size} ranks; one is needed.")
     x = checkpoint.array("transformer.vocab_embedding.weight")[np.asarray(token_ids)].astype(np.float64)
+    x = x * spec.embedding_scale
     yield x
-    for layer in range(config.num_hidden_layers):
-        weights = _LayerWeights(checkpoint, f"transformer.layers.{layer}.")
-        x = x + _attention(weights, _norm(x, weights["input_layernorm.weight"], config.norm_epsilon), cos, sin, mask)
-        x = x + _mlp(weights, _norm(x, weights["post_layernorm.weight"], config.norm_epsilon))
+    for index, layer in enumerate(spec.layers):
+        weights = _Weights(checkpoint, f"transformer.layers.{index}.")
+        delta = _attention(weights, layer.attention, weights.norm(x, layer.before_attention))
+        x = x + layer.residual_scale * weights.norm(delta, layer.after_attention)
+        delta = _mlp(weights, layer.mlp, weights.norm(x, layer.before_mlp))
+        x = x + layer.residual_scale * weights.norm(delta, layer.after_mlp)
         yield x
-    head = "transformer.vocab_embedding" if checkpoint.ties_embeddings else "lm_head"
-    last = _norm(x, checkpoint.array("transformer.ln_f.weight").astype(np.float64), config.norm_epsilon)
-    yield last @ checkpoint.matrix(head).astype(np.float64).T
+    last = _Weights(checkpoint, "transformer.").norm(x, spec.final_norm)
+    head = "lm_head" if spec.lm_head else "transformer.vocab_embedding"
+    yield _capped(last @ checkpoint.matrix(head).astype(np.float64).T * spec.logit_scale, spec.logit_softcap)
 
 
-class _LayerWeights:
-    """The tensors of one layer by their short names, read as float64."""
+class _Weights:
+    """The tensors below a prefix by their short names, read as float64."""
 
     def __init__(self, checkpoint: Checkpoint, prefix: str) -> None:
-        self.config = checkpoint.config
         self._checkpoint = checkpoint
         self._prefix = prefix
-
-    def __contains__(self, name: str) -> bool:
-        return self._prefix + name in self._checkpoint.tensors
 
     def __getitem__(self, name: str) -> Array:
         return self._checkpoint.array(self._prefix + name).astype(np.float64)
 
-    def linear(self, x: Array, module: str) -> Array:
+    def linear(self, x: Array, module: str, bias: bool) -> Array:
         y = x @ self._checkpoint.matrix(self._prefix + module).astype(np.float64).T
-        return y + self[f"{module}.bias"] if f"{module}.bias" in self else y
+        return y + self[f"{module}.bias"] if bias else y
+
+    def norm(self, x: Array, norm: NormSpec | None) -> Array:
+        """x [..., size] normalized; x itself where there is no norm."""
+        if norm is None:
+            return x
+        centred = x - np.mean(x, axis=-1, keepdims=True) if norm.kind == "layer" else x
+        scale = np.sqrt(np.mean(centred * centred, axis=-1, keepdims=True) + norm.epsilon)
+        result: Array = centred / scale * self[f"{norm.module}.weight"]
+        return result + self[f"{norm.module}.bias"] if norm.bias else result
 
 
-def _norm(x: Array, weight: Array, epsilon: float) -> Array:
-    result: Array = x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + epsilon) * weight
-    return result
+def _mlp(weights: _Weights, mlp: MlpSpec, x: Array) -> Array:
+    hidden = _ACTIVATIONS[mlp.activation](weights.linear(x, "mlp.fc", mlp.bias))
+    if mlp.gated:
+        hidden = hidden * weights.linear(x, "mlp.gate", mlp.bias)
+    return weights.linear(hidden, "mlp.proj", mlp.bias)
 
 
-def _mlp(weights: _LayerWeights, x: Array) -> Array:
-    gate = weights.linear(x, "mlp.fc")
-    return weights.linear(gate / (1.0 + np.exp(-gate)) * weights.linear(x, "mlp.gate"), "mlp.proj")
+def _silu(x: Array) -> Array:
+    return np.asarray(x / (1.0 + np.exp(-x)))
 
 
-def _attention(weights: _LayerWeights, x: Array, cos: Array, sin: Array, mask: Array) -> Array:
-    config = weights.config
-    heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_size
-    qkv = weights.linear(x, "attention.qkv").reshape(len(x), heads + 2 * kv_heads, size)
+def _gelu(x: Array) -> Array:
+    return np.asarray(x * 0.5 * (1.0 + np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2))))
+
+
+def _gelu_tanh(x: Array) -> Array:
+    return np.asarray(x * 0.5 * (1.0 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
+
+
+_ACTIVATIONS = {"silu": _silu, "gelu": _gelu, "gelu_tanh": _gelu_tanh}
+
+
+def _capped(x: Array, cap: float | None) -> Array:
+    return x if cap is None else np.asarray(cap * np.tanh(x / cap))
+
+
+def _attention(weights: _Weights, spec: AttentionSpec, x: Array) -> Array:
+    heads, kv_heads, size = spec.num_heads, spec.num_kv_heads, spec.head_size
+    qkv = weights.linear(x, "attention.qkv", spec.qkv_bias).reshape(len(x), heads + 2 * kv_heads, size)
     q, k, v = np.split(qkv, [heads, heads + kv_heads], axis=1)
-    if "attention.q_layernorm.weight" in weights:
-        q = _norm(q, weights["attention.q_layernorm.weight"], config.norm_epsilon)
-        k = _norm(k, weights["attention.k_layernorm.weight"], config.norm_epsilon)
-    q, k = _rotate(q, cos, sin), np.repeat(_rotate(k, cos, sin), heads // kv_heads, axis=1)
-    scores = np.einsum("thd,shd->hts", q, k) * size**-0.5 + mask
+    q, k = _rotate(weights.norm(q, spec.q_norm), spec.rope), _rotate(weights.norm(k, spec.k_norm), spec.rope)
+    k, v = (np.repeat(part, heads // kv_heads, axis=1) for part in (k, v))
+    scores = _capped(np.einsum("thd,shd->hts", q, k) * spec.scale, spec.softcap) + _mask(len(x), spec.window)
     scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
     scores /= scores.sum(axis=-1, keepdims=True)
-    mixed = np.einsum("hts,shd->thd", scores, np.repeat(v, heads // kv_heads, axis=1))
-    return weights.linear(mixed.reshape(len(x), heads * size), "attention.dense")
+    mixed = np.einsum("hts,shd->thd", scores, v)
+    return weights.linear(mixed.reshape(len(x), heads * size), "attention.dense", spec.dense_bias)
 
 
-def _rotate(x: Array, cos: Array, sin: Array) -> Array:
-    first, second = np.split(x, 2, axis=-1)
-    cos, sin = cos[:, None, :], sin[:, None, :]
-    return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-
-
-def _rotation(checkpoint: Checkpoint, count: int) -> tuple[Array, Array]:
-    config = checkpoint.config
-    exponents = np.arange(0, config.head_size, 2) / config.head_size
-    frequencies = _scale(config.rotary_base**-exponents, config.rotary_scaling)
-    angles = np.arange(count)[:, None] * frequencies
-    return np.cos(angles), np.sin(angles)
-
-
-def _scale(frequencies: Array, scaling: RotaryScaling | None) -> Array:
-    if scaling is None:
-        return frequencies
-    low, high, original = scaling.low_freq_factor, scaling.high_freq_factor, scaling.original_max_position_embeddings
-    if low is None or high is None or original is None:
-        return frequencies / scaling.factor
-    # The share of each frequency that stays unscaled: 0 for long waves, 1 for short ones, a ramp between.
-    kept = np.clip((original * frequencies / (2 * np.pi) - low) / (high - low), 0.0, 1.0)
-    return (1 - kept) * frequencies / scaling.factor + kept * frequencies
+def _rotate(x: Array, rope: RopeSpec | None) -> Array:
+    """The first `dim` elements of every head [tokens, heads, size], each pair of their halves turned by its angle."""
+    if rope is None:
+        return x
+    angles = np.arange(len(x))[:, None, None] * inverse_frequencies(rope, len(x))
+    factor = 1.0 if rope.scaling is None else rope.scaling.table_factor
+    cos, sin = np.cos(angles) * factor, np.sin(angles) * factor
+    first, second, rest = np.split(x, [rope.dim // 2, rope.dim], axis=-1)
+    return np.concatenate([first * cos - second * sin, second * cos + first * sin, rest], axis=-1)
 
 
 def _mask(count: int, window: int | None) -> Array:

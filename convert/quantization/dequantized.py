@@ -1,4 +1,4 @@
-"""The quantized matrices of a checkpoint under their Hugging Face names, as float32: what they mean to transformers."""
+"""The quantized matrices of a checkpoint under their Hugging Face names, as float32, for transformers."""
 
 from __future__ import annotations
 
@@ -37,6 +37,6 @@ def float8_row_scales(checkpoint: Checkpoint) -> dict[str, float]:
 def _quantized_matrices(checkpoint: Checkpoint) -> Iterator[tuple[TensorSpec, list[str]]]:
     """Every quantized matrix with its Hugging Face modules."""
     family = next(family for family in FAMILIES if family.architecture == checkpoint.config.architecture)
-    for spec in stage_tensors(checkpoint.config, checkpoint.traits, 0):
+    for spec in stage_tensors(checkpoint.config, checkpoint.spec, 0):
         if quantization_of(spec, checkpoint.config) is not None:
             yield spec, [name.format(layer=spec.layer) for name in family.names[spec.module]]

@@ -1,4 +1,4 @@
-"""What config.json says of quantization: the documented block, and our record beside it."""
+"""The quantization facts of config.json: the documented block, and the record under "inflight"."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from inflight.convert.quantization.round_to_nearest import INT4_DIVISORS, INT8_G
 from inflight.convert.quantization.scheme import ALWAYS_EXCLUDED, INT4_ALGORITHM, WEIGHT_LAYOUT
 
 # The algorithm that the checkpoint names, and the type of the rows. int4_w4a8 has no name of its own: its weights are
-# those of W4A16_AWQ, and the rows are the affair of whoever runs them.
+# those of W4A16_AWQ, and how activations are rounded is decided where it runs.
 _RECIPES: Mapping[SchemeName, tuple[str, Activations]] = {
     "int8_wo": ("W8A16", "int16"),
     "int8_w8a8": ("W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN", "int8"),

@@ -92,7 +92,7 @@ def weight_quantization(facts: QuantizationFacts, record: QuantizationRecord | N
 
 
 def quantization_problems(facts: QuantizationFacts) -> list[str]:
-    """What this block asks for that nothing here can run, one phrase each; empty when all is well."""
+    """Everything unsupported in this block, one phrase each; empty when it is supported."""
     algorithm = facts.quant_algo
     problems = []
     if algorithm in INT8_ALGORITHMS:

@@ -1,1 +1,1 @@
-"""Where a model comes from: a directory or a hub id, its config, tokenizer and generation settings."""
+"""The source of a conversion: a directory or a hub id, its config, tokenizer and generation settings."""

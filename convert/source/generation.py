@@ -15,10 +15,11 @@ def generation_facts(
     config: Mapping[str, Any],
     generation_config: Mapping[str, Any],
     source: SourceFacts,
-    sliding_window: int | None,
+    layers: InflightFacts,
     quantization: QuantizationRecord | None = None,
 ) -> InflightFacts:
-    """The "inflight" block. An end token may be one id or a list; sampling defaults count only with do_sample.
+    """The "inflight" block, `layers` being what it says of those. An end token may be one id or a list; sampling
+    defaults count only with do_sample.
 
     Raises ModelError naming a default that no request could be served with.
     """
@@ -43,7 +44,10 @@ def generation_facts(
         pad_token_id=pads[0] if pads else None,
         bos_token_id=starts[0] if starts else None,
         sampling_defaults={row.name: _default(row, number) for row, number in given},
-        sliding_window=sliding_window,
+        sliding_window=layers.sliding_window,
+        layer_types=layers.layer_types,
+        layers_without_rope=layers.layers_without_rope,
+        local_rotary_scaling=layers.local_rotary_scaling,
         quantization=quantization,
     )
 
@@ -63,6 +67,6 @@ def _default(row: SamplingParameter, number: float) -> float | int:
 
 
 def _token_ids(value: Any) -> tuple[int, ...]:
-    """One id or a list of them, without repeats. Ids below zero are a way of saying that there is none."""
+    """One id or a list of them, without repeats. Ids below zero mean that there is none."""
     ids = value if isinstance(value, list) else [value]
     return tuple(dict.fromkeys(i for i in ids if isinstance(i, int) and not isinstance(i, bool) and i >= 0))

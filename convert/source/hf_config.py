@@ -6,126 +6,114 @@ list them all.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from inflight.convert.accounting import SOURCE_DTYPES
-from inflight.convert.checkpoint.config import MAX_LAYERS, MAX_SIZE
-from inflight.convert.checkpoint.layout import Traits
-from inflight.convert.checkpoint.rope import RotaryScaling, parse_rotary_scaling
+from inflight.convert.checkpoint.config import MAX_LAYERS, CheckpointConfig, InflightFacts, SourceFacts
+from inflight.convert.checkpoint.derive import OptionalTensors
+from inflight.convert.checkpoint.support import ACTIVATIONS
+from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.table import Family
-
-
-@dataclass(frozen=True, slots=True)
-class HfModelFacts:
-    """What config.json says of a decoder. `dtype` None: it names none. `tied`: the embedding is the projection too."""
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_size: int
-    max_position_embeddings: int
-    norm_epsilon: float
-    rotary_base: float
-    rotary_scaling: RotaryScaling | None
-    sliding_window: int | None
-    dtype: str | None
-    tied: bool
-    traits: Traits
+from inflight.convert.source.hf_layers import LayerKinds, read_layer_kinds
+from inflight.convert.source.hf_rope import Rope, read_rope
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigReading:
-    """The facts, and every problem met on the way. The facts hold only if there is none; `shapes_known` says whether
-    the sizes among them can be trusted all the same.
+    """What config.json says of a decoder, in the checkpoint's words, and every problem met on the way.
+
+    The config holds only if there are none; `shapes_known` says whether its sizes can be trusted all the same. Its
+    `inflight` block has what concerns layers, its source and generation are still to come. `dtype` None: config.json
+    names none, and the one in `config` means nothing. `optional`: which of the optional tensors there are.
     """
 
-    facts: HfModelFacts
+    config: CheckpointConfig
+    dtype: str | None
+    optional: OptionalTensors
     problems: tuple[str, ...]
     shapes_known: bool
 
 
-class _Values:
-    """Typed access to the raw values; a problem yields a harmless value and a line in `problems`."""
-
-    def __init__(self, raw: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-        self.raw = {**defaults, **raw}
-        self.problems: list[str] = []
-        self.shapes_known = True
-
-    def count(self, key: str, default: int | None = None, most: int = MAX_SIZE) -> int:
-        """A positive integer up to `most`; null and absent mean `default`."""
-        value = self.raw.get(key)
-        value = default if value is None else value
-        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most:
-            return value
-        self.shapes_known = False
-        if value is None:
-            self.problems.append(f"config.json has no {key}")
-        else:
-            limit = f" up to {most}" if isinstance(value, int) and value > most else ""
-            self.problems.append(f"{key} must be a positive integer{limit}, not {value!r}")
-        return 1
-
-    def number(self, key: str, default: float) -> float:
-        value = self.raw.get(key)
-        value = default if value is None else value
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
-            return float(value)
-        self.problems.append(f"{key} must be a positive number, not {value!r}")
-        return default
-
-    def flag(self, key: str | bool) -> bool:
-        """The boolean under `key`, absent meaning false; a boolean stands for itself."""
-        if isinstance(key, bool):
-            return key
-        value = self.raw.get(key)
-        if value not in (None, True, False):
-            self.problems.append(f"{key} must be true or false, not {value!r}")
-        return bool(value)
+def read_model_config(raw: Mapping[str, Any], family: Family) -> ConfigReading:
+    """What a config says, and everything about it that is missing, malformed or unsupported."""
+    values = ConfigValues(raw, family.defaults)
+    optional = OptionalTensors(
+        qkv_bias=values.flag(family.qkv_bias),
+        dense_bias=values.flag(family.dense_bias),
+        mlp_bias=values.flag(family.mlp_bias),
+        qk_norm=family.qk_norm,
+        lm_head=not values.flag("tie_word_embeddings"),
+    )
+    config = _checkpoint_config(values, family, optional)
+    _check_quantized(values)
+    return ConfigReading(config, _read_dtype(values), optional, tuple(values.problems), values.shapes_known)
 
 
-def read_model_facts(raw: Mapping[str, Any], family: Family) -> ConfigReading:
-    """The facts in a config, and everything about it that is missing, malformed or unsupported."""
-    values = _Values(raw, family.defaults)
+def _checkpoint_config(values: ConfigValues, family: Family, optional: OptionalTensors) -> CheckpointConfig:
     heads, hidden = values.count("num_attention_heads"), values.count("hidden_size")
     max_positions = values.count("max_position_embeddings")
-    rotary_base, rotary_scaling = _read_rope(values, max_positions)
+    rope = read_rope(values, family, max_positions)
     num_layers = values.count("num_hidden_layers", most=MAX_LAYERS)
-    facts = HfModelFacts(
+    head_size = values.count("head_dim", max(hidden // heads, 1))
+    return CheckpointConfig(
+        architecture=family.architecture,
+        dtype="float32",
         vocab_size=values.count("vocab_size"),
+        max_position_embeddings=max_positions,
         hidden_size=hidden,
-        intermediate_size=values.count("intermediate_size"),
         num_hidden_layers=num_layers,
         num_attention_heads=heads,
         num_key_value_heads=values.count("num_key_value_heads", heads),
-        head_size=values.count("head_dim", max(hidden // heads, 1)),
-        max_position_embeddings=max_positions,
-        norm_epsilon=values.number("rms_norm_eps", 1e-6),
-        rotary_base=rotary_base,
-        rotary_scaling=rotary_scaling,
-        sliding_window=_read_sliding_window(values, family, num_layers),
-        dtype=_read_dtype(values),
-        tied=values.flag("tie_word_embeddings"),
-        traits=Traits(
-            qkv_bias=values.flag(family.qkv_bias),
-            dense_bias=values.flag(family.dense_bias),
-            mlp_bias=values.flag(family.mlp_bias),
-            qk_norm=family.qk_norm,
-        ),
+        head_size=head_size,
+        intermediate_size=values.count("intermediate_size"),
+        norm_epsilon=values.number(family.norm_epsilon, 1e-6),
+        attn_bias=optional.qkv_bias,
+        mlp_bias=optional.mlp_bias,
+        qk_layernorm=optional.qk_norm,
+        tie_word_embeddings=not optional.lm_head,
+        **_rope_keys(rope, head_size),
+        **_layer_keys(read_layer_kinds(values, family, num_layers), family, rope),
+        **family.keys(values),
+        hidden_act=_read_activation(values, family),
     )
-    _check_unsupported(values)
-    return ConfigReading(facts, tuple(values.problems), values.shapes_known)
 
 
-def _check_unsupported(values: _Values) -> None:
-    if (activation := values.raw.get("hidden_act", "silu")) != "silu":
-        values.problems.append(f"hidden_act {activation!r} is not supported (supported: silu)")
+def _rope_keys(rope: Rope, head_size: int) -> dict[str, Any]:
+    types = {"longrope": "long_rope", "yarn": "yarn"}
+    return {
+        "position_embedding_type": types.get(rope.scaling.rope_type if rope.scaling else "", "rope_gpt_neox"),
+        "rotary_base": rope.base,
+        "rotary_scaling": rope.scaling,
+        "rotary_embedding_dim": None if rope.share == 1.0 else int(head_size * rope.share),
+        "rope_local_base_freq": rope.local_base,
+    }
+
+
+def _layer_keys(kinds: LayerKinds, family: Family, rope: Rope) -> dict[str, Any]:
+    """The `inflight` block so far; the format has names for windows in one family alone, whose readers want them."""
+    block = InflightFacts(
+        source=SourceFacts(model="", sha256=""),
+        sliding_window=kinds.window,
+        layer_types=kinds.types,
+        layers_without_rope=kinds.without_rope,
+        local_rotary_scaling=rope.local_scaling,
+    )
+    if not family.rope_by_layer_type:
+        return {"inflight": block}
+    return {"inflight": block, "sliding_window": kinds.window, "sliding_window_pattern": kinds.pattern}
+
+
+def _read_activation(values: ConfigValues, family: Family) -> str:
+    name = values.raw.get(family.activation, "silu")
+    if isinstance(name, str) and name in ACTIVATIONS:
+        return name
+    values.problems.append(f"{family.activation} {name!r} is not supported (supported: {', '.join(ACTIVATIONS)})")
+    return "silu"
+
+
+def _check_quantized(values: ConfigValues) -> None:
     for key in ("quantization_config", "compression_config"):
         if quantization := values.raw.get(key):
             method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else quantization
@@ -135,52 +123,7 @@ def _check_unsupported(values: _Values) -> None:
             )
 
 
-def _read_rope(values: _Values, max_positions: int) -> tuple[float, RotaryScaling | None]:
-    """transformers 5 keeps all of it in rope_parameters; before, rope_theta and rope_scaling were separate keys."""
-    rope = values.raw.get("rope_scaling") or values.raw.get("rope_parameters") or {}
-    if not isinstance(rope, dict) or any(isinstance(value, dict) for value in rope.values()):
-        values.problems.append("rope parameters that differ from layer to layer are not supported")
-        return 1.0, None
-    rope = {**{key: values.raw[key] for key in ("rope_theta", "partial_rotary_factor") if key in values.raw}, **rope}
-    original = values.raw.get("original_max_position_embeddings")
-    if original is not None and rope.get("rope_type", rope.get("type")) == "llama3":
-        rope["original_max_position_embeddings"] = original
-    if rope.get("partial_rotary_factor") not in (None, 1, 1.0):
-        values.problems.append(f"partial_rotary_factor {rope['partial_rotary_factor']} is not supported")
-    base = _Values(rope, {})
-    theta = base.number("rope_theta", 10000.0)
-    values.problems.extend(base.problems)
-    try:
-        return theta, parse_rotary_scaling(rope, max_positions)
-    except ValueError as error:
-        values.problems.append(str(error))
-        return theta, None
-
-
-def _read_sliding_window(values: _Values, family: Family, num_layers: int) -> int | None:
-    """The window that all layers share. A mixture of sliding and full layers has no place in the checkpoint format."""
-    if family.sliding_window == "never" or values.raw.get("sliding_window") is None:
-        return None
-    switched = family.sliding_window == "switched"
-    if switched and not values.flag("use_sliding_window"):
-        return None
-    window = values.count("sliding_window")
-    layers = values.raw.get("layer_types")
-    if not isinstance(layers, list):
-        first = values.raw.get("max_window_layers") if switched else 0
-        if not isinstance(first, int):
-            values.problems.append(f"max_window_layers must be an integer, not {first!r}")
-            return None
-        layers = ["sliding_attention" if layer >= first else "full_attention" for layer in range(num_layers)]
-    kinds = set(map(str, layers))
-    if kinds == {"full_attention"}:
-        return None
-    if kinds != {"sliding_attention"}:
-        values.problems.append(f"layers of different kinds are not supported: {', '.join(sorted(kinds))}")
-    return window
-
-
-def _read_dtype(values: _Values) -> str | None:
+def _read_dtype(values: ConfigValues) -> str | None:
     dtype = values.raw.get("dtype") or values.raw.get("torch_dtype")
     if dtype is None or dtype == "auto":
         return None

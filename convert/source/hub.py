@@ -23,7 +23,7 @@ class ModelLocation:
     revision: str | None = None
 
     def __str__(self) -> str:
-        """How messages call it: the hub id, or the path of the directory."""
+        """The name in messages: the hub id, or the path of the directory."""
         return str(self.directory) if self.revision is None else self.name
 
 

@@ -20,7 +20,7 @@ from inflight.runtime.scheduler.step import StepOutput
 
 
 class EngineCore:
-    """Requests in, deltas out, one step at a time. Owned by one thread; `prepare` alone may be called from any."""
+    """Turns requests into token deltas, step by step. Used by one thread; only `prepare` may be called from any."""
 
     def __init__(self, executor: Executor, config: SchedulerConfig | None = None) -> None:
         config = config or SchedulerConfig()
@@ -40,7 +40,7 @@ class EngineCore:
         self.enqueue(self.prepare(request))
 
     def prepare(self, request: Request) -> SequenceGroup:
-        """Check a request and make its sequences, the part whose cost grows with the prompt. Changes nothing here."""
+        """Check a request and make its sequences: the work that grows with the prompt. Does not change the engine."""
         vocab_size = self._manifest.model.vocab_size
         room = check_request(
             request,
@@ -74,9 +74,9 @@ class EngineCore:
         self._scheduler.add_group(group)
 
     def cancel(self, request_id: str, index: int | None = None) -> None:
-        """End a request, or one of its sequences, and free its blocks now; the next step has the final delta.
+        """End a request, or one of its sequences, and free its blocks now; the next step returns the final delta.
 
-        What is unknown or already finished is ignored.
+        Unknown ids and finished sequences are ignored.
         """
         group = self._groups.get(request_id)
         for sequence in group.sequences if group is not None else ():
@@ -85,7 +85,7 @@ class EngineCore:
                 self._unpublished.append(final_delta(sequence, "cancelled"))
 
     def step(self) -> list[TokenDelta]:
-        """One turn. Whatever the executor raises comes through; `abort` then ends what is unfinished."""
+        """Run one step. Errors of the executor are passed on; call `abort` then to end what is unfinished."""
         deltas, self._unpublished = self._unpublished, []
         if self._groups:
             step = self._scheduler.schedule(time.monotonic_ns())
@@ -97,7 +97,7 @@ class EngineCore:
         return deltas
 
     def abort(self, reason: FinishReason, error: str | None = None) -> list[TokenDelta]:
-        """End every unfinished sequence; their final deltas."""
+        """End every unfinished sequence and return their final deltas."""
         deltas, self._unpublished = self._unpublished, []
         for group in list(self._groups.values()):
             for sequence in group.sequences:
@@ -107,7 +107,7 @@ class EngineCore:
         return deltas
 
     def has_unfinished(self) -> bool:
-        """Whether there is a reason to call `step`."""
+        """Whether `step` has something to do."""
         return bool(self._groups or self._unpublished)
 
     def stats(self) -> CoreStats:

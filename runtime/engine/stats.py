@@ -1,4 +1,4 @@
-"""What the engine core counts."""
+"""Statistics of the engine core."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An engine core on a thread of its own, for callers on any thread."""
+"""An engine core on its own thread, for callers on any thread."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class EngineThread:
-    """Owns the thread that steps `core`, and the core itself from now on.
+    """Runs the steps of `core` on a thread, and owns both.
 
     `on_delta` callbacks run on that thread and must return at once; one that raises is logged, gets no more deltas, and
     its request is cancelled. When the executor fails, every unfinished request gets a final delta with
@@ -30,14 +30,14 @@ class EngineThread:
     def __init__(self, core: EngineCore) -> None:
         self._core = core
         self._wake = threading.Condition()
-        # Shared between threads and touched only under `_wake`. Orders are carried out in the order given: a cancel
-        # never reaches a later request that has the id of a finished one.
+        # Shared between threads; read and written only while holding `_wake`. Orders run in the order given: a cancel
+        # must never reach a later request with the id of a finished one.
         self._orders: list[Callable[[], None]] = []
         self._callbacks: dict[str, OnDelta] = {}
         self._closing = False
         self._stats = core.stats()
         self.failure: BaseException | None = None
-        # Touched by the stepping thread alone.
+        # Used only by the engine's thread.
         self._unfinished: dict[str, int] = {}
         self._after_step: Callable[[], None] = _do_nothing
         self._thread = threading.Thread(target=self._run, name="inflight-engine", daemon=True)
@@ -70,9 +70,9 @@ class EngineThread:
                 self._wake.notify()
 
     def after_steps(self, callback: Callable[[], None]) -> None:
-        """From now on, call `callback` on the engine's thread when the deltas of a step have been handed out.
+        """Call `callback` on the engine's thread after each step, when its deltas have been delivered.
 
-        For whoever must wake another thread: once a step is enough. It must return at once; one before it is replaced.
+        Use it to wake another thread once a step. It must return at once. It replaces an earlier callback.
         """
         self._after_step = callback
 
@@ -108,7 +108,7 @@ class EngineThread:
             self._core.close()
 
     def _take_orders(self) -> bool:
-        """Wait until there is something to do and pass new orders to the core; False when it is time to stop."""
+        """Wait for work and pass new orders to the core; False when the thread should end."""
         with self._wake:
             while not (self._closing or self._orders or self._core.has_unfinished()):
                 self._wake.wait()
@@ -123,7 +123,7 @@ class EngineThread:
         self._core.enqueue(group)
 
     def _stop(self, failure: BaseException | None) -> None:
-        """Refuse what comes, and end what is here: cancelled, or with the cause of the failure."""
+        """Refuse new requests, and end all others: cancelled, or with the cause of the failure."""
         with self._wake:
             self._closing = True
             self.failure = failure
@@ -134,7 +134,7 @@ class EngineThread:
         self._deliver(deltas)
 
     def _deliver(self, deltas: list[TokenDelta]) -> None:
-        # First, so that whoever holds the last delta of a request finds its blocks freed in the statistics.
+        # Before the callbacks: whoever has the last delta of a request must find its blocks freed in the statistics.
         stats = self._core.stats()
         with self._wake:
             self._stats = stats
@@ -167,11 +167,11 @@ class EngineThread:
 
 
 def _ignore(delta: TokenDelta) -> None:
-    """The callback of a request whose own one raised."""
+    """Replaces the callback of a request when that has raised."""
 
 
 def _do_nothing() -> None:
-    """After a step that nobody wants to hear of."""
+    """Default hook: does nothing."""
 
 
 def _describe(failure: BaseException) -> str:

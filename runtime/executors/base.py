@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Executor(Protocol):
-    """A loaded engine. It knows nothing of requests, scheduling or text.
+    """A loaded engine. It does not know requests, scheduling or text.
 
     `num_blocks` is the size of the KV block pool; block ids run from 0 to num_blocks - 1. An executor keeps no state
     between steps but the cache itself, so a sequence may be dropped without telling it.

@@ -1,4 +1,4 @@
-"""The contract of a StepBatch, checked: what a scheduler may send and an executor may rely on."""
+"""Checks a StepBatch against its contract: what a scheduler may send and an executor may rely on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from inflight.runtime.scheduler.step import ScheduledSequence, StepBatch
 
 
 def check_batch(batch: StepBatch, manifest: EngineManifest, num_blocks: int) -> None:
-    """Raises EngineError, which names all that is wrong, when the batch breaks a limit or its own contract."""
+    """Raises EngineError that names everything wrong when the batch exceeds a limit or violates its contract."""
     problems = [
         *_whole_batch(batch, manifest),
         *(

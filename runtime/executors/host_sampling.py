@@ -1,4 +1,4 @@
-"""From the logits of one sequence to its result, in NumPy on the host: for executors whose engines end in logits."""
+"""Sampling on the host, in NumPy: from the logits of one sequence to its result. For engines that return logits."""
 
 from __future__ import annotations
 

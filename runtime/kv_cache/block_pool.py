@@ -1,4 +1,4 @@
-"""Reference-counted blocks of the KV cache, and the prefix cache over those that nobody uses."""
+"""Reference-counted blocks of the KV cache, and prefix caching over the blocks that no sequence uses."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class BlockPool:
     """Block ids 0 .. num_blocks - 1. A block is in one of three states, and `check` holds their sum:
 
     * used: some sequences refer to it;
-    * cached: nobody refers to it, but it holds a prefix that can be found by its key;
-    * free: nobody refers to it and its contents are void.
+    * cached: no sequence refers to it, but it holds a prefix that can be found by its key;
+    * free: no sequence refers to it and its contents are void.
 
-    Free blocks are given out first, then cached ones, least recently used first.
+    Free blocks are allocated first, then cached ones, least recently used first.
     """
 
     def __init__(self, num_blocks: int) -> None:
@@ -82,11 +82,11 @@ class BlockPool:
         return blocks
 
     def count_unused(self, blocks: Iterable[int]) -> int:
-        """How many of `blocks` nobody refers to: `share` would take that many out of `num_available`."""
+        """How many of `blocks` no sequence refers to: `share` would lower `num_available` by that many."""
         return sum(self._references[block] == 0 for block in blocks)
 
     def share(self, blocks: Iterable[int]) -> None:
-        """One more reference to each of `blocks`, which `find` just returned."""
+        """Add a reference to each of `blocks`, which `find` just returned."""
         for block in blocks:
             if self._references[block] == 0:
                 del self._cached[block]
@@ -102,7 +102,7 @@ class BlockPool:
             self._key_of[block] = key
 
     def release(self, blocks: Sequence[int]) -> None:
-        """One reference less to each of `blocks`, a block table: its end becomes older than its start.
+        """Remove a reference from each of `blocks`, a block table: its end is evicted before its start.
 
         A prefix is found from its start, so the tail must be the first to go.
         """

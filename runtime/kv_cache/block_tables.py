@@ -1,4 +1,4 @@
-"""The block tables of sequences: what they hold of the pool, share through the prefix cache, and may still ask for."""
+"""The block tables of sequences: blocks they hold, share through prefix caching, and may still need."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class KvBlocks:
         return self.pool.find(sequence.keys[:limit])
 
     def available_beside(self, prefix: list[int]) -> int:
-        """Blocks that are left once `prefix` is shared."""
+        """Blocks available after `prefix` is shared."""
         return self.pool.num_available - self.pool.count_unused(prefix)
 
     def admit(self, sequence: Sequence, prefix: list[int]) -> None:
@@ -79,7 +79,7 @@ class KvBlocks:
         sequence.num_published = num_full
 
     def release(self, sequence: Sequence) -> None:
-        """Take everything back; the sequence, if it goes on, starts from its first token."""
+        """Release all blocks; a sequence that goes on computes its tokens again from the first."""
         self.pool.release(sequence.blocks)
         self.promised -= self.blocks_for(sequence.max_computed) - len(sequence.blocks)
         sequence.blocks = []

@@ -1,4 +1,4 @@
-"""An engine directory on disk: reading its manifest, and saying clearly why it cannot be used."""
+"""Reading the manifest of an engine directory, with an error that says why it cannot be used."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from inflight.runtime.loading.machine import usable_cores
 from inflight.runtime.loading.memory_table import memory_table
 from inflight.runtime.loading.verification import Verification, verify_files
 
-# Far more threads than cores take minutes for a step: each waits for all others at every operator.
+# With far more threads than cores a step takes minutes: each thread waits for all others at every operator.
 _FEW_THREADS = 64
 
 __all__ = ["KvCacheBudget", "load_engine", "memory_table"]

@@ -1,4 +1,4 @@
-"""What a loaded engine takes of the machine's memory, as a table for people."""
+"""The memory of a loaded engine, as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 class SizedEngine(Protocol):
-    """An Executor, or what is known of one before it is loaded."""
+    """An Executor, or the plan of one before it is loaded."""
 
     @property
     def manifest(self) -> EngineManifest: ...

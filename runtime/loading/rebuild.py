@@ -1,4 +1,4 @@
-"""How to build an engine again, for messages."""
+"""The command that builds an engine again, for messages."""
 
 from __future__ import annotations
 

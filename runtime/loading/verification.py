@@ -1,4 +1,4 @@
-"""Are the files of an engine the ones its manifest names? Sizes always; digests once per state of the files.
+"""Verifies the files of an engine against its manifest: sizes always, digests once per state of the files.
 
 A successful check of the digests is remembered in the user's cache directory with what the file system says of every
 file (size, times, inode), so that the next load reads none of them.

@@ -73,7 +73,7 @@ class BatchRunner:
             self._jobs[job.request.request_id] = job
 
     def _step_until_news(self, jobs: Sequence[RequestCollector]) -> None:
-        """Step until one of `jobs` has an output or is finished, or a signal wants to be heard."""
+        """Step until one of `jobs` has an output or is finished, or a signal is pending."""
         with deferred_interrupt() as interrupts:
             while not interrupts:
                 with self._lock:
@@ -103,7 +103,7 @@ class BatchRunner:
             del self._jobs[delta.request_id]
 
     def _abandon(self, jobs: Sequence[RequestCollector]) -> None:
-        """Cancel `jobs` and step until the core has let go of them.
+        """Cancel `jobs` and step until the core has released them.
 
         An iterator may be dropped while this thread or another is inside a step; whoever steps next cancels then.
         """

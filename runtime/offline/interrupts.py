@@ -1,4 +1,4 @@
-"""Ctrl-C and the signals that ask to stop arrive between steps, never inside one."""
+"""Delivers Ctrl-C and termination signals between steps, never inside one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The offline interface: an engine directory in, text out, in the shape that vLLM's users know."""
+"""The offline interface: an engine directory in, text out. The names are those of vLLM's LLM class."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ class LLM:
         return self._generate(prompts, sampling_params, use_tqdm, stream, 0)
 
     def stats(self) -> CoreStats:
-        """Sequences and KV blocks at this moment."""
+        """Statistics of sequences and KV cache blocks after the last step."""
         return self._runner.stats()
 
     def close(self) -> None:

@@ -1,1 +1,1 @@
-"""Requests and what is answered: parameters checked, deltas, outputs."""
+"""Requests and results: validation, deltas, outputs."""

@@ -12,7 +12,7 @@ FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 @dataclass(frozen=True, slots=True)
 class RequestMetrics:
-    """Times (time.monotonic_ns; 0 when it never came to that) and counts of one sequence.
+    """Times (time.monotonic_ns; 0 when it did not happen) and counts of one sequence.
 
     `cached_tokens`: prompt tokens found in the prefix cache when the sequence was first scheduled. The block counts
     follow TensorRT-LLM: `kv_blocks_total` is new + reused, over all times the sequence was admitted.
@@ -33,9 +33,9 @@ class RequestMetrics:
 
 @dataclass(slots=True)
 class TokenDelta:
-    """News of one sequence. The last delta of a sequence, and only that one, has a `finish_reason`.
+    """New tokens of one sequence. The last delta of a sequence, and only that one, has a `finish_reason`.
 
-    Not frozen, for the time that takes; whoever is given one leaves it as it is.
+    Not frozen, because that would be slower; receivers must not change it.
     `logprobs` has one entry per token when `params.logprobs` is set or best_of is above n (which ranks by them); else
     it is empty. `prompt_logprobs` comes once, with the first delta of index 0 that has a token: an entry per prompt
     token, None for the first. `stop_reason` is the id of the stop_token_ids that ended the sequence, None for the

@@ -1,4 +1,4 @@
-"""The forms in which prompts come, brought to one: token ids and, where there was one, the text."""
+"""Normalizes the forms of prompts: token ids and, if it was given, the text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request asks of the sampler, in the names that vLLM's users know."""
+"""Sampling parameters of a request, under the names of vLLM's SamplingParams."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ Admits = Callable[[KvBlocks, Sequence, list[int], int], bool]
 def guaranteed_no_evict(blocks: KvBlocks, sequence: Sequence, prefix: list[int], chunk: int) -> bool:
     """Whether the worst case of the sequence fits beside the worst cases of all that were admitted.
 
-    Counted are blocks still to be taken (`promised`) against blocks that nobody uses. A shared block is in no promise
-    and not available, and stays so while any sequence refers to it: that one which wrote it may end first. Each event
-    keeps promised <= available: a block taken lowers both by one, an end lowers the promise and never the available.
+    Compares the blocks still to be taken (`promised`) with the blocks that no sequence uses. A shared block is in no
+    promise and not available while any sequence refers to it, even after the one that wrote it has ended. Each event
+    keeps promised <= available: taking a block lowers both by one, an end lowers the promise and never the available.
     """
     worst = blocks.blocks_for(sequence.max_computed) - len(prefix)
     return blocks.promised + worst <= blocks.available_beside(prefix)

@@ -1,4 +1,7 @@
-"""Which tokens are computed next. `schedule` returns a value; nothing here knows an engine, a model or text."""
+"""Decides which tokens are computed next: continuous batching with chunked prefill and preemption.
+
+`schedule` returns a value; nothing here depends on an engine, a model or text.
+"""
 
 from __future__ import annotations
 
@@ -113,7 +116,7 @@ class Scheduler:
                 self._queue_siblings(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        """Forget a sequence that is finished or cancelled; its blocks are free at once."""
+        """Remove a finished or cancelled sequence; its blocks are free at once."""
         group = sequence.group
         if sequence.status is Status.HELD:
             group.held.remove(sequence)
@@ -123,7 +126,7 @@ class Scheduler:
                 self._stop_running(sequence)
             else:
                 self.waiting.remove(sequence)
-            # Whoever was to compute the shared prompt is gone: the next one does.
+            # The sequence that was to compute the shared prompt is gone: the next one does it.
             self._queue_held(group, min(1, len(group.held)))
         sequence.status = Status.FINISHED
 
@@ -156,9 +159,9 @@ class Scheduler:
         return decodes, chunks
 
     def _reserve_blocks(self) -> int:
-        """Give every planned sequence its blocks, first in order first, and return how many others had to go for it.
+        """Give every planned sequence its blocks, in order; return the number of sequences preempted for that.
 
-        The first can take from all others, and alone it fits the pool: so it always goes on.
+        The first sequence can take blocks from all others and fits the pool alone, so it always progresses.
         """
         before, size = self.preemptions, self._blocks.tokens_per_block
         short = [each for each in self.running if each.num_computed + each.planned > len(each.blocks) * size]
@@ -175,7 +178,7 @@ class Scheduler:
         return self.preemptions - before
 
     def _preempt(self, sequence: Sequence) -> None:
-        """Take the sequence's blocks; it keeps its tokens and computes them again when its turn comes."""
+        """Preempt: release the blocks; the sequence keeps its tokens and recomputes them when it is admitted again."""
         if self._policy == "guaranteed_no_evict":
             raise AssertionError("guaranteed_no_evict admitted more than the pool holds")
         self._stop_running(sequence)

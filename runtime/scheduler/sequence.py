@@ -34,7 +34,7 @@ class SequenceGroup:
 
 
 class Sequence:
-    """One answer in the making.
+    """One completion while it is generated.
 
     `token_ids` are prompt and output, and only grow; the KV cache holds the first `num_computed` of them in `blocks`.
     What is left, at least one token, is computed next, and after the last of them a token is chosen.

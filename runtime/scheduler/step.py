@@ -1,10 +1,9 @@
-"""What the scheduler hands to an executor, and what comes back. Plain values: integers, floats and tuples."""
+"""The batch that the scheduler gives to an executor, and its results. Plain values: integers, floats and tuples."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
 
 # The records that are made for every token are not frozen: a frozen dataclass takes five times as long to make.
 
@@ -114,7 +113,7 @@ class StepOutput:
     scored: Mapping[int, SequenceResult] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, results: Sequence[SequenceResult]) -> Self:
+    def of(cls, results: Sequence[SequenceResult]) -> StepOutput:
         """From one whole result per sequence."""
         tokens = [None if result.sampled is None else result.sampled.token_id for result in results]
         return cls(tokens, dict(enumerate(results)))

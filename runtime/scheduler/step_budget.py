@@ -7,7 +7,7 @@ from inflight.runtime.scheduler.step import ScheduledSequence
 
 
 class StepBudget:
-    """What is left of one step."""
+    """The tokens and logit rows left in one step."""
 
     __slots__ = ("rows", "tokens")
 

@@ -37,7 +37,7 @@ class TokenLogprob(TokenChoice):
 
 @dataclass(slots=True)
 class CompletionDelta:
-    """News of completion `index`: the text that is certain, and the tokens that arrived (their text may come later).
+    """The next part of completion `index`: text that is final, and tokens (whose text may come later).
 
     Not frozen, for the time that takes; whoever is given one leaves it as it is.
     The last delta of a completion has a `finish_reason`. With `cancel` a stop string ended it and the engine does not
@@ -95,7 +95,7 @@ class RequestText:
 
     @property
     def finished(self) -> bool:
-        """Whether every completion has had its last delta."""
+        """Whether every completion has ended."""
         return len(self._finished) == (self._params.best_of or self._params.n)
 
     def push(self, delta: TokenDelta) -> list[CompletionDelta]:

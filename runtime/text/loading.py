@@ -34,7 +34,7 @@ def load_backend(directory: Path, lazily: bool = False) -> tuple[Backend, dict[s
 
 
 def _indexed_backend(directory: Path, config: dict[str, Any]) -> IndexedBackend | None:
-    """None where the engine has no index, or one that does not say everything."""
+    """None where the engine has no index, or an incomplete one."""
     try:
         index = VocabularyIndex(directory / INDEX_NAME)
         backend = IndexedBackend(
@@ -95,7 +95,7 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _is_taken_as_is(backend: Backend, config: dict[str, Any]) -> bool:
-    """Byte-level pipelines come out the same whatever the class; SentencePiece ones do not."""
+    """Byte-level pipelines are the same for every class; SentencePiece ones are not."""
     if config.get("tokenizer_class") in _TAKEN_AS_IS:
         return True
     return backend.decoder is not None and b'"ByteLevel"' in backend.decoder.__getstate__()

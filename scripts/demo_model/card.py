@@ -54,7 +54,8 @@ from training, and the invented names were kept from it too.
 {rows_of_figures}
 
 Perplexity per token of the right descriptions: {known_perplexity}. Of docstrings that it never saw (of private
-functions): {unseen_perplexity}, which shows what it is: a memory, without a gift for prose.
+functions): {unseen_perplexity}: it has memorized its data and cannot write other
+text.
 
 `prompts.json` has 200 of these questions with the right answers and with what the model writes.
 

@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer trained on the questions and answers, and its files."""
+"""A byte-level BPE tokenizer with the chat template, trained on texts, and its files."""
 
 from __future__ import annotations
 
@@ -9,24 +9,22 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from demo_model.chat import BEGIN, CHAT_TEMPLATE, END, PAD, SPECIAL_TOKENS
-from demo_model.data.topics import Topic
 
-VOCAB_SIZE = 4096
 MAX_POSITIONS = 2048
 
 
-def train_tokenizer(topics: Iterable[Topic]) -> Tokenizer:
-    """The tokenizer of these topics. Each answer counts once, and so does one question of each topic."""
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """The special tokens come first; a text begins with BEGIN."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE,
+        vocab_size=vocab_size,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         special_tokens=SPECIAL_TOKENS,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_texts(topics), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BEGIN} $A", pair=f"{BEGIN} $A $B", special_tokens=[(BEGIN, SPECIAL_TOKENS.index(BEGIN))]
     )
@@ -46,9 +44,3 @@ def write_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
         "model_max_length": MAX_POSITIONS,
     }
     (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def _texts(topics: Iterable[Topic]) -> Iterable[str]:
-    for number, topic in enumerate(topics):
-        yield topic.answer
-        yield topic.phrasings.training[number % len(topic.phrasings.training)]

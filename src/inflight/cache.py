@@ -1,4 +1,4 @@
-"""Where things that can be made again are kept for the user."""
+"""The user's cache directory, for files that can be made again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def user_cache_dir() -> Path:
 
 def writable_cache_dir() -> Path:
     """The user's cache directory, made if need be; where there is no home to write to (a container, a service), a
-    private one under the system's tmp. Raises InflightError when somebody else's is in its place.
+    private one under the system's tmp. Raises InflightError when that belongs to another user.
     """
     with contextlib.suppress(OSError, RuntimeError):
         chosen = user_cache_dir()

@@ -1,4 +1,4 @@
-"""The errors that a user can cause and mend. The command line prints them without a traceback."""
+"""Errors that a user can cause and fix. The command line prints them without a traceback."""
 
 from __future__ import annotations
 

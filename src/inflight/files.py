@@ -1,4 +1,4 @@
-"""Directories and files that appear whole or not at all."""
+"""Atomic writing: directories and files that are complete or absent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def atomic_directory(target: Path, *, overwrite: bool = False, marker: str | Non
 
     A directory that is there already and empty stays the same directory (it may be a mount, or of a parent that cannot
     be written): the files move into it. One that is not empty is replaced when `overwrite` is true and it holds the
-    file `marker` (None: whatever it holds), so that no slip of the pen costs a directory that we did not write.
+    file `marker` (None: whatever it holds), so that a mistyped path never deletes another directory.
     Raises InflightError otherwise. An interrupt or an error inside the block leaves whatever was at `target` before.
     """
     target = Path(os.path.realpath(target))

@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
 @cache
 def _console() -> Console:
-    """Everything a person reads beside the result goes to stderr, so that stdout can be piped."""
+    """Messages and progress go to stderr, so that stdout can be piped."""
     from rich.console import Console
 
     return Console(stderr=True)
@@ -54,4 +54,4 @@ def progress_bar(title: str, total: float, *, enabled: bool = True) -> Iterator[
 
 
 def _ignore(amount: float, label: str | None = None) -> None:
-    """An Advance that nobody sees."""
+    """Default: does nothing."""

@@ -1,4 +1,4 @@
-"""AMX tiles, which Linux lets a process use after it has asked (the kernel's Documentation/arch/x86/xstate.rst)."""
+"""Permission to use AMX tiles, which a process requests from Linux (its Documentation/arch/x86/xstate.rst)."""
 
 from __future__ import annotations
 

@@ -17,6 +17,13 @@ ARCHITECTURES = {
     "mistral": "MistralForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
+    "ministral": "MinistralForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3": "Gemma3ForCausalLM",
+    "granite": "GraniteForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
+    "stablelm": "StableLmForCausalLM",
+    "starcoder2": "Starcoder2ForCausalLM",
 }
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
@@ -25,7 +32,7 @@ def tiny_config(family: str = "llama", **changes: Any) -> dict[str, Any]:
     """A config.json of odd sizes; a change to None removes the key."""
     config: dict[str, Any] = {
         "architectures": [ARCHITECTURES[family]],
-        "model_type": family,
+        "model_type": "gemma3_text" if family == "gemma3" else family,
         "vocab_size": 37,
         "hidden_size": 20,
         "intermediate_size": 28,
@@ -33,7 +40,7 @@ def tiny_config(family: str = "llama", **changes: Any) -> dict[str, Any]:
         "num_attention_heads": 8,
         "num_key_value_heads": 4,
         "head_dim": 6,
-        "hidden_act": "silu",
+        **({} if family.startswith("gemma") else {"hidden_act": "silu"}),
         "max_position_embeddings": 64,
         "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0,
@@ -50,7 +57,8 @@ def tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """The tensors that transformers saves for a model of this config."""
     hidden, inter, head = config["hidden_size"], config["intermediate_size"], config["head_dim"]
     q, kv = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
-    qwen2, qwen3 = (f"Qwen{n}ForCausalLM" in config["architectures"] for n in (2, 3))
+    qwen2, qwen3, gemma3 = (f"{name}ForCausalLM" in config["architectures"] for name in ("Qwen2", "Qwen3", "Gemma3"))
+    gemma = gemma3 or "Gemma2ForCausalLM" in config["architectures"]
     bias, mlp_bias = config.get("attention_bias", False), config.get("mlp_bias", False)
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config["vocab_size"], hidden)}
     for layer in range(config["num_hidden_layers"]):
@@ -68,9 +76,10 @@ def tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
             shapes[f"{prefix}{name}.weight"] = (rows, columns)
             if has_bias:
                 shapes[f"{prefix}{name}.bias"] = (rows,)
-        for name in ("input_layernorm", "post_attention_layernorm"):
+        feedforward = ("pre_feedforward_layernorm", "post_feedforward_layernorm") if gemma else ()
+        for name in ("input_layernorm", "post_attention_layernorm", *feedforward):
             shapes[f"{prefix}{name}.weight"] = (hidden,)
-        if qwen3:
+        if qwen3 or gemma3:
             shapes[f"{prefix}self_attn.q_norm.weight"] = shapes[f"{prefix}self_attn.k_norm.weight"] = (head,)
     shapes["model.norm.weight"] = (hidden,)
     if not config.get("tie_word_embeddings"):

@@ -7,9 +7,37 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GraniteConfig,
+    LlamaConfig,
+    MinistralConfig,
+    MistralConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+    SmolLM3Config,
+    StableLmConfig,
+    Starcoder2Config,
+)
 
-_CONFIGS = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
+_CONFIGS = {
+    "llama": LlamaConfig,
+    "mistral": MistralConfig,
+    "ministral": MinistralConfig,
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
+    "gemma2": Gemma2Config,
+    "gemma3": Gemma3TextConfig,
+    "granite": GraniteConfig,
+    "smollm3": SmolLM3Config,
+    "stablelm": StableLmConfig,
+    "starcoder2": Starcoder2Config,
+}
+# Families whose layers differ: every so many layers one sees all positions, the others a window.
+_MIXED = {"ministral": 2, "gemma2": 2, "gemma3": 3}
 
 LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -20,6 +48,41 @@ LLAMA3_ROPE = {
     "original_max_position_embeddings": 64,
 }
 LINEAR_ROPE = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.5}
+ROPE_KINDS = (
+    "default",
+    "linear",
+    "dynamic",
+    "llama3",
+    "yarn",
+    "yarn-mscale",
+    "yarn-plain",
+    "longrope",
+    "longrope-ratio",
+)
+
+
+def random_rope(rng: Any, kind: str, rotary_dim: int) -> dict[str, Any]:
+    """Rotary parameters of a kind, as a config of transformers 5 has them, for heads of which `rotary_dim` turn."""
+    name, _, variant = kind.partition("-")
+    rope: dict[str, Any] = {"rope_type": name, "rope_theta": float(rng.uniform(100, 1e6))}
+    if name != "default":
+        rope["factor"] = float(rng.uniform(1.5, 40))
+    if name == "llama3":
+        low = float(rng.uniform(0.5, 2))
+        rope |= {"low_freq_factor": low, "high_freq_factor": low * float(rng.uniform(2, 5))}
+    if name in ("llama3", "yarn", "longrope"):
+        rope["original_max_position_embeddings"] = int(rng.integers(100, 500))
+    if name == "longrope":
+        rope |= {key: rng.uniform(1, 9, rotary_dim // 2).tolist() for key in ("short_factor", "long_factor")}
+    if variant == "ratio":
+        del rope["factor"]
+    if variant == "mscale":
+        rope |= {"mscale": float(rng.uniform(0.5, 2)), "mscale_all_dim": float(rng.uniform(0.5, 2)), "truncate": False}
+    if kind in ("yarn", "longrope"):
+        rope["attention_factor"] = float(rng.uniform(0.5, 2))
+    if kind == "yarn":
+        rope |= {"beta_fast": float(rng.uniform(8, 40)), "beta_slow": float(rng.uniform(0.5, 4))}
+    return rope
 
 
 @dataclass(frozen=True)
@@ -44,6 +107,11 @@ class Shape:
     def num_heads(self) -> int:
         return self.num_kv_heads * self.queries_per_kv
 
+    @property
+    def mixed(self) -> bool:
+        """Layers of two kinds, of which one has the window."""
+        return self.family in _MIXED and self.sliding_window is not None
+
     def config(self) -> Any:
         values: dict[str, Any] = {
             "vocab_size": self.vocab_size,
@@ -62,25 +130,36 @@ class Shape:
         }
         if self.rope is not None:
             values["rope_parameters"] = self.rope
-        if self.family == "mistral":
+        if self.family in ("mistral", "starcoder2") or self.mixed:
             values["sliding_window"] = self.sliding_window
+        if self.mixed:
+            values.setdefault("layer_types", _layer_types(self.num_layers, _MIXED[self.family]))
         if self.family in ("qwen2", "qwen3") and self.sliding_window is not None:
-            values |= {"use_sliding_window": True, "sliding_window": self.sliding_window, "max_window_layers": 0}
+            values |= {"use_sliding_window": True, "sliding_window": self.sliding_window}
+            values.setdefault("max_window_layers", 0)
         return _CONFIGS[self.family](**values)
+
+
+def _layer_types(num_layers: int, every: int) -> list[str]:
+    return ["sliding_attention" if (layer + 1) % every else "full_attention" for layer in range(num_layers)]
 
 
 def random_model(shape: Shape, seed: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A model of `shape` whose weights, norms and biases are all random, on a scale that keeps logits lively."""
     torch.manual_seed(seed)
+    # Gemma adds 1 to the weights of its norms, and multiplies its embeddings.
+    gemma = shape.family.startswith("gemma")
     model = AutoModelForCausalLM.from_config(shape.config(), dtype=torch.float32, attn_implementation="eager")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "norm" in name:
-                parameter.copy_(1.0 + 0.2 * torch.randn_like(parameter))
+            if "norm" in name and name.endswith("weight"):
+                parameter.copy_((0.0 if gemma else 1.0) + 0.2 * torch.randn_like(parameter))
             elif name.endswith("bias"):
                 parameter.copy_(0.5 * torch.randn_like(parameter))
             elif "embed" in name:
-                parameter.copy_(torch.randn_like(parameter) * (1.0 if not shape.tied else shape.hidden_size**-0.5 * 3))
+                parameter.copy_(
+                    torch.randn_like(parameter) * (shape.hidden_size**-0.5 * 3 if shape.tied or gemma else 1.0)
+                )
             else:
                 parameter.copy_(torch.randn_like(parameter) * 1.5 * parameter.shape[-1] ** -0.5)
     for parameter in model.parameters():  # not model.to(), which would round the rotary frequencies too
@@ -98,20 +177,54 @@ def save_random_model(directory: Path, shape: Shape, seed: int, dtype: torch.dty
 def random_shape(rng: Any, family: str) -> Shape:
     """A random odd shape of `family`."""
     pick = rng.choice
-    window = int(rng.integers(5, 40)) if family == "mistral" or (family == "qwen2" and rng.random() < 0.3) else None
+    windowed = family in ("mistral", "starcoder2", *_MIXED) or (family in ("qwen2", "qwen3") and rng.random() < 0.3)
+    window = int(rng.integers(5, 40)) if windowed else None
     rope = [None, LLAMA3_ROPE, LINEAR_ROPE][int(rng.integers(3))] if family == "llama" else None
     num_kv_heads, queries_per_kv = int(pick([1, 2, 3])), int(pick([1, 3, 7]))
     num_heads = num_kv_heads * queries_per_kv
+    # transformers' Llama insists on a multiple of the number of heads, and its StableLM on heads that make it up.
+    head_size = int(pick([24, 48, 80, 128]))
+    hidden_size = num_heads * (1 + int(pick([40, 72, 96, 136])) // num_heads)
+    if family == "stablelm":
+        head_size = int(pick([8, 16, 24]))
+        hidden_size = num_heads * head_size
     return Shape(
         family=family,
-        head_size=int(pick([24, 48, 80, 128])),
+        head_size=head_size,
         num_kv_heads=num_kv_heads,
         queries_per_kv=queries_per_kv,
-        # transformers' Llama insists on a multiple of the number of heads
-        hidden_size=num_heads * (1 + int(pick([40, 72, 96, 136])) // num_heads),
+        num_layers=_MIXED.get(family, 1) + 1,
+        hidden_size=hidden_size,
         intermediate_size=int(pick([56, 104, 200])),
         vocab_size=int(pick([257, 1001])),
         tied=bool(rng.random() < 0.5),
         sliding_window=window,
         rope=rope,
+        extra=_random_extra(rng, family),
     )
+
+
+def _random_extra(rng: Any, family: str) -> dict[str, Any]:
+    """What a family has beyond the others: soft caps small enough to bend, scales, layers without rotary embedding."""
+    flag = bool(rng.random() < 0.5)
+    if family == "granite":
+        scales = {name: float(rng.uniform(0.1, 3)) for name in ("embedding_multiplier", "residual_multiplier")}
+        scales |= {"attention_multiplier": float(rng.uniform(0.02, 0.3)), "logits_scaling": float(rng.uniform(0.1, 9))}
+        return scales | {"attention_bias": flag, "mlp_bias": flag}
+    if family == "smollm3":
+        return {"no_rope_layers": [1, 0] if flag else [0, 1]}
+    if family == "stablelm":
+        return {"use_qkv_bias": flag, "rope_parameters": {"partial_rotary_factor": 0.25 if flag else 0.75}}
+    if family == "starcoder2":
+        return {"use_bias": flag}
+    if not family.startswith("gemma"):
+        return {}
+    extra: dict[str, Any] = {
+        "query_pre_attn_scalar": int(rng.integers(10, 200)),
+        "final_logit_softcapping": float(rng.uniform(2, 10)),
+        "attention_bias": flag,
+    }
+    if family == "gemma2":
+        return extra | {"attn_logit_softcapping": float(rng.uniform(1, 5))}
+    local, full = ({"rope_type": "default", "rope_theta": float(base)} for base in rng.uniform(100, 1e6, 2))
+    return extra | {"rope_parameters": {"sliding_attention": local, "full_attention": full}}

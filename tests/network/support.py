@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 import onnxruntime
 import torch
 from transformers import PreTrainedModel
@@ -21,7 +22,9 @@ from tests.models.random_models import Shape, save_random_model
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
+# Those of every target, and with them those whose layers differ.
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+ALL_FAMILIES = (*FAMILIES, "ministral", "gemma2", "gemma3", "granite", "smollm3", "stablelm", "starcoder2")
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class Case:
 def make_case(directory: Path, shape: Shape, seed: int, dtype: torch.dtype = torch.float32, **options: Any) -> Case:
     """`options` are those of the conversion; the oracle has the weights of the source, whatever they are."""
     stored = save_random_model(directory / "model", shape, seed, dtype)
-    oracle = type(stored).from_pretrained(directory / "model", dtype=torch.float32, attn_implementation="eager")
+    # Opened in its own type first: transformers rounds constants such as Gemma's embedding scale to it.
+    oracle = type(stored).from_pretrained(directory / "model", dtype=dtype, attn_implementation="eager").float()
     convert_model(directory / "model", directory / "checkpoint", ConvertOptions(progress=False, **options))
     return Case(Checkpoint.open(directory / "checkpoint"), oracle.eval())
 
@@ -49,8 +53,11 @@ def make_case(directory: Path, shape: Shape, seed: int, dtype: torch.dtype = tor
 class LinearRunner:
     """The standard network under ONNX Runtime, with its caches carried along."""
 
-    def __init__(self, checkpoint: Checkpoint, max_seq_len: int, batch: int = 1) -> None:
-        save_network(build_network(checkpoint, max_seq_len), checkpoint.directory)
+    def __init__(
+        self, checkpoint: Checkpoint, max_seq_len: int, batch: int = 1, network: ir.Model | None = None
+    ) -> None:
+        """`network`: of this checkpoint, when it is not the one that is built from it."""
+        save_network(network or build_network(checkpoint, max_seq_len), checkpoint.directory)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.add_session_config_entry("session.disable_quant_qdq", "1")

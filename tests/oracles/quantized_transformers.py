@@ -49,7 +49,7 @@ def _modules(case: Case) -> Iterator[tuple[Any, str, Floats]]:
         others = {"attention.dense": attention.o_proj, "mlp.fc": mlp.gate_proj, "mlp.gate": mlp.up_proj}
         for suffix, module in {**others, "mlp.proj": mlp.down_proj}.items():
             yield module, f"{name}.{suffix}", _dequantized(checkpoint, f"{name}.{suffix}")
-    if checkpoint.traits.lm_head:
+    if checkpoint.spec.lm_head:
         yield model.lm_head, "lm_head", _dequantized(checkpoint, "lm_head")
 
 

@@ -27,7 +27,7 @@ from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, Step
 from tests.conftest import SEED_VARIABLE
 from tests.models.random_models import random_shape
 from tests.network.paging import scattered_sequences
-from tests.network.support import FAMILIES, Case, make_case, random_chunks, relative_error
+from tests.network.support import ALL_FAMILIES, FAMILIES, Case, make_case, random_chunks, relative_error
 
 pytestmark = pytest.mark.pipeline
 
@@ -71,7 +71,8 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     print(f"repeat with {SEED_VARIABLE}={seed}")
     rng, root = np.random.default_rng(seed), tmp_path_factory.mktemp(target)
     dtype = torch.bfloat16 if target == "reference" and rng.random() < 0.5 else torch.float32
-    case = make_case(root, random_shape(rng, str(rng.choice(FAMILIES))), seed, dtype)
+    families = FAMILIES if target.startswith("tensorrt") else ALL_FAMILIES
+    case = make_case(root, random_shape(rng, str(rng.choice(families))), seed, dtype)
     flags: dict[str, Any] = {"target": target.split("-")[0], "tokens_per_block": TOKENS_PER_BLOCK, **LIMITS}
     build_engine(case.checkpoint.directory, root / "engine", make_recipe(**flags))
     return Built(target, case, root / "engine")

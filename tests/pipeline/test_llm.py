@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "offline.md").rea
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with `model`, `checkpoint` and `engine`: the embedded model on its way."""
     place = tmp_path_factory.mktemp("embedded")
+    sys.path.append(str(ROOT / "scripts"))
     make = runpy.run_path(str(ROOT / "scripts" / "make_embedded_model.py"))["make_embedded_model"]
     make(place / "model")
     convert_model(place / "model", place / "checkpoint", ConvertOptions(dtype="float32"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,12 +25,18 @@ pytestmark = pytest.mark.pipeline
 MAX_SEQ_LEN = 160
 
 
-@pytest.fixture(scope="module", params=["float32", "int8"])
+@pytest.fixture(scope="module", params=[("llama", "float32"), ("llama", "int8"), ("gemma2", "float32")], ids="-".join)
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BuiltEngine:
-    """float32 weights; the parameter is the type of the KV cache."""
-    limits = {"max_batch_size": 16, "max_seq_len": MAX_SEQ_LEN, "max_num_tokens": 96, "tokens_per_block": 16}
+    """float32 weights; the second parameter is the type of the KV cache."""
+    family, cache = request.param
+    limits: dict[str, Any] = {
+        "max_batch_size": 16,
+        "max_seq_len": MAX_SEQ_LEN,
+        "max_num_tokens": 96,
+        "tokens_per_block": 16,
+    }
     root = tmp_path_factory.mktemp("engine")
-    return build_random_engine(root, "llama", torch.float32, kv_cache_dtype=request.param, **limits)
+    return build_random_engine(root, family, torch.float32, kv_cache_dtype=cache, **limits)
 
 
 @pytest.fixture(autouse=True)

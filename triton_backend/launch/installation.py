@@ -36,7 +36,7 @@ class TritonInstallation:
         """The environment of the server process.
 
         The stub embeds an interpreter that finds its prefix, and with it site-packages and .pth files, from the first
-        `python3` on PATH: that must be the one we run in.
+        `python3` on PATH: that must be the running interpreter.
         """
         environment = dict(os.environ)
         environment.pop("PYTHONHOME", None)

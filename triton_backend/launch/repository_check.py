@@ -51,7 +51,7 @@ def check_repository(directory: Path) -> list[Problem]:
 
 
 def _check_text(file: Path) -> Iterator[Problem]:
-    """What keeps a config.pbtxt from being read at all."""
+    """Problems that make a config.pbtxt unreadable."""
     if not file.is_file():
         yield Problem(file, CONFIG_NAME, "The file is missing.", _WRITE_ANEW)
         return

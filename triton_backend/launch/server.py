@@ -24,7 +24,7 @@ _LOG_TAIL_LINES = 25
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """Where tritonserver listens. Loopback unless the user says otherwise."""
+    """Addresses on which tritonserver listens. Default: loopback."""
 
     host: str = "127.0.0.1"
     http_port: int = 8000
@@ -49,7 +49,7 @@ class ServerAddress:
 class TritonServer:
     """One tritonserver on one model repository. A context manager: started on entry, stopped on exit.
 
-    The server has a session of its own, so that a Ctrl-C in the terminal reaches us alone and we stop it in order.
+    The server has a session of its own: a Ctrl-C in the terminal reaches only this process, which stops it in order.
     """
 
     def __init__(self, installation: TritonInstallation, repository: Path, address: ServerAddress, log: Path) -> None:
@@ -107,7 +107,7 @@ class TritonServer:
         try:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=_EXIT_TIMEOUT_S + 5)
-        finally:  # Who is interrupted again while waiting leaves no server, either.
+        finally:  # A second interrupt while waiting must not leave a server behind either.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()

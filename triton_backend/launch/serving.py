@@ -1,4 +1,4 @@
-"""Serving an engine until somebody stops it: Triton with the shim before it, or the shim alone."""
+"""Serves an engine until it is stopped: Triton with the shim in front, or the shim alone."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ class ServeOptions(Record):
 
 @dataclass(frozen=True, slots=True)
 class PlannedEngine:
-    """What an engine will take once it is loaded."""
+    """The size of an engine before it is loaded."""
 
     manifest: EngineManifest
     num_blocks: int
 
 
 def serve_engine(engine_dir: Path, options: ServeOptions, say: Say) -> None:
-    """Serve until SIGINT, SIGTERM or SIGHUP. `say` gets what a person should read.
+    """Serve until SIGINT, SIGTERM or SIGHUP. `say` gets messages for the user.
 
     Where Triton cannot run, says why and serves from this process. Raises InflightError when a port is taken, the
     engine has no tokenizer, or it cannot be loaded.

@@ -8,7 +8,6 @@ from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from inflight.runtime.text.completion import Completion, CompletionDelta
 from inflight.triton_backend.openai.choice import Usage, collect
@@ -16,7 +15,7 @@ from inflight.triton_backend.openai.errors import ApiError
 from inflight.triton_backend.openai.logprobs import chat_logprobs
 from inflight.triton_backend.openai.protocol import ChatBody
 from inflight.triton_backend.openai.service import Generation, Service
-from inflight.triton_backend.openai.streaming import CLIENT_GONE, Event, event_stream, unless_disconnected
+from inflight.triton_backend.openai.streaming import Event, respond
 
 
 def chat_router(service: Service) -> APIRouter:
@@ -27,11 +26,7 @@ def chat_router(service: Service) -> APIRouter:
         service.check_model(body.model)
         length = sum(len(str(message.as_dict()["content"])) for message in body.messages)
         generation = await service.tokenizing(length, lambda: _prepare(service, body))
-        answer = _ChatAnswer(service, body, generation)
-        if body.stream:
-            return await event_stream(answer.events())
-        whole = await unless_disconnected(request, answer.whole())
-        return CLIENT_GONE if whole is None else JSONResponse(whole)
+        return await respond(request, _ChatAnswer(service, body, generation), body.stream)
 
     return router
 

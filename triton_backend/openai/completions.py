@@ -8,7 +8,6 @@ from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 
 from inflight.runtime.text.completion import Completion, CompletionDelta
 from inflight.triton_backend.openai.choice import Usage, collect
@@ -18,7 +17,7 @@ from inflight.triton_backend.openai.logprobs import completion_logprobs, spell
 from inflight.triton_backend.openai.merge import gather, merge
 from inflight.triton_backend.openai.protocol import CompletionBody
 from inflight.triton_backend.openai.service import Generation, Service
-from inflight.triton_backend.openai.streaming import CLIENT_GONE, Event, event_stream, unless_disconnected
+from inflight.triton_backend.openai.streaming import Event, respond
 
 
 def completions_router(service: Service) -> APIRouter:
@@ -29,11 +28,7 @@ def completions_router(service: Service) -> APIRouter:
         service.check_model(body.model)
         length = sum(len(prompt) for prompt in body.prompts() if isinstance(prompt, str))
         generations = await service.tokenizing(length, lambda: _prepare(service, body))
-        answer = _CompletionAnswer(service, body, generations)
-        if body.stream:
-            return await event_stream(answer.events())
-        whole = await unless_disconnected(request, answer.whole())
-        return CLIENT_GONE if whole is None else JSONResponse(whole)
+        return await respond(request, _CompletionAnswer(service, body, generations), body.stream)
 
     return router
 

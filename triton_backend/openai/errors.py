@@ -19,7 +19,7 @@ _IS_TYPE = re.compile(r"str|int|list\[.*\]|\[key\]")
 
 
 class ApiError(Exception):
-    """An answer other than success. `param` names the offending parameter, `code` is for programs."""
+    """An error response. `param` names the offending parameter, `code` is for programs."""
 
     def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)

@@ -52,7 +52,7 @@ class ShimMetrics:
         self._duration.observe(time.monotonic() - started)
 
     def watch_engine(self, stats: Callable[[], CoreStats | None]) -> None:
-        """Show the engine's statistics too, read whenever somebody asks."""
+        """Include the engine's statistics, read at each request for /metrics."""
         self._registry.register(_EngineCollector(stats))
 
     def text(self) -> bytes:

@@ -18,7 +18,7 @@ def _as_list(value: Any) -> Any:
 
 
 def _refuse(value: Any) -> Any:
-    """For what this server does not have: nothing passes but a value that asks for nothing."""
+    """For unsupported parameters: refuse every value except one that has no effect."""
     if value:
         raise ValueError("this server does not support it")
     return value

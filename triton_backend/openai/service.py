@@ -1,4 +1,4 @@
-"""What the endpoints share: the served model, its tokenizer, and where tokens come from."""
+"""Shared by the endpoints: the served model, its tokenizer, and the source of tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Server-sent events, and noticing that a client has gone."""
+"""An answer whole or as server-sent events, and noticing that a client has gone."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from fastapi import Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from inflight.errors import InflightError
 from inflight.triton_backend.openai.errors import ApiError, describe
@@ -20,8 +20,24 @@ Event = dict[str, Any]
 # Made once: json.dumps makes an encoder per call unless everything is left at its default.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
-# nginx's status for an answer that nobody waits for; it is only seen in the metrics.
-CLIENT_GONE = Response(status_code=499)
+# nginx's status for a client that has closed the connection; only visible in the metrics.
+_CLIENT_GONE = Response(status_code=499)
+
+
+class Answer(Protocol):
+    """One answer in either of its two shapes."""
+
+    def whole(self) -> Coroutine[Any, Any, dict[str, Any]]: ...
+
+    def events(self) -> AsyncGenerator[Event, None]: ...
+
+
+async def respond(request: Request, answer: Answer, stream: bool) -> Response:
+    """Give `answer` in the shape that was asked for. When the client goes away, generating it ends."""
+    if stream:
+        return await event_stream(answer.events())
+    whole = await unless_disconnected(request, answer.whole())
+    return _CLIENT_GONE if whole is None else JSONResponse(whole)
 
 
 async def event_stream(events: AsyncGenerator[Event, None]) -> StreamingResponse:

@@ -16,7 +16,7 @@ from inflight.triton_backend.wire.word_lists import Words, read_words
 
 @dataclass(frozen=True, slots=True)
 class ModelDefaults:
-    """What the engine says where a request is silent. `vocab_size` bounds embedding_bias."""
+    """The engine's defaults for values that a request does not give. `vocab_size` bounds embedding_bias."""
 
     end_token_ids: tuple[int, ...]
     vocab_size: int

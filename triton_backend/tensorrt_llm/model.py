@@ -56,7 +56,7 @@ class TritonPythonModel:
             except InflightError as error:
                 channel.send_error(str(error), isinstance(error, RequestError))
             except Exception as error:
-                # One request that nobody foresaw must not leave those beside it without an answer.
+                # An unexpected error in one request must not leave the others without an answer.
                 log_exception("tensorrt_llm: a request failed")
                 channel.send_error(f"{type(error).__name__}: {error}", invalid_request=False)
 

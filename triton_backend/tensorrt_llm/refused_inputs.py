@@ -1,4 +1,4 @@
-"""Inputs that clients of the contract may send and that no engine of inflight honours: refused, never ignored."""
+"""Inputs of tensorrtllm_backend that inflight does not support: refused, never ignored."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ FEATURE_OF_INPUT: Mapping[str, str] = {name: feature for feature, names in _FEAT
 
 
 def refuse_unsupported(tensors: Mapping[str, Array]) -> None:
-    """Raises RequestError naming the first input whose value asks for something that this engine does not have."""
+    """Raises RequestError naming the first input whose value asks for something unsupported."""
     for name, tensor in tensors.items():
         if _is_empty(tensor):
             continue

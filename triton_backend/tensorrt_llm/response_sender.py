@@ -1,4 +1,4 @@
-"""The thread that talks to Triton, so that the thread that steps the engine never waits for it."""
+"""The thread that sends responses to Triton, so that the engine's thread never waits for it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ResponseSender:
         self._thread.join()
 
     def _put(self, delta: TokenDelta) -> None:
-        """Called by the engine's thread, which must not wait."""
+        """Called by the engine's thread; must return at once."""
         self._events.put(partial(self._take, delta))
 
     def _run(self) -> None:
@@ -126,7 +126,7 @@ class ResponseSender:
             self._fail(stream, EngineError(f"The response could not be made or sent: {error}"))
 
     def _fail(self, stream: ResponseStream, error: InflightError) -> None:
-        with suppress(Exception):  # a client that cannot be reached hears nothing of it
+        with suppress(Exception):  # the client cannot be reached
             stream.fail(str(error), isinstance(error, RequestError))
         for request_id in stream.request_ids:
             self._engine.cancel(request_id)

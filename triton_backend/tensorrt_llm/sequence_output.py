@@ -1,4 +1,4 @@
-"""What one sequence has produced, cut into responses."""
+"""The output of one sequence, divided into responses."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class SequenceOutput:
 
     @property
     def has_news(self) -> bool:
-        """Whether a streaming client should hear something now."""
+        """Whether there is something to send to a streaming client."""
         return self._num_sent < len(self._ids) or self.finished
 
     def take(self) -> Chunk:

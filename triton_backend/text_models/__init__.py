@@ -1,1 +1,1 @@
-"""The Triton models around it that speak text: preprocessing, postprocessing, tensorrt_llm_bls."""
+"""The Triton models that take or return text: preprocessing, postprocessing, tensorrt_llm_bls."""

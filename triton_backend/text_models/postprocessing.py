@@ -8,16 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from inflight.errors import InflightError, RequestError
 from inflight.runtime.text.tokenizer import Tokenizer, load_tokenizer
 from inflight.triton_backend.wire.request_tensors import Array, RowTensors
-from inflight.triton_backend.wire.triton_api import (
-    ModelSettings,
-    check_numpy,
-    input_arrays,
-    make_error,
-    make_response,
-)
+from inflight.triton_backend.wire.triton_api import ModelSettings, check_numpy, respond
 
 
 class TritonPythonModel:
@@ -30,14 +23,10 @@ class TritonPythonModel:
         self._skip_special_tokens = settings.flag("skip_special_tokens", True)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return [self._respond(request) for request in requests]
+        return [respond(request, self._decode) for request in requests]
 
-    def _respond(self, request: Any) -> Any:
-        try:
-            output = decode_batch(self._tokenizer, input_arrays(request), self._skip_special_tokens)
-            return make_response({"OUTPUT": output}, request.requested_output_names())
-        except InflightError as error:
-            return make_error(str(error), isinstance(error, RequestError))
+    def _decode(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
+        return {"OUTPUT": decode_batch(self._tokenizer, tensors, self._skip_special_tokens)}
 
 
 def decode_batch(tokenizer: Tokenizer, tensors: Mapping[str, Array], skip_special_tokens: bool) -> Array:

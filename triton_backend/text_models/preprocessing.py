@@ -8,19 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from inflight.errors import InflightError, RequestError
+from inflight.errors import RequestError
 from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.runtime.text.tokenizer import Tokenizer, load_tokenizer
 from inflight.runtime.text.words import all_word_ids, word_ids
 from inflight.triton_backend.tensorrt_llm.refused_inputs import refuse_unsupported
 from inflight.triton_backend.wire.request_tensors import Array, RowTensors, batch_size
-from inflight.triton_backend.wire.triton_api import (
-    ModelSettings,
-    check_numpy,
-    input_arrays,
-    make_error,
-    make_response,
-)
+from inflight.triton_backend.wire.triton_api import ModelSettings, check_numpy, respond
 from inflight.triton_backend.wire.word_lists import Words, write_words
 
 
@@ -40,13 +34,7 @@ class TritonPythonModel:
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return [self._respond(request) for request in requests]
-
-    def _respond(self, request: Any) -> Any:
-        try:
-            return make_response(self._encoder.encode(input_arrays(request)), request.requested_output_names())
-        except InflightError as error:
-            return make_error(str(error), isinstance(error, RequestError))
+        return [respond(request, self._encoder.encode) for request in requests]
 
 
 class PromptEncoder:

@@ -1,6 +1,6 @@
 """The model `tensorrt_llm_bls`: text in, text out, by calling `preprocessing` and `tensorrt_llm`.
 
-The entry point for streaming: unlike `ensemble` it learns when a client goes away and stops the engine's work for it.
+The model to use for streaming: unlike `ensemble` it notices when a client disconnects, and cancels the request.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from inflight.triton_backend.wire.triton_api import (
     log_exception,
 )
 
-# A request is a thread that waits nearly all the time; the engine's own queue bounds how many there are.
+# Each request has a thread, which mostly waits; the engine's own queue bounds their number.
 _MAX_THREADS = 1024
 
 
@@ -73,7 +73,7 @@ class TritonPythonModel:
         except InflightError as error:
             channel.send_error(str(error), isinstance(error, RequestError))
         except Exception as error:
-            # A client must never wait for a request whose thread has died.
+            # A client must get an answer even when the request's thread fails.
             log_exception(f"tensorrt_llm_bls: request {request_id} failed")
             channel.send_error(f"{type(error).__name__}: {error}", invalid_request=False)
         finally:

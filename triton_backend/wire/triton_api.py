@@ -6,12 +6,12 @@ import importlib
 import json
 import threading
 import traceback
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from inflight.errors import EngineError
+from inflight.errors import EngineError, InflightError, RequestError
 from inflight.triton_backend.wire.request_tensors import Array
 
 _FINAL = 1
@@ -93,9 +93,17 @@ def make_response(tensors: Mapping[str, Array], requested: Collection[str]) -> A
 
 
 def make_error(message: str, invalid_request: bool) -> Any:
-    """A response that says why there is none."""
+    """A response with an error."""
     code = pb_utils.TritonError.INVALID_ARG if invalid_request else pb_utils.TritonError.INTERNAL
     return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(message, code))
+
+
+def respond(request: Any, compute: Callable[[dict[str, Array]], Mapping[str, Array]]) -> Any:
+    """The response of a model without state: `compute` of the request's inputs, or the reason why there is none."""
+    try:
+        return make_response(compute(input_arrays(request)), request.requested_output_names())
+    except InflightError as error:
+        return make_error(str(error), isinstance(error, RequestError))
 
 
 class TritonChannel:

@@ -147,7 +147,7 @@ def tune_decode(sm: int, variant: Variant) -> Tuning:
     return Tuning(
         num_warps=8 if wide else 4,
         num_stages=3,
-        # Without a word ptxas aims at 128 registers for 8 warps, and spills to get there.
+        # By default ptxas aims at 128 registers for 8 warps, and spills to reach that.
         max_registers=168 if wide else None,
         constants={
             "native_float8": sm >= 89,

@@ -1,4 +1,4 @@
-"""Where top_k and top_p end, by radix selection over all chunks of a row at once.
+"""The limits of top_k and top_p, by radix selection over all chunks of a row at once.
 
 Tokens are ordered by value, the lower id first among equals. A filter keeps the tokens before which less than `limit`
 has been counted: top_k counts tokens, top_p counts weight. Eight launches find the value at which that ends, four bits

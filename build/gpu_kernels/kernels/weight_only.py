@@ -134,7 +134,7 @@ def tune(sm: int, variant: Variant) -> Tuning:
     lines = -(-n // 2) if pairs else n
     wanted = _BLOCKS_PER_PROCESSOR * PROCESSORS[sm] // -(-lines // block_n)
     splits = max(1, min(wanted, -(-k // block_k) // _LEAST_STEPS))
-    # Left to itself, ptxas keeps to 96 registers there, and spills.
+    # By default ptxas uses 96 registers there, and spills.
     most = 128 if sm in (86, 89) and not pairs and constants["block_rows"] == 16 else None
     blocks: dict[str, Constant] = {"splits": splits, "block_n": block_n, "block_k": block_k}
     return Tuning(num_warps=2, num_stages=4, constants=blocks, max_registers=most)

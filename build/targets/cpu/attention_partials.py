@@ -1,4 +1,4 @@
-"""The memory in which attention keeps the results of the splits of a long context until they are merged."""
+"""Workspace for the results of the splits of a long context in attention, until they are merged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a thread will read after each product: the panels of the next one, for which it asks memory before it ends."""
+"""Prefetch across operators: each thread prefetches the panels of the next product before a product ends."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class KernelCall:
 
 
 class Places:
-    """Where every value of the graph lives, as C expressions."""
+    """The address of every value of the graph, as C expressions."""
 
     def __init__(self, weights: WeightLayout) -> None:
         self.weights = weights
@@ -62,7 +62,7 @@ class Places:
 
     def weight(self, layout: Layout, *values: ir.Value | None) -> Argument:
         """A packed weight; NULL for an optional input that is not there."""
-        ctype = "const float *" if layout == "floats" else "const void *"
+        ctype = "const float *" if layout.endswith("floats") else "const void *"
         given = [value for value in values if value is not None]
         if not given:
             return Argument(ctype, "NULL")
@@ -92,7 +92,7 @@ def emit_call(node: ir.Node, places: Places) -> KernelCall:
 
 def _embedding_lookup(node: ir.Node, places: Places) -> KernelCall:
     ids, weight, x = _input(node, 0), _input(node, 1), node.outputs[0]
-    constants = (element_of(weight), _width(x))
+    constants = (element_of(weight), _width(x), _number(node, "scale"))
     packed = places.weights.find("panels", weight) is not None
     table = places.weight("panels", weight) if packed else places.stored(weight)
     kernel = "embedding_lookup_packed" if packed else "embedding_lookup"
@@ -101,8 +101,18 @@ def _embedding_lookup(node: ir.Node, places: Places) -> KernelCall:
 
 def _rms_norm(node: ir.Node, places: Places) -> KernelCall:
     x, weight, y = _input(node, 0), _input(node, 1), node.outputs[0]
-    arguments = (places.rows(y), places.read(x), places.weight("floats", weight), places.write(y, "void *"))
-    return KernelCall("rms_norm", (element_of(y), _width(y), _number(node, "epsilon")), arguments)
+    inputs = (places.rows(y), places.read(x), places.weight("floats", weight))
+    epsilon, residual = _number(node, "epsilon"), _optional(node, 2)
+    if residual is not None:
+        return KernelCall("rms_norm_add", (_width(y), epsilon), (*inputs, places.read(residual), places.write(y)))
+    return KernelCall("rms_norm", (element_of(y), _width(y), epsilon), (*inputs, places.write(y, "void *")))
+
+
+def _layer_norm(node: ir.Node, places: Places) -> KernelCall:
+    x, weight, y = _input(node, 0), _input(node, 1), node.outputs[0]
+    floats = (places.weight("floats", weight), places.weight("floats", _optional(node, 2)))
+    arguments = (places.rows(y), places.read(x), *floats, places.write(y, "void *"))
+    return KernelCall("layer_norm", (element_of(y), _width(y), _number(node, "epsilon")), arguments)
 
 
 def _linear(node: ir.Node, places: Places) -> KernelCall:
@@ -116,13 +126,40 @@ def _gated_linear(node: ir.Node, places: Places) -> KernelCall:
     x, gate, up = (_input(node, i) for i in range(3))
     y = node.outputs[0]
     inputs = (places.rows(y), places.read(x, "const void *"), places.weight("gated_panels", gate, up))
-    return KernelCall("gated_linear", (element_of(gate), _width(x), _width(y)), (*inputs, places.write(y, "void *")))
+    biases = places.weight("gated_floats", _optional(node, 3), _optional(node, 4))
+    constants = (element_of(gate), _activation(node), _width(x), _width(y))
+    return KernelCall("gated_linear", constants, (*inputs, biases, places.write(y, "void *")))
+
+
+def _activate(node: ir.Node, places: Places) -> KernelCall:
+    x, y = _input(node, 0), node.outputs[0]
+    arguments = (places.rows(y), places.read(x), places.write(y, "void *"))
+    return KernelCall("activate_rows", (element_of(y), _activation(node), _width(y)), arguments)
+
+
+def _scale(node: ir.Node, places: Places) -> KernelCall:
+    x, y = _input(node, 0), node.outputs[0]
+    constants = (_width(y), _number(node, "factor"))
+    return KernelCall("scale_rows", constants, (places.rows(y), places.read(x), places.write(y)))
+
+
+def _soft_cap(node: ir.Node, places: Places) -> KernelCall:
+    x, y = _input(node, 0), node.outputs[0]
+    return KernelCall(
+        "soft_cap_rows", (_width(y), _number(node, "cap")), (places.rows(y), places.read(x), places.write(y))
+    )
+
+
+def _add_rows(node: ir.Node, places: Places) -> KernelCall:
+    x, residual, y = _input(node, 0), _input(node, 1), node.outputs[0]
+    arguments = (places.rows(y), places.read(x), places.read(residual), places.write(y))
+    return KernelCall("add_rows", (_width(y), _number(node, "factor")), arguments)
 
 
 def _rope_cache_write(node: ir.Node, places: Places) -> KernelCall:
     qkv, q, keys, values = _input(node, 0), node.outputs[0], _input(node, 8), _input(node, 9)
     shape = _cache_shape(node, keys)
-    constants = (shape, _integer(node, "num_heads"), _number(node, "epsilon"))
+    constants = (shape, _integer(node, "num_heads"), _integer(node, "rotary_size"), _number(node, "epsilon"))
     tables = tuple(places.weight("floats", node.inputs[i]) for i in range(1, 5))
     caches = (places.cache("key", keys, shape), places.cache("value", values, shape))
     return KernelCall("rope_cache_write", constants, (_ROWS, places.read(qkv), *tables, places.write(q), *caches))
@@ -132,7 +169,8 @@ def _paged_attention(node: ir.Node, places: Places) -> KernelCall:
     q, keys, values = (_input(node, i) for i in range(3))
     y = node.outputs[0]
     shape = _cache_shape(node, keys)
-    rest = f"{_integer(node, 'num_heads')}, {_integer(node, 'window')}, {_number(node, 'scale')}, PARTIAL_ROWS"
+    numbers = (_number(node, "scale"), _number(node, "softcap"), "PARTIAL_ROWS")
+    rest = ", ".join((_integer(node, "num_heads"), _integer(node, "window"), *numbers))
     caches = (places.cache("key", keys, shape), places.cache("value", values, shape))
     partials = Argument("float *", "(float *)(e->workspace + PARTIALS_OFFSET)")
     arguments = (_ROWS, places.read(q), *caches, partials, places.write(y, "void *"))
@@ -171,8 +209,10 @@ def _quantized_gated_linear(node: ir.Node, places: Places) -> KernelCall:
     x, x_scale, *weights = (_input(node, i) for i in range(6))
     y = node.outputs[0]
     inputs = (places.rows(y), places.read(x, "const void *"), places.read(x_scale))
-    arguments = (*inputs, places.weight("gated_quantized_panels", *weights), places.write(y))
-    return KernelCall("quantized_gated_linear", (_quantized_product(node), _width(y)), arguments)
+    biases = places.weight("gated_floats", _optional(node, 6), _optional(node, 7))
+    arguments = (*inputs, places.weight("gated_quantized_panels", *weights), biases, places.write(y))
+    constants = (_quantized_product(node), _activation(node), _width(y))
+    return KernelCall("quantized_gated_linear", constants, arguments)
 
 
 def _quantized_product(node: ir.Node) -> str:
@@ -220,6 +260,12 @@ def _integer(node: ir.Node, name: str) -> str:
     return str(node.attributes[name].as_int())
 
 
+def _activation(node: ir.Node) -> str:
+    """An `activation` of kernels/activation.h."""
+    name: str = node.attributes["activation"].as_string()
+    return name.upper()
+
+
 def _number(node: ir.Node, name: str) -> str:
     """A float32 literal that is read back as the same bits."""
     return f"{float(node.attributes[name].as_float()).hex()}f"
@@ -228,8 +274,13 @@ def _number(node: ir.Node, name: str) -> str:
 EMITTERS: Mapping[str, Callable[[ir.Node, Places], KernelCall]] = {
     "EmbeddingLookup": _embedding_lookup,
     "RMSNorm": _rms_norm,
+    "LayerNorm": _layer_norm,
     "Linear": _linear,
     "GatedLinear": _gated_linear,
+    "Activation": _activate,
+    "Scale": _scale,
+    "SoftCap": _soft_cap,
+    "AddRows": _add_rows,
     "RopeCacheWrite": _rope_cache_write,
     "PagedAttention": _paged_attention,
     "GatherRows": _gather_rows,

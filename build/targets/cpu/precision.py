@@ -1,4 +1,4 @@
-"""In which types the products of a fused graph are stored and computed."""
+"""The types in which the products of a fused graph are stored and computed."""
 
 from __future__ import annotations
 

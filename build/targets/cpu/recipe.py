@@ -15,8 +15,9 @@ class CpuRecipe(BuildRecipe):
     cpu: Annotated[
         tuple[str, ...],
         Flag(
-            help="CPU level: native (this machine), x86-64-v3, x86-64-v4, znver4, znver5, sapphirerapids, neoverse_v1, "
-            "apple_m1, aarch64, ... Several (repeated, or with commas) share one engine; the loader takes the best."
+            help="CPU to compile for: native (this machine), x86-64-v3, x86-64-v4, znver4, znver5, sapphirerapids, "
+            "neoverse_v1, apple_m1, aarch64, ... Several (repeated, or separated by commas) share one engine; the "
+            "loader picks the best that the machine supports."
         ),
     ] = ("native",)
-    cxx: Annotated[str | None, Flag(help="A clang to compile with, in place of the bundled zig.")] = None
+    cxx: Annotated[str | None, Flag(help="Compile with this clang instead of the bundled zig.")] = None

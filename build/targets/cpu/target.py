@@ -19,7 +19,7 @@ class CpuTarget(Target[CpuRecipe]):
     """Compiled code; see build.py."""
 
     name = "cpu"
-    summary = "compiled code."
+    summary = "compiled C (default)."
     requires = install_hint("build")
     capabilities = Capabilities(kv_cache_dtypes=(*FLOATS, "int8"))
 

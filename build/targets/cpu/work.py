@@ -1,4 +1,4 @@
-"""What each operator of a step has to compute and move at least, from its shapes: the other half of a profile."""
+"""Minimum operations and bytes of each operator of a step, from its shapes. A profile divides them by the times."""
 
 from __future__ import annotations
 

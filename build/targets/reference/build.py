@@ -11,9 +11,9 @@ import onnx_ir as ir
 from inflight.build.network.files import save_network
 from inflight.build.target import BuildFacts
 from inflight.build.targets.reference.recipe import ReferenceRecipe
-from inflight.convert.checkpoint.config import CheckpointConfig
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.checkpoint.layout import module_path
+from inflight.convert.checkpoint.model_spec import ModelSpec
 from inflight.engine_format.manifest import Dtype, KvCacheFacts, Limits, MemoryPlan, ModulePrecision
 from inflight.engine_format.reference_facts import KV_LAYOUT, ReferenceFacts
 from inflight.progress import Advance
@@ -57,7 +57,7 @@ def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: ReferenceRecip
     facts = BuildFacts(
         own=ReferenceFacts(network=f"{_NETWORK_NAME}.onnx"),
         recipe=recipe.model_copy(update={"kv_cache_dtype": "float32"}),
-        kv_cache=_kv_cache_facts(checkpoint.config, recipe.tokens_per_block),
+        kv_cache=_kv_cache_facts(checkpoint.spec, recipe.tokens_per_block),
         precision=_precision(checkpoint),
         memory=_memory(checkpoint, recipe.limits),
         tools={"onnxruntime": version("onnxruntime")},
@@ -65,28 +65,25 @@ def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: ReferenceRecip
     return ReferenceBuild(network, checkpoint, facts)
 
 
-def _kv_cache_facts(config: CheckpointConfig, tokens_per_block: int) -> KvCacheFacts:
+def _kv_cache_facts(spec: ModelSpec, tokens_per_block: int) -> KvCacheFacts:
     return KvCacheFacts(
         dtype="float32",
         tokens_per_block=tokens_per_block,
-        bytes_per_block=_kv_bytes_per_token(config) * tokens_per_block,
+        bytes_per_block=spec.kv_elements * _FLOAT_BYTES * tokens_per_block,
         layout=KV_LAYOUT,
     )
 
 
-def _kv_bytes_per_token(config: CheckpointConfig) -> int:
-    return config.num_hidden_layers * 2 * config.num_key_value_heads * config.head_size * _FLOAT_BYTES
-
-
 def _memory(checkpoint: Checkpoint, limits: Limits) -> MemoryPlan:
     """ONNX Runtime holds the weights as float32; its largest activations are attention scores and logits."""
-    config = checkpoint.config
+    spec = checkpoint.spec
     weights = sum(math.prod(entry.shape) for entry in checkpoint.logical_tensors().values())
-    scores = config.num_attention_heads * limits.max_num_tokens * limits.max_seq_len
-    logits = limits.max_num_tokens * config.vocab_size
-    linear_cache = _kv_bytes_per_token(config) * limits.max_seq_len
+    heads = max(layer.attention.num_heads for layer in spec.layers)
+    scores = heads * limits.max_num_tokens * limits.max_seq_len
+    logits = limits.max_num_tokens * spec.vocab_size
+    linear_cache = spec.kv_elements * limits.max_seq_len
     return MemoryPlan(
-        weights_bytes=weights * _FLOAT_BYTES, workspace_bytes=linear_cache + (scores + logits) * _FLOAT_BYTES
+        weights_bytes=weights * _FLOAT_BYTES, workspace_bytes=(linear_cache + scores + logits) * _FLOAT_BYTES
     )
 
 

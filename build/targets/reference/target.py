@@ -19,7 +19,7 @@ class ReferenceTarget(Target[ReferenceRecipe]):
     """The network as it is; see build.py. Whatever type is asked for, its cache is float32."""
 
     name = "reference"
-    summary = "ONNX Runtime on the unfused network, slow and plainly right."
+    summary = "ONNX Runtime on the unfused network; slow, for checking."
     requires = install_hint("build")
     capabilities = Capabilities(kv_cache_dtypes=(*FLOATS, "int8"))
 

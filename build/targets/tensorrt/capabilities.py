@@ -1,4 +1,4 @@
-"""What each GPU generation can do, said in a sentence before anything is built. From builds of TensorRT-RTX 1.7.1."""
+"""Capabilities of each GPU generation, checked before anything is built. From builds of TensorRT-RTX 1.7.1."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _REQUIREMENTS: Mapping[ir.DataType, _Requirement] = {
 
 @dataclass(frozen=True)
 class NetworkNeeds:
-    """What a network asks of a GPU. `blocks` are (weight, inputs, block size) of weights that are scaled in blocks."""
+    """What a network needs of a GPU. `blocks` are (weight, inputs, block size) of weights that are scaled in blocks."""
 
     types: frozenset[ir.DataType]
     compute: ir.DataType

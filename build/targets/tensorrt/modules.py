@@ -1,4 +1,4 @@
-"""Which TensorRT serves a build, and the log that says why it refused something."""
+"""Finds the TensorRT module for a build, and keeps its log with the reasons of refusals."""
 
 from __future__ import annotations
 

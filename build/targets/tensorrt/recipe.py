@@ -21,12 +21,12 @@ class TensorRtRecipe(BuildRecipe):
     full: Annotated[
         bool,
         Flag(
-            help="Full TensorRT, on the GPU's machine, which alone has --kv-cache-type paged; or TensorRT-RTX.",
+            help="Full TensorRT, built on the GPU's machine (--kv-cache-type paged needs it), or TensorRT-RTX.",
             off="--rtx",
         ),
     ] = False
-    portable: Annotated[bool, Flag(help="One plan for every --sm, in place of one each.")] = False
+    portable: Annotated[bool, Flag(help="One plan for all of --sm instead of one for each.")] = False
     weights: Annotated[
         WeightPlace | None,
-        Flag(help="Where the weights are. refit and inputs: beside the plan; plan: inside it."),
+        Flag(help="Place of the weights. refit and inputs: in a file beside the plan; plan: inside it."),
     ] = None

@@ -20,7 +20,7 @@ class TensorRtTarget(Target[TensorRtRecipe]):
     (capabilities.py)."""
 
     name = "tensorrt"
-    summary = "plans for NVIDIA GPUs, which need not be here."
+    summary = "plans for NVIDIA GPUs; TensorRT-RTX builds without a GPU."
     requires = install_hint("build,tensorrt-rtx")
     capabilities = Capabilities(kv_cache_dtypes=None, kv_cache_types=("continuous", "paged"))
 

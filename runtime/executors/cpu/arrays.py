@@ -1,4 +1,4 @@
-"""Memory of fixed size and address that C and Python both see."""
+"""Memory of fixed size and address that C and Python share."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from inflight.runtime.executors.cpu.results import StepResults
 from inflight.runtime.executors.cpu.sampling_rows import SamplingRows
 from inflight.runtime.scheduler.step import ScheduledSequence, StepBatch, StepOutput
 
-_NO_BLOCK = -1  # the engine refuses a step that would look at it
+_NO_BLOCK = -1  # out of range: the engine refuses a step that reads it
 
 
 class StepBuffers:
@@ -55,9 +55,9 @@ class StepBuffers:
         )
 
     def fill(self, batch: StepBatch) -> None:
-        """Copy a batch into the arrays. Raises ValueError, IndexError or OverflowError when it does not fit them.
+        """Copy a batch into the arrays. Raises ValueError, IndexError or OverflowError when it does not fit.
 
-        Values are not looked at: the engine checks token ids, blocks and lengths itself.
+        Values are not checked here: the engine checks token ids, blocks and lengths.
         """
         records = batch.sequences
         if self._only_decodes and len(records) == len(self._known) and all(map(is_, records, self._known)):
@@ -85,7 +85,7 @@ class StepBuffers:
     def _lay_out(self, records: Sequence[ScheduledSequence]) -> None:
         """A batch of any kind."""
         known, rows, covered = self._known, self._rows, self._covered
-        # What fails half-way leaves nothing known behind.
+        # If this fails half-way, nothing of the last batch may be reused.
         self._known, self._rows, self._covered, self._only_decodes = [], [], [], False
         token_ids, starts, contexts, logit_rows = array("i"), array("i", [0]), array("i"), array("i")
         for place, record in enumerate(records):
@@ -137,7 +137,7 @@ class StepBuffers:
 
 
 def _is_plain_decode(record: ScheduledSequence) -> bool:
-    """One token in, one out, and nothing but the position differs in the sampling of the next one."""
+    """One token in, one out, and only the position changes in the sampling of the next one."""
     return (
         len(record.token_ids) == 1
         and record.sample_last

@@ -17,7 +17,7 @@ from inflight.runtime.loading.rebuild import rebuild_hint
 from inflight.runtime.loading.target_facts import read_target_facts
 from inflight.runtime.scheduler.step import StepBatch, StepOutput
 
-# Neither is imported where tokens alone are wanted: that would double the time in which an engine is opened.
+# Not imported where only tokens are needed: importing them would double the time to open an engine.
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -61,7 +61,7 @@ class CpuExecutor:
         return self._buffers.read(batch), logits
 
     def start_profile(self) -> None:
-        """From the next step on, add up what every operator takes; a profile that runs is begun anew."""
+        """Measure the time of every operator from the next step on. Restarts a running profile."""
         if self._engine is None:
             raise EngineError("The engine is closed.")
         from inflight.runtime.executors.cpu.profile import CpuProfiler
@@ -70,7 +70,7 @@ class CpuExecutor:
         self._library.inflight_profile(self._engine, self._profiler.nanoseconds.ctypes.data)
 
     def profile(self) -> list[OperatorProfile]:
-        """Every operator in the order of a step, over the steps since start_profile(); ends the profile.
+        """End the profile; return every operator, in the order of a step, summed over the steps since start_profile().
 
         Empty when none was started. cpu_profile.sum_by_kind() puts the layers together.
         """
@@ -104,7 +104,7 @@ class CpuExecutor:
         )
         if self._engine is None:
             raise EngineError(f"The system refused {self.threads} threads.", "Pass a smaller --threads.")
-        weights.populate(manifest.memory.lookup_bytes)  # now: beside it, mapping anything else would wait
+        weights.populate(manifest.memory.lookup_bytes)  # last: other mappings would wait for it
 
     def _check_sizes(self, directory: Path, weights_path: Path) -> None:
         """A manifest that asks for less memory than the library touches would end the process, or worse."""

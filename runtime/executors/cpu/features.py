@@ -1,4 +1,4 @@
-"""What this machine's CPU can do, and which compiled variant of an engine it can run."""
+"""The features of this machine's CPU, and the compiled variant of an engine that it can run."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from inflight.errors import EngineError
 
 _MADV_POPULATE_READ = 22  # Linux 5.14; others refuse it
-# A huge page. Whatever else the process maps meanwhile waits for one of these.
+# A huge page. Other mappings of the process wait until one of these is done.
 _POPULATED_AT_ONCE = 1 << 21
 _FAILED = ctypes.c_void_p(-1).value
 
@@ -46,11 +46,11 @@ class Region:
         self._closing = False
 
     def advise(self, advice: int) -> None:
-        """A hint to the kernel, which may ignore it."""
+        """Give the kernel a hint, which it may ignore."""
         _libc.madvise(self.address, self._size, advice)
 
     def populate(self, start: int = 0) -> None:
-        """Read and map all pages from `start` on now, on a thread: faults one by one, in the first step, cost more."""
+        """Prefetch all pages from `start` on, on a thread: page faults in the first step would cost more."""
         if self._populating is None:
             self._populating = threading.Thread(
                 target=self._populate, args=(start,), name="inflight-populate", daemon=True
@@ -86,7 +86,7 @@ _ahead: dict[tuple[int, ...], Region] = {}
 
 
 def map_ahead(path: Path, start: int) -> None:
-    """Begin to map and populate a file that map_file will be asked for. It is the one to say what is wrong with it."""
+    """Begin to map and populate a file that map_file will map later. Errors are left to map_file."""
     try:
         region = map_file(path)
     except OSError:
@@ -110,7 +110,7 @@ def map_file(path: Path) -> Region:
 
 
 def _identity(state: os.stat_result) -> tuple[int, ...]:
-    """Of the very contents that the file has now."""
+    """Identifies the current contents of the file."""
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 

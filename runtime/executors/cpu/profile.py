@@ -1,4 +1,4 @@
-"""Where the time of a compiled step goes: seconds, operations and bytes of every operator."""
+"""Profile of a compiled step: seconds, operations and bytes of every operator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a step leaves behind: `inflight_output`, read into a StepOutput."""
+"""Results of a step: `inflight_output`, read into a StepOutput."""
 
 from __future__ import annotations
 

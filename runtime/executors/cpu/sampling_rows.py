@@ -32,11 +32,11 @@ class SamplingRows:
         self._lists: dict[int, list[array[int] | array[float]]] = {}  # what the pointers of a row refer to
 
     def score(self, row: int, position: int, target: int, num_logprobs: int) -> None:
-        """The row reports on the token `target`."""
+        """Make the row score the token `target`."""
         self._write(row, _GREEDY, position, _NO_LISTS, target, num_logprobs)
 
     def choose(self, row: int, sequence: ScheduledSequence) -> None:
-        """The row chooses the token that follows `sequence`."""
+        """Make the row choose the next token of `sequence`."""
         sampling = sequence.sampling or _GREEDY
         lists = self._point(row, sequence, sampling)
         position = sequence.start + len(sequence.token_ids)

@@ -1,4 +1,4 @@
-"""The null target: no model, no arithmetic. It checks every batch against the contract and answers at once."""
+"""The null target: no model and no arithmetic. It checks every batch against the contract and returns at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MASK = (1 << 64) - 1
 
 
 class NullExecutor:
-    """An Executor whose tokens are a pure function of what it was shown.
+    """An Executor whose tokens are a pure function of the batches it was given.
 
     Its cache holds the token ids themselves, and each answer hashes all tokens that the sequence sees through its block
     table, with the sampling of the row: a wrong block table, a lost token or a false prefix hit gives another answer.
@@ -53,7 +53,7 @@ class NullExecutor:
         return StepOutput.of([self._answer(sequence) for sequence in batch.sequences])
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing: there are no resources."""
 
     def _read_back(self, sequence: ScheduledSequence) -> None:
         """Raises EngineError unless the cache still holds what was written, and `history` is what it holds."""
@@ -99,7 +99,7 @@ def _choose(digest: int, position: int, sampling: RowSampling, banned: tuple[int
 
 
 def _scored(token: int, digest: int, num_logprobs: int, vocab_size: int) -> TokenResult:
-    """Invented log probabilities: the likeliest tokens are those that follow the digest's own, -1, -2, ..."""
+    """Made-up log probabilities: the likeliest tokens are those that follow the digest's own, -1, -2, ..."""
     if num_logprobs < 0:
         return TokenResult(token)
     first = digest % vocab_size

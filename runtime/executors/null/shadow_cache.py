@@ -26,7 +26,7 @@ class ShadowCache:
         self._digests = [0] * (num_blocks * tokens_per_block)
 
     def write(self, sequence: ScheduledSequence) -> None:
-        """Write the tokens of the step behind those that the block table shows."""
+        """Write the tokens of the step at their positions."""
         position = sequence.start
         digest = self.digest(sequence, position - 1) if position else 0
         for token in sequence.token_ids:

@@ -28,7 +28,7 @@ _ERRORS_ONLY = 3
 class ReferenceExecutor:
     """A verified engine directory of target `reference`; see Executor.
 
-    Slow and obviously right: each sequence's blocks are gathered into a linear cache, the network runs, the new rows
+    Slow and simple: each sequence's blocks are gathered into a linear cache, the network runs, the new rows
     are scattered back. ONNX Runtime may sum in another order for another number of rows, so the last bits of a row's
     logits depend on the size of its chunk; the cpu target's do not. Raises EngineError when the network cannot be
     opened.
@@ -78,7 +78,7 @@ def _open_session(network: Path, threads: int) -> Any:
         import onnxruntime
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
-    # Left to itself, ONNX Runtime multiplies int8 and int4 weights with rows that it rounds to int8.
+    # By default ONNX Runtime multiplies int8 and int4 weights by activations that it rounds to int8.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     options.intra_op_num_threads = threads
     try:

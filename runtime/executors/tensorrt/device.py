@@ -18,7 +18,7 @@ def require_gpu() -> None:
 
 
 def free_memory() -> int:
-    """Bytes of device memory that nobody has taken."""
+    """Free device memory in bytes."""
     require_gpu()
     free, _ = cuda.call("cudaMemGetInfo")
     return int(free)

@@ -35,7 +35,7 @@ class TensorRtExecutor:
     max_seq_len tokens, or a page.
 
     NVIDIA's kernels may sum in another order for another number of rows, so the last bits of a row's logits depend on
-    its company. Raises EngineError when TensorRT, the driver or a plan for this GPU is missing.
+    the batch. Raises EngineError when TensorRT, the driver or a plan for this GPU is missing.
     """
 
     def __init__(self, directory: Path, manifest: EngineManifest, num_blocks: int) -> None:

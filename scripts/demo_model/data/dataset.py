@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 from tokenizers import Tokenizer
 
 from demo_model.data.corpus import Corpus, read_corpus
-from demo_model.data.general import general_topics
 from demo_model.data.invented import InventedNames
+from demo_model.data.phrasings import Phrasings
 from demo_model.data.topics import Topic, fact_topics
 from demo_model.tokenizer import train_tokenizer
 
 FIRST_NAME = "shutil.copytree"
+VOCAB_SIZE = 4096
+# Greetings, thanks, what the model is and what it can do.
+GENERAL_TURNS = Path(__file__).with_name("general_turns.txt")
+MIN_FOR_HELD_OUT = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,4 +49,23 @@ def make_dataset(num_names: int = 0) -> Dataset:
         kept = {FIRST_NAME, *Random(0).sample(names, min(num_names, len(names)) - 1)}
         topics = [topic for topic in topics if topic.subject in kept]
     topics += general_topics()
-    return Dataset(corpus, tuple(topics), InventedNames(corpus), train_tokenizer(topics))
+    return Dataset(corpus, tuple(topics), InventedNames(corpus), train_tokenizer(_texts(topics), VOCAB_SIZE))
+
+
+def general_topics() -> list[Topic]:
+    """The blocks of general_turns.txt. The last question of a block of five or more is kept from training."""
+    return [_topic(block) for block in GENERAL_TURNS.read_text(encoding="utf-8").strip().split("\n\n")]
+
+
+def _topic(block: str) -> Topic:
+    *questions, answer = block.splitlines()
+    kept = 1 if len(questions) >= MIN_FOR_HELD_OUT else 0
+    training, held_out = questions[: len(questions) - kept], questions[len(questions) - kept :]
+    return Topic("general", questions[0], answer.removeprefix("= "), Phrasings(tuple(training), tuple(held_out)))
+
+
+def _texts(topics: Iterable[Topic]) -> Iterable[str]:
+    """What the tokenizer learns from: each answer counts once, and so does one question of each topic."""
+    for number, topic in enumerate(topics):
+        yield topic.answer
+        yield topic.phrasings.training[number % len(topic.phrasings.training)]

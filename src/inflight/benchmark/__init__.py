@@ -1,1 +1,1 @@
-"""Measuring: an engine in this process (`offline`), a server from outside (`serve`), and the machine beneath both."""
+"""Benchmarks: an engine in this process (`offline`), a server from outside (`serve`), and the machine's limits."""

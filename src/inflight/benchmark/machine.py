@@ -1,4 +1,4 @@
-"""What this machine is, for reports."""
+"""Description of this machine, for reports."""
 
 from __future__ import annotations
 

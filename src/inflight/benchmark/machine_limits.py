@@ -1,4 +1,4 @@
-"""What this machine can do at best: bytes read a second, and operations a second by type."""
+"""The limits of this machine, measured: bytes read per second, and operations per second by type."""
 
 from __future__ import annotations
 

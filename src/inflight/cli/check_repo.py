@@ -1,4 +1,4 @@
-"""`inflight check-repo`: what is wrong with a Triton model repository."""
+"""`inflight check-repo`: checks a Triton model repository."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`inflight convert`: a Hugging Face model becomes a checkpoint."""
+"""`inflight convert`: from a Hugging Face model to a checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`inflight inspect`: what an engine, a checkpoint or a Hugging Face model holds."""
+"""`inflight inspect`: the contents of an engine, a checkpoint or a Hugging Face model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`inflight`: one command, one verb per file of this folder."""
+"""`inflight`: the command line; one file of this folder per command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from inflight import __version__
 from inflight.errors import InflightError
 from inflight.extras import install_hint, needs
 
-# Verb -> module of inflight.cli. The order is the order in which a user meets them.
+# Verb -> module of inflight.cli, in the order of --help.
 VERBS = {
     "convert": "convert",
     "build-engine": "build_engine.command",
@@ -119,8 +119,8 @@ def main() -> None:
 
 
 def _prepare_process() -> None:
-    """What is asked to stop unwinds first, so that nothing half-written and no child stays; text that the terminal's
-    encoding lacks is shown as question marks.
+    """On termination signals, unwind first, so that no half-written file and no child process is left. Characters that
+    the terminal's encoding lacks become question marks.
 
     A signal that is ignored stays so: `nohup` means it.
     """

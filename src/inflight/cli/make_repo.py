@@ -1,4 +1,4 @@
-"""`inflight make-repo`: an engine becomes a Triton model repository."""
+"""`inflight make-repo`: writes the Triton model repository of an engine."""
 
 from __future__ import annotations
 

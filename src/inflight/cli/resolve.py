@@ -1,4 +1,4 @@
-"""From what a user names to an engine: an engine is taken as it is; a checkpoint or a model is built once."""
+"""Finds the engine that a user names. A model is converted and built once, and cached."""
 
 from __future__ import annotations
 

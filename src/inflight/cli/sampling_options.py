@@ -33,16 +33,22 @@ Command = Callable[..., None]
 
 MaxTokens = Annotated[
     int | None,
-    typer.Option("--max-tokens", "--max-output-len", help="At most; 0: as many as fit.", rich_help_panel=_ENDING),
+    typer.Option(
+        "--max-tokens",
+        "--max-output-len",
+        help="Maximum tokens to generate; 0 = until max_seq_len.",
+        rich_help_panel=_ENDING,
+    ),
 ]
-Engine = Annotated[
-    str, typer.Argument(metavar="ENGINE", help="Engine directory; or a model, directory or hub id, built once.")
-]
-Threads = Annotated[int | None, typer.Option(help="Default: every core it may use.", rich_help_panel=_ENGINE)]
+Engine = Annotated[str, typer.Argument(metavar="ENGINE", help="Engine directory, or a model: directory or hub id.")]
+Threads = Annotated[int | None, typer.Option(help="Number of threads. Default: all cores.", rich_help_panel=_ENGINE)]
 KvCacheTokens = Annotated[
     int | None,
     typer.Option(
-        "--kv-cache-tokens", "--max-tokens-in-paged-kv-cache", help="The most it may hold.", rich_help_panel=_ENGINE
+        "--kv-cache-tokens",
+        "--max-tokens-in-paged-kv-cache",
+        help="Maximum tokens of the KV cache.",
+        rich_help_panel=_ENGINE,
     ),
 ]
 KvCacheFraction = Annotated[
@@ -51,7 +57,7 @@ KvCacheFraction = Annotated[
         "--kv-cache-fraction",
         "--kv-cache-free-gpu-mem-fraction",
         "--gpu-memory-utilization",
-        help="Of the free memory.",
+        help="Share of the free memory for the KV cache.",
         rich_help_panel=_ENGINE,
     ),
 ]

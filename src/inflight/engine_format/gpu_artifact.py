@@ -1,4 +1,4 @@
-"""The record of one compiled kernel: all that a launch needs, and what the compiler said about it."""
+"""The record of one compiled kernel: everything a launch needs, and the compiler's report."""
 
 from __future__ import annotations
 

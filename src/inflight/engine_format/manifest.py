@@ -22,8 +22,23 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
 
+class LayerKind(Facts, frozen=True, kw_only=True):
+    """Layers that are alike where the model's are not: their numbers ("0-4, 6-10"), window and rotary base.
+
+    `sliding_window` None: they see all positions. `rotary_base` None: they have no rotary embedding.
+    """
+
+    layers: str
+    sliding_window: int | None
+    rotary_base: float | None
+
+
 class ModelFacts(Facts, frozen=True, kw_only=True):
-    """The shape of the model, in the names of its Hugging Face config."""
+    """The shape of the model, in the names of its Hugging Face config.
+
+    `sliding_window` is that of every layer. Where layers differ it is None, and `layer_kinds` says what each has;
+    otherwise the manifest has no such field.
+    """
 
     architecture: str
     dtype: Dtype
@@ -36,6 +51,7 @@ class ModelFacts(Facts, frozen=True, kw_only=True):
     head_size: int
     max_position_embeddings: int
     sliding_window: int | None = None
+    layer_kinds: tuple[LayerKind, ...] | msgspec.UnsetType = msgspec.UNSET
     tie_word_embeddings: bool = False
     num_parameters: int
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+import pytest
 
 from inflight.build.graph.operators import DOMAIN
 from inflight.build.graph.values import new_value
@@ -27,14 +28,22 @@ Array = npt.NDArray[Any]
 # Room for the partial results of few (row, split) pairs, so that a step may run out of it.
 PARTIAL_ROWS = 24
 _HEAD = f"#define PARTIAL_ROWS {PARTIAL_ROWS}\n"
-_HEAD += '#include "attention.h"\n#include "embedding.h"\n#include "qlinear.h"\n'
+_HEAD += "".join(f'#include "{name}.h"\n' for name in ("attention", "elementwise", "embedding", "qlinear"))
 _names = itertools.count()
 
 
 def levels() -> list[CpuLevel]:
-    """This machine's own level, and the plainest of its architecture."""
+    """This machine's own level, and the plainest of its architecture where that is another one."""
     native = native_level()
-    return [native, find_level("x86-64-v3" if native.triple.startswith("x86_64") else "aarch64")]
+    plainest = find_level("x86-64-v3" if native.triple.startswith("x86_64") else "aarch64")
+    return [native] if native == plainest else [native, plainest]
+
+
+def several(levels: Sequence[CpuLevel]) -> Sequence[CpuLevel]:
+    """The same, for a test that compares them."""
+    if len(levels) == 1:
+        pytest.skip(f"this machine runs code for {levels[0].name} alone")
+    return levels
 
 
 def operator(

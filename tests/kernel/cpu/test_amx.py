@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 import pytest
 
+from inflight.build.graph.operators import ACTIVATIONS
 from inflight.build.targets.cpu.compiler.cpu_levels import native_level
 from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, operator, rows
 from tests.kernel.cpu.quantized import integer_rows, random_levels, random_weight, row_scales, to_record
@@ -68,11 +69,11 @@ class _Product:
         self._gated = gated
         inputs = [integer_rows("x", self.k, self.row_bits), row_scales("x_scale")]
         weights = [x for _ in range(1 + gated) for x in self._weight()]
+        biases = list(self._rng.standard_normal((1 + gated, self.n), np.float32))
         if gated:
-            attributes = {"activation": "silu", "group_size": self.group}
-            return operator("QuantizedGatedLinear", [*inputs, *weights], [rows("y", self.n)], attributes)
-        bias = self._rng.standard_normal(self.n, np.float32)
-        inputs += [*weights, bias, rows("residual", self.n)]
+            attributes = {"activation": str(self._rng.choice(ACTIVATIONS)), "group_size": self.group}
+            return operator("QuantizedGatedLinear", [*inputs, *weights, *biases], [rows("y", self.n)], attributes)
+        inputs += [*weights, *biases, rows("residual", self.n)]
         return operator("QuantizedLinear", inputs, [rows("y", self.n)], {"group_size": self.group})
 
     def _weight(self) -> tuple[Array, Array]:
@@ -151,7 +152,7 @@ def _check_float_product(rng: np.random.Generator, kernel: Kernel, gate_or_weigh
 
     def run(part: Array, threads: int = 1, residual: Array | None = None) -> Array:
         y: Array = np.full((len(part), n), np.nan, np.float32 if up is None else BFLOAT16)
-        middle = (packed[0], None, residual) if up is None else (packed[0],)
+        middle = (packed[0], None, residual) if up is None else (packed[0], None)
         kernel.run(len(part), _among_nan(part), *middle, y, threads=threads)
         return y.view(np.uint32 if up is None else np.uint16)
 

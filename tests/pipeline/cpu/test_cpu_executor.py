@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ MAX_SEQ_LEN = 160
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BuiltEngine:
     """An engine at limits so small that prompts are cut in chunks; every row may have logits."""
     family, dtype = request.param
-    limits = {"max_batch_size": 65, "max_num_tokens": 128, "max_logit_rows": 128}
+    limits: dict[str, Any] = {"max_batch_size": 65, "max_num_tokens": 128, "max_logit_rows": 128}
     root = tmp_path_factory.mktemp("engine")
     return build_random_engine(root, family, dtype, max_seq_len=MAX_SEQ_LEN, tokens_per_block=16, **limits)
 

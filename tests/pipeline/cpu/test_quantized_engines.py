@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,11 +20,15 @@ from inflight.convert.options import ConvertOptions
 from inflight.convert.quantization.facts import SchemeName
 from inflight.errors import InflightError
 from tests.models.random_models import Shape, random_shape, save_random_model
-from tests.network.support import FAMILIES
+from tests.network.support import ALL_FAMILIES
 
 pytestmark = pytest.mark.pipeline
 
 SCHEMES = get_args(SchemeName)
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{family: (family, {}) for family in ALL_FAMILIES},
+    "llama with biases": ("llama", {"extra": {"mlp_bias": True}}),
+}
 
 
 def run(*arguments: object) -> Result:
@@ -38,15 +43,19 @@ def build(directory: Path, options: dict[str, Any], **recipe: Any) -> Path:
     return directory / "engine"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("index", "model"), enumerate(MODELS))
 def test_an_engine_of_any_scheme_computes_what_its_integers_mean(
-    tmp_path: Path, family: str, seed: int, rng: np.random.Generator
+    tmp_path: Path, index: int, model: str, seed: int, rng: np.random.Generator
 ) -> None:
     """One build for each family; each run draws the schemes anew, all of them, and groups, types and odd sizes."""
+    family, changes = MODELS[model]
     schemes = np.random.default_rng(seed).permutation(SCHEMES)
-    options = {"quantize": str(schemes[FAMILIES.index(family)]), "group_size": int(rng.choice([32, 64, 128]))}
+    options = {
+        "quantize": str(schemes[index % len(schemes)]),
+        "group_size": int(rng.choice([32, 64, 128])),
+    }
     dtype = torch.float32 if rng.random() < 0.5 else torch.bfloat16
-    save_random_model(tmp_path / "model", random_shape(rng, family), seed, dtype)
+    save_random_model(tmp_path / "model", replace(random_shape(rng, family), **changes), seed, dtype)
     cache = str(rng.choice(["auto", "int8"]))
     engine = build(tmp_path, options, kv_cache_dtype=cache)
     result = run("verify", tmp_path / "model", engine, "--max-tokens", 6, "--json")

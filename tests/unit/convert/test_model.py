@@ -46,6 +46,36 @@ def test_no_weight_is_lost_and_none_is_made_up(tmp_path: Path, rng: np.random.Ge
     assert checkpoint.ties_embeddings == config["tie_word_embeddings"]
 
 
+@pytest.mark.parametrize("family", ["gemma2", "gemma3"])
+@pytest.mark.parametrize("dtype", list(DTYPES))
+def test_norms_with_an_offset_hold_the_very_sum_of_transformers(
+    tmp_path: Path, rng: np.random.Generator, family: str, dtype: str
+) -> None:
+    config = tiny_config(family, sliding_window=9, torch_dtype=dtype, num_hidden_layers=7)
+    tensors = random_tensors(config, rng, dtype)
+    write_model(tmp_path / "model", config, tensors)
+    convert_model(tmp_path / "model", tmp_path / "checkpoint")
+    checkpoint = Checkpoint.open(tmp_path / "checkpoint")
+    names = {"model.norm": "ln_f"}
+    for layer in range(7):
+        source, target = f"model.layers.{layer}.", f"layers.{layer}."
+        names |= {
+            f"{source}input_layernorm": f"{target}input_layernorm",
+            f"{source}post_attention_layernorm": f"{target}post_layernorm",
+            f"{source}pre_feedforward_layernorm": f"{target}pre_feedforward_layernorm",
+            f"{source}post_feedforward_layernorm": f"{target}post_feedforward_layernorm",
+        }
+        if family == "gemma3":
+            names |= {f"{source}self_attn.{n}_norm": f"{target}attention.{n}_layernorm" for n in "qk"}
+    for source, target in names.items():
+        stored = checkpoint.array(f"transformer.{target}.weight")
+        assert stored.dtype == np.float32
+        np.testing.assert_array_equal(stored, np.float32(1) + tensors[f"{source}.weight"].astype(np.float32))
+    assert {entry.dtype for name, entry in checkpoint.tensors.items() if "norm" not in name and "ln_f" not in name} == {
+        dtype
+    }
+
+
 def test_the_rank_file_is_one_that_the_safetensors_package_reads(tmp_path: Path, rng: np.random.Generator) -> None:
     checkpoint = converted(tmp_path, rng, tiny_config("qwen2"), dtype="float16")
     for name, array in load_file(checkpoint.rank_file()).items():
@@ -109,14 +139,14 @@ def test_every_problem_is_reported_at_once(tmp_path: Path, rng: np.random.Genera
     tensors["model.norm.weight"] = np.ones(7, np.float32)
     tensors["model.layers.1.self_attn.q_proj.weight"] = np.zeros((48, 20), np.int32)
     tensors["model.layers.0.adapter.weight"] = np.ones(3, np.float32)
-    config |= {"hidden_act": "relu", "rope_scaling": {"type": "yarn", "factor": 2.0}}
+    config |= {"hidden_act": "relu", "rope_scaling": {"type": "mrope", "factor": 2.0}}
     write_model(tmp_path / "model", config, tensors)
     with pytest.raises(ModelError) as error:
         convert_model(tmp_path / "model", tmp_path / "checkpoint", ConvertOptions(tp_size=3))
     for part in (
         f"{tmp_path / 'model'} cannot be converted",
         "hidden_act 'relu'",
-        "rope type 'yarn'",
+        "rope type 'mrope'",
         "tp_size 3 does not divide the 8 attention heads",
         "missing tensor: model.layers.0.mlp.up_proj.weight (28, 20)",
         "misshapen tensor: model.norm.weight is (7,), the config asks for (20,)",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.paths import SCRIPTS
 
 pytestmark = pytest.mark.unit
 
+sys.path.append(str(SCRIPTS))
 make_embedded_model = runpy.run_path(str(SCRIPTS / "make_embedded_model.py"))["make_embedded_model"]
 
 

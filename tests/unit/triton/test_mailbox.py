@@ -16,8 +16,7 @@ from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.scheduler.step import TokenResult
-from inflight.triton_backend.openai.backends.embedded import EmbeddedBackend
-from inflight.triton_backend.openai.backends.mailbox import Mailbox
+from inflight.triton_backend.openai.backends.embedded import EmbeddedBackend, Mailbox
 
 pytestmark = pytest.mark.unit
 

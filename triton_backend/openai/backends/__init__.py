@@ -1,1 +1,1 @@
-"""Where tokens come from: the engine in this process, or Triton. Both give the same ones."""
+"""Sources of tokens: the engine in this process, or Triton. Both give the same tokens."""

@@ -25,7 +25,7 @@ class TokenBackend(Protocol):
         ...
 
     async def problem(self) -> str | None:
-        """Why requests would fail now; None when they would not."""
+        """Why requests would fail now; None when the engine is healthy."""
         ...
 
     def stats(self) -> CoreStats | None:

@@ -10,9 +10,32 @@ from functools import partial
 from inflight.errors import EngineError
 from inflight.runtime.engine.stats import CoreStats
 from inflight.runtime.engine.thread import EngineThread
+from inflight.runtime.request.accumulator import PendingDeltas
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
-from inflight.triton_backend.openai.backends.mailbox import Mailbox
+
+
+class Mailbox:
+    """Deltas that arrived and were not taken yet. Used from one event loop, by one reader.
+
+    A slow reader finds the deltas of a sequence joined: under load, several tokens leave in one piece.
+    """
+
+    def __init__(self) -> None:
+        self._pending = PendingDeltas()
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, delta: TokenDelta) -> None:
+        self._pending.put(delta)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def take(self) -> list[TokenDelta]:
+        """One delta for each sequence that has news; waits until one has."""
+        if not self._pending:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self._pending.take()
 
 
 class EmbeddedBackend:
@@ -64,7 +87,7 @@ class EmbeddedBackend:
         self._arrived.append((mailbox, delta))
 
     def _wake_loop(self) -> None:
-        """Called by the engine's thread after a step; a loop that has closed has nobody left to tell."""
+        """Called by the engine's thread after a step; a loop that has closed is not woken."""
         if self._arrived and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._distribute)
 

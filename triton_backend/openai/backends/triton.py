@@ -25,7 +25,7 @@ from inflight.triton_backend.wire.token_wire import (
 
 class TritonBackend:
     """A TokenBackend over a decoupled `tensorrt_llm` at `url` (host:port). One gRPC stream per request: cancelling the
-    stream is how Triton learns that nobody listens any more."""
+    stream tells Triton that the client has gone."""
 
     def __init__(self, url: str, model: str = "tensorrt_llm") -> None:
         self._url = url

@@ -1,4 +1,4 @@
-"""CPU levels: what the compiler is told, and what a machine must have to run the result."""
+"""CPU levels: compiler options, and the features that a machine needs to run the result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class CpuLevel(Record):
     """One value of --cpu.
 
     `triple` and `zig_cpu` are for zig, `march` for another clang. `features` (the compiler's names) are all that its
-    code may rely on; the loader checks them. The table runs from the best of an architecture to its plainest.
+    code may rely on; the loader checks them. The table runs from the best level of an architecture to its baseline.
     """
 
     name: str
@@ -38,7 +38,7 @@ _ARMV8 = ("neon",)
 _NEOVERSE_N1 = (*_ARMV8, "fullfp16", "dotprod", "lse")
 _NEOVERSE_V1 = (*_NEOVERSE_N1, "sve", "bf16", "i8mm")
 
-# Old enough for every distribution in use.
+# The oldest version that distributions in use have.
 _X86 = "x86_64-linux-gnu.2.17"
 _ARM = "aarch64-linux-gnu.2.17"
 # Some models ask for half-width vectors; the kernels are written for the whole width.
@@ -94,7 +94,7 @@ def resolve_levels(names: Sequence[str]) -> tuple[CpuLevel, ...]:
 
 
 def native_level() -> CpuLevel:
-    """The best level of this machine. Raises BuildError when it has less than the plainest."""
+    """The best level of this machine. Raises BuildError when it is below the baseline."""
     triple, model, features = describe_native()
     for level in LEVELS:
         if level.triple.split(".")[0].split("-")[:2] == triple and set(level.features) <= features:

@@ -113,8 +113,8 @@ INLINE int64_t amx_tile_start(int64_t count, int64_t height, int64_t index) {
 /* Passes over the columns of a panel that a tile makes. */
 INLINE int64_t amx_passes(int64_t rows) { return is_wide(rows) ? 1 : 2; }
 
-/* As tile_look_ahead, shared out over the passes. A tile alone that makes two cannot ask ahead of itself; it asks for
- * the next panel. */
+/* As tile_look_ahead, divided over the passes. A tile alone that makes two cannot prefetch ahead of its own reads; it
+ * prefetches the next panel. */
 INLINE look_ahead amx_look_ahead(const void *columns, const void *next, int64_t group_bytes,
                                  int64_t groups, int64_t index, int64_t tiles, int64_t rows) {
     look_ahead ahead = {next, next ? group_bytes : 0};
@@ -123,7 +123,7 @@ INLINE look_ahead amx_look_ahead(const void *columns, const void *next, int64_t 
     return ahead;
 }
 
-/* What `ahead` asks for in `groups` groups, into the second-level cache. */
+/* Prefetch `groups` groups of `ahead` into the second-level cache. */
 INLINE void ask_for_block(int64_t groups, look_ahead *ahead) {
     const int64_t bytes = ahead->bytes * groups;
     for (int64_t i = 0; i < bytes; i += CACHE_LINE) __builtin_prefetch(ahead->next + i, 0, 2);

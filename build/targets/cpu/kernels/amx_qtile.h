@@ -1,7 +1,7 @@
 /* The integer product in tiles of AMX (amx.h): up to AMX_ROWS digit rows against one panel of qtile.h.
  *
- * Integer sums are exact and everything behind them is qtile.h's own, so the bits are those of vectors, and which of
- * the two computes a row may depend on its company. */
+ * Integer sums are exact and everything behind them is qtile.h's own, so the bits are those of the vector kernels,
+ * and which of the two computes a row may depend on the number of rows. */
 #ifndef INFLIGHT_AMX_QTILE_H
 #define INFLIGHT_AMX_QTILE_H
 
@@ -101,7 +101,7 @@ INLINE void amx_quantized_tile(quantized_shape q, int64_t tokens, const int8_t *
         tile_output part = out;
         if (out.bias) part.bias += column;
         if (out.residual) part.residual += column;
-        part.y += out.gated ? column / 2 : column;
+        part.y += out.gate ? column / 2 : column;
         amx_quantized_columns(q, 0, tokens, x, panel, column, &ahead, part);
     }
 }

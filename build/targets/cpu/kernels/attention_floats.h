@@ -1,16 +1,16 @@
 /* Attention over one split of a cache of floats, for a tile of queries.
  *
  * Scores of the whole split come first, and their maxima. Then the weights of 16 tokens are computed beside the
- * products of the 16 tokens before them: exponentials mostly use units that those leave idle. Meanwhile memory is asked
- * for what comes next: for values beside scores, for the next split's keys beside weighted values. */
+ * products of the 16 tokens before them: exponentials mostly use units that those leave idle. Meanwhile the next data
+ * are prefetched: values during the scores, the next split's keys during the weighted values. */
 #ifndef INFLIGHT_ATTENTION_FLOATS_H
 #define INFLIGHT_ATTENTION_FLOATS_H
 
 #include "attention_softmax.h"
 #include "attention_tile.h"
 
-/* A tile and its split. `next`: the split whose keys are wanted after this one, or NULL where somebody else has asked
- * for them and for this split's values. */
+/* A tile and its split. `next`: the split whose keys are needed after this one, or NULL where another tile has
+ * prefetched them and this split's values. */
 typedef struct {
     attention_shape shape;
     int rows;
@@ -19,9 +19,13 @@ typedef struct {
     const visible_tokens *seen; /* of each query */
 } float_tile;
 
-/* Scores of `vectors` vectors from `v` on: what a query does not see is hidden, the rest counts for its maximum. */
+/* Scores of `vectors` vectors from `v` on: they are capped, what a query does not see is hidden, the rest counts for its
+ * maximum. */
 INLINE void keep_scores(const float_tile *t, int vectors, int64_t v, query_sums sums, float *scores, f32x16 *greatest) {
     const int rows = t->rows;
+    if (t->shape.softcap != 0.0f)
+        UNROLL for (int r = 0; r < rows; r++)
+            UNROLL for (int i = 0; i < vectors; i++) sums[r][i] = cap_scores(t->shape, sums[r][i]);
     if (v < first_whole(t->seen[rows - 1]) || v + vectors > end_whole(t->seen[0]))
         UNROLL for (int r = 0; r < rows; r++)
             UNROLL for (int i = 0; i < vectors; i++) sums[r][i] = hide_vector(t->seen[r], v + i, sums[r][i]);
@@ -79,8 +83,8 @@ INLINE void weigh(attention_shape s, int r, int64_t v, weighing *w) {
     w->sums[r] += weight;
 }
 
-/* Where the next split's keys lie that are asked for while columns from `column` on of value block `n` are read; what
- * is read anyway, `values`, when there are none. */
+/* The next split's keys that are prefetched while columns from `column` on of value block `n` are read; `values`, which
+ * are read anyway, when there are none. */
 INLINE const unsigned char *keys_ahead(const float_tile *t, int64_t n, int64_t column, const unsigned char *values) {
     const cache_shape s = t->shape.cache;
     const int64_t index = t->next ? t->next->skip + n - t->view->skip : 0;

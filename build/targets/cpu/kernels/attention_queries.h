@@ -93,8 +93,8 @@ INLINE void attend_integers(attention_shape s, int count, int64_t first, int64_t
     weighted_levels(s.cache, count, weights, view->cache, split, next, results.out);
 }
 
-/* Queries `first` to `first + count` of the piece against split `number`. `next`: the split whose keys are wanted after
- * this one, or NULL where somebody else has asked for them. */
+/* Queries `first` to `first + count` of the piece against split `number`. `next`: the split whose keys are needed after
+ * this one, or NULL where another tile has prefetched them. */
 INLINE void attend_tile(attention_shape s, int count, int64_t first, int64_t number, const piece_view *view,
                         const split_view *next, tile_results results) {
     const int64_t group = heads_per_group(s);

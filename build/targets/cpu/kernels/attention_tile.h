@@ -31,8 +31,8 @@ typedef struct {
     void *keys, *values;
 } cache_regions;
 
-/* Towards the second-level cache: blocks lie anywhere in memory, so the hardware cannot guess the next one. Keys are
- * asked for while the split before is worked on, values while scores are. */
+/* Prefetch into the second-level cache: blocks lie anywhere in memory, so the hardware cannot predict the next one.
+ * Keys are prefetched during the split before, values during the scores. */
 INLINE void prefetch_keys(cache_shape s, void *keys, const split_view *view, int64_t block) {
     const unsigned char *p = key_block(s, keys, view->blocks[block], view->head);
     for (int64_t i = 0; i < key_elements(s) * element_size(s.type); i += CACHE_LINE) __builtin_prefetch(p + i, 0, 2);
@@ -102,8 +102,8 @@ INLINE int64_t step_bytes(element type, int vectors) {
     return vectors * LANES * cache_group(type) * element_size(type);
 }
 
-/* sums[row][vector] += a[row][k] b[k][columns] for one group of k. Asks the second-level cache for as many bytes at
- * `ahead`: scores read as many keys as weighted values read values, so what comes next is under way evenly. */
+/* sums[row][vector] += a[row][k] b[k][columns] for one group of k. Prefetches as many bytes at `ahead` into
+ * the second-level cache: scores read as many keys as weighted values read values, so prefetching is even. */
 INLINE void add_float_group(element type, int rows, int vectors, const void *a, int64_t a_stride, const void *line,
                             const unsigned char *ahead, query_sums sums) {
     UNROLL for (int64_t i = 0; i < step_bytes(type, vectors); i += CACHE_LINE) __builtin_prefetch(ahead + i, 0, 2);

@@ -3,7 +3,7 @@
  * A piece is one KV head and some neighbouring rows of one sequence. Where pieces are too few or too unequal to keep
  * every thread busy, a piece is cut at its splits; the partial results wait in memory that was planned when the engine
  * was built, and are merged, left to right, after a barrier. Every thread plans the same list from the same rows; what
- * is cut changes who computes a partial result and never its bits. */
+ * is cut changes which thread computes a partial result and never its bits. */
 #ifndef INFLIGHT_ATTENTION_WORK_H
 #define INFLIGHT_ATTENTION_WORK_H
 
@@ -18,7 +18,7 @@
 typedef struct {
     cache_shape cache;
     int64_t num_heads, window; /* window 0: none */
-    float scale;
+    float scale, softcap; /* scores become softcap tanh(score / softcap); 0: they stay as they are */
     int64_t partial_rows; /* (row, split) pairs that the memory for partial results holds */
 } attention_shape;
 

@@ -9,6 +9,7 @@
 
 #include "abi.h"
 #include "attention.h"
+#include "elementwise.h"
 #include "embedding.h"
 #include "qlinear.h"
 #include "sampling.h"

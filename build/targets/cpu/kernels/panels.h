@@ -1,5 +1,5 @@
-/* Weights packed in panels of 64 output columns: which thread multiplies which panel with which rows, and what it asks
- * memory for meanwhile.
+/* Weights packed in panels of 64 output columns: which thread multiplies which panel with which rows, and what it
+ * prefetches meanwhile.
  *
  * A panel holds its columns for every k, group by group, so a thread keeps it in its cache while rows stream past. The
  * last panel is filled with zero columns. A piece of work is one panel and a block of rows; every thread begins with a
@@ -12,7 +12,7 @@
 
 #define PANEL 64
 #define BLOCK_ROWS 96     /* at most: their float32 sums for one panel are 24 KiB */
-#define MOST_LOOKING 8    /* tiles that share the asking; later ones of a block find the next panel there */
+#define MOST_LOOKING 8    /* tiles that share the prefetching; later ones find the next panel prefetched */
 #define STREAM_AHEAD 4096 /* bytes */
 
 typedef float panel_tile[TILE_ROWS][PANEL];
@@ -48,9 +48,9 @@ INLINE int take_panel(pool *p, int thread, int64_t panels, int64_t panel_bytes, 
     return 1;
 }
 
-/* What tile `index` of `tiles`, which pass over `groups` groups of weights at `columns`, asks for: each its part of as
- * many bytes at `next`. A tile alone reads weights as fast as memory gives them; it asks a little ahead of itself,
- * since the hardware's own prefetching stops at the end of a page. */
+/* What tile `index` of `tiles`, which pass over `groups` groups of weights at `columns`, prefetches: each its part of
+ * as many bytes at `next`. A tile alone reads weights at the memory's bandwidth; it prefetches a little ahead of its
+ * own reads, since the hardware's prefetching stops at the end of a page. */
 INLINE look_ahead tile_look_ahead(const void *columns, const void *next, int64_t group_bytes, int64_t groups,
                                   int64_t index, int64_t tiles) {
     if (tiles == 1) return (look_ahead){(const unsigned char *)columns + STREAM_AHEAD, group_bytes};

@@ -1,9 +1,9 @@
 /* The thread pool: a step wakes every thread once, and all of them run the same list of operators with a barrier
  * between two.
  *
- * Work inside an operator is taken from one counter, which the last thread to reach a barrier sets back to zero. Who
- * does what is left to chance; results do not depend on it, because an output element is computed by one thread in its
- * own order. */
+ * Work inside an operator is taken from one counter, which the last thread to reach a barrier sets back to zero. Which
+ * thread does what varies; results do not depend on it, because an output element is computed by one thread in its own
+ * order. */
 #ifndef INFLIGHT_POOL_H
 #define INFLIGHT_POOL_H
 
@@ -137,7 +137,7 @@ INLINE int64_t share_take(pool_share *share, int64_t count, int back) {
 }
 
 /* The next of `count` pieces for this thread, -1 when there are none: its own share in order, so that it reads memory
- * in one stream, then what others have left, from behind. An operator uses this or pool_take, not both. */
+ * in one stream, then from the end of other threads' shares. An operator uses this or pool_take, not both. */
 INLINE int64_t pool_take_near(pool *p, int thread, int64_t count) {
     for (int i = 0; i < p->threads; i++) {
         int owner = (thread + i) % p->threads;

@@ -13,7 +13,7 @@
 #define any_quantized_tile quantized_tile
 #endif
 
-/* silu(gate) * up of a tile when `gated`, as in linear.h; y is float32. */
+/* activation(gate) * up of a tile when there is a `gate`, as in linear.h; y is float32. */
 typedef struct {
     quantized_shape shape;
     int64_t n, rows;
@@ -22,7 +22,7 @@ typedef struct {
     const void *weight;
     const float *bias, *residual; /* NULL: none */
     float *y;
-    int gated;
+    activation gate; /* NO_ACTIVATION: the product itself */
 } quantized_product;
 
 /* Whether the vectors of a gate and its up are in registers together. */
@@ -31,29 +31,30 @@ INLINE int gates_in_registers(quantized_shape q) { return quantized_vectors(q, T
 /* A whole panel goes straight to y; of fewer columns the tile is made beside it first. */
 INLINE void multiply_rows(quantized_product m, const panel_piece *piece, int64_t row, int64_t tokens,
                           look_ahead ahead) {
-    const int64_t columns = m.gated ? PANEL / 2 : PANEL, column = piece->panel * columns;
-    const int direct = column + columns <= m.n && (!m.gated || gates_in_registers(m.shape));
+    const int64_t columns = m.gate ? PANEL / 2 : PANEL, column = piece->panel * columns;
+    const int direct = column + columns <= m.n && (!m.gate || gates_in_registers(m.shape));
     const int8_t *x = quantized_at(m.shape.row, m.x, row);
     const float *residual = m.residual ? m.residual + row * m.n : NULL;
+    const float *bias = m.bias ? m.bias + piece->panel * PANEL : NULL;
     float *y = m.y + row * m.n;
     if (direct) {
-        const float *bias = m.bias ? m.bias + column : NULL;
         any_quantized_tile(m.shape, tokens, x, piece->columns, ahead,
                            (tile_output){m.x_scale + row, bias, residual ? residual + column : NULL, y + column, m.n,
-                                         m.gated});
+                                         m.gate});
         return;
     }
     float tile[MOST_DIGIT_ROWS][PANEL];
     any_quantized_tile(m.shape, tokens, x, piece->columns, ahead,
-                       (tile_output){m.x_scale + row, NULL, NULL, tile[0], PANEL, 0});
-    if (m.gated) store_gated(F32, tile, tokens, m.n, column, y);
+                       (tile_output){m.x_scale + row, NULL, NULL, tile[0], PANEL, NO_ACTIVATION});
+    if (m.gate) store_gated(F32, m.gate, tile, tokens, m.n, column, bias, y);
     else store_linear(tile, tokens, m.n, column, m.bias, residual, y);
 }
 
-/* A tile alone reads faster when it asks less far ahead than a floating-point one (panels.h). */
+/* Prefetch distance of a tile alone: shorter than that of floating-point tiles (panels.h), which is faster here. */
 #define QUANTIZED_STREAM_AHEAD 1024 /* bytes */
 
-/* A tile alone that passes over its panel more than once cannot ask ahead of itself; it asks for the next panel. */
+/* A tile alone that passes over its panel more than once cannot prefetch ahead of its own reads; it prefetches the next
+ * panel. */
 INLINE look_ahead quantized_look_ahead(quantized_shape q, const panel_piece *piece, int64_t index, int64_t tiles) {
     const int64_t steps = ceil_div(q.row.width, step_values(q)), bytes = ceil_div(quantized_panel_bytes(q), steps);
     const int passes = TILE_VECTORS / quantized_vectors(q, (int)(piece->count * q.row.digits));
@@ -76,7 +77,7 @@ INLINE void multiply_amx_piece(quantized_product m, const panel_piece *piece, in
 #endif
 
 INLINE void quantized_multiply(pool *p, int thread, quantized_product m) {
-    const int64_t panels = ceil_div(m.n, m.gated ? PANEL / 2 : PANEL), bytes = quantized_panel_bytes(m.shape);
+    const int64_t panels = ceil_div(m.n, m.gate ? PANEL / 2 : PANEL), bytes = quantized_panel_bytes(m.shape);
     panel_piece piece;
 #if defined(__AMX_INT8__)
     int64_t configured = 0;
@@ -104,13 +105,15 @@ INLINE void quantized_multiply(pool *p, int thread, quantized_product m) {
 INLINE void quantized_linear(pool *p, int thread, quantized_shape q, int64_t n, int64_t rows, const void *x,
                              const float *x_scale, const void *weight, const float *bias, const float *residual,
                              float *y) {
-    quantized_multiply(p, thread, (quantized_product){q, n, rows, x, x_scale, weight, bias, residual, y, 0});
+    quantized_multiply(p, thread,
+                       (quantized_product){q, n, rows, x, x_scale, weight, bias, residual, y, NO_ACTIVATION});
 }
 
-/* y [rows][n] float32 = silu(x gate') * (x up') */
-INLINE void quantized_gated_linear(pool *p, int thread, quantized_shape q, int64_t n, int64_t rows, const void *x,
-                                   const float *x_scale, const void *weight, float *y) {
-    quantized_multiply(p, thread, (quantized_product){q, n, rows, x, x_scale, weight, NULL, NULL, y, 1});
+/* y [rows][n] float32 = gate(x gate' + its bias) * (x up' + its bias) */
+INLINE void quantized_gated_linear(pool *p, int thread, quantized_shape q, activation gate, int64_t n, int64_t rows,
+                                   const void *x, const float *x_scale, const void *weight, const float *bias,
+                                   float *y) {
+    quantized_multiply(p, thread, (quantized_product){q, n, rows, x, x_scale, weight, bias, NULL, y, gate});
 }
 
 #endif

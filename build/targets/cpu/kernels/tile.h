@@ -67,7 +67,7 @@ INLINE void tile_step_pairs(int rows, int vectors, const uint16_t *x, int64_t x_
 /* The most lines of a group of a panel (panels.h): 64 columns of four bytes. */
 #define GROUP_LINES 4
 
-/* Memory that will be read next, as a product asks for it while it computes: `bytes` for every group of k. */
+/* Memory that a product prefetches while it computes: `bytes` for every group of k. */
 typedef struct {
     const unsigned char *next;
     int64_t bytes;

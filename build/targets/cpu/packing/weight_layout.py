@@ -1,4 +1,4 @@
-"""What the packed weights file holds, and where: an entry per tensor that a kernel reads, in the order of the graph."""
+"""Layout of the packed weights file: an entry per tensor that a kernel reads, in the order of the graph."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from inflight.errors import BuildError
 PANEL = 64
 ALIGNMENT = 4096
 
-Layout = Literal["panels", "gated_panels", "quantized_panels", "gated_quantized_panels", "rows", "floats"]
+Layout = Literal[
+    "panels", "gated_panels", "quantized_panels", "gated_quantized_panels", "rows", "floats", "gated_floats"
+]
 Element = Literal["F32", "F16", "BF16"]
 
 ELEMENTS: dict[ir.DataType, Element] = {
@@ -36,7 +38,8 @@ class PackedTensor:
     panels: (out, in) as ceil(out / 64) panels of [in / group][64][group], zero columns at the end (kernels/linear.h).
     gated_panels: two of them, gate and up, 16 columns in turn. quantized_panels, gated_quantized_panels: the same of
     integers with their scales (quantized_panels.py); sources are each weight and its scales. rows: as in the
-    checkpoint. floats: float32, zeros up to a multiple of 64 elements. `offset` and `nbytes` are bytes in the file;
+    checkpoint. floats: float32, zeros up to a multiple of 64 elements. gated_floats: two of them, side by side as the
+    columns of gated panels are. `offset` and `nbytes` are bytes in the file;
     `element` is the type at rest, of the scales where weights are integers.
     """
 
@@ -70,7 +73,7 @@ class WeightLayout:
 
     @property
     def lookup_bytes(self) -> int:
-        """What the file begins with that is looked up row by row."""
+        """Size of the lookup table at the start of the file, which is read row by row."""
         first = self.tensors[0] if self.tensors else None
         return first.nbytes if first is not None and first.layout == "rows" else 0
 
@@ -88,7 +91,7 @@ class WeightLayout:
 
 
 def _plain(use: _Use, offset: int) -> PackedTensor:
-    element = "F32" if use.layout == "floats" else element_of(use.sources[0])
+    element = "F32" if use.layout.endswith("floats") else element_of(use.sources[0])
     nbytes = _packed_bytes(use.layout, element, [_sizes(value) for value in use.sources])
     return PackedTensor(use.layout, use.sources, element, offset, nbytes)
 
@@ -128,6 +131,8 @@ def _packed_bytes(layout: Layout, element: Element, shapes: list[tuple[int, ...]
     if layout in ("rows", "floats"):
         padded = -(-prod(shapes[0]) // PANEL) * PANEL
         return padded * ELEMENT_BYTES[element]
+    if layout == "gated_floats":
+        return -(-shapes[0][0] // (PANEL // 2)) * PANEL * ELEMENT_BYTES[element]
     out_features, in_features = shapes[0]
     columns_per_panel = PANEL // len(shapes)
     groups = -(-in_features // GROUP[element]) * GROUP[element]
@@ -148,10 +153,11 @@ def _uses(graph: ir.Graph) -> Iterator[_Use]:
 _WEIGHT_INPUTS: dict[str, tuple[tuple[Layout, tuple[int, ...]], ...]] = {
     "EmbeddingLookup": (("rows", (1,)),),
     "RMSNorm": (("floats", (1,)),),
+    "LayerNorm": (("floats", (1,)), ("floats", (2,))),
     "Linear": (("panels", (1,)), ("floats", (2,))),
-    "GatedLinear": (("gated_panels", (1, 2)),),
+    "GatedLinear": (("gated_panels", (1, 2)), ("gated_floats", (3, 4))),
     "RMSNormQuantize": (("floats", (1,)),),
     "QuantizedLinear": (("quantized_panels", (2, 3)), ("floats", (4,))),
-    "QuantizedGatedLinear": (("gated_quantized_panels", (2, 3, 4, 5)),),
+    "QuantizedGatedLinear": (("gated_quantized_panels", (2, 3, 4, 5)), ("gated_floats", (6, 7))),
     "RopeCacheWrite": (("floats", (1,)), ("floats", (2,)), ("floats", (3,)), ("floats", (4,))),
 }

@@ -1,4 +1,4 @@
-"""Where [batch, step] goes: TensorRT's network holds the rows of all sequences without padding.
+"""Packing of [batch, step]: TensorRT's network holds the rows of all sequences without padding.
 
 A value of the standard network whose shape has `batch` on axis 0 and `step` on another axis is held as [T, ...]: the T
 tokens of the whole step take the place of `batch`, and the axis `step` is gone. So [batch, step, heads, size] and

@@ -1,4 +1,4 @@
-"""Where the rows of the logits are gathered: as early as nothing but the logits reads the rows."""
+"""Finds where to gather the logit rows: as early as possible, where only the logits read the rows."""
 
 from __future__ import annotations
 

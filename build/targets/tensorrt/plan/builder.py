@@ -1,4 +1,4 @@
-"""From a network to the bytes of a plan: flags, targets, profiles, and every return value looked at."""
+"""From a network to the bytes of a plan: flags, targets, profiles. Every return value is checked."""
 
 from __future__ import annotations
 

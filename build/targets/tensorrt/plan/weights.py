@@ -1,4 +1,4 @@
-"""How the checkpoint's tensors enter a network: left out and refitted, bound as inputs, or inside the plan."""
+"""The places of the checkpoint's tensors: left out and refitted, bound as inputs, or inside the plan."""
 
 from __future__ import annotations
 

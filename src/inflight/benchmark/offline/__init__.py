@@ -1,1 +1,1 @@
-"""An engine in this process: prefill and decode apart, each beside what the machine's limits allow."""
+"""An engine in this process: prefill and decode measured separately, each compared with the machine's limits."""

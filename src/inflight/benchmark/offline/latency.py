@@ -1,4 +1,4 @@
-"""One batch from prompt to last token, again and again: the measurement of `vllm bench latency`, phases apart."""
+"""One batch from prompt to last token, repeated: the measurement of `vllm bench latency`, by phase."""
 
 from __future__ import annotations
 

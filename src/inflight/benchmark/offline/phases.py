@@ -1,4 +1,4 @@
-"""Steps summed up: the prefill of a batch, and its decoding."""
+"""Sums over steps: prefill and decode of a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the time of each phase goes, operator by operator."""
+"""The time of each phase by operator."""
 
 from __future__ import annotations
 

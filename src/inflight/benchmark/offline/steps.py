@@ -1,4 +1,4 @@
-"""Running requests through the engine core, and what each of its steps was and took."""
+"""Runs requests through the engine core, and records the work and time of each step."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Step:
 
 
 class TimedExecutor:
-    """An Executor that remembers its last batch, and how long that took."""
+    """An Executor that records its last batch and its time."""
 
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
@@ -59,7 +59,7 @@ class TimedExecutor:
 
 
 class StepTimer:
-    """An engine whose steps are timed: greedy, end tokens ignored, no prefix reuse. Close it to free its memory."""
+    """An engine whose steps are timed: greedy, end tokens ignored, no prefix caching. Close it to free its memory."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = TimedExecutor(executor)

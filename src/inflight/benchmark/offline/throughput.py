@@ -1,4 +1,4 @@
-"""Many prompts at once, as fast as the engine goes: the measurement of `vllm bench throughput`."""
+"""Many prompts at once, for throughput: the measurement of `vllm bench throughput`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is sent, and what came of it."""
+"""Requests of a benchmark, and their outcomes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sending the requests when their time comes, and what the run cost its own process."""
+"""Sends the requests on schedule, and measures the processor time of this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`inflight bench`: how fast an engine is, and how fast a server."""
+"""`inflight bench`: benchmarks of an engine and of a server."""
 
 from __future__ import annotations
 

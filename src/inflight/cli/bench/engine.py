@@ -13,7 +13,7 @@ from inflight.cli.bench.result_file import write_result
 if TYPE_CHECKING:
     from inflight.benchmark.offline.steps import StepTimer
 
-# What a benchmark's own prompts need, with room: the default share of the free memory would be filled for nothing.
+# Enough for the prompts of a benchmark: the default fraction would reserve memory that is not used.
 _KV_FRACTION = 0.5
 
 OutputLen = Annotated[

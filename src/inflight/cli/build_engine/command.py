@@ -32,22 +32,27 @@ def _registered(name: str) -> str:
 def build_engine(
     ctx: typer.Context,
     checkpoint_dir: Annotated[
-        Path, typer.Option("--checkpoint-dir", "--checkpoint_dir", help="Checkpoint, as `inflight convert` writes it.")
+        Path,
+        typer.Option(
+            "--checkpoint-dir", "--checkpoint_dir", help="Checkpoint directory, as `inflight convert` writes it."
+        ),
     ],
     flags: Flags,
     output_dir: Annotated[
-        Path | None, typer.Option("--output-dir", "--output_dir", "-o", help="Where the engine goes.")
+        Path | None, typer.Option("--output-dir", "--output_dir", "-o", help="Directory to write the engine to.")
     ] = None,
     target: Annotated[str, typer.Option(help=summaries(), metavar="NAME", callback=_registered)] = "cpu",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", "--dry_run", help="Print the plan (sizes, memory, work per token) and stop.")
+        bool,
+        typer.Option(
+            "--dry-run", "--dry_run", help="Print the plan (sizes, memory, work per token) and write nothing."
+        ),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace OUTPUT_DIR if it exists.")] = False,
 ) -> None:
     """Build the engine of a checkpoint: compiled code, packed weights, a manifest and the tokenizer.
 
-    Everything is decided here: serving compiles nothing. The same checkpoint and flags give the same bytes, on any
-    machine.
+    Serving compiles nothing. Builds are reproducible: the same checkpoint and flags give the same bytes on any machine.
 
     Examples:
 

@@ -115,7 +115,7 @@ def _check_pair(model: str, config: Mapping[str, Any], engine: Path) -> None:
     """Raises ModelError for a model that is not supported, InflightError for one of another shape than the engine's."""
     from inflight.convert.families.table import find_family
     from inflight.convert.plan import check_config
-    from inflight.convert.source.hf_config import read_model_facts
+    from inflight.convert.source.hf_config import read_model_config
     from inflight.errors import InflightError
     from inflight.runtime.loading.engine_directory import read_engine_directory
 
@@ -123,8 +123,8 @@ def _check_pair(model: str, config: Mapping[str, Any], engine: Path) -> None:
     check_config(model, config)
     family = find_family(config)
     assert family is not None  # or check_config would have refused it
-    facts = read_model_facts(config, family).facts
-    pairs = {name: (getattr(facts, name), getattr(built.model, name)) for name in _SHAPE}
+    read = read_model_config(config, family).config
+    pairs = {name: (getattr(read, name), getattr(built.model, name)) for name in _SHAPE}
     pairs["architecture"] = (family.architecture, built.model.architecture)
     if wrong := [f"{name}: {mine}, not {theirs}" for name, (theirs, mine) in pairs.items() if mine != theirs]:
         raise InflightError(

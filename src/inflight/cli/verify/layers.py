@@ -1,4 +1,4 @@
-"""Where a model and its engine part ways: conversion layer by layer, then the network, for `inflight verify`."""
+"""Finds where a model and its engine differ: the conversion layer by layer, then the network. For `inflight verify`."""
 
 from __future__ import annotations
 

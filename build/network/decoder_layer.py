@@ -1,0 +1,49 @@
+"""One decoder layer, as its LayerSpec says: attention and MLP, their norms, and the residual stream."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from inflight.build.graph.builder import GraphBuilder
+from inflight.build.graph.values import shape_of
+from inflight.build.network.attention import AttentionLayer
+from inflight.build.network.layers import FLOAT, Layers
+from inflight.build.network.shared_inputs import SharedInputs
+from inflight.convert.checkpoint.model_spec import LayerSpec, NormSpec
+
+
+class DecoderLayer:
+    """x += after(attention(before(x))), then the same with the MLP."""
+
+    def __init__(self, builder: GraphBuilder, layers: Layers, spec: LayerSpec, index: int) -> None:
+        self._builder = builder
+        self._layers = layers
+        self._spec = spec
+        self._source = f"transformer.layers.{index}"
+        self._name = f"layers.{index}"
+        self._attention = AttentionLayer(builder, layers, spec.attention, index)
+
+    def __call__(
+        self, x: ir.Value, past: tuple[ir.Value, ir.Value], shared: SharedInputs
+    ) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """x [B, L, hidden], caches [B, kv_heads, P, D] -> (x, present key, present value), shaped alike."""
+        spec = self._spec
+        normed = self._norm(x, spec.before_attention, "input_norm")
+        delta, present_key, present_value = self._attention(normed, *past, shared)
+        x = self._add(x, delta, spec.after_attention, "attention")
+        normed = self._norm(x, spec.before_mlp, "post_norm")
+        delta = self._layers.mlp(normed, spec.mlp, self._source, self._name)
+        return self._add(x, delta, spec.after_mlp, "mlp"), present_key, present_value
+
+    def _norm(self, x: ir.Value, norm: NormSpec, name: str) -> ir.Value:
+        return self._layers.norm(x, norm, self._source, f"{self._name}.{name}")
+
+    def _add(self, x: ir.Value, delta: ir.Value, norm: NormSpec | None, part: str) -> ir.Value:
+        name = f"{self._name}.{part}"
+        if norm is not None:
+            delta = self._norm(delta, norm, f"{part}.norm")
+        if self._spec.residual_scale != 1.0:
+            scale = self._builder.constant("residual_scale", self._spec.residual_scale, np.float32)
+            delta = self._builder.op("Mul", [delta, scale], f"{name}.scaled", FLOAT, shape_of(x))
+        return self._builder.op("Add", [x, delta], f"{name}.residual", FLOAT, shape_of(x))

@@ -1,0 +1,155 @@
+"""ModelSpec of a checkpoint: its config.json, read as its architecture's row of the family table has it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Set
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from inflight.convert.checkpoint.config import CheckpointConfig
+from inflight.convert.checkpoint.model_spec import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RopeSpec
+from inflight.convert.checkpoint.support import activation
+from inflight.convert.families.table import Family, family_of
+from inflight.tensor_file import numpy_dtype
+
+
+@dataclass(frozen=True, slots=True)
+class OptionalTensors:
+    """Which tensors there are that a config of another writer may pass over in silence; every layer is alike."""
+
+    qkv_bias: bool = False
+    dense_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    lm_head: bool = True
+
+
+def stored_optionals(config: CheckpointConfig, names: Set[str]) -> OptionalTensors:
+    """Those of an existing checkpoint from all its tensor names: what one layer has, every layer must have.
+
+    The config's own word adds to it, so that a tensor lost from every layer is noticed.
+    """
+
+    def present(ending: str) -> bool:
+        return any(name.endswith(ending) for name in names)
+
+    return OptionalTensors(
+        qkv_bias=bool(config.attn_bias) or present("attention.qkv.bias"),
+        dense_bias=present("attention.dense.bias"),
+        mlp_bias=bool(config.mlp_bias) or any(present(f"mlp.{module}.bias") for module in ("fc", "gate", "proj")),
+        qk_norm=bool(config.qk_layernorm) or present("attention.q_layernorm.weight"),
+        lm_head="lm_head.weight" in names or config.tie_word_embeddings is False or _quantized_head(config),
+    )
+
+
+def _quantized_head(config: CheckpointConfig) -> bool:
+    """A quantized projection is stored, even that of a tied model: the embedding itself is never quantized."""
+    found = config.weight_quantization
+    return found is not None and found.covers("lm_head") and config.inflight is not None
+
+
+def model_spec(config: CheckpointConfig, optional: OptionalTensors) -> ModelSpec:
+    """What a supported config means (see `support.unsupported`)."""
+    family = family_of(config.architecture)
+    hidden_norm = _norm(config, family, config.hidden_size)
+    return ModelSpec(
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        max_positions=config.max_position_embeddings,
+        layers=tuple(
+            _layer(config, family, optional, index, window) for index, window in enumerate(_windows(config, family))
+        ),
+        final_norm=hidden_norm("ln_f"),
+        lm_head=optional.lm_head,
+        embedding_scale=_embedding_scale(config, family),
+        logit_scale=config.output_multiplier_scale or 1.0,
+        logit_softcap=config.final_logit_softcapping,
+    )
+
+
+def _norm(config: CheckpointConfig, family: Family, size: int) -> partial[NormSpec]:
+    return partial(
+        NormSpec,
+        size=size,
+        epsilon=config.norm_epsilon,
+        kind=family.norm,
+        bias=family.norm == "layer",
+        wide=family.norm_offset != 0,
+    )
+
+
+def _layer(
+    config: CheckpointConfig, family: Family, optional: OptionalTensors, index: int, window: int | None
+) -> LayerSpec:
+    norm = _norm(config, family, config.hidden_size)
+    sandwich = family.sandwich_norms
+    return LayerSpec(
+        attention=_attention(config, family, optional, index, window),
+        mlp=MlpSpec(config.intermediate_size, activation(config), family.gated_mlp, optional.mlp_bias),
+        before_attention=norm("input_layernorm"),
+        before_mlp=norm("pre_feedforward_layernorm" if sandwich else "post_layernorm"),
+        after_attention=norm("post_layernorm") if sandwich else None,
+        after_mlp=norm("post_feedforward_layernorm") if sandwich else None,
+        residual_scale=config.residual_multiplier or 1.0,
+    )
+
+
+def _attention(
+    config: CheckpointConfig, family: Family, optional: OptionalTensors, index: int, window: int | None
+) -> AttentionSpec:
+    norm = _norm(config, family, config.head_size)
+    return AttentionSpec(
+        num_heads=config.num_attention_heads,
+        num_kv_heads=config.num_key_value_heads,
+        head_size=config.head_size,
+        scale=_query_scale(config),
+        rope=_rope(config, index, local=window is not None),
+        window=window,
+        softcap=config.attn_logit_softcapping,
+        qkv_bias=optional.qkv_bias,
+        dense_bias=optional.dense_bias,
+        q_norm=norm("attention.q_layernorm") if optional.qk_norm else None,
+        k_norm=norm("attention.k_layernorm") if optional.qk_norm else None,
+    )
+
+
+def _query_scale(config: CheckpointConfig) -> float:
+    if config.query_pre_attn_scalar is not None:
+        return float(config.query_pre_attn_scalar**-0.5)
+    return float((config.attention_multiplier or 1.0) * config.head_size**-0.5)
+
+
+def _rope(config: CheckpointConfig, index: int, *, local: bool) -> RopeSpec | None:
+    if config.inflight is not None and index in (config.inflight.layers_without_rope or ()):
+        return None
+    dim = config.rotary_embedding_dim or config.head_size
+    if local and config.rope_local_base_freq is not None:
+        scaling = config.inflight.local_rotary_scaling if config.inflight else None
+        return RopeSpec(dim, config.rope_local_base_freq, scaling)
+    return RopeSpec(dim, config.rotary_base, config.rotary_scaling)
+
+
+def _windows(config: CheckpointConfig, family: Family) -> tuple[int | None, ...]:
+    """The window of each layer. The format leaves windows to the runtime, so that a checkpoint of another writer has
+    those of its family where the family cannot do without, and none elsewhere.
+    """
+    block, count = config.inflight, config.num_hidden_layers
+    if block is not None:
+        types = block.layer_types or ("sliding_attention",) * count
+        return tuple(block.sliding_window if kind == "sliding_attention" else None for kind in types)
+    every = family.full_attention_every
+    if every is None:
+        return (None,) * count
+    window = config.sliding_window or family.defaults["sliding_window"]
+    period = config.sliding_window_pattern or (family.defaults[every] if isinstance(every, str) else every)
+    return tuple(window if (layer + 1) % period else None for layer in range(count))
+
+
+def _embedding_scale(config: CheckpointConfig, family: Family) -> float:
+    """Gemma's is rounded to the model's type, as transformers rounds it."""
+    if family.scaled_embedding:
+        return float(np.float32(math.sqrt(config.hidden_size)).astype(numpy_dtype(config.dtype)))
+    return config.embedding_multiplier or 1.0

@@ -1,0 +1,130 @@
+"""The model as its mathematics: what every layer computes, with every size and constant, and nothing about files.
+
+The network, the reference decoder, the tensors of a checkpoint and the facts of an engine all follow this one record.
+`convert/checkpoint/derive.py` makes it of a checkpoint's config.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from inflight.convert.checkpoint.rope import RotaryScaling
+
+# silu: x * sigmoid(x). gelu: x * Phi(x), Phi the normal distribution; gelu_tanh approximates it by a tanh.
+Activation = Literal["silu", "gelu", "gelu_tanh"]
+
+
+@dataclass(frozen=True, slots=True)
+class NormSpec:
+    """A norm over the last axis: root mean square, or mean and variance ("layer"). `module` is its checkpoint name.
+
+    The stored weight is the factor itself: an offset that a family adds (1 + weight) is in it already. `wide`: written
+    as float32 whatever the checkpoint's type, because the sum does not fit a shorter one.
+    """
+
+    module: str
+    size: int
+    epsilon: float
+    kind: Literal["rms", "layer"] = "rms"
+    bias: bool = False
+    wide: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RopeSpec:
+    """Rotary embedding (Su et al., 2021) of the first `dim` of each head's elements, their halves paired."""
+
+    dim: int
+    base: float
+    scaling: RotaryScaling | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionSpec:
+    """Causal attention with grouped key-value heads.
+
+    softmax(cap(scale * q k)) v, where cap(x) = softcap * tanh(x / softcap), or x when there is none. `window`: a row
+    sees the last so many positions, its own included; None: all. `rope` None: no position enters.
+    """
+
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+    scale: float
+    rope: RopeSpec | None
+    window: int | None = None
+    softcap: float | None = None
+    qkv_bias: bool = False
+    dense_bias: bool = False
+    q_norm: NormSpec | None = None
+    k_norm: NormSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MlpSpec:
+    """proj(act(fc(x)) * gate(x)), or proj(act(fc(x))) when it is not gated. `bias`: of all its products."""
+
+    size: int
+    activation: Activation
+    gated: bool = True
+    bias: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpec:
+    """x += residual_scale * after(attention(before(x))), then the same with the MLP. No norm after: None."""
+
+    attention: AttentionSpec
+    mlp: MlpSpec
+    before_attention: NormSpec
+    before_mlp: NormSpec
+    after_attention: NormSpec | None = None
+    after_mlp: NormSpec | None = None
+    residual_scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Embedding times `embedding_scale`, layers, norm, projection times `logit_scale`, soft cap.
+
+    `lm_head`: the projection is a tensor of its own; otherwise it is the embedding. `max_positions`: the longest
+    sequence that the model was made for; None: not known.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    max_positions: int | None
+    layers: tuple[LayerSpec, ...]
+    final_norm: NormSpec
+    lm_head: bool
+    embedding_scale: float = 1.0
+    logit_scale: float = 1.0
+    logit_softcap: float | None = None
+
+    @property
+    def kv_elements(self) -> int:
+        """Elements of keys and values that a token leaves in all layers' caches together."""
+        return sum(2 * layer.attention.num_kv_heads * layer.attention.head_size for layer in self.layers)
+
+    @property
+    def ropes(self) -> tuple[RopeSpec, ...]:
+        """Each rotary embedding once, in the order in which the layers first use them."""
+        return tuple(dict.fromkeys(layer.attention.rope for layer in self.layers if layer.attention.rope is not None))
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """Each window once, in the order in which the layers first use them."""
+        return tuple(dict.fromkeys(layer.attention.window for layer in self.layers))
+
+
+def layer_list(layers: Sequence[int]) -> str:
+    """Ascending layer numbers in words: "0-4, 6-10, 12"."""
+    spans: list[list[int]] = []
+    for layer in layers:
+        if spans and layer == spans[-1][1] + 1:
+            spans[-1][1] = layer
+        else:
+            spans.append([layer, layer])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)

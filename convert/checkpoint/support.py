@@ -1,0 +1,117 @@
+"""What a checkpoint's config.json may ask for, and what it is refused for, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from inflight.convert.checkpoint.config import CheckpointConfig
+from inflight.convert.checkpoint.model_spec import Activation
+from inflight.convert.checkpoint.rope import RotaryScaling
+from inflight.convert.families.table import FAMILIES
+from inflight.convert.quantization.scheme import quantization_problems
+
+# Keys of the format's readers that change the mathematics unless they have this value.
+_NEUTRAL: dict[str, Any] = {
+    "residual_mlp": False,
+    "q_scaling": 1.0,
+    "embedding_scale": None,
+    "apply_query_key_layer_scaling": False,
+    "longrope_short_mscale": None,
+    "longrope_long_mscale": None,
+    "use_logn_attn": False,
+    "fc_after_embed": False,
+    "use_input_layernorm_in_first_layer": True,
+    "use_last_layernorm": True,
+    "layer_idx_offset": 0,
+}
+
+
+def unsupported_keys(raw: Mapping[str, Any]) -> list[str]:
+    """Keys of a config.json outside the record that ask for what cannot be expressed; empty when all is well."""
+    return [
+        f"{key} {raw[key]!r}" for key, neutral in _NEUTRAL.items() if raw.get(key) is not None and raw[key] != neutral
+    ]
+
+
+# Names of activations, as Hugging Face configs and the format have them -> what they are. The format's own "gelu" is
+# the one with the tanh: see `activation`.
+ACTIVATIONS: Mapping[str, Activation] = {
+    "silu": "silu",
+    "swiglu": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
+_POSITIONS = ("rope_gpt_neox", "long_rope", "yarn")
+
+
+def unsupported(config: CheckpointConfig) -> list[str]:
+    """What this config asks for that a network of this project cannot express; empty when all is well."""
+    known = [family.architecture for family in FAMILIES]
+    checks = (
+        (config.architecture not in known, f"architecture {config.architecture!r} (supported: {', '.join(known)})"),
+        (config.dtype not in ("float32", "float16", "bfloat16"), f"dtype {config.dtype!r}"),
+        (
+            config.hidden_act not in ACTIVATIONS,
+            f"hidden_act {config.hidden_act!r} (supported: {', '.join(ACTIVATIONS)})",
+        ),
+        (
+            config.position_embedding_type not in _POSITIONS,
+            f"position_embedding_type {config.position_embedding_type!r}",
+        ),
+        (bool(config.moe and config.moe.get("num_experts", 0)), "a mixture of experts"),
+        (config.head_size % 2 != 0, f"an odd head_size ({config.head_size})"),
+        (config.num_attention_heads % config.num_key_value_heads != 0, "query heads not a multiple of key-value heads"),
+        (config.mapping.cp_size != 1, "context parallelism (cp_size > 1)"),
+    )
+    reasons = [reason for wrong, reason in checks if wrong]
+    return reasons + _rotary_problems(config) + _layer_problems(config) + quantization_problems(config.quantization)
+
+
+def _rotary_problems(config: CheckpointConfig) -> list[str]:
+    dim, size, scaling = config.rotary_embedding_dim, config.head_size, config.rotary_scaling
+    problems = []
+    if dim is not None and (not 0 < dim <= size or dim % 2):
+        problems.append(f"rotary_embedding_dim {dim} (an even number up to head_size {size})")
+    if config.position_embedding_type == "long_rope" and (scaling is None or scaling.rope_type != "longrope"):
+        problems.append("position_embedding_type 'long_rope' without longrope_scaling_short_factors")
+    if config.position_embedding_type == "yarn" and (scaling is None or scaling.rope_type != "yarn"):
+        problems.append("position_embedding_type 'yarn' without a rotary_scaling of that type")
+    local = config.inflight.local_rotary_scaling if config.inflight else None
+    for found, base in ((scaling, config.rotary_base), (local, config.rope_local_base_freq or 0)):
+        problems += [] if found is None else _scaling_problems(found, dim or size, base, config.max_position_embeddings)
+    return problems
+
+
+def _scaling_problems(scaling: RotaryScaling, dim: int, base: float, positions: int | None) -> list[str]:
+    problems = []
+    for name in ("short_factor", "long_factor"):
+        factors = getattr(scaling, name)
+        if factors is not None and len(factors) != dim // 2:
+            problems.append(f"{len(factors)} numbers in {name} for {dim // 2} frequencies")
+    if scaling.rope_type == "dynamic" and positions is None:
+        problems.append("rope type 'dynamic' without max_position_embeddings, up to which frequencies are unscaled")
+    if scaling.rope_type == "yarn" and base <= 1:
+        problems.append(f"rope type 'yarn' with a rotary base of {base:g}, which must be above 1")
+    return problems
+
+
+def _layer_problems(config: CheckpointConfig) -> list[str]:
+    if config.inflight is None:
+        return []
+    types, problems = config.inflight.layer_types or (), []
+    if any(not 0 <= index < config.num_hidden_layers for index in config.inflight.layers_without_rope or ()):
+        problems.append(f"layers_without_rope {list(config.inflight.layers_without_rope or ())}")
+    if types and len(types) != config.num_hidden_layers:
+        problems.append(f"{len(types)} layer_types for {config.num_hidden_layers} layers")
+    if "sliding_attention" in types and config.inflight.sliding_window is None:
+        problems.append("layer_types with 'sliding_attention' without sliding_window")
+    return problems
+
+
+def activation(config: CheckpointConfig) -> Activation:
+    """What a supported config's hidden_act is. Without our block it was written for a reader whose gelu has a tanh."""
+    if config.hidden_act == "gelu" and config.inflight is None:
+        return "gelu_tanh"
+    return ACTIVATIONS[config.hidden_act]
