@@ -135,7 +135,8 @@ class Shape:
         if self.mixed:
             values.setdefault("layer_types", _layer_types(self.num_layers, _MIXED[self.family]))
         if self.family in ("qwen2", "qwen3") and self.sliding_window is not None:
-            values |= {"use_sliding_window": True, "sliding_window": self.sliding_window, "max_window_layers": 0}
+            switch = {"use_sliding_window": True, "sliding_window": self.sliding_window, "max_window_layers": 0}
+            values = switch | values
         return _CONFIGS[self.family](**values)
 
 
