@@ -17,7 +17,8 @@ from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
 from inflight.errors import BuildError
-from tests.models.random_models import ROPE_KINDS, Shape, random_rope, random_shape, save_random_model
+from tests.models.random_models import Shape, random_shape, save_random_model
+from tests.models.ropes import ROPE_KINDS, random_rope
 from tests.network.support import ALL_FAMILIES, LinearRunner, make_case, random_chunks, relative_error
 
 pytestmark = pytest.mark.network
