@@ -113,6 +113,7 @@ def test_the_base_install_generates_and_inspects(engine: Path) -> None:
     assert inflight("doctor").returncode in (0, 1)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("arguments", [(), ("build-engine",), ("convert",), ("serve",), ("bench", "serve")])
 def test_help_needs_no_extra(arguments: tuple[str, ...]) -> None:
     shown = inflight(*arguments, "--help")
