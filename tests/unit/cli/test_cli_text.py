@@ -20,6 +20,7 @@ from inflight.cli.generate import generate
 from inflight.errors import RequestError
 from inflight.runtime import LLM, SamplingParams
 from tests.engines.null_engine import write_null_engine
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.unit
 
@@ -153,7 +154,7 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(tmp_path: Path) -> None:
         screen.wait_for("[stopped]")
         screen.wait_for("> ")
         os.write(ours, b"\x04")
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=PATIENCE_S) == 0
     finally:
         process.kill()
         process.wait()
@@ -168,8 +169,9 @@ class Screen:
         self._unread = b""
 
     def wait_for(self, text: str) -> None:
-        """Read on until `text` has come; "" waits for anything at all. A minute of silence fails."""
+        """Read on until `text` has come; "" waits for anything at all. Silence beyond all patience fails."""
         while not self._unread or text.encode() not in self._unread:
-            assert select.select([self._terminal], [], [], 60)[0], f"{text!r} did not come after {self._unread!r}"
+            ready, _, _ = select.select([self._terminal], [], [], PATIENCE_S)
+            assert ready, f"{text!r} did not come after {self._unread!r}"
             self._unread += os.read(self._terminal, 4096)
         self._unread = self._unread.partition(text.encode())[2] if text else b""
