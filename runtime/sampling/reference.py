@@ -97,12 +97,14 @@ def _adjust(
     return row
 
 
-def _choose(row: Floats, sampling: RowSampling, position: int) -> int:
-    order = _order(row)
+def kept_tokens(row: Floats, sampling: RowSampling) -> tuple[Ids, Doubles]:
+    """The tokens among which adjusted float32 logits [V] leave the choice, ascending, and the weights of all [V].
+
+    The temperature is above 0, and some logit is above -inf.
+    """
     temperature = np.float32(sampling.temperature)
-    if temperature <= 0 or np.isneginf(row[order[0]]):
-        return int(order[0])
     weights = _weights(row, temperature)
+    order = _order(row)
     if 0 < sampling.top_k < len(row):
         order = order[: sampling.top_k]
     if sampling.top_p < 1:
@@ -110,6 +112,14 @@ def _choose(row: Floats, sampling: RowSampling, position: int) -> int:
         before = np.cumsum(weights[order]) - weights[order]
         order = order[before < limit]
     kept = np.sort(order[weights[order] >= np.float32(sampling.min_p)])
+    return kept, weights
+
+
+def _choose(row: Floats, sampling: RowSampling, position: int) -> int:
+    first = int(np.argmax(row))
+    if sampling.temperature <= 0 or np.isneginf(row[first]):
+        return first
+    kept, weights = kept_tokens(row, sampling)
     cumulative = np.cumsum(weights[kept])
     target = min(philox_uniform(sampling.seed, position) * cumulative[-1], np.nextafter(cumulative[-1], 0.0))
     return int(kept[np.searchsorted(cumulative, target, side="right")])
@@ -122,10 +132,18 @@ def _order(row: Floats) -> Ids:
 
 def _weights(row: Floats, temperature: np.float32) -> Doubles:
     """exp((row - max) / temperature) on the grid of 2^-32; the greatest weight is exactly 1."""
+    return _on_grid(_exp(_exponents(row, temperature)).astype(np.float64))
+
+
+def _on_grid(values: Doubles) -> Doubles:
+    """Values from 0 to 1 at the nearest multiples of 2^-32; sums of up to 2^20 of them are exact."""
+    return (values + _GRID) - _GRID
+
+
+def _exponents(row: Floats, temperature: np.float32) -> Floats:
     with np.errstate(over="ignore"):
-        exponents = (row - row.max()) / temperature
-    weights = _exp(np.maximum(exponents, np.float32(-24.0))).astype(np.float64)
-    return (weights + _GRID) - _GRID
+        exponents: Floats = (row - row.max()) / temperature
+    return np.maximum(exponents, np.float32(-24.0))
 
 
 def _exp(x: Floats) -> Floats:

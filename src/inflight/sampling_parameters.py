@@ -128,7 +128,7 @@ def _contract(dtype: str, *names: str, text: str = "") -> tuple[TritonInput, ...
 
 Row = SamplingParameter
 
-# In the order of the fields of SamplingParams.
+# In the order in which options are listed and the record of compiled engines has its fields.
 # fmt: off
 SAMPLING_PARAMETERS: tuple[SamplingParameter, ...] = (
     Row(
