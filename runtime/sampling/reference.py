@@ -112,7 +112,23 @@ def kept_tokens(row: Floats, sampling: RowSampling) -> tuple[Ids, Doubles]:
         before = np.cumsum(weights[order]) - weights[order]
         order = order[before < limit]
     kept = np.sort(order[weights[order] >= np.float32(sampling.min_p)])
+    if sampling.typical_p < 1:
+        kept = _typical(kept[weights[kept] > 0], weights, _exponents(row, temperature), np.float32(sampling.typical_p))
     return kept, weights
+
+
+def _typical(kept: Ids, weights: Doubles, exponents: Floats, mass: np.float32) -> Ids:
+    """Locally typical sampling (Meister et al. 2022), with the ties of transformers' TypicalLogitsWarper.
+
+    An exponent is log p and a constant, so that |surprise - entropy| is the distance of an exponent from their mean.
+    """
+    surprise, weight = -exponents[kept].astype(np.float64), weights[kept]
+    total = weight.sum()
+    distance = np.abs(surprise - _on_grid(weight * surprise).sum() / total).astype(np.float32)
+    order = np.argsort(distance, kind="stable")
+    last = np.searchsorted(np.cumsum(weight[order]), float(mass) * total, side="left")
+    nearest: Ids = kept[distance <= distance[order[last]]]
+    return nearest
 
 
 def _choose(row: Floats, sampling: RowSampling, position: int) -> int:

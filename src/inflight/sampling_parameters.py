@@ -169,6 +169,13 @@ SAMPLING_PARAMETERS: tuple[SamplingParameter, ...] = (
         cli=CliOption("Leave out what is below P times the likeliest.", chat=True),
     ),
     Row(
+        "typical_p", "number", 1.0,
+        least=LEAST, greatest=1, expected="above 0 and at most 1",
+        model_default="sampling", record=True,
+        triton=(TritonInput("typical_p", "typical_p", "FP32"),),
+        cli=CliOption("Among those nearest to the expected surprise that sum to P.", chat=True),
+    ),
+    Row(
         # The one default that also bends greedy decoding.
         "repetition_penalty", "number", 1.0,
         least=LEAST, greatest=GREATEST, expected="above 0 and at most 1e+38",

@@ -96,6 +96,7 @@ CHANGES = {
     "top_k": 2,
     "top_p": 0.3,
     "min_p": 0.5,
+    "typical_p": 0.05,
     "repetition_penalty": 5.0,
     "presence_penalty": 2.0,
     "frequency_penalty": 2.0,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from inflight.sampling_parameters import RECORD_PARAMETERS
 
-ABI = 4
+ABI = 5
 MAX_TOP_LOGPROBS = 64
 
 # What inflight_step returns.

@@ -2,8 +2,8 @@
  *
  * Order: log probabilities of the model's own logits; then on a copy: bias, repetition penalty (prompt and output;
  * Keskar et al. 2019, "CTRL"), frequency and presence penalty (output); temperature 0 takes the greatest; otherwise
- * temperature, top_k, top_p (of the weight that top_k left), min_p (of the greatest probability), and one draw by
- * inverse CDF in the order of ids. */
+ * temperature, top_k, top_p (of the weight that top_k left), min_p (of the greatest probability), typical_p (of the
+ * weight that they left), and one draw by inverse CDF in the order of ids. */
 #ifndef INFLIGHT_SAMPLING_H
 #define INFLIGHT_SAMPLING_H
 
@@ -43,8 +43,43 @@ static inline void sampling_adjust(const sampling_scratch *at, int vocab, const 
         at->maxima[block] = sampling_block_max(at->row + (int64_t)block * SAMPLING_BLOCK);
 }
 
-/* The kept ids, ascending, go to at->ids; returns how many (at least the most likely one). */
-static inline int sampling_filter_row(const sampling_scratch *at, int vocab, const inflight_sampling *s, double total) {
+/* Of at->ids (ascending, and so they stay) keep those whose surprise, -log p, is nearest to the entropy, until their
+ * weights sum to typical_p of all, and what is as near as the last of them (Meister et al. 2022, "Locally Typical
+ * Sampling"). With x = (value - max) / temperature, log p is x less a constant, so that the distance to the entropy is
+ * |x - mean of x|. Its products are rounded to the grid of the weights: their sum is exact too, and has no order.
+ * Overwrites at->row; returns how many. */
+static inline int sampling_keep_typical(const sampling_scratch *at, int count, const inflight_sampling *s, float max) {
+#pragma clang fp contract(off)
+    const double grid = 0x1p20; /* as in sampling_weights */
+    double total = 0.0, products = 0.0;
+    int possible = 0, kept = 0;
+    for (int i = 0; i < count; ++i) {
+        const int32_t id = at->ids[i];
+        const double weight = (double)at->weights[id];
+        at->row[id] = fmaxf((at->row[id] - max) / s->temperature, -24.0f);
+        total += weight;
+        products += (weight * -(double)at->row[id] + grid) - grid;
+        at->ids[possible] = id;
+        possible += weight > 0.0;
+    }
+    const double mean = products / total;
+    for (int i = 0; i < possible; ++i) {
+        float *const value = at->row + at->ids[i];
+        *value = 0.0f - (float)fabs(-(double)*value - mean); /* the nearest is the greatest */
+    }
+    const double limit = (double)s->typical_p * total;
+    const float cut = sampling_find_cut(at->row, at->ids, possible, at->weights, limit).value;
+    for (int i = 0; i < possible; ++i) {
+        const int32_t id = at->ids[i];
+        at->ids[kept] = id;
+        kept += at->row[id] >= cut;
+    }
+    return kept;
+}
+
+/* The kept ids, ascending, go to at->ids; returns how many (at least one). */
+static inline int sampling_filter_row(const sampling_scratch *at, int vocab, const inflight_sampling *s, float max,
+                                      double total) {
     int count;
     if (s->top_k > 0 && s->top_k < vocab) {
         count = sampling_top_k(at->row, vocab, s->top_k, at->ids, at->maxima);
@@ -62,7 +97,7 @@ static inline int sampling_filter_row(const sampling_scratch *at, int vocab, con
         at->ids[kept] = id;
         kept += at->weights[id] >= s->min_p;
     }
-    return kept;
+    return s->typical_p < 1.0f ? sampling_keep_typical(at, kept, s, max) : kept;
 }
 
 static inline int32_t sampling_choose(const sampling_scratch *at, int vocab, const inflight_sampling *s) {
@@ -70,9 +105,9 @@ static inline int32_t sampling_choose(const sampling_scratch *at, int vocab, con
     const float max = at->row[best];
     if (s->temperature <= 0.0f || max == -INFINITY) return best;
     double total = sampling_weights(at->row, SAMPLING_PADDED(vocab), max, s->temperature, at->weights);
-    if ((s->top_k <= 0 || s->top_k >= vocab) && s->top_p >= 1.0f && s->min_p <= 0.0f)
+    if ((s->top_k <= 0 || s->top_k >= vocab) && s->top_p >= 1.0f && s->min_p <= 0.0f && s->typical_p >= 1.0f)
         return sampling_draw_row(at->weights, vocab, sampling_target(s, total));
-    const int kept = sampling_filter_row(at, vocab, s, total);
+    const int kept = sampling_filter_row(at, vocab, s, max, total);
     return sampling_draw_id(at->weights, at->ids, kept, sampling_target(s, sampling_sum(at->weights, at->ids, kept)));
 }
 
