@@ -103,6 +103,8 @@ def kept_tokens(row: Floats, sampling: RowSampling) -> tuple[Ids, Doubles]:
     The temperature is above 0, and some logit is above -inf.
     """
     temperature = np.float32(sampling.temperature)
+    if sampling.top_n_sigma > 0:
+        row = _without_far(row, np.float32(sampling.top_n_sigma))
     weights = _weights(row, temperature)
     order = _order(row)
     if 0 < sampling.top_k < len(row):
@@ -111,10 +113,30 @@ def kept_tokens(row: Floats, sampling: RowSampling) -> tuple[Ids, Doubles]:
         limit = float(np.float32(sampling.top_p)) * weights[order].sum()
         before = np.cumsum(weights[order]) - weights[order]
         order = order[before < limit]
-    kept = np.sort(order[weights[order] >= np.float32(sampling.min_p)])
+    kept = np.sort(order[(weights[order] > 0) & (weights[order] >= np.float32(sampling.min_p))])
     if sampling.typical_p < 1:
-        kept = _typical(kept[weights[kept] > 0], weights, _exponents(row, temperature), np.float32(sampling.typical_p))
+        kept = _typical(kept, weights, _exponents(row, temperature), np.float32(sampling.typical_p))
     return kept, weights
+
+
+def _without_far(row: Floats, number: np.float32) -> Floats:
+    """Top-n sigma (Tang et al. 2024): logits more than `number` standard deviations below the greatest become -inf.
+
+    As in llama.cpp, logits of -inf do not count, and the deviation is that of a population.
+    """
+    counted = row > -np.inf
+    values = np.where(counted, row, 0).astype(np.float64)
+    mean = _lane_sum(values) / counted.sum()
+    deviations = np.where(counted, values - mean, 0.0)
+    sigma = np.sqrt(_lane_sum(deviations * deviations) / counted.sum())
+    least = float(row.max()) - float(number) * float(sigma)
+    return np.where(row.astype(np.float64) < least, np.float32(-np.inf), row)
+
+
+def _lane_sum(values: Doubles) -> float:
+    """Values [V] summed in the order of the CPU target: in 16 lanes one after the other, then over the lanes."""
+    lanes = np.pad(values, (0, -len(values) % 16)).reshape(-1, 16)
+    return float(np.cumsum(np.cumsum(lanes, axis=0)[-1])[-1])
 
 
 def _typical(kept: Ids, weights: Doubles, exponents: Floats, mass: np.float32) -> Ids:

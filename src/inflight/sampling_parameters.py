@@ -176,6 +176,13 @@ SAMPLING_PARAMETERS: tuple[SamplingParameter, ...] = (
         cli=CliOption("Among those nearest to the expected surprise that sum to P.", chat=True),
     ),
     Row(
+        "top_n_sigma", "number", 0.0,
+        least=0, greatest=GREATEST, expected="above 0 and at most 1e+38, or 0 (or -1) for off", also_off=-1,
+        record=True,
+        triton=(TritonInput("top_n_sigma", "top_n_sigma", "FP32"),),
+        cli=CliOption("Among logits at most N standard deviations below the greatest; 0: all.", chat=True),
+    ),
+    Row(
         # The one default that also bends greedy decoding.
         "repetition_penalty", "number", 1.0,
         least=LEAST, greatest=GREATEST, expected="above 0 and at most 1e+38",

@@ -18,8 +18,8 @@ from tests.kernel.cpu.test_sampling import VOCABULARIES, assert_same, random_con
 pytestmark = pytest.mark.kernel
 
 # Alone, and the values at which each is off.
-FILTERS: list[dict[str, float]] = [{"typical_p": 0.2}, {"typical_p": 0.95}]
-OFF = {"typical_p": 1.0}
+FILTERS: list[dict[str, float]] = [{"typical_p": 0.2}, {"typical_p": 0.95}, {"top_n_sigma": 0.5}, {"top_n_sigma": 2.0}]
+OFF = {"typical_p": 1.0, "top_n_sigma": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,8 @@ def random_filters(rng: np.random.Generator, vocab: int) -> RowSampling:
     if rng.random() < 0.5:
         sampling = replace(sampling, top_k=0, top_p=1.0, min_p=0.0)
     typical_p = rng.choice([1.0, 1e-6, 0.1, 0.5, 0.9, 0.999999, float(np.float32(rng.uniform(1e-3, 1)))])
-    return replace(sampling, typical_p=float(typical_p))
+    top_n_sigma = rng.choice([0.0, 0.0, 1e-6, 0.5, 1.0, 3.0, 1e38, float(np.float32(rng.uniform(1e-3, 4)))])
+    return replace(sampling, typical_p=float(typical_p), top_n_sigma=float(top_n_sigma))
 
 
 @pytest.mark.parametrize("vocab", VOCABULARIES)
@@ -118,3 +119,36 @@ def test_typical_keeps_what_transformers_keeps(rng: np.random.Generator, top_k: 
         kept, _ = kept_tokens(logits, sampling)
         assert kept.tolist() == candidates[warped > -np.inf].tolist()
     assert compared > 30
+
+
+def test_top_n_sigma_keeps_what_lies_near_the_greatest_logit_at_any_temperature(rng: np.random.Generator) -> None:
+    compared = 0
+    for _ in range(100):
+        logits = rng.normal(size=int(rng.integers(1, 200))).astype(np.float32)
+        banned = rng.random(len(logits)) < 0.2
+        banned[rng.integers(len(logits))] = False
+        logits[banned] = -np.inf
+        number = float(np.float32(rng.uniform(0.01, 4)))
+        wide = logits.astype(np.float64)
+        margin = wide - (wide.max() - number * wide[~banned].std())
+        if np.abs(margin).min() < 1e-9:
+            continue
+        compared += 1
+        for temperature in (0.7, 1.0, 5.0):
+            kept, _ = kept_tokens(logits, RowSampling(temperature=temperature, top_n_sigma=number))
+            assert kept.tolist() == np.flatnonzero(margin > 0).tolist()
+    assert compared > 90
+
+
+def test_top_n_sigma_counts_before_the_other_filters(rng: np.random.Generator) -> None:
+    """The deviation is that of all logits, not of those that top_k leaves."""
+    logits = rng.normal(size=200).astype(np.float32)
+    near, _ = kept_tokens(logits, RowSampling(temperature=1.0, top_n_sigma=1.0))
+    both, _ = kept_tokens(logits, RowSampling(temperature=1.0, top_n_sigma=1.0, top_k=50))
+    assert both.tolist() == sorted(near[np.argsort(-logits[near], kind="stable")][:50].tolist())
+
+
+def test_greedy_choices_do_not_look_at_filters(kernel: SamplingKernel, rng: np.random.Generator) -> None:
+    logits = rng.normal(size=1001).astype(np.float32)
+    sampling = RowSampling(typical_p=0.01, top_n_sigma=0.1)
+    assert kernel.sample(logits, sampling, 3).token_id == int(np.argmax(logits))

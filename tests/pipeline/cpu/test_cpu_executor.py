@@ -69,6 +69,7 @@ def strangers(rng: np.random.Generator, built: BuiltEngine, count: int) -> list[
         RowSampling(temperature=0.8, top_p=0.9, seed=9, repetition_penalty=1.2),
         RowSampling(temperature=1.0, min_p=0.05, frequency_penalty=0.5, bias=((4, 2.0), (5, -np.inf))),
         RowSampling(temperature=1.1, typical_p=0.5, seed=4),
+        RowSampling(temperature=2.0, top_n_sigma=1.0, seed=5),
     ]
     return [
         Run(built.random_prompt(rng, int(rng.integers(1, 50))), kinds[index % len(kinds)], int(rng.integers(1, 30)))
@@ -110,6 +111,7 @@ def test_the_step_samples_as_the_definition_does(
             top_p=float(rng.choice([1.0, 0.7])),
             min_p=float(rng.choice([0.0, 0.02])),
             typical_p=float(rng.choice([1.0, 0.5])),
+            top_n_sigma=float(rng.choice([0.0, 1.5])),
             repetition_penalty=float(rng.choice([1.0, 1.5])),
             presence_penalty=0.5,
             frequency_penalty=0.25,
