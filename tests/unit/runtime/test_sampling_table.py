@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import MISSING, fields
 from typing import Any, get_type_hints
 
@@ -74,6 +76,12 @@ def test_the_record_in_c_has_the_fields_that_the_runtime_packs() -> None:
             declared += [(name.strip(), code) for name in match[2].split(",")]
     assert tuple(declared) == SAMPLING_FIELDS
     assert f"#define INFLIGHT_ABI {ABI}\n" in text
+
+
+def test_the_table_loads_nothing_heavy() -> None:
+    """It is on the way to the first token."""
+    program = "import sys, inflight.sampling_parameters as _; sys.exit(bool({'numpy', 'pydantic'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_names_on_the_wire_and_on_the_command_line_are_used_once() -> None:
