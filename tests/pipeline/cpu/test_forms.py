@@ -16,7 +16,7 @@ import torch
 
 from inflight.build import engine
 from inflight.build.network import build_network
-from inflight.build.recipe import BuildRecipe
+from inflight.build.registry import make_recipe
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.runtime.executors.cpu.executor import CpuExecutor
 from inflight.runtime.loading.load import load_engine
@@ -68,7 +68,7 @@ def _engine(
         return network
 
     monkeypatch.setattr(engine, "build_network", changed)
-    engine.build_engine(case.checkpoint.directory, directory, BuildRecipe(**LIMITS, **recipe))
+    engine.build_engine(case.checkpoint.directory, directory, make_recipe(**{**LIMITS, **recipe}))
     executor = load_engine(directory, threads=2)
     assert isinstance(executor, CpuExecutor)
     return executor
