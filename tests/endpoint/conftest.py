@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -27,17 +28,20 @@ from inflight.triton_backend.openai.backends.triton import TritonBackend
 from inflight.triton_backend.openai.metrics import ShimMetrics
 from inflight.triton_backend.openai.service import Service
 from tests.engines.serving_engines import write_null_engine
+from tests.patience import PATIENCE_S
 
 MODEL = "tiny"
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that are free now; all are held until the last was found."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(closing(socket.socket())) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Ports that are free now. Systems give clients none of these: nobody's connection takes one before its server."""
+    free: list[int] = []
+    while len(free) < count:
+        port = 10_000 + secrets.randbelow(20_000)
+        with closing(socket.socket()) as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            free += [port] if port not in free else []
+    return free
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +61,7 @@ def running_triton(
     http, grpc, metrics = free_ports(3)
     address = ServerAddress(http_port=http, grpc_port=grpc, metrics_port=metrics)
     with TritonServer(installation, repository, address, scratch / "triton.log") as server:
-        server.wait_until_ready(120)
+        server.wait_until_ready(PATIENCE_S)
         yield server
 
 
@@ -66,9 +70,10 @@ def running_shim(engine: Path, backend: TokenBackend) -> Iterator[str]:
     """The shim's base URL; it runs on a thread with an event loop of its own."""
     manifest = read_engine_directory(engine).manifest
     service = Service(MODEL, manifest, load_tokenizer(engine / "tokenizer"), backend, ShimMetrics())
-    (port,) = free_ports(1)
-    server = uvicorn.Server(uvicorn.Config(create_app(service), port=port, log_level="warning"))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(create_app(service), log_level="warning"))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])))
     thread.start()
     while not server.started and thread.is_alive():
         threading.Event().wait(0.01)

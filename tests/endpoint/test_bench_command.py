@@ -61,7 +61,7 @@ def test_every_token_of_the_shim_is_counted(
     shim: str, backend: str, engine: Path, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     requests, output, flags = load(rng)
-    more = ["--tokenizer", str(engine), "--goodput", "ttft:60000", "--result-filename", str(tmp_path / "result.json")]
+    more = ["--tokenizer", str(engine), "--goodput", "ttft:600000", "--result-filename", str(tmp_path / "result.json")]
     shown = bench("serve", "--backend", backend, "--base-url", shim, *flags, *more).stdout
     record = json.loads((tmp_path / "result.json").read_text())
     assert (record["completed"], record["failed"]) == (requests, 0)

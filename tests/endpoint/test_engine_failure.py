@@ -24,6 +24,7 @@ from inflight.triton_backend.launch.server import ServerAddress, TritonServer
 from inflight.triton_backend.openai.backends.embedded import EmbeddedBackend
 from inflight.triton_backend.openai.backends.triton import TritonBackend
 from tests.endpoint.conftest import MODEL, free_ports, running_shim
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.endpoint
 
@@ -69,7 +70,7 @@ def failing_triton(installation: TritonInstallation, engine: Path, tmp_path: Pat
     http, grpc, metrics = free_ports(3)
     address = ServerAddress(http_port=http, grpc_port=grpc, metrics_port=metrics)
     with TritonServer(installation, repository, address, tmp_path / "log") as server:
-        server.wait_until_ready(120)
+        server.wait_until_ready(PATIENCE_S)
         with running_shim(engine, TritonBackend(address.grpc_url)) as url:
             yield url
 
@@ -93,6 +94,6 @@ def test_every_client_hears_the_cause_and_health_turns_503(kind: str, request: p
         with pytest.raises(openai.InternalServerError, match=CAUSE):
             client.completions.create(**{**body, "max_tokens": 5})
         with pytest.raises(urllib.error.HTTPError) as unhealthy:
-            urllib.request.urlopen(f"{url}/health", timeout=60)
+            urllib.request.urlopen(f"{url}/health", timeout=PATIENCE_S)
     assert unhealthy.value.code == 503
     assert CAUSE in json.loads(unhealthy.value.read())["error"]["message"]

@@ -15,7 +15,7 @@ import openai
 import pytest
 
 from tests.endpoint.conftest import MODEL
-from tests.endpoint.triton_calls import eventually
+from tests.patience import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.endpoint
 
@@ -36,7 +36,7 @@ def messages(rng: np.random.Generator) -> Any:
 
 
 def metric(shim: str, name: str) -> float:
-    page = urllib.request.urlopen(f"{shim}/metrics", timeout=60).read().decode()
+    page = urllib.request.urlopen(f"{shim}/metrics", timeout=PATIENCE_S).read().decode()
     return float(next(line for line in page.splitlines() if line.startswith(f"{name} ")).split()[1])
 
 
@@ -180,7 +180,7 @@ def test_a_prompt_that_is_too_long_is_a_400_with_both_lengths(client: openai.Ope
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_goes_away_ends_its_request(shim: str, stream: bool) -> None:
     host = shim.removeprefix("http://")
-    connection = http.client.HTTPConnection(host, timeout=60)
+    connection = http.client.HTTPConnection(host, timeout=PATIENCE_S)
     body = {"prompt": "fox", "max_tokens": LONG, "stream": stream, "ignore_eos": True}
     before = metric(shim, "inflight_generation_tokens_total")
     connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
@@ -194,7 +194,7 @@ def test_a_client_that_goes_away_ends_its_request(shim: str, stream: bool) -> No
 
 
 def test_the_embedded_engine_frees_the_blocks_of_a_client_that_went_away(embedded_shim: str) -> None:
-    connection = http.client.HTTPConnection(embedded_shim.removeprefix("http://"), timeout=60)
+    connection = http.client.HTTPConnection(embedded_shim.removeprefix("http://"), timeout=PATIENCE_S)
     body = {"prompt": "fox", "max_tokens": LONG, "stream": True, "ignore_eos": True}
     connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
     with connection.getresponse() as response:
@@ -217,10 +217,10 @@ def test_many_clients_at_once_each_get_their_own_answer(client: openai.OpenAI) -
 def test_the_server_tells_about_itself(shim: str, client: openai.OpenAI) -> None:
     (model,) = client.models.list().data
     assert client.models.retrieve(MODEL) == model
-    with urllib.request.urlopen(f"{shim}/health", timeout=60) as health:
+    with urllib.request.urlopen(f"{shim}/health", timeout=PATIENCE_S) as health:
         assert health.status == 200
     with pytest.raises(urllib.error.HTTPError) as missing:
-        urllib.request.urlopen(f"{shim}/v1/nothing", timeout=60)
+        urllib.request.urlopen(f"{shim}/v1/nothing", timeout=PATIENCE_S)
     assert json.loads(missing.value.read())["error"]["type"] == "invalid_request_error"
 
 
@@ -230,7 +230,7 @@ JSON_HEADER = {"Content-Type": "application/json"}
 def post(shim: str, path: str, body: bytes, kind: str = "application/json") -> tuple[int, Any]:
     request = urllib.request.Request(f"{shim}{path}", body, {"Content-Type": kind})
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             return answer.status, json.loads(answer.read())
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())
@@ -272,7 +272,7 @@ def test_no_name_of_a_template_variable_is_a_failure_of_the_server(embedded_shim
 
 def test_a_prompt_of_megabytes_holds_up_nobody(embedded_shim: str) -> None:
     host = embedded_shim.removeprefix("http://")
-    long = http.client.HTTPConnection(host, timeout=60)
+    long = http.client.HTTPConnection(host, timeout=PATIENCE_S)
     long.request("POST", "/v1/completions", json.dumps({"prompt": "fox " * 1_000_000}), JSON_HEADER)
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(lambda: long.getresponse().status)

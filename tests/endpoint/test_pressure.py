@@ -16,7 +16,8 @@ import pytest
 
 from inflight.triton_backend.launch.server import TritonServer
 from tests.endpoint.test_openai_api import metric
-from tests.endpoint.triton_calls import TIMEOUT_S, Stream, eventually, ids, stream, used_blocks
+from tests.endpoint.triton_calls import Stream, ids, stream, used_blocks
+from tests.patience import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.endpoint
 
@@ -28,11 +29,11 @@ DATA = b"data: "
 def open_stream(shim: str, body: dict[str, Any], receive_buffer: int = 0) -> Iterator[http.client.HTTPResponse]:
     """A streamed completion, read as it comes; `receive_buffer`: bytes that the system may take in ahead of us."""
     host, port = shim.removeprefix("http://").split(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=TIMEOUT_S)
+    connection = http.client.HTTPConnection(host, int(port), timeout=PATIENCE_S)
     connection.sock = socket.socket()
     if receive_buffer:
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    connection.sock.settimeout(TIMEOUT_S)
+    connection.sock.settimeout(PATIENCE_S)
     connection.sock.connect((host, int(port)))
     body = {"stream": True, "ignore_eos": True, **body}
     connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
@@ -53,7 +54,7 @@ def text_of(response: http.client.HTTPResponse) -> str:
 def whole_text(shim: str, body: dict[str, Any]) -> str:
     data = json.dumps({"ignore_eos": True, **body}).encode()
     request = urllib.request.Request(f"{shim}/v1/completions", data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
         return str(json.load(response)["choices"][0]["text"])
 
 

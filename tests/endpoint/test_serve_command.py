@@ -20,9 +20,9 @@ import torch
 
 from inflight.triton_backend.launch.installation import TritonInstallation
 from tests.endpoint.conftest import free_ports
-from tests.endpoint.triton_calls import eventually
 from tests.engines.serving_engines import write_null_engine, write_tokenizer
 from tests.models.random_models import Shape, save_random_model
+from tests.patience import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.endpoint
 
@@ -71,13 +71,13 @@ def ask(url: str) -> Any:
     body |= {"top_logprobs": 4, "ignore_eos": True, "model": "random-model"}
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
         return json.loads(answer.read())["choices"]
 
 
 def stop(process: subprocess.Popen[str], number: signal.Signals) -> str:
     process.send_signal(number)
-    _, shown = process.communicate(timeout=60)
+    _, shown = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, shown
     return shown
 
@@ -109,7 +109,7 @@ def test_a_closed_terminal_ends_the_server_in_order(model: Path, cache: Path) ->
 )
 def test_a_flag_out_of_range_is_a_usage_error(model: Path, cache: Path, flags: tuple[str, str]) -> None:
     with serving(model, cache, "--embedded", *flags) as (process, _):
-        _, shown = process.communicate(timeout=60)
+        _, shown = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2 and "Traceback" not in shown
     assert flags[0] in shown
 
@@ -118,7 +118,7 @@ def test_a_port_that_is_taken_is_named_with_its_flag(model: Path, cache: Path) -
     with serving(model, cache, "--embedded") as (_, url):
         taken = url.rpartition(":")[2]
         with serving(model, cache, "--embedded", "--port", taken) as (second, _):
-            _, shown = second.communicate(timeout=60)
+            _, shown = second.communicate(timeout=PATIENCE_S)
     assert second.returncode == 1
     assert f"Port {taken}" in shown
     assert "--port" in shown
@@ -129,7 +129,7 @@ def test_an_engine_without_a_tokenizer_is_refused_before_anything_is_started(cac
     engine = write_null_engine(tmp_path / "engine")
     shutil.rmtree(engine / "tokenizer")
     with serving(engine, cache) as (process, _):
-        _, shown = process.communicate(timeout=60)
+        _, shown = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert "has no tokenizer files" in shown
     assert "Starting Triton" not in shown and "Traceback" not in shown

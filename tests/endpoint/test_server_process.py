@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from inflight.triton_backend.launch.installation import TritonInstallation
 from inflight.triton_backend.launch.server import ServerAddress
 from tests.endpoint.conftest import running_triton
+from tests.patience import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.endpoint
 
@@ -34,16 +34,13 @@ def test_a_request_that_never_ends_leaves_no_process_behind(
 ) -> None:
     with running_triton(installation, engine, tmp_path, {}) as server:
         assert any("tritonserver" in line for line in _processes_of(tmp_path))
-        connection = http.client.HTTPConnection("127.0.0.1", server.address.http_port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", server.address.http_port, timeout=PATIENCE_S)
         body = {"text_input": "fox", "max_tokens": 60000, "stream": True, "end_id": -1}
         connection.request("POST", "/v2/models/ensemble/generate_stream", json.dumps(body))
         assert connection.getresponse().read(16)
         connection.close()
     # What was killed may take a moment to be gone; what was forgotten stays.
-    deadline = time.monotonic() + 10
-    while _processes_of(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert _processes_of(tmp_path) == []
+    assert eventually(lambda: not _processes_of(tmp_path)), _processes_of(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 from inflight.triton_backend.launch.server import TritonServer
 from tests.paths import DOCS
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.endpoint
 
@@ -27,7 +28,7 @@ def test_an_example_of_the_page_runs(triton: TritonServer, triton_shim: str, lan
     for documented, actual in ports.items():
         code = code.replace(documented, actual)
     command = [sys.executable, "-c", code] if language == "python" else ["bash", "-ec", code]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     assert '"error"' not in done.stdout

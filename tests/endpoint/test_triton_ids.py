@@ -14,7 +14,8 @@ from tritonclient.utils import InferenceServerException
 from inflight.runtime.offline.llm import LLM
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.triton_backend.launch.server import TritonServer
-from tests.endpoint.triton_calls import Stream, eventually, ids, make_inputs, metric, stream, used_blocks
+from tests.endpoint.triton_calls import Stream, ids, make_inputs, metric, stream, used_blocks
+from tests.patience import eventually
 
 pytestmark = pytest.mark.endpoint
 

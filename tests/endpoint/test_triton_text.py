@@ -19,7 +19,8 @@ from inflight.runtime.text.tokenizer import load_tokenizer
 from inflight.triton_backend.launch.installation import TritonInstallation
 from inflight.triton_backend.launch.server import TritonServer
 from tests.endpoint.conftest import running_triton
-from tests.endpoint.triton_calls import Stream, eventually, ids, metric, stream, texts, used_blocks
+from tests.endpoint.triton_calls import Stream, ids, metric, stream, texts, used_blocks
+from tests.patience import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.endpoint
 
@@ -35,7 +36,7 @@ def prompt(rng: np.random.Generator) -> str:
 
 def post(server: TritonServer, model: str, verb: str, body: dict[str, Any]) -> bytes:
     url = f"{server.address.http_url}/v2/models/{model}/{verb}"
-    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode()), timeout=60) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode()), timeout=PATIENCE_S) as answer:
         return bytes(answer.read())
 
 
@@ -136,7 +137,7 @@ def test_a_client_of_bls_that_goes_away_frees_its_blocks(triton: TritonServer, p
 
 def test_a_closed_http_stream_frees_its_blocks(triton: TritonServer, prompt: str) -> None:
     generated = metric(triton, "nv_llm_output_token_len_sum")
-    connection = http.client.HTTPConnection("127.0.0.1", triton.address.http_port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", triton.address.http_port, timeout=PATIENCE_S)
     body = {"text_input": prompt, "max_tokens": LONG, "end_id": -1, "stream": True}
     connection.request("POST", "/v2/models/tensorrt_llm_bls/generate_stream", json.dumps(body))
     with connection.getresponse() as response:

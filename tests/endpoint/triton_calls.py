@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import queue
-import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import np_to_triton_dtype
 
 from inflight.triton_backend.launch.server import TritonServer
-
-TIMEOUT_S = 60
+from tests.patience import PATIENCE_S
 
 
 def make_inputs(module: Any, values: Mapping[str, Any]) -> list[Any]:
@@ -49,7 +47,7 @@ class Stream:
 
     def receive(self) -> tuple[dict[str, Any], bool]:
         """The tensors of the next response and whether it is the last. Raises the server's error."""
-        result, error = self._responses.get(timeout=TIMEOUT_S)
+        result, error = self._responses.get(timeout=PATIENCE_S)
         if error is not None:
             raise error
         response = result.get_response()
@@ -90,7 +88,7 @@ def texts(responses: list[dict[str, Any]]) -> list[str]:
 def metric(server: TritonServer, name: str, **labels: str) -> float:
     """A value from Triton's /metrics."""
     url = f"http://127.0.0.1:{server.address.metrics_port}/metrics"
-    with urllib.request.urlopen(url, timeout=TIMEOUT_S) as page:
+    with urllib.request.urlopen(url, timeout=PATIENCE_S) as page:
         lines = page.read().decode().splitlines()
     wanted = [f'{label}="{value}"' for label, value in labels.items()]
     line = next(line for line in lines if line.startswith(name + "{") and all(label in line for label in wanted))
@@ -99,13 +97,3 @@ def metric(server: TritonServer, name: str, **labels: str) -> float:
 
 def used_blocks(server: TritonServer) -> float:
     return metric(server, "nv_trt_llm_kv_cache_block_metrics", kv_cache_block_type="used")
-
-
-def eventually(holds: Callable[[], bool]) -> bool:
-    """Whether `holds` comes true before the tests' patience ends."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while time.monotonic() < deadline:
-        if holds():
-            return True
-        time.sleep(0.02)
-    return False

@@ -19,7 +19,8 @@ from inflight.convert.options import ConvertOptions
 from inflight.engine_format.cpu_abi import Batch, Output, open_library
 from inflight.engine_format.cpu_facts import CpuFacts
 from inflight.errors import BuildError, InflightError
-from tests.models.random_models import Shape, random_rope, random_shape, save_random_model
+from tests.models.random_models import Shape, random_shape, save_random_model
+from tests.models.ropes import random_rope
 
 pytestmark = pytest.mark.pipeline
 

@@ -54,6 +54,8 @@ def random_requests(rng: np.random.Generator, built: BuiltEngine, count: int) ->
             temperature=float(rng.choice([0.0, 0.8, 1.5])),
             top_k=int(rng.choice([0, 20])),
             top_p=float(rng.choice([1.0, 0.9])),
+            typical_p=float(rng.choice([1.0, 0.8])),
+            top_n_sigma=float(rng.choice([0.0, 2.0])),
             repetition_penalty=float(rng.choice([1.0, 1.2])),
             frequency_penalty=float(rng.choice([0.0, 0.3])),
             seed=int(rng.integers(2**31)),

@@ -43,7 +43,7 @@ def build(directory: Path, options: dict[str, Any], **recipe: Any) -> Path:
     return directory / "engine"
 
 
-@pytest.mark.parametrize(("index", "model"), enumerate(MODELS))
+@pytest.mark.parametrize(("index", "model"), list(enumerate(MODELS)))
 def test_an_engine_of_any_scheme_computes_what_its_integers_mean(
     tmp_path: Path, index: int, model: str, seed: int, rng: np.random.Generator
 ) -> None:

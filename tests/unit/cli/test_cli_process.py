@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.models.hf_files import random_tensors, tiny_config, write_model
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.unit
 
@@ -22,7 +23,7 @@ COMMAND = (sys.executable, "-c", "from inflight.cli.main import main; main()")
 
 def run(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [*COMMAND, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, env=os.environ | environment)
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_a_signal_leaves_nothing_half_written(tmp_path: Path, rng: np.random.Gen
     while process.poll() is None and not any(tmp_path.glob(".out.*/rank0.safetensors")):
         time.sleep(0.002)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert "Traceback" not in errors
     left = {path.name for path in tmp_path.iterdir()} - {"model"}
     assert (process.returncode, left) in ((128 + number, set()), (0, {"out"}))
@@ -54,7 +55,7 @@ def test_a_full_disk_ends_in_a_message(tmp_path: Path, rng: np.random.Generator)
         [*COMMAND, "convert", str(tmp_path / "model"), "-o", str(tmp_path / "out")],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
     )
     assert result.returncode == 1 and "Traceback" not in result.stderr

@@ -19,7 +19,9 @@ from inflight.cli.chat import chat
 from inflight.cli.generate import generate
 from inflight.errors import RequestError
 from inflight.runtime import LLM, SamplingParams
+from inflight.sampling_parameters import SAMPLING_PARAMETERS, SamplingParameter
 from tests.engines.null_engine import write_null_engine
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.unit
 
@@ -101,6 +103,16 @@ def test_sampling_flags_reach_the_sampler(engine: Path) -> None:
         run("generate", engine, "x", "--top-p", "1.5")
 
 
+@pytest.mark.parametrize("row", [row for row in SAMPLING_PARAMETERS if row.kind == "number"], ids=lambda row: row.name)
+def test_every_number_has_a_flag(engine: Path, row: SamplingParameter) -> None:
+    flag = "--" + row.name.replace("_", "-")
+    beyond = row.greatest + 1.5 if row.greatest < 1e6 else row.least - 3.0
+    for verb, rest in (("generate", ["x"]), ("chat", [])):
+        with pytest.raises(RequestError, match=f"^{row.name} is .*; it must be"):
+            run(verb, engine, *rest, flag, str(beyond))
+    assert run("generate", engine, "x", "--max-tokens", "2", flag, "1").exit_code == 0
+
+
 @pytest.mark.parametrize("flags", [["--stream", "--json"], ["--stream", "--n", "2"], ["--logit-bias", "x"]])
 def test_flags_that_do_not_go_together_are_explained(engine: Path, flags: list[str]) -> None:
     result = run("generate", engine, "x", *flags)
@@ -153,7 +165,7 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(tmp_path: Path) -> None:
         screen.wait_for("[stopped]")
         screen.wait_for("> ")
         os.write(ours, b"\x04")
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=PATIENCE_S) == 0
     finally:
         process.kill()
         process.wait()
@@ -168,8 +180,9 @@ class Screen:
         self._unread = b""
 
     def wait_for(self, text: str) -> None:
-        """Read on until `text` has come; "" waits for anything at all. A minute of silence fails."""
+        """Read on until `text` has come; "" waits for anything at all. Silence beyond all patience fails."""
         while not self._unread or text.encode() not in self._unread:
-            assert select.select([self._terminal], [], [], 60)[0], f"{text!r} did not come after {self._unread!r}"
+            ready, _, _ = select.select([self._terminal], [], [], PATIENCE_S)
+            assert ready, f"{text!r} did not come after {self._unread!r}"
             self._unread += os.read(self._terminal, 4096)
         self._unread = self._unread.partition(text.encode())[2] if text else b""

@@ -16,6 +16,7 @@ from inflight.cli.main import build_app
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.errors import ModelError
 from tests.models.hf_files import random_tensors, tiny_config, write_model
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.unit
 
@@ -70,7 +71,7 @@ def test_an_interrupted_command_leaves_a_whole_checkpoint_or_none(tmp_path: Path
     while process.poll() is None and not any(tmp_path.glob(".out.*/rank0.safetensors")):
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert "Traceback" not in errors
     left = {path.name for path in tmp_path.iterdir()} - {"model"}
     assert left <= {"out"}

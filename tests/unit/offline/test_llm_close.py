@@ -18,6 +18,7 @@ from inflight.runtime.offline.interrupts import deferred_interrupt
 from inflight.runtime.scheduler.step import StepBatch, StepOutput
 from inflight.runtime.text.tokenizer import load_tokenizer
 from tests.engines.null_engine import write_null_engine
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.unit
 
@@ -42,7 +43,7 @@ class SlowSteps:
         if self.closed:
             raise EngineError("The engine is closed.")
         self.inside.set()
-        self.go_on.wait(30)
+        assert self.go_on.wait(PATIENCE_S)
         self.broken |= self.closed
         return self._inner.execute(batch)
 
@@ -66,14 +67,14 @@ def test_closing_waits_for_the_step_of_another_thread_whose_caller_is_then_told(
 
     caller = threading.Thread(target=generate)
     caller.start()
-    assert executor.inside.wait(30)
+    assert executor.inside.wait(PATIENCE_S)
     closer = threading.Thread(target=llm.close)
     closer.start()
     closer.join(0.1)
     assert closer.is_alive() and not executor.was_closed()
     executor.go_on.set()
-    closer.join(30)
-    caller.join(30)
+    closer.join(PATIENCE_S)
+    caller.join(PATIENCE_S)
     assert executor.was_closed() and not executor.broken
     assert [str(error) for error in errors] in ([], ["The engine is closed."])
     llm.close()

@@ -16,14 +16,13 @@ from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.scheduler.step import StepBatch, StepOutput
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.unit
 
-PATIENCE = 60.0
-
 
 class GatedExecutor(NullExecutor):
-    """A null executor that waits for the gate before each step, and fails when told to."""
+    """A null executor that waits for the gate before each step, shuts it after step `last`, and fails when told to."""
 
     def __init__(self) -> None:
         super().__init__(null_manifest(max_batch_size=16, max_num_tokens=256), 128)
@@ -31,11 +30,14 @@ class GatedExecutor(NullExecutor):
         self.gate.set()
         self.failure: BaseException | None = None
         self.steps = 0
+        self.last: int | None = None
         self.closed = False
 
     def execute(self, batch: StepBatch) -> StepOutput:
-        assert self.gate.wait(PATIENCE)
+        assert self.gate.wait(PATIENCE_S)
         self.steps += 1
+        if self.steps == self.last:
+            self.gate.clear()
         if self.failure is not None:
             raise self.failure
         return super().execute(batch)
@@ -61,7 +63,7 @@ class Inbox:
                 self.finished.set()
 
     def reasons(self) -> list[str | None]:
-        assert self.finished.wait(PATIENCE)
+        assert self.finished.wait(PATIENCE_S)
         return [deltas[-1].finish_reason for _, deltas in sorted(self.deltas.items())]
 
 
@@ -142,11 +144,13 @@ def test_an_id_can_be_used_again_from_the_callback_of_its_last_delta(engine: Eng
 
 def test_cancelling_ends_a_running_request_and_nobody_else(engine: EngineThread, executor: GatedExecutor) -> None:
     cancelled, other = Inbox(), Inbox()
+    executor.last = 3
     engine.submit(_request("cancelled", max_tokens=500), cancelled)
     engine.submit(_request("other", max_tokens=100), other)
-    assert cancelled.started.wait(PATIENCE)
+    assert cancelled.started.wait(PATIENCE_S)
     engine.cancel("cancelled")
     engine.cancel("nobody")
+    executor.gate.set()
     assert cancelled.reasons() == ["cancelled"]
     assert other.reasons() == ["length"]
 
@@ -211,7 +215,7 @@ def test_closing_cancels_what_is_unfinished_and_closes_the_executor(
     while engine.healthy:
         pass
     executor.gate.set()
-    closing.join(PATIENCE)
+    closing.join(PATIENCE_S)
     assert {reason for inbox in inboxes for reason in inbox.reasons()} == {"cancelled"}
     assert executor.closed
     engine.close()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.paths import SCRIPTS
+from tests.patience import PATIENCE_S, eventually
 
 sys.path.append(str(SCRIPTS))
 
@@ -39,11 +39,7 @@ def worker(tmp_path: Path, call: str = "") -> WorkerProcess:
 def rests(process: WorkerProcess) -> bool:
     """Whether it is stopped or ended; the signal takes a moment to arrive."""
     stat = Path(f"/proc/{process.pid}/stat")
-    for _ in range(200):
-        if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] in "TZ":
-            return True
-        time.sleep(0.01)
-    return False
+    return eventually(lambda: not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] in "TZ")
 
 
 def test_an_engine_computes_when_asked_and_is_stopped_at_other_times(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -61,16 +57,31 @@ def test_an_engine_computes_when_asked_and_is_stopped_at_other_times(tmp_path: P
     [
         ("tokens -= 1", "it made 5 tokens; 6 were asked for"),
         ("print('hello', flush=True)", "it answered b'hello"),
-        ("time.sleep(60)", "no answer within"),
         ("sys.exit('no memory')", "exit code 1: no memory"),
-        ("import os; os.close(1); time.sleep(60)", "it hung up"),
     ],
 )
 def test_an_engine_that_fails_says_how_and_takes_no_more_time_from_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, message: str
 ) -> None:
-    monkeypatch.setattr(worker_process, "CALL_TIMEOUT_S", 1)
+    monkeypatch.setattr(worker_process, "QUIT_TIMEOUT_S", PATIENCE_S)
+    with worker(tmp_path, call) as engine:
+        with pytest.raises(EngineFailed, match=message):
+            engine.measure([[1], [2], [3]], 2)
+        assert rests(engine)
+
+
+@pytest.mark.parametrize(
+    ("call", "limit", "message"),
+    [
+        ("time.sleep(10_000)", "CALL_TIMEOUT_S", "no answer within"),
+        ("import os; os.close(1); time.sleep(10_000)", "QUIT_TIMEOUT_S", "it hung up"),
+    ],
+)
+def test_an_engine_that_hangs_is_given_up_when_its_time_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, limit: str, message: str
+) -> None:
     monkeypatch.setattr(worker_process, "QUIT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(worker_process, limit, 0.5)
     with worker(tmp_path, call) as engine:
         with pytest.raises(EngineFailed, match=message):
             engine.measure([[1], [2], [3]], 2)
