@@ -110,6 +110,15 @@ def test_rope_that_changes_with_the_length_bounds_the_engine(
         plan_engine(tmp_path / "dynamic-ckpt", recipe.model_copy(update={"max_seq_len": 513}))
 
 
+def test_other_targets_than_tensorrt_have_a_paged_cache_already(checkpoint: Path) -> None:
+    for target in ("cpu", "reference"):
+        recipe = make_recipe(target, max_seq_len=64, kv_cache_type="paged")
+        assert plan_engine(checkpoint, recipe).target.recipe.kv_cache_type == "paged"
+        refused = rf"--kv-cache-type continuous: it is for --target tensorrt; .* {target} is paged"
+        with pytest.raises(BuildError, match=refused):
+            plan_engine(checkpoint, recipe.model_copy(update={"kv_cache_type": "continuous"}))
+
+
 def test_a_checkpoint_of_several_ranks_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     convert_model(checkpoint.parent / "model", tmp_path / "split", ConvertOptions(pp_size=2))
     with pytest.raises(BuildError, match="2 ranks"):
