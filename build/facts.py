@@ -25,7 +25,7 @@ _EMBEDDING, _PROJECTION = "transformer.vocab_embedding.weight", "lm_head.weight"
 
 def model_facts(checkpoint: Checkpoint) -> ModelFacts:
     config, spec = checkpoint.config, checkpoint.spec
-    first, windows = spec.layers[0], spec.windows
+    first, windows, kinds = spec.layers[0], spec.windows, _layer_kinds(spec)
     return ModelFacts(
         architecture=config.architecture,
         dtype=cast(Dtype, config.dtype),  # opening the checkpoint refused others
@@ -38,21 +38,22 @@ def model_facts(checkpoint: Checkpoint) -> ModelFacts:
         head_size=first.attention.head_size,
         max_position_embeddings=spec.max_positions or 0,
         sliding_window=windows[0] if len(windows) == 1 else None,
-        layer_kinds=_layer_kinds(spec) if len(windows) > 1 else UNSET,
+        layer_kinds=kinds if len(kinds) > 1 else UNSET,
         tie_word_embeddings=not spec.lm_head,
         num_parameters=_num_parameters(checkpoint),
     )
 
 
 def _layer_kinds(spec: ModelSpec) -> tuple[LayerKind, ...]:
-    """A kind for each window, in the order in which the layers first use them."""
-    kinds = []
-    for window in spec.windows:
-        members = [index for index, layer in enumerate(spec.layers) if layer.attention.window == window]
-        rope = spec.layers[members[0]].attention.rope
-        base = None if rope is None else rope.base
-        kinds.append(LayerKind(layers=layer_list(members), sliding_window=window, rotary_base=base))
-    return tuple(kinds)
+    """A kind for each window and rotary base, in the order in which the layers first have them."""
+    members: dict[tuple[int | None, float | None], list[int]] = {}
+    for index, layer in enumerate(spec.layers):
+        rope = layer.attention.rope
+        members.setdefault((layer.attention.window, None if rope is None else rope.base), []).append(index)
+    return tuple(
+        LayerKind(layers=layer_list(layers), sliding_window=window, rotary_base=base)
+        for (window, base), layers in members.items()
+    )
 
 
 def _num_parameters(checkpoint: Checkpoint) -> int:

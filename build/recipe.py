@@ -27,12 +27,13 @@ _MAX_INT8_BLOCK = 512
 class BuildRecipe(Record):
     """The recipe of `inflight build-engine`; its fields are the flags.
 
-    cpu: levels, or "native"; the engine holds code for each. max_seq_len None: the model's max_position_embeddings, at
-    most 8192. max_num_tokens: the most tokens of one step. max_logit_rows None: 64 or max_batch_size. kv_cache_dtype
-    "auto" is int8 where the checkpoint says so, otherwise the weights' type. cxx: a clang in place of zig. sm, full,
-    portable, weights and kv_cache_type belong to the tensorrt target: GPU generations ("89"), full TensorRT in place of
-    TensorRT-RTX, one plan for all generations, where the weights are, and whether a sequence's cache is one piece
-    (None: it is). Raises pydantic's ValidationError on values below 1.
+    cpu: levels, or "native"; the engine holds code for each. max_seq_len None: the model's max_position_embeddings,
+    at most 8192 and what one table of rotary angles is right for. max_num_tokens: the most tokens of one step.
+    max_logit_rows None: 64 or max_batch_size. kv_cache_dtype "auto" is int8 where the checkpoint says so, otherwise
+    the weights' type. cxx: a clang in place of zig. sm, full, portable, weights and kv_cache_type belong to the
+    tensorrt target: GPU generations ("89"), full TensorRT in place of TensorRT-RTX, one plan for all generations,
+    where the weights are, and whether a sequence's cache is one piece (None: it is). Raises pydantic's
+    ValidationError on values below 1.
     """
 
     target: TargetName = "cpu"

@@ -28,9 +28,9 @@ def _in_float64(function: np.ufunc, angles: FloatArray, factor: float) -> FloatA
 
 
 def _powers(rope: RopeSpec) -> FloatArray:
-    # The exponent and the power are rounded to float32 in turn, since transformers does so.
+    # Base, exponent and power are rounded to float32 in turn, since transformers does so.
     exponents = np.arange(0, rope.dim, 2, dtype=np.float32) / np.float32(rope.dim)
-    return np.asarray(np.power(np.float64(rope.base), exponents.astype(np.float64)), dtype=np.float32)
+    return np.asarray(np.power(np.float64(np.float32(rope.base)), exponents.astype(np.float64)), dtype=np.float32)
 
 
 def _scaled(rope: RopeSpec, max_seq_len: int) -> FloatArray:

@@ -72,8 +72,9 @@ class SourceFacts(Record):
 class InflightFacts(Record):
     """What serving needs and the documented format has no field for.
 
-    `layer_types` None: `sliding_window` is that of every layer. `local_rotary_scaling` is that of sliding layers, whose
-    rotary base is the config's rope_local_base_freq.
+    `layer_types` None: `sliding_window` is that of every layer. `layers_without_rope` are numbers of layers that have
+    no rotary embedding; None: all have it. `local_rotary_scaling` is that of sliding layers, whose rotary base is the
+    config's rope_local_base_freq.
     """
 
     version: int = INFLIGHT_KEY_VERSION
@@ -84,6 +85,7 @@ class InflightFacts(Record):
     sampling_defaults: dict[str, float | int] = Field(default_factory=dict)
     sliding_window: int | None = None
     layer_types: tuple[LayerType, ...] | None = None
+    layers_without_rope: tuple[int, ...] | None = None
     local_rotary_scaling: RotaryScaling | None = None
     quantization: QuantizationRecord | None = None
 
@@ -172,11 +174,11 @@ class CheckpointConfig(BaseModel):
                 del values[key]
         if self.quantization.weight_layout is None:
             del values["quantization"]["weight_layout"]
-        for key in ("layer_types", "local_rotary_scaling", "quantization"):
+        for key in ("layer_types", "layers_without_rope", "local_rotary_scaling", "quantization"):
             if self.inflight is not None and values["inflight"][key] is None:
                 del values["inflight"][key]
-        if self.inflight is not None and self.inflight.local_rotary_scaling is not None:
-            values["inflight"]["local_rotary_scaling"] = self.inflight.local_rotary_scaling.to_checkpoint()
+        if self.inflight is not None and (local := self.inflight.local_rotary_scaling) is not None:
+            values["inflight"]["local_rotary_scaling"] = local.model_dump(mode="json", exclude_none=True)
         values["rotary_scaling"] = self.rotary_scaling.to_checkpoint() if self.rotary_scaling else None
         if self.rotary_scaling is not None and self.rotary_scaling.rope_type == "longrope":
             values |= {name: values["rotary_scaling"].pop(key) for name, key in _LONGROPE_KEYS.items()}
@@ -216,6 +218,8 @@ def _fill_rotary(values: dict[str, Any]) -> None:
         scaling = {"type": "longrope", **beside, **(scaling if isinstance(scaling, dict) else {})}
     if isinstance(scaling, dict):
         values["rotary_scaling"] = parse_rotary_scaling(scaling, values.get("max_position_embeddings"))
-    share, size = values.get("rotary_pct"), values.get("head_size")
-    if isinstance(share, int | float) and isinstance(size, int) and share != 1:
+    share, size = values.get("rotary_pct", 1), values.get("head_size")
+    if not isinstance(share, int | float) or not 0 < share <= 1:
+        raise ValueError(f"rotary_pct must be above 0 and at most 1, not {share!r}")
+    if isinstance(size, int) and share != 1:
         values.setdefault("rotary_embedding_dim", int(size * share))

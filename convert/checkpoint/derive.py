@@ -59,7 +59,9 @@ def model_spec(config: CheckpointConfig, optional: OptionalTensors) -> ModelSpec
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
         max_positions=config.max_position_embeddings,
-        layers=tuple(_layer(config, family, optional, window) for window in _windows(config, family)),
+        layers=tuple(
+            _layer(config, family, optional, index, window) for index, window in enumerate(_windows(config, family))
+        ),
         final_norm=hidden_norm("ln_f"),
         lm_head=optional.lm_head,
         embedding_scale=_embedding_scale(config, family),
@@ -69,15 +71,24 @@ def model_spec(config: CheckpointConfig, optional: OptionalTensors) -> ModelSpec
 
 
 def _norm(config: CheckpointConfig, family: Family, size: int) -> partial[NormSpec]:
-    return partial(NormSpec, size=size, epsilon=config.norm_epsilon, wide=family.norm_offset != 0)
+    return partial(
+        NormSpec,
+        size=size,
+        epsilon=config.norm_epsilon,
+        kind=family.norm,
+        bias=family.norm == "layer",
+        wide=family.norm_offset != 0,
+    )
 
 
-def _layer(config: CheckpointConfig, family: Family, optional: OptionalTensors, window: int | None) -> LayerSpec:
+def _layer(
+    config: CheckpointConfig, family: Family, optional: OptionalTensors, index: int, window: int | None
+) -> LayerSpec:
     norm = _norm(config, family, config.hidden_size)
     sandwich = family.sandwich_norms
     return LayerSpec(
-        attention=_attention(config, family, optional, window),
-        mlp=MlpSpec(config.intermediate_size, activation(config), bias=optional.mlp_bias),
+        attention=_attention(config, family, optional, index, window),
+        mlp=MlpSpec(config.intermediate_size, activation(config), family.gated_mlp, optional.mlp_bias),
         before_attention=norm("input_layernorm"),
         before_mlp=norm("pre_feedforward_layernorm" if sandwich else "post_layernorm"),
         after_attention=norm("post_layernorm") if sandwich else None,
@@ -87,7 +98,7 @@ def _layer(config: CheckpointConfig, family: Family, optional: OptionalTensors, 
 
 
 def _attention(
-    config: CheckpointConfig, family: Family, optional: OptionalTensors, window: int | None
+    config: CheckpointConfig, family: Family, optional: OptionalTensors, index: int, window: int | None
 ) -> AttentionSpec:
     norm = _norm(config, family, config.head_size)
     return AttentionSpec(
@@ -95,7 +106,7 @@ def _attention(
         num_kv_heads=config.num_key_value_heads,
         head_size=config.head_size,
         scale=_query_scale(config),
-        rope=_rope(config, local=window is not None),
+        rope=_rope(config, index, local=window is not None),
         window=window,
         softcap=config.attn_logit_softcapping,
         qkv_bias=optional.qkv_bias,
@@ -111,7 +122,9 @@ def _query_scale(config: CheckpointConfig) -> float:
     return float((config.attention_multiplier or 1.0) * config.head_size**-0.5)
 
 
-def _rope(config: CheckpointConfig, *, local: bool) -> RopeSpec:
+def _rope(config: CheckpointConfig, index: int, *, local: bool) -> RopeSpec | None:
+    if config.inflight is not None and index in (config.inflight.layers_without_rope or ()):
+        return None
     dim = config.rotary_embedding_dim or config.head_size
     if local and config.rope_local_base_freq is not None:
         scaling = config.inflight.local_rotary_scaling if config.inflight else None

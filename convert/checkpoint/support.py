@@ -60,6 +60,10 @@ def unsupported(config: CheckpointConfig) -> list[str]:
             config.position_embedding_type not in _POSITIONS,
             f"position_embedding_type {config.position_embedding_type!r}",
         ),
+        (
+            config.inter_layernorms not in (None, _sandwich(config)),
+            f"inter_layernorms {config.inter_layernorms} in {config.architecture}",
+        ),
         (bool(config.moe and config.moe.get("num_experts", 0)), "a mixture of experts"),
         (config.head_size % 2 != 0, f"an odd head_size ({config.head_size})"),
         (config.num_attention_heads % config.num_key_value_heads != 0, "query heads not a multiple of key-value heads"),
@@ -67,6 +71,10 @@ def unsupported(config: CheckpointConfig) -> list[str]:
     )
     reasons = [reason for wrong, reason in checks if wrong]
     return reasons + _rotary_problems(config) + _layer_problems(config) + quantization_problems(config.quantization)
+
+
+def _sandwich(config: CheckpointConfig) -> bool:
+    return any(family.sandwich_norms for family in FAMILIES if family.architecture == config.architecture)
 
 
 def _rotary_problems(config: CheckpointConfig) -> list[str]:
@@ -98,13 +106,14 @@ def _scaling_problems(scaling: RotaryScaling, dim: int, base: float, positions: 
 
 
 def _layer_problems(config: CheckpointConfig) -> list[str]:
-    types = config.inflight.layer_types if config.inflight else None
-    if types is None:
+    if config.inflight is None:
         return []
-    problems = []
-    if len(types) != config.num_hidden_layers:
+    types, problems = config.inflight.layer_types or (), []
+    if any(not 0 <= index < config.num_hidden_layers for index in config.inflight.layers_without_rope or ()):
+        problems.append(f"layers_without_rope {list(config.inflight.layers_without_rope or ())}")
+    if types and len(types) != config.num_hidden_layers:
         problems.append(f"{len(types)} layer_types for {config.num_hidden_layers} layers")
-    if "sliding_attention" in types and config.inflight and config.inflight.sliding_window is None:
+    if "sliding_attention" in types and config.inflight.sliding_window is None:
         problems.append("layer_types with 'sliding_attention' without sliding_window")
     return problems
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.gemma import GEMMA2_DEFAULTS, GEMMA3_DEFAULTS, gemma2_keys, gemma3_keys
+from inflight.convert.families.others import granite_keys, smollm3_keys, stablelm_keys
 
 # Module of the checkpoint -> Hugging Face modules, concatenated in this order. {layer} counts over the whole model.
 DECODER_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -35,6 +36,18 @@ SANDWICH_NAMES: Mapping[str, tuple[str, ...]] = {
     "pre_feedforward_layernorm": ("model.layers.{layer}.pre_feedforward_layernorm",),
     "post_feedforward_layernorm": ("model.layers.{layer}.post_feedforward_layernorm",),
 }
+STARCODER2_NAMES: Mapping[str, tuple[str, ...]] = {
+    **DECODER_NAMES,
+    "mlp.fc": ("model.layers.{layer}.mlp.c_fc",),
+    "mlp.proj": ("model.layers.{layer}.mlp.c_proj",),
+}
+STARCODER2_DEFAULTS: Mapping[str, Any] = {
+    "num_key_value_heads": 2,
+    "hidden_act": "gelu_pytorch_tanh",
+    "use_bias": True,
+    "norm_epsilon": 1e-5,
+    "tie_word_embeddings": True,
+}
 # Tables that old versions of transformers saved; they follow from the config.
 ROTARY_TABLES = ("model.rotary_emb.inv_freq", "model.layers.*.self_attn.rotary_emb.inv_freq")
 
@@ -47,11 +60,17 @@ class Family:
     that name applies never, always when it is not null, only when use_sliding_window is set, or in the layers that
     layer_types lists; `full_attention_every`: of so many layers (or the key that says how many) the last has no window
     where layer_types is absent. `activation` is the key that names it; `keys` reads what only this family has into keys
-    of the checkpoint. `rope_by_layer_type`: sliding and full layers have rotary parameters of their own. `norm_offset`
-    is added to the weights of norms, which the checkpoint holds with it.
-    `sandwich_norms`: attention and MLP have a norm after them too. `scaled_embedding`: embeddings are multiplied by the
-    square root of the hidden size. `defaults` are the values that transformers assumes for keys that are absent from
-    config.json. `ignored` are patterns of source tensors that are left out on purpose.
+    of the checkpoint.
+
+    `rope_by_layer_type`: sliding and full layers have rotary parameters of their own; `partial_rotary`:
+    partial_rotary_factor says how much of a head turns; `skips_rope`: no_rope_layers says which layers have no rotary
+    embedding. `norm` is the kind of all norms ("layer" has a bias), `norm_epsilon` the key of its epsilon, and
+    `norm_offset` is added to the weights of norms, which the checkpoint holds with it; `sandwich_norms`: attention and
+    MLP have a norm after them too. `scaled_embedding`: embeddings are multiplied by the square root of the hidden size.
+    `gated_mlp`: a second product multiplies the activated one.
+
+    `defaults` are the values that transformers assumes for keys that are absent from config.json. `names` are the
+    source's modules, `ignored` patterns of source tensors that are left out on purpose.
     """
 
     architecture: str
@@ -65,9 +84,14 @@ class Family:
     activation: str = "hidden_act"
     keys: Callable[[ConfigValues], dict[str, Any]] = lambda _: {}
     rope_by_layer_type: bool = False
+    partial_rotary: bool = False
+    skips_rope: bool = False
+    norm: Literal["rms", "layer"] = "rms"
+    norm_epsilon: str = "rms_norm_eps"
     norm_offset: float = 0.0
     sandwich_norms: bool = False
     scaled_embedding: bool = False
+    gated_mlp: bool = True
     defaults: Mapping[str, Any] = field(default_factory=dict)
     names: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: DECODER_NAMES)
     ignored: tuple[str, ...] = ROTARY_TABLES
@@ -142,6 +166,52 @@ FAMILIES = (
         scaled_embedding=True,
         names=SANDWICH_NAMES,
         defaults=GEMMA3_DEFAULTS,
+    ),
+    Family(
+        architecture="GraniteForCausalLM",
+        model_type="granite",
+        qkv_bias="attention_bias",
+        dense_bias="attention_bias",
+        mlp_bias="mlp_bias",
+        keys=granite_keys,
+    ),
+    Family(
+        architecture="SmolLM3ForCausalLM",
+        model_type="smollm3",
+        qkv_bias="attention_bias",
+        dense_bias="attention_bias",
+        mlp_bias="mlp_bias",
+        keys=smollm3_keys,
+        skips_rope=True,
+        defaults={
+            "num_key_value_heads": 4,
+            "rope_theta": 2e6,
+            "no_rope_layer_interval": 4,
+            "tie_word_embeddings": True,
+        },
+    ),
+    Family(
+        architecture="StableLmForCausalLM",
+        model_type="stablelm",
+        qkv_bias="use_qkv_bias",
+        keys=stablelm_keys,
+        partial_rotary=True,
+        norm="layer",
+        norm_epsilon="layer_norm_eps",
+        defaults={"num_key_value_heads": 32, "partial_rotary_factor": 0.25, "layer_norm_eps": 1e-5},
+    ),
+    Family(
+        architecture="Starcoder2ForCausalLM",
+        model_type="starcoder2",
+        qkv_bias="use_bias",
+        dense_bias="use_bias",
+        mlp_bias="use_bias",
+        sliding_window="always",
+        norm="layer",
+        norm_epsilon="norm_epsilon",
+        gated_mlp=False,
+        names=STARCODER2_NAMES,
+        defaults=STARCODER2_DEFAULTS,
     ),
 )
 

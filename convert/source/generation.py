@@ -55,6 +55,7 @@ def generation_facts(
         sampling_defaults=defaults,
         sliding_window=layers.sliding_window,
         layer_types=layers.layer_types,
+        layers_without_rope=layers.layers_without_rope,
         local_rotary_scaling=layers.local_rotary_scaling,
         quantization=quantization,
     )

@@ -56,6 +56,7 @@ def _checkpoint_config(values: ConfigValues, family: Family, optional: OptionalT
     max_positions = values.count("max_position_embeddings")
     rope = read_rope(values, family, max_positions)
     num_layers = values.count("num_hidden_layers", most=MAX_LAYERS)
+    head_size = values.count("head_dim", max(hidden // heads, 1))
     return CheckpointConfig(
         architecture=family.architecture,
         dtype="float32",
@@ -65,26 +66,27 @@ def _checkpoint_config(values: ConfigValues, family: Family, optional: OptionalT
         num_hidden_layers=num_layers,
         num_attention_heads=heads,
         num_key_value_heads=values.count("num_key_value_heads", heads),
-        head_size=values.count("head_dim", max(hidden // heads, 1)),
+        head_size=head_size,
         intermediate_size=values.count("intermediate_size"),
-        norm_epsilon=values.number("rms_norm_eps", 1e-6),
+        norm_epsilon=values.number(family.norm_epsilon, 1e-6),
         attn_bias=optional.qkv_bias,
         mlp_bias=optional.mlp_bias,
         qk_layernorm=optional.qk_norm,
         tie_word_embeddings=not optional.lm_head,
-        **_rope_keys(rope),
+        **_rope_keys(rope, head_size),
         **_layer_keys(read_layer_kinds(values, family, num_layers), family, rope),
         **family.keys(values),
         hidden_act=_read_activation(values, family),
     )
 
 
-def _rope_keys(rope: Rope) -> dict[str, Any]:
+def _rope_keys(rope: Rope, head_size: int) -> dict[str, Any]:
     types = {"longrope": "long_rope", "yarn": "yarn"}
     return {
         "position_embedding_type": types.get(rope.scaling.rope_type if rope.scaling else "", "rope_gpt_neox"),
         "rotary_base": rope.base,
         "rotary_scaling": rope.scaling,
+        "rotary_embedding_dim": None if rope.share == 1.0 else int(head_size * rope.share),
         "rope_local_base_freq": rope.local_base,
     }
 
@@ -95,6 +97,7 @@ def _layer_keys(kinds: LayerKinds, family: Family, rope: Rope) -> dict[str, Any]
         source=SourceFacts(model="", sha256=""),
         sliding_window=kinds.window,
         layer_types=kinds.types,
+        layers_without_rope=kinds.without_rope,
         local_rotary_scaling=rope.local_scaling,
     )
     if not family.rope_by_layer_type:

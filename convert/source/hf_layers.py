@@ -16,16 +16,20 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 class LayerKinds:
     """`window` of the layers that `types` calls sliding; of every layer where `types` is None.
 
-    `pattern`: of so many layers the last is a full one, throughout; None where the layers follow none.
+    `pattern`: of so many layers the last is a full one, throughout; None where the layers follow none. `without_rope`
+    are numbers of layers without rotary embedding; None: all have it.
     """
 
     window: int | None = None
     types: tuple[LayerType, ...] | None = None
     pattern: int | None = None
+    without_rope: tuple[int, ...] | None = None
 
 
 def read_layer_kinds(values: ConfigValues, family: Family, num_layers: int) -> LayerKinds:
     """The kinds that transformers gives the layers of this family."""
+    if family.skips_rope:
+        return LayerKinds(without_rope=_layers_without_rope(values, num_layers))
     if family.sliding_window == "never":
         return LayerKinds()
     types = _layer_types(values, family, num_layers)
@@ -38,6 +42,18 @@ def read_layer_kinds(values: ConfigValues, family: Family, num_layers: int) -> L
     if FULL not in types:
         return LayerKinds(window)
     return LayerKinds(window, cast("tuple[LayerType, ...]", tuple(types)), _pattern(types))
+
+
+def _layers_without_rope(values: ConfigValues, num_layers: int) -> tuple[int, ...] | None:
+    """no_rope_layers has a 0 for each of these layers; every so many of them where it is silent."""
+    flags = values.raw.get("no_rope_layers")
+    if flags is None:
+        every = values.count("no_rope_layer_interval")
+        flags = [int((layer + 1) % every != 0) for layer in range(num_layers)]
+    if not isinstance(flags, list) or len(flags) != num_layers or any(flag not in (0, 1) for flag in flags):
+        values.problems.append(f"no_rope_layers must have a 0 or a 1 for each of {num_layers} layers, not {flags!r}")
+        return None
+    return tuple(layer for layer, flag in enumerate(flags) if not flag) or None
 
 
 def _layer_types(values: ConfigValues, family: Family, num_layers: int) -> list[str]:

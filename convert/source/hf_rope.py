@@ -18,20 +18,21 @@ _WITH_ORIGINAL = ("llama3", "yarn", "longrope")
 @dataclass(frozen=True, slots=True)
 class Rope:
     """Base and scaling of the frequencies. `local_base` and `local_scaling` are those of sliding layers, where the
-    family has others for them.
+    family has others for them. `share` is the part of each head that turns.
     """
 
     base: float = 1.0
     scaling: RotaryScaling | None = None
     local_base: float | None = None
     local_scaling: RotaryScaling | None = None
+    share: float = 1.0
 
 
 def read_rope(values: ConfigValues, family: Family, max_positions: int) -> Rope:
     """transformers 5 keeps all of it in rope_parameters; before, rope_theta and rope_scaling were separate keys."""
     given = values.raw.get("rope_scaling") or values.raw.get("rope_parameters") or {}
     if family.rope_by_layer_type:
-        return _read_by_layer_type(values, max_positions)
+        return _read_by_layer_type(values, family, max_positions)
     if not isinstance(given, dict) or any(isinstance(value, dict) for value in given.values()):
         values.problems.append("rope parameters that differ from layer to layer are not supported")
         return Rope()
@@ -39,10 +40,11 @@ def read_rope(values: ConfigValues, family: Family, max_positions: int) -> Rope:
     original = values.raw.get("original_max_position_embeddings")
     if original is not None and rope.get("rope_type", rope.get("type")) in _WITH_ORIGINAL:
         rope["original_max_position_embeddings"] = original
-    return Rope(*_read_parameters(values, rope, 10000.0, max_positions))
+    share = _read_share(values, rope, family)
+    return Rope(*_read_parameters(values, rope, 10000.0, max_positions), share=share)
 
 
-def _read_by_layer_type(values: ConfigValues, max_positions: int) -> Rope:
+def _read_by_layer_type(values: ConfigValues, family: Family, max_positions: int) -> Rope:
     """Parameters of full layers are under that key, or beside it in the old spelling; likewise of sliding ones."""
     nested = values.raw.get("rope_parameters") or {}
     old = values.raw.get("rope_scaling") or {}
@@ -61,6 +63,7 @@ def _read_by_layer_type(values: ConfigValues, max_positions: int) -> Rope:
             found = {}
         beside = {name: values.raw[name] for name in ("partial_rotary_factor",) if name in values.raw}
         parameters[kind] = {"rope_theta": values.raw.get(key), **beside, **found, **(old if kind == FULL else {})}
+        _read_share(values, parameters[kind], family)
         # Of parameters by layer type, transformers reads this one elsewhere and so never finds it.
         if parameters[kind].get("truncate") is False:
             values.problems.append(f"truncate in the rope parameters of {kind} is not applied by transformers")
@@ -68,11 +71,24 @@ def _read_by_layer_type(values: ConfigValues, max_positions: int) -> Rope:
     return Rope(*full, *_read_parameters(values, parameters[SLIDING], 1e4, max_positions))
 
 
+def _read_share(values: ConfigValues, rope: Mapping[str, Any], family: Family) -> float:
+    share = rope.get("partial_rotary_factor")
+    if share is None or share == 1:
+        return 1.0
+    if not family.partial_rotary:
+        values.problems.append(
+            f"partial_rotary_factor {share!r} is not supported: {family.architecture} of transformers turns whole heads"
+        )
+    elif not isinstance(share, int | float) or not 0 < share < 1:
+        values.problems.append(f"partial_rotary_factor must be within 0 and 1, not {share!r}")
+    else:
+        return float(share)
+    return 1.0
+
+
 def _read_parameters(
     values: ConfigValues, rope: Mapping[str, Any], default_base: float, max_positions: int
 ) -> tuple[float, RotaryScaling | None]:
-    if rope.get("partial_rotary_factor") not in (None, 1, 1.0):
-        values.problems.append(f"partial_rotary_factor {rope['partial_rotary_factor']} is not supported")
     base = ConfigValues(rope, {})
     theta = base.number("rope_theta", default_base)
     values.problems.extend(base.problems)

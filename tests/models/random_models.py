@@ -11,12 +11,16 @@ from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
     Gemma3TextConfig,
+    GraniteConfig,
     LlamaConfig,
     MinistralConfig,
     MistralConfig,
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
+    StableLmConfig,
+    Starcoder2Config,
 )
 
 _CONFIGS = {
@@ -27,6 +31,10 @@ _CONFIGS = {
     "qwen3": Qwen3Config,
     "gemma2": Gemma2Config,
     "gemma3": Gemma3TextConfig,
+    "granite": GraniteConfig,
+    "smollm3": SmolLM3Config,
+    "stablelm": StableLmConfig,
+    "starcoder2": Starcoder2Config,
 }
 # Families whose layers differ: every so many layers one sees all positions, the others a window.
 _MIXED = {"ministral": 2, "gemma2": 2, "gemma3": 3}
@@ -87,13 +95,13 @@ class Shape:
         }
         if self.rope is not None:
             values["rope_parameters"] = self.rope
-        if self.family == "mistral" or self.mixed:
+        if self.family in ("mistral", "starcoder2") or self.mixed:
             values["sliding_window"] = self.sliding_window
         if self.mixed:
             values.setdefault("layer_types", _layer_types(self.num_layers, _MIXED[self.family]))
         if self.family in ("qwen2", "qwen3") and self.sliding_window is not None:
-            values |= {"use_sliding_window": True, "sliding_window": self.sliding_window}
-            values.setdefault("max_window_layers", 0)
+            switch = {"use_sliding_window": True, "sliding_window": self.sliding_window, "max_window_layers": 0}
+            values = switch | values
         return _CONFIGS[self.family](**values)
 
 
@@ -109,7 +117,7 @@ def random_model(shape: Shape, seed: int, dtype: torch.dtype = torch.float32) ->
     model = AutoModelForCausalLM.from_config(shape.config(), dtype=torch.float32, attn_implementation="eager")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "norm" in name:
+            if "norm" in name and name.endswith("weight"):
                 parameter.copy_((0.0 if gemma else 1.0) + 0.2 * torch.randn_like(parameter))
             elif name.endswith("bias"):
                 parameter.copy_(0.5 * torch.randn_like(parameter))
@@ -134,19 +142,24 @@ def save_random_model(directory: Path, shape: Shape, seed: int, dtype: torch.dty
 def random_shape(rng: Any, family: str) -> Shape:
     """A random odd shape of `family`."""
     pick = rng.choice
-    windowed = family == "mistral" or family in _MIXED or (family in ("qwen2", "qwen3") and rng.random() < 0.3)
+    windowed = family in ("mistral", "starcoder2", *_MIXED) or (family in ("qwen2", "qwen3") and rng.random() < 0.3)
     window = int(rng.integers(5, 40)) if windowed else None
     rope = [None, LLAMA3_ROPE, LINEAR_ROPE][int(rng.integers(3))] if family == "llama" else None
     num_kv_heads, queries_per_kv = int(pick([1, 2, 3])), int(pick([1, 3, 7]))
     num_heads = num_kv_heads * queries_per_kv
+    # transformers' Llama insists on a multiple of the number of heads, and its StableLM on heads that make it up.
+    head_size = int(pick([24, 48, 80, 128]))
+    hidden_size = num_heads * (1 + int(pick([40, 72, 96, 136])) // num_heads)
+    if family == "stablelm":
+        head_size = int(pick([8, 16, 24]))
+        hidden_size = num_heads * head_size
     return Shape(
         family=family,
-        head_size=int(pick([24, 48, 80, 128])),
+        head_size=head_size,
         num_kv_heads=num_kv_heads,
         queries_per_kv=queries_per_kv,
         num_layers=_MIXED.get(family, 1) + 1,
-        # transformers' Llama insists on a multiple of the number of heads
-        hidden_size=num_heads * (1 + int(pick([40, 72, 96, 136])) // num_heads),
+        hidden_size=hidden_size,
         intermediate_size=int(pick([56, 104, 200])),
         vocab_size=int(pick([257, 1001])),
         tied=bool(rng.random() < 0.5),
@@ -157,13 +170,24 @@ def random_shape(rng: Any, family: str) -> Shape:
 
 
 def _random_extra(rng: Any, family: str) -> dict[str, Any]:
-    """What a family has beyond the others: soft caps small enough to bend, a query scale of its own."""
+    """What a family has beyond the others: soft caps small enough to bend, scales, layers without rotary embedding."""
+    flag = bool(rng.random() < 0.5)
+    if family == "granite":
+        scales = {name: float(rng.uniform(0.1, 3)) for name in ("embedding_multiplier", "residual_multiplier")}
+        scales |= {"attention_multiplier": float(rng.uniform(0.02, 0.3)), "logits_scaling": float(rng.uniform(0.1, 9))}
+        return scales | {"attention_bias": flag, "mlp_bias": flag}
+    if family == "smollm3":
+        return {"no_rope_layers": [1, 0] if flag else [0, 1]}
+    if family == "stablelm":
+        return {"use_qkv_bias": flag, "rope_parameters": {"partial_rotary_factor": 0.25 if flag else 0.75}}
+    if family == "starcoder2":
+        return {"use_bias": flag}
     if not family.startswith("gemma"):
         return {}
     extra: dict[str, Any] = {
         "query_pre_attn_scalar": int(rng.integers(10, 200)),
         "final_logit_softcapping": float(rng.uniform(2, 10)),
-        "attention_bias": bool(rng.random() < 0.5),
+        "attention_bias": flag,
     }
     if family == "gemma2":
         return extra | {"attn_logit_softcapping": float(rng.uniform(1, 5))}

@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 # Those of every target, and with them those whose layers differ.
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-ALL_FAMILIES = (*FAMILIES, "ministral", "gemma2", "gemma3")
+ALL_FAMILIES = (*FAMILIES, "ministral", "gemma2", "gemma3", "granite", "smollm3", "stablelm", "starcoder2")
 
 
 @dataclass(frozen=True)

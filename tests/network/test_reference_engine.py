@@ -11,7 +11,7 @@ import torch
 from inflight.build.engine import build_engine
 from inflight.build.recipe import BuildRecipe
 from tests.models.random_models import random_shape
-from tests.network.support import FAMILIES, make_case
+from tests.network.support import ALL_FAMILIES, make_case
 
 pytestmark = pytest.mark.network
 
@@ -22,7 +22,7 @@ RECIPE = BuildRecipe(
 
 def test_two_builds_are_the_same_bytes(tmp_path: Path, rng: np.random.Generator, seed: int) -> None:
     dtype = torch.bfloat16 if rng.random() < 0.5 else torch.float32
-    case = make_case(tmp_path, random_shape(rng, str(rng.choice(FAMILIES))), seed, dtype)
+    case = make_case(tmp_path, random_shape(rng, str(rng.choice(ALL_FAMILIES))), seed, dtype)
     manifests = [build_engine(case.checkpoint.directory, tmp_path / name, RECIPE) for name in ("one", "two")]
     assert manifests[0] == manifests[1]
     assert set(manifests[0].files) >= {"network.onnx", "rank0.safetensors", "rope.cos.table", "rope.sin.table"}

@@ -19,6 +19,7 @@ from inflight.convert.options import ConvertOptions
 from inflight.engine_format.cpu_abi import Batch, Output, open_library
 from inflight.errors import BuildError, InflightError
 from tests.models.random_models import Shape, random_shape, save_random_model
+from tests.models.ropes import random_rope
 
 pytestmark = pytest.mark.pipeline
 
@@ -88,6 +89,24 @@ def test_bad_values_are_reported_together(checkpoint: Path) -> None:
     recipe = BuildRecipe(max_seq_len=10**6, tokens_per_block=20)
     with pytest.raises(BuildError, match=r"(?s)--tokens-per-block 20.*--max-seq-len 1000000"):
         plan_engine(checkpoint, recipe)
+
+
+def test_rope_that_changes_with_the_length_bounds_the_engine(
+    tmp_path: Path, rng: np.random.Generator, seed: int
+) -> None:
+    """longrope has other angles for longer sequences; dynamic scaling begins where the model's own length ends."""
+    shape = Shape(rope=random_rope(rng, "longrope", 24) | {"original_max_position_embeddings": 90})
+    save_random_model(tmp_path / "model", shape, seed)
+    convert_model(tmp_path / "model", tmp_path / "ckpt", ConvertOptions())
+    recipe = BuildRecipe(target="reference")
+    assert plan_engine(tmp_path / "ckpt", recipe).limits.max_seq_len == 90
+    with pytest.raises(BuildError, match=r"--max-seq-len 91: at most 90.*longrope"):
+        plan_engine(tmp_path / "ckpt", recipe.model_copy(update={"max_seq_len": 91}))
+    save_random_model(tmp_path / "dynamic", Shape(rope=random_rope(rng, "dynamic", 24)), seed)
+    convert_model(tmp_path / "dynamic", tmp_path / "dynamic-ckpt", ConvertOptions())
+    assert plan_engine(tmp_path / "dynamic-ckpt", recipe).limits.max_seq_len == Shape().max_positions
+    with pytest.raises(BuildError, match="the model knows 512 positions"):
+        plan_engine(tmp_path / "dynamic-ckpt", recipe.model_copy(update={"max_seq_len": 513}))
 
 
 def test_a_checkpoint_of_several_ranks_is_refused(checkpoint: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,16 @@ import torch
 from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.checkpoint.reference_decoder import hidden_states
-from tests.models.random_models import LINEAR_ROPE, LLAMA3_ROPE, Shape, random_shape, save_random_model
+from inflight.convert.options import ConvertOptions
+from tests.models.random_models import (
+    LINEAR_ROPE,
+    LLAMA3_ROPE,
+    Shape,
+    random_shape,
+    save_random_model,
+)
+from tests.models.ropes import ROPE_KINDS, random_rope
+from tests.network.support import ALL_FAMILIES
 
 pytestmark = pytest.mark.pipeline
 
@@ -30,7 +40,7 @@ def assert_same_model(directory: Path, shape: Shape, seed: int, rng: np.random.G
     np.testing.assert_allclose(found[-1] / scale, expected.logits[0].numpy() / scale, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "ministral", "qwen2", "qwen3", "gemma2", "gemma3"])
+@pytest.mark.parametrize("family", ALL_FAMILIES)
 def test_every_family_survives_conversion_at_odd_shapes(
     tmp_path: Path, family: str, seed: int, rng: np.random.Generator
 ) -> None:
@@ -53,3 +63,29 @@ def test_every_option_of_a_family_survives_conversion(
     tmp_path: Path, shape: Shape, seed: int, rng: np.random.Generator
 ) -> None:
     assert_same_model(tmp_path, shape, seed, rng)
+
+
+@pytest.mark.parametrize("kind", ROPE_KINDS)
+def test_every_kind_of_rope_survives_conversion(tmp_path: Path, kind: str, seed: int, rng: np.random.Generator) -> None:
+    """The 90 tokens are more than longrope's original length at times, and then every position has its other angles."""
+    rope = random_rope(rng, kind, 24)
+    if kind.startswith("longrope"):
+        rope["original_max_position_embeddings"] = int(rng.integers(60, 120))
+    assert_same_model(tmp_path, Shape(rope=rope), seed, rng)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3", "stablelm", "starcoder2"])
+def test_ranks_hold_parts_of_the_whole_model(tmp_path: Path, family: str, seed: int, rng: np.random.Generator) -> None:
+    shape = replace(random_shape(rng, family), num_kv_heads=2, queries_per_kv=1, hidden_size=48, head_size=24)
+    save_random_model(tmp_path / "model", shape, seed, torch.bfloat16)
+    convert_model(tmp_path / "model", tmp_path / "whole")
+    convert_model(tmp_path / "model", tmp_path / "split", ConvertOptions(tp_size=2, pp_size=shape.num_layers))
+    whole, split = Checkpoint.open(tmp_path / "whole"), Checkpoint.open(tmp_path / "split")
+    for name, entry in whole.tensors.items():
+        if "layernorm" not in name and "mlp.fc" not in name:
+            continue
+        stage = int(name.split(".")[2])
+        local = name.replace(f"layers.{stage}.", "layers.0.")
+        parts = [split.array(local, 2 * stage + rank) for rank in range(2)]
+        joined = parts[0] if "layernorm" in name else np.concatenate(parts)
+        assert joined.tobytes() == whole.array(name).tobytes() and entry.dtype == joined.dtype.name

@@ -22,6 +22,7 @@ from tests.engines.serving_engines import write_null_engine
 from tests.models.float8 import round_to_float8
 from tests.models.hf_files import random_tensors, tiny_config, write_model
 from tests.models.random_models import Shape, random_shape, save_random_model
+from tests.network.support import ALL_FAMILIES, FAMILIES
 
 pytestmark = pytest.mark.pipeline
 
@@ -50,6 +51,50 @@ def test_a_right_engine_passes(
     report = json.loads(result.stdout)
     assert result.exit_code == 0, report
     assert all(prompt["passed"] for prompt in report["prompts"])
+
+
+NEW_MATHEMATICS = [family for family in ALL_FAMILIES if family not in FAMILIES]
+
+
+@pytest.mark.parametrize("family", NEW_MATHEMATICS)
+def test_an_engine_of_the_reference_target_passes_whatever_its_layers_are(
+    tmp_path: Path, family: str, seed: int, rng: np.random.Generator
+) -> None:
+    dtype = torch.bfloat16 if rng.random() < 0.5 else torch.float32
+    save_random_model(tmp_path / "model", random_shape(rng, family), seed, dtype)
+    result = run("verify", tmp_path / "model", build(tmp_path, "reference"), "--max-tokens", 6, "--json")
+    report = json.loads(result.stdout)
+    assert result.exit_code == 0, report
+    assert all(prompt["passed"] and prompt["new_tokens"] == 6 for prompt in report["prompts"])
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3"])
+def test_a_wrong_engine_of_gemma_is_followed_layer_by_layer(
+    tmp_path: Path, family: str, seed: int, rng: np.random.Generator
+) -> None:
+    shape = random_shape(rng, family)
+    for name, number in (("model", seed), ("other", seed + 1)):
+        save_random_model(tmp_path / name, shape, number)
+    result = run("verify", tmp_path / "model", build(tmp_path, "reference", "other"), "--max-tokens", 2, "--json")
+    report = json.loads(result.stdout)
+    assert result.exit_code == 1
+    *checkpoint, network, engine = (row["error"] for row in report["layers"])
+    assert len(checkpoint) == shape.num_layers + 1 and max(*checkpoint, network) < 1e-3 < engine
+
+
+def test_inspect_says_in_which_layers_a_model_differs(tmp_path: Path, seed: int) -> None:
+    full = {"rope_type": "default", "rope_theta": 1e6}
+    local = {"rope_type": "default", "rope_theta": 300.0}
+    extra = {"rope_parameters": {"full_attention": full, "sliding_attention": local}}
+    save_random_model(tmp_path / "model", Shape("gemma3", num_layers=7, sliding_window=9, extra=extra), seed)
+    build(tmp_path, "reference")
+    report = json.loads(run("inspect", tmp_path / "engine", "--json").stdout)
+    assert report["facts"]["model"]["sliding_window"] is None
+    assert report["facts"]["model"]["layer_kinds"] == [
+        {"layers": "0-1, 3-4, 6", "sliding_window": 9, "rotary_base": 300.0},
+        {"layers": "2, 5", "sliding_window": None, "rotary_base": 1e6},
+    ]
+    assert "layer_kinds" in run("inspect", tmp_path / "engine").stdout
 
 
 def test_an_fp8_engine_is_judged_by_the_numbers_of_its_checkpoint(

@@ -19,6 +19,8 @@ from tests.models.hf_files import random_tensors, tiny_config, write_model
 
 pytestmark = pytest.mark.unit
 
+INFLIGHT: dict[str, Any] = {"version": 1, "source": {"model": "model", "sha256": "0"}}
+
 
 @pytest.fixture
 def checkpoint(tmp_path: Path, rng: np.random.Generator) -> Path:
@@ -63,6 +65,57 @@ def test_a_checkpoint_of_another_writer_opens_with_the_formats_defaults(checkpoi
     assert opened.config.inflight is None and opened.config.sliding_window is None
     assert all(layer.attention.qkv_bias and not layer.attention.dense_bias for layer in opened.spec.layers)
     assert opened.config.rotary_scaling is None
+
+
+@pytest.mark.parametrize(
+    ("family", "group", "windows"),
+    [
+        ("gemma2", {}, (4096, None, 4096)),
+        ("gemma3", {"sliding_window": 7, "_sliding_window_pattern": 2, "rope_local_base_freq": 300}, (7, None, 7)),
+    ],
+)
+def test_gemma_of_another_writer_has_its_norms_in_the_models_type_and_its_familys_windows(
+    tmp_path: Path, rng: np.random.Generator, family: str, group: dict[str, Any], windows: tuple[int | None, ...]
+) -> None:
+    config = tiny_config(family, sliding_window=9, torch_dtype="float16")
+    write_model(tmp_path / "model", config, random_tensors(config, rng, "float16"))
+    convert_model(tmp_path / "model", tmp_path / "checkpoint")
+
+    def as_others_write(values: dict[str, Any]) -> None:
+        for key in ("inflight", "sliding_window", "_sliding_window_pattern", "rope_local_base_freq"):
+            values.pop(key, None)
+        values.update(group)
+
+    edit_config(tmp_path / "checkpoint", as_others_write)
+    norms = ("layernorm.weight", "ln_f.weight")
+    edit_tensors(
+        tmp_path / "checkpoint",
+        lambda tensors: tensors.update({n: a.astype(np.float16) for n, a in tensors.items() if n.endswith(norms)}),
+    )
+    spec = Checkpoint.open(tmp_path / "checkpoint").spec
+    assert tuple(layer.attention.window for layer in spec.layers) == windows
+    assert spec.embedding_scale == float(np.float16(np.sqrt(np.float32(20))))
+    local = {layer.attention.rope.base for layer in spec.layers if layer.attention.rope and layer.attention.window}
+    assert local == ({300.0} if family == "gemma3" else {10000.0})
+
+
+def test_the_formats_scales_partial_rotation_and_long_rope_are_read(checkpoint: Path) -> None:
+    keys = {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "output_multiplier_scale": 0.25}
+    rope = {
+        "position_embedding_type": "long_rope",
+        "rotary_pct": 0.7,
+        "original_max_position_embeddings": 32,
+        "longrope_scaling_short_factors": [1.0, 2.0],
+        "longrope_scaling_long_factors": [3.0, 4.0],
+    }
+    edit_config(checkpoint, lambda config: config.update(keys | rope | {"attention_multiplier": 2.0}))
+    opened = Checkpoint.open(checkpoint)
+    spec, (turned,) = opened.spec, opened.spec.ropes
+    assert (spec.embedding_scale, spec.logit_scale) == (3.0, 0.25)
+    assert all(layer.residual_scale == 0.5 and layer.attention.scale == 2.0 * 6**-0.5 for layer in spec.layers)
+    assert turned.dim == 4 and turned.scaling is not None
+    assert (turned.scaling.short_factor, turned.scaling.long_factor) == ((1.0, 2.0), (3.0, 4.0))
+    assert opened.config.longest_sequence == 32
 
 
 def test_a_minimal_config_gets_the_documented_defaults(checkpoint: Path) -> None:
@@ -123,6 +176,9 @@ def test_a_tensor_that_is_not_as_the_config_says_is_named(
         ({"rotary_scaling": {"type": "mrope", "factor": 2}}, "rope type 'mrope'"),
         ({"rotary_pct": 0.5}, r"rotary_embedding_dim 3 \(an even number up to head_size 6\)"),
         ({"rotary_embedding_dim": 8}, r"rotary_embedding_dim 8 \(an even number up to head_size 6\)"),
+        ({"rotary_pct": float("inf")}, "rotary_pct must be above 0 and at most 1"),
+        ({"rotary_scaling": {"type": "yarn"}, "max_position_embeddings": "x"}, "max_position_embeddings"),
+        ({"inter_layernorms": True}, "inter_layernorms True in Qwen2ForCausalLM"),
         ({"rotary_embedding_dim": 0}, "rotary_embedding_dim 0"),
         ({"position_embedding_type": "long_rope"}, "without longrope_scaling_short_factors"),
         ({"position_embedding_type": "yarn"}, "without a rotary_scaling of that type"),
@@ -141,6 +197,13 @@ def test_a_tensor_that_is_not_as_the_config_says_is_named(
         ({"num_attention_heads": 6}, "not a multiple"),
         ({"inflight": {"version": 1}}, r"inflight\.source: Field required"),
         ({"dtype": "int8"}, "dtype 'int8'"),
+        ({"inflight": INFLIGHT | {"layer_types": ["full_attention"]}}, "1 layer_types for 3 layers"),
+        (
+            {"inflight": INFLIGHT | {"layer_types": ["sliding_attention"] * 3}},
+            "'sliding_attention' without sliding_window",
+        ),
+        ({"inflight": INFLIGHT | {"layer_types": ["chunked"]}}, r"inflight\.layer_types\.0: Input should be"),
+        ({"inflight": INFLIGHT | {"layers_without_rope": [1, 3]}}, r"layers_without_rope \[1, 3\]"),
     ],
 )
 def test_a_config_that_cannot_be_used_says_which_key(checkpoint: Path, change: dict[str, Any], message: str) -> None:

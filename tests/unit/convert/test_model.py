@@ -45,6 +45,36 @@ def test_no_weight_is_lost_and_none_is_made_up(tmp_path: Path, rng: np.random.Ge
     assert checkpoint.ties_embeddings == config["tie_word_embeddings"]
 
 
+@pytest.mark.parametrize("family", ["gemma2", "gemma3"])
+@pytest.mark.parametrize("dtype", list(DTYPES))
+def test_norms_with_an_offset_hold_the_very_sum_of_transformers(
+    tmp_path: Path, rng: np.random.Generator, family: str, dtype: str
+) -> None:
+    config = tiny_config(family, sliding_window=9, torch_dtype=dtype, num_hidden_layers=7)
+    tensors = random_tensors(config, rng, dtype)
+    write_model(tmp_path / "model", config, tensors)
+    convert_model(tmp_path / "model", tmp_path / "checkpoint")
+    checkpoint = Checkpoint.open(tmp_path / "checkpoint")
+    names = {"model.norm": "ln_f"}
+    for layer in range(7):
+        source, target = f"model.layers.{layer}.", f"layers.{layer}."
+        names |= {
+            f"{source}input_layernorm": f"{target}input_layernorm",
+            f"{source}post_attention_layernorm": f"{target}post_layernorm",
+            f"{source}pre_feedforward_layernorm": f"{target}pre_feedforward_layernorm",
+            f"{source}post_feedforward_layernorm": f"{target}post_feedforward_layernorm",
+        }
+        if family == "gemma3":
+            names |= {f"{source}self_attn.{n}_norm": f"{target}attention.{n}_layernorm" for n in "qk"}
+    for source, target in names.items():
+        stored = checkpoint.array(f"transformer.{target}.weight")
+        assert stored.dtype == np.float32
+        np.testing.assert_array_equal(stored, np.float32(1) + tensors[f"{source}.weight"].astype(np.float32))
+    assert {entry.dtype for name, entry in checkpoint.tensors.items() if "norm" not in name and "ln_f" not in name} == {
+        dtype
+    }
+
+
 def test_the_rank_file_is_one_that_the_safetensors_package_reads(tmp_path: Path, rng: np.random.Generator) -> None:
     checkpoint = converted(tmp_path, rng, tiny_config("qwen2"), dtype="float16")
     for name, array in load_file(checkpoint.rank_file()).items():

@@ -54,9 +54,9 @@ def lower_network(
     keep it until the build ends. Raises BuildError naming every operator without a lowering, or what TensorRT refused
     to make.
     """
+    check_operators(graph)
     if layout.pages:
         page_attention(graph)
-    check_operators(graph)
     keep_wide_rows(graph)
     place_row_scales(graph)
     remove_dead_code(graph)
