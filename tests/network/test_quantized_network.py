@@ -19,7 +19,7 @@ from inflight.convert.checkpoint.reference_decoder import hidden_states
 from inflight.engine_format.manifest import Limits
 from tests.models.random_models import Shape, random_shape
 from tests.network.paging import paged_caches
-from tests.network.support import ALL_FAMILIES, Case, Floats, Ids, LinearRunner, make_case, relative_error
+from tests.network.support import ALL_FAMILIES, FAMILIES, Case, Floats, Ids, LinearRunner, make_case, relative_error
 from tests.oracles.fused_graph import Interpreter
 
 pytestmark = pytest.mark.network
@@ -123,16 +123,20 @@ def test_fused_weights_are_out_by_in_whatever_lies_in_the_file(case: Case, schem
                 np.testing.assert_allclose(tensor_of(weight).numpy().astype(np.float32) * factors, matrix, rtol=1e-6)
 
 
-def test_norms_quantize_and_the_end_of_the_model_sees_logit_rows_only(case: Case, shape: Shape) -> None:
-    nodes = list(lowered(case.checkpoint).graph)
-    types = [node.op_type for node in nodes]
+@pytest.mark.parametrize("shape", [*FAMILIES, "ministral", "gemma2", "gemma3", "smollm3"], indirect=True)
+def test_norms_quantize_and_products_take_up_what_stands_beside_them(case: Case, shape: Shape) -> None:
+    types = [node.op_type for node in lowered(case.checkpoint).graph]
     assert types.count("RMSNormQuantize") == 2 * shape.num_layers + 1
     assert types.count("QuantizedGatedLinear") == shape.num_layers
     assert types.count("QuantizedLinear") == 3 * shape.num_layers + 1
     # A norm behind a projection (Gemma) adds to the residual stream, which is float32.
     assert types.count("RMSNorm") == (2 * shape.num_layers if shape.family.startswith("gemma") else 0)
-    assert not {"Add", "AddRows", "Linear", "GatedLinear"} & set(types)
-    last_attention = max(index for index, name in enumerate(types) if name == "PagedAttention")
+    assert not {"AddRows", "Linear", "GatedLinear"} & set(types)
+
+
+def test_the_end_of_the_model_sees_logit_rows_only(case: Case) -> None:
+    nodes = list(lowered(case.checkpoint).graph)
+    last_attention = max(index for index, node in enumerate(nodes) if node.op_type == "PagedAttention")
     assert {shape_of(node.outputs[0])[0] for node in nodes[last_attention + 1 :]} == {"R"}
 
 
