@@ -6,7 +6,7 @@ from math import prod
 from typing import cast
 
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.quantization.scheme import SCALE_SUFFIXES
+from inflight.convert.quantization.schemes import SCALE_SUFFIXES
 from inflight.engine_format.manifest import Dtype, GenerationFacts, KvCacheFacts, ModelFacts, SourceFacts, WorkPlan
 
 _EMBEDDING, _PROJECTION = "transformer.vocab_embedding.weight", "lm_head.weight"

@@ -15,6 +15,7 @@ from inflight.convert.checkpoint.rope import RotaryScaling, parse_rotary_scaling
 from inflight.convert.families.table import FAMILIES
 from inflight.convert.quantization.facts import QuantizationFacts, QuantizationRecord
 from inflight.convert.quantization.scheme import WeightQuantization, quantization_problems, weight_quantization
+from inflight.dtypes import FLOAT_DTYPES
 from inflight.records import Record
 
 INFLIGHT_KEY_VERSION = 1
@@ -183,7 +184,7 @@ def unsupported(config: CheckpointConfig) -> list[str]:
     known = [family.architecture for family in FAMILIES]
     checks = (
         (config.architecture not in known, f"architecture {config.architecture!r} (supported: {', '.join(known)})"),
-        (config.dtype not in ("float32", "float16", "bfloat16"), f"dtype {config.dtype!r}"),
+        (config.dtype not in FLOAT_DTYPES, f"dtype {config.dtype!r}"),
         (config.hidden_act not in ("silu", "swiglu"), f"hidden_act {config.hidden_act!r} (supported: silu)"),
         (
             config.position_embedding_type != "rope_gpt_neox",

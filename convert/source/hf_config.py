@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from inflight.convert.accounting import SOURCE_DTYPES
 from inflight.convert.checkpoint.config import MAX_LAYERS, MAX_SIZE
 from inflight.convert.checkpoint.layout import Traits
 from inflight.convert.checkpoint.rope import RotaryScaling, parse_rotary_scaling
 from inflight.convert.families.table import Family
+from inflight.dtypes import FLOAT_DTYPES
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +185,6 @@ def _read_dtype(values: _Values) -> str | None:
     if dtype is None or dtype == "auto":
         return None
     name = str(dtype).removeprefix("torch.")
-    if name not in SOURCE_DTYPES:
-        values.problems.append(f"dtype {name!r} is not supported (supported: {', '.join(SOURCE_DTYPES)})")
+    if name not in FLOAT_DTYPES:
+        values.problems.append(f"dtype {name!r} is not supported (supported: {', '.join(FLOAT_DTYPES)})")
     return name
