@@ -17,6 +17,7 @@ from inflight.build.recipe import BuildRecipe
 from inflight.build.target import TargetBuild, TargetFacts, find_target
 from inflight.build.vocabulary import index_vocabulary
 from inflight.convert.checkpoint.directory import TOKENIZER_DIRECTORY, Checkpoint
+from inflight.convert.quantization.scale_values import check_scales
 from inflight.engine_format.manifest import MANIFEST_NAME, EngineManifest, FileFacts, Limits, ModelFacts, WorkPlan
 from inflight.errors import BuildError
 from inflight.files import atomic_directory, sha256_file
@@ -70,6 +71,7 @@ def build_engine(
 def _plan(checkpoint_dir: Path, recipe: BuildRecipe) -> _PlannedBuild:
     checkpoint = Checkpoint.open(checkpoint_dir)
     resolved = recipe.resolve(checkpoint.config)
+    check_scales(checkpoint)
     network = build_network(checkpoint, resolved.limits.max_seq_len)
     target = find_target(resolved.target).plan(network, checkpoint, resolved)
     plan = EnginePlan(

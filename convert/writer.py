@@ -13,10 +13,11 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from inflight.convert.checkpoint.tensor_file import ALIGNMENT, encode_header, numpy_dtype, tensor_bytes
+from inflight.convert.checkpoint.tensor_file import ALIGNMENT, encode_header, tensor_bytes
 from inflight.convert.plan import Piece, PlannedTensor
 from inflight.convert.quantization.chunks import quantized_chunks
 from inflight.convert.quantization.scheme import StoredTensor
+from inflight.dtypes import numpy_dtype
 from inflight.errors import ModelError
 
 CHUNK_BYTES = 1 << 24

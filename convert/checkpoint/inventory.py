@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from inflight.convert.checkpoint.tensor_file import TensorEntry
-from inflight.convert.quantization.scheme import SCALE_SUFFIXES
+from inflight.convert.quantization.schemes import SCALE_SUFFIXES
 
 _LAYER = re.compile(r"(.*\blayers\.\d+)\.(.+)")
 

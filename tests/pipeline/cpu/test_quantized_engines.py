@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +15,15 @@ from inflight.build.engine import build_engine, plan_engine
 from inflight.build.recipe import BuildRecipe
 from inflight.cli.main import build_app
 from inflight.convert.api import convert_model
-from inflight.convert.options import ConvertOptions, SchemeName
+from inflight.convert.options import ConvertOptions
+from inflight.convert.quantization.schemes import RECIPES
 from inflight.errors import InflightError
 from tests.models.random_models import Shape, random_shape, save_random_model
 from tests.network.support import FAMILIES
 
 pytestmark = pytest.mark.pipeline
 
-SCHEMES = get_args(SchemeName)
+SCHEMES = list(RECIPES)
 
 
 def run(*arguments: object) -> Result:

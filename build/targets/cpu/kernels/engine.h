@@ -10,6 +10,7 @@
 #include "abi.h"
 #include "attention.h"
 #include "embedding.h"
+#include "float8.h"
 #include "qlinear.h"
 #include "sampling.h"
 
