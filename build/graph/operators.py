@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from inflight.build.graph.values import dtype_of
+from inflight.convert.quantization.schemes import RowDtype
 
 DOMAIN = "inflight"
 DOMAIN_VERSION = 1
@@ -17,6 +18,8 @@ INT, FLOAT, STRING = ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeT
 _HEADS = {"num_heads": INT, "num_kv_heads": INT, "head_size": INT}
 _ADDED = frozenset({"bias", "residual"})
 _GATE_BIASES = frozenset({"gate_bias", "up_bias"})
+# Constants of rows of 8-bit floats: one scale for all rows, or the range to which a row with its own is cut.
+_ROUNDING = ("scale", "low", "high")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,13 @@ OPERATORS: Mapping[str, Operator] = {
         {**_HEADS, "scale": FLOAT, "window": INT, "softcap": FLOAT},
     ),
     "GatherRows": Operator(("x", "rows"), ("y",)),
-    "QuantizeRows": Operator(("x",), ("y", "y_scale"), {"bits": INT}),
-    "RMSNormQuantize": Operator(("x", "weight"), ("y", "y_scale"), {"epsilon": FLOAT, "bits": INT}),
+    "QuantizeRows": Operator(("x", *_ROUNDING), ("y", "y_scale"), {"type": STRING}, optional=frozenset(_ROUNDING)),
+    "RMSNormQuantize": Operator(
+        ("x", "weight", *_ROUNDING),
+        ("y", "y_scale"),
+        {"epsilon": FLOAT, "type": STRING},
+        optional=frozenset(_ROUNDING),
+    ),
     "QuantizedLinear": Operator(
         ("x", "x_scale", "weight", "weight_scale", "bias", "residual"),
         ("y",),
@@ -92,14 +100,15 @@ OPERATORS: Mapping[str, Operator] = {
         {"activation": STRING, "group_size": INT},
         optional=_GATE_BIASES,
     ),
+    "Gate": Operator(("gate_rows", "up_rows"), ("y",), {"activation": STRING}, may_reuse={"y": "gate_rows"}),
 }
 
-# Of Activation, GatedLinear and QuantizedGatedLinear.
+# Of Activation, GatedLinear, QuantizedGatedLinear and Gate.
 ACTIVATIONS = ("silu", "gelu_tanh", "gelu", "relu")
 
-# The greatest magnitude of a quantized row, by its bits. 16 bits are two signed bytes, 256 * high + low, whose range
-# ends at 127 * 256 + 127: so a product of int16 rows is two products of int8 rows.
-GREATEST_LEVEL = {8: 127, 16: 32639}
+# The greatest magnitude of a quantized row. 16 bits are two signed bytes, 256 * high + low, whose range ends at
+# 127 * 256 + 127: so a product of int16 rows is two products of int8 rows.
+GREATEST_LEVEL: Mapping[RowDtype, int] = {"int8": 127, "int16": 32639, "float8_e4m3fn": 448}
 
 # Products, whose input 0 is rows and whose input 1 is a weight.
 PRODUCTS = ("Linear", "GatedLinear")

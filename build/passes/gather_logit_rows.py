@@ -28,6 +28,7 @@ _ROW_INPUTS = {
     "RMSNormQuantize": (0,),
     "QuantizedLinear": (0, 1, 5),
     "QuantizedGatedLinear": (0, 1),
+    "Gate": (0, 1),
 }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from inflight.build.graph.dtypes import onnx_dtype
 from inflight.build.graph.operators import DOMAIN, DOMAIN_VERSION
 from inflight.build.network.files import save_network
 from inflight.build.passes.activation import fuse_activation
@@ -22,6 +23,7 @@ from inflight.build.passes.add_rows import fuse_add_rows
 from inflight.build.passes.check import check_fused
 from inflight.build.passes.dead_code import remove_dead_code
 from inflight.build.passes.embedding import fuse_embedding
+from inflight.build.passes.gate import fuse_gate
 from inflight.build.passes.gated_linear import fuse_gated_linear
 from inflight.build.passes.gather_logit_rows import gather_logit_rows
 from inflight.build.passes.layer_norm import fuse_layer_norm
@@ -41,13 +43,6 @@ from inflight.engine_format.manifest import Dtype, Limits
 
 Pass = Callable[[ir.Graph], None]
 
-_ONNX_NAMES: dict[Dtype, ir.DataType] = {
-    "float32": ir.DataType.FLOAT,
-    "float16": ir.DataType.FLOAT16,
-    "bfloat16": ir.DataType.BFLOAT16,
-    "int8": ir.DataType.INT8,
-}
-
 
 def cpu_phases(limits: Limits, tokens_per_block: int, kv_dtype: Dtype) -> list[tuple[str, Pass]]:
     """(name, pass) in order. Passes before `pack_tokens` see [batch, step], those after it T rows."""
@@ -60,6 +55,7 @@ def cpu_phases(limits: Limits, tokens_per_block: int, kv_dtype: Dtype) -> list[t
         ("layer_norm", fuse_layer_norm),
         ("gated_linear", fuse_gated_linear),
         ("quantized_gated_linear", fuse_quantized_gated_linear),
+        ("gate", fuse_gate),
         ("activation", fuse_activation),
         ("rope_cache_write", fuse_rope_cache_write),
         ("paged_attention", fuse_paged_attention),
@@ -68,7 +64,7 @@ def cpu_phases(limits: Limits, tokens_per_block: int, kv_dtype: Dtype) -> list[t
         ("scale", fuse_scale),
         ("add_rows", fuse_add_rows),
         ("norm_quantize", fuse_norm_quantize),
-        ("pack_tokens", partial(pack_tokens, tokens_per_block=tokens_per_block, kv_dtype=_ONNX_NAMES[kv_dtype])),
+        ("pack_tokens", partial(pack_tokens, tokens_per_block=tokens_per_block, kv_dtype=onnx_dtype(kv_dtype))),
         ("gather_logit_rows", gather_logit_rows),
         ("activation_types", set_activation_types),
         ("dead_code", remove_dead_code),

@@ -10,6 +10,7 @@ from inflight.convert.checkpoint.model_spec import Activation
 from inflight.convert.checkpoint.rope import RotaryScaling
 from inflight.convert.families.table import FAMILIES
 from inflight.convert.quantization.scheme import quantization_problems
+from inflight.dtypes import FLOAT_DTYPES
 
 # Keys of the format's readers that change the mathematics unless they have this value.
 _NEUTRAL: dict[str, Any] = {
@@ -51,7 +52,7 @@ def unsupported(config: CheckpointConfig) -> list[str]:
     known = [family.architecture for family in FAMILIES]
     checks = (
         (config.architecture not in known, f"architecture {config.architecture!r} (supported: {', '.join(known)})"),
-        (config.dtype not in ("float32", "float16", "bfloat16"), f"dtype {config.dtype!r}"),
+        (config.dtype not in FLOAT_DTYPES, f"dtype {config.dtype!r}"),
         (
             config.hidden_act not in ACTIVATIONS,
             f"hidden_act {config.hidden_act!r} (supported: {', '.join(ACTIVATIONS)})",

@@ -10,10 +10,12 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
 from inflight.build.graph.operators import GREATEST_LEVEL
+from inflight.convert.quantization.schemes import RowDtype
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -83,19 +85,43 @@ def add_rows(x: Array, residual: Array, *, factor: float) -> Floats:
     return _float32(residual) + _float32(x) * np.float32(factor)
 
 
-def quantize_rows(x: Array, *, bits: int) -> tuple[Array, Floats]:
-    """x [..., K] to symmetric integers and one scale per row; a row of zeros, or of denormals, has scale 0."""
+def quantize_rows(
+    x: Array, scale: Array | None = None, low: Array | None = None, high: Array | None = None, *, type: RowDtype
+) -> tuple[Array, Floats]:
+    """x [..., K] to symmetric integers or 8-bit floats, and one scale per row.
+
+    A row of zeros, or of denormals, has scale 0 as integers. 8-bit floats have the scale that is given, or their own
+    once they are cut to `low` .. `high`.
+    """
     x = _float32(x)
-    greatest = np.float32(GREATEST_LEVEL[bits])
+    greatest = np.float32(GREATEST_LEVEL[type])
+    if type == "float8_e4m3fn":
+        return _float8_rows(x, scale, x if low is None or high is None else np.clip(x, low, high))
     scale = _float32(np.max(np.abs(x), axis=-1, initial=0) / greatest)
     scale = np.where(scale < np.finfo(np.float32).tiny, np.float32(0), scale)
     inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale > 0)
     levels = np.clip(np.rint(x * inverse[..., None]), -greatest, greatest)
-    return levels.astype(f"int{bits}"), scale
+    return levels.astype(type), scale
 
 
-def rms_norm_quantize(x: Array, weight: Array, *, epsilon: float, bits: int) -> tuple[Array, Floats]:
-    return quantize_rows(rms_norm(x, weight, epsilon=epsilon), bits=bits)
+def _float8_rows(x: Floats, stored: Array | None, cut: Floats) -> tuple[Array, Floats]:
+    greatest = np.float32(GREATEST_LEVEL["float8_e4m3fn"])
+    if stored is None:
+        scale = _float32(np.maximum(np.max(np.abs(cut), axis=-1, initial=0), np.float32(2**-100)) / greatest)
+    else:
+        cut, scale = x, np.full(x.shape[:-1], stored, np.float32)
+    return np.clip(cut / scale[..., None], -greatest, greatest).astype(ml_dtypes.float8_e4m3fn), scale
+
+
+def rms_norm_quantize(
+    x: Array, weight: Array, *rounding: Array | None, epsilon: float, type: RowDtype
+) -> tuple[Array, Floats]:
+    return quantize_rows(rms_norm(x, weight, epsilon=epsilon), *rounding, type=type)
+
+
+def gate(gate: Array, up: Array, *, activation: str) -> Floats:
+    """activation(gate) * up."""
+    return activated(gate, activation=activation) * _float32(up)
 
 
 def quantized_linear(
@@ -108,13 +134,13 @@ def quantized_linear(
     *,
     group_size: int,
 ) -> Floats:
-    """Integer products, exact within a group (the whole row when group_size is 0), scaled and summed in float32."""
+    """Products of levels, exact within a group (the whole row when group_size is 0), scaled and summed in float32."""
     size = group_size or x.shape[-1]
-    scales = _float32(weight_scale).reshape(weight.shape[0], -1)
+    scales = _float32(weight_scale).reshape(-1, weight_scale.shape[-1] if weight_scale.ndim == 2 else 1)
     total = np.zeros((*x.shape[:-1], weight.shape[0]), np.float32)
     for group, start in enumerate(range(0, x.shape[-1], size)):
-        rows = x[..., start : start + size].astype(np.int64)
-        total += _float32(rows @ weight[:, start : start + size].astype(np.int64).T) * scales[:, group]
+        rows = x[..., start : start + size].astype(np.float64)
+        total += _float32(rows @ weight[:, start : start + size].astype(np.float64).T) * scales[:, group]
     return _added(_float32(total * _float32(x_scale)[..., None]), bias, residual)
 
 
@@ -223,7 +249,7 @@ def _cached(heads: Array, dtype: np.dtype[Any]) -> Array:
     """heads float32 [T, Hkv, D] as the cache holds them."""
     if dtype != np.int8:
         return heads
-    levels, scale = quantize_rows(heads, bits=8)
+    levels, scale = quantize_rows(heads, type="int8")
     return np.concatenate([levels, scale[..., None].view(np.int8)], axis=-1)
 
 
@@ -264,4 +290,5 @@ REFERENCES: Mapping[str, Callable[..., Array | tuple[Array, ...]]] = {
     "RMSNormQuantize": rms_norm_quantize,
     "QuantizedLinear": quantized_linear,
     "QuantizedGatedLinear": quantized_gated_linear,
+    "Gate": gate,
 }

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from inflight.build.graph.quantized_rows import QUANTIZED_BITS
+from inflight.build.graph.dtypes import facts_of
+from inflight.build.graph.quantized_rows import DIGITS
 from inflight.build.graph.values import dtype_of, name_of, shape_of
-from inflight.build.targets.cpu.packing.weight_layout import ELEMENTS, Layout, WeightLayout, element_of, quantized_shape
+from inflight.build.targets.cpu.float8 import FLOAT8, float8_row, stored_scale
+from inflight.build.targets.cpu.packing.float8_panels import Float8Shape
+from inflight.build.targets.cpu.packing.weight_layout import Layout, WeightLayout, element_of, quantized_panels
 from inflight.errors import BuildError
 
 OFFSET = "inflight.offset"
-_CACHE_ELEMENTS: Mapping[ir.DataType, str] = {**ELEMENTS, ir.DataType.INT8: "I8"}
 # C expressions for the number of rows of a step, by the graph's symbol.
 ROW_COUNTS = {"T": "e->rows.rows", "R": "(int64_t)e->batch->num_logit_rows"}
 # Graph inputs that kernels read as they are; the others (positions, paging) travel in e->rows.
@@ -185,14 +187,21 @@ def _gather_rows(node: ir.Node, places: Places) -> KernelCall:
 
 def _quantize_rows(node: ir.Node, places: Places) -> KernelCall:
     x, (y, y_scale) = _input(node, 0), node.outputs
-    arguments = (places.rows(y), places.read(x, "const void *"), places.write(y, "void *"), places.write(y_scale))
-    return KernelCall("quantize_rows", (element_of(x), _quantized_row(y)), arguments)
+    inputs = (places.rows(y), places.read(x, "const void *"))
+    outputs = (places.write(y, "void *"), places.write(y_scale))
+    if dtype_of(y) == FLOAT8:
+        arguments = (*inputs, _stored_scale(node, 1), *outputs)
+        return KernelCall("float8_rows", (element_of(x), float8_row(y, node.inputs[1:])), arguments)
+    return KernelCall("quantize_rows", (element_of(x), _quantized_row(y)), inputs + outputs)
 
 
 def _rms_norm_quantize(node: ir.Node, places: Places) -> KernelCall:
     x, weight, (y, y_scale) = _input(node, 0), _input(node, 1), node.outputs
     inputs = (places.rows(y), places.read(x), places.weight("floats", weight))
     outputs = (places.write(y, "void *"), places.write(y_scale))
+    if dtype_of(y) == FLOAT8:
+        constants = (float8_row(y, node.inputs[2:]), _number(node, "epsilon"))
+        return KernelCall("rms_norm_float8_rows", constants, (*inputs, _stored_scale(node, 2), *outputs))
     return KernelCall("rms_norm_quantize", (_quantized_row(y), _number(node, "epsilon")), inputs + outputs)
 
 
@@ -202,7 +211,8 @@ def _quantized_linear(node: ir.Node, places: Places) -> KernelCall:
     inputs = (places.rows(y), places.read(x, "const void *"), places.read(x_scale))
     packed = (places.weight("quantized_panels", weight, scale), places.weight("floats", _optional(node, 4)))
     arguments = (*inputs, *packed, places.read_optional(_optional(node, 5)), places.write(y))
-    return KernelCall("quantized_linear", (_quantized_product(node), _width(y)), arguments)
+    kernel, constants = _quantized_product(node)
+    return KernelCall(f"{kernel}_linear", (*constants, _width(y)), arguments)
 
 
 def _quantized_gated_linear(node: ir.Node, places: Places) -> KernelCall:
@@ -211,15 +221,28 @@ def _quantized_gated_linear(node: ir.Node, places: Places) -> KernelCall:
     inputs = (places.rows(y), places.read(x, "const void *"), places.read(x_scale))
     biases = places.weight("gated_floats", _optional(node, 6), _optional(node, 7))
     arguments = (*inputs, places.weight("gated_quantized_panels", *weights), biases, places.write(y))
-    constants = (_quantized_product(node), _activation(node), _width(y))
-    return KernelCall("quantized_gated_linear", constants, arguments)
+    kernel, constants = _quantized_product(node)
+    return KernelCall(f"{kernel}_gated_linear", (*constants, _activation(node), _width(y)), arguments)
 
 
-def _quantized_product(node: ir.Node) -> str:
-    """A `quantized_shape` of kernels/qtile.h."""
+def _gate(node: ir.Node, places: Places) -> KernelCall:
+    gates, up, y = _input(node, 0), _input(node, 1), node.outputs[0]
+    arguments = (places.rows(y), places.read(gates), places.read(up), places.write(y))
+    return KernelCall("gate", (_activation(node), _width(y)), arguments)
+
+
+def _quantized_product(node: ir.Node) -> tuple[str, tuple[str, ...]]:
+    """The kernels' family, and the constants of a product: its k, or a `quantized_shape` of kernels/qtile.h."""
     x, weight, scale = _input(node, 0), _input(node, 2), _input(node, 3)
-    shape = quantized_shape(weight, scale, int(_integer(node, "group_size")))
-    return f"(quantized_shape){{{shape.bits}, {element_of(scale)}, {_row_literal(x, shape.group)}}}"
+    shape = quantized_panels(weight, scale, int(_integer(node, "group_size")))
+    if isinstance(shape, Float8Shape):
+        return "float8", (str(shape.width),)
+    return "quantized", (f"(quantized_shape){{{shape.bits}, {element_of(scale)}, {_row_literal(x, shape.group)}}}",)
+
+
+def _stored_scale(node: ir.Node, index: int) -> Argument:
+    """The scale of all rows, as a number; 0 where each row has its own."""
+    return Argument("float", stored_scale(_optional(node, index)))
 
 
 def _quantized_row(y: ir.Value) -> str:
@@ -233,13 +256,13 @@ def _quantized_row(y: ir.Value) -> str:
 
 
 def _row_literal(y: ir.Value, group: int) -> str:
-    return f"(quantized_row){{{QUANTIZED_BITS[dtype_of(y)] // 8}, {_width(y)}, {group}}}"
+    return f"(quantized_row){{{DIGITS[dtype_of(y)]}, {_width(y)}, {group}}}"
 
 
 def _cache_shape(node: ir.Node, cache: ir.Value) -> str:
     tokens = shape_of(cache)[2]
     heads, size = _integer(node, "num_kv_heads"), _integer(node, "head_size")
-    return f"(cache_shape){{{_CACHE_ELEMENTS[dtype_of(cache)]}, {heads}, {size}, {tokens}}}"
+    return f"(cache_shape){{{facts_of(dtype_of(cache)).c}, {heads}, {size}, {tokens}}}"
 
 
 def _input(node: ir.Node, index: int) -> ir.Value:
@@ -288,4 +311,5 @@ EMITTERS: Mapping[str, Callable[[ir.Node, Places], KernelCall]] = {
     "RMSNormQuantize": _rms_norm_quantize,
     "QuantizedLinear": _quantized_linear,
     "QuantizedGatedLinear": _quantized_gated_linear,
+    "Gate": _gate,
 }

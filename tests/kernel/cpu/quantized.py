@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from inflight.build.graph.quantized_rows import quantized_row_bytes
+from inflight.build.graph.quantized_rows import row_bytes
 from inflight.build.graph.values import new_value
 from inflight.build.targets.cpu.compiler.cpu_levels import LEVELS, CpuLevel, describe_native, native_level
 from tests.kernel.cpu.harness import Array
@@ -30,7 +30,7 @@ def row_scales(name: str) -> ir.Value:
 
 def empty_record(rows: int, width: int, bits: int) -> Array:
     """Memory for quantized rows, uint8 [rows, digits, bytes], full of noise."""
-    size = quantized_row_bytes(width, ROW_TYPES[bits])
+    size = row_bytes(width, ROW_TYPES[bits])
     return aligned(np.full((rows, bits // 8, size * 8 // bits), 0xA5, np.uint8))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,14 +17,14 @@ from inflight.build.registry import make_recipe
 from inflight.cli.main import build_app
 from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
-from inflight.convert.quantization.facts import SchemeName
+from inflight.convert.quantization.schemes import RECIPES
 from inflight.errors import InflightError
 from tests.models.random_models import Shape, random_shape, save_random_model
 from tests.network.support import ALL_FAMILIES
 
 pytestmark = pytest.mark.pipeline
 
-SCHEMES = get_args(SchemeName)
+SCHEMES = list(RECIPES)
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     **{family: (family, {}) for family in ALL_FAMILIES},
     "llama with biases": ("llama", {"extra": {"mlp_bias": True}}),
@@ -66,7 +66,7 @@ def test_an_engine_of_any_scheme_computes_what_its_integers_mean(
 def test_the_weights_begin_with_a_table_of_which_steps_read_single_rows(tmp_path: Path, seed: int) -> None:
     """A tied plain model looks its rows up in the projection; a quantized one cannot."""
     save_random_model(tmp_path / "model", Shape(tied=True, vocab_size=256, hidden_size=72), seed, torch.bfloat16)
-    schemes: list[tuple[SchemeName | None, int]] = [(None, 0), ("int4_w4a8", 256 * 72 * 2)]
+    schemes: list[tuple[str | None, int]] = [(None, 0), ("int4_w4a8", 256 * 72 * 2)]
     for scheme, expected in schemes:
         options = ConvertOptions(overwrite=True, progress=False, quantize=scheme)
         convert_model(tmp_path / "model", tmp_path / "ckpt", options)

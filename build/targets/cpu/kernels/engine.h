@@ -11,6 +11,7 @@
 #include "attention.h"
 #include "elementwise.h"
 #include "embedding.h"
+#include "float8.h"
 #include "qlinear.h"
 #include "sampling.h"
 

@@ -22,10 +22,10 @@ typedef uint16_t u16x16 __attribute__((vector_size(32)));
 typedef _Float16 f16x16 __attribute__((vector_size(32)));
 
 /* The type of an element at rest. Arithmetic is float32 always; BF16 products may pair neighbours (tile.h). I8 is a type
- * of the KV cache alone (cache.h). */
-typedef enum { F32, F16, BF16, I8 } element;
+ * of the KV cache alone (cache.h), E4M3 of weights alone (float8.h), whose pairs are BF16 in registers. */
+typedef enum { F32, F16, BF16, I8, E4M3 } element;
 
-INLINE int64_t element_size(element type) { return type == F32 ? 4 : type == I8 ? 1 : 2; }
+INLINE int64_t element_size(element type) { return type == F32 ? 4 : type == I8 || type == E4M3 ? 1 : 2; }
 INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 INLINE int64_t min_int(int64_t a, int64_t b) { return a < b ? a : b; }
