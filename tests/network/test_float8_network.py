@@ -29,6 +29,8 @@ from tests.oracles.quantized_transformers import quantize_oracle
 pytestmark = pytest.mark.network
 
 SEQUENCES, LENGTH = 9, 2
+# A value on the edge between two levels may fall to either side, and its prompt then differs a little.
+SAME, TOLERANCE = 1e-5, 0.2
 LIMITS = Limits(max_batch_size=SEQUENCES, max_seq_len=16, max_num_tokens=SEQUENCES * LENGTH, max_logit_rows=SEQUENCES)
 
 
@@ -94,8 +96,7 @@ def test_onnx_runtime_gives_the_logits_of_transformers_with_the_same_numbers(
     for _ in range(8):
         tokens = rng.integers(case.checkpoint.config.vocab_size, size=6)
         errors.append(relative_error(runner.run(random_chunks(rng, tokens)), case.expected(tokens.tolist())))
-    # A value on the edge between two levels may fall to either side, and its prompt then differs a little.
-    assert np.median(errors) < 1e-4 and max(errors) < 5e-2
+    assert np.median(errors) < SAME and max(errors) < TOLERANCE, errors
 
 
 def test_the_fused_graph_computes_what_onnx_runtime_computes(case: Case, rng: np.random.Generator) -> None:
@@ -104,7 +105,7 @@ def test_the_fused_graph_computes_what_onnx_runtime_computes(case: Case, rng: np
     runner = LinearRunner(case.checkpoint, LIMITS.max_seq_len, batch=SEQUENCES)
     expected = runner.step(sequences, np.zeros(SEQUENCES, np.int64))[:, -1]
     errors = [relative_error(*pair) for pair in zip(found, expected, strict=True)]
-    assert np.median(errors) < 1e-4 and max(errors) < 5e-2
+    assert np.median(errors) < SAME and max(errors) < TOLERANCE, errors
 
 
 def test_rows_of_gate_and_up_are_rounded_once_where_they_share_a_scale(case: Case, writer: Writer) -> None:

@@ -76,3 +76,13 @@ def random_levels(rng: np.random.Generator, bits: int, count: int, k: int) -> Ar
     x[rng.random(count) < 0.2] = limit
     x[rng.random(count) < 0.2] = -limit
     return x.astype(f"int{bits}")
+
+
+def float8_value(name: str, width: int) -> ir.Value:
+    return new_value(name, ir.DataType.FLOAT8E4M3FN, ("T", width))
+
+
+def random_weight8(rng: np.random.Generator, n: int, k: int) -> Array:
+    """Numbers of every size, subnormal ones and the extremes among them."""
+    bits = rng.integers(0, 127, (n, k)).astype(np.uint8) | (rng.integers(0, 2, (n, k)) << 7).astype(np.uint8)
+    return bits.view(ml_dtypes.float8_e4m3fn)

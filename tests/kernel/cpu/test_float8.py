@@ -12,12 +12,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from inflight.build.graph.values import new_value
 from inflight.build.targets.cpu.compiler.compile import compile_library
 from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
 from inflight.errors import BuildError
 from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, operator, rows
-from tests.kernel.cpu.quantized import aligned, row_scales, runnable_levels
+from tests.kernel.cpu.quantized import aligned, float8_value, random_weight8, row_scales, runnable_levels
 from tests.oracles.fused_operators import gate, quantize_rows, quantized_gated_linear, quantized_linear
 
 pytestmark = pytest.mark.kernel
@@ -88,10 +87,6 @@ def test_values_are_rounded_to_nearest_even_and_cut_to_the_range(
     np.testing.assert_array_equal(y, expected)
 
 
-def _float8_value(name: str, width: int) -> ir.Value:
-    return new_value(name, FLOAT8, ("T", width))
-
-
 def _random_rows(rng: np.random.Generator, count: int, width: int) -> Array:
     x = rng.standard_normal((count, width), np.float32) * rng.uniform(1e-3, 1e3, (count, 1)).astype(np.float32)
     x[rng.random(count) < 0.2] = 0
@@ -125,7 +120,7 @@ def test_rows_are_rounded_as_defined_and_do_not_see_their_company(
     graphs = []
     for given, rounding in inputs:
         source = rows("x", width, ir.tensor(given[:0]).dtype)
-        outputs = [_float8_value("y", width), row_scales("y_scale")]
+        outputs = [float8_value("y", width), row_scales("y_scale")]
         graphs.append(operator("QuantizeRows", [source, *rounding.constants], outputs, {"type": "float8_e4m3fn"}))
     for kernel, (given, rounding) in zip(compile_kernels(graphs, level, tmp_path), inputs, strict=True):
         expected, expected_scale = quantize_rows(given, *rounding.constants, type="float8_e4m3fn")
@@ -149,7 +144,7 @@ def test_a_value_that_is_no_number_spoils_its_row_alone(level: Any, rng: np.rand
     x = _random_rows(rng, 3, width)
     x[0, rng.integers(width)], x[1, rng.integers(width)] = np.nan, -np.inf
     for rounding in ROUNDINGS[:2]:
-        outputs = [_float8_value("y", width), row_scales("y_scale")]
+        outputs = [float8_value("y", width), row_scales("y_scale")]
         graph = operator("QuantizeRows", [rows("x", width), *rounding.constants], outputs, {"type": "float8_e4m3fn"})
         (kernel,) = compile_kernels([graph], level, tmp_path)
         found, scale = _rounded(kernel, x)
@@ -157,14 +152,8 @@ def test_a_value_that_is_no_number_spoils_its_row_alone(level: Any, rng: np.rand
         assert rounding.scale is not None or (np.isnan(scale[0]) and np.isposinf(scale[1]))
 
 
-def _random_weight(rng: np.random.Generator, n: int, k: int) -> Array:
-    """Numbers of every size, subnormal ones and the extremes among them."""
-    bits = rng.integers(0, 127, (n, k)).astype(np.uint8) | (rng.integers(0, 2, (n, k)) << 7).astype(np.uint8)
-    return bits.view(E4M3)
-
-
 def _random_levels(rng: np.random.Generator, count: int, k: int) -> Array:
-    x = _random_weight(rng, count, k)
+    x = random_weight8(rng, count, k)
     x[rng.random(count) < 0.2] = 0
     return x
 
@@ -187,13 +176,13 @@ def test_products_are_those_of_the_numbers_and_a_row_does_not_see_its_company(
 ) -> None:
     shapes = [(int(rng.integers(1, 200)), int(rng.integers(1, 700)), int(rng.integers(1, 110))) for _ in range(4)]
     shapes += [(1, 1, 1), (65, 257, 7), (64, 512, 13)]
-    weights = [_random_weight(rng, n, k) for n, k, _ in shapes]
+    weights = [random_weight8(rng, n, k) for n, k, _ in shapes]
     scales = [_scales(rng, n) for n, _, _ in shapes]
     biases = [rng.standard_normal(n, np.float32) for n, _, _ in shapes]
     graphs = [
         operator(
             "QuantizedLinear",
-            [_float8_value("x", k), row_scales("x_scale"), weight, scale, bias, rows("residual", n)],
+            [float8_value("x", k), row_scales("x_scale"), weight, scale, bias, rows("residual", n)],
             [rows("y", n)],
             {"group_size": 0},
         )
@@ -219,10 +208,10 @@ def test_products_are_those_of_the_numbers_and_a_row_does_not_see_its_company(
 @LEVELS
 def test_gated_products_are_silu_of_the_gate_times_up(level: Any, rng: np.random.Generator, tmp_path: Path) -> None:
     n, k, count = int(rng.integers(1, 150)), int(rng.integers(1, 600)), int(rng.integers(1, 110))
-    matrices = [_random_weight(rng, n, k) for _ in range(2)]
+    matrices = [random_weight8(rng, n, k) for _ in range(2)]
     scales = [_scales(rng, n) / np.float32(64) for _ in range(2)]
     pairs = [array for pair in zip(matrices, scales, strict=True) for array in pair]
-    inputs = [_float8_value("x", k), row_scales("x_scale"), *pairs]
+    inputs = [float8_value("x", k), row_scales("x_scale"), *pairs]
     graph = operator("QuantizedGatedLinear", inputs, [rows("y", n)], {"activation": "silu", "group_size": 0})
     (kernel,) = compile_kernels([graph], level, tmp_path)
     x, x_scale = _random_levels(rng, count, k), rng.uniform(0, 0.1, count).astype(np.float32)
@@ -239,7 +228,7 @@ def test_norms_round_what_they_normalize(level: Any, rng: np.random.Generator, t
     weight, x = rng.standard_normal(width, np.float32), _random_rows(rng, count, width)
     attributes = {"epsilon": EPSILON, "type": "float8_e4m3fn"}
     for rounding in ROUNDINGS:
-        outputs = [_float8_value("y", width), row_scales("y_scale")]
+        outputs = [float8_value("y", width), row_scales("y_scale")]
         graph = operator("RMSNormQuantize", [rows("x", width), weight, *rounding.constants], outputs, attributes)
         (norm,) = compile_kernels([graph], level, tmp_path)
         y, scale = np.full(x.shape, 7, ml_dtypes.bfloat16), np.full(count, np.nan, np.float32)
@@ -269,9 +258,9 @@ def test_gate_multiplies_an_activated_product_with_another(
 @pytest.mark.parametrize("bits", [0x7F, 0xFF])
 def test_weights_that_are_no_numbers_are_refused_by_name(rng: np.random.Generator, bits: int, tmp_path: Path) -> None:
     n, k = int(rng.integers(1, 100)), int(rng.integers(1, 100))
-    weight = _random_weight(rng, n, k)
+    weight = random_weight8(rng, n, k)
     weight.view(np.uint8)[rng.integers(n), rng.integers(k)] = bits
-    inputs = [_float8_value("x", k), row_scales("x_scale"), weight, _scales(rng, n)]
+    inputs = [float8_value("x", k), row_scales("x_scale"), weight, _scales(rng, n)]
     graph = operator("QuantizedLinear", inputs, [rows("y", n)], {"group_size": 0})
     assert WeightLayout(graph).total_bytes
     with pytest.raises(BuildError, match=r"weight\.\d+: A weight is NaN"):

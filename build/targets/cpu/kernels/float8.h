@@ -116,7 +116,7 @@ INLINE void multiply_float8_tile(float8_product m, const panel_piece *piece) {
 #define WIDE_TILE_ROWS AMX_ROWS
 INLINE int64_t wide_tile_height(int64_t count) { return amx_height(count, AMX_ROWS); }
 INLINE int64_t wide_tile_start(int64_t count, int64_t index) {
-    return min_int(index * wide_tile_height(count), count - wide_tile_height(count));
+    return amx_tile_start(count, wide_tile_height(count), index);
 }
 INLINE int64_t wide_tile_rows(int64_t count, int64_t index) {
     (void)index;

@@ -123,11 +123,12 @@ INLINE void multiply_amx_stretch(product m, panel_piece piece, int64_t index, fl
     if (!last && piece.count < m.rows) next = NULL;
     for (int64_t i = 0; i < tiles; i++) {
         const int64_t row = piece.first + amx_tile_start(piece.count, height, i);
+        const int64_t again = amx_rows_again(piece.count, height, i);
         float(*tile)[PANEL] = sums + (stretches(m) == 1 ? 0 : i * AMX_ROWS);
         look_ahead ahead = amx_look_ahead(columns, next, LINE_BYTES, ceil_div(end - start, group), i, tiles, height);
         if (last && m.residual) ask_for_residual(m, row, height, piece.panel);
         amx_product(height, end - start, at(BF16, m.x, row * m.k + start), m.k, columns, tile[0], index > 0, ahead);
-        if (last) store_tile(m, (const float(*)[PANEL])tile, row, height, piece.panel);
+        if (last) store_tile(m, (const float(*)[PANEL])tile + again, row + again, height - again, piece.panel);
     }
 }
 

@@ -28,11 +28,12 @@ typedef struct {
 /* Whether the vectors of a gate and its up are in registers together. */
 INLINE int gates_in_registers(quantized_shape q) { return quantized_vectors(q, TILE_ROWS) % 2 == 0; }
 
-/* A whole panel goes straight to y; of fewer columns the tile is made beside it first. */
-INLINE void multiply_rows(quantized_product m, const panel_piece *piece, int64_t row, int64_t tokens,
+/* A whole panel goes straight to y; of fewer columns the tile is made beside it first, and so is one whose first rows
+ * are there `again` (amx.h). */
+INLINE void multiply_rows(quantized_product m, const panel_piece *piece, int64_t row, int64_t tokens, int64_t again,
                           look_ahead ahead) {
     const int64_t columns = m.gate ? PANEL / 2 : PANEL, column = piece->panel * columns;
-    const int direct = column + columns <= m.n && (!m.gate || gates_in_registers(m.shape));
+    const int direct = !again && column + columns <= m.n && (!m.gate || gates_in_registers(m.shape));
     const int8_t *x = quantized_at(m.shape.row, m.x, row);
     const float *residual = m.residual ? m.residual + row * m.n : NULL;
     const float *bias = m.bias ? m.bias + piece->panel * PANEL : NULL;
@@ -46,8 +47,10 @@ INLINE void multiply_rows(quantized_product m, const panel_piece *piece, int64_t
     float tile[MOST_DIGIT_ROWS][PANEL];
     any_quantized_tile(m.shape, tokens, x, piece->columns, ahead,
                        (tile_output){m.x_scale + row, NULL, NULL, tile[0], PANEL, NO_ACTIVATION});
-    if (m.gate) store_gated(F32, m.gate, tile, tokens, m.n, column, bias, y);
-    else store_linear(tile, tokens, m.n, column, m.bias, residual, y);
+    y += again * m.n;
+    if (residual) residual += again * m.n;
+    if (m.gate) store_gated(F32, m.gate, tile + again, tokens - again, m.n, column, bias, y);
+    else store_linear(tile + again, tokens - again, m.n, column, m.bias, residual, y);
 }
 
 /* Prefetch distance of a tile alone: shorter than that of floating-point tiles (panels.h), which is faster here. */
@@ -72,6 +75,7 @@ INLINE void multiply_amx_piece(quantized_product m, const panel_piece *piece, in
     configure_tiles(rows, configured);
     for (int64_t i = 0; i < tiles; i++)
         multiply_rows(m, piece, piece->first + amx_tile_start(piece->count, height, i), height,
+                      amx_rows_again(piece->count, height, i),
                       amx_look_ahead(piece->columns, piece->next, step_bytes, steps, i, tiles, rows));
 }
 #endif
@@ -92,7 +96,7 @@ INLINE void quantized_multiply(pool *p, int thread, quantized_product m) {
         const int64_t tiles = ceil_div(piece.count, tile_tokens(m.shape));
         for (int64_t i = 0; i < tiles; i++) {
             const int64_t first = piece.count * i / tiles, end = piece.count * (i + 1) / tiles;
-            multiply_rows(m, &piece, piece.first + first, end - first,
+            multiply_rows(m, &piece, piece.first + first, end - first, 0,
                           quantized_look_ahead(m.shape, &piece, i, tiles));
         }
     }

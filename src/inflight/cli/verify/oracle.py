@@ -28,7 +28,7 @@ _GREATEST = {"int8": 127, "int16": 32639, "float8_e4m3fn": 448}
 
 
 def quantization_options(manifest: EngineManifest) -> dict[str, Any]:
-    """The ConvertOptions that gave the engine's weights; none for an engine of plain ones."""
+    """The ConvertOptions that gave the engine's weights; none for plain ones, and for those that others quantized."""
     from inflight.convert.quantization.schemes import RECIPES
 
     quantized = [facts for facts in manifest.precision.values() if facts.scales is not None]
@@ -37,6 +37,8 @@ def quantization_options(manifest: EngineManifest) -> dict[str, Any]:
     facts = quantized[0]
     stored = (facts.weights, facts.scales)
     named = [name for name, scheme in RECIPES.items() if (scheme.weights.dtype, scheme.weights.scale) == stored]
+    if not named:
+        return {}
     rows = [name for name in named if RECIPES[name].rows.dtype == facts.activations]
     plain = {module for module, other in manifest.precision.items() if other not in quantized}
     excluded = plain if "lm_head" in manifest.precision else plain | {"lm_head"}
