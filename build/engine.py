@@ -18,6 +18,7 @@ from inflight.build.registry import check_capabilities, find_target, make_recipe
 from inflight.build.target import BuildFacts, TargetBuild
 from inflight.build.vocabulary import index_vocabulary
 from inflight.convert.checkpoint.directory import TOKENIZER_DIRECTORY, Checkpoint
+from inflight.convert.quantization.scale_values import check_scales
 from inflight.engine_format.manifest import MANIFEST_NAME, EngineManifest, FileFacts, Limits, ModelFacts, WorkPlan
 from inflight.errors import BuildError
 from inflight.extras import needs
@@ -83,6 +84,7 @@ def plan_build(checkpoint_dir: Path, recipe: BuildRecipe) -> PlannedBuild:
     resolved = recipe.resolve(config)
     target = find_target(resolved.target)
     check_capabilities(target, resolved, config.dtype, config.quantization.quant_algo)
+    check_scales(checkpoint)
     network = build_network(checkpoint, resolved.limits.max_seq_len)
     with needs(f"Target {target.name}", target.requires):
         build = target.plan(network, checkpoint, resolved)

@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.checkpoint.model_spec import ModelSpec, layer_list
-from inflight.convert.quantization.scheme import SCALE_SUFFIXES
+from inflight.convert.quantization.schemes import SCALE_SUFFIXES
 from inflight.engine_format.manifest import (
     Dtype,
     GenerationFacts,

@@ -44,7 +44,8 @@ class BuildRecipe(Record):
     """What recipes of all targets have in common; each target's own class adds what is its own. Fields are the flags
     of `inflight build-engine`.
 
-    max_seq_len None: the model's max_position_embeddings, at most 8192. max_num_tokens: the most tokens of one step.
+    max_seq_len None: the model's max_position_embeddings, at most 8192 and what one rotary table is right for.
+    max_num_tokens: the most tokens of one step.
     max_logit_rows None: 64 or max_batch_size. kv_cache_dtype "auto" is int8 where the checkpoint says so, otherwise the
     weights' type. kv_cache_type None: the target's first (Capabilities.kv_cache_types). Raises pydantic's
     ValidationError on values below 1.

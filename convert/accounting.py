@@ -7,9 +7,9 @@ from fnmatch import fnmatchcase
 
 from inflight.convert.checkpoint.layout import TensorSpec
 from inflight.convert.families.table import Family
+from inflight.dtypes import FLOAT_DTYPES
 from inflight.tensor_file import TensorEntry
 
-SOURCE_DTYPES = ("float32", "float16", "bfloat16")
 _MOST_LINES_PER_KIND = 40
 
 
@@ -51,7 +51,7 @@ class TensorAccount:
                     missing.append(f"missing tensor: {name} {shape}")
                 elif entry.shape != shape:
                     wrong.append(f"misshapen tensor: {name} is {entry.shape}, the config asks for {shape}")
-                elif entry.dtype not in SOURCE_DTYPES:
+                elif entry.dtype not in FLOAT_DTYPES:
                     wrong.append(f"tensor of an unsupported type: {name} is {entry.dtype}")
         extra = [f"unknown tensor: {name}" for name in self._tensors if name not in used and not self._ignored(name)]
         return [*_capped(missing), *_capped(wrong), *_capped(extra)]

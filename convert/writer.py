@@ -16,8 +16,9 @@ import numpy.typing as npt
 from inflight.convert.plan import Piece, PlannedTensor
 from inflight.convert.quantization.chunks import quantized_chunks
 from inflight.convert.quantization.scheme import StoredTensor
+from inflight.dtypes import numpy_dtype
 from inflight.errors import ModelError
-from inflight.tensor_file import ALIGNMENT, encode_header, numpy_dtype, tensor_bytes
+from inflight.tensor_file import ALIGNMENT, encode_header, tensor_bytes
 
 CHUNK_BYTES = 1 << 24
 Array = npt.NDArray[Any]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from inflight.build.graph.values import dtype_of
+from inflight.convert.quantization.schemes import RowDtype
 
 DOMAIN = "inflight"
 DOMAIN_VERSION = 1
@@ -16,6 +17,9 @@ INT, FLOAT, STRING = ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeT
 
 _HEADS = {"num_heads": INT, "num_kv_heads": INT, "head_size": INT}
 _ADDED = frozenset({"bias", "residual"})
+_GATE_BIASES = frozenset({"gate_bias", "up_bias"})
+# Constants of rows of 8-bit floats: one scale for all rows, or the range to which a row with its own is cut.
+_ROUNDING = ("scale", "low", "high")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +39,23 @@ class Operator:
 
 
 OPERATORS: Mapping[str, Operator] = {
-    "EmbeddingLookup": Operator(("token_ids", "weight"), ("x",)),
-    "RMSNorm": Operator(("x", "weight"), ("y",), {"epsilon": FLOAT}),
+    "EmbeddingLookup": Operator(("token_ids", "weight"), ("x",), {"scale": FLOAT}),
+    "RMSNorm": Operator(
+        ("x", "weight", "residual"),
+        ("y",),
+        {"epsilon": FLOAT},
+        optional=frozenset({"residual"}),
+        may_reuse={"y": "residual"},
+    ),
+    "LayerNorm": Operator(("x", "weight", "bias"), ("y",), {"epsilon": FLOAT}, optional=frozenset({"bias"})),
     "Linear": Operator(("x", "weight", "bias", "residual"), ("y",), optional=_ADDED, may_reuse={"y": "residual"}),
-    "GatedLinear": Operator(("x", "gate", "up"), ("y",), {"activation": STRING}),
+    "GatedLinear": Operator(
+        ("x", "gate", "up", "gate_bias", "up_bias"), ("y",), {"activation": STRING}, optional=_GATE_BIASES
+    ),
+    "Activation": Operator(("x",), ("y",), {"activation": STRING}, may_reuse={"y": "x"}),
+    "Scale": Operator(("x",), ("y",), {"factor": FLOAT}, may_reuse={"y": "x"}),
+    "SoftCap": Operator(("x",), ("y",), {"cap": FLOAT}, may_reuse={"y": "x"}),
+    "AddRows": Operator(("x", "residual"), ("y",), {"factor": FLOAT}, may_reuse={"y": "residual"}),
     "RopeCacheWrite": Operator(
         (
             "qkv",
@@ -53,18 +70,23 @@ OPERATORS: Mapping[str, Operator] = {
             "value_cache",
         ),
         ("q", "key_cache_written", "value_cache_written"),
-        {**_HEADS, "epsilon": FLOAT},
-        optional=frozenset({"q_norm", "k_norm"}),
+        {**_HEADS, "rotary_size": INT, "epsilon": FLOAT},
+        optional=frozenset({"q_norm", "k_norm", "cos", "sin"}),
         in_place={"key_cache_written": "key_cache", "value_cache_written": "value_cache"},
     ),
     "PagedAttention": Operator(
         ("q", "key_cache", "value_cache", "positions", "sequence_of_row", "block_tables"),
         ("y",),
-        {**_HEADS, "scale": FLOAT, "window": INT},
+        {**_HEADS, "scale": FLOAT, "window": INT, "softcap": FLOAT},
     ),
     "GatherRows": Operator(("x", "rows"), ("y",)),
-    "QuantizeRows": Operator(("x",), ("y", "y_scale"), {"bits": INT}),
-    "RMSNormQuantize": Operator(("x", "weight"), ("y", "y_scale"), {"epsilon": FLOAT, "bits": INT}),
+    "QuantizeRows": Operator(("x", *_ROUNDING), ("y", "y_scale"), {"type": STRING}, optional=frozenset(_ROUNDING)),
+    "RMSNormQuantize": Operator(
+        ("x", "weight", *_ROUNDING),
+        ("y", "y_scale"),
+        {"epsilon": FLOAT, "type": STRING},
+        optional=frozenset(_ROUNDING),
+    ),
     "QuantizedLinear": Operator(
         ("x", "x_scale", "weight", "weight_scale", "bias", "residual"),
         ("y",),
@@ -73,18 +95,25 @@ OPERATORS: Mapping[str, Operator] = {
         may_reuse={"y": "residual"},
     ),
     "QuantizedGatedLinear": Operator(
-        ("x", "x_scale", "gate", "gate_scale", "up", "up_scale"), ("y",), {"activation": STRING, "group_size": INT}
+        ("x", "x_scale", "gate", "gate_scale", "up", "up_scale", "gate_bias", "up_bias"),
+        ("y",),
+        {"activation": STRING, "group_size": INT},
+        optional=_GATE_BIASES,
     ),
+    "Gate": Operator(("gate_rows", "up_rows"), ("y",), {"activation": STRING}, may_reuse={"y": "gate_rows"}),
 }
 
-# The greatest magnitude of a quantized row, by its bits. 16 bits are two signed bytes, 256 * high + low, whose range
-# ends at 127 * 256 + 127: so a product of int16 rows is two products of int8 rows.
-GREATEST_LEVEL = {8: 127, 16: 32639}
+# Of Activation, GatedLinear, QuantizedGatedLinear and Gate.
+ACTIVATIONS = ("silu", "gelu_tanh", "gelu", "relu")
+
+# The greatest magnitude of a quantized row. 16 bits are two signed bytes, 256 * high + low, whose range ends at
+# 127 * 256 + 127: so a product of int16 rows is two products of int8 rows.
+GREATEST_LEVEL: Mapping[RowDtype, int] = {"int8": 127, "int16": 32639, "float8_e4m3fn": 448}
 
 # Products, whose input 0 is rows and whose input 1 is a weight.
 PRODUCTS = ("Linear", "GatedLinear")
 # Which output of an operator is rounded to the type in which a product reads it.
-ROUNDED_OUTPUTS = {"RMSNorm": 0, "GatedLinear": 0, "PagedAttention": 0}
+ROUNDED_OUTPUTS = {"RMSNorm": 0, "LayerNorm": 0, "GatedLinear": 0, "Activation": 0, "PagedAttention": 0}
 
 
 def activation_type(weight: ir.DataType) -> ir.DataType:
@@ -128,6 +157,8 @@ def _node_problems(node: ir.Node) -> Iterator[str]:
     types = {name: attribute.type for name, attribute in node.attributes.items()}
     if types != dict(operator.attributes):
         yield f"has attributes {sorted(types)}, expected {sorted(operator.attributes)}"
+    elif "activation" in types and node.attributes["activation"].as_string() not in ACTIVATIONS:
+        yield f"has activation {node.attributes['activation'].as_string()}, which is none of {', '.join(ACTIVATIONS)}"
     if node.op_type in PRODUCTS and not missing:
         yield from _product_problems(node)
 

@@ -1,4 +1,4 @@
-"""How rows of integers lie in the workspace of the cpu target (kernels/quantize.h)."""
+"""How rows of a step lie in the workspace of the cpu target."""
 
 from __future__ import annotations
 
@@ -8,13 +8,22 @@ import onnx_ir as ir
 SMALLEST_GROUP = 32
 _ALIGNMENT = 64
 
-QUANTIZED_BITS: dict[ir.DataType, int] = {ir.DataType.INT8: 8, ir.DataType.INT16: 16}
+# Signed bytes of an integer of a row (kernels/quantize.h).
+DIGITS: dict[ir.DataType, int] = {ir.DataType.INT8: 1, ir.DataType.INT16: 2}
 
 
-def quantized_row_bytes(width: int, dtype: ir.DataType) -> int:
-    """Bytes of one row of `width` integers with its sums: for each byte of an integer the digits, then int32 sums."""
+def row_bytes(width: int, dtype: ir.DataType) -> int:
+    """Bytes of a row of `width` values.
+
+    Integers have their sums with them: for each byte of an integer the digits, then int32 sums. 8-bit floats are rows
+    of bfloat16, which holds them exactly and is what products read (kernels/float8.h).
+    """
+    if dtype == ir.DataType.FLOAT8E4M3FN:
+        return 2 * width
+    if dtype not in DIGITS:
+        return width * int(dtype.itemsize)
     sums = 4 * -(-width // SMALLEST_GROUP)
-    return (_aligned(width) + _aligned(sums)) * QUANTIZED_BITS[dtype] // 8
+    return (_aligned(width) + _aligned(sums)) * DIGITS[dtype]
 
 
 def _aligned(count: int) -> int:

@@ -13,7 +13,6 @@ import onnx_ir as ir
 
 from inflight.build.graph.builder import GraphBuilder
 from inflight.build.graph.values import dtype_of, shape_of
-from inflight.build.network.quantized_rows import RoundedRows
 from inflight.build.network.weights import Weights
 from inflight.convert.checkpoint.model_spec import Activation, MlpSpec, ModelSpec, NormSpec
 
@@ -33,7 +32,6 @@ class Layers:
         self._builder = builder
         self._weights = weights
         self._spec = spec
-        self._rounded = RoundedRows(builder)
 
     def linear(self, x: ir.Value, prefix: str, name: str) -> ir.Value:
         """x [B, L, in] -> [B, L, out]: x times the transpose of `prefix`.weight, plus `prefix`.bias if there is one.
@@ -43,17 +41,11 @@ class Layers:
         op = self._builder.op
         transposed = self._weights.transposed(prefix, f"{name}.weight")
         shape = (BATCH, STEP, shape_of(transposed)[-1])
-        x = self._rows_for(x, prefix, name)
+        x = self._weights.rounded_rows(x, prefix, name)
         if f"{prefix}.bias" not in self._weights:
             return op("MatMul", [x, transposed], name, FLOAT, shape)
         product = op("MatMul", [x, transposed], f"{name}.product", FLOAT, shape)
         return op("Add", [product, self._weights.float32(f"{prefix}.bias")], name, FLOAT, shape)
-
-    def _rows_for(self, x: ir.Value, prefix: str, name: str) -> ir.Value:
-        bits, scale = self._weights.activation_bits(prefix), self._weights.float8_row_scale(prefix)
-        if scale is not None:
-            return self._rounded.float8(x, scale, name)
-        return x if bits is None else self._rounded(x, bits)
 
     def norm(self, x: ir.Value, norm: NormSpec, source: str, name: str) -> ir.Value:
         """x normalized over its last axis: by its root mean square (Zhang and Sennrich, 2019), or by mean and variance

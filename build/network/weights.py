@@ -5,11 +5,11 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from inflight.build.graph.builder import GraphBuilder
-from inflight.build.graph.values import shape_of
-from inflight.build.network.quantized_weights import QuantizedWeights
+from inflight.build.graph.values import name_of, shape_of
 from inflight.build.network.stored_tensors import stored_tensor
+from inflight.build.quantization.forms import row_form, weight_form
+from inflight.build.quantization.stored_matrix import RowFacts, StoredMatrix
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.quantization.scheme import ACTIVATION_SCALE_SUFFIX
 
 
 class Weights:
@@ -19,24 +19,30 @@ class Weights:
         self._builder = builder
         self._table = checkpoint.tensors
         self._quantization = checkpoint.quantization
-        self._quantized = QuantizedWeights(builder, checkpoint.tensors)
+        self._rounded: dict[tuple[str, str, str | None], ir.Value] = {}
 
     def __contains__(self, name: str) -> bool:
         return name in self._table
 
-    def activation_bits(self, prefix: str) -> int | None:
-        """To integers of how many bits the rows that meet `prefix`.weight are rounded; None when they are not."""
-        quantization = self._quantization
-        if quantization is None or not quantization.covers(prefix) or quantization.is_float8:
-            return None
-        return int(quantization.activations.removeprefix("int"))
+    def rounded_rows(self, x: ir.Value, prefix: str, name: str) -> ir.Value:
+        """x float32 [batch, step, K] as it meets `prefix`.weight in the product `name`: rounded if that is quantized.
 
-    def float8_row_scale(self, prefix: str) -> ir.Value | None:
-        """The one scale, float32 [], of rows that are rounded to 8-bit floats; None when they are not."""
+        Rows that several products round alike are rounded once.
+        """
         quantization = self._quantization
-        if quantization is None or not quantization.covers(prefix) or not quantization.is_float8:
-            return None
-        return self._quantized.scalar(f"{prefix}{ACTIVATION_SCALE_SUFFIX}")
+        if quantization is None or not quantization.covers(prefix):
+            return x
+        stored, dtype = quantization.row_scale_name(prefix), quantization.activations
+        key = (name_of(x), dtype, stored)
+        if key not in self._rounded:
+            scale = None if stored is None else self._scalar(stored)
+            facts = RowFacts(dtype, scale, quantization.row_limits, name)
+            self._rounded[key] = row_form(quantization.scheme).write(self._builder, x, facts)
+        return self._rounded[key]
+
+    def _scalar(self, name: str) -> ir.Value:
+        """A tensor of one element as one without axes."""
+        return self._builder.initializer(name, stored_tensor(self._table[name], shape=()))
 
     def stored(self, name: str) -> ir.Value:
         """The tensor in the type in which it is stored."""
@@ -55,11 +61,8 @@ class Weights:
         """`prefix`.weight (out, in) as float32 [in, out], in a value called `name`; levels times their scales."""
         quantization = self._quantization
         if quantization is not None and quantization.covers(prefix):
-            if quantization.is_float8:
-                return self._quantized.float8(prefix, quantization, name)
-            if quantization.bits == 4:
-                return self._quantized.int4(prefix, quantization, name)
-            return self._quantized.int8(prefix, quantization, name)
+            matrix = StoredMatrix.of(self._table, prefix, quantization)
+            return weight_form(quantization.scheme).write(self._builder, matrix, name)
         weight = self.float32(f"{prefix}.weight")
         outputs, inputs = shape_of(weight)
         return self._builder.op("Transpose", [weight], name, ir.DataType.FLOAT, (inputs, outputs), {"perm": [1, 0]})

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from inflight.build.graph.operators import DOMAIN, PRODUCTS, ROUNDED_OUTPUTS, activation_type
+from inflight.build.graph.operators import DOMAIN, OPERATORS, PRODUCTS, ROUNDED_OUTPUTS, activation_type
 from inflight.build.graph.values import dtype_of, retype
 
 
 def set_activation_types(graph: ir.Graph) -> None:
     for node in graph:
-        if node.domain != DOMAIN or node.op_type not in ROUNDED_OUTPUTS:
+        if node.domain != DOMAIN or node.op_type not in ROUNDED_OUTPUTS or _adds(node):
             continue
         rows = node.outputs[ROUNDED_OUTPUTS[node.op_type]]
         copies = [rows, *_gathered(rows)]
@@ -26,6 +26,11 @@ def set_activation_types(graph: ir.Graph) -> None:
             dtype = wanted.pop()
             for value in copies:
                 retype(value, dtype)
+
+
+def _adds(node: ir.Node) -> bool:
+    """A norm that adds to the residual stream, which is float32 whoever reads it."""
+    return node.op_type == "RMSNorm" and len(node.inputs) == len(OPERATORS["RMSNorm"].inputs)
 
 
 def _gathered(rows: ir.Value) -> Iterator[ir.Value]:

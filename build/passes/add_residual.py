@@ -1,6 +1,7 @@
-"""The Add of the residual stream to what a projection yields becomes that projection's own: Linear, QuantizedLinear.
+"""The Add of the residual stream to what a projection or a norm yields becomes its own.
 
-The sum is residual + (product + bias), as before. An addition whose projection others read too is left as it is.
+It is that of Linear, QuantizedLinear or RMSNorm. The sum is residual + (product + bias), as before. An addition whose
+operand others read too is left as it is.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from inflight.build.graph.operators import DOMAIN, OPERATORS
 from inflight.build.graph.values import shape_of
 from inflight.build.passes.rewrite import fused, like, nodes_of, only_consumer, other_input, produced_by, replace
 
-_PROJECTIONS = ("Linear", "QuantizedLinear")
+_ADDING = ("Linear", "QuantizedLinear", "RMSNorm")
 
 
 def add_residual(graph: ir.Graph) -> None:
@@ -28,12 +29,12 @@ def add_residual(graph: ir.Graph) -> None:
 
 
 def _operands(add: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:
-    """The projection that only `add` reads and that adds nothing yet, and what is added to it."""
+    """The projection or norm that only `add` reads and that adds nothing yet, and what is added to it."""
     for value in add.inputs:
         other = None if value is None else other_input(add, value)
         if value is None or other in (None, value) or shape_of(value) != shape_of(other):
             continue
-        product = next((node for op in _PROJECTIONS if (node := produced_by(value, op, DOMAIN)) is not None), None)
+        product = next((node for op in _ADDING if (node := produced_by(value, op, DOMAIN)) is not None), None)
         if product is None or only_consumer(value, "Add") is not add:
             continue
         if len(product.inputs) < len(OPERATORS[product.op_type].inputs):

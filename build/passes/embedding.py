@@ -1,11 +1,11 @@
-"""Gather of rows of a stored table, and the Cast to float32 after it, become EmbeddingLookup."""
+"""Gather of rows of a stored table, the Cast to float32 and a scale after it become EmbeddingLookup."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
 from inflight.build.graph.values import shape_of
-from inflight.build.passes.rewrite import fused, integer, like, nodes_of, only_consumer, replace
+from inflight.build.passes.rewrite import constant_operand, fused, integer, like, nodes_of, only_consumer, replace
 
 
 def fuse_embedding(graph: ir.Graph) -> None:
@@ -17,6 +17,14 @@ def fuse_embedding(graph: ir.Graph) -> None:
         result = gather.outputs[0] if cast is None else cast.outputs[0]
         if result.dtype != ir.DataType.FLOAT:
             continue
-        node = fused("EmbeddingLookup", [rows, table], [like(result)])
+        result, scale = _scaled(result)
+        node = fused("EmbeddingLookup", [rows, table], [like(result)], {"scale": scale})
         graph.insert_before(gather, node)
         replace(graph, [result], node.outputs)
+
+
+def _scaled(rows: ir.Value) -> tuple[ir.Value, float]:
+    """The product of `rows` with a constant of one element, and that; `rows` and 1 when nothing else reads them so."""
+    product = only_consumer(rows, "Mul")
+    found = None if product is None else constant_operand(product)
+    return (rows, 1.0) if product is None or found is None else (product.outputs[0], found[1])

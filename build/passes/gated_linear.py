@@ -1,16 +1,29 @@
-"""Swish of one Linear times another Linear of the same rows becomes GatedLinear: both products share one reading of x.
+"""An activation of one Linear times another Linear of the same rows becomes GatedLinear: both share one reading of x.
 
-A gate or an up projection with a bias is left as it is.
+Both may have a bias; where only one of them has, they are left as they are.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import onnx_ir as ir
 
 from inflight.build.graph.operators import DOMAIN
-from inflight.build.passes.rewrite import fused, like, nodes_of, number, only_consumer, produced_by, replace
+from inflight.build.passes.activation import activation_of
+from inflight.build.passes.rewrite import fused, like, nodes_of, only_consumer, produced_by, replace
 
-_INPUTS = 2
+
+class GatedProducts(NamedTuple):
+    """Two projections `gate` and `up` of the same rows, multiplied as activation(gate) * up."""
+
+    gate: ir.Node
+    up: ir.Node
+    activation: str
+
+    def biases(self, index: int) -> list[ir.Value | None]:
+        """The biases, if the projections have them as their input `index`."""
+        return [node.inputs[index] for node in (self.gate, self.up) if len(node.inputs) > index]
 
 
 def fuse_gated_linear(graph: ir.Graph) -> None:
@@ -18,24 +31,22 @@ def fuse_gated_linear(graph: ir.Graph) -> None:
         found = gated_products(product, "Linear")
         if found is None:
             continue
-        gate, up = found
-        if len(gate.inputs) != _INPUTS or len(up.inputs) != _INPUTS:
-            continue
-        inputs = [gate.inputs[0], gate.inputs[1], up.inputs[1]]
-        node = fused("GatedLinear", inputs, [like(product.outputs[0])], {"activation": "silu"})
+        inputs = [*found.gate.inputs[:2], found.up.inputs[1], *found.biases(2)]
+        node = fused("GatedLinear", inputs, [like(product.outputs[0])], {"activation": found.activation})
         graph.insert_before(product, node)
         replace(graph, product.outputs, node.outputs)
 
 
-def gated_products(product: ir.Node, op_type: str) -> tuple[ir.Node, ir.Node] | None:
-    """The two nodes `op_type` of the same rows, gate and up, of whose results `product` is Swish(gate) * up."""
+def gated_products(product: ir.Node, op_type: str) -> GatedProducts | None:
+    """What `product` multiplies, if its operands are results of two nodes `op_type`, one of them activated."""
     for activated, linear in (tuple(product.inputs), tuple(reversed(product.inputs))):
-        swish = produced_by(activated, "Swish")
-        if swish is None or number(swish, "alpha", 1.0) != 1.0:
+        node = None if activated is None else activated.producer()
+        activation = activation_of(node)
+        if node is None or activation is None or only_consumer(node.outputs[0], "Mul") is None:
             continue
-        gate, up = produced_by(swish.inputs[0], op_type, DOMAIN), produced_by(linear, op_type, DOMAIN)
-        if gate is None or up is None or gate.inputs[0] is not up.inputs[0]:
+        gate, up = produced_by(node.inputs[0], op_type, DOMAIN), produced_by(linear, op_type, DOMAIN)
+        if gate is None or up is None or gate.inputs[0] is not up.inputs[0] or len(gate.inputs) != len(up.inputs):
             continue
-        if only_consumer(swish.outputs[0], "Mul") is not None and only_consumer(gate.outputs[0], "Swish") is not None:
-            return gate, up
+        if only_consumer(gate.outputs[0], node.op_type) is not None:
+            return GatedProducts(gate, up, activation)
     return None

@@ -18,11 +18,17 @@ from inflight.build.passes.rewrite import fused, nodes_of, replace
 _ROW_INPUTS = {
     "Linear": (0, 3),
     "GatedLinear": (0,),
-    "RMSNorm": (0,),
+    "RMSNorm": (0, 2),
+    "LayerNorm": (0,),
+    "Activation": (0,),
+    "Scale": (0,),
+    "SoftCap": (0,),
+    "AddRows": (0, 1),
     "QuantizeRows": (0,),
     "RMSNormQuantize": (0,),
     "QuantizedLinear": (0, 1, 5),
     "QuantizedGatedLinear": (0, 1),
+    "Gate": (0, 1),
 }
 
 

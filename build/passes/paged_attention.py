@@ -39,6 +39,7 @@ def fuse_paged_attention(graph: ir.Graph) -> None:
             "head_size": head_size,
             "scale": number(attention, "scale", head_size**-0.5),
             "window": window,
+            "softcap": number(attention, "softcap", 0.0),
         }
         node = fused("PagedAttention", [q, key_cache, value_cache, positions, None, None], [like(merged)], attributes)
         graph.insert_before(attention, node)
@@ -49,8 +50,6 @@ def _cache_write(attention: ir.Node) -> ir.Node | None:
     """The RopeCacheWrite whose q, key cache and value cache `attention` reads, as they are."""
     inputs = attention.inputs
     if len(inputs) != 4 or len(attention.outputs) != 1 or integer(attention, "is_causal", 0):
-        return None
-    if number(attention, "softcap", 0.0) != 0.0:
         return None
     transpose = produced_by(inputs[0], "Transpose")
     reshape = None if transpose is None else produced_by(transpose.inputs[0], "Reshape")

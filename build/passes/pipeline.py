@@ -13,15 +13,20 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from inflight.build.graph.dtypes import onnx_dtype
 from inflight.build.graph.operators import DOMAIN, DOMAIN_VERSION
 from inflight.build.network.files import save_network
+from inflight.build.passes.activation import fuse_activation
 from inflight.build.passes.activation_types import set_activation_types
 from inflight.build.passes.add_residual import add_residual
+from inflight.build.passes.add_rows import fuse_add_rows
 from inflight.build.passes.check import check_fused
 from inflight.build.passes.dead_code import remove_dead_code
 from inflight.build.passes.embedding import fuse_embedding
+from inflight.build.passes.gate import fuse_gate
 from inflight.build.passes.gated_linear import fuse_gated_linear
 from inflight.build.passes.gather_logit_rows import gather_logit_rows
+from inflight.build.passes.layer_norm import fuse_layer_norm
 from inflight.build.passes.linear import fuse_linear
 from inflight.build.passes.norm_quantize import fuse_norm_quantize
 from inflight.build.passes.pack_tokens import LOGIT_ROWS, TOKENS, pack_tokens
@@ -32,16 +37,11 @@ from inflight.build.passes.quantized_gated_linear import fuse_quantized_gated_li
 from inflight.build.passes.quantized_linear import fuse_quantized_linear
 from inflight.build.passes.rms_norm import fuse_rms_norm
 from inflight.build.passes.rope_cache_write import fuse_rope_cache_write
+from inflight.build.passes.scale import fuse_scale
+from inflight.build.passes.soft_cap import fuse_soft_cap
 from inflight.engine_format.manifest import Dtype, Limits
 
 Pass = Callable[[ir.Graph], None]
-
-_ONNX_NAMES: dict[Dtype, ir.DataType] = {
-    "float32": ir.DataType.FLOAT,
-    "float16": ir.DataType.FLOAT16,
-    "bfloat16": ir.DataType.BFLOAT16,
-    "int8": ir.DataType.INT8,
-}
 
 
 def cpu_phases(limits: Limits, tokens_per_block: int, kv_dtype: Dtype) -> list[tuple[str, Pass]]:
@@ -52,13 +52,19 @@ def cpu_phases(limits: Limits, tokens_per_block: int, kv_dtype: Dtype) -> list[t
         ("quantized_linear", fuse_quantized_linear),
         ("embedding", fuse_embedding),
         ("rms_norm", fuse_rms_norm),
+        ("layer_norm", fuse_layer_norm),
         ("gated_linear", fuse_gated_linear),
         ("quantized_gated_linear", fuse_quantized_gated_linear),
+        ("gate", fuse_gate),
+        ("activation", fuse_activation),
         ("rope_cache_write", fuse_rope_cache_write),
         ("paged_attention", fuse_paged_attention),
         ("add_residual", add_residual),
+        ("soft_cap", fuse_soft_cap),
+        ("scale", fuse_scale),
+        ("add_rows", fuse_add_rows),
         ("norm_quantize", fuse_norm_quantize),
-        ("pack_tokens", partial(pack_tokens, tokens_per_block=tokens_per_block, kv_dtype=_ONNX_NAMES[kv_dtype])),
+        ("pack_tokens", partial(pack_tokens, tokens_per_block=tokens_per_block, kv_dtype=onnx_dtype(kv_dtype))),
         ("gather_logit_rows", gather_logit_rows),
         ("activation_types", set_activation_types),
         ("dead_code", remove_dead_code),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from inflight.build.graph.operators import reusable_inputs, updated_in_place
-from inflight.build.graph.quantized_rows import QUANTIZED_BITS, quantized_row_bytes
+from inflight.build.graph.quantized_rows import row_bytes
 from inflight.build.graph.values import dtype_of, shape_of
 
 OFFSET, WORKSPACE_BYTES = "inflight.offset", "inflight.workspace_bytes"
@@ -70,9 +70,7 @@ def _buffers(graph: ir.Graph, sizes: Mapping[str, int]) -> list[_Buffer]:
 
 def _bytes(value: ir.Value, sizes: Mapping[str, int]) -> int:
     *rows, width = (dim if isinstance(dim, int) else sizes[dim] for dim in shape_of(value))
-    dtype = dtype_of(value)
-    row = quantized_row_bytes(width, dtype) if dtype in QUANTIZED_BITS else width * int(dtype.itemsize)
-    return -(-math.prod(rows) * row // ALIGNMENT) * ALIGNMENT
+    return -(-math.prod(rows) * row_bytes(width, dtype_of(value)) // ALIGNMENT) * ALIGNMENT
 
 
 def _place(buffer: _Buffer, placed: list[_Buffer]) -> None:

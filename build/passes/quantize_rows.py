@@ -1,99 +1,69 @@
-"""Rows rounded to integers and back become QuantizeRows and a DequantizeLinear, which the products then take up.
+"""Rows rounded and back become QuantizeRows and a DequantizeLinear, which the products then take up.
 
-The pattern is that of build/network/quantized_rows.py: levels = Clip(Round(x / scale)), scale = greatest magnitude of
-the row / greatest level, result = levels * scale.
+What rounded rows look like is told by their forms (build/quantization). Products of the same rows with the same stored
+scale read one QuantizeRows.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import onnx_ir as ir
 
-from inflight.build.graph.operators import GREATEST_LEVEL
-from inflight.build.graph.values import array_of, dtype_of, name_of, new_value, shape_of
-from inflight.build.passes.rewrite import (
-    fused,
-    integer,
-    like,
-    nodes_of,
-    only_consumer,
-    other_input,
-    produced_by,
-    replace,
-)
-
-_TYPES = {8: ir.DataType.INT8, 16: ir.DataType.INT16}
-
-
-@dataclass(frozen=True, slots=True)
-class _Rounding:
-    """x [..., K] rounded to `bits` bits: `result` is the levels times `scale` [..., 1]; `axes` is the constant -1."""
-
-    x: ir.Value
-    bits: int
-    scale: ir.Value
-    axes: ir.Value
-    levels: ir.Value
-    result: ir.Value
+from inflight.build.graph.dtypes import onnx_dtype
+from inflight.build.graph.values import array_of, name_of, new_value, shape_of
+from inflight.build.passes.rewrite import fused, like, nodes_of, replace
+from inflight.build.quantization.forms import find_rows
+from inflight.build.quantization.stored_matrix import RoundedRows
 
 
 def fuse_quantize_rows(graph: ir.Graph) -> None:
-    for node in nodes_of(graph, "Round"):
-        match = _match(node)
-        if match is None:
+    made: dict[tuple[int, float], ir.Value] = {}
+    for matmul in nodes_of(graph, "MatMul"):
+        rows = find_rows(matmul.inputs[0])
+        if rows is None:
             continue
-        shape = shape_of(match.x)
-        levels = new_value(name_of(match.levels), _TYPES[match.bits], shape)
-        scale = new_value(name_of(match.scale), ir.DataType.FLOAT, shape[:-1])
-        column = new_value(f"{name_of(match.scale)}.column", ir.DataType.FLOAT, (*shape[:-1], 1))
-        rows = fused("QuantizeRows", [match.x], [levels, scale], {"bits": match.bits})
-        column_node = ir.node("Unsqueeze", [scale, match.axes], outputs=[column], name=name_of(column))
-        attributes = {"axis": len(shape) - 1, "block_size": int(shape[-1])}
-        back = ir.node("DequantizeLinear", [levels, column], attributes, outputs=[like(match.result)])
-        back.name = name_of(match.result)
-        graph.insert_before(node, [rows, column_node, back])
-        replace(graph, [match.result], back.outputs)
+        key = (id(rows.x), _number(rows.stored))
+        result = made.get(key) if rows.stored is not None else None
+        if result is None:
+            result = _quantize(graph, rows)
+            made[key] = result
+        replace(graph, [rows.result], [result])
 
 
-def _match(rounding: ir.Node) -> _Rounding | None:
-    scaled = produced_by(rounding.inputs[0], "Mul")
-    clip = only_consumer(rounding.outputs[0], "Clip")
-    result = None if clip is None else only_consumer(clip.outputs[0], "Mul")
-    if scaled is None or clip is None or result is None:
-        return None
-    scale = other_input(result, clip.outputs[0])
-    bits = _bits(clip)
-    for x, inverse in (tuple(scaled.inputs), tuple(reversed(scaled.inputs))):
-        reciprocal = produced_by(inverse, "Reciprocal")
-        axes = None if bits is None else _axes(scale, x, bits)
-        if reciprocal is None or reciprocal.inputs[0] is not scale or x is None or dtype_of(x) != ir.DataType.FLOAT:
-            continue
-        if bits is not None and scale is not None and axes is not None:
-            return _Rounding(x, bits, scale, axes, clip.outputs[0], result.outputs[0])
-    return None
+def _quantize(graph: ir.Graph, rows: RoundedRows) -> ir.Value:
+    """The new nodes, and what is to be read in place of `rows.result`."""
+    shape = shape_of(rows.x)
+    scale_name = f"{name_of(rows.levels)}.scale" if rows.stored is not None else name_of(rows.scale)
+    levels = new_value(name_of(rows.levels), onnx_dtype(rows.dtype), shape)
+    scale = new_value(scale_name, ir.DataType.FLOAT, shape[:-1])
+    column = new_value(f"{scale_name}.column", ir.DataType.FLOAT, (*shape[:-1], 1))
+    quantize = fused("QuantizeRows", [rows.x, *_constants(rows)], [levels, scale], {"type": rows.dtype})
+    axes = _axes(graph)
+    column_node = ir.node("Unsqueeze", [scale, axes], outputs=[column], name=name_of(column))
+    attributes = {"axis": len(shape) - 1, "block_size": int(shape[-1])}
+    back = ir.node("DequantizeLinear", [levels, column], attributes, outputs=[like(rows.result)])
+    back.name = name_of(rows.result)
+    anchor = rows.result.producer()
+    assert anchor is not None, f"{rows.result.name} is computed"
+    graph.insert_before(anchor, [quantize, column_node, back])
+    return back.outputs[0]
 
 
-def _bits(clip: ir.Node) -> int | None:
-    least, greatest = (array_of(value) for value in clip.inputs[1:3])
-    if least is None or greatest is None or least != -greatest:
-        return None
-    return next((bits for bits, level in GREATEST_LEVEL.items() if level == greatest), None)
+def _constants(rows: RoundedRows) -> list[ir.Value | None]:
+    """The constants of QuantizeRows behind x, as many as there are."""
+    if rows.stored is not None:
+        return [rows.stored]
+    return [None, *rows.limits] if rows.limits is not None else []
 
 
-def _axes(scale: ir.Value | None, x: ir.Value | None, bits: int) -> ir.Value | None:
-    """The constant -1 over which the greatest magnitude is taken, if `scale` is that magnitude / the greatest level."""
-    division = produced_by(scale, "Div")
-    level = None if division is None else array_of(division.inputs[1])
-    floor = None if division is None else produced_by(division.inputs[0], "Max")
-    if floor is None or level is None or level != GREATEST_LEVEL[bits]:
-        return None
-    for magnitude in floor.inputs:
-        largest = produced_by(magnitude, "ReduceMax")
-        if largest is None or integer(largest, "keepdims", 1) != 1 or len(largest.inputs) != 2:
-            continue
-        magnitudes, axes = produced_by(largest.inputs[0], "Abs"), largest.inputs[1]
-        numbers = array_of(axes)
-        if magnitudes is not None and magnitudes.inputs[0] is x and numbers is not None and numbers.tolist() == [-1]:
-            return axes
-    return None
+def _axes(graph: ir.Graph) -> ir.Value:
+    name = "quantize_rows.axes"
+    if name not in graph.initializers:
+        value = new_value(name, ir.DataType.INT64, (1,))
+        value.const_value = ir.tensor([-1], name=name)
+        graph.register_initializer(value)
+    return graph.initializers[name]
+
+
+def _number(scale: ir.Value | None) -> float:
+    array = array_of(scale)
+    return 0.0 if array is None else float(array)

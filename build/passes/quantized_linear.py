@@ -10,13 +10,14 @@ import onnx_ir as ir
 from inflight.build.graph.operators import DOMAIN
 from inflight.build.graph.values import name_of
 from inflight.build.passes.linear import added_bias
-from inflight.build.passes.quantized_weights import QuantizedMatrix, quantized_matrix
 from inflight.build.passes.rewrite import fused, like, nodes_of, produced_by, replace
+from inflight.build.quantization.forms import find_matrix
+from inflight.build.quantization.stored_matrix import QuantizedMatrix
 
 
 def fuse_quantized_linear(graph: ir.Graph) -> None:
     for matmul in nodes_of(graph, "MatMul"):
-        rows, matrix = _quantized_rows(matmul.inputs[0]), quantized_matrix(matmul.inputs[1])
+        rows, matrix = _quantized_rows(matmul.inputs[0]), find_matrix(matmul.inputs[1])
         if rows is None or matrix is None:
             continue
         product = matmul.outputs[0]

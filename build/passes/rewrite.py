@@ -8,7 +8,7 @@ from typing import Any
 import onnx_ir as ir
 
 from inflight.build.graph.operators import DOMAIN
-from inflight.build.graph.values import dtype_of, name_of, new_value, shape_of
+from inflight.build.graph.values import array_of, dtype_of, name_of, new_value, shape_of
 
 STANDARD = ""
 
@@ -54,6 +54,20 @@ def integer(node: ir.Node, name: str, default: int) -> int:
 def number(node: ir.Node, name: str, default: float) -> float:
     attribute = node.attributes.get(name)
     return default if attribute is None else float(attribute.as_float())
+
+
+def text(node: ir.Node, name: str, default: str) -> str:
+    attribute = node.attributes.get(name)
+    return default if attribute is None else str(attribute.as_string())
+
+
+def constant_operand(node: ir.Node) -> tuple[ir.Value, float] | None:
+    """Of a node that combines a value and a constant of one element, in this order or the other: the two."""
+    for value, other in (tuple(node.inputs), tuple(reversed(node.inputs))):
+        numbers = array_of(other)
+        if value is not None and numbers is not None and numbers.size == 1:
+            return value, float(numbers.reshape(()))
+    return None
 
 
 def is_permutation(node: ir.Node, order: Sequence[int]) -> bool:

@@ -1,4 +1,4 @@
-"""Split of q, k, v, norms of heads, rotary embedding and TensorScatter become RopeCacheWrite.
+"""Split of q, k, v, norms of heads, rotary embedding (if there is one) and TensorScatter become RopeCacheWrite.
 
 The network writes at write_index + row, which by its contract is the row's position; RopeCacheWrite writes at the
 position. Its paging inputs stay empty until the tokens are packed: a linear cache is a paged one in which every
@@ -37,6 +37,13 @@ class _Heads:
     epsilon: float = 0.0
     rotary: ir.Node | None = None
 
+    @property
+    def rotary_size(self) -> int:
+        """How many values of a head are rotated, from its first on."""
+        if self.rotary is None:
+            return 0
+        return integer(self.rotary, "rotary_embedding_dim", 0) or self.head_size
+
 
 def fuse_rope_cache_write(graph: ir.Graph) -> None:
     for split in nodes_of(graph, "Split"):
@@ -49,9 +56,10 @@ def _fuse(graph: ir.Graph, split: ir.Node) -> None:
     if q is None or k is None or v is None or not _same_rotation(q, k) or v.rotary is not None or v.norm is not None:
         return
     key_write, value_write = only_consumer(k.result, "TensorScatter"), only_consumer(v.result, "TensorScatter")
-    if key_write is None or value_write is None or q.rotary is None:
+    positions = _positions(graph, q)
+    if key_write is None or value_write is None or positions is None:
         return
-    cos, sin, positions = q.rotary.inputs[1:4]
+    cos, sin = (None, None) if q.rotary is None else q.rotary.inputs[1:3]
     caches = [key_write.inputs[0], value_write.inputs[0]]
     inputs = [split.inputs[0], q.norm, k.norm, cos, sin, positions, None, None, *caches]
     batch, _, step, _ = shape_of(q.result)
@@ -61,6 +69,7 @@ def _fuse(graph: ir.Graph, split: ir.Node) -> None:
         "num_heads": q.num_heads,
         "num_kv_heads": k.num_heads,
         "head_size": q.head_size,
+        "rotary_size": q.rotary_size,
         "epsilon": q.epsilon,
     }
     node = fused("RopeCacheWrite", inputs, [rows, *(like(value) for value in presents)], attributes)
@@ -95,13 +104,20 @@ def _heads(value: ir.Value) -> _Heads | None:
 
 
 def _same_rotation(q: _Heads, k: _Heads) -> bool:
-    """Both rotated alike, over whole heads and in halves, and both normalized or neither."""
-    if q.rotary is None or k.rotary is None or q.epsilon != k.epsilon:
+    """Both rotated alike, in halves, or neither of them; and both normalized or neither."""
+    if (q.norm is None) != (k.norm is None) or q.epsilon != k.epsilon or q.rotary_size != k.rotary_size:
         return False
-    plain = all(
-        integer(node, name, 0) == 0 for node in (q.rotary, k.rotary) for name in ("interleaved", "rotary_embedding_dim")
-    )
-    return plain and (q.norm is None) == (k.norm is None) and q.rotary.inputs[1:] == k.rotary.inputs[1:]
+    if q.rotary is None or k.rotary is None:
+        return q.rotary is k.rotary
+    plain = integer(q.rotary, "interleaved", 0) == integer(k.rotary, "interleaved", 0) == 0
+    return plain and q.rotary.inputs[1:] == k.rotary.inputs[1:]
+
+
+def _positions(graph: ir.Graph, q: _Heads) -> ir.Value | None:
+    """The positions of the rows: the rotation's, or the graph's own where nothing is rotated."""
+    if q.rotary is not None:
+        return q.rotary.inputs[3]
+    return next((value for value in graph.inputs if value.name == "positions"), None)
 
 
 def _as_heads(graph: ir.Graph, after: ir.Node, rows: ir.Value, q: _Heads) -> ir.Value:

@@ -218,6 +218,8 @@ def _fill_rotary(values: dict[str, Any]) -> None:
         scaling = {"type": "longrope", **beside, **(scaling if isinstance(scaling, dict) else {})}
     if isinstance(scaling, dict):
         values["rotary_scaling"] = parse_rotary_scaling(scaling, values.get("max_position_embeddings"))
-    share, size = values.get("rotary_pct"), values.get("head_size")
-    if isinstance(share, int | float) and isinstance(size, int) and share != 1:
+    share, size = values.get("rotary_pct", 1), values.get("head_size")
+    if not isinstance(share, int | float) or not 0 < share <= 1:
+        raise ValueError(f"rotary_pct must be above 0 and at most 1, not {share!r}")
+    if isinstance(size, int) and share != 1:
         values.setdefault("rotary_embedding_dim", int(size * share))

@@ -13,7 +13,7 @@ from inflight.convert.checkpoint.config import CheckpointConfig
 from inflight.convert.checkpoint.model_spec import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RopeSpec
 from inflight.convert.checkpoint.support import activation
 from inflight.convert.families.table import Family, family_of
-from inflight.tensor_file import numpy_dtype
+from inflight.dtypes import numpy_dtype
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from inflight.convert.quantization.scheme import SCALE_SUFFIXES
+from inflight.convert.quantization.schemes import SCALE_SUFFIXES
 from inflight.tensor_file import TensorEntry
 
 _LAYER = re.compile(r"(.*\blayers\.\d+)\.(.+)")

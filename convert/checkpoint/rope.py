@@ -123,9 +123,9 @@ def parse_rotary_scaling(raw: Mapping[str, Any] | None, max_position_embeddings:
     values = {key: value for key, value in raw.items() if key not in _NOT_SCALING and value is not None}
     if rope_type in _FROM_POSITIONS:
         values.setdefault("original_max_position_embeddings", max_position_embeddings)
-    original = values.get("original_max_position_embeddings")
-    if rope_type in _QUOTIENT and isinstance(original, int) and original > 0 and max_position_embeddings:
-        values.setdefault("factor", max_position_embeddings / original)
+    original, positions = values.get("original_max_position_embeddings"), max_position_embeddings
+    if rope_type in _QUOTIENT and isinstance(original, int) and isinstance(positions, int) and original > 0:
+        values.setdefault("factor", positions / original)
     try:
         return RotaryScaling(rope_type=rope_type, **values)
     except ValidationError as error:

@@ -10,6 +10,7 @@ from inflight.convert.checkpoint.model_spec import Activation
 from inflight.convert.checkpoint.rope import RotaryScaling
 from inflight.convert.families.table import FAMILIES
 from inflight.convert.quantization.scheme import quantization_problems
+from inflight.dtypes import FLOAT_DTYPES
 
 # Keys of the format's readers that change the mathematics unless they have this value.
 _NEUTRAL: dict[str, Any] = {
@@ -51,7 +52,7 @@ def unsupported(config: CheckpointConfig) -> list[str]:
     known = [family.architecture for family in FAMILIES]
     checks = (
         (config.architecture not in known, f"architecture {config.architecture!r} (supported: {', '.join(known)})"),
-        (config.dtype not in ("float32", "float16", "bfloat16"), f"dtype {config.dtype!r}"),
+        (config.dtype not in FLOAT_DTYPES, f"dtype {config.dtype!r}"),
         (
             config.hidden_act not in ACTIVATIONS,
             f"hidden_act {config.hidden_act!r} (supported: {', '.join(ACTIVATIONS)})",
@@ -60,6 +61,10 @@ def unsupported(config: CheckpointConfig) -> list[str]:
             config.position_embedding_type not in _POSITIONS,
             f"position_embedding_type {config.position_embedding_type!r}",
         ),
+        (
+            config.inter_layernorms not in (None, _sandwich(config)),
+            f"inter_layernorms {config.inter_layernorms} in {config.architecture}",
+        ),
         (bool(config.moe and config.moe.get("num_experts", 0)), "a mixture of experts"),
         (config.head_size % 2 != 0, f"an odd head_size ({config.head_size})"),
         (config.num_attention_heads % config.num_key_value_heads != 0, "query heads not a multiple of key-value heads"),
@@ -67,6 +72,10 @@ def unsupported(config: CheckpointConfig) -> list[str]:
     )
     reasons = [reason for wrong, reason in checks if wrong]
     return reasons + _rotary_problems(config) + _layer_problems(config) + quantization_problems(config.quantization)
+
+
+def _sandwich(config: CheckpointConfig) -> bool:
+    return any(family.sandwich_norms for family in FAMILIES if family.architecture == config.architecture)
 
 
 def _rotary_problems(config: CheckpointConfig) -> list[str]:

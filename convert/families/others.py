@@ -14,9 +14,11 @@ def granite_keys(values: ConfigValues) -> dict[str, Any]:
     root = math.sqrt(size) if isinstance(size, int) and size > 0 else 1.0
     return {
         "embedding_multiplier": values.number("embedding_multiplier", 1.0),
-        "attention_multiplier": values.number("attention_multiplier", 1.0) * root,
+        "attention_multiplier": _finite(
+            values, "attention_multiplier", values.number("attention_multiplier", 1.0) * root
+        ),
         "residual_multiplier": values.number("residual_multiplier", 1.0),
-        "output_multiplier_scale": 1.0 / values.number("logits_scaling", 1.0),
+        "output_multiplier_scale": _finite(values, "logits_scaling", 1.0 / values.number("logits_scaling", 1.0)),
     }
 
 
@@ -40,3 +42,11 @@ def _head_share(values: ConfigValues) -> int | None:
     """hidden_size / num_attention_heads; None where they are no counts, which reading them says."""
     hidden, heads = values.raw.get("hidden_size"), values.raw.get("num_attention_heads")
     return hidden // heads if isinstance(heads, int) and isinstance(hidden, int) and heads > 0 else None
+
+
+def _finite(values: ConfigValues, key: str, result: float) -> float:
+    """What was computed from the value of `key`, unless it is beyond what floats hold."""
+    if 0 < result < math.inf:
+        return result
+    values.problems.append(f"{key} {values.raw[key]!r} is out of range")
+    return 1.0

@@ -1,4 +1,4 @@
-"""A planned tensor as the integers and scales of its rank file, chunk by chunk.
+"""A planned tensor as the levels and scales of its rank file, chunk by chunk.
 
 Whole rows of the source are quantized before they are cut, so that the ranks of a split checkpoint hold exact parts of
 the one that is not split.
@@ -7,17 +7,14 @@ the one that is not split.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from inflight.convert.plan import Piece, PlannedTensor
-from inflight.convert.quantization.round_to_nearest import Floats, Levels, pack_pairs, quantize_groups, quantize_rows
+from inflight.convert.quantization.round_to_nearest import Array, Floats, Levels, pack_pairs, quantize
 from inflight.convert.quantization.scheme import WeightQuantization
 from inflight.errors import ModelError
 
-Array = npt.NDArray[Any]
 # float32 values that are worked on at once: few enough for the processor's cache.
 _BLOCK_VALUES = 1 << 18
 
@@ -46,28 +43,23 @@ def quantized_chunks(
 
 def _rows(
     tensor: PlannedTensor, quantization: WeightQuantization, read: Callable[[Piece], Iterator[Array]]
-) -> Iterator[tuple[Levels, Floats]]:
+) -> Iterator[tuple[Array, Floats]]:
     for piece in tensor.pieces:
         for rows in read(piece):
             step = max(1, _BLOCK_VALUES // rows.shape[1])
             for start in range(0, len(rows), step):
                 yield _quantize(rows[start : start + step].astype(np.float32), piece, quantization)
     if tensor.padding:
-        yield _quantize_values(np.zeros((tensor.padding, tensor.shape[1]), np.float32), quantization)
+        zeros = np.zeros((tensor.padding, tensor.shape[1]), np.float32)
+        yield quantize(zeros, quantization.scheme, quantization.group_size)
 
 
-def _quantize(rows: Floats, piece: Piece, quantization: WeightQuantization) -> tuple[Levels, Floats]:
+def _quantize(rows: Floats, piece: Piece, quantization: WeightQuantization) -> tuple[Array, Floats]:
     if not np.isfinite(rows).all():
         raise ModelError(f"Tensor {piece.source.name} holds infinities or NaN and cannot be quantized.")
-    levels, scales = _quantize_values(rows, quantization)
     columns, size = piece.columns, quantization.group_size
+    levels, scales = quantize(rows, quantization.scheme, size)
     if columns is None:
         return levels, scales
     cut = levels[:, columns.start : columns.stop]
     return cut, scales[:, columns.start // size : -(-columns.stop // size)] if size else scales
-
-
-def _quantize_values(rows: Floats, quantization: WeightQuantization) -> tuple[Levels, Floats]:
-    if quantization.bits == 8:
-        return quantize_rows(rows)
-    return quantize_groups(rows, quantization.group_size)

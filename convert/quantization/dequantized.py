@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.checkpoint.layout import TensorSpec, module_path, quantization_of, stage_tensors
 from inflight.convert.families.table import FAMILIES
-from inflight.convert.quantization.scheme import ACTIVATION_SCALE_SUFFIX
+from inflight.convert.quantization.schemes import RowDtype
 
 
 def dequantized_weights(checkpoint: Checkpoint) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
@@ -23,15 +24,28 @@ def dequantized_weights(checkpoint: Checkpoint) -> Iterator[tuple[str, npt.NDArr
         yield from zip(names, parts, strict=True)
 
 
-def float8_row_scales(checkpoint: Checkpoint) -> dict[str, float]:
-    """By Hugging Face module, what the rows of every matrix of 8-bit floats are divided by before they are rounded."""
-    if checkpoint.quantization is None or not checkpoint.quantization.is_float8:
+class RowRounding(NamedTuple):
+    """Rows are cut to `limits`, divided by `scale` (None: their greatest magnitude over the greatest level) and rounded
+    to `dtype`.
+    """
+
+    dtype: RowDtype
+    scale: float | None
+    limits: tuple[float, float] | None
+
+
+def row_roundings(checkpoint: Checkpoint) -> dict[str, RowRounding]:
+    """By Hugging Face module, how the rows of every quantized matrix are rounded."""
+    quantization = checkpoint.quantization
+    if quantization is None:
         return {}
-    return {
-        name: float(checkpoint.array(f"{module_path(spec.name)}{ACTIVATION_SCALE_SUFFIX}")[0])
-        for spec, names in _quantized_matrices(checkpoint)
-        for name in names
-    }
+    roundings = {}
+    for spec, names in _quantized_matrices(checkpoint):
+        stored = quantization.row_scale_name(module_path(spec.name))
+        scale = None if stored is None else float(checkpoint.array(stored)[0])
+        rounding = RowRounding(quantization.activations, scale, quantization.row_limits)
+        roundings.update(dict.fromkeys(names, rounding))
+    return roundings
 
 
 def _quantized_matrices(checkpoint: Checkpoint) -> Iterator[tuple[TensorSpec, list[str]]]:

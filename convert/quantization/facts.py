@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import AfterValidator
+
+from inflight.convert.quantization.schemes import RECIPES, RowDtype
 from inflight.records import Record
 
-SchemeName = Literal["int8_wo", "int8_w8a8", "int4_wo", "int4_w4a8"]
-Activations = Literal["int8", "int16", "float8_e4m3fn"]
+
+def _known(name: str) -> str:
+    if name not in RECIPES:
+        raise ValueError(f"{name!r} is none of {', '.join(RECIPES)}")
+    return name
+
+
+SchemeName = Annotated[str, AfterValidator(_known)]
 
 
 class QuantizationFacts(Record):
     """The `quantization` block; `quant_algo` null means plain weights.
 
-    `weight_layout` is ours, and written only where the format's own reader must not take the weights for its own: it
-    refuses a block with a key that it does not know.
+    `clamp_val`: rows of 8-bit floats with scales of their own are cut to this range first. `weight_layout` is ours,
+    and written only where the format's own reader must not take the weights for its own: it refuses a block with a key
+    that it does not know.
     """
 
     quant_algo: str | None = None
@@ -36,6 +46,6 @@ class QuantizationRecord(Record):
     """
 
     scheme: SchemeName
-    activations: Activations
+    activations: RowDtype
     rounding: Literal["nearest"] = "nearest"
     scale_divisors: tuple[float, ...]

@@ -2,23 +2,33 @@
 
 int8: one scale per row, greatest magnitude / 127, levels -127 .. 127. int4: one scale per group of a row, levels
 -8 .. 7; the scale is that one of a few candidates which leaves the least squared error (the extremes of a group are
-cut off where that serves the rest).
+cut off where that serves the rest). 8-bit floats (E4M3: Micikevicius et al., 2022): one scale per row, greatest
+magnitude / 448, and never below the least that TensorRT-LLM writes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
+
+from inflight.convert.quantization.schemes import QuantScheme, ScaleShare, WeightDtype
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 Levels = npt.NDArray[np.int8]
 
 INT8_GREATEST = 127
-# Candidate scales of a group are its greatest magnitude divided by these. The first keeps every value within -7 .. 7.
-INT4_DIVISORS = (7.0, 7.5, 8.0, 8.5, 9.0)
+FLOAT8_GREATEST = 448
+LEAST_FLOAT8_SCALE = 1 / (FLOAT8_GREATEST * 512)
+
+
+def quantize(rows: Floats, scheme: QuantScheme, group_size: int) -> tuple[Array, Floats]:
+    """rows [N, K] as the levels [N, K] of a scheme (int4 one to an int8) and their scales, [N] or [N, groups]."""
+    return _ROUNDINGS[scheme.weights.dtype, scheme.weights.scale](rows, scheme.divisors, group_size)
 
 
 def quantize_rows(rows: Floats) -> tuple[Levels, Floats]:
@@ -28,8 +38,19 @@ def quantize_rows(rows: Floats) -> tuple[Levels, Floats]:
     return np.clip(levels, -INT8_GREATEST, INT8_GREATEST).astype(np.int8), scales
 
 
-def quantize_groups(rows: Floats, group_size: int) -> tuple[Levels, Floats]:
-    """rows [N, K] -> levels [N, K], scales [N, ceil(K / group_size)]; the last group of a row may be shorter."""
+def quantize_float8_rows(rows: Floats) -> tuple[Array, Floats]:
+    """rows [N, K] -> float8_e4m3fn [N, K], scales [N]."""
+    greatest = np.abs(rows).max(axis=-1, initial=0) / np.float32(FLOAT8_GREATEST)
+    scales = np.maximum(greatest, np.float32(LEAST_FLOAT8_SCALE))
+    levels = np.clip(rows / scales[:, None], -FLOAT8_GREATEST, FLOAT8_GREATEST)
+    return levels.astype(ml_dtypes.float8_e4m3fn), scales
+
+
+def quantize_groups(rows: Floats, divisors: Sequence[float], group_size: int) -> tuple[Levels, Floats]:
+    """rows [N, K] -> levels [N, K], scales [N, ceil(K / group_size)]; the last group of a row may be shorter.
+
+    The scale of a group is its greatest magnitude over that one of `divisors` which leaves the least squared error.
+    """
     count, width = rows.shape
     groups = -(-width // group_size)
     if width % group_size:
@@ -38,7 +59,7 @@ def quantize_groups(rows: Floats, group_size: int) -> tuple[Levels, Floats]:
     greatest = np.abs(blocks).max(axis=-1, initial=0)
     best_error = np.full((count, groups), np.inf, np.float32)
     best_scales = np.zeros((count, groups), np.float32)
-    for divisor in INT4_DIVISORS:
+    for divisor in divisors:
         scales = greatest / np.float32(divisor)
         error = np.square(_int4_levels(blocks, scales) * scales[..., None] - blocks).sum(axis=-1)
         better = error < best_error
@@ -61,11 +82,13 @@ def unpack_pairs(packed: Levels, rows: int) -> Levels:
     return levels[:rows]
 
 
-def dequantize(levels: Levels, scales: Floats, group_size: int) -> Floats:
-    """levels [N, K] times their scales: [N], or [N, ceil(K / group_size)]."""
+def dequantize(levels: Array, scales: Floats, group_size: int) -> Floats:
+    """levels [N, K] times their scales: [1], [N], or [N, ceil(K / group_size)]."""
     if not group_size:
-        return levels * scales[:, None]
-    return levels * np.repeat(scales, group_size, axis=-1)[:, : levels.shape[1]]
+        wide: Floats = levels.astype(np.float32) * scales[:, None]
+        return wide
+    grouped: Floats = levels * np.repeat(scales, group_size, axis=-1)[:, : levels.shape[1]]
+    return grouped
 
 
 def _int4_levels(blocks: Floats, scales: Floats) -> Floats:
@@ -75,3 +98,11 @@ def _int4_levels(blocks: Floats, scales: Floats) -> Floats:
 def _divided(values: Floats, scales: Floats) -> Floats:
     """values / scales, 0 where the scale is."""
     return np.divide(values, scales, out=np.zeros_like(values), where=scales > 0)
+
+
+_Rounding = Callable[[Floats, Sequence[float], int], tuple[Array, Floats]]
+_ROUNDINGS: Mapping[tuple[WeightDtype, ScaleShare], _Rounding] = {
+    ("int8", "row"): lambda rows, _, __: quantize_rows(rows),
+    ("int4", "group"): quantize_groups,
+    ("float8_e4m3fn", "row"): lambda rows, _, __: quantize_float8_rows(rows),
+}

@@ -1,32 +1,29 @@
 """Which matrices of a checkpoint are quantized, and in which tensors a quantized matrix is stored.
 
-Weights are symmetric integers: int8 with one scale per output, or int4 with one scale per group of neighbouring inputs.
-Or they are 8-bit floats (E4M3) with one scale for the whole matrix and one for the rows that it meets.
 docs/formats/checkpoint.md has the formats; the names of the algorithms are those of the TensorRT-LLM checkpoint format.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from inflight.convert.quantization.facts import Activations, QuantizationFacts, QuantizationRecord
+from inflight.convert.quantization.facts import QuantizationFacts, QuantizationRecord
+from inflight.convert.quantization.schemes import (
+    ACTIVATION_SCALE,
+    EMBEDDING,
+    SCHEMES,
+    QuantScheme,
+    RowDtype,
+    schemes_of,
+)
+from inflight.dtypes import DTYPES
 
-INT4_ALGORITHM = "W4A16_AWQ"
-FLOAT8_ALGORITHM = "FP8"
-# int8 under these names is written with the key `weight_layout`, which the format's own reader refuses: it would take
-# W8A16 weights for ones that are interleaved for its GPU.
-INT8_ALGORITHMS: Mapping[str, Activations] = {"W8A16": "int16", "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN": "int8"}
 WEIGHT_LAYOUT: Literal["out_in"] = "out_in"
 KV_CACHE_ALGORITHM = "INT8"
-ACTIVATION_SCALE_SUFFIX = ".activation_scaling_factor"
-# Of the scales of int4 and 8-bit floats, of int8, and of rows of 8-bit floats.
-SCALE_SUFFIXES = (".weights_scaling_factor", ".per_channel_scale", ACTIVATION_SCALE_SUFFIX)
 # What the format leaves unquantized when `exclude_modules` is null.
-DEFAULT_EXCLUDED = ("*lm_head", "*router", "*vocab_embedding", "*position_embedding", "*block_embedding")
-ALWAYS_EXCLUDED = "*vocab_embedding"
+DEFAULT_EXCLUDED = ("*lm_head", "*router", EMBEDDING, "*position_embedding", "*block_embedding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,40 +39,45 @@ class StoredTensor:
 class WeightQuantization:
     """How the quantized matrices of a checkpoint are stored, and how the rows that they multiply are rounded.
 
-    `group_size` 0: one scale per output, or per matrix of 8-bit floats. `excluded` are fnmatch patterns on module
-    paths.
+    `group_size` 0: the scheme has no groups. `excluded` are fnmatch patterns on module paths. `row_limits`: rows are
+    cut to this range before they are rounded.
     """
 
-    bits: Literal[4, 8]
+    scheme: QuantScheme
     group_size: int
-    activations: Activations
     excluded: tuple[str, ...]
+    row_limits: tuple[float, float] | None = None
 
     def covers(self, module: str) -> bool:
         """True when the matrix of this module path ("lm_head", "transformer.layers.0.mlp.fc") is quantized."""
-        return not any(fnmatchcase(module, pattern) for pattern in (*self.excluded, ALWAYS_EXCLUDED))
+        return not any(fnmatchcase(module, pattern) for pattern in (*self.excluded, EMBEDDING))
 
     @property
-    def is_float8(self) -> bool:
-        """Weights and rows are E4M3."""
-        return self.activations == "float8_e4m3fn"
+    def activations(self) -> RowDtype:
+        return self.scheme.rows.dtype
+
+    @property
+    def bits(self) -> int:
+        """Of a weight."""
+        return DTYPES[self.scheme.weights.dtype].bits
 
     def scale_name(self, module: str) -> str:
-        return f"{module}{SCALE_SUFFIXES[0] if self.bits == 4 or self.is_float8 else SCALE_SUFFIXES[1]}"
+        return f"{module}{self.scheme.weights.suffix}"
+
+    def row_scale_name(self, module: str) -> str | None:
+        """The tensor of the one scale of the rows; None: each row has its own."""
+        return f"{module}{ACTIVATION_SCALE}" if self.scheme.rows.scale == "stored" else None
 
     def stored(self, module: str, rows: int, columns: int) -> tuple[StoredTensor, ...]:
         """Weight and scales of a matrix of this shape: bytes of int4 hold two neighbouring rows, the even one low."""
-        if self.is_float8:
-            return (
-                StoredTensor(f"{module}.weight", (rows, columns), "float8_e4m3fn"),
-                StoredTensor(self.scale_name(module), (1,), "float32"),
-                StoredTensor(f"{module}{ACTIVATION_SCALE_SUFFIX}", (1,), "float32"),
-            )
-        height = -(-rows // 2) if self.bits == 4 else rows
-        scales = (rows, -(-columns // self.group_size)) if self.group_size else (rows,)
+        weights = self.scheme.weights
+        shape, dtype = ((-(-rows // 2), columns), "int8") if self.bits == 4 else ((rows, columns), weights.dtype)
+        shares = {"matrix": (1,), "row": (rows,), "group": (rows, -(-columns // (self.group_size or columns)))}
+        row_scale = self.row_scale_name(module)
         return (
-            StoredTensor(f"{module}.weight", (height, columns), "int8"),
-            StoredTensor(self.scale_name(module), scales, "float32"),
+            StoredTensor(f"{module}.weight", shape, dtype),
+            StoredTensor(self.scale_name(module), shares[weights.scale], "float32"),
+            *([StoredTensor(row_scale, (1,), "float32")] if row_scale else []),
         )
 
 
@@ -84,29 +86,38 @@ def weight_quantization(facts: QuantizationFacts, record: QuantizationRecord | N
     if facts.quant_algo is None:
         return None
     excluded = DEFAULT_EXCLUDED if facts.exclude_modules is None else facts.exclude_modules
-    if facts.quant_algo == INT4_ALGORITHM:
-        return WeightQuantization(4, facts.group_size, record.activations if record else "int16", excluded)
-    if facts.quant_algo == FLOAT8_ALGORITHM:
-        return WeightQuantization(8, 0, "float8_e4m3fn", excluded)
-    return WeightQuantization(8, 0, INT8_ALGORITHMS[facts.quant_algo], excluded)
+    known = schemes_of(facts.quant_algo)
+    told = [scheme for scheme in known if record is not None and scheme.rows.dtype == record.activations]
+    scheme = (told or known)[0]
+    group_size = facts.group_size if scheme.weights.scale == "group" else 0
+    limits = facts.clamp_val if scheme.rows == ("float8_e4m3fn", "own") else None
+    return WeightQuantization(scheme, group_size, excluded, limits)
 
 
 def quantization_problems(facts: QuantizationFacts) -> list[str]:
     """Everything unsupported in this block, one phrase each; empty when it is supported."""
-    algorithm = facts.quant_algo
-    problems = []
-    if algorithm in INT8_ALGORITHMS:
-        if facts.weight_layout != WEIGHT_LAYOUT:
-            problems.append(f"quant_algo {algorithm!r} with weights laid out for a GPU (weight_layout is not 'out_in')")
-    elif algorithm not in (None, INT4_ALGORITHM, FLOAT8_ALGORITHM):
-        supported = ", ".join([INT4_ALGORITHM, FLOAT8_ALGORITHM, *INT8_ALGORITHMS])
-        problems.append(f"quant_algo {algorithm!r} (supported: {supported})")
-    if algorithm is not None and facts.pre_quant_scale:
-        problems.append(f"quant_algo {algorithm!r} with pre_quant_scale (scales of its inputs)")
-    if algorithm is not None and facts.has_zero_point:
-        problems.append(f"quant_algo {algorithm!r} with has_zero_point")
-    if algorithm is not None and facts.group_size < 1:
-        problems.append(f"group_size {facts.group_size}")
+    problems = [] if facts.quant_algo is None else _algorithm_problems(facts.quant_algo, facts)
     if facts.kv_cache_quant_algo not in (None, KV_CACHE_ALGORITHM):
         problems.append(f"kv_cache_quant_algo {facts.kv_cache_quant_algo!r} (supported: {KV_CACHE_ALGORITHM})")
     return problems
+
+
+def _algorithm_problems(algorithm: str, facts: QuantizationFacts) -> list[str]:
+    schemes = schemes_of(algorithm)
+    supported = ", ".join(dict.fromkeys(scheme.algorithm for scheme in SCHEMES))
+    guarded = any(scheme.weights.guarded for scheme in schemes)
+    limits = facts.clamp_val
+    named = f"quant_algo {algorithm!r} with"
+    checks = (
+        (not schemes, f"quant_algo {algorithm!r} (supported: {supported})"),
+        (
+            guarded and facts.weight_layout != WEIGHT_LAYOUT,
+            f"{named} weights laid out for a GPU (weight_layout is not 'out_in')",
+        ),
+        (facts.pre_quant_scale, f"{named} pre_quant_scale (scales of its inputs)"),
+        (facts.has_zero_point, f"{named} has_zero_point"),
+        (facts.use_meta_recipe, f"{named} use_meta_recipe (layers that are left out without being named)"),
+        (limits is not None and not limits[0] < 0 < limits[1], f"{named} clamp_val {limits}"),
+        (facts.group_size < 1, f"group_size {facts.group_size}"),
+    )
+    return [text for wrong, text in checks if wrong]

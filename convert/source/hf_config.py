@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from inflight.convert.accounting import SOURCE_DTYPES
 from inflight.convert.checkpoint.config import MAX_LAYERS, CheckpointConfig, InflightFacts, SourceFacts
 from inflight.convert.checkpoint.derive import OptionalTensors
 from inflight.convert.checkpoint.support import ACTIVATIONS
@@ -18,6 +17,7 @@ from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.table import Family
 from inflight.convert.source.hf_layers import LayerKinds, read_layer_kinds
 from inflight.convert.source.hf_rope import Rope, read_rope
+from inflight.dtypes import FLOAT_DTYPES
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,6 @@ def _read_dtype(values: ConfigValues) -> str | None:
     if dtype is None or dtype == "auto":
         return None
     name = str(dtype).removeprefix("torch.")
-    if name not in SOURCE_DTYPES:
-        values.problems.append(f"dtype {name!r} is not supported (supported: {', '.join(SOURCE_DTYPES)})")
+    if name not in FLOAT_DTYPES:
+        values.problems.append(f"dtype {name!r} is not supported (supported: {', '.join(FLOAT_DTYPES)})")
     return name

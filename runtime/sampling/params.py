@@ -23,6 +23,10 @@ class SamplingParams:
     top_k: keep the k likeliest tokens; 0 or -1 is off.
     top_p: keep the likeliest tokens until their probabilities sum to top_p, in (0, 1] (Holtzman et al. 2020).
     min_p: keep tokens of at least min_p times the greatest probability, in [0, 1] (Nguyen et al. 2024).
+    typical_p: keep the tokens whose surprise, -log p, is nearest to the entropy, until their probabilities sum to
+        typical_p, in (0, 1] (Meister et al. 2022); 1 is off.
+    top_n_sigma: keep the tokens whose logit is at most so many standard deviations of all logits below the greatest
+        (Tang et al. 2024), before the temperature and so at any; 0 (or -1, llama.cpp's default) is off.
     repetition_penalty: above 0, over prompt and output (Keskar et al. 2019, "CTRL"); 1 is off.
     presence_penalty, frequency_penalty: -2 to 2, over the output alone, as OpenAI defines them; 0 is off.
     seed: None draws one; the same seed gives the same tokens whatever else is running.
@@ -59,6 +63,9 @@ class SamplingParams:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     skip_special_tokens: bool = True
+    # Behind the others, so that arguments which are given by position keep their places.
+    typical_p: float = 1.0
+    top_n_sigma: float = 0.0
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__

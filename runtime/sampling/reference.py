@@ -97,19 +97,67 @@ def _adjust(
     return row
 
 
-def _choose(row: Floats, sampling: RowSampling, position: int) -> int:
-    order = _order(row)
+def kept_tokens(row: Floats, sampling: RowSampling) -> tuple[Ids, Doubles]:
+    """The tokens among which adjusted float32 logits [V] leave the choice, ascending, and the weights of all [V].
+
+    The temperature is above 0, and some logit is above -inf.
+    """
     temperature = np.float32(sampling.temperature)
-    if temperature <= 0 or np.isneginf(row[order[0]]):
-        return int(order[0])
+    if sampling.top_n_sigma > 0:
+        row = _without_far(row, np.float32(sampling.top_n_sigma))
     weights = _weights(row, temperature)
+    order = _order(row)
     if 0 < sampling.top_k < len(row):
         order = order[: sampling.top_k]
     if sampling.top_p < 1:
         limit = float(np.float32(sampling.top_p)) * weights[order].sum()
         before = np.cumsum(weights[order]) - weights[order]
         order = order[before < limit]
-    kept = np.sort(order[weights[order] >= np.float32(sampling.min_p)])
+    kept = np.sort(order[(weights[order] > 0) & (weights[order] >= np.float32(sampling.min_p))])
+    if sampling.typical_p < 1:
+        kept = _typical(kept, weights, _exponents(row, temperature), np.float32(sampling.typical_p))
+    return kept, weights
+
+
+def _without_far(row: Floats, number: np.float32) -> Floats:
+    """Top-n sigma (Tang et al. 2024): logits more than `number` standard deviations below the greatest become -inf.
+
+    As in llama.cpp, logits of -inf do not count, and the deviation is that of a population.
+    """
+    counted = row > -np.inf
+    values = np.where(counted, row, 0).astype(np.float64)
+    mean = _lane_sum(values) / counted.sum()
+    deviations = np.where(counted, values - mean, 0.0)
+    sigma = np.sqrt(_lane_sum(deviations * deviations) / counted.sum())
+    least = float(row.max()) - float(number) * float(sigma)
+    return np.where(row.astype(np.float64) < least, np.float32(-np.inf), row)
+
+
+def _lane_sum(values: Doubles) -> float:
+    """Values [V] summed in the order of the CPU target: in 16 lanes one after the other, then over the lanes."""
+    lanes = np.pad(values, (0, -len(values) % 16)).reshape(-1, 16)
+    return float(np.cumsum(np.cumsum(lanes, axis=0)[-1])[-1])
+
+
+def _typical(kept: Ids, weights: Doubles, exponents: Floats, mass: np.float32) -> Ids:
+    """Locally typical sampling (Meister et al. 2022), with the ties of transformers' TypicalLogitsWarper.
+
+    An exponent is log p and a constant, so that |surprise - entropy| is the distance of an exponent from their mean.
+    """
+    surprise, weight = -exponents[kept].astype(np.float64), weights[kept]
+    total = weight.sum()
+    distance = np.abs(surprise - _on_grid(weight * surprise).sum() / total).astype(np.float32)
+    order = np.argsort(distance, kind="stable")
+    last = np.searchsorted(np.cumsum(weight[order]), float(mass) * total, side="left")
+    nearest: Ids = kept[distance <= distance[order[last]]]
+    return nearest
+
+
+def _choose(row: Floats, sampling: RowSampling, position: int) -> int:
+    first = int(np.argmax(row))
+    if sampling.temperature <= 0 or np.isneginf(row[first]):
+        return first
+    kept, weights = kept_tokens(row, sampling)
     cumulative = np.cumsum(weights[kept])
     target = min(philox_uniform(sampling.seed, position) * cumulative[-1], np.nextafter(cumulative[-1], 0.0))
     return int(kept[np.searchsorted(cumulative, target, side="right")])
@@ -122,10 +170,18 @@ def _order(row: Floats) -> Ids:
 
 def _weights(row: Floats, temperature: np.float32) -> Doubles:
     """exp((row - max) / temperature) on the grid of 2^-32; the greatest weight is exactly 1."""
+    return _on_grid(_exp(_exponents(row, temperature)).astype(np.float64))
+
+
+def _on_grid(values: Doubles) -> Doubles:
+    """Values from 0 to 1 at the nearest multiples of 2^-32; sums of up to 2^20 of them are exact."""
+    return (values + _GRID) - _GRID
+
+
+def _exponents(row: Floats, temperature: np.float32) -> Floats:
     with np.errstate(over="ignore"):
-        exponents = (row - row.max()) / temperature
-    weights = _exp(np.maximum(exponents, np.float32(-24.0))).astype(np.float64)
-    return (weights + _GRID) - _GRID
+        exponents: Floats = (row - row.max()) / temperature
+    return np.maximum(exponents, np.float32(-24.0))
 
 
 def _exp(x: Floats) -> Floats:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 class RowSampling:
     """How the token of one logit row is chosen; constant over the life of a sequence.
 
-    `temperature` 0 is greedy. `top_k` 0, `top_p` 1, `min_p` 0 and penalties of 1 / 0 / 0 are off.
+    `temperature` 0 is greedy. `top_k` 0, `top_p` 1, `min_p` 0, `typical_p` 1, `top_n_sigma` 0 and penalties of
+    1 / 0 / 0 are off.
     `num_logprobs`: -1 none, 0 the chosen token's, n > 0 also the n most likely.
     `bias` holds (token id, value) pairs that are added to the logits.
     """
@@ -21,6 +22,8 @@ class RowSampling:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    typical_p: float = 1.0
+    top_n_sigma: float = 0.0
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0

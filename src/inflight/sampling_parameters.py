@@ -128,7 +128,7 @@ def _contract(dtype: str, *names: str, text: str = "") -> tuple[TritonInput, ...
 
 Row = SamplingParameter
 
-# In the order of the fields of SamplingParams.
+# In the order in which options are listed and the record of compiled engines has its fields.
 # fmt: off
 SAMPLING_PARAMETERS: tuple[SamplingParameter, ...] = (
     Row(
@@ -167,6 +167,20 @@ SAMPLING_PARAMETERS: tuple[SamplingParameter, ...] = (
         model_default="sampling", record=True,
         triton=(TritonInput("min_p", "min_p", "FP32"),),
         cli=CliOption("Drop tokens below P times the likeliest's probability; 0 = off.", chat=True),
+    ),
+    Row(
+        "typical_p", "number", 1.0,
+        least=LEAST, greatest=1, expected="above 0 and at most 1",
+        model_default="sampling", record=True,
+        triton=(TritonInput("typical_p", "typical_p", "FP32"),),
+        cli=CliOption("Among those nearest to the expected surprise that sum to P.", chat=True),
+    ),
+    Row(
+        "top_n_sigma", "number", 0.0,
+        least=0, greatest=GREATEST, expected="above 0 and at most 1e+38, or 0 (or -1) for off", also_off=-1,
+        record=True,
+        triton=(TritonInput("top_n_sigma", "top_n_sigma", "FP32"),),
+        cli=CliOption("Among logits at most N standard deviations below the greatest; 0: all.", chat=True),
     ),
     Row(
         # The one default that also bends greedy decoding.

@@ -14,29 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from inflight.dtypes import DTYPES, by_safetensors, numpy_dtype
 from inflight.errors import InflightError
 
 ALIGNMENT = 64
 _MAX_HEADER_BYTES = 100_000_000
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "F64": np.dtype(np.float64),
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
-    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
-    "I64": np.dtype(np.int64),
-    "I32": np.dtype(np.int32),
-    "I16": np.dtype(np.int16),
-    "I8": np.dtype(np.int8),
-    "U8": np.dtype(np.uint8),
-    "BOOL": np.dtype(np.bool_),
-}
-_CODES = {dtype.name: code for code, dtype in _DTYPES.items()}
 
 
 class TensorFileError(InflightError):
@@ -53,11 +38,6 @@ class TensorEntry:
     shape: tuple[int, ...]
     offset: int
     nbytes: int
-
-
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """The numpy type of a dtype name, bfloat16 and float8 included."""
-    return _DTYPES[_CODES[name]]
 
 
 def tensor_bytes(shape: tuple[int, ...], dtype: str) -> int:
@@ -100,11 +80,12 @@ def _entry(path: Path, name: str, fields: Any, data_start: int) -> TensorEntry:
         nbytes = int(end) - int(start)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise TensorFileError(f"{path}: tensor {name} has a malformed entry in the header.", _RENEW) from error
-    if not isinstance(code, str) or code not in _DTYPES:
+    dtype = by_safetensors(code) if isinstance(code, str) else None
+    if dtype is None:
         raise TensorFileError(f"{path}: tensor {name} has type {code}, which is not supported.")
-    if min(shape, default=0) < 0 or nbytes != math.prod(shape) * _DTYPES[code].itemsize:
+    if min(shape, default=0) < 0 or nbytes != math.prod(shape) * dtype.bits // 8:
         raise TensorFileError(f"{path}: tensor {name} ({code}, shape {shape}) cannot occupy {nbytes} bytes.", _RENEW)
-    return TensorEntry(name, path, _DTYPES[code].name, shape, data_start + int(start), nbytes)
+    return TensorEntry(name, path, dtype.name, shape, data_start + int(start), nbytes)
 
 
 def _check_coverage(path: Path, entries: list[TensorEntry], data_start: int, size: int) -> None:
@@ -130,7 +111,7 @@ def encode_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> bytes:
     offset = 0
     for name, (dtype, shape) in tensors.items():
         end = offset + tensor_bytes(shape, dtype)
-        header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        header[name] = {"dtype": DTYPES[dtype].safetensors, "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % ALIGNMENT)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,16 @@ class BuiltEngine:
         return tuple(rng.integers(self.vocab_size, size=length).tolist())
 
 
-def build_random_engine(root: Path, family: str, dtype: torch.dtype, **recipe: Any) -> BuiltEngine:
-    """Fresh weights and a fresh shape; the seed is printed, and INFLIGHT_TEST_SEED repeats it."""
+def build_random_engine(
+    root: Path, family: str, dtype: torch.dtype, changes: Mapping[str, Any] | None = None, **recipe: Any
+) -> BuiltEngine:
+    """Fresh weights and a fresh shape; the seed is printed, and INFLIGHT_TEST_SEED repeats it.
+
+    changes: fields of the shape that are not left to chance.
+    """
     seed = int(os.environ.get(SEED_VARIABLE, "0")) or secrets.randbelow(2**31 - 1) + 1
     print(f"repeat with {SEED_VARIABLE}={seed}")
-    shape = random_shape(np.random.default_rng(seed), family)
+    shape = replace(random_shape(np.random.default_rng(seed), family), **(changes or {}))
     model = save_random_model(root / "model", shape, seed, dtype)
     convert_model(root / "model", root / "checkpoint", ConvertOptions())
     build_engine(root / "checkpoint", root / "engine", make_recipe(**recipe))

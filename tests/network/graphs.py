@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ def op_types(model: ir.Model) -> list[str]:
     return [node.op_type for node in model.graph]
 
 
-def assert_same_result(model: ir.Model, passes: list[Callable[[ir.Graph], None]], inputs: dict[str, Array]) -> None:
+def assert_same_result(model: ir.Model, passes: Sequence[Callable[[ir.Graph], None]], inputs: dict[str, Array]) -> None:
     """Run `passes`, after which all nodes are fused, and compare the first output before and after."""
     expected = ReferenceEvaluator(ir.to_proto(model)).run(None, inputs)[0]
     for run in passes:

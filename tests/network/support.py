@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 import onnxruntime
 import torch
 from transformers import PreTrainedModel
@@ -52,8 +53,11 @@ def make_case(directory: Path, shape: Shape, seed: int, dtype: torch.dtype = tor
 class LinearRunner:
     """The standard network under ONNX Runtime, with its caches carried along."""
 
-    def __init__(self, checkpoint: Checkpoint, max_seq_len: int, batch: int = 1) -> None:
-        save_network(build_network(checkpoint, max_seq_len), checkpoint.directory)
+    def __init__(
+        self, checkpoint: Checkpoint, max_seq_len: int, batch: int = 1, network: ir.Model | None = None
+    ) -> None:
+        """`network`: of this checkpoint, when it is not the one that is built from it."""
+        save_network(network or build_network(checkpoint, max_seq_len), checkpoint.directory)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.add_session_config_entry("session.disable_quant_qdq", "1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from inflight.build.passes.pipeline import cpu_phases, lower_for_cpu
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.engine_format.manifest import Dtype, Limits
 from tests.models.random_models import Shape, random_shape
+from tests.network.forms import random_form
 from tests.network.paging import PagedBatch, paged_caches, scattered_sequences
-from tests.network.support import FAMILIES, Floats, LinearRunner, make_case, relative_error
+from tests.network.support import ALL_FAMILIES, FAMILIES, Floats, LinearRunner, make_case, relative_error
 from tests.oracles.fused_graph import Interpreter
 from tests.paths import DOCS
 
@@ -49,7 +51,24 @@ def _logits_in_random_steps(
     return [sequence.token_ids.tolist() for sequence in sequences], logits
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("number", range(6))
+def test_a_network_of_any_form_is_fused_as_it_is_meant(
+    number: int, tmp_path: Path, rng: np.random.Generator, seed: int
+) -> None:
+    """Norms, activations, caps, scales, windows and rotations that no family has in one network."""
+    shape = replace(random_shape(rng, str(rng.choice(FAMILIES))), num_layers=3, sliding_window=None)
+    case = make_case(tmp_path, shape, seed)
+    network = build_network(case.checkpoint, MAX_SEQ_LEN)
+    drawn = random_form(network.graph, rng, MAX_SEQ_LEN)
+    print(number, drawn)
+    model = lower_for_cpu(network, LIMITS, tokens_per_block=8, kv_dtype="float32")
+    token_ids, logits = _logits_in_random_steps(rng, model, shape.vocab_size, 8)
+    expected = [LinearRunner(case.checkpoint, MAX_SEQ_LEN, network=network).run([np.array(ids)]) for ids in token_ids]
+    for (sequence, position), row in logits.items():
+        assert relative_error(row, expected[sequence][position]) < 1e-4, drawn
+
+
+@pytest.mark.parametrize("family", ALL_FAMILIES)
 def test_fused_graph_equals_the_standard_graph_and_transformers(
     family: str, tmp_path: Path, rng: np.random.Generator, seed: int
 ) -> None:
@@ -69,7 +88,7 @@ def test_fused_graph_equals_the_standard_graph_and_transformers(
 def test_half_precision_weights_and_caches_stay_near_float32(
     dtype: Dtype, tolerance: float, tmp_path: Path, rng: np.random.Generator, seed: int
 ) -> None:
-    shape = random_shape(rng, str(rng.choice(FAMILIES)))
+    shape = random_shape(rng, str(rng.choice(ALL_FAMILIES)))
     case = make_case(tmp_path, shape, seed, getattr(torch, dtype))
     model = _lower(case.checkpoint, dtype)
     token_ids, logits = _logits_in_random_steps(rng, model, shape.vocab_size, 8)

@@ -17,7 +17,8 @@ from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
 from inflight.errors import BuildError
-from tests.models.random_models import ROPE_KINDS, Shape, random_rope, random_shape, save_random_model
+from tests.models.random_models import Shape, random_shape, save_random_model
+from tests.models.ropes import ROPE_KINDS, random_rope
 from tests.network.support import ALL_FAMILIES, LinearRunner, make_case, random_chunks, relative_error
 
 pytestmark = pytest.mark.network
@@ -64,6 +65,48 @@ def test_rope_tables_are_those_of_transformers(kind: str, tmp_path: Path, rng: n
         np.testing.assert_allclose(
             table, oracle[0, :, : head_size // 2].numpy(), rtol=3e-7, atol=2e-7, err_msg=str(shape.rope)
         )
+
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Shape("qwen2", sliding_window=6, num_layers=4, extra={"max_window_layers": 2}),
+        Shape("qwen3", sliding_window=11, num_layers=3, extra={"layer_types": [SLIDING, FULL, SLIDING]}),
+        Shape("ministral", sliding_window=5, num_layers=3, extra={"layer_types": [FULL, FULL, SLIDING]}),
+        Shape("gemma3", sliding_window=9, num_layers=7),
+        Shape("llama", extra={"mlp_bias": True}),
+        Shape("llama", extra={"hidden_act": "gelu", "mlp_bias": True, "attention_bias": True}),
+        Shape("qwen3", extra={"hidden_act": "gelu_new"}),
+    ],
+    ids=["qwen2", "qwen3", "ministral", "gemma3-defaults", "mlp_bias", "gelu", "gelu_new"],
+)
+def test_every_option_gives_the_logits_of_transformers(
+    shape: Shape, tmp_path: Path, rng: np.random.Generator, seed: int
+) -> None:
+    case = make_case(tmp_path, shape, seed)
+    token_ids = rng.integers(0, shape.vocab_size, MAX_SEQ_LEN)
+    logits = LinearRunner(case.checkpoint, MAX_SEQ_LEN).run(random_chunks(rng, token_ids))
+    assert relative_error(logits, case.expected(token_ids)) < 1e-4
+
+
+def test_layers_share_tables_and_masks_of_their_kind(tmp_path: Path, seed: int) -> None:
+    """The names that the targets know: one pair of tables for each rotary embedding, one mask for each window."""
+    extra = {"rope_parameters": {kind: {"rope_theta": base} for kind, base in ((FULL, 1e6), (SLIDING, 1e4))}}
+    shape = Shape("gemma3", sliding_window=9, num_layers=5, extra=extra)
+    network = build_network(make_case(tmp_path, shape, seed).checkpoint, MAX_SEQ_LEN)
+    kinds = [
+        (node.inputs[3].name, rotary.inputs[1].name)
+        for node, rotary in zip(
+            [node for node in network.graph if node.op_type == "Attention"],
+            [node for node in network.graph if node.op_type == "RotaryEmbedding"][::2],
+            strict=True,
+        )
+    ]
+    sliding, full = ("mask.window_9", "rope.cos"), ("mask", "rope_1.cos")
+    assert kinds == [sliding, sliding, full, sliding, sliding]
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3"])

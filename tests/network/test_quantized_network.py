@@ -19,12 +19,12 @@ from inflight.convert.checkpoint.reference_decoder import hidden_states
 from inflight.engine_format.manifest import Limits
 from tests.models.random_models import Shape, random_shape
 from tests.network.paging import paged_caches
-from tests.network.support import FAMILIES, Case, Floats, Ids, LinearRunner, make_case, relative_error
+from tests.network.support import ALL_FAMILIES, FAMILIES, Case, Floats, Ids, LinearRunner, make_case, relative_error
 from tests.oracles.fused_graph import Interpreter
 
 pytestmark = pytest.mark.network
 
-SCHEMES = ("int8_wo", "int8_w8a8", "int4_wo", "int4_w4a8")
+SCHEMES = ("int8_wo", "int8_w8a8", "int4_wo", "int4_w4a8", "fp8_rowwise")
 SEQUENCES, LENGTH = 9, 2
 LIMITS = Limits(max_batch_size=SEQUENCES, max_seq_len=16, max_num_tokens=SEQUENCES * LENGTH, max_logit_rows=SEQUENCES)
 # Rows of 16 bits differ by single levels wherever the last bits of a float32 do; so do rows of 8 bits, rarely and more.
@@ -36,7 +36,7 @@ def scheme(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=ALL_FAMILIES)
 def shape(request: pytest.FixtureRequest, rng: np.random.Generator) -> Shape:
     return random_shape(rng, request.param)
 
@@ -64,6 +64,12 @@ def one_step(model: ir.Model, sequences: Ids) -> Floats:
         "logit_rows": (rows[length - 1 :: length]).astype(np.int32),
     }
     return Interpreter(model).run({**inputs, **paged_caches(model.graph, count)})
+
+
+def quantized_modules(case: Case) -> list[str]:
+    """Module paths of the matrices that are stored with scales."""
+    names = [name for name in case.checkpoint.tensors if case.checkpoint.scales_of(name) is not None]
+    return [name.removesuffix(".weight") for name in names]
 
 
 def assert_same_arithmetic(scheme: str, found: Floats | Sequence[Floats], expected: Floats | Sequence[Floats]) -> None:
@@ -117,20 +123,29 @@ def test_fused_weights_are_out_by_in_whatever_lies_in_the_file(case: Case, schem
             assert weight is not None and scale is not None and weight.name is not None
             matrix = case.checkpoint.matrix(weight.name.removesuffix(".weight"))
             assert shape_of(weight) == matrix.shape
-            groups = 1 if "int8" in scheme else -(-matrix.shape[1] // node.attributes["group_size"].as_int())
+            groups = 1 if "int4" not in scheme else -(-matrix.shape[1] // node.attributes["group_size"].as_int())
             factors = np.repeat(tensor_of(scale).numpy().reshape(-1, groups), -(-matrix.shape[1] // groups), axis=1)
             if groups == 1:
                 np.testing.assert_allclose(tensor_of(weight).numpy().astype(np.float32) * factors, matrix, rtol=1e-6)
 
 
-def test_norms_quantize_and_the_end_of_the_model_sees_logit_rows_only(case: Case, shape: Shape) -> None:
-    nodes = list(lowered(case.checkpoint).graph)
-    types = [node.op_type for node in nodes]
-    assert types.count("RMSNormQuantize") == 2 * shape.num_layers + 1
+@pytest.mark.parametrize("shape", [*FAMILIES, "ministral", "gemma2", "gemma3", "smollm3"], indirect=True)
+def test_norms_quantize_and_products_take_up_what_stands_beside_them(case: Case, shape: Shape) -> None:
+    types = [node.op_type for node in lowered(case.checkpoint).graph]
+    plain_head = "lm_head" not in quantized_modules(case)
     assert types.count("QuantizedGatedLinear") == shape.num_layers
-    assert types.count("QuantizedLinear") == 3 * shape.num_layers + 1
-    assert not {"RMSNorm", "Add", "Linear", "GatedLinear"} & set(types)
-    last_attention = max(index for index, name in enumerate(types) if name == "PagedAttention")
+    assert types.count("QuantizedLinear") == 3 * shape.num_layers + (not plain_head)
+    assert types.count("RMSNormQuantize") == 2 * shape.num_layers + (not plain_head)
+    # A norm behind a projection (Gemma) adds to the residual stream, which is float32.
+    added = 2 * shape.num_layers if shape.family.startswith("gemma") else 0
+    assert types.count("RMSNorm") == added + plain_head
+    assert types.count("Linear") == plain_head
+    assert not {"AddRows", "Add", "GatedLinear"} & set(types)
+
+
+def test_the_end_of_the_model_sees_logit_rows_only(case: Case) -> None:
+    nodes = list(lowered(case.checkpoint).graph)
+    last_attention = max(index for index, node in enumerate(nodes) if node.op_type == "PagedAttention")
     assert {shape_of(node.outputs[0])[0] for node in nodes[last_attention + 1 :]} == {"R"}
 
 

@@ -73,8 +73,7 @@ class InterpretedExecutor:
 
 
 def _paged(manifest: EngineManifest, checkpoint: Checkpoint, layout: CacheLayout) -> EngineManifest:
-    cache, size = manifest.kv_cache, np.dtype(_TYPES[manifest.model.dtype].numpy()).itemsize
-    facts = kv_cache_facts(checkpoint.config, manifest.limits, layout, cache.dtype, size)
+    facts = kv_cache_facts(checkpoint.config, manifest.limits, layout, manifest.kv_cache.dtype)
     return replace(manifest, kv_cache=facts)
 
 

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.quantization.scheme import ACTIVATION_SCALE_SUFFIX
 from inflight.tensor_file import map_array
 from tests.network.support import Case
 
@@ -27,9 +26,13 @@ def quantize_oracle(case: Case) -> None:
             continue
         with torch.no_grad():
             module.weight = nn.Parameter(torch.from_numpy(np.ascontiguousarray(weight)))
-        if quantization.is_float8:
-            scale = float(case.checkpoint.array(f"{name}{ACTIVATION_SCALE_SUFFIX}")[0])
-            module.register_forward_pre_hook(lambda _, rows, scale=scale: (_float8(rows[0], scale),))
+        if quantization.activations == "float8_e4m3fn":
+            stored = quantization.row_scale_name(name)
+            scale = None if stored is None else float(case.checkpoint.array(stored)[0])
+            limits = quantization.row_limits or (-torch.inf, torch.inf)
+            module.register_forward_pre_hook(
+                lambda _, rows, scale=scale, limits=limits: (_float8(rows[0].clamp(*limits), scale),)
+            )
         elif quantization.activations == "int8":
             module.register_forward_pre_hook(lambda _, rows: (_rounded(rows[0]),))
 
@@ -72,5 +75,6 @@ def _rounded(rows: torch.Tensor) -> torch.Tensor:
     return (rows * (1 / scale)).round().clamp(-127, 127) * scale
 
 
-def _float8(rows: torch.Tensor, scale: float) -> torch.Tensor:
+def _float8(rows: torch.Tensor, stored: float | None) -> torch.Tensor:
+    scale = rows.abs().amax(-1, keepdim=True).clamp_min(2.0**-100) / 448 if stored is None else stored
     return (rows / scale).clamp(-448, 448).to(torch.float8_e4m3fn).float() * scale

@@ -19,7 +19,8 @@ from inflight.convert.options import ConvertOptions
 from inflight.engine_format.cpu_abi import Batch, Output, open_library
 from inflight.engine_format.cpu_facts import CpuFacts
 from inflight.errors import BuildError, InflightError
-from tests.models.random_models import Shape, random_rope, random_shape, save_random_model
+from tests.models.random_models import Shape, random_shape, save_random_model
+from tests.models.ropes import random_rope
 
 pytestmark = pytest.mark.pipeline
 
@@ -107,6 +108,15 @@ def test_rope_that_changes_with_the_length_bounds_the_engine(
     assert plan_engine(tmp_path / "dynamic-ckpt", recipe).limits.max_seq_len == Shape().max_positions
     with pytest.raises(BuildError, match="the model knows 512 positions"):
         plan_engine(tmp_path / "dynamic-ckpt", recipe.model_copy(update={"max_seq_len": 513}))
+
+
+def test_other_targets_than_tensorrt_have_a_paged_cache_already(checkpoint: Path) -> None:
+    for target in ("cpu", "reference"):
+        recipe = make_recipe(target, max_seq_len=64, kv_cache_type="paged")
+        assert plan_engine(checkpoint, recipe).target.recipe.kv_cache_type == "paged"
+        refused = rf"--kv-cache-type continuous: it is for --target tensorrt; .* {target} is paged"
+        with pytest.raises(BuildError, match=refused):
+            plan_engine(checkpoint, recipe.model_copy(update={"kv_cache_type": "continuous"}))
 
 
 def test_a_checkpoint_of_several_ranks_is_refused(checkpoint: Path, tmp_path: Path) -> None:

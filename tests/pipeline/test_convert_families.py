@@ -16,12 +16,11 @@ from inflight.convert.options import ConvertOptions
 from tests.models.random_models import (
     LINEAR_ROPE,
     LLAMA3_ROPE,
-    ROPE_KINDS,
     Shape,
-    random_rope,
     random_shape,
     save_random_model,
 )
+from tests.models.ropes import ROPE_KINDS, random_rope
 from tests.network.support import ALL_FAMILIES
 
 pytestmark = pytest.mark.pipeline

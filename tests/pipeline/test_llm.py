@@ -98,6 +98,8 @@ CHANGES = {
     "top_k": 2,
     "top_p": 0.3,
     "min_p": 0.5,
+    "typical_p": 0.05,
+    "top_n_sigma": 0.5,
     "repetition_penalty": 5.0,
     "presence_penalty": 2.0,
     "frequency_penalty": 2.0,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from inflight.errors import EngineError
 from inflight.runtime import LLM, SamplingParams
 from tests.engines.engine_files import edit_manifest
 from tests.models.tiny_tokenizers import random_text
-from tests.paths import DOCS, ROOT
+from tests.paths import DOCS, ROOT, SCRIPTS
 
 pytestmark = pytest.mark.pipeline
 
@@ -57,7 +56,7 @@ def broken_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workplace(tmp_path_factory: pytest.TempPathFactory, site: Path) -> Path:
     """A directory with `model`, `checkpoint` and `engine`, which is the toy's."""
     place = tmp_path_factory.mktemp("toy")
-    runpy.run_path(str(ROOT / "scripts" / "make_embedded_model.py"))["make_embedded_model"](place / "model")
+    subprocess.run([sys.executable, SCRIPTS / "make_embedded_model.py", place / "model"], check=True)
     convert_model(place / "model", place / "checkpoint", ConvertOptions(dtype="float32"))
     flags = ["--target", "toy", "--scale", str(SCALE), "--max-seq-len", "128"]
     built = inflight(site, "build-engine", "--checkpoint-dir", place / "checkpoint", "-o", place / "engine", *flags)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,12 +25,18 @@ pytestmark = pytest.mark.pipeline
 MAX_SEQ_LEN = 160
 
 
-@pytest.fixture(scope="module", params=["float32", "int8"])
+@pytest.fixture(scope="module", params=[("llama", "float32"), ("llama", "int8"), ("gemma2", "float32")], ids="-".join)
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BuiltEngine:
-    """float32 weights; the parameter is the type of the KV cache."""
-    limits = {"max_batch_size": 16, "max_seq_len": MAX_SEQ_LEN, "max_num_tokens": 96, "tokens_per_block": 16}
+    """float32 weights; the second parameter is the type of the KV cache."""
+    family, cache = request.param
+    limits: dict[str, Any] = {
+        "max_batch_size": 16,
+        "max_seq_len": MAX_SEQ_LEN,
+        "max_num_tokens": 96,
+        "tokens_per_block": 16,
+    }
     root = tmp_path_factory.mktemp("engine")
-    return build_random_engine(root, "llama", torch.float32, kv_cache_dtype=request.param, **limits)
+    return build_random_engine(root, family, torch.float32, kv_cache_dtype=cache, **limits)
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +54,8 @@ def random_requests(rng: np.random.Generator, built: BuiltEngine, count: int) ->
             temperature=float(rng.choice([0.0, 0.8, 1.5])),
             top_k=int(rng.choice([0, 20])),
             top_p=float(rng.choice([1.0, 0.9])),
+            typical_p=float(rng.choice([1.0, 0.8])),
+            top_n_sigma=float(rng.choice([0.0, 2.0])),
             repetition_penalty=float(rng.choice([1.0, 1.2])),
             frequency_penalty=float(rng.choice([0.0, 0.3])),
             seed=int(rng.integers(2**31)),

@@ -56,13 +56,14 @@ def test_a_right_engine_passes(
 NEW_MATHEMATICS = [family for family in ALL_FAMILIES if family not in FAMILIES]
 
 
+@pytest.mark.parametrize("target", ["reference", "cpu"])
 @pytest.mark.parametrize("family", NEW_MATHEMATICS)
-def test_an_engine_of_the_reference_target_passes_whatever_its_layers_are(
-    tmp_path: Path, family: str, seed: int, rng: np.random.Generator
+def test_an_engine_passes_whatever_its_layers_are(
+    tmp_path: Path, family: str, target: str, seed: int, rng: np.random.Generator
 ) -> None:
     dtype = torch.bfloat16 if rng.random() < 0.5 else torch.float32
     save_random_model(tmp_path / "model", random_shape(rng, family), seed, dtype)
-    result = run("verify", tmp_path / "model", build(tmp_path, "reference"), "--max-tokens", 6, "--json")
+    result = run("verify", tmp_path / "model", build(tmp_path, target), "--max-tokens", 6, "--json")
     report = json.loads(result.stdout)
     assert result.exit_code == 0, report
     assert all(prompt["passed"] and prompt["new_tokens"] == 6 for prompt in report["prompts"])

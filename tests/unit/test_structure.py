@@ -31,7 +31,7 @@ PACKAGES = set(ALLOWED) - {""}
 
 MOST_SIBLINGS = 15
 # One kernel, one pass a file: these folders grow with what the project can do, not with how it is made.
-OF_A_KIND = {"build/passes", "build/targets/cpu/kernels", "build/gpu_kernels/kernels"}
+OF_A_KIND = {"build/passes", "build/targets/cpu/kernels", "build/gpu_kernels/kernels", "tests/kernel/cpu"}
 
 
 def _modules(package: str) -> list[Path]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from inflight.convert.checkpoint.config import CheckpointConfig
+from inflight.dtypes import DTYPES
 from inflight.engine_format.cpu_facts import KV_LAYOUT, KV_LAYOUT_WITH_SCALES
 from inflight.engine_format.manifest import Dtype, KvCacheFacts
 
 _LANES = 16
-_BYTES: dict[Dtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 _SCALE_BYTES = 4
 _INT8_GROUP = 4
 
@@ -17,7 +17,7 @@ def kv_cache_facts(config: CheckpointConfig, dtype: Dtype, tokens_per_block: int
     where they are int8."""
     int8 = dtype == "int8"
     keys, values = _round_up(config.head_size, _INT8_GROUP if int8 else 1), _round_up(config.head_size, _LANES)
-    bytes_per_head = (keys + values) * _BYTES[dtype] + (2 * _SCALE_BYTES if int8 else 0)
+    bytes_per_head = (keys + values) * (DTYPES[dtype].bits // 8) + (2 * _SCALE_BYTES if int8 else 0)
     per_token = config.num_hidden_layers * config.num_key_value_heads * bytes_per_head
     return KvCacheFacts(
         dtype=dtype,

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from inflight.build.graph.quantized_rows import QUANTIZED_BITS
+from inflight.build.graph.dtypes import facts_of
+from inflight.build.graph.quantized_rows import DIGITS
 from inflight.build.graph.values import dtype_of, name_of, shape_of
-from inflight.build.targets.cpu.packing.weight_layout import ELEMENTS, Layout, WeightLayout, element_of, quantized_shape
+from inflight.build.targets.cpu.float8 import FLOAT8, float8_row, stored_scale
+from inflight.build.targets.cpu.packing.float8_panels import Float8Shape
+from inflight.build.targets.cpu.packing.weight_layout import Layout, WeightLayout, element_of, quantized_panels
 from inflight.errors import BuildError
 
 OFFSET = "inflight.offset"
-_CACHE_ELEMENTS: Mapping[ir.DataType, str] = {**ELEMENTS, ir.DataType.INT8: "I8"}
 # C expressions for the number of rows of a step, by the graph's symbol.
 ROW_COUNTS = {"T": "e->rows.rows", "R": "(int64_t)e->batch->num_logit_rows"}
 # Graph inputs that kernels read as they are; the others (positions, paging) travel in e->rows.
@@ -62,7 +64,7 @@ class Places:
 
     def weight(self, layout: Layout, *values: ir.Value | None) -> Argument:
         """A packed weight; NULL for an optional input that is not there."""
-        ctype = "const float *" if layout == "floats" else "const void *"
+        ctype = "const float *" if layout.endswith("floats") else "const void *"
         given = [value for value in values if value is not None]
         if not given:
             return Argument(ctype, "NULL")
@@ -92,7 +94,7 @@ def emit_call(node: ir.Node, places: Places) -> KernelCall:
 
 def _embedding_lookup(node: ir.Node, places: Places) -> KernelCall:
     ids, weight, x = _input(node, 0), _input(node, 1), node.outputs[0]
-    constants = (element_of(weight), _width(x))
+    constants = (element_of(weight), _width(x), _number(node, "scale"))
     packed = places.weights.find("panels", weight) is not None
     table = places.weight("panels", weight) if packed else places.stored(weight)
     kernel = "embedding_lookup_packed" if packed else "embedding_lookup"
@@ -101,8 +103,18 @@ def _embedding_lookup(node: ir.Node, places: Places) -> KernelCall:
 
 def _rms_norm(node: ir.Node, places: Places) -> KernelCall:
     x, weight, y = _input(node, 0), _input(node, 1), node.outputs[0]
-    arguments = (places.rows(y), places.read(x), places.weight("floats", weight), places.write(y, "void *"))
-    return KernelCall("rms_norm", (element_of(y), _width(y), _number(node, "epsilon")), arguments)
+    inputs = (places.rows(y), places.read(x), places.weight("floats", weight))
+    epsilon, residual = _number(node, "epsilon"), _optional(node, 2)
+    if residual is not None:
+        return KernelCall("rms_norm_add", (_width(y), epsilon), (*inputs, places.read(residual), places.write(y)))
+    return KernelCall("rms_norm", (element_of(y), _width(y), epsilon), (*inputs, places.write(y, "void *")))
+
+
+def _layer_norm(node: ir.Node, places: Places) -> KernelCall:
+    x, weight, y = _input(node, 0), _input(node, 1), node.outputs[0]
+    floats = (places.weight("floats", weight), places.weight("floats", _optional(node, 2)))
+    arguments = (places.rows(y), places.read(x), *floats, places.write(y, "void *"))
+    return KernelCall("layer_norm", (element_of(y), _width(y), _number(node, "epsilon")), arguments)
 
 
 def _linear(node: ir.Node, places: Places) -> KernelCall:
@@ -116,13 +128,40 @@ def _gated_linear(node: ir.Node, places: Places) -> KernelCall:
     x, gate, up = (_input(node, i) for i in range(3))
     y = node.outputs[0]
     inputs = (places.rows(y), places.read(x, "const void *"), places.weight("gated_panels", gate, up))
-    return KernelCall("gated_linear", (element_of(gate), _width(x), _width(y)), (*inputs, places.write(y, "void *")))
+    biases = places.weight("gated_floats", _optional(node, 3), _optional(node, 4))
+    constants = (element_of(gate), _activation(node), _width(x), _width(y))
+    return KernelCall("gated_linear", constants, (*inputs, biases, places.write(y, "void *")))
+
+
+def _activate(node: ir.Node, places: Places) -> KernelCall:
+    x, y = _input(node, 0), node.outputs[0]
+    arguments = (places.rows(y), places.read(x), places.write(y, "void *"))
+    return KernelCall("activate_rows", (element_of(y), _activation(node), _width(y)), arguments)
+
+
+def _scale(node: ir.Node, places: Places) -> KernelCall:
+    x, y = _input(node, 0), node.outputs[0]
+    constants = (_width(y), _number(node, "factor"))
+    return KernelCall("scale_rows", constants, (places.rows(y), places.read(x), places.write(y)))
+
+
+def _soft_cap(node: ir.Node, places: Places) -> KernelCall:
+    x, y = _input(node, 0), node.outputs[0]
+    return KernelCall(
+        "soft_cap_rows", (_width(y), _number(node, "cap")), (places.rows(y), places.read(x), places.write(y))
+    )
+
+
+def _add_rows(node: ir.Node, places: Places) -> KernelCall:
+    x, residual, y = _input(node, 0), _input(node, 1), node.outputs[0]
+    arguments = (places.rows(y), places.read(x), places.read(residual), places.write(y))
+    return KernelCall("add_rows", (_width(y), _number(node, "factor")), arguments)
 
 
 def _rope_cache_write(node: ir.Node, places: Places) -> KernelCall:
     qkv, q, keys, values = _input(node, 0), node.outputs[0], _input(node, 8), _input(node, 9)
     shape = _cache_shape(node, keys)
-    constants = (shape, _integer(node, "num_heads"), _number(node, "epsilon"))
+    constants = (shape, _integer(node, "num_heads"), _integer(node, "rotary_size"), _number(node, "epsilon"))
     tables = tuple(places.weight("floats", node.inputs[i]) for i in range(1, 5))
     caches = (places.cache("key", keys, shape), places.cache("value", values, shape))
     return KernelCall("rope_cache_write", constants, (_ROWS, places.read(qkv), *tables, places.write(q), *caches))
@@ -132,7 +171,8 @@ def _paged_attention(node: ir.Node, places: Places) -> KernelCall:
     q, keys, values = (_input(node, i) for i in range(3))
     y = node.outputs[0]
     shape = _cache_shape(node, keys)
-    rest = f"{_integer(node, 'num_heads')}, {_integer(node, 'window')}, {_number(node, 'scale')}, PARTIAL_ROWS"
+    numbers = (_number(node, "scale"), _number(node, "softcap"), "PARTIAL_ROWS")
+    rest = ", ".join((_integer(node, "num_heads"), _integer(node, "window"), *numbers))
     caches = (places.cache("key", keys, shape), places.cache("value", values, shape))
     partials = Argument("float *", "(float *)(e->workspace + PARTIALS_OFFSET)")
     arguments = (_ROWS, places.read(q), *caches, partials, places.write(y, "void *"))
@@ -147,14 +187,21 @@ def _gather_rows(node: ir.Node, places: Places) -> KernelCall:
 
 def _quantize_rows(node: ir.Node, places: Places) -> KernelCall:
     x, (y, y_scale) = _input(node, 0), node.outputs
-    arguments = (places.rows(y), places.read(x, "const void *"), places.write(y, "void *"), places.write(y_scale))
-    return KernelCall("quantize_rows", (element_of(x), _quantized_row(y)), arguments)
+    inputs = (places.rows(y), places.read(x, "const void *"))
+    outputs = (places.write(y, "void *"), places.write(y_scale))
+    if dtype_of(y) == FLOAT8:
+        arguments = (*inputs, _stored_scale(node, 1), *outputs)
+        return KernelCall("float8_rows", (element_of(x), float8_row(y, node.inputs[1:])), arguments)
+    return KernelCall("quantize_rows", (element_of(x), _quantized_row(y)), inputs + outputs)
 
 
 def _rms_norm_quantize(node: ir.Node, places: Places) -> KernelCall:
     x, weight, (y, y_scale) = _input(node, 0), _input(node, 1), node.outputs
     inputs = (places.rows(y), places.read(x), places.weight("floats", weight))
     outputs = (places.write(y, "void *"), places.write(y_scale))
+    if dtype_of(y) == FLOAT8:
+        constants = (float8_row(y, node.inputs[2:]), _number(node, "epsilon"))
+        return KernelCall("rms_norm_float8_rows", constants, (*inputs, _stored_scale(node, 2), *outputs))
     return KernelCall("rms_norm_quantize", (_quantized_row(y), _number(node, "epsilon")), inputs + outputs)
 
 
@@ -164,22 +211,38 @@ def _quantized_linear(node: ir.Node, places: Places) -> KernelCall:
     inputs = (places.rows(y), places.read(x, "const void *"), places.read(x_scale))
     packed = (places.weight("quantized_panels", weight, scale), places.weight("floats", _optional(node, 4)))
     arguments = (*inputs, *packed, places.read_optional(_optional(node, 5)), places.write(y))
-    return KernelCall("quantized_linear", (_quantized_product(node), _width(y)), arguments)
+    kernel, constants = _quantized_product(node)
+    return KernelCall(f"{kernel}_linear", (*constants, _width(y)), arguments)
 
 
 def _quantized_gated_linear(node: ir.Node, places: Places) -> KernelCall:
     x, x_scale, *weights = (_input(node, i) for i in range(6))
     y = node.outputs[0]
     inputs = (places.rows(y), places.read(x, "const void *"), places.read(x_scale))
-    arguments = (*inputs, places.weight("gated_quantized_panels", *weights), places.write(y))
-    return KernelCall("quantized_gated_linear", (_quantized_product(node), _width(y)), arguments)
+    biases = places.weight("gated_floats", _optional(node, 6), _optional(node, 7))
+    arguments = (*inputs, places.weight("gated_quantized_panels", *weights), biases, places.write(y))
+    kernel, constants = _quantized_product(node)
+    return KernelCall(f"{kernel}_gated_linear", (*constants, _activation(node), _width(y)), arguments)
 
 
-def _quantized_product(node: ir.Node) -> str:
-    """A `quantized_shape` of kernels/qtile.h."""
+def _gate(node: ir.Node, places: Places) -> KernelCall:
+    gates, up, y = _input(node, 0), _input(node, 1), node.outputs[0]
+    arguments = (places.rows(y), places.read(gates), places.read(up), places.write(y))
+    return KernelCall("gate", (_activation(node), _width(y)), arguments)
+
+
+def _quantized_product(node: ir.Node) -> tuple[str, tuple[str, ...]]:
+    """The kernels' family, and the constants of a product: its k, or a `quantized_shape` of kernels/qtile.h."""
     x, weight, scale = _input(node, 0), _input(node, 2), _input(node, 3)
-    shape = quantized_shape(weight, scale, int(_integer(node, "group_size")))
-    return f"(quantized_shape){{{shape.bits}, {element_of(scale)}, {_row_literal(x, shape.group)}}}"
+    shape = quantized_panels(weight, scale, int(_integer(node, "group_size")))
+    if isinstance(shape, Float8Shape):
+        return "float8", (str(shape.width),)
+    return "quantized", (f"(quantized_shape){{{shape.bits}, {element_of(scale)}, {_row_literal(x, shape.group)}}}",)
+
+
+def _stored_scale(node: ir.Node, index: int) -> Argument:
+    """The scale of all rows, as a number; 0 where each row has its own."""
+    return Argument("float", stored_scale(_optional(node, index)))
 
 
 def _quantized_row(y: ir.Value) -> str:
@@ -193,13 +256,13 @@ def _quantized_row(y: ir.Value) -> str:
 
 
 def _row_literal(y: ir.Value, group: int) -> str:
-    return f"(quantized_row){{{QUANTIZED_BITS[dtype_of(y)] // 8}, {_width(y)}, {group}}}"
+    return f"(quantized_row){{{DIGITS[dtype_of(y)]}, {_width(y)}, {group}}}"
 
 
 def _cache_shape(node: ir.Node, cache: ir.Value) -> str:
     tokens = shape_of(cache)[2]
     heads, size = _integer(node, "num_kv_heads"), _integer(node, "head_size")
-    return f"(cache_shape){{{_CACHE_ELEMENTS[dtype_of(cache)]}, {heads}, {size}, {tokens}}}"
+    return f"(cache_shape){{{facts_of(dtype_of(cache)).c}, {heads}, {size}, {tokens}}}"
 
 
 def _input(node: ir.Node, index: int) -> ir.Value:
@@ -220,6 +283,12 @@ def _integer(node: ir.Node, name: str) -> str:
     return str(node.attributes[name].as_int())
 
 
+def _activation(node: ir.Node) -> str:
+    """An `activation` of kernels/activation.h."""
+    name: str = node.attributes["activation"].as_string()
+    return name.upper()
+
+
 def _number(node: ir.Node, name: str) -> str:
     """A float32 literal that is read back as the same bits."""
     return f"{float(node.attributes[name].as_float()).hex()}f"
@@ -228,8 +297,13 @@ def _number(node: ir.Node, name: str) -> str:
 EMITTERS: Mapping[str, Callable[[ir.Node, Places], KernelCall]] = {
     "EmbeddingLookup": _embedding_lookup,
     "RMSNorm": _rms_norm,
+    "LayerNorm": _layer_norm,
     "Linear": _linear,
     "GatedLinear": _gated_linear,
+    "Activation": _activate,
+    "Scale": _scale,
+    "SoftCap": _soft_cap,
+    "AddRows": _add_rows,
     "RopeCacheWrite": _rope_cache_write,
     "PagedAttention": _paged_attention,
     "GatherRows": _gather_rows,
@@ -237,4 +311,5 @@ EMITTERS: Mapping[str, Callable[[ir.Node, Places], KernelCall]] = {
     "RMSNormQuantize": _rms_norm_quantize,
     "QuantizedLinear": _quantized_linear,
     "QuantizedGatedLinear": _quantized_gated_linear,
+    "Gate": _gate,
 }

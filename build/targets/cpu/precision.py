@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import onnx_ir as ir
 
+from inflight.build.graph.dtypes import facts_of
 from inflight.build.graph.operators import OPERATORS
-from inflight.build.graph.values import dtype_of, name_of
-from inflight.engine_format.manifest import Dtype, ModulePrecision
+from inflight.build.graph.values import dtype_of, name_of, shape_of
+from inflight.engine_format.manifest import ModulePrecision
 
-_DTYPES: dict[ir.DataType, Dtype] = {
-    ir.DataType.FLOAT: "float32",
-    ir.DataType.FLOAT16: "float16",
-    ir.DataType.BFLOAT16: "bfloat16",
-    ir.DataType.INT16: "int16",
-    ir.DataType.INT8: "int8",
-    ir.DataType.INT4: "int4",
-}
 _PRODUCTS = ("Linear", "GatedLinear", "QuantizedLinear", "QuantizedGatedLinear")
 _MATRICES = ("weight", "gate", "up")
 
@@ -35,13 +30,25 @@ def module_precision(graph: ir.Graph) -> dict[str, ModulePrecision]:
 
 
 def _precision(node: ir.Node, rows: ir.Value, weight: ir.Value) -> ModulePrecision:
-    group_size = node.attributes.get("group_size")
-    size = 0 if group_size is None else int(group_size.as_int())
-    # With groups, the int32 sums of each are scaled and added in float32.
-    exact = group_size is not None and size == 0
+    stored, read = facts_of(dtype_of(weight)).name, facts_of(dtype_of(rows)).name
+    if "group_size" not in node.attributes:
+        return ModulePrecision(weights=stored, activations=read)
+    size = int(node.attributes["group_size"].as_int())
+    # With groups, the int32 sums of each are scaled and added in float32; so are products of floats.
+    exact = size == 0 and stored.startswith("int")
     return ModulePrecision(
-        weights=_DTYPES[dtype_of(weight)],
-        activations=_DTYPES[dtype_of(rows)],
+        weights=stored,
+        activations=read,
         accumulation="int32" if exact else "float32",
         group_size=size,
+        scales=_scales(node, weight, size),
     )
+
+
+def _scales(node: ir.Node, weight: ir.Value, group_size: int) -> Literal["matrix", "row", "group"]:
+    """What shares a scale of `weight`, an input of `node` in front of its scales."""
+    scale = node.inputs[list(node.inputs).index(weight) + 1]
+    assert scale is not None, f"{weight.name} has no scales"
+    if group_size:
+        return "group"
+    return "matrix" if shape_of(scale) == (1,) and shape_of(weight)[0] != 1 else "row"

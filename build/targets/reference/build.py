@@ -14,7 +14,8 @@ from inflight.build.targets.reference.recipe import ReferenceRecipe
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.checkpoint.layout import module_path
 from inflight.convert.checkpoint.model_spec import ModelSpec
-from inflight.engine_format.manifest import Dtype, KvCacheFacts, Limits, MemoryPlan, ModulePrecision
+from inflight.dtypes import dtype_name
+from inflight.engine_format.manifest import KvCacheFacts, Limits, MemoryPlan, ModulePrecision
 from inflight.engine_format.reference_facts import KV_LAYOUT, ReferenceFacts
 from inflight.progress import Advance
 from inflight.tensor_file import TensorEntry
@@ -23,14 +24,6 @@ _NETWORK_NAME = "network"
 
 _FLOAT_BYTES = 4
 _COPY_BYTES = 1 << 22
-_DTYPES: dict[str, Dtype] = {
-    "float32": "float32",
-    "float16": "float16",
-    "bfloat16": "bfloat16",
-    "int8": "int8",
-    "int4": "int4",
-    "float8_e4m3fn": "float8_e4m3fn",
-}
 
 
 class ReferenceBuild:
@@ -98,10 +91,13 @@ def _precision(checkpoint: Checkpoint) -> dict[str, ModulePrecision]:
 
 
 def _module_precision(checkpoint: Checkpoint, weight: TensorEntry) -> ModulePrecision:
-    """Rows that meet integers are rounded to integers; the product is computed in float32 all the same."""
-    quantization = checkpoint.quantization
+    """Rows that meet quantized weights are rounded; the product is computed in float32 all the same."""
+    quantization, stored = checkpoint.quantization, dtype_name(weight.dtype)
     if quantization is None or checkpoint.scales_of(weight.name) is None:
-        return ModulePrecision(weights=_DTYPES[weight.dtype], activations="float32")
+        return ModulePrecision(weights=stored, activations="float32")
     return ModulePrecision(
-        weights=_DTYPES[weight.dtype], activations=quantization.activations, group_size=quantization.group_size
+        weights=stored,
+        activations=quantization.activations,
+        group_size=quantization.group_size,
+        scales=quantization.scheme.weights.scale,
     )

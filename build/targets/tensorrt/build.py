@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from inflight.build.gpu_kernels.toolchain import triton_version
+from inflight.build.graph.dtypes import onnx_dtype
 from inflight.build.target import BuildFacts
 from inflight.build.targets.tensorrt.api import PagedPlugins
 from inflight.build.targets.tensorrt.capabilities import check_capabilities, normalized_sms
@@ -19,10 +20,11 @@ from inflight.build.targets.tensorrt.modules import find_module, find_plugins
 from inflight.build.targets.tensorrt.plan.builder import LoweredNetwork, build_plan, lower_model
 from inflight.build.targets.tensorrt.plan.listing import network_listing
 from inflight.build.targets.tensorrt.plan.weights_file import weights_bytes, write_weights
-from inflight.build.targets.tensorrt.precision import module_precision, network_needs
+from inflight.build.targets.tensorrt.precision import check_scheme, module_precision, network_needs
 from inflight.build.targets.tensorrt.recipe import TensorRtRecipe
 from inflight.convert.checkpoint.config import CheckpointConfig
 from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.dtypes import DTYPES, dtype_name
 from inflight.engine_format.manifest import Dtype, KvCacheFacts, Limits, MemoryPlan
 from inflight.engine_format.tensorrt_facts import DevicePlan, TensorRtFacts, WeightPlace
 from inflight.errors import BuildError
@@ -30,12 +32,6 @@ from inflight.progress import Advance
 
 WEIGHTS_FILE = "rank0.weights"
 LISTING_FILE = "rank0.layers.json"
-
-_COMPUTE: dict[str, tuple[ir.DataType, Dtype, int]] = {
-    "float32": (ir.DataType.FLOAT, "float32", 4),
-    "float16": (ir.DataType.FLOAT16, "float16", 2),
-    "bfloat16": (ir.DataType.BFLOAT16, "bfloat16", 2),
-}
 
 
 class TensorRtBuild:
@@ -67,8 +63,9 @@ class TensorRtBuild:
 def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: TensorRtRecipe) -> TensorRtBuild:
     """Raises BuildError when the module is missing, an operator has no lowering, or a GPU lacks what is asked."""
     config = checkpoint.config
-    compute, dtype, size = _COMPUTE[config.dtype]
+    compute, dtype = onnx_dtype(config.dtype), dtype_name(config.dtype)
     _check_recipe(recipe, dtype)
+    check_scheme(checkpoint.quantization)
     sms = tuple(recipe.sm) if recipe.full else normalized_sms(recipe.sm)
     check_capabilities(sms, network_needs(network.graph, config), full=recipe.full)
     trt = find_module(recipe.full)
@@ -83,7 +80,7 @@ def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: TensorRtRecipe
     facts = BuildFacts(
         own=own,
         recipe=recipe.model_copy(update={"sm": sms, "weights": place}),
-        kv_cache=kv_cache_facts(config, recipe.limits, layout, dtype, size),
+        kv_cache=kv_cache_facts(config, recipe.limits, layout, dtype),
         precision=module_precision(checkpoint, dtype),
         memory=MemoryPlan(
             weights_bytes=weights_bytes(lowered.used), workspace_bytes=_workspace(config, recipe.limits, layout)
@@ -157,10 +154,8 @@ def _plans(sms: tuple[str, ...], place: WeightPlace, portable: bool, prompt_tile
     )
 
 
-def kv_cache_facts(
-    config: CheckpointConfig, limits: Limits, layout: CacheLayout, dtype: Dtype, size: int
-) -> KvCacheFacts:
-    """`size` is that of an element."""
+def kv_cache_facts(config: CheckpointConfig, limits: Limits, layout: CacheLayout, dtype: Dtype) -> KvCacheFacts:
+    size = DTYPES[dtype].bits // 8
     per_token = config.num_hidden_layers * 2 * config.num_key_value_heads * config.head_size * size
     tokens = layout.tokens_per_block(limits.max_seq_len)
     return KvCacheFacts(dtype=dtype, tokens_per_block=tokens, bytes_per_block=per_token * tokens, layout=layout.name)

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from inflight.convert.quantization.schemes import RECIPES
+
 
 class Dtype(str, Enum):
     auto = "auto"
@@ -18,16 +20,18 @@ class Dtype(str, Enum):
     bfloat16 = "bfloat16"
 
 
-class Scheme(str, Enum):
-    int8_wo = "int8_wo"
-    int8_w8a8 = "int8_w8a8"
-    int4_wo = "int4_wo"
-    int4_w4a8 = "int4_w4a8"
-
-
 class WeightOnlyPrecision(str, Enum):
     int8 = "int8"
     int4 = "int4"
+
+
+def _known_recipe(name: str | None) -> str | None:
+    if name is None or name in RECIPES:
+        return name
+    measured = " fp8 has scales that are measured on data, which is not done here; fp8_rowwise has none."
+    raise typer.BadParameter(
+        f"{name!r} is not one of {', '.join(map(repr, RECIPES))}.{measured if name == 'fp8' else ''}"
+    )
 
 
 def convert(
@@ -88,13 +92,16 @@ def convert(
         ),
     ] = 0,
     quantize: Annotated[
-        Scheme | None,
+        str | None,
         typer.Option(
             "--quantize",
             "--qformat",
+            metavar=f"[{'|'.join(RECIPES)}]",
+            callback=_known_recipe,
             help="Quantize the weights, rounding to nearest: int8 with a scale per output channel, int4 with a scale "
             "per group of inputs. int8_wo, int4_wo: weight-only, activations keep 16 bits. int8_w8a8, int4_w4a8: "
-            "activations are rounded to 8 bits as well; faster with many users and long prompts.",
+            "activations are rounded to 8 bits as well; faster with many users and long prompts. fp8_rowwise: 8-bit "
+            "floats (E4M3) with a scale per output channel; activations are rounded to them as well.",
         ),
     ] = None,
     group_size: Annotated[
@@ -120,6 +127,9 @@ def convert(
             "--weight-only-precision", "--weight_only_precision", help="With --use-weight-only: int8 (default) or int4."
         ),
     ] = None,
+    use_fp8_rowwise: Annotated[
+        bool, typer.Option("--use-fp8-rowwise", "--use_fp8_rowwise", help="As convert_checkpoint.py: fp8_rowwise.")
+    ] = False,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a hub model. Set HF_TOKEN for private models.")
     ] = None,
@@ -161,7 +171,7 @@ def convert(
             "pp_size": pp_size,
             "use_parallel_embedding": use_parallel_embedding,
             "embedding_sharding_dim": embedding_sharding_dim,
-            "quantize": _scheme(quantize, use_weight_only, weight_only_precision),
+            "quantize": _scheme(quantize, use_weight_only, weight_only_precision, use_fp8_rowwise),
             "group_size": group_size,
             "exclude_modules": tuple(exclude_modules or ()),
             "revision": revision,
@@ -182,12 +192,17 @@ def convert(
     )
 
 
-def _scheme(quantize: Scheme | None, weight_only: bool, precision: WeightOnlyPrecision | None) -> str | None:
+def _scheme(
+    quantize: str | None, weight_only: bool, precision: WeightOnlyPrecision | None, fp8_rowwise: bool
+) -> str | None:
     """The recipe that the flags name, in either spelling."""
     if precision is not None and not weight_only:
         raise typer.BadParameter("--weight-only-precision goes with --use-weight-only.")
-    if weight_only and quantize is not None:
-        raise typer.BadParameter("Give --quantize or --use-weight-only, not both.")
+    given = {"--quantize": quantize is not None, "--use-weight-only": weight_only, "--use-fp8-rowwise": fp8_rowwise}
+    if sum(given.values()) > 1:
+        raise typer.BadParameter(f"Give {' or '.join(name for name, is_given in given.items() if is_given)}, not both.")
+    if fp8_rowwise:
+        return "fp8_rowwise"
     if weight_only:
         return f"{(precision or WeightOnlyPrecision.int8).value}_wo"
-    return None if quantize is None else quantize.value
+    return quantize

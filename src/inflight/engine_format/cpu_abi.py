@@ -7,7 +7,7 @@ from pathlib import Path
 
 from inflight.sampling_parameters import RECORD_PARAMETERS
 
-ABI = 4
+ABI = 5
 MAX_TOP_LOGPROBS = 64
 
 # What inflight_step returns.
@@ -33,7 +33,8 @@ SAMPLING_FIELDS = (
     ("num_top_logprobs", "i"),
     *((row.name, "i" if row.kind == "integer" else "f") for row in RECORD_PARAMETERS),
 )
-SAMPLING_FORMAT = "@" + "".join(code for _, code in SAMPLING_FIELDS)
+# Ends where the next record of an array begins.
+SAMPLING_FORMAT = "@" + "".join(code for _, code in SAMPLING_FIELDS) + "0Q"
 SAMPLING_POSITION = 8  # the offset of `position` in bytes
 
 

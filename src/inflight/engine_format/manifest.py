@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
+
+from inflight.dtypes import DtypeName
 
 FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 
-Dtype = Literal["float32", "float16", "bfloat16", "float8_e4m3fn", "int32", "int16", "int8", "int4"]
+Dtype: TypeAlias = DtypeName
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 NonNegativeInt = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -77,15 +79,16 @@ class KvCacheFacts(Facts, frozen=True, kw_only=True):
 class ModulePrecision(Facts, frozen=True, kw_only=True):
     """How one module is stored and computed: weights at rest, activations at its input, sums.
 
-    Integer weights share a scale per output (`group_size` 0) or per group of so many inputs; integer activations have
-    one per row. 8-bit floats share one per matrix, for weights and for activations. Sums of integers are exact in
-    int32, which the sums of groups leave for float32.
+    `scales`: what shares a scale of quantized weights, their matrix, the row of an output, or a group of `group_size`
+    inputs of one; None for plain weights. Rounded activations have a scale for each row, or one that is stored where
+    weights share theirs as a matrix. Sums of integers are exact in int32, which the sums of groups leave for float32.
     """
 
     weights: Dtype
     activations: Dtype
     accumulation: Dtype = "float32"
     group_size: int = 0
+    scales: Literal["matrix", "row", "group"] | None = None
 
 
 class MemoryPlan(Facts, frozen=True, kw_only=True):

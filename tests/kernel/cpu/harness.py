@@ -28,7 +28,7 @@ Array = npt.NDArray[Any]
 # Room for the partial results of few (row, split) pairs, so that a step may run out of it.
 PARTIAL_ROWS = 24
 _HEAD = f"#define PARTIAL_ROWS {PARTIAL_ROWS}\n"
-_HEAD += '#include "attention.h"\n#include "embedding.h"\n#include "qlinear.h"\n'
+_HEAD += "".join(f'#include "{name}.h"\n' for name in ("attention", "elementwise", "embedding", "float8", "qlinear"))
 _names = itertools.count()
 
 
@@ -112,8 +112,12 @@ def _packed(layout: WeightLayout, path: Path) -> list[Array]:
 
 
 def _wrapper(index: int, call: KernelCall) -> str:
-    """int kernel_N(threads, arguments): every argument travels as an int64."""
-    casts = ", ".join(f"({argument.ctype})a[{i}]" for i, argument in enumerate(call.arguments))
+    """int kernel_N(threads, arguments): every argument travels as an int64, but numbers, which are in the call."""
+    places = itertools.count()
+    casts = ", ".join(
+        argument.expression if argument.ctype == "float" else f"({argument.ctype})a[{next(places)}]"
+        for argument in call.arguments
+    )
     return f"""
 static void run_{index}(void *argument, pool *p, int thread) {{
     const int64_t *a = argument;

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from inflight.build.graph.quantized_rows import quantized_row_bytes
+from inflight.build.graph.quantized_rows import row_bytes
 from inflight.build.graph.values import new_value
 from inflight.build.targets.cpu.compiler.cpu_levels import LEVELS, CpuLevel, describe_native, native_level
 from tests.kernel.cpu.harness import Array
@@ -30,7 +30,7 @@ def row_scales(name: str) -> ir.Value:
 
 def empty_record(rows: int, width: int, bits: int) -> Array:
     """Memory for quantized rows, uint8 [rows, digits, bytes], full of noise."""
-    size = quantized_row_bytes(width, ROW_TYPES[bits])
+    size = row_bytes(width, ROW_TYPES[bits])
     return aligned(np.full((rows, bits // 8, size * 8 // bits), 0xA5, np.uint8))
 
 
@@ -76,3 +76,13 @@ def random_levels(rng: np.random.Generator, bits: int, count: int, k: int) -> Ar
     x[rng.random(count) < 0.2] = limit
     x[rng.random(count) < 0.2] = -limit
     return x.astype(f"int{bits}")
+
+
+def float8_value(name: str, width: int) -> ir.Value:
+    return new_value(name, ir.DataType.FLOAT8E4M3FN, ("T", width))
+
+
+def random_weight8(rng: np.random.Generator, n: int, k: int) -> Array:
+    """Numbers of every size, subnormal ones and the extremes among them."""
+    bits = rng.integers(0, 127, (n, k)).astype(np.uint8) | (rng.integers(0, 2, (n, k)) << 7).astype(np.uint8)
+    return bits.view(ml_dtypes.float8_e4m3fn)

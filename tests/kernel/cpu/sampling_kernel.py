@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from inflight.engine_format.cpu_abi import MAX_TOP_LOGPROBS, SAMPLING_FIELDS, Output
 from inflight.runtime.scheduler.step import RowSampling, TokenResult
+from inflight.sampling_parameters import RECORD_PARAMETERS
 from tests.paths import ROOT
 
 KERNELS = ROOT / "build" / "targets" / "cpu" / "kernels"
@@ -64,9 +65,8 @@ class SamplingKernel:
         bias_ids = np.array([token for token, _ in sampling.bias] + list(banned), np.int32)
         bias_values = np.array([value for _, value in sampling.bias] + [-np.inf] * len(banned), np.float32)
         record = np.zeros(1, SAMPLING)
-        for name in ("seed", "top_k", "temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty"):
+        for name in ("seed", *(row.name for row in RECORD_PARAMETERS)):
             record[name] = getattr(sampling, name)
-        record["frequency_penalty"] = sampling.frequency_penalty
         record["num_top_logprobs"] = sampling.num_logprobs
         record["position"], record["target"], record["prompt_length"] = position, target, prompt_length
         record["history"], record["history_length"] = past.ctypes.data, len(past)

@@ -14,10 +14,19 @@ import numpy.typing as npt
 import onnx_ir as ir
 import pytest
 
+from inflight.build.graph.operators import ACTIVATIONS
 from inflight.build.targets.cpu.compiler.cpu_levels import native_level
 from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, operator, rows
-from tests.kernel.cpu.quantized import integer_rows, random_levels, random_weight, row_scales, to_record
-from tests.oracles.fused_operators import gated_linear, linear
+from tests.kernel.cpu.quantized import (
+    float8_value,
+    integer_rows,
+    random_levels,
+    random_weight,
+    random_weight8,
+    row_scales,
+    to_record,
+)
+from tests.oracles.fused_operators import gated_linear, linear, quantized_gated_linear, quantized_linear
 
 pytestmark = [
     pytest.mark.kernel,
@@ -68,11 +77,11 @@ class _Product:
         self._gated = gated
         inputs = [integer_rows("x", self.k, self.row_bits), row_scales("x_scale")]
         weights = [x for _ in range(1 + gated) for x in self._weight()]
+        biases = list(self._rng.standard_normal((1 + gated, self.n), np.float32))
         if gated:
-            attributes = {"activation": "silu", "group_size": self.group}
-            return operator("QuantizedGatedLinear", [*inputs, *weights], [rows("y", self.n)], attributes)
-        bias = self._rng.standard_normal(self.n, np.float32)
-        inputs += [*weights, bias, rows("residual", self.n)]
+            attributes = {"activation": str(self._rng.choice(ACTIVATIONS)), "group_size": self.group}
+            return operator("QuantizedGatedLinear", [*inputs, *weights, *biases], [rows("y", self.n)], attributes)
+        inputs += [*weights, *biases, rows("residual", self.n)]
         return operator("QuantizedLinear", inputs, [rows("y", self.n)], {"group_size": self.group})
 
     def _weight(self) -> tuple[Array, Array]:
@@ -84,10 +93,12 @@ class _Product:
         return to_record(random_levels(self._rng, self.row_bits, count, self.k), self.group)
 
     def run(self, kernel: Kernel, record: Array, x_scale: Array, threads: int = 1) -> npt.NDArray[np.float32]:
-        """A linear product is added to the same residual in every row."""
+        """A linear product is added to the same residual in every row, in place."""
         y = np.full((len(record), self.n), np.nan, np.float32)
         packed = [_at_the_end_of_memory(array) for array in kernel.packed]
-        added = [] if self._gated else [_at_the_end_of_memory(np.tile(self._residual, (len(record), 1)))]
+        if not self._gated:
+            y = _at_the_end_of_memory(np.tile(self._residual, (len(record), 1)))
+        added = [] if self._gated else [y]
         kernel.run(len(record), _at_the_end_of_memory(record), x_scale, *packed, *added, y, threads=threads)
         return y
 
@@ -151,7 +162,7 @@ def _check_float_product(rng: np.random.Generator, kernel: Kernel, gate_or_weigh
 
     def run(part: Array, threads: int = 1, residual: Array | None = None) -> Array:
         y: Array = np.full((len(part), n), np.nan, np.float32 if up is None else BFLOAT16)
-        middle = (packed[0], None, residual) if up is None else (packed[0],)
+        middle = (packed[0], None, residual) if up is None else (packed[0], None)
         kernel.run(len(part), _among_nan(part), *middle, y, threads=threads)
         return y.view(np.uint32 if up is None else np.uint16)
 
@@ -162,6 +173,10 @@ def _check_float_product(rng: np.random.Generator, kernel: Kernel, gate_or_weigh
         residual = rng.standard_normal(y.shape, np.float32)
         total = run(x, threads=2, residual=_at_the_end_of_memory(residual)).view(np.float32)
         np.testing.assert_array_equal(total, residual + y.view(np.float32))
+        for height in HEIGHTS:
+            in_place = residual[:height].copy()
+            kernel.run(height, _among_nan(x[:height]), packed[0], None, in_place, in_place)
+            np.testing.assert_array_equal(in_place, total[:height])
     else:
         exact = gated_linear(x, gate_or_weight, up, activation="silu").astype(np.float32)
         np.testing.assert_allclose(y.view(BFLOAT16).astype(np.float32), exact, rtol=2**-6, atol=1e-5 * k)
@@ -188,3 +203,50 @@ def test_bfloat16_products_in_tiles_do_not_see_their_company(rng: np.random.Gene
         _check_float_product(rng, kernel, weight, None)
     _check_float_product(rng, with_gate, gate, up)
     _check_instructions(with_gate.library)
+
+
+def test_products_of_8_bit_floats_in_tiles_do_not_see_their_company(rng: np.random.Generator, tmp_path: Path) -> None:
+    n, k = int(rng.integers(1, 200)), int(rng.integers(1, 700))
+    (weight, scale), (up, up_scale) = [
+        (random_weight8(rng, n, k), (rng.uniform(0.5, 2, size) / 65536).astype(np.float32)) for size in (n, 1)
+    ]
+
+    def inputs() -> list[Array | ir.Value]:
+        return [float8_value("x", k), row_scales("x_scale"), weight, scale]
+
+    added = [None, rows("residual", n)]
+    graphs = [
+        operator("QuantizedLinear", [*inputs(), *added], [rows("y", n)], {"group_size": 0}),
+        operator(
+            "QuantizedGatedLinear",
+            [*inputs(), up, up_scale],
+            [rows("y", n)],
+            {"activation": "silu", "group_size": 0},
+        ),
+    ]
+    plain, gated = _with_model(graphs, tmp_path)
+    count = int(rng.integers(97, 130))
+    x, x_scale = random_weight8(rng, count, k), rng.uniform(0, 0.1, count).astype(np.float32)
+    wide, residual = x.astype(BFLOAT16), rng.standard_normal((count, n), np.float32)
+
+    def run(kernel: Kernel, part: slice, y: Array, *more: Array | None, threads: int = 1) -> Array:
+        packed = [_at_the_end_of_memory(array) for array in kernel.packed]
+        kernel.run(len(y), _at_the_end_of_memory(wide[part]), x_scale[part].copy(), *packed, *more, y, threads=threads)
+        return y
+
+    everything = slice(0, count)
+    y = run(plain, everything, np.full((count, n), np.nan, np.float32), None, None)
+    exact = quantized_linear(x, x_scale, weight, scale, group_size=0)
+    terms = quantized_linear(abs(x), x_scale, abs(weight), scale, group_size=0)
+    assert (abs(y - exact) <= 2e-6 * abs(terms) + 1e-30).all()
+    z = run(gated, everything, np.full((count, n), np.nan, np.float32))
+    expected = quantized_gated_linear(x, x_scale, weight, scale, up, up_scale, activation="silu", group_size=0)
+    np.testing.assert_allclose(z, expected, rtol=2e-4, atol=2e-5 * (1 + float(abs(expected).max())))
+    for height in HEIGHTS:
+        start = int(rng.integers(0, count - height + 1))
+        part = slice(start, start + height)
+        in_place = residual[part].copy()
+        run(plain, part, in_place, None, in_place, threads=2)
+        np.testing.assert_array_equal(in_place, residual[part] + y[part])
+        np.testing.assert_array_equal(run(gated, part, np.empty_like(z[part]), threads=2), z[part])
+    _check_instructions(plain.library)

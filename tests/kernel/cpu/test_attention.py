@@ -38,17 +38,24 @@ class Shape:
     tokens_per_block: int
     window: int
     has_norms: bool
+    rotary_size: int  # 0: no rotation
+    scale: float
+    softcap: float  # 0: none
 
     @classmethod
     def random(cls, rng: np.random.Generator, dtype: Any) -> Shape:
+        head_size = int(rng.choice([2, 6, 24, 48, 64, 80, 128]))
         return cls(
             dtype=dtype,
-            head_size=int(rng.choice([2, 6, 24, 48, 64, 80, 128])),
+            head_size=head_size,
             num_kv_heads=int(rng.integers(1, 4)),
             queries_per_kv=int(rng.choice([1, 3, 7, 50])),
             tokens_per_block=int(rng.choice([16, 32, 64, 80, 128])),
             window=int(rng.choice([0, 0, 1, 50, 300])),
             has_norms=bool(rng.random() < 0.5),
+            rotary_size=int(rng.choice([head_size, head_size, head_size // 4 * 2, 0])),
+            scale=float(np.float32(head_size**-0.5 * rng.choice([1, 0.7]))),
+            softcap=float(np.float32(rng.choice([0, 0, 0.5, 20]))),
         )
 
     @property
@@ -80,15 +87,19 @@ class Shape:
     def heads(self) -> dict[str, int]:
         return {"num_heads": self.num_heads, "num_kv_heads": self.num_kv_heads, "head_size": self.head_size}
 
+    @property
+    def scores(self) -> dict[str, Any]:
+        return {"scale": self.scale, "window": self.window, "softcap": self.softcap}
+
 
 class Attention:
     """The two kernels of one layer with their cache, and beside them the references with theirs."""
 
     def __init__(self, shape: Shape, rng: np.random.Generator, level: Any, directory: Path, num_blocks: int) -> None:
         self.shape, self.num_blocks = shape, num_blocks
-        half = shape.head_size // 2
-        angles = rng.uniform(0, 6, (MAX_SEQ_LEN, half))
-        self.tables = [np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)]
+        angles = rng.uniform(0, 6, (MAX_SEQ_LEN, shape.rotary_size // 2))
+        tables = [np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)]
+        self.tables: list[Array | None] = list(tables) if shape.rotary_size else [None, None]
         norms = rng.standard_normal((2, shape.head_size), np.float32)
         self.norms: list[Array | None] = list(norms) if shape.has_norms else [None, None]
         self.write, self.attend = compile_kernels([self._write_graph(), self._attention_graph()], level, directory)
@@ -121,7 +132,7 @@ class Attention:
             "RopeCacheWrite",
             [*inputs, positions, *self._paging(), *caches],
             [rows("q", s.num_heads * s.head_size), *written],
-            {**s.heads, "epsilon": EPSILON},
+            {**s.heads, "rotary_size": s.rotary_size, "epsilon": EPSILON},
         )
 
     def _attention_graph(self) -> ir.Graph:
@@ -132,7 +143,7 @@ class Attention:
             "PagedAttention",
             [rows("q", width), self._cache("key"), self._cache("value"), positions, *self._paging()],
             [rows("y", width)],
-            {**s.heads, "scale": s.head_size**-0.5, "window": s.window},
+            {**s.heads, **s.scores},
         )
 
     def step(self, step: Step, qkv: Array, threads: int = 1) -> npt.NDArray[np.float32]:
@@ -140,9 +151,10 @@ class Attention:
         count, width = len(qkv), self.shape.num_heads * self.shape.head_size
         q = np.full((count, width), np.nan, np.float32)
         y = np.full((count, width), np.nan, np.float32)
-        norms: list[Array | None] = [*self.write.packed[:-2]] or [None, None]
+        packed = iter(self.write.packed)
+        weights = [None if weight is None else next(packed) for weight in (*self.norms, *self.tables)]
         token_rows = ctypes.addressof(step.rows)
-        self.write.run(token_rows, qkv, *norms, *self.write.packed[-2:], q, self.keys, self.values, threads=threads)
+        self.write.run(token_rows, qkv, *weights, q, self.keys, self.values, threads=threads)
         self.attend.run(token_rows, q, self.keys, self.values, self.partials, y, threads=threads)
         return y
 
@@ -151,9 +163,9 @@ class Attention:
         caches = (self.reference_keys, self.reference_values)
         places = (step.positions, step.sequence_of_row, step.block_tables)
         inputs = (*self.norms, *self.tables, *places, *caches)
-        q, *_ = rope_cache_write(qkv, *inputs, **heads, epsilon=EPSILON)
-        scale = self.shape.head_size**-0.5
-        return paged_attention(q, *caches, *places, **heads, scale=scale, window=self.shape.window)
+        q, *_ = rope_cache_write(qkv, *inputs, **heads, rotary_size=self.shape.rotary_size, epsilon=EPSILON)
+        options: dict[str, Any] = {**heads, **self.shape.scores}
+        return paged_attention(q, *caches, *places, **options)
 
 
 class Step:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 import pytest
 
-from inflight.build.graph.operators import activation_type
+from inflight.build.graph.operators import ACTIVATIONS, activation_type
 from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, levels, operator, rows, several
 from tests.oracles.fused_operators import gated_linear, linear
 
@@ -101,28 +101,32 @@ def test_float32_and_float16_products_are_the_same_bits_on_every_level(
     np.testing.assert_array_equal(results[0], results[1])
 
 
+def _gated_graph(weights: tuple[Array, Array], biases: list[Array], activation: str) -> ir.Graph:
+    act = _act(weights[0].dtype)
+    n, k = weights[0].shape
+    inputs = [rows("x", k, act), *weights, *biases]
+    return operator("GatedLinear", inputs, [rows("y", n, act)], {"activation": activation})
+
+
 @pytest.mark.parametrize("level", levels(), ids=lambda level: str(level.name))
-def test_gated_linear_is_silu_of_the_gate_times_up(level: Any, rng: np.random.Generator, tmp_path: Path) -> None:
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gated_linear_is_the_activated_gate_times_up(
+    activation: str, level: Any, rng: np.random.Generator, tmp_path: Path
+) -> None:
     n, k = (int(x) for x in rng.integers(1, 200, 2))
     pairs = [(_random(rng, (n, k), dtype), _random(rng, (n, k), dtype)) for dtype in DTYPES]
-    graphs = [
-        operator(
-            "GatedLinear",
-            [rows("x", k, _act(gate.dtype)), gate, up],
-            [rows("y", n, _act(gate.dtype))],
-            {"activation": "silu"},
-        )
-        for gate, up in pairs
-    ]
-    for kernel, (gate, up) in zip(compile_kernels(graphs, level, tmp_path), pairs, strict=True):
-        act = _act(gate.dtype).numpy()
+    biases = [[_random(rng, (n,), dtype) for _ in range(2 * rng.integers(2))] for dtype in DTYPES]
+    graphs = [_gated_graph(pair, given, activation) for pair, given in zip(pairs, biases, strict=True)]
+    for kernel, pair, given in zip(compile_kernels(graphs, level, tmp_path), pairs, biases, strict=True):
+        act = _act(pair[0].dtype).numpy()
         x = _random(rng, (int(rng.integers(1, 60)), k), act)
         results = []
         for part, threads in ((x, 1), (x, 2), (x[-1:], 1)):
             y = np.zeros((len(part), n), act)
-            kernel.run(len(part), np.ascontiguousarray(part), kernel.packed[0], y, threads=threads)
+            packed = (*kernel.packed, None)[:2]
+            kernel.run(len(part), np.ascontiguousarray(part), *packed, y, threads=threads)
             results.append(y)
-        expected = gated_linear(x, gate, up, activation="silu")
+        expected = gated_linear(x, *pair, *given, activation=activation)
         rounding = 2**-8 if act != np.float32 else 0.0
         scale = float(np.abs(expected).max()) + 1.0
         np.testing.assert_allclose(
@@ -130,3 +134,18 @@ def test_gated_linear_is_silu_of_the_gate_times_up(level: Any, rng: np.random.Ge
         )
         np.testing.assert_array_equal(results[0], results[1])
         np.testing.assert_array_equal(results[0][-1:], results[2])
+
+
+def test_float32_gates_are_the_same_bits_on_every_level(rng: np.random.Generator, tmp_path: Path) -> None:
+    n, k = (int(x) for x in rng.integers(1, 200, 2))
+    pair = (_random(rng, (n, k), np.float32), _random(rng, (n, k), np.float32))
+    biases = [_random(rng, (n,), np.float32) for _ in pair]
+    graphs = [_gated_graph(pair, biases, activation) for activation in ACTIVATIONS]
+    x = _random(rng, (17, k), np.float32)
+    results = []
+    for level in levels():
+        y = np.zeros((len(graphs), len(x), n), np.float32)
+        for out, kernel in zip(y, compile_kernels(graphs, level, tmp_path), strict=True):
+            kernel.run(len(x), x, *kernel.packed, out)
+        results.append(y)
+    np.testing.assert_array_equal(results[0], results[1])

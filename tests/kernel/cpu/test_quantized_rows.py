@@ -11,6 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from inflight.build.passes.rewrite import fused
+from inflight.convert.quantization.schemes import RowDtype
 from inflight.errors import BuildError
 from tests.kernel.cpu.harness import Array, compile_kernels, operator, rows
 from tests.kernel.cpu.quantized import (
@@ -27,6 +28,10 @@ pytestmark = pytest.mark.kernel
 LEVELS = pytest.mark.parametrize("level", runnable_levels(), ids=lambda level: str(level.name))
 BITS = pytest.mark.parametrize("bits", [8, 16])
 EPSILON = 1e-5
+
+
+def _row_type(bits: int) -> RowDtype:
+    return "int8" if bits == 8 else "int16"
 
 
 def _read_by(y: ir.Value, y_scale: ir.Value, group: int) -> None:
@@ -67,10 +72,10 @@ def test_rows_are_quantized_as_defined_and_do_not_see_their_company(
     for given in inputs:
         y, y_scale = integer_rows("y", width, bits), row_scales("y_scale")
         dtype = ir.tensor(given[:0]).dtype
-        graphs.append(operator("QuantizeRows", [rows("x", width, dtype)], [y, y_scale], {"bits": bits}))
+        graphs.append(operator("QuantizeRows", [rows("x", width, dtype)], [y, y_scale], {"type": f"int{bits}"}))
         _read_by(y, y_scale, group)
     for kernel, given in zip(compile_kernels(graphs, level, tmp_path), inputs, strict=True):
-        expected, expected_scale = quantize_rows(given, bits=bits)
+        expected, expected_scale = quantize_rows(given, type=_row_type(bits))
         for threads in (1, 2):
             record, scale = empty_record(count, width, bits), np.full(count, np.nan, np.float32)
             kernel.run(count, given, record, scale, threads=threads)
@@ -87,14 +92,14 @@ def test_norms_quantize_what_they_normalize(level: Any, bits: int, rng: np.rando
     width, count = int(rng.integers(1, 500)), int(rng.integers(1, 40))
     weight = rng.standard_normal(width, np.float32)
     x = _random_rows(rng, count, width)
-    attributes = {"epsilon": EPSILON, "bits": bits}
+    attributes = {"epsilon": EPSILON, "type": _row_type(bits)}
     y, y_scale = integer_rows("y", width, bits), row_scales("y_scale")
     graph = operator("RMSNormQuantize", [rows("x", width), weight], [y, y_scale], attributes)
     (norm,) = compile_kernels([graph], level, tmp_path)
 
     record, scale = empty_record(count, width, bits), np.full(count, np.nan, np.float32)
     norm.run(count, x, norm.packed[0], record, scale, threads=2)
-    levels, expected_scale = rms_norm_quantize(x, weight, epsilon=EPSILON, bits=bits)
+    levels, expected_scale = rms_norm_quantize(x, weight, epsilon=EPSILON, type=_row_type(bits))
     np.testing.assert_allclose(scale, expected_scale, rtol=1e-5)
     assert abs(_levels_of(record, width) - levels).max() <= (1 if bits == 8 else 2)
     _assert_record(record, _levels_of(record, width).astype(levels.dtype), 0)
@@ -110,7 +115,7 @@ def test_a_value_that_is_not_finite_is_seen_in_the_scale(level: Any, rng: np.ran
     x = _random_rows(rng, 2, width)
     x[0, rng.integers(width)], x[1, rng.integers(width)] = np.nan, -np.inf
     graph = operator(
-        "QuantizeRows", [rows("x", width)], [integer_rows("y", width, 8), row_scales("y_scale")], {"bits": 8}
+        "QuantizeRows", [rows("x", width)], [integer_rows("y", width, 8), row_scales("y_scale")], {"type": "int8"}
     )
     (kernel,) = compile_kernels([graph], level, tmp_path)
     scale = np.zeros(2, np.float32)
@@ -120,7 +125,7 @@ def test_a_value_that_is_not_finite_is_seen_in_the_scale(level: Any, rng: np.ran
 
 def test_readers_with_groups_of_two_sizes_are_refused(rng: np.random.Generator, tmp_path: Path) -> None:
     y, y_scale = integer_rows("y", 96, 8), row_scales("y_scale")
-    graph = operator("QuantizeRows", [rows("x", 96)], [y, y_scale], {"bits": 8})
+    graph = operator("QuantizeRows", [rows("x", 96)], [y, y_scale], {"type": "int8"})
     for group in (32, 64):
         _read_by(y, y_scale, group)
     with pytest.raises(BuildError, match=r"groups of \[32, 64\]"):

@@ -1,4 +1,4 @@
-"""Kernels that treat rows one by one: norms, embeddings, gathering."""
+"""Kernels that treat rows one by one: norms, embeddings, gathering, and what is computed element by element."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from inflight.build.graph.operators import ACTIVATIONS
 from inflight.build.graph.values import new_value
 from inflight.build.passes.rewrite import fused
 from tests.kernel.cpu.harness import Kernel, compile_kernels, levels, operator, rows
-from tests.oracles.fused_operators import rms_norm
+from tests.oracles.fused_operators import REFERENCES, layer_norm, rms_norm
 
 pytestmark = pytest.mark.kernel
 
@@ -43,6 +44,93 @@ def test_norms_are_as_defined_and_a_row_does_not_see_its_company(
 
 
 @LEVELS
+def test_a_norm_adds_to_the_residual_stream_in_place_or_beside_it(
+    level: Any, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    width, count = int(rng.integers(1, 300)), int(rng.integers(1, 40))
+    weight = rng.standard_normal(width, np.float32)
+    x, residual = rng.standard_normal((2, count, width), np.float32)
+    inputs = [rows("x", width), weight, rows("residual", width)]
+    (norm,) = compile_kernels([operator("RMSNorm", inputs, [rows("y", width)], {"epsilon": EPSILON})], level, tmp_path)
+    y, alone = np.full((2, count, width), np.nan, np.float32)
+    norm.run(count, x, norm.packed[0], residual, y, threads=2)
+    np.testing.assert_allclose(y, rms_norm(x, weight, residual, epsilon=EPSILON), rtol=3e-6, atol=3e-6)
+    norm.run(1, x[-1:], norm.packed[0], residual[-1:], alone)
+    np.testing.assert_array_equal(alone[0], y[-1])
+    norm.run(count, x, norm.packed[0], residual, residual)
+    np.testing.assert_array_equal(residual, y)
+
+
+@LEVELS
+@pytest.mark.parametrize("act", [np.float32, ml_dtypes.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("biased", [True, False])
+def test_layer_norms_are_as_defined_and_a_row_does_not_see_its_company(
+    level: Any, act: Any, biased: bool, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    width, count = int(rng.integers(2, 300)), int(rng.integers(1, 40))
+    weight, bias = rng.standard_normal((2, width), np.float32).astype(act)
+    x = rng.standard_normal((count, width), np.float32) * 3 + 2
+    out = ir.tensor(np.zeros(1, act)).dtype
+    given = bias if biased else None
+    graph = operator("LayerNorm", [rows("x", width), weight, given], [rows("y", width, out)], {"epsilon": EPSILON})
+    (norm,) = compile_kernels([graph], level, tmp_path)
+    packed = (*norm.packed, None)[:2]
+    y, alone = np.zeros((2, count, width), act)
+    norm.run(count, x, *packed, y, threads=2)
+    rounding = 2**-8 if act != np.float32 else 1e-5
+    expected = layer_norm(x, weight, given, epsilon=EPSILON)
+    np.testing.assert_allclose(y.astype(np.float32), expected, rtol=rounding, atol=2e-5)
+    norm.run(1, x[-1:], *packed, alone)
+    np.testing.assert_array_equal(alone[0], y[-1])
+
+
+ELEMENTWISE: list[tuple[str, dict[str, Any]]] = [
+    *(("Activation", {"activation": activation}) for activation in ACTIVATIONS),
+    ("Scale", {"factor": 0.37}),
+    ("SoftCap", {"cap": 1.5}),
+    ("AddRows", {"factor": -1.7}),
+]
+
+
+@LEVELS
+def test_what_is_computed_element_by_element_is_as_defined_whoever_computes_it(
+    level: Any, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    width, count = int(rng.integers(1, 200)), int(rng.integers(1, 20))
+    x, residual = rng.standard_normal((2, count, width), np.float32) * 3
+    names = ["x", "residual"]
+    sources = [names[: 2 if op_type == "AddRows" else 1] for op_type, _ in ELEMENTWISE]
+    graphs = [
+        operator(op_type, [rows(name, width) for name in given], [rows("y", width)], attributes)
+        for (op_type, attributes), given in zip(ELEMENTWISE, sources, strict=True)
+    ]
+    for kernel, (op_type, attributes), given in zip(
+        compile_kernels(graphs, level, tmp_path), ELEMENTWISE, sources, strict=True
+    ):
+        inputs = [x, residual][: len(given)]
+        y, alone = np.full((2, count, width), np.nan, np.float32)
+        kernel.run(count, *inputs, y, threads=3)
+        np.testing.assert_allclose(y, REFERENCES[op_type](*inputs, **attributes), rtol=1e-5, atol=2e-6)
+        kernel.run(1, *(array[-1:] for array in inputs), alone)
+        np.testing.assert_array_equal(alone[0], y[-1])
+        memory = inputs[-1].copy()
+        kernel.run(count, *inputs[:-1], memory, memory, threads=2)
+        np.testing.assert_array_equal(memory, y)
+
+
+@LEVELS
+def test_an_activation_is_rounded_to_the_type_of_its_rows(level: Any, rng: np.random.Generator, tmp_path: Path) -> None:
+    width, count = int(rng.integers(1, 200)), int(rng.integers(1, 20))
+    x = rng.standard_normal((count, width), np.float32)
+    types = (ir.DataType.FLOAT, ir.DataType.BFLOAT16)
+    graphs = [operator("Activation", [rows("x", width)], [rows("y", width, t)], {"activation": "gelu"}) for t in types]
+    exact, rounded = np.zeros((count, width), np.float32), np.zeros((count, width), ml_dtypes.bfloat16)
+    for kernel, y in zip(compile_kernels(graphs, level, tmp_path), (exact, rounded), strict=True):
+        kernel.run(count, x, y, threads=2)
+    np.testing.assert_array_equal(rounded, exact.astype(ml_dtypes.bfloat16))
+
+
+@LEVELS
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("tied", [False, True], ids=["own table", "tied"])
 def test_embeddings_are_looked_up_exactly_in_rows_and_in_panels(
@@ -51,7 +139,8 @@ def test_embeddings_are_looked_up_exactly_in_rows_and_in_panels(
     vocab, width, count = (int(x) for x in rng.integers(1, 200, 3))
     table = rng.standard_normal((vocab, width), np.float32).astype(dtype)
     ids = new_value("token_ids", ir.DataType.INT32, ("T",))
-    graph = operator("EmbeddingLookup", [ids, table], [rows("x", width)], {})
+    scale = float(np.float32(rng.choice([1.0, 13.75])))
+    graph = operator("EmbeddingLookup", [ids, table], [rows("x", width)], {"scale": scale})
     if tied:
         graph.append(fused("Linear", [rows("h", width), graph[0].inputs[1]], [rows("logits", vocab)]))
     (kernel,) = compile_kernels([graph], level, tmp_path)
@@ -62,7 +151,7 @@ def test_embeddings_are_looked_up_exactly_in_rows_and_in_panels(
         kernel.run(count, numbers, kernel.packed[0], x, threads=2)
     else:
         _run_from_file(kernel, tmp_path / "table", count, numbers, x)
-    np.testing.assert_array_equal(x, table[numbers].astype(np.float32))
+    np.testing.assert_array_equal(x, table[numbers].astype(np.float32) * np.float32(scale))
 
 
 class _StoredTable(ctypes.Structure):

@@ -5,6 +5,7 @@ import pytest
 
 from inflight.build.passes.add_residual import add_residual
 from inflight.build.passes.linear import fuse_linear
+from inflight.build.passes.rms_norm import fuse_rms_norm
 from tests.network.graphs import SmallGraph, assert_same_result, op_types
 
 pytestmark = pytest.mark.network
@@ -55,3 +56,14 @@ def test_a_sum_of_two_shapes_of_itself_or_of_what_others_read_is_left_alone(rng:
     fuse_linear(model.graph)
     add_residual(model.graph)
     assert op_types(model).count("Add") == 3
+
+
+@pytest.mark.parametrize("first", ["residual", "norm"])
+def test_a_norm_behind_a_projection_adds_to_the_residual_stream_itself(first: str, rng: np.random.Generator) -> None:
+    small = SmallGraph(rng)
+    residual, norm = small.rows("residual", 5), small.norm(small.linear(small.rows("x", 7), "y", 5), "norm")
+    model = small.model(small.add(*((residual, norm) if first == "residual" else (norm, residual)), "sum"))
+    inputs = {name: rng.standard_normal((2, 3, size)).astype(np.float32) for name, size in (("residual", 5), ("x", 7))}
+    assert_same_result(model, [fuse_linear, fuse_rms_norm, add_residual], inputs)
+    assert op_types(model) == ["Linear", "RMSNorm"]
+    assert model.graph[1].inputs[2] is residual

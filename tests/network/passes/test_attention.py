@@ -19,6 +19,7 @@ from inflight.build.passes.paged_attention import fuse_paged_attention
 from inflight.build.passes.rms_norm import fuse_rms_norm
 from inflight.build.passes.rope_cache_write import fuse_rope_cache_write
 from tests.models.random_models import Shape, random_shape
+from tests.network.forms import without_rotation
 from tests.network.graphs import op_types
 from tests.network.support import make_case
 
@@ -51,6 +52,27 @@ def test_rope_and_cache_writes_fuse_with_head_norms_where_there_are_any(
         ]
         assert (node.inputs[1] is not None) == (node.inputs[2] is not None) == (family == "qwen3")
         assert (node.attributes["epsilon"].as_float() > 0) == (family == "qwen3")
+        assert node.attributes["rotary_size"].as_int() == shape.head_size
+
+
+def test_a_layer_may_rotate_a_part_of_its_heads_or_nothing(tmp_path: Path, seed: int) -> None:
+    model = _network(tmp_path, Shape(num_layers=2, head_size=24), seed)
+    rotations = _nodes(model, "RotaryEmbedding")
+    for node in rotations[:2]:
+        node.attributes.add(ir.AttrInt64("rotary_embedding_dim", 8))
+    without_rotation(model.graph, rotations[2:])
+    fuse_rope_cache_write(model.graph)
+    first, second = _nodes(model, "RopeCacheWrite")
+    assert [node.attributes["rotary_size"].as_int() for node in (first, second)] == [8, 0]
+    assert [value.name for value in first.inputs[3:6]] == ["rope.cos", "rope.sin", "positions"]
+    assert second.inputs[3] is second.inputs[4] is None and second.inputs[5].name == "positions"
+
+
+def test_a_rotation_of_queries_alone_is_left_alone(tmp_path: Path, seed: int) -> None:
+    model = _network(tmp_path, Shape(num_layers=1), seed)
+    without_rotation(model.graph, _nodes(model, "RotaryEmbedding")[1:])
+    fuse_rope_cache_write(model.graph)
+    assert "RopeCacheWrite" not in op_types(model)
 
 
 def test_interleaved_rotation_is_left_alone(tmp_path: Path, seed: int) -> None:
@@ -73,6 +95,19 @@ def test_attention_takes_its_window_from_the_mask(window: int | None, tmp_path: 
     assert {node.attributes["window"].as_int() for node in nodes} == {window or 0}
     assert [node.attributes["scale"].as_float() for node in nodes] == pytest.approx([shape.head_size**-0.5] * 2)
     assert not {"Attention", "And", "Greater", "LessOrEqual", "Range"} & set(op_types(model))
+
+
+def test_layers_keep_their_own_scale_and_soft_cap(tmp_path: Path, seed: int) -> None:
+    model = _network(tmp_path, Shape(num_layers=2), seed)
+    for node, scale, cap in zip(_nodes(model, "Attention"), (0.5, 0.25), (0.0, 30.0), strict=True):
+        node.attributes.add(ir.AttrFloat32("scale", scale))
+        node.attributes.add(ir.AttrFloat32("softcap", cap))
+    fuse_rope_cache_write(model.graph)
+    fuse_paged_attention(model.graph)
+    found = [
+        [node.attributes[name].as_float() for name in ("scale", "softcap")] for node in _nodes(model, "PagedAttention")
+    ]
+    assert found == [[0.5, 0.0], [0.25, 30.0]]
 
 
 def test_attention_under_another_mask_is_left_alone(tmp_path: Path, seed: int) -> None:

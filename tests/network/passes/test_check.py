@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from inflight.build.network import build_network
@@ -41,8 +42,10 @@ def test_a_malformed_fused_operator_is_named_with_what_it_lacks(rng: np.random.G
 
 
 def test_a_model_that_the_target_cannot_take_is_refused_with_a_way_out(tmp_path: Path, seed: int) -> None:
-    shape = Shape(num_layers=1, extra={"mlp_bias": True})
-    network = build_network(make_case(tmp_path, shape, seed).checkpoint, 32)
+    network = build_network(make_case(tmp_path, Shape(num_layers=1), seed).checkpoint, 32)
+    for node in network.graph:
+        if node.op_type == "Swish":
+            node.attributes.add(ir.AttrFloat32("alpha", 1.7))
     limits = Limits(max_batch_size=1, max_seq_len=32, max_num_tokens=8, max_logit_rows=1)
     with pytest.raises(BuildError, match="--target reference") as caught:
         lower_for_cpu(network, limits, tokens_per_block=16, kv_dtype="float32")

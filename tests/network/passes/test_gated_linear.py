@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
+from inflight.build.passes.activation import fuse_activation
 from inflight.build.passes.gated_linear import fuse_gated_linear
 from inflight.build.passes.linear import fuse_linear
 from tests.network.graphs import FLOAT, SmallGraph, assert_same_result, op_types
@@ -13,31 +15,76 @@ from tests.network.graphs import FLOAT, SmallGraph, assert_same_result, op_types
 pytestmark = pytest.mark.network
 
 
-def _swiglu(small: SmallGraph, *, swapped: bool = False, bias: bool = False, alpha: float = 1.0) -> ir.Value:
+SHAPE = ("batch", "step", 10)
+# Operator, its attributes, and the name that the fused operator has for it.
+ACTIVATIONS: list[tuple[str, dict[str, str], str]] = [
+    ("Swish", {}, "silu"),
+    ("Gelu", {"approximate": "tanh"}, "gelu_tanh"),
+    ("Gelu", {"approximate": "none"}, "gelu"),
+    ("Gelu", {}, "gelu"),
+    ("Relu", {}, "relu"),
+]
+
+
+def _gated(
+    small: SmallGraph,
+    op_type: str = "Swish",
+    attributes: Mapping[str, Any] | None = None,
+    *,
+    swapped: bool = False,
+    biases: tuple[bool, bool] = (False, False),
+) -> ir.Value:
     x = small.rows("x", 6)
-    gate, up = small.linear(x, "gate", 10, bias), small.linear(x, "up", 10)
-    shape = ("batch", "step", 10)
-    activated = small.op("Swish", [gate], "activated", FLOAT, shape, {"alpha": alpha})
-    return small.op("Mul", [up, activated] if swapped else [activated, up], "y", FLOAT, shape)
+    gate, up = small.linear(x, "gate", 10, biases[0]), small.linear(x, "up", 10, biases[1])
+    activated = small.op(op_type, [gate], "activated", FLOAT, SHAPE, attributes)
+    return small.op("Mul", [up, activated] if swapped else [activated, up], "y", FLOAT, SHAPE)
 
 
 @pytest.mark.parametrize("swapped", [False, True])
-def test_swiglu_becomes_one_node_whichever_way_it_is_multiplied(swapped: bool, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_gated_mlp_becomes_one_node_whichever_way_it_is_multiplied(
+    swapped: bool, bias: bool, rng: np.random.Generator
+) -> None:
     small = SmallGraph(rng)
-    model = small.model(_swiglu(small, swapped=swapped))
+    model = small.model(_gated(small, swapped=swapped, biases=(bias, bias)))
     inputs = {"x": rng.standard_normal((2, 3, 6)).astype(np.float32)}
     assert_same_result(model, [fuse_linear, fuse_gated_linear], inputs)
     (node,) = model.graph
     assert node.op_type == "GatedLinear"
-    assert [value.name for value in node.inputs] == ["x", "gate.weight", "up.weight"]
+    names = ["x", "gate.weight", "up.weight", *(["gate.bias", "up.bias"] if bias else [])]
+    assert [value.name for value in node.inputs] == names
 
 
-@pytest.mark.parametrize("difference", [{"bias": True}, {"alpha": 1.7}], ids=str)
-def test_another_gate_is_left_alone(difference: dict[str, Any], rng: np.random.Generator) -> None:
+@pytest.mark.parametrize(("op_type", "attributes", "name"), ACTIVATIONS)
+def test_any_activation_is_fused_with_a_gate_and_without_one(
+    op_type: str, attributes: dict[str, str], name: str, rng: np.random.Generator
+) -> None:
+    gated, plain = SmallGraph(rng), SmallGraph(rng)
+    models = [
+        gated.model(_gated(gated, op_type, attributes)),
+        plain.model(plain.op(op_type, [plain.linear(plain.rows("x", 6), "fc", 10)], "y", FLOAT, SHAPE, attributes)),
+    ]
+    for model, expected in zip(models, (["GatedLinear"], ["Linear", "Activation"]), strict=True):
+        inputs = {"x": rng.standard_normal((2, 3, 6)).astype(np.float32)}
+        assert_same_result(model, [fuse_linear, fuse_gated_linear, fuse_activation], inputs)
+        assert op_types(model) == expected
+        assert model.graph[-1].attributes["activation"].as_string() == name
+
+
+@pytest.mark.parametrize("biases", [(True, False), (False, True)])
+def test_a_bias_of_one_projection_alone_is_left_alone(biases: tuple[bool, bool], rng: np.random.Generator) -> None:
     small = SmallGraph(rng)
-    model = small.model(_swiglu(small, **difference))
+    model = small.model(_gated(small, biases=biases))
     fuse_linear(model.graph)
     fuse_gated_linear(model.graph)
+    assert op_types(model) == ["Linear", "Linear", "Swish", "Mul"]
+
+
+def test_another_swish_is_left_alone(rng: np.random.Generator) -> None:
+    small = SmallGraph(rng)
+    model = small.model(_gated(small, attributes={"alpha": 1.7}))
+    for run in (fuse_linear, fuse_gated_linear, fuse_activation):
+        run(model.graph)
     assert op_types(model) == ["Linear", "Linear", "Swish", "Mul"]
 
 

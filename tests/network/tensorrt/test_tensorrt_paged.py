@@ -14,7 +14,7 @@ import pytest
 
 from inflight.build.engine import build_engine, plan_engine
 from inflight.build.network import build_network
-from inflight.build.registry import check_capabilities, find_target, make_recipe
+from inflight.build.registry import make_recipe
 from inflight.build.targets.tensorrt import build as target_module
 from inflight.build.targets.tensorrt.api import PagedPlugins
 from inflight.build.targets.tensorrt.lowering.cache_layout import BlockLayout, Ranges
@@ -64,16 +64,6 @@ def test_float32_has_no_kernels_of_paged_attention(tmp_path: Path, rng: np.rando
     case = make_case(tmp_path, shape_of(rng), seed, torch.float32)
     with pytest.raises(BuildError, match="float16 or bfloat16, and the checkpoint is float32"):
         plan_engine(case.checkpoint.directory, make_recipe(**PAGED))
-
-
-def test_other_targets_have_a_paged_cache_already() -> None:
-    config: Any = SimpleNamespace(max_position_embeddings=None, dtype="float32", quantization=SimpleNamespace())
-    config.quantization.kv_cache_quant_algo = None
-    cpu = find_target("cpu")
-    check_capabilities(cpu, make_recipe("cpu", kv_cache_type="paged").resolve(config), config.dtype, None)
-    continuous = make_recipe("cpu", kv_cache_type="continuous").resolve(config)
-    with pytest.raises(BuildError, match=r"--kv-cache-type continuous: it is for --target tensorrt; .* cpu is paged"):
-        check_capabilities(cpu, continuous, config.dtype, None)
 
 
 def test_a_tensorrt_without_such_plugins_is_refused() -> None:

@@ -15,8 +15,8 @@ import pytest
 
 from inflight.build.targets.tensorrt.capabilities import RTX_TARGETS
 from inflight.build.targets.tensorrt.lowering.table import LOWERINGS
-from inflight.build.targets.tensorrt.lowering.writer import _TYPE_NAMES
 from inflight.build.targets.tensorrt.modules import FULL_NEEDS
+from inflight.dtypes import DTYPES
 from tests.network.tensorrt.calls import (
     ENUMERATORS,
     ENUMERATORS_OF_RTX,
@@ -132,7 +132,7 @@ def test_the_list_of_enumerators_is_that_of_the_code() -> None:
     written -= {("Logger", "WARNING")}
     listed = enumerators("tensorrt_rtx")
     assert all(name in listed.get(kind, ()) for kind, name in written), written
-    assert set(_TYPE_NAMES.values()) == ENUMERATORS["DataType"]
+    assert {dtype.tensorrt for dtype in DTYPES.values() if dtype.tensorrt} == ENUMERATORS["DataType"]
     assert {f"SM{sm}" for sm in RTX_TARGETS} == ENUMERATORS_OF_RTX["ComputeCapability"]
     lowered = {
         lowering.keywords["operation"]: lowering.func.__name__

@@ -44,7 +44,8 @@ int main(int argc, char **argv) {
     for (int i = 0; i < count; i++) tokens[i] = atoi(argv[9 + i]);
     for (int64_t i = 0; i < num_blocks; i++) blocks[i] = (int32_t)(num_blocks - 1 - i);
     for (int s = 0; s < atoi(argv[8]); s++) {
-        inflight_sampling sampling = {.target = -1, .num_top_logprobs = -1, .top_p = 1.0f, .repetition_penalty = 1.0f};
+        inflight_sampling sampling = {.target = -1, .num_top_logprobs = -1, .top_p = 1.0f};
+        sampling.typical_p = sampling.repetition_penalty = 1.0f;
         starts[1] = count;
         row = count - 1;
         inflight_batch batch = {1, count, 1, (int32_t)num_blocks, tokens, starts, &context, blocks, &row, &sampling};

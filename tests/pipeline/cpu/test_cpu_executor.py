@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ MAX_SEQ_LEN = 160
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BuiltEngine:
     """An engine at limits so small that prompts are cut in chunks; every row may have logits."""
     family, dtype = request.param
-    limits = {"max_batch_size": 65, "max_num_tokens": 128, "max_logit_rows": 128}
+    limits: dict[str, Any] = {"max_batch_size": 65, "max_num_tokens": 128, "max_logit_rows": 128}
     root = tmp_path_factory.mktemp("engine")
     return build_random_engine(root, family, dtype, max_seq_len=MAX_SEQ_LEN, tokens_per_block=16, **limits)
 
@@ -68,15 +69,18 @@ def strangers(rng: np.random.Generator, built: BuiltEngine, count: int) -> list[
         RowSampling(temperature=1.3, top_k=5, seed=3, num_logprobs=2),
         RowSampling(temperature=0.8, top_p=0.9, seed=9, repetition_penalty=1.2),
         RowSampling(temperature=1.0, min_p=0.05, frequency_penalty=0.5, bias=((4, 2.0), (5, -np.inf))),
+        RowSampling(temperature=1.1, typical_p=0.5, seed=4),
+        RowSampling(temperature=2.0, top_n_sigma=1.0, seed=5),
     ]
     return [
-        Run(built.random_prompt(rng, int(rng.integers(1, 50))), kinds[index % 4], int(rng.integers(1, 30)))
+        Run(built.random_prompt(rng, int(rng.integers(1, 50))), kinds[index % len(kinds)], int(rng.integers(1, 30)))
         for index in range(count)
     ]
 
 
 @pytest.mark.parametrize(
-    "sampling", [RowSampling(num_logprobs=5), RowSampling(temperature=0.9, top_p=0.95, seed=77, num_logprobs=5)]
+    "sampling",
+    [RowSampling(num_logprobs=5), RowSampling(temperature=0.9, top_p=0.95, typical_p=0.9, seed=77, num_logprobs=5)],
 )
 def test_a_sequence_gets_the_same_bits_alone_in_company_in_any_chunks_and_on_any_number_of_threads(
     built: BuiltEngine, opened: Callable[..., CpuExecutor], rng: np.random.Generator, sampling: RowSampling
@@ -107,6 +111,8 @@ def test_the_step_samples_as_the_definition_does(
             top_k=int(rng.choice([0, 3, 50])),
             top_p=float(rng.choice([1.0, 0.7])),
             min_p=float(rng.choice([0.0, 0.02])),
+            typical_p=float(rng.choice([1.0, 0.5])),
+            top_n_sigma=float(rng.choice([0.0, 1.5])),
             repetition_penalty=float(rng.choice([1.0, 1.5])),
             presence_penalty=0.5,
             frequency_penalty=0.25,

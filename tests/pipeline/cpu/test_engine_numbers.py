@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,30 +17,39 @@ from inflight.runtime.executors.cpu.executor import CpuExecutor
 from inflight.runtime.loading.load import load_engine
 from inflight.runtime.scheduler.step import RowSampling
 from tests.engines.built_engine import BuiltEngine, build_random_engine
+from tests.network.support import ALL_FAMILIES
 from tests.pipeline.stepping import Run, prompt_logits, run_all
 
 pytestmark = pytest.mark.pipeline
 
-FAMILIES = ["llama", "mistral", "qwen2", "qwen3"]
+# Every family, and of some of them what a random shape does not have: the family and what is not left to chance.
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{family: (family, {}) for family in ALL_FAMILIES},
+    "llama with biases": ("llama", {"extra": {"mlp_bias": True, "attention_bias": True}}),
+    "qwen3 of mixed layers": ("qwen3", {"num_layers": 3, "sliding_window": 9, "extra": {"max_window_layers": 1}}),
+}
 RELATIVE_ERROR = 1e-4
 
 Logits = npt.NDArray[np.float64]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=MODELS)
 def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BuiltEngine:
     """A float32 engine."""
-    return build_random_engine(tmp_path_factory.mktemp("full"), request.param, torch.float32, max_batch_size=4)
+    family, changes = MODELS[request.param]
+    return build_random_engine(tmp_path_factory.mktemp("full"), family, torch.float32, changes, max_batch_size=4)
 
 
 @pytest.fixture(
     scope="module",
-    params=[*((family, torch.bfloat16) for family in FAMILIES), ("llama", torch.float16)],
+    params=[*((model, torch.bfloat16) for model in MODELS), ("llama", torch.float16), ("gemma2", torch.float16)],
     ids=lambda value: f"{value[0]}-{str(value[1]).removeprefix('torch.')}",
 )
 def half(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BuiltEngine:
     """An engine of half precision."""
-    return build_random_engine(tmp_path_factory.mktemp("half"), *request.param, max_batch_size=4)
+    model, dtype = request.param
+    family, changes = MODELS[model]
+    return build_random_engine(tmp_path_factory.mktemp("half"), family, dtype, changes, max_batch_size=4)
 
 
 @pytest.fixture(autouse=True)

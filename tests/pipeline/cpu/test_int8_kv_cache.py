@@ -40,7 +40,7 @@ NO_ROUNDING = 5e-2
 
 @pytest.fixture(
     scope="module",
-    params=[("llama", torch.float32), ("qwen2", torch.bfloat16), ("mistral", torch.float16)],
+    params=[("llama", torch.float32), ("qwen2", torch.bfloat16), ("mistral", torch.float16), ("gemma2", torch.float32)],
     ids=lambda value: f"{value[0]}-{str(value[1]).removeprefix('torch.')}",
 )
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BuiltEngine:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +17,18 @@ from inflight.build.registry import make_recipe
 from inflight.cli.main import build_app
 from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
-from inflight.convert.quantization.facts import SchemeName
+from inflight.convert.quantization.schemes import RECIPES
 from inflight.errors import InflightError
 from tests.models.random_models import Shape, random_shape, save_random_model
-from tests.network.support import FAMILIES
+from tests.network.support import ALL_FAMILIES
 
 pytestmark = pytest.mark.pipeline
 
-SCHEMES = get_args(SchemeName)
+SCHEMES = list(RECIPES)
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{family: (family, {}) for family in ALL_FAMILIES},
+    "llama with biases": ("llama", {"extra": {"mlp_bias": True}}),
+}
 
 
 def run(*arguments: object) -> Result:
@@ -38,15 +43,19 @@ def build(directory: Path, options: dict[str, Any], **recipe: Any) -> Path:
     return directory / "engine"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("index", "model"), list(enumerate(MODELS)))
 def test_an_engine_of_any_scheme_computes_what_its_integers_mean(
-    tmp_path: Path, family: str, seed: int, rng: np.random.Generator
+    tmp_path: Path, index: int, model: str, seed: int, rng: np.random.Generator
 ) -> None:
     """One build for each family; each run draws the schemes anew, all of them, and groups, types and odd sizes."""
+    family, changes = MODELS[model]
     schemes = np.random.default_rng(seed).permutation(SCHEMES)
-    options = {"quantize": str(schemes[FAMILIES.index(family)]), "group_size": int(rng.choice([32, 64, 128]))}
+    options = {
+        "quantize": str(schemes[index % len(schemes)]),
+        "group_size": int(rng.choice([32, 64, 128])),
+    }
     dtype = torch.float32 if rng.random() < 0.5 else torch.bfloat16
-    save_random_model(tmp_path / "model", random_shape(rng, family), seed, dtype)
+    save_random_model(tmp_path / "model", replace(random_shape(rng, family), **changes), seed, dtype)
     cache = str(rng.choice(["auto", "int8"]))
     engine = build(tmp_path, options, kv_cache_dtype=cache)
     result = run("verify", tmp_path / "model", engine, "--max-tokens", 6, "--json")
@@ -57,7 +66,7 @@ def test_an_engine_of_any_scheme_computes_what_its_integers_mean(
 def test_the_weights_begin_with_a_table_of_which_steps_read_single_rows(tmp_path: Path, seed: int) -> None:
     """A tied plain model looks its rows up in the projection; a quantized one cannot."""
     save_random_model(tmp_path / "model", Shape(tied=True, vocab_size=256, hidden_size=72), seed, torch.bfloat16)
-    schemes: list[tuple[SchemeName | None, int]] = [(None, 0), ("int4_w4a8", 256 * 72 * 2)]
+    schemes: list[tuple[str | None, int]] = [(None, 0), ("int4_w4a8", 256 * 72 * 2)]
     for scheme, expected in schemes:
         options = ConvertOptions(overwrite=True, progress=False, quantize=scheme)
         convert_model(tmp_path / "model", tmp_path / "ckpt", options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import runpy
 import subprocess
 import sys
 from functools import cache
@@ -16,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.engines.null_engine import write_null_engine
-from tests.paths import ROOT
+from tests.paths import ROOT, SCRIPTS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -113,6 +112,7 @@ def test_the_base_install_generates_and_inspects(engine: Path) -> None:
     assert inflight("doctor").returncode in (0, 1)
 
 
+@pytest.mark.unit
 @pytest.mark.parametrize("arguments", [(), ("build-engine",), ("convert",), ("serve",), ("bench", "serve")])
 def test_help_needs_no_extra(arguments: tuple[str, ...]) -> None:
     shown = inflight(*arguments, "--help")
@@ -142,7 +142,7 @@ def test_a_verb_without_its_extra_names_it(
 
 @pytest.mark.pipeline
 def test_the_extra_of_building_converts_and_plans_and_runs_references(tmp_path: Path) -> None:
-    runpy.run_path(str(ROOT / "scripts" / "make_embedded_model.py"))["make_embedded_model"](tmp_path / "model")
+    subprocess.run([sys.executable, SCRIPTS / "make_embedded_model.py", tmp_path / "model"], check=True)
     checkpoint, engine = tmp_path / "checkpoint", tmp_path / "engine"
     built = [
         inflight("convert", tmp_path / "model", "-o", checkpoint, extra="build"),

@@ -49,7 +49,7 @@ def _chain(epsilon: float, layers: int) -> list[ir.Node]:
     """Embedding, then norm and square product per layer, then a projection to the vocabulary."""
     ids = new_value("token_ids", ir.DataType.INT32, ("T",))
     x = _value("x", WIDTH)
-    nodes = [fused("EmbeddingLookup", [ids, _weight("embedding", VOCAB, WIDTH)], [x])]
+    nodes = [fused("EmbeddingLookup", [ids, _weight("embedding", VOCAB, WIDTH)], [x], {"scale": 1.0})]
     for layer in range(layers):
         y, z = _value(f"y{layer}", WIDTH), _value(f"z{layer}", WIDTH)
         nodes.append(fused("RMSNorm", [x, _weight(f"norm{layer}", WIDTH)], [y], {"epsilon": epsilon}))

@@ -19,6 +19,7 @@ from inflight.cli.chat import chat
 from inflight.cli.generate import generate
 from inflight.errors import RequestError
 from inflight.runtime import LLM, SamplingParams
+from inflight.sampling_parameters import SAMPLING_PARAMETERS, SamplingParameter
 from tests.engines.null_engine import write_null_engine
 from tests.patience import PATIENCE_S
 
@@ -100,6 +101,16 @@ def test_sampling_flags_reach_the_sampler(engine: Path) -> None:
     assert forced.exit_code == 0
     with pytest.raises(RequestError, match="top_p"):
         run("generate", engine, "x", "--top-p", "1.5")
+
+
+@pytest.mark.parametrize("row", [row for row in SAMPLING_PARAMETERS if row.kind == "number"], ids=lambda row: row.name)
+def test_every_number_has_a_flag(engine: Path, row: SamplingParameter) -> None:
+    flag = "--" + row.name.replace("_", "-")
+    beyond = row.greatest + 1.5 if row.greatest < 1e6 else row.least - 3.0
+    for verb, rest in (("generate", ["x"]), ("chat", [])):
+        with pytest.raises(RequestError, match=f"^{row.name} is .*; it must be"):
+            run(verb, engine, *rest, flag, str(beyond))
+    assert run("generate", engine, "x", "--max-tokens", "2", flag, "1").exit_code == 0
 
 
 @pytest.mark.parametrize("flags", [["--stream", "--json"], ["--stream", "--n", "2"], ["--logit-bias", "x"]])

@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from inflight.convert.checkpoint.rope import RotaryScaling
@@ -20,6 +21,7 @@ from inflight.convert.source.hf_config import ConfigReading, read_model_config
 from inflight.errors import ModelError
 from inflight.tensor_file import TensorEntry
 from tests.models.hf_files import ARCHITECTURES, tensor_shapes, tiny_config
+from tests.models.ropes import ROPE_KINDS, random_rope
 
 pytestmark = pytest.mark.unit
 
@@ -233,6 +235,7 @@ def test_layers_of_two_kinds_are_those_of_transformers(
         ("stablelm", {"partial_rotary_factor": 1.5}, "partial_rotary_factor must be within 0 and 1, not 1.5"),
         ("smollm3", {"use_sliding_window": True}, "use_sliding_window True is not supported"),
         ("smollm3", {"no_rope_layers": [1, 0]}, "no_rope_layers must have a 0 or a 1 for each of 3 layers"),
+        ("granite", {"logits_scaling": 1e-320}, "logits_scaling 1e-320 is out of range"),
         ("granite", {"logits_scaling": 0}, "logits_scaling must be a positive number"),
         ("gemma3", {"attn_logit_softcapping": 5.0}, "does not apply it in Gemma3ForCausalLM"),
         ("gemma3", {"rope_parameters": {"rope_theta": 1e4}}, "rope_parameters has rope_theta beside full_attention"),
@@ -280,7 +283,26 @@ def test_what_gemmas_configs_pass_over_is_what_transformers_assumes() -> None:
     assert (third.rotary_base, third.rope_local_base_freq, third.final_logit_softcapping) == (1e6, 1e4, None)
 
 
-ODD_VALUES = [None, "x", "1", -1, 0, 1.5, True, [], [1], [None], {}, {"a": 1}, {"rope_type": 3}, 2**31, 10**30]
+ODD_VALUES: list[Any] = [
+    None,
+    "x",
+    "1",
+    -1,
+    0,
+    1.5,
+    True,
+    [],
+    [1],
+    [None],
+    [[]],
+    {},
+    {"a": 1},
+    {"rope_type": 3},
+    2**31,
+    10**30,
+    1e-320,
+    1e308,
+]
 
 
 @pytest.mark.parametrize("family", list(ARCHITECTURES))
@@ -307,3 +329,19 @@ def test_no_value_of_any_key_ends_in_a_traceback(family: str) -> None:
         for value in ODD_VALUES:
             with contextlib.suppress(ModelError):
                 make_plan("model", config | {key: value}, tensors, ConvertOptions())
+
+
+@pytest.mark.parametrize("family", ["llama", "stablelm", "gemma3"])
+@pytest.mark.parametrize("kind", ROPE_KINDS)
+def test_no_value_of_any_rope_key_ends_in_a_traceback(family: str, kind: str, rng: np.random.Generator) -> None:
+    rope, config = random_rope(rng, kind, 6), tiny_config(family, sliding_window=9)
+    for key in (*rope, "partial_rotary_factor", "type", "mscale", "truncate"):
+        for value in ODD_VALUES:
+            changed = rope | {key: value}
+            for given in (
+                {"rope_parameters": {"full_attention": changed, "sliding_attention": changed}},
+                {"rope_parameters": changed},
+                {"rope_scaling": changed},
+            ):
+                with contextlib.suppress(ModelError):
+                    make_plan("model", config | given, {}, ConvertOptions())

@@ -23,7 +23,7 @@ from tests.unit.convert.test_checkpoint import edit_config
 
 pytestmark = pytest.mark.unit
 
-SCHEMES = ("int8_wo", "int8_w8a8", "int4_wo", "int4_w4a8")
+SCHEMES = ("int8_wo", "int8_w8a8", "int4_wo", "int4_w4a8", "fp8_rowwise")
 FC = "transformer.layers.1.mlp.fc"
 
 
@@ -68,6 +68,25 @@ def test_int4_has_a_scale_per_group_and_the_even_output_in_the_low_half(
         assert (error <= np.square(np.rint(group / plain) * plain - group).sum(axis=1) * 1.00001).all()
 
 
+def test_fp8_rowwise_has_one_scale_per_output_and_the_nearest_number(tmp_path: Path, rng: np.random.Generator) -> None:
+    config = tiny_config()
+    tensors = random_tensors(config, rng)
+    tensors["model.layers.1.mlp.gate_proj.weight"][3] = 0
+    checkpoint = converted(tmp_path, config, tensors, quantize="fp8_rowwise")
+    source = tensors["model.layers.1.mlp.gate_proj.weight"]
+    scales, levels = checkpoint.array(f"{FC}.per_channel_scale"), checkpoint.array(f"{FC}.weight")
+    assert levels.dtype == ml_dtypes.float8_e4m3fn and scales.dtype == np.float32 and scales.shape == (len(source),)
+    expected = np.maximum(np.abs(source).max(axis=1) / 448, 1 / (448 * 512))
+    np.testing.assert_allclose(scales, expected, rtol=1e-6)
+    ladder = np.arange(127, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float64)
+    scaled = np.abs(source.astype(np.float64)) / scales[:, None].astype(np.float64)
+    nearest = np.abs(scaled[..., None] - ladder).min(axis=-1)
+    error = np.abs(np.abs(levels.astype(np.float64)) - scaled)
+    assert (error <= nearest + 1e-4 * scaled).all()
+    assert (np.sign(levels.astype(np.float32)) * np.sign(source) >= 0).all()
+    np.testing.assert_array_equal(checkpoint.matrix(FC), levels.astype(np.float32) * scales[:, None])
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_matrices_are_quantized_and_the_rest_stays_as_it_was(
     tmp_path: Path, rng: np.random.Generator, scheme: str
@@ -82,11 +101,14 @@ def test_the_matrices_are_quantized_and_the_rest_stays_as_it_was(
             assert quantized.array(name).tobytes() == plain.array(name).tobytes()
             continue
         module = name.removesuffix(".weight")
-        assert quantized.tensors[name].dtype == "int8"
+        if module == "lm_head" and scheme == "fp8_rowwise":
+            assert quantized.tensors[name].dtype == plain.tensors[name].dtype
+            continue
+        assert quantized.tensors[name].dtype == ("float8_e4m3fn" if "fp8" in scheme else "int8")
         relative = np.linalg.norm(quantized.matrix(module) - plain.matrix(module)) / np.linalg.norm(
             plain.matrix(module)
         )
-        assert relative < (0.15 if "int4" in scheme else 0.01), name
+        assert relative < {"int4": 0.15, "int8": 0.01, "fp8_": 0.05}[scheme[:4]], name
 
 
 @pytest.mark.parametrize(
@@ -96,6 +118,7 @@ def test_the_matrices_are_quantized_and_the_rest_stays_as_it_was(
         ("int8_w8a8", "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN", "int8", "out_in"),
         ("int4_wo", "W4A16_AWQ", "int16", None),
         ("int4_w4a8", "W4A16_AWQ", "int8", None),
+        ("fp8_rowwise", "FP8_PER_CHANNEL_PER_TOKEN", "float8_e4m3fn", None),
     ],
 )
 def test_the_config_names_the_algorithm_and_guards_int8_from_other_readers(
@@ -107,7 +130,8 @@ def test_the_config_names_the_algorithm_and_guards_int8_from_other_readers(
     block = written["quantization"]
     assert (block["quant_algo"], block["group_size"], block.get("weight_layout")) == (algorithm, 64, layout)
     assert (block["has_zero_point"], block["pre_quant_scale"]) == (False, False)
-    assert block["exclude_modules"] == ["*vocab_embedding"]
+    # The format's own reader keeps the projection plain where it reads 8-bit floats.
+    assert block["exclude_modules"] == [*(["*lm_head"] if "fp8" in scheme else []), "*vocab_embedding"]
     assert written["inflight"]["quantization"]["scheme"] == scheme
     assert checkpoint.quantization is not None and checkpoint.quantization.activations == activations
 
@@ -237,6 +261,8 @@ def test_the_layout_of_other_writers_is_read_without_our_keys(tmp_path: Path, rn
     [
         ({"quant_algo": "W8A16"}, "quant_algo 'W8A16' with weights laid out for a GPU"),
         ({"quant_algo": "W4A16_AWQ", "pre_quant_scale": True}, "with pre_quant_scale"),
+        ({"quant_algo": "FP8_PER_CHANNEL_PER_TOKEN", "use_meta_recipe": True}, "with use_meta_recipe"),
+        ({"quant_algo": "FP8_PER_CHANNEL_PER_TOKEN", "clamp_val": [1.0, 2.0]}, "with clamp_val"),
         ({"quant_algo": "W4A16_AWQ", "has_zero_point": True}, "with has_zero_point"),
         ({"quant_algo": "W4A16_GPTQ"}, "quant_algo 'W4A16_GPTQ' .supported: W4A16_AWQ"),
         ({"quant_algo": "MIXED_PRECISION"}, "quant_algo 'MIXED_PRECISION'"),

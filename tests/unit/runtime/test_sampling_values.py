@@ -15,11 +15,12 @@ from inflight.runtime.executors.null.executor import NullExecutor, null_manifest
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.scheduler.step import StepBatch, StepOutput
+from inflight.sampling_parameters import SAMPLING_PARAMETERS
 
 pytestmark = pytest.mark.unit
 
-INTEGERS = ("n", "best_of", "top_k", "seed", "max_tokens", "min_tokens", "logprobs", "prompt_logprobs")
-NUMBERS = ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+INTEGERS = tuple(row.name for row in SAMPLING_PARAMETERS if row.kind == "integer")
+NUMBERS = tuple(row.name for row in SAMPLING_PARAMETERS if row.kind == "number")
 EXTREMES = (-(10**30), -(2**63), -2, -1, 0, 1, 2, 2**31 - 1, 2**31, 2**32, 2**63, 2**64, 10**30)
 MAGNITUDES = (-math.inf, -1e308, -2.5, -1e-60, 0.0, 1e-300, 1e-45, 1e-38, 0.5, 1.0, 3e38, 1e39, math.inf, math.nan)
 

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#define INFLIGHT_ABI 4
+#define INFLIGHT_ABI 5
 #define INFLIGHT_MAX_TOP_LOGPROBS 64
 
 #define INFLIGHT_OK 0
@@ -24,7 +24,7 @@ typedef struct {
     int32_t target;
     int32_t num_top_logprobs; /* -1: no log probabilities at all */
     int32_t top_k;            /* 0: off */
-    float temperature, top_p, min_p;
+    float temperature, top_p, min_p, typical_p, top_n_sigma;
     float repetition_penalty, presence_penalty, frequency_penalty;
 } inflight_sampling;
 

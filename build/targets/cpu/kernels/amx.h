@@ -109,6 +109,10 @@ INLINE int64_t amx_height(int64_t count, int64_t most) { return ceil_div(count, 
 INLINE int64_t amx_tile_start(int64_t count, int64_t height, int64_t index) {
     return min_int(index * height, count - height);
 }
+/* Those rows: they are stored already, and the residual that they would be added to may be what was stored. */
+INLINE int64_t amx_rows_again(int64_t count, int64_t height, int64_t index) {
+    return index * height - amx_tile_start(count, height, index);
+}
 
 /* Passes over the columns of a panel that a tile makes. */
 INLINE int64_t amx_passes(int64_t rows) { return is_wide(rows) ? 1 : 2; }

@@ -101,7 +101,7 @@ INLINE void amx_quantized_tile(quantized_shape q, int64_t tokens, const int8_t *
         tile_output part = out;
         if (out.bias) part.bias += column;
         if (out.residual) part.residual += column;
-        part.y += out.gated ? column / 2 : column;
+        part.y += out.gate ? column / 2 : column;
         amx_quantized_columns(q, 0, tokens, x, panel, column, &ahead, part);
     }
 }

@@ -112,7 +112,7 @@ INLINE void level_scores(cache_shape s, int rows, digit_rows q, cache_regions ca
  * alone. Returns the scale of the digits. */
 INLINE float digit_weights(attention_shape s, visible_tokens seen, const float *value_scale, float *scores,
                                int8_t *digits, int64_t digit_stride, int32_t *offset, float *maximum, float *total) {
-    *maximum = greatest_score(seen, scores);
+    *maximum = greatest_score(s, seen, scores);
     const float reference = exponent_offset(s, *maximum);
     f32x16 sum = splat(0.0f), greatest = splat(0.0f);
     for (int64_t v = seen.from; v < seen.to; v++) {

@@ -6,6 +6,7 @@
 #ifndef INFLIGHT_ATTENTION_SOFTMAX_H
 #define INFLIGHT_ATTENTION_SOFTMAX_H
 
+#include "activation.h"
 #include "attention_work.h"
 
 /* Of some queries, over one split or several: per query the greatest score, the sum of the weights, and the weighted
@@ -15,7 +16,12 @@ typedef struct {
 } tile_results;
 
 /* A weight is 2^((score - maximum) * exponent_scale). */
-INLINE float exponent_scale(attention_shape s) { return s.scale * 1.44269504f; }
+INLINE float exponent_scale(attention_shape s) { return (s.softcap != 0.0f ? s.softcap : s.scale) * 1.44269504f; }
+
+/* Scores of a soft cap, in units of it; without one they are as they were. */
+INLINE f32x16 cap_scores(attention_shape s, f32x16 scores) {
+    return s.softcap != 0.0f ? tanh16(scores * (s.scale / s.softcap)) : scores;
+}
 
 /* The greater of two lanes; either where one is NaN. */
 INLINE f32x16 greater16(f32x16 a, f32x16 b) {
@@ -73,11 +79,12 @@ INLINE f32x16 hide_vector(visible_tokens seen, int64_t v, f32x16 scores) {
 INLINE int64_t first_whole(visible_tokens seen) { return max_int(seen.from, ceil_div(seen.low, LANES)); }
 INLINE int64_t end_whole(visible_tokens seen) { return min_int(seen.to, (seen.high + 1) / LANES); }
 
-/* Hides what the query does not see; returns the greatest of the others. */
-INLINE float greatest_score(visible_tokens seen, float *scores) {
+/* Caps scores and hides what the query does not see; returns the greatest of the others. */
+INLINE float greatest_score(attention_shape s, visible_tokens seen, float *scores) {
     f32x16 greatest = splat(-__builtin_inff());
     for (int64_t v = seen.from; v < seen.to; v++) {
-        f32x16 x = load16(F32, scores, v * LANES);
+        f32x16 x = cap_scores(s, load16(F32, scores, v * LANES));
+        if (s.softcap != 0.0f) store16(F32, scores, v * LANES, x);
         if (v < first_whole(seen) || v >= end_whole(seen)) store16(F32, scores, v * LANES, x = hide_vector(seen, v, x));
         greatest = greater16(x, greatest);
     }

@@ -18,7 +18,7 @@
 typedef struct {
     cache_shape cache;
     int64_t num_heads, window; /* window 0: none */
-    float scale;
+    float scale, softcap; /* scores become softcap tanh(score / softcap); 0: they stay as they are */
     int64_t partial_rows; /* (row, split) pairs that the memory for partial results holds */
 } attention_shape;
 

@@ -24,28 +24,29 @@ static void read_stored(const stored_table *t, int64_t offset, void *bytes, int6
     if (got != size) __atomic_store_n(t->status, INFLIGHT_FILE, __ATOMIC_RELAXED);
 }
 
-INLINE void embedding_lookup(pool *p, int thread, element type, int64_t width, int64_t rows, const int32_t *ids,
-                             const stored_table *table, float *x) {
+/* x [rows][width] = the rows of the table with those numbers, times `scale`. */
+INLINE void embedding_lookup(pool *p, int thread, element type, int64_t width, float scale, int64_t rows,
+                             const int32_t *ids, const stored_table *table, float *x) {
     const int64_t size = element_size(type), at_once = STORED_AT_ONCE / size;
     _Alignas(CACHE_LINE) unsigned char stored[STORED_AT_ONCE] = {0};
     for (int64_t row = share_start(p, thread, rows); row < share_start(p, thread + 1, rows); row++) {
         for (int64_t first = 0; first < width; first += at_once) {
             const int64_t count = min_int(at_once, width - first);
             read_stored(table, (ids[row] * width + first) * size, stored, count * size);
-            for (int64_t i = 0; i < count; i++) x[row * width + first + i] = load1(type, stored, i);
+            for (int64_t i = 0; i < count; i++) x[row * width + first + i] = load1(type, stored, i) * scale;
         }
     }
 }
 
 /* The same from the packed panels of the vocabulary projection, when the two share their weights. */
-INLINE void embedding_lookup_packed(pool *p, int thread, element type, int64_t width, int64_t rows, const int32_t *ids,
-                                    const void *panels, float *x) {
+INLINE void embedding_lookup_packed(pool *p, int thread, element type, int64_t width, float scale, int64_t rows,
+                                    const int32_t *ids, const void *panels, float *x) {
     const int64_t group = group_of(type);
     for (int64_t row = share_start(p, thread, rows); row < share_start(p, thread + 1, rows); row++) {
         const void *panel = (const unsigned char *)panels + ids[row] / PANEL * panel_bytes(type, width);
         for (int64_t i = 0; i < width; i++) {
             int64_t place = (i / group * PANEL + ids[row] % PANEL) * group + i % group;
-            x[row * width + i] = load1(type, panel, place);
+            x[row * width + i] = load1(type, panel, place) * scale;
         }
     }
 }

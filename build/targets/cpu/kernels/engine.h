@@ -9,7 +9,9 @@
 
 #include "abi.h"
 #include "attention.h"
+#include "elementwise.h"
 #include "embedding.h"
+#include "float8.h"
 #include "qlinear.h"
 #include "sampling.h"
 

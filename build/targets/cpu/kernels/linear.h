@@ -5,6 +5,7 @@
 #ifndef INFLIGHT_LINEAR_H
 #define INFLIGHT_LINEAR_H
 
+#include "activation.h"
 #include "panels.h"
 
 #if defined(__AMX_BF16__)
@@ -13,14 +14,15 @@
 
 #define STRETCH_BYTES (288 << 10)
 
-/* silu(gate) * up of a tile when `gated`: then a panel holds 32 columns of each, 16 of the gate, 16 of up, in turn. */
+/* activation(gate) * up of a tile when there is a `gate`: then a panel holds 32 columns of each, 16 of the gate, 16 of
+ * up, in turn, and so does its part of the bias. */
 typedef struct {
     element type;
     int64_t k, n, rows;
     const void *x, *weight;
     const float *bias, *residual; /* NULL: none */
     void *y;
-    int gated;
+    activation gate; /* NO_ACTIVATION: the product itself */
 } product;
 
 INLINE int64_t panel_bytes(element type, int64_t k) { return round_up(k, group_of(type)) * PANEL * element_size(type); }
@@ -46,12 +48,15 @@ INLINE void store_linear(const panel_tile tile, int64_t rows, int64_t n, int64_t
     }
 }
 
-/* One tile of silu(gate) * up to y[rows][n]. */
-INLINE void store_gated(element type, const panel_tile tile, int64_t rows, int64_t n, int64_t column, void *y) {
+/* One tile of activation(gate) * up to y[rows][n]; `bias` is the panel's own. */
+INLINE void store_gated(element type, activation gate, const panel_tile tile, int64_t rows, int64_t n, int64_t column,
+                        const float *bias, void *y) {
     int64_t width = min_int(PANEL / 2, n - column);
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t c = 0; c < PANEL / 2; c += LANES) {
-            f32x16 value = silu16(load16(F32, tile[r], 2 * c)) * load16(F32, tile[r], 2 * c + LANES);
+            f32x16 first = load16(F32, tile[r], 2 * c), up = load16(F32, tile[r], 2 * c + LANES);
+            if (bias) first += load16(F32, bias, 2 * c), up += load16(F32, bias, 2 * c + LANES);
+            f32x16 value = activate16(gate, first) * up;
             if (c + LANES <= width) store16(type, y, r * n + column + c, value);
             else if (c < width) store_part(type, y, r * n + column + c, width - c, value);
         }
@@ -60,7 +65,9 @@ INLINE void store_gated(element type, const panel_tile tile, int64_t rows, int64
 
 INLINE void store_tile(product m, const panel_tile tile, int64_t row, int64_t rows, int64_t panel) {
     const element act = act_type(m.type);
-    if (m.gated) store_gated(act, tile, rows, m.n, panel * (PANEL / 2), at(act, m.y, row * m.n));
+    if (m.gate)
+        store_gated(act, m.gate, tile, rows, m.n, panel * (PANEL / 2), m.bias ? m.bias + panel * PANEL : NULL,
+                    at(act, m.y, row * m.n));
     else
         store_linear(tile, rows, m.n, panel * PANEL, m.bias, m.residual ? m.residual + row * m.n : NULL,
                      (float *)m.y + row * m.n);
@@ -116,17 +123,18 @@ INLINE void multiply_amx_stretch(product m, panel_piece piece, int64_t index, fl
     if (!last && piece.count < m.rows) next = NULL;
     for (int64_t i = 0; i < tiles; i++) {
         const int64_t row = piece.first + amx_tile_start(piece.count, height, i);
+        const int64_t again = amx_rows_again(piece.count, height, i);
         float(*tile)[PANEL] = sums + (stretches(m) == 1 ? 0 : i * AMX_ROWS);
         look_ahead ahead = amx_look_ahead(columns, next, LINE_BYTES, ceil_div(end - start, group), i, tiles, height);
         if (last && m.residual) ask_for_residual(m, row, height, piece.panel);
         amx_product(height, end - start, at(BF16, m.x, row * m.k + start), m.k, columns, tile[0], index > 0, ahead);
-        if (last) store_tile(m, (const float(*)[PANEL])tile, row, height, piece.panel);
+        if (last) store_tile(m, (const float(*)[PANEL])tile + again, row + again, height - again, piece.panel);
     }
 }
 
 /* bfloat16 in tiles of AMX, whatever the number of rows: their sums are not those of vectors. */
 INLINE void multiply_in_tiles(pool *p, int thread, product m) {
-    const int64_t panels = ceil_div(m.n, m.gated ? PANEL / 2 : PANEL);
+    const int64_t panels = ceil_div(m.n, m.gate ? PANEL / 2 : PANEL);
     panel_piece piece;
     _Alignas(64) float sums[BLOCK_ROWS][PANEL];
     int64_t configured = 0;
@@ -145,7 +153,7 @@ INLINE void multiply(pool *p, int thread, product m) {
         return;
     }
 #endif
-    const int64_t panels = ceil_div(m.n, m.gated ? PANEL / 2 : PANEL);
+    const int64_t panels = ceil_div(m.n, m.gate ? PANEL / 2 : PANEL);
     panel_piece piece;
     panel_tile sums[BLOCK_ROWS / TILE_ROWS];
     while (take_panel(p, thread, panels, panel_bytes(m.type, m.k), m.rows, m.weight, &piece))
@@ -155,13 +163,13 @@ INLINE void multiply(pool *p, int thread, product m) {
 /* y [rows][n] float32 = residual + (x [rows][k] w' + bias); bias and residual may be NULL, y may be the residual */
 INLINE void linear(pool *p, int thread, element type, int64_t k, int64_t n, int64_t rows, const void *x,
                    const void *weight, const float *bias, const float *residual, float *y) {
-    multiply(p, thread, (product){type, k, n, rows, x, weight, bias, residual, y, 0});
+    multiply(p, thread, (product){type, k, n, rows, x, weight, bias, residual, y, NO_ACTIVATION});
 }
 
-/* y [rows][n] act = silu(x gate') * (x up') */
-INLINE void gated_linear(pool *p, int thread, element type, int64_t k, int64_t n, int64_t rows, const void *x,
-                         const void *weight, void *y) {
-    multiply(p, thread, (product){type, k, n, rows, x, weight, NULL, NULL, y, 1});
+/* y [rows][n] act = gate(x gate' + its bias) * (x up' + its bias) */
+INLINE void gated_linear(pool *p, int thread, element type, activation gate, int64_t k, int64_t n, int64_t rows,
+                         const void *x, const void *weight, const float *bias, void *y) {
+    multiply(p, thread, (product){type, k, n, rows, x, weight, bias, NULL, y, gate});
 }
 
 #endif

@@ -13,7 +13,7 @@
 #define any_quantized_tile quantized_tile
 #endif
 
-/* silu(gate) * up of a tile when `gated`, as in linear.h; y is float32. */
+/* activation(gate) * up of a tile when there is a `gate`, as in linear.h; y is float32. */
 typedef struct {
     quantized_shape shape;
     int64_t n, rows;
@@ -22,32 +22,35 @@ typedef struct {
     const void *weight;
     const float *bias, *residual; /* NULL: none */
     float *y;
-    int gated;
+    activation gate; /* NO_ACTIVATION: the product itself */
 } quantized_product;
 
 /* Whether the vectors of a gate and its up are in registers together. */
 INLINE int gates_in_registers(quantized_shape q) { return quantized_vectors(q, TILE_ROWS) % 2 == 0; }
 
-/* A whole panel goes straight to y; of fewer columns the tile is made beside it first. */
-INLINE void multiply_rows(quantized_product m, const panel_piece *piece, int64_t row, int64_t tokens,
+/* A whole panel goes straight to y; of fewer columns the tile is made beside it first, and so is one whose first rows
+ * are there `again` (amx.h). */
+INLINE void multiply_rows(quantized_product m, const panel_piece *piece, int64_t row, int64_t tokens, int64_t again,
                           look_ahead ahead) {
-    const int64_t columns = m.gated ? PANEL / 2 : PANEL, column = piece->panel * columns;
-    const int direct = column + columns <= m.n && (!m.gated || gates_in_registers(m.shape));
+    const int64_t columns = m.gate ? PANEL / 2 : PANEL, column = piece->panel * columns;
+    const int direct = !again && column + columns <= m.n && (!m.gate || gates_in_registers(m.shape));
     const int8_t *x = quantized_at(m.shape.row, m.x, row);
     const float *residual = m.residual ? m.residual + row * m.n : NULL;
+    const float *bias = m.bias ? m.bias + piece->panel * PANEL : NULL;
     float *y = m.y + row * m.n;
     if (direct) {
-        const float *bias = m.bias ? m.bias + column : NULL;
         any_quantized_tile(m.shape, tokens, x, piece->columns, ahead,
                            (tile_output){m.x_scale + row, bias, residual ? residual + column : NULL, y + column, m.n,
-                                         m.gated});
+                                         m.gate});
         return;
     }
     float tile[MOST_DIGIT_ROWS][PANEL];
     any_quantized_tile(m.shape, tokens, x, piece->columns, ahead,
-                       (tile_output){m.x_scale + row, NULL, NULL, tile[0], PANEL, 0});
-    if (m.gated) store_gated(F32, tile, tokens, m.n, column, y);
-    else store_linear(tile, tokens, m.n, column, m.bias, residual, y);
+                       (tile_output){m.x_scale + row, NULL, NULL, tile[0], PANEL, NO_ACTIVATION});
+    y += again * m.n;
+    if (residual) residual += again * m.n;
+    if (m.gate) store_gated(F32, m.gate, tile + again, tokens - again, m.n, column, bias, y);
+    else store_linear(tile + again, tokens - again, m.n, column, m.bias, residual, y);
 }
 
 /* Prefetch distance of a tile alone: shorter than that of floating-point tiles (panels.h), which is faster here. */
@@ -72,12 +75,13 @@ INLINE void multiply_amx_piece(quantized_product m, const panel_piece *piece, in
     configure_tiles(rows, configured);
     for (int64_t i = 0; i < tiles; i++)
         multiply_rows(m, piece, piece->first + amx_tile_start(piece->count, height, i), height,
+                      amx_rows_again(piece->count, height, i),
                       amx_look_ahead(piece->columns, piece->next, step_bytes, steps, i, tiles, rows));
 }
 #endif
 
 INLINE void quantized_multiply(pool *p, int thread, quantized_product m) {
-    const int64_t panels = ceil_div(m.n, m.gated ? PANEL / 2 : PANEL), bytes = quantized_panel_bytes(m.shape);
+    const int64_t panels = ceil_div(m.n, m.gate ? PANEL / 2 : PANEL), bytes = quantized_panel_bytes(m.shape);
     panel_piece piece;
 #if defined(__AMX_INT8__)
     int64_t configured = 0;
@@ -92,7 +96,7 @@ INLINE void quantized_multiply(pool *p, int thread, quantized_product m) {
         const int64_t tiles = ceil_div(piece.count, tile_tokens(m.shape));
         for (int64_t i = 0; i < tiles; i++) {
             const int64_t first = piece.count * i / tiles, end = piece.count * (i + 1) / tiles;
-            multiply_rows(m, &piece, piece.first + first, end - first,
+            multiply_rows(m, &piece, piece.first + first, end - first, 0,
                           quantized_look_ahead(m.shape, &piece, i, tiles));
         }
     }
@@ -105,13 +109,15 @@ INLINE void quantized_multiply(pool *p, int thread, quantized_product m) {
 INLINE void quantized_linear(pool *p, int thread, quantized_shape q, int64_t n, int64_t rows, const void *x,
                              const float *x_scale, const void *weight, const float *bias, const float *residual,
                              float *y) {
-    quantized_multiply(p, thread, (quantized_product){q, n, rows, x, x_scale, weight, bias, residual, y, 0});
+    quantized_multiply(p, thread,
+                       (quantized_product){q, n, rows, x, x_scale, weight, bias, residual, y, NO_ACTIVATION});
 }
 
-/* y [rows][n] float32 = silu(x gate') * (x up') */
-INLINE void quantized_gated_linear(pool *p, int thread, quantized_shape q, int64_t n, int64_t rows, const void *x,
-                                   const float *x_scale, const void *weight, float *y) {
-    quantized_multiply(p, thread, (quantized_product){q, n, rows, x, x_scale, weight, NULL, NULL, y, 1});
+/* y [rows][n] float32 = gate(x gate' + its bias) * (x up' + its bias) */
+INLINE void quantized_gated_linear(pool *p, int thread, quantized_shape q, activation gate, int64_t n, int64_t rows,
+                                   const void *x, const float *x_scale, const void *weight, const float *bias,
+                                   float *y) {
+    quantized_multiply(p, thread, (quantized_product){q, n, rows, x, x_scale, weight, bias, NULL, y, gate});
 }
 
 #endif

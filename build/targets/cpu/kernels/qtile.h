@@ -9,6 +9,7 @@
 #ifndef INFLIGHT_QTILE_H
 #define INFLIGHT_QTILE_H
 
+#include "activation.h"
 #include "panels.h"
 #include "qdot.h"
 #include "quantize.h"
@@ -97,12 +98,13 @@ INLINE void integer_group(quantized_shape q, int rows, int vectors, int64_t g, c
 }
 
 /* Where a tile goes: y[token][column] = residual[token][column] + (product * x_scale[token] + bias[column]), rows of y
- * and of the residual `stride` apart; `gated`: silu(gate) * up of neighbouring vectors of columns, half as many. */
+ * and of the residual `stride` apart; with a `gate`, activation(gate) * up of neighbouring vectors of columns, half as
+ * many, both with their bias. */
 typedef struct {
     const float *x_scale, *bias, *residual; /* bias, residual NULL: none */
     float *y;
     int64_t stride;
-    int gated;
+    activation gate; /* NO_ACTIVATION: every column as it is */
 } tile_output;
 
 /* Vectors of columns side by side. Where groups are added up, the float32 sums of a whole tile share the registers;
@@ -133,8 +135,8 @@ INLINE void finish_tile(int tokens, int vectors, tile_sums totals, tile_output o
             totals[t][v] *= out.x_scale[t];
             if (out.bias) totals[t][v] += load16(F32, out.bias, v * LANES);
             if (out.residual) totals[t][v] += load16(F32, out.residual, t * out.stride + v * LANES);
-            if (!out.gated) store16(F32, y, v * LANES, totals[t][v]);
-            else if (v % 2) store16(F32, y, v / 2 * LANES, silu16(totals[t][v - 1]) * totals[t][v]);
+            if (!out.gate) store16(F32, y, v * LANES, totals[t][v]);
+            else if (v % 2) store16(F32, y, v / 2 * LANES, activate16(out.gate, totals[t][v - 1]) * totals[t][v]);
         }
     }
 }
@@ -151,7 +153,7 @@ INLINE void ask_for_next_tile(quantized_shape q, int rows, const int8_t *x, cons
 
 /* The lines that finish_tile will write: stores that miss the caches would hold up those behind them. */
 INLINE void ask_for_output(int tokens, int vectors, tile_output out) {
-    const int lines = out.gated ? vectors / 2 : vectors;
+    const int lines = out.gate ? vectors / 2 : vectors;
     UNROLL for (int t = 0; t < tokens; t++)
         UNROLL for (int i = 0; i < lines; i++) __builtin_prefetch(out.y + t * out.stride + i * LANES, 1, 3);
 }
@@ -182,7 +184,7 @@ INLINE void quantized_height(quantized_shape q, int rows, const int8_t *x, const
         tile_output part = out;
         if (out.bias) part.bias += column;
         if (out.residual) part.residual += column;
-        part.y += out.gated ? column / 2 : column;
+        part.y += out.gate ? column / 2 : column;
         quantized_columns(q, rows, vectors, x, panel, column, &ahead, part);
     }
 }

@@ -5,24 +5,26 @@
 #include "cache.h"
 #include "quantize.h"
 
-/* Su et al., RoFormer, on halves ("neox" style): (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin). */
-INLINE void rotate(int64_t head_size, const float *x, const float *cos, const float *sin, float *y) {
-    int64_t half = head_size / 2;
+/* Su et al., RoFormer, on halves ("neox" style) of the first `rotary` values of a head: (x1, x2) -> (x1 cos - x2 sin,
+ * x2 cos + x1 sin). The others stay as they are. */
+INLINE void rotate(int64_t head_size, int64_t rotary, const float *x, const float *cos, const float *sin, float *y) {
+    int64_t half = rotary / 2;
     for (int64_t i = 0; i < half; i++) {
         float first = x[i], second = x[i + half];
         y[i] = first * cos[i] - second * sin[i];
         y[i + half] = second * cos[i] + first * sin[i];
     }
+    for (int64_t i = rotary; i < head_size; i++) y[i] = x[i];
 }
 
-INLINE void rotate_head(int64_t head_size, float epsilon, const float *norm, const float *x, const float *cos,
-                        const float *sin, float *y) {
+INLINE void rotate_head(int64_t head_size, int64_t rotary, float epsilon, const float *norm, const float *x,
+                        const float *cos, const float *sin, float *y) {
     float normalized[head_size];
     if (norm) {
         normalize_row(F32, head_size, epsilon, x, norm, normalized);
         x = normalized;
     }
-    rotate(head_size, x, cos, sin, y);
+    rotate(head_size, rotary, x, cos, sin, y);
 }
 
 /* A head's levels, 127 at its greatest magnitude, and their scale. The products of attention read levels as unsigned
@@ -76,23 +78,24 @@ INLINE int last_of_sequence(const token_rows *t, int64_t row) {
 }
 
 /* qkv [rows][(num_heads + 2 num_kv_heads) D] -> rotated q [rows][num_heads D], keys and values into the cache.
- * The norms are NULL when the model has none. A piece of work is one head of one row. */
-INLINE void rope_cache_write(pool *p, int thread, cache_shape s, int64_t num_heads, float epsilon, const token_rows *t,
-                             const float *qkv, const float *q_norm, const float *k_norm, const float *cos,
-                             const float *sin, float *q, void *keys, void *values) {
+ * The norms are NULL when the model has none; the tables are [positions][rotary / 2], NULL when nothing is rotated. A
+ * piece of work is one head of one row. */
+INLINE void rope_cache_write(pool *p, int thread, cache_shape s, int64_t num_heads, int64_t rotary, float epsilon,
+                             const token_rows *t, const float *qkv, const float *q_norm, const float *k_norm,
+                             const float *cos, const float *sin, float *q, void *keys, void *values) {
     const int64_t d = s.head_size, heads = num_heads + 2 * s.num_kv_heads;
     for (int64_t i = share_start(p, thread, t->rows * heads); i < share_start(p, thread + 1, t->rows * heads); i++) {
         int64_t row = i / heads, head = i % heads, position = t->positions[row];
-        const float *x = qkv + i * d, *c = cos + position * (d / 2), *z = sin + position * (d / 2);
+        const float *x = qkv + i * d, *c = cos + position * (rotary / 2), *z = sin + position * (rotary / 2);
         if (head < num_heads) {
-            rotate_head(d, epsilon, q_norm, x, c, z, q + (row * num_heads + head) * d);
+            rotate_head(d, rotary, epsilon, q_norm, x, c, z, q + (row * num_heads + head) * d);
             continue;
         }
         int64_t block = block_of(t, row, s.tokens_per_block), token = position % s.tokens_per_block;
         int64_t kv_head = (head - num_heads) % s.num_kv_heads;
         if (head < num_heads + s.num_kv_heads) {
             float key[d];
-            rotate_head(d, epsilon, k_norm, x, c, z, key);
+            rotate_head(d, rotary, epsilon, k_norm, x, c, z, key);
             write_key(s, key_block(s, keys, block, kv_head), token, key);
         } else {
             write_value(s, value_block(s, values, block, kv_head), token, last_of_sequence(t, row), x);

@@ -2,8 +2,8 @@
  *
  * Order: log probabilities of the model's own logits; then on a copy: bias, repetition penalty (prompt and output;
  * Keskar et al. 2019, "CTRL"), frequency and presence penalty (output); temperature 0 takes the greatest; otherwise
- * temperature, top_k, top_p (of the weight that top_k left), min_p (of the greatest probability), and one draw by
- * inverse CDF in the order of ids. */
+ * top_n_sigma (of the logits themselves), temperature, top_k, top_p (of the weight that top_k left), min_p (of the
+ * greatest probability), typical_p (of the weight that they left), and one draw by inverse CDF in the order of ids. */
 #ifndef INFLIGHT_SAMPLING_H
 #define INFLIGHT_SAMPLING_H
 
@@ -31,6 +31,11 @@ static inline void sampling_penalize(float *row, int vocab, const inflight_sampl
     }
 }
 
+static inline void sampling_find_maxima(const sampling_scratch *at, int vocab) {
+    for (int block = 0; block < SAMPLING_BLOCKS(vocab); ++block)
+        at->maxima[block] = sampling_block_max(at->row + (int64_t)block * SAMPLING_BLOCK);
+}
+
 static inline int sampling_adjusts(const inflight_sampling *s) { return s->num_bias > 0 || s->history_length > 0; }
 
 static inline void sampling_adjust(const sampling_scratch *at, int vocab, const inflight_sampling *s) {
@@ -39,12 +44,75 @@ static inline void sampling_adjust(const sampling_scratch *at, int vocab, const 
         if ((uint32_t)id < (uint32_t)vocab) at->row[id] = sampling_sane(at->row[id] + s->bias_values[i]);
     }
     if (s->history_length > 0) sampling_penalize(at->row, vocab, s, at->ids);
-    for (int block = 0; block < SAMPLING_BLOCKS(vocab); ++block)
-        at->maxima[block] = sampling_block_max(at->row + (int64_t)block * SAMPLING_BLOCK);
+    sampling_find_maxima(at, vocab);
 }
 
-/* The kept ids, ascending, go to at->ids; returns how many (at least the most likely one). */
-static inline int sampling_filter_row(const sampling_scratch *at, int vocab, const inflight_sampling *s, double total) {
+/* 1 where a value counts, 0 where the token is banned. */
+static inline sampling_doubles sampling_counted(sampling_floats values) {
+    return -__builtin_convertvector((sampling_ints)(values > -INFINITY), sampling_doubles);
+}
+
+/* Ban what lies more than top_n_sigma standard deviations below the greatest logit (Tang et al. 2024, "Top-n sigma");
+ * banned tokens do not count. Sums run over the row in each of the lanes, then over the lanes. */
+static inline void sampling_drop_far(const sampling_scratch *at, int vocab, const inflight_sampling *s, float max) {
+#pragma clang fp contract(off)
+    const int64_t padded = SAMPLING_PADDED(vocab);
+    sampling_doubles counts = (sampling_doubles)0.0, sums = counts, squares = counts;
+    for (int64_t i = 0; i < padded; i += SAMPLING_LANES) {
+        const sampling_floats values = __builtin_elementwise_max(sampling_load(at->row + i), (sampling_floats)-FLT_MAX);
+        const sampling_doubles counted = sampling_counted(sampling_load(at->row + i));
+        counts += counted;
+        sums += __builtin_convertvector(values, sampling_doubles) * counted;
+    }
+    const double count = sampling_lane_sum(counts), mean = sampling_lane_sum(sums) / count;
+    for (int64_t i = 0; i < padded; i += SAMPLING_LANES) {
+        const sampling_floats values = __builtin_elementwise_max(sampling_load(at->row + i), (sampling_floats)-FLT_MAX);
+        const sampling_doubles deviations = __builtin_convertvector(values, sampling_doubles) - mean;
+        squares += deviations * deviations * sampling_counted(sampling_load(at->row + i));
+    }
+    const double sigma = sqrt(sampling_lane_sum(squares) / count);
+    const double least = (double)max - (double)s->top_n_sigma * sigma;
+    for (int64_t i = 0; i < padded; ++i) at->row[i] = (double)at->row[i] < least ? -INFINITY : at->row[i];
+    sampling_find_maxima(at, vocab);
+}
+
+/* Of at->ids (ascending, and so they stay) keep those whose surprise, -log p, is nearest to the entropy, until their
+ * weights sum to typical_p of all, and what is as near as the last of them (Meister et al. 2022, "Locally Typical
+ * Sampling"). With x = (value - max) / temperature, log p is x less a constant, so that the distance to the entropy is
+ * |x - mean of x|. Its products are rounded to the grid of the weights: their sum is exact too, and has no order.
+ * Overwrites at->row; returns how many. */
+static inline int sampling_keep_typical(const sampling_scratch *at, int count, const inflight_sampling *s, float max) {
+#pragma clang fp contract(off)
+    const double grid = 0x1p20; /* as in sampling_weights */
+    double total = 0.0, products = 0.0;
+    int possible = 0, kept = 0;
+    for (int i = 0; i < count; ++i) {
+        const int32_t id = at->ids[i];
+        const double weight = (double)at->weights[id];
+        at->row[id] = fmaxf((at->row[id] - max) / s->temperature, -24.0f);
+        total += weight;
+        products += (weight * -(double)at->row[id] + grid) - grid;
+        at->ids[possible] = id;
+        possible += weight > 0.0;
+    }
+    const double mean = products / total;
+    for (int i = 0; i < possible; ++i) {
+        float *const value = at->row + at->ids[i];
+        *value = 0.0f - (float)fabs(-(double)*value - mean); /* the nearest is the greatest */
+    }
+    const double limit = (double)s->typical_p * total;
+    const float cut = sampling_find_cut(at->row, at->ids, possible, at->weights, limit).value;
+    for (int i = 0; i < possible; ++i) {
+        const int32_t id = at->ids[i];
+        at->ids[kept] = id;
+        kept += at->row[id] >= cut;
+    }
+    return kept;
+}
+
+/* The kept ids, ascending, go to at->ids; returns how many (at least one). */
+static inline int sampling_filter_row(const sampling_scratch *at, int vocab, const inflight_sampling *s, float max,
+                                      double total) {
     int count;
     if (s->top_k > 0 && s->top_k < vocab) {
         count = sampling_top_k(at->row, vocab, s->top_k, at->ids, at->maxima);
@@ -62,17 +130,18 @@ static inline int sampling_filter_row(const sampling_scratch *at, int vocab, con
         at->ids[kept] = id;
         kept += at->weights[id] >= s->min_p;
     }
-    return kept;
+    return s->typical_p < 1.0f ? sampling_keep_typical(at, kept, s, max) : kept;
 }
 
 static inline int32_t sampling_choose(const sampling_scratch *at, int vocab, const inflight_sampling *s) {
     const int32_t best = sampling_best(at, vocab);
     const float max = at->row[best];
     if (s->temperature <= 0.0f || max == -INFINITY) return best;
+    if (s->top_n_sigma > 0.0f) sampling_drop_far(at, vocab, s, max);
     double total = sampling_weights(at->row, SAMPLING_PADDED(vocab), max, s->temperature, at->weights);
-    if ((s->top_k <= 0 || s->top_k >= vocab) && s->top_p >= 1.0f && s->min_p <= 0.0f)
+    if ((s->top_k <= 0 || s->top_k >= vocab) && s->top_p >= 1.0f && s->min_p <= 0.0f && s->typical_p >= 1.0f)
         return sampling_draw_row(at->weights, vocab, sampling_target(s, total));
-    const int kept = sampling_filter_row(at, vocab, s, total);
+    const int kept = sampling_filter_row(at, vocab, s, max, total);
     return sampling_draw_id(at->weights, at->ids, kept, sampling_target(s, sampling_sum(at->weights, at->ids, kept)));
 }
 

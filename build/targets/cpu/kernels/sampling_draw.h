@@ -1,4 +1,5 @@
-/* One draw by inverse CDF in the order of ids, among all tokens of a row or some. Weights are exact multiples of 2^-32. */
+/* One draw by inverse CDF in the order of ids, among all tokens of a row or some of them. Weights are exact: see
+ * sampling_math.h. */
 #ifndef INFLIGHT_SAMPLING_DRAW_H
 #define INFLIGHT_SAMPLING_DRAW_H
 

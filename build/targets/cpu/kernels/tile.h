@@ -4,11 +4,11 @@
  * Every accumulator is one chain over k from first to last, so an element's bits depend neither on the tile's shape
  * nor on its neighbours. b is stored in groups of k: one row of columns for F32 and F16; for BF16 two neighbouring k
  * of a column lie together (VDPBF16PS takes such pairs), a missing last k is stored as zero. Rows of a are F32 for F32
- * and F16, BF16 for BF16 (pairs.h). */
+ * and F16, BF16 for BF16 (pairs.h) and for E4M3, which is widened to such pairs (e4m3.h). */
 #ifndef INFLIGHT_TILE_H
 #define INFLIGHT_TILE_H
 
-#include "pairs.h"
+#include "e4m3.h"
 
 #define TILE_ROWS 6
 #define TILE_VECTORS 4
@@ -26,8 +26,9 @@ INLINE int tile_vectors(int rows) {
 /* Rows and columns beyond the constants that a kernel is given never exist: they are optimized away. */
 typedef f32x16 tile_sums[TILE_ROWS][TILE_VECTORS];
 
-INLINE element act_type(element weights) { return weights == BF16 ? BF16 : F32; }
-INLINE int64_t group_of(element type) { return type == BF16 ? 2 : 1; }
+INLINE int in_pairs(element type) { return type == BF16 || type == E4M3; }
+INLINE element act_type(element weights) { return in_pairs(weights) ? BF16 : F32; }
+INLINE int64_t group_of(element type) { return in_pairs(type) ? 2 : 1; }
 
 INLINE void tile_step(element type, int rows, int vectors, const float *a, int64_t a_stride, const void *b,
                       tile_sums sums) {
@@ -41,13 +42,14 @@ INLINE void tile_step(element type, int rows, int vectors, const float *a, int64
 }
 
 /* A pair of k at x, of every row, and of the columns at b. */
-INLINE void tile_step_pairs(int rows, int vectors, const uint16_t *x, int64_t x_stride, const void *b,
+INLINE void tile_step_pairs(element type, int rows, int vectors, const uint16_t *x, int64_t x_stride, const void *b,
                             tile_sums sums) {
 #if defined(PAIRS_IN_HALVES)
     UNROLL for (int second = 0; second < 2; second++) {
         f32x16 columns[TILE_VECTORS];
         UNROLL for (int v = 0; v < vectors; v++)
-            columns[v] = pair_half(load_pairs((const unsigned char *)b + v * 64), second);
+            columns[v] = type == E4M3 ? e4m3_half((const unsigned char *)b + v * 32, second)
+                                      : pair_half(load_pairs((const unsigned char *)b + v * 64), second);
         UNROLL for (int r = 0; r < rows; r++) {
             f32x16 value = pair_half(splat_pair_at(x + r * x_stride), second);
             UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = fma16(value, columns[v], sums[r][v]);
@@ -56,7 +58,9 @@ INLINE void tile_step_pairs(int rows, int vectors, const uint16_t *x, int64_t x_
     }
 #else
     bf16_pairs columns[TILE_VECTORS];
-    UNROLL for (int v = 0; v < vectors; v++) columns[v] = load_pairs((const unsigned char *)b + v * 64);
+    UNROLL for (int v = 0; v < vectors; v++)
+        columns[v] = type == E4M3 ? (bf16_pairs)e4m3_pairs((const unsigned char *)b + v * 32)
+                                  : load_pairs((const unsigned char *)b + v * 64);
     UNROLL for (int r = 0; r < rows; r++) {
         bf16_pair pair = splat_pair(load_pair(x + r * x_stride));
         UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = add_products(sums[r][v], pair, columns[v]);
@@ -84,7 +88,7 @@ INLINE void ask_ahead(int lines, look_ahead *ahead) {
 /* a[row * a_stride + k], b[group * b_stride + ...]; strides in elements. `lines`: of one group of `ahead`, at most. */
 INLINE void tile_multiply(element type, int rows, int vectors, int64_t k, const void *a, int64_t a_stride,
                           const void *b, int64_t b_stride, int lines, look_ahead ahead, tile_sums sums) {
-    if (type != BF16) {
+    if (!in_pairs(type)) {
         _Pragma("clang loop unroll_count(2)") for (int64_t i = 0; i < k; i++) {
             ask_ahead(lines, &ahead);
             tile_step(type, rows, vectors, (const float *)a + i, a_stride, at(type, b, i * b_stride), sums);
@@ -94,12 +98,12 @@ INLINE void tile_multiply(element type, int rows, int vectors, int64_t k, const 
     const uint16_t *x = a;
     _Pragma("clang loop unroll_count(2)") for (int64_t g = 0; g < k / 2; g++) {
         ask_ahead(lines, &ahead);
-        tile_step_pairs(rows, vectors, x + 2 * g, a_stride, at(type, b, g * b_stride), sums);
+        tile_step_pairs(type, rows, vectors, x + 2 * g, a_stride, at(type, b, g * b_stride), sums);
     }
     if (k % 2) {
         uint16_t tail[TILE_ROWS][2];
         UNROLL for (int r = 0; r < rows; r++) tail[r][0] = x[r * a_stride + k - 1], tail[r][1] = 0;
-        tile_step_pairs(rows, vectors, tail[0], 2, at(type, b, k / 2 * b_stride), sums);
+        tile_step_pairs(type, rows, vectors, tail[0], 2, at(type, b, k / 2 * b_stride), sums);
     }
 }
 

@@ -1,4 +1,4 @@
-/* Vectors of 16 lanes, element types and elementary functions.
+/* Vectors of 16 lanes and element types.
  *
  * Every vector here has 16 lanes on every machine: one register with AVX-512, two with AVX2, four with NEON. The
  * compiler splits them, the lanes do not see it, so float32 results are the same bits everywhere. Products and sums
@@ -22,10 +22,10 @@ typedef uint16_t u16x16 __attribute__((vector_size(32)));
 typedef _Float16 f16x16 __attribute__((vector_size(32)));
 
 /* The type of an element at rest. Arithmetic is float32 always; BF16 products may pair neighbours (tile.h). I8 is a type
- * of the KV cache alone (cache.h). */
-typedef enum { F32, F16, BF16, I8 } element;
+ * of the KV cache alone (cache.h), E4M3 of weights alone (float8.h), whose pairs are BF16 in registers. */
+typedef enum { F32, F16, BF16, I8, E4M3 } element;
 
-INLINE int64_t element_size(element type) { return type == F32 ? 4 : type == I8 ? 1 : 2; }
+INLINE int64_t element_size(element type) { return type == F32 ? 4 : type == I8 || type == E4M3 ? 1 : 2; }
 INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 INLINE int64_t min_int(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -113,6 +113,16 @@ INLINE void store_part(element type, void *p, int64_t i, int64_t count, f32x16 x
     memcpy(at(type, p, i), buffer, (size_t)(count * element_size(type)));
 }
 
+/* The elements from i up to `end`, 16 at most. */
+INLINE f32x16 load_until(element type, const void *p, int64_t i, int64_t end) {
+    return i + LANES <= end ? load16(type, p, i) : load_part(type, p, i, end - i);
+}
+
+INLINE void store_until(element type, void *p, int64_t i, int64_t end, f32x16 x) {
+    if (i + LANES <= end) store16(type, p, i, x);
+    else store_part(type, p, i, end - i, x);
+}
+
 /* y[i] = x[i] * scale, in y's type. */
 INLINE void scale_row(element type, int64_t count, const float *x, float scale, void *y) {
     int64_t i = 0;
@@ -137,22 +147,6 @@ INLINE float sum16(f32x16 x) {
     x += __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15);
     x += __builtin_shufflevector(x, x, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7);
     return (x[0] + x[2]) + (x[1] + x[3]);
-}
-
-/* x / (1 + e^-x). e^-x is 2^(n + f), n whole: a minimax polynomial in f of degree 5 (relative error 2e-7), then n more
- * in the exponent. */
-INLINE f32x16 silu16(f32x16 x) {
-    const f32x16 magic = splat(12582912.0f); /* 1.5 * 2^23: adding it leaves the integer in the lower bits */
-    f32x16 exponent = x * splat(-1.44269504f);
-    exponent = __builtin_elementwise_min(__builtin_elementwise_max(exponent, splat(-126.0f)), splat(127.0f));
-    f32x16 rounded = exponent + magic, f = exponent - (rounded - magic);
-    f32x16 p = splat(1.326472731e-3f);
-    p = fma16(p, f, splat(9.671512991e-3f));
-    p = fma16(p, f, splat(5.550733581e-2f));
-    p = fma16(p, f, splat(2.402224243e-1f));
-    p = fma16(p, f, splat(6.931470037e-1f));
-    p = fma16(p, f, splat(1.0f));
-    return x / (1.0f + (f32x16)((i32x16)p + ((i32x16)rounded << 23)));
 }
 
 #endif

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inflight.build.graph.values import tensor_of
+from inflight.build.graph.values import name_of, tensor_of
 from inflight.build.targets.cpu.packing.huge_pages import HugePageWriter
-from inflight.build.targets.cpu.packing.quantized_panels import QuantizedShape, levels, to_panels
-from inflight.build.targets.cpu.packing.weight_layout import GROUP, PANEL, PackedTensor, WeightLayout
+from inflight.build.targets.cpu.packing.weight_layout import GROUP, PANEL, PackedTensor, QuantizedPanels, WeightLayout
+from inflight.errors import BuildError
 from inflight.progress import Advance
 
 Array = npt.NDArray[Any]
@@ -40,10 +40,17 @@ def _pieces(tensor: PackedTensor) -> Iterator[Array]:
     arrays = [tensor_of(value).numpy() for value in tensor.sources]
     if tensor.layout == "floats":
         yield arrays[0].astype(np.float32).ravel()
+    elif tensor.layout == "gated_floats":
+        height = tensor.nbytes // (2 * np.dtype(np.float32).itemsize)
+        yield _side_by_side([_padded(array.astype(np.float32)[:, None], height, 1) for array in arrays])
     elif tensor.layout == "rows":
         yield from _row_pieces(_as_bits(arrays[0]))
     elif tensor.quantized:
-        yield from _quantized_pieces(arrays[::2], arrays[1::2], tensor.quantized)
+        try:
+            yield from _quantized_pieces(arrays[::2], arrays[1::2], tensor.quantized)
+        except BuildError as error:
+            names = " or ".join(name_of(value) for value in tensor.sources[::2])
+            raise BuildError(f"{names}: {error.message}", error.hint) from error
     else:
         yield from _panel_pieces([_as_bits(array) for array in arrays], GROUP[tensor.element])
 
@@ -71,8 +78,8 @@ def _panel_pieces(arrays: list[Array], group: int) -> Iterator[Array]:
         yield _to_panels(_side_by_side(blocks), count, group)
 
 
-def _quantized_pieces(weights: list[Array], scales: list[Array], shape: QuantizedShape) -> Iterator[Array]:
-    """Panels of one matrix of integers, or of two whose columns alternate by 16, with their scales."""
+def _quantized_pieces(weights: list[Array], scales: list[Array], shape: QuantizedPanels) -> Iterator[Array]:
+    """Panels of one quantized matrix, or of two whose columns alternate by 16, with their scales."""
     out_features = len(weights[0])
     width = PANEL // len(weights)
     panels = -(-out_features // width)
@@ -80,9 +87,16 @@ def _quantized_pieces(weights: list[Array], scales: list[Array], shape: Quantize
     for first in range(0, panels, at_once):
         count = min(at_once, panels - first)
         start, stop = first * width, min(out_features, (first + count) * width)
-        columns = [_padded(levels(array, shape, start, stop), count * width, 1) for array in weights]
-        factors = [_padded(array.reshape(out_features, -1)[start:stop], count * width, 1) for array in scales]
-        yield to_panels(_side_by_side(columns), _side_by_side(factors), shape)
+        columns = [_padded(shape.levels(array[start:stop]), count * width, 1) for array in weights]
+        factors = [_padded(_per_output(array, out_features)[start:stop], count * width, 1) for array in scales]
+        yield shape.to_panels(_side_by_side(columns), _side_by_side(factors))
+
+
+def _per_output(scales: Array, out_features: int) -> Array:
+    """Scales [1], [out] or [out, groups] as [out, groups]."""
+    if scales.shape == (1,):
+        return np.broadcast_to(scales, (out_features, 1))
+    return scales.reshape(out_features, -1)
 
 
 def _side_by_side(blocks: list[Array]) -> Array:

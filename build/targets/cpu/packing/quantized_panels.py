@@ -46,15 +46,16 @@ class QuantizedShape:
     def panel_bytes(self) -> int:
         return self.groups * _COLUMNS * self.scale_bytes + -(-self.width // self.step) * _STEP_BYTES
 
+    def levels(self, rows: Array) -> npt.NDArray[np.uint8]:
+        """Rows int8 or int4 [rows, in] as they lie in a panel: weight + 128, or + 8."""
+        return rows.astype(np.int8).view(np.uint8) + np.uint8(2 ** (self.bits - 1))
 
-def levels(array: Array, shape: QuantizedShape, start: int, stop: int) -> npt.NDArray[np.uint8]:
-    """Output rows [start, stop) of an int8 or int4 [out, in] as levels uint8 [rows, width]: weight + 128, or + 8."""
-    rows: npt.NDArray[np.int8] = array[start:stop].astype(np.int8)
-    return rows.view(np.uint8) + np.uint8(2 ** (shape.bits - 1))
+    def to_panels(self, columns: npt.NDArray[np.uint8], scales: Array) -> npt.NDArray[np.uint32]:
+        """Levels [panels * 64, width] and scales [panels * 64, groups] to [panels, panel_bytes / 4]."""
+        return _to_panels(columns, scales, self)
 
 
-def to_panels(columns: npt.NDArray[np.uint8], scales: Array, shape: QuantizedShape) -> npt.NDArray[np.uint32]:
-    """Levels [panels * 64, width] and scales [panels * 64, groups] to [panels, panel_bytes / 4]."""
+def _to_panels(columns: npt.NDArray[np.uint8], scales: Array, shape: QuantizedShape) -> npt.NDArray[np.uint32]:
     steps, group_steps = -(-shape.width // shape.step), -(-shape.group // shape.step)
     padded = np.zeros((len(columns), shape.groups * group_steps * shape.step), np.uint8)
     padded[:, : shape.width] = columns

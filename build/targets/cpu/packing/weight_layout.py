@@ -9,24 +9,23 @@ from typing import Literal, NamedTuple
 
 import onnx_ir as ir
 
+from inflight.build.graph.dtypes import facts_of
 from inflight.build.graph.values import dtype_of, name_of, shape_of
+from inflight.build.targets.cpu.packing.float8_panels import Float8Shape
 from inflight.build.targets.cpu.packing.quantized_panels import QuantizedShape
 from inflight.errors import BuildError
 
 PANEL = 64
 ALIGNMENT = 4096
 
-Layout = Literal["panels", "gated_panels", "quantized_panels", "gated_quantized_panels", "rows", "floats"]
+Layout = Literal[
+    "panels", "gated_panels", "quantized_panels", "gated_quantized_panels", "rows", "floats", "gated_floats"
+]
 Element = Literal["F32", "F16", "BF16"]
+QuantizedPanels = QuantizedShape | Float8Shape
 
-ELEMENTS: dict[ir.DataType, Element] = {
-    ir.DataType.FLOAT: "F32",
-    ir.DataType.FLOAT16: "F16",
-    ir.DataType.BFLOAT16: "BF16",
-}
 ELEMENT_BYTES: dict[Element, int] = {"F32": 4, "F16": 2, "BF16": 2}
 GROUP: dict[Element, int] = {"F32": 1, "F16": 1, "BF16": 2}
-_WEIGHT_BITS = {ir.DataType.INT8: 8, ir.DataType.INT4: 4}
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,10 @@ class PackedTensor:
 
     panels: (out, in) as ceil(out / 64) panels of [in / group][64][group], zero columns at the end (kernels/linear.h).
     gated_panels: two of them, gate and up, 16 columns in turn. quantized_panels, gated_quantized_panels: the same of
-    integers with their scales (quantized_panels.py); sources are each weight and its scales. rows: as in the
-    checkpoint. floats: float32, zeros up to a multiple of 64 elements. `offset` and `nbytes` are bytes in the file;
-    `element` is the type at rest, of the scales where weights are integers.
+    levels with their scales (quantized_panels.py, float8_panels.py); sources are each weight and its scales. rows: as
+    in the checkpoint. floats: float32, zeros up to a multiple of 64 elements. gated_floats: two of them, side by side
+    as the columns of gated panels are. `offset` and `nbytes` are bytes in the file; `element` is the type at rest, of
+    the scales where weights are quantized.
     """
 
     layout: Layout
@@ -45,7 +45,7 @@ class PackedTensor:
     element: Element
     offset: int
     nbytes: int
-    quantized: QuantizedShape | None = None
+    quantized: QuantizedPanels | None = None
 
 
 class _Use(NamedTuple):
@@ -88,34 +88,36 @@ class WeightLayout:
 
 
 def _plain(use: _Use, offset: int) -> PackedTensor:
-    element = "F32" if use.layout == "floats" else element_of(use.sources[0])
+    element = "F32" if use.layout.endswith("floats") else element_of(use.sources[0])
     nbytes = _packed_bytes(use.layout, element, [_sizes(value) for value in use.sources])
     return PackedTensor(use.layout, use.sources, element, offset, nbytes)
 
 
 def _quantized(use: _Use, offset: int) -> PackedTensor:
     weight, scale = use.sources[:2]
-    shape = quantized_shape(weight, scale, use.group_size)
+    shape = quantized_panels(weight, scale, use.group_size)
     panels = -(-_sizes(weight)[0] * len(use.sources) // (2 * PANEL))
     return PackedTensor(use.layout, use.sources, element_of(scale), offset, panels * shape.panel_bytes, shape)
 
 
-def quantized_shape(weight: ir.Value, scale: ir.Value, group_size: int) -> QuantizedShape:
-    """The product with integers [N, K] in groups of `group_size` (0: a row is one group)."""
-    bits = _WEIGHT_BITS.get(dtype_of(weight))
-    if bits is None:
-        raise BuildError(f"{weight.name} is {dtype_of(weight).name}; quantized weights are int8 or int4.")
-    width = _sizes(weight)[1]
+def quantized_panels(weight: ir.Value, scale: ir.Value, group_size: int) -> QuantizedPanels:
+    """How levels [N, K] in groups of `group_size` (0: a row is one group) are packed."""
+    dtype, width = facts_of(dtype_of(weight)), _sizes(weight)[1]
+    if dtype.name == "float8_e4m3fn":
+        return Float8Shape(width)
+    if dtype.name not in ("int8", "int4"):
+        raise BuildError(f"{weight.name} is {dtype.name}; quantized weights are int8, int4 or float8_e4m3fn.")
     group = group_size if 0 < group_size < width else width
-    return QuantizedShape(bits, width, group, ELEMENT_BYTES[element_of(scale)])
+    return QuantizedShape(dtype.bits, width, group, ELEMENT_BYTES[element_of(scale)])
 
 
 def element_of(value: ir.Value) -> Element:
     """The kernels' name of a value's type."""
-    element = ELEMENTS.get(dtype_of(value))
-    if element is None:
-        raise BuildError(f"{value.name} is {dtype_of(value).name}; the cpu target reads float32, float16 and bfloat16.")
-    return element
+    found = facts_of(dtype_of(value)).c
+    for element in ELEMENT_BYTES:
+        if element == found:
+            return element
+    raise BuildError(f"{value.name} is {dtype_of(value).name}; the cpu target reads float32, float16 and bfloat16.")
 
 
 def _sizes(value: ir.Value) -> tuple[int, ...]:
@@ -128,6 +130,8 @@ def _packed_bytes(layout: Layout, element: Element, shapes: list[tuple[int, ...]
     if layout in ("rows", "floats"):
         padded = -(-prod(shapes[0]) // PANEL) * PANEL
         return padded * ELEMENT_BYTES[element]
+    if layout == "gated_floats":
+        return -(-shapes[0][0] // (PANEL // 2)) * PANEL * ELEMENT_BYTES[element]
     out_features, in_features = shapes[0]
     columns_per_panel = PANEL // len(shapes)
     groups = -(-in_features // GROUP[element]) * GROUP[element]
@@ -148,10 +152,11 @@ def _uses(graph: ir.Graph) -> Iterator[_Use]:
 _WEIGHT_INPUTS: dict[str, tuple[tuple[Layout, tuple[int, ...]], ...]] = {
     "EmbeddingLookup": (("rows", (1,)),),
     "RMSNorm": (("floats", (1,)),),
+    "LayerNorm": (("floats", (1,)), ("floats", (2,))),
     "Linear": (("panels", (1,)), ("floats", (2,))),
-    "GatedLinear": (("gated_panels", (1, 2)),),
+    "GatedLinear": (("gated_panels", (1, 2)), ("gated_floats", (3, 4))),
     "RMSNormQuantize": (("floats", (1,)),),
     "QuantizedLinear": (("quantized_panels", (2, 3)), ("floats", (4,))),
-    "QuantizedGatedLinear": (("gated_quantized_panels", (2, 3, 4, 5)),),
+    "QuantizedGatedLinear": (("gated_quantized_panels", (2, 3, 4, 5)), ("gated_floats", (6, 7))),
     "RopeCacheWrite": (("floats", (1,)), ("floats", (2,)), ("floats", (3,)), ("floats", (4,))),
 }

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from inflight.build.graph.operators import GREATEST_LEVEL
 from inflight.build.graph.values import array_of, dtype_of, name_of, new_value, shape_of
 from inflight.build.passes.rewrite import nodes_of, produced_by, replace
+from inflight.convert.quantization.schemes import RowDtype
 
 FLOAT = ir.DataType.FLOAT
 # Levels over 2^7 lie within -1 .. 1, so that no product leaves the range of float16; powers of two cost no rounding.
@@ -31,7 +32,7 @@ class _RoundedRows:
     levels: ir.Value
     scale: ir.Value
     result: ir.Value
-    bits: int
+    dtype: RowDtype
 
 
 def keep_wide_rows(graph: ir.Graph) -> None:
@@ -40,7 +41,7 @@ def keep_wide_rows(graph: ir.Graph) -> None:
     The rounding is for machines that multiply integers; a GPU reads the rows of weight-only products in its own type.
     """
     for rows in list(_rounded_rows(graph)):
-        if rows.bits == 16:
+        if rows.dtype == "int16":
             replace(graph, [rows.result], [rows.source])
 
 
@@ -51,7 +52,7 @@ def place_row_scales(graph: ir.Graph) -> None:
     """
     for rows in list(_rounded_rows(graph)):
         products = [use.node for use in rows.result.uses()]
-        if rows.bits != 8 or any(product.op_type != "MatMul" for product in products):
+        if rows.dtype != "int8" or any(product.op_type != "MatMul" for product in products):
             continue
         name = name_of(rows.result)
         unit = _constant(graph, "rows.unit", _UNIT)
@@ -73,10 +74,10 @@ def _rounded_rows(graph: ir.Graph) -> Iterator[_RoundedRows]:
         if clip is None or rounding is None or scaling is None or levels is None or scale is None:
             continue
         limit = array_of(clip.inputs[2])
-        bits = [bits for bits, greatest in GREATEST_LEVEL.items() if limit is not None and limit == greatest]
+        dtypes = [dtype for dtype, greatest in GREATEST_LEVEL.items() if limit is not None and limit == greatest]
         source, scaled = scaling.inputs[0], rounding.inputs[0]
-        if bits and source is not None and scaled is not None:
-            yield _RoundedRows(source, scaled, levels, scale, node.outputs[0], bits[0])
+        if dtypes and source is not None and scaled is not None:
+            yield _RoundedRows(source, scaled, levels, scale, node.outputs[0], dtypes[0])
 
 
 def _is_int8(product: ir.Node) -> bool:

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
+from inflight.build.graph.dtypes import facts_of
 from inflight.build.targets.tensorrt.api import (
     Enumerator,
     Layer,
@@ -22,22 +23,12 @@ from inflight.build.targets.tensorrt.api import (
 from inflight.build.targets.tensorrt.lowering.host_tensor import Array, HostTensor
 from inflight.build.targets.tensorrt.lowering.layout import DYNAMIC
 
-_TYPE_NAMES = {
-    ir.DataType.FLOAT: "FLOAT",
-    ir.DataType.FLOAT16: "HALF",
-    ir.DataType.BFLOAT16: "BF16",
-    ir.DataType.INT8: "INT8",
-    ir.DataType.INT4: "INT4",
-    ir.DataType.FLOAT8E4M3FN: "FP8",
-    ir.DataType.INT32: "INT32",
-    ir.DataType.INT64: "INT32",
-    ir.DataType.BOOL: "BOOL",
-}
-
 
 def data_type(trt: Module, dtype: ir.DataType) -> Enumerator:
-    """TensorRT's type for an ONNX type. Integers are 32 bits wide: positions and ids are nowhere near 2^31."""
-    return getattr(trt.DataType, _TYPE_NAMES[dtype])
+    """TensorRT's type for an ONNX type."""
+    name = facts_of(dtype).tensorrt
+    assert name is not None, f"TensorRT has no {dtype.name}"
+    return getattr(trt.DataType, name)
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,14 @@ from inflight.build.targets.tensorrt.plugins.code import (
     plugin_ptx,
     prefill_code,
 )
+from inflight.dtypes import DTYPES
 from inflight.engine_format.gpu_artifact import Artifact
 
 # Kernel name, code, launch and scalars.
 Implementation = tuple[str, str, trtp.KernelLaunchParams, trtp.SymIntExprs]
-_ACT = {trt.DataType.HALF: "fp16", trt.DataType.BF16: "bf16"}
+_ACT = {
+    getattr(trt.DataType, str(dtype.tensorrt)): str(dtype.triton) for dtype in (DTYPES["float16"], DTYPES["bfloat16"])
+}
 
 
 def paged_decode(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,32 +18,31 @@ if TYPE_CHECKING:
     import torch
 
     from inflight.convert.checkpoint.directory import Checkpoint
+    from inflight.convert.quantization.dequantized import RowRounding
     from inflight.engine_format.manifest import EngineManifest
 
 Array = npt.NDArray[Any]
 Weights = Mapping[str, npt.NDArray[np.float32]]
-_SCHEMES = {
-    ("int8", "int16"): "int8_wo",
-    ("int8", "int8"): "int8_w8a8",
-    ("int4", "int16"): "int4_wo",
-    ("int4", "int8"): "int4_w4a8",
-}
 # What the cpu target calls the greatest level of a row, by its type.
-_GREATEST = {"int8": 127, "int16": 32639}
+_GREATEST = {"int8": 127, "int16": 32639, "float8_e4m3fn": 448}
 
 
 def quantization_options(manifest: EngineManifest) -> dict[str, Any]:
-    """The ConvertOptions that gave the engine's weights; none for an engine of plain ones."""
-    quantized = [facts for facts in manifest.precision.values() if facts.weights in ("int8", "int4")]
+    """The ConvertOptions that gave the engine's weights; none for plain ones, and for those that others quantized."""
+    from inflight.convert.quantization.schemes import RECIPES
+
+    quantized = [facts for facts in manifest.precision.values() if facts.scales is not None]
     if not quantized:
         return {}
     facts = quantized[0]
+    stored = (facts.weights, facts.scales)
+    named = [name for name, scheme in RECIPES.items() if (scheme.weights.dtype, scheme.weights.scale) == stored]
+    if not named:
+        return {}
+    rows = [name for name in named if RECIPES[name].rows.dtype == facts.activations]
     plain = {module for module, other in manifest.precision.items() if other not in quantized}
     excluded = plain if "lm_head" in manifest.precision else plain | {"lm_head"}
-    options: dict[str, Any] = {
-        "quantize": _SCHEMES[facts.weights, facts.activations],
-        "exclude_modules": tuple(sorted(excluded)),
-    }
+    options: dict[str, Any] = {"quantize": (rows or named)[0], "exclude_modules": tuple(sorted(excluded))}
     return options | ({"group_size": facts.group_size} if facts.group_size else {})
 
 
@@ -51,17 +50,17 @@ def quantization_options(manifest: EngineManifest) -> dict[str, Any]:
 class EngineNumbers:
     """The weights of a quantized engine, by Hugging Face module: levels times scales; none for a plain engine.
 
-    `float8_rows` are the scales of the rows that meet 8-bit floats.
+    `rows`: how the rows that meet them are rounded.
     """
 
     weights: Weights = field(default_factory=dict)
-    float8_rows: Mapping[str, float] = field(default_factory=dict)
+    rows: Mapping[str, RowRounding] = field(default_factory=dict)
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> EngineNumbers:
-        from inflight.convert.quantization.dequantized import dequantized_weights, float8_row_scales
+        from inflight.convert.quantization.dequantized import dequantized_weights, row_roundings
 
-        return cls(dict(dequantized_weights(checkpoint)), float8_row_scales(checkpoint))
+        return cls(dict(dequantized_weights(checkpoint)), row_roundings(checkpoint))
 
 
 def engine_numbers(
@@ -69,7 +68,7 @@ def engine_numbers(
 ) -> EngineNumbers:
     """From the engine's checkpoint, or made from `model` by the recipe that the manifest tells.
 
-    Raises InflightError for an engine of 8-bit floats without its checkpoint: their scales are not the model's.
+    Raises InflightError for an engine whose scales are not the model's, without its checkpoint.
     """
     from inflight.convert.api import convert_model
     from inflight.convert.checkpoint.directory import Checkpoint
@@ -77,7 +76,7 @@ def engine_numbers(
 
     if checkpoint is not None:
         return EngineNumbers.of(checkpoint)
-    if any(facts.weights == "float8_e4m3fn" for facts in manifest.precision.values()):
+    if any(facts.scales == "matrix" for facts in manifest.precision.values()):
         raise InflightError(
             "The engine has FP8 weights, whose scales cannot be made from the model again.",
             "Name the checkpoint that it was built from: --checkpoint-dir CKPT",
@@ -107,10 +106,8 @@ def rounded_oracle(directory: Path, manifest: EngineManifest, numbers: EngineNum
     if weights:
         oracle = Oracle(directory, dtype, widen=True)
         oracle.take(weights)
-        oracle.round_float8_rows(numbers.float8_rows)
-        integers = [facts.activations for facts in manifest.precision.values() if facts.weights in ("int8", "int4")]
-        if integers:
-            oracle.round_rows(weights, integers[0])
+        rounded = {facts.activations for facts in manifest.precision.values()}
+        oracle.round_rows({module: rows for module, rows in numbers.rows.items() if rows.dtype in rounded})
     else:
         shortest = cache if dtype == "float32" and cache != "int8" else dtype
         oracle = Oracle(directory, shortest, widen=False)
@@ -141,18 +138,11 @@ class Oracle:
             tensor = torch.from_numpy(np.ascontiguousarray(weight))
             self._model.get_submodule(module).weight = torch.nn.Parameter(tensor, requires_grad=False)
 
-    def round_rows(self, modules: Iterable[str], dtype: str) -> None:
-        """From now on these linear modules read rows rounded to integers of this type, with a scale for each."""
-        for module in modules:
+    def round_rows(self, roundings: Mapping[str, RowRounding]) -> None:
+        """From now on these linear modules read rows rounded in this way."""
+        for module, rounding in roundings.items():
             self._model.get_submodule(module).register_forward_pre_hook(
-                lambda _, inputs: (_rounded(inputs[0], _GREATEST[dtype]), *inputs[1:])
-            )
-
-    def round_float8_rows(self, scales: Mapping[str, float]) -> None:
-        """From now on these linear modules read rows over their scale, cut to what E4M3 holds and rounded to it."""
-        for module, scale in scales.items():
-            self._model.get_submodule(module).register_forward_pre_hook(
-                lambda _, inputs, scale=scale: (_float8(inputs[0], scale), *inputs[1:])
+                lambda _, inputs, rounding=rounding: (_rounded_rows(inputs[0], rounding), *inputs[1:])
             )
 
     def round_cache(self, dtype: str, head_size: int) -> None:
@@ -183,12 +173,22 @@ class Oracle:
         return [state[0].float().numpy() for state in (*output.hidden_states[:-1], output.logits)]
 
 
-def _float8(x: torch.Tensor, scale: float) -> torch.Tensor:
+def _rounded_rows(x: torch.Tensor, rounding: RowRounding) -> torch.Tensor:
+    if rounding.dtype != "float8_e4m3fn":
+        return _rounded(x, _GREATEST[rounding.dtype])
+    wide = x.float() if rounding.limits is None else x.float().clamp(*rounding.limits)
+    return _float8(wide, rounding.scale).to(x.dtype)
+
+
+def _float8(x: torch.Tensor, stored: float | None) -> torch.Tensor:
+    """x [..., n] over its scale, cut to what E4M3 holds and rounded to it, times the scale."""
     import torch
 
-    greatest = torch.finfo(torch.float8_e4m3fn).max
-    levels = (x.float() / scale).clamp(-greatest, greatest).to(torch.float8_e4m3fn)
-    return (levels.float() * scale).to(x.dtype)
+    greatest = _GREATEST["float8_e4m3fn"]
+    least = torch.finfo(torch.float32).tiny
+    scale = x.abs().amax(dim=-1, keepdim=True).clamp(min=least) / greatest if stored is None else stored
+    levels = (x / scale).clamp(-greatest, greatest).to(torch.float8_e4m3fn)
+    return levels.float() * scale
 
 
 def _rounded(x: torch.Tensor, greatest: int) -> torch.Tensor:

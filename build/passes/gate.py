@@ -1,0 +1,32 @@
+"""An activation of one quantized product times another that reads other rows becomes Gate.
+
+Such are the gate and the up projection of a checkpoint that rounds the rows of each by a scale of its own; those that
+read the same rows are one operator already.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from inflight.build.graph.operators import DOMAIN
+from inflight.build.passes.activation import activation_of
+from inflight.build.passes.rewrite import fused, like, nodes_of, only_consumer, produced_by, replace
+
+
+def fuse_gate(graph: ir.Graph) -> None:
+    for product in nodes_of(graph, "Mul"):
+        for activated, up in (tuple(product.inputs), tuple(reversed(product.inputs))):
+            node = None if activated is None else activated.producer()
+            activation = activation_of(node)
+            if node is None or activation is None or not (_is_product(node.inputs[0]) and _is_product(up)):
+                continue
+            if only_consumer(node.outputs[0], "Mul") is None:
+                continue
+            gate = fused("Gate", [node.inputs[0], up], [like(product.outputs[0])], {"activation": activation})
+            graph.insert_before(product, gate)
+            replace(graph, product.outputs, gate.outputs)
+            break
+
+
+def _is_product(value: ir.Value | None) -> bool:
+    return produced_by(value, "QuantizedLinear", DOMAIN) is not None

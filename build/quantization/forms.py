@@ -1,0 +1,69 @@
+"""What the builder does with a quantization scheme, looked up by the facts of its record (convert/quantization).
+
+A form is two inverse functions beside each other: one writes the standard network, the other finds in it what was
+written, for a pass to fuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import onnx_ir as ir
+
+from inflight.build.graph.builder import GraphBuilder
+from inflight.build.quantization import dequantized_rows, float8_rows, int4_pairs, integer_rows
+from inflight.build.quantization.stored_matrix import QuantizedMatrix, RoundedRows, RowFacts, StoredMatrix
+from inflight.convert.quantization.schemes import QuantScheme, RowDtype, RowScale, ScaleShare, WeightDtype
+
+
+class WeightForm(NamedTuple):
+    """`write`: float32 [in, out], called by a name, of a stored matrix. `find`: the matrix behind such a value."""
+
+    write: Callable[[GraphBuilder, StoredMatrix, str], ir.Value]
+    find: Callable[[ir.Value | None], QuantizedMatrix | None]
+
+
+class RowForm(NamedTuple):
+    """`write`: rows float32 [batch, step, K] rounded, float32 of the same shape. `find`: the rounding behind a value
+    that multiplies a quantized matrix.
+    """
+
+    write: Callable[[GraphBuilder, ir.Value, RowFacts], ir.Value]
+    find: Callable[[ir.Value | None], RoundedRows | None]
+
+
+_AXIS_0 = WeightForm(dequantized_rows.write, dequantized_rows.find)
+WEIGHT_FORMS: Mapping[tuple[WeightDtype, ScaleShare], WeightForm] = {
+    ("int8", "row"): _AXIS_0,
+    ("float8_e4m3fn", "row"): _AXIS_0,
+    ("float8_e4m3fn", "matrix"): _AXIS_0,
+    ("int4", "group"): WeightForm(int4_pairs.write, int4_pairs.find),
+}
+_INTEGERS = RowForm(integer_rows.write, integer_rows.find)
+ROW_FORMS: Mapping[tuple[RowDtype, RowScale], RowForm] = {
+    ("int8", "own"): _INTEGERS,
+    ("int16", "own"): _INTEGERS,
+    ("float8_e4m3fn", "own"): RowForm(float8_rows.write_own, float8_rows.find_own),
+    ("float8_e4m3fn", "stored"): RowForm(float8_rows.write_stored, float8_rows.find_stored),
+}
+
+
+def weight_form(scheme: QuantScheme) -> WeightForm:
+    return WEIGHT_FORMS[scheme.weights.dtype, scheme.weights.scale]
+
+
+def row_form(scheme: QuantScheme) -> RowForm:
+    return ROW_FORMS[scheme.rows.dtype, scheme.rows.scale]
+
+
+def find_matrix(transposed: ir.Value | None) -> QuantizedMatrix | None:
+    """The quantized matrix behind float32 [in, out], if that is what it is."""
+    found = (form.find(transposed) for form in dict.fromkeys(WEIGHT_FORMS.values()))
+    return next((matrix for matrix in found if matrix is not None), None)
+
+
+def find_rows(value: ir.Value | None) -> RoundedRows | None:
+    """The rounding that made `value`, if one did."""
+    found = (form.find(value) for form in dict.fromkeys(ROW_FORMS.values()))
+    return next((rows for rows in found if rows is not None), None)

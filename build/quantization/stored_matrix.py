@@ -1,0 +1,70 @@
+"""What the forms of quantized matrices and rows take and give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import onnx_ir as ir
+
+from inflight.build.graph.builder import GraphBuilder
+from inflight.build.network.stored_tensors import stored_tensor
+from inflight.convert.quantization.scheme import WeightQuantization
+from inflight.convert.quantization.schemes import RowDtype
+from inflight.tensor_file import TensorEntry
+
+
+class StoredMatrix(NamedTuple):
+    """A quantized matrix (out, in) as the checkpoint's file holds it."""
+
+    weight: TensorEntry
+    scale: TensorEntry
+    group_size: int
+
+    @classmethod
+    def of(cls, table: Mapping[str, TensorEntry], module: str, quantization: WeightQuantization) -> StoredMatrix:
+        scale = table[quantization.scale_name(module)]
+        return cls(table[f"{module}.weight"], scale, quantization.group_size)
+
+
+class RowFacts(NamedTuple):
+    """How rows are rounded: to which type, by which stored scale (float32 []) if there is one, cut to which limits
+    before, and what the product behind is called.
+    """
+
+    dtype: RowDtype
+    scale: ir.Value | None
+    limits: tuple[float, float] | None
+    product: str
+
+
+class QuantizedMatrix(NamedTuple):
+    """Levels [out, in] with scales: float32 [1], [out], or [out, groups] of `group_size` inputs each.
+
+    `weight` and `scale` are initializers of the graph, or shall replace the ones of the same names.
+    """
+
+    weight: ir.Value
+    scale: ir.Value
+    group_size: int
+
+
+class RoundedRows(NamedTuple):
+    """x [..., K] rounded to `dtype`; `result` is the levels times the scale of each row.
+
+    `levels` and `scale` tell the names of what a pass makes of it. `stored`: the one scale, float32 []; None: each row
+    has its own. `limits`: scalars to which x is cut before.
+    """
+
+    x: ir.Value
+    dtype: RowDtype
+    levels: ir.Value
+    scale: ir.Value
+    result: ir.Value
+    stored: ir.Value | None = None
+    limits: tuple[ir.Value, ir.Value] | None = None
+
+
+def initializer_of(builder: GraphBuilder, entry: TensorEntry) -> ir.Value:
+    """The tensor as it lies in the file."""
+    return builder.initializer(entry.name, stored_tensor(entry))

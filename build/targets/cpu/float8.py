@@ -1,0 +1,33 @@
+"""Constants of rows of 8-bit floats, as the kernels of float8.h take them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from inflight.build.graph.values import array_of, shape_of
+
+FLOAT8 = ir.DataType.FLOAT8E4M3FN
+
+
+def float8_row(y: ir.Value, rounding: Sequence[ir.Value | None]) -> str:
+    """A `float8_row`; `rounding` are the inputs scale, low and high of the operator, as many as there are."""
+    scale, low, high = (*rounding, None, None, None)[:3]
+    limits = (_number(low, -np.inf), _number(high, np.inf))
+    return f"(float8_row){{{shape_of(y)[-1]}, {int(scale is not None)}, {limits[0]}, {limits[1]}}}"
+
+
+def stored_scale(scale: ir.Value | None) -> str:
+    """The one scale of all rows, or 0."""
+    return _number(scale, 0.0)
+
+
+def _number(value: ir.Value | None, default: float) -> str:
+    """A float32 literal that is read back as the same bits."""
+    array = array_of(value)
+    number = default if array is None else float(np.float32(array.item()))
+    if np.isinf(number):
+        return "-__builtin_inff()" if number < 0 else "__builtin_inff()"
+    return f"{number.hex()}f"

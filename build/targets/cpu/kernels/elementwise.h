@@ -1,0 +1,51 @@
+/* What is computed element by element between products: activations, scales, soft caps and sums of rows.
+ *
+ * Threads share the elements of all rows, 16 at a time, since there may be one row alone, as wide as the vocabulary. y
+ * may be the memory of a float32 input: an element is read before it is written. */
+#ifndef INFLIGHT_ELEMENTWISE_H
+#define INFLIGHT_ELEMENTWISE_H
+
+#include "activation.h"
+#include "pool.h"
+
+typedef struct {
+    int64_t start, end; /* start is a multiple of LANES */
+} element_share;
+
+INLINE element_share share_elements(const pool *p, int thread, int64_t count) {
+    const int64_t vectors = ceil_div(count, LANES);
+    return (element_share){share_start(p, thread, vectors) * LANES,
+                           min_int(count, share_start(p, thread + 1, vectors) * LANES)};
+}
+
+/* y act = function(x) */
+INLINE void activate_rows(pool *p, int thread, element act, activation function, int64_t width, int64_t rows,
+                          const float *x, void *y) {
+    const element_share s = share_elements(p, thread, rows * width);
+    for (int64_t i = s.start; i < s.end; i += LANES)
+        store_until(act, y, i, s.end, activate16(function, load_until(F32, x, i, s.end)));
+}
+
+/* y = x * factor */
+INLINE void scale_rows(pool *p, int thread, int64_t width, float factor, int64_t rows, const float *x, float *y) {
+    const element_share s = share_elements(p, thread, rows * width);
+    for (int64_t i = s.start; i < s.end; i += LANES)
+        store_until(F32, y, i, s.end, load_until(F32, x, i, s.end) * factor);
+}
+
+/* y = cap tanh(x / cap) */
+INLINE void soft_cap_rows(pool *p, int thread, int64_t width, float cap, int64_t rows, const float *x, float *y) {
+    const element_share s = share_elements(p, thread, rows * width);
+    for (int64_t i = s.start; i < s.end; i += LANES)
+        store_until(F32, y, i, s.end, tanh16(load_until(F32, x, i, s.end) / cap) * cap);
+}
+
+/* y = residual + x * factor */
+INLINE void add_rows(pool *p, int thread, int64_t width, float factor, int64_t rows, const float *x,
+                     const float *residual, float *y) {
+    const element_share s = share_elements(p, thread, rows * width);
+    for (int64_t i = s.start; i < s.end; i += LANES)
+        store_until(F32, y, i, s.end, load_until(F32, residual, i, s.end) + load_until(F32, x, i, s.end) * factor);
+}
+
+#endif

@@ -1,0 +1,217 @@
+/* Rows and products of 8-bit floats: E4M3 rows, kept as bfloat16, against E4M3 weights packed in panels.
+ *
+ * A panel holds the scales of its 64 columns, float32, and then its weights, one byte each, by pairs of k:
+ * [ceil(k / 2)][64][2] bytes, a missing last k as zero. They are widened in registers, or, where several tiles meet them,
+ * into a piece of memory that stays in the cache; the sums are those of bfloat16 either way (tile.h), one chain over k,
+ * so a row's bits do not depend on its company. */
+#ifndef INFLIGHT_FLOAT8_H
+#define INFLIGHT_FLOAT8_H
+
+#include "linear.h"
+#include "quantize.h"
+
+#define WIDENED_VALUES 256 /* of k, at a time; whole blocks of AMX */
+#define PAIR_BYTES (2 * PANEL)
+#define WIDE_PAIR_BYTES (2 * PAIR_BYTES)
+
+/* `stored`: all rows share a scale; else each has its own, the greatest magnitude / 448, once it is cut to low .. high. */
+typedef struct {
+    int64_t width;
+    int stored;
+    float low, high;
+} float8_row;
+
+INLINE f32x16 cut_values_at(float8_row q, row_values v, int64_t i) {
+    const f32x16 x = values_at(v, q.width, i), low = splat(q.low), high = splat(q.high);
+    return select16((i32x16)(x > high), high, select16((i32x16)(x < low), low, x));
+}
+
+/* The scale of a row of zeros is that of a magnitude of 2^-100. A NaN is the greatest of all. */
+INLINE float own_scale(float8_row q, row_values v) {
+    const float least = 0x1p-100f;
+    u32x16 greatest = (u32x16)splat(least);
+    for (int64_t i = 0; i < q.width; i += LANES)
+        greatest = __builtin_elementwise_max(greatest, (u32x16)cut_values_at(q, v, i) & 0x7fffffffu);
+    const uint32_t bits = __builtin_reduce_max(greatest);
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value / GREATEST_E4M3;
+}
+
+INLINE void round_float8_row(float8_row q, row_values v, float stored, uint16_t *y, float *y_scale) {
+    const float scale = q.stored ? stored : own_scale(q, v);
+    *y_scale = scale;
+    for (int64_t i = 0; i < q.width; i += LANES) {
+        const f32x16 rounded = round_to_e4m3((q.stored ? values_at(v, q.width, i) : cut_values_at(q, v, i)) / scale);
+        if (i + LANES <= q.width) store16(BF16, y, i, rounded);
+        else store_part(BF16, y, i, q.width - i, rounded);
+    }
+}
+
+/* x [rows][width] to y, bfloat16, and y_scale; `scale` is the stored one. */
+INLINE void float8_rows(pool *p, int thread, element type, float8_row q, int64_t rows, const void *x, float scale,
+                        void *y, float *y_scale) {
+    for (int64_t row = share_start(p, thread, rows); row < share_start(p, thread + 1, rows); row++)
+        round_float8_row(q, (row_values){type, at(type, x, row * q.width), NULL, 1.0f}, scale,
+                         (uint16_t *)y + row * q.width, y_scale + row);
+}
+
+INLINE void rms_norm_float8_rows(pool *p, int thread, float8_row q, float epsilon, int64_t rows, const float *x,
+                                 const float *weight, float scale, void *y, float *y_scale) {
+    for (int64_t row = share_start(p, thread, rows); row < share_start(p, thread + 1, rows); row++) {
+        const float *values = x + row * q.width;
+        round_float8_row(q, (row_values){F32, values, weight, inverse_rms(values, q.width, epsilon)}, scale,
+                         (uint16_t *)y + row * q.width, y_scale + row);
+    }
+}
+
+typedef struct {
+    int64_t k, n, rows;
+    const uint16_t *x;
+    const float *x_scale;
+    const void *weight;
+    const float *bias, *residual; /* NULL: none */
+    float *y;
+    activation gate; /* NO_ACTIVATION: no gated product */
+} float8_product;
+
+INLINE int64_t float8_scale_bytes(void) { return PANEL * (int64_t)sizeof(float); }
+INLINE int64_t float8_panel_bytes(int64_t k) { return float8_scale_bytes() + ceil_div(k, 2) * PAIR_BYTES; }
+
+INLINE void widen_pairs(const unsigned char *bytes, int64_t pairs, unsigned char *wide) {
+    for (int64_t i = 0; i < pairs; i++) {
+        UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
+            const u32x16 values = e4m3_pairs(bytes + i * PAIR_BYTES + v * PAIR_BYTES / TILE_VECTORS);
+            memcpy(wide + i * WIDE_PAIR_BYTES + v * sizeof values, &values, sizeof values);
+        }
+    }
+}
+
+/* y of a tile: its sums times the scales of columns and rows, then as in linear.h. */
+INLINE void store_float8_tile(float8_product m, const float *scales, float (*tile)[PANEL], int64_t row, int64_t rows,
+                              int64_t panel) {
+    for (int64_t r = 0; r < rows; r++)
+        UNROLL for (int64_t c = 0; c < PANEL; c += LANES)
+            store16(F32, tile[r], c, load16(F32, tile[r], c) * load16(F32, scales, c) * m.x_scale[row + r]);
+    const float *residual = m.residual ? m.residual + row * m.n : NULL;
+    if (m.gate) store_gated(F32, m.gate, (const float(*)[PANEL])tile, rows, m.n, panel * (PANEL / 2),
+                            m.bias ? m.bias + panel * PANEL : NULL, m.y + row * m.n);
+    else store_linear((const float(*)[PANEL])tile, rows, m.n, panel * PANEL, m.bias, residual, m.y + row * m.n);
+}
+
+#if !defined(__AMX_BF16__)
+/* Rows of one tile: weights are widened in registers. */
+INLINE void multiply_float8_tile(float8_product m, const panel_piece *piece) {
+    const unsigned char *bytes = (const unsigned char *)piece->columns + float8_scale_bytes();
+    float tile[TILE_ROWS][PANEL];
+    look_ahead ahead = tile_look_ahead(bytes, piece->next, PAIR_BYTES, ceil_div(m.k, 2), 0, 1);
+    tile_product_ahead(E4M3, piece->count, PANEL, m.k, m.x + piece->first * m.k, m.k, bytes, 2 * PANEL, tile[0], PANEL,
+                       0, ahead);
+    store_float8_tile(m, piece->columns, tile, piece->first, piece->count, piece->panel);
+}
+#endif
+
+/* Tiles of a piece, as its product cuts it: of vectors, or of AMX, where the last may begin early (amx.h). */
+#if defined(__AMX_BF16__)
+#define WIDE_TILE_ROWS AMX_ROWS
+INLINE int64_t wide_tile_height(int64_t count) { return amx_height(count, AMX_ROWS); }
+INLINE int64_t wide_tile_start(int64_t count, int64_t index) {
+    return amx_tile_start(count, wide_tile_height(count), index);
+}
+INLINE int64_t wide_tile_rows(int64_t count, int64_t index) {
+    (void)index;
+    return wide_tile_height(count);
+}
+#else
+#define WIDE_TILE_ROWS TILE_ROWS
+INLINE int64_t wide_tile_start(int64_t count, int64_t index) { return tile_start(count, index); }
+INLINE int64_t wide_tile_rows(int64_t count, int64_t index) {
+    return tile_start(count, index + 1) - tile_start(count, index);
+}
+#endif
+
+/* tile [rows][PANEL] = (accumulate: +=) x [rows][k] times widened pairs. */
+INLINE void multiply_wide(int64_t rows, int64_t k, const uint16_t *x, int64_t x_stride, const void *wide, float *tile,
+                          int accumulate, look_ahead ahead) {
+#if defined(__AMX_BF16__)
+    amx_product(rows, k, x, x_stride, wide, tile, accumulate, ahead);
+#else
+    tile_product_ahead(BF16, rows, PANEL, k, x, x_stride, wide, 2 * PANEL, tile, PANEL, accumulate, ahead);
+#endif
+}
+
+/* A stretch of k is widened once for all tiles; meanwhile they ask for the same stretch of the next panel. */
+INLINE void multiply_float8_piece(float8_product m, const panel_piece *piece) {
+    _Alignas(64) unsigned char wide[WIDENED_VALUES / 2 * WIDE_PAIR_BYTES];
+    _Alignas(64) float sums[BLOCK_ROWS][PANEL];
+    const int64_t tiles = ceil_div(piece->count, WIDE_TILE_ROWS);
+    for (int64_t start = 0; start < m.k; start += WIDENED_VALUES) {
+        const int64_t values = min_int(WIDENED_VALUES, m.k - start), pairs = ceil_div(values, 2);
+        const int64_t at_start = float8_scale_bytes() + start / 2 * PAIR_BYTES;
+        const unsigned char *next = piece->next ? (const unsigned char *)piece->next + at_start : NULL;
+        widen_pairs((const unsigned char *)piece->columns + at_start, pairs, wide);
+        for (int64_t i = 0; i < tiles; i++) {
+            const int64_t row = piece->first + wide_tile_start(piece->count, i);
+            const look_ahead shared = tiles == 1 ? (look_ahead){next, next ? PAIR_BYTES : 0}
+                                                 : tile_look_ahead(NULL, next, PAIR_BYTES, pairs, i, tiles);
+            multiply_wide(wide_tile_rows(piece->count, i), values, m.x + row * m.k + start, m.k, wide,
+                          sums[i * WIDE_TILE_ROWS], start > 0, shared);
+        }
+    }
+    for (int64_t i = 0, stored = 0; i < tiles; i++) {
+        const int64_t first = wide_tile_start(piece->count, i), end = first + wide_tile_rows(piece->count, i);
+        store_float8_tile(m, piece->columns, sums + i * WIDE_TILE_ROWS + (stored - first), piece->first + stored,
+                          end - stored, piece->panel);
+        stored = end;
+    }
+}
+
+INLINE void float8_multiply(pool *p, int thread, float8_product m) {
+    const int64_t panels = ceil_div(m.n, m.gate ? PANEL / 2 : PANEL);
+    panel_piece piece;
+#if defined(__AMX_BF16__)
+    int64_t configured = 0;
+#endif
+    while (take_panel(p, thread, panels, float8_panel_bytes(m.k), m.rows, m.weight, &piece)) {
+#if defined(__AMX_BF16__)
+        configure_tiles(wide_tile_height(piece.count), &configured);
+#else
+        if (piece.count <= TILE_ROWS) {
+            multiply_float8_tile(m, &piece);
+            continue;
+        }
+#endif
+        multiply_float8_piece(m, &piece);
+    }
+#if defined(__AMX_BF16__)
+    release_tiles(configured);
+#endif
+}
+
+/* y [rows][n] float32 = residual + (x [rows][k] w' + bias); bias and residual may be NULL, y may be the residual */
+INLINE void float8_linear(pool *p, int thread, int64_t k, int64_t n, int64_t rows, const void *x, const float *x_scale,
+                          const void *weight, const float *bias, const float *residual, float *y) {
+    float8_multiply(p, thread, (float8_product){k, n, rows, x, x_scale, weight, bias, residual, y, NO_ACTIVATION});
+}
+
+/* y [rows][n] float32 = gate(x gate' + its bias) * (x up' + its bias) */
+INLINE void float8_gated_linear(pool *p, int thread, int64_t k, activation gate, int64_t n, int64_t rows, const void *x,
+                                const float *x_scale, const void *weight, const float *bias, float *y) {
+    float8_multiply(p, thread, (float8_product){k, n, rows, x, x_scale, weight, bias, NULL, y, gate});
+}
+
+/* y [rows][n] = activation(gate) * up, all float32; y may be the gate */
+INLINE void gate(pool *p, int thread, activation kind, int64_t n, int64_t rows, const float *gates, const float *up,
+                 float *y) {
+    for (int64_t row = share_start(p, thread, rows); row < share_start(p, thread + 1, rows); row++) {
+        for (int64_t i = row * n; i < (row + 1) * n; i += LANES) {
+            const int64_t count = min_int(LANES, (row + 1) * n - i);
+            if (count == LANES) store16(F32, y, i, activate16(kind, load16(F32, gates, i)) * load16(F32, up, i));
+            else
+                store_part(F32, y, i, count,
+                           activate16(kind, load_part(F32, gates, i, count)) * load_part(F32, up, i, count));
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,99 @@
+"""Every quantization scheme: what a checkpoint stores of a matrix, what the numbers mean, and how they are made.
+
+A scheme is one object here. What the builder does with it, it looks up by the facts of the object
+(build/quantization/forms.py), so that a scheme made of known parts is nothing but the object.
+docs/extending/adding_a_scheme.md goes through the steps.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+WeightDtype = Literal["int8", "int4", "float8_e4m3fn"]
+RowDtype = Literal["int8", "int16", "float8_e4m3fn"]
+ScaleShare = Literal["matrix", "row", "group"]
+RowScale = Literal["own", "stored"]
+
+# Names of the tensors beside a weight.
+GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE = ".weights_scaling_factor", ".per_channel_scale", ".activation_scaling_factor"
+SCALE_SUFFIXES = (GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE)
+EMBEDDING = "*vocab_embedding"
+
+
+class StoredWeights(NamedTuple):
+    """Matrices (out, in) of `dtype`; a number is its level times its scale.
+
+    Which levels share a scale: those of one `matrix` (scale shape (1,)), of one `row` of outputs ((out,)), or of a
+    `group` of neighbouring inputs of a row ((out, groups)). Scales are float32, called after their module and `suffix`.
+    `guarded`: config.json says so with the key `weight_layout`, which the format's own reader refuses; under this
+    algorithm it would take the weights for ones that are interleaved for its GPU.
+    """
+
+    dtype: WeightDtype
+    scale: ScaleShare
+    suffix: str
+    guarded: bool = False
+
+
+class RoundedRows(NamedTuple):
+    """To what the rows are rounded that meet such a weight.
+
+    `scale`: each row has its `own`, its greatest magnitude over the greatest level, or one is `stored` for all rows
+    of the matrix, float32 (1,).
+    """
+
+    dtype: RowDtype
+    scale: RowScale = "own"
+
+
+class QuantScheme(NamedTuple):
+    """One scheme. `algorithm` is the checkpoint's `quant_algo`.
+
+    Of schemes that share an algorithm the first is meant when the checkpoint does not tell. `divisors`: as `convert
+    --quantize NAME` makes it, the scale is the greatest magnitude over that one of these which loses least; none: it
+    is read and not made. `excluded`: fnmatch patterns on modules that then stay plain.
+    """
+
+    name: str
+    algorithm: str
+    weights: StoredWeights
+    rows: RoundedRows
+    divisors: tuple[float, ...] = ()
+    excluded: tuple[str, ...] = (EMBEDDING,)
+
+
+_INT4 = StoredWeights("int4", "group", GROUP_SCALE)
+_INT8 = StoredWeights("int8", "row", ROW_SCALE, guarded=True)
+# The first keeps every value within -7 .. 7; the others cut the extremes of a group off where that serves the rest.
+_INT4_DIVISORS = (7.0, 7.5, 8.0, 8.5, 9.0)
+
+SCHEMES: tuple[QuantScheme, ...] = (
+    QuantScheme("int4_wo", "W4A16_AWQ", _INT4, RoundedRows("int16"), _INT4_DIVISORS),
+    # No algorithm of its own: its weights are those of W4A16_AWQ, and the rows are the affair of whoever runs them.
+    QuantScheme("int4_w4a8", "W4A16_AWQ", _INT4, RoundedRows("int8"), _INT4_DIVISORS),
+    # Scales of rows are measured on data, so this one is read only.
+    QuantScheme(
+        "fp8",
+        "FP8",
+        StoredWeights("float8_e4m3fn", "matrix", GROUP_SCALE),
+        RoundedRows("float8_e4m3fn", "stored"),
+    ),
+    # The format's own reader keeps lm_head plain under FP8.
+    QuantScheme(
+        "fp8_rowwise",
+        "FP8_PER_CHANNEL_PER_TOKEN",
+        StoredWeights("float8_e4m3fn", "row", ROW_SCALE),
+        RoundedRows("float8_e4m3fn"),
+        (448.0,),
+        ("*lm_head", EMBEDDING),
+    ),
+    QuantScheme("int8_wo", "W8A16", _INT8, RoundedRows("int16"), (127.0,)),
+    QuantScheme("int8_w8a8", "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN", _INT8, RoundedRows("int8"), (127.0,)),
+)
+# What `convert --quantize` offers.
+RECIPES: dict[str, QuantScheme] = {scheme.name: scheme for scheme in sorted(SCHEMES) if scheme.divisors}
+
+
+def schemes_of(algorithm: str) -> list[QuantScheme]:
+    """The schemes that a checkpoint calls by this `quant_algo`; the first is meant when it does not tell which."""
+    return [scheme for scheme in SCHEMES if scheme.algorithm == algorithm]
