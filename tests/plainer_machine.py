@@ -39,8 +39,8 @@ def restrict_native_level() -> None:
     name = os.environ.get(VARIABLE)
     if name is None:
         return
-    from inflight import tile_permission
     from inflight.build.targets.cpu.compiler import cpu_levels
+    from inflight.machine import tiles as tile_permission
     from inflight.runtime.executors.cpu import features
 
     level = cpu_levels.find_level(name)

@@ -42,7 +42,7 @@ class EngineLoader(ABC):
 
     def free_memory(self) -> int:
         """Bytes that weights, workspace and KV cache may take together. Raises EngineError where there is no device."""
-        from inflight.runtime.loading.machine import available_memory
+        from inflight.machine.resources import available_memory
 
         return available_memory()
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from inflight.errors import EngineError
+from inflight.machine.resources import usable_cores
 from inflight.runtime.executors.base import Executor
 from inflight.runtime.executors.registry import find_loader
 from inflight.runtime.kv_cache.budget import KvCacheBudget, plan_num_blocks
 from inflight.runtime.loading.engine_directory import read_engine_directory
-from inflight.runtime.loading.machine import usable_cores
 from inflight.runtime.loading.memory_table import memory_table
 from inflight.runtime.loading.verification import Verification, verify_files
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from compare.engines.base import WORKERS, run_logged
 from compare.offline.worker_process import Command, EngineFailed
+from inflight.machine.resources import usable_cores
 from inflight.progress import console
-from inflight.runtime.loading.machine import usable_cores
 
 PINS = Path(__file__).with_name("peers")
 # They come in by way of others, need a torch built for the same machine, and stop the import where theirs is another.

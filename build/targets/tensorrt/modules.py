@@ -8,8 +8,8 @@ from typing import Any
 
 from inflight.build.gpu_kernels.toolchain import triton_version
 from inflight.build.targets.tensorrt.api import Module, PagedPlugins
-from inflight.cuda import compute_capability, require_gpu
 from inflight.errors import BuildError
+from inflight.machine.cuda import compute_capability, require_gpu
 
 FULL_NEEDS = (11, 0)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from inflight.engine_format.cpu_facts import Variant
 from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import EngineError
+from inflight.machine.tiles import ask_for_tiles, needs_tiles
 from inflight.runtime.loading.rebuild import rebuild_hint
-from inflight.tile_permission import ask_for_tiles, needs_tiles
 
 _CPUINFO = Path("/proc/cpuinfo")
 _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from inflight.cuda import call, compute_capability, cudart, device_attribute, require_gpu
 from inflight.errors import EngineError
+from inflight.machine.cuda import call, compute_capability, cudart, device_attribute, require_gpu
 
 Array = npt.NDArray[Any]
 

@@ -6,9 +6,9 @@ import ctypes
 from collections.abc import Mapping
 from typing import Any
 
-from inflight.cuda import call, cudart
 from inflight.engine_format.gpu_artifact import Artifact, ArtifactArgument
 from inflight.errors import EngineError
+from inflight.machine.cuda import call, cudart
 from inflight.runtime.executors.gpu.device import Device
 
 # What is no number is an address.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inflight.cuda as cuda
+import inflight.machine.cuda as cuda
 from inflight.errors import EngineError
 
 

@@ -9,10 +9,10 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from inflight.cuda import compute_capability
 from inflight.engine_format.manifest import EngineManifest
 from inflight.engine_format.tensorrt_facts import TensorRtFacts
 from inflight.errors import EngineError
+from inflight.machine.cuda import compute_capability
 from inflight.runtime.executors.batch_check import check_batch
 from inflight.runtime.executors.gpu.device import Device, DeviceMemory
 from inflight.runtime.executors.tensorrt.api import Module, Runtime, find_module

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 
-from inflight.cuda import call
+from inflight.machine.cuda import call
 from inflight.runtime.executors.gpu.device import CapturedGraph, Device
 
 WARM_UPS = 3

@@ -23,8 +23,8 @@ from inflight.benchmark.machine import machine_facts
 from inflight.benchmark.machine_limits import measure_limits
 from inflight.cache import user_cache_dir
 from inflight.errors import InflightError
+from inflight.machine.resources import usable_cores
 from inflight.progress import console
-from inflight.runtime.loading.machine import usable_cores
 
 EPILOG = """\
 examples:

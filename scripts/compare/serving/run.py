@@ -21,8 +21,8 @@ from compare.shapes import SHAPES, model_directory
 from inflight.benchmark.machine import machine_facts
 from inflight.cache import user_cache_dir
 from inflight.errors import InflightError
+from inflight.machine.resources import usable_cores
 from inflight.progress import console
-from inflight.runtime.loading.machine import usable_cores
 
 EPILOG = """\
 examples:

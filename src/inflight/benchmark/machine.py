@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-from inflight.runtime.loading.machine import usable_cores
+from inflight.machine.resources import usable_cores
 
 
 def machine_facts() -> dict[str, str | int]:

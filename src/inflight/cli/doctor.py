@@ -40,8 +40,8 @@ def _machine() -> Mapping[str, str]:
     from rich.filesize import decimal
 
     from inflight.cache import writable_cache_dir
+    from inflight.machine.resources import available_memory, usable_cores
     from inflight.runtime.executors.cpu.features import this_machine
-    from inflight.runtime.loading.machine import available_memory, usable_cores
 
     machine = this_machine()
     return {
@@ -67,8 +67,8 @@ def _building() -> Mapping[str, str]:
 
 def _serving() -> Mapping[str, str]:
     from inflight.build.targets.cpu.compiler.cpu_levels import LEVELS
+    from inflight.machine.tiles import ask_for_tiles, needs_tiles
     from inflight.runtime.executors.cpu.features import normalize_feature, this_machine
-    from inflight.tile_permission import ask_for_tiles, needs_tiles
     from inflight.triton_backend.launch.installation import find_triton
 
     machine = this_machine()

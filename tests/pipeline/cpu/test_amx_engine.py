@@ -16,8 +16,8 @@ from inflight.build.targets.cpu.compiler.compile import compile_library
 from inflight.build.targets.cpu.compiler.cpu_levels import CpuLevel, native_level
 from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
+from inflight.machine.tiles import needs_tiles
 from inflight.runtime.loading.load import load_engine
-from inflight.tile_permission import needs_tiles
 from tests.engines.built_engine import BuiltEngine
 from tests.kernel.cpu.test_amx import MODEL
 from tests.models.random_models import random_shape, save_random_model

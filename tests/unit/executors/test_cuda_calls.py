@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inflight.cuda import call, compute_capability, require_gpu
 from inflight.engine_format.gpu_artifact import Artifact, ArtifactArgument, ArtifactExtent
 from inflight.errors import EngineError
+from inflight.machine.cuda import call, compute_capability, require_gpu
 from inflight.runtime.executors.gpu.device import CapturedGraph, Device, DeviceMemory
 from inflight.runtime.executors.gpu.kernel import LoadedKernel
 from tests.paths import ROOT
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.unit
 
 NEEDS = "cuda-python is not installed"
 SOURCES = [
-    ROOT / "src/inflight/cuda.py",
+    ROOT / "src/inflight/machine/cuda.py",
     *sorted((ROOT / "runtime/executors/gpu").glob("*.py")),
     ROOT / "runtime/executors/tensorrt/device.py",
     ROOT / "scripts/compare/gpu/timing.py",

@@ -18,15 +18,15 @@ from inflight.cli.main import build_app
 from inflight.engine_format.cpu_facts import Variant
 from inflight.engine_format.manifest import EngineManifest, MemoryPlan
 from inflight.errors import CheckpointError, EngineError
+from inflight.machine.resources import available_memory, usable_cores
+from inflight.machine.tiles import ask_for_tiles, needs_tiles
 from inflight.runtime.executors.cpu.features import Machine, choose_variant, normalize_feature, this_machine
 from inflight.runtime.executors.cpu.memory import map_zeroed
 from inflight.runtime.executors.null.executor import NullExecutor, null_manifest
 from inflight.runtime.kv_cache.budget import KvCacheBudget, plan_num_blocks
 from inflight.runtime.loading.load import load_engine
-from inflight.runtime.loading.machine import available_memory, usable_cores
 from inflight.runtime.loading.memory_table import format_bytes, memory_table
 from inflight.runtime.loading.rebuild import rebuild_command
-from inflight.tile_permission import ask_for_tiles, needs_tiles
 from tests.engines.engine_files import RECIPE, write_engine
 
 pytestmark = pytest.mark.unit

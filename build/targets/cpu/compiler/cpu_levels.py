@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from inflight.build.targets.cpu.compiler.toolchain import zig_command, zig_environment
 from inflight.errors import BuildError
+from inflight.machine.tiles import ask_for_tiles, needs_tiles
 from inflight.records import Record
-from inflight.tile_permission import ask_for_tiles, needs_tiles
 
 NATIVE = "native"
 

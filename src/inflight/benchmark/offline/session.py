@@ -19,7 +19,7 @@ from inflight.benchmark.offline.throughput import ThroughputResult, summarize_th
 from inflight.benchmark.roofline import Roofline
 from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import EngineError
-from inflight.runtime.loading.machine import usable_cores
+from inflight.machine.resources import usable_cores
 
 
 class Result(Protocol):

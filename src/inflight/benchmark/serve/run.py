@@ -15,8 +15,8 @@ from inflight.benchmark.serve.clients.base import Client
 from inflight.benchmark.serve.options import ServeBenchOptions
 from inflight.benchmark.serve.requests import Outcome, Prompt
 from inflight.errors import InflightError
+from inflight.machine.resources import usable_cores
 from inflight.progress import Advance
-from inflight.runtime.loading.machine import usable_cores
 
 
 @dataclass(frozen=True, slots=True)
