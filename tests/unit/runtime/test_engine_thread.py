@@ -185,7 +185,10 @@ def test_a_failing_executor_answers_everybody_with_the_cause(engine: EngineThrea
 
 
 def test_a_callback_that_raises_loses_its_request_alone(engine: EngineThread) -> None:
+    calls: list[TokenDelta] = []
+
     def broken(delta: TokenDelta) -> None:
+        calls.append(delta)
         raise ValueError("a broken callback")
 
     other = Inbox()
@@ -201,6 +204,7 @@ def test_a_callback_that_raises_loses_its_request_alone(engine: EngineThread) ->
         except RequestError:
             continue
     assert again.reasons() == ["length"]
+    assert len(calls) == 1, "a callback that raised is not called again"
 
 
 def test_closing_cancels_what_is_unfinished_and_closes_the_executor(

@@ -119,6 +119,18 @@ def test_a_preempted_sequence_goes_on_with_the_same_tokens() -> None:
         assert alone.deltas[name, 0][0].prompt_logprobs == crowded.deltas[name, 0][0].prompt_logprobs
 
 
+def test_a_preempted_sequence_starts_again_when_all_that_it_had_computed_fits() -> None:
+    """A chunk of it would fit sooner, and be taken from it again and again."""
+    driver = Driver(9, MAX_UTILIZATION, tokens_per_block=4, max_seq_len=36, max_num_tokens=6)
+    driver.add("a", 8, max_tokens=28)
+    driver.add("b", 8, max_tokens=12)
+    driver.run()
+    for name, preemptions in (("a", 0), ("b", 1)):
+        metrics = driver.last(name).metrics
+        assert metrics is not None and metrics.preemptions == preemptions
+        assert 0 < metrics.first_scheduled_ns < metrics.first_token_ns
+
+
 def test_a_lower_priority_is_preempted_before_an_older_request() -> None:
     driver = Driver(10, MAX_UTILIZATION, tokens_per_block=4, max_seq_len=40)
     driver.add("unimportant", 8, priority=1, max_tokens=12)

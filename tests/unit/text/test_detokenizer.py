@@ -52,6 +52,13 @@ def test_text_survives_the_round_trip(kind: str, rng: np.random.Generator) -> No
         assert stream(tokenizer, iter([[i] for i in tokenizer.encode(text)])) == text
 
 
+@pytest.mark.parametrize("text", ["<0x41>", "<0xE2>x", "a<0x0A>"])
+def test_bytes_that_spell_a_byte_token_are_text(text: str) -> None:
+    tokenizer = Tokenizer(byte_fallback())
+    ids = [tokenizer.token_id(BYTE_PIECES[byte]) or pytest.fail() for byte in text.encode()]
+    assert stream(tokenizer, iter([[i] for i in ids])) == tokenizer.decode(ids) == text
+
+
 @pytest.mark.parametrize("kind", ["byte_level", "byte_fallback"])
 def test_no_half_character_is_ever_shown(kind: str, rng: np.random.Generator) -> None:
     tokenizer = Tokenizer(KINDS[kind]())
