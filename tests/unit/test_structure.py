@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from setuptools import find_packages
 
+from tests.engines.null_engine import write_null_engine
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.unit
@@ -31,6 +36,12 @@ ALLOWED: dict[str, set[str]] = {
 PACKAGES = set(ALLOWED) - {""}
 
 MOST_SIBLINGS = 15
+MOST_LINES = 300
+LONG_FILES = {
+    "build/targets/cpu/operators.py",
+    "tests/unit/convert/test_hf_config.py",
+    "tests/unit/convert/test_model.py",
+}
 # One kernel, one pass a file: these folders grow with what the project can do, not with how it is made.
 OF_A_KIND = {"build/passes", "build/targets/cpu/kernels", "build/gpu_kernels/kernels", "tests/kernel/cpu"}
 
@@ -92,23 +103,51 @@ def _project_modules(path: Path, known: dict[str, Path]) -> list[str]:
     return sorted(name for name in found if name in known and known[name] != path)
 
 
-def test_a_folder_has_few_enough_siblings_to_be_seen_at_once() -> None:
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@cache
+def _files() -> tuple[Path, ...]:
+    """Every file of the repository, those that are new included, relative to its root; links are left out."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode != 0:
         pytest.skip("not a git checkout")
+    paths = map(Path, listed.stdout.splitlines())
+    return tuple(path for path in paths if (ROOT / path).is_file() and not (ROOT / path).is_symlink())
+
+
+def test_a_folder_has_few_enough_siblings_to_be_seen_at_once() -> None:
     siblings: dict[str, set[str]] = {}
-    for path in map(Path, listed.stdout.splitlines()):
+    for path in _files():
         for child in (path, *path.parents[:-1]):
-            if (ROOT / child).exists() and not (ROOT / child).is_symlink() and not child.name.startswith((".", "__")):
+            if not child.name.startswith((".", "__")):
                 siblings.setdefault(child.parent.as_posix(), set()).add(child.name)
     crowded = {folder: sorted(names) for folder, names in siblings.items() if len(names) > MOST_SIBLINGS}
     assert crowded.keys() <= OF_A_KIND, crowded
+
+
+def test_a_file_is_short_enough_to_have_one_job() -> None:
+    lengths = {path.as_posix(): len((ROOT / path).read_bytes().splitlines()) for path in _files() if _is_code(path)}
+    assert {path for path, length in lengths.items() if length > MOST_LINES} <= LONG_FILES
+    assert {path for path in LONG_FILES if lengths.get(path, 0) <= MOST_LINES} == set(), "no longer long"
+
+
+def _is_code(path: Path) -> bool:
+    return path.suffix in (".py", ".c", ".cpp", ".h", ".sh") or (path.parts[0] == "scripts" and not path.suffix)
+
+
+def test_nothing_is_left_to_be_done_in_a_comment() -> None:
+    marks = re.compile(r"\b(?:TODO|FIXME|XXX|HACK)\b(?!\")")
+    for path in _files():
+        if _is_code(path) and path != Path(__file__).relative_to(ROOT):
+            assert not marks.search((ROOT / path).read_text()), path
+
+
+def test_the_packages_that_are_installed_are_the_folders() -> None:
+    """Every folder with modules is a package that setuptools finds; Triton's models are files that are copied."""
+    places = [(PACKAGE, "*.py"), *((PACKAGE / name, "**/*.py") for name in PACKAGES)]
+    modules = [path for folder, pattern in places for path in folder.glob(pattern)]
+    folders = {".".join(("inflight", *path.parent.relative_to(PACKAGE).parts)) for path in modules}
+    found = set(find_packages(str(ROOT / "src")))
+    assert {name for name in folders if not name.startswith("inflight.model_repo.")} == found
 
 
 def test_only_verify_needs_torch() -> None:
@@ -131,3 +170,18 @@ def test_the_serving_process_loads_neither_compiler_nor_torch() -> None:
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_first_token_needs_two_packages(tmp_path: Path) -> None:
+    """Whatever is imported on the way to it is time that the user waits: not even NumPy is."""
+    engine = write_null_engine(tmp_path / "engine")
+    program = (
+        "import sys; from inflight.runtime import LLM\n"
+        "assert LLM(sys.argv[1]).generate('the fox')[0].outputs[0].token_ids\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    command = [sys.executable, "-c", program, str(engine)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    # msgspec takes typing_extensions where it is, and setuptools has a hook in every process.
+    light = {"inflight", "msgspec", "tokenizers", "typing_extensions", "_distutils_hack"}
+    assert set(result.stdout.split()) & set(packages_distributions()) <= light
