@@ -113,7 +113,7 @@ GREATEST_LEVEL: Mapping[RowDtype, int] = {"int8": 127, "int16": 32639, "float8_e
 # Products, whose input 0 is rows and whose input 1 is a weight.
 PRODUCTS = ("Linear", "GatedLinear")
 # Which output of an operator is rounded to the type in which a product reads it.
-ROUNDED_OUTPUTS = {"RMSNorm": 0, "LayerNorm": 0, "GatedLinear": 0, "Activation": 0, "PagedAttention": 0}
+ROUNDED_OUTPUTS = {"RMSNorm": 0, "LayerNorm": 0, "GatedLinear": 0, "Activation": 0, "Gate": 0, "PagedAttention": 0}
 
 
 def activation_type(weight: ir.DataType) -> ir.DataType:

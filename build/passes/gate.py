@@ -1,7 +1,7 @@
-"""An activation of one quantized product times another that reads other rows becomes Gate.
+"""An activation of one product times another, which no pass has made one operator, becomes Gate.
 
-Such are the gate and the up projection of a checkpoint that rounds the rows of each by a scale of its own; those that
-read the same rows are one operator already.
+Such are the gate and the up projection of a checkpoint that rounds the rows of each by a scale of its own, and those of
+which one alone has a bias.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from inflight.build.graph.operators import DOMAIN
 from inflight.build.passes.activation import activation_of
 from inflight.build.passes.rewrite import fused, like, nodes_of, only_consumer, produced_by, replace
 
+_PRODUCTS = ("Linear", "QuantizedLinear")
+
 
 def fuse_gate(graph: ir.Graph) -> None:
     for product in nodes_of(graph, "Mul"):
         for activated, up in (tuple(product.inputs), tuple(reversed(product.inputs))):
             node = None if activated is None else activated.producer()
             activation = activation_of(node)
-            if node is None or activation is None or not (_is_product(node.inputs[0]) and _is_product(up)):
+            if node is None or activation is None or not _is_product(node.inputs[0]) or not _is_product(up):
                 continue
             if only_consumer(node.outputs[0], "Mul") is None:
                 continue
@@ -29,4 +31,4 @@ def fuse_gate(graph: ir.Graph) -> None:
 
 
 def _is_product(value: ir.Value | None) -> bool:
-    return produced_by(value, "QuantizedLinear", DOMAIN) is not None
+    return any(produced_by(value, op_type, DOMAIN) is not None for op_type in _PRODUCTS)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from inflight.build.graph.values import dtype_of, name_of, new_value, shape_of
+from inflight.build.passes.rewrite import replace
 
 FLOAT = ir.DataType.FLOAT
 
@@ -110,12 +111,11 @@ def with_activation(graph: ir.Graph, op_type: str, **attributes: object) -> None
 
 
 def without_gates(graph: ir.Graph) -> None:
-    """down(activation(fc)): the product with `up` is gone."""
+    """down(activation(fc)): the product with `up` is gone, and so is `up`."""
     for node in nodes_of(graph, "Mul"):
-        activated = next((value for value in node.inputs if name_of(value).endswith(".mlp.activation")), None)
-        if activated is not None:
-            node.outputs[0].replace_all_uses_with(activated)
-            graph.remove(node, safe=True)
+        activated = node.inputs[0]
+        if activated is not None and name_of(node.outputs[0]).endswith(".mlp.product"):
+            replace(graph, node.outputs, [activated])
 
 
 def with_attention(graph: ir.Graph, scales: Sequence[float], caps: Sequence[float]) -> None:

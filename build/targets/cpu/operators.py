@@ -227,8 +227,8 @@ def _quantized_gated_linear(node: ir.Node, places: Places) -> KernelCall:
 
 def _gate(node: ir.Node, places: Places) -> KernelCall:
     gates, up, y = _input(node, 0), _input(node, 1), node.outputs[0]
-    arguments = (places.rows(y), places.read(gates), places.read(up), places.write(y))
-    return KernelCall("gate", (_activation(node), _width(y)), arguments)
+    arguments = (places.rows(y), places.read(gates), places.read(up), places.write(y, "void *"))
+    return KernelCall("gate_rows", (element_of(y), _activation(node), _width(y)), arguments)
 
 
 def _quantized_product(node: ir.Node) -> tuple[str, tuple[str, ...]]:

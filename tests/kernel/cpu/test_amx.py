@@ -215,14 +215,11 @@ def test_products_of_8_bit_floats_in_tiles_do_not_see_their_company(rng: np.rand
         return [float8_value("x", k), row_scales("x_scale"), weight, scale]
 
     added = [None, rows("residual", n)]
+    gate_and_up = [up, up_scale, *rng.standard_normal((2, n), np.float32)]
+    gate: dict[str, Any] = {"activation": str(rng.choice(ACTIVATIONS)), "group_size": 0}
     graphs = [
         operator("QuantizedLinear", [*inputs(), *added], [rows("y", n)], {"group_size": 0}),
-        operator(
-            "QuantizedGatedLinear",
-            [*inputs(), up, up_scale],
-            [rows("y", n)],
-            {"activation": "silu", "group_size": 0},
-        ),
+        operator("QuantizedGatedLinear", [*inputs(), *gate_and_up], [rows("y", n)], gate),
     ]
     plain, gated = _with_model(graphs, tmp_path)
     count = int(rng.integers(97, 130))
@@ -240,7 +237,7 @@ def test_products_of_8_bit_floats_in_tiles_do_not_see_their_company(rng: np.rand
     terms = quantized_linear(abs(x), x_scale, abs(weight), scale, group_size=0)
     assert (abs(y - exact) <= 2e-6 * abs(terms) + 1e-30).all()
     z = run(gated, everything, np.full((count, n), np.nan, np.float32))
-    expected = quantized_gated_linear(x, x_scale, weight, scale, up, up_scale, activation="silu", group_size=0)
+    expected = quantized_gated_linear(x, x_scale, weight, scale, *gate_and_up, **gate)
     np.testing.assert_allclose(z, expected, rtol=2e-4, atol=2e-5 * (1 + float(abs(expected).max())))
     for height in HEIGHTS:
         start = int(rng.integers(0, count - height + 1))

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from inflight.build.graph.operators import ACTIVATIONS
 from inflight.build.targets.cpu.compiler.compile import compile_library
 from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
 from inflight.errors import BuildError
@@ -206,20 +207,26 @@ def test_products_are_those_of_the_numbers_and_a_row_does_not_see_its_company(
 
 
 @LEVELS
-def test_gated_products_are_silu_of_the_gate_times_up(level: Any, rng: np.random.Generator, tmp_path: Path) -> None:
+@pytest.mark.parametrize("biased", [True, False])
+def test_gated_products_are_the_activated_gate_times_up(
+    level: Any, biased: bool, rng: np.random.Generator, tmp_path: Path
+) -> None:
     n, k, count = int(rng.integers(1, 150)), int(rng.integers(1, 600)), int(rng.integers(1, 110))
     matrices = [random_weight8(rng, n, k) for _ in range(2)]
     scales = [_scales(rng, n) / np.float32(64) for _ in range(2)]
-    pairs = [array for pair in zip(matrices, scales, strict=True) for array in pair]
-    inputs = [float8_value("x", k), row_scales("x_scale"), *pairs]
-    graph = operator("QuantizedGatedLinear", inputs, [rows("y", n)], {"activation": "silu", "group_size": 0})
+    weights = [array for pair in zip(matrices, scales, strict=True) for array in pair]
+    weights += list(rng.standard_normal((2, n), np.float32)) if biased else []
+    inputs = [float8_value("x", k), row_scales("x_scale"), *weights]
+    activation = str(rng.choice(ACTIVATIONS))
+    graph = operator("QuantizedGatedLinear", inputs, [rows("y", n)], {"activation": activation, "group_size": 0})
     (kernel,) = compile_kernels([graph], level, tmp_path)
+    missing = [] if biased else [None]
     x, x_scale = _random_levels(rng, count, k), rng.uniform(0, 0.1, count).astype(np.float32)
-    y = _run(kernel, x, x_scale, np.full((count, n), np.nan, np.float32))
-    expected = quantized_gated_linear(x, x_scale, *pairs, activation="silu", group_size=0)
+    y = _run(kernel, x, x_scale, np.full((count, n), np.nan, np.float32), *missing)
+    expected = quantized_gated_linear(x, x_scale, *weights, activation=activation, group_size=0)
     np.testing.assert_allclose(y, expected, rtol=2e-4, atol=2e-5 * (1 + float(abs(expected).max())))
-    np.testing.assert_array_equal(_run(kernel, x, x_scale, np.empty_like(y), threads=2), y)
-    np.testing.assert_array_equal(_run(kernel, x[-1:], x_scale[-1:], np.empty_like(y[-1:])), y[-1:])
+    np.testing.assert_array_equal(_run(kernel, x, x_scale, np.empty_like(y), *missing, threads=2), y)
+    np.testing.assert_array_equal(_run(kernel, x[-1:], x_scale[-1:], np.empty_like(y[-1:]), *missing), y[-1:])
 
 
 @LEVELS
@@ -243,16 +250,23 @@ def test_norms_round_what_they_normalize(level: Any, rng: np.random.Generator, t
 
 
 @LEVELS
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_gate_multiplies_an_activated_product_with_another(
-    level: Any, rng: np.random.Generator, tmp_path: Path
+    level: Any, activation: str, rng: np.random.Generator, tmp_path: Path
 ) -> None:
     width, count = int(rng.integers(1, 100)), int(rng.integers(1, 20))
-    graph = operator("Gate", [rows("g", width), rows("u", width)], [rows("y", width)], {"activation": "silu"})
-    (kernel,) = compile_kernels([graph], level, tmp_path)
+    types = (ir.DataType.FLOAT, ir.DataType.BFLOAT16)
+    graphs = [
+        operator("Gate", [rows("g", width), rows("u", width)], [rows("y", width, act)], {"activation": activation})
+        for act in types
+    ]
+    plain, rounding = compile_kernels(graphs, level, tmp_path)
     gates, up = (rng.standard_normal((count, width), np.float32) * 4 for _ in range(2))
-    y = gates.copy()
-    kernel.run(count, y, up, y, threads=2)
-    np.testing.assert_allclose(y, gate(gates, up, activation="silu"), rtol=2e-6, atol=1e-7)
+    y, rounded = gates.copy(), np.zeros((count, width), ml_dtypes.bfloat16)
+    plain.run(count, y, up, y, threads=2)
+    np.testing.assert_allclose(y, gate(gates, up, activation=activation), rtol=2e-6, atol=1e-5)
+    rounding.run(count, gates, up, rounded, threads=2)
+    np.testing.assert_array_equal(rounded, y.astype(ml_dtypes.bfloat16))
 
 
 @pytest.mark.parametrize("bits", [0x7F, 0xFF])

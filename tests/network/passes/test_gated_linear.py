@@ -8,6 +8,7 @@ import onnx_ir as ir
 import pytest
 
 from inflight.build.passes.activation import fuse_activation
+from inflight.build.passes.gate import fuse_gate
 from inflight.build.passes.gated_linear import fuse_gated_linear
 from inflight.build.passes.linear import fuse_linear
 from tests.network.graphs import FLOAT, SmallGraph, assert_same_result, op_types
@@ -72,12 +73,16 @@ def test_any_activation_is_fused_with_a_gate_and_without_one(
 
 
 @pytest.mark.parametrize("biases", [(True, False), (False, True)])
-def test_a_bias_of_one_projection_alone_is_left_alone(biases: tuple[bool, bool], rng: np.random.Generator) -> None:
+@pytest.mark.parametrize(("op_type", "attributes", "name"), ACTIVATIONS)
+def test_projections_of_which_one_has_a_bias_are_gated_apart(
+    op_type: str, attributes: dict[str, str], name: str, biases: tuple[bool, bool], rng: np.random.Generator
+) -> None:
     small = SmallGraph(rng)
-    model = small.model(_gated(small, biases=biases))
-    fuse_linear(model.graph)
-    fuse_gated_linear(model.graph)
-    assert op_types(model) == ["Linear", "Linear", "Swish", "Mul"]
+    model = small.model(_gated(small, op_type, attributes, biases=biases))
+    inputs = {"x": rng.standard_normal((2, 3, 6)).astype(np.float32)}
+    assert_same_result(model, [fuse_linear, fuse_gated_linear, fuse_gate], inputs)
+    assert op_types(model) == ["Linear", "Linear", "Gate"]
+    assert model.graph[-1].attributes["activation"].as_string() == name
 
 
 def test_another_swish_is_left_alone(rng: np.random.Generator) -> None:

@@ -1,4 +1,4 @@
-/* What is computed element by element between products: activations, scales, soft caps and sums of rows.
+/* What is computed element by element between products: activations, gates, scales, soft caps and sums of rows.
  *
  * Threads share the elements of all rows, 16 at a time, since there may be one row alone, as wide as the vocabulary. y
  * may be the memory of a float32 input: an element is read before it is written. */
@@ -24,6 +24,15 @@ INLINE void activate_rows(pool *p, int thread, element act, activation function,
     const element_share s = share_elements(p, thread, rows * width);
     for (int64_t i = s.start; i < s.end; i += LANES)
         store_until(act, y, i, s.end, activate16(function, load_until(F32, x, i, s.end)));
+}
+
+/* y act = function(gates) * up */
+INLINE void gate_rows(pool *p, int thread, element act, activation function, int64_t width, int64_t rows,
+                      const float *gates, const float *up, void *y) {
+    const element_share s = share_elements(p, thread, rows * width);
+    for (int64_t i = s.start; i < s.end; i += LANES)
+        store_until(act, y, i, s.end,
+                    activate16(function, load_until(F32, gates, i, s.end)) * load_until(F32, up, i, s.end));
 }
 
 /* y = x * factor */

@@ -94,9 +94,11 @@ INLINE void store_float8_tile(float8_product m, const float *scales, float (*til
         UNROLL for (int64_t c = 0; c < PANEL; c += LANES)
             store16(F32, tile[r], c, load16(F32, tile[r], c) * load16(F32, scales, c) * m.x_scale[row + r]);
     const float *residual = m.residual ? m.residual + row * m.n : NULL;
-    if (m.gate) store_gated(F32, m.gate, (const float(*)[PANEL])tile, rows, m.n, panel * (PANEL / 2),
-                            m.bias ? m.bias + panel * PANEL : NULL, m.y + row * m.n);
-    else store_linear((const float(*)[PANEL])tile, rows, m.n, panel * PANEL, m.bias, residual, m.y + row * m.n);
+    if (m.gate)
+        store_gated(F32, m.gate, (const float(*)[PANEL])tile, rows, m.n, panel * (PANEL / 2),
+                    m.bias ? m.bias + panel * PANEL : NULL, m.y + row * m.n);
+    else
+        store_linear((const float(*)[PANEL])tile, rows, m.n, panel * PANEL, m.bias, residual, m.y + row * m.n);
 }
 
 #if !defined(__AMX_BF16__)
@@ -198,20 +200,6 @@ INLINE void float8_linear(pool *p, int thread, int64_t k, int64_t n, int64_t row
 INLINE void float8_gated_linear(pool *p, int thread, int64_t k, activation gate, int64_t n, int64_t rows, const void *x,
                                 const float *x_scale, const void *weight, const float *bias, float *y) {
     float8_multiply(p, thread, (float8_product){k, n, rows, x, x_scale, weight, bias, NULL, y, gate});
-}
-
-/* y [rows][n] = activation(gate) * up, all float32; y may be the gate */
-INLINE void gate(pool *p, int thread, activation kind, int64_t n, int64_t rows, const float *gates, const float *up,
-                 float *y) {
-    for (int64_t row = share_start(p, thread, rows); row < share_start(p, thread + 1, rows); row++) {
-        for (int64_t i = row * n; i < (row + 1) * n; i += LANES) {
-            const int64_t count = min_int(LANES, (row + 1) * n - i);
-            if (count == LANES) store16(F32, y, i, activate16(kind, load16(F32, gates, i)) * load16(F32, up, i));
-            else
-                store_part(F32, y, i, count,
-                           activate16(kind, load_part(F32, gates, i, count)) * load_part(F32, up, i, count));
-        }
-    }
 }
 
 #endif
