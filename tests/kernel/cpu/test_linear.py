@@ -143,7 +143,7 @@ def test_float32_gates_are_the_same_bits_on_every_level(rng: np.random.Generator
     graphs = [_gated_graph(pair, biases, activation) for activation in ACTIVATIONS]
     x = _random(rng, (17, k), np.float32)
     results = []
-    for level in levels():
+    for level in several(levels()):
         y = np.zeros((len(graphs), len(x), n), np.float32)
         for out, kernel in zip(y, compile_kernels(graphs, level, tmp_path), strict=True):
             kernel.run(len(x), x, *kernel.packed, out)
