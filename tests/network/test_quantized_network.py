@@ -29,6 +29,9 @@ SEQUENCES, LENGTH = 9, 2
 LIMITS = Limits(max_batch_size=SEQUENCES, max_seq_len=16, max_num_tokens=SEQUENCES * LENGTH, max_logit_rows=SEQUENCES)
 # Rows of 16 bits differ by single levels wherever the last bits of a float32 do; so do rows of 8 bits, rarely and more.
 A16_TOLERANCE, A8_SAME, A8_TOLERANCE = 1e-3, 1e-5, 0.2
+# The decoder in NumPy does not round rows, and E4M3 keeps four bits of a number: of all logits together 9 % in the median
+# of random models, 15 % at most in 40 of them; a scale that is lost or taken twice gives far more.
+E4M3_TOLERANCE = 0.3
 
 
 @pytest.fixture(params=SCHEMES)
@@ -99,7 +102,10 @@ def test_the_network_means_integers_times_scales(
     tokens = rng.integers(0, shape.vocab_size, 16)
     logits = LinearRunner(case.checkpoint, LIMITS.max_seq_len).run([tokens])
     *_, expected = hidden_states(case.checkpoint, tokens.tolist())
-    assert relative_error(logits, expected) < (A16_TOLERANCE if scheme.endswith("_wo") else A8_TOLERANCE)
+    if scheme.startswith("fp8"):
+        assert np.sqrt(np.mean((logits - expected) ** 2) / np.mean(expected**2)) < E4M3_TOLERANCE
+    else:
+        assert relative_error(logits, expected) < (A16_TOLERANCE if scheme.endswith("_wo") else A8_TOLERANCE)
 
 
 @pytest.mark.parametrize("scheme", ["int8_wo", "int4_wo"])
