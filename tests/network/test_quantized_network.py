@@ -29,8 +29,8 @@ SEQUENCES, LENGTH = 9, 2
 LIMITS = Limits(max_batch_size=SEQUENCES, max_seq_len=16, max_num_tokens=SEQUENCES * LENGTH, max_logit_rows=SEQUENCES)
 # Rows of 16 bits differ by single levels wherever the last bits of a float32 do; so do rows of 8 bits, rarely and more.
 A16_TOLERANCE, A8_SAME, A8_TOLERANCE = 1e-3, 1e-5, 0.2
-# The decoder in NumPy does not round rows, and E4M3 keeps four bits of a number: of all logits together 9 % in the median
-# of random models, 15 % at most in 40 of them; a scale that is lost or taken twice gives far more.
+# The decoder in NumPy does not round rows, and E4M3 keeps four bits of a number: of all logits together that is 9 % in
+# the median of random models, 15 % at most in 40 of them. A scale that is lost or taken twice gives far more.
 E4M3_TOLERANCE = 0.3
 
 
