@@ -160,7 +160,8 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(tmp_path: Path) -> None:
         screen.wait_for("> ")
         os.write(ours, b"Hello\n")
         screen.wait_for("Hello\r\n")
-        screen.wait_for("")
+        # More than a terminal's own answer to a line: the text itself has begun.
+        screen.wait_for_bytes(200)
         os.kill(process.pid, signal.SIGINT)
         screen.wait_for("[stopped]")
         screen.wait_for("> ")
@@ -180,9 +181,18 @@ class Screen:
         self._unread = b""
 
     def wait_for(self, text: str) -> None:
-        """Read on until `text` has come; "" waits for anything at all. Silence beyond all patience fails."""
-        while not self._unread or text.encode() not in self._unread:
-            ready, _, _ = select.select([self._terminal], [], [], PATIENCE_S)
-            assert ready, f"{text!r} did not come after {self._unread!r}"
-            self._unread += os.read(self._terminal, 4096)
-        self._unread = self._unread.partition(text.encode())[2] if text else b""
+        """Read on until `text` has come. Silence beyond all patience fails."""
+        while text.encode() not in self._unread:
+            self._read(text)
+        self._unread = self._unread.partition(text.encode())[2]
+
+    def wait_for_bytes(self, count: int) -> None:
+        """Read on until so many bytes have come, whatever they are."""
+        while len(self._unread) < count:
+            self._read(f"{count} bytes")
+        self._unread = b""
+
+    def _read(self, awaited: str) -> None:
+        ready, _, _ = select.select([self._terminal], [], [], PATIENCE_S)
+        assert ready, f"{awaited!r} did not come after {self._unread!r}"
+        self._unread += os.read(self._terminal, 4096)
