@@ -9,29 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import pytest
 
 from inflight.build.graph.operators import graph_problems
 from inflight.build.graph.values import shape_of, tensor_of
-from inflight.build.network import build_network
-from inflight.build.passes.pipeline import lower_for_cpu
-from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.engine_format.manifest import Limits
 from inflight.errors import CheckpointError
 from tests.models.float8 import round_to_float8
 from tests.models.random_models import random_shape
-from tests.network.paging import paged_caches
-from tests.network.support import FAMILIES, Case, Floats, Ids, LinearRunner, make_case, random_chunks, relative_error
-from tests.oracles.fused_graph import Interpreter
+from tests.network.one_step import LENGTH, LIMITS, SEQUENCES, lowered, one_step
+from tests.network.support import FAMILIES, Case, LinearRunner, make_case, random_chunks, relative_error
 from tests.oracles.quantized_transformers import quantize_oracle
 
 pytestmark = pytest.mark.network
 
-SEQUENCES, LENGTH = 9, 2
 # A value on the edge between two levels may fall to either side, and its prompt then differs a little.
 SAME, TOLERANCE = 1e-5, 0.2
-LIMITS = Limits(max_batch_size=SEQUENCES, max_seq_len=16, max_num_tokens=SEQUENCES * LENGTH, max_logit_rows=SEQUENCES)
 
 
 @dataclass(frozen=True)
@@ -65,25 +57,6 @@ def case(tmp_path: Path, rng: np.random.Generator, seed: int, writer: Writer) ->
         plain,
         checkpoint=round_to_float8(directory, rng, writer.algorithm, writer.clamp, shared=writer.shared),
     )
-
-
-def lowered(checkpoint: Checkpoint) -> ir.Model:
-    network = build_network(checkpoint, LIMITS.max_seq_len)
-    return lower_for_cpu(network, LIMITS, tokens_per_block=16, kv_dtype="float32")
-
-
-def one_step(model: ir.Model, sequences: Ids) -> Floats:
-    """Logits [sequences, vocab] after the last token of each sequence [sequences, length], all in one step."""
-    count, length = sequences.shape
-    numbers = np.arange(count * length)
-    inputs = {
-        "token_ids": sequences.ravel().astype(np.int32),
-        "positions": (numbers % length).astype(np.int32),
-        "sequence_of_row": (numbers // length).astype(np.int32),
-        "block_tables": np.arange(count, dtype=np.int32)[:, None],
-        "logit_rows": (numbers[length - 1 :: length]).astype(np.int32),
-    }
-    return Interpreter(model).run({**inputs, **paged_caches(model.graph, count)})
 
 
 def test_onnx_runtime_gives_the_logits_of_transformers_with_the_same_numbers(

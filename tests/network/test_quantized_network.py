@@ -13,20 +13,14 @@ import pytest
 from inflight.build.graph.operators import graph_problems
 from inflight.build.graph.values import shape_of, tensor_of
 from inflight.build.network import build_network
-from inflight.build.passes.pipeline import lower_for_cpu
-from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.checkpoint.reference_decoder import hidden_states
-from inflight.engine_format.manifest import Limits
 from tests.models.random_models import Shape, random_shape
-from tests.network.paging import paged_caches
-from tests.network.support import ALL_FAMILIES, FAMILIES, Case, Floats, Ids, LinearRunner, make_case, relative_error
-from tests.oracles.fused_graph import Interpreter
+from tests.network.one_step import LENGTH, LIMITS, SEQUENCES, lowered, one_step
+from tests.network.support import ALL_FAMILIES, FAMILIES, Case, Floats, LinearRunner, make_case, relative_error
 
 pytestmark = pytest.mark.network
 
 SCHEMES = ("int8_wo", "int8_w8a8", "int4_wo", "int4_w4a8", "fp8_rowwise")
-SEQUENCES, LENGTH = 9, 2
-LIMITS = Limits(max_batch_size=SEQUENCES, max_seq_len=16, max_num_tokens=SEQUENCES * LENGTH, max_logit_rows=SEQUENCES)
 # Rows of 16 bits differ by single levels wherever the last bits of a float32 do; so do rows of 8 bits, rarely and more.
 A16_TOLERANCE, A8_SAME, A8_TOLERANCE = 1e-3, 1e-5, 0.2
 # The decoder in NumPy does not round rows, and E4M3 keeps four bits of a number: of all logits together that is 9 % in
@@ -48,25 +42,6 @@ def shape(request: pytest.FixtureRequest, rng: np.random.Generator) -> Shape:
 def case(tmp_path: Path, shape: Shape, scheme: str, seed: int, rng: np.random.Generator) -> Case:
     """Odd sizes: widths are no multiples of the group, numbers of outputs are odd."""
     return make_case(tmp_path, shape, seed, quantize=scheme, group_size=int(rng.choice([32, 64])))
-
-
-def lowered(checkpoint: Checkpoint) -> ir.Model:
-    network = build_network(checkpoint, LIMITS.max_seq_len)
-    return lower_for_cpu(network, LIMITS, tokens_per_block=16, kv_dtype="float32")
-
-
-def one_step(model: ir.Model, sequences: Ids) -> Floats:
-    """Logits [sequences, vocab] after the last token of each sequence [sequences, length], all in one step."""
-    count, length = sequences.shape
-    rows = np.arange(count * length)
-    inputs = {
-        "token_ids": sequences.ravel().astype(np.int32),
-        "positions": (rows % length).astype(np.int32),
-        "sequence_of_row": (rows // length).astype(np.int32),
-        "block_tables": np.arange(count, dtype=np.int32)[:, None],
-        "logit_rows": (rows[length - 1 :: length]).astype(np.int32),
-    }
-    return Interpreter(model).run({**inputs, **paged_caches(model.graph, count)})
 
 
 def quantized_modules(case: Case) -> list[str]:
