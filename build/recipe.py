@@ -166,8 +166,8 @@ def _problems(recipe: BuildRecipe, positions: int | None, longest: int | None) -
         ),
         (
             longest is not None and limits.max_seq_len > longest,
-            f"--max-seq-len {limits.max_seq_len}: at most {longest}. In a longer sequence this model turns every "
-            "position by other angles (longrope), the ones in the KV cache too, which an engine's one table cannot.",
+            f"--max-seq-len {limits.max_seq_len}: at most {longest}. longrope has other rotary frequencies for "
+            "longer sequences, also for the keys that are already in the KV cache, and an engine has one table.",
         ),
         (
             limits.max_logit_rows < limits.max_batch_size,

@@ -25,7 +25,7 @@ FLOATS: tuple[Dtype, ...] = ("float32", "float16", "bfloat16")
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
-    """What a target takes. It is asked before anything is planned, and its absence is refused by name.
+    """What a target takes. It is asked before anything is planned; what it does not list is refused by name.
 
     dtypes: of checkpoints. kv_cache_dtypes: of the cache; None: only that of the checkpoint. kv_cache_types: the first
     is the default. quantization: algorithms of checkpoints (`quant_algo`); None: whatever a checkpoint can have, and

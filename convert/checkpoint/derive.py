@@ -18,7 +18,7 @@ from inflight.dtypes import numpy_dtype
 
 @dataclass(frozen=True, slots=True)
 class OptionalTensors:
-    """Which tensors there are that a config of another writer may pass over in silence; every layer is alike."""
+    """Which optional tensors a model has, where the config of another tool may not say; all layers have the same."""
 
     qkv_bias: bool = False
     dense_bias: bool = False
@@ -30,7 +30,7 @@ class OptionalTensors:
 def stored_optionals(config: CheckpointConfig, names: Set[str]) -> OptionalTensors:
     """Those of an existing checkpoint from all its tensor names: what one layer has, every layer must have.
 
-    The config's own word adds to it, so that a tensor lost from every layer is noticed.
+    What the config says is added, so that a tensor that is missing in every layer is noticed.
     """
 
     def present(ending: str) -> bool:

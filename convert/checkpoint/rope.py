@@ -77,7 +77,7 @@ class RotaryScaling(Record):
 
     @property
     def longest_sequence(self) -> int | None:
-        """The longest sequence whose positions these frequencies suit; longer ones turn every position otherwise."""
+        """The longest sequence that these frequencies are right for: longrope has others for a longer one."""
         return self.original_max_position_embeddings if self.rope_type == "longrope" else None
 
     @property

@@ -51,7 +51,7 @@ class QuantScheme(NamedTuple):
 
     Of schemes that share an algorithm the first is meant when the checkpoint does not tell. `divisors`: as `convert
     --quantize NAME` makes it, the scale is the greatest magnitude over that one of these which loses least; none: it
-    is read and not made. `excluded`: fnmatch patterns on modules that then stay plain.
+    is read and not made. `excluded`: fnmatch patterns on modules that are then left unquantized.
     """
 
     name: str
@@ -69,7 +69,7 @@ _INT4_DIVISORS = (7.0, 7.5, 8.0, 8.5, 9.0)
 
 SCHEMES: tuple[QuantScheme, ...] = (
     QuantScheme("int4_wo", "W4A16_AWQ", _INT4, RoundedRows("int16"), _INT4_DIVISORS),
-    # No algorithm of its own: its weights are those of W4A16_AWQ, and the rows are the affair of whoever runs them.
+    # No algorithm of its own: its weights are those of W4A16_AWQ; how activations are rounded is the engine's choice.
     QuantScheme("int4_w4a8", "W4A16_AWQ", _INT4, RoundedRows("int8"), _INT4_DIVISORS),
     # Scales of rows are measured on data, so this one is read only.
     QuantScheme(

@@ -70,7 +70,7 @@ def _layer_types(values: ConfigValues, family: Family, num_layers: int) -> list[
         values.problems.append(f"layer_types has {len(listed)} entries for {num_layers} layers")
     elif family.sliding_window == "always" and listed != by_default:
         values.problems.append(
-            f"layer_types other than {by_default[0]} throughout: {family.architecture} of transformers passes it over"
+            f"layer_types other than {by_default[0]} throughout: {family.architecture} of transformers ignores it"
         )
     elif family.sliding_window == "switched" and SLIDING in kinds and not values.flag("use_sliding_window"):
         values.problems.append(f"layer_types lists {SLIDING} layers, and use_sliding_window is false")

@@ -1,4 +1,4 @@
-"""The deltas of a request, gathered: joined while nobody takes them, log probabilities summed, the best chosen.
+"""Accumulates the deltas of a request: joins those that wait, sums log probabilities, chooses the best of n.
 
 Whatever leaves the engine goes through here: the LLM class, the OpenAI shim and the Triton models differ in what they
 write, not in how they add up. `text/completion.py` goes on from here to text.

@@ -76,8 +76,8 @@ class SamplingParameter(NamedTuple):
     `model_default`: whether generation_config.json may set the default: with do_sample, or always.
     `openai`: a field of this name in the OpenAI bodies. `record`: a field of this name in RowSampling and in the
     record `inflight_sampling` of compiled engines.
-    `triton`: on the wire of token ids; of several names of one input the last is inflight's choice. max_tokens, stop
-    and bad words have none here: prompts and they go through `preprocessing`, in forms of their own.
+    `triton`: on the wire of token ids; of several names of one input the last is the one that inflight sends.
+    max_tokens, stop and bad words have none here: they go through `preprocessing` beside the prompt, in other forms.
     """
 
     name: str
@@ -173,14 +173,14 @@ SAMPLING_PARAMETERS: tuple[SamplingParameter, ...] = (
         least=LEAST, greatest=1, expected="above 0 and at most 1",
         model_default="sampling", record=True,
         triton=(TritonInput("typical_p", "typical_p", "FP32"),),
-        cli=CliOption("Among those nearest to the expected surprise that sum to P.", chat=True),
+        cli=CliOption("Locally typical sampling: the most typical tokens that sum to P; 1 = off.", chat=True),
     ),
     Row(
         "top_n_sigma", "number", 0.0,
         least=0, greatest=GREATEST, expected="above 0 and at most 1e+38, or 0 (or -1) for off", also_off=-1,
         record=True,
         triton=(TritonInput("top_n_sigma", "top_n_sigma", "FP32"),),
-        cli=CliOption("Among logits at most N standard deviations below the greatest; 0: all.", chat=True),
+        cli=CliOption("Drop tokens whose logit is over N standard deviations below the greatest; 0 = off.", chat=True),
     ),
     Row(
         # The one default that also bends greedy decoding.

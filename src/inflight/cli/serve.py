@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from inflight.cli import sampling_options as flag
+from inflight.cli.build_engine.recipe_flags import Flags, with_flags_of
 from inflight.cli.convert import Dtype
 
 
@@ -17,21 +18,16 @@ class PolicyChoice(str, Enum):
     max_utilization = "max_utilization"
 
 
-class KvDtypeChoice(str, Enum):
-    auto = "auto"
-    float32 = "float32"
-    float16 = "float16"
-    bfloat16 = "bfloat16"
-    int8 = "int8"
-
-
 _PORTS, _BUILD = "Addresses", "Build options, when a model is given instead of an engine"
 
 
+@with_flags_of("cpu", _BUILD)
 def serve(
+    ctx: typer.Context,
     model: Annotated[
         str, typer.Argument(metavar="ENGINE|MODEL", help="Engine directory, or a model: directory or hub id.")
     ],
+    flags: Flags,
     port: Annotated[int, typer.Option(help="Port of the OpenAI-compatible API.", rich_help_panel=_PORTS)] = 9000,
     http_port: Annotated[
         int, typer.Option("--http-port", "--http_port", help="Port of Triton's HTTP API.", rich_help_panel=_PORTS)
@@ -85,52 +81,6 @@ def serve(
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a hub model.", rich_help_panel=_BUILD)
     ] = None,
-    cpu: Annotated[
-        list[str] | None, typer.Option(help="CPU to compile for; repeatable.", rich_help_panel=_BUILD)
-    ] = None,
-    max_batch_size: Annotated[
-        int,
-        typer.Option(
-            "--max-batch-size",
-            "--max-num-seqs",
-            min=1,
-            help="Maximum sequences that run at once.",
-            rich_help_panel=_BUILD,
-        ),
-    ] = 64,
-    max_seq_len: Annotated[
-        int | None,
-        typer.Option(
-            "--max-seq-len",
-            "--max-model-len",
-            min=1,
-            help="Maximum tokens of a sequence, prompt and output.",
-            rich_help_panel=_BUILD,
-        ),
-    ] = None,
-    max_num_tokens: Annotated[
-        int,
-        typer.Option(
-            "--max-num-tokens",
-            "--max-num-batched-tokens",
-            min=1,
-            help="Maximum tokens in one step, over all sequences.",
-            rich_help_panel=_BUILD,
-        ),
-    ] = 1024,
-    tokens_per_block: Annotated[
-        int,
-        typer.Option(
-            "--tokens-per-block",
-            "--block-size",
-            min=16,
-            help="Tokens per block of the KV cache.",
-            rich_help_panel=_BUILD,
-        ),
-    ] = 32,
-    kv_cache_dtype: Annotated[
-        KvDtypeChoice, typer.Option("--kv-cache-dtype", help="Type of the KV cache.", rich_help_panel=_BUILD)
-    ] = KvDtypeChoice.auto,
 ) -> None:
     """Serve a model: Triton on 8000 (HTTP), 8001 (gRPC) and 8002 (metrics), an OpenAI-compatible API on 9000.
 
@@ -156,14 +106,7 @@ def serve(
         from inflight.build.registry import make_recipe
         from inflight.convert.options import ConvertOptions
 
-        recipe = make_recipe(
-            cpu=tuple(cpu or ["native"]),
-            max_batch_size=max_batch_size,
-            max_seq_len=max_seq_len,
-            max_num_tokens=max_num_tokens,
-            tokens_per_block=tokens_per_block,
-            kv_cache_dtype=kv_cache_dtype.value,
-        )
+        recipe = make_recipe("cpu", **flags)
         options = ConvertOptions.model_validate({"dtype": dtype.value, "revision": revision})
         engine = resolve_engine(model, options, recipe)
     name = served_model_name or read_engine_directory(engine).manifest.source.model

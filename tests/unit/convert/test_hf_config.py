@@ -220,7 +220,7 @@ def test_layers_of_two_kinds_are_those_of_transformers(
     ("family", "changes", "problem"),
     [
         ("mistral", {"layer_types": ["sliding_attention", "full_attention"] * 2}, "has 4 entries for 3 layers"),
-        ("mistral", {"layer_types": ["full_attention"] * 3}, "MistralForCausalLM of transformers passes it over"),
+        ("mistral", {"layer_types": ["full_attention"] * 3}, "MistralForCausalLM of transformers ignores it"),
         ("ministral", {"layer_types": ["chunked_attention"] * 3}, "not chunked_attention"),
         ("ministral", {"sliding_window": None, "layer_types": ["sliding_attention"] * 3}, "sliding_window is null"),
         ("qwen2", {"layer_types": ["sliding_attention"] * 3}, "use_sliding_window is false"),

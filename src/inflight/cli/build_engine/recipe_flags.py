@@ -1,18 +1,18 @@
-"""The fields of all targets' recipes as flags of `inflight build-engine`."""
+"""The fields of targets' recipes as flags of `inflight build-engine`, and of `inflight serve`, which builds too."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
 from inflight.build.recipe import BuildRecipe, Flag, flag_name
-from inflight.build.registry import TARGETS, loadable_targets
+from inflight.build.registry import TARGETS, find_target, loadable_targets
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -26,9 +26,22 @@ def with_recipe_flags(command: Callable[..., None]) -> Callable[..., None]:
 
     Where a target cannot be loaded its flags are not known: then the command gets unknown options in `ctx.args`.
     """
+    return _with_flags(command, _fields())
+
+
+def with_flags_of(target: str, panel: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The same with the fields of one target's recipe alone, under one heading of --help."""
+    recipe = find_target(target).recipe_class()
+    fields = [(name, (field, panel)) for name, field in recipe.model_fields.items()]
+    return lambda command: _with_flags(command, fields)
+
+
+def _with_flags(
+    command: Callable[..., None], offered: Iterable[tuple[str, tuple[FieldInfo, str | None]]]
+) -> Callable[..., None]:
     signature = inspect.signature(command, eval_str=True)
     own = [parameter for name, parameter in signature.parameters.items() if name != "flags"]
-    fields = {name: found for name, found in _fields() if name not in signature.parameters}
+    fields = {name: found for name, found in offered if name not in signature.parameters}
     added = [_parameter(name, *found) for name, found in fields.items()]
 
     @functools.wraps(command)
