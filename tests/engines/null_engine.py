@@ -27,15 +27,19 @@ def write_null_engine(
     kind: str = "byte_level",
     sampling_defaults: dict[str, float | int] | None = None,
     chat_template: str | None = TEMPLATE,
+    *,
+    endless: bool = False,
     **limits: Any,
 ) -> Path:
-    """Write the engine; its vocabulary is the tokenizer's, `</s>` ends its answers."""
+    """Write the engine; its vocabulary is the tokenizer's, `</s>` ends its answers unless they are `endless`."""
     backend = KINDS[kind]()
     end = backend.token_to_id("</s>")
     assert end is not None
     facts: dict[str, Any] = {
         "inflight_version": __version__,
-        "generation": GenerationFacts(end_token_ids=(end,), sampling_defaults=sampling_defaults or {}),
+        "generation": GenerationFacts(
+            end_token_ids=() if endless else (end,), sampling_defaults=sampling_defaults or {}
+        ),
     }
     manifest = replace(null_manifest(vocab_size=backend.get_vocab_size(), **limits), **facts)
     files = directory / "tokenizer"
