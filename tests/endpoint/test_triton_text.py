@@ -46,7 +46,8 @@ def events(page: bytes) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_stream_joined_is_the_whole_text(triton: TritonServer, model: str, prompt: str) -> None:
-    request = {"text_input": prompt, "max_tokens": 300, "end_id": -1}
+    # Long, so that a busy sender does not take in all of it at once.
+    request = {"text_input": prompt, "max_tokens": 2_000, "end_id": -1}
     (whole,) = texts(stream(triton, model, {**request, "exclude_input_in_output": True}))
     chunks = texts(stream(triton, model, {**request, "stream": True}))
     assert len(chunks) > 1

@@ -28,17 +28,17 @@ def write_null_engine(
     sampling_defaults: dict[str, float | int] | None = None,
     chat_template: str | None = TEMPLATE,
     *,
-    endless: bool = False,
+    end_tokens: bool = True,
     **limits: Any,
 ) -> Path:
-    """Write the engine; its vocabulary is the tokenizer's, `</s>` ends its answers unless they are `endless`."""
+    """Write the engine; its vocabulary is the tokenizer's, with `end_tokens` `</s>` ends its answers."""
     backend = KINDS[kind]()
     end = backend.token_to_id("</s>")
     assert end is not None
     facts: dict[str, Any] = {
         "inflight_version": __version__,
         "generation": GenerationFacts(
-            end_token_ids=() if endless else (end,), sampling_defaults=sampling_defaults or {}
+            end_token_ids=(end,) if end_tokens else (), sampling_defaults=sampling_defaults or {}
         ),
     }
     manifest = replace(null_manifest(vocab_size=backend.get_vocab_size(), **limits), **facts)
