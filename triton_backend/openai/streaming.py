@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Awaitable, Coroutine
 from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
 from fastapi import Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
 from inflight.errors import InflightError
+from inflight.triton_backend.openai.answers.json_answer import JsonAnswer, json_bytes
 from inflight.triton_backend.openai.errors import ApiError, describe
 
 T = TypeVar("T")
 Event = dict[str, Any]
-
-# Made once: json.dumps makes an encoder per call unless everything is left at its default.
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 # nginx's status for a client that has closed the connection; only visible in the metrics.
 _CLIENT_GONE = Response(status_code=499)
@@ -37,7 +34,7 @@ async def respond(request: Request, answer: Answer, stream: bool) -> Response:
     if stream:
         return await event_stream(request, answer.events())
     whole = await unless_disconnected(request, answer.whole())
-    return _CLIENT_GONE if whole is None else JSONResponse(whole)
+    return _CLIENT_GONE if whole is None else JsonAnswer(whole)
 
 
 async def event_stream(request: Request, events: AsyncGenerator[Event, None]) -> Response:
@@ -72,7 +69,7 @@ async def _lines(first: Event, events: AsyncGenerator[Event, None]) -> AsyncGene
 
 
 def _line(event: Event) -> bytes:
-    return b"data: " + _encode(event).encode() + b"\n\n"
+    return b"data: " + json_bytes(event) + b"\n\n"
 
 
 async def unless_disconnected(request: Request, work: Awaitable[T]) -> T | None:
