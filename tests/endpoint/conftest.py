@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -66,13 +66,16 @@ def running_triton(
 
 
 @contextmanager
-def running_shim(engine: Path, backend: TokenBackend) -> Iterator[str]:
+def running_shim(
+    engine: Path, backend: TokenBackend, *, strict_model_name: bool = False, allowed_origins: Sequence[str] = ()
+) -> Iterator[str]:
     """The shim's base URL; it runs on a thread with an event loop of its own."""
     manifest = read_engine_directory(engine).manifest
-    service = Service(MODEL, manifest, load_tokenizer(engine / "tokenizer"), backend, ShimMetrics())
+    tokenizer = load_tokenizer(engine / "tokenizer")
+    service = Service(MODEL, manifest, tokenizer, backend, ShimMetrics(), strict_model_name)
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(create_app(service), log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(create_app(service, allowed_origins), log_level="warning"))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])))
     thread.start()
     while not server.started and thread.is_alive():

@@ -14,12 +14,10 @@ from inflight.triton_backend.openai.answers.json_answer import JsonAnswer
 from inflight.triton_backend.openai.chat import chat_router
 from inflight.triton_backend.openai.completions import completions_router
 from inflight.triton_backend.openai.errors import ApiError, add_error_handlers
-from inflight.triton_backend.openai.http_headers import REQUEST_ID, AnswerWithRequestId
+from inflight.triton_backend.openai.http_headers import REQUEST_ID, AnswerHead, AnswerWithRequestId
 from inflight.triton_backend.openai.metrics import CountAnswers
 from inflight.triton_backend.openai.service import Service
 from inflight.triton_backend.openai.tokenize import tokenize_router
-
-_READ = ["GET", "HEAD"]
 
 
 def create_app(service: Service, allowed_origins: Sequence[str] = ()) -> FastAPI:
@@ -51,37 +49,38 @@ def create_app(service: Service, allowed_origins: Sequence[str] = ()) -> FastAPI
             allow_headers=["*"],
             expose_headers=[REQUEST_ID],
         )
+    app.add_middleware(AnswerHead)
     app.add_middleware(AnswerWithRequestId)
     return app
 
 
 def _add_model_routes(app: FastAPI, service: Service) -> None:
-    @app.api_route("/v1/models", methods=_READ)
-    @app.api_route("/v1/models/", methods=_READ)
+    @app.get("/v1/models")
+    @app.get("/v1/models/")
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [_model(service)]}
 
-    @app.api_route("/v1/models/{model:path}", methods=_READ)
+    @app.get("/v1/models/{model:path}")
     async def model(model: str) -> dict[str, Any]:
         service.find_model(model)
         return _model(service)
 
 
 def _add_operations(app: FastAPI, service: Service) -> None:
-    @app.api_route("/health", methods=_READ)
-    @app.api_route("/health/ready", methods=_READ)
-    @app.api_route("/ping", methods=[*_READ, "POST"])
+    @app.get("/health")
+    @app.get("/health/ready")
+    @app.api_route("/ping", methods=["GET", "POST"], include_in_schema=False)
     async def health() -> Response:
         problem = await service.backend.problem()
         if problem is not None:
             raise ApiError(503, problem)
         return JsonAnswer({"status": "ok"})
 
-    @app.api_route("/metrics", methods=_READ)
+    @app.get("/metrics")
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
-    @app.api_route("/version", methods=_READ)
+    @app.get("/version")
     async def version() -> dict[str, str]:
         return {"version": __version__}
 

@@ -34,7 +34,18 @@ class AnswerWithRequestId:
         await self._app(scope, receive, send_with_id)
 
 
+class AnswerHead:
+    """ASGI middleware: HEAD is GET, without the content, which the web server leaves out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_head = scope["type"] == "http" and scope["method"] == "HEAD"
+        await self._app({**scope, "method": "GET"} if is_head else scope, receive, send)
+
+
 def allowed_methods(allow: str) -> str:
     """The header Allow for a route whose own methods are `allow`."""
     methods = [method.strip() for method in allow.split(",") if method.strip()]
-    return ", ".join([*methods, "OPTIONS"])
+    return ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])

@@ -54,8 +54,8 @@ else:
 class ChatBody(_RefusingChat, Conversation):
     """POST /v1/chat/completions."""
 
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     reasoning_effort: str | None = None
