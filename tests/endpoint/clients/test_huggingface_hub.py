@@ -1,0 +1,27 @@
+"""huggingface_hub's InferenceClient, given the URL alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from huggingface_hub import InferenceClient
+
+from tests.patience import PATIENCE_S
+
+pytestmark = pytest.mark.endpoint
+
+MESSAGES: list[Any] = [{"role": "user", "content": "fox"}]
+
+
+@pytest.mark.parametrize("by", ["model", "base_url"])
+def test_chat_whole_and_streamed(shim: str, by: str) -> None:
+    where: dict[str, Any] = {by: shim if by == "model" else f"{shim}/v1"}
+    client = InferenceClient(timeout=PATIENCE_S, **where)
+    answer = client.chat_completion(MESSAGES, max_tokens=9, seed=4)
+    text = answer.choices[0].message.content
+    chunks = list(client.chat_completion(MESSAGES, max_tokens=9, seed=4, stream=True))
+    assert text == "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert answer.usage.prompt_tokens > 0
+    messages = [*MESSAGES, {"role": "assistant", "content": text}, {"role": "user", "content": "and then?"}]
+    assert client.chat.completions.create(messages=messages, max_tokens=3).choices[0].finish_reason

@@ -1,0 +1,34 @@
+"""litellm, as for any OpenAI-compatible server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.endpoint.conftest import MODEL
+from tests.patience import PATIENCE_S
+
+pytestmark = pytest.mark.endpoint
+
+
+@pytest.mark.parametrize("provider", ["openai", "hosted_vllm"])
+def test_completion_whole_and_streamed(shim: str, provider: str) -> None:
+    import litellm  # Once the environment is set that keeps it from calling home.
+
+    asked: dict[str, Any] = {
+        "model": f"{provider}/{MODEL}",
+        "api_base": f"{shim}/v1",
+        "api_key": "none",
+        "max_tokens": 9,
+        "seed": 5,
+        "timeout": PATIENCE_S,
+        "num_retries": 0,
+    }
+    messages: list[Any] = [{"role": "user", "content": "fox"}]
+    answer = litellm.completion(messages=messages, **asked)
+    text = answer.choices[0].message.content
+    chunks = list(litellm.completion(messages=messages, stream=True, **asked))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == text
+    messages += [answer.choices[0].message, {"role": "user", "content": "and then?"}]
+    assert litellm.completion(messages=messages, **asked).usage.completion_tokens > 0
