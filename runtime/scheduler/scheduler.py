@@ -90,7 +90,8 @@ class Scheduler:
                 self.waiting.add(sequence)
 
     def check_queue(self, count: int) -> None:
-        """Raises OverloadedError when `count` more sequences do not fit into the queue, RequestError when they never do.
+        """Raises OverloadedError when `count` more sequences do not fit into the queue, RequestError when they never
+        will.
 
         The batch fills first: its free slots count as part of the queue, until a step has no blocks for the sequence
         that is to be admitted next.

@@ -11,11 +11,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from inflight.errors import InflightError, RequestError
+from inflight.errors import InflightError, OverloadedError, RequestError
 from inflight.runtime.sampling.params import SamplingParams
 
 # What pydantic adds to the place of a problem: the kind of a union's member, or that it is a key.
 _IS_TYPE = re.compile(r"str|int|list\[.*\]|\[key\]")
+
+OVERLOADED = 429
+# A queue moves on with every request that ends, so that soon is not too soon.
+RETRY_AFTER_S = "1"
 
 
 class ApiError(Exception):
@@ -28,7 +32,10 @@ class ApiError(Exception):
 
 
 def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """`type` and, for an overload, `code` are those of OpenAI."""
     kind = "invalid_request_error" if status < 500 else "server_error"
+    if status == OVERLOADED:
+        kind, code = "requests", "rate_limit_exceeded"
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
@@ -36,7 +43,7 @@ def describe(error: Exception) -> dict[str, Any]:
     """The body for an error that ends a stream whose headers have been sent."""
     if isinstance(error, ApiError):
         return error.body
-    return error_body(400 if isinstance(error, RequestError) else 500, str(error))
+    return error_body(_status_of(error, 500), str(error))
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -46,8 +53,9 @@ def add_error_handlers(app: FastAPI) -> None:
         return JSONResponse(error.body, error.status)
 
     async def inflight_error(request: Request, error: InflightError) -> JSONResponse:
-        status = 400 if isinstance(error, RequestError) else 503
-        return JSONResponse(error_body(status, str(error), _param_of(error)), status)
+        status = _status_of(error, 503)
+        headers = {"Retry-After": RETRY_AFTER_S} if status == OVERLOADED else None
+        return JSONResponse(error_body(status, str(error), _param_of(error)), status, headers)
 
     async def invalid_body(request: Request, error: RequestValidationError) -> JSONResponse:
         message, param, code = _first_problem(error.errors()[0])
@@ -64,6 +72,11 @@ def add_error_handlers(app: FastAPI) -> None:
     app.exception_handler(RequestValidationError)(invalid_body)
     app.exception_handler(HTTPException)(http_error)
     app.exception_handler(Exception)(defect)
+
+
+def _status_of(error: Exception, otherwise: int) -> int:
+    statuses: Mapping[type[Exception], int] = {RequestError: 400, OverloadedError: OVERLOADED}
+    return statuses.get(type(error), otherwise)
 
 
 def _param_of(error: InflightError) -> str | None:
