@@ -213,6 +213,7 @@ def test_a_manifest_that_no_build_writes_is_refused(
 
 def test_code_without_a_digest_is_refused(engine: Path) -> None:
     variant = {"rank": 0, "cpu": "any", "file": "other.so", "triple": "x86_64-linux-gnu", "required_features": []}
+    variant["digest"] = "0" * 64
     own = {"weights_file": "rank0.weights", "variants": [variant]}
     edit_manifest(engine, target_abi=CpuFacts.interface, target_facts=own)
     with pytest.raises(EngineError, match=r"no digest of other\.so"):
