@@ -109,8 +109,8 @@ class CpuExecutor:
         weights.populate(manifest.memory.lookup_bytes)  # last: other mappings would wait for it
 
     def _check_build(self, directory: Path, weights_path: Path) -> None:
-        """A manifest that asks for less memory than the library touches would end the process, or worse; one that allows
-        more than was compiled would let the scheduler make steps that the library refuses."""
+        """A manifest that asks for less memory than the library touches would end the process, or worse; one that
+        allows more than was compiled would let the scheduler make steps that the library refuses."""
         build = Build()
         self._library.inflight_get_build(build)
         manifest = self.manifest

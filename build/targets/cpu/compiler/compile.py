@@ -28,8 +28,8 @@ _SHOWN_ERRORS = 5
 
 
 def code_digest(source: str, level: CpuLevel, compiler: str) -> str:
-    """Hex SHA-256 of all that decides the bytes of a library: the translation unit, the kernels, the level, the compiler's
-    version and its flags."""
+    """Hex SHA-256 of all that decides the bytes of a library: the translation unit, the kernels, the level, the version
+    of the compiler and its flags."""
     digest = hashlib.sha256(repr((source, level, compiler, _FLAGS, _LINUX_LINK_FLAGS)).encode())
     for header in sorted(KERNELS.glob("*.h")):
         digest.update(header.name.encode() + header.read_bytes())
