@@ -213,7 +213,7 @@ def test_memory_does_not_grow_with_the_model(
     tensors = random_tensors(config, rng)
     write_model(tmp_path / "model", config, tensors)
     total = sum(tensor.nbytes for tensor in tensors.values())
-    monkeypatch.setattr("inflight.files._CHUNK", 1 << 16)
+    monkeypatch.setattr("inflight.files.atomic._CHUNK", 1 << 16)
     tracemalloc.start()
     convert_model(tmp_path / "model", tmp_path / "checkpoint", ConvertOptions(dtype="bfloat16", tp_size=2))
     peak = tracemalloc.get_traced_memory()[1]
