@@ -25,6 +25,7 @@ def receive(sequence: Sequence, token_id: int | None, result: SequenceResult | N
     if sequence.first_token_ns == 0:
         sequence.first_token_ns = now_ns
         delta.prompt_logprobs = _prompt_logprobs(sequence)
+        delta.cached_tokens = sequence.cached_tokens
     if token_id in group.rules.stop_ids:
         delta.ended_by_token = True
         delta.stop_reason = None if token_id in group.rules.end_ids else token_id

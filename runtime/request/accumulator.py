@@ -24,6 +24,7 @@ def join_deltas(deltas: Sequence[TokenDelta]) -> TokenDelta:
         token_ids=tuple(chain.from_iterable(delta.token_ids for delta in deltas)),
         logprobs=tuple(chain.from_iterable(delta.logprobs for delta in deltas)),
         prompt_logprobs=next((delta.prompt_logprobs for delta in deltas if delta.prompt_logprobs is not None), None),
+        cached_tokens=next((delta.cached_tokens for delta in deltas if delta.cached_tokens is not None), None),
     )
 
 

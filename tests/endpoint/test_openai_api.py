@@ -49,6 +49,7 @@ def test_a_streamed_chat_joined_is_the_whole_answer_with_the_same_usage(client: 
         "n": 2,
         "extra_body": {"ignore_eos": True},
     }
+    client.chat.completions.create(**request)  # From here on the prefix cache holds the prompt.
     whole = client.chat.completions.create(**request)
     chunks = list(client.chat.completions.create(**request, stream=True, stream_options={"include_usage": True}))
     for index, choice in enumerate(whole.choices):
@@ -76,7 +77,9 @@ def test_both_backends_give_the_same_tokens_and_log_probabilities(
     for url in (embedded_shim, triton_shim):
         with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as made:
             found = [made.chat.completions.create(model=MODEL, messages=messages, max_tokens=40, **r) for r in requests]
-            answers.append([answer.model_dump(exclude={"id", "created"}) for answer in found])
+            # What the prefix caches hold differs.
+            own = {"id": True, "created": True, "usage": {"prompt_tokens_details": True}}
+            answers.append([answer.model_dump(exclude=own) for answer in found])
     assert answers[0] == answers[1]
 
 
@@ -152,7 +155,6 @@ def test_best_of_returns_the_most_likely_of_the_sequences(client: openai.OpenAI)
         ({"temperature": -1}, 400, "temperature", "must be 0 or more"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, 400, "tools", "does not support"),
         ({"response_format": {"type": "json_object"}}, 400, "response_format.type", "text"),
-        ({"model": "gpt-9"}, 404, "model", "does not exist"),
         ({"top_logprobs": 3}, 400, "top_logprobs", "logprobs"),
         ({"messages": []}, 400, "messages", "at least 1"),
     ],

@@ -42,9 +42,12 @@ _SHUTDOWN_S = 5
 
 
 class ServeOptions(Record):
-    """How to serve. `threads` None: every core; KV limits as in KvCacheBudget; `model_name` is what clients ask for."""
+    """How to serve. `threads` None: every core; KV limits as in KvCacheBudget; `model_name` is what answers say; any
+    name is taken in requests unless `strict_model_name`. `allowed_origins`: web pages that may call the API (CORS)."""
 
     model_name: str
+    strict_model_name: bool = False
+    allowed_origins: tuple[str, ...] = ()
     host: str = "127.0.0.1"
     port: int = 9000
     http_port: int = 8000
@@ -87,7 +90,9 @@ def serve_engine(engine_dir: Path, options: ServeOptions, say: Say) -> None:
     with _signals_interrupt():
         try:
             with _backend(engine_dir, options, say) as backend:
-                service = Service(options.model_name, engine.manifest, tokenizer, backend, ShimMetrics())
+                service = Service(
+                    options.model_name, engine.manifest, tokenizer, backend, ShimMetrics(), options.strict_model_name
+                )
                 _run_shim(service, options, say)
         except KeyboardInterrupt:
             say("Stopped.")
@@ -154,7 +159,7 @@ def _engine_thread(engine_dir: Path, options: ServeOptions) -> EngineThread:
 
 def _run_shim(service: Service, options: ServeOptions, say: Say) -> None:
     config = uvicorn.Config(
-        create_app(service),
+        create_app(service, options.allowed_origins),
         host=options.host,
         port=options.port,
         log_level="warning",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -10,14 +9,18 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from inflight.runtime.text.completion import Completion, CompletionDelta
-from inflight.triton_backend.openai.choice import Usage, collect
-from inflight.triton_backend.openai.echo import Echo
-from inflight.triton_backend.openai.errors import ApiError
-from inflight.triton_backend.openai.logprobs import completion_logprobs, spell
-from inflight.triton_backend.openai.merge import gather, merge
-from inflight.triton_backend.openai.protocol import CompletionBody
+from inflight.triton_backend.openai.answers.choice import collect
+from inflight.triton_backend.openai.answers.echo import Echo
+from inflight.triton_backend.openai.answers.envelope import Envelope
+from inflight.triton_backend.openai.answers.logprobs import completion_logprobs, prompt_logprobs, spell
+from inflight.triton_backend.openai.answers.merge import gather, merge
+from inflight.triton_backend.openai.errors import ApiError, blaming
+from inflight.triton_backend.openai.protocol.checks import check_completion
+from inflight.triton_backend.openai.protocol.completion import CompletionBody
 from inflight.triton_backend.openai.service import Generation, Service
 from inflight.triton_backend.openai.streaming import Event, respond
+
+_OBJECT = "text_completion"
 
 
 def completions_router(service: Service) -> APIRouter:
@@ -26,6 +29,7 @@ def completions_router(service: Service) -> APIRouter:
     @router.post("/v1/completions")
     async def completions(body: CompletionBody, request: Request) -> Response:
         service.check_model(body.model)
+        check_completion(body)
         length = sum(len(prompt) for prompt in body.prompts() if isinstance(prompt, str))
         generations = await service.tokenizing(length, lambda: _prepare(service, body))
         return await respond(request, _CompletionAnswer(service, body, generations), body.stream)
@@ -35,20 +39,29 @@ def completions_router(service: Service) -> APIRouter:
 
 def _prepare(service: Service, body: CompletionBody) -> list[Generation]:
     """A generation per prompt."""
-    if body.stream and (body.best_of or 1) > (body.n or 1):
-        raise ApiError(400, "best_of above n cannot be streamed: the best is known at the end.", param="best_of")
     params = service.sampling_params(
         body,
-        max_tokens=body.max_tokens,
+        max_tokens=1 if body.scores_only else body.max_tokens,
         best_of=body.best_of,
         logprobs=body.logprobs,
-        prompt_logprobs=body.logprobs if body.echo else None,
+        prompt_logprobs=_num_prompt_logprobs(body),
     )
-    encode = service.tokenizer.encode
-    prompts = [encode(p, body.add_special_tokens) if isinstance(p, str) else p for p in body.prompts()]
+    prompts = body.prompts()
     if not prompts:
         raise ApiError(400, "There is no prompt.", param="prompt")
-    return [service.generation(prompt, params, body.priority, "prompt") for prompt in prompts]
+    with blaming("prompt"):
+        encode = service.tokenizer.encode
+        ids = [encode(each, body.add_special_tokens) if isinstance(each, str) else each for each in prompts]
+    generations = [service.generation(each, params, body, "prompt") for each in ids]
+    for each in generations:
+        each.prompt_only = body.scores_only
+    return generations
+
+
+def _num_prompt_logprobs(body: CompletionBody) -> int | None:
+    """What is asked for by itself, and what the echo shows."""
+    asked = [body.prompt_logprobs, body.logprobs if body.echo else None]
+    return max((number for number in asked if number is not None), default=None)
 
 
 class _CompletionAnswer:
@@ -58,47 +71,49 @@ class _CompletionAnswer:
         self._service = service
         self._body = body
         self._generations = generations
-        self._id = f"cmpl-{uuid.uuid4().hex}"
+        self._envelope = Envelope("cmpl", service, body, generations)
         self._n = generations[0].request.params.n
         self._echoes = [
-            Echo(service.tokenizer, each, prompt) for each, prompt in zip(generations, body.prompts(), strict=True)
+            Echo(service.tokenizer, each, prompt, body.logprobs)
+            for each, prompt in zip(generations, body.prompts(), strict=True)
         ]
 
     async def whole(self) -> dict[str, Any]:
-        usage = Usage()
+        usage = self._envelope.usage
         collected = await gather([collect(self._service, each, usage) for each in self._generations])
         choices = [
-            self._choice(prompt * self._n + index, self._echoes[prompt], choice)
+            self._choice(prompt * self._n + index, prompt, choice)
             for prompt, found in enumerate(collected)
             for index, choice in enumerate(found)
         ]
-        return {**self._envelope(), "choices": choices, "usage": usage.as_dict()}
+        return self._envelope.whole(_OBJECT, choices)
 
     async def events(self) -> AsyncGenerator[Event, None]:
-        usage = Usage(prompt_tokens=sum(len(each.request.prompt_token_ids) for each in self._generations))
-        echoed: set[int] = set()
+        started: set[int] = set()
         async with aclosing(merge([self._service.run(each) for each in self._generations])) as merged:
             async for prompt, delta in merged:
-                usage.completion_tokens += len(delta.token_ids)
+                self._envelope.usage.completion_tokens += len(delta.token_ids)
                 index = prompt * self._n + delta.index
-                if self._body.echo and index not in echoed:
-                    echoed.add(index)
-                    yield self._echo_chunk(index, self._echoes[prompt])
-                if delta.text or delta.logprobs or delta.finish_reason is not None:
-                    yield self._delta_chunk(index, self._echoes[prompt], delta)
-        if self._wants_usage:
-            yield {**self._envelope(), "choices": [], "usage": usage.as_dict()}
+                first = {} if index in started else self._prompt_ids(prompt)
+                if self._body.echo and index not in started:
+                    yield self._echo_chunk(index, self._echoes[prompt], first)
+                    first = {}
+                started.add(index)
+                if delta.text or delta.logprobs or delta.finish_reason is not None or self._ids(delta):
+                    yield self._delta_chunk(index, self._echoes[prompt], delta, first)
+        if self._body.wants_usage:
+            yield self._envelope.last_chunk(_OBJECT)
 
-    @property
-    def _wants_usage(self) -> bool:
-        return self._body.stream_options is not None and self._body.stream_options.include_usage
+    def _prompt_ids(self, prompt: int) -> dict[str, Any]:
+        ids = self._generations[prompt].request.prompt_token_ids
+        return {"prompt_token_ids": list(ids)} if self._body.return_token_ids else {}
 
-    def _envelope(self) -> dict[str, Any]:
-        service = self._service
-        return {"id": self._id, "object": "text_completion", "created": service.now(), "model": service.model_name}
+    def _ids(self, news: Completion | CompletionDelta) -> dict[str, Any]:
+        """The ids of the new tokens, where they are wanted."""
+        return {"token_ids": list(news.token_ids)} if self._body.return_token_ids and news.token_ids else {}
 
-    def _choice(self, index: int, echo: Echo, choice: Completion) -> dict[str, Any]:
-        echoed = self._body.echo
+    def _choice(self, index: int, prompt: int, choice: Completion) -> dict[str, Any]:
+        echoed, echo = self._body.echo, self._echoes[prompt]
         logprobs = None
         if self._body.logprobs is not None:
             before = echo.logprobs() if echoed else ([], [])
@@ -107,30 +122,33 @@ class _CompletionAnswer:
                 [*before[1], *spell(choice.logprobs)],
                 [*(echo.offsets() if echoed else []), *self._offsets(echo, choice.logprobs)],
             )
-        return {
+        shown = {
             "index": index,
             "text": echo.text + choice.text if echoed else choice.text,
             "logprobs": logprobs,
             "finish_reason": choice.finish_reason,
             "stop_reason": choice.stop_reason,
         }
+        if self._body.return_token_ids:
+            shown |= {"token_ids": choice.token_ids} | self._prompt_ids(prompt)
+        if self._body.prompt_logprobs is not None:
+            results = self._generations[prompt].prompt_logprobs or ()
+            shown["prompt_logprobs"] = prompt_logprobs(self._service.tokenizer, results, self._body.prompt_logprobs)
+        return shown
 
     def _offsets(self, echo: Echo, entries: Any) -> list[int]:
         start = len(echo.text) if self._body.echo else 0
         return [start + entry.text_offset for entry in entries]
 
-    def _echo_chunk(self, index: int, echo: Echo) -> Event:
+    def _echo_chunk(self, index: int, echo: Echo, first: dict[str, Any]) -> Event:
         logprobs = completion_logprobs(*echo.logprobs(), echo.offsets()) if self._body.logprobs is not None else None
-        return self._chunk({"index": index, "text": echo.text, "logprobs": logprobs, "finish_reason": None})
+        choice = {"index": index, "text": echo.text, "logprobs": logprobs, "finish_reason": None}
+        return self._envelope.chunk(_OBJECT, choice | first)
 
-    def _delta_chunk(self, index: int, echo: Echo, delta: CompletionDelta) -> Event:
+    def _delta_chunk(self, index: int, echo: Echo, delta: CompletionDelta, first: dict[str, Any]) -> Event:
         logprobs = None
         if self._body.logprobs is not None:
             offsets = self._offsets(echo, delta.logprobs)
             logprobs = completion_logprobs(delta.logprobs, spell(delta.logprobs), offsets)
         choice = {"index": index, "text": delta.text, "logprobs": logprobs, "finish_reason": delta.finish_reason}
-        return self._chunk({**choice, "stop_reason": delta.stop_reason})
-
-    def _chunk(self, choice: dict[str, Any]) -> Event:
-        usage: dict[str, Any] = {"usage": None} if self._wants_usage else {}
-        return {**self._envelope(), "choices": [choice], **usage}
+        return self._envelope.chunk(_OBJECT, {**choice, "stop_reason": delta.stop_reason, **self._ids(delta), **first})

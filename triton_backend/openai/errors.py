@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from inflight.errors import InflightError, OverloadedError, RequestError
 from inflight.runtime.sampling.params import SamplingParams
+from inflight.triton_backend.openai.answers.json_answer import JsonAnswer
+from inflight.triton_backend.openai.http_headers import allowed_methods
 
 # What pydantic adds to the place of a problem: the kind of a union's member, or that it is a key.
 _IS_TYPE = re.compile(r"str|int|list\[.*\]|\[key\]")
+# How the engine names a request, by an id that its client has never seen.
+_ENGINE_ID = re.compile(r"Request \S+: ")
 
 OVERLOADED = 429
 # A queue moves on with every request that ends, so that soon is not too soon.
@@ -43,29 +47,45 @@ def describe(error: Exception) -> dict[str, Any]:
     """The body for an error that ends a stream whose headers have been sent."""
     if isinstance(error, ApiError):
         return error.body
-    return error_body(_status_of(error, 500), str(error))
+    return error_body(_status_of(error, 500), _words(error), _param_of(error))
+
+
+@contextmanager
+def blaming(param: str) -> Iterator[None]:
+    """A RequestError in here becomes an ApiError (400) about `param`, unless it names another parameter itself."""
+    try:
+        yield
+    except RequestError as error:
+        raise ApiError(400, _words(error), param=_param_of(error) or param) from error
+    except RecursionError as error:
+        raise ApiError(400, f"'{param}' is nested too deeply.", param=param) from error
 
 
 def add_error_handlers(app: FastAPI) -> None:
     """Make `app` answer every error in OpenAI's shape."""
 
-    async def api_error(request: Request, error: ApiError) -> JSONResponse:
-        return JSONResponse(error.body, error.status)
+    async def api_error(request: Request, error: ApiError) -> Response:
+        return JsonAnswer(error.body, error.status)
 
-    async def inflight_error(request: Request, error: InflightError) -> JSONResponse:
+    async def inflight_error(request: Request, error: InflightError) -> Response:
         status = _status_of(error, 503)
         headers = {"Retry-After": RETRY_AFTER_S} if status == OVERLOADED else None
-        return JSONResponse(error_body(status, str(error), _param_of(error)), status, headers)
+        return JsonAnswer(error_body(status, _words(error), _param_of(error)), status, headers)
 
-    async def invalid_body(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid_body(request: Request, error: RequestValidationError) -> Response:
         message, param, code = _first_problem(error.errors()[0])
-        return JSONResponse(error_body(400, message, param, code), 400)
+        return JsonAnswer(error_body(400, message, param, code), 400)
 
-    async def defect(request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse(error_body(500, f"The server failed: {error!r}. Its log says more."), 500)
+    async def defect(request: Request, error: Exception) -> Response:
+        return JsonAnswer(error_body(500, f"The server failed: {error!r}. Its log says more."), 500)
 
-    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse(error_body(error.status_code, str(error.detail)), error.status_code)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = allowed_methods(headers.get("Allow", ""))
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers=headers)
+        return JsonAnswer(error_body(error.status_code, str(error.detail)), error.status_code, headers)
 
     app.exception_handler(ApiError)(api_error)
     app.exception_handler(InflightError)(inflight_error)
@@ -79,9 +99,16 @@ def _status_of(error: Exception, otherwise: int) -> int:
     return statuses.get(type(error), otherwise)
 
 
-def _param_of(error: InflightError) -> str | None:
+def _words(error: Exception) -> str:
+    """What an error says, without the engine's id for the request."""
+    found = _ENGINE_ID.match(str(error))
+    words = str(error)[found.end() :] if found else str(error)
+    return words[:1].upper() + words[1:] if words.startswith("the ") else words
+
+
+def _param_of(error: Exception) -> str | None:
     """Messages about a sampling parameter begin with its name."""
-    name = error.message.partition(" ")[0]
+    name = _words(error).partition(" ")[0]
     return name if name in SamplingParams.__dataclass_fields__ else None
 
 
@@ -89,7 +116,7 @@ def _first_problem(problem: Mapping[str, Any]) -> tuple[str, str | None, str | N
     """Message, param and code of a pydantic problem."""
     where = [str(part) for part in problem["loc"] if part != "body" and not _IS_TYPE.fullmatch(str(part))]
     param = ".".join(where) or None
-    if param is None and problem["type"] in ("missing", "model_attributes_type"):
+    if param is None and problem["type"] in ("missing", "model_attributes_type", "model_type", "dict_type"):
         return "The body must be a JSON object, with Content-Type: application/json.", None, None
     if problem["type"] == "extra_forbidden":
         return f"Unknown parameter: '{param}'.", param, "unknown_parameter"

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import EngineError
+from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
 from inflight.runtime.request.validation import check_request, output_room
 from inflight.runtime.sampling.params import SamplingParams
@@ -20,30 +21,41 @@ from inflight.runtime.text.completion import CompletionDelta, RequestText
 from inflight.runtime.text.tokenizer import MANY_CHARACTERS, Tokenizer
 from inflight.runtime.text.words import with_bad_word_ids
 from inflight.triton_backend.openai.backends.base import TokenBackend
-from inflight.triton_backend.openai.errors import ApiError
+from inflight.triton_backend.openai.errors import ApiError, blaming
 from inflight.triton_backend.openai.metrics import ShimMetrics
-from inflight.triton_backend.openai.protocol import SAMPLING_FIELDS, GenerationBody
+from inflight.triton_backend.openai.protocol.chat import Conversation
+from inflight.triton_backend.openai.protocol.generation import SAMPLING_FIELDS, GenerationBody
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class Generation:
-    """A request on its way, and what became known of it beside its text."""
+    """A request on its way, and what became known of it beside its text.
+
+    `param` is the prompt's name in the body, `truncated` says whether it lost tokens. `prompt_only`: the engine
+    generates a token, since it cannot generate none, and the client sees none.
+    """
 
     request: Request
+    param: str
+    truncated: bool = False
+    prompt_only: bool = False
     prompt_logprobs: tuple[TokenResult | None, ...] | None = None
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One engine under one name. `created` is the Unix time at which serving began."""
+    """One engine under one name. `created` is the Unix time at which serving began. Requests may name any model, since
+    there is one; with `strict_model_name` only this one."""
 
     model_name: str
     manifest: EngineManifest
     tokenizer: Tokenizer
     backend: TokenBackend
     metrics: ShimMetrics
+    strict_model_name: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
 
     def now(self) -> int:
@@ -56,10 +68,21 @@ class Service:
         return work() if num_characters < MANY_CHARACTERS else await asyncio.to_thread(work)
 
     def check_model(self, name: str | None) -> None:
+        """Raises ApiError (404) for another model's name, where names are taken strictly."""
+        if self.strict_model_name and name is not None:
+            self.find_model(name)
+
+    def find_model(self, name: str) -> None:
         """Raises ApiError (404) for another model's name."""
-        if name not in (None, self.model_name):
+        if name != self.model_name:
             message = f"The model '{name}' does not exist; this server has '{self.model_name}'."
             raise ApiError(404, message, param="model", code="model_not_found")
+
+    def chat_prompt(self, body: Conversation) -> list[int]:
+        """The token ids of a conversation. Raises ApiError (400) when the template does not take it."""
+        with blaming("messages"):
+            messages = [message.as_dict() for message in body.messages]
+            return self.tokenizer.encode_chat(messages, **body.template_options())
 
     def sampling_params(self, body: GenerationBody, **more: Any) -> SamplingParams:
         """What `body` asks for, over the defaults of the model's generation_config.json.
@@ -71,31 +94,35 @@ class Service:
         defaults: dict[str, Any] = {k: v for k, v in self.manifest.generation.sampling_defaults.items() if k in known}
         return SamplingParams(**(defaults | given | more))
 
-    def generation(self, prompt: Sequence[int], params: SamplingParams, priority: int, param: str) -> Generation:
+    def generation(self, prompt: Sequence[int], params: SamplingParams, body: GenerationBody, param: str) -> Generation:
         """A checked request with max_tokens resolved: None becomes the rest of the context.
 
-        Raises ApiError (400) when the prompt is too long, with both lengths; `param` is the prompt's name in the body.
-        RequestError for anything else that can never be served.
+        Raises ApiError (400) when the prompt is too long, with both lengths, and for anything else that can never be
+        served; `param` is the prompt's name in the body.
         """
         limit = self.manifest.limits.max_seq_len
-        room = output_room(len(prompt), params.max_tokens, limit)
+        kept = _truncate(prompt, body, limit - (params.max_tokens or 1))
+        room = output_room(len(kept), params.max_tokens, limit)
         if room is None:
             asked = f" and {params.max_tokens} for the completion" if params.max_tokens is not None else ""
             message = (
                 f"This model's maximum context length is {limit} tokens. "
-                f"The request has {len(prompt)} tokens in the {param}{asked}."
+                f"The request has {len(kept)} tokens in the {param}{asked}."
             )
             raise ApiError(400, message, param=param, code="context_length_exceeded")
+        with blaming("bad_words"):
+            params = with_bad_word_ids(self.tokenizer, replace(params, max_tokens=room))
         request = Request(
             request_id=uuid.uuid4().hex,
-            prompt_token_ids=tuple(prompt),
-            params=with_bad_word_ids(self.tokenizer, replace(params, max_tokens=room)),
+            prompt_token_ids=tuple(kept),
+            params=params,
             end_token_ids=self.manifest.generation.end_token_ids,
-            priority=priority,
+            priority=body.priority,
         )
-        # A loaded engine's cache holds at least one sequence of the full length.
-        check_request(request, vocab_size=self.manifest.model.vocab_size, max_seq_len=limit, cache_tokens=limit)
-        return Generation(request)
+        with blaming(param):
+            # A loaded engine's cache holds at least one sequence of the full length.
+            check_request(request, vocab_size=self.manifest.model.vocab_size, max_seq_len=limit, cache_tokens=limit)
+        return Generation(request, param, truncated=len(kept) < len(prompt))
 
     async def run(self, generation: Generation) -> AsyncGenerator[CompletionDelta, None]:
         """The text of every sequence as it grows. Closing it early cancels the request; raises EngineError."""
@@ -105,23 +132,46 @@ class Service:
         self.metrics.request_started(len(request.prompt_token_ids))
         is_first = True
         try:
-            async with aclosing(self.backend.generate(request)) as deltas:
+            async with aclosing(self._deltas(generation)) as deltas:
                 async for delta in deltas:
                     if is_first and delta.token_ids:
                         is_first = False
                         self.metrics.first_token(started)
-                    if delta.prompt_logprobs is not None:
-                        generation.prompt_logprobs = delta.prompt_logprobs
                     for completion in text.push(delta):
                         _refuse_cancelled(completion)
                         self.metrics.tokens_generated(len(completion.token_ids))
                         if completion.cancel and not text.finished:
                             await self.backend.cancel(request.request_id, completion.index)
-                        yield completion
+                        yield _hidden(completion) if generation.prompt_only else completion
                     if text.finished:
                         return
         finally:
             self.metrics.request_ended(started)
+
+    async def _deltas(self, generation: Generation) -> AsyncGenerator[TokenDelta, None]:
+        """What the engine says, after noting what is about the prompt."""
+        with blaming(generation.param):
+            async with aclosing(self.backend.generate(generation.request)) as deltas:
+                async for delta in deltas:
+                    if delta.prompt_logprobs is not None:
+                        generation.prompt_logprobs = delta.prompt_logprobs
+                    if delta.cached_tokens is not None and delta.index == 0:
+                        generation.cached_tokens = delta.cached_tokens
+                    yield delta
+
+
+def _truncate(prompt: Sequence[int], body: GenerationBody, room: int) -> Sequence[int]:
+    """The part of `prompt` that truncate_prompt_tokens leaves: so many tokens, -1 for all that there is room for."""
+    length = body.truncate_prompt_tokens
+    if length is None:
+        return prompt
+    length = max(room, 0) if length < 0 else length
+    return prompt[:length] if body.truncation_side == "right" else prompt[max(len(prompt) - length, 0) :]
+
+
+def _hidden(completion: CompletionDelta) -> CompletionDelta:
+    """A completion of no tokens that ends as this one does."""
+    return CompletionDelta(completion.index, "", finish_reason="length" if completion.finish_reason else None)
 
 
 def _refuse_cancelled(completion: CompletionDelta) -> None:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Coroutine
 from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
 from fastapi import Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
 from inflight.errors import InflightError
+from inflight.triton_backend.openai.answers.json_answer import JsonAnswer, json_bytes
 from inflight.triton_backend.openai.errors import ApiError, describe
 
 T = TypeVar("T")
 Event = dict[str, Any]
-
-# Made once: json.dumps makes an encoder per call unless everything is left at its default.
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 # nginx's status for a client that has closed the connection; only visible in the metrics.
 _CLIENT_GONE = Response(status_code=499)
@@ -35,21 +32,25 @@ class Answer(Protocol):
 async def respond(request: Request, answer: Answer, stream: bool) -> Response:
     """Give `answer` in the shape that was asked for. When the client goes away, generating it ends."""
     if stream:
-        return await event_stream(answer.events())
+        return await event_stream(request, answer.events())
     whole = await unless_disconnected(request, answer.whole())
-    return _CLIENT_GONE if whole is None else JSONResponse(whole)
+    return _CLIENT_GONE if whole is None else JsonAnswer(whole)
 
 
-async def event_stream(events: AsyncGenerator[Event, None]) -> StreamingResponse:
+async def event_stream(request: Request, events: AsyncGenerator[Event, None]) -> Response:
     """The events as `data:` lines, then [DONE]. Waits for the first, so that an error before it is a plain answer.
 
-    When the client goes away `events` is closed at its next await.
+    A client that goes away while the first is waited for, in the engine's queue, leaves the queue; later `events` is
+    closed at its next await.
     """
     try:
-        first = await anext(events)
+        first = await unless_disconnected(request, anext(events))
     except BaseException:
         await events.aclose()
         raise
+    if first is None:
+        await events.aclose()
+        return _CLIENT_GONE
     return StreamingResponse(
         _lines(first, events), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
     )
@@ -68,10 +69,10 @@ async def _lines(first: Event, events: AsyncGenerator[Event, None]) -> AsyncGene
 
 
 def _line(event: Event) -> bytes:
-    return b"data: " + _encode(event).encode() + b"\n\n"
+    return b"data: " + json_bytes(event) + b"\n\n"
 
 
-async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
+async def unless_disconnected(request: Request, work: Awaitable[T]) -> T | None:
     """The result of `work`; None when the client went away first, and `work` was cancelled."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request))

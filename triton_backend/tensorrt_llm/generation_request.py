@@ -33,6 +33,7 @@ class Wanted:
     perf_metrics: bool
     num_input_tokens: bool
     num_output_tokens: bool
+    num_cached_tokens: bool
     finish_reason: bool
     stop_reason: bool
     end_token: bool
@@ -135,6 +136,7 @@ def _wanted(row: RowTensors, defaults: ModelDefaults) -> Wanted:
         perf_metrics=row.flag("return_perf_metrics"),
         num_input_tokens=row.flag("return_num_input_tokens"),
         num_output_tokens=row.flag("return_num_output_tokens"),
+        num_cached_tokens=row.flag("return_num_cached_tokens"),
         finish_reason=row.flag("return_finish_reason"),
         stop_reason=row.flag("return_stop_reason"),
         end_token=row.flag("return_end_token"),

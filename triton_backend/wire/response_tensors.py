@@ -44,6 +44,8 @@ def _counts_and_reasons(chunk: Chunk, wanted: Wanted, num_input_tokens: int) -> 
     delta = chunk.delta
     if wanted.num_input_tokens:
         tensors["num_input_tokens"] = _integer(num_input_tokens)
+    if wanted.num_cached_tokens and delta.cached_tokens is not None:
+        tensors["num_cached_tokens"] = _integer(delta.cached_tokens)
     if wanted.num_output_tokens:
         tensors["num_output_tokens"] = _integer(len(delta.token_ids))
     if wanted.finish_reason and delta.finish_reason is not None:

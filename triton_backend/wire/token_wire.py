@@ -25,6 +25,7 @@ OUTPUTS = (
     "batch_index",
     "finish_reason",
     "stop_reason",
+    "num_cached_tokens",
 )
 LOGPROB_OUTPUTS = ("output_log_probs", "logprob_ranks")
 TOP_OUTPUTS = ("top_token_ids", "top_log_probs")
@@ -48,6 +49,7 @@ def request_tensors(request: Request) -> dict[str, Array]:
         "return_finish_reason": _flag(True),
         "return_stop_reason": _flag(True),
         "return_end_token": _flag(True),
+        "return_num_cached_tokens": _flag(True),
     }
     tensors |= write_parameters(params) | {"num_return_sequences": _integer(request.num_sequences)}
     return tensors | _lists(params) | _logprobs(params, request.num_sequences)
@@ -94,6 +96,7 @@ def read_delta(request: Request, tensors: Mapping[str, Array], *, end_token_incl
         finish_reason=_finish_reason(reason),
         stop_reason=None if stop_reason is None else int(stop_reason),
         ended_by_token=end_token_included and reason == "stop",
+        cached_tokens=_count(tensors.get("num_cached_tokens")),
     )
 
 
@@ -148,6 +151,10 @@ def _finish_reason(text: str | None) -> FinishReason | None:
 
 def _text(tensor: Array | None) -> str | None:
     return None if tensor is None else bytes(tensor.reshape(-1)[0]).decode()
+
+
+def _count(tensor: Array | None) -> int | None:
+    return None if tensor is None else int(tensor.reshape(-1)[0])
 
 
 def _integer(value: int) -> Array:

@@ -48,6 +48,18 @@ def serve(
     served_model_name: Annotated[
         str | None, typer.Option("--served-model-name", help="Model name for clients. Default: the source model's.")
     ] = None,
+    strict_model_name: Annotated[
+        bool, typer.Option("--strict-model-name", help="Refuse requests for another model name. Default: any will do.")
+    ] = False,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cors-origin",
+            "--allowed-origins",
+            help="Origin of web pages that may call the API from a browser (CORS), * for all; repeatable.",
+            rich_help_panel=_PORTS,
+        ),
+    ] = None,
     embedded: Annotated[
         bool, typer.Option("--embedded", help="Run the engine in this process, without Triton.")
     ] = False,
@@ -123,6 +135,8 @@ def serve(
     serve_options = ServeOptions.model_validate(
         {
             "model_name": name,
+            "strict_model_name": strict_model_name,
+            "allowed_origins": tuple(cors_origin or ()),
             "host": host,
             "port": port,
             "http_port": http_port,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from inflight.runtime.text.completion import TokenChoice, TokenLogprob
+from inflight.runtime.scheduler.step import TokenResult
+from inflight.runtime.text.completion import TokenChoice, TokenLogprob, spell_logprob
+from inflight.runtime.text.tokenizer import Tokenizer
 
 # JSON has no infinity; the API's own stand-in for a probability of zero.
 _LOWEST = -9999.0
@@ -37,6 +39,22 @@ def completion_logprobs(
         "token_logprobs": [None if entry is None else max(entry.logprob, _LOWEST) for entry in entries],
         "top_logprobs": [None if entry is None else _top(entry) for entry in entries],
         "text_offset": list(offsets),
+    }
+
+
+def prompt_logprobs(
+    tokenizer: Tokenizer, results: Iterable[TokenResult | None], num_top: int
+) -> list[dict[str, Any] | None]:
+    """`prompt_logprobs` in vLLM's shape: per prompt token the likeliest `num_top` ids and the token's own, None for the
+    first, which has no probability."""
+    return [None if each is None else _ranked(spell_logprob(tokenizer, each), num_top) for each in results]
+
+
+def _ranked(entry: TokenLogprob, num_top: int) -> dict[str, Any]:
+    ranks = [*((rank, choice) for rank, choice in enumerate(entry.top[:num_top], 1)), (entry.rank, entry)]
+    return {
+        str(choice.token_id): {"logprob": max(choice.logprob, _LOWEST), "rank": rank, "decoded_token": choice.text}
+        for rank, choice in ranks
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,20 +10,29 @@ from inflight.runtime.request.accumulator import best_of
 from inflight.runtime.text.completion import Completion
 from inflight.triton_backend.openai.service import Generation, Service
 
+# The model is one for text, and what it thinks is not told apart from what it says.
+_COMPLETION_DETAILS = ("reasoning_tokens", "audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
+
 
 @dataclass(slots=True)
 class Usage:
     """Tokens of a request; with several prompts or choices, of all of them."""
 
-    prompt_tokens: int = 0
+    generations: Sequence[Generation]
     completion_tokens: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        total = self.prompt_tokens + self.completion_tokens
+        """`cached_tokens` are those of the prompt whose keys and values were in the prefix cache."""
+        prompt_tokens = sum(len(each.request.prompt_token_ids) for each in self.generations)
         return {
-            "prompt_tokens": self.prompt_tokens,
+            "prompt_tokens": prompt_tokens,
             "completion_tokens": self.completion_tokens,
-            "total_tokens": total,
+            "total_tokens": prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {
+                "cached_tokens": sum(each.cached_tokens for each in self.generations),
+                "audio_tokens": 0,
+            },
+            "completion_tokens_details": dict.fromkeys(_COMPLETION_DETAILS, 0),
         }
 
 
@@ -32,6 +42,5 @@ async def collect(service: Service, generation: Generation, usage: Usage) -> lis
     completions = [Completion(index) for index in range(request.num_sequences)]
     async for delta in service.run(generation):
         completions[delta.index].add(delta)
-    usage.prompt_tokens += len(request.prompt_token_ids)
     usage.completion_tokens += sum(len(completion.token_ids) for completion in completions)
     return best_of(completions, request.params.n)

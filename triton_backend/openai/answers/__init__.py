@@ -1,0 +1,1 @@
+"""What answers are made of: their choices, log probabilities, usage, and JSON."""

@@ -1,0 +1,73 @@
+"""The body of POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, create_model
+
+from inflight.sampling_parameters import MAX_LOGPROBS
+from inflight.triton_backend.openai.protocol.generation import GenerationBody
+from inflight.triton_backend.openai.protocol.messages import Message
+from inflight.triton_backend.openai.protocol.refusals import REFUSED_IN_CHAT
+from inflight.triton_backend.openai.protocol.values import Body, refused_fields
+
+
+class Conversation(Body):
+    """Messages, and how a chat template makes a prompt of them.
+
+    `add_generation_prompt` None: true, unless the last message is to be continued. `documents` go to the template.
+    """
+
+    messages: list[Message] = Field(min_length=1)
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool = False
+    add_special_tokens: bool = False
+    documents: list[dict[str, Any]] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    @property
+    def num_characters(self) -> int:
+        return sum(len(message.text or "") for message in self.messages)
+
+    def template_options(self) -> dict[str, Any]:
+        """What Tokenizer.encode_chat takes beside the messages."""
+        begins_answer = self.add_generation_prompt
+        asked = {
+            "continue_final_message": self.continue_final_message,
+            "add_special_tokens": self.add_special_tokens,
+            "documents": self.documents,
+        }
+        return {
+            "add_generation_prompt": not self.continue_final_message if begins_answer is None else begins_answer,
+            **{name: value for name, value in asked.items() if value},
+            **(self.chat_template_kwargs or {}),
+        }
+
+
+if TYPE_CHECKING:
+    _RefusingChat = GenerationBody
+else:
+    _RefusingChat = create_model("_RefusingChat", __base__=GenerationBody, **refused_fields(REFUSED_IN_CHAT))
+
+
+class ChatBody(_RefusingChat, Conversation):
+    """POST /v1/chat/completions."""
+
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    reasoning_effort: str | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    modalities: list[Literal["text"]] | None = None
+    # Only has a meaning with tools.
+    parallel_tool_calls: bool | None = None
+
+    def template_options(self) -> dict[str, Any]:
+        """As of Conversation. `reasoning_effort` and `verbosity` are variables of the template, and an effort says
+        whether to think at all, by the name that templates use for that."""
+        wanted: dict[str, Any] = {"reasoning_effort": self.reasoning_effort, "verbosity": self.verbosity}
+        if self.reasoning_effort is not None:
+            wanted["enable_thinking"] = self.reasoning_effort != "none"
+        return {**{name: value for name, value in wanted.items() if value is not None}, **super().template_options()}

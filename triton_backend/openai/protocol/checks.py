@@ -1,0 +1,40 @@
+"""Parameters that contradict each other."""
+
+from __future__ import annotations
+
+from inflight.triton_backend.openai.errors import ApiError
+from inflight.triton_backend.openai.protocol.chat import ChatBody, Conversation
+from inflight.triton_backend.openai.protocol.completion import CompletionBody
+from inflight.triton_backend.openai.protocol.generation import GenerationBody
+
+
+def check_chat(body: ChatBody) -> None:
+    """Raises ApiError (400)."""
+    _check_stream(body)
+    if body.top_logprobs and not body.logprobs:
+        raise ApiError(400, "top_logprobs needs logprobs to be true.", param="top_logprobs")
+    check_conversation(body)
+
+
+def check_conversation(body: Conversation) -> None:
+    """Raises ApiError (400)."""
+    if body.continue_final_message and body.add_generation_prompt:
+        message = "continue_final_message goes on with the last message, add_generation_prompt begins another."
+        raise ApiError(400, message, param="continue_final_message")
+
+
+def check_completion(body: CompletionBody) -> None:
+    """Raises ApiError (400)."""
+    _check_stream(body)
+    if body.stream and (body.best_of or 1) > (body.n or 1):
+        raise ApiError(400, "best_of above n cannot be streamed: the best is known at the end.", param="best_of")
+    if body.max_tokens == 0 and not body.echo:
+        message = "max_tokens is 0; it must be at least 1, unless echo gives the prompt back."
+        raise ApiError(400, message, param="max_tokens")
+
+
+def _check_stream(body: GenerationBody) -> None:
+    if body.stream_options is not None and body.stream_options.asks and not body.stream:
+        raise ApiError(400, "stream_options is only allowed with stream: true.", param="stream_options")
+    if body.stream and body.prompt_logprobs is not None:
+        raise ApiError(400, "prompt_logprobs cannot be streamed.", param="prompt_logprobs")
