@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-
-import msgspec
 
 import inflight
 from inflight.build.facts import generation_facts, model_facts, source_facts, work_plan
@@ -20,6 +17,7 @@ from inflight.build.vocabulary import index_vocabulary
 from inflight.convert.checkpoint.directory import TOKENIZER_DIRECTORY, Checkpoint
 from inflight.convert.quantization.scale_values import check_scales
 from inflight.engine_format.manifest import MANIFEST_NAME, EngineManifest, FileFacts, Limits, ModelFacts, WorkPlan
+from inflight.engine_format.manifest_file import encode_manifest
 from inflight.errors import BuildError
 from inflight.extras import needs
 from inflight.files import atomic_directory, sha256_file
@@ -72,8 +70,7 @@ def write_engine(build: PlannedBuild, output: Path, *, overwrite: bool = False) 
             build.target.write(scratch, advance)
         _copy_tokenizer(build.checkpoint, scratch)
         manifest = _manifest(build, _file_facts(scratch))
-        text = json.dumps(msgspec.to_builtins(manifest), indent=2, sort_keys=True, ensure_ascii=False)
-        (scratch / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+        (scratch / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
     return manifest
 
 

@@ -27,7 +27,7 @@ def index_vocabulary(directory: Path, at_least: int = WORTH_AN_INDEX) -> bool:
     try:
         description = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
         parts = _parts(description, at_least)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         # Missing, or of another form than the library writes: the runtime says so when it needs the tokenizer.
         return False
     if parts is None:

@@ -14,6 +14,7 @@ from inflight.convert.plan import ConversionPlan, check_config, make_plan
 from inflight.convert.quantization.recipes import quantization_record
 from inflight.convert.source.generation import generation_facts
 from inflight.convert.source.model import SourceModel, open_source, read_config
+from inflight.convert.source.tokenizer_end import tokenizer_end_token
 from inflight.convert.source.tokenizer_files import copy_tokenizer
 from inflight.convert.writer import write_rank_file
 from inflight.errors import InflightError
@@ -75,7 +76,8 @@ def _complete_config(source: SourceModel, plan: ConversionPlan, options: Convert
     facts = SourceFacts(model=source.location.name, revision=source.location.revision, sha256=digest)
     recipe = quantization_record(options)
     assert plan.config.inflight is not None, "the plan has what concerns the layers"
-    block = generation_facts(source.config, source.generation_config, facts, plan.config.inflight, recipe)
+    end = tokenizer_end_token(source.directory)
+    block = generation_facts(source.config, source.generation_config, facts, plan.config.inflight, recipe, end)
     return plan.config.model_copy(update={"inflight": block})
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -23,6 +22,7 @@ from inflight.convert.quantization.round_to_nearest import dequantize, unpack_pa
 from inflight.convert.quantization.scheme import StoredTensor, WeightQuantization
 from inflight.errors import CheckpointError
 from inflight.files import sha256_file
+from inflight.files.json_file import read_json_object
 from inflight.tensor_file import TensorEntry, TensorFileError, map_array, read_header
 
 CONFIG_NAME = "config.json"
@@ -138,18 +138,14 @@ class Checkpoint:
 def read_config(directory: Path) -> CheckpointConfig:
     """Read and check config.json alone. Raises CheckpointError naming the file and every key at fault."""
     path = directory / CONFIG_NAME
+    if not path.exists():
+        raise CheckpointError(f"{directory} has no {CONFIG_NAME}.", _MAKE_ONE)
+    raw = read_json_object(path, CheckpointError)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
         config = CheckpointConfig.model_validate(raw)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{directory} has no {CONFIG_NAME}.", _MAKE_ONE) from error
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
     except ValidationError as error:
         details = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise CheckpointError(f"{path} is not a valid checkpoint config:\n{details}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     reasons = unsupported(config) + unsupported_keys(raw) + split_problems(config)
     if reasons:
         raise CheckpointError(f"{path} asks for what is not supported:\n" + "\n".join(f"  {r}" for r in reasons))

@@ -17,9 +17,13 @@ def generation_facts(
     source: SourceFacts,
     layers: InflightFacts,
     quantization: QuantizationRecord | None = None,
+    tokenizer_end: int | None = None,
 ) -> InflightFacts:
-    """The "inflight" block, `layers` being what it says of those. An end token may be one id or a list; sampling
-    defaults count only with do_sample.
+    """The "inflight" block, `layers` being what it says of those. Sampling defaults
+    count only with do_sample.
+
+    End tokens are those of generation_config.json, then of config.json, each one id or a list, and `tokenizer_end`, the
+    tokenizer's own: a model fine-tuned for chat may end its answers with a token that only one of the three names.
 
     Raises ModelError naming a default that no request could be served with.
     """
@@ -36,11 +40,12 @@ def generation_facts(
             f"{source.model}: generation_config.json has sampling defaults out of range: {', '.join(wrong)}.",
             "Correct them there, or remove them.",
         )
+    ends = (generation_config.get("eos_token_id"), config.get("eos_token_id"), tokenizer_end)
     pads = _token_ids(value("pad_token_id"))
     starts = _token_ids(value("bos_token_id"))
     return InflightFacts(
         source=source,
-        end_token_ids=_token_ids(value("eos_token_id")),
+        end_token_ids=tuple(dict.fromkeys(i for end in ends for i in _token_ids(end))),
         pad_token_id=pads[0] if pads else None,
         bos_token_id=starts[0] if starts else None,
         sampling_defaults={row.name: _default(row, number) for row, number in given},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from inflight.convert.source.hub import ModelLocation, locate
 from inflight.convert.source.tokenizer_files import TOKENIZER_PATTERNS, tokenizer_files
 from inflight.errors import ModelError
 from inflight.files import sha256_file
+from inflight.files.json_file import read_json_object
 from inflight.tensor_file import TensorEntry, TensorFileError, read_header
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -58,7 +58,7 @@ def read_config(model: str | Path, revision: str | None) -> tuple[ModelLocation,
     location = locate(model, revision, CONFIG_PATTERNS)
     if not (location.directory / "config.json").is_file():
         raise ModelError(f"{location.directory} has no config.json.", "Give the directory of a Hugging Face model.")
-    return location, _read_json(location.directory / "config.json")
+    return location, read_json_object(location.directory / "config.json", ModelError)
 
 
 def open_source(model: str | Path, revision: str | None) -> SourceModel:
@@ -68,20 +68,11 @@ def open_source(model: str | Path, revision: str | None) -> SourceModel:
         location = locate(location.name, location.revision, (*CONFIG_PATTERNS, *WEIGHT_PATTERNS))
     generation = location.directory / "generation_config.json"
     return SourceModel(
-        location, config, _read_json(generation) if generation.is_file() else {}, _read_tensors(location.directory)
+        location,
+        config,
+        read_json_object(generation, ModelError) if generation.is_file() else {},
+        _read_tensors(location.directory),
     )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} does not hold a JSON object.")
-    return content
 
 
 def _read_tensors(directory: Path) -> dict[str, TensorEntry]:
@@ -99,11 +90,18 @@ def _read_tensors(directory: Path) -> dict[str, TensorEntry]:
 
 
 def _read_sharded(directory: Path) -> dict[str, TensorEntry]:
-    weight_map = _read_json(directory / _INDEX).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise ModelError(f"{directory / _INDEX} has no weight_map.")
-    files = sorted(set(map(str, weight_map.values())))
-    absent = [name for name in files if not (directory / name).is_file()]
+    weight_map = read_json_object(directory / _INDEX, ModelError).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise ModelError(f"{directory / _INDEX} has no weight_map from tensors to files.")
+    files = sorted(set(weight_map.values()))
+    # Links are followed: the hub's own cache is made of them.
+    if outside := [name for name in files if name in ("", "..") or Path(name).name != name]:
+        raise ModelError(
+            f"{directory / _INDEX} names files that are not in its directory: {', '.join(outside[:20])}.",
+            "The names of its weight_map must be those of files beside it.",
+        )
+    there = {path.name for path in directory.iterdir()}
+    absent = [name for name in files if name not in there]
     if absent:
         raise ModelError(
             f"{directory} lacks {len(absent)} of the {len(files)} files of its index: {', '.join(absent)}.",

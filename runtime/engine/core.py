@@ -20,7 +20,12 @@ from inflight.runtime.scheduler.step import StepOutput
 
 
 class EngineCore:
-    """Turns requests into token deltas, step by step. Used by one thread; only `prepare` may be called from any."""
+    """Turns requests into token deltas, step by step.
+
+    `step` is `schedule`, `execute` and `publish`. Whoever calls from several threads lets one at a time in; only
+    `prepare` may be called at any time, and everything but `schedule`, `publish`, `abort` and `close` while another
+    thread is inside `execute`.
+    """
 
     def __init__(self, executor: Executor, config: SchedulerConfig | None = None) -> None:
         config = config or SchedulerConfig()
@@ -32,11 +37,15 @@ class EngineCore:
         self._scheduler = Scheduler(self._manifest.limits, self._blocks, config)
         self._groups: dict[str, SequenceGroup] = {}
         self._unpublished: list[TokenDelta] = []
+        self._step_under_way = False
+        # Sequences of the step under way that are to end with it: the executor still uses their blocks.
+        self._ending: list[Sequence] = []
         self._arrivals = self._prompt_tokens = self._output_tokens = 0
         self._last_iteration = IterationStats()
 
     def add_request(self, request: Request) -> None:
-        """Queue a request. Raises RequestError when it can never be served or its id is in use."""
+        """Queue a request. Raises RequestError when it can never be served or its id is in use, OverloadedError when
+        the queue is full."""
         self.enqueue(self.prepare(request))
 
     def prepare(self, request: Request) -> SequenceGroup:
@@ -59,13 +68,22 @@ class EngineCore:
             sibling.keys = first.keys.copy()
         return group
 
-    def enqueue(self, group: SequenceGroup) -> None:
-        """Queue what `prepare` returned. Raises RequestError when an unfinished request has its id."""
+    def enqueue(self, *groups: SequenceGroup) -> None:
+        """Queue what `prepare` returned, all of it or nothing. Raises RequestError when an unfinished request has the
+        id of one or the queue could never hold them, OverloadedError when it cannot now."""
+        for group in groups:
+            if group.request.request_id in self._groups:
+                raise id_in_use(group.request)
+        self._scheduler.check_queue(sum(len(group.sequences) for group in groups))
+        for group in groups:
+            self._enqueue(group)
+
+    def check_queue(self, num_sequences: int) -> None:
+        """Raises OverloadedError when so many sequences cannot be queued now, RequestError when they never can."""
+        self._scheduler.check_queue(num_sequences)
+
+    def _enqueue(self, group: SequenceGroup) -> None:
         request = group.request
-        if request.request_id in self._groups:
-            raise RequestError(
-                f"A request with the id {request.request_id} is running.", "Give every request its own id."
-            )
         self._arrivals += 1
         for sequence in group.sequences:
             sequence.order = (request.priority, self._arrivals, sequence.index)
@@ -74,24 +92,51 @@ class EngineCore:
         self._scheduler.add_group(group)
 
     def cancel(self, request_id: str, index: int | None = None) -> None:
-        """End a request, or one of its sequences, and free its blocks now; the next step returns the final delta.
+        """End a request, or one of its sequences; the next `publish` returns the final delta.
 
-        Unknown ids and finished sequences are ignored.
+        Its place in the queue or its blocks are free at once; where it is in the step under way, when that is
+        published. Unknown ids and finished sequences are ignored.
         """
         group = self._groups.get(request_id)
         for sequence in group.sequences if group is not None else ():
-            if index in (None, sequence.index) and sequence.status is not Status.FINISHED:
+            if index not in (None, sequence.index) or sequence.status is Status.FINISHED:
+                continue
+            if self._step_under_way and sequence.status is Status.RUNNING:
+                self._ending.append(sequence)
+            else:
                 self._finish(sequence)
                 self._unpublished.append(final_delta(sequence, "cancelled"))
 
     def step(self) -> list[TokenDelta]:
         """Run one step. Errors of the executor are passed on; call `abort` then to end what is unfinished."""
+        step = self.schedule()
+        return self.publish(step, None if step is None else self.execute(step))
+
+    def schedule(self) -> ScheduledStep | None:
+        """Decide what the next step computes; None when there is nothing to compute."""
+        if not self._groups:
+            return None
+        step = self._scheduler.schedule(time.monotonic_ns())
+        if not step.sequences:
+            raise AssertionError("there are unfinished sequences and none of them can be scheduled")
+        self._step_under_way = True
+        return step
+
+    def execute(self, step: ScheduledStep) -> StepOutput:
+        """Compute a step. The errors of the executor are passed on."""
+        return self._executor.execute(step.batch)
+
+    def publish(self, step: ScheduledStep | None, output: StepOutput | None) -> list[TokenDelta]:
+        """The deltas of the step that `schedule` returned, and of what was cancelled since the last one."""
         deltas, self._unpublished = self._unpublished, []
-        if self._groups:
-            step = self._scheduler.schedule(time.monotonic_ns())
-            if not step.sequences:
-                raise AssertionError("there are unfinished sequences and none of them can be scheduled")
-            self._publish(step, self._executor.execute(step.batch), deltas)
+        self._step_under_way = False
+        if step is not None and output is not None:
+            self._publish(step, output, deltas)
+        ending, self._ending = self._ending, []
+        for sequence in ending:
+            if sequence.status is not Status.FINISHED:
+                self._finish(sequence)
+                deltas.append(final_delta(sequence, "cancelled"))
         if not self._groups:
             self.check_integrity()
         return deltas
@@ -99,6 +144,7 @@ class EngineCore:
     def abort(self, reason: FinishReason, error: str | None = None) -> list[TokenDelta]:
         """End every unfinished sequence and return their final deltas."""
         deltas, self._unpublished = self._unpublished, []
+        self._step_under_way, self._ending = False, []
         for group in list(self._groups.values()):
             for sequence in group.sequences:
                 if sequence.status is not Status.FINISHED:
@@ -167,3 +213,8 @@ class EngineCore:
         group.unfinished -= 1
         if group.unfinished == 0:
             del self._groups[group.request.request_id]
+
+
+def id_in_use(request: Request) -> RequestError:
+    """What a request is refused with while another one has its id."""
+    return RequestError(f"A request with the id {request.request_id} is running.", "Give every request its own id.")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 
-from inflight.errors import EngineError, RequestError
-from inflight.runtime.engine.core import EngineCore
+from inflight.errors import EngineError
+from inflight.runtime.engine.core import EngineCore, id_in_use
 from inflight.runtime.engine.stats import CoreStats
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
-from inflight.runtime.scheduler.sequence import SequenceGroup
 
 OnDelta = Callable[[TokenDelta], None]
 
@@ -25,20 +23,21 @@ class EngineThread:
     `on_delta` callbacks run on that thread and must return at once; one that raises is logged, gets no more deltas, and
     its request is cancelled. When the executor fails, every unfinished request gets a final delta with
     finish_reason "error", `healthy` turns False and `failure` holds the cause; the thread has then ended.
+
+    Callers change the core themselves, under a lock that the thread holds while it schedules and publishes, and not
+    while the executor computes: a request is queued or refused, and one that waits leaves the queue, also while a long
+    step runs.
     """
 
     def __init__(self, core: EngineCore) -> None:
         self._core = core
         self._wake = threading.Condition()
-        # Shared between threads; read and written only while holding `_wake`. Orders run in the order given: a cancel
-        # must never reach a later request with the id of a finished one.
-        self._orders: list[Callable[[], None]] = []
+        # Shared between threads, as the core is; read and written only while holding `_wake`. A request has a callback
+        # until its last delta was delivered, and its id is in use as long.
         self._callbacks: dict[str, OnDelta] = {}
+        self._undelivered: dict[str, int] = {}
         self._closing = False
-        self._stats = core.stats()
         self.failure: BaseException | None = None
-        # Used only by the engine's thread.
-        self._unfinished: dict[str, int] = {}
         self._after_step: Callable[[], None] = _do_nothing
         self._thread = threading.Thread(target=self._run, name="inflight-engine", daemon=True)
         self._thread.start()
@@ -49,25 +48,33 @@ class EngineThread:
         return self.failure is None and not self._closing
 
     def submit(self, request: Request, on_delta: OnDelta) -> None:
-        """Queue a request. Raises RequestError when it can never be served or its id is in use, EngineError when the
-        engine has failed or is closed."""
-        group = self._core.prepare(request)
+        """Queue a request. Raises RequestError when it can never be served or its id is in use, OverloadedError when
+        the queue is full, EngineError when the engine has failed or is closed."""
+        self.submit_all([request], on_delta)
+
+    def submit_all(self, requests: Sequence[Request], on_delta: OnDelta) -> None:
+        """Queue all of `requests`, or none. Raises as `submit`."""
+        with self._wake:
+            # Before the work that grows with the prompts: a refusal has to cost little.
+            self._core.check_queue(sum(request.num_sequences for request in requests))
+        groups = [self._core.prepare(request) for request in requests]
         with self._wake:
             self._refuse_if_stopped()
-            if request.request_id in self._callbacks:
-                raise RequestError(
-                    f"A request with the id {request.request_id} is running.", "Give every request its own id."
-                )
-            self._callbacks[request.request_id] = on_delta
-            self._orders.append(partial(self._enqueue, group))
+            for request in requests:
+                if request.request_id in self._callbacks:
+                    raise id_in_use(request)
+            self._core.enqueue(*groups)
+            for group in groups:
+                self._callbacks[group.request.request_id] = on_delta
+                self._undelivered[group.request.request_id] = len(group.sequences)
             self._wake.notify()
 
     def cancel(self, request_id: str, index: int | None = None) -> None:
-        """End a request, or one of its sequences, at the next step boundary. Unknown ids are ignored."""
+        """End a request, or one of its sequences: at once where it waits, else when the step under way has ended. Its
+        final delta comes after that step. Unknown ids are ignored."""
         with self._wake:
-            if request_id in self._callbacks:
-                self._orders.append(partial(self._core.cancel, request_id, index))
-                self._wake.notify()
+            self._core.cancel(request_id, index)
+            self._wake.notify()
 
     def after_steps(self, callback: Callable[[], None]) -> None:
         """Call `callback` on the engine's thread after each step, when its deltas have been delivered.
@@ -77,9 +84,9 @@ class EngineThread:
         self._after_step = callback
 
     def stats(self) -> CoreStats:
-        """The core's statistics after its last step."""
+        """The core's statistics now."""
         with self._wake:
-            return self._stats
+            return self._core.stats()
 
     def close(self) -> None:
         """Cancel what is unfinished, end the thread and close the executor. Calling it twice is harmless."""
@@ -97,8 +104,8 @@ class EngineThread:
 
     def _run(self) -> None:
         try:
-            while self._take_orders():
-                self._deliver(self._core.step())
+            while self._wait_for_work():
+                self._step()
         except BaseException as failure:
             _log.exception("the engine failed; every unfinished request ends with an error")
             self._stop(failure)
@@ -107,37 +114,30 @@ class EngineThread:
         finally:
             self._core.close()
 
-    def _take_orders(self) -> bool:
-        """Wait for work and pass new orders to the core; False when the thread should end."""
+    def _wait_for_work(self) -> bool:
+        """False when the thread should end."""
         with self._wake:
-            while not (self._closing or self._orders or self._core.has_unfinished()):
+            while not (self._closing or self._core.has_unfinished()):
                 self._wake.wait()
-            orders, self._orders = self._orders, []
-            closing = self._closing
-        for order in orders:
-            order()
-        return not closing
+            return not self._closing
 
-    def _enqueue(self, group: SequenceGroup) -> None:
-        self._unfinished[group.request.request_id] = len(group.sequences)
-        self._core.enqueue(group)
+    def _step(self) -> None:
+        with self._wake:
+            step = self._core.schedule()
+        output = None if step is None else self._core.execute(step)
+        with self._wake:
+            deltas = self._core.publish(step, output)
+        self._deliver(deltas)
 
     def _stop(self, failure: BaseException | None) -> None:
         """Refuse new requests, and end all others: cancelled, or with the cause of the failure."""
         with self._wake:
             self._closing = True
             self.failure = failure
-            orders, self._orders = self._orders, []
-        for order in orders:
-            order()
-        deltas = self._core.abort("cancelled") if failure is None else self._core.abort("error", _describe(failure))
+            deltas = self._core.abort("cancelled") if failure is None else self._core.abort("error", _describe(failure))
         self._deliver(deltas)
 
     def _deliver(self, deltas: list[TokenDelta]) -> None:
-        # Before the callbacks: whoever has the last delta of a request must find its blocks freed in the statistics.
-        stats = self._core.stats()
-        with self._wake:
-            self._stats = stats
         for delta in deltas:
             request_id = delta.request_id
             callback = self._callbacks.get(request_id)
@@ -153,17 +153,17 @@ class EngineThread:
         self._after_step()
 
     def _count_finished(self, request_id: str) -> None:
-        self._unfinished[request_id] -= 1
-        if self._unfinished[request_id] == 0:
-            del self._unfinished[request_id]
-            with self._wake:
+        with self._wake:
+            self._undelivered[request_id] -= 1
+            if self._undelivered[request_id] == 0:
+                del self._undelivered[request_id]
                 del self._callbacks[request_id]
 
     def _drop(self, request_id: str) -> None:
         with self._wake:
             if request_id in self._callbacks:
                 self._callbacks[request_id] = _ignore
-                self._orders.append(partial(self._core.cancel, request_id))
+                self._core.cancel(request_id)
 
 
 def _ignore(delta: TokenDelta) -> None:

@@ -11,9 +11,12 @@ import msgspec
 
 from inflight import __version__
 from inflight.engine_format.manifest import FORMAT_VERSION, MANIFEST_NAME, EngineManifest
+from inflight.engine_format.manifest_file import DIGEST_KEY, manifest_digest
 from inflight.errors import EngineError
 from inflight.runtime.loading.rebuild import rebuild_hint
 from inflight.runtime.loading.target_facts import validation_problem
+
+_RENEW = "Copy the engine again, or build it again."
 
 
 @dataclass(frozen=True)
@@ -28,21 +31,21 @@ class EngineDirectory:
 def read_engine_directory(path: Path) -> EngineDirectory:
     """Read `path`/manifest.json. No other file is touched.
 
-    Raises EngineError when there is no manifest, it is not one, or another version of inflight wrote it.
+    Raises EngineError when there is no manifest, it is not one, another version of inflight wrote it, or it was changed
+    since.
     """
     data = _read_bytes(path)
     try:
         facts = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise EngineError(
-            f"{path / MANIFEST_NAME} is not valid JSON: {error}.", "Build or copy the engine again."
-        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise EngineError(f"{path / MANIFEST_NAME} is not valid JSON: {error}.", _RENEW) from error
     if not isinstance(facts, dict) or "format_version" not in facts:
         raise EngineError(
             f"{path / MANIFEST_NAME} is not the manifest of an engine: it has no format_version.",
             "An engine directory is what `inflight build-engine` writes.",
         )
     _check_versions(path, facts)
+    _check_digest(path, facts)
     try:
         manifest = msgspec.convert(facts, EngineManifest)
         _check_files(manifest)
@@ -87,6 +90,17 @@ def _check_versions(path: Path, facts: dict[str, Any]) -> None:
     if written_by != __version__:
         raise EngineError(
             f"{path} was built by inflight {written_by}; this is inflight {__version__}.", _rebuild(path, facts)
+        )
+
+
+def _check_digest(path: Path, facts: dict[str, Any]) -> None:
+    """Take the manifest's own digest out of it."""
+    told = facts.pop(DIGEST_KEY, None)
+    if told is None:
+        raise EngineError(f"{path / MANIFEST_NAME} has no {DIGEST_KEY} of itself.", _RENEW)
+    if told != manifest_digest(facts):
+        raise EngineError(
+            f"{path / MANIFEST_NAME} is damaged, or was edited: its {DIGEST_KEY} is not that of what it says.", _RENEW
         )
 
 

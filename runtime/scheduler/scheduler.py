@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inflight.engine_format.manifest import Limits
-from inflight.errors import EngineError
+from inflight.errors import EngineError, OverloadedError, RequestError
 from inflight.runtime.engine.stats import IterationStats
 from inflight.runtime.kv_cache.block_tables import KvBlocks
 from inflight.runtime.scheduler.admission import ADMISSION, Policy
@@ -22,13 +22,15 @@ from inflight.runtime.scheduler.step_budget import StepBudget, scheduled_chunk, 
 class SchedulerConfig:
     """How to schedule. The policy's name is taken in any case; a limit that is None is the engine's own.
 
-    Raises ValueError for a policy that does not exist and for a limit below 1.
+    max_queue_size: the most sequences that may wait for a place in the batch; 0: any number.
+    Raises ValueError for a policy that does not exist, a limit below 1 and a queue size below 0.
     """
 
     policy: Policy = "guaranteed_no_evict"
     enable_prefix_caching: bool = True
     max_num_tokens: int | None = None
     max_batch_size: int | None = None
+    max_queue_size: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "policy", self.policy.lower())
@@ -38,6 +40,8 @@ class SchedulerConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1.")
+        if self.max_queue_size < 0:
+            raise ValueError(f"max_queue_size is {self.max_queue_size}; it must be 0 (any number) or more.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,8 @@ class Scheduler:
         self.max_running = min(batch_size, self._max_tokens, self._max_rows)
         self._free_slots = list(range(self.max_running - 1, -1, -1))
         self._iteration = 0
+        self._cache_is_full = False
+        self._max_queue_size = config.max_queue_size
         self.running = SequenceQueue()
         self.waiting = SequenceQueue()
         self.num_held = 0
@@ -83,6 +89,27 @@ class Scheduler:
             else:
                 self.waiting.add(sequence)
 
+    def check_queue(self, count: int) -> None:
+        """Raises OverloadedError when `count` more sequences do not fit into the queue, RequestError when they never
+        will.
+
+        The batch fills first: its free slots count as part of the queue, until a step has no blocks for the sequence
+        that is to be admitted next.
+        """
+        size = self._max_queue_size
+        if size == 0:
+            return
+        if count > size + self.max_running:
+            raise RequestError(
+                f"The request has {count} sequences; the batch takes {self.max_running} and the queue {size}.",
+                "Ask for fewer completions or prompts at once.",
+            )
+        free_slots = 0 if self._cache_is_full and self.running else self.max_running - len(self.running)
+        if len(self.waiting) + self.num_held + count > size + free_slots:
+            raise OverloadedError(
+                f"Exceeds maximum queue size: Maximum queue size of {size} has been reached, please try again later."
+            )
+
     def schedule(self, now_ns: int) -> ScheduledStep:
         """The next step; empty when there is nothing to do."""
         self._iteration += 1
@@ -90,6 +117,7 @@ class Scheduler:
         decodes, chunks = self._plan_running(budget)
         preempted = self._reserve_blocks()
         # What a preemption freed is for the sequences that ran short, in this step and the next ones.
+        self._cache_is_full = self._cache_is_full or preempted > 0
         admitted = self._admit_waiting(budget, now_ns) if preempted == 0 else []
         decodes = [sequence for sequence in decodes if sequence.planned]
         chunks = [sequence for sequence in chunks if sequence.planned] + admitted
@@ -174,7 +202,8 @@ class Scheduler:
             missing = min(missing, self._blocks.pool.num_available)
             self._blocks.extend(sequence, missing)
             room = len(sequence.blocks) * self._blocks.tokens_per_block - sequence.num_computed
-            sequence.planned = min(sequence.planned, room)
+            if room < sequence.planned:
+                sequence.planned, self._cache_is_full = room, True
         return self.preemptions - before
 
     def _preempt(self, sequence: Sequence) -> None:
@@ -201,7 +230,10 @@ class Scheduler:
             sequence = self.waiting.first
             prefix = self._blocks.find_prefix(sequence)
             chunk = budget.take_chunk(sequence, len(prefix) * self._blocks.tokens_per_block)
-            if chunk == 0 or not ADMISSION[self._policy](self._blocks, sequence, prefix, chunk):
+            if chunk == 0:
+                break
+            self._cache_is_full = not ADMISSION[self._policy](self._blocks, sequence, prefix, chunk)
+            if self._cache_is_full:
                 break
             self.waiting.remove(sequence)
             self._blocks.admit(sequence, prefix)
@@ -212,6 +244,7 @@ class Scheduler:
             sequence.first_scheduled_ns = sequence.first_scheduled_ns or now_ns
             self.running.add(sequence)
             admitted.append(sequence)
+        self._cache_is_full = self._cache_is_full and len(self.waiting) > 0
         return admitted
 
 

@@ -63,16 +63,35 @@ def named_special_tokens(config: dict[str, Any]) -> dict[str, str]:
 
 
 def load_chat_template(directory: Path, config: dict[str, Any]) -> ChatTemplate | None:
-    """The model's chat template. chat_template.jinja and chat_templates/*.jinja go before tokenizer_config.json."""
-    files = {"default": directory / "chat_template.jinja"}
-    files |= {file.stem: file for file in sorted((directory / "chat_templates").glob("*.jinja"))}
-    sources = {name: file.read_text(encoding="utf-8") for name, file in files.items() if file.is_file()}
-    configured = config.get("chat_template")
-    if not sources and isinstance(configured, str):
-        sources = {"default": configured}
-    elif not sources and isinstance(configured, list):
-        sources = {entry["name"]: entry["template"] for entry in configured}
+    """The model's chat template, from where transformers saves it: chat_template.jinja is the default one,
+    additional_chat_templates/NAME.jinja are others. Without such files, what tokenizer_config.json has, one template
+    or a list of named ones, or else chat_template.json, the older file of a processor.
+
+    Raises InflightError for a file that cannot be read.
+    """
+    files = {file.stem: file for file in sorted((directory / "additional_chat_templates").glob("*.jinja"))}
+    files |= {"default": directory / "chat_template.jinja"}
+    sources = {name: _read_text(file) for name, file in files.items() if file.is_file()}
+    if "default" not in sources:
+        configured = config.get("chat_template") or _read_json(directory / "chat_template.json").get("chat_template")
+        sources = _configured_templates(configured) | sources
     return ChatTemplate(sources) if sources else None
+
+
+def _configured_templates(configured: Any) -> dict[str, str]:
+    if isinstance(configured, dict):
+        return {str(name): str(template) for name, template in configured.items()}
+    if isinstance(configured, list):
+        entries = [entry for entry in configured if isinstance(entry, dict) and {"name", "template"} <= entry.keys()]
+        return {str(entry["name"]): str(entry["template"]) for entry in entries}
+    return {"default": configured} if isinstance(configured, str) else {}
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InflightError(f"{file} cannot be read: {error}", "Copy it from the model again.") from error
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
@@ -87,7 +106,7 @@ def _read_json(file: Path) -> dict[str, Any]:
         return {}
     try:
         contents = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InflightError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(contents, dict):
         raise InflightError(f"{file} holds no JSON object.")

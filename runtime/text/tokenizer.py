@@ -11,7 +11,8 @@ from typing import Any
 import tokenizers
 
 from inflight.errors import RequestError
-from inflight.runtime.text.chat_template import ChatTemplate, Message
+from inflight.runtime.text.chat_messages import Message
+from inflight.runtime.text.chat_template import ChatTemplate
 from inflight.runtime.text.detokenizer import IncrementalDetokenizer
 from inflight.runtime.text.indexed_backend import Backend
 from inflight.runtime.text.loading import load_backend, load_chat_template, named_special_tokens
@@ -98,25 +99,41 @@ class Tokenizer:
         /,
         *,
         tools: Sequence[dict[str, Any]] | None = None,
+        documents: Sequence[dict[str, Any]] | None = None,
         add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
         **variables: Any,
     ) -> str:
         """The prompt for a conversation, special tokens spelled out; encode it without adding special tokens.
 
-        `variables` are passed to the template (`enable_thinking` and the like). Raises RequestError when the model has
-        no chat template, or the template does not accept the messages.
+        As transformers' apply_chat_template, and beyond it: the role developer is system to a template that does not
+        name it, and content in parts is joined for a template that takes strings alone. `documents` are dicts, usually
+        with title and text. `continue_final_message` leaves the last message open, so that the model goes on with it;
+        it needs add_generation_prompt=False. `variables` are passed to the template (`enable_thinking` and the like).
+        Raises RequestError when the model has no chat template, or the template does not accept the messages.
         """
         if self.chat_template is None:
             raise RequestError(
                 "This model has no chat template, so it cannot take messages.",
                 "Send a plain prompt, or convert the model with a chat_template.jinja beside its tokenizer.json.",
             )
-        variables = {**self.special_tokens, **variables}
-        return self.chat_template.render(messages, tools, add_generation_prompt, variables)
+        return self.chat_template.render(
+            messages,
+            tools,
+            documents,
+            add_generation_prompt,
+            continue_final_message,
+            {**self.special_tokens, **variables},
+        )
 
-    def encode_chat(self, messages: Sequence[Message], /, **options: Any) -> list[int]:
-        """Token ids of `render_chat(messages, **options)`."""
-        return self.encode(self.render_chat(messages, **options), add_special_tokens=False)
+    def encode_chat(
+        self, messages: Sequence[Message], /, *, add_special_tokens: bool = False, **options: Any
+    ) -> list[int]:
+        """Token ids of `render_chat(messages, **options)`.
+
+        add_special_tokens: those of `encode` as well, which most templates spell themselves.
+        """
+        return self.encode(self.render_chat(messages, **options), add_special_tokens)
 
     @cached_property
     def decoding_stages(self) -> Sequence[StageFactory] | None:

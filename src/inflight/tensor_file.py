@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 from inflight.dtypes import DTYPES, by_safetensors, numpy_dtype
 from inflight.errors import InflightError
+from inflight.files.json_file import JsonError, parse_json
 
 ALIGNMENT = 64
 _MAX_HEADER_BYTES = 100_000_000
@@ -53,11 +55,11 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
             if not 2 <= length <= min(_MAX_HEADER_BYTES, size - 8):
                 raise TensorFileError(f"{path} is not a safetensors file, or it is cut short ({size} bytes).", _RENEW)
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length))
     except OSError as error:
         raise TensorFileError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise TensorFileError(f"{path}: the safetensors header is not valid JSON.", _RENEW) from error
+    except JsonError as error:
+        raise TensorFileError(f"{path}: the safetensors header is not valid JSON: {error}.", _RENEW) from error
     if not isinstance(header, dict):
         raise TensorFileError(f"{path}: the safetensors header is not a JSON object.", _RENEW)
     header.pop("__metadata__", None)
@@ -75,17 +77,17 @@ def _position(entry: TensorEntry) -> tuple[int, int]:
 
 def _entry(path: Path, name: str, fields: Any, data_start: int) -> TensorEntry:
     try:
-        code, shape = fields["dtype"], tuple(int(size) for size in fields["shape"])
-        start, end = fields["data_offsets"]
-        nbytes = int(end) - int(start)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        code, shape = fields["dtype"], tuple(operator.index(size) for size in fields["shape"])
+        start, end = map(operator.index, fields["data_offsets"])
+        nbytes = end - start
+    except (KeyError, TypeError, ValueError) as error:
         raise TensorFileError(f"{path}: tensor {name} has a malformed entry in the header.", _RENEW) from error
     dtype = by_safetensors(code) if isinstance(code, str) else None
     if dtype is None:
         raise TensorFileError(f"{path}: tensor {name} has type {code}, which is not supported.")
     if min(shape, default=0) < 0 or nbytes != math.prod(shape) * dtype.bits // 8:
         raise TensorFileError(f"{path}: tensor {name} ({code}, shape {shape}) cannot occupy {nbytes} bytes.", _RENEW)
-    return TensorEntry(name, path, dtype.name, shape, data_start + int(start), nbytes)
+    return TensorEntry(name, path, dtype.name, shape, data_start + start, nbytes)
 
 
 def _check_coverage(path: Path, entries: list[TensorEntry], data_start: int, size: int) -> None:

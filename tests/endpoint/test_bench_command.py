@@ -14,9 +14,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from inflight.benchmark.limit_checks import LimitExceeded
 from inflight.cli.bench.app import bench as app
+from inflight.engine_format.manifest import MANIFEST_NAME
 from inflight.errors import InflightError
 from inflight.triton_backend.launch.server import TritonServer
+from tests.engines.engine_files import edit_manifest
+from tests.engines.serving_engines import write_null_engine
 
 pytestmark = pytest.mark.endpoint
 
@@ -46,6 +50,23 @@ def test_an_engine_is_measured_beside_the_limits_of_the_machine(engine: Path, tm
     assert all(len(each["latencies"]) == 2 and each["prefill"]["tokens"] > 0 for each in record["results"])
     assert all(each["decode"]["steps"] == 0 and each["decode"]["p99_step_ms"] is None for each in record["results"])
     assert record["limits"]["read_GB_per_s"] > 0 and "Measured limits: reading" in shown
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit"), [("weight_bytes_per_step", "reading"), ("layer_flops_per_token", "arithmetic peak")]
+)
+def test_an_engine_above_the_limits_of_the_machine_ends_the_run_with_an_error(
+    kind: str, limit: str, tmp_path: Path
+) -> None:
+    engine = write_null_engine(tmp_path / "engine")
+    manifest = json.loads((engine / MANIFEST_NAME).read_text())
+    edit_manifest(engine, work={**manifest["work"], kind: 1 << 50})
+    result = tmp_path / "result.json"
+    flags = ["--num-prompts", "2", "--input-len", "8", "--output-len", "4", "--json", str(result)]
+    with pytest.raises(LimitExceeded, match=rf"(?s)limit of the machine is too low.*decode: \d+% of what.*{limit}"):
+        bench("throughput", engine, *flags)
+    assert LimitExceeded("").exit_code != 0
+    assert json.loads(result.read_text())["results"][0]["decode"]["share_of_limit"] > 1
 
 
 def test_all_prompts_of_a_throughput_run_are_answered(engine: Path, tmp_path: Path, rng: np.random.Generator) -> None:

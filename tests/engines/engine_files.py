@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from msgspec.structs import replace
 
 from inflight import __version__
 from inflight.engine_format.manifest import MANIFEST_NAME, EngineManifest, FileFacts
+from inflight.engine_format.manifest_file import encode_manifest, with_digest
 from inflight.files import sha256_file
 from inflight.runtime.executors.null.executor import null_manifest
 
@@ -28,11 +28,11 @@ def write_engine(directory: Path, rng: np.random.Generator, **changes: Any) -> E
         files[name] = FileFacts(bytes=path.stat().st_size, sha256=sha256_file(path))
     changes = {"inflight_version": __version__, "recipe": RECIPE, "files": files, **changes}
     manifest = replace(null_manifest(), **changes)
-    (directory / MANIFEST_NAME).write_text(msgspec.json.format(msgspec.json.encode(manifest)).decode())
+    (directory / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
     return manifest
 
 
 def edit_manifest(directory: Path, **changes: Any) -> None:
-    """Set top-level keys of manifest.json, whatever they are."""
+    """Set top-level keys of manifest.json, whatever they are, and its digest."""
     path = directory / MANIFEST_NAME
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    path.write_text(json.dumps(with_digest({**json.loads(path.read_text()), **changes})))

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
 from inflight import __version__
 from inflight.engine_format.manifest import MANIFEST_NAME, GenerationFacts
+from inflight.engine_format.manifest_file import encode_manifest
 from inflight.runtime.executors.null.executor import null_manifest
 from tests.models.tiny_tokenizers import KINDS
 
@@ -44,7 +44,7 @@ def write_null_engine(
     manifest = replace(null_manifest(vocab_size=backend.get_vocab_size(), **limits), **facts)
     files = directory / "tokenizer"
     files.mkdir(parents=True)
-    (directory / MANIFEST_NAME).write_text(msgspec.json.encode(manifest).decode())
+    (directory / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
     backend.save(str(files / "tokenizer.json"))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
     if chat_template is not None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import msgspec
 import tokenizers
 from msgspec.structs import replace
 
 from inflight import __version__
 from inflight.engine_format.manifest import MANIFEST_NAME, FileFacts
+from inflight.engine_format.manifest_file import encode_manifest
 from inflight.files import sha256_file
 from inflight.runtime.executors.null.executor import null_manifest
 from tests.models.tiny_tokenizers import byte_level
@@ -50,5 +50,5 @@ def write_null_engine(
         end_token_ids=tuple(range(5, vocab_size, 20)) if end_tokens else (),
     )
     manifest = replace(manifest, inflight_version=__version__, files=files)
-    (directory / MANIFEST_NAME).write_text(msgspec.json.format(msgspec.json.encode(manifest)).decode())
+    (directory / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
     return directory

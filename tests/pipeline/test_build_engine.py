@@ -137,7 +137,8 @@ class _Library:
 
     def __init__(self, engine: Path, checkpoint: Path, threads: int) -> None:
         facts = plan_engine(checkpoint, RECIPE).target
-        self.library = open_library(engine / "rank0.engine")
+        (path,) = engine.glob("rank0.*.engine")
+        self.library = open_library(path)
         self.num_blocks = 4
         self.cache = _aligned(self.num_blocks * facts.kv_cache.bytes_per_block)
         self.memory = [_aligned(facts.memory.weights_bytes), self.cache, _aligned(facts.memory.workspace_bytes)]

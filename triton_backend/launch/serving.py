@@ -60,6 +60,7 @@ class ServeOptions(Record):
     kv_cache_fraction: float = 0.9
     policy: Policy = "guaranteed_no_evict"
     prefix_caching: bool = True
+    max_queue_size: int = 0
 
     @property
     def budget(self) -> KvCacheBudget:
@@ -141,13 +142,18 @@ def _overrides(options: ServeOptions) -> dict[str, str]:
         "kv_cache_free_gpu_mem_fraction": options.kv_cache_fraction,
         "batch_scheduler_policy": options.policy,
         "enable_kv_cache_reuse": str(options.prefix_caching).lower(),
+        "max_queue_size": options.max_queue_size,
     }
     return {name: str(value) for name, value in values.items() if value is not None}
 
 
 def _engine_thread(engine_dir: Path, options: ServeOptions) -> EngineThread:
     executor = load_engine(engine_dir, threads=options.threads, kv_cache=options.budget)
-    config = SchedulerConfig(policy=options.policy, enable_prefix_caching=options.prefix_caching)
+    config = SchedulerConfig(
+        policy=options.policy,
+        enable_prefix_caching=options.prefix_caching,
+        max_queue_size=options.max_queue_size,
+    )
     return EngineThread(EngineCore(executor, config))
 
 

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from inflight.errors import InflightError, RequestError
+from inflight.errors import InflightError, OverloadedError, RequestError
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.triton_backend.openai.answers.json_answer import JsonAnswer
 from inflight.triton_backend.openai.http_headers import allowed_methods
@@ -20,6 +20,10 @@ from inflight.triton_backend.openai.http_headers import allowed_methods
 _IS_TYPE = re.compile(r"str|int|list\[.*\]|\[key\]")
 # How the engine names a request, by an id that its client has never seen.
 _ENGINE_ID = re.compile(r"Request \S+: ")
+
+OVERLOADED = 429
+# A queue moves on with every request that ends, so that soon is not too soon.
+RETRY_AFTER_S = "1"
 
 
 class ApiError(Exception):
@@ -32,7 +36,10 @@ class ApiError(Exception):
 
 
 def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """`type` and, for an overload, `code` are those of OpenAI."""
     kind = "invalid_request_error" if status < 500 else "server_error"
+    if status == OVERLOADED:
+        kind, code = "requests", "rate_limit_exceeded"
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
@@ -40,7 +47,7 @@ def describe(error: Exception) -> dict[str, Any]:
     """The body for an error that ends a stream whose headers have been sent."""
     if isinstance(error, ApiError):
         return error.body
-    return error_body(400 if isinstance(error, RequestError) else 500, _words(error), _param_of(error))
+    return error_body(_status_of(error, 500), _words(error), _param_of(error))
 
 
 @contextmanager
@@ -61,8 +68,9 @@ def add_error_handlers(app: FastAPI) -> None:
         return JsonAnswer(error.body, error.status)
 
     async def inflight_error(request: Request, error: InflightError) -> Response:
-        status = 400 if isinstance(error, RequestError) else 503
-        return JsonAnswer(error_body(status, _words(error), _param_of(error)), status)
+        status = _status_of(error, 503)
+        headers = {"Retry-After": RETRY_AFTER_S} if status == OVERLOADED else None
+        return JsonAnswer(error_body(status, _words(error), _param_of(error)), status, headers)
 
     async def invalid_body(request: Request, error: RequestValidationError) -> Response:
         message, param, code = _first_problem(error.errors()[0])
@@ -84,6 +92,11 @@ def add_error_handlers(app: FastAPI) -> None:
     app.exception_handler(RequestValidationError)(invalid_body)
     app.exception_handler(HTTPException)(http_error)
     app.exception_handler(Exception)(defect)
+
+
+def _status_of(error: Exception, otherwise: int) -> int:
+    statuses: Mapping[type[Exception], int] = {RequestError: 400, OverloadedError: OVERLOADED}
+    return statuses.get(type(error), otherwise)
 
 
 def _words(error: Exception) -> str:

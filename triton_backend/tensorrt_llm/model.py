@@ -54,11 +54,11 @@ class TritonPythonModel:
             try:
                 self._accept(request, channel)
             except InflightError as error:
-                channel.send_error(str(error), isinstance(error, RequestError))
+                channel.send_error(error)
             except Exception as error:
                 # An unexpected error in one request must not leave the others without an answer.
                 log_exception("tensorrt_llm: a request failed")
-                channel.send_error(f"{type(error).__name__}: {error}", invalid_request=False)
+                channel.send_error(EngineError(f"{type(error).__name__}: {error}"))
 
     def is_ready(self) -> bool:
         """Asked by servers newer than 2.51."""
@@ -120,4 +120,5 @@ def _scheduler_config(settings: ModelSettings) -> SchedulerConfig:
     return SchedulerConfig(
         policy=cast(Policy, policy),  # which it checks
         enable_prefix_caching=settings.flag("enable_kv_cache_reuse", True),
+        max_queue_size=settings.integer("max_queue_size") or 0,
     )

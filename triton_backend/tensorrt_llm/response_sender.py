@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from inflight.errors import EngineError, InflightError, RequestError
+from inflight.errors import EngineError, InflightError
 from inflight.runtime.engine.thread import EngineThread
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.triton_backend.tensorrt_llm.response_stream import ResponseStream
@@ -45,13 +45,12 @@ class ResponseSender:
     def submit(self, stream: ResponseStream) -> None:
         """Give the rows of `stream` to the engine. When it refuses one, none runs and the reason is the response."""
         self._events.put(partial(self._open, stream))
-        for row in stream.rows:
-            try:
-                self._engine.submit(row.request, self._put)
-            except InflightError as error:
-                self._events.put(partial(self._fail, stream, error))
-                return
-        self._events.put(partial(self._started, stream))
+        try:
+            self._engine.submit_all([row.request for row in stream.rows], self._put)
+        except InflightError as error:
+            self._events.put(partial(self._fail, stream, error))
+        else:
+            self._events.put(partial(self._started, stream))
 
     def stop(self, client_id: str, index: int | None = None) -> None:
         """End a client's requests of this id early, with what they have; `index`: only that sequence of them."""
@@ -133,7 +132,7 @@ class ResponseSender:
 
     def _fail(self, stream: ResponseStream, error: InflightError) -> None:
         with suppress(Exception):  # the client cannot be reached
-            stream.fail(str(error), isinstance(error, RequestError))
+            stream.fail(error)
         self._cancel(stream)
         self._forget(stream)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from inflight.errors import EngineError, InflightError
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.triton_backend.tensorrt_llm.generation_request import GenerationRequest
 from inflight.triton_backend.tensorrt_llm.sequence_output import SequenceOutput
@@ -17,7 +18,7 @@ class ResponseChannel(Protocol):
 
     def send(self, tensors: dict[str, Array], final: bool) -> None: ...
 
-    def send_error(self, message: str, invalid_request: bool) -> None:
+    def send_error(self, error: InflightError) -> None:
         """Report the failure and end the stream."""
         ...
 
@@ -64,7 +65,7 @@ class ResponseStream:
         if self.closed:
             return
         if error := next((output.error for output in self._outputs.values() if output.error), None):
-            self.fail(error, invalid_request=False)
+            self.fail(EngineError(error))
             return
         for batch_index, output in list(self._due()):
             chunk = output.take()
@@ -75,11 +76,11 @@ class ResponseStream:
             tensors = response_tensors(chunk, output.generation, batch_index)
             self._channel.send(tensors, final=self.closed)
 
-    def fail(self, message: str, invalid_request: bool) -> None:
+    def fail(self, error: InflightError) -> None:
         """End the stream with an error."""
         if not self.closed:
             self.closed = True
-            self._channel.send_error(message, invalid_request)
+            self._channel.send_error(error)
 
     def found_abandoned(self) -> bool:
         """True once, when the client is found to have gone."""

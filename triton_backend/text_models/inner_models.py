@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from inflight.errors import EngineError, RequestError
 from inflight.triton_backend.wire.request_tensors import Array
 from inflight.triton_backend.wire.sampling_wire import TEXT_NAMES
 from inflight.triton_backend.wire.token_wire import OUTPUTS, stop_tensors
-from inflight.triton_backend.wire.triton_api import output_arrays, pb_utils
+from inflight.triton_backend.wire.triton_api import output_arrays, pb_utils, read_error
 
 _PREPROCESSING_INPUTS = {
     "text_input": "QUERY",
@@ -100,5 +99,4 @@ def _raise_error(response: Any) -> None:
     if not response.has_error():
         return
     error = response.error()
-    kind = RequestError if error.code() == pb_utils.TritonError.INVALID_ARG else EngineError
-    raise kind(error.message())
+    raise read_error(error.code(), error.message())

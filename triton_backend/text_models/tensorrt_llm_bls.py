@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from inflight.errors import InflightError, RequestError
+from inflight.errors import EngineError, InflightError, RequestError
 from inflight.runtime.text.tokenizer import load_tokenizer
 from inflight.triton_backend.tensorrt_llm.refused_inputs import refuse_unsupported
 from inflight.triton_backend.text_models.inner_models import InnerModels
@@ -71,11 +71,11 @@ class TritonPythonModel:
         try:
             self._generate(request_id, tensors, channel, outputs)
         except InflightError as error:
-            channel.send_error(str(error), isinstance(error, RequestError))
+            channel.send_error(error)
         except Exception as error:
             # A client must get an answer even when the request's thread fails.
             log_exception(f"tensorrt_llm_bls: request {request_id} failed")
-            channel.send_error(f"{type(error).__name__}: {error}", invalid_request=False)
+            channel.send_error(EngineError(f"{type(error).__name__}: {error}"))
         finally:
             self._open.pop(request_id, None)
             channel.finish()

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from inflight.build.passes.pipeline import lower_for_cpu
 from inflight.build.target import BuildFacts
-from inflight.build.targets.cpu.compiler.compile import compile_library
+from inflight.build.targets.cpu.compiler.compile import code_digest, compile_library
 from inflight.build.targets.cpu.compiler.cpu_levels import CpuLevel, resolve_levels
 from inflight.build.targets.cpu.compiler.toolchain import compiler_version
 from inflight.build.targets.cpu.emitter import CSource, emit
@@ -23,6 +23,8 @@ from inflight.engine_format.manifest import Dtype, MemoryPlan
 from inflight.progress import Advance
 
 WEIGHTS_FILE = "rank0.weights"
+# Hex digits of a library's digest in its file's name.
+_NAMED_DIGITS = 16
 
 
 class CpuBuild:
@@ -46,7 +48,8 @@ class CpuBuild:
 
     def write(self, directory: Path, advance: Advance) -> None:
         for level, variant in zip(self._levels, self._own.variants, strict=True):
-            compile_library(self._source.text, level, directory / variant.file, cxx=self._recipe.cxx)
+            text = f'#define INFLIGHT_BUILD "{variant.digest}"\n{self._source.text}'
+            compile_library(text, level, directory / variant.file, cxx=self._recipe.cxx)
         pack_weights(self._weights, directory / self._own.weights_file, advance)
 
 
@@ -59,7 +62,9 @@ def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: CpuRecipe) -> 
     weights = WeightLayout(graph)
     kv_cache = kv_cache_facts(checkpoint.config, kv_dtype, tokens_per_block)
     source = emit(graph, weights, recipe.limits, kv_cache)
-    own = CpuFacts(weights_file=WEIGHTS_FILE, variants=tuple(_variant(level, len(levels)) for level in levels))
+    compiler = compiler_version(recipe.cxx)
+    variants = tuple(_variant(level, code_digest(source.text, level, compiler)) for level in levels)
+    own = CpuFacts(weights_file=WEIGHTS_FILE, variants=variants)
     facts = BuildFacts(
         own=own,
         recipe=recipe.model_copy(update={"cpu": tuple(level.name for level in levels)}),
@@ -70,7 +75,7 @@ def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: CpuRecipe) -> 
             workspace_bytes=source.workspace_bytes,
             lookup_bytes=weights.lookup_bytes,
         ),
-        tools={"compiler": compiler_version(recipe.cxx)},
+        tools={"compiler": compiler},
     )
     return CpuBuild(source, weights, levels, own, recipe, facts)
 
@@ -80,6 +85,12 @@ def _kv_dtype(recipe: CpuRecipe) -> Dtype:
     return recipe.kv_cache_dtype
 
 
-def _variant(level: CpuLevel, count: int) -> Variant:
-    name = "rank0.engine" if count == 1 else f"rank0.{level.name}.engine"
-    return Variant(rank=0, cpu=level.name, file=name, triple=level.triple, required_features=level.features)
+def _variant(level: CpuLevel, digest: str) -> Variant:
+    return Variant(
+        rank=0,
+        cpu=level.name,
+        file=f"rank0.{level.name}.{digest[:_NAMED_DIGITS]}.engine",
+        digest=digest,
+        triple=level.triple,
+        required_features=level.features,
+    )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inflight.engine_format.cpu_abi import LIMIT, OK, STATUS, Sizes, open_library
+from msgspec.structs import asdict
+
+from inflight.engine_format.cpu_abi import LIMIT, OK, STATUS, Build, open_library
 from inflight.engine_format.cpu_facts import CpuFacts
 from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import EngineError
@@ -94,7 +96,7 @@ class CpuExecutor:
             self._library = open_library(library_path)
         except OSError as error:
             raise EngineError(f"The system cannot load {library_path}: {error}.") from error
-        self._check_sizes(directory, weights_path)
+        self._check_build(directory, weights_path)
         weights = self._keep(map_file(weights_path))
         cache = self._keep(map_zeroed(self.num_blocks * manifest.kv_cache.bytes_per_block, "KV cache"))
         workspace = self._keep(map_zeroed(manifest.memory.workspace_bytes, "workspace"))
@@ -106,20 +108,25 @@ class CpuExecutor:
             raise EngineError(f"The system refused {self.threads} threads.", "Pass a smaller --threads.")
         weights.populate(manifest.memory.lookup_bytes)  # last: other mappings would wait for it
 
-    def _check_sizes(self, directory: Path, weights_path: Path) -> None:
-        """A manifest that asks for less memory than the library touches would end the process, or worse."""
-        sizes = Sizes()
-        self._library.inflight_get_sizes(sizes)
+    def _check_build(self, directory: Path, weights_path: Path) -> None:
+        """A manifest that asks for less memory than the library touches would end the process, or worse; one that
+        allows more than was compiled would let the scheduler make steps that the library refuses."""
+        build = Build()
+        self._library.inflight_get_build(build)
         manifest = self.manifest
         pairs = {
-            f"the size of {weights_path.name}": (weights_path.stat().st_size, sizes.weights_bytes),
-            "memory.workspace_bytes": (manifest.memory.workspace_bytes, sizes.workspace_bytes),
-            "kv_cache.bytes_per_block": (manifest.kv_cache.bytes_per_block, sizes.bytes_per_block),
-            "model.vocab_size": (manifest.model.vocab_size, sizes.vocab_size),
+            f"the size of {weights_path.name}": (weights_path.stat().st_size, build.weights_bytes),
+            "memory.workspace_bytes": (manifest.memory.workspace_bytes, build.workspace_bytes),
+            "kv_cache.bytes_per_block": (manifest.kv_cache.bytes_per_block, build.bytes_per_block),
+            "kv_cache.tokens_per_block": (manifest.kv_cache.tokens_per_block, build.tokens_per_block),
+            "model.vocab_size": (manifest.model.vocab_size, build.vocab_size),
+            **{f"limits.{name}": (told, getattr(build, name)) for name, told in asdict(manifest.limits).items()},
         }
         wrong = [
             f"{name} is {told:,} and not {compiled:,}" for name, (told, compiled) in pairs.items() if told != compiled
         ]
+        if (digest := build.digest.decode()) != self.variant.digest:
+            wrong.append(f"the digest of its code is {self.variant.digest} and not {digest}")
         if wrong:
             raise EngineError(
                 f"{directory / self.variant.file} was compiled for another engine: {', '.join(wrong)}.",

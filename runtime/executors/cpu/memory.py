@@ -69,7 +69,7 @@ class Region:
             self.file = -1
 
     def _populate(self, start: int) -> None:
-        start -= start % _POPULATED_AT_ONCE
+        start = max(0, start - start % _POPULATED_AT_ONCE)
         # What is not in memory yet is then read in huge pages. Asking for all of it first would read it in small ones.
         if hasattr(mmap, "MADV_HUGEPAGE"):
             _libc.madvise(self.address + start, self._size - start, mmap.MADV_HUGEPAGE)

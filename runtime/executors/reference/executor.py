@@ -16,6 +16,7 @@ from inflight.extras import install_hint, needs
 from inflight.runtime.executors.batch_check import check_batch
 from inflight.runtime.executors.host_sampling import sequence_result
 from inflight.runtime.executors.reference.linear_cache import LinearCache, PagedPool
+from inflight.runtime.loading.rebuild import rebuild_hint
 from inflight.runtime.loading.target_facts import read_target_facts
 from inflight.runtime.scheduler.step import ScheduledSequence, StepBatch, StepOutput
 
@@ -39,6 +40,7 @@ class ReferenceExecutor:
         self.manifest = manifest
         self.num_blocks = num_blocks
         self._session: Any = _open_session(directory / facts.network, threads)
+        _check_network(self._session, manifest, directory / facts.network)
         self._pool = PagedPool(manifest, num_blocks)
         self._cache = LinearCache(manifest)
 
@@ -85,6 +87,21 @@ def _open_session(network: Path, threads: int) -> Any:
         return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no common base but this
         raise EngineError(f"ONNX Runtime cannot open {network}: {error}") from error
+
+
+def _check_network(session: Any, manifest: EngineManifest, network: Path) -> None:
+    """Caches and logits have the sizes of the manifest, or a step would fail that the scheduler may make."""
+    model = manifest.model
+    cache = [model.num_key_value_heads, manifest.limits.max_seq_len, model.head_size]
+    told = {f"past_{kind}.{layer}": cache for layer in range(model.num_hidden_layers) for kind in ("key", "value")}
+    compiled = {each.name: each.shape[1:] for each in session.get_inputs() if each.name.startswith("past_")}
+    told["logits"], compiled["logits"] = [model.vocab_size], session.get_outputs()[0].shape[2:]
+    if wrong := [name for name in told.keys() | compiled.keys() if told.get(name) != compiled.get(name)]:
+        name = min(wrong)
+        raise EngineError(
+            f"{network} was built for another engine: {name} is {compiled.get(name)} and not {told.get(name)}.",
+            rebuild_hint(manifest.recipe, manifest.target, network.parent),
+        )
 
 
 def _logit_rows(sequence: ScheduledSequence) -> Iterator[int]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from compare.offline.cells import Cell, Precision
+from inflight.errors import InflightError
 
 # int4: a float32 scale per 128 weights.
 BYTES_PER_WEIGHT: dict[Precision, float] = {"bf16": 2.0, "int8": 1.0, "int4": 0.5 + 4 / 128}
@@ -36,8 +37,14 @@ class Limits:
         return Limits(best["read_GB_per_s"], peaks)
 
     def peak(self, dtype: str) -> float:
-        """Of products of this type; float32 does what no instruction does."""
-        return self.peaks.get(dtype, self.peaks["float32"])
+        """Of products of this type. Raises InflightError for a record without it."""
+        if dtype not in self.peaks:
+            raise InflightError(f"The record has no {dtype} limit: an older version made it.", "Measure again.")
+        return self.peaks[dtype]
+
+    def roof(self, precision: Precision, intensity: float) -> float:
+        """Gop/s that nothing of this precision can exceed with so many operations for each byte."""
+        return min(max(self.peak(ARITHMETIC[precision]), self.peak("bfloat16")), self.read * intensity)
 
 
 @dataclass(frozen=True)
@@ -84,14 +91,19 @@ class Work:
         attention = self.attention_flops / (limits.peak("bfloat16") * 1e9)
         return max(linear + attention, self.bytes / (limits.read * 1e9))
 
+    def bound_by(self, limits: Limits, precision: Precision) -> str:
+        """The limit, in words, that this work meets first."""
+        memory = self.bytes / (limits.read * 1e9) >= self.seconds(limits, precision)
+        dtype = ARITHMETIC[precision]
+        return f"reading {limits.read:.1f} GB/s" if memory else f"{limits.peak(dtype):,.0f} {dtype} Gop/s"
+
 
 def _step(shape: Shape, precision: Precision, users: int, tokens: int, context: int) -> Work:
     """`tokens` new tokens of each user after `context` earlier ones; logits of each user's last token."""
     seen = sum(context + i + 1 for i in range(tokens))
     linear = 2.0 * users * (tokens * shape.layer_weights + shape.logit_weights)
     attention = 4.0 * users * seen * shape.layers * shape.query_width
-    weights = (shape.layer_weights + shape.logit_weights) * BYTES_PER_WEIGHT[precision]
-    return Work(linear, attention, weights + users * context * shape.kv_bytes_per_token)
+    return Work(linear, attention, weight_bytes(shape, precision) + users * context * shape.kv_bytes_per_token)
 
 
 def steps(shape: Shape, cell: Cell, precision: Precision) -> list[Work]:
@@ -104,6 +116,11 @@ def steps(shape: Shape, cell: Cell, precision: Precision) -> list[Work]:
 def bound_seconds(shape: Shape, cell: Cell, precision: Precision, limits: Limits) -> float:
     """The least time of a throughput cell."""
     return sum(work.seconds(limits, precision) for work in steps(shape, cell, precision))
+
+
+def weight_bytes(shape: Shape, precision: Precision) -> int:
+    """That every step reads again."""
+    return int((shape.layer_weights + shape.logit_weights) * BYTES_PER_WEIGHT[precision])
 
 
 def total_work(shape: Shape, cell: Cell, precision: Precision) -> Work:

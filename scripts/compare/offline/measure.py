@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from compare.engines.base import Engine, Model
-from compare.offline.bounds import bound_seconds
+from compare.offline.bounds import bound_seconds, weight_bytes
 from compare.offline.cells import Capacity, Cell, Precision
 from compare.offline.fresh_process import seconds_to_first_output
 from compare.offline.results import Failure, Run
 from compare.offline.worker_process import EngineFailed, WorkerProcess
+from inflight.benchmark.limit_checks import float_peaks
 from inflight.benchmark.machine_limits import measure_limits
 
 FIRST_TOKEN_PROMPT = "Once upon a time there was a"
@@ -45,6 +46,7 @@ class Bench:
                 for cell in self._run.cells:
                     if cell.kind == "throughput":
                         self._throughput(precision, cell, workers)
+                        self._measure_limits(precision)
                     elif cell.kind == "memory":
                         self._memory(precision, cell, workers)
             for cell in self._run.cells:
@@ -144,7 +146,9 @@ class Bench:
 
     def _measure_limits(self, precision: Precision) -> None:
         self._say(f"{precision}: the machine's limits")
-        self._run.limits.setdefault(precision, []).append(measure_limits(self._run.threads).as_dict())
+        measured = measure_limits(self._run.threads, weight_bytes(self._run.shape, precision))
+        self._run.limits.setdefault(precision, []).append(measured.as_dict())
+        self._run.warnings += [text for text in float_peaks(measured).warnings() if text not in self._run.warnings]
 
     def _summarize(self, precision: Precision, cell: Cell) -> None:
         values = self._run.samples.get(precision, {}).get(cell.key, {})

@@ -38,9 +38,10 @@ def draw(run: Run, path: Path) -> None:
 
 def _panel(axes: Axes, run: Run, precision: Precision) -> None:
     limits = run.limits_of(precision)
-    peak = limits.peak(ARITHMETIC[precision])
     intensity = np.logspace(-1, 4, 200)
-    axes.loglog(intensity, np.minimum(peak, limits.read * intensity), color="black", linewidth=1.2)
+    roof = [limits.roof(precision, each) for each in intensity]
+    peak = roof[-1]
+    axes.loglog(intensity, roof, color="black", linewidth=1.2)
     axes.text(2, limits.read * 2.6, f"{limits.read:.0f} GB/s", rotation=35, fontsize=8)
     axes.text(1500, peak * 1.06, f"{peak:.0f} {ARITHMETIC[precision]} Gop/s", fontsize=8, ha="center")
     for cell in run.cells:

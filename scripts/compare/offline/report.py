@@ -5,6 +5,7 @@ from __future__ import annotations
 from compare.offline.bounds import ARITHMETIC, bound_seconds
 from compare.offline.cells import Cell, Precision
 from compare.offline.results import INFLIGHT, Run
+from inflight.benchmark.limit_checks import TOLERANCE
 
 MISSING = "–"
 
@@ -19,6 +20,7 @@ def markdown(run: Run) -> str:
     if run.failures:
         lines += ["Failed:", ""]
         lines += [f"* {one.engine}, {one.precision}, {one.where}: {one.error}" for one in run.failures]
+    lines += [f"Warning: {text}." for text in run.warnings]
     return "\n".join(lines) + "\n"
 
 
@@ -43,11 +45,7 @@ def _section(run: Run, precision: Precision) -> list[str]:
 
 
 def _row(run: Run, precision: Precision, cell: Cell, names: list[str]) -> list[str]:
-    ours, best, ratio = (
-        run.median(precision, cell, INFLIGHT),
-        run.best_peer(precision, cell),
-        run.ratio(precision, cell),
-    )
+    best, ratio = run.best_peer(precision, cell), run.ratio(precision, cell)
     figures = []
     for name in names:
         text = _figure(cell, run.median(precision, cell, name))
@@ -60,9 +58,16 @@ def _row(run: Run, precision: Precision, cell: Cell, names: list[str]) -> list[s
         *figures,
         MISSING if ratio is None else f"{ratio:.2f}{_mark(ratio, target)}",
         MISSING if target is None else f"{target:.2f}",
-        f"{bound / ours:.0%}{_mark(bound / ours, wanted_share)}" if bound and ours else MISSING,
+        _share(run.share(precision, cell, INFLIGHT), wanted_share),
         MISSING if wanted_share is None else f"{wanted_share:.0%}",
     ]
+
+
+def _share(share: float | None, wanted: float | None) -> str:
+    """What is above the limit is no success: the limit is wrong."""
+    if share is None:
+        return MISSING
+    return f"{share:.0%} ✗ (wrong limit)" if share > TOLERANCE else f"{share:.0%}{_mark(share, wanted)}"
 
 
 def _mark(value: float, target: float | None) -> str:

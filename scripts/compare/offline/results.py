@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compare.offline.bounds import Limits, Shape
+from compare.offline.bounds import Limits, Shape, bound_seconds, total_work
 from compare.offline.cells import Cell, Precision
+from inflight.benchmark.limit_checks import Share
 
 INFLIGHT = "inflight"
 
@@ -25,7 +26,8 @@ class Failure:
 @dataclass
 class Run:
     """samples[precision][cell][engine]: seconds of every call, in order (memory: bytes). limits[precision]: measured
-    before and after that precision's cells. weights[precision][engine]: what the engine calls its weights."""
+    before, between and after that precision's cells; warnings: where a second way to know them disagrees.
+    weights[precision][engine]: what the engine calls its weights."""
 
     date: str
     machine: dict[str, str | int]
@@ -38,6 +40,7 @@ class Run:
     weights: dict[Precision, dict[str, str]] = field(default_factory=dict)
     samples: dict[Precision, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def add(self, precision: Precision, cell: Cell, engine: str, value: float) -> None:
         self.samples.setdefault(precision, {}).setdefault(cell.key, {}).setdefault(engine, []).append(value)
@@ -48,6 +51,24 @@ class Run:
 
     def limits_of(self, precision: Precision) -> Limits:
         return Limits.best(self.limits[precision])
+
+    def share(self, precision: Precision, cell: Cell, engine: str) -> float | None:
+        """Of the machine's limit, for throughput: 1 is as fast as it allows."""
+        seconds = self.median(precision, cell, engine)
+        if cell.kind != "throughput" or not seconds:
+            return None
+        return bound_seconds(self.shape, cell, precision, self.limits_of(precision)) / seconds
+
+    def shares(self) -> list[Share]:
+        """Of every engine in every cell: whoever is above the limit proves it wrong."""
+        return [
+            Share(f"{precision}, {cell.title}, {engine}", share, work.bound_by(self.limits_of(precision), precision))
+            for precision in self.samples
+            for cell in self.cells
+            for work in (total_work(self.shape, cell, precision),)
+            for engine in self.samples[precision].get(cell.key, {})
+            if (share := self.share(precision, cell, engine)) is not None
+        ]
 
     def best_peer(self, precision: Precision, cell: Cell) -> tuple[str, float] | None:
         """The engine with the least median that is not inflight in one of its forms."""

@@ -19,6 +19,7 @@ from compare.offline.plot import draw
 from compare.offline.report import markdown
 from compare.offline.results import INFLIGHT, Run
 from compare.shapes import SHAPES, model_directory
+from inflight.benchmark.limit_checks import check_shares
 from inflight.benchmark.machine import machine_facts
 from inflight.benchmark.machine_limits import measure_limits
 from inflight.cache import user_cache_dir
@@ -143,6 +144,7 @@ def _write(run: Run, stem: Path) -> int:
     draw(run, Path(f"{stem}.png"))
     print(text)
     print(f"written: {stem}.json, .md, .png")
+    check_shares(run.shares())
     return 0 if not any(failure.engine == INFLIGHT for failure in run.failures) else 1
 
 

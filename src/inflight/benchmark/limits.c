@@ -1,26 +1,27 @@
-/* The machine's limits: bytes read a second, and operations a second in loops that touch registers only.
- * usage: limits THREADS  ->  one line per limit: NAME VALUE (GB/s or Gop/s) */
+/* The machine's limits: bytes read a second from memory and from the caches, operations a second of every mix of
+ * instructions that products are made of (mixes.h, tiles.h), and the processor's cycles a second.
+ * usage: limits THREADS MEMORY_BYTES [WORKING_SET_BYTES, not more]  ->  one line per limit: KIND NAME VALUE (1e9 a
+ * second), where KIND is read, clock or the type of a product's inputs. All threads together; the clock is that of
+ * one. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <time.h>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
-#define BYTES (512L << 20)
-#define REPEATS 7
-#define STRIDE 512 /* bytes that the reading loop takes at once */
+#include "mixes.h"
+#include "tiles.h"
 
-typedef float f32x16 __attribute__((vector_size(64)));
-typedef double (*kernel)(int thread, int threads); /* returns the work done, in operations or bytes */
+#define REPEATS 11
+#define STRIDE 512              /* bytes that the reading loop takes at once */
+#define LEAST_READ (64L << 20)  /* bytes of one measurement */
+#define LEAST_SHARE (16L << 10) /* of a thread */
 
-static char *memory;
-static volatile float sink;
+typedef double (*kernel)(void); /* returns the work done, in operations or cycles */
+
+static const char *memory;
 
 static double now(void) {
     struct timespec t;
@@ -28,65 +29,24 @@ static double now(void) {
     return t.tv_sec + 1e-9 * t.tv_nsec;
 }
 
-static double read_memory(int thread, int threads) {
-    long share = BYTES / threads / STRIDE * STRIDE;
-    const f32x16 *p = (const f32x16 *)(memory + thread * share), *end = p + share / 64;
-    f32x16 sum[8] = {0};
-    for (; p < end; p += 8)
-        for (int i = 0; i < 8; i++) sum[i] += p[i];
+/* `share` bytes that are this thread's alone, as often as makes a measurement. */
+static double read_share(int thread, long share) {
+    const long passes = share < LEAST_READ ? LEAST_READ / share : 1;
+    floats sum[8] = {0};
+    for (long pass = 0; pass < passes; pass++) {
+        const floats *p = (const floats *)(memory + thread * share), *end = p + share / WIDTH;
+        for (; p < end; p += 8) UNROLL for (int i = 0; i < 8; i++) sum[i] += p[i];
+        KEEP_ORDER();
+    }
     for (int i = 1; i < 8; i++) sum[0] += sum[i];
     sink = sum[0][0];
-    return share;
+    return (double)passes * share;
 }
-
-#define ROUNDS 4000000L
-#define CHAINS 12
-
-static double fma_float32(int thread, int threads) {
-    f32x16 a[CHAINS] = {0}, x = {1.0f}, y = {1e-6f};
-    for (long i = 0; i < ROUNDS; i++) {
-        for (int c = 0; c < CHAINS; c++) a[c] = __builtin_elementwise_fma(x, y, a[c]);
-        __asm__ volatile("" : "+m"(x));
-    }
-    for (int c = 1; c < CHAINS; c++) a[0] += a[c];
-    sink = a[0][0] + thread + threads;
-    return 2.0 * 16 * CHAINS * ROUNDS;
-}
-
-#if defined(__AVX512BF16__)
-static double dot_bfloat16(int thread, int threads) {
-    __m512 a[CHAINS];
-    for (int c = 0; c < CHAINS; c++) a[c] = _mm512_setzero_ps();
-    __m512bh x = (__m512bh)_mm512_set1_epi32(0x3f803f80);
-    for (long i = 0; i < ROUNDS; i++)
-        for (int c = 0; c < CHAINS; c++) {
-            a[c] = _mm512_dpbf16_ps(a[c], x, x);
-            __asm__ volatile("" : "+v"(a[c]));
-        }
-    for (int c = 1; c < CHAINS; c++) a[0] = _mm512_add_ps(a[0], a[c]);
-    sink = a[0][0] + thread + threads;
-    return 2.0 * 32 * CHAINS * ROUNDS;
-}
-#endif
-
-#if defined(__AVX512VNNI__)
-static double dot_int8(int thread, int threads) {
-    __m512i a[CHAINS], x = _mm512_set1_epi8(1);
-    for (int c = 0; c < CHAINS; c++) a[c] = _mm512_setzero_si512();
-    for (long i = 0; i < ROUNDS; i++)
-        for (int c = 0; c < CHAINS; c++) {
-            a[c] = _mm512_dpbusd_epi32(a[c], x, x);
-            __asm__ volatile("" : "+v"(a[c]));
-        }
-    for (int c = 1; c < CHAINS; c++) a[0] = _mm512_add_epi32(a[0], a[c]);
-    sink = _mm512_reduce_add_epi32(a[0]) + thread + threads;
-    return 2.0 * 64 * CHAINS * ROUNDS;
-}
-#endif
 
 typedef struct {
-    kernel run;
-    int thread, threads;
+    kernel run; /* NULL: read */
+    int thread;
+    long share;
     double work, begin, end;
     pthread_barrier_t *start;
 } task;
@@ -96,7 +56,7 @@ static void *worker(void *argument) {
     task *t = argument;
     pthread_barrier_wait(t->start);
     t->begin = now();
-    t->work = t->run(t->thread, t->threads);
+    t->work = t->run ? t->run() : read_share(t->thread, t->share);
     t->end = now();
     return 0;
 }
@@ -106,7 +66,8 @@ static void fail(const char *what) {
     exit(1);
 }
 
-static void measure(const char *name, kernel run, int threads) {
+/* The best of some measurements: whatever else runs on the machine only lowers them. */
+static void measure(const char *name, kernel run, long share, int threads) {
     pthread_t *handles = calloc(threads, sizeof *handles);
     task *tasks = calloc(threads, sizeof *tasks);
     if (!handles || !tasks) fail("calloc");
@@ -115,7 +76,7 @@ static void measure(const char *name, kernel run, int threads) {
         pthread_barrier_t start;
         pthread_barrier_init(&start, 0, threads);
         for (int i = 0; i < threads; i++) {
-            tasks[i] = (task){run, i, threads, 0, 0, 0, &start};
+            tasks[i] = (task){run, i, share, 0, 0, 0, &start};
             if ((errno = pthread_create(&handles[i], 0, worker, &tasks[i]))) fail("pthread_create");
         }
         double begin = 0, end = 0, work = 0;
@@ -129,28 +90,63 @@ static void measure(const char *name, kernel run, int threads) {
         if (rate > best) best = rate;
         pthread_barrier_destroy(&start);
     }
-    printf("%s %.1f\n", name, best);
+    printf("%s %.3f\n", name, best);
     free(handles);
     free(tasks);
 }
 
+/* The bytes of each thread when all together have `bytes`. */
+static long share_of(long bytes, int threads) {
+    long share = bytes / threads / STRIDE * STRIDE;
+    return share < LEAST_SHARE ? LEAST_SHARE : share;
+}
+
+static void measure_reading(long bytes, long working_set, int threads) {
+    const long most = bytes + threads * LEAST_SHARE;
+    char *taken = mmap(0, most, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (taken == MAP_FAILED) fail("mmap");
+#if defined(MADV_HUGEPAGE)
+    madvise(taken, most, MADV_HUGEPAGE);
+#endif
+    for (long i = 0; i < most; i += 64) taken[i] = (char)i;
+    memory = taken;
+    measure("read memory", NULL, share_of(bytes, threads), threads);
+    if (working_set) measure("read working_set", NULL, share_of(working_set, threads), threads);
+    munmap(taken, most);
+}
+
 int main(int argc, char **argv) {
-    int threads = argc > 1 ? atoi(argv[1]) : 1;
-    if (threads < 1 || threads > BYTES / STRIDE) {
-        fprintf(stderr, "%d threads cannot share %ld bytes\n", threads, BYTES);
+    const int threads = argc > 1 ? atoi(argv[1]) : 0;
+    const long bytes = argc > 2 ? atol(argv[2]) : 0, working_set = argc > 3 ? atol(argv[3]) : 0;
+    if (threads < 1 || bytes < 1 || working_set < 0 || working_set > bytes) {
+        fprintf(stderr, "usage: limits THREADS MEMORY_BYTES [WORKING_SET_BYTES, not more]\n");
         return 1;
     }
-    memory = mmap(0, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) fail("mmap");
-    madvise(memory, BYTES, MADV_HUGEPAGE);
-    for (long i = 0; i < BYTES; i += 64) memory[i] = (char)i;
-    measure("read_GB_per_s", read_memory, threads);
-    measure("float32_Gop_per_s", fma_float32, threads);
-#if defined(__AVX512BF16__)
-    measure("bfloat16_Gop_per_s", dot_bfloat16, threads);
+    measure_reading(bytes, working_set, threads);
+    measure("clock cycles", cycles, 0, 1);
+    measure("float32 fma", float32_fma, 0, threads);
+    measure("bfloat16 widened", bfloat16_widened, 0, threads);
+#if defined(HAS_BFLOAT16_DOT)
+    measure("bfloat16 dot", bfloat16_dot, 0, threads);
 #endif
-#if defined(__AVX512VNNI__)
-    measure("int8_Gop_per_s", dot_int8, threads);
+#if defined(HAS_BFLOAT16_MATRIX)
+    measure("bfloat16 matrix", bfloat16_matrix, 0, threads);
+#endif
+#if defined(HAS_INT8_PAIRS)
+    measure("int8 byte_pairs", int8_byte_pairs, 0, threads);
+    measure("int8 word_pairs", int8_word_pairs, 0, threads);
+#endif
+#if defined(HAS_INT8_DOT)
+    measure("int8 dot", int8_dot, 0, threads);
+#endif
+#if defined(HAS_INT8_MATRIX)
+    measure("int8 matrix", int8_matrix, 0, threads);
+#endif
+#if defined(HAS_TILES)
+    if (may_use_tiles()) {
+        measure("bfloat16 tiles", bfloat16_tiles, 0, threads);
+        measure("int8 tiles", int8_tiles, 0, threads);
+    }
 #endif
     return 0;
 }

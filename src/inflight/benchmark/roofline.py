@@ -1,8 +1,8 @@
 """The least time that the machine's limits allow for the work of a step.
 
 The model is the roofline of Williams, Waterman and Patterson (2009): operations at the arithmetic peak, bytes at the
-bandwidth, and whichever takes longer is the bound. Attention's own arithmetic is not counted, nor is what the caches of
-the processor could keep from one step to the next.
+bandwidth, and whichever takes longer is the bound. Attention's own arithmetic is not counted. The bandwidth is that of
+the caches where they can keep the weights from one step to the next (machine_limits).
 """
 
 from __future__ import annotations

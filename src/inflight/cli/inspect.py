@@ -67,9 +67,12 @@ def describe(path: Path, every_tensor: bool) -> tuple[str, dict[str, Any], dict[
 
 def _is_checkpoint(config: Path) -> bool:
     """A checkpoint names one `architecture`; a Hugging Face model lists `architectures`."""
+    from inflight.errors import InflightError
+    from inflight.files.json_file import read_json_object
+
     try:
-        return "architecture" in json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+        return "architecture" in read_json_object(config, InflightError)
+    except InflightError:
         return False
 
 
@@ -99,7 +102,12 @@ def _listed_tables(path: Path, listing: str | None) -> dict[str, Rows]:
     """What the build wrote down about its code: layers and bindings, say."""
     if listing is None:
         return {}
-    tables: dict[str, Rows] = json.loads((path / listing).read_text(encoding="utf-8"))
+    from inflight.errors import EngineError
+    from inflight.files.json_file import read_json_object
+
+    tables = read_json_object(path / listing, EngineError, "Copy the engine again, or build it again.")
+    if not all(_is_table(rows) for rows in tables.values()):
+        raise EngineError(f"{path / listing} does not hold tables.", "Copy the engine again, or build it again.")
     return tables
 
 

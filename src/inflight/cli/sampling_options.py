@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -132,10 +131,11 @@ def read_stdin() -> str:
 def _begin_to_map(directory: Path) -> None:
     """What the target needs is read while Python imports the rest. What is wrong with it is said on opening it."""
     from inflight.errors import InflightError
+    from inflight.files.json_file import parse_json
     from inflight.runtime.executors.registry import find_loader
 
     try:
-        manifest = json.loads((directory / "manifest.json").read_bytes())
+        manifest = parse_json((directory / "manifest.json").read_bytes())
         find_loader(manifest["target"]).read_ahead(directory, manifest)
     except (OSError, ValueError, LookupError, TypeError, InflightError):
         return

@@ -82,6 +82,16 @@ def serve(
             rich_help_panel="Engine",
         ),
     ] = True,
+    max_queue_size: Annotated[
+        int,
+        typer.Option(
+            "--max-queue-size",
+            "--max_queue_size",
+            min=0,
+            help="Most requests that may wait for a place in the batch; more are refused with 429. 0 = any number.",
+            rich_help_panel="Engine",
+        ),
+    ] = 0,
     threads: flag.Threads = None,
     kv_cache_bytes: Annotated[
         int | None,
@@ -139,6 +149,7 @@ def serve(
             "kv_cache_fraction": kv_cache_fraction,
             "policy": scheduler_policy.value,
             "prefix_caching": prefix_caching,
+            "max_queue_size": max_queue_size,
         }
     )
     serve_engine(engine, serve_options, lambda text: console.print(text, soft_wrap=True))

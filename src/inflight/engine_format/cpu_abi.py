@@ -7,7 +7,7 @@ from pathlib import Path
 
 from inflight.sampling_parameters import RECORD_PARAMETERS
 
-ABI = 5
+ABI = 6
 MAX_TOP_LOGPROBS = 64
 
 # What inflight_step returns.
@@ -84,21 +84,28 @@ class Operator(ctypes.Structure):
     ]
 
 
-class Sizes(ctypes.Structure):
-    """`inflight_sizes`."""
+class Build(ctypes.Structure):
+    """`inflight_build`."""
 
     _fields_ = [
+        ("digest", ctypes.c_char_p),
         ("weights_bytes", ctypes.c_int64),
         ("workspace_bytes", ctypes.c_int64),
         ("bytes_per_block", ctypes.c_int64),
         ("vocab_size", ctypes.c_int64),
+        ("tokens_per_block", ctypes.c_int64),
+        ("max_batch_size", ctypes.c_int64),
+        ("max_seq_len", ctypes.c_int64),
+        ("max_num_tokens", ctypes.c_int64),
+        ("max_logit_rows", ctypes.c_int64),
     ]
 
 
 def open_library(path: Path) -> ctypes.CDLL:
     """Load a compiled engine and declare its functions. Raises OSError when the loader refuses the file.
 
-    Calls into a CDLL release the interpreter lock, so other threads run during a step.
+    The system knows a library that is loaded already by its path, whatever the file holds by now: a path must never be
+    that of another library. Calls into a CDLL release the interpreter lock, so other threads run during a step.
     """
     library = ctypes.CDLL(str(path.resolve()))
     library.inflight_open.restype = ctypes.c_void_p
@@ -110,8 +117,8 @@ def open_library(path: Path) -> ctypes.CDLL:
         ctypes.c_void_p,
         ctypes.c_int32,
     ]
-    library.inflight_get_sizes.restype = None
-    library.inflight_get_sizes.argtypes = [ctypes.POINTER(Sizes)]
+    library.inflight_get_build.restype = None
+    library.inflight_get_build.argtypes = [ctypes.POINTER(Build)]
     library.inflight_step.restype = ctypes.c_int32
     library.inflight_step.argtypes = [ctypes.c_void_p, ctypes.POINTER(Batch), ctypes.POINTER(Output)]
     library.inflight_close.restype = None

@@ -14,11 +14,16 @@ KV_LAYOUT, KV_LAYOUT_WITH_SCALES = "k-groups", "k-groups-scales"
 
 
 class Variant(Facts, frozen=True, kw_only=True):
-    """One compiled library of a rank. The loader takes the first whose features the machine has."""
+    """One compiled library of a rank. The loader takes the first whose features the machine has.
+
+    digest: hex SHA-256 of the code's source and compiler, which the library holds too and which its file is named by: a
+    process that has an engine open and opens another one at the same place must not get the library that it has.
+    """
 
     rank: int
     cpu: str
     file: str
+    digest: str
     triple: str
     required_features: tuple[str, ...]
 

@@ -8,7 +8,7 @@ import msgspec
 
 from inflight.dtypes import DtypeName
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 
 Dtype: TypeAlias = DtypeName
@@ -135,7 +135,8 @@ class FileFacts(Facts, frozen=True, kw_only=True):
 
 
 class EngineManifest(Facts, frozen=True, kw_only=True):
-    """The whole of manifest.json. What is loaded is among `files`, which are verified and lie inside the directory.
+    """The whole of manifest.json but its own digest (engine_format/manifest_file.py). What is loaded is among `files`,
+    which are verified and lie inside the directory.
 
     target_facts belong to the target, whose own record reads them (engine_format/target_facts.py). listing: a JSON file
     of tables {title: rows}, which `inflight inspect` shows.

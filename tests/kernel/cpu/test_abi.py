@@ -27,7 +27,7 @@ STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "inflight_batch": cpu_abi.Batch,
     "inflight_output": cpu_abi.Output,
     "inflight_operator": cpu_abi.Operator,
-    "inflight_sizes": cpu_abi.Sizes,
+    "inflight_build": cpu_abi.Build,
 }
 # What _Generic answers for a C type, and the types of ctypes and codes of struct that mean it. 0: a pointer.
 KINDS = {"int32_t": 1, "int64_t": 2, "uint64_t": 3, "float": 4}

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from inflight.engine_format.manifest import MANIFEST_NAME
+from inflight.engine_format.manifest_file import with_digest
 from inflight.errors import EngineError
 from inflight.runtime.executors.cpu.executor import CpuExecutor
 from inflight.runtime.kv_cache.budget import KvCacheBudget
@@ -171,7 +172,7 @@ def test_an_engine_for_another_cpu_version_or_with_a_flipped_byte_is_refused(
     manifest = json.loads((engine / MANIFEST_NAME).read_text())
 
     def refused(message: str, **changes: object) -> None:
-        (engine / MANIFEST_NAME).write_text(json.dumps({**manifest, **changes}))
+        (engine / MANIFEST_NAME).write_text(json.dumps(with_digest({**manifest, **changes})))
         with pytest.raises(EngineError, match=message):
             load_engine(engine)
 

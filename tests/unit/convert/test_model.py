@@ -213,7 +213,7 @@ def test_memory_does_not_grow_with_the_model(
     tensors = random_tensors(config, rng)
     write_model(tmp_path / "model", config, tensors)
     total = sum(tensor.nbytes for tensor in tensors.values())
-    monkeypatch.setattr("inflight.files._CHUNK", 1 << 16)
+    monkeypatch.setattr("inflight.files.atomic._CHUNK", 1 << 16)
     tracemalloc.start()
     convert_model(tmp_path / "model", tmp_path / "checkpoint", ConvertOptions(dtype="bfloat16", tp_size=2))
     peak = tracemalloc.get_traced_memory()[1]
@@ -271,7 +271,7 @@ def test_the_config_says_all_that_serving_needs(tmp_path: Path, rng: np.random.G
     convert_model(tmp_path / "model", tmp_path / "checkpoint")
     facts = Checkpoint.open(tmp_path / "checkpoint").config.inflight
     assert facts is not None
-    assert facts.end_token_ids == (5, 7)
+    assert facts.end_token_ids == (5, 7, 2)
     assert (facts.bos_token_id, facts.pad_token_id, facts.sliding_window) == (1, None, 9)
     assert facts.sampling_defaults == {"temperature": 0.6, "top_p": 0.9}
     assert facts.source.model == "model"

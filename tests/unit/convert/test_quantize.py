@@ -227,7 +227,7 @@ def test_memory_does_not_grow_with_a_quantized_model(
     tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, scheme: SchemeName
 ) -> None:
     monkeypatch.setattr(writer, "CHUNK_BYTES", 1 << 16)
-    monkeypatch.setattr("inflight.files._CHUNK", 1 << 16)
+    monkeypatch.setattr("inflight.files.atomic._CHUNK", 1 << 16)
     config = tiny_config(hidden_size=256, intermediate_size=1024, vocab_size=4000, num_hidden_layers=4, head_dim=32)
     tensors = random_tensors(config, rng)
     write_model(tmp_path / "model", config, tensors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -156,3 +157,25 @@ def test_a_tensor_in_two_files_is_refused(tmp_path: Path, rng: np.random.Generat
     (directory / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError, match="repeats tensors of another file"):
         open_source(directory, None)
+
+
+@pytest.mark.parametrize("form", ["absolute", "above", "below", "dots", "empty"])
+def test_an_index_that_leaves_its_directory_is_refused(tmp_path: Path, rng: np.random.Generator, form: str) -> None:
+    """Though a file is there: what a download brings must not choose what is read beside it."""
+    index = model(tmp_path, rng, shards=2) / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    name, file = next(iter(content["weight_map"].items()))
+    (index.parent / "below").mkdir()
+    shutil.copyfile(index.parent / file, index.parent / "below" / file)
+    shutil.copyfile(index.parent / file, tmp_path / file)
+    forms = {
+        "absolute": str(index.parent / file),
+        "above": f"../{file}",
+        "below": f"below/{file}",
+        "dots": "..",
+        "empty": "",
+    }
+    content["weight_map"][name] = forms[form]
+    index.write_text(json.dumps(content))
+    with pytest.raises(ModelError, match="names files that are not in its directory"):
+        open_source(index.parent, None)

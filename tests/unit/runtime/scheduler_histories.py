@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inflight.engine_format.manifest import EngineManifest
+from inflight.errors import OverloadedError, RequestError
 from inflight.runtime.engine.core import EngineCore
+from inflight.runtime.engine.stats import CoreStats
 from inflight.runtime.executors.null.executor import NullExecutor, null_manifest
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request, sequence_seed
 from inflight.runtime.sampling.params import SamplingParams
-from inflight.runtime.scheduler.scheduler import SchedulerConfig
+from inflight.runtime.scheduler.scheduler import ScheduledStep, SchedulerConfig
 from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, SequenceResult, StepBatch, TokenResult
 
 
@@ -103,6 +105,40 @@ class Alone:
         return self._executor.execute(StepBatch([scheduled])).results[0]
 
 
+class QueueOracle:
+    """Whether a bounded queue takes a request, from what can be seen outside: how many sequences run and wait, and
+    whether the last step left some waiting although it had slots, tokens and logit rows for one more."""
+
+    def __init__(self, manifest: EngineManifest, config: SchedulerConfig) -> None:
+        self._limits = manifest.limits
+        self._size = config.max_queue_size
+        self._cache_is_full: bool | None = False
+
+    def scheduled(self, step: ScheduledStep | None, stats: CoreStats) -> None:
+        """`stats`: those right after the step was scheduled."""
+        if step is None:
+            return
+        tokens_left = step.batch.num_tokens < self._limits.max_num_tokens
+        rows_left = sum(each.num_logit_rows for each in step.batch.sequences) < self._limits.max_logit_rows
+        could_admit = tokens_left and rows_left and stats.running < stats.max_batch_size
+        self._cache_is_full = False if stats.waiting == 0 else True if could_admit or step.stats.preempted else None
+
+    def verdicts(self, request: Request, stats: CoreStats) -> set[str]:
+        """Those that are right. There are two when nobody can tell whether blocks or something else kept others out."""
+        count, waiting = request.num_sequences, stats.waiting + stats.held
+        if self._size == 0:
+            return {"accepted"}
+        if count > self._size + stats.max_batch_size:
+            return {"never"}
+        if waiting + count <= self._size:
+            return {"accepted"}
+        if waiting + count > self._size + stats.max_batch_size - stats.running:
+            return {"refused"}
+        if stats.running == 0 or self._cache_is_full is False:
+            return {"accepted"}
+        return {"refused"} if self._cache_is_full else {"accepted", "refused"}
+
+
 class History:
     """A random engine, random requests, and the order in which they come and are cancelled."""
 
@@ -124,11 +160,16 @@ class History:
         self.num_blocks = max(1, int(self.random.uniform(0.5, 1.5) * self.max_seq_len / size))
         self.total = min(self.max_seq_len, self.num_blocks * size)
         policy: Any = self.random.choice(("guaranteed_no_evict", "MAX_UTILIZATION"))
-        self.config = SchedulerConfig(policy=policy, enable_prefix_caching=self.random.random() < 0.7)
+        self.config = SchedulerConfig(
+            policy=policy,
+            enable_prefix_caching=self.random.random() < 0.7,
+            max_queue_size=pick(1, 5) if self.random.random() < 0.5 else 0,
+        )
         self.stem = [self.random.randrange(self.vocab) for _ in range(self.max_seq_len)]
         # With a pool of one token there is no room for a prompt and an answer.
         self.requests = [self._request(name) for name in range(pick(1, 7))] if self.total > 1 else []
         self.core = EngineCore(NullExecutor(self.manifest, self.num_blocks), self.config)
+        self.queue = QueueOracle(self.manifest, self.config)
         self.answers: dict[tuple[str, int], Answer] = defaultdict(Answer)
 
     def run(self) -> None:
@@ -137,16 +178,53 @@ class History:
         rate, cancel_rate = self.random.uniform(0.2, 1.0), self.random.choice((0.0, 0.0, 0.1))
         for _ in range(10_000):
             while coming and self.random.random() < rate:
-                self.core.add_request(coming.pop())
+                if not self._add(coming.pop(), coming):
+                    break
             if self.requests and self.random.random() < cancel_rate:
                 victim = self.random.choice(self.requests)
                 self.core.cancel(victim.request_id, self.random.choice((None, 0, 1)))
             if self.core.has_unfinished():
-                for delta in self.core.step():
+                for delta in self._step():
                     self.answers[delta.request_id, delta.index].take(delta)
             elif not coming:
                 break
         self._check_end()
+
+    def _add(self, request: Request, coming: list[Request]) -> bool:
+        """Queue it; one that is refused because the queue is full comes again later, one too large for it never."""
+        right = self.queue.verdicts(request, self.core.stats())
+        try:
+            self.core.add_request(request)
+        except OverloadedError:
+            assert "refused" in right, "refused although there is room"
+            coming.insert(0, request)
+            return False
+        except RequestError:
+            assert "never" in right
+            self.requests.remove(request)
+            return True
+        assert "accepted" in right, "accepted although the queue is full"
+        return True
+
+    def _step(self) -> list[TokenDelta]:
+        """A step; now and then something is cancelled in the middle of it, as other threads do."""
+        step = self.core.schedule()
+        self.queue.scheduled(step, self.core.stats())
+        output = None if step is None else self.core.execute(step)
+        if self.requests and self.random.random() < 0.02:
+            self._cancel_while_computing(self.random.choice(self.requests).request_id)
+        return self.core.publish(step, output)
+
+    def _cancel_while_computing(self, victim: str) -> None:
+        """What waits leaves the queue at once; what runs keeps its blocks until the step has ended."""
+        group = self.core._groups.get(victim)
+        left = [each for each in group.sequences if each.status.name != "FINISHED"] if group else []
+        waiting = sum(each.status.name != "RUNNING" for each in left)
+        before = self.core.stats()
+        self.core.cancel(victim)
+        after = self.core.stats()
+        assert (after.running, after.used_blocks) == (before.running, before.used_blocks)
+        assert after.waiting + after.held == before.waiting + before.held - waiting
 
     def _check_end(self) -> None:
         assert not self.core.has_unfinished(), "livelock"

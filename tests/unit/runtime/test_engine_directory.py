@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -176,7 +177,7 @@ def test_another_version_of_inflight_is_named_with_the_command_that_rebuilds(eng
         read_engine_directory(engine)
     command = caught.value.hint or ""
     assert "inflight build-engine --checkpoint-dir CKPT" in command
-    assert "--cpu x86-64-v3 --max-batch-size 8 --max-seq-len 512 --kv-cache-dtype auto --strip" in command
+    assert "--cpu x86-64-v3 --kv-cache-dtype auto --max-batch-size 8 --max-seq-len 512 --strip" in command
 
 
 def test_another_format_is_named_before_its_keys_are_looked_at(engine: Path) -> None:
@@ -213,6 +214,7 @@ def test_a_manifest_that_no_build_writes_is_refused(
 
 def test_code_without_a_digest_is_refused(engine: Path) -> None:
     variant = {"rank": 0, "cpu": "any", "file": "other.so", "triple": "x86_64-linux-gnu", "required_features": []}
+    variant["digest"] = "0" * 64
     own = {"weights_file": "rank0.weights", "variants": [variant]}
     edit_manifest(engine, target_abi=CpuFacts.interface, target_facts=own)
     with pytest.raises(EngineError, match=r"no digest of other\.so"):
@@ -237,6 +239,34 @@ def test_a_targets_own_facts_are_read_strictly(engine: Path) -> None:
     edit_manifest(engine, target_facts=own, target_abi=CpuFacts.interface + 1)
     with pytest.raises(EngineError, match=f"interface {CpuFacts.interface + 1} of the null target"):
         read_target_facts(read_engine_directory(engine).manifest, CpuFacts, engine)
+
+
+def test_an_edited_or_damaged_manifest_is_refused(engine: Path, rng: np.random.Generator) -> None:
+    whole = (engine / MANIFEST_NAME).read_bytes()
+    facts = json.loads(whole)
+    for section, key in (("generation", "pad_token_id"), ("limits", "max_seq_len"), ("model", "num_hidden_layers")):
+        edited = {**facts, section: {**facts[section], key: 7}}
+        (engine / MANIFEST_NAME).write_text(json.dumps(edited))
+        with pytest.raises(EngineError, match="damaged, or was edited"):
+            read_engine_directory(engine)
+    del facts["digest"]
+    (engine / MANIFEST_NAME).write_text(json.dumps(facts))
+    with pytest.raises(EngineError, match="has no digest of itself"):
+        read_engine_directory(engine)
+    (engine / MANIFEST_NAME).write_bytes(whole)
+    expected = read_engine_directory(engine).manifest
+    for _ in range(200):
+        (engine / MANIFEST_NAME).write_bytes(whole)
+        flip_byte(engine / MANIFEST_NAME, rng)
+        with contextlib.suppress(EngineError):
+            assert read_engine_directory(engine).manifest == expected  # a space that became another
+
+
+def test_a_manifest_of_many_levels_is_refused(engine: Path) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    (engine / MANIFEST_NAME).write_text(f'{{"format_version": {FORMAT_VERSION}, "recipe": {deep}}}')
+    with pytest.raises(EngineError, match="not valid JSON"):
+        read_engine_directory(engine)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '"engine"', "\x00"])

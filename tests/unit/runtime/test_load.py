@@ -102,7 +102,9 @@ def test_the_memory_table_says_how_many_sequences_fit() -> None:
 
 
 def variant(cpu: str, triple: str, *features: str) -> Variant:
-    return Variant(rank=0, cpu=cpu, file=f"rank0.{cpu}.engine", triple=triple, required_features=features)
+    return Variant(
+        rank=0, cpu=cpu, file=f"rank0.{cpu}.engine", digest="0" * 64, triple=triple, required_features=features
+    )
 
 
 def machine(*features: str) -> Machine:

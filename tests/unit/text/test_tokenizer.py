@@ -198,19 +198,6 @@ def test_reasoning_is_read_under_any_of_its_names(name: str, tmp_path: Path) -> 
     assert load_tokenizer(directory).render_chat(messages) == theirs
 
 
-def test_template_files_go_before_the_config_and_tools_have_their_own(tmp_path: Path) -> None:
-    directory = save(tmp_path, "byte_level", chat_template="config")
-    assert load_tokenizer(directory).render_chat(CONVERSATION) == "config"
-    named = [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "tools"}]
-    assert load_tokenizer(save(tmp_path, "byte_level", chat_template=named)).render_chat(CONVERSATION) == "plain"
-    (directory / "chat_template.jinja").write_text("file")
-    assert load_tokenizer(directory).render_chat(CONVERSATION) == "file"
-    (directory / "chat_templates").mkdir()
-    (directory / "chat_templates" / "tool_use.jinja").write_text("tools")
-    assert load_tokenizer(directory).render_chat(CONVERSATION) == "file"
-    assert load_tokenizer(directory).render_chat(CONVERSATION, tools=TOOLS) == "tools"
-
-
 @pytest.mark.parametrize(
     ("template", "messages", "says"),
     [

@@ -5,13 +5,14 @@ from __future__ import annotations
 import queue
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from inflight.errors import InflightError
 from inflight.runtime.engine.core import EngineCore
 from inflight.runtime.engine.thread import EngineThread, OnDelta
 from inflight.runtime.loading.load import load_engine
@@ -40,8 +41,8 @@ class Channel:
         self._maybe_raise("send")
         self.responses.put((int(tensors["sequence_length"].reshape(-1)[0]), final))
 
-    def send_error(self, message: str, invalid_request: bool) -> None:
-        self.errors.append(message)
+    def send_error(self, error: InflightError) -> None:
+        self.errors.append(str(error))
         self._maybe_raise("send")
 
     def is_cancelled(self) -> bool:
@@ -116,9 +117,9 @@ class LateEngine(EngineThread):
         super().__init__(core)
         self._cancelled = threading.Event()
 
-    def submit(self, request: Request, on_delta: OnDelta) -> None:
+    def submit_all(self, requests: Sequence[Request], on_delta: OnDelta) -> None:
         assert self._cancelled.wait(PATIENCE_S)
-        super().submit(request, on_delta)
+        super().submit_all(requests, on_delta)
 
     def cancel(self, request_id: str, index: int | None = None) -> None:
         super().cancel(request_id, index)

@@ -10,7 +10,7 @@ import grpc
 import tritonclient.grpc.aio as triton
 from tritonclient.utils import np_to_triton_dtype
 
-from inflight.errors import EngineError
+from inflight.errors import EngineError, InflightError, OverloadedError
 from inflight.runtime.engine.stats import CoreStats
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
@@ -21,6 +21,9 @@ from inflight.triton_backend.wire.token_wire import (
     requested_outputs,
     stop_tensors,
 )
+
+# In the message of a full queue, the engine's and Triton's own.
+_QUEUE_IS_FULL = "Exceeds maximum queue size"
 
 
 class TritonBackend:
@@ -96,7 +99,7 @@ async def _next_response(stream: AsyncIterator[Any]) -> dict[str, Array]:
     except grpc.RpcError as failure:
         raise EngineError(f"Triton cannot be reached: {_details(failure)}") from failure
     if error is not None:
-        raise EngineError(error.message())
+        raise _refusal(error.message())
     return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 
 
@@ -104,6 +107,11 @@ def _input(name: str, array: Array) -> triton.InferInput:
     tensor = triton.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
     tensor.set_data_from_numpy(array)
     return tensor
+
+
+def _refusal(message: str) -> InflightError:
+    """A stream's errors are words without a code."""
+    return (OverloadedError if _QUEUE_IS_FULL in message else EngineError)(message)
 
 
 def _details(error: grpc.RpcError) -> str:

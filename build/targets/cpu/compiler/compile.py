@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -24,6 +25,15 @@ _FLAGS = (
 )
 _LINUX_LINK_FLAGS = ("-s", "-Wl,--build-id=none", "-lm")
 _SHOWN_ERRORS = 5
+
+
+def code_digest(source: str, level: CpuLevel, compiler: str) -> str:
+    """Hex SHA-256 of all that decides the bytes of a library: the translation unit, the kernels, the level, the version
+    of the compiler and its flags."""
+    digest = hashlib.sha256(repr((source, level, compiler, _FLAGS, _LINUX_LINK_FLAGS)).encode())
+    for header in sorted(KERNELS.glob("*.h")):
+        digest.update(header.name.encode() + header.read_bytes())
+    return digest.hexdigest()
 
 
 def compile_library(source: str, level: CpuLevel, output: Path, *, cxx: str | None = None) -> None:

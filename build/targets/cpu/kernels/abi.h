@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#define INFLIGHT_ABI 5
+#define INFLIGHT_ABI 6
 #define INFLIGHT_MAX_TOP_LOGPROBS 64
 
 #define INFLIGHT_OK 0
@@ -60,12 +60,14 @@ typedef struct {
 
 /* What the engine was compiled for, whatever its manifest says. */
 typedef struct {
-    int64_t weights_bytes, workspace_bytes, bytes_per_block, vocab_size;
-} inflight_sizes;
+    const char *digest; /* of the code: its source and compiler */
+    int64_t weights_bytes, workspace_bytes, bytes_per_block, vocab_size, tokens_per_block;
+    int64_t max_batch_size, max_seq_len, max_num_tokens, max_logit_rows;
+} inflight_build;
 
 typedef struct inflight_engine inflight_engine;
 
-void inflight_get_sizes(inflight_sizes *sizes);
+void inflight_get_build(inflight_build *build);
 
 /* weights: the mapped weights file, weights_bytes. weights_file: its descriptor, open for reading; tables of which a
  * step needs single rows are read through it, so that they take none of the process's memory. kv_cache: num_blocks *

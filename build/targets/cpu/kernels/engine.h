@@ -1,4 +1,5 @@
-/* What every operator of a compiled engine can see. The emitter defines the limits before it includes this file:
+/* What every operator of a compiled engine can see. The build defines INFLIGHT_BUILD, the digest of this code, and the
+ * emitter the limits before it includes this file:
  * VOCAB_SIZE, MAX_BATCH_SIZE, MAX_SEQ_LEN, MAX_NUM_TOKENS, MAX_LOGIT_ROWS, TOKENS_PER_BLOCK, the sizes WEIGHTS_BYTES,
  * WORKSPACE_BYTES and BYTES_PER_BLOCK, and the workspace offsets POSITIONS_OFFSET and SEQUENCES_OFFSET of two int32
  * [MAX_NUM_TOKENS] arrays. */

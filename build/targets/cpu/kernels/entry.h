@@ -50,8 +50,9 @@ static void run_step(void *argument, pool *p, int thread) { run_operators(argume
 
 EXPORT int32_t inflight_abi(void) { return INFLIGHT_ABI; }
 
-EXPORT void inflight_get_sizes(inflight_sizes *sizes) {
-    *sizes = (inflight_sizes){WEIGHTS_BYTES, WORKSPACE_BYTES, BYTES_PER_BLOCK, VOCAB_SIZE};
+EXPORT void inflight_get_build(inflight_build *build) {
+    *build = (inflight_build){INFLIGHT_BUILD,   WEIGHTS_BYTES,  WORKSPACE_BYTES, BYTES_PER_BLOCK, VOCAB_SIZE,
+                              TOKENS_PER_BLOCK, MAX_BATCH_SIZE, MAX_SEQ_LEN,     MAX_NUM_TOKENS,  MAX_LOGIT_ROWS};
 }
 
 EXPORT int32_t inflight_operators(const inflight_operator **operators) {

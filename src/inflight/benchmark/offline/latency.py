@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from inflight.benchmark.distribution import mean, percentile, rank_name
-from inflight.benchmark.offline.phases import Phase, split_phases
+from inflight.benchmark.limit_checks import Share
+from inflight.benchmark.machine_limits import MachineLimits
+from inflight.benchmark.offline.phases import Phase, phase_shares, split_phases
 from inflight.benchmark.offline.steps import Step, StepTimer, random_prompts
 from inflight.benchmark.roofline import Roofline
 from inflight.runtime.executors.cpu.profile import OperatorProfile
@@ -36,6 +38,12 @@ class LatencyResult:
     prefill: Phase
     decode: Phase
     profiles: Mapping[str, Sequence[OperatorProfile]] = field(default_factory=dict)
+
+    def shares(self, limits: MachineLimits) -> list[Share]:
+        """Of each phase that has steps."""
+        workload = self.workload
+        after = f" of batch {workload.batch_size}, {workload.input_len} + {workload.output_len} tokens"
+        return phase_shares({"prefill": self.prefill, "decode": self.decode}, limits, after)
 
     def as_dict(self) -> dict[str, Any]:
         """avg_latency, latencies and percentiles as `vllm bench latency` writes them, and the phases."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from inflight.benchmark.distribution import mean, percentile
+from inflight.benchmark.limit_checks import Share
+from inflight.benchmark.machine_limits import MachineLimits
 from inflight.benchmark.offline.steps import Step
 from inflight.benchmark.roofline import Roofline
 
@@ -72,3 +74,16 @@ def _phase(tokens: int, steps: Sequence[Step], roofline: Roofline | None) -> Pha
     bounds = [roofline.step(step.tokens, step.logit_rows, step.cached_tokens) for step in steps]
     by, _ = Counter(bound.by for bound in bounds).most_common(1)[0]
     return Phase(tokens, steps, sum(bound.seconds for bound in bounds), by)
+
+
+def phase_shares(phases: Mapping[str, Phase], limits: MachineLimits, after: str = "") -> list[Share]:
+    """The shares of named phases; `after` says of what they are."""
+    words = {
+        "memory": f"reading {limits.read / 1e9:.1f} GB/s",
+        "arithmetic": f"the arithmetic peak ({limits.peaks_text})",
+    }
+    return [
+        Share(f"{name}{after}", phase.share_of_limit, words[phase.bound_by])
+        for name, phase in phases.items()
+        if phase.share_of_limit is not None and phase.bound_by is not None
+    ]

@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from inflight import __version__
+from inflight.benchmark.limit_checks import FloatPeaks, Share, check_shares, float_peaks
 from inflight.benchmark.machine import machine_facts
 from inflight.benchmark.machine_limits import MachineLimits, UnknownLimits, measure_limits
 from inflight.benchmark.offline.latency import LatencyResult, Workload, measure_latency, summarize_latency
@@ -24,6 +25,7 @@ from inflight.machine.resources import usable_cores
 
 class Result(Protocol):
     def as_dict(self) -> dict[str, Any]: ...
+    def shares(self, limits: MachineLimits) -> list[Share]: ...
 
 
 R = TypeVar("R", bound=Result)
@@ -32,13 +34,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Report(Generic[R]):
-    """`limits` None: unknown, and `limits_unknown` says why."""
+    """`limits` None: unknown, and `limits_unknown` says why. `float_peaks`: float32's beside other ways to know it."""
 
     manifest: EngineManifest
     threads: int
     limits: MachineLimits | None
     limits_unknown: str | None
+    float_peaks: FloatPeaks | None
     results: Sequence[R]
+
+    def check(self) -> None:
+        """Raises LimitExceeded when a result is above a limit of the machine: the limit is wrong then."""
+        if self.limits is not None:
+            check_shares([share for result in self.results for share in result.shares(self.limits)])
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -50,6 +58,7 @@ class Report(Generic[R]):
             "precision": sorted({module.weights for module in self.manifest.precision.values()}),
             "limits": None if self.limits is None else self.limits.as_dict(),
             "limits_unknown": self.limits_unknown,
+            "limits_warnings": [] if self.float_peaks is None else self.float_peaks.warnings(),
             "results": [result.as_dict() for result in self.results],
         }
 
@@ -68,12 +77,12 @@ def run_latency(
     def measure() -> list[Any]:
         return [measure_latency(timer, each, warmup=warmup, iterations=iterations, rng=rng) for each in workloads]
 
-    runs, limits, unknown = _between_limits(measure, _threads(timer))
+    runs, limits, unknown = _between_limits(measure, timer)
     roofline = None if limits is None else Roofline(timer.manifest, limits)
     results = [summarize_latency(run, each, roofline) for run, each in zip(runs, workloads, strict=True)]
     if profile:
         results = [replace(each, profiles=profile_phases(timer, each.workload, rng)) for each in results]
-    return Report(timer.manifest, _threads(timer), limits, unknown, results)
+    return _report(timer, limits, unknown, results)
 
 
 def run_throughput(
@@ -85,21 +94,28 @@ def run_throughput(
     vocab_size = timer.manifest.model.vocab_size
     timer.run(random_prompts(rng, min(num_prompts, 8), input_len, vocab_size), min(output_len, 4))
     prompts = random_prompts(rng, num_prompts, input_len, vocab_size)
-    steps, limits, unknown = _between_limits(lambda: timer.run(prompts, output_len), _threads(timer))
+    steps, limits, unknown = _between_limits(lambda: timer.run(prompts, output_len), timer)
     roofline = None if limits is None else Roofline(timer.manifest, limits)
     result = summarize_throughput(steps, num_prompts, num_prompts * input_len, roofline)
-    return Report(timer.manifest, _threads(timer), limits, unknown, [result])
+    return _report(timer, limits, unknown, [result])
 
 
-def _between_limits(measure: Callable[[], T], threads: int) -> tuple[T, MachineLimits | None, str | None]:
-    """The result of `measure`, and the machine's limits at their best before and after it: its speed drifts."""
+def _report(timer: StepTimer, limits: MachineLimits | None, unknown: str | None, results: Sequence[R]) -> Report[R]:
+    peaks = None if limits is None else float_peaks(limits)
+    return Report(timer.manifest, _threads(timer), limits, unknown, peaks, results)
+
+
+def _between_limits(measure: Callable[[], T], timer: StepTimer) -> tuple[T, MachineLimits | None, str | None]:
+    """The result of `measure`, and the machine's limits at their best before and after it: its speed drifts. Reading is
+    that of the engine's weights, which the caches may hold from one step to the next."""
+    what = _threads(timer), timer.manifest.work.weight_bytes_per_step
     try:
-        before = measure_limits(threads)
+        before = measure_limits(*what)
     except UnknownLimits as error:
         return measure(), None, str(error)
     measured = measure()
     try:
-        return measured, before.at_best(measure_limits(threads)), None
+        return measured, before.at_best(measure_limits(*what)), None
     except UnknownLimits:
         return measured, before, None
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from inflight.benchmark.offline.phases import Phase, split_phases
+from inflight.benchmark.limit_checks import Share
+from inflight.benchmark.machine_limits import MachineLimits
+from inflight.benchmark.offline.phases import Phase, phase_shares, split_phases
 from inflight.benchmark.offline.steps import Step
 from inflight.benchmark.roofline import Roofline
 
@@ -27,6 +29,10 @@ class ThroughputResult:
         bounds = [phase.bound_seconds for phase in (self.prefill, self.decode) if phase.steps]
         known = [bound for bound in bounds if bound is not None]
         return sum(known) / self.elapsed if len(known) == len(bounds) else None
+
+    def shares(self, limits: MachineLimits) -> list[Share]:
+        """Of each phase that has steps."""
+        return phase_shares({"prefill": self.prefill, "decode": self.decode}, limits)
 
     def as_dict(self) -> dict[str, Any]:
         """The fields of `vllm bench throughput`, and the phases."""

@@ -82,6 +82,7 @@ def latency(
     print_latency(report)
     if json_file is not None:
         write_result(json_file, report.as_dict())
+    report.check()
 
 
 def throughput(
@@ -113,6 +114,7 @@ def throughput(
     print_throughput(report)
     if json_file is not None:
         write_result(json_file, report.as_dict())
+    report.check()
 
 
 def _open(engine: str, threads: int | None, kv_cache_tokens: int | None) -> StepTimer:

@@ -56,8 +56,11 @@ def _print_header(report: Report[Any]) -> None:
         _output.print(f"The machine's limits are unknown: {report.limits_unknown}", soft_wrap=True)
     else:
         limits = report.limits
-        peaks = ", ".join(f"{dtype} {value / 1e9:,.0f}" for dtype, value in limits.peaks.items())
-        _output.print(f"Measured limits: reading {limits.read / 1e9:.1f} GB/s; {peaks} Gop/s")
+        _output.print(f"Measured limits: reading {limits.read / 1e9:.1f} GB/s; {limits.peaks_text}", soft_wrap=True)
+    if report.float_peaks is not None:
+        _output.print(f"Checked: {report.float_peaks}", soft_wrap=True)
+        for warning in report.float_peaks.warnings():
+            _output.print(f"Warning: {warning}.", soft_wrap=True)
 
 
 def _phase_table(*before: str) -> Table:

@@ -1,0 +1,99 @@
+"""Reading JSON that others wrote: any bytes are either a value that everything here can work with, or a JsonError."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from inflight.errors import InflightError
+
+# Deeper than any file of a model; code that walks a value calls itself at every level.
+MOST_LEVELS = 100
+# More than any count or size has, and few enough for a float and for a message.
+MOST_DIGITS = 40
+
+
+class JsonError(ValueError):
+    """Why bytes are not JSON, as the end of a sentence: "is not valid JSON: ..."."""
+
+
+def parse_json(data: bytes) -> Any:
+    """The value of a JSON document (RFC 8259, UTF-8).
+
+    Raises JsonError for what is not one, and for what Python would let through: integers of more than MOST_DIGITS,
+    names that an object has twice, half surrogate pairs (no file can hold them), more levels than MOST_LEVELS. NaN and
+    infinities are read, as transformers writes them; who uses a number says which it may be, and names its key.
+    """
+    try:
+        text = data.decode("utf-8")
+        value = json.loads(text, parse_int=_int, object_pairs_hook=_object)
+    except UnicodeDecodeError as error:
+        raise JsonError(f"byte {error.start} is not UTF-8") from error
+    except RecursionError as error:
+        raise JsonError(f"it has more than {MOST_LEVELS} levels") from error
+    except JsonError:
+        raise
+    except ValueError as error:
+        raise JsonError(str(error)) from error
+    _check_levels(value)
+    if "\\ud" in text or "\\uD" in text:
+        _check_surrogates(value)
+    return value
+
+
+def read_json(path: Path, kind: type[InflightError], hint: str | None = None) -> Any:
+    """The value of a JSON file. Raises `kind`, with `hint`, where it cannot be read or is not JSON."""
+    try:
+        return parse_json(path.read_bytes())
+    except OSError as error:
+        raise kind(f"{path} cannot be read: {error.strerror}.") from error
+    except JsonError as error:
+        raise kind(f"{path} is not valid JSON: {error}.", hint) from error
+
+
+def read_json_object(path: Path, kind: type[InflightError], hint: str | None = None) -> dict[str, Any]:
+    """The same of a file that holds an object. Raises `kind` where it holds something else."""
+    value = read_json(path, kind, hint)
+    if not isinstance(value, dict):
+        raise kind(f"{path} does not hold a JSON object.", hint)
+    return value
+
+
+def _int(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise JsonError(f"the number {digits[:MOST_DIGITS]}... is out of range")
+    return int(digits)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise JsonError(f"an object has {twice[:40]!r} twice")
+    return value
+
+
+def _check_levels(value: Any) -> None:
+    level = [value]
+    for _ in range(MOST_LEVELS):
+        level = [inner for outer in level for inner in _contents(outer)]
+        if not level:
+            return
+    raise JsonError(f"it has more than {MOST_LEVELS} levels")
+
+
+def _contents(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [inner for inner in value.values() if isinstance(inner, dict | list)]
+    if isinstance(value, list):
+        return [inner for inner in value if isinstance(inner, dict | list)]
+    return []
+
+
+def _check_surrogates(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise JsonError("a string has half a surrogate pair") from error
