@@ -75,6 +75,16 @@ def ask(url: str) -> Any:
         return json.loads(answer.read())["choices"]
 
 
+def assert_strict(url: str) -> None:
+    """Another model's name is refused, and pages of one origin may call."""
+    body = json.dumps({"model": "gpt-9", "prompt": "fox"}).encode()
+    headers = {"Content-Type": "application/json", "Origin": "https://page.example"}
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(f"{url}/v1/completions", body, headers), timeout=PATIENCE_S)
+    assert refused.value.code == 404
+    assert refused.value.headers["access-control-allow-origin"] == "https://page.example"
+
+
 def stop(process: subprocess.Popen[str], number: signal.Signals) -> str:
     process.send_signal(number)
     _, shown = process.communicate(timeout=PATIENCE_S)
@@ -91,8 +101,10 @@ def test_a_model_directory_is_built_once_and_answers_alike_with_triton_and_witho
     assert "Building an engine" in shown
     assert "KV cache" in shown
     assert "Triton is ready" in shown
-    with serving(model, cache, "--embedded", "--threads", "1") as (process, url):
+    more = ("--strict-model-name", "--cors-origin", "https://page.example")
+    with serving(model, cache, "--embedded", "--threads", "1", *more) as (process, url):
         assert ask(url) == through_triton
+        assert_strict(url)
         shown = stop(process, signal.SIGTERM)
     assert "Building an engine" not in shown
     assert "without Triton" in shown

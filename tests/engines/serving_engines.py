@@ -21,25 +21,30 @@ CHAT_TEMPLATE = (
 )
 
 
-def write_tokenizer(directory: Path) -> tokenizers.Tokenizer:
+def write_tokenizer(directory: Path, chat_template: str = CHAT_TEMPLATE) -> tokenizers.Tokenizer:
     """The files of a byte-level tokenizer with a chat template."""
     backend = byte_level()
     directory.mkdir(parents=True)
     backend.save(str(directory / "tokenizer.json"))
-    special = {"chat_template": CHAT_TEMPLATE, "tokenizer_class": "PreTrainedTokenizerFast"}
+    special = {"chat_template": chat_template, "tokenizer_class": "PreTrainedTokenizerFast"}
     (directory / "tokenizer_config.json").write_text(json.dumps(special))
     return backend
 
 
 def write_null_engine(
-    directory: Path, *, end_tokens: bool = False, max_seq_len: int = 512, max_batch_size: int = 8
+    directory: Path,
+    *,
+    end_tokens: bool = False,
+    max_seq_len: int = 512,
+    max_batch_size: int = 8,
+    chat_template: str = CHAT_TEMPLATE,
 ) -> Path:
     """An engine of target `null` with a byte-level tokenizer and a chat template; any token sequence may come out.
 
     end_tokens: make a few ids end tokens, so that a sequence sooner or later meets one.
     """
     tokenizer = directory / "tokenizer"
-    backend = write_tokenizer(tokenizer)
+    backend = write_tokenizer(tokenizer, chat_template)
     paths = [path for path in tokenizer.iterdir() if path.is_file()]
     files = {f"tokenizer/{p.name}": FileFacts(bytes=p.stat().st_size, sha256=sha256_file(p)) for p in paths}
     vocab_size = backend.get_vocab_size(with_added_tokens=True)

@@ -1,0 +1,76 @@
+"""What chat requests say to the template: documents, effort, an answer to be continued."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from inflight.runtime.engine.core import EngineCore
+from inflight.runtime.engine.thread import EngineThread
+from inflight.runtime.loading.load import load_engine
+from inflight.triton_backend.openai.backends.embedded import EmbeddedBackend
+from tests.endpoint.conftest import running_shim
+from tests.endpoint.test_openai_api import post
+from tests.engines.serving_engines import CHAT_TEMPLATE, write_null_engine
+
+pytestmark = pytest.mark.endpoint
+
+VARIABLES = (
+    "{% if documents %}[{% for each in documents %}{{ each.title }}: {{ each.text }};{% endfor %}]{% endif %}"
+    "{% if reasoning_effort is defined %}effort={{ reasoning_effort }};{% endif %}"
+    "{% if verbosity is defined %}verbosity={{ verbosity }};{% endif %}"
+    "{% if enable_thinking is defined %}thinking={{ enable_thinking }};{% endif %}"
+)
+MESSAGES = [{"role": "user", "content": "fox"}]
+
+
+@pytest.fixture(scope="module")
+def template_shim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A model whose template shows all that it is given."""
+    engine = write_null_engine(tmp_path_factory.mktemp("template") / "engine", chat_template=VARIABLES + CHAT_TEMPLATE)
+    with running_shim(engine, EmbeddedBackend(EngineThread(EngineCore(load_engine(engine))))) as url:
+        yield url
+
+
+def prompt(shim: str, **body: Any) -> str:
+    """The prompt that the model read."""
+
+    def ask(path: str, body: dict[str, Any]) -> Any:
+        status, answer = post(shim, path, json.dumps(body).encode())
+        assert status == 200, answer
+        return answer
+
+    asked = {"messages": MESSAGES, "max_tokens": 1, "return_token_ids": True, **body}
+    ids = ask("/v1/chat/completions", asked)["prompt_token_ids"]
+    return str(ask("/detokenize", {"tokens": ids})["prompt"])
+
+
+def test_what_is_asked_for_reaches_the_template(template_shim: str) -> None:
+    plain = "<|user|>fox\n<|assistant|>"
+    assert prompt(template_shim) == plain
+    assert prompt(template_shim, documents=[{"title": "a", "text": "b"}]) == "[a: b;]" + plain
+    assert prompt(template_shim, reasoning_effort="high") == "effort=high;thinking=True;" + plain
+    assert prompt(template_shim, reasoning_effort="none") == "effort=none;thinking=False;" + plain
+    own = {"enable_thinking": False}
+    assert prompt(template_shim, reasoning_effort="low", chat_template_kwargs=own).startswith("effort=low;thinking=Fal")
+    assert prompt(template_shim, verbosity="low") == "verbosity=low;" + plain
+    assert prompt(template_shim, add_special_tokens=True) == "<s>" + plain
+    assert prompt(template_shim, add_generation_prompt=False) == plain.removesuffix("<|assistant|>")
+
+
+def test_the_last_message_is_continued(template_shim: str) -> None:
+    messages = [*MESSAGES, {"role": "assistant", "content": "The lazy"}]
+    for more in ({}, {"add_generation_prompt": False}):
+        found = prompt(template_shim, messages=messages, continue_final_message=True, **more)
+        assert found == "<|user|>fox\n<|assistant|>The lazy"
+    both = {"messages": messages, "continue_final_message": True, "add_generation_prompt": True}
+    status, answer = post(template_shim, "/v1/chat/completions", json.dumps(both).encode())
+    assert (status, answer["error"]["param"]) == (400, "continue_final_message")
+
+
+def test_the_developer_is_the_system_to_a_template_that_does_not_know_the_role(template_shim: str) -> None:
+    messages = [{"role": "developer", "content": "Be brief."}, *MESSAGES]
+    assert prompt(template_shim, messages=messages).startswith("<|system|>Be brief.\n")
