@@ -10,9 +10,11 @@ from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 
 from inflight import __version__
+from inflight.runtime.text.prompt_characters import most_characters
 from inflight.triton_backend.openai.chat import chat_router
 from inflight.triton_backend.openai.completions import completions_router
 from inflight.triton_backend.openai.errors import ApiError, add_error_handlers
+from inflight.triton_backend.openai.limits import BoundBodies, EngineLimits
 from inflight.triton_backend.openai.metrics import CountAnswers
 from inflight.triton_backend.openai.service import Service
 
@@ -33,8 +35,14 @@ def create_app(service: Service) -> FastAPI:
     _add_operations(app, service)
     service.metrics.watch_engine(service.backend.stats)
 
+    app.add_middleware(BoundBodies, engine=_engine_limits(service), max_bytes=service.max_body_bytes)
     app.add_middleware(CountAnswers, metrics=service.metrics)
     return app
+
+
+def _engine_limits(service: Service) -> EngineLimits:
+    max_seq_len = service.manifest.limits.max_seq_len
+    return EngineLimits(max_seq_len, most_characters(service.tokenizer, max_seq_len))
 
 
 def _add_model_routes(app: FastAPI, service: Service) -> None:

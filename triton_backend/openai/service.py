@@ -21,6 +21,7 @@ from inflight.runtime.text.tokenizer import MANY_CHARACTERS, Tokenizer
 from inflight.runtime.text.words import with_bad_word_ids
 from inflight.triton_backend.openai.backends.base import TokenBackend
 from inflight.triton_backend.openai.errors import ApiError
+from inflight.triton_backend.openai.limits import MAX_BODY_BYTES
 from inflight.triton_backend.openai.metrics import ShimMetrics
 from inflight.triton_backend.openai.protocol import SAMPLING_FIELDS, GenerationBody
 
@@ -45,6 +46,7 @@ class Service:
     backend: TokenBackend
     metrics: ShimMetrics
     created: int = field(default_factory=lambda: int(time.time()))
+    max_body_bytes: int = MAX_BODY_BYTES
 
     def now(self) -> int:
         """The Unix time that answers carry."""
