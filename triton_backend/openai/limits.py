@@ -28,7 +28,7 @@ MAX_CONTAINERS = 1 << 14
 MAX_VALUES = 1 << 18
 # OpenAI's limit for a batch of inputs.
 MAX_PROMPTS = 2048
-MAX_MESSAGES = 4096
+MAX_MESSAGES = 2048
 # Over all messages of a request.
 MAX_CONTENT_PARTS = 4096
 # OpenAI's limit.
