@@ -57,7 +57,7 @@ def chat(messages: list[dict[str, Any]]) -> dict[str, Any]:
     return {"messages": messages, "max_tokens": 1}
 
 
-def parts(count: int) -> list[dict[str, Any]]:
+def parts(count: int) -> dict[str, Any]:
     return chat([{"role": "user", "content": [{"type": "text", "text": "a"}] * count}])
 
 
