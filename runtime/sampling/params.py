@@ -70,6 +70,8 @@ class SamplingParams:
     def __post_init__(self) -> None:
         set_field = object.__setattr__
         values = [(row, getattr(self, row.name)) for row in SAMPLING_PARAMETERS]
+        if problems := [problem for row, value in values if (problem := row.too_many(value))]:
+            raise RequestError(" ".join(problems))
         wrong_types = [problem for row, value in values if (problem := row.wrong_type(value))]
         if problems := [*wrong_types, *self._wrong_lists()]:
             raise RequestError(" ".join(problems))

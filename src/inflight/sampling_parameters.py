@@ -18,6 +18,12 @@ from typing import Any, Literal, NamedTuple
 MAX_LOGPROBS = 64
 # Of one request: each is a sequence of its own, so that one request could fill the memory with them.
 MAX_COMPLETIONS = 1024
+# Lists are far longer than clients send, and short enough that what is within them takes milliseconds.
+MAX_STOPS, MAX_STOP_TOKEN_IDS, MAX_BAD_WORDS = 128, 1024, 256
+# A bad word has up to three spellings in token ids.
+MAX_BAD_WORD_IDS = 4 * MAX_BAD_WORDS
+# Of all stop strings of a request together, and of all its bad words.
+MAX_WORD_CHARACTERS = 8192
 INT32_MAX = (1 << 31) - 1
 
 Kind = Literal["integer", "number", "flag", "strings", "ids", "words", "bias"]
@@ -73,6 +79,7 @@ class SamplingParameter(NamedTuple):
     `optional`: None is allowed. `least` and `greatest` bound integers and numbers, in float32 for the latter, and
     `expected` says so in words. `also_off`: a second value that turns the parameter off, as `default` does.
     `saturates`: more than `greatest` is allowed and means the same.
+    `most`: how many entries a list may have, 0 for any number; `most_characters`: those of all its strings together.
     `model_default`: whether generation_config.json may set the default: with do_sample, or always.
     `openai`: a field of this name in the OpenAI bodies. `record`: a field of this name in RowSampling and in the
     record `inflight_sampling` of compiled engines.
@@ -89,6 +96,8 @@ class SamplingParameter(NamedTuple):
     expected: str = ""
     also_off: float | None = None
     saturates: bool = False
+    most: int = 0
+    most_characters: int = 0
     model_default: Literal["", "sampling", "always"] = ""
     openai: bool = True
     triton: tuple[TritonInput, ...] = ()
@@ -111,6 +120,18 @@ class SamplingParameter(NamedTuple):
             return None
         kind, words = (Integral, "an integer") if self.kind == "integer" else (Real, "a number")
         return None if isinstance(value, kind) else f"{self.name} is {value!r}; it must be {words}."
+
+    def too_many(self, value: Any) -> str | None:
+        """What to say of a list that is too long, or whose strings are."""
+        if not self.most or not isinstance(value, (str, list, tuple)):
+            return None
+        value = [value] if isinstance(value, str) else value
+        if len(value) > self.most:
+            return f"{self.name} has {len(value)} entries; at most {self.most} are possible."
+        characters = sum(len(each) for each in value if self.most_characters and isinstance(each, str))
+        if characters > self.most_characters:
+            return f"{self.name} has {characters} characters in all; at most {self.most_characters} are possible."
+        return None
 
     def out_of_range(self, value: Any) -> str | None:
         """What to say of an integer or number outside its range. NaN is outside every range."""
@@ -216,9 +237,14 @@ SAMPLING_PARAMETERS: tuple[SamplingParameter, ...] = (
         triton=_contract("INT32", "min_length", "min_tokens"),
         cli=CliOption("Minimum tokens to generate.", "Ending"),
     ),
-    Row("stop", "strings", (), cli=CliOption("Stop at this string; repeatable.", "Ending", "--stop", chat=True)),
+    Row(
+        "stop", "strings", (),
+        most=MAX_STOPS, most_characters=MAX_WORD_CHARACTERS,
+        cli=CliOption("Stop at this string; repeatable.", "Ending", "--stop", chat=True),
+    ),
     Row(
         "stop_token_ids", "ids", (),
+        most=MAX_STOP_TOKEN_IDS,
         triton=(TritonInput("stop_token_ids", "", "INT32", "-1"),),
         cli=CliOption("Stop at this token; repeatable.", "Ending", "--stop-token-id"),
     ),
@@ -228,8 +254,12 @@ SAMPLING_PARAMETERS: tuple[SamplingParameter, ...] = (
         cli=CliOption("Do not stop at end tokens.", "Ending"),
     ),
     Row("include_stop_str_in_output", "flag", False, cli=CliOption("Keep the stop string in the text.", "Ending")),
-    Row("bad_words", "strings", (), cli=CliOption("Word not to generate; repeatable.", flag="--bad-word")),
-    Row("bad_word_ids", "words", (), openai=False),
+    Row(
+        "bad_words", "strings", (),
+        most=MAX_BAD_WORDS, most_characters=MAX_WORD_CHARACTERS,
+        cli=CliOption("Word not to generate; repeatable.", flag="--bad-word"),
+    ),
+    Row("bad_word_ids", "words", (), openai=False, most=MAX_BAD_WORD_IDS),
     Row(
         "logit_bias", "bias", {},
         triton=(TritonInput("logit_bias_ids", "", "INT32", "-1"), TritonInput("logit_bias_values", "", "FP32", "-1")),

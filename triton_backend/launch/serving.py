@@ -34,6 +34,7 @@ from inflight.triton_backend.openai.app import create_app
 from inflight.triton_backend.openai.backends.base import TokenBackend
 from inflight.triton_backend.openai.backends.embedded import EmbeddedBackend
 from inflight.triton_backend.openai.backends.triton import TritonBackend
+from inflight.triton_backend.openai.limits import MAX_BODY_BYTES
 from inflight.triton_backend.openai.metrics import ShimMetrics
 from inflight.triton_backend.openai.service import Service
 
@@ -61,6 +62,7 @@ class ServeOptions(Record):
     policy: Policy = "guaranteed_no_evict"
     prefix_caching: bool = True
     max_queue_size: int = 0
+    max_body_bytes: int = MAX_BODY_BYTES
 
     @property
     def budget(self) -> KvCacheBudget:
@@ -91,7 +93,13 @@ def serve_engine(engine_dir: Path, options: ServeOptions, say: Say) -> None:
         try:
             with _backend(engine_dir, options, say) as backend:
                 service = Service(
-                    options.model_name, engine.manifest, tokenizer, backend, ShimMetrics(), options.strict_model_name
+                    options.model_name,
+                    engine.manifest,
+                    tokenizer,
+                    backend,
+                    ShimMetrics(),
+                    strict_model_name=options.strict_model_name,
+                    max_body_bytes=options.max_body_bytes,
                 )
                 _run_shim(service, options, say)
         except KeyboardInterrupt:

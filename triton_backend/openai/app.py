@@ -10,11 +10,13 @@ from fastapi import FastAPI, Response
 from starlette.middleware.cors import CORSMiddleware
 
 from inflight import __version__
+from inflight.runtime.text.prompt_characters import most_characters
 from inflight.triton_backend.openai.answers.json_answer import JsonAnswer
 from inflight.triton_backend.openai.chat import chat_router
 from inflight.triton_backend.openai.completions import completions_router
 from inflight.triton_backend.openai.errors import ApiError, add_error_handlers
 from inflight.triton_backend.openai.http_headers import REQUEST_ID, AnswerHead, AnswerWithRequestId
+from inflight.triton_backend.openai.limits import BoundBodies, EngineLimits
 from inflight.triton_backend.openai.metrics import CountAnswers
 from inflight.triton_backend.openai.service import Service
 from inflight.triton_backend.openai.tokenize import tokenize_router
@@ -40,6 +42,7 @@ def create_app(service: Service, allowed_origins: Sequence[str] = ()) -> FastAPI
     _add_operations(app, service)
     service.metrics.watch_engine(service.backend.stats)
 
+    app.add_middleware(BoundBodies, engine=_engine_limits(service), max_bytes=service.max_body_bytes)
     app.add_middleware(CountAnswers, metrics=service.metrics)
     if allowed_origins:
         app.add_middleware(
@@ -52,6 +55,11 @@ def create_app(service: Service, allowed_origins: Sequence[str] = ()) -> FastAPI
     app.add_middleware(AnswerHead)
     app.add_middleware(AnswerWithRequestId)
     return app
+
+
+def _engine_limits(service: Service) -> EngineLimits:
+    max_seq_len = service.manifest.limits.max_seq_len
+    return EngineLimits(max_seq_len, most_characters(service.tokenizer, max_seq_len))
 
 
 def _add_model_routes(app: FastAPI, service: Service) -> None:

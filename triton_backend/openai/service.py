@@ -22,6 +22,7 @@ from inflight.runtime.text.tokenizer import MANY_CHARACTERS, Tokenizer
 from inflight.runtime.text.words import with_bad_word_ids
 from inflight.triton_backend.openai.backends.base import TokenBackend
 from inflight.triton_backend.openai.errors import ApiError, blaming
+from inflight.triton_backend.openai.limits import MAX_BODY_BYTES
 from inflight.triton_backend.openai.metrics import ShimMetrics
 from inflight.triton_backend.openai.protocol.chat import Conversation
 from inflight.triton_backend.openai.protocol.generation import SAMPLING_FIELDS, GenerationBody
@@ -57,6 +58,7 @@ class Service:
     metrics: ShimMetrics
     strict_model_name: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
+    max_body_bytes: int = MAX_BODY_BYTES
 
     def now(self) -> int:
         """The Unix time that answers carry."""

@@ -16,11 +16,13 @@ from inflight.triton_backend.wire.word_lists import Words, read_words
 
 @dataclass(frozen=True, slots=True)
 class ModelDefaults:
-    """The engine's defaults for values that a request does not give. `vocab_size` bounds embedding_bias."""
+    """The engine's defaults for values that a request does not give. `vocab_size` bounds embedding_bias, `max_seq_len`
+    the prompt (0: not here)."""
 
     end_token_ids: tuple[int, ...]
     vocab_size: int
     exclude_input_in_output: bool = False
+    max_seq_len: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def read_request(row: RowTensors, request_id: str, defaults: ModelDefaults) -> G
     end_token_ids, ignore_eos = _end_tokens(row, defaults)
     request = Request(
         request_id=request_id,
-        prompt_token_ids=_prompt(row),
+        prompt_token_ids=_prompt(row, defaults.max_seq_len),
         params=_sampling_params(row, ignore_eos, wanted, defaults.vocab_size),
         end_token_ids=end_token_ids,
         priority=row.integer("priority") or 0,
@@ -63,14 +65,17 @@ def read_request(row: RowTensors, request_id: str, defaults: ModelDefaults) -> G
     return GenerationRequest(request, read_words("stop_words_list", row.array("stop_words_list")), wanted)
 
 
-def _prompt(row: RowTensors) -> tuple[int, ...]:
-    """input_ids is padded on the right to the longest prompt of the batch."""
-    ids, length = row.integers("input_ids"), row.integer("input_lengths")
-    if not ids:
+def _prompt(row: RowTensors, max_seq_len: int) -> tuple[int, ...]:
+    """input_ids is padded on the right to the longest prompt of the batch. Nothing is copied of a prompt
+    that is too long."""
+    ids, length = row.array("input_ids"), row.integer("input_lengths")
+    if ids is None:
         raise RequestError("input_ids is missing or empty.", "Send the token ids of the prompt.")
-    if length is None or not 0 < length <= len(ids):
-        raise RequestError(f"input_lengths is {length}; input_ids has {len(ids)} tokens.")
-    return ids[:length]
+    if length is None or not 0 < length <= ids.size:
+        raise RequestError(f"input_lengths is {length}; input_ids has {ids.size} tokens.")
+    if max_seq_len and length > max_seq_len:
+        raise RequestError(f"The prompt has {length} tokens; this engine takes {max_seq_len} in all.", "Shorten it.")
+    return tuple(ids.reshape(-1)[:length].tolist())
 
 
 def _end_tokens(row: RowTensors, defaults: ModelDefaults) -> tuple[tuple[int, ...], bool]:

@@ -19,6 +19,7 @@ from inflight.triton_backend.tensorrt_llm.generation_request import GenerationRe
 from inflight.triton_backend.tensorrt_llm.refused_inputs import refuse_unsupported
 from inflight.triton_backend.tensorrt_llm.response_sender import ResponseSender
 from inflight.triton_backend.tensorrt_llm.response_stream import ResponseStream
+from inflight.triton_backend.wire.input_limits import check_sizes
 from inflight.triton_backend.wire.request_tensors import Array, RowTensors, batch_size
 from inflight.triton_backend.wire.triton_api import (
     ModelSettings,
@@ -40,6 +41,7 @@ class TritonPythonModel:
         self._defaults = ModelDefaults(
             end_token_ids=executor.manifest.generation.end_token_ids,
             vocab_size=executor.manifest.model.vocab_size,
+            max_seq_len=executor.manifest.limits.max_seq_len,
             exclude_input_in_output=settings.flag("exclude_input_in_output", False),
         )
         self._engine = EngineThread(EngineCore(executor, _scheduler_config(settings)))
@@ -81,6 +83,7 @@ class TritonPythonModel:
             channel.finish()
             return
         refuse_unsupported(tensors)
+        check_sizes(tensors, vocab_size=self._defaults.vocab_size)
         rows = self._read_rows(tensors)
         self._sender.submit(ResponseStream(channel, rows, client_id, self._metrics.observe_request))
 

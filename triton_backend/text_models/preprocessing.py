@@ -10,9 +10,11 @@ import numpy as np
 
 from inflight.errors import RequestError
 from inflight.runtime.loading.engine_directory import read_engine_directory
+from inflight.runtime.text.prompt_characters import check_characters, most_characters
 from inflight.runtime.text.tokenizer import Tokenizer, load_tokenizer
 from inflight.runtime.text.words import all_word_ids, word_ids
 from inflight.triton_backend.tensorrt_llm.refused_inputs import refuse_unsupported
+from inflight.triton_backend.wire.input_limits import check_sizes
 from inflight.triton_backend.wire.request_tensors import Array, RowTensors, batch_size
 from inflight.triton_backend.wire.triton_api import ModelSettings, check_numpy, respond
 from inflight.triton_backend.wire.word_lists import Words, write_words
@@ -31,6 +33,7 @@ class TritonPythonModel:
             end_token_ids=manifest.generation.end_token_ids,
             pad_token_id=manifest.generation.pad_token_id,
             vocab_size=manifest.model.vocab_size,
+            max_seq_len=manifest.limits.max_seq_len,
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -48,10 +51,12 @@ class PromptEncoder:
         end_token_ids: Sequence[int],
         pad_token_id: int | None,
         vocab_size: int,
+        max_seq_len: int = 1 << 20,
     ) -> None:
         self._tokenizer = tokenizer
         self._add_special_tokens = add_special_tokens
         self._vocab_size = vocab_size
+        self._most_characters = most_characters(tokenizer, max_seq_len)
         known_end = next(iter(end_token_ids), tokenizer.eos_token_id)
         self._end_id = -1 if known_end is None else known_end
         known_pad = tokenizer.pad_token_id if pad_token_id is None else pad_token_id
@@ -60,6 +65,7 @@ class PromptEncoder:
     def encode(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs that `ensemble` and clients use; raises RequestError for an input that has no engine."""
         refuse_unsupported(tensors)
+        check_sizes(tensors, prompt_characters=self._most_characters)
         rows = [RowTensors(tensors, row) for row in range(batch_size(tensors, "QUERY"))]
         end_ids = [_given(row.integer("END_ID"), self._end_id) for row in rows]
         pad_ids = [_given(row.integer("PAD_ID"), self._pad_id) for row in rows]
@@ -85,6 +91,7 @@ class PromptEncoder:
         text = row.scalar("QUERY")
         if text is None:
             raise RequestError("QUERY (text_input) is missing.", "Send the prompt.")
+        check_characters("The prompt", len(text), self._most_characters)
         ids = self._tokenizer.encode(str(text), self._add_special_tokens)
         if not ids:
             raise RequestError("The prompt is empty.", "Send at least one token of text.")

@@ -17,6 +17,7 @@ from inflight.runtime.text.tokenizer import load_tokenizer
 from inflight.triton_backend.tensorrt_llm.refused_inputs import refuse_unsupported
 from inflight.triton_backend.text_models.inner_models import InnerModels
 from inflight.triton_backend.text_models.text_completion import TextCompletions, read_text_request
+from inflight.triton_backend.wire.input_limits import check_sizes
 from inflight.triton_backend.wire.request_tensors import Array
 from inflight.triton_backend.wire.triton_api import (
     ModelSettings,
@@ -84,6 +85,7 @@ class TritonPythonModel:
         self, request_id: str, tensors: Mapping[str, Array], channel: TritonChannel, outputs: frozenset[str]
     ) -> None:
         refuse_unsupported(tensors)
+        check_sizes(tensors)
         if "stream" in tensors and tensors["stream"].any() and not self._models.decoupled:
             raise RequestError(
                 "Streaming is only supported in decoupled mode.", "Write the repository with decoupled_mode:true."

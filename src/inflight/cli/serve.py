@@ -92,6 +92,15 @@ def serve(
             rich_help_panel="Engine",
         ),
     ] = 0,
+    max_body_bytes: Annotated[
+        int,
+        typer.Option(
+            "--max-body-bytes",
+            "--max_body_bytes",
+            min=1,
+            help="Largest body of a request to the OpenAI API, in bytes; a larger one is refused with 413.",
+        ),
+    ] = 4 << 20,
     threads: flag.Threads = None,
     kv_cache_bytes: Annotated[
         int | None,
@@ -150,6 +159,7 @@ def serve(
             "policy": scheduler_policy.value,
             "prefix_caching": prefix_caching,
             "max_queue_size": max_queue_size,
+            "max_body_bytes": max_body_bytes,
         }
     )
     serve_engine(engine, serve_options, lambda text: console.print(text, soft_wrap=True))
