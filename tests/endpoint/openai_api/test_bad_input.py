@@ -34,8 +34,9 @@ def run(shim: str, call: Call) -> tuple[int, bytes]:
         connection.close()
 
 
-def problem(status: int, content: bytes, call: Call) -> str | None:
+def problem(answer: tuple[int, bytes], call: Call) -> str | None:
     """What is wrong with an answer."""
+    status, content = answer
     if status >= 500 or b"Traceback" in content:
         return f"{status} {content[:300]!r}"
     if status >= 400:
@@ -51,10 +52,10 @@ def check(shims: tuple[str, str], seed: int, count: int) -> None:
     drawn = random.Random(seed)
     calls = [draw(drawn, NAMES) for _ in range(count)]
     with ThreadPoolExecutor(4) as pool:
-        answers = [list(pool.map(lambda call, shim=shim: run(shim, call), calls)) for shim in shims]  # type: ignore[misc]
+        answers = [list(pool.map(lambda call, shim=shim: run(shim, call), calls)) for shim in shims]
     wrong = []
     for call, embedded, triton in zip(calls, *answers, strict=True):
-        found = problem(*embedded, call) or problem(*triton, call)
+        found = problem(embedded, call) or problem(triton, call)
         if found is None and embedded[0] != triton[0]:
             found = f"embedded {embedded[0]} {embedded[1][:300]!r}, Triton {triton[0]} {triton[1][:300]!r}"
         if found is not None:

@@ -109,12 +109,13 @@ def test_null_is_not_given_for_every_key_of_the_openai_package(embedded_shim: st
 
 
 def test_null_and_the_defaults_ask_for_nothing_for_every_key_of_vllm(embedded_shim: str) -> None:
+    completion: dict[str, list[Any]] = {"suffix": [""], "best_of": [1], "logprobs": [], "prompt_embeds": [""]}
     for path, body, more in (
         ("/v1/chat/completions", CHAT, CHAT_DEFAULTS),
-        ("/v1/completions", COMPLETION, {"suffix": [""], "best_of": [1], "logprobs": [], "prompt_embeds": [""]}),
+        ("/v1/completions", COMPLETION, completion),
     ):
         for key, values in (VLLM_DEFAULTS | more).items():
-            for value in [None, *values]:
+            for value in (None, *values):
                 accepted(embedded_shim, path, {**body, key: value})
 
 
@@ -124,12 +125,19 @@ def test_null_and_empty_values_ask_for_nothing_in_messages_and_their_parts(embed
     found |= set(openai_chat.ChatCompletionMessage.model_fields) - REQUIRED
     assert {"refusal", "annotations", "audio", "function_call", "tool_calls", "tool_call_id"} <= found
     for key in found | {"reasoning", "reasoning_content", "thinking"}:
-        message = {"role": "assistant", "content": "a fox", key: None}
+        message: dict[str, Any] = {"role": "assistant", "content": "a fox", key: None}
         accepted(embedded_shim, "/v1/chat/completions", CHAT | {"messages": [*CHAT["messages"], message]})
     for key in keys(openai_chat.ChatCompletionContentPartTextParam):
         part = {"type": "text", "text": "fox", key: None}
         accepted(embedded_shim, "/v1/chat/completions", CHAT | {"messages": [{"role": "user", "content": [part]}]})
-    empty = {"tool_calls": [], "annotations": [], "audio": {}, "function_call": {}, "refusal": "", "name": ""}
+    empty: dict[str, Any] = {
+        "tool_calls": [],
+        "annotations": [],
+        "audio": {},
+        "function_call": {},
+        "refusal": "",
+        "name": "",
+    }
     message = {"role": "assistant", "content": [], **empty}
     accepted(embedded_shim, "/v1/chat/completions", CHAT | {"messages": [*CHAT["messages"], message]})
 
