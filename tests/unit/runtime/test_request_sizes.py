@@ -20,19 +20,24 @@ BOUNDED = [row for row in SAMPLING_PARAMETERS if row.most]
 ENTRIES: dict[str, Any] = {"strings": "x", "ids": 3, "words": (3,)}
 
 
+def params(name: str, value: Any) -> SamplingParams:
+    given: dict[str, Any] = {name: value}
+    return SamplingParams(**given)
+
+
 @pytest.mark.parametrize("row", BOUNDED, ids=lambda row: row.name)
 def test_a_list_of_the_limit_is_taken_and_a_longer_one_is_named(row: Any) -> None:
-    assert len(getattr(SamplingParams(**{row.name: [ENTRIES[row.kind]] * row.most}), row.name)) == row.most
+    assert len(getattr(params(row.name, [ENTRIES[row.kind]] * row.most), row.name)) == row.most
     with pytest.raises(RequestError, match=f"^{row.name} has {row.most + 1} entries; at most {row.most} are possible"):
-        SamplingParams(**{row.name: [ENTRIES[row.kind]] * (row.most + 1)})
+        params(row.name, [ENTRIES[row.kind]] * (row.most + 1))
 
 
 @pytest.mark.parametrize("name", ["stop", "bad_words"])
 def test_the_strings_of_a_list_are_bounded_together(name: str) -> None:
     most = next(row for row in BOUNDED if row.name == name).most_characters
-    SamplingParams(**{name: ["x" * (most - 1), "y"]})
+    params(name, ["x" * (most - 1), "y"])
     with pytest.raises(RequestError, match=f"^{name} has {most + 1} characters in all"):
-        SamplingParams(**{name: ["x" * most, "y"]})
+        params(name, ["x" * most, "y"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
