@@ -179,7 +179,8 @@ def convert(
         }
     )
     started = time.monotonic()
-    convert_model(model or model_dir or "", output_dir, options)
+    for note in convert_model(model or model_dir or "", output_dir, options):
+        typer.echo(note, err=True)
     checkpoint = Checkpoint.open(output_dir)
     if checkpoint.tokenizer_directory is None:
         typer.echo(f"{model or model_dir} has no tokenizer: the engine will take and give token ids only.", err=True)

@@ -61,7 +61,8 @@ def resolve_engine(name: str, options: ConvertOptions | None = None, recipe: Bui
     console.print(f"Building an engine of {name}; it is kept in {engine}")
     with tempfile.TemporaryDirectory(prefix="checkpoint-", dir=engine.parent) as scratch:
         checkpoint = Path(scratch) / "checkpoint"
-        convert_model(name, checkpoint, options)
+        for note in convert_model(name, checkpoint, options):
+            console.print(note, markup=False)
         build_engine(checkpoint, engine, recipe, overwrite=True)
     return engine
 
