@@ -107,7 +107,7 @@ class BuildRecipe(Record):
                 "kv_cache_dtype": _kv_cache_dtype(config) if self.kv_cache_dtype == "auto" else self.kv_cache_dtype,
             }
         )
-        refuse_problems(_problems(resolved, positions, longest))
+        refuse_problems(_problems(self, resolved, positions, longest))
         return resolved
 
     @property
@@ -149,8 +149,9 @@ def _kv_cache_dtype(config: CheckpointConfig) -> str:
     return "int8" if config.quantization.kv_cache_quant_algo == KV_CACHE_ALGORITHM else config.dtype
 
 
-def _problems(recipe: BuildRecipe, positions: int | None, longest: int | None) -> list[str]:
-    limits = recipe.limits
+def _problems(asked: BuildRecipe, recipe: BuildRecipe, positions: int | None, longest: int | None) -> list[str]:
+    """`asked`: the recipe before its defaults were filled in."""
+    limits, given = recipe.limits, asked.model_fields_set
     checks = [
         (
             recipe.tokens_per_block % _BLOCK_STEP != 0,
@@ -168,6 +169,15 @@ def _problems(recipe: BuildRecipe, positions: int | None, longest: int | None) -
             longest is not None and limits.max_seq_len > longest,
             f"--max-seq-len {limits.max_seq_len}: at most {longest}. longrope has other rotary frequencies for "
             "longer sequences, also for the keys that are already in the KV cache, and an engine has one table.",
+        ),
+        (
+            "max_num_tokens" in given and recipe.max_num_tokens != asked.max_num_tokens,
+            f"--max-num-tokens {asked.max_num_tokens}: at least --max-batch-size, {recipe.max_batch_size}: in one step "
+            "every sequence may have a token.",
+        ),
+        (
+            asked.max_logit_rows not in (None, recipe.max_logit_rows),
+            f"--max-logit-rows {asked.max_logit_rows}: at most --max-num-tokens, {recipe.max_num_tokens}.",
         ),
         (
             limits.max_logit_rows < limits.max_batch_size,

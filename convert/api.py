@@ -15,7 +15,7 @@ from inflight.convert.quantization.recipes import quantization_record
 from inflight.convert.source.generation import generation_facts
 from inflight.convert.source.model import SourceModel, open_source, read_config
 from inflight.convert.source.tokenizer_end import tokenizer_end_token
-from inflight.convert.source.tokenizer_files import copy_tokenizer
+from inflight.convert.source.tokenizer_files import copy_tokenizer, try_tokenizer
 from inflight.convert.writer import write_rank_file
 from inflight.errors import InflightError
 from inflight.files import atomic_directory
@@ -25,12 +25,13 @@ from inflight.tensor_file import map_array
 _COMPARED_ROWS = 1024
 
 
-def convert_model(model: str | Path, output: Path, options: ConvertOptions | None = None) -> None:
-    """Convert a Hugging Face model, a directory or a hub id, to a checkpoint directory at `output`.
+def convert_model(model: str | Path, output: Path, options: ConvertOptions | None = None) -> list[str]:
+    """Convert a Hugging Face model, a directory or a hub id, to a checkpoint directory at `output`; return what is odd
+    about it, in sentences.
 
     The same model and options give the same bytes. Raises ModelError listing everything about the model that is
-    unsupported, before a weight is read; InflightError when `output` exists or the disk is too small. After an error
-    or an interrupt nothing new is left behind.
+    unsupported, before a weight is read, or that its tokenizer is none; InflightError when `output` exists or the disk
+    is too small. After an error or an interrupt nothing new is left behind.
     """
     options = options or ConvertOptions()
     location, config = read_config(model, options.revision)
@@ -44,7 +45,9 @@ def convert_model(model: str | Path, output: Path, options: ConvertOptions | Non
         checkpoint_config = _complete_config(source, plan, options)
         (scratch / CONFIG_NAME).write_text(json.dumps(checkpoint_config.to_json(), indent=2) + "\n", encoding="utf-8")
         copy_tokenizer(source.directory, scratch / TOKENIZER_DIRECTORY)
+        notes = try_tokenizer(scratch / TOKENIZER_DIRECTORY, plan.config.vocab_size)
         _write_ranks(scratch, plan, options.progress)
+    return notes
 
 
 def plan_source(source: SourceModel, options: ConvertOptions) -> ConversionPlan:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from inflight import __version__
@@ -99,7 +100,7 @@ def make_plan(
         problems += unsupported(config) + split_problems(config)
         specs = _stage_specs(config, reading, tied)
         every = [spec for stage in specs for spec in stage]
-        problems += group_problems(config, every) + account.problems(every)
+        problems += group_problems(config, every) + account.problems(every) + _unmatched(options, every)
         config = config.model_copy(update={"dtype": _choose_dtype(options, reading, account, every, problems)})
         ranks = _plan_ranks(account, tensors, config, specs)
     _refuse(model, problems)
@@ -114,6 +115,16 @@ def _stage_specs(config: CheckpointConfig, reading: ConfigReading, tied: bool) -
     own_projection = config.mapping.world_size > 1 or (quantization is not None and quantization.covers("lm_head"))
     spec = model_spec(config, replace(reading.optional, lm_head=not tied or own_projection))
     return [list(stage_tensors(config, spec, stage)) for stage in range(config.mapping.pp_size)]
+
+
+def _unmatched(options: ConvertOptions, specs: Sequence[TensorSpec]) -> list[str]:
+    """The patterns of exclude_modules that name no matrix of the model: a mistyped one would leave it quantized."""
+    modules = {module_path(spec.name) for spec in specs if spec.columns is not None} | {"lm_head"}
+    return [
+        f"--exclude-modules {pattern!r} matches no module; modules are named as {min(modules - {'lm_head'})!r}"
+        for pattern in options.exclude_modules
+        if not any(fnmatchcase(module, pattern) for module in modules)
+    ]
 
 
 def _refuse(model: str, problems: Sequence[str]) -> None:

@@ -21,6 +21,9 @@ from inflight.errors import ModelError
 from inflight.tensor_file import ALIGNMENT, encode_header, tensor_bytes
 
 CHUNK_BYTES = 1 << 24
+# Values that are looked at together: few enough for the processor's cache.
+_CHECKED_VALUES = 1 << 17
+_EXPONENTS = {"float32": np.uint32(0x7F800000), "bfloat16": np.uint16(0x7F80), "float16": np.uint16(0x7C00)}
 Array = npt.NDArray[Any]
 _CHANGED = "It changed during the conversion: convert again when it is complete."
 
@@ -30,7 +33,7 @@ def write_rank_file(
 ) -> None:
     """Write the tensors of one rank as `dtype`. `advance` is called with bytes written and the tensor's name.
 
-    Raises ModelError naming the tensor when a finite value does not fit `dtype`, or when the source cannot be read.
+    Raises ModelError naming the tensor when a value is none or does not fit `dtype`, or the source cannot be read.
     """
     ordered = _aligned_first(stored for tensor in tensors for stored in tensor.stored(dtype))
     header = encode_header({stored.name: (stored.dtype, stored.shape) for stored in ordered})
@@ -65,6 +68,7 @@ def _chunks(tensor: PlannedTensor, dtype: str) -> Iterator[tuple[str, Array]]:
     for piece in tensor.pieces:
         for rows in _read_rows(piece):
             cut = rows if piece.columns is None else rows[:, piece.columns.start : piece.columns.stop]
+            _check_finite(cut, piece.source.name)
             yield tensor.name, _cast(_shifted(cut, tensor.offset), stored.dtype, piece.source.name)
     if tensor.padding:
         yield tensor.name, np.zeros((tensor.padding, *tensor.shape[1:]), numpy_dtype(stored.dtype))
@@ -104,6 +108,21 @@ def _fill(file: BinaryIO, rows: Array, name: str) -> None:
 def _raw(array: Array) -> memoryview:
     """The bytes of an array; numpy's own buffers do not know bfloat16."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _check_finite(rows: Array, name: str) -> None:
+    """One NaN makes every token of every prompt NaN. The bits of an exponent are all ones in infinities and NaN."""
+    exponent = _EXPONENTS.get(rows.dtype.name)
+    bits = rows.view(f"u{rows.itemsize}")
+    if exponent is None:
+        return
+    for start in range(0, len(bits), step := max(1, _CHECKED_VALUES * len(bits) // max(1, bits.size))):
+        part = bits[start : start + step]
+        if ((part & exponent) == exponent).any():
+            raise ModelError(
+                f"Tensor {name} holds infinities or NaN.",
+                "The model is broken: download it again, or take an earlier state of its training.",
+            )
 
 
 def _cast(rows: Array, dtype: str, name: str) -> Array:

@@ -38,6 +38,12 @@ def locate(model: str | Path, revision: str | None, patterns: Sequence[str]) -> 
         if revision is not None:
             raise ModelError(f"--revision {revision} has no meaning for a local directory ({path}).")
         return ModelLocation(path.resolve().name, path)
+    if path.suffix.lower() == ".gguf":
+        raise ModelError(
+            f"{model} is a GGUF file, and GGUF is not read.",
+            "Give the Hugging Face model that it was made from (safetensors, config.json, tokenizer). To quantize "
+            "the weights, pass --quantize to `inflight convert`.",
+        )
     if isinstance(model, Path) or not _HUB_ID.fullmatch(model):
         raise ModelError(f"{model} is not a directory.", "Give the directory of a Hugging Face model, or a hub id.")
     directory = _download(model, revision, list(patterns))

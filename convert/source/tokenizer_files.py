@@ -1,9 +1,12 @@
-"""The files of a Hugging Face tokenizer, which travel with the weights."""
+"""The files of a Hugging Face tokenizer, which travel with the weights, and a trial of them."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
+
+from inflight.errors import ModelError
 
 TOKENIZER_PATTERNS = (
     "tokenizer.json",
@@ -21,6 +24,8 @@ TOKENIZER_PATTERNS = (
     "generation_config.json",
 )
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+_TRIAL = "Hello, world! 0123\n"
+_SHOWN = 8
 
 
 def tokenizer_files(directory: Path) -> list[Path]:
@@ -31,8 +36,48 @@ def tokenizer_files(directory: Path) -> list[Path]:
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy the tokenizer's files of the directory `source` to `target`, which is made if there are any."""
-    for path in tokenizer_files(source):
+    """Copy the tokenizer's files of the directory `source` to `target`, which is made if there are any. Where there is
+    no tokenizer.json, one is made of the others. Raises ModelError for files that are no tokenizer.
+    """
+    files = tokenizer_files(source)
+    for path in files:
         destination = target / path.relative_to(source)
         destination.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, destination)
+    if files and not (target / "tokenizer.json").is_file():
+        from inflight.convert.source.tokenizer_json import write_tokenizer_json
+
+        write_tokenizer_json(source, target)
+
+
+def try_tokenizer(directory: Path, vocab_size: int) -> list[str]:
+    """Load tokenizer.json, encode and decode; what a user should know of it, in sentences.
+
+    Raises ModelError when it cannot be loaded, or makes nothing of a text.
+    """
+    import tokenizers
+
+    file = directory / "tokenizer.json"
+    if not file.is_file():
+        return []
+    try:
+        backend: Any = tokenizers.Tokenizer.from_file(str(file))
+        ids = backend.encode(_TRIAL).ids
+        backend.decode(ids)
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # bare Exception, or a panic, which is none
+        raise ModelError(
+            f"{file.name} is no tokenizer that can be used: {error}", "Copy it from the model again."
+        ) from error
+    if not backend.encode(_TRIAL, add_special_tokens=False).ids:
+        raise ModelError(f"{file.name} makes no token of {_TRIAL!r}.", "Copy it from the model again.")
+    beyond = sorted((i, token) for token, i in backend.get_vocab(with_added_tokens=True).items() if i >= vocab_size)
+    if not beyond:
+        return []
+    listed = ", ".join(f"{token!r} ({i})" for i, token in beyond[:_SHOWN])
+    more = f" and {len(beyond) - _SHOWN} more" if len(beyond) > _SHOWN else ""
+    return [
+        f"The tokenizer has {len(beyond)} token(s) beyond the model's vocabulary of {vocab_size:,}; a prompt with one "
+        f"is refused: {listed}{more}."
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from inflight.build.target import FLOATS, Capabilities, Target
+from inflight.build.target import Capabilities, Target
 from inflight.build.targets.reference.recipe import ReferenceRecipe
 from inflight.extras import install_hint
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class ReferenceTarget(Target[ReferenceRecipe]):
-    """The network as it is; see build.py. Whatever type is asked for, its cache is float32."""
+    """The network as it is; see build.py. Whatever type a checkpoint asks for, its cache is float32."""
 
     name = "reference"
     summary = "ONNX Runtime on the unfused network; slow, for checking."
     requires = install_hint("build")
-    capabilities = Capabilities(kv_cache_dtypes=(*FLOATS, "int8"))
+    capabilities = Capabilities(kv_cache_dtypes=("float32",))
 
     def recipe_class(self) -> type[ReferenceRecipe]:
         return ReferenceRecipe

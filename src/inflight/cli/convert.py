@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from inflight.cli.build_engine.recipe_flags import is_given
 from inflight.convert.quantization.schemes import RECIPES
 
 
@@ -35,6 +36,7 @@ def _known_recipe(name: str | None) -> str | None:
 
 
 def convert(
+    ctx: typer.Context,
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="Hugging Face model: a directory or a hub id.")
     ] = None,
@@ -158,6 +160,9 @@ def convert(
     if group_size not in (32, 64, 128):
         raise typer.BadParameter(f"--group-size {group_size}: groups have 32, 64 or 128 inputs.")
 
+    scheme = _scheme(quantize, use_weight_only, weight_only_precision, use_fp8_rowwise)
+    _refuse_unread(ctx, scheme)
+
     from rich.filesize import decimal
 
     from inflight.convert.api import convert_model
@@ -171,7 +176,7 @@ def convert(
             "pp_size": pp_size,
             "use_parallel_embedding": use_parallel_embedding,
             "embedding_sharding_dim": embedding_sharding_dim,
-            "quantize": _scheme(quantize, use_weight_only, weight_only_precision, use_fp8_rowwise),
+            "quantize": scheme,
             "group_size": group_size,
             "exclude_modules": tuple(exclude_modules or ()),
             "revision": revision,
@@ -179,7 +184,8 @@ def convert(
         }
     )
     started = time.monotonic()
-    convert_model(model or model_dir or "", output_dir, options)
+    for note in convert_model(model or model_dir or "", output_dir, options):
+        typer.echo(note, err=True)
     checkpoint = Checkpoint.open(output_dir)
     if checkpoint.tokenizer_directory is None:
         typer.echo(f"{model or model_dir} has no tokenizer: the engine will take and give token ids only.", err=True)
@@ -196,6 +202,21 @@ def convert(
         f"{len(checkpoint.ranks)} rank file(s), {time.monotonic() - started:.1f} s\n"
         f"Next: inflight build-engine --checkpoint-dir {shlex.quote(str(output_dir))} --output-dir ENGINE"
     )
+
+
+def _refuse_unread(ctx: typer.Context, scheme: str | None) -> None:
+    """An option that the rest of the command line leaves without any effect is a mistake."""
+    parallel, tp_size = ctx.params["use_parallel_embedding"], ctx.params["tp_size"]
+    has_groups = scheme is not None and RECIPES[scheme].weights.scale == "group"
+    unread = {
+        "group_size": (not has_groups, f"{scheme or 'weights that are not quantized'}: no groups; int4 has them"),
+        "exclude_modules": (scheme is None, "nothing is quantized without --quantize"),
+        "embedding_sharding_dim": (not parallel, "it goes with --use-parallel-embedding"),
+        "use_parallel_embedding": (tp_size == 1, "one rank holds the whole embedding; it goes with --tp-size"),
+    }
+    for name, (is_unread, why) in unread.items():
+        if is_unread and is_given(ctx, name):
+            raise typer.BadParameter(f"--{name.replace('_', '-')} has no effect here: {why}.")
 
 
 def _scheme(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +12,16 @@ from inflight.cache import cached_path, write_record
 from inflight.engine_format.manifest import FORMAT_VERSION, MANIFEST_NAME
 from inflight.errors import ModelError
 from inflight.extras import install_hint, needs
+from inflight.files.scratch import remove_stale, scratch_directory
 from inflight.progress import progress_bar
 
 if TYPE_CHECKING:
     from inflight.build.recipe import BuildRecipe
     from inflight.convert.options import ConvertOptions
     from inflight.convert.source.model import SourceModel
+
+# What is converted on the way to an engine.
+_CHECKPOINT = "checkpoint"
 
 
 def is_engine(name: str) -> bool:
@@ -59,9 +62,11 @@ def resolve_engine(name: str, options: ConvertOptions | None = None, recipe: Bui
         return engine
     engine.parent.mkdir(parents=True, exist_ok=True)
     console.print(f"Building an engine of {name}; it is kept in {engine}")
-    with tempfile.TemporaryDirectory(prefix="checkpoint-", dir=engine.parent) as scratch:
-        checkpoint = Path(scratch) / "checkpoint"
-        convert_model(name, checkpoint, options)
+    remove_stale(engine.parent, _CHECKPOINT)
+    with scratch_directory(engine.parent, _CHECKPOINT) as scratch:
+        checkpoint = scratch / _CHECKPOINT
+        for note in convert_model(name, checkpoint, options):
+            console.print(note, markup=False)
         build_engine(checkpoint, engine, recipe, overwrite=True)
     return engine
 

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from inflight.build.recipe import flag_name
 from inflight.cli import sampling_options as flag
-from inflight.cli.build_engine.recipe_flags import Flags, with_flags_of
+from inflight.cli.build_engine.recipe_flags import Flags, is_given, with_flags_of
 from inflight.cli.convert import Dtype
 
 
@@ -133,6 +134,12 @@ def serve(
 
     if is_engine(model):
         engine = Path(model).expanduser()
+        names = [*flags, *(name for name in ("dtype", "revision") if is_given(ctx, name))]
+        if names:
+            raise typer.BadParameter(
+                f"{model} is an engine: {', '.join(map(flag_name, names))} can only be chosen when it is built. Build "
+                "it again with inflight build-engine, or give the model."
+            )
     else:
         from inflight.build.registry import make_recipe
         from inflight.convert.options import ConvertOptions

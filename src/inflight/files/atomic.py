@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from inflight.errors import InflightError
+from inflight.files.scratch import remove_stale, replace_directory, scratch_directory
 
 _CHUNK = 1 << 22
 
@@ -22,30 +22,23 @@ def atomic_directory(target: Path, *, overwrite: bool = False, marker: str | Non
     A directory that is there already and empty stays the same directory (it may be a mount, or of a parent that cannot
     be written): the files move into it. One that is not empty is replaced when `overwrite` is true and it holds the
     file `marker` (None: whatever it holds), so that a mistyped path never deletes another directory.
-    Raises InflightError otherwise. An interrupt or an error inside the block leaves whatever was at `target` before.
+    Raises InflightError otherwise. An interrupt or an error inside the block leaves whatever was at `target` before;
+    what a killed process leaves beside it is removed by the next call.
     """
     target = Path(os.path.realpath(target))
+    for parent in (target.parent, target):
+        remove_stale(parent, target.name)
     empty = _check_target(target, overwrite, marker)
     if not empty:
         target.parent.mkdir(parents=True, exist_ok=True)
-    # A name of 255 bytes is allowed, and the temporary one is longer.
-    prefix = f".{target.name[:40]}."
-    scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=target if empty else target.parent))
-    scratch.chmod(0o755)
-    try:
+    with scratch_directory(target if empty else target.parent, target.name) as scratch:
         yield scratch
         if empty:
             _move_into(scratch, target)
         elif target.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f"{prefix}old.", dir=target.parent))
-            os.rename(target, retired / "old")
-            os.rename(scratch, target)
-            shutil.rmtree(retired, ignore_errors=True)
+            replace_directory(scratch, target)
         else:
             os.rename(scratch, target)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
 
 
 def _check_target(target: Path, overwrite: bool, marker: str | None) -> bool:

@@ -20,6 +20,7 @@ from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
 from inflight.errors import InflightError, ModelError
 from tests.models.hf_files import DTYPES, random_tensors, tiny_config, write_model
+from tests.models.tiny_tokenizers import byte_level
 
 pytestmark = pytest.mark.unit
 
@@ -132,6 +133,24 @@ def test_a_value_too_large_for_float16_is_an_error_that_names_its_tensor(
     assert list(tmp_path.iterdir()) == [tmp_path / "model"]
 
 
+@pytest.mark.parametrize("dtype", list(DTYPES))
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_weight_that_is_no_number_is_an_error_that_names_its_tensor(
+    tmp_path: Path, rng: np.random.Generator, dtype: str, value: float
+) -> None:
+    """Whatever the type, a vector or a matrix, and wherever in it."""
+    config = tiny_config(torch_dtype=dtype, vocab_size=9000)
+    tensors = random_tensors(config, rng, dtype)
+    names = list(tensors)
+    name = names[rng.integers(len(names))]
+    tensors[name].reshape(-1)[rng.integers(tensors[name].size)] = value
+    write_model(tmp_path / "model", config, tensors)
+    for changed in ("auto", "float32", "bfloat16"):
+        with pytest.raises(ModelError, match=f"Tensor {name} holds infinities or NaN"):
+            convert_model(tmp_path / "model", tmp_path / "checkpoint", ConvertOptions(dtype=changed))
+    assert list(tmp_path.iterdir()) == [tmp_path / "model"]
+
+
 def test_every_problem_is_reported_at_once(tmp_path: Path, rng: np.random.Generator) -> None:
     config = tiny_config()
     tensors = random_tensors(config, rng)
@@ -195,10 +214,10 @@ def test_a_stored_projection_of_a_tied_model_counts_only_when_it_differs(
 def test_the_same_model_gives_the_same_bytes(tmp_path: Path, rng: np.random.Generator) -> None:
     config = tiny_config("qwen3")
     tensors = random_tensors(config, rng)
-    digests = []
+    digests, tokenizer = [], byte_level()
     for place in ("here", "there/deeper"):
         write_model(tmp_path / place / "model", config, tensors)
-        (tmp_path / place / "model" / "tokenizer.json").write_text("{}")
+        tokenizer.save(str(tmp_path / place / "model" / "tokenizer.json"))
         convert_model(tmp_path / place / "model", tmp_path / place / "out", ConvertOptions(tp_size=2, dtype="bfloat16"))
         files = sorted(path for path in (tmp_path / place / "out").rglob("*") if path.is_file())
         digests.append([Checkpoint.open(tmp_path / place / "out").sha256(), *(path.read_bytes() for path in files)])
@@ -266,7 +285,8 @@ def test_the_config_says_all_that_serving_needs(tmp_path: Path, rng: np.random.G
     write_model(tmp_path / "model", config, random_tensors(config, rng))
     generation = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": None, "eos_token_id": [5, 7, 5]}
     (tmp_path / "model" / "generation_config.json").write_text(json.dumps(generation))
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "README.md"):
+    byte_level().save(str(tmp_path / "model" / "tokenizer.json"))
+    for name in ("tokenizer_config.json", "chat_template.jinja", "README.md"):
         (tmp_path / "model" / name).write_text("{}")
     convert_model(tmp_path / "model", tmp_path / "checkpoint")
     facts = Checkpoint.open(tmp_path / "checkpoint").config.inflight

@@ -47,7 +47,7 @@ def _with_flags(
     @functools.wraps(command)
     def wrapped(ctx: typer.Context, **values: Any) -> None:
         flags = {name: _value(values.pop(name), fields[name][0]) for name in fields}
-        command(ctx, flags={name: value for name, value in flags.items() if _is_given(ctx, name)}, **values)
+        command(ctx, flags={name: value for name, value in flags.items() if is_given(ctx, name)}, **values)
 
     whole = [*own, *added]
     wrapped.__signature__ = signature.replace(parameters=whole)  # type: ignore[attr-defined]
@@ -113,7 +113,8 @@ def _value(value: Any, field: FieldInfo) -> Any:
     return tuple(name for given in value for name in given.split(",") if name)
 
 
-def _is_given(ctx: typer.Context, name: str) -> bool:
+def is_given(ctx: typer.Context, name: str) -> bool:
+    """Whether the parameter of that name stands on the command line, whatever its value."""
     source = ctx.get_parameter_source(name)
     return source is not None and source.name != "DEFAULT"
 

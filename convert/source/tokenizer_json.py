@@ -1,0 +1,109 @@
+"""Makes the tokenizer.json of a model that has none, out of tokenizer.model or of older files, with transformers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from inflight.errors import ModelError
+from inflight.extras import install_hint, needs
+from inflight.files.json_file import read_json_object
+
+SENTENCEPIECE_MODELS = ("tokenizer.model", "spiece.model")
+# Loads tokenizer.json as it is, whatever the model.
+_PLAIN_CLASS = "PreTrainedTokenizerFast"
+_COPY_ONE = "Copy the tokenizer.json of a model with the same tokenizer beside it."
+_SAMPLES = (
+    "The quick brown fox jumps over the lazy dog, and then it doesn't.",
+    " leading and  double   spaces, trailing ",
+    "def f(x):\n    return x ** 2\t# 0123456789\n\n",
+    "naïve café — déjà vu; Привет, мир! 東京タワーへ行く。 नमस्ते दुनिया \U0001f389\U0001f1eb\U0001f1f7 ﬁ Å ½",
+)
+_SAMPLED_PIECES = 2000
+
+
+def write_tokenizer_json(source: Path, target: Path) -> None:
+    """Write tokenizer.json and tokenizer_config.json to `target`, of the tokenizer in the model directory `source`.
+
+    Text gets the ids that SentencePiece itself gives it, where the tokenizer is a SentencePiece model; the tokens
+    before and after it are those of transformers. Raises ModelError when the files cannot be read or ids would differ.
+    """
+    from transformers import AutoTokenizer
+
+    backend: Any
+    try:
+        auto: Any = AutoTokenizer.from_pretrained(str(source), local_files_only=True, trust_remote_code=False)
+        backend = auto.backend_tokenizer
+        model = next((source / name for name in SENTENCEPIECE_MODELS if (source / name).is_file()), None)
+        if model is not None:
+            backend = _of_sentencepiece(model, auto)
+    except (ModelError, ModuleNotFoundError):
+        raise
+    except Exception as error:  # any of the many ways in which third-party files can be wrong
+        raise ModelError(f"The tokenizer in {source} cannot be loaded: {error}", _COPY_ONE) from error
+    backend.save(str(target / "tokenizer.json"))
+    file = target / "tokenizer_config.json"
+    config = read_json_object(file, ModelError) if file.is_file() else {}
+    config = {**auto.special_tokens_map, **config, "tokenizer_class": _PLAIN_CLASS}
+    file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _of_sentencepiece(path: Path, auto: Any) -> Any:
+    """The tokenizer of a SentencePiece model; `auto` says what comes before and after a text, and which tokens there
+    are beyond the model's."""
+    with needs(f"A tokenizer without tokenizer.json ({path})", install_hint("build")):
+        import sentencepiece
+    from transformers import PreTrainedTokenizerFast
+
+    pieces: Any = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    # Alone, so that no class changes how text is cut.
+    with tempfile.TemporaryDirectory(prefix="inflight-tokenizer-") as alone:
+        shutil.copyfile(path, Path(alone) / "tokenizer.model")
+        backend: Any = PreTrainedTokenizerFast.from_pretrained(alone).backend_tokenizer
+    _compare(path, pieces, backend)
+    known = set(backend.get_vocab(with_added_tokens=True))
+    for token_id, token in sorted(auto.added_tokens_decoder.items()):
+        if token.content not in known and token_id >= pieces.get_piece_size():
+            backend.add_tokens([token])
+            if backend.token_to_id(token.content) != token_id:
+                raise ModelError(
+                    f"{path.parent} gives {token.content!r} the id {token_id}, which leaves a gap.", _COPY_ONE
+                )
+    _surround(backend, auto)
+    return backend
+
+
+def _compare(path: Path, pieces: Any, backend: Any) -> None:
+    size = pieces.get_piece_size()
+    step = max(1, size // _SAMPLED_PIECES)
+    # A text that spells a control piece means the special token here, and nothing to SentencePiece.
+    ordinary = (
+        i for i in range(0, size, step) if not (pieces.is_byte(i) or pieces.is_control(i) or pieces.is_unknown(i))
+    )
+    spelled = (pieces.id_to_piece(i).replace("▁", " ") for i in ordinary)
+    for text in (*_SAMPLES, *(f"{piece}{piece[::-1]} {piece}" for piece in spelled)):
+        expected, found = pieces.encode(text), backend.encode(text, add_special_tokens=False).ids
+        if found != expected:
+            raise ModelError(
+                f"{path}: its tokenizer.json would give {text[:60]!r} the ids {found[:12]}, and SentencePiece gives "
+                f"{expected[:12]}.",
+                _COPY_ONE,
+            )
+
+
+def _surround(backend: Any, auto: Any) -> None:
+    """The special tokens that transformers puts around a text."""
+    from tokenizers import processors
+
+    inner, whole = (auto("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+    start = next((i for i in range(len(whole)) if whole[i : i + len(inner)] == inner), 0)
+    around = whole[:start], whole[start + len(inner) :]
+    before, after = (auto.convert_ids_to_tokens(ids) for ids in around)
+    backend.post_processor = processors.TemplateProcessing(
+        single=[*before, "$A", *after],
+        pair=[*before, "$A", *after, *before, "$B", *after],
+        special_tokens=[(token, backend.token_to_id(token)) for token in dict.fromkeys([*before, *after])],
+    )

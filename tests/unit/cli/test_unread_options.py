@@ -1,0 +1,121 @@
+"""An option that would have no effect is refused: options by schemes, targets and what is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from inflight.build.engine import plan_engine
+from inflight.build.registry import make_recipe
+from inflight.cli.main import build_app
+from inflight.convert.api import convert_model
+from inflight.convert.options import ConvertOptions
+from inflight.convert.quantization.schemes import RECIPES
+from inflight.errors import BuildError, InflightError, ModelError
+from tests.engines.null_engine import write_null_engine
+from tests.models.hf_files import random_tensors, tiny_config, write_model
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def model(tmp_path: Path, rng: np.random.Generator) -> Path:
+    config = tiny_config(hidden_size=32, intermediate_size=64)
+    return write_model(tmp_path / "model", config, random_tensors(config, rng))
+
+
+def run(verb: str, *arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(build_app([verb]), [verb, *map(str, arguments)])
+    text = " ".join((result.output + str(result.exception or "")).replace("│", " ").split())
+    return result.exit_code, text
+
+
+@pytest.mark.parametrize("scheme", [None, *RECIPES])
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--group-size", 32),
+        ("--group-size", 128),
+        ("--exclude-modules", "lm_head"),
+        ("--exclude-modules", "*.mlp.projj"),
+        ("--embedding-sharding-dim", 1),
+        ("--use-parallel-embedding", None),
+    ],
+)
+def test_convert_refuses_what_it_would_not_read(
+    tmp_path: Path, model: Path, scheme: str | None, flag: str, value: object
+) -> None:
+    grouped = scheme is not None and RECIPES[scheme].weights.scale == "group"
+    read = (flag == "--group-size" and grouped) or (value == "lm_head" and scheme is not None)
+    quantize = [] if scheme is None else ["--quantize", scheme]
+    given = [flag] if value is None else [flag, value]
+    code, text = run("convert", model, "-o", tmp_path / "out", *quantize, *given)
+    assert (code == 0) == read, text
+    assert read or flag in text
+    assert (tmp_path / "out").exists() == read
+
+
+def test_parallel_embeddings_are_read_where_there_are_ranks(tmp_path: Path, model: Path) -> None:
+    flags = ["--tp-size", 2, "--use-parallel-embedding", "--embedding-sharding-dim", 1]
+    assert run("convert", model, "-o", tmp_path / "out", *flags)[0] == 0
+
+
+def test_patterns_are_refused_one_by_one(tmp_path: Path, model: Path) -> None:
+    options = ConvertOptions(quantize="int8_wo", exclude_modules=("lm_head", "*.attn.*", "*.mlp.*", "model.layers.0*"))
+    with pytest.raises(ModelError) as caught:
+        convert_model(model, tmp_path / "out", options)
+    assert "'*.attn.*' matches no module" in str(caught.value)
+    assert "'model.layers.0*' matches no module" in str(caught.value)
+    assert "'lm_head' matches" not in str(caught.value) and "'*.mlp.*' matches" not in str(caught.value)
+
+
+@pytest.mark.parametrize("target", ["cpu", "reference"])
+def test_build_engine_changes_no_value_that_was_given(tmp_path: Path, model: Path, target: str) -> None:
+    convert_model(model, tmp_path / "ckpt", ConvertOptions())
+    for fields, message in (
+        ({"max_num_tokens": 3, "max_batch_size": 4}, "--max-num-tokens 3: at least --max-batch-size, 4"),
+        ({"max_num_tokens": 63}, "--max-num-tokens 63: at least --max-batch-size, 64"),
+        ({"max_num_tokens": 80, "max_logit_rows": 81}, "--max-logit-rows 81: at most --max-num-tokens, 80"),
+    ):
+        with pytest.raises(BuildError, match=message):
+            plan_engine(tmp_path / "ckpt", make_recipe(target, **fields))
+    wide = plan_engine(tmp_path / "ckpt", make_recipe(target, max_batch_size=5000)).limits
+    assert wide.max_num_tokens == wide.max_logit_rows == 5000
+
+
+def test_the_reference_target_has_one_type_of_cache(tmp_path: Path, model: Path) -> None:
+    convert_model(model, tmp_path / "ckpt", ConvertOptions(dtype="bfloat16"))
+    for dtype in ("auto", "float32"):
+        recipe = make_recipe("reference", kv_cache_dtype=dtype)
+        assert plan_engine(tmp_path / "ckpt", recipe).target.kv_cache.dtype == "float32"
+    for dtype in ("int8", "bfloat16", "float16"):
+        with pytest.raises(BuildError, match=f"--kv-cache-dtype {dtype}: reference's KV cache has the type float32"):
+            plan_engine(tmp_path / "ckpt", make_recipe("reference", kv_cache_dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--max-model-len", 64),
+        ("--dtype", "float32"),
+        ("--dtype", "auto"),
+        ("--revision", "main"),
+        ("--kv-cache-dtype", "int8", "--block-size", 32),
+    ],
+)
+def test_serve_refuses_flags_of_a_build_for_an_engine(tmp_path: Path, flags: tuple[object, ...]) -> None:
+    code, text = run("serve", write_null_engine(tmp_path / "engine"), *flags)
+    names = {"--max-model-len": "--max-seq-len", "--block-size": "--tokens-per-block"}
+    assert code == 2 and "can only be chosen when it is built" in text
+    for flag in flags:
+        if str(flag).startswith("--"):
+            assert names.get(str(flag), str(flag)) in text
+
+
+def test_a_gguf_file_is_named_as_one(tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    with pytest.raises(InflightError, match="GGUF is not read"):
+        convert_model(str(tmp_path / "x.gguf"), tmp_path / "out")
