@@ -55,7 +55,11 @@ def test_a_special_token_that_is_a_stop_string_ends_the_text(
         ids = tokenizer.encode("x" + random_text(rng), add_special_tokens=False)
         stop = str(rng.choice(SPECIAL))
         more = [*ids, special(tokenizer, stop), *tokenizer.encode("late", add_special_tokens=False)]
-        options = {"stop": ["never", stop], "include_stop_str_in_output": keep, "skip_special_tokens": not shown}
+        options: dict[str, Any] = {
+            "stop": ["never", stop],
+            "include_stop_str_in_output": keep,
+            "skip_special_tokens": not shown,
+        }
         text, found, count = run(tokenizer, more, rng, **options)
         assert found == stop
         if (
@@ -92,7 +96,8 @@ def test_stop_strings_of_both_kinds_end_the_text_at_the_first(rng: np.random.Gen
         parts = [str(rng.choice([*SPECIAL, "a", "ab", "b", "é", "🎉"])) for _ in range(rng.integers(1, 15))]
         ids = [token for part in parts for token in tokenizer.encode(part, add_special_tokens=False)]
         spelled = "".join(parts)
-        places, at = [], 0
+        places: list[int] = []
+        at = 0
         for part in parts:
             places += [] if part in SPECIAL else range(at, at + len(part))
             at += len(part)
