@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, cast, overload
+from typing import Any, Literal, overload
 
 from inflight.errors import RequestError
 from inflight.progress import progress_bar
@@ -19,7 +18,7 @@ from inflight.runtime.offline.collector import RequestCollector
 from inflight.runtime.request.outputs import RequestOutput
 from inflight.runtime.request.prompts import Prompt, PromptTokens, match_params, read_prompts
 from inflight.runtime.request.request import Request
-from inflight.runtime.sampling.params import SamplingParams
+from inflight.runtime.sampling.params import SamplingParams, params_over_defaults
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
 from inflight.runtime.text.chat_messages import Message
 from inflight.runtime.text.chat_template import ChatTemplate
@@ -70,9 +69,7 @@ class LLM:
 
     def default_sampling_params(self, **overrides: Any) -> SamplingParams:
         """The sampling defaults of the model's generation_config.json, with `overrides`."""
-        known = {field.name for field in fields(SamplingParams)}
-        defaults = {key: value for key, value in self.manifest.generation.sampling_defaults.items() if key in known}
-        return SamplingParams(**(cast(dict[str, Any], defaults) | overrides))
+        return params_over_defaults(self.manifest.generation.sampling_defaults, overrides)
 
     @overload
     def generate(

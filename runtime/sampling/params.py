@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
+from typing import Any
 
 from inflight.errors import RequestError
-from inflight.sampling_parameters import SAMPLING_PARAMETERS
+from inflight.sampling_parameters import LEAST, SAMPLING_PARAMETERS, to_float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,9 @@ class SamplingParams:
         probability win. Neither may be more than 1024.
     temperature: divides the logits; 0 is greedy.
     top_k: keep the k likeliest tokens; 0 or -1 is off.
-    top_p: keep the likeliest tokens until their probabilities sum to top_p, in (0, 1] (Holtzman et al. 2020).
+    top_p: keep the likeliest tokens until their probabilities sum to top_p, in [0, 1] (Holtzman et al. 2020). 0 keeps
+        the likeliest alone where no top_k is set, and is off where one is, as in TensorRT-LLM; it reads as top_k 1, or
+        the top_k that is set, and top_p 1.
     min_p: keep tokens of at least min_p times the greatest probability, in [0, 1] (Nguyen et al. 2024).
     typical_p: keep the tokens whose surprise, -log p, is nearest to the entropy, until their probabilities sum to
         typical_p, in (0, 1] (Meister et al. 2022); 1 is off.
@@ -32,7 +35,8 @@ class SamplingParams:
     seed: None draws one; the same seed gives the same tokens whatever else is running.
     max_tokens: the most tokens to generate; None: as many as the engine has room for.
     min_tokens: tokens that would end the sequence are forbidden before so many.
-    stop: strings that end the text; include_stop_str_in_output keeps them in it.
+    stop: strings that end the text; include_stop_str_in_output keeps them in it. Special tokens go by their text; an
+        empty string asks for nothing.
     stop_token_ids: tokens that end it, beside the model's own end tokens, which ignore_eos disregards.
     bad_words, bad_word_ids: strings, and sequences of token ids, that are never completed.
     logit_bias: token id to a number that is added to its logit; minus infinity forbids the token.
@@ -75,7 +79,8 @@ class SamplingParams:
         wrong_types = [problem for row, value in values if (problem := row.wrong_type(value))]
         if problems := [*wrong_types, *self._wrong_lists()]:
             raise RequestError(" ".join(problems))
-        set_field(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
+        stops = (self.stop,) if isinstance(self.stop, str) else self.stop
+        set_field(self, "stop", tuple(stop for stop in stops if stop))
         set_field(self, "stop_token_ids", tuple(self.stop_token_ids))
         set_field(self, "bad_words", tuple(self.bad_words))
         set_field(self, "bad_word_ids", tuple(tuple(word) for word in self.bad_word_ids))
@@ -85,6 +90,9 @@ class SamplingParams:
         for row, value in values:
             if row.also_off is not None:
                 set_field(self, row.name, row.normalized(value))
+        if to_float32(self.top_p) < LEAST:
+            set_field(self, "top_p", 1.0)
+            set_field(self, "top_k", self.top_k or 1)
 
     def _wrong_lists(self) -> list[str]:
         stop = [self.stop] if isinstance(self.stop, str) else self.stop
@@ -111,9 +119,19 @@ class SamplingParams:
             problems.append(f"best_of is {self.best_of}; it must be at least n, {self.n}.")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             problems.append(f"min_tokens is {self.min_tokens}, more than max_tokens, {self.max_tokens}.")
-        if not all(self.stop):
-            problems.append("stop holds an empty string.")
         return problems
+
+
+def params_over_defaults(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> SamplingParams:
+    """What `given` asks for, over a model's `defaults`; of these, names that are no parameters are left out.
+
+    Raises RequestError as SamplingParams does.
+    """
+    known = {name: value for name, value in defaults.items() if name in SamplingParams.__dataclass_fields__}
+    if given.get("top_p") == 0:
+        # Who asks for the likeliest token has not asked for a top_k beside it.
+        known.pop("top_k", None)
+    return SamplingParams(**{**known, **given})
 
 
 def _all(kind: type, values: object) -> bool:

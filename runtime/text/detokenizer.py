@@ -29,8 +29,8 @@ class IncrementalDetokenizer:
     """Decodes one sequence. Constant time per token, however long the sequence.
 
     "".join of everything that `push` and `flush` return equals `tokenizer.decode` of all ids pushed, for any ids.
-    Text is held back only while it can still change: an incomplete UTF-8 character of a byte-level tokenizer, a run of
-    byte tokens of a SentencePiece one. A tokenizer whose decoder is none of the known ones is decoded at the end.
+    Text is held back only while it can still change: an incomplete UTF-8 character. A tokenizer whose decoder is none
+    of the known ones is decoded at the end.
     """
 
     def __init__(self, tokenizer: Decoder, skip_special_tokens: bool = True) -> None:
@@ -48,9 +48,10 @@ class IncrementalDetokenizer:
         return "".join(self._run(self._tokenizer.pieces(token_ids, self._skip_special_tokens), 0))
 
     def flush(self) -> str:
-        """The text that was held back. Nothing may be pushed after it."""
+        """The text that was held back, as if nothing followed."""
         if self._stages is None:
-            return self._tokenizer.decode(self._unread, self._skip_special_tokens)
+            unread, self._unread = self._unread, []
+            return self._tokenizer.decode(unread, self._skip_special_tokens)
         text = ""
         for index, stage in enumerate(self._stages):
             text += "".join(self._run(stage.finish(), index + 1))

@@ -1,7 +1,8 @@
 """The decoders of `tokenizers`, restated so that they work on a stream of tokens.
 
 A tokenizer.json names its decoder: one step, or a sequence of steps, from token strings to text. Each class here is
-one step with the same result on any split of the input; `decoding_stages` reads the description.
+one step with the same result on any split of the input, the library's own but for broken characters in ByteFallback;
+`decoding_stages` reads the description.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ REPLACEMENT = "\ufffd"
 
 
 class Stage(Protocol):
-    """One step: pieces in, pieces out. `finish` returns what was held back; the stage is not used after it."""
+    """One step: pieces in, pieces out. `finish` returns what was held back, as if nothing followed."""
 
     def feed(self, pieces: Iterable[str]) -> list[str]: ...
 
@@ -49,34 +50,29 @@ class PieceMap:
 
 
 class ByteFallback:
-    """Runs of byte pieces, `<0xE2>`, become characters.
+    """Runs of byte pieces, `<0xE2>`, become characters, each as soon as it is whole; what is no UTF-8 becomes
+    replacement characters.
 
-    A run is text only if the whole of it is valid UTF-8; otherwise every byte becomes a replacement character. So
-    nothing of a run can be passed on before its end.
+    Here the library is not followed: it turns every byte of a run into a replacement character when one is wrong, so
+    that nothing of a run would be certain before its end.
     """
 
     def __init__(self) -> None:
-        self._run = bytearray()
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, pieces: Iterable[str]) -> list[str]:
         out: list[str] = []
         for piece in pieces:
             byte = byte_of_piece(piece)
             if byte is None:
-                out += self.finish()
-                out.append(piece)
-            else:
-                self._run.append(byte)
+                out += [*self.finish(), piece]
+            elif text := self._decoder.decode(bytes([byte])):
+                out.append(text)
         return out
 
     def finish(self) -> list[str]:
-        if not self._run:
-            return []
-        run, self._run = bytes(self._run), bytearray()
-        try:
-            return [run.decode("utf-8")]
-        except UnicodeDecodeError:
-            return [REPLACEMENT] * len(run)
+        text = self._decoder.decode(b"", final=True)
+        return [text] if text else []
 
 
 class ByteLevel:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.text.detokenizer import IncrementalDetokenizer
-from inflight.runtime.text.stop_strings import StopStrings
+from inflight.runtime.text.stop_strings import SpelledStopStrings, StopStrings
 from inflight.runtime.text.tokenizer import Tokenizer
 
 
@@ -27,15 +27,24 @@ class TextDelta:
 class TextStream:
     """Decodes one sequence and looks for stop strings in its text, whatever tokens they are made of.
 
+    A stop string that names special tokens, alone or among other text, is found where those tokens are, shown or not.
+
     Text that may be the beginning of a stop string, or half a character, is held back until it is certain, so the
     text already returned never has to be taken back. Nothing is looked for in the text of the first
     `params.min_tokens` tokens. How tokens are grouped into pushes does not change the joined text.
     """
 
     def __init__(self, tokenizer: Tokenizer, params: SamplingParams) -> None:
+        self._tokenizer = tokenizer
         self._detokenizer = IncrementalDetokenizer(tokenizer, params.skip_special_tokens)
-        self._stops = StopStrings(tuple(params.stop), keep_match=params.include_stop_str_in_output)
-        self._keep_end_token = params.include_stop_str_in_output
+        self._hides_special_tokens = params.skip_special_tokens
+        keep = params.include_stop_str_in_output
+        names_special = tokenizer.names_special_token
+        spelled = tuple(stop for stop in params.stop if names_special(stop))
+        plain = tuple(stop for stop in params.stop if not names_special(stop)) if spelled else tuple(params.stop)
+        self._spelled_stops = SpelledStopStrings(plain, spelled, keep) if spelled else None
+        self._stops = self._spelled_stops or StopStrings(plain, keep)
+        self._keep_end_token = keep
         self._min_tokens = params.min_tokens
         self._num_tokens = 0
         self._closed = False
@@ -52,6 +61,9 @@ class TextStream:
             self._num_tokens += 1
             part, stop = self._release("" if hidden else self._detokenizer.push((token_id,)))
             text += part
+            if stop is None and self._spelled_stops is not None and (hidden or self._hides_special_tokens):
+                part, stop = self._release_hidden(self._spelled_stops, token_id)
+                text += part
             if stop is not None:
                 self._closed = True
                 return TextDelta(text, position + 1, stop)
@@ -67,3 +79,14 @@ class TextStream:
         if self._num_tokens <= self._min_tokens:
             return decoded, None
         return self._stops.push(decoded), self._stops.matched
+
+    def _release_hidden(self, stops: SpelledStopStrings, token_id: int) -> tuple[str, str | None]:
+        """As `_release`, for a token that is not shown, if it is a special one."""
+        spelled = self._tokenizer.special_piece(token_id)
+        if spelled is None or self._num_tokens <= self._min_tokens:
+            return "", None
+        before, stop = "", None
+        if stops.would_match(spelled):
+            # What waits for its last bytes, or for the whole text, comes before this token and will not be completed.
+            before, stop = self._release(self._detokenizer.flush())
+        return (before, stop) if stop is not None else (before + stops.push_hidden(spelled), stops.matched)

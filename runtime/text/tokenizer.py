@@ -16,7 +16,7 @@ from inflight.runtime.text.chat_template import ChatTemplate
 from inflight.runtime.text.detokenizer import IncrementalDetokenizer
 from inflight.runtime.text.indexed_backend import Backend
 from inflight.runtime.text.loading import load_backend, load_chat_template, named_special_tokens
-from inflight.runtime.text.stages import StageFactory, byte_of_piece, bytes_of_piece, decoding_stages
+from inflight.runtime.text.stages import REPLACEMENT, StageFactory, byte_of_piece, bytes_of_piece, decoding_stages
 
 # What is longer takes more than some 5 milliseconds to encode.
 MANY_CHARACTERS = 4096
@@ -85,9 +85,18 @@ class Tokenizer:
             raise RequestError("The text holds half of a surrogate pair, which is no character.") from None
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
-        """The text of the whole sequence. Ids outside the vocabulary have no text."""
+        """The text of the whole sequence, as the tokenizers library has it. Ids outside the vocabulary have no text.
+
+        It differs from the library in one place: where byte tokens of a SentencePiece vocabulary (`<0xE2>`) do not
+        spell UTF-8, only the broken characters become replacement characters (one for each longest part that could
+        have begun a character), not every byte of the run. So a stream can show each character when it is whole.
+        """
         known = [token_id for token_id in token_ids if 0 <= token_id <= _LARGEST_ID]
-        return str(self.backend.decode(known, skip_special_tokens=skip_special_tokens))
+        text = str(self.backend.decode(known, skip_special_tokens=skip_special_tokens))
+        if REPLACEMENT not in text or self.decoding_stages is None:
+            return text
+        detokenizer = self.detokenizer(skip_special_tokens)
+        return detokenizer.push(known) + detokenizer.flush()
 
     def detokenizer(self, skip_special_tokens: bool = True) -> IncrementalDetokenizer:
         """A decoder for one growing sequence."""
@@ -151,6 +160,15 @@ class Tokenizer:
         found = [self.piece(token_id) for token_id in token_ids]
         hidden: frozenset[str] = self._special_pieces if skip_special_tokens else frozenset()
         return [piece for piece in found if piece is not None and piece not in hidden]
+
+    def special_piece(self, token_id: int) -> str | None:
+        """The text of a special token; None for any other."""
+        piece = self.piece(token_id)
+        return piece if piece in self._special_pieces else None
+
+    def names_special_token(self, text: str) -> bool:
+        """Whether the text of some special token is part of `text`."""
+        return any(piece in text for piece in self._special_pieces if piece)
 
     def piece(self, token_id: int) -> str | None:
         """The vocabulary entry of an id, spelled as in tokenizer.json; None for an id outside the vocabulary."""

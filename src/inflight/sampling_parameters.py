@@ -177,10 +177,10 @@ SAMPLING_PARAMETERS: tuple[SamplingParameter, ...] = (
     ),
     Row(
         "top_p", "number", 1.0,
-        least=LEAST, greatest=1, expected="above 0 and at most 1",
+        least=0, greatest=1, expected="between 0 and 1",
         model_default="sampling", record=True,
         triton=_contract("FP32", "runtime_top_p", text="top_p"),
-        cli=CliOption("Nucleus sampling: the likeliest tokens that sum to P; 1 = all.", chat=True),
+        cli=CliOption("Nucleus sampling: the likeliest tokens that sum to P; 1 = all, 0 = one.", chat=True),
     ),
     Row(
         "min_p", "number", 0.0,

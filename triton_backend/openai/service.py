@@ -15,7 +15,7 @@ from inflight.errors import EngineError
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
 from inflight.runtime.request.validation import check_request, output_room
-from inflight.runtime.sampling.params import SamplingParams
+from inflight.runtime.sampling.params import SamplingParams, params_over_defaults
 from inflight.runtime.scheduler.step import TokenResult
 from inflight.runtime.text.completion import CompletionDelta, RequestText
 from inflight.runtime.text.tokenizer import MANY_CHARACTERS, Tokenizer
@@ -92,9 +92,7 @@ class Service:
         `more` are parameters whose names differ between the endpoints. Raises RequestError on a value out of range.
         """
         given = {row.name: value for row in SAMPLING_FIELDS if (value := getattr(body, row.name)) is not None}
-        known = SamplingParams.__dataclass_fields__
-        defaults: dict[str, Any] = {k: v for k, v in self.manifest.generation.sampling_defaults.items() if k in known}
-        return SamplingParams(**(defaults | given | more))
+        return params_over_defaults(self.manifest.generation.sampling_defaults, given | more)
 
     def generation(self, prompt: Sequence[int], params: SamplingParams, body: GenerationBody, param: str) -> Generation:
         """A checked request with max_tokens resolved: None becomes the rest of the context.

@@ -112,12 +112,12 @@ class TextCompletions:
     def _whole_text(self, batch: int, completion: Completion) -> str:
         if not self._request.include_prompt:
             return completion.text
-        prompt = self._tokenizer.decode(self._request.prompt_ids[batch])
         whole = self._tokenizer.decode([*self._request.prompt_ids[batch], *completion.token_ids])
         if not isinstance(completion.stop_reason, str):
             return whole
-        end = whole.find(completion.stop_reason, len(prompt))
-        return whole if end < 0 else whole[:end]
+        # The stop string is not part of the text, though its tokens are part of the completion.
+        num_cut = len(self._tokenizer.decode(completion.token_ids)) - len(completion.text)
+        return whole[: len(whole) - num_cut]
 
     def _response(self, text: str, side: dict[str, Array], delta: CompletionDelta) -> dict[str, Array]:
         """text_output has no batch dimension: clients read `text_output[0]`."""

@@ -311,7 +311,7 @@ def test_sampling_defaults_count_only_when_the_model_samples(tmp_path: Path, rng
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("top_p", 0), ("temperature", -1), ("temperature", math.nan), ("repetition_penalty", math.inf)]
+    ("name", "value"), [("top_p", 2), ("temperature", -1), ("temperature", math.nan), ("repetition_penalty", math.inf)]
 )
 def test_a_sampling_default_that_no_request_could_have_is_refused(
     tmp_path: Path, rng: np.random.Generator, name: str, value: float

@@ -13,7 +13,7 @@ from inflight.runtime.engine.core import EngineCore
 from inflight.runtime.executors.cpu.sampling_rows import SamplingRows
 from inflight.runtime.executors.null.executor import NullExecutor, null_manifest
 from inflight.runtime.request.request import Request
-from inflight.runtime.sampling.params import SamplingParams
+from inflight.runtime.sampling.params import SamplingParams, params_over_defaults
 from inflight.runtime.scheduler.step import StepBatch, StepOutput
 from inflight.sampling_parameters import SAMPLING_PARAMETERS
 
@@ -87,3 +87,25 @@ def test_numbers_of_numpy_are_numbers() -> None:
 
 def test_a_top_k_beyond_every_vocabulary_is_allowed() -> None:
     serve(SamplingParams(top_k=10**20, max_tokens=2))
+
+
+@pytest.mark.parametrize("zero", [0, 0.0, -0.0, 1e-60, 1e-45])
+def test_a_top_p_of_zero_is_the_likeliest_token_or_beside_a_top_k_off(zero: float) -> None:
+    """As TensorRT-LLM has it; a number that is zero to a sampler in float32 is zero."""
+    for off in (0, -1):
+        assert SamplingParams(top_p=zero, top_k=off) == SamplingParams(top_p=1.0, top_k=1)
+    assert SamplingParams(top_p=zero, top_k=40) == SamplingParams(top_k=40)
+    serve(SamplingParams(top_p=zero, max_tokens=2))
+
+
+def test_a_models_own_top_k_does_not_stand_beside_a_top_p_of_zero() -> None:
+    defaults = {"top_k": 20, "top_p": 0.8, "of_another_program": 1}
+    assert params_over_defaults(defaults, {}) == SamplingParams(top_k=20, top_p=0.8)
+    assert params_over_defaults(defaults, {"top_p": 0}) == SamplingParams(top_k=1)
+    assert params_over_defaults(defaults, {"top_p": 0, "top_k": 5}) == SamplingParams(top_k=5)
+
+
+@pytest.mark.parametrize("stop", ["", [""], ("", "")])
+def test_an_empty_stop_string_asks_for_nothing(stop: Any) -> None:
+    assert SamplingParams(stop=stop) == SamplingParams()
+    assert SamplingParams(stop=["", "x"]).stop == ("x",)

@@ -12,6 +12,8 @@ from tests.models.tiny_tokenizers import BYTE_PIECES, KINDS, byte_fallback, byte
 
 pytestmark = pytest.mark.unit
 
+BYTE_FALLBACK = ("byte_fallback", "byte_fallback_without_strip")
+
 
 @pytest.fixture(scope="module", params=KINDS)
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
@@ -24,6 +26,10 @@ def random_pushes(rng: np.random.Generator, ids: list[int]) -> Iterator[list[int
         end = start + int(rng.integers(1, 4))
         yield ids[start:end]
         start = end
+
+
+def byte_tokens(tokenizer: Tokenizer, data: bytes) -> list[int]:
+    return [tokenizer.token_id(BYTE_PIECES[byte]) or pytest.fail() for byte in data]
 
 
 def stream(tokenizer: Tokenizer, pushes: Iterator[list[int]], skip_special_tokens: bool = True) -> str:
@@ -55,7 +61,7 @@ def test_text_survives_the_round_trip(kind: str, rng: np.random.Generator) -> No
 @pytest.mark.parametrize("text", ["<0x41>", "<0xE2>x", "a<0x0A>"])
 def test_bytes_that_spell_a_byte_token_are_text(text: str) -> None:
     tokenizer = Tokenizer(byte_fallback())
-    ids = [tokenizer.token_id(BYTE_PIECES[byte]) or pytest.fail() for byte in text.encode()]
+    ids = byte_tokens(tokenizer, text.encode())
     assert stream(tokenizer, iter([[i] for i in ids])) == tokenizer.decode(ids) == text
 
 
@@ -84,12 +90,35 @@ def test_an_incomplete_character_is_flushed_as_a_replacement() -> None:
     assert detokenizer.flush() == tokenizer.decode(first_byte) == "�"
 
 
-def test_a_run_of_byte_tokens_is_held_until_it_ends() -> None:
-    tokenizer = Tokenizer(byte_fallback())
-    euro = [tokenizer.token_id(BYTE_PIECES[byte]) or pytest.fail() for byte in "€".encode()]
+@pytest.mark.parametrize("kind", BYTE_FALLBACK)
+def test_each_character_of_a_run_of_byte_tokens_is_shown_when_it_is_whole(kind: str, rng: np.random.Generator) -> None:
+    tokenizer = Tokenizer(KINDS[kind]())
+    characters = [c for c in "x" + random_text(rng) + "\U0001f389" * 5 if c not in " \ufffd"]
     detokenizer = tokenizer.detokenizer()
-    assert [detokenizer.push([token_id]) for token_id in euro] == ["", "", ""]
-    assert detokenizer.push(tokenizer.encode("a", add_special_tokens=False)).startswith("€")
+    for character in characters:
+        *partial, whole = [detokenizer.push([token_id]) for token_id in byte_tokens(tokenizer, character.encode())]
+        assert (partial, whole) == ([""] * len(partial), character)
+    assert detokenizer.flush() == ""
+
+
+@pytest.mark.parametrize("kind", BYTE_FALLBACK)
+def test_of_a_run_of_byte_tokens_only_what_is_broken_is_replaced(kind: str, rng: np.random.Generator) -> None:
+    """Where a run is broken the library gives it up as a whole; here it reads as Python decodes its bytes."""
+    tokenizer = Tokenizer(KINDS[kind]())
+    for _ in range(200):
+        ids, expected = tokenizer.encode("fox", add_special_tokens=False), "fox"
+        for _ in range(rng.integers(1, 5)):
+            run = random_text(rng).encode() if rng.random() < 0.5 else rng.bytes(int(rng.integers(1, 6)))
+            run = run[: int(rng.integers(1, len(run) + 1))]
+            ids += [*byte_tokens(tokenizer, run), *tokenizer.encode("\nfox", add_special_tokens=False)[-3:]]
+            expected += run.decode("utf-8", errors="replace") + tokenizer.decode(ids[-3:])
+        assert tokenizer.decode(ids) == stream(tokenizer, random_pushes(rng, ids)) == expected, ids
+
+
+def test_a_broken_character_at_the_end_leaves_those_before_it() -> None:
+    tokenizer = Tokenizer(byte_fallback())
+    ids = byte_tokens(tokenizer, "\U0001f389".encode() * 5)[:-1]
+    assert stream(tokenizer, iter([[i] for i in ids])) == tokenizer.decode(ids) == "\U0001f389" * 4 + "\ufffd"
 
 
 def test_a_long_stream_costs_the_same_per_token_from_start_to_end(tokenizer: Tokenizer) -> None:

@@ -1,0 +1,105 @@
+"""What ends a text, and how, is the same at every front: the OpenAI API over both backends, ensemble and bls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+
+from inflight.runtime.text.tokenizer import Tokenizer, load_tokenizer
+from inflight.triton_backend.launch.server import TritonServer
+from tests.endpoint.conftest import MODEL
+from tests.endpoint.triton_calls import ids, stream, texts
+
+pytestmark = pytest.mark.endpoint
+
+# Some special token is among so many of a vocabulary of 400.
+LONG = 4_000
+
+
+@pytest.fixture(scope="module")
+def tokenizer(engine: Path) -> Tokenizer:
+    return load_tokenizer(engine / "tokenizer")
+
+
+def until(tokenizer: Tokenizer, free: list[int], piece: str) -> str:
+    """The text before the first special token of this name."""
+    assert tokenizer.token_id(piece) in free
+    return tokenizer.decode(free[: free.index(tokenizer.token_id(piece) or -1)])
+
+
+@pytest.mark.parametrize("piece", ["<s>", "</s>"])
+def test_the_models_of_triton_stop_at_a_special_token(
+    triton: TritonServer, tokenizer: Tokenizer, piece: str, seed: int
+) -> None:
+    prompt = f"the fox {seed}"
+    (raw,) = stream(
+        triton, "tensorrt_llm", ids(tokenizer.encode(prompt), LONG, end_id=-1, exclude_input_in_output=True)
+    )
+    expected = until(tokenizer, [int(token) for token in raw["output_ids"].reshape(-1)], piece)
+    asked = {"text_input": prompt, "max_tokens": LONG, "end_id": -1, "stop_words": [piece]}
+    for model in ("ensemble", "tensorrt_llm_bls"):
+        for options in ({"exclude_input_in_output": True}, {"stream": True}):
+            answers = stream(triton, model, {**asked, **options, "return_finish_reason": True})
+            assert "".join(texts(answers)) == expected
+            assert answers[-1]["finish_reason"].tolist() == [[b"stop"]]
+    (whole,) = texts(stream(triton, "tensorrt_llm_bls", {**asked, "exclude_input_in_output": False}))
+    assert whole == tokenizer.decode(tokenizer.encode(prompt)) + expected
+
+
+@pytest.mark.parametrize("piece", ["<s>", "</s>"])
+def test_the_openai_api_stops_at_a_special_token(shim: str, tokenizer: Tokenizer, piece: str, seed: int) -> None:
+    asked: dict[str, Any] = {"model": MODEL, "prompt": f"the fox {seed}", "max_tokens": LONG, "temperature": 0}
+    more = {"ignore_eos": True}
+    with openai.OpenAI(base_url=f"{shim}/v1", api_key="none", max_retries=0) as client:
+        shown = client.completions.create(**asked, extra_body={**more, "skip_special_tokens": False}).choices[0].text
+        with_token = shown[: shown.index(piece) + len(piece)]
+        for keep in (False, True):
+            body = {**more, "include_stop_str_in_output": keep}
+            whole = client.completions.create(**asked, stop=piece, extra_body=body).choices[0]
+            chunks = [
+                chunk.choices[0]
+                for chunk in client.completions.create(**asked, stop=piece, extra_body=body, stream=True)
+            ]
+            for text, last in ((whole.text, whole), ("".join(chunk.text for chunk in chunks), chunks[-1])):
+                expected = with_token if keep else with_token.removesuffix(piece)
+                for other in {"<s>", "</s>"} - {piece}:
+                    expected = expected.replace(other, "")
+                assert text == expected
+                assert (last.finish_reason, last.model_extra["stop_reason"]) == ("stop", piece)
+
+
+def test_a_top_p_of_zero_means_the_same_at_every_front(triton: TritonServer, shim: str, seed: int) -> None:
+    """The likeliest token alone, as OpenAI's clients mean it; beside a top_k no filter, as NVIDIA's clients do."""
+    prompt = f"the fox {seed}"
+
+    def over_http(**sampling: Any) -> str:
+        body = {"ignore_eos": True, "seed": 5, **sampling}
+        with openai.OpenAI(base_url=f"{shim}/v1", api_key="none", max_retries=0) as client:
+            answer = client.completions.create(model=MODEL, prompt=prompt, max_tokens=20, extra_body=body)
+            return str(answer.choices[0].text)
+
+    assert over_http(top_p=0) == over_http(top_p=0, top_k=1) == over_http(top_k=1)
+    assert over_http(top_p=0, top_k=9) == over_http(top_k=9)
+    asked = {
+        "text_input": prompt,
+        "max_tokens": 20,
+        "end_id": -1,
+        "exclude_input_in_output": True,
+        "seed": np.array([[5]], np.uint64),
+    }
+    for model in ("ensemble", "tensorrt_llm_bls"):
+        answers = [texts(stream(triton, model, {**asked, "top_k": 9, **more})) for more in ({}, {"top_p": 0.0})]
+        assert answers == [[over_http(top_k=9)]] * 2
+
+
+def test_a_stop_string_that_asks_for_nothing_is_none(shim: str) -> None:
+    with openai.OpenAI(base_url=f"{shim}/v1", api_key="none", max_retries=0) as client:
+        for stop in ("", [], [""]):
+            answer = client.completions.create(
+                model=MODEL, prompt="fox", max_tokens=7, stop=stop, extra_body={"ignore_eos": True}
+            )
+            assert (answer.choices[0].finish_reason, answer.usage and answer.usage.completion_tokens) == ("length", 7)
