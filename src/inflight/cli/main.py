@@ -1,7 +1,11 @@
-"""`inflight`: the command line; one file of this folder per command."""
+"""`inflight`: the command line; one file of this folder per command.
+
+Whatever takes time to import is imported inside `main`, so that an interrupt finds it in charge at once.
+"""
 
 from __future__ import annotations
 
+import atexit
 import errno
 import importlib
 import io
@@ -10,12 +14,14 @@ import signal
 import sys
 from collections.abc import Iterable
 from types import FrameType
-
-import typer
+from typing import TYPE_CHECKING
 
 from inflight import __version__
 from inflight.errors import InflightError
 from inflight.extras import install_hint, needs
+
+if TYPE_CHECKING:
+    import typer
 
 # Verb -> module of inflight.cli, in the order of --help.
 VERBS = {
@@ -60,12 +66,16 @@ EPILOG = "Start here: inflight serve MODEL (converts, builds and serves). Help f
 
 def _version(value: bool) -> None:
     if value:
+        import typer
+
         print(f"inflight {__version__}")
         raise typer.Exit
 
 
 def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
     """The application with these verbs; a verb's module is imported only when it is among them."""
+    import typer
+
     app = typer.Typer(
         name="inflight",
         help="Compile a language model ahead of time into an engine; serve it with continuous (in-flight) batching.",
@@ -98,8 +108,8 @@ def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
 
 def main() -> None:
     """Run the command line. A user's mistake ends with one message and exit code 1 (usage: 2), never a traceback."""
-    _prepare_process()
     try:
+        _prepare_process()
         asked = [verb for verb in sys.argv[1:2] if verb in VERBS]
         verb = "".join(asked)
         with needs(f"inflight {verb}", install_hint(_EXTRAS.get(verb, "all"))):
@@ -116,6 +126,9 @@ def main() -> None:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         hint = _HINTS.get(error.errno or 0)
         _fail(f"{where}{error.strerror}." + (f"\n{hint}" if hint else ""), 1)
+    finally:
+        # All is done: an interrupt while the interpreter ends has nothing to unwind, and a traceback to show.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
 
 
 def _prepare_process() -> None:

@@ -1,0 +1,83 @@
+"""Clients that connect and leave, at every point of a request."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from tests.faults.raw_client import raw_connection, request
+from tests.faults.served import MODEL, Served
+from tests.patience import PATIENCE_S
+
+# Where a client leaves: before a byte is sent, within the head or the body, when all is sent (it may still be queued,
+# and nothing has been read), after some of the stream, and after much of it.
+POINTS = ("connected", "head", "body", "queued", "stream", "late")
+_LONG = 20_000
+_AT_ONCE = 100
+
+
+async def leave_many(server: Served, clients: int, rng: np.random.Generator) -> tuple[Counter[str], list[str]]:
+    """How many left at which point, and what went wrong for them: those that could not even connect or send."""
+    left: Counter[str] = Counter()
+    problems: list[str] = []
+    limit = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(point: str, seed: int) -> None:
+        async with limit:
+            try:
+                await asyncio.wait_for(_leave(server, point, np.random.default_rng(seed)), PATIENCE_S)
+                left[point] += 1
+            except asyncio.TimeoutError:
+                problems.append(f"a client that leaves at {point!r} hangs")
+            except OSError as error:
+                # A server may close first where it has had enough of half a request; to connect must be possible.
+                if point == "connected":
+                    problems.append(f"a client could not connect: {error}")
+                left[point] += 1
+
+    points = [POINTS[number % len(POINTS)] for number in range(clients)]
+    await asyncio.gather(*(one(point, int(rng.integers(1 << 62))) for point in points))
+    return left, problems
+
+
+async def _leave(server: Served, point: str, rng: np.random.Generator) -> None:
+    # Who reads a part of the answer asks for a stream: the whole would take minutes.
+    port, path, body = _random_request(server, rng, stream=point in ("stream", "late") or bool(rng.integers(2)))
+    head, data = request(path, body)
+    with raw_connection() as connection:
+        await connection.connect(port)
+        sent = {
+            "connected": b"",
+            "head": head[: int(rng.integers(1, len(head)))],
+            "body": head + data[: int(rng.integers(0, len(data)))],
+        }.get(point, head + data)
+        if sent:
+            await connection.send(sent)
+        await asyncio.sleep(float(rng.uniform(0, 0.05)))
+        wanted = {"stream": int(rng.integers(1, 4000)), "late": int(rng.integers(4000, 64_000))}.get(point, 0)
+        while wanted > 0 and (piece := await connection.receive(min(wanted, 4096))):
+            wanted -= len(piece)
+        if rng.integers(2):
+            connection.reset()
+
+
+def _random_request(server: Served, rng: np.random.Generator, *, stream: bool) -> tuple[int, str, dict[str, Any]]:
+    """Port, path and body of a long request: to the shim, or to Triton itself."""
+    prompt, seed = f"leaving {rng.integers(1 << 30)}", int(rng.integers(1 << 30))
+    if server.mode == "triton" and rng.integers(2):
+        model = str(rng.choice(["ensemble", "tensorrt_llm_bls"]))
+        body = {"text_input": prompt, "max_tokens": _LONG, "seed": seed, "stream": True, "end_id": -1}
+        return server.triton_http, f"/v2/models/{model}/generate_stream", body
+    body = {"model": MODEL, "max_tokens": _LONG, "seed": seed, "ignore_eos": True, "stream": stream}
+    if rng.integers(2):
+        messages = [{"role": "user", "content": prompt}]
+        return server.port, "/v1/chat/completions", {**body, "messages": messages}
+    return server.port, "/v1/completions", {**body, "prompt": prompt}
+
+
+def describe(left: Counter[str]) -> str:
+    return f"{sum(left.values())} left: {json.dumps(dict(left))}"
