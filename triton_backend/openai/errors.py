@@ -112,7 +112,9 @@ def _why_unreadable(cause: BaseException | None) -> str | None:
 def _words(error: Exception) -> str:
     """What an error says, without the engine's id for the request."""
     found = _ENGINE_ID.match(str(error))
-    words = str(error)[found.end() :] if found else str(error)
+    if found is None:
+        return str(error)
+    words = str(error)[found.end() :]
     return words[:1].upper() + words[1:] if words.startswith("the ") else words
 
 
