@@ -85,7 +85,8 @@ def add_error_handlers(app: FastAPI) -> None:
             headers["Allow"] = allowed_methods(headers.get("Allow", ""))
             if request.method == "OPTIONS":
                 return Response(status_code=204, headers=headers)
-        return JsonAnswer(error_body(error.status_code, str(error.detail)), error.status_code, headers)
+        message = _why_unreadable(error.__cause__) or str(error.detail)
+        return JsonAnswer(error_body(error.status_code, message), error.status_code, headers)
 
     app.exception_handler(ApiError)(api_error)
     app.exception_handler(InflightError)(inflight_error)
@@ -99,10 +100,21 @@ def _status_of(error: Exception, otherwise: int) -> int:
     return statuses.get(type(error), otherwise)
 
 
+def _why_unreadable(cause: BaseException | None) -> str | None:
+    """What kept the parser from reading a body; None for another cause."""
+    if isinstance(cause, UnicodeError):
+        return "The body is no valid JSON: it is not in UTF-8."
+    if isinstance(cause, RecursionError):
+        return "The body is nested too deeply."
+    return f"The body is no valid JSON: {cause}." if isinstance(cause, ValueError) else None
+
+
 def _words(error: Exception) -> str:
     """What an error says, without the engine's id for the request."""
     found = _ENGINE_ID.match(str(error))
-    words = str(error)[found.end() :] if found else str(error)
+    if found is None:
+        return str(error)
+    words = str(error)[found.end() :]
     return words[:1].upper() + words[1:] if words.startswith("the ") else words
 
 

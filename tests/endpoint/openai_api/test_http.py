@@ -207,3 +207,18 @@ def test_tokenize_and_detokenize_have_vllms_shapes(embedded_shim: str) -> None:
     assert ask("/tokenize", messages=messages, add_generation_prompt=False)["count"] < chat["count"]
     for body in ({}, {"prompt": "fox", "messages": messages}):
         assert post(embedded_shim, "/tokenize", json.dumps(body).encode())[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"prompt": "\xff"}', "not in UTF-8"),
+        (b'{"prompt": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", "nested too deeply"),
+        (b'{"prompt": "fox", "seed": ' + b"9" * 5000 + b"}", "no valid JSON"),
+    ],
+)
+def test_a_body_that_the_parser_cannot_read_is_refused_with_the_cause(
+    embedded_shim: str, body: bytes, words: str
+) -> None:
+    status, answer = post(embedded_shim, "/v1/completions", body)
+    assert status == 400 and words in answer["error"]["message"], answer
