@@ -40,7 +40,8 @@ class TokenDelta:
     it is empty. `prompt_logprobs` comes once, with the first delta of index 0 that has a token: an entry per prompt
     token, None for the first. `stop_reason` is the id of the stop_token_ids that ended the sequence, None for the
     model's own end token. With `ended_by_token` the last of `token_ids` is that token.
-    `metrics` comes with the last delta; `error` says why when finish_reason is "error".
+    `metrics` comes with the last delta, or with each when the request says so; `error` says why when finish_reason is
+    "error".
     """
 
     request_id: str

@@ -33,5 +33,9 @@ class EngineError(InflightError):
     """An engine directory that is damaged, of another version, or for another machine."""
 
 
+class OverloadedError(InflightError):
+    """A request that finds the queue full; the same request may be served later."""
+
+
 class RequestError(InflightError):
     """A request that can never be served (too long, contradictory parameters); other requests are unaffected."""

@@ -16,9 +16,11 @@ from inflight.runtime.scheduler.admission import Policy
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
 from inflight.triton_backend.tensorrt_llm.engine_metrics import EngineMetrics
 from inflight.triton_backend.tensorrt_llm.generation_request import GenerationRequest, ModelDefaults, read_request
-from inflight.triton_backend.tensorrt_llm.refused_inputs import refuse_unsupported
+from inflight.triton_backend.tensorrt_llm.refused_inputs import NO_STREAMING, ONE_SEQUENCE, refuse_unsupported
 from inflight.triton_backend.tensorrt_llm.response_sender import ResponseSender
 from inflight.triton_backend.tensorrt_llm.response_stream import ResponseStream
+from inflight.triton_backend.wire.client_names import names_of_ids_client, names_of_text_client
+from inflight.triton_backend.wire.joined_rows import JoinedRows
 from inflight.triton_backend.wire.request_tensors import Array, RowTensors, batch_size
 from inflight.triton_backend.wire.triton_api import (
     ModelSettings,
@@ -54,11 +56,11 @@ class TritonPythonModel:
             try:
                 self._accept(request, channel)
             except InflightError as error:
-                channel.send_error(str(error), isinstance(error, RequestError))
+                channel.send_error(error)
             except Exception as error:
                 # An unexpected error in one request must not leave the others without an answer.
                 log_exception("tensorrt_llm: a request failed")
-                channel.send_error(f"{type(error).__name__}: {error}", invalid_request=False)
+                channel.send_error(EngineError(f"{type(error).__name__}: {error}"))
 
     def is_ready(self) -> bool:
         """Asked by servers newer than 2.51."""
@@ -73,6 +75,9 @@ class TritonPythonModel:
             raise EngineError(f"The engine has stopped: {self._engine.failure}", "Restart the server.")
         tensors = input_arrays(request)
         first = RowTensors(tensors, 0)
+        names = names_of_ids_client(tensors)
+        # Inside `ensemble`, which alone asks for it, the client speaks text.
+        channel.names = names_of_text_client(names) if first.flag("return_decode_context") else names
         client_id = request.request_id()
         if first.flag("stop"):
             if not client_id:
@@ -82,23 +87,18 @@ class TritonPythonModel:
             return
         refuse_unsupported(tensors)
         rows = self._read_rows(tensors)
-        self._sender.submit(ResponseStream(channel, rows, client_id, self._metrics.observe_request))
+        answers = channel if self._decoupled or len(rows) == 1 else JoinedRows(channel)
+        self._sender.submit(ResponseStream(answers, rows, client_id, self._metrics.observe_request))
 
     def _read_rows(self, tensors: Mapping[str, Array]) -> list[GenerationRequest]:
         """A batch is one request per row: rows share no state. Ids are our own, because clients may repeat theirs."""
-        count = batch_size(tensors, "request_output_len")
+        count = batch_size(tensors, "input_ids")
         rows = [read_request(RowTensors(tensors, row), uuid.uuid4().hex, self._defaults) for row in range(count)]
         if not self._decoupled:
             if any(row.wanted.streaming for row in rows):
-                raise RequestError(
-                    "Streaming is only supported in decoupled mode.", "Write the repository with decoupled_mode:true."
-                )
-            if sum(row.request.num_sequences for row in rows) > 1:
-                raise RequestError(
-                    "This model is not decoupled, so a request has one response: send one prompt and "
-                    "num_return_sequences 1.",
-                    "Write the repository with decoupled_mode:true.",
-                )
+                raise RequestError(NO_STREAMING, "Write the repository with decoupled_mode:true.")
+            if any(row.request.num_sequences > 1 for row in rows):
+                raise RequestError(ONE_SEQUENCE, "Write the repository with decoupled_mode:true.")
         return rows
 
     def _show_metrics(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from inflight.errors import EngineError, InflightError, RequestError
+from inflight.errors import EngineError, InflightError
 from inflight.runtime.engine.thread import EngineThread
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.triton_backend.tensorrt_llm.response_stream import ResponseStream
@@ -133,7 +133,7 @@ class ResponseSender:
 
     def _fail(self, stream: ResponseStream, error: InflightError) -> None:
         with suppress(Exception):  # the client cannot be reached
-            stream.fail(str(error), isinstance(error, RequestError))
+            stream.fail(error)
         self._cancel(stream)
         self._forget(stream)
 

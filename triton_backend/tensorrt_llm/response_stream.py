@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
+from inflight.errors import EngineError, InflightError
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.triton_backend.tensorrt_llm.generation_request import GenerationRequest
 from inflight.triton_backend.tensorrt_llm.sequence_output import SequenceOutput
-from inflight.triton_backend.wire.request_tensors import Array
+from inflight.triton_backend.wire.joined_rows import ResponseChannel
 from inflight.triton_backend.wire.response_tensors import response_tensors
-
-
-class ResponseChannel(Protocol):
-    """Where the responses of one request go. Every method may block; `final` ends the stream."""
-
-    def send(self, tensors: dict[str, Array], final: bool) -> None: ...
-
-    def send_error(self, message: str, invalid_request: bool) -> None:
-        """Report the failure and end the stream."""
-        ...
-
-    def is_cancelled(self) -> bool: ...
 
 
 class ResponseStream:
@@ -64,7 +52,7 @@ class ResponseStream:
         if self.closed:
             return
         if error := next((output.error for output in self._outputs.values() if output.error), None):
-            self.fail(error, invalid_request=False)
+            self.fail(EngineError(error))
             return
         for batch_index, output in list(self._due()):
             chunk = output.take()
@@ -75,11 +63,11 @@ class ResponseStream:
             tensors = response_tensors(chunk, output.generation, batch_index)
             self._channel.send(tensors, final=self.closed)
 
-    def fail(self, message: str, invalid_request: bool) -> None:
+    def fail(self, error: InflightError) -> None:
         """End the stream with an error."""
         if not self.closed:
             self.closed = True
-            self._channel.send_error(message, invalid_request)
+            self._channel.send_error(error)
 
     def found_abandoned(self) -> bool:
         """True once, when the client is found to have gone."""

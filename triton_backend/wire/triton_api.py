@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from inflight.errors import EngineError, InflightError, RequestError
+from inflight.errors import EngineError, InflightError, OverloadedError, RequestError
+from inflight.triton_backend.wire.client_names import in_clients_words
 from inflight.triton_backend.wire.request_tensors import Array
 
 _FINAL = 1
@@ -92,24 +93,41 @@ def make_response(tensors: Mapping[str, Array], requested: Collection[str]) -> A
     return pb_utils.InferenceResponse(output_tensors=wanted)
 
 
-def make_error(message: str, invalid_request: bool) -> Any:
+# The code that clients get for each kind of error; for any other it is INTERNAL.
+_CODES: Mapping[type[InflightError], str] = {RequestError: "INVALID_ARG", OverloadedError: "UNAVAILABLE"}
+
+
+def make_error(error: InflightError) -> Any:
     """A response with an error."""
-    code = pb_utils.TritonError.INVALID_ARG if invalid_request else pb_utils.TritonError.INTERNAL
-    return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(message, code))
+    code = getattr(pb_utils.TritonError, _CODES.get(type(error), "INTERNAL"))
+    return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(str(error), code))
 
 
-def respond(request: Any, compute: Callable[[dict[str, Array]], Mapping[str, Array]]) -> Any:
-    """The response of a model without state: `compute` of the request's inputs, or the reason why there is none."""
+def read_error(code: int, message: str) -> InflightError:
+    """The error that another model answered with."""
+    kinds = {getattr(pb_utils.TritonError, name): kind for kind, name in _CODES.items()}
+    return kinds.get(code, EngineError)(message)
+
+
+def respond(
+    request: Any, compute: Callable[[dict[str, Array]], Mapping[str, Array]], names: Mapping[str, str] | None = None
+) -> Any:
+    """The response of a model without state: `compute` of the request's inputs, or the reason why there is none, in
+    which inputs have the `names` that clients give them."""
     try:
         return make_response(compute(input_arrays(request)), request.requested_output_names())
     except InflightError as error:
-        return make_error(str(error), isinstance(error, RequestError))
+        return make_error(in_clients_words(error, names or {}))
 
 
 class TritonChannel:
-    """The response sender of one Triton request, which must not be touched after the final response."""
+    """The response sender of one Triton request, which must not be touched after the final response.
+
+    `names`: what the client calls the inputs that messages name otherwise.
+    """
 
     def __init__(self, request: Any) -> None:
+        self.names: Mapping[str, str] = {}
         self._sender = request.get_response_sender()
         self._requested = frozenset(request.requested_output_names())
         self._lock = threading.Lock()
@@ -118,9 +136,9 @@ class TritonChannel:
     def send(self, tensors: dict[str, Array], final: bool) -> None:
         self._send(make_response(tensors, self._requested), final)
 
-    def send_error(self, message: str, invalid_request: bool) -> None:
+    def send_error(self, error: InflightError) -> None:
         """Report the failure and end the stream."""
-        self._send(make_error(message, invalid_request), final=True)
+        self._send(make_error(in_clients_words(error, self.names)), final=True)
 
     def finish(self) -> None:
         """End the stream with a response that has no tensors, if it has not ended."""

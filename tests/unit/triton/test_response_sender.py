@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inflight.errors import InflightError
 from inflight.runtime.engine.core import EngineCore
 from inflight.runtime.engine.thread import EngineThread, OnDelta
 from inflight.runtime.loading.load import load_engine
@@ -40,8 +41,8 @@ class Channel:
         self._maybe_raise("send")
         self.responses.put((int(tensors["sequence_length"].reshape(-1)[0]), final))
 
-    def send_error(self, message: str, invalid_request: bool) -> None:
-        self.errors.append(message)
+    def send_error(self, error: InflightError) -> None:
+        self.errors.append(str(error))
         self._maybe_raise("send")
 
     def is_cancelled(self) -> bool:

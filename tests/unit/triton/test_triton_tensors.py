@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inflight.errors import RequestError
+from inflight.errors import InflightError, RequestError
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
@@ -78,8 +78,8 @@ class Recorder:
         self.sent.append(tensors)
         self.finals.append(final)
 
-    def send_error(self, message: str, invalid_request: bool) -> None:
-        raise AssertionError(message)
+    def send_error(self, error: InflightError) -> None:
+        raise AssertionError(str(error))
 
     def is_cancelled(self) -> bool:
         return False

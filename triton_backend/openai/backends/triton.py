@@ -10,10 +10,11 @@ import grpc
 import tritonclient.grpc.aio as triton
 from tritonclient.utils import np_to_triton_dtype
 
-from inflight.errors import EngineError
+from inflight.errors import EngineError, InflightError, OverloadedError, RequestError
 from inflight.runtime.engine.stats import CoreStats
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
+from inflight.triton_backend.wire.client_names import in_clients_words, names_of_ids_client
 from inflight.triton_backend.wire.token_wire import (
     Array,
     read_delta,
@@ -21,6 +22,13 @@ from inflight.triton_backend.wire.token_wire import (
     requested_outputs,
     stop_tensors,
 )
+
+# With it an error of the model ends a stream with its own status; without, it is words among the responses.
+_WITH_STATUS = {"triton_grpc_error": "true"}
+# In the message of a full queue, whose status a server that cannot be reached has as well.
+_QUEUE_IS_FULL = "maximum queue size"
+# Input of `tensorrt_llm` -> sampling parameter, which is what the shim's clients know.
+_PARAMETERS = {name: parameter for parameter, name in names_of_ids_client(()).items()}
 
 
 class TritonBackend:
@@ -39,7 +47,8 @@ class TritonBackend:
     async def generate(self, request: Request) -> AsyncGenerator[TokenDelta, None]:
         inputs = request_tensors(request)
         outputs = requested_outputs(request.params, request.num_sequences)
-        stream = self._client.stream_infer(self._calls(request.request_id, inputs, outputs))
+        calls = self._calls(request.request_id, inputs, outputs)
+        stream = self._client.stream_infer(calls, headers=_WITH_STATUS)
         unfinished = request.num_sequences
         try:
             while unfinished:
@@ -88,13 +97,13 @@ class TritonBackend:
 
 
 async def _next_response(stream: AsyncIterator[Any]) -> dict[str, Array]:
-    """The tensors of the next response. Raises EngineError when there is none."""
+    """The tensors of the next response. Raises the error of the model, or EngineError when there is none."""
     try:
         result, error = await anext(stream)
     except StopAsyncIteration:
         raise EngineError("Triton ended the stream before the last token.") from None
     except grpc.RpcError as failure:
-        raise EngineError(f"Triton cannot be reached: {_details(failure)}") from failure
+        raise _error_of(failure) from failure
     if error is not None:
         raise EngineError(error.message())
     return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
@@ -104,6 +113,16 @@ def _input(name: str, array: Array) -> triton.InferInput:
     tensor = triton.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
     tensor.set_data_from_numpy(array)
     return tensor
+
+
+def _error_of(failure: grpc.RpcError) -> InflightError:
+    """What the status of a stream that ended says."""
+    code, details = getattr(failure, "code", lambda: None)(), _details(failure)
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        return in_clients_words(RequestError(details), _PARAMETERS)
+    if code is grpc.StatusCode.UNAVAILABLE and _QUEUE_IS_FULL in details:
+        return OverloadedError(details)
+    return EngineError(details if code is grpc.StatusCode.INTERNAL else f"Triton cannot be reached: {details}")
 
 
 def _details(error: grpc.RpcError) -> str:
