@@ -107,17 +107,17 @@ def _sampling_params(row: RowTensors, ignore_eos: bool, wanted: Wanted, vocab_si
 
 
 def _sampling_kind(given: Mapping[str, Any]) -> dict[str, Any]:
-    """As in TensorRT-LLM, a top_k or top_p of 0 or less is unset, and a request that sets neither is greedy.
+    """As in TensorRT-LLM, a top_k of 0 (or -1) and a top_p of 0 or less are unset; a request with neither is greedy.
 
     What no request may have, NaN and the infinities among it, stays as it is, for the check of all parameters.
     """
     top_k, top_p = given.get("top_k", 0), given.get("top_p", 0.0)
     if top_p > -math.inf and top_p <= 0:
         top_p = 1.0
-        if top_k <= 0:
+        if top_k in (0, -1):
             temperature = given.get("temperature", 0.0)
             return {"temperature": 0.0 if 0 <= temperature < math.inf else temperature, "top_k": 0, "top_p": top_p}
-    return {"top_k": max(top_k, 0), "top_p": top_p}
+    return {"top_k": top_k, "top_p": top_p}
 
 
 def _logit_bias(row: RowTensors, vocab_size: int) -> dict[int, float]:

@@ -36,7 +36,12 @@ NEUTRAL_VALUES: Mapping[str, tuple[float, ...]] = {
 _FEATURES: Mapping[str, Sequence[str]] = {
     "drafting": ("draft_input_ids", "draft_logits"),
     "encoders": ("encoder_input_features", "cross_attention_mask"),
-    "prompt tuning": ("prompt_embedding_table", "prompt_table_extra_ids", "prompt_table_extra_id"),
+    "prompt tuning": (
+        "prompt_embedding_table",
+        "prompt_table_extra_ids",
+        "prompt_table_extra_id",
+        "PROMPT_TABLE_EXTRA_ID",
+    ),
     "LoRA": ("lora_task_id", "lora_weights", "lora_config"),
     "guided decoding": ("guided_decoding_guide_type", "guided_decoding_guide"),
     "multimodal input": (

@@ -108,9 +108,8 @@ class PromptEncoder:
     def _embedding_bias(self, rows: Sequence[RowTensors]) -> Array:
         """FP32 [batch, vocabulary], the weight of a word on each of its ids; [batch, 0] when no row has one."""
         words = [row.strings("EMBEDDING_BIAS_WORDS") for row in rows]
-        if not any(words):
-            return np.zeros((len(rows), 0), dtype=np.float32)
-        bias = np.zeros((len(rows), self._vocab_size), dtype=np.float32)
+        width = self._vocab_size if any(words) else 0
+        bias = np.zeros((len(rows), width), dtype=np.float32)
         for index, row in enumerate(rows):
             weights = row.numbers("EMBEDDING_BIAS_WEIGHTS")
             if len(weights) != len(words[index]):
