@@ -59,8 +59,10 @@ def split_rows(tensors: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
         outputs = {name: array[row : row + 1] for name, array in tensors.items()}
         if rows > 1:
             length = int(outputs["sequence_length"].max())
-            cut = {name: outputs[name][..., :length] for name in ("output_ids", "output_log_probs") if name in outputs}
-            outputs = {name: array for name, array in {**outputs, **cut}.items() if not _is_filler(array)}
+            for name in ("output_ids", "output_log_probs"):
+                if name in outputs:
+                    outputs[name] = outputs[name][..., :length]
+            outputs = {name: array for name, array in outputs.items() if not _is_filler(array)}
         yield outputs
 
 

@@ -46,7 +46,7 @@ def infer(server: TritonServer, model: str, values: dict[str, Any], **options: A
 
 def generated(response: dict[str, Any], prompt: list[int]) -> list[int]:
     """The way of the client: the ids of beam 0 up to sequence_length, after the prompt."""
-    ids = response["output_ids"][0][0][: int(response["sequence_length"][0][0])].tolist()
+    ids: list[int] = response["output_ids"][0][0][: int(response["sequence_length"][0][0])].tolist()
     return ids[len(prompt) :] if ids[: len(prompt)] == prompt else ids
 
 
