@@ -30,9 +30,9 @@ def receive(sequence: Sequence, token_id: int | None, result: SequenceResult | N
         delta.ended_by_token = True
         delta.stop_reason = None if token_id in group.rules.end_ids else token_id
         delta.finish_reason = "stop"
-        delta.metrics = metrics(sequence)
     elif len(sequence.token_ids) > sequence.max_computed:
         delta.finish_reason = "length"
+    if delta.finish_reason is not None or group.request.metrics_in_every_delta:
         delta.metrics = metrics(sequence)
     return delta
 

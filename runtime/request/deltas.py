@@ -41,7 +41,8 @@ class TokenDelta:
     token, None for the first. `cached_tokens`, the prompt tokens found in the prefix cache, comes with the first token
     of each sequence. `stop_reason` is the id of the stop_token_ids that ended the sequence, None for the model's own
     end token. With `ended_by_token` the last of `token_ids` is that token.
-    `metrics` comes with the last delta; `error` says why when finish_reason is "error".
+    `metrics` comes with the last delta, or with each when the request says so; `error` says why when finish_reason is
+    "error".
     """
 
     request_id: str

@@ -16,7 +16,8 @@ class Request:
 
     `request_id` is unique among unfinished requests. `end_token_ids` are the model's own end tokens. A lower `priority`
     is served sooner; equal ones in the order in which they were added. `arrival_ns` (time.monotonic_ns) is for the
-    metrics alone; None takes the time at which the core was given the request.
+    metrics alone; None takes the time at which the core was given the request. With
+    `metrics_in_every_delta` the last delta of a sequence is not the only one that has metrics.
     The core runs `num_sequences` sequences and ignores `params.stop` and `params.bad_words`, which are text.
     """
 
@@ -26,6 +27,7 @@ class Request:
     end_token_ids: tuple[int, ...] = ()
     priority: int = 0
     arrival_ns: int | None = None
+    metrics_in_every_delta: bool = False
 
     @property
     def num_sequences(self) -> int:

@@ -22,7 +22,8 @@ def check_request(request: Request, *, vocab_size: int, max_seq_len: int, cache_
         if ids and not 0 <= min(ids) <= max(ids) < vocab_size:
             wrong = next(id for id in ids if not 0 <= id < vocab_size)
             raise RequestError(
-                f"Request {request.request_id}: {name} has the token id {wrong}; the ids are 0 to {vocab_size - 1}.",
+                f"Request {request.request_id}: {name} has the token id {wrong}; the "
+                f"vocabulary has {vocab_size}, 0 to {vocab_size - 1}.",
                 "Use the tokenizer that the engine was built with.",
             )
     if not all(to_float32(value) <= GREATEST for value in request.params.logit_bias.values()):

@@ -85,7 +85,8 @@ class SamplingParams:
         set_field(self, "bad_words", tuple(self.bad_words))
         set_field(self, "bad_word_ids", tuple(tuple(word) for word in self.bad_word_ids))
         out_of_range = [problem for row, value in values if (problem := row.out_of_range(value))]
-        if problems := [*out_of_range, *self._contradictions()]:
+        # A value that is wrong by itself contradicts nothing: one mistake is one message.
+        if problems := out_of_range or self._contradictions():
             raise RequestError(" ".join(problems))
         for row, value in values:
             if row.also_off is not None:

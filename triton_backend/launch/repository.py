@@ -14,6 +14,7 @@ from inflight.files import atomic_directory
 from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.triton_backend.launch.sampling_inputs import BLOCKS
 from inflight.triton_backend.launch.template_variables import VARIABLES, check_overrides
+from inflight.triton_backend.launch.unary_models import UNARY_MODELS, unary_config
 
 MODELS = ("preprocessing", "tensorrt_llm", "postprocessing", "ensemble", "tensorrt_llm_bls")
 CONFIG_NAME = "config.pbtxt"
@@ -44,7 +45,8 @@ def write_repository(
     out_dir: Path,
     options: RepositoryOptions = RepositoryOptions(),
 ) -> WrittenRepository:
-    """Write the five models to `out_dir`; it appears whole or not at all.
+    """Write the five models to `out_dir`, and where they are decoupled those for unary clients; it appears whole or not
+    at all.
 
     Raises EngineError when `engine_dir` is no engine, InflightError for an override that is unknown or impossible or
     when `out_dir` exists and `options.overwrite` is false.
@@ -55,7 +57,13 @@ def write_repository(
     marker = f"{MODELS[0]}/{CONFIG_NAME}"
     with atomic_directory(out_dir, overwrite=options.overwrite, marker=marker) as scratch:
         for model in MODELS:
-            _write_model(scratch / model, TEMPLATES / model, values)
+            text = (TEMPLATES / model / CONFIG_NAME).read_text(encoding="utf-8")
+            # `string.Template` is what fill_template uses, so users' own templates and ours are interchangeable.
+            _write_model(scratch / model, string.Template(text).substitute(values), model)
+        if values["decoupled_mode"] == "true":
+            for model, decoupled in UNARY_MODELS.items():
+                config = unary_config(model, (scratch / decoupled / CONFIG_NAME).read_text(encoding="utf-8"))
+                _write_model(scratch / model, config, model if (TEMPLATES / model).is_dir() else decoupled)
     return WrittenRepository(out_dir, tuple(notes))
 
 
@@ -72,11 +80,10 @@ def _values(engine_dir: Path, manifest: EngineManifest, overrides: Mapping[str, 
     return {name: value.replace("\\", "\\\\").replace('"', '\\"') for name, value in values.items()} | BLOCKS
 
 
-def _write_model(target: Path, template: Path, values: Mapping[str, str]) -> None:
-    """`string.Template` is what fill_template uses, so users' own templates and ours are interchangeable."""
-    text = (template / CONFIG_NAME).read_text(encoding="utf-8")
+def _write_model(target: Path, config: str, code_of: str) -> None:
+    """`code_of`: the template whose model.py it has, if it has one."""
     (target / "1").mkdir(parents=True)
-    (target / CONFIG_NAME).write_text(string.Template(text).substitute(values), encoding="utf-8")
-    code = template / "1" / "model.py"
+    (target / CONFIG_NAME).write_text(config, encoding="utf-8")
+    code = TEMPLATES / code_of / "1" / "model.py"
     if code.is_file():
         shutil.copyfile(code, target / "1" / "model.py")

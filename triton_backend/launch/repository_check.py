@@ -16,6 +16,7 @@ from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.triton_backend.launch.repository import CONFIG_NAME, MODELS, TEMPLATES
 from inflight.triton_backend.launch.sampling_inputs import BLOCKS
 from inflight.triton_backend.launch.template_variables import VARIABLES
+from inflight.triton_backend.launch.unary_models import UNARY_MODELS
 
 _PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
 _WRITE_ANEW = "Write the repository anew with `inflight make-repo`."
@@ -40,7 +41,7 @@ def check_repository(directory: Path) -> list[Problem]:
         return [Problem(directory, "directory", "It does not exist.", "Write it with `inflight make-repo ENGINE DIR`.")]
     problems: list[Problem] = []
     configs: dict[str, Any] = {}
-    for model in MODELS:
+    for model in (*MODELS, *(name for name in UNARY_MODELS if (directory / name).is_dir())):
         file = directory / model / CONFIG_NAME
         found = list(_check_text(file))
         problems += found
@@ -83,7 +84,7 @@ def _parse(file: Path) -> Any:
 def _check_model(file: Path, model: str, config: Any) -> Iterator[Problem]:
     if config.name and config.name != model:
         yield Problem(file, "name", f'It says "{config.name}" in the folder "{model}".', f'Write name: "{model}".')
-    if model != "ensemble":
+    if config.platform != "ensemble":
         if config.backend != "python":
             fix = 'Write backend: "python"; the engines of inflight are loaded by its Python model.'
             yield Problem(file, "backend", f'It is "{config.backend}".', fix)
@@ -97,7 +98,8 @@ def _check_model(file: Path, model: str, config: Any) -> Iterator[Problem]:
 
 def _check_tensors(file: Path, model: str, config: Any) -> Iterator[Problem]:
     """Every tensor of the template must be declared: clients may send it, and the model then answers or refuses."""
-    template = _PLACEHOLDER.sub(_filler, (TEMPLATES / model / CONFIG_NAME).read_text(encoding="utf-8"))
+    path = TEMPLATES / UNARY_MODELS.get(model, model) / CONFIG_NAME
+    template = _PLACEHOLDER.sub(_filler, path.read_text(encoding="utf-8"))
     expected = text_format.Parse(template, model_config_pb2.ModelConfig())
     for kind in ("input", "output"):
         declared = {tensor.name: tensor for tensor in getattr(config, kind)}

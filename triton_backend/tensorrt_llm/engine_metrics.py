@@ -12,7 +12,7 @@ _HISTOGRAM_BUCKETS = [10, 50, 100, 500, 1000]
 
 
 class EngineMetrics:
-    """Metric families are registered when this is made and live as long as it does."""
+    """Metric families are registered when this is made and live as long as it does. `timestamp` is in microseconds."""
 
     def __init__(self, model_name: str, model_version: str) -> None:
         self._labels = {"model": model_name, "version": model_version}
@@ -61,7 +61,7 @@ class EngineMetrics:
             ),
             "nv_trt_llm_general_metrics": (
                 "general_type",
-                {"timestamp": int(time.time()), "iteration_counter": stats.iterations},
+                {"timestamp": time.time_ns() // 1000, "iteration_counter": stats.iterations},
             ),
         }
         for family, (label, values) in shown.items():

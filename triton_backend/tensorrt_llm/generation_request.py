@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from inflight.errors import RequestError
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.triton_backend.wire.request_tensors import RowTensors
-from inflight.triton_backend.wire.sampling_wire import read_parameters
+from inflight.triton_backend.wire.sampling_wire import AS_MANY_AS_FIT, read_parameters
 from inflight.triton_backend.wire.word_lists import Words, read_words
 
 
@@ -61,17 +62,22 @@ def read_request(row: RowTensors, request_id: str, defaults: ModelDefaults) -> G
         params=_sampling_params(row, ignore_eos, wanted, defaults.vocab_size),
         end_token_ids=end_token_ids,
         priority=row.integer("priority") or 0,
+        metrics_in_every_delta=wanted.streaming and wanted.perf_metrics,
     )
     return GenerationRequest(request, read_words("stop_words_list", row.array("stop_words_list")), wanted)
 
 
 def _prompt(row: RowTensors, max_seq_len: int) -> tuple[int, ...]:
-    """input_ids is padded on the right to the longest prompt of the batch. Nothing is copied of a prompt
-    that is too long."""
+    """input_ids is padded on the right to the longest prompt of the batch; without input_lengths nothing is padding.
+
+    Nothing is copied of a prompt that is too long.
+    """
     ids, length = row.array("input_ids"), row.integer("input_lengths")
-    if ids is None:
+    if ids is None or not ids.size:
         raise RequestError("input_ids is missing or empty.", "Send the token ids of the prompt.")
-    if length is None or not 0 < length <= ids.size:
+    if length is None:
+        length = ids.size
+    if not 0 < length <= ids.size:
         raise RequestError(f"input_lengths is {length}; input_ids has {ids.size} tokens.")
     if max_seq_len and length > max_seq_len:
         raise RequestError(f"The prompt has {length} tokens; this engine takes {max_seq_len} in all.", "Shorten it.")
@@ -93,15 +99,13 @@ def _end_tokens(row: RowTensors, defaults: ModelDefaults) -> tuple[tuple[int, ..
 
 def _sampling_params(row: RowTensors, ignore_eos: bool, wanted: Wanted, vocab_size: int) -> SamplingParams:
     max_tokens = row.integer("request_output_len")
-    if max_tokens is None:
-        raise RequestError("request_output_len is missing.", "Send the number of tokens to generate.")
     given = read_parameters(row)
     return SamplingParams(
         **{
             **given,
             **_sampling_kind(given),
             "n": given.get("n") or 1,
-            "max_tokens": max_tokens,
+            "max_tokens": None if max_tokens == AS_MANY_AS_FIT else max_tokens,
             "ignore_eos": ignore_eos,
             "bad_word_ids": read_words("bad_words_list", row.array("bad_words_list")),
             "logit_bias": _logit_bias(row, vocab_size),
@@ -111,11 +115,17 @@ def _sampling_params(row: RowTensors, ignore_eos: bool, wanted: Wanted, vocab_si
 
 
 def _sampling_kind(given: Mapping[str, Any]) -> dict[str, Any]:
-    """As in TensorRT-LLM, a top_k or top_p of 0 or less is unset, and a request that sets neither is greedy."""
+    """As in TensorRT-LLM, a top_k of 0 (or -1) and a top_p of 0 or less are unset; a request with neither is greedy.
+
+    What no request may have, NaN and the infinities among it, stays as it is, for the check of all parameters.
+    """
     top_k, top_p = given.get("top_k", 0), given.get("top_p", 0.0)
-    if top_k <= 0 and top_p <= 0:
-        return {"temperature": 0.0, "top_k": 0, "top_p": 1.0}
-    return {"top_k": max(top_k, 0), "top_p": top_p if top_p > 0 else 1.0}
+    if top_p > -math.inf and top_p <= 0:
+        top_p = 1.0
+        if top_k in (0, -1):
+            temperature = given.get("temperature", 0.0)
+            return {"temperature": 0.0 if 0 <= temperature < math.inf else temperature, "top_k": 0, "top_p": top_p}
+    return {"top_k": top_k, "top_p": top_p}
 
 
 def _logit_bias(row: RowTensors, vocab_size: int) -> dict[int, float]:

@@ -16,10 +16,12 @@ from inflight.runtime.scheduler.admission import Policy
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
 from inflight.triton_backend.tensorrt_llm.engine_metrics import EngineMetrics
 from inflight.triton_backend.tensorrt_llm.generation_request import GenerationRequest, ModelDefaults, read_request
-from inflight.triton_backend.tensorrt_llm.refused_inputs import refuse_unsupported
+from inflight.triton_backend.tensorrt_llm.refused_inputs import NO_STREAMING, ONE_SEQUENCE, refuse_unsupported
 from inflight.triton_backend.tensorrt_llm.response_sender import ResponseSender
 from inflight.triton_backend.tensorrt_llm.response_stream import ResponseStream
+from inflight.triton_backend.wire.client_names import names_of_ids_client, names_of_text_client
 from inflight.triton_backend.wire.input_limits import check_sizes
+from inflight.triton_backend.wire.joined_rows import JoinedRows
 from inflight.triton_backend.wire.request_tensors import Array, RowTensors, batch_size
 from inflight.triton_backend.wire.triton_api import (
     ModelSettings,
@@ -75,6 +77,9 @@ class TritonPythonModel:
             raise EngineError(f"The engine has stopped: {self._engine.failure}", "Restart the server.")
         tensors = input_arrays(request)
         first = RowTensors(tensors, 0)
+        names = names_of_ids_client(tensors)
+        # Inside `ensemble`, which alone asks for it, the client speaks text.
+        channel.names = names_of_text_client(names) if first.flag("return_decode_context") else names
         client_id = request.request_id()
         if first.flag("stop"):
             if not client_id:
@@ -85,23 +90,18 @@ class TritonPythonModel:
         refuse_unsupported(tensors)
         check_sizes(tensors, vocab_size=self._defaults.vocab_size)
         rows = self._read_rows(tensors)
-        self._sender.submit(ResponseStream(channel, rows, client_id, self._metrics.observe_request))
+        answers = channel if self._decoupled or len(rows) == 1 else JoinedRows(channel)
+        self._sender.submit(ResponseStream(answers, rows, client_id, self._metrics.observe_request))
 
     def _read_rows(self, tensors: Mapping[str, Array]) -> list[GenerationRequest]:
         """A batch is one request per row: rows share no state. Ids are our own, because clients may repeat theirs."""
-        count = batch_size(tensors, "request_output_len")
+        count = batch_size(tensors, "input_ids")
         rows = [read_request(RowTensors(tensors, row), uuid.uuid4().hex, self._defaults) for row in range(count)]
         if not self._decoupled:
             if any(row.wanted.streaming for row in rows):
-                raise RequestError(
-                    "Streaming is only supported in decoupled mode.", "Write the repository with decoupled_mode:true."
-                )
-            if sum(row.request.num_sequences for row in rows) > 1:
-                raise RequestError(
-                    "This model is not decoupled, so a request has one response: send one prompt and "
-                    "num_return_sequences 1.",
-                    "Write the repository with decoupled_mode:true.",
-                )
+                raise RequestError(NO_STREAMING, "Write the repository with decoupled_mode:true.")
+            if any(row.request.num_sequences > 1 for row in rows):
+                raise RequestError(ONE_SEQUENCE, "Write the repository with decoupled_mode:true.")
         return rows
 
     def _show_metrics(self) -> None:

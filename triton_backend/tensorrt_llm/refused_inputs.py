@@ -13,6 +13,7 @@ from inflight.triton_backend.wire.request_tensors import Array
 NEUTRAL_VALUES: Mapping[str, tuple[float, ...]] = {
     "beam_width": (1,),
     "beam_search_diversity_rate": (0,),
+    "early_stopping": (0,),
     "len_penalty": (0, 1),
     "length_penalty": (0, 1),
     "runtime_top_p_decay": (0, 1),
@@ -26,7 +27,6 @@ NEUTRAL_VALUES: Mapping[str, tuple[float, ...]] = {
     "return_context_logits": (0,),
     "return_generation_logits": (0,),
     "encoder_output_lengths": (0,),
-    "decoder_input_lengths": (0,),
     "skip_cross_attn_blocks": (0,),
     "lookahead_window_size": (0,),
     "lookahead_ngram_size": (0,),
@@ -35,8 +35,13 @@ NEUTRAL_VALUES: Mapping[str, tuple[float, ...]] = {
 
 _FEATURES: Mapping[str, Sequence[str]] = {
     "drafting": ("draft_input_ids", "draft_logits"),
-    "encoders": ("encoder_input_features", "decoder_input_ids", "cross_attention_mask"),
-    "prompt tuning": ("prompt_embedding_table", "prompt_table_extra_ids", "prompt_table_extra_id"),
+    "encoders": ("encoder_input_features", "cross_attention_mask"),
+    "prompt tuning": (
+        "prompt_embedding_table",
+        "prompt_table_extra_ids",
+        "prompt_table_extra_id",
+        "PROMPT_TABLE_EXTRA_ID",
+    ),
     "LoRA": ("lora_task_id", "lora_weights", "lora_config"),
     "guided decoding": ("guided_decoding_guide_type", "guided_decoding_guide"),
     "multimodal input": (
@@ -65,6 +70,13 @@ _FEATURES: Mapping[str, Sequence[str]] = {
         "DECODER_QUERY",
     ),
 }
+# Of models that are not decoupled.
+NO_STREAMING = "Streaming is only supported in decoupled mode."
+ONE_SEQUENCE = "num_return_sequences is above 1; this model is not decoupled and has one answer for a prompt."
+
+# Taken without effect. NVIDIA's clients pass on what `preprocessing` returns for the decoder of an encoder-decoder
+# model, whatever the engine is, and a pad token, although the engine pads nothing.
+IGNORED_INPUTS = ("decoder_input_ids", "decoder_input_lengths", "pad_id")
 FEATURE_OF_INPUT: Mapping[str, str] = {name: feature for feature, names in _FEATURES.items() for name in names}
 
 

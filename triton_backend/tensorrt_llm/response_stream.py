@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 from inflight.errors import EngineError, InflightError
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.triton_backend.tensorrt_llm.generation_request import GenerationRequest
 from inflight.triton_backend.tensorrt_llm.sequence_output import SequenceOutput
-from inflight.triton_backend.wire.request_tensors import Array
+from inflight.triton_backend.wire.joined_rows import ResponseChannel
 from inflight.triton_backend.wire.response_tensors import response_tensors
-
-
-class ResponseChannel(Protocol):
-    """Where the responses of one request go. Every method may block; `final` ends the stream."""
-
-    def send(self, tensors: dict[str, Array], final: bool) -> None: ...
-
-    def send_error(self, error: InflightError) -> None:
-        """Report the failure and end the stream."""
-        ...
-
-    def is_cancelled(self) -> bool: ...
 
 
 class ResponseStream:

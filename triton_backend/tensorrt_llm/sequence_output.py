@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from inflight.runtime.request.accumulator import add_logprobs, join_deltas
@@ -16,11 +17,13 @@ CONTEXT_LENGTH = 64
 @dataclass(slots=True)
 class Chunk:
     """What one response says: the news, joined. `context`: the ids before them, at most CONTEXT_LENGTH of them;
-    `cumulative_logprob`: the sum over the sequence so far."""
+    `cumulative_logprob`: the sum over the sequence so far; `logprobs`: those of all its tokens so far, where
+    return_log_probs asks for them, which is of the sequence and grows."""
 
     delta: TokenDelta
     context: tuple[int, ...]
     cumulative_logprob: float
+    logprobs: Sequence[float]
 
 
 @dataclass(slots=True)
@@ -38,6 +41,7 @@ class SequenceOutput:
     _pending: list[TokenDelta] = field(default_factory=list)
     _num_sent: int = 0
     _cumulative: float | None = None
+    _logprobs: list[float] = field(default_factory=list)
     _stopped: bool = False
     _last: TokenDelta | None = None
 
@@ -47,6 +51,8 @@ class SequenceOutput:
         if self._stopped or num_kept < len(delta.token_ids):
             delta = self._cut(delta, num_kept)
         self._cumulative = add_logprobs(self._cumulative, delta.logprobs)
+        if self.generation.wanted.log_probs:
+            self._logprobs += [result.logprob for result in delta.logprobs]
         self._pending.append(delta)
         if delta.finish_reason is not None:
             self._last = delta
@@ -75,7 +81,7 @@ class SequenceOutput:
         start, self._num_sent = self._num_sent, len(self._ids)
         pending, self._pending = self._pending, []
         context = tuple(self._ids[max(0, start - CONTEXT_LENGTH) : start])
-        return Chunk(join_deltas(pending), context, self._cumulative or 0.0)
+        return Chunk(join_deltas(pending), context, self._cumulative or 0.0, self._logprobs)
 
     def _append(self, delta: TokenDelta) -> int:
         """Add the tokens that are part of the output; how many these are."""

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
+from inflight.triton_backend.wire.client_names import PREPROCESSING_NAMES
+from inflight.triton_backend.wire.joined_rows import split_rows
+from inflight.triton_backend.wire.model_calls import call_model, stop_generation
 from inflight.triton_backend.wire.request_tensors import Array
 from inflight.triton_backend.wire.sampling_wire import TEXT_NAMES
-from inflight.triton_backend.wire.token_wire import OUTPUTS, stop_tensors
-from inflight.triton_backend.wire.triton_api import output_arrays, pb_utils, read_error
+from inflight.triton_backend.wire.token_wire import OUTPUTS
 
-_PREPROCESSING_INPUTS = {
-    "text_input": "QUERY",
-    "decoder_text_input": "DECODER_QUERY",
-    "max_tokens": "REQUEST_OUTPUT_LEN",
-    "bad_words": "BAD_WORDS_DICT",
-    "stop_words": "STOP_WORDS_DICT",
-    "embedding_bias_words": "EMBEDDING_BIAS_WORDS",
-    "embedding_bias_weights": "EMBEDDING_BIAS_WEIGHTS",
-    "end_id": "END_ID",
-    "pad_id": "PAD_ID",
-    "prompt_table_extra_id": "PROMPT_TABLE_EXTRA_ID",
-}
 _ENCODED_INPUTS = {
     "INPUT_ID": "input_ids",
     "REQUEST_INPUT_LEN": "input_lengths",
@@ -36,7 +25,6 @@ _ENCODED_INPUTS = {
 # Beside them: what is asked of the response, and what is refused.
 _OTHER_INPUTS = {
     "length_penalty": "len_penalty",
-    "return_log_probs": "return_log_probs",
     "return_perf_metrics": "return_perf_metrics",
     "return_num_input_tokens": "return_num_input_tokens",
     "return_num_output_tokens": "return_num_output_tokens",
@@ -47,24 +35,24 @@ _OWN_OUTPUTS = ("text_output", "finish_reason", "stop_reason")
 
 
 class InnerModels:
-    """Calls from inside a Triton process. In decoupled mode ids always come as a stream, so that text can be watched
-    for stop strings while it grows."""
+    """Calls from inside a Triton process. From a decoupled `tensorrt_llm` ids always come as a stream, so that text can
+    be watched for stop strings while it grows."""
 
     def __init__(self, core_model: str, decoupled: bool) -> None:
-        self.decoupled = decoupled
+        self._decoupled = decoupled
         self._core_model = core_model
 
     def encode(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs of `preprocessing`. Raises RequestError with its reason."""
-        inputs = {name: tensors[ours] for ours, name in _PREPROCESSING_INPUTS.items() if ours in tensors}
-        response = _inference("preprocessing", "", inputs, list(_ENCODED_INPUTS)).exec()
-        _raise_error(response)
-        return output_arrays(response)
+        inputs = {name: tensors[ours] for name, ours in PREPROCESSING_NAMES.items() if ours in tensors}
+        (encoded,) = call_model("preprocessing", "", inputs, list(_ENCODED_INPUTS))
+        return encoded
 
     def generate(
         self, request_id: str, tensors: Mapping[str, Array], encoded: Mapping[str, Array], outputs: frozenset[str]
     ) -> Iterator[dict[str, Array]]:
-        """The responses of `tensorrt_llm`, new tokens only. Raises RequestError or EngineError with its reason.
+        """The responses of `tensorrt_llm`, new tokens only, with the log probabilities of these alone. Raises the error
+        that it answers with.
 
         Stop words stay here: they are looked for in the text, which their ids only approximate.
         """
@@ -72,31 +60,14 @@ class InnerModels:
         inputs = {theirs: encoded[name] for name, theirs in _ENCODED_INPUTS.items()}
         inputs |= {theirs: tensors[ours] for ours, theirs in (TEXT_NAMES | _OTHER_INPUTS).items() if ours in tensors}
         always = {"return_finish_reason": True, "return_stop_reason": True, "exclude_input_in_output": True}
-        for name, value in {**always, "streaming": self.decoupled}.items():
+        for name, value in {**always, "streaming": self._decoupled}.items():
             inputs[name] = np.full((rows, 1), value, dtype=np.bool_)
-        wanted = [*OUTPUTS, *(name for name in outputs if name not in (*_OWN_OUTPUTS, *OUTPUTS))]
-        request = _inference(self._core_model, request_id, inputs, wanted)
-        for response in request.exec(decoupled=True) if self.decoupled else [request.exec()]:
-            _raise_error(response)
-            if arrays := output_arrays(response):
-                yield arrays
+        if "return_log_probs" in tensors and tensors["return_log_probs"].any():
+            inputs["num_logprobs"] = np.zeros((rows, 1), dtype=np.int32)
+        wanted = [*OUTPUTS, "sequence_length", *(name for name in outputs if name not in (*_OWN_OUTPUTS, *OUTPUTS))]
+        for response in call_model(self._core_model, request_id, inputs, wanted, decoupled=self._decoupled):
+            yield from split_rows(response)
 
     def stop(self, request_id: str) -> None:
         """End the generation with this id early; its stream then ends by itself."""
-        request = _inference(self._core_model, request_id, stop_tensors(None), ["output_ids"])
-        for response in request.exec(decoupled=True) if self.decoupled else [request.exec()]:
-            _raise_error(response)
-
-
-def _inference(model: str, request_id: str, inputs: Mapping[str, Array], outputs: list[str]) -> Any:
-    tensors = [pb_utils.Tensor(name, array) for name, array in inputs.items()]
-    return pb_utils.InferenceRequest(
-        model_name=model, request_id=request_id, inputs=tensors, requested_output_names=outputs
-    )
-
-
-def _raise_error(response: Any) -> None:
-    if not response.has_error():
-        return
-    error = response.error()
-    raise read_error(error.code(), error.message())
+        stop_generation(self._core_model, request_id, decoupled=self._decoupled)

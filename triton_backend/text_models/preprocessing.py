@@ -14,10 +14,15 @@ from inflight.runtime.text.prompt_characters import check_characters, most_chara
 from inflight.runtime.text.tokenizer import Tokenizer, load_tokenizer
 from inflight.runtime.text.words import all_word_ids, word_ids
 from inflight.triton_backend.tensorrt_llm.refused_inputs import refuse_unsupported
+from inflight.triton_backend.wire.client_names import PREPROCESSING_NAMES
 from inflight.triton_backend.wire.input_limits import check_sizes
 from inflight.triton_backend.wire.request_tensors import Array, RowTensors, batch_size
+from inflight.triton_backend.wire.sampling_wire import AS_MANY_AS_FIT
 from inflight.triton_backend.wire.triton_api import ModelSettings, check_numpy, respond
 from inflight.triton_backend.wire.word_lists import Words, write_words
+
+# A client may have called this model, or another whose inputs came here.
+_NAMES = {name: f"{name} ({text_name})" for name, text_name in PREPROCESSING_NAMES.items()}
 
 
 class TritonPythonModel:
@@ -37,7 +42,7 @@ class TritonPythonModel:
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return [respond(request, self._encoder.encode) for request in requests]
+        return [respond(request, self._encoder.encode, _NAMES) for request in requests]
 
 
 class PromptEncoder:
@@ -80,7 +85,7 @@ class PromptEncoder:
             ),
             "STOP_WORDS_IDS": write_words([self._stop_words(row) for row in rows]),
             "EMBEDDING_BIAS": self._embedding_bias(rows),
-            "REQUEST_OUTPUT_LEN": _column([_given(row.integer("REQUEST_OUTPUT_LEN"), 0) for row in rows]),
+            "REQUEST_OUTPUT_LEN": _column([_given(row.integer("REQUEST_OUTPUT_LEN"), AS_MANY_AS_FIT) for row in rows]),
             "OUT_END_ID": _column(end_ids),
             "OUT_PAD_ID": _column(pad_ids),
             "OUT_PROMPT_TABLE_EXTRA_IDS": np.zeros((len(rows), 0), dtype=np.uint64),
@@ -90,7 +95,7 @@ class PromptEncoder:
     def _prompt(self, row: RowTensors) -> list[int]:
         text = row.scalar("QUERY")
         if text is None:
-            raise RequestError("QUERY (text_input) is missing.", "Send the prompt.")
+            raise RequestError("QUERY is missing.", "Send the prompt.")
         check_characters("The prompt", len(text), self._most_characters)
         ids = self._tokenizer.encode(str(text), self._add_special_tokens)
         if not ids:
@@ -110,13 +115,14 @@ class PromptEncoder:
     def _embedding_bias(self, rows: Sequence[RowTensors]) -> Array:
         """FP32 [batch, vocabulary], the weight of a word on each of its ids; [batch, 0] when no row has one."""
         words = [row.strings("EMBEDDING_BIAS_WORDS") for row in rows]
-        if not any(words):
-            return np.zeros((len(rows), 0), dtype=np.float32)
-        bias = np.zeros((len(rows), self._vocab_size), dtype=np.float32)
+        width = self._vocab_size if any(words) else 0
+        bias = np.zeros((len(rows), width), dtype=np.float32)
         for index, row in enumerate(rows):
             weights = row.numbers("EMBEDDING_BIAS_WEIGHTS")
             if len(weights) != len(words[index]):
-                raise RequestError(f"There are {len(words[index])} embedding bias words and {len(weights)} weights.")
+                raise RequestError(
+                    f"There are {len(words[index])} EMBEDDING_BIAS_WORDS and {len(weights)} EMBEDDING_BIAS_WEIGHTS."
+                )
             for word, weight in zip(words[index], weights, strict=True):
                 bias[index, self._tokenizer.encode(word, add_special_tokens=False)] += weight
         return bias

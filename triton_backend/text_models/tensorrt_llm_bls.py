@@ -5,106 +5,66 @@ The model to use for streaming: unlike `ensemble` it notices when a client disco
 
 from __future__ import annotations
 
-import threading
-import uuid
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from inflight.errors import EngineError, InflightError, RequestError
+from inflight.errors import RequestError
 from inflight.runtime.text.tokenizer import load_tokenizer
-from inflight.triton_backend.tensorrt_llm.refused_inputs import refuse_unsupported
+from inflight.triton_backend.tensorrt_llm.refused_inputs import NO_STREAMING, ONE_SEQUENCE, refuse_unsupported
 from inflight.triton_backend.text_models.inner_models import InnerModels
 from inflight.triton_backend.text_models.text_completion import TextCompletions, read_text_request
+from inflight.triton_backend.wire.client_names import names_of_ids_client, names_of_text_client
 from inflight.triton_backend.wire.input_limits import check_sizes
-from inflight.triton_backend.wire.request_tensors import Array
-from inflight.triton_backend.wire.triton_api import (
-    ModelSettings,
-    TritonChannel,
-    check_numpy,
-    input_arrays,
-    log_exception,
-)
-
-# Each request has a thread, which mostly waits; the engine's own queue bounds their number.
-_MAX_THREADS = 1024
+from inflight.triton_backend.wire.joined_rows import JoinedRows
+from inflight.triton_backend.wire.request_tensors import batch_size
+from inflight.triton_backend.wire.request_threads import Call, RequestThreads
+from inflight.triton_backend.wire.triton_api import ModelSettings, check_numpy
 
 
 class TritonPythonModel:
-    """One instance serves every request at once."""
+    """One instance serves every request at once, decoupled or not."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
         check_numpy()
         settings = ModelSettings(args)
+        self._decoupled = settings.decoupled
         self._tokenizer = load_tokenizer(Path(settings.required("tokenizer_dir")))
         self._accumulate = settings.flag("accumulate_tokens", False)
         self._exclude_input = settings.flag("exclude_input_in_output", False)
-        self._models = InnerModels(settings.text("tensorrt_llm_model_name") or "tensorrt_llm", settings.decoupled)
-        self._period_s = (settings.integer("cancellation_check_period_ms") or 100) / 1000
-        self._pool = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="bls")
-        self._open: dict[str, TritonChannel] = {}
-        self._closing = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, name="bls-cancellation")
-        self._watcher.start()
+        core_model = settings.text("tensorrt_llm_model_name") or "tensorrt_llm"
+        self._models = InnerModels(core_model, settings.flag("tensorrt_llm_decoupled", settings.decoupled))
+        period_s = (settings.integer("cancellation_check_period_ms") or 100) / 1000
+        self._threads = RequestThreads(period_s, self._serve, self._models.stop)
 
     def execute(self, requests: list[Any]) -> None:
-        """Start the requests; each answers from a thread of its own.
-
-        Without decoupling Triton serves calls to other models only until this returns, so then it waits for the end:
-        such a repository needs a bls_instance_count as large as the number of its clients.
-        """
-        started = []
+        """Start the requests; each answers from a thread of its own."""
         for request in requests:
-            outputs = frozenset(request.requested_output_names())
-            started.append(self._pool.submit(self._serve, input_arrays(request), TritonChannel(request), outputs))
-        if not self._models.decoupled:
-            wait(started)
+            self._threads.start(request)
 
     def finalize(self) -> None:
-        self._pool.shutdown()
-        self._closing.set()
-        self._watcher.join()
+        self._threads.close()
 
-    def _serve(self, tensors: Mapping[str, Array], channel: TritonChannel, outputs: frozenset[str]) -> None:
-        request_id = uuid.uuid4().hex
-        self._open[request_id] = channel
-        try:
-            self._generate(request_id, tensors, channel, outputs)
-        except InflightError as error:
-            channel.send_error(error)
-        except Exception as error:
-            # A client must get an answer even when the request's thread fails.
-            log_exception(f"tensorrt_llm_bls: request {request_id} failed")
-            channel.send_error(EngineError(f"{type(error).__name__}: {error}"))
-        finally:
-            self._open.pop(request_id, None)
-            channel.finish()
-
-    def _generate(
-        self, request_id: str, tensors: Mapping[str, Array], channel: TritonChannel, outputs: frozenset[str]
-    ) -> None:
-        refuse_unsupported(tensors)
-        check_sizes(tensors)
-        if "stream" in tensors and tensors["stream"].any() and not self._models.decoupled:
-            raise RequestError(
-                "Streaming is only supported in decoupled mode.", "Write the repository with decoupled_mode:true."
-            )
-        encoded = self._models.encode(tensors)
+    def _serve(self, call: Call) -> None:
+        call.channel.names = names_of_text_client(names_of_ids_client(call.tensors))
+        batch_size(call.tensors, "text_input")
+        refuse_unsupported(call.tensors)
+        check_sizes(call.tensors)
+        encoded = self._models.encode(call.tensors)
         lengths = encoded["REQUEST_INPUT_LEN"].reshape(-1)
         prompts = [tuple(int(i) for i in row[:n]) for row, n in zip(encoded["INPUT_ID"], lengths, strict=True)]
-        request = read_text_request(tensors, prompts, self._accumulate, self._exclude_input)
+        request = read_text_request(call.tensors, prompts, self._accumulate, self._exclude_input)
+        if not self._decoupled:
+            hint = "Send it to a decoupled model, over a gRPC stream or /generate_stream."
+            if request.streaming:
+                raise RequestError(NO_STREAMING, hint)
+            if any(params.n > 1 for params in request.params):
+                raise RequestError(ONE_SEQUENCE, hint)
+        answers = call.channel if self._decoupled or len(prompts) == 1 else JoinedRows(call.channel)
         completions = TextCompletions(self._tokenizer, request)
-        for response in self._models.generate(request_id, tensors, encoded, outputs):
+        for response in self._models.generate(call.request_id, call.tensors, encoded, call.outputs):
             ready = completions.push(response)
             for position, answer in enumerate(ready, start=1):
-                channel.send(answer, final=completions.finished and position == len(ready))
+                answers.send(answer, final=completions.finished and position == len(ready))
             if completions.finished and completions.ahead_of_engine:
-                self._models.stop(request_id)
-
-    def _watch(self) -> None:
-        """Tell the engine about requests whose client has gone, also while they wait for their first token."""
-        while not self._closing.wait(self._period_s):
-            for request_id, channel in list(self._open.items()):
-                if channel.is_cancelled() and self._open.pop(request_id, None) is not None:
-                    self._models.stop(request_id)
+                self._models.stop(call.request_id)

@@ -15,7 +15,8 @@ from inflight.triton_backend.wire.request_tensors import Array, RowTensors
 from inflight.triton_backend.wire.sampling_wire import read_text_parameter
 from inflight.triton_backend.wire.token_wire import read_delta
 
-# Outputs of tensorrt_llm that describe the tokens of one response and so are joined when responses are.
+# Outputs of tensorrt_llm that describe the tokens of one response and so are joined when responses are. Those that are
+# joined are of all tokens so far in every response, as TensorRT-LLM's are.
 _JOINED = ("output_log_probs",)
 _ADDED = ("num_output_tokens",)
 _NOT_PASSED_ON = ("output_ids", "sequence_length", "finish_reason", "stop_reason")
@@ -106,7 +107,8 @@ class TextCompletions:
             if delta.finish_reason is None:
                 return None
             return self._response(self._whole_text(batch, sequence.completion), sequence.side, delta)
-        side, sequence.side = sequence.side, {}
+        side = sequence.side
+        sequence.side = {name: array for name, array in side.items() if name in _JOINED}
         return self._response(sequence.completion.text if self._request.accumulate else delta.text, side, delta)
 
     def _whole_text(self, batch: int, completion: Completion) -> str:

@@ -41,7 +41,7 @@ class RowTensors:
         if row.size != 1:
             raise RequestError(f"{name} takes one value per request; it has {row.size}.")
         value = row.reshape(-1)[0]
-        return _text(value) if isinstance(value, bytes) else value.item() if hasattr(value, "item") else value
+        return _text(name, value) if isinstance(value, bytes) else value.item() if hasattr(value, "item") else value
 
     def flag(self, name: str) -> bool:
         """A BOOL that is false when absent."""
@@ -67,7 +67,7 @@ class RowTensors:
     def strings(self, name: str) -> tuple[str, ...]:
         """A vector of strings without the empty ones, which clients send for "none"."""
         row = self.array(name)
-        values = () if row is None else tuple(_text(value) for value in row.reshape(-1))
+        values = () if row is None else tuple(_text(name, value) for value in row.reshape(-1))
         return tuple(value for value in values if value)
 
     def one_of(self, *names: str) -> Any:
@@ -86,10 +86,10 @@ def batch_size(tensors: Mapping[str, Array], required: str) -> int:
     return int(tensor.shape[0])
 
 
-def _text(value: Any) -> str:
+def _text(name: str, value: Any) -> str:
     if not isinstance(value, bytes):
         return str(value)
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise RequestError(f"A string input is not valid UTF-8: {error}") from error
+        raise RequestError(f"{name} is not valid UTF-8: {error}") from error

@@ -29,8 +29,8 @@ def response_tensors(chunk: Chunk, generation: GenerationRequest, batch_index: i
         tensors["batch_index"] = _integer(batch_index)
     if request.num_sequences > 1:
         tensors["sequence_index"] = _integer(delta.index)
-    if wanted.log_probs:
-        tensors |= _log_probs(chunk, request.params.logprobs or 0)
+    if request.params.logprobs is not None:
+        tensors |= _log_probs(chunk, wanted.log_probs, request.params.logprobs)
     if delta.prompt_logprobs is not None:
         tensors |= _prompt_log_probs(delta.prompt_logprobs, request.params.prompt_logprobs or 0)
     if wanted.perf_metrics and delta.metrics is not None:
@@ -58,11 +58,14 @@ def _counts_and_reasons(chunk: Chunk, wanted: Wanted, num_input_tokens: int) -> 
     return tensors
 
 
-def _log_probs(chunk: Chunk, num_top: int) -> dict[str, Array]:
+def _log_probs(chunk: Chunk, all_so_far: bool, num_top: int) -> dict[str, Array]:
+    """output_log_probs: of all the tokens so far, because clients of TensorRT-LLM keep those of the last response. One
+    that asks by num_logprobs alone gets those of this response's tokens, as of the other outputs."""
     results = chunk.delta.logprobs
+    logprobs = chunk.logprobs if all_so_far else [result.logprob for result in results]
     tensors: dict[str, Array] = {
         "cum_log_probs": np.array([[chunk.cumulative_logprob]], dtype=np.float32),
-        "output_log_probs": np.array([result.logprob for result in results], dtype=np.float32).reshape(1, 1, -1),
+        "output_log_probs": np.array(logprobs, dtype=np.float32).reshape(1, 1, -1),
         "logprob_ranks": np.array([result.rank for result in results], dtype=np.int32).reshape(1, -1),
     }
     if num_top:

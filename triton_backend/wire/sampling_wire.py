@@ -12,6 +12,8 @@ from inflight.triton_backend.wire.request_tensors import Array, RowTensors
 
 _DTYPES: dict[str, Any] = {"INT32": np.int32, "UINT64": np.uint64, "FP32": np.float32, "BOOL": np.bool_}
 _UINT64_MASK = (1 << 64) - 1
+# The request_output_len that `preprocessing` passes on for a client that gave none: an output of a step must be there.
+AS_MANY_AS_FIT = -(1 << 31)
 
 # One value, or one list of ids, is one tensor. What logit_bias takes are two, of the parameters' own.
 _ON_THE_WIRE = tuple(row for row in SAMPLING_PARAMETERS if row.triton and row.kind != "bias")

@@ -112,10 +112,11 @@ def _lists(params: SamplingParams) -> dict[str, Array]:
 
 
 def _logprobs(params: SamplingParams, num_sequences: int) -> dict[str, Array]:
-    """Choosing the best of several sequences needs their log probabilities, asked for or not."""
+    """Choosing the best of several sequences needs their log probabilities, asked for or not. return_log_probs would
+    bring those of all tokens so far with every response."""
     if params.logprobs is None and num_sequences <= params.n:
         return {}
-    return {"return_log_probs": _flag(True), "num_logprobs": _integer(params.logprobs or 0)}
+    return {"num_logprobs": _integer(params.logprobs or 0)}
 
 
 def _prompt_results(prompt: Sequence[int], tensors: Mapping[str, Array]) -> tuple[TokenResult | None, ...] | None:
@@ -129,7 +130,9 @@ def _results(
 ) -> tuple[TokenResult, ...]:
     if logprobs_name not in tensors:
         return ()
+    # With return_log_probs they are those of all tokens so far, of which these are the last.
     logprobs = tensors[logprobs_name].reshape(-1)
+    logprobs = logprobs[logprobs.size - len(ids) :]
     ranks = tensors[ranks_name].reshape(-1).tolist() if ranks_name in tensors else [0] * len(ids)
     return tuple(
         TokenResult(token_id, float(logprobs[row]), ranks[row], _top(tensors, top_name, row))

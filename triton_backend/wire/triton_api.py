@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from inflight.errors import EngineError, InflightError, OverloadedError, RequestError
+from inflight.triton_backend.wire.client_names import in_clients_words
 from inflight.triton_backend.wire.request_tensors import Array
 
 _FINAL = 1
@@ -108,18 +109,25 @@ def read_error(code: int, message: str) -> InflightError:
     return kinds.get(code, EngineError)(message)
 
 
-def respond(request: Any, compute: Callable[[dict[str, Array]], Mapping[str, Array]]) -> Any:
-    """The response of a model without state: `compute` of the request's inputs, or the reason why there is none."""
+def respond(
+    request: Any, compute: Callable[[dict[str, Array]], Mapping[str, Array]], names: Mapping[str, str] | None = None
+) -> Any:
+    """The response of a model without state: `compute` of the request's inputs, or the reason why there is none, in
+    which inputs have the `names` that clients give them."""
     try:
         return make_response(compute(input_arrays(request)), request.requested_output_names())
     except InflightError as error:
-        return make_error(error)
+        return make_error(in_clients_words(error, names or {}))
 
 
 class TritonChannel:
-    """The response sender of one Triton request, which must not be touched after the final response."""
+    """The response sender of one Triton request, which must not be touched after the final response.
+
+    `names`: what the client calls the inputs that messages name otherwise.
+    """
 
     def __init__(self, request: Any) -> None:
+        self.names: Mapping[str, str] = {}
         self._sender = request.get_response_sender()
         self._requested = frozenset(request.requested_output_names())
         self._lock = threading.Lock()
@@ -130,7 +138,7 @@ class TritonChannel:
 
     def send_error(self, error: InflightError) -> None:
         """Report the failure and end the stream."""
-        self._send(make_error(error), final=True)
+        self._send(make_error(in_clients_words(error, self.names)), final=True)
 
     def finish(self) -> None:
         """End the stream with a response that has no tensors, if it has not ended."""

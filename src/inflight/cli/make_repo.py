@@ -27,8 +27,9 @@ def make_repo(
 ) -> None:
     """Write the Triton model repository of an engine.
 
-    Its models are preprocessing, tensorrt_llm, postprocessing, ensemble and tensorrt_llm_bls. Batch size, end and pad
-    tokens, tokenizer and engine path are filled in from the engine.
+    Its models are preprocessing, tensorrt_llm, postprocessing, ensemble and tensorrt_llm_bls, and for unary clients
+    beside them tensorrt_llm_unary, ensemble_unary and tensorrt_llm_bls_unary, unless --no-decoupled is given. Batch
+    size, end and pad tokens, tokenizer and engine path are filled in from the engine.
 
     Examples:
 

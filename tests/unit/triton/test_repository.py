@@ -13,6 +13,7 @@ from inflight.errors import EngineError, InflightError
 from inflight.triton_backend.launch.repository import MODELS, RepositoryOptions, write_repository
 from inflight.triton_backend.launch.repository_check import check_repository
 from inflight.triton_backend.launch.template_variables import VARIABLES, check_overrides, parse_overrides
+from inflight.triton_backend.launch.unary_models import UNARY_MODELS
 from inflight.triton_backend.tensorrt_llm.refused_inputs import FEATURE_OF_INPUT, NEUTRAL_VALUES
 from tests.engines.serving_engines import write_null_engine
 
@@ -50,6 +51,29 @@ def test_overrides_in_fill_templates_form_replace_what_the_engine_says(engine: P
     assert not core.model_transaction_policy.decoupled
     assert core.parameters["max_tokens_in_paged_kv_cache"].string_value == "2560"
     assert bls.parameters["tensorrt_llm_model_name"].string_value == "a,b"
+
+
+def test_a_decoupled_repository_has_models_for_unary_clients_over_the_same_engine(engine: Path, tmp_path: Path) -> None:
+    repository = write_repository(engine, tmp_path / "models").path
+    for model, decoupled in UNARY_MODELS.items():
+        unary, known = config(repository, model), config(repository, decoupled)
+        assert not unary.model_transaction_policy.decoupled
+        for kind in ("input", "output"):
+            assert [t.name for t in getattr(unary, kind)] == [t.name for t in getattr(known, kind)]
+    engines = [
+        model.name for model in repository.iterdir() if "gpt_model_path" in config(repository, model.name).parameters
+    ]
+    assert sorted(engines) == ["preprocessing", "tensorrt_llm"]
+    steps = [step.model_name for step in config(repository, "ensemble_unary").ensemble_scheduling.step]
+    assert steps == ["preprocessing", "tensorrt_llm_unary", "postprocessing"]
+    file = repository / "tensorrt_llm_unary" / "config.pbtxt"
+    file.write_text(file.read_text().replace('name: "runtime_top_k"', 'name: "top_k"'))
+    assert [problem.key for problem in check_repository(repository)] == ["runtime_top_k"]
+
+
+def test_a_repository_that_is_not_decoupled_has_the_known_names_alone(engine: Path, tmp_path: Path) -> None:
+    repository = write_repository(engine, tmp_path / "m", RepositoryOptions({"decoupled_mode": "false"})).path
+    assert {model.name for model in repository.iterdir()} == set(MODELS)
 
 
 def test_an_unknown_key_is_an_error_that_names_the_closest(rng: np.random.Generator) -> None:

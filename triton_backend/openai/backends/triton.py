@@ -10,10 +10,11 @@ import grpc
 import tritonclient.grpc.aio as triton
 from tritonclient.utils import np_to_triton_dtype
 
-from inflight.errors import EngineError, InflightError, OverloadedError
+from inflight.errors import EngineError, InflightError, OverloadedError, RequestError
 from inflight.runtime.engine.stats import CoreStats
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
+from inflight.triton_backend.wire.client_names import in_clients_words, names_of_ids_client
 from inflight.triton_backend.wire.token_wire import (
     Array,
     read_delta,
@@ -22,8 +23,12 @@ from inflight.triton_backend.wire.token_wire import (
     stop_tensors,
 )
 
-# In the message of a full queue, the engine's and Triton's own.
-_QUEUE_IS_FULL = "Exceeds maximum queue size"
+# With it an error of the model ends a stream with its own status; without, it is words among the responses.
+_WITH_STATUS = {"triton_grpc_error": "true"}
+# In the message of a full queue, whose status a server that cannot be reached has as well.
+_QUEUE_IS_FULL = "maximum queue size"
+# Input of `tensorrt_llm` -> sampling parameter, which is what the shim's clients know.
+_PARAMETERS = {name: parameter for parameter, name in names_of_ids_client(()).items()}
 
 
 class TritonBackend:
@@ -42,7 +47,8 @@ class TritonBackend:
     async def generate(self, request: Request) -> AsyncGenerator[TokenDelta, None]:
         inputs = request_tensors(request)
         outputs = requested_outputs(request.params, request.num_sequences)
-        stream = self._client.stream_infer(self._calls(request.request_id, inputs, outputs))
+        calls = self._calls(request.request_id, inputs, outputs)
+        stream = self._client.stream_infer(calls, headers=_WITH_STATUS)
         unfinished = request.num_sequences
         try:
             while unfinished:
@@ -91,15 +97,15 @@ class TritonBackend:
 
 
 async def _next_response(stream: AsyncIterator[Any]) -> dict[str, Array]:
-    """The tensors of the next response. Raises EngineError when there is none."""
+    """The tensors of the next response. Raises the error of the model, or EngineError when there is none."""
     try:
         result, error = await anext(stream)
     except StopAsyncIteration:
         raise EngineError("Triton ended the stream before the last token.") from None
     except grpc.RpcError as failure:
-        raise EngineError(f"Triton cannot be reached: {_details(failure)}") from failure
+        raise _error_of(failure) from failure
     if error is not None:
-        raise _refusal(error.message())
+        raise EngineError(error.message())
     return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 
 
@@ -109,9 +115,14 @@ def _input(name: str, array: Array) -> triton.InferInput:
     return tensor
 
 
-def _refusal(message: str) -> InflightError:
-    """A stream's errors are words without a code."""
-    return (OverloadedError if _QUEUE_IS_FULL in message else EngineError)(message)
+def _error_of(failure: grpc.RpcError) -> InflightError:
+    """What the status of a stream that ended says."""
+    code, details = getattr(failure, "code", lambda: None)(), _details(failure)
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        return in_clients_words(RequestError(details), _PARAMETERS)
+    if code is grpc.StatusCode.UNAVAILABLE and _QUEUE_IS_FULL in details.lower():
+        return OverloadedError(details)
+    return EngineError(details if code is grpc.StatusCode.INTERNAL else f"Triton cannot be reached: {details}")
 
 
 def _details(error: grpc.RpcError) -> str:

@@ -1,0 +1,59 @@
+"""The model `tensorrt_llm_unary`: the engine of the decoupled `tensorrt_llm` for clients that expect one answer.
+
+It holds no engine: a repository has one, whatever its clients are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from inflight.errors import RequestError
+from inflight.triton_backend.tensorrt_llm.refused_inputs import NO_STREAMING, ONE_SEQUENCE
+from inflight.triton_backend.wire.joined_rows import JoinedRows
+from inflight.triton_backend.wire.model_calls import call_model, stop_generation
+from inflight.triton_backend.wire.request_tensors import RowTensors, batch_size
+from inflight.triton_backend.wire.request_threads import Call, RequestThreads
+from inflight.triton_backend.wire.triton_api import ModelSettings, check_numpy
+
+
+class TritonPythonModel:
+    """One instance serves every request at once."""
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        check_numpy()
+        settings = ModelSettings(args)
+        self._core_model = settings.text("tensorrt_llm_model_name") or "tensorrt_llm"
+        period_s = (settings.integer("cancellation_check_period_ms") or 100) / 1000
+        self._threads = RequestThreads(
+            period_s, self._serve, partial(stop_generation, self._core_model, decoupled=True)
+        )
+
+    def execute(self, requests: list[Any]) -> None:
+        for request in requests:
+            self._threads.start(request)
+
+    def finalize(self) -> None:
+        self._threads.close()
+
+    def _serve(self, call: Call) -> None:
+        first = RowTensors(call.tensors, 0)
+        if first.flag("stop"):
+            if not call.client_id:
+                raise RequestError("A request id must be provided for request cancellation.")
+            self._threads.stop_client(call.client_id)
+            return
+        rows = batch_size(call.tensors, "input_ids")
+        hint = f"Send it to the model {self._core_model}, over a gRPC stream."
+        if any(RowTensors(call.tensors, row).flag("streaming") for row in range(rows)):
+            raise RequestError(NO_STREAMING, hint)
+        if any((RowTensors(call.tensors, row).integer("num_return_sequences") or 1) > 1 for row in range(rows)):
+            raise RequestError(ONE_SEQUENCE, hint)
+        answers = call.channel if rows == 1 else JoinedRows(call.channel)
+        # To put the rows in order takes their index, also where the client has not asked for it.
+        outputs = call.outputs if rows == 1 else call.outputs | {"batch_index"}
+        missing = rows
+        for tensors in call_model(self._core_model, call.request_id, call.tensors, [*outputs], decoupled=True):
+            missing -= 1
+            answers.send(tensors, final=missing == 0)
