@@ -6,6 +6,7 @@ import secrets
 import time
 
 from inflight.errors import RequestError
+from inflight.runtime.engine.heartbeat import Heartbeat
 from inflight.runtime.engine.publishing import final_delta, receive
 from inflight.runtime.engine.stats import CoreStats, IterationStats
 from inflight.runtime.executors.base import Executor
@@ -20,10 +21,16 @@ from inflight.runtime.scheduler.step import StepOutput
 
 
 class EngineCore:
-    """Turns requests into token deltas, step by step. Used by one thread; only `prepare` may be called from any."""
+    """Turns requests into token deltas, step by step. Used by one thread; only `prepare` may be called from any.
 
-    def __init__(self, executor: Executor, config: SchedulerConfig | None = None) -> None:
+    `heartbeat` always says which step runs.
+    """
+
+    def __init__(
+        self, executor: Executor, config: SchedulerConfig | None = None, heartbeat: Heartbeat | None = None
+    ) -> None:
         config = config or SchedulerConfig()
+        self.heartbeat = heartbeat or Heartbeat()
         self._executor = executor
         self._manifest = executor.manifest
         self._blocks = KvBlocks(
@@ -91,7 +98,11 @@ class EngineCore:
             step = self._scheduler.schedule(time.monotonic_ns())
             if not step.sequences:
                 raise AssertionError("there are unfinished sequences and none of them can be scheduled")
+            # A generating sequence computes one token; the others share the tokens of the context.
+            tokens = step.stats.generation_sequences + step.stats.context_tokens
+            self.heartbeat.begin(step.stats.iteration, len(step.sequences), tokens)
             self._publish(step, self._executor.execute(step.batch), deltas)
+            self.heartbeat.end()
         if not self._groups:
             self.check_integrity()
         return deltas

@@ -130,8 +130,12 @@ class EngineThread:
             orders, self._orders = self._orders, []
         for order in orders:
             order()
-        deltas = self._core.abort("cancelled") if failure is None else self._core.abort("error", _describe(failure))
-        self._deliver(deltas)
+        if failure is None:
+            self._deliver(self._core.abort("cancelled"))
+            return
+        self._deliver(self._core.abort("error", _describe(failure)))
+        # After the deltas: whoever watches for it may end this process.
+        self._core.heartbeat.fail(_describe(failure))
 
     def _deliver(self, deltas: list[TokenDelta]) -> None:
         # Before the callbacks: whoever has the last delta of a request must find its blocks freed in the statistics.

@@ -18,6 +18,7 @@ from inflight.triton_backend.tensorrt_llm.refused_inputs import refuse_unsupport
 from inflight.triton_backend.text_models.inner_models import InnerModels
 from inflight.triton_backend.text_models.text_completion import TextCompletions, read_text_request
 from inflight.triton_backend.wire.request_tensors import Array
+from inflight.triton_backend.wire.server_process import end_with_server
 from inflight.triton_backend.wire.triton_api import (
     ModelSettings,
     TritonChannel,
@@ -35,6 +36,7 @@ class TritonPythonModel:
 
     def initialize(self, args: Mapping[str, str]) -> None:
         check_numpy()
+        end_with_server()
         settings = ModelSettings(args)
         self._tokenizer = load_tokenizer(Path(settings.required("tokenizer_dir")))
         self._accumulate = settings.flag("accumulate_tokens", False)
