@@ -5,7 +5,7 @@ from __future__ import annotations
 from inflight.records import Record
 from inflight.runtime.kv_cache.budget import KvCacheBudget
 from inflight.runtime.scheduler.admission import Policy
-from inflight.triton_backend.launch.supervisor import Restart
+from inflight.triton_backend.launch.supervision.supervisor import Restart
 
 
 class ServeOptions(Record):

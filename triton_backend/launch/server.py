@@ -19,7 +19,7 @@ from types import TracebackType
 
 from inflight.errors import InflightError
 from inflight.triton_backend.launch.installation import TritonInstallation
-from inflight.triton_backend.launch.processes import (
+from inflight.triton_backend.launch.supervision.processes import (
     ProcessState,
     children,
     dies_with_parent,
@@ -27,12 +27,12 @@ from inflight.triton_backend.launch.processes import (
     listener,
     process_state,
 )
+from inflight.triton_backend.launch.supervision.scratch import remove_shared_memory
 
 _EXIT_TIMEOUT_S = 5
 # What a server that is asked to stop may take beyond its exit timeout.
 _GRACE_S = 5
 _LOG_TAIL_LINES = 25
-_SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +84,8 @@ class TritonServer:
         self.log = log
         self._exit_timeout_s = exit_timeout_s
         self._is_idle = is_idle
-        # Triton leaves its shared memory behind when it is killed; under this name it is found again.
-        self._shared_memory = f"inflight_{os.getpid()}_{secrets.token_hex(4)}_"
+        # Under this name it is found again when the server has been killed.
+        self._shared_memory = f"{repository.parent.name}_{secrets.token_hex(4)}_"
         self._command = [
             *_command(installation, repository, address),
             f"--exit-timeout-secs={exit_timeout_s}",
@@ -189,8 +189,7 @@ class TritonServer:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        for left in _SHARED_MEMORY.glob(f"{self._shared_memory}*"):
-            left.unlink(missing_ok=True)
+        remove_shared_memory(self._shared_memory)
 
     def stop(self) -> None:
         """Ask the server to stop, then end what is left of its session. Harmless when repeated."""

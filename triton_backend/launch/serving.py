@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +19,15 @@ from inflight.runtime.kv_cache.budget import plan_num_blocks
 from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.runtime.loading.memory_table import memory_table
 from inflight.runtime.text.tokenizer import load_tokenizer
-from inflight.triton_backend.launch.api_process import ApiProcess
+from inflight.triton_backend.launch.api.process import ApiProcess
 from inflight.triton_backend.launch.installation import find_triton
 from inflight.triton_backend.launch.options import ServeOptions
 from inflight.triton_backend.launch.repository import RepositoryOptions, write_repository
 from inflight.triton_backend.launch.server import ServerAddress, TritonServer, check_port, reachable
-from inflight.triton_backend.launch.stop_signals import Stop, StopSignals
-from inflight.triton_backend.launch.supervisor import ServerDied, Supervisor, Watched
-from inflight.triton_backend.launch.watchdog import Watchdog
+from inflight.triton_backend.launch.supervision.scratch import serving_folder
+from inflight.triton_backend.launch.supervision.stop_signals import Stop, StopSignals
+from inflight.triton_backend.launch.supervision.supervisor import ServerDied, Supervisor, Watched
+from inflight.triton_backend.launch.supervision.watchdog import Watchdog
 
 Say = Callable[[RenderableType], None]
 
@@ -52,8 +52,8 @@ def serve_engine(engine_dir: Path, options: ServeOptions, say: Say) -> None:
     free = find_loader(manifest.target).free_memory()
     num_blocks = plan_num_blocks(manifest, options.budget, free, engine_dir)
     say(memory_table(PlannedEngine(manifest, num_blocks)))
-    with StopSignals().installed() as signals, tempfile.TemporaryDirectory(prefix="inflight-") as scratch:
-        server = _Server(engine_dir, options, say, Path(scratch), signals)
+    with StopSignals().installed() as signals, serving_folder() as scratch:
+        server = _Server(engine_dir, options, say, scratch, signals)
         try:
             server.serve()
         except Stop:

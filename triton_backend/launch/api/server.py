@@ -22,7 +22,7 @@ from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.runtime.loading.load import load_engine
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
 from inflight.runtime.text.tokenizer import load_tokenizer
-from inflight.triton_backend.launch.gate import Gate
+from inflight.triton_backend.launch.api.gate import Gate
 from inflight.triton_backend.launch.options import ServeOptions
 from inflight.triton_backend.openai.app import create_app
 from inflight.triton_backend.openai.backends.base import TokenBackend

@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
-from inflight.triton_backend.launch.processes import dies_with_parent, how_it_ended, process_state
+from inflight.triton_backend.launch.supervision.processes import dies_with_parent, how_it_ended, process_state
 
 # `-c` puts the current folder before all others on Python's path, and a module there must not stand for one of ours.
-_MAIN = "import sys; sys.path.pop(0); from inflight.triton_backend.launch.api_server import main; main()"
+_MAIN = "import sys; sys.path.pop(0); from inflight.triton_backend.launch.api.server import main; main()"
 
 
 class ApiProcess:
     """A Python process of its own session, told on its standard input what to serve. It does not outlive the thread
-    that starts it. `orders`: the fields of ApiOrders (api_server.py); `host` and `port`: where it will listen."""
+    that starts it. `orders`: the fields of ApiOrders (server.py); `host` and `port`: where it will listen."""
 
     def __init__(self, orders: Mapping[str, Any], environment: Mapping[str, str], host: str, port: int) -> None:
         self._orders = json.dumps(orders).encode()

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from inflight.errors import InflightError
-from inflight.triton_backend.launch.stop_signals import StopSignals
-from inflight.triton_backend.launch.watchdog import Watchdog
+from inflight.triton_backend.launch.supervision.stop_signals import StopSignals
+from inflight.triton_backend.launch.supervision.watchdog import Watchdog
 
 Restart = Literal["always", "never"]
 
