@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import uvicorn
@@ -34,6 +34,8 @@ from inflight.triton_backend.openai.service import Service
 # For what is ended with an error: to reach a client that reads.
 _LAST_WORDS_S = 2.0
 _TICK_S = 0.05
+# For ps, and for who finds a port taken; Linux has room for 15 characters.
+_NAME = "inflight-api"
 
 
 class ApiOrders(Record):
@@ -47,6 +49,8 @@ class ApiOrders(Record):
 def main() -> None:
     """Serve as the ApiOrders on standard input say, until SIGTERM. Exit code 1 when that cannot be begun."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(_NAME)
     orders = ApiOrders.model_validate_json(sys.stdin.read())
     heartbeat = Heartbeat.of_environment()
     try:

@@ -75,14 +75,18 @@ def listener(port: int) -> str | None:
     """The name and pid of the process that listens on a TCP port; None where it is not permitted to see it."""
     sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
     for pid in _all_processes() if sockets else ():
-        try:
-            opened = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
-        except OSError:  # another user's, or it has just ended
-            continue
         state = process_state(pid)
-        if opened & sockets and state is not None:
+        if state is not None and sockets & set(_opened(pid)):
             return f"{state.name}, pid {pid}"
     return None
+
+
+def _opened(pid: int) -> Iterator[str]:
+    """What a process has open; nothing where it is another user's."""
+    with suppress(OSError):
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):  # closed in the meantime
+                yield os.readlink(f"/proc/{pid}/fd/{number}")
 
 
 def _listening_inodes(port: int) -> Iterator[str]:

@@ -22,25 +22,37 @@ class Watchdog:
         self._warn = warn
         self._hanging: int | None = None
         self._next_warning_s = hang_s
+        self._halted_at: float | None = None
         self._failed_at: float | None = None
         self._step_seen, self._idle_since = -1, time.monotonic()
 
     def reset(self) -> None:
         """Before the engine starts, for the first time or again."""
         self._heartbeat.reset()
-        self._hanging, self._failed_at = None, None
+        self._hanging, self._halted_at, self._failed_at = None, None, None
         self._next_warning_s = self._hang_s
 
     def look(self, halted: list[str]) -> None:
-        """Say what hangs. `halted`: processes of the engine that a signal has stopped."""
-        step = self._heartbeat.running_step()
-        if self._hanging is not None and (step is None or step.number != self._hanging):
+        """Say what hangs. `halted`: processes of the engine that a signal has stopped, in a step or between two."""
+        now, step = time.monotonic(), self._heartbeat.running_step()
+        if not halted:
+            self._halted_at = None
+        elif self._halted_at is None:
+            self._halted_at = now
+        if step is not None:
+            number, age_s, what = step.number, step.age_s, f": {step}"
+        elif self._halted_at is not None:
+            number, age_s = self._heartbeat.last_step(), now - self._halted_at
+            what = f": nothing has come after step {number} for {age_s:.3g} seconds"
+        else:
+            number, age_s, what = None, 0.0, ""
+        if self._hanging is not None and number != self._hanging:
             self._warn(f"Step {self._hanging} of the engine has ended; the engine goes on.")
             self._hanging, self._next_warning_s = None, self._hang_s
-        if step is not None and step.age_s >= self._next_warning_s:
+        if number is not None and age_s >= self._next_warning_s:
             why = f"; stopped by a signal: {', '.join(halted)} (kill -CONT lets it go on)" if halted else ""
-            self._warn(f"The engine hangs: {step}{why}.")
-            self._hanging, self._next_warning_s = step.number, 2 * step.age_s
+            self._warn(f"The engine hangs{what}{why}.")
+            self._hanging, self._next_warning_s = number, 2 * age_s
 
     def failure(self) -> str | None:
         """Why the engine has stopped, when its clients have heard of it."""
