@@ -6,6 +6,7 @@ import secrets
 import time
 
 from inflight.errors import RequestError
+from inflight.runtime.engine.heartbeat import Heartbeat
 from inflight.runtime.engine.publishing import final_delta, receive
 from inflight.runtime.engine.stats import CoreStats, IterationStats
 from inflight.runtime.executors.base import Executor
@@ -25,10 +26,15 @@ class EngineCore:
     `step` is `schedule`, `execute` and `publish`. Whoever calls from several threads lets one at a time in; only
     `prepare` may be called at any time, and everything but `schedule`, `publish`, `abort` and `close` while another
     thread is inside `execute`.
+
+    `heartbeat` always says which step runs.
     """
 
-    def __init__(self, executor: Executor, config: SchedulerConfig | None = None) -> None:
+    def __init__(
+        self, executor: Executor, config: SchedulerConfig | None = None, heartbeat: Heartbeat | None = None
+    ) -> None:
         config = config or SchedulerConfig()
+        self.heartbeat = heartbeat or Heartbeat()
         self._executor = executor
         self._manifest = executor.manifest
         self._blocks = KvBlocks(
@@ -120,6 +126,9 @@ class EngineCore:
         if not step.sequences:
             raise AssertionError("there are unfinished sequences and none of them can be scheduled")
         self._step_under_way = True
+        # A generating sequence computes one token; the others share the tokens of the context.
+        tokens = step.stats.generation_sequences + step.stats.context_tokens
+        self.heartbeat.begin(step.stats.iteration, len(step.sequences), tokens)
         return step
 
     def execute(self, step: ScheduledStep) -> StepOutput:
@@ -132,6 +141,7 @@ class EngineCore:
         self._step_under_way = False
         if step is not None and output is not None:
             self._publish(step, output, deltas)
+            self.heartbeat.end()
         ending, self._ending = self._ending, []
         for sequence in ending:
             if sequence.status is not Status.FINISHED:

@@ -136,6 +136,9 @@ class EngineThread:
             self.failure = failure
             deltas = self._core.abort("cancelled") if failure is None else self._core.abort("error", _describe(failure))
         self._deliver(deltas)
+        if failure is not None:
+            # After the deltas: whoever watches for it may end this process.
+            self._core.heartbeat.fail(_describe(failure))
 
     def _deliver(self, deltas: list[TokenDelta]) -> None:
         for delta in deltas:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +19,19 @@ from types import TracebackType
 
 from inflight.errors import InflightError
 from inflight.triton_backend.launch.installation import TritonInstallation
+from inflight.triton_backend.launch.supervision.processes import (
+    ProcessState,
+    children,
+    dies_with_parent,
+    how_it_ended,
+    listener,
+    process_state,
+)
+from inflight.triton_backend.launch.supervision.scratch import remove_shared_memory
 
-# Triton waits this long for clients to close their connections, idle ones too.
 _EXIT_TIMEOUT_S = 5
+# What a server that is asked to stop may take beyond its exit timeout.
+_GRACE_S = 5
 _LOG_TAIL_LINES = 25
 
 
@@ -50,20 +63,44 @@ class TritonServer:
     """One tritonserver on one model repository. A context manager: started on entry, stopped on exit.
 
     The server has a session of its own: a Ctrl-C in the terminal reaches only this process, which stops it in order.
+    It does not outlive the thread that starts it; the processes of its Python models end a second after it does.
+    `exit_timeout_s`: how long, when it is asked to stop, it waits for the requests that run. `more_environment`: what
+    its processes get beside the installation's. `is_idle` tells that nothing runs in the engine: Triton itself waits
+    for idle connections to be closed.
     """
 
-    def __init__(self, installation: TritonInstallation, repository: Path, address: ServerAddress, log: Path) -> None:
+    def __init__(
+        self,
+        installation: TritonInstallation,
+        repository: Path,
+        address: ServerAddress,
+        log: Path,
+        *,
+        exit_timeout_s: int = _EXIT_TIMEOUT_S,
+        more_environment: Mapping[str, str] | None = None,
+        is_idle: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.address = address
         self.log = log
-        self._command = _command(installation, repository, address)
-        self._environment = installation.environment()
+        self._exit_timeout_s = exit_timeout_s
+        self._is_idle = is_idle
+        # Under this name it is found again when the server has been killed.
+        self._shared_memory = f"{repository.parent.name}_{secrets.token_hex(4)}_"
+        self._command = [
+            *_command(installation, repository, address),
+            f"--exit-timeout-secs={exit_timeout_s}",
+            f"--backend-config=python,shm-region-prefix-name={self._shared_memory}",
+        ]
+        self._environment = {**installation.environment(), **(more_environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
+        self._models: dict[int, str] = {}
+        self._log_mode = "wb"
 
     def start(self) -> None:
-        """Start the process. Raises InflightError when a port is taken."""
+        """Start the process, for the first time or again. Raises InflightError when a port is taken."""
         self.address.check_ports()
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("wb") as log:
+        with self.log.open(self._log_mode) as log:
             self._process = subprocess.Popen(
                 self._command,
                 env=self._environment,
@@ -71,18 +108,20 @@ class TritonServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=dies_with_parent(),
             )
+        self._log_mode = "ab"  # what a server said before it died is kept
 
     def wait_until_ready(self, timeout_s: float = 300) -> None:
         """Return when every model is loaded. Raises InflightError with the end of the log when that does not happen."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if not self.is_running():
-                raise InflightError("Triton stopped while it was loading the models.", self._log_tail())
+                raise InflightError("Triton stopped while it was loading the models.", self.log_tail())
             if self.is_ready():
                 return
             time.sleep(0.1)
-        raise InflightError(f"Triton was not ready after {timeout_s:.0f} seconds.", self._log_tail())
+        raise InflightError(f"Triton was not ready after {timeout_s:.0f} seconds.", self.log_tail())
 
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -95,24 +134,76 @@ class TritonServer:
         except (urllib.error.URLError, OSError):
             return False
 
-    def stop(self) -> None:
-        """Ask the server to stop, then end what is left of its session. Harmless when repeated.
+    def watch_models(self) -> None:
+        """From now on `death` also looks at the processes of the Python models. For a server that is ready."""
+        assert self._process is not None
+        self._models = {
+            pid: Path(line.split("\0")[1]).parent.parent.name
+            for pid, line in children(self._process.pid).items()
+            if line.count("\0") > 1
+        }
+
+    def death(self) -> str | None:
+        """What has ended, and how, when the server cannot serve any more: itself, or the process of one of its models,
+        whose requests would wait for ever. Triton 2.51 neither ends these nor calls itself unready."""
+        if self._process is None:
+            return "tritonserver is not running"
+        if (code := self._process.poll()) is not None:
+            return f"tritonserver, pid {self._process.pid}, {how_it_ended(code)}"
+        for pid, model in self._models.items():
+            if self._has_ended(pid):
+                return f"the process of Triton's model {model}, pid {pid}, {_end_of(process_state(pid))}"
+        return None
+
+    def _has_ended(self, model: int) -> bool:
+        state = process_state(model)
+        return state is None or state.state in "ZX" or self._process is None or state.parent != self._process.pid
+
+    def stopped_processes(self) -> list[str]:
+        """Those of the server's processes that a signal (SIGSTOP) has halted."""
+        names = dict(self._models)
+        if self._process is not None:
+            names[self._process.pid] = "tritonserver"
+        states = {f"{name}, pid {pid}": process_state(pid) for pid, name in names.items()}
+        return [which for which, state in states.items() if state is not None and state.state == "T"]
+
+    def ask_to_stop(self) -> None:
+        """Begin to stop: no new requests, running ones go on until the exit timeout."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def has_stopped(self) -> bool:
+        """After `ask_to_stop`: whether no request runs any more."""
+        unloaded = bool(self._models) and all(map(self._has_ended, self._models))
+        return not self.is_running() or unloaded or self._is_idle()
+
+    def kill(self) -> None:
+        """End what is left of the server's session at once. Harmless when repeated.
 
         A server that gives up on a request that never ends leaves the processes of its Python models behind.
         """
         process, self._process = self._process, None
+        self._models = {}
         if process is None:
             return
-        process.terminate()
-        try:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=_EXIT_TIMEOUT_S + 5)
-        finally:  # A second interrupt while waiting must not leave a server behind either.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        remove_shared_memory(self._shared_memory)
 
-    def _log_tail(self) -> str:
+    def stop(self) -> None:
+        """Ask the server to stop, then end what is left of its session. Harmless when repeated."""
+        deadline = time.monotonic() + self._exit_timeout_s + _GRACE_S
+        try:
+            if self.is_running() and not self._models:
+                self.watch_models()
+            self.ask_to_stop()
+            while not self.has_stopped() and time.monotonic() < deadline:
+                time.sleep(0.05)
+        finally:  # A second interrupt while waiting must not leave a server behind either.
+            self.kill()
+
+    def log_tail(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(["The end of its log, " + f"{self.log}:", *lines[-_LOG_TAIL_LINES:]])
 
@@ -135,8 +226,10 @@ def check_port(host: str, port: int, flag: str) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
+            holder = listener(port) if error.errno == errno.EADDRINUSE else None
+            by = f" by {holder}" if holder else ""
             raise InflightError(
-                f"Port {port} on {host} cannot be used: {error.strerror}.", f"Choose another: {flag}."
+                f"Port {port} on {host} cannot be used: {error.strerror}{by}.", f"Choose another: {flag}."
             ) from error
         except OverflowError:
             raise InflightError(f"{flag} is {port}; ports are 0 to 65535.") from None
@@ -148,13 +241,18 @@ def reachable(host: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
+def _end_of(state: ProcessState | None) -> str:
+    if state is None or state.state not in "ZX":
+        return "is gone"
+    return how_it_ended(os.waitstatus_to_exitcode(state.status))
+
+
 def _command(installation: TritonInstallation, repository: Path, address: ServerAddress) -> list[str]:
     return [
         str(installation.server),
         f"--model-repository={repository}",
         f"--backend-directory={installation.backends}",
         "--disable-auto-complete-config",
-        f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
         f"--http-address={address.host}",
         f"--http-port={address.http_port}",
         f"--grpc-address={address.host}",

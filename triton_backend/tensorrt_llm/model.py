@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from inflight.errors import EngineError, InflightError, RequestError
 from inflight.runtime.engine.core import EngineCore
+from inflight.runtime.engine.heartbeat import Heartbeat
 from inflight.runtime.engine.thread import EngineThread
 from inflight.runtime.executors.base import Executor
 from inflight.runtime.loading.load import KvCacheBudget, load_engine
@@ -23,6 +24,7 @@ from inflight.triton_backend.wire.client_names import names_of_ids_client, names
 from inflight.triton_backend.wire.input_limits import check_sizes
 from inflight.triton_backend.wire.joined_rows import JoinedRows
 from inflight.triton_backend.wire.request_tensors import Array, RowTensors, batch_size
+from inflight.triton_backend.wire.server_process import end_with_server
 from inflight.triton_backend.wire.triton_api import (
     ModelSettings,
     TritonChannel,
@@ -37,6 +39,7 @@ class TritonPythonModel:
 
     def initialize(self, args: Mapping[str, str]) -> None:
         check_numpy()
+        end_with_server()
         settings = ModelSettings(args)
         self._decoupled = settings.decoupled
         executor = _load(settings)
@@ -46,7 +49,7 @@ class TritonPythonModel:
             max_seq_len=executor.manifest.limits.max_seq_len,
             exclude_input_in_output=settings.flag("exclude_input_in_output", False),
         )
-        self._engine = EngineThread(EngineCore(executor, _scheduler_config(settings)))
+        self._engine = EngineThread(EngineCore(executor, _scheduler_config(settings), Heartbeat.of_environment()))
         self._metrics = EngineMetrics(settings.model_name, settings.model_version)
         period_s = (settings.integer("cancellation_check_period_ms") or 100) / 1000
         self._sender = ResponseSender(self._engine, period_s, self._show_metrics)

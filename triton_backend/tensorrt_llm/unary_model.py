@@ -15,6 +15,7 @@ from inflight.triton_backend.wire.joined_rows import JoinedRows
 from inflight.triton_backend.wire.model_calls import call_model, stop_generation
 from inflight.triton_backend.wire.request_tensors import RowTensors, batch_size
 from inflight.triton_backend.wire.request_threads import Call, RequestThreads
+from inflight.triton_backend.wire.server_process import end_with_server
 from inflight.triton_backend.wire.triton_api import ModelSettings, check_numpy
 
 
@@ -23,6 +24,7 @@ class TritonPythonModel:
 
     def initialize(self, args: Mapping[str, str]) -> None:
         check_numpy()
+        end_with_server()
         settings = ModelSettings(args)
         self._core_model = settings.text("tensorrt_llm_model_name") or "tensorrt_llm"
         period_s = (settings.integer("cancellation_check_period_ms") or 100) / 1000

@@ -19,6 +19,7 @@ from inflight.triton_backend.wire.input_limits import check_sizes
 from inflight.triton_backend.wire.joined_rows import JoinedRows
 from inflight.triton_backend.wire.request_tensors import batch_size
 from inflight.triton_backend.wire.request_threads import Call, RequestThreads
+from inflight.triton_backend.wire.server_process import end_with_server
 from inflight.triton_backend.wire.triton_api import ModelSettings, check_numpy
 
 
@@ -27,6 +28,7 @@ class TritonPythonModel:
 
     def initialize(self, args: Mapping[str, str]) -> None:
         check_numpy()
+        end_with_server()
         settings = ModelSettings(args)
         self._decoupled = settings.decoupled
         self._tokenizer = load_tokenizer(Path(settings.required("tokenizer_dir")))

@@ -14,11 +14,17 @@ from inflight.cli.build_engine.recipe_flags import Flags, is_given, with_flags_o
 from inflight.cli.convert import Dtype
 
 
+class RestartChoice(str, Enum):
+    always = "always"
+    never = "never"
+
+
 class PolicyChoice(str, Enum):
     guaranteed_no_evict = "guaranteed_no_evict"
     max_utilization = "max_utilization"
 
 
+_OPERATIONS = "Operations"
 _PORTS, _BUILD = "Addresses", "Build options, when a model is given instead of an engine"
 
 
@@ -62,7 +68,7 @@ def serve(
         ),
     ] = None,
     embedded: Annotated[
-        bool, typer.Option("--embedded", help="Run the engine in this process, without Triton.")
+        bool, typer.Option("--embedded", help="Run the engine in the process of the OpenAI API, without Triton.")
     ] = False,
     scheduler_policy: Annotated[
         PolicyChoice,
@@ -109,6 +115,33 @@ def serve(
     ] = None,
     kv_cache_tokens: flag.KvCacheTokens = None,
     kv_cache_fraction: flag.KvCacheFraction = 0.9,
+    restart: Annotated[
+        RestartChoice,
+        typer.Option(
+            case_sensitive=False,
+            help="What to do when a process of the server dies. always: start it again, at most 5 times in 5 minutes; "
+            "never: exit with code 3.",
+            rich_help_panel=_OPERATIONS,
+        ),
+    ] = RestartChoice.always,
+    drain_seconds: Annotated[
+        float,
+        typer.Option(
+            "--drain-seconds",
+            min=0,
+            help="When asked to stop: how long running requests may go on. New ones are answered 503.",
+            rich_help_panel=_OPERATIONS,
+        ),
+    ] = 30,
+    hang_seconds: Annotated[
+        float,
+        typer.Option(
+            "--hang-seconds",
+            min=0.1,
+            help="How long a step of the engine may run before it is called hanging: in the log and in /health.",
+            rich_help_panel=_OPERATIONS,
+        ),
+    ] = 10,
     dtype: Annotated[Dtype, typer.Option(help="Data type of the weights.", rich_help_panel=_BUILD)] = Dtype.auto,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a hub model.", rich_help_panel=_BUILD)
@@ -117,7 +150,7 @@ def serve(
     """Serve a model: Triton on 8000 (HTTP), 8001 (gRPC) and 8002 (metrics), an OpenAI-compatible API on 9000.
 
     A model that is not an engine yet is converted and built first; the engine is cached for the next time. Where Triton
-    cannot run, the reason is printed and the API is served from this process, as with --embedded.
+    cannot run, the reason is printed and it is served without, as with --embedded.
 
     Examples:
 
@@ -130,7 +163,8 @@ def serve(
     from inflight.cli.resolve import is_engine, resolve_engine
     from inflight.progress import console
     from inflight.runtime.loading.engine_directory import read_engine_directory
-    from inflight.triton_backend.launch.serving import ServeOptions, serve_engine
+    from inflight.triton_backend.launch.options import ServeOptions
+    from inflight.triton_backend.launch.serving import serve_engine
 
     if is_engine(model):
         engine = Path(model).expanduser()
@@ -167,6 +201,9 @@ def serve(
             "prefix_caching": prefix_caching,
             "max_queue_size": max_queue_size,
             "max_body_bytes": max_body_bytes,
+            "restart": restart.value,
+            "drain_s": drain_seconds,
+            "hang_s": hang_seconds,
         }
     )
     serve_engine(engine, serve_options, lambda text: console.print(text, soft_wrap=True))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import grpc
 import tritonclient.grpc.aio as triton
+from tritonclient.grpc import MAX_GRPC_MESSAGE_SIZE
 from tritonclient.utils import np_to_triton_dtype
 
 from inflight.errors import EngineError, InflightError, OverloadedError, RequestError
@@ -29,6 +31,15 @@ _WITH_STATUS = {"triton_grpc_error": "true"}
 _QUEUE_IS_FULL = "maximum queue size"
 # Input of `tensorrt_llm` -> sampling parameter, which is what the shim's clients know.
 _PARAMETERS = {name: parameter for parameter, name in names_of_ids_client(()).items()}
+# The client's own options are lost where others are given. A server that was started again is found within a second.
+_CHANNEL = [
+    ("grpc.max_send_message_length", MAX_GRPC_MESSAGE_SIZE),
+    ("grpc.max_receive_message_length", MAX_GRPC_MESSAGE_SIZE),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+# An engine that is healthy answers between two of its steps.
+_PROBE_S = 5.0
 
 
 class TritonBackend:
@@ -38,26 +49,36 @@ class TritonBackend:
     def __init__(self, url: str, model: str = "tensorrt_llm") -> None:
         self._url = url
         self._model = model
+        self._streams: set[Any] = set()
+        self._closed = False
 
     @cached_property
     def _client(self) -> triton.InferenceServerClient:
         """Made when first used: it belongs to the event loop that is running then."""
-        return triton.InferenceServerClient(self._url)
+        return triton.InferenceServerClient(self._url, channel_args=_CHANNEL)
 
     async def generate(self, request: Request) -> AsyncGenerator[TokenDelta, None]:
+        self._refuse_if_closed()
         inputs = request_tensors(request)
         outputs = requested_outputs(request.params, request.num_sequences)
         calls = self._calls(request.request_id, inputs, outputs)
         stream = self._client.stream_infer(calls, headers=_WITH_STATUS)
         unfinished = request.num_sequences
+        self._streams.add(stream)
         try:
             while unfinished:
-                delta = read_delta(request, await _next_response(stream))
+                try:
+                    response = await _next_response(stream)
+                except asyncio.CancelledError:
+                    self._refuse_if_closed()
+                    raise
+                delta = read_delta(request, response)
                 unfinished -= delta.finish_reason is not None
                 yield delta
         finally:
             # Harmless when the stream has ended; else it frees the request's cache blocks.
             stream.cancel()
+            self._streams.discard(stream)
 
     async def cancel(self, request_id: str, index: int) -> None:
         stream = self._client.stream_infer(self._calls(request_id, stop_tensors(index), ["output_ids"]))
@@ -72,9 +93,11 @@ class TritonBackend:
         """Asks the model itself, with a stop request for nobody: Triton 2.51 calls a model ready whatever became of its
         engine."""
         try:
-            await self.cancel("health", 0)
+            await asyncio.wait_for(self.cancel("health", 0), _PROBE_S)
         except EngineError as error:
             return error.message
+        except asyncio.TimeoutError:
+            return f"The engine has not answered for {_PROBE_S:.0f} seconds."
         return None
 
     def stats(self) -> CoreStats | None:
@@ -82,7 +105,15 @@ class TritonBackend:
         return None
 
     async def close(self) -> None:
+        """Running requests end with an EngineError."""
+        self._closed = True
+        for stream in list(self._streams):
+            stream.cancel()
         await self._client.close()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise EngineError("The server is stopping.")
 
     async def _calls(
         self, request_id: str, tensors: Mapping[str, Array], outputs: Sequence[str]

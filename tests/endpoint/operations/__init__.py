@@ -1,0 +1,1 @@
+"""Servers as `inflight serve` runs them: killed, stopped, asked to stop."""

@@ -1,0 +1,64 @@
+"""A server that is asked to stop: running requests go on for a while, new ones are sent elsewhere."""
+
+from __future__ import annotations
+
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import openai
+import pytest
+
+from inflight.triton_backend.launch.installation import TritonInstallation
+from tests.endpoint.operations.served import MODEL, Clients, Served, gone, message_of, serving
+from tests.patience import PATIENCE_S, eventually
+
+pytestmark = pytest.mark.endpoint
+
+
+def _short_stream(served: Served) -> str:
+    """The finish reason of a stream that has begun before the server is asked to stop, and ends soon after."""
+    with served.client() as client:
+        body = {"model": MODEL, "prompt": "fox", "max_tokens": 200, "extra_body": {"ignore_eos": True}}
+        chunks = iter(client.completions.create(**body, stream=True))
+        next(chunks)
+        served.process.send_signal(signal.SIGTERM)
+        *_, last = chunks
+    return str(last.choices[0].finish_reason)
+
+
+@pytest.mark.parametrize("flags", [[], ["--embedded"]], ids=["triton", "embedded"])
+def test_running_requests_end_by_themselves_or_with_an_error(
+    flags: list[str], installation: TritonInstallation, engine: Path, tmp_path: Path
+) -> None:
+    with serving(engine, tmp_path, "--drain-seconds", "5", *flags) as served, ThreadPoolExecutor() as pool:
+        parts = served.parts()
+        clients = Clients(served, triton=False)
+        short = pool.submit(_short_stream, served)
+        assert eventually(lambda: served.health()[0] == 503)
+        assert "stopping" in served.health()[1]
+        with pytest.raises(openai.InternalServerError, match="stopping") as refused:
+            served.ask()
+        assert refused.value.status_code == 503 and int(refused.value.response.headers["Retry-After"]) > 0
+        assert short.result() == "length"
+        stream, whole = clients.end("stream"), clients.end("whole")
+        assert isinstance(stream, openai.APIError) and "stopping" in message_of(stream), repr(stream)
+        assert isinstance(whole, openai.InternalServerError) and "stopping" in message_of(whole), repr(whole)
+        clients.leave()
+        assert served.process.wait(PATIENCE_S) == 0
+        assert "Stopped." in served.said() and "Traceback" not in served.said()
+        assert eventually(lambda: gone(parts))
+
+
+def test_a_second_signal_ends_everything_at_once(engine: Path, tmp_path: Path) -> None:
+    with serving(engine, tmp_path, "--embedded", "--drain-seconds", str(2 * PATIENCE_S)) as served:
+        parts = served.parts()
+        clients = Clients(served, triton=False)
+        served.process.send_signal(signal.SIGTERM)
+        assert eventually(lambda: served.health()[0] == 503)
+        served.process.send_signal(signal.SIGINT)
+        assert served.process.wait(PATIENCE_S) == 128 + signal.SIGINT
+        assert clients.end("stream") is not None and clients.end("whole") is not None
+        clients.leave()
+        assert "Traceback" not in served.said()
+        assert gone(parts)

@@ -1,0 +1,43 @@
+"""How an engine is served."""
+
+from __future__ import annotations
+
+from inflight.records import Record
+from inflight.runtime.kv_cache.budget import KvCacheBudget
+from inflight.runtime.scheduler.admission import Policy
+from inflight.triton_backend.launch.supervision.supervisor import Restart
+from inflight.triton_backend.openai.limits import MAX_BODY_BYTES
+
+
+class ServeOptions(Record):
+    """How to serve. `threads` None: every core; KV limits as in KvCacheBudget; `model_name` is what answers say; any
+    name is taken in requests unless `strict_model_name`. `allowed_origins`: web pages that may call the API (CORS).
+
+    `drain_s`: how long running requests may go on when the server is asked to stop; `hang_s`: how long a step may run
+    before the watchdog calls it hanging, both in seconds. `restart`: whether what dies is started again.
+    """
+
+    model_name: str
+    strict_model_name: bool = False
+    allowed_origins: tuple[str, ...] = ()
+    host: str = "127.0.0.1"
+    port: int = 9000
+    http_port: int = 8000
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+    embedded: bool = False
+    threads: int | None = None
+    kv_cache_bytes: int | None = None
+    kv_cache_tokens: int | None = None
+    kv_cache_fraction: float = 0.9
+    policy: Policy = "guaranteed_no_evict"
+    prefix_caching: bool = True
+    max_queue_size: int = 0
+    max_body_bytes: int = MAX_BODY_BYTES
+    drain_s: float = 30.0
+    hang_s: float = 10.0
+    restart: Restart = "always"
+
+    @property
+    def budget(self) -> KvCacheBudget:
+        return KvCacheBudget(self.kv_cache_bytes, self.kv_cache_tokens, self.kv_cache_fraction)

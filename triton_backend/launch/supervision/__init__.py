@@ -1,0 +1,1 @@
+"""Keeping the processes of a server alive, and leaving nothing of them behind."""

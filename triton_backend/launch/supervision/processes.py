@@ -1,0 +1,102 @@
+"""What Linux says of other processes, and children that never outlive their parent."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_LISTENING = "0A"
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessState:
+    """`state` is the letter of proc(5): T for stopped, Z for dead and not waited for. `status` is what waitpid(2) gives
+    for a dead process, 0 where it is not permitted to see it."""
+
+    name: str
+    state: str
+    parent: int
+    status: int
+
+
+def process_state(pid: int) -> ProcessState | None:
+    """None when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    name, fields = stat.partition("(")[2].rpartition(")")[0], stat.rpartition(")")[2].split()
+    return ProcessState(name, fields[0], int(fields[1]), int(fields[49]))
+
+
+def children(parent: int) -> dict[int, str]:
+    """The processes whose parent that is, and their command lines, words separated by NUL."""
+    found = {}
+    for pid in _all_processes():
+        state = process_state(pid)
+        if state is not None and state.parent == parent:
+            with suppress(OSError):
+                found[pid] = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    return found
+
+
+def how_it_ended(code: int) -> str:
+    """In words; `code` as subprocess has it: -N for signal N."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"was killed by {name}" + (" (by somebody, or for lack of memory)" if name == "SIGKILL" else "")
+
+
+def dies_with_parent() -> Callable[[], None]:
+    """A `preexec_fn` for a child that must not outlive this process: it is killed when the thread that starts it ends,
+    however that happens."""
+    parent = os.getpid()
+
+    def ask() -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # which has ended in the meantime
+            os._exit(1)
+
+    return ask
+
+
+def listener(port: int) -> str | None:
+    """The name and pid of the process that listens on a TCP port; None where it is not permitted to see it."""
+    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
+    for pid in _all_processes() if sockets else ():
+        state = process_state(pid)
+        if state is not None and sockets & set(_opened(pid)):
+            return f"{state.name}, pid {pid}"
+    return None
+
+
+def _opened(pid: int) -> Iterator[str]:
+    """What a process has open; nothing where it is another user's."""
+    with suppress(OSError):
+        for number in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):  # closed in the meantime
+                yield os.readlink(f"/proc/{pid}/fd/{number}")
+
+
+def _listening_inodes(port: int) -> Iterator[str]:
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(OSError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                    yield fields[9]
+
+
+def _all_processes() -> Iterator[int]:
+    return (int(name) for name in os.listdir("/proc") if name.isdigit())
