@@ -18,6 +18,7 @@ from inflight.runtime.text.chat_messages import (
 
 # What stands at the end of the message to be continued while the template runs. The space shows whether it trims.
 _END = "CONTINUE_FINAL_MESSAGE_TAG "
+_LIMIT_HINT = "Send a shorter conversation, or convert the model with another chat_template.jinja."
 _PROBE = "PART_OF_A_MESSAGE"
 
 
@@ -87,12 +88,16 @@ class ChatTemplate:
             return ""
 
     def _run(self, name: str, messages: list[dict[str, Any]], values: Mapping[str, Any]) -> str:
-        from inflight.runtime.text.jinja_environment import TemplateError
+        from inflight.runtime.text.jinja_environment import render
+        from inflight.runtime.text.template_limits import TooMuch
 
         template = self._template(name)
         try:
-            return str(template.render(messages=messages, **values))
-        except (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+            return render(template, {**values, "messages": messages})
+        except (TooMuch, RecursionError, MemoryError) as error:
+            reason = str(error) if isinstance(error, TooMuch) else "it calls itself too deeply or makes too much."
+            raise RequestError(f"The model's chat template was stopped: {reason}", _LIMIT_HINT) from None
+        except Exception as error:  # a template is a program and may fail in any way
             raise RequestError(
                 f"The model's chat template does not accept these messages: {error}",
                 "Check the roles and their order; many models want user and assistant to alternate.",
@@ -105,11 +110,11 @@ class ChatTemplate:
 
     def _template(self, name: str) -> Any:
         if name not in self._compiled:
-            from inflight.runtime.text.jinja_environment import TemplateError, environment
+            from inflight.runtime.text.jinja_environment import TemplateError, compile_template
 
             try:
-                self._compiled[name] = environment().from_string(self._source(name))
-            except TemplateError as error:
+                self._compiled[name] = compile_template(self._source(name))
+            except (TemplateError, RecursionError, MemoryError, SyntaxError) as error:
                 raise RequestError(f"The model's chat template cannot be read: {error}") from error
         return self._compiled[name]
 
