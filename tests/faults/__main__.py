@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -27,6 +28,7 @@ _MAX_SEQ_LEN = 1 << 16
 
 def main() -> int:
     options = _parser().parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # No server outlives the suite.
     size = SHORT if options.short else LONG
     if options.clients is not None:
         size = replace(size, clients=options.clients)

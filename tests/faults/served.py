@@ -68,8 +68,8 @@ class Served:
             return left | {name: shim[f"inflight_engine_{name}"] for name in names}
         triton = _metrics(f"http://127.0.0.1:{self.triton_metrics}/metrics")
         return left | {
-            "active": triton['nv_trt_llm_request_metrics{request_type="active"}'],
-            "used_blocks": triton['nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="used"}'],
+            "active": triton["nv_trt_llm_request_metrics active"],
+            "used_blocks": triton["nv_trt_llm_kv_cache_block_metrics used"],
         }
 
     def shown(self) -> str:
@@ -126,12 +126,13 @@ def _status(url: str) -> int | None:
 
 
 def _metrics(url: str) -> dict[str, float]:
-    """Name (and the labels that tell its values apart) -> value."""
+    """Name (and behind it the kind, for Triton's metrics of the engine, which are told apart by it) -> value."""
     with urllib.request.urlopen(url, timeout=PATIENCE_S) as page:
         text: str = page.read().decode()
     found = {}
     for line in text.splitlines():
         if line and not line.startswith("#"):
             name, _, value = line.rpartition(" ")
-            found[re.sub(r'(model|version)="[^"]*",?|,(?=\})', "", name)] = float(value)
+            kind = re.search(r'\w+_type="(\w+)"', name)
+            found[f"{name.partition('{')[0]} {kind[1]}" if kind else name] = float(value)
     return found
