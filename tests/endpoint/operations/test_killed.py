@@ -14,7 +14,9 @@ import pytest
 import tritonclient.utils
 
 from inflight.triton_backend.launch.installation import TritonInstallation
+from inflight.triton_backend.launch.supervision.processes import children
 from tests.endpoint.operations.served import (
+    MODEL,
     TRITON_MODELS,
     Clients,
     Served,
@@ -122,7 +124,7 @@ def test_never_restarting_the_server_says_what_died_and_exits(
 
 CAUSE = "the accelerator caught fire"
 
-# Imported by Python as it starts: the engine fails when a sequence has grown to some length.
+# The engine fails when a sequence has grown to some length.
 FAILING = f"""
 from inflight.runtime.executors.null.executor import NullExecutor
 
@@ -137,14 +139,27 @@ NullExecutor.execute = execute_or_fail
 """
 
 
-@pytest.mark.parametrize("flags", [[], ["--embedded"]], ids=["triton", "embedded"])
-def test_an_engine_that_fails_is_loaded_again(
-    flags: list[str], installation: TritonInstallation, engine: Path, tmp_path: Path
+def _expect_failure_and_recovery(served: Served) -> None:
+    before = served.ask()
+    with served.client() as client, pytest.raises(openai.InternalServerError, match=CAUSE):
+        client.completions.create(model=MODEL, prompt="fox", max_tokens=1000, extra_body={"ignore_eos": True})
+    assert eventually(lambda: f"The engine has failed: {CAUSE}" in served.said() and served.is_healthy())
+    assert served.ask() == before
+
+
+def test_an_engine_that_fails_is_loaded_again(engine: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(FAILING)  # which Python imports as it starts
+    with serving(engine, tmp_path, "--embedded", environment={"PYTHONPATH": str(tmp_path)}) as served:
+        _expect_failure_and_recovery(served)
+
+
+def test_an_engine_that_fails_behind_triton_is_loaded_again(
+    installation: TritonInstallation, engine: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(FAILING)
-    with serving(engine, tmp_path, *flags, environment={"PYTHONPATH": str(tmp_path)}) as served:
-        before = served.ask()
-        with served.client() as client, pytest.raises(openai.InternalServerError, match=CAUSE):
-            client.completions.create(model="served", prompt="fox", max_tokens=1000, extra_body={"ignore_eos": True})
-        assert eventually(lambda: f"The engine has failed: {CAUSE}" in served.said() and served.is_healthy())
-        assert served.ask() == before
+    with serving(engine, tmp_path) as served:
+        parts = served.parts()
+        model = Path(children(parts["tritonserver"])[parts["tensorrt_llm"]].split("\0")[1])
+        model.write_text(FAILING + model.read_text().replace("from __future__ import annotations", ""))
+        os.kill(parts["tritonserver"], signal.SIGKILL)  # so that it is loaded with the fault
+        assert eventually(lambda: served.said().count("Triton is ready") == 2 and served.is_healthy())
+        _expect_failure_and_recovery(served)
