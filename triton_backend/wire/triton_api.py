@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from inflight.errors import EngineError, InflightError, OverloadedError, RequestError
+from inflight.errors import EngineError, InflightError
 from inflight.triton_backend.wire.client_names import in_clients_words
+from inflight.triton_backend.wire.error_kinds import ASKS_FOR_CODES, code_of, error_of, with_code
 from inflight.triton_backend.wire.request_tensors import Array
 
 _FINAL = 1
@@ -93,20 +94,16 @@ def make_response(tensors: Mapping[str, Array], requested: Collection[str]) -> A
     return pb_utils.InferenceResponse(output_tensors=wanted)
 
 
-# The code that clients get for each kind of error; for any other it is INTERNAL.
-_CODES: Mapping[type[InflightError], str] = {RequestError: "INVALID_ARG", OverloadedError: "UNAVAILABLE"}
-
-
-def make_error(error: InflightError) -> Any:
-    """A response with an error."""
-    code = getattr(pb_utils.TritonError, _CODES.get(type(error), "INTERNAL"))
-    return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(str(error), code))
+def make_error(error: InflightError, message: str | None = None) -> Any:
+    """A response with an error; `message` instead of its own words."""
+    code = getattr(pb_utils.TritonError, code_of(error))
+    return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(message or str(error), code))
 
 
 def read_error(code: int, message: str) -> InflightError:
     """The error that another model answered with."""
-    kinds = {getattr(pb_utils.TritonError, name): kind for kind, name in _CODES.items()}
-    return kinds.get(code, EngineError)(message)
+    names = {getattr(pb_utils.TritonError, name): name for name in ("INVALID_ARG", "UNAVAILABLE")}
+    return error_of(names.get(code, "INTERNAL"), message)
 
 
 def respond(
@@ -130,6 +127,7 @@ class TritonChannel:
         self.names: Mapping[str, str] = {}
         self._sender = request.get_response_sender()
         self._requested = frozenset(request.requested_output_names())
+        self._wants_codes = ASKS_FOR_CODES in request.parameters()
         self._lock = threading.Lock()
         self._closed = False
 
@@ -138,7 +136,8 @@ class TritonChannel:
 
     def send_error(self, error: InflightError) -> None:
         """Report the failure and end the stream."""
-        self._send(make_error(in_clients_words(error, self.names)), final=True)
+        error = in_clients_words(error, self.names)
+        self._send(make_error(error, with_code(error) if self._wants_codes else None), final=True)
 
     def finish(self) -> None:
         """End the stream with a response that has no tensors, if it has not ended."""

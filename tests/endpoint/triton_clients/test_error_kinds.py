@@ -34,7 +34,7 @@ def failure_of(url: str, request: Request) -> InflightError:
 @pytest.mark.parametrize(
     ("prompt", "params", "message"),
     [
-        ((7,) * 70_000, SamplingParams(max_tokens=4), "70000 tokens and max_tokens is 4"),
+        ((7,) * 70_000, SamplingParams(max_tokens=4), "70000 tokens; this engine takes 65536"),
         ((1_000_000,), SamplingParams(max_tokens=4), "token id 1000000"),
         ((7,), SamplingParams(max_tokens=4, logit_bias={1_000_000: 1.0}), "logit_bias has the token id 1000000"),
     ],

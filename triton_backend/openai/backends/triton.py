@@ -12,11 +12,12 @@ import tritonclient.grpc.aio as triton
 from tritonclient.grpc import MAX_GRPC_MESSAGE_SIZE
 from tritonclient.utils import np_to_triton_dtype
 
-from inflight.errors import EngineError, InflightError, OverloadedError, RequestError
+from inflight.errors import EngineError, InflightError, RequestError
 from inflight.runtime.engine.stats import CoreStats
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
 from inflight.triton_backend.wire.client_names import in_clients_words, names_of_ids_client
+from inflight.triton_backend.wire.error_kinds import ASKS_FOR_CODES, read_with_code
 from inflight.triton_backend.wire.token_wire import (
     Array,
     read_delta,
@@ -25,10 +26,6 @@ from inflight.triton_backend.wire.token_wire import (
     stop_tensors,
 )
 
-# With it an error of the model ends a stream with its own status; without, it is words among the responses.
-_WITH_STATUS = {"triton_grpc_error": "true"}
-# In the message of a full queue, whose status a server that cannot be reached has as well.
-_QUEUE_IS_FULL = "maximum queue size"
 # Input of `tensorrt_llm` -> sampling parameter, which is what the shim's clients know.
 _PARAMETERS = {name: parameter for parameter, name in names_of_ids_client(()).items()}
 # The client's own options are lost where others are given. A server that was started again is found within a second.
@@ -62,7 +59,7 @@ class TritonBackend:
         inputs = request_tensors(request)
         outputs = requested_outputs(request.params, request.num_sequences)
         calls = self._calls(request.request_id, inputs, outputs)
-        stream = self._client.stream_infer(calls, headers=_WITH_STATUS)
+        stream = self._client.stream_infer(calls)
         unfinished = request.num_sequences
         self._streams.add(stream)
         try:
@@ -85,7 +82,7 @@ class TritonBackend:
         try:
             async for _, error in stream:
                 if error is not None:
-                    raise EngineError(error.message())
+                    raise _error_of(error.message())
         except grpc.RpcError as error:
             raise EngineError(f"Triton cannot be reached: {_details(error)}") from error
 
@@ -124,6 +121,7 @@ class TritonBackend:
             "request_id": request_id,
             "inputs": [_input(name, array) for name, array in tensors.items()],
             "outputs": [triton.InferRequestedOutput(name) for name in outputs],
+            "parameters": {ASKS_FOR_CODES: True},
         }
 
 
@@ -134,9 +132,9 @@ async def _next_response(stream: AsyncIterator[Any]) -> dict[str, Array]:
     except StopAsyncIteration:
         raise EngineError("Triton ended the stream before the last token.") from None
     except grpc.RpcError as failure:
-        raise _error_of(failure) from failure
+        raise EngineError(f"Triton cannot be reached: {_details(failure)}") from failure
     if error is not None:
-        raise EngineError(error.message())
+        raise _error_of(error.message())
     return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 
 
@@ -146,14 +144,10 @@ def _input(name: str, array: Array) -> triton.InferInput:
     return tensor
 
 
-def _error_of(failure: grpc.RpcError) -> InflightError:
-    """What the status of a stream that ended says."""
-    code, details = getattr(failure, "code", lambda: None)(), _details(failure)
-    if code is grpc.StatusCode.INVALID_ARGUMENT:
-        return in_clients_words(RequestError(details), _PARAMETERS)
-    if code is grpc.StatusCode.UNAVAILABLE and _QUEUE_IS_FULL in details.lower():
-        return OverloadedError(details)
-    return EngineError(details if code is grpc.StatusCode.INTERNAL else f"Triton cannot be reached: {details}")
+def _error_of(message: str) -> InflightError:
+    """What a response says instead of tensors, in the words of the shim's clients."""
+    error = read_with_code(message)
+    return in_clients_words(error, _PARAMETERS) if isinstance(error, RequestError) else error
 
 
 def _details(error: grpc.RpcError) -> str:
