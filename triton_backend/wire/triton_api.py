@@ -97,16 +97,28 @@ def make_response(tensors: Mapping[str, Array], requested: Collection[str]) -> A
 _CODES: Mapping[type[InflightError], str] = {RequestError: "INVALID_ARG", OverloadedError: "UNAVAILABLE"}
 
 
-def make_error(error: InflightError) -> Any:
+# A parameter of requests that one model sends another: Triton 2.51 loses the code of an error with which a decoupled
+# model answers them, so that its message begins with it.
+CODE_IN_MESSAGE: Mapping[str, bool] = {"code_in_message": True}
+
+
+def make_error(error: InflightError, *, code_in_message: bool = False) -> Any:
     """A response with an error."""
-    code = getattr(pb_utils.TritonError, _CODES.get(type(error), "INTERNAL"))
-    return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(str(error), code))
+    name = _CODES.get(type(error), "INTERNAL")
+    message = f"{name}: {error}" if code_in_message else str(error)
+    return pb_utils.InferenceResponse(
+        output_tensors=[], error=pb_utils.TritonError(message, getattr(pb_utils.TritonError, name))
+    )
 
 
 def read_error(code: int, message: str) -> InflightError:
-    """The error that another model answered with."""
-    kinds = {getattr(pb_utils.TritonError, name): kind for kind, name in _CODES.items()}
-    return kinds.get(code, EngineError)(message)
+    """The error that another model answered with; a code in its message counts."""
+    for kind, name in _CODES.items():
+        if message.startswith(f"{name}: "):
+            return kind(message.removeprefix(f"{name}: "))
+        if code == getattr(pb_utils.TritonError, name):
+            return kind(message)
+    return EngineError(message.removeprefix("INTERNAL: "))
 
 
 def respond(
@@ -118,6 +130,10 @@ def respond(
         return make_response(compute(input_arrays(request)), request.requested_output_names())
     except InflightError as error:
         return make_error(in_clients_words(error, names or {}))
+    except Exception as error:
+        # What leaves `execute` is the answer of every request of the batch, with a traceback.
+        log_exception("a request failed")
+        return make_error(EngineError(f"{type(error).__name__}: {error}"))
 
 
 class TritonChannel:
@@ -129,6 +145,7 @@ class TritonChannel:
     def __init__(self, request: Any) -> None:
         self.names: Mapping[str, str] = {}
         self._sender = request.get_response_sender()
+        self._code_in_message = CODE_IN_MESSAGE.keys() <= json.loads(request.parameters() or "{}").keys()
         self._requested = frozenset(request.requested_output_names())
         self._lock = threading.Lock()
         self._closed = False
@@ -138,7 +155,8 @@ class TritonChannel:
 
     def send_error(self, error: InflightError) -> None:
         """Report the failure and end the stream."""
-        self._send(make_error(in_clients_words(error, self.names)), final=True)
+        response = make_error(in_clients_words(error, self.names), code_in_message=self._code_in_message)
+        self._send(response, final=True)
 
     def finish(self) -> None:
         """End the stream with a response that has no tensors, if it has not ended."""
