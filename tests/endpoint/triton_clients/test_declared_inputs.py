@@ -124,26 +124,3 @@ def test_each_input_of_preprocessing_has_an_effect(
             assert not same(changed, answer), name
         except InferenceServerException as refused:
             assert name in refused.message(), refused.message()
-
-
-def test_each_input_of_postprocessing_has_an_effect(
-    triton: TritonServer, engine: Path, tmp_path: Path, rng: np.random.Generator
-) -> None:
-    """The tokens are the first byte of a character of two, and so are a text, or none, by what is around them."""
-    encoded = stream(triton, "preprocessing", {"QUERY": "é", "REQUEST_OUTPUT_LEN": 1})[0]["INPUT_ID"]
-    tokens = encoded[:, None]
-    request = {"TOKENS_BATCH": tokens, "SEQUENCE_LENGTH": np.array([[tokens.shape[2]]], np.int32)}
-    assert stream(triton, "postprocessing", request)[0]["OUTPUT"][0].decode().strip() == "é"
-    part = {**request, "SEQUENCE_LENGTH": np.array([[1]], np.int32), "DECODE_FINAL": False}
-    own: dict[str, dict[str, Any]] = {
-        "TOKENS_BATCH": {"TOKENS_BATCH": tokens[:, :, ::-1].copy()},
-        "DECODE_CONTEXT": {"TOKENS_BATCH": tokens[:, :, 1:], "DECODE_CONTEXT": encoded[:, :1]},
-        "DECODE_FINAL": {"DECODE_FINAL": True},
-    }
-    answer = stream(triton, "postprocessing", part)
-    for name, tensor in tensors_of("postprocessing", engine, tmp_path / "models").items():
-        try:
-            changes = own.get(name, {name: off_default(rng, tensor)})
-            assert not same(stream(triton, "postprocessing", part | changes), answer), name
-        except InferenceServerException as refused:
-            assert name in refused.message(), refused.message()

@@ -63,7 +63,7 @@ def test_a_server_that_is_not_there() -> None:
 @pytest.mark.parametrize("model", ["tensorrt_llm_unary", "ensemble_unary", "tensorrt_llm_bls_unary"])
 @pytest.mark.parametrize(
     ("refused", "message"),
-    [({"temperature": float("nan")}, "temperature is nan"), ({}, "^(in ensemble .*, )?The prompt has ")],
+    [({"temperature": float("nan")}, "temperature is nan"), ({}, "The prompt has ")],
 )
 def test_a_refusal_keeps_its_code_on_the_way_through_other_models(
     triton: TritonServer, model: str, refused: dict[str, Any], message: str
