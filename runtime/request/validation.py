@@ -17,17 +17,16 @@ def check_request(request: Request, *, vocab_size: int, max_seq_len: int, cache_
     """
     prompt = request.prompt_token_ids
     if not prompt:
-        raise RequestError(f"Request {request.request_id}: the prompt is empty.", "Send at least one token.")
+        raise RequestError("The prompt is empty.", "Send at least one token.")
     for name, ids in (("The prompt", prompt), ("logit_bias", request.params.logit_bias)):
         if ids and not 0 <= min(ids) <= max(ids) < vocab_size:
             wrong = next(id for id in ids if not 0 <= id < vocab_size)
             raise RequestError(
-                f"Request {request.request_id}: {name} has the token id {wrong}; the "
-                f"vocabulary has {vocab_size}, 0 to {vocab_size - 1}.",
+                f"{name} has the token id {wrong}; the vocabulary has {vocab_size}, 0 to {vocab_size - 1}.",
                 "Use the tokenizer that the engine was built with.",
             )
     if not all(to_float32(value) <= GREATEST for value in request.params.logit_bias.values()):
-        raise RequestError(f"Request {request.request_id}: logit_bias has a value that is not a number or is infinite.")
+        raise RequestError("logit_bias has a value that is not a number or is infinite.")
     return _output_room(request, max_seq_len, cache_tokens)
 
 
@@ -58,7 +57,7 @@ def _output_room(request: Request, max_seq_len: int, cache_tokens: int) -> int:
     asked = "" if max_tokens is None else f" and max_tokens is {max_tokens}"
     holder = "this engine takes" if max_seq_len <= cache_tokens else "the KV cache holds"
     raise RequestError(
-        f"Request {request.request_id}: the prompt has {length} tokens{asked}; {holder} {total} in all.",
+        f"The prompt has {length} tokens{asked}; {holder} {total} in all.",
         "Shorten the prompt or lower max_tokens."
         if max_seq_len <= cache_tokens
         else "Shorten the prompt, lower max_tokens or give the KV cache more memory.",

@@ -185,6 +185,10 @@ def test_models_of_text_pass_the_refusal_on(bounded_triton: TritonServer, model:
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(urllib.request.Request(url, body), timeout=PATIENCE_S)
         assert refused.value.code in (400, 503)  # Triton 2.51 has one status for all errors of /generate
+        with http_triton.InferenceServerClient(bounded_triton.address.http_url.removeprefix("http://")) as client:
+            with pytest.raises(InferenceServerException, match=WORDS) as unary:
+                client.infer(f"{model}_unary", make_inputs(http_triton, {"text_input": "fox", "max_tokens": 5}))
+            assert unary.value.status() == "503"
     assert eventually(lambda: active(bounded_triton) == 0)
 
 

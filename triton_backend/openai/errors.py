@@ -18,8 +18,6 @@ from inflight.triton_backend.openai.http_headers import allowed_methods
 
 # What pydantic adds to the place of a problem: the kind of a union's member, or that it is a key.
 _IS_TYPE = re.compile(r"str|int|list\[.*\]|\[key\]")
-# How the engine names a request, by an id that its client has never seen.
-_ENGINE_ID = re.compile(r"Request \S+: ")
 
 OVERLOADED = 429
 # A queue moves on with every request that ends, so that soon is not too soon.
@@ -47,7 +45,7 @@ def describe(error: Exception) -> dict[str, Any]:
     """The body for an error that ends a stream whose headers have been sent."""
     if isinstance(error, ApiError):
         return error.body
-    return error_body(_status_of(error, 500), _words(error), _param_of(error))
+    return error_body(_status_of(error, 500), str(error), _param_of(error))
 
 
 @contextmanager
@@ -56,7 +54,7 @@ def blaming(param: str) -> Iterator[None]:
     try:
         yield
     except RequestError as error:
-        raise ApiError(400, _words(error), param=_param_of(error) or param) from error
+        raise ApiError(400, str(error), param=_param_of(error) or param) from error
     except RecursionError as error:
         raise ApiError(400, f"'{param}' is nested too deeply.", param=param) from error
 
@@ -70,7 +68,7 @@ def add_error_handlers(app: FastAPI) -> None:
     async def inflight_error(request: Request, error: InflightError) -> Response:
         status = _status_of(error, 503)
         headers = {"Retry-After": RETRY_AFTER_S} if status == OVERLOADED else None
-        return JsonAnswer(error_body(status, _words(error), _param_of(error)), status, headers)
+        return JsonAnswer(error_body(status, str(error), _param_of(error)), status, headers)
 
     async def invalid_body(request: Request, error: RequestValidationError) -> Response:
         message, param, code = _first_problem(error.errors()[0])
@@ -109,18 +107,9 @@ def _why_unreadable(cause: BaseException | None) -> str | None:
     return f"The body is no valid JSON: {cause}." if isinstance(cause, ValueError) else None
 
 
-def _words(error: Exception) -> str:
-    """What an error says, without the engine's id for the request."""
-    found = _ENGINE_ID.match(str(error))
-    if found is None:
-        return str(error)
-    words = str(error)[found.end() :]
-    return words[:1].upper() + words[1:] if words.startswith("the ") else words
-
-
 def _param_of(error: Exception) -> str | None:
     """Messages about a sampling parameter begin with its name."""
-    name = _words(error).partition(" ")[0]
+    name = str(error).partition(" ")[0]
     return name if name in SamplingParams.__dataclass_fields__ else None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from inflight.errors import RequestError
 from inflight.runtime.text.tokenizer import Tokenizer, load_tokenizer
 from inflight.triton_backend.wire.request_tensors import Array, RowTensors
 from inflight.triton_backend.wire.triton_api import ModelSettings, check_numpy, respond
@@ -33,9 +34,11 @@ def decode_batch(tokenizer: Tokenizer, tensors: Mapping[str, Array], skip_specia
     """OUTPUT, one string per sequence, without a batch dimension: clients read `text_output[0]`.
 
     TOKENS_BATCH is INT32 [batch, beams, tokens] and SEQUENCE_LENGTH [batch, beams]. With DECODE_FINAL the tokens are a
-    chunk of a stream whose ids so far end with DECODE_CONTEXT.
+    chunk of a stream whose ids so far end with DECODE_CONTEXT. Raises RequestError for lengths that are not those of
+    TOKENS_BATCH.
     """
     tokens, lengths = tensors["TOKENS_BATCH"], tensors["SEQUENCE_LENGTH"]
+    _check_lengths(tokens, lengths)
     texts = []
     for index in range(tokens.shape[0]):
         row = RowTensors(tensors, index)
@@ -48,6 +51,17 @@ def decode_batch(tokenizer: Tokenizer, tensors: Mapping[str, Array], skip_specia
                 text = decode_chunk(tokenizer, row.integers("DECODE_CONTEXT"), ids, bool(final), skip_special_tokens)
             texts.append(text.encode("utf-8"))
     return np.array(texts, dtype=np.object_)
+
+
+def _check_lengths(tokens: Array, lengths: Array) -> None:
+    if lengths.shape != tokens.shape[:2]:
+        raise RequestError(
+            f"SEQUENCE_LENGTH has shape {list(lengths.shape)}; TOKENS_BATCH has {list(tokens.shape)}.",
+            "Send a length for each sequence, [batch, beams].",
+        )
+    wrong = lengths[(lengths < 0) | (lengths > tokens.shape[2])]
+    if wrong.size:
+        raise RequestError(f"SEQUENCE_LENGTH is {wrong[0]}; a sequence of TOKENS_BATCH has {tokens.shape[2]} tokens.")
 
 
 def decode_chunk(

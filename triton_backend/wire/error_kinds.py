@@ -1,7 +1,8 @@
-"""The kind of an error, where only its words reach the client: the responses of a gRPC stream have no status.
+"""The kind of an error, where only its words arrive: the responses of a gRPC stream have no status, and Triton 2.51
+loses the code with which a decoupled model answers the call of another model.
 
-Triton's own way, the metadata `triton_grpc_error`, ends streams with a status; it makes Triton 2.51 crash (SIGSEGV) now
-and then when streams fail together.
+Triton's own way for streams, the metadata `triton_grpc_error`, ends them with a status; it makes Triton 2.51 crash
+(SIGSEGV) now and then when several fail together.
 """
 
 from __future__ import annotations
@@ -29,11 +30,8 @@ def with_code(error: InflightError) -> str:
     return f"[{code_of(error)}] {error}"
 
 
-def error_of(code: str, message: str) -> InflightError:
+def read_with_code(message: str, code: str = "INTERNAL") -> InflightError:
+    """The error that `with_code` wrote; where the message has none, that of `code`."""
+    if found := _WITH_CODE.fullmatch(message):
+        code, message = found[1], found[2]
     return _KINDS.get(code, EngineError)(message)
-
-
-def read_with_code(message: str) -> InflightError:
-    """The error that `with_code` wrote; what has no code, because it is Triton's own, is an EngineError."""
-    found = _WITH_CODE.fullmatch(message)
-    return EngineError(message) if found is None else error_of(found[1], found[2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from inflight.triton_backend.wire.error_kinds import ASKS_FOR_CODES
 from inflight.triton_backend.wire.request_tensors import Array
 from inflight.triton_backend.wire.token_wire import stop_tensors
 from inflight.triton_backend.wire.triton_api import output_arrays, pb_utils, read_error
@@ -16,7 +17,11 @@ def call_model(
     """The responses with tensors, in order. Raises the error that the model answers with."""
     tensors = [pb_utils.Tensor(name, array) for name, array in inputs.items()]
     request = pb_utils.InferenceRequest(
-        model_name=model, request_id=request_id, inputs=tensors, requested_output_names=list(outputs)
+        model_name=model,
+        request_id=request_id,
+        inputs=tensors,
+        requested_output_names=list(outputs),
+        parameters={ASKS_FOR_CODES: True},
     )
     for response in request.exec(decoupled=True) if decoupled else [request.exec()]:
         _raise_error(response)

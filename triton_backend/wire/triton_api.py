@@ -13,7 +13,7 @@ import numpy as np
 
 from inflight.errors import EngineError, InflightError
 from inflight.triton_backend.wire.client_names import in_clients_words
-from inflight.triton_backend.wire.error_kinds import ASKS_FOR_CODES, code_of, error_of, with_code
+from inflight.triton_backend.wire.error_kinds import ASKS_FOR_CODES, code_of, read_with_code, with_code
 from inflight.triton_backend.wire.request_tensors import Array
 
 _FINAL = 1
@@ -101,9 +101,9 @@ def make_error(error: InflightError, message: str | None = None) -> Any:
 
 
 def read_error(code: int, message: str) -> InflightError:
-    """The error that another model answered with."""
+    """The error that another model answered with; a code in its message counts."""
     names = {getattr(pb_utils.TritonError, name): name for name in ("INVALID_ARG", "UNAVAILABLE")}
-    return error_of(names.get(code, "INTERNAL"), message)
+    return read_with_code(message, names.get(code, "INTERNAL"))
 
 
 def respond(
@@ -115,6 +115,10 @@ def respond(
         return make_response(compute(input_arrays(request)), request.requested_output_names())
     except InflightError as error:
         return make_error(in_clients_words(error, names or {}))
+    except Exception as error:
+        # What leaves `execute` is the answer of every request of the batch, with a traceback.
+        log_exception("a request failed")
+        return make_error(EngineError(f"{type(error).__name__}: {error}"))
 
 
 class TritonChannel:

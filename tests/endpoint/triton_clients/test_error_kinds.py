@@ -1,10 +1,15 @@
-"""What the model refuses is a request's fault to the shim, too: a RequestError (400), not a failure of the server."""
+"""What a model refuses is a request's fault through every model and to the shim, not a failure of the server."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import grpc
 import pytest
+import tritonclient.grpc
+import tritonclient.http
+from tritonclient.utils import InferenceServerException
 
 from inflight.errors import EngineError, InflightError, RequestError
 from inflight.runtime.request.request import Request
@@ -12,6 +17,7 @@ from inflight.runtime.sampling.params import SamplingParams
 from inflight.triton_backend.launch.server import TritonServer
 from inflight.triton_backend.openai.backends.triton import TritonBackend
 from tests.endpoint.conftest import free_ports
+from tests.endpoint.triton_calls import make_inputs
 
 pytestmark = pytest.mark.endpoint
 
@@ -34,7 +40,7 @@ def failure_of(url: str, request: Request) -> InflightError:
 @pytest.mark.parametrize(
     ("prompt", "params", "message"),
     [
-        ((7,) * 70_000, SamplingParams(max_tokens=4), "70000 tokens; this engine takes 65536"),
+        ((7,) * 70_000, SamplingParams(max_tokens=4), "The prompt has 70000 tokens; this engine takes"),
         ((1_000_000,), SamplingParams(max_tokens=4), "token id 1000000"),
         ((7,), SamplingParams(max_tokens=4, logit_bias={1_000_000: 1.0}), "logit_bias has the token id 1000000"),
     ],
@@ -52,3 +58,28 @@ def test_a_server_that_is_not_there() -> None:
     error = failure_of(f"127.0.0.1:{port}", Request("id", (7,), SamplingParams(max_tokens=4)))
     assert type(error) is EngineError
     assert "Triton cannot be reached" in error.message
+
+
+@pytest.mark.parametrize("model", ["tensorrt_llm_unary", "ensemble_unary", "tensorrt_llm_bls_unary"])
+@pytest.mark.parametrize(
+    ("refused", "message"),
+    [({"temperature": float("nan")}, "temperature is nan"), ({}, "The prompt has ")],
+)
+def test_a_refusal_keeps_its_code_on_the_way_through_other_models(
+    triton: TritonServer, model: str, refused: dict[str, Any], message: str
+) -> None:
+    prompt: dict[str, Any] = {"text_input": "fox", "max_tokens": 1 << 30}
+    if model == "tensorrt_llm_unary":
+        prompt = {"input_ids": [1_000_000, 7]}
+    address = triton.address
+    clients = (
+        (tritonclient.http, address.http_url.removeprefix("http://"), "400"),
+        (tritonclient.grpc, address.grpc_url, str(grpc.StatusCode.INVALID_ARGUMENT)),
+    )
+    for module, url, status in clients:
+        with (
+            module.InferenceServerClient(url) as client,
+            pytest.raises(InferenceServerException, match=message) as error,
+        ):
+            client.infer(model, make_inputs(module, prompt | refused))
+        assert error.value.status() == status

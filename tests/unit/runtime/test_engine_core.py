@@ -47,7 +47,7 @@ def _request(name: str, **params: Any) -> Request:
         ({"max_seq_len": 64}, 60, {"max_tokens": 5}, "has 60 tokens and max_tokens is 5; this engine takes 64 in all"),
         ({"max_seq_len": 64}, 64, {"max_tokens": None}, "has 64 tokens; this engine takes 64 in all"),
         ({"max_seq_len": 4096}, 2000, {}, "has 2000 tokens and max_tokens is 16; the KV cache holds 1024 in all"),
-        ({}, (), {}, "the prompt is empty"),
+        ({}, (), {}, "^The prompt is empty"),
         ({}, (1, 257), {}, "The prompt has the token id 257; the vocabulary has 257, 0 to 256"),
         ({}, (1, -3), {}, "The prompt has the token id -3"),
         ({}, 3, {"logit_bias": {300: 1.0}}, "logit_bias has the token id 300"),

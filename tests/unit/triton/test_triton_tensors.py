@@ -18,7 +18,7 @@ from inflight.triton_backend.tensorrt_llm.generation_request import ModelDefault
 from inflight.triton_backend.tensorrt_llm.refused_inputs import refuse_unsupported
 from inflight.triton_backend.tensorrt_llm.response_stream import ResponseStream
 from inflight.triton_backend.tensorrt_llm.sequence_output import CONTEXT_LENGTH
-from inflight.triton_backend.text_models.postprocessing import decode_chunk
+from inflight.triton_backend.text_models.postprocessing import decode_batch, decode_chunk
 from inflight.triton_backend.wire.request_tensors import RowTensors
 from inflight.triton_backend.wire.token_wire import read_delta, request_tensors, stop_tensors
 from inflight.triton_backend.wire.word_lists import read_words, write_words
@@ -208,3 +208,18 @@ def test_chunks_decoded_apart_with_their_context_join_to_the_whole_text(kind: st
             joined += decode_chunk(tokenizer, context, ids[start:end], end == len(ids), True)
             start = end
         assert joined == tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("wrong", ["negative", "longer", "fewer beams", "fewer rows", "none"])
+def test_lengths_that_are_not_those_of_the_tokens_are_refused(rng: np.random.Generator, wrong: str) -> None:
+    batch, beams, longest = (int(size) for size in rng.integers(2, 6, size=3))
+    tokens = rng.integers(0, VOCAB, size=(batch, beams, longest)).astype(np.int32)
+    lengths = rng.integers(0, longest + 1, size=(batch, beams)).astype(np.int32)
+    tokenizer = KINDS["byte_level"]()
+    assert decode_batch(tokenizer, {"TOKENS_BATCH": tokens, "SEQUENCE_LENGTH": lengths}, True).shape == (batch * beams,)
+    place = int(rng.integers(batch)), int(rng.integers(beams))
+    if wrong in ("negative", "longer"):
+        lengths[place] = -int(rng.integers(1, 9)) if wrong == "negative" else longest + int(rng.integers(1, 9))
+    bad = {"fewer beams": lengths[:, 1:], "fewer rows": lengths[1:], "none": lengths[:, :0]}.get(wrong, lengths)
+    with pytest.raises(RequestError, match="SEQUENCE_LENGTH"):
+        decode_batch(tokenizer, {"TOKENS_BATCH": tokens, "SEQUENCE_LENGTH": bad}, True)
