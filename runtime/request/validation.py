@@ -39,6 +39,15 @@ def output_room(prompt_length: int, max_tokens: int | None, total: int) -> int |
     return None if room < (max_tokens or 1) else max_tokens or room
 
 
+def total_room(params: SamplingParams, total: int) -> int:
+    """How many tokens prompt and output may have together where the KV cache of a sequence holds `total`.
+
+    One more for a request that scores its prompt and generates a single token: the last token of an output is never
+    computed and needs no place, so that a prompt which fills the context can be scored.
+    """
+    return total + (params.max_tokens == 1 and params.prompt_logprobs is not None)
+
+
 def fit_max_tokens(params: SamplingParams, prompt_length: int, total: int) -> SamplingParams:
     """`params` with a max_tokens that is more than there is room for lowered to that; to 1 where there is none, so that
     the request is refused with its reason."""
@@ -51,7 +60,7 @@ def fit_max_tokens(params: SamplingParams, prompt_length: int, total: int) -> Sa
 def _output_room(request: Request, max_seq_len: int, cache_tokens: int) -> int:
     length, max_tokens = len(request.prompt_token_ids), request.params.max_tokens
     total = min(max_seq_len, cache_tokens)
-    room = output_room(length, max_tokens, total)
+    room = output_room(length, max_tokens, total_room(request.params, total))
     if room is not None:
         return room
     asked = "" if max_tokens is None else f" and max_tokens is {max_tokens}"

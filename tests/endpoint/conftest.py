@@ -18,6 +18,7 @@ from inflight.runtime.engine.thread import EngineThread
 from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.runtime.loading.load import load_engine
 from inflight.runtime.text.tokenizer import load_tokenizer
+from inflight.triton_backend.launch.api.bounded_head import BoundedHead
 from inflight.triton_backend.launch.installation import TritonInstallation, find_triton
 from inflight.triton_backend.launch.repository import RepositoryOptions, write_repository
 from inflight.triton_backend.launch.server import ServerAddress, TritonServer
@@ -75,7 +76,8 @@ def running_shim(
     service = Service(MODEL, manifest, tokenizer, backend, ShimMetrics(), strict_model_name)
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(create_app(service, allowed_origins), log_level="warning"))
+    app = create_app(service, allowed_origins)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", http=BoundedHead))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])))
     thread.start()
     while not server.started and thread.is_alive():

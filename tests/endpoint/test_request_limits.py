@@ -27,6 +27,7 @@ from inflight.sampling_parameters import (
     MAX_STOPS,
     MAX_WORD_CHARACTERS,
 )
+from inflight.triton_backend.launch.api.bounded_head import MAX_HEAD_BYTES
 from inflight.triton_backend.launch.server import TritonServer
 from inflight.triton_backend.openai import limits
 from tests.endpoint.triton_calls import ids, stream, texts
@@ -127,6 +128,35 @@ def test_a_body_of_the_limit_is_read_and_a_larger_one_is_not(shim: str) -> None:
     assert post(shim, body.ljust(limits.MAX_BODY_BYTES))[0] == 200
     status, answer = post(shim, body.ljust(limits.MAX_BODY_BYTES + 1))
     assert (status, answer["error"]["code"]) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        b"GET /",
+        b"GET /health HTTP/1.1\r\nX: ",
+        b"POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX: ",
+    ],
+    ids=["target", "header", "trailer"],
+)
+def test_a_head_without_an_end_is_refused(embedded_shim: str, begin: bytes) -> None:
+    host, port = embedded_shim.removeprefix("http://").split(":")
+    with closing(socket.create_connection((host, int(port)), PATIENCE_S)) as client:
+        client.sendall(begin + b"a" * (MAX_HEAD_BYTES // 2))
+        assert post(embedded_shim, completion())[0] == 200
+        with pytest.raises(ConnectionError):
+            while True:
+                client.sendall(b"a" * MAX_HEAD_BYTES)
+
+
+def test_a_head_that_comes_in_pieces_below_the_limit_is_read_again_and_again(embedded_shim: str) -> None:
+    host, port = embedded_shim.removeprefix("http://").split(":")
+    with closing(http.client.HTTPConnection(host, int(port), timeout=PATIENCE_S)) as client:
+        for _ in range(3):
+            client.request("POST", "/v1/completions", json.dumps(completion()), {"X": "a" * (MAX_HEAD_BYTES * 3 // 4)})
+            answer = client.getresponse()
+            answer.read()
+            assert answer.status == 400, "without its content type"
 
 
 def chunks(count: int) -> Iterator[bytes]:

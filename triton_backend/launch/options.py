@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inflight.errors import InflightError
 from inflight.records import Record
 from inflight.runtime.kv_cache.budget import KvCacheBudget
 from inflight.runtime.scheduler.admission import Policy
@@ -41,3 +42,12 @@ class ServeOptions(Record):
     @property
     def budget(self) -> KvCacheBudget:
         return KvCacheBudget(self.kv_cache_bytes, self.kv_cache_tokens, self.kv_cache_fraction)
+
+    def check_ports_differ(self) -> None:
+        """Raises InflightError when two of the servers would listen on one port."""
+        flags: dict[int, str] = {}
+        for name in ("port", "http_port", "grpc_port", "metrics_port"):
+            port, flag = getattr(self, name), "--" + name.replace("_", "-")
+            if port in flags:
+                raise InflightError(f"{flags[port]} and {flag} are both {port}.", "Give each a port of its own.")
+            flags[port] = flag

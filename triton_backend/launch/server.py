@@ -218,7 +218,9 @@ class TritonServer:
 
 
 def check_port(host: str, port: int, flag: str) -> None:
-    """Raises InflightError when nothing can listen there."""
+    """Raises InflightError when nothing can listen there. Port 0 would be another each time, which nobody knows."""
+    if not 0 < port < 1 << 16:
+        raise InflightError(f"{flag} is {port}; ports are 1 to 65535.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
         # As servers do: a port whose last connections are still closing is free.
@@ -231,8 +233,6 @@ def check_port(host: str, port: int, flag: str) -> None:
             raise InflightError(
                 f"Port {port} on {host} cannot be used: {error.strerror}{by}.", f"Choose another: {flag}."
             ) from error
-        except OverflowError:
-            raise InflightError(f"{flag} is {port}; ports are 0 to 65535.") from None
 
 
 def reachable(host: str) -> str:

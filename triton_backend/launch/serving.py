@@ -21,6 +21,7 @@ from inflight.runtime.loading.memory_table import memory_table
 from inflight.runtime.text.tokenizer import load_tokenizer
 from inflight.triton_backend.launch.api.process import ApiProcess
 from inflight.triton_backend.launch.installation import find_triton
+from inflight.triton_backend.launch.open_files import allow_open_files
 from inflight.triton_backend.launch.options import ServeOptions
 from inflight.triton_backend.launch.repository import RepositoryOptions, write_repository
 from inflight.triton_backend.launch.server import ServerAddress, TritonServer, check_port, reachable
@@ -46,6 +47,7 @@ def serve_engine(engine_dir: Path, options: ServeOptions, say: Say) -> None:
     Where Triton cannot run, says why and serves without it. Raises InflightError when a port is taken, the engine has
     no tokenizer, or it cannot be loaded; ServerDied when a process of the server died and is not started again.
     """
+    allow_open_files()
     check_port(options.host, options.port, "--port")
     manifest = read_engine_directory(engine_dir).manifest
     load_tokenizer(engine_dir / "tokenizer")
@@ -105,6 +107,7 @@ class _Server:
         if isinstance(installation, str):
             return None, installation
         address = ServerAddress(options.host, options.http_port, options.grpc_port, options.metrics_port)
+        options.check_ports_differ()
         address.check_ports()
         overrides = RepositoryOptions(_overrides(options))
         repository = write_repository(self._engine_dir, self._scratch / "models", overrides).path

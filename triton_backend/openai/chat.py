@@ -27,7 +27,7 @@ def chat_router(service: Service) -> APIRouter:
     async def chat_completions(body: ChatBody, request: Request) -> Response:
         service.check_model(body.model)
         check_chat(body)
-        generation = await service.tokenizing(body.num_characters, lambda: _prepare(service, body))
+        generation = await service.rendering(lambda: _prepare(service, body))
         return await respond(request, _ChatAnswer(service, body, generation), body.stream)
 
     return router

@@ -52,15 +52,13 @@ def _prepare(service: Service, body: CompletionBody) -> list[Generation]:
     with blaming("prompt"):
         encode = service.tokenizer.encode
         ids = [encode(each, body.add_special_tokens) if isinstance(each, str) else each for each in prompts]
-    generations = [service.generation(each, params, body, "prompt") for each in ids]
-    for each in generations:
-        each.prompt_only = body.scores_only
-    return generations
+    return [service.generation(each, params, body, "prompt", body.scores_only) for each in ids]
 
 
 def _num_prompt_logprobs(body: CompletionBody) -> int | None:
-    """What is asked for by itself, and what the echo shows."""
-    asked = [body.prompt_logprobs, body.logprobs if body.echo else None]
+    """What is asked for by itself, and what the echo shows. A request that only scores has them in any case, so that
+    its prompt may fill the context."""
+    asked = [body.prompt_logprobs, body.logprobs if body.echo else None, 0 if body.scores_only else None]
     return max((number for number in asked if number is not None), default=None)
 
 

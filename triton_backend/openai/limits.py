@@ -15,10 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inflight.sampling_parameters import SAMPLING_PARAMETERS
+from inflight.triton_backend.openai.answers.json_answer import JsonAnswer
 from inflight.triton_backend.openai.errors import ApiError
 
 # Of one body as it is sent: 4 MiB of text are a million tokens.
@@ -115,9 +115,11 @@ def check_body(body: bytes, engine: EngineLimits) -> None:
     except (ValueError, RecursionError):
         return
     if isinstance(value, dict):
+        # Of a prompt that is to be truncated only the end counts, or the beginning; the body's limit bounds the rest.
+        length_of = None if value.get("truncate_prompt_tokens") is not None else engine
         for name in ("prompt", "input"):
-            _check_prompts(name, value.get(name), engine)
-        _check_messages(value.get("messages"), engine)
+            _check_prompts(name, value.get(name), length_of)
+        _check_messages(value.get("messages"), length_of)
         for name, most in _LISTS.items():
             _check_length(name, value.get(name), most)
 
@@ -139,19 +141,19 @@ def _count(body: bytes, characters: bytes) -> int:
     return sum(body.count(character) for character in characters)
 
 
-def _check_prompts(name: str, prompts: Any, engine: EngineLimits) -> None:
-    """One prompt, text or token ids, or a list of them."""
+def _check_prompts(name: str, prompts: Any, engine: EngineLimits | None) -> None:
+    """One prompt, text or token ids, or a list of them. `engine` None: they may have any length."""
     if not isinstance(prompts, list) or (prompts and isinstance(prompts[0], int)):
         prompts = [prompts]
     _check_length(name, prompts, MAX_PROMPTS)
     for prompt in prompts:
         if isinstance(prompt, str):
             _check_text(name, len(prompt), engine)
-        elif isinstance(prompt, list) and len(prompt) > engine.max_seq_len:
+        elif isinstance(prompt, list) and engine is not None and len(prompt) > engine.max_seq_len:
             raise _too_long(name, f"{len(prompt)} tokens in the {name}", engine)
 
 
-def _check_messages(messages: Any, engine: EngineLimits) -> None:
+def _check_messages(messages: Any, engine: EngineLimits | None) -> None:
     if not isinstance(messages, list):
         return
     _check_length("messages", messages, MAX_MESSAGES)
@@ -167,8 +169,8 @@ def _texts(contents: list[Any], parts: list[Any]) -> Iterator[str]:
     yield from (text for text in texts if isinstance(text, str))
 
 
-def _check_text(name: str, num_characters: int, engine: EngineLimits) -> None:
-    if num_characters > engine.characters:
+def _check_text(name: str, num_characters: int, engine: EngineLimits | None) -> None:
+    if engine is not None and num_characters > engine.characters:
         raise _too_long(name, f"{num_characters} characters in the {name}, more than so many tokens can have", engine)
 
 
@@ -203,7 +205,7 @@ async def _refuse(refusal: ApiError, scope: Scope, receive: Receive, send: Send)
     async def holding_end(message: Message) -> None:
         await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
 
-    response = JSONResponse(refusal.body, refusal.status, {"Connection": "close"})
+    response = JsonAnswer(refusal.body, refusal.status, {"Connection": "close"})
     await response(scope, receive, holding_end)
     with suppress(asyncio.TimeoutError):
         await asyncio.wait_for(_discard(receive), _LONGEST_DISCARDING_S)

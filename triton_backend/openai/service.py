@@ -14,7 +14,7 @@ from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import EngineError
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
-from inflight.runtime.request.validation import check_request, output_room
+from inflight.runtime.request.validation import check_request, output_room, total_room
 from inflight.runtime.sampling.params import SamplingParams, params_over_defaults
 from inflight.runtime.scheduler.step import TokenResult
 from inflight.runtime.text.completion import CompletionDelta, RequestText
@@ -67,7 +67,12 @@ class Service:
     async def tokenizing(self, num_characters: int, work: Callable[[], T]) -> T:
         """The result of `work`, which tokenizes so many characters. Many are left to a thread, so that a prompt of
         megabytes does not hold up the answers of others."""
-        return work() if num_characters < MANY_CHARACTERS else await asyncio.to_thread(work)
+        return work() if num_characters < MANY_CHARACTERS else await self.rendering(work)
+
+    async def rendering(self, work: Callable[[], T]) -> T:
+        """The result of `work`, which runs a chat template. That is a program and may take long over few characters, so
+        that it always has a thread."""
+        return await asyncio.to_thread(work)
 
     def check_model(self, name: str | None) -> None:
         """Raises ApiError (404) for another model's name, where names are taken strictly."""
@@ -94,17 +99,20 @@ class Service:
         given = {row.name: value for row in SAMPLING_FIELDS if (value := getattr(body, row.name)) is not None}
         return params_over_defaults(self.manifest.generation.sampling_defaults, given | more)
 
-    def generation(self, prompt: Sequence[int], params: SamplingParams, body: GenerationBody, param: str) -> Generation:
+    def generation(
+        self, prompt: Sequence[int], params: SamplingParams, body: GenerationBody, param: str, prompt_only: bool = False
+    ) -> Generation:
         """A checked request with max_tokens resolved: None becomes the rest of the context.
 
         Raises ApiError (400) when the prompt is too long, with both lengths, and for anything else that can never be
-        served; `param` is the prompt's name in the body.
+        served; `param` and `prompt_only` are those of Generation.
         """
         limit = self.manifest.limits.max_seq_len
-        kept = _truncate(prompt, body, limit - (params.max_tokens or 1))
-        room = output_room(len(kept), params.max_tokens, limit)
+        kept = _truncate(prompt, body, total_room(params, limit) - (params.max_tokens or 1))
+        room = output_room(len(kept), params.max_tokens, total_room(params, limit))
         if room is None:
-            asked = f" and {params.max_tokens} for the completion" if params.max_tokens is not None else ""
+            is_asked = params.max_tokens is not None and not prompt_only
+            asked = f" and {params.max_tokens} for the completion" if is_asked else ""
             message = (
                 f"This model's maximum context length is {limit} tokens. "
                 f"The request has {len(kept)} tokens in the {param}{asked}."
@@ -122,7 +130,7 @@ class Service:
         with blaming(param):
             # A loaded engine's cache holds at least one sequence of the full length.
             check_request(request, vocab_size=self.manifest.model.vocab_size, max_seq_len=limit, cache_tokens=limit)
-        return Generation(request, param, truncated=len(kept) < len(prompt))
+        return Generation(request, param, len(kept) < len(prompt), prompt_only)
 
     async def run(self, generation: Generation) -> AsyncGenerator[CompletionDelta, None]:
         """The text of every sequence as it grows. Closing it early cancels the request; raises EngineError."""

@@ -7,7 +7,6 @@ from typing import Any
 from fastapi import APIRouter
 
 from inflight.triton_backend.openai.errors import ApiError, blaming
-from inflight.triton_backend.openai.protocol.chat import Conversation
 from inflight.triton_backend.openai.protocol.checks import check_conversation
 from inflight.triton_backend.openai.protocol.tokenize import DetokenizeBody, TokenizeBody
 from inflight.triton_backend.openai.service import Service
@@ -24,8 +23,9 @@ def tokenize_router(service: Service) -> APIRouter:
             raise ApiError(400, "Give either prompt or messages.", param="prompt")
         if chat is not None:
             check_conversation(chat)
-        length = len(body.prompt or "") if chat is None else chat.num_characters
-        ids = await service.tokenizing(length, lambda: _encode(service, body, chat))
+            ids = await service.rendering(lambda: service.chat_prompt(chat))
+        else:
+            ids = await service.tokenizing(len(body.prompt or ""), lambda: _encode(service, body))
         pieces = [service.tokenizer.piece(token) or "" for token in ids]
         limit = service.manifest.limits.max_seq_len
         return {
@@ -48,9 +48,7 @@ def tokenize_router(service: Service) -> APIRouter:
     return router
 
 
-def _encode(service: Service, body: TokenizeBody, chat: Conversation | None) -> list[int]:
-    if chat is not None:
-        return service.chat_prompt(chat)
+def _encode(service: Service, body: TokenizeBody) -> list[int]:
     add_special_tokens = True if body.add_special_tokens is None else body.add_special_tokens
     with blaming("prompt"):
         return service.tokenizer.encode(body.prompt or "", add_special_tokens)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,14 +19,20 @@ from inflight.triton_backend.openai.backends.embedded import EmbeddedBackend
 from tests.endpoint.conftest import running_shim
 from tests.endpoint.test_openai_api import post
 from tests.engines.serving_engines import CHAT_TEMPLATE, write_null_engine
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.endpoint
 
 VARIABLES = (
+    "{% if slow %}{% for _ in range(1000) %}{% for _ in range(1000) %}{% endfor %}{% endfor %}{% endif %}"
     "{% if documents %}[{% for each in documents %}{{ each.title }}: {{ each.text }};{% endfor %}]{% endif %}"
     "{% if reasoning_effort is defined %}effort={{ reasoning_effort }};{% endif %}"
     "{% if verbosity is defined %}verbosity={{ verbosity }};{% endif %}"
     "{% if enable_thinking is defined %}thinking={{ enable_thinking }};{% endif %}"
+)
+PARTS = (
+    "{% for each in messages %}{% if each.content is string %}{{ each.content }}"
+    "{% else %}{% for part in each.content %}({{ part.text }}){% endfor %}{% endif %}{% endfor %}"
 )
 MESSAGES = [{"role": "user", "content": "fox"}]
 
@@ -30,7 +40,13 @@ MESSAGES = [{"role": "user", "content": "fox"}]
 @pytest.fixture(scope="module")
 def template_shim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A model whose template shows all that it is given."""
-    engine = write_null_engine(tmp_path_factory.mktemp("template") / "engine", chat_template=VARIABLES + CHAT_TEMPLATE)
+    with shim_with(tmp_path_factory.mktemp("template") / "engine", VARIABLES + CHAT_TEMPLATE) as url:
+        yield url
+
+
+@contextmanager
+def shim_with(engine: Path, template: str) -> Iterator[str]:
+    write_null_engine(engine, chat_template=template)
     with running_shim(engine, EmbeddedBackend(EngineThread(EngineCore(load_engine(engine))))) as url:
         yield url
 
@@ -74,3 +90,30 @@ def test_the_last_message_is_continued(template_shim: str) -> None:
 def test_the_developer_is_the_system_to_a_template_that_does_not_know_the_role(template_shim: str) -> None:
     messages = [{"role": "developer", "content": "Be brief."}, *MESSAGES]
     assert prompt(template_shim, messages=messages).startswith("<|system|>Be brief.\n")
+
+
+def test_parts_reach_a_template_that_knows_them_and_strings_stay_strings(template_shim: str, tmp_path: Path) -> None:
+    parts = [
+        {"type": "text", "text": "fox"},
+        {"type": "refusal", "refusal": "no"},
+        {"type": "input_text", "text": "dog"},
+    ]
+    messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": None, "refusal": "never"}]
+    with shim_with(tmp_path / "engine", PARTS) as shim:
+        assert prompt(shim, messages=messages) == "(fox)(no)(dog)never"
+    assert prompt(template_shim, messages=messages[:1]) == "<|user|>foxnodog\n<|assistant|>"
+
+
+def test_a_slow_template_holds_up_nobody(template_shim: str) -> None:
+    body = json.dumps({"messages": MESSAGES, "chat_template_kwargs": {"slow": True}}).encode()
+    for path in ("/v1/chat/completions", "/tokenize"):
+        answered = 0
+        with ThreadPoolExecutor() as pool:
+            slow = pool.submit(post, template_shim, path, body)
+            while not slow.done():
+                with urllib.request.urlopen(f"{template_shim}/health", timeout=PATIENCE_S) as answer:
+                    answered += answer.status == 200
+        status, answer = slow.result()
+        assert (status, answer["error"]["param"]) == (400, "messages"), answer
+        # Some may have been answered before the template began.
+        assert answered >= 10

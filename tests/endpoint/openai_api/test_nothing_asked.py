@@ -63,7 +63,13 @@ VLLM_DEFAULTS: dict[str, list[Any]] = {
     "guided_json": [{}],
     "response_format": [{}, {"type": "text"}],
     "stop": ["", [], [""]],
-    "stream_options": [{}, {"include_usage": False, "continuous_usage_stats": False, "include_obfuscation": False}],
+    "stream_options": [
+        {},
+        *(
+            {"include_usage": False, "continuous_usage_stats": False, "include_obfuscation": each}
+            for each in (False, True)
+        ),
+    ],
     "logit_bias": [{}],
 }
 CHAT_DEFAULTS: dict[str, list[Any]] = {
@@ -178,11 +184,6 @@ def test_a_refusal_and_parts_of_text_are_what_the_model_reads(embedded_shim: str
         ({"use_beam_search": True}, "use_beam_search", "beam search"),
         ({"length_penalty": 0.5}, "length_penalty", "beam search"),
         ({"spaces_between_special_tokens": False}, "spaces_between_special_tokens", "spaces"),
-        (
-            {"stream": True, "stream_options": {"include_obfuscation": True}},
-            "stream_options.include_obfuscation",
-            "pad",
-        ),
         ({"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]}, "messages.0.tool_calls", "tool calls"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type", "'text'"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages.0.content.0", "needs 'text'"),

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openai
 import pytest
 
-from tests.endpoint.conftest import MODEL
+from inflight.runtime.engine.core import EngineCore
+from inflight.runtime.engine.thread import EngineThread
+from inflight.runtime.loading.load import load_engine
+from inflight.triton_backend.openai import limits
+from inflight.triton_backend.openai.backends.embedded import EmbeddedBackend
+from tests.endpoint.conftest import MODEL, running_shim
 from tests.endpoint.test_openai_api import post
+from tests.engines.serving_engines import write_null_engine
 
 pytestmark = pytest.mark.endpoint
 
+# Of the engine that the fixtures serve.
+MAX_SEQ_LEN = 1 << 16
 PROMPT = "a lazy fox and 東京 dogs, again and again and again"
 COMPLETION: dict[str, Any] = {"prompt": PROMPT, "max_tokens": 9, "ignore_eos": True}
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": 3, "ignore_eos": True}
@@ -66,6 +75,23 @@ def test_scoring_streams_and_takes_many_prompts(shim: str) -> None:
         assert "".join(part["text"] for part in parts) == choice["text"]
         assert [part["finish_reason"] for part in parts] == [None, "length"]
         assert parts[0]["logprobs"] == choice["logprobs"]
+
+
+def test_a_prompt_that_fills_the_context_is_scored(tmp_path: Path, rng: np.random.Generator) -> None:
+    """The token that the engine then generates needs no place."""
+    length = int(rng.integers(2, 200))
+    engine = write_null_engine(tmp_path / "engine", max_seq_len=length)
+    prompt = rng.integers(40, 200, length).tolist()
+    body = {"prompt": prompt, "max_tokens": 0, "echo": True, "n": 2}
+    with running_shim(engine, EmbeddedBackend(EngineThread(EngineCore(load_engine(engine))))) as shim:
+        scored = complete(shim, **body, logprobs=0)
+        assert (scored["usage"]["total_tokens"], scored["usage"]["completion_tokens"]) == (length, 0)
+        assert [len(choice["logprobs"]["token_logprobs"]) for choice in scored["choices"]] == [length] * 2
+        assert complete(shim, **body)["usage"]["total_tokens"] == length
+        for more, asks_for in (({"prompt": [*prompt, 40]}, False), ({"max_tokens": 1}, True)):
+            status, param, message = refusal(shim, "/v1/completions", {**body, **more})
+            assert (status, param) == (400, "prompt"), message
+            assert ("1 for the completion" in message) == asks_for
 
 
 def test_no_tokens_without_an_echo_are_refused(embedded_shim: str) -> None:
@@ -129,9 +155,24 @@ def test_a_prompt_is_truncated_on_either_side(shim: str, rng: np.random.Generato
 
 
 def test_minus_one_truncates_to_what_the_model_has_room_for(embedded_shim: str) -> None:
-    limit = 1 << 16
-    body = {"prompt": [7] * (limit + 5), "max_tokens": 3, "truncate_prompt_tokens": -1, "ignore_eos": True}
-    assert ask(embedded_shim, "/v1/completions", body)["usage"]["total_tokens"] == limit
+    body = {"prompt": [7] * (MAX_SEQ_LEN + 5), "max_tokens": 3, "truncate_prompt_tokens": -1, "ignore_eos": True}
+    assert ask(embedded_shim, "/v1/completions", body)["usage"]["total_tokens"] == MAX_SEQ_LEN
+
+
+def test_a_prompt_far_above_the_engines_length_is_truncated(embedded_shim: str, rng: np.random.Generator) -> None:
+    ids = rng.integers(40, 200, MAX_SEQ_LEN * 3 // 2).tolist()
+    text = "fox " * (limits.MAX_BODY_BYTES // 5)
+    length = int(rng.integers(1, 30))
+    more = {"truncate_prompt_tokens": length, "max_tokens": 1}
+    for path, body in (
+        ("/v1/completions", {"prompt": ids}),
+        ("/v1/completions", {"prompt": [text, "a dog " * 30]}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": text}]}),
+    ):
+        answer = ask(embedded_shim, path, body | more)
+        assert answer["usage"]["prompt_tokens"] == length * len({choice["index"] for choice in answer["choices"]})
+        param = "messages" if "messages" in body else "prompt"
+        assert refusal(embedded_shim, path, {**body, "max_tokens": 1})[:2] == (400, param)
 
 
 def test_the_usage_so_far_is_in_every_chunk_when_asked_for(shim: str) -> None:

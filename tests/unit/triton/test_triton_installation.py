@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from inflight.errors import InflightError
 from inflight.triton_backend.launch import installation
 from inflight.triton_backend.launch.installation import TritonInstallation, find_triton
+from inflight.triton_backend.launch.options import ServeOptions
 from inflight.triton_backend.launch.server import ServerAddress, check_port
 
 pytestmark = pytest.mark.unit
@@ -99,10 +101,28 @@ def test_the_servers_interpreter_and_libraries_are_ours_first(monkeypatch: pytes
 
 
 def test_a_taken_port_is_named_with_the_flag_that_changes_it() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+    with socket.socket() as taken, socket.socket() as free:
+        for each in (taken, free):
+            each.bind(("127.0.0.1", 0))
         taken.listen()
-        port = taken.getsockname()[1]
+        port, other = taken.getsockname()[1], free.getsockname()[1]
+        free.close()
         with pytest.raises(InflightError, match=rf"Port {port} .*\n.*--grpc-port"):
-            ServerAddress(http_port=0, grpc_port=port, metrics_port=0).check_ports()
+            ServerAddress(http_port=other, grpc_port=port, metrics_port=other).check_ports()
     check_port("127.0.0.1", port, "--port")
+
+
+@pytest.mark.parametrize("port", [-1, 0, 1 << 16])
+def test_what_is_no_port_is_refused(port: int) -> None:
+    with pytest.raises(InflightError, match=rf"--port is {port}; ports are 1 to 65535"):
+        check_port("127.0.0.1", port, "--port")
+
+
+def test_two_servers_on_one_port_are_refused_with_both_flags() -> None:
+    names = ["port", "http_port", "grpc_port", "metrics_port"]
+    ServeOptions(model_name="m").check_ports_differ()
+    for one, other in combinations(names, 2):
+        options = ServeOptions.model_validate({"model_name": "m", one: 7000, other: 7000})
+        flags = [f"--{name.replace('_', '-')}" for name in (one, other)]
+        with pytest.raises(InflightError, match=f"{flags[0]} and {flags[1]} are both 7000"):
+            options.check_ports_differ()

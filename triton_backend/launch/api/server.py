@@ -22,6 +22,7 @@ from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.runtime.loading.load import load_engine
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
 from inflight.runtime.text.tokenizer import load_tokenizer
+from inflight.triton_backend.launch.api.bounded_head import BoundedHead
 from inflight.triton_backend.launch.api.gate import Gate
 from inflight.triton_backend.launch.options import ServeOptions
 from inflight.triton_backend.openai.app import create_app
@@ -80,6 +81,7 @@ def main() -> None:
         host=orders.options.host,
         port=orders.options.port,
         log_level="warning",
+        http=BoundedHead,
         timeout_graceful_shutdown=int(_LAST_WORDS_S),
     )
     _Server(config, gate, backend, orders.options.drain_s).run()

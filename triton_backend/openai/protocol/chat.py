@@ -26,10 +26,6 @@ class Conversation(Body):
     documents: list[dict[str, Any]] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
-    @property
-    def num_characters(self) -> int:
-        return sum(len(message.text or "") for message in self.messages)
-
     def template_options(self) -> dict[str, Any]:
         """What Tokenizer.encode_chat takes beside the messages."""
         begins_answer = self.add_generation_prompt

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, Strict, create_model
+from pydantic import BeforeValidator, Field, Strict, create_model
 
 from inflight.sampling_parameters import MAX_LOGPROBS, SAMPLING_PARAMETERS
 from inflight.triton_backend.openai.protocol.refusals import REFUSED
-from inflight.triton_backend.openai.protocol.values import Body, Refused, refused_fields
+from inflight.triton_backend.openai.protocol.values import Body, refused_fields
 
 
 class StreamOptions(Body):
-    """`continuous_usage_stats` puts the usage so far into every chunk, once include_usage is set."""
+    """`continuous_usage_stats` puts the usage so far into every chunk, once include_usage is set.
+
+    `include_obfuscation` true is OpenAI's default, which clients send that spell out every default. The padding hides
+    the lengths of tokens from who sees encrypted traffic, and this server encrypts nothing: it has no effect.
+    """
 
     include_usage: bool = False
     continuous_usage_stats: bool = False
-    include_obfuscation: Annotated[Any, AfterValidator(Refused("padding of the chunks").check)] = None
+    include_obfuscation: bool | None = None
 
     @property
     def asks(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, create_model, model_validator
+from pydantic import ValidatorFunctionWrapHandler, WrapValidator, create_model, model_validator
 
 from inflight.triton_backend.openai.protocol.refusals import REFUSED_IN_MESSAGES
 from inflight.triton_backend.openai.protocol.values import Body, refused_fields
@@ -32,17 +32,20 @@ class Part(Body):
         return (self.refusal if self.type == "refusal" else self.text) or ""
 
 
-def _as_parts(value: Any) -> Any:
+def _string_or(value: Any, parts: ValidatorFunctionWrapHandler) -> Any:
     if isinstance(value, str):
-        return [{"type": "text", "text": value}]
+        return value
     if not isinstance(value, list):
         raise ValueError("Input should be a string or a list of parts")
-    return value
+    return parts(value)
 
 
 if TYPE_CHECKING:
+    _Content = str | list[Part]
     _RefusingMessage = Body
 else:
+    # Not a union, whose errors would name the types that it tried as if they were keys.
+    _Content = Annotated[list[Part], WrapValidator(_string_or)]
     _RefusingMessage = create_model("_RefusingMessage", __base__=Body, **refused_fields(REFUSED_IN_MESSAGES))
 
 
@@ -54,7 +57,7 @@ class Message(_RefusingMessage):
     """
 
     role: str
-    content: Annotated[list[Part], BeforeValidator(_as_parts)] | None = None
+    content: _Content | None = None
     name: str | None = None
     refusal: str | None = None
     reasoning: str | None = None
@@ -62,13 +65,11 @@ class Message(_RefusingMessage):
     thinking: str | None = None
     annotations: list[Any] | None = None
 
-    @property
-    def text(self) -> str | None:
-        """The content as chat templates take it, its parts joined; a refusal stands for content that is missing."""
-        return self.refusal if self.content is None else "".join(part.shown for part in self.content)
-
     def as_dict(self) -> dict[str, Any]:
-        """The message as chat templates take it."""
+        """The message as Tokenizer.encode_chat takes it; a refusal stands for content that is missing."""
+        content: Any = self.refusal if self.content is None else self.content
+        if isinstance(content, list):
+            content = [{"type": "text", "text": part.shown} for part in content]
         rest = {name: getattr(self, name) for name in ("name", "reasoning", "reasoning_content", "thinking")}
         given = {name: value for name, value in rest.items() if value}
-        return {"role": self.role, "content": self.text, **given}
+        return {"role": self.role, "content": content, **given}
