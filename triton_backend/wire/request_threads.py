@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +34,8 @@ class RequestThreads:
     """Serves requests, each on a thread of its own, also after `execute` has returned and in either mode of decoupling.
 
     `serve` sends the responses of a call; its errors are the response. `stop` is called with the id of a request whose
-    client has gone, which is looked for every `period_s`.
+    client has gone, which is looked for every `period_s`: again each time until it has ended, because what is to stop
+    may not have begun.
     """
 
     def __init__(self, period_s: float, serve: Callable[[Call], None], stop: Callable[[str], None]) -> None:
@@ -86,5 +88,6 @@ class RequestThreads:
         """Tell the engine about requests whose client has gone, also while they wait for their first token."""
         while not self._closing.wait(self._period_s):
             for request_id, call in list(self._open.items()):
-                if call.channel.is_cancelled() and self._open.pop(request_id, None) is not None:
-                    self._stop(request_id)
+                if call.channel.is_cancelled():
+                    with suppress(InflightError):  # of an engine that has failed, which the request hears itself
+                        self._stop(request_id)
