@@ -24,7 +24,7 @@ VICTIMS: dict[Mode, tuple[str, ...]] = {
 }
 HALTED: dict[Mode, tuple[str, ...]] = {"embedded": ("api",), "triton": ("engine", "tritonserver", "api")}
 END_S = 2.0
-_REQUESTS = 12
+_REQUESTS, _BEGUN = 12, 4
 _LONG = 50_000
 
 
@@ -125,14 +125,16 @@ def _turns(server: Served, limit: float) -> float | None:
 
 async def _open(server: Served, long: int = _LONG, *, direct: bool = True) -> list[asyncio.Task[bytes]]:
     """Requests under way, three of four of them streams; the first few have begun. `direct`: some are Triton's own."""
-    begun = [asyncio.Event() for _ in range(_REQUESTS)]
     rng = np.random.default_rng()
-    tasks = [
-        asyncio.create_task(_request(server, number, int(rng.integers(1 << 30)), long, event, direct))
-        for number, event in enumerate(begun)
-    ]
-    # Those behind the first few may be queued: it is enough that some are answered and the others were sent.
-    await asyncio.wait_for(asyncio.gather(*(event.wait() for event in begun)), PATIENCE_S)
+    tasks = []
+    # All of the first few have room at once; those behind them may be queued: it is enough that they were sent.
+    for numbers in (range(_BEGUN), range(_BEGUN, _REQUESTS)):
+        begun = [asyncio.Event() for _ in numbers]
+        tasks += [
+            asyncio.create_task(_request(server, number, int(rng.integers(1 << 30)), long, event, direct))
+            for number, event in zip(numbers, begun, strict=True)
+        ]
+        await asyncio.wait_for(asyncio.gather(*(event.wait() for event in begun)), PATIENCE_S)
     return tasks
 
 
@@ -149,7 +151,7 @@ async def _request(server: Served, number: int, seed: int, long: int, begun: asy
         await connection.connect(port)
         await connection.send(head + data)
         received = b""
-        if stream and number < 4:
+        if stream and number < _BEGUN:
             received = await connection.receive(1 << 12)
         begun.set()
         try:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from inflight.triton_backend.wire.request_threads import MAX_CALLS
 from tests.faults.raw_client import raw_connection, request
 from tests.faults.served import MODEL, Served
 from tests.patience import PATIENCE_S, eventually
@@ -55,13 +56,13 @@ async def leave_at_once(server: Served) -> None:
         path = "/v2/models/tensorrt_llm_bls/generate_stream"
         body = {"text_input": "at once", "max_tokens": _LONG, "stream": True, "end_id": -1}
         asked.append((server.triton_http, path, body))
-    count = "active" if server.mode == "triton" else "requests"
+    count, most = ("active", _AT_ONCE + MAX_CALLS) if server.mode == "triton" else ("requests", _AT_ONCE)
     with ExitStack() as stack:
         for port, path, body in asked * _AT_ONCE:
             connection = stack.enter_context(raw_connection())
             await connection.connect(port)
             await connection.send(b"".join(request(path, body)))
-        there = await asyncio.to_thread(eventually, lambda: server.unfinished()[count] >= len(asked) * _AT_ONCE)
+        there = await asyncio.to_thread(eventually, lambda: server.unfinished()[count] >= most)
         assert there, server.unfinished()
 
 

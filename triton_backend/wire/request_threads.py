@@ -14,8 +14,10 @@ from inflight.errors import EngineError, InflightError
 from inflight.triton_backend.wire.request_tensors import Array
 from inflight.triton_backend.wire.triton_api import TritonChannel, input_arrays, log_exception
 
-# Each request has a thread, which mostly waits; the engine's own queue bounds their number.
-_MAX_THREADS = 1024
+# Each request has a thread, which mostly waits. A call of a model keeps one of the 32 threads that Triton's Python
+# backend has for the calls of a model (thread-pool-size) until it has ended. Some must be free for the calls that stop
+# others: else requests whose clients have gone would keep all of them, and their places in the engine.
+MAX_CALLS = 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class RequestThreads:
     def __init__(self, period_s: float, serve: Callable[[Call], None], stop: Callable[[str], None]) -> None:
         self._serve = serve
         self._stop = stop
-        self._pool = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="request")
+        self._pool = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="request")
         self._open: dict[str, Call] = {}
         self._closing = threading.Event()
         self._period_s = period_s
@@ -73,7 +75,8 @@ class RequestThreads:
 
     def _run(self, call: Call) -> None:
         try:
-            self._serve(call)
+            if not call.channel.is_cancelled():
+                self._serve(call)
         except InflightError as error:
             call.channel.send_error(error)
         except Exception as error:
