@@ -12,7 +12,7 @@ from inflight.triton_backend.launch.installation import find_triton
 from tests.engines.serving_engines import write_null_engine
 from tests.faults.model import built_model
 from tests.faults.report import Row, table
-from tests.faults.served import MODES, Mode
+from tests.faults.served import Mode
 from tests.faults.suite import SHORT, disturb_clients, disturb_commands
 
 pytestmark = pytest.mark.endpoint
@@ -24,7 +24,7 @@ def check(rows: list[Row]) -> None:
     assert rows and all(row.passed for row in rows), shown
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["embedded", pytest.param("triton", marks=pytest.mark.slow)])
 def test_clients_that_are_slow_or_leave_disturb_nobody_and_leave_nothing_behind(
     mode: Mode, tmp_path: Path, rng: np.random.Generator
 ) -> None:
