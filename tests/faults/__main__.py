@@ -17,12 +17,13 @@ import numpy as np
 
 from inflight.triton_backend.launch.installation import find_triton
 from tests.engines.serving_engines import write_null_engine
+from tests.faults.input import damage_files, mutate_bodies
 from tests.faults.model import built_model
 from tests.faults.report import Row, table, write
 from tests.faults.served import MODES
 from tests.faults.suite import LONG, SHORT, disturb_clients, disturb_commands, disturb_processes
 
-PARTS = ("clients", "commands", "processes")
+PARTS = ("clients", "processes", "bodies", "commands", "files")
 _MAX_SEQ_LEN = 1 << 16
 
 
@@ -51,6 +52,10 @@ def main() -> int:
     if "commands" in options.parts:
         model, built = built_model(scratch / "model", int(rng.integers(1 << 30)))
         part(lambda: disturb_commands(model, built, scratch / "commands", size, rng))
+    if "bodies" in options.parts and options.modes:
+        part(lambda: mutate_bodies(options.modes, scratch / "bodies", size.bodies, rng))
+    if "files" in options.parts:
+        part(lambda: damage_files(scratch / "files", size.files, rng))
     if options.json is not None:
         write(rows, seed, options.json)
     failed = [row for row in rows if not row.passed]

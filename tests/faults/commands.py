@@ -20,7 +20,10 @@ from tests.patience import PATIENCE_S
 # A shell shows 130 for both: the command's own exit, and the signal's when all was done.
 _INTERRUPTED = (128 + signal.SIGINT, -signal.SIGINT)
 # Until it has read this line, the interpreter is Python's own, with Python's own answer to an interrupt.
-_COMMAND = "import os, sys; from inflight.cli.main import main; os.write(int(sys.argv.pop(1)), b'.'); main()"
+COMMAND = (
+    "import os, sys; from inflight.cli.main import main; "
+    "pipe = int(sys.argv.pop(1)); os.write(pipe, b'.'); os.close(pipe); main()"
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def run(
     for directory in (work, temporary):
         directory.mkdir(parents=True)
     begun, begins = os.pipe()
-    words = [sys.executable, "-c", _COMMAND, str(begins), *command.words]
+    words = [sys.executable, "-c", COMMAND, str(begins), *command.words]
     words += [str(work / "out")] if command.writes else []
     environment = {**os.environ, "TMPDIR": str(temporary)}
     log = scratch / "log"

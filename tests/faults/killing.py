@@ -17,10 +17,14 @@ from tests.faults.report import Row
 from tests.faults.served import MODEL, Mode, Served
 from tests.patience import PATIENCE_S, eventually
 
-# Whose death is looked at. The engine of the embedded mode lives in the server itself.
-VICTIMS: dict[Mode, tuple[str, ...]] = {"embedded": (), "triton": ("engine", "stub", "tritonserver")}
+# Whose death is looked at, and whose halt. The engine of the embedded mode is in the process of the API.
+VICTIMS: dict[Mode, tuple[str, ...]] = {
+    "embedded": ("api",),
+    "triton": ("engine", "tensorrt_llm_bls", "tritonserver", "api"),
+}
+HALTED: dict[Mode, tuple[str, ...]] = {"embedded": ("api",), "triton": ("engine", "tritonserver", "api")}
 END_S = 2.0
-_REQUESTS = 12
+_REQUESTS, _BEGUN = 12, 4
 _LONG = 50_000
 
 
@@ -37,7 +41,8 @@ async def kill_role(server: Served, role: str, end_s: float) -> list[Row]:
     """kill -9 of one process while streams and unary requests are open: all end in time and know it, readiness turns,
     and the service comes back."""
     before = sorted(each.role for each in server.processes())
-    requests = await _open(server)
+    # Triton's own clients hear nothing of the API.
+    requests = await _open(server, direct=role != "api")
     victim = server.pids(role)[0]
     kill(victim)
     start = time.monotonic()
@@ -118,28 +123,35 @@ def _turns(server: Served, limit: float) -> float | None:
     return None
 
 
-async def _open(server: Served, long: int = _LONG) -> list[asyncio.Task[bytes]]:
-    """Requests under way, three of four of them streams that have begun."""
-    begun = [asyncio.Event() for _ in range(_REQUESTS)]
+async def _open(server: Served, long: int = _LONG, *, direct: bool = True) -> list[asyncio.Task[bytes]]:
+    """Requests under way, three of four of them streams; the first few have begun. `direct`: some are Triton's own."""
     rng = np.random.default_rng()
-    tasks = [
-        asyncio.create_task(_request(server, number, int(rng.integers(1 << 30)), long, event))
-        for number, event in enumerate(begun)
-    ]
-    # Those behind the first few may be queued: it is enough that some are answered and the others were sent.
-    await asyncio.wait_for(asyncio.gather(*(event.wait() for event in begun)), PATIENCE_S)
+    tasks = []
+    # All of the first few have room at once; those behind them may be queued: it is enough that they were sent.
+    for numbers in (range(_BEGUN), range(_BEGUN, _REQUESTS)):
+        begun = [asyncio.Event() for _ in numbers]
+        tasks += [
+            asyncio.create_task(_request(server, number, int(rng.integers(1 << 30)), long, event, direct))
+            for number, event in zip(numbers, begun, strict=True)
+        ]
+        await asyncio.wait_for(asyncio.gather(*(event.wait() for event in begun)), PATIENCE_S)
     return tasks
 
 
-async def _request(server: Served, number: int, seed: int, long: int, begun: asyncio.Event) -> bytes:
+async def _request(server: Served, number: int, seed: int, long: int, begun: asyncio.Event, direct: bool) -> bytes:
     stream = number % 4 != 3
+    port, path = server.port, "/v1/completions"
     body = {"model": MODEL, "prompt": f"open {seed}", "max_tokens": long, "seed": seed, "stream": stream}
-    head, data = request("/v1/completions", {**body, "ignore_eos": True})
+    body["ignore_eos"] = True
+    if direct and server.mode == "triton" and number % 4 == 1:
+        port, path = server.triton_http, "/v2/models/tensorrt_llm_bls/generate_stream"
+        body = {"text_input": f"open {seed}", "max_tokens": long, "seed": seed, "stream": True, "end_id": -1}
+    head, data = request(path, body)
     with raw_connection() as connection:
-        await connection.connect(server.port)
+        await connection.connect(port)
         await connection.send(head + data)
         received = b""
-        if stream and number < 4:
+        if stream and number < _BEGUN:
             received = await connection.receive(1 << 12)
         begun.set()
         try:

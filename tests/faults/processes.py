@@ -13,7 +13,8 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class Process:
-    """`role`: tritonserver, engine (the process of the model tensorrt_llm), stub (of another model), or serve."""
+    """`role`: serve, api (the process of the OpenAI API), tritonserver, engine (the process of the model tensorrt_llm),
+    the name of the model that it runs, or the program's."""
 
     pid: int
     role: str
@@ -41,6 +42,16 @@ def alive(pid: int) -> bool:
         return False
 
 
+def of_environment(name: str, value: str) -> list[int]:
+    """Processes that live and have this variable, which children inherit: also those whose parents have ended."""
+    found = []
+    for entry in _PROC.iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and f"{name}={value}\0".encode() in (entry / "environ").read_bytes():
+                found += [int(entry.name)] if alive(int(entry.name)) else []
+    return found
+
+
 def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, number)
@@ -63,8 +74,9 @@ def _role(words: list[str], is_root: bool) -> str:
     if is_root:
         return "serve"
     if program == "triton_python_backend_stub":
-        return "engine" if any("/tensorrt_llm/" in word for word in words) else "stub"
-    return program or "child"
+        model = Path(words[1]).parents[1].name  # its file is MODEL/1/model.py
+        return "engine" if model == "tensorrt_llm" else model
+    return "api" if any(word.endswith("OpenAI API") for word in words) else program or "child"
 
 
 def _parent(pid: int) -> int | None:

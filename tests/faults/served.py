@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Literal
 
 from tests.endpoint.conftest import free_ports
-from tests.faults.processes import Process, alive, kill, tree
+from tests.faults.commands import COMMAND
+from tests.faults.processes import Process, kill, of_environment, tree
 from tests.patience import PATIENCE_S, eventually
 
 Mode = Literal["embedded", "triton"]
 MODES: tuple[Mode, ...] = ("embedded", "triton")
-INFLIGHT = (sys.executable, "-c", "from inflight.cli.main import main; main()")
 MODEL = "faulty"
 KV_TOKENS = 1 << 18
 
@@ -59,6 +59,10 @@ class Served:
     def pids(self, role: str) -> list[int]:
         return [each.pid for each in self.processes() if each.role == role]
 
+    def left(self) -> list[int]:
+        """All of its processes that live, orphans included."""
+        return of_environment("INFLIGHT_CACHE", str(self.log.parent / "cache"))
+
     def unfinished(self) -> dict[str, float]:
         """What is left of requests: all zero when there are none."""
         shim = _metrics(f"{self.url}/metrics")
@@ -86,30 +90,43 @@ class Served:
 
     def kill_all(self) -> None:
         """End it and everything that it started."""
-        pids = [each.pid for each in self.processes()]
-        for pid in pids:
+        kill(self.process.pid)
+        self.process.wait()
+        for pid in self.left():
             kill(pid)
-        if self.process.poll() is None:
-            self.process.wait()
-        eventually(lambda: not any(alive(pid) for pid in pids))
+        eventually(lambda: not self.left())
 
 
 @contextmanager
 def served(mode: Mode, engine: Path, scratch: Path, *flags: str) -> Iterator[Served]:
     """A server that is ready; at the end it and all that it started are killed, if they still run."""
-    port, http, grpc, metrics = free_ports(4)
-    ports = ["--port", port, "--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics]
-    command = [*INFLIGHT, "serve", str(engine), *map(str, ports), "--served-model-name", MODEL]
-    command += ["--kv-cache-tokens", str(KV_TOKENS), *(["--embedded"] if mode == "embedded" else []), *flags]
-    scratch.mkdir(parents=True, exist_ok=True)
-    log = scratch / f"serve-{mode}-{port}.log"
-    environment = {**os.environ, "INFLIGHT_CACHE": str(scratch / "cache")}
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
-    server = Served(mode, process, log, port, http, grpc, metrics)
-    try:
+    with starting(mode, engine, scratch, *flags) as server:
         ready = eventually(lambda: not server.is_running or server.is_ready())
         assert ready and server.is_running, server.shown()
+        yield server
+
+
+@contextmanager
+def starting(mode: Mode, engine: Path, scratch: Path, *flags: str) -> Iterator[Served]:
+    """The same, without waiting for more than the command's first line of code."""
+    port, http, grpc, metrics = free_ports(4)
+    ports = ["--port", port, "--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics]
+    begun, begins = os.pipe()
+    command = [sys.executable, "-c", COMMAND, str(begins), "serve", str(engine), *map(str, ports)]
+    command += ["--served-model-name", MODEL, "--kv-cache-tokens", str(KV_TOKENS)]
+    command += [*(["--embedded"] if mode == "embedded" else []), *flags]
+    log = scratch / f"{mode}-{port}" / "serve.log"
+    log.parent.mkdir(parents=True)
+    environment = {**os.environ, "INFLIGHT_CACHE": str(log.parent / "cache")}
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command, env=environment, stdout=out, stderr=out, start_new_session=True, pass_fds=[begins]
+        )
+    os.close(begins)
+    os.read(begun, 1)
+    os.close(begun)
+    server = Served(mode, process, log, port, http, grpc, metrics)
+    try:
         yield server
     finally:
         server.kill_all()

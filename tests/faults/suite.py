@@ -14,10 +14,11 @@ import numpy as np
 
 from tests.faults.answers import Answers, ask_all, ask_while, missing, random_bodies
 from tests.faults.commands import commands, fill_disk_often, interrupt_often
-from tests.faults.killing import END_S, VICTIMS, kill_all_of, kill_role, stop_role
-from tests.faults.leaving import describe, leave_many
+from tests.faults.killing import END_S, HALTED, VICTIMS, kill_all_of, kill_role, stop_role
+from tests.faults.leaving import describe, leave_at_once, leave_many
 from tests.faults.report import Row
 from tests.faults.served import Mode, Served, served
+from tests.faults.serving_interrupts import interrupt_serving
 from tests.faults.slowness import read_slowly, send_slowly
 from tests.patience import PATIENCE_S, eventually
 
@@ -39,11 +40,15 @@ class Size:
     slow_s: float = 4
     stop_s: float = 4
     commands: int = 2
+    bodies: int = 100
+    files: int = 10
     end_s: float = PATIENCE_S
 
 
 SHORT = Size()
-LONG = Size(prompts=240, clients=10_000, slow=32, slow_s=60, stop_s=30, commands=20, end_s=END_S)
+LONG = Size(
+    prompts=240, clients=10_000, slow=32, slow_s=60, stop_s=30, commands=20, bodies=2000, files=200, end_s=END_S
+)
 
 
 async def disturb_clients(mode: Mode, engine: Path, scratch: Path, size: Size, rng: np.random.Generator) -> list[Row]:
@@ -54,6 +59,7 @@ async def disturb_clients(mode: Mode, engine: Path, scratch: Path, size: Size, r
         undisturbed = await ask_all(server.url, bodies, at_once=1)
         rows.append(_answered(mode, "undisturbed", undisturbed, undisturbed.texts, list(bodies)))
         # Whatever a server makes once, when it is first needed, is there before anything is counted.
+        await leave_at_once(server)
         await asyncio.gather(leave_many(server, 60, rng), ask_all(server.url, bodies, at_once=16))
         await _at_rest(server)
         before = _counts(server)
@@ -87,11 +93,12 @@ async def disturb_processes(mode: Mode, engine: Path, scratch: Path, size: Size,
                 again = await ask_all(server.url, bodies)
                 rows.append(_answered(mode, f"kill -9 {role}", again, undisturbed.texts, list(bodies)))
                 rows.append(await _at_rest_row(server, f"kill -9 {role}"))
-    for role in ("serve",) if mode == "embedded" else ("engine", "tritonserver"):
+    for role in HALTED[mode]:
         with served(mode, engine, scratch) as server:
             rows += await stop_role(server, role, size.stop_s)
     with served(mode, engine, scratch) as server:
         rows += await kill_all_of(server)
+    rows += await asyncio.to_thread(interrupt_serving, mode, engine, scratch, size.commands, rng)
     return rows
 
 

@@ -24,11 +24,7 @@ def check(rows: list[Row]) -> None:
     assert rows and all(row.passed for row in rows), shown
 
 
-# Requests whose clients left are not yet taken out of the queue behind Triton: the suite itself shows it.
-WAITING = pytest.mark.skip(reason="requests of clients that left keep their place in the queue behind Triton")
-
-
-@pytest.mark.parametrize("mode", ["embedded", pytest.param("triton", marks=WAITING)])
+@pytest.mark.parametrize("mode", ["embedded", pytest.param("triton", marks=pytest.mark.slow)])
 def test_clients_that_are_slow_or_leave_disturb_nobody_and_leave_nothing_behind(
     mode: Mode, tmp_path: Path, rng: np.random.Generator
 ) -> None:

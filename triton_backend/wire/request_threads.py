@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,10 @@ from inflight.errors import EngineError, InflightError
 from inflight.triton_backend.wire.request_tensors import Array
 from inflight.triton_backend.wire.triton_api import TritonChannel, input_arrays, log_exception
 
-# Each request has a thread, which mostly waits; the engine's own queue bounds their number.
-_MAX_THREADS = 1024
+# Each request has a thread, which mostly waits. A call of a model keeps one of the 32 threads that Triton's Python
+# backend has for the calls of a model (thread-pool-size) until it has ended. Some must be free for the calls that stop
+# others: else requests whose clients have gone would keep all of them, and their places in the engine.
+MAX_CALLS = 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +36,14 @@ class RequestThreads:
     """Serves requests, each on a thread of its own, also after `execute` has returned and in either mode of decoupling.
 
     `serve` sends the responses of a call; its errors are the response. `stop` is called with the id of a request whose
-    client has gone, which is looked for every `period_s`.
+    client has gone, which is looked for every `period_s`: again each time until it has ended, because what is to stop
+    may not have begun.
     """
 
     def __init__(self, period_s: float, serve: Callable[[Call], None], stop: Callable[[str], None]) -> None:
         self._serve = serve
         self._stop = stop
-        self._pool = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="request")
+        self._pool = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="request")
         self._open: dict[str, Call] = {}
         self._closing = threading.Event()
         self._period_s = period_s
@@ -71,7 +75,8 @@ class RequestThreads:
 
     def _run(self, call: Call) -> None:
         try:
-            self._serve(call)
+            if not call.channel.is_cancelled():
+                self._serve(call)
         except InflightError as error:
             call.channel.send_error(error)
         except Exception as error:
@@ -86,5 +91,6 @@ class RequestThreads:
         """Tell the engine about requests whose client has gone, also while they wait for their first token."""
         while not self._closing.wait(self._period_s):
             for request_id, call in list(self._open.items()):
-                if call.channel.is_cancelled() and self._open.pop(request_id, None) is not None:
-                    self._stop(request_id)
+                if call.channel.is_cancelled():
+                    with suppress(InflightError):  # of an engine that has failed, which the request hears itself
+                        self._stop(request_id)
