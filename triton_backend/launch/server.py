@@ -32,6 +32,8 @@ from inflight.triton_backend.launch.supervision.scratch import remove_shared_mem
 _EXIT_TIMEOUT_S = 5
 # What a server that is asked to stop may take beyond its exit timeout.
 _GRACE_S = 5
+# Of each Python model, for its calls of other models: a request through tensorrt_llm_bls keeps one until it ends.
+THREAD_POOL_SIZE = 128
 _LOG_TAIL_LINES = 25
 
 
@@ -253,6 +255,7 @@ def _command(installation: TritonInstallation, repository: Path, address: Server
         f"--model-repository={repository}",
         f"--backend-directory={installation.backends}",
         "--disable-auto-complete-config",
+        f"--backend-config=python,thread-pool-size={THREAD_POOL_SIZE}",
         f"--http-address={address.host}",
         f"--http-port={address.http_port}",
         f"--grpc-address={address.host}",

@@ -24,7 +24,7 @@ from inflight.triton_backend.launch.installation import find_triton
 from inflight.triton_backend.launch.open_files import allow_open_files
 from inflight.triton_backend.launch.options import ServeOptions
 from inflight.triton_backend.launch.repository import RepositoryOptions, write_repository
-from inflight.triton_backend.launch.server import ServerAddress, TritonServer, check_port, reachable
+from inflight.triton_backend.launch.server import THREAD_POOL_SIZE, ServerAddress, TritonServer, check_port, reachable
 from inflight.triton_backend.launch.supervision.scratch import serving_folder
 from inflight.triton_backend.launch.supervision.stop_signals import Stop, StopSignals
 from inflight.triton_backend.launch.supervision.supervisor import ServerDied, Supervisor, Watched
@@ -168,5 +168,6 @@ def _overrides(options: ServeOptions) -> dict[str, str]:
         "batch_scheduler_policy": options.policy,
         "enable_kv_cache_reuse": str(options.prefix_caching).lower(),
         "max_queue_size": options.max_queue_size,
+        "thread_pool_size": THREAD_POOL_SIZE,
     }
     return {name: str(value) for name, value in values.items() if value is not None}

@@ -94,6 +94,8 @@ VARIABLES: Mapping[str, Variable] = {
         "guaranteed_no_evict or max_utilization",
     ),
     "cancellation_check_period_ms": _count("100"),
+    # What tritonserver was told with --backend-config=python,thread-pool-size=N.
+    "thread_pool_size": _count("32"),
     "stats_check_period_ms": _count("100"),
     "logits_datatype": Variable("TYPE_FP32", _is_dtype, _DTYPE),
     "encoder_input_features_data_type": Variable("TYPE_FP16", _is_dtype, _DTYPE),

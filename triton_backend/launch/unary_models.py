@@ -18,7 +18,7 @@ UNARY_MODELS: Mapping[str, str] = {
     "tensorrt_llm_bls_unary": "tensorrt_llm_bls",
 }
 _CORE = "tensorrt_llm"
-_OWN_PARAMETERS = ("cancellation_check_period_ms",)
+_OWN_PARAMETERS = ("cancellation_check_period_ms", "thread_pool_size")
 
 
 def unary_config(model: str, decoupled: str) -> str:

@@ -27,9 +27,8 @@ class TritonPythonModel:
         end_with_server()
         settings = ModelSettings(args)
         self._core_model = settings.text("tensorrt_llm_model_name") or "tensorrt_llm"
-        period_s = (settings.integer("cancellation_check_period_ms") or 100) / 1000
         self._threads = RequestThreads(
-            period_s, self._serve, partial(stop_generation, self._core_model, decoupled=True)
+            settings, self._serve, partial(stop_generation, self._core_model, decoupled=True)
         )
 
     def execute(self, requests: list[Any]) -> None:

@@ -36,8 +36,7 @@ class TritonPythonModel:
         self._exclude_input = settings.flag("exclude_input_in_output", False)
         core_model = settings.text("tensorrt_llm_model_name") or "tensorrt_llm"
         self._models = InnerModels(core_model, settings.flag("tensorrt_llm_decoupled", settings.decoupled))
-        period_s = (settings.integer("cancellation_check_period_ms") or 100) / 1000
-        self._threads = RequestThreads(period_s, self._serve, self._models.stop)
+        self._threads = RequestThreads(settings, self._serve, self._models.stop)
 
     def execute(self, requests: list[Any]) -> None:
         """Start the requests; each answers from a thread of its own."""

@@ -12,12 +12,14 @@ from typing import Any
 
 from inflight.errors import EngineError, InflightError
 from inflight.triton_backend.wire.request_tensors import Array
-from inflight.triton_backend.wire.triton_api import TritonChannel, input_arrays, log_exception
+from inflight.triton_backend.wire.triton_api import ModelSettings, TritonChannel, input_arrays, log_exception
 
-# Each request has a thread, which mostly waits. A call of a model keeps one of the 32 threads that Triton's Python
-# backend has for the calls of a model (thread-pool-size) until it has ended. Some must be free for the calls that stop
-# others: else requests whose clients have gone would keep all of them, and their places in the engine.
-MAX_CALLS = 28
+# Threads that Triton's Python backend has for the calls of a model, unless --backend-config=python,thread-pool-size=N
+# says another number.
+_POOL_OF_TRITON = 32
+# A call of a model keeps one of them until it has ended. So many must be free for the calls that stop others: else
+# requests whose clients have gone would keep all of them, and their places in the engine.
+_FREE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +35,22 @@ class Call:
 
 
 class RequestThreads:
-    """Serves requests, each on a thread of its own, also after `execute` has returned and in either mode of decoupling.
+    """Serves requests, each on a thread of its own, also after `execute` has returned and in either mode of decoupling:
+    as many at once as `settings` give the backend threads (thread_pool_size), less a few.
 
     `serve` sends the responses of a call; its errors are the response. `stop` is called with the id of a request whose
-    client has gone, which is looked for every `period_s`: again each time until it has ended, because what is to stop
-    may not have begun.
+    client has gone, which is looked for every cancellation_check_period_ms: again each time until it has ended, because
+    what is to stop may not have begun.
     """
 
-    def __init__(self, period_s: float, serve: Callable[[Call], None], stop: Callable[[str], None]) -> None:
+    def __init__(self, settings: ModelSettings, serve: Callable[[Call], None], stop: Callable[[str], None]) -> None:
+        most = max(1, (settings.integer("thread_pool_size") or _POOL_OF_TRITON) - _FREE)
         self._serve = serve
         self._stop = stop
-        self._pool = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="request")
+        self._pool = ThreadPoolExecutor(most, thread_name_prefix="request")
         self._open: dict[str, Call] = {}
         self._closing = threading.Event()
-        self._period_s = period_s
+        self._period_s = (settings.integer("cancellation_check_period_ms") or 100) / 1000
         self._watcher = threading.Thread(target=self._watch, name="cancellation")
         self._watcher.start()
 

@@ -215,7 +215,7 @@ def test_lengths_that_are_not_those_of_the_tokens_are_refused(rng: np.random.Gen
     batch, beams, longest = (int(size) for size in rng.integers(2, 6, size=3))
     tokens = rng.integers(0, VOCAB, size=(batch, beams, longest)).astype(np.int32)
     lengths = rng.integers(0, longest + 1, size=(batch, beams)).astype(np.int32)
-    tokenizer = KINDS["byte_level"]()
+    tokenizer = Tokenizer(KINDS["byte_level"]())
     assert decode_batch(tokenizer, {"TOKENS_BATCH": tokens, "SEQUENCE_LENGTH": lengths}, True).shape == (batch * beams,)
     place = int(rng.integers(batch)), int(rng.integers(beams))
     if wrong in ("negative", "longer"):
