@@ -21,6 +21,7 @@ from inflight.errors import InflightError
 from inflight.triton_backend.launch.installation import TritonInstallation
 from inflight.triton_backend.launch.supervision.processes import (
     ProcessState,
+    SessionGuard,
     children,
     dies_with_parent,
     how_it_ended,
@@ -65,7 +66,7 @@ class TritonServer:
     """One tritonserver on one model repository. A context manager: started on entry, stopped on exit.
 
     The server has a session of its own: a Ctrl-C in the terminal reaches only this process, which stops it in order.
-    It does not outlive the thread that starts it; the processes of its Python models end a second after it does.
+    It does not outlive the thread that starts it, nor do the processes of its Python models outlive this one.
     `exit_timeout_s`: how long, when it is asked to stop, it waits for the requests that run. `more_environment`: what
     its processes get beside the installation's. `is_idle` tells that nothing runs in the engine: Triton itself waits
     for idle connections to be closed.
@@ -95,6 +96,7 @@ class TritonServer:
         ]
         self._environment = {**installation.environment(), **(more_environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: SessionGuard | None = None
         self._models: dict[int, str] = {}
         self._log_mode = "wb"
 
@@ -112,6 +114,7 @@ class TritonServer:
                 start_new_session=True,
                 preexec_fn=dies_with_parent(),
             )
+        self._guard = SessionGuard(self._process.pid)
         self._log_mode = "ab"  # what a server said before it died is kept
 
     def wait_until_ready(self, timeout_s: float = 300) -> None:
@@ -190,6 +193,8 @@ class TritonServer:
             return
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        if self._guard is not None:
+            self._guard.dismiss()
         process.wait()
         remove_shared_memory(self._shared_memory)
 

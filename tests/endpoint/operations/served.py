@@ -57,7 +57,10 @@ class Served:
         """The pids of its processes: "api", "tritonserver", and Triton's models by their names."""
         found = {}
         for pid, line in children(self.process.pid).items():
-            if "tritonserver" not in line.split("\0")[0]:
+            program = Path(line.split("\0")[0]).name
+            if program == "sh":
+                continue  # the guard of tritonserver's session
+            if program != "tritonserver":
                 found["api"] = pid
                 continue
             found["tritonserver"] = pid

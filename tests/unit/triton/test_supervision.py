@@ -119,3 +119,47 @@ def test_what_a_killed_server_left_is_removed_and_a_running_one_is_left_alone(
             assert killed.is_dir() and other.is_dir() and not abandoned.exists()
             assert memory[0].exists() and not memory[1].exists()
     assert not killed.exists()
+
+
+# A session with a process that hangs, as a model's process does that waits for its server, and a guard of it.
+GUARDING = """
+import subprocess, sys
+from inflight.triton_backend.launch.supervision.processes import SessionGuard
+leader = subprocess.Popen(
+    ["/bin/sh", "-c", "trap '' TERM; sleep 1000 & echo $!; kill -s STOP $!; wait"],
+    start_new_session=True, stdout=subprocess.PIPE,
+)
+hanging = int(leader.stdout.readline())
+guard = SessionGuard(leader.pid)
+print(leader.pid, hanging, guard._shell.pid, flush=True)
+if sys.stdin.readline() == "dismiss\\n":
+    guard.dismiss()
+    print("dismissed", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("dismissed", [False, True])
+def test_a_session_ends_with_the_process_that_guards_it_also_where_it_hangs(dismissed: bool) -> None:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", GUARDING], stdin=pipe, stdout=pipe, text=True) as guarding:
+        assert guarding.stdin is not None and guarding.stdout is not None
+        leader, hanging, shell = map(int, guarding.stdout.readline().split())
+        try:
+            if dismissed:
+                guarding.stdin.write("dismiss\n")
+                guarding.stdin.flush()
+                assert guarding.stdout.readline() == "dismissed\n"
+            guarding.kill()
+            guarding.wait()
+            assert eventually(lambda: has_ended(shell))
+            assert dismissed or eventually(lambda: has_ended(leader) and has_ended(hanging))
+            assert not dismissed or not has_ended(hanging)
+        finally:
+            if dismissed:
+                os.killpg(leader, signal.SIGKILL)
+
+
+def has_ended(pid: int) -> bool:
+    state = processes.process_state(pid)
+    return state is None or state.state in "ZX"

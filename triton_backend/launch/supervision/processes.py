@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,6 +46,30 @@ def children(parent: int) -> dict[int, str]:
             with suppress(OSError):
                 found[pid] = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
     return found
+
+
+class SessionGuard:
+    """Kills the processes of a session when this process has ended, however it did: what one of them that hangs can
+    not do. A shell that waits for its standard input to be closed, which the system does.
+
+    `leader`: the process that began the session.
+    """
+
+    def __init__(self, leader: int) -> None:
+        self._shell = subprocess.Popen(
+            ["/bin/sh", "-c", 'read -r _; kill -s KILL -- "-$0"', str(leader)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def dismiss(self) -> None:
+        """The session has ended, and its number may become another's."""
+        self._shell.kill()
+        self._shell.wait()
+        assert self._shell.stdin is not None
+        self._shell.stdin.close()
 
 
 def how_it_ended(code: int) -> str:
