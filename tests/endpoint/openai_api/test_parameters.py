@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from tests.endpoint.conftest import MODEL
-from tests.endpoint.test_openai_api import post
+from tests.endpoint.openai_api.test_openai_api import post
 
 pytestmark = pytest.mark.endpoint
 
