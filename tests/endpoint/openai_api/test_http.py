@@ -17,7 +17,7 @@ from inflight.runtime.engine.thread import EngineThread
 from inflight.runtime.loading.load import load_engine
 from inflight.triton_backend.openai.backends.embedded import EmbeddedBackend
 from tests.endpoint.conftest import MODEL, running_shim
-from tests.endpoint.test_openai_api import post
+from tests.endpoint.openai_api.test_openai_api import post
 from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.endpoint

@@ -10,7 +10,7 @@ from itertools import product
 
 import pytest
 
-from tests.endpoint.test_openai_api import metric
+from tests.endpoint.openai_api.test_openai_api import metric
 from tests.endpoint.triton_calls import metric as triton_metric
 from tests.patience import PATIENCE_S, eventually
 

@@ -13,7 +13,7 @@ from openai.types.chat import completion_create_params as chat_params
 from openai.types.completion_create_params import CompletionCreateParamsNonStreaming
 
 from tests.endpoint.conftest import MODEL
-from tests.endpoint.test_openai_api import post
+from tests.endpoint.openai_api.test_openai_api import post
 
 pytestmark = pytest.mark.endpoint
 

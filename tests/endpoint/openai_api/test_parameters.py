@@ -16,7 +16,7 @@ from inflight.runtime.loading.load import load_engine
 from inflight.triton_backend.openai import limits
 from inflight.triton_backend.openai.backends.embedded import EmbeddedBackend
 from tests.endpoint.conftest import MODEL, running_shim
-from tests.endpoint.test_openai_api import post
+from tests.endpoint.openai_api.test_openai_api import post
 from tests.engines.serving_engines import write_null_engine
 
 pytestmark = pytest.mark.endpoint

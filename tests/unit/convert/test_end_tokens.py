@@ -34,23 +34,22 @@ def converted_ends(directory: Path, rng: np.random.Generator, config: dict[str, 
     return facts.end_token_ids
 
 
-def vocabulary(*added: str) -> dict[str, Any]:
-    return {"added_tokens": [{"id": 20 + index, "content": token} for index, token in enumerate(added)]}
-
-
 def test_end_tokens_are_the_union(tmp_path: Path, rng: np.random.Generator) -> None:
     """As after a ChatML fine-tune of a base model: the tokenizer's end is in neither config."""
+    backend = byte_level()
+    backend.add_special_tokens(["<|endoftext|>", "<|im_end|>"])
+    first, last = (int(backend.token_to_id(token) or 0) for token in ("<|endoftext|>", "<|im_end|>"))
     tokenizer = {
-        "tokenizer": vocabulary("<|endoftext|>", "<|im_end|>"),
-        "tokenizer_config": {"eos_token": "<|im_end|>"},
+        "tokenizer": json.loads(backend.to_str()),
+        "tokenizer_config": {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"},
     }
-    base = tiny_config(eos_token_id=20)
-    assert converted_ends(tmp_path / "a", rng, base, **tokenizer) == (20, 21)
-    generation = {"generation_config": {"eos_token_id": [7, 20]}}
-    assert converted_ends(tmp_path / "b", rng, base, **tokenizer, **generation) == (7, 20, 21)
+    base = tiny_config(vocab_size=backend.get_vocab_size(), eos_token_id=first)
+    assert converted_ends(tmp_path / "a", rng, base, **tokenizer) == (first, last)
+    generation = {"generation_config": {"eos_token_id": [7, first]}}
+    assert converted_ends(tmp_path / "b", rng, base, **tokenizer, **generation) == (7, first, last)
     # Of the tokens that a tokenizer merely has, none ends anything.
-    unnamed = {**tokenizer, "tokenizer_config": {"eos_token": None, "additional_special_tokens": ["<|im_end|>"]}}
-    assert converted_ends(tmp_path / "c", rng, base, **unnamed) == (20,)
+    config = {**tokenizer["tokenizer_config"], "eos_token": None, "additional_special_tokens": ["<|im_end|>"]}
+    assert converted_ends(tmp_path / "c", rng, base, **{**tokenizer, "tokenizer_config": config}) == (first,)
 
 
 @pytest.mark.parametrize("kind", KINDS)

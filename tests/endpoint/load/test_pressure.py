@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from inflight.triton_backend.launch.server import TritonServer
-from tests.endpoint.test_openai_api import metric
+from tests.endpoint.openai_api.test_openai_api import metric
 from tests.endpoint.triton_calls import Stream, ids, stream, used_blocks
 from tests.patience import PATIENCE_S, eventually
 

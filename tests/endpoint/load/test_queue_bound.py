@@ -30,7 +30,7 @@ from inflight.triton_backend.launch.server import TritonServer
 from inflight.triton_backend.openai.backends.embedded import EmbeddedBackend
 from inflight.triton_backend.openai.backends.triton import TritonBackend
 from tests.endpoint.conftest import MODEL, running_shim, running_triton
-from tests.endpoint.test_pressure import open_stream
+from tests.endpoint.load.test_pressure import open_stream
 from tests.endpoint.triton_calls import Stream, ids, make_inputs, metric
 from tests.patience import PATIENCE_S, eventually
 
