@@ -30,10 +30,11 @@ def convert_model(model: str | Path, output: Path, options: ConvertOptions | Non
     about it, in sentences.
 
     The same model and options give the same bytes. Raises ModelError listing everything about the model that is
-    unsupported, before a weight is read, or that its tokenizer is none; InflightError when `output` exists or the disk
-    is too small. After an error or an interrupt nothing new is left behind.
+    unsupported, before a weight is read, or that its tokenizer is none; InflightError when an option would have no
+    effect, `output` exists or the disk is too small. After an error or an interrupt nothing new is left behind.
     """
     options = options or ConvertOptions()
+    options.refuse_unread()
     location, config = read_config(model, options.revision)
     if location.revision is not None:
         # Refused by its config alone, a hub model's weights are never downloaded.

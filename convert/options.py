@@ -7,6 +7,8 @@ from typing import Literal
 from pydantic import PositiveInt
 
 from inflight.convert.quantization.facts import SchemeName
+from inflight.convert.quantization.schemes import RECIPES
+from inflight.errors import InflightError
 from inflight.records import Record
 
 
@@ -30,3 +32,19 @@ class ConvertOptions(Record):
     revision: str | None = None
     overwrite: bool = False
     progress: bool = True
+
+    def refuse_unread(self) -> None:
+        """Raises InflightError for a given option that the others leave without any effect: it is a mistake."""
+        scheme, has_embedding_parts = self.quantize, self.use_parallel_embedding
+        has_groups = scheme is not None and RECIPES[scheme].weights.scale == "group"
+        values = {name: getattr(self, name) for name in self.model_fields_set}
+        given = {name for name, value in values.items() if value is not False and value != ()}  # 0 asks for something
+        unread = {
+            "group_size": (not has_groups, f"{scheme or 'weights that are not quantized'}: no groups; int4 has them"),
+            "exclude_modules": (scheme is None, "nothing is quantized without --quantize"),
+            "embedding_sharding_dim": (not has_embedding_parts, "it goes with --use-parallel-embedding"),
+            "use_parallel_embedding": (self.tp_size == 1, "one rank holds the whole embedding; it goes with --tp-size"),
+        }
+        for name, (is_unread, why) in unread.items():
+            if is_unread and name in given:
+                raise InflightError(f"--{name.replace('_', '-')} has no effect here: {why}.")

@@ -20,8 +20,8 @@ from inflight.runtime.request.prompts import Prompt, PromptTokens, match_params,
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams, params_over_defaults
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
-from inflight.runtime.text.chat_messages import Message
-from inflight.runtime.text.chat_template import ChatTemplate
+from inflight.runtime.text.chat.chat_messages import Message
+from inflight.runtime.text.chat.chat_template import ChatTemplate
 from inflight.runtime.text.tokenizer import TokenIdsOnly, Tokenizer, load_tokenizer
 from inflight.runtime.text.words import with_bad_word_ids
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,15 @@ import tokenizers
 
 from inflight.engine_format.vocabulary_index import INDEX_NAME
 from inflight.errors import InflightError
-from inflight.runtime.text.chat_template import ChatTemplate
+from inflight.files.json_file import read_json_object
+from inflight.runtime.text import token_entries
+from inflight.runtime.text.chat.chat_template import ChatTemplate
 from inflight.runtime.text.indexed_backend import Backend, IndexedBackend
 from inflight.runtime.text.vocabulary_index import VocabularyIndex
 
-NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-
 # transformers takes tokenizer.json as it is for these classes; for others it may build the pipeline anew.
 _TAKEN_AS_IS = {None, "PreTrainedTokenizerFast", "TokenizersBackend"}
+_COPY = "Copy it from the model again."
 
 
 def load_backend(directory: Path, lazily: bool = False) -> tuple[Backend, dict[str, Any]]:
@@ -59,7 +59,7 @@ def _whole_backend(directory: Path, config: dict[str, Any]) -> tuple[tokenizers.
 
 def named_special_tokens(config: dict[str, Any]) -> dict[str, str]:
     """The special tokens that have a name, as chat templates see them."""
-    return {name: _content(config[name]) for name in NAMED_TOKENS if config.get(name) is not None}
+    return {name: token_entries.content(token) for name, token in token_entries.named(config).items()}
 
 
 def load_chat_template(directory: Path, config: dict[str, Any]) -> ChatTemplate | None:
@@ -91,26 +91,21 @@ def _read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise InflightError(f"{file} cannot be read: {error}", "Copy it from the model again.") from error
+        raise InflightError(f"{file} cannot be read: {error}", _COPY) from error
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
     config = _read_json(directory / "tokenizer_config.json")
     if "added_tokens_decoder" not in config:
         config |= _read_json(directory / "special_tokens_map.json")
+    problems = token_entries.problems(config)
+    if problems:
+        raise InflightError(f"{directory / 'tokenizer_config.json'}: {'; '.join(problems)}.", _COPY)
     return config
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        contents = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InflightError(f"{file} is not valid JSON: {error}") from error
-    if not isinstance(contents, dict):
-        raise InflightError(f"{file} holds no JSON object.")
-    return contents
+    return read_json_object(file, InflightError, _COPY) if file.is_file() else {}
 
 
 def _is_taken_as_is(backend: Backend, config: dict[str, Any]) -> bool:
@@ -124,31 +119,18 @@ def _read_backend(file: Path) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises bare Exception
-        raise InflightError(f"{file} cannot be read: {error}", "Copy it from the model again.") from error
+        raise InflightError(f"{file} cannot be read: {error}", _COPY) from error
 
 
 def _add_tokens(backend: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
     """Tokens that only tokenizer_config.json knows, in the order of transformers: by id, then the named ones."""
-    listed = sorted(config.get("added_tokens_decoder", {}).items(), key=lambda item: int(item[0]))
-    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
-    named = [config[name] for name in NAMED_TOKENS if config.get(name) is not None]
+    named = list(token_entries.named(config).values())
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
-    for token in [value for _, value in listed] + named + list(extra.values() if isinstance(extra, dict) else extra):
-        if _content(token) not in known:
-            known.add(_content(token))
-            backend.add_tokens([_added_token(token)])
-    backend.add_special_tokens([_added_token(token) for token in named])
-
-
-def _content(token: Any) -> str:
-    return str(token["content"] if isinstance(token, dict) else token)
-
-
-def _added_token(token: Any) -> tokenizers.AddedToken:
-    if not isinstance(token, dict):
-        return tokenizers.AddedToken(token, special=True, normalized=False)
-    flags = {name: token[name] for name in ("single_word", "lstrip", "rstrip", "normalized") if name in token}
-    return tokenizers.AddedToken(token["content"], special=token.get("special", True), **flags)
+    for token in [*token_entries.listed_by_id(config), *named, *token_entries.further(config)]:
+        if token_entries.content(token) not in known:
+            known.add(token_entries.content(token))
+            backend.add_tokens([token_entries.added_token(token)])
+    backend.add_special_tokens([token_entries.added_token(token) for token in named])
 
 
 def _load_with_transformers(directory: Path, config: dict[str, Any]) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:

@@ -11,8 +11,8 @@ from typing import Any
 import tokenizers
 
 from inflight.errors import RequestError
-from inflight.runtime.text.chat_messages import Message
-from inflight.runtime.text.chat_template import ChatTemplate
+from inflight.runtime.text.chat.chat_messages import Message
+from inflight.runtime.text.chat.chat_template import ChatTemplate
 from inflight.runtime.text.detokenizer import IncrementalDetokenizer
 from inflight.runtime.text.indexed_backend import Backend
 from inflight.runtime.text.loading import load_backend, load_chat_template, named_special_tokens

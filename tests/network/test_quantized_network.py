@@ -15,6 +15,7 @@ from inflight.build.graph.values import shape_of, tensor_of
 from inflight.build.network import build_network
 from inflight.convert.checkpoint.reference_decoder import hidden_states
 from tests.models.random_models import Shape, random_shape
+from tests.models.schemes import quantizing
 from tests.network.one_step import LENGTH, LIMITS, SEQUENCES, lowered, one_step
 from tests.network.support import ALL_FAMILIES, FAMILIES, Case, Floats, LinearRunner, make_case, relative_error
 
@@ -41,7 +42,7 @@ def shape(request: pytest.FixtureRequest, rng: np.random.Generator) -> Shape:
 @pytest.fixture
 def case(tmp_path: Path, shape: Shape, scheme: str, seed: int, rng: np.random.Generator) -> Case:
     """Odd sizes: widths are no multiples of the group, numbers of outputs are odd."""
-    return make_case(tmp_path, shape, seed, quantize=scheme, group_size=int(rng.choice([32, 64])))
+    return make_case(tmp_path, shape, seed, **quantizing(scheme, int(rng.choice([32, 64]))))
 
 
 def quantized_modules(case: Case) -> list[str]:

@@ -94,6 +94,11 @@ def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: TensorRtRecipe
 def _check_recipe(recipe: TensorRtRecipe, dtype: Dtype) -> None:
     if recipe.kv_cache_type == "paged":
         _check_paged(recipe, dtype)
+    elif "tokens_per_block" in recipe.model_fields_set:
+        raise BuildError(
+            "--tokens-per-block has no effect here: a continuous cache has a slot of max_seq_len tokens per sequence.",
+            "Leave it out, or build with --full --kv-cache-type paged.",
+        )
     if recipe.portable and recipe.weights == "refit":
         raise BuildError(
             "A plan for several GPUs cannot leave its weights out to be refitted.",

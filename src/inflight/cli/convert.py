@@ -161,7 +161,6 @@ def convert(
         raise typer.BadParameter(f"--group-size {group_size}: groups have 32, 64 or 128 inputs.")
 
     scheme = _scheme(quantize, use_weight_only, weight_only_precision, use_fp8_rowwise)
-    _refuse_unread(ctx, scheme)
 
     from rich.filesize import decimal
 
@@ -169,20 +168,18 @@ def convert(
     from inflight.convert.checkpoint.directory import Checkpoint
     from inflight.convert.options import ConvertOptions
 
-    options = ConvertOptions.model_validate(
-        {
-            "dtype": dtype.value,
-            "tp_size": tp_size,
-            "pp_size": pp_size,
-            "use_parallel_embedding": use_parallel_embedding,
-            "embedding_sharding_dim": embedding_sharding_dim,
-            "quantize": scheme,
-            "group_size": group_size,
-            "exclude_modules": tuple(exclude_modules or ()),
-            "revision": revision,
-            "overwrite": force,
-        }
-    )
+    values = {
+        "dtype": dtype.value,
+        "tp_size": tp_size,
+        "pp_size": pp_size,
+        "use_parallel_embedding": use_parallel_embedding,
+        "embedding_sharding_dim": embedding_sharding_dim,
+        "group_size": group_size,
+        "exclude_modules": tuple(exclude_modules or ()),
+        "revision": revision,
+    }
+    given = {name: value for name, value in values.items() if is_given(ctx, name)}
+    options = ConvertOptions.model_validate({**given, "quantize": scheme, "overwrite": force})
     started = time.monotonic()
     for note in convert_model(model or model_dir or "", output_dir, options):
         typer.echo(note, err=True)
@@ -202,21 +199,6 @@ def convert(
         f"{len(checkpoint.ranks)} rank file(s), {time.monotonic() - started:.1f} s\n"
         f"Next: inflight build-engine --checkpoint-dir {shlex.quote(str(output_dir))} --output-dir ENGINE"
     )
-
-
-def _refuse_unread(ctx: typer.Context, scheme: str | None) -> None:
-    """An option that the rest of the command line leaves without any effect is a mistake."""
-    parallel, tp_size = ctx.params["use_parallel_embedding"], ctx.params["tp_size"]
-    has_groups = scheme is not None and RECIPES[scheme].weights.scale == "group"
-    unread = {
-        "group_size": (not has_groups, f"{scheme or 'weights that are not quantized'}: no groups; int4 has them"),
-        "exclude_modules": (scheme is None, "nothing is quantized without --quantize"),
-        "embedding_sharding_dim": (not parallel, "it goes with --use-parallel-embedding"),
-        "use_parallel_embedding": (tp_size == 1, "one rank holds the whole embedding; it goes with --tp-size"),
-    }
-    for name, (is_unread, why) in unread.items():
-        if is_unread and is_given(ctx, name):
-            raise typer.BadParameter(f"--{name.replace('_', '-')} has no effect here: {why}.")
 
 
 def _scheme(

@@ -19,6 +19,7 @@ from inflight.runtime.executors.tensorrt.blocks import BlockRuns
 from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch
 from tests.models.float8 import round_to_float8
 from tests.models.random_models import random_shape
+from tests.models.schemes import quantizing
 from tests.network.support import FAMILIES, Case, make_case, random_chunks, relative_error
 from tests.network.tensorrt.support import Floats, InterpretedNetwork
 from tests.oracles.quantized_transformers import quantize_oracle
@@ -144,7 +145,7 @@ def test_quantized_networks_give_the_logits_of_transformers_with_the_same_number
         plain = make_case(tmp_path, shape, seed)
         case = replace(plain, checkpoint=round_to_float8(plain.checkpoint.directory, rng))
     else:
-        case = make_case(tmp_path, shape, seed, quantize=scheme, group_size=32)
+        case = make_case(tmp_path, shape, seed, **quantizing(scheme, 32))
     quantize_oracle(case)
     rounds_rows = scheme == "fp8" or "a8" in scheme
     rounds = [[8] * 4 if rounds_rows else [40] * 4] * 2

@@ -20,6 +20,7 @@ from inflight.convert.options import ConvertOptions
 from inflight.convert.quantization.schemes import RECIPES
 from inflight.errors import InflightError
 from tests.models.random_models import Shape, random_shape, save_random_model
+from tests.models.schemes import quantizing
 from tests.network.support import ALL_FAMILIES
 
 pytestmark = pytest.mark.pipeline
@@ -50,10 +51,7 @@ def test_an_engine_of_any_scheme_computes_what_its_integers_mean(
     """One build for each family; each run draws the schemes anew, all of them, and groups, types and odd sizes."""
     family, changes = MODELS[model]
     schemes = np.random.default_rng(seed).permutation(SCHEMES)
-    options = {
-        "quantize": str(schemes[index % len(schemes)]),
-        "group_size": int(rng.choice([32, 64, 128])),
-    }
+    options = quantizing(str(schemes[index % len(schemes)]), int(rng.choice([32, 64, 128])))
     dtype = torch.float32 if rng.random() < 0.5 else torch.bfloat16
     save_random_model(tmp_path / "model", replace(random_shape(rng, family), **changes), seed, dtype)
     cache = str(rng.choice(["auto", "int8"]))

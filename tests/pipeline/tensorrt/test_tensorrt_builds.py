@@ -26,6 +26,7 @@ from inflight.errors import BuildError
 from inflight.tensor_file import map_array, read_header
 from tests.models.float8 import round_to_float8
 from tests.models.random_models import Shape, save_random_model
+from tests.models.schemes import quantizing
 from tests.network.support import FAMILIES
 
 pytestmark = pytest.mark.pipeline
@@ -58,7 +59,7 @@ def make_checkpoint(
 ) -> Path:
     save_random_model(directory / "model", shape, seed, getattr(torch, dtype))
     quantize = None if scheme == "fp8" else scheme
-    options = ConvertOptions(quantize=quantize, group_size=group_size, progress=False)  # type: ignore[arg-type]
+    options = ConvertOptions(progress=False, **quantizing(quantize, group_size))
     convert_model(directory / "model", directory / "checkpoint", options)
     if scheme == "fp8":
         round_to_float8(directory / "checkpoint", np.random.default_rng(seed))

@@ -14,6 +14,7 @@ from inflight.build.registry import make_recipe
 from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch
 from tests.models.float8 import round_to_float8
 from tests.models.random_models import Shape
+from tests.models.schemes import quantizing
 from tests.network.support import FAMILIES, make_case
 
 pytest.importorskip("tensorrt_rtx", reason="pip install 'inflight-llm[tensorrt-rtx]'")
@@ -40,7 +41,7 @@ def test_an_engine_computes_with_the_very_weights_of_its_checkpoint(
         vocab_size=257,
         num_layers=1,
     )
-    options = {} if scheme in (None, "fp8") else {"quantize": scheme, "group_size": 32}
+    options = {} if scheme in (None, "fp8") else quantizing(scheme, 32)
     checkpoint = make_case(tmp_path, shape, seed, torch.float16, **options).checkpoint
     if scheme == "fp8":
         checkpoint = round_to_float8(checkpoint.directory, rng)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,6 +57,77 @@ def test_convert_refuses_what_it_would_not_read(
     assert (code == 0) == read, text
     assert read or flag in text
     assert (tmp_path / "out").exists() == read
+
+
+@pytest.mark.parametrize("scheme", [None, *RECIPES])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"group_size": 128},
+        {"exclude_modules": ("lm_head",)},
+        {"embedding_sharding_dim": 0},
+        {"use_parallel_embedding": True},
+        {"use_parallel_embedding": True, "embedding_sharding_dim": 1},
+        {"tp_size": 2, "embedding_sharding_dim": 1},
+    ],
+    ids=str,
+)
+def test_python_refuses_what_the_command_line_refuses(
+    tmp_path: Path, model: Path, scheme: Any, given: dict[str, Any]
+) -> None:
+    grouped = scheme is not None and RECIPES[scheme].weights.scale == "group"
+    options = ConvertOptions(quantize=scheme, progress=False, **given)
+    if (grouped and "group_size" in given) or (scheme is not None and "exclude_modules" in given):
+        convert_model(model, tmp_path / "out", options)
+        return
+    with pytest.raises(InflightError, match="has no effect here"):
+        convert_model(model, tmp_path / "out", options)
+    assert not (tmp_path / "out").exists()
+
+
+# For every field of every target's recipe, values that are not its default.
+OTHER_VALUES: dict[str, list[Any]] = {
+    "max_batch_size": [3],
+    "max_seq_len": [48],
+    "max_num_tokens": [96],
+    "max_logit_rows": [65],
+    "tokens_per_block": [16, 64],
+    "kv_cache_dtype": ["float16", "int8"],
+    "kv_cache_type": ["continuous", "paged"],
+    "cpu": [("x86-64-v3", "neoverse_n1")],
+    "sm": [("89",)],
+    "full": [True],
+    "portable": [True],
+    "weights": ["plan", "inputs"],
+}
+# What they say needs no plan: the compiler is only called when an engine is written.
+ONLY_WRITTEN = {"cxx"}
+
+
+@pytest.mark.parametrize("scheme", [None, *RECIPES])
+@pytest.mark.parametrize("target", ["cpu", "reference", "tensorrt"])
+def test_every_flag_of_a_build_changes_the_plan_or_is_refused(
+    tmp_path: Path, model: Path, target: str, scheme: Any
+) -> None:
+    """Where there is no module to plan with, a flag is refused for another reason than the plain recipe is."""
+    convert_model(model, tmp_path / "ckpt", ConvertOptions(dtype="bfloat16", quantize=scheme, progress=False))
+
+    def plan(**fields: Any) -> Any:
+        try:
+            facts = plan_engine(tmp_path / "ckpt", make_recipe(target, **{"max_seq_len": 32, **fields}))
+        except BuildError as error:
+            return error.message
+        return facts.limits, facts.target.own, facts.target.kv_cache, facts.target.memory
+
+    plain = plan()
+    names = make_recipe(target).__class__.model_fields.keys() - ONLY_WRITTEN
+    assert names <= OTHER_VALUES.keys()
+    if target == "tensorrt":  # beyond its refusals a plan needs the module
+        names = {"tokens_per_block", "kv_cache_dtype", "kv_cache_type"}
+    for name in sorted(names):
+        for value in OTHER_VALUES[name]:
+            default = name == "kv_cache_type" and value == ("continuous" if target == "tensorrt" else "paged")
+            assert (plan(**{name: value}) == plain) == default, f"--{name} {value}"
 
 
 def test_parallel_embeddings_are_read_where_there_are_ranks(tmp_path: Path, model: Path) -> None:

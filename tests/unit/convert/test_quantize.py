@@ -19,6 +19,7 @@ from inflight.convert.options import ConvertOptions
 from inflight.convert.quantization.facts import SchemeName
 from inflight.errors import CheckpointError, ModelError
 from tests.models.hf_files import Array, random_tensors, tiny_config, write_model
+from tests.models.schemes import quantizing
 from tests.unit.convert.test_checkpoint import edit_config
 
 pytestmark = pytest.mark.unit
@@ -94,7 +95,7 @@ def test_the_matrices_are_quantized_and_the_rest_stays_as_it_was(
     config = tiny_config("qwen2")
     tensors = random_tensors(config, rng)
     plain = converted(tmp_path / "plain", config, tensors)
-    quantized = converted(tmp_path / "quantized", config, tensors, quantize=scheme, group_size=32)
+    quantized = converted(tmp_path / "quantized", config, tensors, **quantizing(scheme, 32))
     for name, entry in plain.tensors.items():
         matrix = len(entry.shape) == 2 and "vocab_embedding" not in name
         if not matrix:
@@ -125,10 +126,11 @@ def test_the_config_names_the_algorithm_and_guards_int8_from_other_readers(
     tmp_path: Path, rng: np.random.Generator, scheme: str, algorithm: str, activations: str, layout: str | None
 ) -> None:
     config = tiny_config()
-    checkpoint = converted(tmp_path, config, random_tensors(config, rng), quantize=scheme, group_size=64)
+    checkpoint = converted(tmp_path, config, random_tensors(config, rng), **quantizing(scheme, 64))
     written = json.loads((tmp_path / "checkpoint" / "config.json").read_text())
     block = written["quantization"]
-    assert (block["quant_algo"], block["group_size"], block.get("weight_layout")) == (algorithm, 64, layout)
+    group_size = quantizing(scheme, 64).get("group_size", 128)
+    assert (block["quant_algo"], block["group_size"], block.get("weight_layout")) == (algorithm, group_size, layout)
     assert (block["has_zero_point"], block["pre_quant_scale"]) == (False, False)
     # The format's own reader keeps the projection plain where it reads 8-bit floats.
     assert block["exclude_modules"] == [*(["*lm_head"] if "fp8" in scheme else []), "*vocab_embedding"]
@@ -150,7 +152,7 @@ def test_ranks_hold_exact_parts_of_the_whole_checkpoint(
 ) -> None:
     config = tiny_config(hidden_size=40, num_attention_heads=8, head_dim=16, intermediate_size=256, vocab_size=45)
     tensors = random_tensors(config, rng, "bfloat16")
-    options = {"quantize": scheme, "group_size": 32, "dtype": "bfloat16"}
+    options = {**quantizing(scheme, 32), "dtype": "bfloat16"}
     whole = converted(tmp_path / "one", config, tensors, **options)
     split = converted(tmp_path / "many", config, tensors, tp_size=tp_size, **options)
     ranks = range(tp_size)

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from inflight.errors import RequestError
-from inflight.runtime.text import template_limits
-from inflight.runtime.text.chat_template import ChatTemplate
+from inflight.runtime.text.chat import template_limits
+from inflight.runtime.text.chat.chat_template import ChatTemplate
 
 pytestmark = pytest.mark.unit
 

@@ -16,7 +16,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-from inflight.runtime.text.template_limits import Limits
+from inflight.runtime.text.chat.template_limits import Limits
 
 __all__ = ["TemplateError", "compile_template", "render"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inflight.errors import RequestError
-from inflight.runtime.text.chat_messages import (
+from inflight.runtime.text.chat.chat_messages import (
     CONTENT_HINT,
     Message,
     check_messages,
@@ -88,8 +88,8 @@ class ChatTemplate:
             return ""
 
     def _run(self, name: str, messages: list[dict[str, Any]], values: Mapping[str, Any]) -> str:
-        from inflight.runtime.text.jinja_environment import render
-        from inflight.runtime.text.template_limits import TooMuch
+        from inflight.runtime.text.chat.jinja_environment import render
+        from inflight.runtime.text.chat.template_limits import TooMuch
 
         template = self._template(name)
         try:
@@ -110,7 +110,7 @@ class ChatTemplate:
 
     def _template(self, name: str) -> Any:
         if name not in self._compiled:
-            from inflight.runtime.text.jinja_environment import TemplateError, compile_template
+            from inflight.runtime.text.chat.jinja_environment import TemplateError, compile_template
 
             try:
                 self._compiled[name] = compile_template(self._source(name))

@@ -1,0 +1,1 @@
+"""Chats to prompts: messages, the template of the model, and the limits it runs in."""
