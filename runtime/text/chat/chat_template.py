@@ -49,6 +49,8 @@ class ChatTemplate:
                 "continue_final_message continues the last message, and add_generation_prompt begins another.",
                 "Set add_generation_prompt to false.",
             )
+        if "messages" in (variables or {}):
+            raise RequestError("A variable for the chat template has the name messages, which the conversation has.")
         if documents is not None and not all(isinstance(document, Mapping) for document in documents):
             raise RequestError("documents must be a list of objects, such as {'title': ..., 'text': ...}.")
         name = "tool_use" if tools is not None and "tool_use" in self._sources else "default"
