@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from inflight.triton_backend.launch.server import THREAD_POOL_SIZE
 from tests.faults.raw_client import raw_connection, request
 from tests.faults.served import MODEL, Served
 from tests.patience import PATIENCE_S, eventually
@@ -56,7 +55,7 @@ async def leave_at_once(server: Served) -> None:
         path = "/v2/models/tensorrt_llm_bls/generate_stream"
         body = {"text_input": "at once", "max_tokens": _LONG, "stream": True, "end_id": -1}
         asked.append((server.triton_http, path, body))
-    count, most = ("active", _AT_ONCE + THREAD_POOL_SIZE) if server.mode == "triton" else ("requests", _AT_ONCE)
+    count, most = ("active", 2 * _AT_ONCE) if server.mode == "triton" else ("requests", _AT_ONCE)
     with ExitStack() as stack:
         for port, path, body in asked * _AT_ONCE:
             connection = stack.enter_context(raw_connection())

@@ -16,6 +16,7 @@ from tests.faults.answers import Answers, ask_all, ask_while, missing, random_bo
 from tests.faults.commands import commands, fill_disk_often, interrupt_often
 from tests.faults.killing import END_S, HALTED, VICTIMS, kill_all_of, kill_role, stop_role
 from tests.faults.leaving import describe, leave_at_once, leave_many
+from tests.faults.processes import alive
 from tests.faults.report import Row
 from tests.faults.served import Mode, Served, served
 from tests.faults.serving_interrupts import interrupt_serving
@@ -185,7 +186,9 @@ def _stop(server: Served) -> list[Row]:
     pids = [each.pid for each in server.processes()]
     code = server.stop(signal.SIGTERM)
     shown = server.shown()
-    left = [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    # What was killed last may take the system a moment to end.
+    eventually(lambda: not any(map(alive, pids)))
+    left = [pid for pid in pids if alive(pid)]
     tidy = code == 0 and "Traceback" not in shown and not left
     return [
         Row(server.mode, "SIGTERM", "exit code 0, no traceback, no process", tidy, f"code {code}, {len(left)} left")
