@@ -34,10 +34,14 @@ def write_tokenizer_json(source: Path, target: Path) -> None:
     from transformers import AutoTokenizer
 
     backend: Any
+    model = next((source / name for name in SENTENCEPIECE_MODELS if (source / name).is_file()), None)
+    if model is not None:
+        # Before transformers, which without it names a package that has nothing to do with these files.
+        with needs(f"A tokenizer without tokenizer.json ({model})", install_hint("build")):
+            import sentencepiece  # noqa: F401
     try:
         auto: Any = AutoTokenizer.from_pretrained(str(source), local_files_only=True, trust_remote_code=False)
         backend = auto.backend_tokenizer
-        model = next((source / name for name in SENTENCEPIECE_MODELS if (source / name).is_file()), None)
         if model is not None:
             backend = _of_sentencepiece(model, auto)
     except (ModelError, ModuleNotFoundError):
@@ -54,8 +58,7 @@ def write_tokenizer_json(source: Path, target: Path) -> None:
 def _of_sentencepiece(path: Path, auto: Any) -> Any:
     """The tokenizer of a SentencePiece model; `auto` says what comes before and after a text, and which tokens there
     are beyond the model's."""
-    with needs(f"A tokenizer without tokenizer.json ({path})", install_hint("build")):
-        import sentencepiece
+    import sentencepiece
     from transformers import PreTrainedTokenizerFast
 
     pieces: Any = sentencepiece.SentencePieceProcessor(model_file=str(path))
