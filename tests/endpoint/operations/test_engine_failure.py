@@ -24,25 +24,14 @@ from inflight.triton_backend.launch.server import ServerAddress, TritonServer
 from inflight.triton_backend.openai.backends.embedded import EmbeddedBackend
 from inflight.triton_backend.openai.backends.triton import TritonBackend
 from tests.endpoint.conftest import MODEL, free_ports, running_shim
+from tests.endpoint.operations.failing_engine import CAUSE, FAILING
 from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.endpoint
 
-CAUSE = "the accelerator caught fire"
-
-# The model of the repository, with an executor that fails when a sequence has grown to some length.
-FAILING_MODEL = f"""
-from inflight.runtime.executors.null.executor import NullExecutor
+# The model of the repository, over that executor.
+FAILING_MODEL = f"""{FAILING}
 from inflight.triton_backend.tensorrt_llm.model import TritonPythonModel as TritonPythonModel
-
-execute = NullExecutor.execute
-
-def execute_or_fail(self, batch):
-    if any(sequence.start > 200 for sequence in batch.sequences):
-        raise RuntimeError("{CAUSE}")
-    return execute(self, batch)
-
-NullExecutor.execute = execute_or_fail
 """
 
 

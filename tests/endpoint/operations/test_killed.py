@@ -15,6 +15,7 @@ import tritonclient.utils
 
 from inflight.triton_backend.launch.installation import TritonInstallation
 from inflight.triton_backend.launch.supervision.processes import children
+from tests.endpoint.operations.failing_engine import CAUSE, FAILING
 from tests.endpoint.operations.served import (
     MODEL,
     TRITON_MODELS,
@@ -120,23 +121,6 @@ def test_never_restarting_the_server_says_what_died_and_exits(
         assert "--restart never" in served.said() and "tensorrt_llm" in served.said()
         assert "Traceback" not in served.said()
         assert eventually(lambda: gone(parts))
-
-
-CAUSE = "the accelerator caught fire"
-
-# The engine fails when a sequence has grown to some length.
-FAILING = f"""
-from inflight.runtime.executors.null.executor import NullExecutor
-
-execute = NullExecutor.execute
-
-def execute_or_fail(self, batch):
-    if any(sequence.start > 200 for sequence in batch.sequences):
-        raise RuntimeError("{CAUSE}")
-    return execute(self, batch)
-
-NullExecutor.execute = execute_or_fail
-"""
 
 
 def _expect_failure_and_recovery(served: Served) -> None:
