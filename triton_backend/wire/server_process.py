@@ -10,7 +10,8 @@ _PERIOD_S = 0.5
 
 
 def end_with_server() -> None:
-    """From now on this process ends when the server has, whatever its threads do.
+    """From now on this process ends when the server has. Where it hangs so that not even this thread runs, the guard of
+    `inflight serve` ends it (SessionGuard).
 
     Triton's stub notices that its server is gone, but then waits for the threads of the model, which may wait for the
     server to take a response.
