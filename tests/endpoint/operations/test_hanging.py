@@ -26,8 +26,8 @@ def test_the_step_that_hangs_is_named(
         clients = Clients(served, triton=False)
         # It may be halted between two steps as well, and before the second client is in one.
         named = re.compile(
-            r"The engine hangs: (step \d+ \([12] sequences, \d+ tokens\) has run|nothing has come after step \d+) for \S+ "
-            rf"seconds; stopped by a signal: \w+, pid {victim}\b"
+            r"The engine hangs: (step \d+ \([12] sequences, \d+ tokens\) has run|nothing has come after step \d+) "
+            rf"for \S+ seconds; stopped by a signal: \w+, pid {victim}\b"
         )
         os.kill(victim, signal.SIGSTOP)
         assert eventually(lambda: named.search(served.said()) is not None), served.said()
