@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 
 from inflight.convert.checkpoint.layout import TensorSpec
 from inflight.convert.families.table import Family
+from inflight.convert.source.tensor import SourceTensor
 from inflight.dtypes import FLOAT_DTYPES
-from inflight.tensor_file import TensorEntry
 
 _MOST_LINES_PER_KIND = 40
 
@@ -16,7 +16,7 @@ _MOST_LINES_PER_KIND = 40
 class TensorAccount:
     """The source's tensors against the specs of the whole model. `tied`: the projection is the embedding."""
 
-    def __init__(self, family: Family, tensors: Mapping[str, TensorEntry], tied: bool) -> None:
+    def __init__(self, family: Family, tensors: Mapping[str, SourceTensor], tied: bool) -> None:
         self._family = family
         self._tensors = tensors
         self._tied = tied

@@ -20,7 +20,6 @@ from inflight.convert.writer import write_rank_file
 from inflight.errors import InflightError
 from inflight.files import atomic_directory
 from inflight.progress import progress_bar
-from inflight.tensor_file import map_array
 
 _COMPARED_ROWS = 1024
 
@@ -68,9 +67,9 @@ def _has_own_projection(source: SourceModel) -> bool:
     embedding = source.tensors[f"{family.names['vocab_embedding'][0]}.weight"]
     if (projection.shape, projection.dtype) != (embedding.shape, embedding.dtype):
         return True
-    first, second = map_array(projection), map_array(embedding)
-    spans = (slice(start, start + _COMPARED_ROWS) for start in range(0, projection.shape[0], _COMPARED_ROWS))
-    return any(first[span].tobytes() != second[span].tobytes() for span in spans)
+    count = projection.shape[0]
+    spans = ((start, min(start + _COMPARED_ROWS, count)) for start in range(0, count, _COMPARED_ROWS))
+    return any(projection.rows(*span).tobytes() != embedding.rows(*span).tobytes() for span in spans)
 
 
 def _complete_config(source: SourceModel, plan: ConversionPlan, options: ConvertOptions) -> CheckpointConfig:

@@ -22,15 +22,16 @@ from inflight.convert.options import ConvertOptions
 from inflight.convert.quantization.recipes import quantization_facts
 from inflight.convert.quantization.scheme import StoredTensor, WeightQuantization
 from inflight.convert.source.hf_config import ConfigReading, read_model_config
+from inflight.convert.source.tensor import SourceTensor
 from inflight.errors import ModelError
-from inflight.tensor_file import TensorEntry, tensor_bytes
+from inflight.tensor_file import tensor_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
     """Rows of a source tensor, cut to `columns` (None: a vector, or all of them)."""
 
-    source: TensorEntry
+    source: SourceTensor
     rows: range
     columns: range | None
 
@@ -79,7 +80,7 @@ def check_config(model: str, raw: Mapping[str, Any]) -> None:
 def make_plan(
     model: str,
     raw: Mapping[str, Any],
-    tensors: Mapping[str, TensorEntry],
+    tensors: Mapping[str, SourceTensor],
     options: ConvertOptions,
     *,
     never_tied: bool = False,
@@ -179,7 +180,7 @@ def _choose_dtype(
 
 def _plan_ranks(
     account: TensorAccount,
-    tensors: Mapping[str, TensorEntry],
+    tensors: Mapping[str, SourceTensor],
     config: CheckpointConfig,
     specs: list[list[TensorSpec]],
 ) -> Iterator[tuple[PlannedTensor, ...]]:
@@ -190,7 +191,7 @@ def _plan_ranks(
 
 def _plan_tensor(
     account: TensorAccount,
-    tensors: Mapping[str, TensorEntry],
+    tensors: Mapping[str, SourceTensor],
     config: CheckpointConfig,
     spec: TensorSpec,
     tp_rank: int,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,6 @@ CHUNK_BYTES = 1 << 24
 _CHECKED_VALUES = 1 << 17
 _EXPONENTS = {"float32": np.uint32(0x7F800000), "bfloat16": np.uint16(0x7F80), "float16": np.uint16(0x7C00)}
 Array = npt.NDArray[Any]
-_CHANGED = "It changed during the conversion: convert again when it is complete."
 
 
 def write_rank_file(
@@ -80,29 +79,11 @@ def _shifted(rows: Array, offset: float) -> Array:
 
 
 def _read_rows(piece: Piece) -> Iterator[Array]:
-    """The whole rows of a piece in their stored type, at most CHUNK_BYTES of the source at a time."""
+    """The whole rows of a piece as the source has them, at most CHUNK_BYTES of numbers at a time."""
     source = piece.source
-    row_shape = source.shape[1:]
-    row_bytes = tensor_bytes(row_shape, source.dtype)
-    step = max(1, CHUNK_BYTES // max(row_bytes, 1))
-    try:
-        with source.file.open("rb") as file:
-            file.seek(source.offset + piece.rows.start * row_bytes)
-            for start in range(piece.rows.start, piece.rows.stop, step):
-                rows = np.empty((min(step, piece.rows.stop - start), *row_shape), numpy_dtype(source.dtype))
-                _fill(file, rows, source.name)
-                yield rows
-    except OSError as error:
-        raise ModelError(f"{source.file}: tensor {source.name} cannot be read: {error.strerror}.") from error
-
-
-def _fill(file: BinaryIO, rows: Array, name: str) -> None:
-    buffer = _raw(rows)
-    while buffer.nbytes:
-        count = file.readinto(buffer)  # type: ignore[attr-defined]
-        if not count:
-            raise ModelError(f"{file.name}: the file ended inside tensor {name}.", _CHANGED)
-        buffer = buffer[count:]
+    step = max(1, CHUNK_BYTES // max(tensor_bytes(source.shape[1:], source.dtype), 1))
+    for start in range(piece.rows.start, piece.rows.stop, step):
+        yield source.rows(start, min(start + step, piece.rows.stop))
 
 
 def _raw(array: Array) -> memoryview:

@@ -6,11 +6,24 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from inflight.convert.quantization.schemes import SCALE_SUFFIXES
-from inflight.tensor_file import TensorEntry
 
 _LAYER = re.compile(r"(.*\blayers\.\d+)\.(.+)")
+
+
+class TensorFacts(Protocol):
+    """What is known of a tensor without its numbers."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +31,7 @@ class TensorGroup:
     """The tensors of one layer, or one tensor outside the layers. `parameters` counts elements, scales aside."""
 
     name: str
-    tensors: tuple[TensorEntry, ...]
+    tensors: tuple[TensorFacts, ...]
 
     @property
     def parameters(self) -> int:
@@ -33,9 +46,9 @@ class TensorGroup:
         return tuple(sorted({tensor.dtype for tensor in self.tensors}))
 
 
-def group_by_layer(tensors: Iterable[TensorEntry]) -> list[TensorGroup]:
+def group_by_layer(tensors: Iterable[TensorFacts]) -> list[TensorGroup]:
     """Layers in the order of their numbers; other tensors before or after them, as the computation uses them."""
-    groups: dict[str, list[TensorEntry]] = {}
+    groups: dict[str, list[TensorFacts]] = {}
     for tensor in tensors:
         match = _LAYER.fullmatch(tensor.name)
         groups.setdefault(match[1] if match else tensor.name, []).append(tensor)
@@ -43,7 +56,7 @@ def group_by_layer(tensors: Iterable[TensorEntry]) -> list[TensorGroup]:
     return sorted(found, key=_position)
 
 
-def _name(tensor: TensorEntry) -> str:
+def _name(tensor: TensorFacts) -> str:
     return tensor.name
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from inflight.convert.source.hub import ModelLocation, locate
+from inflight.convert.source.tensor import PlainTensor, SourceTensor
 from inflight.convert.source.tokenizer_files import TOKENIZER_PATTERNS, tokenizer_files
 from inflight.errors import ModelError
 from inflight.files import sha256_file
@@ -27,12 +28,15 @@ _TO_SAFETENSORS = (
 
 @dataclass(frozen=True, slots=True)
 class SourceModel:
-    """An opened Hugging Face model; `tensors` are those of all its safetensors files."""
+    """An opened Hugging Face model. `entries` are the tensors of its safetensors files as they are stored there,
+    `tensors` those of the model.
+    """
 
     location: ModelLocation
     config: dict[str, Any]
     generation_config: dict[str, Any]
-    tensors: dict[str, TensorEntry]
+    entries: dict[str, TensorEntry]
+    tensors: Mapping[str, SourceTensor]
 
     @property
     def directory(self) -> Path:
@@ -41,7 +45,7 @@ class SourceModel:
     def files(self) -> list[Path]:
         """Every file that a conversion reads, in the order of their names."""
         jsons = [self.directory / "config.json", self.directory / "generation_config.json"]
-        weights = {entry.file for entry in self.tensors.values()}
+        weights = {entry.file for entry in self.entries.values()}
         return sorted({*(path for path in jsons if path.is_file()), *weights, *tokenizer_files(self.directory)})
 
     def sha256(self, advance: Callable[[int], None] | None = None) -> str:
@@ -67,11 +71,13 @@ def open_source(model: str | Path, revision: str | None) -> SourceModel:
     if location.revision is not None:
         location = locate(location.name, location.revision, (*CONFIG_PATTERNS, *WEIGHT_PATTERNS))
     generation = location.directory / "generation_config.json"
+    entries = _read_tensors(location.directory)
     return SourceModel(
         location,
         config,
         read_json_object(generation, ModelError) if generation.is_file() else {},
-        _read_tensors(location.directory),
+        entries,
+        {name: PlainTensor(entry) for name, entry in entries.items()},
     )
 
 

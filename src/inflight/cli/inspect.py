@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from inflight.tensor_file import TensorEntry
+    from inflight.convert.checkpoint.inventory import TensorFacts
 
 Rows = list[dict[str, Any]]
 
@@ -137,7 +137,7 @@ def _describe_model(path: Path, every_tensor: bool) -> tuple[dict[str, Any], dic
     return {**source.config, "convertible": convertible}, {"tensors": _tensor_rows(source.tensors, every_tensor)}
 
 
-def _tensor_rows(table: Mapping[str, TensorEntry], every_tensor: bool) -> Rows:
+def _tensor_rows(table: Mapping[str, TensorFacts], every_tensor: bool) -> Rows:
     from inflight.convert.checkpoint.inventory import group_by_layer
 
     groups = group_by_layer(table.values())

@@ -18,6 +18,7 @@ from inflight.convert.families.table import FAMILIES, find_family
 from inflight.convert.options import ConvertOptions
 from inflight.convert.plan import make_plan
 from inflight.convert.source.hf_config import ConfigReading, read_model_config
+from inflight.convert.source.tensor import PlainTensor
 from inflight.errors import ModelError
 from inflight.tensor_file import TensorEntry
 from tests.models.hf_files import ARCHITECTURES, tensor_shapes, tiny_config
@@ -309,7 +310,7 @@ ODD_VALUES: list[Any] = [
 def test_no_value_of_any_key_ends_in_a_traceback(family: str) -> None:
     config = tiny_config(family)
     tensors = {
-        name: TensorEntry(name, Path("x"), "float32", shape, 0, 4 * math.prod(shape))
+        name: PlainTensor(TensorEntry(name, Path("x"), "float32", shape, 0, 4 * math.prod(shape)))
         for name, shape in tensor_shapes(config).items()
     }
     config |= {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 0}

@@ -1,0 +1,91 @@
+"""What a conversion sees of a source's tensor: a name, a shape, and rows of floating-point numbers.
+
+How the file holds them is the tensor's own affair. A plain tensor is read as it is; a quantized one is dequantized row
+by row, out of however many stored tensors it takes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inflight.convert.source.stored import read_rows
+from inflight.tensor_file import TensorEntry
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupLevels:
+    """Rows [N, K] as integers: value[n, k] = (levels[n, k] - zeros[n, g]) * scales[n, g], g = groups[k].
+
+    `levels` are int32 [N, K], `scales` of the type that the value is rounded to, [N, G]; `zeros` int32 [N, G], None
+    where all are 0. `groups` [K] names the group of each input; `size` is that of groups which are neighbours, in
+    order, the last one perhaps shorter, and None where they are not (GPTQ's desc_act).
+    """
+
+    levels: npt.NDArray[np.int32]
+    scales: Array
+    zeros: npt.NDArray[np.int32] | None
+    groups: npt.NDArray[np.int64]
+    size: int | None
+
+    def values(self) -> Array:
+        """The numbers, each product rounded once to the type of the scales."""
+        levels = self.levels
+        if self.zeros is not None:
+            levels = levels - _by_input(self.zeros, self.groups)
+        scales = _by_input(self.scales.astype(np.float32), self.groups)
+        return (levels.astype(np.float32) * scales).astype(self.scales.dtype)
+
+
+def _by_input(per_group: Array, groups: npt.NDArray[np.int64]) -> Array:
+    """[N, G] -> [N, K], or [N, 1] when there is one group only."""
+    return per_group if per_group.shape[1] == 1 else np.take(per_group, groups, axis=1)
+
+
+class SourceTensor(ABC):
+    """A tensor of the source under its Hugging Face name. `shape` is that of the numbers, matrices (out, in); `dtype`
+    the type in which `rows` come.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes that the source stores for it."""
+
+    @property
+    def stored_type(self) -> str:
+        """What the file holds, in a word."""
+        return self.dtype
+
+    @abstractmethod
+    def rows(self, start: int, stop: int) -> Array:
+        """Rows start .. stop as an array of `dtype`. Raises ModelError naming the tensor when it cannot be read."""
+
+    def levels(self, start: int, stop: int) -> GroupLevels | None:
+        """The same rows as the integers and scales that are stored; None where the source holds no such thing."""
+        return None
+
+
+class PlainTensor(SourceTensor):
+    """A tensor that a safetensors file holds as it is."""
+
+    def __init__(self, entry: TensorEntry) -> None:
+        self.entry = entry
+        self.name, self.shape, self.dtype = entry.name, entry.shape, entry.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return self.entry.nbytes
+
+    def rows(self, start: int, stop: int) -> Array:
+        return read_rows(self.entry, start, stop)
