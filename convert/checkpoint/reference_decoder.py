@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.checkpoint.model_spec import AttentionSpec, MlpSpec, NormSpec, RopeSpec
+from inflight.convert.checkpoint.model_spec import AttentionSpec, LayerSpec, MlpSpec, NormSpec, RopeSpec
 from inflight.convert.checkpoint.reference_rope import inverse_frequencies
 from inflight.errors import CheckpointError
 
@@ -34,29 +34,38 @@ def hidden_states(checkpoint: Checkpoint, token_ids: Sequence[int]) -> Iterator[
     x = x * spec.embedding_scale
     yield x
     for index, layer in enumerate(spec.layers):
-        weights = _Weights(checkpoint, f"transformer.layers.{index}.")
-        delta = _attention(weights, layer.attention, weights.norm(x, layer.before_attention))
-        x = x + layer.residual_scale * weights.norm(delta, layer.after_attention)
-        delta = _mlp(weights, layer.mlp, weights.norm(x, layer.before_mlp))
-        x = x + layer.residual_scale * weights.norm(delta, layer.after_mlp)
+        x = decoder_layer(DecoderWeights(checkpoint, f"transformer.layers.{index}."), layer, x)
         yield x
-    last = _Weights(checkpoint, "transformer.").norm(x, spec.final_norm)
+    last = DecoderWeights(checkpoint, "transformer.").norm(x, spec.final_norm)
     head = "lm_head" if spec.lm_head else "transformer.vocab_embedding"
     yield _capped(last @ checkpoint.matrix(head).astype(np.float64).T * spec.logit_scale, spec.logit_softcap)
 
 
-class _Weights:
-    """The tensors below a prefix by their short names, read as float64."""
+def decoder_layer(weights: DecoderWeights, layer: LayerSpec, x: Array) -> Array:
+    """The residual stream [tokens, hidden] behind a layer, from that before it, in the type of x."""
+    delta = _attention(weights, layer.attention, weights.norm(x, layer.before_attention))
+    x = x + layer.residual_scale * weights.norm(delta, layer.after_attention)
+    delta = _mlp(weights, layer.mlp, weights.norm(x, layer.before_mlp))
+    return x + layer.residual_scale * weights.norm(delta, layer.after_mlp)
 
-    def __init__(self, checkpoint: Checkpoint, prefix: str) -> None:
+
+class DecoderWeights:
+    """The tensors below a prefix by their short names, read as `dtype`."""
+
+    def __init__(self, checkpoint: Checkpoint, prefix: str, dtype: npt.DTypeLike = np.float64) -> None:
         self._checkpoint = checkpoint
         self._prefix = prefix
+        self._dtype = dtype
 
     def __getitem__(self, name: str) -> Array:
-        return self._checkpoint.array(self._prefix + name).astype(np.float64)
+        return self._checkpoint.array(self._prefix + name).astype(self._dtype)
+
+    def matrix(self, module: str) -> Array:
+        """The weight (out, in) of a module."""
+        return self._checkpoint.matrix(self._prefix + module).astype(self._dtype)
 
     def linear(self, x: Array, module: str, bias: bool) -> Array:
-        y = x @ self._checkpoint.matrix(self._prefix + module).astype(np.float64).T
+        y = x @ self.matrix(module).T
         return y + self[f"{module}.bias"] if bias else y
 
     def norm(self, x: Array, norm: NormSpec | None) -> Array:
@@ -69,7 +78,7 @@ class _Weights:
         return result + self[f"{norm.module}.bias"] if norm.bias else result
 
 
-def _mlp(weights: _Weights, mlp: MlpSpec, x: Array) -> Array:
+def _mlp(weights: DecoderWeights, mlp: MlpSpec, x: Array) -> Array:
     hidden = _ACTIVATIONS[mlp.activation](weights.linear(x, "mlp.fc", mlp.bias))
     if mlp.gated:
         hidden = hidden * weights.linear(x, "mlp.gate", mlp.bias)
@@ -95,16 +104,17 @@ def _capped(x: Array, cap: float | None) -> Array:
     return x if cap is None else np.asarray(cap * np.tanh(x / cap))
 
 
-def _attention(weights: _Weights, spec: AttentionSpec, x: Array) -> Array:
+def _attention(weights: DecoderWeights, spec: AttentionSpec, x: Array) -> Array:
     heads, kv_heads, size = spec.num_heads, spec.num_kv_heads, spec.head_size
     qkv = weights.linear(x, "attention.qkv", spec.qkv_bias).reshape(len(x), heads + 2 * kv_heads, size)
     q, k, v = np.split(qkv, [heads, heads + kv_heads], axis=1)
     q, k = _rotate(weights.norm(q, spec.q_norm), spec.rope), _rotate(weights.norm(k, spec.k_norm), spec.rope)
     k, v = (np.repeat(part, heads // kv_heads, axis=1) for part in (k, v))
-    scores = _capped(np.einsum("thd,shd->hts", q, k) * spec.scale, spec.softcap) + _mask(len(x), spec.window)
+    scores = _capped(q.swapaxes(0, 1) @ k.transpose(1, 2, 0) * spec.scale, spec.softcap)
+    scores = scores + _mask(len(x), spec.window).astype(x.dtype)
     scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
     scores /= scores.sum(axis=-1, keepdims=True)
-    mixed = np.einsum("hts,shd->thd", scores, v)
+    mixed = (scores @ v.swapaxes(0, 1)).swapaxes(0, 1)
     return weights.linear(mixed.reshape(len(x), heads * size), "attention.dense", spec.dense_bias)
 
 
@@ -114,7 +124,7 @@ def _rotate(x: Array, rope: RopeSpec | None) -> Array:
         return x
     angles = np.arange(len(x))[:, None, None] * inverse_frequencies(rope, len(x))
     factor = 1.0 if rope.scaling is None else rope.scaling.table_factor
-    cos, sin = np.cos(angles) * factor, np.sin(angles) * factor
+    cos, sin = (np.cos(angles) * factor).astype(x.dtype), (np.sin(angles) * factor).astype(x.dtype)
     first, second, rest = np.split(x, [rope.dim // 2, rope.dim], axis=-1)
     return np.concatenate([first * cos - second * sin, second * cos + first * sin, rest], axis=-1)
 

@@ -1,0 +1,91 @@
+"""GPTQ (Frantar et al., 2023): int4 levels chosen so that a product changes little on the calibration text.
+
+Columns are rounded one after the other, those with the greatest inputs first; what a column loses is made up for by
+the columns still to come, as the inverse Hessian of the squared error says. Scales of groups are chosen beforehand,
+so that the order needs no record in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Levels = npt.NDArray[np.int8]
+
+LEAST_LEVEL, GREATEST_LEVEL = -8, 7
+# Added to the Hessian's diagonal, as a share of its mean, so that it has an inverse.
+DAMPING = 0.01
+_BLOCK = 128
+
+
+def gptq_levels(
+    weight: Floats, hessian: Floats, group_size: int, divisors: Sequence[float]
+) -> tuple[Levels, Floats]:
+    """weight [N, K] as levels [N, K] and scales [N, ceil(K / group_size)], level times scale being near the weight.
+
+    `hessian` [K, K] is the mean of x x^T over the rows x that the matrix multiplies. The scale of a group is its
+    extreme over that one of `divisors` which loses least, weighted by the inputs; scales may be negative, so that
+    either extreme can get the level -8.
+    """
+    count, width = weight.shape
+    power = np.ascontiguousarray(hessian.diagonal())
+    scales = group_scales(weight, power, group_size, divisors)
+    order = np.argsort(-power, kind="stable")
+    upper = _inverse_factor(hessian[np.ix_(order, order)])
+    rest = np.ascontiguousarray(weight.T[order])
+    column_scales = np.ascontiguousarray(scales.T)[order // group_size]
+    levels = np.empty((width, count), np.int8)
+    for start in range(0, width, _BLOCK):
+        stop = min(start + _BLOCK, width)
+        errors = np.empty((stop - start, count), np.float32)
+        for column in range(start, stop):
+            scale, value = column_scales[column], rest[column]
+            level = _levels(value, scale)
+            levels[column] = level
+            error = (value - level * scale) / upper[column, column]
+            errors[column - start] = error
+            rest[column + 1 : stop] -= upper[column, column + 1 : stop, None] * error
+        rest[stop:] -= upper[start:stop, stop:].T @ errors
+    ordered = np.empty_like(levels)
+    ordered[order] = levels
+    return np.ascontiguousarray(ordered.T), scales
+
+
+def group_scales(weight: Floats, power: Floats, group_size: int, divisors: Sequence[float]) -> Floats:
+    """Scales [N, groups] of weight [N, K]; `power` [K] is the mean square of each input."""
+    count, width = weight.shape
+    groups = -(-width // group_size)
+    spare = groups * group_size - width
+    blocks = np.pad(weight, ((0, 0), (0, spare))).reshape(count, groups, group_size)
+    importance = np.pad(power, (0, spare)).reshape(groups, group_size)
+    low, high = blocks.min(axis=-1), blocks.max(axis=-1)
+    extreme = np.where(high > -low, high, low)
+    best = np.zeros((count, groups), np.float32)
+    least = np.full((count, groups), np.inf, np.float32)
+    for divisor in divisors:
+        scales = extreme / np.float32(divisor)
+        lost = np.square(_levels(blocks, scales[..., None]) * scales[..., None] - blocks)
+        error = np.einsum("ngk,gk->ng", lost, importance)
+        better = error < least
+        least[better], best[better] = error[better], scales[better]
+    return best
+
+
+def _levels(values: Floats, scales: Floats) -> Floats:
+    divided = np.divide(values, scales, out=np.zeros_like(values), where=scales != 0)
+    return np.clip(np.rint(divided), LEAST_LEVEL, GREATEST_LEVEL)
+
+
+def _inverse_factor(hessian: Floats) -> Floats:
+    """The upper triangular U with U^T U the inverse of the damped Hessian."""
+    damped = hessian.astype(np.float64)
+    diagonal = np.einsum("ii->i", damped)
+    # An input that is always zero may be multiplied by anything.
+    diagonal[diagonal == 0] = 1.0
+    diagonal += DAMPING * diagonal.mean()
+    inverse = np.linalg.inv(damped)
+    factor: Floats = np.linalg.cholesky((inverse + inverse.T) / 2).T.astype(np.float32)
+    return factor

@@ -1,0 +1,113 @@
+"""The text that a model is calibrated on, as sequences of token ids."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inflight.errors import InflightError, ModelError
+
+Tokens = npt.NDArray[np.int64]
+
+# Prose and code that every installation has; a module's source is read and nothing of it is run.
+_CODE = ("argparse", "heapq", "ipaddress", "shutil", "statistics", "subprocess", "tarfile", "typing")
+STANDARD_LIBRARY = "the Python standard library's topics and code"
+_TEXT_KEYS = (("messages",), ("prompt", "completion"), ("question", "answer"), ("instruction", "output"), ("text",))
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationText:
+    """`documents` in order, `name` says where they are from, `sha256` is the digest of their text. `records`: each
+    document is one sequence; otherwise sequences are cut out of all of them.
+    """
+
+    name: str
+    documents: tuple[str, ...]
+    records: bool
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256("\0".join(self.documents).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def calibration_text(path: Path | None) -> CalibrationText:
+    """The text of a file: .jsonl or .json with a record per line or in a list, anything else plain text; None: prose
+    and code of the Python standard library. Raises InflightError for a file that holds none.
+    """
+    if path is None:
+        return _standard_library()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InflightError(f"{path} cannot be read as text: {error}") from error
+    records = path.suffix in (".jsonl", ".json")
+    documents = tuple(_records(path, text)) if records else (text,)
+    if not any(document.strip() for document in documents):
+        raise InflightError(f"{path} holds no text to calibrate on.")
+    return CalibrationText(path.name, documents, records)
+
+
+def token_sequences(text: CalibrationText, tokenizer: Path, count: int, length: int, seed: int) -> list[Tokens]:
+    """At most `count` sequences of at most `length` token ids, chosen by `seed`. Raises ModelError without a tokenizer.json
+    in the directory `tokenizer`.
+    """
+    import tokenizers
+
+    if not (tokenizer / "tokenizer.json").is_file():
+        raise ModelError("The model has no tokenizer, and calibration text needs one.", "Use --quantize int8_wo.")
+    backend: Any = tokenizers.Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+    encoded = [np.asarray(backend.encode(document).ids, np.int64) for document in text.documents]
+    encoded = [ids for ids in encoded if len(ids)]
+    rng = np.random.default_rng(seed)
+    if text.records:
+        return [encoded[index][:length] for index in rng.permutation(len(encoded))[:count]]
+    return [_window(encoded[index % len(encoded)], length, rng) for index in range(count)]
+
+
+def _window(ids: Tokens, length: int, rng: np.random.Generator) -> Tokens:
+    start = int(rng.integers(0, max(1, len(ids) - length + 1)))
+    return ids[start : start + length]
+
+
+def _standard_library() -> CalibrationText:
+    import importlib.util
+    from pydoc_data.topics import topics
+
+    code = []
+    for module in _CODE:
+        found = importlib.util.find_spec(module)
+        if found is not None and found.origin is not None:
+            code.append(Path(found.origin).read_text(encoding="utf-8"))
+    return CalibrationText(STANDARD_LIBRARY, ("\n".join(topics[key] for key in sorted(topics)), "\n".join(code)), False)
+
+
+def _records(path: Path, text: str) -> Iterator[str]:
+    try:
+        lines = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else None
+        records = json.loads(text) if lines is None else lines
+    except ValueError as error:
+        raise InflightError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(records, list):
+        raise InflightError(f"{path} holds no list of records.", 'Give one record per line, as {"text": "..."}.')
+    for number, record in enumerate(records, 1):
+        yield _record_text(path, number, record)
+
+
+def _record_text(path: Path, number: int, record: Any) -> str:
+    if isinstance(record, str):
+        return record
+    for keys in _TEXT_KEYS if isinstance(record, dict) else ():
+        if all(key in record for key in keys):
+            parts = [record[key] for key in keys]
+            if keys == ("messages",):
+                parts = [turn.get("content") for turn in parts[0] if isinstance(turn, dict)]
+            return "\n".join(part for part in parts if isinstance(part, str))
+    names = "; ".join(" and ".join(keys) for keys in _TEXT_KEYS)
+    raise InflightError(f"{path}, record {number}, is no text.", f"A record is a string, or has the keys {names}.")
