@@ -80,7 +80,7 @@ def plan_build(checkpoint_dir: Path, recipe: BuildRecipe) -> PlannedBuild:
     config = checkpoint.config
     resolved = recipe.resolve(config)
     target = find_target(resolved.target)
-    check_capabilities(target, resolved, config.dtype, config.quantization.quant_algo)
+    check_capabilities(target, resolved, config.dtype, config.module_quantization.algorithms)
     check_scales(checkpoint)
     network = build_network(checkpoint, resolved.limits.max_seq_len)
     with needs(f"Target {target.name}", target.requires):

@@ -59,7 +59,7 @@ def _layer_kinds(spec: ModelSpec) -> tuple[LayerKind, ...]:
 def _num_parameters(checkpoint: Checkpoint) -> int:
     """Scales are not parameters, nor is the quantized copy of a tied embedding."""
     tensors = checkpoint.logical_tensors()
-    if checkpoint.config.tie_word_embeddings and checkpoint.quantization is not None:
+    if checkpoint.config.tie_word_embeddings and checkpoint.quantization_of("lm_head") is not None:
         tensors.pop(_PROJECTION, None)
     return sum(prod(entry.shape) for name, entry in tensors.items() if not name.endswith(SCALE_SUFFIXES))
 

@@ -144,7 +144,7 @@ def refuse_problems(problems: list[str]) -> None:
 def _kv_cache_dtype(config: CheckpointConfig) -> str:
     """The type that the checkpoint asks for. Scales of an int8 cache are taken from every token: calibrated ones that
     the checkpoint may carry (kv_cache_scaling_factor) are not read."""
-    from inflight.convert.quantization.scheme import KV_CACHE_ALGORITHM
+    from inflight.convert.quantization.modules import KV_CACHE_ALGORITHM
 
     return "int8" if config.quantization.kv_cache_quant_algo == KV_CACHE_ALGORITHM else config.dtype
 

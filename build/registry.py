@@ -66,9 +66,9 @@ def make_recipe(target: str = "cpu", **fields: Any) -> BuildRecipe:
         ) from error
 
 
-def check_capabilities(target: Target[Any], recipe: BuildRecipe, dtype: str, quant_algo: str | None) -> None:
-    """Raises BuildError where a target does not take a checkpoint of this type and algorithm, or the cache that the
-    resolved recipe asks for."""
+def check_capabilities(target: Target[Any], recipe: BuildRecipe, dtype: str, quant_algos: Sequence[str]) -> None:
+    """Raises BuildError where a target does not take a checkpoint of this type and these algorithms, or the cache that
+    the resolved recipe asks for."""
     able, name = target.capabilities, target.name
     checks = [
         (dtype not in able.dtypes, f"a checkpoint in {dtype}: target {name} takes {_listed(able.dtypes)}."),
@@ -76,9 +76,12 @@ def check_capabilities(target: Target[Any], recipe: BuildRecipe, dtype: str, qua
             recipe.kv_cache_dtype not in (able.kv_cache_dtypes or (dtype,)),
             f"--kv-cache-dtype {recipe.kv_cache_dtype}: {_cache_types(target, dtype)}.",
         ),
-        (
-            quant_algo is not None and able.quantization is not None and quant_algo not in able.quantization,
-            f"a checkpoint quantized with {quant_algo}: target {name} takes {_listed(able.quantization or ())}.",
+        *(
+            (
+                able.quantization is not None and algorithm not in able.quantization,
+                f"a checkpoint quantized with {algorithm}: target {name} takes {_listed(able.quantization or ())}.",
+            )
+            for algorithm in quant_algos
         ),
         (
             recipe.kv_cache_type not in (None, *able.kv_cache_types),

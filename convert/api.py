@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from inflight.convert.checkpoint.config import CheckpointConfig, SourceFacts
-from inflight.convert.checkpoint.directory import CONFIG_NAME, TOKENIZER_DIRECTORY, rank_file_name
+from inflight.convert.checkpoint.directory import CONFIG_NAME, LAYERS_NAME, TOKENIZER_DIRECTORY, rank_file_name
 from inflight.convert.families.table import find_family
 from inflight.convert.options import ConvertOptions
 from inflight.convert.plan import ConversionPlan, check_config, make_plan
-from inflight.convert.quantization.recipes import quantization_record
 from inflight.convert.source.generation import generation_facts
 from inflight.convert.source.model import SourceModel, open_source, read_config
 from inflight.convert.source.tokenizer_end import tokenizer_end_token
@@ -43,11 +43,17 @@ def convert_model(model: str | Path, output: Path, options: ConvertOptions | Non
     _check_disk(output, plan.nbytes)
     with atomic_directory(output, overwrite=options.overwrite, marker=rank_file_name(0)) as scratch:
         checkpoint_config = _complete_config(source, plan, options)
-        (scratch / CONFIG_NAME).write_text(json.dumps(checkpoint_config.to_json(), indent=2) + "\n", encoding="utf-8")
+        _write_json(scratch / CONFIG_NAME, checkpoint_config.to_json())
+        if checkpoint_config.module_quantization.is_mixed:
+            _write_json(scratch / LAYERS_NAME, checkpoint_config.module_quantization.layers_json())
         copy_tokenizer(source.directory, scratch / TOKENIZER_DIRECTORY)
         notes = try_tokenizer(scratch / TOKENIZER_DIRECTORY, plan.config.vocab_size)
         _write_ranks(scratch, plan, options.progress)
     return notes
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def plan_source(source: SourceModel, options: ConvertOptions) -> ConversionPlan:
@@ -77,10 +83,9 @@ def _complete_config(source: SourceModel, plan: ConversionPlan, options: Convert
     with progress_bar("Reading the source", total, enabled=options.progress) as advance:
         digest = source.sha256(advance)
     facts = SourceFacts(model=source.location.name, revision=source.location.revision, sha256=digest)
-    recipe = quantization_record(options)
     assert plan.config.inflight is not None, "the plan has what concerns the layers"
     end = tokenizer_end_token(source.directory)
-    block = generation_facts(source.config, source.generation_config, facts, plan.config.inflight, recipe, end)
+    block = generation_facts(source.config, source.generation_config, facts, plan.config.inflight, end)
     return plan.config.model_copy(update={"inflight": block})
 
 

@@ -16,9 +16,10 @@ class ConvertOptions(Record):
     """`dtype` "auto" keeps the source's type, float32 included. `tp_size` and `pp_size` are the tensor- and
     pipeline-parallel sizes. `use_parallel_embedding` splits the embedding over tensor-parallel ranks, along the
     vocabulary (`embedding_sharding_dim` 0) or the hidden size (1). `quantize` names a recipe of integer weights, None
-    keeps them plain; `group_size` is that of its int4 weights, and `exclude_modules` are fnmatch patterns of modules
-    that stay plain ("lm_head", "*.mlp.proj"). `revision` is that of a hub model. `overwrite` replaces an existing
-    output directory.
+    keeps them plain; `group_size` is that of int4 weights, `exclude_modules` are fnmatch patterns of modules that stay
+    plain ("lm_head", "*.mlp.proj"), and `module_schemes` pairs of a pattern and the recipe that its modules have
+    instead, of which the first that matches counts. `revision` is that of a hub model. `overwrite` replaces an
+    existing output directory.
     """
 
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -27,21 +28,24 @@ class ConvertOptions(Record):
     use_parallel_embedding: bool = False
     embedding_sharding_dim: Literal[0, 1] = 0
     quantize: SchemeName | None = None
-    group_size: Literal[32, 64, 128] = 128
+    group_size: Literal[32, 64, 128] = 32
     exclude_modules: tuple[str, ...] = ()
+    module_schemes: tuple[tuple[str, SchemeName], ...] = ()
     revision: str | None = None
     overwrite: bool = False
     progress: bool = True
 
     def refuse_unread(self) -> None:
         """Raises InflightError for a given option that the others leave without any effect: it is a mistake."""
-        scheme, has_embedding_parts = self.quantize, self.use_parallel_embedding
-        has_groups = scheme is not None and RECIPES[scheme].weights.scale == "group"
+        has_embedding_parts = self.use_parallel_embedding
+        schemes = [name for name in (self.quantize, *(name for _, name in self.module_schemes)) if name is not None]
+        has_groups = any(RECIPES[name].weights.scale == "group" for name in schemes)
+        quantized = " and ".join(dict.fromkeys(schemes)) or "weights that are not quantized"
         values = {name: getattr(self, name) for name in self.model_fields_set}
         given = {name for name, value in values.items() if value is not False and value != ()}  # 0 asks for something
         unread = {
-            "group_size": (not has_groups, f"{scheme or 'weights that are not quantized'}: no groups; int4 has them"),
-            "exclude_modules": (scheme is None, "nothing is quantized without --quantize"),
+            "group_size": (not has_groups, f"{quantized}: no groups; int4 has them"),
+            "exclude_modules": (not schemes, "nothing is quantized without --quantize"),
             "embedding_sharding_dim": (not has_embedding_parts, "it goes with --use-parallel-embedding"),
             "use_parallel_embedding": (self.tp_size == 1, "one rank holds the whole embedding; it goes with --tp-size"),
         }

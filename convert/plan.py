@@ -5,7 +5,7 @@ Everything that prevents it is collected and raised as one ModelError before a w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -19,7 +19,8 @@ from inflight.convert.checkpoint.sharding import group_problems, shard, split_pr
 from inflight.convert.checkpoint.support import unsupported
 from inflight.convert.families.table import FAMILIES, Family, architectures, find_family
 from inflight.convert.options import ConvertOptions
-from inflight.convert.quantization.recipes import quantization_facts
+from inflight.convert.quantization.modules import ModuleQuantization
+from inflight.convert.quantization.recipes import Chosen, choose_schemes, module_quantization, torn_pairs
 from inflight.convert.quantization.scheme import StoredTensor, WeightQuantization
 from inflight.convert.source.hf_config import ConfigReading, read_model_config
 from inflight.convert.source.tensor import SourceTensor
@@ -96,12 +97,16 @@ def make_plan(
     tied = not (reading.optional.lm_head or never_tied)
     account = TensorAccount(family, tensors, tied)
     config = _checkpoint_config(reading, options, tied)
+    chosen: Chosen = {}
     ranks: Iterator[tuple[PlannedTensor, ...]] = iter(())
     if reading.shapes_known:
-        problems += unsupported(config) + split_problems(config)
+        chosen = choose_schemes(options, _matrices(config, reading))
+        config = _quantized(config, module_quantization(options, chosen))
+        problems += torn_pairs(chosen) or unsupported(config)
+        problems += split_problems(config)
         specs = _stage_specs(config, reading, tied)
         every = [spec for stage in specs for spec in stage]
-        problems += group_problems(config, every) + account.problems(every) + _unmatched(options, every)
+        problems += group_problems(config, every) + account.problems(every) + _unmatched(options, chosen)
         config = config.model_copy(update={"dtype": _choose_dtype(options, reading, account, every, problems)})
         ranks = _plan_ranks(account, tensors, config, specs)
     _refuse(model, problems)
@@ -112,19 +117,38 @@ def _stage_specs(config: CheckpointConfig, reading: ConfigReading, tied: bool) -
     """The tensors of each pipeline stage. Where the embedding of a tied model is not whole on the last rank, or stays
     plain beside a quantized projection, the projection is written out.
     """
-    quantization = config.weight_quantization
-    own_projection = config.mapping.world_size > 1 or (quantization is not None and quantization.covers("lm_head"))
+    own_projection = config.mapping.world_size > 1 or config.quantization_of("lm_head") is not None
     spec = model_spec(config, replace(reading.optional, lm_head=not tied or own_projection))
     return [list(stage_tensors(config, spec, stage)) for stage in range(config.mapping.pp_size)]
 
 
-def _unmatched(options: ConvertOptions, specs: Sequence[TensorSpec]) -> list[str]:
-    """The patterns of exclude_modules that name no matrix of the model: a mistyped one would leave it quantized."""
-    modules = {module_path(spec.name) for spec in specs if spec.columns is not None} | {"lm_head"}
+def _matrices(config: CheckpointConfig, reading: ConfigReading) -> list[str]:
+    """Paths of the modules that may be quantized: every product, the projection of a tied model among them."""
+    spec = model_spec(config, replace(reading.optional, lm_head=True))
+    stages = (stage_tensors(config, spec, stage) for stage in range(config.mapping.pp_size))
+    matrices = (each for stage in stages for each in stage if each.kind == "weight" and each.columns is not None)
+    return list(dict.fromkeys(module_path(each.name) for each in matrices if each.module != "vocab_embedding"))
+
+
+def _quantized(config: CheckpointConfig, quantization: ModuleQuantization) -> CheckpointConfig:
+    """The config with what is quantized, and the record of it."""
+    assert config.inflight is not None, "the reading has what concerns the layers"
+    main = next((record for record in quantization.records if not record.modules), None)
+    others = tuple(record for record in quantization.records if record.modules)
+    facts = config.inflight.model_copy(update={"quantization": main, "module_quantization": others})
+    update = {"quantization": quantization.facts, "quantized_layers": dict(quantization.layers), "inflight": facts}
+    return config.model_copy(update=update)
+
+
+def _unmatched(options: ConvertOptions, modules: Iterable[str]) -> list[str]:
+    """The patterns that name no matrix of the model: what is mistyped would be quantized in another way than meant."""
+    given = [("--exclude-modules", pattern) for pattern in options.exclude_modules]
+    given += [("--quantize-module", pattern) for pattern, _ in options.module_schemes]
+    named, example = {*modules, "transformer.vocab_embedding"}, min(module for module in modules if module != "lm_head")
     return [
-        f"--exclude-modules {pattern!r} matches no module; modules are named as {min(modules - {'lm_head'})!r}"
-        for pattern in options.exclude_modules
-        if not any(fnmatchcase(module, pattern) for module in modules)
+        f"{flag} {pattern!r} matches no module; modules are named as {example!r}"
+        for flag, pattern in given
+        if not any(fnmatchcase(module, pattern) for module in named)
     ]
 
 
@@ -154,7 +178,6 @@ def _checkpoint_config(reading: ConfigReading, options: ConvertOptions, tied: bo
             "embedding_sharding_dim": options.embedding_sharding_dim,
             "tie_word_embeddings": tied,
             "mapping": mapping,
-            "quantization": quantization_facts(options),
         }
     )
 

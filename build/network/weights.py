@@ -18,7 +18,7 @@ class Weights:
     def __init__(self, builder: GraphBuilder, checkpoint: Checkpoint) -> None:
         self._builder = builder
         self._table = checkpoint.tensors
-        self._quantization = checkpoint.quantization
+        self._quantization_of = checkpoint.quantization_of
         self._rounded: dict[tuple[str, str, str | None], ir.Value] = {}
 
     def __contains__(self, name: str) -> bool:
@@ -29,8 +29,8 @@ class Weights:
 
         Rows that several products round alike are rounded once.
         """
-        quantization = self._quantization
-        if quantization is None or not quantization.covers(prefix):
+        quantization = self._quantization_of(prefix)
+        if quantization is None:
             return x
         stored, dtype = quantization.row_scale_name(prefix), quantization.activations
         key = (name_of(x), dtype, stored)
@@ -59,8 +59,8 @@ class Weights:
 
     def transposed(self, prefix: str, name: str) -> ir.Value:
         """`prefix`.weight (out, in) as float32 [in, out], in a value called `name`; levels times their scales."""
-        quantization = self._quantization
-        if quantization is not None and quantization.covers(prefix):
+        quantization = self._quantization_of(prefix)
+        if quantization is not None:
             matrix = StoredMatrix.of(self._table, prefix, quantization)
             return weight_form(quantization.scheme).write(self._builder, matrix, name)
         weight = self.float32(f"{prefix}.weight")

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from inflight.convert.checkpoint.rope import RotaryScaling, parse_rotary_scaling
 from inflight.convert.quantization.facts import QuantizationFacts, QuantizationRecord
-from inflight.convert.quantization.scheme import WeightQuantization, weight_quantization
+from inflight.convert.quantization.modules import ModuleQuantization
+from inflight.convert.quantization.scheme import WeightQuantization
 from inflight.records import Record
 
 INFLIGHT_KEY_VERSION = 1
@@ -74,7 +75,8 @@ class InflightFacts(Record):
 
     `layer_types` None: `sliding_window` is that of every layer. `layers_without_rope` are numbers of layers that have
     no rotary embedding; None: all have it. `local_rotary_scaling` is that of sliding layers, whose rotary base is the
-    config's rope_local_base_freq.
+    config's rope_local_base_freq. `quantization` is about all quantized modules but those that a record of
+    `module_quantization` names.
     """
 
     version: int = INFLIGHT_KEY_VERSION
@@ -88,6 +90,26 @@ class InflightFacts(Record):
     layers_without_rope: tuple[int, ...] | None = None
     local_rotary_scaling: RotaryScaling | None = None
     quantization: QuantizationRecord | None = None
+    module_quantization: tuple[QuantizationRecord, ...] = ()
+
+    @property
+    def quantization_records(self) -> tuple[QuantizationRecord, ...]:
+        """Both kinds."""
+        return (*([] if self.quantization is None else [self.quantization]), *self.module_quantization)
+
+    def to_json(self) -> dict[str, Any]:
+        """Keys that say nothing are left out."""
+        values = self.model_dump(mode="json")
+        for key in ("layer_types", "layers_without_rope", "local_rotary_scaling", "quantization"):
+            if values[key] is None:
+                del values[key]
+        if not self.module_quantization:
+            del values["module_quantization"]
+        if self.quantization is not None:
+            values["quantization"].pop("modules")
+        if self.local_rotary_scaling is not None:
+            values["local_rotary_scaling"] = self.local_rotary_scaling.model_dump(mode="json", exclude_none=True)
+        return values
 
 
 class CheckpointConfig(BaseModel):
@@ -95,7 +117,8 @@ class CheckpointConfig(BaseModel):
 
     `head_size` may differ from hidden_size / num_attention_heads. `rotary_scaling` None means unscaled frequencies.
     `attn_bias`, `mlp_bias`, `qk_layernorm` and `tie_word_embeddings` None: the config does not say, the tensors do.
-    From `inter_layernorms` on: keys that only some families have.
+    From `inter_layernorms` on: keys that only some families have. `quantized_layers` is that of quant_cfg.json, a file
+    beside config.json: facts of modules by their paths, under quant_algo MIXED_PRECISION.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=(), validate_by_name=True)
@@ -127,6 +150,7 @@ class CheckpointConfig(BaseModel):
     tie_word_embeddings: bool | None = None
     mapping: ParallelMapping = ParallelMapping()
     quantization: QuantizationFacts = QuantizationFacts()
+    quantized_layers: dict[str, QuantizationFacts] = Field(default={}, exclude=True)
     inter_layernorms: bool | None = None
     query_pre_attn_scalar: PositiveNumber | None = None
     attn_logit_softcapping: PositiveNumber | None = None
@@ -162,9 +186,15 @@ class CheckpointConfig(BaseModel):
         return min((limit for limit in limits if limit is not None), default=None)
 
     @property
-    def weight_quantization(self) -> WeightQuantization | None:
-        """How quantized matrices are stored; None for plain weights. The config must be a supported one."""
-        return weight_quantization(self.quantization, self.inflight.quantization if self.inflight else None)
+    def module_quantization(self) -> ModuleQuantization:
+        records = self.inflight.quantization_records if self.inflight else ()
+        return ModuleQuantization(self.quantization, self.quantized_layers, records)
+
+    def quantization_of(self, module: str) -> WeightQuantization | None:
+        """How the matrix of a module ("lm_head", "transformer.layers.0.mlp.fc") is stored; None for a plain one. The
+        config must be a supported one.
+        """
+        return self.module_quantization.of(module)
 
     def to_json(self) -> dict[str, Any]:
         """The documented spelling, in the order of the fields; keys that say nothing are left out."""
@@ -174,11 +204,8 @@ class CheckpointConfig(BaseModel):
                 del values[key]
         if self.quantization.weight_layout is None:
             del values["quantization"]["weight_layout"]
-        for key in ("layer_types", "layers_without_rope", "local_rotary_scaling", "quantization"):
-            if self.inflight is not None and values["inflight"][key] is None:
-                del values["inflight"][key]
-        if self.inflight is not None and (local := self.inflight.local_rotary_scaling) is not None:
-            values["inflight"]["local_rotary_scaling"] = local.model_dump(mode="json", exclude_none=True)
+        if self.inflight is not None:
+            values["inflight"] = self.inflight.to_json()
         values["rotary_scaling"] = self.rotary_scaling.to_checkpoint() if self.rotary_scaling else None
         if self.rotary_scaling is not None and self.rotary_scaling.rope_type == "longrope":
             values |= {name: values["rotary_scaling"].pop(key) for name, key in _LONGROPE_KEYS.items()}

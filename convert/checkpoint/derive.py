@@ -47,8 +47,7 @@ def stored_optionals(config: CheckpointConfig, names: Set[str]) -> OptionalTenso
 
 def _quantized_head(config: CheckpointConfig) -> bool:
     """A quantized projection is stored, even that of a tied model: the embedding itself is never quantized."""
-    found = config.weight_quantization
-    return found is not None and found.covers("lm_head") and config.inflight is not None
+    return config.inflight is not None and config.quantization_of("lm_head") is not None
 
 
 def model_spec(config: CheckpointConfig, optional: OptionalTensors) -> ModelSpec:

@@ -18,6 +18,7 @@ from inflight.convert.checkpoint.layout import TensorSpec, module_path, quantiza
 from inflight.convert.checkpoint.model_spec import ModelSpec
 from inflight.convert.checkpoint.sharding import shard, split_problems
 from inflight.convert.checkpoint.support import unsupported, unsupported_keys
+from inflight.convert.quantization.modules import MIXED_PRECISION
 from inflight.convert.quantization.round_to_nearest import dequantize, unpack_pairs
 from inflight.convert.quantization.scheme import StoredTensor, WeightQuantization
 from inflight.errors import CheckpointError
@@ -25,7 +26,7 @@ from inflight.files import sha256_file
 from inflight.files.json_file import read_json_object
 from inflight.tensor_file import TensorEntry, TensorFileError, map_array, read_header
 
-CONFIG_NAME = "config.json"
+CONFIG_NAME, LAYERS_NAME = "config.json", "quant_cfg.json"
 TOKENIZER_DIRECTORY = "tokenizer"
 _MAKE_ONE = "`inflight convert` makes a checkpoint out of a Hugging Face model."
 
@@ -72,19 +73,17 @@ class Checkpoint:
 
     def scales_of(self, weight: str, rank: int = 0) -> TensorEntry | None:
         """The scales of the weight of this name; None when it is plain."""
-        module, quantization = module_path(weight), self.quantization
-        if quantization is None or not quantization.covers(module):
-            return None
-        return self.ranks[rank].get(quantization.scale_name(module))
+        module = module_path(weight)
+        quantization = self.quantization_of(module)
+        return None if quantization is None else self.ranks[rank].get(quantization.scale_name(module))
 
     def logical_tensors(self, rank: int = 0) -> dict[str, TensorEntry]:
         """The table of a rank as its modules see it: bytes of int4 are int4 (out, in), half a byte an element."""
         seen = dict(self.ranks[rank])
-        if self.quantization is not None and self.quantization.bits == 4:
-            for name, entry in self.ranks[rank].items():
-                scales = self.scales_of(name, rank)
-                if scales is not None:
-                    seen[name] = replace(entry, dtype="int4", shape=(scales.shape[0], entry.shape[1]))
+        for name, entry in self.ranks[rank].items():
+            quantization, scales = self.quantization_of(module_path(name)), self.scales_of(name, rank)
+            if quantization is not None and quantization.bits == 4 and scales is not None:
+                seen[name] = replace(entry, dtype="int4", shape=(scales.shape[0], entry.shape[1]))
         return seen
 
     @property
@@ -106,18 +105,17 @@ class Checkpoint:
             raise CheckpointError(f"{self.rank_file(rank)} has no tensor {name}.")
         return map_array(self.ranks[rank][name])
 
-    @property
-    def quantization(self) -> WeightQuantization | None:
-        """How the matrices that it covers are stored; None when all are plain."""
-        return self.config.weight_quantization
+    def quantization_of(self, module: str) -> WeightQuantization | None:
+        """How the matrix of this module is stored; None for a plain one."""
+        return self.config.quantization_of(module)
 
     def matrix(self, module: str, rank: int = 0) -> npt.NDArray[Any]:
         """The weight (out, in) of a module: mapped in its stored type, or float32 made of its integers and scales.
 
         Raises CheckpointError if there is none.
         """
-        stored, quantization = self.array(f"{module}.weight", rank), self.quantization
-        if quantization is None or not quantization.covers(module):
+        stored, quantization = self.array(f"{module}.weight", rank), self.quantization_of(module)
+        if quantization is None:
             return stored
         scales = self.array(quantization.scale_name(module), rank)
         levels = unpack_pairs(stored, len(scales)) if quantization.bits == 4 else stored
@@ -141,6 +139,7 @@ def read_config(directory: Path) -> CheckpointConfig:
     if not path.exists():
         raise CheckpointError(f"{directory} has no {CONFIG_NAME}.", _MAKE_ONE)
     raw = read_json_object(path, CheckpointError)
+    _add_layers(raw, directory / LAYERS_NAME)
     try:
         config = CheckpointConfig.model_validate(raw)
     except ValidationError as error:
@@ -150,6 +149,20 @@ def read_config(directory: Path) -> CheckpointConfig:
     if reasons:
         raise CheckpointError(f"{path} asks for what is not supported:\n" + "\n".join(f"  {r}" for r in reasons))
     return config
+
+
+def _add_layers(raw: dict[str, Any], path: Path) -> None:
+    """What quant_cfg.json says, under MIXED_PRECISION, as a key of the config."""
+    block = raw.get("quantization")
+    raw.pop("quantized_layers", None)
+    if not isinstance(block, dict) or block.get("quant_algo") != MIXED_PRECISION:
+        return
+    if not path.exists():
+        raise CheckpointError(f"{path.parent} has no {path.name}, which {MIXED_PRECISION} asks for.", _MAKE_ONE)
+    layers = read_json_object(path, CheckpointError)
+    raw["quantized_layers"] = layers.get("quantized_layers", {})
+    block.setdefault("kv_cache_quant_algo", None)
+    block["kv_cache_quant_algo"] = block["kv_cache_quant_algo"] or layers.get("kv_cache_quant_algo")
 
 
 def _rank_files(directory: Path, config: CheckpointConfig) -> list[Path]:

@@ -49,9 +49,8 @@ def module_path(tensor: str) -> str:
 
 def quantization_of(spec: TensorSpec, config: CheckpointConfig) -> WeightQuantization | None:
     """How this tensor is quantized; None when it is stored in the checkpoint's type."""
-    found = config.weight_quantization
-    matrix = spec.kind == "weight" and spec.columns is not None
-    return found if found is not None and matrix and found.covers(module_path(spec.name)) else None
+    is_matrix = spec.kind == "weight" and spec.columns is not None
+    return config.quantization_of(module_path(spec.name)) if is_matrix else None
 
 
 def stage_layers(num_layers: int, pp_size: int, stage: int) -> range:

@@ -9,7 +9,6 @@ from inflight.convert.checkpoint.config import CheckpointConfig
 from inflight.convert.checkpoint.model_spec import Activation
 from inflight.convert.checkpoint.rope import RotaryScaling
 from inflight.convert.families.table import FAMILIES
-from inflight.convert.quantization.scheme import quantization_problems
 from inflight.dtypes import FLOAT_DTYPES
 
 # Keys of the format's readers that change the mathematics unless they have this value.
@@ -71,7 +70,7 @@ def unsupported(config: CheckpointConfig) -> list[str]:
         (config.mapping.cp_size != 1, "context parallelism (cp_size > 1)"),
     )
     reasons = [reason for wrong, reason in checks if wrong]
-    return reasons + _rotary_problems(config) + _layer_problems(config) + quantization_problems(config.quantization)
+    return reasons + _rotary_problems(config) + _layer_problems(config) + config.module_quantization.problems()
 
 
 def _sandwich(config: CheckpointConfig) -> bool:

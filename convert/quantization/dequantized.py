@@ -36,11 +36,10 @@ class RowRounding(NamedTuple):
 
 def row_roundings(checkpoint: Checkpoint) -> dict[str, RowRounding]:
     """By Hugging Face module, how the rows of every quantized matrix are rounded."""
-    quantization = checkpoint.quantization
-    if quantization is None:
-        return {}
     roundings = {}
     for spec, names in _quantized_matrices(checkpoint):
+        quantization = quantization_of(spec, checkpoint.config)
+        assert quantization is not None, f"{spec.name} is plain"
         stored = quantization.row_scale_name(module_path(spec.name))
         scale = None if stored is None else float(checkpoint.array(stored)[0])
         rounding = RowRounding(quantization.activations, scale, quantization.row_limits)

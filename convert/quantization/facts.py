@@ -20,7 +20,7 @@ SchemeName = Annotated[str, AfterValidator(_known)]
 
 
 class QuantizationFacts(Record):
-    """The `quantization` block; `quant_algo` null means plain weights.
+    """The `quantization` block, or what quant_cfg.json has of one module; `quant_algo` null means plain weights.
 
     `clamp_val`: rows of 8-bit floats with scales of their own are cut to this range first. `weight_layout` is ours,
     and written only where the format's own reader must not take the weights for its own: it refuses a block with a key
@@ -43,9 +43,11 @@ class QuantizationRecord(Record):
     """What the format has no field for: the recipe, and the type to which the rows of a product are rounded.
 
     `scale_divisors`: the scale of a group is its greatest magnitude over that one of these which loses least.
+    `modules`: the modules that it is about, by their paths; none: all that no other record names.
     """
 
     scheme: SchemeName
     activations: RowDtype
     rounding: Literal["nearest"] = "nearest"
     scale_divisors: tuple[float, ...]
+    modules: tuple[str, ...] = ()

@@ -2,28 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+
 from inflight.convert.options import ConvertOptions
 from inflight.convert.quantization.facts import QuantizationFacts, QuantizationRecord
+from inflight.convert.quantization.modules import GATED_PAIR, MIXED_PRECISION, ModuleQuantization, matches
 from inflight.convert.quantization.scheme import WEIGHT_LAYOUT
-from inflight.convert.quantization.schemes import RECIPES
+from inflight.convert.quantization.schemes import RECIPES, QuantScheme
+
+# The scheme of every matrix by its module path; None: plain.
+Chosen = Mapping[str, QuantScheme | None]
 
 
-def quantization_facts(options: ConvertOptions) -> QuantizationFacts:
-    """The `quantization` block of config.json."""
-    if options.quantize is None:
-        return QuantizationFacts()
-    scheme = RECIPES[options.quantize]
-    return QuantizationFacts(
-        quant_algo=scheme.algorithm,
-        group_size=options.group_size,
-        exclude_modules=(*scheme.excluded, *options.exclude_modules),
-        weight_layout=WEIGHT_LAYOUT if scheme.weights.guarded else None,
-    )
+def choose_schemes(options: ConvertOptions, modules: Iterable[str]) -> Chosen:
+    """The scheme of each of these matrices: none where it is excluded, else that of the first pattern of
+    `module_schemes` that names it, else what `quantize` has for it.
+    """
+    return {module: _choose(options, module) for module in modules}
 
 
-def quantization_record(options: ConvertOptions) -> QuantizationRecord | None:
-    """What the `inflight` block keeps of the recipe."""
-    if options.quantize is None:
+def _choose(options: ConvertOptions, module: str) -> QuantScheme | None:
+    if matches(module, options.exclude_modules):
+        return None
+    for pattern, name in options.module_schemes:
+        if fnmatchcase(module, pattern):
+            return RECIPES[name]
+    if options.quantize is None or matches(module, RECIPES[options.quantize].excluded):
         return None
     scheme = RECIPES[options.quantize]
-    return QuantizationRecord(scheme=scheme.name, activations=scheme.rows.dtype, scale_divisors=scheme.divisors)
+    own = next((name for pattern, name in scheme.modules if fnmatchcase(module, pattern)), scheme.name)
+    return RECIPES[own]
+
+
+def module_quantization(options: ConvertOptions, chosen: Chosen) -> ModuleQuantization:
+    """What the checkpoint says of its matrices: in one block where all that are quantized are so alike and patterns
+    tell which they are, else of each.
+    """
+    names = {scheme.name for scheme in chosen.values() if scheme is not None}
+    if not names:
+        return ModuleQuantization(QuantizationFacts(), {})
+    if len(names) == 1:
+        scheme = RECIPES[next(iter(names))]
+        excluded = (*scheme.excluded, *options.exclude_modules)
+        facts = _facts(scheme, options).model_copy(update={"exclude_modules": excluded})
+        if all(matches(module, excluded) == (each is None) for module, each in chosen.items()):
+            return ModuleQuantization(facts, {}, (_record(scheme),))
+    members: dict[str, list[str]] = {}
+    for module, each in chosen.items():
+        if each is not None:
+            members.setdefault(each.name, []).append(module)
+    main = options.quantize if options.quantize in members else None
+    records = [_record(RECIPES[name], () if name == main else listed) for name, listed in members.items()]
+    layers = {module: _facts(each, options) for module, each in chosen.items() if each is not None}
+    return ModuleQuantization(QuantizationFacts(quant_algo=MIXED_PRECISION), layers, tuple(records))
+
+
+def torn_pairs(chosen: Chosen) -> list[str]:
+    """A line for the first gate and partner that would be quantized in two ways: one kernel reads both."""
+    first, second = GATED_PAIR
+    for module, scheme in chosen.items():
+        other = chosen.get(module.removesuffix(first) + second) if module.endswith(first) else None
+        if scheme is not None and other is not None and scheme.name != other.name:
+            partner = module.removesuffix(first) + second
+            return [
+                f"--quantize-module: {module} would be {scheme.name} and {partner} {other.name}, and one kernel reads "
+                "both: give the two one scheme"
+            ]
+    return []
+
+
+def _facts(scheme: QuantScheme, options: ConvertOptions) -> QuantizationFacts:
+    layout = WEIGHT_LAYOUT if scheme.weights.guarded else None
+    if scheme.weights.scale != "group":
+        return QuantizationFacts(quant_algo=scheme.algorithm, weight_layout=layout)
+    return QuantizationFacts(quant_algo=scheme.algorithm, weight_layout=layout, group_size=options.group_size)
+
+
+def _record(scheme: QuantScheme, modules: Iterable[str] = ()) -> QuantizationRecord:
+    return QuantizationRecord(
+        scheme=scheme.name, activations=scheme.rows.dtype, scale_divisors=scheme.divisors, modules=tuple(modules)
+    )

@@ -17,9 +17,6 @@ def check_scales(checkpoint: Checkpoint) -> None:
     """Raise CheckpointError naming the scales of a checkpoint of one rank that cannot be; integers have no such rule,
     since a row of zeros has scale 0.
     """
-    quantization = checkpoint.quantization
-    if quantization is None or quantization.scheme.weights.dtype != "float8_e4m3fn":
-        return
     problems = [text for name in _scale_names(checkpoint) if (text := _problem(checkpoint, name)) is not None]
     if problems:
         listed = "\n".join(problems[:_SHOWN])
@@ -33,7 +30,7 @@ def check_scales(checkpoint: Checkpoint) -> None:
 def _scale_names(checkpoint: Checkpoint) -> Iterator[str]:
     for spec in stage_tensors(checkpoint.config, checkpoint.spec, 0):
         quantization = quantization_of(spec, checkpoint.config)
-        if quantization is not None:
+        if quantization is not None and quantization.scheme.weights.dtype == "float8_e4m3fn":
             module = module_path(spec.name)
             names = (quantization.scale_name(module), quantization.row_scale_name(module))
             yield from (name for name in names if name is not None)

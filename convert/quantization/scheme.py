@@ -1,4 +1,4 @@
-"""Which matrices of a checkpoint are quantized, and in which tensors a quantized matrix is stored.
+"""In which tensors a quantized matrix is stored, and how the rows that it multiplies are rounded.
 
 docs/formats/checkpoint.md has the formats; the names of the algorithms are those of the TensorRT-LLM checkpoint format.
 """
@@ -6,24 +6,13 @@ docs/formats/checkpoint.md has the formats; the names of the algorithms are thos
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Literal
 
 from inflight.convert.quantization.facts import QuantizationFacts, QuantizationRecord
-from inflight.convert.quantization.schemes import (
-    ACTIVATION_SCALE,
-    EMBEDDING,
-    SCHEMES,
-    QuantScheme,
-    RowDtype,
-    schemes_of,
-)
+from inflight.convert.quantization.schemes import ACTIVATION_SCALE, SCHEMES, QuantScheme, RowDtype, schemes_of
 from inflight.dtypes import DTYPES
 
 WEIGHT_LAYOUT: Literal["out_in"] = "out_in"
-KV_CACHE_ALGORITHM = "INT8"
-# What the format leaves unquantized when `exclude_modules` is null.
-DEFAULT_EXCLUDED = ("*lm_head", "*router", EMBEDDING, "*position_embedding", "*block_embedding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +26,14 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class WeightQuantization:
-    """How the quantized matrices of a checkpoint are stored, and how the rows that they multiply are rounded.
+    """How the matrix of one module is stored, and how the rows that it multiplies are rounded.
 
-    `group_size` 0: the scheme has no groups. `excluded` are fnmatch patterns on module paths. `row_limits`: rows are
-    cut to this range before they are rounded.
+    `group_size` 0: the scheme has no groups. `row_limits`: rows are cut to this range before they are rounded.
     """
 
     scheme: QuantScheme
     group_size: int
-    excluded: tuple[str, ...]
     row_limits: tuple[float, float] | None = None
-
-    def covers(self, module: str) -> bool:
-        """True when the matrix of this module path ("lm_head", "transformer.layers.0.mlp.fc") is quantized."""
-        return not any(fnmatchcase(module, pattern) for pattern in (*self.excluded, EMBEDDING))
 
     @property
     def activations(self) -> RowDtype:
@@ -82,29 +65,28 @@ class WeightQuantization:
 
 
 def weight_quantization(facts: QuantizationFacts, record: QuantizationRecord | None) -> WeightQuantization | None:
-    """The quantization of a supported block (see `quantization_problems`); None for plain weights."""
+    """How a module with these facts is stored (see `algorithm_problems`); None: plain. `record` tells schemes of one
+    algorithm apart.
+    """
     if facts.quant_algo is None:
         return None
-    excluded = DEFAULT_EXCLUDED if facts.exclude_modules is None else facts.exclude_modules
     known = schemes_of(facts.quant_algo)
     told = [scheme for scheme in known if record is not None and scheme.rows.dtype == record.activations]
     scheme = (told or known)[0]
     group_size = facts.group_size if scheme.weights.scale == "group" else 0
     limits = facts.clamp_val if scheme.rows == ("float8_e4m3fn", "own") else None
-    return WeightQuantization(scheme, group_size, excluded, limits)
+    return WeightQuantization(scheme, group_size, limits)
 
 
-def quantization_problems(facts: QuantizationFacts) -> list[str]:
-    """Everything unsupported in this block, one phrase each; empty when it is supported."""
-    problems = [] if facts.quant_algo is None else _algorithm_problems(facts.quant_algo, facts)
-    if facts.kv_cache_quant_algo not in (None, KV_CACHE_ALGORITHM):
-        problems.append(f"kv_cache_quant_algo {facts.kv_cache_quant_algo!r} (supported: {KV_CACHE_ALGORITHM})")
-    return problems
-
-
-def _algorithm_problems(algorithm: str, facts: QuantizationFacts) -> list[str]:
+def algorithm_problems(facts: QuantizationFacts, further: tuple[str, ...] = ()) -> list[str]:
+    """Everything unsupported in what is said of one module, a phrase each; empty when it is supported. `further` are
+    algorithms to name beside those of modules.
+    """
+    algorithm = facts.quant_algo
+    if algorithm is None:
+        return []
     schemes = schemes_of(algorithm)
-    supported = ", ".join(dict.fromkeys(scheme.algorithm for scheme in SCHEMES))
+    supported = ", ".join(dict.fromkeys([*(scheme.algorithm for scheme in SCHEMES), *further]))
     guarded = any(scheme.weights.guarded for scheme in schemes)
     limits = facts.clamp_val
     named = f"quant_algo {algorithm!r} with"

@@ -51,7 +51,8 @@ class QuantScheme(NamedTuple):
 
     Of schemes that share an algorithm the first is meant when the checkpoint does not tell. `divisors`: as `convert
     --quantize NAME` makes it, the scale is the greatest magnitude over that one of these which loses least; none: it
-    is read and not made. `excluded`: fnmatch patterns on modules that are then left unquantized.
+    is read and not made. `excluded`: fnmatch patterns on modules that are then left unquantized. `modules`: pairs of a
+    pattern and the scheme that its modules then have.
     """
 
     name: str
@@ -60,17 +61,21 @@ class QuantScheme(NamedTuple):
     rows: RoundedRows
     divisors: tuple[float, ...] = ()
     excluded: tuple[str, ...] = (EMBEDDING,)
+    modules: tuple[tuple[str, str], ...] = ()
 
 
 _INT4 = StoredWeights("int4", "group", GROUP_SCALE)
 _INT8 = StoredWeights("int8", "row", ROW_SCALE, guarded=True)
 # The first keeps every value within -7 .. 7; the others cut the extremes of a group off where that serves the rest.
 _INT4_DIVISORS = (7.0, 7.5, 8.0, 8.5, 9.0)
+# The vocabulary projection of the int4 schemes has 8 bits: with 4, half of what they lose is lost there.
 
 SCHEMES: tuple[QuantScheme, ...] = (
-    QuantScheme("int4_wo", "W4A16_AWQ", _INT4, RoundedRows("int16"), _INT4_DIVISORS),
+    QuantScheme("int4_wo", "W4A16_AWQ", _INT4, RoundedRows("int16"), _INT4_DIVISORS, modules=(("lm_head", "int8_wo"),)),
     # No algorithm of its own: its weights are those of W4A16_AWQ; how activations are rounded is the engine's choice.
-    QuantScheme("int4_w4a8", "W4A16_AWQ", _INT4, RoundedRows("int8"), _INT4_DIVISORS),
+    QuantScheme(
+        "int4_w4a8", "W4A16_AWQ", _INT4, RoundedRows("int8"), _INT4_DIVISORS, modules=(("lm_head", "int8_w8a8"),)
+    ),
     # Scales of rows are measured on data, so this one is read only.
     QuantScheme(
         "fp8",

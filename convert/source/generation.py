@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from inflight.convert.checkpoint.config import InflightFacts, SourceFacts
-from inflight.convert.quantization.facts import QuantizationRecord
 from inflight.errors import ModelError
 from inflight.sampling_parameters import SAMPLING_PARAMETERS, SamplingParameter
 
@@ -16,11 +15,9 @@ def generation_facts(
     generation_config: Mapping[str, Any],
     source: SourceFacts,
     layers: InflightFacts,
-    quantization: QuantizationRecord | None = None,
     tokenizer_end: int | None = None,
 ) -> InflightFacts:
-    """The "inflight" block, `layers` being what it says of those. Sampling defaults
-    count only with do_sample.
+    """The "inflight" block, `layers` being what it says of those. Sampling defaults count only with do_sample.
 
     End tokens are those of generation_config.json, then of config.json, each one id or a list, and `tokenizer_end`, the
     tokenizer's own: a model fine-tuned for chat may end its answers with a token that only one of the three names.
@@ -43,17 +40,14 @@ def generation_facts(
     ends = (generation_config.get("eos_token_id"), config.get("eos_token_id"), tokenizer_end)
     pads = _token_ids(value("pad_token_id"))
     starts = _token_ids(value("bos_token_id"))
-    return InflightFacts(
-        source=source,
-        end_token_ids=tuple(dict.fromkeys(i for end in ends for i in _token_ids(end))),
-        pad_token_id=pads[0] if pads else None,
-        bos_token_id=starts[0] if starts else None,
-        sampling_defaults={row.name: _default(row, number) for row, number in given},
-        sliding_window=layers.sliding_window,
-        layer_types=layers.layer_types,
-        layers_without_rope=layers.layers_without_rope,
-        local_rotary_scaling=layers.local_rotary_scaling,
-        quantization=quantization,
+    return layers.model_copy(
+        update={
+            "source": source,
+            "end_token_ids": tuple(dict.fromkeys(i for end in ends for i in _token_ids(end))),
+            "pad_token_id": pads[0] if pads else None,
+            "bos_token_id": starts[0] if starts else None,
+            "sampling_defaults": {row.name: _default(row, number) for row, number in given},
+        }
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.convert.checkpoint.directory import CONFIG_NAME, Checkpoint
-from inflight.convert.quantization.scheme import weight_quantization
+from inflight.convert.quantization.modules import ModuleQuantization
 from inflight.tensor_file import encode_header, map_array
 
 GREATEST = 448.0
@@ -34,13 +34,12 @@ def round_to_float8(
     """
     plain = Checkpoint.open(directory)
     block = {"quant_algo": algorithm, **({"clamp_val": clamp} if clamp else {})}
-    rule = weight_quantization(plain.config.quantization.model_copy(update=block), None)
-    assert rule is not None
+    rule = ModuleQuantization(plain.config.quantization.model_copy(update=block), {})
     tensors: dict[str, Array] = {}
     for name, entry in plain.tensors.items():
         module = name.removesuffix(".weight")
         values = np.array(map_array(entry))
-        if not name.endswith(".weight") or values.ndim != 2 or not rule.covers(module):
+        if not name.endswith(".weight") or values.ndim != 2 or rule.of(module) is None:
             tensors[name] = values
         elif algorithm == "FP8":
             tensors.update(_per_matrix(module, values.astype(np.float32), rng))

@@ -87,7 +87,7 @@ def test_the_network_means_integers_times_scales(
 @pytest.mark.parametrize("scheme", ["int8_wo", "int4_wo"])
 @pytest.mark.parametrize("shape", [Shape(vocab_size=257, hidden_size=78), Shape(vocab_size=256)], ids=["odd", "even"])
 def test_initializers_are_the_bytes_of_the_checkpoint(tmp_path: Path, shape: Shape, scheme: str, seed: int) -> None:
-    case = make_case(tmp_path, shape, seed, quantize=scheme)
+    case = make_case(tmp_path, shape, seed, quantize=scheme, module_schemes=(("lm_head", scheme),))
     network = build_network(case.checkpoint, 16)
     for name, entry in case.checkpoint.tensors.items():
         tensor = network.graph.initializers[name].const_value
@@ -96,7 +96,7 @@ def test_initializers_are_the_bytes_of_the_checkpoint(tmp_path: Path, shape: Sha
     assert tensor_of(network.graph.initializers["lm_head.weight"]).dtype.name == ("INT4" if "4" in scheme else "INT8")
 
 
-def test_fused_weights_are_out_by_in_whatever_lies_in_the_file(case: Case, scheme: str) -> None:
+def test_fused_weights_are_out_by_in_whatever_lies_in_the_file(case: Case) -> None:
     graph = lowered(case.checkpoint).graph
     assert not graph_problems(graph)
     for node in graph:
@@ -105,7 +105,7 @@ def test_fused_weights_are_out_by_in_whatever_lies_in_the_file(case: Case, schem
             assert weight is not None and scale is not None and weight.name is not None
             matrix = case.checkpoint.matrix(weight.name.removesuffix(".weight"))
             assert shape_of(weight) == matrix.shape
-            groups = 1 if "int4" not in scheme else -(-matrix.shape[1] // node.attributes["group_size"].as_int())
+            groups = -(-matrix.shape[1] // (node.attributes["group_size"].as_int() or matrix.shape[1]))
             factors = np.repeat(tensor_of(scale).numpy().reshape(-1, groups), -(-matrix.shape[1] // groups), axis=1)
             if groups == 1:
                 np.testing.assert_allclose(tensor_of(weight).numpy().astype(np.float32) * factors, matrix, rtol=1e-6)
@@ -129,6 +129,20 @@ def test_the_end_of_the_model_sees_logit_rows_only(case: Case) -> None:
     nodes = list(lowered(case.checkpoint).graph)
     last_attention = max(index for index, node in enumerate(nodes) if node.op_type == "PagedAttention")
     assert {shape_of(node.outputs[0])[0] for node in nodes[last_attention + 1 :]} == {"R"}
+
+
+@pytest.mark.parametrize("mixture", range(4))
+def test_modules_of_all_schemes_side_by_side(tmp_path: Path, mixture: int, rng: np.random.Generator, seed: int) -> None:
+    """A scheme for each module, drawn anew; a gate and its partner have one."""
+    shape = random_shape(rng, str(rng.choice(ALL_FAMILIES)))
+    patterns = ("lm_head", "*.0.attention.qkv", "*.attention.dense", "*.0.mlp.proj", "*.mlp.proj", "*.0.mlp.*", "*")
+    schemes = tuple((pattern, str(rng.choice(SCHEMES))) for pattern in patterns)
+    case = make_case(tmp_path, shape, seed, group_size=int(rng.choice([32, 64])), module_schemes=schemes)
+    sequences = rng.integers(0, shape.vocab_size, (SEQUENCES, LENGTH))
+    found = one_step(lowered(case.checkpoint), sequences)
+    runner = LinearRunner(case.checkpoint, LIMITS.max_seq_len, batch=SEQUENCES)
+    expected = runner.step(sequences, np.zeros(SEQUENCES, np.int64))[:, -1]
+    assert_same_arithmetic("mixed", found, expected)
 
 
 def test_a_plain_projection_beside_quantized_layers_stays_a_linear(

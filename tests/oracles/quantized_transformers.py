@@ -19,10 +19,9 @@ Floats = npt.NDArray[np.float32]
 
 def quantize_oracle(case: Case) -> None:
     """Give the oracle's covered matrices the checkpoint's values, and round their rows to 8 bits where it says so."""
-    quantization = case.checkpoint.quantization
-    assert quantization is not None
     for module, name, weight in _modules(case):
-        if not quantization.covers(name):
+        quantization = case.checkpoint.quantization_of(name)
+        if quantization is None:
             continue
         with torch.no_grad():
             module.weight = nn.Parameter(torch.from_numpy(np.ascontiguousarray(weight)))
@@ -57,10 +56,9 @@ def _modules(case: Case) -> Iterator[tuple[Any, str, Floats]]:
 
 
 def _dequantized(checkpoint: Checkpoint, module: str) -> Floats:
-    quantization = checkpoint.quantization
-    assert quantization is not None
+    quantization = checkpoint.quantization_of(module)
     stored = map_array(checkpoint.tensors[f"{module}.weight"])
-    if not quantization.covers(module):
+    if quantization is None:
         return stored.astype(np.float32)
     scale = map_array(checkpoint.tensors[quantization.scale_name(module)])
     if quantization.bits == 8:

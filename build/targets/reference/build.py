@@ -92,8 +92,8 @@ def _precision(checkpoint: Checkpoint) -> dict[str, ModulePrecision]:
 
 def _module_precision(checkpoint: Checkpoint, weight: TensorEntry) -> ModulePrecision:
     """Rows that meet quantized weights are rounded; the product is computed in float32 all the same."""
-    quantization, stored = checkpoint.quantization, dtype_name(weight.dtype)
-    if quantization is None or checkpoint.scales_of(weight.name) is None:
+    quantization, stored = checkpoint.quantization_of(module_path(weight.name)), dtype_name(weight.dtype)
+    if quantization is None:
         return ModulePrecision(weights=stored, activations="float32")
     return ModulePrecision(
         weights=stored,

@@ -11,7 +11,6 @@ from inflight.build.targets.tensorrt.capabilities import NetworkNeeds
 from inflight.convert.checkpoint.config import CheckpointConfig
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.checkpoint.layout import module_path
-from inflight.convert.quantization.scheme import WeightQuantization
 from inflight.dtypes import dtype_name
 from inflight.engine_format.manifest import Dtype, ModulePrecision
 from inflight.errors import BuildError
@@ -20,15 +19,16 @@ from inflight.errors import BuildError
 _LOWERED_ROWS = (("int8", "own"), ("int16", "own"), ("float8_e4m3fn", "stored"))
 
 
-def check_scheme(quantization: WeightQuantization | None) -> None:
+def check_schemes(checkpoint: Checkpoint) -> None:
     """Raises BuildError naming a quantization that this target does not lower."""
-    if quantization is None or tuple(quantization.scheme.rows) in _LOWERED_ROWS:
-        return
-    raise BuildError(
-        f"The tensorrt target has no lowering for {quantization.scheme.algorithm} ({quantization.scheme.name}): "
-        "rows of 8-bit floats with a scale each.",
-        "Build with --target cpu or --target reference, or from a checkpoint of quant_algo FP8.",
-    )
+    found = (checkpoint.quantization_of(module_path(name)) for name in checkpoint.tensors if name.endswith(".weight"))
+    for scheme in dict.fromkeys(each.scheme for each in found if each is not None):
+        if tuple(scheme.rows) not in _LOWERED_ROWS:
+            raise BuildError(
+                f"The tensorrt target has no lowering for {scheme.algorithm} ({scheme.name}): "
+                "rows of 8-bit floats with a scale each.",
+                "Build with --target cpu or --target reference, or from a checkpoint of quant_algo FP8.",
+            )
 
 
 def network_needs(graph: ir.Graph, config: CheckpointConfig) -> NetworkNeeds:
@@ -47,13 +47,12 @@ def network_needs(graph: ir.Graph, config: CheckpointConfig) -> NetworkNeeds:
 def module_precision(checkpoint: Checkpoint, compute: Dtype) -> dict[str, ModulePrecision]:
     """Every matrix that multiplies rows, by its checkpoint name. Rows of weight-only products stay in `compute`."""
     looked_up = set() if checkpoint.ties_embeddings else {"transformer.vocab_embedding.weight"}
-    quantization = checkpoint.quantization
     modules = {}
     for name, entry in checkpoint.logical_tensors().items():
         if not name.endswith(".weight") or len(entry.shape) != 2 or name in looked_up:
             continue
-        stored = dtype_name(entry.dtype)
-        if quantization is None or checkpoint.scales_of(name) is None:
+        stored, quantization = dtype_name(entry.dtype), checkpoint.quantization_of(module_path(name))
+        if quantization is None:
             modules[module_path(name)] = ModulePrecision(weights=stored, activations=compute)
             continue
         rounded = quantization.activations in ("int8", "float8_e4m3fn")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -108,7 +109,17 @@ def convert(
     ] = None,
     group_size: Annotated[
         int, typer.Option("--group-size", "--group_size", "--awq_block_size", help="Group size of int4: 32, 64 or 128.")
-    ] = 128,
+    ] = 32,
+    quantize_module: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--quantize-module",
+            "--quantize_module",
+            metavar="PATTERN=SCHEME",
+            help='Modules to quantize in another way, such as "lm_head=int8_wo" or "*.mlp.*=int4_w4a8"; may be '
+            "repeated, and the first pattern that matches counts. The int4 schemes give lm_head int8 by themselves.",
+        ),
+    ] = None,
     exclude_modules: Annotated[
         list[str] | None,
         typer.Option(
@@ -151,6 +162,8 @@ def convert(
 
       inflight convert ./Llama-3.2-1B -o ckpt --quantize int4_wo --group-size 64
 
+      inflight convert ./Llama-3.2-1B -o ckpt --quantize int4_wo --quantize-module "*.attention.*=int8_wo"
+
       inflight convert --model_dir ./Mistral-7B --output_dir ckpt --tp_size 2
     """
     if (model is None) == (model_dir is None):
@@ -176,10 +189,14 @@ def convert(
         "embedding_sharding_dim": embedding_sharding_dim,
         "group_size": group_size,
         "exclude_modules": tuple(exclude_modules or ()),
+        "quantize_module": _module_schemes(quantize_module or ()),
         "revision": revision,
     }
     given = {name: value for name, value in values.items() if is_given(ctx, name)}
-    options = ConvertOptions.model_validate({**given, "quantize": scheme, "overwrite": force})
+    modules = given.pop("quantize_module", ())
+    options = ConvertOptions.model_validate(
+        {**given, "quantize": scheme, "module_schemes": modules, "overwrite": force}
+    )
     started = time.monotonic()
     for note in convert_model(model or model_dir or "", output_dir, options):
         typer.echo(note, err=True)
@@ -199,6 +216,17 @@ def convert(
         f"{len(checkpoint.ranks)} rank file(s), {time.monotonic() - started:.1f} s\n"
         f"Next: inflight build-engine --checkpoint-dir {shlex.quote(str(output_dir))} --output-dir ENGINE"
     )
+
+
+def _module_schemes(given: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Pairs of PATTERN=SCHEME."""
+    pairs = []
+    for text in given:
+        pattern, sign, name = text.rpartition("=")
+        if not sign or not pattern:
+            raise typer.BadParameter(f"--quantize-module {text!r} is not PATTERN=SCHEME.")
+        pairs.append((pattern, _known_recipe(name) or name))
+    return tuple(pairs)
 
 
 def _scheme(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from inflight.convert.checkpoint.directory import Checkpoint
     from inflight.convert.checkpoint.inventory import TensorFacts
 
 Rows = list[dict[str, Any]]
@@ -118,8 +119,20 @@ def _describe_checkpoint(path: Path, every_tensor: bool) -> tuple[dict[str, Any]
     facts = checkpoint.config.to_json()
     facts["tokenizer"] = checkpoint.tokenizer_directory is not None
     ranks = [checkpoint.logical_tensors(rank) for rank in range(len(checkpoint.ranks))]
+    modules = _mixed_modules(checkpoint)
     tables = {f"rank {rank}": _tensor_rows(table, every_tensor) for rank, table in enumerate(ranks)}
-    return facts, tables
+    return facts, ({"quantized modules": modules} if modules else {}) | tables
+
+
+def _mixed_modules(checkpoint: Checkpoint) -> Rows:
+    """How each module is quantized, where they are in several ways."""
+    config = checkpoint.config
+    modules = ((name, config.quantization_of(name)) for name in config.quantized_layers)
+    return [
+        {"module": name, "quant_algo": each.scheme.algorithm, "scheme": each.scheme.name, "group_size": each.group_size}
+        for name, each in modules
+        if each is not None
+    ]
 
 
 def _describe_model(path: Path, every_tensor: bool) -> tuple[dict[str, Any], dict[str, Rows]]:

@@ -126,7 +126,9 @@ def test_the_config_names_the_algorithm_and_guards_int8_from_other_readers(
     tmp_path: Path, rng: np.random.Generator, scheme: str, algorithm: str, activations: str, layout: str | None
 ) -> None:
     config = tiny_config()
-    checkpoint = converted(tmp_path, config, random_tensors(config, rng), **quantizing(scheme, 64))
+    head = () if "fp8" in scheme else (("lm_head", scheme),)
+    options = quantizing(scheme, 64) | {"module_schemes": head}
+    checkpoint = converted(tmp_path, config, random_tensors(config, rng), **options)
     written = json.loads((tmp_path / "checkpoint" / "config.json").read_text())
     block = written["quantization"]
     group_size = quantizing(scheme, 64).get("group_size", 128)
@@ -135,7 +137,9 @@ def test_the_config_names_the_algorithm_and_guards_int8_from_other_readers(
     # The format's own reader keeps the projection plain where it reads 8-bit floats.
     assert block["exclude_modules"] == [*(["*lm_head"] if "fp8" in scheme else []), "*vocab_embedding"]
     assert written["inflight"]["quantization"]["scheme"] == scheme
-    assert checkpoint.quantization is not None and checkpoint.quantization.activations == activations
+    assert not (tmp_path / "checkpoint" / "quant_cfg.json").exists()
+    quantization = checkpoint.quantization_of(FC)
+    assert quantization is not None and quantization.activations == activations
 
 
 def test_a_plain_config_has_none_of_our_quantization_keys(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -250,11 +254,12 @@ def test_the_layout_of_other_writers_is_read_without_our_keys(tmp_path: Path, rn
         for key in ("inflight", "tie_word_embeddings"):
             config.pop(key, None)
         config["producer"] = {"name": "modelopt", "version": "0.47.0"}
-        config["quantization"] = {"quant_algo": "W4A16_AWQ", "group_size": 128, "exclude_modules": ["lm_head"]}
+        config["quantization"] = {"quant_algo": "W4A16_AWQ", "group_size": 32, "exclude_modules": ["lm_head"]}
 
     edit_config(tmp_path / "checkpoint", as_another_writes)
     theirs = Checkpoint.open(tmp_path / "checkpoint")
-    assert theirs.quantization is not None and theirs.quantization.activations == "int16"
+    quantization = theirs.quantization_of(FC)
+    assert quantization is not None and quantization.activations == "int16"
     np.testing.assert_array_equal(theirs.matrix(FC), ours.matrix(FC))
 
 
@@ -267,7 +272,7 @@ def test_the_layout_of_other_writers_is_read_without_our_keys(tmp_path: Path, rn
         ({"quant_algo": "FP8_PER_CHANNEL_PER_TOKEN", "clamp_val": [1.0, 2.0]}, "with clamp_val"),
         ({"quant_algo": "W4A16_AWQ", "has_zero_point": True}, "with has_zero_point"),
         ({"quant_algo": "W4A16_GPTQ"}, "quant_algo 'W4A16_GPTQ' .supported: W4A16_AWQ"),
-        ({"quant_algo": "MIXED_PRECISION"}, "quant_algo 'MIXED_PRECISION'"),
+        ({"quant_algo": "MIXED_PRECISION"}, "no quant_cfg.json, which MIXED_PRECISION asks for"),
         ({"quant_algo": "W8A16", "weight_layout": "in_out"}, "weight_layout"),
     ],
 )

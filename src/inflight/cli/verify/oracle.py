@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from inflight.convert.checkpoint.directory import Checkpoint
     from inflight.convert.quantization.dequantized import RowRounding
-    from inflight.engine_format.manifest import EngineManifest
+    from inflight.engine_format.manifest import EngineManifest, ModulePrecision
 
 Array = npt.NDArray[Any]
 Weights = Mapping[str, npt.NDArray[np.float32]]
@@ -29,21 +29,24 @@ _GREATEST = {"int8": 127, "int16": 32639, "float8_e4m3fn": 448}
 
 def quantization_options(manifest: EngineManifest) -> dict[str, Any]:
     """The ConvertOptions that gave the engine's weights; none for plain ones, and for those that others quantized."""
+    quantized = {module: facts for module, facts in manifest.precision.items() if facts.scales is not None}
+    schemes = {module: _scheme_name(facts) for module, facts in quantized.items()}
+    sizes = {facts.group_size for facts in quantized.values() if facts.group_size}
+    if not schemes or None in schemes.values() or len(sizes) > 1:
+        return {}
+    excluded = (manifest.precision.keys() | {"lm_head"}) - quantized.keys()
+    options: dict[str, Any] = {"module_schemes": tuple(schemes.items()), "exclude_modules": tuple(sorted(excluded))}
+    return options | ({"group_size": sizes.pop()} if sizes else {})
+
+
+def _scheme_name(facts: ModulePrecision) -> str | None:
+    """The recipe that gives a module of these facts."""
     from inflight.convert.quantization.schemes import RECIPES
 
-    quantized = [facts for facts in manifest.precision.values() if facts.scales is not None]
-    if not quantized:
-        return {}
-    facts = quantized[0]
     stored = (facts.weights, facts.scales)
     named = [name for name, scheme in RECIPES.items() if (scheme.weights.dtype, scheme.weights.scale) == stored]
-    if not named:
-        return {}
     rows = [name for name in named if RECIPES[name].rows.dtype == facts.activations]
-    plain = {module for module, other in manifest.precision.items() if other not in quantized}
-    excluded = plain if "lm_head" in manifest.precision else plain | {"lm_head"}
-    options: dict[str, Any] = {"quantize": (rows or named)[0], "exclude_modules": tuple(sorted(excluded))}
-    return options | ({"group_size": facts.group_size} if facts.group_size else {})
+    return next(iter(rows or named), None)
 
 
 @dataclass(frozen=True)
