@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from inflight.convert.calibration.run import calibrated
 from inflight.convert.checkpoint.config import CheckpointConfig, SourceFacts
 from inflight.convert.checkpoint.directory import CONFIG_NAME, LAYERS_NAME, TOKENIZER_DIRECTORY, rank_file_name
 from inflight.convert.families.table import find_family
@@ -41,13 +43,21 @@ def convert_model(model: str | Path, output: Path, options: ConvertOptions | Non
     source = open_source(model, options.revision)
     plan = plan_source(source, options)
     _check_disk(output, plan.nbytes)
-    with atomic_directory(output, overwrite=options.overwrite, marker=rank_file_name(0)) as scratch:
+    with (
+        atomic_directory(output, overwrite=options.overwrite, marker=rank_file_name(0)) as scratch,
+        ExitStack() as stack,
+    ):
         checkpoint_config = _complete_config(source, plan, options)
         _write_json(scratch / CONFIG_NAME, checkpoint_config.to_json())
         if checkpoint_config.module_quantization.is_mixed:
             _write_json(scratch / LAYERS_NAME, checkpoint_config.module_quantization.layers_json())
         copy_tokenizer(source.directory, scratch / TOKENIZER_DIRECTORY)
         notes = try_tokenizer(scratch / TOKENIZER_DIRECTORY, plan.config.vocab_size)
+        if options.calibrates:
+            plain = plan_source(source, options.plain())
+            tokenizer = scratch / TOKENIZER_DIRECTORY
+            source = stack.enter_context(calibrated(source, plain, options, tokenizer, checkpoint_config))
+            plan = plan_source(source, options)
         _write_ranks(scratch, plan, options.progress)
     return notes
 

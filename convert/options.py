@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import PositiveInt
@@ -20,6 +21,9 @@ class ConvertOptions(Record):
     plain ("lm_head", "*.mlp.proj"), and `module_schemes` pairs of a pattern and the recipe that its modules have
     instead, of which the first that matches counts. `revision` is that of a hub model. `overwrite` replaces an
     existing output directory.
+
+    `calibration_*`: the text (None: the Python standard library's) that the methods which need one choose levels by, at
+    most so many sequences of at most so many tokens of it, and the seed that picks them.
     """
 
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -31,14 +35,30 @@ class ConvertOptions(Record):
     group_size: Literal[32, 64, 128] = 32
     exclude_modules: tuple[str, ...] = ()
     module_schemes: tuple[tuple[str, SchemeName], ...] = ()
+    calibration_text: Path | None = None
+    calibration_size: PositiveInt = 64
+    calibration_length: PositiveInt = 512
+    calibration_seed: int = 0
     revision: str | None = None
     overwrite: bool = False
     progress: bool = True
 
+    @property
+    def calibrates(self) -> bool:
+        """True when levels are chosen by a text."""
+        return any(RECIPES[name].method != "nearest" for name in self._schemes())
+
+    def plain(self) -> ConvertOptions:
+        """The same conversion to one rank of plain weights."""
+        return ConvertOptions(dtype=self.dtype, revision=self.revision, progress=self.progress)
+
+    def _schemes(self) -> list[str]:
+        return [name for name in (self.quantize, *(name for _, name in self.module_schemes)) if name is not None]
+
     def refuse_unread(self) -> None:
         """Raises InflightError for a given option that the others leave without any effect: it is a mistake."""
         has_embedding_parts = self.use_parallel_embedding
-        schemes = [name for name in (self.quantize, *(name for _, name in self.module_schemes)) if name is not None]
+        schemes = self._schemes()
         has_groups = any(RECIPES[name].weights.scale == "group" for name in schemes)
         quantized = " and ".join(dict.fromkeys(schemes)) or "weights that are not quantized"
         values = {name: getattr(self, name) for name in self.model_fields_set}
@@ -49,6 +69,8 @@ class ConvertOptions(Record):
             "embedding_sharding_dim": (not has_embedding_parts, "it goes with --use-parallel-embedding"),
             "use_parallel_embedding": (self.tp_size == 1, "one rank holds the whole embedding; it goes with --tp-size"),
         }
+        for name in ("calibration_text", "calibration_size", "calibration_length", "calibration_seed"):
+            unread[name] = (not self.calibrates, f"{quantized}: rounded to nearest without a text; int4 is calibrated")
         for name, (is_unread, why) in unread.items():
             if is_unread and name in given:
                 raise InflightError(f"--{name.replace('_', '-')} has no effect here: {why}.")

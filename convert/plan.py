@@ -15,6 +15,7 @@ from inflight.convert.accounting import TensorAccount
 from inflight.convert.checkpoint.config import CheckpointConfig, ParallelMapping
 from inflight.convert.checkpoint.derive import model_spec
 from inflight.convert.checkpoint.layout import TensorSpec, module_path, quantization_of, stage_tensors
+from inflight.convert.checkpoint.model_spec import ModelSpec
 from inflight.convert.checkpoint.sharding import group_problems, shard, split_problems
 from inflight.convert.checkpoint.support import unsupported
 from inflight.convert.families.table import FAMILIES, Family, architectures, find_family
@@ -62,9 +63,12 @@ class PlannedTensor:
 
 @dataclass(frozen=True, slots=True)
 class ConversionPlan:
-    """The config (source and generation of its "inflight" block still to come), and the tensors of every rank file."""
+    """The config (source and generation of its "inflight" block still to come), the model's mathematics, and the tensors
+    of every rank file.
+    """
 
     config: CheckpointConfig
+    spec: ModelSpec
     ranks: tuple[tuple[PlannedTensor, ...], ...]
 
     @property
@@ -110,7 +114,7 @@ def make_plan(
         config = config.model_copy(update={"dtype": _choose_dtype(options, reading, account, every, problems)})
         ranks = _plan_ranks(account, tensors, config, specs)
     _refuse(model, problems)
-    return ConversionPlan(config, tuple(ranks))
+    return ConversionPlan(config, model_spec(config, replace(reading.optional, lm_head=not tied)), tuple(ranks))
 
 
 def _stage_specs(config: CheckpointConfig, reading: ConfigReading, tied: bool) -> list[list[TensorSpec]]:

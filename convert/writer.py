@@ -40,7 +40,7 @@ def write_rank_file(
     with path.open("wb") as file:
         file.write(header)
         for tensor in tensors:
-            for name, chunk in _chunks(tensor, dtype):
+            for name, chunk in tensor_chunks(tensor, dtype):
                 # A quantized matrix grows in two places at once: its integers and their scales.
                 file.seek(places[name])
                 places[name] += file.write(_raw(chunk))
@@ -58,7 +58,7 @@ def _places(tensors: Sequence[StoredTensor], start: int) -> dict[str, int]:
     return dict(zip((tensor.name for tensor in tensors), accumulate(sizes, initial=start), strict=False))
 
 
-def _chunks(tensor: PlannedTensor, dtype: str) -> Iterator[tuple[str, Array]]:
+def tensor_chunks(tensor: PlannedTensor, dtype: str) -> Iterator[tuple[str, Array]]:
     """The chunks of each tensor that the file gets, with its name, in the order of its rows."""
     if tensor.quantization is not None:
         yield from quantized_chunks(tensor, tensor.quantization, _read_rows)

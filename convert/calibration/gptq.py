@@ -21,9 +21,7 @@ DAMPING = 0.01
 _BLOCK = 128
 
 
-def gptq_levels(
-    weight: Floats, hessian: Floats, group_size: int, divisors: Sequence[float]
-) -> tuple[Levels, Floats]:
+def gptq_levels(weight: Floats, hessian: Floats, group_size: int, divisors: Sequence[float]) -> tuple[Levels, Floats]:
     """weight [N, K] as levels [N, K] and scales [N, ceil(K / group_size)], level times scale being near the weight.
 
     `hessian` [K, K] is the mean of x x^T over the rows x that the matrix multiplies. The scale of a group is its

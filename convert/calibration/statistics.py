@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from inflight.convert.checkpoint.reference_decoder import DecoderWeights
+from inflight.convert.checkpoint.reference_decoder import DecoderWeights, TensorReader
 
 Floats = npt.NDArray[np.float32]
 
@@ -43,8 +43,8 @@ class ObservedWeights(DecoderWeights):
     of the stored ones. `statistics` are by module; mlp.gate has those of mlp.fc, which multiplies the same rows.
     """
 
-    def __init__(self, tensors: object, prefix: str, replaced: dict[str, Floats] | None = None) -> None:
-        super().__init__(tensors, prefix, np.float32)  # type: ignore[arg-type]
+    def __init__(self, tensors: TensorReader, prefix: str, replaced: dict[str, Floats] | None = None) -> None:
+        super().__init__(tensors, prefix, np.float32)
         self._matrices: dict[str, Floats] = dict(replaced or {})
         self.statistics: dict[str, InputStatistics] = {}
         self.observing = replaced is None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -49,20 +49,28 @@ def decoder_layer(weights: DecoderWeights, layer: LayerSpec, x: Array) -> Array:
     return x + layer.residual_scale * weights.norm(delta, layer.after_mlp)
 
 
+class TensorReader(Protocol):
+    """Tensors and matrices (out, in) by their checkpoint names; a Checkpoint of one rank is one."""
+
+    def array(self, name: str) -> Array: ...
+
+    def matrix(self, module: str) -> Array: ...
+
+
 class DecoderWeights:
     """The tensors below a prefix by their short names, read as `dtype`."""
 
-    def __init__(self, checkpoint: Checkpoint, prefix: str, dtype: npt.DTypeLike = np.float64) -> None:
-        self._checkpoint = checkpoint
+    def __init__(self, tensors: TensorReader, prefix: str, dtype: npt.DTypeLike = np.float64) -> None:
+        self._tensors = tensors
         self._prefix = prefix
         self._dtype = dtype
 
     def __getitem__(self, name: str) -> Array:
-        return self._checkpoint.array(self._prefix + name).astype(self._dtype)
+        return self._tensors.array(self._prefix + name).astype(self._dtype)
 
     def matrix(self, module: str) -> Array:
         """The weight (out, in) of a module."""
-        return self._checkpoint.matrix(self._prefix + module).astype(self._dtype)
+        return self._tensors.matrix(self._prefix + module).astype(self._dtype)
 
     def linear(self, x: Array, module: str, bias: bool) -> Array:
         y = x @ self.matrix(module).T

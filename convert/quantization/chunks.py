@@ -45,6 +45,9 @@ def _rows(
     tensor: PlannedTensor, quantization: WeightQuantization, read: Callable[[Piece], Iterator[Array]]
 ) -> Iterator[tuple[Array, Floats]]:
     for piece in tensor.pieces:
+        if (kept := _kept_rows(piece, quantization)) is not None:
+            yield from kept
+            continue
         for rows in read(piece):
             step = max(1, _BLOCK_VALUES // rows.shape[1])
             for start in range(0, len(rows), step):
@@ -54,11 +57,32 @@ def _rows(
         yield quantize(zeros, quantization.scheme, quantization.group_size)
 
 
+def _kept_rows(piece: Piece, quantization: WeightQuantization) -> Iterator[tuple[Array, Floats]] | None:
+    """The levels and scales that the source has already, if all are of this form."""
+    size, least = quantization.group_size, -(2 ** (quantization.bits - 1))
+    first = piece.source.levels(0, 1) if quantization.scheme.weights.scale == "group" else None
+    if first is None or first.size != size or first.zeros is not None:
+        return None
+
+    def rows() -> Iterator[tuple[Array, Floats]]:
+        step = max(1, _BLOCK_VALUES // piece.source.shape[1])
+        for start in range(piece.rows.start, piece.rows.stop, step):
+            found = piece.source.levels(start, min(start + step, piece.rows.stop))
+            assert found is not None and found.levels.min() >= least and found.levels.max() < -least, piece.source.name
+            yield _cut(found.levels.astype(np.int8), found.scales.astype(np.float32), piece, size)
+
+    return rows()
+
+
 def _quantize(rows: Floats, piece: Piece, quantization: WeightQuantization) -> tuple[Array, Floats]:
     if not np.isfinite(rows).all():
         raise ModelError(f"Tensor {piece.source.name} holds infinities or NaN and cannot be quantized.")
-    columns, size = piece.columns, quantization.group_size
-    levels, scales = quantize(rows, quantization.scheme, size)
+    size = quantization.group_size
+    return _cut(*quantize(rows, quantization.scheme, size), piece, size)
+
+
+def _cut(levels: Array, scales: Floats, piece: Piece, size: int) -> tuple[Array, Floats]:
+    columns = piece.columns
     if columns is None:
         return levels, scales
     cut = levels[:, columns.start : columns.stop]

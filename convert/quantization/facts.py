@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
-from inflight.convert.quantization.schemes import RECIPES, RowDtype
+from inflight.convert.quantization.schemes import ALIASES, RECIPES, Method, RowDtype
 from inflight.records import Record
 
 
 def _known(name: str) -> str:
+    name = ALIASES.get(name, name)
     if name not in RECIPES:
         raise ValueError(f"{name!r} is none of {', '.join(RECIPES)}")
     return name
@@ -48,6 +49,6 @@ class QuantizationRecord(Record):
 
     scheme: SchemeName
     activations: RowDtype
-    rounding: Literal["nearest"] = "nearest"
+    rounding: Method = "nearest"
     scale_divisors: tuple[float, ...]
     modules: tuple[str, ...] = ()

@@ -81,5 +81,9 @@ def _facts(scheme: QuantScheme, options: ConvertOptions) -> QuantizationFacts:
 
 def _record(scheme: QuantScheme, modules: Iterable[str] = ()) -> QuantizationRecord:
     return QuantizationRecord(
-        scheme=scheme.name, activations=scheme.rows.dtype, scale_divisors=scheme.divisors, modules=tuple(modules)
+        scheme=scheme.name,
+        activations=scheme.rows.dtype,
+        rounding=scheme.method,
+        scale_divisors=scheme.divisors,
+        modules=tuple(modules),
     )

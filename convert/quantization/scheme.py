@@ -72,6 +72,7 @@ def weight_quantization(facts: QuantizationFacts, record: QuantizationRecord | N
         return None
     known = schemes_of(facts.quant_algo)
     told = [scheme for scheme in known if record is not None and scheme.rows.dtype == record.activations]
+    told.sort(key=lambda scheme: record is not None and scheme.name != record.scheme)
     scheme = (told or known)[0]
     group_size = facts.group_size if scheme.weights.scale == "group" else 0
     limits = facts.clamp_val if scheme.rows == ("float8_e4m3fn", "own") else None

@@ -13,6 +13,7 @@ WeightDtype = Literal["int8", "int4", "float8_e4m3fn"]
 RowDtype = Literal["int8", "int16", "float8_e4m3fn"]
 ScaleShare = Literal["matrix", "row", "group"]
 RowScale = Literal["own", "stored"]
+Method = Literal["nearest", "gptq"]
 
 # Names of the tensors beside a weight.
 GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE = ".weights_scaling_factor", ".per_channel_scale", ".activation_scaling_factor"
@@ -52,7 +53,8 @@ class QuantScheme(NamedTuple):
     Of schemes that share an algorithm the first is meant when the checkpoint does not tell. `divisors`: as `convert
     --quantize NAME` makes it, the scale is the greatest magnitude over that one of these which loses least; none: it
     is read and not made. `excluded`: fnmatch patterns on modules that are then left unquantized. `modules`: pairs of a
-    pattern and the scheme that its modules then have.
+    pattern and the scheme that its modules then have. `method`: how levels are chosen, "nearest" without a text,
+    the others by calibration (convert/calibration).
     """
 
     name: str
@@ -62,20 +64,24 @@ class QuantScheme(NamedTuple):
     divisors: tuple[float, ...] = ()
     excluded: tuple[str, ...] = (EMBEDDING,)
     modules: tuple[tuple[str, str], ...] = ()
+    method: Method = "nearest"
 
 
 _INT4 = StoredWeights("int4", "group", GROUP_SCALE)
 _INT8 = StoredWeights("int8", "row", ROW_SCALE, guarded=True)
 # The first keeps every value within -7 .. 7; the others cut the extremes of a group off where that serves the rest.
 _INT4_DIVISORS = (7.0, 7.5, 8.0, 8.5, 9.0)
+# Negative ones give the extreme of a group the level -8, which has a step more than 7.
+_GPTQ_DIVISORS = (-8.0, -7.5, -8.5, -9.0, -9.5, 7.0, 7.5, 8.0)
 # The vocabulary projection of the int4 schemes has 8 bits: with 4, half of what they lose is lost there.
+_HEAD_WO, _HEAD_A8 = (("lm_head", "int8_wo"),), (("lm_head", "int8_w8a8"),)
 
 SCHEMES: tuple[QuantScheme, ...] = (
-    QuantScheme("int4_wo", "W4A16_AWQ", _INT4, RoundedRows("int16"), _INT4_DIVISORS, modules=(("lm_head", "int8_wo"),)),
+    QuantScheme("int4_wo", "W4A16_AWQ", _INT4, RoundedRows("int16"), _INT4_DIVISORS, modules=_HEAD_WO),
     # No algorithm of its own: its weights are those of W4A16_AWQ; how activations are rounded is the engine's choice.
-    QuantScheme(
-        "int4_w4a8", "W4A16_AWQ", _INT4, RoundedRows("int8"), _INT4_DIVISORS, modules=(("lm_head", "int8_w8a8"),)
-    ),
+    QuantScheme("int4_w4a8", "W4A16_AWQ", _INT4, RoundedRows("int8"), _INT4_DIVISORS, modules=_HEAD_A8),
+    QuantScheme("int4_gptq", "W4A16_AWQ", _INT4, RoundedRows("int16"), _GPTQ_DIVISORS, modules=_HEAD_WO, method="gptq"),
+    QuantScheme("w4a8_gptq", "W4A16_AWQ", _INT4, RoundedRows("int8"), _GPTQ_DIVISORS, modules=_HEAD_A8, method="gptq"),
     # Scales of rows are measured on data, so this one is read only.
     QuantScheme(
         "fp8",
@@ -96,7 +102,12 @@ SCHEMES: tuple[QuantScheme, ...] = (
     QuantScheme("int8_w8a8", "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN", _INT8, RoundedRows("int8"), (127.0,)),
 )
 # What `convert --quantize` offers.
-RECIPES: dict[str, QuantScheme] = {scheme.name: scheme for scheme in sorted(SCHEMES) if scheme.divisors}
+RECIPES: dict[str, QuantScheme] = {
+    scheme.name: scheme for scheme in sorted(SCHEMES, key=lambda scheme: scheme.name) if scheme.divisors
+}
+
+# Names that mean a recipe: `int4` is the one that loses least.
+ALIASES: dict[str, str] = {"int4": "int4_gptq"}
 
 
 def schemes_of(algorithm: str) -> list[QuantScheme]:
