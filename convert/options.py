@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from inflight.convert.quantization.facts import SchemeName
 from inflight.convert.quantization.schemes import RECIPES
 from inflight.errors import InflightError
 from inflight.records import Record
+
+CALIBRATION_NUMBERS = ("calibration_size", "calibration_length", "calibration_seed", "smoothing")
 
 
 class ConvertOptions(Record):
@@ -22,8 +24,9 @@ class ConvertOptions(Record):
     instead, of which the first that matches counts. `revision` is that of a hub model. `overwrite` replaces an
     existing output directory.
 
-    `calibration_*`: the text (None: the Python standard library's) that the methods which need one choose levels by, at
-    most so many sequences of at most so many tokens of it, and the seed that picks them.
+    `calibration_text` is what the methods that need one choose levels by (None: the Python standard library's); they
+    take at most `calibration_size` sequences of at most `calibration_length` tokens of it, picked by `calibration_seed`.
+    `smoothing` is SmoothQuant's alpha.
     """
 
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -39,6 +42,7 @@ class ConvertOptions(Record):
     calibration_size: PositiveInt = 64
     calibration_length: PositiveInt = 512
     calibration_seed: int = 0
+    smoothing: float = Field(default=0.5, ge=0, le=1)
     revision: str | None = None
     overwrite: bool = False
     progress: bool = True
@@ -69,7 +73,7 @@ class ConvertOptions(Record):
             "embedding_sharding_dim": (not has_embedding_parts, "it goes with --use-parallel-embedding"),
             "use_parallel_embedding": (self.tp_size == 1, "one rank holds the whole embedding; it goes with --tp-size"),
         }
-        for name in ("calibration_text", "calibration_size", "calibration_length", "calibration_seed"):
+        for name in ("calibration_text", *CALIBRATION_NUMBERS):
             unread[name] = (not self.calibrates, f"{quantized}: rounded to nearest without a text; int4 is calibrated")
         for name, (is_unread, why) in unread.items():
             if is_unread and name in given:

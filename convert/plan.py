@@ -63,8 +63,8 @@ class PlannedTensor:
 
 @dataclass(frozen=True, slots=True)
 class ConversionPlan:
-    """The config (source and generation of its "inflight" block still to come), the model's mathematics, and the tensors
-    of every rank file.
+    """The config (source and generation of its "inflight" block still to come), the model's mathematics, and the
+    tensors of every rank file.
     """
 
     config: CheckpointConfig

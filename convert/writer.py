@@ -61,7 +61,7 @@ def _places(tensors: Sequence[StoredTensor], start: int) -> dict[str, int]:
 def tensor_chunks(tensor: PlannedTensor, dtype: str) -> Iterator[tuple[str, Array]]:
     """The chunks of each tensor that the file gets, with its name, in the order of its rows."""
     if tensor.quantization is not None:
-        yield from quantized_chunks(tensor, tensor.quantization, _read_rows)
+        yield from quantized_chunks(tensor, tensor.quantization, dtype, _read_rows)
         return
     (stored,) = tensor.stored(dtype)
     for piece in tensor.pieces:

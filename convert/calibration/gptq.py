@@ -53,11 +53,14 @@ def gptq_levels(weight: Floats, hessian: Floats, group_size: int, divisors: Sequ
 
 
 def group_scales(weight: Floats, power: Floats, group_size: int, divisors: Sequence[float]) -> Floats:
-    """Scales [N, groups] of weight [N, K]; `power` [K] is the mean square of each input."""
+    """Scales [N, groups] of weight [N, K]; `power` [K] is the mean square of each input. They are float16 numbers,
+    which an engine stores in half the bytes, unless the matrix has weights too large or too small for those.
+    """
     count, width = weight.shape
     groups = -(-width // group_size)
     spare = groups * group_size - width
     blocks = np.pad(weight, ((0, 0), (0, spare))).reshape(count, groups, group_size)
+    shorten = _fits_float16(blocks, divisors)
     importance = np.pad(power, (0, spare)).reshape(groups, group_size)
     low, high = blocks.min(axis=-1), blocks.max(axis=-1)
     extreme = np.where(high > -low, high, low)
@@ -65,11 +68,21 @@ def group_scales(weight: Floats, power: Floats, group_size: int, divisors: Seque
     least = np.full((count, groups), np.inf, np.float32)
     for divisor in divisors:
         scales = extreme / np.float32(divisor)
+        if shorten:
+            scales = scales.astype(np.float16).astype(np.float32)
         lost = np.square(_levels(blocks, scales[..., None]) * scales[..., None] - blocks)
         error = np.einsum("ngk,gk->ng", lost, importance)
         better = error < least
         least[better], best[better] = error[better], scales[better]
     return best
+
+
+def _fits_float16(blocks: Floats, divisors: Sequence[float]) -> bool:
+    """True when all scales of these groups are normal numbers of float16, or zero."""
+    greatest = np.abs(blocks).max(axis=-1)
+    used, sizes = greatest[greatest > 0], np.abs(divisors)
+    limits = np.finfo(np.float16)
+    return not used.size or bool(used.max() / sizes.min() <= limits.max and used.min() / sizes.max() >= limits.tiny)
 
 
 def _levels(values: Floats, scales: Floats) -> Floats:

@@ -4,24 +4,53 @@ what the rounded one makes of the text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from inflight.convert.calibration.gptq import gptq_levels
+from inflight.convert.calibration.smoothquant import smoothing_factors
 from inflight.convert.calibration.statistics import Floats, InputStatistics, ObservedWeights
+from inflight.convert.calibration.text import Tokens
 from inflight.convert.checkpoint.model_spec import LayerSpec, ModelSpec
 from inflight.convert.checkpoint.reference_decoder import TensorReader, decoder_layer
 from inflight.convert.quantization.round_to_nearest import Levels, dequantize
 from inflight.convert.quantization.schemes import QuantScheme
+from inflight.convert.source.tensor import Measured
 
 LAYER = "transformer.layers.{}."
-# The levels and scales of a matrix, by its module's path.
-Rounded = Mapping[str, tuple[Levels, Floats]]
+# Products that read the same rows, and share what is made of them.
+_SAME_ROWS = {"mlp.gate": "mlp.fc"}
 Advance = Callable[[float, str], None]
 
 
-def embedded(tensors: TensorReader, spec: ModelSpec, sequences: Sequence[np.ndarray]) -> list[Floats]:
+@dataclass(frozen=True, slots=True)
+class RoundedMatrix:
+    """Levels int8 [N, K] and scales float32 [N, groups] of a matrix."""
+
+    levels: Levels
+    scales: Floats
+
+
+Calibrated = Mapping[str, RoundedMatrix | Measured]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Which modules are calibrated (by path), and the numbers of the methods."""
+
+    schemes: Mapping[str, QuantScheme]
+    group_size: int
+    smoothing: float
+
+    def of_layer(self, index: int) -> dict[str, QuantScheme]:
+        """The schemes of a layer by the short names of its modules."""
+        prefix = LAYER.format(index)
+        return {path.removeprefix(prefix): each for path, each in self.schemes.items() if path.startswith(prefix)}
+
+
+def embedded(tensors: TensorReader, spec: ModelSpec, sequences: Sequence[Tokens]) -> list[Floats]:
     """The residual stream [tokens, hidden] of each sequence before the first layer."""
     table = tensors.array("transformer.vocab_embedding.weight")
     scale = np.float32(spec.embedding_scale)
@@ -32,42 +61,58 @@ def calibrate_layer(
     tensors: TensorReader,
     index: int,
     layer: LayerSpec,
-    schemes: Mapping[str, QuantScheme],
-    group_size: int,
+    calibration: Calibration,
     streams: list[Floats],
     advance: Advance,
-) -> Rounded:
-    """The matrices of a layer, those with a scheme in `schemes` (by module path), rounded for these streams.
+) -> Calibrated:
+    """What the method of each calibrated matrix of a layer makes of these streams, by module path.
 
-    `streams`, the residual streams before the layer, are replaced by those behind it, one after the other. `advance` is
-    called with shares of the layer's work.
+    `streams`, the residual streams before the layer, are replaced by those behind it. `advance` is called with shares
+    of the layer's work.
     """
-    prefix = LAYER.format(index)
-    observed = ObservedWeights(tensors, prefix)
-    for stream in streams:
-        decoder_layer(observed, layer, stream)
-        advance(0.4 / len(streams), f"layer {index}")
-    rounded = {}
-    replaced = {}
-    chosen = {path.removeprefix(prefix): scheme for path, scheme in schemes.items() if path.startswith(prefix)}
+    prefix, chosen = LAYER.format(index), calibration.of_layer(index)
+    rounds = any(scheme.method == "gptq" for scheme in chosen.values())
+    passes = 2 if rounds else 1
+    observed = ObservedWeights(tensors, prefix, grams=rounds)
+    behind = [_advanced(observed, layer, stream, advance, 0.8 / passes / len(streams)) for stream in streams]
+    found: dict[str, RoundedMatrix | Measured] = {}
+    replaced: dict[str, Floats] = {}
     for module, scheme in chosen.items():
-        inputs = observed.statistics["mlp.fc" if module == "mlp.gate" else module]
-        levels, scales = _rounded(observed.matrix(module), inputs, scheme, group_size)
-        rounded[f"{prefix}{module}"] = levels, scales
-        replaced[module] = dequantize(levels, scales, group_size)
-        advance(0.2 / len(chosen), f"layer {index}")
-    behind = ObservedWeights(tensors, prefix, replaced)
-    for number, stream in enumerate(streams):
-        streams[number] = decoder_layer(behind, layer, stream)
-        advance(0.4 / len(streams), f"layer {index}")
-    return rounded
+        inputs = observed.statistics[_SAME_ROWS.get(module, module)]
+        if scheme.method == "gptq":
+            rounded = RoundedMatrix(
+                *gptq_levels(observed.matrix(module), inputs.hessian, calibration.group_size, scheme.divisors)
+            )
+            replaced[module] = dequantize(rounded.levels, rounded.scales, calibration.group_size)
+            found[f"{prefix}{module}"] = rounded
+        else:
+            found[f"{prefix}{module}"] = _measured(observed, module, inputs, scheme, calibration)
+        advance(0.2 / len(chosen), "")
+    if rounds:
+        rounded_layer = ObservedWeights(tensors, prefix, replaced=replaced)
+        behind = [_advanced(rounded_layer, layer, stream, advance, 0.4 / len(streams)) for stream in streams]
+    streams[:] = behind
+    return found
 
 
-def _rounded(weight: Floats, inputs: InputStatistics, scheme: QuantScheme, group_size: int) -> tuple[Levels, Floats]:
-    return gptq_levels(weight, inputs.hessian, group_size, scheme.divisors)
+def _advanced(weights: ObservedWeights, layer: LayerSpec, stream: Floats, advance: Advance, share: float) -> Floats:
+    result: Floats = decoder_layer(weights, layer, stream)
+    advance(share, "")
+    return result
 
 
-def source_parts(names: Sequence[str], parts: Sequence[int], rounded: tuple[Levels, Floats]) -> Iterator[tuple]:
-    """(source tensor, levels, scales) of a module that is made of several source tensors, each of `parts` rows."""
-    ends = np.cumsum(parts)[:-1]
-    yield from zip(names, np.split(rounded[0], ends), np.split(rounded[1], ends), strict=True)
+def _measured(
+    observed: ObservedWeights, module: str, inputs: InputStatistics, scheme: QuantScheme, calibration: Calibration
+) -> Measured:
+    """Maxima, and for SmoothQuant factors. Matrices that read the same rows share both."""
+    pair = [module, *(other for one, other in (*_SAME_ROWS.items(), *_reversed(_SAME_ROWS)) if one == module)]
+    matrices = [observed.matrix(name) for name in pair if observed.has(name)]
+    columns = np.max([np.abs(matrix).max(axis=0) for matrix in matrices], axis=0)
+    factors = None
+    if scheme.method == "smoothquant":
+        factors = smoothing_factors(inputs.greatest, columns, calibration.smoothing)
+    return Measured(float(inputs.greatest.max()), float(columns.max()), factors)
+
+
+def _reversed(pairs: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [(value, key) for key, value in pairs.items()]

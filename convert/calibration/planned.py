@@ -10,7 +10,7 @@ from inflight.convert.writer import Array, tensor_chunks
 
 
 class PlannedTensors:
-    """The plain tensors of a plan of one rank under their checkpoint names, made of the source when they are asked for."""
+    """The plain tensors of a plan of one rank under their checkpoint names, read from the source when asked for."""
 
     def __init__(self, plan: ConversionPlan) -> None:
         (tensors,) = plan.ranks

@@ -15,18 +15,18 @@ import numpy as np
 
 from inflight import __version__
 from inflight.cache import writable_cache_dir
-from inflight.convert.calibration.calibrated import CalibratedTensor
-from inflight.convert.calibration.layers import Rounded, calibrate_layer, embedded, source_parts
+from inflight.convert.calibration.calibrated import CalibratedTensor, MeasuredTensor
+from inflight.convert.calibration.layers import Calibrated, Calibration, calibrate_layer, embedded
 from inflight.convert.calibration.planned import PlannedTensors
 from inflight.convert.calibration.statistics import Floats
 from inflight.convert.calibration.text import CalibrationText, calibration_text, token_sequences
 from inflight.convert.checkpoint.config import CheckpointConfig
-from inflight.convert.options import ConvertOptions
+from inflight.convert.options import CALIBRATION_NUMBERS, ConvertOptions
 from inflight.convert.plan import ConversionPlan
 from inflight.convert.quantization.recipes import choose_schemes
 from inflight.convert.quantization.schemes import QuantScheme
 from inflight.convert.source.model import SourceModel
-from inflight.convert.source.tensor import SourceTensor
+from inflight.convert.source.tensor import Measured, SourceTensor
 from inflight.progress import progress_bar
 
 
@@ -38,9 +38,10 @@ def calibrated(
     tokenizer: Path,
     config: CheckpointConfig,
 ) -> Iterator[SourceModel]:
-    """The source with the matrices whose scheme is calibrated as CalibratedTensor.
+    """The source, whose matrices of calibrated schemes have what was found for them.
 
-    `plain` is the plan of one rank without quantization, `tokenizer` a directory, `config` that of the new checkpoint. What is done is kept in the cache until the context ends well:
+    `plain` is the plan of one rank without quantization, `tokenizer` a directory, `config` that of the new checkpoint.
+    What is done is kept in the cache until the context ends well:
     the same command goes on after an interrupt. Raises InflightError for a text that cannot be read.
     """
     text = calibration_text(options.calibration_text)
@@ -50,27 +51,33 @@ def calibrated(
     tensors = PlannedTensors(plain)
     chosen = choose_schemes(options, tensors.matrices())
     schemes = {module: scheme for module, scheme in chosen.items() if scheme is not None and scheme.method != "nearest"}
-    assert config.inflight is not None, "a config of ours says where the weights came from"
-    digest = config.inflight.source.sha256
-    directory = writable_cache_dir() / "calibration" / _key(digest, schemes, options, text)
+    calibration = Calibration(schemes, options.group_size, options.smoothing)
+    directory = writable_cache_dir() / "calibration" / _key(config, schemes, options, text)
     directory.mkdir(parents=True, exist_ok=True)
-    spec = plain.spec
+    layers = plain.spec.layers
     done, streams = _resumed(directory)
     if done == 0:
-        streams = embedded(tensors, spec, sequences)
-    with progress_bar("Calibrating", len(spec.layers), enabled=options.progress) as advance:
+        streams = embedded(tensors, plain.spec, sequences)
+    with progress_bar("Calibrating", len(layers), enabled=options.progress) as advance:
         advance(done)
-        for index in range(done, len(spec.layers)):
-            rounded = calibrate_layer(tensors, index, spec.layers[index], schemes, options.group_size, streams, advance)
-            _keep(directory, index, rounded, streams, tensors)
-    yield replace(source, tensors=_replaced(source.tensors, directory, options.group_size))
+        for index in range(done, len(layers)):
+            found = calibrate_layer(
+                tensors, index, layers[index], calibration, streams, lambda share, _: advance(share, None)
+            )
+            _keep(directory, index, found, streams, tensors)
+    kept = {name: _calibrated(tensor, directory, options.group_size) for name, tensor in source.tensors.items()}
+    yield replace(source, tensors=kept)
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def _key(digest: str, schemes: Mapping[str, QuantScheme], options: ConvertOptions, text: CalibrationText) -> str:
+def _key(
+    config: CheckpointConfig, schemes: Mapping[str, QuantScheme], options: ConvertOptions, text: CalibrationText
+) -> str:
     """What the result depends on."""
-    names = {module: scheme.name for module, scheme in schemes.items()}
-    facts = [__version__, digest, sorted(names.items()), text.sha256, options.model_dump(mode="json")]
+    assert config.inflight is not None, "a config of ours says where the weights came from"
+    names = sorted((module, scheme.name) for module, scheme in schemes.items())
+    numbers = options.model_dump(mode="json", include=set(CALIBRATION_NUMBERS) | {"group_size", "dtype"})
+    facts = [__version__, config.inflight.source.sha256, names, text.sha256, numbers]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -87,11 +94,19 @@ def _resumed(directory: Path) -> tuple[int, list[Floats]]:
         return int(found[-1].stem.removeprefix("streams-")), [streams[name] for name in streams.files]
 
 
-def _keep(directory: Path, index: int, rounded: Rounded, streams: list[Floats], tensors: PlannedTensors) -> None:
+def _keep(directory: Path, index: int, found: Calibrated, streams: list[Floats], tensors: PlannedTensors) -> None:
     """Write what a layer gave; it counts as done when its streams are there."""
-    for module, both in rounded.items():
+    for module, result in found.items():
         names, rows = tensors.sources(module)
-        for name, levels, scales in source_parts(names, rows, both):
+        if isinstance(result, Measured):
+            numbers = np.array([result.rows_greatest, result.weights_greatest])
+            factors = np.zeros(0, np.float32) if result.factors is None else result.factors
+            for name in names:
+                np.savez(directory / f"{name}.measured.npz", numbers=numbers, factors=factors)
+            continue
+        ends = np.cumsum(rows)[:-1]
+        parts = zip(names, np.split(result.levels, ends), np.split(result.scales, ends), strict=True)
+        for name, levels, scales in parts:
             np.save(directory / f"{name}.levels.npy", levels)
             np.save(directory / f"{name}.scales.npy", scales)
     scratch = directory / "streams.tmp.npz"
@@ -100,12 +115,14 @@ def _keep(directory: Path, index: int, rounded: Rounded, streams: list[Floats], 
     _streams_file(directory, index).unlink(missing_ok=True)
 
 
-def _replaced(tensors: Mapping[str, SourceTensor], directory: Path, group_size: int) -> dict[str, SourceTensor]:
-    return {name: _calibrated(tensor, directory, group_size) for name, tensor in tensors.items()}
-
-
 def _calibrated(tensor: SourceTensor, directory: Path, group_size: int) -> SourceTensor:
+    """The tensor with what was kept of it, if anything was."""
     levels, scales = (directory / f"{tensor.name}.{kind}.npy" for kind in ("levels", "scales"))
-    if not levels.exists():
+    measured = directory / f"{tensor.name}.measured.npz"
+    if levels.exists():
+        return CalibratedTensor(tensor, np.load(levels, mmap_mode="r"), np.load(scales, mmap_mode="r"), group_size)
+    if not measured.exists():
         return tensor
-    return CalibratedTensor(tensor, np.load(levels, mmap_mode="r"), np.load(scales, mmap_mode="r"), group_size)
+    with np.load(measured) as found:
+        (rows, weights), factors = found["numbers"], found["factors"]
+    return MeasuredTensor(tensor, Measured(float(rows), float(weights), factors if factors.size else None))

@@ -17,7 +17,7 @@ from inflight.errors import InflightError, ModelError
 Tokens = npt.NDArray[np.int64]
 
 # Prose and code that every installation has; a module's source is read and nothing of it is run.
-_CODE = ("argparse", "heapq", "ipaddress", "shutil", "statistics", "subprocess", "tarfile", "typing")
+_CODE = ("heapq", "ipaddress", "shutil", "statistics", "subprocess", "tarfile", "typing")
 STANDARD_LIBRARY = "the Python standard library's topics and code"
 _TEXT_KEYS = (("messages",), ("prompt", "completion"), ("question", "answer"), ("instruction", "output"), ("text",))
 
@@ -55,8 +55,8 @@ def calibration_text(path: Path | None) -> CalibrationText:
 
 
 def token_sequences(text: CalibrationText, tokenizer: Path, count: int, length: int, seed: int) -> list[Tokens]:
-    """At most `count` sequences of at most `length` token ids, chosen by `seed`. Raises ModelError without a tokenizer.json
-    in the directory `tokenizer`.
+    """At most `count` sequences of at most `length` token ids, chosen by `seed`. Raises ModelError without a
+    tokenizer.json in the directory `tokenizer`.
     """
     import tokenizers
 

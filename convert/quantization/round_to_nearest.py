@@ -42,8 +42,13 @@ def quantize_float8_rows(rows: Floats) -> tuple[Array, Floats]:
     """rows [N, K] -> float8_e4m3fn [N, K], scales [N]."""
     greatest = np.abs(rows).max(axis=-1, initial=0) / np.float32(FLOAT8_GREATEST)
     scales = np.maximum(greatest, np.float32(LEAST_FLOAT8_SCALE))
-    levels = np.clip(rows / scales[:, None], -FLOAT8_GREATEST, FLOAT8_GREATEST)
-    return levels.astype(ml_dtypes.float8_e4m3fn), scales
+    return float8_levels(rows, scales[:, None]), scales
+
+
+def float8_levels(rows: Floats, scales: Floats) -> Array:
+    """rows [N, K] over scales that broadcast, as float8_e4m3fn."""
+    levels: Array = np.clip(rows / scales, -FLOAT8_GREATEST, FLOAT8_GREATEST).astype(ml_dtypes.float8_e4m3fn)
+    return levels
 
 
 def quantize_groups(rows: Floats, divisors: Sequence[float], group_size: int) -> tuple[Levels, Floats]:

@@ -13,7 +13,7 @@ WeightDtype = Literal["int8", "int4", "float8_e4m3fn"]
 RowDtype = Literal["int8", "int16", "float8_e4m3fn"]
 ScaleShare = Literal["matrix", "row", "group"]
 RowScale = Literal["own", "stored"]
-Method = Literal["nearest", "gptq"]
+Method = Literal["nearest", "gptq", "smoothquant", "measured"]
 
 # Names of the tensors beside a weight.
 GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE = ".weights_scaling_factor", ".per_channel_scale", ".activation_scaling_factor"
@@ -82,14 +82,16 @@ SCHEMES: tuple[QuantScheme, ...] = (
     QuantScheme("int4_w4a8", "W4A16_AWQ", _INT4, RoundedRows("int8"), _INT4_DIVISORS, modules=_HEAD_A8),
     QuantScheme("int4_gptq", "W4A16_AWQ", _INT4, RoundedRows("int16"), _GPTQ_DIVISORS, modules=_HEAD_WO, method="gptq"),
     QuantScheme("w4a8_gptq", "W4A16_AWQ", _INT4, RoundedRows("int8"), _GPTQ_DIVISORS, modules=_HEAD_A8, method="gptq"),
-    # Scales of rows are measured on data, so this one is read only.
+    # The format's own reader keeps lm_head plain under FP8.
     QuantScheme(
         "fp8",
         "FP8",
         StoredWeights("float8_e4m3fn", "matrix", GROUP_SCALE),
         RoundedRows("float8_e4m3fn", "stored"),
+        (448.0,),
+        ("*lm_head", EMBEDDING),
+        method="measured",
     ),
-    # The format's own reader keeps lm_head plain under FP8.
     QuantScheme(
         "fp8_rowwise",
         "FP8_PER_CHANNEL_PER_TOKEN",
@@ -99,6 +101,16 @@ SCHEMES: tuple[QuantScheme, ...] = (
         ("*lm_head", EMBEDDING),
     ),
     QuantScheme("int8_wo", "W8A16", _INT8, RoundedRows("int16"), (127.0,)),
+    # Rows behind a norm have the outliers; the other two projections lose nothing that smoothing would mend.
+    QuantScheme(
+        "int8_sq",
+        "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN",
+        _INT8,
+        RoundedRows("int8"),
+        (127.0,),
+        modules=(*_HEAD_WO, ("*.attention.dense", "int8_w8a8"), ("*.mlp.proj", "int8_w8a8")),
+        method="smoothquant",
+    ),
     QuantScheme("int8_w8a8", "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN", _INT8, RoundedRows("int8"), (127.0,)),
 )
 # What `convert --quantize` offers.

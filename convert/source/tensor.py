@@ -48,6 +48,18 @@ def _by_input(per_group: Array, groups: npt.NDArray[np.int64]) -> Array:
     return per_group if per_group.shape[1] == 1 else np.take(per_group, groups, axis=1)
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What calibration found for a matrix (out, in). `rows_greatest`: the greatest magnitude in its rows;
+    `weights_greatest`: in the whole matrix of the checkpoint, of which this one may be a part. `factors` float32 [in]:
+    what the values of its rows are multiplied by, and its columns divided by; None: nothing.
+    """
+
+    rows_greatest: float
+    weights_greatest: float
+    factors: npt.NDArray[np.float32] | None = None
+
+
 class SourceTensor(ABC):
     """A tensor of the source under its Hugging Face name. `shape` is that of the numbers, matrices (out, in); `dtype`
     the type in which `rows` come.
@@ -73,6 +85,11 @@ class SourceTensor(ABC):
 
     def levels(self, start: int, stop: int) -> GroupLevels | None:
         """The same rows as the integers and scales that are stored; None where the source holds no such thing."""
+        return None
+
+    @property
+    def measured(self) -> Measured | None:
+        """What calibration found; None without it."""
         return None
 
 

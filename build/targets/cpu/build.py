@@ -13,6 +13,7 @@ from inflight.build.targets.cpu.compiler.cpu_levels import CpuLevel, resolve_lev
 from inflight.build.targets.cpu.compiler.toolchain import compiler_version
 from inflight.build.targets.cpu.emitter import CSource, emit
 from inflight.build.targets.cpu.kv_cache import kv_cache_facts
+from inflight.build.targets.cpu.packing.narrow_scales import narrow_scales
 from inflight.build.targets.cpu.packing.pack import pack_weights
 from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
 from inflight.build.targets.cpu.precision import module_precision
@@ -59,6 +60,7 @@ def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: CpuRecipe) -> 
     kv_dtype = _kv_dtype(recipe)
     tokens_per_block = recipe.tokens_per_block
     graph = lower_for_cpu(network, recipe.limits, tokens_per_block=tokens_per_block, kv_dtype=kv_dtype).graph
+    narrow_scales(graph)
     weights = WeightLayout(graph)
     kv_cache = kv_cache_facts(checkpoint.config, kv_dtype, tokens_per_block)
     source = emit(graph, weights, recipe.limits, kv_cache)
