@@ -25,7 +25,7 @@ class ConvertOptions(Record):
     existing output directory.
 
     `calibration_text` is what the methods that need one choose levels by (None: the Python standard library's); they
-    take at most `calibration_size` sequences of at most `calibration_length` tokens of it, picked by `calibration_seed`.
+    take at most `calibration_size` sequences of at most `calibration_length` tokens, picked by `calibration_seed`.
     `smoothing` is SmoothQuant's alpha.
     """
 

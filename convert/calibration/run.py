@@ -46,7 +46,12 @@ def calibrated(
     """
     text = calibration_text(options.calibration_text)
     sequences = token_sequences(
-        text, tokenizer, options.calibration_size, options.calibration_length, options.calibration_seed
+        text,
+        tokenizer,
+        plain.spec.vocab_size,
+        count=options.calibration_size,
+        length=options.calibration_length,
+        seed=options.calibration_seed,
     )
     tensors = PlannedTensors(plain)
     chosen = choose_schemes(options, tensors.matrices())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,22 +19,23 @@ Tokens = npt.NDArray[np.int64]
 # Prose and code that every installation has; a module's source is read and nothing of it is run.
 _CODE = ("heapq", "ipaddress", "shutil", "statistics", "subprocess", "tarfile", "typing")
 STANDARD_LIBRARY = "the Python standard library's topics and code"
+_IDS_KEY = "token_ids"
 _TEXT_KEYS = (("messages",), ("prompt", "completion"), ("question", "answer"), ("instruction", "output"), ("text",))
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationText:
-    """`documents` in order, `name` says where they are from, `sha256` is the digest of their text. `records`: each
-    document is one sequence; otherwise sequences are cut out of all of them.
+    """`documents` in order, texts or token ids; `name` says where they are from, `sha256` is their digest. `records`:
+    each document is one sequence; otherwise sequences are cut out of all of them.
     """
 
     name: str
-    documents: tuple[str, ...]
+    documents: tuple[str | tuple[int, ...], ...]
     records: bool
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256("\0".join(self.documents).encode("utf-8", "surrogatepass")).hexdigest()
+        return hashlib.sha256(json.dumps(self.documents).encode()).hexdigest()
 
 
 def calibration_text(path: Path | None) -> CalibrationText:
@@ -49,26 +50,39 @@ def calibration_text(path: Path | None) -> CalibrationText:
         raise InflightError(f"{path} cannot be read as text: {error}") from error
     records = path.suffix in (".jsonl", ".json")
     documents = tuple(_records(path, text)) if records else (text,)
-    if not any(document.strip() for document in documents):
+    if not any(document.strip() if isinstance(document, str) else document for document in documents):
         raise InflightError(f"{path} holds no text to calibrate on.")
     return CalibrationText(path.name, documents, records)
 
 
-def token_sequences(text: CalibrationText, tokenizer: Path, count: int, length: int, seed: int) -> list[Tokens]:
-    """At most `count` sequences of at most `length` token ids, chosen by `seed`. Raises ModelError without a
-    tokenizer.json in the directory `tokenizer`.
+def token_sequences(
+    text: CalibrationText, tokenizer: Path, vocab_size: int, *, count: int, length: int, seed: int
+) -> list[Tokens]:
+    """At most `count` sequences of at most `length` token ids, chosen by `seed`. Raises ModelError where the directory
+    `tokenizer` has no tokenizer.json for a text, InflightError for ids beyond the vocabulary.
     """
-    import tokenizers
-
-    if not (tokenizer / "tokenizer.json").is_file():
-        raise ModelError("The model has no tokenizer, and calibration text needs one.", "Use --quantize int8_wo.")
-    backend: Any = tokenizers.Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
-    encoded = [np.asarray(backend.encode(document).ids, np.int64) for document in text.documents]
-    encoded = [ids for ids in encoded if len(ids)]
+    encode = _encoder(tokenizer) if any(isinstance(document, str) for document in text.documents) else None
+    encoded = [np.asarray(encode(each) if encode and isinstance(each, str) else each) for each in text.documents]
+    encoded = [ids.astype(np.int64) for ids in encoded if len(ids)]
+    greatest = max((int(ids.max()) for ids in encoded), default=0)
+    if greatest >= vocab_size:
+        raise InflightError(f"{text.name} has token {greatest}, beyond the model's vocabulary of {vocab_size}.")
     rng = np.random.default_rng(seed)
     if text.records:
         return [encoded[index][:length] for index in rng.permutation(len(encoded))[:count]]
     return [_window(encoded[index % len(encoded)], length, rng) for index in range(count)]
+
+
+def _encoder(tokenizer: Path) -> Callable[[str], list[int]]:
+    import tokenizers
+
+    if not (tokenizer / "tokenizer.json").is_file():
+        raise ModelError(
+            "The model has no tokenizer, and the text that it is calibrated on needs one.",
+            f'Give token ids with --calib-dataset FILE.jsonl, a record {{"{_IDS_KEY}": [1, 2]}} per line.',
+        )
+    backend: Any = tokenizers.Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+    return lambda text: list(backend.encode(text).ids)
 
 
 def _window(ids: Tokens, length: int, rng: np.random.Generator) -> Tokens:
@@ -88,7 +102,7 @@ def _standard_library() -> CalibrationText:
     return CalibrationText(STANDARD_LIBRARY, ("\n".join(topics[key] for key in sorted(topics)), "\n".join(code)), False)
 
 
-def _records(path: Path, text: str) -> Iterator[str]:
+def _records(path: Path, text: str) -> Iterator[str | tuple[int, ...]]:
     try:
         lines = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else None
         records = json.loads(text) if lines is None else lines
@@ -100,14 +114,17 @@ def _records(path: Path, text: str) -> Iterator[str]:
         yield _record_text(path, number, record)
 
 
-def _record_text(path: Path, number: int, record: Any) -> str:
+def _record_text(path: Path, number: int, record: Any) -> str | tuple[int, ...]:
     if isinstance(record, str):
         return record
+    ids = record.get(_IDS_KEY) if isinstance(record, dict) and not record.keys() & {"question", "text"} else None
+    if isinstance(ids, list) and all(type(each) is int and each >= 0 for each in ids):
+        return tuple(ids)
     for keys in _TEXT_KEYS if isinstance(record, dict) else ():
         if all(key in record for key in keys):
             parts = [record[key] for key in keys]
             if keys == ("messages",):
                 parts = [turn.get("content") for turn in parts[0] if isinstance(turn, dict)]
             return "\n".join(part for part in parts if isinstance(part, str))
-    names = "; ".join(" and ".join(keys) for keys in _TEXT_KEYS)
+    names = "; ".join(" and ".join(keys) for keys in (*_TEXT_KEYS, (_IDS_KEY,)))
     raise InflightError(f"{path}, record {number}, is no text.", f"A record is a string, or has the keys {names}.")

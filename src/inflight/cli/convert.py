@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -25,15 +25,23 @@ class Dtype(str, Enum):
 class WeightOnlyPrecision(str, Enum):
     int8 = "int8"
     int4 = "int4"
+    int4_gptq = "int4_gptq"
+
+
+# Names of quantize.py that mean another method than there is here.
+_INSTEAD = {
+    "int4_awq": " int4_gptq is calibrated and keeps the form of int4_awq.",
+    "w4a8_awq": " w4a8_gptq is calibrated as well.",
+    "full_prec": " Leave the option out for plain weights.",
+    "nvfp4": " No target computes it.",
+}
 
 
 def _known_recipe(name: str | None) -> str | None:
     if name is None or name in RECIPES or name in ALIASES:
         return name
-    measured = " fp8 has scales that are measured on data, which is not done here; fp8_rowwise has none."
-    raise typer.BadParameter(
-        f"{name!r} is not one of {', '.join(map(repr, [*ALIASES, *RECIPES]))}.{measured if name == 'fp8' else ''}"
-    )
+    known = ", ".join(map(repr, [*ALIASES, *RECIPES]))
+    raise typer.BadParameter(f"{name!r} is not one of {known}.{_INSTEAD.get(name, '')}")
 
 
 def convert(
@@ -101,11 +109,11 @@ def convert(
             "--qformat",
             metavar=f"[{'|'.join([*ALIASES, *RECIPES])}]",
             callback=_known_recipe,
-            help="Quantize the weights. int4 (int4_gptq) is calibrated: levels are chosen so that products change little on "
-            "a text, which takes a minute per billion multiplications of a token. The others round to nearest: int8 with a scale per output channel, int4 with a scale "
-            "per group of inputs. int8_wo, int4_wo: weight-only, activations keep 16 bits. int8_w8a8, int4_w4a8: "
-            "activations are rounded to 8 bits as well; faster with many users and long prompts. fp8_rowwise: 8-bit "
-            "floats (E4M3) with a scale per output channel; activations are rounded to them as well.",
+            help="Quantize the weights. int4 (= int4_gptq), w4a8_gptq, int8_sq and fp8 are calibrated on a text "
+            "(--calib-dataset); the others round to nearest. int8: a scale per output channel; int4: one per group of "
+            "inputs. int8_wo, int4: weight-only, activations keep 16 bits. int8_sq, int8_w8a8, w4a8_gptq, int4_w4a8: "
+            "activations are rounded to 8 bits as well; faster with many users and long prompts. fp8, fp8_rowwise: "
+            "8-bit floats (E4M3), activations as well.",
         ),
     ] = None,
     group_size: Annotated[
@@ -138,7 +146,9 @@ def convert(
     weight_only_precision: Annotated[
         WeightOnlyPrecision | None,
         typer.Option(
-            "--weight-only-precision", "--weight_only_precision", help="With --use-weight-only: int8 (default) or int4."
+            "--weight-only-precision",
+            "--weight_only_precision",
+            help="With --use-weight-only: int8 (default) or int4 by rounding to nearest, or int4_gptq.",
         ),
     ] = None,
     use_fp8_rowwise: Annotated[
@@ -149,9 +159,9 @@ def convert(
         typer.Option(
             "--calib-dataset",
             "--calib_dataset",
-            help="Text for int4 and the other calibrated schemes: a text file, or .jsonl with a record per line (a string, or "
-            "an object with text, prompt and completion, question and answer, or messages). Default: prose and code of the "
-            "Python standard library. Take text like that of your users.",
+            help="Text of the calibrated schemes: a text file, or .jsonl with a record per line: a string, or an "
+            "object with text, prompt and completion, question and answer, or messages. Take text like that of your "
+            "users. Default: prose and code of the Python standard library.",
         ),
     ] = None,
     calibration_size: Annotated[
@@ -160,7 +170,20 @@ def convert(
     calibration_length: Annotated[
         int, typer.Option("--calib-max-seq-length", "--calib_max_seq_length", min=1, help="Most tokens of each.")
     ] = 512,
-    calibration_seed: Annotated[int, typer.Option("--random-seed", "--random_seed", help="Picks them.")] = 0,
+    calibration_seed: Annotated[
+        int, typer.Option("--random-seed", "--random_seed", help="Seed that picks the sequences.")
+    ] = 0,
+    smoothing: Annotated[
+        float,
+        typer.Option(
+            "--smoothquant",
+            "-sq",
+            min=0,
+            max=1,
+            help="int8_sq: how much of the activations' outliers goes into the weights (alpha). Alone: int8_sq.",
+        ),
+    ] = 0.5,
+    use_fp8: Annotated[bool, typer.Option("--use-fp8", "--use_fp8", help="As convert_checkpoint.py: fp8.")] = False,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a hub model. Set HF_TOKEN for private models.")
     ] = None,
@@ -191,7 +214,14 @@ def convert(
     if group_size not in (32, 64, 128):
         raise typer.BadParameter(f"--group-size {group_size}: groups have 32, 64 or 128 inputs.")
 
-    scheme = _scheme(quantize, use_weight_only, weight_only_precision, use_fp8_rowwise)
+    formats = {
+        "--quantize": quantize,
+        "--use-weight-only": _weight_only(use_weight_only, weight_only_precision),
+        "--use-fp8-rowwise": "fp8_rowwise" if use_fp8_rowwise else None,
+        "--use-fp8": "fp8" if use_fp8 else None,
+        "--smoothquant": "int8_sq" if quantize is None and is_given(ctx, "smoothing") else None,
+    }
+    scheme = _scheme({flag: name for flag, name in formats.items() if name is not None})
 
     from rich.filesize import decimal
 
@@ -212,6 +242,7 @@ def convert(
         "calibration_size": calibration_size,
         "calibration_length": calibration_length,
         "calibration_seed": calibration_seed,
+        "smoothing": smoothing,
         "revision": revision,
     }
     given = {name: value for name, value in values.items() if is_given(ctx, name)}
@@ -251,17 +282,17 @@ def _module_schemes(given: Iterable[str]) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
-def _scheme(
-    quantize: str | None, weight_only: bool, precision: WeightOnlyPrecision | None, fp8_rowwise: bool
-) -> str | None:
-    """The recipe that the flags name, in either spelling."""
-    if precision is not None and not weight_only:
+def _weight_only(asked: bool, precision: WeightOnlyPrecision | None) -> str | None:
+    if precision is not None and not asked:
         raise typer.BadParameter("--weight-only-precision goes with --use-weight-only.")
-    given = {"--quantize": quantize is not None, "--use-weight-only": weight_only, "--use-fp8-rowwise": fp8_rowwise}
-    if sum(given.values()) > 1:
-        raise typer.BadParameter(f"Give {' or '.join(name for name, is_given in given.items() if is_given)}, not both.")
-    if fp8_rowwise:
-        return "fp8_rowwise"
-    if weight_only:
-        return f"{(precision or WeightOnlyPrecision.int8).value}_wo"
-    return quantize
+    if not asked:
+        return None
+    name = (precision or WeightOnlyPrecision.int8).value
+    return name if name in RECIPES else f"{name}_wo"
+
+
+def _scheme(given: Mapping[str, str]) -> str | None:
+    """The recipe that the flags name, in whichever spelling."""
+    if len(given) > 1:
+        raise typer.BadParameter(f"Give {' or '.join(given)}, not both.")
+    return next(iter(given.values()), None)

@@ -37,7 +37,20 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(build_app(words[:1]), words, catch_exceptions=False)
 
 
+def random_tokens(directory: Path) -> Path:
+    """A text to calibrate a random model on, which has no tokenizer."""
+    vocab = json.loads((directory / "model" / "config.json").read_text())["vocab_size"]
+    rng = np.random.default_rng(vocab)
+    records = [{"token_ids": rng.integers(0, vocab, int(rng.integers(1, 40))).tolist()} for _ in range(8)]
+    path = directory / "tokens.jsonl"
+    path.write_text("\n".join(map(json.dumps, records)))
+    return path
+
+
 def build(directory: Path, options: dict[str, Any], **recipe: Any) -> Path:
+    scheme = options.get("quantize")
+    if scheme is not None and RECIPES[scheme].method != "nearest":
+        options = options | {"calibration_text": random_tokens(directory)}
     convert_model(directory / "model", directory / "checkpoint", ConvertOptions(progress=False, **options))
     limits: dict[str, Any] = {"max_batch_size": 2, "max_seq_len": 64, "max_num_tokens": 8}
     build_engine(directory / "checkpoint", directory / "engine", make_recipe(**limits, **recipe))
@@ -56,7 +69,9 @@ def test_an_engine_of_any_scheme_computes_what_its_integers_mean(
     save_random_model(tmp_path / "model", replace(random_shape(rng, family), **changes), seed, dtype)
     cache = str(rng.choice(["auto", "int8"]))
     engine = build(tmp_path, options, kv_cache_dtype=cache)
-    result = run("verify", tmp_path / "model", engine, "--max-tokens", 6, "--json")
+    result = run(
+        "verify", tmp_path / "model", engine, "--checkpoint-dir", tmp_path / "checkpoint", "--max-tokens", 6, "--json"
+    )
     report = json.loads(result.stdout)
     assert result.exit_code == 0, (options, dtype, cache, report)
 

@@ -1,4 +1,4 @@
-"""Scales of groups at 16 bits where that loses nothing: they are then an eighth of int4 weights and no more a quarter."""
+"""Scales of groups in 16 bits where that loses nothing: in groups of 32 they are then an eighth of int4 weights."""
 
 from __future__ import annotations
 
