@@ -13,9 +13,9 @@ from inflight.convert.options import ConvertOptions
 from inflight.convert.plan import ConversionPlan, check_config, make_plan
 from inflight.convert.quantization.recipes import quantization_record
 from inflight.convert.source.generation import generation_facts
-from inflight.convert.source.model import SourceModel, open_source, read_config
-from inflight.convert.source.tokenizer_end import tokenizer_end_token
-from inflight.convert.source.tokenizer_files import copy_tokenizer, try_tokenizer
+from inflight.convert.source.model import open_source, read_config
+from inflight.convert.source.opened import SourceModel
+from inflight.convert.source.tokenizer_files import try_tokenizer
 from inflight.convert.writer import write_rank_file
 from inflight.errors import InflightError
 from inflight.files import atomic_directory
@@ -25,8 +25,8 @@ _COMPARED_ROWS = 1024
 
 
 def convert_model(model: str | Path, output: Path, options: ConvertOptions | None = None) -> list[str]:
-    """Convert a Hugging Face model, a directory or a hub id, to a checkpoint directory at `output`; return what is odd
-    about it, in sentences.
+    """Convert a model, a Hugging Face directory, a hub id or a GGUF file, to a checkpoint directory at `output`; return
+    what a user should know of it, in sentences.
 
     The same model and options give the same bytes. Raises ModelError listing everything about the model that is
     unsupported, before a weight is read, or that its tokenizer is none; InflightError when an option would have no
@@ -44,10 +44,11 @@ def convert_model(model: str | Path, output: Path, options: ConvertOptions | Non
     with atomic_directory(output, overwrite=options.overwrite, marker=rank_file_name(0)) as scratch:
         checkpoint_config = _complete_config(source, plan, options)
         (scratch / CONFIG_NAME).write_text(json.dumps(checkpoint_config.to_json(), indent=2) + "\n", encoding="utf-8")
-        copy_tokenizer(source.directory, scratch / TOKENIZER_DIRECTORY)
-        notes = try_tokenizer(scratch / TOKENIZER_DIRECTORY, plan.config.vocab_size)
+        notes = source.write_tokenizer(scratch / TOKENIZER_DIRECTORY)
+        notes += try_tokenizer(scratch / TOKENIZER_DIRECTORY, plan.config.vocab_size)
         _write_ranks(scratch, plan, options.progress)
-    return notes
+    dequantized = source.dequantized
+    return notes + ([f"{source.location}: {dequantized} were dequantized."] if dequantized else [])
 
 
 def plan_source(source: SourceModel, options: ConvertOptions) -> ConversionPlan:
@@ -79,8 +80,9 @@ def _complete_config(source: SourceModel, plan: ConversionPlan, options: Convert
     facts = SourceFacts(model=source.location.name, revision=source.location.revision, sha256=digest)
     recipe = quantization_record(options)
     assert plan.config.inflight is not None, "the plan has what concerns the layers"
-    end = tokenizer_end_token(source.directory)
-    block = generation_facts(source.config, source.generation_config, facts, plan.config.inflight, recipe, end)
+    block = generation_facts(
+        source.config, source.generation_config, facts, plan.config.inflight, recipe, source.end_token()
+    )
     return plan.config.model_copy(update={"inflight": block})
 
 
