@@ -7,15 +7,15 @@ from typing import Any
 
 from inflight.convert.source.gguf.model import open_gguf, read_gguf_config
 from inflight.convert.source.hub import ModelLocation, locate
-from inflight.convert.source.opened import SourceModel
-from inflight.convert.source.tensor import PlainTensor
+from inflight.convert.source.opened import MODELOPT_CONFIG, SourceModel
+from inflight.convert.source.quantized.methods import model_tensors
 from inflight.convert.source.tokenizer_files import TOKENIZER_PATTERNS
 from inflight.errors import ModelError
 from inflight.files.json_file import read_json_object
 from inflight.tensor_file import TensorEntry, TensorFileError, read_header
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-CONFIG_PATTERNS = ("config.json", "generation_config.json", _INDEX, *TOKENIZER_PATTERNS)
+CONFIG_PATTERNS = ("config.json", "generation_config.json", MODELOPT_CONFIG, _INDEX, *TOKENIZER_PATTERNS)
 WEIGHT_PATTERNS = ("model*.safetensors", "*.bin.index.json")
 _TO_SAFETENSORS = (
     "Only safetensors are read. Where torch is installed, rewrite the model once:\n"
@@ -33,7 +33,12 @@ def read_config(model: str | Path, revision: str | None) -> tuple[ModelLocation,
         raise ModelError(
             f"{location.directory} has no config.json.", "Give the directory of a Hugging Face model, or a GGUF file."
         )
-    return location, read_json_object(location.directory / "config.json", ModelError)
+    config = read_json_object(location.directory / "config.json", ModelError)
+    beside = location.directory / MODELOPT_CONFIG
+    if beside.is_file() and not config.get("quantization_config"):
+        found = read_json_object(beside, ModelError).get("quantization")
+        config["quantization_config"] = {"quant_method": "modelopt", **(found if isinstance(found, dict) else {})}
+    return location, config
 
 
 def open_source(model: str | Path, revision: str | None) -> SourceModel:
@@ -49,7 +54,7 @@ def open_source(model: str | Path, revision: str | None) -> SourceModel:
         location,
         config,
         read_json_object(generation, ModelError) if generation.is_file() else {},
-        {name: PlainTensor(entry) for name, entry in entries.items()},
+        model_tensors(str(location), config, entries),
         frozenset(entry.file for entry in entries.values()),
     )
 

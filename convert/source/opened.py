@@ -15,6 +15,9 @@ from inflight.convert.source.tokenizer_end import tokenizer_end_token
 from inflight.convert.source.tokenizer_files import copy_tokenizer, tokenizer_files
 from inflight.files import sha256_file
 
+# Where ModelOpt's early exports say how they are quantized.
+MODELOPT_CONFIG = "hf_quant_config.json"
+
 
 @dataclass(frozen=True, slots=True)
 class SourceModel:
@@ -44,7 +47,7 @@ class SourceModel:
 
     def files(self) -> list[Path]:
         """Every file that a conversion reads, in the order of their names."""
-        jsons = [self.directory / "config.json", self.directory / "generation_config.json"]
+        jsons = [self.directory / name for name in ("config.json", "generation_config.json", MODELOPT_CONFIG)]
         return sorted(
             {*(path for path in jsons if path.is_file()), *self.weight_files, *tokenizer_files(self.directory)}
         )

@@ -73,6 +73,10 @@ class GgufTensor(SourceTensor):
     def stored_type(self) -> str:
         return self.dtype if self.kind in _PLAIN else self.kind
 
+    @property
+    def work_bytes(self) -> int:
+        return numpy_dtype(self.dtype).itemsize if self.kind in _PLAIN else 16
+
     def rows(self, start: int, stop: int) -> Array:
         if len(self.shape) == 1:
             return self._values(self._bytes(0, self.nbytes)).reshape(-1)[start:stop]
@@ -124,6 +128,10 @@ class Renamed(SourceTensor):
     @property
     def stored_type(self) -> str:
         return self._inner.stored_type
+
+    @property
+    def work_bytes(self) -> int:
+        return self._inner.work_bytes
 
     def rows(self, start: int, stop: int) -> Array:
         return self._inner.rows(start, stop)

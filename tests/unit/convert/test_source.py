@@ -85,9 +85,9 @@ def test_a_hub_model_is_refused_by_its_config_before_its_weights_are_fetched(
     tmp_path: Path, cached_snapshot: Path
 ) -> None:
     cached_snapshot.mkdir(parents=True)
-    config = tiny_config(quantization_config={"quant_method": "awq"})
+    config = tiny_config(quantization_config={"quant_method": "awq", "bits": 3})
     (cached_snapshot / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=r"someone/something cannot be converted:\n.*already quantized \(awq\)"):
+    with pytest.raises(ModelError, match=r"someone/something cannot be converted:\n.*awq with bits 3 \(supported: 4\)"):
         convert_model("someone/something", tmp_path / "out")
 
 
