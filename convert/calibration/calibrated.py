@@ -19,6 +19,10 @@ class _Wrapped(SourceTensor):
     def nbytes(self) -> int:
         return self._source.nbytes
 
+    @property
+    def stored_type(self) -> str:
+        return self._source.stored_type
+
     def rows(self, start: int, stop: int) -> Array:
         return self._source.rows(start, stop)
 

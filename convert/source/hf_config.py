@@ -17,6 +17,7 @@ from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.table import Family
 from inflight.convert.source.hf_layers import LayerKinds, read_layer_kinds
 from inflight.convert.source.hf_rope import Rope, read_rope
+from inflight.convert.source.quantized.methods import quantization_problems
 from inflight.dtypes import FLOAT_DTYPES
 
 
@@ -114,13 +115,9 @@ def _read_activation(values: ConfigValues, family: Family) -> str:
 
 
 def _check_quantized(values: ConfigValues) -> None:
-    for key in ("quantization_config", "compression_config"):
-        if quantization := values.raw.get(key):
-            method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else quantization
-            values.shapes_known = False
-            values.problems.append(
-                f"{key}: the weights are already quantized ({method}); give the model they were quantized from"
-            )
+    if problems := quantization_problems(values.raw):
+        values.shapes_known = False
+        values.problems.extend(problems)
 
 
 def _read_dtype(values: ConfigValues) -> str | None:

@@ -10,25 +10,30 @@ from pathlib import Path
 from inflight.errors import ModelError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_GGUF = ".gguf"
 _OFFLINE_HINT = "Check the network, or HF_ENDPOINT and HF_HUB_OFFLINE; or give a local directory."
 _ACCESS_HINT = "Check the spelling; for a private or gated model set HF_TOKEN and accept its terms on its page."
 
 
 @dataclass(frozen=True, slots=True)
 class ModelLocation:
-    """Where a model is. `name` is the hub id or the directory's own name; `revision` the commit of a hub model."""
+    """Where a model is. `name` is the hub id or the directory's own name, or that of the GGUF `file` without its
+    ending; `revision` the commit of a hub model.
+    """
 
     name: str
     directory: Path
     revision: str | None = None
+    file: Path | None = None
 
     def __str__(self) -> str:
-        """The name in messages: the hub id, or the path of the directory."""
-        return str(self.directory) if self.revision is None else self.name
+        """The name in messages: the hub id, or the path of the directory or file."""
+        return str(self.file or self.directory) if self.revision is None else self.name
 
 
 def locate(model: str | Path, revision: str | None, patterns: Sequence[str]) -> ModelLocation:
-    """The directory of `model`, which holds at least the files matching `patterns` that the model has.
+    """The directory of `model`, which holds at least the files matching `patterns` that the model has; of a GGUF file
+    the one that it lies in.
 
     A hub id is downloaded (HF_TOKEN is used when it is set) and later calls take it from the cache.
     Raises ModelError when there is no such model, or it cannot be reached.
@@ -37,18 +42,31 @@ def locate(model: str | Path, revision: str | None, patterns: Sequence[str]) -> 
     if path.is_dir():
         if revision is not None:
             raise ModelError(f"--revision {revision} has no meaning for a local directory ({path}).")
-        return ModelLocation(path.resolve().name, path)
-    if path.suffix.lower() == ".gguf":
-        raise ModelError(
-            f"{model} is a GGUF file, and GGUF is not read.",
-            "Give the Hugging Face model that it was made from (safetensors, config.json, tokenizer). To quantize "
-            "the weights, pass --quantize to `inflight convert`.",
-        )
+        return _in_directory(path)
+    if path.is_file() and path.suffix.lower() == _GGUF:
+        if revision is not None:
+            raise ModelError(f"--revision {revision} has no meaning for a file ({path}).")
+        return ModelLocation(path.stem, path.parent, file=path)
     if isinstance(model, Path) or not _HUB_ID.fullmatch(model):
-        raise ModelError(f"{model} is not a directory.", "Give the directory of a Hugging Face model, or a hub id.")
+        raise ModelError(
+            f"{model} is not a directory.", "Give the directory of a Hugging Face model, a hub id, or a GGUF file."
+        )
     directory = _download(model, revision, list(patterns))
     # The hub's cache names the folder of a snapshot after its commit.
     return ModelLocation(model, directory, directory.name)
+
+
+def _in_directory(path: Path) -> ModelLocation:
+    """A directory is a Hugging Face model, unless all that it has is one GGUF file."""
+    files = [] if (path / "config.json").is_file() else sorted(path.glob(f"*{_GGUF}"))
+    if len(files) > 1:
+        raise ModelError(
+            f"{path} has {len(files)} GGUF files: {', '.join(file.name for file in files[:8])}.",
+            "Give the path of one of them.",
+        )
+    if files:
+        return ModelLocation(files[0].stem, path, file=files[0])
+    return ModelLocation(path.resolve().name, path)
 
 
 def _download(model: str, revision: str | None, patterns: list[str]) -> Path:

@@ -1,23 +1,21 @@
-"""A Hugging Face model on disk: its JSON files and the table of its tensors. No weight is read."""
+"""Opens a model on disk: its JSON files and the table of its tensors, or a GGUF file. No weight is read."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inflight.convert.source.gguf.model import open_gguf, read_gguf_config
 from inflight.convert.source.hub import ModelLocation, locate
-from inflight.convert.source.tensor import PlainTensor, SourceTensor
-from inflight.convert.source.tokenizer_files import TOKENIZER_PATTERNS, tokenizer_files
+from inflight.convert.source.opened import MODELOPT_CONFIG, SourceModel
+from inflight.convert.source.quantized.methods import model_tensors
+from inflight.convert.source.tokenizer_files import TOKENIZER_PATTERNS
 from inflight.errors import ModelError
-from inflight.files import sha256_file
 from inflight.files.json_file import read_json_object
 from inflight.tensor_file import TensorEntry, TensorFileError, read_header
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-CONFIG_PATTERNS = ("config.json", "generation_config.json", _INDEX, *TOKENIZER_PATTERNS)
+CONFIG_PATTERNS = ("config.json", "generation_config.json", MODELOPT_CONFIG, _INDEX, *TOKENIZER_PATTERNS)
 WEIGHT_PATTERNS = ("model*.safetensors", "*.bin.index.json")
 _TO_SAFETENSORS = (
     "Only safetensors are read. Where torch is installed, rewrite the model once:\n"
@@ -26,48 +24,28 @@ _TO_SAFETENSORS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SourceModel:
-    """An opened Hugging Face model. `entries` are the tensors of its safetensors files as they are stored there,
-    `tensors` those of the model.
-    """
-
-    location: ModelLocation
-    config: dict[str, Any]
-    generation_config: dict[str, Any]
-    entries: dict[str, TensorEntry]
-    tensors: Mapping[str, SourceTensor]
-
-    @property
-    def directory(self) -> Path:
-        return self.location.directory
-
-    def files(self) -> list[Path]:
-        """Every file that a conversion reads, in the order of their names."""
-        jsons = [self.directory / "config.json", self.directory / "generation_config.json"]
-        weights = {entry.file for entry in self.entries.values()}
-        return sorted({*(path for path in jsons if path.is_file()), *weights, *tokenizer_files(self.directory)})
-
-    def sha256(self, advance: Callable[[int], None] | None = None) -> str:
-        """Hex digest of the names and contents of `files()`, wherever the model lies."""
-        digest = hashlib.sha256()
-        for path in self.files():
-            name = path.relative_to(self.directory).as_posix()
-            digest.update(f"{name} {sha256_file(path, advance)}\n".encode())
-        return digest.hexdigest()
-
-
 def read_config(model: str | Path, revision: str | None) -> tuple[ModelLocation, dict[str, Any]]:
     """The location and config.json of a model; of a hub model nothing large is downloaded yet. Raises ModelError."""
     location = locate(model, revision, CONFIG_PATTERNS)
+    if location.file is not None:
+        return location, read_gguf_config(location)
     if not (location.directory / "config.json").is_file():
-        raise ModelError(f"{location.directory} has no config.json.", "Give the directory of a Hugging Face model.")
-    return location, read_json_object(location.directory / "config.json", ModelError)
+        raise ModelError(
+            f"{location.directory} has no config.json.", "Give the directory of a Hugging Face model, or a GGUF file."
+        )
+    config = read_json_object(location.directory / "config.json", ModelError)
+    beside = location.directory / MODELOPT_CONFIG
+    if beside.is_file() and not config.get("quantization_config"):
+        found = read_json_object(beside, ModelError).get("quantization")
+        config["quantization_config"] = {"quant_method": "modelopt", **(found if isinstance(found, dict) else {})}
+    return location, config
 
 
 def open_source(model: str | Path, revision: str | None) -> SourceModel:
     """Open a model for conversion, its weights downloaded if it is on the hub. Raises ModelError."""
     location, config = read_config(model, revision)
+    if location.file is not None:
+        return open_gguf(location)
     if location.revision is not None:
         location = locate(location.name, location.revision, (*CONFIG_PATTERNS, *WEIGHT_PATTERNS))
     generation = location.directory / "generation_config.json"
@@ -76,8 +54,8 @@ def open_source(model: str | Path, revision: str | None) -> SourceModel:
         location,
         config,
         read_json_object(generation, ModelError) if generation.is_file() else {},
-        entries,
-        {name: PlainTensor(entry) for name, entry in entries.items()},
+        model_tensors(str(location), config, entries),
+        frozenset(entry.file for entry in entries.values()),
     )
 
 

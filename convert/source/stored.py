@@ -32,6 +32,15 @@ def read_rows(entry: TensorEntry, start: int = 0, stop: int | None = None) -> Ar
     return rows
 
 
+def read_all(entry: TensorEntry) -> Array:
+    """A whole tensor of any shape, in its stored type. Raises ModelError naming it."""
+    found = np.empty(entry.shape, numpy_dtype(entry.dtype))
+    with _opened(entry.file, entry.name) as file:
+        file.seek(entry.offset)
+        _fill(file, found, entry.name)
+    return found
+
+
 def read_columns(entry: TensorEntry, start: int, stop: int) -> Array:
     """Columns start .. stop of a matrix, in its stored type. Raises ModelError naming it."""
     if (start, stop) == (0, entry.shape[1]):

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.convert.source.stored import read_rows
+from inflight.dtypes import numpy_dtype
 from inflight.tensor_file import TensorEntry
 
 Array = npt.NDArray[Any]
@@ -36,11 +37,11 @@ class GroupLevels:
 
     def values(self) -> Array:
         """The numbers, each product rounded once to the type of the scales."""
-        levels = self.levels
+        values = self.levels.astype(np.float32)
         if self.zeros is not None:
-            levels = levels - _by_input(self.zeros, self.groups)
-        scales = _by_input(self.scales.astype(np.float32), self.groups)
-        return (levels.astype(np.float32) * scales).astype(self.scales.dtype)
+            values -= _by_input(self.zeros.astype(np.float32), self.groups)
+        values *= _by_input(self.scales.astype(np.float32), self.groups)
+        return values.astype(self.scales.dtype, copy=False)
 
 
 def _by_input(per_group: Array, groups: npt.NDArray[np.int64]) -> Array:
@@ -78,6 +79,11 @@ class SourceTensor(ABC):
     def stored_type(self) -> str:
         """What the file holds, in a word."""
         return self.dtype
+
+    @property
+    def work_bytes(self) -> int:
+        """Bytes of memory that a number takes while it is read: what is read at once is bounded by them."""
+        return numpy_dtype(self.dtype).itemsize
 
     @abstractmethod
     def rows(self, start: int, stop: int) -> Array:

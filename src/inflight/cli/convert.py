@@ -47,7 +47,7 @@ def _known_recipe(name: str | None) -> str | None:
 def convert(
     ctx: typer.Context,
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="Hugging Face model: a directory or a hub id.")
+        str | None, typer.Argument(metavar="MODEL", help="Hugging Face model: a directory or a hub id; or a GGUF file.")
     ] = None,
     model_dir: Annotated[
         str | None, typer.Option("--model-dir", "--model_dir", help="The same as MODEL (convert_checkpoint.py's flag).")
@@ -189,11 +189,11 @@ def convert(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUTPUT_DIR if it exists.")] = False,
 ) -> None:
-    """Convert a Hugging Face model to a checkpoint: config.json, rank{r}.safetensors and tokenizer/.
+    """Convert a Hugging Face model or a GGUF file to a checkpoint: config.json, rank{r}.safetensors and tokenizer/.
 
     config.json and the names and shapes of all tensors are checked first; everything that is missing, unknown or
     unsupported is reported in one message before any weight is read. Weights are then converted in chunks, so that a
-    large model needs little memory.
+    large model needs little memory; those that are quantized are dequantized on the way.
 
     Examples:
 
@@ -204,6 +204,8 @@ def convert(
       inflight convert ./Llama-3.2-1B -o ckpt --quantize int4_wo --group-size 64
 
       inflight convert ./Llama-3.2-1B -o ckpt --quantize int4_wo --quantize-module "*.attention.*=int8_wo"
+
+      inflight convert ./SmolLM2-135M-Instruct.Q4_1.gguf -o ckpt
 
       inflight convert --model_dir ./Mistral-7B --output_dir ckpt --tp_size 2
     """

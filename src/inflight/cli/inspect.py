@@ -18,7 +18,10 @@ Rows = list[dict[str, Any]]
 
 def inspect(
     path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="Directory of an engine, a checkpoint or a Hugging Face model.")
+        Path,
+        typer.Argument(
+            metavar="PATH", help="Directory of an engine, a checkpoint or a Hugging Face model, or a GGUF file."
+        ),
     ],
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor instead of totals per layer.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -57,6 +60,8 @@ def describe(path: Path, every_tensor: bool) -> tuple[str, dict[str, Any], dict[
     if (path / "config.json").is_file():
         if _is_checkpoint(path / "config.json"):
             return "checkpoint", *_describe_checkpoint(path, every_tensor)
+        return "model", *_describe_model(path, every_tensor)
+    if path.is_file() and path.suffix.lower() == ".gguf":
         return "model", *_describe_model(path, every_tensor)
     if not path.is_dir():
         raise InflightError(f"{path} is a file." if path.exists() else f"There is no directory {path}.")
@@ -147,7 +152,10 @@ def _describe_model(path: Path, every_tensor: bool) -> tuple[dict[str, Any], dic
         convertible = "yes"
     except ModelError as error:
         convertible = f"no: {error}"
-    return {**source.config, "convertible": convertible}, {"tensors": _tensor_rows(source.tensors, every_tensor)}
+    facts = {**source.config, "convertible": convertible}
+    if source.dequantized is not None:
+        facts["dequantized"] = source.dequantized
+    return facts, {"tensors": _tensor_rows(source.tensors, every_tensor)}
 
 
 def _tensor_rows(table: Mapping[str, TensorFacts], every_tensor: bool) -> Rows:

@@ -18,7 +18,7 @@ from inflight.progress import progress_bar
 if TYPE_CHECKING:
     from inflight.build.recipe import BuildRecipe
     from inflight.convert.options import ConvertOptions
-    from inflight.convert.source.model import SourceModel
+    from inflight.convert.source.opened import SourceModel
 
 # What is converted on the way to an engine.
 _CHECKPOINT = "checkpoint"
@@ -57,7 +57,7 @@ def resolve_engine(name: str, options: ConvertOptions | None = None, recipe: Bui
     conversion = options.model_dump(exclude={"revision", "overwrite", "progress"})
     facts = [__version__, FORMAT_VERSION, _source_digest(source), conversion, recipe.record(), identity]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    engine = cached_path("engines", f"{source.directory.name}-{key}")
+    engine = cached_path("engines", f"{source.label}-{key}")
     if is_engine(str(engine)):
         return engine
     engine.parent.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,8 @@ _PORTS, _BUILD = "Addresses", "Build options, when a model is given instead of a
 def serve(
     ctx: typer.Context,
     model: Annotated[
-        str, typer.Argument(metavar="ENGINE|MODEL", help="Engine directory, or a model: directory or hub id.")
+        str,
+        typer.Argument(metavar="ENGINE|MODEL", help="Engine directory, or a model: directory, hub id or GGUF file."),
     ],
     flags: Flags,
     port: Annotated[int, typer.Option(help="Port of the OpenAI-compatible API.", rich_help_panel=_PORTS)] = 9000,

@@ -175,7 +175,7 @@ def test_both_keys_of_the_dtype_are_read(key: str, value: str) -> None:
         ({"rms_norm_eps": math.inf}, "rms_norm_eps must be a positive number"),
         ({"rms_norm_eps": math.nan}, "rms_norm_eps must be a positive number"),
         ({"hidden_act": "relu2"}, "hidden_act 'relu2' is not supported (supported: silu, "),
-        ({"quantization_config": {"quant_method": "gptq"}}, "already quantized (gptq)"),
+        ({"quantization_config": {"quant_method": "hqq"}}, "quantized by the method 'hqq' (supported: gptq, awq"),
         ({"vocab_size": None}, "config.json has no vocab_size"),
         ({"num_hidden_layers": 0}, "num_hidden_layers must be a positive integer"),
         ({"num_hidden_layers": 10**30}, "num_hidden_layers must be a positive integer up to 65536"),

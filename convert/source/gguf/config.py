@@ -1,0 +1,134 @@
+"""The metadata of a GGUF file as the config.json that its model had."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from inflight.convert.source.gguf.names import ARCHITECTURES, Architecture
+from inflight.convert.source.gguf.rope import rope_parameters
+from inflight.convert.source.gguf.tensors import GgufTensor
+from inflight.errors import ModelError
+
+# Key of config.json -> the metadata's, below the architecture's name.
+_SIZES = {
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_hidden_layers": "block_count",
+    "num_attention_heads": "attention.head_count",
+    "max_position_embeddings": "context_length",
+}
+_OPTIONAL = {"num_key_value_heads": "attention.head_count_kv", "head_dim": "attention.key_length"}
+_FURTHER: Mapping[str, Mapping[str, str]] = {
+    "gemma2": {
+        "sliding_window": "attention.sliding_window",
+        "attn_logit_softcapping": "attn_logit_softcapping",
+        "final_logit_softcapping": "final_logit_softcapping",
+    },
+    "gemma3": {
+        "sliding_window": "attention.sliding_window",
+        "final_logit_softcapping": "final_logit_softcapping",
+        "rope_local_base_freq": "rope.freq_base_swa",
+    },
+    "granite": {
+        "embedding_multiplier": "embedding_scale",
+        "attention_multiplier": "attention.scale",
+        "residual_multiplier": "residual_scale",
+        "logits_scaling": "logit_scale",
+    },
+    "stablelm": {"use_parallel_residual": "use_parallel_residual"},
+}
+# What the files do not say and llama.cpp passes over, where transformers has a default.
+_FIXED: Mapping[str, dict[str, Any]] = {"starcoder2": {"sliding_window": None}}
+# Layers of those Gemmas whose queries are scaled by the hidden size's share of a head, and not by the head's size.
+_SCALED_BY_SHARE = {"gemma2": 46, "gemma3": 62}
+_TOKENS = {"bos_token_id": ("bos",), "eos_token_id": ("eos", "eot", "eom"), "pad_token_id": ("padding",)}
+
+
+def find_architecture(file: str, metadata: Mapping[str, Any]) -> Architecture:
+    """Raises ModelError naming an architecture that is not known, and the known ones."""
+    if metadata.get("split.count", 1) not in (0, 1):
+        raise ModelError(
+            f"{file} is one of {metadata['split.count']} parts of a model.",
+            "Join them with llama.cpp: llama-gguf-split --merge FIRST_PART WHOLE.gguf",
+        )
+    name = metadata.get("general.architecture")
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        raise ModelError(
+            f"{file}: architecture {name!r} is not supported.", f"Supported in GGUF: {', '.join(ARCHITECTURES)}."
+        )
+    return ARCHITECTURES[name]
+
+
+def hugging_face_config(
+    file: str, metadata: Mapping[str, Any], architecture: Architecture, tensors: Mapping[str, GgufTensor]
+) -> dict[str, Any]:
+    """The config. Raises ModelError listing the keys of the metadata that are missing."""
+    name, family = architecture.name, architecture.family
+    embedding = tensors.get("token_embd.weight")
+    absent = [f"{name}.{key}" for key in _SIZES.values() if f"{name}.{key}" not in metadata]
+    if absent or embedding is None:
+        listed = [*absent, *(["the tensor token_embd.weight"] if embedding is None else [])]
+        raise ModelError(f"{file} has no {', '.join(listed)}.", "Convert the model to GGUF again.")
+
+    def value(key: str) -> Any:
+        return _shortest(metadata.get(f"{name}.{key}"))
+
+    config: dict[str, Any] = {
+        "architectures": [family.architecture],
+        "model_type": family.model_type,
+        "vocab_size": embedding.shape[0],
+        **{key: value(theirs) for key, theirs in (_SIZES | _OPTIONAL).items()},
+        **_FIXED.get(name, {}),
+        **{key: value(theirs) for key, theirs in _FURTHER.get(name, {}).items() if value(theirs) is not None},
+        "tie_word_embeddings": "output.weight" not in tensors,
+        "attention_bias": "blk.0.attn_q.bias" in tensors,
+        "mlp_bias": "blk.0.ffn_down.bias" in tensors,
+        "use_qkv_bias": "blk.0.attn_q.bias" in tensors,
+        "dtype": _dtype(tensors),
+    }
+    kind = "layer_norm_epsilon" if family.norm == "layer" else "layer_norm_rms_epsilon"
+    config[family.norm_epsilon] = value(f"attention.{kind}")
+    if config["head_dim"] is None:
+        # The family's own default would stand for what the file leaves out.
+        config["head_dim"] = _share(config)
+    config |= rope_parameters(file, {key: value(key) for key in _rope_keys(name, metadata)}, config, tensors)
+    if name in _SCALED_BY_SHARE:
+        by_share = config["num_hidden_layers"] == _SCALED_BY_SHARE[name]
+        config["query_pre_attn_scalar"] = _share(config) if by_share else config["head_dim"]
+    return config | _token_ids(metadata)
+
+
+def _share(config: Mapping[str, Any]) -> Any:
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    return hidden // heads if isinstance(hidden, int) and isinstance(heads, int) and heads > 0 else None
+
+
+def _rope_keys(name: str, metadata: Mapping[str, Any]) -> list[str]:
+    return [key.removeprefix(f"{name}.") for key in metadata if key.startswith(f"{name}.rope.")]
+
+
+def _token_ids(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Any of several tokens may end an answer; one id stands for itself."""
+    result: dict[str, Any] = {}
+    for key, kinds in _TOKENS.items():
+        found = [metadata.get(f"tokenizer.ggml.{kind}_token_id") for kind in kinds]
+        ids = list(dict.fromkeys(number for number in found if number is not None))
+        result |= {key: ids if len(ids) > 1 else ids[0]} if ids else {}
+    return result
+
+
+def _dtype(tensors: Mapping[str, GgufTensor]) -> str:
+    """The model's type: that of its plain matrices, and bfloat16 where a matrix is quantized, whose numbers may be
+    beyond float16."""
+    kinds = {tensor.kind for tensor in tensors.values() if len(tensor.shape) > 1}
+    if kinds == {"F32"}:
+        return "float32"
+    return "float16" if kinds <= {"F16", "F32"} else "bfloat16"
+
+
+def _shortest(value: Any) -> Any:
+    """A float32 as the decimal number that the config had: 1e-05, not 9.999999747378752e-06."""
+    return float(str(np.float32(value))) if isinstance(value, float) else value

@@ -1,0 +1,180 @@
+"""Tensors of a GGUF file: blocks of a row's neighbouring numbers, dequantized by the gguf package's own arithmetic."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from inflight.convert.source.gguf.header import GgufHeader, TensorRecord
+from inflight.convert.source.stored import read_bytes
+from inflight.convert.source.tensor import Array, GroupLevels, SourceTensor
+from inflight.dtypes import numpy_dtype
+from inflight.errors import ModelError
+
+_PLAIN = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_QUANTIZED = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS")
+# Those whose number is a level times the scale of its block: scale at the front, then what is beside the levels.
+_SYMMETRIC = {"Q8_0": 0, "Q4_0": 8}
+SUPPORTED = (*_PLAIN, *_QUANTIZED)
+_RENEW = "Download the file again."
+
+
+def gguf_tensors(header: GgufHeader) -> dict[str, GgufTensor]:
+    """The tensors under their names in the file. Raises ModelError naming each one of an unsupported type, and each
+    one that reaches beyond the end of the file."""
+    import gguf
+
+    known = {kind.value: kind.name for kind in gguf.GGMLQuantizationType}
+    odd, cut, found = [], [], {}
+    for record in header.tensors:
+        kind = known.get(record.type_code, str(record.type_code))
+        if kind not in SUPPORTED:
+            odd.append(f"{record.name} ({kind})")
+            continue
+        tensor = GgufTensor(header, record, kind)
+        if not record.shape or record.shape[-1] % tensor.block_size:
+            raise ModelError(f"{header.file}: tensor {record.name} of type {kind} has shape {record.shape}.", _RENEW)
+        if record.offset + tensor.nbytes > header.size:
+            cut.append(record.name)
+        found[record.name] = tensor
+    if odd:
+        raise ModelError(
+            f"{header.file} has {len(odd)} tensor(s) of a type that is not read: {_listed(odd)}.",
+            f"Supported types: {', '.join(SUPPORTED)}.",
+        )
+    if cut:
+        raise ModelError(f"{header.file} is truncated: {header.size} bytes do not hold {_listed(cut)}.", _RENEW)
+    return found
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+class GgufTensor(SourceTensor):
+    """One tensor as the file has it. Plain types are read as they are, blocks become float32."""
+
+    def __init__(self, header: GgufHeader, record: TensorRecord, kind: str) -> None:
+        import gguf
+
+        self._type = gguf.GGMLQuantizationType[kind]
+        self.block_size, self._block_bytes = map(int, gguf.GGML_QUANT_SIZES[self._type])
+        self._file, self._offset = header.file, record.offset
+        self.name, self.shape, self.kind = record.name, record.shape, kind
+        self.dtype = _PLAIN.get(kind, "float32")
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) // self.block_size * self._block_bytes
+
+    @property
+    def stored_type(self) -> str:
+        return self.dtype if self.kind in _PLAIN else self.kind
+
+    @property
+    def work_bytes(self) -> int:
+        return numpy_dtype(self.dtype).itemsize if self.kind in _PLAIN else 16
+
+    def rows(self, start: int, stop: int) -> Array:
+        if len(self.shape) == 1:
+            return self._values(self._bytes(0, self.nbytes)).reshape(-1)[start:stop]
+        return self._values(self._blocks(start, stop)).reshape(stop - start, *self.shape[1:])
+
+    def _values(self, blocks: Array) -> Array:
+        if self.kind in _PLAIN:
+            return blocks.reshape(-1).view(numpy_dtype(self.dtype))
+        from gguf import dequantize
+
+        # Random bits of a damaged file may be an infinite scale, which the writer names.
+        with np.errstate(all="ignore"):
+            values: Array = dequantize(blocks, self._type)
+        return values
+
+    def levels(self, start: int, stop: int) -> GroupLevels | None:
+        if self.kind not in _SYMMETRIC or len(self.shape) != 2:
+            return None
+        count, groups = stop - start, self.shape[1] // self.block_size
+        blocks = self._blocks(start, stop).reshape(count, groups, self._block_bytes)
+        scales = np.ascontiguousarray(blocks[..., :2]).view(np.float16)[..., 0].astype(np.float32)
+        levels: Any = blocks[..., 2:].view(np.int8)
+        if self.kind == "Q4_0":
+            levels = np.concatenate([blocks[..., 2:] & 0xF, blocks[..., 2:] >> 4], axis=-1)
+        levels = levels.reshape(count, -1).astype(np.int32) - np.int32(_SYMMETRIC[self.kind])
+        which = np.arange(self.shape[1], dtype=np.int64) // self.block_size
+        return GroupLevels(levels, scales, None, which, self.block_size)
+
+    def _blocks(self, start: int, stop: int) -> Array:
+        """The bytes of these rows, [stop - start, bytes of a row]."""
+        row = self.nbytes // max(1, self.shape[0])
+        return self._bytes(start * row, (stop - start) * row).reshape(stop - start, row)
+
+    def _bytes(self, start: int, count: int) -> Array:
+        return read_bytes(self._file, self.name, self._offset + start, count)
+
+
+class Renamed(SourceTensor):
+    """A tensor under its Hugging Face name."""
+
+    def __init__(self, name: str, inner: SourceTensor) -> None:
+        self._inner = inner
+        self.name, self.shape, self.dtype = name, inner.shape, inner.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return self._inner.nbytes
+
+    @property
+    def stored_type(self) -> str:
+        return self._inner.stored_type
+
+    @property
+    def work_bytes(self) -> int:
+        return self._inner.work_bytes
+
+    def rows(self, start: int, stop: int) -> Array:
+        return self._inner.rows(start, stop)
+
+    def levels(self, start: int, stop: int) -> GroupLevels | None:
+        return self._inner.levels(start, stop)
+
+
+class Offset(Renamed):
+    """The weights of a norm without the one that llama.cpp's converter added."""
+
+    def rows(self, start: int, stop: int) -> Array:
+        rows = self._inner.rows(start, stop)
+        return (rows.astype(np.float32) - np.float32(1)).astype(rows.dtype)
+
+
+class HeadRows(Renamed):
+    """Rows of a query or key projection in the order of transformers, which turns the halves of a head; llama.cpp's
+    converter interleaved them: its row 2 i + h of a head is row i of half h.
+    """
+
+    def __init__(self, name: str, inner: SourceTensor, head_size: int) -> None:
+        super().__init__(name, inner)
+        self._head_size = head_size
+
+    def rows(self, start: int, stop: int) -> Array:
+        first, order = self._order(start, stop)
+        last = min(self.shape[0], -(-stop // self._head_size) * self._head_size)
+        rows: Array = self._inner.rows(first, last)[order]
+        return rows
+
+    def levels(self, start: int, stop: int) -> GroupLevels | None:
+        first, order = self._order(start, stop)
+        found = self._inner.levels(first, min(self.shape[0], -(-stop // self._head_size) * self._head_size))
+        if found is None:
+            return None
+        zeros = None if found.zeros is None else found.zeros[order]
+        return GroupLevels(found.levels[order], found.scales[order], zeros, found.groups, found.size)
+
+    def _order(self, start: int, stop: int) -> tuple[int, Any]:
+        """The first row of the head of `start`, and from there the stored rows of start .. stop."""
+        size, half = self._head_size, self._head_size // 2
+        wanted = np.arange(start, stop)
+        head, row = np.divmod(wanted, size)
+        first = start // size * size
+        return first, head * size + 2 * (row % half) + row // half - first

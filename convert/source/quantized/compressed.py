@@ -1,0 +1,159 @@
+"""compressed-tensors, the format of llmcompressor: integers packed into words, whole integers, and 8-bit floats.
+
+What a matrix is made of follows from its tensors; config.json says which bits, group sizes and blocks there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from inflight.convert.source.quantized.float8 import ACTIVATION_ENDINGS
+from inflight.convert.source.quantized.grouped import GroupedTensor, Integers, unpack_first, unpack_last
+from inflight.convert.source.quantized.parts import Parts
+from inflight.convert.source.quantized.scaled import FLOAT8, scaled_tensor
+from inflight.convert.source.stored import read_all, read_rows
+from inflight.convert.source.tensor import Array, SourceTensor
+from inflight.dtypes import FLOAT_DTYPES
+from inflight.tensor_file import TensorEntry
+
+_BITS = (2, 4, 8)
+_FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "dense")
+
+
+def _groups(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    groups = config.get("config_groups")
+    return [group for group in groups.values() if isinstance(group, dict)] if isinstance(groups, dict) else []
+
+
+def _weights(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """How weights are quantized, of every group of modules."""
+    found = [group.get("weights") for group in _groups(config)]
+    return [weights for weights in found if isinstance(weights, dict)]
+
+
+def compressed_problems(config: Mapping[str, Any]) -> list[str]:
+    """What of a quantization_config is not supported."""
+    named = [group.get("format") for group in _groups(config)]
+    formats = [config.get("format"), *named] if config.get("format") != "mixed-precision" else named
+    problems = [
+        f"format {form!r} (supported: {', '.join(_FORMATS)})"
+        for form in dict.fromkeys(map(str, filter(None, formats)))
+        if form not in _FORMATS
+    ]
+    for weights in _weights(config):
+        bits = weights.get("num_bits", 8)
+        if bits not in _BITS or (weights.get("type") == "float" and bits != 8):
+            problems.append(f"num_bits {bits!r} of type {weights.get('type', 'int')!r}")
+        size, block = weights.get("group_size"), weights.get("block_structure")
+        if size is not None and (not isinstance(size, int) or (size < 1 and size != -1)):
+            problems.append(f"group_size {size!r} (a positive number, or -1)")
+        if block is not None and not _is_block(block):
+            problems.append(f"block_structure {block!r} (two positive numbers)")
+    sparsity = config.get("sparsity_config")
+    if isinstance(sparsity, dict) and sparsity.get("format", "dense") != "dense":
+        problems.append(f"sparsity_config of format {sparsity['format']!r} (weights that are left out)")
+    if config.get("transform_config"):
+        problems.append("transform_config (weights that were rotated)")
+    return problems
+
+
+def _is_block(block: Any) -> bool:
+    return isinstance(block, list) and len(block) == 2 and all(isinstance(size, int) and size > 0 for size in block)
+
+
+def compressed_tensors(config: Mapping[str, Any], parts: Parts) -> Iterator[SourceTensor]:
+    """Every matrix that has a weight_packed, or a weight of 8-bit integers or floats."""
+    schemes = _weights(config)
+    parts.leave_out(ACTIVATION_ENDINGS)
+    for module in parts.modules("weight_packed"):
+        packed = _packed(parts, module, schemes)
+        if packed is not None:
+            yield packed
+    blocks = [tuple(scheme["block_structure"]) for scheme in schemes if scheme.get("block_structure")]
+    for module, weight in parts.weights((*FLOAT8, "int8")):
+        form = "INT8" if weight.dtype == "int8" else "FP8"
+        scale = parts.find(module, "weight_scale")
+        fits = [block for block in blocks if scale is not None and scale.shape == _grid(weight.shape, block)]
+        zeros = "weight_zero_point" if parts.has(module, "weight_zero_point") else None
+        found = scaled_tensor(
+            parts, module, f"compressed-tensors {form}", weight, "weight_scale", fits[0] if fits else None, zeros
+        )
+        if found is not None:
+            yield found
+
+
+def _grid(shape: tuple[int, ...], block: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(-(-size // each) for size, each in zip(shape, block, strict=False))
+
+
+def _packed(parts: Parts, module: str, schemes: list[Mapping[str, Any]]) -> PackedTensor | None:
+    packed = parts.take(module, "weight_packed", dtypes=("int32",))
+    shape_entry = parts.take(module, "weight_shape", [(2,)], ("int32", "int64"))
+    if packed is None or shape_entry is None:
+        return None
+    rows, width = map(int, read_all(shape_entry))
+    all_bits = [bits for bits in _BITS if packed.shape == (rows, -(-width * bits // 32))]
+    listed = [scheme.get("num_bits", 8) for scheme in schemes]
+    bits = next((bits for bits in all_bits if bits in listed), None)
+    if bits is None:
+        parts.problems.append(
+            f"misshapen tensor: {packed.name} {packed.shape} does not hold ({rows}, {width}) integers of "
+            f"{' or '.join(map(str, sorted(set(listed))))} bits"
+        )
+        return None
+    sizes = {scheme.get("group_size") for scheme in schemes if scheme.get("num_bits", 8) == bits}
+    groups = {1: width} | {-(-width // size): size for size in sizes if size and size > 0}
+    scale = parts.take(module, "weight_scale", [(rows, count) for count in groups], FLOAT_DTYPES)
+    if scale is None:
+        return None
+    zeros = parts.find(module, "weight_zero_point")
+    if zeros is not None:
+        zeros = parts.take(module, "weight_zero_point", [(-(-rows * bits // 32), scale.shape[1]), scale.shape])
+        if zeros is None:
+            return None
+    order = parts.find(module, "weight_g_idx")
+    if order is not None:
+        order = parts.take(module, "weight_g_idx", [(width,)], ("int32", "int64"))
+        # An order that is not followed is all -1.
+        order = None if order is not None and (read_all(order) == -1).all() else order
+    return PackedTensor(module, (rows, width), bits, packed, zeros, scale, groups[scale.shape[1]], order)
+
+
+class PackedTensor(GroupedTensor):
+    """One matrix: signed integers, stored with half their range added; zero points likewise, packed along the rows."""
+
+    def __init__(
+        self,
+        module: str,
+        shape: tuple[int, int],
+        bits: int,
+        packed: TensorEntry,
+        zeros: TensorEntry | None,
+        scale: TensorEntry,
+        group_size: int,
+        order: TensorEntry | None,
+    ) -> None:
+        form = f"compressed-tensors int{bits}"
+        parts = (packed, zeros)
+        super().__init__(f"{module}.weight", shape, form, parts, scale, group_size=group_size, order=order)
+        self._bits, self._packed, self._zero_points = bits, packed, zeros
+
+    def _levels(self, start: int, stop: int) -> Integers:
+        words = read_rows(self._packed, start, stop)
+        return unpack_last(words, self._bits)[:, : self.shape[1]] - np.int32(1 << (self._bits - 1))
+
+    def _scales(self, start: int, stop: int) -> Array:
+        return read_rows(self._scale, start, stop)
+
+    def _zeros(self, start: int, stop: int) -> Integers | None:
+        if self._zero_points is None:
+            return None
+        if self._zero_points.dtype != "int32":
+            return read_rows(self._zero_points, start, stop).astype(np.int32)
+        each = 32 // self._bits
+        first = start // each
+        found = unpack_first(read_rows(self._zero_points, first, -(-stop // each)), self._bits)
+        return found[start - first * each : stop - first * each] - np.int32(1 << (self._bits - 1))

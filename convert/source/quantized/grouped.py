@@ -1,0 +1,102 @@
+"""Matrices of integers that share scales: what GPTQ, AWQ and others store differently is the same arithmetic."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inflight.convert.source.stored import read_all
+from inflight.convert.source.tensor import Array, GroupLevels, SourceTensor
+from inflight.errors import ModelError
+from inflight.tensor_file import TensorEntry
+
+Integers = npt.NDArray[np.int32]
+
+
+class GroupedTensor(SourceTensor):
+    """(levels - zeros) * scales, in the type of the scales. `parts` are the stored tensors, `form` names their form."""
+
+    def __init__(
+        self,
+        name: str,
+        shape: tuple[int, int],
+        form: str,
+        parts: Sequence[TensorEntry | None],
+        scale: TensorEntry,
+        *,
+        group_size: int | None,
+        order: TensorEntry | None = None,
+    ) -> None:
+        self.name, self.shape, self.dtype = name, shape, scale.dtype
+        self._form, self._scale, self._order = form, scale, order
+        self._group_size = group_size or shape[1]
+        self._parts = [part for part in (*parts, scale, order) if part is not None]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self._parts)
+
+    @property
+    def stored_type(self) -> str:
+        return self._form
+
+    @property
+    def work_bytes(self) -> int:
+        return 16
+
+    def rows(self, start: int, stop: int) -> Array:
+        return self.levels(start, stop).values()
+
+    def levels(self, start: int, stop: int) -> GroupLevels:
+        scales, zeros = self._scales(start, stop), self._zeros(start, stop)
+        groups, size = self._groups(scales.shape[1])
+        return GroupLevels(self._levels(start, stop), scales, zeros, groups, size)
+
+    def _groups(self, count: int) -> tuple[npt.NDArray[np.int64], int | None]:
+        """The group of each input, and their size where they are neighbours."""
+        width, size = self.shape[1], self._group_size
+        neighbours = np.arange(width, dtype=np.int64) // size
+        if self._order is None:
+            return neighbours, size
+        order = read_all(self._order).astype(np.int64)
+        if not ((order >= 0) & (order < count)).all():
+            raise ModelError(f"{self._order.file}: {self._order.name} names groups beyond the {count} that there are.")
+        return order, size if np.array_equal(order, neighbours) else None
+
+    @abstractmethod
+    def _levels(self, start: int, stop: int) -> Integers:
+        """Rows of levels [stop - start, inputs]."""
+
+    @abstractmethod
+    def _scales(self, start: int, stop: int) -> Array:
+        """[stop - start, groups]."""
+
+    @abstractmethod
+    def _zeros(self, start: int, stop: int) -> Integers | None:
+        """[stop - start, groups]; None: all zero."""
+
+
+def unpack_last(words: Array, bits: int) -> Integers:
+    """int32 [N, W] -> the 32 / bits unsigned integers of every word, the lowest bits first: [N, W * 32 / bits]."""
+    shifts = np.arange(0, 32, bits, dtype=np.uint32)
+    return _integers((words.view(np.uint32)[..., None] >> shifts) & _mask(bits)).reshape(len(words), -1)
+
+
+def unpack_first(words: Array, bits: int) -> Integers:
+    """int32 [W, N] -> [W * 32 / bits, N]: neighbours of a column share a word, the lowest bits first."""
+    shifts = np.arange(0, 32, bits, dtype=np.uint32)
+    found = (words.view(np.uint32)[:, None, :] >> shifts[:, None]) & _mask(bits)
+    return _integers(found).reshape(-1, words.shape[1])
+
+
+def _mask(bits: int) -> np.uint32:
+    return np.uint32((1 << bits) - 1)
+
+
+def _integers(values: Any) -> Integers:
+    result: Integers = values.view(np.int32)
+    return result

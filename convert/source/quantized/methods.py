@@ -1,0 +1,91 @@
+"""The quantization methods that are read, by the name that config.json has for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from inflight.convert.source.quantized.awq import awq_problems, awq_tensors
+from inflight.convert.source.quantized.bitsandbytes import bitsandbytes_problems, bitsandbytes_tensors
+from inflight.convert.source.quantized.compressed import compressed_problems, compressed_tensors
+from inflight.convert.source.quantized.float8 import float8_problems, float8_tensors
+from inflight.convert.source.quantized.gptq import gptq_problems, gptq_tensors
+from inflight.convert.source.quantized.modelopt import modelopt_problems, modelopt_tensors
+from inflight.convert.source.quantized.parts import Parts
+from inflight.convert.source.tensor import PlainTensor, SourceTensor
+from inflight.errors import ModelError
+from inflight.tensor_file import TensorEntry
+
+_KEYS = ("quantization_config", "compression_config")
+
+
+class Method(NamedTuple):
+    """`problems` lists what of a quantization_config is not supported, `tensors` reads the quantized tensors."""
+
+    problems: Callable[[Mapping[str, Any]], list[str]]
+    tensors: Callable[[Mapping[str, Any], Parts], Iterator[SourceTensor]]
+
+
+_GPTQ = Method(gptq_problems, gptq_tensors)
+_FLOAT8 = Method(float8_problems, float8_tensors)
+METHODS: Mapping[str, Method] = {
+    "gptq": _GPTQ,
+    "awq": Method(awq_problems, awq_tensors),
+    "compressed-tensors": Method(compressed_problems, compressed_tensors),
+    "fp8": _FLOAT8,
+    "fbgemm_fp8": _FLOAT8,
+    "modelopt": Method(modelopt_problems, modelopt_tensors),
+    "bitsandbytes": Method(bitsandbytes_problems, bitsandbytes_tensors),
+}
+# auto-round writes the layouts of others.
+_AUTO_ROUND = {"auto_round:auto_gptq": "gptq", "auto_round:auto_awq": "awq"}
+
+
+def quantization_problems(raw: Mapping[str, Any]) -> list[str]:
+    """Why the weights of a model with this config.json cannot be dequantized; empty when they can, or are plain."""
+    found = _quantization(raw)
+    if found is None:
+        return []
+    key, config = found
+    if not isinstance(config, dict):
+        return [f"{key} must be an object, not {config!r}"]
+    name = _method(config)
+    if name not in METHODS:
+        known = ", ".join((*METHODS, "auto-round"))
+        return [f"{key}: the weights are quantized by the method {name!r} (supported: {known})"]
+    return [f"{key}: {name} with {problem}" for problem in METHODS[name].problems(config)]
+
+
+def model_tensors(model: str, raw: Mapping[str, Any], entries: Mapping[str, TensorEntry]) -> dict[str, SourceTensor]:
+    """The tensors of the model, of those that its files hold. Raises ModelError listing parts that are missing or do
+    not go together. With a config that is not supported they are those of the files: the plan says why."""
+    found = _quantization(raw)
+    if found is None or quantization_problems(raw):
+        return {name: PlainTensor(entry) for name, entry in entries.items()}
+    _, config = found
+    parts = Parts(entries)
+    method = METHODS[_method(config)]
+    quantized = {tensor.name: tensor for tensor in method.tensors(config, parts)}
+    if not quantized and not parts.problems:
+        parts.problems.append("no tensor is stored in a way of this method, though config.json names it")
+    if parts.problems:
+        listed = "\n".join(f"  {problem}" for problem in parts.listed_problems())
+        raise ModelError(
+            f"{model} cannot be dequantized as {_method(config)}:\n{listed}", "Download or quantize the model again."
+        )
+    return {**parts.plain(), **quantized}
+
+
+def _quantization(raw: Mapping[str, Any]) -> tuple[str, Any] | None:
+    """The key and its value, unless it is absent or empty."""
+    return next(((key, raw[key]) for key in _KEYS if raw.get(key)), None)
+
+
+def _method(config: Mapping[str, Any]) -> str:
+    """Configs of compressed-tensors and of ModelOpt's early exports name no method."""
+    name = config.get("quant_method")
+    if name is None and "config_groups" in config:
+        return "compressed-tensors"
+    if name == "auto-round":
+        return _AUTO_ROUND.get(str(config.get("packing_format")), "auto-round")
+    return str(name).lower()

@@ -1,0 +1,113 @@
+"""Writes GGUF files of Hugging Face models as llama.cpp's converter does: its names, its order of rows, its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+ARCHITECTURES = {
+    "LlamaForCausalLM": "llama",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+    "Gemma2ForCausalLM": "gemma2",
+    "Gemma3ForCausalLM": "gemma3",
+    "GraniteForCausalLM": "granite",
+    "SmolLM3ForCausalLM": "smollm3",
+    "StableLmForCausalLM": "stablelm",
+    "Starcoder2ForCausalLM": "starcoder2",
+}
+TURNS_NEIGHBOURS = ("llama", "granite", "smollm3")
+_TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+_KEYS = {
+    "sliding_window": "attention.sliding_window",
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
+    "embedding_multiplier": "embedding_scale",
+    "attention_multiplier": "attention.scale",
+    "residual_multiplier": "residual_scale",
+    "logits_scaling": "logit_scale",
+}
+
+
+def gguf_names(config: Mapping[str, Any], names: list[str]) -> dict[str, str]:
+    """Hugging Face's name of each tensor -> llama.cpp's, from the table of the gguf package."""
+    import gguf
+
+    architecture = ARCHITECTURES[config["architectures"][0]]
+    code = next(code for code, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+    table = gguf.get_tensor_name_map(code, config["num_hidden_layers"])
+    return {name: str(table.get_name(name, try_suffixes=(".weight", ".bias"))) for name in names}
+
+
+def as_llama_cpp_has_it(config: Mapping[str, Any], name: str, tensor: Array) -> Array:
+    """Rows of queries and keys interleaved, where neighbours are turned; Gemma's norms with the one that is added."""
+    architecture = ARCHITECTURES[config["architectures"][0]]
+    if architecture in TURNS_NEIGHBOURS and (".q_proj." in name or ".k_proj." in name):
+        heads = config["num_attention_heads" if ".q_proj." in name else "num_key_value_heads"]
+        halves = tensor.reshape(heads, 2, tensor.shape[0] // heads // 2, *tensor.shape[1:])
+        return halves.swapaxes(1, 2).reshape(tensor.shape)
+    if architecture.startswith("gemma") and name.endswith("norm.weight"):
+        return (tensor.astype(np.float32) + 1).astype(tensor.dtype)
+    return tensor
+
+
+def write_gguf(
+    path: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, tuple[Array, Any]],
+    metadata: Mapping[str, Any] | None = None,
+    leave_out: tuple[str, ...] = (),
+) -> Path:
+    """Write tensors by llama.cpp's names, each with its bytes or numbers and its gguf type (None: numpy's).
+
+    `metadata` are further keys; strings, integers, floats, booleans and lists of them.
+    """
+    import gguf
+
+    architecture = ARCHITECTURES.get(config["architectures"][0], config["architectures"][0])
+    writer = gguf.GGUFWriter(path, architecture)
+    norm = "layer_norm_epsilon" if architecture in ("stablelm", "starcoder2") else "layer_norm_rms_epsilon"
+    epsilon = next(config[key] for key in ("layer_norm_eps", "norm_epsilon", "rms_norm_eps") if key in config)
+    keys: dict[str, Any] = {
+        "embedding_length": config["hidden_size"],
+        "feed_forward_length": config["intermediate_size"],
+        "block_count": config["num_hidden_layers"],
+        "attention.head_count": config["num_attention_heads"],
+        "attention.head_count_kv": config["num_key_value_heads"],
+        "attention.key_length": config["head_dim"],
+        "context_length": config["max_position_embeddings"],
+        f"attention.{norm}": float(epsilon),
+        "rope.freq_base": float(config["rope_theta"]),
+        **{theirs: config[ours] for ours, theirs in _KEYS.items() if config.get(ours) is not None},
+    }
+    if "partial_rotary_factor" in config:
+        keys["rope.dimension_count"] = int(config["head_dim"] * config["partial_rotary_factor"])
+    everything = {f"{architecture}.{key}": value for key, value in keys.items()} | dict(metadata or {})
+    for key, value in everything.items():
+        if key not in leave_out and key != "general.architecture":
+            _add(writer, key, value)
+    for name, (data, kind) in tensors.items():
+        writer.add_tensor(name, data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _add(writer: Any, key: str, value: Any) -> None:
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, int):
+        writer.add_uint32(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    elif isinstance(value, str):
+        writer.add_string(key, value)
+    else:
+        writer.add_array(key, value)
