@@ -8,7 +8,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -19,7 +18,9 @@ from inflight.build.gpu_kernels.toolchain import triton_version
 from inflight.cache import user_cache_dir
 from inflight.engine_format.gpu_artifact import Artifact
 from inflight.errors import BuildError
+from inflight.files.scratch import remove_stale, scratch_directory
 
+_SCRATCH = "artifact"
 _TARGET = "inflight.build.gpu_kernels"
 _MACHINERY = (
     f"{_TARGET}.spec",
@@ -61,8 +62,9 @@ class ArtifactCache:
         """Best effort: where nothing can be written, the kernel is compiled again next time."""
         with contextlib.suppress(OSError):
             self._directory.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self._directory, prefix=".") as scratch:
-                whole = Path(scratch) / key
+            remove_stale(self._directory, _SCRATCH)
+            with scratch_directory(self._directory, _SCRATCH) as scratch:
+                whole = scratch / key
                 whole.write_text(artifact.model_dump_json(), encoding="utf-8")
                 os.replace(whole, self._path(key))
 

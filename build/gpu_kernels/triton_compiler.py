@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import io
 import re
-import tempfile
 from typing import Any
 
 import triton
@@ -19,6 +18,7 @@ from inflight.build.gpu_kernels.architectures import architecture_of
 from inflight.build.gpu_kernels.spec import Constant, Extent, KernelSpec, Tuning, Variant
 from inflight.engine_format.gpu_artifact import Artifact, ArtifactArgument, ArtifactExtent
 from inflight.errors import BuildError
+from inflight.files.scratch import temporary_directory
 
 _ALIGNMENT = 16
 _WARP = 32
@@ -93,10 +93,10 @@ def _reason(error: BaseException) -> str:
 @contextlib.contextmanager
 def _compiler_settings() -> Any:
     """ptxas' report on standard output, no line information, and a cache that ends with the compilation."""
-    with knobs.compilation.scope(), knobs.nvidia.scope(), knobs.cache.scope(), tempfile.TemporaryDirectory() as scratch:
+    with knobs.compilation.scope(), knobs.nvidia.scope(), knobs.cache.scope(), temporary_directory("triton") as scratch:
         knobs.compilation.disable_line_info = True
         knobs.nvidia.dump_ptxas_log = True
-        knobs.cache.dir = scratch
+        knobs.cache.dir = str(scratch)
         yield
 
 

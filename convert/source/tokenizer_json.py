@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from inflight.errors import ModelError
 from inflight.extras import install_hint, needs
 from inflight.files.json_file import read_json_object
+from inflight.files.scratch import temporary_directory
 
 SENTENCEPIECE_MODELS = ("tokenizer.model", "spiece.model")
 # Loads tokenizer.json as it is, whatever the model.
@@ -63,8 +63,8 @@ def _of_sentencepiece(path: Path, auto: Any) -> Any:
 
     pieces: Any = sentencepiece.SentencePieceProcessor(model_file=str(path))
     # Alone, so that no class changes how text is cut.
-    with tempfile.TemporaryDirectory(prefix="inflight-tokenizer-") as alone:
-        shutil.copyfile(path, Path(alone) / "tokenizer.model")
+    with temporary_directory("tokenizer") as alone:
+        shutil.copyfile(path, alone / "tokenizer.model")
         backend: Any = PreTrainedTokenizerFast.from_pretrained(alone).backend_tokenizer
     _compare(path, pieces, backend)
     known = set(backend.get_vocab(with_added_tokens=True))

@@ -8,6 +8,9 @@ import tempfile
 from pathlib import Path
 
 from inflight.errors import InflightError
+from inflight.files.scratch import remove_stale, scratch_directory
+
+_RECORD = "record"
 
 
 def user_cache_dir() -> Path:
@@ -46,12 +49,8 @@ def cached_path(*parts: str) -> Path:
 def write_record(path: Path, text: str) -> None:
     """Write a file of the cache whole or not at all, so that no process ever reads a part of it. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(scratch, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(scratch)
-        raise
+    remove_stale(path.parent, _RECORD)
+    with scratch_directory(path.parent, _RECORD) as scratch:
+        whole = scratch / path.name
+        whole.write_text(text, encoding="utf-8")
+        os.replace(whole, path)

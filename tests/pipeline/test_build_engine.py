@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +22,10 @@ from inflight.convert.options import ConvertOptions
 from inflight.engine_format.cpu_abi import Batch, Output, open_library
 from inflight.engine_format.cpu_facts import CpuFacts
 from inflight.errors import BuildError, InflightError
+from inflight.files.scratch import scratch_directory
 from tests.models.random_models import Shape, random_shape, save_random_model
 from tests.models.ropes import random_rope
+from tests.patience import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.pipeline
 
@@ -70,6 +75,26 @@ def test_a_plan_says_what_the_build_will_say_and_writes_nothing(engine: Path, ch
     plan = plan_engine(checkpoint, RECIPE)
     assert plan.target.memory.weights_bytes == (engine / "rank0.weights").stat().st_size
     assert sorted(checkpoint.parent.rglob("*")) == before
+
+
+def test_what_a_killed_build_left_is_removed_by_the_next(checkpoint: Path, tmp_path: Path) -> None:
+    tmp, output = tmp_path / "tmp", tmp_path / "out" / "engine"
+    tmp.mkdir()
+    # A level of another machine: the kernels take seconds to compile, and no other test has done it.
+    command = [sys.executable, "-c", "from inflight.cli.main import main; main()", "build-engine", "--cpu", "x86-64-v3"]
+    command += ["--checkpoint-dir", str(checkpoint), "-o", str(output)]
+    environment = {**os.environ, "TMPDIR": str(tmp)}
+
+    def compiling() -> bool:
+        return any(tmp.glob(".compile.*/engine.c"))
+
+    with scratch_directory(tmp, "compile") as living:
+        killed = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        assert eventually(lambda: compiling() or killed.poll() is not None) and compiling()
+        killed.kill()
+        assert killed.wait(PATIENCE_S) == -signal.SIGKILL and compiling() and any(output.parent.iterdir())
+        subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True, timeout=PATIENCE_S)
+        assert [*tmp.iterdir(), *output.parent.iterdir()] == [living, output]
 
 
 def test_the_command_takes_the_names_of_other_tools(checkpoint: Path) -> None:

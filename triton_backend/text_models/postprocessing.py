@@ -35,20 +35,25 @@ def decode_batch(tokenizer: Tokenizer, tensors: Mapping[str, Array], skip_specia
 
     TOKENS_BATCH is INT32 [batch, beams, tokens] and SEQUENCE_LENGTH [batch, beams]. With DECODE_FINAL the tokens are a
     chunk of a stream whose ids so far end with DECODE_CONTEXT. Raises RequestError for lengths that are not those of
-    TOKENS_BATCH.
+    TOKENS_BATCH, and for a context without DECODE_FINAL.
     """
     tokens, lengths = tensors["TOKENS_BATCH"], tensors["SEQUENCE_LENGTH"]
     _check_lengths(tokens, lengths)
     texts = []
     for index in range(tokens.shape[0]):
         row = RowTensors(tensors, index)
-        final = row.scalar("DECODE_FINAL")
+        final, context = row.scalar("DECODE_FINAL"), row.integers("DECODE_CONTEXT")
+        if final is None and context:
+            raise RequestError(
+                "DECODE_CONTEXT has no effect without DECODE_FINAL.",
+                "Send DECODE_FINAL: whether the chunk is the last.",
+            )
         for beam in range(tokens.shape[1]):
             ids = [int(token) for token in tokens[index, beam, : int(lengths[index, beam])]]
             if final is None:
                 text = tokenizer.decode(ids, skip_special_tokens)
             else:
-                text = decode_chunk(tokenizer, row.integers("DECODE_CONTEXT"), ids, bool(final), skip_special_tokens)
+                text = decode_chunk(tokenizer, context, ids, bool(final), skip_special_tokens)
             texts.append(text.encode("utf-8"))
     return np.array(texts, dtype=np.object_)
 

@@ -20,6 +20,7 @@ from inflight.runtime.executors.tensorrt.buffers import DeviceBuffers
 from inflight.runtime.executors.tensorrt.device import require_gpu
 from inflight.runtime.executors.tensorrt.layouts import run_planner
 from inflight.runtime.executors.tensorrt.plan import choose_plan, map_weights, open_plan, refit, upload
+from inflight.runtime.executors.tensorrt.plan_limits import check_limits
 from inflight.runtime.executors.tensorrt.runner import PlanRunner
 from inflight.runtime.executors.tensorrt.step import execute_step
 from inflight.runtime.loading.target_facts import read_target_facts
@@ -76,6 +77,7 @@ class TensorRtExecutor:
         buffers = DeviceBuffers(self.manifest, self.num_blocks, self._runs.sizes, device)
         runtime, engine = open_plan(trt, directory / self.plan.file, self.manifest)
         self._runtime = runtime
+        check_limits(engine, self.manifest, directory / self.plan.file)
         weights: dict[str, DeviceMemory] = {}
         if weights_file is not None and self.plan.weights == "refit":
             refit(trt, engine, map_weights(directory / weights_file))

@@ -6,7 +6,6 @@ import hashlib
 import os
 import platform
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from inflight.build.targets.cpu.compiler.toolchain import zig_command, zig_environment
 from inflight.cache import user_cache_dir
 from inflight.errors import InflightError
+from inflight.files.scratch import remove_stale, scratch_directory
 from inflight.machine.resources import available_memory
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("limits.c", "mixes.h", "tiles.h"))
@@ -123,8 +123,9 @@ def _program() -> Path:
         if program.exists():
             return program
         program.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=program.parent) as scratch:
-            made = Path(scratch) / "limits"
+        remove_stale(program.parent, "limits")
+        with scratch_directory(program.parent, "limits") as scratch:
+            made = scratch / "limits"
             compile_limits(made, NATIVE_FLAGS)
             os.replace(made, program)
     except InflightError as error:

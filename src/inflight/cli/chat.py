@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inflight.cli import sampling_options as flag
+from inflight.cli.options import sampling as flag
 
 if TYPE_CHECKING:
     from inflight.runtime.offline.llm import LLM

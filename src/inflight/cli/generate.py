@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from inflight.cli import sampling_options as flag
+from inflight.cli.options import sampling as flag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

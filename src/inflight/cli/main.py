@@ -76,6 +76,8 @@ def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
     """The application with these verbs; a verb's module is imported only when it is among them."""
     import typer
 
+    from inflight.cli.options.near_misses import Command
+
     app = typer.Typer(
         name="inflight",
         help="Compile a language model ahead of time into an engine; serve it with continuous (in-flight) batching.",
@@ -102,7 +104,7 @@ def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
             app.add_typer(command, name=verb)
         else:
             settings = getattr(module, "CONTEXT_SETTINGS", None)
-            app.command(verb, no_args_is_help=verb != "doctor", context_settings=settings)(command)
+            app.command(verb, cls=Command, no_args_is_help=verb != "doctor", context_settings=settings)(command)
     return app
 
 

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from inflight.build.recipe import flag_name
-from inflight.cli import sampling_options as flag
 from inflight.cli.build_engine.recipe_flags import Flags, is_given, with_flags_of
 from inflight.cli.convert import Dtype
+from inflight.cli.options import sampling as flag
 
 
 class RestartChoice(str, Enum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,6 +102,33 @@ def test_every_token_of_triton_is_counted(triton: TritonServer, tmp_path: Path, 
     record = json.loads(path.read_text())
     assert record["total_output_tokens"] == requests * output
     assert record["input_lens"] == [20] * requests and record["output_lens"] == [output] * requests
+
+
+def test_requests_that_no_sequence_of_the_engine_holds_are_told_with_lengths_that_fit(
+    shim: str, engine: Path, rng: np.random.Generator
+) -> None:
+    limit = json.loads((engine / MANIFEST_NAME).read_text())["limits"]["max_seq_len"]
+    flags = ["serve", "--base-url", shim, "--num-prompts", "1"]
+    flags += ["--random-range-ratio", str(rng.choice([0.0, 0.3])), "--random-prefix-len", str(rng.integers(0, 9))]
+    output = ["--random-output-len", str(rng.integers(1, 9))]
+    with pytest.raises(InflightError, match=f"limit of {limit} tokens a sequence") as caught:
+        bench(*flags, *output, "--random-input-len", str(2 * limit))
+    hint = caught.value.hint or ""
+    assert "--base-url" not in hint and "--max-seq-len" in hint
+    advice = re.findall(r"(--random-\w+-len) (\d+)", hint)
+    assert [name for name, _ in advice] == ["--random-input-len", "--random-output-len"]
+    assert 0 < sum(int(length) for _, length in advice) <= limit
+
+
+def test_a_request_that_triton_refuses_is_too_long_and_not_for_another_address(
+    triton: TritonServer, engine: Path
+) -> None:
+    limit = json.loads((engine / MANIFEST_NAME).read_text())["limits"]["max_seq_len"]
+    flags = ["--backend", "triton", "--base-url", triton.address.grpc_url, "--random-input-len", str(limit)]
+    with pytest.raises(InflightError, match=f"The first request failed: .*{limit}") as caught:
+        bench("serve", *flags, "--num-prompts", "1")
+    hint = caught.value.hint or ""
+    assert f"--random-input-len ({limit})" in hint and "--random-output-len (128)" in hint and "--base-url" not in hint
 
 
 class OtherServer(http.server.BaseHTTPRequestHandler):

@@ -11,6 +11,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
+from inflight.runtime.text.tokenizer import Tokenizer, load_tokenizer
 from inflight.triton_backend.launch.repository import MODELS, write_repository
 from inflight.triton_backend.launch.server import TritonServer
 from inflight.triton_backend.launch.unary_models import UNARY_MODELS
@@ -124,3 +125,50 @@ def test_each_input_of_preprocessing_has_an_effect(
             assert not same(changed, answer), name
         except InferenceServerException as refused:
             assert name in refused.message(), refused.message()
+
+
+def test_each_input_of_postprocessing_has_an_effect(
+    triton: TritonServer, engine: Path, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """The tokens are halves of a character, whose text hangs on what went before them and on whether more follows:
+    nothing while the rest may come, the replacement character where nothing does, the character behind its first half.
+    """
+    tokenizer = load_tokenizer(engine / "tokenizer")
+    first, second = split_character(tokenizer, rng)
+
+    def decode(**tensors: Any) -> list[dict[str, Any]]:
+        return stream(triton, "postprocessing", tensors)
+
+    def text(tokens: list[int], length: int | None = None, **more: Any) -> str:
+        lengths = np.array([[len(tokens) if length is None else length]], np.int32)
+        (answer,) = decode(TOKENS_BATCH=np.array([[tokens]], np.int32), SEQUENCE_LENGTH=lengths, **more)
+        return str(answer["OUTPUT"][0].decode())
+
+    whole = tokenizer.decode([first, second])
+    broken = tokenizer.decode([first])
+    assert "\ufffd" in broken and "\ufffd" not in whole
+    assert text([first, second]) == whole
+    assert text([first, second], length=1) == text([first]) == broken
+    assert text([first], DECODE_FINAL=False) == ""
+    assert text([first], DECODE_FINAL=True) == text([first, second], length=1, DECODE_FINAL=True) == broken
+    assert text([second], DECODE_FINAL=True, DECODE_CONTEXT=[first]) == whole
+    assert text([second], DECODE_FINAL=True) == tokenizer.decode([second])
+    with pytest.raises(InferenceServerException, match="DECODE_CONTEXT"):
+        text([second], DECODE_CONTEXT=[first])
+
+    right = {"TOKENS_BATCH": np.array([[[first, second]]], np.int32), "SEQUENCE_LENGTH": np.array([[2]], np.int32)}
+    answer = decode(**right)
+    for name, tensor in tensors_of("postprocessing", engine, tmp_path / "models").items():
+        try:
+            assert not same(decode(**{**right, name: off_default(rng, tensor)}), answer) or name == "DECODE_FINAL", name
+        except InferenceServerException as refused:
+            assert name in refused.message(), refused.message()
+
+
+def split_character(tokenizer: Tokenizer, rng: np.random.Generator) -> tuple[int, int]:
+    """Two tokens that are one character together, and none alone."""
+    while True:
+        character = chr(int(rng.integers(0x80, 0x2FFFF)))
+        ids = tokenizer.encode(character, add_special_tokens=False) if character.isprintable() else []
+        if len(ids) == 2 and tokenizer.decode(ids) == character:
+            return ids[0], ids[1]

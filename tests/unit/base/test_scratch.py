@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from inflight.files import atomic_directory
-from inflight.files.scratch import scratch_directory
+from inflight.files.scratch import scratch_directory, temporary_directory
 from tests.models.hf_files import random_tensors, tiny_config, write_model
 from tests.patience import PATIENCE_S
 
@@ -24,6 +24,14 @@ import sys, time
 from pathlib import Path
 from inflight.files import atomic_directory
 with atomic_directory(Path(sys.argv[1]), overwrite=True) as scratch:
+    (scratch / "half").write_text("half")
+    print("ready", flush=True)
+    time.sleep(1000)
+"""
+HOLD_TEMPORARY = """
+import time
+from inflight.files.scratch import temporary_directory
+with temporary_directory("x") as scratch:
     (scratch / "half").write_text("half")
     print("ready", flush=True)
     time.sleep(1000)
@@ -51,7 +59,11 @@ def write(target: Path) -> None:
 
 
 def hold(target: Path) -> subprocess.Popen[str]:
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(target)], stdout=subprocess.PIPE, text=True)
+    return _run_and_wait([sys.executable, "-c", HOLD, str(target)])
+
+
+def _run_and_wait(command: list[str]) -> subprocess.Popen[str]:
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     return process
 
@@ -96,6 +108,35 @@ def test_scratch_directories_of_many_processes_do_not_take_each_other_away(tmp_p
     processes = [subprocess.Popen(command) for _ in range(4)]
     assert [process.wait(PATIENCE_S) for process in processes] == [0] * 4
     assert not list(tmp_path.iterdir())
+
+
+def test_temporary_directories_of_killed_processes_are_removed_and_those_of_living_ones_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o1777)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    dead, alive = (_run_and_wait([sys.executable, "-c", HOLD_TEMPORARY]) for _ in range(2))
+    assert len(list(tmp_path.iterdir())) == 2
+    dead.kill()
+    dead.wait(PATIENCE_S)
+    with temporary_directory("x") as mine:
+        assert mine.stat().st_mode & 0o777 == 0o700 and len(list(tmp_path.iterdir())) == 2
+    left = list(tmp_path.iterdir())
+    assert len(left) == 1 and (left[0] / "half").is_file(), "it is in use"
+    alive.kill()
+    alive.wait(PATIENCE_S)
+    if os.geteuid() == 0:
+        os.chown(left[0], 12345, -1)
+        with temporary_directory("x"):
+            pass
+        assert left[0].is_dir(), "it is another user's"
+        os.chown(left[0], 0, -1)
+    with temporary_directory("x"):
+        pass
+    assert not list(tmp_path.iterdir())
+    for process in (dead, alive):
+        process.stdout.close()  # type: ignore[union-attr]
 
 
 def test_a_directory_of_another_name_is_left_alone(tmp_path: Path) -> None:

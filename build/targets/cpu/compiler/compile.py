@@ -7,12 +7,12 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 from inflight.build.targets.cpu.compiler.cpu_levels import CpuLevel
 from inflight.build.targets.cpu.compiler.toolchain import zig_command, zig_environment
 from inflight.errors import BuildError
+from inflight.files.scratch import temporary_directory
 
 KERNELS = Path(__file__).parents[1] / "kernels"
 _SOURCE, _LIBRARY = "engine.c", "engine.so"
@@ -42,8 +42,7 @@ def compile_library(source: str, level: CpuLevel, output: Path, *, cxx: str | No
     It is compiled in a directory of its own under relative names, so that no path gets into it. `cxx` is a clang to use
     in place of zig. Raises BuildError with the compiler's first errors.
     """
-    with tempfile.TemporaryDirectory(prefix="inflight-compile-") as scratch:
-        directory = Path(scratch)
+    with temporary_directory("compile") as directory:
         (directory / _SOURCE).write_text(source, encoding="utf-8")
         for header in sorted(KERNELS.glob("*.h")):
             shutil.copyfile(header, directory / header.name)

@@ -21,7 +21,8 @@ class Outcome:
     """How one request went. Times in seconds; `start` on the clock of time.perf_counter.
 
     `ttft`: from sending to the first token; `itl`: between one piece of output and the next, each one or more tokens;
-    `latency`: from sending to the last piece. `error` None: every piece came.
+    `latency`: from sending to the last piece. `error` None: every piece came. `refused`: the server answered that it
+    does not take such a request.
     """
 
     prompt_len: int
@@ -32,6 +33,7 @@ class Outcome:
     itl: list[float] = field(default_factory=list)
     text: str = ""
     error: str | None = None
+    refused: bool = False
 
     def piece(self, now: float) -> None:
         """Note that output came at `now`."""

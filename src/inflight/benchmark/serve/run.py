@@ -14,6 +14,7 @@ import numpy as np
 from inflight.benchmark.serve.clients.base import Client
 from inflight.benchmark.serve.options import ServeBenchOptions
 from inflight.benchmark.serve.requests import Outcome, Prompt
+from inflight.benchmark.serve.workload import lengths_hint
 from inflight.errors import InflightError
 from inflight.machine.resources import usable_cores
 from inflight.progress import Advance
@@ -38,9 +39,9 @@ async def run_requests(
     for _ in range(options.num_warmups):
         outcome = await client.send(prompts[0])
         if outcome.error is not None:
-            raise InflightError(
-                f"The first request failed: {outcome.error}", "Check --base-url, --backend and --model."
-            )
+            too_long = f"If it is too long for the server: {lengths_hint(options)}."
+            hint = too_long if outcome.refused else "Check --base-url, --backend and --model."
+            raise InflightError(f"The first request failed: {outcome.error}", hint)
     slots = asyncio.Semaphore(options.max_concurrency) if options.max_concurrency else None
     open_requests = most_open = 0
 

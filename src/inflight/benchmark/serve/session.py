@@ -18,6 +18,7 @@ from inflight.benchmark.serve.datasets import make_prompts
 from inflight.benchmark.serve.metrics import summarize
 from inflight.benchmark.serve.options import ServeBenchOptions
 from inflight.benchmark.serve.run import Run, run_requests
+from inflight.benchmark.serve.workload import check_workload
 from inflight.errors import InflightError
 from inflight.progress import progress_bar
 from inflight.runtime.text.tokenizer import Tokenizer, load_tokenizer
@@ -62,8 +63,8 @@ class ServeBenchResult:
 
 
 def bench_server(options: ServeBenchOptions) -> ServeBenchResult:
-    """Measure the server at `options.base_url`. Raises InflightError when it cannot be reached or refuses the first
-    request, and when every request fails."""
+    """Measure the server at `options.base_url`. Raises InflightError when it cannot be reached, when it does not take
+    sequences so long or refuses the first request, and when every request fails."""
     rng = np.random.default_rng(options.seed)
     tokenizer = _tokenizer(options.tokenizer)
     prompts = make_prompts(options, tokenizer, rng)
@@ -72,6 +73,7 @@ def bench_server(options: ServeBenchOptions) -> ServeBenchResult:
         async def measure() -> tuple[str, Run]:
             client = await _connect(options)
             try:
+                check_workload(prompts, client.max_seq_len, options)
                 return client.model, await run_requests(client, prompts, options, rng, advance)
             finally:
                 await client.close()

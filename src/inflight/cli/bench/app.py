@@ -7,6 +7,7 @@ from typer.core import TyperGroup
 
 from inflight.cli.bench.engine import latency, throughput
 from inflight.cli.bench.serve import serve
+from inflight.cli.options.near_misses import Command
 
 
 class _EngineByDefault(TyperGroup):
@@ -24,6 +25,6 @@ bench = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-bench.command("latency", no_args_is_help=True)(latency)
-bench.command("throughput", no_args_is_help=True)(throughput)
-bench.command("serve")(serve)
+bench.command("latency", cls=Command, no_args_is_help=True)(latency)
+bench.command("throughput", cls=Command, no_args_is_help=True)(throughput)
+bench.command("serve", cls=Command)(serve)

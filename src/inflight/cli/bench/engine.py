@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inflight.cli import sampling_options as flag
 from inflight.cli.bench.result_file import write_result
+from inflight.cli.options import sampling as flag
 
 if TYPE_CHECKING:
     from inflight.benchmark.offline.steps import StepTimer

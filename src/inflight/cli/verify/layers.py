@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from inflight.cli.verify.compare import relative_error
 from inflight.cli.verify.engine import EngineRun, run_greedily
+from inflight.files.scratch import temporary_directory
 
 Array = npt.NDArray[Any]
 # float32 transformers against float64 NumPy: rounding stays far below, a wrong tensor far above.
@@ -40,12 +40,12 @@ def layer_errors(
     from inflight.convert.options import ConvertOptions
 
     tokens = run.token_ids[:-1]
-    with tempfile.TemporaryDirectory(prefix="inflight-verify-") as scratch:
+    with temporary_directory("verify") as scratch:
         if checkpoint is None:
-            checkpoint = Path(scratch) / "checkpoint"
+            checkpoint = scratch / "checkpoint"
             convert_model(model, checkpoint, ConvertOptions.model_validate({**options, "progress": False}))
         found = list(hidden_states(Checkpoint.open(checkpoint), tokens))
-        network = _network_logits(checkpoint, Path(scratch) / "engine", run)
+        network = _network_logits(checkpoint, scratch / "engine", run)
     # The last layer's stream shows in the logits: transformers hands it out only after the final norm.
     found.pop(-2)
     names = ["embedding", *(f"layer {layer}" for layer in range(len(found) - 2)), "logits"]

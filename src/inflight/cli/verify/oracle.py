@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from inflight.cli.verify.engine import EngineRun
 from inflight.errors import InflightError
+from inflight.files.scratch import temporary_directory
 
 if TYPE_CHECKING:
     import torch
@@ -88,9 +88,9 @@ def engine_numbers(
     if not quantization:
         return EngineNumbers()
     options = {"dtype": manifest.model.dtype, "revision": revision, "progress": False, **quantization}
-    with tempfile.TemporaryDirectory(prefix="inflight-verify-") as scratch:
-        convert_model(model, Path(scratch) / "checkpoint", ConvertOptions.model_validate(options))
-        return EngineNumbers.of(Checkpoint.open(Path(scratch) / "checkpoint"))
+    with temporary_directory("verify") as scratch:
+        convert_model(model, scratch / "checkpoint", ConvertOptions.model_validate(options))
+        return EngineNumbers.of(Checkpoint.open(scratch / "checkpoint"))
 
 
 def engine_checkpoint(directory: Path, manifest: EngineManifest) -> Checkpoint:

@@ -16,16 +16,21 @@ from inflight.errors import InflightError
 _ENDPOINTS = {"openai": "/v1/completions", "openai-chat": "/v1/chat/completions"}
 _TIMEOUT_S = 6 * 3600
 _DATA, _DONE = b"data:", b"[DONE]"
+# Bad requests: the address is right, and so is the model.
+_REFUSALS = (400, 413, 422)
 # What reading an answer of another form than OpenAI's raises.
 _OTHER_FORM = (ValueError, LookupError, TypeError, AttributeError)
 
 
 class OpenAIClient:
-    """/v1/completions, with token ids where they are known, or /v1/chat/completions. `model`: its name there."""
+    """A Client of /v1/completions, with token ids where they are known, or /v1/chat/completions."""
 
-    def __init__(self, options: ServeBenchOptions, model: str, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, options: ServeBenchOptions, model: str, max_seq_len: int | None, session: aiohttp.ClientSession
+    ) -> None:
         self._options = options
         self.model = model
+        self.max_seq_len = max_seq_len
         self._session = session
         self._is_chat = options.backend == "openai-chat"
         self._url = options.base_url.rstrip("/") + (options.endpoint or _ENDPOINTS[options.backend])
@@ -37,11 +42,11 @@ class OpenAIClient:
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
         session = aiohttp.ClientSession(connector=connector, timeout=timeout)
         try:
-            model = options.model or await _first_model(session, options.base_url)
+            model, max_seq_len = await _find_model(session, options)
         except BaseException:
             await session.close()
             raise
-        return cls(options, model, session)
+        return cls(options, model, max_seq_len, session)
 
     async def send(self, prompt: Prompt) -> Outcome:
         body = json.dumps(self._body(prompt)).encode()
@@ -52,6 +57,7 @@ class OpenAIClient:
             ) as response:
                 if response.status != 200:
                     outcome.error = f"HTTP {response.status}: {(await response.text())[:500]}"
+                    outcome.refused = response.status in _REFUSALS
                     return outcome
                 async for event in _events(response):
                     self._take(outcome, event)
@@ -110,13 +116,22 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, A
                 yield json.loads(event)
 
 
-async def _first_model(session: aiohttp.ClientSession, base_url: str) -> str:
-    url = base_url.rstrip("/") + "/v1/models"
+async def _find_model(session: aiohttp.ClientSession, options: ServeBenchOptions) -> tuple[str, int | None]:
+    """The model to ask for, and the most tokens of its sequences where the server says so, as vLLM's does.
+
+    Raises InflightError when none is named and the server names none.
+    """
+    url = options.base_url.rstrip("/") + "/v1/models"
     try:
         async with session.get(url) as response:
             response.raise_for_status()
-            return str((await response.json())["data"][0]["id"])
+            listed = (await response.json())["data"]
+        chosen = next((each for each in listed if each["id"] == options.model), listed[0])
+        limit = chosen.get("max_model_len")
+        return options.model or str(chosen["id"]), limit if type(limit) is int else None
     except (aiohttp.ClientError, OSError, *_OTHER_FORM) as error:
+        if options.model is not None:
+            return options.model, None
         raise InflightError(
             f"{url} gives no model: {type(error).__name__}: {error}", "Start the server, or correct --base-url."
         ) from error

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from inflight.benchmark.serve.options import ServeBenchOptions
 from inflight.benchmark.serve.requests import Outcome, Prompt
-from inflight.errors import InflightError
+from inflight.errors import InflightError, RequestError
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.triton_backend.openai.backends.triton import TritonBackend
@@ -20,6 +20,7 @@ class TritonClient:
     def __init__(self, options: ServeBenchOptions) -> None:
         self._options = options
         self.model = options.model or "tensorrt_llm"
+        self.max_seq_len: int | None = None
         self._backend = TritonBackend(options.base_url.removeprefix("http://").rstrip("/"), self.model)
         self._ids = itertools.count()
 
@@ -40,7 +41,7 @@ class TritonClient:
                         outcome.piece(time.perf_counter())
                         outcome.output_tokens += len(delta.token_ids)
         except InflightError as error:
-            outcome.error = str(error)
+            outcome.error, outcome.refused = str(error), isinstance(error, RequestError)
         return outcome
 
     async def close(self) -> None:

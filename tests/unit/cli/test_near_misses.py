@@ -1,0 +1,90 @@
+"""An option that a command does not have: the message names the one that was meant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from inflight.cli.main import VERBS, build_app
+
+pytestmark = pytest.mark.unit
+
+
+def refusal(*words: str) -> str:
+    result = CliRunner().invoke(build_app(words[:1]), words, env={"COLUMNS": "300"})
+    assert result.exit_code == 2, result.output
+    return " ".join(result.output.replace("│", " ").split())
+
+
+def commands() -> list[tuple[str, ...]]:
+    return [(verb,) for verb in VERBS if verb != "bench"] + [
+        ("bench", name) for name in ("latency", "throughput", "serve")
+    ]
+
+
+def long_options(words: tuple[str, ...]) -> list[Any]:
+    command: Any = get_command(build_app(words[:1]))
+    for word in words:
+        command = command.commands[word]
+    return [option for option in command.params if any(name.startswith("--") for name in option.opts)]
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_option_is_found_by_its_letters(words: tuple[str, ...], rng: np.random.Generator) -> None:
+    options = long_options(words)
+    spelled = {name for option in options for name in (*option.opts, *option.secondary_opts)}
+    for option in options:
+        names = [name for name in option.opts if name.startswith("--")]
+        name = str(rng.choice(names))
+        wrong = f"--{name[2:].replace('-', '_' if rng.random() < 0.5 else '')}"
+        if rng.random() < 0.5:
+            wrong = f"--{wrong[2:].upper()}"
+        if wrong not in spelled:
+            shown = next((name for name in names if "_" not in name), names[0])
+            assert f"No such option: {wrong}. Did you mean {shown}?" in refusal(*words, wrong, "1")
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("generate E hi --max-new-tokens 5", "--max-tokens"),
+        ("generate E hi --max-tokns 5", "--max-tokens"),
+        ("generate E hi --max-output-tokens=5", "--max-tokens"),
+        ("chat E --num-predict 5", "--max-tokens"),
+        ("generate E hi --temprature 0", "--temperature"),
+        ("build-engine --checkpoint-dir C -o E --max-input-len 5", "--max-seq-len"),
+        ("convert M --quantization int4_wo", "--quantize"),
+        ("serve M --max-sequence-len 5", "--max-seq-len"),
+        ("bench serve --num-promts 5", "--num-prompts"),
+    ],
+)
+def test_the_option_that_was_meant_is_named_alone(words: str, meant: str) -> None:
+    assert f"Did you mean {meant}?" in refusal(*words.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "argument"),
+    [
+        ("generate E --prompt hi", "PROMPT..."),
+        ("generate E -p hi", "PROMPT..."),
+        ("generate --engine-dir E hi", "ENGINE"),
+        ("chat --model M", "ENGINE"),
+        ("convert --model M", "MODEL"),
+        ("serve --model M", "ENGINE|MODEL"),
+    ],
+)
+def test_an_argument_that_was_given_as_an_option_is_said_to_be_one(words: str, argument: str) -> None:
+    text = refusal(*words.split())
+    assert (
+        f"{argument} is given without an option: " in text
+        and f" {words.split()[0]} [OPTIONS] " in text.rpartition("option: ")[2]
+    )
+
+
+def test_nothing_is_guessed_where_nothing_is_near() -> None:
+    assert "No such option: --zzzz. " in refusal("generate", "E", "hi", "--zzzz", "1")
+    assert "Did you mean" not in refusal("generate", "E", "hi", "--zzzz", "1")
