@@ -33,8 +33,8 @@ VERBS = {
     "bench": "bench.app",
     "inspect": "inspect",
     "verify": "verify.command",
-    "make-repo": "make_repo",
-    "check-repo": "check_repo",
+    "make-repo": "repository.make",
+    "check-repo": "repository.check",
     "doctor": "doctor",
 }
 
