@@ -33,6 +33,7 @@ VERBS = {
     "bench": "bench.app",
     "inspect": "inspect",
     "verify": "verify.command",
+    "eval": "eval.command",
     "make-repo": "repository.make",
     "check-repo": "repository.check",
     "doctor": "doctor",
@@ -46,6 +47,7 @@ _EXTRAS = {
     "bench": "bench",
     "inspect": "build",
     "verify": "build",
+    "eval": "build",
     "make-repo": "serve",
     "check-repo": "serve",
 }
