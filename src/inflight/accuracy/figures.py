@@ -13,6 +13,7 @@ from inflight.accuracy.record import Figure
 from inflight.errors import EngineError
 
 Logits = npt.NDArray[np.float32]
+_MOST = math.log(1e300)
 _Doubles = npt.NDArray[np.float64]
 
 
@@ -89,9 +90,9 @@ def share(right: Sequence[bool]) -> Figure:
 
 
 def _exponential(mean: float, error: float | None) -> Figure:
-    """exp(mean), with the error to first order. A mean that no float can hold the exponential of is infinite."""
-    value = math.exp(mean) if mean < math.log(1e300) else math.inf
-    return Figure.of(value, None if error is None else value * error)
+    """exp(mean), with the error to first order. What no float could hold is 1e300, which JSON can hold as well."""
+    value = math.exp(min(mean, _MOST))
+    return Figure.of(value, None if error is None else min(value * error, 1e300))
 
 
 def _log_probabilities(logits: Logits) -> _Doubles:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def test_the_demo_questions_have_the_right_answers() -> None:
 
 
 def test_rows_of_a_list_and_of_lines_are_the_same(tmp_path: Path, rng: np.random.Generator) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"text": random_text(rng), "source": "x"},
         {"question": random_text(rng), "answer": random_text(rng)},
         {"prompt": random_text(rng), "answer": [random_text(rng), random_text(rng)]},

@@ -11,6 +11,7 @@ from inflight.cli import sampling_options as flag
 from inflight.cli.bench.result_file import write_result
 
 _MATERIAL = "Measured on"
+_RECORD = "Accuracy record"
 
 
 def eval(
@@ -56,6 +57,21 @@ def eval(
             "--json", metavar="FILE", dir_okay=False, writable=True, help="Also write the figures to this JSON file."
         ),
     ] = None,
+    record: Annotated[
+        bool,
+        typer.Option("--record", help="Write the figures into the engine, as accuracy.json.", rich_help_panel=_RECORD),
+    ] = False,
+    checkpoint_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--checkpoint-dir",
+            "--checkpoint_dir",
+            metavar="CKPT",
+            help="With --record: also write them into the checkpoint that ENGINE was built from, for "
+            "build-engine --require.",
+            rich_help_panel=_RECORD,
+        ),
+    ] = None,
     threads: flag.Threads = None,
 ) -> None:
     """Measure how well an engine predicts text and answers questions, and with --against what it lost.
@@ -70,23 +86,37 @@ def eval(
     top1: how often the most likely token is the same.
     exact_match, same_answers: answers that are right, or the reference's, to the letter.
 
+    --record keeps the figures in the engine, bound to its digests: inflight inspect and /v1/models show them. With
+    --checkpoint-dir the checkpoint gets them as well, and every engine that is built of it.
+
     Examples:
 
       inflight eval engine --against ./Llama-3.2-1B
 
       inflight eval int4-engine --against int8-engine --text book.txt --window 2048 --json eval.json
 
+      inflight eval engine --against ./Llama-3.2-1B --record --checkpoint-dir ckpt
+
       inflight eval engine --demo --jsonl questions.jsonl --tokens 0
     """
+    if checkpoint_dir is not None and not record:
+        raise typer.BadParameter("--checkpoint-dir says where --record writes to as well; give --record too.")
+
     from inflight.accuracy.material import read_material
     from inflight.cli.eval.evaluation import Settings, evaluate
+    from inflight.cli.eval.records import check_checkpoint, write_records
     from inflight.cli.eval.report import as_json, print_report
     from inflight.cli.resolve import resolve_engine
 
     material = read_material(text or (), jsonl or (), demo)
     directory = resolve_engine(engine)
+    if checkpoint_dir is not None:
+        check_checkpoint(checkpoint_dir, directory)
     reference = None if against is None else resolve_engine(against)
     result = evaluate(directory, reference, material, Settings(window, tokens, max_tokens, threads))
     print_report(engine if against is None else f"{engine} against {against}", result, window)
     if json_file is not None:
         write_result(json_file, as_json(engine, against, material, result))
+    if record:
+        for path in write_records(directory, checkpoint_dir, reference, material, result):
+            typer.echo(f"Written: {path}", err=True)
