@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import inflight
+from inflight.accuracy.record import ACCURACY_NAME, FoundRecord, encode_record
+from inflight.accuracy.requirement import Requirement, check_requirements
 from inflight.build.facts import generation_facts, model_facts, source_facts, work_plan
 from inflight.build.network.network import build_network
 from inflight.build.recipe import BuildRecipe
@@ -18,7 +21,7 @@ from inflight.convert.checkpoint.directory import TOKENIZER_DIRECTORY, Checkpoin
 from inflight.convert.quantization.scale_values import check_scales
 from inflight.engine_format.manifest import MANIFEST_NAME, EngineManifest, FileFacts, Limits, ModelFacts, WorkPlan
 from inflight.engine_format.manifest_file import encode_manifest
-from inflight.errors import BuildError
+from inflight.errors import BuildError, InflightError
 from inflight.extras import needs
 from inflight.files import atomic_directory, sha256_file
 from inflight.progress import progress_bar
@@ -38,11 +41,19 @@ class EnginePlan:
 
 @dataclass(frozen=True)
 class PlannedBuild:
-    """A build that needs but be written."""
+    """A build that needs but be written. `accuracy`: the checkpoint's record, which the engine gets."""
 
     checkpoint: Checkpoint
     plan: EnginePlan
     target: TargetBuild
+    accuracy: FoundRecord
+
+    def require(self, requirements: Sequence[Requirement]) -> None:
+        """Raises BuildError where the checkpoint's accuracy record is missing or worse."""
+        try:
+            check_requirements(requirements, self.accuracy, str(self.checkpoint.directory))
+        except InflightError as error:
+            raise BuildError(error.message, error.hint) from error
 
 
 def plan_engine(checkpoint_dir: Path, recipe: BuildRecipe) -> EnginePlan:
@@ -71,6 +82,9 @@ def write_engine(build: PlannedBuild, output: Path, *, overwrite: bool = False) 
         _copy_tokenizer(build.checkpoint, scratch)
         manifest = _manifest(build, _file_facts(scratch))
         (scratch / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
+        # Beside the manifest and not among its files: measuring the engine itself puts another in its place.
+        if build.accuracy.record is not None:
+            (scratch / ACCURACY_NAME).write_bytes(encode_record(build.accuracy.record))
     return manifest
 
 
@@ -91,7 +105,7 @@ def plan_build(checkpoint_dir: Path, recipe: BuildRecipe) -> PlannedBuild:
         target=build.facts,
         work=work_plan(checkpoint, build.facts.kv_cache),
     )
-    return PlannedBuild(checkpoint, plan, build)
+    return PlannedBuild(checkpoint, plan, build, checkpoint.accuracy(build.facts.kv_cache.dtype))
 
 
 def _manifest(build: PlannedBuild, files: dict[str, FileFacts]) -> EngineManifest:

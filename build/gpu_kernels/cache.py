@@ -15,9 +15,9 @@ from pydantic import ValidationError
 
 from inflight.build.gpu_kernels.spec import KernelSpec, Variant
 from inflight.build.gpu_kernels.toolchain import triton_version
-from inflight.cache import user_cache_dir
 from inflight.engine_format.gpu_artifact import Artifact
 from inflight.errors import BuildError
+from inflight.files.cache import user_cache_dir
 from inflight.files.scratch import remove_stale, scratch_directory
 
 _SCRATCH = "artifact"

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from inflight import __version__
-from inflight.cache import writable_cache_dir
 from inflight.convert.calibration.calibrated import CalibratedTensor, MeasuredTensor
 from inflight.convert.calibration.layers import Calibrated, Calibration, calibrate_layer, embedded
 from inflight.convert.calibration.planned import PlannedTensors
@@ -27,6 +26,7 @@ from inflight.convert.quantization.recipes import choose_schemes
 from inflight.convert.quantization.schemes import QuantScheme
 from inflight.convert.source.model import SourceModel
 from inflight.convert.source.tensor import Measured, SourceTensor
+from inflight.files.cache import writable_cache_dir
 from inflight.progress import progress_bar
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy.typing as npt
 from pydantic import ValidationError
 
+from inflight.accuracy.record import ACCURACY_NAME, FoundRecord, Subject, find_accuracy
 from inflight.convert.checkpoint.config import CheckpointConfig
 from inflight.convert.checkpoint.derive import model_spec, stored_optionals
 from inflight.convert.checkpoint.layout import TensorSpec, module_path, quantization_of, stage_tensors
@@ -122,13 +123,23 @@ class Checkpoint:
         return dequantize(levels, scales, quantization.group_size)
 
     def sha256(self) -> str:
-        """Hex digest of the names and contents of all files of the checkpoint, wherever it lies."""
+        """Hex digest of the names and contents of all files of the checkpoint, wherever it lies. The record of what
+        was measured on it is no part of it: that names this digest."""
         return self._sha256
+
+    def accuracy(self, kv_cache_dtype: str | None = None) -> FoundRecord:
+        """What the weights were found to keep of their model, with a KV cache of that type; None: of any. A record of
+        one engine is none here: it says nothing of another."""
+        if not (self.directory / ACCURACY_NAME).exists():
+            return FoundRecord()  # without reading the weights for their digest
+        subject = Subject(checkpoint_sha256=self.sha256(), kv_cache_dtype=kv_cache_dtype)
+        return find_accuracy(self.directory, subject)
 
     @cached_property
     def _sha256(self) -> str:
         digest = hashlib.sha256()
-        for path in sorted(path for path in self.directory.rglob("*") if path.is_file()):
+        record = self.directory / ACCURACY_NAME
+        for path in sorted(path for path in self.directory.rglob("*") if path.is_file() and path != record):
             digest.update(f"{path.relative_to(self.directory).as_posix()} {sha256_file(path)}\n".encode())
         return digest.hexdigest()
 

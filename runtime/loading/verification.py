@@ -12,10 +12,10 @@ import os
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
-from inflight.cache import user_cache_dir, write_record
 from inflight.engine_format.manifest import FileFacts
 from inflight.errors import EngineError
 from inflight.files import sha256_file
+from inflight.files.cache import user_cache_dir, write_record
 from inflight.progress import progress_bar
 from inflight.runtime.loading.engine_directory import EngineDirectory
 

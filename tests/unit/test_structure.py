@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "": set(),
     "machine": set(),
     "files": set(),
+    "accuracy": set(),
     "engine_format": set(),
     "convert": set(),
     "build": {"convert", "engine_format"},
@@ -36,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 PACKAGES = set(ALLOWED) - {""}
 # What every package may import.
-BASE = {"machine", "files"}
+BASE = {"machine", "files", "accuracy"}
 
 MOST_SIBLINGS = 15
 MOST_LINES = 300

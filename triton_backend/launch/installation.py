@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from inflight.cache import cached_path
 from inflight.files import atomic_directory
+from inflight.files.cache import cached_path
 
 _WHEEL = "nvidia-pytriton"
 _STUB = "triton_python_backend_stub"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from rich.console import RenderableType
 
-from inflight.cache import writable_cache_dir
 from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import InflightError
+from inflight.files.cache import writable_cache_dir
 from inflight.runtime.engine.heartbeat import VARIABLE, Heartbeat
 from inflight.runtime.executors.registry import find_loader
 from inflight.runtime.kv_cache.budget import plan_num_blocks

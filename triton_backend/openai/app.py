@@ -94,8 +94,8 @@ def _add_operations(app: FastAPI, service: Service) -> None:
 
 
 def _model(service: Service) -> dict[str, Any]:
-    """`max_model_len` as vLLM shows it: prompt and completion together."""
-    return {
+    """`max_model_len` as vLLM shows it: prompt and completion together. `accuracy` where the engine has a record."""
+    model = {
         "id": service.model_name,
         "object": "model",
         "created": service.created,
@@ -103,3 +103,4 @@ def _model(service: Service) -> dict[str, Any]:
         "root": service.manifest.source.model,
         "max_model_len": service.manifest.limits.max_seq_len,
     }
+    return model if service.accuracy is None else {**model, "accuracy": service.accuracy}

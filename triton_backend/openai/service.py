@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -49,7 +49,7 @@ class Generation:
 @dataclass(frozen=True, slots=True)
 class Service:
     """One engine under one name. `created` is the Unix time at which serving began. Requests may name any model, since
-    there is one; with `strict_model_name` only this one."""
+    there is one; with `strict_model_name` only this one. `accuracy`: the facts of the engine's accuracy record."""
 
     model_name: str
     manifest: EngineManifest
@@ -59,6 +59,7 @@ class Service:
     strict_model_name: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
     max_body_bytes: int = MAX_BODY_BYTES
+    accuracy: Mapping[str, Any] | None = None
 
     def now(self) -> int:
         """The Unix time that answers carry."""

@@ -1,4 +1,4 @@
-"""POST /tokenize and /detokenize, as vLLM has them."""
+"""POST /tokenize and /detokenize and GET /tokenizer_info, as vLLM has them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,25 @@ def tokenize_router(service: Service) -> APIRouter:
             raise ApiError(400, message, param="tokens")
         return {"prompt": service.tokenizer.decode(body.tokens, skip_special_tokens=False)}
 
+    @router.get("/tokenizer_info")
+    async def tokenizer_info() -> dict[str, Any]:
+        return _tokenizer_info(service)
+
     return router
+
+
+def _tokenizer_info(service: Service) -> dict[str, Any]:
+    """What a client needs that tokenizes and renders through this server: the named special tokens, null where there is
+    none, and the chat template."""
+    tokenizer = service.tokenizer
+    template = tokenizer.chat_template
+    return {
+        **dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token")),
+        **tokenizer.special_tokens,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": service.manifest.limits.max_seq_len,
+        "chat_template": None if template is None else template.default_source,
+    }
 
 
 def _encode(service: Service, body: TokenizeBody) -> list[int]:

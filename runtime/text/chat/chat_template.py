@@ -33,6 +33,11 @@ class ChatTemplate:
         self._compiled: dict[str, Any] = {}
         self._strings_only: dict[str, bool] = {}
 
+    @property
+    def default_source(self) -> str | None:
+        """The Jinja source of the default template; None for a model that has only others."""
+        return self._sources.get("default")
+
     def render(
         self,
         messages: Sequence[Message],

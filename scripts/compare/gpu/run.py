@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from compare.gpu.models import MODELS
-from inflight.cache import user_cache_dir
 from inflight.errors import InflightError
+from inflight.files.cache import user_cache_dir
 
 PEERS = user_cache_dir() / "bench-peers"
 ROOT = Path(__file__).resolve().parents[3]

@@ -22,8 +22,8 @@ from compare.shapes import SHAPES, model_directory
 from inflight.benchmark.limit_checks import check_shares
 from inflight.benchmark.machine import machine_facts
 from inflight.benchmark.machine_limits import measure_limits
-from inflight.cache import user_cache_dir
 from inflight.errors import InflightError
+from inflight.files.cache import user_cache_dir
 from inflight.machine.resources import usable_cores
 from inflight.progress import console
 

@@ -19,8 +19,8 @@ from compare.serving.rounds import Rounds
 from compare.serving.ways import WAYS, Workload
 from compare.shapes import SHAPES, model_directory
 from inflight.benchmark.machine import machine_facts
-from inflight.cache import user_cache_dir
 from inflight.errors import InflightError
+from inflight.files.cache import user_cache_dir
 from inflight.machine.resources import usable_cores
 from inflight.progress import console
 

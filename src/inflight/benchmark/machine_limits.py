@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from inflight.build.targets.cpu.compiler.toolchain import zig_command, zig_environment
-from inflight.cache import user_cache_dir
 from inflight.errors import InflightError
+from inflight.files.cache import user_cache_dir
 from inflight.files.scratch import remove_stale, scratch_directory
 from inflight.machine.resources import available_memory
 

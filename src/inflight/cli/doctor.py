@@ -39,7 +39,7 @@ def _machine() -> Mapping[str, str]:
 
     from rich.filesize import decimal
 
-    from inflight.cache import writable_cache_dir
+    from inflight.files.cache import writable_cache_dir
     from inflight.machine.resources import available_memory, usable_cores
     from inflight.runtime.executors.cpu.features import this_machine
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from inflight.accuracy.record import FoundRecord
     from inflight.convert.checkpoint.directory import Checkpoint
     from inflight.convert.checkpoint.inventory import TensorFacts
 
@@ -26,7 +27,8 @@ def inspect(
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor instead of totals per layer.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what a directory contains: the model's facts, and its tensors by layer. Weights are not read.
+    """Show what a directory contains: the model's facts, and its tensors by layer, and what was measured of its
+    accuracy. Weights are read only where a checkpoint has such a record, to see whether it is one of them.
 
     Examples:
 
@@ -85,19 +87,27 @@ def _is_checkpoint(config: Path) -> bool:
 def _describe_engine(path: Path) -> tuple[dict[str, Any], dict[str, Rows]]:
     import msgspec
 
+    from inflight.runtime.loading.accuracy import engine_accuracy
     from inflight.runtime.loading.engine_directory import read_engine_directory
 
     manifest = read_engine_directory(path).manifest
     values = msgspec.to_builtins(manifest)
+    accuracy = engine_accuracy(path, manifest)
     precision, files, own = values.pop("precision"), values.pop("files"), values.pop("target_facts")
     tables = {name: value for name, value in own.items() if _is_table(value)}
     values |= {name: value for name, value in own.items() if name not in tables}
-    return values, {
+    return _with_accuracy(values, accuracy), {
         "modules": [{"module": name, **fields} for name, fields in precision.items()],
         **tables,
         **_listed_tables(path, manifest.listing),
         "files": [{"file": name, **fields} for name, fields in files.items()],
     }
+
+
+def _with_accuracy(facts: dict[str, Any], found: FoundRecord) -> dict[str, Any]:
+    """The facts and, where there is one, the record of accuracy, or why the one that is there is not believed."""
+    accuracy = found.facts()
+    return facts if accuracy is None else {**facts, "accuracy": accuracy}
 
 
 def _is_table(value: Any) -> bool:
@@ -123,6 +133,7 @@ def _describe_checkpoint(path: Path, every_tensor: bool) -> tuple[dict[str, Any]
     checkpoint = Checkpoint.open(path)
     facts = checkpoint.config.to_json()
     facts["tokenizer"] = checkpoint.tokenizer_directory is not None
+    facts = _with_accuracy(facts, checkpoint.accuracy())
     ranks = [checkpoint.logical_tensors(rank) for rank in range(len(checkpoint.ranks))]
     modules = _mixed_modules(checkpoint)
     tables = {f"rank {rank}": _tensor_rows(table, every_tensor) for rank, table in enumerate(ranks)}

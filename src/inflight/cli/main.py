@@ -33,8 +33,9 @@ VERBS = {
     "bench": "bench.app",
     "inspect": "inspect",
     "verify": "verify.command",
-    "make-repo": "make_repo",
-    "check-repo": "check_repo",
+    "eval": "eval.command",
+    "make-repo": "repository.make",
+    "check-repo": "repository.check",
     "doctor": "doctor",
 }
 
@@ -46,6 +47,7 @@ _EXTRAS = {
     "bench": "bench",
     "inspect": "build",
     "verify": "build",
+    "eval": "build",
     "make-repo": "serve",
     "check-repo": "serve",
 }

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inflight import __version__
-from inflight.cache import cached_path, write_record
 from inflight.engine_format.manifest import FORMAT_VERSION, MANIFEST_NAME
 from inflight.errors import ModelError
 from inflight.extras import install_hint, needs
+from inflight.files.cache import cached_path, write_record
 from inflight.files.scratch import remove_stale, scratch_directory
 from inflight.progress import progress_bar
 

@@ -15,9 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from inflight.accuracy.record import AccuracyRecord, Figure, write_accuracy
+from inflight.runtime.loading.accuracy import engine_subject
+from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.triton_backend.launch.installation import TritonInstallation
 from tests.endpoint.conftest import free_ports
 from tests.engines.serving_engines import write_null_engine, write_tokenizer
@@ -145,3 +149,20 @@ def test_an_engine_without_a_tokenizer_is_refused_before_anything_is_started(cac
     assert process.returncode == 1
     assert "has no tokenizer files" in shown
     assert "Starting Triton" not in shown and "Traceback" not in shown
+
+
+def test_clients_are_told_how_accurate_the_engine_is(tmp_path: Path, rng: np.random.Generator) -> None:
+    """By the record that lies in it, whichever figures that has."""
+    engine = write_null_engine(tmp_path / "engine")
+    subject = engine_subject(read_engine_directory(engine).manifest)
+    figures = {"kl": Figure.of(float(rng.random()), float(rng.random())), "top1": Figure.of(float(rng.random()))}
+    write_accuracy(engine, AccuracyRecord(subject=subject, window=64, figures=figures))
+    with serving(engine, tmp_path, "--embedded", "--served-model-name", "tiny") as (_, url):
+        for path in ("/v1/models/tiny", "/v1/models"):
+            with urllib.request.urlopen(url + path, timeout=PATIENCE_S) as answer:
+                model = json.loads(answer.read())
+            accuracy = model.get("data", [model])[0]["accuracy"]
+            assert accuracy["measured_on"] == "engine" and accuracy["window"] == 64
+            assert accuracy["figures"] == {
+                name: {"value": figure.value, "error": figure.error} for name, figure in figures.items()
+            }

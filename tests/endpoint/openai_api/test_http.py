@@ -23,7 +23,8 @@ from tests.patience import PATIENCE_S
 pytestmark = pytest.mark.endpoint
 
 ORIGIN = "https://page.example"
-READ = ("/v1/models", "/v1/models/", f"/v1/models/{MODEL}", "/health", "/health/ready", "/ping", "/metrics", "/version")
+MODELS = ("/v1/models", "/v1/models/", f"/v1/models/{MODEL}")
+READ = (*MODELS, "/health", "/health/ready", "/ping", "/metrics", "/version", "/tokenizer_info")
 WRITE = ("/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize")
 HALF = "\\ud83d"  # As JSON spells it.
 
@@ -207,6 +208,20 @@ def test_tokenize_and_detokenize_have_vllms_shapes(embedded_shim: str) -> None:
     assert ask("/tokenize", messages=messages, add_generation_prompt=False)["count"] < chat["count"]
     for body in ({}, {"prompt": "fox", "messages": messages}):
         assert post(embedded_shim, "/tokenize", json.dumps(body).encode())[0] == 400
+
+
+def test_tokenizer_info_has_what_a_client_needs_to_tokenize_and_render_here(embedded_shim: str, engine: Path) -> None:
+    status, _, body = call(embedded_shim, "GET", "/tokenizer_info")
+    config = json.loads((engine / "tokenizer" / "tokenizer_config.json").read_text())
+    assert status == 200 and json.loads(body) == {
+        "bos_token": config.get("bos_token"),
+        "eos_token": config.get("eos_token"),
+        "pad_token": None,
+        "unk_token": None,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": 1 << 16,
+        "chat_template": config["chat_template"],
+    }
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inflight.cache import cached_path, user_cache_dir, writable_cache_dir, write_record
 from inflight.errors import InflightError
+from inflight.files.cache import cached_path, user_cache_dir, writable_cache_dir, write_record
 
 pytestmark = pytest.mark.unit
 

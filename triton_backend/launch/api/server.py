@@ -18,6 +18,7 @@ from inflight.records import Record
 from inflight.runtime.engine.core import EngineCore
 from inflight.runtime.engine.heartbeat import Heartbeat
 from inflight.runtime.engine.thread import EngineThread
+from inflight.runtime.loading.accuracy import engine_accuracy
 from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.runtime.loading.load import load_engine
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
@@ -69,6 +70,7 @@ def main() -> None:
         ShimMetrics(),
         strict_model_name=orders.options.strict_model_name,
         max_body_bytes=orders.options.max_body_bytes,
+        accuracy=engine_accuracy(orders.engine_dir, engine.manifest).facts(),
     )
 
     def hanging() -> str | None:

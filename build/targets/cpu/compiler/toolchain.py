@@ -8,9 +8,9 @@ import os
 import subprocess
 from pathlib import Path
 
-from inflight.cache import writable_cache_dir
 from inflight.errors import BuildError
 from inflight.extras import install_hint
+from inflight.files.cache import writable_cache_dir
 
 
 def zig_command() -> list[str]:

@@ -42,6 +42,15 @@ def build_engine(
         Path | None, typer.Option("--output-dir", "--output_dir", "-o", help="Directory to write the engine to.")
     ] = None,
     target: Annotated[str, typer.Option(help=summaries(), metavar="NAME", callback=_registered)] = "cpu",
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--require",
+            metavar="FIGURE<=VALUE",
+            help='Refuse a checkpoint whose accuracy record is missing or worse: "kl<=0.02,top1>=0.95". Figures: ppl, '
+            "ppl_ratio, kl (at most), top1, exact_match, same_answers (at least).",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -61,6 +70,8 @@ def build_engine(
       inflight build-engine --checkpoint-dir ckpt -o engine --cpu x86-64-v3 --cpu x86-64-v4 --max-seq-len 4096
 
       inflight build-engine --checkpoint_dir ckpt --output_dir engine --max_batch_size 16 --dry-run
+
+      inflight build-engine --checkpoint-dir ckpt -o engine --require "kl<=0.02,ppl_ratio<=1.02"
     """
     if ctx.args:
         find_target(target)  # raises, and says why, where these are flags of a target that cannot be loaded
@@ -70,11 +81,16 @@ def build_engine(
 
     from rich.filesize import decimal
 
+    from inflight.accuracy.requirement import read_requirements
     from inflight.build import engine
 
+    requirements = read_requirements(require or ())
     recipe = make_recipe(target, **flags)
     started = time.monotonic()
     build = engine.plan_build(checkpoint_dir, recipe)
+    build.require(requirements)
+    if build.accuracy.problem is not None:
+        typer.echo(f"The accuracy record is not believed and left out: {build.accuracy.problem}", err=True)
     if dry_run or output_dir is None:
         _print_plan(build.plan)
         return

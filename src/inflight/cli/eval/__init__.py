@@ -1,0 +1,1 @@
+"""inflight eval: what an engine keeps of a model."""

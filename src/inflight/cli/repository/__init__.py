@@ -1,0 +1,1 @@
+"""inflight make-repo and inflight check-repo: Triton model repositories."""
