@@ -87,7 +87,8 @@ def _fits_float16(blocks: Floats, divisors: Sequence[float]) -> bool:
 
 def _levels(values: Floats, scales: Floats) -> Floats:
     divided = np.divide(values, scales, out=np.zeros_like(values), where=scales != 0)
-    return np.clip(np.rint(divided), LEAST_LEVEL, GREATEST_LEVEL)
+    levels: Floats = np.clip(np.rint(divided), LEAST_LEVEL, GREATEST_LEVEL)
+    return levels
 
 
 def _inverse_factor(hessian: Floats) -> Floats:

@@ -24,7 +24,7 @@ from inflight.convert.options import CALIBRATION_NUMBERS, ConvertOptions
 from inflight.convert.plan import ConversionPlan
 from inflight.convert.quantization.recipes import choose_schemes
 from inflight.convert.quantization.schemes import QuantScheme
-from inflight.convert.source.model import SourceModel
+from inflight.convert.source.opened import SourceModel
 from inflight.convert.source.tensor import Measured, SourceTensor
 from inflight.files.cache import writable_cache_dir
 from inflight.progress import progress_bar

@@ -46,7 +46,8 @@ def decoder_layer(weights: DecoderWeights, layer: LayerSpec, x: Array) -> Array:
     delta = _attention(weights, layer.attention, weights.norm(x, layer.before_attention))
     x = x + layer.residual_scale * weights.norm(delta, layer.after_attention)
     delta = _mlp(weights, layer.mlp, weights.norm(x, layer.before_mlp))
-    return x + layer.residual_scale * weights.norm(delta, layer.after_mlp)
+    result: Array = x + layer.residual_scale * weights.norm(delta, layer.after_mlp)
+    return result
 
 
 class TensorReader(Protocol):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inflight.convert.calibration.gptq import gptq_levels, group_scales
+from inflight.convert.calibration.gptq import Floats, gptq_levels, group_scales
 from inflight.convert.calibration.smoothquant import smoothing_factors
 from inflight.convert.calibration.text import STANDARD_LIBRARY, calibration_text
 from inflight.convert.quantization.round_to_nearest import dequantize, quantize_groups
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.unit
 DIVISORS = RECIPES["int4_gptq"].divisors
 
 
-def outputs_lost(weight: np.ndarray, rounded: np.ndarray, hessian: np.ndarray) -> float:
+def outputs_lost(weight: Floats, rounded: Floats, hessian: Floats) -> float:
     """The mean squared error of the outputs for rows whose mean x x^T is the Hessian."""
     error = (rounded - weight).astype(np.float64)
     return float(np.einsum("nk,kj,nj->", error, hessian.astype(np.float64), error))

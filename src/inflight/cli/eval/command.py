@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from inflight.cli import sampling_options as flag
+from inflight.cli.options import sampling as flag
 from inflight.cli.bench.result_file import write_result
 
 _MATERIAL = "Measured on"
