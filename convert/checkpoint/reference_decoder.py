@@ -42,7 +42,13 @@ def hidden_states(checkpoint: Checkpoint, token_ids: Sequence[int]) -> Iterator[
         yield x
     last = _Weights(checkpoint, "transformer.").norm(x, spec.final_norm)
     head = "lm_head" if spec.lm_head else "transformer.vocab_embedding"
-    yield _capped(last @ checkpoint.matrix(head).astype(np.float64).T * spec.logit_scale, spec.logit_softcap)
+    yield _capped(_product(checkpoint, last, head) * spec.logit_scale, spec.logit_softcap)
+
+
+def _product(checkpoint: Checkpoint, x: Array, module: str) -> Array:
+    factors = checkpoint.input_factors(module)
+    scaled = x if factors is None else x * factors.astype(np.float64)
+    return np.asarray(scaled @ checkpoint.matrix(module).astype(np.float64).T)
 
 
 class _Weights:
@@ -56,7 +62,7 @@ class _Weights:
         return self._checkpoint.array(self._prefix + name).astype(np.float64)
 
     def linear(self, x: Array, module: str, bias: bool) -> Array:
-        y = x @ self._checkpoint.matrix(self._prefix + module).astype(np.float64).T
+        y = _product(self._checkpoint, x, self._prefix + module)
         return y + self[f"{module}.bias"] if bias else y
 
     def norm(self, x: Array, norm: NormSpec | None) -> Array:

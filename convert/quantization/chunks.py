@@ -26,7 +26,7 @@ def quantized_chunks(
 
     Raises ModelError naming a source tensor that holds infinities or NaN.
     """
-    weight, scale = (stored.name for stored in tensor.stored(""))
+    weight, scale = (stored.name for stored in tensor.stored("float32")[:2])
     pending: Levels = np.empty((0, tensor.shape[1]), np.int8)
     for levels, scales in _rows(tensor, quantization, read):
         yield scale, scales

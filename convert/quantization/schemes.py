@@ -16,7 +16,8 @@ RowScale = Literal["own", "stored"]
 
 # Names of the tensors beside a weight.
 GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE = ".weights_scaling_factor", ".per_channel_scale", ".activation_scaling_factor"
-SCALE_SUFFIXES = (GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE)
+INPUT_FACTORS = ".prequant_scaling_factor"
+SCALE_SUFFIXES = (GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE, INPUT_FACTORS)
 EMBEDDING = "*vocab_embedding"
 
 
@@ -52,7 +53,8 @@ class QuantScheme(NamedTuple):
     Of schemes that share an algorithm the first is meant when the checkpoint does not tell. `divisors`: as `convert
     --quantize NAME` makes it, the scale is the greatest magnitude over that one of these which loses least; none: it
     is read and not made. `excluded`: fnmatch patterns on modules that are then left unquantized. `modules`: pairs of a
-    pattern and the scheme that its modules then have.
+    pattern and the scheme that its modules then have. `scaled_inputs`: rows are always multiplied by factors before
+    they are rounded; with other schemes the checkpoint says whether they are.
     """
 
     name: str
@@ -62,6 +64,7 @@ class QuantScheme(NamedTuple):
     divisors: tuple[float, ...] = ()
     excluded: tuple[str, ...] = (EMBEDDING,)
     modules: tuple[tuple[str, str], ...] = ()
+    scaled_inputs: bool = False
 
 
 _INT4 = StoredWeights("int4", "group", GROUP_SCALE)
@@ -91,6 +94,14 @@ SCHEMES: tuple[QuantScheme, ...] = (
         RoundedRows("float8_e4m3fn"),
         (448.0,),
         ("*lm_head", EMBEDDING),
+    ),
+    # Scales of rows are measured on data here too; nothing of it is laid out for a GPU.
+    QuantScheme(
+        "int8_sq",
+        "W8A8_SQ_PER_CHANNEL",
+        StoredWeights("int8", "row", GROUP_SCALE),
+        RoundedRows("int8", "stored"),
+        scaled_inputs=True,
     ),
     QuantScheme("int8_wo", "W8A16", _INT8, RoundedRows("int16"), (127.0,)),
     QuantScheme("int8_w8a8", "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN", _INT8, RoundedRows("int8"), (127.0,)),
