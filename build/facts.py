@@ -84,6 +84,7 @@ def source_facts(checkpoint: Checkpoint) -> SourceFacts:
         model=extras.source.model if extras else checkpoint.config.architecture,
         revision=extras.source.revision if extras else None,
         checkpoint_sha256=checkpoint.sha256(),
+        rounded_by_convert=checkpoint.config.module_quantization.rounded_by_convert,
     )
 
 

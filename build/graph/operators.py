@@ -18,7 +18,7 @@ INT, FLOAT, STRING = ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeT
 _HEADS = {"num_heads": INT, "num_kv_heads": INT, "head_size": INT}
 _ADDED = frozenset({"bias", "residual"})
 _GATE_BIASES = frozenset({"gate_bias", "up_bias"})
-# Constants of rows of 8-bit floats: one scale for all rows, or the range to which a row with its own is cut.
+# Constants of rounded rows: one scale for all rows, or the range to which a row of 8-bit floats is cut.
 _ROUNDING = ("scale", "low", "high")
 
 
@@ -80,7 +80,9 @@ OPERATORS: Mapping[str, Operator] = {
         {**_HEADS, "scale": FLOAT, "window": INT, "softcap": FLOAT},
     ),
     "GatherRows": Operator(("x", "rows"), ("y",)),
-    "QuantizeRows": Operator(("x", *_ROUNDING), ("y", "y_scale"), {"type": STRING}, optional=frozenset(_ROUNDING)),
+    "QuantizeRows": Operator(
+        ("x", *_ROUNDING, "factors"), ("y", "y_scale"), {"type": STRING}, optional=frozenset({*_ROUNDING, "factors"})
+    ),
     "RMSNormQuantize": Operator(
         ("x", "weight", *_ROUNDING),
         ("y", "y_scale"),

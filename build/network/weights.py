@@ -7,6 +7,7 @@ import onnx_ir as ir
 from inflight.build.graph.builder import GraphBuilder
 from inflight.build.graph.values import name_of, shape_of
 from inflight.build.network.stored_tensors import stored_tensor
+from inflight.build.quantization import scaled_rows
 from inflight.build.quantization.forms import row_form, weight_form
 from inflight.build.quantization.stored_matrix import RowFacts, StoredMatrix
 from inflight.convert.checkpoint.directory import Checkpoint
@@ -32,6 +33,9 @@ class Weights:
         quantization = self._quantization_of(prefix)
         if quantization is None:
             return x
+        factors = quantization.factors_name(prefix)
+        if factors is not None:
+            x = scaled_rows.write(self._builder, x, self.float32(factors), name)
         stored, dtype = quantization.row_scale_name(prefix), quantization.activations
         key = (name_of(x), dtype, stored)
         if key not in self._rounded:

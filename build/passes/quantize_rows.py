@@ -1,7 +1,7 @@
 """Rows rounded and back become QuantizeRows and a DequantizeLinear, which the products then take up.
 
-What rounded rows look like is told by their forms (build/quantization). Products of the same rows with the same stored
-scale read one QuantizeRows.
+What rounded rows look like is told by their forms (build/quantization). A Mul by stored factors ahead of it is part of
+it. Products of the same rows with the same stored scale and the same factors read one QuantizeRows.
 """
 
 from __future__ import annotations
@@ -11,32 +11,35 @@ import onnx_ir as ir
 from inflight.build.graph.dtypes import onnx_dtype
 from inflight.build.graph.values import array_of, name_of, new_value, shape_of
 from inflight.build.passes.rewrite import fused, like, nodes_of, replace
+from inflight.build.quantization import scaled_rows
 from inflight.build.quantization.forms import find_rows
 from inflight.build.quantization.stored_matrix import RoundedRows
 
 
 def fuse_quantize_rows(graph: ir.Graph) -> None:
-    made: dict[tuple[int, float], ir.Value] = {}
+    made: dict[tuple[object, ...], ir.Value] = {}
     for matmul in nodes_of(graph, "MatMul"):
         rows = find_rows(matmul.inputs[0])
         if rows is None:
             continue
-        key = (id(rows.x), _number(rows.stored))
-        result = made.get(key) if rows.stored is not None else None
+        source, factors = scaled_rows.find(rows.x) or (rows.x, None)
+        key = (id(source), rows.dtype, _number(rows.stored), _contents(factors))
+        result = made.get(key) if rows.stored is not None or factors is not None else None
         if result is None:
-            result = _quantize(graph, rows)
+            result = _quantize(graph, rows, source, factors)
             made[key] = result
         replace(graph, [rows.result], [result])
 
 
-def _quantize(graph: ir.Graph, rows: RoundedRows) -> ir.Value:
+def _quantize(graph: ir.Graph, rows: RoundedRows, source: ir.Value, factors: ir.Value | None) -> ir.Value:
     """The new nodes, and what is to be read in place of `rows.result`."""
     shape = shape_of(rows.x)
     scale_name = f"{name_of(rows.levels)}.scale" if rows.stored is not None else name_of(rows.scale)
     levels = new_value(name_of(rows.levels), onnx_dtype(rows.dtype), shape)
     scale = new_value(scale_name, ir.DataType.FLOAT, shape[:-1])
     column = new_value(f"{scale_name}.column", ir.DataType.FLOAT, (*shape[:-1], 1))
-    quantize = fused("QuantizeRows", [rows.x, *_constants(rows)], [levels, scale], {"type": rows.dtype})
+    inputs = [source, *_constants(rows, factors)]
+    quantize = fused("QuantizeRows", inputs, [levels, scale], {"type": rows.dtype})
     axes = _axes(graph)
     column_node = ir.node("Unsqueeze", [scale, axes], outputs=[column], name=name_of(column))
     attributes = {"axis": len(shape) - 1, "block_size": int(shape[-1])}
@@ -48,11 +51,17 @@ def _quantize(graph: ir.Graph, rows: RoundedRows) -> ir.Value:
     return back.outputs[0]
 
 
-def _constants(rows: RoundedRows) -> list[ir.Value | None]:
+def _constants(rows: RoundedRows, factors: ir.Value | None) -> list[ir.Value | None]:
     """The constants of QuantizeRows behind x, as many as there are."""
-    if rows.stored is not None:
-        return [rows.stored]
-    return [None, *rows.limits] if rows.limits is not None else []
+    given = [rows.stored, *(rows.limits or (None, None)), factors]
+    while given and given[-1] is None:
+        given.pop()
+    return given
+
+
+def _contents(factors: ir.Value | None) -> bytes:
+    array = array_of(factors)
+    return b"" if array is None else array.tobytes()
 
 
 def _axes(graph: ir.Graph) -> ir.Value:

@@ -1,7 +1,7 @@
 """Rows rounded to 8-bit floats (E4M3) and back, in standard operators: the row over a scale, cut to the type's range.
 
-The scale is stored, one for all rows of a matrix (QuantizeLinear, DequantizeLinear), or the row's own: its greatest
-magnitude / 448, after the row was cut to the checkpoint's limits, if it has some.
+The scale is the row's own: its greatest magnitude / 448, after the row was cut to the checkpoint's limits, if it has
+some.
 """
 
 from __future__ import annotations
@@ -22,28 +22,7 @@ FLOAT, FLOAT8 = ir.DataType.FLOAT, ir.DataType.FLOAT8E4M3FN
 _DTYPE: Literal["float8_e4m3fn"] = "float8_e4m3fn"
 
 
-def write_stored(builder: GraphBuilder, x: ir.Value, facts: RowFacts) -> ir.Value:
-    """x float32 [batch, step, K] as E4M3 of x / scale [], cut to its range, times the scale."""
-    assert facts.scale is not None, f"{facts.product} has no scale of its rows"
-    attributes, inputs = {"output_dtype": FLOAT8.value}, [x, facts.scale]
-    levels = builder.op("QuantizeLinear", inputs, f"{facts.product}.float8", FLOAT8, shape_of(x), attributes)
-    return builder.op("DequantizeLinear", [levels, facts.scale], f"{facts.product}.rows", FLOAT, shape_of(x))
-
-
-def find_stored(value: ir.Value | None) -> RoundedRows | None:
-    back = produced_by(value, "DequantizeLinear")
-    there = None if back is None else produced_by(back.inputs[0], "QuantizeLinear")
-    if back is None or there is None or dtype_of(there.outputs[0]) != FLOAT8:
-        return None
-    x, scale = there.inputs[:2]
-    if x is None or scale is None or back.inputs[1] is not scale or len(there.inputs) != 2 or len(back.inputs) != 2:
-        return None
-    if not scale.is_initializer() or shape_of(scale) != ():
-        return None
-    return RoundedRows(x, _DTYPE, there.outputs[0], scale, back.outputs[0], stored=scale)
-
-
-def write_own(builder: GraphBuilder, x: ir.Value, facts: RowFacts) -> ir.Value:
+def write(builder: GraphBuilder, x: ir.Value, facts: RowFacts) -> ir.Value:
     """x float32 [batch, step, K] as E4M3 of x / its scale, times the scale."""
     op, shape = builder.op, shape_of(x)
     greatest = builder.constant(f"rows.{_DTYPE}.greatest", GREATEST_LEVEL[_DTYPE], np.float32)
@@ -58,7 +37,7 @@ def write_own(builder: GraphBuilder, x: ir.Value, facts: RowFacts) -> ir.Value:
     return op("Mul", [wide, scale], f"{name}.{_DTYPE}", FLOAT, shape)
 
 
-def find_own(value: ir.Value | None) -> RoundedRows | None:
+def find(value: ir.Value | None) -> RoundedRows | None:
     result = produced_by(value, "Mul")
     for wide in () if result is None else result.inputs:
         back = produced_by(wide, "Cast")

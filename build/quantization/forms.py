@@ -12,7 +12,7 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from inflight.build.graph.builder import GraphBuilder
-from inflight.build.quantization import dequantized_rows, float8_rows, int4_pairs, integer_rows
+from inflight.build.quantization import dequantized_rows, float8_rows, int4_pairs, integer_rows, stored_rows
 from inflight.build.quantization.stored_matrix import QuantizedMatrix, RoundedRows, RowFacts, StoredMatrix
 from inflight.convert.quantization.schemes import QuantScheme, RowDtype, RowScale, ScaleShare, WeightDtype
 
@@ -41,11 +41,13 @@ WEIGHT_FORMS: Mapping[tuple[WeightDtype, ScaleShare], WeightForm] = {
     ("int4", "group"): WeightForm(int4_pairs.write, int4_pairs.find),
 }
 _INTEGERS = RowForm(integer_rows.write, integer_rows.find)
+_STORED = RowForm(stored_rows.write, stored_rows.find)
 ROW_FORMS: Mapping[tuple[RowDtype, RowScale], RowForm] = {
     ("int8", "own"): _INTEGERS,
     ("int16", "own"): _INTEGERS,
-    ("float8_e4m3fn", "own"): RowForm(float8_rows.write_own, float8_rows.find_own),
-    ("float8_e4m3fn", "stored"): RowForm(float8_rows.write_stored, float8_rows.find_stored),
+    ("float8_e4m3fn", "own"): RowForm(float8_rows.write, float8_rows.find),
+    ("float8_e4m3fn", "stored"): _STORED,
+    ("int8", "stored"): _STORED,
 }
 
 

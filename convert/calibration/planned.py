@@ -25,6 +25,10 @@ class PlannedTensors:
     def matrix(self, module: str) -> Array:
         return self.array(f"{module}.weight")
 
+    def input_factors(self, module: str) -> Array | None:
+        """Plain matrices multiply rows as they are."""
+        return None
+
     def matrices(self) -> list[str]:
         """The modules of all products, by their paths."""
         matrices = (name for name, tensor in self._tensors.items() if len(tensor.shape) == 2)

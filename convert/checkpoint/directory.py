@@ -111,7 +111,8 @@ class Checkpoint:
         return self.config.quantization_of(module)
 
     def matrix(self, module: str, rank: int = 0) -> npt.NDArray[Any]:
-        """The weight (out, in) of a module: mapped in its stored type, or float32 made of its integers and scales.
+        """The weight (out, in) of a module: mapped in its stored type, or float32 made of its integers and scales. It
+        multiplies rows times `input_factors`.
 
         Raises CheckpointError if there is none.
         """
@@ -121,6 +122,12 @@ class Checkpoint:
         scales = self.array(quantization.scale_name(module), rank)
         levels = unpack_pairs(stored, len(scales)) if quantization.bits == 4 else stored
         return dequantize(levels, scales, quantization.group_size)
+
+    def input_factors(self, module: str, rank: int = 0) -> npt.NDArray[Any] | None:
+        """What the values of a module's rows are multiplied by first, (in,) of the checkpoint's type; None: nothing."""
+        quantization = self.quantization_of(module)
+        name = None if quantization is None else quantization.factors_name(module)
+        return None if name is None else self.array(name, rank)
 
     def sha256(self) -> str:
         """Hex digest of the names and contents of all files of the checkpoint, wherever it lies. The record of what
@@ -208,4 +215,4 @@ def _stored_tensors(config: CheckpointConfig, spec: TensorSpec, tp_rank: int) ->
     shape, quantization = shard(spec, config, tp_rank).shape, quantization_of(spec, config)
     if quantization is None:
         return (StoredTensor(spec.name, shape, spec.dtype(config)),)
-    return quantization.stored(module_path(spec.name), *shape)
+    return quantization.stored(module_path(spec.name), shape, config.dtype)

@@ -38,7 +38,8 @@ def hidden_states(checkpoint: Checkpoint, token_ids: Sequence[int]) -> Iterator[
         yield x
     last = DecoderWeights(checkpoint, "transformer.").norm(x, spec.final_norm)
     head = "lm_head" if spec.lm_head else "transformer.vocab_embedding"
-    yield _capped(last @ checkpoint.matrix(head).astype(np.float64).T * spec.logit_scale, spec.logit_softcap)
+    logits = DecoderWeights(checkpoint, "").linear(last, head, bias=False)
+    yield _capped(logits * spec.logit_scale, spec.logit_softcap)
 
 
 def decoder_layer(weights: DecoderWeights, layer: LayerSpec, x: Array) -> Array:
@@ -57,6 +58,9 @@ class TensorReader(Protocol):
 
     def matrix(self, module: str) -> Array: ...
 
+    def input_factors(self, module: str) -> Array | None:
+        """What the values of a module's rows are multiplied by first, [in]; None: nothing."""
+
 
 class DecoderWeights:
     """The tensors below a prefix by their short names, read as `dtype`."""
@@ -74,7 +78,9 @@ class DecoderWeights:
         return self._tensors.matrix(self._prefix + module).astype(self._dtype)
 
     def linear(self, x: Array, module: str, bias: bool) -> Array:
-        y = x @ self.matrix(module).T
+        factors = self._tensors.input_factors(self._prefix + module)
+        scaled = x if factors is None else x * factors.astype(self._dtype)
+        y = scaled @ self.matrix(module).T
         return y + self[f"{module}.bias"] if bias else y
 
     def norm(self, x: Array, norm: NormSpec | None) -> Array:

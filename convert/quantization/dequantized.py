@@ -17,7 +17,8 @@ from inflight.convert.quantization.schemes import RowDtype
 def dequantized_weights(checkpoint: Checkpoint) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
     """(Hugging Face module, weight float32 [out, in]) of every quantized matrix of a checkpoint of one rank.
 
-    attention.qkv comes as its three parts. The projection of a tied model is one of its own here.
+    attention.qkv comes as its three parts. The projection of a tied model is one of its own here. The weights meet rows
+    times their `input_factors`.
     """
     for spec, names in _quantized_matrices(checkpoint):
         parts = np.split(checkpoint.matrix(module_path(spec.name)), np.cumsum(spec.parts)[:-1])
@@ -40,11 +41,22 @@ def row_roundings(checkpoint: Checkpoint) -> dict[str, RowRounding]:
     for spec, names in _quantized_matrices(checkpoint):
         quantization = quantization_of(spec, checkpoint.config)
         assert quantization is not None, f"{spec.name} is plain"
-        stored = quantization.row_scale_name(module_path(spec.name))
+        module = module_path(spec.name)
+        stored = quantization.row_scale_name(module)
         scale = None if stored is None else float(checkpoint.array(stored)[0])
         rounding = RowRounding(quantization.activations, scale, quantization.row_limits)
         roundings.update(dict.fromkeys(names, rounding))
     return roundings
+
+
+def input_factors(checkpoint: Checkpoint) -> dict[str, npt.NDArray[np.float32]]:
+    """By Hugging Face module, what the values of its rows are multiplied by first, [in]."""
+    found: dict[str, npt.NDArray[np.float32]] = {}
+    for spec, names in _quantized_matrices(checkpoint):
+        factors = checkpoint.input_factors(module_path(spec.name))
+        if factors is not None:
+            found.update(dict.fromkeys(names, factors.astype(np.float32)))
+    return found
 
 
 def _quantized_matrices(checkpoint: Checkpoint) -> Iterator[tuple[TensorSpec, list[str]]]:

@@ -54,6 +54,12 @@ class ModuleQuantization:
         facts = self.layers.values() if self.is_mixed else [self.facts]
         return tuple(dict.fromkeys(each.quant_algo for each in facts if each.quant_algo is not None))
 
+    @property
+    def rounded_by_convert(self) -> bool:
+        """True where converting the model again gives the same weights; plain ones are rounded by nothing else."""
+        records = [self._record(module) for module in (self.layers if self.is_mixed else ("",))]
+        return self.facts.quant_algo is None or all(each and each.rounding == "nearest" for each in records)
+
     def problems(self) -> list[str]:
         """Everything unsupported, one phrase each; empty when all is supported."""
         cache = self.facts.kv_cache_quant_algo

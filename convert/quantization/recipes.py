@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 from inflight.convert.options import ConvertOptions
 from inflight.convert.quantization.facts import QuantizationFacts, QuantizationRecord
@@ -73,10 +74,13 @@ def torn_pairs(chosen: Chosen) -> list[str]:
 
 
 def _facts(scheme: QuantScheme, options: ConvertOptions) -> QuantizationFacts:
-    layout = WEIGHT_LAYOUT if scheme.weights.guarded else None
-    if scheme.weights.scale != "group":
-        return QuantizationFacts(quant_algo=scheme.algorithm, weight_layout=layout)
-    return QuantizationFacts(quant_algo=scheme.algorithm, weight_layout=layout, group_size=options.group_size)
+    facts: dict[str, Any] = {"quant_algo": scheme.algorithm}
+    facts["weight_layout"] = WEIGHT_LAYOUT if scheme.weights.guarded else None
+    if scheme.weights.scale == "group":
+        facts["group_size"] = options.group_size
+    if scheme.method == "smoothquant":
+        facts |= {"pre_quant_scale": True, "smoothquant_val": options.smoothing}
+    return QuantizationFacts(**facts)
 
 
 def _record(scheme: QuantScheme, modules: Iterable[str] = ()) -> QuantizationRecord:

@@ -1,4 +1,6 @@
-"""Scales of 8-bit floats must be numbers above zero: anything else comes from a writer's mistake, and ends in NaN."""
+"""Scales of 8-bit floats and of rows must be numbers above zero, and factors of inputs numbers: anything else comes
+from a writer's mistake, and ends in NaN.
+"""
 
 from __future__ import annotations
 
@@ -14,29 +16,35 @@ _SHOWN = 20
 
 
 def check_scales(checkpoint: Checkpoint) -> None:
-    """Raise CheckpointError naming the scales of a checkpoint of one rank that cannot be; integers have no such rule,
-    since a row of zeros has scale 0.
+    """Raise CheckpointError naming the scales of a checkpoint of one rank that cannot be. Scales of integer weights may
+    be zero, as that of a row of zeros is, or negative.
     """
-    problems = [text for name in _scale_names(checkpoint) if (text := _problem(checkpoint, name)) is not None]
+    problems = [text for name, positive in _scales(checkpoint) if (text := _problem(checkpoint, name, positive))]
     if problems:
         listed = "\n".join(problems[:_SHOWN])
         more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise CheckpointError(
-            f"{checkpoint.directory} has scales that are no numbers above zero:\n{listed}{more}",
+            f"{checkpoint.directory} has scales that are no numbers, or not above zero:\n{listed}{more}",
             "The checkpoint is broken: quantize the model again.",
         )
 
 
-def _scale_names(checkpoint: Checkpoint) -> Iterator[str]:
+def _scales(checkpoint: Checkpoint) -> Iterator[tuple[str, bool]]:
+    """Names of tensors, and whether their values must be above zero."""
     for spec in stage_tensors(checkpoint.config, checkpoint.spec, 0):
         quantization = quantization_of(spec, checkpoint.config)
-        if quantization is not None and quantization.scheme.weights.dtype == "float8_e4m3fn":
+        if quantization is not None:
             module = module_path(spec.name)
-            names = (quantization.scale_name(module), quantization.row_scale_name(module))
-            yield from (name for name in names if name is not None)
+            yield quantization.scale_name(module), quantization.scheme.weights.dtype == "float8_e4m3fn"
+            for name, positive in (
+                (quantization.row_scale_name(module), True),
+                (quantization.factors_name(module), False),
+            ):
+                if name is not None:
+                    yield name, positive
 
 
-def _problem(checkpoint: Checkpoint, name: str) -> str | None:
-    scales = checkpoint.array(name)
-    wrong = ~(np.isfinite(scales) & (scales > 0))
-    return f"  {name} holds {scales[wrong][0]}" if wrong.any() else None
+def _problem(checkpoint: Checkpoint, name: str, positive: bool) -> str | None:
+    values = checkpoint.array(name).astype(np.float32)
+    wrong = ~np.isfinite(values) | (positive & (values <= 0))
+    return f"  {name} holds {values[wrong][0]}" if wrong.any() else None

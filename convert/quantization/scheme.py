@@ -5,11 +5,19 @@ docs/formats/checkpoint.md has the formats; the names of the algorithms are thos
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from inflight.convert.quantization.facts import QuantizationFacts, QuantizationRecord
-from inflight.convert.quantization.schemes import ACTIVATION_SCALE, SCHEMES, QuantScheme, RowDtype, schemes_of
+from inflight.convert.quantization.schemes import (
+    ACTIVATION_SCALE,
+    INPUT_FACTORS,
+    SCHEMES,
+    QuantScheme,
+    RowDtype,
+    schemes_of,
+)
 from inflight.dtypes import DTYPES
 
 WEIGHT_LAYOUT: Literal["out_in"] = "out_in"
@@ -29,11 +37,13 @@ class WeightQuantization:
     """How the matrix of one module is stored, and how the rows that it multiplies are rounded.
 
     `group_size` 0: the scheme has no groups. `row_limits`: rows are cut to this range before they are rounded.
+    `scaled_inputs`: before that, each of their values is multiplied by a stored factor.
     """
 
     scheme: QuantScheme
     group_size: int
     row_limits: tuple[float, float] | None = None
+    scaled_inputs: bool = False
 
     @property
     def activations(self) -> RowDtype:
@@ -51,16 +61,23 @@ class WeightQuantization:
         """The tensor of the one scale of the rows; None: each row has its own."""
         return f"{module}{ACTIVATION_SCALE}" if self.scheme.rows.scale == "stored" else None
 
-    def stored(self, module: str, rows: int, columns: int) -> tuple[StoredTensor, ...]:
-        """Weight and scales of a matrix of this shape: bytes of int4 hold two neighbouring rows, the even one low."""
-        weights = self.scheme.weights
-        shape, dtype = ((-(-rows // 2), columns), "int8") if self.bits == 4 else ((rows, columns), weights.dtype)
+    def factors_name(self, module: str) -> str | None:
+        """The tensor of the factors of the rows' values; None: there are none."""
+        return f"{module}{INPUT_FACTORS}" if self.scaled_inputs else None
+
+    def stored(self, module: str, shape: Sequence[int], dtype: str) -> tuple[StoredTensor, ...]:
+        """Weight, scales and factors of a matrix of this shape in a checkpoint of type `dtype`: bytes of int4 hold two
+        neighbouring rows, the even one low.
+        """
+        weights, (rows, columns) = self.scheme.weights, shape
+        packed, levels = ((-(-rows // 2), columns), "int8") if self.bits == 4 else ((rows, columns), weights.dtype)
         shares = {"matrix": (1,), "row": (rows,), "group": (rows, -(-columns // (self.group_size or columns)))}
-        row_scale = self.row_scale_name(module)
+        row_scale, factors = self.row_scale_name(module), self.factors_name(module)
         return (
-            StoredTensor(f"{module}.weight", shape, dtype),
+            StoredTensor(f"{module}.weight", packed, levels),
             StoredTensor(self.scale_name(module), shares[weights.scale], "float32"),
             *([StoredTensor(row_scale, (1,), "float32")] if row_scale else []),
+            *([StoredTensor(factors, (columns,), dtype)] if factors else []),
         )
 
 
@@ -76,7 +93,7 @@ def weight_quantization(facts: QuantizationFacts, record: QuantizationRecord | N
     scheme = (told or known)[0]
     group_size = facts.group_size if scheme.weights.scale == "group" else 0
     limits = facts.clamp_val if scheme.rows == ("float8_e4m3fn", "own") else None
-    return WeightQuantization(scheme, group_size, limits)
+    return WeightQuantization(scheme, group_size, limits, facts.pre_quant_scale or scheme.scaled_inputs)
 
 
 def algorithm_problems(facts: QuantizationFacts, further: tuple[str, ...] = ()) -> list[str]:
@@ -89,6 +106,7 @@ def algorithm_problems(facts: QuantizationFacts, further: tuple[str, ...] = ()) 
     schemes = schemes_of(algorithm)
     supported = ", ".join(dict.fromkeys([*(scheme.algorithm for scheme in SCHEMES), *further]))
     guarded = any(scheme.weights.guarded for scheme in schemes)
+    integers = all(scheme.rows.dtype.startswith("int") for scheme in schemes)
     limits = facts.clamp_val
     named = f"quant_algo {algorithm!r} with"
     checks = (
@@ -97,7 +115,7 @@ def algorithm_problems(facts: QuantizationFacts, further: tuple[str, ...] = ()) 
             guarded and facts.weight_layout != WEIGHT_LAYOUT,
             f"{named} weights laid out for a GPU (weight_layout is not 'out_in')",
         ),
-        (facts.pre_quant_scale, f"{named} pre_quant_scale (scales of its inputs)"),
+        (facts.pre_quant_scale and not integers, f"{named} pre_quant_scale (factors of its inputs)"),
         (facts.has_zero_point, f"{named} has_zero_point"),
         (facts.use_meta_recipe, f"{named} use_meta_recipe (layers that are left out without being named)"),
         (limits is not None and not limits[0] < 0 < limits[1], f"{named} clamp_val {limits}"),

@@ -17,7 +17,8 @@ Method = Literal["nearest", "gptq", "smoothquant", "measured"]
 
 # Names of the tensors beside a weight.
 GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE = ".weights_scaling_factor", ".per_channel_scale", ".activation_scaling_factor"
-SCALE_SUFFIXES = (GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE)
+INPUT_FACTORS = ".prequant_scaling_factor"
+SCALE_SUFFIXES = (GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE, INPUT_FACTORS)
 EMBEDDING = "*vocab_embedding"
 
 
@@ -53,8 +54,9 @@ class QuantScheme(NamedTuple):
     Of schemes that share an algorithm the first is meant when the checkpoint does not tell. `divisors`: as `convert
     --quantize NAME` makes it, the scale is the greatest magnitude over that one of these which loses least; none: it
     is read and not made. `excluded`: fnmatch patterns on modules that are then left unquantized. `modules`: pairs of a
-    pattern and the scheme that its modules then have. `method`: how levels are chosen, "nearest" without a text,
-    the others by calibration (convert/calibration).
+    pattern and the scheme that its modules then have. `method`: how levels are chosen, "nearest" without a text, the
+    others by calibration (convert/calibration). `scaled_inputs`: rows are always multiplied by factors before they are
+    rounded; with other schemes the checkpoint says whether they are.
     """
 
     name: str
@@ -65,6 +67,7 @@ class QuantScheme(NamedTuple):
     excluded: tuple[str, ...] = (EMBEDDING,)
     modules: tuple[tuple[str, str], ...] = ()
     method: Method = "nearest"
+    scaled_inputs: bool = False
 
 
 _INT4 = StoredWeights("int4", "group", GROUP_SCALE)
@@ -100,7 +103,16 @@ SCHEMES: tuple[QuantScheme, ...] = (
         (448.0,),
         ("*lm_head", EMBEDDING),
     ),
+    # Read and not made: the scale of all rows is measured. Nothing of it is laid out for a GPU.
+    QuantScheme(
+        "int8_sq_static",
+        "W8A8_SQ_PER_CHANNEL",
+        StoredWeights("int8", "row", GROUP_SCALE),
+        RoundedRows("int8", "stored"),
+        scaled_inputs=True,
+    ),
     QuantScheme("int8_wo", "W8A16", _INT8, RoundedRows("int16"), (127.0,)),
+    QuantScheme("int8_w8a8", "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN", _INT8, RoundedRows("int8"), (127.0,)),
     # Rows behind a norm have the outliers; the other two projections lose nothing that smoothing would mend.
     QuantScheme(
         "int8_sq",
@@ -111,7 +123,6 @@ SCHEMES: tuple[QuantScheme, ...] = (
         modules=(*_HEAD_WO, ("*.attention.dense", "int8_w8a8"), ("*.mlp.proj", "int8_w8a8")),
         method="smoothquant",
     ),
-    QuantScheme("int8_w8a8", "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN", _INT8, RoundedRows("int8"), (127.0,)),
 )
 # What `convert --quantize` offers.
 RECIPES: dict[str, QuantScheme] = {

@@ -11,15 +11,8 @@ import pytest
 import torch
 
 from inflight.build.graph.operators import OPERATORS
-from tests.oracles.fused_operators import (
-    REFERENCES,
-    activated,
-    layer_norm,
-    paged_attention,
-    rms_norm,
-    rope_cache_write,
-    soft_cap,
-)
+from tests.oracles.fused_floats import activated, layer_norm, rms_norm, soft_cap
+from tests.oracles.fused_operators import REFERENCES, paged_attention, rope_cache_write
 
 pytestmark = pytest.mark.network
 

@@ -142,7 +142,8 @@ def test_modules_of_all_schemes_side_by_side(tmp_path: Path, mixture: int, rng: 
     found = one_step(lowered(case.checkpoint), sequences)
     runner = LinearRunner(case.checkpoint, LIMITS.max_seq_len, batch=SEQUENCES)
     expected = runner.step(sequences, np.zeros(SEQUENCES, np.int64))[:, -1]
-    assert_same_arithmetic("mixed", found, expected)
+    errors = [relative_error(*pair) for pair in zip(found, expected, strict=True)]
+    assert np.median(errors) < A16_TOLERANCE and max(errors) < A8_TOLERANCE, (schemes, errors)
 
 
 def test_a_plain_projection_beside_quantized_layers_stays_a_linear(

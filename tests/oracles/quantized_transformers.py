@@ -25,12 +25,20 @@ def quantize_oracle(case: Case) -> None:
             continue
         with torch.no_grad():
             module.weight = nn.Parameter(torch.from_numpy(np.ascontiguousarray(weight)))
+        if quantization.scaled_inputs:
+            factors = torch.from_numpy(case.checkpoint.array(f"{name}.prequant_scaling_factor").astype(np.float32))
+            module.register_forward_pre_hook(lambda _, rows, factors=factors: (rows[0] * factors,))
         if quantization.activations == "float8_e4m3fn":
             stored = quantization.row_scale_name(name)
             scale = None if stored is None else float(case.checkpoint.array(stored)[0])
             limits = quantization.row_limits or (-torch.inf, torch.inf)
             module.register_forward_pre_hook(
                 lambda _, rows, scale=scale, limits=limits: (_float8(rows[0].clamp(*limits), scale),)
+            )
+        elif quantization.scheme.rows.scale == "stored":
+            scale = float(case.checkpoint.array(f"{name}.activation_scaling_factor")[0])
+            module.register_forward_pre_hook(
+                lambda _, rows, scale=scale: ((rows[0] / scale).round().clamp(-128, 127) * scale,)
             )
         elif quantization.activations == "int8":
             module.register_forward_pre_hook(lambda _, rows: (_rounded(rows[0]),))

@@ -189,10 +189,16 @@ def _quantize_rows(node: ir.Node, places: Places) -> KernelCall:
     x, (y, y_scale) = _input(node, 0), node.outputs
     inputs = (places.rows(y), places.read(x, "const void *"))
     outputs = (places.write(y, "void *"), places.write(y_scale))
+    factors = _optional(node, 4)
     if dtype_of(y) == FLOAT8:
+        if factors is not None:
+            raise BuildError(f"{y.name} has factors, which the cpu target multiplies rows of integers by.")
         arguments = (*inputs, _stored_scale(node, 1), *outputs)
         return KernelCall("float8_rows", (element_of(x), float8_row(y, node.inputs[1:])), arguments)
-    return KernelCall("quantize_rows", (element_of(x), _quantized_row(y)), inputs + outputs)
+    constants = (element_of(x), _quantized_row(y, _optional(node, 1)))
+    if factors is None:
+        return KernelCall("quantize_rows", constants, inputs + outputs)
+    return KernelCall("quantize_scaled_rows", constants, (*inputs, places.weight("floats", factors), *outputs))
 
 
 def _rms_norm_quantize(node: ir.Node, places: Places) -> KernelCall:
@@ -202,7 +208,8 @@ def _rms_norm_quantize(node: ir.Node, places: Places) -> KernelCall:
     if dtype_of(y) == FLOAT8:
         constants = (float8_row(y, node.inputs[2:]), _number(node, "epsilon"))
         return KernelCall("rms_norm_float8_rows", constants, (*inputs, _stored_scale(node, 2), *outputs))
-    return KernelCall("rms_norm_quantize", (_quantized_row(y), _number(node, "epsilon")), inputs + outputs)
+    constants = (_quantized_row(y, _optional(node, 2)), _number(node, "epsilon"))
+    return KernelCall("rms_norm_quantize", constants, inputs + outputs)
 
 
 def _quantized_linear(node: ir.Node, places: Places) -> KernelCall:
@@ -245,18 +252,21 @@ def _stored_scale(node: ir.Node, index: int) -> Argument:
     return Argument("float", stored_scale(_optional(node, index)))
 
 
-def _quantized_row(y: ir.Value) -> str:
-    """A `quantized_row` of kernels/quantize.h: sums of activations are kept for the groups of the product behind."""
+def _quantized_row(y: ir.Value, stored: ir.Value | None) -> str:
+    """A `quantized_row` of kernels/quantize.h: sums of activations are kept for the groups of the product behind.
+    `stored` is the one scale of all rows.
+    """
     width = int(_width(y))
     groups = {int(_integer(node, "group_size")) for node in y.consumers()} or {0}
     if len(groups) > 1:
         raise BuildError(f"{y.name} is read by products with groups of {sorted(groups)}; they must be of one size.")
     group = groups.pop()
-    return _row_literal(y, group if 0 < group < width else width)
+    return _row_literal(y, group if 0 < group < width else width, stored)
 
 
-def _row_literal(y: ir.Value, group: int) -> str:
-    return f"(quantized_row){{{DIGITS[dtype_of(y)]}, {_width(y)}, {group}}}"
+def _row_literal(y: ir.Value, group: int, stored: ir.Value | None = None) -> str:
+    scale = "" if stored is None else f", {stored_scale(stored)}"
+    return f"(quantized_row){{{DIGITS[dtype_of(y)]}, {_width(y)}, {group}{scale}}}"
 
 
 def _cache_shape(node: ir.Node, cache: ir.Value) -> str:

@@ -16,7 +16,7 @@ from inflight.engine_format.manifest import Dtype, ModulePrecision
 from inflight.errors import BuildError
 
 # What row_rounding.py and TensorRT's own quantization take, by the type of the rows and where their scale comes from.
-_LOWERED_ROWS = (("int8", "own"), ("int16", "own"), ("float8_e4m3fn", "stored"))
+_LOWERED_ROWS = (("int8", "own"), ("int16", "own"), ("int8", "stored"), ("float8_e4m3fn", "stored"))
 
 
 def check_schemes(checkpoint: Checkpoint) -> None:

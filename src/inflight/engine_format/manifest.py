@@ -120,11 +120,14 @@ class GenerationFacts(Facts, frozen=True, kw_only=True):
 
 
 class SourceFacts(Facts, frozen=True, kw_only=True):
-    """Where the weights came from."""
+    """Where the weights came from. `rounded_by_convert`: converting the model again, as `precision` tells, gives the
+    same weights; not so those that were quantized on data or by another tool.
+    """
 
     model: str
     revision: str | None = None
     checkpoint_sha256: str
+    rounded_by_convert: bool = True
 
 
 class FileFacts(Facts, frozen=True, kw_only=True):

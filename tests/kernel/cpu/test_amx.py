@@ -26,7 +26,8 @@ from tests.kernel.cpu.quantized import (
     row_scales,
     to_record,
 )
-from tests.oracles.fused_operators import gated_linear, linear, quantized_gated_linear, quantized_linear
+from tests.oracles.fused_floats import gated_linear, linear
+from tests.oracles.fused_quantized import quantized_gated_linear, quantized_linear
 
 pytestmark = [
     pytest.mark.kernel,

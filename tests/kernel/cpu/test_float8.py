@@ -18,7 +18,8 @@ from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
 from inflight.errors import BuildError
 from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, operator, rows
 from tests.kernel.cpu.quantized import aligned, float8_value, random_weight8, row_scales, runnable_levels
-from tests.oracles.fused_operators import gate, quantize_rows, quantized_gated_linear, quantized_linear
+from tests.oracles.fused_floats import gate
+from tests.oracles.fused_quantized import quantize_rows, quantized_gated_linear, quantized_linear
 
 pytestmark = pytest.mark.kernel
 

@@ -13,7 +13,7 @@ import pytest
 
 from inflight.build.graph.operators import ACTIVATIONS, activation_type
 from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, levels, operator, rows, several
-from tests.oracles.fused_operators import gated_linear, linear
+from tests.oracles.fused_floats import gated_linear, linear
 
 pytestmark = pytest.mark.kernel
 

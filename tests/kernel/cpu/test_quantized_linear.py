@@ -25,7 +25,7 @@ from tests.kernel.cpu.quantized import (
     runnable_levels,
     to_record,
 )
-from tests.oracles.fused_operators import quantized_gated_linear, quantized_linear
+from tests.oracles.fused_quantized import quantized_gated_linear, quantized_linear
 
 pytestmark = pytest.mark.kernel
 

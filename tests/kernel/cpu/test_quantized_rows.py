@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tests.kernel.cpu.quantized import (
     runnable_levels,
     to_record,
 )
-from tests.oracles.fused_operators import quantize_rows, rms_norm_quantize
+from tests.oracles.fused_quantized import quantize_rows, rms_norm_quantize
 
 pytestmark = pytest.mark.kernel
 
@@ -87,6 +88,49 @@ def test_rows_are_quantized_as_defined_and_do_not_see_their_company(
 
 
 @LEVELS
+@pytest.mark.parametrize(("bits", "stored"), [(8, False), (16, False), (8, True)])
+def test_rows_are_scaled_by_factors_and_rounded_by_a_stored_scale(
+    level: Any, bits: int, stored: bool, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    width, count, group = int(rng.integers(1, 500)), int(rng.integers(1, 40)), int(rng.choice([0, 32, 64, 128]))
+    x = _random_rows(rng, count, width)
+    factors = rng.standard_normal(width, np.float32).astype(ml_dtypes.bfloat16 if rng.random() < 0.5 else np.float32)
+    scale = np.array(rng.uniform(0.01, 1), np.float32) if stored else None
+    inputs, graphs = ([x, x.astype(ml_dtypes.bfloat16)], [])
+    for given, own in itertools.product(inputs, (None, factors)):
+        y, y_scale = integer_rows("y", width, bits), row_scales("y_scale")
+        source = rows("x", width, ir.tensor(given[:0]).dtype)
+        constants = [scale, None, None, own]
+        graphs.append(operator("QuantizeRows", [source, *constants], [y, y_scale], {"type": f"int{bits}"}))
+        _read_by(y, y_scale, group)
+    cases = zip(compile_kernels(graphs, level, tmp_path), itertools.product(inputs, (None, factors)), strict=True)
+    for kernel, (given, own) in cases:
+        expected, expected_scale = quantize_rows(given, scale, factors=own, type=_row_type(bits))
+        for threads in (1, 2):
+            record, found = empty_record(count, width, bits), np.full(count, np.nan, np.float32)
+            kernel.run(count, given, *kernel.packed, record, found, threads=threads)
+            np.testing.assert_array_equal(found, expected_scale)
+            _assert_record(record, expected, group)
+
+
+@LEVELS
+def test_norms_round_by_a_stored_scale(level: Any, rng: np.random.Generator, tmp_path: Path) -> None:
+    width, count = int(rng.integers(1, 500)), int(rng.integers(1, 40))
+    x, weight = _random_rows(rng, count, width), rng.standard_normal(width, np.float32)
+    stored = np.array(rng.uniform(0.005, 0.05), np.float32)
+    y, y_scale = integer_rows("y", width, 8), row_scales("y_scale")
+    attributes = {"epsilon": EPSILON, "type": "int8"}
+    graph = operator("RMSNormQuantize", [rows("x", width), weight, stored], [y, y_scale], attributes)
+    (norm,) = compile_kernels([graph], level, tmp_path)
+    record, scale = empty_record(count, width, 8), np.full(count, np.nan, np.float32)
+    norm.run(count, x, norm.packed[0], record, scale)
+    levels, _ = rms_norm_quantize(x, weight, stored, epsilon=EPSILON, type="int8")
+    np.testing.assert_array_equal(scale, np.full(count, stored))
+    assert abs(_levels_of(record, width) - levels).max() <= 1
+    _assert_record(record, _levels_of(record, width).astype(np.int8), 0)
+
+
+@LEVELS
 @BITS
 def test_norms_quantize_what_they_normalize(level: Any, bits: int, rng: np.random.Generator, tmp_path: Path) -> None:
     width, count = int(rng.integers(1, 500)), int(rng.integers(1, 40))
@@ -114,13 +158,16 @@ def test_a_value_that_is_not_finite_is_seen_in_the_scale(level: Any, rng: np.ran
     width = int(rng.integers(1, 100))
     x = _random_rows(rng, 2, width)
     x[0, rng.integers(width)], x[1, rng.integers(width)] = np.nan, -np.inf
-    graph = operator(
-        "QuantizeRows", [rows("x", width)], [integer_rows("y", width, 8), row_scales("y_scale")], {"type": "int8"}
-    )
-    (kernel,) = compile_kernels([graph], level, tmp_path)
+    graphs = []
+    for constants in ([], [np.array(0.5, np.float32)]):
+        outputs = [integer_rows("y", width, 8), row_scales("y_scale")]
+        graphs.append(operator("QuantizeRows", [rows("x", width), *constants], outputs, {"type": "int8"}))
+    own, stored = compile_kernels(graphs, level, tmp_path)
     scale = np.zeros(2, np.float32)
-    kernel.run(2, x, empty_record(2, width, 8), scale)
+    own.run(2, x, empty_record(2, width, 8), scale)
     assert np.isnan(scale[0]) and np.isposinf(scale[1])
+    stored.run(2, x, empty_record(2, width, 8), scale)
+    assert np.isnan(scale).all()
 
 
 def test_readers_with_groups_of_two_sizes_are_refused(rng: np.random.Generator, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from inflight.build.graph.operators import ACTIVATIONS
 from inflight.build.graph.values import new_value
 from inflight.build.passes.rewrite import fused
 from tests.kernel.cpu.harness import Kernel, compile_kernels, levels, operator, rows
-from tests.oracles.fused_operators import REFERENCES, layer_norm, rms_norm
+from tests.oracles.fused_floats import layer_norm, rms_norm
+from tests.oracles.fused_operators import REFERENCES
 
 pytestmark = pytest.mark.kernel
 

@@ -13,7 +13,7 @@ import pytest
 
 from inflight.build.targets.cpu.compiler.compile import compile_library
 from tests.kernel.cpu.harness import Array, levels
-from tests.oracles.fused_operators import activated
+from tests.oracles.fused_floats import activated
 
 pytestmark = pytest.mark.kernel
 

@@ -20,11 +20,13 @@ from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, Step
 from tests.models.float8 import round_to_float8
 from tests.models.random_models import random_shape
 from tests.models.schemes import quantizing
+from tests.models.stored_forms import SCALED_INPUTS, SIGNED_SCALES, store_as
 from tests.network.support import FAMILIES, Case, make_case, random_chunks, relative_error
 from tests.network.tensorrt.support import Floats, InterpretedNetwork
 from tests.oracles.quantized_transformers import quantize_oracle
 
 pytestmark = pytest.mark.network
+STORED_FORMS = [form for form in (*SCALED_INPUTS, *SIGNED_SCALES) if form.block.get("group_size") != 128]
 
 SLOTS, MAX_SEQ_LEN = 5, 96
 GREEDY = RowSampling()
@@ -134,20 +136,23 @@ def test_half_precision_networks_stay_near_the_float32_model(
 
 
 @pytest.mark.parametrize("layout", ["slots", "blocks"])
-@pytest.mark.parametrize("scheme", ["int8_wo", "int8_w8a8", "int4_wo", "int4_w4a8", "fp8"])
+@pytest.mark.parametrize("scheme", ["int8_wo", "int8_w8a8", "int4_wo", "int4_w4a8", "fp8", *map(str, STORED_FORMS)])
 def test_quantized_networks_give_the_logits_of_transformers_with_the_same_numbers(
     scheme: str, layout: str, tmp_path: Path, rng: np.random.Generator, seed: int
 ) -> None:
     # Groups divide the rows, as TensorRT's blocks must.
     shape = replace(random_shape(rng, str(rng.choice(FAMILIES))), head_size=32, hidden_size=192, intermediate_size=96)
     shape = replace(shape, num_kv_heads=2, queries_per_kv=3, tied=False)
-    if scheme == "fp8":
+    forms = {str(form): form for form in STORED_FORMS}
+    if scheme == "fp8" or scheme in forms:
         plain = make_case(tmp_path, shape, seed)
-        case = replace(plain, checkpoint=round_to_float8(plain.checkpoint.directory, rng))
+        directory = plain.checkpoint.directory
+        rounded = round_to_float8(directory, rng) if scheme == "fp8" else store_as(directory, forms[scheme], rng)
+        case = replace(plain, checkpoint=rounded)
     else:
         case = make_case(tmp_path, shape, seed, **quantizing(scheme, 32))
     quantize_oracle(case)
-    rounds_rows = scheme == "fp8" or "a8" in scheme
+    rounds_rows = scheme == "fp8" or "a8" in scheme or "smoothquant" in scheme
     rounds = [[8] * 4 if rounds_rows else [40] * 4] * 2
     if layout == "blocks":
         errors = _block_steps(case, rng, MAX_SEQ_LEN, rounds)

@@ -267,7 +267,7 @@ def test_the_layout_of_other_writers_is_read_without_our_keys(tmp_path: Path, rn
     ("change", "message"),
     [
         ({"quant_algo": "W8A16"}, "quant_algo 'W8A16' with weights laid out for a GPU"),
-        ({"quant_algo": "W4A16_AWQ", "pre_quant_scale": True}, "with pre_quant_scale"),
+        ({"quant_algo": "FP8", "pre_quant_scale": True}, "with pre_quant_scale"),
         ({"quant_algo": "FP8_PER_CHANNEL_PER_TOKEN", "use_meta_recipe": True}, "with use_meta_recipe"),
         ({"quant_algo": "FP8_PER_CHANNEL_PER_TOKEN", "clamp_val": [1.0, 2.0]}, "with clamp_val"),
         ({"quant_algo": "W4A16_AWQ", "has_zero_point": True}, "with has_zero_point"),

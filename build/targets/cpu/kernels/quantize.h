@@ -13,6 +13,7 @@
 typedef struct {
     int digits;           /* signed bytes of a value */
     int64_t width, group; /* values of a row, and how many of them share a sum; group is a multiple of 32, or width */
+    float stored;         /* the one scale of all rows, of one digit; 0: each has its own */
 } quantized_row;
 
 typedef int8_t i8x16 __attribute__((vector_size(16)));
@@ -61,13 +62,20 @@ INLINE void store_bytes(int8_t *p, i32x16 x) {
     memcpy(p, &bytes, sizeof bytes);
 }
 
-/* Values [start, stop) to digits, and the sums of those. The greatest magnitude times its inverse is at most half a
- * millionth above the greatest level, so nothing rounds beyond it. */
+/* Integers of values. The greatest magnitude times its inverse is at most half a millionth above the greatest level, so
+ * nothing rounds beyond it; by a stored scale values are cut to what a byte holds. */
+INLINE i32x16 levels_of(quantized_row q, f32x16 values, float inverse) {
+    if (q.stored == 0.0f) return round_to_int(values * inverse);
+    const f32x16 scaled = values / splat(q.stored), low = splat(-128.0f), high = splat(127.0f);
+    return round_to_int(select16((i32x16)(scaled > high), high, select16((i32x16)(scaled < low), low, scaled)));
+}
+
+/* Values [start, stop) to digits, and the sums of those. */
 INLINE void quantize_group(quantized_row q, row_values v, float inverse, int64_t start, int64_t stop, int8_t *high,
                            int8_t *low, int32_t *sums) {
     i32x16 high_sum = {0}, low_sum = {0};
     for (int64_t i = start; i < stop; i += LANES) {
-        i32x16 x = round_to_int(values_at(v, q.width, i) * inverse);
+        i32x16 x = levels_of(q, values_at(v, q.width, i), inverse);
         i32x16 rest = q.digits == 2 ? x << 24 >> 24 : x;
         if (q.digits == 2) {
             store_bytes(high + i, (x - rest) >> 8);
@@ -80,10 +88,13 @@ INLINE void quantize_group(quantized_row q, row_values v, float inverse, int64_t
     if (q.digits == 2) sums[1] = __builtin_reduce_add(low_sum);
 }
 
+/* A value that is not finite is seen in the row's scale. */
 INLINE void quantize_row(quantized_row q, row_values v, int8_t *y, float *y_scale) {
     int8_t *last = y + (q.digits - 1) * digit_stride(q.width);
-    float scale = greatest_magnitude(v, q.width) / (q.digits == 1 ? 127.0f : 127.0f * 256.0f + 127.0f);
+    const float greatest = greatest_magnitude(v, q.width);
+    float scale = greatest / (q.digits == 1 ? 127.0f : 127.0f * 256.0f + 127.0f);
     *y_scale = scale < SMALLEST_NORMAL ? 0.0f : scale;
+    if (q.stored != 0.0f) *y_scale = greatest < __builtin_inff() ? q.stored : __builtin_nanf("");
     const float inverse = scale < SMALLEST_NORMAL ? 0.0f : 1.0f / scale;
     const int64_t groups = ceil_div(q.width, q.group);
     for (int64_t g = 0; g < groups; g++) {
@@ -95,11 +106,17 @@ INLINE void quantize_row(quantized_row q, row_values v, int8_t *y, float *y_scal
     }
 }
 
+/* `factors` of the rows' values; NULL: none */
+INLINE void quantize_scaled_rows(pool *p, int thread, element type, quantized_row q, int64_t rows, const void *x,
+                                 const float *factors, void *y, float *y_scale) {
+    for (int64_t row = share_start(p, thread, rows); row < share_start(p, thread + 1, rows); row++)
+        quantize_row(q, (row_values){type, at(type, x, row * q.width), factors, 1.0f}, quantized_at(q, y, row),
+                     y_scale + row);
+}
+
 INLINE void quantize_rows(pool *p, int thread, element type, quantized_row q, int64_t rows, const void *x, void *y,
                           float *y_scale) {
-    for (int64_t row = share_start(p, thread, rows); row < share_start(p, thread + 1, rows); row++)
-        quantize_row(q, (row_values){type, at(type, x, row * q.width), NULL, 1.0f}, quantized_at(q, y, row),
-                     y_scale + row);
+    quantize_scaled_rows(p, thread, type, q, rows, x, NULL, y, y_scale);
 }
 
 INLINE void rms_norm_quantize(pool *p, int thread, quantized_row q, float epsilon, int64_t rows, const float *x,

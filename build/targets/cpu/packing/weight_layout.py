@@ -155,6 +155,7 @@ _WEIGHT_INPUTS: dict[str, tuple[tuple[Layout, tuple[int, ...]], ...]] = {
     "LayerNorm": (("floats", (1,)), ("floats", (2,))),
     "Linear": (("panels", (1,)), ("floats", (2,))),
     "GatedLinear": (("gated_panels", (1, 2)), ("gated_floats", (3, 4))),
+    "QuantizeRows": (("floats", (4,)),),
     "RMSNormQuantize": (("floats", (1,)),),
     "QuantizedLinear": (("quantized_panels", (2, 3)), ("floats", (4,))),
     "QuantizedGatedLinear": (("gated_quantized_panels", (2, 3, 4, 5)), ("gated_floats", (6, 7))),

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from inflight.cli.options import sampling as flag
 from inflight.cli.bench.result_file import write_result
+from inflight.cli.options import sampling as flag
 
 _MATERIAL = "Measured on"
 _RECORD = "Accuracy record"

@@ -95,7 +95,7 @@ def verify(
     oracle = rounded_oracle(directory, manifest, numbers)
     same_type = [oracle.logits(run) for _, run in runs]
     oracle = Oracle(directory, manifest.model.dtype, widen=True)
-    oracle.take(numbers.weights)
+    oracle.take(numbers)
     results = [compare(text, run, oracle.logits(run), own) for (text, run), own in zip(runs, same_type, strict=True)]
     failed = [(run, result) for (_, run), result in zip(runs, results, strict=True) if not result.passed]
     layers: list[dict[str, Any]] = []

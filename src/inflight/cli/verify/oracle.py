@@ -53,17 +53,18 @@ def _scheme_name(facts: ModulePrecision) -> str | None:
 class EngineNumbers:
     """The weights of a quantized engine, by Hugging Face module: levels times scales; none for a plain engine.
 
-    `rows`: how the rows that meet them are rounded.
+    `factors` float32 [in]: what the values of rows are multiplied by first. `rows`: how they are rounded then.
     """
 
     weights: Weights = field(default_factory=dict)
+    factors: Weights = field(default_factory=dict)
     rows: Mapping[str, RowRounding] = field(default_factory=dict)
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> EngineNumbers:
-        from inflight.convert.quantization.dequantized import dequantized_weights, row_roundings
+        from inflight.convert.quantization.dequantized import dequantized_weights, input_factors, row_roundings
 
-        return cls(dict(dequantized_weights(checkpoint)), row_roundings(checkpoint))
+        return cls(dict(dequantized_weights(checkpoint)), input_factors(checkpoint), row_roundings(checkpoint))
 
 
 def engine_numbers(
@@ -79,9 +80,9 @@ def engine_numbers(
 
     if checkpoint is not None:
         return EngineNumbers.of(checkpoint)
-    if any(facts.scales == "matrix" for facts in manifest.precision.values()):
+    if not manifest.source.rounded_by_convert:
         raise InflightError(
-            "The engine has FP8 weights, whose scales cannot be made from the model again.",
+            "The weights were quantized on data or by another tool: their scales cannot be made from the model again.",
             "Name the checkpoint that it was built from: --checkpoint-dir CKPT",
         )
     quantization = quantization_options(manifest)
@@ -108,7 +109,7 @@ def rounded_oracle(directory: Path, manifest: EngineManifest, numbers: EngineNum
     dtype, cache, weights = manifest.model.dtype, manifest.kv_cache.dtype, numbers.weights
     if weights:
         oracle = Oracle(directory, dtype, widen=True)
-        oracle.take(weights)
+        oracle.take(numbers)
         rounded = {facts.activations for facts in manifest.precision.values()}
         oracle.round_rows({module: rows for module, rows in numbers.rows.items() if rows.dtype in rounded})
     else:
@@ -133,11 +134,18 @@ class Oracle:
         )
         self._model = (model.float() if widen else model).eval()
 
-    def take(self, weights: Weights) -> None:
-        """Put `weights` in place of the model's. A projection that was tied to the embedding is so no longer."""
+    def take(self, numbers: EngineNumbers) -> None:
+        """Put the engine's weights in place of the model's, and its factors ahead of them. A projection that was tied
+        to the embedding is so no longer.
+        """
         import torch
 
-        for module, weight in weights.items():
+        for module, values in numbers.factors.items():
+            factors = torch.from_numpy(values)
+            self._model.get_submodule(module).register_forward_pre_hook(
+                lambda _, inputs, factors=factors: (inputs[0] * factors, *inputs[1:])
+            )
+        for module, weight in numbers.weights.items():
             tensor = torch.from_numpy(np.ascontiguousarray(weight))
             self._model.get_submodule(module).weight = torch.nn.Parameter(tensor, requires_grad=False)
 
@@ -177,10 +185,17 @@ class Oracle:
 
 
 def _rounded_rows(x: torch.Tensor, rounding: RowRounding) -> torch.Tensor:
+    wide = x.float()
     if rounding.dtype != "float8_e4m3fn":
-        return _rounded(x, _GREATEST[rounding.dtype])
-    wide = x.float() if rounding.limits is None else x.float().clamp(*rounding.limits)
-    return _float8(wide, rounding.scale).to(x.dtype)
+        stored = rounding.scale
+        rows = _rounded(wide, _GREATEST[rounding.dtype]) if stored is None else _int8(wide, stored)
+        return rows.to(x.dtype)
+    return _float8(wide if rounding.limits is None else wide.clamp(*rounding.limits), rounding.scale).to(x.dtype)
+
+
+def _int8(x: torch.Tensor, scale: float) -> torch.Tensor:
+    """x over a stored scale, rounded and cut to what a byte holds, times the scale."""
+    return (x / scale).round().clamp(-128, 127) * scale
 
 
 def _float8(x: torch.Tensor, stored: float | None) -> torch.Tensor:
