@@ -9,7 +9,7 @@ import pytest
 
 from inflight.triton_backend.launch.server import TritonServer
 from tests.paths import EXAMPLES
-from tests.pipeline.test_examples import OFFLINE
+from tests.pipeline.shipped.test_examples import OFFLINE
 
 pytestmark = pytest.mark.endpoint
 

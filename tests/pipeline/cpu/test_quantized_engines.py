@@ -20,7 +20,7 @@ from inflight.convert.options import ConvertOptions
 from inflight.convert.quantization.schemes import RECIPES
 from inflight.errors import InflightError
 from tests.models.random_models import Shape, random_shape, save_random_model
-from tests.models.schemes import quantizing
+from tests.models.schemes import calibrated_on, quantizing
 from tests.network.support import ALL_FAMILIES
 
 pytestmark = pytest.mark.pipeline
@@ -37,20 +37,8 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(build_app(words[:1]), words, catch_exceptions=False)
 
 
-def random_tokens(directory: Path) -> Path:
-    """A text to calibrate a random model on, which has no tokenizer."""
-    vocab = json.loads((directory / "model" / "config.json").read_text())["vocab_size"]
-    rng = np.random.default_rng(vocab)
-    records = [{"token_ids": rng.integers(0, vocab, int(rng.integers(1, 40))).tolist()} for _ in range(8)]
-    path = directory / "tokens.jsonl"
-    path.write_text("\n".join(map(json.dumps, records)))
-    return path
-
-
 def build(directory: Path, options: dict[str, Any], **recipe: Any) -> Path:
-    scheme = options.get("quantize")
-    if scheme is not None and RECIPES[scheme].method != "nearest":
-        options = options | {"calibration_text": random_tokens(directory)}
+    options = options | calibrated_on(directory / "model", options.get("quantize"))
     convert_model(directory / "model", directory / "checkpoint", ConvertOptions(progress=False, **options))
     limits: dict[str, Any] = {"max_batch_size": 2, "max_seq_len": 64, "max_num_tokens": 8}
     build_engine(directory / "checkpoint", directory / "engine", make_recipe(**limits, **recipe))

@@ -18,6 +18,7 @@ from inflight.convert.quantization.schemes import RECIPES
 from inflight.errors import BuildError, InflightError, ModelError
 from tests.engines.null_engine import write_null_engine
 from tests.models.hf_files import random_tensors, tiny_config, write_model
+from tests.models.schemes import calibrated_on
 
 pytestmark = pytest.mark.unit
 
@@ -53,6 +54,8 @@ def test_convert_refuses_what_it_would_not_read(
     read = (flag == "--group-size" and grouped) or (value == "lm_head" and scheme is not None)
     quantize = [] if scheme is None else ["--quantize", scheme]
     given = [flag] if value is None else [flag, value]
+    text = calibrated_on(model, scheme)
+    given += ["--calib-dataset", text["calibration_text"]] if text else []
     code, text = run("convert", model, "-o", tmp_path / "out", *quantize, *given)
     assert (code == 0) == read, text
     assert read or flag in text
@@ -76,7 +79,7 @@ def test_python_refuses_what_the_command_line_refuses(
     tmp_path: Path, model: Path, scheme: Any, given: dict[str, Any]
 ) -> None:
     grouped = scheme is not None and RECIPES[scheme].weights.scale == "group"
-    options = ConvertOptions(quantize=scheme, progress=False, **given)
+    options = ConvertOptions(quantize=scheme, progress=False, **calibrated_on(model, scheme), **given)
     if (grouped and "group_size" in given) or (scheme is not None and "exclude_modules" in given):
         convert_model(model, tmp_path / "out", options)
         return
@@ -110,7 +113,8 @@ def test_every_flag_of_a_build_changes_the_plan_or_is_refused(
     tmp_path: Path, model: Path, target: str, scheme: Any
 ) -> None:
     """Where there is no module to plan with, a flag is refused for another reason than the plain recipe is."""
-    convert_model(model, tmp_path / "ckpt", ConvertOptions(dtype="bfloat16", quantize=scheme, progress=False))
+    text = calibrated_on(model, scheme)
+    convert_model(model, tmp_path / "ckpt", ConvertOptions(dtype="bfloat16", quantize=scheme, progress=False, **text))
 
     def plan(**fields: Any) -> Any:
         try:

@@ -44,7 +44,8 @@ def _scheme_name(facts: ModulePrecision) -> str | None:
     from inflight.convert.quantization.schemes import RECIPES
 
     stored = (facts.weights, facts.scales)
-    named = [name for name, scheme in RECIPES.items() if (scheme.weights.dtype, scheme.weights.scale) == stored]
+    nearest = {name: scheme for name, scheme in RECIPES.items() if scheme.method == "nearest"}
+    named = [name for name, scheme in nearest.items() if (scheme.weights.dtype, scheme.weights.scale) == stored]
     rows = [name for name in named if RECIPES[name].rows.dtype == facts.activations]
     return next(iter(rows or named), None)
 
