@@ -134,13 +134,16 @@ class Checkpoint:
         was measured on it is no part of it: that names this digest."""
         return self._sha256
 
+    def subject(self, kv_cache_dtype: str | None = None) -> Subject:
+        """What an accuracy record of these weights, measured with a KV cache of that type, is bound to."""
+        return Subject(checkpoint_sha256=self.sha256(), kv_cache_dtype=kv_cache_dtype)
+
     def accuracy(self, kv_cache_dtype: str | None = None) -> FoundRecord:
         """What the weights were found to keep of their model, with a KV cache of that type; None: of any. A record of
         one engine is none here: it says nothing of another."""
         if not (self.directory / ACCURACY_NAME).exists():
             return FoundRecord()  # without reading the weights for their digest
-        subject = Subject(checkpoint_sha256=self.sha256(), kv_cache_dtype=kv_cache_dtype)
-        return find_accuracy(self.directory, subject)
+        return find_accuracy(self.directory, self.subject(kv_cache_dtype))
 
     @cached_property
     def _sha256(self) -> str:

@@ -58,6 +58,8 @@ def _shown(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, dict):
+        return " ".join(_shown(item) for item in value.values())
     if isinstance(value, list | tuple):
         return ", ".join(_shown(item) for item in value) if value else "-"
     return str(value)

@@ -20,7 +20,7 @@ def eval(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="The reference: the Hugging Face model that the engine was made from (built unquantized, once), or "
+            help="The reference: the Hugging Face model that the engine was made from (built as it is, once), or "
             "another engine of it.",
         ),
     ] = None,
