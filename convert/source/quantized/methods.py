@@ -88,4 +88,4 @@ def _method(config: Mapping[str, Any]) -> str:
         return "compressed-tensors"
     if name == "auto-round":
         return _AUTO_ROUND.get(str(config.get("packing_format")), "auto-round")
-    return str(name).lower()
+    return "unknown" if name is None else str(name).lower()
