@@ -16,7 +16,8 @@ from inflight.convert.source.tensor import PlainTensor, SourceTensor
 from inflight.errors import ModelError
 from inflight.tensor_file import TensorEntry
 
-_KEYS = ("quantization_config", "compression_config")
+# Where config.json says how its weights are quantized.
+QUANTIZATION_KEYS = ("quantization_config", "compression_config")
 
 
 class Method(NamedTuple):
@@ -78,7 +79,7 @@ def model_tensors(model: str, raw: Mapping[str, Any], entries: Mapping[str, Tens
 
 def _quantization(raw: Mapping[str, Any]) -> tuple[str, Any] | None:
     """The key and its value, unless it is absent or empty."""
-    return next(((key, raw[key]) for key in _KEYS if raw.get(key)), None)
+    return next(((key, raw[key]) for key in QUANTIZATION_KEYS if raw.get(key)), None)
 
 
 def _method(config: Mapping[str, Any]) -> str:
@@ -88,4 +89,4 @@ def _method(config: Mapping[str, Any]) -> str:
         return "compressed-tensors"
     if name == "auto-round":
         return _AUTO_ROUND.get(str(config.get("packing_format")), "auto-round")
-    return str(name).lower()
+    return "unknown" if name is None else str(name).lower()

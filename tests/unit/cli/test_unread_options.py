@@ -54,8 +54,8 @@ def test_convert_refuses_what_it_would_not_read(
     read = (flag == "--group-size" and grouped) or (value == "lm_head" and scheme is not None)
     quantize = [] if scheme is None else ["--quantize", scheme]
     given = [flag] if value is None else [flag, value]
-    text = calibrated_on(model, scheme)
-    given += ["--calib-dataset", text["calibration_text"]] if text else []
+    calibration = calibrated_on(model, scheme)
+    given += ["--calib-dataset", calibration["calibration_text"]] if calibration else []
     code, text = run("convert", model, "-o", tmp_path / "out", *quantize, *given)
     assert (code == 0) == read, text
     assert read or flag in text

@@ -99,7 +99,7 @@ def test_quantization_has_the_spellings_of_the_old_scripts(tmp_path: Path, model
         (("--quantize", "int4_wo", "--group-size", 48), "32, 64 or 128"),
         (("--quantize", "int8_wo", "--use-weight-only"), "not both"),
         (("--weight-only-precision", "int4"), "goes with"),
-        (("--quantize", "fp8"), "int4_w4a8"),
+        (("--quantize", "nvfp4"), "int4_w4a8"),
     ],
 )
 def test_quantization_flags_that_contradict_themselves_are_refused(

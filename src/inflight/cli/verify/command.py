@@ -31,7 +31,9 @@ PROMPTS = ("The capital of France is", "def fibonacci(n):\n", "Once upon a time,
 
 
 def verify(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Hugging Face model: a directory or a hub id.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Hugging Face model: a directory or a hub id; or a GGUF file.")
+    ],
     engine: Annotated[Path, typer.Argument(metavar="ENGINE", help="Engine directory, built from MODEL.")],
     prompt: Annotated[
         list[str] | None,
@@ -77,12 +79,12 @@ def verify(
         rounded_oracle,
     )
     from inflight.convert.source.model import open_source
+    from inflight.convert.source.plain_copy import plain_directory
     from inflight.runtime.loading.load import load_engine
 
     _require_torch()
     source = open_source(model, revision)
     _check_pair(model, source.config, engine)
-    directory = source.directory
     executor = load_engine(engine, threads=threads)
     try:
         manifest = executor.manifest
@@ -92,9 +94,10 @@ def verify(
         executor.close()
     checkpoint = None if checkpoint_dir is None else engine_checkpoint(checkpoint_dir, manifest)
     numbers = engine_numbers(model, revision, manifest, checkpoint)
-    oracle = rounded_oracle(directory, manifest, numbers)
-    same_type = [oracle.logits(run) for _, run in runs]
-    oracle = Oracle(directory, manifest.model.dtype, widen=True)
+    with plain_directory(source, manifest.model.dtype) as directory:
+        oracle = rounded_oracle(directory, manifest, numbers)
+        same_type = [oracle.logits(run) for _, run in runs]
+        oracle = Oracle(directory, manifest.model.dtype, widen=True)
     oracle.take(numbers)
     results = [compare(text, run, oracle.logits(run), own) for (text, run), own in zip(runs, same_type, strict=True)]
     failed = [(run, result) for (_, run), result in zip(runs, results, strict=True) if not result.passed]

@@ -1,0 +1,135 @@
+"""Quantized models and GGUF files on the whole way: converted, built, and held to transformers by `inflight verify`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from typer.testing import CliRunner, Result
+
+from inflight.build.engine import build_engine
+from inflight.build.registry import make_recipe
+from inflight.cli.main import build_app
+from inflight.cli.resolve import resolve_engine
+from inflight.convert.api import convert_model
+from inflight.convert.options import ConvertOptions
+from inflight.runtime import LLM, SamplingParams
+from tests.models.gguf_files import as_llama_cpp_has_it, gguf_names, write_gguf
+from tests.models.random_models import Shape, save_random_model
+from tests.models.smollm2 import smollm2_gguf
+from tests.paths import ROOT
+
+pytestmark = pytest.mark.pipeline
+
+FIXTURES = sorted(path.parent for path in (ROOT / "tests" / "models" / "quantized").glob("*/*/expected.json"))
+SLIDING = ["sliding_attention"]
+SHAPES = {
+    "llama": Shape("llama"),
+    "qwen2": Shape("qwen2"),
+    "qwen3": Shape("qwen3", tied=True),
+    "gemma2": Shape(
+        "gemma2",
+        sliding_window=7,
+        num_layers=3,
+        tied=True,
+        extra={"query_pre_attn_scalar": 24, "attn_logit_softcapping": 5.0},
+    ),
+    "gemma3": Shape(
+        "gemma3",
+        sliding_window=7,
+        num_layers=7,
+        tied=True,
+        extra={
+            "query_pre_attn_scalar": 24,
+            "layer_types": [*["sliding_attention"] * 5, "full_attention", "sliding_attention"],
+        },
+    ),
+    "granite": Shape(
+        "granite",
+        extra={
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.25,
+            "residual_multiplier": 0.5,
+            "logits_scaling": 4.0,
+        },
+    ),
+    "smollm3": Shape("smollm3", num_layers=5),
+    "stablelm": Shape(
+        "stablelm", head_size=16, hidden_size=96, extra={"rope_parameters": {"partial_rotary_factor": 0.5}}
+    ),
+    "starcoder2": Shape("starcoder2", extra={"use_bias": True}),
+}
+
+
+def run(*arguments: object) -> Result:
+    words = [str(argument) for argument in arguments]
+    return CliRunner().invoke(build_app(words[:1]), words, catch_exceptions=False)
+
+
+def built(directory: Path, model: Path, target: str, **options: Any) -> Path:
+    convert_model(model, directory / "checkpoint", ConvertOptions(**options))
+    recipe = make_recipe(target=target, max_batch_size=2, max_seq_len=64, max_num_tokens=8)
+    build_engine(directory / "checkpoint", directory / "engine", recipe)
+    return directory / "engine"
+
+
+def passes(model: Path, engine: Path) -> None:
+    result = run("verify", model, engine, "--max-tokens", 4, "--json")
+    report = json.loads(result.stdout)
+    assert result.exit_code == 0, report
+    assert all(prompt["passed"] for prompt in report["prompts"])
+
+
+@pytest.mark.parametrize("model", FIXTURES, ids=[f"{path.parent.name}-{path.name}" for path in FIXTURES])
+def test_what_other_tools_quantized_builds_and_verifies(tmp_path: Path, model: Path) -> None:
+    passes(model, built(tmp_path, model, "reference"))
+
+
+def test_a_quantized_source_is_quantized_again_and_verifies_on_the_cpu_target(tmp_path: Path) -> None:
+    model = next(path for path in FIXTURES if path.name == "gptq_desc_act")
+    passes(model, built(tmp_path, model, "cpu", quantize="int8_w8a8"))
+
+
+def flattened(config: dict[str, Any]) -> dict[str, Any]:
+    """config.json of transformers 5 with the rotary parameters as keys of their own."""
+    rope = config["rope_parameters"]
+    return {**config, **(rope.get("full_attention") or rope)}
+
+
+@pytest.mark.parametrize("family", list(SHAPES))
+def test_a_gguf_file_computes_what_its_model_does(
+    tmp_path: Path, seed: int, rng: np.random.Generator, family: str
+) -> None:
+    pytest.importorskip("gguf", reason="the gguf package is not installed")
+    save_random_model(tmp_path / "model", SHAPES[family], seed, torch.float32)
+    config = flattened(json.loads((tmp_path / "model" / "config.json").read_text()))
+    tensors = load_file(tmp_path / "model" / "model.safetensors")
+    names = gguf_names(config, list(tensors))
+    stored = {names[name]: (as_llama_cpp_has_it(config, name, tensor), None) for name, tensor in tensors.items()}
+    file = write_gguf(tmp_path / "model.gguf", config, stored)
+    engine = built(tmp_path, file, "reference")
+    # By the model that the file was made of, so that a wrong config shows; then by the file alone.
+    passes(tmp_path / "model", engine)
+    passes(file, engine)
+
+
+def test_a_gguf_file_is_built_once_and_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = smollm2_gguf()
+    monkeypatch.setenv("INFLIGHT_CACHE", str(tmp_path))
+    recipe = make_recipe(max_batch_size=2, max_seq_len=256)
+    engine = resolve_engine(str(file), recipe=recipe)
+    assert "quantized tensors" in " ".join(capsys.readouterr().err.split())
+    assert engine.name.startswith(file.stem)
+    assert resolve_engine(str(file), recipe=recipe) == engine
+    with LLM(engine) as llm:
+        question = [{"role": "user", "content": "What is the capital of France?"}]
+        answer = llm.chat([question], SamplingParams(temperature=0, max_tokens=16))[0].outputs[0]
+    assert "Paris" in answer.text
+    assert answer.finish_reason in ("stop", "length")
