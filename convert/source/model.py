@@ -64,6 +64,11 @@ def _read_tensors(directory: Path) -> dict[str, TensorEntry]:
         return _read_sharded(directory)
     if (directory / _SINGLE).is_file():
         return _headers([directory / _SINGLE])
+    if (directory / "rank0.safetensors").is_file():
+        raise ModelError(
+            f"{directory} is a checkpoint already.",
+            f"Build it: inflight build-engine --checkpoint-dir {directory}; or convert the model that it was made from.",
+        )
     if any(directory.glob("pytorch_model*.bin")):
         raise ModelError(f"{directory} has its weights in pytorch_model.bin.", _TO_SAFETENSORS.format(directory))
     others = ", ".join(sorted(path.name for path in directory.glob("*.safetensors"))[:5])
