@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from inflight.build.targets.cpu.compiler import cpu_levels
 from inflight.build.targets.cpu.compiler.compile import compile_library
 from inflight.build.targets.cpu.compiler.cpu_levels import LEVELS, find_level, native_level, resolve_levels
 from inflight.build.targets.cpu.compiler.toolchain import compiler_version
@@ -82,6 +83,14 @@ def test_the_native_level_is_a_named_one_that_the_loader_accepts_here() -> None:
     level = find_level("native")
     assert level in LEVELS
     assert {normalize_feature(name) for name in level.features} <= this_machine().features
+
+
+def test_the_native_level_has_tiles_where_the_machine_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a process that may not use them are no features: describe_native leaves them out."""
+    features = set(find_level("sapphirerapids").features)
+    for found, name in ((features, "sapphirerapids"), ({each for each in features if "amx" not in each}, "znver5")):
+        monkeypatch.setattr(cpu_levels, "describe_native", lambda found=found: (["x86_64", "linux"], "a CPU", found))
+        assert native_level().name == name
 
 
 def test_an_unknown_level_is_refused_with_the_list_of_known_ones() -> None:

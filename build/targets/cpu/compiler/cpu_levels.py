@@ -57,8 +57,8 @@ def _arm(name: str, zig_cpu: str, features: tuple[str, ...], triple: str = _ARM)
 
 
 LEVELS: tuple[CpuLevel, ...] = (
-    _x86("znver5", "znver5", _ZEN5),
     _x86("sapphirerapids", "sapphirerapids" + _WIDE, _SAPPHIRE_RAPIDS),
+    _x86("znver5", "znver5", _ZEN5),
     _x86("znver4", "znver4", _ZEN4),
     _x86("icelake-server", "icelake_server" + _WIDE, _ICELAKE),
     _x86("x86-64-v4", "x86_64_v4" + _WIDE, _V4),
