@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from tests.paths import ROOT
+
 Array = npt.NDArray[Any]
+# Models that the tools of their formats quantized: see quantized/README.md.
+FIXTURES = sorted(path.parent for path in (ROOT / "tests" / "models" / "quantized").glob("*/*/expected.json"))
+IDS = [f"{path.parent.name}-{path.name}" for path in FIXTURES]
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 
 
@@ -109,3 +116,27 @@ def quantization_config(method: str, bits: int, size: int) -> dict[str, Any]:
         "modelopt": {"quant_algo": "W4A16_AWQ"},
     }
     return {"quant_method": method, **each[method]}
+
+
+def raw_tensors(model: Path) -> dict[str, tuple[str, list[int], bytes]]:
+    """Type, shape and bytes of each tensor: the package has no NumPy type for 8-bit floats."""
+    content = (model / "model.safetensors").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    data = content[8 + length :]
+    return {
+        name: (facts["dtype"], facts["shape"], data[slice(*facts["data_offsets"])])
+        for name, facts in header.items()
+        if name != "__metadata__"
+    }
+
+
+def rewrite(model: Path, tensors: dict[str, tuple[str, list[int], bytes]]) -> None:
+    header: dict[str, Any] = {}
+    place = 0
+    for name, (dtype, shape, data) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [place, place + len(data)]}
+        place += len(data)
+    text = json.dumps(header).encode()
+    body = b"".join(data for _, _, data in tensors.values())
+    (model / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + body)

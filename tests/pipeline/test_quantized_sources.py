@@ -20,13 +20,12 @@ from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
 from inflight.runtime import LLM, SamplingParams
 from tests.models.gguf_files import as_llama_cpp_has_it, gguf_names, write_gguf
+from tests.models.quantized_files import FIXTURES, IDS
 from tests.models.random_models import Shape, save_random_model
 from tests.models.smollm2 import smollm2_gguf
-from tests.paths import ROOT
 
 pytestmark = pytest.mark.pipeline
 
-FIXTURES = sorted(path.parent for path in (ROOT / "tests" / "models" / "quantized").glob("*/*/expected.json"))
 SLIDING = ["sliding_attention"]
 SHAPES = {
     "llama": Shape("llama"),
@@ -85,7 +84,7 @@ def passes(model: Path, engine: Path) -> None:
     assert all(prompt["passed"] for prompt in report["prompts"])
 
 
-@pytest.mark.parametrize("model", FIXTURES, ids=[f"{path.parent.name}-{path.name}" for path in FIXTURES])
+@pytest.mark.parametrize("model", FIXTURES, ids=IDS)
 def test_what_other_tools_quantized_builds_and_verifies(tmp_path: Path, model: Path) -> None:
     passes(model, built(tmp_path, model, "reference"))
 

@@ -29,7 +29,7 @@ def gptq_problems(config: Mapping[str, Any]) -> list[str]:
     if config.get("bits") not in BITS:
         problems.append(f"bits {config.get('bits')!r} (supported: {', '.join(map(str, BITS))})")
     form = config.get("checkpoint_format", "gptq")
-    if form not in _FORMATS:
+    if not isinstance(form, str) or form not in _FORMATS:
         problems.append(f"checkpoint_format {form!r} (supported: {', '.join(_FORMATS)})")
     if not _is_group(config.get("group_size", 128)):
         problems.append(f"group_size {config.get('group_size')!r} (a positive number, or -1)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -151,6 +151,15 @@ def _mixed_modules(checkpoint: Checkpoint) -> Rows:
     ]
 
 
+class ListedTensor(NamedTuple):
+    """A tensor of a source; `dtype` is what the file holds of it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+
+
 def _describe_model(path: Path, every_tensor: bool) -> tuple[dict[str, Any], dict[str, Rows]]:
     from inflight.convert.options import ConvertOptions
     from inflight.convert.plan import make_plan
@@ -163,10 +172,14 @@ def _describe_model(path: Path, every_tensor: bool) -> tuple[dict[str, Any], dic
         convertible = "yes"
     except ModelError as error:
         convertible = f"no: {error}"
+    tensors = {
+        name: ListedTensor(name, tensor.shape, tensor.stored_type, tensor.nbytes)
+        for name, tensor in source.tensors.items()
+    }
     facts = {**source.config, "convertible": convertible}
     if source.dequantized is not None:
         facts["dequantized"] = source.dequantized
-    return facts, {"tensors": _tensor_rows(source.tensors, every_tensor)}
+    return facts, {"tensors": _tensor_rows(tensors, every_tensor)}
 
 
 def _tensor_rows(table: Mapping[str, TensorFacts], every_tensor: bool) -> Rows:

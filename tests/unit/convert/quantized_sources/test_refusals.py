@@ -1,0 +1,114 @@
+"""Quantized models that are damaged, or quantized in a way that is not read: each has a message; nothing is written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inflight.convert.api import convert_model, plan_source
+from inflight.convert.options import ConvertOptions
+from inflight.convert.source.model import open_source
+from inflight.errors import ModelError
+from tests.models.hf_files import random_tensors, tiny_config, write_model
+from tests.models.quantized_files import FIXTURES, IDS, raw_tensors, rewrite
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize("model", FIXTURES, ids=IDS)
+def test_a_missing_part_is_named(tmp_path: Path, rng: np.random.Generator, model: Path) -> None:
+    copy = Path(shutil.copytree(model, tmp_path / "model"))
+    parts = [name for name in raw_tensors(copy) if ".layers." in name and "norm" not in name]
+    needed = [name for name in parts if not name.endswith(SPARE)]
+    lost = needed[rng.integers(len(needed))]
+    rewrite(copy, {name: array for name, array in raw_tensors(copy).items() if name != lost})
+    with pytest.raises(ModelError) as error:
+        convert_model(copy, tmp_path / "out")
+    assert lost.rpartition(".")[0].removesuffix(".weight") in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+# Without these a matrix still is one: zero points that are all the same, scales of activations, an order that is none.
+SPARE = (
+    "g_idx",
+    "input_scale",
+    "weight_scale_2",
+    "pre_quant_scale",
+    "weight_zero_point",
+    "weight_format",
+)
+
+
+@pytest.mark.parametrize("model", FIXTURES, ids=IDS)
+def test_a_misshapen_part_is_named(tmp_path: Path, rng: np.random.Generator, model: Path) -> None:
+    copy = Path(shutil.copytree(model, tmp_path / "model"))
+    tensors = raw_tensors(copy)
+    parts = [name for name in tensors if ".down_proj." in name and not name.endswith((*SPARE, "nested_quant_map"))]
+    changed = parts[rng.integers(len(parts))]
+    dtype, shape, data = tensors[changed]
+    # Twice as long: every part but a scale that goes with anything is then of a wrong shape.
+    tensors[changed] = (dtype, [2 * (shape or [1])[0], *shape[1:]], data + data)
+    rewrite(copy, tensors)
+    with pytest.raises(ModelError, match="down_proj"):
+        convert_model(copy, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"quant_method": "hqq"}, r"method 'hqq' \(supported: gptq, awq, compressed-tensors, fp8"),
+        ({"quant_method": "auto-round"}, "method 'auto-round'"),
+        ({"bits": 4}, "method 'unknown'"),
+        ({"quant_method": "gptq", "bits": 3}, r"gptq with bits 3 \(supported: 2, 4, 8\)"),
+        ({"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}, "checkpoint_format 'marlin'"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 0}, "group_size 0"),
+        ({"quant_method": "awq", "bits": 8}, "awq with bits 8"),
+        ({"quant_method": "awq", "bits": 4, "version": "gemv"}, r"version 'gemv' \(supported: gemm\)"),
+        ({"quant_method": "fp8", "weight_block_size": [0, 1]}, r"weight_block_size \[0, 1\]"),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "quant_algo 'NVFP4'"),
+        ({"quant_method": "compressed-tensors", "format": "marlin-24"}, "format 'marlin-24'"),
+        ({"config_groups": {"a": {"weights": {"num_bits": 5}}}}, "compressed-tensors with num_bits 5"),
+        ({"quant_method": "compressed-tensors", "sparsity_config": {"format": "sparse-24-bitmask"}}, "sparsity_config"),
+        ({"quant_method": "compressed-tensors", "transform_config": {"R1": {}}}, "transform_config"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "int4"}, "'int4'"),
+        ("gptq", "must be an object"),
+        ({"quant_method": "gptq", "bits": 4}, "no tensor is stored in a way of this method"),
+    ],
+)
+def test_what_is_not_supported_is_named_with_what_is(
+    tmp_path: Path, rng: np.random.Generator, config: Any, problem: str
+) -> None:
+    given = tiny_config(num_hidden_layers=1)
+    write_model(tmp_path / "model", given | {"quantization_config": config}, random_tensors(given, rng))
+    with pytest.raises(ModelError, match=problem):
+        convert_model(tmp_path / "model", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def nested(config: Any, value: Any) -> Iterator[Any]:
+    """The config with each of its values, at any depth, replaced in turn."""
+    for key, found in config.items():
+        yield {**config, key: value}
+        if isinstance(found, dict):
+            yield from ({**config, key: changed} for changed in nested(found, value))
+
+
+ODD_VALUES: list[Any] = [None, [], {}, [{}], "", "odd", -1, 0, 1.5, True, 1 << 40, [1, "a"], {"a": []}]
+
+
+@pytest.mark.parametrize("model", FIXTURES, ids=IDS)
+def test_no_value_of_a_quantization_config_ends_in_a_traceback(tmp_path: Path, model: Path) -> None:
+    copy = Path(shutil.copytree(model, tmp_path / "model"))
+    config = json.loads((copy / "config.json").read_text())
+    for value in ODD_VALUES:
+        for changed in nested(config["quantization_config"], value):
+            (copy / "config.json").write_text(json.dumps(config | {"quantization_config": changed}))
+            with contextlib.suppress(ModelError):
+                plan_source(open_source(copy, None), ConvertOptions())
