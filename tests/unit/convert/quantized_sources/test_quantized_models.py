@@ -53,7 +53,7 @@ def test_every_matrix_is_what_its_tool_makes_of_it(tmp_path: Path, rng: np.rando
     notes = convert_model(model, tmp_path / "checkpoint")
     assert any(source.dequantized in note for note in notes)
     checkpoint = Checkpoint.open(tmp_path / "checkpoint")
-    assert checkpoint.config.dtype == source.config["dtype"] and checkpoint.quantization is None
+    assert checkpoint.config.dtype == source.config["dtype"] and not checkpoint.config.module_quantization.algorithms
     qkv = np.concatenate([in_spans(source.tensors[name], rng).astype(dtype) for name in QKV])
     assert checkpoint.array("transformer.layers.0.attention.qkv.weight").tobytes() == raw(qkv)
 
