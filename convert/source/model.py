@@ -67,7 +67,7 @@ def _read_tensors(directory: Path) -> dict[str, TensorEntry]:
     if (directory / "rank0.safetensors").is_file():
         raise ModelError(
             f"{directory} is a checkpoint already.",
-            f"Build it: inflight build-engine --checkpoint-dir {directory}; or convert the model that it was made from.",
+            f"Build it: inflight build-engine --checkpoint-dir {directory}; or convert the model it was made from.",
         )
     if any(directory.glob("pytorch_model*.bin")):
         raise ModelError(f"{directory} has its weights in pytorch_model.bin.", _TO_SAFETENSORS.format(directory))

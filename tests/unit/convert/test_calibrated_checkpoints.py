@@ -1,0 +1,130 @@
+"""Checkpoints of calibrated schemes: their files, their ranks, and what an interrupted calibration leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inflight.convert.api import convert_model
+from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.convert.options import ConvertOptions
+from inflight.convert.quantization.schemes import RECIPES
+from inflight.errors import InflightError
+from tests.models.hf_files import random_tensors, tiny_config, write_model
+from tests.models.schemes import calibrated_on
+from tests.patience import eventually
+
+pytestmark = pytest.mark.unit
+
+CALIBRATED = [name for name, scheme in RECIPES.items() if scheme.method != "nearest"]
+SIZES = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+}
+QKV, FC = "transformer.layers.1.attention.qkv", "transformer.layers.1.mlp.fc"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("INFLIGHT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "calibration"
+
+
+@pytest.fixture
+def model(tmp_path: Path, rng: np.random.Generator) -> Path:
+    config = tiny_config(**SIZES)
+    write_model(tmp_path / "model", config, random_tensors(config, rng))
+    return tmp_path / "model"
+
+
+def converted(model: Path, name: str, scheme: str, **options: Any) -> Checkpoint:
+    text = calibrated_on(model, scheme)
+    output = model.parent / name
+    convert_model(
+        model, output, ConvertOptions.model_validate({"quantize": scheme, "progress": False} | text | options)
+    )
+    return Checkpoint.open(output)
+
+
+@pytest.mark.parametrize("scheme", CALIBRATED)
+def test_the_same_text_and_seed_give_the_same_bytes_and_leave_no_cache(
+    model: Path, scheme: str, own_cache: Path
+) -> None:
+    first, second = converted(model, "first", scheme), converted(model, "second", scheme)
+    assert first.sha256() == second.sha256()
+    assert not list(own_cache.iterdir())
+    other = converted(model, "other", scheme, calibration_size=1)
+    assert first.rank_file().read_bytes() != other.rank_file().read_bytes()
+
+
+def test_ranks_hold_parts_of_what_one_rank_holds(model: Path) -> None:
+    whole, parts = converted(model, "whole", "int4_gptq"), converted(model, "parts", "int4_gptq", tp_size=2)
+    both = [parts.matrix(FC, rank) for rank in range(2)]
+    np.testing.assert_array_equal(np.concatenate(both), whole.matrix(FC))
+    proj = "transformer.layers.1.mlp.proj"
+    both = [parts.matrix(proj, rank) for rank in range(2)]
+    np.testing.assert_array_equal(np.concatenate(both, axis=1), whole.matrix(proj))
+
+
+def test_smoothing_factors_are_shared_by_what_reads_the_same_rows(model: Path) -> None:
+    checkpoint = converted(model, "smoothed", "int8_sq")
+    fc, gate = checkpoint.input_factors(FC), checkpoint.input_factors("transformer.layers.1.mlp.gate")
+    assert fc is not None and gate is not None
+    np.testing.assert_array_equal(fc, gate)
+    assert checkpoint.input_factors("transformer.layers.1.mlp.proj") is None
+    plain = ConvertOptions(progress=False)
+    convert_model(model, model.parent / "plain", plain)
+    weight = Checkpoint.open(model.parent / "plain").matrix(QKV).astype(np.float32)
+    factors = checkpoint.input_factors(QKV)
+    assert factors is not None
+    restored = checkpoint.matrix(QKV) * factors.astype(np.float32)
+    steps = checkpoint.array(f"{QKV}.per_channel_scale")[:, None] * np.abs(factors)
+    assert (np.abs(restored - weight) <= 0.501 * steps).all()
+
+
+def test_fp8_has_one_scale_for_a_matrix_and_one_for_its_rows(model: Path) -> None:
+    checkpoint = converted(model, "fp8", "fp8")
+    fc, gate = (checkpoint.array(f"{FC.removesuffix('fc')}{name}.weights_scaling_factor") for name in ("fc", "gate"))
+    assert fc.shape == (1,) and fc == gate
+    assert checkpoint.array(f"{FC}.activation_scaling_factor") > 0
+    greatest = max(np.abs(checkpoint.matrix(f"{FC.removesuffix('fc')}{name}")).max() for name in ("fc", "gate"))
+    np.testing.assert_allclose(greatest, fc[0] * 448, rtol=1e-6)
+
+
+def test_a_text_with_tokens_beyond_the_vocabulary_is_refused(model: Path) -> None:
+    path = model.parent / "tokens.jsonl"
+    path.write_text(json.dumps({"token_ids": [1, 10**6]}))
+    with pytest.raises(InflightError, match="beyond the model's vocabulary of 37"):
+        converted(model, "refused", "int4_gptq", calibration_text=path)
+    assert not (model.parent / "refused").exists()
+
+
+def test_a_calibration_that_was_killed_goes_on_where_it_was(
+    tmp_path: Path, rng: np.random.Generator, own_cache: Path
+) -> None:
+    config = tiny_config(**SIZES, num_hidden_layers=40)
+    write_model(tmp_path / "model", config, random_tensors(config, rng))
+    whole = converted(tmp_path / "model", "whole", "int4_gptq")
+    text = calibrated_on(tmp_path / "model", "int4_gptq")["calibration_text"]
+    command = [sys.executable, "-c", "from inflight.cli.main import main; main()", "convert", str(tmp_path / "model")]
+    command += ["--quantize", "int4_gptq", "--calib-dataset", str(text), "-o", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ))
+    assert eventually(lambda: any(own_cache.glob("*/streams-0000[2-9].npz")) or process.poll() is not None)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    *_, kept = sorted(own_cache.glob("*/streams-?????.npz"))
+    assert 0 < int(kept.stem.removeprefix("streams-")) < 40
+    resumed = converted(tmp_path / "model", "out", "int4_gptq")
+    assert resumed.rank_file().read_bytes() == whole.rank_file().read_bytes()
+    assert not list(own_cache.iterdir())
