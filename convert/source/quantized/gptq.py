@@ -42,22 +42,31 @@ def _is_group(size: Any) -> bool:
 
 def gptq_tensors(config: Mapping[str, Any], parts: Parts) -> Iterator[SourceTensor]:
     """Every matrix that has a qweight."""
-    bits, added = config["bits"], _FORMATS[config.get("checkpoint_format", "gptq")]
-    size = config.get("group_size", 128)
+    added = _FORMATS[config.get("checkpoint_format", "gptq")]
     for module in parts.modules("qweight"):
         packed = parts.take(module, "qweight", dtypes=("int32",))
         if packed is None or len(packed.shape) != 2:
             continue
+        order, bits, size = parts.find(module, "g_idx"), config["bits"], config.get("group_size", 128)
+        if config.get("dynamic") and order is not None and order.shape[0]:
+            bits, size = _own(packed, order, parts.find(module, "scales"), bits, size)
         width, rows = packed.shape[0] * 32 // bits, packed.shape[1]
         groups = 1 if size == -1 else -(-width // size)
         scale = parts.take(module, "scales", [(groups, rows)], FLOAT_DTYPES)
         zeros = parts.take(module, "qzeros", [(groups, -(-rows * bits // 32))], ("int32",))
-        order = parts.find(module, "g_idx")
         if order is not None:
             order = parts.take(module, "g_idx", [(width,)], ("int32", "int64"))
         if scale is not None and zeros is not None:
             group_size = None if size == -1 else size
             yield GptqTensor(module, (rows, width), bits, packed, zeros, scale, added, group_size, order)
+
+
+def _own(packed: TensorEntry, order: TensorEntry, scale: TensorEntry | None, bits: int, size: int) -> tuple[int, int]:
+    """Bits and group size of a module, where `dynamic` gives modules their own: as its tensors have them."""
+    width = order.shape[0]
+    found = packed.shape[0] * 32 // width
+    groups = scale.shape[0] if scale is not None and scale.shape else 0
+    return found if found in BITS else bits, -(-width // groups) if groups else size
 
 
 class GptqTensor(GroupedTensor):

@@ -140,6 +140,21 @@ def test_a_verb_without_its_extra_names_it(
     assert f"pip install 'inflight-llm[{extra}]'" in refused.stderr
 
 
+@pytest.mark.unit
+def test_a_gguf_file_names_the_extra_that_reads_it(tmp_path: Path) -> None:
+    key, value = b"general.architecture", b"llama"
+    text = b"".join(len(part).to_bytes(8, "little") + part for part in (key, value))
+    # Version 3, no tensors, one key, whose value is a string.
+    numbers = (3).to_bytes(4, "little") + (0).to_bytes(8, "little") + (1).to_bytes(8, "little")
+    string_type = (8).to_bytes(4, "little")
+    content = b"GGUF" + numbers + text[: 8 + len(key)] + string_type + text[8 + len(key) :]
+    (tmp_path / "model.gguf").write_bytes(content)
+    refused = inflight("convert", tmp_path / "model.gguf", "-o", tmp_path / "out", extra="build")
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    assert "needs the module gguf, which is not installed" in refused.stderr
+    assert "pip install 'inflight-llm[gguf]'" in refused.stderr
+
+
 @pytest.mark.pipeline
 def test_the_extra_of_building_converts_and_plans_and_runs_references(tmp_path: Path) -> None:
     subprocess.run([sys.executable, SCRIPTS / "make_embedded_model.py", tmp_path / "model"], check=True)
@@ -156,7 +171,7 @@ def test_the_extra_of_building_converts_and_plans_and_runs_references(tmp_path: 
 @pytest.mark.unit
 def test_the_extras_of_the_tests_are_all_of_them() -> None:
     extras = project()["optional-dependencies"]
-    assert extras["all"] == ["inflight-llm[build,serve,client,bench]"]
+    assert extras["all"] == ["inflight-llm[build,gguf,serve,client,bench]"]
     assert "inflight-llm[all,cuda-compile]" in extras["test"]
     for message in re.findall(r"inflight-llm\[([\w,-]+)\]", " ".join(map(str, extras.values()))):
         assert set(message.split(",")) <= extras.keys()

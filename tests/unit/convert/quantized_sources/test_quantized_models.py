@@ -100,6 +100,23 @@ def test_random_integers_come_back(tmp_path: Path, rng: np.random.Generator, met
         np.testing.assert_array_equal(difference, matrix.levels - matrix.zeros[:, matrix.groups])
 
 
+def test_modules_of_gptq_may_have_bits_and_groups_of_their_own(tmp_path: Path, rng: np.random.Generator) -> None:
+    matrices = quantized_model(tmp_path / "model", rng, "gptq", 4, 16)
+    path = tmp_path / "model" / "model.safetensors"
+    module = "model.layers.0.mlp.down_proj"
+    other = random_matrix(rng, 32, 48, 8, 8, ordered=True, symmetric=False)
+    matrices[f"{module}.weight"] = other
+    own = {f"{module}.{part}": array for part, array in PACKERS["gptq"](other).items()}
+    tensors = load_file(path) | own
+    save_file(tensors, path)
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    config["quantization_config"]["dynamic"] = {"+:.*down_proj": {"bits": 8, "group_size": 8}}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    source = open_source(tmp_path / "model", None)
+    for name, matrix in matrices.items():
+        assert raw(in_spans(source.tensors[name], rng)) == raw(matrix.numbers), name
+
+
 def test_quantizing_again_is_quantizing_the_dequantized_model(tmp_path: Path, rng: np.random.Generator) -> None:
     matrices = quantized_model(tmp_path / "model", rng, "gptq", 4, 16)
     stored = load_file(tmp_path / "model" / "model.safetensors")
