@@ -8,8 +8,9 @@ from typing import cast
 from msgspec import UNSET
 
 from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.convert.checkpoint.layout import module_path
 from inflight.convert.checkpoint.model_spec import ModelSpec, layer_list
-from inflight.convert.quantization.schemes import SCALE_SUFFIXES
+from inflight.convert.quantization.schemes import SCALE_SUFFIXES, ZERO_POINT
 from inflight.engine_format.manifest import (
     Dtype,
     GenerationFacts,
@@ -90,7 +91,7 @@ def source_facts(checkpoint: Checkpoint) -> SourceFacts:
 
 def work_plan(checkpoint: Checkpoint, kv_cache: KvCacheFacts) -> WorkPlan:
     """Operations and bytes of the matrix products; a decode step reads every weight but the embedding table once, and
-    the scales of quantized ones.
+    the scales and zero points of quantized ones.
     """
     tensors = checkpoint.logical_tensors()
     matrices = {name: entry for name, entry in tensors.items() if name.endswith(".weight") and len(entry.shape) == 2}
@@ -98,9 +99,10 @@ def work_plan(checkpoint: Checkpoint, kv_cache: KvCacheFacts) -> WorkPlan:
     projection = matrices.pop(_PROJECTION, embedding)
     read = [*matrices.values(), projection]
     scales = [checkpoint.scales_of(entry.name) for entry in read]
+    zeros = [tensors.get(f"{module_path(entry.name)}{ZERO_POINT}") for entry in read]
     return WorkPlan(
         layer_flops_per_token=2 * sum(prod(entry.shape) for entry in matrices.values()),
         logits_flops_per_row=2 * prod(projection.shape),
-        weight_bytes_per_step=sum(entry.nbytes for entry in [*read, *scales] if entry is not None),
+        weight_bytes_per_step=sum(entry.nbytes for entry in [*read, *scales, *zeros] if entry is not None),
         kv_bytes_per_token=kv_cache.bytes_per_block // kv_cache.tokens_per_block,
     )

@@ -16,8 +16,8 @@ DOMAIN_VERSION = 1
 INT, FLOAT, STRING = ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeType.STRING
 
 _HEADS = {"num_heads": INT, "num_kv_heads": INT, "head_size": INT}
-_ADDED = frozenset({"bias", "residual"})
-_GATE_BIASES = frozenset({"gate_bias", "up_bias"})
+_ADDED = frozenset({"bias", "zero", "residual"})
+_GATE_BIASES = frozenset({"gate_bias", "up_bias", "gate_zero", "up_zero"})
 # Constants of rounded rows: one scale for all rows, or the range to which a row of 8-bit floats is cut.
 _ROUNDING = ("scale", "low", "high")
 
@@ -90,14 +90,25 @@ OPERATORS: Mapping[str, Operator] = {
         optional=frozenset(_ROUNDING),
     ),
     "QuantizedLinear": Operator(
-        ("x", "x_scale", "weight", "weight_scale", "bias", "residual"),
+        ("x", "x_scale", "weight", "weight_scale", "bias", "zero", "residual"),
         ("y",),
         {"group_size": INT},
         optional=_ADDED,
         may_reuse={"y": "residual"},
     ),
     "QuantizedGatedLinear": Operator(
-        ("x", "x_scale", "gate", "gate_scale", "up", "up_scale", "gate_bias", "up_bias"),
+        (
+            "x",
+            "x_scale",
+            "gate",
+            "gate_scale",
+            "up",
+            "up_scale",
+            "gate_bias",
+            "up_bias",
+            "gate_zero",
+            "up_zero",
+        ),
         ("y",),
         {"activation": STRING, "group_size": INT},
         optional=_GATE_BIASES,

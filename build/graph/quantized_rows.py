@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 # One sum of the activations for each group of k; no group is smaller.
-SMALLEST_GROUP = 32
+SMALLEST_GROUP = 16
 _ALIGNMENT = 64
 
 # Signed bytes of an integer of a row (kernels/quantize.h).

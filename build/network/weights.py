@@ -8,7 +8,7 @@ from inflight.build.graph.builder import GraphBuilder
 from inflight.build.graph.values import name_of, shape_of
 from inflight.build.network.stored_tensors import stored_tensor
 from inflight.build.quantization import scaled_rows
-from inflight.build.quantization.forms import row_form, weight_form
+from inflight.build.quantization.forms import row_form, write_matrix
 from inflight.build.quantization.stored_matrix import RowFacts, StoredMatrix
 from inflight.convert.checkpoint.directory import Checkpoint
 
@@ -66,7 +66,7 @@ class Weights:
         quantization = self._quantization_of(prefix)
         if quantization is not None:
             matrix = StoredMatrix.of(self._table, prefix, quantization)
-            return weight_form(quantization.scheme).write(self._builder, matrix, name)
+            return write_matrix(self._builder, matrix, quantization.scheme, name)
         weight = self.float32(f"{prefix}.weight")
         outputs, inputs = shape_of(weight)
         return self._builder.op("Transpose", [weight], name, ir.DataType.FLOAT, (inputs, outputs), {"perm": [1, 0]})

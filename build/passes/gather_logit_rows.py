@@ -26,7 +26,7 @@ _ROW_INPUTS = {
     "AddRows": (0, 1),
     "QuantizeRows": (0,),
     "RMSNormQuantize": (0,),
-    "QuantizedLinear": (0, 1, 5),
+    "QuantizedLinear": (0, 1, 6),
     "QuantizedGatedLinear": (0, 1),
     "Gate": (0, 1),
 }

@@ -1,6 +1,7 @@
 """An activation of one QuantizedLinear times another of the same rows becomes QuantizedGatedLinear.
 
-Both may have a bias. Where only one of them has, or where their groups are of two sizes, they are left as they are.
+Both may have a bias, and zero points. Where only one of them has, or where their groups are of two sizes, they are left
+as they are.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import onnx_ir as ir
 from inflight.build.passes.gated_linear import gated_products
 from inflight.build.passes.rewrite import fused, integer, like, nodes_of, replace
 
-_BIAS = 4
+_BIAS, _ZERO = 4, 5
 
 
 def fuse_quantized_gated_linear(graph: ir.Graph) -> None:
@@ -22,8 +23,18 @@ def fuse_quantized_gated_linear(graph: ir.Graph) -> None:
         size = integer(gate, "group_size", 0)
         if gate.inputs[1] is not up.inputs[1] or integer(up, "group_size", 0) != size:
             continue
-        inputs = [*gate.inputs[:_BIAS], *up.inputs[2:_BIAS], *found.biases(_BIAS)]
+        biases, zeros = (_both(gate, up, index) for index in (_BIAS, _ZERO))
+        if biases.count(None) == 1 or zeros.count(None) == 1:
+            continue
+        inputs = [*gate.inputs[:_BIAS], *up.inputs[2:_BIAS], *biases, *zeros]
+        while inputs[-1] is None:
+            inputs.pop()
         attributes = {"activation": found.activation, "group_size": size}
         node = fused("QuantizedGatedLinear", inputs, [like(product.outputs[0])], attributes)
         graph.insert_before(product, node)
         replace(graph, product.outputs, node.outputs)
+
+
+def _both(gate: ir.Node, up: ir.Node, index: int) -> list[ir.Value | None]:
+    """An input of the two that they may lack."""
+    return [node.inputs[index] if index < len(node.inputs) else None for node in (gate, up)]

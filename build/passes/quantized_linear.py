@@ -23,9 +23,10 @@ def fuse_quantized_linear(graph: ir.Graph) -> None:
         product = matmul.outputs[0]
         biased, bias = added_bias(product)
         result = product if biased is None else biased
-        inputs = [*rows.outputs, matrix.weight, matrix.scale]
-        attributes = {"group_size": matrix.group_size}
-        node = fused("QuantizedLinear", inputs if bias is None else [*inputs, bias], [like(result)], attributes)
+        inputs = [*rows.outputs, matrix.weight, matrix.scale, bias, matrix.zero]
+        while inputs[-1] is None:
+            inputs.pop()
+        node = fused("QuantizedLinear", inputs, [like(result)], {"group_size": matrix.group_size})
         graph.insert_before(matmul, node)
         replace(graph, [result], node.outputs)
         _adopt(graph, matrix)
@@ -43,7 +44,7 @@ def _quantized_rows(value: ir.Value | None) -> ir.Node | None:
 
 def _adopt(graph: ir.Graph, matrix: QuantizedMatrix) -> None:
     """Let the graph own the matrix, in place of the views of it that the standard network had."""
-    for value in (matrix.weight, matrix.scale):
+    for value in (matrix.weight, matrix.scale):  # zero points are the network's own
         name = name_of(value)
         if graph.initializers.get(name) is not value:
             graph.initializers.pop(name)

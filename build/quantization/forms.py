@@ -12,7 +12,15 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from inflight.build.graph.builder import GraphBuilder
-from inflight.build.quantization import dequantized_rows, float8_rows, int4_pairs, integer_rows, stored_rows
+from inflight.build.quantization import (
+    dequantized_rows,
+    float8_rows,
+    int4_pairs,
+    int8_groups,
+    integer_rows,
+    stored_rows,
+    zero_points,
+)
 from inflight.build.quantization.stored_matrix import QuantizedMatrix, RoundedRows, RowFacts, StoredMatrix
 from inflight.convert.quantization.schemes import QuantScheme, RowDtype, RowScale, ScaleShare, WeightDtype
 
@@ -39,6 +47,7 @@ WEIGHT_FORMS: Mapping[tuple[WeightDtype, ScaleShare], WeightForm] = {
     ("float8_e4m3fn", "row"): _AXIS_0,
     ("float8_e4m3fn", "matrix"): _AXIS_0,
     ("int4", "group"): WeightForm(int4_pairs.write, int4_pairs.find),
+    ("int8", "group"): WeightForm(int8_groups.write, int8_groups.find),
 }
 _INTEGERS = RowForm(integer_rows.write, integer_rows.find)
 _STORED = RowForm(stored_rows.write, stored_rows.find)
@@ -51,8 +60,13 @@ ROW_FORMS: Mapping[tuple[RowDtype, RowScale], RowForm] = {
 }
 
 
-def weight_form(scheme: QuantScheme) -> WeightForm:
-    return WEIGHT_FORMS[scheme.weights.dtype, scheme.weights.scale]
+def write_matrix(builder: GraphBuilder, matrix: StoredMatrix, scheme: QuantScheme, name: str) -> ir.Value:
+    """float32 [in, out], called `name`, of a matrix with its zero points, if it has some."""
+    form = WEIGHT_FORMS[scheme.weights.dtype, scheme.weights.scale]
+    if matrix.zero is None:
+        return form.write(builder, matrix, name)
+    scaled = form.write(builder, matrix, f"{name}.scaled")
+    return zero_points.write(builder, scaled, matrix.zero, matrix.group_size, name)
 
 
 def row_form(scheme: QuantScheme) -> RowForm:
@@ -61,8 +75,12 @@ def row_form(scheme: QuantScheme) -> RowForm:
 
 def find_matrix(transposed: ir.Value | None) -> QuantizedMatrix | None:
     """The quantized matrix behind float32 [in, out], if that is what it is."""
-    found = (form.find(transposed) for form in dict.fromkeys(WEIGHT_FORMS.values()))
-    return next((matrix for matrix in found if matrix is not None), None)
+    weight, zero, size = zero_points.find(transposed) or (transposed, None, 0)
+    found = (form.find(weight) for form in dict.fromkeys(WEIGHT_FORMS.values()))
+    matrix = next((matrix for matrix in found if matrix is not None), None)
+    if matrix is None or zero is None:
+        return matrix
+    return matrix._replace(zero=zero) if matrix.group_size == size else None
 
 
 def find_rows(value: ir.Value | None) -> RoundedRows | None:

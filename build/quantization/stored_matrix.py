@@ -20,11 +20,13 @@ class StoredMatrix(NamedTuple):
     weight: TensorEntry
     scale: TensorEntry
     group_size: int
+    zero: TensorEntry | None = None
 
     @classmethod
     def of(cls, table: Mapping[str, TensorEntry], module: str, quantization: WeightQuantization) -> StoredMatrix:
-        scale = table[quantization.scale_name(module)]
-        return cls(table[f"{module}.weight"], scale, quantization.group_size)
+        scale, zero = table[quantization.scale_name(module)], quantization.zero_name(module)
+        given = None if zero is None else table[zero]
+        return cls(table[f"{module}.weight"], scale, quantization.group_size, given)
 
 
 class RowFacts(NamedTuple):
@@ -39,14 +41,16 @@ class RowFacts(NamedTuple):
 
 
 class QuantizedMatrix(NamedTuple):
-    """Levels [out, in] with scales: float32 [1], [out], or [out, groups] of `group_size` inputs each.
+    """Levels [out, in] with scales: float32 [1], [out], or [out, groups] of `group_size` inputs each; `zero` [out,
+    groups] is added to what a level times its scale is.
 
-    `weight` and `scale` are initializers of the graph, or shall replace the ones of the same names.
+    All three are initializers of the graph, or shall replace the ones of the same names.
     """
 
     weight: ir.Value
     scale: ir.Value
     group_size: int
+    zero: ir.Value | None = None
 
 
 class RoundedRows(NamedTuple):

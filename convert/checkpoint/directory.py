@@ -121,7 +121,9 @@ class Checkpoint:
             return stored
         scales = self.array(quantization.scale_name(module), rank)
         levels = unpack_pairs(stored, len(scales)) if quantization.bits == 4 else stored
-        return dequantize(levels, scales, quantization.group_size)
+        zero = quantization.zero_name(module)
+        zeros = None if zero is None else self.array(zero, rank)
+        return dequantize(levels, scales, quantization.group_size, zeros)
 
     def input_factors(self, module: str, rank: int = 0) -> npt.NDArray[Any] | None:
         """What the values of a module's rows are multiplied by first, (in,) of the checkpoint's type; None: nothing."""

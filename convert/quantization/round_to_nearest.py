@@ -87,13 +87,13 @@ def unpack_pairs(packed: Levels, rows: int) -> Levels:
     return levels[:rows]
 
 
-def dequantize(levels: Array, scales: Floats, group_size: int) -> Floats:
-    """levels [N, K] times their scales: [1], [N], or [N, ceil(K / group_size)]."""
+def dequantize(levels: Array, scales: Floats, group_size: int, zeros: Floats | None = None) -> Floats:
+    """levels [N, K] times their scales: [1], [N], or [N, ceil(K / group_size)]; plus zero points of those groups."""
     if not group_size:
         wide: Floats = levels.astype(np.float32) * scales[:, None]
         return wide
     grouped: Floats = levels * np.repeat(scales, group_size, axis=-1)[:, : levels.shape[1]]
-    return grouped
+    return grouped if zeros is None else grouped + np.repeat(zeros, group_size, axis=-1)[:, : levels.shape[1]]
 
 
 def _int4_levels(blocks: Floats, scales: Floats) -> Floats:

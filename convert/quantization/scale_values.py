@@ -36,10 +36,8 @@ def _scales(checkpoint: Checkpoint) -> Iterator[tuple[str, bool]]:
         if quantization is not None:
             module = module_path(spec.name)
             yield quantization.scale_name(module), quantization.scheme.weights.dtype == "float8_e4m3fn"
-            for name, positive in (
-                (quantization.row_scale_name(module), True),
-                (quantization.factors_name(module), False),
-            ):
+            further = (quantization.row_scale_name(module), True), (quantization.factors_name(module), False)
+            for name, positive in (*further, (quantization.zero_name(module), False)):
                 if name is not None:
                     yield name, positive
 

@@ -14,6 +14,7 @@ from inflight.convert.quantization.schemes import (
     ACTIVATION_SCALE,
     INPUT_FACTORS,
     SCHEMES,
+    ZERO_POINT,
     QuantScheme,
     RowDtype,
     schemes_of,
@@ -37,13 +38,15 @@ class WeightQuantization:
     """How the matrix of one module is stored, and how the rows that it multiplies are rounded.
 
     `group_size` 0: the scheme has no groups. `row_limits`: rows are cut to this range before they are rounded.
-    `scaled_inputs`: before that, each of their values is multiplied by a stored factor.
+    `scaled_inputs`: before that, each of their values is multiplied by a stored factor. `zero_points`: to a level times
+    its scale the zero point of its group is added.
     """
 
     scheme: QuantScheme
     group_size: int
     row_limits: tuple[float, float] | None = None
     scaled_inputs: bool = False
+    zero_points: bool = False
 
     @property
     def activations(self) -> RowDtype:
@@ -65,19 +68,24 @@ class WeightQuantization:
         """The tensor of the factors of the rows' values; None: there are none."""
         return f"{module}{INPUT_FACTORS}" if self.scaled_inputs else None
 
+    def zero_name(self, module: str) -> str | None:
+        """The tensor of the zero points; None: there are none."""
+        return f"{module}{ZERO_POINT}" if self.zero_points else None
+
     def stored(self, module: str, shape: Sequence[int], dtype: str) -> tuple[StoredTensor, ...]:
-        """Weight, scales and factors of a matrix of this shape in a checkpoint of type `dtype`: bytes of int4 hold two
-        neighbouring rows, the even one low.
+        """Weight, scales, factors and zero points of a matrix of this shape in a checkpoint of type `dtype`: bytes of
+        int4 hold two neighbouring rows, the even one low.
         """
         weights, (rows, columns) = self.scheme.weights, shape
         packed, levels = ((-(-rows // 2), columns), "int8") if self.bits == 4 else ((rows, columns), weights.dtype)
         shares = {"matrix": (1,), "row": (rows,), "group": (rows, -(-columns // (self.group_size or columns)))}
-        row_scale, factors = self.row_scale_name(module), self.factors_name(module)
+        row_scale, factors, zero = self.row_scale_name(module), self.factors_name(module), self.zero_name(module)
         return (
             StoredTensor(f"{module}.weight", packed, levels),
             StoredTensor(self.scale_name(module), shares[weights.scale], "float32"),
             *([StoredTensor(row_scale, (1,), "float32")] if row_scale else []),
             *([StoredTensor(factors, (columns,), dtype)] if factors else []),
+            *([StoredTensor(zero, shares[weights.scale], "float32")] if zero else []),
         )
 
 
@@ -93,7 +101,8 @@ def weight_quantization(facts: QuantizationFacts, record: QuantizationRecord | N
     scheme = (told or known)[0]
     group_size = facts.group_size if scheme.weights.scale == "group" else 0
     limits = facts.clamp_val if scheme.rows == ("float8_e4m3fn", "own") else None
-    return WeightQuantization(scheme, group_size, limits, facts.pre_quant_scale or scheme.scaled_inputs)
+    scaled_inputs = facts.pre_quant_scale or scheme.scaled_inputs
+    return WeightQuantization(scheme, group_size, limits, scaled_inputs, facts.has_zero_point)
 
 
 def algorithm_problems(facts: QuantizationFacts, further: tuple[str, ...] = ()) -> list[str]:
@@ -105,7 +114,9 @@ def algorithm_problems(facts: QuantizationFacts, further: tuple[str, ...] = ()) 
         return []
     schemes = schemes_of(algorithm)
     supported = ", ".join(dict.fromkeys([*(scheme.algorithm for scheme in SCHEMES), *further]))
-    guarded = any(scheme.weights.guarded for scheme in schemes)
+    # Zero points lie in another order in the format's own reader.
+    guarded = facts.has_zero_point or any(scheme.weights.guarded for scheme in schemes)
+    grouped = all(scheme.weights.scale == "group" for scheme in schemes)
     integers = all(scheme.rows.dtype.startswith("int") for scheme in schemes)
     limits = facts.clamp_val
     named = f"quant_algo {algorithm!r} with"
@@ -116,7 +127,7 @@ def algorithm_problems(facts: QuantizationFacts, further: tuple[str, ...] = ()) 
             f"{named} weights laid out for a GPU (weight_layout is not 'out_in')",
         ),
         (facts.pre_quant_scale and not integers, f"{named} pre_quant_scale (factors of its inputs)"),
-        (facts.has_zero_point, f"{named} has_zero_point"),
+        (facts.has_zero_point and not grouped, f"{named} has_zero_point (groups have them)"),
         (facts.use_meta_recipe, f"{named} use_meta_recipe (layers that are left out without being named)"),
         (limits is not None and not limits[0] < 0 < limits[1], f"{named} clamp_val {limits}"),
         (facts.group_size < 1, f"group_size {facts.group_size}"),

@@ -17,8 +17,8 @@ Method = Literal["nearest", "gptq", "smoothquant", "measured"]
 
 # Names of the tensors beside a weight.
 GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE = ".weights_scaling_factor", ".per_channel_scale", ".activation_scaling_factor"
-INPUT_FACTORS = ".prequant_scaling_factor"
-SCALE_SUFFIXES = (GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE, INPUT_FACTORS)
+INPUT_FACTORS, ZERO_POINT = ".prequant_scaling_factor", ".zero"
+SCALE_SUFFIXES = (GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE, INPUT_FACTORS, ZERO_POINT)
 EMBEDDING = "*vocab_embedding"
 
 
@@ -72,6 +72,7 @@ class QuantScheme(NamedTuple):
 
 _INT4 = StoredWeights("int4", "group", GROUP_SCALE)
 _INT8 = StoredWeights("int8", "row", ROW_SCALE, guarded=True)
+_INT8_GROUPS = StoredWeights("int8", "group", GROUP_SCALE, guarded=True)
 # The first keeps every value within -7 .. 7; the others cut the extremes of a group off where that serves the rest.
 _INT4_DIVISORS = (7.0, 7.5, 8.0, 8.5, 9.0)
 # Negative ones give the extreme of a group the level -8, which has a step more than 7.
@@ -111,6 +112,9 @@ SCHEMES: tuple[QuantScheme, ...] = (
         RoundedRows("int8", "stored"),
         scaled_inputs=True,
     ),
+    # What other formats store in groups of 8 bits (or of 5 and 6) has these numbers.
+    QuantScheme("int8_groups_wo", "W8A16_GPTQ", _INT8_GROUPS, RoundedRows("int16")),
+    QuantScheme("int8_groups_w8a8", "W8A16_GPTQ", _INT8_GROUPS, RoundedRows("int8")),
     QuantScheme("int8_wo", "W8A16", _INT8, RoundedRows("int16"), (127.0,)),
     QuantScheme("int8_w8a8", "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN", _INT8, RoundedRows("int8"), (127.0,)),
     # Rows behind a norm have the outliers; the other two projections lose nothing that smoothing would mend.

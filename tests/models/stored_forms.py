@@ -45,6 +45,15 @@ SCALED_INPUTS = (
     Form("static smoothquant apart", {"quant_algo": "W8A8_SQ_PER_CHANNEL"}, shared=False),
     Form("scaled int8", {"quant_algo": "W8A16", "weight_layout": "out_in", "pre_quant_scale": True}),
 )
+_GUARDED = {"weight_layout": "out_in"}
+_GROUPS = {"quant_algo": "W8A16_GPTQ", **_GUARDED}
+GROUPS_AND_ZEROS = (
+    Form("int8 groups of 16", {**_GROUPS, "group_size": 16}, signed=True),
+    Form("int8 groups of 64, zeros", {**_GROUPS, "group_size": 64, "has_zero_point": True}),
+    Form("int8 groups of 32, zeros", {**_GROUPS, "group_size": 32, "has_zero_point": True}, signed=True),
+    Form("int4 groups of 32, zeros", {**_AWQ, **_GUARDED, "group_size": 32, "has_zero_point": True}),
+    Form("awq 64, zeros", {**_AWQ, **_GUARDED, "group_size": 64, "has_zero_point": True, "pre_quant_scale": True}),
+)
 SIGNED_SCALES = (
     Form("signed int4", {**_AWQ, "group_size": 32}, signed=True),
     Form("signed int8", {"quant_algo": "W8A16", "weight_layout": "out_in"}, signed=True),
@@ -90,24 +99,32 @@ class _Matrix:
         if quantization.scaled_inputs:
             stored = self.rng.uniform(0.5, 2, weight.shape[1]).astype(np.float32).astype(numpy_dtype(dtype))
             tensors[f"{self.module}.prequant_scaling_factor"], factors = stored, stored.astype(np.float32)
-        levels, scales = self._rounded(weight / factors)
+        levels, scales, zeros = self._rounded(weight / factors)
         tensors[f"{self.module}.weight"] = _pairs(levels) if quantization.bits == 4 else levels
         tensors[quantization.scale_name(self.module)] = scales
+        zero = quantization.zero_name(self.module)
+        if zero is not None:
+            tensors[zero] = zeros
         row_scale = quantization.row_scale_name(self.module)
         if row_scale is not None:  # small enough to cut some off
             tensors[row_scale] = self.rng.uniform(0.015, 0.05, 1).astype(np.float32)
         return tensors
 
-    def _rounded(self, weight: Floats) -> tuple[Array, Floats]:
-        """Levels, and scales of rows or of groups."""
+    def _rounded(self, weight: Floats) -> tuple[Array, Floats, Floats]:
+        """Levels, scales of rows or of groups, and zero points: whole multiples of the scales, as others have them, but
+        for the rounding of the product.
+        """
         size, greatest = self.quantization.group_size or weight.shape[1], 2 ** (self.quantization.bits - 1) - 1
         starts = np.arange(0, weight.shape[1], size)
         scales = np.maximum.reduceat(np.abs(weight), starts, axis=1) / np.float32(greatest)
         if self.form.signed:
             scales *= self.rng.choice([-1, 1], scales.shape).astype(np.float32)
-        wide = np.repeat(scales, size, axis=1)[:, : weight.shape[1]]
-        levels = np.clip(np.rint(weight / wide), -greatest - 1, greatest).astype(np.int8)
-        return levels, scales if self.quantization.group_size else scales[:, 0]
+        zeros = np.zeros_like(scales)
+        if self.quantization.zero_points:
+            zeros = (scales * self.rng.integers(-3, 4, scales.shape)).astype(np.float32)
+        wide, shift = (np.repeat(each, size, axis=1)[:, : weight.shape[1]] for each in (scales, zeros))
+        levels = np.clip(np.rint((weight - shift) / wide), -greatest - 1, greatest).astype(np.int8)
+        return levels, scales if self.quantization.group_size else scales[:, 0], zeros
 
 
 def _pairs(levels: Array) -> Array:

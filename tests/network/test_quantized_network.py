@@ -137,7 +137,8 @@ def test_modules_of_all_schemes_side_by_side(tmp_path: Path, mixture: int, rng: 
     shape = random_shape(rng, str(rng.choice(ALL_FAMILIES)))
     patterns = ("lm_head", "*.0.attention.qkv", "*.attention.dense", "*.0.mlp.proj", "*.mlp.proj", "*.0.mlp.*", "*")
     schemes = tuple((pattern, str(rng.choice(SCHEMES))) for pattern in patterns)
-    case = make_case(tmp_path, shape, seed, group_size=int(rng.choice([32, 64])), module_schemes=schemes)
+    grouped = {"group_size": int(rng.choice([32, 64]))} if any("int4" in name for _, name in schemes) else {}
+    case = make_case(tmp_path, shape, seed, module_schemes=schemes, **grouped)
     sequences = rng.integers(0, shape.vocab_size, (SEQUENCES, LENGTH))
     found = one_step(lowered(case.checkpoint), sequences)
     runner = LinearRunner(case.checkpoint, LIMITS.max_seq_len, batch=SEQUENCES)

@@ -12,9 +12,11 @@ import onnx
 import pytest
 
 from inflight.build.graph.operators import graph_problems
+from inflight.build.targets.tensorrt.precision import check_schemes
 from inflight.convert.checkpoint.reference_decoder import hidden_states
+from inflight.errors import BuildError
 from tests.models.random_models import random_shape
-from tests.models.stored_forms import SCALED_INPUTS, SIGNED_SCALES, Form, store_as
+from tests.models.stored_forms import GROUPS_AND_ZEROS, SCALED_INPUTS, SIGNED_SCALES, Form, store_as
 from tests.network.one_step import LENGTH, LIMITS, SEQUENCES, lowered, one_step
 from tests.network.support import ALL_FAMILIES, FAMILIES, Case, LinearRunner, make_case, random_chunks, relative_error
 from tests.oracles.quantized_transformers import quantize_oracle
@@ -24,7 +26,7 @@ pytestmark = pytest.mark.network
 # A value on the edge between two levels may fall to either side, and its prompt then differs a little. Rows of 16 bits
 # differ by single levels wherever the last bits of a float32 do.
 SAME, TOLERANCE = 1e-3, 0.2
-FORMS = (*SCALED_INPUTS, *SIGNED_SCALES)
+FORMS = (*SCALED_INPUTS, *SIGNED_SCALES, *GROUPS_AND_ZEROS)
 
 
 @pytest.fixture(params=FORMS, ids=str)
@@ -88,3 +90,9 @@ def test_factors_are_a_part_of_the_norm_or_of_the_rounding(case: Case, form: For
     assert types.count("Gate") == (layers if apart else 0)
     assert types.count("RMSNormQuantize") == (1 if apart else 2) * layers
     assert types.count("QuantizeRows") == (4 if apart else 2) * layers
+
+
+@pytest.mark.parametrize("form", GROUPS_AND_ZEROS, ids=str, indirect=True)
+def test_a_gpu_refuses_what_it_has_no_product_for(case: Case) -> None:
+    with pytest.raises(BuildError, match=r"no lowering for .*(int8 weights with a scale per group|zero points)"):
+        check_schemes(case.checkpoint)

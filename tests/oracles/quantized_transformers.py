@@ -69,11 +69,15 @@ def _dequantized(checkpoint: Checkpoint, module: str) -> Floats:
     if quantization is None:
         return stored.astype(np.float32)
     scale = map_array(checkpoint.tensors[quantization.scale_name(module)])
-    if quantization.bits == 8:
+    if scale.ndim == 1:
         return np.asarray(stored.astype(np.float32) * scale[:, None], np.float32)
-    nibbles = np.stack([stored & 15, stored.view(np.uint8) >> 4], axis=1).reshape(-1, stored.shape[1])[: len(scale)]
-    levels = ((nibbles.astype(np.int8) ^ 8) - 8).astype(np.float32)
-    return np.asarray(levels * np.repeat(scale, quantization.group_size, axis=1)[:, : levels.shape[1]], np.float32)
+    levels = stored.astype(np.float32)
+    if quantization.bits == 4:
+        nibbles = np.stack([stored & 15, stored.view(np.uint8) >> 4], axis=1).reshape(-1, stored.shape[1])[: len(scale)]
+        levels = ((nibbles.astype(np.int8) ^ 8) - 8).astype(np.float32)
+    zero = map_array(checkpoint.tensors[f"{module}.zero"]) if quantization.zero_points else np.zeros_like(scale)
+    wide, shift = (np.repeat(each, quantization.group_size, axis=1)[:, : levels.shape[1]] for each in (scale, zero))
+    return np.asarray(levels * wide + shift, np.float32)
 
 
 def _rounded(rows: torch.Tensor) -> torch.Tensor:

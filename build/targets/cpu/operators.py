@@ -216,9 +216,10 @@ def _quantized_linear(node: ir.Node, places: Places) -> KernelCall:
     x, x_scale, weight, scale = (_input(node, i) for i in range(4))
     y = node.outputs[0]
     inputs = (places.rows(y), places.read(x, "const void *"), places.read(x_scale))
-    packed = (places.weight("quantized_panels", weight, scale), places.weight("floats", _optional(node, 4)))
-    arguments = (*inputs, *packed, places.read_optional(_optional(node, 5)), places.write(y))
-    kernel, constants = _quantized_product(node)
+    zero = _optional(node, 5)
+    packed = (places.weight("quantized_panels", weight, scale, zero), places.weight("floats", _optional(node, 4)))
+    arguments = (*inputs, *packed, places.read_optional(_optional(node, 6)), places.write(y))
+    kernel, constants = _quantized_product(node, zero)
     return KernelCall(f"{kernel}_linear", (*constants, _width(y)), arguments)
 
 
@@ -227,8 +228,9 @@ def _quantized_gated_linear(node: ir.Node, places: Places) -> KernelCall:
     y = node.outputs[0]
     inputs = (places.rows(y), places.read(x, "const void *"), places.read(x_scale))
     biases = places.weight("gated_floats", _optional(node, 6), _optional(node, 7))
-    arguments = (*inputs, places.weight("gated_quantized_panels", *weights), biases, places.write(y))
-    kernel, constants = _quantized_product(node)
+    zeros = [_optional(node, i) for i in (8, 9)]
+    arguments = (*inputs, places.weight("gated_quantized_panels", *weights, *zeros), biases, places.write(y))
+    kernel, constants = _quantized_product(node, zeros[0])
     return KernelCall(f"{kernel}_gated_linear", (*constants, _activation(node), _width(y)), arguments)
 
 
@@ -238,13 +240,16 @@ def _gate(node: ir.Node, places: Places) -> KernelCall:
     return KernelCall("gate_rows", (element_of(y), _activation(node), _width(y)), arguments)
 
 
-def _quantized_product(node: ir.Node) -> tuple[str, tuple[str, ...]]:
-    """The kernels' family, and the constants of a product: its k, or a `quantized_shape` of kernels/qtile.h."""
+def _quantized_product(node: ir.Node, zero: ir.Value | None) -> tuple[str, tuple[str, ...]]:
+    """The kernels' family, and the constants of a product: its k, or a `quantized_shape` of kernels/qtile.h. `zero` are
+    the zero points of its weights.
+    """
     x, weight, scale = _input(node, 0), _input(node, 2), _input(node, 3)
-    shape = quantized_panels(weight, scale, int(_integer(node, "group_size")))
+    shape = quantized_panels(weight, scale, int(_integer(node, "group_size")), zeros=zero is not None)
     if isinstance(shape, Float8Shape):
         return "float8", (str(shape.width),)
-    return "quantized", (f"(quantized_shape){{{shape.bits}, {element_of(scale)}, {_row_literal(x, shape.group)}}}",)
+    facts = f"{shape.bits}, {element_of(scale)}, {_row_literal(x, shape.group)}, {int(shape.zeros)}"
+    return "quantized", (f"(quantized_shape){{{facts}}}",)
 
 
 def _stored_scale(node: ir.Node, index: int) -> Argument:

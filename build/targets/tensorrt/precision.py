@@ -22,13 +22,19 @@ _LOWERED_ROWS = (("int8", "own"), ("int16", "own"), ("int8", "stored"), ("float8
 def check_schemes(checkpoint: Checkpoint) -> None:
     """Raises BuildError naming a quantization that this target does not lower."""
     found = (checkpoint.quantization_of(module_path(name)) for name in checkpoint.tensors if name.endswith(".weight"))
-    for scheme in dict.fromkeys(each.scheme for each in found if each is not None):
-        if tuple(scheme.rows) not in _LOWERED_ROWS:
-            raise BuildError(
-                f"The tensorrt target has no lowering for {scheme.algorithm} ({scheme.name}): "
-                "rows of 8-bit floats with a scale each.",
-                "Build with --target cpu or --target reference, or from a checkpoint of quant_algo FP8.",
-            )
+    for quantization in dict.fromkeys(each for each in found if each is not None):
+        scheme = quantization.scheme
+        checks = (
+            (tuple(scheme.rows) not in _LOWERED_ROWS, "rows of 8-bit floats with a scale each"),
+            (scheme.weights[:2] == ("int8", "group"), "int8 weights with a scale per group"),
+            (quantization.zero_points, "weights with zero points"),
+        )
+        for refused, what in checks:
+            if refused:
+                raise BuildError(
+                    f"The tensorrt target has no lowering for {scheme.algorithm} ({scheme.name}): {what}.",
+                    "Build with --target cpu or --target reference, or from a checkpoint of quant_algo FP8.",
+                )
 
 
 def network_needs(graph: ir.Graph, config: CheckpointConfig) -> NetworkNeeds:

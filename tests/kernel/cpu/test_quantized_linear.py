@@ -34,16 +34,24 @@ LEVELS = pytest.mark.parametrize("level", runnable_levels(), ids=lambda level: s
 
 @dataclass(frozen=True)
 class Product:
-    """One product: bits of weights and activations, values per scale (0: all of a row), the scales' type."""
+    """One product: bits of weights and activations, values per scale (0: all of a row), the scales' type, and whether
+    groups have zero points.
+    """
 
     weight_bits: int
     row_bits: int
     group: int
     scale_type: Any
+    has_zeros: bool = False
 
     def scales(self, rng: np.random.Generator, n: int, k: int) -> Array:
+        """Of either sign."""
         shape = (n, -(-k // self.group)) if self.group else (n,)
-        return (rng.uniform(0.5, 2, shape) / 64).astype(self.scale_type)
+        scales: Array = (rng.uniform(0.5, 2, shape) * rng.choice([-1, 1], shape) / 64).astype(self.scale_type)
+        return scales
+
+    def zeros(self, rng: np.random.Generator, n: int, k: int) -> Array | None:
+        return (self.scales(rng, n, k) * 8).astype(self.scale_type) if self.has_zeros else None
 
     def tolerance(self, k: int) -> float:
         """Of a sum over groups; sums of integers are exact, and of 16 bits converted in two halves."""
@@ -51,10 +59,16 @@ class Product:
 
 
 def _products(rng: np.random.Generator) -> list[Product]:
-    """Every pair of widths, per channel and in groups of each size once."""
+    """Every pair of widths, per channel and in groups of two sizes; each size is met with half of the pairs."""
     types = [np.float32, np.float16, ml_dtypes.bfloat16]
-    groups = [0, *rng.permutation([32, 64, 128]).tolist()]
-    return [Product(w, x, g, types[rng.integers(3)]) for w, x, g in itertools.product((8, 4), (8, 16), groups)]
+    pairs = list(itertools.product((8, 4), (8, 16)))
+    sizes = [rng.permutation([16, 32, 64, 128]).tolist() for _ in range(2)]
+    groups = [[0, *both] for both in ([*sizes[0][:2]], [*sizes[0][2:]], [*sizes[1][:2]], [*sizes[1][2:]])]
+    return [
+        Product(w, x, group, types[rng.integers(3)], group > 0 and rng.random() < 0.5)
+        for (w, x), each in zip(pairs, groups, strict=True)
+        for group in each
+    ]
 
 
 def _run(kernel: Kernel, record: Array, x_scale: Array, n: int, threads: int = 1) -> npt.NDArray[np.float32]:
@@ -78,9 +92,10 @@ def _run_gated(kernel: Kernel, record: Array, x_scale: Array, n: int, threads: i
     return y
 
 
-def _linear_graph(product: Product, weight: Array, scale: Array, bias: Array) -> ir.Graph:
+def _linear_graph(product: Product, weight: Array, scale: Array, bias: Array, zero: Array | None = None) -> ir.Graph:
     n, k = weight.shape
-    inputs = [integer_rows("x", k, product.row_bits), row_scales("x_scale"), weight, scale, bias, rows("residual", n)]
+    x = [integer_rows("x", k, product.row_bits), row_scales("x_scale")]
+    inputs = [*x, weight, scale, bias, zero, rows("residual", n)]
     return operator("QuantizedLinear", inputs, [rows("y", n)], {"group_size": product.group})
 
 
@@ -92,16 +107,18 @@ def test_quantized_linear_is_the_exact_product_and_a_row_does_not_see_its_compan
     products = _products(rng)
     weights = [random_weight(rng, p.weight_bits, n, k) for p in products]
     scales = [p.scales(rng, n, k) for p in products]
+    zeros = [p.zeros(rng, n, k) for p in products]
     bias = rng.standard_normal(n, np.float32)
-    graphs = [_linear_graph(p, w, s, bias) for p, w, s in zip(products, weights, scales, strict=True)]
+    graphs = [_linear_graph(p, w, s, bias, z) for p, w, s, z in zip(products, weights, scales, zeros, strict=True)]
     kernels = compile_kernels(graphs, level, tmp_path)
-    for product, kernel, weight, scale in zip(products, kernels, weights, scales, strict=True):
+    for product, kernel, weight, scale, zero in zip(products, kernels, weights, scales, zeros, strict=True):
         x = random_levels(rng, product.row_bits, count, k)
         x_scale = rng.uniform(0, 0.1, count).astype(np.float32)
         record = to_record(x, product.group)
         y = _run(kernel, record, x_scale, n)
-        expected = quantized_linear(x, x_scale, weight, scale, bias, group_size=product.group)
-        terms = quantized_linear(abs(x), x_scale, abs(weight.astype(np.int16)), scale, group_size=product.group)
+        expected = quantized_linear(x, x_scale, weight, scale, bias, zero, group_size=product.group)
+        magnitudes, spread = abs(weight.astype(np.int16)), None if zero is None else abs(zero)
+        terms = quantized_linear(abs(x), x_scale, magnitudes, abs(scale), zero=spread, group_size=product.group)
         assert (abs(y - expected) <= product.tolerance(k) * (abs(terms) + abs(bias))).all(), product
         np.testing.assert_array_equal(_run(kernel, record, x_scale, n, threads=2), y)
         for part in (slice(*sorted(rng.integers(0, count + 1, 2))), slice(count - 1, count)):
@@ -116,7 +133,10 @@ def test_every_machine_gives_the_same_bits(rng: np.random.Generator, tmp_path: P
     products = _products(rng)
     weights = [random_weight(rng, p.weight_bits, n, k) for p in products]
     bias = np.zeros(n, np.float32)
-    graphs = [_linear_graph(p, w, p.scales(rng, n, k), bias) for p, w in zip(products, weights, strict=True)]
+    graphs = [
+        _linear_graph(p, w, p.scales(rng, n, k), bias, p.zeros(rng, n, k))
+        for p, w in zip(products, weights, strict=True)
+    ]
     records = [to_record(random_levels(rng, p.row_bits, 13, k), p.group) for p in products]
     x_scale = rng.uniform(0, 0.1, 13).astype(np.float32)
     results = [
@@ -140,17 +160,19 @@ def test_quantized_gated_linear_is_the_activated_gate_times_up(
         [x for _ in range(2) for x in (random_weight(rng, p.weight_bits, n, k), _small_scales(rng, p, n, k))]
         for p in products
     ]
+    zeros = [[_small(p, p.zeros(rng, n, k)) for _ in range(2)] if p.has_zeros else [] for p in products]
     graphs = [
         operator(
             "QuantizedGatedLinear",
-            [integer_rows("x", k, p.row_bits), row_scales("x_scale"), *matrices, *added],
+            [integer_rows("x", k, p.row_bits), row_scales("x_scale"), *matrices, *_and_zeros(added, zero)],
             [rows("y", n)],
             {"activation": activation, "group_size": p.group},
         )
-        for p, matrices, added, activation in zip(products, weights, biases, activations, strict=True)
+        for p, matrices, added, zero, activation in zip(products, weights, biases, zeros, activations, strict=True)
     ]
     kernels = compile_kernels(graphs, level, tmp_path)
-    for p, kernel, matrices, added, activation in zip(products, kernels, weights, biases, activations, strict=True):
+    cases = zip(products, kernels, weights, map(_and_zeros, biases, zeros), activations, strict=True)
+    for p, kernel, matrices, added, activation in cases:
         x = random_levels(rng, p.row_bits, count, k)
         x_scale = (rng.uniform(0, 4, count) / 2**p.row_bits).astype(np.float32)
         record = to_record(x, p.group)
@@ -161,10 +183,21 @@ def test_quantized_gated_linear_is_the_activated_gate_times_up(
         np.testing.assert_array_equal(_run_gated(kernel, record[-1:], x_scale[-1:], n), y[-1:])
 
 
+def _and_zeros(biases: list[Array], zeros: list[Array | None]) -> list[Array | None]:
+    """The inputs of a gated product behind its matrices."""
+    nothing: list[Array | None] = [None, None]
+    return [*(biases or nothing), *zeros] if zeros else [*biases]
+
+
 def _small_scales(rng: np.random.Generator, product: Product, n: int, k: int) -> Array:
     """So small that a gate is neither open nor shut everywhere."""
-    scales: Array = product.scales(rng, n, k) / np.float32(64).astype(product.scale_type)
+    scales = _small(product, product.scales(rng, n, k))
+    assert scales is not None
     return scales
+
+
+def _small(product: Product, values: Array | None) -> Array | None:
+    return None if values is None else values / np.float32(64).astype(product.scale_type)
 
 
 def test_a_product_that_could_overflow_and_a_group_without_sums_are_refused(rng: np.random.Generator) -> None:
@@ -172,8 +205,8 @@ def test_a_product_that_could_overflow_and_a_group_without_sums_are_refused(rng:
     weight = np.zeros((1, 2**17), np.int8)
     with pytest.raises(BuildError, match="131071 is the most"):
         WeightLayout(_linear_graph(product, weight, np.ones(1, np.float32), np.ones(1, np.float32)))
-    product = Product(4, 8, 48, np.float32)
-    with pytest.raises(BuildError, match="group of 48"):
+    product = Product(4, 8, 40, np.float32)
+    with pytest.raises(BuildError, match="group of 40"):
         WeightLayout(
             _linear_graph(product, random_weight(rng, 4, 8, 96), np.ones((8, 2), np.float32), np.ones(8, np.float32))
         )

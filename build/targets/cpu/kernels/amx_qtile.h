@@ -65,6 +65,7 @@ INLINE void add_token(quantized_shape q, int vectors, int64_t g, const int8_t *x
         UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = (i32x16)((u32x16)sums[r][v] - (u32x16)splat_int(excess));
     }
     add_group(q, q.row.digits, vectors, (const i32x16(*)[TILE_VECTORS])sums, scales, total);
+    if (q.zeros) add_zeros(q, 1, vectors, g, x, scales, total);
 }
 
 /* As quantized_columns of qtile.h. */

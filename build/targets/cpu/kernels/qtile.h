@@ -1,6 +1,7 @@
 /* The integer matrix kernel: a tile of up to TILE_ROWS digit rows (quantize.h) x (16 vectors) int32 accumulators.
  *
- * A panel holds 64 columns: for each group of k first the columns' scales, then the weights, 256 bytes a step. A step
+ * A panel holds 64 columns: for each group of k first the columns' scales, behind them their zero points where there are
+ * some (what a weight is beyond its level times its scale), then the weights, 256 bytes a step. A step
  * is 4 values of k for 8-bit weights ([64][4] bytes) and 8 for 4-bit weights ([64][4] bytes whose lower halves are the
  * first 4 values, the upper halves the next 4). A weight w lies there as w + 128 or w + 8.
  *
@@ -23,12 +24,14 @@ typedef struct {
     int bits;           /* of a weight: 8 or 4 */
     element scale_type; /* of the weights' scales */
     quantized_row row;  /* row.group values of k share a scale, and a sum of activations */
+    int zeros;          /* whether they share a zero point as well */
 } quantized_shape;
 
 typedef i32x16 integer_sums[TILE_ROWS][TILE_VECTORS];
 
 INLINE int64_t step_values(quantized_shape q) { return q.bits == 8 ? 4 : 8; }
-INLINE int64_t scales_bytes(quantized_shape q) { return PANEL * element_size(q.scale_type); }
+/* Of the scales of a group, and of its zero points. */
+INLINE int64_t scales_bytes(quantized_shape q) { return PANEL * element_size(q.scale_type) * (q.zeros ? 2 : 1); }
 INLINE int64_t group_bytes(quantized_shape q) {
     return scales_bytes(q) + ceil_div(q.row.group, step_values(q)) * STEP_BYTES;
 }
@@ -128,6 +131,23 @@ INLINE void add_group(quantized_shape q, int rows, int vectors, const integer_su
     }
 }
 
+/* The sum of a row's integers in group g. */
+INLINE float group_sum(quantized_shape q, const int8_t *x, int64_t g) {
+    const float high = (float)digit_sums(x, q.row.width)[g];
+    if (q.row.digits == 1) return high;
+    return high * 256.0f + (float)digit_sums(x + digit_stride(q.row.width), q.row.width)[g];
+}
+
+/* totals[token] += the sums of that token's integers times the zero points, `scales` being where those of add_group are. */
+INLINE void add_zeros(quantized_shape q, int tokens, int vectors, int64_t g, const int8_t *x, const uint8_t *scales,
+                      f32x16 (*totals)[TILE_VECTORS]) {
+    UNROLL for (int t = 0; t < tokens; t++) {
+        const f32x16 sum = splat(group_sum(q, x + t * q.row.digits * digit_stride(q.row.width), g));
+        UNROLL for (int v = 0; v < vectors; v++)
+            totals[t][v] = fma16(sum, load16(q.scale_type, scales, PANEL + v * LANES), totals[t][v]);
+    }
+}
+
 INLINE void finish_tile(int tokens, int vectors, tile_sums totals, tile_output out) {
     UNROLL for (int t = 0; t < tokens; t++) {
         float *y = out.y + t * out.stride;
@@ -169,8 +189,9 @@ INLINE void quantized_columns(quantized_shape q, int rows, int vectors, const in
     for (int64_t g = 0; g < groups; g++) {
         const uint8_t *group = panel + g * group_bytes(q);
         integer_group(q, rows, vectors, g, x, group + scales_bytes(q) + column * 4, ahead, sums);
-        add_group(q, rows, vectors, (const i32x16(*)[TILE_VECTORS])sums, group + column * element_size(q.scale_type),
-                  totals);
+        const uint8_t *scales = group + column * element_size(q.scale_type);
+        add_group(q, rows, vectors, (const i32x16(*)[TILE_VECTORS])sums, scales, totals);
+        if (q.zeros) add_zeros(q, rows / q.row.digits, vectors, g, x, scales, totals);
     }
     if (rows > 3) ask_for_next_tile(q, rows, x, panel);
     finish_tile(rows / q.row.digits, vectors, totals, out);

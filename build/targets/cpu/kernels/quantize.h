@@ -2,7 +2,7 @@
  *
  * The integers of a row are signed bytes: one digit for 8 bits, two for 16 (the value is 256 * high + low, the high
  * digits come first). Digits of K values are filled with zeros to a multiple of 64; behind them are their sums, int32,
- * one for each group of k, with room for one per 32 values (build/graph/quantized_rows.py says the same). */
+ * one for each group of k, with room for one per 16 values (build/graph/quantized_rows.py says the same). */
 #ifndef INFLIGHT_QUANTIZE_H
 #define INFLIGHT_QUANTIZE_H
 
@@ -12,14 +12,14 @@
 
 typedef struct {
     int digits;           /* signed bytes of a value */
-    int64_t width, group; /* values of a row, and how many of them share a sum; group is a multiple of 32, or width */
+    int64_t width, group; /* values of a row, and how many of them share a sum; group is a multiple of 16, or width */
     float stored;         /* the one scale of all rows, of one digit; 0: each has its own */
 } quantized_row;
 
 typedef int8_t i8x16 __attribute__((vector_size(16)));
 
 INLINE int64_t digits_bytes(int64_t width) { return round_up(width, 64); }
-INLINE int64_t digit_stride(int64_t width) { return digits_bytes(width) + round_up(4 * ceil_div(width, 32), 64); }
+INLINE int64_t digit_stride(int64_t width) { return digits_bytes(width) + round_up(4 * ceil_div(width, 16), 64); }
 INLINE int32_t *digit_sums(const int8_t *digits, int64_t width) { return (int32_t *)(digits + digits_bytes(width)); }
 INLINE int8_t *quantized_at(quantized_row q, const void *y, int64_t row) {
     return (int8_t *)y + row * q.digits * digit_stride(q.width);

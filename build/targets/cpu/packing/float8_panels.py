@@ -39,8 +39,9 @@ class Float8Shape:
             raise BuildError("A weight is NaN.", "The checkpoint is broken: quantize the model again.")
         return levels
 
-    def to_panels(self, columns: npt.NDArray[np.uint8], scales: Array) -> npt.NDArray[np.uint8]:
+    def to_panels(self, columns: npt.NDArray[np.uint8], *given: Array) -> npt.NDArray[np.uint8]:
         """Bytes [panels * 64, width] and scales float32 [panels * 64, 1] to [panels, panel_bytes]."""
+        (scales,) = given
         padded = np.zeros((len(columns), -(-self.width // _PAIR) * _PAIR), np.uint8)
         padded[:, : self.width] = columns
         pairs = padded.view(np.uint16).reshape(-1, _COLUMNS, padded.shape[1] // _PAIR).transpose(0, 2, 1)

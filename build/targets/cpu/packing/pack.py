@@ -47,9 +47,10 @@ def _pieces(tensor: PackedTensor) -> Iterator[Array]:
         yield from _row_pieces(_as_bits(arrays[0]))
     elif tensor.quantized:
         try:
-            yield from _quantized_pieces(arrays[::2], arrays[1::2], tensor.quantized)
+            weights, *factors = _by_kind(arrays)
+            yield from _quantized_pieces(weights, factors, tensor.quantized)
         except BuildError as error:
-            names = " or ".join(name_of(value) for value in tensor.sources[::2])
+            names = " or ".join(name_of(value) for value in tensor.sources if name_of(value).endswith(".weight"))
             raise BuildError(f"{names}: {error.message}", error.hint) from error
     else:
         yield from _panel_pieces([_as_bits(array) for array in arrays], GROUP[tensor.element])
@@ -78,8 +79,18 @@ def _panel_pieces(arrays: list[Array], group: int) -> Iterator[Array]:
         yield _to_panels(_side_by_side(blocks), count, group)
 
 
-def _quantized_pieces(weights: list[Array], scales: list[Array], shape: QuantizedPanels) -> Iterator[Array]:
-    """Panels of one quantized matrix, or of two whose columns alternate by 16, with their scales."""
+def _by_kind(arrays: list[Array]) -> list[list[Array]]:
+    """Weights, scales and, where there are some, zero points of one matrix, or of two: weight and scale in turn, zero
+    points behind them.
+    """
+    count = 1 if len(arrays) in (2, 3) else 2
+    zeros = arrays[2 * count :]
+    kinds = [arrays[: 2 * count : 2], arrays[1 : 2 * count : 2]]
+    return [*kinds, zeros] if zeros else kinds
+
+
+def _quantized_pieces(weights: list[Array], scales: list[list[Array]], shape: QuantizedPanels) -> Iterator[Array]:
+    """Panels of one quantized matrix, or of two whose columns alternate by 16, with their scales and zero points."""
     out_features = len(weights[0])
     width = PANEL // len(weights)
     panels = -(-out_features // width)
@@ -88,8 +99,11 @@ def _quantized_pieces(weights: list[Array], scales: list[Array], shape: Quantize
         count = min(at_once, panels - first)
         start, stop = first * width, min(out_features, (first + count) * width)
         columns = [_padded(shape.levels(array[start:stop]), count * width, 1) for array in weights]
-        factors = [_padded(_per_output(array, out_features)[start:stop], count * width, 1) for array in scales]
-        yield shape.to_panels(_side_by_side(columns), _side_by_side(factors))
+        factors = [
+            [_padded(_per_output(array, out_features)[start:stop], count * width, 1) for array in kind]
+            for kind in scales
+        ]
+        yield shape.to_panels(_side_by_side(columns), *map(_side_by_side, factors))
 
 
 def _per_output(scales: Array, out_features: int) -> Array:

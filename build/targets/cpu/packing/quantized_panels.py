@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +21,15 @@ _COLUMNS, _STEP_BYTES = 64, 256
 
 @dataclass(frozen=True)
 class QuantizedShape:
-    """A product of integers: `bits` of a weight, values of a row, how many of them share a scale (all: `width`)."""
+    """A product of integers: `bits` of a weight, values of a row, how many of them share a scale (all: `width`), and
+    whether they share a zero point as well.
+    """
 
     bits: int
     width: int
     group: int
     scale_bytes: int
+    zeros: bool = False
 
     def __post_init__(self) -> None:
         if self.width > LONGEST_ROW:
@@ -44,18 +48,27 @@ class QuantizedShape:
 
     @property
     def panel_bytes(self) -> int:
-        return self.groups * _COLUMNS * self.scale_bytes + -(-self.width // self.step) * _STEP_BYTES
+        return self.groups * self.group_scale_bytes + -(-self.width // self.step) * _STEP_BYTES
+
+    @property
+    def group_scale_bytes(self) -> int:
+        """Of the scales of a group, and of its zero points."""
+        return _COLUMNS * self.scale_bytes * (2 if self.zeros else 1)
 
     def levels(self, rows: Array) -> npt.NDArray[np.uint8]:
         """Rows int8 or int4 [rows, in] as they lie in a panel: weight + 128, or + 8."""
         return rows.astype(np.int8).view(np.uint8) + np.uint8(2 ** (self.bits - 1))
 
-    def to_panels(self, columns: npt.NDArray[np.uint8], scales: Array) -> npt.NDArray[np.uint32]:
-        """Levels [panels * 64, width] and scales [panels * 64, groups] to [panels, panel_bytes / 4]."""
+    def to_panels(self, columns: npt.NDArray[np.uint8], *scales: Array) -> npt.NDArray[np.uint32]:
+        """Levels [panels * 64, width], scales and, where there are some, zero points [panels * 64, groups] to [panels,
+        panel_bytes / 4].
+        """
         return _to_panels(columns, scales, self)
 
 
-def _to_panels(columns: npt.NDArray[np.uint8], scales: Array, shape: QuantizedShape) -> npt.NDArray[np.uint32]:
+def _to_panels(
+    columns: npt.NDArray[np.uint8], scales: Sequence[Array], shape: QuantizedShape
+) -> npt.NDArray[np.uint32]:
     steps, group_steps = -(-shape.width // shape.step), -(-shape.group // shape.step)
     padded = np.zeros((len(columns), shape.groups * group_steps * shape.step), np.uint8)
     padded[:, : shape.width] = columns
@@ -63,10 +76,10 @@ def _to_panels(columns: npt.NDArray[np.uint8], scales: Array, shape: QuantizedSh
         quads = padded.reshape(len(columns), -1, 2, 4)
         padded = quads[:, :, 0] | quads[:, :, 1] << np.uint8(4)
     words = padded.reshape(len(columns), -1).view(np.uint32).reshape(-1, _COLUMNS, shape.groups, group_steps)
-    scale_words = _COLUMNS * shape.scale_bytes // 4
+    scale_words = shape.group_scale_bytes // 4
     panels = np.empty((len(words), shape.groups, scale_words + group_steps * _COLUMNS), np.uint32)
-    ordered = np.ascontiguousarray(scales.reshape(-1, _COLUMNS, shape.groups).transpose(0, 2, 1))
-    panels[:, :, :scale_words] = ordered.view(np.uint32)
+    ordered = [each.reshape(-1, _COLUMNS, shape.groups).transpose(0, 2, 1) for each in scales]
+    panels[:, :, :scale_words] = np.ascontiguousarray(np.concatenate(ordered, axis=-1)).view(np.uint32)
     panels[:, :, scale_words:] = words.transpose(0, 2, 3, 1).reshape(len(words), shape.groups, -1)
     unused = (shape.groups * group_steps - steps) * _COLUMNS
     return panels.reshape(len(words), -1)[:, : panels[0].size - unused]

@@ -34,7 +34,8 @@ class PackedTensor:
 
     panels: (out, in) as ceil(out / 64) panels of [in / group][64][group], zero columns at the end (kernels/linear.h).
     gated_panels: two of them, gate and up, 16 columns in turn. quantized_panels, gated_quantized_panels: the same of
-    levels with their scales (quantized_panels.py, float8_panels.py); sources are each weight and its scales. rows: as
+    levels with their scales (quantized_panels.py, float8_panels.py); sources are each weight and its scales, then the
+    zero points of each, if there are some. rows: as
     in the checkpoint. floats: float32, zeros up to a multiple of 64 elements. gated_floats: two of them, side by side
     as the columns of gated panels are. `offset` and `nbytes` are bytes in the file; `element` is the type at rest, of
     the scales where weights are quantized.
@@ -95,20 +96,21 @@ def _plain(use: _Use, offset: int) -> PackedTensor:
 
 def _quantized(use: _Use, offset: int) -> PackedTensor:
     weight, scale = use.sources[:2]
-    shape = quantized_panels(weight, scale, use.group_size)
-    panels = -(-_sizes(weight)[0] * len(use.sources) // (2 * PANEL))
+    matrices = 2 if use.layout.startswith("gated") else 1
+    shape = quantized_panels(weight, scale, use.group_size, zeros=len(use.sources) > 2 * matrices)
+    panels = -(-_sizes(weight)[0] * matrices // PANEL)
     return PackedTensor(use.layout, use.sources, element_of(scale), offset, panels * shape.panel_bytes, shape)
 
 
-def quantized_panels(weight: ir.Value, scale: ir.Value, group_size: int) -> QuantizedPanels:
-    """How levels [N, K] in groups of `group_size` (0: a row is one group) are packed."""
+def quantized_panels(weight: ir.Value, scale: ir.Value, group_size: int, *, zeros: bool) -> QuantizedPanels:
+    """How levels [N, K] in groups of `group_size` (0: a row is one group) are packed, `zeros` with zero points."""
     dtype, width = facts_of(dtype_of(weight)), _sizes(weight)[1]
     if dtype.name == "float8_e4m3fn":
         return Float8Shape(width)
     if dtype.name not in ("int8", "int4"):
         raise BuildError(f"{weight.name} is {dtype.name}; quantized weights are int8, int4 or float8_e4m3fn.")
     group = group_size if 0 < group_size < width else width
-    return QuantizedShape(dtype.bits, width, group, ELEMENT_BYTES[element_of(scale)])
+    return QuantizedShape(dtype.bits, width, group, ELEMENT_BYTES[element_of(scale)], zeros)
 
 
 def element_of(value: ir.Value) -> Element:
@@ -157,7 +159,7 @@ _WEIGHT_INPUTS: dict[str, tuple[tuple[Layout, tuple[int, ...]], ...]] = {
     "GatedLinear": (("gated_panels", (1, 2)), ("gated_floats", (3, 4))),
     "QuantizeRows": (("floats", (4,)),),
     "RMSNormQuantize": (("floats", (1,)),),
-    "QuantizedLinear": (("quantized_panels", (2, 3)), ("floats", (4,))),
-    "QuantizedGatedLinear": (("gated_quantized_panels", (2, 3, 4, 5)), ("gated_floats", (6, 7))),
+    "QuantizedLinear": (("quantized_panels", (2, 3, 5)), ("floats", (4,))),
+    "QuantizedGatedLinear": (("gated_quantized_panels", (2, 3, 4, 5, 8, 9)), ("gated_floats", (6, 7))),
     "RopeCacheWrite": (("floats", (1,)), ("floats", (2,)), ("floats", (3,)), ("floats", (4,))),
 }

@@ -1,0 +1,34 @@
+"""int8 with a scale per group of inputs: DequantizeLinear in blocks along axis 1."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from inflight.build.graph.builder import GraphBuilder
+from inflight.build.graph.values import shape_of
+from inflight.build.passes.rewrite import integer, is_permutation, produced_by
+from inflight.build.quantization.stored_matrix import QuantizedMatrix, StoredMatrix, initializer_of
+
+FLOAT = ir.DataType.FLOAT
+
+
+def write(builder: GraphBuilder, matrix: StoredMatrix, name: str) -> ir.Value:
+    """float32 [in, out], called `name`."""
+    entry, attributes = matrix.weight, {"axis": 1, "block_size": matrix.group_size}
+    outputs, inputs = entry.shape
+    operands = [initializer_of(builder, entry), initializer_of(builder, matrix.scale)]
+    weight = builder.op("DequantizeLinear", operands, f"{entry.name}.float32", FLOAT, entry.shape, attributes)
+    return builder.op("Transpose", [weight], name, FLOAT, (inputs, outputs), {"perm": [1, 0]})
+
+
+def find(value: ir.Value | None) -> QuantizedMatrix | None:
+    """The matrix behind float32 [in, out]."""
+    transpose = produced_by(value, "Transpose")
+    weight = None if transpose is None else produced_by(transpose.inputs[0], "DequantizeLinear")
+    if transpose is None or weight is None or not is_permutation(transpose, (1, 0)) or len(weight.inputs) != 2:
+        return None
+    (levels, scale), size = weight.inputs, integer(weight, "block_size", 0)
+    if levels is None or scale is None or not (levels.is_initializer() and scale.is_initializer()):
+        return None
+    grouped = levels.dtype == ir.DataType.INT8 and size > 0 and integer(weight, "axis", 1) == 1
+    return QuantizedMatrix(levels, scale, size) if grouped and len(shape_of(scale)) == 2 else None
