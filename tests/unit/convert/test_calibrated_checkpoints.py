@@ -25,7 +25,7 @@ from tests.patience import eventually
 pytestmark = pytest.mark.unit
 
 CALIBRATED = [name for name, scheme in RECIPES.items() if scheme.method != "nearest"]
-SIZES = {
+SIZES: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 128,
     "num_attention_heads": 4,
