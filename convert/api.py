@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from inflight.convert.calibration.budget import FALLBACK, Choice
 from inflight.convert.calibration.run import calibrated
 from inflight.convert.checkpoint.config import CheckpointConfig, SourceFacts
 from inflight.convert.checkpoint.directory import CONFIG_NAME, LAYERS_NAME, TOKENIZER_DIRECTORY, rank_file_name
@@ -48,19 +49,33 @@ def convert_model(model: str | Path, output: Path, options: ConvertOptions | Non
         ExitStack() as stack,
     ):
         checkpoint_config = _complete_config(source, plan, options)
-        _write_json(scratch / CONFIG_NAME, checkpoint_config.to_json())
-        if checkpoint_config.module_quantization.is_mixed:
-            _write_json(scratch / LAYERS_NAME, checkpoint_config.module_quantization.layers_json())
+        _write_config(scratch, checkpoint_config)
         notes = source.write_tokenizer(scratch / TOKENIZER_DIRECTORY)
         notes += try_tokenizer(scratch / TOKENIZER_DIRECTORY, plan.config.vocab_size)
         if options.calibrates:
             plain = plan_source(source, options.plain())
             tokenizer = scratch / TOKENIZER_DIRECTORY
-            source = stack.enter_context(calibrated(source, plain, options, tokenizer, checkpoint_config))
-            plan = plan_source(source, options)
+            found = stack.enter_context(calibrated(source, plain, options, tokenizer, checkpoint_config))
+            if found.choice is not None:
+                options = options.widened(found.choice.wide, FALLBACK)
+                notes.append(_said(found.choice))
+            plan = plan_source(found.source, options)
+            checkpoint_config = _complete_config(source, plan, options)
+            _write_config(scratch, checkpoint_config)
         _write_ranks(scratch, plan, options.progress)
     dequantized = source.dequantized
     return notes + ([f"{source.location}: {dequantized} were dequantized."] if dequantized else [])
+
+
+def _write_config(directory: Path, config: CheckpointConfig) -> None:
+    _write_json(directory / CONFIG_NAME, config.to_json())
+    if config.module_quantization.is_mixed:
+        _write_json(directory / LAYERS_NAME, config.module_quantization.layers_json())
+
+
+def _said(choice: Choice) -> str:
+    kept = ", ".join(f"{name} {choice.figures[name].value:.4g}" for name in ("kl", "ppl_ratio", "top1"))
+    return f"The budget is kept with int8 in {len(choice.wide)} matrices: {kept} on the calibration text."
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

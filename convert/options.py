@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +27,8 @@ class ConvertOptions(Record):
 
     `calibration_text` is what the methods that need one choose levels by (None: the Python standard library's); they
     take at most `calibration_size` sequences of at most `calibration_length` tokens, picked by `calibration_seed`.
-    `smoothing` is SmoothQuant's alpha.
+    `smoothing` is SmoothQuant's alpha. `budget` ("kl<=0.02") is how much an int4 model may lose on that text: as many
+    of its matrices as that needs have int8.
     """
 
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -42,6 +44,7 @@ class ConvertOptions(Record):
     calibration_size: PositiveInt = 64
     calibration_length: PositiveInt = 512
     calibration_seed: int = 0
+    budget: str | None = None
     smoothing: float = Field(default=0.5, ge=0, le=1)
     revision: str | None = None
     overwrite: bool = False
@@ -55,6 +58,12 @@ class ConvertOptions(Record):
     def plain(self) -> ConvertOptions:
         """The same conversion to one rank of plain weights."""
         return ConvertOptions(dtype=self.dtype, revision=self.revision, progress=self.progress)
+
+    def widened(self, modules: Iterable[str], scheme: str) -> ConvertOptions:
+        """The same conversion with another scheme for these modules."""
+        return self.model_copy(
+            update={"module_schemes": (*((module, scheme) for module in modules), *self.module_schemes)}
+        )
 
     def _schemes(self) -> list[str]:
         return [name for name in (self.quantize, *(name for _, name in self.module_schemes)) if name is not None]
@@ -73,8 +82,12 @@ class ConvertOptions(Record):
             "embedding_sharding_dim": (not has_embedding_parts, "it goes with --use-parallel-embedding"),
             "use_parallel_embedding": (self.tp_size == 1, "one rank holds the whole embedding; it goes with --tp-size"),
         }
+        rounds = any(RECIPES[name].method == "gptq" for name in schemes)
+        unread["budget"] = (not rounds, f"{quantized}: it is shared out between int4, calibrated, and int8")
         for name in ("calibration_text", *CALIBRATION_NUMBERS):
             unread[name] = (not self.calibrates, f"{quantized}: rounded to nearest without a text; int4 is calibrated")
+        if self.budget is not None and self.pp_size > 1:
+            raise InflightError("--budget chooses for the layers of a whole model: it does not go with --pp-size.")
         for name, (is_unread, why) in unread.items():
             if is_unread and name in given:
                 raise InflightError(f"--{name.replace('_', '-')} has no effect here: {why}.")

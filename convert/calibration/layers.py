@@ -27,10 +27,13 @@ Advance = Callable[[float, str], None]
 
 @dataclass(frozen=True, slots=True)
 class RoundedMatrix:
-    """Levels int8 [N, K] and scales float32 [N, groups] of a matrix."""
+    """Levels int8 [N, K] and scales float32 [N, groups] of a matrix; `lost` is the share of its outputs' square that
+    their rounding costs on the text.
+    """
 
     levels: Levels
     scales: Floats
+    lost: float
 
 
 Calibrated = Mapping[str, RoundedMatrix | Measured]
@@ -80,11 +83,11 @@ def calibrate_layer(
     for module, scheme in chosen.items():
         inputs = observed.statistics[_SAME_ROWS.get(module, module)]
         if scheme.method == "gptq":
-            rounded = RoundedMatrix(
-                *gptq_levels(observed.matrix(module), inputs.hessian, calibration.group_size, scheme.divisors)
-            )
-            replaced[module] = dequantize(rounded.levels, rounded.scales, calibration.group_size)
-            found[f"{prefix}{module}"] = rounded
+            weight, hessian, size = observed.matrix(module), inputs.hessian, calibration.group_size
+            levels, scales = gptq_levels(weight, hessian, size, scheme.divisors)
+            replaced[module] = dequantize(levels, scales, size)
+            lost = _power(replaced[module] - weight, hessian) / max(_power(weight, hessian), 1e-30)
+            found[f"{prefix}{module}"] = RoundedMatrix(levels, scales, lost)
         else:
             found[f"{prefix}{module}"] = _measured(observed, module, inputs, scheme, calibration)
         advance(0.2 / len(chosen), "")
@@ -93,6 +96,11 @@ def calibrate_layer(
         behind = [_advanced(rounded_layer, layer, stream, advance, 0.4 / len(streams)) for stream in streams]
     streams[:] = behind
     return found
+
+
+def _power(weight: Floats, hessian: Floats) -> float:
+    """The mean square of all outputs together."""
+    return float(np.vdot(weight @ hessian, weight))
 
 
 def _advanced(weights: ObservedWeights, layer: LayerSpec, stream: Floats, advance: Advance, share: float) -> Floats:

@@ -6,28 +6,44 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from inflight import __version__
+from inflight.accuracy.requirement import Requirement, read_requirements
+from inflight.convert.calibration.budget import BudgetSearch, Candidate, Choice, check_budget
 from inflight.convert.calibration.calibrated import CalibratedTensor, MeasuredTensor
 from inflight.convert.calibration.layers import Calibrated, Calibration, calibrate_layer, embedded
 from inflight.convert.calibration.planned import PlannedTensors
 from inflight.convert.calibration.statistics import Floats
-from inflight.convert.calibration.text import CalibrationText, calibration_text, token_sequences
+from inflight.convert.calibration.text import CalibrationText, Tokens, calibration_text, token_sequences
 from inflight.convert.checkpoint.config import CheckpointConfig
+from inflight.convert.checkpoint.model_spec import ModelSpec
 from inflight.convert.options import CALIBRATION_NUMBERS, ConvertOptions
 from inflight.convert.plan import ConversionPlan
 from inflight.convert.quantization.recipes import choose_schemes
+from inflight.convert.quantization.round_to_nearest import dequantize
 from inflight.convert.quantization.schemes import QuantScheme
 from inflight.convert.source.opened import SourceModel
 from inflight.convert.source.tensor import Measured, SourceTensor
 from inflight.files.cache import writable_cache_dir
 from inflight.progress import progress_bar
+
+_LOST = ".lost.npy"
+# Enough that a budget which they keep is kept on other texts, too.
+_BUDGET_SEQUENCES = 8
+
+
+class CalibratedModel(NamedTuple):
+    """The source, whose matrices of calibrated schemes have what was found for them, and what a budget chose."""
+
+    source: SourceModel
+    choice: Choice | None
 
 
 @contextmanager
@@ -37,13 +53,15 @@ def calibrated(
     options: ConvertOptions,
     tokenizer: Path,
     config: CheckpointConfig,
-) -> Iterator[SourceModel]:
-    """The source, whose matrices of calibrated schemes have what was found for them.
+) -> Iterator[CalibratedModel]:
+    """Calibrates a model.
 
     `plain` is the plan of one rank without quantization, `tokenizer` a directory, `config` that of the new checkpoint.
     What is done is kept in the cache until the context ends well:
-    the same command goes on after an interrupt. Raises InflightError for a text that cannot be read.
+    the same command goes on after an interrupt. Raises InflightError for a text that
+    cannot be read, or a budget that cannot be kept.
     """
+    check_budget(read_requirements([options.budget or ""]))
     text = calibration_text(options.calibration_text)
     sequences = token_sequences(
         text,
@@ -71,8 +89,48 @@ def calibrated(
             )
             _keep(directory, index, found, streams, tensors)
     kept = {name: _calibrated(tensor, directory, options.group_size) for name, tensor in source.tensors.items()}
-    yield replace(source, tensors=kept)
+    choice = None
+    if options.budget is not None:
+        held_out = token_sequences(
+            text,
+            tokenizer,
+            plain.spec.vocab_size,
+            count=_BUDGET_SEQUENCES,
+            length=options.calibration_length,
+            seed=options.calibration_seed + 1,
+        )
+        choice = _choose(read_requirements([options.budget]), tensors, plain.spec, directory, options, held_out)
+    yield CalibratedModel(replace(source, tensors=kept), choice)
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def _choose(
+    requirements: Sequence[Requirement],
+    tensors: PlannedTensors,
+    spec: ModelSpec,
+    directory: Path,
+    options: ConvertOptions,
+    sequences: Sequence[Tokens],
+) -> Choice:
+    modules = [path.name.removesuffix(_LOST) for path in sorted(directory.glob(f"*{_LOST}"))]
+    candidates = {module: _candidate(module, tensors, directory, options.group_size) for module in modules}
+    rounds = 2 + max(1, len(candidates)).bit_length()
+    with progress_bar("Sharing out the budget", rounds, enabled=options.progress) as advance:
+        return BudgetSearch(tensors, spec, candidates, sequences, lambda: advance(1)).choose(requirements)
+
+
+def _candidate(module: str, tensors: PlannedTensors, directory: Path, group_size: int) -> Candidate:
+    names, _ = tensors.sources(module)
+
+    def matrix() -> Floats:
+        levels, scales = (
+            np.concatenate([np.load(directory / f"{name}.{kind}.npy") for name in names])
+            for kind in ("levels", "scales")
+        )
+        return dequantize(levels, scales, group_size)
+
+    size = sum(np.load(directory / f"{name}.levels.npy", mmap_mode="r").size for name in names)
+    return Candidate(matrix, float(np.load(directory / f"{module}{_LOST}")), size)
 
 
 def _key(
@@ -109,6 +167,7 @@ def _keep(directory: Path, index: int, found: Calibrated, streams: list[Floats],
             for name in names:
                 np.savez(directory / f"{name}.measured.npz", numbers=numbers, factors=factors)
             continue
+        np.save(directory / f"{module}{_LOST}", result.lost)
         ends = np.cumsum(rows)[:-1]
         parts = zip(names, np.split(result.levels, ends), np.split(result.scales, ends), strict=True)
         for name, levels, scales in parts:

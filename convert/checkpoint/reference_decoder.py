@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.checkpoint.model_spec import AttentionSpec, LayerSpec, MlpSpec, NormSpec, RopeSpec
+from inflight.convert.checkpoint.model_spec import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RopeSpec
 from inflight.convert.checkpoint.reference_rope import inverse_frequencies
 from inflight.errors import CheckpointError
 
@@ -36,10 +37,14 @@ def hidden_states(checkpoint: Checkpoint, token_ids: Sequence[int]) -> Iterator[
     for index, layer in enumerate(spec.layers):
         x = decoder_layer(DecoderWeights(checkpoint, f"transformer.layers.{index}."), layer, x)
         yield x
-    last = DecoderWeights(checkpoint, "transformer.").norm(x, spec.final_norm)
+    yield final_logits(DecoderWeights(checkpoint, ""), spec, x)
+
+
+def final_logits(weights: DecoderWeights, spec: ModelSpec, x: Array) -> Array:
+    """Logits [tokens, vocab] of the residual stream [tokens, hidden] behind all layers; `weights` have no prefix."""
+    last = weights.norm(x, replace(spec.final_norm, module=f"transformer.{spec.final_norm.module}"))
     head = "lm_head" if spec.lm_head else "transformer.vocab_embedding"
-    logits = DecoderWeights(checkpoint, "").linear(last, head, bias=False)
-    yield _capped(logits * spec.logit_scale, spec.logit_softcap)
+    return _capped(weights.linear(last, head, bias=False) * spec.logit_scale, spec.logit_softcap)
 
 
 def decoder_layer(weights: DecoderWeights, layer: LayerSpec, x: Array) -> Array:

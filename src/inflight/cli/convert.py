@@ -173,6 +173,14 @@ def convert(
     calibration_seed: Annotated[
         int, typer.Option("--random-seed", "--random_seed", help="Seed that picks the sequences.")
     ] = 0,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KL<=X",
+            help="int4: how much may be lost on the text, as 'kl<=0.02' or 'ppl_ratio<=1.02,top1>=0.9'. The matrices "
+            "that lose most get int8, as few as that needs; a budget that int8 cannot keep is refused.",
+        ),
+    ] = None,
     smoothing: Annotated[
         float,
         typer.Option(
@@ -245,6 +253,7 @@ def convert(
         "calibration_length": calibration_length,
         "calibration_seed": calibration_seed,
         "smoothing": smoothing,
+        "budget": budget,
         "revision": revision,
     }
     given = {name: value for name, value in values.items() if is_given(ctx, name)}

@@ -44,7 +44,9 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def model(tmp_path: Path, rng: np.random.Generator) -> Path:
     config = tiny_config(**SIZES)
-    write_model(tmp_path / "model", config, random_tensors(config, rng))
+    # Of weights near 1, logits are so large that any rounding changes the answers.
+    tensors = {name: array * np.float32(0.3) for name, array in random_tensors(config, rng).items()}
+    write_model(tmp_path / "model", config, tensors)
     return tmp_path / "model"
 
 
@@ -128,3 +130,31 @@ def test_a_calibration_that_was_killed_goes_on_where_it_was(
     resumed = converted(tmp_path / "model", "out", "int4_gptq")
     assert resumed.rank_file().read_bytes() == whole.rank_file().read_bytes()
     assert not list(own_cache.iterdir())
+
+
+def test_a_budget_is_kept_with_as_few_wide_matrices_as_it_needs(model: Path) -> None:
+    def wide(budget: str | None) -> set[str]:
+        options: dict[str, Any] = {} if budget is None else {"budget": budget}
+        checkpoint = converted(model, f"budget {budget}".replace("/", "-"), "int4_gptq", **options)
+        found = {name: checkpoint.config.quantization_of(name) for name in checkpoint.config.quantized_layers}
+        return {name for name, each in found.items() if each is not None and each.scheme.weights.dtype == "int8"}
+
+    tight, loose = wide("kl<=0.05"), wide("kl<=1e9")
+    assert loose == wide(None) == {"lm_head"}
+    assert loose < tight
+    gates = {name.removesuffix("gate") + "fc" for name in tight if name.endswith("gate")}
+    assert gates <= tight
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        ("kl<=1e-12", "cannot be kept: with int8 in every matrix, kl is"),
+        ("exact_match>=1", "measures"),
+        ("kl", "is no"),
+    ],
+)
+def test_a_budget_that_cannot_be_kept_is_refused(model: Path, budget: str, said: str) -> None:
+    with pytest.raises(InflightError, match=said):
+        converted(model, "refused", "int4_gptq", budget=budget)
+    assert not (model.parent / "refused").exists()
