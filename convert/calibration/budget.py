@@ -90,9 +90,8 @@ class BudgetSearch:
         units: dict[str, list[str]] = {}
         first, second = GATED_PAIR
         for module in self._candidates:
-            units.setdefault(module.removesuffix(second) + first if module.endswith(second) else module, []).append(
-                module
-            )
+            unit = module.removesuffix(second) + first if module.endswith(second) else module
+            units.setdefault(unit, []).append(module)
         return sorted(map(tuple, units.values()), key=lambda unit: -self._gain(unit))
 
     def _gain(self, unit: Sequence[str]) -> float:

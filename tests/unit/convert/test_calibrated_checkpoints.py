@@ -45,7 +45,8 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def model(tmp_path: Path, rng: np.random.Generator) -> Path:
     config = tiny_config(**SIZES)
     # Of weights near 1, logits are so large that any rounding changes the answers.
-    tensors = {name: array * np.float32(0.3) for name, array in random_tensors(config, rng).items()}
+    drawn = random_tensors(config, rng).items()
+    tensors = {name: array * np.float32(0.3 if array.ndim == 2 else 1) for name, array in drawn}
     write_model(tmp_path / "model", config, tensors)
     return tmp_path / "model"
 
@@ -132,18 +133,26 @@ def test_a_calibration_that_was_killed_goes_on_where_it_was(
     assert not list(own_cache.iterdir())
 
 
-def test_a_budget_is_kept_with_as_few_wide_matrices_as_it_needs(model: Path) -> None:
-    def wide(budget: str | None) -> set[str]:
-        options: dict[str, Any] = {} if budget is None else {"budget": budget}
-        checkpoint = converted(model, f"budget {budget}".replace("/", "-"), "int4_gptq", **options)
-        found = {name: checkpoint.config.quantization_of(name) for name in checkpoint.config.quantized_layers}
-        return {name for name, each in found.items() if each is not None and each.scheme.weights.dtype == "int8"}
+def test_a_budget_between_int4_and_int8_is_kept_with_some_matrices_of_each(model: Path) -> None:
+    def wide(budget: str) -> tuple[set[str], float]:
+        text = calibrated_on(model, "int4_gptq")
+        options = {"quantize": "int4_gptq", "progress": False, "budget": budget, "overwrite": True}
+        (said,) = convert_model(model, model.parent / "out", ConvertOptions.model_validate(options | text))
+        checkpoint = Checkpoint.open(model.parent / "out")
+        modules = [name.removesuffix(".weight") for name in checkpoint.tensors if name.endswith(".weight")]
+        found = {name: checkpoint.config.quantization_of(name) for name in modules}
+        kept = float(said.split(": kl ")[1].split(",")[0])
+        return {name for name, each in found.items() if each is not None and each.bits == 8}, kept
 
-    tight, loose = wide("kl<=0.05"), wide("kl<=1e9")
-    assert loose == wide(None) == {"lm_head"}
-    assert loose < tight
-    gates = {name.removesuffix("gate") + "fc" for name in tight if name.endswith("gate")}
-    assert gates <= tight
+    with pytest.raises(InflightError) as refused:
+        wide("kl<=1e-12")
+    narrow, most = wide("kl<=1e9")
+    assert narrow == {"lm_head"}
+    least = float(refused.value.message.rsplit(" ", 1)[1].rstrip("."))
+    between = (least * most) ** 0.5
+    mixed, kept = wide(f"kl<={between}")
+    assert narrow < mixed and kept <= between
+    assert {name.removesuffix("gate") + "fc" for name in mixed if name.endswith("gate")} <= mixed
 
 
 @pytest.mark.parametrize(
