@@ -43,7 +43,11 @@ def locate(model: str | Path, revision: str | None, patterns: Sequence[str]) -> 
         if revision is not None:
             raise ModelError(f"--revision {revision} has no meaning for a local directory ({path}).")
         return _in_directory(path)
-    if path.is_file() and path.suffix.lower() == _GGUF:
+    if path.suffix.lower() == _GGUF:
+        if not path.is_file():
+            raise ModelError(
+                f"There is no file {path}.", "Give the path of a GGUF file; one on the hub is not fetched."
+            )
         if revision is not None:
             raise ModelError(f"--revision {revision} has no meaning for a file ({path}).")
         return ModelLocation(path.stem, path.parent, file=path)

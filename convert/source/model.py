@@ -71,10 +71,11 @@ def _read_tensors(directory: Path) -> dict[str, TensorEntry]:
         )
     if any(directory.glob("pytorch_model*.bin")):
         raise ModelError(f"{directory} has its weights in pytorch_model.bin.", _TO_SAFETENSORS.format(directory))
-    others = ", ".join(sorted(path.name for path in directory.glob("*.safetensors"))[:5])
+    found = sorted(path.name for pattern in ("*.safetensors", "*.gguf") for path in directory.glob(pattern))
+    others = ", ".join(found[:5])
     raise ModelError(
         f"{directory} has neither {_SINGLE} nor {_INDEX}" + (f" (it has {others})." if others else "."),
-        "Give the directory that `save_pretrained` or a hub download wrote.",
+        "Give the directory that `save_pretrained` or a hub download wrote, or the path of a GGUF file.",
     )
 
 

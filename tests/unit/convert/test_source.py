@@ -47,6 +47,17 @@ def test_a_path_that_does_not_exist_is_not_mistaken_for_a_hub_id(tmp_path: Path)
             locate(path, None, ())
 
 
+def test_a_gguf_file_that_is_not_there_is_no_hub_id(tmp_path: Path, rng: np.random.Generator) -> None:
+    for name in ("none.gguf", str(tmp_path / "none.GGUF")):
+        with pytest.raises(ModelError, match="There is no file"):
+            locate(name, None, ())
+    directory = model(tmp_path, rng)
+    (directory / "model.safetensors").rename(directory / "model.Q4_0.gguf")
+    with pytest.raises(ModelError, match=r"it has model\.Q4_0\.gguf") as error:
+        open_source(directory, None)
+    assert "the path of a GGUF file" in str(error.value)
+
+
 def test_an_unreachable_hub_says_what_to_try(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
