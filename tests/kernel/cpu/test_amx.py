@@ -73,22 +73,29 @@ class _Product:
         self._rng = rng
         self._residual = rng.standard_normal(self.n, np.float32)
         self._gated = False
+        self._has_zeros = group > 0 and rng.random() < 0.5
 
     def graph(self, gated: bool) -> ir.Graph:
         self._gated = gated
         inputs = [integer_rows("x", self.k, self.row_bits), row_scales("x_scale")]
         weights = [x for _ in range(1 + gated) for x in self._weight()]
         biases = list(self._rng.standard_normal((1 + gated, self.n), np.float32))
+        zeros = [self._scale() if self._has_zeros else None for _ in range(1 + gated)]
         if gated:
+            biases += zeros if self._has_zeros else []
             attributes = {"activation": str(self._rng.choice(ACTIVATIONS)), "group_size": self.group}
             return operator("QuantizedGatedLinear", [*inputs, *weights, *biases], [rows("y", self.n)], attributes)
-        inputs += [*weights, *biases, rows("residual", self.n)]
-        return operator("QuantizedLinear", inputs, [rows("y", self.n)], {"group_size": self.group})
+        added = [*biases, *zeros, rows("residual", self.n)]
+        return operator("QuantizedLinear", [*inputs, *weights, *added], [rows("y", self.n)], {"group_size": self.group})
 
     def _weight(self) -> tuple[Array, Array]:
-        groups = (-(-self.k // self.group),) if self.group else ()
-        scale = self._rng.uniform(0.5, 2, (self.n, *groups)).astype(np.float32) / 4096
-        return random_weight(self._rng, self.weight_bits, self.n, self.k), scale
+        return random_weight(self._rng, self.weight_bits, self.n, self.k), self._scale()
+
+    def _scale(self) -> Array:
+        """Or zero points, of either sign."""
+        shape = (self.n, -(-self.k // self.group)) if self.group else (self.n,)
+        scale: Array = (self._rng.uniform(0.5, 2, shape) * self._rng.choice([-1, 1], shape) / 4096).astype(np.float32)
+        return scale
 
     def record(self, count: int) -> Array:
         return to_record(random_levels(self._rng, self.row_bits, count, self.k), self.group)
@@ -106,7 +113,7 @@ class _Product:
 
 def _products(rng: np.random.Generator) -> list[_Product]:
     """8 bits with one scale a row, 4 bits with groups, and one of the other kinds; shapes that fill no tile."""
-    group = int(rng.choice([32, 64, 128]))
+    group = int(rng.choice([16, 32, 64, 128]))
     others = [((8, 16), 0), ((8, 16), group), ((8, 8), group), ((4, 16), group), ((4, 8), 0), ((4, 16), 0)]
     kinds = [((8, 8), 0), ((4, 8), group), others[rng.integers(len(others))]]
     return [_Product(rng, bits, g, (int(rng.integers(1, 150)), int(rng.integers(1, 500)))) for bits, g in kinds]
@@ -215,7 +222,7 @@ def test_products_of_8_bit_floats_in_tiles_do_not_see_their_company(rng: np.rand
     def inputs() -> list[Array | ir.Value]:
         return [float8_value("x", k), row_scales("x_scale"), weight, scale]
 
-    added = [None, rows("residual", n)]
+    added = [None, None, rows("residual", n)]
     gate_and_up = [up, up_scale, *rng.standard_normal((2, n), np.float32)]
     gate: dict[str, Any] = {"activation": str(rng.choice(ACTIVATIONS)), "group_size": 0}
     graphs = [

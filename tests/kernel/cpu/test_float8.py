@@ -184,7 +184,7 @@ def test_products_are_those_of_the_numbers_and_a_row_does_not_see_its_company(
     graphs = [
         operator(
             "QuantizedLinear",
-            [float8_value("x", k), row_scales("x_scale"), weight, scale, bias, rows("residual", n)],
+            [float8_value("x", k), row_scales("x_scale"), weight, scale, bias, None, rows("residual", n)],
             [rows("y", n)],
             {"group_size": 0},
         )
