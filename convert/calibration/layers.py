@@ -19,7 +19,8 @@ from inflight.convert.quantization.round_to_nearest import Levels, dequantize
 from inflight.convert.quantization.schemes import QuantScheme
 from inflight.convert.source.tensor import Measured
 
-LAYER = "transformer.layers.{}."
+LAYERS = "transformer.layers."
+LAYER = LAYERS + "{}."
 # Products that read the same rows, and share what is made of them.
 _SAME_ROWS = {"mlp.gate": "mlp.fc"}
 Advance = Callable[[float, str], None]
@@ -113,14 +114,11 @@ def _measured(
     observed: ObservedWeights, module: str, inputs: InputStatistics, scheme: QuantScheme, calibration: Calibration
 ) -> Measured:
     """Maxima, and for SmoothQuant factors. Matrices that read the same rows share both."""
-    pair = [module, *(other for one, other in (*_SAME_ROWS.items(), *_reversed(_SAME_ROWS)) if one == module)]
-    matrices = [observed.matrix(name) for name in pair if observed.has(name)]
+    source = _SAME_ROWS.get(module, module)
+    sharing = [source, *(name for name, other in _SAME_ROWS.items() if other == source)]
+    matrices = [observed.matrix(name) for name in sharing if observed.has(name)]
     columns = np.max([np.abs(matrix).max(axis=0) for matrix in matrices], axis=0)
     factors = None
     if scheme.method == "smoothquant":
         factors = smoothing_factors(inputs.greatest, columns, calibration.smoothing)
     return Measured(float(inputs.greatest.max()), float(columns.max()), factors)
-
-
-def _reversed(pairs: Mapping[str, str]) -> list[tuple[str, str]]:
-    return [(value, key) for key, value in pairs.items()]

@@ -18,7 +18,7 @@ from inflight import __version__
 from inflight.accuracy.requirement import Requirement, read_requirements
 from inflight.convert.calibration.budget import BudgetSearch, Candidate, Choice, check_budget
 from inflight.convert.calibration.calibrated import CalibratedTensor, MeasuredTensor
-from inflight.convert.calibration.layers import Calibrated, Calibration, calibrate_layer, embedded
+from inflight.convert.calibration.layers import LAYERS, Calibrated, Calibration, calibrate_layer, embedded
 from inflight.convert.calibration.planned import PlannedTensors
 from inflight.convert.calibration.statistics import Floats
 from inflight.convert.calibration.text import CalibrationText, Tokens, calibration_text, token_sequences
@@ -31,6 +31,7 @@ from inflight.convert.quantization.round_to_nearest import dequantize
 from inflight.convert.quantization.schemes import QuantScheme
 from inflight.convert.source.opened import SourceModel
 from inflight.convert.source.tensor import Measured, SourceTensor
+from inflight.errors import InflightError
 from inflight.files.cache import writable_cache_dir
 from inflight.progress import progress_bar
 
@@ -57,30 +58,31 @@ def calibrated(
     """Calibrates a model.
 
     `plain` is the plan of one rank without quantization, `tokenizer` a directory, `config` that of the new checkpoint.
-    What is done is kept in the cache until the context ends well:
-    the same command goes on after an interrupt. Raises InflightError for a text that
-    cannot be read, or a budget that cannot be kept.
+    What is done is kept in the cache until the context ends well: the same command goes on after an interrupt. Raises
+    InflightError for a text that cannot be read, a budget that cannot be kept, or a module that cannot be calibrated.
     """
-    check_budget(read_requirements([options.budget or ""]))
-    text = calibration_text(options.calibration_text)
+    requirements = read_requirements([options.budget or ""])
+    check_budget(requirements)
+    tensors = PlannedTensors(plain)
+    chosen = choose_schemes(options, tensors.matrices())
+    schemes = {module: scheme for module, scheme in chosen.items() if scheme is not None and scheme.method != "nearest"}
+    _check_places(schemes)
+    text, used = calibration_text(options.calibration_text), options.calibration_size
     sequences = token_sequences(
         text,
         tokenizer,
         plain.spec.vocab_size,
-        count=options.calibration_size,
+        count=used + (_BUDGET_SEQUENCES if requirements else 0),
         length=options.calibration_length,
         seed=options.calibration_seed,
     )
-    tensors = PlannedTensors(plain)
-    chosen = choose_schemes(options, tensors.matrices())
-    schemes = {module: scheme for module, scheme in chosen.items() if scheme is not None and scheme.method != "nearest"}
     calibration = Calibration(schemes, options.group_size, options.smoothing)
     directory = writable_cache_dir() / "calibration" / _key(config, schemes, options, text)
     directory.mkdir(parents=True, exist_ok=True)
     layers = plain.spec.layers
     done, streams = _resumed(directory)
     if done == 0:
-        streams = embedded(tensors, plain.spec, sequences)
+        streams = embedded(tensors, plain.spec, sequences[:used])
     with progress_bar("Calibrating", len(layers), enabled=options.progress) as advance:
         advance(done)
         for index in range(done, len(layers)):
@@ -90,18 +92,22 @@ def calibrated(
             _keep(directory, index, found, streams, tensors)
     kept = {name: _calibrated(tensor, directory, options.group_size) for name, tensor in source.tensors.items()}
     choice = None
-    if options.budget is not None:
-        held_out = token_sequences(
-            text,
-            tokenizer,
-            plain.spec.vocab_size,
-            count=_BUDGET_SEQUENCES,
-            length=options.calibration_length,
-            seed=options.calibration_seed + 1,
-        )
-        choice = _choose(read_requirements([options.budget]), tensors, plain.spec, directory, options, held_out)
+    if requirements:
+        # A text with no more records than are used has none to hold out.
+        held_out = sequences[used:] or sequences
+        choice = _choose(requirements, tensors, plain.spec, directory, options, held_out)
     yield CalibratedModel(replace(source, tensors=kept), choice)
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def _check_places(schemes: Mapping[str, QuantScheme]) -> None:
+    """Raises InflightError for modules outside of the layers, which nothing observes."""
+    for module, scheme in schemes.items():
+        if not module.startswith(LAYERS):
+            raise InflightError(
+                f"{module} cannot be {scheme.name}: only the matrices of layers are calibrated.",
+                f"Give it a scheme that rounds to nearest: --quantize-module {module}=int8_wo",
+            )
 
 
 def _choose(

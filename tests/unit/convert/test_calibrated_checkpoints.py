@@ -167,3 +167,10 @@ def test_a_budget_that_cannot_be_kept_is_refused(model: Path, budget: str, said:
     with pytest.raises(InflightError, match=said):
         converted(model, "refused", "int4_gptq", budget=budget)
     assert not (model.parent / "refused").exists()
+
+
+@pytest.mark.parametrize("scheme", CALIBRATED)
+def test_a_module_outside_of_the_layers_is_not_calibrated(model: Path, scheme: str) -> None:
+    with pytest.raises(InflightError, match="lm_head cannot be"):
+        converted(model, "refused", scheme, module_schemes=(("lm_head", scheme),))
+    assert not (model.parent / "refused").exists()
