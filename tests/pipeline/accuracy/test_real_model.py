@@ -1,4 +1,4 @@
-"""What each scheme loses on a model that was really trained, SmolLM2-135M-Instruct: the bounds of docs/measured/accuracy.md."""
+"""What schemes lose on a model that was really trained, SmolLM2-135M-Instruct (docs/measured/accuracy.md)."""
 
 from __future__ import annotations
 
