@@ -80,12 +80,13 @@ def generation_facts(checkpoint: Checkpoint) -> GenerationFacts:
 
 def source_facts(checkpoint: Checkpoint) -> SourceFacts:
     """The source's name and revision as the checkpoint gives them, never a path; the digest is of the checkpoint."""
-    extras = checkpoint.config.inflight
+    extras, quantization = checkpoint.config.inflight, checkpoint.config.module_quantization
     return SourceFacts(
         model=extras.source.model if extras else checkpoint.config.architecture,
         revision=extras.source.revision if extras else None,
         checkpoint_sha256=checkpoint.sha256(),
-        rounded_by_convert=checkpoint.config.module_quantization.rounded_by_convert,
+        rounded_by_convert=quantization.rounded_by_convert,
+        kept_from_source=quantization.kept_from_source,
     )
 
 

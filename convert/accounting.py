@@ -26,6 +26,13 @@ class TensorAccount:
         module = "vocab_embedding" if spec.module == "lm_head" and self._tied else spec.module
         return tuple(f"{name.format(layer=spec.layer)}.{spec.kind}" for name in self._family.names[module])
 
+    def tensors_of(self, spec: TensorSpec) -> list[SourceTensor]:
+        """The source tensors that make the parts of `spec`; none where one of them is missing or misshapen."""
+        found = [self._tensors.get(name) for name in self.sources(spec)]
+        shapes = [(rows, spec.columns) for rows in spec.parts]
+        fits = [each for each, shape in zip(found, shapes, strict=True) if each is not None and each.shape == shape]
+        return fits if len(fits) == len(found) else []
+
     def offset(self, spec: TensorSpec) -> float:
         """What the checkpoint's values have beyond the source's: weights of norms may hold one that the family adds."""
         return self._family.norm_offset if spec.wide and spec.kind == "weight" else 0.0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from inflight.convert.options import ConvertOptions
 from inflight.convert.plan import ConversionPlan, check_config, make_plan
 from inflight.convert.source.generation import generation_facts
 from inflight.convert.source.model import open_source, read_config
-from inflight.convert.source.opened import SourceModel
+from inflight.convert.source.opened import SourceModel, quantized_in_words
 from inflight.convert.source.tokenizer_files import try_tokenizer
 from inflight.convert.writer import write_rank_file
 from inflight.errors import InflightError
@@ -63,8 +65,17 @@ def convert_model(model: str | Path, output: Path, options: ConvertOptions | Non
             checkpoint_config = _complete_config(source, plan, options)
             _write_config(scratch, checkpoint_config)
         _write_ranks(scratch, plan, options.progress)
-    dequantized = source.dequantized
-    return notes + ([f"{source.location}: {dequantized} were dequantized."] if dequantized else [])
+    return notes + list(_of_quantized(source, plan))
+
+
+def _of_quantized(source: SourceModel, plan: ConversionPlan) -> Iterator[str]:
+    """What became of the tensors that the source has quantized."""
+    kept = Counter(tensor.form.bits for tensor in plan.kept.values() if tensor.form is not None)
+    listed = " and ".join(f"{count} tensors keep their int{bits} numbers" for bits, count in sorted(kept.items()))
+    if listed:
+        yield f"{source.location}: {listed}."
+    if dequantized := quantized_in_words(plan.dequantized.values()):
+        yield f"{source.location}: {dequantized} dequantized."
 
 
 def _write_config(directory: Path, config: CheckpointConfig) -> None:

@@ -21,7 +21,8 @@ class ConvertOptions(Record):
     pipeline-parallel sizes. `use_parallel_embedding` splits the embedding over tensor-parallel ranks, along the
     vocabulary (`embedding_sharding_dim` 0) or the hidden size (1). `quantize` names a recipe of integer weights, None
     keeps them plain; `group_size` is that of int4 weights, `exclude_modules` are fnmatch patterns of modules that stay
-    plain ("lm_head", "*.mlp.proj"), and `module_schemes` pairs of a pattern and the recipe that its modules have
+    plain ("lm_head", "*.mlp.proj"), `dequantize` makes plain weights of those that the source has as integers, which
+    without a scheme keep their numbers, and `module_schemes` pairs of a pattern and the recipe that its modules have
     instead, of which the first that matches counts. `revision` is that of a hub model. `overwrite` replaces an
     existing output directory.
 
@@ -40,6 +41,7 @@ class ConvertOptions(Record):
     group_size: Literal[32, 64, 128] = 32
     exclude_modules: tuple[str, ...] = ()
     module_schemes: tuple[tuple[str, SchemeName], ...] = ()
+    dequantize: bool = False
     calibration_text: Path | None = None
     calibration_size: PositiveInt = 64
     calibration_length: PositiveInt = 512
@@ -55,9 +57,14 @@ class ConvertOptions(Record):
         """True when levels are chosen by a text."""
         return any(RECIPES[name].method != "nearest" for name in self._schemes())
 
+    @property
+    def keeps(self) -> bool:
+        """True when the numbers of a quantized source are kept."""
+        return not (self.dequantize or self._schemes())
+
     def plain(self) -> ConvertOptions:
         """The same conversion to one rank of plain weights."""
-        return ConvertOptions(dtype=self.dtype, revision=self.revision, progress=self.progress)
+        return ConvertOptions(dtype=self.dtype, revision=self.revision, progress=self.progress, dequantize=True)
 
     def widened(self, modules: Iterable[str], scheme: str) -> ConvertOptions:
         """The same conversion with another scheme for these modules."""
@@ -78,6 +85,7 @@ class ConvertOptions(Record):
         given = {name for name, value in values.items() if value is not False and value != ()}  # 0 asks for something
         unread = {
             "group_size": (not has_groups, f"{quantized}: no groups; int4 has them"),
+            "dequantize": (bool(schemes), "--quantize rounds dequantized numbers anyhow"),
             "exclude_modules": (not schemes, "nothing is quantized without --quantize"),
             "embedding_sharding_dim": (not has_embedding_parts, "it goes with --use-parallel-embedding"),
             "use_parallel_embedding": (self.tp_size == 1, "one rank holds the whole embedding; it goes with --tp-size"),

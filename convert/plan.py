@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Any
 
 from inflight import __version__
@@ -20,6 +21,7 @@ from inflight.convert.checkpoint.sharding import group_problems, shard, split_pr
 from inflight.convert.checkpoint.support import unsupported
 from inflight.convert.families.table import FAMILIES, Family, architectures, find_family
 from inflight.convert.options import ConvertOptions
+from inflight.convert.quantization.kept import kept_forms, kept_quantization
 from inflight.convert.quantization.modules import ModuleQuantization
 from inflight.convert.quantization.recipes import Chosen, choose_schemes, module_quantization, torn_pairs
 from inflight.convert.quantization.scheme import StoredTensor, WeightQuantization
@@ -76,6 +78,22 @@ class ConversionPlan:
         tensors = (stored for rank in self.ranks for tensor in rank for stored in tensor.stored(self.config.dtype))
         return sum(tensor_bytes(stored.shape, stored.dtype) for stored in tensors)
 
+    @property
+    def kept(self) -> dict[str, SourceTensor]:
+        """The source's tensors whose levels are kept, by name."""
+        quantization = self.config.module_quantization
+        if not quantization.kept_from_source:
+            return {}
+        tensors = (tensor for rank in self.ranks for tensor in rank if tensor.quantization is not None)
+        return {piece.source.name: piece.source for tensor in tensors for piece in tensor.pieces}
+
+    @property
+    def dequantized(self) -> dict[str, SourceTensor]:
+        """The source's quantized tensors whose numbers are read as floating-point ones, by name."""
+        plain = (tensor for rank in self.ranks for tensor in rank if tensor.quantization is None or not self.kept)
+        sources = {piece.source.name: piece.source for tensor in plain for piece in tensor.pieces}
+        return {name: source for name, source in sources.items() if source.stored_type != source.dtype}
+
 
 def check_config(model: str, raw: Mapping[str, Any]) -> None:
     """Raise ModelError listing everything unsupported in a config, before there are tensors to hold against it."""
@@ -105,7 +123,8 @@ def make_plan(
     ranks: Iterator[tuple[PlannedTensor, ...]] = iter(())
     if reading.shapes_known:
         chosen = choose_schemes(options, _matrices(config, reading))
-        config = _quantized(config, module_quantization(options, chosen))
+        quantization = _kept(account, config, reading) if options.keeps else module_quantization(options, chosen)
+        config = _quantized(config, quantization)
         problems += torn_pairs(chosen) or unsupported(config)
         problems += split_problems(config)
         specs = _stage_specs(config, reading, tied)
@@ -128,10 +147,27 @@ def _stage_specs(config: CheckpointConfig, reading: ConfigReading, tied: bool) -
 
 def _matrices(config: CheckpointConfig, reading: ConfigReading) -> list[str]:
     """Paths of the modules that may be quantized: every product, the projection of a tied model among them."""
+    return list(_matrix_specs(config, reading))
+
+
+def _matrix_specs(config: CheckpointConfig, reading: ConfigReading) -> dict[str, list[TensorSpec]]:
+    """The matrices that may be quantized by their module paths, of which pipeline stages share some."""
     spec = model_spec(config, replace(reading.optional, lm_head=True))
-    stages = (stage_tensors(config, spec, stage) for stage in range(config.mapping.pp_size))
-    matrices = (each for stage in stages for each in stage if each.kind == "weight" and each.columns is not None)
-    return list(dict.fromkeys(module_path(each.name) for each in matrices if each.module != "vocab_embedding"))
+    found: dict[str, list[TensorSpec]] = {}
+    for stage in range(config.mapping.pp_size):
+        for each in stage_tensors(config, spec, stage):
+            if each.kind == "weight" and each.columns is not None and each.module != "vocab_embedding":
+                found.setdefault(module_path(each.name), []).append(each)
+    return found
+
+
+def _kept(account: TensorAccount, config: CheckpointConfig, reading: ConfigReading) -> ModuleQuantization:
+    """What is quantized where the source's own levels are kept."""
+    specs = _matrix_specs(config, reading)
+    found = {module: [account.tensors_of(spec) for spec in listed] for module, listed in specs.items()}
+    sources = {module: [*chain.from_iterable(parts)] for module, parts in found.items() if all(parts)}
+    widths = {module: listed[0].columns or 0 for module, listed in specs.items()}
+    return kept_quantization(kept_forms(sources), widths)
 
 
 def _quantized(config: CheckpointConfig, quantization: ModuleQuantization) -> CheckpointConfig:

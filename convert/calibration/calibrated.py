@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from inflight.convert.source.tensor import Array, GroupLevels, Measured, SourceTensor
+from inflight.convert.source.tensor import Array, GroupLevels, LevelForm, Measured, SourceTensor
 
 
 class _Wrapped(SourceTensor):
@@ -48,6 +48,10 @@ class CalibratedTensor(_Wrapped):
         super().__init__(source)
         self._levels, self._scales = levels, scales
         self._group_size = group_size
+
+    @property
+    def form(self) -> LevelForm:
+        return LevelForm(4, min(self._group_size, self.shape[1]), False)
 
     def levels(self, start: int, stop: int) -> GroupLevels:
         groups = np.arange(self.shape[1]) // self._group_size

@@ -7,6 +7,7 @@ the one that is not split.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import numpy as np
 
@@ -22,10 +23,12 @@ from inflight.convert.quantization.round_to_nearest import (
     quantize,
 )
 from inflight.convert.quantization.scheme import WeightQuantization
-from inflight.convert.source.tensor import Measured
+from inflight.convert.source.tensor import LevelForm, Measured
 from inflight.dtypes import numpy_dtype
 from inflight.errors import ModelError
 
+# Levels and scales of some rows, and the zero points of a form that has them; a part without scales has none of both.
+_Part = tuple[Array, Floats | None, Floats | None]
 # float32 values that are worked on at once: few enough for the processor's cache.
 _BLOCK_VALUES = 1 << 18
 
@@ -42,9 +45,12 @@ def quantized_chunks(
     weight, scale = tensor.name, quantization.scale_name(module)
     pending: Levels = np.empty((0, tensor.shape[1]), np.int8)
     yield from _of_inputs(tensor, quantization, dtype)
-    for levels, scales in _rows(tensor, quantization, dtype, read):
+    zero = quantization.zero_name(module)
+    for levels, scales, zeros in _rows(tensor, quantization, dtype, read):
         if scales is not None:
             yield scale, scales
+        if zero is not None and zeros is not None:
+            yield zero, zeros
         if quantization.bits == 8:
             yield weight, levels
             continue
@@ -83,12 +89,12 @@ def _factors(piece: Piece, dtype: str) -> Floats:
 
 def _rows(
     tensor: PlannedTensor, quantization: WeightQuantization, dtype: str, read: Callable[[Piece], Iterator[Array]]
-) -> Iterator[tuple[Array, Floats | None]]:
+) -> Iterator[_Part]:
     """Levels of the rows, and their scales; that of a whole matrix comes with the first."""
     whole = None
     if quantization.scheme.weights.scale == "matrix":
         whole = np.array([_measured(tensor.pieces[0]).weights_greatest / FLOAT8_GREATEST], np.float32)
-        yield np.empty((0, tensor.shape[1]), numpy_dtype(quantization.scheme.weights.dtype)), whole
+        yield np.empty((0, tensor.shape[1]), numpy_dtype(quantization.scheme.weights.dtype)), whole, None
     for piece in tensor.pieces:
         if (kept := _kept_rows(piece, quantization)) is not None:
             yield from kept
@@ -101,41 +107,66 @@ def _rows(
                 if factors is not None:
                     part /= factors
                 if whole is not None:
-                    yield _cut(float8_levels(part, whole), None, piece, 0)
+                    yield _cut((float8_levels(part, whole), None, None), piece, 0)
                 else:
                     yield _quantize(part, piece, quantization)
     if tensor.padding:
-        zeros = np.zeros((tensor.padding, tensor.shape[1]), np.float32)
-        yield quantize(zeros, quantization.scheme, quantization.group_size)
+        yield _padding(tensor, quantization)
 
 
-def _kept_rows(piece: Piece, quantization: WeightQuantization) -> Iterator[tuple[Array, Floats | None]] | None:
-    """The levels and scales that the source has already, if all are of this form."""
-    size, least = quantization.group_size, -(2 ** (quantization.bits - 1))
-    first = piece.source.levels(0, 1) if quantization.scheme.weights.scale == "group" else None
-    if first is None or first.size != size or first.zeros is not None:
+def _padding(tensor: PlannedTensor, quantization: WeightQuantization) -> _Part:
+    """Rows of zeros behind those of the model."""
+    rows, columns = tensor.padding, tensor.shape[1]
+    size = quantization.group_size
+    if quantization.scheme.divisors:
+        return *quantize(np.zeros((rows, columns), np.float32), quantization.scheme, size), None
+    scales = np.zeros((rows, -(-columns // size)) if size else rows, np.float32)
+    return np.zeros((rows, columns), np.int8), scales, scales
+
+
+def _kept_rows(piece: Piece, quantization: WeightQuantization) -> Iterator[_Part] | None:
+    """The levels and scales that the source has already, if they are of this form.
+
+    Raises ModelError for scales or zero points that are infinite or none.
+    """
+    source, size = piece.source, quantization.group_size
+    weights, width = quantization.scheme.weights, piece.source.shape[1]
+    bits: Literal[4, 8] = 4 if weights.dtype == "int4" else 8
+    form = LevelForm(bits, min(size, width) or width, quantization.zero_points)
+    if weights.dtype not in ("int4", "int8") or quantization.scaled_inputs or source.form is None:
+        return None
+    if not form.holds(source.form):
         return None
 
-    def rows() -> Iterator[tuple[Array, Floats | None]]:
-        step = max(1, _BLOCK_VALUES // piece.source.shape[1])
+    def rows() -> Iterator[_Part]:
+        step = max(1, _BLOCK_VALUES // width)
         for start in range(piece.rows.start, piece.rows.stop, step):
-            found = piece.source.levels(start, min(start + step, piece.rows.stop))
-            assert found is not None and found.levels.min() >= least and found.levels.max() < -least, piece.source.name
-            yield _cut(found.levels.astype(np.int8), found.scales.astype(np.float32), piece, size)
+            found = source.levels(start, min(start + step, piece.rows.stop))
+            assert found is not None, f"{source.name} has no levels"
+            levels, scales, zeros = found.stored(form)
+            if not np.isfinite(scales).all() or (zeros is not None and not np.isfinite(zeros).all()):
+                raise ModelError(
+                    f"Tensor {source.name} holds infinities or NaN.", "The model is broken: download it again."
+                )
+            yield _cut((levels, scales if size else scales[:, 0], zeros), piece, size)
 
     return rows()
 
 
-def _quantize(rows: Floats, piece: Piece, quantization: WeightQuantization) -> tuple[Array, Floats | None]:
+def _quantize(rows: Floats, piece: Piece, quantization: WeightQuantization) -> _Part:
     if not np.isfinite(rows).all():
         raise ModelError(f"Tensor {piece.source.name} holds infinities or NaN and cannot be quantized.")
     size = quantization.group_size
-    return _cut(*quantize(rows, quantization.scheme, size), piece, size)
+    return _cut((*quantize(rows, quantization.scheme, size), None), piece, size)
 
 
-def _cut(levels: Array, scales: Floats | None, piece: Piece, size: int) -> tuple[Array, Floats | None]:
+def _cut(part: _Part, piece: Piece, size: int) -> _Part:
     columns = piece.columns
     if columns is None:
-        return levels, scales
-    cut = levels[:, columns.start : columns.stop]
-    return cut, scales[:, columns.start // size : -(-columns.stop // size)] if size and scales is not None else scales
+        return part
+    levels = part[0][:, columns.start : columns.stop]
+    if not size:
+        return levels, *part[1:]
+    groups = slice(columns.start // size, -(-columns.stop // size))
+    scales, zeros = (None if each is None else each[:, groups] for each in part[1:])
+    return levels, scales, zeros

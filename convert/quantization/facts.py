@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
-from inflight.convert.quantization.schemes import ALIASES, RECIPES, Method, RowDtype
+from inflight.convert.quantization.schemes import ALIASES, RECIPES, SCHEMES, Method, RowDtype
 from inflight.records import Record
 
 
@@ -14,6 +14,12 @@ def _known(name: str) -> str:
     name = ALIASES.get(name, name)
     if name not in RECIPES:
         raise ValueError(f"{name!r} is none of {', '.join(RECIPES)}")
+    return name
+
+
+def _scheme(name: str) -> str:
+    if name not in {scheme.name for scheme in SCHEMES}:
+        raise ValueError(f"{name!r} is no scheme")
     return name
 
 
@@ -43,12 +49,13 @@ class QuantizationFacts(Record):
 class QuantizationRecord(Record):
     """What the format has no field for: the recipe, and the type to which the rows of a product are rounded.
 
+    `rounding`: "kept" where nothing was rounded, because the source had these levels and scales.
     `scale_divisors`: the scale of a group is its greatest magnitude over that one of these which loses least.
     `modules`: the modules that it is about, by their paths; none: all that no other record names.
     """
 
-    scheme: SchemeName
+    scheme: Annotated[str, AfterValidator(_scheme)]
     activations: RowDtype
-    rounding: Method = "nearest"
+    rounding: Method | Literal["kept"] = "nearest"
     scale_divisors: tuple[float, ...]
     modules: tuple[str, ...] = ()

@@ -57,8 +57,17 @@ class ModuleQuantization:
     @property
     def rounded_by_convert(self) -> bool:
         """True where converting the model again gives the same weights; plain ones are rounded by nothing else."""
+        return self.facts.quant_algo is None or self._roundings() == {"nearest"}
+
+    @property
+    def kept_from_source(self) -> bool:
+        """True where converting the model again without rounding gives the same weights: it had these levels."""
+        return self.facts.quant_algo is not None and self._roundings() == {"kept"}
+
+    def _roundings(self) -> set[str | None]:
+        """How the levels of each module were chosen; None: it is not said."""
         records = [self._record(module) for module in (self.layers if self.is_mixed else ("",))]
-        return self.facts.quant_algo is None or all(each and each.rounding == "nearest" for each in records)
+        return {None if record is None else record.rounding for record in records}
 
     def problems(self) -> list[str]:
         """Everything unsupported, one phrase each; empty when all is supported."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,9 @@ class SourceModel:
         return self.location.directory
 
     @property
-    def dequantized(self) -> str | None:
-        """How many tensors of which types are dequantized when they are read, in words; None when all are plain."""
-        counts = Counter(tensor.stored_type for tensor in self.tensors.values() if tensor.stored_type != tensor.dtype)
-        listed = ", ".join(f"{count} {stored}" for stored, count in counts.most_common())
-        return f"{sum(counts.values())} quantized tensors ({listed})" if counts else None
+    def quantized(self) -> str | None:
+        """How many tensors of which types are quantized, in words; None when all are plain."""
+        return quantized_in_words(self.tensors.values())
 
     @property
     def label(self) -> str:
@@ -69,3 +67,11 @@ class SourceModel:
         Raises ModelError for files that are no tokenizer."""
         copy_tokenizer(self.directory, target)
         return []
+
+
+def quantized_in_words(tensors: Iterable[SourceTensor]) -> str | None:
+    """How many of these tensors are quantized, and of which types; None when all are plain."""
+    counts = Counter(tensor.stored_type for tensor in tensors if tensor.stored_type != tensor.dtype)
+    listed = ", ".join(f"{count} {stored}" for stored, count in counts.most_common())
+    number = sum(counts.values())
+    return f"{number} quantized tensor{'s'[: number > 1]} ({listed})" if counts else None

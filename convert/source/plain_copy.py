@@ -23,7 +23,7 @@ _CHUNK_BYTES = 1 << 24
 def plain_directory(source: SourceModel, dtype: str) -> Iterator[Path]:
     """The source's own directory, or one that lasts as long as the context, with its config.json and weights as plain
     numbers of `dtype`, where they are quantized. Raises ModelError naming a tensor that cannot be read."""
-    if source.dequantized is None and source.location.file is None:
+    if source.quantized is None and source.location.file is None:
         yield source.directory
         return
     with tempfile.TemporaryDirectory(prefix="inflight-plain-") as scratch:

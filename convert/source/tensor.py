@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +20,29 @@ from inflight.tensor_file import TensorEntry
 Array = npt.NDArray[Any]
 
 
+class LevelForm(NamedTuple):
+    """Levels that a checkpoint can hold as they are: signed integers of `bits`, those of `group_size` neighbouring
+    inputs with one scale (the last group of a row may be shorter); `zeros`: with zero points, or offsets.
+    """
+
+    bits: Literal[4, 8]
+    group_size: int
+    zeros: bool
+
+    def holds(self, other: LevelForm) -> bool:
+        """True where levels of the other form have one of this form without any loss."""
+        whole = other.group_size % self.group_size == 0
+        return whole and other.bits <= self.bits and other.zeros <= self.zeros
+
+
 @dataclass(frozen=True, slots=True)
 class GroupLevels:
     """Rows [N, K] as integers: value[n, k] = (levels[n, k] - zeros[n, g]) * scales[n, g], g = groups[k].
 
-    `levels` are int32 [N, K], `scales` of the type that the value is rounded to, [N, G]; `zeros` int32 [N, G], None
-    where all are 0. `groups` [K] names the group of each input; `size` is that of groups which are neighbours, in
-    order, the last one perhaps shorter, and None where they are not (GPTQ's desc_act).
+    `levels` are int32 [N, K] around 0, `scales` of the type that the value is rounded to, [N, G]; `zeros` int32 [N, G],
+    None where all are 0. `groups` [K] names the group of each input; `size` is that of groups which are neighbours, in
+    order, the last one perhaps shorter, and None where they are not (GPTQ's desc_act). `offsets` float32 [N, G], in
+    place of zeros, are added to the product.
     """
 
     levels: npt.NDArray[np.int32]
@@ -34,6 +50,7 @@ class GroupLevels:
     zeros: npt.NDArray[np.int32] | None
     groups: npt.NDArray[np.int64]
     size: int | None
+    offsets: npt.NDArray[np.float32] | None = None
 
     def values(self) -> Array:
         """The numbers, each product rounded once to the type of the scales."""
@@ -41,7 +58,26 @@ class GroupLevels:
         if self.zeros is not None:
             values -= _by_input(self.zeros.astype(np.float32), self.groups)
         values *= _by_input(self.scales.astype(np.float32), self.groups)
+        if self.offsets is not None:
+            values += _by_input(self.offsets, self.groups)
         return values.astype(self.scales.dtype, copy=False)
+
+    def stored(self, form: LevelForm) -> tuple[Array, Array, Array | None]:
+        """Levels int8 [N, K], and scales and zero points float32 [N, ceil(K / form.group_size)] of a form that holds
+        them: value = level * scale + zero point.
+        """
+        assert self.size is not None, "the groups are no neighbours"
+        scales, points = self.scales.astype(np.float32), self.offsets
+        if points is None and self.zeros is not None:
+            points = (-self.zeros).astype(np.float32) * scales
+        if points is None:
+            points = np.zeros_like(scales)
+        least = -(1 << (form.bits - 1))
+        assert self.levels.min(initial=0) >= least and self.levels.max(initial=0) < -least, "levels beyond their form"
+        width = self.levels.shape[1]
+        repeats, groups = -(-min(self.size, width) // form.group_size), -(-width // form.group_size)
+        scales, points = (np.repeat(each, repeats, axis=1)[:, :groups] for each in (scales, points))
+        return self.levels.astype(np.int8), scales, points if form.zeros else None
 
 
 def _by_input(per_group: Array, groups: npt.NDArray[np.int64]) -> Array:
@@ -91,6 +127,11 @@ class SourceTensor(ABC):
 
     def levels(self, start: int, stop: int) -> GroupLevels | None:
         """The same rows as the integers and scales that are stored; None where the source holds no such thing."""
+        return None
+
+    @property
+    def form(self) -> LevelForm | None:
+        """Of all its levels; None where a checkpoint cannot hold them as they are."""
         return None
 
     @property

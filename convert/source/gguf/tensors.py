@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from inflight.convert.source.gguf.blocks import FORMS, block_levels
 from inflight.convert.source.gguf.header import GgufHeader, TensorRecord
 from inflight.convert.source.stored import read_bytes
-from inflight.convert.source.tensor import Array, GroupLevels, SourceTensor
+from inflight.convert.source.tensor import Array, GroupLevels, LevelForm, SourceTensor
 from inflight.dtypes import numpy_dtype
 from inflight.errors import ModelError
 
 _PLAIN = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _QUANTIZED = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS")
-# Those whose number is a level times the scale of its block: scale at the front, then what is beside the levels.
-_SYMMETRIC = {"Q8_0": 0, "Q4_0": 8}
 SUPPORTED = (*_PLAIN, *_QUANTIZED)
 _RENEW = "Download the file again."
 
@@ -93,17 +93,18 @@ class GgufTensor(SourceTensor):
         return values
 
     def levels(self, start: int, stop: int) -> GroupLevels | None:
-        if self.kind not in _SYMMETRIC or len(self.shape) != 2:
+        if self.form is None:
             return None
-        count, groups = stop - start, self.shape[1] // self.block_size
-        blocks = self._blocks(start, stop).reshape(count, groups, self._block_bytes)
-        scales = np.ascontiguousarray(blocks[..., :2]).view(np.float16)[..., 0].astype(np.float32)
-        levels: Any = blocks[..., 2:].view(np.int8)
-        if self.kind == "Q4_0":
-            levels = np.concatenate([blocks[..., 2:] & 0xF, blocks[..., 2:] >> 4], axis=-1)
-        levels = levels.reshape(count, -1).astype(np.int32) - np.int32(_SYMMETRIC[self.kind])
-        which = np.arange(self.shape[1], dtype=np.int64) // self.block_size
-        return GroupLevels(levels, scales, None, which, self.block_size)
+        with np.errstate(all="ignore"):
+            levels, scales, offsets = block_levels(
+                self.kind, self._blocks(start, stop).reshape(stop - start, -1, self._block_bytes)
+            )
+        which = np.arange(self.shape[1], dtype=np.int64) // self.form.group_size
+        return GroupLevels(levels, scales, None, which, self.form.group_size, offsets)
+
+    @property
+    def form(self) -> LevelForm | None:
+        return FORMS.get(self.kind) if len(self.shape) == 2 else None
 
     def _blocks(self, start: int, stop: int) -> Array:
         """The bytes of these rows, [stop - start, bytes of a row]."""
@@ -139,6 +140,10 @@ class Renamed(SourceTensor):
     def levels(self, start: int, stop: int) -> GroupLevels | None:
         return self._inner.levels(start, stop)
 
+    @property
+    def form(self) -> LevelForm | None:
+        return self._inner.form
+
 
 class Offset(Renamed):
     """The weights of a norm without the one that llama.cpp's converter added."""
@@ -168,8 +173,8 @@ class HeadRows(Renamed):
         found = self._inner.levels(first, min(self.shape[0], -(-stop // self._head_size) * self._head_size))
         if found is None:
             return None
-        zeros = None if found.zeros is None else found.zeros[order]
-        return GroupLevels(found.levels[order], found.scales[order], zeros, found.groups, found.size)
+        offsets = None if found.offsets is None else found.offsets[order]
+        return replace(found, levels=found.levels[order], scales=found.scales[order], offsets=offsets)
 
     def _order(self, start: int, stop: int) -> tuple[int, Any]:
         """The first row of the head of `start`, and from there the stored rows of start .. stop."""

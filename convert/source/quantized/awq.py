@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from inflight.convert.source.quantized.grouped import GroupedTensor, Integers, unpack_last
+from inflight.convert.source.quantized.grouped import GroupedTensor, Integers, half_range, unpack_last
 from inflight.convert.source.quantized.parts import Parts
 from inflight.convert.source.stored import read_columns
 from inflight.convert.source.tensor import Array, SourceTensor
@@ -67,7 +67,8 @@ class AwqTensor(GroupedTensor):
         scale: TensorEntry,
         group_size: int | None,
     ) -> None:
-        super().__init__(f"{module}.weight", shape, "AWQ int4", (packed, zeros), scale, group_size=group_size)
+        name, parts = f"{module}.weight", (packed, zeros)
+        super().__init__(name, shape, "AWQ int4", parts, scale, bits=_BITS, group_size=group_size)
         self._packed, self._zero_points = packed, zeros
 
     def _levels(self, start: int, stop: int) -> Integers:
@@ -76,13 +77,13 @@ class AwqTensor(GroupedTensor):
     def _scales(self, start: int, stop: int) -> Array:
         return np.ascontiguousarray(read_columns(self._scale, start, stop).T)
 
-    def _zeros(self, start: int, stop: int) -> Integers:
+    def _zeros(self, start: int, stop: int) -> Integers | None:
         if self._zero_points is None:
-            return np.full((stop - start, self._scale.shape[0]), 1 << (_BITS - 1), np.int32)
+            return None
         return self._unpacked(self._zero_points, start, stop)
 
     def _unpacked(self, entry: TensorEntry, start: int, stop: int) -> Integers:
         first, last = start // _EACH, -(-stop // _EACH)
         words = unpack_last(read_columns(entry, first, last), _BITS)
         columns = words.reshape(len(words), -1, _EACH)[..., _PLACES].reshape(len(words), -1)
-        return np.ascontiguousarray(columns[:, start - first * _EACH : stop - first * _EACH].T)
+        return np.ascontiguousarray(columns[:, start - first * _EACH : stop - first * _EACH].T) - half_range(_BITS)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from inflight.convert.source.quantized.float8 import ACTIVATION_ENDINGS
-from inflight.convert.source.quantized.grouped import GroupedTensor, Integers, unpack_first, unpack_last
+from inflight.convert.source.quantized.grouped import GroupedTensor, Integers, half_range, unpack_first, unpack_last
 from inflight.convert.source.quantized.parts import Parts
 from inflight.convert.source.quantized.scaled import FLOAT8, scaled_tensor
 from inflight.convert.source.stored import read_all, read_rows
@@ -137,13 +137,13 @@ class PackedTensor(GroupedTensor):
         order: TensorEntry | None,
     ) -> None:
         form = f"compressed-tensors int{bits}"
-        parts = (packed, zeros)
-        super().__init__(f"{module}.weight", shape, form, parts, scale, group_size=group_size, order=order)
-        self._bits, self._packed, self._zero_points = bits, packed, zeros
+        parts, name = (packed, zeros), f"{module}.weight"
+        super().__init__(name, shape, form, parts, scale, bits=bits, group_size=group_size, order=order)
+        self._packed, self._zero_points = packed, zeros
 
     def _levels(self, start: int, stop: int) -> Integers:
         words = read_rows(self._packed, start, stop)
-        return unpack_last(words, self._bits)[:, : self.shape[1]] - np.int32(1 << (self._bits - 1))
+        return unpack_last(words, self._bits)[:, : self.shape[1]] - half_range(self._bits)
 
     def _scales(self, start: int, stop: int) -> Array:
         return read_rows(self._scale, start, stop)
@@ -156,4 +156,4 @@ class PackedTensor(GroupedTensor):
         each = 32 // self._bits
         first = start // each
         found = unpack_first(read_rows(self._zero_points, first, -(-stop // each)), self._bits)
-        return found[start - first * each : stop - first * each] - np.int32(1 << (self._bits - 1))
+        return found[start - first * each : stop - first * each] - half_range(self._bits)

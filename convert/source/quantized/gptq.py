@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from inflight.convert.source.quantized.grouped import GroupedTensor, Integers, unpack_first, unpack_last
+from inflight.convert.source.quantized.grouped import GroupedTensor, Integers, half_range, unpack_first, unpack_last
 from inflight.convert.source.quantized.parts import Parts
 from inflight.convert.source.stored import read_columns
 from inflight.convert.source.tensor import Array, SourceTensor
@@ -85,12 +85,13 @@ class GptqTensor(GroupedTensor):
         order: TensorEntry | None,
     ) -> None:
         form = f"GPTQ int{bits}"
-        super().__init__(f"{module}.weight", shape, form, (packed, zeros), scale, group_size=group_size, order=order)
-        self._bits, self._packed, self._zero_points, self._added = bits, packed, zeros, added
+        parts, name = (packed, zeros), f"{module}.weight"
+        super().__init__(name, shape, form, parts, scale, bits=bits, group_size=group_size, order=order)
+        self._packed, self._zero_points, self._added = packed, zeros, added
 
     def _levels(self, start: int, stop: int) -> Integers:
         columns = unpack_first(read_columns(self._packed, start, stop), self._bits)
-        return np.ascontiguousarray(columns.T)
+        return np.ascontiguousarray(columns.T) - half_range(self._bits)
 
     def _scales(self, start: int, stop: int) -> Array:
         return np.ascontiguousarray(read_columns(self._scale, start, stop).T)
@@ -101,4 +102,4 @@ class GptqTensor(GroupedTensor):
         first = start // each * each
         found = unpack_last(words, self._bits)[:, start - first : stop - first] + np.int32(self._added)
         # A zero point of 0 was stored as all ones.
-        return np.ascontiguousarray(found.T & np.int32((1 << self._bits) - 1))
+        return np.ascontiguousarray(found.T & np.int32((1 << self._bits) - 1)) - half_range(self._bits)

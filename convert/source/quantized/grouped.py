@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from inflight.convert.source.stored import read_all
-from inflight.convert.source.tensor import Array, GroupLevels, SourceTensor
+from inflight.convert.source.tensor import Array, GroupLevels, LevelForm, SourceTensor
 from inflight.errors import ModelError
 from inflight.tensor_file import TensorEntry
 
 Integers = npt.NDArray[np.int32]
+_ROWS = 1024
 
 
 class GroupedTensor(SourceTensor):
@@ -28,12 +30,13 @@ class GroupedTensor(SourceTensor):
         parts: Sequence[TensorEntry | None],
         scale: TensorEntry,
         *,
+        bits: int,
         group_size: int | None,
         order: TensorEntry | None = None,
     ) -> None:
         self.name, self.shape, self.dtype = name, shape, scale.dtype
         self._form, self._scale, self._order = form, scale, order
-        self._group_size = group_size or shape[1]
+        self._bits, self._group_size = bits, group_size or shape[1]
         self._parts = [part for part in (*parts, scale, order) if part is not None]
 
     @property
@@ -56,6 +59,16 @@ class GroupedTensor(SourceTensor):
         groups, size = self._groups(scales.shape[1])
         return GroupLevels(self._levels(start, stop), scales, zeros, groups, size)
 
+    @cached_property
+    def form(self) -> LevelForm | None:
+        """Zero points are read: those that are all 0 are none."""
+        width, spans = self.shape[1], range(0, self.shape[0], _ROWS)
+        if self._groups(-(-width // self._group_size))[1] is None:
+            return None
+        zeros = (self._zeros(start, min(start + _ROWS, self.shape[0])) for start in spans)
+        has_zeros = any(each is not None and bool(each.any()) for each in zeros)
+        return LevelForm(4 if self._bits <= 4 else 8, min(self._group_size, width), has_zeros)
+
     def _groups(self, count: int) -> tuple[npt.NDArray[np.int64], int | None]:
         """The group of each input, and their size where they are neighbours."""
         width, size = self.shape[1], self._group_size
@@ -69,7 +82,7 @@ class GroupedTensor(SourceTensor):
 
     @abstractmethod
     def _levels(self, start: int, stop: int) -> Integers:
-        """Rows of levels [stop - start, inputs]."""
+        """Rows of levels [stop - start, inputs], -2^(bits - 1) .. 2^(bits - 1) - 1."""
 
     @abstractmethod
     def _scales(self, start: int, stop: int) -> Array:
@@ -77,7 +90,7 @@ class GroupedTensor(SourceTensor):
 
     @abstractmethod
     def _zeros(self, start: int, stop: int) -> Integers | None:
-        """[stop - start, groups]; None: all zero."""
+        """[stop - start, groups], in the range of the levels; None: all zero."""
 
 
 def unpack_last(words: Array, bits: int) -> Integers:
@@ -91,6 +104,11 @@ def unpack_first(words: Array, bits: int) -> Integers:
     shifts = np.arange(0, 32, bits, dtype=np.uint32)
     found = (words.view(np.uint32)[:, None, :] >> shifts[:, None]) & _mask(bits)
     return _integers(found).reshape(-1, words.shape[1])
+
+
+def half_range(bits: int) -> np.int32:
+    """What unsigned levels have beyond signed ones."""
+    return np.int32(1 << (bits - 1))
 
 
 def _mask(bits: int) -> np.uint32:

@@ -7,6 +7,7 @@ by column.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ class ModelOptInt4(GroupedTensor):
 
     def __init__(self, module: str, shape: tuple[int, int], packed: TensorEntry, scale: TensorEntry) -> None:
         size = shape[1] // scale.shape[1]
-        super().__init__(f"{module}.weight", shape, "ModelOpt int4", (packed,), scale, group_size=size)
+        super().__init__(f"{module}.weight", shape, "ModelOpt int4", (packed,), scale, bits=4, group_size=size)
         self._packed = packed
 
     def _levels(self, start: int, stop: int) -> Integers:
@@ -130,5 +131,4 @@ class PreScaled(SourceTensor):
 
 def _wide(levels: GroupLevels) -> Array:
     """The numbers without the rounding to the type of the scales: one rounding is enough."""
-    wide = GroupLevels(levels.levels, levels.scales.astype(np.float32), levels.zeros, levels.groups, levels.size)
-    return wide.values()
+    return replace(levels, scales=levels.scales.astype(np.float32)).values()

@@ -8,7 +8,7 @@ import numpy as np
 
 from inflight.convert.source.quantized.parts import Parts
 from inflight.convert.source.stored import read_all, read_rows
-from inflight.convert.source.tensor import Array, GroupLevels, SourceTensor
+from inflight.convert.source.tensor import Array, GroupLevels, LevelForm, SourceTensor
 from inflight.dtypes import FLOAT_DTYPES, numpy_dtype
 from inflight.tensor_file import TensorEntry
 
@@ -64,6 +64,13 @@ class ScaledTensor(SourceTensor):
         groups = np.arange(self.shape[1], dtype=np.int64) // self._block[1]
         levels = read_rows(self._weight, start, stop).astype(np.int32)
         return GroupLevels(levels, scales, zeros, groups, min(self._block[1], self.shape[1]))
+
+    @property
+    def form(self) -> LevelForm | None:
+        if self._weight.dtype != "int8":
+            return None
+        has_zeros = self._zeros is not None and bool(read_all(self._zeros).any())
+        return LevelForm(8, min(self._block[1], self.shape[1]), has_zeros)
 
     def _spread(self, entry: TensorEntry, start: int, stop: int) -> Array:
         """float32 [stop - start, blocks of a row]."""

@@ -116,6 +116,14 @@ def convert(
             "8-bit floats (E4M3), activations as well.",
         ),
     ] = None,
+    dequantize: Annotated[
+        bool,
+        typer.Option(
+            "--dequantize",
+            help="Write plain weights of a model that is quantized already; without it, and without --quantize, "
+            "integers and scales that can be kept are kept.",
+        ),
+    ] = False,
     group_size: Annotated[
         int, typer.Option("--group-size", "--group_size", "--awq_block_size", help="Group size of int4: 32, 64 or 128.")
     ] = 32,
@@ -201,7 +209,8 @@ def convert(
 
     config.json and the names and shapes of all tensors are checked first; everything that is missing, unknown or
     unsupported is reported in one message before any weight is read. Weights are then converted in chunks, so that a
-    large model needs little memory; those that are quantized are dequantized on the way.
+    large model needs little memory. A model that is quantized already keeps its numbers (int4 and int8 of GGUF, GPTQ,
+    AWQ, compressed-tensors), or is dequantized on the way.
 
     Examples:
 
@@ -214,6 +223,8 @@ def convert(
       inflight convert ./Llama-3.2-1B -o ckpt --quantize int4_wo --quantize-module "*.attention.*=int8_wo"
 
       inflight convert ./SmolLM2-135M-Instruct.Q4_1.gguf -o ckpt
+
+      inflight convert ./SmolLM2-135M-Instruct.Q4_1.gguf -o ckpt --dequantize
 
       inflight convert --model_dir ./Mistral-7B --output_dir ckpt --tp_size 2
     """
@@ -246,6 +257,7 @@ def convert(
         "use_parallel_embedding": use_parallel_embedding,
         "embedding_sharding_dim": embedding_sharding_dim,
         "group_size": group_size,
+        "dequantize": dequantize,
         "exclude_modules": tuple(exclude_modules or ()),
         "quantize_module": _module_schemes(quantize_module or ()),
         "calibration_text": calibration_text,

@@ -177,8 +177,8 @@ def _describe_model(path: Path, every_tensor: bool) -> tuple[dict[str, Any], dic
         for name, tensor in source.tensors.items()
     }
     facts = {**source.config, "convertible": convertible}
-    if source.dequantized is not None:
-        facts["dequantized"] = source.dequantized
+    if source.quantized is not None:
+        facts["quantized"] = source.quantized
     return facts, {"tensors": _tensor_rows(tensors, every_tensor)}
 
 

@@ -121,13 +121,15 @@ class GenerationFacts(Facts, frozen=True, kw_only=True):
 
 class SourceFacts(Facts, frozen=True, kw_only=True):
     """Where the weights came from. `rounded_by_convert`: converting the model again, as `precision` tells, gives the
-    same weights; not so those that were quantized on data or by another tool.
+    same weights; not so those that were quantized on data or by another tool. `kept_from_source`: the model itself has
+    these integers and scales, and converting it without rounding keeps them.
     """
 
     model: str
     revision: str | None = None
     checkpoint_sha256: str
     rounded_by_convert: bool = True
+    kept_from_source: bool = False
 
 
 class FileFacts(Facts, frozen=True, kw_only=True):

@@ -1,7 +1,9 @@
 /* The integer matrix kernel: a tile of up to TILE_ROWS digit rows (quantize.h) x (16 vectors) int32 accumulators.
  *
  * A panel holds 64 columns: for each group of k first the columns' scales, behind them their zero points where there are
- * some (what a weight is beyond its level times its scale), then the weights, 256 bytes a step. A step
+ * some (what a weight is beyond its level times its scale; beside 16-bit scales of 4-bit weights, what it is beyond
+ * level + 8 times its scale: 16 bits hold the least number of a group sooner than its middle), then the weights, 256
+ * bytes a step. A step
  * is 4 values of k for 8-bit weights ([64][4] bytes) and 8 for 4-bit weights ([64][4] bytes whose lower halves are the
  * first 4 values, the upper halves the next 4). A weight w lies there as w + 128 or w + 8.
  *
@@ -29,6 +31,8 @@ typedef struct {
 
 typedef i32x16 integer_sums[TILE_ROWS][TILE_VECTORS];
 
+/* Whether zero points are those of levels 0 .. 15. */
+INLINE int zeros_of_least(quantized_shape q) { return q.bits == 4 && q.scale_type != F32; }
 INLINE int64_t step_values(quantized_shape q) { return q.bits == 8 ? 4 : 8; }
 /* Of the scales of a group, and of its zero points. */
 INLINE int64_t scales_bytes(quantized_shape q) { return PANEL * element_size(q.scale_type) * (q.zeros ? 2 : 1); }
@@ -143,8 +147,11 @@ INLINE void add_zeros(quantized_shape q, int tokens, int vectors, int64_t g, con
                       f32x16 (*totals)[TILE_VECTORS]) {
     UNROLL for (int t = 0; t < tokens; t++) {
         const f32x16 sum = splat(group_sum(q, x + t * q.row.digits * digit_stride(q.row.width), g));
-        UNROLL for (int v = 0; v < vectors; v++)
-            totals[t][v] = fma16(sum, load16(q.scale_type, scales, PANEL + v * LANES), totals[t][v]);
+        UNROLL for (int v = 0; v < vectors; v++) {
+            f32x16 zero = load16(q.scale_type, scales, PANEL + v * LANES);
+            if (zeros_of_least(q)) zero = fma16(splat(8.0f), load16(q.scale_type, scales, v * LANES), zero);
+            totals[t][v] = fma16(sum, zero, totals[t][v]);
+        }
     }
 }
 

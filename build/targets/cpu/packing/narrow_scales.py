@@ -7,30 +7,40 @@ import onnx_ir as ir
 
 from inflight.build.graph.values import dtype_of, name_of, tensor_of
 from inflight.build.network.stored_tensors import initializer
+from inflight.build.targets.cpu.packing.quantized_panels import QuantizedShape
+from inflight.build.targets.cpu.packing.weight_layout import quantized_panels
 
-_SCALES = {"QuantizedLinear": (3,), "QuantizedGatedLinear": (3, 5)}
+# Places of weights, scales and zero points among the inputs.
+_SCALES = {"QuantizedLinear": ((2, 3, 5),), "QuantizedGatedLinear": ((2, 3, 8), (4, 5, 9))}
 
 
 def narrow_scales(graph: ir.Graph) -> None:
-    """Make float32 scales of groups float16 where every one of them is a float16 number; those of the two matrices of a
-    gated product together.
+    """Make float32 scales of groups float16 where every one of them is a float16 number, and panels can hold the zero
+    points of those groups in 16 bits too; those of the two matrices of a gated product together.
     """
     for node in graph:
-        positions = _SCALES.get(node.op_type, ())
-        if not positions or node.attributes["group_size"].as_int() == 0:
+        matrices = _SCALES.get(node.op_type, ())
+        if not matrices or node.attributes["group_size"].as_int() == 0:
             continue
-        scales = [value for value in (node.inputs[position] for position in positions) if value is not None]
-        if all(_fits(value) for value in scales):
-            for position, value in zip(positions, scales, strict=True):
-                node.replace_input_with(position, _narrowed(graph, value))
+        inputs = [[node.inputs[place] if place < len(node.inputs) else None for place in each] for each in matrices]
+        if all(_fits(node, *values) for values in inputs):
+            for (_, position, _), (_, scale, _) in zip(matrices, inputs, strict=True):
+                assert scale is not None, "a quantized weight has scales"
+                node.replace_input_with(position, _narrowed(graph, scale))
 
 
-def _fits(scale: ir.Value) -> bool:
-    if dtype_of(scale) != ir.DataType.FLOAT:
+def _fits(node: ir.Node, weight: ir.Value | None, scale: ir.Value | None, zero: ir.Value | None) -> bool:
+    if weight is None or scale is None or dtype_of(scale) != ir.DataType.FLOAT:
         return False
     values = tensor_of(scale).numpy()
     with np.errstate(over="ignore"):
-        return bool(np.array_equal(values.astype(np.float16).astype(np.float32), values))
+        narrow = values.astype(np.float16)
+    if not np.array_equal(narrow.astype(np.float32), values):
+        return False
+    shape = quantized_panels(weight, scale, node.attributes["group_size"].as_int(), zeros=zero is not None)
+    if zero is None or not isinstance(shape, QuantizedShape):
+        return zero is None
+    return shape.keeps_zeros(narrow, tensor_of(zero).numpy())
 
 
 def _narrowed(graph: ir.Graph, scale: ir.Value) -> ir.Value:

@@ -63,7 +63,26 @@ class QuantizedShape:
         """Levels [panels * 64, width], scales and, where there are some, zero points [panels * 64, groups] to [panels,
         panel_bytes / 4].
         """
-        return _to_panels(columns, scales, self)
+        factors, *zeros = scales
+        return _to_panels(columns, [factors, *(self.panel_zeros(factors, each) for each in zeros)], self)
+
+    def panel_zeros(self, scales: Array, zeros: Array) -> Array:
+        """Zero points as a panel has them, in the type of the scales: beside 16-bit scales of 4-bit weights they are
+        those of levels 0 .. 15.
+        """
+        if scales.dtype != np.float16:
+            return zeros
+        least = zeros.astype(np.float64) - (8 * scales.astype(np.float64) if self.bits == 4 else 0)
+        with np.errstate(over="ignore"):
+            narrow: Array = least.astype(np.float16)
+        return narrow
+
+    def keeps_zeros(self, scales: Array, zeros: Array) -> bool:
+        """True where the kernel makes these zero points, bit for bit, of what a panel has of them."""
+        found = self.panel_zeros(scales, zeros).astype(np.float64)
+        if scales.dtype == np.float16 and self.bits == 4:
+            found += 8 * scales.astype(np.float64)
+        return bool(np.array_equal(found.astype(np.float32), zeros))
 
 
 def _to_panels(

@@ -28,12 +28,14 @@ _GREATEST = {"int8": 127, "int16": 32639, "float8_e4m3fn": 448}
 
 
 def quantization_options(manifest: EngineManifest) -> dict[str, Any]:
-    """The ConvertOptions that gave the engine's weights; none for plain ones, and for those that others quantized."""
+    """The ConvertOptions that gave the engine's weights: those of plain ones too where others quantized the model."""
+    if manifest.source.kept_from_source:
+        return {}
     quantized = {module: facts for module, facts in manifest.precision.items() if facts.scales is not None}
     schemes = {module: _scheme_name(facts) for module, facts in quantized.items()}
     sizes = {facts.group_size for facts in quantized.values() if facts.group_size}
     if not schemes or None in schemes.values() or len(sizes) > 1:
-        return {}
+        return {"dequantize": True}
     excluded = (manifest.precision.keys() | {"lm_head"}) - quantized.keys()
     options: dict[str, Any] = {"module_schemes": tuple(schemes.items()), "exclude_modules": tuple(sorted(excluded))}
     return options | ({"group_size": sizes.pop()} if sizes else {})
@@ -81,15 +83,14 @@ def engine_numbers(
 
     if checkpoint is not None:
         return EngineNumbers.of(checkpoint)
-    if not manifest.source.rounded_by_convert:
+    if not (manifest.source.rounded_by_convert or manifest.source.kept_from_source):
         raise InflightError(
             "The weights were quantized on data or by another tool: their scales cannot be made from the model again.",
             "Name the checkpoint that it was built from: --checkpoint-dir CKPT",
         )
-    quantization = quantization_options(manifest)
-    if not quantization:
+    if all(facts.scales is None for facts in manifest.precision.values()):
         return EngineNumbers()
-    options = {"dtype": manifest.model.dtype, "revision": revision, "progress": False, **quantization}
+    options = {"dtype": manifest.model.dtype, "revision": revision, "progress": False, **quantization_options(manifest)}
     with temporary_directory("verify") as scratch:
         convert_model(model, scratch / "checkpoint", ConvertOptions.model_validate(options))
         return EngineNumbers.of(Checkpoint.open(scratch / "checkpoint"))

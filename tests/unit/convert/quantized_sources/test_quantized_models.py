@@ -19,6 +19,7 @@ from inflight.convert import writer
 from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
+from inflight.convert.quantization import chunks
 from inflight.convert.source.model import open_source
 from inflight.convert.source.tensor import Array, SourceTensor
 from inflight.dtypes import numpy_dtype
@@ -49,9 +50,9 @@ def test_every_matrix_is_what_its_tool_makes_of_it(tmp_path: Path, rng: np.rando
     assert len(expected) == 7
     for name, digest in expected.items():
         assert hashlib.sha256(raw(in_spans(source.tensors[name], rng).astype(dtype))).hexdigest() == digest, name
-    assert source.dequantized is not None and source.dequantized.startswith("7 quantized tensors (")
-    notes = convert_model(model, tmp_path / "checkpoint")
-    assert any(source.dequantized in note for note in notes)
+    assert source.quantized is not None and source.quantized.startswith("7 quantized tensors (")
+    notes = convert_model(model, tmp_path / "checkpoint", ConvertOptions(dequantize=True))
+    assert any(note.endswith(f"{source.quantized} dequantized.") for note in notes)
     checkpoint = Checkpoint.open(tmp_path / "checkpoint")
     assert checkpoint.config.dtype == source.config["dtype"] and not checkpoint.config.module_quantization.algorithms
     qkv = np.concatenate([in_spans(source.tensors[name], rng).astype(dtype) for name in QKV])
@@ -96,6 +97,7 @@ def test_random_integers_come_back(tmp_path: Path, rng: np.random.Generator, met
         assert levels is not None and raw(levels.values()) == raw(matrix.numbers)
         ordered = np.array_equal(matrix.groups, np.arange(len(matrix.groups)) // (size or len(matrix.groups)))
         assert levels.size == ((size or len(matrix.groups)) if ordered else None)
+        assert levels.levels.min() >= -(1 << bits >> 1) and levels.levels.max() < 1 << bits >> 1
         difference = levels.levels - (0 if levels.zeros is None else levels.zeros[:, levels.groups])
         np.testing.assert_array_equal(difference, matrix.levels - matrix.zeros[:, matrix.groups])
 
@@ -134,11 +136,13 @@ def test_quantizing_again_is_quantizing_the_dequantized_model(tmp_path: Path, rn
     assert first.rank_file().read_bytes() == second.rank_file().read_bytes()
 
 
+@pytest.mark.parametrize("dequantize", [True, False])
 @pytest.mark.parametrize("method", list(PACKERS))
 def test_memory_does_not_grow_with_a_quantized_model(
-    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, method: str
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, method: str, dequantize: bool
 ) -> None:
     monkeypatch.setattr(writer, "CHUNK_BYTES", 1 << 18)
+    monkeypatch.setattr(chunks, "_BLOCK_VALUES", 1 << 14)
     monkeypatch.setattr("inflight.files.atomic._CHUNK", 1 << 16)
     config = tiny_config(hidden_size=256, intermediate_size=2048, head_dim=32, num_hidden_layers=4)
     tensors = random_tensors(config, rng, "float16")
@@ -150,10 +154,10 @@ def test_memory_does_not_grow_with_a_quantized_model(
     write_model(tmp_path / "model", config | {"quantization_config": quantization_config(method, 4, 128)}, tensors)
     del tensors
     tracemalloc.start()
-    convert_model(tmp_path / "model", tmp_path / "checkpoint", ConvertOptions(dtype="bfloat16"))
+    convert_model(tmp_path / "model", tmp_path / "checkpoint", ConvertOptions(dtype="bfloat16", dequantize=dequantize))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert Checkpoint.open(tmp_path / "checkpoint").rank_file().stat().st_size > 13 << 20
+    assert Checkpoint.open(tmp_path / "checkpoint").rank_file().stat().st_size > (13 if dequantize else 3) << 20
     assert peak < 2 << 20
 
 
@@ -223,5 +227,5 @@ def test_an_early_export_of_modelopt_says_it_in_a_file_of_its_own(tmp_path: Path
     (copy / "config.json").write_text(json.dumps(config))
     (copy / "hf_quant_config.json").write_text(json.dumps({"quantization": quantization}))
     source = open_source(copy, None)
-    assert source.dequantized == "7 quantized tensors (7 ModelOpt FP8)"
+    assert source.quantized == "7 quantized tensors (7 ModelOpt FP8)"
     assert copy / "hf_quant_config.json" in source.files()
