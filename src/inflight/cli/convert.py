@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ from typing import Annotated
 import typer
 
 from inflight.cli.build_engine.recipe_flags import is_given
-from inflight.convert.quantization.schemes import ALIASES, RECIPES
+from inflight.cli.options import quantization as flag
 
 
 class Dtype(str, Enum):
@@ -20,28 +19,6 @@ class Dtype(str, Enum):
     float32 = "float32"
     float16 = "float16"
     bfloat16 = "bfloat16"
-
-
-class WeightOnlyPrecision(str, Enum):
-    int8 = "int8"
-    int4 = "int4"
-    int4_gptq = "int4_gptq"
-
-
-# Names of quantize.py that mean another method than there is here.
-_INSTEAD = {
-    "int4_awq": " int4_gptq is calibrated and keeps the form of int4_awq.",
-    "w4a8_awq": " w4a8_gptq is calibrated as well.",
-    "full_prec": " Leave the option out for plain weights.",
-    "nvfp4": " No target computes it.",
-}
-
-
-def _known_recipe(name: str | None) -> str | None:
-    if name is None or name in RECIPES or name in ALIASES:
-        return name
-    known = ", ".join(map(repr, [*ALIASES, *RECIPES]))
-    raise typer.BadParameter(f"{name!r} is not one of {known}.{_INSTEAD.get(name, '')}")
 
 
 def convert(
@@ -102,104 +79,21 @@ def convert(
             help="With --use-parallel-embedding: split along the vocabulary (0) or the hidden size (1).",
         ),
     ] = 0,
-    quantize: Annotated[
-        str | None,
-        typer.Option(
-            "--quantize",
-            "--qformat",
-            metavar=f"[{'|'.join([*ALIASES, *RECIPES])}]",
-            callback=_known_recipe,
-            help="Quantize the weights. int4 (= int4_gptq), w4a8_gptq, int8_sq and fp8 are calibrated on a text "
-            "(--calib-dataset); the others round to nearest. int8: a scale per output channel; int4: one per group of "
-            "inputs. int8_wo, int4: weight-only, activations keep 16 bits. int8_sq, int8_w8a8, w4a8_gptq, int4_w4a8: "
-            "activations are rounded to 8 bits as well; faster with many users and long prompts. fp8, fp8_rowwise: "
-            "8-bit floats (E4M3), activations as well.",
-        ),
-    ] = None,
-    dequantize: Annotated[
-        bool,
-        typer.Option(
-            "--dequantize",
-            help="Write plain weights of a model that is quantized already; without it, and without --quantize, "
-            "integers and scales that can be kept are kept.",
-        ),
-    ] = False,
-    group_size: Annotated[
-        int, typer.Option("--group-size", "--group_size", "--awq_block_size", help="Group size of int4: 32, 64 or 128.")
-    ] = 32,
-    quantize_module: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--quantize-module",
-            "--quantize_module",
-            metavar="PATTERN=SCHEME",
-            help='Modules to quantize in another way, such as "lm_head=int8_wo" or "*.mlp.*=int4_w4a8"; may be '
-            "repeated, and the first pattern that matches counts. The int4 schemes give lm_head int8 by themselves.",
-        ),
-    ] = None,
-    exclude_modules: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--exclude-modules",
-            "--exclude_modules",
-            help='Modules not to quantize: a pattern such as "lm_head" or "*.mlp.proj"; may be repeated.',
-        ),
-    ] = None,
-    use_weight_only: Annotated[
-        bool,
-        typer.Option(
-            "--use-weight-only", "--use_weight_only", help="Weight-only quantization (convert_checkpoint.py's flag)."
-        ),
-    ] = False,
-    weight_only_precision: Annotated[
-        WeightOnlyPrecision | None,
-        typer.Option(
-            "--weight-only-precision",
-            "--weight_only_precision",
-            help="With --use-weight-only: int8 (default) or int4 by rounding to nearest, or int4_gptq.",
-        ),
-    ] = None,
-    use_fp8_rowwise: Annotated[
-        bool, typer.Option("--use-fp8-rowwise", "--use_fp8_rowwise", help="As convert_checkpoint.py: fp8_rowwise.")
-    ] = False,
-    calibration_text: Annotated[
-        Path | None,
-        typer.Option(
-            "--calib-dataset",
-            "--calib_dataset",
-            help="Text of the calibrated schemes: a text file, or .jsonl with a record per line: a string, or an "
-            "object with text, prompt and completion, question and answer, or messages. Take text like that of your "
-            "users. Default: prose and code of the Python standard library.",
-        ),
-    ] = None,
-    calibration_size: Annotated[
-        int, typer.Option("--calib-size", "--calib_size", min=1, help="Sequences of it that are used.")
-    ] = 64,
-    calibration_length: Annotated[
-        int, typer.Option("--calib-max-seq-length", "--calib_max_seq_length", min=1, help="Most tokens of each.")
-    ] = 512,
-    calibration_seed: Annotated[
-        int, typer.Option("--random-seed", "--random_seed", help="Seed that picks the sequences.")
-    ] = 0,
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KL<=X",
-            help="int4: how much may be lost on the text, as 'kl<=0.02' or 'ppl_ratio<=1.02,top1>=0.9'. The matrices "
-            "that lose most get int8, as few as that needs; a budget that int8 cannot keep is refused.",
-        ),
-    ] = None,
-    smoothing: Annotated[
-        float,
-        typer.Option(
-            "--smoothquant",
-            "-sq",
-            min=0,
-            max=1,
-            help="int8_sq: how much of the activations' outliers goes into the weights (alpha). Alone: int8_sq.",
-        ),
-    ] = 0.5,
-    use_fp8: Annotated[bool, typer.Option("--use-fp8", "--use_fp8", help="As convert_checkpoint.py: fp8.")] = False,
+    quantize: flag.Quantize = None,
+    dequantize: flag.Dequantize = False,
+    group_size: flag.GroupSize = 32,
+    quantize_module: flag.QuantizeModule = None,
+    exclude_modules: flag.ExcludeModules = None,
+    use_weight_only: flag.UseWeightOnly = False,
+    weight_only_precision: flag.Precision = None,
+    use_fp8_rowwise: flag.UseFp8Rowwise = False,
+    calibration_text: flag.CalibrationText = None,
+    calibration_size: flag.CalibrationSize = 64,
+    calibration_length: flag.CalibrationLength = 512,
+    calibration_seed: flag.CalibrationSeed = 0,
+    budget: flag.Budget = None,
+    smoothing: flag.Smoothing = 0.5,
+    use_fp8: flag.UseFp8 = False,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a hub model. Set HF_TOKEN for private models.")
     ] = None,
@@ -237,12 +131,12 @@ def convert(
 
     formats = {
         "--quantize": quantize,
-        "--use-weight-only": _weight_only(use_weight_only, weight_only_precision),
+        "--use-weight-only": flag.weight_only(use_weight_only, weight_only_precision),
         "--use-fp8-rowwise": "fp8_rowwise" if use_fp8_rowwise else None,
         "--use-fp8": "fp8" if use_fp8 else None,
         "--smoothquant": "int8_sq" if quantize is None and is_given(ctx, "smoothing") else None,
     }
-    scheme = _scheme({flag: name for flag, name in formats.items() if name is not None})
+    scheme = flag.named_scheme({flag: name for flag, name in formats.items() if name is not None})
 
     from rich.filesize import decimal
 
@@ -259,7 +153,7 @@ def convert(
         "group_size": group_size,
         "dequantize": dequantize,
         "exclude_modules": tuple(exclude_modules or ()),
-        "quantize_module": _module_schemes(quantize_module or ()),
+        "quantize_module": flag.module_schemes(quantize_module or ()),
         "calibration_text": calibration_text,
         "calibration_size": calibration_size,
         "calibration_length": calibration_length,
@@ -292,30 +186,3 @@ def convert(
         f"{len(checkpoint.ranks)} rank file(s), {time.monotonic() - started:.1f} s\n"
         f"Next: inflight build-engine --checkpoint-dir {shlex.quote(str(output_dir))} --output-dir ENGINE"
     )
-
-
-def _module_schemes(given: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """Pairs of PATTERN=SCHEME."""
-    pairs = []
-    for text in given:
-        pattern, sign, name = text.rpartition("=")
-        if not sign or not pattern:
-            raise typer.BadParameter(f"--quantize-module {text!r} is not PATTERN=SCHEME.")
-        pairs.append((pattern, _known_recipe(name) or name))
-    return tuple(pairs)
-
-
-def _weight_only(asked: bool, precision: WeightOnlyPrecision | None) -> str | None:
-    if precision is not None and not asked:
-        raise typer.BadParameter("--weight-only-precision goes with --use-weight-only.")
-    if not asked:
-        return None
-    name = (precision or WeightOnlyPrecision.int8).value
-    return name if name in RECIPES else f"{name}_wo"
-
-
-def _scheme(given: Mapping[str, str]) -> str | None:
-    """The recipe that the flags name, in whichever spelling."""
-    if len(given) > 1:
-        raise typer.BadParameter(f"Give {' or '.join(given)}, not both.")
-    return next(iter(given.values()), None)

@@ -1,0 +1,159 @@
+"""The options of `inflight convert` that quantize, and what their values mean together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from inflight.convert.quantization.schemes import ALIASES, RECIPES
+
+
+class WeightOnlyPrecision(str, Enum):
+    int8 = "int8"
+    int4 = "int4"
+    int4_gptq = "int4_gptq"
+
+
+# Names of quantize.py that mean another method than there is here.
+_INSTEAD = {
+    "int4_awq": " int4_gptq is calibrated and keeps the form of int4_awq.",
+    "w4a8_awq": " w4a8_gptq is calibrated as well.",
+    "full_prec": " Leave the option out for plain weights.",
+    "nvfp4": " No target computes it.",
+}
+
+
+def _known_recipe(name: str | None) -> str | None:
+    if name is None or name in RECIPES or name in ALIASES:
+        return name
+    known = ", ".join(map(repr, [*ALIASES, *RECIPES]))
+    raise typer.BadParameter(f"{name!r} is not one of {known}.{_INSTEAD.get(name, '')}")
+
+
+Quantize = Annotated[
+    str | None,
+    typer.Option(
+        "--quantize",
+        "--qformat",
+        metavar=f"[{'|'.join([*ALIASES, *RECIPES])}]",
+        callback=_known_recipe,
+        help="Quantize the weights. int4 (= int4_gptq), w4a8_gptq, int8_sq and fp8 are calibrated on a text "
+        "(--calib-dataset); the others round to nearest. int8: a scale per output channel; int4: one per group of "
+        "inputs. int8_wo, int4: weight-only, activations keep 16 bits. int8_sq, int8_w8a8, w4a8_gptq, int4_w4a8: "
+        "activations are rounded to 8 bits as well; faster with many users and long prompts. fp8, fp8_rowwise: "
+        "8-bit floats (E4M3), activations as well.",
+    ),
+]
+Dequantize = Annotated[
+    bool,
+    typer.Option(
+        "--dequantize",
+        help="Write plain weights of a model that is quantized already; without it, and without --quantize, "
+        "integers and scales that can be kept are kept.",
+    ),
+]
+GroupSize = Annotated[
+    int, typer.Option("--group-size", "--group_size", "--awq_block_size", help="Group size of int4: 32, 64 or 128.")
+]
+QuantizeModule = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--quantize-module",
+        "--quantize_module",
+        metavar="PATTERN=SCHEME",
+        help='Modules to quantize in another way, such as "lm_head=int8_wo" or "*.mlp.*=int4_w4a8"; may be '
+        "repeated, and the first pattern that matches counts. The int4 schemes give lm_head int8 by themselves.",
+    ),
+]
+ExcludeModules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude-modules",
+        "--exclude_modules",
+        help='Modules not to quantize: a pattern such as "lm_head" or "*.mlp.proj"; may be repeated.',
+    ),
+]
+UseWeightOnly = Annotated[
+    bool,
+    typer.Option(
+        "--use-weight-only", "--use_weight_only", help="Weight-only quantization (convert_checkpoint.py's flag)."
+    ),
+]
+Precision = Annotated[
+    WeightOnlyPrecision | None,
+    typer.Option(
+        "--weight-only-precision",
+        "--weight_only_precision",
+        help="With --use-weight-only: int8 (default) or int4 by rounding to nearest, or int4_gptq.",
+    ),
+]
+UseFp8Rowwise = Annotated[
+    bool, typer.Option("--use-fp8-rowwise", "--use_fp8_rowwise", help="As convert_checkpoint.py: fp8_rowwise.")
+]
+CalibrationText = Annotated[
+    Path | None,
+    typer.Option(
+        "--calib-dataset",
+        "--calib_dataset",
+        help="Text of the calibrated schemes: a text file, or .jsonl with a record per line: a string, or an "
+        "object with text, prompt and completion, question and answer, or messages. Take text like that of your "
+        "users. Default: prose and code of the Python standard library.",
+    ),
+]
+CalibrationSize = Annotated[
+    int, typer.Option("--calib-size", "--calib_size", min=1, help="Sequences of it that are used.")
+]
+CalibrationLength = Annotated[
+    int, typer.Option("--calib-max-seq-length", "--calib_max_seq_length", min=1, help="Most tokens of each.")
+]
+CalibrationSeed = Annotated[int, typer.Option("--random-seed", "--random_seed", help="Seed that picks the sequences.")]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KL<=X",
+        help="int4: how much may be lost on the text, as 'kl<=0.02' or 'ppl_ratio<=1.02,top1>=0.9'. The matrices "
+        "that lose most get int8, as few as that needs; a budget that int8 cannot keep is refused.",
+    ),
+]
+Smoothing = Annotated[
+    float,
+    typer.Option(
+        "--smoothquant",
+        "-sq",
+        min=0,
+        max=1,
+        help="int8_sq: how much of the activations' outliers goes into the weights (alpha). Alone: int8_sq.",
+    ),
+]
+UseFp8 = Annotated[bool, typer.Option("--use-fp8", "--use_fp8", help="As convert_checkpoint.py: fp8.")]
+
+
+def module_schemes(given: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Pairs of PATTERN=SCHEME."""
+    pairs = []
+    for text in given:
+        pattern, sign, name = text.rpartition("=")
+        if not sign or not pattern:
+            raise typer.BadParameter(f"--quantize-module {text!r} is not PATTERN=SCHEME.")
+        pairs.append((pattern, _known_recipe(name) or name))
+    return tuple(pairs)
+
+
+def weight_only(asked: bool, precision: WeightOnlyPrecision | None) -> str | None:
+    if precision is not None and not asked:
+        raise typer.BadParameter("--weight-only-precision goes with --use-weight-only.")
+    if not asked:
+        return None
+    name = (precision or WeightOnlyPrecision.int8).value
+    return name if name in RECIPES else f"{name}_wo"
+
+
+def named_scheme(given: Mapping[str, str]) -> str | None:
+    """The recipe that the flags name, in whichever spelling."""
+    if len(given) > 1:
+        raise typer.BadParameter(f"Give {' or '.join(given)}, not both.")
+    return next(iter(given.values()), None)
