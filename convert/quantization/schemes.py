@@ -85,7 +85,7 @@ SCHEMES: tuple[QuantScheme, ...] = (
     # No algorithm of its own: its weights are those of W4A16_AWQ; how activations are rounded is the engine's choice.
     QuantScheme("int4_w4a8", "W4A16_AWQ", _INT4, RoundedRows("int8"), _INT4_DIVISORS, modules=_HEAD_A8),
     QuantScheme("int4_gptq", "W4A16_AWQ", _INT4, RoundedRows("int16"), _GPTQ_DIVISORS, modules=_HEAD_WO, method="gptq"),
-    QuantScheme("w4a8_gptq", "W4A16_AWQ", _INT4, RoundedRows("int8"), _GPTQ_DIVISORS, modules=_HEAD_A8, method="gptq"),
+    QuantScheme("w4a8_gptq", "W4A16_AWQ", _INT4, RoundedRows("int8"), _GPTQ_DIVISORS, modules=_HEAD_WO, method="gptq"),
     # The format's own reader keeps lm_head plain under FP8.
     QuantScheme(
         "fp8",
