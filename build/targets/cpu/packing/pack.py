@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from inflight.errors import BuildError
 from inflight.progress import Advance
 
 Array = npt.NDArray[Any]
+Item = TypeVar("Item")
 
 # Source bytes that are rearranged at once; peak memory is a small multiple of it.
 _CHUNK_BYTES = 1 << 24
@@ -50,7 +51,7 @@ def _pieces(tensor: PackedTensor) -> Iterator[Array]:
             weights, *factors = _by_kind(arrays)
             yield from _quantized_pieces(weights, factors, tensor.quantized)
         except BuildError as error:
-            names = " or ".join(name_of(value) for value in tensor.sources if name_of(value).endswith(".weight"))
+            names = " or ".join(name_of(value) for value in _by_kind(tensor.sources)[0])
             raise BuildError(f"{names}: {error.message}", error.hint) from error
     else:
         yield from _panel_pieces([_as_bits(array) for array in arrays], GROUP[tensor.element])
@@ -79,17 +80,19 @@ def _panel_pieces(arrays: list[Array], group: int) -> Iterator[Array]:
         yield _to_panels(_side_by_side(blocks), count, group)
 
 
-def _by_kind(arrays: list[Array]) -> list[list[Array]]:
+def _by_kind(sources: Sequence[Item]) -> list[Sequence[Item]]:
     """Weights, scales and, where there are some, zero points of one matrix, or of two: weight and scale in turn, zero
     points behind them.
     """
-    count = 1 if len(arrays) in (2, 3) else 2
-    zeros = arrays[2 * count :]
-    kinds = [arrays[: 2 * count : 2], arrays[1 : 2 * count : 2]]
+    count = 1 if len(sources) in (2, 3) else 2
+    zeros = sources[2 * count :]
+    kinds = [sources[: 2 * count : 2], sources[1 : 2 * count : 2]]
     return [*kinds, zeros] if zeros else kinds
 
 
-def _quantized_pieces(weights: list[Array], scales: list[list[Array]], shape: QuantizedPanels) -> Iterator[Array]:
+def _quantized_pieces(
+    weights: Sequence[Array], scales: Sequence[Sequence[Array]], shape: QuantizedPanels
+) -> Iterator[Array]:
     """Panels of one quantized matrix, or of two whose columns alternate by 16, with their scales and zero points."""
     out_features = len(weights[0])
     width = PANEL // len(weights)
