@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from inflight.cli.build_engine.recipe_flags import is_given
+from inflight.cli.options.recipes import known_recipe, module_schemes
 from inflight.convert.quantization.schemes import ALIASES, RECIPES
 
 
@@ -26,22 +27,6 @@ class WeightOnlyPrecision(str, Enum):
     int8 = "int8"
     int4 = "int4"
     int4_gptq = "int4_gptq"
-
-
-# Names of quantize.py that mean another method than there is here.
-_INSTEAD = {
-    "int4_awq": " int4_gptq is calibrated and keeps the form of int4_awq.",
-    "w4a8_awq": " w4a8_gptq is calibrated as well.",
-    "full_prec": " Leave the option out for plain weights.",
-    "nvfp4": " No target computes it.",
-}
-
-
-def _known_recipe(name: str | None) -> str | None:
-    if name is None or name in RECIPES or name in ALIASES:
-        return name
-    known = ", ".join(map(repr, [*ALIASES, *RECIPES]))
-    raise typer.BadParameter(f"{name!r} is not one of {known}.{_INSTEAD.get(name, '')}")
 
 
 def convert(
@@ -108,7 +93,7 @@ def convert(
             "--quantize",
             "--qformat",
             metavar=f"[{'|'.join([*ALIASES, *RECIPES])}]",
-            callback=_known_recipe,
+            callback=known_recipe,
             help="Quantize the weights. int4 (= int4_gptq), w4a8_gptq, int8_sq and fp8 are calibrated on a text "
             "(--calib-dataset); the others round to nearest. int8: a scale per output channel; int4: one per group of "
             "inputs. int8_wo, int4: weight-only, activations keep 16 bits. int8_sq, int8_w8a8, w4a8_gptq, int4_w4a8: "
@@ -251,7 +236,7 @@ def convert(
         "group_size": group_size,
         "dequantize": dequantize,
         "exclude_modules": tuple(exclude_modules or ()),
-        "quantize_module": _module_schemes(quantize_module or ()),
+        "quantize_module": module_schemes(quantize_module or ()),
         "calibration_text": calibration_text,
         "calibration_size": calibration_size,
         "calibration_length": calibration_length,
@@ -283,17 +268,6 @@ def convert(
         f"{len(checkpoint.ranks)} rank file(s), {time.monotonic() - started:.1f} s\n"
         f"Next: inflight build-engine --checkpoint-dir {shlex.quote(str(output_dir))} --output-dir ENGINE"
     )
-
-
-def _module_schemes(given: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """Pairs of PATTERN=SCHEME."""
-    pairs = []
-    for text in given:
-        pattern, sign, name = text.rpartition("=")
-        if not sign or not pattern:
-            raise typer.BadParameter(f"--quantize-module {text!r} is not PATTERN=SCHEME.")
-        pairs.append((pattern, _known_recipe(name) or name))
-    return tuple(pairs)
 
 
 def _weight_only(asked: bool, precision: WeightOnlyPrecision | None) -> str | None:

@@ -144,9 +144,7 @@ def test_every_machine_gives_the_same_bits(rng: np.random.Generator, tmp_path: P
     weights = [random_weight(rng, p.weight_bits, n, k) for p in products]
     bias = np.zeros(n, np.float32)
     scales = [p.scales(rng, n, k) for p in products]
-    graphs = [
-        _linear_graph(p, w, s, bias, p.zeros(rng, s)) for p, w, s in zip(products, weights, scales, strict=True)
-    ]
+    graphs = [_linear_graph(p, w, s, bias, p.zeros(rng, s)) for p, w, s in zip(products, weights, scales, strict=True)]
     records = [to_record(random_levels(rng, p.row_bits, 13, k), p.group) for p in products]
     x_scale = rng.uniform(0, 0.1, 13).astype(np.float32)
     results = [
