@@ -100,6 +100,42 @@ def write_gguf(
     return path
 
 
+def random_blocks(rng: np.random.Generator, shape: tuple[int, ...], kind: str) -> Array:
+    """Random bytes of this type for a tensor, with scales that are ordinary numbers."""
+    import gguf
+
+    size, count = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+    data = rng.integers(0, 256, (*shape[:-1], shape[-1] // size, count), dtype=np.uint8)
+    scales = (0, 2) if kind in ("Q4_1", "Q5_1", "Q4_K", "Q5_K") else (count - 2,) if kind == "Q6_K" else (0,)
+    for start in scales:
+        drawn = rng.uniform(-0.1, 0.1, data.shape[:-1]).astype(np.float16)
+        data[..., start : start + 2] = drawn[..., None].view(np.uint8)
+    blocks: Array = data.reshape(*shape[:-1], -1)
+    return blocks
+
+
+def write_random_blocks(
+    path: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Array],
+    kinds: Mapping[str, str],
+    rng: np.random.Generator,
+) -> Path:
+    """A file with the tensors' vectors, and with random blocks for its matrices: of the type that the first key of
+    `kinds` has which is a part of the name.
+    """
+    import gguf
+
+    names, stored = gguf_names(config, list(tensors)), {}
+    for name, tensor in tensors.items():
+        if tensor.ndim == 1:
+            stored[names[name]] = (tensor.astype(np.float32), None)
+        else:
+            kind = next(kind for part, kind in kinds.items() if part in name)
+            stored[names[name]] = (random_blocks(rng, tensor.shape, kind), gguf.GGMLQuantizationType[kind])
+    return write_gguf(path, config, stored)
+
+
 def _add(writer: Any, key: str, value: Any) -> None:
     if isinstance(value, bool):
         writer.add_bool(key, value)
