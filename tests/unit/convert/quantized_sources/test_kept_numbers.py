@@ -102,7 +102,8 @@ def model_of(
     bits, size = given.pop("bits", 4), given.pop("size", 16)
     settings = {"ordered": True, "symmetric": method == "modelopt", **given}
     for name in [name for name in tensors if "_proj.weight" in name]:
-        matrices[name] = random_matrix(rng, *tensors.pop(name).shape, bits, size, **settings)
+        rows, width = tensors.pop(name).shape
+        matrices[name] = random_matrix(rng, rows, width, bits, size, **settings)
         parts = PACKERS[method](matrices[name])
         tensors |= {f"{name.removesuffix('.weight')}.{part}": array for part, array in parts.items()}
     write_model(directory, config | {"quantization_config": quantization_config(method, bits, size)}, tensors)
