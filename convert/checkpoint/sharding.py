@@ -87,6 +87,8 @@ def split_problems(config: CheckpointConfig) -> list[str]:
 def group_problems(config: CheckpointConfig, specs: Iterable[TensorSpec]) -> list[str]:
     """Matrices whose columns would be cut inside a group of weights that share a scale; a line for each width."""
     tp, problems = config.mapping.tp_size, {}
+    kept = config.module_quantization.kept_from_source
+    way = "pass --dequantize" if kept else "choose a --group-size that divides each rank's share"
     for spec in specs:
         quantization = quantization_of(spec, config)
         if tp == 1 or spec.split != "columns" or spec.columns is None or quantization is None:
@@ -95,6 +97,6 @@ def group_problems(config: CheckpointConfig, specs: Iterable[TensorSpec]) -> lis
         if size and spec.columns // tp % size:
             problems[spec.module] = (
                 f"tp_size {tp} cuts the {spec.columns} columns of {spec.module} inside a group of {size}: "
-                "choose a --group-size that divides each rank's share, or --quantize int8_wo"
+                f"{way}, or --quantize int8_wo"
             )
     return list(problems.values())

@@ -59,9 +59,23 @@ def input_factors(checkpoint: Checkpoint) -> dict[str, npt.NDArray[np.float32]]:
     return found
 
 
+def plain_matrices(checkpoint: Checkpoint) -> list[str]:
+    """The Hugging Face modules of every product whose weights are plain."""
+    plain = [names for spec, names in _matrices(checkpoint) if quantization_of(spec, checkpoint.config) is None]
+    tied = [["lm_head"]] if checkpoint.ties_embeddings else []
+    return [name for names in (*plain, *tied) for name in names]
+
+
 def _quantized_matrices(checkpoint: Checkpoint) -> Iterator[tuple[TensorSpec, list[str]]]:
     """Every quantized matrix with its Hugging Face modules."""
+    for spec, names in _matrices(checkpoint):
+        if quantization_of(spec, checkpoint.config) is not None:
+            yield spec, names
+
+
+def _matrices(checkpoint: Checkpoint) -> Iterator[tuple[TensorSpec, list[str]]]:
+    """The matrix of every product with its Hugging Face modules."""
     family = next(family for family in FAMILIES if family.architecture == checkpoint.config.architecture)
     for spec in stage_tensors(checkpoint.config, checkpoint.spec, 0):
-        if quantization_of(spec, checkpoint.config) is not None:
+        if spec.kind == "weight" and spec.columns is not None and spec.module != "vocab_embedding":
             yield spec, [name.format(layer=spec.layer) for name in family.names[spec.module]]

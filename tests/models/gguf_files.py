@@ -21,6 +21,8 @@ ARCHITECTURES = {
     "StableLmForCausalLM": "stablelm",
     "Starcoder2ForCausalLM": "starcoder2",
 }
+# A usual number of each type, where the scale of its block is 1 and the rest is random.
+_SPREAD = {"Q8_0": 64, "Q4_K": 256, "Q5_K": 512, "Q6_K": 1280}
 TURNS_NEIGHBOURS = ("llama", "granite", "smollm3")
 _TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 _KEYS = {
@@ -98,6 +100,43 @@ def write_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def random_blocks(rng: np.random.Generator, shape: tuple[int, ...], kind: str, greatest: float = 0.1) -> Array:
+    """Random bytes of this type for a tensor, with scales of blocks up to `greatest`."""
+    import gguf
+
+    size, count = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+    data = rng.integers(0, 256, (*shape[:-1], shape[-1] // size, count), dtype=np.uint8)
+    scales = (0, 2) if kind in ("Q4_1", "Q5_1", "Q4_K", "Q5_K") else (count - 2,) if kind == "Q6_K" else (0,)
+    for start in scales:
+        drawn = rng.uniform(-greatest, greatest, data.shape[:-1]).astype(np.float16)
+        data[..., start : start + 2] = drawn[..., None].view(np.uint8)
+    blocks: Array = data.reshape(*shape[:-1], -1)
+    return blocks
+
+
+def write_random_blocks(
+    path: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Array],
+    kinds: Mapping[str, str],
+    rng: np.random.Generator,
+) -> Path:
+    """A file with the tensors' vectors, and with random blocks for its matrices: of the type that the first key of
+    `kinds` has which is a part of the name.
+    """
+    import gguf
+
+    names, stored = gguf_names(config, list(tensors)), {}
+    for name, tensor in tensors.items():
+        if tensor.ndim == 1:
+            stored[names[name]] = (tensor.astype(np.float32), None)
+        else:
+            kind = next(kind for part, kind in kinds.items() if part in name)
+            blocks = random_blocks(rng, tensor.shape, kind, 0.2 / _SPREAD.get(kind, 16))
+            stored[names[name]] = (blocks, gguf.GGMLQuantizationType[kind])
+    return write_gguf(path, config, stored)
 
 
 def _add(writer: Any, key: str, value: Any) -> None:

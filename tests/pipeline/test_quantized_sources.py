@@ -19,7 +19,8 @@ from inflight.cli.resolve import resolve_engine
 from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
 from inflight.runtime import LLM, SamplingParams
-from tests.models.gguf_files import as_llama_cpp_has_it, gguf_names, write_gguf
+from tests.models.gguf_files import as_llama_cpp_has_it, gguf_names, write_gguf, write_random_blocks
+from tests.models.hf_files import random_tensors, tiny_config
 from tests.models.quantized_files import FIXTURES, IDS
 from tests.models.random_models import Shape, save_random_model
 from tests.models.smollm2 import smollm2_gguf
@@ -89,6 +90,42 @@ def test_what_other_tools_quantized_builds_and_verifies(tmp_path: Path, model: P
     passes(model, built(tmp_path, model, "reference"))
 
 
+@pytest.mark.parametrize("name", ["int4_groups", "int4_zero_points", "gptq_int8", "int8_w8a8", "int8_zero_points"])
+def test_kept_numbers_verify_on_the_cpu_target(tmp_path: Path, name: str) -> None:
+    model = next(path for path in FIXTURES if path.name == name)
+    engine = built(tmp_path, model, "cpu")
+    source = json.loads((engine / "manifest.json").read_text())["source"]
+    assert source["kept_from_source"] and not source["rounded_by_convert"]
+    passes(model, engine)
+
+
+@pytest.mark.parametrize(("name", "target"), [("int4_zero_points", "reference"), ("gptq_int4", "cpu")])
+def test_dequantized_numbers_verify(tmp_path: Path, name: str, target: str) -> None:
+    model = next(path for path in FIXTURES if path.name == name)
+    engine = built(tmp_path, model, target, dequantize=True)
+    assert not json.loads((engine / "manifest.json").read_text())["source"]["kept_from_source"]
+    passes(model, engine)
+
+
+def test_a_gguf_file_of_several_types_keeps_its_numbers_and_verifies(tmp_path: Path, rng: np.random.Generator) -> None:
+    """As Q4_K_M and Q4_1 have them: 4, 5, 6 and 8 bits, with offsets and without, and a tied projection."""
+    pytest.importorskip("gguf", reason="the gguf package is not installed")
+    config = tiny_config(
+        hidden_size=256, intermediate_size=512, head_dim=32, num_hidden_layers=2, tie_word_embeddings=True
+    )
+    kinds = {
+        "0.self_attn.v": "Q6_K",
+        "down": "Q6_K",
+        "1.self_attn": "Q4_1",
+        "1.mlp": "Q5_K",
+        "embed": "Q8_0",
+        "": "Q4_K",
+    }
+    tensors = random_tensors(config, rng)
+    file = write_random_blocks(tmp_path / "model.gguf", config, tensors, kinds, rng)
+    passes(file, built(tmp_path, file, "cpu"))
+
+
 def test_a_quantized_source_is_quantized_again_and_verifies_on_the_cpu_target(tmp_path: Path) -> None:
     model = next(path for path in FIXTURES if path.name == "gptq_desc_act")
     passes(model, built(tmp_path, model, "cpu", quantize="int8_w8a8"))
@@ -126,6 +163,8 @@ def test_a_gguf_file_is_built_once_and_answers(
     engine = resolve_engine(str(file), recipe=recipe)
     assert "210 tensors keep their int4 numbers" in " ".join(capsys.readouterr().err.split())
     assert engine.name.startswith(file.stem)
+    # Scales and zero points in 16 bits: 5 bits a weight in the layers, beside a plain table and an int8 projection.
+    assert (engine / "rank0.weights").stat().st_size < 158e6
     assert resolve_engine(str(file), recipe=recipe) == engine
     with LLM(engine) as llm:
         question = [{"role": "user", "content": "What is the capital of France?"}]

@@ -33,7 +33,8 @@ def check_schemes(checkpoint: Checkpoint) -> None:
             if refused:
                 raise BuildError(
                     f"The tensorrt target has no lowering for {scheme.algorithm} ({scheme.name}): {what}.",
-                    "Build with --target cpu or --target reference, or from a checkpoint of quant_algo FP8.",
+                    "Build with --target cpu or --target reference, or from another checkpoint: of quant_algo FP8, or "
+                    "of a quantized model that was converted with --dequantize.",
                 )
 
 

@@ -50,8 +50,18 @@ class Product:
         scales: Array = (rng.uniform(0.5, 2, shape) * rng.choice([-1, 1], shape) / 64).astype(self.scale_type)
         return scales
 
-    def zeros(self, rng: np.random.Generator, n: int, k: int) -> Array | None:
-        return (self.scales(rng, n, k) * 8).astype(self.scale_type) if self.has_zeros else None
+    def zeros(self, rng: np.random.Generator, scales: Array) -> Array | None:
+        """Such as panels can hold: beside float16 scales they are float32, of 4-bit weights more than a float16 number
+        by 8 scales.
+        """
+        if not self.has_zeros:
+            return None
+        zeros: Array = (rng.permutation(scales) * 8).astype(self.scale_type)
+        if self.scale_type != np.float16:
+            return zeros
+        middle = 8 * scales.astype(np.float32) if self.weight_bits == 4 else np.float32(0)
+        wide: Array = zeros.astype(np.float32) + middle
+        return wide
 
     def tolerance(self, k: int) -> float:
         """Of a sum over groups; sums of integers are exact, and of 16 bits converted in two halves."""
@@ -107,7 +117,7 @@ def test_quantized_linear_is_the_exact_product_and_a_row_does_not_see_its_compan
     products = _products(rng)
     weights = [random_weight(rng, p.weight_bits, n, k) for p in products]
     scales = [p.scales(rng, n, k) for p in products]
-    zeros = [p.zeros(rng, n, k) for p in products]
+    zeros = [p.zeros(rng, s) for p, s in zip(products, scales, strict=True)]
     bias = rng.standard_normal(n, np.float32)
     graphs = [_linear_graph(p, w, s, bias, z) for p, w, s, z in zip(products, weights, scales, zeros, strict=True)]
     kernels = compile_kernels(graphs, level, tmp_path)
@@ -133,10 +143,8 @@ def test_every_machine_gives_the_same_bits(rng: np.random.Generator, tmp_path: P
     products = _products(rng)
     weights = [random_weight(rng, p.weight_bits, n, k) for p in products]
     bias = np.zeros(n, np.float32)
-    graphs = [
-        _linear_graph(p, w, p.scales(rng, n, k), bias, p.zeros(rng, n, k))
-        for p, w in zip(products, weights, strict=True)
-    ]
+    scales = [p.scales(rng, n, k) for p in products]
+    graphs = [_linear_graph(p, w, s, bias, p.zeros(rng, s)) for p, w, s in zip(products, weights, scales, strict=True)]
     records = [to_record(random_levels(rng, p.row_bits, 13, k), p.group) for p in products]
     x_scale = rng.uniform(0, 0.1, 13).astype(np.float32)
     results = [
@@ -160,7 +168,10 @@ def test_quantized_gated_linear_is_the_activated_gate_times_up(
         [x for _ in range(2) for x in (random_weight(rng, p.weight_bits, n, k), _small_scales(rng, p, n, k))]
         for p in products
     ]
-    zeros = [[_small(p, p.zeros(rng, n, k)) for _ in range(2)] if p.has_zeros else [] for p in products]
+    zeros = [
+        [p.zeros(rng, scale) for scale in matrices[1::2]] if p.has_zeros else []
+        for p, matrices in zip(products, weights, strict=True)
+    ]
     graphs = [
         operator(
             "QuantizedGatedLinear",
@@ -191,13 +202,8 @@ def _and_zeros(biases: list[Array], zeros: list[Array | None]) -> list[Array | N
 
 def _small_scales(rng: np.random.Generator, product: Product, n: int, k: int) -> Array:
     """So small that a gate is neither open nor shut everywhere."""
-    scales = _small(product, product.scales(rng, n, k))
-    assert scales is not None
+    scales: Array = product.scales(rng, n, k) / np.float32(64).astype(product.scale_type)
     return scales
-
-
-def _small(product: Product, values: Array | None) -> Array | None:
-    return None if values is None else values / np.float32(64).astype(product.scale_type)
 
 
 def test_a_product_that_could_overflow_and_a_group_without_sums_are_refused(rng: np.random.Generator) -> None:

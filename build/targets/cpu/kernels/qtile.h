@@ -1,10 +1,9 @@
 /* The integer matrix kernel: a tile of up to TILE_ROWS digit rows (quantize.h) x (16 vectors) int32 accumulators.
  *
  * A panel holds 64 columns: for each group of k first the columns' scales, behind them their zero points where there are
- * some (what a weight is beyond its level times its scale; beside 16-bit scales of 4-bit weights, what it is beyond
+ * some (what a weight is beyond its level times its scale; beside float16 scales of 4-bit weights, what it is beyond
  * level + 8 times its scale: 16 bits hold the least number of a group sooner than its middle), then the weights, 256
- * bytes a step. A step
- * is 4 values of k for 8-bit weights ([64][4] bytes) and 8 for 4-bit weights ([64][4] bytes whose lower halves are the
+ * bytes a step. A step is 4 values of k for 8-bit weights ([64][4] bytes) and 8 for 4-bit weights ([64][4] bytes whose lower halves are the
  * first 4 values, the upper halves the next 4). A weight w lies there as w + 128 or w + 8.
  *
  * Integer sums are exact. Groups are scaled and added in float32 in order of k, so a row's bits depend on neither the
@@ -32,7 +31,7 @@ typedef struct {
 typedef i32x16 integer_sums[TILE_ROWS][TILE_VECTORS];
 
 /* Whether zero points are those of levels 0 .. 15. */
-INLINE int zeros_of_least(quantized_shape q) { return q.bits == 4 && q.scale_type != F32; }
+INLINE int zeros_of_least(quantized_shape q) { return q.bits == 4 && q.scale_type == F16; }
 INLINE int64_t step_values(quantized_shape q) { return q.bits == 8 ? 4 : 8; }
 /* Of the scales of a group, and of its zero points. */
 INLINE int64_t scales_bytes(quantized_shape q) { return PANEL * element_size(q.scale_type) * (q.zeros ? 2 : 1); }

@@ -67,7 +67,7 @@ class QuantizedShape:
         return _to_panels(columns, [factors, *(self.panel_zeros(factors, each) for each in zeros)], self)
 
     def panel_zeros(self, scales: Array, zeros: Array) -> Array:
-        """Zero points as a panel has them, in the type of the scales: beside 16-bit scales of 4-bit weights they are
+        """Zero points as a panel has them, in the type of the scales: beside float16 scales of 4-bit weights they are
         those of levels 0 .. 15.
         """
         if scales.dtype != np.float16:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,18 +56,21 @@ def _scheme_name(facts: ModulePrecision) -> str | None:
 class EngineNumbers:
     """The weights of a quantized engine, by Hugging Face module: levels times scales; none for a plain engine.
 
-    `factors` float32 [in]: what the values of rows are multiplied by first. `rows`: how they are rounded then.
+    `factors` float32 [in]: what the values of rows are multiplied by first. `rows`: how they are rounded then. `plain`:
+    the other products.
     """
 
     weights: Weights = field(default_factory=dict)
     factors: Weights = field(default_factory=dict)
     rows: Mapping[str, RowRounding] = field(default_factory=dict)
+    plain: Sequence[str] = ()
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> EngineNumbers:
-        from inflight.convert.quantization.dequantized import dequantized_weights, input_factors, row_roundings
+        from inflight.convert.quantization import dequantized as read
 
-        return cls(dict(dequantized_weights(checkpoint)), input_factors(checkpoint), row_roundings(checkpoint))
+        weights, factors = dict(read.dequantized_weights(checkpoint)), read.input_factors(checkpoint)
+        return cls(weights, factors, read.row_roundings(checkpoint), read.plain_matrices(checkpoint))
 
 
 def engine_numbers(
@@ -114,6 +117,7 @@ def rounded_oracle(directory: Path, manifest: EngineManifest, numbers: EngineNum
         oracle.take(numbers)
         rounded = {facts.activations for facts in manifest.precision.values()}
         oracle.round_rows({module: rows for module, rows in numbers.rows.items() if rows.dtype in rounded})
+        oracle.shorten_rows(numbers.plain, dtype)
     else:
         shortest = cache if dtype == "float32" and cache != "int8" else dtype
         oracle = Oracle(directory, shortest, widen=False)
@@ -156,6 +160,16 @@ class Oracle:
         for module, rounding in roundings.items():
             self._model.get_submodule(module).register_forward_pre_hook(
                 lambda _, inputs, rounding=rounding: (_rounded_rows(inputs[0], rounding), *inputs[1:])
+            )
+
+    def shorten_rows(self, modules: Sequence[str], dtype: str) -> None:
+        """From now on these linear modules read rows of this type."""
+        import torch
+
+        kind = getattr(torch, dtype)
+        for module in modules:
+            self._model.get_submodule(module).register_forward_pre_hook(
+                lambda _, inputs: (inputs[0].to(kind).to(inputs[0].dtype), *inputs[1:])
             )
 
     def round_cache(self, dtype: str, head_size: int) -> None:

@@ -15,7 +15,7 @@ from inflight.convert.checkpoint.rope import RotaryScaling
 from inflight.convert.options import ConvertOptions
 from inflight.convert.source.model import open_source
 from inflight.errors import ModelError
-from tests.models.gguf_files import ARCHITECTURES, as_llama_cpp_has_it, gguf_names, write_gguf
+from tests.models.gguf_files import ARCHITECTURES, as_llama_cpp_has_it, gguf_names, random_blocks, write_gguf
 from tests.models.hf_files import random_tensors, tiny_config, write_model
 
 gguf = pytest.importorskip("gguf", reason="the gguf package is not installed")
@@ -104,17 +104,6 @@ def test_families_with_layer_norms_come_back(
     assert one.rotary_embedding_dim == other.rotary_embedding_dim
 
 
-def blocks(rng: np.random.Generator, shape: tuple[int, ...], kind: str) -> Any:
-    """Random bytes of this type, with scales that are ordinary numbers."""
-    size, count = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
-    data = rng.integers(0, 256, (*shape[:-1], shape[-1] // size, count), dtype=np.uint8)
-    scales = (0, 2) if kind in ("Q4_1", "Q5_1", "Q4_K", "Q5_K") else (count - 2,) if kind == "Q6_K" else (0,)
-    for start in scales:
-        drawn = rng.uniform(-0.1, 0.1, data.shape[:-1]).astype(np.float16)
-        data[..., start : start + 2] = drawn[..., None].view(np.uint8)
-    return data.reshape(*shape[:-1], -1)
-
-
 @pytest.mark.parametrize("kind", QUANTIZED)
 def test_every_type_of_block_is_what_two_other_readers_make_of_it(
     tmp_path: Path, rng: np.random.Generator, kind: str
@@ -124,7 +113,7 @@ def test_every_type_of_block_is_what_two_other_readers_make_of_it(
     config = tiny_config(hidden_size=256, intermediate_size=512, head_dim=32, num_hidden_layers=1, torch_dtype=None)
     tensors = random_tensors(config, rng)
     code = gguf.GGMLQuantizationType[kind]
-    data = {name: blocks(rng, tensor.shape, kind) for name, tensor in tensors.items() if tensor.ndim == 2}
+    data = {name: random_blocks(rng, tensor.shape, kind) for name, tensor in tensors.items() if tensor.ndim == 2}
     names = gguf_names(config, list(tensors))
     vectors = plain(config, {name: tensor for name, tensor in tensors.items() if tensor.ndim == 1})
     written = {names[name]: (found, code) for name, found in data.items()}
