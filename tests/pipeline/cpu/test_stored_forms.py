@@ -45,7 +45,7 @@ def checkpoint_of(
     return directory / "checkpoint"
 
 
-@pytest.mark.parametrize("target", ["cpu", "reference"])
+@pytest.mark.parametrize("target", ["cpu", pytest.param("reference", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_verify_finds_an_engine_of_such_a_checkpoint_right(
     tmp_path: Path, form: Form, target: str, seed: int, rng: np.random.Generator
