@@ -16,6 +16,7 @@ from inflight.convert.api import convert_model
 from inflight.errors import ModelError
 from tests.models.random_configurations import Configuration, random_configuration
 from tests.models.random_models import save_random_model
+from tests.models.schemes import calibrated_on
 from tests.network.support import ALL_FAMILIES
 
 pytestmark = pytest.mark.pipeline
@@ -28,8 +29,9 @@ _MANY = [(target, case) for case in range(40) for target in ("reference", "cpu")
 
 def check(root: Path, configuration: Configuration, seed: int) -> None:
     save_random_model(root / "model", configuration.shape, seed, getattr(torch, configuration.dtype))
+    text = calibrated_on(root / "model", configuration.conversion.quantize)
     try:
-        convert_model(root / "model", root / "checkpoint", configuration.conversion)
+        convert_model(root / "model", root / "checkpoint", configuration.conversion.model_copy(update=text))
     except ModelError as refused:
         # Sizes are no reason: only layers that no target knows.
         assert any(name in refused.message for name in configuration.shape.extra), refused.message
