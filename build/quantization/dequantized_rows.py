@@ -7,8 +7,8 @@ import onnx_ir as ir
 from inflight.build.graph.builder import GraphBuilder
 from inflight.build.graph.values import name_of, shape_of, tensor_of
 from inflight.build.network.stored_tensors import seen_as, stored_tensor
-from inflight.build.passes.rewrite import integer, is_permutation, produced_by
-from inflight.build.quantization.stored_matrix import QuantizedMatrix, StoredMatrix, initializer_of
+from inflight.build.passes.rewrite import integer
+from inflight.build.quantization.stored_matrix import QuantizedMatrix, StoredMatrix, find_transposed, initializer_of
 
 FLOAT = ir.DataType.FLOAT
 _LEVELS = (ir.DataType.INT8, ir.DataType.FLOAT8E4M3FN)
@@ -28,16 +28,13 @@ def write(builder: GraphBuilder, matrix: StoredMatrix, name: str) -> ir.Value:
 
 def find(value: ir.Value | None) -> QuantizedMatrix | None:
     """The matrix behind float32 [in, out]."""
-    transpose = produced_by(value, "Transpose")
-    weight = None if transpose is None else produced_by(transpose.inputs[0], "DequantizeLinear")
-    if transpose is None or weight is None or not is_permutation(transpose, (1, 0)) or len(weight.inputs) != 2:
+    found = find_transposed(value)
+    if found is None:
         return None
-    levels, scale = weight.inputs
-    if levels is None or scale is None or not (levels.is_initializer() and scale.is_initializer()):
-        return None
-    if levels.dtype not in _LEVELS or integer(weight, "block_size", 0) != 0:
+    node, levels, scale = found
+    if levels.dtype not in _LEVELS or integer(node, "block_size", 0) != 0:
         return None
     if shape_of(scale) == ():
         return QuantizedMatrix(levels, seen_as(name_of(scale), tensor_of(scale), (1,)), 0)
-    per_output = integer(weight, "axis", 1) == 0 and len(shape_of(scale)) == 1
+    per_output = integer(node, "axis", 1) == 0 and len(shape_of(scale)) == 1
     return QuantizedMatrix(levels, scale, 0) if per_output else None

@@ -6,8 +6,8 @@ import onnx_ir as ir
 
 from inflight.build.graph.builder import GraphBuilder
 from inflight.build.graph.values import shape_of
-from inflight.build.passes.rewrite import integer, is_permutation, produced_by
-from inflight.build.quantization.stored_matrix import QuantizedMatrix, StoredMatrix, initializer_of
+from inflight.build.passes.rewrite import integer
+from inflight.build.quantization.stored_matrix import QuantizedMatrix, StoredMatrix, find_transposed, initializer_of
 
 FLOAT = ir.DataType.FLOAT
 
@@ -23,12 +23,10 @@ def write(builder: GraphBuilder, matrix: StoredMatrix, name: str) -> ir.Value:
 
 def find(value: ir.Value | None) -> QuantizedMatrix | None:
     """The matrix behind float32 [in, out]."""
-    transpose = produced_by(value, "Transpose")
-    weight = None if transpose is None else produced_by(transpose.inputs[0], "DequantizeLinear")
-    if transpose is None or weight is None or not is_permutation(transpose, (1, 0)) or len(weight.inputs) != 2:
+    found = find_transposed(value)
+    if found is None:
         return None
-    (levels, scale), size = weight.inputs, integer(weight, "block_size", 0)
-    if levels is None or scale is None or not (levels.is_initializer() and scale.is_initializer()):
-        return None
-    grouped = levels.dtype == ir.DataType.INT8 and size > 0 and integer(weight, "axis", 1) == 1
+    node, levels, scale = found
+    size = integer(node, "block_size", 0)
+    grouped = levels.dtype == ir.DataType.INT8 and size > 0 and integer(node, "axis", 1) == 1
     return QuantizedMatrix(levels, scale, size) if grouped and len(shape_of(scale)) == 2 else None

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from inflight.build.graph.builder import GraphBuilder
 from inflight.build.network.stored_tensors import stored_tensor
+from inflight.build.passes.rewrite import is_permutation, produced_by
 from inflight.convert.quantization.scheme import WeightQuantization
 from inflight.convert.quantization.schemes import RowDtype
 from inflight.tensor_file import TensorEntry
@@ -67,6 +68,26 @@ class RoundedRows(NamedTuple):
     result: ir.Value
     stored: ir.Value | None = None
     limits: tuple[ir.Value, ir.Value] | None = None
+
+
+class Dequantized(NamedTuple):
+    """A DequantizeLinear of initializers, without zero points."""
+
+    node: ir.Node
+    levels: ir.Value
+    scale: ir.Value
+
+
+def find_transposed(value: ir.Value | None) -> Dequantized | None:
+    """What float32 [in, out] is the transpose of, if that is made of levels [out, in] and their scales."""
+    transpose = produced_by(value, "Transpose")
+    node = None if transpose is None else produced_by(transpose.inputs[0], "DequantizeLinear")
+    if transpose is None or node is None or not is_permutation(transpose, (1, 0)) or len(node.inputs) != 2:
+        return None
+    levels, scale = node.inputs
+    if levels is None or scale is None or not (levels.is_initializer() and scale.is_initializer()):
+        return None
+    return Dequantized(node, levels, scale)
 
 
 def initializer_of(builder: GraphBuilder, entry: TensorEntry) -> ir.Value:

@@ -19,7 +19,7 @@ from inflight.convert.calibration.statistics import Floats, ObservedWeights
 from inflight.convert.calibration.text import Tokens
 from inflight.convert.checkpoint.model_spec import ModelSpec
 from inflight.convert.checkpoint.reference_decoder import TensorReader, decoder_layer, final_logits
-from inflight.convert.quantization.modules import GATED_PAIR
+from inflight.convert.quantization.modules import first_of_pair
 from inflight.convert.quantization.round_to_nearest import dequantize, quantize_rows
 from inflight.errors import InflightError
 
@@ -88,10 +88,8 @@ class BudgetSearch:
     def _units(self) -> list[tuple[str, ...]]:
         """Modules that need one scheme, those first that gain most by int8."""
         units: dict[str, list[str]] = {}
-        first, second = GATED_PAIR
         for module in self._candidates:
-            unit = module.removesuffix(second) + first if module.endswith(second) else module
-            units.setdefault(unit, []).append(module)
+            units.setdefault(first_of_pair(module), []).append(module)
         return sorted(map(tuple, units.values()), key=lambda unit: -self._gain(unit))
 
     def _gain(self, unit: Sequence[str]) -> float:

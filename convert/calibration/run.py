@@ -86,17 +86,22 @@ def calibrated(
     with progress_bar("Calibrating", len(layers), enabled=options.progress) as advance:
         advance(done)
         for index in range(done, len(layers)):
-            found = calibrate_layer(
+            results = calibrate_layer(
                 tensors, index, layers[index], calibration, streams, lambda share, _: advance(share, None)
             )
-            _keep(directory, index, found, streams, tensors)
-    kept = {name: _calibrated(tensor, directory, options.group_size) for name, tensor in source.tensors.items()}
+            _keep(directory, index, results, streams, tensors)
     choice = None
     if requirements:
         # A text with no more records than are used has none to hold out.
         held_out = sequences[used:] or sequences
         choice = _choose(requirements, tensors, plain.spec, directory, options, held_out)
-    yield CalibratedModel(replace(source, tensors=kept), choice)
+    # What a budget gives int8 is rounded from the source's numbers, not from levels of int4.
+    wide = {name for module in (choice.wide if choice else ()) for name in tensors.sources(module)[0]}
+    found = {
+        name: tensor if name in wide else _calibrated(tensor, directory, options.group_size)
+        for name, tensor in source.tensors.items()
+    }
+    yield CalibratedModel(replace(source, tensors=found), choice)
     shutil.rmtree(directory, ignore_errors=True)
 
 

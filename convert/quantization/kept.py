@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import gcd
 
 from inflight.convert.quantization.facts import QuantizationFacts, QuantizationRecord
-from inflight.convert.quantization.modules import GATED_PAIR, MIXED_PRECISION, ModuleQuantization
+from inflight.convert.quantization.modules import MIXED_PRECISION, ModuleQuantization, first_of_pair
 from inflight.convert.quantization.scheme import WEIGHT_LAYOUT
 from inflight.convert.quantization.schemes import SCHEMES, QuantScheme
 from inflight.convert.source.tensor import LevelForm, SourceTensor
@@ -21,9 +21,9 @@ def kept_forms(sources: Mapping[str, Sequence[SourceTensor]]) -> dict[str, Level
     """
     together: dict[str, list[SourceTensor]] = {}
     for module, tensors in sources.items():
-        together.setdefault(_first_of_pair(module), []).extend(tensors)
+        together.setdefault(first_of_pair(module), []).extend(tensors)
     forms = {module: form for module, tensors in together.items() if (form := _joined(tensors)) is not None}
-    return {module: forms[_first_of_pair(module)] for module in sources if _first_of_pair(module) in forms}
+    return {module: forms[first_of_pair(module)] for module in sources if first_of_pair(module) in forms}
 
 
 def kept_quantization(forms: Mapping[str, LevelForm], widths: Mapping[str, int]) -> ModuleQuantization:
@@ -46,11 +46,6 @@ def kept_quantization(forms: Mapping[str, LevelForm], widths: Mapping[str, int])
         for name, modules in members.items()
     )
     return ModuleQuantization(QuantizationFacts(quant_algo=MIXED_PRECISION), layers, records)
-
-
-def _first_of_pair(module: str) -> str:
-    first, second = GATED_PAIR
-    return module.removesuffix(second) + first if module.endswith(second) else module
 
 
 def _joined(tensors: Sequence[SourceTensor]) -> LevelForm | None:

@@ -110,6 +110,12 @@ class ModuleQuantization:
         return next(named, next((record for record in self.records if not record.modules), None))
 
 
+def first_of_pair(module: str) -> str:
+    """The gate's partner, under whose name both stand where they must be quantized alike; any other module itself."""
+    first, second = GATED_PAIR
+    return module.removesuffix(second) + first if module.endswith(second) else module
+
+
 def excluded_modules(facts: QuantizationFacts) -> tuple[str, ...]:
     """The patterns of modules that the block leaves unquantized."""
     return DEFAULT_EXCLUDED if facts.exclude_modules is None else facts.exclude_modules

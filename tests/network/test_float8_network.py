@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 
 from inflight.build.graph.operators import graph_problems
@@ -17,8 +16,8 @@ from inflight.errors import CheckpointError
 from tests.models.float8 import round_to_float8
 from tests.models.random_models import random_shape
 from tests.network.one_step import LENGTH, LIMITS, SEQUENCES, lowered, one_step
-from tests.network.support import FAMILIES, Case, LinearRunner, make_case, random_chunks, relative_error
-from tests.oracles.quantized_transformers import quantize_oracle
+from tests.network.support import FAMILIES, Case, LinearRunner, make_case, relative_error
+from tests.oracles.quantized_transformers import errors_beside_transformers
 
 pytestmark = pytest.mark.network
 
@@ -62,13 +61,7 @@ def case(tmp_path: Path, rng: np.random.Generator, seed: int, writer: Writer) ->
 def test_onnx_runtime_gives_the_logits_of_transformers_with_the_same_numbers(
     case: Case, rng: np.random.Generator
 ) -> None:
-    quantize_oracle(case)
-    runner = LinearRunner(case.checkpoint, 64, batch=1)
-    onnx.checker.check_model(str(runner.path), full_check=True)
-    errors = []
-    for _ in range(8):
-        tokens = rng.integers(case.checkpoint.config.vocab_size, size=6)
-        errors.append(relative_error(runner.run(random_chunks(rng, tokens)), case.expected(tokens.tolist())))
+    errors = errors_beside_transformers(case, rng, 8)
     assert np.median(errors) < SAME and max(errors) < TOLERANCE, errors
 
 

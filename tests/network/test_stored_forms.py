@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 
 from inflight.build.graph.operators import graph_problems
@@ -18,8 +17,8 @@ from inflight.errors import BuildError
 from tests.models.random_models import random_shape
 from tests.models.stored_forms import GROUPS_AND_ZEROS, SCALED_INPUTS, SIGNED_SCALES, Form, store_as
 from tests.network.one_step import LENGTH, LIMITS, SEQUENCES, lowered, one_step
-from tests.network.support import ALL_FAMILIES, FAMILIES, Case, LinearRunner, make_case, random_chunks, relative_error
-from tests.oracles.quantized_transformers import quantize_oracle
+from tests.network.support import ALL_FAMILIES, FAMILIES, Case, LinearRunner, make_case, relative_error
+from tests.oracles.quantized_transformers import errors_beside_transformers
 
 pytestmark = pytest.mark.network
 
@@ -48,14 +47,7 @@ def assert_close(errors: list[float]) -> None:
 def test_onnx_runtime_gives_the_logits_of_transformers_with_the_same_numbers(
     case: Case, rng: np.random.Generator
 ) -> None:
-    quantize_oracle(case)
-    runner = LinearRunner(case.checkpoint, 64, batch=1)
-    onnx.checker.check_model(str(runner.path), full_check=True)
-    errors = []
-    for _ in range(6):
-        tokens = rng.integers(case.checkpoint.config.vocab_size, size=6)
-        errors.append(relative_error(runner.run(random_chunks(rng, tokens)), case.expected(tokens.tolist())))
-    assert_close(errors)
+    assert_close(errors_beside_transformers(case, rng, 6))
 
 
 def test_the_fused_graph_computes_what_onnx_runtime_computes(

@@ -7,14 +7,29 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import torch
 from torch import nn
 
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.tensor_file import map_array
-from tests.network.support import Case
+from tests.network.support import Case, LinearRunner, random_chunks, relative_error
 
 Floats = npt.NDArray[np.float32]
+
+
+def errors_beside_transformers(case: Case, rng: np.random.Generator, count: int) -> list[float]:
+    """The relative error of the network's logits in ONNX Runtime to those of transformers with the same numbers, for
+    `count` random prompts in random chunks. The network is checked by ONNX as well.
+    """
+    quantize_oracle(case)
+    runner = LinearRunner(case.checkpoint, 64, batch=1)
+    onnx.checker.check_model(str(runner.path), full_check=True)
+    errors = []
+    for _ in range(count):
+        tokens = rng.integers(case.checkpoint.config.vocab_size, size=6)
+        errors.append(relative_error(runner.run(random_chunks(rng, tokens)), case.expected(tokens.tolist())))
+    return errors
 
 
 def quantize_oracle(case: Case) -> None:
