@@ -71,9 +71,9 @@ def convert_model(model: str | Path, output: Path, options: ConvertOptions | Non
 def _of_quantized(source: SourceModel, plan: ConversionPlan) -> Iterator[str]:
     """What became of the tensors that the source has quantized."""
     kept = Counter(tensor.form.bits for tensor in plan.kept.values() if tensor.form is not None)
-    listed = " and ".join(f"{count} tensors keep their int{bits} numbers" for bits, count in sorted(kept.items()))
+    listed = " and ".join(f"{count} of int{bits}" for bits, count in sorted(kept.items()))
     if listed:
-        yield f"{source.location}: {listed}."
+        yield f"{source.location}: quantized tensors that keep their numbers: {listed}."
     if dequantized := quantized_in_words(plan.dequantized.values()):
         yield f"{source.location}: {dequantized} dequantized."
 

@@ -90,7 +90,8 @@ class ConversionPlan:
     @property
     def dequantized(self) -> dict[str, SourceTensor]:
         """The source's quantized tensors whose numbers are read as floating-point ones, by name."""
-        plain = (tensor for rank in self.ranks for tensor in rank if tensor.quantization is None or not self.kept)
+        keeps = bool(self.kept)
+        plain = (tensor for rank in self.ranks for tensor in rank if tensor.quantization is None or not keeps)
         sources = {piece.source.name: piece.source for tensor in plain for piece in tensor.pieces}
         return {name: source for name, source in sources.items() if source.stored_type != source.dtype}
 

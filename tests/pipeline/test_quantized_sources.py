@@ -168,7 +168,7 @@ def test_a_gguf_file_is_built_once_and_answers(
     monkeypatch.setenv("INFLIGHT_CACHE", str(tmp_path))
     recipe = make_recipe(max_batch_size=2, max_seq_len=256)
     engine = resolve_engine(str(file), recipe=recipe)
-    assert "210 tensors keep their int4 numbers" in " ".join(capsys.readouterr().err.split())
+    assert "keep their numbers: 210 of int4" in " ".join(capsys.readouterr().err.split())
     assert engine.name.startswith(file.stem)
     # Scales and zero points in 16 bits: 5 bits a weight in the layers, beside a plain table and an int8 projection.
     assert (engine / "rank0.weights").stat().st_size < 158e6

@@ -90,7 +90,7 @@ def test_what_other_tools_quantized_keeps_its_numbers(tmp_path: Path, model: Pat
         np.testing.assert_array_equal(stored_numbers(checkpoint, path), expected)
         np.testing.assert_array_equal(checkpoint.matrix(path), expected.astype(np.float32))
     if bits is not None:
-        assert any(note.endswith(f"7 tensors keep their int{bits} numbers.") for note in notes), notes
+        assert any(note.endswith(f"that keep their numbers: 7 of int{bits}.") for note in notes), notes
 
 
 def model_of(
