@@ -74,8 +74,8 @@ static int model_product_fits(int sums, int a, int b) {
     return fits;
 }
 
-/* TDPBSUD: signed bytes of a with unsigned bytes of b; sums wrap. */
-static __attribute__((noinline)) void model_dpbsud(int sums, int a, int b) {
+/* Signed bytes of a with unsigned or signed bytes of b; sums wrap. */
+static __attribute__((noinline)) void model_bytes(int sums, int a, int b, int is_signed) {
     if (!model_product_fits(sums, a, b)) return;
     for (int m = 0; m < model.shape.rows[sums]; m++) {
         for (int k = 0; k < model.shape.row_bytes[a] / 4; k++) {
@@ -84,12 +84,15 @@ static __attribute__((noinline)) void model_dpbsud(int sums, int a, int b) {
                 const uint8_t *w = model.tiles[b][k] + 4 * n;
                 uint32_t sum;
                 memcpy(&sum, model.tiles[sums][m] + 4 * n, 4);
-                sum += (uint32_t)(x[0] * w[0] + x[1] * w[1] + x[2] * w[2] + x[3] * w[3]);
+                for (int i = 0; i < 4; i++) sum += (uint32_t)(x[i] * (is_signed ? (int8_t)w[i] : w[i]));
                 memcpy(model.tiles[sums][m] + 4 * n, &sum, 4);
             }
         }
     }
 }
+
+static void model_dpbsud(int sums, int a, int b) { model_bytes(sums, a, b, 0); }
+static void model_dpbssd(int sums, int a, int b) { model_bytes(sums, a, b, 1); }
 
 static float model_flush(float x) { return fabsf(x) < 0x1p-126f ? copysignf(0.0f, x) : x; }
 
@@ -129,6 +132,7 @@ MODEL_EXPORT int amx_tiles_in_use(void) { return model.shape.palette != 0; }
 #undef _tile_stored
 #undef _tile_zero
 #undef _tile_dpbsud
+#undef _tile_dpbssd
 #undef _tile_dpbf16ps
 #define _tile_loadconfig model_loadconfig
 #define _tile_release model_release
@@ -136,4 +140,5 @@ MODEL_EXPORT int amx_tiles_in_use(void) { return model.shape.palette != 0; }
 #define _tile_loadd model_loadd
 #define _tile_stored model_stored
 #define _tile_dpbsud model_dpbsud
+#define _tile_dpbssd model_dpbssd
 #define _tile_dpbf16ps model_dpbf16ps

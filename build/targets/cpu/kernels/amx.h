@@ -29,18 +29,20 @@ typedef struct {
 
 INLINE int is_wide(int64_t rows) { return rows <= AMX_HEIGHT; }
 
-/* Tiles for products of `rows` rows, 1 to AMX_ROWS; nothing is done when they are `configured` for as many already.
- * What they held is lost. */
-static void configure_tiles(int64_t rows, int64_t *configured) {
-    if (*configured == rows) return;
-    const uint8_t upper = (uint8_t)min_int(rows, AMX_HEIGHT), lower = (uint8_t)(rows - upper);
+/* Tiles for products of `rows` rows, 1 to AMX_ROWS, in blocks of `block` bytes of them; nothing is done when they are
+ * `configured` for the same already. What they held is lost. */
+static void configure_tiles(int64_t rows, int64_t block, int64_t *configured) {
+    if (*configured == rows * 256 + block) return;
+    const uint8_t upper = (uint8_t)min_int(rows, AMX_HEIGHT), lower = (uint8_t)(rows - upper), wide = is_wide(rows);
+    const uint8_t lines = (uint8_t)(block / 4);
     tile_configuration c = {.palette = 1};
     for (int i = 0; i < 8; i++) c.row_bytes[i] = BLOCK_BYTES;
-    const uint8_t heights[2][8] = {{upper, upper, lower, lower, upper, lower, BLOCK_LINES, BLOCK_LINES},
-                                   {upper, upper, upper, upper, upper, BLOCK_LINES, BLOCK_LINES, BLOCK_LINES}};
-    memcpy(c.rows, heights[is_wide(rows)], sizeof heights[0]);
+    for (int i = 4; i < (wide ? 5 : 6); i++) c.row_bytes[i] = (uint16_t)block;
+    const uint8_t heights[2][8] = {{upper, upper, lower, lower, upper, lower, lines, lines},
+                                   {upper, upper, upper, upper, upper, lines, lines, lines}};
+    memcpy(c.rows, heights[wide], sizeof heights[0]);
     _tile_loadconfig(&c);
-    *configured = rows;
+    *configured = rows * 256 + block;
 }
 
 /* `configured`: as configure_tiles left it, 0 if it was never called. */
@@ -55,48 +57,55 @@ INLINE void clear_tiles(void) {
     _tile_zero(3);
 }
 
-/* Tiles 2 and 3 hold the columns beside those of the first two when wide, else the rows below. Strides are in bytes. */
-INLINE void load_tiles(int wide, const void *sums, int64_t stride) {
-    const unsigned char *first = sums, *third = first + (wide ? 2 * 64 : AMX_HEIGHT * stride);
-    _tile_loadd(0, first, stride);
-    _tile_loadd(1, first + 64, stride);
-    _tile_loadd(2, third, stride);
-    _tile_loadd(3, third + 64, stride);
+/* Tiles 2 and 3 hold the columns beside those of the first two when wide, else the rows below. Vectors of columns are
+ * `vector` bytes apart, rows `row` bytes. */
+INLINE void load_tiles(int wide, const void *sums, int64_t vector, int64_t row) {
+    const unsigned char *first = sums, *third = first + (wide ? 2 * vector : AMX_HEIGHT * row);
+    _tile_loadd(0, first, row);
+    _tile_loadd(1, first + vector, row);
+    _tile_loadd(2, third, row);
+    _tile_loadd(3, third + vector, row);
 }
 
-INLINE void store_tiles(int wide, void *sums, int64_t stride) {
-    unsigned char *first = sums, *third = first + (wide ? 2 * 64 : AMX_HEIGHT * stride);
-    _tile_stored(0, first, stride);
-    _tile_stored(1, first + 64, stride);
-    _tile_stored(2, third, stride);
-    _tile_stored(3, third + 64, stride);
+INLINE void store_tiles(int wide, void *sums, int64_t vector, int64_t row) {
+    unsigned char *first = sums, *third = first + (wide ? 2 * vector : AMX_HEIGHT * row);
+    _tile_stored(0, first, row);
+    _tile_stored(1, first + vector, row);
+    _tile_stored(2, third, row);
+    _tile_stored(3, third + vector, row);
 }
 
-/* BF16: TDPBF16PS. Else signed bytes of x with unsigned ones of the weights. Tiles are named by literals. */
-#define MULTIPLY_TILES(type, sums, x, weights)                   \
-    do {                                                         \
-        if ((type) == BF16) _tile_dpbf16ps(sums, x, weights);    \
-        else _tile_dpbsud(sums, x, weights);                     \
+/* What tiles of weights hold; rows hold bfloat16 pairs, or signed bytes. */
+typedef enum { BFLOAT16_PAIRS, UNSIGNED_BYTES, SIGNED_BYTES } tile_weights;
+
+/* Tiles are named by literals. */
+#define MULTIPLY_TILES(type, sums, x, weights)                                 \
+    do {                                                                       \
+        if ((type) == BFLOAT16_PAIRS) _tile_dpbf16ps(sums, x, weights);        \
+        else if ((type) == UNSIGNED_BYTES) _tile_dpbsud(sums, x, weights);     \
+        else _tile_dpbssd(sums, x, weights);                                   \
     } while (0)
 
-/* sums += a block of the rows at x (x_stride bytes apart) times BLOCK_LINES lines of a panel. */
-INLINE void multiply_block(element type, int wide, const void *x, int64_t x_stride, const void *lines) {
+/* sums += a block of the rows at x (x_stride bytes apart) times as many lines of weights, `line` bytes apart; vectors of
+ * columns are `vector` bytes apart. */
+INLINE void multiply_block(tile_weights type, int wide, const void *x, int64_t x_stride, const void *lines,
+                           int64_t vector, int64_t line) {
     const unsigned char *w = lines;
     _tile_loadd(4, x, x_stride);
     if (wide) {
-        _tile_loadd(5, w, LINE_BYTES);
+        _tile_loadd(5, w, line);
         MULTIPLY_TILES(type, 0, 4, 5);
-        _tile_loadd(6, w + 64, LINE_BYTES);
+        _tile_loadd(6, w + vector, line);
         MULTIPLY_TILES(type, 1, 4, 6);
-        _tile_loadd(7, w + 128, LINE_BYTES);
+        _tile_loadd(7, w + 2 * vector, line);
         MULTIPLY_TILES(type, 2, 4, 7);
-        _tile_loadd(5, w + 192, LINE_BYTES);
+        _tile_loadd(5, w + 3 * vector, line);
         MULTIPLY_TILES(type, 3, 4, 5);
         return;
     }
-    _tile_loadd(6, w, LINE_BYTES);
+    _tile_loadd(6, w, line);
     MULTIPLY_TILES(type, 0, 4, 6);
-    _tile_loadd(7, w + 64, LINE_BYTES);
+    _tile_loadd(7, w + vector, line);
     MULTIPLY_TILES(type, 1, 4, 7);
     _tile_loadd(5, (const unsigned char *)x + AMX_HEIGHT * x_stride, x_stride);
     MULTIPLY_TILES(type, 2, 5, 6);

@@ -5,8 +5,7 @@
 #ifndef INFLIGHT_AMX_QTILE_H
 #define INFLIGHT_AMX_QTILE_H
 
-#include "amx.h"
-#include "qtile.h"
+#include "amx_groups.h"
 
 /* Tiles are loaded from memory, so 4-bit weights must be written out first: several blocks at a time, since a load
  * waits for what was just written. */
@@ -15,8 +14,6 @@
 typedef uint8_t unpacked_lines[UNPACKED_BLOCKS * BLOCK_LINES][LINE_BYTES];
 
 INLINE int64_t block_steps(quantized_shape q) { return BLOCK_BYTES / step_values(q); }
-
-INLINE void store_words(uint8_t *p, u32x16 x) { memcpy(p, &x, sizeof x); }
 
 /* `steps` of a panel as one line for every four of k, with lines of zeros up to whole blocks. */
 INLINE void unpack_steps(int bits, int vectors, int64_t steps, const uint8_t *panel, unpacked_lines lines) {
@@ -51,8 +48,8 @@ INLINE void multiply_group(quantized_shape q, int wide, int64_t steps, const int
         }
         for (int64_t i = 0; i < count; i += block) {
             ask_for_block(block, ahead);
-            multiply_block(I8, wide, x + (s + i) * step_values(q), digit_stride(q.row.width),
-                           lines + i / block * BLOCK_LINES * LINE_BYTES);
+            multiply_block(UNSIGNED_BYTES, wide, x + (s + i) * step_values(q), digit_stride(q.row.width),
+                           lines + i / block * BLOCK_LINES * LINE_BYTES, CACHE_LINE, LINE_BYTES);
         }
     }
 }
@@ -68,25 +65,38 @@ INLINE void add_token(quantized_shape q, int vectors, int64_t g, const int8_t *x
     if (q.zeros) add_zeros(q, 1, vectors, g, x, scales, total);
 }
 
-/* As quantized_columns of qtile.h. */
-INLINE void amx_quantized_columns(quantized_shape q, int wide, int64_t tokens, const int8_t *x, const uint8_t *panel,
-                                  int64_t column, look_ahead *ahead, tile_output out) {
+/* The totals of one row of a pass. */
+INLINE f32x16 (*row_of(f32x16 *totals, int64_t row, int vectors))[TILE_VECTORS] {
+    return (f32x16(*)[TILE_VECTORS])(totals + row * vectors);
+}
+
+/* totals += the products of every group, one after the other. */
+INLINE void add_long_groups(quantized_shape q, int wide, int64_t tokens, const int8_t *x, const uint8_t *panel,
+                            int64_t column, look_ahead *ahead, f32x16 *totals) {
     const int64_t groups = ceil_div(q.row.width, q.row.group), token_bytes = q.row.digits * digit_stride(q.row.width);
     const int vectors = wide ? TILE_VECTORS : TILE_VECTORS / 2;
     i32x16 sums[AMX_ROWS][TILE_VECTORS];
-    f32x16 totals[AMX_ROWS][TILE_VECTORS] = {{{0}}};
     for (int64_t g = 0; g < groups; g++) {
         const int64_t first = g * q.row.group, values = min_int(q.row.group, q.row.width - first);
         const uint8_t *scales = panel + g * group_bytes(q);
         multiply_group(q, wide, ceil_div(values, step_values(q)), x + first, scales + scales_bytes(q) + column * 4,
                        ahead);
-        store_tiles(wide, sums, sizeof sums[0]);
+        store_tiles(wide, sums, CACHE_LINE, sizeof sums[0]);
         for (int64_t t = 0; t < tokens; t++)
             add_token(q, vectors, g, x + t * token_bytes, sums + t * q.row.digits,
-                      scales + column * element_size(q.scale_type), totals + t);
+                      scales + column * element_size(q.scale_type), row_of(totals, t, vectors));
     }
+}
+
+/* As quantized_columns of qtile.h. */
+INLINE void amx_quantized_columns(quantized_shape q, int wide, int64_t tokens, const int8_t *x, const uint8_t *panel,
+                                  int64_t column, look_ahead *ahead, tile_output out) {
+    const int vectors = wide ? TILE_VECTORS : TILE_VECTORS / 2;
+    pass_totals totals = {{0}};
+    if (has_short_groups(q)) add_short_groups(q, wide, tokens, x, panel, column, ahead, totals);
+    else add_long_groups(q, wide, tokens, x, panel, column, ahead, totals);
     for (int64_t t = 0; t < tokens; t++, out.y += out.stride, out.x_scale++) {
-        finish_tile(1, vectors, totals + t, out);
+        finish_tile(1, vectors, row_of(totals, t, vectors), out);
         if (out.residual) out.residual += out.stride;
     }
 }

@@ -20,24 +20,24 @@ static void multiply_last_pairs(int wide, int64_t rows, int64_t count, const uin
     for (int64_t r = 0; r < rows; r++) memcpy(ends[r], x + r * x_stride, (size_t)count * sizeof *x);
     const int64_t pairs = ceil_div(count, 2), width = wide ? LINE_BYTES : LINE_BYTES / 2;
     for (int64_t i = 0; i < pairs; i++) memcpy(filled[i], lines + i * LINE_BYTES, (size_t)width);
-    if (wide) multiply_block(BF16, 1, ends, sizeof ends[0], filled);
-    else multiply_block(BF16, 0, ends, sizeof ends[0], filled);
+    if (wide) multiply_block(BFLOAT16_PAIRS, 1, ends, sizeof ends[0], filled, CACHE_LINE, LINE_BYTES);
+    else multiply_block(BFLOAT16_PAIRS, 0, ends, sizeof ends[0], filled, CACHE_LINE, LINE_BYTES);
 }
 
 INLINE void multiply_pairs(int wide, int64_t rows, int64_t k, const uint16_t *x, int64_t x_stride,
                            const unsigned char *panel, float *c, int accumulate, look_ahead *ahead) {
     const int64_t blocks = k / BLOCK_VALUES, c_stride = PANEL * sizeof *c;
-    if (accumulate) load_tiles(wide, c, c_stride);
+    if (accumulate) load_tiles(wide, c, CACHE_LINE, c_stride);
     else clear_tiles();
     for (int64_t b = 0; b < blocks; b++) {
         ask_for_block(BLOCK_LINES, ahead);
-        multiply_block(BF16, wide, x + b * BLOCK_VALUES, x_stride * (int64_t)sizeof *x,
-                       panel + b * BLOCK_LINES * LINE_BYTES);
+        multiply_block(BFLOAT16_PAIRS, wide, x + b * BLOCK_VALUES, x_stride * (int64_t)sizeof *x,
+                       panel + b * BLOCK_LINES * LINE_BYTES, CACHE_LINE, LINE_BYTES);
     }
     if (k % BLOCK_VALUES)
         multiply_last_pairs(wide, rows, k % BLOCK_VALUES, x + blocks * BLOCK_VALUES, x_stride,
                             panel + blocks * BLOCK_LINES * LINE_BYTES);
-    store_tiles(wide, c, c_stride);
+    store_tiles(wide, c, CACHE_LINE, c_stride);
 }
 
 /* c[rows][PANEL] = (accumulate: +=) x[rows][k] panel, for 1 to AMX_ROWS rows for which the tiles are configured. k

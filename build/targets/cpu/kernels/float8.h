@@ -176,7 +176,7 @@ INLINE void float8_multiply(pool *p, int thread, float8_product m) {
 #endif
     while (take_panel(p, thread, panels, float8_panel_bytes(m.k), m.rows, m.weight, &piece)) {
 #if defined(__AMX_BF16__)
-        configure_tiles(wide_tile_height(piece.count), &configured);
+        configure_tiles(wide_tile_height(piece.count), BLOCK_BYTES, &configured);
 #else
         if (piece.count <= TILE_ROWS) {
             multiply_float8_tile(m, &piece);

@@ -139,7 +139,7 @@ INLINE void multiply_in_tiles(pool *p, int thread, product m) {
     _Alignas(64) float sums[BLOCK_ROWS][PANEL];
     int64_t configured = 0;
     while (take_panel(p, thread, panels, panel_bytes(m.type, m.k), m.rows, m.weight, &piece)) {
-        configure_tiles(amx_height(piece.count, AMX_ROWS), &configured);
+        configure_tiles(amx_height(piece.count, AMX_ROWS), BLOCK_BYTES, &configured);
         for (int64_t i = 0; i < stretches(m); i++) multiply_amx_stretch(m, piece, i, sums);
     }
     release_tiles(configured);

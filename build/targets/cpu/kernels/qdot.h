@@ -14,12 +14,15 @@
 #endif
 
 typedef int16_t i16x32 __attribute__((vector_size(64)));
+typedef uint8_t u8x64 __attribute__((vector_size(64)));
 
 INLINE u32x16 load_words(const void *p) {
     u32x16 x;
     memcpy(&x, p, sizeof x);
     return x;
 }
+
+INLINE void store_words(void *p, u32x16 x) { memcpy(p, &x, sizeof x); }
 
 INLINE u32x16 splat_word(const void *p) { return (u32x16){0} + load_pair(p); }
 

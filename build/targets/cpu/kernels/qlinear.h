@@ -72,7 +72,7 @@ INLINE void multiply_amx_piece(quantized_product m, const panel_piece *piece, in
     const int64_t height = amx_height(piece->count, most), rows = height * m.shape.row.digits;
     const int64_t steps = ceil_div(m.shape.row.width, step_values(m.shape));
     const int64_t step_bytes = ceil_div(quantized_panel_bytes(m.shape), steps);
-    configure_tiles(rows, configured);
+    configure_tiles(rows, amx_block_bytes(m.shape), configured);
     for (int64_t i = 0; i < tiles; i++)
         multiply_rows(m, piece, piece->first + amx_tile_start(piece->count, height, i), height,
                       amx_rows_again(piece->count, height, i),

@@ -120,16 +120,20 @@ INLINE int quantized_vectors(quantized_shape q, int rows) {
     return (int)min_int(tile_vectors(rows), most);
 }
 
-/* totals[token] += group's integers of vector v, scaled. Two digits make one value. */
+/* Two digits make one value. */
+INLINE f32x16 digits_value(quantized_shape q, i32x16 high, i32x16 low) {
+    const f32x16 value = __builtin_convertvector(high, f32x16);
+    return q.row.digits == 2 ? fma16(value, splat(256.0f), __builtin_convertvector(low, f32x16)) : value;
+}
+
+/* totals[token] += group's integers of vector v, scaled. */
 INLINE void add_group(quantized_shape q, int rows, int vectors, const integer_sums sums, const uint8_t *scales,
                       tile_sums totals) {
     UNROLL for (int v = 0; v < vectors; v++) {
         const f32x16 scale = load16(q.scale_type, scales, v * LANES);
         UNROLL for (int r = 0; r < rows; r += q.row.digits) {
-            f32x16 value = __builtin_convertvector(sums[r][v], f32x16), *total = &totals[r / q.row.digits][v];
-            if (q.row.digits == 2)
-                value = fma16(value, splat(256.0f), __builtin_convertvector(sums[r + 1][v], f32x16));
-            *total = fma16(value, scale, *total);
+            f32x16 *total = &totals[r / q.row.digits][v];
+            *total = fma16(digits_value(q, sums[r][v], sums[r + q.row.digits - 1][v]), scale, *total);
         }
     }
 }
@@ -141,16 +145,18 @@ INLINE float group_sum(quantized_shape q, const int8_t *x, int64_t g) {
     return high * 256.0f + (float)digit_sums(x + digit_stride(q.row.width), q.row.width)[g];
 }
 
-/* totals[token] += the sums of that token's integers times the zero points, `scales` being where those of add_group are. */
+/* Of vector v, `scales` being where those of add_group are. */
+INLINE f32x16 zero_points(quantized_shape q, const uint8_t *scales, int v) {
+    const f32x16 zero = load16(q.scale_type, scales, PANEL + v * LANES);
+    return zeros_of_least(q) ? fma16(splat(8.0f), load16(q.scale_type, scales, v * LANES), zero) : zero;
+}
+
+/* totals[token] += the sums of that token's integers times the zero points. */
 INLINE void add_zeros(quantized_shape q, int tokens, int vectors, int64_t g, const int8_t *x, const uint8_t *scales,
                       f32x16 (*totals)[TILE_VECTORS]) {
     UNROLL for (int t = 0; t < tokens; t++) {
         const f32x16 sum = splat(group_sum(q, x + t * q.row.digits * digit_stride(q.row.width), g));
-        UNROLL for (int v = 0; v < vectors; v++) {
-            f32x16 zero = load16(q.scale_type, scales, PANEL + v * LANES);
-            if (zeros_of_least(q)) zero = fma16(splat(8.0f), load16(q.scale_type, scales, v * LANES), zero);
-            totals[t][v] = fma16(sum, zero, totals[t][v]);
-        }
+        UNROLL for (int v = 0; v < vectors; v++) totals[t][v] = fma16(sum, zero_points(q, scales, v), totals[t][v]);
     }
 }
 
