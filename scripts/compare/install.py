@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,9 @@ UNWANTED = ["torchvision", "torchaudio", "torchcodec"]
 LLAMA_TARGETS = ["llama", "llama-quantize", "llama-completion", "llama-bench"]
 LLAMA_FLAGS = ["-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_UI=OFF"]
 LLAMA_FLAGS += ["-DLLAMA_BUILD_SERVER=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_APP=OFF"]
+# Its AMX kernels crash where GCC 12 compiles them (LDTILECFG of a configuration that is not valid).
+NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16" if platform.machine() == "x86_64" else ""
+LLAMA_FLAGS += [f"-DCMAKE_C_FLAGS={NO_AMX}", f"-DCMAKE_CXX_FLAGS={NO_AMX}"]
 
 
 def install(names: list[str], peers: Path) -> int:

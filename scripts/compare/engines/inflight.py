@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from compare.engines.base import WORKERS, Engine, Model, prepared_once, run_logged
@@ -11,20 +12,19 @@ from compare.offline.cells import Capacity, Precision
 from compare.offline.worker_process import Command
 
 ROOT = Path(__file__).resolve().parents[3]
-QUANTIZE: dict[Precision, list[str]] = {
-    "bf16": [],
-    "int8": ["--quantize", "int8_w8a8"],
-    "int4": ["--quantize", "int4_w4a8", "--group-size", "128"],
-}
+# Rounded to nearest: the levels of random weights say nothing, and calibrated ones lie in the same bytes.
+SCHEMES: dict[Precision, str] = {"int8": "int8_w8a8", "int4": "int4_w4a8"}
+WIDE_ROWS: dict[Precision, str] = {"int8": "int8_wo", "int4": "int4_wo"}
 
 
 class Inflight(Engine):
-    """`kv_cache_dtype` "auto" (bfloat16) or "int8"."""
+    """`kv_cache_dtype` "auto" (bfloat16) or "int8"; `schemes` what --quantize gets for a precision."""
 
-    precisions = {"bf16": "bf16", "int8": "int8_w8a8", "int4": "int4_w4a8, groups of 128"}  # noqa: RUF012
-
-    def __init__(self, name: str = "inflight", kv_cache_dtype: str = "auto") -> None:
-        self.name, self._kv_cache_dtype = name, kv_cache_dtype
+    def __init__(
+        self, name: str = "inflight", schemes: Mapping[Precision, str] = SCHEMES, kv_cache_dtype: str = "auto"
+    ) -> None:
+        self.name, self._schemes, self._kv_cache_dtype = name, schemes, kv_cache_dtype
+        self.precisions = {"bf16": "bf16", **schemes}
 
     def installed(self) -> bool:
         return True
@@ -34,11 +34,10 @@ class Inflight(Engine):
         state = _digest("convert", "build")
         folder = model.cache / "inflight"
         log = folder / f"{precision}.log"
+        quantize = ["--quantize", self._schemes[precision]] if precision in self._schemes else []
         checkpoint = prepared_once(
-            folder / f"checkpoint-{precision}-{_digest('convert')}",
-            lambda path: run_logged(
-                _inflight("convert", str(model.directory), "-o", str(path), *QUANTIZE[precision]), log
-            ),
+            folder / f"checkpoint-{self.precisions[precision]}-{_digest('convert')}",
+            lambda path: run_logged(_inflight("convert", str(model.directory), "-o", str(path), *quantize), log),
         )
         build = ["build-engine", "--checkpoint-dir", str(checkpoint), "--kv-cache-dtype", self._kv_cache_dtype]
         return prepared_once(

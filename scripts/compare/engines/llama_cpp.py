@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from compare.engines.base import WORKERS, Engine, Model, prepared_once, run_logged
 from compare.offline.cells import Capacity, Precision
 from compare.offline.worker_process import Command
 
-# --pure: the vocabulary's weights in 4 bits too, as inflight has them; the mix that is the default is slower.
-QUANTIZE: dict[Precision, list[str]] = {"int8": ["Q8_0"], "int4": ["Q4_0"]}
-FLAGS: dict[Precision, list[str]] = {"int8": [], "int4": ["--pure"]}
+# As llama-quantize makes them: the vocabulary projection in 6 or 8 bits.
+TYPES: dict[Precision, str] = {"bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0"}
+BETTER_TYPES: dict[Precision, str] = {"int4": "Q4_K_M"}
 
 
 class LlamaCpp(Engine):
-    name = "llama.cpp"
-    precisions = {"bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0, every tensor"}  # noqa: RUF012
+    """`types`: of the file, for every precision that is measured."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, name: str = "llama.cpp", types: Mapping[Precision, str] = TYPES) -> None:
+        self.name, self.precisions = name, types
         self._home, self._bin = home, home / "build" / "bin"
 
     def installed(self) -> bool:
@@ -39,10 +40,10 @@ class LlamaCpp(Engine):
         )
         if precision == "bf16":
             return whole
-        quantize = [str(self._bin / "llama-quantize"), *FLAGS[precision], str(whole)]
+        quantize, kind = [str(self._bin / "llama-quantize"), str(whole)], self.precisions[precision]
         return prepared_once(
-            folder / f"{precision}.gguf",
-            lambda path: run_logged(Command([*quantize, str(path), *QUANTIZE[precision]]), log),
+            folder / f"{kind}.gguf",
+            lambda path: run_logged(Command([*quantize, str(path), kind]), log),
         )
 
     def worker(self, prepared: Path, model: Model, capacity: Capacity, threads: int) -> Command:

@@ -16,8 +16,9 @@ from typing import Any
 from compare.offline.cells import Cell, Precision
 from inflight.errors import InflightError
 
-# int4: a float32 scale per 128 weights.
-BYTES_PER_WEIGHT: dict[Precision, float] = {"bf16": 2.0, "int8": 1.0, "int4": 0.5 + 4 / 128}
+# int4: a 16-bit scale per 32 weights, and the vocabulary projection in int8.
+LAYER_BYTES: dict[Precision, float] = {"bf16": 2.0, "int8": 1.0, "int4": 0.5 + 2 / 32}
+LOGIT_BYTES: dict[Precision, float] = {"bf16": 2.0, "int8": 1.0, "int4": 1.0}
 ARITHMETIC: dict[Precision, str] = {"bf16": "bfloat16", "int8": "int8", "int4": "int8"}
 KV_BYTES = 2
 
@@ -120,7 +121,7 @@ def bound_seconds(shape: Shape, cell: Cell, precision: Precision, limits: Limits
 
 def weight_bytes(shape: Shape, precision: Precision) -> int:
     """That every step reads again."""
-    return int((shape.layer_weights + shape.logit_weights) * BYTES_PER_WEIGHT[precision])
+    return int(shape.layer_weights * LAYER_BYTES[precision] + shape.logit_weights * LOGIT_BYTES[precision])
 
 
 def total_work(shape: Shape, cell: Cell, precision: Precision) -> Work:
