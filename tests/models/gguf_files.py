@@ -134,7 +134,9 @@ def write_random_blocks(
             stored[names[name]] = (tensor.astype(np.float32), None)
         else:
             kind = next(kind for part, kind in kinds.items() if part in name)
-            blocks = random_blocks(rng, tensor.shape, kind, 0.2 / _SPREAD.get(kind, 16))
+            # Sums over the inner dimension stay near 1: a model of larger weights doubles a rounding in every layer.
+            greatest = 1.0 / np.sqrt(tensor.shape[-1])
+            blocks = random_blocks(rng, tensor.shape, kind, greatest / _SPREAD.get(kind, 16))
             stored[names[name]] = (blocks, gguf.GGMLQuantizationType[kind])
     return write_gguf(path, config, stored)
 

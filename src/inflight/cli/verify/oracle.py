@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,6 +140,7 @@ class Oracle:
             directory, dtype=getattr(torch, dtype), attn_implementation="eager"
         )
         self._model = (model.float() if widen else model).eval()
+        self._weights_type: str | None = None
 
     def take(self, numbers: EngineNumbers) -> None:
         """Put the engine's weights in place of the model's, and its factors ahead of them. A projection that was tied
@@ -174,9 +176,11 @@ class Oracle:
 
     def round_cache(self, dtype: str, head_size: int) -> None:
         """From now on queries, keys (before their rotation) and values are rounded to the cache's type, int8 head by
-        head: attention multiplies in that type.
+        head: attention multiplies in that type. So are the weights of values, which have 16 bits beside int8.
         """
         import torch
+
+        self._weights_type = None if dtype == "int8" else dtype
 
         def hook(_: torch.nn.Module, __: object, output: torch.Tensor) -> torch.Tensor:
             if dtype != "int8":
@@ -195,9 +199,26 @@ class Oracle:
         """Residual streams after the embedding and every layer but the last, then the logits."""
         import torch
 
-        with torch.no_grad():
+        with torch.no_grad(), _softmax_rounded_to(self._weights_type):
             output = self._model(torch.tensor([run.token_ids[:-1]]), output_hidden_states=True, use_cache=False)
         return [state[0].float().numpy() for state in (*output.hidden_states[:-1], output.logits)]
+
+
+def _softmax_rounded_to(dtype: str | None) -> AbstractContextManager[object]:
+    """While it is entered, torch's softmax rounds what it returns to this type; None: as it is."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    if dtype is None:
+        return nullcontext()
+    kind = getattr(torch, dtype)
+
+    class Rounded(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            return result.to(kind).to(result.dtype) if func is torch.nn.functional.softmax else result
+
+    return Rounded()
 
 
 def _rounded_rows(x: torch.Tensor, rounding: RowRounding) -> torch.Tensor:
