@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tests.faults.answers import Answers, ask_all, ask_while, missing, random_bodies
-from tests.faults.commands import commands, fill_disk_often, interrupt_often
+from tests.faults.commands import Command, fill_disk_often, interrupt_often
 from tests.faults.killing import END_S, HALTED, VICTIMS, kill_all_of, kill_role, stop_role
 from tests.faults.leaving import describe, leave_at_once, leave_many
 from tests.faults.processes import alive
@@ -103,15 +103,11 @@ async def disturb_processes(mode: Mode, engine: Path, scratch: Path, size: Size,
     return rows
 
 
-def disturb_commands(
-    model: Path, built: tuple[Path, Path], scratch: Path, size: Size, rng: np.random.Generator
-) -> list[Row]:
-    """Interrupts and full disks; `built`: the model's checkpoint and engine."""
-    rows: list[Row] = []
-    for command in commands(model, *built):
-        rows += interrupt_often(command, size.commands, scratch / f"{command.name}-interrupted", rng)
-        if command.writes:
-            rows += fill_disk_often(command, size.commands, scratch / f"{command.name}-full", rng)
+def disturb_command(command: Command, scratch: Path, size: Size, rng: np.random.Generator) -> list[Row]:
+    """Interrupts, and full disks where it writes."""
+    rows = interrupt_often(command, size.commands, scratch / "interrupted", rng)
+    if command.writes:
+        rows += fill_disk_often(command, size.commands, scratch / "full", rng)
     return rows
 
 
