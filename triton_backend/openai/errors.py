@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from inflight.errors import InflightError, OverloadedError, RequestError
 from inflight.runtime.sampling.params import SamplingParams
@@ -118,9 +119,13 @@ def _what_is_there(request: Request, error: HTTPException, headers: Mapping[str,
         return f"{request.method} is not for {shown}, which takes {headers['Allow']}."
     if error.status_code != 404:
         return None
-    known = request.app.openapi()["paths"]
-    near = next((each for each in (f"/v1{path}", path.removeprefix("/v1")) if each != path and each in known), None)
+    near = next((each for each in (f"/v1{path}", path.removeprefix("/v1")) if _is_there(request, each)), None)
     return f"This server has no {shown}." + (f" Did you mean {near}?" if near else "")
+
+
+def _is_there(request: Request, path: str) -> bool:
+    scope = {**request.scope, "path": path, "raw_path": path.encode(errors="replace")}
+    return path != request.url.path and any(route.matches(scope)[0] is not Match.NONE for route in request.app.routes)
 
 
 def _param_of(error: Exception) -> str | None:
