@@ -53,7 +53,7 @@ def metrics(sequence: Sequence) -> RequestMetrics:
         prompt_tokens=sequence.prompt_length,
         cached_tokens=sequence.cached_tokens,
         output_tokens=sequence.num_outputs,
-        kv_blocks_total=sequence.new_blocks + sequence.reused_blocks,
+        kv_blocks_total=sequence.new_blocks,
         kv_blocks_new=sequence.new_blocks,
         kv_blocks_reused=sequence.reused_blocks,
         preemptions=sequence.preemptions,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
     from inflight.engine_format.manifest import EngineManifest
@@ -35,6 +35,9 @@ class EngineLoader(ABC):
     """Engines of one target, as the registry knows them (registry.py). Importing its module imports nothing heavy: what
     runs engines is imported by `open`.
     """
+
+    memory_place: ClassVar[Literal["cpu", "gpu"]] = "cpu"
+    """Where weights, workspace and KV cache of an open engine are."""
 
     @abstractmethod
     def open(self, directory: Path, manifest: EngineManifest, num_blocks: int, threads: int) -> Executor:

@@ -51,6 +51,7 @@ class KvBlocks:
         sequence.num_computed = len(prefix) * self.tokens_per_block
         sequence.next_full = sequence.num_computed + self.tokens_per_block
         sequence.reused_blocks += len(prefix)
+        sequence.new_blocks += self.blocks_for(len(sequence.token_ids)) - len(prefix)
         self.promised += self.blocks_for(sequence.max_computed) - len(prefix)
         if sequence.preemptions == 0:
             sequence.cached_tokens = sequence.num_computed
@@ -64,7 +65,6 @@ class KvBlocks:
     def extend(self, sequence: Sequence, count: int) -> None:
         """Append `count` new blocks. Raises MemoryError when there are not so many."""
         sequence.blocks += self.pool.allocate(count)
-        sequence.new_blocks += count
         self.promised -= count
 
     def publish(self, sequence: Sequence) -> None:

@@ -15,7 +15,8 @@ class RequestMetrics:
     """Times (time.monotonic_ns; 0 when it did not happen) and counts of one sequence.
 
     `cached_tokens`: prompt tokens found in the prefix cache when the sequence was first scheduled. The block counts
-    follow TensorRT-LLM: `kv_blocks_total` is new + reused, over all times the sequence was admitted.
+    follow TensorRT-LLM: they are of the tokens that the sequence has when it is admitted, over all times that it was;
+    `kv_blocks_total` are those that were allocated, so without the reused ones.
     """
 
     arrival_ns: int

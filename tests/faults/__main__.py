@@ -17,11 +17,12 @@ import numpy as np
 
 from inflight.triton_backend.launch.installation import find_triton
 from tests.engines.serving_engines import write_null_engine
+from tests.faults.commands import NAMES, commands
 from tests.faults.input import damage_files, mutate_bodies
 from tests.faults.model import built_model
 from tests.faults.report import Row, table, write
 from tests.faults.served import MODES
-from tests.faults.suite import LONG, SHORT, disturb_clients, disturb_commands, disturb_processes
+from tests.faults.suite import LONG, SHORT, disturb_clients, disturb_command, disturb_processes
 
 PARTS = ("clients", "processes", "bodies", "commands", "files")
 _MAX_SEQ_LEN = 1 << 16
@@ -31,8 +32,7 @@ def main() -> int:
     options = _parser().parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # No server outlives the suite.
     size = SHORT if options.short else LONG
-    if options.clients is not None:
-        size = replace(size, clients=options.clients)
+    size = replace(size, clients=options.clients or size.clients, commands=options.times or size.commands)
     seed = options.seed or secrets.randbelow(2**31 - 1) + 1
     print(f"repeat with --seed {seed}", flush=True)
     rng, rows, scratch = np.random.default_rng(seed), [], Path(tempfile.mkdtemp(prefix="inflight-faults-"))
@@ -51,7 +51,9 @@ def main() -> int:
             part(lambda: asyncio.run(disturb(mode, engine, scratch / f"{name}-{mode}", size, rng)))  # noqa: B023
     if "commands" in options.parts:
         model, built = built_model(scratch / "model", int(rng.integers(1 << 30)))
-        part(lambda: disturb_commands(model, built, scratch / "commands", size, rng))
+        for command in commands(model, *built):
+            if command.name in options.commands:
+                part(lambda: disturb_command(command, scratch / command.name, size, rng))  # noqa: B023
     if "bodies" in options.parts and options.modes:
         part(lambda: mutate_bodies(options.modes, scratch / "bodies", size.bodies, rng))
     if "files" in options.parts:
@@ -78,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--short", action="store_true", help="as much as the tests do: 300 clients in place of 10,000")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="all of them by default")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), help="both by default")
+    parser.add_argument("--commands", nargs="+", choices=NAMES, default=list(NAMES), help="all of them by default")
     parser.add_argument("--clients", type=int, help="clients that connect and leave")
+    parser.add_argument("--times", type=int, help="interrupts of each command and of serve, and full disks")
     parser.add_argument("--seed", type=int, default=0, help="repeat a run that printed this seed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the checks to this file")
     return parser

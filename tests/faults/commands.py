@@ -42,12 +42,16 @@ class Ended:
     seconds: float
 
 
+NAMES = ("convert", "build-engine", "generate")
+
+
 def commands(model: Path, checkpoint: Path, engine: Path) -> list[Command]:
     """Of a model, and what was made of it without a disturbance."""
+    convert, build, generate = NAMES
     return [
-        Command("convert", ("convert", str(model), "-o"), True),
-        Command("build-engine", ("build-engine", "--checkpoint-dir", str(checkpoint), "-o"), True),
-        Command("generate", ("generate", str(engine), "fox", "--max-tokens", "200", "--ignore-eos"), False),
+        Command(convert, (convert, str(model), "-o"), True),
+        Command(build, (build, "--checkpoint-dir", str(checkpoint), "-o"), True),
+        Command(generate, (generate, str(engine), "fox", "--max-tokens", "200", "--ignore-eos"), False),
     ]
 
 

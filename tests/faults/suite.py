@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from tests.faults.answers import Answers, ask_all, ask_while, missing, random_bodies
-from tests.faults.commands import commands, fill_disk_often, interrupt_often
-from tests.faults.killing import END_S, HALTED, VICTIMS, kill_all_of, kill_role, stop_role
+from tests.faults.commands import Command, fill_disk_often, interrupt_often
+from tests.faults.killing import END_S, HALTED, VICTIMS, kill_all_of, kill_role, stop_role, stop_server
 from tests.faults.leaving import describe, leave_at_once, leave_many
 from tests.faults.processes import alive
 from tests.faults.report import Row
@@ -33,13 +33,15 @@ Disturb = Callable[[], Awaitable[tuple[str, list[str]]]]
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything. `slow_s`, `stop_s`: seconds; `end_s`: how soon open requests end after a kill."""
+    """How much of everything. `slow_s`, `stop_s`, `drain_s`: seconds; `end_s`: how soon open requests end after a kill,
+    or when the time to drain is over."""
 
     prompts: int = 48
     clients: int = 300
     slow: int = 4
     slow_s: float = 4
     stop_s: float = 4
+    drain_s: float = 2
     commands: int = 2
     bodies: int = 100
     files: int = 10
@@ -99,19 +101,17 @@ async def disturb_processes(mode: Mode, engine: Path, scratch: Path, size: Size,
             rows += await stop_role(server, role, size.stop_s)
     with served(mode, engine, scratch) as server:
         rows += await kill_all_of(server)
+    with served(mode, engine, scratch, "--drain-seconds", str(size.drain_s)) as server:
+        rows += await stop_server(server, size.drain_s, size.end_s)
     rows += await asyncio.to_thread(interrupt_serving, mode, engine, scratch, size.commands, rng)
     return rows
 
 
-def disturb_commands(
-    model: Path, built: tuple[Path, Path], scratch: Path, size: Size, rng: np.random.Generator
-) -> list[Row]:
-    """Interrupts and full disks; `built`: the model's checkpoint and engine."""
-    rows: list[Row] = []
-    for command in commands(model, *built):
-        rows += interrupt_often(command, size.commands, scratch / f"{command.name}-interrupted", rng)
-        if command.writes:
-            rows += fill_disk_often(command, size.commands, scratch / f"{command.name}-full", rng)
+def disturb_command(command: Command, scratch: Path, size: Size, rng: np.random.Generator) -> list[Row]:
+    """Interrupts, and full disks where it writes."""
+    rows = interrupt_often(command, size.commands, scratch / "interrupted", rng)
+    if command.writes:
+        rows += fill_disk_often(command, size.commands, scratch / "full", rng)
     return rows
 
 

@@ -10,10 +10,11 @@ import pytest
 
 from inflight.triton_backend.launch.installation import find_triton
 from tests.engines.serving_engines import write_null_engine
+from tests.faults.commands import commands
 from tests.faults.model import built_model
 from tests.faults.report import Row, table
 from tests.faults.served import Mode
-from tests.faults.suite import SHORT, disturb_clients, disturb_commands
+from tests.faults.suite import SHORT, disturb_clients, disturb_command
 
 pytestmark = pytest.mark.endpoint
 
@@ -38,4 +39,4 @@ def test_interrupted_commands_and_full_disks_leave_nothing_half_written(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
     model, built = built_model(tmp_path / "model", int(rng.integers(1 << 30)))
-    check(disturb_commands(model, built, tmp_path / "commands", SHORT, rng))
+    check([row for each in commands(model, *built) for row in disturb_command(each, tmp_path / each.name, SHORT, rng)])

@@ -25,10 +25,10 @@ from inflight.triton_backend.launch.supervision.processes import (
     children,
     dies_with_parent,
     how_it_ended,
-    listener,
     process_state,
 )
 from inflight.triton_backend.launch.supervision.scratch import remove_shared_memory
+from inflight.triton_backend.launch.supervision.sockets import has_clients, listener
 
 _EXIT_TIMEOUT_S = 5
 # What a server that is asked to stop may take beyond its exit timeout.
@@ -52,6 +52,11 @@ class ServerAddress:
         check_port(self.host, self.http_port, "--http-port")
         check_port(self.host, self.grpc_port, "--grpc-port")
         check_port(self.host, self.metrics_port, "--metrics-port")
+
+    @property
+    def client_ports(self) -> tuple[int, int]:
+        """Those on which requests come."""
+        return self.http_port, self.grpc_port
 
     @property
     def grpc_url(self) -> str:
@@ -178,9 +183,10 @@ class TritonServer:
             self._process.terminate()
 
     def has_stopped(self) -> bool:
-        """After `ask_to_stop`: whether no request runs any more."""
+        """After `ask_to_stop`: whether no request runs any more that somebody waits for. Triton goes on with requests
+        whose HTTP clients have gone."""
         unloaded = bool(self._models) and all(map(self._has_ended, self._models))
-        return not self.is_running() or unloaded or self._is_idle()
+        return not self.is_running() or unloaded or self._is_idle() or not has_clients(self.address.client_ports)
 
     def kill(self) -> None:
         """End what is left of the server's session at once. Harmless when repeated.

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from inflight.errors import InflightError, OverloadedError, RequestError
 from inflight.runtime.sampling.params import SamplingParams
@@ -18,6 +19,9 @@ from inflight.triton_backend.openai.http_headers import allowed_methods
 
 # What pydantic adds to the place of a problem: the kind of a union's member, or that it is a key.
 _IS_TYPE = re.compile(r"str|int|list\[.*\]|\[key\]")
+
+# As much of a path as a message quotes.
+_LONGEST_PATH = 200
 
 OVERLOADED = 429
 # A queue moves on with every request that ends, so that soon is not too soon.
@@ -83,7 +87,7 @@ def add_error_handlers(app: FastAPI) -> None:
             headers["Allow"] = allowed_methods(headers.get("Allow", ""))
             if request.method == "OPTIONS":
                 return Response(status_code=204, headers=headers)
-        message = _why_unreadable(error.__cause__) or str(error.detail)
+        message = _why_unreadable(error.__cause__) or _what_is_there(request, error, headers) or str(error.detail)
         return JsonAnswer(error_body(error.status_code, message), error.status_code, headers)
 
     app.exception_handler(ApiError)(api_error)
@@ -105,6 +109,23 @@ def _why_unreadable(cause: BaseException | None) -> str | None:
     if isinstance(cause, RecursionError):
         return "The body is nested too deeply."
     return f"The body is no valid JSON: {cause}." if isinstance(cause, ValueError) else None
+
+
+def _what_is_there(request: Request, error: HTTPException, headers: Mapping[str, str]) -> str | None:
+    """For a path or a method that the server does not have; None for another error."""
+    path = request.url.path
+    shown = path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}..."
+    if error.status_code == 405:
+        return f"{request.method} is not for {shown}, which takes {headers['Allow']}."
+    if error.status_code != 404:
+        return None
+    near = next((each for each in (f"/v1{path}", path.removeprefix("/v1")) if _is_there(request, each)), None)
+    return f"This server has no {shown}." + (f" Did you mean {near}?" if near else "")
+
+
+def _is_there(request: Request, path: str) -> bool:
+    scope = {**request.scope, "path": path, "raw_path": path.encode(errors="replace")}
+    return path != request.url.path and any(route.matches(scope)[0] is not Match.NONE for route in request.app.routes)
 
 
 def _param_of(error: Exception) -> str | None:

@@ -12,10 +12,11 @@ from inflight.runtime.engine.core import EngineCore
 from inflight.runtime.engine.heartbeat import Heartbeat
 from inflight.runtime.engine.thread import EngineThread
 from inflight.runtime.executors.base import Executor
+from inflight.runtime.executors.registry import find_loader
 from inflight.runtime.loading.load import KvCacheBudget, load_engine
 from inflight.runtime.scheduler.admission import Policy
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
-from inflight.triton_backend.tensorrt_llm.engine_metrics import EngineMetrics
+from inflight.triton_backend.tensorrt_llm.engine_metrics import EngineMemory, EngineMetrics
 from inflight.triton_backend.tensorrt_llm.generation_request import GenerationRequest, ModelDefaults, read_request
 from inflight.triton_backend.tensorrt_llm.refused_inputs import NO_STREAMING, ONE_SEQUENCE, refuse_unsupported
 from inflight.triton_backend.tensorrt_llm.response_sender import ResponseSender
@@ -50,7 +51,7 @@ class TritonPythonModel:
             exclude_input_in_output=settings.flag("exclude_input_in_output", False),
         )
         self._engine = EngineThread(EngineCore(executor, _scheduler_config(settings), Heartbeat.of_environment()))
-        self._metrics = EngineMetrics(settings.model_name, settings.model_version)
+        self._metrics = EngineMetrics(settings.model_name, settings.model_version, _memory(executor))
         period_s = (settings.integer("cancellation_check_period_ms") or 100) / 1000
         self._sender = ResponseSender(self._engine, period_s, self._show_metrics)
 
@@ -119,6 +120,13 @@ def _load(settings: ModelSettings) -> Executor:
         **({} if fraction is None else {"fraction": fraction}),
     )
     return load_engine(Path(settings.required("gpt_model_path")), threads=settings.integer("threads"), kv_cache=budget)
+
+
+def _memory(executor: Executor) -> EngineMemory:
+    manifest = executor.manifest
+    planned = manifest.memory.weights_bytes + manifest.memory.workspace_bytes
+    total = planned + executor.num_blocks * manifest.kv_cache.bytes_per_block
+    return EngineMemory(find_loader(manifest.target).memory_place, total)
 
 
 def _scheduler_config(settings: ModelSettings) -> SchedulerConfig:

@@ -1,5 +1,5 @@
 """The kind of an error, where only its words arrive: the responses of a gRPC stream have no status, and Triton 2.51
-loses the code with which a decoupled model answers the call of another model.
+loses the code with which a model answers the call of another model.
 
 Triton's own way for streams, the metadata `triton_grpc_error`, ends them with a status; it makes Triton 2.51 crash
 (SIGSEGV) now and then when several fail together.

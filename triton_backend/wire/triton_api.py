@@ -114,11 +114,16 @@ def respond(
     try:
         return make_response(compute(input_arrays(request)), request.requested_output_names())
     except InflightError as error:
-        return make_error(in_clients_words(error, names or {}))
+        reason = in_clients_words(error, names or {})
     except Exception as error:
         # What leaves `execute` is the answer of every request of the batch, with a traceback.
         log_exception("a request failed")
-        return make_error(EngineError(f"{type(error).__name__}: {error}"))
+        reason = EngineError(f"{type(error).__name__}: {error}")
+    return make_error(reason, with_code(reason) if _wants_codes(request) else None)
+
+
+def _wants_codes(request: Any) -> bool:
+    return ASKS_FOR_CODES in request.parameters()
 
 
 class TritonChannel:
@@ -131,7 +136,7 @@ class TritonChannel:
         self.names: Mapping[str, str] = {}
         self._sender = request.get_response_sender()
         self._requested = frozenset(request.requested_output_names())
-        self._wants_codes = ASKS_FOR_CODES in request.parameters()
+        self._wants_codes = _wants_codes(request)
         self._lock = threading.Lock()
         self._closed = False
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 
 class TensorRtLoader(EngineLoader):
+    memory_place = "gpu"
+
     def open(self, directory: Path, manifest: EngineManifest, num_blocks: int, threads: int) -> TensorRtExecutor:
         from inflight.runtime.executors.tensorrt.executor import TensorRtExecutor
 

@@ -32,6 +32,7 @@ from inflight.triton_backend.openai.backends.triton import TritonBackend
 from tests.endpoint.conftest import MODEL, running_shim, running_triton
 from tests.endpoint.load.test_pressure import open_stream
 from tests.endpoint.triton_calls import Stream, ids, make_inputs, metric
+from tests.endpoint.triton_clients.nvidia_requests import queue_request
 from tests.patience import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.endpoint
@@ -115,11 +116,11 @@ def sent(shim: str, stream: bool = False) -> Iterator[None]:
 
 
 def test_a_burst_fills_batch_and_queue_and_the_rest_is_refused(bounded_triton: TritonServer) -> None:
-    """What NVIDIA's test_max_queue_size.py does: 300 requests at once, a queue of 5."""
+    """What NVIDIA's test_max_queue_size.py does with --protocol grpc: 300 requests at once, a queue of 5."""
     answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
     with grpc.InferenceServerClient(bounded_triton.address.grpc_url) as client:
         client.start_stream(callback=lambda result, error: answers.put((result, error)))
-        inputs = make_inputs(grpc, ids([5, 6, 7], 1_000, end_id=-1))
+        inputs = make_inputs(grpc, queue_request([5, 6, 7], 1_000))
         for number in range(300):
             client.async_stream_infer("tensorrt_llm", inputs, request_id=str(number))
         errors = [error for _, error in (answers.get(timeout=PATIENCE_S) for _ in range(300)) if error is not None]
@@ -128,6 +129,27 @@ def test_a_burst_fills_batch_and_queue_and_the_rest_is_refused(bounded_triton: T
     # Some may have ended before the last came.
     assert 100 <= len(errors) <= 300 - FULL
     assert eventually(lambda: active(bounded_triton) == 0)
+
+
+@pytest.mark.parametrize("decoupled", [True, False], ids=["beside the decoupled", "alone"])
+def test_a_burst_over_http_is_answered_or_refused_each(request: pytest.FixtureRequest, decoupled: bool) -> None:
+    """The same with --protocol http."""
+    server: TritonServer = request.getfixturevalue("bounded_triton" if decoupled else "plain_bounded_triton")
+    model, count = "tensorrt_llm_unary" if decoupled else "tensorrt_llm", 80
+    url, tokens = server.address.http_url.removeprefix("http://"), 600
+    found: Counter[str] = Counter()
+    with http_triton.InferenceServerClient(url, concurrency=count, network_timeout=PATIENCE_S) as client:
+        inputs = make_inputs(http_triton, queue_request([5, 6, 7], tokens))
+        for waiting_for in [client.async_infer(model, inputs) for _ in range(count)]:
+            try:
+                lengths = waiting_for.get_result(timeout=PATIENCE_S).as_numpy("sequence_length")
+                assert lengths.tolist() == [[3 + tokens]]
+                found["answered"] += 1
+            except InferenceServerException as error:
+                assert "Exceeds maximum queue size" in error.message() and WORDS in error.message()
+                found["refused"] += 1
+    assert found["answered"] >= FULL and found["refused"] > 0
+    assert eventually(lambda: active(server) == 0)
 
 
 def test_refusals_over_http_and_unary_grpc_have_the_code_of_an_overload(plain_bounded_triton: TritonServer) -> None:

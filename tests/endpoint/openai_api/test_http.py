@@ -92,16 +92,22 @@ def test_head_and_options_are_answered(embedded_shim: str) -> None:
 
 
 def test_an_unknown_path_and_a_wrong_method_are_errors_of_the_api(embedded_shim: str) -> None:
-    for method, path, expected in (
-        ("GET", "/v1/nothing", 404),
-        ("POST", "/v1/responses", 404),
-        ("OPTIONS", "/v1/nothing", 404),
-        ("GET", "/v1/completions", 405),
-        ("DELETE", "/v1/models", 405),
+    for method, path, expected, words in (
+        ("GET", "/v1/nothing", 404, "This server has no /v1/nothing."),
+        ("POST", "/v1/responses", 404, "/v1/responses"),
+        ("OPTIONS", "/v1/nothing", 404, "/v1/nothing"),
+        ("POST", "/chat/completions", 404, "Did you mean /v1/chat/completions?"),
+        ("POST", "/v1/v1/completions", 404, "Did you mean /v1/completions?"),
+        ("GET", "/v1/health", 404, "Did you mean /health?"),
+        ("GET", "/%ED%A0%BD/" + "a" * 50_000, 404, "aaa..."),
+        ("GET", "/v1/completions", 405, "GET is not for /v1/completions, which takes POST"),
+        ("DELETE", "/v1/models", 405, "DELETE is not for /v1/models"),
     ):
         status, headers, content = call(embedded_shim, method, path)
         assert status == expected
-        assert json.loads(content)["error"]["type"] == "invalid_request_error"
+        error = json.loads(content)["error"]
+        assert error["type"] == "invalid_request_error" and words in error["message"]
+        assert len(error["message"]) < 500
         assert (headers["allow"] is not None) == (status == 405)
 
 
@@ -174,7 +180,7 @@ def test_all_chunks_of_a_stream_have_one_time_and_one_id(shim: str) -> None:
         ("/v1/completions", {"prompt": [[1], []]}, "prompt", "The prompt is empty"),
         ("/v1/completions", {"prompt": "a", "logit_bias": {"999999": 1}}, "logit_bias", "logit_bias has the token id"),
         ("/v1/completions", {"prompt": "a", "min_tokens": 50}, "min_tokens", "min_tokens is 50"),
-        ("/v1/chat/completions", {"messages": [{"role": "\ud800"}]}, "messages", "surrogate"),
+        ("/v1/chat/completions", {"messages": [{"role": "\ud800", "content": ""}]}, "messages", "surrogate"),
         ("/detokenize", {"tokens": [10**6]}, "tokens", "tokens has the token id"),
     ],
 )

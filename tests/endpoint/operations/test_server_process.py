@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,20 @@ def test_a_request_that_never_ends_leaves_no_process_behind(
         connection.close()
     # What was killed may take a moment to be gone; what was forgotten stays.
     assert eventually(lambda: not _processes_of(tmp_path)), _processes_of(tmp_path)
+
+
+def test_a_server_that_is_not_decoupled_ends_by_itself_once_nobody_is_connected(
+    installation: TritonInstallation, engine: Path, tmp_path: Path
+) -> None:
+    with running_triton(installation, engine, tmp_path, {"decoupled_mode": "false"}) as server:
+        for model in ("tensorrt_llm_bls", "ensemble"):
+            body = json.dumps({"text_input": "fox", "max_tokens": 9}).encode()
+            url = f"{server.address.http_url}/v2/models/{model}/generate"
+            with urllib.request.urlopen(url, body, timeout=PATIENCE_S) as answer:
+                assert "text_output" in json.load(answer)
+        server.ask_to_stop()
+        assert eventually(lambda: not server.is_running())
+        assert "Exit timeout expired" not in server.log.read_text(errors="replace")
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
+import json
+import re
 import signal
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import openai
 import pytest
 
 from inflight.triton_backend.launch.installation import TritonInstallation
-from tests.endpoint.operations.served import MODEL, Clients, Served, gone, message_of, serving
+from tests.endpoint.operations.served import ENDLESS, MODEL, Clients, Served, gone, message_of, serving
 from tests.patience import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.endpoint
@@ -62,3 +67,30 @@ def test_a_second_signal_ends_everything_at_once(engine: Path, tmp_path: Path) -
         clients.leave()
         assert "Traceback" not in served.said()
         assert gone(parts)
+
+
+def test_nobody_waits_for_requests_whose_clients_have_left(
+    installation: TritonInstallation, engine: Path, tmp_path: Path
+) -> None:
+    """Triton 2.51 does not tell its models that the HTTP client of a unary call has gone, nor through an ensemble."""
+    models = ("tensorrt_llm_unary", "tensorrt_llm_bls_unary", "ensemble_unary", "ensemble")
+    with serving(engine, tmp_path, "--drain-seconds", str(2 * PATIENCE_S)) as served:
+        server = f"http://127.0.0.1:{served.address.metrics_port}/metrics"
+
+        def running() -> int:
+            with urllib.request.urlopen(server, timeout=PATIENCE_S) as page:
+                found = re.search(r'nv_trt_llm_request_metrics{.*request_type="active".*} (\d+)', page.read().decode())
+            return int(found[1]) if found else 0
+
+        with ExitStack() as connections:
+            for model in models:
+                connection = http.client.HTTPConnection("127.0.0.1", served.address.http_port, timeout=PATIENCE_S)
+                connections.callback(connection.close)
+                body = {"text_input": "fox", "max_tokens": ENDLESS, "end_id": -1}
+                if model == "tensorrt_llm_unary":
+                    body = {"input_ids": [5, 6, 7], "request_output_len": ENDLESS, "end_id": -1}
+                connection.request("POST", f"/v2/models/{model}/generate", json.dumps(body))
+            assert eventually(lambda: running() == len(models))
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(PATIENCE_S) == 0
+        assert "Traceback" not in served.said()

@@ -37,6 +37,11 @@ def ids_request(prompt: list[int], tokens: int, *, streaming: bool, end_id: int 
     }
 
 
+def queue_request(prompt: list[int], tokens: int) -> dict[str, Any]:
+    """test_max_queue_size.py, which sends all of this with each of many requests at once."""
+    return ids_request(prompt, tokens, streaming=False, return_log_probs=False)
+
+
 def text_request(prompt: str, tokens: int, *, streaming: bool, **more: Any) -> dict[str, Any]:
     """end_to_end_grpc_client.py."""
     return {

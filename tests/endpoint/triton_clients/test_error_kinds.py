@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
@@ -71,6 +72,27 @@ def test_a_refusal_keeps_its_code_on_the_way_through_other_models(
     prompt: dict[str, Any] = {"text_input": "fox", "max_tokens": 1 << 30}
     if model == "tensorrt_llm_unary":
         prompt = {"input_ids": [1_000_000, 7]}
+    check_refusal(triton, model, prompt | refused, message)
+
+
+@pytest.mark.parametrize("model", ["ensemble_unary", "tensorrt_llm_bls_unary"])
+@pytest.mark.parametrize(
+    ("refused", "message"),
+    [
+        ({"text_input": np.array([[b"\xff\xfe"]], object)}, "text_input.* is not valid UTF-8"),
+        ({"text_input": "fox " * 2_000_000}, "text_input.* has 8000000 bytes"),
+        ({"stop_words": np.array([[b"a"] * 1000], object)}, "stop_words"),
+        ({"text_input": "fox", "bad_words": np.array([[b"\xff"]], object)}, "bad_words"),
+    ],
+)
+def test_what_preprocessing_refuses_is_the_requests_fault(
+    triton: TritonServer, model: str, refused: dict[str, Any], message: str
+) -> None:
+    check_refusal(triton, model, {"text_input": "fox", "max_tokens": 5, **refused}, message)
+
+
+def check_refusal(triton: TritonServer, model: str, values: dict[str, Any], message: str) -> None:
+    """A unary client of either protocol gets the status of a bad request."""
     address = triton.address
     clients = (
         (tritonclient.http, address.http_url.removeprefix("http://"), "400"),
@@ -81,5 +103,5 @@ def test_a_refusal_keeps_its_code_on_the_way_through_other_models(
             module.InferenceServerClient(url) as client,
             pytest.raises(InferenceServerException, match=message) as error,
         ):
-            client.infer(model, make_inputs(module, prompt | refused))
+            client.infer(model, make_inputs(module, values))
         assert error.value.status() == status

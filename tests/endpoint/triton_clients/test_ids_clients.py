@@ -84,6 +84,23 @@ def test_every_response_of_a_stream_has_all_log_probabilities_so_far_and_perf_me
     assert ends == sorted(set(ends))
 
 
+def test_a_repeated_prompt_allocates_what_it_does_not_reuse(
+    unary: tuple[TritonServer, str], rng: np.random.Generator
+) -> None:
+    """As test.sh of NVIDIA expects: at first every block of the prompt is new, then those that are not reused."""
+    tokens_per = int(metric(unary[0], "nv_trt_llm_kv_cache_block_metrics", kv_cache_block_type="tokens_per"))
+    full = int(rng.integers(1, 4))
+    prompt = rng.integers(6, 200, size=full * tokens_per + int(rng.integers(1, tokens_per))).tolist()
+    names = ("kv_cache_alloc_new_blocks", "kv_cache_alloc_total_blocks", "kv_cache_reused_blocks")
+    found = []
+    for _ in range(2):
+        values = ids_request(prompt, 3 * tokens_per, streaming=False, return_perf_metrics=True)
+        answer = infer(*unary, values)
+        found.append(tuple(int(answer[name][0][0]) for name in names))
+        assert (answer["acceptance_rate"], answer["total_draft_tokens"]) == (0, 0)
+    assert found == [(full + 1, full + 1, 0), (1, 1, full)]
+
+
 @pytest.mark.parametrize("way", ["stop", "cancel"])
 def test_a_unary_request_is_stopped_early(unary: tuple[TritonServer, str], prompt: list[int], way: str) -> None:
     server, model = unary

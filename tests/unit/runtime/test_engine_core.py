@@ -261,7 +261,7 @@ def test_metrics_count_tokens_blocks_and_times_in_order() -> None:
     assert metrics is not None
     assert metrics.arrival_ns <= metrics.first_scheduled_ns <= metrics.first_token_ns <= metrics.last_token_ns
     assert (metrics.prompt_tokens, metrics.output_tokens, metrics.cached_tokens) == (9, 8, 0)
-    assert (metrics.kv_blocks_total, metrics.kv_blocks_new, metrics.kv_blocks_reused) == (4, 4, 0)
+    assert (metrics.kv_blocks_total, metrics.kv_blocks_new, metrics.kv_blocks_reused) == (3, 3, 0)
     assert [delta.metrics for delta in driver.deltas["r", 0][:-1]] == [None] * 7
 
 

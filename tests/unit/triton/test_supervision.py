@@ -19,7 +19,7 @@ from inflight.runtime.executors.null.executor import NullExecutor, null_manifest
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.scheduler.step import StepBatch, StepOutput
-from inflight.triton_backend.launch.supervision import processes, scratch
+from inflight.triton_backend.launch.supervision import processes, scratch, sockets
 from inflight.triton_backend.launch.supervision.watchdog import Watchdog
 from tests.patience import eventually
 
@@ -96,8 +96,27 @@ def test_how_a_process_ended_is_told(tmp_path: Path) -> None:
 
 def test_who_listens_on_a_port_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        holder = processes.listener(listening.getsockname()[1])
+        holder = sockets.listener(listening.getsockname()[1])
     assert holder is not None and holder.endswith(f"pid {os.getpid()}")
+
+
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_a_client_that_has_left_is_none_though_the_server_holds_on_to_it(
+    family: socket.AddressFamily, host: str
+) -> None:
+    try:
+        listening = socket.create_server((host, 0), family=family)
+    except OSError:
+        pytest.skip(f"this machine has no {host}")
+    with listening:
+        ports = [listening.getsockname()[1]]
+        assert not sockets.has_clients(ports)
+        with socket.create_connection((host, ports[0])):
+            held, _ = listening.accept()
+            assert sockets.has_clients(ports)
+            assert not sockets.has_clients([ports[0] + 1])
+        with held:
+            assert eventually(lambda: not sockets.has_clients(ports))
 
 
 def test_what_a_killed_server_left_is_removed_and_a_running_one_is_left_alone(

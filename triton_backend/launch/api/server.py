@@ -34,7 +34,7 @@ from inflight.triton_backend.openai.metrics import ShimMetrics
 from inflight.triton_backend.openai.service import Service
 
 # For what is ended with an error: to reach a client that reads.
-_LAST_WORDS_S = 2.0
+_LAST_WORDS_S = 1.0
 _TICK_S = 0.05
 # For ps, and for who finds a port taken; Linux has room for 15 characters.
 _NAME = "inflight-api"

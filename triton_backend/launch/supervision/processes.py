@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
-_LISTENING = "0A"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -40,7 +39,7 @@ def process_state(pid: int) -> ProcessState | None:
 def children(parent: int) -> dict[int, str]:
     """The processes whose parent that is, and their command lines, words separated by NUL."""
     found = {}
-    for pid in _all_processes():
+    for pid in all_processes():
         state = process_state(pid)
         if state is not None and state.parent == parent:
             with suppress(OSError):
@@ -96,32 +95,5 @@ def dies_with_parent() -> Callable[[], None]:
     return ask
 
 
-def listener(port: int) -> str | None:
-    """The name and pid of the process that listens on a TCP port; None where it is not permitted to see it."""
-    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
-    for pid in _all_processes() if sockets else ():
-        state = process_state(pid)
-        if state is not None and sockets & set(_opened(pid)):
-            return f"{state.name}, pid {pid}"
-    return None
-
-
-def _opened(pid: int) -> Iterator[str]:
-    """What a process has open; nothing where it is another user's."""
-    with suppress(OSError):
-        for number in os.listdir(f"/proc/{pid}/fd"):
-            with suppress(OSError):  # closed in the meantime
-                yield os.readlink(f"/proc/{pid}/fd/{number}")
-
-
-def _listening_inodes(port: int) -> Iterator[str]:
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with suppress(OSError):
-            for line in Path(table).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
-                    yield fields[9]
-
-
-def _all_processes() -> Iterator[int]:
+def all_processes() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc") if name.isdigit())

@@ -18,8 +18,8 @@ _TICK_S = 0.1
 # More deaths than that in so many seconds are not an accident that a restart mends.
 _MOST_RESTARTS, _WINDOW_S = 5, 300.0
 _FIRST_DELAY_S = 0.5
-# What stopping may take beyond the time for the requests that run.
-_GRACE_S = 3.0
+# What stopping may take beyond the time for the requests that run: what then runs has to hear of its end.
+_GRACE_S = 1.2
 
 
 class ServerDied(InflightError):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, Strict, create_model
 
 from inflight.sampling_parameters import MAX_LOGPROBS, SAMPLING_PARAMETERS
-from inflight.triton_backend.openai.protocol.refusals import REFUSED
-from inflight.triton_backend.openai.protocol.values import Body, refused_fields
+from inflight.triton_backend.openai.protocol.refusals import REFUSED, STRUCTURE
+from inflight.triton_backend.openai.protocol.values import Body, refused_fields, refusing
 
 
 class StreamOptions(Body):
@@ -29,7 +29,7 @@ class StreamOptions(Body):
 
 
 class ResponseFormat(Body):
-    type: Literal["text"] = "text"
+    type: Annotated[Literal["text"], refusing(STRUCTURE, "json_object", "json_schema", "structural_tag")] = "text"
 
 
 SAMPLING_FIELDS = tuple(row for row in SAMPLING_PARAMETERS if row.openai)

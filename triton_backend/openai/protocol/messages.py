@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ValidatorFunctionWrapHandler, WrapValidator, create_model, model_validator
 
-from inflight.triton_backend.openai.protocol.refusals import REFUSED_IN_MESSAGES
-from inflight.triton_backend.openai.protocol.values import Body, refused_fields
+from inflight.triton_backend.openai.protocol.refusals import MEDIA, REFUSED_IN_MESSAGES
+from inflight.triton_backend.openai.protocol.values import Body, refused_fields, refusing
+
+# Kinds of parts that OpenAI's and vLLM's APIs know beside text.
+_MEDIA_KINDS = ("image_url", "input_image", "input_audio", "audio_url", "video_url", "file", "input_file")
 
 
 class Part(Body):
     """A part of a message's content. The marks of caches, which change no answer, are allowed."""
 
-    type: Literal["text", "input_text", "output_text", "refusal"]
+    type: Annotated[Literal["text", "input_text", "output_text", "refusal"], refusing(MEDIA, *_MEDIA_KINDS)]
     text: str | None = None
     refusal: str | None = None
     prompt_cache_breakpoint: Any = None
@@ -65,9 +68,16 @@ class Message(_RefusingMessage):
     thinking: str | None = None
     annotations: list[Any] | None = None
 
+    @model_validator(mode="after")
+    def _has_content(self) -> Message:
+        """An answer may be empty, as OpenAI's that call tools are."""
+        if self.content is None and self.refusal is None and self.role != "assistant":
+            raise ValueError(f"a message of the role '{self.role}' needs 'content'")
+        return self
+
     def as_dict(self) -> dict[str, Any]:
         """The message as Tokenizer.encode_chat takes it; a refusal stands for content that is missing."""
-        content: Any = self.refusal if self.content is None else self.content
+        content: Any = (self.refusal or "") if self.content is None else self.content
         if isinstance(content, list):
             content = [{"type": "text", "text": part.shown} for part in content]
         rest = {name: getattr(self, name) for name in ("name", "reasoning", "reasoning_content", "thinking")}

@@ -5,23 +5,23 @@ from __future__ import annotations
 from inflight.triton_backend.openai.protocol.values import Refused
 
 _BEAMS = "beam search"
-_STRUCTURE = "structured output"
+STRUCTURE = "structured output"
 _TOOLS = "tool calls"
-_MEDIA = "images, audio or video"
+MEDIA = "images, audio or video"
 _REMOTE = "prefill and decoding on different servers"
 
 REFUSED: dict[str, Refused] = {
     "use_beam_search": Refused(_BEAMS),
     "length_penalty": Refused(_BEAMS, (1.0, 1)),
     "early_stopping": Refused(_BEAMS),
-    "structured_outputs": Refused(_STRUCTURE),
-    "structural_tag": Refused(_STRUCTURE),
-    "guided_json": Refused(_STRUCTURE),
-    "guided_regex": Refused(_STRUCTURE),
-    "guided_choice": Refused(_STRUCTURE),
-    "guided_grammar": Refused(_STRUCTURE),
-    "guided_decoding_backend": Refused(_STRUCTURE),
-    "guided_whitespace_pattern": Refused(_STRUCTURE),
+    "structured_outputs": Refused(STRUCTURE),
+    "structural_tag": Refused(STRUCTURE),
+    "guided_json": Refused(STRUCTURE),
+    "guided_regex": Refused(STRUCTURE),
+    "guided_choice": Refused(STRUCTURE),
+    "guided_grammar": Refused(STRUCTURE),
+    "guided_decoding_backend": Refused(STRUCTURE),
+    "guided_whitespace_pattern": Refused(STRUCTURE),
     "allowed_token_ids": Refused("a list of the tokens that are allowed; logit_bias forbids tokens"),
     "logprob_token_ids": Refused("log probabilities of tokens of the client's choice"),
     "logits_processors": Refused("logits processors of the client"),
@@ -31,7 +31,7 @@ REFUSED: dict[str, Refused] = {
     "spaces_between_special_tokens": Refused("special tokens without spaces between them", (True,), even_empty=True),
     "return_tokens_as_token_ids": Refused("tokens spelled as their ids; return_token_ids gives the ids"),
     "return_token_offsets": Refused("the place of each token in the prompt"),
-    "return_mm_kwargs": Refused(_MEDIA, (True,)),
+    "return_mm_kwargs": Refused(MEDIA, (True,)),
     "routed_experts_prompt_start": Refused("mixtures of experts"),
     "stream_interval": Refused("chunks of several tokens", (1,)),
     "cache_salt": Refused("a salt for the prefix cache"),
@@ -46,8 +46,8 @@ REFUSED_IN_CHAT: dict[str, Refused] = {
     "tool_choice": Refused(_TOOLS, ("none", "auto")),
     "function_call": Refused(_TOOLS, ("none", "auto")),
     "audio": Refused("audio"),
-    "media_io_kwargs": Refused(_MEDIA),
-    "mm_processor_kwargs": Refused(_MEDIA),
+    "media_io_kwargs": Refused(MEDIA),
+    "mm_processor_kwargs": Refused(MEDIA),
     "prediction": Refused("predicted outputs"),
     "moderation": Refused("moderation"),
     # An empty object asks for a search with the usual options.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 
 
 class Body(BaseModel):
@@ -37,6 +37,17 @@ class Refused(NamedTuple):
         if asks and not any(type(value) is type(each) and value == each for each in self.nothing):
             raise ValueError(f"this server does not support {self.what}")
         return value
+
+
+def refusing(what: str, *values: str) -> BeforeValidator:
+    """For a field of which these values ask for something that this server does not do."""
+
+    def check(value: Any) -> Any:
+        if value in values:
+            Refused(what).check(value)
+        return value
+
+    return BeforeValidator(check)
 
 
 def refused_fields(table: Mapping[str, Refused]) -> dict[str, Any]:
