@@ -16,6 +16,7 @@ import pytest
 from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
+from inflight.convert.quantization.cost import seconds_per_token
 from inflight.convert.quantization.schemes import RECIPES
 from inflight.errors import InflightError
 from tests.models.hf_files import random_tensors, tiny_config, write_model
@@ -203,3 +204,15 @@ def test_a_module_outside_of_the_layers_is_not_calibrated(model: Path, scheme: s
     with pytest.raises(InflightError, match="lm_head cannot be"):
         converted(model, "refused", scheme, module_schemes=(("lm_head", scheme),))
     assert not (model.parent / "refused").exists()
+
+
+def test_bytes_are_the_seconds_of_one_user_and_arithmetic_those_of_many(rng: np.random.Generator) -> None:
+    elements, bandwidth, operations = int(rng.integers(1, 10**8)), rng.uniform(1e9, 1e11), rng.uniform(1e11, 1e13)
+    machine: dict[str, Any] = {"bytes_per_second": bandwidth, "operations_per_second": operations}
+    for nbytes in (elements / 2, elements, 2 * elements):
+        assert seconds_per_token(nbytes, elements, **machine) == pytest.approx(nbytes / bandwidth)
+        many = seconds_per_token(nbytes, elements, users=10**6, **machine)
+        assert many == pytest.approx(2 * elements / operations)
+        shared = seconds_per_token(nbytes, elements, users=4, **machine)
+        assert shared == pytest.approx(max(nbytes / bandwidth / 4, 2 * elements / operations))
+    assert seconds_per_token(elements, elements) == pytest.approx(2 * seconds_per_token(elements / 2, elements))
