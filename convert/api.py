@@ -5,18 +5,29 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from inflight.convert.calibration.budget import FALLBACK, Choice
-from inflight.convert.calibration.run import calibrated
+from inflight.accuracy.record import write_accuracy
+from inflight.accuracy.requirement import Requirement, read_requirements
+from inflight.convert.calibration.budget import FALLBACK, BudgetSearch, check_budget
+from inflight.convert.calibration.kept_accuracy import KeptAccuracy
+from inflight.convert.calibration.planned import PlannedTensors
+from inflight.convert.calibration.run import CalibratedModel, calibrated
 from inflight.convert.checkpoint.config import CheckpointConfig, SourceFacts
-from inflight.convert.checkpoint.directory import CONFIG_NAME, LAYERS_NAME, TOKENIZER_DIRECTORY, rank_file_name
+from inflight.convert.checkpoint.directory import (
+    CONFIG_NAME,
+    LAYERS_NAME,
+    TOKENIZER_DIRECTORY,
+    Checkpoint,
+    rank_file_name,
+)
 from inflight.convert.families.table import find_family
 from inflight.convert.options import ConvertOptions
 from inflight.convert.plan import ConversionPlan, check_config, make_plan
+from inflight.convert.quantization.schemes import MOST_LOSS, RECIPES
 from inflight.convert.source.generation import generation_facts
 from inflight.convert.source.model import open_source, read_config
 from inflight.convert.source.opened import SourceModel, quantized_in_words
@@ -39,6 +50,8 @@ def convert_model(model: str | Path, output: Path, options: ConvertOptions | Non
     """
     options = options or ConvertOptions()
     options.refuse_unread()
+    requirements = read_requirements([options.budget or ""])
+    check_budget(requirements)
     location, config = read_config(model, options.revision)
     if location.revision is not None:
         # Refused by its config alone, a hub model's weights are never downloaded.
@@ -54,18 +67,56 @@ def convert_model(model: str | Path, output: Path, options: ConvertOptions | Non
         _write_config(scratch, checkpoint_config)
         notes = source.write_tokenizer(scratch / TOKENIZER_DIRECTORY)
         notes += try_tokenizer(scratch / TOKENIZER_DIRECTORY, plan.config.vocab_size)
+        kept = None
         if options.calibrates:
             plain = plan_source(source, options.plain())
             tokenizer = scratch / TOKENIZER_DIRECTORY
             found = stack.enter_context(calibrated(source, plain, options, tokenizer, checkpoint_config))
-            if found.choice is not None:
-                options = options.widened(found.choice.wide, FALLBACK)
-                notes.append(_said(found.choice))
+            if requirements:
+                options, shared = _within_budget(found, plain, options, requirements)
+                notes.append(shared)
             plan = plan_source(found.source, options)
             checkpoint_config = _complete_config(source, plan, options)
             _write_config(scratch, checkpoint_config)
+            kept = KeptAccuracy.of(plan_source(found.source, options.of_one_rank()), found.held_out, found.text)
         _write_ranks(scratch, plan, options.progress)
-    return notes + list(_of_quantized(source, plan))
+        if kept is not None:
+            _record(scratch, kept)
+    said = list(_of_loss(options)) if kept is None else list(kept.said())
+    return notes + list(_of_quantized(source, plan)) + said
+
+
+def _within_budget(
+    found: CalibratedModel, plain: ConversionPlan, options: ConvertOptions, requirements: Sequence[Requirement]
+) -> tuple[ConvertOptions, str]:
+    """The options with int8 where the budget needs it, and how much that is. Raises InflightError when it cannot be
+    kept.
+    """
+    plan = plan_source(found.source, options.of_one_rank())
+    search = BudgetSearch(plan, PlannedTensors(plain), found.lost, found.held_out)
+    with progress_bar("Sharing out the budget", search.rounds, enabled=options.progress) as advance:
+        wide = search.choose(requirements, lambda: advance(1))
+    return options.widened(wide, FALLBACK), f"The budget is kept with int8 in {len(wide)} matrices."
+
+
+def _record(directory: Path, kept: KeptAccuracy) -> None:
+    """Write accuracy.json beside the checkpoint that it is about."""
+    checkpoint = Checkpoint.open(directory)
+    config = checkpoint.config
+    assert config.inflight is not None, "a config of ours says where the weights came from"
+    source = config.inflight.source
+    write_accuracy(directory, kept.record(checkpoint.sha256(), config.dtype, source.model, source.sha256))
+
+
+def _of_loss(options: ConvertOptions) -> Iterator[str]:
+    """Warnings of schemes that lose much wherever they were measured."""
+    for name in dict.fromkeys(options.schemes()):
+        loss = RECIPES[name].loss
+        if loss is not None and loss > MOST_LOSS:
+            yield (
+                f"Warning: {name} rounds to nearest, and perplexity grew by {100 * loss:.0f} % where it was measured "
+                "(docs/measured/accuracy.md). int4 is calibrated and loses far less."
+            )
 
 
 def _of_quantized(source: SourceModel, plan: ConversionPlan) -> Iterator[str]:
@@ -82,11 +133,6 @@ def _write_config(directory: Path, config: CheckpointConfig) -> None:
     _write_json(directory / CONFIG_NAME, config.to_json())
     if config.module_quantization.is_mixed:
         _write_json(directory / LAYERS_NAME, config.module_quantization.layers_json())
-
-
-def _said(choice: Choice) -> str:
-    kept = ", ".join(f"{name} {choice.figures[name].value:.4g}" for name in ("kl", "ppl_ratio", "top1"))
-    return f"The budget is kept with int8 in {len(choice.wide)} matrices: {kept} on the calibration text."
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -55,12 +55,12 @@ class ConvertOptions(Record):
     @property
     def calibrates(self) -> bool:
         """True when levels are chosen by a text."""
-        return any(RECIPES[name].method != "nearest" for name in self._schemes())
+        return any(RECIPES[name].method != "nearest" for name in self.schemes())
 
     @property
     def keeps(self) -> bool:
         """True when the numbers of a quantized source are kept."""
-        return not (self.dequantize or self._schemes())
+        return not (self.dequantize or self.schemes())
 
     def plain(self) -> ConvertOptions:
         """The same conversion to one rank of plain weights."""
@@ -72,13 +72,19 @@ class ConvertOptions(Record):
             update={"module_schemes": (*((module, scheme) for module in modules), *self.module_schemes)}
         )
 
-    def _schemes(self) -> list[str]:
+    def of_one_rank(self) -> ConvertOptions:
+        """The same conversion to one rank."""
+        whole = {"tp_size": 1, "pp_size": 1, "use_parallel_embedding": False, "embedding_sharding_dim": 0}
+        return self.model_copy(update=whole)
+
+    def schemes(self) -> list[str]:
+        """The recipes that are named, those of modules behind that of all."""
         return [name for name in (self.quantize, *(name for _, name in self.module_schemes)) if name is not None]
 
     def refuse_unread(self) -> None:
         """Raises InflightError for a given option that the others leave without any effect: it is a mistake."""
         has_embedding_parts = self.use_parallel_embedding
-        schemes = self._schemes()
+        schemes = self.schemes()
         has_groups = any(RECIPES[name].weights.scale == "group" for name in schemes)
         quantized = " and ".join(dict.fromkeys(schemes)) or "weights that are not quantized"
         values = {name: getattr(self, name) for name in self.model_fields_set}
@@ -90,8 +96,8 @@ class ConvertOptions(Record):
             "embedding_sharding_dim": (not has_embedding_parts, "it goes with --use-parallel-embedding"),
             "use_parallel_embedding": (self.tp_size == 1, "one rank holds the whole embedding; it goes with --tp-size"),
         }
-        rounds = any(RECIPES[name].method == "gptq" for name in schemes)
-        unread["budget"] = (not rounds, f"{quantized}: it is shared out between int4, calibrated, and int8")
+        shared = any(RECIPES[name].weights.dtype == "int4" and RECIPES[name].method != "nearest" for name in schemes)
+        unread["budget"] = (not shared, f"{quantized}: it is shared out between int4, calibrated, and int8")
         for name in ("calibration_text", *CALIBRATION_NUMBERS):
             unread[name] = (not self.calibrates, f"{quantized}: rounded to nearest without a text; int4 is calibrated")
         if self.budget is not None and self.pp_size > 1:

@@ -1,19 +1,24 @@
-"""GPTQ (Frantar et al., 2023): int4 levels chosen so that a product changes little on the calibration text.
+"""GPTQ (Frantar et al., 2023): levels chosen so that a product changes little on the calibration text.
 
 Columns are rounded one after the other, those with the greatest inputs first; what a column loses is made up for by
-the columns still to come, as the inverse Hessian of the squared error says. Scales of groups are chosen beforehand,
-so that the order needs no record in the file.
+the columns still to come, as the inverse Hessian of the squared error says. Scales are chosen beforehand, so that the
+order needs no record in the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from inflight.convert.quantization.round_to_nearest import LEAST_FLOAT8_SCALE, float8_levels
+
 Floats = npt.NDArray[np.float32]
 Levels = npt.NDArray[np.int8]
+Float8 = npt.NDArray[Any]
 
 LEAST_LEVEL, GREATEST_LEVEL = -8, 7
 # Added to the Hessian's diagonal, as a share of its mean, so that it has an inverse.
@@ -28,28 +33,64 @@ def gptq_levels(weight: Floats, hessian: Floats, group_size: int, divisors: Sequ
     extreme over that one of `divisors` which loses least, weighted by the inputs; scales may be negative, so that
     either extreme can get the level -8.
     """
+    scales = group_scales(weight, _power(hessian), group_size, divisors)
+    columns = np.ascontiguousarray(scales.T)[np.arange(weight.shape[1]) // group_size]
+    return _round_columns(weight, hessian, columns, int4_levels).astype(np.int8), scales
+
+
+def gptq_float8(weight: Floats, hessian: Floats, scales: Floats) -> Float8:
+    """weight [N, K] as E4M3 levels [N, K] over these scales, [1] for the matrix or [N] for its rows."""
+    columns = np.broadcast_to(scales, (weight.shape[1], len(scales)))
+    return _round_columns(weight, hessian, columns, _float8).astype(ml_dtypes.float8_e4m3fn)
+
+
+def float8_scales(weight: Floats, power: Floats, divisors: Sequence[float], shared: bool) -> Floats:
+    """Scales of weight [N, K]: [N], one for each row, or if `shared` [1] for the matrix. Each is the greatest magnitude
+    over that one of `divisors` which loses least, weighted by the inputs' mean squares `power` [K], and never below the
+    least that TensorRT-LLM writes.
+    """
+    greatest = np.abs(weight).max(axis=1, initial=0)
+    greatest = greatest.max(keepdims=True) if shared else greatest
+    tried = [np.maximum(greatest / np.float32(each), np.float32(LEAST_FLOAT8_SCALE)) for each in divisors]
+    lost = [np.square(_float8(weight, each[:, None]) * each[:, None] - weight) @ power for each in tried]
+    if shared:
+        lost = [each.sum(keepdims=True) for each in lost]
+    best: Floats = np.choose(np.argmin(lost, axis=0), tried)
+    return best
+
+
+def _round_columns(
+    weight: Floats, hessian: Floats, scales: Floats, nearest: Callable[[Floats, Floats], Floats]
+) -> Floats:
+    """Levels float32 [N, K] of weight [N, K]; `scales` [K, N] or [K, 1] are those of its columns, and `nearest` gives
+    the levels of numbers over scales.
+    """
     count, width = weight.shape
-    power = np.ascontiguousarray(hessian.diagonal())
-    scales = group_scales(weight, power, group_size, divisors)
-    order = np.argsort(-power, kind="stable")
+    order = np.argsort(-_power(hessian), kind="stable")
     upper = _inverse_factor(hessian[np.ix_(order, order)])
     rest = np.ascontiguousarray(weight.T[order])
-    column_scales = np.ascontiguousarray(scales.T)[order // group_size]
-    levels = np.empty((width, count), np.int8)
+    levels = np.empty((width, count), np.float32)
     for start in range(0, width, _BLOCK):
         stop = min(start + _BLOCK, width)
         errors = np.empty((stop - start, count), np.float32)
         for column in range(start, stop):
-            scale, value = column_scales[column], rest[column]
-            level = _levels(value, scale)
-            levels[column] = level
+            scale, value = scales[order[column]], rest[column]
+            level = nearest(value, scale)
+            levels[order[column]] = level
             error = (value - level * scale) / upper[column, column]
             errors[column - start] = error
             rest[column + 1 : stop] -= upper[column, column + 1 : stop, None] * error
         rest[stop:] -= upper[start:stop, stop:].T @ errors
-    ordered = np.empty_like(levels)
-    ordered[order] = levels
-    return np.ascontiguousarray(ordered.T), scales
+    return np.ascontiguousarray(levels.T)
+
+
+def _power(hessian: Floats) -> Floats:
+    """The mean square of each input."""
+    return np.ascontiguousarray(hessian.diagonal())
+
+
+def _float8(values: Floats, scales: Floats) -> Floats:
+    return float8_levels(values, scales).astype(np.float32)
 
 
 def group_scales(weight: Floats, power: Floats, group_size: int, divisors: Sequence[float]) -> Floats:
@@ -60,7 +101,7 @@ def group_scales(weight: Floats, power: Floats, group_size: int, divisors: Seque
     groups = -(-width // group_size)
     spare = groups * group_size - width
     blocks = np.pad(weight, ((0, 0), (0, spare))).reshape(count, groups, group_size)
-    shorten = _fits_float16(blocks, divisors)
+    shorten = fits_float16(blocks, divisors)
     importance = np.pad(power, (0, spare)).reshape(groups, group_size)
     low, high = blocks.min(axis=-1), blocks.max(axis=-1)
     extreme = np.where(high > -low, high, low)
@@ -70,14 +111,14 @@ def group_scales(weight: Floats, power: Floats, group_size: int, divisors: Seque
         scales = extreme / np.float32(divisor)
         if shorten:
             scales = scales.astype(np.float16).astype(np.float32)
-        lost = np.square(_levels(blocks, scales[..., None]) * scales[..., None] - blocks)
+        lost = np.square(int4_levels(blocks, scales[..., None]) * scales[..., None] - blocks)
         error = np.einsum("ngk,gk->ng", lost, importance)
         better = error < least
         least[better], best[better] = error[better], scales[better]
     return best
 
 
-def _fits_float16(blocks: Floats, divisors: Sequence[float]) -> bool:
+def fits_float16(blocks: Floats, divisors: Sequence[float]) -> bool:
     """True when all scales of these groups are normal numbers of float16, or zero."""
     greatest = np.abs(blocks).max(axis=-1)
     used, sizes = greatest[greatest > 0], np.abs(divisors)
@@ -85,7 +126,8 @@ def _fits_float16(blocks: Floats, divisors: Sequence[float]) -> bool:
     return not used.size or bool(used.max() / sizes.min() <= limits.max and used.min() / sizes.max() >= limits.tiny)
 
 
-def _levels(values: Floats, scales: Floats) -> Floats:
+def int4_levels(values: Floats, scales: Floats) -> Floats:
+    """The nearest levels of values over scales that broadcast; 0 where the scale is."""
     divided = np.divide(values, scales, out=np.zeros_like(values), where=scales != 0)
     levels: Floats = np.clip(np.rint(divided), LEAST_LEVEL, GREATEST_LEVEL)
     return levels

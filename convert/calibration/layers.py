@@ -9,15 +9,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inflight.convert.calibration.gptq import gptq_levels
+from inflight.convert.calibration.awq import awq_factors, awq_levels
+from inflight.convert.calibration.gptq import float8_scales, gptq_float8, gptq_levels
 from inflight.convert.calibration.smoothquant import smoothing_factors
-from inflight.convert.calibration.statistics import Floats, InputStatistics, ObservedWeights
+from inflight.convert.calibration.static_rows import stored_row_scale
+from inflight.convert.calibration.statistics import Floats, InputStatistics, LayerWeights, ObservedWeights
 from inflight.convert.calibration.text import Tokens
 from inflight.convert.checkpoint.model_spec import LayerSpec, ModelSpec
 from inflight.convert.checkpoint.reference_decoder import TensorReader, decoder_layer
-from inflight.convert.quantization.round_to_nearest import Levels, dequantize
+from inflight.convert.quantization.round_to_nearest import dequantize
+from inflight.convert.quantization.rows import RowRounding
 from inflight.convert.quantization.schemes import QuantScheme
-from inflight.convert.source.tensor import Measured
+from inflight.convert.source.tensor import ChosenLevels, Measured
 
 LAYERS = "transformer.layers."
 LAYER = LAYERS + "{}."
@@ -27,26 +30,24 @@ Advance = Callable[[float, str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class RoundedMatrix:
-    """Levels int8 [N, K] and scales float32 [N, groups] of a matrix; `lost` is the share of its outputs' square that
-    their rounding costs on the text.
+class Calibrated:
+    """What was found for a matrix: of its rows, if its scheme asks for that, and the levels that were chosen, if they
+    were; `lost` is the share of its outputs' square that their rounding costs on the text.
     """
 
-    levels: Levels
-    scales: Floats
-    lost: float
-
-
-Calibrated = Mapping[str, RoundedMatrix | Measured]
+    measured: Measured | None = None
+    chosen: ChosenLevels | None = None
+    lost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Which modules are calibrated (by path), and the numbers of the methods."""
+    """Which modules are calibrated (by path), the numbers of the methods, and the checkpoint's type."""
 
     schemes: Mapping[str, QuantScheme]
     group_size: int
     smoothing: float
+    dtype: str
 
     def of_layer(self, index: int) -> dict[str, QuantScheme]:
         """The schemes of a layer by the short names of its modules."""
@@ -68,35 +69,97 @@ def calibrate_layer(
     calibration: Calibration,
     streams: list[Floats],
     advance: Advance,
-) -> Calibrated:
+) -> Mapping[str, Calibrated]:
     """What the method of each calibrated matrix of a layer makes of these streams, by module path.
 
     `streams`, the residual streams before the layer, are replaced by those behind it. `advance` is called with shares
     of the layer's work.
     """
     prefix, chosen = LAYER.format(index), calibration.of_layer(index)
-    rounds = any(scheme.method == "gptq" for scheme in chosen.values())
+    rounds = any(scheme.method in ("gptq", "awq") for scheme in chosen.values())
     passes = 2 if rounds else 1
-    observed = ObservedWeights(tensors, prefix, grams=rounds)
+    observed = ObservedWeights(tensors, prefix, rounds)
     behind = [_advanced(observed, layer, stream, advance, 0.8 / passes / len(streams)) for stream in streams]
-    found: dict[str, RoundedMatrix | Measured] = {}
-    replaced: dict[str, Floats] = {}
-    for module, scheme in chosen.items():
-        inputs = observed.statistics[_SAME_ROWS.get(module, module)]
-        if scheme.method == "gptq":
-            weight, hessian, size = observed.matrix(module), inputs.hessian, calibration.group_size
-            levels, scales = gptq_levels(weight, hessian, size, scheme.divisors)
-            replaced[module] = dequantize(levels, scales, size)
-            lost = _power(replaced[module] - weight, hessian) / max(_power(weight, hessian), 1e-30)
-            found[f"{prefix}{module}"] = RoundedMatrix(levels, scales, lost)
-        else:
-            found[f"{prefix}{module}"] = _measured(observed, module, inputs, scheme, calibration)
+    matrices = _Matrices(observed, chosen, calibration)
+    found: dict[str, Calibrated] = {}
+    for module in chosen:
+        found[f"{prefix}{module}"] = matrices.calibrated(module)
         advance(0.2 / len(chosen), "")
     if rounds:
-        rounded_layer = ObservedWeights(tensors, prefix, replaced=replaced)
+        rounded_layer = LayerWeights(tensors, prefix, matrices.rounded, matrices.roundings)
         behind = [_advanced(rounded_layer, layer, stream, advance, 0.4 / len(streams)) for stream in streams]
     streams[:] = behind
     return found
+
+
+class _Matrices:
+    """Chooses for the matrices of a layer, whose inputs were observed. `rounded` are those that have levels, and
+    `roundings` what then becomes of their rows; those of 16 bits are taken as they are.
+    """
+
+    def __init__(self, observed: ObservedWeights, schemes: Mapping[str, QuantScheme], calibration: Calibration) -> None:
+        self._observed, self._schemes, self._calibration = observed, schemes, calibration
+        self.rounded: dict[str, Floats] = {}
+        self.roundings: dict[str, RowRounding] = {}
+        self._shared_factors: dict[str, Floats] = {}
+
+    def calibrated(self, module: str) -> Calibrated:
+        scheme, inputs = self._schemes[module], self._observed.statistics[_SAME_ROWS.get(module, module)]
+        factors = self._factors(module, scheme, inputs)
+        scale = self._row_scale(module, inputs) if scheme.rows.scale == "stored" else None
+        measured = None if factors is None and scale is None else Measured(scale, factors)
+        if scheme.method == "smoothquant":
+            return Calibrated(measured)
+        weight, hessian = self._observed.matrix(module), inputs.hessian
+        chosen, size = self._levels(module, scheme, hessian, factors)
+        rounded = dequantize(chosen.levels, chosen.scales, size)
+        self.rounded[module] = rounded if factors is None else rounded * factors
+        if scheme.rows.dtype != "int16":
+            self.roundings[module] = RowRounding(scheme.rows.dtype, scale)
+        lost = _power(self.rounded[module] - weight, hessian) / max(_power(weight, hessian), 1e-30)
+        return Calibrated(measured, chosen, lost)
+
+    def _row_scale(self, module: str, inputs: InputStatistics) -> float:
+        """Matrices that read the same rows share it."""
+        power = np.sum([np.square(matrix).sum(axis=0) for matrix in self._sharing(module)], axis=0)
+        return float(np.float32(stored_row_scale(inputs.sample, float(inputs.greatest.max()), power)))
+
+    def _factors(self, module: str, scheme: QuantScheme, inputs: InputStatistics) -> Floats | None:
+        """What the inputs are multiplied by; matrices that read the same rows share it."""
+        if scheme.method == "smoothquant":
+            columns = np.max([np.abs(matrix).max(axis=0) for matrix in self._sharing(module)], axis=0)
+            return smoothing_factors(inputs.greatest, columns, self._calibration.smoothing)
+        if scheme.method != "awq":
+            return None
+        source = _SAME_ROWS.get(module, module)
+        if source not in self._shared_factors:
+            weights, size, dtype = self._sharing(module), self._calibration.group_size, self._calibration.dtype
+            self._shared_factors[source] = awq_factors(
+                np.concatenate(weights), inputs.hessian, inputs.magnitudes, size, dtype
+            )
+        return self._shared_factors[source]
+
+    def _levels(
+        self, module: str, scheme: QuantScheme, hessian: Floats, factors: Floats | None
+    ) -> tuple[ChosenLevels, int]:
+        """The levels, and the size of their groups."""
+        weight, size = self._observed.matrix(module), self._calibration.group_size
+        if factors is not None:
+            scaled = hessian * np.outer(factors, factors)
+            return ChosenLevels(*awq_levels(weight / factors, scaled, size, scheme.divisors), "int4"), size
+        if scheme.weights.dtype == "int4":
+            return ChosenLevels(*gptq_levels(weight, hessian, size, scheme.divisors), "int4"), size
+        # One kernel reads a gate and its partner: under one scale for a matrix they share it.
+        shared = scheme.weights.scale == "matrix"
+        weights = np.concatenate(self._sharing(module)) if shared else weight
+        scales = float8_scales(weights, hessian.diagonal(), scheme.divisors, shared)
+        return ChosenLevels(gptq_float8(weight, hessian, scales), scales, "float8_e4m3fn"), 0
+
+    def _sharing(self, module: str) -> list[Floats]:
+        """The matrix and those that read the same rows."""
+        source = _SAME_ROWS.get(module, module)
+        names = [source, *(name for name, other in _SAME_ROWS.items() if other == source)]
+        return [self._observed.matrix(name) for name in names if self._observed.has(name)]
 
 
 def _power(weight: Floats, hessian: Floats) -> float:
@@ -104,21 +167,7 @@ def _power(weight: Floats, hessian: Floats) -> float:
     return float(np.vdot(weight @ hessian, weight))
 
 
-def _advanced(weights: ObservedWeights, layer: LayerSpec, stream: Floats, advance: Advance, share: float) -> Floats:
+def _advanced(weights: LayerWeights, layer: LayerSpec, stream: Floats, advance: Advance, share: float) -> Floats:
     result: Floats = decoder_layer(weights, layer, stream)
     advance(share, "")
     return result
-
-
-def _measured(
-    observed: ObservedWeights, module: str, inputs: InputStatistics, scheme: QuantScheme, calibration: Calibration
-) -> Measured:
-    """Maxima, and for SmoothQuant factors. Matrices that read the same rows share both."""
-    source = _SAME_ROWS.get(module, module)
-    sharing = [source, *(name for name, other in _SAME_ROWS.items() if other == source)]
-    matrices = [observed.matrix(name) for name in sharing if observed.has(name)]
-    columns = np.max([np.abs(matrix).max(axis=0) for matrix in matrices], axis=0)
-    factors = None
-    if scheme.method == "smoothquant":
-        factors = smoothing_factors(inputs.greatest, columns, calibration.smoothing)
-    return Measured(float(inputs.greatest.max()), float(columns.max()), factors)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from inflight.convert.calibration.statistics import LayerWeights
 from inflight.convert.checkpoint.layout import module_path
 from inflight.convert.plan import ConversionPlan
+from inflight.convert.quantization.round_to_nearest import dequantize, unpack_pairs
+from inflight.convert.quantization.rows import RowRounding
+from inflight.convert.quantization.scheme import WeightQuantization
 from inflight.convert.writer import Array, tensor_chunks
 
 
 class PlannedTensors:
-    """The plain tensors of a plan of one rank under their checkpoint names, read from the source when asked for."""
+    """The tensors of a plan of one rank under their checkpoint names, read from the source when asked for."""
 
     def __init__(self, plan: ConversionPlan) -> None:
         (tensors,) = plan.ranks
@@ -18,16 +24,37 @@ class PlannedTensors:
         self._dtype = plan.config.dtype
 
     def array(self, name: str) -> Array:
-        chunks = [chunk for _, chunk in tensor_chunks(self._tensors[name], self._dtype)]
-        joined: Array = np.concatenate(chunks)
-        return joined
+        """A plain tensor."""
+        return self._stored(name)[name]
 
     def matrix(self, module: str) -> Array:
-        return self.array(f"{module}.weight")
+        """The weight (out, in) of a module: as it is, or levels times their scales."""
+        name, quantization = f"{module}.weight", self.quantization(module)
+        stored = self._stored(name)
+        if quantization is None:
+            return stored[name]
+        levels, scales = stored[name], stored[quantization.scale_name(module)]
+        if quantization.bits == 4:
+            levels = unpack_pairs(levels, len(scales))
+        zero = quantization.zero_name(module)
+        return dequantize(levels, scales, quantization.group_size, None if zero is None else stored[zero])
 
     def input_factors(self, module: str) -> Array | None:
-        """Plain matrices multiply rows as they are."""
-        return None
+        quantization = self.quantization(module)
+        name = None if quantization is None else quantization.factors_name(module)
+        return None if name is None else self._first(module, name)
+
+    def below(self, prefix: str) -> LayerWeights:
+        """The weights of a layer's prefix, or with an empty one of what is in no layer. Products round their rows as
+        their matrices ask for it.
+        """
+        return LayerWeights(self, prefix, roundings=self.roundings(prefix))
+
+    def roundings(self, prefix: str) -> dict[str, RowRounding]:
+        """How the rows of the quantized modules there are rounded, by their short names."""
+        modules = [module for module in self.matrices() if module.startswith(prefix or "lm_head")]
+        found = {module.removeprefix(prefix): self._rounding(module) for module in modules}
+        return {name: each for name, each in found.items() if each is not None}
 
     def matrices(self) -> list[str]:
         """The modules of all products, by their paths."""
@@ -38,3 +65,31 @@ class PlannedTensors:
         """The source tensors that make the weight of a module, and how many rows each has."""
         pieces = self._tensors[f"{module}.weight"].pieces
         return tuple(piece.source.name for piece in pieces), tuple(len(piece.rows) for piece in pieces)
+
+    def size(self, module: str) -> int:
+        """How many elements the weight of a module has."""
+        return math.prod(self._tensors[f"{module}.weight"].shape)
+
+    def quantization(self, module: str) -> WeightQuantization | None:
+        """How a module is quantized; None: it is plain."""
+        return self._tensors[f"{module}.weight"].quantization
+
+    def _rounding(self, module: str) -> RowRounding | None:
+        quantization = self.quantization(module)
+        if quantization is None:
+            return None
+        name = quantization.row_scale_name(module)
+        scale = None if name is None else float(self._first(module, name)[0])
+        return RowRounding(quantization.activations, scale, quantization.row_limits)
+
+    def _first(self, module: str, name: str) -> Array:
+        """What tells of the rows of a module comes before its levels, and in one chunk."""
+        chunks = tensor_chunks(self._tensors[f"{module}.weight"], self._dtype)
+        return next(chunk for given, chunk in chunks if given == name)
+
+    def _stored(self, tensor: str) -> dict[str, Array]:
+        """What the rank file gets for a planned tensor, by name."""
+        chunks: dict[str, list[Array]] = {}
+        for name, chunk in tensor_chunks(self._tensors[tensor], self._dtype):
+            chunks.setdefault(name, []).append(chunk)
+        return {name: np.concatenate(each) for name, each in chunks.items()}

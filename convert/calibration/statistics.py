@@ -8,24 +8,47 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.convert.checkpoint.reference_decoder import DecoderWeights, TensorReader
+from inflight.convert.quantization.rows import RowRounding, rounded_rows
 
 Floats = npt.NDArray[np.float32]
 
 
+# Of so many rows one is kept.
+_SAMPLED = 32
+
+
 class InputStatistics:
-    """Sums over rows x [K]: `greatest` float32 [K] the magnitudes, and of x x^T float32 [K, K] if `grams`."""
+    """Of rows x [K]: `greatest` float32 [K], the greatest magnitudes; and if `grams`, a sample of rows, and the means
+    of |x| and x x^T.
+    """
 
     def __init__(self, width: int, grams: bool) -> None:
         self.greatest: Floats = np.zeros(width, np.float32)
+        self._magnitudes: Floats = np.zeros(width, np.float32)
         self._gram: Floats | None = np.zeros((width, width), np.float32) if grams else None
+        self._sample: list[Floats] = []
         self._count = 0
 
     def add(self, rows: Floats) -> None:
         """Rows [count, K]."""
+        magnitudes = np.abs(rows)
         if self._gram is not None:
             self._gram += rows.T @ rows
-        np.maximum(self.greatest, np.abs(rows).max(axis=0, initial=0), out=self.greatest)
+            self._magnitudes += magnitudes.sum(axis=0)
+            self._sample.append(rows[::_SAMPLED].copy())
+        np.maximum(self.greatest, magnitudes.max(axis=0, initial=0), out=self.greatest)
         self._count += len(rows)
+
+    @property
+    def sample(self) -> Floats:
+        """Some of the rows, [count, K]."""
+        return np.concatenate(self._sample)
+
+    @property
+    def magnitudes(self) -> Floats:
+        """The mean of |x| float32 [K]."""
+        mean: Floats = self._magnitudes / np.float32(max(1, self._count))
+        return mean
 
     @property
     def hessian(self) -> Floats:
@@ -35,18 +58,21 @@ class InputStatistics:
         return mean
 
 
-class ObservedWeights(DecoderWeights):
-    """The weights of a layer, each matrix read once. `replaced` stands in for some of the stored ones; without it, what
-    the products are given is noted in `statistics`, by module: mlp.gate has those of mlp.fc, which reads the same rows.
+class LayerWeights(DecoderWeights):
+    """The weights below a prefix as float32, each matrix read once. `replaced` stands in for some of the stored ones,
+    and rows are rounded as `roundings` says; both by the short names of modules.
     """
 
     def __init__(
-        self, tensors: TensorReader, prefix: str, *, replaced: Mapping[str, Floats] | None = None, grams: bool = False
+        self,
+        tensors: TensorReader,
+        prefix: str,
+        replaced: Mapping[str, Floats] | None = None,
+        roundings: Mapping[str, RowRounding] | None = None,
     ) -> None:
         super().__init__(tensors, prefix, np.float32)
         self._matrices: dict[str, Floats] = dict(replaced or {})
-        self._observing, self._grams = replaced is None, grams
-        self.statistics: dict[str, InputStatistics] = {}
+        self._roundings = roundings or {}
 
     def has(self, module: str) -> bool:
         """True when the layer has used this matrix."""
@@ -57,10 +83,25 @@ class ObservedWeights(DecoderWeights):
             self._matrices[module] = super().matrix(module)
         return self._matrices[module]
 
-    def linear(self, x: Floats, module: str, bias: bool) -> Floats:
-        if self._observing and module != "mlp.gate":
+    def rows(self, x: Floats, module: str) -> Floats:
+        found: Floats = super().rows(x, module)
+        rounding = self._roundings.get(module)
+        return found if rounding is None else rounded_rows(found, rounding)
+
+
+class ObservedWeights(LayerWeights):
+    """What the products of a layer are given is noted in `statistics`, by module: mlp.gate has those of mlp.fc, which
+    reads the same rows.
+    """
+
+    def __init__(self, tensors: TensorReader, prefix: str, grams: bool) -> None:
+        super().__init__(tensors, prefix)
+        self._grams = grams
+        self.statistics: dict[str, InputStatistics] = {}
+
+    def rows(self, x: Floats, module: str) -> Floats:
+        if module != "mlp.gate":
             if module not in self.statistics:
                 self.statistics[module] = InputStatistics(x.shape[-1], self._grams)
             self.statistics[module].add(x)
-        result: Floats = super().linear(x, module, bias)
-        return result
+        return super().rows(x, module)

@@ -82,10 +82,13 @@ class DecoderWeights:
         """The weight (out, in) of a module."""
         return self._tensors.matrix(self._prefix + module).astype(self._dtype)
 
-    def linear(self, x: Array, module: str, bias: bool) -> Array:
+    def rows(self, x: Array, module: str) -> Array:
+        """The rows that the weight of a module multiplies: x times the module's factors."""
         factors = self._tensors.input_factors(self._prefix + module)
-        scaled = x if factors is None else x * factors.astype(self._dtype)
-        y = scaled @ self.matrix(module).T
+        return x if factors is None else x * factors.astype(self._dtype)
+
+    def linear(self, x: Array, module: str, bias: bool) -> Array:
+        y = self.rows(x, module) @ self.matrix(module).T
         return y + self[f"{module}.bias"] if bias else y
 
     def norm(self, x: Array, norm: NormSpec | None) -> Array:

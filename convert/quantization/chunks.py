@@ -14,11 +14,9 @@ import numpy as np
 from inflight.convert.checkpoint.layout import module_path
 from inflight.convert.plan import Piece, PlannedTensor
 from inflight.convert.quantization.round_to_nearest import (
-    FLOAT8_GREATEST,
     Array,
     Floats,
     Levels,
-    float8_levels,
     pack_pairs,
     quantize,
 )
@@ -67,7 +65,7 @@ def _of_inputs(tensor: PlannedTensor, quantization: WeightQuantization, dtype: s
     piece, module = tensor.pieces[0], module_path(tensor.name)
     row_scale, factors = quantization.row_scale_name(module), quantization.factors_name(module)
     if row_scale is not None:
-        yield row_scale, np.array([_measured(piece).rows_greatest / FLOAT8_GREATEST], np.float32)
+        yield row_scale, np.array([_measured(piece).scale], np.float32)
     if factors is not None:
         columns = piece.columns
         every = _factors(piece, dtype)
@@ -91,13 +89,12 @@ def _rows(
     tensor: PlannedTensor, quantization: WeightQuantization, dtype: str, read: Callable[[Piece], Iterator[Array]]
 ) -> Iterator[_Part]:
     """Levels of the rows, and their scales; that of a whole matrix comes with the first."""
-    whole = None
     if quantization.scheme.weights.scale == "matrix":
-        whole = np.array([_measured(tensor.pieces[0]).weights_greatest / FLOAT8_GREATEST], np.float32)
-        yield np.empty((0, tensor.shape[1]), numpy_dtype(quantization.scheme.weights.dtype)), whole, None
+        yield np.empty((0, tensor.shape[1]), numpy_dtype(quantization.scheme.weights.dtype)), *_whole(tensor)
     for piece in tensor.pieces:
-        if (kept := _kept_rows(piece, quantization)) is not None:
-            yield from kept
+        found = _chosen_rows(piece, quantization) or _kept_rows(piece, quantization)
+        if found is not None:
+            yield from found
             continue
         factors = _factors(piece, dtype) if quantization.scaled_inputs else None
         for rows in read(piece):
@@ -106,12 +103,32 @@ def _rows(
                 part = rows[start : start + step].astype(np.float32)
                 if factors is not None:
                     part /= factors
-                if whole is not None:
-                    yield _cut((float8_levels(part, whole), None, None), piece, 0)
-                else:
-                    yield _quantize(part, piece, quantization)
+                yield _quantize(part, piece, quantization)
     if tensor.padding:
         yield _padding(tensor, quantization)
+
+
+def _whole(tensor: PlannedTensor) -> tuple[Floats, None]:
+    """The one scale of a matrix."""
+    source = tensor.pieces[0].source
+    assert source.chosen is not None, f"{source.name} is not calibrated"
+    return source.chosen.scales, None
+
+
+def _chosen_rows(piece: Piece, quantization: WeightQuantization) -> Iterator[_Part] | None:
+    """The levels and scales that calibration chose, if it did: a budget may ask for other ones after all."""
+    found, size = piece.source.chosen, quantization.group_size
+    if found is None or found.dtype != quantization.scheme.weights.dtype:
+        return None
+
+    def rows() -> Iterator[_Part]:
+        step = max(1, _BLOCK_VALUES // piece.source.shape[1])
+        for start in range(piece.rows.start, piece.rows.stop, step):
+            part = slice(start, min(start + step, piece.rows.stop))
+            scales = None if quantization.scheme.weights.scale == "matrix" else found.scales[part]
+            yield _cut((found.levels[part], scales, None), piece, size)
+
+    return rows()
 
 
 def _padding(tensor: PlannedTensor, quantization: WeightQuantization) -> _Part:

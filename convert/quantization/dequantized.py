@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +10,7 @@ import numpy.typing as npt
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.checkpoint.layout import TensorSpec, module_path, quantization_of, stage_tensors
 from inflight.convert.families.table import FAMILIES
-from inflight.convert.quantization.schemes import RowDtype
+from inflight.convert.quantization.rows import RowRounding
 
 
 def dequantized_weights(checkpoint: Checkpoint) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
@@ -23,16 +22,6 @@ def dequantized_weights(checkpoint: Checkpoint) -> Iterator[tuple[str, npt.NDArr
     for spec, names in _quantized_matrices(checkpoint):
         parts = np.split(checkpoint.matrix(module_path(spec.name)), np.cumsum(spec.parts)[:-1])
         yield from zip(names, parts, strict=True)
-
-
-class RowRounding(NamedTuple):
-    """Rows are cut to `limits`, divided by `scale` (None: their greatest magnitude over the greatest level) and rounded
-    to `dtype`.
-    """
-
-    dtype: RowDtype
-    scale: float | None
-    limits: tuple[float, float] | None
 
 
 def row_roundings(checkpoint: Checkpoint) -> dict[str, RowRounding]:

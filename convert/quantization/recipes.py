@@ -1,4 +1,4 @@
-"""What `inflight convert --quantize` writes into config.json: every recipe rounds to nearest, without calibration."""
+"""What `inflight convert --quantize` writes into config.json."""
 
 from __future__ import annotations
 
@@ -80,6 +80,8 @@ def _facts(scheme: QuantScheme, options: ConvertOptions) -> QuantizationFacts:
         facts["group_size"] = options.group_size
     if scheme.method == "smoothquant":
         facts |= {"pre_quant_scale": True, "smoothquant_val": options.smoothing}
+    if scheme.method == "awq":
+        facts["pre_quant_scale"] = True
     return QuantizationFacts(**facts)
 
 

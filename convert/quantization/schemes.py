@@ -13,7 +13,7 @@ WeightDtype = Literal["int8", "int4", "float8_e4m3fn"]
 RowDtype = Literal["int8", "int16", "float8_e4m3fn"]
 ScaleShare = Literal["matrix", "row", "group"]
 RowScale = Literal["own", "stored"]
-Method = Literal["nearest", "gptq", "smoothquant", "measured"]
+Method = Literal["nearest", "gptq", "awq", "smoothquant"]
 
 # Names of the tensors beside a weight.
 GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE = ".weights_scaling_factor", ".per_channel_scale", ".activation_scaling_factor"
@@ -56,7 +56,8 @@ class QuantScheme(NamedTuple):
     is read and not made. `excluded`: fnmatch patterns on modules that are then left unquantized. `modules`: pairs of a
     pattern and the scheme that its modules then have. `method`: how levels are chosen, "nearest" without a text, the
     others by calibration (convert/calibration). `scaled_inputs`: rows are always multiplied by factors before they are
-    rounded; with other schemes the checkpoint says whether they are.
+    rounded; with other schemes the checkpoint says whether they are. `loss`: by how much perplexity grew where it was
+    measured, of a scheme that no conversion measures (docs/measured/accuracy.md).
     """
 
     name: str
@@ -68,7 +69,11 @@ class QuantScheme(NamedTuple):
     modules: tuple[tuple[str, str], ...] = ()
     method: Method = "nearest"
     scaled_inputs: bool = False
+    loss: float | None = None
 
+
+# A scheme that loses more says so when it is chosen.
+MOST_LOSS = 0.15
 
 _INT4 = StoredWeights("int4", "group", GROUP_SCALE)
 _INT8 = StoredWeights("int8", "row", ROW_SCALE, guarded=True)
@@ -77,32 +82,41 @@ _INT8_GROUPS = StoredWeights("int8", "group", GROUP_SCALE, guarded=True)
 _INT4_DIVISORS = (7.0, 7.5, 8.0, 8.5, 9.0)
 # Negative ones give the extreme of a group the level -8, which has a step more than 7.
 _GPTQ_DIVISORS = (-8.0, -7.5, -8.5, -9.0, -9.5, 7.0, 7.5, 8.0)
+# The extreme of a group is cut off by up to a half.
+_AWQ_DIVISORS = tuple(7 / (1 - each / 20) for each in range(11))
+# Within a power of two E4M3 has eight steps: the extreme gets one of the levels there, whichever serves the rest.
+_FLOAT8_DIVISORS = (448.0, 416.0, 384.0, 352.0, 320.0, 288.0, 256.0, 240.0)
 # The vocabulary projection of the int4 schemes has 8 bits: with 4, half of what they lose is lost there.
 _HEAD_WO, _HEAD_A8 = (("lm_head", "int8_wo"),), (("lm_head", "int8_w8a8"),)
 
 SCHEMES: tuple[QuantScheme, ...] = (
-    QuantScheme("int4_wo", "W4A16_AWQ", _INT4, RoundedRows("int16"), _INT4_DIVISORS, modules=_HEAD_WO),
+    QuantScheme("int4_wo", "W4A16_AWQ", _INT4, RoundedRows("int16"), _INT4_DIVISORS, modules=_HEAD_WO, loss=0.58),
     # No algorithm of its own: its weights are those of W4A16_AWQ; how activations are rounded is the engine's choice.
-    QuantScheme("int4_w4a8", "W4A16_AWQ", _INT4, RoundedRows("int8"), _INT4_DIVISORS, modules=_HEAD_A8),
+    QuantScheme("int4_w4a8", "W4A16_AWQ", _INT4, RoundedRows("int8"), _INT4_DIVISORS, modules=_HEAD_A8, loss=0.58),
     QuantScheme("int4_gptq", "W4A16_AWQ", _INT4, RoundedRows("int16"), _GPTQ_DIVISORS, modules=_HEAD_WO, method="gptq"),
     QuantScheme("w4a8_gptq", "W4A16_AWQ", _INT4, RoundedRows("int8"), _GPTQ_DIVISORS, modules=_HEAD_WO, method="gptq"),
+    # As quantize.py makes it: the vocabulary projection is plain, and the format's own reader takes the checkpoint.
+    QuantScheme(
+        "int4_awq", "W4A16_AWQ", _INT4, RoundedRows("int16"), _AWQ_DIVISORS, ("*lm_head", EMBEDDING), method="awq"
+    ),
     # The format's own reader keeps lm_head plain under FP8.
     QuantScheme(
         "fp8",
         "FP8",
         StoredWeights("float8_e4m3fn", "matrix", GROUP_SCALE),
         RoundedRows("float8_e4m3fn", "stored"),
-        (448.0,),
+        _FLOAT8_DIVISORS,
         ("*lm_head", EMBEDDING),
-        method="measured",
+        method="gptq",
     ),
     QuantScheme(
         "fp8_rowwise",
         "FP8_PER_CHANNEL_PER_TOKEN",
         StoredWeights("float8_e4m3fn", "row", ROW_SCALE),
         RoundedRows("float8_e4m3fn"),
-        (448.0,),
+        _FLOAT8_DIVISORS,
         ("*lm_head", EMBEDDING),
+        method="gptq",
     ),
     # Read and not made: the scale of all rows is measured. Nothing of it is laid out for a GPU.
     QuantScheme(

@@ -87,14 +87,22 @@ def _by_input(per_group: Array, groups: npt.NDArray[np.int64]) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What calibration found for a matrix (out, in). `rows_greatest`: the greatest magnitude in its rows;
-    `weights_greatest`: in the whole matrix of the checkpoint, of which this one may be a part. `factors` float32 [in]:
-    what the values of its rows are multiplied by, and its columns divided by; None: nothing.
+    """What calibration found for the rows that a matrix (out, in) multiplies. `scale`: the one of all rows; `factors`
+    float32 [in]: what their values are multiplied by, and the matrix' columns divided by. None: rows have none.
     """
 
-    rows_greatest: float
-    weights_greatest: float
+    scale: float | None = None
     factors: npt.NDArray[np.float32] | None = None
+
+
+class ChosenLevels(NamedTuple):
+    """What calibration chose for a matrix, as a checkpoint stores it under `dtype`: `levels` [N, K] (int4 one to an
+    int8), and `scales` float32, [1], [N] or [N, groups].
+    """
+
+    levels: Array
+    scales: npt.NDArray[np.float32]
+    dtype: Literal["int4", "float8_e4m3fn"]
 
 
 class SourceTensor(ABC):
@@ -136,7 +144,12 @@ class SourceTensor(ABC):
 
     @property
     def measured(self) -> Measured | None:
-        """What calibration found; None without it."""
+        """What calibration found of its rows; None without it."""
+        return None
+
+    @property
+    def chosen(self) -> ChosenLevels | None:
+        """The levels that calibration chose; None where it chose none."""
         return None
 
 

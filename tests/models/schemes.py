@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from inflight.convert.quantization.schemes import RECIPES
+from inflight.convert.quantization.schemes import ALIASES, RECIPES
 
 
 def quantizing(scheme: str | None, group_size: int) -> dict[str, Any]:
@@ -17,9 +18,9 @@ def quantizing(scheme: str | None, group_size: int) -> dict[str, Any]:
     return {"quantize": scheme, **({"group_size": group_size} if grouped else {})}
 
 
-def calibrated_on(model: Path, scheme: str | None) -> dict[str, Any]:
-    """What a calibrated scheme needs for a random model, which has no tokenizer: random token ids, kept beside it."""
-    if scheme is None or RECIPES[scheme].method == "nearest":
+def calibrated_on(model: Path, *schemes: str | None) -> dict[str, Any]:
+    """What calibrated schemes need for a random model, which has no tokenizer: random token ids, kept beside it."""
+    if all(scheme is None or RECIPES[ALIASES.get(scheme, scheme)].method == "nearest" for scheme in schemes):
         return {}
     path = model.parent / "tokens.jsonl"
     if not path.exists():
@@ -28,3 +29,8 @@ def calibrated_on(model: Path, scheme: str | None) -> dict[str, Any]:
         records = [{"token_ids": rng.integers(0, vocab, int(rng.integers(1, 40))).tolist()} for _ in range(8)]
         path.write_text("\n".join(map(json.dumps, records)))
     return {"calibration_text": path}
+
+
+def named_schemes(options: Mapping[str, Any]) -> list[str | None]:
+    """The schemes that options of a conversion name."""
+    return [options.get("quantize"), *(name for _, name in options.get("module_schemes", ()))]

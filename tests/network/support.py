@@ -19,6 +19,7 @@ from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
 from tests.models.random_models import Shape, save_random_model
+from tests.models.schemes import calibrated_on, named_schemes
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -46,7 +47,8 @@ def make_case(directory: Path, shape: Shape, seed: int, dtype: torch.dtype = tor
     stored = save_random_model(directory / "model", shape, seed, dtype)
     # Opened in its own type first: transformers rounds constants such as Gemma's embedding scale to it.
     oracle = type(stored).from_pretrained(directory / "model", dtype=dtype, attn_implementation="eager").float()
-    convert_model(directory / "model", directory / "checkpoint", ConvertOptions(progress=False, **options))
+    text = calibrated_on(directory / "model", *named_schemes(options))
+    convert_model(directory / "model", directory / "checkpoint", ConvertOptions(progress=False, **options, **text))
     return Case(Checkpoint.open(directory / "checkpoint"), oracle.eval())
 
 

@@ -51,10 +51,13 @@ class Subject(_Part, frozen=True, kw_only=True):
 
 
 class Reference(_Part, frozen=True, kw_only=True):
-    """What it was compared with: the model's name and the digest of the checkpoint that was run."""
+    """What it was compared with: the model's name and the digest of the checkpoint that was run, or that of the
+    source's files where the model was run from those.
+    """
 
     model: str
-    checkpoint_sha256: str
+    checkpoint_sha256: str | None = None
+    source_sha256: str | None = None
 
 
 class Source(_Part, frozen=True, kw_only=True):

@@ -25,7 +25,9 @@ BOUNDS: Mapping[str, tuple[float, Mapping[str, Any]]] = {
     "int8_sq": (0.015, {"calibration_size": 8}),
     "int8_w8a8": (0.05, {}),
     "int4": (0.09, {"calibration_size": 16}),
-    "fp8_rowwise": (0.04, {}),
+    "int4_awq": (0.13, {"calibration_size": 16}),
+    "fp8": (0.035, {"calibration_size": 16}),
+    "fp8_rowwise": (0.025, {"calibration_size": 16}),
 }
 
 

@@ -16,6 +16,7 @@ import pytest
 from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
+from inflight.convert.quantization.cost import seconds_per_token
 from inflight.convert.quantization.schemes import RECIPES
 from inflight.errors import InflightError
 from tests.models.hf_files import random_tensors, tiny_config, write_model
@@ -96,13 +97,38 @@ def test_smoothing_factors_are_shared_by_what_reads_the_same_rows(model: Path) -
     assert (np.abs(restored - weight) <= 0.501 * steps).all()
 
 
-def test_fp8_has_one_scale_for_a_matrix_and_one_for_its_rows(model: Path) -> None:
-    checkpoint = converted(model, "fp8", "fp8")
-    fc, gate = (checkpoint.array(f"{FC.removesuffix('fc')}{name}.weights_scaling_factor") for name in ("fc", "gate"))
-    assert fc.shape == (1,) and fc == gate
-    assert checkpoint.array(f"{FC}.activation_scaling_factor") > 0
-    greatest = max(np.abs(checkpoint.matrix(f"{FC.removesuffix('fc')}{name}")).max() for name in ("fc", "gate"))
-    np.testing.assert_allclose(greatest, fc[0] * 448, rtol=1e-6)
+@pytest.mark.parametrize("scheme", ["fp8", "fp8_rowwise"])
+def test_8_bit_floats_have_a_scale_for_a_matrix_or_its_rows(model: Path, scheme: str) -> None:
+    checkpoint, shared = converted(model, "fp8", scheme), scheme == "fp8"
+    suffix = "weights_scaling_factor" if shared else "per_channel_scale"
+    fc, gate = (checkpoint.array(f"{FC.removesuffix('fc')}{name}.{suffix}") for name in ("fc", "gate"))
+    assert fc.shape == gate.shape == ((1,) if shared else (128,))
+    assert not shared or (fc == gate and checkpoint.array(f"{FC}.activation_scaling_factor") > 0)
+    assert checkpoint.tensors[f"{FC}.weight"].dtype == "float8_e4m3fn"
+    convert_model(model, model.parent / "plain", ConvertOptions(progress=False))
+    plain = Checkpoint.open(model.parent / "plain")
+    for module in (QKV, FC, "transformer.layers.0.mlp.proj"):
+        weight = plain.matrix(module).astype(np.float32)
+        assert np.linalg.norm(checkpoint.matrix(module) - weight) < 0.1 * np.linalg.norm(weight)
+
+
+def test_int4_awq_has_the_form_that_tensorrt_llm_reads(model: Path) -> None:
+    checkpoint = converted(model, "awq", "int4_awq", group_size=64)
+    written = json.loads((checkpoint.directory / "config.json").read_text())["quantization"]
+    assert (written["quant_algo"], written["group_size"], written["pre_quant_scale"]) == ("W4A16_AWQ", 64, True)
+    assert "weight_layout" not in written and not (checkpoint.directory / "quant_cfg.json").exists()
+    fc, gate = checkpoint.input_factors(FC), checkpoint.input_factors("transformer.layers.1.mlp.gate")
+    assert fc is not None and gate is not None
+    np.testing.assert_array_equal(fc, gate)
+    assert checkpoint.array(f"{FC}.weight").shape == (64, 64)
+    assert checkpoint.array(f"{FC}.weights_scaling_factor").shape == (128, 1)
+    convert_model(model, model.parent / "plain", ConvertOptions(progress=False))
+    plain = Checkpoint.open(model.parent / "plain")
+    for module in (QKV, FC, "transformer.layers.0.attention.dense", "transformer.layers.0.mlp.proj"):
+        weight, factors = plain.matrix(module).astype(np.float32), checkpoint.input_factors(module)
+        assert factors is not None
+        restored = checkpoint.matrix(module) * factors.astype(np.float32)
+        assert np.linalg.norm(restored - weight) < 0.2 * np.linalg.norm(weight)
 
 
 def test_a_text_with_tokens_beyond_the_vocabulary_is_refused(model: Path) -> None:
@@ -137,12 +163,16 @@ def test_a_budget_between_int4_and_int8_is_kept_with_some_matrices_of_each(model
     def wide(budget: str) -> tuple[set[str], float]:
         text = calibrated_on(model, "int4_gptq")
         options = {"quantize": "int4_gptq", "progress": False, "budget": budget, "overwrite": True}
-        (said,) = convert_model(model, model.parent / "out", ConvertOptions.model_validate(options | text))
+        said, *_ = convert_model(model, model.parent / "out", ConvertOptions.model_validate(options | text))
         checkpoint = Checkpoint.open(model.parent / "out")
-        modules = [name.removesuffix(".weight") for name in checkpoint.tensors if name.endswith(".weight")]
+        matrices = [name for name, entry in checkpoint.tensors.items() if len(entry.shape) == 2]
+        modules = [name.removesuffix(".weight") for name in matrices if name.endswith(".weight")]
         found = {name: checkpoint.config.quantization_of(name) for name in modules}
-        kept = float(said.split(": kl ")[1].split(",")[0])
-        return {name for name, each in found.items() if each is not None and each.bits == 8}, kept
+        int8 = {name for name, each in found.items() if each is not None and each.bits == 8}
+        assert f"in {len(int8 - {'lm_head'})} matrices" in said
+        record = checkpoint.accuracy("float32").record
+        assert record is not None
+        return int8, record.figures["kl"].value
 
     with pytest.raises(InflightError) as refused:
         wide("kl<=1e-12")
@@ -174,3 +204,15 @@ def test_a_module_outside_of_the_layers_is_not_calibrated(model: Path, scheme: s
     with pytest.raises(InflightError, match="lm_head cannot be"):
         converted(model, "refused", scheme, module_schemes=(("lm_head", scheme),))
     assert not (model.parent / "refused").exists()
+
+
+def test_bytes_are_the_seconds_of_one_user_and_arithmetic_those_of_many(rng: np.random.Generator) -> None:
+    elements, bandwidth, operations = int(rng.integers(1, 10**8)), rng.uniform(1e9, 1e11), rng.uniform(1e11, 1e13)
+    machine: dict[str, Any] = {"bytes_per_second": bandwidth, "operations_per_second": operations}
+    for nbytes in (elements / 2, elements, 2 * elements):
+        assert seconds_per_token(nbytes, elements, **machine) == pytest.approx(nbytes / bandwidth)
+        many = seconds_per_token(nbytes, elements, users=10**6, **machine)
+        assert many == pytest.approx(2 * elements / operations)
+        shared = seconds_per_token(nbytes, elements, users=4, **machine)
+        assert shared == pytest.approx(max(nbytes / bandwidth / 4, 2 * elements / operations))
+    assert seconds_per_token(elements, elements) == pytest.approx(2 * seconds_per_token(elements / 2, elements))

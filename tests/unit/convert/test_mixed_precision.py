@@ -16,6 +16,7 @@ from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
 from inflight.errors import CheckpointError, ModelError
 from tests.models.hf_files import Array, random_tensors, tiny_config, write_model
+from tests.models.schemes import calibrated_on, named_schemes
 from tests.unit.convert.test_checkpoint import edit_config
 
 pytestmark = pytest.mark.unit
@@ -25,7 +26,8 @@ LAYER = "transformer.layers.1"
 
 def converted(directory: Path, config: dict[str, Any], tensors: dict[str, Array], **options: Any) -> Checkpoint:
     write_model(directory / "model", config, tensors)
-    convert_model(directory / "model", directory / "checkpoint", ConvertOptions(progress=False, **options))
+    text = calibrated_on(directory / "model", *named_schemes(options))
+    convert_model(directory / "model", directory / "checkpoint", ConvertOptions(progress=False, **options, **text))
     return Checkpoint.open(directory / "checkpoint")
 
 

@@ -19,7 +19,7 @@ from inflight.convert.options import ConvertOptions
 from inflight.convert.quantization.facts import SchemeName
 from inflight.errors import CheckpointError, ModelError
 from tests.models.hf_files import Array, random_tensors, tiny_config, write_model
-from tests.models.schemes import quantizing
+from tests.models.schemes import calibrated_on, named_schemes, quantizing
 from tests.unit.convert.test_checkpoint import edit_config
 
 pytestmark = pytest.mark.unit
@@ -30,7 +30,8 @@ FC = "transformer.layers.1.mlp.fc"
 
 def converted(directory: Path, config: dict[str, Any], tensors: dict[str, Array], **options: Any) -> Checkpoint:
     write_model(directory / "model", config, tensors)
-    convert_model(directory / "model", directory / "checkpoint", ConvertOptions(progress=False, **options))
+    text = calibrated_on(directory / "model", *named_schemes(options))
+    convert_model(directory / "model", directory / "checkpoint", ConvertOptions(progress=False, **options, **text))
     return Checkpoint.open(directory / "checkpoint")
 
 
@@ -67,25 +68,6 @@ def test_int4_has_a_scale_per_group_and_the_even_output_in_the_low_half(
         plain = np.abs(group).max(axis=1, keepdims=True) / 7
         error = np.square(found - group).sum(axis=1)
         assert (error <= np.square(np.rint(group / plain) * plain - group).sum(axis=1) * 1.00001).all()
-
-
-def test_fp8_rowwise_has_one_scale_per_output_and_the_nearest_number(tmp_path: Path, rng: np.random.Generator) -> None:
-    config = tiny_config()
-    tensors = random_tensors(config, rng)
-    tensors["model.layers.1.mlp.gate_proj.weight"][3] = 0
-    checkpoint = converted(tmp_path, config, tensors, quantize="fp8_rowwise")
-    source = tensors["model.layers.1.mlp.gate_proj.weight"]
-    scales, levels = checkpoint.array(f"{FC}.per_channel_scale"), checkpoint.array(f"{FC}.weight")
-    assert levels.dtype == ml_dtypes.float8_e4m3fn and scales.dtype == np.float32 and scales.shape == (len(source),)
-    expected = np.maximum(np.abs(source).max(axis=1) / 448, 1 / (448 * 512))
-    np.testing.assert_allclose(scales, expected, rtol=1e-6)
-    ladder = np.arange(127, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float64)
-    scaled = np.abs(source.astype(np.float64)) / scales[:, None].astype(np.float64)
-    nearest = np.abs(scaled[..., None] - ladder).min(axis=-1)
-    error = np.abs(np.abs(levels.astype(np.float64)) - scaled)
-    assert (error <= nearest + 1e-4 * scaled).all()
-    assert (np.sign(levels.astype(np.float32)) * np.sign(source) >= 0).all()
-    np.testing.assert_array_equal(checkpoint.matrix(FC), levels.astype(np.float32) * scales[:, None])
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

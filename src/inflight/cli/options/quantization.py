@@ -16,11 +16,11 @@ class WeightOnlyPrecision(str, Enum):
     int8 = "int8"
     int4 = "int4"
     int4_gptq = "int4_gptq"
+    int4_awq = "int4_awq"
 
 
 # Names of quantize.py that mean another method than there is here.
 _INSTEAD = {
-    "int4_awq": " int4_gptq is calibrated and keeps the form of int4_awq.",
     "w4a8_awq": " w4a8_gptq is calibrated as well.",
     "full_prec": " Leave the option out for plain weights.",
     "nvfp4": " No target computes it.",
@@ -41,11 +41,11 @@ Quantize = Annotated[
         "--qformat",
         metavar=f"[{'|'.join([*ALIASES, *RECIPES])}]",
         callback=_known_recipe,
-        help="Quantize the weights. int4 (= int4_gptq), w4a8_gptq, int8_sq and fp8 are calibrated on a text "
-        "(--calib-dataset); the others round to nearest. int8: a scale per output channel; int4: one per group of "
-        "inputs. int8_wo, int4: weight-only, activations keep 16 bits. int8_sq, int8_w8a8, w4a8_gptq, int4_w4a8: "
-        "activations are rounded to 8 bits as well; faster with many users and long prompts. fp8, fp8_rowwise: "
-        "8-bit floats (E4M3), activations as well.",
+        help="Quantize the weights. int4 (= int4_gptq), int4_awq, w4a8_gptq, int8_sq, fp8 and fp8_rowwise are "
+        "calibrated on a text (--calib-dataset); the others round to nearest, by which int4_wo and int4_w4a8 lose far "
+        "more. int8: a scale per output channel; int4: one per group of inputs. int8_wo, int4, int4_awq: weight-only, "
+        "activations keep 16 bits. int8_sq, int8_w8a8, w4a8_gptq, int4_w4a8: activations have 8 bits as well, which is "
+        "faster with many users and long prompts. fp8, fp8_rowwise: 8-bit floats (E4M3), activations as well.",
     ),
 ]
 Dequantize = Annotated[
@@ -88,7 +88,7 @@ Precision = Annotated[
     typer.Option(
         "--weight-only-precision",
         "--weight_only_precision",
-        help="With --use-weight-only: int8 (default) or int4 by rounding to nearest, or int4_gptq.",
+        help="With --use-weight-only: int8 (default) or int4 by rounding to nearest, or int4_gptq or int4_awq.",
     ),
 ]
 UseFp8Rowwise = Annotated[
@@ -116,7 +116,8 @@ Budget = Annotated[
     typer.Option(
         metavar="KL<=X",
         help="int4: how much may be lost on the text, as 'kl<=0.02' or 'ppl_ratio<=1.02,top1>=0.9'. The matrices "
-        "that lose most get int8, as few as that needs; a budget that int8 cannot keep is refused.",
+        "that lose most for the time that they save get int8, as few as that needs; a budget that int8 cannot keep is "
+        "refused.",
     ),
 ]
 Smoothing = Annotated[

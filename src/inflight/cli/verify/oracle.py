@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from inflight.convert.checkpoint.directory import Checkpoint
-    from inflight.convert.quantization.dequantized import RowRounding
+    from inflight.convert.quantization.rows import RowRounding
     from inflight.engine_format.manifest import EngineManifest, ModulePrecision
 
 Array = npt.NDArray[Any]

@@ -1,0 +1,90 @@
+"""What calibration chose, kept layer by layer, so that an interrupted one goes on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from inflight.convert.calibration.layers import Calibrated
+from inflight.convert.calibration.planned import PlannedTensors
+from inflight.convert.calibration.statistics import Floats
+from inflight.convert.quantization.schemes import QuantScheme
+from inflight.convert.source.tensor import ChosenLevels, Measured
+from inflight.dtypes import numpy_dtype
+
+_LOST, _LEVELS, _SCALES, _MEASURED = ".lost.npy", ".levels.npy", ".scales.npy", ".measured.npz"
+
+
+class LayerCache:
+    """Files in `directory`: of each source tensor what was found for it, and the streams behind the last layer."""
+
+    def __init__(self, directory: Path, tensors: PlannedTensors) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory, self._tensors = directory, tensors
+
+    def resumed(self) -> tuple[int, list[Floats]]:
+        """How many layers are done, and the streams behind the last of them."""
+        found = sorted(self._directory.glob("streams-*.npz"))
+        if not found:
+            return 0, []
+        with np.load(found[-1]) as streams:
+            return int(found[-1].stem.removeprefix("streams-")), [streams[name] for name in streams.files]
+
+    def keep(self, index: int, found: Mapping[str, Calibrated], streams: list[Floats]) -> None:
+        """Write what a layer gave; it counts as done when its streams are there."""
+        for module, result in found.items():
+            if result.measured is not None:
+                self._keep_measured(module, result.measured)
+            if result.chosen is not None:
+                self._keep_chosen(module, result.chosen)
+                np.save(self._directory / f"{module}{_LOST}", result.lost)
+        scratch = self._directory / "streams.tmp.npz"
+        np.savez(scratch, *streams)
+        os.replace(scratch, self._streams_file(index + 1))
+        self._streams_file(index).unlink(missing_ok=True)
+
+    def measured(self, tensor: str) -> Measured | None:
+        """What was measured of the rows of a source tensor, if anything was."""
+        path = self._directory / f"{tensor}{_MEASURED}"
+        if not path.exists():
+            return None
+        with np.load(path) as found:
+            scale, factors = found["scale"], found["factors"]
+            return Measured(float(scale[0]) if scale.size else None, factors if factors.size else None)
+
+    def chosen(self, tensor: str, scheme: QuantScheme) -> ChosenLevels | None:
+        """Levels and scales of a source tensor as mapped files, if any were chosen."""
+        if not (self._directory / f"{tensor}{_LEVELS}").exists():
+            return None
+        levels, scales = (np.load(self._directory / f"{tensor}{kind}", mmap_mode="r") for kind in (_LEVELS, _SCALES))
+        dtype = scheme.weights.dtype
+        assert dtype != "int8", f"nothing chooses levels of {scheme.name}"
+        return ChosenLevels(levels if dtype == "int4" else levels.view(numpy_dtype(dtype)), scales, dtype)
+
+    def lost(self) -> dict[str, float]:
+        """By module, the share of the outputs' square that the rounding to the chosen levels costs."""
+        files = sorted(self._directory.glob(f"*{_LOST}"))
+        return {path.name.removesuffix(_LOST): float(np.load(path)) for path in files}
+
+    def _keep_measured(self, module: str, measured: Measured) -> None:
+        scale = np.array([] if measured.scale is None else [measured.scale], np.float32)
+        factors = np.zeros(0, np.float32) if measured.factors is None else measured.factors
+        for name in self._tensors.sources(module)[0]:
+            np.savez(self._directory / f"{name}{_MEASURED}", scale=scale, factors=factors)
+
+    def _keep_chosen(self, module: str, chosen: ChosenLevels) -> None:
+        names, rows = self._tensors.sources(module)
+        levels, scales, _ = chosen
+        ends = np.cumsum(rows)[:-1]
+        # A scale of the whole matrix is that of each of its parts.
+        parts = np.split(scales, ends) if len(scales) == len(levels) else [scales] * len(names)
+        for name, part, own in zip(names, np.split(levels, ends), parts, strict=True):
+            # NumPy's files do not know 8-bit floats: they are kept as bytes.
+            np.save(self._directory / f"{name}{_LEVELS}", part.view(np.int8))
+            np.save(self._directory / f"{name}{_SCALES}", own)
+
+    def _streams_file(self, layers: int) -> Path:
+        return self._directory / f"streams-{layers:05}.npz"
