@@ -31,17 +31,16 @@ _IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
 
 
 def _table(numbers: tuple[float, ...]) -> Table:
-    """The numbers; of eight also their negatives, in the codes with the upper bit set. No zero is negative."""
-    every = numbers if len(numbers) == 16 else (*numbers, *(-number for number in numbers))
-    table = np.array(every, np.float32) + np.float32(0)
+    table = np.array(numbers, np.float32)
     table.flags.writeable = False
     return table
 
 
 CODEBOOKS: Mapping[Codebook, Table] = {
     "nf4": _table(_NF4),
-    "fp4": _table(_FP4),
-    "e2m1": _table(_E2M1),
+    # The codes with the upper bit set are the negatives: of zero bitsandbytes has zero, E2M1 has another zero.
+    "fp4": _table((*_FP4, *(0.0 - number for number in _FP4))),
+    "e2m1": _table((*_E2M1, *(-number for number in _E2M1))),
     "iq4": _table(_IQ4),
 }
 # What makes all numbers of a table integers of 8 bits.
@@ -61,3 +60,10 @@ def nearest_codes(numbers: npt.NDArray[np.float32], codebook: Codebook) -> npt.N
     middles = (ordered[1:] + ordered[:-1]) / np.float32(2)
     codes: npt.NDArray[np.int8] = order[np.searchsorted(middles, numbers)].astype(np.int8)
     return codes
+
+
+def powers_of_two(exponents: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Scales of OCP Microscaling (E8M0): 2^(exponent - 127), 255 is none, and infinite."""
+    with np.errstate(over="ignore"):
+        scales: npt.NDArray[np.float32] = np.ldexp(np.float32(1), exponents.astype(np.int32) - 127)
+    return scales

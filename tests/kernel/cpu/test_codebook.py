@@ -149,9 +149,9 @@ def test_a_gated_product_is_the_activated_gate_times_up(level: Any, rng: np.rand
         x_scale = (rng.uniform(0, 1, count) / 2**p.row_bits).astype(np.float32)
         record, y = to_record(x, p.group), np.full((count, n), np.nan, np.float32)
         kernel.run(count, record, x_scale, *kernel.packed, None, y, threads=2)
-        expected = quantized_gated_linear(
-            x, x_scale, *each, codebook=p.table, activation=activation, group_size=p.group
-        )
+        gate, gate_scale, up, up_scale = each
+        further: dict[str, Any] = {"codebook": p.table, "activation": activation, "group_size": p.group}
+        expected = quantized_gated_linear(x, x_scale, gate, gate_scale, up, up_scale, **further)
         atol = 1e-4 * (1 + float(abs(expected).max()))
         np.testing.assert_allclose(y, expected, rtol=1e-4, atol=atol)
         alone = np.full((1, n), np.nan, np.float32)

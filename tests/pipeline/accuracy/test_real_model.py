@@ -26,6 +26,7 @@ BOUNDS: Mapping[str, tuple[float, Mapping[str, Any]]] = {
     "int8_w8a8": (0.05, {}),
     "int4": (0.09, {"calibration_size": 16}),
     "fp8_rowwise": (0.04, {}),
+    "nf4": (0.3, {}),
 }
 
 
