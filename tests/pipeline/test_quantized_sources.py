@@ -97,7 +97,10 @@ def test_what_other_tools_quantized_builds_and_verifies(tmp_path: Path, model: P
     passes(model, built(tmp_path, model, "reference"))
 
 
-@pytest.mark.parametrize("name", ["int4_groups", "int4_zero_points", "gptq_int8", "int8_w8a8", "int8_zero_points"])
+@pytest.mark.parametrize(
+    "name",
+    ["int4_groups", "int4_zero_points", "gptq_int8", "int8_w8a8", "int8_zero_points", "mxfp4", "bitsandbytes_nf4"],
+)
 def test_kept_numbers_verify_on_the_cpu_target(tmp_path: Path, name: str) -> None:
     model = next(path for path in FIXTURES if path.name == name)
     engine = built(tmp_path, model, "cpu")
