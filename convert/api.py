@@ -121,8 +121,8 @@ def _of_loss(options: ConvertOptions) -> Iterator[str]:
 
 def _of_quantized(source: SourceModel, plan: ConversionPlan) -> Iterator[str]:
     """What became of the tensors that the source has quantized."""
-    kept = Counter(tensor.form.bits for tensor in plan.kept.values() if tensor.form is not None)
-    listed = " and ".join(f"{count} of int{bits}" for bits, count in sorted(kept.items()))
+    kept = Counter(tensor.form.label for tensor in plan.kept.values() if tensor.form is not None)
+    listed = " and ".join(f"{count} of {label}" for label, count in sorted(kept.items()))
     if listed:
         yield f"{source.location}: quantized tensors that keep their numbers: {listed}."
     if dequantized := quantized_in_words(plan.dequantized.values()):

@@ -16,8 +16,8 @@ DOMAIN_VERSION = 1
 INT, FLOAT, STRING = ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeType.STRING
 
 _HEADS = {"num_heads": INT, "num_kv_heads": INT, "head_size": INT}
-_ADDED = frozenset({"bias", "zero", "residual"})
-_GATE_BIASES = frozenset({"gate_bias", "up_bias", "gate_zero", "up_zero"})
+_ADDED = frozenset({"bias", "zero", "residual", "codebook"})
+_GATE_BIASES = frozenset({"gate_bias", "up_bias", "gate_zero", "up_zero", "codebook"})
 # Constants of rounded rows: one scale for all rows, or the range to which a row of 8-bit floats is cut.
 _ROUNDING = ("scale", "low", "high")
 
@@ -90,7 +90,7 @@ OPERATORS: Mapping[str, Operator] = {
         optional=frozenset(_ROUNDING),
     ),
     "QuantizedLinear": Operator(
-        ("x", "x_scale", "weight", "weight_scale", "bias", "zero", "residual"),
+        ("x", "x_scale", "weight", "weight_scale", "bias", "zero", "residual", "codebook"),
         ("y",),
         {"group_size": INT},
         optional=_ADDED,
@@ -108,6 +108,7 @@ OPERATORS: Mapping[str, Operator] = {
             "up_bias",
             "gate_zero",
             "up_zero",
+            "codebook",
         ),
         ("y",),
         {"activation": STRING, "group_size": INT},

@@ -20,10 +20,10 @@ def add_residual(graph: ir.Graph) -> None:
         product, residual = _operands(add)
         if product is None or residual is None:
             continue
-        *names, last = OPERATORS[product.op_type].inputs
-        assert last == "residual", product.op_type
-        given = [*product.inputs, *[None] * len(names)][: len(names)]
-        node = fused(product.op_type, [*given, residual], [like(add.outputs[0])], product.attributes)
+        place = _place(product)
+        inputs = [*product.inputs, *[None] * (place + 1 - len(product.inputs))]
+        inputs[place] = residual
+        node = fused(product.op_type, inputs, [like(add.outputs[0])], product.attributes)
         graph.insert_before(add, node)
         replace(graph, add.outputs, node.outputs)
 
@@ -37,6 +37,11 @@ def _operands(add: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:
         product = next((node for op in _ADDING if (node := produced_by(value, op, DOMAIN)) is not None), None)
         if product is None or only_consumer(value, "Add") is not add:
             continue
-        if len(product.inputs) < len(OPERATORS[product.op_type].inputs):
+        if len(product.inputs) <= _place(product) or product.inputs[_place(product)] is None:
             return product, other
     return None, None
+
+
+def _place(product: ir.Node) -> int:
+    """Of the residual among the inputs."""
+    return OPERATORS[product.op_type].inputs.index("residual")

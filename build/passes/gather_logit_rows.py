@@ -53,7 +53,8 @@ def _hoist(graph: ir.Graph, gather: ir.Node) -> list[ir.Node]:
             value.name = name
         value.shape = ir.Shape((LOGIT_ROWS, *shape_of(value)[1:]))
     node.name = name_of(node.outputs[0])
-    given = [index for index in _ROW_INPUTS[node.op_type] if index < len(node.inputs)]
+    there = [index for index, value in enumerate(node.inputs) if value is not None]
+    given = [index for index in _ROW_INPUTS[node.op_type] if index in there]
     return [_gather_input(graph, node, index, wanted) for index in given]
 
 

@@ -1,7 +1,7 @@
 """An activation of one QuantizedLinear times another of the same rows becomes QuantizedGatedLinear.
 
-Both may have a bias, and zero points. Where only one of them has, or where their groups are of two sizes, they are left
-as they are.
+Both may have a bias, and zero points. Where only one of them has, or where their groups are of two sizes, or their
+codebooks two, they are left as they are.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import onnx_ir as ir
 from inflight.build.passes.gated_linear import gated_products
 from inflight.build.passes.rewrite import fused, integer, like, nodes_of, replace
 
-_BIAS, _ZERO = 4, 5
+_BIAS, _ZERO, _CODEBOOK = 4, 5, 7
 
 
 def fuse_quantized_gated_linear(graph: ir.Graph) -> None:
@@ -24,9 +24,10 @@ def fuse_quantized_gated_linear(graph: ir.Graph) -> None:
         if gate.inputs[1] is not up.inputs[1] or integer(up, "group_size", 0) != size:
             continue
         biases, zeros = (_both(gate, up, index) for index in (_BIAS, _ZERO))
-        if biases.count(None) == 1 or zeros.count(None) == 1:
+        codebook, other = _both(gate, up, _CODEBOOK)
+        if biases.count(None) == 1 or zeros.count(None) == 1 or codebook is not other:
             continue
-        inputs = [*gate.inputs[:_BIAS], *up.inputs[2:_BIAS], *biases, *zeros]
+        inputs = [*gate.inputs[:_BIAS], *up.inputs[2:_BIAS], *biases, *zeros, codebook]
         while inputs[-1] is None:
             inputs.pop()
         attributes = {"activation": found.activation, "group_size": size}

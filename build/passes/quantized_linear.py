@@ -23,7 +23,7 @@ def fuse_quantized_linear(graph: ir.Graph) -> None:
         product = matmul.outputs[0]
         biased, bias = added_bias(product)
         result = product if biased is None else biased
-        inputs = [*rows.outputs, matrix.weight, matrix.scale, bias, matrix.zero]
+        inputs = [*rows.outputs, matrix.weight, matrix.scale, bias, matrix.zero, None, matrix.codebook]
         while inputs[-1] is None:
             inputs.pop()
         node = fused("QuantizedLinear", inputs, [like(result)], {"group_size": matrix.group_size})

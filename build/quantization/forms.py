@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from inflight.build.graph.builder import GraphBuilder
 from inflight.build.quantization import (
+    codes,
     dequantized_rows,
     float8_rows,
     int4_pairs,
@@ -48,6 +49,7 @@ WEIGHT_FORMS: Mapping[tuple[WeightDtype, ScaleShare], WeightForm] = {
     ("float8_e4m3fn", "matrix"): _AXIS_0,
     ("int4", "group"): WeightForm(int4_pairs.write, int4_pairs.find),
     ("int8", "group"): WeightForm(int8_groups.write, int8_groups.find),
+    ("uint4", "group"): WeightForm(codes.write, codes.find),
 }
 _INTEGERS = RowForm(integer_rows.write, integer_rows.find)
 _STORED = RowForm(stored_rows.write, stored_rows.find)

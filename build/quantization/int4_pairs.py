@@ -8,12 +8,14 @@ which is made when somebody asks for the elements.
 
 from __future__ import annotations
 
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
 from inflight.build.graph.builder import GraphBuilder
-from inflight.build.graph.values import array_of, name_of, shape_of, tensor_of
+from inflight.build.graph.values import array_of, dtype_of, name_of, shape_of, tensor_of
 from inflight.build.network.stored_tensors import initializer, seen_as, stored_tensor
 from inflight.build.passes.rewrite import integer, is_permutation, produced_by
 from inflight.build.quantization.stored_matrix import QuantizedMatrix, StoredMatrix
@@ -27,12 +29,17 @@ def write(builder: GraphBuilder, matrix: StoredMatrix, name: str) -> ir.Value:
     """float32 [in, out], called `name`."""
     op, entry = builder.op, matrix.weight
     pairs, inputs = entry.shape
-    outputs = matrix.scale.shape[0]
     shape = (pairs, inputs, 2)
     levels = builder.initializer(entry.name, stored_tensor(entry, dtype=ir.DataType.INT4, shape=shape))
     scales = _pair_scales(builder, matrix.scale, pairs)
     attributes = {"axis": 1, "block_size": matrix.group_size}
     weight = op("DequantizeLinear", [levels, scales], f"{entry.name}.float32", FLOAT, shape, attributes)
+    return write_rows(builder, weight, matrix.scale.shape[0], name)
+
+
+def write_rows(builder: GraphBuilder, weight: ir.Value, outputs: int, name: str) -> ir.Value:
+    """float32 [in, out], called `name`, of [pairs, in, 2]."""
+    op, (pairs, inputs) = builder.op, (int(dim) for dim in shape_of(weight)[:2])
     turned = op("Transpose", [weight], f"{name}.pairs", FLOAT, (inputs, pairs, 2), {"perm": [1, 0, 2]})
     flat = builder.constant(f"weights.{inputs}_by_{2 * pairs}", [inputs, 2 * pairs])
     if outputs == 2 * pairs:
@@ -60,11 +67,8 @@ def _pair_scales(builder: GraphBuilder, entry: TensorEntry, pairs: int) -> ir.Va
 
 def find(value: ir.Value | None) -> QuantizedMatrix | None:
     """The matrix behind float32 [in, out]."""
-    cut = produced_by(value, "Slice")
-    flat = produced_by(value if cut is None else cut.inputs[0], "Reshape")
-    turned = None if flat is None else produced_by(flat.inputs[0], "Transpose")
-    weight = None if turned is None else produced_by(turned.inputs[0], "DequantizeLinear")
-    if value is None or turned is None or weight is None or not is_permutation(turned, (1, 0, 2)):
+    weight = produced_by(find_rows(value), "DequantizeLinear")
+    if value is None or weight is None:
         return None
     levels, scales = weight.inputs[0], produced_by(weight.inputs[1], "Transpose")
     if levels is None or levels.dtype != ir.DataType.INT4 or len(weight.inputs) != 2 or integer(weight, "axis", 1) != 1:
@@ -72,9 +76,19 @@ def find(value: ir.Value | None) -> QuantizedMatrix | None:
     inputs, outputs = shape_of(value)
     pairs = levels.is_initializer() and shape_of(levels) == (-(-int(outputs) // 2), inputs, 2)
     scale = None if scales is None or not is_permutation(scales, (0, 2, 1)) else _scale(scales.inputs[0], int(outputs))
-    if not pairs or scale is None or not _starts_at_zero(cut):
+    if not pairs or scale is None:
         return None
-    return QuantizedMatrix(_as_rows(levels, int(outputs)), scale, integer(weight, "block_size", 0))
+    return QuantizedMatrix(as_rows(levels, int(outputs), ml_dtypes.int4), scale, integer(weight, "block_size", 0))
+
+
+def find_rows(value: ir.Value | None) -> ir.Value | None:
+    """[pairs, in, 2] behind float32 [in, out]."""
+    cut = produced_by(value, "Slice")
+    flat = produced_by(value if cut is None else cut.inputs[0], "Reshape")
+    turned = None if flat is None else produced_by(flat.inputs[0], "Transpose")
+    if turned is None or not is_permutation(turned, (1, 0, 2)) or not _starts_at_zero(cut):
+        return None
+    return turned.inputs[0]
 
 
 def _starts_at_zero(cut: ir.Node | None) -> bool:
@@ -99,13 +113,14 @@ def _scale(value: ir.Value | None, outputs: int) -> ir.Value | None:
     return stored if found else None
 
 
-def _as_rows(levels: ir.Value, outputs: int) -> ir.Value:
-    """INT4 [pairs, in, 2] as INT4 [outputs, in]."""
+def as_rows(levels: ir.Value, outputs: int, nibble: Any) -> ir.Value:
+    """INT4 or UINT4 [pairs, in, 2] as the same [outputs, in]; `nibble` is ml_dtypes' type."""
     pairs, inputs, _ = (int(dim) for dim in shape_of(levels))
-    stored, name = tensor_of(levels), name_of(levels)
+    stored, name, dtype = tensor_of(levels), name_of(levels), dtype_of(levels)
 
     def rows() -> ir.TensorProtocol:
         packed = np.frombuffer(stored.tobytes(), np.int8).reshape(pairs, inputs)
-        return ir.Tensor(unpack_pairs(packed, outputs).astype(ml_dtypes.int4), dtype=ir.DataType.INT4, name=name)
+        levels = unpack_pairs(packed, outputs, signed=dtype == ir.DataType.INT4)
+        return ir.Tensor(levels.astype(nibble), dtype=dtype, name=name)
 
-    return initializer(name, ir.LazyTensor(rows, ir.DataType.INT4, ir.Shape((outputs, inputs)), name=name))
+    return initializer(name, ir.LazyTensor(rows, dtype, ir.Shape((outputs, inputs)), name=name))

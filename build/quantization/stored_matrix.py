@@ -11,7 +11,7 @@ from inflight.build.graph.builder import GraphBuilder
 from inflight.build.network.stored_tensors import stored_tensor
 from inflight.build.passes.rewrite import is_permutation, produced_by
 from inflight.convert.quantization.scheme import WeightQuantization
-from inflight.convert.quantization.schemes import RowDtype
+from inflight.convert.quantization.schemes import Codebook, RowDtype
 from inflight.tensor_file import TensorEntry
 
 
@@ -22,12 +22,13 @@ class StoredMatrix(NamedTuple):
     scale: TensorEntry
     group_size: int
     zero: TensorEntry | None = None
+    codebook: Codebook | None = None
 
     @classmethod
     def of(cls, table: Mapping[str, TensorEntry], module: str, quantization: WeightQuantization) -> StoredMatrix:
         scale, zero = table[quantization.scale_name(module)], quantization.zero_name(module)
         given = None if zero is None else table[zero]
-        return cls(table[f"{module}.weight"], scale, quantization.group_size, given)
+        return cls(table[f"{module}.weight"], scale, quantization.group_size, given, quantization.codebook)
 
 
 class RowFacts(NamedTuple):
@@ -43,15 +44,16 @@ class RowFacts(NamedTuple):
 
 class QuantizedMatrix(NamedTuple):
     """Levels [out, in] with scales: float32 [1], [out], or [out, groups] of `group_size` inputs each; `zero` [out,
-    groups] is added to what a level times its scale is.
+    groups] is added to what a level times its scale is. `codebook` float32 [16]: levels are codes of its numbers.
 
-    All three are initializers of the graph, or shall replace the ones of the same names.
+    Levels, scales and zero points are initializers of the graph, or shall replace the ones of the same names.
     """
 
     weight: ir.Value
     scale: ir.Value
     group_size: int
     zero: ir.Value | None = None
+    codebook: ir.Value | None = None
 
 
 class RoundedRows(NamedTuple):

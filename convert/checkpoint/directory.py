@@ -79,12 +79,14 @@ class Checkpoint:
         return None if quantization is None else self.ranks[rank].get(quantization.scale_name(module))
 
     def logical_tensors(self, rank: int = 0) -> dict[str, TensorEntry]:
-        """The table of a rank as its modules see it: bytes of int4 are int4 (out, in), half a byte an element."""
+        """The table of a rank as its modules see it: 4-bit levels are (out, in), half a byte an element."""
         seen = dict(self.ranks[rank])
         for name, entry in self.ranks[rank].items():
             quantization, scales = self.quantization_of(module_path(name)), self.scales_of(name, rank)
             if quantization is not None and quantization.bits == 4 and scales is not None:
-                seen[name] = replace(entry, dtype="int4", shape=(scales.shape[0], entry.shape[1]))
+                seen[name] = replace(
+                    entry, dtype=quantization.scheme.weights.dtype, shape=(scales.shape[0], entry.shape[1])
+                )
         return seen
 
     @property
@@ -120,10 +122,11 @@ class Checkpoint:
         if quantization is None:
             return stored
         scales = self.array(quantization.scale_name(module), rank)
-        levels = unpack_pairs(stored, len(scales)) if quantization.bits == 4 else stored
+        coded = quantization.codebook
+        levels = unpack_pairs(stored, len(scales), signed=coded is None) if quantization.bits == 4 else stored
         zero = quantization.zero_name(module)
         zeros = None if zero is None else self.array(zero, rank)
-        return dequantize(levels, scales, quantization.group_size, zeros)
+        return dequantize(levels, scales, quantization.group_size, zeros, coded)
 
     def input_factors(self, module: str, rank: int = 0) -> npt.NDArray[Any] | None:
         """What the values of a module's rows are multiplied by first, (in,) of the checkpoint's type; None: nothing."""

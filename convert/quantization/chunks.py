@@ -148,9 +148,9 @@ def _kept_rows(piece: Piece, quantization: WeightQuantization) -> Iterator[_Part
     """
     source, size = piece.source, quantization.group_size
     weights, width = quantization.scheme.weights, piece.source.shape[1]
-    bits: Literal[4, 8] = 4 if weights.dtype == "int4" else 8
-    form = LevelForm(bits, min(size, width) or width, quantization.zero_points)
-    if weights.dtype not in ("int4", "int8") or quantization.scaled_inputs or source.form is None:
+    bits: Literal[4, 8] = 4 if quantization.bits == 4 else 8
+    form = LevelForm(bits, min(size, width) or width, quantization.zero_points, weights.codebook)
+    if weights.dtype not in ("int4", "uint4", "int8") or quantization.scaled_inputs or source.form is None:
         return None
     if not form.holds(source.form):
         return None

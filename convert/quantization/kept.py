@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import gcd
 
+from inflight.convert.quantization.codebooks import INTEGER_FACTORS
 from inflight.convert.quantization.facts import QuantizationFacts, QuantizationRecord
 from inflight.convert.quantization.modules import MIXED_PRECISION, ModuleQuantization, first_of_pair
 from inflight.convert.quantization.scheme import WEIGHT_LAYOUT
@@ -54,12 +55,20 @@ def _joined(tensors: Sequence[SourceTensor]) -> LevelForm | None:
     known = [form for form in forms if form is not None]
     if len(known) < len(forms):
         return None
-    size = gcd(*(form.group_size for form in known))
+    size, zeros = gcd(*(form.group_size for form in known)), any(form.zeros for form in known)
     if size % _LEAST_GROUP and size != tensors[0].shape[1]:
         return None
-    return LevelForm(max(form.bits for form in known), size, any(form.zeros for form in known))
+    codebooks = {form.codebook for form in known}
+    if codebooks == {None}:
+        return LevelForm(max(form.bits for form in known), size, zeros)
+    if len(codebooks) == 1:
+        return LevelForm(4, size, zeros, *codebooks)
+    # Beside levels of other forms, numbers of a codebook stay what they are as integers, if they are some.
+    return LevelForm(8, size, zeros) if codebooks - {None} <= INTEGER_FACTORS.keys() else None
 
 
 def _scheme(form: LevelForm, width: int) -> QuantScheme:
+    if form.codebook is not None:
+        return next(s for s in SCHEMES if s.weights.codebook == form.codebook and s.rows.dtype == "int16")
     names = {4: "int4_wo", 8: "int8_wo" if form.group_size == width and not form.zeros else "int8_groups_wo"}
     return next(scheme for scheme in SCHEMES if scheme.name == names[form.bits])

@@ -77,7 +77,8 @@ def _facts(scheme: QuantScheme, options: ConvertOptions) -> QuantizationFacts:
     facts: dict[str, Any] = {"quant_algo": scheme.algorithm}
     facts["weight_layout"] = WEIGHT_LAYOUT if scheme.weights.guarded else None
     if scheme.weights.scale == "group":
-        facts["group_size"] = options.group_size
+        chosen = "group_size" in options.model_fields_set or not scheme.group_size
+        facts["group_size"] = options.group_size if chosen else scheme.group_size
     if scheme.method == "smoothquant":
         facts |= {"pre_quant_scale": True, "smoothquant_val": options.smoothing}
     if scheme.method == "awq":

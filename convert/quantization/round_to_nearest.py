@@ -3,7 +3,8 @@
 int8: one scale per row, greatest magnitude / 127, levels -127 .. 127. int4: one scale per group of a row, levels
 -8 .. 7; the scale is that one of a few candidates which leaves the least squared error (the extremes of a group are
 cut off where that serves the rest). 8-bit floats (E4M3: Micikevicius et al., 2022): one scale per row, greatest
-magnitude / 448, and never below the least that TensorRT-LLM writes.
+magnitude / 448, and never below the least that TensorRT-LLM writes. Codes: the nearest number of the codebook, with
+one scale per group, the greatest magnitude over that of the codebook, as a float16 number.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from inflight.convert.quantization.schemes import QuantScheme, ScaleShare, WeightDtype
+from inflight.convert.quantization.codebooks import CODEBOOKS, nearest_codes
+from inflight.convert.quantization.schemes import Codebook, QuantScheme, ScaleShare, WeightDtype
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -28,6 +30,8 @@ LEAST_FLOAT8_SCALE = 1 / (FLOAT8_GREATEST * 512)
 
 def quantize(rows: Floats, scheme: QuantScheme, group_size: int) -> tuple[Array, Floats]:
     """rows [N, K] as the levels [N, K] of a scheme (int4 one to an int8) and their scales, [N] or [N, groups]."""
+    if scheme.weights.codebook is not None:
+        return quantize_codes(rows, scheme.weights.codebook, group_size)
     return _ROUNDINGS[scheme.weights.dtype, scheme.weights.scale](rows, scheme.divisors, group_size)
 
 
@@ -56,11 +60,8 @@ def quantize_groups(rows: Floats, divisors: Sequence[float], group_size: int) ->
 
     The scale of a group is its greatest magnitude over that one of `divisors` which leaves the least squared error.
     """
-    count, width = rows.shape
-    groups = -(-width // group_size)
-    if width % group_size:
-        rows = np.pad(rows, ((0, 0), (0, groups * group_size - width)))
-    blocks = rows.reshape(count, groups, group_size)
+    (count, width), blocks = rows.shape, _blocks(rows, group_size)
+    groups = blocks.shape[1]
     greatest = np.abs(blocks).max(axis=-1, initial=0)
     best_error = np.full((count, groups), np.inf, np.float32)
     best_scales = np.zeros((count, groups), np.float32)
@@ -73,22 +74,46 @@ def quantize_groups(rows: Floats, divisors: Sequence[float], group_size: int) ->
     return levels.reshape(count, -1)[:, :width], best_scales
 
 
+def quantize_codes(rows: Floats, codebook: Codebook, group_size: int) -> tuple[Levels, Floats]:
+    """rows [N, K] -> codes [N, K], scales [N, ceil(K / group_size)], which are float16 numbers."""
+    (count, width), blocks = rows.shape, _blocks(rows, group_size)
+    greatest = np.abs(blocks).max(axis=-1, initial=0) / np.abs(CODEBOOKS[codebook]).max()
+    scales = np.clip(greatest, 0, np.finfo(np.float16).max).astype(np.float16).astype(np.float32)
+    codes = nearest_codes(_divided(blocks, scales[..., None]), codebook)
+    return codes.reshape(count, -1)[:, :width], scales
+
+
+def _blocks(rows: Floats, group_size: int) -> Floats:
+    """rows [N, K] as [N, groups, group_size], with zeros behind the last group."""
+    count, width = rows.shape
+    groups = -(-width // group_size)
+    if width % group_size:
+        rows = np.pad(rows, ((0, 0), (0, groups * group_size - width)))
+    return rows.reshape(count, groups, group_size)
+
+
 def pack_pairs(levels: Levels) -> Levels:
     """int4 levels [2 n, K] -> bytes [n, K]: row 2 i in the low nibble of row i, row 2 i + 1 in the high one."""
     low, high = levels[0::2].view(np.uint8), levels[1::2].view(np.uint8)
     return (low & 0xF | high << 4).view(np.int8)
 
 
-def unpack_pairs(packed: Levels, rows: int) -> Levels:
-    """The inverse of `pack_pairs`, cut to `rows` rows."""
+def unpack_pairs(packed: Levels, rows: int, *, signed: bool = True) -> Levels:
+    """The inverse of `pack_pairs`, cut to `rows` rows; what is not `signed` is 0 .. 15."""
     levels = np.empty((2 * packed.shape[0], packed.shape[1]), np.int8)
     levels[0::2] = packed << 4 >> 4
     levels[1::2] = packed >> 4
-    return levels[:rows]
+    return levels[:rows] if signed else levels[:rows] & np.int8(0xF)
 
 
-def dequantize(levels: Array, scales: Floats, group_size: int, zeros: Floats | None = None) -> Floats:
-    """levels [N, K] times their scales: [1], [N], or [N, ceil(K / group_size)]; plus zero points of those groups."""
+def dequantize(
+    levels: Array, scales: Floats, group_size: int, zeros: Floats | None = None, codebook: Codebook | None = None
+) -> Floats:
+    """levels [N, K], or what a codebook has for them, times their scales: [1], [N], or [N, ceil(K / group_size)]; plus
+    zero points of those groups.
+    """
+    if codebook is not None:
+        levels = CODEBOOKS[codebook][levels]
     if not group_size:
         wide: Floats = levels.astype(np.float32) * scales[:, None]
         return wide

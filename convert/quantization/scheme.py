@@ -15,6 +15,7 @@ from inflight.convert.quantization.schemes import (
     INPUT_FACTORS,
     SCHEMES,
     ZERO_POINT,
+    Codebook,
     QuantScheme,
     RowDtype,
     schemes_of,
@@ -56,6 +57,11 @@ class WeightQuantization:
     def bits(self) -> int:
         """Of a weight."""
         return DTYPES[self.scheme.weights.dtype].bits
+
+    @property
+    def codebook(self) -> Codebook | None:
+        """The table that levels are codes of."""
+        return self.scheme.weights.codebook
 
     def scale_name(self, module: str) -> str:
         return f"{module}{self.scheme.weights.suffix}"
@@ -117,6 +123,7 @@ def algorithm_problems(facts: QuantizationFacts, further: tuple[str, ...] = ()) 
     # Zero points lie in another order in the format's own reader.
     guarded = facts.has_zero_point or any(scheme.weights.guarded for scheme in schemes)
     grouped = all(scheme.weights.scale == "group" for scheme in schemes)
+    coded = any(scheme.weights.codebook is not None for scheme in schemes)
     integers = all(scheme.rows.dtype.startswith("int") for scheme in schemes)
     limits = facts.clamp_val
     named = f"quant_algo {algorithm!r} with"
@@ -128,6 +135,7 @@ def algorithm_problems(facts: QuantizationFacts, further: tuple[str, ...] = ()) 
         ),
         (facts.pre_quant_scale and not integers, f"{named} pre_quant_scale (factors of its inputs)"),
         (facts.has_zero_point and not grouped, f"{named} has_zero_point (groups have them)"),
+        (facts.has_zero_point and coded, f"{named} has_zero_point (codes have none)"),
         (facts.use_meta_recipe, f"{named} use_meta_recipe (layers that are left out without being named)"),
         (limits is not None and not limits[0] < 0 < limits[1], f"{named} clamp_val {limits}"),
         (facts.group_size < 1, f"group_size {facts.group_size}"),

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-WeightDtype = Literal["int8", "int4", "float8_e4m3fn"]
+WeightDtype = Literal["int8", "int4", "uint4", "float8_e4m3fn"]
 RowDtype = Literal["int8", "int16", "float8_e4m3fn"]
 ScaleShare = Literal["matrix", "row", "group"]
 RowScale = Literal["own", "stored"]
+Codebook = Literal["nf4", "fp4", "e2m1", "iq4"]
 Method = Literal["nearest", "gptq", "awq", "smoothquant"]
 
 # Names of the tensors beside a weight.
@@ -28,13 +29,15 @@ class StoredWeights(NamedTuple):
     Which levels share a scale: those of one `matrix` (scale shape (1,)), of one `row` of outputs ((out,)), or of a
     `group` of neighbouring inputs of a row ((out, groups)). Scales are float32, called after their module and `suffix`.
     `guarded`: config.json says so with the key `weight_layout`, which the format's own reader refuses; under this
-    algorithm it would take the weights for ones that are interleaved for its GPU.
+    algorithm it would take the weights for ones that are interleaved for its GPU. `codebook`: levels are codes, and the
+    numbers of that table stand in their place.
     """
 
     dtype: WeightDtype
     scale: ScaleShare
     suffix: str
     guarded: bool = False
+    codebook: Codebook | None = None
 
 
 class RoundedRows(NamedTuple):
@@ -57,7 +60,8 @@ class QuantScheme(NamedTuple):
     pattern and the scheme that its modules then have. `method`: how levels are chosen, "nearest" without a text, the
     others by calibration (convert/calibration). `scaled_inputs`: rows are always multiplied by factors before they are
     rounded; with other schemes the checkpoint says whether they are. `loss`: by how much perplexity grew where it was
-    measured, of a scheme that no conversion measures (docs/measured/accuracy.md).
+    measured, of a scheme that no conversion measures (docs/measured/accuracy.md). `group_size`: of its groups, where
+    the options do not say; 0: the options' own default.
     """
 
     name: str
@@ -70,6 +74,7 @@ class QuantScheme(NamedTuple):
     method: Method = "nearest"
     scaled_inputs: bool = False
     loss: float | None = None
+    group_size: int = 0
 
 
 # A scheme that loses more says so when it is chosen.
@@ -78,6 +83,12 @@ MOST_LOSS = 0.15
 _INT4 = StoredWeights("int4", "group", GROUP_SCALE)
 _INT8 = StoredWeights("int8", "row", ROW_SCALE, guarded=True)
 _INT8_GROUPS = StoredWeights("int8", "group", GROUP_SCALE, guarded=True)
+
+
+def _codes(codebook: Codebook) -> StoredWeights:
+    return StoredWeights("uint4", "group", GROUP_SCALE, guarded=True, codebook=codebook)
+
+
 # The first keeps every value within -7 .. 7; the others cut the extremes of a group off where that serves the rest.
 _INT4_DIVISORS = (7.0, 7.5, 8.0, 8.5, 9.0)
 # Negative ones give the extreme of a group the level -8, which has a step more than 7.
@@ -129,6 +140,12 @@ SCHEMES: tuple[QuantScheme, ...] = (
     # What other formats store in groups of 8 bits (or of 5 and 6) has these numbers.
     QuantScheme("int8_groups_wo", "W8A16_GPTQ", _INT8_GROUPS, RoundedRows("int16")),
     QuantScheme("int8_groups_w8a8", "W8A16_GPTQ", _INT8_GROUPS, RoundedRows("int8")),
+    QuantScheme(
+        "nf4", "W4A16_NF4", _codes("nf4"), RoundedRows("int16"), (1.0,), modules=_HEAD_WO, group_size=64, loss=0.24
+    ),
+    QuantScheme("fp4", "W4A16_FP4", _codes("fp4"), RoundedRows("int16")),
+    QuantScheme("mxfp4", "W4A16_MXFP4", _codes("e2m1"), RoundedRows("int16")),
+    QuantScheme("iq4", "W4A16_IQ4", _codes("iq4"), RoundedRows("int16")),
     QuantScheme("int8_wo", "W8A16", _INT8, RoundedRows("int16"), (127.0,)),
     QuantScheme("int8_w8a8", "W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN", _INT8, RoundedRows("int8"), (127.0,)),
     # Rows behind a norm have the outliers; the other two projections lose nothing that smoothing would mend.
@@ -148,7 +165,7 @@ RECIPES: dict[str, QuantScheme] = {
 }
 
 # Names that mean a recipe: `int4` is the one that loses least.
-ALIASES: dict[str, str] = {"int4": "int4_gptq"}
+ALIASES: dict[str, str] = {"int4": "int4_gptq", "bitsandbytes-nf4": "nf4"}
 
 
 def schemes_of(algorithm: str) -> list[QuantScheme]:

@@ -13,6 +13,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from inflight.convert.quantization.codebooks import CODEBOOKS, INTEGER_FACTORS
+from inflight.convert.quantization.schemes import Codebook
 from inflight.convert.source.stored import read_rows
 from inflight.dtypes import numpy_dtype
 from inflight.tensor_file import TensorEntry
@@ -22,17 +24,26 @@ Array = npt.NDArray[Any]
 
 class LevelForm(NamedTuple):
     """Levels that a checkpoint can hold as they are: signed integers of `bits`, those of `group_size` neighbouring
-    inputs with one scale (the last group of a row may be shorter); `zeros`: with zero points, or offsets.
+    inputs with one scale (the last group of a row may be shorter); `zeros`: with zero points, or offsets. `codebook`:
+    levels are codes 0 .. 15 of that table.
     """
 
     bits: Literal[4, 8]
     group_size: int
     zeros: bool
+    codebook: Codebook | None = None
+
+    @property
+    def label(self) -> str:
+        return self.codebook or f"int{self.bits}"
 
     def holds(self, other: LevelForm) -> bool:
         """True where levels of the other form have one of this form without any loss."""
-        whole = other.group_size % self.group_size == 0
-        return whole and other.bits <= self.bits and other.zeros <= self.zeros
+        whole = other.group_size % self.group_size == 0 and other.zeros <= self.zeros
+        if self.codebook or other.codebook:
+            integers = self.codebook is None and self.bits == 8 and other.codebook in INTEGER_FACTORS
+            return whole and (integers or self.codebook == other.codebook)
+        return whole and other.bits <= self.bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +53,8 @@ class GroupLevels:
     `levels` are int32 [N, K] around 0, `scales` of the type that the value is rounded to, [N, G]; `zeros` int32 [N, G],
     None where all are 0. `groups` [K] names the group of each input; `size` is that of groups which are neighbours, in
     order, the last one perhaps shorter, and None where they are not (GPTQ's desc_act). `offsets` float32 [N, G], in
-    place of zeros, are added to the product.
+    place of zeros, are added to the product. With a `codebook` levels are codes, without zeros, and the numbers of the
+    table take their place.
     """
 
     levels: npt.NDArray[np.int32]
@@ -51,10 +63,11 @@ class GroupLevels:
     groups: npt.NDArray[np.int64]
     size: int | None
     offsets: npt.NDArray[np.float32] | None = None
+    codebook: Codebook | None = None
 
     def values(self) -> Array:
         """The numbers, each product rounded once to the type of the scales."""
-        values = self.levels.astype(np.float32)
+        values = CODEBOOKS[self.codebook][self.levels] if self.codebook else self.levels.astype(np.float32)
         if self.zeros is not None:
             values -= _by_input(self.zeros.astype(np.float32), self.groups)
         values *= _by_input(self.scales.astype(np.float32), self.groups)
@@ -64,20 +77,25 @@ class GroupLevels:
 
     def stored(self, form: LevelForm) -> tuple[Array, Array, Array | None]:
         """Levels int8 [N, K], and scales and zero points float32 [N, ceil(K / form.group_size)] of a form that holds
-        them: value = level * scale + zero point.
+        them: value = level * scale + zero point, or with a codebook what it has for the level in its place.
         """
         assert self.size is not None, "the groups are no neighbours"
-        scales, points = self.scales.astype(np.float32), self.offsets
+        levels, scales, points = self.levels, self.scales.astype(np.float32), self.offsets
+        if self.codebook is not None and form.codebook is None:
+            factor = INTEGER_FACTORS[self.codebook]
+            levels = (CODEBOOKS[self.codebook] * factor).astype(np.int32)[levels]
+            scales = scales / np.float32(factor)
         if points is None and self.zeros is not None:
             points = (-self.zeros).astype(np.float32) * scales
         if points is None:
             points = np.zeros_like(scales)
-        least = -(1 << (form.bits - 1))
-        assert self.levels.min(initial=0) >= least and self.levels.max(initial=0) < -least, "levels beyond their form"
-        width = self.levels.shape[1]
+        count = 1 << form.bits
+        least = 0 if form.codebook else -count // 2
+        assert levels.min(initial=0) >= least and levels.max(initial=0) < least + count, "levels beyond their form"
+        width = levels.shape[1]
         repeats, groups = -(-min(self.size, width) // form.group_size), -(-width // form.group_size)
         scales, points = (np.repeat(each, repeats, axis=1)[:, :groups] for each in (scales, points))
-        return self.levels.astype(np.int8), scales, points if form.zeros else None
+        return levels.astype(np.int8), scales, points if form.zeros else None
 
 
 def _by_input(per_group: Array, groups: npt.NDArray[np.int64]) -> Array:

@@ -19,6 +19,7 @@ DtypeName = Literal[
     "int16",
     "int8",
     "int4",
+    "uint4",
     "uint8",
     "bool",
 ]
@@ -54,6 +55,7 @@ _ALL = (
     Dtype("int16", 16, "INT16", "I16", triton="i16"),
     Dtype("int8", 8, "INT8", "I8", "I8", "i8", "INT8"),
     Dtype("int4", 4, "INT4", tensorrt="INT4"),
+    Dtype("uint4", 4, "UINT4"),
     Dtype("uint8", 8, "UINT8", "U8", triton="u8"),
     Dtype("bool", 8, "BOOL", "BOOL", triton="i1", tensorrt="BOOL"),
 )
@@ -81,7 +83,7 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     """The numpy type of that name; ml_dtypes knows those that numpy does not. Raises KeyError for an unknown name."""
     import numpy as np
 
-    if name in ("bfloat16", "float8_e4m3fn", "float8_e5m2", "int4"):
+    if name in ("bfloat16", "float8_e4m3fn", "float8_e5m2", "int4", "uint4"):
         import ml_dtypes
 
         return np.dtype(getattr(ml_dtypes, name))

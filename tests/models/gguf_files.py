@@ -108,6 +108,9 @@ def random_blocks(rng: np.random.Generator, shape: tuple[int, ...], kind: str, g
 
     size, count = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
     data = rng.integers(0, 256, (*shape[:-1], shape[-1] // size, count), dtype=np.uint8)
+    if kind == "MXFP4":  # a power of two
+        data[..., 0] = 127 + int(np.log2(greatest)) - rng.integers(0, 9, data.shape[:-1])
+        return data.reshape(*shape[:-1], -1)
     scales = (0, 2) if kind in ("Q4_1", "Q5_1", "Q4_K", "Q5_K") else (count - 2,) if kind == "Q6_K" else (0,)
     for start in scales:
         drawn = rng.uniform(-greatest, greatest, data.shape[:-1]).astype(np.float16)

@@ -14,6 +14,7 @@ from inflight.build.graph.operators import graph_problems
 from inflight.build.graph.values import shape_of, tensor_of
 from inflight.build.network import build_network
 from inflight.convert.checkpoint.reference_decoder import hidden_states
+from inflight.convert.quantization.schemes import RECIPES
 from tests.models.random_models import Shape, random_shape
 from tests.models.schemes import quantizing
 from tests.network.one_step import LENGTH, LIMITS, SEQUENCES, lowered, one_step
@@ -21,7 +22,8 @@ from tests.network.support import ALL_FAMILIES, FAMILIES, Case, Floats, LinearRu
 
 pytestmark = pytest.mark.network
 
-SCHEMES = ("int8_wo", "int8_w8a8", "int4_wo", "int4_w4a8", "fp8_rowwise")
+SCHEMES = ("int8_wo", "int8_w8a8", "int4_wo", "int4_w4a8", "nf4", "fp8_rowwise")
+A16 = ("int8_wo", "int4_wo", "nf4")
 # Rows of 16 bits differ by single levels wherever the last bits of a float32 do; so do rows of 8 bits, rarely and more.
 A16_TOLERANCE, A8_SAME, A8_TOLERANCE, MIXED_TOLERANCE = 1e-3, 1e-5, 0.2, 0.05
 # The decoder in NumPy does not round rows, and E4M3 keeps four bits of a number: of all logits together that is 9 % in
@@ -54,7 +56,7 @@ def quantized_modules(case: Case) -> list[str]:
 def assert_same_arithmetic(scheme: str, found: Floats | Sequence[Floats], expected: Floats | Sequence[Floats]) -> None:
     """Rows [vocab] of independent sequences that were computed by the same integers."""
     errors = [relative_error(*pair) for pair in zip(found, expected, strict=True)]
-    if scheme.endswith("_wo"):
+    if scheme in A16:
         assert max(errors) < A16_TOLERANCE
     else:
         assert max(errors) < A8_TOLERANCE
@@ -81,19 +83,21 @@ def test_the_network_means_integers_times_scales(
     if scheme.startswith("fp8"):
         assert np.sqrt(np.mean((logits - expected) ** 2) / np.mean(expected**2)) < E4M3_TOLERANCE
     else:
-        assert relative_error(logits, expected) < (A16_TOLERANCE if scheme.endswith("_wo") else A8_TOLERANCE)
+        assert relative_error(logits, expected) < (A16_TOLERANCE if scheme in A16 else A8_TOLERANCE)
 
 
-@pytest.mark.parametrize("scheme", ["int8_wo", "int4_wo"])
+@pytest.mark.parametrize(("scheme", "stored"), [("int8_wo", "INT8"), ("int4_wo", "INT4"), ("nf4", "UINT4")])
 @pytest.mark.parametrize("shape", [Shape(vocab_size=257, hidden_size=78), Shape(vocab_size=256)], ids=["odd", "even"])
-def test_initializers_are_the_bytes_of_the_checkpoint(tmp_path: Path, shape: Shape, scheme: str, seed: int) -> None:
+def test_initializers_are_the_bytes_of_the_checkpoint(
+    tmp_path: Path, shape: Shape, scheme: str, stored: str, seed: int
+) -> None:
     case = make_case(tmp_path, shape, seed, quantize=scheme, module_schemes=(("lm_head", scheme),))
     network = build_network(case.checkpoint, 16)
     for name, entry in case.checkpoint.tensors.items():
         tensor = network.graph.initializers[name].const_value
         assert isinstance(tensor, ir.ExternalTensor)
         assert (tensor.location, tensor.offset, tensor.length) == (entry.file.name, entry.offset, entry.nbytes)
-    assert tensor_of(network.graph.initializers["lm_head.weight"]).dtype.name == ("INT4" if "4" in scheme else "INT8")
+    assert tensor_of(network.graph.initializers["lm_head.weight"]).dtype.name == stored
 
 
 def test_fused_weights_are_out_by_in_whatever_lies_in_the_file(case: Case) -> None:
@@ -107,8 +111,11 @@ def test_fused_weights_are_out_by_in_whatever_lies_in_the_file(case: Case) -> No
             assert shape_of(weight) == matrix.shape
             groups = -(-matrix.shape[1] // (node.attributes["group_size"].as_int() or matrix.shape[1]))
             factors = np.repeat(tensor_of(scale).numpy().reshape(-1, groups), -(-matrix.shape[1] // groups), axis=1)
+            numbers, codebook = tensor_of(weight).numpy().astype(np.float32), (*node.inputs, None)[7:8]
+            if codebook and codebook[0] is not None:
+                numbers = tensor_of(codebook[0]).numpy()[numbers.astype(np.int64)]
             if groups == 1:
-                np.testing.assert_allclose(tensor_of(weight).numpy().astype(np.float32) * factors, matrix, rtol=1e-6)
+                np.testing.assert_allclose(numbers * factors, matrix, rtol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [*FAMILIES, "ministral", "gemma2", "gemma3", "smollm3"], indirect=True)
@@ -146,7 +153,8 @@ def test_modules_of_all_schemes_side_by_side(tmp_path: Path, mixture: int, rng: 
     )
     # The vocabulary projection, which nothing calibrates, has no 8-bit floats.
     schemes = tuple((each, str(rng.choice(SCHEMES[:-1] if each == "lm_head" else SCHEMES))) for each in patterns)
-    grouped = {"group_size": int(rng.choice([32, 64]))} if any("int4" in name for _, name in schemes) else {}
+    has_groups = any(RECIPES[name].weights.scale == "group" for _, name in schemes)
+    grouped = {"group_size": int(rng.choice([32, 64]))} if has_groups else {}
     case = make_case(tmp_path, shape, seed, module_schemes=schemes, **grouped)
     sequences = rng.integers(0, shape.vocab_size, (SEQUENCES, LENGTH))
     found = one_step(lowered(case.checkpoint), sequences)

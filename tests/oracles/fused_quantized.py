@@ -66,18 +66,20 @@ def quantized_linear(
     bias: Array | None = None,
     zero: Array | None = None,
     residual: Array | None = None,
+    codebook: Array | None = None,
     *,
     group_size: int,
 ) -> Floats:
     """Products of levels, exact within a group (the whole row when group_size is 0), scaled and summed in float32; zero
-    points times the sums of levels of the rows are added to them.
+    points times the sums of levels of the rows are added to them. With a `codebook` [16] levels are codes.
     """
+    weight = weight.astype(np.float64) if codebook is None else codebook.astype(np.float64)[weight.astype(np.int8)]
     size = group_size or x.shape[-1]
     scales = float32(weight_scale).reshape(-1, weight_scale.shape[-1] if weight_scale.ndim == 2 else 1)
     total = np.zeros((*x.shape[:-1], weight.shape[0]), np.float32)
     for group, start in enumerate(range(0, x.shape[-1], size)):
         rows = x[..., start : start + size].astype(np.float64)
-        total += float32(rows @ weight[:, start : start + size].astype(np.float64).T) * scales[:, group]
+        total += float32(rows @ weight[:, start : start + size].T) * scales[:, group]
         if zero is not None:
             total += float32(rows.sum(axis=-1, keepdims=True)) * float32(zero)[:, group]
     return added(float32(total * float32(x_scale)[..., None]), bias, residual)
@@ -94,11 +96,14 @@ def quantized_gated_linear(
     up_bias: Array | None = None,
     gate_zero: Array | None = None,
     up_zero: Array | None = None,
+    codebook: Array | None = None,
     *,
     activation: str,
     group_size: int,
 ) -> Floats:
     """activation(x gate' + gate_bias) * (x up' + up_bias)."""
-    gated = quantized_linear(x, x_scale, gate, gate_scale, gate_bias, gate_zero, group_size=group_size)
-    linear_part = quantized_linear(x, x_scale, up, up_scale, up_bias, up_zero, group_size=group_size)
+    gated = quantized_linear(
+        x, x_scale, gate, gate_scale, gate_bias, gate_zero, codebook=codebook, group_size=group_size
+    )
+    linear_part = quantized_linear(x, x_scale, up, up_scale, up_bias, up_zero, codebook=codebook, group_size=group_size)
     return activated(gated, activation=activation) * linear_part

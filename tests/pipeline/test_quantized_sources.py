@@ -97,7 +97,10 @@ def test_what_other_tools_quantized_builds_and_verifies(tmp_path: Path, model: P
     passes(model, built(tmp_path, model, "reference"))
 
 
-@pytest.mark.parametrize("name", ["int4_groups", "int4_zero_points", "gptq_int8", "int8_w8a8", "int8_zero_points"])
+@pytest.mark.parametrize(
+    "name",
+    ["int4_groups", "int4_zero_points", "gptq_int8", "int8_w8a8", "int8_zero_points", "mxfp4", "bitsandbytes_nf4"],
+)
 def test_kept_numbers_verify_on_the_cpu_target(tmp_path: Path, name: str) -> None:
     model = next(path for path in FIXTURES if path.name == name)
     engine = built(tmp_path, model, "cpu")
@@ -115,12 +118,13 @@ def test_dequantized_numbers_verify(tmp_path: Path, name: str, target: str) -> N
 
 
 def test_a_gguf_file_of_several_types_keeps_its_numbers_and_verifies(tmp_path: Path, rng: np.random.Generator) -> None:
-    """As Q4_K_M and Q4_1 have them: 4, 5, 6 and 8 bits, with offsets and without, and a tied projection."""
+    """As Q4_K_M and Q4_1 have them: 4, 5, 6 and 8 bits, with offsets and without, codes, and a tied projection."""
     pytest.importorskip("gguf", reason="the gguf package is not installed")
     config = tiny_config(
         hidden_size=256, intermediate_size=512, head_dim=32, num_hidden_layers=2, tie_word_embeddings=True
     )
     kinds = {
+        "1.self_attn.o": str(rng.choice(["IQ4_XS", "IQ4_NL", "MXFP4"])),
         "0.self_attn.v": "Q6_K",
         "down": "Q6_K",
         "1.self_attn": "Q4_1",

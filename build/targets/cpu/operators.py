@@ -10,6 +10,7 @@ import onnx_ir as ir
 from inflight.build.graph.dtypes import facts_of
 from inflight.build.graph.quantized_rows import DIGITS
 from inflight.build.graph.values import dtype_of, name_of, shape_of
+from inflight.build.targets.cpu.codebook import codebook_literal
 from inflight.build.targets.cpu.float8 import FLOAT8, float8_row, stored_scale
 from inflight.build.targets.cpu.packing.float8_panels import Float8Shape
 from inflight.build.targets.cpu.packing.weight_layout import Layout, WeightLayout, element_of, quantized_panels
@@ -219,7 +220,7 @@ def _quantized_linear(node: ir.Node, places: Places) -> KernelCall:
     zero = _optional(node, 5)
     packed = (places.weight("quantized_panels", weight, scale, zero), places.weight("floats", _optional(node, 4)))
     arguments = (*inputs, *packed, places.read_optional(_optional(node, 6)), places.write(y))
-    kernel, constants = _quantized_product(node, zero)
+    kernel, constants = _quantized_product(node, zero, _optional(node, 7))
     return KernelCall(f"{kernel}_linear", (*constants, _width(y)), arguments)
 
 
@@ -230,7 +231,7 @@ def _quantized_gated_linear(node: ir.Node, places: Places) -> KernelCall:
     biases = places.weight("gated_floats", _optional(node, 6), _optional(node, 7))
     zeros = [_optional(node, i) for i in (8, 9)]
     arguments = (*inputs, places.weight("gated_quantized_panels", *weights, *zeros), biases, places.write(y))
-    kernel, constants = _quantized_product(node, zeros[0])
+    kernel, constants = _quantized_product(node, zeros[0], _optional(node, 10))
     return KernelCall(f"{kernel}_gated_linear", (*constants, _activation(node), _width(y)), arguments)
 
 
@@ -240,15 +241,20 @@ def _gate(node: ir.Node, places: Places) -> KernelCall:
     return KernelCall("gate_rows", (element_of(y), _activation(node), _width(y)), arguments)
 
 
-def _quantized_product(node: ir.Node, zero: ir.Value | None) -> tuple[str, tuple[str, ...]]:
+def _quantized_product(node: ir.Node, zero: ir.Value | None, codebook: ir.Value | None) -> tuple[str, tuple[str, ...]]:
     """The kernels' family, and the constants of a product: its k, or a `quantized_shape` of kernels/qtile.h. `zero` are
-    the zero points of its weights.
+    the zero points of its weights, `codebook` the table of codes.
     """
     x, weight, scale = _input(node, 0), _input(node, 2), _input(node, 3)
     shape = quantized_panels(weight, scale, int(_integer(node, "group_size")), zeros=zero is not None)
     if isinstance(shape, Float8Shape):
         return "float8", (str(shape.width),)
-    facts = f"{shape.bits}, {element_of(scale)}, {_row_literal(x, shape.group)}, {int(shape.zeros)}"
+    if shape.coded != (codebook is not None):
+        raise BuildError(
+            f"{weight.name} has {'no' if shape.coded else 'a'} codebook, and its type is {dtype_of(weight).name}."
+        )
+    row, table = _row_literal(x, shape.group), codebook_literal(codebook)
+    facts = f"{shape.bits}, {element_of(scale)}, {row}, {int(shape.zeros)}, {table}"
     return "quantized", (f"(quantized_shape){{{facts}}}",)
 
 

@@ -28,6 +28,7 @@ def check_schemes(checkpoint: Checkpoint) -> None:
             (tuple(scheme.rows) not in _LOWERED_ROWS, "rows of 8-bit floats with a scale each"),
             (scheme.weights[:2] == ("int8", "group"), "int8 weights with a scale per group"),
             (quantization.zero_points, "weights with zero points"),
+            (quantization.codebook is not None, "weights that are codes of a table"),
         )
         for refused, what in checks:
             if refused:

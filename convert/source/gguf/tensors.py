@@ -16,7 +16,7 @@ from inflight.dtypes import numpy_dtype
 from inflight.errors import ModelError
 
 _PLAIN = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_QUANTIZED = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS")
+_QUANTIZED = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4")
 SUPPORTED = (*_PLAIN, *_QUANTIZED)
 _RENEW = "Download the file again."
 
@@ -100,7 +100,7 @@ class GgufTensor(SourceTensor):
                 self.kind, self._blocks(start, stop).reshape(stop - start, -1, self._block_bytes)
             )
         which = np.arange(self.shape[1], dtype=np.int64) // self.form.group_size
-        return GroupLevels(levels, scales, None, which, self.form.group_size, offsets)
+        return GroupLevels(levels, scales, None, which, self.form.group_size, offsets, self.form.codebook)
 
     @property
     def form(self) -> LevelForm | None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from inflight.convert.quantization.codebooks import codebook_of
 from inflight.convert.source.quantized.parts import Parts
 from inflight.convert.source.stored import read_all, read_bytes, read_rows
-from inflight.convert.source.tensor import Array, SourceTensor
+from inflight.convert.source.tensor import Array, GroupLevels, LevelForm, SourceTensor
 from inflight.dtypes import FLOAT_DTYPES, numpy_dtype
 from inflight.tensor_file import TensorEntry
 
@@ -150,16 +152,38 @@ class Codes(SourceTensor):
 
     def rows(self, start: int, stop: int) -> Array:
         width, size = self.shape[1], self._state.size
-        packed = read_bytes(
-            self._weight.file, self.name, self._weight.offset + start * width // 2, (stop - start) * width // 2
-        )
-        codes = np.stack([packed >> 4, packed & 0xF], axis=-1).reshape(-1)
+        codes = self._codes_of(start, stop).reshape(-1)
         first = start * width // size
         greatest = self._magnitudes(first, -(-stop * width // size))
         blocks = np.arange(start * width, stop * width) // size - first
         values = read_all(self._code)[codes] * greatest[blocks]
         rounded: Array = values.astype(numpy_dtype(self.dtype)).reshape(stop - start, width)
         return rounded
+
+    def levels(self, start: int, stop: int) -> GroupLevels | None:
+        """Their products are not rounded to the model's type."""
+        if self.form is None:
+            return None
+        size, codes = self._state.size, self._codes_of(start, stop).astype(np.int32)
+        each = self.shape[1] // size
+        scales = self._magnitudes(start * each, stop * each).reshape(stop - start, each)
+        groups = np.arange(self.shape[1], dtype=np.int64) // size
+        return GroupLevels(codes, scales, None, groups, size, codebook=self.form.codebook)
+
+    @cached_property
+    def form(self) -> LevelForm | None:
+        """None where blocks reach from a row into the next, or the table is one of the file's own."""
+        whole, codebook = self.shape[1] % self._state.size == 0, codebook_of(read_all(self._code))
+        return LevelForm(4, self._state.size, False, codebook) if whole and codebook else None
+
+    def _codes_of(self, start: int, stop: int) -> Array:
+        """uint8 [stop - start, in]."""
+        width = self.shape[1]
+        packed = read_bytes(
+            self._weight.file, self.name, self._weight.offset + start * width // 2, (stop - start) * width // 2
+        )
+        codes: Array = np.stack([packed >> 4, packed & 0xF], axis=-1).reshape(stop - start, width)
+        return codes
 
     def _magnitudes(self, start: int, stop: int) -> npt.NDArray[np.float32]:
         """The greatest magnitudes of blocks start .. stop."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from inflight.convert.source.quantized.float8 import ACTIVATION_ENDINGS
 from inflight.convert.source.quantized.grouped import GroupedTensor, Integers, half_range, unpack_first, unpack_last
+from inflight.convert.source.quantized.mxfp4 import MX_GROUP, mxfp4_tensor
 from inflight.convert.source.quantized.parts import Parts
 from inflight.convert.source.quantized.scaled import FLOAT8, scaled_tensor
 from inflight.convert.source.stored import read_all, read_rows
@@ -20,7 +21,8 @@ from inflight.dtypes import FLOAT_DTYPES
 from inflight.tensor_file import TensorEntry
 
 _BITS = (2, 4, 8)
-_FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "dense")
+_MXFP4 = "mxfp4-pack-quantized"
+_FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", _MXFP4, "dense")
 
 
 def _groups(config: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -45,7 +47,10 @@ def compressed_problems(config: Mapping[str, Any]) -> list[str]:
     ]
     for weights in _weights(config):
         bits = weights.get("num_bits", 8)
-        if bits not in _BITS or (weights.get("type") == "float" and bits != 8):
+        floats = weights.get("type") == "float"
+        if bits not in _BITS or (
+            floats and bits != 8 and (_MXFP4 not in formats or weights.get("group_size") != MX_GROUP)
+        ):
             problems.append(f"num_bits {bits!r} of type {weights.get('type', 'int')!r}")
         size, block = weights.get("group_size"), weights.get("block_structure")
         if size is not None and (not isinstance(size, int) or (size < 1 and size != -1)):
@@ -69,7 +74,7 @@ def compressed_tensors(config: Mapping[str, Any], parts: Parts) -> Iterator[Sour
     schemes = _weights(config)
     parts.leave_out(ACTIVATION_ENDINGS)
     for module in parts.modules("weight_packed"):
-        packed = _packed(parts, module, schemes)
+        packed = mxfp4_tensor(parts, module) if _is_mxfp4(parts, module) else _packed(parts, module, schemes)
         if packed is not None:
             yield packed
     blocks = [tuple(scheme["block_structure"]) for scheme in schemes if scheme.get("block_structure")]
@@ -83,6 +88,12 @@ def compressed_tensors(config: Mapping[str, Any], parts: Parts) -> Iterator[Sour
         )
         if found is not None:
             yield found
+
+
+def _is_mxfp4(parts: Parts, module: str) -> bool:
+    """True where codes are bytes: integers are packed into words."""
+    packed = parts.find(module, "weight_packed")
+    return packed is not None and packed.dtype == "uint8"
 
 
 def _grid(shape: tuple[int, ...], block: tuple[int, ...]) -> tuple[int, ...]:

@@ -103,8 +103,8 @@ def convert(
 
     config.json and the names and shapes of all tensors are checked first; everything that is missing, unknown or
     unsupported is reported in one message before any weight is read. Weights are then converted in chunks, so that a
-    large model needs little memory. A model that is quantized already keeps its numbers (int4 and int8 of GGUF, GPTQ,
-    AWQ, compressed-tensors), or is dequantized on the way.
+    large model needs little memory. A model that is quantized already keeps its numbers (4 and 8 bits of GGUF, GPTQ,
+    AWQ, bitsandbytes, compressed-tensors), or is dequantized on the way.
 
     Examples:
 

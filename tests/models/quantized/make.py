@@ -22,7 +22,7 @@ def _integers(bits: int, strategy: str, *, symmetric: bool = True, size: int | N
 
 
 def _floats(strategy: str, **further: Any) -> dict[str, Any]:
-    return {"num_bits": 8, "type": "float", "symmetric": True, "strategy": strategy, **further}
+    return {"num_bits": 8, "type": "float", "symmetric": True, "strategy": strategy} | further
 
 
 HALF, BRAIN = torch.float16, torch.bfloat16
@@ -47,6 +47,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
         BRAIN,
         _floats("group", group_size=128, dynamic=True),
     ),
+    "compressed_tensors/mxfp4": compressed("mxfp4-pack-quantized", _floats("group", num_bits=4, group_size=32), BRAIN),
     "modelopt/fp8": modelopt("FP8_DEFAULT_CFG"),
     "modelopt/int4_awq": modelopt("INT4_AWQ_CFG"),
     "modelopt/w4a8_awq": modelopt("W4A8_AWQ_BETA_CFG"),

@@ -28,6 +28,7 @@ BOUNDS: Mapping[str, tuple[float, Mapping[str, Any]]] = {
     "int4_awq": (0.13, {"calibration_size": 16}),
     "fp8": (0.035, {"calibration_size": 16}),
     "fp8_rowwise": (0.025, {"calibration_size": 16}),
+    "nf4": (0.3, {}),
 }
 
 

@@ -75,9 +75,9 @@ INLINE i16x32 add_byte_pairs(u32x16 a, u32x16 b) {
 }
 #endif
 
-/* VPMADDUBSW saturates at 16 bits: two products of 4-bit weights (at most 2 * 15 * 128) cannot, of bytes they can. */
+/* VPMADDUBSW saturates at 16 bits: two products of weights of 7 bits (at most 2 * 127 * 128) cannot, of 8 they can. */
 INLINE i32x16 add_dots(int bits, i32x16 sum, u32x16 weights, byte_quads x) {
-    if (bits == 4) return sum + add_pairs(add_byte_pairs(weights, x.bytes), (i16x32)((u32x16){0} + 0x00010001u));
+    if (bits < 8) return sum + add_pairs(add_byte_pairs(weights, x.bytes), (i16x32)((u32x16){0} + 0x00010001u));
     i32x16 even = add_pairs((i16x32)(weights & 0x00ff00ffu), x.even);
     return sum + even + add_pairs((i16x32)((weights >> 8) & 0x00ff00ffu), x.odd);
 }
@@ -119,10 +119,10 @@ INLINE i32x16 add_dots(int bits, i32x16 sum, u32x16 weights, byte_quads x) {
 /* What is added to a weight in the packed panels, and must be taken off again: offset * sum of the activations. Where
  * there are signed dot products only, the upper bit of a byte is turned back and the offset is gone. */
 #if defined(__ARM_FEATURE_DOTPROD) && !defined(__ARM_FEATURE_MATMUL_INT8)
-INLINE int32_t weight_offset(int bits) { return bits == 4 ? 8 : 0; }
+INLINE int32_t weight_offset(int bits) { return bits == 8 ? 0 : 1 << (bits - 1); }
 INLINE u32x16 byte_weights(const void *p) { return load_words(p) ^ 0x80808080u; }
 #else
-INLINE int32_t weight_offset(int bits) { return bits == 4 ? 8 : 128; }
+INLINE int32_t weight_offset(int bits) { return 1 << (bits - 1); }
 INLINE u32x16 byte_weights(const void *p) { return load_words(p); }
 #endif
 

@@ -3,7 +3,7 @@
 #define INFLIGHT_QLINEAR_H
 
 #include "linear.h"
-#include "qtile.h"
+#include "codebook.h"
 
 #if defined(__AMX_INT8__)
 #include "amx_qtile.h"
@@ -88,7 +88,7 @@ INLINE void quantized_multiply(pool *p, int thread, quantized_product m) {
 #endif
     while (take_panel(p, thread, panels, bytes, m.rows, m.weight, &piece)) {
 #if defined(__AMX_INT8__)
-        if (piece.count > tile_tokens(m.shape)) {
+        if (piece.count > tile_tokens(m.shape) && !m.shape.codes.digits) {
             multiply_amx_piece(m, &piece, &configured);
             continue;
         }

@@ -21,11 +21,20 @@
 #define TRICKLE_BYTES 80
 #define FIRST_BYTES 1024 /* of a panel, prefetched before a tile begins */
 
+/* What codes of 4 bits stand for (codebook.h): a number is its value times the step. */
+typedef struct {
+    int digits; /* signed bytes of a value, the higher first, as those of a row; 0: weights are integers */
+    int bits;   /* of a digit: 7, or 8 */
+    float step;
+    const int8_t *values; /* [digits][16] */
+} codebook;
+
 typedef struct {
     int bits;           /* of a weight: 8 or 4 */
     element scale_type; /* of the weights' scales */
     quantized_row row;  /* row.group values of k share a scale, and a sum of activations */
     int zeros;          /* whether they share a zero point as well */
+    codebook codes;     /* of 4-bit weights */
 } quantized_shape;
 
 typedef i32x16 integer_sums[TILE_ROWS][TILE_VECTORS];
@@ -190,6 +199,10 @@ INLINE void ask_for_output(int tokens, int vectors, tile_output out) {
         UNROLL for (int i = 0; i < lines; i++) __builtin_prefetch(out.y + t * out.stride + i * LANES, 1, 3);
 }
 
+/* totals += group g of weights that are codes; `scales` are those of the columns, `panel` is their first step. */
+INLINE void codebook_group(quantized_shape q, int rows, int vectors, int64_t g, const int8_t *x, const uint8_t *scales,
+                           const uint8_t *panel, look_ahead *ahead, tile_sums totals);
+
 INLINE void quantized_columns(quantized_shape q, int rows, int vectors, const int8_t *x, const uint8_t *panel,
                               int64_t column, look_ahead *ahead, tile_output out) {
     const int64_t groups = ceil_div(q.row.width, q.row.group);
@@ -200,8 +213,12 @@ INLINE void quantized_columns(quantized_shape q, int rows, int vectors, const in
     ask_for_output(rows / q.row.digits, vectors, out);
     for (int64_t g = 0; g < groups; g++) {
         const uint8_t *group = panel + g * group_bytes(q);
-        integer_group(q, rows, vectors, g, x, group + scales_bytes(q) + column * 4, ahead, sums);
         const uint8_t *scales = group + column * element_size(q.scale_type);
+        if (q.codes.digits) {
+            codebook_group(q, rows, vectors, g, x, scales, group + scales_bytes(q) + column * 4, ahead, totals);
+            continue;
+        }
+        integer_group(q, rows, vectors, g, x, group + scales_bytes(q) + column * 4, ahead, sums);
         add_group(q, rows, vectors, (const i32x16(*)[TILE_VECTORS])sums, scales, totals);
         if (q.zeros) add_zeros(q, rows / q.row.digits, vectors, g, x, scales, totals);
     }

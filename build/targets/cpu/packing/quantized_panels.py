@@ -22,7 +22,7 @@ _COLUMNS, _STEP_BYTES = 64, 256
 @dataclass(frozen=True)
 class QuantizedShape:
     """A product of integers: `bits` of a weight, values of a row, how many of them share a scale (all: `width`), and
-    whether they share a zero point as well.
+    whether they share a zero point as well. `coded`: weights are codes 0 .. 15 of a table.
     """
 
     bits: int
@@ -30,6 +30,7 @@ class QuantizedShape:
     group: int
     scale_bytes: int
     zeros: bool = False
+    coded: bool = False
 
     def __post_init__(self) -> None:
         if self.width > LONGEST_ROW:
@@ -56,7 +57,9 @@ class QuantizedShape:
         return _COLUMNS * self.scale_bytes * (2 if self.zeros else 1)
 
     def levels(self, rows: Array) -> npt.NDArray[np.uint8]:
-        """Rows int8 or int4 [rows, in] as they lie in a panel: weight + 128, or + 8."""
+        """Rows int8, int4 or uint4 [rows, in] as they lie in a panel: weight + 128, or + 8; codes as they are."""
+        if self.coded:
+            return rows.astype(np.uint8)
         return rows.astype(np.int8).view(np.uint8) + np.uint8(2 ** (self.bits - 1))
 
     def to_panels(self, columns: npt.NDArray[np.uint8], *scales: Array) -> npt.NDArray[np.uint32]:

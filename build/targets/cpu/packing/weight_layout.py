@@ -107,10 +107,10 @@ def quantized_panels(weight: ir.Value, scale: ir.Value, group_size: int, *, zero
     dtype, width = facts_of(dtype_of(weight)), _sizes(weight)[1]
     if dtype.name == "float8_e4m3fn":
         return Float8Shape(width)
-    if dtype.name not in ("int8", "int4"):
-        raise BuildError(f"{weight.name} is {dtype.name}; quantized weights are int8, int4 or float8_e4m3fn.")
+    if dtype.name not in ("int8", "int4", "uint4"):
+        raise BuildError(f"{weight.name} is {dtype.name}; quantized weights are int8, int4, uint4 or float8_e4m3fn.")
     group = group_size if 0 < group_size < width else width
-    return QuantizedShape(dtype.bits, width, group, ELEMENT_BYTES[element_of(scale)], zeros)
+    return QuantizedShape(dtype.bits, width, group, ELEMENT_BYTES[element_of(scale)], zeros, dtype.name == "uint4")
 
 
 def element_of(value: ir.Value) -> Element:

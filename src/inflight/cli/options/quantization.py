@@ -45,7 +45,8 @@ Quantize = Annotated[
         "calibrated on a text (--calib-dataset); the others round to nearest, by which int4_wo and int4_w4a8 lose far "
         "more. int8: a scale per output channel; int4: one per group of inputs. int8_wo, int4, int4_awq: weight-only, "
         "activations keep 16 bits. int8_sq, int8_w8a8, w4a8_gptq, int4_w4a8: activations have 8 bits as well, which is "
-        "faster with many users and long prompts. fp8, fp8_rowwise: 8-bit floats (E4M3), activations as well.",
+        "faster with many users and long prompts. fp8, fp8_rowwise: 8-bit floats (E4M3), activations as well. "
+        "nf4 (= bitsandbytes-nf4): codes of 16 unequal steps, weight-only.",
     ),
 ]
 Dequantize = Annotated[
@@ -57,7 +58,8 @@ Dequantize = Annotated[
     ),
 ]
 GroupSize = Annotated[
-    int, typer.Option("--group-size", "--group_size", "--awq_block_size", help="Group size of int4: 32, 64 or 128.")
+    int,
+    typer.Option("--group-size", "--group_size", "--awq_block_size", help="Group size of int4 and nf4: 32, 64 or 128."),
 ]
 QuantizeModule = Annotated[
     list[str] | None,

@@ -35,7 +35,7 @@ FURTHER: dict[str, dict[str, Any]] = {
     },
     "smollm3": {"no_rope_layers": [1, 1, 1]},
 }
-QUANTIZED = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"]
+QUANTIZED = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4"]
 
 
 def plain(config: dict[str, Any], tensors: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -133,15 +133,14 @@ def test_every_type_of_block_is_what_two_other_readers_make_of_it(
             whole = whole.reshape(-1, 16, 2, 256).swapaxes(1, 2).reshape(tensor.shape)
         np.testing.assert_array_equal(tensor.rows(start, stop), whole[start:stop])
         levels = tensor.levels(start, stop)
-        assert (levels is not None) == (tensor.form is not None) == (kind != "IQ4_XS")
-        if levels is not None and tensor.form is not None:
-            assert (levels.offsets is not None) == tensor.form.zeros
-            # An offset that takes eight scales in is rounded to float32 before it is added, once more than theirs.
-            near = 2e-7 * np.abs(levels.scales).max() * 16 if kind in ("Q4_1", "Q4_K") else 0
-            np.testing.assert_allclose(levels.values(), whole[start:stop], rtol=0, atol=near)
-            assert levels.size == tensor.form.group_size == (16 if kind == "Q6_K" else 32)
-            half = 8 if tensor.form.bits == 4 else 128
-            assert levels.levels.min(initial=0) >= -half and levels.levels.max(initial=0) < half
+        assert levels is not None and tensor.form is not None
+        assert (levels.offsets is not None) == tensor.form.zeros
+        # An offset that takes eight scales in is rounded to float32 before it is added, once more than theirs.
+        near = 2e-7 * np.abs(levels.scales).max() * 16 if kind in ("Q4_1", "Q4_K") else 0
+        np.testing.assert_allclose(levels.values(), whole[start:stop], rtol=0, atol=near)
+        assert levels.size == tensor.form.group_size == (16 if kind == "Q6_K" else 32)
+        half = 0 if tensor.form.codebook else 8 if tensor.form.bits == 4 else 128
+        assert levels.levels.min(initial=0) >= -half and levels.levels.max(initial=0) < (half or 16)
     convert_model(tmp_path / "model.gguf", tmp_path / "checkpoint", ConvertOptions(dequantize=True))
     found = Checkpoint.open(tmp_path / "checkpoint").array("transformer.layers.0.mlp.proj.weight")
     expected = source.tensors["model.layers.0.mlp.down_proj.weight"].rows(0, 256).astype(ml_dtypes.bfloat16)

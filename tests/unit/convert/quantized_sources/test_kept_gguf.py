@@ -52,16 +52,17 @@ def same(checkpoint: Checkpoint, module: str, expected: Array, *, offset: bool) 
     assert (np.abs(found.astype(np.float64) - expected) <= near).all(), module
 
 
-@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"])
+@pytest.mark.parametrize(
+    "kind", ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4"]
+)
 def test_every_type_of_block_keeps_its_numbers(tmp_path: Path, rng: np.random.Generator, kind: str) -> None:
     checkpoint = converted(tmp_path, rng, {"": kind})
-    bits = 4 if kind.startswith("Q4") else 8
+    codebook = {"IQ4_NL": "iq4", "IQ4_XS": "iq4", "MXFP4": "e2m1"}.get(kind)
+    bits = 4 if kind.startswith("Q4") or codebook else 8
     for module, names in PARTS.items():
         quantization = checkpoint.quantization_of(f"{LAYER}.{module}")
-        if kind == "IQ4_XS":
-            assert quantization is None
-            continue
         assert quantization is not None and quantization.bits == bits and quantization.activations == "int16"
+        assert quantization.codebook == codebook
         assert quantization.group_size == (16 if kind == "Q6_K" else 32)
         assert quantization.zero_points == (kind in ("Q4_1", "Q5_1", "Q4_K", "Q5_K"))
         expected = numbers(tmp_path, *(f"layers.0.{name}" for name in names))
@@ -91,6 +92,29 @@ def test_parts_of_one_product_in_different_types_have_the_form_that_holds_all(
         same(checkpoint, f"{LAYER}.{module}", expected, offset=module in ("attention.qkv", "mlp.fc"))
 
 
+def test_integers_of_a_codebook_are_levels_beside_other_forms(tmp_path: Path, rng: np.random.Generator) -> None:
+    """As in files of IQ4_XS: values and some last projections have 5 bits."""
+    code, other = rng.permutation(["IQ4_NL", "MXFP4"]).tolist()
+    kinds = {"v_proj": "Q5_K", "up_proj": "Q4_0", "down_proj": other, "o_proj": code, "": code}
+    checkpoint = converted(tmp_path, rng, kinds)
+    forms = {}
+    for module in ("attention.qkv", "attention.dense", "mlp.fc", "mlp.gate", "mlp.proj"):
+        found = checkpoint.quantization_of(f"{LAYER}.{module}")
+        assert found is not None
+        forms[module] = (found.bits, found.group_size, found.zero_points, found.codebook)
+    names = {"IQ4_NL": "iq4", "MXFP4": "e2m1"}
+    assert forms == {
+        "attention.qkv": (8, 32, True, None),
+        "attention.dense": (4, 32, False, names[code]),
+        "mlp.fc": (8, 32, False, None),
+        "mlp.gate": (8, 32, False, None),
+        "mlp.proj": (4, 32, False, names[other]),
+    }
+    for module, parts in (*PARTS.items(), ("mlp.gate", ("mlp.up_proj",))):
+        expected = numbers(tmp_path, *(f"layers.0.{name}" for name in parts))
+        same(checkpoint, f"{LAYER}.{module}", expected, offset=False)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_tied_projection_has_the_levels_of_the_embedding_and_the_table_is_plain(
     tmp_path: Path, rng: np.random.Generator, tied: bool
@@ -107,7 +131,9 @@ def test_a_tied_projection_has_the_levels_of_the_embedding_and_the_table_is_plai
 
 
 def test_a_matrix_that_is_plain_stays_so_with_its_partner(tmp_path: Path, rng: np.random.Generator) -> None:
-    checkpoint = converted(tmp_path, rng, {"up_proj": "IQ4_XS", "k_proj": "IQ4_XS", "": "Q4_0"})
+    checkpoint = converted(
+        tmp_path, rng, {"up_proj": "BF16", "k_proj": "BF16", "": str(rng.choice(["Q4_0", "IQ4_XS"]))}
+    )
     kept = [name for name in ("qkv", "dense") if checkpoint.quantization_of(f"{LAYER}.attention.{name}")]
     kept += [name for name in ("fc", "gate", "proj") if checkpoint.quantization_of(f"{LAYER}.mlp.{name}")]
     assert kept == ["dense", "proj"]

@@ -1,0 +1,136 @@
+/* Products with weights that are codes of 4 bits: each stands for one of 16 numbers (NF4, E2M1, IQ4).
+ *
+ * Panels are those of 4-bit integers (qtile.h), with codes 0 .. 15 in place of weight + 8. A number is a multiple of the
+ * codebook's step, of one or two signed bytes, so that a product is one of integers: a byte shuffle looks up 64 codes at
+ * a time, and the same dot products take what it finds (qdot.h). Tables of one byte are exact; of two, as the bytes of a
+ * row of 16 bits, numbers are within 2^-16 of the greatest (packing says which: targets/cpu/codebook.py).
+ *
+ * With one row of 16 bits, 64 bytes of a panel (128 weights) take 3 instructions to part the codes, and for each byte of
+ * a number 2 shuffles and, with VNNI, 4 dot products: 9 for MXFP4 and IQ4, 15 for NF4, beside the load and a quarter of
+ * four broadcasts of x. Without VNNI a dot product is 3 instructions of a register where numbers have 7 bits (MXFP4), 4 and
+ * 2 more for both rows elsewhere. */
+#ifndef INFLIGHT_CODEBOOK_H
+#define INFLIGHT_CODEBOOK_H
+
+#include "qtile.h"
+
+#if defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+/* Vectors of integer sums that registers hold beside tables and codes. */
+#if defined(__AVX512F__)
+#define MOST_CODEBOOK_SUMS 24
+#else
+#define MOST_CODEBOOK_SUMS 6
+#endif
+
+typedef uint8_t u8x16 __attribute__((vector_size(16)));
+
+/* The bytes of a digit by code, as dot products take weights. */
+INLINE u8x16 table_of(codebook c, int digit) {
+    u8x16 table;
+    memcpy(&table, c.values + 16 * digit, sizeof table);
+    return table + (uint8_t)weight_offset(c.bits);
+}
+
+/* What the table has for each of 64 codes. */
+INLINE u32x16 look_up(u8x16 table, u32x16 codes) {
+#if defined(__AVX512BW__)
+    return (u32x16)_mm512_shuffle_epi8(_mm512_broadcast_i32x4((__m128i)table), (__m512i)codes);
+#elif defined(__AVX2__)
+    const __m256i twice = _mm256_broadcastsi128_si256((__m128i)table);
+    const vector_halves h = halves(codes);
+    return (u32x16)join(_mm256_shuffle_epi8(twice, h.low), _mm256_shuffle_epi8(twice, h.high));
+#elif defined(__ARM_NEON)
+    u8x16 quarters[4];
+    memcpy(quarters, &codes, sizeof quarters);
+    UNROLL for (int i = 0; i < 4; i++) quarters[i] = (u8x16)vqtbl1q_u8((uint8x16_t)table, (uint8x16_t)quarters[i]);
+    memcpy(&codes, quarters, sizeof quarters);
+    return codes;
+#else
+    uint8_t bytes[64];
+    memcpy(bytes, &codes, sizeof bytes);
+    for (int i = 0; i < 64; i++) bytes[i] = table[bytes[i]];
+    memcpy(&codes, bytes, sizeof bytes);
+    return codes;
+#endif
+}
+
+typedef i32x16 digit_totals[2][TILE_ROWS][TILE_VECTORS];
+
+/* sums[d] += four values of k of digit first + d, for `digits` of them. */
+INLINE void add_looked_up(quantized_shape q, int first, int digits, int rows, int vectors, const int8_t *x,
+                          int64_t x_stride, const u32x16 *codes, digit_totals sums) {
+    UNROLL for (int d = 0; d < digits; d++) {
+        const u8x16 table = table_of(q.codes, first + d);
+        u32x16 columns[TILE_VECTORS];
+        UNROLL for (int v = 0; v < vectors; v++) columns[v] = look_up(table, codes[v]);
+        add_quads(q.codes.bits, rows, vectors, x, x_stride, columns, sums[d]);
+    }
+}
+
+INLINE void codebook_step(quantized_shape q, int first, int digits, int rows, int vectors, const int8_t *x,
+                          int64_t x_stride, const uint8_t *panel, digit_totals sums) {
+    u32x16 codes[TILE_VECTORS];
+    UNROLL for (int v = 0; v < vectors; v++) codes[v] = load_words(panel + v * 64) & 0x0f0f0f0fu;
+    add_looked_up(q, first, digits, rows, vectors, x, x_stride, codes, sums);
+    __asm__("" : "+r"(panel)); /* as integer_step */
+    UNROLL for (int v = 0; v < vectors; v++) codes[v] = (load_words(panel + v * 64) >> 4) & 0x0f0f0f0fu;
+    add_looked_up(q, first, digits, rows, vectors, x + 4, x_stride, codes, sums);
+}
+
+/* sums = digits of group g times the looked up ones of `vectors` columns. */
+INLINE void codebook_sums(quantized_shape q, int first, int digits, int rows, int vectors, int64_t g, const int8_t *x,
+                          const uint8_t *panel, look_ahead *ahead, digit_totals sums) {
+    const int64_t stride = digit_stride(q.row.width), start = g * q.row.group, values = step_values(q);
+    const int64_t steps = ceil_div(min_int(q.row.group, q.row.width - start), values);
+    UNROLL for (int r = 0; r < rows; r++) {
+        const int32_t repair = -weight_offset(q.codes.bits) * digit_sums(x + r * stride, q.row.width)[g];
+        UNROLL for (int d = 0; d < digits; d++)
+            UNROLL for (int v = 0; v < vectors; v++) sums[d][r][v] = splat_int(repair);
+    }
+    const int asking = asking_steps(rows);
+    int64_t s = 0;
+    for (; s + asking <= steps; s += asking) {
+        if (ahead) ask_for_steps(asking, ahead);
+        for (int64_t i = s; i < s + asking; i++)
+            codebook_step(q, first, digits, rows, vectors, x + start + i * values, stride, panel + i * STEP_BYTES, sums);
+    }
+    for (; s < steps; s++)
+        codebook_step(q, first, digits, rows, vectors, x + start + s * values, stride, panel + s * STEP_BYTES, sums);
+}
+
+/* totals[token] += the sums of one digit, scaled, in order from the higher digit to the lower. */
+INLINE void add_digit(quantized_shape q, int digit, int rows, int vectors, const integer_sums sums,
+                      const uint8_t *scales, int column, tile_sums totals) {
+    const float step = q.codes.step * (digit + 1 < q.codes.digits ? 256.0f : 1.0f);
+    UNROLL for (int v = 0; v < vectors; v++) {
+        const f32x16 scale = load16(q.scale_type, scales, (column + v) * LANES) * splat(step);
+        UNROLL for (int r = 0; r < rows; r += q.row.digits) {
+            f32x16 value = __builtin_convertvector(sums[r][v], f32x16), *total = &totals[r / q.row.digits][column + v];
+            if (q.row.digits == 2)
+                value = fma16(value, splat(256.0f), __builtin_convertvector(sums[r + 1][v], f32x16));
+            *total = fma16(value, scale, *total);
+        }
+    }
+}
+
+/* As many columns and digits at a time as registers hold sums: the group's steps stay in the first-level cache, and a
+ * total is the same chain however they are divided. */
+INLINE void codebook_group(quantized_shape q, int rows, int vectors, int64_t g, const int8_t *x, const uint8_t *scales,
+                           const uint8_t *panel, look_ahead *ahead, tile_sums totals) {
+    const int digits = q.codes.digits, both = rows * digits <= MOST_CODEBOOK_SUMS ? digits : 1;
+    int width = vectors;
+    UNROLL for (int i = 0; i < 2; i++) width = rows * both * width > MOST_CODEBOOK_SUMS && width > 1 ? width / 2 : width;
+    UNROLL for (int v = 0; v < vectors; v += width) {
+        UNROLL for (int first = 0; first < digits; first += both) {
+            digit_totals sums;
+            codebook_sums(q, first, both, rows, width, g, x, panel + v * 64, v + first ? NULL : ahead, sums);
+            UNROLL for (int d = 0; d < both; d++)
+                add_digit(q, first + d, rows, width, (const i32x16(*)[TILE_VECTORS])sums[d], scales, v, totals);
+        }
+    }
+}
+
+#endif
