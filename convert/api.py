@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from inflight.convert.cache import with_cache
 from inflight.convert.calibration.budget import FALLBACK, Choice
 from inflight.convert.calibration.run import calibrated
 from inflight.convert.checkpoint.config import CheckpointConfig, SourceFacts
@@ -97,8 +98,8 @@ def plan_source(source: SourceModel, options: ConvertOptions) -> ConversionPlan:
     """The plan for an opened model. Raises ModelError as `make_plan` does."""
     plan = make_plan(str(source.location), source.config, source.tensors, options)
     if plan.config.tie_word_embeddings and _has_own_projection(source):
-        return make_plan(str(source.location), source.config, source.tensors, options, never_tied=True)
-    return plan
+        plan = make_plan(str(source.location), source.config, source.tensors, options, never_tied=True)
+    return with_cache(plan, source, options)
 
 
 def _has_own_projection(source: SourceModel) -> bool:
