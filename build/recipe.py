@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import PositiveInt
 
+from inflight.dtypes import DtypeName
 from inflight.engine_format.manifest import Limits
 from inflight.errors import BuildError
 from inflight.records import Record
@@ -14,7 +15,7 @@ from inflight.records import Record
 if TYPE_CHECKING:
     from inflight.convert.checkpoint.config import CheckpointConfig
 
-KvCacheDtype = Literal["auto", "float32", "float16", "bfloat16", "int8"]
+KvCacheDtype = Literal["auto", "float32", "float16", "bfloat16", "int8", "fp8", "int4"]
 KvCacheType = Literal["continuous", "paged"]
 Recipe = TypeVar("Recipe", bound="BuildRecipe")
 
@@ -23,7 +24,7 @@ DEFAULT_MAX_SEQ_LEN = 8192
 DEFAULT_LOGIT_ROWS = 64
 _BLOCK_STEP = 16
 # Sums of integers over the tokens of a block must fit in 32 bits.
-_MAX_INT8_BLOCK = 512
+_MAX_INTEGER_BLOCK = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +47,8 @@ class BuildRecipe(Record):
 
     max_seq_len None: the model's max_position_embeddings, at most 8192 and what one rotary table is right for.
     max_num_tokens: the most tokens of one step.
-    max_logit_rows None: 64 or max_batch_size. kv_cache_dtype "auto" is int8 where the checkpoint says so, otherwise the
-    weights' type. kv_cache_type None: the target's first (Capabilities.kv_cache_types). Raises pydantic's
+    max_logit_rows None: 64 or max_batch_size. kv_cache_dtype "auto" is int8 or fp8 where the checkpoint says so,
+    otherwise the weights' type. kv_cache_type None: the target's first (Capabilities.kv_cache_types). Raises pydantic's
     ValidationError on values below 1.
     """
 
@@ -81,7 +82,10 @@ class BuildRecipe(Record):
     ] = 32
     kv_cache_dtype: Annotated[
         KvCacheDtype,
-        Flag(help="Data type of the KV cache. auto: int8 if the checkpoint asks for it, else the type of the weights."),
+        Flag(
+            help="Data type of the KV cache; fp8: E4M3. auto: int8 or fp8 if the checkpoint asks for it, else the "
+            "type of the weights."
+        ),
     ] = "auto"
     kv_cache_type: Annotated[
         KvCacheType | None,
@@ -125,6 +129,12 @@ class BuildRecipe(Record):
         """As the manifest keeps it: the target, then flag names (with underscores) and plain values."""
         return {"target": self.target, **self.model_dump(mode="json")}
 
+    @property
+    def cache_dtype(self) -> DtypeName:
+        """The type of the KV cache of a resolved recipe."""
+        assert self.kv_cache_dtype != "auto", "the recipe is not resolved"
+        return "float8_e4m3fn" if self.kv_cache_dtype == "fp8" else self.kv_cache_dtype
+
     @classmethod
     def own_fields(cls) -> list[str]:
         """Those that not every target's recipe has."""
@@ -143,10 +153,8 @@ def refuse_problems(problems: list[str]) -> None:
 
 def _kv_cache_dtype(config: CheckpointConfig) -> str:
     """The type that the checkpoint asks for. Scales of an int8 cache are taken from every token: calibrated ones that
-    the checkpoint may carry (kv_cache_scaling_factor) are not read."""
-    from inflight.convert.quantization.modules import KV_CACHE_ALGORITHM
-
-    return "int8" if config.quantization.kv_cache_quant_algo == KV_CACHE_ALGORITHM else config.dtype
+    the checkpoint may carry (kv_cache_scaling_factor) are read for fp8 alone."""
+    return (config.quantization.kv_cache_quant_algo or config.dtype).lower()
 
 
 def _problems(asked: BuildRecipe, recipe: BuildRecipe, positions: int | None, longest: int | None) -> list[str]:
@@ -158,8 +166,9 @@ def _problems(asked: BuildRecipe, recipe: BuildRecipe, positions: int | None, lo
             f"--tokens-per-block {recipe.tokens_per_block}: a multiple of 16.",
         ),
         (
-            recipe.kv_cache_dtype == "int8" and recipe.tokens_per_block > _MAX_INT8_BLOCK,
-            f"--tokens-per-block {recipe.tokens_per_block}: at most {_MAX_INT8_BLOCK} with an int8 KV cache.",
+            recipe.kv_cache_dtype in ("int8", "int4") and recipe.tokens_per_block > _MAX_INTEGER_BLOCK,
+            f"--tokens-per-block {recipe.tokens_per_block}: at most {_MAX_INTEGER_BLOCK} with an "
+            f"{recipe.kv_cache_dtype} KV cache.",
         ),
         (
             positions is not None and limits.max_seq_len > positions,

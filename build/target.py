@@ -6,9 +6,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
-from inflight.build.recipe import BuildRecipe, KvCacheType
+from inflight.build.recipe import BuildRecipe, KvCacheDtype, KvCacheType
 from inflight.engine_format.manifest import Dtype, KvCacheFacts, MemoryPlan, ModulePrecision
 from inflight.engine_format.target_facts import TargetFacts
 from inflight.progress import Advance
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 OwnRecipe = TypeVar("OwnRecipe", bound=BuildRecipe)
 
-FLOATS: tuple[Dtype, ...] = ("float32", "float16", "bfloat16")
+QUANTIZED_CACHES: tuple[KvCacheDtype, ...] = ("int8", "fp8", "int4")
+FLOATS: tuple[Literal["float32", "float16", "bfloat16"], ...] = ("float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Capabilities:
     """
 
     dtypes: tuple[Dtype, ...] = FLOATS
-    kv_cache_dtypes: tuple[Dtype, ...] | None = FLOATS
+    kv_cache_dtypes: tuple[KvCacheDtype, ...] | None = FLOATS
     kv_cache_types: tuple[KvCacheType, ...] = ("paged",)
     quantization: tuple[str, ...] | None = None
 

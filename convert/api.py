@@ -12,6 +12,7 @@ from typing import Any
 
 from inflight.accuracy.record import write_accuracy
 from inflight.accuracy.requirement import Requirement, read_requirements
+from inflight.convert.cache import with_cache
 from inflight.convert.calibration.budget import FALLBACK, BudgetSearch, check_budget
 from inflight.convert.calibration.kept_accuracy import KeptAccuracy
 from inflight.convert.calibration.planned import PlannedTensors
@@ -143,8 +144,8 @@ def plan_source(source: SourceModel, options: ConvertOptions) -> ConversionPlan:
     """The plan for an opened model. Raises ModelError as `make_plan` does."""
     plan = make_plan(str(source.location), source.config, source.tensors, options)
     if plan.config.tie_word_embeddings and _has_own_projection(source):
-        return make_plan(str(source.location), source.config, source.tensors, options, never_tied=True)
-    return plan
+        plan = make_plan(str(source.location), source.config, source.tensors, options, never_tied=True)
+    return with_cache(plan, source, options)
 
 
 def _has_own_projection(source: SourceModel) -> bool:

@@ -30,6 +30,9 @@ class ConvertOptions(Record):
     take at most `calibration_size` sequences of at most `calibration_length` tokens, picked by `calibration_seed`.
     `smoothing` is SmoothQuant's alpha. `budget` ("kl<=0.02") is how much an int4 model may lose on that text: as many
     of its matrices as that needs have int8.
+
+    `kv_cache_dtype` is that of the KV cache which engines of the checkpoint get unless they ask for another; "auto":
+    what the source asks for.
     """
 
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -47,6 +50,7 @@ class ConvertOptions(Record):
     calibration_length: PositiveInt = 512
     calibration_seed: int = 0
     budget: str | None = None
+    kv_cache_dtype: Literal["auto", "int8", "fp8"] = "auto"
     smoothing: float = Field(default=0.5, ge=0, le=1)
     revision: str | None = None
     overwrite: bool = False

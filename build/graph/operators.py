@@ -16,6 +16,8 @@ DOMAIN_VERSION = 1
 INT, FLOAT, STRING = ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeType.STRING
 
 _HEADS = {"num_heads": INT, "num_kv_heads": INT, "head_size": INT}
+# What the numbers of a cache of 8-bit floats are multiplied by.
+CACHE_FACTORS = {"key_factor": FLOAT, "value_factor": FLOAT}
 _ADDED = frozenset({"bias", "zero", "residual", "codebook"})
 _GATE_BIASES = frozenset({"gate_bias", "up_bias", "gate_zero", "up_zero", "codebook"})
 # Constants of rounded rows: one scale for all rows, or the range to which a row of 8-bit floats is cut.
@@ -70,14 +72,14 @@ OPERATORS: Mapping[str, Operator] = {
             "value_cache",
         ),
         ("q", "key_cache_written", "value_cache_written"),
-        {**_HEADS, "rotary_size": INT, "epsilon": FLOAT},
+        {**_HEADS, **CACHE_FACTORS, "rotary_size": INT, "epsilon": FLOAT},
         optional=frozenset({"q_norm", "k_norm", "cos", "sin"}),
         in_place={"key_cache_written": "key_cache", "value_cache_written": "value_cache"},
     ),
     "PagedAttention": Operator(
         ("q", "key_cache", "value_cache", "positions", "sequence_of_row", "block_tables"),
         ("y",),
-        {**_HEADS, "scale": FLOAT, "window": INT, "softcap": FLOAT},
+        {**_HEADS, **CACHE_FACTORS, "scale": FLOAT, "window": INT, "softcap": FLOAT},
     ),
     "GatherRows": Operator(("x", "rows"), ("y",)),
     "QuantizeRows": Operator(

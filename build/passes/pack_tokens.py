@@ -6,9 +6,11 @@ interface becomes that of docs/formats/operators.md. Logits are gathered at the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
-from inflight.build.graph.operators import DOMAIN
+from inflight.build.graph.operators import CACHE_FACTORS, DOMAIN
 from inflight.build.graph.values import dtype_of, name_of, new_value, retype, shape_of
 from inflight.build.passes.rewrite import fused, nodes_of
 
@@ -17,11 +19,15 @@ _INT32 = ir.DataType.INT32
 # Where the fused operators take positions and paging: RopeCacheWrite, PagedAttention.
 _PAGING_INPUTS = {"RopeCacheWrite": (6, 7), "PagedAttention": (4, 5)}
 _CACHE_INPUTS = (8, 9)
-# An int8 token of a head ends with its float32 scale.
-_SCALE_BYTES = 4
+# A token of a head of integers ends with its float32 scale.
+_SCALE_BITS = 32
+_INTEGERS = (ir.DataType.INT8, ir.DataType.INT4)
 
 
-def pack_tokens(graph: ir.Graph, *, tokens_per_block: int, kv_dtype: ir.DataType) -> None:
+def pack_tokens(
+    graph: ir.Graph, *, tokens_per_block: int, kv_dtype: ir.DataType, factors: Sequence[tuple[float, float]] = ()
+) -> None:
+    """`factors`: of each layer, what its keys and its values are multiplied by when they are read; none: 1."""
     sequence_of_row = new_value("sequence_of_row", _INT32, (TOKENS,))
     block_tables = new_value("block_tables", _INT32, ("S", "blocks_per_sequence"))
     logit_rows = new_value("logit_rows", _INT32, (LOGIT_ROWS,))
@@ -30,6 +36,7 @@ def pack_tokens(graph: ir.Graph, *, tokens_per_block: int, kv_dtype: ir.DataType
             for index, value in zip(indices, (sequence_of_row, block_tables), strict=True):
                 node.replace_input_with(index, value)
     caches = _page_caches(graph, tokens_per_block, kv_dtype)
+    _set_factors(graph, factors)
     inputs = {name_of(value): value for value in graph.inputs if value not in caches}
     leading = [inputs.pop("token_ids"), inputs.pop("positions"), sequence_of_row, block_tables, logit_rows]
     _pack_shapes(graph)
@@ -47,7 +54,7 @@ def _page_caches(graph: ir.Graph, tokens_per_block: int, kv_dtype: ir.DataType) 
             cache = node.inputs[index]
             assert cache is not None, "RopeCacheWrite has caches from the start"
             _, heads, _, size = shape_of(cache)
-            elements = int(size) + (_SCALE_BYTES if kv_dtype == ir.DataType.INT8 else 0)
+            elements = int(size) + (_SCALE_BITS // int(kv_dtype.bitwidth) if kv_dtype in _INTEGERS else 0)
             if present.is_graph_output():
                 graph.outputs.remove(present)
             present.name = f"{name}.{layer}.written"
@@ -57,6 +64,13 @@ def _page_caches(graph: ir.Graph, tokens_per_block: int, kv_dtype: ir.DataType) 
                 value.shape = ir.Shape(("blocks", heads, tokens_per_block, elements))
             caches.append(cache)
     return caches
+
+
+def _set_factors(graph: ir.Graph, factors: Sequence[tuple[float, float]]) -> None:
+    for op_type in _PAGING_INPUTS:
+        for node, pair in zip(nodes_of(graph, op_type, DOMAIN), factors, strict=False):
+            for name, factor in zip(CACHE_FACTORS, pair, strict=True):
+                node.attributes[name] = ir.AttrFloat32(name, factor)
 
 
 def _pack_shapes(graph: ir.Graph) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from inflight.build.graph.operators import DOMAIN
+from inflight.build.graph.operators import CACHE_FACTORS, DOMAIN
 from inflight.build.graph.values import array_of, shape_of
 from inflight.build.passes.rewrite import (
     fused,
@@ -37,6 +37,7 @@ def fuse_paged_attention(graph: ir.Graph) -> None:
             "num_heads": integer(write, "num_heads", 0),
             "num_kv_heads": integer(write, "num_kv_heads", 0),
             "head_size": head_size,
+            **dict.fromkeys(CACHE_FACTORS, 1.0),
             "scale": number(attention, "scale", head_size**-0.5),
             "window": window,
             "softcap": number(attention, "softcap", 0.0),

@@ -7,7 +7,7 @@ cpu: `cpu_phases`, in the order in which it lists them. A pass that meets a patt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -42,10 +42,14 @@ from inflight.build.passes.soft_cap import fuse_soft_cap
 from inflight.engine_format.manifest import Dtype, Limits
 
 Pass = Callable[[ir.Graph], None]
+CacheFactors = Sequence[tuple[float, float]]
 
 
-def cpu_phases(limits: Limits, tokens_per_block: int, kv_dtype: Dtype) -> list[tuple[str, Pass]]:
+def cpu_phases(
+    limits: Limits, tokens_per_block: int, kv_dtype: Dtype, factors: CacheFactors = ()
+) -> list[tuple[str, Pass]]:
     """(name, pass) in order. Passes before `pack_tokens` see [batch, step], those after it T rows."""
+    kv_type = onnx_dtype(kv_dtype)
     return [
         ("linear", fuse_linear),
         ("quantize_rows", fuse_quantize_rows),
@@ -64,7 +68,7 @@ def cpu_phases(limits: Limits, tokens_per_block: int, kv_dtype: Dtype) -> list[t
         ("scale", fuse_scale),
         ("add_rows", fuse_add_rows),
         ("norm_quantize", fuse_norm_quantize),
-        ("pack_tokens", partial(pack_tokens, tokens_per_block=tokens_per_block, kv_dtype=onnx_dtype(kv_dtype))),
+        ("pack_tokens", partial(pack_tokens, tokens_per_block=tokens_per_block, kv_dtype=kv_type, factors=factors)),
         ("gather_logit_rows", gather_logit_rows),
         ("activation_types", set_activation_types),
         ("dead_code", remove_dead_code),
@@ -74,16 +78,23 @@ def cpu_phases(limits: Limits, tokens_per_block: int, kv_dtype: Dtype) -> list[t
 
 
 def lower_for_cpu(
-    model: ir.Model, limits: Limits, *, tokens_per_block: int, kv_dtype: Dtype, dump_dir: Path | None = None
+    model: ir.Model,
+    limits: Limits,
+    *,
+    tokens_per_block: int,
+    kv_dtype: Dtype,
+    factors: CacheFactors = (),
+    dump_dir: Path | None = None,
 ) -> ir.Model:
-    """The fused, token-packed graph of docs/formats/operators.md; `model` is left as it was.
+    """The fused, token-packed graph of docs/formats/operators.md; `model` is left as it was. `factors`: those of keys
+    and of values of each layer, in a cache of 8-bit floats; none: 1.
 
     With `dump_dir`, the graph after each phase is written there as {number}_{phase}.onnx. Raises BuildError naming
     every operator that the CPU target cannot take.
     """
     lowered = model.clone()
     lowered.graph.opset_imports[DOMAIN] = DOMAIN_VERSION
-    for number, (name, run) in enumerate(cpu_phases(limits, tokens_per_block, kv_dtype), start=1):
+    for number, (name, run) in enumerate(cpu_phases(limits, tokens_per_block, kv_dtype, factors), start=1):
         run(lowered.graph)
         if dump_dir is not None:
             dump_dir.mkdir(parents=True, exist_ok=True)

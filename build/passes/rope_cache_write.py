@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from inflight.build.graph.operators import CACHE_FACTORS
 from inflight.build.graph.values import dtype_of, name_of, new_value, shape_of
 from inflight.build.passes.rewrite import (
     fused,
@@ -69,6 +70,7 @@ def _fuse(graph: ir.Graph, split: ir.Node) -> None:
         "num_heads": q.num_heads,
         "num_kv_heads": k.num_heads,
         "head_size": q.head_size,
+        **dict.fromkeys(CACHE_FACTORS, 1.0),
         "rotary_size": q.rotary_size,
         "epsilon": q.epsilon,
     }

@@ -16,7 +16,7 @@ from inflight.convert.quantization.scheme import WeightQuantization, algorithm_p
 from inflight.convert.quantization.schemes import EMBEDDING
 
 MIXED_PRECISION = "MIXED_PRECISION"
-KV_CACHE_ALGORITHM = "INT8"
+KV_CACHE_ALGORITHMS = ("INT8", "FP8")
 # What the format leaves unquantized when `exclude_modules` is null.
 DEFAULT_EXCLUDED = ("*lm_head", "*router", EMBEDDING, "*position_embedding", "*block_embedding")
 # Both read the same rows in one kernel.
@@ -73,8 +73,8 @@ class ModuleQuantization:
         """Everything unsupported, one phrase each; empty when all is supported."""
         cache = self.facts.kv_cache_quant_algo
         problems = list(dict.fromkeys(self._layer_problems() if self.is_mixed else self._block_problems()))
-        if cache not in (None, KV_CACHE_ALGORITHM):
-            problems.append(f"kv_cache_quant_algo {cache!r} (supported: {KV_CACHE_ALGORITHM})")
+        if cache not in (None, *KV_CACHE_ALGORITHMS):
+            problems.append(f"kv_cache_quant_algo {cache!r} (supported: {', '.join(KV_CACHE_ALGORITHMS)})")
         return problems
 
     def layers_json(self) -> dict[str, Any]:

@@ -19,7 +19,9 @@ Method = Literal["nearest", "gptq", "awq", "smoothquant"]
 # Names of the tensors beside a weight.
 GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE = ".weights_scaling_factor", ".per_channel_scale", ".activation_scaling_factor"
 INPUT_FACTORS, ZERO_POINT = ".prequant_scaling_factor", ".zero"
-SCALE_SUFFIXES = (GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE, INPUT_FACTORS, ZERO_POINT)
+# Of the KV cache of a layer: of keys, of values, or of both.
+CACHE_FACTOR = "_cache_scaling_factor"
+SCALE_SUFFIXES = (GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE, INPUT_FACTORS, ZERO_POINT, CACHE_FACTOR)
 EMBEDDING = "*vocab_embedding"
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from inflight.convert.source.gguf.model import open_gguf, read_gguf_config
 from inflight.convert.source.hub import ModelLocation, locate
 from inflight.convert.source.opened import MODELOPT_CONFIG, SourceModel
-from inflight.convert.source.quantized.methods import model_tensors
+from inflight.convert.source.quantized.cache_scales import cache_scales
+from inflight.convert.source.quantized.methods import model_tensors, quantization_config
 from inflight.convert.source.tokenizer_files import TOKENIZER_PATTERNS
 from inflight.errors import ModelError
 from inflight.files.json_file import read_json_object
@@ -56,6 +57,7 @@ def open_source(model: str | Path, revision: str | None) -> SourceModel:
         read_json_object(generation, ModelError) if generation.is_file() else {},
         model_tensors(str(location), config, entries),
         frozenset(entry.file for entry in entries.values()),
+        cache_factors=cache_scales(str(location), quantization_config(config), entries),
     )
 
 

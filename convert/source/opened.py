@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,16 @@ MODELOPT_CONFIG = "hf_quant_config.json"
 
 @dataclass(frozen=True, slots=True)
 class SourceModel:
-    """An opened Hugging Face model. `tensors` are those of the model, `weight_files` the files that hold them."""
+    """An opened Hugging Face model. `tensors` are those of the model, `weight_files` the files that hold them.
+    `cache_factors`: (keys, values) by layer, where the source asks for an FP8 KV cache; None: it does not.
+    """
 
     location: ModelLocation
     config: dict[str, Any]
     generation_config: dict[str, Any]
     tensors: Mapping[str, SourceTensor]
     weight_files: frozenset[Path]
+    cache_factors: Mapping[int, tuple[float, float]] | None = field(default=None, kw_only=True)
 
     @property
     def directory(self) -> Path:

@@ -54,7 +54,7 @@ _ALL = (
     Dtype("int32", 32, "INT32", "I32", triton="i32", tensorrt="INT32"),
     Dtype("int16", 16, "INT16", "I16", triton="i16"),
     Dtype("int8", 8, "INT8", "I8", "I8", "i8", "INT8"),
-    Dtype("int4", 4, "INT4", tensorrt="INT4"),
+    Dtype("int4", 4, "INT4", c="I4", tensorrt="INT4"),
     Dtype("uint4", 4, "UINT4"),
     Dtype("uint8", 8, "UINT8", "U8", triton="u8"),
     Dtype("bool", 8, "BOOL", "BOOL", triton="i1", tensorrt="BOOL"),

@@ -94,5 +94,5 @@ def _random_recipe(rng: np.random.Generator, target: str) -> BuildRecipe:
     }
     if target == "cpu":
         limits["tokens_per_block"] = 16 * int(rng.integers(1, 5))
-        limits["kv_cache_dtype"] = str(rng.choice(["auto", "int8"]))
+        limits["kv_cache_dtype"] = str(rng.choice(["auto", "int8", "fp8", "int4"]))
     return make_recipe(**limits)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
@@ -53,11 +54,13 @@ def rope_cache_write(
     head_size: int,
     rotary_size: int,
     epsilon: float,
+    key_factor: float = 1.0,
+    value_factor: float = 1.0,
 ) -> tuple[Floats, Array, Array]:
     """Writes into `key_cache` and `value_cache`, rounding to their type, and returns them after the rotated q.
 
-    An int8 cache is [blocks, Hkv, tokens_per_block, D + 4]: each head of a token is quantized as a row of
-    `quantize_rows`, and its four last bytes are its float32 scale.
+    A cache of integers is [blocks, Hkv, tokens_per_block, D + 4], of int4 D + 8: each head of a token is quantized, and
+    its four last bytes are its float32 scale. For int4 it is turned first (`turned`).
     """
     heads = qkv.reshape(len(qkv), -1, head_size)
     q, k, v = np.split(heads, [num_heads, num_heads + num_kv_heads], axis=1)
@@ -66,8 +69,8 @@ def rope_cache_write(
     if cos is not None and sin is not None:
         q, k = (_rotate(x, rotary_size, cos[positions], sin[positions]) for x in (q, k))
     blocks, slots = _places(positions, block_tables[sequence_of_row], key_cache.shape[2])
-    key_cache[blocks, :, slots] = _cached(k, key_cache.dtype)
-    value_cache[blocks, :, slots] = _cached(v, value_cache.dtype)
+    key_cache[blocks, :, slots] = _cached(k, key_cache.dtype, key_factor)
+    value_cache[blocks, :, slots] = _cached(v, value_cache.dtype, value_factor)
     return q.reshape(len(qkv), -1), key_cache, value_cache
 
 
@@ -85,6 +88,8 @@ def paged_attention(
     scale: float,
     window: int,
     softcap: float,
+    key_factor: float = 1.0,
+    value_factor: float = 1.0,
 ) -> Floats:
     """Row t sees positions 0 .. positions[t] of its sequence, the last `window` of them when window > 0.
 
@@ -94,7 +99,8 @@ def paged_attention(
     for row, (position, sequence) in enumerate(zip(positions.tolist(), sequence_of_row.tolist(), strict=True)):
         seen = np.arange(max(0, position + 1 - window) if window else 0, position + 1)
         places = _places(seen, block_tables[sequence][None], key_cache.shape[2])
-        keys, values = (_from_cache(cache[places[0], :, places[1]]) for cache in (key_cache, value_cache))
+        caches = (key_cache, key_factor), (value_cache, value_factor)
+        keys, values = (_from_cache(cache[places[0], :, places[1]], factor) for cache, factor in caches)
         grouped = q[row].reshape(num_kv_heads, -1, head_size)
         scores = np.einsum("hgd,phd->hgp", grouped, keys) * np.float32(scale)
         if softcap:
@@ -114,15 +120,50 @@ def _places(positions: Array, block_tables: Array, tokens_per_block: int) -> tup
     return block_tables[rows, positions // tokens_per_block], positions % tokens_per_block
 
 
-def _cached(heads: Array, dtype: np.dtype[Any]) -> Array:
+def turned(heads: Array) -> Floats:
+    """heads [..., D] times Hadamard matrices over the roots of their sizes, powers of two, the greatest that fit first.
+    Turned twice they are as they were.
+    """
+    start, pieces = 0, []
+    while start < heads.shape[-1]:
+        size = 1 << (heads.shape[-1] - start).bit_length() - 1
+        matrix = np.array([[(-1) ** (i & j).bit_count() for j in range(size)] for i in range(size)]) / np.sqrt(size)
+        pieces.append(heads[..., start : start + size] @ matrix)
+        start += size
+    result: Floats = np.concatenate(pieces, axis=-1).astype(np.float32)
+    return result
+
+
+def _cached(heads: Array, dtype: np.dtype[Any], factor: float) -> Array:
     """heads float32 [T, Hkv, D] as the cache holds them."""
+    if dtype == ml_dtypes.float8_e4m3fn:
+        return np.clip(heads / np.float32(factor), -448, 448)
+    if dtype == ml_dtypes.int4:
+        return _int4(turned(heads))
     if dtype != np.int8:
         return heads
     levels, scale = quantize_rows(heads, type="int8")
     return np.concatenate([levels, scale[..., None].view(np.int8)], axis=-1)
 
 
-def _from_cache(tokens: Array) -> Floats:
+def _int4(heads: Floats) -> Array:
+    """Levels -8 .. 7, -8 that of the greatest magnitude, then the scale in eight halves of bytes, lower ones first."""
+    low, high = heads.min(axis=-1), heads.max(axis=-1)
+    scale = np.where(-low >= high, -low, -high) / np.float32(8)
+    inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale != 0)
+    levels = np.minimum(np.rint(heads * inverse[..., None]), 7).astype(np.int8)
+    data = scale[..., None].view(np.uint8)
+    halves = np.stack([data & 15, data >> 4], axis=-1).reshape(*scale.shape, 8)
+    return np.concatenate([levels, (halves.astype(np.int8) ^ 8) - 8], axis=-1)
+
+
+def _from_cache(tokens: Array, factor: float) -> Floats:
+    if tokens.dtype == ml_dtypes.float8_e4m3fn:
+        return float32(tokens) * np.float32(factor)
+    if tokens.dtype == ml_dtypes.int4:
+        levels, halves = np.split(tokens.astype(np.int8), [-8], axis=-1)
+        data = (halves[..., ::2] & 15 | halves[..., 1::2] << 4).view(np.uint8)
+        return turned(float32(levels) * np.ascontiguousarray(data).view(np.float32))
     if tokens.dtype != np.int8:
         return float32(tokens)
     levels, scale = np.split(tokens, [-4], axis=-1)

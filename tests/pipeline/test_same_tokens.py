@@ -23,9 +23,10 @@ from tests.engines.built_engine import BuiltEngine, build_random_engine
 pytestmark = pytest.mark.pipeline
 
 MAX_SEQ_LEN = 160
+CACHES = [("llama", "float32"), ("llama", "int8"), ("gemma2", "float32"), ("gemma2", "fp8"), ("llama", "int4")]
 
 
-@pytest.fixture(scope="module", params=[("llama", "float32"), ("llama", "int8"), ("gemma2", "float32")], ids="-".join)
+@pytest.fixture(scope="module", params=CACHES, ids="-".join)
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BuiltEngine:
     """float32 weights; the second parameter is the type of the KV cache."""
     family, cache = request.param

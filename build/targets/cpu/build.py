@@ -18,9 +18,10 @@ from inflight.build.targets.cpu.packing.pack import pack_weights
 from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
 from inflight.build.targets.cpu.precision import module_precision
 from inflight.build.targets.cpu.recipe import CpuRecipe
+from inflight.convert.checkpoint.cache_factors import cache_factors
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.engine_format.cpu_facts import CpuFacts, Variant
-from inflight.engine_format.manifest import Dtype, MemoryPlan
+from inflight.engine_format.manifest import MemoryPlan
 from inflight.progress import Advance
 
 WEIGHTS_FILE = "rank0.weights"
@@ -57,9 +58,13 @@ class CpuBuild:
 def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: CpuRecipe) -> CpuBuild:
     """Raises BuildError for an unknown level or a shape that no kernel takes."""
     levels = resolve_levels(recipe.cpu)
-    kv_dtype = _kv_dtype(recipe)
+    kv_dtype = recipe.cache_dtype
     tokens_per_block = recipe.tokens_per_block
-    graph = lower_for_cpu(network, recipe.limits, tokens_per_block=tokens_per_block, kv_dtype=kv_dtype).graph
+    factors = cache_factors(checkpoint) if recipe.kv_cache_dtype == "fp8" else ()
+    lowered = lower_for_cpu(
+        network, recipe.limits, tokens_per_block=tokens_per_block, kv_dtype=kv_dtype, factors=factors
+    )
+    graph = lowered.graph
     narrow_scales(graph)
     weights = WeightLayout(graph)
     kv_cache = kv_cache_facts(checkpoint.config, kv_dtype, tokens_per_block)
@@ -80,11 +85,6 @@ def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: CpuRecipe) -> 
         tools={"compiler": compiler},
     )
     return CpuBuild(source, weights, levels, own, recipe, facts)
-
-
-def _kv_dtype(recipe: CpuRecipe) -> Dtype:
-    assert recipe.kv_cache_dtype != "auto", "the recipe is not resolved"
-    return recipe.kv_cache_dtype
 
 
 def _variant(level: CpuLevel, digest: str) -> Variant:

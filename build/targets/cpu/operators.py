@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from inflight.build.graph.dtypes import facts_of
+from inflight.build.graph.operators import CACHE_FACTORS
 from inflight.build.graph.quantized_rows import DIGITS
 from inflight.build.graph.values import dtype_of, name_of, shape_of
 from inflight.build.targets.cpu.codebook import codebook_literal
@@ -165,7 +166,8 @@ def _rope_cache_write(node: ir.Node, places: Places) -> KernelCall:
     constants = (shape, _integer(node, "num_heads"), _integer(node, "rotary_size"), _number(node, "epsilon"))
     tables = tuple(places.weight("floats", node.inputs[i]) for i in range(1, 5))
     caches = (places.cache("key", keys, shape), places.cache("value", values, shape))
-    return KernelCall("rope_cache_write", constants, (_ROWS, places.read(qkv), *tables, places.write(q), *caches))
+    arguments = (_ROWS, places.read(qkv), *tables, places.write(q), *caches, *_cache_factors(node))
+    return KernelCall("rope_cache_write", constants, arguments)
 
 
 def _paged_attention(node: ir.Node, places: Places) -> KernelCall:
@@ -176,7 +178,7 @@ def _paged_attention(node: ir.Node, places: Places) -> KernelCall:
     rest = ", ".join((_integer(node, "num_heads"), _integer(node, "window"), *numbers))
     caches = (places.cache("key", keys, shape), places.cache("value", values, shape))
     partials = Argument("float *", "(float *)(e->workspace + PARTIALS_OFFSET)")
-    arguments = (_ROWS, places.read(q), *caches, partials, places.write(y, "void *"))
+    arguments = (_ROWS, places.read(q), *caches, partials, places.write(y, "void *"), *_cache_factors(node))
     return KernelCall("paged_attention", (f"(attention_shape){{{shape}, {rest}}}", element_of(y)), arguments)
 
 
@@ -278,6 +280,11 @@ def _quantized_row(y: ir.Value, stored: ir.Value | None) -> str:
 def _row_literal(y: ir.Value, group: int, stored: ir.Value | None = None) -> str:
     scale = "" if stored is None else f", {stored_scale(stored)}"
     return f"(quantized_row){{{DIGITS[dtype_of(y)]}, {_width(y)}, {group}{scale}}}"
+
+
+def _cache_factors(node: ir.Node) -> tuple[Argument, ...]:
+    """Numbers, so that layers with other factors share a function."""
+    return tuple(Argument("float", _number(node, name)) for name in CACHE_FACTORS)
 
 
 def _cache_shape(node: ir.Node, cache: ir.Value) -> str:

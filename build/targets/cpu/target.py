@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from inflight.build.target import FLOATS, Capabilities, Target
+from inflight.build.target import FLOATS, QUANTIZED_CACHES, Capabilities, Target
 from inflight.build.targets.cpu.recipe import CpuRecipe
 from inflight.extras import install_hint
 
@@ -21,7 +21,7 @@ class CpuTarget(Target[CpuRecipe]):
     name = "cpu"
     summary = "compiled C (default)."
     requires = install_hint("build")
-    capabilities = Capabilities(kv_cache_dtypes=(*FLOATS, "int8"))
+    capabilities = Capabilities(kv_cache_dtypes=(*FLOATS, *QUANTIZED_CACHES))
 
     def recipe_class(self) -> type[CpuRecipe]:
         return CpuRecipe

@@ -9,8 +9,10 @@ from pathlib import Path
 import onnx_ir as ir
 
 from inflight.build.network.files import save_network
-from inflight.build.target import BuildFacts
+from inflight.build.target import QUANTIZED_CACHES, BuildFacts
 from inflight.build.targets.reference.recipe import ReferenceRecipe
+from inflight.build.targets.reference.round_cache import round_cache
+from inflight.convert.checkpoint.cache_factors import cache_factors
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.checkpoint.layout import module_path
 from inflight.convert.checkpoint.model_spec import ModelSpec
@@ -46,11 +48,16 @@ class ReferenceBuild:
 
 
 def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: ReferenceRecipe) -> ReferenceBuild:
-    """Every network that build_network makes is accepted. Caches and arithmetic are float32 whatever the recipe."""
+    """Every network that build_network makes is accepted. Caches and arithmetic are float32 whatever the recipe;
+    keys and values of a quantized cache are rounded to its numbers first.
+    """
+    if recipe.kv_cache_dtype in QUANTIZED_CACHES:
+        factors = cache_factors(checkpoint) if recipe.kv_cache_dtype == "fp8" else ()
+        network = round_cache(network, recipe.kv_cache_dtype, factors)
     facts = BuildFacts(
         own=ReferenceFacts(network=f"{_NETWORK_NAME}.onnx"),
-        recipe=recipe.model_copy(update={"kv_cache_dtype": "float32"}),
-        kv_cache=_kv_cache_facts(checkpoint.spec, recipe.tokens_per_block),
+        recipe=recipe,
+        kv_cache=_kv_cache_facts(checkpoint.spec, recipe),
         precision=_precision(checkpoint),
         memory=_memory(checkpoint, recipe.limits),
         tools={"onnxruntime": version("onnxruntime")},
@@ -58,11 +65,12 @@ def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: ReferenceRecip
     return ReferenceBuild(network, checkpoint, facts)
 
 
-def _kv_cache_facts(spec: ModelSpec, tokens_per_block: int) -> KvCacheFacts:
+def _kv_cache_facts(spec: ModelSpec, recipe: ReferenceRecipe) -> KvCacheFacts:
+    """The type is that of the numbers; each takes the bytes of a float32."""
     return KvCacheFacts(
-        dtype="float32",
-        tokens_per_block=tokens_per_block,
-        bytes_per_block=spec.kv_elements * _FLOAT_BYTES * tokens_per_block,
+        dtype=recipe.cache_dtype,
+        tokens_per_block=recipe.tokens_per_block,
+        bytes_per_block=spec.kv_elements * _FLOAT_BYTES * recipe.tokens_per_block,
         layout=KV_LAYOUT,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from inflight.build.target import Capabilities, Target
+from inflight.build.target import QUANTIZED_CACHES, Capabilities, Target
 from inflight.build.targets.reference.recipe import ReferenceRecipe
 from inflight.extras import install_hint
 
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 
 class ReferenceTarget(Target[ReferenceRecipe]):
-    """The network as it is; see build.py. Whatever type a checkpoint asks for, its cache is float32."""
+    """The network as it is; see build.py. Whatever type a checkpoint asks for, its cache is float32, unless the recipe
+    asks for the numbers of a quantized one."""
 
     name = "reference"
     summary = "ONNX Runtime on the unfused network; slow, for checking."
     requires = install_hint("build")
-    capabilities = Capabilities(kv_cache_dtypes=("float32",))
+    capabilities = Capabilities(kv_cache_dtypes=("float32", *QUANTIZED_CACHES))
 
     def recipe_class(self) -> type[ReferenceRecipe]:
         return ReferenceRecipe

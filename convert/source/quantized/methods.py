@@ -67,7 +67,7 @@ def model_tensors(model: str, raw: Mapping[str, Any], entries: Mapping[str, Tens
     parts = Parts(entries)
     method = METHODS[_method(config)]
     quantized = {tensor.name: tensor for tensor in method.tensors(config, parts)}
-    if not quantized and not parts.problems:
+    if not quantized and not parts.problems and not _is_cache_alone(config):
         parts.problems.append("no tensor is stored in a way of this method, though config.json names it")
     if parts.problems:
         listed = "\n".join(f"  {problem}" for problem in parts.listed_problems())
@@ -75,6 +75,18 @@ def model_tensors(model: str, raw: Mapping[str, Any], entries: Mapping[str, Tens
             f"{model} cannot be dequantized as {_method(config)}:\n{listed}", "Download or quantize the model again."
         )
     return {**parts.plain(), **quantized}
+
+
+def quantization_config(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What config.json says of the quantization; nothing where it is plain."""
+    found = _quantization(raw)
+    return found[1] if found is not None and isinstance(found[1], dict) else {}
+
+
+def _is_cache_alone(config: Mapping[str, Any]) -> bool:
+    """True where the KV cache is quantized, and no weight."""
+    cache = config.get("kv_cache_quant_algo") or config.get("kv_cache_scheme")
+    return bool(cache) and config.get("quant_algo") in (None, "NO_QUANT") and not config.get("config_groups")
 
 
 def _quantization(raw: Mapping[str, Any]) -> tuple[str, Any] | None:

@@ -94,6 +94,9 @@ def convert(
     budget: flag.Budget = None,
     smoothing: flag.Smoothing = 0.5,
     use_fp8: flag.UseFp8 = False,
+    kv_cache_dtype: flag.KvCacheDtype = flag.CacheDtype.auto,
+    int8_kv_cache: flag.Int8KvCache = False,
+    fp8_kv_cache: flag.Fp8KvCache = False,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a hub model. Set HF_TOKEN for private models.")
     ] = None,
@@ -164,6 +167,7 @@ def convert(
     }
     given = {name: value for name, value in values.items() if is_given(ctx, name)}
     modules = given.pop("quantize_module", ())
+    given["kv_cache_dtype"] = flag.cache_dtype(kv_cache_dtype, int8_kv_cache, fp8_kv_cache)
     options = ConvertOptions.model_validate(
         {**given, "quantize": scheme, "module_schemes": modules, "overwrite": force}
     )

@@ -20,13 +20,20 @@ from tests.oracles.fused_operators import paged_attention, rope_cache_write
 pytestmark = pytest.mark.kernel
 
 LEVELS = pytest.mark.parametrize("level", levels(), ids=lambda level: str(level.name))
-DTYPES: list[Any] = [np.float32, np.float16, ml_dtypes.bfloat16, np.int8]
+FLOATS = (np.float32, np.float16, ml_dtypes.bfloat16)
+FLOAT8, INT4 = ml_dtypes.float8_e4m3fn, ml_dtypes.int4
+DTYPES: list[Any] = [np.float32, np.float16, ml_dtypes.bfloat16, np.int8, FLOAT8, INT4]
 EPSILON = 1e-6
 MAX_SEQ_LEN = 700  # more than two splits of the context
 # float32 sums in another order, which may round a cached key the other way; a bfloat16 cache also rounds queries and
-# weights to 8 bits, an int8 cache to 16.
-TOLERANCE = {np.float32: 2e-5, np.float16: 2e-3, ml_dtypes.bfloat16: 3e-2, np.int8: 3e-2}
+# weights to 8 bits, as one of 8-bit floats does, and caches of integers to 16.
+TOLERANCE = {np.float32: 2e-5, np.float16: 2e-3, ml_dtypes.bfloat16: 3e-2, np.int8: 3e-2, FLOAT8: 6e-2, INT4: 1.5e-1}
 INT8_WITHOUT_NORMS = 5e-4  # keys and values are then the reference's to the bit
+
+
+def _factor(rng: np.random.Generator) -> float:
+    """Most numbers are within the type's range, and some beyond it."""
+    return float(np.float32(rng.choice([1, 0.004, 0.37, 2])))
 
 
 @dataclass(frozen=True)
@@ -41,10 +48,11 @@ class Shape:
     rotary_size: int  # 0: no rotation
     scale: float
     softcap: float  # 0: none
+    factors: tuple[float, float]  # of keys and of values, in a cache of 8-bit floats
 
     @classmethod
     def random(cls, rng: np.random.Generator, dtype: Any) -> Shape:
-        head_size = int(rng.choice([2, 6, 24, 48, 64, 80, 128]))
+        head_size = int(rng.choice([2, 6, 24, 48, 64, 80, 128, *(() if dtype in FLOATS else (5, 33))]))
         return cls(
             dtype=dtype,
             head_size=head_size,
@@ -53,9 +61,10 @@ class Shape:
             tokens_per_block=int(rng.choice([16, 32, 64, 80, 128])),
             window=int(rng.choice([0, 0, 1, 50, 300])),
             has_norms=bool(rng.random() < 0.5),
-            rotary_size=int(rng.choice([head_size, head_size, head_size // 4 * 2, 0])),
+            rotary_size=int(rng.choice([head_size // 2 * 2, head_size // 2 * 2, head_size // 4 * 2, 0])),
             scale=float(np.float32(head_size**-0.5 * rng.choice([1, 0.7]))),
             softcap=float(np.float32(rng.choice([0, 0, 0.5, 20]))),
+            factors=(_factor(rng), _factor(rng)) if dtype == FLOAT8 else (1.0, 1.0),
         )
 
     @property
@@ -65,27 +74,33 @@ class Shape:
     @property
     def key_bytes(self) -> int:
         """Of one token and head, as kernels/cache.h has them."""
-        return (
-            -(-self.head_size // 4) * 4 + 4 if self.dtype == np.int8 else self.head_size * np.dtype(self.dtype).itemsize
-        )
+        if self.dtype == INT4:
+            return -(-self.head_size // 8) * 4 + 4
+        if self.dtype == np.int8:
+            return -(-self.head_size // 4) * 4 + 4
+        group = 2 if self.dtype in (ml_dtypes.bfloat16, FLOAT8) else 1
+        return -(-self.head_size // group) * group * np.dtype(self.dtype).itemsize
 
     @property
     def value_bytes(self) -> int:
         padded = -(-self.head_size // 16) * 16
+        if self.dtype == INT4:
+            return -(-self.head_size // 32) * 16 + 4
         return padded + 4 if self.dtype == np.int8 else padded * np.dtype(self.dtype).itemsize
 
     @property
     def cache_width(self) -> int:
         """The last dimension of the reference's cache."""
-        return self.head_size + 4 if self.dtype == np.int8 else self.head_size
+        return self.head_size + (4 if self.dtype == np.int8 else 8 if self.dtype == INT4 else 0)
 
     @property
     def tolerance(self) -> float:
         return INT8_WITHOUT_NORMS if self.dtype == np.int8 and not self.has_norms else TOLERANCE[self.dtype]
 
     @property
-    def heads(self) -> dict[str, int]:
-        return {"num_heads": self.num_heads, "num_kv_heads": self.num_kv_heads, "head_size": self.head_size}
+    def heads(self) -> dict[str, Any]:
+        sizes = {"num_heads": self.num_heads, "num_kv_heads": self.num_kv_heads, "head_size": self.head_size}
+        return {**sizes, "key_factor": self.factors[0], "value_factor": self.factors[1]}
 
     @property
     def scores(self) -> dict[str, Any]:
@@ -183,7 +198,7 @@ class Step:
 
 
 @LEVELS
-@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float16", "bfloat16", "int8"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(np.dtype(dtype)))
 def test_attention_is_as_defined_and_a_row_sees_neither_company_nor_chunks_nor_threads(
     level: Any, dtype: Any, rng: np.random.Generator, tmp_path: Path
 ) -> None:
@@ -213,7 +228,7 @@ def test_attention_is_as_defined_and_a_row_sees_neither_company_nor_chunks_nor_t
         np.testing.assert_array_equal(np.concatenate(parts), y[whole.starts[index] : whole.starts[index + 1]])
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int8], ids=["float32", "float16", "int8"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int8, INT4], ids=lambda dtype: str(np.dtype(dtype)))
 def test_every_level_of_an_architecture_gives_the_same_bits(
     dtype: Any, rng: np.random.Generator, tmp_path: Path
 ) -> None:

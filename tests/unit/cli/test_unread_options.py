@@ -95,7 +95,7 @@ OTHER_VALUES: dict[str, list[Any]] = {
     "max_num_tokens": [96],
     "max_logit_rows": [65],
     "tokens_per_block": [16, 64],
-    "kv_cache_dtype": ["float16", "int8"],
+    "kv_cache_dtype": ["float16", "int8", "fp8", "int4"],
     "kv_cache_type": ["continuous", "paged"],
     "cpu": [("x86-64-v3", "neoverse_n1")],
     "sm": [("89",)],
@@ -162,13 +162,16 @@ def test_build_engine_changes_no_value_that_was_given(tmp_path: Path, model: Pat
     assert wide.max_num_tokens == wide.max_logit_rows == 5000
 
 
-def test_the_reference_target_has_one_type_of_cache(tmp_path: Path, model: Path) -> None:
+def test_the_reference_target_has_float32_or_the_numbers_of_a_quantized_cache(tmp_path: Path, model: Path) -> None:
     convert_model(model, tmp_path / "ckpt", ConvertOptions(dtype="bfloat16"))
     for dtype in ("auto", "float32"):
         recipe = make_recipe("reference", kv_cache_dtype=dtype)
         assert plan_engine(tmp_path / "ckpt", recipe).target.kv_cache.dtype == "float32"
-    for dtype in ("int8", "bfloat16", "float16"):
-        with pytest.raises(BuildError, match=f"--kv-cache-dtype {dtype}: reference's KV cache has the type float32"):
+    for asked, dtype in (("int8", "int8"), ("fp8", "float8_e4m3fn"), ("int4", "int4")):
+        recipe = make_recipe("reference", kv_cache_dtype=asked)
+        assert plan_engine(tmp_path / "ckpt", recipe).target.kv_cache.dtype == dtype
+    for dtype in ("bfloat16", "float16"):
+        with pytest.raises(BuildError, match=f"--kv-cache-dtype {dtype}: reference's KV cache has the type float32,"):
             plan_engine(tmp_path / "ckpt", make_recipe("reference", kv_cache_dtype=dtype))
 
 

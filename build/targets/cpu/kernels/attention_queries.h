@@ -3,10 +3,10 @@
 #define INFLIGHT_ATTENTION_QUERIES_H
 
 #include "attention_floats.h"
-#include "attention_int8.h"
+#include "attention_integers.h"
 
 /* A piece in the hands of a thread, its queries as the products read them: elements of act_type, a missing last k as
- * zero, or the digits of an int8 cache. Query i is row i / heads_per_group of the piece. */
+ * zero, or the digits of a cache of integers. Query i is row i / heads_per_group of the piece. */
 typedef struct {
     const token_rows *rows;
     const attention_piece *piece;
@@ -23,21 +23,23 @@ INLINE quantized_row query_digits(attention_shape s) {
 
 INLINE int64_t query_bytes(attention_shape s) {
     const element type = s.cache.type;
-    if (type == I8) return 2 * digit_stride(s.cache.head_size);
+    if (has_levels(type)) return 2 * digit_stride(s.cache.head_size);
     return round_up(s.cache.head_size, cache_group(type)) * element_size(act_type(type));
 }
 
 /* One query to `bytes`; scale and offset are those of its digits. */
 INLINE void load_query(attention_shape s, const float *query, void *bytes, float *scale, int32_t *offset) {
     const int64_t d = s.cache.head_size;
-    if (s.cache.type == I8) {
+    if (has_levels(s.cache.type)) {
+        float spread[d];
+        if (s.cache.type == I4) spread_head(d, query, spread), query = spread;
         quantize_row(query_digits(s), (row_values){F32, query, NULL, 1.0f}, bytes, scale);
         const int32_t high = *digit_sums(bytes, d), low = *digit_sums((int8_t *)bytes + digit_stride(d), d);
-        *offset = weight_offset(8) * (256 * high + low);
+        *offset = weight_offset(level_bits(s.cache.type)) * (256 * high + low);
         return;
     }
     const element act = act_type(s.cache.type);
-    scale_row(act, d, query, 1.0f, bytes);
+    scale_row(act, d, query, s.cache.type == E4M3 ? s.key_factor : 1.0f, bytes);
     for (int64_t k = d; k < round_up(d, cache_group(s.cache.type)); k++) store1(act, bytes, k, 0.0f);
 }
 
@@ -100,7 +102,7 @@ INLINE void attend_tile(attention_shape s, int count, int64_t first, int64_t num
     const int64_t group = heads_per_group(s);
     const split_view split = view_split(s, view->rows, view->piece, view->kv_head, number, first / group,
                                         (first + count - 1) / group);
-    if (s.cache.type == I8) attend_integers(s, count, first, number, view, &split, next, results);
+    if (has_levels(s.cache.type)) attend_integers(s, count, first, number, view, &split, next, results);
     else attend_floats(s, count, first, number, view, &split, next, results);
 }
 

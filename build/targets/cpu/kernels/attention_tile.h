@@ -76,13 +76,14 @@ INLINE void query_step(element type, int rows, int vectors, const float *a, int6
     }
 }
 
-INLINE void query_step_pairs(int rows, int vectors, const uint16_t *a, int64_t a_stride, const void *line,
-                             query_sums sums) {
+INLINE void query_step_pairs(element type, int rows, int vectors, const uint16_t *a, int64_t a_stride,
+                             const void *line, query_sums sums) {
 #if defined(PAIRS_IN_HALVES)
     UNROLL for (int second = 0; second < 2; second++) {
         f32x16 columns[QUERY_VECTORS];
         UNROLL for (int v = 0; v < vectors; v++)
-            columns[v] = pair_half(load_pairs((const unsigned char *)line + v * 64), second);
+            columns[v] = type == E4M3 ? e4m3_half((const unsigned char *)line + v * 32, second)
+                                      : pair_half(load_pairs((const unsigned char *)line + v * 64), second);
         UNROLL for (int r = 0; r < rows; r++) {
             f32x16 x = pair_half(splat_pair_at(a + r * a_stride), second);
             UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = fma16(x, columns[v], sums[r][v]);
@@ -91,7 +92,8 @@ INLINE void query_step_pairs(int rows, int vectors, const uint16_t *a, int64_t a
     }
 #else
     UNROLL for (int v = 0; v < vectors; v++) {
-        bf16_pairs columns = load_pairs((const unsigned char *)line + v * 64);
+        bf16_pairs columns = type == E4M3 ? (bf16_pairs)e4m3_pairs((const unsigned char *)line + v * 32)
+                                          : load_pairs((const unsigned char *)line + v * 64);
         UNROLL for (int r = 0; r < rows; r++) sums[r][v] = add_pair(sums[r][v], columns, a + r * a_stride);
     }
 #endif
@@ -107,8 +109,8 @@ INLINE int64_t step_bytes(element type, int vectors) {
 INLINE void add_float_group(element type, int rows, int vectors, const void *a, int64_t a_stride, const void *line,
                             const unsigned char *ahead, query_sums sums) {
     UNROLL for (int64_t i = 0; i < step_bytes(type, vectors); i += CACHE_LINE) __builtin_prefetch(ahead + i, 0, 2);
-    if (type != BF16) query_step(type, rows, vectors, a, a_stride, line, sums);
-    else query_step_pairs(rows, vectors, a, a_stride, line, sums);
+    if (in_pairs(type)) query_step_pairs(type, rows, vectors, a, a_stride, line, sums);
+    else query_step(type, rows, vectors, a, a_stride, line, sums);
 }
 
 /* The same over `groups` groups. Strides are in elements. */

@@ -20,6 +20,7 @@ typedef struct {
     int64_t num_heads, window; /* window 0: none */
     float scale, softcap; /* scores become softcap tanh(score / softcap); 0: they stay as they are */
     int64_t partial_rows; /* (row, split) pairs that the memory for partial results holds */
+    float key_factor, value_factor; /* what the numbers of a cache of E4M3 are multiplied by */
 } attention_shape;
 
 INLINE int64_t heads_per_group(attention_shape s) { return s.num_heads / s.cache.num_kv_heads; }

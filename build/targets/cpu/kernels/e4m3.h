@@ -1,7 +1,7 @@
 /* 8-bit floats (E4M3, Micikevicius et al., 2022): sign, four bits of exponent (bias 7), three of mantissa.
  *
  * Every value is exact in bfloat16, and so is what is made of it here, subnormals included, whatever the processor does
- * with denormals. The two bytes of NaN are not understood: no panel holds one (packing/float8_panels.py). */
+ * with denormals. The two bytes of NaN are read as 480: no panel holds one (packing/float8_panels.py), and no cache. */
 #ifndef INFLIGHT_E4M3_H
 #define INFLIGHT_E4M3_H
 
@@ -49,6 +49,15 @@ INLINE f32x16 round_to_e4m3(f32x16 x) {
     const f32x16 subnormal = (cut + coarse) - coarse;
     const i32x16 small = (i32x16)((bits & 0x7fffffffu) < 0x3c800000u); /* magnitudes below 2^-6 */
     return select16((i32x16)(x != x), x, select16(small, subnormal, normal));
+}
+
+/* 16 numbers of E4M3 to their bytes; a NaN to that of the greatest. */
+INLINE void store_e4m3(uint8_t *p, f32x16 x) {
+    typedef uint8_t u8x16 __attribute__((vector_size(16)));
+    const f32x16 numbers = select16((i32x16)(x != x), splat(GREATEST_E4M3), x);
+    const u16x16 half = (u16x16)__builtin_convertvector(numbers * splat(0x1p-8f), f16x16);
+    const u8x16 bytes = __builtin_convertvector((half >> 8 & 0x80) | (half >> 7 & 0x7f), u8x16);
+    memcpy(p, &bytes, sizeof bytes);
 }
 
 #endif

@@ -3,6 +3,7 @@
 #define INFLIGHT_ROPE_H
 
 #include "cache.h"
+#include "hadamard.h"
 #include "quantize.h"
 
 /* Su et al., RoFormer, on halves ("neox" style) of the first `rotary` values of a head: (x1, x2) -> (x1 cos - x2 sin,
@@ -27,38 +28,71 @@ INLINE void rotate_head(int64_t head_size, int64_t rotary, float epsilon, const 
     rotate(head_size, rotary, x, cos, sin, y);
 }
 
-/* A head's levels, 127 at its greatest magnitude, and their scale. The products of attention read levels as unsigned
- * bytes, offset by 128 (qdot.h). */
+/* A head's levels and their scale: 127 at its greatest magnitude, or, of four bits, -8 at it, whatever its sign, of the
+ * rotated head (hadamard.h). The products of attention read levels as unsigned bytes, offset by 128 or 8 (qdot.h). */
 INLINE float quantize_head(cache_shape s, const float *x, uint8_t *levels) {
-    const quantized_row row = {1, s.head_size, s.head_size};
-    int8_t digits[digit_stride(s.head_size)];
-    float scale;
-    quantize_row(row, (row_values){F32, x, NULL, 1.0f}, digits, &scale);
-    for (int64_t d = 0; d < s.head_size; d++) levels[d] = (uint8_t)(digits[d] + 128);
+    const int64_t d = s.head_size;
+    const quantized_row row = {1, d, d};
+    int8_t digits[digit_stride(d)];
+    float scale, rotated[d];
+    if (s.type == I8) {
+        quantize_row(row, (row_values){F32, x, NULL, 1.0f}, digits, &scale);
+        for (int64_t i = 0; i < d; i++) levels[i] = (uint8_t)(digits[i] + 128);
+        return scale;
+    }
+    spread_head(d, x, rotated);
+    const row_values values = {F32, rotated, NULL, 1.0f};
+    const float greatest = greatest_magnitude(values, d);
+    float low = 0.0f;
+    for (int64_t i = 0; i < d; i++) low = rotated[i] < low ? rotated[i] : low;
+    scale = (-low == greatest ? greatest : -greatest) / 8.0f;
+    if (greatest < 8.0f * SMALLEST_NORMAL) scale = 0.0f;
+    const float inverse = scale == 0.0f ? 0.0f : 1.0f / scale;
+    for (int64_t i = 0; i < d; i += LANES) {
+        const i32x16 level = round_to_int(values_at(values, d, i) * inverse), most = splat_int(7);
+        store_bytes(digits + i, ((level > most) & most) | (~(level > most) & level));
+    }
+    for (int64_t i = 0; i < d; i++) levels[i] = (uint8_t)((digits[i] + 8) & 15);
     return scale;
 }
 
-INLINE void write_key(cache_shape s, void *block, int64_t token, const float *key) {
-    if (s.type == I8) {
-        uint8_t levels[s.head_size];
-        key_scales(s, block)[token] = quantize_head(s, key, levels);
-        for (int64_t d = 0; d < s.head_size; d++) ((uint8_t *)block)[key_place(s, token, d)] = levels[d];
+/* `levels` of a token to their places, of a key or a value; two of four bits make a byte. */
+INLINE void write_levels(cache_shape s, int key, uint8_t *block, int64_t token, const uint8_t *levels) {
+    const int64_t d = s.head_size, apart = s.type == I8 ? 0 : key ? cache_group(I4) : LANES;
+    for (int64_t i = 0; i < d; i++) {
+        if (apart && i / apart % 2) continue;
+        const uint8_t upper = apart && i + apart < d ? (uint8_t)(levels[i + apart] << 4) : 0;
+        block[key ? key_place(s, token, i) : value_place(s, token, i)] = levels[i] | upper;
+    }
+}
+
+/* A head to its place in a block, of a key or a value; `factor` is what numbers of E4M3 are multiplied by when read. */
+INLINE void write_head(cache_shape s, int key, void *block, int64_t token, const float *x, float factor) {
+    const int64_t d = s.head_size;
+    uint8_t bytes[round_up(d, LANES)];
+    if (has_levels(s.type)) {
+        (key ? key_scales(s, block) : value_scales(s, block))[token] = quantize_head(s, x, bytes);
+        write_levels(s, key, block, token, bytes);
         return;
     }
-    for (int64_t d = 0; d < s.head_size; d++) store1(s.type, block, key_place(s, token, d), key[d]);
+    for (int64_t i = 0; i < d && s.type == E4M3; i += LANES)
+        store_e4m3(bytes + i, round_to_e4m3(load_until(F32, x, i, d) / splat(factor)));
+    for (int64_t i = 0; i < d; i++) {
+        const int64_t place = key ? key_place(s, token, i) : value_place(s, token, i);
+        if (s.type == E4M3) ((uint8_t *)block)[place] = bytes[i];
+        else store1(s.type, block, place, x[i]);
+    }
+}
+
+INLINE void write_key(cache_shape s, void *block, int64_t token, const float *key, float factor) {
+    write_head(s, 1, block, token, key, factor);
 }
 
 /* Values are read in groups of tokens. Whoever writes the last token of a step also clears the rest of its group, which
- * attention multiplies by zero: it must be a finite number whatever used the block before. Integers always are. */
-INLINE void write_value(cache_shape s, void *block, int64_t token, int last, const float *value) {
-    if (s.type == I8) {
-        uint8_t levels[s.head_size];
-        value_scales(s, block)[token] = quantize_head(s, value, levels);
-        for (int64_t d = 0; d < s.head_size; d++) ((uint8_t *)block)[value_place(s, token, d)] = levels[d];
-        return;
-    }
-    for (int64_t d = 0; d < s.head_size; d++) store1(s.type, block, value_place(s, token, d), value[d]);
-    if (!last) return;
+ * attention multiplies by zero: it must be a finite number whatever used the block before. Bytes always are. */
+INLINE void write_value(cache_shape s, void *block, int64_t token, int last, const float *value, float factor) {
+    write_head(s, 0, block, token, value, factor);
+    if (!last || element_size(s.type) == 1) return;
     for (int64_t t = token + 1; t % cache_group(s.type); t++)
         for (int64_t d = 0; d < s.head_size; d++) store1(s.type, block, value_place(s, t, d), 0.0f);
 }
@@ -79,10 +113,11 @@ INLINE int last_of_sequence(const token_rows *t, int64_t row) {
 
 /* qkv [rows][(num_heads + 2 num_kv_heads) D] -> rotated q [rows][num_heads D], keys and values into the cache.
  * The norms are NULL when the model has none; the tables are [positions][rotary / 2], NULL when nothing is rotated. A
- * piece of work is one head of one row. */
+ * piece of work is one head of one row. Factors: of a cache of E4M3. */
 INLINE void rope_cache_write(pool *p, int thread, cache_shape s, int64_t num_heads, int64_t rotary, float epsilon,
                              const token_rows *t, const float *qkv, const float *q_norm, const float *k_norm,
-                             const float *cos, const float *sin, float *q, void *keys, void *values) {
+                             const float *cos, const float *sin, float *q, void *keys, void *values, float key_factor,
+                             float value_factor) {
     const int64_t d = s.head_size, heads = num_heads + 2 * s.num_kv_heads;
     for (int64_t i = share_start(p, thread, t->rows * heads); i < share_start(p, thread + 1, t->rows * heads); i++) {
         int64_t row = i / heads, head = i % heads, position = t->positions[row];
@@ -96,9 +131,9 @@ INLINE void rope_cache_write(pool *p, int thread, cache_shape s, int64_t num_hea
         if (head < num_heads + s.num_kv_heads) {
             float key[d];
             rotate_head(d, rotary, epsilon, k_norm, x, c, z, key);
-            write_key(s, key_block(s, keys, block, kv_head), token, key);
+            write_key(s, key_block(s, keys, block, kv_head), token, key, key_factor);
         } else {
-            write_value(s, value_block(s, values, block, kv_head), token, last_of_sequence(t, row), x);
+            write_value(s, value_block(s, values, block, kv_head), token, last_of_sequence(t, row), x, value_factor);
         }
     }
 }

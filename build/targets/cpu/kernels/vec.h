@@ -21,11 +21,12 @@ typedef int32_t i32x16 __attribute__((vector_size(64)));
 typedef uint16_t u16x16 __attribute__((vector_size(32)));
 typedef _Float16 f16x16 __attribute__((vector_size(32)));
 
-/* The type of an element at rest. Arithmetic is float32 always; BF16 products may pair neighbours (tile.h). I8 is a type
- * of the KV cache alone (cache.h), E4M3 of weights alone (float8.h), whose pairs are BF16 in registers. */
-typedef enum { F32, F16, BF16, I8, E4M3 } element;
+/* The type of an element at rest. Arithmetic is float32 always; BF16 products may pair neighbours (tile.h). I8 and
+ * I4 are types of the KV cache alone (cache.h), where I4 is counted in bytes of two; E4M3 is one of weights (float8.h)
+ * and of the cache, whose pairs are BF16 in registers. */
+typedef enum { F32, F16, BF16, I8, I4, E4M3 } element;
 
-INLINE int64_t element_size(element type) { return type == F32 ? 4 : type == I8 || type == E4M3 ? 1 : 2; }
+INLINE int64_t element_size(element type) { return type == F32 ? 4 : type == I8 || type == I4 || type == E4M3 ? 1 : 2; }
 INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 INLINE int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 INLINE int64_t min_int(int64_t a, int64_t b) { return a < b ? a : b; }

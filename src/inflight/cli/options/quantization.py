@@ -135,6 +135,37 @@ Smoothing = Annotated[
 UseFp8 = Annotated[bool, typer.Option("--use-fp8", "--use_fp8", help="As convert_checkpoint.py: fp8.")]
 
 
+class CacheDtype(str, Enum):
+    auto = "auto"
+    int8 = "int8"
+    fp8 = "fp8"
+
+
+KvCacheDtype = Annotated[
+    CacheDtype,
+    typer.Option(
+        "--kv-cache-dtype",
+        "--kv_cache_dtype",
+        help="KV cache of engines that are built from the checkpoint, unless they ask for another. auto: that of the "
+        "source. fp8 has the source's factors, or 1.",
+    ),
+]
+Int8KvCache = Annotated[
+    bool, typer.Option("--int8-kv-cache", "--int8_kv_cache", help="As convert_checkpoint.py: --kv-cache-dtype int8.")
+]
+Fp8KvCache = Annotated[
+    bool, typer.Option("--fp8-kv-cache", "--fp8_kv_cache", help="As convert_checkpoint.py: --kv-cache-dtype fp8.")
+]
+
+
+def cache_dtype(asked: CacheDtype, int8: bool, fp8: bool) -> str:
+    """The type that the flags name, in whichever spelling."""
+    given = {"--kv-cache-dtype": asked.value} if asked is not CacheDtype.auto else {}
+    given |= {"--int8-kv-cache": "int8"} if int8 else {}
+    given |= {"--fp8-kv-cache": "fp8"} if fp8 else {}
+    return named_scheme(given) or "auto"
+
+
 def module_schemes(given: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """Pairs of PATTERN=SCHEME."""
     pairs = []

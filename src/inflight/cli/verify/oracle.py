@@ -26,6 +26,7 @@ Array = npt.NDArray[Any]
 Weights = Mapping[str, npt.NDArray[np.float32]]
 # What the cpu target calls the greatest level of a row, by its type.
 _GREATEST = {"int8": 127, "int16": 32639, "float8_e4m3fn": 448}
+QUANTIZED_CACHES = ("int8", "float8_e4m3fn", "int4")
 
 
 def quantization_options(manifest: EngineManifest) -> dict[str, Any]:
@@ -120,9 +121,9 @@ def rounded_oracle(directory: Path, manifest: EngineManifest, numbers: EngineNum
         oracle.round_rows({module: rows for module, rows in numbers.rows.items() if rows.dtype in rounded})
         oracle.shorten_rows(numbers.plain, dtype)
     else:
-        shortest = cache if dtype == "float32" and cache != "int8" else dtype
+        shortest = cache if dtype == "float32" and cache not in QUANTIZED_CACHES else dtype
         oracle = Oracle(directory, shortest, widen=False)
-    if cache == "int8" or weights:
+    if cache in QUANTIZED_CACHES or weights:
         oracle.round_cache(cache, manifest.model.head_size)
     return oracle
 
@@ -175,17 +176,22 @@ class Oracle:
             )
 
     def round_cache(self, dtype: str, head_size: int) -> None:
-        """From now on queries, keys (before their rotation) and values are rounded to the cache's type, int8 head by
-        head: attention multiplies in that type. So are the weights of values, which have 16 bits beside int8.
+        """From now on queries, keys (before their rotation) and values are rounded to the cache's type, integers head
+        by head: attention multiplies in that type. So are the weights of values, which have 16 bits beside integers
+        and are bfloat16 beside 8-bit floats. The factors of an FP8 cache are taken to be 1, which changes where a
+        number falls between two others and not how far they are apart.
         """
         import torch
 
-        self._weights_type = None if dtype == "int8" else dtype
+        self._weights_type = {"int8": None, "int4": None, "float8_e4m3fn": "bfloat16"}.get(dtype, dtype)
 
         def hook(_: torch.nn.Module, __: object, output: torch.Tensor) -> torch.Tensor:
-            if dtype != "int8":
+            if dtype not in QUANTIZED_CACHES:
                 return output.to(getattr(torch, dtype)).to(output.dtype)
-            return _rounded(output.unflatten(-1, (-1, head_size)), _GREATEST[dtype]).flatten(-2)
+            if dtype == "float8_e4m3fn":
+                return _float8(output.float(), 1.0).to(output.dtype)
+            heads = output.unflatten(-1, (-1, head_size))
+            return (_rounded(heads, _GREATEST[dtype]) if dtype == "int8" else _int4(heads)).flatten(-2)
 
         for name, module in self._model.named_modules():
             if name.endswith(("q_proj", "k_proj", "v_proj")):
@@ -244,6 +250,19 @@ def _float8(x: torch.Tensor, stored: float | None) -> torch.Tensor:
     scale = x.abs().amax(dim=-1, keepdim=True).clamp(min=least) / greatest if stored is None else stored
     levels = (x / scale).clamp(-greatest, greatest).to(torch.float8_e4m3fn)
     return levels.float() * scale
+
+
+def _int4(heads: torch.Tensor) -> torch.Tensor:
+    """Heads [..., D] turned as the cache turns them, in levels of four bits, turned back."""
+    import torch
+
+    from inflight.convert.quantization.hadamard import turning_matrix
+
+    turn = torch.from_numpy(turning_matrix(heads.shape[-1]))
+    turned = heads.float() @ turn
+    extreme = torch.where(-turned.amin(-1) >= turned.amax(-1), -turned.amin(-1), -turned.amax(-1))[..., None]
+    scale = torch.where(extreme == 0, 1.0, extreme) / 8
+    return (((turned / scale).round().clamp(-8, 7) * scale) @ turn).to(heads.dtype)
 
 
 def _rounded(x: torch.Tensor, greatest: int) -> torch.Tensor:

@@ -1,10 +1,11 @@
-/* The products of attention over one split of an int8 cache: integers, exact, so the same bits on every machine.
+/* The products of attention over one split of a cache of integers: exact, so the same bits on every machine.
  *
  * A query is rounded to 16 bits once, the weights of a split, times the scales of their values, once for each split:
  * two signed digits each (quantize.h), which meet the levels of the cache byte by byte (qdot.h). Scores and weighted
- * values are the integers times float32 scales. */
-#ifndef INFLIGHT_ATTENTION_INT8_H
-#define INFLIGHT_ATTENTION_INT8_H
+ * values are the integers times float32 scales. Two levels of four bits in a byte (cache.h) are parted when they are
+ * loaded. */
+#ifndef INFLIGHT_ATTENTION_INTEGERS_H
+#define INFLIGHT_ATTENTION_INTEGERS_H
 
 #include "attention_softmax.h"
 #include "attention_tile.h"
@@ -31,29 +32,30 @@ typedef struct {
     const int32_t *offsets;
 } digit_rows;
 
-INLINE i32x16 add_quad(i32x16 sum, u32x16 levels, const int8_t *quad) {
+INLINE i32x16 add_quad(int bits, i32x16 sum, u32x16 levels, const int8_t *quad) {
 #if defined(__AVX512VNNI__)
+    (void)bits;
     /* As add_pair of attention_tile.h: the digits are broadcast inside the instruction. */
     __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(levels), "m"(*(const uint32_t *)quad));
     return sum;
 #else
-    return add_dots(8, sum, levels, splat_quad(quad));
+    return add_dots(bits, sum, levels, splat_quad(quad));
 #endif
 }
 
-/* sums[row][digit][vector] += digits[4 steps] levels[4 steps][columns]; level_stride is in bytes. */
-INLINE void add_digit_products(int rows, int vectors, int64_t steps, const int8_t *digits, int64_t row_stride,
-                               int64_t digit_stride, const uint8_t *levels, int64_t level_stride,
-                               digit_products sums) {
-    for (int64_t i = 0; i < steps; i++) {
-        UNROLL for (int v = 0; v < vectors; v++) {
-            u32x16 columns = byte_weights(levels + i * level_stride + v * 64);
-            UNROLL for (int r = 0; r < rows; r++)
-                UNROLL for (int digit = 0; digit < 2; digit++)
-                    sums[r][digit][v] = add_quad(sums[r][digit][v], columns,
-                                                 digits + r * row_stride + digit * digit_stride + 4 * i);
-        }
-    }
+/* 16 columns of four levels each; of four bits those in the lower or in the upper half of the bytes at p. */
+INLINE u32x16 level_columns(element type, const uint8_t *p, int64_t upper) {
+    if (type == I8) return byte_weights(p);
+    return load_words(p) >> (uint32_t)(4 * upper) & 0x0f0f0f0fu;
+}
+
+/* sums[row][digit][vector] += the digits of four of k with those of the columns. */
+INLINE void add_level_products(element type, int rows, int vector, u32x16 columns, digit_rows q, const int8_t *digits,
+                      digit_products sums) {
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int digit = 0; digit < 2; digit++)
+            sums[r][digit][vector] = add_quad(level_bits(type), sums[r][digit][vector], columns,
+                                              digits + r * q.row_stride + digit * q.digit_stride);
 }
 
 INLINE void clear_products(int rows, int vectors, digit_products sums) {
@@ -68,12 +70,17 @@ INLINE f32x16 whole_product(i32x16 high, i32x16 low, int32_t offset) {
     return __builtin_convertvector((i32x16)product, f32x16);
 }
 
+/* Digits behind the head are zeros (quantize.h), as many as a last byte of four bits may want. */
 INLINE void block_scores(cache_shape s, int rows, int vectors, digit_rows q, const uint8_t *levels,
                          const float *scales, float *c) {
-    const int64_t steps = ceil_div(s.head_size, 4), stride = s.tokens_per_block * 4;
+    const int64_t halves = levels_per_byte(s.type), lines = ceil_div(s.head_size, 4 * halves);
     digit_products sums;
     clear_products(rows, vectors, sums);
-    add_digit_products(rows, vectors, steps, q.digits, q.row_stride, q.digit_stride, levels, stride, sums);
+    for (int64_t i = 0; i < lines; i++)
+        UNROLL for (int half = 0; half < halves; half++)
+            UNROLL for (int v = 0; v < vectors; v++)
+                add_level_products(s.type, rows, v, level_columns(s.type, levels + i * s.tokens_per_block * 4 + v * 64, half), q,
+                          q.digits + 4 * (halves * i + half), sums);
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int v = 0; v < vectors; v++)
             store16(F32, c, r * split_tokens(s) + v * LANES,
@@ -121,6 +128,8 @@ INLINE float digit_weights(attention_shape s, visible_tokens seen, const float *
         if (v < first_whole(seen) || v >= end_whole(seen)) scaled = select16(weight > splat(0.0f), scaled, splat(0.0f));
         store16(F32, scores, v * LANES, scaled);
         sum += weight;
+        /* Scales of four bits may be negative. */
+        if (s.cache.type == I4) scaled = (f32x16)((u32x16)scaled & 0x7fffffffu);
         greatest = greater16(scaled, greatest);
     }
     *total = sum16(sum);
@@ -133,20 +142,26 @@ INLINE float digit_weights(attention_shape s, visible_tokens seen, const float *
         store_bytes(digits + digit_stride + v * LANES, level);
         levels += level;
     }
-    *offset = weight_offset(8) * __builtin_reduce_add(levels);
+    *offset = weight_offset(level_bits(s.cache.type)) * __builtin_reduce_add(levels);
     return scale < SMALLEST_NORMAL ? 0.0f : scale;
 }
 
+/* Columns from `column` on; two vectors of four bits are those of the same bytes. */
 INLINE void weighted_level_columns(cache_shape s, int rows, int vectors, int64_t column, digit_rows weights,
                               cache_regions cache, const split_view *view, const split_view *next, float *out) {
-    const int64_t tokens = s.tokens_per_block, width = padded_head(s);
+    const int64_t tokens = s.tokens_per_block, width = padded_head(s), together = levels_per_byte(s.type);
+    const int64_t first = column / (LANES * together) * LANES * 4, upper = column / LANES % together;
     digit_products sums;
     clear_products(rows, vectors, sums);
     for (int64_t n = view->skip; n < view->end; n++) {
         const uint8_t *values = value_block(s, cache.values, view->blocks[n], view->head);
         if (next) prefetch_next_keys(s, cache.keys, next, n - view->skip);
-        add_digit_products(rows, vectors, ceil_div(block_tokens(s, view, n), 4), weights.digits + n * tokens,
-                           weights.row_stride, weights.digit_stride, values + column * 4, width * 4, sums);
+        for (int64_t i = 0; i < ceil_div(block_tokens(s, view, n), 4); i++)
+            UNROLL for (int v = 0; v < vectors; v++) {
+                const uint8_t *line = values + i * value_line(s) + first + v / together * 64;
+                add_level_products(s.type, rows, v, level_columns(s.type, line, upper + v % together), weights,
+                          weights.digits + n * tokens + 4 * i, sums);
+            }
     }
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int v = 0; v < vectors; v++)
