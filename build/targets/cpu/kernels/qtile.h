@@ -120,15 +120,15 @@ INLINE int quantized_vectors(quantized_shape q, int rows) {
     return (int)min_int(tile_vectors(rows), most);
 }
 
-/* totals[token] += group's integers of vector v, scaled. Two digits make one value. */
+/* totals[token] += group's integers of vector v, scaled. The digits of a token make one value. */
 INLINE void add_group(quantized_shape q, int rows, int vectors, const integer_sums sums, const uint8_t *scales,
                       tile_sums totals) {
     UNROLL for (int v = 0; v < vectors; v++) {
         const f32x16 scale = load16(q.scale_type, scales, v * LANES);
         UNROLL for (int r = 0; r < rows; r += q.row.digits) {
             f32x16 value = __builtin_convertvector(sums[r][v], f32x16), *total = &totals[r / q.row.digits][v];
-            if (q.row.digits == 2)
-                value = fma16(value, splat(256.0f), __builtin_convertvector(sums[r + 1][v], f32x16));
+            UNROLL for (int d = 1; d < q.row.digits; d++)
+                value = fma16(value, splat(256.0f), __builtin_convertvector(sums[r + d][v], f32x16));
             *total = fma16(value, scale, *total);
         }
     }
@@ -136,9 +136,10 @@ INLINE void add_group(quantized_shape q, int rows, int vectors, const integer_su
 
 /* The sum of a row's integers in group g. */
 INLINE float group_sum(quantized_shape q, const int8_t *x, int64_t g) {
-    const float high = (float)digit_sums(x, q.row.width)[g];
-    if (q.row.digits == 1) return high;
-    return high * 256.0f + (float)digit_sums(x + digit_stride(q.row.width), q.row.width)[g];
+    float sum = (float)digit_sums(x, q.row.width)[g];
+    UNROLL for (int d = 1; d < q.row.digits; d++)
+        sum = sum * 256.0f + (float)digit_sums(x + d * digit_stride(q.row.width), q.row.width)[g];
+    return sum;
 }
 
 /* totals[token] += the sums of that token's integers times the zero points, `scales` being where those of add_group are. */
