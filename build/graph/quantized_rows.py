@@ -8,8 +8,11 @@ import onnx_ir as ir
 SMALLEST_GROUP = 16
 _ALIGNMENT = 64
 
+# 8-bit floats (E4M3) that meet integer weights are held as integers, the multiples of 2^-9 that they are: their type in
+# the graph, and what QuantizeRows then has as its attribute `type`.
+FLOAT8_INTEGERS, FLOAT8_AS_INTEGERS = ir.DataType.INT32, "float8_integers"
 # Signed bytes of an integer of a row (kernels/quantize.h).
-DIGITS: dict[ir.DataType, int] = {ir.DataType.INT8: 1, ir.DataType.INT16: 2}
+DIGITS: dict[ir.DataType, int] = {ir.DataType.INT8: 1, ir.DataType.INT16: 2, FLOAT8_INTEGERS: 3}
 
 
 def row_bytes(width: int, dtype: ir.DataType) -> int:

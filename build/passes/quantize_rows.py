@@ -9,11 +9,12 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from inflight.build.graph.dtypes import onnx_dtype
-from inflight.build.graph.values import array_of, name_of, new_value, shape_of
+from inflight.build.graph.quantized_rows import FLOAT8_AS_INTEGERS, FLOAT8_INTEGERS
+from inflight.build.graph.values import array_of, dtype_of, name_of, new_value, shape_of
 from inflight.build.passes.rewrite import fused, like, nodes_of, replace
 from inflight.build.quantization import scaled_rows
-from inflight.build.quantization.forms import find_rows
-from inflight.build.quantization.stored_matrix import RoundedRows
+from inflight.build.quantization.forms import find_matrix, find_rows
+from inflight.build.quantization.stored_matrix import QuantizedMatrix, RoundedRows
 
 
 def fuse_quantize_rows(graph: ir.Graph) -> None:
@@ -23,23 +24,35 @@ def fuse_quantize_rows(graph: ir.Graph) -> None:
         if rows is None:
             continue
         source, factors = scaled_rows.find(rows.x) or (rows.x, None)
-        key = (id(source), rows.dtype, _number(rows.stored), _contents(factors))
+        dtype = _held_as(rows, find_matrix(matmul.inputs[1]))
+        key = (id(source), rows.dtype, dtype, _number(rows.stored), _contents(factors))
         result = made.get(key) if rows.stored is not None or factors is not None else None
         if result is None:
-            result = _quantize(graph, rows, source, factors)
+            result = _quantize(graph, rows, dtype, source, factors)
             made[key] = result
         replace(graph, [rows.result], [result])
 
 
-def _quantize(graph: ir.Graph, rows: RoundedRows, source: ir.Value, factors: ir.Value | None) -> ir.Value:
+def _held_as(rows: RoundedRows, matrix: QuantizedMatrix | None) -> ir.DataType:
+    """The type of the levels: 8-bit floats in front of integer weights are integers too."""
+    integers = matrix is not None and dtype_of(matrix.weight) in (ir.DataType.INT4, ir.DataType.INT8)
+    if rows.dtype == "float8_e4m3fn" and rows.stored is not None and integers:
+        return FLOAT8_INTEGERS
+    return onnx_dtype(rows.dtype)
+
+
+def _quantize(
+    graph: ir.Graph, rows: RoundedRows, dtype: ir.DataType, source: ir.Value, factors: ir.Value | None
+) -> ir.Value:
     """The new nodes, and what is to be read in place of `rows.result`."""
     shape = shape_of(rows.x)
     scale_name = f"{name_of(rows.levels)}.scale" if rows.stored is not None else name_of(rows.scale)
-    levels = new_value(name_of(rows.levels), onnx_dtype(rows.dtype), shape)
+    levels = new_value(name_of(rows.levels), dtype, shape)
     scale = new_value(scale_name, ir.DataType.FLOAT, shape[:-1])
     column = new_value(f"{scale_name}.column", ir.DataType.FLOAT, (*shape[:-1], 1))
     inputs = [source, *_constants(rows, factors)]
-    quantize = fused("QuantizeRows", inputs, [levels, scale], {"type": rows.dtype})
+    kind = FLOAT8_AS_INTEGERS if dtype == FLOAT8_INTEGERS else rows.dtype
+    quantize = fused("QuantizeRows", inputs, [levels, scale], {"type": kind})
     axes = _axes(graph)
     column_node = ir.node("Unsqueeze", [scale, axes], outputs=[column], name=name_of(column))
     attributes = {"axis": len(shape) - 1, "block_size": int(shape[-1])}

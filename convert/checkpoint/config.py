@@ -7,6 +7,7 @@ Unknown keys at the top are tolerated, as the format's own loader tolerates them
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
@@ -118,7 +119,8 @@ class CheckpointConfig(BaseModel):
     `head_size` may differ from hidden_size / num_attention_heads. `rotary_scaling` None means unscaled frequencies.
     `attn_bias`, `mlp_bias`, `qk_layernorm` and `tie_word_embeddings` None: the config does not say, the tensors do.
     From `inter_layernorms` on: keys that only some families have. `quantized_layers` is that of quant_cfg.json, a file
-    beside config.json: facts of modules by their paths, under quant_algo MIXED_PRECISION.
+    beside config.json: facts of modules by their paths, under quant_algo MIXED_PRECISION. `without_factors`: no tensor
+    has factors of rows, though the facts of another writer say so.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=(), validate_by_name=True)
@@ -151,6 +153,7 @@ class CheckpointConfig(BaseModel):
     mapping: ParallelMapping = ParallelMapping()
     quantization: QuantizationFacts = QuantizationFacts()
     quantized_layers: dict[str, QuantizationFacts] = Field(default={}, exclude=True)
+    without_factors: bool = Field(default=False, exclude=True)
     inter_layernorms: bool | None = None
     query_pre_attn_scalar: PositiveNumber | None = None
     attn_logit_softcapping: PositiveNumber | None = None
@@ -194,7 +197,8 @@ class CheckpointConfig(BaseModel):
         """How the matrix of a module ("lm_head", "transformer.layers.0.mlp.fc") is stored; None for a plain one. The
         config must be a supported one.
         """
-        return self.module_quantization.of(module)
+        found = self.module_quantization.of(module)
+        return replace(found, scaled_inputs=False) if found is not None and self.without_factors else found
 
     def to_json(self) -> dict[str, Any]:
         """The documented spelling, in the order of the fields; keys that say nothing are left out."""

@@ -21,7 +21,8 @@ from inflight.convert.checkpoint.sharding import shard, split_problems
 from inflight.convert.checkpoint.support import unsupported, unsupported_keys
 from inflight.convert.quantization.modules import MIXED_PRECISION
 from inflight.convert.quantization.round_to_nearest import dequantize, unpack_pairs
-from inflight.convert.quantization.scheme import StoredTensor, WeightQuantization
+from inflight.convert.quantization.scheme import LAID_OUT_FOR_A_GPU, StoredTensor, WeightQuantization
+from inflight.convert.quantization.schemes import INPUT_FACTORS
 from inflight.errors import CheckpointError
 from inflight.files import sha256_file
 from inflight.files.json_file import read_json_object
@@ -61,10 +62,16 @@ class Checkpoint:
             ranks = tuple(read_header(path) for path in _rank_files(directory, config))
         except TensorFileError as error:
             raise CheckpointError(error.message, error.hint) from error
-        spec = model_spec(config, stored_optionals(config, {name for table in ranks for name in table}))
+        names = {name for table in ranks for name in table}
+        ours = config.inflight is not None and bool(config.inflight.quantization_records)
+        if not ours and not any(name.endswith(INPUT_FACTORS) for name in names):
+            # ModelOpt says that there are factors wherever weights have groups.
+            config = config.model_copy(update={"without_factors": True})
+        spec = model_spec(config, stored_optionals(config, names))
         problems = [text for rank, table in enumerate(ranks) for text in _table_problems(config, spec, rank, table)]
         if problems:
-            raise CheckpointError(f"{directory} does not hold what its config.json says:\n" + "\n".join(problems))
+            listed = "\n".join(dict.fromkeys(problems))
+            raise CheckpointError(f"{directory} does not hold what its config.json says:\n{listed}")
         return cls(directory, config, spec, ranks)
 
     @property
@@ -208,6 +215,11 @@ def _table_problems(
     stage, tp_rank = divmod(rank, config.mapping.tp_size)
     problems = []
     for tensor in stage_tensors(config, spec, stage):
+        quantization = quantization_of(tensor, config)
+        told = quantization is not None and quantization.told_by_scales
+        if quantization is not None and told and quantization.scale_name(module_path(tensor.name)) not in table:
+            problems.append(f"  quant_algo {quantization.scheme.algorithm!r} with {LAID_OUT_FOR_A_GPU}")
+            continue
         for stored in _stored_tensors(config, tensor, tp_rank):
             entry, label = table.get(stored.name), f"  {rank_file_name(rank)}: tensor {stored.name}"
             if entry is None:

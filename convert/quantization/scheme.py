@@ -23,6 +23,7 @@ from inflight.convert.quantization.schemes import (
 from inflight.dtypes import DTYPES
 
 WEIGHT_LAYOUT: Literal["out_in"] = "out_in"
+LAID_OUT_FOR_A_GPU = f"weights laid out for a GPU (weight_layout is not {WEIGHT_LAYOUT!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,12 @@ class WeightQuantization:
     row_limits: tuple[float, float] | None = None
     scaled_inputs: bool = False
     zero_points: bool = False
+
+    @property
+    def told_by_scales(self) -> bool:
+        """True where the name of the scales alone tells that the weights are not laid out for a GPU."""
+        others = schemes_of(self.scheme.algorithm)
+        return not self.scheme.weights.guarded and any(each.weights.guarded for each in others)
 
     @property
     def activations(self) -> RowDtype:
@@ -102,6 +109,8 @@ def weight_quantization(facts: QuantizationFacts, record: QuantizationRecord | N
     if facts.quant_algo is None:
         return None
     known = schemes_of(facts.quant_algo)
+    guarded = facts.weight_layout is not None
+    known = [scheme for scheme in known if scheme.weights.guarded == guarded] or known
     told = [scheme for scheme in known if record is not None and scheme.rows.dtype == record.activations]
     told.sort(key=lambda scheme: record is not None and scheme.name != record.scheme)
     scheme = (told or known)[0]
@@ -121,19 +130,19 @@ def algorithm_problems(facts: QuantizationFacts, further: tuple[str, ...] = ()) 
     schemes = schemes_of(algorithm)
     supported = ", ".join(dict.fromkeys([*(scheme.algorithm for scheme in SCHEMES), *further]))
     # Zero points lie in another order in the format's own reader.
-    guarded = facts.has_zero_point or any(scheme.weights.guarded for scheme in schemes)
+    guarded = facts.has_zero_point or (bool(schemes) and all(scheme.weights.guarded for scheme in schemes))
     grouped = all(scheme.weights.scale == "group" for scheme in schemes)
     coded = any(scheme.weights.codebook is not None for scheme in schemes)
-    integers = all(scheme.rows.dtype.startswith("int") for scheme in schemes)
+    floats = any(scheme.weights.dtype.startswith("float") for scheme in schemes)
     limits = facts.clamp_val
     named = f"quant_algo {algorithm!r} with"
     checks = (
         (not schemes, f"quant_algo {algorithm!r} (supported: {supported})"),
         (
             guarded and facts.weight_layout != WEIGHT_LAYOUT,
-            f"{named} weights laid out for a GPU (weight_layout is not 'out_in')",
+            f"{named} {LAID_OUT_FOR_A_GPU}",
         ),
-        (facts.pre_quant_scale and not integers, f"{named} pre_quant_scale (factors of its inputs)"),
+        (facts.pre_quant_scale and floats, f"{named} pre_quant_scale (factors of its inputs)"),
         (facts.has_zero_point and not grouped, f"{named} has_zero_point (groups have them)"),
         (facts.has_zero_point and coded, f"{named} has_zero_point (codes have none)"),
         (facts.use_meta_recipe, f"{named} use_meta_recipe (layers that are left out without being named)"),

@@ -139,6 +139,10 @@ SCHEMES: tuple[QuantScheme, ...] = (
         RoundedRows("int8", "stored"),
         scaled_inputs=True,
     ),
+    # As ModelOpt writes it: no weight is laid out for a GPU, which the name of the scales tells.
+    QuantScheme("int8_wo_portable", "W8A16", StoredWeights("int8", "row", GROUP_SCALE), RoundedRows("int16")),
+    # Rows times their factors by one measured scale, weights with 16 bits of precision.
+    QuantScheme("int4_fp8_static", "W4A8_AWQ", _INT4, RoundedRows("float8_e4m3fn", "stored"), scaled_inputs=True),
     # What other formats store in groups of 8 bits (or of 5 and 6) has these numbers.
     QuantScheme("int8_groups_wo", "W8A16_GPTQ", _INT8_GROUPS, RoundedRows("int16")),
     QuantScheme("int8_groups_w8a8", "W8A16_GPTQ", _INT8_GROUPS, RoundedRows("int8")),

@@ -17,6 +17,10 @@ Array = npt.NDArray[Any]
 # Models that the tools of their formats quantized: see quantized/README.md.
 FIXTURES = sorted(path.parent for path in (ROOT / "tests" / "models" / "quantized").glob("*/*/expected.json"))
 IDS = [f"{path.parent.name}-{path.name}" for path in FIXTURES]
+# One model as ModelOpt exports it for TensorRT-LLM, in every way that it can without a GPU, and the plain model.
+EXPORTS = ROOT / "tests" / "models" / "quantized" / "tensorrt_llm"
+EXPORT_NAMES = sorted(path.parent.name for path in EXPORTS.glob("*/tp1"))
+EXPORTED_MODEL = EXPORTS / "source"
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 
 

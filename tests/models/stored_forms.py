@@ -25,13 +25,14 @@ Floats = npt.NDArray[np.float32]
 @dataclass(frozen=True)
 class Form:
     """`block` is the `quantization` block. `signed`: scales of either sign, drawn for each. `shared`: the rows of gate
-    and up have the same factors and scale.
+    and up have the same factors and scale. `factors`: of rows, where the block says so.
     """
 
     name: str
     block: Mapping[str, Any] = field(default_factory=dict)
     signed: bool = False
     shared: bool = True
+    factors: bool = True
 
     def __str__(self) -> str:
         return self.name
@@ -44,6 +45,17 @@ SCALED_INPUTS = (
     Form("static smoothquant", {"quant_algo": "W8A8_SQ_PER_CHANNEL"}),
     Form("static smoothquant apart", {"quant_algo": "W8A8_SQ_PER_CHANNEL"}, shared=False),
     Form("scaled int8", {"quant_algo": "W8A16", "weight_layout": "out_in", "pre_quant_scale": True}),
+)
+_W4A8 = {**_AWQ, "quant_algo": "W4A8_AWQ", "pre_quant_scale": True}
+FLOAT_ROWS = (
+    Form("w4a8 awq", {**_W4A8, "group_size": 128}),
+    Form("w4a8 awq apart", {**_W4A8, "group_size": 32}, shared=False),
+)
+# As ModelOpt writes them without AWQ, and without SmoothQuant: with factors in config.json at most.
+UNSCALED = (
+    Form("plain int4", {**_AWQ, "group_size": 32, "pre_quant_scale": True}, factors=False),
+    Form("static int8", {"quant_algo": "W8A8_SQ_PER_CHANNEL"}, factors=False),
+    Form("portable int8", {"quant_algo": "W8A16"}),
 )
 _GUARDED = {"weight_layout": "out_in"}
 _GROUPS = {"quant_algo": "W8A16_GPTQ", **_GUARDED}
@@ -96,7 +108,7 @@ class _Matrix:
     def tensors(self, weight: Floats, dtype: str) -> dict[str, Array]:
         quantization, tensors = self.quantization, dict[str, Array]()
         factors = np.ones(weight.shape[1], np.float32)
-        if quantization.scaled_inputs:
+        if quantization.scaled_inputs and self.form.factors:
             stored = self.rng.uniform(0.5, 2, weight.shape[1]).astype(np.float32).astype(numpy_dtype(dtype))
             tensors[f"{self.module}.prequant_scaling_factor"], factors = stored, stored.astype(np.float32)
         levels, scales, zeros = self._rounded(weight / factors)

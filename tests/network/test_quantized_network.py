@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import torch
 
 from inflight.build.graph.operators import graph_problems
 from inflight.build.graph.values import shape_of, tensor_of
@@ -177,3 +178,16 @@ def test_a_plain_projection_beside_quantized_layers_stays_a_linear(
     runner = LinearRunner(case.checkpoint, LIMITS.max_seq_len, batch=SEQUENCES)
     expected = runner.step(sequences, np.zeros(SEQUENCES, np.int64))[:, -1]
     assert relative_error(one_step(model, sequences), expected) < A16_TOLERANCE
+
+
+@pytest.mark.parametrize("plain", ["attention.qkv", "attention.dense", "mlp.[fg]*", "mlp.proj"])
+def test_any_module_may_be_plain_beside_quantized_ones(
+    tmp_path: Path, plain: str, rng: np.random.Generator, seed: int
+) -> None:
+    """Rows of a plain product have its type, whichever product makes them."""
+    shape, dtype = (
+        random_shape(rng, str(rng.choice(ALL_FAMILIES))),
+        getattr(torch, str(rng.choice(["bfloat16", "float32"]))),
+    )
+    options = {**quantizing(str(rng.choice(SCHEMES)), 32), "exclude_modules": (f"*.{plain}",)}
+    assert not graph_problems(lowered(make_case(tmp_path, shape, seed, dtype, **options).checkpoint).graph)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
@@ -23,13 +23,16 @@ def quantize_rows(
     high: Array | None = None,
     factors: Array | None = None,
     *,
-    type: RowDtype,
+    type: RowDtype | Literal["float8_integers"],
 ) -> tuple[Array, Floats]:
     """x [..., K], times `factors` [K], to symmetric integers or 8-bit floats, and one scale per row.
 
     A row of zeros, or of denormals, has scale 0 as integers. Rows have the scale that is given, or their own, 8-bit
-    floats once they are cut to `low` .. `high`.
+    floats once they are cut to `low` .. `high`. As "float8_integers" those of a given scale are multiples of 2^-9.
     """
+    if type == "float8_integers":
+        floats, scale = quantize_rows(x, scale, factors=factors, type="float8_e4m3fn")
+        return (float32(floats) * 512).astype(np.int32), float32(scale / np.float32(512))
     x = float32(x) if factors is None else float32(x) * float32(factors)
     greatest = np.float32(GREATEST_LEVEL[type])
     if type == "float8_e4m3fn":
@@ -53,7 +56,7 @@ def _float8_rows(x: Floats, stored: Array | None, cut: Floats) -> tuple[Array, F
 
 
 def rms_norm_quantize(
-    x: Array, weight: Array, *rounding: Array | None, epsilon: float, type: RowDtype
+    x: Array, weight: Array, *rounding: Array | None, epsilon: float, type: RowDtype | Literal["float8_integers"]
 ) -> tuple[Array, Floats]:
     return quantize_rows(rms_norm(x, weight, epsilon=epsilon), *rounding, type=type)
 

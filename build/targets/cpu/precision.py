@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from inflight.build.graph.dtypes import facts_of
 from inflight.build.graph.operators import OPERATORS
+from inflight.build.graph.quantized_rows import FLOAT8_INTEGERS
 from inflight.build.graph.values import dtype_of, name_of, shape_of
 from inflight.engine_format.manifest import ModulePrecision
 
@@ -30,7 +31,8 @@ def module_precision(graph: ir.Graph) -> dict[str, ModulePrecision]:
 
 
 def _precision(node: ir.Node, rows: ir.Value, weight: ir.Value) -> ModulePrecision:
-    stored, read = facts_of(dtype_of(weight)).name, facts_of(dtype_of(rows)).name
+    held, stored = dtype_of(rows), facts_of(dtype_of(weight)).name
+    read = "float8_e4m3fn" if held == FLOAT8_INTEGERS else facts_of(held).name
     if "group_size" not in node.attributes:
         return ModulePrecision(weights=stored, activations=read)
     size = int(node.attributes["group_size"].as_int())

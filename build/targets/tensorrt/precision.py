@@ -16,6 +16,7 @@ from inflight.engine_format.manifest import Dtype, ModulePrecision
 from inflight.errors import BuildError
 
 # What row_rounding.py and TensorRT's own quantization take, by the type of the rows and where their scale comes from.
+_MIXED = ("int4", "float8_e4m3fn")
 _LOWERED_ROWS = (("int8", "own"), ("int16", "own"), ("int8", "stored"), ("float8_e4m3fn", "stored"))
 
 
@@ -27,6 +28,7 @@ def check_schemes(checkpoint: Checkpoint) -> None:
         checks = (
             (tuple(scheme.rows) not in _LOWERED_ROWS, "rows of 8-bit floats with a scale each"),
             (scheme.weights[:2] == ("int8", "group"), "int8 weights with a scale per group"),
+            ((scheme.weights.dtype, scheme.rows.dtype) == _MIXED, "int4 weights with rows of 8-bit floats"),
             (quantization.zero_points, "weights with zero points"),
             (quantization.codebook is not None, "weights that are codes of a table"),
         )

@@ -6,12 +6,13 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from inflight.build.graph.quantized_rows import row_bytes
+from inflight.build.graph.quantized_rows import FLOAT8_INTEGERS, row_bytes
 from inflight.build.graph.values import new_value
 from inflight.build.targets.cpu.compiler.cpu_levels import LEVELS, CpuLevel, describe_native, native_level
 from tests.kernel.cpu.harness import Array
 
-ROW_TYPES = {8: ir.DataType.INT8, 16: ir.DataType.INT16}
+# By the bits of a row's integers; those of 24 are 8-bit floats in steps of 2^-9.
+ROW_TYPES = {8: ir.DataType.INT8, 16: ir.DataType.INT16, 24: FLOAT8_INTEGERS}
 
 
 def runnable_levels() -> list[CpuLevel]:
@@ -44,12 +45,15 @@ def aligned(array: Array) -> Array:
 
 
 def to_record(x: Array, group: int) -> Array:
-    """Integers [T, K] (int8 or int16) as the products read them, with a sum for each `group` of k (0: for all)."""
+    """Integers [T, K] (int8, int16, or int32 of 24 bits) as the products read them, with a sum for each `group` of k
+    (0: for all)."""
     count, width = x.shape
-    bits = 8 * x.itemsize
+    bits = min(8 * x.itemsize, 24)
     record = empty_record(count, width, bits)
-    low = x.astype(np.int8)
-    digits = [low] if bits == 8 else [((x.astype(np.int32) - low) // 256).astype(np.int8), low]
+    digits, rest = list[Array](), x.astype(np.int32)
+    for _ in range(bits // 8):
+        digits.insert(0, rest.astype(np.int8))
+        rest = (rest - digits[0]) // 256
     sums_at = -(-width // 64) * 64
     for index, digit in enumerate(digits):
         record[:, index, :sums_at] = 0
@@ -70,6 +74,8 @@ def random_weight(rng: np.random.Generator, bits: int, n: int, k: int) -> Array:
 
 def random_levels(rng: np.random.Generator, bits: int, count: int, k: int) -> Array:
     """Rows of every kind: random, zeros, and all at an extreme."""
+    if bits == 24:
+        return (random_weight8(rng, count, k).astype(np.float32) * 512).astype(np.int32)
     limit = 127 if bits == 8 else 127 * 256 + 127
     x = rng.integers(-limit, limit + 1, (count, k))
     x[rng.random(count) < 0.2] = 0

@@ -114,7 +114,15 @@ class _Product:
 def _products(rng: np.random.Generator) -> list[_Product]:
     """8 bits with one scale a row, 4 bits with groups, and one of the other kinds; shapes that fill no tile."""
     group = int(rng.choice([16, 32, 64, 128]))
-    others = [((8, 16), 0), ((8, 16), group), ((8, 8), group), ((4, 16), group), ((4, 8), 0), ((4, 16), 0)]
+    others = [
+        ((8, 16), 0),
+        ((8, 16), group),
+        ((8, 8), group),
+        ((4, 16), group),
+        ((4, 24), group),
+        ((4, 8), 0),
+        ((4, 16), 0),
+    ]
     kinds = [((8, 8), 0), ((4, 8), group), others[rng.integers(len(others))]]
     return [_Product(rng, bits, g, (int(rng.integers(1, 150)), int(rng.integers(1, 500)))) for bits, g in kinds]
 

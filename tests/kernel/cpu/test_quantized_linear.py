@@ -76,7 +76,7 @@ def _products(rng: np.random.Generator) -> list[Product]:
         Product(w, x, group, types[rng.integers(3)], group > 0 and rng.random() < 0.5)
         for (w, x), size in zip(pairs, sizes, strict=True)
         for group in (0, size)
-    ]
+    ] + [Product(int(rng.choice([4, 8])), 24, int(rng.choice([0, 16, 32, 128])), types[0])]
 
 
 def _run(kernel: Kernel, record: Array, x_scale: Array, n: int, threads: int = 1) -> npt.NDArray[np.float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
@@ -31,8 +31,8 @@ BITS = pytest.mark.parametrize("bits", [8, 16])
 EPSILON = 1e-5
 
 
-def _row_type(bits: int) -> RowDtype:
-    return "int8" if bits == 8 else "int16"
+def _row_type(bits: int) -> RowDtype | Literal["float8_integers"]:
+    return "int8" if bits == 8 else "int16" if bits == 16 else "float8_integers"
 
 
 def _read_by(y: ir.Value, y_scale: ir.Value, group: int) -> None:
@@ -56,7 +56,9 @@ def _assert_record(record: Array, levels: Array, group: int) -> None:
 
 def _levels_of(record: Array, width: int) -> Array:
     digits = record[:, :, :width].view(np.int8).astype(np.int32)
-    return digits[:, 0] if digits.shape[1] == 1 else 256 * digits[:, 0] + digits[:, 1]
+    powers = 256 ** np.arange(digits.shape[1])[::-1]
+    levels: Array = np.tensordot(powers, digits, (0, 1))
+    return levels
 
 
 @LEVELS
@@ -88,7 +90,7 @@ def test_rows_are_quantized_as_defined_and_do_not_see_their_company(
 
 
 @LEVELS
-@pytest.mark.parametrize(("bits", "stored"), [(8, False), (16, False), (8, True)])
+@pytest.mark.parametrize(("bits", "stored"), [(8, False), (16, False), (8, True), (24, True)])
 def test_rows_are_scaled_by_factors_and_rounded_by_a_stored_scale(
     level: Any, bits: int, stored: bool, rng: np.random.Generator, tmp_path: Path
 ) -> None:
@@ -101,7 +103,7 @@ def test_rows_are_scaled_by_factors_and_rounded_by_a_stored_scale(
         y, y_scale = integer_rows("y", width, bits), row_scales("y_scale")
         source = rows("x", width, ir.tensor(given[:0]).dtype)
         constants = [scale, None, None, own]
-        graphs.append(operator("QuantizeRows", [source, *constants], [y, y_scale], {"type": f"int{bits}"}))
+        graphs.append(operator("QuantizeRows", [source, *constants], [y, y_scale], {"type": _row_type(bits)}))
         _read_by(y, y_scale, group)
     cases = zip(compile_kernels(graphs, level, tmp_path), itertools.product(inputs, (None, factors)), strict=True)
     for kernel, (given, own) in cases:

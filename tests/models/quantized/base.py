@@ -14,12 +14,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 Tensors = dict[str, torch.Tensor]
 
 
-def llama(seed: int, dtype: torch.dtype, hidden: int = 64, inter: int = 96) -> Any:
+def llama(seed: int, dtype: torch.dtype, hidden: int = 64, inter: int = 96, **further: Any) -> Any:
     torch.manual_seed(seed)
     sizes = {"hidden_size": hidden, "intermediate_size": inter, "head_dim": hidden // 4, "vocab_size": 32}
     heads = {"num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2}
-    further: dict[str, Any] = {"max_position_embeddings": 64, "tie_word_embeddings": True, "eos_token_id": 2}
-    config = LlamaConfig(**sizes, **heads, **further, architectures=["LlamaForCausalLM"])
+    lengths: dict[str, Any] = {"max_position_embeddings": 64, "tie_word_embeddings": True, "eos_token_id": 2}
+    config = LlamaConfig(**{**sizes, **heads, **lengths, **further}, architectures=["LlamaForCausalLM"])
     model = LlamaForCausalLM(config).to(dtype)
     config.dtype = dtype
     with torch.no_grad():

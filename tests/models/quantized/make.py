@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from tests.models.quantized.matrices import awq, compressed, float8_blocks, gptq
-from tests.models.quantized.whole_models import bitsandbytes, modelopt
+from tests.models.quantized.whole_models import bitsandbytes, modelopt, tensorrt_llm_exports
 
 
 def _integers(bits: int, strategy: str, *, symmetric: bool = True, size: int | None = None) -> dict[str, Any]:
@@ -54,6 +54,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "modelopt/int8_sq": modelopt("INT8_SMOOTHQUANT_CFG"),
     "modelopt/fp8_blocks": modelopt("FP8_2D_BLOCKWISE_WEIGHT_ONLY_CFG", 256),
     "modelopt/fp8_rows": modelopt("FP8_PER_CHANNEL_PER_TOKEN_CFG"),
+    "tensorrt_llm": tensorrt_llm_exports,
     "others/gptq_int4": gptq(4, True, False),
     "others/gptq_desc_act": gptq(4, False, True),
     "others/gptq_int8": gptq(8, True, False),
@@ -73,7 +74,7 @@ def main() -> None:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         make(place)
-        print(name, sum(path.stat().st_size for path in place.iterdir()))
+        print(name, sum(path.stat().st_size for path in place.rglob("*")))
 
 
 if __name__ == "__main__":

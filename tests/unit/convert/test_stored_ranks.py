@@ -17,7 +17,7 @@ from inflight.convert.options import ConvertOptions
 from inflight.errors import CheckpointError
 from inflight.tensor_file import encode_header
 from tests.models.hf_files import Array, random_tensors, tiny_config, write_model
-from tests.models.stored_forms import GROUPS_AND_ZEROS, SCALED_INPUTS, Form, store_as
+from tests.models.stored_forms import FLOAT_ROWS, GROUPS_AND_ZEROS, SCALED_INPUTS, Form, store_as
 
 pytestmark = pytest.mark.unit
 
@@ -58,7 +58,7 @@ def _split(directory: Path, whole: Checkpoint) -> None:
     (directory / "config.json").write_text(json.dumps(config))
 
 
-@pytest.mark.parametrize("form", [*SCALED_INPUTS, *GROUPS_AND_ZEROS], ids=str)
+@pytest.mark.parametrize("form", [*SCALED_INPUTS, *FLOAT_ROWS, *GROUPS_AND_ZEROS], ids=str)
 def test_ranks_are_read_as_parts_of_the_whole(tmp_path: Path, rng: np.random.Generator, form: Form) -> None:
     config = tiny_config(
         hidden_size=40,

@@ -72,7 +72,7 @@ INLINE void add_groups(quantized_shape q, int count, int wide, int64_t tokens, i
             f32x16 total = totals[t * vectors + v];
             UNROLL for (int i = 0; i < count; i++) {
                 const i32x16 *digits = sums[i] + v * height + t * q.row.digits;
-                total = fma16(digits_value(q, digits[0], digits[q.row.digits - 1]), scale[i][v], total);
+                total = fma16(digits_value(q, digits, 1), scale[i][v], total);
                 if (q.zeros) total = fma16(splat(group_sum(q, x, g + i)), zero[i][v], total);
             }
             totals[t * vectors + v] = total;

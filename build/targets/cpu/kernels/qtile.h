@@ -129,10 +129,12 @@ INLINE int quantized_vectors(quantized_shape q, int rows) {
     return (int)min_int(tile_vectors(rows), most);
 }
 
-/* Two digits make one value. */
-INLINE f32x16 digits_value(quantized_shape q, i32x16 high, i32x16 low) {
-    const f32x16 value = __builtin_convertvector(high, f32x16);
-    return q.row.digits == 2 ? fma16(value, splat(256.0f), __builtin_convertvector(low, f32x16)) : value;
+/* The digits of a token, whose sums are `apart` vectors from each other, make one value. */
+INLINE f32x16 digits_value(quantized_shape q, const i32x16 *sums, int apart) {
+    f32x16 value = __builtin_convertvector(sums[0], f32x16);
+    UNROLL for (int d = 1; d < q.row.digits; d++)
+        value = fma16(value, splat(256.0f), __builtin_convertvector(sums[d * apart], f32x16));
+    return value;
 }
 
 /* totals[token] += group's integers of vector v, scaled. */
@@ -142,16 +144,17 @@ INLINE void add_group(quantized_shape q, int rows, int vectors, const integer_su
         const f32x16 scale = load16(q.scale_type, scales, v * LANES);
         UNROLL for (int r = 0; r < rows; r += q.row.digits) {
             f32x16 *total = &totals[r / q.row.digits][v];
-            *total = fma16(digits_value(q, sums[r][v], sums[r + q.row.digits - 1][v]), scale, *total);
+            *total = fma16(digits_value(q, &sums[r][v], TILE_VECTORS), scale, *total);
         }
     }
 }
 
 /* The sum of a row's integers in group g. */
 INLINE float group_sum(quantized_shape q, const int8_t *x, int64_t g) {
-    const float high = (float)digit_sums(x, q.row.width)[g];
-    if (q.row.digits == 1) return high;
-    return high * 256.0f + (float)digit_sums(x + digit_stride(q.row.width), q.row.width)[g];
+    float sum = (float)digit_sums(x, q.row.width)[g];
+    UNROLL for (int d = 1; d < q.row.digits; d++)
+        sum = sum * 256.0f + (float)digit_sums(x + d * digit_stride(q.row.width), q.row.width)[g];
+    return sum;
 }
 
 /* Of vector v, `scales` being where those of add_group are. */

@@ -1,19 +1,22 @@
 /* Rows of float32 to rows of integers, on their own or behind a norm.
  *
  * The integers of a row are signed bytes: one digit for 8 bits, two for 16 (the value is 256 * high + low, the high
- * digits come first). Digits of K values are filled with zeros to a multiple of 64; behind them are their sums, int32,
+ * digits come first), three for 8-bit floats (E4M3), which are whole multiples of 2^-9 up to 448. Digits of K values are filled with zeros to a multiple of 64; behind them are their sums, int32,
  * one for each group of k, with room for one per 16 values (build/graph/quantized_rows.py says the same). */
 #ifndef INFLIGHT_QUANTIZE_H
 #define INFLIGHT_QUANTIZE_H
 
+#include "e4m3.h"
 #include "norm.h"
 
 #define SMALLEST_NORMAL 0x1p-126f
+#define E4M3_DIGITS 3
+#define E4M3_STEPS 512.0f /* in 1 */
 
 typedef struct {
     int digits;           /* signed bytes of a value */
     int64_t width, group; /* values of a row, and how many of them share a sum; group is a multiple of 16, or width */
-    float stored;         /* the one scale of all rows, of one digit; 0: each has its own */
+    float stored;         /* the one scale of all rows, of one digit or of three; 0: each has its own */
 } quantized_row;
 
 typedef int8_t i8x16 __attribute__((vector_size(16)));
@@ -67,42 +70,44 @@ INLINE void store_bytes(int8_t *p, i32x16 x) {
 INLINE i32x16 levels_of(quantized_row q, f32x16 values, float inverse) {
     if (q.stored == 0.0f) return round_to_int(values * inverse);
     const f32x16 scaled = values / splat(q.stored), low = splat(-128.0f), high = splat(127.0f);
+    if (q.digits == E4M3_DIGITS) return round_to_int(round_to_e4m3(scaled) * splat(E4M3_STEPS));
     return round_to_int(select16((i32x16)(scaled > high), high, select16((i32x16)(scaled < low), low, scaled)));
 }
 
-/* Values [start, stop) to digits, and the sums of those. */
-INLINE void quantize_group(quantized_row q, row_values v, float inverse, int64_t start, int64_t stop, int8_t *high,
-                           int8_t *low, int32_t *sums) {
-    i32x16 high_sum = {0}, low_sum = {0};
+/* Values [start, stop) to the digits of a row at y, and the sums of those to sums[digit]. */
+INLINE void quantize_group(quantized_row q, row_values v, float inverse, int64_t start, int64_t stop, int8_t *y,
+                           int32_t *sums) {
+    i32x16 totals[E4M3_DIGITS] = {{0}};
     for (int64_t i = start; i < stop; i += LANES) {
         i32x16 x = levels_of(q, values_at(v, q.width, i), inverse);
-        i32x16 rest = q.digits == 2 ? x << 24 >> 24 : x;
-        if (q.digits == 2) {
-            store_bytes(high + i, (x - rest) >> 8);
-            high_sum += (x - rest) >> 8;
+        UNROLL for (int d = q.digits - 1; d >= 0; d--) {
+            const i32x16 digit = d ? x << 24 >> 24 : x;
+            store_bytes(y + d * digit_stride(q.width) + i, digit);
+            totals[d] += digit;
+            x = (x - digit) >> 8;
         }
-        store_bytes(low + i, rest);
-        low_sum += rest;
     }
-    sums[0] = __builtin_reduce_add(q.digits == 2 ? high_sum : low_sum);
-    if (q.digits == 2) sums[1] = __builtin_reduce_add(low_sum);
+    UNROLL for (int d = 0; d < q.digits; d++) sums[d] = __builtin_reduce_add(totals[d]);
+}
+
+/* Of a row whose scale is stored. */
+INLINE float stored_row_scale(quantized_row q) {
+    return q.digits == E4M3_DIGITS ? q.stored / E4M3_STEPS : q.stored;
 }
 
 /* A value that is not finite is seen in the row's scale. */
 INLINE void quantize_row(quantized_row q, row_values v, int8_t *y, float *y_scale) {
-    int8_t *last = y + (q.digits - 1) * digit_stride(q.width);
     const float greatest = greatest_magnitude(v, q.width);
     float scale = greatest / (q.digits == 1 ? 127.0f : 127.0f * 256.0f + 127.0f);
     *y_scale = scale < SMALLEST_NORMAL ? 0.0f : scale;
-    if (q.stored != 0.0f) *y_scale = greatest < __builtin_inff() ? q.stored : __builtin_nanf("");
+    if (q.stored != 0.0f) *y_scale = greatest < __builtin_inff() ? stored_row_scale(q) : __builtin_nanf("");
     const float inverse = scale < SMALLEST_NORMAL ? 0.0f : 1.0f / scale;
     const int64_t groups = ceil_div(q.width, q.group);
     for (int64_t g = 0; g < groups; g++) {
-        int32_t sums[2];
+        int32_t sums[E4M3_DIGITS];
         int64_t stop = g + 1 < groups ? (g + 1) * q.group : digits_bytes(q.width);
-        quantize_group(q, v, inverse, g * q.group, stop, y, last, sums);
-        digit_sums(y, q.width)[g] = sums[0];
-        if (q.digits == 2) digit_sums(last, q.width)[g] = sums[1];
+        quantize_group(q, v, inverse, g * q.group, stop, y, sums);
+        UNROLL for (int d = 0; d < q.digits; d++) digit_sums(y + d * digit_stride(q.width), q.width)[g] = sums[d];
     }
 }
 
