@@ -61,7 +61,7 @@ class LayerCache:
             return None
         levels, scales = (np.load(self._directory / f"{tensor}{kind}", mmap_mode="r") for kind in (_LEVELS, _SCALES))
         dtype = scheme.weights.dtype
-        assert dtype != "int8", f"nothing chooses levels of {scheme.name}"
+        assert dtype in ("int4", "float8_e4m3fn"), f"nothing chooses levels of {scheme.name}"
         return ChosenLevels(levels if dtype == "int4" else levels.view(numpy_dtype(dtype)), scales, dtype)
 
     def lost(self) -> dict[str, float]:

@@ -219,7 +219,7 @@ def _softmax_rounded_to(dtype: str | None) -> AbstractContextManager[object]:
         return nullcontext()
     kind = getattr(torch, dtype)
 
-    class Rounded(TorchFunctionMode):
+    class Rounded(TorchFunctionMode):  # type: ignore[misc]  # torch is not typed here
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = func(*args, **(kwargs or {}))
             return result.to(kind).to(result.dtype) if func is torch.nn.functional.softmax else result

@@ -4,7 +4,7 @@ maxima; on one rank, two and four.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 
 from inflight.convert.api import plan_source
-from inflight.convert.calibration.calibrated import MeasuredTensor
+from inflight.convert.calibration.calibrated import CalibratedTensor
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
 from inflight.convert.quantization import schemes
+from inflight.convert.quantization.round_to_nearest import float8_levels, quantize_float8_rows
 from inflight.convert.source.model import open_source
 from inflight.convert.source.opened import SourceModel
-from inflight.convert.source.tensor import Measured
+from inflight.convert.source.tensor import ChosenLevels, Measured
 from inflight.convert.writer import write_rank_file
 from inflight.errors import CheckpointError
 from inflight.tensor_file import map_array, read_header
 from tests.models.float8 import write_tensors
 from tests.models.quantized_files import EXPORTED_MODEL, EXPORTS
-from tests.unit.convert.test_checkpoint import edit_config
 
 pytestmark = pytest.mark.unit
 
@@ -75,6 +75,18 @@ def assert_same(ours: list[dict[str, Array]], theirs: list[dict[str, Array]], sc
             assert here.tobytes() == expected.tobytes(), name
 
 
+def whole(source: SourceModel, name: str) -> Array:
+    tensor = source.tensors[name]
+    rows: Array = tensor.rows(0, tensor.shape[0]).astype(np.float32)
+    return rows
+
+
+def calibrated(source: SourceModel, found: Mapping[str, tuple[Measured | None, ChosenLevels]]) -> SourceModel:
+    """The source as calibration would hand it on."""
+    tensors = {name: CalibratedTensor(source.tensors[name], *each) for name, each in found.items()}
+    return replace(source, tensors={**source.tensors, **tensors})
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_int8_weights_and_their_scales_are_the_same(tmp_path: Path, ranks: int) -> None:
     options: dict[str, Any] = {"quantize": "int8_wo", "exclude_modules": ("lm_head",), "tp_size": ranks}
@@ -86,20 +98,21 @@ def test_int8_weights_and_their_scales_are_the_same(tmp_path: Path, ranks: int) 
 def test_fp8_with_the_same_maxima_is_the_same(tmp_path: Path, ranks: int) -> None:
     """They take one maximum of the weights for a gate and its partner, which are two matrices here."""
     source, (first, *_) = open_source(str(EXPORTED_MODEL), None), exported("fp8", ranks)
-    measured = {}
+    chosen = {}
     for module, parts in PARTS.items():
-        rows, weights = (
-            float(first[f"{LAYER}.{module}.{kind}_scaling_factor"][0]) * 448 for kind in ("activation", "weights")
-        )
+        rows, weights = (first[f"{LAYER}.{module}.{kind}_scaling_factor"] for kind in ("activation", "weights"))
         for name in (f"{SOURCE_LAYER}.{part}.weight" for part in parts):
-            measured[name] = MeasuredTensor(source.tensors[name], Measured(rows, weights))
-    together = replace(source, tensors={**source.tensors, **measured})
-    ours = written(tmp_path, together, quantize="fp8", tp_size=ranks)
+            levels = float8_levels(whole(source, name), weights)
+            chosen[name] = (Measured(float(rows[0])), ChosenLevels(levels, weights, "float8_e4m3fn"))
+    ours = written(tmp_path, calibrated(source, chosen), quantize="fp8", tp_size=ranks)
     assert_same(ours, exported("fp8", ranks), ".weights_scaling_factor")
 
 
 def test_rows_of_fp8_are_the_same(tmp_path: Path) -> None:
-    ours = written(tmp_path, open_source(str(EXPORTED_MODEL), None), quantize="fp8_rowwise")
+    source, chosen = open_source(str(EXPORTED_MODEL), None), {}
+    for name in (f"{SOURCE_LAYER}.{part}.weight" for parts in PARTS.values() for part in parts):
+        chosen[name] = (None, ChosenLevels(*quantize_float8_rows(whole(source, name)), "float8_e4m3fn"))
+    ours = written(tmp_path, calibrated(source, chosen), quantize="fp8_rowwise")
     assert_same(ours, exported("fp8_rows", 1), ".weights_scaling_factor")
 
 
@@ -148,14 +161,3 @@ def test_a_factor_that_is_lost_while_others_are_there_is_named(tmp_path: Path) -
     write_tensors(place, {name: array for name, array in exported("int4_awq", 1)[0].items() if name != lost})
     with pytest.raises(CheckpointError, match=f"{lost} is missing"):
         Checkpoint.open(place)
-
-
-def test_an_fp8_cache_is_refused_by_name(tmp_path: Path) -> None:
-    place = tmp_path / "checkpoint"
-    place.mkdir()
-    for name in ("config.json", "rank0.safetensors"):
-        (place / name).write_bytes((EXPORTS / "fp8" / "tp1" / name).read_bytes())
-    edit_config(place, lambda config: config["quantization"].update(kv_cache_quant_algo="FP8"))
-    with pytest.raises(CheckpointError, match="kv_cache_quant_algo 'FP8'"):
-        Checkpoint.open(place)
-    assert json.loads((place / "config.json").read_text())["quantization"]["kv_cache_quant_algo"] == "FP8"
