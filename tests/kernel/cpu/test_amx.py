@@ -36,7 +36,7 @@ pytestmark = [
 
 MODEL = Path(__file__).with_name("amx_model.h").read_text()
 BFLOAT16: Any = ml_dtypes.bfloat16
-ROWS_IN_VECTORS = 3  # at most, of whatever width
+ROWS_IN_VECTORS = 2  # at most, of whatever width
 # Below the rows of one tile of vectors, around one and two tiles of AMX, and beyond a block of rows.
 HEIGHTS = (1, 6, 7, 15, 16, 17, 31, 32, 33, 96, 97)
 
@@ -113,7 +113,7 @@ class _Product:
 
 def _products(rng: np.random.Generator) -> list[_Product]:
     """8 bits with one scale a row, 4 bits with groups, and one of the other kinds; shapes that fill no tile."""
-    group = int(rng.choice([16, 32, 64, 128]))
+    group = int(rng.choice([16, 32, 48, 64, 80, 128]))
     others = [
         ((8, 16), 0),
         ((8, 16), group),

@@ -117,7 +117,7 @@ def test_a_budget_is_in_the_record(model: Path) -> None:
 def test_a_scheme_that_is_known_to_lose_much_says_so(model: Path, scheme: str) -> None:
     notes = convert_model(model, model.parent / "out", ConvertOptions(quantize=scheme, progress=False))
     warned = [note for note in notes if note.startswith(f"Warning: {scheme} rounds to nearest")]
-    assert len(warned) == (1 if scheme in ("int4_wo", "int4_w4a8") else 0), notes
+    assert len(warned) == (1 if scheme in ("int4_wo", "int4_w4a8", "nf4") else 0), notes
 
 
 def test_a_calibrated_scheme_that_loses_much_says_how_much(model: Path, rng: np.random.Generator) -> None:

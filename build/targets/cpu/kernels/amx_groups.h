@@ -27,6 +27,11 @@ INLINE int64_t group_lines(quantized_shape q) {
     return ceil_div(q.row.group, amx_block_bytes(q)) * amx_block_bytes(q) / 4;
 }
 
+/* The last group may be shorter. */
+INLINE int64_t group_values(quantized_shape q, int64_t g) {
+    return min_int(q.row.group, q.row.width - g * q.row.group);
+}
+
 INLINE u32x16 lower_halves(u32x16 words) { return (u32x16)((u8x64)(words & 0x0f0f0f0fu) - 8); }
 
 /* `values` of k of a panel as signed bytes: by vector of columns lines of four bytes of each, and lines of zeros behind
@@ -45,12 +50,13 @@ INLINE void write_signed(quantized_shape q, int vectors, int64_t values, const u
         for (int64_t i = each * steps; i < lines; i++) memset(written + (v * lines + i) * CACHE_LINE, 0, CACHE_LINE);
 }
 
-/* sums = the digits of one group times its `written` weights. A block of x may reach beyond the group, into values or
+/* sums = the digits of one group of `values` times its `written` weights. A block of x may reach beyond the group, into values or
  * into the sums behind the row (quantize.h), which meet lines of zeros. */
-INLINE void multiply_written(quantized_shape q, int wide, const int8_t *x, const uint8_t *written, i32x16 *sums) {
+INLINE void multiply_written(quantized_shape q, int wide, int64_t values, const int8_t *x, const uint8_t *written,
+                             i32x16 *sums) {
     const int64_t block = amx_block_bytes(q), vector = group_lines(q) * CACHE_LINE;
     clear_tiles();
-    for (int64_t i = 0; i < q.row.group; i += block)
+    for (int64_t i = 0; i < values; i += block)
         multiply_block(SIGNED_BYTES, wide, x + i, digit_stride(q.row.width), written + i / 4 * CACHE_LINE, vector,
                        CACHE_LINE);
     store_tiles(wide, sums, (wide ? AMX_HEIGHT : AMX_ROWS) * CACHE_LINE, CACHE_LINE);
@@ -90,12 +96,12 @@ INLINE void add_products_of_groups(quantized_shape q, int count, int wide, int64
     const int64_t bytes = vectors * group_lines(q) * CACHE_LINE;
     const uint8_t *group = panel + g * group_bytes(q);
     UNROLL for (int i = 0; i < count; i++) {
-        const int64_t values = min_int(q.row.group, q.row.width - (g + i) * q.row.group);
+        const int64_t values = group_values(q, g + i);
         ask_for_block(ceil_div(values, step_values(q)), ahead);
         write_signed(q, vectors, values, group + i * group_bytes(q) + scales_bytes(q) + column * 4, written + i * bytes);
     }
     UNROLL for (int i = 0; i < count; i++)
-        multiply_written(q, wide, x + (g + i) * q.row.group, written + i * bytes, sums[i]);
+        multiply_written(q, wide, group_values(q, g + i), x + (g + i) * q.row.group, written + i * bytes, sums[i]);
     add_groups(q, count, wide, tokens, g, x, sums, group + column * element_size(q.scale_type), totals);
 }
 
