@@ -151,6 +151,7 @@ def test_the_window_that_is_cut_is_told(pair: Pair, text: Path) -> None:
     assert "windows of 64 (not 1024: max_seq_len)" in result.stdout and "ppl" in result.stdout
 
 
+@pytest.mark.slow
 def test_models_of_other_tokens_are_not_compared(pair: Pair, text: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     backend = write_tokenizer(other / "model")

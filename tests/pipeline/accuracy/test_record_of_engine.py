@@ -100,6 +100,7 @@ def test_a_record_of_another_engine_is_named(place: Path) -> None:
     assert "on another engine" in accuracy(place / "again")["problem"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_carries_its_record_into_engines_that_meet_it(place: Path, rng: np.random.Generator) -> None:
     digest = Checkpoint.open(place / "int8").sha256()
     record(place, "--checkpoint-dir", place / "int8")
