@@ -1,4 +1,4 @@
-"""The matrix that turns the heads of an int4 KV cache."""
+"""The matrix that rotates the heads of an int4 KV cache."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-def turning_matrix(size: int) -> npt.NDArray[np.float32]:
+def hadamard_matrix(size: int) -> npt.NDArray[np.float32]:
     """float32 [size, size], symmetric and its own inverse: Hadamard matrices over the roots of their sizes along the
     diagonal, powers of two, the greatest that fit first (Ashkboos et al., QuaRot, 2024).
     """

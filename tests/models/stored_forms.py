@@ -70,6 +70,7 @@ SIGNED_SCALES = (
     Form("signed int4", {**_AWQ, "group_size": 32}, signed=True),
     Form("signed int8", {"quant_algo": "W8A16", "weight_layout": "out_in"}, signed=True),
 )
+FORMS = (*SCALED_INPUTS, *FLOAT_ROWS, *UNSCALED, *SIGNED_SCALES, *GROUPS_AND_ZEROS)
 
 
 def store_as(directory: Path, form: Form, rng: np.random.Generator) -> Checkpoint:

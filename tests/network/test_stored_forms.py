@@ -15,15 +15,7 @@ from inflight.build.targets.tensorrt.precision import check_schemes
 from inflight.convert.checkpoint.reference_decoder import hidden_states
 from inflight.errors import BuildError
 from tests.models.random_models import random_shape
-from tests.models.stored_forms import (
-    FLOAT_ROWS,
-    GROUPS_AND_ZEROS,
-    SCALED_INPUTS,
-    SIGNED_SCALES,
-    UNSCALED,
-    Form,
-    store_as,
-)
+from tests.models.stored_forms import FLOAT_ROWS, FORMS, GROUPS_AND_ZEROS, SCALED_INPUTS, Form, store_as
 from tests.network.one_step import LENGTH, LIMITS, SEQUENCES, lowered, one_step
 from tests.network.support import ALL_FAMILIES, FAMILIES, Case, LinearRunner, make_case, relative_error
 from tests.oracles.quantized_transformers import errors_beside_transformers
@@ -34,7 +26,6 @@ pytestmark = pytest.mark.network
 # differ by single levels wherever the last bits of a float32 do.
 SAME, TOLERANCE = 1e-3, 0.2
 ROUNDED_BY_ONE_SCALE = {"static", "w4a8"}
-FORMS = (*SCALED_INPUTS, *FLOAT_ROWS, *UNSCALED, *SIGNED_SCALES, *GROUPS_AND_ZEROS)
 
 
 @pytest.fixture(params=FORMS, ids=str)

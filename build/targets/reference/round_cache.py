@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from inflight.build.graph.operators import GREATEST_LEVEL
 from inflight.build.graph.values import name_of, new_value, shape_of
-from inflight.convert.quantization.hadamard import turning_matrix
+from inflight.convert.quantization.hadamard import hadamard_matrix
 
 FLOAT, FLOAT8, BOOL = ir.DataType.FLOAT, ir.DataType.FLOAT8E4M3FN, ir.DataType.BOOL
 
@@ -60,7 +60,7 @@ class _Rounding:
 
     def _int4(self, x: ir.Value) -> ir.Value:
         """-8 is the level of the greatest magnitude, so scales are negative where that is positive."""
-        turn = self._constant(turning_matrix(int(shape_of(x)[-1])))
+        turn = self._constant(hadamard_matrix(int(shape_of(x)[-1])))
         turned = self._op("MatMul", [x, turn])
         below = self._op("Neg", [self._reduce("ReduceMin", turned)])
         above = self._reduce("ReduceMax", turned)

@@ -20,21 +20,12 @@ from inflight.convert.options import ConvertOptions
 from inflight.errors import CheckpointError, InflightError
 from tests.models.float8 import write_tensors
 from tests.models.random_models import Shape, random_shape, save_random_model
-from tests.models.stored_forms import (
-    FLOAT_ROWS,
-    GROUPS_AND_ZEROS,
-    SCALED_INPUTS,
-    SIGNED_SCALES,
-    UNSCALED,
-    Form,
-    store_as,
-)
+from tests.models.stored_forms import FORMS, SCALED_INPUTS, Form, store_as
 from tests.network.support import ALL_FAMILIES
 
 pytestmark = pytest.mark.pipeline
 
 LIMITS: dict[str, Any] = {"max_batch_size": 2, "max_seq_len": 64, "max_num_tokens": 8}
-FORMS = (*SCALED_INPUTS, *FLOAT_ROWS, *UNSCALED, *SIGNED_SCALES, *GROUPS_AND_ZEROS)
 PROJ = "transformer.layers.1.mlp.proj"
 
 

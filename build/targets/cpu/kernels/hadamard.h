@@ -1,8 +1,8 @@
-/* Heads turned so that no element stands out (Ashkboos et al., QuaRot, 2024): what four bits hold of them is then much
+/* Heads rotated so that no element stands out (Ashkboos et al., QuaRot, 2024): what four bits hold of them is then much
  * closer.
  *
  * A head is cut into pieces of powers of two, the greatest first, and each is multiplied by a Hadamard matrix over the
- * root of its size, which is its own inverse. Products of two turned heads are those of the heads. Sums only, in one
+ * root of its size, which is its own inverse. Products of two rotated heads are those of the heads. Sums only, in one
  * order: the same bits on every machine. */
 #ifndef INFLIGHT_HADAMARD_H
 #define INFLIGHT_HADAMARD_H
@@ -21,7 +21,7 @@ INLINE void spread_piece(int64_t size, float *x) {
     for (int64_t i = 0; i < size; i++) x[i] *= scale;
 }
 
-/* y = x turned; y may be x. */
+/* y = x rotated; y may be x. */
 INLINE void spread_head(int64_t head_size, const float *x, float *y) {
     if (y != x) memcpy(y, x, (size_t)head_size * sizeof *y);
     for (int64_t start = 0; start < head_size;) {

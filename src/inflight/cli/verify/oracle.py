@@ -253,12 +253,12 @@ def _float8(x: torch.Tensor, stored: float | None) -> torch.Tensor:
 
 
 def _int4(heads: torch.Tensor) -> torch.Tensor:
-    """Heads [..., D] turned as the cache turns them, in levels of four bits, turned back."""
+    """Heads [..., D] rotated as the cache rotates them, in levels of four bits, rotated back."""
     import torch
 
-    from inflight.convert.quantization.hadamard import turning_matrix
+    from inflight.convert.quantization.hadamard import hadamard_matrix
 
-    turn = torch.from_numpy(turning_matrix(heads.shape[-1]))
+    turn = torch.from_numpy(hadamard_matrix(heads.shape[-1]))
     turned = heads.float() @ turn
     extreme = torch.where(-turned.amin(-1) >= turned.amax(-1), -turned.amin(-1), -turned.amax(-1))[..., None]
     scale = torch.where(extreme == 0, 1.0, extreme) / 8
