@@ -117,11 +117,4 @@ INLINE void amx_quantized_tile(quantized_shape q, int64_t tokens, const int8_t *
     }
 }
 
-/* A tile of either kind: vectors take the pieces that are one tile to them, since weights are then met once anyway. */
-INLINE void any_quantized_tile(quantized_shape q, int64_t tokens, const int8_t *x, const uint8_t *panel,
-                               look_ahead ahead, tile_output out) {
-    if (tokens > tile_tokens(q)) amx_quantized_tile(q, tokens, x, panel, ahead, out);
-    else quantized_tile(q, tokens, x, panel, ahead, out);
-}
-
 #endif

@@ -10,7 +10,6 @@
 #define MOST_DIGIT_ROWS AMX_ROWS
 #else
 #define MOST_DIGIT_ROWS TILE_ROWS
-#define any_quantized_tile quantized_tile
 #endif
 
 /* activation(gate) * up of a tile when there is a `gate`, as in linear.h; y is float32. */
@@ -25,28 +24,32 @@ typedef struct {
     activation gate; /* NO_ACTIVATION: the product itself */
 } quantized_product;
 
+typedef enum { OF_VECTORS, OF_AMX } tile_kind;
+
 /* Whether the vectors of a gate and its up are in registers together. */
 INLINE int gates_in_registers(quantized_shape q) { return quantized_vectors(q, TILE_ROWS) % 2 == 0; }
 
 /* A whole panel goes straight to y; of fewer columns the tile is made beside it first, and so is one whose first rows
- * are there `again` (amx.h). */
-INLINE void multiply_rows(quantized_product m, const panel_piece *piece, int64_t row, int64_t tokens, int64_t again,
-                          look_ahead ahead) {
+ * are there `again` (amx.h). (One call for both: tiles are most of what the compiler works on.) */
+INLINE void multiply_rows(quantized_product m, tile_kind kind, const panel_piece *piece, int64_t row, int64_t tokens,
+                          int64_t again, look_ahead ahead) {
     const int64_t columns = m.gate ? PANEL / 2 : PANEL, column = piece->panel * columns;
     const int direct = !again && column + columns <= m.n && (!m.gate || gates_in_registers(m.shape));
     const int8_t *x = quantized_at(m.shape.row, m.x, row);
     const float *residual = m.residual ? m.residual + row * m.n : NULL;
     const float *bias = m.bias ? m.bias + piece->panel * PANEL : NULL;
-    float *y = m.y + row * m.n;
-    if (direct) {
-        any_quantized_tile(m.shape, tokens, x, piece->columns, ahead,
-                           (tile_output){m.x_scale + row, bias, residual ? residual + column : NULL, y + column, m.n,
-                                         m.gate});
-        return;
-    }
-    float tile[MOST_DIGIT_ROWS][PANEL];
-    any_quantized_tile(m.shape, tokens, x, piece->columns, ahead,
-                       (tile_output){m.x_scale + row, NULL, NULL, tile[0], PANEL, NO_ACTIVATION});
+    float *y = m.y + row * m.n, tile[MOST_DIGIT_ROWS][PANEL];
+    tile_output out = {m.x_scale + row, NULL, NULL, tile[0], PANEL, NO_ACTIVATION};
+    if (direct)
+        out = (tile_output){m.x_scale + row, bias, residual ? residual + column : NULL, y + column, m.n, m.gate};
+#if defined(__AMX_INT8__)
+    if (kind == OF_AMX) amx_quantized_tile(m.shape, tokens, x, piece->columns, ahead, out);
+    else
+#else
+    (void)kind;
+#endif
+        quantized_tile(m.shape, tokens, x, piece->columns, ahead, out);
+    if (direct) return;
     y += again * m.n;
     if (residual) residual += again * m.n;
     if (m.gate) store_gated(F32, m.gate, tile + again, tokens - again, m.n, column, bias, y);
@@ -74,7 +77,7 @@ INLINE void multiply_amx_piece(quantized_product m, const panel_piece *piece, in
     const int64_t step_bytes = ceil_div(quantized_panel_bytes(m.shape), steps);
     configure_tiles(rows, amx_block_bytes(m.shape), configured);
     for (int64_t i = 0; i < tiles; i++)
-        multiply_rows(m, piece, piece->first + amx_tile_start(piece->count, height, i), height,
+        multiply_rows(m, OF_AMX, piece, piece->first + amx_tile_start(piece->count, height, i), height,
                       amx_rows_again(piece->count, height, i),
                       amx_look_ahead(piece->columns, piece->next, step_bytes, steps, i, tiles, rows));
 }
@@ -96,7 +99,7 @@ INLINE void quantized_multiply(pool *p, int thread, quantized_product m) {
         const int64_t tiles = ceil_div(piece.count, tile_tokens(m.shape));
         for (int64_t i = 0; i < tiles; i++) {
             const int64_t first = piece.count * i / tiles, end = piece.count * (i + 1) / tiles;
-            multiply_rows(m, &piece, piece.first + first, end - first, 0,
+            multiply_rows(m, OF_VECTORS, &piece, piece.first + first, end - first, 0,
                           quantized_look_ahead(m.shape, &piece, i, tiles));
         }
     }
