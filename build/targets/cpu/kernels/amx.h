@@ -126,14 +126,14 @@ INLINE int64_t amx_rows_again(int64_t count, int64_t height, int64_t index) {
 /* Passes over the columns of a panel that a tile makes. */
 INLINE int64_t amx_passes(int64_t rows) { return is_wide(rows) ? 1 : 2; }
 
-/* As tile_look_ahead, divided over the passes. A tile alone that makes two cannot prefetch ahead of its own reads; it
- * prefetches the next panel. */
-INLINE look_ahead amx_look_ahead(const void *columns, const void *next, int64_t group_bytes,
-                                 int64_t groups, int64_t index, int64_t tiles, int64_t rows) {
-    look_ahead ahead = {next, next ? group_bytes : 0};
-    if (tiles > 1 || is_wide(rows)) ahead = tile_look_ahead(columns, next, group_bytes, groups, index, tiles);
-    ahead.bytes = ceil_div(ahead.bytes, amx_passes(rows));
-    return ahead;
+/* What tile `index` of `tiles`, which pass over `groups` groups of weights at `columns`, prefetches: each its part of as
+ * many bytes at `next`, so that they come as evenly as they can. A wide tile alone prefetches ahead of its own reads. */
+INLINE look_ahead amx_look_ahead(const void *columns, const void *next, int64_t group_bytes, int64_t groups,
+                                 int64_t index, int64_t tiles, int64_t rows) {
+    if (tiles == 1 && is_wide(rows)) return tile_look_ahead(columns, next, group_bytes, groups, 0, 1);
+    if (!next) return (look_ahead){NULL, 0};
+    const int64_t passes = amx_passes(rows), bytes = ceil_div(group_bytes, tiles * passes);
+    return (look_ahead){(const unsigned char *)next + index * bytes * groups * passes, bytes};
 }
 
 /* Prefetch `groups` groups of `ahead` into the second-level cache. */

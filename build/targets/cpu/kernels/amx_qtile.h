@@ -88,16 +88,52 @@ INLINE void add_long_groups(quantized_shape q, int wide, int64_t tokens, const i
     }
 }
 
+/* The output of the next token. */
+INLINE tile_output next_token(tile_output out) {
+    out.y += out.stride;
+    out.x_scale++;
+    if (out.residual) out.residual += out.stride;
+    return out;
+}
+
+/* The lines that the next tile will write, while this one is finished: the same token's of the rows behind. */
+INLINE void ask_for_next_output(int64_t tokens, int vectors, tile_output out) {
+    const int lines = out.gate ? vectors / 2 : vectors;
+    UNROLL for (int i = 0; i < lines; i++) __builtin_prefetch(out.y + tokens * out.stride + i * LANES, 1, 3);
+}
+
+/* The only group of a row: its sums go through registers straight to y. */
+INLINE void amx_whole_columns(quantized_shape q, int wide, int64_t tokens, const int8_t *x, const uint8_t *panel,
+                              int64_t column, look_ahead *ahead, tile_output out) {
+    const int64_t token_bytes = q.row.digits * digit_stride(q.row.width);
+    const int vectors = wide ? TILE_VECTORS : TILE_VECTORS / 2;
+    i32x16 sums[AMX_ROWS][TILE_VECTORS];
+    multiply_group(q, wide, ceil_div(q.row.width, step_values(q)), x, panel + scales_bytes(q) + column * 4, ahead);
+    store_tiles(wide, sums, CACHE_LINE, sizeof sums[0]);
+    for (int64_t t = 0; t < tokens; t++, out = next_token(out)) {
+        tile_sums total;
+        UNROLL for (int v = 0; v < vectors; v++) total[0][v] = splat(0.0f);
+        add_token(q, vectors, 0, x + t * token_bytes, sums + t * q.row.digits,
+                  panel + column * element_size(q.scale_type), total);
+        ask_for_next_output(tokens, vectors, out);
+        finish_tile(1, vectors, total, out);
+    }
+}
+
 /* As quantized_columns of qtile.h. */
 INLINE void amx_quantized_columns(quantized_shape q, int wide, int64_t tokens, const int8_t *x, const uint8_t *panel,
                                   int64_t column, look_ahead *ahead, tile_output out) {
+    if (q.row.group >= q.row.width) {
+        amx_whole_columns(q, wide, tokens, x, panel, column, ahead, out);
+        return;
+    }
     const int vectors = wide ? TILE_VECTORS : TILE_VECTORS / 2;
     pass_totals totals = {{0}};
     if (has_short_groups(q)) add_short_groups(q, wide, tokens, x, panel, column, ahead, totals);
     else add_long_groups(q, wide, tokens, x, panel, column, ahead, totals);
-    for (int64_t t = 0; t < tokens; t++, out.y += out.stride, out.x_scale++) {
+    for (int64_t t = 0; t < tokens; t++, out = next_token(out)) {
+        ask_for_next_output(tokens, vectors, out);
         finish_tile(1, vectors, row_of(totals, t, vectors), out);
-        if (out.residual) out.residual += out.stride;
     }
 }
 

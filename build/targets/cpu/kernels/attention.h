@@ -57,9 +57,9 @@ INLINE void attend_splits(attention_shape s, const piece_view *view, int64_t fro
     if (!cut) clear_results(s, queries, whole);
     for (int64_t split = from; split < to; split++) {
         const split_view own = view_split(s, view->rows, &piece, view->kv_head, split + 1, 0, piece.rows - 1);
-        for (int64_t i = 0; i < ceil_div(queries, QUERY_TILE); i++) {
-            const int64_t first = query_tile_start(queries, i), count = query_tile_start(queries, i + 1) - first;
-            float maxima[LANES], totals[QUERY_TILE], out[QUERY_TILE * width] __attribute__((aligned(CACHE_LINE)));
+        for (int64_t i = 0; i < query_tiles(s, queries); i++) {
+            const int64_t first = query_tile_start(s, queries, i), count = query_tile_start(s, queries, i + 1) - first;
+            float maxima[LANES], totals[LANES], out[query_tile(s) * width] __attribute__((aligned(CACHE_LINE)));
             const tile_results part = {maxima, totals, out};
             attend_queries(s, count, first, split, view, i ? NULL : split + 1 == to ? next : &own, part);
             if (cut) keep_partial(s, view, split, first, count, part, partials);
@@ -74,11 +74,11 @@ INLINE void attend_splits(attention_shape s, const piece_view *view, int64_t fro
 /* The results of a cut piece, from the partial results of its splits. */
 INLINE void merge_piece(attention_shape s, const attention_piece *piece, int64_t kv_head, float *partials,
                         element y_type, void *y) {
-    const int64_t group = heads_per_group(s), width = padded_head(s.cache), tiles = ceil_div(group, QUERY_TILE);
+    const int64_t group = heads_per_group(s), width = padded_head(s.cache), tiles = query_tiles(s, group);
     for (int64_t i = 0; i < piece->rows * tiles; i++) {
-        const int64_t row = i / tiles, head = query_tile_start(group, i % tiles);
-        const int64_t first = kv_head * group + head, count = query_tile_start(group, i % tiles + 1) - head;
-        float maxima[LANES], totals[QUERY_TILE], out[QUERY_TILE * width] __attribute__((aligned(CACHE_LINE)));
+        const int64_t row = i / tiles, head = query_tile_start(s, group, i % tiles);
+        const int64_t first = kv_head * group + head, count = query_tile_start(s, group, i % tiles + 1) - head;
+        float maxima[LANES], totals[LANES], out[query_tile(s) * width] __attribute__((aligned(CACHE_LINE)));
         const tile_results whole = {maxima, totals, out};
         clear_results(s, count, whole);
         for (int64_t split = 0; split < piece->splits; split++) {
@@ -112,7 +112,8 @@ INLINE attention_item find_item(attention_shape s, const token_rows *t, const at
 INLINE void attend_item(attention_shape s, const token_rows *t, const attention_item *item, const split_view *next,
                         const float *q, cache_regions cache, float *partials, element y_type, void *y) {
     const int64_t group = heads_per_group(s), most = rows_per_piece(s) * group;
-    unsigned char queries[most * query_bytes(s)] __attribute__((aligned(CACHE_LINE)));
+    /* A tile of AMX reads as many queries as it can hold. */
+    unsigned char queries[(most + query_tile(s)) * query_bytes(s)] __attribute__((aligned(CACHE_LINE)));
     float scales[most];
     int32_t offsets[most];
     for (int64_t i = 0; i < item->piece.rows * group; i++) {
@@ -139,12 +140,19 @@ INLINE void paged_attention(pool *p, int thread, attention_shape s, element y_ty
     int64_t number = pool_take(p);
     attention_item item = find_item(s, t, &plan, number, &w);
     for (int64_t n = item.keys.skip; n < item.keys.end; n++) prefetch_keys(s.cache, keys, &item.keys, n);
+#if defined(__AMX_BF16__)
+    int64_t configured = 0;
+    if (in_amx_tiles(s) && number < plan.items) configure_tiles(AMX_HEIGHT, BLOCK_BYTES, &configured);
+#endif
     while (number < plan.items) {
         number = pool_take(p);
         const attention_item next = find_item(s, t, &plan, number, &w);
         attend_item(s, t, &item, &next.keys, q, cache, partials, y_type, y);
         item = next;
     }
+#if defined(__AMX_BF16__)
+    release_tiles(configured);
+#endif
     if (plan.cut_items == 0) return;
     pool_barrier(p);
     w = walk_start(s, t);

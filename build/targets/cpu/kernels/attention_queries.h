@@ -5,6 +5,10 @@
 #include "attention_floats.h"
 #include "attention_integers.h"
 
+#if defined(__AMX_BF16__)
+#include "attention_amx.h"
+#endif
+
 /* A piece in the hands of a thread, its queries as the products read them: elements of act_type, a missing last k as
  * zero, or the digits of a cache of integers. Query i is row i / heads_per_group of the piece. */
 typedef struct {
@@ -21,10 +25,31 @@ INLINE quantized_row query_digits(attention_shape s) {
     return (quantized_row){2, s.cache.head_size, s.cache.head_size};
 }
 
+/* Whether products are those of tiles of AMX. */
+INLINE int in_amx_tiles(attention_shape s) {
+#if defined(__AMX_BF16__)
+    return s.cache.type == BF16;
+#else
+    (void)s;
+    return 0;
+#endif
+}
+
+/* Queries of one tile, at most. */
+INLINE int64_t query_tile(attention_shape s) { return in_amx_tiles(s) ? LANES : QUERY_TILE; }
+
+/* Elements of a query, with zeros behind the head. */
+INLINE int64_t query_values(attention_shape s) {
+#if defined(__AMX_BF16__)
+    if (in_amx_tiles(s)) return amx_query_values(s.cache.head_size);
+#endif
+    return round_up(s.cache.head_size, cache_group(s.cache.type));
+}
+
 INLINE int64_t query_bytes(attention_shape s) {
     const element type = s.cache.type;
     if (has_levels(type)) return 2 * digit_stride(s.cache.head_size);
-    return round_up(s.cache.head_size, cache_group(type)) * element_size(act_type(type));
+    return query_values(s) * element_size(act_type(type));
 }
 
 /* One query to `bytes`; scale and offset are those of its digits. */
@@ -40,7 +65,7 @@ INLINE void load_query(attention_shape s, const float *query, void *bytes, float
     }
     const element act = act_type(s.cache.type);
     scale_row(act, d, query, s.cache.type == E4M3 ? s.key_factor : 1.0f, bytes);
-    for (int64_t k = d; k < round_up(d, cache_group(s.cache.type)); k++) store1(act, bytes, k, 0.0f);
+    for (int64_t k = d; k < query_values(s); k++) store1(act, bytes, k, 0.0f);
 }
 
 /* Split `split` of the context as rows `first` to `last` of a piece see it, counted from the piece's first row. */
@@ -95,6 +120,21 @@ INLINE void attend_integers(attention_shape s, int count, int64_t first, int64_t
     weighted_levels(s.cache, count, weights, view->cache, split, next, results.out);
 }
 
+#if defined(__AMX_BF16__)
+INLINE void attend_in_tiles(attention_shape s, int64_t count, int64_t first, int64_t number, const piece_view *view,
+                            const split_view *split, const split_view *next, tile_results results) {
+    const int64_t size = split_tokens(s.cache);
+    float scores[AMX_HEIGHT * size] __attribute__((aligned(CACHE_LINE)));
+    uint16_t weights[AMX_HEIGHT * size] __attribute__((aligned(CACHE_LINE)));
+    const amx_queries tile = {s, view->cache, split, next};
+    amx_scores(&tile, (const unsigned char *)view->queries + first * query_bytes(s), scores);
+    for (int64_t i = 0; i < count; i++)
+        results.totals[i] = amx_weights(s, view_tokens(s, view, split, number, first + i), scores + i * size,
+                                        weights + i * size, results.maxima + i);
+    amx_values(&tile, weights, results.out);
+}
+#endif
+
 /* Queries `first` to `first + count` of the piece against split `number`. `next`: the split whose keys are needed after
  * this one, or NULL where another tile has prefetched them. */
 INLINE void attend_tile(attention_shape s, int count, int64_t first, int64_t number, const piece_view *view,
@@ -102,18 +142,29 @@ INLINE void attend_tile(attention_shape s, int count, int64_t first, int64_t num
     const int64_t group = heads_per_group(s);
     const split_view split = view_split(s, view->rows, view->piece, view->kv_head, number, first / group,
                                         (first + count - 1) / group);
+#if defined(__AMX_BF16__)
+    if (in_amx_tiles(s)) {
+        attend_in_tiles(s, count, first, number, view, &split, next, results);
+        return;
+    }
+#endif
     if (has_levels(s.cache.type)) attend_integers(s, count, first, number, view, &split, next, results);
     else attend_floats(s, count, first, number, view, &split, next, results);
 }
 
 /* The queries of a piece cut into nearly equal tiles: tile `index` starts here. */
-INLINE int64_t query_tile_start(int64_t queries, int64_t index) {
-    return queries * index / ceil_div(queries, QUERY_TILE);
+INLINE int64_t query_tiles(attention_shape s, int64_t queries) { return ceil_div(queries, query_tile(s)); }
+INLINE int64_t query_tile_start(attention_shape s, int64_t queries, int64_t index) {
+    return queries * index / query_tiles(s, queries);
 }
 
-/* attend_tile for a height known at run time: one compiled kernel for each. */
+/* attend_tile for a height known at run time: one compiled kernel for each, but of tiles of AMX. */
 INLINE void attend_queries(attention_shape s, int64_t count, int64_t first, int64_t number, const piece_view *view,
                            const split_view *next, tile_results results) {
+    if (in_amx_tiles(s)) {
+        attend_tile(s, (int)count, first, number, view, next, results);
+        return;
+    }
 #define ATTEND(n) \
     case n: attend_tile(s, n, first, number, view, next, results); break
     switch (count) {

@@ -106,7 +106,7 @@ INLINE void store_float8_tile(float8_product m, const float *scales, float (*til
 INLINE void multiply_float8_tile(float8_product m, const panel_piece *piece) {
     const unsigned char *bytes = (const unsigned char *)piece->columns + float8_scale_bytes();
     float tile[TILE_ROWS][PANEL];
-    look_ahead ahead = tile_look_ahead(bytes, piece->next, PAIR_BYTES, ceil_div(m.k, 2), 0, 1);
+    look_ahead ahead = tile_look_ahead(bytes, next_panel(piece), PAIR_BYTES, ceil_div(m.k, 2), 0, 1);
     tile_product_ahead(E4M3, piece->count, PANEL, m.k, m.x + piece->first * m.k, m.k, bytes, 2 * PANEL, tile[0], PANEL,
                        0, ahead);
     store_float8_tile(m, piece->columns, tile, piece->first, piece->count, piece->panel);
@@ -150,7 +150,7 @@ INLINE void multiply_float8_piece(float8_product m, const panel_piece *piece) {
     for (int64_t start = 0; start < m.k; start += WIDENED_VALUES) {
         const int64_t values = min_int(WIDENED_VALUES, m.k - start), pairs = ceil_div(values, 2);
         const int64_t at_start = float8_scale_bytes() + start / 2 * PAIR_BYTES;
-        const unsigned char *next = piece->next ? (const unsigned char *)piece->next + at_start : NULL;
+        const unsigned char *following = next_panel(piece), *next = following ? following + at_start : NULL;
         widen_pairs((const unsigned char *)piece->columns + at_start, pairs, wide);
         for (int64_t i = 0; i < tiles; i++) {
             const int64_t row = piece->first + wide_tile_start(piece->count, i);
@@ -174,7 +174,8 @@ INLINE void float8_multiply(pool *p, int thread, float8_product m) {
 #if defined(__AMX_BF16__)
     int64_t configured = 0;
 #endif
-    while (take_panel(p, thread, panels, float8_panel_bytes(m.k), m.rows, m.weight, &piece)) {
+    while (take_panel(p, thread, panels, float8_panel_bytes(m.k), m.rows, m.k * (int64_t)sizeof *m.x,
+                      m.weight, &piece)) {
 #if defined(__AMX_BF16__)
         configure_tiles(wide_tile_height(piece.count), BLOCK_BYTES, &configured);
 #else

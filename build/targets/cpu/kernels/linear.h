@@ -96,7 +96,7 @@ INLINE void multiply_stretch(product m, panel_piece piece, int64_t index, panel_
     const int64_t start = stretch_start(m, index), end = stretch_start(m, index + 1), group = group_of(m.type);
     const int64_t tiles = ceil_div(piece.count, TILE_ROWS), last = index + 1 == stretches(m);
     const void *columns = at(m.type, piece.columns, start * PANEL);
-    const void *next = last ? piece.next : at(m.type, piece.columns, end * PANEL);
+    const void *next = last ? next_panel(&piece) : at(m.type, piece.columns, end * PANEL);
     if (!last && piece.count < m.rows) next = NULL; /* many rows: the hardware is in time, and asking costs more */
     for (int64_t i = 0; i < tiles; i++) {
         int64_t first = tile_start(piece.count, i), row = piece.first + first;
@@ -119,13 +119,15 @@ INLINE void multiply_amx_stretch(product m, panel_piece piece, int64_t index, fl
     const int64_t tiles = ceil_div(piece.count, AMX_ROWS), height = amx_height(piece.count, AMX_ROWS);
     const int last = index + 1 == stretches(m);
     const void *columns = at(m.type, piece.columns, start * PANEL);
-    const void *next = last ? piece.next : at(m.type, piece.columns, end * PANEL);
+    const void *next = last ? piece.following : at(m.type, piece.columns, end * PANEL);
     if (!last && piece.count < m.rows) next = NULL;
+    const int64_t blocks = last ? piece.blocks : 1, block = last ? piece.block : 0; /* that share the prefetching */
     for (int64_t i = 0; i < tiles; i++) {
         const int64_t row = piece.first + amx_tile_start(piece.count, height, i);
         const int64_t again = amx_rows_again(piece.count, height, i);
         float(*tile)[PANEL] = sums + (stretches(m) == 1 ? 0 : i * AMX_ROWS);
-        look_ahead ahead = amx_look_ahead(columns, next, LINE_BYTES, ceil_div(end - start, group), i, tiles, height);
+        look_ahead ahead = amx_look_ahead(columns, next, LINE_BYTES, ceil_div(end - start, group), block * tiles + i,
+                                          blocks * tiles, height);
         if (last && m.residual) ask_for_residual(m, row, height, piece.panel);
         amx_product(height, end - start, at(BF16, m.x, row * m.k + start), m.k, columns, tile[0], index > 0, ahead);
         if (last) store_tile(m, (const float(*)[PANEL])tile + again, row + again, height - again, piece.panel);
@@ -135,10 +137,11 @@ INLINE void multiply_amx_stretch(product m, panel_piece piece, int64_t index, fl
 /* bfloat16 in tiles of AMX, whatever the number of rows: their sums are not those of vectors. */
 INLINE void multiply_in_tiles(pool *p, int thread, product m) {
     const int64_t panels = ceil_div(m.n, m.gate ? PANEL / 2 : PANEL);
+    const int64_t row_bytes = m.k * element_size(act_type(m.type));
     panel_piece piece;
     _Alignas(64) float sums[BLOCK_ROWS][PANEL];
     int64_t configured = 0;
-    while (take_panel(p, thread, panels, panel_bytes(m.type, m.k), m.rows, m.weight, &piece)) {
+    while (take_panel(p, thread, panels, panel_bytes(m.type, m.k), m.rows, row_bytes, m.weight, &piece)) {
         configure_tiles(amx_height(piece.count, AMX_ROWS), BLOCK_BYTES, &configured);
         for (int64_t i = 0; i < stretches(m); i++) multiply_amx_stretch(m, piece, i, sums);
     }
@@ -154,9 +157,10 @@ INLINE void multiply(pool *p, int thread, product m) {
     }
 #endif
     const int64_t panels = ceil_div(m.n, m.gate ? PANEL / 2 : PANEL);
+    const int64_t row_bytes = m.k * element_size(act_type(m.type));
     panel_piece piece;
     panel_tile sums[BLOCK_ROWS / TILE_ROWS];
-    while (take_panel(p, thread, panels, panel_bytes(m.type, m.k), m.rows, m.weight, &piece))
+    while (take_panel(p, thread, panels, panel_bytes(m.type, m.k), m.rows, row_bytes, m.weight, &piece))
         for (int64_t i = 0; i < stretches(m); i++) multiply_stretch(m, piece, i, sums);
 }
 

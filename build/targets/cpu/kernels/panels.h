@@ -3,7 +3,8 @@
  *
  * A panel holds its columns for every k, group by group, so a thread keeps it in its cache while rows stream past. The
  * last panel is filled with zero columns. A piece of work is one panel and a block of rows; every thread begins with a
- * share of neighbouring panels, so that its weights are one stream. */
+ * share of neighbouring panels, so that its weights are one stream. It passes over them once for as many blocks of rows
+ * as its cache holds beside a panel. */
 #ifndef INFLIGHT_PANELS_H
 #define INFLIGHT_PANELS_H
 
@@ -12,16 +13,29 @@
 
 #define PANEL 64
 #define BLOCK_ROWS 96     /* at most: their float32 sums for one panel are 24 KiB */
+/* Bytes of rows that stay in a core's cache while panels stream past. Only tiles of AMX multiply faster than rows come
+ * from further away. */
+#if defined(__AMX_INT8__)
+#define CACHED_BYTES (5 << 18)
+#else
+#define CACHED_BYTES INT64_MAX
+#endif
 #define MOST_LOOKING 8    /* tiles that share the prefetching; later ones find the next panel prefetched */
 #define STREAM_AHEAD 4096 /* bytes */
 
 typedef float panel_tile[TILE_ROWS][PANEL];
 
+/* One panel, and the rows that it meets: block `block` of `blocks` that meet it one after the other. */
 typedef struct {
-    int64_t panel, first, count; /* one panel, and the rows it meets */
+    int64_t panel, first, count, block, blocks;
     const void *columns;
-    const void *next; /* what this thread will probably read after this panel; NULL: nothing new */
+    const void *following; /* what this thread will probably read after this panel; NULL: nothing new */
 } panel_piece;
+
+/* The same, for the last of the blocks alone. */
+INLINE const void *next_panel(const panel_piece *piece) {
+    return piece->block + 1 < piece->blocks ? NULL : piece->following;
+}
 
 /* How the rows are cut: enough pieces to keep every thread busy to the end, none so small that a panel is loaded in
  * vain. */
@@ -30,21 +44,29 @@ INLINE int64_t row_blocks(const pool *p, int64_t rows, int64_t panels) {
     return max_int(ceil_div(rows, BLOCK_ROWS), min_int(wanted, rows / (4 * TILE_ROWS)));
 }
 
-/* The next piece of this operator; 0 when there is none left. */
-INLINE int take_panel(pool *p, int thread, int64_t panels, int64_t panel_bytes, int64_t rows, const void *weight,
-                      panel_piece *piece) {
+/* The next piece of this operator, whose rows have `row_bytes`; 0 when there is none left. */
+INLINE int take_panel(pool *p, int thread, int64_t panels, int64_t panel_bytes, int64_t rows, int64_t row_bytes,
+                      const void *weight, panel_piece *piece) {
     if (rows == 0) return 0;
-    const int64_t blocks = row_blocks(p, rows, panels), item = pool_take_near(p, thread, panels * blocks);
-    if (item < 0) return 0;
-    const int64_t panel = item / blocks, block = item % blocks;
-    const int64_t tiles = ceil_div(rows, TILE_ROWS); /* whole ones in all blocks but the last */
-    piece->panel = panel;
-    piece->first = tiles * block / blocks * TILE_ROWS;
-    piece->count = min_int(rows, tiles * (block + 1) / blocks * TILE_ROWS) - piece->first;
-    piece->columns = (const unsigned char *)weight + panel * panel_bytes;
-    piece->next = (const unsigned char *)piece->columns + panel_bytes;
-    if (block + 1 < blocks) piece->next = NULL;
-    else if (item + 1 == share_start(p, thread + 1, panels * blocks)) piece->next = p->shares[thread].expected;
+    const int64_t all = row_blocks(p, rows, panels), block_bytes = ceil_div(rows, all) * row_bytes;
+    const int64_t cached = min_int(all, max_int(1, CACHED_BYTES / block_bytes));
+    /* Shares of whole panels where they are passed over more than once. */
+    const shared_piece taken = pool_take_near(p, thread, panels * all, cached < all ? all : 1);
+    if (taken.number < 0) return 0;
+    const int64_t start = cached < all ? taken.start : 0, end = cached < all ? taken.end : panels * all;
+    const int64_t number = taken.number - start, mine = (end - start) / all;
+    const int64_t pass = number / (mine * cached), first = pass * cached;
+    piece->blocks = min_int(cached, all - first);
+    const int64_t panel = (number - mine * first) / piece->blocks;
+    piece->block = (number - mine * first) % piece->blocks;
+    piece->panel = start / all + panel;
+    const int64_t tiles = ceil_div(rows, TILE_ROWS), block = first + piece->block; /* all but the last are whole tiles */
+    piece->first = tiles * block / all * TILE_ROWS;
+    piece->count = min_int(rows, tiles * (block + 1) / all * TILE_ROWS) - piece->first;
+    piece->columns = (const unsigned char *)weight + piece->panel * panel_bytes;
+    piece->following = (const unsigned char *)piece->columns + panel_bytes;
+    if (taken.number + piece->blocks - piece->block >= taken.end) piece->following = p->shares[thread].expected;
+    else if (panel + 1 == mine) piece->following = (const unsigned char *)weight + start / all * panel_bytes;
     return 1;
 }
 

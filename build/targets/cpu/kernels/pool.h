@@ -136,16 +136,23 @@ INLINE int64_t share_take(pool_share *share, int64_t count, int back) {
     return back ? behind : front;
 }
 
-/* The next of `count` pieces for this thread, -1 when there are none: its own share in order, so that it reads memory
- * in one stream, then from the end of other threads' shares. An operator uses this or pool_take, not both. */
-INLINE int64_t pool_take_near(pool *p, int thread, int64_t count) {
+/* A piece of work, and the thread whose share it is of; pieces `start` to `end` are that share. */
+typedef struct {
+    int64_t number, start, end; /* number -1: there is none left */
+} shared_piece;
+
+/* The next of `count` pieces for this thread: its own share in order, so that it reads memory in one stream, then from
+ * the end of other threads' shares. Shares are whole multiples of `together` pieces, as `count` is. An operator uses
+ * this or pool_take, not both. */
+INLINE shared_piece pool_take_near(pool *p, int thread, int64_t count, int64_t together) {
     for (int i = 0; i < p->threads; i++) {
-        int owner = (thread + i) % p->threads;
-        int64_t start = share_start(p, owner, count), end = share_start(p, owner + 1, count);
-        int64_t taken = share_take(&p->shares[owner], end - start, i > 0);
-        if (taken >= 0) return i > 0 ? end - 1 - taken : start + taken;
+        const int owner = (thread + i) % p->threads;
+        const int64_t start = share_start(p, owner, count / together) * together;
+        const int64_t end = share_start(p, owner + 1, count / together) * together;
+        const int64_t taken = share_take(&p->shares[owner], end - start, i > 0);
+        if (taken >= 0) return (shared_piece){i > 0 ? end - 1 - taken : start + taken, start, end};
     }
-    return -1;
+    return (shared_piece){-1, 0, 0};
 }
 
 /* `panels` panels lie at `weights`; a later operator shares them out. */

@@ -64,9 +64,10 @@ INLINE void multiply_rows(quantized_product m, tile_kind kind, const panel_piece
 INLINE look_ahead quantized_look_ahead(quantized_shape q, const panel_piece *piece, int64_t index, int64_t tiles) {
     const int64_t steps = ceil_div(q.row.width, step_values(q)), bytes = ceil_div(quantized_panel_bytes(q), steps);
     const int passes = TILE_VECTORS / quantized_vectors(q, (int)(piece->count * q.row.digits));
-    if (tiles == 1 && passes > 1) return (look_ahead){piece->next, piece->next ? bytes : 0};
+    const void *next = next_panel(piece);
+    if (tiles == 1 && passes > 1) return (look_ahead){next, next ? bytes : 0};
     if (tiles == 1) return (look_ahead){(const unsigned char *)piece->columns + QUANTIZED_STREAM_AHEAD, bytes};
-    return tile_look_ahead(piece->columns, piece->next, bytes, steps, index, tiles);
+    return tile_look_ahead(piece->columns, next, bytes, steps, index, tiles);
 }
 
 #if defined(__AMX_INT8__)
@@ -79,17 +80,19 @@ INLINE void multiply_amx_piece(quantized_product m, const panel_piece *piece, in
     for (int64_t i = 0; i < tiles; i++)
         multiply_rows(m, OF_AMX, piece, piece->first + amx_tile_start(piece->count, height, i), height,
                       amx_rows_again(piece->count, height, i),
-                      amx_look_ahead(piece->columns, piece->next, step_bytes, steps, i, tiles, rows));
+                      amx_look_ahead(piece->columns, piece->following, step_bytes, steps, piece->block * tiles + i,
+                                     piece->blocks * tiles, rows));
 }
 #endif
 
 INLINE void quantized_multiply(pool *p, int thread, quantized_product m) {
     const int64_t panels = ceil_div(m.n, m.gate ? PANEL / 2 : PANEL), bytes = quantized_panel_bytes(m.shape);
+    const int64_t row_bytes = m.shape.row.digits * digit_stride(m.shape.row.width);
     panel_piece piece;
 #if defined(__AMX_INT8__)
     int64_t configured = 0;
 #endif
-    while (take_panel(p, thread, panels, bytes, m.rows, m.weight, &piece)) {
+    while (take_panel(p, thread, panels, bytes, m.rows, row_bytes, m.weight, &piece)) {
 #if defined(__AMX_INT8__)
         if (piece.count > tile_tokens(m.shape) && !m.shape.codes.digits) {
             multiply_amx_piece(m, &piece, &configured);
