@@ -103,7 +103,7 @@ def plan_build(checkpoint_dir: Path, recipe: BuildRecipe) -> PlannedBuild:
         model=model_facts(checkpoint),
         limits=resolved.limits,
         target=build.facts,
-        work=work_plan(checkpoint, build.facts.kv_cache),
+        work=work_plan(checkpoint, build.facts),
     )
     return PlannedBuild(checkpoint, plan, build, checkpoint.accuracy(build.facts.kv_cache.dtype))
 

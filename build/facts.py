@@ -7,6 +7,7 @@ from typing import cast
 
 from msgspec import UNSET
 
+from inflight.build.target import BuildFacts
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.checkpoint.layout import module_path
 from inflight.convert.checkpoint.model_spec import ModelSpec, layer_list
@@ -14,7 +15,6 @@ from inflight.convert.quantization.schemes import SCALE_SUFFIXES, ZERO_POINT
 from inflight.engine_format.manifest import (
     Dtype,
     GenerationFacts,
-    KvCacheFacts,
     LayerKind,
     ModelFacts,
     SourceFacts,
@@ -90,7 +90,7 @@ def source_facts(checkpoint: Checkpoint) -> SourceFacts:
     )
 
 
-def work_plan(checkpoint: Checkpoint, kv_cache: KvCacheFacts) -> WorkPlan:
+def work_plan(checkpoint: Checkpoint, target: BuildFacts) -> WorkPlan:
     """Operations and bytes of the matrix products; a decode step reads every weight but the embedding table once, and
     the scales and zero points of quantized ones.
     """
@@ -101,9 +101,12 @@ def work_plan(checkpoint: Checkpoint, kv_cache: KvCacheFacts) -> WorkPlan:
     read = [*matrices.values(), projection]
     scales = [checkpoint.scales_of(entry.name) for entry in read]
     zeros = [tensors.get(f"{module_path(entry.name)}{ZERO_POINT}") for entry in read]
+    moved, kv_cache = target.weight_bytes_per_step, target.kv_cache
+    if moved is None:
+        moved = sum(entry.nbytes for entry in [*read, *scales, *zeros] if entry is not None)
     return WorkPlan(
         layer_flops_per_token=2 * sum(prod(entry.shape) for entry in matrices.values()),
         logits_flops_per_row=2 * prod(projection.shape),
-        weight_bytes_per_step=sum(entry.nbytes for entry in [*read, *scales, *zeros] if entry is not None),
+        weight_bytes_per_step=moved,
         kv_bytes_per_token=kv_cache.bytes_per_block // kv_cache.tokens_per_block,
     )

@@ -18,8 +18,8 @@ INT, FLOAT, STRING = ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeT
 _HEADS = {"num_heads": INT, "num_kv_heads": INT, "head_size": INT}
 # What the numbers of a cache of 8-bit floats are multiplied by.
 CACHE_FACTORS = {"key_factor": FLOAT, "value_factor": FLOAT}
-_ADDED = frozenset({"bias", "zero", "residual", "codebook"})
-_GATE_BIASES = frozenset({"gate_bias", "up_bias", "gate_zero", "up_zero", "codebook"})
+_ADDED = frozenset({"bias", "zero", "residual", "codebook", "unit"})
+_GATE_BIASES = frozenset({"gate_bias", "up_bias", "gate_zero", "up_zero", "codebook", "gate_unit", "up_unit"})
 # Constants of rounded rows: one scale for all rows, or the range to which a row of 8-bit floats is cut.
 _ROUNDING = ("scale", "low", "high")
 
@@ -92,7 +92,7 @@ OPERATORS: Mapping[str, Operator] = {
         optional=frozenset(_ROUNDING),
     ),
     "QuantizedLinear": Operator(
-        ("x", "x_scale", "weight", "weight_scale", "bias", "zero", "residual", "codebook"),
+        ("x", "x_scale", "weight", "weight_scale", "bias", "zero", "residual", "codebook", "unit"),
         ("y",),
         {"group_size": INT},
         optional=_ADDED,
@@ -111,6 +111,8 @@ OPERATORS: Mapping[str, Operator] = {
             "gate_zero",
             "up_zero",
             "codebook",
+            "gate_unit",
+            "up_unit",
         ),
         ("y",),
         {"activation": STRING, "group_size": INT},

@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from inflight.convert.quantization.multiples import whole_multiples
 from inflight.convert.quantization.round_to_nearest import LEAST_FLOAT8_SCALE, float8_levels
 
 Floats = npt.NDArray[np.float32]
@@ -94,28 +95,30 @@ def _float8(values: Floats, scales: Floats) -> Floats:
 
 
 def group_scales(weight: Floats, power: Floats, group_size: int, divisors: Sequence[float]) -> Floats:
-    """Scales [N, groups] of weight [N, K]; `power` [K] is the mean square of each input. They are float16 numbers,
-    which an engine stores in half the bytes, unless the matrix has weights too large or too small for those.
+    """Scales [N, groups] of weight [N, K]; `power` [K] is the mean square of each input. They are whole multiples of a
+    unit of their row, which an engine adds up in integers.
     """
     count, width = weight.shape
     groups = -(-width // group_size)
     spare = groups * group_size - width
     blocks = np.pad(weight, ((0, 0), (0, spare))).reshape(count, groups, group_size)
-    shorten = fits_float16(blocks, divisors)
     importance = np.pad(power, (0, spare)).reshape(groups, group_size)
+
+    def lost(scales: Floats) -> Floats:
+        errors = np.square(int4_levels(blocks, scales[..., None]) * scales[..., None] - blocks)
+        weighted: Floats = np.einsum("ngk,gk->ng", errors, importance)
+        return weighted
+
     low, high = blocks.min(axis=-1), blocks.max(axis=-1)
     extreme = np.where(high > -low, high, low)
     best = np.zeros((count, groups), np.float32)
     least = np.full((count, groups), np.inf, np.float32)
     for divisor in divisors:
         scales = extreme / np.float32(divisor)
-        if shorten:
-            scales = scales.astype(np.float16).astype(np.float32)
-        lost = np.square(int4_levels(blocks, scales[..., None]) * scales[..., None] - blocks)
-        error = np.einsum("ngk,gk->ng", lost, importance)
+        error = lost(scales)
         better = error < least
         least[better], best[better] = error[better], scales[better]
-    return best
+    return whole_multiples(best, lost)
 
 
 def fits_float16(blocks: Floats, divisors: Sequence[float]) -> bool:

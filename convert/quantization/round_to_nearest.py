@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.convert.quantization.codebooks import CODEBOOKS, nearest_codes
+from inflight.convert.quantization.multiples import whole_multiples
 from inflight.convert.quantization.schemes import Codebook, QuantScheme, ScaleShare, WeightDtype
 
 Array = npt.NDArray[Any]
@@ -32,6 +33,8 @@ def quantize(rows: Floats, scheme: QuantScheme, group_size: int) -> tuple[Array,
     """rows [N, K] as the levels [N, K] of a scheme (int4 one to an int8) and their scales, [N] or [N, groups]."""
     if scheme.weights.codebook is not None:
         return quantize_codes(rows, scheme.weights.codebook, group_size)
+    if scheme.multiples:
+        return quantize_groups(rows, scheme.divisors, group_size, multiples=True)
     return _ROUNDINGS[scheme.weights.dtype, scheme.weights.scale](rows, scheme.divisors, group_size)
 
 
@@ -55,21 +58,31 @@ def float8_levels(rows: Floats, scales: Floats) -> Array:
     return levels
 
 
-def quantize_groups(rows: Floats, divisors: Sequence[float], group_size: int) -> tuple[Levels, Floats]:
+def quantize_groups(
+    rows: Floats, divisors: Sequence[float], group_size: int, *, multiples: bool = False
+) -> tuple[Levels, Floats]:
     """rows [N, K] -> levels [N, K], scales [N, ceil(K / group_size)]; the last group of a row may be shorter.
 
-    The scale of a group is its greatest magnitude over that one of `divisors` which leaves the least squared error.
+    The scale of a group is its greatest magnitude over that one of `divisors` which leaves the least squared error;
+    with `multiples` a whole multiple of a unit near it.
     """
     (count, width), blocks = rows.shape, _blocks(rows, group_size)
+
+    def lost(scales: Floats) -> Floats:
+        error: Floats = np.square(_int4_levels(blocks, scales) * scales[..., None] - blocks).sum(axis=-1)
+        return error
+
     groups = blocks.shape[1]
     greatest = np.abs(blocks).max(axis=-1, initial=0)
     best_error = np.full((count, groups), np.inf, np.float32)
     best_scales = np.zeros((count, groups), np.float32)
     for divisor in divisors:
         scales = greatest / np.float32(divisor)
-        error = np.square(_int4_levels(blocks, scales) * scales[..., None] - blocks).sum(axis=-1)
+        error = lost(scales)
         better = error < best_error
         best_error[better], best_scales[better] = error[better], scales[better]
+    if multiples:
+        best_scales = whole_multiples(best_scales, lost)
     levels = _int4_levels(blocks, best_scales).astype(np.int8)
     return levels.reshape(count, -1)[:, :width], best_scales
 

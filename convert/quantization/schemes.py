@@ -63,7 +63,8 @@ class QuantScheme(NamedTuple):
     others by calibration (convert/calibration). `scaled_inputs`: rows are always multiplied by factors before they are
     rounded; with other schemes the checkpoint says whether they are. `loss`: by how much perplexity grew where it was
     measured, of a scheme that no conversion measures (docs/measured/accuracy.md). `group_size`: of its groups, where
-    the options do not say; 0: the options' own default.
+    the options do not say; 0: the options' own default. `multiples`: scales of groups are made whole multiples of one
+    unit a row (multiples.py).
     """
 
     name: str
@@ -77,6 +78,7 @@ class QuantScheme(NamedTuple):
     scaled_inputs: bool = False
     loss: float | None = None
     group_size: int = 0
+    multiples: bool = False
 
 
 # A scheme that loses more says so when it is chosen.
@@ -103,11 +105,40 @@ _FLOAT8_DIVISORS = (448.0, 416.0, 384.0, 352.0, 320.0, 288.0, 256.0, 240.0)
 _HEAD_WO, _HEAD_A8 = (("lm_head", "int8_wo"),), (("lm_head", "int8_w8a8"),)
 
 SCHEMES: tuple[QuantScheme, ...] = (
-    QuantScheme("int4_wo", "W4A16_AWQ", _INT4, RoundedRows("int16"), _INT4_DIVISORS, modules=_HEAD_WO, loss=0.58),
+    QuantScheme(
+        "int4_wo", "W4A16_AWQ", _INT4, RoundedRows("int16"), _INT4_DIVISORS, modules=_HEAD_WO, loss=0.31, multiples=True
+    ),
     # No algorithm of its own: its weights are those of W4A16_AWQ; how activations are rounded is the engine's choice.
-    QuantScheme("int4_w4a8", "W4A16_AWQ", _INT4, RoundedRows("int8"), _INT4_DIVISORS, modules=_HEAD_A8, loss=0.58),
-    QuantScheme("int4_gptq", "W4A16_AWQ", _INT4, RoundedRows("int16"), _GPTQ_DIVISORS, modules=_HEAD_WO, method="gptq"),
-    QuantScheme("w4a8_gptq", "W4A16_AWQ", _INT4, RoundedRows("int8"), _GPTQ_DIVISORS, modules=_HEAD_WO, method="gptq"),
+    QuantScheme(
+        "int4_w4a8",
+        "W4A16_AWQ",
+        _INT4,
+        RoundedRows("int8"),
+        _INT4_DIVISORS,
+        modules=_HEAD_A8,
+        loss=0.31,
+        multiples=True,
+    ),
+    QuantScheme(
+        "int4_gptq",
+        "W4A16_AWQ",
+        _INT4,
+        RoundedRows("int16"),
+        _GPTQ_DIVISORS,
+        modules=_HEAD_WO,
+        method="gptq",
+        multiples=True,
+    ),
+    QuantScheme(
+        "w4a8_gptq",
+        "W4A16_AWQ",
+        _INT4,
+        RoundedRows("int8"),
+        _GPTQ_DIVISORS,
+        modules=_HEAD_WO,
+        method="gptq",
+        multiples=True,
+    ),
     # As quantize.py makes it: the vocabulary projection is plain, and the format's own reader takes the checkpoint.
     QuantScheme(
         "int4_awq", "W4A16_AWQ", _INT4, RoundedRows("int16"), _AWQ_DIVISORS, ("*lm_head", EMBEDDING), method="awq"

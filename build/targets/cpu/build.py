@@ -13,6 +13,7 @@ from inflight.build.targets.cpu.compiler.cpu_levels import CpuLevel, resolve_lev
 from inflight.build.targets.cpu.compiler.toolchain import compiler_version
 from inflight.build.targets.cpu.emitter import CSource, emit
 from inflight.build.targets.cpu.kv_cache import kv_cache_facts
+from inflight.build.targets.cpu.packing.integer_scales import integer_scales
 from inflight.build.targets.cpu.packing.narrow_scales import narrow_scales
 from inflight.build.targets.cpu.packing.pack import pack_weights
 from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
@@ -65,6 +66,7 @@ def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: CpuRecipe) -> 
         network, recipe.limits, tokens_per_block=tokens_per_block, kv_dtype=kv_dtype, factors=factors
     )
     graph = lowered.graph
+    integer_scales(graph)
     narrow_scales(graph)
     weights = WeightLayout(graph)
     kv_cache = kv_cache_facts(checkpoint.config, kv_dtype, tokens_per_block)
@@ -83,6 +85,7 @@ def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: CpuRecipe) -> 
             lookup_bytes=weights.lookup_bytes,
         ),
         tools={"compiler": compiler},
+        weight_bytes_per_step=weights.matrix_bytes,
     )
     return CpuBuild(source, weights, levels, own, recipe, facts)
 

@@ -219,8 +219,8 @@ def _quantized_linear(node: ir.Node, places: Places) -> KernelCall:
     x, x_scale, weight, scale = (_input(node, i) for i in range(4))
     y = node.outputs[0]
     inputs = (places.rows(y), places.read(x, "const void *"), places.read(x_scale))
-    zero = _optional(node, 5)
-    packed = (places.weight("quantized_panels", weight, scale, zero), places.weight("floats", _optional(node, 4)))
+    zero, unit = _optional(node, 5), _optional(node, 8)
+    packed = (places.weight("quantized_panels", weight, scale, zero, unit), places.weight("floats", _optional(node, 4)))
     arguments = (*inputs, *packed, places.read_optional(_optional(node, 6)), places.write(y))
     kernel, constants = _quantized_product(node, zero, _optional(node, 7))
     return KernelCall(f"{kernel}_linear", (*constants, _width(y)), arguments)
@@ -231,8 +231,9 @@ def _quantized_gated_linear(node: ir.Node, places: Places) -> KernelCall:
     y = node.outputs[0]
     inputs = (places.rows(y), places.read(x, "const void *"), places.read(x_scale))
     biases = places.weight("gated_floats", _optional(node, 6), _optional(node, 7))
-    zeros = [_optional(node, i) for i in (8, 9)]
-    arguments = (*inputs, places.weight("gated_quantized_panels", *weights, *zeros), biases, places.write(y))
+    zeros, units = ([_optional(node, i) for i in each] for each in ((8, 9), (11, 12)))
+    packed = places.weight("gated_quantized_panels", *weights, *zeros, *units)
+    arguments = (*inputs, packed, biases, places.write(y))
     kernel, constants = _quantized_product(node, zeros[0], _optional(node, 10))
     return KernelCall(f"{kernel}_gated_linear", (*constants, _activation(node), _width(y)), arguments)
 

@@ -36,8 +36,9 @@ def _precision(node: ir.Node, rows: ir.Value, weight: ir.Value) -> ModulePrecisi
     if "group_size" not in node.attributes:
         return ModulePrecision(weights=stored, activations=read)
     size = int(node.attributes["group_size"].as_int())
-    # With groups, the int32 sums of each are scaled and added in float32; so are products of floats.
-    exact = size == 0 and stored.startswith("int")
+    # With groups, the int32 sums of each are scaled and added in float32, unless scales are multiples of a unit; so are
+    # products of floats.
+    exact = stored.startswith("int") and (size == 0 or _has_multiples(node, weight))
     return ModulePrecision(
         weights=stored,
         activations=read,
@@ -45,6 +46,11 @@ def _precision(node: ir.Node, rows: ir.Value, weight: ir.Value) -> ModulePrecisi
         group_size=size,
         scales=_scales(node, weight, size),
     )
+
+
+def _has_multiples(node: ir.Node, weight: ir.Value) -> bool:
+    scale = node.inputs[list(node.inputs).index(weight) + 1]
+    return scale is not None and dtype_of(scale) == ir.DataType.INT8
 
 
 def _scales(node: ir.Node, weight: ir.Value, group_size: int) -> Literal["matrix", "row", "group"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from inflight.build.graph.operators import ACTIVATIONS
 from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
+from inflight.convert.quantization.multiples import MOST_MULTIPLE
 from inflight.errors import BuildError
 from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, operator, rows, several
 from tests.kernel.cpu.quantized import (
@@ -35,7 +37,7 @@ LEVELS = pytest.mark.parametrize("level", runnable_levels(), ids=lambda level: s
 @dataclass(frozen=True)
 class Product:
     """One product: bits of weights and activations, values per scale (0: all of a row), the scales' type, and whether
-    groups have zero points.
+    groups have zero points. Scales of int8 are multiples of a unit.
     """
 
     weight_bits: int
@@ -47,8 +49,15 @@ class Product:
     def scales(self, rng: np.random.Generator, n: int, k: int) -> Array:
         """Of either sign."""
         shape = (n, -(-k // self.group)) if self.group else (n,)
+        if self.scale_type == np.int8:
+            multiples: Array = rng.integers(-MOST_MULTIPLE, MOST_MULTIPLE + 1, shape).astype(np.int8)
+            return multiples
         scales: Array = (rng.uniform(0.5, 2, shape) * rng.choice([-1, 1], shape) / 64).astype(self.scale_type)
         return scales
+
+    def unit(self, rng: np.random.Generator, n: int) -> Array | None:
+        """Of the scales of each output."""
+        return rng.uniform(0, 0.01, n).astype(np.float32) if self.scale_type == np.int8 else None
 
     def zeros(self, rng: np.random.Generator, scales: Array) -> Array | None:
         """Such as panels can hold: beside float16 scales they are float32, of 4-bit weights more than a float16 number
@@ -76,7 +85,15 @@ def _products(rng: np.random.Generator) -> list[Product]:
         Product(w, x, group, types[rng.integers(3)], group > 0 and rng.random() < 0.5)
         for (w, x), size in zip(pairs, sizes, strict=True)
         for group in (0, size)
-    ] + [Product(int(rng.choice([4, 8])), 24, int(rng.choice([0, 16, 32, 128])), types[0])]
+    ] + [
+        Product(int(rng.choice([4, 8])), 24, int(rng.choice([0, 16, 32, 128])), types[0]),
+        *(Product(4, x, int(rng.choice([16, 32, 64, 128])), np.int8) for x in (8, 16, 24)),
+    ]
+
+
+def _meant(scale: Array, unit: Array | None) -> Array:
+    """The scales themselves."""
+    return scale if unit is None else scale * unit[:, None]
 
 
 def _run(kernel: Kernel, record: Array, x_scale: Array, n: int, threads: int = 1) -> npt.NDArray[np.float32]:
@@ -100,10 +117,12 @@ def _run_gated(kernel: Kernel, record: Array, x_scale: Array, n: int, threads: i
     return y
 
 
-def _linear_graph(product: Product, weight: Array, scale: Array, bias: Array, zero: Array | None = None) -> ir.Graph:
+def _linear_graph(
+    product: Product, weight: Array, scale: Array, bias: Array, zero: Array | None = None, unit: Array | None = None
+) -> ir.Graph:
     n, k = weight.shape
     x = [integer_rows("x", k, product.row_bits), row_scales("x_scale")]
-    inputs = [*x, weight, scale, bias, zero, rows("residual", n)]
+    inputs = [*x, weight, scale, bias, zero, rows("residual", n), *([] if unit is None else [None, unit])]
     return operator("QuantizedLinear", inputs, [rows("y", n)], {"group_size": product.group})
 
 
@@ -116,10 +135,12 @@ def test_quantized_linear_is_the_exact_product_and_a_row_does_not_see_its_compan
     weights = [random_weight(rng, p.weight_bits, n, k) for p in products]
     scales = [p.scales(rng, n, k) for p in products]
     zeros = [p.zeros(rng, s) for p, s in zip(products, scales, strict=True)]
+    units = [p.unit(rng, n) for p in products]
     bias = rng.standard_normal(n, np.float32)
-    graphs = [_linear_graph(p, w, s, bias, z) for p, w, s, z in zip(products, weights, scales, zeros, strict=True)]
-    kernels = compile_kernels(graphs, level, tmp_path)
-    for product, kernel, weight, scale, zero in zip(products, kernels, weights, scales, zeros, strict=True):
+    cases = list(zip(products, weights, scales, zeros, units, strict=True))
+    kernels = compile_kernels([_linear_graph(p, w, s, bias, z, u) for p, w, s, z, u in cases], level, tmp_path)
+    for (product, weight, scale, zero, unit), kernel in zip(cases, kernels, strict=True):
+        scale = _meant(scale, unit)
         x = random_levels(rng, product.row_bits, count, k)
         x_scale = rng.uniform(0, 0.1, count).astype(np.float32)
         record = to_record(x, product.group)
@@ -144,7 +165,10 @@ def test_every_machine_gives_the_same_bits(rng: np.random.Generator, tmp_path: P
     weights = [random_weight(rng, p.weight_bits, n, k) for p in products]
     bias = np.zeros(n, np.float32)
     scales = [p.scales(rng, n, k) for p in products]
-    graphs = [_linear_graph(p, w, s, bias, p.zeros(rng, s)) for p, w, s in zip(products, weights, scales, strict=True)]
+    graphs = [
+        _linear_graph(p, w, s, bias, p.zeros(rng, s), p.unit(rng, n))
+        for p, w, s in zip(products, weights, scales, strict=True)
+    ]
     records = [to_record(random_levels(rng, p.row_bits, 13, k), p.group) for p in products]
     x_scale = rng.uniform(0, 0.1, 13).astype(np.float32)
     results = [
@@ -172,18 +196,23 @@ def test_quantized_gated_linear_is_the_activated_gate_times_up(
         [p.zeros(rng, scale) for scale in matrices[1::2]] if p.has_zeros else []
         for p, matrices in zip(products, weights, strict=True)
     ]
+    units = [[u for _ in range(2) if (u := p.unit(rng, n)) is not None] for p in products]
     graphs = [
         operator(
             "QuantizedGatedLinear",
-            [integer_rows("x", k, p.row_bits), row_scales("x_scale"), *matrices, *_and_zeros(added, zero)],
+            [integer_rows("x", k, p.row_bits), row_scales("x_scale"), *matrices, *_and_zeros(added, zero, unit)],
             [rows("y", n)],
             {"activation": activation, "group_size": p.group},
         )
-        for p, matrices, added, zero, activation in zip(products, weights, biases, zeros, activations, strict=True)
+        for p, matrices, added, zero, unit, activation in zip(
+            products, weights, biases, zeros, units, activations, strict=True
+        )
     ]
     kernels = compile_kernels(graphs, level, tmp_path)
-    cases = zip(products, kernels, weights, map(_and_zeros, biases, zeros), activations, strict=True)
-    for p, kernel, matrices, added, activation in cases:
+    cases = zip(products, kernels, weights, map(_and_zeros, biases, zeros), units, activations, strict=True)
+    for p, kernel, matrices, added, unit, activation in cases:
+        for place, each in zip((1, 3), unit, strict=False):
+            matrices[place] = _meant(matrices[place], each)
         x = random_levels(rng, p.row_bits, count, k)
         x_scale = (rng.uniform(0, 4, count) / 2**p.row_bits).astype(np.float32)
         record = to_record(x, p.group)
@@ -194,16 +223,18 @@ def test_quantized_gated_linear_is_the_activated_gate_times_up(
         np.testing.assert_array_equal(_run_gated(kernel, record[-1:], x_scale[-1:], n), y[-1:])
 
 
-def _and_zeros(biases: list[Array], zeros: list[Array | None]) -> list[Array | None]:
+def _and_zeros(biases: list[Array], zeros: list[Array | None], units: Sequence[Array] = ()) -> list[Array | None]:
     """The inputs of a gated product behind its matrices."""
     nothing: list[Array | None] = [None, None]
+    if units:
+        return [*(biases or nothing), *nothing, None, *units]
     return [*(biases or nothing), *zeros] if zeros else [*biases]
 
 
 def _small_scales(rng: np.random.Generator, product: Product, n: int, k: int) -> Array:
     """So small that a gate is neither open nor shut everywhere."""
-    scales: Array = product.scales(rng, n, k) / np.float32(64).astype(product.scale_type)
-    return scales
+    scales = product.scales(rng, n, k)
+    return scales if product.scale_type == np.int8 else scales / np.float32(64).astype(product.scale_type)
 
 
 def test_a_product_that_could_overflow_and_a_group_without_sums_are_refused(rng: np.random.Generator) -> None:

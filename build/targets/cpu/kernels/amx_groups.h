@@ -13,12 +13,28 @@
 #define SHORT_GROUP 128   /* values of k, at most */
 #define GROUPS_TOGETHER 4 /* at most; of more than a block, half as many */
 
+/* The output of the next token. */
+INLINE tile_output next_token(tile_output out) {
+    out.y += out.stride;
+    out.x_scale++;
+    if (out.residual) out.residual += out.stride;
+    return out;
+}
+
+/* The lines that the next tile will write, while this one is finished: the same token's of the rows behind. */
+INLINE void ask_for_next_output(int64_t tokens, int vectors, tile_output out) {
+    const int lines = out.gate ? vectors / 2 : vectors;
+    UNROLL for (int i = 0; i < lines; i++) __builtin_prefetch(out.y + tokens * out.stride + i * LANES, 1, 3);
+}
+
 /* Of a pass over a tile: of all vectors of AMX_HEIGHT rows, or of half of them of AMX_ROWS. */
 #define PASS_VECTORS (AMX_HEIGHT * TILE_VECTORS)
 typedef i32x16 pass_integers[PASS_VECTORS]; /* vector by vector, so that the rows of a tile of AMX lie together */
 typedef f32x16 pass_totals[PASS_VECTORS];   /* row by row */
 
-INLINE int has_short_groups(quantized_shape q) { return q.row.group < q.row.width && q.row.group <= SHORT_GROUP; }
+INLINE int has_short_groups(quantized_shape q) {
+    return q.row.group < q.row.width && q.row.group <= SHORT_GROUP && !has_multiples(q);
+}
 /* Of the digits of a row: what one product of tiles takes. */
 INLINE int64_t amx_block_bytes(quantized_shape q) {
     return has_short_groups(q) ? min_int(q.row.group, BLOCK_BYTES) : BLOCK_BYTES;

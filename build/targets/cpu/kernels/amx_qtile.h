@@ -5,7 +5,7 @@
 #ifndef INFLIGHT_AMX_QTILE_H
 #define INFLIGHT_AMX_QTILE_H
 
-#include "amx_groups.h"
+#include "amx_multiples.h"
 
 /* Tiles are loaded from memory, so 4-bit weights must be written out first: several blocks at a time, since a load
  * waits for what was just written. */
@@ -88,20 +88,6 @@ INLINE void add_long_groups(quantized_shape q, int wide, int64_t tokens, const i
     }
 }
 
-/* The output of the next token. */
-INLINE tile_output next_token(tile_output out) {
-    out.y += out.stride;
-    out.x_scale++;
-    if (out.residual) out.residual += out.stride;
-    return out;
-}
-
-/* The lines that the next tile will write, while this one is finished: the same token's of the rows behind. */
-INLINE void ask_for_next_output(int64_t tokens, int vectors, tile_output out) {
-    const int lines = out.gate ? vectors / 2 : vectors;
-    UNROLL for (int i = 0; i < lines; i++) __builtin_prefetch(out.y + tokens * out.stride + i * LANES, 1, 3);
-}
-
 /* The only group of a row: its sums go through registers straight to y. */
 INLINE void amx_whole_columns(quantized_shape q, int wide, int64_t tokens, const int8_t *x, const uint8_t *panel,
                               int64_t column, look_ahead *ahead, tile_output out) {
@@ -137,11 +123,20 @@ INLINE void amx_quantized_columns(quantized_shape q, int wide, int64_t tokens, c
     }
 }
 
-/* As quantized_tile of qtile.h, for up to AMX_ROWS / digits tokens for whose digits the tiles are configured. */
+/* As quantized_tile of qtile.h, for up to AMX_ROWS / digits tokens for whose digits the tiles are configured. `written`:
+ * the panel as write_panel leaves it, where weights have multiples. */
+INLINE void amx_quantized_pass(quantized_shape q, int wide, int64_t tokens, const int8_t *x, const uint8_t *panel,
+                               const uint8_t *written, int64_t column, look_ahead *ahead, tile_output out) {
+    if (has_multiples(q))
+        written_columns(q, wide, tokens, x, written, panel + units_offset(q), column, ahead, out);
+    else
+        amx_quantized_columns(q, wide, tokens, x, panel, column, ahead, out);
+}
+
 INLINE void amx_quantized_tile(quantized_shape q, int64_t tokens, const int8_t *x, const uint8_t *panel,
-                               look_ahead ahead, tile_output out) {
+                               const uint8_t *written, look_ahead ahead, tile_output out) {
     if (is_wide(tokens * q.row.digits)) {
-        amx_quantized_columns(q, 1, tokens, x, panel, 0, &ahead, out);
+        amx_quantized_pass(q, 1, tokens, x, panel, written, 0, &ahead, out);
         return;
     }
     for (int64_t column = 0; column < PANEL; column += PANEL / 2) {
@@ -149,7 +144,7 @@ INLINE void amx_quantized_tile(quantized_shape q, int64_t tokens, const int8_t *
         if (out.bias) part.bias += column;
         if (out.residual) part.residual += column;
         part.y += out.gate ? column / 2 : column;
-        amx_quantized_columns(q, 0, tokens, x, panel, column, &ahead, part);
+        amx_quantized_pass(q, 0, tokens, x, panel, written, column, &ahead, part);
     }
 }
 

@@ -22,7 +22,7 @@
 
 #define SPINS_AT_BARRIER 4000
 #define SPINS_BETWEEN_STEPS 20000
-#define WORKER_STACK_BYTES (1 << 20)
+#define WORKER_STACK_BYTES (4 << 20) /* a written panel is at most 2 MiB (amx_multiples.h) */
 
 /* A number that only grows; threads wait until it differs from what they saw. */
 typedef struct {

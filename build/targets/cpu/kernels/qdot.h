@@ -13,6 +13,7 @@
 #include <arm_neon.h>
 #endif
 
+typedef uint16_t u16x32 __attribute__((vector_size(64)));
 typedef int16_t i16x32 __attribute__((vector_size(64)));
 typedef uint8_t u8x64 __attribute__((vector_size(64)));
 

@@ -4,6 +4,7 @@
 
 #include "linear.h"
 #include "codebook.h"
+#include "multiples.h"
 
 #if defined(__AMX_INT8__)
 #include "amx_qtile.h"
@@ -31,8 +32,8 @@ INLINE int gates_in_registers(quantized_shape q) { return quantized_vectors(q, T
 
 /* A whole panel goes straight to y; of fewer columns the tile is made beside it first, and so is one whose first rows
  * are there `again` (amx.h). (One call for both: tiles are most of what the compiler works on.) */
-INLINE void multiply_rows(quantized_product m, tile_kind kind, const panel_piece *piece, int64_t row, int64_t tokens,
-                          int64_t again, look_ahead ahead) {
+INLINE void multiply_rows(quantized_product m, tile_kind kind, const panel_piece *piece, const uint8_t *written,
+                          int64_t row, int64_t tokens, int64_t again, look_ahead ahead) {
     const int64_t columns = m.gate ? PANEL / 2 : PANEL, column = piece->panel * columns;
     const int direct = !again && column + columns <= m.n && (!m.gate || gates_in_registers(m.shape));
     const int8_t *x = quantized_at(m.shape.row, m.x, row);
@@ -43,10 +44,10 @@ INLINE void multiply_rows(quantized_product m, tile_kind kind, const panel_piece
     if (direct)
         out = (tile_output){m.x_scale + row, bias, residual ? residual + column : NULL, y + column, m.n, m.gate};
 #if defined(__AMX_INT8__)
-    if (kind == OF_AMX) amx_quantized_tile(m.shape, tokens, x, piece->columns, ahead, out);
+    if (kind == OF_AMX) amx_quantized_tile(m.shape, tokens, x, piece->columns, written, ahead, out);
     else
 #else
-    (void)kind;
+    (void)kind, (void)written;
 #endif
         quantized_tile(m.shape, tokens, x, piece->columns, ahead, out);
     if (direct) return;
@@ -71,14 +72,18 @@ INLINE look_ahead quantized_look_ahead(quantized_shape q, const panel_piece *pie
 }
 
 #if defined(__AMX_INT8__)
-INLINE void multiply_amx_piece(quantized_product m, const panel_piece *piece, int64_t *configured) {
+/* Whether pieces of many rows are multiplied in tiles. */
+INLINE int in_tiles(quantized_shape q) { return !q.codes.digits && (!has_multiples(q) || written_in_tiles(q)); }
+
+INLINE void multiply_amx_piece(quantized_product m, const panel_piece *piece, const uint8_t *written,
+                               int64_t *configured) {
     const int64_t most = AMX_ROWS / m.shape.row.digits, tiles = ceil_div(piece->count, most);
     const int64_t height = amx_height(piece->count, most), rows = height * m.shape.row.digits;
     const int64_t steps = ceil_div(m.shape.row.width, step_values(m.shape));
     const int64_t step_bytes = ceil_div(quantized_panel_bytes(m.shape), steps);
     configure_tiles(rows, amx_block_bytes(m.shape), configured);
     for (int64_t i = 0; i < tiles; i++)
-        multiply_rows(m, OF_AMX, piece, piece->first + amx_tile_start(piece->count, height, i), height,
+        multiply_rows(m, OF_AMX, piece, written, piece->first + amx_tile_start(piece->count, height, i), height,
                       amx_rows_again(piece->count, height, i),
                       amx_look_ahead(piece->columns, piece->following, step_bytes, steps, piece->block * tiles + i,
                                      piece->blocks * tiles, rows));
@@ -91,18 +96,21 @@ INLINE void quantized_multiply(pool *p, int thread, quantized_product m) {
     panel_piece piece;
 #if defined(__AMX_INT8__)
     int64_t configured = 0;
+    uint8_t written[written_bytes(m.shape)] __attribute__((aligned(CACHE_LINE)));
+    const void *held = NULL; /* the panel that is written */
 #endif
     while (take_panel(p, thread, panels, bytes, m.rows, row_bytes, m.weight, &piece)) {
 #if defined(__AMX_INT8__)
-        if (piece.count > tile_tokens(m.shape) && !m.shape.codes.digits) {
-            multiply_amx_piece(m, &piece, &configured);
+        if (piece.count > tile_tokens(m.shape) && in_tiles(m.shape)) {
+            if (has_multiples(m.shape) && held != piece.columns) write_panel(m.shape, held = piece.columns, written);
+            multiply_amx_piece(m, &piece, written, &configured);
             continue;
         }
 #endif
         const int64_t tiles = ceil_div(piece.count, tile_tokens(m.shape));
         for (int64_t i = 0; i < tiles; i++) {
             const int64_t first = piece.count * i / tiles, end = piece.count * (i + 1) / tiles;
-            multiply_rows(m, OF_VECTORS, &piece, piece.first + first, end - first, 0,
+            multiply_rows(m, OF_VECTORS, &piece, NULL, piece.first + first, end - first, 0,
                           quantized_look_ahead(m.shape, &piece, i, tiles));
         }
     }

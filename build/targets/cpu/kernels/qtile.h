@@ -6,6 +6,10 @@
  * bytes a step. A step is 4 values of k for 8-bit weights ([64][4] bytes) and 8 for 4-bit weights ([64][4] bytes whose lower halves are the
  * first 4 values, the upper halves the next 4). A weight w lies there as w + 128 or w + 8.
  *
+ * Where the scales of a column are whole multiples of one unit, a group has those multiples, one byte each, and the units
+ * of all columns, float32, end the panel. Then groups are added up in integers too: a weight is its level times the
+ * multiple, 8 bits, and a row has one sum.
+ *
  * Integer sums are exact. Groups are scaled and added in float32 in order of k, so a row's bits depend on neither the
  * tile's shape nor its neighbours. */
 #ifndef INFLIGHT_QTILE_H
@@ -19,6 +23,7 @@
 #define STEP_BYTES 256
 /* The most bytes that a step may prefetch into the first-level cache. */
 #define TRICKLE_BYTES 80
+#define MOST_MULTIPLE 15 /* times -8 it fits in 8 bits */
 #define FIRST_BYTES 1024 /* of a panel, prefetched before a tile begins */
 
 /* What codes of 4 bits stand for (codebook.h): a number is its value times the step. */
@@ -31,7 +36,7 @@ typedef struct {
 
 typedef struct {
     int bits;           /* of a weight: 8 or 4 */
-    element scale_type; /* of the weights' scales */
+    element scale_type; /* of the weights' scales; I8: multiples of a unit, at most MOST_MULTIPLE */
     quantized_row row;  /* row.group values of k share a scale, and a sum of activations */
     int zeros;          /* whether they share a zero point as well */
     codebook codes;     /* of 4-bit weights */
@@ -47,9 +52,13 @@ INLINE int64_t scales_bytes(quantized_shape q) { return PANEL * element_size(q.s
 INLINE int64_t group_bytes(quantized_shape q) {
     return scales_bytes(q) + ceil_div(q.row.group, step_values(q)) * STEP_BYTES;
 }
+INLINE int has_multiples(quantized_shape q) { return q.scale_type == I8; }
+/* Where the units of a panel lie. */
+INLINE int64_t units_offset(quantized_shape q) {
+    return ceil_div(q.row.width, q.row.group) * scales_bytes(q) + ceil_div(q.row.width, step_values(q)) * STEP_BYTES;
+}
 INLINE int64_t quantized_panel_bytes(quantized_shape q) {
-    int64_t groups = ceil_div(q.row.width, q.row.group);
-    return groups * scales_bytes(q) + ceil_div(q.row.width, step_values(q)) * STEP_BYTES;
+    return units_offset(q) + (has_multiples(q) ? PANEL * (int64_t)sizeof(float) : 0);
 }
 /* Activations that one tile takes. */
 INLINE int64_t tile_tokens(quantized_shape q) { return TILE_ROWS / q.row.digits; }
@@ -206,8 +215,16 @@ INLINE void ask_for_output(int tokens, int vectors, tile_output out) {
 INLINE void codebook_group(quantized_shape q, int rows, int vectors, int64_t g, const int8_t *x, const uint8_t *scales,
                            const uint8_t *panel, look_ahead *ahead, tile_sums totals);
 
+/* quantized_columns of weights whose scales are multiples (multiples.h). */
+INLINE void multiples_columns(quantized_shape q, int rows, int vectors, const int8_t *x, const uint8_t *panel,
+                              int64_t column, look_ahead *ahead, tile_output out);
+
 INLINE void quantized_columns(quantized_shape q, int rows, int vectors, const int8_t *x, const uint8_t *panel,
                               int64_t column, look_ahead *ahead, tile_output out) {
+    if (has_multiples(q)) {
+        multiples_columns(q, rows, vectors, x, panel, column, ahead, out);
+        return;
+    }
     const int64_t groups = ceil_div(q.row.width, q.row.group);
     integer_sums sums;
     tile_sums totals;

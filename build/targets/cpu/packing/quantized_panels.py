@@ -22,7 +22,8 @@ _COLUMNS, _STEP_BYTES = 64, 256
 @dataclass(frozen=True)
 class QuantizedShape:
     """A product of integers: `bits` of a weight, values of a row, how many of them share a scale (all: `width`), and
-    whether they share a zero point as well. `coded`: weights are codes 0 .. 15 of a table.
+    whether they share a zero point as well. `coded`: weights are codes 0 .. 15 of a table. `multiples`:
+    scales are int8 multiples of a unit, and the units of its columns, float32, end a panel.
     """
 
     bits: int
@@ -31,6 +32,7 @@ class QuantizedShape:
     scale_bytes: int
     zeros: bool = False
     coded: bool = False
+    multiples: bool = False
 
     def __post_init__(self) -> None:
         if self.width > LONGEST_ROW:
@@ -49,7 +51,8 @@ class QuantizedShape:
 
     @property
     def panel_bytes(self) -> int:
-        return self.groups * self.group_scale_bytes + -(-self.width // self.step) * _STEP_BYTES
+        units = _COLUMNS * 4 if self.multiples else 0
+        return self.groups * self.group_scale_bytes + -(-self.width // self.step) * _STEP_BYTES + units
 
     @property
     def group_scale_bytes(self) -> int:
@@ -63,10 +66,13 @@ class QuantizedShape:
         return rows.astype(np.int8).view(np.uint8) + np.uint8(2 ** (self.bits - 1))
 
     def to_panels(self, columns: npt.NDArray[np.uint8], *scales: Array) -> npt.NDArray[np.uint32]:
-        """Levels [panels * 64, width], scales and, where there are some, zero points [panels * 64, groups] to [panels,
-        panel_bytes / 4].
+        """Levels [panels * 64, width], scales and, where there are some, zero points [panels * 64, groups] or units
+        [panels * 64, 1] to [panels, panel_bytes / 4].
         """
         factors, *zeros = scales
+        if self.multiples:
+            units = zeros[0].astype(np.float32).view(np.uint32).reshape(-1, _COLUMNS)
+            return np.concatenate([_to_panels(columns, [factors], self), units], axis=1)
         return _to_panels(columns, [factors, *(self.panel_zeros(factors, each) for each in zeros)], self)
 
     def panel_zeros(self, scales: Array, zeros: Array) -> Array:

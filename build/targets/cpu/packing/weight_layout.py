@@ -21,11 +21,11 @@ ALIGNMENT = 4096
 Layout = Literal[
     "panels", "gated_panels", "quantized_panels", "gated_quantized_panels", "rows", "floats", "gated_floats"
 ]
-Element = Literal["F32", "F16", "BF16"]
+Element = Literal["F32", "F16", "BF16", "I8"]
 QuantizedPanels = QuantizedShape | Float8Shape
 
-ELEMENT_BYTES: dict[Element, int] = {"F32": 4, "F16": 2, "BF16": 2}
-GROUP: dict[Element, int] = {"F32": 1, "F16": 1, "BF16": 2}
+ELEMENT_BYTES: dict[Element, int] = {"F32": 4, "F16": 2, "BF16": 2, "I8": 1}
+GROUP: dict[Element, int] = {"F32": 1, "F16": 1, "BF16": 2, "I8": 1}
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class PackedTensor:
     panels: (out, in) as ceil(out / 64) panels of [in / group][64][group], zero columns at the end (kernels/linear.h).
     gated_panels: two of them, gate and up, 16 columns in turn. quantized_panels, gated_quantized_panels: the same of
     levels with their scales (quantized_panels.py, float8_panels.py); sources are each weight and its scales, then the
-    zero points of each, if there are some. rows: as
+    zero points of each, if there are some, or the units of scales that are int8. rows: as
     in the checkpoint. floats: float32, zeros up to a multiple of 64 elements. gated_floats: two of them, side by side
     as the columns of gated panels are. `offset` and `nbytes` are bytes in the file; `element` is the type at rest, of
     the scales where weights are quantized.
@@ -75,6 +75,11 @@ class WeightLayout:
         first = self.tensors[0] if self.tensors else None
         return first.nbytes if first is not None and first.layout == "rows" else 0
 
+    @property
+    def matrix_bytes(self) -> int:
+        """Of all matrices that are multiplied, with their scales."""
+        return sum(tensor.nbytes for tensor in self.tensors if tensor.layout.endswith("panels"))
+
     def find(self, layout: Layout, *sources: ir.Value) -> PackedTensor | None:
         return self._index.get((layout, tuple(name_of(value) for value in sources)))
 
@@ -110,7 +115,9 @@ def quantized_panels(weight: ir.Value, scale: ir.Value, group_size: int, *, zero
     if dtype.name not in ("int8", "int4", "uint4"):
         raise BuildError(f"{weight.name} is {dtype.name}; quantized weights are int8, int4, uint4 or float8_e4m3fn.")
     group = group_size if 0 < group_size < width else width
-    return QuantizedShape(dtype.bits, width, group, ELEMENT_BYTES[element_of(scale)], zeros, dtype.name == "uint4")
+    multiples = dtype_of(scale) == ir.DataType.INT8
+    zeros, coded = zeros and not multiples, dtype.name == "uint4"
+    return QuantizedShape(dtype.bits, width, group, ELEMENT_BYTES[element_of(scale)], zeros, coded, multiples)
 
 
 def element_of(value: ir.Value) -> Element:
@@ -159,7 +166,7 @@ _WEIGHT_INPUTS: dict[str, tuple[tuple[Layout, tuple[int, ...]], ...]] = {
     "GatedLinear": (("gated_panels", (1, 2)), ("gated_floats", (3, 4))),
     "QuantizeRows": (("floats", (4,)),),
     "RMSNormQuantize": (("floats", (1,)),),
-    "QuantizedLinear": (("quantized_panels", (2, 3, 5)), ("floats", (4,))),
-    "QuantizedGatedLinear": (("gated_quantized_panels", (2, 3, 4, 5, 8, 9)), ("gated_floats", (6, 7))),
+    "QuantizedLinear": (("quantized_panels", (2, 3, 5, 8)), ("floats", (4,))),
+    "QuantizedGatedLinear": (("gated_quantized_panels", (2, 3, 4, 5, 8, 9, 11, 12)), ("gated_floats", (6, 7))),
     "RopeCacheWrite": (("floats", (1,)), ("floats", (2,)), ("floats", (3,)), ("floats", (4,))),
 }

@@ -1,0 +1,46 @@
+/* The integer product of weights whose scales are whole multiples of one unit a column (qtile.h), in vectors: the sums of
+ * a group times its multiples are added up as integers. */
+#ifndef INFLIGHT_MULTIPLES_H
+#define INFLIGHT_MULTIPLES_H
+
+#include "qtile.h"
+
+INLINE i32x16 load_multiples(const uint8_t *multiples) {
+    i8x16 x;
+    memcpy(&x, multiples, sizeof x);
+    return __builtin_convertvector(x, i32x16);
+}
+
+/* totals[digit row] += group's integers of vector v times the multiples. */
+INLINE void add_multiples(int rows, int vectors, const integer_sums sums, const uint8_t *multiples,
+                          integer_sums totals) {
+    UNROLL for (int v = 0; v < vectors; v++) {
+        const i32x16 multiple = load_multiples(multiples + v * LANES);
+        UNROLL for (int r = 0; r < rows; r++) totals[r][v] += sums[r][v] * multiple;
+    }
+}
+
+/* As quantized_columns of qtile.h. */
+INLINE void multiples_columns(quantized_shape q, int rows, int vectors, const int8_t *x, const uint8_t *panel,
+                              int64_t column, look_ahead *ahead, tile_output out) {
+    const int64_t groups = ceil_div(q.row.width, q.row.group);
+    integer_sums sums, integers;
+    tile_sums totals;
+    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < vectors; v++) integers[r][v] = splat_int(0);
+    ask_for_output(rows / q.row.digits, vectors, out);
+    for (int64_t g = 0; g < groups; g++) {
+        const uint8_t *group = panel + g * group_bytes(q);
+        integer_group(q, rows, vectors, g, x, group + scales_bytes(q) + column * 4, ahead, sums);
+        add_multiples(rows, vectors, (const i32x16(*)[TILE_VECTORS])sums, group + column, integers);
+    }
+    UNROLL for (int t = 0; t < rows / q.row.digits; t++)
+        UNROLL for (int v = 0; v < vectors; v++) totals[t][v] = splat(0.0f);
+    quantized_shape whole = q;
+    whole.scale_type = F32;
+    add_group(whole, rows, vectors, (const i32x16(*)[TILE_VECTORS])integers,
+              panel + units_offset(q) + column * (int64_t)sizeof(float), totals);
+    if (rows > 3) ask_for_next_tile(q, rows, x, panel);
+    finish_tile(rows / q.row.digits, vectors, totals, out);
+}
+
+#endif
