@@ -21,6 +21,7 @@ from inflight.convert.options import ConvertOptions
 from inflight.runtime import LLM, SamplingParams
 from tests.models.gguf_files import as_llama_cpp_has_it, gguf_names, write_gguf, write_random_blocks
 from tests.models.hf_files import random_tensors, tiny_config
+from tests.models.nvfp4 import write_nvfp4_model
 from tests.models.quantized_files import FIXTURES, IDS
 from tests.models.random_models import Shape, save_random_model
 from tests.models.smollm2 import smollm2_gguf
@@ -107,6 +108,16 @@ def test_kept_numbers_verify_on_the_cpu_target(tmp_path: Path, name: str) -> Non
     source = json.loads((engine / "manifest.json").read_text())["source"]
     assert source["kept_from_source"] and not source["rounded_by_convert"]
     passes(model, engine)
+
+
+@pytest.mark.parametrize(("method", "target"), [("modelopt", "cpu"), ("compressed-tensors", "reference")])
+def test_nvfp4_keeps_its_numbers_and_verifies(
+    tmp_path: Path, rng: np.random.Generator, method: str, target: str
+) -> None:
+    write_nvfp4_model(tmp_path / "model", rng, method)
+    engine = built(tmp_path, tmp_path / "model", target)
+    assert json.loads((engine / "manifest.json").read_text())["source"]["kept_from_source"]
+    passes(tmp_path / "model", engine)
 
 
 @pytest.mark.parametrize(("name", "target"), [("int4_zero_points", "reference"), ("gptq_int4", "cpu")])
