@@ -128,6 +128,19 @@ def test_dequantized_numbers_verify(tmp_path: Path, name: str, target: str) -> N
     passes(model, engine)
 
 
+def test_commands_that_build_a_quantized_model_dequantize_it_if_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = str(next(path for path in FIXTURES if path.name == "gptq_int4"))
+    monkeypatch.setenv("INFLIGHT_CACHE", str(tmp_path))
+    recipe = make_recipe("reference", max_batch_size=2, max_seq_len=64)
+    kept, plain = (resolve_engine(model, recipe=recipe, dequantize=asked) for asked in (False, True))
+    assert kept != plain
+    facts = [json.loads((engine / "manifest.json").read_text())["precision"] for engine in (kept, plain)]
+    quantized = [{module for module, each in found.items() if each["scales"] is not None} for found in facts]
+    assert quantized[0] and not quantized[1]
+
+
 def test_a_gguf_file_of_several_types_keeps_its_numbers_and_verifies(tmp_path: Path, rng: np.random.Generator) -> None:
     """As Q4_K_M and Q4_1 have them: 4, 5, 6 and 8 bits, with offsets and without, codes, and a tied projection."""
     pytest.importorskip("gguf", reason="the gguf package is not installed")
