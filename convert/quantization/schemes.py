@@ -118,7 +118,7 @@ SCHEMES: tuple[QuantScheme, ...] = (
     ),
     # The format's own reader keeps lm_head plain under FP8.
     QuantScheme(
-        "fp8",
+        "fp8_tensorwise",
         "FP8",
         StoredWeights("float8_e4m3fn", "matrix", GROUP_SCALE),
         RoundedRows("float8_e4m3fn", "stored"),
@@ -185,8 +185,8 @@ RECIPES: dict[str, QuantScheme] = {
     scheme.name: scheme for scheme in sorted(SCHEMES, key=lambda scheme: scheme.name) if scheme.divisors
 }
 
-# Names that mean a recipe: `int4` is the one that loses least.
-ALIASES: dict[str, str] = {"int4": "int4_gptq", "bitsandbytes-nf4": "nf4"}
+# Names that mean a recipe: `int4` and `fp8` are those that lose least.
+ALIASES: dict[str, str] = {"int4": "int4_gptq", "fp8": "fp8_rowwise", "bitsandbytes-nf4": "nf4"}
 
 
 def schemes_of(algorithm: str) -> list[QuantScheme]:

@@ -28,8 +28,8 @@ BOUNDS: Mapping[str, tuple[float, Mapping[str, Any]]] = {
     "w4a8_gptq": (0.12, {"calibration_size": 16}),
     "w4a8_awq": (0.4, {"calibration_size": 16}),
     "int4_awq": (0.13, {"calibration_size": 16}),
-    "fp8": (0.035, {"calibration_size": 16}),
-    "fp8_rowwise": (0.025, {"calibration_size": 16}),
+    "fp8_tensorwise": (0.035, {"calibration_size": 16}),
+    "fp8_rowwise": (0.02, {"calibration_size": 16}),
     "nf4": (0.3, {}),
 }
 

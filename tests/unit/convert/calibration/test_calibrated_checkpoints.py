@@ -125,9 +125,9 @@ def test_smoothing_factors_are_shared_by_what_reads_the_same_rows(model: Path) -
     assert (np.abs(restored - weight) <= 0.501 * steps).all()
 
 
-@pytest.mark.parametrize("scheme", ["fp8", "fp8_rowwise"])
+@pytest.mark.parametrize("scheme", ["fp8_tensorwise", "fp8_rowwise"])
 def test_8_bit_floats_have_a_scale_for_a_matrix_or_its_rows(model: Path, scheme: str) -> None:
-    checkpoint, shared = converted(model, "fp8", scheme), scheme == "fp8"
+    checkpoint, shared = converted(model, "fp8", scheme), scheme == "fp8_tensorwise"
     suffix = "weights_scaling_factor" if shared else "per_channel_scale"
     fc, gate = (checkpoint.array(f"{FC.removesuffix('fc')}{name}.{suffix}") for name in ("fc", "gate"))
     assert fc.shape == gate.shape == ((1,) if shared else (128,))
