@@ -11,6 +11,7 @@ from inflight.convert.checkpoint.cache_factors import BOTH, KEYS, VALUES, factor
 from inflight.convert.checkpoint.layout import stage_layers
 from inflight.convert.options import ConvertOptions
 from inflight.convert.plan import ConversionPlan, Piece, PlannedTensor
+from inflight.convert.quantization.round_to_nearest import FLOAT8_GREATEST
 from inflight.convert.source.opened import SourceModel
 from inflight.convert.source.tensor import Array, SourceTensor
 
@@ -27,10 +28,20 @@ class _Number(SourceTensor):
         return np.array([self._value], np.float32)[start:stop]
 
 
+def fp8_factors(greatest: Mapping[int, tuple[float, float]]) -> dict[int, tuple[float, float]]:
+    """Factors by layer from the greatest magnitudes of keys and values, as ModelOpt has them: never below 1, since E4M3
+    has small numbers enough.
+    """
+    return {
+        layer: (max(keys / FLOAT8_GREATEST, 1.0), max(values / FLOAT8_GREATEST, 1.0))
+        for layer, (keys, values) in greatest.items()
+    }
+
+
 def with_cache(plan: ConversionPlan, source: SourceModel, options: ConvertOptions) -> ConversionPlan:
     """The plan of a checkpoint that asks for the cache of `options`, by default for that of the source.
 
-    An FP8 cache has the source's factors, and 1 where there are none.
+    An FP8 cache has the source's factors, which may be those that calibration measured, and 1 where there are none.
     """
     asked = options.kv_cache_dtype
     if asked == "auto":

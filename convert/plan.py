@@ -60,7 +60,7 @@ class PlannedTensor:
         """The tensors that the file gets, in a checkpoint of type `dtype`."""
         if self.quantization is None:
             return (StoredTensor(self.name, self.shape, "float32" if self.wide else dtype),)
-        return self.quantization.stored(module_path(self.name), self.shape, dtype)
+        return self.quantization.written(module_path(self.name), self.shape, dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from inflight.convert.calibration.layers import Calibrated
+from inflight.convert.calibration.layers import CalibratedLayer
 from inflight.convert.calibration.planned import PlannedTensors
 from inflight.convert.calibration.statistics import Floats
 from inflight.convert.quantization.schemes import QuantScheme
 from inflight.convert.source.tensor import ChosenLevels, Measured
 from inflight.dtypes import numpy_dtype
 
-_LOST, _LEVELS, _SCALES, _MEASURED = ".lost.npy", ".levels.npy", ".scales.npy", ".measured.npz"
+_LOST, _LEVELS, _SCALES, _MEASURED, _CACHED = ".lost.npy", ".levels.npy", ".scales.npy", ".measured.npz", ".cached.npy"
 
 
 class LayerCache:
@@ -33,9 +32,10 @@ class LayerCache:
         with np.load(found[-1]) as streams:
             return int(found[-1].stem.removeprefix("streams-")), [streams[name] for name in streams.files]
 
-    def keep(self, index: int, found: Mapping[str, Calibrated], streams: list[Floats]) -> None:
+    def keep(self, index: int, found: CalibratedLayer, streams: list[Floats]) -> None:
         """Write what a layer gave; it counts as done when its streams are there."""
-        for module, result in found.items():
+        np.save(self._directory / f"{index:05}{_CACHED}", found.greatest_cached)
+        for module, result in found.matrices.items():
             if result.measured is not None:
                 self._keep_measured(module, result.measured)
             if result.chosen is not None:
@@ -52,8 +52,8 @@ class LayerCache:
         if not path.exists():
             return None
         with np.load(path) as found:
-            scale, factors = found["scale"], found["factors"]
-            return Measured(float(scale[0]) if scale.size else None, factors if factors.size else None)
+            scale, factors, bound = found["scale"], found["factors"], found["bound"]
+            return Measured(_number(scale), factors if factors.size else None, _number(bound))
 
     def chosen(self, tensor: str, scheme: QuantScheme) -> ChosenLevels | None:
         """Levels and scales of a source tensor as mapped files, if any were chosen."""
@@ -69,11 +69,19 @@ class LayerCache:
         files = sorted(self._directory.glob(f"*{_LOST}"))
         return {path.name.removesuffix(_LOST): float(np.load(path)) for path in files}
 
+    def greatest_cached(self) -> dict[int, tuple[float, float]]:
+        """By layer, the greatest magnitudes of its keys and values."""
+        files = sorted(self._directory.glob(f"*{_CACHED}"))
+        found = {int(path.name.removesuffix(_CACHED)): np.load(path).tolist() for path in files}
+        return {layer: (keys, values) for layer, (keys, values) in found.items()}
+
     def _keep_measured(self, module: str, measured: Measured) -> None:
-        scale = np.array([] if measured.scale is None else [measured.scale], np.float32)
+        scale, bound = (
+            np.array([] if each is None else [each], np.float32) for each in (measured.scale, measured.bound)
+        )
         factors = np.zeros(0, np.float32) if measured.factors is None else measured.factors
         for name in self._tensors.sources(module)[0]:
-            np.savez(self._directory / f"{name}{_MEASURED}", scale=scale, factors=factors)
+            np.savez(self._directory / f"{name}{_MEASURED}", scale=scale, factors=factors, bound=bound)
 
     def _keep_chosen(self, module: str, chosen: ChosenLevels) -> None:
         names, rows = self._tensors.sources(module)
@@ -88,3 +96,7 @@ class LayerCache:
 
     def _streams_file(self, layers: int) -> Path:
         return self._directory / f"streams-{layers:05}.npz"
+
+
+def _number(stored: Floats) -> float | None:
+    return float(stored[0]) if stored.size else None

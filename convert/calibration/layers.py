@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from inflight.convert.calibration.statistics import Floats, InputStatistics, Lay
 from inflight.convert.calibration.text import Tokens
 from inflight.convert.checkpoint.model_spec import LayerSpec, ModelSpec
 from inflight.convert.checkpoint.reference_decoder import TensorReader, decoder_layer
-from inflight.convert.quantization.round_to_nearest import dequantize
+from inflight.convert.quantization.round_to_nearest import FLOAT8_GREATEST, dequantize
 from inflight.convert.quantization.rows import RowRounding
 from inflight.convert.quantization.schemes import QuantScheme
 from inflight.convert.source.tensor import ChosenLevels, Measured
@@ -40,12 +41,19 @@ class Calibrated:
     lost: float = 0.0
 
 
+class CalibratedLayer(NamedTuple):
+    """What was found for the matrices of a layer, by module path; the greatest magnitudes of its keys and values."""
+
+    matrices: Mapping[str, Calibrated]
+    greatest_cached: tuple[float, float]
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Which modules are calibrated (by path), the numbers of the methods, and the checkpoint's type."""
+    """Which modules are calibrated (by path), the groups of each scheme (by name), alpha, and the checkpoint's type."""
 
     schemes: Mapping[str, QuantScheme]
-    group_size: int
+    group_sizes: Mapping[str, int]
     smoothing: float
     dtype: str
 
@@ -69,8 +77,8 @@ def calibrate_layer(
     calibration: Calibration,
     streams: list[Floats],
     advance: Advance,
-) -> Mapping[str, Calibrated]:
-    """What the method of each calibrated matrix of a layer makes of these streams, by module path.
+) -> CalibratedLayer:
+    """What the method of each calibrated matrix of a layer makes of these streams.
 
     `streams`, the residual streams before the layer, are replaced by those behind it. `advance` is called with shares
     of the layer's work.
@@ -86,43 +94,55 @@ def calibrate_layer(
         found[f"{prefix}{module}"] = matrices.calibrated(module)
         advance(0.2 / len(chosen), "")
     if rounds:
-        rounded_layer = LayerWeights(tensors, prefix, matrices.rounded, matrices.roundings)
+        rounded_layer = LayerWeights(tensors, prefix, matrices.rounded, matrices.roundings, matrices.factors)
         behind = [_advanced(rounded_layer, layer, stream, advance, 0.4 / len(streams)) for stream in streams]
     streams[:] = behind
-    return found
+    return CalibratedLayer(found, observed.greatest_cached)
 
 
 class _Matrices:
-    """Chooses for the matrices of a layer, whose inputs were observed. `rounded` are those that have levels, and
-    `roundings` what then becomes of their rows; those of 16 bits are taken as they are.
+    """Chooses for the matrices of a layer, whose inputs were observed. `rounded` are those that have levels, `factors`
+    what their rows are multiplied by, and `roundings` what then becomes of these; those of 16 bits are taken as they
+    are.
     """
 
     def __init__(self, observed: ObservedWeights, schemes: Mapping[str, QuantScheme], calibration: Calibration) -> None:
         self._observed, self._schemes, self._calibration = observed, schemes, calibration
         self.rounded: dict[str, Floats] = {}
         self.roundings: dict[str, RowRounding] = {}
+        self.factors: dict[str, Floats] = {}
         self._shared_factors: dict[str, Floats] = {}
 
     def calibrated(self, module: str) -> Calibrated:
         scheme, inputs = self._schemes[module], self._observed.statistics[_SAME_ROWS.get(module, module)]
         factors = self._factors(module, scheme, inputs)
-        scale = self._row_scale(module, inputs) if scheme.rows.scale == "stored" else None
-        measured = None if factors is None and scale is None else Measured(scale, factors)
+        scale = self._row_scale(module, inputs, factors) if scheme.rows.scale == "stored" else None
+        bound = self._bound(module, factors, scheme) if scheme.weights.bound else None
+        measured = None if factors is None and scale is None else Measured(scale, factors, bound)
         if scheme.method == "smoothquant":
             return Calibrated(measured)
         weight, hessian = self._observed.matrix(module), inputs.hessian
         chosen, size = self._levels(module, scheme, hessian, factors)
         rounded = dequantize(chosen.levels, chosen.scales, size)
-        self.rounded[module] = rounded if factors is None else rounded * factors
+        self.rounded[module] = rounded
+        if factors is not None:
+            self.factors[module], rounded = factors, rounded * factors
         if scheme.rows.dtype != "int16":
             self.roundings[module] = RowRounding(scheme.rows.dtype, scale)
-        lost = _power(self.rounded[module] - weight, hessian) / max(_power(weight, hessian), 1e-30)
+        lost = _power(rounded - weight, hessian) / max(_power(weight, hessian), 1e-30)
         return Calibrated(measured, chosen, lost)
 
-    def _row_scale(self, module: str, inputs: InputStatistics) -> float:
+    def _row_scale(self, module: str, inputs: InputStatistics, factors: Floats | None) -> float:
         """Matrices that read the same rows share it."""
-        power = np.sum([np.square(matrix).sum(axis=0) for matrix in self._sharing(module)], axis=0)
-        return float(np.float32(stored_row_scale(inputs.sample, float(inputs.greatest.max()), power)))
+        by = np.float32(1) if factors is None else factors
+        power = np.sum([np.square(matrix / by).sum(axis=0) for matrix in self._sharing(module)], axis=0)
+        return float(np.float32(stored_row_scale(inputs.sample * by, float((inputs.greatest * by).max()), power)))
+
+    def _bound(self, module: str, factors: Floats | None, scheme: QuantScheme) -> float:
+        by = np.float32(1) if factors is None else factors
+        greatest = max(float(np.abs(matrix / by).max()) for matrix in self._sharing(module))
+        # The greatest of a group is at least so many levels, and there are 8.
+        return (greatest or 1.0) * 8 / min(scheme.divisors) / FLOAT8_GREATEST
 
     def _factors(self, module: str, scheme: QuantScheme, inputs: InputStatistics) -> Floats | None:
         """What the inputs are multiplied by; matrices that read the same rows share it."""
@@ -133,9 +153,9 @@ class _Matrices:
             return None
         source = _SAME_ROWS.get(module, module)
         if source not in self._shared_factors:
-            weights, size, dtype = self._sharing(module), self._calibration.group_size, self._calibration.dtype
+            weights, size = self._sharing(module), self._calibration.group_sizes[scheme.name]
             self._shared_factors[source] = awq_factors(
-                np.concatenate(weights), inputs.hessian, inputs.magnitudes, size, dtype
+                np.concatenate(weights), inputs.hessian, inputs.magnitudes, size, self._calibration.dtype
             )
         return self._shared_factors[source]
 
@@ -143,7 +163,7 @@ class _Matrices:
         self, module: str, scheme: QuantScheme, hessian: Floats, factors: Floats | None
     ) -> tuple[ChosenLevels, int]:
         """The levels, and the size of their groups."""
-        weight, size = self._observed.matrix(module), self._calibration.group_size
+        weight, size = self._observed.matrix(module), self._calibration.group_sizes[scheme.name]
         if factors is not None:
             scaled = hessian * np.outer(factors, factors)
             return ChosenLevels(*awq_levels(weight / factors, scaled, size, scheme.divisors), "int4"), size

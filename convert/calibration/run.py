@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from inflight import __version__
 from inflight.accuracy.record import Source
+from inflight.convert.cache import fp8_factors
 from inflight.convert.calibration.calibrated import CalibratedTensor
 from inflight.convert.calibration.held_out import HeldOutText
 from inflight.convert.calibration.layer_cache import LayerCache
@@ -23,7 +24,7 @@ from inflight.convert.checkpoint.config import CheckpointConfig
 from inflight.convert.checkpoint.model_spec import ModelSpec
 from inflight.convert.options import CALIBRATION_NUMBERS, ConvertOptions
 from inflight.convert.plan import ConversionPlan
-from inflight.convert.quantization.recipes import choose_schemes
+from inflight.convert.quantization.recipes import choose_schemes, group_size_of
 from inflight.convert.quantization.schemes import QuantScheme
 from inflight.convert.source.opened import SourceModel
 from inflight.errors import InflightError
@@ -75,7 +76,8 @@ def calibrated(
     )
     directory = writable_cache_dir() / "calibration" / _key(config, schemes, options, text)
     cache = LayerCache(directory, tensors)
-    calibration = Calibration(schemes, options.group_size, options.smoothing, plain.config.dtype)
+    sizes = {scheme.name: group_size_of(scheme, options) for scheme in schemes.values()}
+    calibration = Calibration(schemes, sizes, options.smoothing, plain.config.dtype)
     _calibrate(cache, tensors, plain.spec, options, calibration, sequences[:used])
     # A text with no more records than are used has none to hold out.
     further, sequences = sequences[used:], sequences[:used]
@@ -89,6 +91,8 @@ def calibrated(
         for name, tensor in source.tensors.items()
     }
     model = replace(source, tensors=found)
+    if options.kv_cache_dtype == "fp8" and source.cache_factors is None:
+        model = replace(model, cache_factors=fp8_factors(cache.greatest_cached()))
     yield CalibratedModel(model, cache.lost(), held_out, Source(name=name_of_text, sha256=text.sha256))
     shutil.rmtree(directory, ignore_errors=True)
 
@@ -130,7 +134,7 @@ def _key(
 ) -> str:
     """What the result depends on."""
     assert config.inflight is not None, "a config of ours says where the weights came from"
-    names = sorted((module, scheme.name) for module, scheme in schemes.items())
-    numbers = options.model_dump(mode="json", include=set(CALIBRATION_NUMBERS) | {"group_size", "dtype"})
+    names = sorted((module, scheme.name, group_size_of(scheme, options)) for module, scheme in schemes.items())
+    numbers = options.model_dump(mode="json", include=set(CALIBRATION_NUMBERS) | {"dtype"})
     facts = [__version__, config.inflight.source.sha256, names, text.sha256, numbers]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -59,8 +59,9 @@ class InputStatistics:
 
 
 class LayerWeights(DecoderWeights):
-    """The weights below a prefix as float32, each matrix read once. `replaced` stands in for some of the stored ones,
-    and rows are rounded as `roundings` says; both by the short names of modules.
+    """The weights below a prefix as float32, each matrix read once. `replaced` stands in for some of the stored ones;
+    rows are multiplied by what `factors` has for them, and rounded as `roundings` says. All by the short names of
+    modules.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class LayerWeights(DecoderWeights):
         prefix: str,
         replaced: Mapping[str, Floats] | None = None,
         roundings: Mapping[str, RowRounding] | None = None,
+        factors: Mapping[str, Floats] | None = None,
     ) -> None:
         super().__init__(tensors, prefix, np.float32)
+        self._factors = factors or {}
         self._matrices: dict[str, Floats] = dict(replaced or {})
         self._roundings = roundings or {}
 
@@ -85,19 +88,26 @@ class LayerWeights(DecoderWeights):
 
     def rows(self, x: Floats, module: str) -> Floats:
         found: Floats = super().rows(x, module)
+        if module in self._factors:
+            found = found * self._factors[module]
         rounding = self._roundings.get(module)
         return found if rounding is None else rounded_rows(found, rounding)
 
 
 class ObservedWeights(LayerWeights):
     """What the products of a layer are given is noted in `statistics`, by module: mlp.gate has those of mlp.fc, which
-    reads the same rows.
+    reads the same rows. `greatest_cached`: the greatest magnitudes of the layer's keys and values.
     """
 
     def __init__(self, tensors: TensorReader, prefix: str, grams: bool) -> None:
         super().__init__(tensors, prefix)
         self._grams = grams
         self.statistics: dict[str, InputStatistics] = {}
+        self.greatest_cached = (0.0, 0.0)
+
+    def cached(self, keys: Floats, values: Floats) -> None:
+        key, value = (float(np.abs(each).max(initial=0)) for each in (keys, values))
+        self.greatest_cached = (max(self.greatest_cached[0], key), max(self.greatest_cached[1], value))
 
     def rows(self, x: Floats, module: str) -> Floats:
         if module != "mlp.gate":

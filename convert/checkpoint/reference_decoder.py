@@ -91,6 +91,9 @@ class DecoderWeights:
         y = self.rows(x, module) @ self.matrix(module).T
         return y + self[f"{module}.bias"] if bias else y
 
+    def cached(self, keys: Array, values: Array) -> None:
+        """What a KV cache stores of a layer, both [tokens, kv heads, size]; there is none here."""
+
     def norm(self, x: Array, norm: NormSpec | None) -> Array:
         """x [..., size] normalized; x itself where there is no norm."""
         if norm is None:
@@ -132,6 +135,7 @@ def _attention(weights: DecoderWeights, spec: AttentionSpec, x: Array) -> Array:
     qkv = weights.linear(x, "attention.qkv", spec.qkv_bias).reshape(len(x), heads + 2 * kv_heads, size)
     q, k, v = np.split(qkv, [heads, heads + kv_heads], axis=1)
     q, k = _rotate(weights.norm(q, spec.q_norm), spec.rope), _rotate(weights.norm(k, spec.k_norm), spec.rope)
+    weights.cached(k, v)
     k, v = (np.repeat(part, heads // kv_heads, axis=1) for part in (k, v))
     scores = _capped(q.swapaxes(0, 1) @ k.transpose(1, 2, 0) * spec.scale, spec.softcap)
     scores = scores + _mask(len(x), spec.window).astype(x.dtype)

@@ -61,9 +61,12 @@ def quantized_chunks(
 
 
 def _of_inputs(tensor: PlannedTensor, quantization: WeightQuantization, dtype: str) -> Iterator[tuple[str, Array]]:
-    """The tensors that tell of the rows which a matrix multiplies, from what was measured of them."""
+    """The tensors that tell of the rows which a matrix multiplies, and of its bound, from what was measured."""
     piece, module = tensor.pieces[0], module_path(tensor.name)
     row_scale, factors = quantization.row_scale_name(module), quantization.factors_name(module)
+    bound = quantization.bound_name(module)
+    if bound is not None:
+        yield bound, np.array([_measured(piece).bound], np.float32)
     if row_scale is not None:
         yield row_scale, np.array([_measured(piece).scale], np.float32)
     if factors is not None:

@@ -77,13 +77,18 @@ def _facts(scheme: QuantScheme, options: ConvertOptions) -> QuantizationFacts:
     facts: dict[str, Any] = {"quant_algo": scheme.algorithm}
     facts["weight_layout"] = WEIGHT_LAYOUT if scheme.weights.guarded else None
     if scheme.weights.scale == "group":
-        chosen = "group_size" in options.model_fields_set or not scheme.group_size
-        facts["group_size"] = options.group_size if chosen else scheme.group_size
+        facts["group_size"] = group_size_of(scheme, options)
     if scheme.method == "smoothquant":
         facts |= {"pre_quant_scale": True, "smoothquant_val": options.smoothing}
     if scheme.method == "awq":
         facts["pre_quant_scale"] = True
     return QuantizationFacts(**facts)
+
+
+def group_size_of(scheme: QuantScheme, options: ConvertOptions) -> int:
+    """Of a scheme that has groups: that of the options where they say one, else its own."""
+    chosen = "group_size" in options.model_fields_set or not scheme.group_size
+    return options.group_size if chosen else scheme.group_size
 
 
 def _record(scheme: QuantScheme, modules: Iterable[str] = ()) -> QuantizationRecord:

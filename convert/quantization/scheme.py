@@ -12,6 +12,7 @@ from typing import Literal
 from inflight.convert.quantization.facts import QuantizationFacts, QuantizationRecord
 from inflight.convert.quantization.schemes import (
     ACTIVATION_SCALE,
+    BOUND,
     INPUT_FACTORS,
     SCHEMES,
     ZERO_POINT,
@@ -84,6 +85,15 @@ class WeightQuantization:
     def zero_name(self, module: str) -> str | None:
         """The tensor of the zero points; None: there are none."""
         return f"{module}{ZERO_POINT}" if self.zero_points else None
+
+    def bound_name(self, module: str) -> str | None:
+        """The tensor of the bound of the weights; None: none is written."""
+        return f"{module}{BOUND}" if self.scheme.weights.bound else None
+
+    def written(self, module: str, shape: Sequence[int], dtype: str) -> tuple[StoredTensor, ...]:
+        """What `convert` writes: what is read, and the bound of the weights for other readers."""
+        bound = self.bound_name(module)
+        return (*self.stored(module, shape, dtype), *([StoredTensor(bound, (1,), "float32")] if bound else []))
 
     def stored(self, module: str, shape: Sequence[int], dtype: str) -> tuple[StoredTensor, ...]:
         """Weight, scales, factors and zero points of a matrix of this shape in a checkpoint of type `dtype`: bytes of

@@ -21,7 +21,9 @@ GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE = ".weights_scaling_factor", ".per_chan
 INPUT_FACTORS, ZERO_POINT = ".prequant_scaling_factor", ".zero"
 # Of the KV cache of a layer: of keys, of values, or of both.
 CACHE_FACTOR = "_cache_scaling_factor"
-SCALE_SUFFIXES = (GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE, INPUT_FACTORS, ZERO_POINT, CACHE_FACTOR)
+# The greatest magnitude of the weights over 448, in W4A8_AWQ.
+BOUND = ".weights_scaling_factor_2"
+SCALE_SUFFIXES = (GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE, INPUT_FACTORS, ZERO_POINT, BOUND, CACHE_FACTOR)
 EMBEDDING = "*vocab_embedding"
 
 
@@ -32,7 +34,8 @@ class StoredWeights(NamedTuple):
     `group` of neighbouring inputs of a row ((out, groups)). Scales are float32, called after their module and `suffix`.
     `guarded`: config.json says so with the key `weight_layout`, which the format's own reader refuses; under this
     algorithm it would take the weights for ones that are interleaved for its GPU. `codebook`: levels are codes, and the
-    numbers of that table stand in their place.
+    numbers of that table stand in their place. `bound`: written for readers whose weights are E4M3, a scale over which
+    they fit (BOUND); nothing here needs it.
     """
 
     dtype: WeightDtype
@@ -40,6 +43,7 @@ class StoredWeights(NamedTuple):
     suffix: str
     guarded: bool = False
     codebook: Codebook | None = None
+    bound: bool = False
 
 
 class RoundedRows(NamedTuple):
@@ -145,7 +149,7 @@ SCHEMES: tuple[QuantScheme, ...] = (
     ),
     # The format's own reader keeps lm_head plain under FP8.
     QuantScheme(
-        "fp8",
+        "fp8_tensorwise",
         "FP8",
         StoredWeights("float8_e4m3fn", "matrix", GROUP_SCALE),
         RoundedRows("float8_e4m3fn", "stored"),
@@ -172,8 +176,19 @@ SCHEMES: tuple[QuantScheme, ...] = (
     ),
     # As ModelOpt writes it: no weight is laid out for a GPU, which the name of the scales tells.
     QuantScheme("int8_wo_portable", "W8A16", StoredWeights("int8", "row", GROUP_SCALE), RoundedRows("int16")),
-    # Rows times their factors by one measured scale, weights with 16 bits of precision.
-    QuantScheme("int4_fp8_static", "W4A8_AWQ", _INT4, RoundedRows("float8_e4m3fn", "stored"), scaled_inputs=True),
+    # Rows times their factors by one measured scale, weights with 16 bits of precision. Groups are those of the GPU
+    # kernels of the format's own reader.
+    QuantScheme(
+        "w4a8_awq",
+        "W4A8_AWQ",
+        _INT4._replace(bound=True),
+        RoundedRows("float8_e4m3fn", "stored"),
+        _AWQ_DIVISORS,
+        ("*lm_head", EMBEDDING),
+        method="awq",
+        scaled_inputs=True,
+        group_size=128,
+    ),
     # What other formats store in groups of 8 bits (or of 5 and 6) has these numbers.
     QuantScheme("int8_groups_wo", "W8A16_GPTQ", _INT8_GROUPS, RoundedRows("int16")),
     QuantScheme("int8_groups_w8a8", "W8A16_GPTQ", _INT8_GROUPS, RoundedRows("int8")),
@@ -201,8 +216,8 @@ RECIPES: dict[str, QuantScheme] = {
     scheme.name: scheme for scheme in sorted(SCHEMES, key=lambda scheme: scheme.name) if scheme.divisors
 }
 
-# Names that mean a recipe: `int4` is the one that loses least.
-ALIASES: dict[str, str] = {"int4": "int4_gptq", "bitsandbytes-nf4": "nf4"}
+# Names that mean a recipe: `int4` and `fp8` are those that lose least.
+ALIASES: dict[str, str] = {"int4": "int4_gptq", "fp8": "fp8_rowwise", "bitsandbytes-nf4": "nf4"}
 
 
 def schemes_of(algorithm: str) -> list[QuantScheme]:

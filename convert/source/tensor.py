@@ -107,10 +107,13 @@ def _by_input(per_group: Array, groups: npt.NDArray[np.int64]) -> Array:
 class Measured:
     """What calibration found for the rows that a matrix (out, in) multiplies. `scale`: the one of all rows; `factors`
     float32 [in]: what their values are multiplied by, and the matrix' columns divided by. None: rows have none.
+    `bound`: over it, every level times its scale is at most the greatest number of E4M3; all matrices that one kernel
+    reads have the same.
     """
 
     scale: float | None = None
     factors: npt.NDArray[np.float32] | None = None
+    bound: float | None = None
 
 
 class ChosenLevels(NamedTuple):

@@ -21,6 +21,7 @@ from inflight.convert.options import ConvertOptions
 from inflight.runtime import LLM, SamplingParams
 from tests.models.gguf_files import as_llama_cpp_has_it, gguf_names, write_gguf, write_random_blocks
 from tests.models.hf_files import random_tensors, tiny_config
+from tests.models.nvfp4 import write_nvfp4_model
 from tests.models.quantized_files import FIXTURES, IDS
 from tests.models.random_models import Shape, save_random_model
 from tests.models.smollm2 import smollm2_gguf
@@ -109,12 +110,35 @@ def test_kept_numbers_verify_on_the_cpu_target(tmp_path: Path, name: str) -> Non
     passes(model, engine)
 
 
+@pytest.mark.parametrize(("method", "target"), [("modelopt", "cpu"), ("compressed-tensors", "reference")])
+def test_nvfp4_keeps_its_numbers_and_verifies(
+    tmp_path: Path, rng: np.random.Generator, method: str, target: str
+) -> None:
+    write_nvfp4_model(tmp_path / "model", rng, method)
+    engine = built(tmp_path, tmp_path / "model", target)
+    assert json.loads((engine / "manifest.json").read_text())["source"]["kept_from_source"]
+    passes(tmp_path / "model", engine)
+
+
 @pytest.mark.parametrize(("name", "target"), [("int4_zero_points", "reference"), ("gptq_int4", "cpu")])
 def test_dequantized_numbers_verify(tmp_path: Path, name: str, target: str) -> None:
     model = next(path for path in FIXTURES if path.name == name)
     engine = built(tmp_path, model, target, dequantize=True)
     assert not json.loads((engine / "manifest.json").read_text())["source"]["kept_from_source"]
     passes(model, engine)
+
+
+def test_commands_that_build_a_quantized_model_dequantize_it_if_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = str(next(path for path in FIXTURES if path.name == "gptq_int4"))
+    monkeypatch.setenv("INFLIGHT_CACHE", str(tmp_path))
+    recipe = make_recipe("reference", max_batch_size=2, max_seq_len=64)
+    kept, plain = (resolve_engine(model, recipe=recipe, dequantize=asked) for asked in (False, True))
+    assert kept != plain
+    facts = [json.loads((engine / "manifest.json").read_text())["precision"] for engine in (kept, plain)]
+    quantized = [{module for module, each in found.items() if each["scales"] is not None} for found in facts]
+    assert quantized[0] and not quantized[1]
 
 
 def test_a_gguf_file_of_several_types_keeps_its_numbers_and_verifies(tmp_path: Path, rng: np.random.Generator) -> None:

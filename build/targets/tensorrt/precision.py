@@ -36,8 +36,9 @@ def check_schemes(checkpoint: Checkpoint) -> None:
             if refused:
                 raise BuildError(
                     f"The tensorrt target has no lowering for {scheme.algorithm} ({scheme.name}): {what}.",
-                    "Build with --target cpu or --target reference, or from another checkpoint: of quant_algo FP8, or "
-                    "of a quantized model that was converted with --dequantize.",
+                    "Build with --target cpu or --target reference, or from another checkpoint: of quant_algo FP8 "
+                    "(convert --quantize fp8_tensorwise), or of a quantized model that was converted with "
+                    "--dequantize.",
                 )
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from inflight.convert.source.quantized.float4 import MX_GROUP, NV_GROUP, NV_SCALE, mxfp4_tensor, nvfp4_tensor
 from inflight.convert.source.quantized.float8 import ACTIVATION_ENDINGS
 from inflight.convert.source.quantized.grouped import GroupedTensor, Integers, half_range, unpack_first, unpack_last
-from inflight.convert.source.quantized.mxfp4 import MX_GROUP, mxfp4_tensor
 from inflight.convert.source.quantized.parts import Parts
 from inflight.convert.source.quantized.scaled import FLOAT8, scaled_tensor
 from inflight.convert.source.stored import read_all, read_rows
@@ -21,8 +21,9 @@ from inflight.dtypes import FLOAT_DTYPES
 from inflight.tensor_file import TensorEntry
 
 _BITS = (2, 4, 8)
-_MXFP4 = "mxfp4-pack-quantized"
-_FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", _MXFP4, "dense")
+# The sizes of groups of floats of 4 bits, by the format that says which kind they are.
+_FLOAT4 = {"mxfp4-pack-quantized": MX_GROUP, "nvfp4-pack-quantized": NV_GROUP}
+_FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized", *_FLOAT4, "dense")
 
 
 def _groups(config: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -45,12 +46,11 @@ def compressed_problems(config: Mapping[str, Any]) -> list[str]:
         for form in dict.fromkeys(map(str, filter(None, formats)))
         if form not in _FORMATS
     ]
+    groups = [size for form, size in _FLOAT4.items() if form in formats]
     for weights in _weights(config):
         bits = weights.get("num_bits", 8)
         floats = weights.get("type") == "float"
-        if bits not in _BITS or (
-            floats and bits != 8 and (_MXFP4 not in formats or weights.get("group_size") != MX_GROUP)
-        ):
+        if bits not in _BITS or (floats and bits != 8 and weights.get("group_size") not in groups):
             problems.append(f"num_bits {bits!r} of type {weights.get('type', 'int')!r}")
         size, block = weights.get("group_size"), weights.get("block_structure")
         if size is not None and (not isinstance(size, int) or (size < 1 and size != -1)):
@@ -74,7 +74,7 @@ def compressed_tensors(config: Mapping[str, Any], parts: Parts) -> Iterator[Sour
     schemes = _weights(config)
     parts.leave_out(ACTIVATION_ENDINGS)
     for module in parts.modules("weight_packed"):
-        packed = mxfp4_tensor(parts, module) if _is_mxfp4(parts, module) else _packed(parts, module, schemes)
+        packed = _float4(parts, module) if _holds_bytes(parts, module) else _packed(parts, module, schemes)
         if packed is not None:
             yield packed
     blocks = [tuple(scheme["block_structure"]) for scheme in schemes if scheme.get("block_structure")]
@@ -90,10 +90,17 @@ def compressed_tensors(config: Mapping[str, Any], parts: Parts) -> Iterator[Sour
             yield found
 
 
-def _is_mxfp4(parts: Parts, module: str) -> bool:
-    """True where codes are bytes: integers are packed into words."""
+def _holds_bytes(parts: Parts, module: str) -> bool:
+    """True where codes of floats are packed: integers are packed into words."""
     packed = parts.find(module, "weight_packed")
     return packed is not None and packed.dtype == "uint8"
+
+
+def _float4(parts: Parts, module: str) -> SourceTensor | None:
+    scale = parts.find(module, "weight_scale")
+    if scale is not None and scale.dtype == NV_SCALE:
+        return nvfp4_tensor(parts, module, "weight_packed", "weight_global_scale", divides=True)
+    return mxfp4_tensor(parts, module)
 
 
 def _grid(shape: tuple[int, ...], block: tuple[int, ...]) -> tuple[int, ...]:

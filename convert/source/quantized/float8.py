@@ -17,6 +17,7 @@ ACTIVATION_ENDINGS = (
     ".input_scale",
     ".input_scale_ub",
     ".input_zero_point",
+    ".input_global_scale",
     ".activation_scale",
     ".output_scale",
     ".k_scale",

@@ -1,4 +1,4 @@
-"""ModelOpt's Hugging Face export: FP8, int8 (SmoothQuant) and int4 (AWQ), whose inputs may be scaled beforehand.
+"""ModelOpt's Hugging Face export: FP8, NVFP4, int8 (SmoothQuant) and int4 (AWQ), whose inputs may be scaled beforehand.
 
 Such a `pre_quant_scale` multiplies the inputs, so that the matrix in the model's own terms is multiplied by it, column
 by column.
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from inflight.convert.source.quantized.float4 import NV_SCALE, nvfp4_tensor
 from inflight.convert.source.quantized.float8 import ACTIVATION_ENDINGS
 from inflight.convert.source.quantized.grouped import GroupedTensor, Integers
 from inflight.convert.source.quantized.parts import Parts
@@ -31,6 +32,8 @@ _ALGORITHMS = (
     "INT8_WO",
     "W8A8_SQ_PER_CHANNEL",
     "W8A16",
+    "NVFP4",
+    "NVFP4_AWQ",
     "MIXED_PRECISION",
 )
 _BLOCK = (128, 128)
@@ -46,15 +49,17 @@ def modelopt_problems(config: Mapping[str, Any]) -> list[str]:
 
 
 def modelopt_tensors(config: Mapping[str, Any], parts: Parts) -> Iterator[SourceTensor]:
-    """Every weight of 8-bit floats or integers, and of bytes that hold two int4."""
+    """Every weight of 8-bit floats or integers, and of bytes that hold two int4 or two floats of 4 bits."""
     parts.leave_out((*ACTIVATION_ENDINGS, ".weight_scale_2"))
     for module, weight in parts.weights((*FLOAT8, "int8", "uint8")):
         found: SourceTensor | None
-        if weight.dtype == "uint8":
+        scale = parts.find(module, "weight_scale")
+        if weight.dtype == "uint8" and scale is not None and scale.dtype == NV_SCALE:
+            found = nvfp4_tensor(parts, module, "weight", "weight_scale_2")
+        elif weight.dtype == "uint8":
             found = _int4(parts, module, weight)
         else:
             form = "ModelOpt int8" if weight.dtype == "int8" else "ModelOpt FP8"
-            scale = parts.find(module, "weight_scale")
             # Of blocks it has four dimensions, two of them 1.
             block = _BLOCK if scale is not None and len(scale.shape) == 4 else None
             found = scaled_tensor(parts, module, form, weight, "weight_scale", block)

@@ -23,6 +23,7 @@ def chat(
     system: Annotated[str | None, typer.Option(help="System message at the start of the conversation.")] = None,
     max_tokens: flag.MaxTokens = 512,
     sampling: dict[str, Any],
+    dequantize: flag.Dequantize = False,
     threads: flag.Threads = None,
     kv_cache_tokens: flag.KvCacheTokens = None,
     kv_cache_fraction: flag.KvCacheFraction = 0.9,
@@ -39,7 +40,7 @@ def chat(
 
       printf 'Hello\\nAnd now in French\\n' | inflight chat engine
     """
-    with flag.open_llm(engine, threads, kv_cache_tokens, kv_cache_fraction) as llm:
+    with flag.open_llm(engine, dequantize, threads, kv_cache_tokens, kv_cache_fraction) as llm:
         params = flag.read_sampling_params(llm, sampling, max_tokens=max_tokens or 0)
         Conversation(llm, params, system).run()
 

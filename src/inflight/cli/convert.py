@@ -136,7 +136,7 @@ def convert(
         "--quantize": quantize,
         "--use-weight-only": flag.weight_only(use_weight_only, weight_only_precision),
         "--use-fp8-rowwise": "fp8_rowwise" if use_fp8_rowwise else None,
-        "--use-fp8": "fp8" if use_fp8 else None,
+        "--use-fp8": "fp8_tensorwise" if use_fp8 else None,
         "--smoothquant": "int8_sq" if quantize is None and is_given(ctx, "smoothing") else None,
     }
     scheme = flag.named_scheme({flag: name for flag, name in formats.items() if name is not None})

@@ -32,6 +32,7 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per prompt.")] = False,
     as_chat: Annotated[bool, typer.Option("--chat", help="Apply the model's chat template to the prompt.")] = False,
     sampling: dict[str, Any],
+    dequantize: flag.Dequantize = False,
     threads: flag.Threads = None,
     kv_cache_tokens: flag.KvCacheTokens = None,
     kv_cache_fraction: flag.KvCacheFraction = 0.9,
@@ -52,7 +53,7 @@ def generate(
     if stream and (as_json or len(prompts) > 1 or n > 1):
         raise typer.BadParameter("--stream prints one completion of one prompt, as text.")
     texts = [flag.read_stdin() if prompt == "-" else prompt for prompt in prompts]
-    with flag.open_llm(engine, threads, kv_cache_tokens, kv_cache_fraction) as llm:
+    with flag.open_llm(engine, dequantize, threads, kv_cache_tokens, kv_cache_fraction) as llm:
         params = flag.read_sampling_params(
             llm,
             sampling,

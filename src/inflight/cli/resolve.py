@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from inflight import __version__
 from inflight.engine_format.manifest import FORMAT_VERSION, MANIFEST_NAME
-from inflight.errors import ModelError
+from inflight.errors import InflightError, ModelError
 from inflight.extras import install_hint, needs
 from inflight.files.cache import cached_path, write_record
 from inflight.files.scratch import remove_stale, scratch_directory
@@ -28,14 +28,22 @@ def is_engine(name: str) -> bool:
     return (Path(name).expanduser() / MANIFEST_NAME).is_file()
 
 
-def resolve_engine(name: str, options: ConvertOptions | None = None, recipe: BuildRecipe | None = None) -> Path:
+def resolve_engine(
+    name: str, options: ConvertOptions | None = None, recipe: BuildRecipe | None = None, *, dequantize: bool = False
+) -> Path:
     """The engine directory for `name`: an engine, or a model directory or hub id that is converted and built.
 
     What was built is kept in the user's cache under the digest of the model's files, the options and the recipe, so the
-    same model is built once, wherever it lies. Raises what converting and building raise.
+    same model is built once, wherever it lies. `dequantize`, where no options are given, is theirs. Raises what
+    converting and building raise, and InflightError for `dequantize` with an engine.
     """
     path = Path(name).expanduser()
     if is_engine(name):
+        if dequantize:
+            raise InflightError(
+                f"{name} is an engine: --dequantize can only be chosen when it is built.",
+                "Give the model, or convert it with --dequantize and build that checkpoint.",
+            )
         return path
     if (path / "rank0.safetensors").is_file():
         raise ModelError(
@@ -51,7 +59,7 @@ def resolve_engine(name: str, options: ConvertOptions | None = None, recipe: Bui
         from inflight.convert.source.model import open_source
     from inflight.progress import console
 
-    options, recipe = options or ConvertOptions(), recipe or make_recipe()
+    options, recipe = options or ConvertOptions(dequantize=dequantize), recipe or make_recipe()
     source = open_source(name, options.revision)
     identity = find_target(recipe.target).identity(recipe)
     conversion = options.model_dump(exclude={"revision", "overwrite", "progress"})

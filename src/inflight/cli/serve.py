@@ -25,7 +25,7 @@ class PolicyChoice(str, Enum):
 
 
 _OPERATIONS = "Operations"
-_PORTS, _BUILD = "Addresses", "Build options, when a model is given instead of an engine"
+_PORTS, _BUILD = "Addresses", flag.BUILD
 
 
 @with_flags_of("cpu", _BUILD)
@@ -144,6 +144,7 @@ def serve(
         ),
     ] = 10,
     dtype: Annotated[Dtype, typer.Option(help="Data type of the weights.", rich_help_panel=_BUILD)] = Dtype.auto,
+    dequantize: flag.Dequantize = False,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a hub model.", rich_help_panel=_BUILD)
     ] = None,
@@ -169,7 +170,7 @@ def serve(
 
     if is_engine(model):
         engine = Path(model).expanduser()
-        names = [*flags, *(name for name in ("dtype", "revision") if is_given(ctx, name))]
+        names = [*flags, *(name for name in ("dtype", "dequantize", "revision") if is_given(ctx, name))]
         if names:
             raise typer.BadParameter(
                 f"{model} is an engine: {', '.join(map(flag_name, names))} can only be chosen when it is built. Build "
@@ -180,7 +181,7 @@ def serve(
         from inflight.convert.options import ConvertOptions
 
         recipe = make_recipe("cpu", **flags)
-        options = ConvertOptions.model_validate({"dtype": dtype.value, "revision": revision})
+        options = ConvertOptions.model_validate({"dtype": dtype.value, "revision": revision, "dequantize": dequantize})
         engine = resolve_engine(model, options, recipe)
     name = served_model_name or read_engine_directory(engine).manifest.source.model
     serve_options = ServeOptions.model_validate(

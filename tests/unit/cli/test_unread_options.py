@@ -182,6 +182,7 @@ def test_the_reference_target_has_float32_or_the_numbers_of_a_quantized_cache(tm
         ("--dtype", "float32"),
         ("--dtype", "auto"),
         ("--revision", "main"),
+        ("--dequantize",),
         ("--kv-cache-dtype", "int8", "--block-size", 32),
     ],
 )
@@ -192,6 +193,14 @@ def test_serve_refuses_flags_of_a_build_for_an_engine(tmp_path: Path, flags: tup
     for flag in flags:
         if str(flag).startswith("--"):
             assert names.get(str(flag), str(flag)) in text
+
+
+@pytest.mark.parametrize("verb", ["generate", "chat", "eval", "bench"])
+def test_an_engine_cannot_be_dequantized(tmp_path: Path, verb: str) -> None:
+    engine = write_null_engine(tmp_path / "engine")
+    words = {"generate": (engine, "Once"), "bench": ("latency", engine)}.get(verb, (engine,))
+    code, text = run(verb, *words, "--dequantize")
+    assert code != 0 and "--dequantize can only be chosen when it is built" in text
 
 
 def test_a_gguf_file_that_ends_at_once_is_named_as_one(tmp_path: Path) -> None:

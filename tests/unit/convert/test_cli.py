@@ -16,6 +16,7 @@ from inflight.cli.main import build_app
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.errors import ModelError
 from tests.models.hf_files import random_tensors, tiny_config, write_model
+from tests.models.schemes import calibrated_on
 from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.unit
@@ -91,6 +92,24 @@ def test_quantization_has_the_spellings_of_the_old_scripts(tmp_path: Path, model
         assert result.exit_code == 0 and "int4_wo" in result.stdout
         digests.add(Checkpoint.open(tmp_path / str(number)).sha256())
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "algorithm"),
+    [
+        (("--quantize", "fp8"), "FP8_PER_CHANNEL_PER_TOKEN"),
+        (("--use_fp8_rowwise",), "FP8_PER_CHANNEL_PER_TOKEN"),
+        (("--use_fp8",), "FP8"),
+        (("--qformat", "fp8_tensorwise"), "FP8"),
+        (("--qformat", "w4a8_awq"), "W4A8_AWQ"),
+    ],
+)
+def test_fp8_is_row_by_row_unless_its_other_form_is_asked_for(
+    tmp_path: Path, model: Path, flags: tuple[str, ...], algorithm: str
+) -> None:
+    text = calibrated_on(model, "fp8")["calibration_text"]
+    assert convert(model, "-o", tmp_path / "out", *flags, "--calib-dataset", text).exit_code == 0
+    assert Checkpoint.open(tmp_path / "out").config.quantization.quant_algo == algorithm
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ def latency(
     json_file: JsonFile = None,
     profile: Profile = False,
     seed: Seed = 0,
+    dequantize: flag.Dequantize = False,
     threads: flag.Threads = None,
     kv_cache_tokens: flag.KvCacheTokens = None,
 ) -> None:
@@ -72,7 +73,7 @@ def latency(
         for length in _integers("--input-len", input_len, [128])
         for batch in _integers("--batch-size", batch_size, [1, 8, 32])
     ]
-    timer = _open(engine, threads, kv_cache_tokens)
+    timer = _open(engine, dequantize, threads, kv_cache_tokens)
     try:
         report = run_latency(
             timer, workloads, warmup=num_iters_warmup, iterations=num_iters, seed=seed, profile=profile
@@ -94,6 +95,7 @@ def throughput(
     output_len: OutputLen = 64,
     json_file: JsonFile = None,
     seed: Seed = 0,
+    dequantize: flag.Dequantize = False,
     threads: flag.Threads = None,
     kv_cache_tokens: flag.KvCacheTokens = None,
 ) -> None:
@@ -106,7 +108,7 @@ def throughput(
     from inflight.benchmark.offline.session import run_throughput
     from inflight.cli.bench.engine_report import print_throughput
 
-    timer = _open(engine, threads, kv_cache_tokens)
+    timer = _open(engine, dequantize, threads, kv_cache_tokens)
     try:
         report = run_throughput(timer, num_prompts, input_len, output_len, seed=seed)
     finally:
@@ -117,12 +119,13 @@ def throughput(
     report.check()
 
 
-def _open(engine: str, threads: int | None, kv_cache_tokens: int | None) -> StepTimer:
+def _open(engine: str, dequantize: bool, threads: int | None, kv_cache_tokens: int | None) -> StepTimer:
     from inflight.benchmark.offline.steps import StepTimer
     from inflight.cli.resolve import resolve_engine
     from inflight.runtime.loading.load import KvCacheBudget
 
-    return StepTimer.open(resolve_engine(engine), threads, KvCacheBudget(tokens=kv_cache_tokens, fraction=_KV_FRACTION))
+    budget = KvCacheBudget(tokens=kv_cache_tokens, fraction=_KV_FRACTION)
+    return StepTimer.open(resolve_engine(engine, dequantize=dequantize), threads, budget)
 
 
 def _integers(name: str, given: list[str] | None, default: list[int]) -> list[int]:

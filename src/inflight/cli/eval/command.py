@@ -72,6 +72,7 @@ def eval(
             rich_help_panel=_RECORD,
         ),
     ] = None,
+    dequantize: flag.Dequantize = False,
     threads: flag.Threads = None,
 ) -> None:
     """Measure how well an engine predicts text and answers questions, and with --against what it lost.
@@ -106,13 +107,15 @@ def eval(
     from inflight.cli.eval.evaluation import Settings, evaluate
     from inflight.cli.eval.records import check_checkpoint, write_records
     from inflight.cli.eval.report import as_json, print_report
-    from inflight.cli.resolve import resolve_engine
+    from inflight.cli.resolve import is_engine, resolve_engine
 
     material = read_material(text or (), jsonl or (), demo)
-    directory = resolve_engine(engine)
+    # Of two, either may be the model that it is about.
+    built = is_engine(engine) and against is not None and not is_engine(against)
+    directory = resolve_engine(engine, dequantize=dequantize and not built)
     if checkpoint_dir is not None:
         check_checkpoint(checkpoint_dir, directory)
-    reference = None if against is None else resolve_engine(against)
+    reference = None if against is None else resolve_engine(against, dequantize=dequantize and not is_engine(against))
     result = evaluate(directory, reference, material, Settings(window, tokens, max_tokens, threads))
     print_report(engine if against is None else f"{engine} against {against}", result, window)
     if json_file is not None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _ENDING = "Ending"
 _ENGINE = "Engine"
+BUILD = "Build options, when a model is given instead of an engine"
 _OPTION_TYPES: Mapping[str, Any] = {
     "integer": int | None,
     "number": float | None,
@@ -40,6 +41,14 @@ MaxTokens = Annotated[
     ),
 ]
 Engine = Annotated[str, typer.Argument(metavar="ENGINE", help="Engine directory, or a model: directory or hub id.")]
+Dequantize = Annotated[
+    bool,
+    typer.Option(
+        "--dequantize",
+        help="Of a model that is quantized already: build plain weights, in place of keeping its numbers.",
+        rich_help_panel=BUILD,
+    ),
+]
 Threads = Annotated[int | None, typer.Option(help="Number of threads. Default: all cores.", rich_help_panel=_ENGINE)]
 KvCacheTokens = Annotated[
     int | None,
@@ -112,7 +121,9 @@ def read_sampling_params(llm: LLM, sampling: Mapping[str, Any], *, max_tokens: i
     return llm.default_sampling_params(**sampling, max_tokens=max_tokens or None, **more)
 
 
-def open_llm(engine: str, threads: int | None, kv_cache_tokens: int | None, kv_cache_fraction: float) -> LLM:
+def open_llm(
+    engine: str, dequantize: bool, threads: int | None, kv_cache_tokens: int | None, kv_cache_fraction: float
+) -> LLM:
     """The engine that the flags describe; a model is converted and built first, once. Raises what either raises."""
     _begin_to_map(Path(engine).expanduser())
     from inflight.cli.resolve import resolve_engine
@@ -120,7 +131,7 @@ def open_llm(engine: str, threads: int | None, kv_cache_tokens: int | None, kv_c
     from inflight.runtime.offline.llm import LLM
 
     budget = KvCacheBudget(tokens=kv_cache_tokens, fraction=kv_cache_fraction)
-    return LLM(resolve_engine(engine), threads=threads, kv_cache=budget)
+    return LLM(resolve_engine(engine, dequantize=dequantize), threads=threads, kv_cache=budget)
 
 
 def read_stdin() -> str:

@@ -8,12 +8,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from inflight.convert.api import convert_model
+from inflight.convert.checkpoint.cache_factors import cache_factors
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
 from inflight.convert.quantization.cost import seconds_per_token
@@ -24,6 +29,8 @@ from tests.models.schemes import calibrated_on
 from tests.patience import eventually
 
 pytestmark = pytest.mark.unit
+
+Floats = npt.NDArray[np.float32]
 
 CALIBRATED = [name for name, scheme in RECIPES.items() if scheme.method != "nearest"]
 SIZES: dict[str, Any] = {
@@ -59,6 +66,27 @@ def converted(model: Path, name: str, scheme: str, **options: Any) -> Checkpoint
         model, output, ConvertOptions.model_validate({"quantize": scheme, "progress": False} | text | options)
     )
     return Checkpoint.open(output)
+
+
+class Observed(NamedTuple):
+    """Greatest magnitudes: of keys and values, [layers, 2], and of each input of the first layer's queries [hidden]."""
+
+    cached: Floats
+    rows: Floats
+
+
+def run_by_transformers(model: Path) -> Observed:
+    """What transformers makes of the text that a random model is calibrated on."""
+    text = calibrated_on(model, "int8_sq")["calibration_text"]
+    judge = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    cached, rows = [], []
+    judge.model.layers[0].self_attn.q_proj.register_forward_pre_hook(lambda _, given: rows.append(given[0]))
+    for line in text.read_text().splitlines():
+        with torch.no_grad():
+            output = judge(torch.tensor([json.loads(line)["token_ids"]]), use_cache=True)
+        cached.append([[each.keys.abs().max(), each.values.abs().max()] for each in output.past_key_values.layers])
+    inputs = np.concatenate([each.reshape(-1, each.shape[-1]).abs().numpy() for each in rows])
+    return Observed(np.array(cached, np.float32).max(axis=0), inputs.max(axis=0))
 
 
 @pytest.mark.parametrize("scheme", CALIBRATED)
@@ -97,9 +125,9 @@ def test_smoothing_factors_are_shared_by_what_reads_the_same_rows(model: Path) -
     assert (np.abs(restored - weight) <= 0.501 * steps).all()
 
 
-@pytest.mark.parametrize("scheme", ["fp8", "fp8_rowwise"])
+@pytest.mark.parametrize("scheme", ["fp8_tensorwise", "fp8_rowwise"])
 def test_8_bit_floats_have_a_scale_for_a_matrix_or_its_rows(model: Path, scheme: str) -> None:
-    checkpoint, shared = converted(model, "fp8", scheme), scheme == "fp8"
+    checkpoint, shared = converted(model, "fp8", scheme), scheme == "fp8_tensorwise"
     suffix = "weights_scaling_factor" if shared else "per_channel_scale"
     fc, gate = (checkpoint.array(f"{FC.removesuffix('fc')}{name}.{suffix}") for name in ("fc", "gate"))
     assert fc.shape == gate.shape == ((1,) if shared else (128,))
@@ -129,6 +157,50 @@ def test_int4_awq_has_the_form_that_tensorrt_llm_reads(model: Path) -> None:
         assert factors is not None
         restored = checkpoint.matrix(module) * factors.astype(np.float32)
         assert np.linalg.norm(restored - weight) < 0.2 * np.linalg.norm(weight)
+
+
+def test_w4a8_awq_has_the_form_that_tensorrt_llm_reads(model: Path) -> None:
+    checkpoint = converted(model, "w4a8", "w4a8_awq")
+    written = json.loads((checkpoint.directory / "config.json").read_text())["quantization"]
+    assert (written["quant_algo"], written["group_size"], written["pre_quant_scale"]) == ("W4A8_AWQ", 128, True)
+    assert "weight_layout" not in written and not (checkpoint.directory / "quant_cfg.json").exists()
+    convert_model(model, model.parent / "plain", ConvertOptions(progress=False))
+    plain, layer = Checkpoint.open(model.parent / "plain"), FC.removesuffix("mlp.fc")
+    for name in ("attention.qkv", "attention.dense", "mlp.fc", "mlp.gate", "mlp.proj"):
+        module = f"{layer}{name}"
+        weight, factors = plain.matrix(module).astype(np.float32), checkpoint.input_factors(module)
+        assert factors is not None
+        restored = checkpoint.matrix(module) * factors.astype(np.float32)
+        assert np.linalg.norm(restored - weight) < 0.25 * np.linalg.norm(weight)
+        bound = checkpoint.array(f"{module}.weights_scaling_factor_2")
+        assert bound.shape == (1,) and bound.dtype == np.float32
+        over = np.abs(checkpoint.matrix(module)).max() / bound[0]
+        assert over <= 448 and (over > 200 or name in ("mlp.fc", "mlp.gate"))
+    # One kernel reads both.
+    for suffix in ("prequant_scaling_factor", "activation_scaling_factor", "weights_scaling_factor_2"):
+        first, second = (checkpoint.array(f"{layer}mlp.{name}.{suffix}") for name in ("fc", "gate"))
+        np.testing.assert_array_equal(first, second)
+    # The scale is one of rows that were multiplied by their factors.
+    first_qkv = QKV.replace("1", "0")
+    factors = checkpoint.input_factors(first_qkv)
+    assert factors is not None
+    greatest = (run_by_transformers(model).rows * np.abs(factors.astype(np.float32))).max()
+    scale = float(checkpoint.array(f"{first_qkv}.activation_scaling_factor")[0])
+    assert 0.99 * greatest / 448 < scale < 2.01 * greatest / 448
+
+
+def test_an_fp8_cache_has_the_factors_that_calibration_measured(model: Path) -> None:
+    """Where keys and values are beyond what E4M3 holds; as ModelOpt, never below 1."""
+    tensors = load_file(model / "model.safetensors")
+    for name, by in {"0.self_attn.v_proj": 300.0, "1.self_attn.k_proj": 3000.0}.items():
+        tensors[f"model.layers.{name}.weight"] *= np.float32(by)
+    save_file(tensors, model / "model.safetensors")
+    checkpoint = converted(model, "cache", "int8_sq", kv_cache_dtype="fp8")
+    assert checkpoint.config.quantization.kv_cache_quant_algo == "FP8"
+    expected = np.maximum(run_by_transformers(model).cached / 448, 1)
+    assert (expected > 1).any(axis=0).all() and (expected == 1).any(axis=0).all(), expected
+    np.testing.assert_allclose(cache_factors(checkpoint), expected, rtol=1e-3)
+    assert cache_factors(converted(model, "none", "int8_sq")) == ()
 
 
 def test_a_text_with_tokens_beyond_the_vocabulary_is_refused(model: Path) -> None:

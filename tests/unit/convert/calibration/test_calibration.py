@@ -107,7 +107,7 @@ def nearest_e4m3(values: npt.NDArray[np.float64], scales: npt.NDArray[np.float64
 @pytest.mark.parametrize("shared", [True, False])
 def test_gptq_to_8_bit_floats_is_optimal_brain_quantization(rng: np.random.Generator, shared: bool) -> None:
     weight, rows = correlated(rng)
-    hessian, divisors = mean_square(rows), RECIPES["fp8"].divisors
+    hessian, divisors = mean_square(rows), RECIPES["fp8_tensorwise"].divisors
     scales = float8_scales(weight, np.diag(hessian), divisors, shared)
     assert scales.shape == ((1,) if shared else (len(weight),))
     levels = gptq_float8(weight, hessian, scales)

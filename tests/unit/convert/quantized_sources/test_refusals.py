@@ -72,7 +72,7 @@ def test_a_misshapen_part_is_named(tmp_path: Path, rng: np.random.Generator, mod
         ({"quant_method": "awq", "bits": 8}, "awq with bits 8"),
         ({"quant_method": "awq", "bits": 4, "version": "gemv"}, r"version 'gemv' \(supported: gemm\)"),
         ({"quant_method": "fp8", "weight_block_size": [0, 1]}, r"weight_block_size \[0, 1\]"),
-        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "quant_algo 'NVFP4'"),
+        ({"quant_method": "modelopt", "quant_algo": "W4A8_NVFP4_FP8"}, "quant_algo 'W4A8_NVFP4_FP8'"),
         ({"quant_method": "compressed-tensors", "format": "marlin-24"}, "format 'marlin-24'"),
         ({"config_groups": {"a": {"weights": {"num_bits": 5}}}}, "compressed-tensors with num_bits 5"),
         ({"quant_method": "compressed-tensors", "sparsity_config": {"format": "sparse-24-bitmask"}}, "sparsity_config"),
