@@ -1,10 +1,11 @@
-"""Products in tiles of AMX, compiled from the kernels' source over a model of its instructions in C (amx_model.h)."""
+"""Products and attention in tiles of AMX, compiled over a model of its instructions in C (amx_model.h)."""
 
 from __future__ import annotations
 
 import ctypes
 import mmap
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from inflight.build.graph.operators import ACTIVATIONS
 from inflight.build.targets.cpu.compiler.cpu_levels import native_level
+from inflight.convert.quantization.multiples import MOST_MULTIPLE
 from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, operator, rows
 from tests.kernel.cpu.quantized import (
     float8_value,
@@ -26,6 +28,7 @@ from tests.kernel.cpu.quantized import (
     row_scales,
     to_record,
 )
+from tests.kernel.cpu.test_attention import Shape, check_attention
 from tests.oracles.fused_floats import gated_linear, linear
 from tests.oracles.fused_quantized import quantized_gated_linear, quantized_linear
 
@@ -66,14 +69,24 @@ def _check_instructions(library: ctypes.CDLL) -> None:
 
 
 class _Product:
-    """A quantized product of one kind: its graph, random rows, and a run."""
+    """A quantized product of one kind: its graph, random rows, and a run. `multiples`: its scales are multiples of a
+    unit.
+    """
 
-    def __init__(self, rng: np.random.Generator, bits: tuple[int, int], group: int, shape: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        bits: tuple[int, int],
+        group: int,
+        shape: tuple[int, int],
+        multiples: bool = False,
+    ) -> None:
         (self.weight_bits, self.row_bits), self.group, (self.n, self.k) = bits, group, shape
         self._rng = rng
         self._residual = rng.standard_normal(self.n, np.float32)
         self._gated = False
-        self._has_zeros = group > 0 and rng.random() < 0.5
+        self._multiples = multiples
+        self._has_zeros = group > 0 and not multiples and rng.random() < 0.5
 
     def graph(self, gated: bool) -> ir.Graph:
         self._gated = gated
@@ -81,11 +94,13 @@ class _Product:
         weights = [x for _ in range(1 + gated) for x in self._weight()]
         biases = list(self._rng.standard_normal((1 + gated, self.n), np.float32))
         zeros = [self._scale() if self._has_zeros else None for _ in range(1 + gated)]
+        units = [None, *(self._unit() for _ in range(1 + gated))] if self._multiples else []
         if gated:
-            biases += zeros if self._has_zeros else []
+            biases += zeros if self._has_zeros or units else []
+            biases += units
             attributes = {"activation": str(self._rng.choice(ACTIVATIONS)), "group_size": self.group}
             return operator("QuantizedGatedLinear", [*inputs, *weights, *biases], [rows("y", self.n)], attributes)
-        added = [*biases, *zeros, rows("residual", self.n)]
+        added = [*biases, *zeros, rows("residual", self.n), *units]
         return operator("QuantizedLinear", [*inputs, *weights, *added], [rows("y", self.n)], {"group_size": self.group})
 
     def _weight(self) -> tuple[Array, Array]:
@@ -94,8 +109,14 @@ class _Product:
     def _scale(self) -> Array:
         """Or zero points, of either sign."""
         shape = (self.n, -(-self.k // self.group)) if self.group else (self.n,)
+        if self._multiples:
+            multiples: Array = self._rng.integers(-MOST_MULTIPLE, MOST_MULTIPLE + 1, shape).astype(np.int8)
+            return multiples
         scale: Array = (self._rng.uniform(0.5, 2, shape) * self._rng.choice([-1, 1], shape) / 4096).astype(np.float32)
         return scale
+
+    def _unit(self) -> Array:
+        return self._rng.uniform(0, 1 / 4096, self.n).astype(np.float32)
 
     def record(self, count: int) -> Array:
         return to_record(random_levels(self._rng, self.row_bits, count, self.k), self.group)
@@ -124,7 +145,12 @@ def _products(rng: np.random.Generator) -> list[_Product]:
         ((4, 16), 0),
     ]
     kinds = [((8, 8), 0), ((4, 8), group), others[rng.integers(len(others))]]
-    return [_Product(rng, bits, g, (int(rng.integers(1, 150)), int(rng.integers(1, 500)))) for bits, g in kinds]
+
+    def shape() -> tuple[int, int]:
+        return int(rng.integers(1, 150)), int(rng.integers(1, 500))
+
+    free = [_Product(rng, bits, g, shape()) for bits, g in kinds]
+    return [*free, _Product(rng, (4, int(rng.choice([8, 16, 24]))), group, shape(), multiples=True)]
 
 
 def _in_vectors(product: _Product, kernel: Kernel, record: Array, x_scale: Array) -> npt.NDArray[np.float32]:
@@ -156,7 +182,7 @@ def test_integer_products_in_tiles_are_the_bits_of_vectors(rng: np.random.Genera
 
 
 def test_gated_integer_products_in_tiles_are_the_bits_of_vectors(rng: np.random.Generator, tmp_path: Path) -> None:
-    _check_integer_products(rng, [_products(rng)[rng.integers(3)]], True, tmp_path)
+    _check_integer_products(rng, [_products(rng)[rng.integers(4)]], True, tmp_path)
 
 
 def _bfloat16(rng: np.random.Generator, *shape: int) -> Array:
@@ -263,3 +289,13 @@ def test_products_of_8_bit_floats_in_tiles_do_not_see_their_company(rng: np.rand
         np.testing.assert_array_equal(in_place, residual[part] + y[part])
         np.testing.assert_array_equal(run(gated, part, np.empty_like(z[part]), threads=2), z[part])
     _check_instructions(plain.library)
+
+
+def test_attention_in_tiles_is_as_defined_and_a_row_sees_neither_company_nor_chunks(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    shape = replace(
+        Shape.random(rng, BFLOAT16), num_kv_heads=int(rng.integers(1, 3)), queries_per_kv=int(rng.choice([1, 3, 17]))
+    )
+    attention = check_attention(shape, native_level(), rng, tmp_path, MODEL)
+    _check_instructions(attention.attend.library)

@@ -110,14 +110,23 @@ class Shape:
 class Attention:
     """The two kernels of one layer with their cache, and beside them the references with theirs."""
 
-    def __init__(self, shape: Shape, rng: np.random.Generator, level: Any, directory: Path, num_blocks: int) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        rng: np.random.Generator,
+        level: Any,
+        directory: Path,
+        num_blocks: int,
+        preamble: str = "",
+    ) -> None:
         self.shape, self.num_blocks = shape, num_blocks
         angles = rng.uniform(0, 6, (MAX_SEQ_LEN, shape.rotary_size // 2))
         tables = [np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)]
         self.tables: list[Array | None] = list(tables) if shape.rotary_size else [None, None]
         norms = rng.standard_normal((2, shape.head_size), np.float32)
         self.norms: list[Array | None] = list(norms) if shape.has_norms else [None, None]
-        self.write, self.attend = compile_kernels([self._write_graph(), self._attention_graph()], level, directory)
+        graphs = [self._write_graph(), self._attention_graph()]
+        self.write, self.attend = compile_kernels(graphs, level, directory, preamble)
         padded = -(-shape.head_size // 16) * 16
         tokens = num_blocks * shape.num_kv_heads * shape.tokens_per_block
         # Whatever used the memory before: large and small numbers, infinities, NaN.
@@ -202,7 +211,13 @@ class Step:
 def test_attention_is_as_defined_and_a_row_sees_neither_company_nor_chunks_nor_threads(
     level: Any, dtype: Any, rng: np.random.Generator, tmp_path: Path
 ) -> None:
-    shape = Shape.random(rng, dtype)
+    check_attention(Shape.random(rng, dtype), level, rng, tmp_path)
+
+
+def check_attention(
+    shape: Shape, level: Any, rng: np.random.Generator, directory: Path, preamble: str = ""
+) -> Attention:
+    """Some sequences together against the reference, and each alone and in chunks with the same bits."""
     print(shape)
     lengths = [int(x) for x in rng.integers(1, MAX_SEQ_LEN, int(rng.integers(1, 4)))]
     per_sequence = -(-MAX_SEQ_LEN // shape.tokens_per_block)
@@ -210,7 +225,7 @@ def test_attention_is_as_defined_and_a_row_sees_neither_company_nor_chunks_nor_t
     width = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_size
     qkv = [rng.standard_normal((length, width), np.float32) for length in lengths]
 
-    together = Attention(shape, rng, level, tmp_path, tables.size)
+    together = Attention(shape, rng, level, directory, tables.size, preamble)
     whole = Step([(0, length, table) for length, table in zip(lengths, tables, strict=True)])
     everything = np.concatenate(qkv)
     expected = together.reference_step(whole, everything)
@@ -226,6 +241,7 @@ def test_attention_is_as_defined_and_a_row_sees_neither_company_nor_chunks_nor_t
             parts.append(together.step(Step([(start, count, table)]), rows_of_chunk, threads=int(rng.integers(1, 4))))
             start += count
         np.testing.assert_array_equal(np.concatenate(parts), y[whole.starts[index] : whole.starts[index + 1]])
+    return together
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int8, INT4], ids=lambda dtype: str(np.dtype(dtype)))
