@@ -22,7 +22,7 @@ INPUT_FACTORS, ZERO_POINT = ".prequant_scaling_factor", ".zero"
 # Of the KV cache of a layer: of keys, of values, or of both.
 CACHE_FACTOR = "_cache_scaling_factor"
 SCALE_SUFFIXES = (GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE, INPUT_FACTORS, ZERO_POINT, CACHE_FACTOR)
-EMBEDDING = "*vocab_embedding"
+EMBEDDING, POSITIONS = "*vocab_embedding", "*position_embedding"
 
 
 class StoredWeights(NamedTuple):
