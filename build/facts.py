@@ -22,6 +22,7 @@ from inflight.engine_format.manifest import (
 )
 
 _EMBEDDING, _PROJECTION = "transformer.vocab_embedding.weight", "lm_head.weight"
+_POSITIONS = "transformer.position_embedding.weight"
 
 
 def model_facts(checkpoint: Checkpoint) -> ModelFacts:
@@ -97,6 +98,7 @@ def work_plan(checkpoint: Checkpoint, target: BuildFacts) -> WorkPlan:
     tensors = checkpoint.logical_tensors()
     matrices = {name: entry for name, entry in tensors.items() if name.endswith(".weight") and len(entry.shape) == 2}
     embedding = matrices.pop(_EMBEDDING)
+    matrices.pop(_POSITIONS, None)
     projection = matrices.pop(_PROJECTION, embedding)
     read = [*matrices.values(), projection]
     scales = [checkpoint.scales_of(entry.name) for entry in read]

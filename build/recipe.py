@@ -176,8 +176,9 @@ def _problems(asked: BuildRecipe, recipe: BuildRecipe, positions: int | None, lo
         ),
         (
             longest is not None and limits.max_seq_len > longest,
-            f"--max-seq-len {limits.max_seq_len}: at most {longest}. longrope has other rotary frequencies for "
-            "longer sequences, also for the keys that are already in the KV cache, and an engine has one table.",
+            f"--max-seq-len {limits.max_seq_len}: at most {longest}. The model computes otherwise in longer sequences: "
+            "longrope has other rotary frequencies, also for the keys that are already in the KV cache, and "
+            "Ministral 3 scales queries.",
         ),
         (
             "max_num_tokens" in given and recipe.max_num_tokens != asked.max_num_tokens,

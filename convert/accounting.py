@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from inflight.convert.checkpoint.layout import TensorSpec
-from inflight.convert.families.table import Family
+from inflight.convert.families.family import Family
 from inflight.convert.source.tensor import SourceTensor
 from inflight.dtypes import FLOAT_DTYPES
 
@@ -23,7 +23,8 @@ class TensorAccount:
 
     def sources(self, spec: TensorSpec) -> tuple[str, ...]:
         """Names of the source tensors that make the parts of `spec`, in order."""
-        module = "vocab_embedding" if spec.module == "lm_head" and self._tied else spec.module
+        tied = self._tied and spec.module == "lm_head" and spec.kind == "weight"
+        module = "vocab_embedding" if tied else spec.module
         return tuple(f"{name.format(layer=spec.layer)}.{spec.kind}" for name in self._family.names[module])
 
     def tensors_of(self, spec: TensorSpec) -> list[SourceTensor]:
@@ -66,7 +67,7 @@ class TensorAccount:
     def _ignored(self, name: str) -> bool:
         if self._tied and name == self._family.tied:
             return True
-        return any(fnmatchcase(name, pattern) for pattern in self._family.ignored)
+        return any(fnmatchcase(name, pattern) for pattern in (*self._family.ignored, *self._family.left_out))
 
 
 def _capped(lines: list[str]) -> list[str]:

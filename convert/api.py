@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from inflight.convert.options import ConvertOptions
 from inflight.convert.plan import ConversionPlan, check_config, make_plan
 from inflight.convert.quantization.schemes import MOST_LOSS, RECIPES
 from inflight.convert.source.generation import generation_facts
+from inflight.convert.source.hf_config import decoder_config
 from inflight.convert.source.model import open_source, read_config
 from inflight.convert.source.opened import SourceModel, quantized_in_words
 from inflight.convert.source.tokenizer_files import try_tokenizer
@@ -84,7 +86,7 @@ def convert_model(model: str | Path, output: Path, options: ConvertOptions | Non
         if kept is not None:
             _record(scratch, kept)
     said = list(_of_loss(options)) if kept is None else list(kept.said())
-    return notes + list(_of_quantized(source, plan)) + said
+    return notes + list(_of_left_out(source)) + list(_of_quantized(source, plan)) + said
 
 
 def _within_budget(
@@ -118,6 +120,14 @@ def _of_loss(options: ConvertOptions) -> Iterator[str]:
                 f"Warning: {name} rounds to nearest, and perplexity grew by {100 * loss:.0f} % where it was measured "
                 "(docs/measured/accuracy.md). int4 is calibrated and loses far less."
             )
+
+
+def _of_left_out(source: SourceModel) -> Iterator[str]:
+    """What the model has beside its decoder."""
+    family = find_family(source.config)
+    for pattern in family.left_out if family is not None else ():
+        if count := sum(fnmatchcase(name, pattern) for name in source.tensors):
+            yield f"{source.location}: {count} tensors {pattern} are left out: text alone is read."
 
 
 def _of_quantized(source: SourceModel, plan: ConversionPlan) -> Iterator[str]:
@@ -169,7 +179,9 @@ def _complete_config(source: SourceModel, plan: ConversionPlan, options: Convert
     facts = SourceFacts(model=source.location.name, revision=source.location.revision, sha256=digest)
     assert plan.config.inflight is not None, "the plan has what concerns the layers"
     end = source.end_token()
-    block = generation_facts(source.config, source.generation_config, facts, plan.config.inflight, end)
+    family = find_family(source.config)
+    decoder = source.config if family is None else {**decoder_config(source.config, family), **source.config}
+    block = generation_facts(decoder, source.generation_config, facts, plan.config.inflight, end)
     return plan.config.model_copy(update={"inflight": block})
 
 

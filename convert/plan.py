@@ -15,11 +15,19 @@ from inflight import __version__
 from inflight.convert.accounting import TensorAccount
 from inflight.convert.checkpoint.config import CheckpointConfig, ParallelMapping
 from inflight.convert.checkpoint.derive import model_spec
-from inflight.convert.checkpoint.layout import TensorSpec, module_path, quantization_of, stage_tensors
+from inflight.convert.checkpoint.layout import (
+    TABLES,
+    TensorSpec,
+    is_product,
+    module_path,
+    quantization_of,
+    stage_tensors,
+)
 from inflight.convert.checkpoint.model_spec import ModelSpec
 from inflight.convert.checkpoint.sharding import group_problems, shard, split_problems
 from inflight.convert.checkpoint.support import unsupported
-from inflight.convert.families.table import FAMILIES, Family, architectures, find_family
+from inflight.convert.families.family import Family
+from inflight.convert.families.table import FAMILIES, architectures, find_family
 from inflight.convert.options import ConvertOptions
 from inflight.convert.quantization.kept import kept_forms, kept_quantization
 from inflight.convert.quantization.modules import ModuleQuantization
@@ -157,7 +165,7 @@ def _matrix_specs(config: CheckpointConfig, reading: ConfigReading) -> dict[str,
     found: dict[str, list[TensorSpec]] = {}
     for stage in range(config.mapping.pp_size):
         for each in stage_tensors(config, spec, stage):
-            if each.kind == "weight" and each.columns is not None and each.module != "vocab_embedding":
+            if is_product(each):
                 found.setdefault(module_path(each.name), []).append(each)
     return found
 
@@ -185,7 +193,8 @@ def _unmatched(options: ConvertOptions, modules: Iterable[str]) -> list[str]:
     """The patterns that name no matrix of the model: what is mistyped would be quantized in another way than meant."""
     given = [("--exclude-modules", pattern) for pattern in options.exclude_modules]
     given += [("--quantize-module", pattern) for pattern, _ in options.module_schemes]
-    named, example = {*modules, "transformer.vocab_embedding"}, min(module for module in modules if module != "lm_head")
+    tables = (f"transformer.{table}" for table in TABLES)
+    named, example = {*modules, *tables}, min(module for module in modules if module != "lm_head")
     return [
         f"{flag} {pattern!r} matches no module; modules are named as {example!r}"
         for flag, pattern in given

@@ -49,6 +49,9 @@ OPERATORS: Mapping[str, Operator] = {
         optional=frozenset({"residual"}),
         may_reuse={"y": "residual"},
     ),
+    "QkvNorm": Operator(("qkv", "q_norm", "k_norm"), ("y",), {"epsilon": FLOAT}, may_reuse={"y": "qkv"}),
+    "ClipRows": Operator(("x",), ("y",), {"low": FLOAT, "high": FLOAT}, may_reuse={"y": "x"}),
+    "RoundRows": Operator(("x",), ("y",)),
     "LayerNorm": Operator(("x", "weight", "bias"), ("y",), {"epsilon": FLOAT}, optional=frozenset({"bias"})),
     "Linear": Operator(("x", "weight", "bias", "residual"), ("y",), optional=_ADDED, may_reuse={"y": "residual"}),
     "GatedLinear": Operator(
@@ -72,7 +75,7 @@ OPERATORS: Mapping[str, Operator] = {
             "value_cache",
         ),
         ("q", "key_cache_written", "value_cache_written"),
-        {**_HEADS, **CACHE_FACTORS, "rotary_size": INT, "epsilon": FLOAT},
+        {**_HEADS, **CACHE_FACTORS, "rotary_size": INT, "epsilon": FLOAT, "norm_last": INT},
         optional=frozenset({"q_norm", "k_norm", "cos", "sin"}),
         in_place={"key_cache_written": "key_cache", "value_cache_written": "value_cache"},
     ),
@@ -122,7 +125,7 @@ OPERATORS: Mapping[str, Operator] = {
 }
 
 # Of Activation, GatedLinear, QuantizedGatedLinear and Gate.
-ACTIVATIONS = ("silu", "gelu_tanh", "gelu", "relu")
+ACTIVATIONS = ("silu", "gelu_tanh", "gelu", "relu", "relu2")
 
 # The greatest magnitude of a quantized row. 16 bits are two signed bytes, 256 * high + low, whose range ends at
 # 127 * 256 + 127: so a product of int16 rows is two products of int8 rows.
@@ -131,7 +134,9 @@ GREATEST_LEVEL: Mapping[RowDtype, int] = {"int8": 127, "int16": 32639, "float8_e
 # Products, whose input 0 is rows and whose input 1 is a weight.
 PRODUCTS = ("Linear", "GatedLinear")
 # Which output of an operator is rounded to the type in which a product reads it.
-ROUNDED_OUTPUTS = {"RMSNorm": 0, "LayerNorm": 0, "GatedLinear": 0, "Activation": 0, "Gate": 0, "PagedAttention": 0}
+ROUNDED_OUTPUTS = dict.fromkeys(
+    ("RMSNorm", "LayerNorm", "GatedLinear", "Activation", "Gate", "PagedAttention", "RoundRows"), 0
+)
 
 
 def activation_type(weight: ir.DataType) -> ir.DataType:

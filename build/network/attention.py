@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from inflight.build.graph.builder import GraphBuilder
@@ -29,8 +30,8 @@ class AttentionLayer:
         """x [B, L, hidden], caches [B, kv_heads, P, D] -> (delta [B, L, hidden], present key, present value)."""
         spec = self._spec
         query, key, value = self._split(x)
-        query = self._rotate(self._heads(query, "q", spec.num_heads, spec.q_norm), "q", shared)
-        key = self._rotate(self._heads(key, "k", spec.num_kv_heads, spec.k_norm), "k", shared)
+        query = self._turned(query, "q", spec.num_heads, spec.q_norm, shared)
+        key = self._turned(key, "k", spec.num_kv_heads, spec.k_norm, shared)
         value = self._heads(value, "v", spec.num_kv_heads)
         present_key = self._write(past_key, key, f"present_key.{self._index}", shared)
         present_value = self._write(past_value, value, f"present_value.{self._index}", shared)
@@ -43,11 +44,27 @@ class AttentionLayer:
         key_size = self._spec.num_kv_heads * self._spec.head_size
         sizes = [query_size, key_size, key_size]
         qkv = self._layers.linear(x, f"{self._source}.qkv", f"{self._name}.qkv")
+        if self._spec.clip is not None:
+            limits = [
+                self._builder.constant(f"clip.{name}", sign * self._spec.clip, np.float32)
+                for name, sign in (("low", -1), ("high", 1))
+            ]
+            qkv = self._builder.op("Clip", [qkv, *limits], f"{self._name}.clipped", FLOAT, shape_of(qkv))
         outputs = [
             (f"{self._name}.{part}", FLOAT, (BATCH, STEP, size)) for part, size in zip("qkv", sizes, strict=True)
         ]
         lengths = self._builder.constant("attention.qkv_sizes", sizes)
         return list(self._builder.ops("Split", [qkv, lengths], f"{self._name}.split", outputs, {"axis": -1}))
+
+    def _turned(self, x: ir.Value, part: str, heads: int, norm: NormSpec | None, shared: SharedInputs) -> ir.Value:
+        """Queries or keys [B, L, heads * D] -> [B, heads, L, D], normed and rotated, in the layer's order."""
+        name = f"{self._name}.{part}"
+        if norm is not None and self._spec.norm_wide:
+            x, norm = self._layers.norm(x, norm, self._layer, f"{name}.norm"), None
+        if not self._spec.norm_last:
+            return self._rotate(self._heads(x, part, heads, norm), part, shared)
+        x = self._rotate(self._heads(x, part, heads), part, shared)
+        return x if norm is None else self._layers.norm(x, norm, self._layer, f"{name}.norm")
 
     def _heads(self, x: ir.Value, part: str, heads: int, norm: NormSpec | None = None) -> ir.Value:
         """[B, L, heads * D] -> [B, heads, L, D], each head normalized when the layer has a norm for it."""

@@ -14,7 +14,7 @@ from inflight.convert.checkpoint.model_spec import LayerSpec, NormSpec
 
 
 class DecoderLayer:
-    """x += after(attention(before(x))), then the same with the MLP."""
+    """x += after(attention(before(x))), then the same with the MLP; or both of the same x."""
 
     def __init__(self, builder: GraphBuilder, layers: Layers, spec: LayerSpec, index: int) -> None:
         self._builder = builder
@@ -31,18 +31,22 @@ class DecoderLayer:
         spec = self._spec
         normed = self._norm(x, spec.before_attention, "input_norm")
         delta, present_key, present_value = self._attention(normed, *past, shared)
-        x = self._add(x, delta, spec.after_attention, "attention")
-        normed = self._norm(x, spec.before_mlp, "post_norm")
+        if spec.parallel:
+            if spec.before_mlp != spec.before_attention:
+                normed = self._norm(x, spec.before_mlp, "post_norm")
+            x = self._add(x, delta, None, "attention")
+        else:
+            x = self._add(x, delta, spec.after_attention, "attention")
+            normed = self._norm(x, spec.before_mlp, "post_norm")
         delta = self._layers.mlp(normed, spec.mlp, self._source, self._name)
         return self._add(x, delta, spec.after_mlp, "mlp"), present_key, present_value
 
-    def _norm(self, x: ir.Value, norm: NormSpec, name: str) -> ir.Value:
-        return self._layers.norm(x, norm, self._source, f"{self._name}.{name}")
+    def _norm(self, x: ir.Value, norm: NormSpec | None, name: str) -> ir.Value:
+        return x if norm is None else self._layers.norm(x, norm, self._source, f"{self._name}.{name}")
 
     def _add(self, x: ir.Value, delta: ir.Value, norm: NormSpec | None, part: str) -> ir.Value:
         name = f"{self._name}.{part}"
-        if norm is not None:
-            delta = self._norm(delta, norm, f"{part}.norm")
+        delta = self._norm(delta, norm, f"{part}.norm")
         if self._spec.residual_scale != 1.0:
             scale = self._builder.constant("residual_scale", self._spec.residual_scale, np.float32)
             delta = self._builder.op("Mul", [delta, scale], f"{name}.scaled", FLOAT, shape_of(x))

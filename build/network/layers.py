@@ -22,6 +22,7 @@ _ACTIVATIONS: Mapping[Activation, tuple[str, Mapping[str, Any]]] = {
     "silu": ("Swish", {}),
     "gelu": ("Gelu", {"approximate": "none"}),
     "gelu_tanh": ("Gelu", {"approximate": "tanh"}),
+    "relu": ("Relu", {}),
 }
 
 
@@ -33,48 +34,62 @@ class Layers:
         self._weights = weights
         self._spec = spec
 
-    def linear(self, x: ir.Value, prefix: str, name: str) -> ir.Value:
-        """x [B, L, in] -> [B, L, out]: x times the transpose of `prefix`.weight, plus `prefix`.bias if there is one.
+    def linear(self, x: ir.Value, prefix: str, name: str, bias_of: str | None = None) -> ir.Value:
+        """x [B, L, in] -> [B, L, out]: x times the transpose of `prefix`.weight, plus `prefix`.bias if there is one
+        (`bias_of`: that of another module).
 
         Rows that meet a quantized weight are rounded first.
         """
-        op = self._builder.op
+        op, bias = self._builder.op, f"{bias_of or prefix}.bias"
         transposed = self._weights.transposed(prefix, f"{name}.weight")
         shape = (BATCH, STEP, shape_of(transposed)[-1])
         x = self._weights.rounded_rows(x, prefix, name)
-        if f"{prefix}.bias" not in self._weights:
+        if bias not in self._weights:
             return op("MatMul", [x, transposed], name, FLOAT, shape)
         product = op("MatMul", [x, transposed], f"{name}.product", FLOAT, shape)
-        return op("Add", [product, self._weights.float32(f"{prefix}.bias")], name, FLOAT, shape)
+        return op("Add", [product, self._weights.float32(bias)], name, FLOAT, shape)
 
     def norm(self, x: ir.Value, norm: NormSpec, source: str, name: str) -> ir.Value:
         """x normalized over its last axis: by its root mean square (Zhang and Sennrich, 2019), or by mean and variance
         (Ba et al., 2016). The weights are those of `source`.`norm.module`.
         """
         prefix = f"{source}.{norm.module}"
-        inputs = [x, self._weights.float32(f"{prefix}.weight")]
+        if norm.weight:
+            inputs = [x, self._weights.float32(f"{prefix}.weight")]
+        else:
+            inputs = [x, self._builder.constant(f"norm.ones_{norm.size}", np.ones(norm.size), np.float32)]
         if norm.bias:
             inputs.append(self._weights.float32(f"{prefix}.bias"))
         kind = "RMSNormalization" if norm.kind == "rms" else "LayerNormalization"
         return self._builder.op(kind, inputs, name, FLOAT, shape_of(x), {"axis": -1, "epsilon": norm.epsilon})
 
-    def embedding(self, token_ids: ir.Value) -> ir.Value:
-        """token_ids [B, L] -> [B, L, hidden]. Rows are gathered in their stored type, then cast and scaled."""
-        table, scale = self._weights.stored("transformer.vocab_embedding.weight"), self._spec.embedding_scale
-        name = "embedding" if scale == 1.0 else "embedding.unscaled"
-        shape = (BATCH, STEP, self._spec.hidden_size)
+    def embedding(self, token_ids: ir.Value, positions: ir.Value) -> ir.Value:
+        """token_ids, positions [B, L] -> [B, L, hidden]: the token's row, scaled, and that of its position if the model
+        has a table of them. Rows are gathered in their stored type, then cast.
+        """
+        scale, learned = self._spec.embedding_scale, self._spec.positions is not None
+        name = "embedding.tokens" if learned else "embedding"
+        unscaled = name if scale == 1.0 else "embedding.unscaled"
+        x = self._looked_up("transformer.vocab_embedding.weight", token_ids, unscaled)
+        x = x if scale == 1.0 else self._by_constant("Mul", x, "embedding.scale", scale, name)
+        if not learned:
+            return x
+        place = self._looked_up("transformer.position_embedding.weight", positions, "embedding.positions")
+        return self._builder.op("Add", [x, place], "embedding", FLOAT, shape_of(x))
+
+    def _looked_up(self, table_name: str, numbers: ir.Value, name: str) -> ir.Value:
+        table, shape = self._weights.stored(table_name), (BATCH, STEP, self._spec.hidden_size)
         if table.dtype == FLOAT:
-            x = self._builder.op("Gather", [table, token_ids], name, FLOAT, shape)
-        else:
-            rows = self._builder.op("Gather", [table, token_ids], "embedding.rows", dtype_of(table), shape)
-            x = self._builder.op("Cast", [rows], name, FLOAT, shape, {"to": FLOAT.value})
-        return x if scale == 1.0 else self._by_constant("Mul", x, "embedding.scale", scale, "embedding")
+            return self._builder.op("Gather", [table, numbers], name, FLOAT, shape)
+        rows = self._builder.op("Gather", [table, numbers], f"{name}.rows", dtype_of(table), shape)
+        return self._builder.op("Cast", [rows], name, FLOAT, shape, {"to": FLOAT.value})
 
     def logits(self, x: ir.Value) -> ir.Value:
         """x [B, L, hidden] -> logits [B, L, vocab], scaled and capped; without lm_head the embedding projects."""
         scale, cap = self._spec.logit_scale, self._spec.logit_softcap
         prefix = "lm_head" if self._spec.lm_head else "transformer.vocab_embedding"
-        logits = self.linear(x, prefix, "logits" if scale == 1.0 and cap is None else "logits.projected")
+        name = "logits" if scale == 1.0 and cap is None else "logits.projected"
+        logits = self.linear(x, prefix, name, bias_of="lm_head")
         if scale != 1.0:
             logits = self._by_constant(
                 "Mul", logits, "logits.scale", scale, "logits" if cap is None else "logits.scaled"
@@ -95,16 +110,22 @@ class Layers:
         """
         source, name = f"{source}.mlp", f"{name}.mlp"
         shape = (BATCH, STEP, mlp.size)
-        kind, attributes = _ACTIVATIONS[mlp.activation]
         if not mlp.gated:
             hidden = self.linear(x, f"{source}.fc", f"{name}.up")
-            activated = self._builder.op(kind, [hidden], f"{name}.activation", FLOAT, shape, attributes)
-            return self.linear(activated, f"{source}.proj", f"{name}.down")
+            return self.linear(self._activated(hidden, mlp.activation, name), f"{source}.proj", f"{name}.down")
         gate = self.linear(x, f"{source}.fc", f"{name}.gate")
         up = self.linear(x, f"{source}.gate", f"{name}.up")
-        activated = self._builder.op(kind, [gate], f"{name}.activation", FLOAT, shape, attributes)
+        activated = self._activated(gate, mlp.activation, name)
         product = self._builder.op("Mul", [activated, up], f"{name}.product", FLOAT, shape)
         return self.linear(product, f"{source}.proj", f"{name}.down")
+
+    def _activated(self, x: ir.Value, activation: Activation, name: str) -> ir.Value:
+        """The square of a relu is a product of two, since the standard has no operator for it."""
+        kind, attributes = _ACTIVATIONS["relu" if activation == "relu2" else activation]
+        relu2 = activation == "relu2"
+        result = f"{name}.activation"
+        y = self._builder.op(kind, [x], f"{name}.relu" if relu2 else result, FLOAT, shape_of(x), attributes)
+        return self._builder.op("Mul", [y, y], result, FLOAT, shape_of(x)) if relu2 else y
 
     def _by_constant(self, kind: str, x: ir.Value, constant: str, number: float, name: str) -> ir.Value:
         operand = self._builder.constant(constant, number, np.float32)

@@ -43,7 +43,7 @@ def build_network(checkpoint: Checkpoint, max_seq_len: int) -> ir.Model:
     token_ids = builder.input("token_ids", INT64, (BATCH, STEP))
     shared = SharedInputs(builder, spec, max_seq_len)
     caches = [_cache_inputs(builder, layer, max_seq_len, index) for index, layer in enumerate(spec.layers)]
-    x = layers.embedding(token_ids)
+    x = layers.embedding(token_ids, shared.positions)
     presents: list[ir.Value] = []
     for index, (layer, past) in enumerate(zip(spec.layers, caches, strict=True)):
         x, *present = DecoderLayer(builder, layers, layer, index)(x, past, shared)

@@ -21,6 +21,7 @@ from inflight.build.passes.activation_types import set_activation_types
 from inflight.build.passes.add_residual import add_residual
 from inflight.build.passes.add_rows import fuse_add_rows
 from inflight.build.passes.check import check_fused
+from inflight.build.passes.clip_rows import fuse_clip_rows
 from inflight.build.passes.dead_code import remove_dead_code
 from inflight.build.passes.embedding import fuse_embedding
 from inflight.build.passes.gate import fuse_gate
@@ -32,11 +33,13 @@ from inflight.build.passes.norm_quantize import fuse_norm_quantize
 from inflight.build.passes.pack_tokens import LOGIT_ROWS, TOKENS, pack_tokens
 from inflight.build.passes.paged_attention import fuse_paged_attention
 from inflight.build.passes.plan_memory import plan_memory
+from inflight.build.passes.qkv_norm import fuse_qkv_norm
 from inflight.build.passes.quantize_rows import fuse_quantize_rows
 from inflight.build.passes.quantized_gated_linear import fuse_quantized_gated_linear
 from inflight.build.passes.quantized_linear import fuse_quantized_linear
 from inflight.build.passes.rms_norm import fuse_rms_norm
 from inflight.build.passes.rope_cache_write import fuse_rope_cache_write
+from inflight.build.passes.round_rows import round_rows
 from inflight.build.passes.scale import fuse_scale
 from inflight.build.passes.soft_cap import fuse_soft_cap
 from inflight.engine_format.manifest import Dtype, Limits
@@ -61,6 +64,8 @@ def cpu_phases(
         ("quantized_gated_linear", fuse_quantized_gated_linear),
         ("gate", fuse_gate),
         ("activation", fuse_activation),
+        ("clip_rows", fuse_clip_rows),
+        ("qkv_norm", fuse_qkv_norm),
         ("rope_cache_write", fuse_rope_cache_write),
         ("paged_attention", fuse_paged_attention),
         ("add_residual", add_residual),
@@ -70,6 +75,7 @@ def cpu_phases(
         ("norm_quantize", fuse_norm_quantize),
         ("pack_tokens", partial(pack_tokens, tokens_per_block=tokens_per_block, kv_dtype=kv_type, factors=factors)),
         ("gather_logit_rows", gather_logit_rows),
+        ("round_rows", round_rows),
         ("activation_types", set_activation_types),
         ("dead_code", remove_dead_code),
         ("check", check_fused),

@@ -37,6 +37,7 @@ class _Heads:
     norm: ir.Value | None = None
     epsilon: float = 0.0
     rotary: ir.Node | None = None
+    norm_last: bool = False
 
     @property
     def rotary_size(self) -> int:
@@ -73,6 +74,7 @@ def _fuse(graph: ir.Graph, split: ir.Node) -> None:
         **dict.fromkeys(CACHE_FACTORS, 1.0),
         "rotary_size": q.rotary_size,
         "epsilon": q.epsilon,
+        "norm_last": int(q.norm_last),
     }
     node = fused("RopeCacheWrite", inputs, [rows, *(like(value) for value in presents)], attributes)
     graph.insert_before(split, node)
@@ -85,29 +87,37 @@ def _heads(value: ir.Value) -> _Heads | None:
     if reshape is None:
         return None
     x, norm = reshape.outputs[0], only_consumer(reshape.outputs[0], "RMSNormalization")
-    weight = None if norm is None else stored(norm.inputs[1])
     if norm is not None:
         x = norm.outputs[0]
     transpose = only_consumer(x, "Transpose")
-    if transpose is None or not is_permutation(transpose, (0, 2, 1, 3)) or (norm is not None and weight is None):
+    if transpose is None or not is_permutation(transpose, (0, 2, 1, 3)):
         return None
     x = transpose.outputs[0]
     _, num_heads, _, head_size = shape_of(x)
     rotary = only_consumer(x, "RotaryEmbedding")
+    result = x if rotary is None else rotary.outputs[0]
+    last = only_consumer(result, "RMSNormalization") if norm is None else None
+    norm = norm or last
+    weight = None if norm is None else stored(norm.inputs[1])
+    if norm is not None and weight is None:
+        return None
     return _Heads(
-        result=x if rotary is None else rotary.outputs[0],
+        result=result if last is None else last.outputs[0],
         num_heads=int(num_heads),
         head_size=int(head_size),
         reshape=reshape,
         norm=weight,
         epsilon=0.0 if norm is None else number(norm, "epsilon", 1e-5),
         rotary=rotary,
+        norm_last=last is not None,
     )
 
 
 def _same_rotation(q: _Heads, k: _Heads) -> bool:
     """Both rotated alike, in halves, or neither of them; and both normalized or neither."""
-    if (q.norm is None) != (k.norm is None) or q.epsilon != k.epsilon or q.rotary_size != k.rotary_size:
+    if (q.norm is None) != (k.norm is None) or q.epsilon != k.epsilon or q.norm_last != k.norm_last:
+        return False
+    if q.rotary_size != k.rotary_size:
         return False
     if q.rotary is None or k.rotary is None:
         return q.rotary is k.rotary

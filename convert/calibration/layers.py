@@ -67,7 +67,11 @@ def embedded(tensors: TensorReader, spec: ModelSpec, sequences: Sequence[Tokens]
     """The residual stream [tokens, hidden] of each sequence before the first layer."""
     table = tensors.array("transformer.vocab_embedding.weight")
     scale = np.float32(spec.embedding_scale)
-    return [table[ids].astype(np.float32) * scale for ids in sequences]
+    streams = [table[ids].astype(np.float32) * scale for ids in sequences]
+    if spec.positions is None:
+        return streams
+    positions = tensors.array("transformer.position_embedding.weight").astype(np.float32)
+    return [stream + positions[: len(stream)] for stream in streams]
 
 
 def calibrate_layer(

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from inflight.convert.calibration.statistics import LayerWeights
-from inflight.convert.checkpoint.layout import module_path
+from inflight.convert.checkpoint.layout import TABLES, module_path
 from inflight.convert.plan import ConversionPlan
 from inflight.convert.quantization.round_to_nearest import dequantize, unpack_pairs
 from inflight.convert.quantization.rows import RowRounding
@@ -59,7 +59,8 @@ class PlannedTensors:
     def matrices(self) -> list[str]:
         """The modules of all products, by their paths."""
         matrices = (name for name, tensor in self._tensors.items() if len(tensor.shape) == 2)
-        return [module_path(name) for name in matrices if name != "transformer.vocab_embedding.weight"]
+        tables = [f"transformer.{table}.weight" for table in TABLES]
+        return [module_path(name) for name in matrices if name not in tables]
 
     def sources(self, module: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """The source tensors that make the weight of a module, and how many rows each has."""

@@ -76,8 +76,10 @@ class InflightFacts(Record):
 
     `layer_types` None: `sliding_window` is that of every layer. `layers_without_rope` are numbers of layers that have
     no rotary embedding; None: all have it. `local_rotary_scaling` is that of sliding layers, whose rotary base is the
-    config's rope_local_base_freq. `quantization` is about all quantized modules but those that a record of
-    `module_quantization` names.
+    config's rope_local_base_freq. `parallel`: attention and MLP read the same residual stream, through one norm or
+    each through its own; None: one after the other. `clip_qkv`: queries, keys and values are cut to it. `longest`: the
+    longest sequence that the mathematics of the checkpoint is right for; None: any. `quantization` is about all
+    quantized modules but those that a record of `module_quantization` names.
     """
 
     version: int = INFLIGHT_KEY_VERSION
@@ -90,6 +92,9 @@ class InflightFacts(Record):
     layer_types: tuple[LayerType, ...] | None = None
     layers_without_rope: tuple[int, ...] | None = None
     local_rotary_scaling: RotaryScaling | None = None
+    parallel: Literal["one_norm", "two_norms"] | None = None
+    clip_qkv: PositiveNumber | None = None
+    longest: Size | None = None
     quantization: QuantizationRecord | None = None
     module_quantization: tuple[QuantizationRecord, ...] = ()
 
@@ -101,7 +106,7 @@ class InflightFacts(Record):
     def to_json(self) -> dict[str, Any]:
         """Keys that say nothing are left out."""
         values = self.model_dump(mode="json")
-        for key in ("layer_types", "layers_without_rope", "local_rotary_scaling", "quantization"):
+        for key in _LEFT_OUT_OF_BLOCK:
             if values[key] is None:
                 del values[key]
         if not self.module_quantization:
@@ -186,6 +191,7 @@ class CheckpointConfig(BaseModel):
         """The longest sequence that one table of rotary angles serves; None: any."""
         scalings = (self.rotary_scaling, self.inflight.local_rotary_scaling if self.inflight else None)
         limits = [scaling.longest_sequence for scaling in scalings if scaling is not None]
+        limits += [self.inflight.longest] if self.inflight else []
         return min((limit for limit in limits if limit is not None), default=None)
 
     @property
@@ -216,6 +222,15 @@ class CheckpointConfig(BaseModel):
         return values
 
 
+_LEFT_OUT_OF_BLOCK = (
+    "layer_types",
+    "layers_without_rope",
+    "local_rotary_scaling",
+    "parallel",
+    "clip_qkv",
+    "longest",
+    "quantization",
+)
 # Keys of config.json that are not written where they are null.
 _LEFT_OUT = (
     "rotary_embedding_dim",

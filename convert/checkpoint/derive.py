@@ -12,7 +12,8 @@ import numpy as np
 from inflight.convert.checkpoint.config import CheckpointConfig
 from inflight.convert.checkpoint.model_spec import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RopeSpec
 from inflight.convert.checkpoint.support import activation
-from inflight.convert.families.table import Family, family_of
+from inflight.convert.families.family import Family
+from inflight.convert.families.table import family_of
 from inflight.dtypes import numpy_dtype
 
 
@@ -25,6 +26,7 @@ class OptionalTensors:
     mlp_bias: bool = False
     qk_norm: bool = False
     lm_head: bool = True
+    head_bias: bool = False
 
 
 def stored_optionals(config: CheckpointConfig, names: Set[str]) -> OptionalTensors:
@@ -41,6 +43,7 @@ def stored_optionals(config: CheckpointConfig, names: Set[str]) -> OptionalTenso
         dense_bias=present("attention.dense.bias"),
         mlp_bias=bool(config.mlp_bias) or any(present(f"mlp.{module}.bias") for module in ("fc", "gate", "proj")),
         qk_norm=bool(config.qk_layernorm) or present("attention.q_layernorm.weight"),
+        head_bias="lm_head.bias" in names or family_of(config.architecture).head_bias,
         lm_head="lm_head.weight" in names or config.tie_word_embeddings is False or _quantized_head(config),
     )
 
@@ -66,6 +69,8 @@ def model_spec(config: CheckpointConfig, optional: OptionalTensors) -> ModelSpec
         embedding_scale=_embedding_scale(config, family),
         logit_scale=config.output_multiplier_scale or 1.0,
         logit_softcap=config.final_logit_softcapping,
+        head_bias=optional.head_bias,
+        positions=config.max_position_embeddings if family.learned_positions else None,
     )
 
 
@@ -75,7 +80,8 @@ def _norm(config: CheckpointConfig, family: Family, size: int) -> partial[NormSp
         size=size,
         epsilon=config.norm_epsilon,
         kind=family.norm,
-        bias=family.norm == "layer",
+        bias=family.norm == "layer" and family.norm_bias,
+        weight=family.norm_weight,
         wide=family.norm_offset != 0,
     )
 
@@ -83,35 +89,52 @@ def _norm(config: CheckpointConfig, family: Family, size: int) -> partial[NormSp
 def _layer(
     config: CheckpointConfig, family: Family, optional: OptionalTensors, index: int, window: int | None
 ) -> LayerSpec:
+    parallel = config.inflight.parallel if config.inflight else None
     norm = _norm(config, family, config.hidden_size)
-    sandwich = family.sandwich_norms
+    before_attention, before_mlp, after_attention, after_mlp = (
+        None if module is None else norm(module) for module in _norm_modules(family)
+    )
     return LayerSpec(
         attention=_attention(config, family, optional, index, window),
         mlp=MlpSpec(config.intermediate_size, activation(config), family.gated_mlp, optional.mlp_bias),
-        before_attention=norm("input_layernorm"),
-        before_mlp=norm("pre_feedforward_layernorm" if sandwich else "post_layernorm"),
-        after_attention=norm("post_layernorm") if sandwich else None,
-        after_mlp=norm("post_feedforward_layernorm") if sandwich else None,
+        before_attention=before_attention,
+        before_mlp=before_attention if parallel == "one_norm" else before_mlp,
+        after_attention=after_attention,
+        after_mlp=after_mlp,
         residual_scale=config.residual_multiplier or 1.0,
+        parallel=parallel is not None,
     )
+
+
+def _norm_modules(family: Family) -> tuple[str | None, str | None, str | None, str | None]:
+    """The norms before attention and MLP, and those after them."""
+    if family.sandwich_norms:
+        return "input_layernorm", "pre_feedforward_layernorm", "post_layernorm", "post_feedforward_layernorm"
+    if family.post_norms:
+        return None, None, "post_layernorm", "post_feedforward_layernorm"
+    return "input_layernorm", "post_layernorm", None, None
 
 
 def _attention(
     config: CheckpointConfig, family: Family, optional: OptionalTensors, index: int, window: int | None
 ) -> AttentionSpec:
-    norm = _norm(config, family, config.head_size)
+    heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_size
+    query_size, key_size = (heads * size, kv_heads * size) if family.qk_norm_width else (size, size)
     return AttentionSpec(
-        num_heads=config.num_attention_heads,
-        num_kv_heads=config.num_key_value_heads,
-        head_size=config.head_size,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_size=size,
         scale=_query_scale(config),
-        rope=_rope(config, index, local=window is not None),
+        rope=None if family.learned_positions else _rope(config, index, local=window is not None),
         window=window,
         softcap=config.attn_logit_softcapping,
         qkv_bias=optional.qkv_bias,
         dense_bias=optional.dense_bias,
-        q_norm=norm("attention.q_layernorm") if optional.qk_norm else None,
-        k_norm=norm("attention.k_layernorm") if optional.qk_norm else None,
+        q_norm=_norm(config, family, query_size)("attention.q_layernorm") if optional.qk_norm else None,
+        k_norm=_norm(config, family, key_size)("attention.k_layernorm") if optional.qk_norm else None,
+        norm_wide=optional.qk_norm and family.qk_norm_width,
+        norm_last=optional.qk_norm and family.qk_norm_last,
+        clip=config.inflight.clip_qkv if config.inflight else None,
     )
 
 

@@ -17,6 +17,8 @@ from inflight.convert.quantization.scheme import WeightQuantization
 LAYER_PREFIX = "transformer.layers."
 Split = Literal["whole", "heads", "rows", "columns", "vocab"]
 Kind = Literal["weight", "bias"]
+# Modules whose rows are looked up: no product reads them, and nothing quantizes them.
+TABLES = ("vocab_embedding", "position_embedding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,12 @@ def module_path(tensor: str) -> str:
 
 def quantization_of(spec: TensorSpec, config: CheckpointConfig) -> WeightQuantization | None:
     """How this tensor is quantized; None when it is stored in the checkpoint's type."""
-    is_matrix = spec.kind == "weight" and spec.columns is not None
-    return config.quantization_of(module_path(spec.name)) if is_matrix else None
+    return config.quantization_of(module_path(spec.name)) if is_product(spec) else None
+
+
+def is_product(spec: TensorSpec) -> bool:
+    """True for the matrix of a product, which may be quantized."""
+    return spec.kind == "weight" and spec.columns is not None and spec.module not in TABLES
 
 
 def stage_layers(num_layers: int, pp_size: int, stage: int) -> range:
@@ -70,12 +76,17 @@ def stage_tensors(config: CheckpointConfig, spec: ModelSpec, stage: int) -> Iter
         yield TensorSpec(
             "transformer.vocab_embedding.weight", "vocab_embedding", "weight", None, (vocab,), hidden, split
         )
+        if spec.positions is not None:
+            name = "transformer.position_embedding.weight"
+            yield TensorSpec(name, "position_embedding", "weight", None, (spec.positions,), hidden, "whole")
     for local, layer in enumerate(stage_layers(len(spec.layers), pp_size, stage)):
         yield from _LayerTensors(f"{LAYER_PREFIX}{local}.", layer).all(spec.layers[layer], hidden)
     if stage == pp_size - 1:
         yield from _LayerTensors("transformer.", None).norm(spec.final_norm)
         if spec.lm_head:
             yield TensorSpec("lm_head.weight", "lm_head", "weight", None, (vocab,), hidden, "vocab")
+        if spec.head_bias:
+            yield TensorSpec("lm_head.bias", "lm_head", "bias", None, (vocab,), None, "vocab")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +105,8 @@ class _LayerTensors:
         yield from self.norm(attention.k_norm)
         yield from self.linear("attention.dense", (hidden,), q, "columns", attention.dense_bias)
         yield from self.norm(spec.after_attention)
-        yield from self.norm(spec.before_mlp)
+        if spec.before_mlp != spec.before_attention:
+            yield from self.norm(spec.before_mlp)
         yield from self.linear("mlp.fc", (mlp.size,), hidden, "rows", mlp.bias)
         if mlp.gated:
             yield from self.linear("mlp.gate", (mlp.size,), hidden, "rows", mlp.bias)
@@ -112,8 +124,9 @@ class _LayerTensors:
             yield TensorSpec(f"{name}.bias", module, "bias", self.layer, parts, None, bias_split)
 
     def norm(self, norm: NormSpec | None) -> Iterator[TensorSpec]:
-        kinds: tuple[Kind, ...] = () if norm is None else ("weight", "bias") if norm.bias else ("weight",)
-        for kind in kinds:
-            assert norm is not None
+        if norm is None:
+            return
+        there: tuple[tuple[Kind, bool], ...] = (("weight", norm.weight), ("bias", norm.bias))
+        for kind in (kind for kind, given in there if given):
             name = f"{self.prefix}{norm.module}.{kind}"
             yield TensorSpec(name, norm.module, kind, self.layer, (norm.size,), None, "whole", norm.wide)

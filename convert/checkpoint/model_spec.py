@@ -12,16 +12,18 @@ from typing import Literal
 
 from inflight.convert.checkpoint.rope import RotaryScaling
 
-# silu: x * sigmoid(x). gelu: x * Phi(x), Phi the normal distribution; gelu_tanh approximates it by a tanh.
-Activation = Literal["silu", "gelu", "gelu_tanh"]
+# silu: x * sigmoid(x). gelu: x * Phi(x), Phi the normal distribution; gelu_tanh approximates it by a tanh. relu:
+# max(x, 0); relu2: its square.
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
 
 
 @dataclass(frozen=True, slots=True)
 class NormSpec:
     """A norm over the last axis: root mean square, or mean and variance ("layer"). `module` is its checkpoint name.
 
-    The stored weight is the factor itself: an offset that a family adds (1 + weight) is in it already. `wide`: written
-    as float32 whatever the checkpoint's type, because the sum does not fit a shorter one.
+    The stored weight is the factor itself: an offset that a family adds (1 + weight) is in it already. `weight` False:
+    there is none, and nothing is multiplied. `wide`: written as float32 whatever the checkpoint's type, because the sum
+    does not fit a shorter one.
     """
 
     module: str
@@ -30,6 +32,7 @@ class NormSpec:
     kind: Literal["rms", "layer"] = "rms"
     bias: bool = False
     wide: bool = False
+    weight: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,9 @@ class AttentionSpec:
 
     softmax(cap(scale * q k)) v, where cap(x) = softcap * tanh(x / softcap), or x when there is none. `window`: a row
     sees the last so many positions, its own included; None: all. `rope` None: no position enters.
+
+    q, k and v are cut to -clip .. clip first, where it is not None. The norms of q and k are those of each head, or
+    with `norm_wide` of all heads together; they come before the rotation, or with `norm_last` after it.
     """
 
     num_heads: int
@@ -60,6 +66,9 @@ class AttentionSpec:
     dense_bias: bool = False
     q_norm: NormSpec | None = None
     k_norm: NormSpec | None = None
+    norm_wide: bool = False
+    norm_last: bool = False
+    clip: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +83,27 @@ class MlpSpec:
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """x += residual_scale * after(attention(before(x))), then the same with the MLP. No norm after: None."""
+    """x += residual_scale * after(attention(before(x))), then the same with the MLP. A norm that is not there: None.
+
+    `parallel`: the MLP reads the same x as attention, and both are added together; through the same norm, if
+    `before_mlp` is `before_attention`.
+    """
 
     attention: AttentionSpec
     mlp: MlpSpec
-    before_attention: NormSpec
-    before_mlp: NormSpec
+    before_attention: NormSpec | None
+    before_mlp: NormSpec | None
     after_attention: NormSpec | None = None
     after_mlp: NormSpec | None = None
     residual_scale: float = 1.0
+    parallel: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Embedding times `embedding_scale`, layers, norm, projection times `logit_scale`, soft cap.
+    """Embedding times `embedding_scale`, layers, norm, projection (and `head_bias`) times `logit_scale`, soft cap.
+
+    `positions`: a table of so many positions, whose row is added to that of the embedding; None: there is none.
 
     `lm_head`: the projection is a tensor of its own; otherwise it is the embedding. `max_positions`: the longest
     sequence that the model was made for; None: not known.
@@ -102,6 +118,8 @@ class ModelSpec:
     embedding_scale: float = 1.0
     logit_scale: float = 1.0
     logit_softcap: float | None = None
+    head_bias: bool = False
+    positions: int | None = None
 
     @property
     def kv_elements(self) -> int:

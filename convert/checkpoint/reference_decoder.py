@@ -33,6 +33,8 @@ def hidden_states(checkpoint: Checkpoint, token_ids: Sequence[int]) -> Iterator[
         raise CheckpointError(f"{checkpoint.directory} is split over {world_size} ranks; one is needed.")
     x = checkpoint.array("transformer.vocab_embedding.weight")[np.asarray(token_ids)].astype(np.float64)
     x = x * spec.embedding_scale
+    if spec.positions is not None:
+        x = x + checkpoint.array("transformer.position_embedding.weight")[: len(x)].astype(np.float64)
     yield x
     for index, layer in enumerate(spec.layers):
         x = decoder_layer(DecoderWeights(checkpoint, f"transformer.layers.{index}."), layer, x)
@@ -44,12 +46,17 @@ def final_logits(weights: DecoderWeights, spec: ModelSpec, x: Array) -> Array:
     """Logits [tokens, vocab] of the residual stream [tokens, hidden] behind all layers; `weights` have no prefix."""
     last = weights.norm(x, replace(spec.final_norm, module=f"transformer.{spec.final_norm.module}"))
     head = "lm_head" if spec.lm_head else "transformer.vocab_embedding"
-    return _capped(weights.linear(last, head, bias=False) * spec.logit_scale, spec.logit_softcap)
+    logits = weights.linear(last, head, bias=False) + (weights["lm_head.bias"] if spec.head_bias else 0)
+    return _capped(logits * spec.logit_scale, spec.logit_softcap)
 
 
 def decoder_layer(weights: DecoderWeights, layer: LayerSpec, x: Array) -> Array:
     """The residual stream [tokens, hidden] behind a layer, from that before it, in the type of x."""
     delta = _attention(weights, layer.attention, weights.norm(x, layer.before_attention))
+    if layer.parallel:
+        delta = delta + _mlp(weights, layer.mlp, weights.norm(x, layer.before_mlp))
+        together: Array = x + layer.residual_scale * delta
+        return together
     x = x + layer.residual_scale * weights.norm(delta, layer.after_attention)
     delta = _mlp(weights, layer.mlp, weights.norm(x, layer.before_mlp))
     result: Array = x + layer.residual_scale * weights.norm(delta, layer.after_mlp)
@@ -100,7 +107,8 @@ class DecoderWeights:
             return x
         centred = x - np.mean(x, axis=-1, keepdims=True) if norm.kind == "layer" else x
         scale = np.sqrt(np.mean(centred * centred, axis=-1, keepdims=True) + norm.epsilon)
-        result: Array = centred / scale * self[f"{norm.module}.weight"]
+        result: Array = centred / scale
+        result = result * self[f"{norm.module}.weight"] if norm.weight else result
         return result + self[f"{norm.module}.bias"] if norm.bias else result
 
 
@@ -123,7 +131,15 @@ def _gelu_tanh(x: Array) -> Array:
     return np.asarray(x * 0.5 * (1.0 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
 
 
-_ACTIVATIONS = {"silu": _silu, "gelu": _gelu, "gelu_tanh": _gelu_tanh}
+def _relu(x: Array) -> Array:
+    return np.asarray(np.maximum(x, 0))
+
+
+def _relu2(x: Array) -> Array:
+    return np.asarray(np.square(np.maximum(x, 0)))
+
+
+_ACTIVATIONS = {"silu": _silu, "gelu": _gelu, "gelu_tanh": _gelu_tanh, "relu": _relu, "relu2": _relu2}
 
 
 def _capped(x: Array, cap: float | None) -> Array:
@@ -132,9 +148,10 @@ def _capped(x: Array, cap: float | None) -> Array:
 
 def _attention(weights: DecoderWeights, spec: AttentionSpec, x: Array) -> Array:
     heads, kv_heads, size = spec.num_heads, spec.num_kv_heads, spec.head_size
-    qkv = weights.linear(x, "attention.qkv", spec.qkv_bias).reshape(len(x), heads + 2 * kv_heads, size)
-    q, k, v = np.split(qkv, [heads, heads + kv_heads], axis=1)
-    q, k = _rotate(weights.norm(q, spec.q_norm), spec.rope), _rotate(weights.norm(k, spec.k_norm), spec.rope)
+    qkv = weights.linear(x, "attention.qkv", spec.qkv_bias)
+    qkv = qkv if spec.clip is None else np.clip(qkv, -spec.clip, spec.clip)
+    q, k, v = np.split(qkv.reshape(len(x), heads + 2 * kv_heads, size), [heads, heads + kv_heads], axis=1)
+    q, k = _turned(weights, spec, q, spec.q_norm), _turned(weights, spec, k, spec.k_norm)
     weights.cached(k, v)
     k, v = (np.repeat(part, heads // kv_heads, axis=1) for part in (k, v))
     scores = _capped(q.swapaxes(0, 1) @ k.transpose(1, 2, 0) * spec.scale, spec.softcap)
@@ -143,6 +160,15 @@ def _attention(weights: DecoderWeights, spec: AttentionSpec, x: Array) -> Array:
     scores /= scores.sum(axis=-1, keepdims=True)
     mixed = (scores @ v.swapaxes(0, 1)).swapaxes(0, 1)
     return weights.linear(mixed.reshape(len(x), heads * size), "attention.dense", spec.dense_bias)
+
+
+def _turned(weights: DecoderWeights, spec: AttentionSpec, heads: Array, norm: NormSpec | None) -> Array:
+    """heads [tokens, heads, size] normed and rotated, in the layer's order."""
+    if spec.norm_last:
+        return weights.norm(_rotate(heads, spec.rope), norm)
+    if not spec.norm_wide:
+        return _rotate(weights.norm(heads, norm), spec.rope)
+    return _rotate(weights.norm(heads.reshape(len(heads), -1), norm).reshape(heads.shape), spec.rope)
 
 
 def _rotate(x: Array, rope: RopeSpec | None) -> Array:

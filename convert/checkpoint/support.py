@@ -8,6 +8,7 @@ from typing import Any
 from inflight.convert.checkpoint.config import CheckpointConfig
 from inflight.convert.checkpoint.model_spec import Activation
 from inflight.convert.checkpoint.rope import RotaryScaling
+from inflight.convert.families.family import Family
 from inflight.convert.families.table import FAMILIES
 from inflight.dtypes import FLOAT_DTYPES
 
@@ -42,26 +43,39 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "relu": "relu",
+    "relu2": "relu2",
 }
 _POSITIONS = ("rope_gpt_neox", "long_rope", "yarn")
 
 
+def _positions(family: Family | None) -> tuple[str, ...]:
+    """How a checkpoint of this family may say where its tokens are."""
+    return ("learned_absolute",) if family is not None and family.learned_positions else _POSITIONS
+
+
 def unsupported(config: CheckpointConfig) -> list[str]:
     """What this config asks for that a network of this project cannot express; empty when all is well."""
-    known = [family.architecture for family in FAMILIES]
+    family = next((row for row in FAMILIES if row.architecture == config.architecture), None)
+    known = ", ".join(row.architecture for row in FAMILIES)
     checks = (
-        (config.architecture not in known, f"architecture {config.architecture!r} (supported: {', '.join(known)})"),
+        (family is None, f"architecture {config.architecture!r} (supported: {known})"),
+        (
+            family is not None and family.ours_alone and config.inflight is None,
+            f"{config.architecture} of another writer, which keeps what its layers do elsewhere",
+        ),
         (config.dtype not in FLOAT_DTYPES, f"dtype {config.dtype!r}"),
         (
             config.hidden_act not in ACTIVATIONS,
             f"hidden_act {config.hidden_act!r} (supported: {', '.join(ACTIVATIONS)})",
         ),
         (
-            config.position_embedding_type not in _POSITIONS,
+            config.position_embedding_type not in _positions(family),
             f"position_embedding_type {config.position_embedding_type!r}",
         ),
         (
-            config.inter_layernorms not in (None, _sandwich(config)),
+            family is not None and config.inter_layernorms not in (None, family.sandwich_norms),
             f"inter_layernorms {config.inter_layernorms} in {config.architecture}",
         ),
         (bool(config.moe and config.moe.get("num_experts", 0)), "a mixture of experts"),
@@ -71,10 +85,6 @@ def unsupported(config: CheckpointConfig) -> list[str]:
     )
     reasons = [reason for wrong, reason in checks if wrong]
     return reasons + _rotary_problems(config) + _layer_problems(config) + config.module_quantization.problems()
-
-
-def _sandwich(config: CheckpointConfig) -> bool:
-    return any(family.sandwich_norms for family in FAMILIES if family.architecture == config.architecture)
 
 
 def _rotary_problems(config: CheckpointConfig) -> list[str]:

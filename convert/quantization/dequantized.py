@@ -3,68 +3,107 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.checkpoint.layout import TensorSpec, module_path, quantization_of, stage_tensors
-from inflight.convert.families.table import FAMILIES
+from inflight.convert.checkpoint.layout import TensorSpec, is_product, module_path, quantization_of, stage_tensors
+from inflight.convert.families.family import Family
+from inflight.convert.families.fused import Order, Rows
 from inflight.convert.quantization.rows import RowRounding
 
+Matrix = npt.NDArray[np.float32]
 
-def dequantized_weights(checkpoint: Checkpoint) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
-    """(Hugging Face module, weight float32 [out, in]) of every quantized matrix of a checkpoint of one rank.
 
-    attention.qkv comes as its three parts. The projection of a tied model is one of its own here. The weights meet rows
-    times their `input_factors`.
+class _Place(NamedTuple):
+    """A Hugging Face module, and which of its rows; None: all of them, in their order."""
+
+    module: str
+    order: Order | None
+
+
+def dequantized_weights(checkpoint: Checkpoint, family: Family) -> Iterator[tuple[str, Matrix]]:
+    """(Hugging Face module, its weight float32) of every quantized matrix of a checkpoint of one rank, made from a
+    model of this family.
+
+    attention.qkv comes as its three parts, or as the one matrix that the family has for them. The projection of a tied
+    model is one of its own here. The weights meet rows times their `input_factors`.
     """
-    for spec, names in _quantized_matrices(checkpoint):
+    wanted = {place.module for _, places in _quantized_matrices(checkpoint, family) for place in places}
+    pieces: dict[str, list[tuple[Order | None, Matrix]]] = {}
+    for spec, places in _matrices(checkpoint, family):
+        if wanted.isdisjoint(place.module for place in places):
+            continue
         parts = np.split(checkpoint.matrix(module_path(spec.name)), np.cumsum(spec.parts)[:-1])
-        yield from zip(names, parts, strict=True)
+        for place, part in zip(places, parts, strict=True):
+            pieces.setdefault(place.module, []).append((place.order, part.astype(np.float32)))
+    layers = range(len(checkpoint.spec.layers))
+    transposed = {name.format(layer=layer) for name in family.transposed for layer in layers}
+    for module, found in pieces.items():
+        weight = _joined(found)
+        yield module, weight.T if module in transposed else weight
 
 
-def row_roundings(checkpoint: Checkpoint) -> dict[str, RowRounding]:
+def _joined(pieces: list[tuple[Order | None, Matrix]]) -> Matrix:
+    """The whole matrix of its pieces, each at its rows."""
+    if pieces[0][0] is None:
+        return pieces[0][1]
+    orders = [order for order, _ in pieces if order is not None]
+    whole = np.zeros((sum(map(len, orders)), pieces[0][1].shape[1]), np.float32)
+    for order, (_, part) in zip(orders, pieces, strict=True):
+        whole[order] = part
+    return whole
+
+
+def row_roundings(checkpoint: Checkpoint, family: Family) -> dict[str, RowRounding]:
     """By Hugging Face module, how the rows of every quantized matrix are rounded."""
     roundings = {}
-    for spec, names in _quantized_matrices(checkpoint):
+    for spec, places in _quantized_matrices(checkpoint, family):
         quantization = quantization_of(spec, checkpoint.config)
         assert quantization is not None, f"{spec.name} is plain"
         module = module_path(spec.name)
         stored = quantization.row_scale_name(module)
         scale = None if stored is None else float(checkpoint.array(stored)[0])
         rounding = RowRounding(quantization.activations, scale, quantization.row_limits)
-        roundings.update(dict.fromkeys(names, rounding))
+        roundings.update(dict.fromkeys((place.module for place in places), rounding))
     return roundings
 
 
-def input_factors(checkpoint: Checkpoint) -> dict[str, npt.NDArray[np.float32]]:
+def input_factors(checkpoint: Checkpoint, family: Family) -> dict[str, Matrix]:
     """By Hugging Face module, what the values of its rows are multiplied by first, [in]."""
-    found: dict[str, npt.NDArray[np.float32]] = {}
-    for spec, names in _quantized_matrices(checkpoint):
+    found: dict[str, Matrix] = {}
+    for spec, places in _quantized_matrices(checkpoint, family):
         factors = checkpoint.input_factors(module_path(spec.name))
         if factors is not None:
-            found.update(dict.fromkeys(names, factors.astype(np.float32)))
+            found.update(dict.fromkeys((place.module for place in places), factors.astype(np.float32)))
     return found
 
 
-def plain_matrices(checkpoint: Checkpoint) -> list[str]:
+def plain_matrices(checkpoint: Checkpoint, family: Family) -> list[str]:
     """The Hugging Face modules of every product whose weights are plain."""
-    plain = [names for spec, names in _matrices(checkpoint) if quantization_of(spec, checkpoint.config) is None]
-    tied = [["lm_head"]] if checkpoint.ties_embeddings else []
-    return [name for names in (*plain, *tied) for name in names]
+    quantized = {place.module for _, places in _quantized_matrices(checkpoint, family) for place in places}
+    every = {place.module: None for _, places in _matrices(checkpoint, family) for place in places}
+    tied = family.names["lm_head"] if checkpoint.ties_embeddings else ()
+    return [name for name in (*every, *tied) if name not in quantized]
 
 
-def _quantized_matrices(checkpoint: Checkpoint) -> Iterator[tuple[TensorSpec, list[str]]]:
+def _quantized_matrices(checkpoint: Checkpoint, family: Family) -> Iterator[tuple[TensorSpec, list[_Place]]]:
     """Every quantized matrix with its Hugging Face modules."""
-    for spec, names in _matrices(checkpoint):
+    for spec, places in _matrices(checkpoint, family):
         if quantization_of(spec, checkpoint.config) is not None:
-            yield spec, names
+            yield spec, places
 
 
-def _matrices(checkpoint: Checkpoint) -> Iterator[tuple[TensorSpec, list[str]]]:
+def _matrices(checkpoint: Checkpoint, family: Family) -> Iterator[tuple[TensorSpec, list[_Place]]]:
     """The matrix of every product with its Hugging Face modules."""
-    family = next(family for family in FAMILIES if family.architecture == checkpoint.config.architecture)
+    arrangement = family.arrangement(checkpoint.config)
     for spec in stage_tensors(checkpoint.config, checkpoint.spec, 0):
-        if spec.kind == "weight" and spec.columns is not None and spec.module != "vocab_embedding":
-            yield spec, [name.format(layer=spec.layer) for name in family.names[spec.module]]
+        if is_product(spec):
+            yield spec, [_place(arrangement.get(name), name, spec.layer) for name in family.names[spec.module]]
+
+
+def _place(rows: Rows | None, name: str, layer: int | None) -> _Place:
+    module, order = (name, None) if rows is None else (rows.module, rows.order)
+    return _Place(module.format(layer=layer), order)

@@ -13,12 +13,12 @@ from typing import Any
 
 from inflight.convert.quantization.facts import QuantizationFacts, QuantizationRecord
 from inflight.convert.quantization.scheme import WeightQuantization, algorithm_problems, weight_quantization
-from inflight.convert.quantization.schemes import EMBEDDING
+from inflight.convert.quantization.schemes import EMBEDDING, POSITIONS
 
 MIXED_PRECISION = "MIXED_PRECISION"
 KV_CACHE_ALGORITHMS = ("INT8", "FP8")
 # What the format leaves unquantized when `exclude_modules` is null.
-DEFAULT_EXCLUDED = ("*lm_head", "*router", EMBEDDING, "*position_embedding", "*block_embedding")
+DEFAULT_EXCLUDED = ("*lm_head", "*router", EMBEDDING, POSITIONS, "*block_embedding")
 # Both read the same rows in one kernel.
 GATED_PAIR = (".mlp.fc", ".mlp.gate")
 
@@ -37,7 +37,7 @@ class ModuleQuantization:
         """How the matrix of this module path ("lm_head", "transformer.layers.0.mlp.fc") is stored; None: plain. The
         facts must be supported ones.
         """
-        if fnmatchcase(module, EMBEDDING):
+        if matches(module, (EMBEDDING, POSITIONS)):
             return None
         facts = self.layers.get(module) if self.is_mixed else self.facts
         if facts is None or (not self.is_mixed and matches(module, excluded_modules(facts))):

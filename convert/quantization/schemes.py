@@ -24,7 +24,7 @@ CACHE_FACTOR = "_cache_scaling_factor"
 # The greatest magnitude of the weights over 448, in W4A8_AWQ.
 BOUND = ".weights_scaling_factor_2"
 SCALE_SUFFIXES = (GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE, INPUT_FACTORS, ZERO_POINT, BOUND, CACHE_FACTOR)
-EMBEDDING = "*vocab_embedding"
+EMBEDDING, POSITIONS = "*vocab_embedding", "*position_embedding"
 
 
 class StoredWeights(NamedTuple):

@@ -14,7 +14,7 @@ from inflight.convert.checkpoint.config import MAX_LAYERS, CheckpointConfig, Inf
 from inflight.convert.checkpoint.derive import OptionalTensors
 from inflight.convert.checkpoint.support import ACTIVATIONS
 from inflight.convert.families.config_values import ConfigValues
-from inflight.convert.families.table import Family
+from inflight.convert.families.family import Family
 from inflight.convert.source.hf_layers import LayerKinds, read_layer_kinds
 from inflight.convert.source.hf_rope import Rope, read_rope
 from inflight.convert.source.quantized.methods import quantization_problems
@@ -39,23 +39,29 @@ class ConfigReading:
 
 def read_model_config(raw: Mapping[str, Any], family: Family) -> ConfigReading:
     """What a config says, and everything about it that is missing, malformed or unsupported."""
-    values = ConfigValues(raw, family.defaults)
+    values = ConfigValues(decoder_config(raw, family), family.defaults)
     optional = OptionalTensors(
         qkv_bias=values.flag(family.qkv_bias),
         dense_bias=values.flag(family.dense_bias),
         mlp_bias=values.flag(family.mlp_bias),
-        qk_norm=family.qk_norm,
+        qk_norm=values.flag(family.qk_norm),
+        head_bias=family.head_bias,
         lm_head=not values.flag("tie_word_embeddings"),
     )
     config = _checkpoint_config(values, family, optional)
-    _check_quantized(values)
+    _check_quantized(values, raw)
     return ConfigReading(config, _read_dtype(values), optional, tuple(values.problems), values.shapes_known)
+
+
+def decoder_config(raw: Mapping[str, Any], family: Family) -> Mapping[str, Any]:
+    """The part of config.json that is about the decoder, under the keys that the family's columns have."""
+    return family.decoder(raw)
 
 
 def _checkpoint_config(values: ConfigValues, family: Family, optional: OptionalTensors) -> CheckpointConfig:
     heads, hidden = values.count("num_attention_heads"), values.count("hidden_size")
     max_positions = values.count("max_position_embeddings")
-    rope = read_rope(values, family, max_positions)
+    rope = Rope() if family.learned_positions else read_rope(values, family, max_positions)
     num_layers = values.count("num_hidden_layers", most=MAX_LAYERS)
     head_size = values.count("head_dim", max(hidden // heads, 1))
     return CheckpointConfig(
@@ -69,16 +75,23 @@ def _checkpoint_config(values: ConfigValues, family: Family, optional: OptionalT
         num_key_value_heads=values.count("num_key_value_heads", heads),
         head_size=head_size,
         intermediate_size=values.count("intermediate_size"),
-        norm_epsilon=values.number(family.norm_epsilon, 1e-6),
+        norm_epsilon=_read_epsilon(values, family),
         attn_bias=optional.qkv_bias,
         mlp_bias=optional.mlp_bias,
         qk_layernorm=optional.qk_norm,
         tie_word_embeddings=not optional.lm_head,
-        **_rope_keys(rope, head_size),
-        **_layer_keys(read_layer_kinds(values, family, num_layers), family, rope),
+        **(
+            {"position_embedding_type": "learned_absolute"} if family.learned_positions else _rope_keys(rope, head_size)
+        ),
+        **_layer_keys(read_layer_kinds(values, family, num_layers), family, rope, _block_facts(values, family)),
         **family.keys(values),
         hidden_act=_read_activation(values, family),
     )
+
+
+def _read_epsilon(values: ConfigValues, family: Family) -> float:
+    epsilon = family.norm_epsilon
+    return values.number(epsilon, 1e-6) if isinstance(epsilon, str) else epsilon
 
 
 def _rope_keys(rope: Rope, head_size: int) -> dict[str, Any]:
@@ -92,7 +105,12 @@ def _rope_keys(rope: Rope, head_size: int) -> dict[str, Any]:
     }
 
 
-def _layer_keys(kinds: LayerKinds, family: Family, rope: Rope) -> dict[str, Any]:
+def _block_facts(values: ConfigValues, family: Family) -> dict[str, Any]:
+    norms = "two_norms" if family.own_mlp_norm else "one_norm"
+    return {"parallel": norms if values.flag(family.parallel) else None, **family.facts(values)}
+
+
+def _layer_keys(kinds: LayerKinds, family: Family, rope: Rope, facts: dict[str, Any]) -> dict[str, Any]:
     """The `inflight` block so far; the format has names for windows in one family alone, whose readers want them."""
     block = InflightFacts(
         source=SourceFacts(model="", sha256=""),
@@ -100,6 +118,7 @@ def _layer_keys(kinds: LayerKinds, family: Family, rope: Rope) -> dict[str, Any]
         layer_types=kinds.types,
         layers_without_rope=kinds.without_rope,
         local_rotary_scaling=rope.local_scaling,
+        **facts,
     )
     if not family.rope_by_layer_type:
         return {"inflight": block}
@@ -114,8 +133,8 @@ def _read_activation(values: ConfigValues, family: Family) -> str:
     return "silu"
 
 
-def _check_quantized(values: ConfigValues) -> None:
-    if problems := quantization_problems(values.raw):
+def _check_quantized(values: ConfigValues, raw: Mapping[str, Any]) -> None:
+    if problems := quantization_problems(raw):
         values.shapes_known = False
         values.problems.extend(problems)
 

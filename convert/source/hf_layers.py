@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from inflight.convert.checkpoint.config import LayerType
 from inflight.convert.families.config_values import ConfigValues
-from inflight.convert.families.table import Family
+from inflight.convert.families.family import Family
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -33,15 +33,18 @@ def read_layer_kinds(values: ConfigValues, family: Family, num_layers: int) -> L
     if family.sliding_window == "never":
         return LayerKinds()
     types = _layer_types(values, family, num_layers)
+    turns_in_windows = family.rope_in_windows and values.raw.get("sliding_window") is not None
     if SLIDING not in types:
-        return LayerKinds()
+        return LayerKinds(without_rope=tuple(range(num_layers)) if turns_in_windows else None)
     if values.raw.get("sliding_window") is None:
         values.problems.append(f"layer_types lists {SLIDING} layers, and sliding_window is null")
         return LayerKinds()
     window = values.count("sliding_window")
     if FULL not in types:
         return LayerKinds(window)
-    return LayerKinds(window, cast("tuple[LayerType, ...]", tuple(types)), _pattern(types))
+    without_rope = tuple(layer for layer, kind in enumerate(types) if kind == FULL)
+    kinds = cast("tuple[LayerType, ...]", tuple(types))
+    return LayerKinds(window, kinds, _pattern(types), without_rope if turns_in_windows else None)
 
 
 def _layers_without_rope(values: ConfigValues, num_layers: int) -> tuple[int, ...] | None:
@@ -59,16 +62,15 @@ def _layers_without_rope(values: ConfigValues, num_layers: int) -> tuple[int, ..
 def _layer_types(values: ConfigValues, family: Family, num_layers: int) -> list[str]:
     """A kind for each layer: as layer_types lists them, or as the family's other keys have it."""
     listed = values.raw.get("layer_types")
-    by_default = _default_types(values, family, num_layers)
     if listed is None:
-        return by_default
+        return _default_types(values, family, num_layers)
     kinds = set(map(str, listed)) if isinstance(listed, list) else set()
     if not isinstance(listed, list) or not kinds <= {FULL, SLIDING}:
         text = ", ".join(sorted(kinds - {FULL, SLIDING})) or repr(listed)
         values.problems.append(f"layer_types may list {FULL} and {SLIDING}, not {text}")
     elif len(listed) != num_layers:
         values.problems.append(f"layer_types has {len(listed)} entries for {num_layers} layers")
-    elif family.sliding_window == "always" and listed != by_default:
+    elif family.sliding_window == "always" and listed != (by_default := _default_types(values, family, num_layers)):
         values.problems.append(
             f"layer_types other than {by_default[0]} throughout: {family.architecture} of transformers ignores it"
         )
@@ -76,7 +78,7 @@ def _layer_types(values: ConfigValues, family: Family, num_layers: int) -> list[
         values.problems.append(f"layer_types lists {SLIDING} layers, and use_sliding_window is false")
     else:
         return listed
-    return by_default
+    return [FULL] * num_layers
 
 
 def _default_types(values: ConfigValues, family: Family, num_layers: int) -> list[str]:
@@ -87,7 +89,8 @@ def _default_types(values: ConfigValues, family: Family, num_layers: int) -> lis
         return [FULL if values.raw.get("sliding_window") is None else SLIDING] * num_layers
     every = family.full_attention_every
     every = values.count(every) if isinstance(every, str) else every
-    return [SLIDING if (layer + 1) % every else FULL for layer in range(num_layers)]
+    first = 0 if family.full_attention_first else 1
+    return [SLIDING if (layer + first) % every else FULL for layer in range(num_layers)]
 
 
 def _first_window_layer(values: ConfigValues, num_layers: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from inflight.convert.checkpoint.rope import RotaryScaling, parse_rotary_scaling
 from inflight.convert.families.config_values import ConfigValues
-from inflight.convert.families.table import Family
+from inflight.convert.families.family import Family
 from inflight.convert.source.hf_layers import FULL, SLIDING
 
 # Rope types for which a value beside the parameters replaces the one among them.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from inflight.convert.families.arranged import arranged
 from inflight.convert.source.gguf.model import open_gguf, read_gguf_config
 from inflight.convert.source.hub import ModelLocation, locate
 from inflight.convert.source.opened import MODELOPT_CONFIG, SourceModel
@@ -51,12 +52,14 @@ def open_source(model: str | Path, revision: str | None) -> SourceModel:
         location = locate(location.name, location.revision, (*CONFIG_PATTERNS, *WEIGHT_PATTERNS))
     generation = location.directory / "generation_config.json"
     entries = _read_tensors(location.directory)
+    stored = model_tensors(str(location), config, entries)
     return SourceModel(
         location,
         config,
         read_json_object(generation, ModelError) if generation.is_file() else {},
-        model_tensors(str(location), config, entries),
+        arranged(config, stored),
         frozenset(entry.file for entry in entries.values()),
+        stored=stored,
         cache_factors=cache_scales(str(location), quantization_config(config), entries),
     )
 

@@ -22,6 +22,7 @@ MODELOPT_CONFIG = "hf_quant_config.json"
 @dataclass(frozen=True, slots=True)
 class SourceModel:
     """An opened Hugging Face model. `tensors` are those of the model, `weight_files` the files that hold them.
+    `stored`: the tensors as the files have them, where the family takes others for modules of its decoder.
     `cache_factors`: (keys, values) by layer, where the source asks for an FP8 KV cache; None: it does not.
     """
 
@@ -31,6 +32,7 @@ class SourceModel:
     tensors: Mapping[str, SourceTensor]
     weight_files: frozenset[Path]
     cache_factors: Mapping[int, tuple[float, float]] | None = field(default=None, kw_only=True)
+    stored: Mapping[str, SourceTensor] | None = field(default=None, kw_only=True)
 
     @property
     def directory(self) -> Path:

@@ -37,8 +37,9 @@ def plain_directory(source: SourceModel, dtype: str) -> Iterator[Path]:
 
 def _write_tensors(path: Path, source: SourceModel, dtype: str) -> None:
     with path.open("wb") as file:
-        file.write(encode_header({name: (dtype, tensor.shape) for name, tensor in source.tensors.items()}))
-        for tensor in source.tensors.values():
+        tensors = source.stored or source.tensors
+        file.write(encode_header({name: (dtype, tensor.shape) for name, tensor in tensors.items()}))
+        for tensor in tensors.values():
             step = max(1, _CHUNK_BYTES // max(1, math.prod(tensor.shape[1:]) * tensor.work_bytes))
             for start in range(0, tensor.shape[0], step):
                 rows = tensor.rows(start, min(start + step, tensor.shape[0])).astype(numpy_dtype(dtype))

@@ -187,3 +187,33 @@ class PlainTensor(SourceTensor):
 
     def rows(self, start: int, stop: int) -> Array:
         return read_rows(self.entry, start, stop)
+
+
+class Seen(SourceTensor):
+    """Another tensor under a name of its own."""
+
+    def __init__(self, name: str, inner: SourceTensor) -> None:
+        self._inner = inner
+        self.name, self.shape, self.dtype = name, inner.shape, inner.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return self._inner.nbytes
+
+    @property
+    def stored_type(self) -> str:
+        return self._inner.stored_type
+
+    @property
+    def work_bytes(self) -> int:
+        return self._inner.work_bytes
+
+    def rows(self, start: int, stop: int) -> Array:
+        return self._inner.rows(start, stop)
+
+    def levels(self, start: int, stop: int) -> GroupLevels | None:
+        return self._inner.levels(start, stop)
+
+    @property
+    def form(self) -> LevelForm | None:
+        return self._inner.form

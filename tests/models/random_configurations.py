@@ -28,7 +28,7 @@ _SWITCHES: dict[str, tuple[str, ...]] = {
     "stablelm": ("use_qkv_bias", "qk_layernorm", "use_parallel_residual"),
     "starcoder2": ("use_bias",),
 }
-_ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh", "relu")
+_ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh", "relu", "relu2", "mish")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _odd_shape(rng: np.random.Generator, family: str) -> Shape:
     hidden_size = num_heads * (head_size if family == "stablelm" else int(rng.integers(1, 200 // num_heads + 2)))
     extra = dict(shape.extra)
     for name in _SWITCHES.get(family, ()):
-        extra[name] = bool(rng.random() < (0.1 if name == "use_parallel_residual" else 0.5))
+        extra[name] = bool(rng.random() < 0.5)
     if rng.random() < 0.2:
         key = "hidden_activation" if family.startswith("gemma") else "hidden_act"
         extra[key] = str(rng.choice(_ACTIVATIONS))

@@ -23,6 +23,9 @@ from transformers import (
     Starcoder2Config,
 )
 
+from tests.models.further import randomize
+from tests.models.further_families import FURTHER
+
 _CONFIGS = {
     "llama": LlamaConfig,
     "mistral": MistralConfig,
@@ -95,6 +98,8 @@ class Shape:
         }
         if self.rope is not None:
             values["rope_parameters"] = self.rope
+        if self.family in FURTHER:
+            return FURTHER[self.family].config(values)
         if self.family in ("mistral", "starcoder2") or self.mixed:
             values["sliding_window"] = self.sliding_window
         if self.mixed:
@@ -114,9 +119,13 @@ def random_model(shape: Shape, seed: int, dtype: torch.dtype = torch.float32) ->
     torch.manual_seed(seed)
     # Gemma adds 1 to the weights of its norms, and multiplies its embeddings.
     gemma = shape.family.startswith("gemma")
-    model = AutoModelForCausalLM.from_config(shape.config(), dtype=torch.float32, attn_implementation="eager")
+    if shape.family in FURTHER:
+        model = FURTHER[shape.family].model(shape.config())
+        randomize(model)
+    else:
+        model = AutoModelForCausalLM.from_config(shape.config(), dtype=torch.float32, attn_implementation="eager")
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in model.named_parameters() if shape.family not in FURTHER else ():
             if "norm" in name and name.endswith("weight"):
                 parameter.copy_((0.0 if gemma else 1.0) + 0.2 * torch.randn_like(parameter))
             elif name.endswith("bias"):
@@ -141,6 +150,8 @@ def save_random_model(directory: Path, shape: Shape, seed: int, dtype: torch.dty
 
 def random_shape(rng: Any, family: str) -> Shape:
     """A random odd shape of `family`."""
+    if family in FURTHER:
+        return Shape(family=family, **FURTHER[family].sizes(rng))
     pick = rng.choice
     windowed = family in ("mistral", "starcoder2", *_MIXED) or (family in ("qwen2", "qwen3") and rng.random() < 0.3)
     window = int(rng.integers(5, 40)) if windowed else None

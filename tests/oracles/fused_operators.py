@@ -54,6 +54,7 @@ def rope_cache_write(
     head_size: int,
     rotary_size: int,
     epsilon: float,
+    norm_last: int = 0,
     key_factor: float = 1.0,
     value_factor: float = 1.0,
 ) -> tuple[Floats, Array, Array]:
@@ -64,14 +65,46 @@ def rope_cache_write(
     """
     heads = qkv.reshape(len(qkv), -1, head_size)
     q, k, v = np.split(heads, [num_heads, num_heads + num_kv_heads], axis=1)
-    q = q if q_norm is None else rms_norm(q, q_norm, epsilon=epsilon)
-    k = k if k_norm is None else rms_norm(k, k_norm, epsilon=epsilon)
-    if cos is not None and sin is not None:
-        q, k = (_rotate(x, rotary_size, cos[positions], sin[positions]) for x in (q, k))
+    turned_by = None if cos is None or sin is None else (cos[positions], sin[positions])
+    q, k = (
+        _normed_and_turned(x, norm, turned_by, rotary_size, epsilon, norm_last)
+        for x, norm in ((q, q_norm), (k, k_norm))
+    )
     blocks, slots = _places(positions, block_tables[sequence_of_row], key_cache.shape[2])
     key_cache[blocks, :, slots] = _cached(k, key_cache.dtype, key_factor)
     value_cache[blocks, :, slots] = _cached(v, value_cache.dtype, value_factor)
     return q.reshape(len(qkv), -1), key_cache, value_cache
+
+
+def _normed_and_turned(
+    heads: Array,
+    norm: Array | None,
+    turned_by: tuple[Array, Array] | None,
+    rotary_size: int,
+    epsilon: float,
+    norm_last: int,
+) -> Array:
+    if norm is not None and not norm_last:
+        heads = rms_norm(heads, norm, epsilon=epsilon)
+    if turned_by is not None:
+        heads = _rotate(heads, rotary_size, *turned_by)
+    return rms_norm(heads, norm, epsilon=epsilon) if norm is not None and norm_last else heads
+
+
+def qkv_norm(qkv: Array, q_norm: Array, k_norm: Array, *, epsilon: float) -> Floats:
+    q, k, v = np.split(qkv, [len(q_norm), len(q_norm) + len(k_norm)], axis=1)
+    normed = (rms_norm(q, q_norm, epsilon=epsilon), rms_norm(k, k_norm, epsilon=epsilon), v)
+    result: Floats = np.concatenate(normed, axis=1)
+    return result
+
+
+def clip_rows(x: Array, *, low: float, high: float) -> Floats:
+    result: Floats = np.clip(x, np.float32(low), np.float32(high))
+    return result
+
+
+def round_rows(x: Array) -> Array:
+    return x
 
 
 def paged_attention(
@@ -181,6 +214,9 @@ REFERENCES: Mapping[str, Callable[..., Array | tuple[Array, ...]]] = {
     "EmbeddingLookup": embedding_lookup,
     "RMSNorm": rms_norm,
     "LayerNorm": layer_norm,
+    "QkvNorm": qkv_norm,
+    "ClipRows": clip_rows,
+    "RoundRows": round_rows,
     "Linear": linear,
     "GatedLinear": gated_linear,
     "Activation": activated,

@@ -17,6 +17,7 @@ from inflight.build.registry import make_recipe
 from inflight.cli.main import build_app
 from inflight.convert.api import convert_model
 from inflight.convert.families import table as families
+from inflight.convert.families.names import DECODER_NAMES
 from inflight.errors import InflightError
 from tests.engines.serving_engines import write_null_engine
 from tests.models.float8 import round_to_float8
@@ -149,9 +150,9 @@ def test_a_model_of_another_shape_is_refused_before_anything_runs(tmp_path: Path
 
 
 def test_a_wrong_conversion_is_traced_to_its_layer(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = {**families.DECODER_NAMES}
+    names = {**DECODER_NAMES}
     names["mlp.fc"], names["mlp.gate"] = names["mlp.gate"], names["mlp.fc"]
-    wrong = tuple(replace(family, names=names) for family in families.FAMILIES)
+    wrong = tuple(replace(family, names=names) for family in families.FAMILIES if family.names == DECODER_NAMES)
     monkeypatch.setattr(families, "FAMILIES", wrong)
     save_random_model(tmp_path / "model", Shape(num_layers=3), seed)
     result = run("verify", tmp_path / "model", build(tmp_path, "reference"), "--max-tokens", 6, "--json")

@@ -20,8 +20,12 @@ from inflight.errors import BuildError
 OFFSET = "inflight.offset"
 # C expressions for the number of rows of a step, by the graph's symbol.
 ROW_COUNTS = {"T": "e->rows.rows", "R": "(int64_t)e->batch->num_logit_rows"}
-# Graph inputs that kernels read as they are; the others (positions, paging) travel in e->rows.
-_BATCH_ARRAYS = {"token_ids": "e->batch->token_ids", "logit_rows": "e->batch->logit_rows"}
+# Graph inputs that kernels read as they are; the others (paging) travel in e->rows.
+_BATCH_ARRAYS = {
+    "token_ids": "e->batch->token_ids",
+    "positions": "e->rows.positions",
+    "logit_rows": "e->batch->logit_rows",
+}
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,26 @@ def _activate(node: ir.Node, places: Places) -> KernelCall:
     return KernelCall("activate_rows", (element_of(y), _activation(node), _width(y)), arguments)
 
 
+def _round(node: ir.Node, places: Places) -> KernelCall:
+    x, y = _input(node, 0), node.outputs[0]
+    arguments = (places.rows(y), places.read(x), places.write(y, "void *"))
+    return KernelCall("activate_rows", (element_of(y), "NO_ACTIVATION", _width(y)), arguments)
+
+
+def _clip(node: ir.Node, places: Places) -> KernelCall:
+    x, y = _input(node, 0), node.outputs[0]
+    constants = (_width(y), _number(node, "low"), _number(node, "high"))
+    return KernelCall("clip_rows", constants, (places.rows(y), places.read(x), places.write(y)))
+
+
+def _qkv_norm(node: ir.Node, places: Places) -> KernelCall:
+    x, q_norm, k_norm = (_input(node, i) for i in range(3))
+    y = node.outputs[0]
+    constants = (_width(y), _width(q_norm), _width(k_norm), _number(node, "epsilon"))
+    norms = (places.weight("floats", q_norm), places.weight("floats", k_norm))
+    return KernelCall("qkv_norm", constants, (places.rows(y), places.read(x), *norms, places.write(y)))
+
+
 def _scale(node: ir.Node, places: Places) -> KernelCall:
     x, y = _input(node, 0), node.outputs[0]
     constants = (_width(y), _number(node, "factor"))
@@ -163,7 +187,8 @@ def _add_rows(node: ir.Node, places: Places) -> KernelCall:
 def _rope_cache_write(node: ir.Node, places: Places) -> KernelCall:
     qkv, q, keys, values = _input(node, 0), node.outputs[0], _input(node, 8), _input(node, 9)
     shape = _cache_shape(node, keys)
-    constants = (shape, _integer(node, "num_heads"), _integer(node, "rotary_size"), _number(node, "epsilon"))
+    norm = (_number(node, "epsilon"), _integer(node, "norm_last"))
+    constants = (shape, _integer(node, "num_heads"), _integer(node, "rotary_size"), *norm)
     tables = tuple(places.weight("floats", node.inputs[i]) for i in range(1, 5))
     caches = (places.cache("key", keys, shape), places.cache("value", values, shape))
     arguments = (_ROWS, places.read(qkv), *tables, places.write(q), *caches, *_cache_factors(node))
@@ -326,6 +351,9 @@ def _number(node: ir.Node, name: str) -> str:
 EMITTERS: Mapping[str, Callable[[ir.Node, Places], KernelCall]] = {
     "EmbeddingLookup": _embedding_lookup,
     "RMSNorm": _rms_norm,
+    "QkvNorm": _qkv_norm,
+    "ClipRows": _clip,
+    "RoundRows": _round,
     "LayerNorm": _layer_norm,
     "Linear": _linear,
     "GatedLinear": _gated_linear,

@@ -14,7 +14,7 @@ from inflight.build.targets.reference.recipe import ReferenceRecipe
 from inflight.build.targets.reference.round_cache import round_cache
 from inflight.convert.checkpoint.cache_factors import cache_factors
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.checkpoint.layout import module_path
+from inflight.convert.checkpoint.layout import TABLES, module_path
 from inflight.convert.checkpoint.model_spec import ModelSpec
 from inflight.dtypes import dtype_name
 from inflight.engine_format.manifest import KvCacheFacts, Limits, MemoryPlan, ModulePrecision
@@ -90,7 +90,8 @@ def _memory(checkpoint: Checkpoint, limits: Limits) -> MemoryPlan:
 
 def _precision(checkpoint: Checkpoint) -> dict[str, ModulePrecision]:
     """Every matrix that multiplies rows, by the checkpoint name of its module."""
-    looked_up = set() if checkpoint.ties_embeddings else {"transformer.vocab_embedding.weight"}
+    tied = ("vocab_embedding",) if checkpoint.ties_embeddings else ()
+    looked_up = {f"transformer.{table}.weight" for table in TABLES if table not in tied}
     return {
         module_path(name): _module_precision(checkpoint, entry)
         for name, entry in checkpoint.logical_tensors().items()

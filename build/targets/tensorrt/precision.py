@@ -10,7 +10,7 @@ from inflight.build.passes.rewrite import integer, nodes_of
 from inflight.build.targets.tensorrt.capabilities import NetworkNeeds
 from inflight.convert.checkpoint.config import CheckpointConfig
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.checkpoint.layout import module_path
+from inflight.convert.checkpoint.layout import TABLES, module_path
 from inflight.dtypes import dtype_name
 from inflight.engine_format.manifest import Dtype, ModulePrecision
 from inflight.errors import BuildError
@@ -57,7 +57,8 @@ def network_needs(graph: ir.Graph, config: CheckpointConfig) -> NetworkNeeds:
 
 def module_precision(checkpoint: Checkpoint, compute: Dtype) -> dict[str, ModulePrecision]:
     """Every matrix that multiplies rows, by its checkpoint name. Rows of weight-only products stay in `compute`."""
-    looked_up = set() if checkpoint.ties_embeddings else {"transformer.vocab_embedding.weight"}
+    tied = ("vocab_embedding",) if checkpoint.ties_embeddings else ()
+    looked_up = {f"transformer.{table}.weight" for table in TABLES if table not in tied}
     modules = {}
     for name, entry in checkpoint.logical_tensors().items():
         if not name.endswith(".weight") or len(entry.shape) != 2 or name in looked_up:

@@ -90,7 +90,8 @@ def hugging_face_config(
         "dtype": _dtype(tensors),
     }
     kind = "layer_norm_epsilon" if family.norm == "layer" else "layer_norm_rms_epsilon"
-    config[family.norm_epsilon] = value(f"attention.{kind}")
+    if isinstance(family.norm_epsilon, str):
+        config[family.norm_epsilon] = value(f"attention.{kind}")
     if config["head_dim"] is None:
         # The family's own default would stand for what the file leaves out.
         config["head_dim"] = _share(config)

@@ -10,11 +10,11 @@ from typing import Any
 from inflight.convert.source.gguf.config import find_architecture, hugging_face_config
 from inflight.convert.source.gguf.header import read_gguf_header
 from inflight.convert.source.gguf.names import ROPE_FACTORS, Architecture, hugging_face_names
-from inflight.convert.source.gguf.tensors import GgufTensor, HeadRows, Offset, Renamed, gguf_tensors
+from inflight.convert.source.gguf.tensors import GgufTensor, HeadRows, Offset, gguf_tensors
 from inflight.convert.source.gguf.tokenizer import write_gguf_tokenizer
 from inflight.convert.source.hub import ModelLocation
 from inflight.convert.source.opened import SourceModel
-from inflight.convert.source.tensor import SourceTensor
+from inflight.convert.source.tensor import Seen, SourceTensor
 from inflight.extras import install_hint, needs
 
 
@@ -78,7 +78,7 @@ def _named(
         elif architecture.family.norm_offset and kind == "weight" and module.endswith("norm"):
             result[ours] = Offset(ours, tensor)
         else:
-            result[ours] = Renamed(ours, tensor)
+            result[ours] = Seen(ours, tensor)
     return result
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from inflight.convert.families.table import Family, family_of
+from inflight.convert.families.family import Family
+from inflight.convert.families.table import family_of
 
 # Module of the checkpoint -> llama.cpp's, as many as the family's names have. {layer} counts over the whole model.
 _MODULES: Mapping[str, tuple[str, ...]] = {

@@ -11,7 +11,7 @@ import numpy as np
 from inflight.convert.source.gguf.blocks import FORMS, block_levels
 from inflight.convert.source.gguf.header import GgufHeader, TensorRecord
 from inflight.convert.source.stored import read_bytes
-from inflight.convert.source.tensor import Array, GroupLevels, LevelForm, SourceTensor
+from inflight.convert.source.tensor import Array, GroupLevels, LevelForm, Seen, SourceTensor
 from inflight.dtypes import numpy_dtype
 from inflight.errors import ModelError
 
@@ -115,37 +115,7 @@ class GgufTensor(SourceTensor):
         return read_bytes(self._file, self.name, self._offset + start, count)
 
 
-class Renamed(SourceTensor):
-    """A tensor under its Hugging Face name."""
-
-    def __init__(self, name: str, inner: SourceTensor) -> None:
-        self._inner = inner
-        self.name, self.shape, self.dtype = name, inner.shape, inner.dtype
-
-    @property
-    def nbytes(self) -> int:
-        return self._inner.nbytes
-
-    @property
-    def stored_type(self) -> str:
-        return self._inner.stored_type
-
-    @property
-    def work_bytes(self) -> int:
-        return self._inner.work_bytes
-
-    def rows(self, start: int, stop: int) -> Array:
-        return self._inner.rows(start, stop)
-
-    def levels(self, start: int, stop: int) -> GroupLevels | None:
-        return self._inner.levels(start, stop)
-
-    @property
-    def form(self) -> LevelForm | None:
-        return self._inner.form
-
-
-class Offset(Renamed):
+class Offset(Seen):
     """The weights of a norm without the one that llama.cpp's converter added."""
 
     def rows(self, start: int, stop: int) -> Array:
@@ -153,7 +123,7 @@ class Offset(Renamed):
         return (rows.astype(np.float32) - np.float32(1)).astype(rows.dtype)
 
 
-class HeadRows(Renamed):
+class HeadRows(Seen):
     """Rows of a query or key projection in the order of transformers, which turns the halves of a head; llama.cpp's
     converter interleaved them: its row 2 i + h of a head is row i of half h.
     """

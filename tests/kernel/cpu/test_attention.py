@@ -46,6 +46,7 @@ class Shape:
     window: int
     has_norms: bool
     rotary_size: int  # 0: no rotation
+    norm_last: int
     scale: float
     softcap: float  # 0: none
     factors: tuple[float, float]  # of keys and of values, in a cache of 8-bit floats
@@ -62,6 +63,7 @@ class Shape:
             window=int(rng.choice([0, 0, 1, 50, 300])),
             has_norms=bool(rng.random() < 0.5),
             rotary_size=int(rng.choice([head_size // 2 * 2, head_size // 2 * 2, head_size // 4 * 2, 0])),
+            norm_last=int(rng.integers(2)),
             scale=float(np.float32(head_size**-0.5 * rng.choice([1, 0.7]))),
             softcap=float(np.float32(rng.choice([0, 0, 0.5, 20]))),
             factors=(_factor(rng), _factor(rng)) if dtype == FLOAT8 else (1.0, 1.0),
@@ -156,7 +158,7 @@ class Attention:
             "RopeCacheWrite",
             [*inputs, positions, *self._paging(), *caches],
             [rows("q", s.num_heads * s.head_size), *written],
-            {**s.heads, "rotary_size": s.rotary_size, "epsilon": EPSILON},
+            {**s.heads, "rotary_size": s.rotary_size, "epsilon": EPSILON, "norm_last": s.norm_last},
         )
 
     def _attention_graph(self) -> ir.Graph:
@@ -187,7 +189,8 @@ class Attention:
         caches = (self.reference_keys, self.reference_values)
         places = (step.positions, step.sequence_of_row, step.block_tables)
         inputs = (*self.norms, *self.tables, *places, *caches)
-        q, *_ = rope_cache_write(qkv, *inputs, **heads, rotary_size=self.shape.rotary_size, epsilon=EPSILON)
+        size, last = self.shape.rotary_size, self.shape.norm_last
+        q, *_ = rope_cache_write(qkv, *inputs, **heads, rotary_size=size, epsilon=EPSILON, norm_last=last)
         options: dict[str, Any] = {**heads, **self.shape.scores}
         return paged_attention(q, *caches, *places, **options)
 

@@ -89,6 +89,7 @@ ELEMENTWISE: list[tuple[str, dict[str, Any]]] = [
     *(("Activation", {"activation": activation}) for activation in ACTIVATIONS),
     ("Scale", {"factor": 0.37}),
     ("SoftCap", {"cap": 1.5}),
+    ("ClipRows", {"low": -1.2, "high": 0.7}),
     ("AddRows", {"factor": -1.7}),
 ]
 

@@ -158,13 +158,13 @@ def test_every_problem_is_reported_at_once(tmp_path: Path, rng: np.random.Genera
     tensors["model.norm.weight"] = np.ones(7, np.float32)
     tensors["model.layers.1.self_attn.q_proj.weight"] = np.zeros((48, 20), np.int32)
     tensors["model.layers.0.adapter.weight"] = np.ones(3, np.float32)
-    config |= {"hidden_act": "relu", "rope_scaling": {"type": "mrope", "factor": 2.0}}
+    config |= {"hidden_act": "mish", "rope_scaling": {"type": "mrope", "factor": 2.0}}
     write_model(tmp_path / "model", config, tensors)
     with pytest.raises(ModelError) as error:
         convert_model(tmp_path / "model", tmp_path / "checkpoint", ConvertOptions(tp_size=3))
     for part in (
         f"{tmp_path / 'model'} cannot be converted",
-        "hidden_act 'relu'",
+        "hidden_act 'mish'",
         "rope type 'mrope'",
         "tp_size 3 does not divide the 8 attention heads",
         "missing tensor: model.layers.0.mlp.up_proj.weight (28, 20)",

@@ -7,7 +7,7 @@
 
 #include "vec.h"
 
-typedef enum { NO_ACTIVATION, SILU, GELU_TANH, GELU, RELU } activation;
+typedef enum { NO_ACTIVATION, SILU, GELU_TANH, GELU, RELU, RELU2 } activation;
 
 /* x / (1 + 2^exponent). 2^exponent is 2^(n + f), n whole: a minimax polynomial in f of degree 5 (relative error 2e-7),
  * then n more in the exponent. */
@@ -73,12 +73,16 @@ INLINE f32x16 gelu_tanh16(f32x16 x) {
 /* x/2 (1 + erf(x / sqrt 2)) */
 INLINE f32x16 gelu16(f32x16 x) { return splat(0.5f) * x * (1.0f + erf16(x * splat(0.707106781f))); }
 
+/* max(x, 0); a NaN stays one. */
+INLINE f32x16 relu16(f32x16 x) { return select16(x < splat(0.0f), splat(0.0f), x); }
+
 INLINE f32x16 activate16(activation function, f32x16 x) {
     switch (function) {
         case SILU: return silu16(x);
         case GELU_TANH: return gelu_tanh16(x);
         case GELU: return gelu16(x);
-        case RELU: return select16(x < splat(0.0f), splat(0.0f), x);
+        case RELU: return relu16(x);
+        case RELU2: return relu16(x) * relu16(x);
         default: return x;
     }
 }

@@ -42,6 +42,17 @@ INLINE void scale_rows(pool *p, int thread, int64_t width, float factor, int64_t
         store_until(F32, y, i, s.end, load_until(F32, x, i, s.end) * factor);
 }
 
+/* y = x cut to low .. high; a NaN stays one. */
+INLINE void clip_rows(pool *p, int thread, int64_t width, float low, float high, int64_t rows, const float *x,
+                      float *y) {
+    const element_share s = share_elements(p, thread, rows * width);
+    for (int64_t i = s.start; i < s.end; i += LANES) {
+        f32x16 v = load_until(F32, x, i, s.end);
+        v = select16(v < splat(low), splat(low), v);
+        store_until(F32, y, i, s.end, select16(v > splat(high), splat(high), v));
+    }
+}
+
 /* y = cap tanh(x / cap) */
 INLINE void soft_cap_rows(pool *p, int thread, int64_t width, float cap, int64_t rows, const float *x, float *y) {
     const element_share s = share_elements(p, thread, rows * width);

@@ -32,6 +32,19 @@ INLINE void rms_norm(pool *p, int thread, element act, int64_t width, float epsi
         normalize_row(act, width, epsilon, x + row * width, weight, at(act, y, row * width));
 }
 
+/* Rows of q, k and v side by side, of which q and k are normalized, each as a whole; y may be x. */
+INLINE void qkv_norm(pool *p, int thread, int64_t width, int64_t q_width, int64_t k_width, float epsilon, int64_t rows,
+                     const float *x, const float *q_norm, const float *k_norm, float *y) {
+    const int64_t normed = q_width + k_width;
+    for (int64_t row = share_start(p, thread, rows); row < share_start(p, thread + 1, rows); row++) {
+        const float *from = x + row * width;
+        float *to = y + row * width;
+        normalize_row(F32, q_width, epsilon, from, q_norm, to);
+        normalize_row(F32, k_width, epsilon, from + q_width, k_norm, to + q_width);
+        memmove(to + normed, from + normed, (size_t)(width - normed) * sizeof(float));
+    }
+}
+
 /* y = residual + the normalized row; y may be the residual. */
 INLINE void rms_norm_add(pool *p, int thread, int64_t width, float epsilon, int64_t rows, const float *x,
                          const float *weight, const float *residual, float *y) {

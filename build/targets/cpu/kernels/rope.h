@@ -18,12 +18,18 @@ INLINE void rotate(int64_t head_size, int64_t rotary, const float *x, const floa
     for (int64_t i = rotary; i < head_size; i++) y[i] = x[i];
 }
 
-INLINE void rotate_head(int64_t head_size, int64_t rotary, float epsilon, const float *norm, const float *x,
+/* `last`: the norm comes behind the rotation. */
+INLINE void rotate_head(int64_t head_size, int64_t rotary, float epsilon, int last, const float *norm, const float *x,
                         const float *cos, const float *sin, float *y) {
-    float normalized[head_size];
+    float between[head_size];
+    if (norm && last) {
+        rotate(head_size, rotary, x, cos, sin, between);
+        normalize_row(F32, head_size, epsilon, between, norm, y);
+        return;
+    }
     if (norm) {
-        normalize_row(F32, head_size, epsilon, x, norm, normalized);
-        x = normalized;
+        normalize_row(F32, head_size, epsilon, x, norm, between);
+        x = between;
     }
     rotate(head_size, rotary, x, cos, sin, y);
 }
@@ -115,22 +121,22 @@ INLINE int last_of_sequence(const token_rows *t, int64_t row) {
  * The norms are NULL when the model has none; the tables are [positions][rotary / 2], NULL when nothing is rotated. A
  * piece of work is one head of one row. Factors: of a cache of E4M3. */
 INLINE void rope_cache_write(pool *p, int thread, cache_shape s, int64_t num_heads, int64_t rotary, float epsilon,
-                             const token_rows *t, const float *qkv, const float *q_norm, const float *k_norm,
-                             const float *cos, const float *sin, float *q, void *keys, void *values, float key_factor,
-                             float value_factor) {
+                             int norm_last, const token_rows *t, const float *qkv, const float *q_norm,
+                             const float *k_norm, const float *cos, const float *sin, float *q, void *keys,
+                             void *values, float key_factor, float value_factor) {
     const int64_t d = s.head_size, heads = num_heads + 2 * s.num_kv_heads;
     for (int64_t i = share_start(p, thread, t->rows * heads); i < share_start(p, thread + 1, t->rows * heads); i++) {
         int64_t row = i / heads, head = i % heads, position = t->positions[row];
         const float *x = qkv + i * d, *c = cos + position * (rotary / 2), *z = sin + position * (rotary / 2);
         if (head < num_heads) {
-            rotate_head(d, rotary, epsilon, q_norm, x, c, z, q + (row * num_heads + head) * d);
+            rotate_head(d, rotary, epsilon, norm_last, q_norm, x, c, z, q + (row * num_heads + head) * d);
             continue;
         }
         int64_t block = block_of(t, row, s.tokens_per_block), token = position % s.tokens_per_block;
         int64_t kv_head = (head - num_heads) % s.num_kv_heads;
         if (head < num_heads + s.num_kv_heads) {
             float key[d];
-            rotate_head(d, rotary, epsilon, k_norm, x, c, z, key);
+            rotate_head(d, rotary, epsilon, norm_last, k_norm, x, c, z, key);
             write_key(s, key_block(s, keys, block, kv_head), token, key, key_factor);
         } else {
             write_value(s, value_block(s, values, block, kv_head), token, last_of_sequence(t, row), x, value_factor);

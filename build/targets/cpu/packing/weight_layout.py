@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from math import prod
 from typing import Literal, NamedTuple
 
@@ -71,9 +72,9 @@ class WeightLayout:
 
     @property
     def lookup_bytes(self) -> int:
-        """Size of the lookup table at the start of the file, which is read row by row."""
-        first = self.tensors[0] if self.tensors else None
-        return first.nbytes if first is not None and first.layout == "rows" else 0
+        """Size of the lookup tables at the start of the file, which are read row by row."""
+        tables = list(takewhile(lambda tensor: tensor.layout == "rows", self.tensors))
+        return tables[-1].offset + tables[-1].nbytes if tables else 0
 
     @property
     def matrix_bytes(self) -> int:
@@ -161,6 +162,7 @@ def _uses(graph: ir.Graph) -> Iterator[_Use]:
 _WEIGHT_INPUTS: dict[str, tuple[tuple[Layout, tuple[int, ...]], ...]] = {
     "EmbeddingLookup": (("rows", (1,)),),
     "RMSNorm": (("floats", (1,)),),
+    "QkvNorm": (("floats", (1,)), ("floats", (2,))),
     "LayerNorm": (("floats", (1,)), ("floats", (2,))),
     "Linear": (("panels", (1,)), ("floats", (2,))),
     "GatedLinear": (("gated_panels", (1, 2)), ("gated_floats", (3, 4))),

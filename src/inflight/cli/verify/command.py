@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from inflight.convert.families.family import Family
     from inflight.engine_format.manifest import EngineManifest
 
     Array = npt.NDArray[np.float32]
@@ -84,7 +85,7 @@ def verify(
 
     _require_torch()
     source = open_source(model, revision)
-    _check_pair(model, source.config, engine)
+    family = _check_pair(model, source.config, engine)
     executor = load_engine(engine, threads=threads)
     try:
         manifest = executor.manifest
@@ -93,9 +94,9 @@ def verify(
     finally:
         executor.close()
     checkpoint = None if checkpoint_dir is None else engine_checkpoint(checkpoint_dir, manifest)
-    numbers = engine_numbers(model, revision, manifest, checkpoint)
+    numbers = engine_numbers(model, family, revision, manifest, checkpoint)
     with plain_directory(source, manifest.model.dtype) as directory:
-        oracle = rounded_oracle(directory, manifest, numbers)
+        oracle = rounded_oracle(directory, family, manifest, numbers)
         same_type = [oracle.logits(run) for _, run in runs]
         oracle = Oracle(directory, manifest.model.dtype, widen=True)
     oracle.take(numbers)
@@ -114,8 +115,9 @@ def verify(
         raise typer.Exit(1)
 
 
-def _check_pair(model: str, config: Mapping[str, Any], engine: Path) -> None:
-    """Raises ModelError for a model that is not supported, InflightError for one of another shape than the engine's."""
+def _check_pair(model: str, config: Mapping[str, Any], engine: Path) -> Family:
+    """The model's family. Raises ModelError for a model that is not supported, InflightError for one of another shape
+    than the engine's."""
     from inflight.convert.families.table import find_family
     from inflight.convert.plan import check_config
     from inflight.convert.source.hf_config import read_model_config
@@ -134,6 +136,7 @@ def _check_pair(model: str, config: Mapping[str, Any], engine: Path) -> None:
             f"{engine} was built from another model ({built.source.model}) than {model}: {'; '.join(wrong)}.",
             "Give the model that the engine was built from.",
         )
+    return family
 
 
 def _report(results: list[dict[str, Any]], layers: list[dict[str, Any]], conclusion: str, as_json: bool) -> None:

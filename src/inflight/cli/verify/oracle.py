@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from inflight.convert.checkpoint.directory import Checkpoint
+    from inflight.convert.families.family import Family
     from inflight.convert.quantization.rows import RowRounding
     from inflight.engine_format.manifest import EngineManifest, ModulePrecision
 
@@ -68,15 +69,16 @@ class EngineNumbers:
     plain: Sequence[str] = ()
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> EngineNumbers:
+    def of(cls, checkpoint: Checkpoint, family: Family) -> EngineNumbers:
         from inflight.convert.quantization import dequantized as read
 
-        weights, factors = dict(read.dequantized_weights(checkpoint)), read.input_factors(checkpoint)
-        return cls(weights, factors, read.row_roundings(checkpoint), read.plain_matrices(checkpoint))
+        weights = dict(read.dequantized_weights(checkpoint, family))
+        factors, rows = read.input_factors(checkpoint, family), read.row_roundings(checkpoint, family)
+        return cls(weights, factors, rows, read.plain_matrices(checkpoint, family))
 
 
 def engine_numbers(
-    model: str, revision: str | None, manifest: EngineManifest, checkpoint: Checkpoint | None
+    model: str, family: Family, revision: str | None, manifest: EngineManifest, checkpoint: Checkpoint | None
 ) -> EngineNumbers:
     """From the engine's checkpoint, or made from `model` by the recipe that the manifest tells.
 
@@ -87,7 +89,7 @@ def engine_numbers(
     from inflight.convert.options import ConvertOptions
 
     if checkpoint is not None:
-        return EngineNumbers.of(checkpoint)
+        return EngineNumbers.of(checkpoint, family)
     if not (manifest.source.rounded_by_convert or manifest.source.kept_from_source):
         raise InflightError(
             "The weights were quantized on data or by another tool: their scales cannot be made from the model again.",
@@ -98,7 +100,7 @@ def engine_numbers(
     options = {"dtype": manifest.model.dtype, "revision": revision, "progress": False, **quantization_options(manifest)}
     with temporary_directory("verify") as scratch:
         convert_model(model, scratch / "checkpoint", ConvertOptions.model_validate(options))
-        return EngineNumbers.of(Checkpoint.open(scratch / "checkpoint"))
+        return EngineNumbers.of(Checkpoint.open(scratch / "checkpoint"), family)
 
 
 def engine_checkpoint(directory: Path, manifest: EngineManifest) -> Checkpoint:
@@ -111,7 +113,7 @@ def engine_checkpoint(directory: Path, manifest: EngineManifest) -> Checkpoint:
     return checkpoint
 
 
-def rounded_oracle(directory: Path, manifest: EngineManifest, numbers: EngineNumbers) -> Oracle:
+def rounded_oracle(directory: Path, family: Family, manifest: EngineManifest, numbers: EngineNumbers) -> Oracle:
     """transformers with the roundings of the engine: how far they carry from the float32 result."""
     dtype, cache, weights = manifest.model.dtype, manifest.kv_cache.dtype, numbers.weights
     if weights:
@@ -124,7 +126,9 @@ def rounded_oracle(directory: Path, manifest: EngineManifest, numbers: EngineNum
         shortest = cache if dtype == "float32" and cache not in QUANTIZED_CACHES else dtype
         oracle = Oracle(directory, shortest, widen=False)
     if cache in QUANTIZED_CACHES or weights:
-        oracle.round_cache(cache, manifest.model.head_size)
+        # Fused or not, each head is as many neighbouring outputs.
+        modules = (name.partition("[")[0] for name in family.names["attention.qkv"])
+        oracle.round_cache(cache, manifest.model.head_size, {name.rpartition(".")[2] for name in modules})
     return oracle
 
 
@@ -137,9 +141,10 @@ class Oracle:
 
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            directory, dtype=getattr(torch, dtype), attn_implementation="eager"
-        )
+        # Some models that read pictures as well are no causal language models to transformers.
+        architecture = transformers.AutoConfig.from_pretrained(directory).architectures or [""]
+        made = getattr(transformers, architecture[0], transformers.AutoModelForCausalLM)
+        model = made.from_pretrained(directory, dtype=getattr(torch, dtype), attn_implementation="eager")
         self._model = (model.float() if widen else model).eval()
         self._weights_type: str | None = None
 
@@ -175,11 +180,11 @@ class Oracle:
                 lambda _, inputs: (inputs[0].to(kind).to(inputs[0].dtype), *inputs[1:])
             )
 
-    def round_cache(self, dtype: str, head_size: int) -> None:
-        """From now on queries, keys (before their rotation) and values are rounded to the cache's type, integers head
-        by head: attention multiplies in that type. So are the weights of values, which have 16 bits beside integers
-        and are bfloat16 beside 8-bit floats. The factors of an FP8 cache are taken to be 1, which changes where a
-        number falls between two others and not how far they are apart.
+    def round_cache(self, dtype: str, head_size: int, projections: Collection[str]) -> None:
+        """From now on queries, keys (before their rotation) and values, which modules of these names yield, are rounded
+        to the cache's type, integers head by head: attention multiplies in that type. So are the weights of values,
+        which have 16 bits beside integers and are bfloat16 beside 8-bit floats. The factors of an FP8 cache are taken
+        to be 1, which changes where a number falls between two others and not how far they are apart.
         """
         import torch
 
@@ -194,7 +199,7 @@ class Oracle:
             return (_rounded(heads, _GREATEST[dtype]) if dtype == "int8" else _int4(heads)).flatten(-2)
 
         for name, module in self._model.named_modules():
-            if name.endswith(("q_proj", "k_proj", "v_proj")):
+            if name.rpartition(".")[2] in projections:
                 module.register_forward_hook(hook)
 
     def logits(self, run: EngineRun) -> Array:

@@ -7,6 +7,7 @@ from typing import Any
 
 from inflight.convert.families.config_values import ConfigValues
 
+_CAUSAL = "rows see the positions before them alone"
 _DEFAULTS: Mapping[str, Any] = {
     "num_key_value_heads": 4,
     "head_dim": 256,
@@ -30,6 +31,29 @@ GEMMA3_DEFAULTS: Mapping[str, Any] = {
 }
 
 
+GEMMA_DEFAULTS: Mapping[str, Any] = {
+    "num_key_value_heads": 16,
+    "head_dim": 256,
+    "hidden_act": "gelu_pytorch_tanh",
+    "tie_word_embeddings": True,
+}
+
+
+def gemma_config(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the first models call gelu is meant with its tanh."""
+    return {**raw, "hidden_act": "gelu_pytorch_tanh"} if raw.get("hidden_act") == "gelu" else raw
+
+
+def gemma_keys(values: ConfigValues) -> dict[str, Any]:
+    values.refuse("use_bidirectional_attention", _CAUSAL)
+    return {}
+
+
+def vault_keys(values: ConfigValues) -> dict[str, Any]:
+    """Gemma 2 without the norms after attention and MLP."""
+    return {**gemma2_keys(values), "inter_layernorms": None}
+
+
 def gemma2_keys(values: ConfigValues) -> dict[str, Any]:
     """The keys of the checkpoint that Gemma 2 has."""
     return {**_common_keys(values), "attn_logit_softcapping": values.optional_number("attn_logit_softcapping")}
@@ -42,7 +66,7 @@ def gemma3_keys(values: ConfigValues) -> dict[str, Any]:
 
 
 def _common_keys(values: ConfigValues) -> dict[str, Any]:
-    values.refuse("use_bidirectional_attention", "rows see the positions before them alone")
+    values.refuse("use_bidirectional_attention", _CAUSAL)
     return {
         "inter_layernorms": True,
         "query_pre_attn_scalar": values.number("query_pre_attn_scalar", 256),

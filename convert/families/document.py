@@ -1,0 +1,83 @@
+"""The page docs/families.md, made of the family table: `python -m inflight.convert.families.document`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from inflight.convert.families.family import Family
+from inflight.convert.families.table import FAMILIES
+from inflight.convert.families.text_parts import TEXT_PARTS
+
+_HEAD = """# Model families
+
+The architectures of Hugging Face transformers that `inflight convert` reads, and what their layers are. This page is
+generated from the [family table](extending/adding_a_family.md): `python -m inflight.convert.families.document`.
+
+Every one of them is compared with transformers at random odd shapes, on the targets `reference` and `cpu`; target
+`tensorrt` takes those whose operators it has, and names the others when an engine is built. A value of config.json that
+changes the mathematics and is not known is refused by its name.
+"""
+_TEXT = """
+## Models that read pictures as well
+
+Of these the text part is taken, whatever decoder of the table above it is. The tensors of pictures are left out, and
+`inflight convert` says how many.
+"""
+
+
+def document() -> str:
+    """The whole page."""
+    return "\n".join([*_lines()]) + "\n"
+
+
+def _lines() -> Iterator[str]:
+    yield _HEAD
+    yield "| architecture | model_type | layers |"
+    yield "| --- | --- | --- |"
+    for family in FAMILIES:
+        yield f"| `{family.architecture}` | {family.model_type} | {', '.join(_features(family)) or 'as Llama'} |"
+    yield _TEXT
+    yield "| architecture | model_type | decoder where the config names none |"
+    yield "| --- | --- | --- |"
+    for part in TEXT_PARTS:
+        yield f"| `{part.architecture}` | {part.model_type} | {part.text_type} |"
+
+
+def _features(family: Family) -> Iterator[str]:
+    """What is not as in Llama."""
+    norm = "RMS norm" if family.norm == "rms" else "LayerNorm"
+    without = [name for name, there in (("weight", family.norm_weight), ("bias", family.norm_bias)) if not there]
+    told = (
+        (family.norm == "layer" or without, f"{norm}{' without ' + ' and '.join(without) if without else ''}"),
+        (family.norm_offset, "1 + the weights of norms"),
+        (family.sandwich_norms, "norms before and after attention and MLP"),
+        (family.post_norms, "norms after attention and MLP alone"),
+        (family.parallel, "attention and MLP in parallel" + _by_key(family.parallel)),
+        (family.qk_norm, "norms of queries and keys" + _where(family)),
+        (family.fused or family.transposed, "matrices stored otherwise"),
+        (family.interleaved_rope, "neighbours turned (rows reordered)"),
+        (family.partial_rotary, "partial rotation"),
+        (family.skips_rope, "layers without rotation"),
+        (family.rope_in_windows, "rotation in windows alone"),
+        (family.rope_by_layer_type, "rotation by kind of layer"),
+        (family.learned_positions, "learned positions"),
+        (family.sliding_window != "never", "windows"),
+        (family.scaled_embedding, "scaled embedding"),
+        (not family.gated_mlp, "MLP without a gate"),
+        (family.head_bias, "a bias of the projection"),
+    )
+    return (text for there, text in told if there)
+
+
+def _by_key(value: bool | str) -> str:
+    return f" (`{value}`)" if isinstance(value, str) else ""
+
+
+def _where(family: Family) -> str:
+    if family.qk_norm_width:
+        return " over all heads"
+    return " after the rotation" if family.qk_norm_last else ""
+
+
+if __name__ == "__main__":
+    print(document(), end="")

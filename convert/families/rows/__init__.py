@@ -1,0 +1,1 @@
+"""The rows of the family table, by the kind of their layers."""

@@ -1,0 +1,1 @@
+"""Conversion, networks and engines of every family, with transformers as the judge."""
