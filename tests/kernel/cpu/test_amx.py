@@ -1,11 +1,10 @@
-"""Products and attention in tiles of AMX, compiled over a model of its instructions in C (amx_model.h)."""
+"""Products in tiles of AMX, compiled over a model of its instructions in C (amx_model.h)."""
 
 from __future__ import annotations
 
 import ctypes
 import mmap
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from tests.kernel.cpu.quantized import (
     row_scales,
     to_record,
 )
-from tests.kernel.cpu.test_attention import Shape, check_attention
 from tests.oracles.fused_floats import gated_linear, linear
 from tests.oracles.fused_quantized import quantized_gated_linear, quantized_linear
 
@@ -61,7 +59,7 @@ def _at_the_end_of_memory(array: Array) -> Array:
     return copy
 
 
-def _check_instructions(library: ctypes.CDLL) -> None:
+def check_instructions(library: ctypes.CDLL) -> None:
     """Tiles were multiplied, as a CPU would have done it, and none are held."""
     assert library.amx_products() > 0
     assert library.amx_faults() == 0
@@ -174,7 +172,7 @@ def _check_integer_products(
             expected = _in_vectors(product, kernel, record, x_scale)
             np.testing.assert_array_equal(product.run(kernel, record, x_scale), expected)
             np.testing.assert_array_equal(product.run(kernel, record, x_scale, threads=2), expected)
-    _check_instructions(kernels[0].library)
+    check_instructions(kernels[0].library)
 
 
 def test_integer_products_in_tiles_are_the_bits_of_vectors(rng: np.random.Generator, tmp_path: Path) -> None:
@@ -244,7 +242,7 @@ def test_bfloat16_products_in_tiles_do_not_see_their_company(rng: np.random.Gene
     for kernel, weight in zip(plain, weights, strict=True):
         _check_float_product(rng, kernel, weight, None)
     _check_float_product(rng, with_gate, gate, up)
-    _check_instructions(with_gate.library)
+    check_instructions(with_gate.library)
 
 
 def test_products_of_8_bit_floats_in_tiles_do_not_see_their_company(rng: np.random.Generator, tmp_path: Path) -> None:
@@ -288,14 +286,4 @@ def test_products_of_8_bit_floats_in_tiles_do_not_see_their_company(rng: np.rand
         run(plain, part, in_place, None, in_place, threads=2)
         np.testing.assert_array_equal(in_place, residual[part] + y[part])
         np.testing.assert_array_equal(run(gated, part, np.empty_like(z[part]), threads=2), z[part])
-    _check_instructions(plain.library)
-
-
-def test_attention_in_tiles_is_as_defined_and_a_row_sees_neither_company_nor_chunks(
-    rng: np.random.Generator, tmp_path: Path
-) -> None:
-    shape = replace(
-        Shape.random(rng, BFLOAT16), num_kv_heads=int(rng.integers(1, 3)), queries_per_kv=int(rng.choice([1, 3, 17]))
-    )
-    attention = check_attention(shape, native_level(), rng, tmp_path, MODEL)
-    _check_instructions(attention.attend.library)
+    check_instructions(plain.library)
