@@ -85,7 +85,7 @@ def assert_verified(
     print(shape, dtype)
     save_random_model(root / "model", shape, seed, dtype)
     quantize = str(rng.choice(["int8_wo", "int4_wo"])) if rng.random() < 0.3 else None
-    options = _PLAIN.model_copy(update={"quantize": quantize, "group_size": 32})
+    options = ConvertOptions(progress=False, quantize=quantize)
     convert_model(root / "model", root / "checkpoint", options)
     recipe = make_recipe(target=target, max_batch_size=2, max_seq_len=64, max_num_tokens=8)
     build_engine(root / "checkpoint", root / "engine", recipe)
