@@ -116,10 +116,19 @@ OPERATORS: Mapping[str, Operator] = {
         {"activation": STRING, "group_size": INT},
         optional=_GATE_BIASES,
     ),
+    "Experts": Operator(
+        ("x", "fc", "proj", "logits", "residual"),
+        ("y", "scratch"),
+        {"top_k": INT, "routing": STRING, "epsilon": FLOAT, "activation": STRING},
+        optional=frozenset({"residual"}),
+        may_reuse={"y": "residual"},
+    ),
+    "GateWholeRows": Operator(("x", "gates"), ("y",), may_reuse={"y": "x"}),
+    "RoundRows": Operator(("x",), ("y",)),
     "Gate": Operator(("gate_rows", "up_rows"), ("y",), {"activation": STRING}, may_reuse={"y": "gate_rows"}),
 }
 
-# Of Activation, GatedLinear, QuantizedGatedLinear and Gate.
+# Of Activation, GatedLinear, QuantizedGatedLinear, Gate and Experts.
 ACTIVATIONS = ("silu", "gelu_tanh", "gelu", "relu")
 
 # The greatest magnitude of a quantized row. 16 bits are two signed bytes, 256 * high + low, whose range ends at
@@ -127,7 +136,7 @@ ACTIVATIONS = ("silu", "gelu_tanh", "gelu", "relu")
 GREATEST_LEVEL: Mapping[RowDtype, int] = {"int8": 127, "int16": 32639, "float8_e4m3fn": 448}
 
 # Products, whose input 0 is rows and whose input 1 is a weight.
-PRODUCTS = ("Linear", "GatedLinear")
+PRODUCTS = ("Linear", "GatedLinear", "Experts")
 # Which output of an operator is rounded to the type in which a product reads it.
 ROUNDED_OUTPUTS = {"RMSNorm": 0, "LayerNorm": 0, "GatedLinear": 0, "Activation": 0, "Gate": 0, "PagedAttention": 0}
 

@@ -17,8 +17,9 @@ from inflight.build.network.weights import Weights
 from inflight.convert.checkpoint.model_spec import Activation, MlpSpec, ModelSpec, NormSpec
 
 FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
+OPSET = 24
 BATCH, STEP = "batch", "step"
-_ACTIVATIONS: Mapping[Activation, tuple[str, Mapping[str, Any]]] = {
+ACTIVATIONS: Mapping[Activation, tuple[str, Mapping[str, Any]]] = {
     "silu": ("Swish", {}),
     "gelu": ("Gelu", {"approximate": "none"}),
     "gelu_tanh": ("Gelu", {"approximate": "tanh"}),
@@ -30,7 +31,7 @@ class Layers:
 
     def __init__(self, builder: GraphBuilder, weights: Weights, spec: ModelSpec) -> None:
         self._builder = builder
-        self._weights = weights
+        self.weights = weights
         self._spec = spec
 
     def linear(self, x: ir.Value, prefix: str, name: str) -> ir.Value:
@@ -39,28 +40,28 @@ class Layers:
         Rows that meet a quantized weight are rounded first.
         """
         op = self._builder.op
-        transposed = self._weights.transposed(prefix, f"{name}.weight")
+        transposed = self.weights.transposed(prefix, f"{name}.weight")
         shape = (BATCH, STEP, shape_of(transposed)[-1])
-        x = self._weights.rounded_rows(x, prefix, name)
-        if f"{prefix}.bias" not in self._weights:
+        x = self.weights.rounded_rows(x, prefix, name)
+        if f"{prefix}.bias" not in self.weights:
             return op("MatMul", [x, transposed], name, FLOAT, shape)
         product = op("MatMul", [x, transposed], f"{name}.product", FLOAT, shape)
-        return op("Add", [product, self._weights.float32(f"{prefix}.bias")], name, FLOAT, shape)
+        return op("Add", [product, self.weights.float32(f"{prefix}.bias")], name, FLOAT, shape)
 
     def norm(self, x: ir.Value, norm: NormSpec, source: str, name: str) -> ir.Value:
         """x normalized over its last axis: by its root mean square (Zhang and Sennrich, 2019), or by mean and variance
         (Ba et al., 2016). The weights are those of `source`.`norm.module`.
         """
         prefix = f"{source}.{norm.module}"
-        inputs = [x, self._weights.float32(f"{prefix}.weight")]
+        inputs = [x, self.weights.float32(f"{prefix}.weight")]
         if norm.bias:
-            inputs.append(self._weights.float32(f"{prefix}.bias"))
+            inputs.append(self.weights.float32(f"{prefix}.bias"))
         kind = "RMSNormalization" if norm.kind == "rms" else "LayerNormalization"
         return self._builder.op(kind, inputs, name, FLOAT, shape_of(x), {"axis": -1, "epsilon": norm.epsilon})
 
     def embedding(self, token_ids: ir.Value) -> ir.Value:
         """token_ids [B, L] -> [B, L, hidden]. Rows are gathered in their stored type, then cast and scaled."""
-        table, scale = self._weights.stored("transformer.vocab_embedding.weight"), self._spec.embedding_scale
+        table, scale = self.weights.stored("transformer.vocab_embedding.weight"), self._spec.embedding_scale
         name = "embedding" if scale == 1.0 else "embedding.unscaled"
         shape = (BATCH, STEP, self._spec.hidden_size)
         if table.dtype == FLOAT:
@@ -87,15 +88,15 @@ class Layers:
         bounded = self._builder.op("Tanh", [shares], "logits.bounded", FLOAT, shape_of(logits))
         return self._by_constant("Mul", bounded, "logits.softcap", cap, "logits")
 
-    def mlp(self, x: ir.Value, mlp: MlpSpec, source: str, name: str) -> ir.Value:
+    def mlp(self, x: ir.Value, mlp: MlpSpec, source: str, name: str, module: str = "mlp") -> ir.Value:
         """proj(act(fc(x)) * gate(x)), or without the gate: SwiGLU (Shazeer, 2020) and its kin.
 
         The network calls the branch that is activated `gate` and the one that multiplies it `up`; the checkpoint calls
         them `fc` and `gate`.
         """
-        source, name = f"{source}.mlp", f"{name}.mlp"
+        source, name = f"{source}.{module}", f"{name}.{module}"
         shape = (BATCH, STEP, mlp.size)
-        kind, attributes = _ACTIVATIONS[mlp.activation]
+        kind, attributes = ACTIVATIONS[mlp.activation]
         if not mlp.gated:
             hidden = self.linear(x, f"{source}.fc", f"{name}.up")
             activated = self._builder.op(kind, [hidden], f"{name}.activation", FLOAT, shape, attributes)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.gemma import GEMMA2_DEFAULTS, GEMMA3_DEFAULTS, gemma2_keys, gemma3_keys
+from inflight.convert.families.mixtures import Mixture, mixtures
 from inflight.convert.families.others import granite_keys, smollm3_keys, stablelm_keys
 
 # Module of the checkpoint -> Hugging Face modules, concatenated in this order. {layer} counts over the whole model.
@@ -70,7 +71,8 @@ class Family:
     `gated_mlp`: a second product multiplies the activated one.
 
     `defaults` are the values that transformers assumes for keys that are absent from config.json. `names` are the
-    source's modules, `ignored` patterns of source tensors that are left out on purpose.
+    source's modules, `ignored` patterns of source tensors that are left out on purpose. `mixture`: the layers have
+    experts.
     """
 
     architecture: str
@@ -92,6 +94,7 @@ class Family:
     sandwich_norms: bool = False
     scaled_embedding: bool = False
     gated_mlp: bool = True
+    mixture: Mixture | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     names: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: DECODER_NAMES)
     ignored: tuple[str, ...] = ROTARY_TABLES
@@ -213,6 +216,7 @@ FAMILIES = (
         names=STARCODER2_NAMES,
         defaults=STARCODER2_DEFAULTS,
     ),
+    *mixtures(Family, DECODER_NAMES),
 )
 
 

@@ -66,5 +66,5 @@ def _matrices(checkpoint: Checkpoint) -> Iterator[tuple[TensorSpec, list[str]]]:
     """The matrix of every product with its Hugging Face modules."""
     family = next(family for family in FAMILIES if family.architecture == checkpoint.config.architecture)
     for spec in stage_tensors(checkpoint.config, checkpoint.spec, 0):
-        if spec.kind == "weight" and spec.columns is not None and spec.module != "vocab_embedding":
+        if spec.kind == "weight" and spec.columns is not None and spec.module != "vocab_embedding" and not spec.plain:
             yield spec, [name.format(layer=spec.layer) for name in family.names[spec.module]]

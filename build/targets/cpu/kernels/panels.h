@@ -30,18 +30,21 @@ INLINE int64_t row_blocks(const pool *p, int64_t rows, int64_t panels) {
     return max_int(ceil_div(rows, BLOCK_ROWS), min_int(wanted, rows / (4 * TILE_ROWS)));
 }
 
+/* The rows of block `block` of as many as `blocks`: whole tiles in all but the last. */
+INLINE panel_piece block_of_rows(int64_t panel, int64_t block, int64_t blocks, int64_t rows) {
+    const int64_t tiles = ceil_div(rows, TILE_ROWS), first = tiles * block / blocks * TILE_ROWS;
+    return (panel_piece){panel, first, min_int(rows, tiles * (block + 1) / blocks * TILE_ROWS) - first, NULL, NULL};
+}
+
 /* The next piece of this operator; 0 when there is none left. */
 INLINE int take_panel(pool *p, int thread, int64_t panels, int64_t panel_bytes, int64_t rows, const void *weight,
                       panel_piece *piece) {
     if (rows == 0) return 0;
     const int64_t blocks = row_blocks(p, rows, panels), item = pool_take_near(p, thread, panels * blocks);
     if (item < 0) return 0;
-    const int64_t panel = item / blocks, block = item % blocks;
-    const int64_t tiles = ceil_div(rows, TILE_ROWS); /* whole ones in all blocks but the last */
-    piece->panel = panel;
-    piece->first = tiles * block / blocks * TILE_ROWS;
-    piece->count = min_int(rows, tiles * (block + 1) / blocks * TILE_ROWS) - piece->first;
-    piece->columns = (const unsigned char *)weight + panel * panel_bytes;
+    const int64_t block = item % blocks;
+    *piece = block_of_rows(item / blocks, block, blocks, rows);
+    piece->columns = (const unsigned char *)weight + piece->panel * panel_bytes;
     piece->next = (const unsigned char *)piece->columns + panel_bytes;
     if (block + 1 < blocks) piece->next = NULL;
     else if (item + 1 == share_start(p, thread + 1, panels * blocks)) piece->next = p->shares[thread].expected;

@@ -137,8 +137,11 @@ class Oracle:
 
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
+        # Attention and experts without kernels of their own, which do not take every size.
+        config = transformers.AutoConfig.from_pretrained(directory)
+        experts = {"experts_implementation": "eager"} if hasattr(config, "num_experts_per_tok") else {}
         model = transformers.AutoModelForCausalLM.from_pretrained(
-            directory, dtype=getattr(torch, dtype), attn_implementation="eager"
+            directory, dtype=getattr(torch, dtype), attn_implementation="eager", **experts
         )
         self._model = (model.float() if widen else model).eval()
         self._weights_type: str | None = None
