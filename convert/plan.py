@@ -20,6 +20,7 @@ from inflight.convert.checkpoint.model_spec import ModelSpec
 from inflight.convert.checkpoint.sharding import group_problems, shard, split_problems
 from inflight.convert.checkpoint.support import unsupported
 from inflight.convert.families.expert_stacks import expert_matrices
+from inflight.convert.families.mixtures import MISSING
 from inflight.convert.families.table import FAMILIES, Family, architectures, find_family
 from inflight.convert.options import ConvertOptions
 from inflight.convert.quantization.kept import kept_forms, kept_quantization
@@ -219,7 +220,8 @@ def _family(model: str, raw: Mapping[str, Any]) -> Family:
     if family is None:
         found = ", ".join(architectures(raw)) or f"model_type {raw.get('model_type')!r}"
         known = ", ".join(family.architecture for family in FAMILIES)
-        raise ModelError(f"{model}: {found} is not supported.", f"Supported architectures: {known}.")
+        missing = "".join(f": {MISSING[name]}" for name in architectures(raw)[:1] if name in MISSING)
+        raise ModelError(f"{model}: {found} is not supported{missing}.", f"Supported architectures: {known}.")
     return family
 
 

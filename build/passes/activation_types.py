@@ -33,7 +33,7 @@ def set_activation_types(graph: ir.Graph) -> None:
 
 
 def _is_short(user: ir.Node, value: ir.Value) -> bool:
-    return _reads_as(user, value) == ir.DataType.BFLOAT16
+    return bool(_reads_as(user, value) == ir.DataType.BFLOAT16)
 
 
 def _round_for(graph: ir.Graph, rows: ir.Value, users: Sequence[ir.Node]) -> None:

@@ -49,8 +49,8 @@ def _sparse_mixer(logits: Array, epsilon: float) -> tuple[Array, Array]:
     for _ in range(2):
         first = left.argmax(axis=-1)[:, None]
         greatest = np.take_along_axis(left, first, axis=-1)
-        near = (greatest - logits) / np.maximum(np.abs(logits), greatest) <= 2 * epsilon
-        shares = np.where(near, np.exp(left - greatest), 0.0)
+        far = (greatest - logits) / np.maximum(np.abs(logits), greatest) > 2 * epsilon
+        shares = np.where(far, 0.0, np.exp(left - greatest))
         chosen.append(first)
         weights.append(np.take_along_axis(shares, first, axis=-1) / shares.sum(axis=-1, keepdims=True))
         np.put_along_axis(left, first, -np.inf, axis=-1)

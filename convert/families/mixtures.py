@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from inflight.convert.checkpoint.config import MAX_LAYERS as MOST_LAYERS
-from inflight.convert.checkpoint.moe_facts import MOST_EXPERTS, RENORMALIZE, MoeFacts
+from inflight.convert.checkpoint.moe_facts import MOST_EXPERTS, RENORMALIZE, SPARSE_MIXER_EXPERTS, MoeFacts
 from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.others import granite_keys
 
@@ -19,6 +19,16 @@ Names = Mapping[str, tuple[str, ...]]
 Row = TypeVar("Row")
 _LAYER = "model.layers.{layer}."
 NO_RENORMALIZATION, SPARSE_MIXER = 0, 2
+
+
+# What mixtures have that is not known yet, by architecture.
+MISSING: Mapping[str, str] = {
+    "OlmoeForCausalLM": "norms over all heads of queries, and of keys, together are not known",
+    "GptOssForCausalLM": "attention sinks, and experts with biases and a clamped activation, are not known",
+    "Ernie4_5_MoeForCausalLM": "a bias that counts in the choice of experts and not in their weights is not known",
+    "DeepseekV2ForCausalLM": "latent attention and experts in groups are not known",
+    "DeepseekV3ForCausalLM": "latent attention and experts in groups are not known",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +45,32 @@ class Mixture:
     gates_shared_expert: bool = False
 
 
-def _stacks(gate: str, up: str, down: str, stacked: str) -> dict[str, tuple[str, ...]]:
-    """The stacks that transformers 5 makes of the experts' modules."""
-    return {
-        f"{stacked}.gate_up_proj": (f"{gate}.weight", f"{up}.weight"),
-        f"{stacked}.down_proj": (f"{down}.weight",),
-    }
+class _Expert(NamedTuple):
+    """The modules of one expert."""
+
+    gate: str
+    up: str
+    down: str
+
+    def stacks(self, module: str) -> dict[str, tuple[str, ...]]:
+        """The stacks that transformers 5 makes of them, in `module`."""
+        return {
+            f"{module}.gate_up_proj": (f"{self.gate}.weight", f"{self.up}.weight"),
+            f"{module}.down_proj": (f"{self.down}.weight",),
+        }
+
+    def modules(self, router: str) -> dict[str, tuple[str, ...]]:
+        """Modules of a mixture in the checkpoint -> those of the source; `fc` has what multiplies the gate first."""
+        return {
+            "experts.router": (f"{_LAYER}{router}",),
+            "experts.fc": (f"{_LAYER}{self.up}", f"{_LAYER}{self.gate}"),
+            "experts.proj": (f"{_LAYER}{self.down}",),
+        }
 
 
-_MIXTRAL = [f"block_sparse_moe.experts.{{expert}}.{name}" for name in ("w1", "w3", "w2")]
-_QWEN = [f"mlp.experts.{{expert}}.{name}_proj" for name in ("gate", "up", "down")]
-_GRANITE = [f"block_sparse_moe.experts.{{expert}}.{name}_proj" for name in ("gate", "up", "down")]
-
-
-def _modules(router: str, gate: str, up: str, down: str) -> dict[str, tuple[str, ...]]:
-    """Modules of a mixture in the checkpoint -> those of the source; `fc` holds what multiplies the gate first."""
-    return {
-        "experts.router": (f"{_LAYER}{router}",),
-        "experts.fc": (f"{_LAYER}{up}", f"{_LAYER}{gate}"),
-        "experts.proj": (f"{_LAYER}{down}",),
-    }
+_MIXTRAL = _Expert(*(f"block_sparse_moe.experts.{{expert}}.{name}" for name in ("w1", "w3", "w2")))
+_QWEN = _Expert(*(f"mlp.experts.{{expert}}.{name}_proj" for name in ("gate", "up", "down")))
+_GRANITE = _Expert(*(f"block_sparse_moe.experts.{{expert}}.{name}_proj" for name in ("gate", "up", "down")))
 
 
 def _shared(module: str) -> dict[str, tuple[str, ...]]:
@@ -62,87 +78,14 @@ def _shared(module: str) -> dict[str, tuple[str, ...]]:
     return {f"mlp.shared_expert.{ours}": (f"{_LAYER}{module}.{theirs}_proj",) for ours, theirs in pairs}
 
 
-def mixtures(family: Callable[..., Row], names: Names) -> tuple[Row, ...]:
-    """The rows of the family table, made by `family`; `names` are those of a decoder without experts."""
-    return (
-        family(
-            architecture="MixtralForCausalLM",
-            model_type="mixtral",
-            sliding_window="always",
-            keys=mixtral_keys,
-            mixture=Mixture(
-                _stacks(*_MIXTRAL, stacked="mlp.experts"), {"mlp.gate.weight": "block_sparse_moe.gate.weight"}
-            ),
-            names={**names, **_modules("block_sparse_moe.gate", *_MIXTRAL)},
-            defaults={
-                "num_key_value_heads": 8,
-                "rms_norm_eps": 1e-5,
-                "rope_theta": 1e6,
-                "num_local_experts": 8,
-                "num_experts_per_tok": 2,
-            },
-        ),
-        family(
-            architecture="Qwen3MoeForCausalLM",
-            model_type="qwen3_moe",
-            qkv_bias="attention_bias",
-            dense_bias="attention_bias",
-            qk_norm=True,
-            keys=qwen_keys,
-            mixture=Mixture(_stacks(*_QWEN, stacked="mlp.experts")),
-            names={**names, **_modules("mlp.gate", *_QWEN)},
-            defaults={
-                "num_key_value_heads": 4,
-                "num_experts": 128,
-                "num_experts_per_tok": 8,
-                "moe_intermediate_size": 768,
-            },
-        ),
-        family(
-            architecture="Qwen2MoeForCausalLM",
-            model_type="qwen2_moe",
-            qkv_bias="qkv_bias",
-            keys=qwen2_keys,
-            mixture=Mixture(_stacks(*_QWEN, stacked="mlp.experts"), gates_shared_expert=True),
-            names={
-                **names,
-                **_modules("mlp.gate", *_QWEN),
-                **_shared("mlp.shared_expert"),
-                "experts.shared_expert_gate": (f"{_LAYER}mlp.shared_expert_gate",),
-            },
-            defaults={
-                "qkv_bias": True,
-                "num_key_value_heads": 16,
-                "num_experts": 60,
-                "num_experts_per_tok": 4,
-                "moe_intermediate_size": 1408,
-                "shared_expert_intermediate_size": 5632,
-            },
-        ),
-        *(
-            family(
-                architecture=f"{architecture}ForCausalLM",
-                model_type=architecture.lower(),
-                qkv_bias="attention_bias",
-                dense_bias="attention_bias",
-                keys=granite_moe_keys,
-                mixture=_granite_mixture(),
-                names={**names, **_modules("block_sparse_moe.router.layer", *_GRANITE), **_shared("shared_mlp")},
-                defaults={"num_local_experts": 8, "num_experts_per_tok": 2},
-            )
-            for architecture in ("GraniteMoe", "GraniteMoeShared")
-        ),
-    )
-
-
 def _granite_mixture() -> Mixture:
-    halves = tuple(f"{module}.weight" for module in _GRANITE[:2])
+    experts = _GRANITE.stacks("block_sparse_moe.experts")
     shared = tuple(f"shared_mlp.{name}_proj.weight" for name in ("gate", "up"))
     return Mixture(
         {
-            **_stacks(*_GRANITE, stacked="block_sparse_moe.experts"),
-            "block_sparse_moe.input_linear.weight": halves,
-            "block_sparse_moe.output_linear.weight": (f"{_GRANITE[2]}.weight",),
+            **experts,
+            "block_sparse_moe.input_linear.weight": experts["block_sparse_moe.experts.gate_up_proj"],
+            "block_sparse_moe.output_linear.weight": experts["block_sparse_moe.experts.down_proj"],
             "shared_mlp.input_linear.weight": shared,
             "shared_mlp.output_linear.weight": ("shared_mlp.down_proj.weight",),
         },
@@ -152,6 +95,16 @@ def _granite_mixture() -> Mixture:
 
 def mixtral_keys(values: ConfigValues) -> dict[str, Any]:
     return {"moe": _moe(values, RENORMALIZE)}
+
+
+def phimoe_keys(values: ConfigValues) -> dict[str, Any]:
+    """Two experts by the sparse mixer, whatever num_experts_per_tok says, as transformers has it."""
+    values.refuse("lm_head_bias", "the vocabulary projection has no bias here")
+    if values.raw.get("num_experts_per_tok") != SPARSE_MIXER_EXPERTS:
+        values.problems.append(
+            f"num_experts_per_tok {values.raw.get('num_experts_per_tok')!r} is not supported: this router chooses two"
+        )
+    return {"moe": _moe(values, SPARSE_MIXER, sparse_mixer_epsilon=values.number("router_jitter_noise", 0.01))}
 
 
 def granite_moe_keys(values: ConfigValues) -> dict[str, Any]:
@@ -197,3 +150,98 @@ def _moe(values: ConfigValues, mode: int, **further: Any) -> MoeFacts:
     key = "num_local_experts" if values.raw.get("num_local_experts") is not None else "num_experts"
     count, top_k = values.count(key, most=MOST_EXPERTS), values.count("num_experts_per_tok", most=MOST_EXPERTS)
     return MoeFacts(num_experts=count, top_k=top_k, normalization_mode=mode, **further)
+
+
+_MIXTRAL_DEFAULTS: Mapping[str, Any] = {
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1e6,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 2,
+}
+_QWEN3_DEFAULTS: Mapping[str, Any] = {
+    "num_key_value_heads": 4,
+    "num_experts": 128,
+    "num_experts_per_tok": 8,
+    "moe_intermediate_size": 768,
+}
+_QWEN2_DEFAULTS: Mapping[str, Any] = {
+    "qkv_bias": True,
+    "num_key_value_heads": 16,
+    "num_experts": 60,
+    "num_experts_per_tok": 4,
+    "moe_intermediate_size": 1408,
+    "shared_expert_intermediate_size": 5632,
+}
+_PHIMOE_DEFAULTS: Mapping[str, Any] = {
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1e6,
+    "num_local_experts": 16,
+    "num_experts_per_tok": 2,
+    "router_jitter_noise": 0.01,
+}
+_GRANITE_COLUMNS: Mapping[str, Any] = {
+    "qkv_bias": "attention_bias",
+    "dense_bias": "attention_bias",
+    "keys": granite_moe_keys,
+    "mixture": _granite_mixture(),
+    "defaults": {"num_local_experts": 8, "num_experts_per_tok": 2},
+}
+
+
+def mixtures(family: Callable[..., Row], names: Names) -> tuple[Row, ...]:
+    """The rows of the family table, made by `family`; `names` are those of a decoder without experts."""
+    granite = {**names, **_GRANITE.modules("block_sparse_moe.router.layer"), **_shared("shared_mlp")}
+    return (
+        family(
+            architecture="MixtralForCausalLM",
+            model_type="mixtral",
+            sliding_window="always",
+            keys=mixtral_keys,
+            mixture=Mixture(_MIXTRAL.stacks("mlp.experts"), {"mlp.gate.weight": "block_sparse_moe.gate.weight"}),
+            names={**names, **_MIXTRAL.modules("block_sparse_moe.gate")},
+            defaults=_MIXTRAL_DEFAULTS,
+        ),
+        family(
+            architecture="Qwen3MoeForCausalLM",
+            model_type="qwen3_moe",
+            qkv_bias="attention_bias",
+            dense_bias="attention_bias",
+            qk_norm=True,
+            keys=qwen_keys,
+            mixture=Mixture(_QWEN.stacks("mlp.experts")),
+            names={**names, **_QWEN.modules("mlp.gate")},
+            defaults=_QWEN3_DEFAULTS,
+        ),
+        family(
+            architecture="Qwen2MoeForCausalLM",
+            model_type="qwen2_moe",
+            qkv_bias="qkv_bias",
+            keys=qwen2_keys,
+            mixture=Mixture(_QWEN.stacks("mlp.experts"), gates_shared_expert=True),
+            names={
+                **names,
+                **_QWEN.modules("mlp.gate"),
+                **_shared("mlp.shared_expert"),
+                "experts.shared_expert_gate": (f"{_LAYER}mlp.shared_expert_gate",),
+            },
+            defaults=_QWEN2_DEFAULTS,
+        ),
+        family(
+            architecture="PhimoeForCausalLM",
+            model_type="phimoe",
+            qkv_bias="attention_bias",
+            dense_bias="attention_bias",
+            sliding_window="always",
+            norm="layer",
+            keys=phimoe_keys,
+            mixture=Mixture(_MIXTRAL.stacks("mlp.experts"), {"mlp.router.weight": "block_sparse_moe.gate.weight"}),
+            names={**names, **_MIXTRAL.modules("block_sparse_moe.gate")},
+            defaults=_PHIMOE_DEFAULTS,
+        ),
+        family(architecture="GraniteMoeForCausalLM", model_type="granitemoe", **_GRANITE_COLUMNS, names=granite),
+        family(
+            architecture="GraniteMoeSharedForCausalLM", model_type="granitemoeshared", **_GRANITE_COLUMNS, names=granite
+        ),
+    )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from transformers import PhimoeConfig
 
 from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
+from inflight.convert.plan import check_config
 from inflight.errors import ModelError
 from tests.models.mixtures import MIXTURES
 from tests.models.random_models import random_shape, save_random_model
@@ -40,7 +43,7 @@ def test_stacks_of_experts_give_the_same_checkpoint_as_experts_on_their_own(
 
 
 def test_ranks_hold_parts_of_every_expert(tmp_path: Path, seed: int, rng: np.random.Generator) -> None:
-    extra = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 22}
+    extra: dict[str, Any] = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 22}
     extra |= {"shared_expert_intermediate_size": 18, "mlp_only_layers": []}
     shape = replace(random_shape(rng, "qwen2_moe"), num_kv_heads=2, queries_per_kv=1, hidden_size=48, head_size=24)
     save_random_model(tmp_path / "model", replace(shape, extra=extra), seed)
@@ -62,7 +65,17 @@ def test_ranks_hold_parts_of_every_expert(tmp_path: Path, seed: int, rng: np.ran
         np.testing.assert_array_equal(np.concatenate(parts[proj], axis=2), whole.array(prefix + proj))
 
 
-def test_what_is_missing_of_the_experts_is_named(tmp_path: Path, seed: int, rng: np.random.Generator) -> None:
+def test_a_mixture_that_is_not_known_says_what_is_missing() -> None:
+    with pytest.raises(
+        ModelError, match=r"GptOssForCausalLM is not supported: attention sinks, and experts with biases"
+    ):
+        check_config("model", {"architectures": ["GptOssForCausalLM"]})
+    config = PhimoeConfig(num_experts_per_tok=3, lm_head_bias=True, vocab_size=100, pad_token_id=0).to_dict()
+    with pytest.raises(ModelError, match=r"lm_head_bias True is not supported.*\n.*num_experts_per_tok 3 is not"):
+        check_config("model", {**config, "architectures": ["PhimoeForCausalLM"]})
+
+
+def test_experts_are_not_quantized_by_name(tmp_path: Path, seed: int, rng: np.random.Generator) -> None:
     save_random_model(tmp_path / "model", random_shape(rng, "mixtral"), seed)
     options = ConvertOptions(module_schemes=(("*.mlp.fc", "int8_wo"),))
     with pytest.raises(ModelError, match=r"'\*\.mlp\.fc' names .*: routers and experts are not quantized"):

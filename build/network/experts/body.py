@@ -16,7 +16,6 @@ from inflight.build.graph.values import new_value
 from inflight.build.network.layers import ACTIVATIONS, BATCH, FLOAT, OPSET, STEP
 from inflight.convert.checkpoint.model_spec import ExpertsSpec
 
-Value = ir.Value
 _ROUTER_AXIS = -1
 
 
@@ -26,18 +25,20 @@ class FunctionBody:
     def __init__(self) -> None:
         self.nodes: list[ir.Node] = []
 
-    def op(self, op_type: str, inputs: Sequence[Value | None], attributes: Mapping[str, Any] | None = None) -> Value:
+    def op(
+        self, op_type: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any] | None = None
+    ) -> ir.Value:
         return self.ops(op_type, inputs, 1, attributes)[0]
 
     def ops(
-        self, op_type: str, inputs: Sequence[Value | None], outputs: int, attributes: Mapping[str, Any] | None = None
-    ) -> Sequence[Value]:
+        self, op_type: str, inputs: Sequence[ir.Value | None], outputs: int, attributes: Mapping[str, Any] | None = None
+    ) -> Sequence[ir.Value]:
         name = f"{op_type}_{len(self.nodes)}"
         values = [ir.Value(name=f"{name}.{index}") for index in range(outputs)]
         self.nodes.append(ir.node(op_type, inputs, attributes, outputs=values, name=name))
         return values
 
-    def constant(self, array: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> Value:
+    def constant(self, array: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> ir.Value:
         return self.op("Constant", [], {"value": ir.tensor(np.asarray(array, dtype))})
 
 
@@ -59,7 +60,7 @@ def function_graph(spec: ExpertsSpec) -> ir.Graph:
     return ir.Graph(inputs, [total], nodes=body.nodes, opset_imports={"": OPSET}, name="experts")
 
 
-def _experts(body: FunctionBody, spec: ExpertsSpec, x: Value, fc: Value, proj: Value) -> Value:
+def _experts(body: FunctionBody, spec: ExpertsSpec, x: ir.Value, fc: ir.Value, proj: ir.Value) -> ir.Value:
     """What every expert makes of every row, [E, B, L, H]."""
     rows = body.op("Unsqueeze", [x, body.constant([0])])
     products = body.op("MatMul", [rows, _transposed(body, fc)])
@@ -69,13 +70,13 @@ def _experts(body: FunctionBody, spec: ExpertsSpec, x: Value, fc: Value, proj: V
     return body.op("MatMul", [hidden, _transposed(body, proj)])
 
 
-def _transposed(body: FunctionBody, stack: Value) -> Value:
+def _transposed(body: FunctionBody, stack: ir.Value) -> ir.Value:
     """[E, out, in] as [E, 1, in, out]."""
     turned = body.op("Transpose", [stack], {"perm": [0, 2, 1]})
     return body.op("Unsqueeze", [turned, body.constant([1])])
 
 
-def _top_k(body: FunctionBody, spec: ExpertsSpec, logits: Value) -> Value:
+def _top_k(body: FunctionBody, spec: ExpertsSpec, logits: ir.Value) -> ir.Value:
     """The weight of every expert for every row, [B, L, E]; 0 of those that are not chosen."""
     greatest, chosen = body.ops("TopK", [logits, body.constant([spec.top_k])], 2, {"axis": _ROUTER_AXIS})
     if spec.routing == "renormalized":
@@ -86,7 +87,7 @@ def _top_k(body: FunctionBody, spec: ExpertsSpec, logits: Value) -> Value:
     return _placed(body, _zeros(body, logits), chosen, weights)
 
 
-def _sparse_mixer(body: FunctionBody, spec: ExpertsSpec, logits: Value) -> Value:
+def _sparse_mixer(body: FunctionBody, spec: ExpertsSpec, logits: ir.Value) -> ir.Value:
     """The same of two experts, the second chosen as if the first were not there."""
     placed, left = _zeros(body, logits), logits
     lowest, span = body.constant(-np.inf, np.float32), body.constant(2 * spec.epsilon, np.float32)
@@ -95,7 +96,7 @@ def _sparse_mixer(body: FunctionBody, spec: ExpertsSpec, logits: Value) -> Value
         chosen = body.op("ArgMax", [left], {"axis": _ROUTER_AXIS, "keepdims": 1})
         magnitude = body.op("Max", [body.op("Abs", [logits]), greatest])
         distance = body.op("Div", [body.op("Sub", [greatest, logits]), magnitude])
-        near = body.op("Where", [body.op("LessOrEqual", [distance, span]), left, lowest])
+        near = body.op("Where", [body.op("Greater", [distance, span]), lowest, left])
         shares = body.op("Softmax", [near], {"axis": _ROUTER_AXIS})
         weight = body.op("GatherElements", [shares, chosen], {"axis": _ROUTER_AXIS})
         placed = _placed(body, placed, chosen, weight)
@@ -103,9 +104,9 @@ def _sparse_mixer(body: FunctionBody, spec: ExpertsSpec, logits: Value) -> Value
     return placed
 
 
-def _zeros(body: FunctionBody, like: Value) -> Value:
+def _zeros(body: FunctionBody, like: ir.Value) -> ir.Value:
     return body.op("ConstantOfShape", [body.op("Shape", [like])], {"value": ir.tensor(np.zeros(1, np.float32))})
 
 
-def _placed(body: FunctionBody, rows: Value, places: Value, values: Value) -> Value:
+def _placed(body: FunctionBody, rows: ir.Value, places: ir.Value, values: ir.Value) -> ir.Value:
     return body.op("ScatterElements", [rows, places, values], {"axis": _ROUTER_AXIS})

@@ -146,7 +146,7 @@ def _packed_bytes(layout: Layout, element: Element, shapes: list[tuple[int, ...]
     if layout.endswith("experts"):
         count, outputs, inputs = shapes[0]
         gated = layout == "gated_experts"
-        pair = [(outputs // 2, inputs)] * 2 if gated else [(outputs, inputs)]
+        pair: list[tuple[int, ...]] = [(outputs // 2, inputs)] * 2 if gated else [(outputs, inputs)]
         return count * _packed_bytes("gated_panels" if gated else "panels", element, pair)
     out_features, in_features = shapes[0]
     columns_per_panel = PANEL // len(shapes)
