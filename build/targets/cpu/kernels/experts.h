@@ -101,8 +101,8 @@ INLINE void multiply_groups(pool *p, int thread, grouped_product m, expert_group
     const int64_t all = m.pieces[*g.active];
     product_work work;
     work.configured = 0;
-    for (int64_t item; (item = pool_take_near(p, thread, all)) >= 0;) {
-        const int64_t i = group_of_piece(&m, *g.active, item);
+    for (shared_piece taken; (taken = pool_take_near(p, thread, all, 1)).number >= 0;) {
+        const int64_t item = taken.number, i = group_of_piece(&m, *g.active, item);
         const expert_group group = g.groups[i];
         const int64_t blocks = (m.pieces[i + 1] - m.pieces[i]) / m.panels, inside = item - m.pieces[i];
         product own = m.of_one;
@@ -111,8 +111,9 @@ INLINE void multiply_groups(pool *p, int thread, grouped_product m, expert_group
         own.y = own.gate ? at(act, m.of_one.y, group.start * own.n) : (float *)m.of_one.y + group.start * own.n;
         panel_piece piece = block_of_rows(inside / blocks, inside % blocks, blocks, group.count);
         piece.columns = panel_at(&m, group, piece.panel);
-        const int last = item + 1 == share_start(p, thread + 1, all);
-        piece.next = inside % blocks + 1 < blocks ? NULL : last ? later : panel_of_piece(&m, g, item + 1);
+        piece.block = inside % blocks, piece.blocks = blocks;
+        const int64_t behind = item + blocks - piece.block; /* the first piece of the next panel */
+        piece.following = behind >= taken.end ? later : panel_of_piece(&m, g, behind);
         multiply_piece(own, piece, &work);
     }
     end_pieces(&work);
