@@ -20,7 +20,9 @@ from inflight.engine_format.manifest import (
     SourceFacts,
     WorkPlan,
 )
+from inflight.tensor_file import TensorEntry
 
+_STACK_AXES = 3
 _EMBEDDING, _PROJECTION = "transformer.vocab_embedding.weight", "lm_head.weight"
 _POSITIONS = "transformer.position_embedding.weight"
 
@@ -33,7 +35,7 @@ def model_facts(checkpoint: Checkpoint) -> ModelFacts:
         dtype=cast(Dtype, config.dtype),  # opening the checkpoint refused others
         vocab_size=spec.vocab_size,
         hidden_size=spec.hidden_size,
-        intermediate_size=first.mlp.size,
+        intermediate_size=checkpoint.config.intermediate_size,
         num_hidden_layers=len(spec.layers),
         num_attention_heads=first.attention.num_heads,
         num_key_value_heads=first.attention.num_kv_heads,
@@ -42,7 +44,8 @@ def model_facts(checkpoint: Checkpoint) -> ModelFacts:
         sliding_window=windows[0] if len(windows) == 1 else None,
         layer_kinds=kinds if len(kinds) > 1 else UNSET,
         tie_word_embeddings=not spec.lm_head,
-        num_parameters=_num_parameters(checkpoint),
+        num_parameters=num_parameters(checkpoint),
+        active_parameters=active_parameters(checkpoint) if checkpoint.config.has_experts else UNSET,
     )
 
 
@@ -58,7 +61,24 @@ def _layer_kinds(spec: ModelSpec) -> tuple[LayerKind, ...]:
     )
 
 
-def _num_parameters(checkpoint: Checkpoint) -> int:
+def active_parameters(checkpoint: Checkpoint) -> int:
+    """Those that one token meets: of the experts, those that are chosen for it."""
+    idle = (prod(entry.shape) - _met(checkpoint, entry, prod(entry.shape)) for entry in _stacks(checkpoint).values())
+    return num_parameters(checkpoint) - sum(idle)
+
+
+def _stacks(checkpoint: Checkpoint) -> dict[str, TensorEntry]:
+    """The matrices of all experts of a layer are one tensor (experts, out, in)."""
+    return {name: entry for name, entry in checkpoint.tensors.items() if len(entry.shape) == _STACK_AXES}
+
+
+def _met(checkpoint: Checkpoint, entry: TensorEntry, amount: int) -> int:
+    """What one token meets of a tensor of so many bytes or elements."""
+    moe = checkpoint.config.moe
+    return amount if moe is None or len(entry.shape) != _STACK_AXES else amount // moe.num_experts * moe.top_k
+
+
+def num_parameters(checkpoint: Checkpoint) -> int:
     """Scales are not parameters, nor is the quantized copy of a tied embedding."""
     tensors = checkpoint.logical_tensors()
     if checkpoint.config.tie_word_embeddings and checkpoint.quantization_of("lm_head") is not None:
@@ -93,21 +113,24 @@ def source_facts(checkpoint: Checkpoint) -> SourceFacts:
 
 def work_plan(checkpoint: Checkpoint, target: BuildFacts) -> WorkPlan:
     """Operations and bytes of the matrix products; a decode step reads every weight but the embedding table once, and
-    the scales and zero points of quantized ones.
+    the scales and zero points of quantized ones. Of experts a step of one token reads those that it meets.
     """
     tensors = checkpoint.logical_tensors()
     matrices = {name: entry for name, entry in tensors.items() if name.endswith(".weight") and len(entry.shape) == 2}
     embedding = matrices.pop(_EMBEDDING)
     matrices.pop(_POSITIONS, None)
     projection = matrices.pop(_PROJECTION, embedding)
+    stacks = _stacks(checkpoint)
     read = [*matrices.values(), projection]
+    met = sum(_met(checkpoint, entry, prod(entry.shape)) for entry in stacks.values())
+    met_bytes = sum(_met(checkpoint, entry, entry.nbytes) for entry in stacks.values())
     scales = [checkpoint.scales_of(entry.name) for entry in read]
     zeros = [tensors.get(f"{module_path(entry.name)}{ZERO_POINT}") for entry in read]
     moved, kv_cache = target.weight_bytes_per_step, target.kv_cache
     if moved is None:
-        moved = sum(entry.nbytes for entry in [*read, *scales, *zeros] if entry is not None)
+        moved = sum(entry.nbytes for entry in [*read, *scales, *zeros] if entry is not None) + met_bytes
     return WorkPlan(
-        layer_flops_per_token=2 * sum(prod(entry.shape) for entry in matrices.values()),
+        layer_flops_per_token=2 * (sum(prod(entry.shape) for entry in matrices.values()) + met),
         logits_flops_per_row=2 * prod(projection.shape),
         weight_bytes_per_step=moved,
         kv_bytes_per_token=kv_cache.bytes_per_block // kv_cache.tokens_per_block,

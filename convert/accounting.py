@@ -24,8 +24,11 @@ class TensorAccount:
     def sources(self, spec: TensorSpec) -> tuple[str, ...]:
         """Names of the source tensors that make the parts of `spec`, in order."""
         tied = self._tied and spec.module == "lm_head" and spec.kind == "weight"
-        module = "vocab_embedding" if tied else spec.module
-        return tuple(f"{name.format(layer=spec.layer)}.{spec.kind}" for name in self._family.names[module])
+        names = self._family.names["vocab_embedding" if tied else spec.module]
+        experts = range(spec.experts or 1)
+        return tuple(
+            f"{name.format(layer=spec.layer, expert=expert)}.{spec.kind}" for expert in experts for name in names
+        )
 
     def tensors_of(self, spec: TensorSpec) -> list[SourceTensor]:
         """The source tensors that make the parts of `spec`; none where one of them is missing or misshapen."""
@@ -36,7 +39,7 @@ class TensorAccount:
 
     def offset(self, spec: TensorSpec) -> float:
         """What the checkpoint's values have beyond the source's: weights of norms may hold one that the family adds."""
-        return self._family.norm_offset if spec.wide and spec.kind == "weight" else 0.0
+        return self._family.norm_offset if spec.wide and spec.kind == "weight" and spec.columns is None else 0.0
 
     def dtypes(self, specs: Iterable[TensorSpec]) -> set[str]:
         """The types of the tensors that `specs` use."""

@@ -136,6 +136,8 @@ def _of_quantized(source: SourceModel, plan: ConversionPlan) -> Iterator[str]:
     listed = " and ".join(f"{count} of {label}" for label, count in sorted(kept.items()))
     if listed:
         yield f"{source.location}: quantized tensors that keep their numbers: {listed}."
+    if plan.config.has_experts and plan.config.module_quantization.algorithms:
+        yield f"Routers and experts keep {plan.config.dtype}: they are not quantized."
     if dequantized := quantized_in_words(plan.dequantized.values()):
         yield f"{source.location}: {dequantized} dequantized."
 

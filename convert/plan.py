@@ -26,7 +26,9 @@ from inflight.convert.checkpoint.layout import (
 from inflight.convert.checkpoint.model_spec import ModelSpec
 from inflight.convert.checkpoint.sharding import group_problems, shard, split_problems
 from inflight.convert.checkpoint.support import unsupported
+from inflight.convert.families.expert_stacks import expert_matrices
 from inflight.convert.families.family import Family
+from inflight.convert.families.mixtures import MISSING
 from inflight.convert.families.table import FAMILIES, architectures, find_family
 from inflight.convert.options import ConvertOptions
 from inflight.convert.quantization.kept import kept_forms, kept_quantization
@@ -123,6 +125,7 @@ def make_plan(
     Raises ModelError listing every missing, unknown or misshapen tensor and every unsupported value of the config.
     """
     family = _family(model, raw)
+    tensors = expert_matrices(family.mixture, tensors)
     reading = read_model_config(raw, family)
     problems = list(reading.problems)
     tied = not (reading.optional.lm_head or never_tied)
@@ -131,14 +134,16 @@ def make_plan(
     chosen: Chosen = {}
     ranks: Iterator[tuple[PlannedTensor, ...]] = iter(())
     if reading.shapes_known:
-        chosen = choose_schemes(options, _matrices(config, reading))
-        quantization = _kept(account, config, reading) if options.keeps else module_quantization(options, chosen)
+        modules, plain = _matrices(config, reading)
+        chosen = choose_schemes(options, modules)
+        everything: Chosen = {**chosen, **dict.fromkeys(plain)}
+        quantization = _kept(account, config, reading) if options.keeps else module_quantization(options, everything)
         config = _quantized(config, quantization)
         problems += torn_pairs(chosen) or unsupported(config)
         problems += split_problems(config)
         specs = _stage_specs(config, reading, tied)
         every = [spec for stage in specs for spec in stage]
-        problems += group_problems(config, every) + account.problems(every) + _unmatched(options, chosen)
+        problems += group_problems(config, every) + account.problems(every) + _unmatched(options, chosen, plain)
         config = config.model_copy(update={"dtype": _choose_dtype(options, reading, account, every, problems)})
         ranks = _plan_ranks(account, tensors, config, specs)
     _refuse(model, problems)
@@ -154,9 +159,13 @@ def _stage_specs(config: CheckpointConfig, reading: ConfigReading, tied: bool) -
     return [list(stage_tensors(config, spec, stage)) for stage in range(config.mapping.pp_size)]
 
 
-def _matrices(config: CheckpointConfig, reading: ConfigReading) -> list[str]:
-    """Paths of the modules that may be quantized: every product, the projection of a tied model among them."""
-    return list(_matrix_specs(config, reading))
+def _matrices(config: CheckpointConfig, reading: ConfigReading) -> tuple[list[str], list[str]]:
+    """Paths of the modules that may be quantized: every product, the projection of a tied model among them; and of
+    those that stay plain: routers and stacks of experts.
+    """
+    specs = _matrix_specs(config, reading)
+    plain = [module for module, listed in specs.items() if listed[0].plain]
+    return [module for module in specs if module not in plain], plain
 
 
 def _matrix_specs(config: CheckpointConfig, reading: ConfigReading) -> dict[str, list[TensorSpec]]:
@@ -173,6 +182,7 @@ def _matrix_specs(config: CheckpointConfig, reading: ConfigReading) -> dict[str,
 def _kept(account: TensorAccount, config: CheckpointConfig, reading: ConfigReading) -> ModuleQuantization:
     """What is quantized where the source's own levels are kept."""
     specs = _matrix_specs(config, reading)
+    specs = {module: listed for module, listed in specs.items() if not listed[0].plain}
     found = {module: [account.tensors_of(spec) for spec in listed] for module, listed in specs.items()}
     sources = {module: [*chain.from_iterable(parts)] for module, parts in found.items() if all(parts)}
     widths = {module: listed[0].columns or 0 for module, listed in specs.items()}
@@ -189,17 +199,24 @@ def _quantized(config: CheckpointConfig, quantization: ModuleQuantization) -> Ch
     return config.model_copy(update=update)
 
 
-def _unmatched(options: ConvertOptions, modules: Iterable[str]) -> list[str]:
-    """The patterns that name no matrix of the model: what is mistyped would be quantized in another way than meant."""
+def _unmatched(options: ConvertOptions, modules: Iterable[str], plain: Sequence[str]) -> list[str]:
+    """The patterns that name no matrix of the model: what is mistyped would be quantized in another way than meant.
+    `plain` are modules that may be excluded and nothing else.
+    """
     given = [("--exclude-modules", pattern) for pattern in options.exclude_modules]
     given += [("--quantize-module", pattern) for pattern, _ in options.module_schemes]
     tables = (f"transformer.{table}" for table in TABLES)
     named, example = {*modules, *tables}, min(module for module in modules if module != "lm_head")
-    return [
-        f"{flag} {pattern!r} matches no module; modules are named as {example!r}"
-        for flag, pattern in given
-        if not any(fnmatchcase(module, pattern) for module in named)
-    ]
+    lines = []
+    for flag, pattern in given:
+        of_experts = next((module for module in plain if fnmatchcase(module, pattern)), None)
+        if any(fnmatchcase(module, pattern) for module in named) or (of_experts and flag == "--exclude-modules"):
+            continue
+        if of_experts is None:
+            lines.append(f"{flag} {pattern!r} matches no module; modules are named as {example!r}")
+        else:
+            lines.append(f"{flag} {pattern!r} names {of_experts}: routers and experts are not quantized")
+    return lines
 
 
 def _refuse(model: str, problems: Sequence[str]) -> None:
@@ -212,7 +229,8 @@ def _family(model: str, raw: Mapping[str, Any]) -> Family:
     if family is None:
         found = ", ".join(architectures(raw)) or f"model_type {raw.get('model_type')!r}"
         known = ", ".join(family.architecture for family in FAMILIES)
-        raise ModelError(f"{model}: {found} is not supported.", f"Supported architectures: {known}.")
+        missing = "".join(f": {MISSING[name]}" for name in architectures(raw)[:1] if name in MISSING)
+        raise ModelError(f"{model}: {found} is not supported{missing}.", f"Supported architectures: {known}.")
     return family
 
 

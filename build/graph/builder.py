@@ -21,6 +21,12 @@ class GraphBuilder:
         self._inputs: list[ir.Value] = []
         self._initializers: dict[str, ir.Value] = {}
         self._nodes: list[ir.Node] = []
+        self._functions: dict[str, ir.Function] = {}
+
+    @property
+    def functions(self) -> list[ir.Function]:
+        """Those that were called, once each."""
+        return list(self._functions.values())
 
     def input(self, name: str, dtype: ir.DataType, shape: Shape) -> ir.Value:
         self._inputs.append(new_value(name, dtype, tuple(shape)))
@@ -62,12 +68,28 @@ class GraphBuilder:
         self._nodes.append(ir.node(op_type, inputs, attributes, outputs=values, name=name))
         return values
 
+    def call(
+        self,
+        function: ir.Function,
+        inputs: Sequence[ir.Value],
+        name: str,
+        dtype: ir.DataType,
+        shape: Shape,
+        attributes: Mapping[str, Any],
+    ) -> ir.Value:
+        """Append a call of a model-local function with one output. Functions of one name are the same."""
+        self._functions.setdefault(function.name, function)
+        output = new_value(name, dtype, tuple(shape))
+        domain = function.domain
+        self._nodes.append(ir.node(function.name, inputs, attributes, domain=domain, outputs=[output], name=name))
+        return output
+
     def graph(self, name: str, outputs: Sequence[ir.Value], opset: int) -> ir.Graph:
         return ir.Graph(
             self._inputs,
             outputs,
             nodes=self._nodes,
             initializers=list(self._initializers.values()),
-            opset_imports={"": opset},
+            opset_imports={"": opset, **{function.domain: 1 for function in self.functions}},
             name=name,
         )

@@ -121,10 +121,18 @@ OPERATORS: Mapping[str, Operator] = {
         {"activation": STRING, "group_size": INT},
         optional=_GATE_BIASES,
     ),
+    "Experts": Operator(
+        ("x", "fc", "proj", "logits", "residual"),
+        ("y", "scratch"),
+        {"top_k": INT, "routing": STRING, "epsilon": FLOAT, "activation": STRING},
+        optional=frozenset({"residual"}),
+        may_reuse={"y": "residual"},
+    ),
+    "GateWholeRows": Operator(("x", "gates"), ("y",), may_reuse={"y": "x"}),
     "Gate": Operator(("gate_rows", "up_rows"), ("y",), {"activation": STRING}, may_reuse={"y": "gate_rows"}),
 }
 
-# Of Activation, GatedLinear, QuantizedGatedLinear and Gate.
+# Of Activation, GatedLinear, QuantizedGatedLinear, Gate and Experts.
 ACTIVATIONS = ("silu", "gelu_tanh", "gelu", "relu", "relu2")
 
 # The greatest magnitude of a quantized row. 16 bits are two signed bytes, 256 * high + low, whose range ends at
@@ -132,7 +140,7 @@ ACTIVATIONS = ("silu", "gelu_tanh", "gelu", "relu", "relu2")
 GREATEST_LEVEL: Mapping[RowDtype, int] = {"int8": 127, "int16": 32639, "float8_e4m3fn": 448}
 
 # Products, whose input 0 is rows and whose input 1 is a weight.
-PRODUCTS = ("Linear", "GatedLinear")
+PRODUCTS = ("Linear", "GatedLinear", "Experts")
 # Which output of an operator is rounded to the type in which a product reads it.
 ROUNDED_OUTPUTS = dict.fromkeys(
     ("RMSNorm", "LayerNorm", "GatedLinear", "Activation", "Gate", "PagedAttention", "RoundRows"), 0

@@ -8,9 +8,10 @@ import onnx_ir as ir
 from inflight.build.graph.builder import GraphBuilder
 from inflight.build.graph.values import shape_of
 from inflight.build.network.attention import AttentionLayer
+from inflight.build.network.experts.layer import ExpertsLayer
 from inflight.build.network.layers import FLOAT, Layers
 from inflight.build.network.shared_inputs import SharedInputs
-from inflight.convert.checkpoint.model_spec import LayerSpec, NormSpec
+from inflight.convert.checkpoint.model_spec import ExpertsSpec, LayerSpec, NormSpec
 
 
 class DecoderLayer:
@@ -38,7 +39,10 @@ class DecoderLayer:
         else:
             x = self._add(x, delta, spec.after_attention, "attention")
             normed = self._norm(x, spec.before_mlp, "post_norm")
-        delta = self._layers.mlp(normed, spec.mlp, self._source, self._name)
+        if isinstance(spec.mlp, ExpertsSpec):
+            delta = ExpertsLayer(self._builder, self._layers)(normed, spec.mlp, self._source, self._name)
+        else:
+            delta = self._layers.mlp(normed, spec.mlp, self._source, self._name)
         return self._add(x, delta, spec.after_mlp, "mlp"), present_key, present_value
 
     def _norm(self, x: ir.Value, norm: NormSpec | None, name: str) -> ir.Value:

@@ -17,8 +17,9 @@ from inflight.build.network.weights import Weights
 from inflight.convert.checkpoint.model_spec import Activation, MlpSpec, ModelSpec, NormSpec
 
 FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
+OPSET = 24
 BATCH, STEP = "batch", "step"
-_ACTIVATIONS: Mapping[Activation, tuple[str, Mapping[str, Any]]] = {
+ACTIVATIONS: Mapping[Activation, tuple[str, Mapping[str, Any]]] = {
     "silu": ("Swish", {}),
     "gelu": ("Gelu", {"approximate": "none"}),
     "gelu_tanh": ("Gelu", {"approximate": "tanh"}),
@@ -31,7 +32,7 @@ class Layers:
 
     def __init__(self, builder: GraphBuilder, weights: Weights, spec: ModelSpec) -> None:
         self._builder = builder
-        self._weights = weights
+        self.weights = weights
         self._spec = spec
 
     def linear(self, x: ir.Value, prefix: str, name: str, bias_of: str | None = None) -> ir.Value:
@@ -41,13 +42,13 @@ class Layers:
         Rows that meet a quantized weight are rounded first.
         """
         op, bias = self._builder.op, f"{bias_of or prefix}.bias"
-        transposed = self._weights.transposed(prefix, f"{name}.weight")
+        transposed = self.weights.transposed(prefix, f"{name}.weight")
         shape = (BATCH, STEP, shape_of(transposed)[-1])
-        x = self._weights.rounded_rows(x, prefix, name)
-        if bias not in self._weights:
+        x = self.weights.rounded_rows(x, prefix, name)
+        if bias not in self.weights:
             return op("MatMul", [x, transposed], name, FLOAT, shape)
         product = op("MatMul", [x, transposed], f"{name}.product", FLOAT, shape)
-        return op("Add", [product, self._weights.float32(bias)], name, FLOAT, shape)
+        return op("Add", [product, self.weights.float32(bias)], name, FLOAT, shape)
 
     def norm(self, x: ir.Value, norm: NormSpec, source: str, name: str) -> ir.Value:
         """x normalized over its last axis: by its root mean square (Zhang and Sennrich, 2019), or by mean and variance
@@ -55,11 +56,11 @@ class Layers:
         """
         prefix = f"{source}.{norm.module}"
         if norm.weight:
-            inputs = [x, self._weights.float32(f"{prefix}.weight")]
+            inputs = [x, self.weights.float32(f"{prefix}.weight")]
         else:
             inputs = [x, self._builder.constant(f"norm.ones_{norm.size}", np.ones(norm.size), np.float32)]
         if norm.bias:
-            inputs.append(self._weights.float32(f"{prefix}.bias"))
+            inputs.append(self.weights.float32(f"{prefix}.bias"))
         kind = "RMSNormalization" if norm.kind == "rms" else "LayerNormalization"
         return self._builder.op(kind, inputs, name, FLOAT, shape_of(x), {"axis": -1, "epsilon": norm.epsilon})
 
@@ -78,7 +79,7 @@ class Layers:
         return self._builder.op("Add", [x, place], "embedding", FLOAT, shape_of(x))
 
     def _looked_up(self, table_name: str, numbers: ir.Value, name: str) -> ir.Value:
-        table, shape = self._weights.stored(table_name), (BATCH, STEP, self._spec.hidden_size)
+        table, shape = self.weights.stored(table_name), (BATCH, STEP, self._spec.hidden_size)
         if table.dtype == FLOAT:
             return self._builder.op("Gather", [table, numbers], name, FLOAT, shape)
         rows = self._builder.op("Gather", [table, numbers], f"{name}.rows", dtype_of(table), shape)
@@ -102,13 +103,13 @@ class Layers:
         bounded = self._builder.op("Tanh", [shares], "logits.bounded", FLOAT, shape_of(logits))
         return self._by_constant("Mul", bounded, "logits.softcap", cap, "logits")
 
-    def mlp(self, x: ir.Value, mlp: MlpSpec, source: str, name: str) -> ir.Value:
+    def mlp(self, x: ir.Value, mlp: MlpSpec, source: str, name: str, module: str = "mlp") -> ir.Value:
         """proj(act(fc(x)) * gate(x)), or without the gate: SwiGLU (Shazeer, 2020) and its kin.
 
         The network calls the branch that is activated `gate` and the one that multiplies it `up`; the checkpoint calls
         them `fc` and `gate`.
         """
-        source, name = f"{source}.mlp", f"{name}.mlp"
+        source, name = f"{source}.{module}", f"{name}.{module}"
         shape = (BATCH, STEP, mlp.size)
         if not mlp.gated:
             hidden = self.linear(x, f"{source}.fc", f"{name}.up")
@@ -121,7 +122,7 @@ class Layers:
 
     def _activated(self, x: ir.Value, activation: Activation, name: str) -> ir.Value:
         """The square of a relu is a product of two, since the standard has no operator for it."""
-        kind, attributes = _ACTIVATIONS["relu" if activation == "relu2" else activation]
+        kind, attributes = ACTIVATIONS["relu" if activation == "relu2" else activation]
         relu2 = activation == "relu2"
         result = f"{name}.activation"
         y = self._builder.op(kind, [x], f"{name}.relu" if relu2 else result, FLOAT, shape_of(x), attributes)

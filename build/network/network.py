@@ -15,14 +15,13 @@ import onnx_ir as ir
 import inflight
 from inflight.build.graph.builder import GraphBuilder
 from inflight.build.network.decoder_layer import DecoderLayer
-from inflight.build.network.layers import BATCH, FLOAT, INT64, STEP, Layers
+from inflight.build.network.layers import BATCH, FLOAT, INT64, OPSET, STEP, Layers
 from inflight.build.network.shared_inputs import SharedInputs
 from inflight.build.network.weights import Weights
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.checkpoint.model_spec import LayerSpec
 from inflight.errors import BuildError
 
-OPSET = 24
 # The ONNX IR version that was released with opset 24.
 IR_VERSION = 12
 
@@ -50,7 +49,13 @@ def build_network(checkpoint: Checkpoint, max_seq_len: int) -> ir.Model:
         presents += present
     x = layers.norm(x, spec.final_norm, "transformer", "final_norm")
     graph = builder.graph("decoder", [layers.logits(x), *presents], OPSET)
-    return ir.Model(graph, ir_version=IR_VERSION, producer_name="inflight", producer_version=inflight.__version__)
+    return ir.Model(
+        graph,
+        ir_version=IR_VERSION,
+        producer_name="inflight",
+        producer_version=inflight.__version__,
+        functions=builder.functions,
+    )
 
 
 def _cache_inputs(builder: GraphBuilder, layer: LayerSpec, max_seq_len: int, index: int) -> tuple[ir.Value, ir.Value]:

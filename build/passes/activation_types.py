@@ -1,17 +1,18 @@
 """Give the rows that a product reads the type in which it reads them: bfloat16 for bfloat16 weights, else float32.
 
 Rounding happens once, where the rows are made; GatherRows hands on what it gets. Rows that products of different types
-read stay float32.
+read stay float32, and RoundRows makes bfloat16 of them for those that want it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
 from inflight.build.graph.operators import DOMAIN, OPERATORS, PRODUCTS, ROUNDED_OUTPUTS, activation_type
-from inflight.build.graph.values import dtype_of, retype
+from inflight.build.graph.values import dtype_of, name_of, new_value, retype, shape_of
+from inflight.build.passes.rewrite import fused
 
 
 def set_activation_types(graph: ir.Graph) -> None:
@@ -26,6 +27,24 @@ def set_activation_types(graph: ir.Graph) -> None:
             dtype = wanted.pop()
             for value in copies:
                 retype(value, dtype)
+        else:
+            for value in copies:
+                _round_for(graph, value, [user for user, read in readers if read is value and _is_short(user, value)])
+
+
+def _is_short(user: ir.Node, value: ir.Value) -> bool:
+    return bool(_reads_as(user, value) == ir.DataType.BFLOAT16)
+
+
+def _round_for(graph: ir.Graph, rows: ir.Value, users: Sequence[ir.Node]) -> None:
+    """Let `users` read bfloat16 copies of float32 rows."""
+    producer = rows.producer()
+    if not users or producer is None:
+        return
+    copy = new_value(f"{name_of(rows)}.rounded", ir.DataType.BFLOAT16, shape_of(rows))
+    graph.insert_after(producer, fused("RoundRows", [rows], [copy]))
+    for user in users:
+        user.replace_input_with(0, copy)
 
 
 def _adds(node: ir.Node) -> bool:

@@ -1,7 +1,7 @@
 """The Add of the residual stream to what a projection or a norm yields becomes its own.
 
-It is that of Linear, QuantizedLinear or RMSNorm. The sum is residual + (product + bias), as before. An addition whose
-operand others read too is left as it is.
+It is that of Linear, QuantizedLinear, RMSNorm or Experts. The sum is residual + (product + bias), as before. An
+addition whose operand others read too is left as it is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from inflight.build.graph.operators import DOMAIN, OPERATORS
 from inflight.build.graph.values import shape_of
 from inflight.build.passes.rewrite import fused, like, nodes_of, only_consumer, other_input, produced_by, replace
 
-_ADDING = ("Linear", "QuantizedLinear", "RMSNorm")
+_ADDING = ("Linear", "QuantizedLinear", "RMSNorm", "Experts")
 
 
 def add_residual(graph: ir.Graph) -> None:
@@ -23,9 +23,10 @@ def add_residual(graph: ir.Graph) -> None:
         place = _place(product)
         inputs = [*product.inputs, *[None] * (place + 1 - len(product.inputs))]
         inputs[place] = residual
-        node = fused(product.op_type, inputs, [like(add.outputs[0])], product.attributes)
+        outputs = [like(add.outputs[0]), *map(like, product.outputs[1:])]
+        node = fused(product.op_type, inputs, outputs, product.attributes)
         graph.insert_before(add, node)
-        replace(graph, add.outputs, node.outputs)
+        replace(graph, add.outputs, node.outputs[:1])
 
 
 def _operands(add: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:

@@ -30,6 +30,8 @@ _ROW_INPUTS = {
     "QuantizedLinear": (0, 1, 6),
     "QuantizedGatedLinear": (0, 1),
     "Gate": (0, 1),
+    "Experts": (0, 3, 4),
+    "GateWholeRows": (0, 1),
 }
 
 

@@ -24,6 +24,7 @@ from inflight.build.passes.check import check_fused
 from inflight.build.passes.clip_rows import fuse_clip_rows
 from inflight.build.passes.dead_code import remove_dead_code
 from inflight.build.passes.embedding import fuse_embedding
+from inflight.build.passes.experts import fuse_experts
 from inflight.build.passes.gate import fuse_gate
 from inflight.build.passes.gated_linear import fuse_gated_linear
 from inflight.build.passes.gather_logit_rows import gather_logit_rows
@@ -55,6 +56,7 @@ def cpu_phases(
     kv_type = onnx_dtype(kv_dtype)
     return [
         ("linear", fuse_linear),
+        ("experts", fuse_experts),
         ("quantize_rows", fuse_quantize_rows),
         ("quantized_linear", fuse_quantized_linear),
         ("embedding", fuse_embedding),
@@ -105,4 +107,5 @@ def lower_for_cpu(
         if dump_dir is not None:
             dump_dir.mkdir(parents=True, exist_ok=True)
             save_network(lowered, dump_dir, f"{number:02}_{name}")
+    lowered.functions.clear()
     return lowered

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
+from inflight.convert.checkpoint.moe_facts import MoeFacts
 from inflight.convert.checkpoint.rope import RotaryScaling, parse_rotary_scaling
 from inflight.convert.quantization.facts import QuantizationFacts, QuantizationRecord
 from inflight.convert.quantization.modules import ModuleQuantization
@@ -123,9 +124,11 @@ class CheckpointConfig(BaseModel):
 
     `head_size` may differ from hidden_size / num_attention_heads. `rotary_scaling` None means unscaled frequencies.
     `attn_bias`, `mlp_bias`, `qk_layernorm` and `tie_word_embeddings` None: the config does not say, the tensors do.
-    From `inter_layernorms` on: keys that only some families have. `quantized_layers` is that of quant_cfg.json, a file
-    beside config.json: facts of modules by their paths, under quant_algo MIXED_PRECISION. `without_factors`: no tensor
-    has factors of rows, though the facts of another writer say so.
+    From `inter_layernorms` on: keys that only some families have. `mlp_only_layers` are numbers of layers that have no
+    experts beside others that have; the size of each expert is `moe_intermediate_size`, or `intermediate_size`.
+    `quantized_layers` is that of quant_cfg.json, a file beside config.json: facts of modules by their paths, under
+    quant_algo MIXED_PRECISION. `without_factors`: no tensor has factors of rows, though the facts of another writer
+    say so.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=(), validate_by_name=True)
@@ -151,7 +154,7 @@ class CheckpointConfig(BaseModel):
     attn_bias: bool | None = None
     mlp_bias: bool | None = None
     qk_layernorm: bool | None = None
-    moe: dict[str, Any] | None = None
+    moe: MoeFacts | None = None
     use_parallel_embedding: bool = False
     embedding_sharding_dim: int = 0
     tie_word_embeddings: bool | None = None
@@ -170,6 +173,9 @@ class CheckpointConfig(BaseModel):
     attention_multiplier: PositiveNumber | None = None
     residual_multiplier: PositiveNumber | None = None
     output_multiplier_scale: PositiveNumber | None = None
+    moe_intermediate_size: Size | None = None
+    moe_shared_expert_intermediate_size: Size | None = None
+    mlp_only_layers: tuple[int, ...] | None = None
     inflight: InflightFacts | None = None
 
     @model_validator(mode="before")
@@ -185,6 +191,10 @@ class CheckpointConfig(BaseModel):
             filled.setdefault("intermediate_size", 4 * hidden)
         _fill_rotary(filled)
         return filled
+
+    @property
+    def has_experts(self) -> bool:
+        return self.moe is not None and self.moe.num_experts > 0
 
     @property
     def longest_sequence(self) -> int | None:
@@ -209,6 +219,7 @@ class CheckpointConfig(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """The documented spelling, in the order of the fields; keys that say nothing are left out."""
         values = self.model_dump(mode="json", by_alias=True)
+        values["moe"] = self.moe.to_json() if self.has_experts and self.moe else None
         for key in _LEFT_OUT:
             if values[key] is None:
                 del values[key]
@@ -246,6 +257,9 @@ _LEFT_OUT = (
     "attention_multiplier",
     "residual_multiplier",
     "output_multiplier_scale",
+    "moe_intermediate_size",
+    "moe_shared_expert_intermediate_size",
+    "mlp_only_layers",
     "inflight",
 )
 # What the format keeps beside `rotary_scaling` -> its name in Hugging Face configs.

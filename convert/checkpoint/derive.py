@@ -10,7 +10,16 @@ from functools import partial
 import numpy as np
 
 from inflight.convert.checkpoint.config import CheckpointConfig
-from inflight.convert.checkpoint.model_spec import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RopeSpec
+from inflight.convert.checkpoint.model_spec import (
+    AttentionSpec,
+    ExpertsSpec,
+    LayerSpec,
+    MlpSpec,
+    ModelSpec,
+    NormSpec,
+    RopeSpec,
+    SharedExpertSpec,
+)
 from inflight.convert.checkpoint.support import activation
 from inflight.convert.families.family import Family
 from inflight.convert.families.table import family_of
@@ -96,7 +105,7 @@ def _layer(
     )
     return LayerSpec(
         attention=_attention(config, family, optional, index, window),
-        mlp=MlpSpec(config.intermediate_size, activation(config), family.gated_mlp, optional.mlp_bias),
+        mlp=_mlp(config, family, optional, index),
         before_attention=before_attention,
         before_mlp=before_attention if parallel == "one_norm" else before_mlp,
         after_attention=after_attention,
@@ -113,6 +122,26 @@ def _norm_modules(family: Family) -> tuple[str | None, str | None, str | None, s
     if family.post_norms:
         return None, None, "post_layernorm", "post_feedforward_layernorm"
     return "input_layernorm", "post_layernorm", None, None
+
+
+def _mlp(config: CheckpointConfig, family: Family, optional: OptionalTensors, index: int) -> MlpSpec | ExpertsSpec:
+    moe = config.moe
+    if moe is None or not moe.num_experts or index in (config.mlp_only_layers or ()):
+        return MlpSpec(config.intermediate_size, activation(config), family.gated_mlp, optional.mlp_bias)
+    shared = config.moe_shared_expert_intermediate_size or moe.shared_expert_intermediate_size
+    return ExpertsSpec(
+        count=moe.num_experts,
+        top_k=moe.top_k,
+        size=config.moe_intermediate_size or config.intermediate_size,
+        activation=activation(config),
+        routing=moe.routing,
+        epsilon=moe.sparse_mixer_epsilon if moe.routing == "sparse_mixer" else 0.0,
+        shared=SharedExpertSpec(shared, _gates_shared(family)) if shared else None,
+    )
+
+
+def _gates_shared(family: Family) -> bool:
+    return family.mixture is not None and family.mixture.gates_shared_expert
 
 
 def _attention(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from inflight.convert.checkpoint.config import CheckpointConfig
-from inflight.convert.checkpoint.model_spec import LayerSpec, ModelSpec, NormSpec
+from inflight.convert.checkpoint.model_spec import ExpertsSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec
 from inflight.convert.quantization.scheme import WeightQuantization
 
 LAYER_PREFIX = "transformer.layers."
@@ -27,7 +27,8 @@ class TensorSpec:
 
     `name` is the name in a rank file; `layer` counts over the whole model, None outside the layers. The tensor is the
     concatenation along dimension 0 of parts of `parts` rows (q, k, v for attention.qkv; one part otherwise), each of
-    `columns` columns, None for a vector. `wide`: it is written as float32, whatever the checkpoint's type.
+    `columns` columns, None for a vector. `wide`: it is written as float32, whatever the checkpoint's type. `experts`:
+    it is a stack of so many matrices, each of as many neighbouring parts; `plain`: nothing quantizes it.
     """
 
     name: str
@@ -38,6 +39,8 @@ class TensorSpec:
     columns: int | None
     split: Split
     wide: bool = False
+    experts: int | None = None
+    plain: bool = False
 
     def dtype(self, config: CheckpointConfig) -> str:
         """The type in which it is written, unless it is quantized."""
@@ -51,11 +54,12 @@ def module_path(tensor: str) -> str:
 
 def quantization_of(spec: TensorSpec, config: CheckpointConfig) -> WeightQuantization | None:
     """How this tensor is quantized; None when it is stored in the checkpoint's type."""
-    return config.quantization_of(module_path(spec.name)) if is_product(spec) else None
+    quantizable = is_product(spec) and not spec.plain
+    return config.quantization_of(module_path(spec.name)) if quantizable else None
 
 
 def is_product(spec: TensorSpec) -> bool:
-    """True for the matrix of a product, which may be quantized."""
+    """True for the matrix of a product, or of several in a stack."""
     return spec.kind == "weight" and spec.columns is not None and spec.module not in TABLES
 
 
@@ -107,11 +111,43 @@ class _LayerTensors:
         yield from self.norm(spec.after_attention)
         if spec.before_mlp != spec.before_attention:
             yield from self.norm(spec.before_mlp)
-        yield from self.linear("mlp.fc", (mlp.size,), hidden, "rows", mlp.bias)
-        if mlp.gated:
-            yield from self.linear("mlp.gate", (mlp.size,), hidden, "rows", mlp.bias)
-        yield from self.linear("mlp.proj", (hidden,), mlp.size, "columns", mlp.bias)
+        yield from self.mlp("mlp", mlp, hidden) if isinstance(mlp, MlpSpec) else self.experts(mlp, hidden)
         yield from self.norm(spec.after_mlp)
+
+    def mlp(self, module: str, mlp: MlpSpec, hidden: int) -> Iterator[TensorSpec]:
+        yield from self.linear(f"{module}.fc", (mlp.size,), hidden, "rows", mlp.bias)
+        if mlp.gated:
+            yield from self.linear(f"{module}.gate", (mlp.size,), hidden, "rows", mlp.bias)
+        yield from self.linear(f"{module}.proj", (hidden,), mlp.size, "columns", mlp.bias)
+
+    def experts(self, spec: ExpertsSpec, hidden: int) -> Iterator[TensorSpec]:
+        """The router, the experts' matrices in two stacks (of each what multiplies the activated branch, then that
+        branch), and the expert that is shared.
+        """
+        count = spec.count
+        yield self.stack("router", (count,), hidden, "whole", wide=True)
+        yield self.stack("fc", (spec.size, spec.size) * count, hidden, "rows", experts=count)
+        yield self.stack("proj", (hidden,) * count, spec.size, "columns", experts=count)
+        if spec.shared is not None:
+            yield from self.mlp("mlp.shared_expert", MlpSpec(spec.shared.size, spec.activation), hidden)
+            if spec.shared.gated:
+                yield self.stack("shared_expert_gate", (1,), hidden, "whole")
+
+    def stack(
+        self,
+        name: str,
+        parts: tuple[int, ...],
+        columns: int,
+        split: Split,
+        *,
+        wide: bool = False,
+        experts: int | None = None,
+    ) -> TensorSpec:
+        """A weight that nothing quantizes. Its names in the source are those of the module `experts.{name}`."""
+        tensor, module = f"{self.prefix}mlp.{name}.weight", f"experts.{name}"
+        return TensorSpec(
+            tensor, module, "weight", self.layer, parts, columns, split, wide=wide, experts=experts, plain=True
+        )
 
     def linear(
         self, module: str, parts: tuple[int, ...], columns: int, split: Split, bias: bool

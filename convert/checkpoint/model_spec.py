@@ -15,6 +15,7 @@ from inflight.convert.checkpoint.rope import RotaryScaling
 # silu: x * sigmoid(x). gelu: x * Phi(x), Phi the normal distribution; gelu_tanh approximates it by a tanh. relu:
 # max(x, 0); relu2: its square.
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
+Routing = Literal["softmax", "renormalized", "sparse_mixer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,35 @@ class MlpSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedExpertSpec:
+    """An MLP that every token meets beside its experts. `gated`: what it yields is multiplied by the logistic function
+    of one product more of the token (shared_expert_gate).
+    """
+
+    size: int
+    gated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertsSpec:
+    """A mixture of experts: a router's logits choose `top_k` of `count` gated MLPs of `size` for each token, and the
+    sum of what they yield is weighted. Of equal logits the expert of the lower number is chosen.
+
+    `routing` gives the weights. softmax: shares of the softmax over all experts; renormalized: over the chosen ones;
+    sparse_mixer (two experts): the first one's share of the experts whose logits are within 2 `epsilon` of the
+    greatest, relative to the greater of that and their own magnitude, and the second one's likewise without the first.
+    """
+
+    count: int
+    top_k: int
+    size: int
+    activation: Activation
+    routing: Routing
+    epsilon: float = 0.0
+    shared: SharedExpertSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LayerSpec:
     """x += residual_scale * after(attention(before(x))), then the same with the MLP. A norm that is not there: None.
 
@@ -90,7 +120,7 @@ class LayerSpec:
     """
 
     attention: AttentionSpec
-    mlp: MlpSpec
+    mlp: MlpSpec | ExpertsSpec
     before_attention: NormSpec | None
     before_mlp: NormSpec | None
     after_attention: NormSpec | None = None

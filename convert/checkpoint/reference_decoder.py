@@ -14,7 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.checkpoint.model_spec import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, RopeSpec
+from inflight.convert.checkpoint.model_spec import (
+    AttentionSpec,
+    ExpertsSpec,
+    LayerSpec,
+    MlpSpec,
+    ModelSpec,
+    NormSpec,
+    RopeSpec,
+)
+from inflight.convert.checkpoint.reference_experts import mix_experts
 from inflight.convert.checkpoint.reference_rope import inverse_frequencies
 from inflight.errors import CheckpointError
 
@@ -89,6 +98,10 @@ class DecoderWeights:
         """The weight (out, in) of a module."""
         return self._tensors.matrix(self._prefix + module).astype(self._dtype)
 
+    def stack(self, module: str) -> Array:
+        """The weights of all experts (count, out, in), in their stored type."""
+        return self._tensors.array(f"{self._prefix}{module}.weight")
+
     def rows(self, x: Array, module: str) -> Array:
         """The rows that the weight of a module multiplies: x times the module's factors."""
         factors = self._tensors.input_factors(self._prefix + module)
@@ -112,11 +125,25 @@ class DecoderWeights:
         return result + self[f"{norm.module}.bias"] if norm.bias else result
 
 
-def _mlp(weights: DecoderWeights, mlp: MlpSpec, x: Array) -> Array:
-    hidden = _ACTIVATIONS[mlp.activation](weights.linear(x, "mlp.fc", mlp.bias))
+def _mlp(weights: DecoderWeights, mlp: MlpSpec | ExpertsSpec, x: Array, module: str = "mlp") -> Array:
+    if isinstance(mlp, ExpertsSpec):
+        return _experts(weights, mlp, x)
+    hidden = _ACTIVATIONS[mlp.activation](weights.linear(x, f"{module}.fc", mlp.bias))
     if mlp.gated:
-        hidden = hidden * weights.linear(x, "mlp.gate", mlp.bias)
-    return weights.linear(hidden, "mlp.proj", mlp.bias)
+        hidden = hidden * weights.linear(x, f"{module}.gate", mlp.bias)
+    return weights.linear(hidden, f"{module}.proj", mlp.bias)
+
+
+def _experts(weights: DecoderWeights, spec: ExpertsSpec, x: Array) -> Array:
+    logits = weights.linear(x, "mlp.router", bias=False)
+    fc, proj = weights.stack("mlp.fc"), weights.stack("mlp.proj")
+    found = mix_experts(spec, logits, x, fc, proj, _ACTIVATIONS[spec.activation])
+    if spec.shared is None:
+        return found
+    shared = _mlp(weights, MlpSpec(spec.shared.size, spec.activation), x, "mlp.shared_expert")
+    if spec.shared.gated:
+        shared = shared / (1.0 + np.exp(-weights.linear(x, "mlp.shared_expert_gate", bias=False)))
+    return found + shared
 
 
 def _silu(x: Array) -> Array:

@@ -34,10 +34,12 @@ def shard(spec: TensorSpec, config: CheckpointConfig, tp_rank: int) -> Shard:
         rows = [_head_rows(size // config.head_size, config.head_size, tp_size, tp_rank) for size in spec.parts]
         return _stack(spec, tuple(Block(part, span, None) for part, span in enumerate(rows)))
     if spec.split == "rows":
-        return _stack(spec, (Block(0, _even(spec.parts[0], tp_size, tp_rank), None),))
+        return _stack(
+            spec, tuple(Block(part, _even(size, tp_size, tp_rank), None) for part, size in enumerate(spec.parts))
+        )
     if spec.split == "columns" and spec.columns is not None:
-        columns = _even(spec.columns, tp_size, tp_rank)
-        return _stack(spec, (Block(0, range(spec.parts[0]), columns if tp_size > 1 else None),))
+        columns = _even(spec.columns, tp_size, tp_rank) if tp_size > 1 else None
+        return _stack(spec, tuple(Block(part, range(size), columns) for part, size in enumerate(spec.parts)))
     if spec.split == "vocab":
         size = -(-spec.parts[0] // tp_size)
         span = range(min(tp_rank * size, spec.parts[0]), min((tp_rank + 1) * size, spec.parts[0]))
@@ -50,7 +52,9 @@ def _stack(spec: TensorSpec, blocks: tuple[Block, ...], padding: int = 0) -> Sha
     if spec.columns is None:
         return Shard((rows,), blocks, padding)
     columns = blocks[0].columns
-    return Shard((rows, spec.columns if columns is None else len(columns)), blocks, padding)
+    width = spec.columns if columns is None else len(columns)
+    stacked = () if spec.experts is None else (spec.experts,)
+    return Shard((*stacked, rows // (spec.experts or 1), width), blocks, padding)
 
 
 def _even(size: int, tp_size: int, tp_rank: int) -> range:
@@ -77,6 +81,9 @@ def split_problems(config: CheckpointConfig) -> list[str]:
         problems.append(f"{kv} key-value heads can neither be shared out nor repeated evenly over tp_size {tp}")
     if config.intermediate_size % tp:
         problems.append(f"tp_size {tp} does not divide intermediate_size {config.intermediate_size}")
+    for key in ("moe_intermediate_size", "moe_shared_expert_intermediate_size"):
+        if (getattr(config, key) or 0) % tp:
+            problems.append(f"tp_size {tp} does not divide {key} {getattr(config, key)}")
     if config.use_parallel_embedding and config.embedding_sharding_dim == 1 and config.hidden_size % tp:
         problems.append(f"tp_size {tp} does not divide hidden_size {config.hidden_size} (embedding_sharding_dim 1)")
     if pp > config.num_hidden_layers:

@@ -47,6 +47,8 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "relu": "relu",
     "relu2": "relu2",
 }
+# What a layer with experts has that nothing quantizes yet.
+UNQUANTIZED = ("router", "fc", "proj")
 _POSITIONS = ("rope_gpt_neox", "long_rope", "yarn")
 
 
@@ -78,13 +80,39 @@ def unsupported(config: CheckpointConfig) -> list[str]:
             family is not None and config.inter_layernorms not in (None, family.sandwich_norms),
             f"inter_layernorms {config.inter_layernorms} in {config.architecture}",
         ),
-        (bool(config.moe and config.moe.get("num_experts", 0)), "a mixture of experts"),
+        (config.has_experts and not _takes_experts(config), f"a mixture of experts in {config.architecture}"),
         (config.head_size % 2 != 0, f"an odd head_size ({config.head_size})"),
         (config.num_attention_heads % config.num_key_value_heads != 0, "query heads not a multiple of key-value heads"),
         (config.mapping.cp_size != 1, "context parallelism (cp_size > 1)"),
     )
     reasons = [reason for wrong, reason in checks if wrong]
-    return reasons + _rotary_problems(config) + _layer_problems(config) + config.module_quantization.problems()
+    reasons += [] if config.moe is None else config.moe.problems()
+    return (
+        reasons
+        + _rotary_problems(config)
+        + _layer_problems(config)
+        + _expert_problems(config)
+        + config.module_quantization.problems()
+    )
+
+
+def _takes_experts(config: CheckpointConfig) -> bool:
+    return any(family.mixture for family in FAMILIES if family.architecture == config.architecture)
+
+
+def _expert_problems(config: CheckpointConfig) -> list[str]:
+    dense = config.mlp_only_layers or ()
+    problems = [f"mlp_only_layers {list(dense)}"] if any(not 0 <= i < config.num_hidden_layers for i in dense) else []
+    if not config.has_experts or problems:
+        return problems
+    layers = [layer for layer in range(config.num_hidden_layers) if layer not in dense]
+    modules = [f"transformer.layers.{layer}.mlp.{name}" for layer in layers[:1] for name in UNQUANTIZED]
+    plain = config.module_quantization.problems()
+    return [
+        f"{module} quantized: routers and experts have the checkpoint's type"
+        for module in modules
+        if not plain and config.quantization_of(module) is not None
+    ]
 
 
 def _rotary_problems(config: CheckpointConfig) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.fused import Layout, Rows, halves
+from inflight.convert.families.mixtures import Mixture
 from inflight.convert.families.names import DECODER_NAMES, ROTARY_TABLES, Names
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Family:
     norm after them too; `post_norms`: after them alone. `parallel`: both read the same residual stream (or the key that
     says so), `own_mlp_norm`: each through a norm of its own. `scaled_embedding`: embeddings are multiplied by the
     square root of the hidden size. `gated_mlp`: a second product multiplies the activated one. `head_bias`: the
-    vocabulary projection has a bias.
+    vocabulary projection has a bias. `mixture`: the layers have experts.
 
     `defaults` are the values that transformers assumes for keys that are absent from config.json. `decoder` makes the
     config that the other columns read of config.json, where it has other keys or a nested object. `names` are the
@@ -83,6 +84,7 @@ class Family:
     own_mlp_norm: bool = False
     scaled_embedding: bool = False
     gated_mlp: bool = True
+    mixture: Mixture | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     names: Names = field(default_factory=lambda: DECODER_NAMES)
     fused: Mapping[str, Layout] = field(default_factory=dict)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from inflight.convert.families.family import Family
+from inflight.convert.families.mixtures import mixtures
+from inflight.convert.families.names import DECODER_NAMES
 from inflight.convert.families.rows.gemma import GEMMA
 from inflight.convert.families.rows.llama_like import LLAMA_LIKE
 from inflight.convert.families.rows.parallel import PARALLEL
@@ -14,7 +16,10 @@ from inflight.convert.families.rows.post_norms import POST_NORMS
 from inflight.convert.families.rows.variants import VARIANTS
 from inflight.convert.families.text_parts import TEXT_PARTS, TextPart
 
-FAMILIES: tuple[Family, ...] = (*LLAMA_LIKE, *VARIANTS, *GEMMA, *POST_NORMS, *PARALLEL, *POSITIONS)
+FAMILIES: tuple[Family, ...] = (
+    *(*LLAMA_LIKE, *VARIANTS, *GEMMA, *POST_NORMS, *PARALLEL, *POSITIONS),
+    *mixtures(Family, DECODER_NAMES),
+)
 
 
 def architectures(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -100,7 +100,7 @@ def _matrices(checkpoint: Checkpoint, family: Family) -> Iterator[tuple[TensorSp
     """The matrix of every product with its Hugging Face modules."""
     arrangement = family.arrangement(checkpoint.config)
     for spec in stage_tensors(checkpoint.config, checkpoint.spec, 0):
-        if is_product(spec):
+        if is_product(spec) and not spec.plain:
             yield spec, [_place(arrangement.get(name), name, spec.layer) for name in family.names[spec.module]]
 
 

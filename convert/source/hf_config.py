@@ -128,7 +128,8 @@ def _layer_keys(kinds: LayerKinds, family: Family, rope: Rope, facts: dict[str, 
 def _read_activation(values: ConfigValues, family: Family) -> str:
     name = values.raw.get(family.activation, "silu")
     if isinstance(name, str) and name in ACTIVATIONS:
-        return name
+        # What the format's readers call a gated product in stacks of experts.
+        return "swiglu" if family.mixture is not None and name == "silu" else name
     values.problems.append(f"{family.activation} {name!r} is not supported (supported: {', '.join(ACTIVATIONS)})")
     return "silu"
 

@@ -41,7 +41,19 @@ def read_rope(values: ConfigValues, family: Family, max_positions: int) -> Rope:
     if original is not None and rope.get("rope_type", rope.get("type")) in _WITH_ORIGINAL:
         rope["original_max_position_embeddings"] = original
     share = _read_share(values, rope, family)
+    rope = _with_scale(values, rope)
     return Rope(*_read_parameters(values, rope, 10000.0, max_positions), share=share)
+
+
+def _with_scale(values: ConfigValues, rope: dict[str, Any]) -> dict[str, Any]:
+    """Phi-3.5-MoE names the factor of cosines and sines for short sequences and for long ones."""
+    short, long = rope.get("short_mscale"), rope.get("long_mscale")
+    if short is None or rope.get("rope_type", rope.get("type")) != "longrope":
+        return rope
+    if long != short:
+        values.problems.append(f"long_mscale {long!r} other than short_mscale {short!r} is not supported")
+    others = {key: value for key, value in rope.items() if key not in ("short_mscale", "long_mscale")}
+    return {**others, "attention_factor": short}
 
 
 def _read_by_layer_type(values: ConfigValues, family: Family, max_positions: int) -> Rope:

@@ -23,10 +23,12 @@ from transformers import (
     Starcoder2Config,
 )
 
-from tests.models.further import randomize
-from tests.models.further_families import FURTHER
+from tests.models.families.further import randomize
+from tests.models.families.further_families import FURTHER
+from tests.models.families.mixtures import MIXTURE_CONFIGS, MIXTURES, SHARED_OUT_HEADS, random_mixture
 
 _CONFIGS = {
+    **MIXTURE_CONFIGS,
     "llama": LlamaConfig,
     "mistral": MistralConfig,
     "ministral": MinistralConfig,
@@ -100,7 +102,7 @@ class Shape:
             values["rope_parameters"] = self.rope
         if self.family in FURTHER:
             return FURTHER[self.family].config(values)
-        if self.family in ("mistral", "starcoder2") or self.mixed:
+        if self.family in ("mistral", "starcoder2", "mixtral") or self.mixed:
             values["sliding_window"] = self.sliding_window
         if self.mixed:
             values.setdefault("layer_types", _layer_types(self.num_layers, _MIXED[self.family]))
@@ -114,6 +116,12 @@ def _layer_types(num_layers: int, every: int) -> list[str]:
     return ["sliding_attention" if (layer + 1) % every else "full_attention" for layer in range(num_layers)]
 
 
+def eager(family: str) -> dict[str, str]:
+    """Arguments for attention and experts without kernels of their own, which take no odd sizes, nor float64."""
+    experts = {"experts_implementation": "eager"} if family in MIXTURES else {}
+    return {"attn_implementation": "eager", **experts}
+
+
 def random_model(shape: Shape, seed: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A model of `shape` whose weights, norms and biases are all random, on a scale that keeps logits lively."""
     torch.manual_seed(seed)
@@ -123,7 +131,7 @@ def random_model(shape: Shape, seed: int, dtype: torch.dtype = torch.float32) ->
         model = FURTHER[shape.family].model(shape.config())
         randomize(model)
     else:
-        model = AutoModelForCausalLM.from_config(shape.config(), dtype=torch.float32, attn_implementation="eager")
+        model = AutoModelForCausalLM.from_config(shape.config(), dtype=torch.float32, **eager(shape.family))
     with torch.no_grad():
         for name, parameter in model.named_parameters() if shape.family not in FURTHER else ():
             if "norm" in name and name.endswith("weight"):
@@ -153,7 +161,9 @@ def random_shape(rng: Any, family: str) -> Shape:
     if family in FURTHER:
         return Shape(family=family, **FURTHER[family].sizes(rng))
     pick = rng.choice
-    windowed = family in ("mistral", "starcoder2", *_MIXED) or (family in ("qwen2", "qwen3") and rng.random() < 0.3)
+    windowed = family in ("mistral", "starcoder2", "mixtral", *_MIXED) or (
+        family in ("qwen2", "qwen3") and rng.random() < 0.3
+    )
     window = int(rng.integers(5, 40)) if windowed else None
     rope = [None, LLAMA3_ROPE, LINEAR_ROPE][int(rng.integers(3))] if family == "llama" else None
     num_kv_heads, queries_per_kv = int(pick([1, 2, 3])), int(pick([1, 3, 7]))
@@ -161,7 +171,7 @@ def random_shape(rng: Any, family: str) -> Shape:
     # transformers' Llama insists on a multiple of the number of heads, and its StableLM on heads that make it up.
     head_size = int(pick([24, 48, 80, 128]))
     hidden_size = num_heads * (1 + int(pick([40, 72, 96, 136])) // num_heads)
-    if family == "stablelm":
+    if family == "stablelm" or family in SHARED_OUT_HEADS:
         head_size = int(pick([8, 16, 24]))
         hidden_size = num_heads * head_size
     return Shape(
@@ -183,6 +193,8 @@ def random_shape(rng: Any, family: str) -> Shape:
 def _random_extra(rng: Any, family: str) -> dict[str, Any]:
     """What a family has beyond the others: soft caps small enough to bend, scales, layers without rotary embedding."""
     flag = bool(rng.random() < 0.5)
+    if family in MIXTURES:
+        return random_mixture(rng, family)
     if family == "granite":
         scales = {name: float(rng.uniform(0.1, 3)) for name in ("embedding_multiplier", "residual_multiplier")}
         scales |= {"attention_multiplier": float(rng.uniform(0.02, 0.3)), "logits_scaling": float(rng.uniform(0.1, 9))}

@@ -11,7 +11,8 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from inflight.build.graph.builder import GraphBuilder
-from inflight.build.network.network import IR_VERSION, OPSET
+from inflight.build.network.layers import OPSET
+from inflight.build.network.network import IR_VERSION
 from tests.oracles.fused_graph import Interpreter
 
 Array = npt.NDArray[Any]

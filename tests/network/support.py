@@ -18,7 +18,7 @@ from inflight.build.network import build_network, save_network
 from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
-from tests.models.random_models import Shape, save_random_model
+from tests.models.random_models import Shape, eager, save_random_model
 from tests.models.schemes import calibrated_on, named_schemes
 
 Floats = npt.NDArray[np.float32]
@@ -46,7 +46,7 @@ def make_case(directory: Path, shape: Shape, seed: int, dtype: torch.dtype = tor
     """`options` are those of the conversion; the oracle has the weights of the source, whatever they are."""
     stored = save_random_model(directory / "model", shape, seed, dtype)
     # Opened in its own type first: transformers rounds constants such as Gemma's embedding scale to it.
-    oracle = type(stored).from_pretrained(directory / "model", dtype=dtype, attn_implementation="eager").float()
+    oracle = type(stored).from_pretrained(directory / "model", dtype=dtype, **eager(shape.family)).float()
     text = calibrated_on(directory / "model", *named_schemes(options))
     convert_model(directory / "model", directory / "checkpoint", ConvertOptions(progress=False, **options, **text))
     return Case(Checkpoint.open(directory / "checkpoint"), oracle.eval())

@@ -50,7 +50,7 @@ def gated_linear(
 
 
 def activated(x: Array, *, activation: str) -> Floats:
-    """silu: x / (1 + exp(-x)); gelu: x/2 (1 + erf(x / sqrt 2)); gelu_tanh, with a tanh near that; relu: max(x, 0)."""
+    """silu: x / (1 + exp(-x)); gelu: x/2 (1 + erf(x / sqrt 2)); gelu_tanh, with a tanh near that; relu: max(x, 0); relu2: its square."""
     x = x.astype(np.float64)
     with np.errstate(over="ignore"):
         return float32(_ACTIVATIONS[activation](x))
@@ -61,6 +61,7 @@ _ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "gelu_tanh": lambda x: x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
     "gelu": lambda x: x / 2 * (1 + np.vectorize(math.erf)(x / np.sqrt(2))),
     "relu": lambda x: np.maximum(x, 0),
+    "relu2": lambda x: np.maximum(x, 0) ** 2,
 }
 
 

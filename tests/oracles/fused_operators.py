@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from tests.oracles.fused_experts import experts, gate_whole_rows
 from tests.oracles.fused_floats import (
     activated,
     add_rows,
@@ -231,4 +232,6 @@ REFERENCES: Mapping[str, Callable[..., Array | tuple[Array, ...]]] = {
     "QuantizedLinear": quantized_linear,
     "QuantizedGatedLinear": quantized_gated_linear,
     "Gate": gate,
+    "Experts": experts,
+    "GateWholeRows": gate_whole_rows,
 }

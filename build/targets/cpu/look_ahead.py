@@ -8,6 +8,8 @@ from inflight.build.graph.values import shape_of
 from inflight.build.targets.cpu.packing.weight_layout import PANEL, PackedTensor, WeightLayout
 
 _LOOKUP = "EmbeddingLookup"
+# Which of their panels they read is known when they run.
+_EXPERTS = "Experts"
 
 
 def expectations(graph: ir.Graph, weights: WeightLayout) -> list[str]:
@@ -15,8 +17,9 @@ def expectations(graph: ir.Graph, weights: WeightLayout) -> list[str]:
     panels = [None if node.op_type == _LOOKUP else _panels_of(node, weights) for node in graph]
     statements = []
     expected: PackedTensor | None = None
-    for tensor in reversed(panels):
-        statements.append(_expect(expected) if tensor and expected else "")
+    for node, tensor in zip(reversed(list(graph)), reversed(panels), strict=True):
+        reads = tensor is not None or node.op_type == _EXPERTS
+        statements.append(_expect(expected) if reads and expected else "")
         expected = tensor or expected
     return statements[::-1]
 

@@ -269,6 +269,28 @@ def _gate(node: ir.Node, places: Places) -> KernelCall:
     return KernelCall("gate_rows", (element_of(y), _activation(node), _width(y)), arguments)
 
 
+def _experts(node: ir.Node, places: Places) -> KernelCall:
+    x, fc, proj, logits = (_input(node, i) for i in range(4))
+    y, scratch = node.outputs
+    count, hidden, size = shape_of(proj)
+    routing = f"ROUTE_{node.attributes['routing'].as_string().upper()}"
+    router = f"{{{routing}, {count}, {_integer(node, 'top_k')}, {_number(node, 'epsilon')}}}"
+    shape = f"(experts_shape){{{element_of(fc)}, {_activation(node)}, {router}, {hidden}, {size}}}"
+    inputs = (places.rows(y), places.read(x, "const void *"))
+    stacks = (places.weight("gated_experts", fc), places.weight("experts", proj))
+    added = (places.read(logits), places.read_optional(_optional(node, 4)))
+    return KernelCall(
+        "mix_experts", (shape,), (*inputs, *stacks, *added, places.write(y), places.write(scratch, "void *"))
+    )
+
+
+def _gate_whole_rows(node: ir.Node, places: Places) -> KernelCall:
+    x, gate, y = _input(node, 0), _input(node, 1), node.outputs[0]
+    return KernelCall(
+        "gate_whole_rows", (_width(y),), (places.rows(y), places.read(x), places.read(gate), places.write(y))
+    )
+
+
 def _quantized_product(node: ir.Node, zero: ir.Value | None, codebook: ir.Value | None) -> tuple[str, tuple[str, ...]]:
     """The kernels' family, and the constants of a product: its k, or a `quantized_shape` of kernels/qtile.h. `zero` are
     the zero points of its weights, `codebook` the table of codes.
@@ -369,4 +391,6 @@ EMITTERS: Mapping[str, Callable[[ir.Node, Places], KernelCall]] = {
     "QuantizedLinear": _quantized_linear,
     "QuantizedGatedLinear": _quantized_gated_linear,
     "Gate": _gate,
+    "Experts": _experts,
+    "GateWholeRows": _gate_whole_rows,
 }

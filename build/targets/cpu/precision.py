@@ -12,8 +12,8 @@ from inflight.build.graph.quantized_rows import FLOAT8_INTEGERS
 from inflight.build.graph.values import dtype_of, name_of, shape_of
 from inflight.engine_format.manifest import ModulePrecision
 
-_PRODUCTS = ("Linear", "GatedLinear", "QuantizedLinear", "QuantizedGatedLinear")
-_MATRICES = ("weight", "gate", "up")
+_PRODUCTS = ("Linear", "GatedLinear", "QuantizedLinear", "QuantizedGatedLinear", "Experts")
+_MATRICES = ("weight", "gate", "up", "fc", "proj")
 
 
 def module_precision(graph: ir.Graph) -> dict[str, ModulePrecision]:

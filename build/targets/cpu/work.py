@@ -15,6 +15,7 @@ from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
 _MATRICES = ("weight", "gate", "up")
 # Operators that read a few rows of their tables, not all.
 _LOOKUPS = ("EmbeddingLookup", "RopeCacheWrite")
+_STACKS = ("fc", "proj")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,19 @@ def operator_work(node: ir.Node, weights: WeightLayout) -> OperatorWork:
     common = (node.op_type, name_of(node.outputs[0]), shape_of(node.outputs[0])[0] == LOGIT_ROWS)
     if node.op_type == "PagedAttention":
         return _attention_work(node, common)
+    if node.op_type == "Experts":
+        return _experts_work(node, common, weights)
     return OperatorWork(*common, 2 * _matrix_elements(node), _bytes_per_row(node), _weight_bytes(node, weights))
+
+
+def _experts_work(node: ir.Node, common: tuple[str, str, bool], weights: WeightLayout) -> OperatorWork:
+    """Of the experts that one row meets: how many others a step reads depends on what its rows choose."""
+    inputs = zip(OPERATORS[node.op_type].inputs, node.inputs, strict=False)
+    stacks = [shape_of(value) for name, value in inputs if name in _STACKS and value is not None]
+    count, top_k = int(stacks[0][0]), node.attributes["top_k"].as_int()
+    elements = sum(prod(int(dim) for dim in stack[1:]) for stack in stacks)
+    read = _weight_bytes(node, weights) // count * top_k
+    return OperatorWork(*common, 2 * top_k * elements, _bytes_per_row(node), read)
 
 
 def sampling_work(logits: ir.Value) -> OperatorWork:

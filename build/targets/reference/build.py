@@ -95,7 +95,7 @@ def _precision(checkpoint: Checkpoint) -> dict[str, ModulePrecision]:
     return {
         module_path(name): _module_precision(checkpoint, entry)
         for name, entry in checkpoint.logical_tensors().items()
-        if name.endswith(".weight") and len(entry.shape) == 2 and name not in looked_up
+        if name.endswith(".weight") and len(entry.shape) >= 2 and name not in looked_up
     }
 
 

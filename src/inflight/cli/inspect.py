@@ -128,11 +128,14 @@ def _listed_tables(path: Path, listing: str | None) -> dict[str, Rows]:
 
 
 def _describe_checkpoint(path: Path, every_tensor: bool) -> tuple[dict[str, Any], dict[str, Rows]]:
+    from inflight.build.facts import active_parameters, num_parameters
     from inflight.convert.checkpoint.directory import Checkpoint
 
     checkpoint = Checkpoint.open(path)
     facts = checkpoint.config.to_json()
     facts["tokenizer"] = checkpoint.tokenizer_directory is not None
+    if checkpoint.config.has_experts and len(checkpoint.ranks) == 1:
+        facts["parameters"], facts["active_parameters"] = num_parameters(checkpoint), active_parameters(checkpoint)
     facts = _with_accuracy(facts, checkpoint.accuracy())
     ranks = [checkpoint.logical_tensors(rank) for rank in range(len(checkpoint.ranks))]
     modules = _mixed_modules(checkpoint)

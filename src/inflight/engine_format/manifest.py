@@ -39,7 +39,7 @@ class ModelFacts(Facts, frozen=True, kw_only=True):
     """The shape of the model, in the names of its Hugging Face config.
 
     `sliding_window` is that of every layer. Where layers differ it is None, and `layer_kinds` says what each has;
-    otherwise the manifest has no such field.
+    otherwise the manifest has no such field. `active_parameters`: those that one token meets of a mixture of experts.
     """
 
     architecture: str
@@ -56,6 +56,7 @@ class ModelFacts(Facts, frozen=True, kw_only=True):
     layer_kinds: tuple[LayerKind, ...] | msgspec.UnsetType = msgspec.UNSET
     tie_word_embeddings: bool = False
     num_parameters: int
+    active_parameters: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class Limits(Facts, frozen=True, kw_only=True):

@@ -28,7 +28,9 @@ Array = npt.NDArray[Any]
 # Room for the partial results of few (row, split) pairs, so that a step may run out of it.
 PARTIAL_ROWS = 24
 _HEAD = f"#define PARTIAL_ROWS {PARTIAL_ROWS}\n"
-_HEAD += "".join(f'#include "{name}.h"\n' for name in ("attention", "elementwise", "embedding", "float8", "qlinear"))
+_HEAD += "".join(
+    f'#include "{name}.h"\n' for name in ("attention", "elementwise", "embedding", "experts", "float8", "qlinear")
+)
 _names = itertools.count()
 
 

@@ -29,7 +29,7 @@ from inflight.convert.options import ConvertOptions
 from inflight.runtime.executors.cpu.executor import CpuExecutor
 from inflight.runtime.loading.load import load_engine
 from inflight.runtime.scheduler.step import RowSampling
-from tests.models.further_families import FURTHER
+from tests.models.families.further_families import FURTHER
 from tests.models.random_models import random_shape, save_random_model
 from tests.network.support import LinearRunner, random_chunks, relative_error
 from tests.pipeline.stepping import Run, prompt_logits, run_all

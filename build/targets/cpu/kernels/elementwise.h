@@ -60,6 +60,17 @@ INLINE void soft_cap_rows(pool *p, int thread, int64_t width, float cap, int64_t
         store_until(F32, y, i, s.end, tanh16(load_until(F32, x, i, s.end) / cap) * cap);
 }
 
+/* y = x / (1 + e^-gate), one gate for each row */
+INLINE void gate_whole_rows(pool *p, int thread, int64_t width, int64_t rows, const float *x, const float *gates,
+                            float *y) {
+    const int64_t vectors = ceil_div(width, LANES);
+    for (int64_t i = share_start(p, thread, rows * vectors); i < share_start(p, thread + 1, rows * vectors); i++) {
+        const int64_t row = i / vectors, start = row * width + i % vectors * LANES, end = (row + 1) * width;
+        const f32x16 share = over_one_plus_power(splat(1.0f), splat(gates[row]) * splat(-1.44269504f));
+        store_until(F32, y, start, end, load_until(F32, x, start, end) * share);
+    }
+}
+
 /* y = residual + x * factor */
 INLINE void add_rows(pool *p, int thread, int64_t width, float factor, int64_t rows, const float *x,
                      const float *residual, float *y) {

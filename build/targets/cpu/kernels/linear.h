@@ -134,34 +134,45 @@ INLINE void multiply_amx_stretch(product m, panel_piece piece, int64_t index, fl
     }
 }
 
-/* bfloat16 in tiles of AMX, whatever the number of rows: their sums are not those of vectors. */
-INLINE void multiply_in_tiles(pool *p, int thread, product m) {
-    const int64_t panels = ceil_div(m.n, m.gate ? PANEL / 2 : PANEL);
-    const int64_t row_bytes = m.k * element_size(act_type(m.type));
-    panel_piece piece;
-    _Alignas(64) float sums[BLOCK_ROWS][PANEL];
-    int64_t configured = 0;
-    while (take_panel(p, thread, panels, panel_bytes(m.type, m.k), m.rows, row_bytes, m.weight, &piece)) {
-        configure_tiles(amx_height(piece.count, AMX_ROWS), BLOCK_BYTES, &configured);
-        for (int64_t i = 0; i < stretches(m); i++) multiply_amx_stretch(m, piece, i, sums);
-    }
-    release_tiles(configured);
-}
 #endif
 
-INLINE void multiply(pool *p, int thread, product m) {
+/* What a thread keeps from piece to piece: the sums of a block of rows, and the height for which tiles of AMX are
+ * configured (0: for none). */
+typedef struct {
+    _Alignas(64) panel_tile sums[BLOCK_ROWS / TILE_ROWS];
+    int64_t configured;
+} product_work;
+
+/* One piece. bfloat16 in tiles of AMX, whatever the number of rows: their sums are not those of vectors. */
+INLINE void multiply_piece(product m, panel_piece piece, product_work *work) {
 #if defined(__AMX_BF16__)
     if (m.type == BF16) {
-        multiply_in_tiles(p, thread, m);
+        configure_tiles(amx_height(piece.count, AMX_ROWS), BLOCK_BYTES, &work->configured);
+        for (int64_t i = 0; i < stretches(m); i++) multiply_amx_stretch(m, piece, i, work->sums[0]);
         return;
     }
 #endif
-    const int64_t panels = ceil_div(m.n, m.gate ? PANEL / 2 : PANEL);
+    for (int64_t i = 0; i < stretches(m); i++) multiply_stretch(m, piece, i, work->sums);
+}
+
+/* Behind the last piece. */
+INLINE void end_pieces(product_work *work) {
+#if defined(__AMX_BF16__)
+    release_tiles(work->configured);
+#endif
+    work->configured = 0;
+}
+
+INLINE int64_t panels_of(product m) { return ceil_div(m.n, m.gate ? PANEL / 2 : PANEL); }
+
+INLINE void multiply(pool *p, int thread, product m) {
     const int64_t row_bytes = m.k * element_size(act_type(m.type));
     panel_piece piece;
-    panel_tile sums[BLOCK_ROWS / TILE_ROWS];
-    while (take_panel(p, thread, panels, panel_bytes(m.type, m.k), m.rows, row_bytes, m.weight, &piece))
-        for (int64_t i = 0; i < stretches(m); i++) multiply_stretch(m, piece, i, sums);
+    product_work work;
+    work.configured = 0;
+    while (take_panel(p, thread, panels_of(m), panel_bytes(m.type, m.k), m.rows, row_bytes, m.weight, &piece))
+        multiply_piece(m, piece, &work);
+    end_pieces(&work);
 }
 
 /* y [rows][n] float32 = residual + (x [rows][k] w' + bias); bias and residual may be NULL, y may be the residual */

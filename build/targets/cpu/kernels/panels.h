@@ -44,6 +44,13 @@ INLINE int64_t row_blocks(const pool *p, int64_t rows, int64_t panels) {
     return max_int(ceil_div(rows, BLOCK_ROWS), min_int(wanted, rows / (4 * TILE_ROWS)));
 }
 
+/* The rows of block `block` of as many as `all`: whole tiles in all but the last. Nothing is known of memory. */
+INLINE panel_piece block_of_rows(int64_t panel, int64_t block, int64_t all, int64_t rows) {
+    const int64_t tiles = ceil_div(rows, TILE_ROWS), first = tiles * block / all * TILE_ROWS;
+    const int64_t count = min_int(rows, tiles * (block + 1) / all * TILE_ROWS) - first;
+    return (panel_piece){panel, first, count, 0, 1, NULL, NULL};
+}
+
 /* The next piece of this operator, whose rows have `row_bytes`; 0 when there is none left. */
 INLINE int take_panel(pool *p, int thread, int64_t panels, int64_t panel_bytes, int64_t rows, int64_t row_bytes,
                       const void *weight, panel_piece *piece) {
@@ -56,13 +63,10 @@ INLINE int take_panel(pool *p, int thread, int64_t panels, int64_t panel_bytes, 
     const int64_t start = cached < all ? taken.start : 0, end = cached < all ? taken.end : panels * all;
     const int64_t number = taken.number - start, mine = (end - start) / all;
     const int64_t pass = number / (mine * cached), first = pass * cached;
-    piece->blocks = min_int(cached, all - first);
-    const int64_t panel = (number - mine * first) / piece->blocks;
-    piece->block = (number - mine * first) % piece->blocks;
-    piece->panel = start / all + panel;
-    const int64_t tiles = ceil_div(rows, TILE_ROWS), block = first + piece->block; /* all but the last are whole tiles */
-    piece->first = tiles * block / all * TILE_ROWS;
-    piece->count = min_int(rows, tiles * (block + 1) / all * TILE_ROWS) - piece->first;
+    const int64_t blocks = min_int(cached, all - first), panel = (number - mine * first) / blocks;
+    const int64_t block = (number - mine * first) % blocks;
+    *piece = block_of_rows(start / all + panel, first + block, all, rows);
+    piece->block = block, piece->blocks = blocks;
     piece->columns = (const unsigned char *)weight + piece->panel * panel_bytes;
     piece->following = (const unsigned char *)piece->columns + panel_bytes;
     if (taken.number + piece->blocks - piece->block >= taken.end) piece->following = p->shares[thread].expected;

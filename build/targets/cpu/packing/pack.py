@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.build.graph.values import name_of, tensor_of
+from inflight.build.targets.cpu.packing.experts import expert_pieces
 from inflight.build.targets.cpu.packing.huge_pages import HugePageWriter
 from inflight.build.targets.cpu.packing.weight_layout import GROUP, PANEL, PackedTensor, QuantizedPanels, WeightLayout
 from inflight.errors import BuildError
@@ -46,6 +48,9 @@ def _pieces(tensor: PackedTensor) -> Iterator[Array]:
         yield _side_by_side([_padded(array.astype(np.float32)[:, None], height, 1) for array in arrays])
     elif tensor.layout == "rows":
         yield from _row_pieces(_as_bits(arrays[0]))
+    elif tensor.layout.endswith("experts"):
+        panels = partial(_panel_pieces, group=GROUP[tensor.element])
+        yield from expert_pieces(_as_bits(arrays[0]), tensor.layout == "gated_experts", panels)
     elif tensor.quantized:
         try:
             weights, *factors = _by_kind(arrays)

@@ -20,7 +20,15 @@ PANEL = 64
 ALIGNMENT = 4096
 
 Layout = Literal[
-    "panels", "gated_panels", "quantized_panels", "gated_quantized_panels", "rows", "floats", "gated_floats"
+    "panels",
+    "gated_panels",
+    "quantized_panels",
+    "gated_quantized_panels",
+    "experts",
+    "gated_experts",
+    "rows",
+    "floats",
+    "gated_floats",
 ]
 Element = Literal["F32", "F16", "BF16", "I8"]
 QuantizedPanels = QuantizedShape | Float8Shape
@@ -36,7 +44,8 @@ class PackedTensor:
     panels: (out, in) as ceil(out / 64) panels of [in / group][64][group], zero columns at the end (kernels/linear.h).
     gated_panels: two of them, gate and up, 16 columns in turn. quantized_panels, gated_quantized_panels: the same of
     levels with their scales (quantized_panels.py, float8_panels.py); sources are each weight and its scales, then the
-    zero points of each, if there are some, or the units of scales that are int8. rows: as
+    zero points of each, if there are some, or the units of scales that are int8. experts, gated_experts: the panels, or
+    gated panels, of each matrix of a stack, one behind the other; of gated ones the second half is activated. rows: as
     in the checkpoint. floats: float32, zeros up to a multiple of 64 elements. gated_floats: two of them, side by side
     as the columns of gated panels are. `offset` and `nbytes` are bytes in the file; `element` is the type at rest, of
     the scales where weights are quantized.
@@ -142,6 +151,11 @@ def _packed_bytes(layout: Layout, element: Element, shapes: list[tuple[int, ...]
         return padded * ELEMENT_BYTES[element]
     if layout == "gated_floats":
         return -(-shapes[0][0] // (PANEL // 2)) * PANEL * ELEMENT_BYTES[element]
+    if layout.endswith("experts"):
+        count, outputs, inputs = shapes[0]
+        gated = layout == "gated_experts"
+        pair: list[tuple[int, ...]] = [(outputs // 2, inputs)] * 2 if gated else [(outputs, inputs)]
+        return count * _packed_bytes("gated_panels" if gated else "panels", element, pair)
     out_features, in_features = shapes[0]
     columns_per_panel = PANEL // len(shapes)
     groups = -(-in_features // GROUP[element]) * GROUP[element]
@@ -170,5 +184,6 @@ _WEIGHT_INPUTS: dict[str, tuple[tuple[Layout, tuple[int, ...]], ...]] = {
     "RMSNormQuantize": (("floats", (1,)),),
     "QuantizedLinear": (("quantized_panels", (2, 3, 5, 8)), ("floats", (4,))),
     "QuantizedGatedLinear": (("gated_quantized_panels", (2, 3, 4, 5, 8, 9, 11, 12)), ("gated_floats", (6, 7))),
+    "Experts": (("gated_experts", (1,)), ("experts", (2,))),
     "RopeCacheWrite": (("floats", (1,)), ("floats", (2,)), ("floats", (3,)), ("floats", (4,))),
 }

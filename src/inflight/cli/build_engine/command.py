@@ -16,7 +16,7 @@ from inflight.cli.build_engine.recipe_flags import Flags, context_settings, summ
 
 if TYPE_CHECKING:
     from inflight.build.engine import EnginePlan
-    from inflight.engine_format.manifest import ModulePrecision
+    from inflight.engine_format.manifest import ModelFacts, ModulePrecision
 
 
 CONTEXT_SETTINGS = context_settings()
@@ -118,7 +118,7 @@ def _print_plan(plan: EnginePlan) -> None:
     cache = target.kv_cache
     sequence_bytes = -(-limits.max_seq_len // cache.tokens_per_block) * cache.bytes_per_block
     facts = {
-        "model": f"{plan.model.architecture}, {plan.model.num_parameters / 1e6:,.1f} M parameters, {plan.model.dtype}",
+        "model": f"{plan.model.architecture}, {_parameters(plan.model)}, {plan.model.dtype}",
         "target": target.recipe.target,
         "code for": _code_for(plan),
         **asdict(limits),
@@ -132,6 +132,15 @@ def _print_plan(plan: EnginePlan) -> None:
         "weights read per step": decimal(work.weight_bytes_per_step),
     }
     print_facts("plan", facts)
+
+
+def _parameters(model: ModelFacts) -> str:
+    """How many there are, and of a mixture of experts how many one token meets."""
+    from msgspec import UNSET
+
+    total = f"{model.num_parameters / 1e6:,.1f} M parameters"
+    active = model.active_parameters
+    return total if active is UNSET else f"{total}, of which a token meets {active / 1e6:,.1f} M"
 
 
 def _precisions(modules: Iterable[ModulePrecision]) -> str:

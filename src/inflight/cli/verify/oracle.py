@@ -142,9 +142,11 @@ class Oracle:
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         # Some models that read pictures as well are no causal language models to transformers.
-        architecture = transformers.AutoConfig.from_pretrained(directory).architectures or [""]
-        made = getattr(transformers, architecture[0], transformers.AutoModelForCausalLM)
-        model = made.from_pretrained(directory, dtype=getattr(torch, dtype), attn_implementation="eager")
+        config = transformers.AutoConfig.from_pretrained(directory)
+        made = getattr(transformers, (config.architectures or [""])[0], transformers.AutoModelForCausalLM)
+        # Attention and experts without kernels of their own, which do not take every size.
+        experts = {"experts_implementation": "eager"} if hasattr(config, "num_experts_per_tok") else {}
+        model = made.from_pretrained(directory, dtype=getattr(torch, dtype), attn_implementation="eager", **experts)
         self._model = (model.float() if widen else model).eval()
         self._weights_type: str | None = None
 

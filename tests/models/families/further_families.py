@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tests.models.further import Extra, Further
+from tests.models.families.further import Extra, Further
 from tests.models.ropes import random_rope
 
 FULL, SLIDING = "full_attention", "sliding_attention"

@@ -1,0 +1,1 @@
+"""Mixtures of experts in the standard network: a model-local function, since the standard has no operator for them."""

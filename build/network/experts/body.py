@@ -1,0 +1,112 @@
+"""What a mixture of experts computes, in standard operators: every expert for every row, and most of it times zero.
+
+Slow on purpose: this is what the operator of a target is compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from inflight.build.graph.values import new_value
+from inflight.build.network.layers import ACTIVATIONS, BATCH, FLOAT, OPSET, STEP
+from inflight.convert.checkpoint.model_spec import ExpertsSpec
+
+_ROUTER_AXIS = -1
+
+
+class FunctionBody:
+    """Nodes of a function; its constants are nodes as well. Types and shapes inside are inferred by whoever runs it."""
+
+    def __init__(self) -> None:
+        self.nodes: list[ir.Node] = []
+
+    def op(
+        self, op_type: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any] | None = None
+    ) -> ir.Value:
+        return self.ops(op_type, inputs, 1, attributes)[0]
+
+    def ops(
+        self, op_type: str, inputs: Sequence[ir.Value | None], outputs: int, attributes: Mapping[str, Any] | None = None
+    ) -> Sequence[ir.Value]:
+        name = f"{op_type}_{len(self.nodes)}"
+        values = [ir.Value(name=f"{name}.{index}") for index in range(outputs)]
+        self.nodes.append(ir.node(op_type, inputs, attributes, outputs=values, name=name))
+        return values
+
+    def constant(self, array: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> ir.Value:
+        return self.op("Constant", [], {"value": ir.tensor(np.asarray(array, dtype))})
+
+
+def function_graph(spec: ExpertsSpec) -> ir.Graph:
+    """Inputs: x [B, L, H], the router's logits [B, L, E], fc [E, 2 I, H], proj [E, H, I]. Output: [B, L, H]."""
+    body = FunctionBody()
+    inputs = [
+        new_value("x", FLOAT, (BATCH, STEP, "hidden")),
+        new_value("logits", FLOAT, (BATCH, STEP, spec.count)),
+        new_value("fc", FLOAT, (spec.count, 2 * spec.size, "hidden")),
+        new_value("proj", FLOAT, (spec.count, "hidden", spec.size)),
+    ]
+    x, logits, fc, proj = inputs
+    mixer = _sparse_mixer if spec.routing == "sparse_mixer" else _top_k
+    shares = body.op("Transpose", [mixer(body, spec, logits)], {"perm": [2, 0, 1]})
+    each = _experts(body, spec, x, fc, proj)
+    weighted = body.op("Mul", [each, body.op("Unsqueeze", [shares, body.constant([3])])])
+    total = body.op("ReduceSum", [weighted, body.constant([0])], {"keepdims": 0})
+    return ir.Graph(inputs, [total], nodes=body.nodes, opset_imports={"": OPSET}, name="experts")
+
+
+def _experts(body: FunctionBody, spec: ExpertsSpec, x: ir.Value, fc: ir.Value, proj: ir.Value) -> ir.Value:
+    """What every expert makes of every row, [E, B, L, H]."""
+    rows = body.op("Unsqueeze", [x, body.constant([0])])
+    products = body.op("MatMul", [rows, _transposed(body, fc)])
+    up, gate = body.ops("Split", [products], 2, {"axis": -1, "num_outputs": 2})
+    kind, attributes = ACTIVATIONS[spec.activation]
+    hidden = body.op("Mul", [body.op(kind, [gate], attributes), up])
+    return body.op("MatMul", [hidden, _transposed(body, proj)])
+
+
+def _transposed(body: FunctionBody, stack: ir.Value) -> ir.Value:
+    """[E, out, in] as [E, 1, in, out]."""
+    turned = body.op("Transpose", [stack], {"perm": [0, 2, 1]})
+    return body.op("Unsqueeze", [turned, body.constant([1])])
+
+
+def _top_k(body: FunctionBody, spec: ExpertsSpec, logits: ir.Value) -> ir.Value:
+    """The weight of every expert for every row, [B, L, E]; 0 of those that are not chosen."""
+    greatest, chosen = body.ops("TopK", [logits, body.constant([spec.top_k])], 2, {"axis": _ROUTER_AXIS})
+    if spec.routing == "renormalized":
+        weights = body.op("Softmax", [greatest], {"axis": _ROUTER_AXIS})
+    else:
+        everything = body.op("Softmax", [logits], {"axis": _ROUTER_AXIS})
+        weights = body.op("GatherElements", [everything, chosen], {"axis": _ROUTER_AXIS})
+    return _placed(body, _zeros(body, logits), chosen, weights)
+
+
+def _sparse_mixer(body: FunctionBody, spec: ExpertsSpec, logits: ir.Value) -> ir.Value:
+    """The same of two experts, the second chosen as if the first were not there."""
+    placed, left = _zeros(body, logits), logits
+    lowest, span = body.constant(-np.inf, np.float32), body.constant(2 * spec.epsilon, np.float32)
+    for _ in range(2):
+        greatest = body.op("ReduceMax", [left, body.constant([_ROUTER_AXIS])], {"keepdims": 1})
+        chosen = body.op("ArgMax", [left], {"axis": _ROUTER_AXIS, "keepdims": 1})
+        magnitude = body.op("Max", [body.op("Abs", [logits]), greatest])
+        distance = body.op("Div", [body.op("Sub", [greatest, logits]), magnitude])
+        near = body.op("Where", [body.op("Greater", [distance, span]), lowest, left])
+        shares = body.op("Softmax", [near], {"axis": _ROUTER_AXIS})
+        weight = body.op("GatherElements", [shares, chosen], {"axis": _ROUTER_AXIS})
+        placed = _placed(body, placed, chosen, weight)
+        left = _placed(body, left, chosen, body.op("Expand", [lowest, body.op("Shape", [chosen])]))
+    return placed
+
+
+def _zeros(body: FunctionBody, like: ir.Value) -> ir.Value:
+    return body.op("ConstantOfShape", [body.op("Shape", [like])], {"value": ir.tensor(np.zeros(1, np.float32))})
+
+
+def _placed(body: FunctionBody, rows: ir.Value, places: ir.Value, values: ir.Value) -> ir.Value:
+    return body.op("ScatterElements", [rows, places, values], {"axis": _ROUTER_AXIS})

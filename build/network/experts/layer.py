@@ -1,0 +1,64 @@
+"""The MLP of a layer with experts."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from inflight.build.graph.builder import GraphBuilder
+from inflight.build.graph.values import shape_of
+from inflight.build.network.experts.body import function_graph
+from inflight.build.network.layers import FLOAT, Layers
+from inflight.convert.checkpoint.model_spec import ExpertsSpec, MlpSpec
+
+# Of the functions, one for each kind of mixture. Their attributes say what the body computes.
+DOMAIN = "inflight.network"
+_ATTRIBUTES = {
+    "top_k": ir.AttributeType.INT,
+    "routing": ir.AttributeType.STRING,
+    "epsilon": ir.AttributeType.FLOAT,
+    "activation": ir.AttributeType.STRING,
+}
+
+
+class ExpertsLayer:
+    """Router and experts of one layer, and the expert that all tokens share."""
+
+    def __init__(self, builder: GraphBuilder, layers: Layers) -> None:
+        self._builder = builder
+        self._layers = layers
+
+    def __call__(self, x: ir.Value, spec: ExpertsSpec, source: str, name: str) -> ir.Value:
+        """x [B, L, hidden] -> [B, L, hidden]; `source` and `name` are those of the layer."""
+        source, name = f"{source}.mlp", f"{name}.mlp"
+        logits = self._layers.linear(x, f"{source}.router", f"{name}.router")
+        stacks = [self._layers.weights.float32(f"{source}.{stack}.weight") for stack in ("fc", "proj")]
+        called = name if spec.shared is None else f"{name}.experts"
+        mixed = self._builder.call(self._function(spec), [x, logits, *stacks], called, FLOAT, shape_of(x), _facts(spec))
+        if spec.shared is None:
+            return mixed
+        return self._builder.op("Add", [mixed, self._shared(x, spec, source, name)], name, FLOAT, shape_of(x))
+
+    def _shared(self, x: ir.Value, spec: ExpertsSpec, source: str, name: str) -> ir.Value:
+        assert spec.shared is not None
+        mlp = MlpSpec(spec.shared.size, spec.activation)
+        found = self._layers.mlp(x, mlp, source, name, "shared_expert")
+        if not spec.shared.gated:
+            return found
+        logit = self._layers.linear(x, f"{source}.shared_expert_gate", f"{name}.shared_gate.logit")
+        gate = self._builder.op("Sigmoid", [logit], f"{name}.shared_gate", FLOAT, shape_of(logit))
+        return self._builder.op("Mul", [found, gate], f"{name}.shared", FLOAT, shape_of(x))
+
+    def _function(self, spec: ExpertsSpec) -> ir.Function:
+        epsilon = f"_{spec.epsilon:g}" if spec.routing == "sparse_mixer" else ""
+        kind = f"Experts_{spec.top_k}_of_{spec.count}_{spec.size}_{spec.routing}{epsilon}_{spec.activation}"
+        attributes = [ir.Attr(name, of_type, None) for name, of_type in _ATTRIBUTES.items()]
+        return ir.Function(DOMAIN, kind, graph=function_graph(spec), attributes=attributes)
+
+
+def _facts(spec: ExpertsSpec) -> dict[str, int | float | str]:
+    return {
+        "top_k": spec.top_k,
+        "routing": spec.routing,
+        "epsilon": spec.epsilon,
+        "activation": spec.activation,
+    }

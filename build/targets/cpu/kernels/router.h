@@ -1,0 +1,114 @@
+/* Which experts each row meets, and with which weights; then the rows of each expert side by side.
+ *
+ * Logits of a row decide about that row alone. Of equal logits the lower number is chosen. */
+#ifndef INFLIGHT_ROUTER_H
+#define INFLIGHT_ROUTER_H
+
+#include "attention_softmax.h"
+
+#define LOG2_E 1.44269504f
+
+typedef enum { ROUTE_SOFTMAX, ROUTE_RENORMALIZED, ROUTE_SPARSE_MIXER } routing;
+
+typedef struct {
+    routing kind;
+    int64_t count, top_k;
+    float epsilon; /* of the sparse mixer */
+} router_shape;
+
+/* e^(value - greatest), for values up to it. */
+INLINE f32x16 share16(f32x16 values, float greatest) { return weight16(F32, (values - greatest) * LOG2_E); }
+
+/* Lanes from `count` on read as minus infinity. */
+INLINE f32x16 load_logits(const float *logits, int64_t i, int64_t count) {
+    const f32x16 values = load_until(F32, logits, i, count);
+    return select16(lane_numbers() < splat_int((int32_t)(count - i)), values, splat(-__builtin_inff()));
+}
+
+/* The sum of e^(value - greatest): 16 lanes, each a chain over the values, then one tree. */
+INLINE float sum_of_shares(const float *values, int64_t count, float greatest) {
+    f32x16 sums = splat(0.0f);
+    for (int64_t i = 0; i < count; i += LANES) sums += share16(load_logits(values, i, count), greatest);
+    return sum16(sums);
+}
+
+/* The greatest logits, from the greatest on, and their numbers. A NaN is never greater, so that numbers are some. */
+INLINE void choose_experts(router_shape s, const float *logits, int32_t *chosen, float *greatest) {
+    for (int64_t expert = 0; expert < s.count; expert++) {
+        const float value = logits[expert];
+        int64_t place = min_int(expert, s.top_k - 1);
+        if (expert >= s.top_k && !(value > greatest[place])) continue;
+        for (; place > 0 && value > greatest[place - 1]; place--) {
+            greatest[place] = greatest[place - 1];
+            chosen[place] = chosen[place - 1];
+        }
+        greatest[place] = value;
+        chosen[place] = (int32_t)expert;
+    }
+}
+
+/* The sum of the shares of the experts that are near the greatest one, the `taken` ones aside. */
+INLINE float sum_of_near(router_shape s, const float *logits, float greatest, int32_t taken) {
+    f32x16 sums = splat(0.0f);
+    for (int64_t i = 0; i < s.count; i += LANES) {
+        const f32x16 values = load_logits(logits, i, s.count);
+        const f32x16 magnitude = select16(values < splat(0.0f), -values, values);
+        const f32x16 scale = select16(magnitude > splat(greatest), magnitude, splat(greatest));
+        i32x16 left_out = (greatest - values) / scale > splat(2.0f * s.epsilon);
+        left_out |= lane_numbers() >= splat_int((int32_t)(s.count - i));
+        left_out |= lane_numbers() == splat_int(taken - (int32_t)i);
+        sums += select16(left_out, splat(0.0f), share16(values, greatest));
+    }
+    return sum16(sums);
+}
+
+/* Experts and weights of one row. */
+INLINE void route_row(router_shape s, const float *logits, int32_t *chosen, float *weights) {
+    choose_experts(s, logits, chosen, weights);
+    if (s.kind == ROUTE_SPARSE_MIXER) {
+        const float first = weights[0], second = weights[1];
+        weights[0] = 1.0f / sum_of_near(s, logits, first, -1);
+        weights[1] = 1.0f / sum_of_near(s, logits, second, chosen[0]);
+        return;
+    }
+    const float greatest = weights[0];
+    const float total = s.kind == ROUTE_RENORMALIZED ? sum_of_shares(weights, s.top_k, greatest)
+                                                     : sum_of_shares(logits, s.count, greatest);
+    for (int64_t i = 0; i < s.top_k; i += LANES)
+        store_until(F32, weights, i, s.top_k, share16(load_logits(weights, i, s.top_k), greatest) / total);
+}
+
+/* One expert that some rows met: rows start .. start + count of those that lie side by side. */
+typedef struct {
+    int32_t expert, start, count;
+} expert_group;
+
+/* The groups of a step, in memory that threads share. Pieces of a product are numbered: group i has those from
+ * `gated[i]` and `projected[i]` on, and one entry more says where the last one's end. */
+typedef struct {
+    int32_t *active; /* how many there are */
+    expert_group *groups;
+    int64_t *gated, *projected;
+} expert_groups;
+
+/* Places the (row, choice) pairs of each expert side by side, experts in order of their numbers and rows in theirs:
+ * `order` has the pair at each place, `places` the place of each pair. `cursor` is scratch, one number an expert. */
+INLINE void group_by_expert(router_shape s, int64_t pairs, const int32_t *chosen, int32_t *cursor, int32_t *order,
+                            int32_t *places, expert_groups g) {
+    memset(cursor, 0, (size_t)s.count * sizeof *cursor);
+    for (int64_t i = 0; i < pairs; i++) cursor[chosen[i]]++;
+    int32_t start = 0;
+    *g.active = 0;
+    for (int64_t expert = 0; expert < s.count; expert++) {
+        const int32_t count = cursor[expert];
+        if (count) g.groups[(*g.active)++] = (expert_group){(int32_t)expert, start, count};
+        cursor[expert] = start;
+        start += count;
+    }
+    for (int64_t i = 0; i < pairs; i++) {
+        places[i] = cursor[chosen[i]]++;
+        order[places[i]] = (int32_t)i;
+    }
+}
+
+#endif

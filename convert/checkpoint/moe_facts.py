@@ -1,0 +1,49 @@
+"""The `moe` block of a checkpoint's config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from inflight.convert.checkpoint.model_spec import Routing
+
+# The format's numbers of normalization_mode.
+ROUTINGS: Mapping[int, Routing] = {0: "softmax", 1: "renormalized", 2: "sparse_mixer"}
+RENORMALIZE = 1
+MOST_EXPERTS = 1 << 12
+SPARSE_MIXER_EXPERTS = 2
+
+
+class MoeFacts(BaseModel):
+    """Of every layer with experts; `num_experts` 0: there are none. The format's other keys are about ranks."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+    num_experts: Annotated[int, Field(ge=0, le=MOST_EXPERTS)] = 0
+    top_k: Annotated[int, Field(ge=0, le=MOST_EXPERTS)] = 0
+    normalization_mode: int = RENORMALIZE
+    sparse_mixer_epsilon: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
+    shared_expert_intermediate_size: int = 0
+
+    @property
+    def routing(self) -> Routing:
+        return ROUTINGS[self.normalization_mode]
+
+    def problems(self) -> Iterator[str]:
+        """What of it cannot be expressed, a phrase each."""
+        if not self.num_experts:
+            return
+        if not 1 <= self.top_k <= self.num_experts:
+            yield f"moe.top_k {self.top_k} of {self.num_experts} experts"
+        if self.normalization_mode not in ROUTINGS:
+            yield f"moe.normalization_mode {self.normalization_mode} (experts in groups; supported: 0, 1, 2)"
+        elif self.routing == "sparse_mixer" and (self.top_k != SPARSE_MIXER_EXPERTS or self.num_experts < 2):
+            yield f"a sparse mixer of {self.top_k} of {self.num_experts} experts (it chooses two)"
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys that say something."""
+        left_out = {"shared_expert_intermediate_size"}
+        left_out |= set() if self.normalization_mode == 2 else {"sparse_mixer_epsilon"}
+        return self.model_dump(mode="json", exclude=left_out)

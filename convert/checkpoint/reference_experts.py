@@ -1,0 +1,57 @@
+"""What a mixture of experts means, in NumPy: which experts a token meets, and with which weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inflight.convert.checkpoint.model_spec import ExpertsSpec
+
+Array = npt.NDArray[Any]
+
+
+def mix_experts(
+    spec: ExpertsSpec, logits: Array, x: Array, fc: Array, proj: Array, activation: Callable[[Array], Array]
+) -> Array:
+    """The weighted sum [tokens, hidden] of what each token's experts make of its row of x [tokens, hidden].
+
+    `logits` [tokens, count] are the router's; fc [count, 2 size, hidden], what multiplies the activated branch first;
+    proj [count, hidden, size]. Matrices may be mapped: those of experts that no token meets are not read.
+    """
+    chosen, weights = route(spec, logits)
+    result = np.zeros_like(x)
+    for expert in np.unique(chosen):
+        tokens, places = np.nonzero(chosen == expert)
+        up, gate = np.split(x[tokens] @ fc[expert].astype(x.dtype).T, 2, axis=-1)
+        found = (activation(gate) * up) @ proj[expert].astype(x.dtype).T
+        result[tokens] += weights[tokens, places, None] * found
+    return result
+
+
+def route(spec: ExpertsSpec, logits: Array) -> tuple[Array, Array]:
+    """Numbers of the experts of each token [tokens, top_k], and their weights, of router logits [tokens, count]."""
+    if spec.routing == "sparse_mixer":
+        return _sparse_mixer(logits, spec.epsilon)
+    # Stable, so that of equal logits the lower number comes first.
+    chosen = np.argsort(-logits, axis=-1, kind="stable")[:, : spec.top_k]
+    shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    weights = np.take_along_axis(shares, chosen, axis=-1)
+    total = weights if spec.routing == "renormalized" else shares
+    return chosen, weights / total.sum(axis=-1, keepdims=True)
+
+
+def _sparse_mixer(logits: Array, epsilon: float) -> tuple[Array, Array]:
+    """Two experts, the second as if the first were not there (Liu et al., 2024, at inference)."""
+    left, chosen, weights = logits.copy(), [], []
+    for _ in range(2):
+        first = left.argmax(axis=-1)[:, None]
+        greatest = np.take_along_axis(left, first, axis=-1)
+        far = (greatest - logits) / np.maximum(np.abs(logits), greatest) > 2 * epsilon
+        shares = np.where(far, 0.0, np.exp(left - greatest))
+        chosen.append(first)
+        weights.append(np.take_along_axis(shares, first, axis=-1) / shares.sum(axis=-1, keepdims=True))
+        np.put_along_axis(left, first, -np.inf, axis=-1)
+    return np.concatenate(chosen, axis=-1), np.concatenate(weights, axis=-1)

@@ -1,0 +1,52 @@
+"""Stacks of experts in a source as the matrices (out, in) of each: the names that their family has for them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from inflight.convert.families.mixtures import Mixture
+from inflight.convert.source.tensor import PlainTensor, SourceTensor
+
+_LAYER = re.compile(r"(model\.layers\.\d+\.)(.+)")
+
+
+def expert_matrices(mixture: Mixture | None, tensors: Mapping[str, SourceTensor]) -> Mapping[str, SourceTensor]:
+    """`tensors` with the parts of each stack in its place. A stack that does not divide stays as it is: whoever
+    accounts for the tensors says so."""
+    if mixture is None:
+        return tensors
+    found: dict[str, SourceTensor] = {}
+    for name, tensor in tensors.items():
+        match = _LAYER.fullmatch(name)
+        prefix, below = (match[1], match[2]) if match else ("", name)
+        modules = mixture.stacks.get(below)
+        if modules is not None and (parts := list(_parts(tensor, prefix, modules))):
+            found.update({part.name: part for part in parts})
+        elif below in mixture.renamed:
+            found[f"{prefix}{mixture.renamed[below]}"] = tensor
+        else:
+            found[name] = tensor
+    return found
+
+
+def _parts(tensor: SourceTensor, prefix: str, modules: tuple[str, ...]) -> Iterator[SourceTensor]:
+    """Each expert's rows of each module; of a matrix that is no stack, the rows of each module."""
+    stacked = "{expert}" in modules[0]
+    if not isinstance(tensor, PlainTensor) or len(tensor.shape) != 2 + stacked or tensor.shape[-2] % len(modules):
+        return
+    count, rows = (tensor.shape[0] if stacked else 1), tensor.shape[-2] // len(modules)
+    entry = tensor.entry
+    size = entry.nbytes // max(1, count * len(modules))
+    for expert in range(count):
+        for index, module in enumerate(modules):
+            yield PlainTensor(
+                replace(
+                    entry,
+                    name=prefix + module.format(expert=expert),
+                    shape=(rows, tensor.shape[-1]),
+                    offset=entry.offset + (expert * len(modules) + index) * size,
+                    nbytes=size,
+                )
+            )

@@ -1,0 +1,159 @@
+"""Mixtures of experts against NumPy; the same bits for a row alone, in company, on any number of threads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import pytest
+
+from inflight.build.graph.expert_scratch import scratch_row_bytes
+from inflight.build.graph.operators import activation_type
+from inflight.build.graph.values import new_value
+from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, levels, operator, rows
+from tests.oracles.fused_experts import experts, gate_whole_rows
+
+pytestmark = pytest.mark.kernel
+
+TOLERANCE = 3e-6
+_GUARD = 0x5A
+
+
+class Mixture(NamedTuple):
+    """The stacks of one operator, and its attributes."""
+
+    fc: Array
+    proj: Array
+    attributes: dict[str, Any]
+
+    @property
+    def act(self) -> np.dtype[Any]:
+        dtype: np.dtype[Any] = activation_type(ir.tensor(self.fc).dtype).numpy()
+        return dtype
+
+    @property
+    def scratch_bytes(self) -> int:
+        count, hidden, size = self.proj.shape
+        return scratch_row_bytes(count, self.attributes["top_k"], hidden, size, self.act.itemsize)
+
+    def graph(self) -> ir.Graph:
+        count, hidden, _ = self.proj.shape
+        act = activation_type(ir.tensor(self.fc).dtype)
+        inputs = [rows("x", hidden, act), self.fc, self.proj, rows("logits", count), rows("residual", hidden)]
+        scratch = new_value("scratch", ir.DataType.UINT8, ("T", self.scratch_bytes))
+        return operator("Experts", inputs, [rows("y", hidden), scratch], self.attributes)
+
+    def run(
+        self, kernel: Kernel, x: Array, logits: Array, residual: Array | None = None, *, threads: int = 1
+    ) -> npt.NDArray[np.float32]:
+        """Its scratch memory is as large as it says, and no byte behind it is written."""
+        y = np.full(x.shape, np.nan, np.float32) if residual is None else residual.copy()
+        scratch = np.full(len(x) * self.scratch_bytes + 256, _GUARD, np.uint8)
+        start = -scratch.ctypes.data % 64
+        memory = scratch[start:]
+        logits = np.ascontiguousarray(logits)
+        kernel.run(
+            len(x),
+            np.ascontiguousarray(x),
+            *kernel.packed,
+            logits,
+            None if residual is None else y,
+            y,
+            memory,
+            threads=threads,
+        )
+        assert (memory[len(x) * self.scratch_bytes :] == _GUARD).all()
+        return y
+
+    def expected(self, x: Array, logits: Array) -> Array:
+        return experts(x, self.fc, self.proj, logits, **self.attributes)[0]
+
+
+def random_mixture(rng: np.random.Generator, dtype: Any, routing: str, top_k: int | None = None) -> Mixture:
+    count, hidden, size = int(rng.integers(2, 40)), int(rng.integers(1, 200)), int(rng.integers(1, 150))
+    top_k = 2 if routing == "sparse_mixer" else int(rng.integers(1, count + 1)) if top_k is None else count
+    attributes = {
+        "top_k": top_k,
+        "routing": routing,
+        "epsilon": float(rng.uniform(0.01, 0.5)) if routing == "sparse_mixer" else 0.0,
+        "activation": str(rng.choice(["silu", "gelu_tanh"])),
+    }
+    fc = rng.standard_normal((count, 2 * size, hidden), np.float32) * hidden**-0.5
+    proj = rng.standard_normal((count, hidden, size), np.float32) * size**-0.5
+    return Mixture(fc.astype(dtype), proj.astype(dtype), attributes)
+
+
+def random_logits(rng: np.random.Generator, count: int, experts: int) -> npt.NDArray[np.float32]:
+    """Of half of the rows all but a few are alike; and sometimes all rows choose the same experts."""
+    logits = rng.standard_normal((count, experts)).astype(np.float32) * 2
+    logits[::2] = np.round(logits[::2])
+    if rng.random() < 0.3:
+        logits += np.float32(50) * (rng.random(experts) < 2 / experts)
+    return logits
+
+
+@pytest.mark.parametrize("level", levels(), ids=lambda level: str(level.name))
+def test_experts_are_as_defined_and_a_row_does_not_see_its_company(
+    level: Any, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    mixtures = [
+        random_mixture(rng, np.float32, "softmax"),
+        random_mixture(rng, np.float16, "renormalized"),
+        random_mixture(rng, ml_dtypes.bfloat16, "renormalized"),
+        random_mixture(rng, ml_dtypes.bfloat16, "sparse_mixer"),
+        random_mixture(rng, np.float32, "renormalized", top_k=-1),
+    ]
+    kernels = compile_kernels([mixture.graph() for mixture in mixtures], level, tmp_path)
+    for kernel, mixture in zip(kernels, mixtures, strict=True):
+        count, hidden, _ = mixture.proj.shape
+        number = int(rng.choice([1, rng.integers(2, 9), rng.integers(9, 300)]))
+        x = rng.standard_normal((number, hidden), np.float32).astype(mixture.act)
+        logits = random_logits(rng, number, count)
+        y = mixture.run(kernel, x, logits)
+        # The inner rows are rounded to bfloat16, now and then to the other neighbour than the reference's.
+        slack = 2**-8 if mixture.act == ml_dtypes.bfloat16 else TOLERANCE * hidden
+        np.testing.assert_allclose(y, mixture.expected(x, logits), rtol=slack, atol=slack, err_msg=str(mixture[2]))
+        for threads in (2, 3):
+            np.testing.assert_array_equal(mixture.run(kernel, x, logits, threads=threads), y)
+        for start, stop in (sorted(rng.integers(0, number + 1, 2)), (0, 1), (number - 1, number)):
+            np.testing.assert_array_equal(
+                mixture.run(kernel, x[start:stop], logits[start:stop], threads=2), y[start:stop]
+            )
+        residual = rng.standard_normal(y.shape, np.float32)
+        np.testing.assert_array_equal(mixture.run(kernel, x, logits, residual, threads=2), y + residual)
+
+
+def test_every_row_may_choose_one_expert_and_rows_of_no_number_are_harmless(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    mixture = random_mixture(rng, ml_dtypes.bfloat16, "softmax")._replace(
+        attributes={"top_k": 1, "routing": "softmax", "epsilon": 0.0, "activation": "silu"}
+    )
+    (kernel,) = compile_kernels([mixture.graph()], levels()[0], tmp_path)
+    count, hidden, _ = mixture.proj.shape
+    x = rng.standard_normal((400, hidden), np.float32).astype(mixture.act)
+    logits = np.zeros((len(x), count), np.float32)
+    y = mixture.run(kernel, x, logits, threads=3)
+    # Of equal logits the first expert's number counts, with its share of all.
+    np.testing.assert_allclose(y, mixture.expected(x, logits), rtol=2**-8, atol=2**-8)
+    np.testing.assert_array_equal(mixture.run(kernel, x[7:8], logits[7:8]), y[7:8])
+    logits[:50] = np.nan
+    np.testing.assert_array_equal(mixture.run(kernel, x, logits, threads=2)[50:], y[50:])
+    assert mixture.run(kernel, x[:0], logits[:0]).shape == (0, hidden)
+
+
+def test_whole_rows_are_gated_by_a_number_each(rng: np.random.Generator, tmp_path: Path) -> None:
+    width, number = int(rng.integers(1, 100)), int(rng.integers(1, 40))
+    graph = operator("GateWholeRows", [rows("x", width), rows("gates", 1)], [rows("y", width)], {})
+    (kernel,) = compile_kernels([graph], levels()[0], tmp_path)
+    x, gates = (rng.standard_normal((number, size)).astype(np.float32) * 3 for size in (width, 1))
+    y = np.full_like(x, np.nan)
+    kernel.run(number, x, gates, y, threads=2)
+    np.testing.assert_allclose(y, gate_whole_rows(x, gates), rtol=1e-6, atol=1e-6)
+    alone = np.full_like(x[-1:], np.nan)
+    kernel.run(1, x[-1:], gates[-1:], alone)
+    np.testing.assert_array_equal(alone, y[-1:])

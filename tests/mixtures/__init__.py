@@ -1,0 +1,1 @@
+"""Mixtures of experts: conversion, network and engines, with transformers as the judge."""

@@ -1,0 +1,95 @@
+"""A converted mixture of experts means what the model meant, however its experts are stored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import PhimoeConfig
+
+from inflight.convert.api import convert_model
+from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.convert.options import ConvertOptions
+from inflight.convert.plan import check_config
+from inflight.errors import ModelError
+from tests.models.families.mixtures import MIXTURES
+from tests.models.random_models import random_shape, save_random_model
+from tests.pipeline.families.test_convert_families import assert_same_model
+
+pytestmark = pytest.mark.pipeline
+
+
+@pytest.mark.parametrize("family", MIXTURES)
+def test_every_mixture_survives_conversion_at_odd_shapes(
+    tmp_path: Path, family: str, seed: int, rng: np.random.Generator
+) -> None:
+    assert_same_model(tmp_path, random_shape(rng, family), seed, rng)
+
+
+@pytest.mark.parametrize("family", MIXTURES)
+def test_stacks_of_experts_give_the_same_checkpoint_as_experts_on_their_own(
+    tmp_path: Path, family: str, seed: int, rng: np.random.Generator
+) -> None:
+    """transformers 4 saved a tensor for each expert; transformers 5 saves that too, or its own stacks."""
+    model = save_random_model(tmp_path / "model", random_shape(rng, family), seed)
+    model.save_pretrained(tmp_path / "stacked", save_original_format=False)
+    for source in ("model", "stacked"):
+        convert_model(tmp_path / source, tmp_path / f"{source}-checkpoint")
+    one, other = ((tmp_path / f"{name}-checkpoint" / "rank0.safetensors").read_bytes() for name in ("model", "stacked"))
+    assert one == other
+
+
+def test_ranks_hold_parts_of_every_expert(tmp_path: Path, seed: int, rng: np.random.Generator) -> None:
+    extra: dict[str, Any] = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 22}
+    extra |= {"shared_expert_intermediate_size": 18, "mlp_only_layers": []}
+    shape = replace(random_shape(rng, "qwen2_moe"), num_kv_heads=2, queries_per_kv=1, hidden_size=48, head_size=24)
+    save_random_model(tmp_path / "model", replace(shape, extra=extra), seed)
+    convert_model(tmp_path / "model", tmp_path / "whole")
+    convert_model(tmp_path / "model", tmp_path / "split", ConvertOptions(tp_size=2, pp_size=2))
+    whole, split = Checkpoint.open(tmp_path / "whole"), Checkpoint.open(tmp_path / "split")
+    for layer in range(2):
+        router, fc, proj = (f"mlp.{name}.weight" for name in ("router", "fc", "proj"))
+        prefix = f"transformer.layers.{layer}."
+        parts = {
+            name: [split.array(f"transformer.layers.0.{name}", 2 * layer + rank) for rank in range(2)]
+            for name in (router, fc, proj)
+        }
+        for part in parts[router]:
+            np.testing.assert_array_equal(part, whole.array(prefix + router))
+        # What multiplies the activated branch comes first on every rank too.
+        halves = np.concatenate([part.reshape(5, 2, 11, -1) for part in parts[fc]], axis=2)
+        np.testing.assert_array_equal(halves.reshape(5, 44, -1), whole.array(prefix + fc))
+        np.testing.assert_array_equal(np.concatenate(parts[proj], axis=2), whole.array(prefix + proj))
+
+
+def test_a_mixture_that_is_not_known_says_what_is_missing() -> None:
+    with pytest.raises(
+        ModelError, match=r"GptOssForCausalLM is not supported: attention sinks, and experts with biases"
+    ):
+        check_config("model", {"architectures": ["GptOssForCausalLM"]})
+    config = PhimoeConfig(num_experts_per_tok=3, lm_head_bias=True, vocab_size=100, pad_token_id=0).to_dict()
+    with pytest.raises(ModelError, match=r"lm_head_bias True is not supported.*\n.*num_experts_per_tok 3 is not"):
+        check_config("model", {**config, "architectures": ["PhimoeForCausalLM"]})
+
+
+def test_experts_are_not_quantized_by_name(tmp_path: Path, seed: int, rng: np.random.Generator) -> None:
+    save_random_model(tmp_path / "model", random_shape(rng, "mixtral"), seed)
+    options = ConvertOptions(module_schemes=(("*.mlp.fc", "int8_wo"),))
+    with pytest.raises(ModelError, match=r"'\*\.mlp\.fc' names .*: routers and experts are not quantized"):
+        convert_model(tmp_path / "model", tmp_path / "checkpoint", options)
+
+
+def test_quantizing_leaves_routers_and_experts_in_the_type_of_the_checkpoint(
+    tmp_path: Path, seed: int, rng: np.random.Generator
+) -> None:
+    save_random_model(tmp_path / "model", random_shape(rng, "granitemoeshared"), seed)
+    notes = convert_model(tmp_path / "model", tmp_path / "checkpoint", ConvertOptions(quantize="int8_wo"))
+    checkpoint = Checkpoint.open(tmp_path / "checkpoint")
+    layer = "transformer.layers.1"
+    assert checkpoint.tensors[f"{layer}.mlp.fc.weight"].dtype == "float32"
+    assert checkpoint.tensors[f"{layer}.attention.qkv.weight"].dtype == "int8"
+    assert checkpoint.tensors[f"{layer}.mlp.shared_expert.fc.weight"].dtype == "int8"
+    assert any("experts keep float32" in note for note in notes)

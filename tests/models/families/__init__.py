@@ -1,0 +1,1 @@
+"""Random models of families beyond the first ones."""
