@@ -50,7 +50,9 @@ def gated_linear(
 
 
 def activated(x: Array, *, activation: str) -> Floats:
-    """silu: x / (1 + exp(-x)); gelu: x/2 (1 + erf(x / sqrt 2)); gelu_tanh, with a tanh near that; relu: max(x, 0); relu2: its square."""
+    """silu: x / (1 + exp(-x)); gelu: x/2 (1 + erf(x / sqrt 2)); gelu_tanh, with a tanh near that; relu: max(x, 0);
+    relu2: its square.
+    """
     x = x.astype(np.float64)
     with np.errstate(over="ignore"):
         return float32(_ACTIVATIONS[activation](x))
