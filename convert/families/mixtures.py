@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from inflight.convert.checkpoint.config import MAX_LAYERS as MOST_LAYERS
 from inflight.convert.checkpoint.moe_facts import MOST_EXPERTS, RENORMALIZE, SPARSE_MIXER_EXPERTS, MoeFacts
 from inflight.convert.families.config_values import ConfigValues
-from inflight.convert.families.rows.keys import granite_keys
+from inflight.convert.families.rows.keys import granite_keys, refuse_other_head_size
 
 Names = Mapping[str, tuple[str, ...]]
 Row = TypeVar("Row")
@@ -23,7 +23,6 @@ NO_RENORMALIZATION, SPARSE_MIXER = 0, 2
 
 # What mixtures have that is not known yet, by architecture.
 MISSING: Mapping[str, str] = {
-    "OlmoeForCausalLM": "norms over all heads of queries, and of keys, together are not known",
     "GptOssForCausalLM": "attention sinks, and experts with biases and a clamped activation, are not known",
     "Ernie4_5_MoeForCausalLM": "a bias that counts in the choice of experts and not in their weights is not known",
     "DeepseekV2ForCausalLM": "latent attention and experts in groups are not known",
@@ -140,6 +139,12 @@ def qwen2_keys(values: ConfigValues) -> dict[str, Any]:
     return {**keys, "moe_shared_expert_intermediate_size": size} if keys else keys
 
 
+def olmoe_keys(values: ConfigValues) -> dict[str, Any]:
+    refuse_other_head_size(values)
+    values.refuse("clip_qkv", "queries and keys are not clipped behind their norms")
+    return {"moe": _moe(values, RENORMALIZE if values.flag("norm_topk_prob") else NO_RENORMALIZATION)}
+
+
 def _count_of_experts(values: ConfigValues) -> Any:
     """num_experts, which transformers also calls num_local_experts."""
     raw = values.raw
@@ -180,6 +185,11 @@ _PHIMOE_DEFAULTS: Mapping[str, Any] = {
     "num_local_experts": 16,
     "num_experts_per_tok": 2,
     "router_jitter_noise": 0.01,
+}
+_OLMOE_DEFAULTS: Mapping[str, Any] = {
+    "rms_norm_eps": 1e-5,
+    "num_experts": 64,
+    "num_experts_per_tok": 8,
 }
 _GRANITE_COLUMNS: Mapping[str, Any] = {
     "qkv_bias": "attention_bias",
@@ -239,6 +249,18 @@ def mixtures(family: Callable[..., Row], names: Names) -> tuple[Row, ...]:
             mixture=Mixture(_MIXTRAL.stacks("mlp.experts"), {"mlp.router.weight": "block_sparse_moe.gate.weight"}),
             names={**names, **_MIXTRAL.modules("block_sparse_moe.gate")},
             defaults=_PHIMOE_DEFAULTS,
+        ),
+        family(
+            architecture="OlmoeForCausalLM",
+            model_type="olmoe",
+            qkv_bias="attention_bias",
+            dense_bias="attention_bias",
+            qk_norm=True,
+            qk_norm_width=True,
+            keys=olmoe_keys,
+            mixture=Mixture(_QWEN.stacks("mlp.experts")),
+            names={**names, **_QWEN.modules("mlp.gate")},
+            defaults=_OLMOE_DEFAULTS,
         ),
         family(architecture="GraniteMoeForCausalLM", model_type="granitemoe", **_GRANITE_COLUMNS, names=granite),
         family(

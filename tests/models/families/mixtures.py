@@ -8,6 +8,7 @@ from transformers import (
     GraniteMoeConfig,
     GraniteMoeSharedConfig,
     MixtralConfig,
+    OlmoeConfig,
     PhimoeConfig,
     Qwen2MoeConfig,
     Qwen3MoeConfig,
@@ -18,12 +19,13 @@ MIXTURE_CONFIGS: dict[str, Any] = {
     "qwen3_moe": Qwen3MoeConfig,
     "qwen2_moe": Qwen2MoeConfig,
     "phimoe": PhimoeConfig,
+    "olmoe": OlmoeConfig,
     "granitemoe": GraniteMoeConfig,
     "granitemoeshared": GraniteMoeSharedConfig,
 }
 MIXTURES = tuple(MIXTURE_CONFIGS)
 # transformers has no head size of its own for these: it is hidden_size / heads.
-SHARED_OUT_HEADS = ("granitemoe", "granitemoeshared", "qwen2_moe")
+SHARED_OUT_HEADS = ("granitemoe", "granitemoeshared", "qwen2_moe", "olmoe")
 
 
 def random_mixture(rng: Any, family: str) -> dict[str, Any]:
@@ -38,6 +40,8 @@ def random_mixture(rng: Any, family: str) -> dict[str, Any]:
         sizes |= {"mlp_only_layers": [0]} if dense < 0.3 else {"decoder_sparse_step": 2} if dense < 0.5 else {}
         shared = {"shared_expert_intermediate_size": int(rng.integers(9, 70))} if family == "qwen2_moe" else {}
         return {**sizes, **shared}
+    if family == "olmoe":
+        return {**sizes, "num_experts": count, "norm_topk_prob": flag, "attention_bias": flag}
     if family.startswith("granite"):
         scales = {name: float(rng.uniform(0.3, 3)) for name in ("embedding_multiplier", "residual_multiplier")}
         scales |= {"attention_multiplier": float(rng.uniform(0.02, 0.3)), "logits_scaling": float(rng.uniform(0.1, 9))}
