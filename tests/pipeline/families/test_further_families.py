@@ -30,6 +30,7 @@ from inflight.runtime.executors.cpu.executor import CpuExecutor
 from inflight.runtime.loading.load import load_engine
 from inflight.runtime.scheduler.step import RowSampling
 from tests.models.families.further_families import FURTHER
+from tests.models.families.mixtures import MIXTURES
 from tests.models.random_models import random_shape, save_random_model
 from tests.network.support import LinearRunner, random_chunks, relative_error
 from tests.pipeline.stepping import Run, prompt_logits, run_all
@@ -155,7 +156,7 @@ def test_verify_passes_on_the_cpu_target(family: str, tmp_path: Path, rng: np.ra
 
 def test_every_row_has_a_model_here_or_among_the_others() -> None:
     others = {"llama", "mistral", "ministral", "qwen2", "qwen3", "gemma2", "gemma3_text", "granite", "smollm3"}
-    others |= {"stablelm", "starcoder2"}
+    others |= {"stablelm", "starcoder2", *MIXTURES}
     here = {name.removesuffix(" with pictures") for name in FURTHER}
     here |= {"llava_next"} if "llava of mistral" in FURTHER else set()
     assert {row.model_type for row in FAMILIES} - others - here == set()
