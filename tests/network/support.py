@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime
+import pytest
 import torch
 from transformers import PreTrainedModel
 
@@ -96,3 +97,8 @@ def random_chunks(rng: np.random.Generator, token_ids: Ids) -> list[Ids]:
 def relative_error(actual: Floats, expected: Floats) -> float:
     """The largest difference, relative to the largest logit."""
     return float(np.abs(actual - expected).max() / np.abs(expected).max())
+
+
+def one_in_three(values: Iterable[Any]) -> list[Any]:
+    """Values of a parameter, of which every third runs always and the others are slow."""
+    return [pytest.param(value, marks=pytest.mark.slow) if place % 3 else value for place, value in enumerate(values)]

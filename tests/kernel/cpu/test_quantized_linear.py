@@ -91,6 +91,12 @@ def _products(rng: np.random.Generator) -> list[Product]:
     ]
 
 
+def _some(rng: np.random.Generator) -> list[Product]:
+    """Half of them: each takes the compiler seconds."""
+    products = _products(rng)
+    return [products[i] for i in rng.choice(len(products), len(products) // 2, replace=False)]
+
+
 def _meant(scale: Array, unit: Array | None) -> Array:
     """The scales themselves."""
     return scale if unit is None else scale * unit[:, None]
@@ -131,7 +137,7 @@ def test_quantized_linear_is_the_exact_product_and_a_row_does_not_see_its_compan
     level: Any, rng: np.random.Generator, tmp_path: Path
 ) -> None:
     n, k, count = int(rng.integers(1, 200)), int(rng.integers(1, 500)), int(rng.integers(1, 41))
-    products = _products(rng)
+    products = _some(rng)
     weights = [random_weight(rng, p.weight_bits, n, k) for p in products]
     scales = [p.scales(rng, n, k) for p in products]
     zeros = [p.zeros(rng, s) for p, s in zip(products, scales, strict=True)]
@@ -159,9 +165,7 @@ def test_quantized_linear_is_the_exact_product_and_a_row_does_not_see_its_compan
 
 def test_every_machine_gives_the_same_bits(rng: np.random.Generator, tmp_path: Path) -> None:
     n, k = int(rng.integers(1, 150)), int(rng.integers(100, 2000))
-    products = _products(rng)
-    # Each is compiled for every level: half of them in each run.
-    products = [products[i] for i in rng.choice(len(products), len(products) // 2, replace=False)]
+    products = _some(rng)
     weights = [random_weight(rng, p.weight_bits, n, k) for p in products]
     bias = np.zeros(n, np.float32)
     scales = [p.scales(rng, n, k) for p in products]
@@ -185,7 +189,7 @@ def test_quantized_gated_linear_is_the_activated_gate_times_up(
     level: Any, rng: np.random.Generator, tmp_path: Path
 ) -> None:
     n, k, count = int(rng.integers(1, 150)), int(rng.integers(1, 300)), int(rng.integers(1, 41))
-    products = _products(rng)
+    products = _some(rng)
     activations = [str(rng.choice(ACTIVATIONS)) for _ in products]
     biases = [list(rng.standard_normal((2 * int(rng.integers(2)), n), np.float32)) for _ in products]
     weights = [

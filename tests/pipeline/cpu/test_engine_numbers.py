@@ -17,7 +17,7 @@ from inflight.runtime.executors.cpu.executor import CpuExecutor
 from inflight.runtime.loading.load import load_engine
 from inflight.runtime.scheduler.step import RowSampling
 from tests.engines.built_engine import BuiltEngine, build_random_engine
-from tests.network.support import ALL_FAMILIES
+from tests.network.support import ALL_FAMILIES, one_in_three
 from tests.pipeline.stepping import Run, prompt_logits, run_all
 
 pytestmark = pytest.mark.pipeline
@@ -42,7 +42,11 @@ def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(
     scope="module",
-    params=[*((model, torch.bfloat16) for model in MODELS), ("llama", torch.float16), ("gemma2", torch.float16)],
+    params=[
+        *one_in_three((model, torch.bfloat16) for model in MODELS),
+        ("llama", torch.float16),
+        ("gemma2", torch.float16),
+    ],
     ids=lambda value: f"{value[0]}-{str(value[1]).removeprefix('torch.')}",
 )
 def half(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BuiltEngine:
