@@ -126,12 +126,12 @@ def work_plan(checkpoint: Checkpoint, target: BuildFacts) -> WorkPlan:
     met_bytes = sum(_met(checkpoint, entry, entry.nbytes) for entry in stacks.values())
     scales = [checkpoint.scales_of(entry.name) for entry in read]
     zeros = [tensors.get(f"{module_path(entry.name)}{ZERO_POINT}") for entry in read]
-    moved, kv_cache = target.weight_bytes_per_step, target.kv_cache
+    moved, kv_cache = target.matrix_bytes, target.kv_cache
     if moved is None:
-        moved = sum(entry.nbytes for entry in [*read, *scales, *zeros] if entry is not None) + met_bytes
+        moved = sum(entry.nbytes for entry in [*read, *scales, *zeros] if entry is not None)
     return WorkPlan(
         layer_flops_per_token=2 * (sum(prod(entry.shape) for entry in matrices.values()) + met),
         logits_flops_per_row=2 * prod(projection.shape),
-        weight_bytes_per_step=moved,
+        weight_bytes_per_step=moved + met_bytes,
         kv_bytes_per_token=kv_cache.bytes_per_block // kv_cache.tokens_per_block,
     )

@@ -43,7 +43,7 @@ class Capabilities:
 class BuildFacts:
     """The part of the manifest that a target decides. `recipe` is the recipe as this target understood it; `own` goes
     under `target_facts`; `listing`: the file of tables for `inflight inspect`, if the target writes one.
-    `weight_bytes_per_step`: what a decode step reads of packed matrices; None: as many bytes as the checkpoint has.
+    `matrix_bytes`: of all packed matrices but experts; None: as many as the checkpoint has.
     """
 
     own: TargetFacts
@@ -53,7 +53,7 @@ class BuildFacts:
     memory: MemoryPlan
     tools: dict[str, str]
     listing: str | None = None
-    weight_bytes_per_step: int | None = None
+    matrix_bytes: int | None = None
 
 
 class TargetBuild(Protocol):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from inflight.convert.calibration.gptq import Floats, Levels, fits_float16, int4_levels
+from inflight.convert.calibration.gptq import Floats, Levels, int4_levels
 from inflight.convert.quantization.round_to_nearest import dequantize, quantize_groups
 from inflight.dtypes import numpy_dtype
 
@@ -54,7 +54,7 @@ def awq_levels(weight: Floats, hessian: Floats, group_size: int, divisors: Seque
     padded = np.pad(hessian, ((0, spare), (0, spare))).reshape(groups, group_size, groups, group_size)
     squares = np.stack([padded[group, :, group] for group in range(groups)])
     greatest = np.abs(blocks).max(axis=-1)
-    shorten = fits_float16(blocks, divisors)
+    shorten = _fits_float16(blocks, divisors)
     best, least = np.zeros((count, groups), np.float32), np.full((count, groups), np.inf, np.float32)
     for divisor in divisors:
         scales = greatest / np.float32(divisor)
@@ -66,3 +66,11 @@ def awq_levels(weight: Floats, hessian: Floats, group_size: int, divisors: Seque
         least[better], best[better] = lost[better], scales[better]
     levels = int4_levels(blocks, best[..., None]).astype(np.int8)
     return levels.reshape(count, -1)[:, :width], best
+
+
+def _fits_float16(blocks: Floats, divisors: Sequence[float]) -> bool:
+    """True when all scales of these groups are normal numbers of float16, or zero."""
+    greatest = np.abs(blocks).max(axis=-1)
+    used, sizes = greatest[greatest > 0], np.abs(divisors)
+    limits = np.finfo(np.float16)
+    return not used.size or bool(used.max() / sizes.min() <= limits.max and used.min() / sizes.max() >= limits.tiny)

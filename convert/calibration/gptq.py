@@ -121,14 +121,6 @@ def group_scales(weight: Floats, power: Floats, group_size: int, divisors: Seque
     return whole_multiples(best, lost)
 
 
-def fits_float16(blocks: Floats, divisors: Sequence[float]) -> bool:
-    """True when all scales of these groups are normal numbers of float16, or zero."""
-    greatest = np.abs(blocks).max(axis=-1)
-    used, sizes = greatest[greatest > 0], np.abs(divisors)
-    limits = np.finfo(np.float16)
-    return not used.size or bool(used.max() / sizes.min() <= limits.max and used.min() / sizes.max() >= limits.tiny)
-
-
 def int4_levels(values: Floats, scales: Floats) -> Floats:
     """The nearest levels of values over scales that broadcast; 0 where the scale is."""
     divided = np.divide(values, scales, out=np.zeros_like(values), where=scales != 0)

@@ -1,8 +1,9 @@
 """Scales of groups as whole multiples of one unit a row.
 
 A level of 4 bits times a multiple of 4 bits is a weight of 8 bits, so that the groups of a row are added up in integers
-and its unit comes in once. On a real model it costs nothing that can be measured (docs/measured/accuracy.md), an eighth
-of the bytes of int4 in groups of 32 is saved, and a matrix unit multiplies such weights as fast as int8 ones.
+and its unit comes in once. That saves a quarter of a bit a weight in groups of 32, and a matrix unit multiplies such
+weights as fast as int8 ones. What it loses on a real model is within the error of the measurement
+(docs/measured/accuracy.md).
 """
 
 from __future__ import annotations

@@ -67,8 +67,8 @@ class QuantScheme(NamedTuple):
     others by calibration (convert/calibration). `scaled_inputs`: rows are always multiplied by factors before they are
     rounded; with other schemes the checkpoint says whether they are. `loss`: by how much perplexity grew where it was
     measured, of a scheme that no conversion measures (docs/measured/accuracy.md). `group_size`: of its groups, where
-    the options do not say; 0: the options' own default. `multiples`: scales of groups are made whole multiples of one
-    unit a row (multiples.py).
+    the options do not say; 0: the options' own default. `multiples`: rounding to nearest makes the scales of groups
+    whole multiples of one unit a row (multiples.py), as GPTQ always does.
     """
 
     name: str
@@ -131,7 +131,6 @@ SCHEMES: tuple[QuantScheme, ...] = (
         _GPTQ_DIVISORS,
         modules=_HEAD_WO,
         method="gptq",
-        multiples=True,
     ),
     QuantScheme(
         "w4a8_gptq",
@@ -141,7 +140,6 @@ SCHEMES: tuple[QuantScheme, ...] = (
         _GPTQ_DIVISORS,
         modules=_HEAD_WO,
         method="gptq",
-        multiples=True,
     ),
     # As quantize.py makes it: the vocabulary projection is plain, and the format's own reader takes the checkpoint.
     QuantScheme(

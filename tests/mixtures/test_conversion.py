@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from transformers import PhimoeConfig
 
+from inflight.build.engine import plan_engine
+from inflight.build.registry import make_recipe
 from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
@@ -93,3 +95,22 @@ def test_quantizing_leaves_routers_and_experts_in_the_type_of_the_checkpoint(
     assert checkpoint.tensors[f"{layer}.attention.qkv.weight"].dtype == "int8"
     assert checkpoint.tensors[f"{layer}.mlp.shared_expert.fc.weight"].dtype == "int8"
     assert any("experts keep float32" in note for note in notes)
+
+
+@pytest.mark.parametrize("family", MIXTURES)
+def test_a_step_is_planned_to_read_the_experts_that_a_token_meets(
+    family: str, tmp_path: Path, rng: np.random.Generator, seed: int
+) -> None:
+    """Packed for the cpu target as well, where panels are filled up."""
+    save_random_model(tmp_path / "model", random_shape(rng, family), seed)
+    convert_model(tmp_path / "model", tmp_path / "checkpoint", ConvertOptions())
+    stored, packed = (
+        plan_engine(tmp_path / "checkpoint", make_recipe(target)).work.weight_bytes_per_step
+        for target in ("reference", "cpu")
+    )
+    checkpoint = Checkpoint.open(tmp_path / "checkpoint")
+    moe, tensors = checkpoint.config.moe, checkpoint.logical_tensors()
+    top_k = 0 if moe is None else moe.top_k
+    stacks = [entry for name, entry in tensors.items() if name.endswith(".weight") and len(entry.shape) == 3]
+    met = sum(stack.nbytes * top_k // stack.shape[0] for stack in stacks)
+    assert met < stored <= packed

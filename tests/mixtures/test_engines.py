@@ -12,9 +12,9 @@ import torch
 from inflight.runtime.executors.cpu.executor import CpuExecutor
 from inflight.runtime.loading.load import load_engine
 from inflight.runtime.scheduler.step import RowSampling
+from tests.engines.against_transformers import assert_same_greedy_tokens, assert_same_logits, oracle_logits
 from tests.engines.built_engine import BuiltEngine, build_random_engine
 from tests.models.families.mixtures import MIXTURES
-from tests.pipeline.cpu.test_engine_numbers import RELATIVE_ERROR, oracle_logits
 from tests.pipeline.stepping import Run, prompt_logits, run_all
 
 pytestmark = pytest.mark.pipeline
@@ -59,22 +59,13 @@ def opened(engine: BuiltEngine, threads: int | None = None) -> Iterator[CpuExecu
 def test_float32_logits_are_those_of_transformers(
     full: BuiltEngine, full_executor: CpuExecutor, rng: np.random.Generator
 ) -> None:
-    prompt = full.random_prompt(rng, 150)
-    expected = oracle_logits(full.model, prompt)
-    error = np.abs(prompt_logits(full_executor, prompt) - expected).max(axis=1)
-    assert (error / np.abs(expected).max(axis=1)).max() < RELATIVE_ERROR
+    assert_same_logits(full, full_executor, rng)
 
 
 def test_64_greedy_tokens_are_those_of_transformers(
     full: BuiltEngine, full_executor: CpuExecutor, rng: np.random.Generator
 ) -> None:
-    run = Run(full.random_prompt(rng, 60), RowSampling(), 64)
-    run_all(full_executor, [run], rng, lambda: int(rng.integers(1, 60)))
-    logits = oracle_logits(full.model, run.token_ids)
-    for row, token in zip(logits[len(run.prompt) - 1 :], run.token_ids[len(run.prompt) :], strict=False):
-        if token != row.argmax():
-            assert row.max() - row[token] < RELATIVE_ERROR * np.abs(row).max()
-            return
+    assert_same_greedy_tokens(full, full_executor, rng)
 
 
 def test_bfloat16_is_no_worse_than_1_5_times_the_error_of_transformers(

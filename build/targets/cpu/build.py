@@ -85,7 +85,7 @@ def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: CpuRecipe) -> 
             lookup_bytes=weights.lookup_bytes,
         ),
         tools={"compiler": compiler},
-        weight_bytes_per_step=weights.matrix_bytes,
+        matrix_bytes=weights.matrix_bytes,
     )
     return CpuBuild(source, weights, levels, own, recipe, facts)
 

@@ -14,7 +14,13 @@ from inflight.build.graph.values import dtype_of, name_of, shape_of
 from inflight.build.targets.cpu.codebook import codebook_literal
 from inflight.build.targets.cpu.float8 import FLOAT8, float8_row, stored_scale
 from inflight.build.targets.cpu.packing.float8_panels import Float8Shape
-from inflight.build.targets.cpu.packing.weight_layout import Layout, WeightLayout, element_of, quantized_panels
+from inflight.build.targets.cpu.packing.weight_layout import (
+    Layout,
+    WeightLayout,
+    element_of,
+    quantized_panels,
+    scale_element,
+)
 from inflight.errors import BuildError
 
 OFFSET = "inflight.offset"
@@ -304,7 +310,7 @@ def _quantized_product(node: ir.Node, zero: ir.Value | None, codebook: ir.Value 
             f"{weight.name} has {'no' if shape.coded else 'a'} codebook, and its type is {dtype_of(weight).name}."
         )
     row, table = _row_literal(x, shape.group), codebook_literal(codebook)
-    facts = f"{shape.bits}, {element_of(scale)}, {row}, {int(shape.zeros)}, {table}"
+    facts = f"{shape.bits}, {scale_element(scale)}, {row}, {int(shape.zeros)}, {table}"
     return "quantized", (f"(quantized_shape){{{facts}}}",)
 
 

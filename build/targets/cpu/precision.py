@@ -10,6 +10,7 @@ from inflight.build.graph.dtypes import facts_of
 from inflight.build.graph.operators import OPERATORS
 from inflight.build.graph.quantized_rows import FLOAT8_INTEGERS
 from inflight.build.graph.values import dtype_of, name_of, shape_of
+from inflight.build.targets.cpu.packing.weight_layout import are_multiples
 from inflight.engine_format.manifest import ModulePrecision
 
 _PRODUCTS = ("Linear", "GatedLinear", "QuantizedLinear", "QuantizedGatedLinear", "Experts")
@@ -50,7 +51,7 @@ def _precision(node: ir.Node, rows: ir.Value, weight: ir.Value) -> ModulePrecisi
 
 def _has_multiples(node: ir.Node, weight: ir.Value) -> bool:
     scale = node.inputs[list(node.inputs).index(weight) + 1]
-    return scale is not None and dtype_of(scale) == ir.DataType.INT8
+    return scale is not None and are_multiples(scale)
 
 
 def _scales(node: ir.Node, weight: ir.Value, group_size: int) -> Literal["matrix", "row", "group"]:

@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
-from transformers import PreTrainedModel
 
 from inflight.runtime.executors.cpu.executor import CpuExecutor
 from inflight.runtime.loading.load import load_engine
-from inflight.runtime.scheduler.step import RowSampling
+from tests.engines.against_transformers import assert_same_greedy_tokens, assert_same_logits, oracle_logits
 from tests.engines.built_engine import BuiltEngine, build_random_engine
 from tests.network.support import ALL_FAMILIES, one_in_three
-from tests.pipeline.stepping import Run, prompt_logits, run_all
+from tests.pipeline.stepping import prompt_logits
 
 pytestmark = pytest.mark.pipeline
 
@@ -28,9 +26,6 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama with biases": ("llama", {"extra": {"mlp_bias": True, "attention_bias": True}}),
     "qwen3 of mixed layers": ("qwen3", {"num_layers": 3, "sliding_window": 9, "extra": {"max_window_layers": 1}}),
 }
-RELATIVE_ERROR = 1e-4
-
-Logits = npt.NDArray[np.float64]
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -78,32 +73,16 @@ def opened(engine: BuiltEngine) -> Iterator[CpuExecutor]:
     executor.close()
 
 
-def oracle_logits(model: PreTrainedModel, tokens: tuple[int, ...]) -> Logits:
-    """transformers' logits [len(tokens), vocab], computed in the model's type."""
-    with torch.no_grad():
-        return np.asarray(model(torch.tensor([tokens])).logits[0].to(torch.float64))
-
-
 def test_float32_logits_are_those_of_transformers(
     full: BuiltEngine, full_executor: CpuExecutor, rng: np.random.Generator
 ) -> None:
-    prompt = full.random_prompt(rng, 150)
-    expected = oracle_logits(full.model, prompt)
-    error = np.abs(prompt_logits(full_executor, prompt) - expected).max(axis=1)
-    assert (error / np.abs(expected).max(axis=1)).max() < RELATIVE_ERROR
+    assert_same_logits(full, full_executor, rng)
 
 
 def test_64_greedy_tokens_are_those_of_transformers(
     full: BuiltEngine, full_executor: CpuExecutor, rng: np.random.Generator
 ) -> None:
-    """A token may differ only where transformers' own logits for both are as near as the error allowed."""
-    run = Run(full.random_prompt(rng, 60), RowSampling(), 64)
-    run_all(full_executor, [run], rng, lambda: int(rng.integers(1, 60)))
-    logits = oracle_logits(full.model, run.token_ids)
-    for row, token in zip(logits[len(run.prompt) - 1 :], run.token_ids[len(run.prompt) :], strict=False):
-        if token != row.argmax():
-            assert row.max() - row[token] < RELATIVE_ERROR * np.abs(row).max()
-            return
+    assert_same_greedy_tokens(full, full_executor, rng)
 
 
 def test_half_precision_is_no_worse_than_1_5_times_the_error_of_transformers(

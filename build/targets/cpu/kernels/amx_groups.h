@@ -27,6 +27,32 @@ INLINE void ask_for_next_output(int64_t tokens, int vectors, tile_output out) {
     UNROLL for (int i = 0; i < lines; i++) __builtin_prefetch(out.y + tokens * out.stride + i * LANES, 1, 3);
 }
 
+/* totals[token] += the group's sums of that token's digits, repaired and scaled. */
+INLINE void add_token(quantized_shape q, int vectors, int64_t g, const int8_t *x, i32x16 (*sums)[TILE_VECTORS],
+                      const uint8_t *scales, f32x16 (*total)[TILE_VECTORS]) {
+    UNROLL for (int r = 0; r < q.row.digits; r++) {
+        int32_t excess = weight_offset(q.bits) * digit_sums(x + r * digit_stride(q.row.width), q.row.width)[g];
+        UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = (i32x16)((u32x16)sums[r][v] - (u32x16)splat_int(excess));
+    }
+    add_group(q, q.row.digits, vectors, (const i32x16(*)[TILE_VECTORS])sums, scales, total);
+    if (q.zeros) add_zeros(q, 1, vectors, g, x, scales, total);
+}
+
+/* Sums of rows that have one scale go through registers straight to y. `x`: the rows, to repair the sums; NULL where
+ * weights were signed. */
+INLINE void finish_sums(quantized_shape q, int vectors, int64_t tokens, const int8_t *x, i32x16 (*sums)[TILE_VECTORS],
+                        const uint8_t *scales, tile_output out) {
+    const int64_t token_bytes = q.row.digits * digit_stride(q.row.width);
+    for (int64_t t = 0; t < tokens; t++, sums += q.row.digits, out = next_token(out)) {
+        tile_sums total;
+        UNROLL for (int v = 0; v < vectors; v++) total[0][v] = splat(0.0f);
+        if (x) add_token(q, vectors, 0, x + t * token_bytes, sums, scales, total);
+        else add_group(q, q.row.digits, vectors, (const i32x16(*)[TILE_VECTORS])sums, scales, total);
+        ask_for_next_output(tokens, vectors, out);
+        finish_tile(1, vectors, total, out);
+    }
+}
+
 /* Of a pass over a tile: of all vectors of AMX_HEIGHT rows, or of half of them of AMX_ROWS. */
 #define PASS_VECTORS (AMX_HEIGHT * TILE_VECTORS)
 typedef i32x16 pass_integers[PASS_VECTORS]; /* vector by vector, so that the rows of a tile of AMX lie together */
@@ -66,8 +92,8 @@ INLINE void write_signed(quantized_shape q, int vectors, int64_t values, const u
         for (int64_t i = each * steps; i < lines; i++) memset(written + (v * lines + i) * CACHE_LINE, 0, CACHE_LINE);
 }
 
-/* sums = the digits of one group of `values` times its `written` weights. A block of x may reach beyond the group, into values or
- * into the sums behind the row (quantize.h), which meet lines of zeros. */
+/* sums = the digits of one group of `values` times its `written` weights. A block of x may reach beyond the group,
+ * into values or into the sums behind the row (quantize.h), which meet lines of zeros. */
 INLINE void multiply_written(quantized_shape q, int wide, int64_t values, const int8_t *x, const uint8_t *written,
                              i32x16 *sums) {
     const int64_t block = amx_block_bytes(q), vector = group_lines(q) * CACHE_LINE;

@@ -17,8 +17,8 @@ INLINE int64_t written_bytes(quantized_shape q) {
     return written_in_tiles(q) ? round_up(q.row.width, BLOCK_BYTES) / 4 * LINE_BYTES : CACHE_LINE;
 }
 
-/* Four levels of 16 columns, 0 to 15 each in a byte, as (level - 8) times the columns' multiples. The product of a level
- * and a magnitude fits in a byte, so those of neighbours do not meet. */
+/* Four levels of 16 columns, 0 to 15 each in a byte, as (level - 8) times the columns' multiples. The product of a
+ * level and a magnitude fits in a byte, so those of neighbours do not meet. */
 INLINE u32x16 signed_levels(u32x16 levels, u16x32 magnitude, u8x64 middle, u8x64 negative) {
     const u8x64 product = (u8x64)((u16x32)levels * magnitude) - middle;
     return (u32x16)((product ^ negative) - negative);
@@ -55,8 +55,6 @@ INLINE void written_columns(quantized_shape q, int wide, int64_t tokens, const i
     const int64_t stride = digit_stride(q.row.width), steps = BLOCK_BYTES / step_values(q);
     const int vectors = wide ? TILE_VECTORS : TILE_VECTORS / 2;
     i32x16 sums[AMX_ROWS][TILE_VECTORS];
-    quantized_shape whole = q;
-    whole.scale_type = F32;
     clear_tiles();
     for (int64_t k = 0; k < q.row.width; k += BLOCK_BYTES) {
         ask_for_block(steps, ahead);
@@ -64,14 +62,7 @@ INLINE void written_columns(quantized_shape q, int wide, int64_t tokens, const i
                        LINE_BYTES);
     }
     store_tiles(wide, sums, CACHE_LINE, sizeof sums[0]);
-    for (int64_t t = 0; t < tokens; t++, out = next_token(out)) {
-        tile_sums total;
-        UNROLL for (int v = 0; v < vectors; v++) total[0][v] = splat(0.0f);
-        add_group(whole, q.row.digits, vectors, (const i32x16(*)[TILE_VECTORS])(sums + t * q.row.digits),
-                  units + column * (int64_t)sizeof(float), total);
-        ask_for_next_output(tokens, vectors, out);
-        finish_tile(1, vectors, total, out);
-    }
+    finish_sums(one_scale(q), vectors, tokens, NULL, sums, units + column * (int64_t)sizeof(float), out);
 }
 
 #endif

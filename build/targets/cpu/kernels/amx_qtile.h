@@ -54,17 +54,6 @@ INLINE void multiply_group(quantized_shape q, int wide, int64_t steps, const int
     }
 }
 
-/* totals[token] += the group's sums of that token's digits, repaired and scaled. */
-INLINE void add_token(quantized_shape q, int vectors, int64_t g, const int8_t *x, i32x16 (*sums)[TILE_VECTORS],
-                      const uint8_t *scales, f32x16 (*total)[TILE_VECTORS]) {
-    UNROLL for (int r = 0; r < q.row.digits; r++) {
-        int32_t excess = weight_offset(q.bits) * digit_sums(x + r * digit_stride(q.row.width), q.row.width)[g];
-        UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = (i32x16)((u32x16)sums[r][v] - (u32x16)splat_int(excess));
-    }
-    add_group(q, q.row.digits, vectors, (const i32x16(*)[TILE_VECTORS])sums, scales, total);
-    if (q.zeros) add_zeros(q, 1, vectors, g, x, scales, total);
-}
-
 /* The totals of one row of a pass. */
 INLINE f32x16 (*row_of(f32x16 *totals, int64_t row, int vectors))[TILE_VECTORS] {
     return (f32x16(*)[TILE_VECTORS])(totals + row * vectors);
@@ -91,19 +80,11 @@ INLINE void add_long_groups(quantized_shape q, int wide, int64_t tokens, const i
 /* The only group of a row: its sums go through registers straight to y. */
 INLINE void amx_whole_columns(quantized_shape q, int wide, int64_t tokens, const int8_t *x, const uint8_t *panel,
                               int64_t column, look_ahead *ahead, tile_output out) {
-    const int64_t token_bytes = q.row.digits * digit_stride(q.row.width);
-    const int vectors = wide ? TILE_VECTORS : TILE_VECTORS / 2;
     i32x16 sums[AMX_ROWS][TILE_VECTORS];
     multiply_group(q, wide, ceil_div(q.row.width, step_values(q)), x, panel + scales_bytes(q) + column * 4, ahead);
     store_tiles(wide, sums, CACHE_LINE, sizeof sums[0]);
-    for (int64_t t = 0; t < tokens; t++, out = next_token(out)) {
-        tile_sums total;
-        UNROLL for (int v = 0; v < vectors; v++) total[0][v] = splat(0.0f);
-        add_token(q, vectors, 0, x + t * token_bytes, sums + t * q.row.digits,
-                  panel + column * element_size(q.scale_type), total);
-        ask_for_next_output(tokens, vectors, out);
-        finish_tile(1, vectors, total, out);
-    }
+    finish_sums(q, wide ? TILE_VECTORS : TILE_VECTORS / 2, tokens, x, sums, panel + column * element_size(q.scale_type),
+                out);
 }
 
 /* As quantized_columns of qtile.h. */
@@ -123,8 +104,6 @@ INLINE void amx_quantized_columns(quantized_shape q, int wide, int64_t tokens, c
     }
 }
 
-/* As quantized_tile of qtile.h, for up to AMX_ROWS / digits tokens for whose digits the tiles are configured. `written`:
- * the panel as write_panel leaves it, where weights have multiples. */
 INLINE void amx_quantized_pass(quantized_shape q, int wide, int64_t tokens, const int8_t *x, const uint8_t *panel,
                                const uint8_t *written, int64_t column, look_ahead *ahead, tile_output out) {
     if (has_multiples(q))
@@ -133,6 +112,8 @@ INLINE void amx_quantized_pass(quantized_shape q, int wide, int64_t tokens, cons
         amx_quantized_columns(q, wide, tokens, x, panel, column, ahead, out);
 }
 
+/* As quantized_tile of qtile.h, for up to AMX_ROWS / digits tokens for whose digits the tiles are configured.
+ * `written`: the panel as write_panel leaves it, where weights have multiples. */
 INLINE void amx_quantized_tile(quantized_shape q, int64_t tokens, const int8_t *x, const uint8_t *panel,
                                const uint8_t *written, look_ahead ahead, tile_output out) {
     if (is_wide(tokens * q.row.digits)) {

@@ -1,5 +1,5 @@
-/* The integer product of weights whose scales are whole multiples of one unit a column (qtile.h), in vectors: the sums of
- * a group times its multiples are added up as integers. */
+/* The integer product of weights whose scales are whole multiples of one unit a column (qtile.h), in vectors: the sums
+ * of a group times its multiples are added up as integers. */
 #ifndef INFLIGHT_MULTIPLES_H
 #define INFLIGHT_MULTIPLES_H
 
@@ -20,6 +20,12 @@ INLINE void add_multiples(int rows, int vectors, const integer_sums sums, const 
     }
 }
 
+/* The shape of rows that are added up: their one scale is the unit. */
+INLINE quantized_shape one_scale(quantized_shape q) {
+    q.scale_type = F32;
+    return q;
+}
+
 /* As quantized_columns of qtile.h. */
 INLINE void multiples_columns(quantized_shape q, int rows, int vectors, const int8_t *x, const uint8_t *panel,
                               int64_t column, look_ahead *ahead, tile_output out) {
@@ -35,9 +41,7 @@ INLINE void multiples_columns(quantized_shape q, int rows, int vectors, const in
     }
     UNROLL for (int t = 0; t < rows / q.row.digits; t++)
         UNROLL for (int v = 0; v < vectors; v++) totals[t][v] = splat(0.0f);
-    quantized_shape whole = q;
-    whole.scale_type = F32;
-    add_group(whole, rows, vectors, (const i32x16(*)[TILE_VECTORS])integers,
+    add_group(one_scale(q), rows, vectors, (const i32x16(*)[TILE_VECTORS])integers,
               panel + units_offset(q) + column * (int64_t)sizeof(float), totals);
     if (rows > 3) ask_for_next_tile(q, rows, x, panel);
     finish_tile(rows / q.row.digits, vectors, totals, out);

@@ -33,21 +33,35 @@ def integer_scales(graph: ir.Graph) -> None:
         if any(inputs) or any(dtype_of(weight) != ir.DataType.INT4 for weight in weights if weight is not None):
             continue
         scales = [scale for _, place, *_ in matrices if (scale := _given(node, place)) is not None]
-        splits = [split_multiples(tensor_of(scale).numpy().astype(np.float32)) for scale in scales]
-        for (_, place, _, unit), scale, split in zip(matrices, scales, splits, strict=True):
-            if all(splits) and split is not None:
-                _replace(graph, node, place, unit, scale, split)
+        if all(split_multiples(tensor_of(scale).numpy().astype(np.float32)) is not None for scale in scales):
+            for (_, place, _, unit), scale in zip(matrices, scales, strict=True):
+                _replace(graph, node, place, unit, scale)
 
 
 def _given(node: ir.Node, place: int) -> ir.Value | None:
     return node.inputs[place] if place < len(node.inputs) else None
 
 
-def _replace(graph: ir.Graph, node: ir.Node, place: int, unit_place: int, scale: ir.Value, split: _Split) -> None:
-    name = name_of(scale)
+def _replace(graph: ir.Graph, node: ir.Node, place: int, unit_place: int, scale: ir.Value) -> None:
+    """Both are made again of the stored scales when they are packed, so that a plan holds no model's scales."""
+    name, stored = name_of(scale), tensor_of(scale)
     node.resize_inputs(max(len(node.inputs), unit_place + 1))
     graph.initializers.pop(name, None)
-    for at, called, values in ((place, name, split[0]), (unit_place, f"{name}.unit", split[1])):
-        value = initializer(called, ir.Tensor(values, name=called))
+    parts = (
+        (place, name, ir.DataType.INT8, stored.shape),
+        (unit_place, f"{name}.unit", ir.DataType.FLOAT, stored.shape[:1]),
+    )
+    for part, (at, called, dtype, shape) in enumerate(parts):
+
+        def values(part: int = part, called: str = called) -> ir.TensorProtocol:
+            return ir.Tensor(_split(stored)[part], name=called)
+
+        value = initializer(called, ir.LazyTensor(values, dtype, ir.Shape(shape), name=called))
         graph.register_initializer(value)
         node.replace_input_with(at, value)
+
+
+def _split(scales: ir.TensorProtocol) -> _Split:
+    found = split_multiples(scales.numpy().astype(np.float32))
+    assert found is not None, f"{scales.name} has multiples"
+    return found

@@ -30,11 +30,12 @@ Layout = Literal[
     "floats",
     "gated_floats",
 ]
-Element = Literal["F32", "F16", "BF16", "I8"]
+Element = Literal["F32", "F16", "BF16"]
+ScaleElement = Literal["F32", "F16", "BF16", "I8"]
 QuantizedPanels = QuantizedShape | Float8Shape
 
-ELEMENT_BYTES: dict[Element, int] = {"F32": 4, "F16": 2, "BF16": 2, "I8": 1}
-GROUP: dict[Element, int] = {"F32": 1, "F16": 1, "BF16": 2, "I8": 1}
+ELEMENT_BYTES: dict[Element, int] = {"F32": 4, "F16": 2, "BF16": 2}
+GROUP: dict[Element, int] = {"F32": 1, "F16": 1, "BF16": 2}
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class PackedTensor:
     gated panels, of each matrix of a stack, one behind the other; of gated ones the second half is activated. rows: as
     in the checkpoint. floats: float32, zeros up to a multiple of 64 elements. gated_floats: two of them, side by side
     as the columns of gated panels are. `offset` and `nbytes` are bytes in the file; `element` is the type at rest, of
-    the scales where weights are quantized.
+    the scales (or units) where weights are quantized.
     """
 
     layout: Layout
@@ -87,7 +88,7 @@ class WeightLayout:
 
     @property
     def matrix_bytes(self) -> int:
-        """Of all matrices that are multiplied, with their scales."""
+        """Of all matrices that are multiplied whole, with their scales: experts are not."""
         return sum(tensor.nbytes for tensor in self.tensors if tensor.layout.endswith("panels"))
 
     def find(self, layout: Layout, *sources: ir.Value) -> PackedTensor | None:
@@ -114,7 +115,8 @@ def _quantized(use: _Use, offset: int) -> PackedTensor:
     matrices = 2 if use.layout.startswith("gated") else 1
     shape = quantized_panels(weight, scale, use.group_size, zeros=len(use.sources) > 2 * matrices)
     panels = -(-_sizes(weight)[0] * matrices // PANEL)
-    return PackedTensor(use.layout, use.sources, element_of(scale), offset, panels * shape.panel_bytes, shape)
+    element = "F32" if are_multiples(scale) else element_of(scale)
+    return PackedTensor(use.layout, use.sources, element, offset, panels * shape.panel_bytes, shape)
 
 
 def quantized_panels(weight: ir.Value, scale: ir.Value, group_size: int, *, zeros: bool) -> QuantizedPanels:
@@ -125,9 +127,19 @@ def quantized_panels(weight: ir.Value, scale: ir.Value, group_size: int, *, zero
     if dtype.name not in ("int8", "int4", "uint4"):
         raise BuildError(f"{weight.name} is {dtype.name}; quantized weights are int8, int4, uint4 or float8_e4m3fn.")
     group = group_size if 0 < group_size < width else width
-    multiples = dtype_of(scale) == ir.DataType.INT8
-    zeros, coded = zeros and not multiples, dtype.name == "uint4"
-    return QuantizedShape(dtype.bits, width, group, ELEMENT_BYTES[element_of(scale)], zeros, coded, multiples)
+    multiples = are_multiples(scale)
+    scale_bytes, coded = 1 if multiples else ELEMENT_BYTES[element_of(scale)], dtype.name == "uint4"
+    return QuantizedShape(dtype.bits, width, group, scale_bytes, zeros and not multiples, coded, multiples)
+
+
+def are_multiples(scale: ir.Value) -> bool:
+    """True for scales that are int8 multiples of a unit, which is an input of its own."""
+    return bool(dtype_of(scale) == ir.DataType.INT8)
+
+
+def scale_element(scale: ir.Value) -> ScaleElement:
+    """The kernels' name of the type of scales."""
+    return "I8" if are_multiples(scale) else element_of(scale)
 
 
 def element_of(value: ir.Value) -> Element:
