@@ -18,6 +18,8 @@ from tests.patience import PATIENCE_S, eventually
 # and nothing has been read), after some of the stream, and after more of it.
 POINTS = ("connected", "head", "body", "queued", "stream", "late")
 _LONG = 20_000
+# A line for each so many clients, so that a long run shows how far it is.
+_SHOWN = 1000
 # Model of Triton -> tokens. Triton passes no client's leaving through `ensemble`: what is asked of it runs to its end.
 _TRITON_MODELS = {"tensorrt_llm_bls": _LONG, "ensemble": 200}
 _AT_ONCE = 100
@@ -41,6 +43,8 @@ async def leave_many(server: Served, clients: int, rng: np.random.Generator) -> 
                 if point == "connected":
                     problems.append(f"a client could not connect: {error}")
                 left[point] += 1
+        if (done := sum(left.values()) + len(problems)) % _SHOWN == 0:
+            print(f"{done} of {clients} clients have left", flush=True)
 
     points = [POINTS[number % len(POINTS)] for number in range(clients)]
     await asyncio.gather(*(one(point, int(rng.integers(1 << 62))) for point in points))

@@ -26,7 +26,7 @@ class GatedExecutor(NullExecutor):
 
     def __init__(self) -> None:
         super().__init__(null_manifest(max_batch_size=16, max_num_tokens=256), 128)
-        self.gate = threading.Event()
+        self.gate, self.shut = threading.Event(), threading.Event()
         self.gate.set()
         self.failure: BaseException | None = None
         self.steps = 0
@@ -38,6 +38,7 @@ class GatedExecutor(NullExecutor):
         self.steps += 1
         if self.steps == self.last:
             self.gate.clear()
+            self.shut.set()
         if self.failure is not None:
             raise self.failure
         return super().execute(batch)
@@ -147,7 +148,8 @@ def test_cancelling_ends_a_running_request_and_nobody_else(engine: EngineThread,
     executor.last = 3
     engine.submit(_request("cancelled", max_tokens=500), cancelled)
     engine.submit(_request("other", max_tokens=100), other)
-    assert cancelled.started.wait(PATIENCE_S)
+    # Opened before it is shut, the gate would stay shut for ever.
+    assert cancelled.started.wait(PATIENCE_S) and executor.shut.wait(PATIENCE_S)
     engine.cancel("cancelled")
     engine.cancel("nobody")
     executor.gate.set()
