@@ -173,13 +173,13 @@ def test_neutral_and_empty_values_of_unsupported_inputs_pass() -> None:
             "beam_width": np.array([[1]], dtype=np.int32),
             "len_penalty": np.array([[1.0]], dtype=np.float32),
             "runtime_top_p_min": np.array([[1e-6]], dtype=np.float32),
-            "guided_decoding_guide": np.array([[b""]], dtype=object),
+            "lora_config": np.array([[b""]], dtype=object),
             "draft_input_ids": np.zeros((1, 0), dtype=np.int32),
             "return_context_logits": np.array([[False]]),
         }
     )
-    with pytest.raises(RequestError, match="guided decoding"):
-        refuse_unsupported({"guided_decoding_guide": np.array([[b"{}"]], dtype=object)})
+    with pytest.raises(RequestError, match="LoRA"):
+        refuse_unsupported({"lora_config": np.array([[b"{}"]], dtype=object)})
 
 
 def test_a_stop_request_names_its_sequence() -> None:
