@@ -89,7 +89,7 @@ class GrammarCompiler:
             raise _refused(outputs, matcher.get_error())
         if not any(matcher.compute_bitmask()):
             raise _refused(outputs, matcher.get_error() or "no text meets it")
-        return Grammar(matcher)
+        return Grammar(matcher, -(-self._vocab_size // 32) * 4)
 
     def _read_vocabulary(self) -> LLTokenizer:
         if self._vocabulary is None:
@@ -99,24 +99,30 @@ class GrammarCompiler:
                 raise RequestError(
                     "Structured output needs llguidance, which is not installed.", "pip install llguidance==1.9.1"
                 ) from None
-            wrapper = llguidance.TokenizerWrapper(_Vocabulary(self._tokenizer(), self._vocab_size, self._end_ids))
+            words = _Vocabulary(self._tokenizer(), self._vocab_size, self._end_ids)
+            # llguidance leaves out tokens of no bytes at the end unless it is told how many there are.
             self._vocabulary = llguidance.LLTokenizer(
-                wrapper, n_vocab=self._vocab_size, eos_token=self._end_ids or None
+                llguidance.TokenizerWrapper(words), n_vocab=len(words.tokens), eos_token=words.end_ids
             )
         return self._vocabulary
 
 
 class _Vocabulary:
-    """The tokens as llguidance wants them. Special tokens are no text: only an end token is ever allowed."""
+    """The tokens as llguidance wants them. Special tokens are no text: only an end token is ever allowed.
+
+    An engine without end tokens gets one behind its vocabulary, since llguidance needs one; it is never chosen.
+    """
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_ids: Sequence[int]) -> None:
         self._tokenizer = tokenizer
         count = min(tokenizer.vocab_size, vocab_size)
         special = [token_id for token_id in range(count) if tokenizer.special_piece(token_id) is not None]
-        self.special_token_ids = sorted({*special, *(token_id for token_id in end_ids if token_id < count)})
+        self.end_ids = list(end_ids) or [vocab_size]
+        self.special_token_ids = sorted({*special, *self.end_ids})
         # Logits may have padding behind the tokenizer's vocabulary: tokens of no bytes are never allowed.
         self.tokens = [tokenizer.token_bytes(token_id) for token_id in range(count)] + [b""] * (vocab_size - count)
-        self.eos_token_id = end_ids[0] if end_ids else 0
+        self.tokens += [] if end_ids else [b"<end>"]
+        self.eos_token_id = self.end_ids[0]
         self.bos_token_id = tokenizer.bos_token_id
 
     def __call__(self, text: str) -> list[int]:

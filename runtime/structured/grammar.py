@@ -11,20 +11,23 @@ if TYPE_CHECKING:
 class Grammar:
     """A sequence's place in its grammar: which tokens may come next.
 
-    `mask`: a bit for each token of the vocabulary, in little-endian words of 32, the lowest bit first.
+    `mask`: a bit for each token of the vocabulary, in little-endian words of 32, the lowest bit first; bits behind the
+    vocabulary mean nothing.
     """
 
-    __slots__ = ("_matcher",)
+    __slots__ = ("_matcher", "_num_bytes")
 
-    def __init__(self, matcher: LLMatcher) -> None:
+    def __init__(self, matcher: LLMatcher, num_bytes: int) -> None:
+        """`num_bytes`: of a mask."""
         self._matcher = matcher
+        self._num_bytes = num_bytes
 
     def copy(self) -> Grammar:
         """The same place, for another sequence."""
-        return Grammar(self._matcher.deep_copy())
+        return Grammar(self._matcher.deep_copy(), self._num_bytes)
 
     def mask(self) -> bytes:
-        return bytes(self._matcher.compute_bitmask())
+        return bytes(self._matcher.compute_bitmask()[: self._num_bytes])
 
     def accept(self, token_id: int) -> None:
         """Go on behind a token that `mask` allows."""
