@@ -199,7 +199,8 @@ def test_tritons_models_take_a_guide(
     tokenizer = load_tokenizer(plain_engine / "tokenizer")
     asked: dict[str, Any] = {"guided_decoding_guide_type": kind, "guided_decoding_guide": guide}
     if model == "tensorrt_llm":
-        (answer,) = stream(server, model, ids(tokenizer.encode("fox"), 300, end_id=-1, **asked))
+        values = ids(tokenizer.encode("fox"), 300, end_id=-1, exclude_input_in_output=True, **asked)
+        (answer,) = stream(server, model, values)
         text = tokenizer.decode([int(token) for token in answer["output_ids"].reshape(-1)])
     else:
         request = {"text_input": "fox", "max_tokens": 300, "end_id": -1, "exclude_input_in_output": True}

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from inflight.runtime.structured.outputs import StructuredOutputs
 from inflight.triton_backend.openai.errors import ApiError, blaming
 from inflight.triton_backend.openai.protocol.values import Body, refusing
-
-if TYPE_CHECKING:
-    from inflight.triton_backend.openai.protocol.generation import GenerationBody
 
 
 class JsonSchema(Body):
@@ -59,8 +56,8 @@ _READERS: Mapping[str, Callable[[Any], StructuredOutputs | None]] = {
 }
 
 
-def read_structure(body: GenerationBody) -> tuple[str, StructuredOutputs] | None:
-    """The field that asks for structured output, and for which. An empty value asks for nothing.
+def read_structure(body: Body) -> tuple[str, StructuredOutputs] | None:
+    """The field of a GenerationBody that asks for structured output, and for which. An empty value asks for nothing.
 
     Raises ApiError (400) for a value that is none, and when two fields ask.
     """
