@@ -57,8 +57,10 @@ class NullExecutor:
 
     def _read_back(self, sequence: ScheduledSequence) -> None:
         """Raises EngineError unless the cache still holds what was written, and `history` is what it holds."""
-        tokens = self._cache.read(sequence)
-        if sequence.sampling is not None and sequence.sampling.needs_history and list(sequence.history) != tokens:
+        self._cache.check(sequence)
+        if sequence.sampling is None or not sequence.sampling.needs_history:
+            return
+        if list(sequence.history) != self._cache.tokens(sequence):
             raise EngineError(f"slot {sequence.slot}: the history is not what the cache holds")
 
     def _answer(self, sequence: ScheduledSequence) -> SequenceResult:
