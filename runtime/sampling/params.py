@@ -76,8 +76,9 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
-        if isinstance(self.structured_outputs, Mapping):
-            set_field(self, "structured_outputs", StructuredOutputs.of(self.structured_outputs))
+        outputs: object = self.structured_outputs
+        if isinstance(outputs, Mapping):
+            set_field(self, "structured_outputs", StructuredOutputs.of(outputs))
         values = [(row, getattr(self, row.name)) for row in SAMPLING_PARAMETERS]
         if problems := [problem for row, value in values if (problem := row.too_many(value))]:
             raise RequestError(" ".join(problems))

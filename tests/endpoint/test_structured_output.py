@@ -172,7 +172,11 @@ def test_what_cannot_be_met_is_a_400_that_names_its_field(
 
 @pytest.mark.parametrize("method", ["json_schema", "json_mode"])
 def test_langchain_gets_structured_output(url: str, method: Any) -> None:
-    schema = {"title": "colour", "type": "object", "properties": {"red": {"type": "integer", "maximum": 255}}}
+    schema: dict[str, Any] = {
+        "title": "colour",
+        "type": "object",
+        "properties": {"red": {"type": "integer", "maximum": 255}},
+    }
     schema |= {"required": ["red"], "additionalProperties": False}
     chat = ChatOpenAI(base_url=f"{url}/v1", api_key=SecretStr("none"), model=MODEL, max_retries=0, seed=5)
     bound: Any = chat.with_structured_output(schema, method=method, include_raw=True)
