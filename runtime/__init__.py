@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from inflight.runtime.request.outputs import CompletionOutput, Logprob, RequestOutput
     from inflight.runtime.sampling.params import SamplingParams
     from inflight.runtime.scheduler.scheduler import SchedulerConfig
+    from inflight.runtime.structured.outputs import StructuredOutputs
 
 __all__ = [
     "LLM",
@@ -20,6 +21,7 @@ __all__ = [
     "RequestOutput",
     "SamplingParams",
     "SchedulerConfig",
+    "StructuredOutputs",
 ]
 
 _HOMES = {
@@ -30,6 +32,7 @@ _HOMES = {
     "RequestOutput": "request.outputs",
     "SamplingParams": "sampling.params",
     "SchedulerConfig": "scheduler.scheduler",
+    "StructuredOutputs": "structured.outputs",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from typing import TYPE_CHECKING
 
 from inflight.errors import RequestError
 from inflight.runtime.engine.heartbeat import Heartbeat
@@ -19,6 +20,10 @@ from inflight.runtime.scheduler.scheduler import ScheduledStep, Scheduler, Sched
 from inflight.runtime.scheduler.sequence import Sequence, SequenceGroup, Status
 from inflight.runtime.scheduler.step import StepOutput
 
+if TYPE_CHECKING:
+    from inflight.runtime.structured.compiler import GrammarCompiler
+    from inflight.runtime.structured.grammar import Grammar
+
 
 class EngineCore:
     """Turns requests into token deltas, step by step.
@@ -27,16 +32,21 @@ class EngineCore:
     `prepare` may be called at any time, and everything but `schedule`, `publish`, `abort` and `close` while another
     thread is inside `execute`.
 
-    `heartbeat` always says which step runs.
+    `heartbeat` always says which step runs. Without `grammars` structured output is refused.
     """
 
     def __init__(
-        self, executor: Executor, config: SchedulerConfig | None = None, heartbeat: Heartbeat | None = None
+        self,
+        executor: Executor,
+        config: SchedulerConfig | None = None,
+        heartbeat: Heartbeat | None = None,
+        grammars: GrammarCompiler | None = None,
     ) -> None:
         config = config or SchedulerConfig()
         self.heartbeat = heartbeat or Heartbeat()
         self._executor = executor
         self._manifest = executor.manifest
+        self._grammars = grammars
         self._blocks = KvBlocks(
             executor.num_blocks, self._manifest.kv_cache.tokens_per_block, config.enable_prefix_caching
         )
@@ -63,16 +73,27 @@ class EngineCore:
             max_seq_len=self._manifest.limits.max_seq_len,
             cache_tokens=self._executor.num_blocks * self._blocks.tokens_per_block,
         )
+        grammar = self._grammar(request)
         arrival = time.monotonic_ns() if request.arrival_ns is None else request.arrival_ns
         group = SequenceGroup(request, StopRules(request, vocab_size), arrival)
         seed = secrets.randbits(64) if request.params.seed is None else request.params.seed
         for index in range(request.num_sequences):
-            group.sequences.append(Sequence(group, index, row_sampling(request.params, seed, index), room))
+            sequence = Sequence(group, index, row_sampling(request.params, seed, index), room)
+            sequence.grammar = None if grammar is None else grammar.copy()
+            group.sequences.append(sequence)
         first, *siblings = group.sequences
         self._blocks.name_blocks(first, self._blocks.cacheable_blocks(first.prompt_length))
         for sibling in siblings:
             sibling.keys = first.keys.copy()
         return group
+
+    def _grammar(self, request: Request) -> Grammar | None:
+        outputs = request.params.structured_outputs
+        if outputs is None:
+            return None
+        if self._grammars is None:
+            raise RequestError("This engine has no tokenizer, so that it cannot make structured output.")
+        return self._grammars.compile(outputs)
 
     def enqueue(self, *groups: SequenceGroup) -> None:
         """Queue what `prepare` returned, all of it or nothing. Raises RequestError when an unfinished request has the

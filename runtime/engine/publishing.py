@@ -26,9 +26,13 @@ def receive(sequence: Sequence, token_id: int | None, result: SequenceResult | N
         sequence.first_token_ns = now_ns
         delta.prompt_logprobs = _prompt_logprobs(sequence)
         delta.cached_tokens = sequence.cached_tokens
-    if token_id in group.rules.stop_ids:
+    if failure := _follow_grammar(sequence, token_id):
+        delta.finish_reason, delta.error = "error", failure
+    elif token_id in group.rules.stop_ids:
         delta.ended_by_token = True
         delta.stop_reason = None if token_id in group.rules.end_ids else token_id
+        delta.finish_reason = "stop"
+    elif sequence.grammar is not None and sequence.grammar.ended:
         delta.finish_reason = "stop"
     elif len(sequence.token_ids) > sequence.max_computed:
         delta.finish_reason = "length"
@@ -58,6 +62,16 @@ def metrics(sequence: Sequence) -> RequestMetrics:
         kv_blocks_reused=sequence.reused_blocks,
         preemptions=sequence.preemptions,
     )
+
+
+def _follow_grammar(sequence: Sequence, token_id: int) -> str | None:
+    """Take the token into the structured output, if there is one. Returns why that failed."""
+    grammar = sequence.grammar
+    if grammar is None:
+        return None
+    if grammar.failure is None and token_id not in sequence.group.rules.stop_ids:
+        grammar.accept(token_id)
+    return grammar.failure
 
 
 def _prompt_logprobs(sequence: Sequence) -> tuple[TokenResult | None, ...] | None:

@@ -81,5 +81,7 @@ def _sampling(sequence: ScheduledSequence, vocab_size: int) -> Iterator[str]:
         yield "the seed has more than 64 bits"
     if not all(0 <= token < vocab_size for token in (*sequence.banned, *(token for token, _ in sampling.bias))):
         yield "a banned or biased token id is out of the vocabulary"
+    if sequence.allowed is not None and len(sequence.allowed) != -(-vocab_size // 32) * 4:
+        yield "the mask of allowed tokens is not as long as the vocabulary"
     if sampling.needs_history and (len(sequence.history) != end or not 1 <= sequence.prompt_length <= end):
         yield "the history does not end with the last token"

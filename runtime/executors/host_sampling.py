@@ -22,5 +22,13 @@ def sequence_result(sequence: ScheduledSequence, logits: Floats) -> SequenceResu
     if not sequence.sample_last or sequence.sampling is None:
         return SequenceResult(None, scored)
     end = sequence.start + len(sequence.token_ids)
-    sampled = sample_row(logits[-1], sequence.sampling, end, sequence.history, sequence.prompt_length, sequence.banned)
+    sampled = sample_row(
+        logits[-1],
+        sequence.sampling,
+        end,
+        sequence.history,
+        sequence.prompt_length,
+        sequence.banned,
+        sequence.allowed,
+    )
     return SequenceResult(sampled, scored)

@@ -16,13 +16,14 @@ from inflight.runtime.offline.interrupts import deferred_interrupt
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.outputs import RequestOutput
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
+from inflight.runtime.structured.compiler import GrammarCompiler
 
 
 class BatchRunner:
     """Several callers, in one thread or many, may wait at once: whoever steps the core steps it for all of them."""
 
-    def __init__(self, executor: Executor, config: SchedulerConfig) -> None:
-        self._core = EngineCore(executor, config)
+    def __init__(self, executor: Executor, config: SchedulerConfig, grammars: GrammarCompiler | None = None) -> None:
+        self._core = EngineCore(executor, config, grammars=grammars)
         self._jobs: dict[str, RequestCollector] = {}
         self._abandoned: deque[RequestCollector] = deque()
         self._lock = threading.Lock()

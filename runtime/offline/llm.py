@@ -20,6 +20,7 @@ from inflight.runtime.request.prompts import Prompt, PromptTokens, match_params,
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams, params_over_defaults
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
+from inflight.runtime.structured.compiler import GrammarCompiler
 from inflight.runtime.text.chat.chat_messages import Message
 from inflight.runtime.text.chat.chat_template import ChatTemplate
 from inflight.runtime.text.tokenizer import TokenIdsOnly, Tokenizer, load_tokenizer
@@ -64,7 +65,10 @@ class LLM:
     def _start(self, executor: Executor, tokenizer: Tokenizer, scheduler: SchedulerConfig | None) -> None:
         self.tokenizer = tokenizer
         self.manifest = executor.manifest
-        self._runner = BatchRunner(executor, scheduler or SchedulerConfig())
+        grammars = None
+        if not isinstance(tokenizer, TokenIdsOnly):
+            grammars = GrammarCompiler(lambda: tokenizer, self.manifest)
+        self._runner = BatchRunner(executor, scheduler or SchedulerConfig(), grammars)
         self._ids = itertools.count()
 
     def default_sampling_params(self, **overrides: Any) -> SamplingParams:

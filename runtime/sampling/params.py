@@ -8,6 +8,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from inflight.errors import RequestError
+from inflight.runtime.structured.outputs import KINDS, StructuredOutputs
 from inflight.sampling_parameters import LEAST, SAMPLING_PARAMETERS, to_float32
 
 
@@ -43,6 +44,7 @@ class SamplingParams:
     logprobs, prompt_logprobs: how many alternatives to report beside each token of the output, or the prompt, at most
         64; None: no log probabilities.
     skip_special_tokens: leave special tokens out of the text.
+    structured_outputs: a StructuredOutputs, or a mapping of its fields, to which the text conforms.
     """
 
     n: int = 1
@@ -70,9 +72,13 @@ class SamplingParams:
     # Behind the others, so that arguments which are given by position keep their places.
     typical_p: float = 1.0
     top_n_sigma: float = 0.0
+    structured_outputs: StructuredOutputs | None = None
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
+        outputs: object = self.structured_outputs
+        if isinstance(outputs, Mapping):
+            set_field(self, "structured_outputs", StructuredOutputs.of(outputs))
         values = [(row, getattr(self, row.name)) for row in SAMPLING_PARAMETERS]
         if problems := [problem for row, value in values if (problem := row.too_many(value))]:
             raise RequestError(" ".join(problems))
@@ -110,6 +116,10 @@ class SamplingParams:
             (
                 isinstance(bias, dict) and _all(Integral, bias) and _all(Real, bias.values()),
                 "logit_bias must map integers to numbers.",
+            ),
+            (
+                self.structured_outputs is None or isinstance(self.structured_outputs, StructuredOutputs),
+                f"structured_outputs must be a StructuredOutputs, or a mapping of {', '.join(KINDS)}.",
             ),
         )
         return [message for holds, message in checks if not holds]

@@ -30,12 +30,18 @@ def sample_row(
     history: Sequence[int] = (),
     prompt_length: int = 0,
     banned: Sequence[int] = (),
+    allowed: bytes | None = None,
 ) -> TokenResult:
     """Choose a token from float32 logits [V].
 
-    `history` is prompt then output, needed when a penalty is on. The draw is keyed by (sampling.seed, position).
+    `history` is prompt then output, needed when a penalty is on. `allowed` has a bit for each token, as in
+    ScheduledSequence. The draw is keyed by (sampling.seed, position).
     """
-    adjusted = _adjust(_sane(logits), sampling, history, prompt_length, banned)
+    possible = _sane(logits)
+    if allowed is not None:
+        bits = np.unpackbits(np.frombuffer(allowed, np.uint8), bitorder="little", count=len(possible))
+        possible = np.where(bits == 1, possible, np.float32(-np.inf))
+    adjusted = _adjust(possible, sampling, history, prompt_length, banned)
     return score_row(logits, _choose(adjusted, sampling, position), sampling.num_logprobs)
 
 

@@ -7,6 +7,7 @@ from enum import Enum
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.rules import StopRules
 from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, TokenResult
+from inflight.runtime.structured.grammar import Grammar
 
 
 class Status(Enum):
@@ -41,6 +42,7 @@ class Sequence:
     `keys` names full blocks (the hash chain of the prefix cache); the first `num_published` blocks are known by theirs,
     and with `next_full` computed tokens another one is full. `decode` is the record of its last decode, while it runs.
     `prompt_results` are the log probabilities of prompt tokens 1, 2, ... of the `num_scored_prompt` that are wanted.
+    `grammar` is where its text is in the structured output that was asked for.
     `order` sorts sequences: sooner is smaller, and no two are equal.
     """
 
@@ -50,6 +52,7 @@ class Sequence:
         "decode",
         "first_scheduled_ns",
         "first_token_ns",
+        "grammar",
         "group",
         "index",
         "keys",
@@ -94,6 +97,7 @@ class Sequence:
         self.keys: list[bytes] = []
         self.num_published = self.next_full = 0
         self.decode: ScheduledSequence | None = None
+        self.grammar: Grammar | None = None
         self.first_scheduled_ns = self.first_token_ns = self.last_token_ns = 0
         self.cached_tokens = self.new_blocks = self.reused_blocks = self.preemptions = 0
 

@@ -43,15 +43,16 @@ class ScheduledSequence:
     `token_ids` are computed at positions `start`, `start + 1`, ...; the cache already holds `start` tokens, and
     `block_table` covers `start + len(token_ids)`. With `sample_last`, a token is chosen after the last row:
     `history` (prompt then output, needed only for penalties) has `prompt_length` prompt tokens, `banned` tokens cannot
-    be chosen, and the generator is keyed by (sampling.seed, start + len(token_ids)).
+    be chosen, nor those whose bit in `allowed` is 0 (words of 32 bits, little-endian, the lowest first; None: all may),
+    and the generator is keyed by (sampling.seed, start + len(token_ids)).
     `prompt_targets`, when not empty, asks for the log probability of a given next token at each of the first
     len(prompt_targets) rows, with `prompt_num_logprobs` alternatives. `sample_last` says whether the last row chooses a
     token; it needs `sampling`.
 
     A record holds until the step's results are published. The scheduler may then give the same object again for the
     next token of the same sequence: its one token, `start` and blocks appended to `block_table` are all that differ, so
-    that an executor need not read the rest of a record which it had in the step before. A sequence with bans or a
-    history gets a new record for each token.
+    that an executor need not read the rest of a record which it had in the step before. A sequence with bans, a mask
+    or a history gets a new record for each token.
     """
 
     slot: int
@@ -65,6 +66,7 @@ class ScheduledSequence:
     banned: tuple[int, ...] = ()
     prompt_targets: Sequence[int] = ()
     prompt_num_logprobs: int = -1
+    allowed: bytes | None = None
 
     @property
     def num_logit_rows(self) -> int:

@@ -46,12 +46,12 @@ class StepBudget:
 def scheduled_decode(sequence: Sequence) -> ScheduledSequence:
     """The last token of `sequence`, the one that is not computed yet: last step's record, brought up to date.
 
-    Where more than that may change from token to token, bans and histories, the record is a new one.
+    Where more than that may change from token to token, bans, masks and histories, the record is a new one.
     """
     record = sequence.decode
     if record is None:
         record = scheduled_chunk(sequence)
-        if not (sequence.sampling.needs_history or sequence.group.rules.may_ban):
+        if not (sequence.sampling.needs_history or sequence.group.rules.may_ban or sequence.grammar):
             sequence.decode = record
     else:
         record.token_ids = sequence.token_ids[-1:]
@@ -70,6 +70,11 @@ def scheduled_chunk(sequence: Sequence) -> ScheduledSequence:
     end = start + sequence.planned
     sample_last = end == len(token_ids)
     sampling = sequence.sampling
+    banned = sequence.group.rules.banned(token_ids, len(token_ids) - sequence.prompt_length) if sample_last else ()
+    allowed = sequence.grammar.mask() if sample_last and sequence.grammar is not None else None
+    if allowed is not None and banned and not _allows_others(allowed, banned):
+        # A text that can only end ends, whatever min_tokens asks for.
+        banned = ()
     targets: list[int] = []
     if sequence.scores_prompt and start == len(sequence.prompt_results):
         targets = token_ids[start + 1 : min(end, sequence.num_scored_prompt) + 1]
@@ -82,7 +87,13 @@ def scheduled_chunk(sequence: Sequence) -> ScheduledSequence:
         sample_last,
         sequence.prompt_length,
         token_ids if sample_last and sampling.needs_history else (),
-        sequence.group.rules.banned(token_ids, len(token_ids) - sequence.prompt_length) if sample_last else (),
+        banned,
         targets,
         sequence.group.request.params.prompt_logprobs or 0 if targets else -1,
+        allowed,
     )
+
+
+def _allows_others(allowed: bytes, banned: tuple[int, ...]) -> bool:
+    """Whether a mask has a bit for a token that is not banned."""
+    return bool(int.from_bytes(allowed, "little") & ~sum(1 << token for token in set(banned)))

@@ -26,7 +26,7 @@ MAX_BAD_WORD_IDS = 4 * MAX_BAD_WORDS
 MAX_WORD_CHARACTERS = 8192
 INT32_MAX = (1 << 31) - 1
 
-Kind = Literal["integer", "number", "flag", "strings", "ids", "words", "bias"]
+Kind = Literal["integer", "number", "flag", "strings", "ids", "words", "bias", "structure"]
 
 _FLOAT32 = struct.Struct("f")
 
@@ -85,6 +85,7 @@ class SamplingParameter(NamedTuple):
     record `inflight_sampling` of compiled engines.
     `triton`: on the wire of token ids; of several names of one input the last is the one that inflight sends.
     max_tokens, stop and bad words have none here: they go through `preprocessing` beside the prompt, in other forms.
+    Nor has structured_outputs, which is two strings there and several names in the OpenAI bodies and options.
     """
 
     name: str
@@ -281,6 +282,7 @@ SAMPLING_PARAMETERS: tuple[SamplingParameter, ...] = (
         "skip_special_tokens", "flag", True,
         cli=CliOption("Keep special tokens in the text.", "Ending", "--keep-special-tokens", inverted=True),
     ),
+    Row("structured_outputs", "structure", None, optional=True, openai=False),
 )
 # fmt: on
 

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from inflight.runtime.engine.core import EngineCore
 from inflight.runtime.engine.thread import EngineThread
 from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.runtime.loading.load import load_engine
+from inflight.runtime.structured.compiler import GrammarCompiler
 from inflight.runtime.text.tokenizer import load_tokenizer
 from inflight.triton_backend.launch.api.bounded_head import BoundedHead
 from inflight.triton_backend.launch.installation import TritonInstallation, find_triton
@@ -105,7 +107,9 @@ def triton(
 
 @pytest.fixture(scope="session")
 def embedded_shim(engine: Path) -> Iterator[str]:
-    backend = EmbeddedBackend(EngineThread(EngineCore(load_engine(engine))))
+    executor = load_engine(engine)
+    grammars = GrammarCompiler(partial(load_tokenizer, engine / "tokenizer"), executor.manifest)
+    backend = EmbeddedBackend(EngineThread(EngineCore(executor, grammars=grammars)))
     with running_shim(engine, backend) as url:
         yield url
 

@@ -26,6 +26,7 @@ from inflight.triton_backend.openai.limits import MAX_BODY_BYTES
 from inflight.triton_backend.openai.metrics import ShimMetrics
 from inflight.triton_backend.openai.protocol.chat import Conversation
 from inflight.triton_backend.openai.protocol.generation import SAMPLING_FIELDS, GenerationBody
+from inflight.triton_backend.openai.protocol.structure import read_structure
 
 T = TypeVar("T")
 
@@ -34,8 +35,9 @@ T = TypeVar("T")
 class Generation:
     """A request on its way, and what became known of it beside its text.
 
-    `param` is the prompt's name in the body, `truncated` says whether it lost tokens. `prompt_only`: the engine
-    generates a token, since it cannot generate none, and the client sees none.
+    `param` is the name in the body of what the engine may refuse, the prompt or the structured output; `truncated`
+    says whether the prompt lost tokens. `prompt_only`: the engine generates a token, since it cannot generate none, and
+    the client sees none.
     """
 
     request: Request
@@ -98,6 +100,8 @@ class Service:
         `more` are parameters whose names differ between the endpoints. Raises RequestError on a value out of range.
         """
         given = {row.name: value for row in SAMPLING_FIELDS if (value := getattr(body, row.name)) is not None}
+        if structure := read_structure(body):
+            given["structured_outputs"] = structure[1]
         return params_over_defaults(self.manifest.generation.sampling_defaults, given | more)
 
     def generation(
@@ -131,7 +135,10 @@ class Service:
         with blaming(param):
             # A loaded engine's cache holds at least one sequence of the full length.
             check_request(request, vocab_size=self.manifest.model.vocab_size, max_seq_len=limit, cache_tokens=limit)
-        return Generation(request, param, len(kept) < len(prompt), prompt_only)
+        structure = read_structure(body)
+        # What may still be wrong with it when it reaches the engine is its schema.
+        blamed = param if structure is None else structure[0]
+        return Generation(request, blamed, len(kept) < len(prompt), prompt_only)
 
     async def run(self, generation: Generation) -> AsyncGenerator[CompletionDelta, None]:
         """The text of every sequence as it grows. Closing it early cancels the request; raises EngineError."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +18,8 @@ from inflight.runtime.executors.registry import find_loader
 from inflight.runtime.loading.load import KvCacheBudget, load_engine
 from inflight.runtime.scheduler.admission import Policy
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
+from inflight.runtime.structured.compiler import GrammarCompiler
+from inflight.runtime.text.tokenizer import load_tokenizer
 from inflight.triton_backend.tensorrt_llm.engine_metrics import EngineMemory, EngineMetrics
 from inflight.triton_backend.tensorrt_llm.generation_request import GenerationRequest, ModelDefaults, read_request
 from inflight.triton_backend.tensorrt_llm.refused_inputs import NO_STREAMING, ONE_SEQUENCE, refuse_unsupported
@@ -50,7 +54,12 @@ class TritonPythonModel:
             max_seq_len=executor.manifest.limits.max_seq_len,
             exclude_input_in_output=settings.flag("exclude_input_in_output", False),
         )
-        self._engine = EngineThread(EngineCore(executor, _scheduler_config(settings), Heartbeat.of_environment()))
+        core = EngineCore(
+            executor, _scheduler_config(settings), Heartbeat.of_environment(), _grammars(settings, executor)
+        )
+        self._engine = EngineThread(core)
+        # Grammars are compiled here, one after the other, while requests without one go on.
+        self._structured = ThreadPoolExecutor(1, "inflight-structured")
         self._metrics = EngineMetrics(settings.model_name, settings.model_version, _memory(executor))
         period_s = (settings.integer("cancellation_check_period_ms") or 100) / 1000
         self._sender = ResponseSender(self._engine, period_s, self._show_metrics)
@@ -59,20 +68,14 @@ class TritonPythonModel:
         """Queue the requests; the responses follow from another thread, in decoupled mode and without."""
         for request in requests:
             channel = TritonChannel(request)
-            try:
-                self._accept(request, channel)
-            except InflightError as error:
-                channel.send_error(error)
-            except Exception as error:
-                # An unexpected error in one request must not leave the others without an answer.
-                log_exception("tensorrt_llm: a request failed")
-                channel.send_error(EngineError(f"{type(error).__name__}: {error}"))
+            self._guarded(channel, partial(self._accept, request, channel))
 
     def is_ready(self) -> bool:
         """Asked by servers newer than 2.51."""
         return self._engine.healthy
 
     def finalize(self) -> None:
+        self._structured.shutdown(cancel_futures=True)
         self._engine.close()
         self._sender.close()
 
@@ -95,7 +98,22 @@ class TritonPythonModel:
         check_sizes(tensors, vocab_size=self._defaults.vocab_size)
         rows = self._read_rows(tensors)
         answers = channel if self._decoupled or len(rows) == 1 else JoinedRows(channel)
-        self._sender.submit(ResponseStream(answers, rows, client_id, self._metrics.observe_request))
+        stream = ResponseStream(answers, rows, client_id, self._metrics.observe_request)
+        if any(row.request.params.structured_outputs is not None for row in rows):
+            self._structured.submit(self._guarded, channel, partial(self._sender.submit, stream))
+        else:
+            self._sender.submit(stream)
+
+    def _guarded(self, channel: TritonChannel, work: Callable[[], None]) -> None:
+        """Do `work` for a request; its error is the request's answer."""
+        try:
+            work()
+        except InflightError as error:
+            channel.send_error(error)
+        except Exception as error:
+            # An unexpected error in one request must not leave the others without an answer.
+            log_exception("tensorrt_llm: a request failed")
+            channel.send_error(EngineError(f"{type(error).__name__}: {error}"))
 
     def _read_rows(self, tensors: Mapping[str, Array]) -> list[GenerationRequest]:
         """A batch is one request per row: rows share no state. Ids are our own, because clients may repeat theirs."""
@@ -120,6 +138,15 @@ def _load(settings: ModelSettings) -> Executor:
         **({} if fraction is None else {"fraction": fraction}),
     )
     return load_engine(Path(settings.required("gpt_model_path")), threads=settings.integer("threads"), kv_cache=budget)
+
+
+def _grammars(settings: ModelSettings, executor: Executor) -> GrammarCompiler | None:
+    files = Path(settings.required("gpt_model_path")) / "tokenizer"
+    if not files.is_dir():
+        return None
+    grammars = GrammarCompiler(partial(load_tokenizer, files), executor.manifest)
+    grammars.prepare()
+    return grammars
 
 
 def _memory(executor: Executor) -> EngineMemory:

@@ -43,7 +43,6 @@ _FEATURES: Mapping[str, Sequence[str]] = {
         "PROMPT_TABLE_EXTRA_ID",
     ),
     "LoRA": ("lora_task_id", "lora_weights", "lora_config"),
-    "guided decoding": ("guided_decoding_guide_type", "guided_decoding_guide"),
     "multimodal input": (
         "mrope_rotary_cos_sin",
         "mrope_position_deltas",

@@ -11,6 +11,7 @@ from inflight.triton_backend.wire.joined_rows import split_rows
 from inflight.triton_backend.wire.model_calls import call_model, stop_generation
 from inflight.triton_backend.wire.request_tensors import Array
 from inflight.triton_backend.wire.sampling_wire import TEXT_NAMES
+from inflight.triton_backend.wire.structure_wire import STRUCTURE_INPUTS
 from inflight.triton_backend.wire.token_wire import OUTPUTS
 
 _ENCODED_INPUTS = {
@@ -30,6 +31,7 @@ _OTHER_INPUTS = {
     "return_num_output_tokens": "return_num_output_tokens",
     "beam_width": "beam_width",
     "priority": "priority",
+    **{name: name for name in STRUCTURE_INPUTS},
 }
 _OWN_OUTPUTS = ("text_output", "finish_reason", "stop_reason")
 

@@ -15,6 +15,7 @@ from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.scheduler.step import TokenResult
 from inflight.sampling_parameters import to_float32
 from inflight.triton_backend.wire.sampling_wire import write_parameters
+from inflight.triton_backend.wire.structure_wire import write_structure
 from inflight.triton_backend.wire.word_lists import write_words
 
 Array = npt.NDArray[Any]
@@ -52,6 +53,7 @@ def request_tensors(request: Request) -> dict[str, Array]:
         "return_num_cached_tokens": _flag(True),
     }
     tensors |= write_parameters(params) | {"num_return_sequences": _integer(request.num_sequences)}
+    tensors |= write_structure(params.structured_outputs)
     return tensors | _lists(params) | _logprobs(params, request.num_sequences)
 
 
@@ -95,9 +97,14 @@ def read_delta(request: Request, tensors: Mapping[str, Array], *, end_token_incl
         prompt_logprobs=_prompt_results(request.prompt_token_ids, tensors),
         finish_reason=_finish_reason(reason),
         stop_reason=None if stop_reason is None else int(stop_reason),
-        ended_by_token=end_token_included and reason == "stop",
+        ended_by_token=end_token_included and reason == "stop" and not _stop_ids(request).isdisjoint(ids[-1:]),
         cached_tokens=_count(tensors.get("num_cached_tokens")),
     )
+
+
+def _stop_ids(request: Request) -> set[int]:
+    """What ends a text and is no part of it. A structured output may end without any of them."""
+    return {*(() if request.params.ignore_eos else request.end_token_ids), *request.params.stop_token_ids}
 
 
 def _lists(params: SamplingParams) -> dict[str, Array]:

@@ -142,5 +142,5 @@ def _is_plain_decode(record: ScheduledSequence) -> bool:
         len(record.token_ids) == 1
         and record.sample_last
         and record.sampling is not None
-        and not (record.sampling.needs_history or record.banned or record.prompt_targets)
+        and not (record.sampling.needs_history or record.banned or record.allowed or record.prompt_targets)
     )

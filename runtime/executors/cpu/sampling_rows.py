@@ -14,7 +14,7 @@ from inflight.sampling_parameters import RECORD_PARAMETERS
 
 _ROW = struct.Struct(SAMPLING_FORMAT)
 _WORDS = _ROW.size // 8  # of 64 bits; the position is one of them
-_NO_LISTS = (0, 0, 0, 0, 0, 0)
+_NO_LISTS = (0, 0, 0, 0, 0, 0, 0)
 _FREE_CHOICE = -1  # inflight_sampling.target of a row that chooses its token
 _GREEDY = RowSampling()
 _BAN = float("-inf")
@@ -43,8 +43,8 @@ class SamplingRows:
         self._write(row, sampling, position, lists, _FREE_CHOICE, sampling.num_logprobs)
 
     def _point(self, row: int, sequence: ScheduledSequence, sampling: RowSampling) -> tuple[int, ...]:
-        """The pointers to history, bias ids and bias values; then lengths of history, prompt and bias."""
-        if not (sampling.needs_history or sampling.bias or sequence.banned):
+        """The pointers to history, bias ids, bias values and the mask; then lengths of history, prompt and bias."""
+        if not (sampling.needs_history or sampling.bias or sequence.banned or sequence.allowed):
             self._lists.pop(row, None)
             return _NO_LISTS
         kept: list[array[int] | array[float]] = []
@@ -54,6 +54,7 @@ class SamplingRows:
         values = [value for _, value in sampling.bias] + [_BAN] * len(sequence.banned)
         # Copies: the scheduler goes on appending to a history.
         pointers = [_keep(kept, array("i", history)), _keep(kept, array("i", ids)), _keep(kept, array("f", values))]
+        pointers.append(_keep(kept, array("I", sequence.allowed or b"")))
         return (*pointers, len(history), sequence.prompt_length, len(ids))
 
     def _write(

@@ -74,7 +74,11 @@ class NullExecutor:
         if not sequence.sample_last or sequence.sampling is None:
             return SequenceResult(None, scored)
         digest = self._cache.digest(sequence, end - 1)
-        chosen = _choose(digest, end, sequence.sampling, sequence.banned, self._vocab)
+        forbidden = set(sequence.banned)
+        if sequence.allowed is not None:
+            bits = int.from_bytes(sequence.allowed, "little")
+            forbidden.update(token for token in range(self._vocab) if not bits >> token & 1)
+        chosen = _choose(digest, end, sequence.sampling, forbidden, self._vocab)
         return SequenceResult(_scored(chosen, digest, sequence.sampling.num_logprobs, self._vocab), scored)
 
     @property
@@ -89,7 +93,7 @@ def _mix(value: int) -> int:
     return value ^ (value >> 31)
 
 
-def _choose(digest: int, position: int, sampling: RowSampling, banned: tuple[int, ...], vocab_size: int) -> int:
+def _choose(digest: int, position: int, sampling: RowSampling, banned: set[int], vocab_size: int) -> int:
     """A token that is not banned; the same from the same digest, and with a temperature also the same seed."""
     key = digest ^ position
     if sampling.temperature > 0:

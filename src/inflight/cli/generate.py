@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from inflight.runtime.request.outputs import RequestOutput
 
 DEFAULT_MAX_TOKENS = 256
+_STRUCTURE = "Structured output"
 
 
 @flag.sampling_options()
@@ -32,6 +34,17 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per prompt.")] = False,
     as_chat: Annotated[bool, typer.Option("--chat", help="Apply the model's chat template to the prompt.")] = False,
     sampling: dict[str, Any],
+    json_schema: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|JSON", help="JSON schema that the text is to meet.", rich_help_panel=_STRUCTURE),
+    ] = None,
+    regex: Annotated[
+        str | None, typer.Option(help="Regular expression that the text is to match.", rich_help_panel=_STRUCTURE)
+    ] = None,
+    grammar: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Grammar of the text, in Lark's syntax or GBNF.", rich_help_panel=_STRUCTURE),
+    ] = None,
     dequantize: flag.Dequantize = False,
     threads: flag.Threads = None,
     kv_cache_tokens: flag.KvCacheTokens = None,
@@ -48,15 +61,18 @@ def generate(
 
       cat notes.txt | inflight generate engine - --chat --stream
 
+      inflight generate engine "An example user:" --json-schema user.schema.json --max-tokens 200
+
       inflight generate engine "Once" "Twice" --n 2 --temperature 0.8 --seed 7 --json
     """
     if stream and (as_json or len(prompts) > 1 or n > 1):
         raise typer.BadParameter("--stream prints one completion of one prompt, as text.")
+    structure = _read_structure(json_schema, regex, grammar)
     texts = [flag.read_stdin() if prompt == "-" else prompt for prompt in prompts]
     with flag.open_llm(engine, dequantize, threads, kv_cache_tokens, kv_cache_fraction) as llm:
         params = flag.read_sampling_params(
             llm,
-            sampling,
+            sampling | structure,
             max_tokens=DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens,
             n=n,
         )
@@ -74,6 +90,25 @@ def generate(
             outputs = llm.generate(prompts_read, each)
             _print_whole(outputs, as_json)
     _print_speed(outputs)
+
+
+def _read_structure(json_schema: str | None, regex: str | None, grammar: str | None) -> dict[str, Any]:
+    """The parameter that the three options make. A schema that begins with { is itself; anything else is a file."""
+    values = {"json": json_schema, "regex": regex, "grammar": grammar}
+    given = {name: value for name, value in values.items() if value is not None}
+    if len(given) > 1:
+        raise typer.BadParameter("--json-schema, --regex and --grammar exclude each other.")
+    for name, value in given.items():
+        if name == "grammar" or (name == "json" and not value.lstrip().startswith("{")):
+            given[name] = _read_text(Path(value))
+    return {"structured_outputs": given} if given else {}
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error}.") from None
 
 
 def _read_prompt(llm: LLM, text: str, as_chat: bool) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from inflight.sampling_parameters import RECORD_PARAMETERS
 
-ABI = 6
+ABI = 7
 MAX_TOP_LOGPROBS = 64
 
 # What inflight_step returns.
@@ -26,6 +26,7 @@ SAMPLING_FIELDS = (
     ("history", "P"),
     ("bias_ids", "P"),
     ("bias_values", "P"),
+    ("allowed", "P"),
     ("history_length", "i"),
     ("prompt_length", "i"),
     ("num_bias", "i"),

@@ -126,7 +126,7 @@ def test_only_what_was_asked_for_is_returned(triton: TritonServer, prompt: list[
         ("beam_width", 2),
         ("draft_input_ids", [1, 2]),
         ("lora_task_id", np.array([[1]], dtype=np.uint64)),
-        ("guided_decoding_guide_type", "json"),
+        ("guided_decoding_guide_type", "structural_tag"),
         ("return_context_logits", True),
         ("len_penalty", 1.5),
         ("runtime_top_p_decay", 0.5),

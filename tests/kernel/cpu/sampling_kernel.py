@@ -58,6 +58,7 @@ class SamplingKernel:
         history: tuple[int, ...] = (),
         prompt_length: int = 0,
         banned: tuple[int, ...] = (),
+        allowed: bytes | None = None,
         target: int = -1,
     ) -> TokenResult:
         vocab = len(logits)
@@ -72,6 +73,8 @@ class SamplingKernel:
         record["history"], record["history_length"] = past.ctypes.data, len(past)
         record["bias_ids"], record["bias_values"] = bias_ids.ctypes.data, bias_values.ctypes.data
         record["num_bias"] = len(bias_ids)
+        mask = np.frombuffer(allowed or b"", np.uint32)
+        record["allowed"] = 0 if allowed is None else mask.ctypes.data
         return self._call(logits, vocab, record, max(0, min(sampling.num_logprobs, vocab)))
 
     def _call(self, logits: npt.NDArray[np.float32], vocab: int, record: npt.NDArray[np.void], top: int) -> TokenResult:

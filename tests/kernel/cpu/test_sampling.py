@@ -69,7 +69,20 @@ def random_context(rng: np.random.Generator, vocab: int) -> dict[str, Any]:
         "history": tuple(rng.integers(vocab, size=length).tolist()),
         "prompt_length": int(rng.integers(0, length + 1)),
         "banned": tuple(rng.integers(vocab, size=rng.integers(3)).tolist()),
+        "allowed": random_mask(rng, vocab),
     }
+
+
+def random_mask(rng: np.random.Generator, vocab: int) -> bytes | None:
+    """None, or a bit for each token, in whole words of 32; of those beyond the vocabulary any."""
+    if rng.random() < 0.5:
+        return None
+    words = rng.integers(1 << 32, size=-(-vocab // 32), dtype=np.uint32)
+    if rng.random() < 0.5:
+        words[:] = 0
+    token = int(rng.integers(vocab))
+    words[token // 32] |= np.uint32(1 << token % 32)
+    return words.tobytes()
 
 
 def assert_same(actual: TokenResult, expected: TokenResult) -> None:

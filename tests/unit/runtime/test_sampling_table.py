@@ -13,6 +13,7 @@ import pytest
 from inflight.engine_format.cpu_abi import ABI, SAMPLING_FIELDS
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.scheduler.step import RowSampling
+from inflight.runtime.structured.outputs import StructuredOutputs
 from inflight.sampling_parameters import RECORD_PARAMETERS, SAMPLING_PARAMETERS, SamplingParameter
 from tests.paths import ROOT
 
@@ -26,8 +27,16 @@ TYPES = {
     "ids": tuple[int, ...],
     "words": tuple[tuple[int, ...], ...],
     "bias": dict[int, float],
+    "structure": StructuredOutputs,
 }
-CODES = {"uint64_t": "Q", "int32_t": "i", "float": "f", "const int32_t *": "P", "const float *": "P"}
+CODES = {
+    "uint64_t": "Q",
+    "int32_t": "i",
+    "float": "f",
+    "const int32_t *": "P",
+    "const float *": "P",
+    "const uint32_t *": "P",
+}
 
 
 def members(kind: Any) -> tuple[Any, ...]:

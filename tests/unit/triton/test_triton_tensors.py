@@ -13,6 +13,7 @@ from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.scheduler.step import TokenResult
+from inflight.runtime.structured.outputs import StructuredOutputs
 from inflight.runtime.text.tokenizer import Tokenizer
 from inflight.triton_backend.tensorrt_llm.generation_request import ModelDefaults, read_request
 from inflight.triton_backend.tensorrt_llm.refused_inputs import refuse_unsupported
@@ -31,6 +32,15 @@ VOCAB = 300
 
 def random_ids(rng: np.random.Generator, longest: int, shortest: int = 0) -> tuple[int, ...]:
     return tuple(int(token) for token in rng.integers(0, VOCAB, size=int(rng.integers(shortest, longest + 1))))
+
+
+STRUCTURES = (
+    StructuredOutputs(json={"type": "object", "description": "ünïcode"}),
+    StructuredOutputs(json_object=True),
+    StructuredOutputs(regex="[a-z]+"),
+    StructuredOutputs(choice=["a", "b c", "日本"]),
+    StructuredOutputs(grammar='root ::= "a"'),
+)
 
 
 def random_request(rng: np.random.Generator) -> Request:
@@ -55,6 +65,7 @@ def random_request(rng: np.random.Generator) -> Request:
         logit_bias={token: f32(-5, 5) for token in random_ids(rng, 5)},
         logprobs=int(rng.integers(0, 5)) if rng.random() < 0.5 else None,
         prompt_logprobs=int(rng.integers(0, 5)) if rng.random() < 0.5 else None,
+        structured_outputs=[None, *STRUCTURES][rng.integers(len(STRUCTURES) + 1)],
     )
     return Request("id", random_ids(rng, 30, 1), params, (2, 9), priority=int(rng.integers(-3, 4)))
 
@@ -100,9 +111,13 @@ def test_deltas_come_through_the_wire_as_they_were(rng: np.random.Generator, rou
     request = replace(request, params=replace(request.params, stop_token_ids=(7,)))
     prompt_logprobs = (None, *random_results(rng, request.prompt_token_ids[1:], 2))
     parts = [random_ids(rng, 4, 1) for _ in range(int(rng.integers(1, 6)))]
+    # A structured output ends without a token that says so.
+    ended_by_token = bool(rng.random() < 0.5)
+    parts[-1] = (*parts[-1], 7 if ended_by_token else 8)
     deltas = [TokenDelta("id", 0, ids, random_results(rng, ids, 3)) for ids in parts]
     deltas[0] = replace(deltas[0], prompt_logprobs=prompt_logprobs)
-    deltas[-1] = replace(deltas[-1], finish_reason="stop", stop_reason=7, ended_by_token=True)
+    stop_reason = 7 if ended_by_token else None
+    deltas[-1] = replace(deltas[-1], finish_reason="stop", stop_reason=stop_reason, ended_by_token=ended_by_token)
     generation = read_request(
         RowTensors(request_tensors(request), 0), "id", ModelDefaults(request.end_token_ids, VOCAB)
     )
@@ -173,13 +188,13 @@ def test_neutral_and_empty_values_of_unsupported_inputs_pass() -> None:
             "beam_width": np.array([[1]], dtype=np.int32),
             "len_penalty": np.array([[1.0]], dtype=np.float32),
             "runtime_top_p_min": np.array([[1e-6]], dtype=np.float32),
-            "guided_decoding_guide": np.array([[b""]], dtype=object),
+            "lora_config": np.array([[b""]], dtype=object),
             "draft_input_ids": np.zeros((1, 0), dtype=np.int32),
             "return_context_logits": np.array([[False]]),
         }
     )
-    with pytest.raises(RequestError, match="guided decoding"):
-        refuse_unsupported({"guided_decoding_guide": np.array([[b"{}"]], dtype=object)})
+    with pytest.raises(RequestError, match="LoRA"):
+        refuse_unsupported({"lora_config": np.array([[b"{}"]], dtype=object)})
 
 
 def test_a_stop_request_names_its_sequence() -> None:

@@ -22,7 +22,8 @@ from inflight.runtime.loading.accuracy import engine_accuracy
 from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.runtime.loading.load import load_engine
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
-from inflight.runtime.text.tokenizer import load_tokenizer
+from inflight.runtime.structured.compiler import GrammarCompiler
+from inflight.runtime.text.tokenizer import Tokenizer, load_tokenizer
 from inflight.triton_backend.launch.api.bounded_head import BoundedHead
 from inflight.triton_backend.launch.api.gate import Gate
 from inflight.triton_backend.launch.options import ServeOptions
@@ -58,7 +59,7 @@ def main() -> None:
     try:
         engine = read_engine_directory(orders.engine_dir)
         tokenizer = load_tokenizer(orders.engine_dir / "tokenizer")
-        backend = _backend(orders, heartbeat)
+        backend = _backend(orders, heartbeat, tokenizer)
     except (InflightError, OSError) as error:
         console.print(f"[bold red]error:[/] {error}", soft_wrap=True)
         sys.exit(1)
@@ -89,7 +90,7 @@ def main() -> None:
     _Server(config, gate, backend, orders.options.drain_s).run()
 
 
-def _backend(orders: ApiOrders, heartbeat: Heartbeat) -> TokenBackend:
+def _backend(orders: ApiOrders, heartbeat: Heartbeat, tokenizer: Tokenizer) -> TokenBackend:
     if orders.triton is not None:
         return TritonBackend(orders.triton)
     options = orders.options
@@ -99,7 +100,9 @@ def _backend(orders: ApiOrders, heartbeat: Heartbeat) -> TokenBackend:
         enable_prefix_caching=options.prefix_caching,
         max_queue_size=options.max_queue_size,
     )
-    return EmbeddedBackend(EngineThread(EngineCore(executor, config, heartbeat)))
+    grammars = GrammarCompiler(lambda: tokenizer, executor.manifest)
+    grammars.prepare()
+    return EmbeddedBackend(EngineThread(EngineCore(executor, config, heartbeat, grammars)))
 
 
 class _Server(uvicorn.Server):  # type: ignore[misc]  # uvicorn's types are not looked at

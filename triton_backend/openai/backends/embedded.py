@@ -55,7 +55,12 @@ class EmbeddedBackend:
     async def generate(self, request: Request) -> AsyncGenerator[TokenDelta, None]:
         self._loop = asyncio.get_running_loop()
         mailbox = Mailbox()
-        self._engine.submit(request, partial(self._receive, mailbox))
+        submit = partial(self._engine.submit, request, partial(self._receive, mailbox))
+        if request.params.structured_outputs is None:
+            submit()
+        else:
+            # A grammar that is not known yet is compiled, for up to a tenth of a second.
+            await asyncio.to_thread(submit)
         unfinished = request.num_sequences
         try:
             while unfinished:

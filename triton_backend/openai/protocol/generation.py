@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, Strict, create_model
 
 from inflight.sampling_parameters import MAX_LOGPROBS, SAMPLING_PARAMETERS
-from inflight.triton_backend.openai.protocol.refusals import REFUSED, STRUCTURE
-from inflight.triton_backend.openai.protocol.values import Body, refused_fields, refusing
+from inflight.triton_backend.openai.protocol.refusals import REFUSED
+from inflight.triton_backend.openai.protocol.structure import ResponseFormat
+from inflight.triton_backend.openai.protocol.values import Body, refused_fields
 
 
 class StreamOptions(Body):
@@ -26,10 +27,6 @@ class StreamOptions(Body):
     def asks(self) -> bool:
         """Whether anything is asked for."""
         return self.include_usage or self.continuous_usage_stats
-
-
-class ResponseFormat(Body):
-    type: Annotated[Literal["text"], refusing(STRUCTURE, "json_object", "json_schema", "structural_tag")] = "text"
 
 
 SAMPLING_FIELDS = tuple(row for row in SAMPLING_PARAMETERS if row.openai)
@@ -69,7 +66,8 @@ class GenerationBody(_SamplingBody):
     default applies.
 
     `user`, `metadata`, `store`, `session_id`, `safety_identifier` and the keys of the prompt cache label a request for
-    whoever keeps it or caches it, and change no answer. `request_id` becomes part of the answer's id.
+    whoever keeps it or caches it, and change no answer. `request_id` becomes part of the answer's id. From
+    `response_format` to `ebnf`: the structured output, see read_structure.
     """
 
     model: str | None = None
@@ -78,6 +76,14 @@ class GenerationBody(_SamplingBody):
     n: int | None = Field(None, ge=1, le=128)
     stop: Annotated[list[str], BeforeValidator(_stop_strings)] | None = None
     response_format: ResponseFormat | None = None
+    structured_outputs: dict[str, Any] | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    json_schema: str | dict[str, Any] | None = None
+    regex: str | None = None
+    ebnf: str | None = None
     prompt_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     return_token_ids: bool = False
     truncate_prompt_tokens: int | None = Field(None, ge=-1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from inflight.triton_backend.openai.protocol.values import Refused
 
 _BEAMS = "beam search"
-STRUCTURE = "structured output"
 _TOOLS = "tool calls"
 MEDIA = "images, audio or video"
 _REMOTE = "prefill and decoding on different servers"
@@ -14,14 +13,9 @@ REFUSED: dict[str, Refused] = {
     "use_beam_search": Refused(_BEAMS),
     "length_penalty": Refused(_BEAMS, (1.0, 1)),
     "early_stopping": Refused(_BEAMS),
-    "structured_outputs": Refused(STRUCTURE),
-    "structural_tag": Refused(STRUCTURE),
-    "guided_json": Refused(STRUCTURE),
-    "guided_regex": Refused(STRUCTURE),
-    "guided_choice": Refused(STRUCTURE),
-    "guided_grammar": Refused(STRUCTURE),
-    "guided_decoding_backend": Refused(STRUCTURE),
-    "guided_whitespace_pattern": Refused(STRUCTURE),
+    "structural_tag": Refused("structural tags"),
+    "guided_decoding_backend": Refused("another compiler of grammars", ("auto", "guidance", "llguidance")),
+    "guided_whitespace_pattern": Refused("a pattern for the blanks of JSON"),
     "allowed_token_ids": Refused("a list of the tokens that are allowed; logit_bias forbids tokens"),
     "logprob_token_ids": Refused("log probabilities of tokens of the client's choice"),
     "logits_processors": Refused("logits processors of the client"),

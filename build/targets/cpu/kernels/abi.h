@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#define INFLIGHT_ABI 6
+#define INFLIGHT_ABI 7
 #define INFLIGHT_MAX_TOP_LOGPROBS 64
 
 #define INFLIGHT_OK 0
@@ -20,6 +20,7 @@ typedef struct {
     const int32_t *history; /* prompt then output; NULL unless a penalty is on */
     const int32_t *bias_ids;
     const float *bias_values; /* added to the logits; -INFINITY bans */
+    const uint32_t *allowed;  /* NULL, or a bit for each token of the vocabulary: 0 bans */
     int32_t history_length, prompt_length, num_bias;
     int32_t target;
     int32_t num_top_logprobs; /* -1: no log probabilities at all */

@@ -1,6 +1,6 @@
 /* Sampling of one logit row. runtime/sampling/reference.py is the same definition in NumPy.
  *
- * Order: log probabilities of the model's own logits; then on a copy: bias, repetition penalty (prompt and output;
+ * Order: log probabilities of the model's own logits; then on a copy: the mask of what is allowed, bias, repetition penalty (prompt and output;
  * Keskar et al. 2019, "CTRL"), frequency and presence penalty (output); temperature 0 takes the greatest; otherwise
  * top_n_sigma (of the logits themselves), temperature, top_k, top_p (of the weight that top_k left), min_p (of the
  * greatest probability), typical_p (of the weight that they left), and one draw by inverse CDF in the order of ids. */
@@ -36,9 +36,21 @@ static inline void sampling_find_maxima(const sampling_scratch *at, int vocab) {
         at->maxima[block] = sampling_block_max(at->row + (int64_t)block * SAMPLING_BLOCK);
 }
 
-static inline int sampling_adjusts(const inflight_sampling *s) { return s->num_bias > 0 || s->history_length > 0; }
+static inline int sampling_adjusts(const inflight_sampling *s) {
+    return s->num_bias > 0 || s->history_length > 0 || s->allowed != NULL;
+}
+
+/* Ban the tokens whose bit is 0. */
+static inline void sampling_mask(float *row, int vocab, const uint32_t *allowed) {
+    for (int word = 0; word * 32 < vocab; ++word) {
+        const int count = vocab - word * 32 < 32 ? vocab - word * 32 : 32;
+        for (int bit = 0; bit < count; ++bit)
+            row[word * 32 + bit] = allowed[word] >> bit & 1 ? row[word * 32 + bit] : -INFINITY;
+    }
+}
 
 static inline void sampling_adjust(const sampling_scratch *at, int vocab, const inflight_sampling *s) {
+    if (s->allowed != NULL) sampling_mask(at->row, vocab, s->allowed);
     for (int i = 0; i < s->num_bias; ++i) {
         const int32_t id = s->bias_ids[i];
         if ((uint32_t)id < (uint32_t)vocab) at->row[id] = sampling_sane(at->row[id] + s->bias_values[i]);

@@ -1,0 +1,148 @@
+"""Grammars for llguidance (https://github.com/guidance-ai/llguidance): compiled once for each structured output.
+
+llguidance walks the tokens of the vocabulary, as bytes, along an Earley parser with a lexer of regular expressions. It
+is imported when the first structured output is asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from inflight.engine_format.manifest import EngineManifest
+from inflight.errors import RequestError
+from inflight.runtime.structured.grammar import Grammar
+from inflight.runtime.structured.outputs import StructuredOutputs
+from inflight.runtime.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
+
+# Compiled grammars that are kept, the least recently used goes first. One takes some 100 kB.
+_KEPT = 256
+# What one schema may cost: about 100 ms and 50 MB when it is compiled, and 15 ms in a step.
+_LIMITS = {
+    "initial_lexer_fuel": 1_000_000,
+    "step_lexer_fuel": 200_000,
+    "step_max_items": 50_000,
+    "max_lexer_states": 50_000,
+    "max_grammar_size": 200_000,
+    "verbose_errors": False,
+}
+# Blank space between the parts of JSON. Without a bound a model that likes blanks never comes to an end.
+_JSON = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,32}"}
+
+
+class GrammarCompiler:
+    """Compiles structured outputs for the vocabulary of an engine. Safe to use from many threads.
+
+    `tokenizer` is asked for when it is needed. The engine's end tokens are allowed where the text may end.
+    """
+
+    def __init__(self, tokenizer: Callable[[], Tokenizer], manifest: EngineManifest) -> None:
+        self._tokenizer = tokenizer
+        self._vocab_size = manifest.model.vocab_size
+        self._end_ids = list(manifest.generation.end_token_ids)
+        self._lock = threading.Lock()
+        self._vocabulary: LLTokenizer | None = None
+        self._compiled: OrderedDict[StructuredOutputs, Grammar] = OrderedDict()
+
+    def prepare(self) -> None:
+        """Begin to read the vocabulary on a thread of its own, before it is needed: for a large one it takes a second.
+
+        What goes wrong is said to the first request that needs it.
+        """
+        threading.Thread(target=self._prepare, name="inflight-vocabulary", daemon=True).start()
+
+    def _prepare(self) -> None:
+        with self._lock, contextlib.suppress(Exception):
+            self._read_vocabulary()
+
+    def compile(self, outputs: StructuredOutputs) -> Grammar:
+        """The beginning of the grammar, for one sequence. Raises RequestError for what is no schema, regular expression
+        or grammar, can never be met, or costs too much."""
+        with self._lock:
+            grammar = self._compiled.get(outputs)
+            if grammar is None:
+                grammar = self._compile(outputs)
+                self._compiled[outputs] = grammar
+                if len(self._compiled) > _KEPT:
+                    self._compiled.popitem(last=False)
+            self._compiled.move_to_end(outputs)
+            return grammar.copy()
+
+    def _compile(self, outputs: StructuredOutputs) -> Grammar:
+        vocabulary = self._read_vocabulary()
+        import llguidance
+
+        try:
+            text = _grammar_text(outputs)
+            limits: Any = llguidance.LLParserLimits(**_LIMITS)
+            matcher = llguidance.LLMatcher(vocabulary, text, log_level=0, limits=limits)
+        except (ValueError, RecursionError) as error:
+            raise _refused(outputs, str(error)) from None
+        if matcher.is_error():
+            raise _refused(outputs, matcher.get_error())
+        if not any(matcher.compute_bitmask()):
+            raise _refused(outputs, matcher.get_error() or "no text meets it")
+        return Grammar(matcher, -(-self._vocab_size // 32) * 4)
+
+    def _read_vocabulary(self) -> LLTokenizer:
+        if self._vocabulary is None:
+            try:
+                import llguidance
+            except ImportError:
+                raise RequestError(
+                    "Structured output needs llguidance, which is not installed.", "pip install llguidance==1.9.1"
+                ) from None
+            words = _Vocabulary(self._tokenizer(), self._vocab_size, self._end_ids)
+            # llguidance leaves out tokens of no bytes at the end unless it is told how many there are.
+            self._vocabulary = llguidance.LLTokenizer(
+                llguidance.TokenizerWrapper(words), n_vocab=len(words.tokens), eos_token=words.end_ids
+            )
+        return self._vocabulary
+
+
+class _Vocabulary:
+    """The tokens as llguidance wants them. Special tokens are no text: only an end token is ever allowed.
+
+    An engine without end tokens gets one behind its vocabulary, since llguidance needs one; it is never chosen.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_ids: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        count = min(tokenizer.vocab_size, vocab_size)
+        special = [token_id for token_id in range(count) if tokenizer.special_piece(token_id) is not None]
+        self.end_ids = list(end_ids) or [vocab_size]
+        self.special_token_ids = sorted({*special, *self.end_ids})
+        # Logits may have padding behind the tokenizer's vocabulary: tokens of no bytes are never allowed.
+        self.tokens = [tokenizer.token_bytes(token_id) for token_id in range(count)] + [b""] * (vocab_size - count)
+        self.tokens += [] if end_ids else [b"<end>"]
+        self.eos_token_id = self.end_ids[0]
+        self.bos_token_id = tokenizer.bos_token_id
+
+    def __call__(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False)
+
+
+def _grammar_text(outputs: StructuredOutputs) -> str:
+    """What llguidance reads."""
+    import llguidance
+
+    if outputs.json_object:
+        return str(llguidance.LLMatcher.grammar_from_json_schema({"type": "object"}, defaults=_JSON))
+    if outputs.json is not None:
+        return str(llguidance.LLMatcher.grammar_from_json_schema(outputs.value, defaults=_JSON))
+    if outputs.choice is not None:
+        return str(llguidance.LLMatcher.grammar_from_lark("start: " + " | ".join(map(json.dumps, outputs.choice))))
+    return str(llguidance.grammar_from("regex" if outputs.regex is not None else "grammar", outputs.value))
+
+
+def _refused(outputs: StructuredOutputs, reason: str) -> RequestError:
+    names = {"json": "JSON schema", "json_object": "JSON object", "regex": "regular expression"}
+    lines = [line.strip() for line in reason.splitlines() if line.strip()]
+    return RequestError(f"The {names.get(outputs.kind, outputs.kind)} cannot be used: {' '.join(lines)[:500]}")

@@ -1,0 +1,149 @@
+"""What a structured output may be, and which are refused, at once and with a reason."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from inflight.errors import RequestError
+from inflight.runtime import SamplingParams, StructuredOutputs
+from inflight.runtime.loading.engine_directory import read_engine_directory
+from inflight.runtime.structured.compiler import GrammarCompiler
+from inflight.runtime.structured.outputs import MAX_CHARACTERS, MAX_CHOICES, MAX_DEPTH
+from inflight.runtime.text.tokenizer import Tokenizer, load_tokenizer
+from tests.engines.serving_engines import write_null_engine
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_null_engine(tmp_path_factory.mktemp("null") / "engine")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(engine: Path) -> Tokenizer:
+    return load_tokenizer(engine / "tokenizer")
+
+
+@pytest.fixture(scope="module")
+def compiler(engine: Path, tokenizer: Tokenizer) -> GrammarCompiler:
+    return GrammarCompiler(lambda: tokenizer, read_engine_directory(engine).manifest)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({}, "given: none"),
+        ({"regex": "a", "choice": ["b"]}, "given: regex and choice"),
+        ({"json": "{"}, "no JSON"),
+        ({"json": {"a": float("nan")}}, "no JSON"),
+        ({"json": {"a": object()}}, "no JSON"),
+        ({"json": 5}, "must be an object"),
+        ({"json": "[1]"}, "must be an object"),
+        ({"json": "[" * 50_000 + "]" * 50_000}, "nested deeper"),
+        ({"json": json.loads('{"items":' * (MAX_DEPTH + 1) + "{}" + "}" * (MAX_DEPTH + 1))}, "nested deeper"),
+        ({"json": {"const": "a" * MAX_CHARACTERS}}, "characters"),
+        ({"regex": ""}, "at least one character"),
+        ({"regex": "a\ud800"}, "surrogate"),
+        ({"grammar": 7}, "must be a string"),
+        ({"choice": []}, "none that is empty"),
+        ({"choice": ["a", ""]}, "none that is empty"),
+        ({"choice": "ab"}, "list of strings"),
+        ({"choice": ["a"] * (MAX_CHOICES + 1)}, "at most"),
+        ({"schema": {}}, "has no 'schema'"),
+    ],
+)
+def test_what_is_no_structured_output_is_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        SamplingParams(structured_outputs=values)  # type: ignore[arg-type]
+
+
+def test_a_schema_keeps_the_order_of_its_keys() -> None:
+    schema = {"properties": {"b": True, "a": True}, "type": "object"}
+    assert StructuredOutputs(json=schema).value == json.dumps(schema)
+    assert StructuredOutputs(json=json.dumps(schema)) == StructuredOutputs(json=schema)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "words"),
+    [
+        (StructuredOutputs(json={"type": "verse"}), "JSON schema cannot be used"),
+        (StructuredOutputs(json=False), "JSON schema cannot be used"),
+        (StructuredOutputs(json={"type": "integer", "minimum": 3, "maximum": 2}), "JSON schema cannot be used"),
+        (StructuredOutputs(json={"$ref": "https://example.com/schema"}), "JSON schema cannot be used"),
+        (StructuredOutputs(regex="(a"), "regular expression cannot be used"),
+        (StructuredOutputs(grammar="start: missing"), "grammar cannot be used"),
+        (StructuredOutputs(grammar="no grammar at all"), "grammar cannot be used"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused_with_the_reason(
+    compiler: GrammarCompiler, outputs: StructuredOutputs, words: str
+) -> None:
+    with pytest.raises(RequestError, match=words):
+        compiler.compile(outputs)
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        StructuredOutputs(regex="((a{1,500}){1,500}){1,500}"),
+        StructuredOutputs(regex="(.*a){60}b.{2000}"),
+        StructuredOutputs(json={"type": "string", "pattern": "^(a|b|ab){1,3000}(c.*d){500}$"}),
+        StructuredOutputs(
+            grammar="\n".join([f"r{n}: r{n + 1} r{n + 1}" for n in range(1000)] + ["start: r0", 'r1000: "a"'])
+        ),
+    ],
+)
+def test_what_costs_much_comes_to_an_end(compiler: GrammarCompiler, outputs: StructuredOutputs) -> None:
+    """It is refused, or it works: neither takes the memory or the time of everybody else."""
+    started = time.monotonic()
+    try:
+        grammar = compiler.compile(outputs)
+    except RequestError:
+        pass
+    else:
+        for _ in range(3):
+            grammar.mask()
+    # Not a measurement: without limits these take minutes.
+    assert time.monotonic() - started < 60
+
+
+def test_a_grammar_is_compiled_once_and_its_copies_go_their_own_ways(
+    compiler: GrammarCompiler, tokenizer: Tokenizer
+) -> None:
+    outputs = StructuredOutputs(choice=["ab", "ac"])
+    first, second = compiler.compile(outputs), compiler.compile(StructuredOutputs(choice=("ab", "ac")))
+    before = second.mask()
+    (token,) = [id for id in allowed(first.mask()) if tokenizer.token_bytes(id) == b"a"]
+    first.accept(token)
+    assert {tokenizer.token_bytes(id) for id in allowed(first.mask())} == {b"b", b"c"}
+    assert second.mask() == before
+    assert not first.ended and first.failure is None
+
+
+def test_a_token_that_is_not_allowed_is_a_failure(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
+    grammar = compiler.compile(StructuredOutputs(choice=["ab"]))
+    wrong = next(id for id in range(tokenizer.vocab_size) if id not in allowed(grammar.mask()))
+    grammar.accept(wrong)
+    assert grammar.failure is not None and grammar.ended
+
+
+def test_the_last_words_of_the_mask_are_those_of_the_vocabulary(engine: Path, tokenizer: Tokenizer) -> None:
+    """Padding behind the tokenizer's vocabulary, which logits have, is never allowed."""
+    manifest = read_engine_directory(engine).manifest
+    wider = replace(manifest, model=replace(manifest.model, vocab_size=tokenizer.vocab_size + 77))
+    mask = GrammarCompiler(lambda: tokenizer, wider).compile(StructuredOutputs(regex="(.|\n)*")).mask()
+    assert len(mask) == -(-(tokenizer.vocab_size + 77) // 32) * 4
+    possible = {token for token in allowed(mask) if token < wider.model.vocab_size}
+    assert possible and max(possible) < tokenizer.vocab_size
+
+
+def allowed(mask: bytes) -> set[int]:
+    bits = int.from_bytes(mask, "little")
+    return {token for token in range(len(mask) * 8) if bits >> token & 1}

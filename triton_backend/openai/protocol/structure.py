@@ -1,0 +1,76 @@
+"""The fields of a body that ask for structured output: OpenAI's response_format, and the names of vLLM and SGLang."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from inflight.runtime.structured.outputs import StructuredOutputs
+from inflight.triton_backend.openai.errors import ApiError, blaming
+from inflight.triton_backend.openai.protocol.values import Body, refusing
+
+
+class JsonSchema(Body):
+    """`name` and `description` label the schema, and `strict` has no effect: every schema is followed to the letter."""
+
+    name: str | None = None
+    description: str | None = None
+    schema_: dict[str, Any] | bool | None = Field(None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Body):
+    type: Annotated[Literal["text", "json_object", "json_schema"], refusing("structural tags", "structural_tag")] = (
+        "text"
+    )
+    json_schema: JsonSchema | None = None
+
+
+def _from_format(value: ResponseFormat) -> StructuredOutputs | None:
+    if value.type == "json_schema":
+        schema = None if value.json_schema is None else value.json_schema.schema_
+        if schema is None:
+            raise ApiError(400, "response_format asks for a JSON schema and has none.", param="response_format")
+        return StructuredOutputs(json=schema)
+    return StructuredOutputs(json_object=True) if value.type == "json_object" else None
+
+
+def _from_mapping(value: Mapping[str, Any]) -> StructuredOutputs | None:
+    """vLLM's structured_outputs, in which clients spell out what they do not ask for."""
+    asked = {name: each for name, each in value.items() if each not in (None, False)}
+    return StructuredOutputs.of(asked) if asked else None
+
+
+_READERS: Mapping[str, Callable[[Any], StructuredOutputs | None]] = {
+    "response_format": _from_format,
+    "structured_outputs": _from_mapping,
+    "guided_json": lambda value: StructuredOutputs(json=value),
+    "guided_regex": lambda value: StructuredOutputs(regex=value),
+    "guided_choice": lambda value: StructuredOutputs(choice=value),
+    "guided_grammar": lambda value: StructuredOutputs(grammar=value),
+    "json_schema": lambda value: StructuredOutputs(json=value),
+    "regex": lambda value: StructuredOutputs(regex=value),
+    "ebnf": lambda value: StructuredOutputs(grammar=value),
+}
+
+
+def read_structure(body: Body) -> tuple[str, StructuredOutputs] | None:
+    """The field of a GenerationBody that asks for structured output, and for which. An empty value asks for nothing.
+
+    Raises ApiError (400) for a value that is none, and when two fields ask.
+    """
+    found: list[tuple[str, StructuredOutputs]] = []
+    for name, read in _READERS.items():
+        value = getattr(body, name)
+        if not value:
+            continue
+        with blaming(name):
+            outputs = read(value)
+        if outputs is not None:
+            found.append((name, outputs))
+    if len(found) > 1:
+        names = [name for name, _ in found]
+        raise ApiError(400, f"{' and '.join(names)} both ask for structured output; use one.", param=names[1])
+    return found[0] if found else None
