@@ -17,6 +17,17 @@ _CHUNKS = (11, 1, 7, 1, 1, 9, 2)
 _SINGLE = (11, *[1] * 21)
 # The median distance of a row from what it should be, over the largest logit. A row of another context is about 1 off.
 _MOST_ERROR = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.1}
+# What models of every kind raise where they are asked for what they do not do.
+_FAILURES = (
+    RuntimeError,
+    ValueError,
+    IndexError,
+    AssertionError,
+    NotImplementedError,
+    TypeError,
+    AttributeError,
+    KeyError,
+)
 # Positions between which the growth of a cache is seen: fewer than any window has.
 _SHORT, _LONG = 2, 4
 
@@ -33,7 +44,13 @@ class Trial:
 def try_model(model: TransformersModel, dtype: str) -> Trial:
     """Compute a few tokens at once and in pieces. Raises BuildError where the pieces give other logits."""
     tokens = [(7919 * place + 31) % model.vocab_size for place in range(sum(_CHUNKS))]
-    whole, cache = model.continued(tokens, 0, None, last_row=False)
+    try:
+        whole, cache = model.continued(tokens, 0, None, last_row=False)
+    except _FAILURES as error:
+        raise BuildError(
+            f"{type(model.config).__name__}: transformers cannot compute this model with a cache: {error}",
+            "What generates without one, or keeps its state in a way of its own, cannot be served.",
+        ) from error
     if cache is None:
         raise BuildError(
             f"{type(model.config).__name__}: transformers has no cache for this model that could be handed on.",
@@ -61,7 +78,7 @@ def _error(model: TransformersModel, tokens: list[int], sizes: tuple[int, ...], 
         for start, end in pairwise(accumulate(sizes, initial=0)):
             logits, cache = model.continued(tokens[:end], start, cache, last_row=False)
             rows.append(logits)
-    except (RuntimeError, ValueError, IndexError, AssertionError, NotImplementedError):
+    except _FAILURES:
         return float("inf")  # some models say themselves that they take one token at a time
     found = np.concatenate(rows)
     distance = np.abs(found - whole).max(axis=1) / np.maximum(np.abs(whole).max(axis=1), np.finfo(np.float32).tiny)

@@ -75,14 +75,30 @@ def test_what_cannot_work_is_refused_by_name(
     assert not (tmp_path / "engine").exists()
 
 
-def test_an_encoder_is_refused_because_its_pieces_differ(tmp_path: Path, seed: int) -> None:
+SMALL = {
+    "vocab_size": 211,
+    "hidden_size": 36,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 40,
+}
+UNFIT = {
+    "BertLMHeadModel": transformers.BertConfig(**SMALL),
+    "XLNetLMHeadModel": transformers.XLNetConfig(vocab_size=211, d_model=36, n_layer=2, n_head=3, d_inner=40),
+    "RwkvForCausalLM": transformers.RwkvConfig(
+        vocab_size=211, hidden_size=36, attention_hidden_size=36, num_hidden_layers=2
+    ),
+    "OpenAIGPTLMHeadModel": transformers.OpenAIGPTConfig(vocab_size=211, n_embd=36, n_layer=2, n_head=3),
+}
+
+
+@pytest.mark.parametrize("architecture", UNFIT)
+def test_what_cannot_go_on_from_piece_to_piece_is_refused(architecture: str, tmp_path: Path, seed: int) -> None:
     torch.manual_seed(seed)
-    config = transformers.BertConfig(
-        hidden_size=36, num_attention_heads=3, intermediate_size=40, num_hidden_layers=2, vocab_size=211
-    )
-    transformers.BertLMHeadModel(config).save_pretrained(tmp_path / "model")
-    with pytest.raises(InflightError, match=r"no cache|differ when it is computed in pieces"):
+    getattr(transformers, architecture)(UNFIT[architecture]).save_pretrained(tmp_path / "model")
+    with pytest.raises(InflightError, match=r"no cache|with a cache|differ when it is computed in pieces") as refused:
         build_engine(tmp_path / "model", tmp_path / "engine", make_recipe("transformers"))
+    assert type(UNFIT[architecture]).__name__ in refused.value.message
 
 
 def test_a_checkpoint_is_refused_with_what_to_give(tmp_path: Path, seed: int) -> None:
