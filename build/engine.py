@@ -15,10 +15,12 @@ from inflight.build.facts import generation_facts, model_facts, source_facts, wo
 from inflight.build.network.network import build_network
 from inflight.build.recipe import BuildRecipe
 from inflight.build.registry import check_capabilities, find_target, make_recipe
-from inflight.build.target import BuildFacts, TargetBuild
+from inflight.build.target import BuildFacts, EngineSource, ModelTarget, Target, TargetBuild
 from inflight.build.vocabulary import index_vocabulary
-from inflight.convert.checkpoint.directory import TOKENIZER_DIRECTORY, Checkpoint
+from inflight.convert.checkpoint.directory import TOKENIZER_DIRECTORY, Checkpoint, rank_file_name
 from inflight.convert.quantization.scale_values import check_scales
+from inflight.convert.source.model import open_source
+from inflight.convert.source.opened import SourceModel
 from inflight.engine_format.manifest import MANIFEST_NAME, EngineManifest, FileFacts, Limits, ModelFacts, WorkPlan
 from inflight.engine_format.manifest_file import encode_manifest
 from inflight.errors import BuildError, InflightError
@@ -41,17 +43,26 @@ class EnginePlan:
 
 @dataclass(frozen=True)
 class PlannedBuild:
-    """A build that needs but be written. `accuracy`: the checkpoint's record, which the engine gets."""
+    """A build that needs but be written. `name` is that of its source in messages; `notes`: what a user should know of
+    it, in sentences; `tools`: versions of what made the network, where there is one.
+    """
 
-    checkpoint: Checkpoint
+    name: str
+    source: EngineSource
     plan: EnginePlan
     target: TargetBuild
-    accuracy: FoundRecord
+    notes: Sequence[str] = ()
+    tools: Sequence[str] = ()
+
+    @property
+    def accuracy(self) -> FoundRecord:
+        """The source's record, which the engine gets."""
+        return self.source.accuracy
 
     def require(self, requirements: Sequence[Requirement]) -> None:
         """Raises BuildError where the checkpoint's accuracy record is missing or worse."""
         try:
-            check_requirements(requirements, self.accuracy, str(self.checkpoint.directory))
+            check_requirements(requirements, self.accuracy, self.name)
         except InflightError as error:
             raise BuildError(error.message, error.hint) from error
 
@@ -79,7 +90,9 @@ def write_engine(build: PlannedBuild, output: Path, *, overwrite: bool = False) 
         _check_disk(scratch, build.plan.target.memory.weights_bytes)
         with progress_bar("Packing weights", build.plan.target.memory.weights_bytes) as advance:
             build.target.write(scratch, advance)
-        _copy_tokenizer(build.checkpoint, scratch)
+        build.source.write_tokenizer(scratch / TOKENIZER_DIRECTORY)
+        if (scratch / TOKENIZER_DIRECTORY).is_dir():
+            index_vocabulary(scratch / TOKENIZER_DIRECTORY)
         manifest = _manifest(build, _file_facts(scratch))
         (scratch / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
         # Beside the manifest and not among its files: measuring the engine itself puts another in its place.
@@ -89,23 +102,51 @@ def write_engine(build: PlannedBuild, output: Path, *, overwrite: bool = False) 
 
 
 def plan_build(checkpoint_dir: Path, recipe: BuildRecipe) -> PlannedBuild:
-    """Everything of a build but its files. Raises CheckpointError, BuildError."""
+    """Everything of a build but its files. For a ModelTarget `checkpoint_dir` is the directory or the hub id of a
+    model. Raises CheckpointError, ModelError, BuildError.
+    """
+    target = find_target(recipe.target)
+    if isinstance(target, ModelTarget):
+        if (checkpoint_dir / rank_file_name(0)).is_file():
+            raise BuildError(
+                f"{checkpoint_dir} is a checkpoint, and target {target.name} takes the model itself.",
+                "Give the directory or the hub id of the model that the checkpoint was converted from.",
+            )
+        return plan_model_build(open_source(str(checkpoint_dir), None), recipe)
+    assert isinstance(target, Target)
     checkpoint = Checkpoint.open(checkpoint_dir)
     config = checkpoint.config
     resolved = recipe.resolve(config)
-    target = find_target(resolved.target)
     check_capabilities(target, resolved, config.dtype, config.module_quantization.algorithms)
     check_scales(checkpoint)
     network = build_network(checkpoint, resolved.limits.max_seq_len)
     with needs(f"Target {target.name}", target.requires):
         build = target.plan(network, checkpoint, resolved)
-    plan = EnginePlan(
+    source = EngineSource(
         model=model_facts(checkpoint),
-        limits=resolved.limits,
-        target=build.facts,
         work=work_plan(checkpoint, build.facts),
+        generation=generation_facts(checkpoint),
+        source=source_facts(checkpoint),
+        accuracy=checkpoint.accuracy(build.facts.kv_cache.dtype),
+        write_tokenizer=lambda folder: _copy_tokenizer(checkpoint, folder),
     )
-    return PlannedBuild(checkpoint, plan, build, checkpoint.accuracy(build.facts.kv_cache.dtype))
+    return PlannedBuild(str(checkpoint.directory), source, _plan(source, build), build, tools=_GRAPH_PACKAGES)
+
+
+def plan_model_build(model: SourceModel, recipe: BuildRecipe) -> PlannedBuild:
+    """The same for a model that is taken as it is. Raises BuildError."""
+    target = find_target(recipe.target)
+    assert isinstance(target, ModelTarget)
+    with needs(f"Target {target.name}", target.requires):
+        shape = target.shape_of(model, recipe)
+        resolved = recipe.resolve_for(shape.positions, shape.dtype)
+        check_capabilities(target, resolved, shape.dtype, ())
+        build = target.plan_model(model, shape, resolved)
+    return PlannedBuild(str(model.location), build.source, _plan(build.source, build), build, build.notes)
+
+
+def _plan(source: EngineSource, build: TargetBuild) -> EnginePlan:
+    return EnginePlan(model=source.model, limits=build.facts.recipe.limits, target=build.facts, work=source.work)
 
 
 def _manifest(build: PlannedBuild, files: dict[str, FileFacts]) -> EngineManifest:
@@ -115,17 +156,17 @@ def _manifest(build: PlannedBuild, files: dict[str, FileFacts]) -> EngineManifes
         target=facts.recipe.target,
         target_abi=facts.own.interface,
         target_facts=facts.own.record(),
-        model=build.plan.model,
+        model=build.source.model,
         limits=build.plan.limits,
         kv_cache=facts.kv_cache,
         precision=facts.precision,
         memory=facts.memory,
-        work=build.plan.work,
-        generation=generation_facts(build.checkpoint),
+        work=build.source.work,
+        generation=build.source.generation,
         listing=facts.listing,
-        source=source_facts(build.checkpoint),
+        source=build.source.source,
         recipe=facts.recipe.record(),
-        tools={**facts.tools, **{name: version(name) for name in _GRAPH_PACKAGES}},
+        tools={**facts.tools, **{name: version(name) for name in build.tools}},
         files=files,
     )
 
@@ -139,10 +180,9 @@ def _check_disk(directory: Path, nbytes: int) -> None:
         )
 
 
-def _copy_tokenizer(checkpoint: Checkpoint, directory: Path) -> None:
+def _copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
     if checkpoint.tokenizer_directory is not None:
-        shutil.copytree(checkpoint.tokenizer_directory, directory / TOKENIZER_DIRECTORY)
-        index_vocabulary(directory / TOKENIZER_DIRECTORY)
+        shutil.copytree(checkpoint.tokenizer_directory, folder)
 
 
 def _file_facts(directory: Path) -> dict[str, FileFacts]:

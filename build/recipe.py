@@ -98,7 +98,13 @@ class BuildRecipe(Record):
     def resolve(self: Recipe, config: CheckpointConfig) -> Recipe:
         """The same recipe with no common field left to defaults but `kv_cache_type`. Raises BuildError naming every bad
         value."""
-        positions, longest = config.max_position_embeddings, config.longest_sequence
+        return self._resolved(config.max_position_embeddings, config.longest_sequence, _kv_cache_dtype(config))
+
+    def resolve_for(self: Recipe, positions: int | None, dtype: str) -> Recipe:
+        """The same for a model of so many positions (None: any number), whose cache is of its own type."""
+        return self._resolved(positions, None, dtype)
+
+    def _resolved(self: Recipe, positions: int | None, longest: int | None, cache_dtype: str) -> Recipe:
         bounds = [bound for bound in (positions, longest, DEFAULT_MAX_SEQ_LEN) if bound is not None]
         max_seq_len = self.max_seq_len or min(bounds)
         max_num_tokens = max(self.max_num_tokens, self.max_batch_size)
@@ -108,7 +114,7 @@ class BuildRecipe(Record):
                 "max_seq_len": max_seq_len,
                 "max_num_tokens": max_num_tokens,
                 "max_logit_rows": min(rows, max_num_tokens),
-                "kv_cache_dtype": _kv_cache_dtype(config) if self.kv_cache_dtype == "auto" else self.kv_cache_dtype,
+                "kv_cache_dtype": cache_dtype if self.kv_cache_dtype == "auto" else self.kv_cache_dtype,
             }
         )
         refuse_problems(_problems(self, resolved, positions, longest))

@@ -8,36 +8,47 @@ from typing import Any
 from pydantic import ValidationError
 
 from inflight.build.recipe import BuildRecipe, flag_name, refuse_problems
-from inflight.build.target import Target
+from inflight.build.target import AnyTarget
 from inflight.errors import BuildError, InflightError
 from inflight.registry import Registry
 
 GROUP = "inflight.targets"
 
 
-def _cpu() -> Target[Any]:
+def _cpu() -> AnyTarget[Any]:
     from inflight.build.targets.cpu.target import TARGET
 
     return TARGET
 
 
-def _reference() -> Target[Any]:
+def _reference() -> AnyTarget[Any]:
     from inflight.build.targets.reference.target import TARGET
 
     return TARGET
 
 
-def _tensorrt() -> Target[Any]:
+def _tensorrt() -> AnyTarget[Any]:
     from inflight.build.targets.tensorrt.target import TARGET
 
     return TARGET
 
 
-_OWN: Mapping[str, Callable[[], Target[Any]]] = {"cpu": _cpu, "reference": _reference, "tensorrt": _tensorrt}
-TARGETS: Registry[Target[Any]] = Registry("target", GROUP, Target, _OWN)  # type: ignore[type-abstract]
+def _transformers() -> AnyTarget[Any]:
+    from inflight.build.targets.transformers.target import TARGET
+
+    return TARGET
 
 
-def find_target(name: str) -> Target[Any]:
+_OWN: Mapping[str, Callable[[], AnyTarget[Any]]] = {
+    "cpu": _cpu,
+    "reference": _reference,
+    "tensorrt": _tensorrt,
+    "transformers": _transformers,
+}
+TARGETS: Registry[AnyTarget[Any]] = Registry("target", GROUP, AnyTarget, _OWN)  # type: ignore[type-abstract]
+
+
+def find_target(name: str) -> AnyTarget[Any]:
     """The target of that name. Raises BuildError when there is none, or it cannot be loaded."""
     try:
         return TARGETS.find(name)
@@ -45,9 +56,9 @@ def find_target(name: str) -> Target[Any]:
         raise BuildError(error.message, error.hint) from error
 
 
-def loadable_targets() -> dict[str, Target[Any]]:
+def loadable_targets() -> dict[str, AnyTarget[Any]]:
     """All registered targets but those that cannot be loaded."""
-    return {name: found for name, found in TARGETS.all().items() if isinstance(found, Target)}
+    return {name: found for name, found in TARGETS.all().items() if isinstance(found, AnyTarget)}
 
 
 def make_recipe(target: str = "cpu", **fields: Any) -> BuildRecipe:
@@ -66,7 +77,7 @@ def make_recipe(target: str = "cpu", **fields: Any) -> BuildRecipe:
         ) from error
 
 
-def check_capabilities(target: Target[Any], recipe: BuildRecipe, dtype: str, quant_algos: Sequence[str]) -> None:
+def check_capabilities(target: AnyTarget[Any], recipe: BuildRecipe, dtype: str, quant_algos: Sequence[str]) -> None:
     """Raises BuildError where a target does not take a checkpoint of this type and these algorithms, or the cache that
     the resolved recipe asks for."""
     able, name = target.capabilities, target.name
@@ -92,7 +103,7 @@ def check_capabilities(target: Target[Any], recipe: BuildRecipe, dtype: str, qua
     refuse_problems([text for wrong, text in checks if wrong])
 
 
-def _cache_types(target: Target[Any], dtype: str) -> str:
+def _cache_types(target: AnyTarget[Any], dtype: str) -> str:
     able = target.capabilities.kv_cache_dtypes
     if able is None:
         return f"{target.name}'s KV cache has the type of its attention, {dtype}"

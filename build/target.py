@@ -4,12 +4,23 @@ the first."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
+from inflight.accuracy.record import FoundRecord
 from inflight.build.recipe import BuildRecipe, KvCacheDtype, KvCacheType
-from inflight.engine_format.manifest import Dtype, KvCacheFacts, MemoryPlan, ModulePrecision
+from inflight.engine_format.manifest import (
+    Dtype,
+    GenerationFacts,
+    KvCacheFacts,
+    MemoryPlan,
+    ModelFacts,
+    ModulePrecision,
+    SourceFacts,
+    WorkPlan,
+)
 from inflight.engine_format.target_facts import TargetFacts
 from inflight.progress import Advance
 
@@ -17,6 +28,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from inflight.convert.checkpoint.directory import Checkpoint
+    from inflight.convert.source.opened import SourceModel
 
 OwnRecipe = TypeVar("OwnRecipe", bound=BuildRecipe)
 
@@ -67,9 +79,35 @@ class TargetBuild(Protocol):
         ...
 
 
-class Target(ABC, Generic[OwnRecipe]):
-    """A target as the registry knows it (build/registry.py). Importing its module imports nothing heavy: what compiles
-    is imported by `plan`.
+@dataclass(frozen=True, kw_only=True)
+class EngineSource:
+    """What an engine is built from, as far as its manifest tells: a checkpoint, or a model that is taken as it is.
+
+    accuracy: the record that the engine gets. write_tokenizer: puts the tokenizer's files, if there are any, into a
+    folder that it makes.
+    """
+
+    model: ModelFacts
+    work: WorkPlan
+    generation: GenerationFacts
+    source: SourceFacts
+    accuracy: FoundRecord
+    write_tokenizer: Callable[[Path], None]
+
+
+class ModelBuild(TargetBuild, Protocol):
+    """One planned build of a ModelTarget. `notes`: what a user should know of it, in sentences."""
+
+    @property
+    def source(self) -> EngineSource: ...
+
+    @property
+    def notes(self) -> list[str]: ...
+
+
+class AnyTarget(ABC, Generic[OwnRecipe]):
+    """What all targets have, as the registry knows them (build/registry.py). Importing its module imports nothing
+    heavy: what compiles is imported by `plan`.
 
     summary: a sentence for --help. requires: the command that installs what building for it needs.
     """
@@ -83,11 +121,35 @@ class Target(ABC, Generic[OwnRecipe]):
     def recipe_class(self) -> type[OwnRecipe]:
         """The class of its recipes, whose own fields are its flags."""
 
-    @abstractmethod
-    def plan(self, network: ir.Model, checkpoint: Checkpoint, recipe: OwnRecipe) -> TargetBuild:
-        """Plan the build of `network` (build/network) with a resolved recipe. Raises BuildError."""
-
     def identity(self, recipe: OwnRecipe) -> Any:
         """What beside the recipe decides the engine, as plain values: what `native` means on this machine, say. Engines
         that were built unasked are kept under it."""
         return None
+
+
+class Target(AnyTarget[OwnRecipe]):
+    """A target that builds from a checkpoint and its network."""
+
+    @abstractmethod
+    def plan(self, network: ir.Model, checkpoint: Checkpoint, recipe: OwnRecipe) -> TargetBuild:
+        """Plan the build of `network` (build/network) with a resolved recipe. Raises BuildError."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What a recipe is resolved by: the type of the weights, and how many positions the model knows (None: any)."""
+
+    dtype: Dtype
+    positions: int | None
+
+
+class ModelTarget(AnyTarget[OwnRecipe]):
+    """A target that takes the Hugging Face model itself, which need not be one that `inflight convert` reads."""
+
+    @abstractmethod
+    def shape_of(self, source: SourceModel, recipe: OwnRecipe) -> ModelShape:
+        """What config.json tells, before a weight is read. Raises BuildError for a model that is not taken."""
+
+    @abstractmethod
+    def plan_model(self, source: SourceModel, shape: ModelShape, recipe: OwnRecipe) -> ModelBuild:
+        """Plan the build with a resolved recipe. Unlike `plan` it may read the weights. Raises BuildError."""

@@ -230,7 +230,11 @@ def _family(model: str, raw: Mapping[str, Any]) -> Family:
         found = ", ".join(architectures(raw)) or f"model_type {raw.get('model_type')!r}"
         known = ", ".join(family.architecture for family in FAMILIES)
         missing = "".join(f": {MISSING[name]}" for name in architectures(raw)[:1] if name in MISSING)
-        raise ModelError(f"{model}: {found} is not supported{missing}.", f"Supported architectures: {known}.")
+        raise ModelError(
+            f"{model}: {found} is not supported{missing}.",
+            f"Supported architectures: {known}.\n"
+            f"What transformers itself knows can be served slowly: inflight serve {model} --target transformers",
+        )
     return family
 
 

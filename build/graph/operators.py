@@ -20,6 +20,8 @@ _HEADS = {"num_heads": INT, "num_kv_heads": INT, "head_size": INT}
 CACHE_FACTORS = {"key_factor": FLOAT, "value_factor": FLOAT}
 _ADDED = frozenset({"bias", "zero", "residual", "codebook", "unit"})
 _GATE_BIASES = frozenset({"gate_bias", "up_bias", "gate_zero", "up_zero", "codebook", "gate_unit", "up_unit"})
+# Softplus of the first number, that of the second plus beta, and the others.
+XIELU = ("positive", "negative", "beta", "epsilon")
 # Constants of rounded rows: one scale for all rows, or the range to which a row of 8-bit floats is cut.
 _ROUNDING = ("scale", "low", "high")
 
@@ -58,6 +60,7 @@ OPERATORS: Mapping[str, Operator] = {
         ("x", "gate", "up", "gate_bias", "up_bias"), ("y",), {"activation": STRING}, optional=_GATE_BIASES
     ),
     "Activation": Operator(("x",), ("y",), {"activation": STRING}, may_reuse={"y": "x"}),
+    "Xielu": Operator(("x",), ("y",), dict.fromkeys(XIELU, FLOAT), may_reuse={"y": "x"}),
     "Scale": Operator(("x",), ("y",), {"factor": FLOAT}, may_reuse={"y": "x"}),
     "SoftCap": Operator(("x",), ("y",), {"cap": FLOAT}, may_reuse={"y": "x"}),
     "AddRows": Operator(("x", "residual"), ("y",), {"factor": FLOAT}, may_reuse={"y": "residual"}),
@@ -143,7 +146,7 @@ GREATEST_LEVEL: Mapping[RowDtype, int] = {"int8": 127, "int16": 32639, "float8_e
 PRODUCTS = ("Linear", "GatedLinear", "Experts")
 # Which output of an operator is rounded to the type in which a product reads it.
 ROUNDED_OUTPUTS = dict.fromkeys(
-    ("RMSNorm", "LayerNorm", "GatedLinear", "Activation", "Gate", "PagedAttention", "RoundRows"), 0
+    ("RMSNorm", "LayerNorm", "GatedLinear", "Activation", "Xielu", "Gate", "PagedAttention", "RoundRows"), 0
 )
 
 

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from inflight.build.graph.builder import GraphBuilder
 from inflight.build.graph.values import dtype_of, shape_of
 from inflight.build.network.weights import Weights
+from inflight.build.network.xielu import xielu_function
 from inflight.convert.checkpoint.model_spec import Activation, MlpSpec, ModelSpec, NormSpec
 
 FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
@@ -113,15 +114,21 @@ class Layers:
         shape = (BATCH, STEP, mlp.size)
         if not mlp.gated:
             hidden = self.linear(x, f"{source}.fc", f"{name}.up")
-            return self.linear(self._activated(hidden, mlp.activation, name), f"{source}.proj", f"{name}.down")
+            activated = self._activated(hidden, mlp.activation, source, name)
+            return self.linear(activated, f"{source}.proj", f"{name}.down")
         gate = self.linear(x, f"{source}.fc", f"{name}.gate")
         up = self.linear(x, f"{source}.gate", f"{name}.up")
-        activated = self._activated(gate, mlp.activation, name)
+        activated = self._activated(gate, mlp.activation, source, name)
         product = self._builder.op("Mul", [activated, up], f"{name}.product", FLOAT, shape)
         return self.linear(product, f"{source}.proj", f"{name}.down")
 
-    def _activated(self, x: ir.Value, activation: Activation, name: str) -> ir.Value:
-        """The square of a relu is a product of two, since the standard has no operator for it."""
+    def _activated(self, x: ir.Value, activation: Activation, source: str, name: str) -> ir.Value:
+        """The square of a relu is a product of two, and xielu a function, since the standard has no operators for them.
+        `source`: of the MLP, whose activation may have numbers of its own.
+        """
+        if activation == "xielu":
+            inputs = [x, self.weights.float32(f"{source}.act.weight")]
+            return self._builder.call(xielu_function(OPSET), inputs, f"{name}.activation", FLOAT, shape_of(x), {})
         kind, attributes = ACTIVATIONS["relu" if activation == "relu2" else activation]
         relu2 = activation == "relu2"
         result = f"{name}.activation"

@@ -21,6 +21,7 @@ _ROW_INPUTS = {
     "RMSNorm": (0, 2),
     "LayerNorm": (0,),
     "Activation": (0,),
+    "Xielu": (0,),
     "RoundRows": (0,),
     "Scale": (0,),
     "SoftCap": (0,),

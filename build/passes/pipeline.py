@@ -43,6 +43,7 @@ from inflight.build.passes.rope_cache_write import fuse_rope_cache_write
 from inflight.build.passes.round_rows import round_rows
 from inflight.build.passes.scale import fuse_scale
 from inflight.build.passes.soft_cap import fuse_soft_cap
+from inflight.build.passes.xielu import fuse_xielu
 from inflight.engine_format.manifest import Dtype, Limits
 
 Pass = Callable[[ir.Graph], None]
@@ -66,6 +67,7 @@ def cpu_phases(
         ("quantized_gated_linear", fuse_quantized_gated_linear),
         ("gate", fuse_gate),
         ("activation", fuse_activation),
+        ("xielu", fuse_xielu),
         ("clip_rows", fuse_clip_rows),
         ("qkv_norm", fuse_qkv_norm),
         ("rope_cache_write", fuse_rope_cache_write),

@@ -118,6 +118,9 @@ class _LayerTensors:
         yield from self.linear(f"{module}.fc", (mlp.size,), hidden, "rows", mlp.bias)
         if mlp.gated:
             yield from self.linear(f"{module}.gate", (mlp.size,), hidden, "rows", mlp.bias)
+        if mlp.activation == "xielu":
+            name = f"{self.prefix}{module}.act.weight"
+            yield TensorSpec(name, f"{module}.act", "weight", self.layer, (1,) * 4, None, "whole", wide=True)
         yield from self.linear(f"{module}.proj", (hidden,), mlp.size, "columns", mlp.bias)
 
     def experts(self, spec: ExpertsSpec, hidden: int) -> Iterator[TensorSpec]:

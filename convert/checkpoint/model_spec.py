@@ -14,7 +14,7 @@ from inflight.convert.checkpoint.rope import RotaryScaling
 
 # silu: x * sigmoid(x). gelu: x * Phi(x), Phi the normal distribution; gelu_tanh approximates it by a tanh. relu:
 # max(x, 0); relu2: its square.
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "xielu"]
 Routing = Literal["softmax", "renormalized", "sparse_mixer"]
 
 
@@ -74,7 +74,11 @@ class AttentionSpec:
 
 @dataclass(frozen=True, slots=True)
 class MlpSpec:
-    """proj(act(fc(x)) * gate(x)), or proj(act(fc(x))) when it is not gated. `bias`: of all its products."""
+    """proj(act(fc(x)) * gate(x)), or proj(act(fc(x))) when it is not gated. `bias`: of all its products.
+
+    xielu (Huang and Schlag, 2024) has four numbers of its own, mlp.act.weight: p, n, beta and epsilon. It is
+    softplus(p) x^2 + beta x above 0, and (softplus(n) + beta) (e^min(x, epsilon) - 1 - x) + beta x elsewhere.
+    """
 
     size: int
     activation: Activation

@@ -128,7 +128,11 @@ class DecoderWeights:
 def _mlp(weights: DecoderWeights, mlp: MlpSpec | ExpertsSpec, x: Array, module: str = "mlp") -> Array:
     if isinstance(mlp, ExpertsSpec):
         return _experts(weights, mlp, x)
-    hidden = _ACTIVATIONS[mlp.activation](weights.linear(x, f"{module}.fc", mlp.bias))
+    hidden = weights.linear(x, f"{module}.fc", mlp.bias)
+    if mlp.activation == "xielu":
+        hidden = _xielu(hidden, weights[f"{module}.act.weight"])
+    else:
+        hidden = _ACTIVATIONS[mlp.activation](hidden)
     if mlp.gated:
         hidden = hidden * weights.linear(x, f"{module}.gate", mlp.bias)
     return weights.linear(hidden, f"{module}.proj", mlp.bias)
@@ -164,6 +168,14 @@ def _relu(x: Array) -> Array:
 
 def _relu2(x: Array) -> Array:
     return np.asarray(np.square(np.maximum(x, 0)))
+
+
+def _xielu(x: Array, numbers: Array) -> Array:
+    """numbers [4]: see MlpSpec."""
+    positive, negative = np.logaddexp(numbers[:2], 0)
+    beta, epsilon = numbers[2:]
+    below = (np.expm1(np.minimum(x, epsilon)) - x) * (negative + beta)
+    return np.asarray(np.where(x > 0, positive * x * x, below) + beta * x)
 
 
 _ACTIVATIONS = {"silu": _silu, "gelu": _gelu, "gelu_tanh": _gelu_tanh, "relu": _relu, "relu2": _relu2}

@@ -46,7 +46,10 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "gelu_fast": "gelu_tanh",
     "relu": "relu",
     "relu2": "relu2",
+    "xielu": "xielu",
 }
+# The module of an activation that has numbers of its own.
+ACT = "mlp.act"
 # What a layer with experts has that nothing quantizes yet.
 UNQUANTIZED = ("router", "fc", "proj")
 _POSITIONS = ("rope_gpt_neox", "long_rope", "yarn")
@@ -71,6 +74,10 @@ def unsupported(config: CheckpointConfig) -> list[str]:
         (
             config.hidden_act not in ACTIVATIONS,
             f"hidden_act {config.hidden_act!r} (supported: {', '.join(ACTIVATIONS)})",
+        ),
+        (
+            config.hidden_act == "xielu" and family is not None and ACT not in family.names,
+            f"hidden_act 'xielu' in {config.architecture}, whose layers have no numbers for it",
         ),
         (
             config.position_embedding_type not in _positions(family),

@@ -49,6 +49,8 @@ def _renamed(family: Family, name: str) -> str:
 
 
 def _under(name: str, tensor: SourceTensor) -> SourceTensor:
+    if not tensor.shape:
+        return Single(name, tensor)
     return tensor if tensor.name == name else Seen(name, tensor)
 
 
@@ -68,6 +70,17 @@ def _pick_rows(found: dict[str, SourceTensor], arrangement: Mapping[str, Any], l
                 for name, order in orders.items():
                     part = f"{name.format(layer=layer)}.{kind}"
                     found[part] = PickedRows(part, inner, order)
+
+
+class Single(Seen):
+    """A number that the file holds without an axis, as a vector of one."""
+
+    def __init__(self, name: str, inner: SourceTensor) -> None:
+        super().__init__(name, inner)
+        self.shape = (1,)
+
+    def rows(self, start: int, stop: int) -> Array:
+        return self._inner.rows(0, 1).reshape(1)[start:stop]
 
 
 class Transposed(Seen):

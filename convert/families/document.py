@@ -15,7 +15,10 @@ generated from the [family table](extending/adding_a_family.md): `python -m infl
 
 Every one of them is compared with transformers at random odd shapes, on the targets `reference` and `cpu`; target
 `tensorrt` takes those whose operators it has, and names the others when an engine is built. A value of config.json that
-changes the mathematics and is not known is refused by its name.
+changes the mathematics and is not known is refused by its name. Models with code of their own, for which transformers
+has no class, are compared with the model of transformers that computes the same, under their names.
+
+What has no row can be served slowly, by [transformers itself](targets/transformers.md).
 """
 _TEXT = """
 ## Models that read pictures as well
@@ -65,7 +68,9 @@ def _features(family: Family) -> Iterator[str]:
         (family.sliding_window != "never", "windows"),
         (family.scaled_embedding, "scaled embedding"),
         (not family.gated_mlp, "MLP without a gate"),
+        (family.defaults.get("hidden_act") == "xielu", "xIELU"),
         (family.head_bias, "a bias of the projection"),
+        (family.own_code, "code of its own, which is not run"),
     )
     return (text for there, text in told if there)
 

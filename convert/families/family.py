@@ -47,12 +47,14 @@ class Family:
     source's modules, `fused` how a matrix of the source holds several of them, `transposed` those whose weights are
     (in, out), `renamed` prefixes and infixes of source tensors with what stands for them, `ignored` patterns of source
     tensors that are left out on purpose, and `left_out` of those that the user is told of. `also` are further
-    architectures of the same mathematics and names.
+    architectures of the same mathematics and names. `own_code`: transformers has no class for the models, which bring
+    Python code of their own.
     """
 
     architecture: str
     model_type: str
     also: tuple[str, ...] = ()
+    own_code: bool = False
     qkv_bias: bool | str = False
     dense_bias: bool | str = False
     mlp_bias: bool | str = False

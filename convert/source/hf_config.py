@@ -12,7 +12,7 @@ from typing import Any
 
 from inflight.convert.checkpoint.config import MAX_LAYERS, CheckpointConfig, InflightFacts, SourceFacts
 from inflight.convert.checkpoint.derive import OptionalTensors
-from inflight.convert.checkpoint.support import ACTIVATIONS
+from inflight.convert.checkpoint.support import ACT, ACTIVATIONS
 from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.family import Family
 from inflight.convert.source.hf_layers import LayerKinds, read_layer_kinds
@@ -127,6 +127,9 @@ def _layer_keys(kinds: LayerKinds, family: Family, rope: Rope, facts: dict[str, 
 
 def _read_activation(values: ConfigValues, family: Family) -> str:
     name = values.raw.get(family.activation, "silu")
+    if name == "xielu" and ACT not in family.names:
+        values.problems.append(f"{family.activation} 'xielu' is not supported: the layers have no numbers for it")
+        return "silu"
     if isinstance(name, str) and name in ACTIVATIONS:
         # What the format's readers call a gated product in stacks of experts.
         return "swiglu" if family.mixture is not None and name == "silu" else name

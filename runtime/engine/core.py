@@ -47,9 +47,9 @@ class EngineCore:
         self._executor = executor
         self._manifest = executor.manifest
         self._grammars = grammars
-        self._blocks = KvBlocks(
-            executor.num_blocks, self._manifest.kv_cache.tokens_per_block, config.enable_prefix_caching
-        )
+        cache = self._manifest.kv_cache
+        shares = config.enable_prefix_caching and cache.prefix_caching is not False
+        self._blocks = KvBlocks(executor.num_blocks, cache.tokens_per_block, shares)
         self._scheduler = Scheduler(self._manifest.limits, self._blocks, config)
         self._groups: dict[str, SequenceGroup] = {}
         self._unpublished: list[TokenDelta] = []

@@ -39,6 +39,9 @@ class EngineLoader(ABC):
     memory_place: ClassVar[Literal["cpu", "gpu"]] = "cpu"
     """Where weights, workspace and KV cache of an open engine are."""
 
+    caution: ClassVar[str | None] = None
+    """What a user should know of every engine of this target: said where one is built, loaded or inspected."""
+
     @abstractmethod
     def open(self, directory: Path, manifest: EngineManifest, num_blocks: int, threads: int) -> Executor:
         """An executor over a verified engine directory. Raises EngineError."""

@@ -30,6 +30,12 @@ def _tensorrt() -> EngineLoader:
     return LOADER
 
 
+def _transformers() -> EngineLoader:
+    from inflight.runtime.executors.transformers.loader import LOADER
+
+    return LOADER
+
+
 def _null() -> EngineLoader:
     from inflight.runtime.executors.null.loader import LOADER
 
@@ -40,6 +46,7 @@ _OWN: Mapping[str, Callable[[], EngineLoader]] = {
     "cpu": _cpu,
     "reference": _reference,
     "tensorrt": _tensorrt,
+    "transformers": _transformers,
     "null": _null,
 }
 LOADERS: Registry[EngineLoader] = Registry("executor of target", GROUP, EngineLoader, _OWN)  # type: ignore[type-abstract]
@@ -51,3 +58,11 @@ def find_loader(target: str) -> EngineLoader:
         return LOADERS.find(target)
     except InflightError as error:
         raise EngineError(error.message, error.hint) from error
+
+
+def caution_of(target: str) -> str | None:
+    """What a user should know of every engine of that target; None: nothing, or it is not installed here."""
+    try:
+        return find_loader(target).caution
+    except EngineError:
+        return None

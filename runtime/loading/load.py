@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from inflight.errors import EngineError
@@ -15,6 +16,8 @@ from inflight.runtime.loading.verification import Verification, verify_files
 
 # With far more threads than cores a step takes minutes: each thread waits for all others at every operator.
 _FEW_THREADS = 64
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["KvCacheBudget", "load_engine", "memory_table"]
 
@@ -45,5 +48,7 @@ def load_engine(
     if threads is not None and threads > max(_FEW_THREADS, 4 * usable_cores()):
         raise EngineError(f"--threads is {threads}; this process may use {usable_cores()} cores.")
     loader = find_loader(manifest.target)
+    if loader.caution is not None:
+        _log.warning("%s: %s", path, loader.caution)
     num_blocks = plan_num_blocks(manifest, kv_cache or KvCacheBudget(), loader.free_memory(), path)
     return loader.open(path, manifest, num_blocks, threads or usable_cores())

@@ -67,6 +67,13 @@ _ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
 }
 
 
+def xielu(x: Array, *, positive: float, negative: float, beta: float, epsilon: float) -> Floats:
+    wide = float32(x).astype(np.float64)
+    below = (np.expm1(np.minimum(wide, epsilon)) - wide) * negative
+    result: Floats = (np.where(wide > 0, positive * wide * wide, below) + beta * wide).astype(np.float32)
+    return result
+
+
 def scale(x: Array, *, factor: float) -> Floats:
     return float32(x) * np.float32(factor)
 

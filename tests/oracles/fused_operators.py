@@ -26,6 +26,7 @@ from tests.oracles.fused_floats import (
     rms_norm,
     scale,
     soft_cap,
+    xielu,
 )
 from tests.oracles.fused_quantized import (
     quantize_rows,
@@ -221,6 +222,7 @@ REFERENCES: Mapping[str, Callable[..., Array | tuple[Array, ...]]] = {
     "Linear": linear,
     "GatedLinear": gated_linear,
     "Activation": activated,
+    "Xielu": xielu,
     "Scale": scale,
     "SoftCap": soft_cap,
     "AddRows": add_rows,

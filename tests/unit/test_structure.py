@@ -154,14 +154,17 @@ def test_the_packages_that_are_installed_are_the_folders() -> None:
     assert {name for name in folders if not name.startswith("inflight.model_repo.")} == found
 
 
-def test_only_verify_needs_torch() -> None:
+def test_only_verify_and_the_transformers_target_need_torch() -> None:
     users = {
         path.relative_to(ROOT).as_posix()
         for package in ALLOWED
         for path in _modules(package)
         if any(name.split(".")[0] == "torch" for name in _imports(path))
     }
-    assert users <= {"src/inflight/cli/verify/oracle.py"}
+    assert users <= {
+        "src/inflight/cli/verify/oracle.py",
+        "src/inflight/engine_format/transformers_model.py",
+    }
 
 
 def test_the_serving_process_loads_neither_compiler_nor_torch() -> None:

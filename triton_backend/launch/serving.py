@@ -51,9 +51,12 @@ def serve_engine(engine_dir: Path, options: ServeOptions, say: Say) -> None:
     check_port(options.host, options.port, "--port")
     manifest = read_engine_directory(engine_dir).manifest
     load_tokenizer(engine_dir / "tokenizer")
-    free = find_loader(manifest.target).free_memory()
+    loader = find_loader(manifest.target)
+    free = loader.free_memory()
     num_blocks = plan_num_blocks(manifest, options.budget, free, engine_dir)
     say(memory_table(PlannedEngine(manifest, num_blocks)))
+    if loader.caution is not None:
+        say(loader.caution)
     with StopSignals().installed() as signals, serving_folder() as scratch:
         server = _Server(engine_dir, options, say, scratch, signals)
         try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from inflight.build.graph.dtypes import facts_of
-from inflight.build.graph.operators import CACHE_FACTORS
+from inflight.build.graph.operators import CACHE_FACTORS, XIELU
 from inflight.build.graph.quantized_rows import DIGITS
 from inflight.build.graph.values import dtype_of, name_of, shape_of
 from inflight.build.targets.cpu.codebook import codebook_literal
@@ -169,6 +169,12 @@ def _qkv_norm(node: ir.Node, places: Places) -> KernelCall:
     constants = (_width(y), _width(q_norm), _width(k_norm), _number(node, "epsilon"))
     norms = (places.weight("floats", q_norm), places.weight("floats", k_norm))
     return KernelCall("qkv_norm", constants, (places.rows(y), places.read(x), *norms, places.write(y)))
+
+
+def _xielu(node: ir.Node, places: Places) -> KernelCall:
+    x, y = _input(node, 0), node.outputs[0]
+    constants = (element_of(y), _width(y), *(_number(node, name) for name in XIELU))
+    return KernelCall("xielu_rows", constants, (places.rows(y), places.read(x), places.write(y, "void *")))
 
 
 def _scale(node: ir.Node, places: Places) -> KernelCall:
@@ -386,6 +392,7 @@ EMITTERS: Mapping[str, Callable[[ir.Node, Places], KernelCall]] = {
     "Linear": _linear,
     "GatedLinear": _gated_linear,
     "Activation": _activate,
+    "Xielu": _xielu,
     "Scale": _scale,
     "SoftCap": _soft_cap,
     "AddRows": _add_rows,

@@ -92,7 +92,7 @@ def _serving() -> Mapping[str, str]:
 def _targets() -> Mapping[str, str]:
     """Every registered target: what it builds, and whether its engines run here."""
     from inflight.build.registry import TARGETS
-    from inflight.build.target import Target
+    from inflight.build.target import AnyTarget
     from inflight.runtime.executors.base import EngineLoader
     from inflight.runtime.executors.registry import LOADERS
 
@@ -100,7 +100,7 @@ def _targets() -> Mapping[str, str]:
     facts = {}
     for name in dict.fromkeys([*builders, *loaders]):
         builder, loader = builders.get(name), loaders.get(name)
-        what = builder.summary if isinstance(builder, Target) else str(builder or "no builder here.")
+        what = builder.summary if isinstance(builder, AnyTarget) else str(builder or "no builder here.")
         problem = loader.problem() if isinstance(loader, EngineLoader) else str(loader or "no executor")
         facts[name] = f"{what} {'Runs here.' if problem is None else f'Does not run here: {problem}'}"
     return facts

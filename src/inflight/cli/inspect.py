@@ -87,6 +87,7 @@ def _is_checkpoint(config: Path) -> bool:
 def _describe_engine(path: Path) -> tuple[dict[str, Any], dict[str, Rows]]:
     import msgspec
 
+    from inflight.runtime.executors.registry import caution_of
     from inflight.runtime.loading.accuracy import engine_accuracy
     from inflight.runtime.loading.engine_directory import read_engine_directory
 
@@ -96,6 +97,8 @@ def _describe_engine(path: Path) -> tuple[dict[str, Any], dict[str, Rows]]:
     precision, files, own = values.pop("precision"), values.pop("files"), values.pop("target_facts")
     tables = {name: value for name, value in own.items() if _is_table(value)}
     values |= {name: value for name, value in own.items() if name not in tables}
+    caution = caution_of(manifest.target)
+    values |= {} if caution is None else {"caution": caution}
     return _with_accuracy(values, accuracy), {
         "modules": [{"module": name, **fields} for name, fields in precision.items()],
         **tables,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 VERBS = {
     "convert": "convert",
     "build-engine": "build_engine.command",
+    "export": "build_engine.export",
     "serve": "serve",
     "generate": "generate",
     "chat": "chat",
@@ -43,6 +44,7 @@ VERBS = {
 _EXTRAS = {
     "convert": "build",
     "build-engine": "build",
+    "export": "build",
     "serve": "serve",
     "bench": "bench",
     "inspect": "build",

@@ -52,16 +52,20 @@ def resolve_engine(
         )
     # The compiler's side is imported here alone: serving an engine must not need it.
     with needs("A model that is not an engine yet is converted and built first, which", install_hint("build")):
-        from inflight.build.engine import build_engine
+        from inflight.build.engine import build_engine, plan_model_build, write_engine
         from inflight.build.registry import find_target, make_recipe
+        from inflight.build.target import ModelTarget
         from inflight.convert.api import convert_model
         from inflight.convert.options import ConvertOptions
         from inflight.convert.source.model import open_source
     from inflight.progress import console
 
     options, recipe = options or ConvertOptions(dequantize=dequantize), recipe or make_recipe()
+    target = find_target(recipe.target)
+    if isinstance(target, ModelTarget) and options.dequantize:
+        raise InflightError(f"--dequantize has no effect: target {target.name} takes a model as it is.")
     source = open_source(name, options.revision)
-    identity = find_target(recipe.target).identity(recipe)
+    identity = target.identity(recipe)
     conversion = options.model_dump(exclude={"revision", "overwrite", "progress"})
     facts = [__version__, FORMAT_VERSION, _source_digest(source), conversion, recipe.record(), identity]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -70,6 +74,12 @@ def resolve_engine(
         return engine
     engine.parent.mkdir(parents=True, exist_ok=True)
     console.print(f"Building an engine of {name}; it is kept in {engine}")
+    if isinstance(target, ModelTarget):
+        build = plan_model_build(source, recipe)
+        for note in build.notes:
+            console.print(note, markup=False)
+        write_engine(build, engine, overwrite=True)
+        return engine
     remove_stale(engine.parent, _CHECKPOINT)
     with scratch_directory(engine.parent, _CHECKPOINT) as scratch:
         checkpoint = scratch / _CHECKPOINT

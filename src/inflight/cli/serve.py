@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from inflight.build.recipe import flag_name
-from inflight.cli.build_engine.recipe_flags import Flags, is_given, with_flags_of
+from inflight.cli.build_engine.recipe_flags import Flags, is_given, registered, with_flags_of
 from inflight.cli.convert import Dtype
 from inflight.cli.options import sampling as flag
 
@@ -143,6 +143,15 @@ def serve(
             rich_help_panel=_OPERATIONS,
         ),
     ] = 10,
+    target: Annotated[
+        str,
+        typer.Option(
+            help="What a model is built for. transformers: for what has no row in docs/families.md; slow.",
+            metavar="NAME",
+            callback=registered,
+            rich_help_panel=_BUILD,
+        ),
+    ] = "cpu",
     dtype: Annotated[Dtype, typer.Option(help="Data type of the weights.", rich_help_panel=_BUILD)] = Dtype.auto,
     dequantize: flag.Dequantize = False,
     revision: Annotated[
@@ -161,6 +170,8 @@ def serve(
       inflight serve Qwen/Qwen2.5-0.5B-Instruct --dtype bfloat16 --max-model-len 4096
 
       inflight serve engine --embedded --port 8080 --served-model-name demo
+
+      inflight serve bigscience/bloom-560m --target transformers
     """
     from inflight.cli.resolve import is_engine, resolve_engine
     from inflight.progress import console
@@ -170,17 +181,19 @@ def serve(
 
     if is_engine(model):
         engine = Path(model).expanduser()
-        names = [*flags, *(name for name in ("dtype", "dequantize", "revision") if is_given(ctx, name))]
+        names = [*flags, *(name for name in ("target", "dtype", "dequantize", "revision") if is_given(ctx, name))]
         if names:
             raise typer.BadParameter(
                 f"{model} is an engine: {', '.join(map(flag_name, names))} can only be chosen when it is built. Build "
                 "it again with inflight build-engine, or give the model."
             )
     else:
-        from inflight.build.registry import make_recipe
+        from inflight.build.registry import find_target, make_recipe
         from inflight.convert.options import ConvertOptions
 
-        recipe = make_recipe("cpu", **flags)
+        # A target that takes the model as it is has the type in its recipe.
+        own = {"dtype": dtype.value} if "dtype" in find_target(target).recipe_class().model_fields else {}
+        recipe = make_recipe(target, **flags, **own)
         options = ConvertOptions.model_validate({"dtype": dtype.value, "revision": revision, "dequantize": dequantize})
         engine = resolve_engine(model, options, recipe)
     name = served_model_name or read_engine_directory(engine).manifest.source.model

@@ -69,12 +69,15 @@ class Limits(Facts, frozen=True, kw_only=True):
 
 
 class KvCacheFacts(Facts, frozen=True, kw_only=True):
-    """The paged cache. The number of blocks is chosen when the engine is loaded, from the memory it may use."""
+    """The paged cache. The number of blocks is chosen when the engine is loaded, from the memory it may use.
+    `prefix_caching` False: no two sequences can share a block; the manifests of other engines have no such field.
+    """
 
     dtype: Dtype
     tokens_per_block: PositiveInt
     bytes_per_block: PositiveInt
     layout: str
+    prefix_caching: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class ModulePrecision(Facts, frozen=True, kw_only=True):

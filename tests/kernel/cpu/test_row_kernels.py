@@ -17,7 +17,7 @@ from inflight.build.graph.values import new_value
 from inflight.build.passes.rewrite import fused
 from tests.kernel.cpu.harness import Kernel, compile_kernels, levels, operator, rows
 from tests.oracles.fused_floats import layer_norm, rms_norm
-from tests.oracles.fused_operators import REFERENCES
+from tests.oracles.fused_operators import REFERENCES, clip_rows, qkv_norm, round_rows
 
 pytestmark = pytest.mark.kernel
 
@@ -85,8 +85,74 @@ def test_layer_norms_are_as_defined_and_a_row_does_not_see_its_company(
     np.testing.assert_array_equal(alone[0], y[-1])
 
 
+@LEVELS
+@pytest.mark.parametrize("stored", [np.float32, ml_dtypes.bfloat16], ids=["float32", "bfloat16"])
+def test_queries_and_keys_are_normed_each_as_a_whole_and_values_stay_as_they_are(
+    level: Any, stored: Any, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    size, count = int(rng.integers(1, 70)), int(rng.integers(1, 40))
+    query, key = size * int(rng.integers(1, 6)), size * int(rng.integers(1, 4))
+    width = query + 2 * key
+    norms = [rng.standard_normal(part, np.float32).astype(stored) for part in (query, key)]
+    x = rng.standard_normal((count, width), np.float32) * rng.choice([1e-3, 1, 50], (count, 1)).astype(np.float32)
+    graph = operator("QkvNorm", [rows("qkv", width), *norms], [rows("y", width)], {"epsilon": EPSILON})
+    (kernel,) = compile_kernels([graph], level, tmp_path)
+    y, alone = np.full((2, count, width), np.nan, np.float32)
+    kernel.run(count, x, *kernel.packed, y, threads=3)
+    np.testing.assert_allclose(y, qkv_norm(x, *norms, epsilon=EPSILON), rtol=3e-6, atol=1e-6)
+    np.testing.assert_array_equal(y[:, query + key :], x[:, query + key :])
+    kernel.run(1, x[-1:], *kernel.packed, alone)
+    np.testing.assert_array_equal(alone[0], y[-1])
+    memory = x.copy()
+    kernel.run(count, memory, *kernel.packed, memory, threads=2)
+    np.testing.assert_array_equal(memory, y)
+
+
+# Halves of the last place on both sides, what rounds up to infinity, the least normal number, and no numbers at all. Of
+# what is below that number processors with an instruction for it make 0.
+_EDGES = [0.0, -0.0, 1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 3.3961776e38, -3.4e38, 1.1754944e-38, np.inf, -np.inf]
+
+
+@LEVELS
+def test_rows_are_rounded_to_nearest_even_and_a_row_does_not_see_its_company(
+    level: Any, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    width, count = int(rng.integers(1, 200)), int(rng.integers(1, 20))
+    x = (rng.standard_normal((count, width)) * 10.0 ** rng.integers(-30, 30, (count, width))).astype(np.float32)
+    places = rng.integers(0, x.size, min(x.size, 2 * len(_EDGES)))
+    x.reshape(-1)[places] = rng.choice(_EDGES, len(places)).astype(np.float32)
+    graph = operator("RoundRows", [rows("x", width)], [rows("y", width, ir.DataType.BFLOAT16)], {})
+    (kernel,) = compile_kernels([graph], level, tmp_path)
+    y, alone = np.zeros((2, count, width), ml_dtypes.bfloat16)
+    kernel.run(count, x, y, threads=3)
+    with np.errstate(over="ignore"):
+        expected = round_rows(x).astype(ml_dtypes.bfloat16)
+    np.testing.assert_array_equal(y.view(np.uint16), expected.view(np.uint16))
+    kernel.run(1, x[-1:], alone)
+    np.testing.assert_array_equal(alone[0].view(np.uint16), y[-1].view(np.uint16))
+
+
+@LEVELS
+def test_clipped_rows_end_at_the_limits_exactly_whatever_they_hold(
+    level: Any, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    width, count = int(rng.integers(1, 200)), int(rng.integers(1, 20))
+    limit = float(np.float32(10 ** rng.uniform(-3, 3)))
+    beside = [np.nextafter(np.float32(edge), np.float32(way)) for edge in (limit, -limit) for way in (-np.inf, np.inf)]
+    values = [0.0, limit, -limit, *beside, np.inf, -np.inf, 3.4e38, 1e-45]
+    x = rng.choice(np.array(values, np.float32), (count, width))
+    graph = operator("ClipRows", [rows("x", width)], [rows("y", width)], {"low": -limit, "high": limit})
+    (kernel,) = compile_kernels([graph], level, tmp_path)
+    y, alone = np.full((2, count, width), np.nan, np.float32)
+    kernel.run(count, x, y, threads=3)
+    np.testing.assert_array_equal(y, clip_rows(x, low=-limit, high=limit))
+    kernel.run(1, x[-1:], alone)
+    np.testing.assert_array_equal(alone[0], y[-1])
+
+
 ELEMENTWISE: list[tuple[str, dict[str, Any]]] = [
     *(("Activation", {"activation": activation}) for activation in ACTIVATIONS),
+    ("Xielu", {"positive": 0.83, "negative": 1.21, "beta": 0.5, "epsilon": -1e-6}),
     ("Scale", {"factor": 0.37}),
     ("SoftCap", {"cap": 1.5}),
     ("ClipRows", {"low": -1.2, "high": 0.7}),

@@ -145,6 +145,7 @@ FURTHER: Mapping[str, Further] = {
     "helium": Further("HeliumConfig", _ATTENTION_MLP, says_head_size=True),
     "glm": Further("GlmConfig", _both(_biases("attention_bias"), _partial(0.5, 1.0)), share=False),
     "arcee": Further("ArceeConfig", _ATTENTION_MLP),
+    "apertus": Further("ApertusConfig", _biases("attention_bias")),
     "nemotron": Further("NemotronConfig", _both(_ATTENTION_MLP, _partial(0.5, 0.25, 1.0)), share=False),
     "jais2": Further("Jais2Config", _ATTENTION_MLP),
     "olmo": Further("OlmoConfig", lambda rng, sizes: {"clip_qkv": float(rng.uniform(0.3, 2)) if _flag(rng) else None}),

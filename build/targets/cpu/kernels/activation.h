@@ -76,6 +76,28 @@ INLINE f32x16 gelu16(f32x16 x) { return splat(0.5f) * x * (1.0f + erf16(x * spla
 /* max(x, 0); a NaN stays one. */
 INLINE f32x16 relu16(f32x16 x) { return select16(x < splat(0.0f), splat(0.0f), x); }
 
+/* e^x - 1 of x up to 0, to 3e-7 of itself: 2^n (2^f - 1) + (2^n - 1), whose last term is exact; n = 0 near 0, where the
+ * difference of two powers would lose digits. */
+INLINE f32x16 below_one16(f32x16 x) {
+    const f32x16 magic = splat(12582912.0f);
+    const f32x16 exponent = __builtin_elementwise_max(x * splat(1.44269504f), splat(-126.0f));
+    const f32x16 rounded = exponent + magic, f = exponent - (rounded - magic);
+    f32x16 q = splat(1.326472731e-3f);
+    q = fma16(q, f, splat(9.671512991e-3f));
+    q = fma16(q, f, splat(5.550733581e-2f));
+    q = fma16(q, f, splat(2.402224243e-1f));
+    q = fma16(q, f, splat(6.931470037e-1f)) * f;
+    const f32x16 power = (f32x16)((i32x16)splat(1.0f) + ((i32x16)rounded << 23));
+    return fma16(power, q, power - splat(1.0f));
+}
+
+/* positive x^2 + beta x above 0, negative (e^min(x, epsilon) - 1 - x) + beta x elsewhere (Huang and Schlag, 2024). */
+INLINE f32x16 xielu16(f32x16 x, float positive, float negative, float beta, float epsilon) {
+    const f32x16 least = select16(x > splat(epsilon), splat(epsilon), x);
+    const f32x16 left = (below_one16(least) - x) * splat(negative), right = x * x * splat(positive);
+    return fma16(x, splat(beta), select16(x > splat(0.0f), right, left));
+}
+
 INLINE f32x16 activate16(activation function, f32x16 x) {
     switch (function) {
         case SILU: return silu16(x);

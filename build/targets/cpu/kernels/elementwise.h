@@ -35,6 +35,14 @@ INLINE void gate_rows(pool *p, int thread, element act, activation function, int
                     activate16(function, load_until(F32, gates, i, s.end)) * load_until(F32, up, i, s.end));
 }
 
+/* y act = xIELU of x, by its numbers (see docs/formats/operators.md) */
+INLINE void xielu_rows(pool *p, int thread, element act, int64_t width, float positive, float negative, float beta,
+                       float epsilon, int64_t rows, const float *x, void *y) {
+    const element_share s = share_elements(p, thread, rows * width);
+    for (int64_t i = s.start; i < s.end; i += LANES)
+        store_until(act, y, i, s.end, xielu16(load_until(F32, x, i, s.end), positive, negative, beta, epsilon));
+}
+
 /* y = x * factor */
 INLINE void scale_rows(pool *p, int thread, int64_t width, float factor, int64_t rows, const float *x, float *y) {
     const element_share s = share_elements(p, thread, rows * width);

@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from inflight.build.registry import TARGETS, find_target, make_recipe
-from inflight.cli.build_engine.recipe_flags import Flags, context_settings, summaries, with_recipe_flags
+from inflight.build.registry import find_target, make_recipe
+from inflight.cli.build_engine.recipe_flags import (
+    Flags,
+    context_settings,
+    registered,
+    summaries,
+    with_recipe_flags,
+)
 
 if TYPE_CHECKING:
     from inflight.build.engine import EnginePlan
@@ -22,26 +28,23 @@ if TYPE_CHECKING:
 CONTEXT_SETTINGS = context_settings()
 
 
-def _registered(name: str) -> str:
-    if name not in TARGETS.names():
-        raise typer.BadParameter(f"There is no target {name}. Registered are {', '.join(TARGETS.names())}.")
-    return name
-
-
 @with_recipe_flags
 def build_engine(
     ctx: typer.Context,
     checkpoint_dir: Annotated[
         Path,
         typer.Option(
-            "--checkpoint-dir", "--checkpoint_dir", help="Checkpoint directory, as `inflight convert` writes it."
+            "--checkpoint-dir",
+            "--checkpoint_dir",
+            help="Checkpoint directory, as `inflight convert` writes it. With --target transformers the model itself: "
+            "a directory or a hub id.",
         ),
     ],
     flags: Flags,
     output_dir: Annotated[
         Path | None, typer.Option("--output-dir", "--output_dir", "-o", help="Directory to write the engine to.")
     ] = None,
-    target: Annotated[str, typer.Option(help=summaries(), metavar="NAME", callback=_registered)] = "cpu",
+    target: Annotated[str, typer.Option(help=summaries(), metavar="NAME", callback=registered)] = "cpu",
     require: Annotated[
         list[str] | None,
         typer.Option(
@@ -72,6 +75,8 @@ def build_engine(
       inflight build-engine --checkpoint_dir ckpt --output_dir engine --max_batch_size 16 --dry-run
 
       inflight build-engine --checkpoint-dir ckpt -o engine --require "kl<=0.02,ppl_ratio<=1.02"
+
+      inflight build-engine --checkpoint-dir bigscience/bloom-560m --target transformers -o engine
     """
     if ctx.args:
         find_target(target)  # raises, and says why, where these are flags of a target that cannot be loaded
@@ -83,6 +88,7 @@ def build_engine(
 
     from inflight.accuracy.requirement import read_requirements
     from inflight.build import engine
+    from inflight.runtime.executors.registry import caution_of
 
     requirements = read_requirements(require or ())
     recipe = make_recipe(target, **flags)
@@ -91,11 +97,15 @@ def build_engine(
     build.require(requirements)
     if build.accuracy.problem is not None:
         typer.echo(f"The accuracy record is not believed and left out: {build.accuracy.problem}", err=True)
+    for note in build.notes:
+        typer.echo(note, err=True)
     if dry_run or output_dir is None:
         _print_plan(build.plan)
         return
     manifest = engine.write_engine(build, output_dir, overwrite=force)
     quoted = shlex.quote(str(output_dir))
+    if (caution := caution_of(target)) is not None:
+        typer.echo(caution, err=True)
     typer.echo(
         f"{output_dir}: {manifest.model.architecture} for {_code_for(build.plan)}, "
         f"{decimal(sum(file.bytes for file in manifest.files.values()))}, {time.monotonic() - started:.1f} s\n"

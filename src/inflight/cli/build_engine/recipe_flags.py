@@ -61,6 +61,13 @@ def context_settings() -> dict[str, bool] | None:
     return None if whole else {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
+def registered(name: str) -> str:
+    """The name of a target, as it was given. Raises BadParameter where there is none."""
+    if name not in TARGETS.names():
+        raise typer.BadParameter(f"There is no target {name}. Registered are {', '.join(TARGETS.names())}.")
+    return name
+
+
 def summaries() -> str:
     """A sentence on each target, for --help."""
     return " ".join(f"{name}: {target.summary}" for name, target in loadable_targets().items())

@@ -128,6 +128,11 @@ def _check_pair(model: str, config: Mapping[str, Any], engine: Path) -> Family:
     check_config(model, config)
     family = find_family(config)
     assert family is not None  # or check_config would have refused it
+    if family.own_code:
+        raise InflightError(
+            f"transformers has no class for {family.architecture}: there is nothing to compare {engine} with.",
+            "`inflight eval` measures an engine on text.",
+        )
     read = read_model_config(config, family).config
     pairs = {name: (getattr(read, name), getattr(built.model, name)) for name in _SHAPE}
     pairs["architecture"] = (family.architecture, built.model.architecture)

@@ -1,0 +1,99 @@
+"""Families that transformers has no class for: their checkpoints are those of the model that computes the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from inflight.convert.api import convert_model
+from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.convert.families.table import FAMILIES
+from inflight.convert.options import ConvertOptions
+from inflight.errors import ModelError
+from tests.models.random_models import Shape, save_random_model
+
+pytestmark = pytest.mark.pipeline
+
+_INTERNLM2 = {
+    "model.embed_tokens.": "model.tok_embeddings.",
+    ".self_attn.o_proj.": ".attention.wo.",
+    ".input_layernorm.": ".attention_norm.",
+    ".post_attention_layernorm.": ".ffn_norm.",
+    ".mlp.gate_proj.": ".feed_forward.w1.",
+    ".mlp.up_proj.": ".feed_forward.w3.",
+    ".mlp.down_proj.": ".feed_forward.w2.",
+    "lm_head.": "output.",
+}
+
+
+def _internlm2(tensors: dict[str, torch.Tensor], shape: Shape) -> dict[str, torch.Tensor]:
+    """Llama's tensors as InternLM2's own code stores them: q, k and v of each key-value head beside each other."""
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        if ".self_attn.q_proj." in name:
+            parts = [tensors[name.replace("q_proj", f"{part}_proj")] for part in "qkv"]
+            heads = [part.reshape(shape.num_kv_heads, -1, shape.head_size, *part.shape[1:]) for part in parts]
+            fused = torch.cat(heads, dim=1).reshape(-1, *tensor.shape[1:])
+            found[name.replace(".self_attn.q_proj.", ".attention.wqkv.")] = fused.contiguous()
+        elif ".self_attn.k_proj." not in name and ".self_attn.v_proj." not in name:
+            for old, new in _INTERNLM2.items():
+                name = name.replace(old, new)
+            found[name] = tensor
+    return found
+
+
+def test_internlm2_is_llama_under_other_names(tmp_path: Path, rng: np.random.Generator, seed: int) -> None:
+    bias, heads = bool(rng.random() < 0.5), int(rng.integers(1, 4))
+    queries, size = int(rng.integers(1, 4)), 8 * int(rng.integers(1, 4))
+    extra = {"attention_bias": bias, "rms_norm_eps": 1e-5}
+    hidden = heads * queries * size
+    shape = Shape("llama", head_size=size, num_kv_heads=heads, queries_per_kv=queries, hidden_size=hidden, extra=extra)
+    save_random_model(tmp_path / "llama", shape, seed)
+    (tmp_path / "internlm2").mkdir()
+    tensors = _internlm2(load_file(tmp_path / "llama" / "model.safetensors"), shape)
+    save_file(tensors, tmp_path / "internlm2" / "model.safetensors", {"format": "pt"})
+    theirs: dict[str, Any] = json.loads((tmp_path / "llama" / "config.json").read_text())
+    sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    config = {
+        **{name: theirs[name] for name in (*sizes, "num_key_value_heads", "max_position_embeddings", "rms_norm_eps")},
+        "architectures": ["InternLM2ForCausalLM"],
+        "auto_map": {"AutoModelForCausalLM": "modeling_internlm2.InternLM2ForCausalLM"},
+        "model_type": "internlm2",
+        "bias": bias,
+        "hidden_act": "silu",
+        "pretraining_tp": 1,
+        "rope_theta": 10000,
+        "rope_scaling": {"type": "dynamic", "factor": 2.0} if rng.random() < 0.5 else None,
+        "tie_word_embeddings": False,
+        "torch_dtype": "float32",
+    }
+    (tmp_path / "internlm2" / "config.json").write_text(json.dumps(config))
+    found = []
+    for name in ("llama", "internlm2"):
+        convert_model(tmp_path / name, tmp_path / f"{name}-checkpoint", ConvertOptions(progress=False))
+        found.append(Checkpoint.open(tmp_path / f"{name}-checkpoint"))
+    ours, internlm2 = found
+    assert ours.tensors.keys() == internlm2.tensors.keys()
+    for name in ours.tensors:
+        np.testing.assert_array_equal(ours.array(name), internlm2.array(name), err_msg=name)
+    if config["rope_scaling"] is None:
+        assert ours.spec == internlm2.spec
+
+
+def test_code_of_its_own_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    """Where there is no row, whatever the code would compute."""
+    config = {"architectures": ["BaichuanForCausalLM"], "model_type": "baichuan", "auto_map": {"AutoConfig": "x.Y"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file({"model.norm.weight": torch.ones(3)}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=r"BaichuanForCausalLM is not supported.*(\n.*)*--target transformers"):
+        convert_model(tmp_path, tmp_path / "checkpoint")
+
+
+def test_every_family_with_code_of_its_own_is_here() -> None:
+    assert {family.model_type for family in FAMILIES if family.own_code} == {"internlm2"}
