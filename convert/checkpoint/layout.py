@@ -19,6 +19,8 @@ Split = Literal["whole", "heads", "rows", "columns", "vocab"]
 Kind = Literal["weight", "bias"]
 # Modules whose rows are looked up: no product reads them, and nothing quantizes them.
 TABLES = ("vocab_embedding", "position_embedding")
+# Axes of the matrices of all experts: experts, out, in.
+STACK_AXES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,29 +127,23 @@ class _LayerTensors:
         branch), and the expert that is shared.
         """
         count = spec.count
-        yield self.stack("router", (count,), hidden, "whole", wide=True)
-        yield self.stack("fc", (spec.size, spec.size) * count, hidden, "rows", experts=count)
-        yield self.stack("proj", (hidden,) * count, spec.size, "columns", experts=count)
+        yield self.plain("router", (count,), hidden, wide=True)
+        yield self.stack("fc", (spec.size, spec.size) * count, hidden, "rows", count)
+        yield self.stack("proj", (hidden,) * count, spec.size, "columns", count)
         if spec.shared is not None:
             yield from self.mlp("mlp.shared_expert", MlpSpec(spec.shared.size, spec.activation), hidden)
             if spec.shared.gated:
-                yield self.stack("shared_expert_gate", (1,), hidden, "whole")
+                yield self.plain("shared_expert_gate", (1,), hidden)
 
-    def stack(
-        self,
-        name: str,
-        parts: tuple[int, ...],
-        columns: int,
-        split: Split,
-        *,
-        wide: bool = False,
-        experts: int | None = None,
-    ) -> TensorSpec:
+    def plain(self, name: str, parts: tuple[int, ...], columns: int, *, wide: bool = False) -> TensorSpec:
         """A weight that nothing quantizes. Its names in the source are those of the module `experts.{name}`."""
         tensor, module = f"{self.prefix}mlp.{name}.weight", f"experts.{name}"
-        return TensorSpec(
-            tensor, module, "weight", self.layer, parts, columns, split, wide=wide, experts=experts, plain=True
-        )
+        return TensorSpec(tensor, module, "weight", self.layer, parts, columns, "whole", wide=wide, plain=True)
+
+    def stack(self, name: str, parts: tuple[int, ...], columns: int, split: Split, experts: int) -> TensorSpec:
+        """The matrices of all experts. Their names in the source are those of the module `experts.{name}`."""
+        tensor, module = f"{self.prefix}mlp.{name}.weight", f"experts.{name}"
+        return TensorSpec(tensor, module, "weight", self.layer, parts, columns, split, experts=experts)
 
     def linear(
         self, module: str, parts: tuple[int, ...], columns: int, split: Split, bias: bool

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.convert.checkpoint.expert_stacks import Stack
 from inflight.convert.checkpoint.model_spec import (
     AttentionSpec,
     ExpertsSpec,
@@ -79,6 +80,8 @@ class TensorReader(Protocol):
 
     def matrix(self, module: str) -> Array: ...
 
+    def stack(self, module: str) -> Stack: ...
+
     def input_factors(self, module: str) -> Array | None:
         """What the values of a module's rows are multiplied by first, [in]; None: nothing."""
 
@@ -98,9 +101,13 @@ class DecoderWeights:
         """The weight (out, in) of a module."""
         return self._tensors.matrix(self._prefix + module).astype(self._dtype)
 
-    def stack(self, module: str) -> Array:
-        """The weights of all experts (count, out, in), in their stored type."""
-        return self._tensors.array(f"{self._prefix}{module}.weight")
+    def stack(self, module: str) -> Stack:
+        """The weights (out, in) of all experts by their numbers."""
+        return self._tensors.stack(self._prefix + module)
+
+    def expert_rows(self, x: Array, module: str) -> Array:
+        """The rows that the weights of a module's experts multiply."""
+        return x
 
     def rows(self, x: Array, module: str) -> Array:
         """The rows that the weight of a module multiplies: x times the module's factors."""
@@ -137,7 +144,7 @@ def _mlp(weights: DecoderWeights, mlp: MlpSpec | ExpertsSpec, x: Array, module: 
 def _experts(weights: DecoderWeights, spec: ExpertsSpec, x: Array) -> Array:
     logits = weights.linear(x, "mlp.router", bias=False)
     fc, proj = weights.stack("mlp.fc"), weights.stack("mlp.proj")
-    found = mix_experts(spec, logits, x, fc, proj, _ACTIVATIONS[spec.activation])
+    found = mix_experts(spec, logits, x, fc, proj, _ACTIVATIONS[spec.activation], weights.expert_rows)
     if spec.shared is None:
         return found
     shared = _mlp(weights, MlpSpec(spec.shared.size, spec.activation), x, "mlp.shared_expert")

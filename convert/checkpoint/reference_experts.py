@@ -8,25 +8,33 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from inflight.convert.checkpoint.expert_stacks import Stack
 from inflight.convert.checkpoint.model_spec import ExpertsSpec
 
 Array = npt.NDArray[Any]
 
 
 def mix_experts(
-    spec: ExpertsSpec, logits: Array, x: Array, fc: Array, proj: Array, activation: Callable[[Array], Array]
+    spec: ExpertsSpec,
+    logits: Array,
+    x: Array,
+    fc: Stack,
+    proj: Stack,
+    activation: Callable[[Array], Array],
+    rounded: Callable[[Array, str], Array],
 ) -> Array:
     """The weighted sum [tokens, hidden] of what each token's experts make of its row of x [tokens, hidden].
 
     `logits` [tokens, count] are the router's; fc [count, 2 size, hidden], what multiplies the activated branch first;
-    proj [count, hidden, size]. Matrices may be mapped: those of experts that no token meets are not read.
+    proj [count, hidden, size]. Matrices may be mapped: those of experts that no token meets are not read. `rounded` is
+    what becomes of the rows in front of the matrices of a module.
     """
     chosen, weights = route(spec, logits)
-    result = np.zeros_like(x)
+    result, rows = np.zeros_like(x), rounded(x, "mlp.fc")
     for expert in np.unique(chosen):
         tokens, places = np.nonzero(chosen == expert)
-        up, gate = np.split(x[tokens] @ fc[expert].astype(x.dtype).T, 2, axis=-1)
-        found = (activation(gate) * up) @ proj[expert].astype(x.dtype).T
+        up, gate = np.split(rows[tokens] @ fc[expert].astype(x.dtype).T, 2, axis=-1)
+        found = rounded(activation(gate) * up, "mlp.proj") @ proj[expert].astype(x.dtype).T
         result[tokens] += weights[tokens, places, None] * found
     return result
 

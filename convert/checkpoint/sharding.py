@@ -91,6 +91,17 @@ def split_problems(config: CheckpointConfig) -> list[str]:
     return problems
 
 
+def stack_problems(config: CheckpointConfig, specs: Iterable[TensorSpec]) -> list[str]:
+    """Stacks of experts whose matrices would share a byte; a line for each kind of them."""
+    problems = {}
+    for spec in specs:
+        quantization = quantization_of(spec, config)
+        outputs = sum(spec.parts) // (spec.experts or 1)
+        if spec.experts is not None and quantization is not None and quantization.bits == 4 and outputs % 2:
+            problems[spec.module] = f"{outputs} outputs of {spec.module} in 4 bits: pass --dequantize, or 8 bits"
+    return list(problems.values())
+
+
 def group_problems(config: CheckpointConfig, specs: Iterable[TensorSpec]) -> list[str]:
     """Matrices whose columns would be cut inside a group of weights that share a scale; a line for each width."""
     tp, problems = config.mapping.tp_size, {}

@@ -77,26 +77,6 @@ def test_a_mixture_that_is_not_known_says_what_is_missing() -> None:
         check_config("model", {**config, "architectures": ["PhimoeForCausalLM"]})
 
 
-def test_experts_are_not_quantized_by_name(tmp_path: Path, seed: int, rng: np.random.Generator) -> None:
-    save_random_model(tmp_path / "model", random_shape(rng, "mixtral"), seed)
-    options = ConvertOptions(module_schemes=(("*.mlp.fc", "int8_wo"),))
-    with pytest.raises(ModelError, match=r"'\*\.mlp\.fc' names .*: routers and experts are not quantized"):
-        convert_model(tmp_path / "model", tmp_path / "checkpoint", options)
-
-
-def test_quantizing_leaves_routers_and_experts_in_the_type_of_the_checkpoint(
-    tmp_path: Path, seed: int, rng: np.random.Generator
-) -> None:
-    save_random_model(tmp_path / "model", random_shape(rng, "granitemoeshared"), seed)
-    notes = convert_model(tmp_path / "model", tmp_path / "checkpoint", ConvertOptions(quantize="int8_wo"))
-    checkpoint = Checkpoint.open(tmp_path / "checkpoint")
-    layer = "transformer.layers.1"
-    assert checkpoint.tensors[f"{layer}.mlp.fc.weight"].dtype == "float32"
-    assert checkpoint.tensors[f"{layer}.attention.qkv.weight"].dtype == "int8"
-    assert checkpoint.tensors[f"{layer}.mlp.shared_expert.fc.weight"].dtype == "int8"
-    assert any("experts keep float32" in note for note in notes)
-
-
 @pytest.mark.parametrize("family", MIXTURES)
 def test_a_step_is_planned_to_read_the_experts_that_a_token_meets(
     family: str, tmp_path: Path, rng: np.random.Generator, seed: int

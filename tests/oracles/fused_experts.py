@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tests.oracles.fused_floats import Floats, added, float32, gated_linear, linear
+from tests.oracles.fused_quantized import quantize_rows, quantized_gated_linear, quantized_linear
 
 Array = npt.NDArray[Any]
 
@@ -18,6 +20,8 @@ def experts(
     proj: Array,
     logits: Array,
     residual: Array | None = None,
+    fc_bias: Array | None = None,
+    proj_bias: Array | None = None,
     *,
     top_k: int,
     routing: str,
@@ -25,14 +29,89 @@ def experts(
     activation: str,
 ) -> tuple[Floats, Array]:
     """fc [experts, 2 I, H] has what multiplies the activated branch first. The second result is no memory at all."""
-    y = np.zeros((len(x), proj.shape[1]), np.float32)
-    for row, values in enumerate(logits):
-        chosen, weights = routed(values, top_k, routing, epsilon)
-        for expert, weight in zip(chosen, weights, strict=True):
-            up, gate = np.split(fc[expert], 2)
-            inner = gated_linear(x[row : row + 1], gate, up, activation=activation).astype(x.dtype)
-            y[row] += np.float32(weight) * linear(inner, proj[expert])[0]
+
+    def expert(number: int, row: int) -> Floats:
+        up, gate = np.split(fc[number], 2)
+        biases = _halves(fc_bias, number)
+        inner = gated_linear(x[row : row + 1], gate, up, *biases, activation=activation).astype(x.dtype)
+        found: Floats = linear(inner, proj[number], None if proj_bias is None else proj_bias[number])[0]
+        return found
+
+    y = _mixed(expert, logits, proj.shape[1], top_k, routing, epsilon)
     return added(y, None, residual), np.zeros((len(x), 0), np.uint8)
+
+
+def quantized_experts(
+    x: Array,
+    x_scale: Array,
+    fc: Array,
+    fc_scale: Array,
+    proj: Array,
+    proj_scale: Array,
+    logits: Array,
+    residual: Array | None = None,
+    fc_bias: Array | None = None,
+    proj_bias: Array | None = None,
+    fc_zero: Array | None = None,
+    proj_zero: Array | None = None,
+    fc_codebook: Array | None = None,
+    proj_codebook: Array | None = None,
+    *,
+    top_k: int,
+    routing: str,
+    epsilon: float,
+    activation: str,
+    group_size: int,
+    inner_group_size: int,
+    rows: Any,
+    experts: int,
+) -> tuple[Floats, Array]:
+    """As `experts`, of levels fc [experts * 2 I, H] and proj [experts * H, I] with their scales: what is between the
+    two products is rounded to `rows`.
+    """
+
+    def expert(number: int, row: int) -> Floats:
+        def own(value: Array) -> Array:
+            return np.split(value, experts)[number]
+
+        (up, gate), (up_scale, gate_scale) = np.split(own(fc), 2), np.split(own(fc_scale), 2)
+        zeros = _halves(None if fc_zero is None else np.stack(np.split(fc_zero, experts)), number)
+        inner = quantized_gated_linear(
+            *(x[row : row + 1], x_scale[row : row + 1], gate, gate_scale, up, up_scale),
+            *(*_halves(fc_bias, number), *zeros, fc_codebook),
+            activation=activation,
+            group_size=group_size,
+        )
+        levels, scale = quantize_rows(inner, type=rows)
+        bias = None if proj_bias is None else proj_bias[number]
+        zero = None if proj_zero is None else own(proj_zero)
+        found: Floats = quantized_linear(
+            *(levels, scale, own(proj), own(proj_scale), bias, zero, None, proj_codebook),
+            group_size=inner_group_size,
+        )[0]
+        return found
+
+    y = _mixed(expert, logits, len(proj) // experts, top_k, routing, epsilon)
+    return added(y, None, residual), np.zeros((len(x), 0), np.uint8)
+
+
+def _halves(values: Array | None, number: int) -> tuple[Array | None, Array | None]:
+    """What an expert has for its activated branch, and for the other."""
+    if values is None:
+        return None, None
+    up, gate = np.split(values[number], 2)
+    return gate, up
+
+
+def _mixed(
+    expert: Callable[[int, int], Floats], logits: Array, hidden: int, top_k: int, routing: str, epsilon: float
+) -> Floats:
+    """Of each row the weighted sum of what `expert` makes of it."""
+    y = np.zeros((len(logits), hidden), np.float32)
+    for row, values in enumerate(logits):
+        for number, weight in zip(*routed(values, top_k, routing, epsilon), strict=True):
+            y[row] += np.float32(weight) * expert(number, row)
+    return y
 
 
 def routed(logits: Array, top_k: int, routing: str, epsilon: float) -> tuple[list[int], list[float]]:

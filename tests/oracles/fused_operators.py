@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from tests.oracles.fused_experts import experts, gate_whole_rows
+from tests.oracles.fused_experts import experts, gate_whole_rows, quantized_experts
 from tests.oracles.fused_floats import (
     activated,
     add_rows,
@@ -233,5 +233,6 @@ REFERENCES: Mapping[str, Callable[..., Array | tuple[Array, ...]]] = {
     "QuantizedGatedLinear": quantized_gated_linear,
     "Gate": gate,
     "Experts": experts,
+    "QuantizedExperts": quantized_experts,
     "GateWholeRows": gate_whole_rows,
 }

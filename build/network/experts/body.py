@@ -12,9 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from inflight.build.graph.operators import GREATEST_LEVEL
 from inflight.build.graph.values import new_value
 from inflight.build.network.layers import ACTIVATIONS, BATCH, FLOAT, OPSET, STEP
+from inflight.build.quantization.row_scales import LEAST_MAGNITUDE
 from inflight.convert.checkpoint.model_spec import ExpertsSpec
+from inflight.convert.quantization.schemes import RowDtype
 
 _ROUTER_AXIS = -1
 
@@ -42,8 +45,10 @@ class FunctionBody:
         return self.op("Constant", [], {"value": ir.tensor(np.asarray(array, dtype))})
 
 
-def function_graph(spec: ExpertsSpec) -> ir.Graph:
-    """Inputs: x [B, L, H], the router's logits [B, L, E], fc [E, 2 I, H], proj [E, H, I]. Output: [B, L, H]."""
+def function_graph(spec: ExpertsSpec, rows: RowDtype | None) -> ir.Graph:
+    """Inputs: x [B, L, H], the router's logits [B, L, E], fc [E, 2 I, H], proj [E, H, I]. Output: [B, L, H]. `rows`:
+    the type to which rows in front of proj are rounded; None leaves them as they are.
+    """
     body = FunctionBody()
     inputs = [
         new_value("x", FLOAT, (BATCH, STEP, "hidden")),
@@ -54,20 +59,33 @@ def function_graph(spec: ExpertsSpec) -> ir.Graph:
     x, logits, fc, proj = inputs
     mixer = _sparse_mixer if spec.routing == "sparse_mixer" else _top_k
     shares = body.op("Transpose", [mixer(body, spec, logits)], {"perm": [2, 0, 1]})
-    each = _experts(body, spec, x, fc, proj)
+    each = _experts(body, spec, rows, x, fc, proj)
     weighted = body.op("Mul", [each, body.op("Unsqueeze", [shares, body.constant([3])])])
     total = body.op("ReduceSum", [weighted, body.constant([0])], {"keepdims": 0})
     return ir.Graph(inputs, [total], nodes=body.nodes, opset_imports={"": OPSET}, name="experts")
 
 
-def _experts(body: FunctionBody, spec: ExpertsSpec, x: ir.Value, fc: ir.Value, proj: ir.Value) -> ir.Value:
+def _experts(
+    body: FunctionBody, spec: ExpertsSpec, rows: RowDtype | None, x: ir.Value, fc: ir.Value, proj: ir.Value
+) -> ir.Value:
     """What every expert makes of every row, [E, B, L, H]."""
-    rows = body.op("Unsqueeze", [x, body.constant([0])])
-    products = body.op("MatMul", [rows, _transposed(body, fc)])
+    outer = body.op("Unsqueeze", [x, body.constant([0])])
+    products = body.op("MatMul", [outer, _transposed(body, fc)])
     up, gate = body.ops("Split", [products], 2, {"axis": -1, "num_outputs": 2})
     kind, attributes = ACTIVATIONS[spec.activation]
     hidden = body.op("Mul", [body.op(kind, [gate], attributes), up])
+    hidden = _rounded(body, hidden, rows) if rows else hidden
     return body.op("MatMul", [hidden, _transposed(body, proj)])
+
+
+def _rounded(body: FunctionBody, x: ir.Value, rows: RowDtype) -> ir.Value:
+    """As build/quantization/integer_rows.py writes it."""
+    level = GREATEST_LEVEL[rows]
+    greatest, least = (body.constant(sign * level, np.float32) for sign in (1, -1))
+    largest = body.op("ReduceMax", [body.op("Abs", [x]), body.constant([-1])], {"keepdims": 1})
+    scale = body.op("Div", [body.op("Max", [largest, body.constant(LEAST_MAGNITUDE, np.float32)]), greatest])
+    scaled = body.op("Mul", [x, body.op("Reciprocal", [scale])])
+    return body.op("Mul", [body.op("Clip", [body.op("Round", [scaled]), least, greatest]), scale])
 
 
 def _transposed(body: FunctionBody, stack: ir.Value) -> ir.Value:

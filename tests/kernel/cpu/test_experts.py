@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 import pytest
 
-from inflight.build.graph.expert_scratch import scratch_row_bytes
+from inflight.build.graph.expert_scratch import ExpertRows, scratch_row_bytes
 from inflight.build.graph.operators import activation_type
 from inflight.build.graph.values import new_value
 from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, levels, operator, rows
@@ -29,6 +29,7 @@ class Mixture(NamedTuple):
     fc: Array
     proj: Array
     attributes: dict[str, Any]
+    biases: tuple[Array, Array] | tuple[None, None] = (None, None)
 
     @property
     def act(self) -> np.dtype[Any]:
@@ -38,12 +39,14 @@ class Mixture(NamedTuple):
     @property
     def scratch_bytes(self) -> int:
         count, hidden, size = self.proj.shape
-        return scratch_row_bytes(count, self.attributes["top_k"], hidden, size, self.act.itemsize)
+        act = activation_type(ir.tensor(self.fc).dtype)
+        return scratch_row_bytes(count, self.attributes["top_k"], hidden, size, ExpertRows(act, act))
 
     def graph(self) -> ir.Graph:
         count, hidden, _ = self.proj.shape
         act = activation_type(ir.tensor(self.fc).dtype)
         inputs = [rows("x", hidden, act), self.fc, self.proj, rows("logits", count), rows("residual", hidden)]
+        inputs += [*self.biases] if self.biases[0] is not None else []
         scratch = new_value("scratch", ir.DataType.UINT8, ("T", self.scratch_bytes))
         return operator("Experts", inputs, [rows("y", hidden), scratch], self.attributes)
 
@@ -59,7 +62,7 @@ class Mixture(NamedTuple):
         kernel.run(
             len(x),
             np.ascontiguousarray(x),
-            *kernel.packed,
+            *(*kernel.packed, None, None)[:4],
             logits,
             None if residual is None else y,
             y,
@@ -70,7 +73,7 @@ class Mixture(NamedTuple):
         return y
 
     def expected(self, x: Array, logits: Array) -> Array:
-        return experts(x, self.fc, self.proj, logits, **self.attributes)[0]
+        return experts(x, self.fc, self.proj, logits, None, *self.biases, **self.attributes)[0]
 
 
 def random_mixture(rng: np.random.Generator, dtype: Any, routing: str, top_k: int | None = None) -> Mixture:
@@ -84,7 +87,9 @@ def random_mixture(rng: np.random.Generator, dtype: Any, routing: str, top_k: in
     }
     fc = rng.standard_normal((count, 2 * size, hidden), np.float32) * hidden**-0.5
     proj = rng.standard_normal((count, hidden, size), np.float32) * size**-0.5
-    return Mixture(fc.astype(dtype), proj.astype(dtype), attributes)
+    biases = [rng.standard_normal((count, width), np.float32).astype(dtype) for width in (2 * size, hidden)]
+    given = (biases[0], biases[1]) if rng.random() < 0.5 else (None, None)
+    return Mixture(fc.astype(dtype), proj.astype(dtype), attributes, given)
 
 
 def random_logits(rng: np.random.Generator, count: int, experts: int) -> npt.NDArray[np.float32]:
