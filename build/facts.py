@@ -63,8 +63,15 @@ def _layer_kinds(spec: ModelSpec) -> tuple[LayerKind, ...]:
 
 def active_parameters(checkpoint: Checkpoint) -> int:
     """Those that one token meets: of the experts, those that are chosen for it."""
-    idle = (prod(entry.shape) - _met(checkpoint, entry, prod(entry.shape)) for entry in _stacks(checkpoint))
+    stacks = [*_stacks(checkpoint), *_stack_biases(checkpoint)]
+    idle = (prod(entry.shape) - _met(checkpoint, entry, prod(entry.shape)) for entry in stacks)
     return num_parameters(checkpoint) - sum(idle)
+
+
+def _stack_biases(checkpoint: Checkpoint) -> list[TensorEntry]:
+    """(experts, out); every other bias is a vector."""
+    biases = (entry for name, entry in checkpoint.tensors.items() if name.endswith(".bias"))
+    return [entry for entry in biases if len(entry.shape) == _STACK_AXES - 1]
 
 
 def _stacks(checkpoint: Checkpoint) -> list[TensorEntry]:

@@ -83,9 +83,10 @@ OPERATORS: Mapping[str, Operator] = {
         in_place={"key_cache_written": "key_cache", "value_cache_written": "value_cache"},
     ),
     "PagedAttention": Operator(
-        ("q", "key_cache", "value_cache", "positions", "sequence_of_row", "block_tables"),
+        ("q", "key_cache", "value_cache", "positions", "sequence_of_row", "block_tables", "sinks"),
         ("y",),
         {**_HEADS, **CACHE_FACTORS, "scale": FLOAT, "window": INT, "softcap": FLOAT},
+        optional=frozenset({"sinks"}),
     ),
     "GatherRows": Operator(("x", "rows"), ("y",)),
     "QuantizeRows": Operator(
@@ -147,6 +148,8 @@ OPERATORS: Mapping[str, Operator] = {
 
 # Of Activation, GatedLinear, QuantizedGatedLinear, Gate, Experts and QuantizedExperts.
 ACTIVATIONS = ("silu", "gelu_tanh", "gelu", "relu", "relu2")
+# Of Experts and QuantizedExperts alone.
+OF_EXPERTS = ("clamped_swiglu",)
 
 # The greatest magnitude of a quantized row. 16 bits are two signed bytes, 256 * high + low, whose range ends at
 # 127 * 256 + 127: so a product of int16 rows is two products of int8 rows.
@@ -201,8 +204,10 @@ def _node_problems(node: ir.Node) -> Iterator[str]:
     types = {name: attribute.type for name, attribute in node.attributes.items()}
     if types != dict(operator.attributes):
         yield f"has attributes {sorted(types)}, expected {sorted(operator.attributes)}"
-    elif "activation" in types and node.attributes["activation"].as_string() not in ACTIVATIONS:
-        yield f"has activation {node.attributes['activation'].as_string()}, which is none of {', '.join(ACTIVATIONS)}"
+    elif "activation" in types:
+        known = (*ACTIVATIONS, *(OF_EXPERTS if "top_k" in types else ()))
+        if (name := node.attributes["activation"].as_string()) not in known:
+            yield f"has activation {name}, which is none of {', '.join(known)}"
     if node.op_type in PRODUCTS and not missing:
         yield from _product_problems(node)
 

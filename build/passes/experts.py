@@ -55,7 +55,9 @@ def _plain(call: ir.Node) -> ir.Node | None:
         return None
     act = activation_type(dtype_of(weights[1]))
     attributes = {name: call.attributes[name].value for name in _KEPT}
-    return fused("Experts", [x, *weights, logits], _outputs(call, ExpertRows(act, act)), attributes)
+    biases = _biases(call)
+    added = [None, *biases] if biases else []
+    return fused("Experts", [x, *weights, logits, *added], _outputs(call, ExpertRows(act, act)), attributes)
 
 
 def _quantized(graph: ir.Graph, call: ir.Node) -> ir.Node | None:
@@ -68,7 +70,7 @@ def _quantized(graph: ir.Graph, call: ir.Node) -> ir.Node | None:
     inner = text(call, "rows", "")
     types = ExpertRows(dtype_of(rows[0]), onnx_dtype(inner), quantized=True)
     inputs = [*rows, fc.weight, fc.scale, proj.weight, proj.scale, logits, None]
-    inputs += [None, None, fc.zero, proj.zero, fc.codebook, proj.codebook]
+    inputs += [*(_biases(call) or (None, None)), fc.zero, proj.zero, fc.codebook, proj.codebook]
     while inputs[-1] is None:
         inputs.pop()
     attributes = {name: call.attributes[name].value for name in _KEPT}
@@ -78,6 +80,11 @@ def _quantized(graph: ir.Graph, call: ir.Node) -> ir.Node | None:
     for matrix in (fc, proj):
         adopt(graph, matrix)
     return node
+
+
+def _biases(call: ir.Node) -> list[ir.Value]:
+    """Of both stacks, in their stored type; none where there are none."""
+    return [bias for value in call.inputs[4:] if (bias := stored(value)) is not None]
 
 
 def _own_rows(graph: ir.Graph, rows: ir.Node, group_size: int) -> Sequence[ir.Value]:

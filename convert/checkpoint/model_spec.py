@@ -15,6 +15,9 @@ from inflight.convert.checkpoint.rope import RotaryScaling
 # silu: x * sigmoid(x). gelu: x * Phi(x), Phi the normal distribution; gelu_tanh approximates it by a tanh. relu:
 # max(x, 0); relu2: its square.
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
+# clamped_swiglu, of experts alone: with g = min(gate, 7) and u = up within -7 .. 7, (u + 1) g sigmoid(1.702 g).
+ExpertActivation = Activation | Literal["clamped_swiglu"]
+CLAMP_LIMIT, CLAMP_SLOPE = 7.0, 1.702
 Routing = Literal["softmax", "renormalized", "sparse_mixer"]
 
 
@@ -53,7 +56,8 @@ class AttentionSpec:
     sees the last so many positions, its own included; None: all. `rope` None: no position enters.
 
     q, k and v are cut to -clip .. clip first, where it is not None. The norms of q and k are those of each head, or
-    with `norm_wide` of all heads together; they come before the rotation, or with `norm_last` after it.
+    with `norm_wide` of all heads together; they come before the rotation, or with `norm_last` after it. `sinks`: each
+    head has a number that is one score more of every row, whose value is 0 (Xiao et al., 2024, with learned scores).
     """
 
     num_heads: int
@@ -70,6 +74,7 @@ class AttentionSpec:
     norm_wide: bool = False
     norm_last: bool = False
     clip: float | None = None
+    sinks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +105,16 @@ class ExpertsSpec:
     `routing` gives the weights. softmax: shares of the softmax over all experts; renormalized: over the chosen ones;
     sparse_mixer (two experts): the first one's share of the experts whose logits are within 2 `epsilon` of the
     greatest, relative to the greater of that and their own magnitude, and the second one's likewise without the first.
+    `bias`: of the router and of all products of experts.
     """
 
     count: int
     top_k: int
     size: int
-    activation: Activation
+    activation: ExpertActivation
     routing: Routing
     epsilon: float = 0.0
+    bias: bool = False
     shared: SharedExpertSpec | None = None
 
 

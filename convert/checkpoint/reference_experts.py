@@ -3,40 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from inflight.convert.checkpoint.expert_stacks import Stack
-from inflight.convert.checkpoint.model_spec import ExpertsSpec
+from inflight.convert.checkpoint.model_spec import CLAMP_LIMIT, CLAMP_SLOPE, ExpertsSpec
 
 Array = npt.NDArray[Any]
 
 
+class ExpertMatrices(NamedTuple):
+    """Of all experts: fc (2 size, hidden), what multiplies the activated branch first; proj (hidden, size); `biases` of
+    both, [count, out], if they have some. `rounded` is what becomes of the rows in front of the matrices of a module.
+    """
+
+    fc: Stack
+    proj: Stack
+    biases: tuple[Array, Array] | None
+    rounded: Callable[[Array, str], Array]
+
+
 def mix_experts(
-    spec: ExpertsSpec,
-    logits: Array,
-    x: Array,
-    fc: Stack,
-    proj: Stack,
-    activation: Callable[[Array], Array],
-    rounded: Callable[[Array, str], Array],
+    spec: ExpertsSpec, logits: Array, x: Array, experts: ExpertMatrices, gated: Callable[[Array, Array], Array]
 ) -> Array:
     """The weighted sum [tokens, hidden] of what each token's experts make of its row of x [tokens, hidden].
 
-    `logits` [tokens, count] are the router's; fc [count, 2 size, hidden], what multiplies the activated branch first;
-    proj [count, hidden, size]. Matrices may be mapped: those of experts that no token meets are not read. `rounded` is
-    what becomes of the rows in front of the matrices of a module.
+    `logits` [tokens, count] are the router's; `gated` makes the rows between the products of a gate and what multiplies
+    it. Matrices may be mapped: those of experts that no token meets are not read.
     """
     chosen, weights = route(spec, logits)
-    result, rows = np.zeros_like(x), rounded(x, "mlp.fc")
+    result, rows = np.zeros_like(x), experts.rounded(x, "mlp.fc")
     for expert in np.unique(chosen):
         tokens, places = np.nonzero(chosen == expert)
-        up, gate = np.split(rows[tokens] @ fc[expert].astype(x.dtype).T, 2, axis=-1)
-        found = rounded(activation(gate) * up, "mlp.proj") @ proj[expert].astype(x.dtype).T
-        result[tokens] += weights[tokens, places, None] * found
+        fc_bias, proj_bias = (0, 0) if experts.biases is None else (each[expert] for each in experts.biases)
+        up, gate = np.split(rows[tokens] @ experts.fc[expert].astype(x.dtype).T + fc_bias, 2, axis=-1)
+        inner = experts.rounded(gated(gate, up), "mlp.proj")
+        result[tokens] += weights[tokens, places, None] * (inner @ experts.proj[expert].astype(x.dtype).T + proj_bias)
     return result
+
+
+def clamped_swiglu(gate: Array, up: Array) -> Array:
+    """(u + 1) g sigmoid(1.702 g), with g = min(gate, 7) and u = up within -7 .. 7."""
+    gate, up = np.minimum(gate, CLAMP_LIMIT), np.clip(up, -CLAMP_LIMIT, CLAMP_LIMIT)
+    return np.asarray((up + 1) * gate / (1 + np.exp(-CLAMP_SLOPE * gate)))
 
 
 def route(spec: ExpertsSpec, logits: Array) -> tuple[Array, Array]:

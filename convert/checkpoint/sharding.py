@@ -49,11 +49,11 @@ def shard(spec: TensorSpec, config: CheckpointConfig, tp_rank: int) -> Shard:
 
 def _stack(spec: TensorSpec, blocks: tuple[Block, ...], padding: int = 0) -> Shard:
     rows = sum(len(block.rows) for block in blocks) + padding
+    stacked = () if spec.experts is None else (spec.experts,)
     if spec.columns is None:
-        return Shard((rows,), blocks, padding)
+        return Shard((*stacked, rows // (spec.experts or 1)), blocks, padding)
     columns = blocks[0].columns
     width = spec.columns if columns is None else len(columns)
-    stacked = () if spec.experts is None else (spec.experts,)
     return Shard((*stacked, rows // (spec.experts or 1), width), blocks, padding)
 
 

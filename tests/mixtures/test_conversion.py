@@ -69,9 +69,9 @@ def test_ranks_hold_parts_of_every_expert(tmp_path: Path, seed: int, rng: np.ran
 
 def test_a_mixture_that_is_not_known_says_what_is_missing() -> None:
     with pytest.raises(
-        ModelError, match=r"GptOssForCausalLM is not supported: attention sinks, and experts with biases"
+        ModelError, match=r"DeepseekV3ForCausalLM is not supported: latent attention and experts in groups"
     ):
-        check_config("model", {"architectures": ["GptOssForCausalLM"]})
+        check_config("model", {"architectures": ["DeepseekV3ForCausalLM"]})
     config = PhimoeConfig(num_experts_per_tok=3, lm_head_bias=True, vocab_size=100, pad_token_id=0).to_dict()
     with pytest.raises(ModelError, match=r"lm_head_bias True is not supported.*\n.*num_experts_per_tok 3 is not"):
         check_config("model", {**config, "architectures": ["PhimoeForCausalLM"]})

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tests.oracles.fused_floats import Floats, added, float32, gated_linear, linear
-from tests.oracles.fused_quantized import quantize_rows, quantized_gated_linear, quantized_linear
+from tests.oracles.fused_floats import Floats, activated, added, float32, gated_linear, linear
+from tests.oracles.fused_quantized import quantize_rows, quantized_linear
 
 Array = npt.NDArray[Any]
 
@@ -32,8 +32,12 @@ def experts(
 
     def expert(number: int, row: int) -> Floats:
         up, gate = np.split(fc[number], 2)
-        biases = _halves(fc_bias, number)
-        inner = gated_linear(x[row : row + 1], gate, up, *biases, activation=activation).astype(x.dtype)
+        gate_bias, up_bias = _halves(fc_bias, number)
+        rows = x[row : row + 1]
+        if activation == "clamped_swiglu":
+            inner = clamped_swiglu(linear(rows, gate, gate_bias), linear(rows, up, up_bias)).astype(x.dtype)
+        else:
+            inner = gated_linear(rows, gate, up, gate_bias, up_bias, activation=activation).astype(x.dtype)
         found: Floats = linear(inner, proj[number], None if proj_bias is None else proj_bias[number])[0]
         return found
 
@@ -76,12 +80,18 @@ def quantized_experts(
 
         (up, gate), (up_scale, gate_scale) = np.split(own(fc), 2), np.split(own(fc_scale), 2)
         zeros = _halves(None if fc_zero is None else np.stack(np.split(fc_zero, experts)), number)
-        inner = quantized_gated_linear(
-            *(x[row : row + 1], x_scale[row : row + 1], gate, gate_scale, up, up_scale),
-            *(*_halves(fc_bias, number), *zeros, fc_codebook),
-            activation=activation,
-            group_size=group_size,
+        given = (x[row : row + 1], x_scale[row : row + 1])
+        biases = _halves(fc_bias, number)
+        outer: dict[str, Any] = {"codebook": fc_codebook, "group_size": group_size}
+        gates, ups = (
+            quantized_linear(*given, weight, of_weight, bias, zero, **outer)
+            for weight, of_weight, bias, zero in (
+                (gate, gate_scale, biases[0], zeros[0]),
+                (up, up_scale, biases[1], zeros[1]),
+            )
         )
+        clamped = activation == "clamped_swiglu"
+        inner = clamped_swiglu(gates, ups) if clamped else activated(gates, activation=activation) * ups
         levels, scale = quantize_rows(inner, type=rows)
         bias = None if proj_bias is None else proj_bias[number]
         zero = None if proj_zero is None else own(proj_zero)
@@ -93,6 +103,12 @@ def quantized_experts(
 
     y = _mixed(expert, logits, len(proj) // experts, top_k, routing, epsilon)
     return added(y, None, residual), np.zeros((len(x), 0), np.uint8)
+
+
+def clamped_swiglu(gate: Array, up: Array) -> Floats:
+    """(u + 1) g / (1 + exp(-1.702 g)), with g at most 7 and u within -7 .. 7."""
+    g, u = np.minimum(gate.astype(np.float64), 7), np.clip(up.astype(np.float64), -7, 7)
+    return float32((u + 1) * g / (1 + np.exp(-1.702 * g)))
 
 
 def _halves(values: Array | None, number: int) -> tuple[Array | None, Array | None]:

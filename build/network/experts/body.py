@@ -16,7 +16,7 @@ from inflight.build.graph.operators import GREATEST_LEVEL
 from inflight.build.graph.values import new_value
 from inflight.build.network.layers import ACTIVATIONS, BATCH, FLOAT, OPSET, STEP
 from inflight.build.quantization.row_scales import LEAST_MAGNITUDE
-from inflight.convert.checkpoint.model_spec import ExpertsSpec
+from inflight.convert.checkpoint.model_spec import CLAMP_LIMIT, CLAMP_SLOPE, ExpertsSpec
 from inflight.convert.quantization.schemes import RowDtype
 
 _ROUTER_AXIS = -1
@@ -46,8 +46,9 @@ class FunctionBody:
 
 
 def function_graph(spec: ExpertsSpec, rows: RowDtype | None) -> ir.Graph:
-    """Inputs: x [B, L, H], the router's logits [B, L, E], fc [E, 2 I, H], proj [E, H, I]. Output: [B, L, H]. `rows`:
-    the type to which rows in front of proj are rounded; None leaves them as they are.
+    """Inputs: x [B, L, H], the router's logits [B, L, E], fc [E, 2 I, H], proj [E, H, I], and where there are some the
+    biases of both, [E, 2 I] and [E, H]. Output: [B, L, H]. `rows`: the type to which rows in front of proj are rounded;
+    None leaves them as they are.
     """
     body = FunctionBody()
     inputs = [
@@ -57,25 +58,53 @@ def function_graph(spec: ExpertsSpec, rows: RowDtype | None) -> ir.Graph:
         new_value("proj", FLOAT, (spec.count, "hidden", spec.size)),
     ]
     x, logits, fc, proj = inputs
+    if spec.bias:
+        inputs += [new_value(f"{name}_bias", FLOAT, (spec.count, size)) for name, size in _bias_sizes(spec)]
     mixer = _sparse_mixer if spec.routing == "sparse_mixer" else _top_k
     shares = body.op("Transpose", [mixer(body, spec, logits)], {"perm": [2, 0, 1]})
-    each = _experts(body, spec, rows, x, fc, proj)
+    each = _experts(body, spec, rows, x, (fc, proj), inputs[4:])
     weighted = body.op("Mul", [each, body.op("Unsqueeze", [shares, body.constant([3])])])
     total = body.op("ReduceSum", [weighted, body.constant([0])], {"keepdims": 0})
     return ir.Graph(inputs, [total], nodes=body.nodes, opset_imports={"": OPSET}, name="experts")
 
 
+def _bias_sizes(spec: ExpertsSpec) -> tuple[tuple[str, int | str], ...]:
+    return (("fc", 2 * spec.size), ("proj", "hidden"))
+
+
 def _experts(
-    body: FunctionBody, spec: ExpertsSpec, rows: RowDtype | None, x: ir.Value, fc: ir.Value, proj: ir.Value
+    body: FunctionBody,
+    spec: ExpertsSpec,
+    rows: RowDtype | None,
+    x: ir.Value,
+    stacks: tuple[ir.Value, ir.Value],
+    biases: Sequence[ir.Value],
 ) -> ir.Value:
     """What every expert makes of every row, [E, B, L, H]."""
+    fc_bias, proj_bias = biases or (None, None)
     outer = body.op("Unsqueeze", [x, body.constant([0])])
-    products = body.op("MatMul", [outer, _transposed(body, fc)])
+    products = _added(body, body.op("MatMul", [outer, _transposed(body, stacks[0])]), fc_bias)
     up, gate = body.ops("Split", [products], 2, {"axis": -1, "num_outputs": 2})
-    kind, attributes = ACTIVATIONS[spec.activation]
-    hidden = body.op("Mul", [body.op(kind, [gate], attributes), up])
+    hidden = _gated(body, spec, gate, up)
     hidden = _rounded(body, hidden, rows) if rows else hidden
-    return body.op("MatMul", [hidden, _transposed(body, proj)])
+    return _added(body, body.op("MatMul", [hidden, _transposed(body, stacks[1])]), proj_bias)
+
+
+def _added(body: FunctionBody, rows: ir.Value, bias: ir.Value | None) -> ir.Value:
+    """rows [E, B, L, out] plus the bias [E, out] of each expert."""
+    return rows if bias is None else body.op("Add", [rows, body.op("Unsqueeze", [bias, body.constant([1, 2])])])
+
+
+def _gated(body: FunctionBody, spec: ExpertsSpec, gate: ir.Value, up: ir.Value) -> ir.Value:
+    if spec.activation != "clamped_swiglu":
+        if spec.activation == "relu2":
+            relu = body.op("Relu", [gate])
+            return body.op("Mul", [body.op("Mul", [relu, relu]), up])
+        kind, attributes = ACTIVATIONS[spec.activation]
+        return body.op("Mul", [body.op(kind, [gate], attributes), up])
+    least, most, one = (body.constant(number, np.float32) for number in (-CLAMP_LIMIT, CLAMP_LIMIT, 1))
+    gate = body.op("Swish", [body.op("Clip", [gate, None, most])], {"alpha": CLAMP_SLOPE})
+    return body.op("Mul", [body.op("Add", [body.op("Clip", [up, least, most]), one]), gate])
 
 
 def _rounded(body: FunctionBody, x: ir.Value, rows: RowDtype) -> ir.Value:

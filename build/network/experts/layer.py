@@ -36,6 +36,8 @@ class ExpertsLayer:
         weights, logits = self._layers.weights, self._layers.linear(x, f"{source}.router", f"{name}.router")
         stacks = [weights.stack(f"{source}.{stack}", f"{name}.{stack}.weight") for stack in ("fc", "proj")]
         rows = weights.rounded_rows(x, f"{source}.fc", f"{name}.fc")
+        if spec.bias:
+            stacks += [weights.float32(f"{source}.{stack}.bias") for stack in ("fc", "proj")]
         called = name if spec.shared is None else f"{name}.experts"
         inner = weights.rows_of(f"{source}.proj")
         function, facts = self._function(spec, inner), {**_facts(spec), "rows": inner or ""}
@@ -45,7 +47,7 @@ class ExpertsLayer:
         return self._builder.op("Add", [mixed, self._shared(x, spec, source, name)], name, FLOAT, shape_of(x))
 
     def _shared(self, x: ir.Value, spec: ExpertsSpec, source: str, name: str) -> ir.Value:
-        assert spec.shared is not None
+        assert spec.shared is not None and spec.activation != "clamped_swiglu"
         mlp = MlpSpec(spec.shared.size, spec.activation)
         found = self._layers.mlp(x, mlp, source, name, "shared_expert")
         if not spec.shared.gated:
@@ -58,7 +60,7 @@ class ExpertsLayer:
         epsilon = f"_{spec.epsilon:g}" if spec.routing == "sparse_mixer" else ""
         rows = "" if inner is None else f"_{inner}"
         sizes = f"{spec.top_k}_of_{spec.count}_{spec.size}"
-        kind = f"Experts_{sizes}_{spec.routing}{epsilon}_{spec.activation}{rows}"
+        kind = f"Experts_{sizes}_{spec.routing}{epsilon}_{spec.activation}{rows}{'_bias' if spec.bias else ''}"
         attributes = [ir.Attr(name, of_type, None) for name, of_type in _ATTRIBUTES.items()]
         return ir.Function(DOMAIN, kind, graph=function_graph(spec, inner), attributes=attributes)
 

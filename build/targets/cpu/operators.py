@@ -209,7 +209,8 @@ def _paged_attention(node: ir.Node, places: Places) -> KernelCall:
     rest = ", ".join((_integer(node, "num_heads"), _integer(node, "window"), *numbers))
     caches = (places.cache("key", keys, shape), places.cache("value", values, shape))
     partials = Argument("float *", "(float *)(e->workspace + PARTIALS_OFFSET)")
-    arguments = (_ROWS, places.read(q), *caches, partials, places.write(y, "void *"), *_cache_factors(node))
+    sinks = places.weight("floats", _optional(node, 6))
+    arguments = (_ROWS, places.read(q), *caches, partials, places.write(y, "void *"), sinks, *_cache_factors(node))
     return KernelCall("paged_attention", (f"(attention_shape){{{shape}, {rest}}}", element_of(y)), arguments)
 
 

@@ -35,17 +35,27 @@ class _Part(NamedTuple):
 def dequantized_stacks(checkpoint: Checkpoint, family: Family) -> Iterator[DequantizedStack]:
     """Every stack of a mixture whose parts are quantized, of a checkpoint of one rank, layer by layer."""
     mixture = family.mixture
+    if mixture is None:
+        return
     parts = _parts(checkpoint, family)
     for layer in range(len(checkpoint.spec.layers)):
         prefix = f"model.layers.{layer}."
-        for name, tensors in () if mixture is None else mixture.stacks.items():
+        for name, tensors in mixture.stacks.items():
             found = [parts.get(prefix + module_path(tensor)) for tensor in tensors]
             known = [part for part in found if part is not None]
             if len(known) == len(found):
                 quantization = quantization_of(known[0].spec, checkpoint.config)
                 assert quantization is not None, f"{name} is plain"
-                weight = np.concatenate([_matrices(checkpoint, part) for part in known], axis=-2)
+                matrices = [_matrices(checkpoint, part) for part in known]
+                weight = _alternating(matrices) if mixture.alternates else np.concatenate(matrices, axis=-2)
                 yield DequantizedStack(prefix + name, weight, RowRounding(quantization.activations))
+
+
+def _alternating(matrices: list[Matrix]) -> Matrix:
+    """[experts, in, out], the outputs of the matrices in turn."""
+    experts, _, inputs = matrices[0].shape
+    together: Matrix = np.stack(matrices, axis=2).reshape(experts, -1, inputs).transpose(0, 2, 1)
+    return together
 
 
 def _parts(checkpoint: Checkpoint, family: Family) -> dict[str, _Part]:

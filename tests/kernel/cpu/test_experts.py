@@ -83,7 +83,7 @@ def random_mixture(rng: np.random.Generator, dtype: Any, routing: str, top_k: in
         "top_k": top_k,
         "routing": routing,
         "epsilon": float(rng.uniform(0.01, 0.5)) if routing == "sparse_mixer" else 0.0,
-        "activation": str(rng.choice(["silu", "gelu_tanh"])),
+        "activation": str(rng.choice(["silu", "gelu_tanh", "clamped_swiglu"])),
     }
     fc = rng.standard_normal((count, 2 * size, hidden), np.float32) * hidden**-0.5
     proj = rng.standard_normal((count, hidden, size), np.float32) * size**-0.5

@@ -130,7 +130,7 @@ def random_mixture(rng: np.random.Generator, kind: str, row_bits: int) -> Mixtur
         "top_k": int(rng.integers(1, count + 1)),
         "routing": str(rng.choice(["softmax", "renormalized"])),
         "epsilon": 0.0,
-        "activation": str(rng.choice(["silu", "gelu_tanh"])),
+        "activation": str(rng.choice(["silu", "gelu_tanh", "clamped_swiglu"])),
         "group_size": fc.group,
         "inner_group_size": proj.group,
         "rows": f"int{row_bits}",

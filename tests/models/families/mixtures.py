@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from transformers import (
+    GptOssConfig,
     GraniteMoeConfig,
     GraniteMoeSharedConfig,
     MixtralConfig,
@@ -22,6 +23,7 @@ MIXTURE_CONFIGS: dict[str, Any] = {
     "olmoe": OlmoeConfig,
     "granitemoe": GraniteMoeConfig,
     "granitemoeshared": GraniteMoeSharedConfig,
+    "gpt_oss": GptOssConfig,
 }
 MIXTURES = tuple(MIXTURE_CONFIGS)
 # transformers has no head size of its own for these: it is hidden_size / heads.
@@ -47,6 +49,11 @@ def random_mixture(rng: Any, family: str) -> dict[str, Any]:
         scales |= {"attention_multiplier": float(rng.uniform(0.02, 0.3)), "logits_scaling": float(rng.uniform(0.1, 9))}
         shared = {"shared_intermediate_size": int(rng.integers(9, 70))} if family == "granitemoeshared" else {}
         return {**sizes, **scales, **shared, "num_local_experts": count, "attention_bias": flag}
+    if family == "gpt_oss":
+        yarn = {"rope_type": "yarn", "rope_theta": 15000.0, "factor": float(rng.uniform(2, 20)), "beta_fast": 32.0}
+        yarn |= {"beta_slow": 1.0, "truncate": flag, "original_max_position_embeddings": 64}
+        window = int(rng.integers(5, 40))
+        return {**sizes, "num_local_experts": count, "rope_parameters": yarn, "sliding_window": window}
     if family == "phimoe":
         sizes = {"num_experts_per_tok": 2, "router_jitter_noise": float(rng.uniform(0.01, 0.4)), "attention_bias": flag}
     return {**sizes, "num_local_experts": count}

@@ -233,5 +233,6 @@ _WEIGHT_INPUTS: dict[str, tuple[tuple[Layout, tuple[int, ...]], ...]] = {
         ("gated_expert_floats", (8,)),
         ("expert_floats", (9,)),
     ),
+    "PagedAttention": (("floats", (6,)),),
     "RopeCacheWrite": (("floats", (1,)), ("floats", (2,)), ("floats", (3,)), ("floats", (4,))),
 }

@@ -33,16 +33,17 @@ def softmax_rounded_to(dtype: str | None) -> AbstractContextManager[object]:
 
 
 def rows_rounded_for(stacks: Mapping[int, RowRounding]) -> AbstractContextManager[object]:
-    """While it is entered, rows that a linear function multiplies by a part of one of these stacks are rounded."""
+    """While it is entered, rows that a product multiplies by a part of one of these stacks are rounded."""
     import torch
     from torch.overrides import TorchFunctionMode
 
     if not stacks:
         return nullcontext()
+    products = (torch.nn.functional.linear, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
 
     class Rounded(TorchFunctionMode):  # type: ignore[misc]  # torch is not typed here
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if func is torch.nn.functional.linear:
+            if func in products:
                 rounding = stacks.get(args[1].untyped_storage().data_ptr())
                 args = args if rounding is None else (rounded_rows(args[0], rounding), *args[1:])
             return func(*args, **(kwargs or {}))
