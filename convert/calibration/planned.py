@@ -9,7 +9,7 @@ import numpy as np
 from inflight.convert.calibration.statistics import LayerWeights
 from inflight.convert.checkpoint.expert_stacks import QuantizedStack, Stack
 from inflight.convert.checkpoint.layout import STACK_AXES, TABLES, module_path
-from inflight.convert.plan import ConversionPlan
+from inflight.convert.plan import ConversionPlan, PlannedTensor
 from inflight.convert.quantization.round_to_nearest import dequantize, unpack_pairs
 from inflight.convert.quantization.rows import RowRounding
 from inflight.convert.quantization.scheme import WeightQuantization
@@ -70,7 +70,7 @@ class PlannedTensors:
 
     def matrices(self) -> list[str]:
         """The modules of all products that may be quantized, by their paths, but for stacks of experts."""
-        matrices = (name for name, tensor in self._tensors.items() if len(tensor.shape) == 2 and not tensor.plain)
+        matrices = (name for name, tensor in self._tensors.items() if _is_matrix(tensor))
         tables = [f"transformer.{table}.weight" for table in TABLES]
         return [module_path(name) for name in matrices if name not in tables]
 
@@ -107,3 +107,8 @@ class PlannedTensors:
             chunks.setdefault(name, []).append(chunk)
         shapes = {each.name: each.shape for each in self._tensors[tensor].stored(self._dtype)}
         return {name: np.concatenate(each).reshape(shapes[name]) for name, each in chunks.items()}
+
+
+def _is_matrix(tensor: PlannedTensor) -> bool:
+    """A weight that may be quantized; biases of experts have two axes as well."""
+    return tensor.name.endswith(".weight") and len(tensor.shape) == 2 and not tensor.plain
