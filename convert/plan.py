@@ -126,7 +126,7 @@ def make_plan(
     Raises ModelError listing every missing, unknown or misshapen tensor and every unsupported value of the config.
     """
     family = _family(model, raw)
-    tensors = expert_matrices(family.mixture, tensors)
+    tensors = expert_matrices(family.mixture, tensors, raw.get("num_hidden_layers"))
     reading = read_model_config(raw, family)
     problems = list(reading.problems)
     tied = not (reading.optional.lm_head or never_tied)

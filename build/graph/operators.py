@@ -20,7 +20,7 @@ _HEADS = {"num_heads": INT, "num_kv_heads": INT, "head_size": INT}
 CACHE_FACTORS = {"key_factor": FLOAT, "value_factor": FLOAT}
 _ADDED = frozenset({"bias", "zero", "residual", "codebook", "unit"})
 _GATE_BIASES = frozenset({"gate_bias", "up_bias", "gate_zero", "up_zero", "codebook", "gate_unit", "up_unit"})
-_MIXTURE = {"top_k": INT, "routing": STRING, "epsilon": FLOAT, "activation": STRING}
+_MIXTURE = {"top_k": INT, "routing": STRING, "epsilon": FLOAT, "scale": FLOAT, "activation": STRING}
 _STACK_BIASES = ("fc_bias", "proj_bias")
 _STACK_PARTS = ("fc_zero", "proj_zero", "fc_codebook", "proj_codebook", "fc_unit", "proj_unit")
 # Constants of rounded rows: one scale for all rows, or the range to which a row of 8-bit floats is cut.
@@ -126,20 +126,20 @@ OPERATORS: Mapping[str, Operator] = {
         optional=_GATE_BIASES,
     ),
     "Experts": Operator(
-        ("x", "fc", "proj", "logits", "residual", "fc_bias", "proj_bias"),
+        ("x", "fc", "proj", "logits", "residual", "fc_bias", "proj_bias", "choice_bias"),
         ("y", "scratch"),
         _MIXTURE,
-        optional=frozenset({"residual", *_STACK_BIASES}),
+        optional=frozenset({"residual", "choice_bias", *_STACK_BIASES}),
         may_reuse={"y": "residual"},
     ),
     "QuantizedExperts": Operator(
         (
             *("x", "x_scale", "fc", "fc_scale", "proj", "proj_scale", "logits", "residual"),
-            *(*_STACK_BIASES, *_STACK_PARTS),
+            *(*_STACK_BIASES, *_STACK_PARTS, "choice_bias"),
         ),
         ("y", "scratch"),
         {**_MIXTURE, "group_size": INT, "inner_group_size": INT, "rows": STRING, "experts": INT},
-        optional=frozenset({"residual", *_STACK_BIASES, *_STACK_PARTS}),
+        optional=frozenset({"residual", "choice_bias", *_STACK_BIASES, *_STACK_PARTS}),
         may_reuse={"y": "residual"},
     ),
     "GateWholeRows": Operator(("x", "gates"), ("y",), may_reuse={"y": "x"}),

@@ -28,8 +28,10 @@ from inflight.build.passes.rewrite import (
 )
 from inflight.build.quantization.forms import find_stack
 
+# Inputs: rows, logits, two stacks, and their biases.
+_WITH_BIASES = 6
 # What the operators have of the function's attributes.
-_KEPT = ("top_k", "routing", "epsilon", "activation")
+_KEPT = ("top_k", "routing", "epsilon", "scale", "activation")
 
 
 def fuse_experts(graph: ir.Graph) -> None:
@@ -55,9 +57,10 @@ def _plain(call: ir.Node) -> ir.Node | None:
         return None
     act = activation_type(dtype_of(weights[1]))
     attributes = {name: call.attributes[name].value for name in _KEPT}
-    biases = _biases(call)
-    added = [None, *biases] if biases else []
-    return fused("Experts", [x, *weights, logits, *added], _outputs(call, ExpertRows(act, act)), attributes)
+    inputs = [x, *weights, logits, None, *_biases(call), _choice_bias(call)]
+    while inputs[-1] is None:
+        inputs.pop()
+    return fused("Experts", inputs, _outputs(call, ExpertRows(act, act)), attributes)
 
 
 def _quantized(graph: ir.Graph, call: ir.Node) -> ir.Node | None:
@@ -70,7 +73,7 @@ def _quantized(graph: ir.Graph, call: ir.Node) -> ir.Node | None:
     inner = text(call, "rows", "")
     types = ExpertRows(dtype_of(rows[0]), onnx_dtype(inner), quantized=True)
     inputs = [*rows, fc.weight, fc.scale, proj.weight, proj.scale, logits, None]
-    inputs += [*(_biases(call) or (None, None)), fc.zero, proj.zero, fc.codebook, proj.codebook]
+    inputs += [*_biases(call), fc.zero, proj.zero, fc.codebook, proj.codebook, None, None, _choice_bias(call)]
     while inputs[-1] is None:
         inputs.pop()
     attributes = {name: call.attributes[name].value for name in _KEPT}
@@ -82,9 +85,15 @@ def _quantized(graph: ir.Graph, call: ir.Node) -> ir.Node | None:
     return node
 
 
-def _biases(call: ir.Node) -> list[ir.Value]:
-    """Of both stacks, in their stored type; none where there are none."""
-    return [bias for value in call.inputs[4:] if (bias := stored(value)) is not None]
+def _biases(call: ir.Node) -> tuple[ir.Value | None, ir.Value | None]:
+    """Of both stacks, in their stored type."""
+    fc, proj = call.inputs[4:6] if len(call.inputs) >= _WITH_BIASES else (None, None)
+    return stored(fc), stored(proj)
+
+
+def _choice_bias(call: ir.Node) -> ir.Value | None:
+    """It comes last, behind those of the stacks, if there are some."""
+    return stored(call.inputs[-1]) if len(call.inputs) % 2 else None
 
 
 def _own_rows(graph: ir.Graph, rows: ir.Node, group_size: int) -> Sequence[ir.Value]:

@@ -86,12 +86,12 @@ def calibrated(
     held_out = HeldOutText(tensors, plain.spec, further or sequences)
     name_of_text = f"{text.name}, {'held out' if further else 'as calibrated'}"
     of_tensor = {name: scheme for module, scheme in schemes.items() for name in tensors.sources(module)[0]}
-    family = find_family(source.config)
+    family, layers = find_family(source.config), len(plain.spec.layers)
     found = {
         name: CalibratedTensor(tensor, cache.measured(name), cache.chosen(name, of_tensor[name]))
         if name in of_tensor
         else tensor
-        for name, tensor in expert_matrices(None if family is None else family.mixture, source.tensors).items()
+        for name, tensor in expert_matrices(None if family is None else family.mixture, source.tensors, layers).items()
     }
     model = replace(source, tensors=found)
     if options.kv_cache_dtype == "fp8" and source.cache_factors is None:

@@ -136,7 +136,8 @@ def _mlp(config: CheckpointConfig, family: Family, optional: OptionalTensors, in
         activation="clamped_swiglu" if mixture is not None and mixture.clamped else activation(config),
         routing=moe.routing,
         bias=mixture is not None and mixture.bias,
-        epsilon=moe.sparse_mixer_epsilon if moe.routing == "sparse_mixer" else 0.0,
+        epsilon=moe.epsilon,
+        scale=moe.routed_scaling_factor,
         shared=SharedExpertSpec(shared, mixture is not None and mixture.gates_shared_expert) if shared else None,
     )
 

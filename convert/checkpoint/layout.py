@@ -16,7 +16,7 @@ from inflight.convert.quantization.scheme import WeightQuantization
 
 LAYER_PREFIX = "transformer.layers."
 Split = Literal["whole", "heads", "rows", "columns", "vocab"]
-Kind = Literal["weight", "bias", "sinks"]
+Kind = Literal["weight", "bias", "sinks", "e_score_correction_bias"]
 # Modules whose rows are looked up: no product reads them, and nothing quantizes them.
 TABLES = ("vocab_embedding", "position_embedding")
 # Axes of the matrices of all experts: experts, out, in.
@@ -133,6 +133,9 @@ class _LayerTensors:
         yield self.plain("router", (count,), hidden, wide=True)
         yield self.stack("fc", (spec.size, spec.size) * count, hidden, "rows", count)
         yield self.stack("proj", (hidden,) * count, spec.size, "columns", count)
+        if spec.biased_choice:
+            named = self._of_experts("router", "e_score_correction_bias")
+            yield TensorSpec(*named, self.layer, (count,), None, "whole", wide=True)
         if spec.bias:
             yield TensorSpec(*self._of_experts("router", "bias"), self.layer, (count,), None, "whole", wide=True)
             halves = (spec.size, spec.size) * count

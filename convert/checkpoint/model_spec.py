@@ -18,7 +18,7 @@ Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
 # clamped_swiglu, of experts alone: with g = min(gate, 7) and u = up within -7 .. 7, (u + 1) g sigmoid(1.702 g).
 ExpertActivation = Activation | Literal["clamped_swiglu"]
 CLAMP_LIMIT, CLAMP_SLOPE = 7.0, 1.702
-Routing = Literal["softmax", "renormalized", "sparse_mixer"]
+Routing = Literal["softmax", "renormalized", "sparse_mixer", "biased_softmax", "biased_sigmoid"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,10 @@ class ExpertsSpec:
     `routing` gives the weights. softmax: shares of the softmax over all experts; renormalized: over the chosen ones;
     sparse_mixer (two experts): the first one's share of the experts whose logits are within 2 `epsilon` of the
     greatest, relative to the greater of that and their own magnitude, and the second one's likewise without the first.
+    biased_softmax, biased_sigmoid: each expert has a score, its share of the softmax, or the logistic function of its
+    logit; those are chosen whose score and stored bias together are greatest, and their scores, without it, are divided
+    by their sum, or by `epsilon` if that is greater, and multiplied by `scale`.
+
     `bias`: of the router and of all products of experts.
     """
 
@@ -114,8 +118,14 @@ class ExpertsSpec:
     activation: ExpertActivation
     routing: Routing
     epsilon: float = 0.0
+    scale: float = 1.0
     bias: bool = False
     shared: SharedExpertSpec | None = None
+
+    @property
+    def biased_choice(self) -> bool:
+        """Whether the router has a bias that counts in the choice alone."""
+        return self.routing in ("biased_softmax", "biased_sigmoid")
 
 
 @dataclass(frozen=True, slots=True)

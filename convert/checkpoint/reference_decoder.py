@@ -25,7 +25,7 @@ from inflight.convert.checkpoint.model_spec import (
     NormSpec,
     RopeSpec,
 )
-from inflight.convert.checkpoint.reference_experts import ExpertMatrices, clamped_swiglu, mix_experts
+from inflight.convert.checkpoint.reference_experts import ExpertMatrices, clamped_swiglu, mix_experts, route
 from inflight.convert.checkpoint.reference_rope import inverse_frequencies
 from inflight.errors import CheckpointError
 
@@ -146,7 +146,8 @@ def _experts(weights: DecoderWeights, spec: ExpertsSpec, x: Array) -> Array:
     logits = weights.linear(x, "mlp.router", bias=spec.bias)
     biases = (weights["mlp.fc.bias"], weights["mlp.proj.bias"]) if spec.bias else None
     matrices = ExpertMatrices(weights.stack("mlp.fc"), weights.stack("mlp.proj"), biases, weights.expert_rows)
-    found = mix_experts(spec, logits, x, matrices, _gated(spec.activation))
+    bias = weights["mlp.router.e_score_correction_bias"] if spec.biased_choice else None
+    found = mix_experts(spec, route(spec, logits, bias), x, matrices, _gated(spec.activation))
     if spec.shared is None:
         return found
     assert spec.activation != "clamped_swiglu", "no shared expert has it"

@@ -26,14 +26,18 @@ class ExpertMatrices(NamedTuple):
 
 
 def mix_experts(
-    spec: ExpertsSpec, logits: Array, x: Array, experts: ExpertMatrices, gated: Callable[[Array, Array], Array]
+    spec: ExpertsSpec,
+    routed: tuple[Array, Array],
+    x: Array,
+    experts: ExpertMatrices,
+    gated: Callable[[Array, Array], Array],
 ) -> Array:
     """The weighted sum [tokens, hidden] of what each token's experts make of its row of x [tokens, hidden].
 
-    `logits` [tokens, count] are the router's; `gated` makes the rows between the products of a gate and what multiplies
+    `routed` is what `route` gives; `gated` makes the rows between the products of a gate and what multiplies
     it. Matrices may be mapped: those of experts that no token meets are not read.
     """
-    chosen, weights = route(spec, logits)
+    chosen, weights = routed
     result, rows = np.zeros_like(x), experts.rounded(x, "mlp.fc")
     for expert in np.unique(chosen):
         tokens, places = np.nonzero(chosen == expert)
@@ -50,8 +54,12 @@ def clamped_swiglu(gate: Array, up: Array) -> Array:
     return np.asarray((up + 1) * gate / (1 + np.exp(-CLAMP_SLOPE * gate)))
 
 
-def route(spec: ExpertsSpec, logits: Array) -> tuple[Array, Array]:
-    """Numbers of the experts of each token [tokens, top_k], and their weights, of router logits [tokens, count]."""
+def route(spec: ExpertsSpec, logits: Array, bias: Array | None) -> tuple[Array, Array]:
+    """Numbers of the experts of each token [tokens, top_k], and their weights, of router logits [tokens, count] and the
+    bias [count] that counts in the choice alone, if there is one.
+    """
+    if bias is not None:
+        return _biased(spec, logits, bias)
     if spec.routing == "sparse_mixer":
         return _sparse_mixer(logits, spec.epsilon)
     # Stable, so that of equal logits the lower number comes first.
@@ -60,6 +68,17 @@ def route(spec: ExpertsSpec, logits: Array) -> tuple[Array, Array]:
     weights = np.take_along_axis(shares, chosen, axis=-1)
     total = weights if spec.routing == "renormalized" else shares
     return chosen, weights / total.sum(axis=-1, keepdims=True)
+
+
+def _biased(spec: ExpertsSpec, logits: Array, bias: Array) -> tuple[Array, Array]:
+    if spec.routing == "biased_sigmoid":
+        scores = 1.0 / (1.0 + np.exp(-logits))
+    else:
+        shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        scores = shares / shares.sum(axis=-1, keepdims=True)
+    chosen = np.argsort(-(scores + bias), axis=-1, kind="stable")[:, : spec.top_k]
+    weights = np.take_along_axis(scores, chosen, axis=-1)
+    return chosen, weights * spec.scale / np.maximum(weights.sum(axis=-1, keepdims=True), spec.epsilon)
 
 
 def _sparse_mixer(logits: Array, epsilon: float) -> tuple[Array, Array]:

@@ -101,8 +101,9 @@ class Family:
     def ours_alone(self) -> bool:
         """Only our own checkpoints of it are read: those of others keep facts elsewhere, and rows in another order."""
         layers = (self.parallel is True, self.own_mlp_norm, self.post_norms, self.full_attention_first)
+        routed = self.mixture is not None and self.mixture.biased_choice
         attention = (self.qk_norm_width, self.qk_norm_last, self.learned_positions, self.rope_in_windows, self.sinks)
-        return any((*layers, *attention, self.fused, self.interleaved_rope, not self.norm_weight))
+        return any((*layers, *attention, routed, self.fused, self.interleaved_rope, not self.norm_weight))
 
     def arrangement(self, config: CheckpointConfig) -> dict[str, Rows]:
         """Every module of `names` whose rows are a part of another module, or in another order there. Modules keep

@@ -67,6 +67,64 @@ def olmoe_keys(values: ConfigValues) -> dict[str, Any]:
     return {"moe": _moe(values, RENORMALIZE if values.flag("norm_topk_prob") else NO_RENORMALIZATION)}
 
 
+def ernie_keys(values: ConfigValues) -> dict[str, Any]:
+    """Experts in every `moe_layer_interval`-th layer from `moe_layer_start_index` to `moe_layer_end_index`."""
+    values.refuse("use_bias", "biases of products are not read")
+    refuse_other_head_size(values)
+    layers, interval = _number_of_layers(values), values.count("moe_layer_interval", 1)
+    first, last = (values.raw.get(f"moe_layer_{end}_index") for end in ("start", "end"))
+    if not isinstance(first, int) or not isinstance(last, int) or first < 0:
+        values.problems.append(f"moe_layer_start_index {first!r} and moe_layer_end_index {last!r} must be layers")
+        first, last = 0, -1
+    last = layers - 1 if last == -1 else last
+    dense = tuple(layer for layer in range(layers) if (layer + 1) % interval or not first <= layer <= last)
+    if len(dense) == layers:
+        return {}
+    moe = MoeFacts(
+        num_experts=values.count("moe_num_experts", most=MOST_EXPERTS),
+        top_k=values.count("moe_k", most=MOST_EXPERTS),
+        biased_scores="softmax",
+        least_sum=values.number("moe_norm_min", 1e-12),
+    )
+    size = values.count("moe_intermediate_size")
+    shared = values.raw.get("moe_num_shared_experts")
+    keys = {"moe": moe, "moe_intermediate_size": size} | ({"mlp_only_layers": dense} if dense else {})
+    if not shared:
+        return keys
+    return {**keys, "moe_shared_expert_intermediate_size": size * values.count("moe_num_shared_experts")}
+
+
+def glm_keys(values: ConfigValues) -> dict[str, Any]:
+    """Experts behind the first `first_k_dense_replace` layers, in one group."""
+    for key in ("n_group", "topk_group"):
+        if values.raw.get(key) not in (None, 1):
+            values.problems.append(f"{key} {values.raw[key]!r} is not supported: groups of experts are not known")
+    if not values.flag("norm_topk_prob"):
+        values.problems.append("norm_topk_prob false is not supported: scores of the chosen are normalized")
+    layers, first = _number_of_layers(values), values.raw.get("first_k_dense_replace")
+    if not isinstance(first, int) or first < 0:
+        values.problems.append(f"first_k_dense_replace must be a number of layers, not {first!r}")
+        first = 0
+    if first >= layers:
+        return {}
+    size = values.count("moe_intermediate_size")
+    moe = MoeFacts(
+        num_experts=values.count("n_routed_experts", most=MOST_EXPERTS),
+        top_k=values.count("num_experts_per_tok", most=MOST_EXPERTS),
+        biased_scores="sigmoid",
+        least_sum=1e-20,
+        routed_scaling_factor=values.number("routed_scaling_factor", 1.0),
+    )
+    shared = size * values.count("n_shared_experts")
+    keys = {"moe": moe, "moe_intermediate_size": size, "moe_shared_expert_intermediate_size": shared}
+    return {**keys, "mlp_only_layers": tuple(range(first))} if first else keys
+
+
+def _number_of_layers(values: ConfigValues) -> int:
+    layers = values.raw.get("num_hidden_layers")
+    return min(layers, MOST_LAYERS) if isinstance(layers, int) else 0
+
+
 def gpt_oss_keys(values: ConfigValues) -> dict[str, Any]:
     for key, known in (("swiglu_limit", CLAMP_LIMIT), ("swiglu_alpha", CLAMP_SLOPE)):
         if values.raw.get(key) not in (None, known):
@@ -119,6 +177,30 @@ OLMOE_DEFAULTS: Mapping[str, Any] = {
     "rms_norm_eps": 1e-5,
     "num_experts": 64,
     "num_experts_per_tok": 8,
+}
+ERNIE_DEFAULTS: Mapping[str, Any] = {
+    "tie_word_embeddings": True,
+    "num_key_value_heads": 4,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500000.0,
+    "moe_intermediate_size": 1536,
+    "moe_k": 6,
+    "moe_num_experts": 64,
+    "moe_num_shared_experts": 2,
+    "moe_layer_start_index": 1,
+    "moe_layer_end_index": -1,
+    "moe_layer_interval": 1,
+}
+GLM_DEFAULTS: Mapping[str, Any] = {
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-5,
+    "partial_rotary_factor": 0.5,
+    "moe_intermediate_size": 1408,
+    "num_experts_per_tok": 8,
+    "n_routed_experts": 128,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+    "norm_topk_prob": True,
 }
 GPT_OSS_DEFAULTS: Mapping[str, Any] = {
     "attention_bias": True,

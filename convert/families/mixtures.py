@@ -11,15 +11,17 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from inflight.convert.families import mixture_keys as keys
+from inflight.convert.families.names import ROTARY_TABLES
 
 Names = Mapping[str, tuple[str, ...]]
 Row = TypeVar("Row")
 _LAYER = "model.layers.{layer}."
+_CHOICE = "e_score_correction_bias"
+_ERNIE_BIAS = f"moe_statics.{_CHOICE}"
 
 
 # What mixtures have that is not known yet, by architecture.
 MISSING: Mapping[str, str] = {
-    "Ernie4_5_MoeForCausalLM": "a bias that counts in the choice of experts and not in their weights is not known",
     "DeepseekV2ForCausalLM": "latent attention and experts in groups are not known",
     "DeepseekV3ForCausalLM": "latent attention and experts in groups are not known",
 }
@@ -33,12 +35,16 @@ class Mixture:
     for each {expert} where there is one. `renamed`: tensors under another name -> the name here.
     `gates_shared_expert`: what the shared expert yields is multiplied by a gate of its own. `alternates`: stacks are
     (experts, in, out), and their outputs those of the modules in turn. `bias`, `clamped`: of ExpertsSpec.
+    `biased_choice`: a bias counts in the choice of experts alone. `predicts_further`: files have layers behind the last
+    one that predict further tokens.
     """
 
     stacks: Mapping[str, tuple[str, ...]]
     renamed: Mapping[str, str] = field(default_factory=dict)
     gates_shared_expert: bool = False
     alternates: bool = False
+    biased_choice: bool = False
+    predicts_further: bool = False
     bias: bool = False
     clamped: bool = False
 
@@ -171,6 +177,31 @@ def mixtures(family: Callable[..., Row], names: Names) -> tuple[Row, ...]:
             mixture=Mixture(_QWEN.stacks("mlp.experts")),
             names={**names, **_QWEN.modules("mlp.gate")},
             defaults=keys.OLMOE_DEFAULTS,
+        ),
+        family(
+            architecture="Ernie4_5_MoeForCausalLM",
+            model_type="ernie4_5_moe",
+            interleaved_rope=True,
+            keys=keys.ernie_keys,
+            mixture=Mixture(
+                _QWEN.stacks("mlp.experts"),
+                {f"mlp.{_ERNIE_BIAS}": f"mlp.gate.{_CHOICE}", f"mlp.gate.{_ERNIE_BIAS}": f"mlp.gate.{_CHOICE}"},
+                biased_choice=True,
+            ),
+            names={**names, **_QWEN.modules("mlp.gate"), **_shared("mlp.shared_experts")},
+            ignored=(*ROTARY_TABLES, "model.mtp_*"),
+            defaults=keys.ERNIE_DEFAULTS,
+        ),
+        family(
+            architecture="Glm4MoeForCausalLM",
+            model_type="glm4_moe",
+            qkv_bias="attention_bias",
+            qk_norm="use_qk_norm",
+            partial_rotary=True,
+            keys=keys.glm_keys,
+            mixture=Mixture(_QWEN.stacks("mlp.experts"), biased_choice=True, predicts_further=True),
+            names={**names, **_QWEN.modules("mlp.gate"), **_shared("mlp.shared_experts")},
+            defaults=keys.GLM_DEFAULTS,
         ),
         family(
             architecture="GptOssForCausalLM",

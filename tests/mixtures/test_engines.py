@@ -20,7 +20,7 @@ from tests.pipeline.stepping import Run, prompt_logits, run_all
 pytestmark = pytest.mark.pipeline
 
 # Compiling is most of the time: some always, all with --slow.
-_ALWAYS = ("mixtral", "qwen2_moe", "gpt_oss")
+_ALWAYS = ("mixtral", "qwen2_moe", "gpt_oss", "glm4_moe")
 
 
 def _some(families: tuple[str, ...]) -> list[object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,16 @@ from tests.oracles.fused_quantized import quantize_rows, quantized_linear
 Array = npt.NDArray[Any]
 
 
+class Router(NamedTuple):
+    """How experts are chosen and weighed; `bias` [experts] counts in the choice alone."""
+
+    top_k: int
+    routing: str
+    epsilon: float
+    scale: float
+    bias: Array | None
+
+
 def experts(
     x: Array,
     fc: Array,
@@ -22,10 +32,12 @@ def experts(
     residual: Array | None = None,
     fc_bias: Array | None = None,
     proj_bias: Array | None = None,
+    choice_bias: Array | None = None,
     *,
     top_k: int,
     routing: str,
     epsilon: float,
+    scale: float,
     activation: str,
 ) -> tuple[Floats, Array]:
     """fc [experts, 2 I, H] has what multiplies the activated branch first. The second result is no memory at all."""
@@ -41,7 +53,7 @@ def experts(
         found: Floats = linear(inner, proj[number], None if proj_bias is None else proj_bias[number])[0]
         return found
 
-    y = _mixed(expert, logits, proj.shape[1], top_k, routing, epsilon)
+    y = _mixed(expert, logits, proj.shape[1], Router(top_k, routing, epsilon, scale, choice_bias))
     return added(y, None, residual), np.zeros((len(x), 0), np.uint8)
 
 
@@ -60,10 +72,14 @@ def quantized_experts(
     proj_zero: Array | None = None,
     fc_codebook: Array | None = None,
     proj_codebook: Array | None = None,
+    fc_unit: Array | None = None,
+    proj_unit: Array | None = None,
+    choice_bias: Array | None = None,
     *,
     top_k: int,
     routing: str,
     epsilon: float,
+    scale: float,
     activation: str,
     group_size: int,
     inner_group_size: int,
@@ -101,7 +117,7 @@ def quantized_experts(
         )[0]
         return found
 
-    y = _mixed(expert, logits, len(proj) // experts, top_k, routing, epsilon)
+    y = _mixed(expert, logits, len(proj) // experts, Router(top_k, routing, epsilon, scale, choice_bias))
     return added(y, None, residual), np.zeros((len(x), 0), np.uint8)
 
 
@@ -119,27 +135,32 @@ def _halves(values: Array | None, number: int) -> tuple[Array | None, Array | No
     return gate, up
 
 
-def _mixed(
-    expert: Callable[[int, int], Floats], logits: Array, hidden: int, top_k: int, routing: str, epsilon: float
-) -> Floats:
+def _mixed(expert: Callable[[int, int], Floats], logits: Array, hidden: int, router: Router) -> Floats:
     """Of each row the weighted sum of what `expert` makes of it."""
     y = np.zeros((len(logits), hidden), np.float32)
     for row, values in enumerate(logits):
-        for number, weight in zip(*routed(values, top_k, routing, epsilon), strict=True):
+        for number, weight in zip(*routed(values, router), strict=True):
             y[row] += np.float32(weight) * expert(number, row)
     return y
 
 
-def routed(logits: Array, top_k: int, routing: str, epsilon: float) -> tuple[list[int], list[float]]:
+def routed(logits: Array, router: Router) -> tuple[list[int], list[float]]:
     """Experts of one row and their weights; of equal logits the lower number comes first."""
+    top_k, routing, epsilon, scale, bias = router
     values = logits.astype(np.float64)
+    if bias is not None:
+        shares = np.exp(values - values.max())
+        scores = 1 / (1 + np.exp(-values)) if routing == "biased_sigmoid" else shares / shares.sum()
+        together = scores.astype(np.float32) + bias.astype(np.float32)
+        chosen = sorted(range(len(values)), key=lambda expert: (-together[expert], expert))[:top_k]
+        return chosen, [float(scores[e] * scale / max(scores[chosen].sum(), epsilon)) for e in chosen]
     chosen = sorted(range(len(values)), key=lambda expert: (-values[expert], expert))[:top_k]
     if routing == "sparse_mixer":
         weights, left = [], values.copy()
         for expert in chosen:
             greatest = left[expert]
-            scale = np.maximum(np.abs(values), greatest)
-            near = ~((greatest - values) / scale > 2 * epsilon) & np.isfinite(left)
+            magnitude = np.maximum(np.abs(values), greatest)
+            near = ~((greatest - values) / magnitude > 2 * epsilon) & np.isfinite(left)
             weights.append(float(1 / np.exp(left[near] - greatest).sum()))
             left[expert] = -np.inf
         return chosen, weights

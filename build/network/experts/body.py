@@ -47,8 +47,8 @@ class FunctionBody:
 
 def function_graph(spec: ExpertsSpec, rows: RowDtype | None) -> ir.Graph:
     """Inputs: x [B, L, H], the router's logits [B, L, E], fc [E, 2 I, H], proj [E, H, I], and where there are some the
-    biases of both, [E, 2 I] and [E, H]. Output: [B, L, H]. `rows`: the type to which rows in front of proj are rounded;
-    None leaves them as they are.
+    biases of both, [E, 2 I] and [E, H], and that of the choice, [E]. Output: [B, L, H]. `rows`: the type to which rows
+    in front of proj are rounded; None leaves them as they are.
     """
     body = FunctionBody()
     inputs = [
@@ -60,9 +60,14 @@ def function_graph(spec: ExpertsSpec, rows: RowDtype | None) -> ir.Graph:
     x, logits, fc, proj = inputs
     if spec.bias:
         inputs += [new_value(f"{name}_bias", FLOAT, (spec.count, size)) for name, size in _bias_sizes(spec)]
-    mixer = _sparse_mixer if spec.routing == "sparse_mixer" else _top_k
-    shares = body.op("Transpose", [mixer(body, spec, logits)], {"perm": [2, 0, 1]})
-    each = _experts(body, spec, rows, x, (fc, proj), inputs[4:])
+    biases = inputs[4:]
+    if spec.biased_choice:
+        inputs.append(new_value("choice_bias", FLOAT, (spec.count,)))
+        shares = _biased(body, spec, logits, inputs[-1])
+    else:
+        shares = (_sparse_mixer if spec.routing == "sparse_mixer" else _top_k)(body, spec, logits)
+    shares = body.op("Transpose", [shares], {"perm": [2, 0, 1]})
+    each = _experts(body, spec, rows, x, (fc, proj), biases)
     weighted = body.op("Mul", [each, body.op("Unsqueeze", [shares, body.constant([3])])])
     total = body.op("ReduceSum", [weighted, body.constant([0])], {"keepdims": 0})
     return ir.Graph(inputs, [total], nodes=body.nodes, opset_imports={"": OPSET}, name="experts")
@@ -132,6 +137,19 @@ def _top_k(body: FunctionBody, spec: ExpertsSpec, logits: ir.Value) -> ir.Value:
         everything = body.op("Softmax", [logits], {"axis": _ROUTER_AXIS})
         weights = body.op("GatherElements", [everything, chosen], {"axis": _ROUTER_AXIS})
     return _placed(body, _zeros(body, logits), chosen, weights)
+
+
+def _biased(body: FunctionBody, spec: ExpertsSpec, logits: ir.Value, bias: ir.Value) -> ir.Value:
+    """The same of experts that are chosen by their scores and a bias."""
+    sigmoid = spec.routing == "biased_sigmoid"
+    scores = body.op("Sigmoid", [logits]) if sigmoid else body.op("Softmax", [logits], {"axis": _ROUTER_AXIS})
+    top_k = body.constant([spec.top_k])
+    _, chosen = body.ops("TopK", [body.op("Add", [scores, bias]), top_k], 2, {"axis": _ROUTER_AXIS})
+    weights = body.op("GatherElements", [scores, chosen], {"axis": _ROUTER_AXIS})
+    total = body.op("ReduceSum", [weights, body.constant([_ROUTER_AXIS])], {"keepdims": 1})
+    least, scale = (body.constant(number, np.float32) for number in (spec.epsilon, spec.scale))
+    shares = body.op("Mul", [body.op("Div", [weights, body.op("Max", [total, least])]), scale])
+    return _placed(body, _zeros(body, logits), chosen, shares)
 
 
 def _sparse_mixer(body: FunctionBody, spec: ExpertsSpec, logits: ir.Value) -> ir.Value:

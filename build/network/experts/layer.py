@@ -18,6 +18,7 @@ _ATTRIBUTES = {
     "top_k": ir.AttributeType.INT,
     "routing": ir.AttributeType.STRING,
     "epsilon": ir.AttributeType.FLOAT,
+    "scale": ir.AttributeType.FLOAT,
     "activation": ir.AttributeType.STRING,
     "rows": ir.AttributeType.STRING,
 }
@@ -38,6 +39,8 @@ class ExpertsLayer:
         rows = weights.rounded_rows(x, f"{source}.fc", f"{name}.fc")
         if spec.bias:
             stacks += [weights.float32(f"{source}.{stack}.bias") for stack in ("fc", "proj")]
+        if spec.biased_choice:
+            stacks.append(weights.float32(f"{source}.router.e_score_correction_bias"))
         called = name if spec.shared is None else f"{name}.experts"
         inner = weights.rows_of(f"{source}.proj")
         function, facts = self._function(spec, inner), {**_facts(spec), "rows": inner or ""}
@@ -57,7 +60,7 @@ class ExpertsLayer:
         return self._builder.op("Mul", [found, gate], f"{name}.shared", FLOAT, shape_of(x))
 
     def _function(self, spec: ExpertsSpec, inner: RowDtype | None) -> ir.Function:
-        epsilon = f"_{spec.epsilon:g}" if spec.routing == "sparse_mixer" else ""
+        epsilon = f"_{spec.epsilon:g}_{spec.scale:g}" if spec.epsilon or spec.scale != 1.0 else ""
         rows = "" if inner is None else f"_{inner}"
         sizes = f"{spec.top_k}_of_{spec.count}_{spec.size}"
         kind = f"Experts_{sizes}_{spec.routing}{epsilon}_{spec.activation}{rows}{'_bias' if spec.bias else ''}"
@@ -70,5 +73,6 @@ def _facts(spec: ExpertsSpec) -> dict[str, int | float | str]:
         "top_k": spec.top_k,
         "routing": spec.routing,
         "epsilon": spec.epsilon,
+        "scale": spec.scale,
         "activation": spec.activation,
     }

@@ -284,7 +284,8 @@ def _experts(node: ir.Node, places: Places) -> KernelCall:
     shape = f"(experts_shape){{{element_of(fc)}, {_activation(node)}, {router}, {hidden}, {size}}}"
     inputs = (places.rows(y), places.read(x, "const void *"))
     stacks = (places.weight("gated_experts", fc), places.weight("experts", proj), *_stack_biases(node, 5, places))
-    added = (places.read(logits), places.read_optional(_optional(node, 4)))
+    choice = places.weight("floats", _optional(node, 7))
+    added = (places.read(logits), choice, places.read_optional(_optional(node, 4)))
     return KernelCall(
         "mix_experts", (shape,), (*inputs, *stacks, *added, places.write(y), places.write(scratch, "void *"))
     )
@@ -308,7 +309,8 @@ def _quantized_experts(node: ir.Node, places: Places) -> KernelCall:
         places.weight("quantized_experts", proj, proj_scale, proj_zero, proj_unit),
         *_stack_biases(node, 8, places),
     )
-    added = (places.read(logits), places.read_optional(_optional(node, 7)))
+    choice = places.weight("floats", _optional(node, 16))
+    added = (places.read(logits), choice, places.read_optional(_optional(node, 7)))
     arguments = (*inputs, *stacks, *added, places.write(y), places.write(scratch, "void *"))
     return KernelCall("mix_quantized_experts", (shape,), arguments)
 
@@ -316,7 +318,8 @@ def _quantized_experts(node: ir.Node, places: Places) -> KernelCall:
 def _router_literal(node: ir.Node, count: int) -> str:
     """A `router_shape` of kernels/router.h."""
     routing = f"ROUTE_{node.attributes['routing'].as_string().upper()}"
-    return f"{{{routing}, {count}, {_integer(node, 'top_k')}, {_number(node, 'epsilon')}}}"
+    numbers = ", ".join(_number(node, name) for name in ("epsilon", "scale"))
+    return f"{{{routing}, {count}, {_integer(node, 'top_k')}, {numbers}}}"
 
 
 def _stack_biases(node: ir.Node, place: int, places: Places) -> tuple[Argument, Argument]:

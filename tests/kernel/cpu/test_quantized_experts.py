@@ -94,7 +94,7 @@ class Mixture(NamedTuple):
         scales, given = np.ascontiguousarray(x_scale), np.ascontiguousarray(logits)
         packed = (*kernel.packed, None, None)[:4]
         added = None if residual is None else y
-        kernel.run(len(x), record, scales, *packed, given, added, y, memory, threads=threads)
+        kernel.run(len(x), record, scales, *packed, given, None, added, y, memory, threads=threads)
         assert (memory[len(x) * self.scratch_bytes :] == _GUARD).all()
         return y
 
@@ -130,6 +130,7 @@ def random_mixture(rng: np.random.Generator, kind: str, row_bits: int) -> Mixtur
         "top_k": int(rng.integers(1, count + 1)),
         "routing": str(rng.choice(["softmax", "renormalized"])),
         "epsilon": 0.0,
+        "scale": 1.0,
         "activation": str(rng.choice(["silu", "gelu_tanh", "clamped_swiglu"])),
         "group_size": fc.group,
         "inner_group_size": proj.group,

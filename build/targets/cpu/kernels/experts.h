@@ -136,21 +136,22 @@ INLINE void multiply_groups(pool *p, int thread, product all, const expert_panel
     end_pieces(&work);
 }
 
-INLINE void route_rows(router_shape s, int64_t first, int64_t end, const float *logits, experts_scratch e) {
+INLINE void route_rows(router_shape s, int64_t first, int64_t end, const float *logits, const float *bias,
+                       experts_scratch e) {
     for (int64_t row = first; row < end; row++)
-        route_row(s, logits + row * s.count, e.chosen + row * s.top_k, e.weights + row * s.top_k);
+        route_row(s, logits + row * s.count, bias, e.chosen + row * s.top_k, e.weights + row * s.top_k);
 }
 
 /* Who meets whom, and the pieces of both products. Ends with all threads having met. */
-INLINE void group_rows(pool *p, int thread, router_shape s, int64_t rows, const float *logits, experts_scratch e,
-                       int64_t gated_panels, int64_t projected_panels) {
+INLINE void group_rows(pool *p, int thread, router_shape s, int64_t rows, const float *logits, const float *bias,
+                       experts_scratch e, int64_t gated_panels, int64_t projected_panels) {
     const int few = rows * s.count <= FEW_LOGITS;
     if (!few) {
-        route_rows(s, share_start(p, thread, rows), share_start(p, thread + 1, rows), logits, e);
+        route_rows(s, share_start(p, thread, rows), share_start(p, thread + 1, rows), logits, bias, e);
         pool_barrier(p);
     }
     if (thread == 0) {
-        if (few) route_rows(s, 0, rows, logits, e);
+        if (few) route_rows(s, 0, rows, logits, bias, e);
         group_by_expert(s, rows * s.top_k, e.chosen, e.cursor, e.order, e.places, e.groups);
         number_pieces(p, e.groups, gated_panels, e.groups.gated);
         number_pieces(p, e.groups, projected_panels, e.groups.projected);
@@ -188,7 +189,7 @@ INLINE void sum_results(pool *p, int thread, int64_t hidden, int64_t top_k, int6
 /* y [rows][hidden] float32; x act [rows][hidden], logits float32 [rows][count]; fc and proj are the panels of all
  * experts, their biases as wide as those, or NULL. The residual may be NULL, and may be y. */
 INLINE void mix_experts(pool *p, int thread, experts_shape s, int64_t rows, const void *x, const void *fc,
-                        const void *proj, const float *fc_bias, const float *proj_bias, const float *logits,
+                        const void *proj, const float *fc_bias, const float *proj_bias, const float *logits, const float *choice_bias,
                         const float *residual, float *y, void *scratch) {
     const int64_t act = element_size(act_type(s.type)), top_k = s.router.top_k, pairs = rows * top_k;
     const experts_scratch e = lay_out_experts(s.router.count, s.hidden, s.size, act * s.hidden, act * s.size, 0, pairs,
@@ -199,7 +200,7 @@ INLINE void mix_experts(pool *p, int thread, experts_shape s, int64_t rows, cons
     const product projected = {s.type, s.size, s.hidden, 0, e.inner, proj, proj_bias, NULL, e.results, NO_ACTIVATION};
     const expert_panels first = {fc, panel_bytes(s.type, s.hidden), panels_of(gated), e.groups.gated};
     const expert_panels second = {proj, panel_bytes(s.type, s.size), panels_of(projected), e.groups.projected};
-    group_rows(p, thread, s.router, rows, logits, e, first.panels, second.panels);
+    group_rows(p, thread, s.router, rows, logits, choice_bias, e, first.panels, second.panels);
     if (!alone) sort_rows(p, thread, pairs, top_k, x, act * s.hidden, NULL, e);
     const int64_t share = share_start(p, thread, second.pieces[*e.groups.active]);
     multiply_groups(p, thread, gated, &first, alone, e.groups, panel_of_piece(&second, e.groups, share));

@@ -38,7 +38,7 @@ INLINE expert_panels quantized_expert_panels(quantized_product m, const int64_t 
 /* As mix_experts; x are rows of integers (quantize.h) with their scales. */
 INLINE void mix_quantized_experts(pool *p, int thread, quantized_experts_shape s, int64_t rows, const void *x,
                                   const float *x_scale, const void *fc, const void *proj, const float *fc_bias,
-                                  const float *proj_bias, const float *logits, const float *residual, float *y,
+                                  const float *proj_bias, const float *logits, const float *choice_bias, const float *residual, float *y,
                                   void *scratch) {
     const quantized_row outer = s.fc.row, inner = s.proj.row;
     const int64_t top_k = s.router.top_k, pairs = rows * top_k, hidden = outer.width, size = inner.width;
@@ -52,7 +52,7 @@ INLINE void mix_quantized_experts(pool *p, int thread, quantized_experts_shape s
                                          proj,   proj_bias, NULL, e.results, NO_ACTIVATION};
     const expert_panels first = quantized_expert_panels(gated, e.groups.gated);
     const expert_panels second = quantized_expert_panels(projected, e.groups.projected);
-    group_rows(p, thread, s.router, rows, logits, e, first.panels, second.panels);
+    group_rows(p, thread, s.router, rows, logits, choice_bias, e, first.panels, second.panels);
     if (!alone) sort_rows(p, thread, pairs, top_k, x, quantized_row_bytes(outer), x_scale, e);
     const int64_t share = share_start(p, thread, second.pieces[*e.groups.active]);
     multiply_quantized_groups(p, thread, gated, &first, alone, e.groups, panel_of_piece(&second, e.groups, share));
