@@ -63,19 +63,27 @@ def _layer_kinds(spec: ModelSpec) -> tuple[LayerKind, ...]:
 
 def active_parameters(checkpoint: Checkpoint) -> int:
     """Those that one token meets: of the experts, those that are chosen for it."""
-    idle = (prod(entry.shape) - _met(checkpoint, entry, prod(entry.shape)) for entry in _stacks(checkpoint).values())
+    stacks = [*_stacks(checkpoint), *_stack_biases(checkpoint)]
+    idle = (prod(entry.shape) - _met(checkpoint, entry, prod(entry.shape)) for entry in stacks)
     return num_parameters(checkpoint) - sum(idle)
 
 
-def _stacks(checkpoint: Checkpoint) -> dict[str, TensorEntry]:
+def _stack_biases(checkpoint: Checkpoint) -> list[TensorEntry]:
+    """(experts, out); every other bias is a vector."""
+    biases = (entry for name, entry in checkpoint.tensors.items() if name.endswith(".bias"))
+    return [entry for entry in biases if len(entry.shape) == _STACK_AXES - 1]
+
+
+def _stacks(checkpoint: Checkpoint) -> list[TensorEntry]:
     """The matrices of all experts of a layer are one tensor (experts, out, in)."""
-    return {name: entry for name, entry in checkpoint.tensors.items() if len(entry.shape) == _STACK_AXES}
+    weights = (entry for name, entry in checkpoint.logical_tensors().items() if name.endswith(".weight"))
+    return [entry for entry in weights if len(entry.shape) == _STACK_AXES]
 
 
 def _met(checkpoint: Checkpoint, entry: TensorEntry, amount: int) -> int:
-    """What one token meets of a tensor of so many bytes or elements."""
+    """What one token meets of the stack `entry`, which has so many bytes or elements."""
     moe = checkpoint.config.moe
-    return amount if moe is None or len(entry.shape) != _STACK_AXES else amount // moe.num_experts * moe.top_k
+    return amount if moe is None else amount // entry.shape[0] * moe.top_k
 
 
 def num_parameters(checkpoint: Checkpoint) -> int:
@@ -122,8 +130,10 @@ def work_plan(checkpoint: Checkpoint, target: BuildFacts) -> WorkPlan:
     projection = matrices.pop(_PROJECTION, embedding)
     stacks = _stacks(checkpoint)
     read = [*matrices.values(), projection]
-    met = sum(_met(checkpoint, entry, prod(entry.shape)) for entry in stacks.values())
-    met_bytes = sum(_met(checkpoint, entry, entry.nbytes) for entry in stacks.values())
+    met = sum(_met(checkpoint, entry, prod(entry.shape)) for entry in stacks)
+    beside = [checkpoint.scales_of(entry.name) for entry in stacks]
+    stored = [(one, entry) for entry, scale in zip(stacks, beside, strict=True) for one in (entry, scale) if one]
+    met_bytes = sum(_met(checkpoint, entry, one.nbytes) for one, entry in stored)
     scales = [checkpoint.scales_of(entry.name) for entry in read]
     zeros = [tensors.get(f"{module_path(entry.name)}{ZERO_POINT}") for entry in read]
     moved, kv_cache = target.matrix_bytes, target.kv_cache

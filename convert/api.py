@@ -26,6 +26,7 @@ from inflight.convert.checkpoint.directory import (
     Checkpoint,
     rank_file_name,
 )
+from inflight.convert.checkpoint.layout import STACK_AXES
 from inflight.convert.families.table import find_family
 from inflight.convert.options import ConvertOptions
 from inflight.convert.plan import ConversionPlan, check_config, make_plan
@@ -136,10 +137,20 @@ def _of_quantized(source: SourceModel, plan: ConversionPlan) -> Iterator[str]:
     listed = " and ".join(f"{count} of {label}" for label, count in sorted(kept.items()))
     if listed:
         yield f"{source.location}: quantized tensors that keep their numbers: {listed}."
-    if plan.config.has_experts and plan.config.module_quantization.algorithms:
-        yield f"Routers and experts keep {plan.config.dtype}: they are not quantized."
+    if plan.config.module_quantization.algorithms:
+        yield from _of_experts(plan)
     if dequantized := quantized_in_words(plan.dequantized.values()):
         yield f"{source.location}: {dequantized} dequantized."
+
+
+def _of_experts(plan: ConversionPlan) -> Iterator[str]:
+    """How the experts of a quantized mixture are stored."""
+    stacks = [tensor.quantization for rank in plan.ranks for tensor in rank if len(tensor.shape) == STACK_AXES]
+    schemes = dict.fromkeys(each.scheme.name for each in stacks if each is not None)
+    if None in stacks:
+        yield f"Experts that are not quantized keep {plan.config.dtype}, routers float32."
+    if schemes and not plan.config.module_quantization.kept_from_source:
+        yield f"Experts are rounded to nearest, each on its own, as {' and '.join(schemes)}; routers keep float32."
 
 
 def _write_config(directory: Path, config: CheckpointConfig) -> None:

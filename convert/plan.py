@@ -24,7 +24,7 @@ from inflight.convert.checkpoint.layout import (
     stage_tensors,
 )
 from inflight.convert.checkpoint.model_spec import ModelSpec
-from inflight.convert.checkpoint.sharding import group_problems, shard, split_problems
+from inflight.convert.checkpoint.sharding import group_problems, shard, split_problems, stack_problems
 from inflight.convert.checkpoint.support import unsupported
 from inflight.convert.families.expert_stacks import expert_matrices
 from inflight.convert.families.family import Family
@@ -33,7 +33,7 @@ from inflight.convert.families.table import FAMILIES, architectures, find_family
 from inflight.convert.options import ConvertOptions
 from inflight.convert.quantization.kept import kept_forms, kept_quantization
 from inflight.convert.quantization.modules import ModuleQuantization
-from inflight.convert.quantization.recipes import Chosen, choose_schemes, module_quantization, torn_pairs
+from inflight.convert.quantization.recipes import Chosen, choose_schemes, module_quantization, torn_pairs, torn_stacks
 from inflight.convert.quantization.scheme import StoredTensor, WeightQuantization
 from inflight.convert.source.hf_config import ConfigReading, read_model_config
 from inflight.convert.source.tensor import SourceTensor
@@ -55,7 +55,7 @@ class PlannedTensor:
     """A tensor of a rank file: pieces stacked along dimension 0, then `padding` rows of zeros.
 
     `quantization`: it is stored as integers and scales; None: in the checkpoint's type, or as float32 if `wide`.
-    `offset` is added to every value.
+    `offset` is added to every value. `plain`: nothing quantizes it.
     """
 
     name: str
@@ -65,6 +65,7 @@ class PlannedTensor:
     quantization: WeightQuantization | None = None
     wide: bool = False
     offset: float = 0.0
+    plain: bool = False
 
     def stored(self, dtype: str) -> tuple[StoredTensor, ...]:
         """The tensors that the file gets, in a checkpoint of type `dtype`."""
@@ -125,7 +126,7 @@ def make_plan(
     Raises ModelError listing every missing, unknown or misshapen tensor and every unsupported value of the config.
     """
     family = _family(model, raw)
-    tensors = expert_matrices(family.mixture, tensors)
+    tensors = expert_matrices(family.mixture, tensors, raw.get("num_hidden_layers"))
     reading = read_model_config(raw, family)
     problems = list(reading.problems)
     tied = not (reading.optional.lm_head or never_tied)
@@ -134,16 +135,17 @@ def make_plan(
     chosen: Chosen = {}
     ranks: Iterator[tuple[PlannedTensor, ...]] = iter(())
     if reading.shapes_known:
-        modules, plain = _matrices(config, reading)
-        chosen = choose_schemes(options, modules)
+        modules, plain, stacks = _matrices(config, reading)
+        chosen = choose_schemes(options, modules, stacks)
         everything: Chosen = {**chosen, **dict.fromkeys(plain)}
         quantization = _kept(account, config, reading) if options.keeps else module_quantization(options, everything)
         config = _quantized(config, quantization)
-        problems += torn_pairs(chosen) or unsupported(config)
+        problems += torn_pairs(chosen) or torn_stacks(chosen, stacks) or unsupported(config)
         problems += split_problems(config)
         specs = _stage_specs(config, reading, tied)
         every = [spec for stage in specs for spec in stage]
-        problems += group_problems(config, every) + account.problems(every) + _unmatched(options, chosen, plain)
+        problems += group_problems(config, every) + stack_problems(config, every)
+        problems += account.problems(every) + _unmatched(options, chosen, plain)
         config = config.model_copy(update={"dtype": _choose_dtype(options, reading, account, every, problems)})
         ranks = _plan_ranks(account, tensors, config, specs)
     _refuse(model, problems)
@@ -159,13 +161,14 @@ def _stage_specs(config: CheckpointConfig, reading: ConfigReading, tied: bool) -
     return [list(stage_tensors(config, spec, stage)) for stage in range(config.mapping.pp_size)]
 
 
-def _matrices(config: CheckpointConfig, reading: ConfigReading) -> tuple[list[str], list[str]]:
-    """Paths of the modules that may be quantized: every product, the projection of a tied model among them; and of
-    those that stay plain: routers and stacks of experts.
+def _matrices(config: CheckpointConfig, reading: ConfigReading) -> tuple[list[str], list[str], list[str]]:
+    """Paths of the modules that may be quantized: every product, the projection of a tied model among them; of those
+    that stay plain, as routers do; and which of the first are stacks of experts.
     """
     specs = _matrix_specs(config, reading)
     plain = [module for module, listed in specs.items() if listed[0].plain]
-    return [module for module in specs if module not in plain], plain
+    stacks = [module for module, listed in specs.items() if listed[0].experts is not None]
+    return [module for module in specs if module not in plain], plain, stacks
 
 
 def _matrix_specs(config: CheckpointConfig, reading: ConfigReading) -> dict[str, list[TensorSpec]]:
@@ -209,13 +212,13 @@ def _unmatched(options: ConvertOptions, modules: Iterable[str], plain: Sequence[
     named, example = {*modules, *tables}, min(module for module in modules if module != "lm_head")
     lines = []
     for flag, pattern in given:
-        of_experts = next((module for module in plain if fnmatchcase(module, pattern)), None)
-        if any(fnmatchcase(module, pattern) for module in named) or (of_experts and flag == "--exclude-modules"):
+        router = next((module for module in plain if fnmatchcase(module, pattern)), None)
+        if any(fnmatchcase(module, pattern) for module in named) or (router and flag == "--exclude-modules"):
             continue
-        if of_experts is None:
+        if router is None:
             lines.append(f"{flag} {pattern!r} matches no module; modules are named as {example!r}")
         else:
-            lines.append(f"{flag} {pattern!r} names {of_experts}: routers and experts are not quantized")
+            lines.append(f"{flag} {pattern!r} names {router}: routers are not quantized")
     return lines
 
 
@@ -295,4 +298,5 @@ def _plan_tensor(
     names = account.sources(spec)
     pieces = tuple(Piece(tensors[names[block.part]], block.rows, block.columns) for block in part.blocks)
     quantization = quantization_of(spec, config)
-    return PlannedTensor(spec.name, part.shape, pieces, part.padding, quantization, spec.wide, account.offset(spec))
+    offset = account.offset(spec)
+    return PlannedTensor(spec.name, part.shape, pieces, part.padding, quantization, spec.wide, offset, spec.plain)

@@ -22,6 +22,9 @@ _ADDED = frozenset({"bias", "zero", "residual", "codebook", "unit"})
 _GATE_BIASES = frozenset({"gate_bias", "up_bias", "gate_zero", "up_zero", "codebook", "gate_unit", "up_unit"})
 # Softplus of the first number, that of the second plus beta, and the others.
 XIELU = ("positive", "negative", "beta", "epsilon")
+_MIXTURE = {"top_k": INT, "routing": STRING, "epsilon": FLOAT, "scale": FLOAT, "activation": STRING}
+_STACK_BIASES = ("fc_bias", "proj_bias")
+_STACK_PARTS = ("fc_zero", "proj_zero", "fc_codebook", "proj_codebook", "fc_unit", "proj_unit")
 # Constants of rounded rows: one scale for all rows, or the range to which a row of 8-bit floats is cut.
 _ROUNDING = ("scale", "low", "high")
 
@@ -83,9 +86,10 @@ OPERATORS: Mapping[str, Operator] = {
         in_place={"key_cache_written": "key_cache", "value_cache_written": "value_cache"},
     ),
     "PagedAttention": Operator(
-        ("q", "key_cache", "value_cache", "positions", "sequence_of_row", "block_tables"),
+        ("q", "key_cache", "value_cache", "positions", "sequence_of_row", "block_tables", "sinks"),
         ("y",),
         {**_HEADS, **CACHE_FACTORS, "scale": FLOAT, "window": INT, "softcap": FLOAT},
+        optional=frozenset({"sinks"}),
     ),
     "GatherRows": Operator(("x", "rows"), ("y",)),
     "QuantizeRows": Operator(
@@ -125,18 +129,30 @@ OPERATORS: Mapping[str, Operator] = {
         optional=_GATE_BIASES,
     ),
     "Experts": Operator(
-        ("x", "fc", "proj", "logits", "residual"),
+        ("x", "fc", "proj", "logits", "residual", "fc_bias", "proj_bias", "choice_bias"),
         ("y", "scratch"),
-        {"top_k": INT, "routing": STRING, "epsilon": FLOAT, "activation": STRING},
-        optional=frozenset({"residual"}),
+        _MIXTURE,
+        optional=frozenset({"residual", "choice_bias", *_STACK_BIASES}),
+        may_reuse={"y": "residual"},
+    ),
+    "QuantizedExperts": Operator(
+        (
+            *("x", "x_scale", "fc", "fc_scale", "proj", "proj_scale", "logits", "residual"),
+            *(*_STACK_BIASES, *_STACK_PARTS, "choice_bias"),
+        ),
+        ("y", "scratch"),
+        {**_MIXTURE, "group_size": INT, "inner_group_size": INT, "rows": STRING, "experts": INT},
+        optional=frozenset({"residual", "choice_bias", *_STACK_BIASES, *_STACK_PARTS}),
         may_reuse={"y": "residual"},
     ),
     "GateWholeRows": Operator(("x", "gates"), ("y",), may_reuse={"y": "x"}),
     "Gate": Operator(("gate_rows", "up_rows"), ("y",), {"activation": STRING}, may_reuse={"y": "gate_rows"}),
 }
 
-# Of Activation, GatedLinear, QuantizedGatedLinear, Gate and Experts.
+# Of Activation, GatedLinear, QuantizedGatedLinear, Gate, Experts and QuantizedExperts.
 ACTIVATIONS = ("silu", "gelu_tanh", "gelu", "relu", "relu2")
+# Of Experts and QuantizedExperts alone.
+OF_EXPERTS = ("clamped_swiglu",)
 
 # The greatest magnitude of a quantized row. 16 bits are two signed bytes, 256 * high + low, whose range ends at
 # 127 * 256 + 127: so a product of int16 rows is two products of int8 rows.
@@ -191,8 +207,10 @@ def _node_problems(node: ir.Node) -> Iterator[str]:
     types = {name: attribute.type for name, attribute in node.attributes.items()}
     if types != dict(operator.attributes):
         yield f"has attributes {sorted(types)}, expected {sorted(operator.attributes)}"
-    elif "activation" in types and node.attributes["activation"].as_string() not in ACTIVATIONS:
-        yield f"has activation {node.attributes['activation'].as_string()}, which is none of {', '.join(ACTIVATIONS)}"
+    elif "activation" in types:
+        known = (*ACTIVATIONS, *(OF_EXPERTS if "top_k" in types else ()))
+        if (name := node.attributes["activation"].as_string()) not in known:
+            yield f"has activation {name}, which is none of {', '.join(known)}"
     if node.op_type in PRODUCTS and not missing:
         yield from _product_problems(node)
 

@@ -9,6 +9,7 @@ from inflight.build.graph.builder import GraphBuilder
 from inflight.build.graph.values import shape_of
 from inflight.build.network.layers import BATCH, FLOAT, STEP, Layers
 from inflight.build.network.shared_inputs import SharedInputs
+from inflight.build.network.sinks import attention_with_sinks
 from inflight.convert.checkpoint.model_spec import AttentionSpec, NormSpec
 
 
@@ -95,7 +96,13 @@ class AttentionLayer:
         rows_first = (BATCH, STEP, spec.num_heads, spec.head_size)
         attributes = {"scale": spec.scale} | ({} if spec.softcap is None else {"softcap": spec.softcap})
         inputs = [query, key, value, shared.mask(spec.window)]
-        context = op("Attention", inputs, f"{self._name}.context.heads", FLOAT, heads_first, attributes)
+        name = f"{self._name}.context.heads"
+        if spec.sinks:
+            function = attention_with_sinks(spec, int(shape_of(key)[2]))
+            inputs.append(self._layers.weights.float32(f"{self._source}.sinks"))
+            context = self._builder.call(function, inputs, name, FLOAT, heads_first, attributes)
+        else:
+            context = op("Attention", inputs, name, FLOAT, heads_first, attributes)
         rows = op("Transpose", [context], f"{self._name}.context.rows", FLOAT, rows_first, {"perm": [0, 2, 1, 3]})
         width = spec.num_heads * spec.head_size
         shape = self._builder.constant("attention.merged_heads", [0, 0, width])

@@ -11,6 +11,9 @@ from inflight.build.quantization import scaled_rows
 from inflight.build.quantization.forms import row_form, write_matrix
 from inflight.build.quantization.stored_matrix import RowFacts, StoredMatrix
 from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.convert.quantization.schemes import RowDtype
+
+FLOAT = ir.DataType.FLOAT
 
 
 class Weights:
@@ -60,6 +63,26 @@ class Weights:
         return self._builder.op(
             "Cast", [stored], f"{name}.float32", ir.DataType.FLOAT, shape_of(stored), {"to": ir.DataType.FLOAT.value}
         )
+
+    def stack(self, prefix: str, name: str) -> ir.Value:
+        """`prefix`.weight of all experts as float32 [experts, out, in]; quantized ones are one flat matrix before, in a
+        value called `name`.
+        """
+        quantization = self._quantization_of(prefix)
+        if quantization is None:
+            return self.float32(f"{prefix}.weight")
+        matrix = StoredMatrix.of(self._table, prefix, quantization)
+        count, outputs, inputs = *matrix.scale.shape[:2], matrix.weight.shape[-1]
+        flat = write_matrix(self._builder, matrix.flat(), quantization.scheme, name)
+        op, shape = self._builder.op, (count, outputs, inputs)
+        turned = op("Transpose", [flat], f"{name}.turned", FLOAT, (count * outputs, inputs), {"perm": [1, 0]})
+        axes = self._builder.constant(f"weights.stack_{count}_{outputs}_{inputs}", shape)
+        return op("Reshape", [turned, axes], f"{name}.stack", FLOAT, shape)
+
+    def rows_of(self, prefix: str) -> RowDtype | None:
+        """The type to which rows are rounded that meet `prefix`.weight; None for a plain one."""
+        quantization = self._quantization_of(prefix)
+        return None if quantization is None else quantization.activations
 
     def transposed(self, prefix: str, name: str) -> ir.Value:
         """`prefix`.weight (out, in) as float32 [in, out], in a value called `name`; levels times their scales."""

@@ -1,7 +1,7 @@
 """The Add of the residual stream to what a projection or a norm yields becomes its own.
 
-It is that of Linear, QuantizedLinear, RMSNorm or Experts. The sum is residual + (product + bias), as before. An
-addition whose operand others read too is left as it is.
+It is that of Linear, QuantizedLinear, RMSNorm, Experts or QuantizedExperts. The sum is residual + (product + bias), as
+before. An addition whose operand others read too is left as it is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from inflight.build.graph.operators import DOMAIN, OPERATORS
 from inflight.build.graph.values import shape_of
 from inflight.build.passes.rewrite import fused, like, nodes_of, only_consumer, other_input, produced_by, replace
 
-_ADDING = ("Linear", "QuantizedLinear", "RMSNorm", "Experts")
+_ADDING = ("Linear", "QuantizedLinear", "RMSNorm", "Experts", "QuantizedExperts")
 
 
 def add_residual(graph: ir.Graph) -> None:

@@ -32,6 +32,7 @@ _ROW_INPUTS = {
     "QuantizedGatedLinear": (0, 1),
     "Gate": (0, 1),
     "Experts": (0, 3, 4),
+    "QuantizedExperts": (0, 1, 6, 7),
     "GateWholeRows": (0, 1),
 }
 

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from inflight.build.graph.operators import CACHE_FACTORS, DOMAIN
 from inflight.build.graph.values import array_of, shape_of
+from inflight.build.network.sinks import DOMAIN as SINKS_DOMAIN
 from inflight.build.passes.rewrite import (
     fused,
     integer,
@@ -19,11 +20,13 @@ from inflight.build.passes.rewrite import (
     only_consumer,
     produced_by,
     replace,
+    stored,
 )
 
 
 def fuse_paged_attention(graph: ir.Graph) -> None:
-    for attention in nodes_of(graph, "Attention"):
+    with_sinks = [node for node in graph if node.domain == SINKS_DOMAIN]
+    for attention in (*nodes_of(graph, "Attention"), *with_sinks):
         write, merged = _cache_write(attention), _merged_heads(attention)
         if write is None or merged is None:
             continue
@@ -42,7 +45,9 @@ def fuse_paged_attention(graph: ir.Graph) -> None:
             "window": window,
             "softcap": number(attention, "softcap", 0.0),
         }
-        node = fused("PagedAttention", [q, key_cache, value_cache, positions, None, None], [like(merged)], attributes)
+        sinks = [stored(value) for value in attention.inputs[4:]]
+        inputs = [q, key_cache, value_cache, positions, None, None, *sinks]
+        node = fused("PagedAttention", inputs, [like(merged)], attributes)
         graph.insert_before(attention, node)
         replace(graph, [merged], node.outputs)
 
@@ -50,7 +55,11 @@ def fuse_paged_attention(graph: ir.Graph) -> None:
 def _cache_write(attention: ir.Node) -> ir.Node | None:
     """The RopeCacheWrite whose q, key cache and value cache `attention` reads, as they are."""
     inputs = attention.inputs
-    if len(inputs) != 4 or len(attention.outputs) != 1 or integer(attention, "is_causal", 0):
+    if (
+        len(inputs) != (5 if attention.domain == SINKS_DOMAIN else 4)
+        or len(attention.outputs) != 1
+        or integer(attention, "is_causal", 0)
+    ):
         return None
     transpose = produced_by(inputs[0], "Transpose")
     reshape = None if transpose is None else produced_by(transpose.inputs[0], "Reshape")

@@ -57,9 +57,9 @@ def cpu_phases(
     kv_type = onnx_dtype(kv_dtype)
     return [
         ("linear", fuse_linear),
-        ("experts", fuse_experts),
         ("quantize_rows", fuse_quantize_rows),
         ("quantized_linear", fuse_quantized_linear),
+        ("experts", fuse_experts),
         ("embedding", fuse_embedding),
         ("rms_norm", fuse_rms_norm),
         ("layer_norm", fuse_layer_norm),

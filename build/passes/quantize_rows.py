@@ -11,26 +11,34 @@ import onnx_ir as ir
 from inflight.build.graph.dtypes import onnx_dtype
 from inflight.build.graph.quantized_rows import FLOAT8_AS_INTEGERS, FLOAT8_INTEGERS
 from inflight.build.graph.values import array_of, dtype_of, name_of, new_value, shape_of
+from inflight.build.network.experts.layer import DOMAIN as EXPERTS_DOMAIN
 from inflight.build.passes.rewrite import fused, like, nodes_of, replace
 from inflight.build.quantization import scaled_rows
-from inflight.build.quantization.forms import find_matrix, find_rows
+from inflight.build.quantization.forms import find_matrix, find_rows, find_stack
 from inflight.build.quantization.stored_matrix import QuantizedMatrix, RoundedRows
 
 
 def fuse_quantize_rows(graph: ir.Graph) -> None:
     made: dict[tuple[object, ...], ir.Value] = {}
-    for matmul in nodes_of(graph, "MatMul"):
-        rows = find_rows(matmul.inputs[0])
+    mixtures = [node for node in graph if node.domain == EXPERTS_DOMAIN]
+    for product in (*nodes_of(graph, "MatMul"), *mixtures):
+        rows = find_rows(product.inputs[0])
         if rows is None:
             continue
         source, factors = scaled_rows.find(rows.x) or (rows.x, None)
-        dtype = _held_as(rows, find_matrix(matmul.inputs[1]))
+        dtype = _held_as(rows, _matrix(product))
         key = (id(source), rows.dtype, dtype, _number(rows.stored), _contents(factors))
         result = made.get(key) if rows.stored is not None or factors is not None else None
         if result is None:
             result = _quantize(graph, rows, dtype, source, factors)
             made[key] = result
         replace(graph, [rows.result], [result])
+
+
+def _matrix(product: ir.Node) -> QuantizedMatrix | None:
+    """What the rows of a product, or of a mixture of experts, meet, if it is quantized."""
+    mixes = product.domain == EXPERTS_DOMAIN
+    return find_stack(product.inputs[2]) if mixes else find_matrix(product.inputs[1])
 
 
 def _held_as(rows: RoundedRows, matrix: QuantizedMatrix | None) -> ir.DataType:

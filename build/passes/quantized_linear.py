@@ -17,7 +17,7 @@ from inflight.build.quantization.stored_matrix import QuantizedMatrix
 
 def fuse_quantized_linear(graph: ir.Graph) -> None:
     for matmul in nodes_of(graph, "MatMul"):
-        rows, matrix = _quantized_rows(matmul.inputs[0]), find_matrix(matmul.inputs[1])
+        rows, matrix = quantized_rows(matmul.inputs[0]), find_matrix(matmul.inputs[1])
         if rows is None or matrix is None:
             continue
         product = matmul.outputs[0]
@@ -29,10 +29,10 @@ def fuse_quantized_linear(graph: ir.Graph) -> None:
         node = fused("QuantizedLinear", inputs, [like(result)], {"group_size": matrix.group_size})
         graph.insert_before(matmul, node)
         replace(graph, [result], node.outputs)
-        _adopt(graph, matrix)
+        adopt(graph, matrix)
 
 
-def _quantized_rows(value: ir.Value | None) -> ir.Node | None:
+def quantized_rows(value: ir.Value | None) -> ir.Node | None:
     """The QuantizeRows whose levels, times their scale, are `value`."""
     back = produced_by(value, "DequantizeLinear")
     column = None if back is None else produced_by(back.inputs[1], "Unsqueeze")
@@ -42,7 +42,7 @@ def _quantized_rows(value: ir.Value | None) -> ir.Node | None:
     return rows if column.inputs[0] is rows.outputs[1] else None
 
 
-def _adopt(graph: ir.Graph, matrix: QuantizedMatrix) -> None:
+def adopt(graph: ir.Graph, matrix: QuantizedMatrix) -> None:
     """Let the graph own the matrix, in place of the views of it that the standard network had."""
     for value in (matrix.weight, matrix.scale):  # zero points are the network's own
         name = name_of(value)

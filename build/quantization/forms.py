@@ -12,6 +12,7 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from inflight.build.graph.builder import GraphBuilder
+from inflight.build.passes.rewrite import is_permutation, produced_by
 from inflight.build.quantization import (
     codes,
     dequantized_rows,
@@ -83,6 +84,15 @@ def find_matrix(transposed: ir.Value | None) -> QuantizedMatrix | None:
     if matrix is None or zero is None:
         return matrix
     return matrix._replace(zero=zero) if matrix.group_size == size else None
+
+
+def find_stack(value: ir.Value | None) -> QuantizedMatrix | None:
+    """The quantized matrices behind float32 [experts, out, in], as the one matrix [experts * out, in]."""
+    reshape = produced_by(value, "Reshape")
+    turned = None if reshape is None else produced_by(reshape.inputs[0], "Transpose")
+    if turned is None or not is_permutation(turned, (1, 0)):
+        return None
+    return find_matrix(turned.inputs[0])
 
 
 def find_rows(value: ir.Value | None) -> RoundedRows | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import onnx_ir as ir
@@ -29,6 +30,15 @@ class StoredMatrix(NamedTuple):
         scale, zero = table[quantization.scale_name(module)], quantization.zero_name(module)
         given = None if zero is None else table[zero]
         return cls(table[f"{module}.weight"], scale, quantization.group_size, given, quantization.codebook)
+
+    def flat(self) -> StoredMatrix:
+        """A stack of matrices [experts, out, in] as the one matrix (experts * out, in) of the same bytes."""
+        zero = None if self.zero is None else _flat(self.zero)
+        return self._replace(weight=_flat(self.weight), scale=_flat(self.scale), zero=zero)
+
+
+def _flat(entry: TensorEntry) -> TensorEntry:
+    return replace(entry, shape=(entry.shape[0] * entry.shape[1], *entry.shape[2:]))
 
 
 class RowFacts(NamedTuple):

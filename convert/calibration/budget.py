@@ -15,6 +15,7 @@ from inflight.accuracy.requirement import BOUNDS, Requirement
 from inflight.convert.calibration.held_out import HeldOutText
 from inflight.convert.calibration.planned import PlannedTensors
 from inflight.convert.calibration.statistics import LayerWeights
+from inflight.convert.checkpoint.expert_stacks import Stack
 from inflight.convert.checkpoint.reference_decoder import TensorReader
 from inflight.convert.plan import ConversionPlan
 from inflight.convert.quantization.cost import seconds_per_token
@@ -111,6 +112,9 @@ class _Widened:
         if module not in self._wide:
             return self._planned.matrix(module)
         return dequantize(*quantize_rows(self._plain.matrix(module).astype(np.float32)), 0)
+
+    def stack(self, module: str) -> Stack:
+        return self._planned.stack(module)
 
     def input_factors(self, module: str) -> Array | None:
         return None if module in self._wide else self._planned.input_factors(module)

@@ -14,7 +14,13 @@ from inflight.convert.calibration.awq import awq_factors, awq_levels
 from inflight.convert.calibration.gptq import float8_scales, gptq_float8, gptq_levels
 from inflight.convert.calibration.smoothquant import smoothing_factors
 from inflight.convert.calibration.static_rows import stored_row_scale
-from inflight.convert.calibration.statistics import Floats, InputStatistics, LayerWeights, ObservedWeights
+from inflight.convert.calibration.statistics import (
+    SAME_ROWS,
+    Floats,
+    InputStatistics,
+    LayerWeights,
+    ObservedWeights,
+)
 from inflight.convert.calibration.text import Tokens
 from inflight.convert.checkpoint.model_spec import LayerSpec, ModelSpec
 from inflight.convert.checkpoint.reference_decoder import TensorReader, decoder_layer
@@ -25,8 +31,6 @@ from inflight.convert.source.tensor import ChosenLevels, Measured
 
 LAYERS = "transformer.layers."
 LAYER = LAYERS + "{}."
-# Products that read the same rows, and share what is made of them.
-_SAME_ROWS = {"mlp.gate": "mlp.fc"}
 Advance = Callable[[float, str], None]
 
 
@@ -118,7 +122,7 @@ class _Matrices:
         self._shared_factors: dict[str, Floats] = {}
 
     def calibrated(self, module: str) -> Calibrated:
-        scheme, inputs = self._schemes[module], self._observed.statistics[_SAME_ROWS.get(module, module)]
+        scheme, inputs = self._schemes[module], self._observed.statistics[SAME_ROWS.get(module, module)]
         factors = self._factors(module, scheme, inputs)
         scale = self._row_scale(module, inputs, factors) if scheme.rows.scale == "stored" else None
         bound = self._bound(module, factors, scheme) if scheme.weights.bound else None
@@ -155,7 +159,7 @@ class _Matrices:
             return smoothing_factors(inputs.greatest, columns, self._calibration.smoothing)
         if scheme.method != "awq":
             return None
-        source = _SAME_ROWS.get(module, module)
+        source = SAME_ROWS.get(module, module)
         if source not in self._shared_factors:
             weights, size = self._sharing(module), self._calibration.group_sizes[scheme.name]
             self._shared_factors[source] = awq_factors(
@@ -181,8 +185,8 @@ class _Matrices:
 
     def _sharing(self, module: str) -> list[Floats]:
         """The matrix and those that read the same rows."""
-        source = _SAME_ROWS.get(module, module)
-        names = [source, *(name for name, other in _SAME_ROWS.items() if other == source)]
+        source = SAME_ROWS.get(module, module)
+        names = [source, *(name for name, other in SAME_ROWS.items() if other == source)]
         return [self._observed.matrix(name) for name in names if self._observed.has(name)]
 
 

@@ -7,8 +7,9 @@ import math
 import numpy as np
 
 from inflight.convert.calibration.statistics import LayerWeights
-from inflight.convert.checkpoint.layout import TABLES, module_path
-from inflight.convert.plan import ConversionPlan
+from inflight.convert.checkpoint.expert_stacks import QuantizedStack, Stack
+from inflight.convert.checkpoint.layout import STACK_AXES, TABLES, module_path
+from inflight.convert.plan import ConversionPlan, PlannedTensor
 from inflight.convert.quantization.round_to_nearest import dequantize, unpack_pairs
 from inflight.convert.quantization.rows import RowRounding
 from inflight.convert.quantization.scheme import WeightQuantization
@@ -39,6 +40,16 @@ class PlannedTensors:
         zero = quantization.zero_name(module)
         return dequantize(levels, scales, quantization.group_size, None if zero is None else stored[zero])
 
+    def stack(self, module: str) -> Stack:
+        """The matrices of all experts of a module."""
+        name, quantization = f"{module}.weight", self.quantization(module)
+        stored = self._stored(name)
+        if quantization is None:
+            return stored[name]
+        zero = quantization.zero_name(module)
+        scales, zeros = stored[quantization.scale_name(module)], None if zero is None else stored[zero]
+        return QuantizedStack(stored[name], scales, zeros, quantization)
+
     def input_factors(self, module: str) -> Array | None:
         quantization = self.quantization(module)
         name = None if quantization is None else quantization.factors_name(module)
@@ -52,13 +63,14 @@ class PlannedTensors:
 
     def roundings(self, prefix: str) -> dict[str, RowRounding]:
         """How the rows of the quantized modules there are rounded, by their short names."""
-        modules = [module for module in self.matrices() if module.startswith(prefix or "lm_head")]
+        stacks = [module_path(name) for name, tensor in self._tensors.items() if len(tensor.shape) == STACK_AXES]
+        modules = [module for module in (*self.matrices(), *stacks) if module.startswith(prefix or "lm_head")]
         found = {module.removeprefix(prefix): self._rounding(module) for module in modules}
         return {name: each for name, each in found.items() if each is not None}
 
     def matrices(self) -> list[str]:
-        """The modules of all products, by their paths."""
-        matrices = (name for name, tensor in self._tensors.items() if len(tensor.shape) == 2)
+        """The modules of all products that may be quantized, by their paths, but for stacks of experts."""
+        matrices = (name for name, tensor in self._tensors.items() if _is_matrix(tensor))
         tables = [f"transformer.{table}.weight" for table in TABLES]
         return [module_path(name) for name in matrices if name not in tables]
 
@@ -93,4 +105,10 @@ class PlannedTensors:
         chunks: dict[str, list[Array]] = {}
         for name, chunk in tensor_chunks(self._tensors[tensor], self._dtype):
             chunks.setdefault(name, []).append(chunk)
-        return {name: np.concatenate(each) for name, each in chunks.items()}
+        shapes = {each.name: each.shape for each in self._tensors[tensor].stored(self._dtype)}
+        return {name: np.concatenate(each).reshape(shapes[name]) for name, each in chunks.items()}
+
+
+def _is_matrix(tensor: PlannedTensor) -> bool:
+    """A weight that may be quantized; biases of experts have two axes as well."""
+    return tensor.name.endswith(".weight") and len(tensor.shape) == 2 and not tensor.plain

@@ -22,6 +22,8 @@ from inflight.convert.calibration.planned import PlannedTensors
 from inflight.convert.calibration.text import CalibrationText, Tokens, calibration_text, token_sequences
 from inflight.convert.checkpoint.config import CheckpointConfig
 from inflight.convert.checkpoint.model_spec import ModelSpec
+from inflight.convert.families.expert_stacks import expert_matrices
+from inflight.convert.families.table import find_family
 from inflight.convert.options import CALIBRATION_NUMBERS, ConvertOptions
 from inflight.convert.plan import ConversionPlan
 from inflight.convert.quantization.recipes import choose_schemes, group_size_of
@@ -84,11 +86,12 @@ def calibrated(
     held_out = HeldOutText(tensors, plain.spec, further or sequences)
     name_of_text = f"{text.name}, {'held out' if further else 'as calibrated'}"
     of_tensor = {name: scheme for module, scheme in schemes.items() for name in tensors.sources(module)[0]}
+    family, layers = find_family(source.config), len(plain.spec.layers)
     found = {
         name: CalibratedTensor(tensor, cache.measured(name), cache.chosen(name, of_tensor[name]))
         if name in of_tensor
         else tensor
-        for name, tensor in source.tensors.items()
+        for name, tensor in expert_matrices(None if family is None else family.mixture, source.tensors, layers).items()
     }
     model = replace(source, tensors=found)
     if options.kv_cache_dtype == "fp8" and source.cache_factors is None:

@@ -12,6 +12,8 @@ from inflight.convert.quantization.rows import RowRounding, rounded_rows
 
 Floats = npt.NDArray[np.float32]
 
+# Products that read the same rows as another, and share what is made of them.
+SAME_ROWS = {"mlp.gate": "mlp.fc", "mlp.shared_expert.gate": "mlp.shared_expert.fc"}
 
 # Of so many rows one is kept.
 _SAMPLED = 32
@@ -90,13 +92,16 @@ class LayerWeights(DecoderWeights):
         found: Floats = super().rows(x, module)
         if module in self._factors:
             found = found * self._factors[module]
+        return self.expert_rows(found, module)
+
+    def expert_rows(self, x: Floats, module: str) -> Floats:
         rounding = self._roundings.get(module)
-        return found if rounding is None else rounded_rows(found, rounding)
+        return x if rounding is None else rounded_rows(x, rounding)
 
 
 class ObservedWeights(LayerWeights):
-    """What the products of a layer are given is noted in `statistics`, by module: mlp.gate has those of mlp.fc, which
-    reads the same rows. `greatest_cached`: the greatest magnitudes of the layer's keys and values.
+    """What the products of a layer are given is noted in `statistics`, by module: mlp.gate has those of mlp.fc,
+    which reads the same rows. `greatest_cached`: the greatest magnitudes of the layer's keys and values.
     """
 
     def __init__(self, tensors: TensorReader, prefix: str, grams: bool) -> None:
@@ -110,7 +115,7 @@ class ObservedWeights(LayerWeights):
         self.greatest_cached = (max(self.greatest_cached[0], key), max(self.greatest_cached[1], value))
 
     def rows(self, x: Floats, module: str) -> Floats:
-        if module != "mlp.gate":
+        if module not in SAME_ROWS:
             if module not in self.statistics:
                 self.statistics[module] = InputStatistics(x.shape[-1], self._grams)
             self.statistics[module].add(x)

@@ -128,20 +128,18 @@ def _mlp(config: CheckpointConfig, family: Family, optional: OptionalTensors, in
     moe = config.moe
     if moe is None or not moe.num_experts or index in (config.mlp_only_layers or ()):
         return MlpSpec(config.intermediate_size, activation(config), family.gated_mlp, optional.mlp_bias)
-    shared = config.moe_shared_expert_intermediate_size or moe.shared_expert_intermediate_size
+    mixture, shared = family.mixture, config.moe_shared_expert_intermediate_size or moe.shared_expert_intermediate_size
     return ExpertsSpec(
         count=moe.num_experts,
         top_k=moe.top_k,
         size=config.moe_intermediate_size or config.intermediate_size,
-        activation=activation(config),
+        activation="clamped_swiglu" if mixture is not None and mixture.clamped else activation(config),
         routing=moe.routing,
-        epsilon=moe.sparse_mixer_epsilon if moe.routing == "sparse_mixer" else 0.0,
-        shared=SharedExpertSpec(shared, _gates_shared(family)) if shared else None,
+        bias=mixture is not None and mixture.bias,
+        epsilon=moe.epsilon,
+        scale=moe.routed_scaling_factor,
+        shared=SharedExpertSpec(shared, mixture is not None and mixture.gates_shared_expert) if shared else None,
     )
-
-
-def _gates_shared(family: Family) -> bool:
-    return family.mixture is not None and family.mixture.gates_shared_expert
 
 
 def _attention(
@@ -164,6 +162,7 @@ def _attention(
         norm_wide=optional.qk_norm and family.qk_norm_width,
         norm_last=optional.qk_norm and family.qk_norm_last,
         clip=config.inflight.clip_qkv if config.inflight else None,
+        sinks=family.sinks,
     )
 
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from inflight.accuracy.record import ACCURACY_NAME, FoundRecord, Subject, find_accuracy
 from inflight.convert.checkpoint.config import CheckpointConfig
 from inflight.convert.checkpoint.derive import model_spec, stored_optionals
+from inflight.convert.checkpoint.expert_stacks import QuantizedStack, Stack
 from inflight.convert.checkpoint.layout import TensorSpec, module_path, quantization_of, stage_tensors
 from inflight.convert.checkpoint.model_spec import ModelSpec
 from inflight.convert.checkpoint.sharding import shard, split_problems
@@ -91,9 +92,8 @@ class Checkpoint:
         for name, entry in self.ranks[rank].items():
             quantization, scales = self.quantization_of(module_path(name)), self.scales_of(name, rank)
             if quantization is not None and quantization.bits == 4 and scales is not None:
-                seen[name] = replace(
-                    entry, dtype=quantization.scheme.weights.dtype, shape=(scales.shape[0], entry.shape[1])
-                )
+                shape = (*scales.shape[: len(entry.shape) - 1], entry.shape[-1])
+                seen[name] = replace(entry, dtype=quantization.scheme.weights.dtype, shape=shape)
         return seen
 
     @property
@@ -134,6 +134,18 @@ class Checkpoint:
         zero = quantization.zero_name(module)
         zeros = None if zero is None else self.array(zero, rank)
         return dequantize(levels, scales, quantization.group_size, zeros, coded)
+
+    def stack(self, module: str, rank: int = 0) -> Stack:
+        """The matrices (out, in) of all experts of a module, by their numbers: mapped, or float32 made when asked for.
+
+        Raises CheckpointError if there are none.
+        """
+        stored, quantization = self.array(f"{module}.weight", rank), self.quantization_of(module)
+        if quantization is None:
+            return stored
+        zero = quantization.zero_name(module)
+        scales = self.array(quantization.scale_name(module), rank)
+        return QuantizedStack(stored, scales, None if zero is None else self.array(zero, rank), quantization)
 
     def input_factors(self, module: str, rank: int = 0) -> npt.NDArray[Any] | None:
         """What the values of a module's rows are multiplied by first, (in,) of the checkpoint's type; None: nothing."""

@@ -16,9 +16,11 @@ from inflight.convert.quantization.scheme import WeightQuantization
 
 LAYER_PREFIX = "transformer.layers."
 Split = Literal["whole", "heads", "rows", "columns", "vocab"]
-Kind = Literal["weight", "bias"]
+Kind = Literal["weight", "bias", "sinks", "e_score_correction_bias"]
 # Modules whose rows are looked up: no product reads them, and nothing quantizes them.
 TABLES = ("vocab_embedding", "position_embedding")
+# Axes of the matrices of all experts: experts, out, in.
+STACK_AXES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,9 @@ class _LayerTensors:
         yield from self.norm(attention.q_norm)
         yield from self.norm(attention.k_norm)
         yield from self.linear("attention.dense", (hidden,), q, "columns", attention.dense_bias)
+        if attention.sinks:
+            name, heads = f"{self.prefix}attention.sinks", (attention.num_heads,)
+            yield TensorSpec(name, "attention", "sinks", self.layer, heads, None, "rows")
         yield from self.norm(spec.after_attention)
         if spec.before_mlp != spec.before_attention:
             yield from self.norm(spec.before_mlp)
@@ -128,29 +133,36 @@ class _LayerTensors:
         branch), and the expert that is shared.
         """
         count = spec.count
-        yield self.stack("router", (count,), hidden, "whole", wide=True)
-        yield self.stack("fc", (spec.size, spec.size) * count, hidden, "rows", experts=count)
-        yield self.stack("proj", (hidden,) * count, spec.size, "columns", experts=count)
+        yield self.plain("router", (count,), hidden, wide=True)
+        yield self.stack("fc", (spec.size, spec.size) * count, hidden, "rows", count)
+        yield self.stack("proj", (hidden,) * count, spec.size, "columns", count)
+        if spec.biased_choice:
+            named = self._of_experts("router", "e_score_correction_bias")
+            yield TensorSpec(*named, self.layer, (count,), None, "whole", wide=True)
+        if spec.bias:
+            yield TensorSpec(*self._of_experts("router", "bias"), self.layer, (count,), None, "whole", wide=True)
+            halves = (spec.size, spec.size) * count
+            yield TensorSpec(*self._of_experts("fc", "bias"), self.layer, halves, None, "rows", experts=count)
+            rows = (hidden,) * count
+            yield TensorSpec(*self._of_experts("proj", "bias"), self.layer, rows, None, "whole", experts=count)
         if spec.shared is not None:
+            assert spec.activation != "clamped_swiglu", "no shared expert has it"
             yield from self.mlp("mlp.shared_expert", MlpSpec(spec.shared.size, spec.activation), hidden)
             if spec.shared.gated:
-                yield self.stack("shared_expert_gate", (1,), hidden, "whole")
+                yield self.plain("shared_expert_gate", (1,), hidden)
 
-    def stack(
-        self,
-        name: str,
-        parts: tuple[int, ...],
-        columns: int,
-        split: Split,
-        *,
-        wide: bool = False,
-        experts: int | None = None,
-    ) -> TensorSpec:
+    def plain(self, name: str, parts: tuple[int, ...], columns: int, *, wide: bool = False) -> TensorSpec:
         """A weight that nothing quantizes. Its names in the source are those of the module `experts.{name}`."""
-        tensor, module = f"{self.prefix}mlp.{name}.weight", f"experts.{name}"
-        return TensorSpec(
-            tensor, module, "weight", self.layer, parts, columns, split, wide=wide, experts=experts, plain=True
-        )
+        named = self._of_experts(name, "weight")
+        return TensorSpec(*named, self.layer, parts, columns, "whole", wide=wide, plain=True)
+
+    def stack(self, name: str, parts: tuple[int, ...], columns: int, split: Split, experts: int) -> TensorSpec:
+        """The matrices of all experts. Their names in the source are those of the module `experts.{name}`."""
+        return TensorSpec(*self._of_experts(name, "weight"), self.layer, parts, columns, split, experts=experts)
+
+    def _of_experts(self, name: str, kind: Kind) -> tuple[str, str, Kind]:
+        """Name, module and kind of a tensor of a mixture."""
+        return f"{self.prefix}mlp.{name}.{kind}", f"experts.{name}", kind
 
     def linear(
         self, module: str, parts: tuple[int, ...], columns: int, split: Split, bias: bool

@@ -15,7 +15,10 @@ from inflight.convert.checkpoint.rope import RotaryScaling
 # silu: x * sigmoid(x). gelu: x * Phi(x), Phi the normal distribution; gelu_tanh approximates it by a tanh. relu:
 # max(x, 0); relu2: its square.
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "xielu"]
-Routing = Literal["softmax", "renormalized", "sparse_mixer"]
+# clamped_swiglu, of experts alone: with g = min(gate, 7) and u = up within -7 .. 7, (u + 1) g sigmoid(1.702 g).
+ExpertActivation = Activation | Literal["clamped_swiglu"]
+CLAMP_LIMIT, CLAMP_SLOPE = 7.0, 1.702
+Routing = Literal["softmax", "renormalized", "sparse_mixer", "biased_softmax", "biased_sigmoid"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,8 @@ class AttentionSpec:
     sees the last so many positions, its own included; None: all. `rope` None: no position enters.
 
     q, k and v are cut to -clip .. clip first, where it is not None. The norms of q and k are those of each head, or
-    with `norm_wide` of all heads together; they come before the rotation, or with `norm_last` after it.
+    with `norm_wide` of all heads together; they come before the rotation, or with `norm_last` after it. `sinks`: each
+    head has a number that is one score more of every row, whose value is 0 (Xiao et al., 2024, with learned scores).
     """
 
     num_heads: int
@@ -70,6 +74,7 @@ class AttentionSpec:
     norm_wide: bool = False
     norm_last: bool = False
     clip: float | None = None
+    sinks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +109,27 @@ class ExpertsSpec:
     `routing` gives the weights. softmax: shares of the softmax over all experts; renormalized: over the chosen ones;
     sparse_mixer (two experts): the first one's share of the experts whose logits are within 2 `epsilon` of the
     greatest, relative to the greater of that and their own magnitude, and the second one's likewise without the first.
+    biased_softmax, biased_sigmoid: each expert has a score, its share of the softmax, or the logistic function of its
+    logit; those are chosen whose score and stored bias together are greatest, and their scores, without it, are divided
+    by their sum, or by `epsilon` if that is greater, and multiplied by `scale`.
+
+    `bias`: of the router and of all products of experts.
     """
 
     count: int
     top_k: int
     size: int
-    activation: Activation
+    activation: ExpertActivation
     routing: Routing
     epsilon: float = 0.0
+    scale: float = 1.0
+    bias: bool = False
     shared: SharedExpertSpec | None = None
+
+    @property
+    def biased_choice(self) -> bool:
+        """Whether the router has a bias that counts in the choice alone."""
+        return self.routing in ("biased_softmax", "biased_sigmoid")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,12 +12,16 @@ from inflight.convert.checkpoint.model_spec import Routing
 # The format's numbers of normalization_mode.
 ROUTINGS: Mapping[int, Routing] = {0: "softmax", 1: "renormalized", 2: "sparse_mixer"}
 RENORMALIZE = 1
+_MIXER: Routing = "sparse_mixer"
 MOST_EXPERTS = 1 << 12
 SPARSE_MIXER_EXPERTS = 2
 
 
 class MoeFacts(BaseModel):
-    """Of every layer with experts; `num_experts` 0: there are none. The format's other keys are about ranks."""
+    """Of every layer with experts; `num_experts` 0: there are none. The format's other keys are about ranks.
+
+    It has none for routers whose bias counts in the choice alone: `biased_scores` and the two behind it are ours.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
@@ -26,10 +30,20 @@ class MoeFacts(BaseModel):
     normalization_mode: int = RENORMALIZE
     sparse_mixer_epsilon: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
     shared_expert_intermediate_size: int = 0
+    biased_scores: Literal["softmax", "sigmoid"] | None = None
+    least_sum: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    routed_scaling_factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
     @property
     def routing(self) -> Routing:
+        if self.biased_scores is not None:
+            return "biased_softmax" if self.biased_scores == "softmax" else "biased_sigmoid"
         return ROUTINGS[self.normalization_mode]
+
+    @property
+    def epsilon(self) -> float:
+        """Of ExpertsSpec."""
+        return self.least_sum if self.biased_scores else self.sparse_mixer_epsilon if self.routing == _MIXER else 0.0
 
     def problems(self) -> Iterator[str]:
         """What of it cannot be expressed, a phrase each."""
@@ -46,4 +60,5 @@ class MoeFacts(BaseModel):
         """The keys that say something."""
         left_out = {"shared_expert_intermediate_size"}
         left_out |= set() if self.normalization_mode == 2 else {"sparse_mixer_epsilon"}
+        left_out |= set() if self.biased_scores else {"biased_scores", "least_sum", "routed_scaling_factor"}
         return self.model_dump(mode="json", exclude=left_out)

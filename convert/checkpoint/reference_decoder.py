@@ -6,7 +6,7 @@ Slow and simple on purpose. `inflight verify` uses it to find the layer in which
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.convert.checkpoint.expert_stacks import Stack
 from inflight.convert.checkpoint.model_spec import (
     AttentionSpec,
+    ExpertActivation,
     ExpertsSpec,
     LayerSpec,
     MlpSpec,
@@ -23,7 +25,7 @@ from inflight.convert.checkpoint.model_spec import (
     NormSpec,
     RopeSpec,
 )
-from inflight.convert.checkpoint.reference_experts import mix_experts
+from inflight.convert.checkpoint.reference_experts import ExpertMatrices, clamped_swiglu, mix_experts, route
 from inflight.convert.checkpoint.reference_rope import inverse_frequencies
 from inflight.errors import CheckpointError
 
@@ -79,6 +81,8 @@ class TensorReader(Protocol):
 
     def matrix(self, module: str) -> Array: ...
 
+    def stack(self, module: str) -> Stack: ...
+
     def input_factors(self, module: str) -> Array | None:
         """What the values of a module's rows are multiplied by first, [in]; None: nothing."""
 
@@ -98,9 +102,13 @@ class DecoderWeights:
         """The weight (out, in) of a module."""
         return self._tensors.matrix(self._prefix + module).astype(self._dtype)
 
-    def stack(self, module: str) -> Array:
-        """The weights of all experts (count, out, in), in their stored type."""
-        return self._tensors.array(f"{self._prefix}{module}.weight")
+    def stack(self, module: str) -> Stack:
+        """The weights (out, in) of all experts by their numbers."""
+        return self._tensors.stack(self._prefix + module)
+
+    def expert_rows(self, x: Array, module: str) -> Array:
+        """The rows that the weights of a module's experts multiply."""
+        return x
 
     def rows(self, x: Array, module: str) -> Array:
         """The rows that the weight of a module multiplies: x times the module's factors."""
@@ -139,15 +147,25 @@ def _mlp(weights: DecoderWeights, mlp: MlpSpec | ExpertsSpec, x: Array, module: 
 
 
 def _experts(weights: DecoderWeights, spec: ExpertsSpec, x: Array) -> Array:
-    logits = weights.linear(x, "mlp.router", bias=False)
-    fc, proj = weights.stack("mlp.fc"), weights.stack("mlp.proj")
-    found = mix_experts(spec, logits, x, fc, proj, _ACTIVATIONS[spec.activation])
+    logits = weights.linear(x, "mlp.router", bias=spec.bias)
+    biases = (weights["mlp.fc.bias"], weights["mlp.proj.bias"]) if spec.bias else None
+    matrices = ExpertMatrices(weights.stack("mlp.fc"), weights.stack("mlp.proj"), biases, weights.expert_rows)
+    bias = weights["mlp.router.e_score_correction_bias"] if spec.biased_choice else None
+    found = mix_experts(spec, route(spec, logits, bias), x, matrices, _gated(spec.activation))
     if spec.shared is None:
         return found
+    assert spec.activation != "clamped_swiglu", "no shared expert has it"
     shared = _mlp(weights, MlpSpec(spec.shared.size, spec.activation), x, "mlp.shared_expert")
     if spec.shared.gated:
         shared = shared / (1.0 + np.exp(-weights.linear(x, "mlp.shared_expert_gate", bias=False)))
     return found + shared
+
+
+def _gated(activation: ExpertActivation) -> Callable[[Array, Array], Array]:
+    """What becomes of a gate and what multiplies it."""
+    if activation == "clamped_swiglu":
+        return clamped_swiglu
+    return lambda gate, up: _ACTIVATIONS[activation](gate) * up
 
 
 def _silu(x: Array) -> Array:
@@ -195,8 +213,11 @@ def _attention(weights: DecoderWeights, spec: AttentionSpec, x: Array) -> Array:
     k, v = (np.repeat(part, heads // kv_heads, axis=1) for part in (k, v))
     scores = _capped(q.swapaxes(0, 1) @ k.transpose(1, 2, 0) * spec.scale, spec.softcap)
     scores = scores + _mask(len(x), spec.window).astype(x.dtype)
+    if spec.sinks:
+        sinks = np.broadcast_to(weights["attention.sinks"].astype(x.dtype)[:, None, None], (heads, len(x), 1))
+        scores = np.concatenate([scores, sinks], axis=-1)
     scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    scores /= scores.sum(axis=-1, keepdims=True)
+    scores = (scores / scores.sum(axis=-1, keepdims=True))[..., : len(x)]
     mixed = (scores @ v.swapaxes(0, 1)).swapaxes(0, 1)
     return weights.linear(mixed.reshape(len(x), heads * size), "attention.dense", spec.dense_bias)
 

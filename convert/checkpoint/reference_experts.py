@@ -3,36 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from inflight.convert.checkpoint.model_spec import ExpertsSpec
+from inflight.convert.checkpoint.expert_stacks import Stack
+from inflight.convert.checkpoint.model_spec import CLAMP_LIMIT, CLAMP_SLOPE, ExpertsSpec
 
 Array = npt.NDArray[Any]
 
 
+class ExpertMatrices(NamedTuple):
+    """Of all experts: fc (2 size, hidden), what multiplies the activated branch first; proj (hidden, size); `biases` of
+    both, [count, out], if they have some. `rounded` is what becomes of the rows in front of the matrices of a module.
+    """
+
+    fc: Stack
+    proj: Stack
+    biases: tuple[Array, Array] | None
+    rounded: Callable[[Array, str], Array]
+
+
 def mix_experts(
-    spec: ExpertsSpec, logits: Array, x: Array, fc: Array, proj: Array, activation: Callable[[Array], Array]
+    spec: ExpertsSpec,
+    routed: tuple[Array, Array],
+    x: Array,
+    experts: ExpertMatrices,
+    gated: Callable[[Array, Array], Array],
 ) -> Array:
     """The weighted sum [tokens, hidden] of what each token's experts make of its row of x [tokens, hidden].
 
-    `logits` [tokens, count] are the router's; fc [count, 2 size, hidden], what multiplies the activated branch first;
-    proj [count, hidden, size]. Matrices may be mapped: those of experts that no token meets are not read.
+    `routed` is what `route` gives; `gated` makes the rows between the products of a gate and what multiplies
+    it. Matrices may be mapped: those of experts that no token meets are not read.
     """
-    chosen, weights = route(spec, logits)
-    result = np.zeros_like(x)
+    chosen, weights = routed
+    result, rows = np.zeros_like(x), experts.rounded(x, "mlp.fc")
     for expert in np.unique(chosen):
         tokens, places = np.nonzero(chosen == expert)
-        up, gate = np.split(x[tokens] @ fc[expert].astype(x.dtype).T, 2, axis=-1)
-        found = (activation(gate) * up) @ proj[expert].astype(x.dtype).T
-        result[tokens] += weights[tokens, places, None] * found
+        fc_bias, proj_bias = (0, 0) if experts.biases is None else (each[expert] for each in experts.biases)
+        up, gate = np.split(rows[tokens] @ experts.fc[expert].astype(x.dtype).T + fc_bias, 2, axis=-1)
+        inner = experts.rounded(gated(gate, up), "mlp.proj")
+        result[tokens] += weights[tokens, places, None] * (inner @ experts.proj[expert].astype(x.dtype).T + proj_bias)
     return result
 
 
-def route(spec: ExpertsSpec, logits: Array) -> tuple[Array, Array]:
-    """Numbers of the experts of each token [tokens, top_k], and their weights, of router logits [tokens, count]."""
+def clamped_swiglu(gate: Array, up: Array) -> Array:
+    """(u + 1) g sigmoid(1.702 g), with g = min(gate, 7) and u = up within -7 .. 7."""
+    gate, up = np.minimum(gate, CLAMP_LIMIT), np.clip(up, -CLAMP_LIMIT, CLAMP_LIMIT)
+    return np.asarray((up + 1) * gate / (1 + np.exp(-CLAMP_SLOPE * gate)))
+
+
+def route(spec: ExpertsSpec, logits: Array, bias: Array | None) -> tuple[Array, Array]:
+    """Numbers of the experts of each token [tokens, top_k], and their weights, of router logits [tokens, count] and the
+    bias [count] that counts in the choice alone, if there is one.
+    """
+    if bias is not None:
+        return _biased(spec, logits, bias)
     if spec.routing == "sparse_mixer":
         return _sparse_mixer(logits, spec.epsilon)
     # Stable, so that of equal logits the lower number comes first.
@@ -41,6 +68,17 @@ def route(spec: ExpertsSpec, logits: Array) -> tuple[Array, Array]:
     weights = np.take_along_axis(shares, chosen, axis=-1)
     total = weights if spec.routing == "renormalized" else shares
     return chosen, weights / total.sum(axis=-1, keepdims=True)
+
+
+def _biased(spec: ExpertsSpec, logits: Array, bias: Array) -> tuple[Array, Array]:
+    if spec.routing == "biased_sigmoid":
+        scores = 1.0 / (1.0 + np.exp(-logits))
+    else:
+        shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        scores = shares / shares.sum(axis=-1, keepdims=True)
+    chosen = np.argsort(-(scores + bias), axis=-1, kind="stable")[:, : spec.top_k]
+    weights = np.take_along_axis(scores, chosen, axis=-1)
+    return chosen, weights * spec.scale / np.maximum(weights.sum(axis=-1, keepdims=True), spec.epsilon)
 
 
 def _sparse_mixer(logits: Array, epsilon: float) -> tuple[Array, Array]:

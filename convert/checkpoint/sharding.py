@@ -49,11 +49,11 @@ def shard(spec: TensorSpec, config: CheckpointConfig, tp_rank: int) -> Shard:
 
 def _stack(spec: TensorSpec, blocks: tuple[Block, ...], padding: int = 0) -> Shard:
     rows = sum(len(block.rows) for block in blocks) + padding
+    stacked = () if spec.experts is None else (spec.experts,)
     if spec.columns is None:
-        return Shard((rows,), blocks, padding)
+        return Shard((*stacked, rows // (spec.experts or 1)), blocks, padding)
     columns = blocks[0].columns
     width = spec.columns if columns is None else len(columns)
-    stacked = () if spec.experts is None else (spec.experts,)
     return Shard((*stacked, rows // (spec.experts or 1), width), blocks, padding)
 
 
@@ -89,6 +89,17 @@ def split_problems(config: CheckpointConfig) -> list[str]:
     if pp > config.num_hidden_layers:
         problems.append(f"pp_size {pp} is more than the {config.num_hidden_layers} layers")
     return problems
+
+
+def stack_problems(config: CheckpointConfig, specs: Iterable[TensorSpec]) -> list[str]:
+    """Stacks of experts whose matrices would share a byte; a line for each kind of them."""
+    problems = {}
+    for spec in specs:
+        quantization = quantization_of(spec, config)
+        outputs = sum(spec.parts) // (spec.experts or 1)
+        if spec.experts is not None and quantization is not None and quantization.bits == 4 and outputs % 2:
+            problems[spec.module] = f"{outputs} outputs of {spec.module} in 4 bits: pass --dequantize, or 8 bits"
+    return list(problems.values())
 
 
 def group_problems(config: CheckpointConfig, specs: Iterable[TensorSpec]) -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 from inflight.convert.checkpoint.config import CheckpointConfig
+from inflight.convert.checkpoint.expert_stacks import stack_problem
 from inflight.convert.checkpoint.model_spec import Activation
 from inflight.convert.checkpoint.rope import RotaryScaling
 from inflight.convert.families.family import Family
@@ -50,8 +52,8 @@ ACTIVATIONS: Mapping[str, Activation] = {
 }
 # The module of an activation that has numbers of its own.
 ACT = "mlp.act"
-# What a layer with experts has that nothing quantizes yet.
-UNQUANTIZED = ("router", "fc", "proj")
+# The stacks of a layer with experts.
+EXPERTS = ("fc", "proj")
 _POSITIONS = ("rope_gpt_neox", "long_rope", "yarn")
 
 
@@ -113,13 +115,21 @@ def _expert_problems(config: CheckpointConfig) -> list[str]:
     if not config.has_experts or problems:
         return problems
     layers = [layer for layer in range(config.num_hidden_layers) if layer not in dense]
-    modules = [f"transformer.layers.{layer}.mlp.{name}" for layer in layers[:1] for name in UNQUANTIZED]
-    plain = config.module_quantization.problems()
-    return [
-        f"{module} quantized: routers and experts have the checkpoint's type"
-        for module in modules
-        if not plain and config.quantization_of(module) is not None
-    ]
+    if config.module_quantization.problems():
+        return []
+    router = f"transformer.layers.{layers[0]}.mlp.router" if layers else ""
+    if layers and config.quantization_of(router) is not None:
+        problems.append(f"{router} quantized: routers are float32")
+    for layer, name in product(layers, EXPERTS):
+        quantization = config.quantization_of(f"transformer.layers.{layer}.mlp.{name}")
+        scaled = quantization is not None and quantization.scaled_inputs
+        reason = "experts whose rows have factors" if scaled else quantization and stack_problem(quantization.scheme)
+        other = config.quantization_of(f"transformer.layers.{layer}.mlp.{EXPERTS[name == EXPERTS[0]]}")
+        if quantization is not None and other is None:
+            reason = "quantized experts beside plain ones in the same layer"
+        if reason:
+            return [*problems, f"transformer.layers.{layer}.mlp.{name}: {reason}"]
+    return problems
 
 
 def _rotary_problems(config: CheckpointConfig) -> list[str]:

@@ -5,30 +5,51 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
+
+from inflight.convert.families.arranged import PickedRows, Transposed
 from inflight.convert.families.mixtures import Mixture
+from inflight.convert.source.quantized.mxfp4 import Mxfp4Stack
 from inflight.convert.source.tensor import PlainTensor, SourceTensor
+from inflight.tensor_file import TensorEntry
 
-_LAYER = re.compile(r"(model\.layers\.\d+\.)(.+)")
+_LAYER = re.compile(r"(model\.layers\.(\d+)\.)(.+)")
 
 
-def expert_matrices(mixture: Mixture | None, tensors: Mapping[str, SourceTensor]) -> Mapping[str, SourceTensor]:
+def expert_matrices(
+    mixture: Mixture | None, tensors: Mapping[str, SourceTensor], layers: Any
+) -> Mapping[str, SourceTensor]:
     """`tensors` with the parts of each stack in its place. A stack that does not divide stays as it is: whoever
-    accounts for the tensors says so."""
+    accounts for the tensors says so. Of a family that predicts several tokens, tensors of layers from `layers` on,
+    which do nothing else, are left out.
+    """
     if mixture is None:
         return tensors
     found: dict[str, SourceTensor] = {}
     for name, tensor in tensors.items():
         match = _LAYER.fullmatch(name)
-        prefix, below = (match[1], match[2]) if match else ("", name)
+        prefix, below = (match[1], match[3]) if match else ("", name)
+        if mixture.predicts_further and match and isinstance(layers, int) and int(match[2]) >= layers:
+            continue
         modules = mixture.stacks.get(below)
-        if modules is not None and (parts := list(_parts(tensor, prefix, modules))):
+        cut = _alternating if mixture.alternates else _parts
+        if modules is not None and (parts := list(cut(tensor, prefix, modules))):
             found.update({part.name: part for part in parts})
         elif below in mixture.renamed:
-            found[f"{prefix}{mixture.renamed[below]}"] = tensor
+            name = f"{prefix}{mixture.renamed[below]}"
+            found[name] = _without_groups(name, tensor) if mixture.biased_choice else tensor
         else:
             found[name] = tensor
     return found
+
+
+def _without_groups(name: str, tensor: SourceTensor) -> SourceTensor:
+    """A bias of all experts that is stored for one group of them, [1, experts], as a vector."""
+    if not isinstance(tensor, PlainTensor) or len(tensor.shape) != 2 or tensor.shape[0] != 1:
+        return tensor
+    return PlainTensor(replace(tensor.entry, name=name, shape=tensor.shape[1:]))
 
 
 def _parts(tensor: SourceTensor, prefix: str, modules: tuple[str, ...]) -> Iterator[SourceTensor]:
@@ -50,3 +71,33 @@ def _parts(tensor: SourceTensor, prefix: str, modules: tuple[str, ...]) -> Itera
                     nbytes=size,
                 )
             )
+
+
+def _alternating(tensor: SourceTensor, prefix: str, modules: tuple[str, ...]) -> Iterator[SourceTensor]:
+    """The same of stacks (experts, in, out), or biases (experts, out), whose outputs are those of the modules in
+    turn."""
+    if len(tensor.shape) not in (2, 3) or tensor.shape[-1] % len(modules):
+        return
+    for expert in range(tensor.shape[0]):
+        whole = _of_expert(tensor, expert)
+        for index, module in enumerate(modules) if whole is not None else ():
+            assert whole is not None
+            yield PickedRows(
+                prefix + module.format(expert=expert), whole, np.arange(index, whole.shape[0], len(modules))
+            )
+
+
+def _of_expert(tensor: SourceTensor, expert: int) -> SourceTensor | None:
+    """The matrix (out, in) of an expert, or its bias."""
+    if isinstance(tensor, Mxfp4Stack):
+        return tensor.expert(expert)
+    if not isinstance(tensor, PlainTensor):
+        return None
+    plain = PlainTensor(slice_of(tensor.entry, expert))
+    return plain if len(plain.shape) == 1 else Transposed(plain.name, plain)
+
+
+def slice_of(entry: TensorEntry, index: int) -> TensorEntry:
+    """What lies at a place of the first axis."""
+    size = entry.nbytes // max(1, entry.shape[0])
+    return replace(entry, shape=entry.shape[1:], offset=entry.offset + index * size, nbytes=size)

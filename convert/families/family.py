@@ -40,7 +40,8 @@ class Family:
     norm after them too; `post_norms`: after them alone. `parallel`: both read the same residual stream (or the key that
     says so), `own_mlp_norm`: each through a norm of its own. `scaled_embedding`: embeddings are multiplied by the
     square root of the hidden size. `gated_mlp`: a second product multiplies the activated one. `head_bias`: the
-    vocabulary projection has a bias. `mixture`: the layers have experts.
+    vocabulary projection has a bias. `mixture`: the layers have experts. `sinks`: attention has a score more for each
+    head.
 
     `defaults` are the values that transformers assumes for keys that are absent from config.json. `decoder` makes the
     config that the other columns read of config.json, where it has other keys or a nested object. `names` are the
@@ -87,6 +88,7 @@ class Family:
     scaled_embedding: bool = False
     gated_mlp: bool = True
     mixture: Mixture | None = None
+    sinks: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
     names: Names = field(default_factory=lambda: DECODER_NAMES)
     fused: Mapping[str, Layout] = field(default_factory=dict)
@@ -101,8 +103,9 @@ class Family:
     def ours_alone(self) -> bool:
         """Only our own checkpoints of it are read: those of others keep facts elsewhere, and rows in another order."""
         layers = (self.parallel is True, self.own_mlp_norm, self.post_norms, self.full_attention_first)
-        attention = (self.qk_norm_width, self.qk_norm_last, self.learned_positions, self.rope_in_windows)
-        return any((*layers, *attention, self.fused, self.interleaved_rope, not self.norm_weight))
+        routed = self.mixture is not None and self.mixture.biased_choice
+        attention = (self.qk_norm_width, self.qk_norm_last, self.learned_positions, self.rope_in_windows, self.sinks)
+        return any((*layers, *attention, routed, self.fused, self.interleaved_rope, not self.norm_weight))
 
     def arrangement(self, config: CheckpointConfig) -> dict[str, Rows]:
         """Every module of `names` whose rows are a part of another module, or in another order there. Modules keep

@@ -1,4 +1,4 @@
-"""Mixtures of experts: what their configs have beside the common keys, and the names of their tensors.
+"""Mixtures of experts: the rows of their families, and the names of their tensors.
 
 Per-expert names are those of files that transformers 4 wrote, and most models are still stored so. transformers 5 may
 write stacks of all experts; `Mixture.stacks` says what each is made of.
@@ -10,21 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
-from inflight.convert.checkpoint.config import MAX_LAYERS as MOST_LAYERS
-from inflight.convert.checkpoint.moe_facts import MOST_EXPERTS, RENORMALIZE, SPARSE_MIXER_EXPERTS, MoeFacts
-from inflight.convert.families.config_values import ConfigValues
-from inflight.convert.families.rows.keys import granite_keys, refuse_other_head_size
+from inflight.convert.families import mixture_keys as keys
+from inflight.convert.families.names import ROTARY_TABLES
 
 Names = Mapping[str, tuple[str, ...]]
 Row = TypeVar("Row")
 _LAYER = "model.layers.{layer}."
-NO_RENORMALIZATION, SPARSE_MIXER = 0, 2
+_CHOICE = "e_score_correction_bias"
+_ERNIE_BIAS = f"moe_statics.{_CHOICE}"
 
 
 # What mixtures have that is not known yet, by architecture.
 MISSING: Mapping[str, str] = {
-    "GptOssForCausalLM": "attention sinks, and experts with biases and a clamped activation, are not known",
-    "Ernie4_5_MoeForCausalLM": "a bias that counts in the choice of experts and not in their weights is not known",
     "DeepseekV2ForCausalLM": "latent attention and experts in groups are not known",
     "DeepseekV3ForCausalLM": "latent attention and experts in groups are not known",
 }
@@ -36,12 +33,20 @@ class Mixture:
 
     `stacks`: a tensor that holds several modules -> their weights, the rows of one behind those of the other, and that
     for each {expert} where there is one. `renamed`: tensors under another name -> the name here.
-    `gates_shared_expert`: what the shared expert yields is multiplied by a gate of its own.
+    `gates_shared_expert`: what the shared expert yields is multiplied by a gate of its own. `alternates`: stacks are
+    (experts, in, out), and their outputs those of the modules in turn. `bias`, `clamped`: of ExpertsSpec.
+    `biased_choice`: a bias counts in the choice of experts alone. `predicts_further`: files have layers behind the last
+    one that predict further tokens.
     """
 
     stacks: Mapping[str, tuple[str, ...]]
     renamed: Mapping[str, str] = field(default_factory=dict)
     gates_shared_expert: bool = False
+    alternates: bool = False
+    biased_choice: bool = False
+    predicts_further: bool = False
+    bias: bool = False
+    clamped: bool = False
 
 
 class _Expert(NamedTuple):
@@ -77,6 +82,16 @@ def _shared(module: str) -> dict[str, tuple[str, ...]]:
     return {f"mlp.shared_expert.{ours}": (f"{_LAYER}{module}.{theirs}_proj",) for ours, theirs in pairs}
 
 
+def _gpt_oss_stacks() -> dict[str, tuple[str, ...]]:
+    weights = _QWEN.stacks("mlp.experts")
+    biases = {f"{stack}_bias": tuple(_bias_of(each) for each in parts) for stack, parts in weights.items()}
+    return {**weights, **biases}
+
+
+def _bias_of(weight: str) -> str:
+    return f"{weight.removesuffix('.weight')}.bias"
+
+
 def _granite_mixture() -> Mixture:
     experts = _GRANITE.stacks("block_sparse_moe.experts")
     shared = tuple(f"shared_mlp.{name}_proj.weight" for name in ("gate", "up"))
@@ -92,109 +107,10 @@ def _granite_mixture() -> Mixture:
     )
 
 
-def mixtral_keys(values: ConfigValues) -> dict[str, Any]:
-    return {"moe": _moe(values, RENORMALIZE)}
-
-
-def phimoe_keys(values: ConfigValues) -> dict[str, Any]:
-    """Two experts by the sparse mixer, whatever num_experts_per_tok says, as transformers has it."""
-    values.refuse("lm_head_bias", "the vocabulary projection has no bias here")
-    if values.raw.get("num_experts_per_tok") != SPARSE_MIXER_EXPERTS:
-        values.problems.append(
-            f"num_experts_per_tok {values.raw.get('num_experts_per_tok')!r} is not supported: this router chooses two"
-        )
-    return {"moe": _moe(values, SPARSE_MIXER, sparse_mixer_epsilon=values.number("router_jitter_noise", 0.01))}
-
-
-def granite_moe_keys(values: ConfigValues) -> dict[str, Any]:
-    """Granite's scales, and the expert that every token meets, where there is one."""
-    shared = values.raw.get("shared_intermediate_size")
-    keys = {**granite_keys(values), "moe": _moe(values, RENORMALIZE)}
-    if not shared:
-        return keys
-    return {**keys, "moe_shared_expert_intermediate_size": values.count("shared_intermediate_size")}
-
-
-def qwen_keys(values: ConfigValues) -> dict[str, Any]:
-    """Experts in every `decoder_sparse_step`-th layer but those of `mlp_only_layers`."""
-    values.refuse("use_sliding_window", "windows of this family are not read")
-    layers = values.raw.get("num_hidden_layers")
-    step = values.count("decoder_sparse_step", 1)
-    only = values.raw.get("mlp_only_layers") or []
-    if not isinstance(only, list) or not all(isinstance(layer, int) for layer in only):
-        values.problems.append(f"mlp_only_layers must be a list of layers, not {only!r}")
-        only = []
-    count = layers if isinstance(layers, int) else 0
-    dense = tuple(layer for layer in range(min(count, MOST_LAYERS)) if layer in only or (layer + 1) % step)
-    if len(dense) == count or _count_of_experts(values) == 0:
-        return {}
-    mode = RENORMALIZE if values.flag("norm_topk_prob") else NO_RENORMALIZATION
-    keys = {"moe": _moe(values, mode), "moe_intermediate_size": values.count("moe_intermediate_size")}
-    return {**keys, "mlp_only_layers": dense} if dense else keys
-
-
-def qwen2_keys(values: ConfigValues) -> dict[str, Any]:
-    keys = qwen_keys(values)
-    size = values.count("shared_expert_intermediate_size")
-    return {**keys, "moe_shared_expert_intermediate_size": size} if keys else keys
-
-
-def olmoe_keys(values: ConfigValues) -> dict[str, Any]:
-    refuse_other_head_size(values)
-    values.refuse("clip_qkv", "queries and keys are not clipped behind their norms")
-    return {"moe": _moe(values, RENORMALIZE if values.flag("norm_topk_prob") else NO_RENORMALIZATION)}
-
-
-def _count_of_experts(values: ConfigValues) -> Any:
-    """num_experts, which transformers also calls num_local_experts."""
-    raw = values.raw
-    return raw["num_local_experts"] if raw.get("num_local_experts") is not None else raw.get("num_experts")
-
-
-def _moe(values: ConfigValues, mode: int, **further: Any) -> MoeFacts:
-    key = "num_local_experts" if values.raw.get("num_local_experts") is not None else "num_experts"
-    count, top_k = values.count(key, most=MOST_EXPERTS), values.count("num_experts_per_tok", most=MOST_EXPERTS)
-    return MoeFacts(num_experts=count, top_k=top_k, normalization_mode=mode, **further)
-
-
-_MIXTRAL_DEFAULTS: Mapping[str, Any] = {
-    "num_key_value_heads": 8,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 1e6,
-    "num_local_experts": 8,
-    "num_experts_per_tok": 2,
-}
-_QWEN3_DEFAULTS: Mapping[str, Any] = {
-    "num_key_value_heads": 4,
-    "num_experts": 128,
-    "num_experts_per_tok": 8,
-    "moe_intermediate_size": 768,
-}
-_QWEN2_DEFAULTS: Mapping[str, Any] = {
-    "qkv_bias": True,
-    "num_key_value_heads": 16,
-    "num_experts": 60,
-    "num_experts_per_tok": 4,
-    "moe_intermediate_size": 1408,
-    "shared_expert_intermediate_size": 5632,
-}
-_PHIMOE_DEFAULTS: Mapping[str, Any] = {
-    "num_key_value_heads": 8,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 1e6,
-    "num_local_experts": 16,
-    "num_experts_per_tok": 2,
-    "router_jitter_noise": 0.01,
-}
-_OLMOE_DEFAULTS: Mapping[str, Any] = {
-    "rms_norm_eps": 1e-5,
-    "num_experts": 64,
-    "num_experts_per_tok": 8,
-}
 _GRANITE_COLUMNS: Mapping[str, Any] = {
     "qkv_bias": "attention_bias",
     "dense_bias": "attention_bias",
-    "keys": granite_moe_keys,
+    "keys": keys.granite_moe_keys,
     "mixture": _granite_mixture(),
     "defaults": {"num_local_experts": 8, "num_experts_per_tok": 2},
 }
@@ -208,10 +124,10 @@ def mixtures(family: Callable[..., Row], names: Names) -> tuple[Row, ...]:
             architecture="MixtralForCausalLM",
             model_type="mixtral",
             sliding_window="always",
-            keys=mixtral_keys,
+            keys=keys.mixtral_keys,
             mixture=Mixture(_MIXTRAL.stacks("mlp.experts"), {"mlp.gate.weight": "block_sparse_moe.gate.weight"}),
             names={**names, **_MIXTRAL.modules("block_sparse_moe.gate")},
-            defaults=_MIXTRAL_DEFAULTS,
+            defaults=keys.MIXTRAL_DEFAULTS,
         ),
         family(
             architecture="Qwen3MoeForCausalLM",
@@ -219,16 +135,16 @@ def mixtures(family: Callable[..., Row], names: Names) -> tuple[Row, ...]:
             qkv_bias="attention_bias",
             dense_bias="attention_bias",
             qk_norm=True,
-            keys=qwen_keys,
+            keys=keys.qwen_keys,
             mixture=Mixture(_QWEN.stacks("mlp.experts")),
             names={**names, **_QWEN.modules("mlp.gate")},
-            defaults=_QWEN3_DEFAULTS,
+            defaults=keys.QWEN3_DEFAULTS,
         ),
         family(
             architecture="Qwen2MoeForCausalLM",
             model_type="qwen2_moe",
             qkv_bias="qkv_bias",
-            keys=qwen2_keys,
+            keys=keys.qwen2_keys,
             mixture=Mixture(_QWEN.stacks("mlp.experts"), gates_shared_expert=True),
             names={
                 **names,
@@ -236,7 +152,7 @@ def mixtures(family: Callable[..., Row], names: Names) -> tuple[Row, ...]:
                 **_shared("mlp.shared_expert"),
                 "experts.shared_expert_gate": (f"{_LAYER}mlp.shared_expert_gate",),
             },
-            defaults=_QWEN2_DEFAULTS,
+            defaults=keys.QWEN2_DEFAULTS,
         ),
         family(
             architecture="PhimoeForCausalLM",
@@ -245,10 +161,10 @@ def mixtures(family: Callable[..., Row], names: Names) -> tuple[Row, ...]:
             dense_bias="attention_bias",
             sliding_window="always",
             norm="layer",
-            keys=phimoe_keys,
+            keys=keys.phimoe_keys,
             mixture=Mixture(_MIXTRAL.stacks("mlp.experts"), {"mlp.router.weight": "block_sparse_moe.gate.weight"}),
             names={**names, **_MIXTRAL.modules("block_sparse_moe.gate")},
-            defaults=_PHIMOE_DEFAULTS,
+            defaults=keys.PHIMOE_DEFAULTS,
         ),
         family(
             architecture="OlmoeForCausalLM",
@@ -257,10 +173,48 @@ def mixtures(family: Callable[..., Row], names: Names) -> tuple[Row, ...]:
             dense_bias="attention_bias",
             qk_norm=True,
             qk_norm_width=True,
-            keys=olmoe_keys,
+            keys=keys.olmoe_keys,
             mixture=Mixture(_QWEN.stacks("mlp.experts")),
             names={**names, **_QWEN.modules("mlp.gate")},
-            defaults=_OLMOE_DEFAULTS,
+            defaults=keys.OLMOE_DEFAULTS,
+        ),
+        family(
+            architecture="Ernie4_5_MoeForCausalLM",
+            model_type="ernie4_5_moe",
+            interleaved_rope=True,
+            keys=keys.ernie_keys,
+            mixture=Mixture(
+                _QWEN.stacks("mlp.experts"),
+                {f"mlp.{_ERNIE_BIAS}": f"mlp.gate.{_CHOICE}", f"mlp.gate.{_ERNIE_BIAS}": f"mlp.gate.{_CHOICE}"},
+                biased_choice=True,
+            ),
+            names={**names, **_QWEN.modules("mlp.gate"), **_shared("mlp.shared_experts")},
+            ignored=(*ROTARY_TABLES, "model.mtp_*"),
+            defaults=keys.ERNIE_DEFAULTS,
+        ),
+        family(
+            architecture="Glm4MoeForCausalLM",
+            model_type="glm4_moe",
+            qkv_bias="attention_bias",
+            qk_norm="use_qk_norm",
+            partial_rotary=True,
+            keys=keys.glm_keys,
+            mixture=Mixture(_QWEN.stacks("mlp.experts"), biased_choice=True, predicts_further=True),
+            names={**names, **_QWEN.modules("mlp.gate"), **_shared("mlp.shared_experts")},
+            defaults=keys.GLM_DEFAULTS,
+        ),
+        family(
+            architecture="GptOssForCausalLM",
+            model_type="gpt_oss",
+            qkv_bias="attention_bias",
+            dense_bias="attention_bias",
+            sliding_window="listed",
+            full_attention_every=2,
+            sinks=True,
+            keys=keys.gpt_oss_keys,
+            mixture=Mixture(_gpt_oss_stacks(), alternates=True, bias=True, clamped=True),
+            names={**names, **_QWEN.modules("mlp.router"), "attention": (f"{_LAYER}self_attn",)},
+            defaults=keys.GPT_OSS_DEFAULTS,
         ),
         family(architecture="GraniteMoeForCausalLM", model_type="granitemoe", **_GRANITE_COLUMNS, names=granite),
         family(

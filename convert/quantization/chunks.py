@@ -41,7 +41,7 @@ def quantized_chunks(
     """
     module = module_path(tensor.name)
     weight, scale = tensor.name, quantization.scale_name(module)
-    pending: Levels = np.empty((0, tensor.shape[1]), np.int8)
+    pending: Levels = np.empty((0, tensor.shape[-1]), np.int8)
     yield from _of_inputs(tensor, quantization, dtype)
     zero = quantization.zero_name(module)
     for levels, scales, zeros in _rows(tensor, quantization, dtype, read):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+from inflight.convert.checkpoint.expert_stacks import of_experts
 from inflight.convert.options import ConvertOptions
 from inflight.convert.quantization.facts import QuantizationFacts, QuantizationRecord
 from inflight.convert.quantization.modules import GATED_PAIR, MIXED_PRECISION, ModuleQuantization, matches
@@ -16,11 +17,12 @@ from inflight.convert.quantization.schemes import RECIPES, QuantScheme
 Chosen = Mapping[str, QuantScheme | None]
 
 
-def choose_schemes(options: ConvertOptions, modules: Iterable[str]) -> Chosen:
+def choose_schemes(options: ConvertOptions, modules: Iterable[str], stacks: Collection[str] = ()) -> Chosen:
     """The scheme of each of these matrices: none where it is excluded, else that of the first pattern of
-    `module_schemes` that names it, else what `quantize` has for it.
+    `module_schemes` that names it, else what `quantize` has for it. `stacks` are those of experts.
     """
-    return {module: _choose(options, module) for module in modules}
+    chosen = {module: _choose(options, module) for module in modules}
+    return {module: of_experts(each) if module in stacks else each for module, each in chosen.items()}
 
 
 def _choose(options: ConvertOptions, module: str) -> QuantScheme | None:
@@ -70,6 +72,16 @@ def torn_pairs(chosen: Chosen) -> list[str]:
                 f"--quantize-module: {module} would be {scheme.name} and {partner} {other.name}, and one kernel reads "
                 "both: give the two one scheme"
             ]
+    return []
+
+
+def torn_stacks(chosen: Chosen, stacks: Iterable[str]) -> list[str]:
+    """A line for the first layer of whose experts one stack would be quantized and the other not."""
+    plain = [module for module in stacks if chosen[module] is None]
+    for module in stacks:
+        other = next((each for each in plain if each.rpartition(".")[0] == module.rpartition(".")[0]), None)
+        if chosen[module] is not None and other is not None:
+            return [f"{module} is quantized and {other} is not: one kernel reads both"]
     return []
 
 

@@ -96,12 +96,14 @@ class WeightQuantization:
         return (*self.stored(module, shape, dtype), *([StoredTensor(bound, (1,), "float32")] if bound else []))
 
     def stored(self, module: str, shape: Sequence[int], dtype: str) -> tuple[StoredTensor, ...]:
-        """Weight, scales, factors and zero points of a matrix of this shape in a checkpoint of type `dtype`: bytes of
-        int4 hold two neighbouring rows, the even one low.
+        """Weight, scales, factors and zero points of a matrix of this shape, or of a stack of such matrices, in a
+        checkpoint of type `dtype`: bytes of int4 hold two neighbouring rows, the even one low.
         """
-        weights, (rows, columns) = self.scheme.weights, shape
-        packed, levels = ((-(-rows // 2), columns), "int8") if self.bits == 4 else ((rows, columns), weights.dtype)
-        shares = {"matrix": (1,), "row": (rows,), "group": (rows, -(-columns // (self.group_size or columns)))}
+        weights, (*stack, rows, columns) = self.scheme.weights, shape
+        levels, height = ("int8", -(-rows // 2)) if self.bits == 4 else (weights.dtype, rows)
+        packed = (*stack, height, columns)
+        groups = -(-columns // (self.group_size or columns))
+        shares = {"matrix": (1,), "row": (*stack, rows), "group": (*stack, rows, groups)}
         row_scale, factors, zero = self.row_scale_name(module), self.factors_name(module), self.zero_name(module)
         return (
             StoredTensor(f"{module}.weight", packed, levels),

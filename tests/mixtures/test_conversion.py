@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 from transformers import PhimoeConfig
 
 from inflight.build.engine import plan_engine
@@ -69,32 +70,31 @@ def test_ranks_hold_parts_of_every_expert(tmp_path: Path, seed: int, rng: np.ran
 
 def test_a_mixture_that_is_not_known_says_what_is_missing() -> None:
     with pytest.raises(
-        ModelError, match=r"GptOssForCausalLM is not supported: attention sinks, and experts with biases"
+        ModelError, match=r"DeepseekV3ForCausalLM is not supported: latent attention and experts in groups"
     ):
-        check_config("model", {"architectures": ["GptOssForCausalLM"]})
+        check_config("model", {"architectures": ["DeepseekV3ForCausalLM"]})
     config = PhimoeConfig(num_experts_per_tok=3, lm_head_bias=True, vocab_size=100, pad_token_id=0).to_dict()
     with pytest.raises(ModelError, match=r"lm_head_bias True is not supported.*\n.*num_experts_per_tok 3 is not"):
         check_config("model", {**config, "architectures": ["PhimoeForCausalLM"]})
 
 
-def test_experts_are_not_quantized_by_name(tmp_path: Path, seed: int, rng: np.random.Generator) -> None:
-    save_random_model(tmp_path / "model", random_shape(rng, "mixtral"), seed)
-    options = ConvertOptions(module_schemes=(("*.mlp.fc", "int8_wo"),))
-    with pytest.raises(ModelError, match=r"'\*\.mlp\.fc' names .*: routers and experts are not quantized"):
-        convert_model(tmp_path / "model", tmp_path / "checkpoint", options)
-
-
-def test_quantizing_leaves_routers_and_experts_in_the_type_of_the_checkpoint(
+def test_layers_that_predict_further_tokens_are_left_out_and_groups_refused(
     tmp_path: Path, seed: int, rng: np.random.Generator
 ) -> None:
-    save_random_model(tmp_path / "model", random_shape(rng, "granitemoeshared"), seed)
-    notes = convert_model(tmp_path / "model", tmp_path / "checkpoint", ConvertOptions(quantize="int8_wo"))
-    checkpoint = Checkpoint.open(tmp_path / "checkpoint")
-    layer = "transformer.layers.1"
-    assert checkpoint.tensors[f"{layer}.mlp.fc.weight"].dtype == "float32"
-    assert checkpoint.tensors[f"{layer}.attention.qkv.weight"].dtype == "int8"
-    assert checkpoint.tensors[f"{layer}.mlp.shared_expert.fc.weight"].dtype == "int8"
-    assert any("experts keep float32" in note for note in notes)
+    model = save_random_model(tmp_path / "model", random_shape(rng, "glm4_moe"), seed)
+    count = model.config.num_hidden_layers
+    tensors = load_file(tmp_path / "model" / "model.safetensors")
+    further = {name.replace(f"layers.{count - 1}.", f"layers.{count}."): each for name, each in tensors.items()}
+    more = {name: each.clone() for name, each in further.items() if name not in tensors}
+    more[f"model.layers.{count}.eh_proj.weight"] = tensors["model.norm.weight"].clone()
+    convert_model(tmp_path / "model", tmp_path / "plain")
+    save_file({**tensors, **more}, tmp_path / "model" / "model.safetensors")
+    convert_model(tmp_path / "model", tmp_path / "further")
+    one, other = ((tmp_path / name / "rank0.safetensors").read_bytes() for name in ("plain", "further"))
+    assert one == other
+    config = {**model.config.to_dict(), "architectures": ["Glm4MoeForCausalLM"], "n_group": 2, "norm_topk_prob": False}
+    with pytest.raises(ModelError, match=r"n_group 2 is not supported: groups.*\n.*norm_topk_prob false is not"):
+        check_config("model", config)
 
 
 @pytest.mark.parametrize("family", MIXTURES)

@@ -137,13 +137,18 @@ def random_model(shape: Shape, seed: int, dtype: torch.dtype = torch.float32) ->
             if "norm" in name and name.endswith("weight"):
                 parameter.copy_((0.0 if gemma else 1.0) + 0.2 * torch.randn_like(parameter))
             elif name.endswith("bias"):
-                parameter.copy_(0.5 * torch.randn_like(parameter))
+                parameter.copy_((0.05 if "e_score" in name else 0.5) * torch.randn_like(parameter))
             elif "embed" in name:
                 parameter.copy_(
                     torch.randn_like(parameter) * (shape.hidden_size**-0.5 * 3 if shape.tied or gemma else 1.0)
                 )
             else:
-                parameter.copy_(torch.randn_like(parameter) * 1.5 * parameter.shape[-1] ** -0.5)
+                # Some of what gpt-oss clamps is beyond its limits.
+                size = 6.0 if shape.family == "gpt_oss" and "gate_up" in name else 1.5
+                parameter.copy_(torch.randn_like(parameter) * size * parameter.shape[-1] ** -0.5)
+        for name, buffer in model.named_buffers():
+            if "e_score" in name:
+                buffer.copy_(0.1 * torch.randn_like(buffer))
     for parameter in model.parameters():  # not model.to(), which would round the rotary frequencies too
         parameter.data = parameter.data.to(dtype)
     return model.eval()

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from tests.oracles.fused_experts import experts, gate_whole_rows
+from tests.oracles.fused_experts import experts, gate_whole_rows, quantized_experts
 from tests.oracles.fused_floats import (
     activated,
     add_rows,
@@ -116,6 +116,7 @@ def paged_attention(
     positions: Array,
     sequence_of_row: Array,
     block_tables: Array,
+    sinks: Array | None = None,
     *,
     num_heads: int,
     num_kv_heads: int,
@@ -128,7 +129,8 @@ def paged_attention(
 ) -> Floats:
     """Row t sees positions 0 .. positions[t] of its sequence, the last `window` of them when window > 0.
 
-    Scores become softcap * tanh(score / softcap) when softcap > 0.
+    Scores become softcap * tanh(score / softcap) when softcap > 0. `sinks` [num_heads] are one score more of each row,
+    without a value.
     """
     rows = np.empty((len(q), num_kv_heads, num_heads // num_kv_heads, head_size), dtype=np.float32)
     for row, (position, sequence) in enumerate(zip(positions.tolist(), sequence_of_row.tolist(), strict=True)):
@@ -140,8 +142,11 @@ def paged_attention(
         scores = np.einsum("hgd,phd->hgp", grouped, keys) * np.float32(scale)
         if softcap:
             scores = soft_cap(scores, cap=softcap)
+        if sinks is not None:
+            scores = np.concatenate([scores, float32(sinks).reshape(num_kv_heads, -1, 1)], axis=-1)
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        rows[row] = np.einsum("hgp,phd->hgd", weights / weights.sum(axis=-1, keepdims=True), values)
+        weights = (weights / weights.sum(axis=-1, keepdims=True))[..., : len(seen)]
+        rows[row] = np.einsum("hgp,phd->hgd", weights, values)
     return rows.reshape(len(q), -1)
 
 
@@ -235,5 +240,6 @@ REFERENCES: Mapping[str, Callable[..., Array | tuple[Array, ...]]] = {
     "QuantizedGatedLinear": quantized_gated_linear,
     "Gate": gate,
     "Experts": experts,
+    "QuantizedExperts": quantized_experts,
     "GateWholeRows": gate_whole_rows,
 }

@@ -161,10 +161,8 @@ def test_only_verify_and_the_transformers_target_need_torch() -> None:
         for path in _modules(package)
         if any(name.split(".")[0] == "torch" for name in _imports(path))
     }
-    assert users <= {
-        "src/inflight/cli/verify/oracle.py",
-        "src/inflight/engine_format/transformers_model.py",
-    }
+    verify = (f"src/inflight/cli/verify/{name}.py" for name in ("oracle", "roundings", "routing"))
+    assert users <= {*verify, "src/inflight/engine_format/transformers_model.py"}
 
 
 def test_the_serving_process_loads_neither_compiler_nor_torch() -> None:

@@ -12,9 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from inflight.build.graph.operators import GREATEST_LEVEL
 from inflight.build.graph.values import new_value
 from inflight.build.network.layers import ACTIVATIONS, BATCH, FLOAT, OPSET, STEP
-from inflight.convert.checkpoint.model_spec import ExpertsSpec
+from inflight.build.quantization.row_scales import LEAST_MAGNITUDE
+from inflight.convert.checkpoint.model_spec import CLAMP_LIMIT, CLAMP_SLOPE, ExpertsSpec
+from inflight.convert.quantization.schemes import RowDtype
 
 _ROUTER_AXIS = -1
 
@@ -42,8 +45,11 @@ class FunctionBody:
         return self.op("Constant", [], {"value": ir.tensor(np.asarray(array, dtype))})
 
 
-def function_graph(spec: ExpertsSpec) -> ir.Graph:
-    """Inputs: x [B, L, H], the router's logits [B, L, E], fc [E, 2 I, H], proj [E, H, I]. Output: [B, L, H]."""
+def function_graph(spec: ExpertsSpec, rows: RowDtype | None) -> ir.Graph:
+    """Inputs: x [B, L, H], the router's logits [B, L, E], fc [E, 2 I, H], proj [E, H, I], and where there are some the
+    biases of both, [E, 2 I] and [E, H], and that of the choice, [E]. Output: [B, L, H]. `rows`: the type to which rows
+    in front of proj are rounded; None leaves them as they are.
+    """
     body = FunctionBody()
     inputs = [
         new_value("x", FLOAT, (BATCH, STEP, "hidden")),
@@ -52,22 +58,68 @@ def function_graph(spec: ExpertsSpec) -> ir.Graph:
         new_value("proj", FLOAT, (spec.count, "hidden", spec.size)),
     ]
     x, logits, fc, proj = inputs
-    mixer = _sparse_mixer if spec.routing == "sparse_mixer" else _top_k
-    shares = body.op("Transpose", [mixer(body, spec, logits)], {"perm": [2, 0, 1]})
-    each = _experts(body, spec, x, fc, proj)
+    if spec.bias:
+        inputs += [new_value(f"{name}_bias", FLOAT, (spec.count, size)) for name, size in _bias_sizes(spec)]
+    biases = inputs[4:]
+    if spec.biased_choice:
+        inputs.append(new_value("choice_bias", FLOAT, (spec.count,)))
+        shares = _biased(body, spec, logits, inputs[-1])
+    else:
+        shares = (_sparse_mixer if spec.routing == "sparse_mixer" else _top_k)(body, spec, logits)
+    shares = body.op("Transpose", [shares], {"perm": [2, 0, 1]})
+    each = _experts(body, spec, rows, x, (fc, proj), biases)
     weighted = body.op("Mul", [each, body.op("Unsqueeze", [shares, body.constant([3])])])
     total = body.op("ReduceSum", [weighted, body.constant([0])], {"keepdims": 0})
     return ir.Graph(inputs, [total], nodes=body.nodes, opset_imports={"": OPSET}, name="experts")
 
 
-def _experts(body: FunctionBody, spec: ExpertsSpec, x: ir.Value, fc: ir.Value, proj: ir.Value) -> ir.Value:
+def _bias_sizes(spec: ExpertsSpec) -> tuple[tuple[str, int | str], ...]:
+    return (("fc", 2 * spec.size), ("proj", "hidden"))
+
+
+def _experts(
+    body: FunctionBody,
+    spec: ExpertsSpec,
+    rows: RowDtype | None,
+    x: ir.Value,
+    stacks: tuple[ir.Value, ir.Value],
+    biases: Sequence[ir.Value],
+) -> ir.Value:
     """What every expert makes of every row, [E, B, L, H]."""
-    rows = body.op("Unsqueeze", [x, body.constant([0])])
-    products = body.op("MatMul", [rows, _transposed(body, fc)])
+    fc_bias, proj_bias = biases or (None, None)
+    outer = body.op("Unsqueeze", [x, body.constant([0])])
+    products = _added(body, body.op("MatMul", [outer, _transposed(body, stacks[0])]), fc_bias)
     up, gate = body.ops("Split", [products], 2, {"axis": -1, "num_outputs": 2})
-    kind, attributes = ACTIVATIONS[spec.activation]
-    hidden = body.op("Mul", [body.op(kind, [gate], attributes), up])
-    return body.op("MatMul", [hidden, _transposed(body, proj)])
+    hidden = _gated(body, spec, gate, up)
+    hidden = _rounded(body, hidden, rows) if rows else hidden
+    return _added(body, body.op("MatMul", [hidden, _transposed(body, stacks[1])]), proj_bias)
+
+
+def _added(body: FunctionBody, rows: ir.Value, bias: ir.Value | None) -> ir.Value:
+    """rows [E, B, L, out] plus the bias [E, out] of each expert."""
+    return rows if bias is None else body.op("Add", [rows, body.op("Unsqueeze", [bias, body.constant([1, 2])])])
+
+
+def _gated(body: FunctionBody, spec: ExpertsSpec, gate: ir.Value, up: ir.Value) -> ir.Value:
+    if spec.activation != "clamped_swiglu":
+        if spec.activation == "relu2":
+            relu = body.op("Relu", [gate])
+            return body.op("Mul", [body.op("Mul", [relu, relu]), up])
+        kind, attributes = ACTIVATIONS[spec.activation]
+        return body.op("Mul", [body.op(kind, [gate], attributes), up])
+    least, most, one = (body.constant(number, np.float32) for number in (-CLAMP_LIMIT, CLAMP_LIMIT, 1))
+    gate = body.op("Swish", [body.op("Clip", [gate, None, most])], {"alpha": CLAMP_SLOPE})
+    return body.op("Mul", [body.op("Add", [body.op("Clip", [up, least, most]), one]), gate])
+
+
+def _rounded(body: FunctionBody, x: ir.Value, rows: RowDtype) -> ir.Value:
+    """As build/quantization/integer_rows.py writes it."""
+    level = GREATEST_LEVEL[rows]
+    greatest, least = (body.constant(sign * level, np.float32) for sign in (1, -1))
+    largest = body.op("ReduceMax", [body.op("Abs", [x]), body.constant([-1])], {"keepdims": 1})
+    scale = body.op("Div", [body.op("Max", [largest, body.constant(LEAST_MAGNITUDE, np.float32)]), greatest])
+    scaled = body.op("Mul", [x, body.op("Reciprocal", [scale])])
+    return body.op("Mul", [body.op("Clip", [body.op("Round", [scaled]), least, greatest]), scale])
 
 
 def _transposed(body: FunctionBody, stack: ir.Value) -> ir.Value:
@@ -85,6 +137,19 @@ def _top_k(body: FunctionBody, spec: ExpertsSpec, logits: ir.Value) -> ir.Value:
         everything = body.op("Softmax", [logits], {"axis": _ROUTER_AXIS})
         weights = body.op("GatherElements", [everything, chosen], {"axis": _ROUTER_AXIS})
     return _placed(body, _zeros(body, logits), chosen, weights)
+
+
+def _biased(body: FunctionBody, spec: ExpertsSpec, logits: ir.Value, bias: ir.Value) -> ir.Value:
+    """The same of experts that are chosen by their scores and a bias."""
+    sigmoid = spec.routing == "biased_sigmoid"
+    scores = body.op("Sigmoid", [logits]) if sigmoid else body.op("Softmax", [logits], {"axis": _ROUTER_AXIS})
+    top_k = body.constant([spec.top_k])
+    _, chosen = body.ops("TopK", [body.op("Add", [scores, bias]), top_k], 2, {"axis": _ROUTER_AXIS})
+    weights = body.op("GatherElements", [scores, chosen], {"axis": _ROUTER_AXIS})
+    total = body.op("ReduceSum", [weights, body.constant([_ROUTER_AXIS])], {"keepdims": 1})
+    least, scale = (body.constant(number, np.float32) for number in (spec.epsilon, spec.scale))
+    shares = body.op("Mul", [body.op("Div", [weights, body.op("Max", [total, least])]), scale])
+    return _placed(body, _zeros(body, logits), chosen, shares)
 
 
 def _sparse_mixer(body: FunctionBody, spec: ExpertsSpec, logits: ir.Value) -> ir.Value:

@@ -9,7 +9,7 @@ from inflight.build.targets.cpu.packing.weight_layout import PANEL, PackedTensor
 
 _LOOKUP = "EmbeddingLookup"
 # Which of their panels they read is known when they run.
-_EXPERTS = "Experts"
+_EXPERTS = ("Experts", "QuantizedExperts")
 
 
 def expectations(graph: ir.Graph, weights: WeightLayout) -> list[str]:
@@ -18,7 +18,7 @@ def expectations(graph: ir.Graph, weights: WeightLayout) -> list[str]:
     statements = []
     expected: PackedTensor | None = None
     for node, tensor in zip(reversed(list(graph)), reversed(panels), strict=True):
-        reads = tensor is not None or node.op_type == _EXPERTS
+        reads = tensor is not None or node.op_type in _EXPERTS
         statements.append(_expect(expected) if reads and expected else "")
         expected = tensor or expected
     return statements[::-1]

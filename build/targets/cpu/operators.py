@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from inflight.build.graph.dtypes import facts_of
+from inflight.build.graph.dtypes import facts_of, onnx_dtype
 from inflight.build.graph.operators import CACHE_FACTORS, XIELU
 from inflight.build.graph.quantized_rows import DIGITS
 from inflight.build.graph.values import dtype_of, name_of, shape_of
@@ -215,7 +215,8 @@ def _paged_attention(node: ir.Node, places: Places) -> KernelCall:
     rest = ", ".join((_integer(node, "num_heads"), _integer(node, "window"), *numbers))
     caches = (places.cache("key", keys, shape), places.cache("value", values, shape))
     partials = Argument("float *", "(float *)(e->workspace + PARTIALS_OFFSET)")
-    arguments = (_ROWS, places.read(q), *caches, partials, places.write(y, "void *"), *_cache_factors(node))
+    sinks = places.weight("floats", _optional(node, 6))
+    arguments = (_ROWS, places.read(q), *caches, partials, places.write(y, "void *"), sinks, *_cache_factors(node))
     return KernelCall("paged_attention", (f"(attention_shape){{{shape}, {rest}}}", element_of(y)), arguments)
 
 
@@ -284,15 +285,53 @@ def _gate(node: ir.Node, places: Places) -> KernelCall:
 def _experts(node: ir.Node, places: Places) -> KernelCall:
     x, fc, proj, logits = (_input(node, i) for i in range(4))
     y, scratch = node.outputs
-    count, hidden, size = shape_of(proj)
-    routing = f"ROUTE_{node.attributes['routing'].as_string().upper()}"
-    router = f"{{{routing}, {count}, {_integer(node, 'top_k')}, {_number(node, 'epsilon')}}}"
+    _, hidden, size = shape_of(proj)
+    router = _router_literal(node, int(shape_of(logits)[-1]))
     shape = f"(experts_shape){{{element_of(fc)}, {_activation(node)}, {router}, {hidden}, {size}}}"
     inputs = (places.rows(y), places.read(x, "const void *"))
-    stacks = (places.weight("gated_experts", fc), places.weight("experts", proj))
-    added = (places.read(logits), places.read_optional(_optional(node, 4)))
+    stacks = (places.weight("gated_experts", fc), places.weight("experts", proj), *_stack_biases(node, 5, places))
+    choice = places.weight("floats", _optional(node, 7))
+    added = (places.read(logits), choice, places.read_optional(_optional(node, 4)))
     return KernelCall(
         "mix_experts", (shape,), (*inputs, *stacks, *added, places.write(y), places.write(scratch, "void *"))
+    )
+
+
+def _quantized_experts(node: ir.Node, places: Places) -> KernelCall:
+    x, x_scale, fc, fc_scale, proj, proj_scale, logits = (_input(node, i) for i in range(7))
+    y, scratch = node.outputs
+    count, rows = int(_integer(node, "experts")), onnx_dtype(node.attributes["rows"].as_string())
+    (fc_zero, proj_zero), (fc_codes, proj_codes), (fc_unit, proj_unit) = (
+        [_optional(node, i) for i in each] for each in ((10, 11), (12, 13), (14, 15))
+    )
+    fc_group, proj_group = int(_integer(node, "group_size")), int(_integer(node, "inner_group_size"))
+    gated = _quantized_literal(fc, fc_scale, fc_group, dtype_of(x), fc_zero, fc_codes)
+    projected = _quantized_literal(proj, proj_scale, proj_group, rows, proj_zero, proj_codes)
+    router = _router_literal(node, count)
+    shape = f"(quantized_experts_shape){{{gated}, {projected}, {_activation(node)}, {router}}}"
+    inputs = (places.rows(y), places.read(x, "const void *"), places.read(x_scale))
+    stacks = (
+        places.weight("gated_quantized_experts", fc, fc_scale, fc_zero, fc_unit),
+        places.weight("quantized_experts", proj, proj_scale, proj_zero, proj_unit),
+        *_stack_biases(node, 8, places),
+    )
+    choice = places.weight("floats", _optional(node, 16))
+    added = (places.read(logits), choice, places.read_optional(_optional(node, 7)))
+    arguments = (*inputs, *stacks, *added, places.write(y), places.write(scratch, "void *"))
+    return KernelCall("mix_quantized_experts", (shape,), arguments)
+
+
+def _router_literal(node: ir.Node, count: int) -> str:
+    """A `router_shape` of kernels/router.h."""
+    routing = f"ROUTE_{node.attributes['routing'].as_string().upper()}"
+    numbers = ", ".join(_number(node, name) for name in ("epsilon", "scale"))
+    return f"{{{routing}, {count}, {_integer(node, 'top_k')}, {numbers}}}"
+
+
+def _stack_biases(node: ir.Node, place: int, places: Places) -> tuple[Argument, Argument]:
+    return (
+        places.weight("gated_expert_floats", _optional(node, place)),
+        places.weight("expert_floats", _optional(node, place + 1)),
     )
 
 
@@ -308,16 +347,29 @@ def _quantized_product(node: ir.Node, zero: ir.Value | None, codebook: ir.Value 
     the zero points of its weights, `codebook` the table of codes.
     """
     x, weight, scale = _input(node, 0), _input(node, 2), _input(node, 3)
-    shape = quantized_panels(weight, scale, int(_integer(node, "group_size")), zeros=zero is not None)
+    size = int(_integer(node, "group_size"))
+    shape = quantized_panels(weight, scale, size, zeros=zero is not None)
     if isinstance(shape, Float8Shape):
         return "float8", (str(shape.width),)
-    if shape.coded != (codebook is not None):
-        raise BuildError(
-            f"{weight.name} has {'no' if shape.coded else 'a'} codebook, and its type is {dtype_of(weight).name}."
-        )
-    row, table = _row_literal(x, shape.group), codebook_literal(codebook)
+    return "quantized", (_quantized_literal(weight, scale, size, dtype_of(x), zero, codebook),)
+
+
+def _quantized_literal(
+    weight: ir.Value,
+    scale: ir.Value,
+    group_size: int,
+    rows: ir.DataType,
+    zero: ir.Value | None,
+    codebook: ir.Value | None,
+) -> str:
+    """A `quantized_shape` of kernels/qtile.h, of integer weights [N, K] that meet rows of this type."""
+    shape = quantized_panels(weight, scale, group_size, zeros=zero is not None)
+    if isinstance(shape, Float8Shape) or shape.coded != (codebook is not None):
+        has = "a" if isinstance(shape, Float8Shape) or not shape.coded else "no"
+        raise BuildError(f"{weight.name} has {has} codebook, and its type is {dtype_of(weight).name}.")
+    row, table = _row_literal(rows, shape.width, shape.group), codebook_literal(codebook)
     facts = f"{shape.bits}, {scale_element(scale)}, {row}, {int(shape.zeros)}, {table}"
-    return "quantized", (f"(quantized_shape){{{facts}}}",)
+    return f"(quantized_shape){{{facts}}}"
 
 
 def _stored_scale(node: ir.Node, index: int) -> Argument:
@@ -334,12 +386,12 @@ def _quantized_row(y: ir.Value, stored: ir.Value | None) -> str:
     if len(groups) > 1:
         raise BuildError(f"{y.name} is read by products with groups of {sorted(groups)}; they must be of one size.")
     group = groups.pop()
-    return _row_literal(y, group if 0 < group < width else width, stored)
+    return _row_literal(dtype_of(y), width, group if 0 < group < width else width, stored)
 
 
-def _row_literal(y: ir.Value, group: int, stored: ir.Value | None = None) -> str:
+def _row_literal(rows: ir.DataType, width: int, group: int, stored: ir.Value | None = None) -> str:
     scale = "" if stored is None else f", {stored_scale(stored)}"
-    return f"(quantized_row){{{DIGITS[dtype_of(y)]}, {_width(y)}, {group}{scale}}}"
+    return f"(quantized_row){{{DIGITS[rows]}, {width}, {group}{scale}}}"
 
 
 def _cache_factors(node: ir.Node) -> tuple[Argument, ...]:
@@ -405,5 +457,6 @@ EMITTERS: Mapping[str, Callable[[ir.Node, Places], KernelCall]] = {
     "QuantizedGatedLinear": _quantized_gated_linear,
     "Gate": _gate,
     "Experts": _experts,
+    "QuantizedExperts": _quantized_experts,
     "GateWholeRows": _gate_whole_rows,
 }

@@ -6,15 +6,17 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from inflight.build.graph.dtypes import facts_of
+from inflight.build.graph.dtypes import facts_of, onnx_dtype
 from inflight.build.graph.operators import OPERATORS
 from inflight.build.graph.quantized_rows import FLOAT8_INTEGERS
 from inflight.build.graph.values import dtype_of, name_of, shape_of
 from inflight.build.targets.cpu.packing.weight_layout import are_multiples
 from inflight.engine_format.manifest import ModulePrecision
 
-_PRODUCTS = ("Linear", "GatedLinear", "QuantizedLinear", "QuantizedGatedLinear", "Experts")
+_PRODUCTS = ("Linear", "GatedLinear", "QuantizedLinear", "QuantizedGatedLinear", "Experts", "QuantizedExperts")
 _MATRICES = ("weight", "gate", "up", "fc", "proj")
+# Of the second stack of QuantizedExperts among its inputs.
+_INNER = OPERATORS["QuantizedExperts"].inputs.index("proj")
 
 
 def module_precision(graph: ir.Graph) -> dict[str, ModulePrecision]:
@@ -33,10 +35,13 @@ def module_precision(graph: ir.Graph) -> dict[str, ModulePrecision]:
 
 def _precision(node: ir.Node, rows: ir.Value, weight: ir.Value) -> ModulePrecision:
     held, stored = dtype_of(rows), facts_of(dtype_of(weight)).name
+    inner = node.op_type == "QuantizedExperts" and weight is node.inputs[_INNER]
+    if inner:
+        held = onnx_dtype(node.attributes["rows"].as_string())
     read = "float8_e4m3fn" if held == FLOAT8_INTEGERS else facts_of(held).name
     if "group_size" not in node.attributes:
         return ModulePrecision(weights=stored, activations=read)
-    size = int(node.attributes["group_size"].as_int())
+    size = int(node.attributes["inner_group_size" if inner else "group_size"].as_int())
     # With groups, the int32 sums of each are scaled and added in float32, unless scales are multiples of a unit; so are
     # products of floats.
     exact = stored.startswith("int") and (size == 0 or _has_multiples(node, weight))

@@ -16,6 +16,7 @@ _MATRICES = ("weight", "gate", "up")
 # Operators that read a few rows of their tables, not all.
 _LOOKUPS = ("EmbeddingLookup", "RopeCacheWrite")
 _STACKS = ("fc", "proj")
+_MIXTURES = ("Experts", "QuantizedExperts")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def operator_work(node: ir.Node, weights: WeightLayout) -> OperatorWork:
     common = (node.op_type, name_of(node.outputs[0]), shape_of(node.outputs[0])[0] == LOGIT_ROWS)
     if node.op_type == "PagedAttention":
         return _attention_work(node, common)
-    if node.op_type == "Experts":
+    if node.op_type in _MIXTURES:
         return _experts_work(node, common, weights)
     return OperatorWork(*common, 2 * _matrix_elements(node), _bytes_per_row(node), _weight_bytes(node, weights))
 
@@ -46,9 +47,9 @@ def operator_work(node: ir.Node, weights: WeightLayout) -> OperatorWork:
 def _experts_work(node: ir.Node, common: tuple[str, str, bool], weights: WeightLayout) -> OperatorWork:
     """Of the experts that one row meets: how many others a step reads depends on what its rows choose."""
     inputs = zip(OPERATORS[node.op_type].inputs, node.inputs, strict=False)
-    stacks = [shape_of(value) for name, value in inputs if name in _STACKS and value is not None]
-    count, top_k = int(stacks[0][0]), node.attributes["top_k"].as_int()
-    elements = sum(prod(int(dim) for dim in stack[1:]) for stack in stacks)
+    given = {name: shape_of(value) for name, value in inputs if value is not None}
+    count, top_k = int(given["logits"][-1]), node.attributes["top_k"].as_int()
+    elements = sum(prod(int(dim) for dim in given[stack]) for stack in _STACKS) // count
     read = _weight_bytes(node, weights) // count * top_k
     return OperatorWork(*common, 2 * top_k * elements, _bytes_per_row(node), read)
 

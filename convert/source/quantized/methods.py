@@ -11,6 +11,7 @@ from inflight.convert.source.quantized.compressed import compressed_problems, co
 from inflight.convert.source.quantized.float8 import float8_problems, float8_tensors
 from inflight.convert.source.quantized.gptq import gptq_problems, gptq_tensors
 from inflight.convert.source.quantized.modelopt import modelopt_problems, modelopt_tensors
+from inflight.convert.source.quantized.mxfp4 import mxfp4_problems, mxfp4_tensors
 from inflight.convert.source.quantized.parts import Parts
 from inflight.convert.source.tensor import PlainTensor, SourceTensor
 from inflight.errors import ModelError
@@ -36,6 +37,7 @@ METHODS: Mapping[str, Method] = {
     "fp8": _FLOAT8,
     "fbgemm_fp8": _FLOAT8,
     "modelopt": Method(modelopt_problems, modelopt_tensors),
+    "mxfp4": Method(mxfp4_problems, mxfp4_tensors),
     "bitsandbytes": Method(bitsandbytes_problems, bitsandbytes_tensors),
 }
 # auto-round writes the layouts of others.

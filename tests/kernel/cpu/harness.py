@@ -29,7 +29,8 @@ Array = npt.NDArray[Any]
 PARTIAL_ROWS = 24
 _HEAD = f"#define PARTIAL_ROWS {PARTIAL_ROWS}\n"
 _HEAD += "".join(
-    f'#include "{name}.h"\n' for name in ("attention", "elementwise", "embedding", "experts", "float8", "qlinear")
+    f'#include "{name}.h"\n'
+    for name in ("attention", "elementwise", "embedding", "quantized_experts", "float8", "qlinear")
 )
 _names = itertools.count()
 

@@ -50,6 +50,7 @@ class Shape:
     scale: float
     softcap: float  # 0: none
     factors: tuple[float, float]  # of keys and of values, in a cache of 8-bit floats
+    sinks: float  # their usual size; 0: none
 
     @classmethod
     def random(cls, rng: np.random.Generator, dtype: Any) -> Shape:
@@ -67,6 +68,7 @@ class Shape:
             scale=float(np.float32(head_size**-0.5 * rng.choice([1, 0.7]))),
             softcap=float(np.float32(rng.choice([0, 0, 0.5, 20]))),
             factors=(_factor(rng), _factor(rng)) if dtype == FLOAT8 else (1.0, 1.0),
+            sinks=float(rng.choice([0, 1, 10])),
         )
 
     @property
@@ -127,6 +129,9 @@ class Attention:
         self.tables: list[Array | None] = list(tables) if shape.rotary_size else [None, None]
         norms = rng.standard_normal((2, shape.head_size), np.float32)
         self.norms: list[Array | None] = list(norms) if shape.has_norms else [None, None]
+        # Small beside the scores, like them, and far above.
+        scale = np.float32(shape.sinks)
+        self.sinks = rng.standard_normal(shape.num_heads, np.float32) * scale if shape.sinks else None
         graphs = [self._write_graph(), self._attention_graph()]
         self.write, self.attend = compile_kernels(graphs, level, directory, preamble)
         padded = -(-shape.head_size // 16) * 16
@@ -167,7 +172,7 @@ class Attention:
         width = s.num_heads * s.head_size
         return operator(
             "PagedAttention",
-            [rows("q", width), self._cache("key"), self._cache("value"), positions, *self._paging()],
+            [rows("q", width), self._cache("key"), self._cache("value"), positions, *self._paging(), self.sinks],
             [rows("y", width)],
             {**s.heads, **s.scores},
         )
@@ -181,7 +186,8 @@ class Attention:
         weights = [None if weight is None else next(packed) for weight in (*self.norms, *self.tables)]
         token_rows = ctypes.addressof(step.rows)
         self.write.run(token_rows, qkv, *weights, q, self.keys, self.values, threads=threads)
-        self.attend.run(token_rows, q, self.keys, self.values, self.partials, y, threads=threads)
+        sinks = None if self.sinks is None else self.attend.packed[0]
+        self.attend.run(token_rows, q, self.keys, self.values, self.partials, y, sinks, threads=threads)
         return y
 
     def reference_step(self, step: Step, qkv: Array) -> npt.NDArray[np.float32]:
@@ -192,7 +198,7 @@ class Attention:
         size, last = self.shape.rotary_size, self.shape.norm_last
         q, *_ = rope_cache_write(qkv, *inputs, **heads, rotary_size=size, epsilon=EPSILON, norm_last=last)
         options: dict[str, Any] = {**heads, **self.shape.scores}
-        return paged_attention(q, *caches, *places, **options)
+        return paged_attention(q, *caches, *places, self.sinks, **options)
 
 
 class Step:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 import pytest
 
-from inflight.build.graph.expert_scratch import scratch_row_bytes
+from inflight.build.graph.expert_scratch import ExpertRows, scratch_row_bytes
 from inflight.build.graph.operators import activation_type
 from inflight.build.graph.values import new_value
 from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, levels, operator, rows
@@ -29,6 +29,8 @@ class Mixture(NamedTuple):
     fc: Array
     proj: Array
     attributes: dict[str, Any]
+    biases: tuple[Array, Array] | tuple[None, None] = (None, None)
+    choice: Array | None = None
 
     @property
     def act(self) -> np.dtype[Any]:
@@ -38,12 +40,14 @@ class Mixture(NamedTuple):
     @property
     def scratch_bytes(self) -> int:
         count, hidden, size = self.proj.shape
-        return scratch_row_bytes(count, self.attributes["top_k"], hidden, size, self.act.itemsize)
+        act = activation_type(ir.tensor(self.fc).dtype)
+        return scratch_row_bytes(count, self.attributes["top_k"], hidden, size, ExpertRows(act, act))
 
     def graph(self) -> ir.Graph:
         count, hidden, _ = self.proj.shape
         act = activation_type(ir.tensor(self.fc).dtype)
         inputs = [rows("x", hidden, act), self.fc, self.proj, rows("logits", count), rows("residual", hidden)]
+        inputs += [*self.biases, self.choice]
         scratch = new_value("scratch", ir.DataType.UINT8, ("T", self.scratch_bytes))
         return operator("Experts", inputs, [rows("y", hidden), scratch], self.attributes)
 
@@ -56,11 +60,13 @@ class Mixture(NamedTuple):
         start = -scratch.ctypes.data % 64
         memory = scratch[start:]
         logits = np.ascontiguousarray(logits)
+        packed = [*kernel.packed[:2], *(kernel.packed[2:4] if self.biases[0] is not None else (None, None))]
         kernel.run(
             len(x),
             np.ascontiguousarray(x),
-            *kernel.packed,
+            *packed,
             logits,
+            None if self.choice is None else kernel.packed[-1],
             None if residual is None else y,
             y,
             memory,
@@ -70,7 +76,8 @@ class Mixture(NamedTuple):
         return y
 
     def expected(self, x: Array, logits: Array) -> Array:
-        return experts(x, self.fc, self.proj, logits, **self.attributes)[0]
+        fc_bias, proj_bias = self.biases
+        return experts(x, self.fc, self.proj, logits, None, fc_bias, proj_bias, self.choice, **self.attributes)[0]
 
 
 def random_mixture(rng: np.random.Generator, dtype: Any, routing: str, top_k: int | None = None) -> Mixture:
@@ -79,12 +86,16 @@ def random_mixture(rng: np.random.Generator, dtype: Any, routing: str, top_k: in
     attributes = {
         "top_k": top_k,
         "routing": routing,
-        "epsilon": float(rng.uniform(0.01, 0.5)) if routing == "sparse_mixer" else 0.0,
-        "activation": str(rng.choice(["silu", "gelu_tanh"])),
+        "epsilon": 0.0 if routing in ("softmax", "renormalized") else float(rng.uniform(0.01, 0.5)),
+        "scale": float(np.float32(rng.uniform(0.5, 2.5))) if routing.startswith("biased") else 1.0,
+        "activation": str(rng.choice(["silu", "gelu_tanh", "clamped_swiglu"])),
     }
     fc = rng.standard_normal((count, 2 * size, hidden), np.float32) * hidden**-0.5
     proj = rng.standard_normal((count, hidden, size), np.float32) * size**-0.5
-    return Mixture(fc.astype(dtype), proj.astype(dtype), attributes)
+    biases = [rng.standard_normal((count, width), np.float32).astype(dtype) for width in (2 * size, hidden)]
+    given = (biases[0], biases[1]) if rng.random() < 0.5 else (None, None)
+    choice = rng.standard_normal(count).astype(np.float32) * 0.1 if routing.startswith("biased") else None
+    return Mixture(fc.astype(dtype), proj.astype(dtype), attributes, given, choice)
 
 
 def random_logits(rng: np.random.Generator, count: int, experts: int) -> npt.NDArray[np.float32]:
@@ -106,6 +117,8 @@ def test_experts_are_as_defined_and_a_row_does_not_see_its_company(
         random_mixture(rng, ml_dtypes.bfloat16, "renormalized"),
         random_mixture(rng, ml_dtypes.bfloat16, "sparse_mixer"),
         random_mixture(rng, np.float32, "renormalized", top_k=-1),
+        random_mixture(rng, np.float32, "biased_softmax"),
+        random_mixture(rng, np.float16, "biased_sigmoid"),
     ]
     kernels = compile_kernels([mixture.graph() for mixture in mixtures], level, tmp_path)
     for kernel, mixture in zip(kernels, mixtures, strict=True):
@@ -131,7 +144,7 @@ def test_every_row_may_choose_one_expert_and_rows_of_no_number_are_harmless(
     rng: np.random.Generator, tmp_path: Path
 ) -> None:
     mixture = random_mixture(rng, ml_dtypes.bfloat16, "softmax")._replace(
-        attributes={"top_k": 1, "routing": "softmax", "epsilon": 0.0, "activation": "silu"}
+        attributes={"top_k": 1, "routing": "softmax", "epsilon": 0.0, "scale": 1.0, "activation": "silu"}
     )
     (kernel,) = compile_kernels([mixture.graph()], levels()[0], tmp_path)
     count, hidden, _ = mixture.proj.shape

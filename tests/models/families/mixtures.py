@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from transformers import (
+    Ernie4_5_MoeConfig,
+    Glm4MoeConfig,
+    GptOssConfig,
     GraniteMoeConfig,
     GraniteMoeSharedConfig,
     MixtralConfig,
@@ -22,10 +25,13 @@ MIXTURE_CONFIGS: dict[str, Any] = {
     "olmoe": OlmoeConfig,
     "granitemoe": GraniteMoeConfig,
     "granitemoeshared": GraniteMoeSharedConfig,
+    "gpt_oss": GptOssConfig,
+    "ernie4_5_moe": Ernie4_5_MoeConfig,
+    "glm4_moe": Glm4MoeConfig,
 }
 MIXTURES = tuple(MIXTURE_CONFIGS)
 # transformers has no head size of its own for these: it is hidden_size / heads.
-SHARED_OUT_HEADS = ("granitemoe", "granitemoeshared", "qwen2_moe", "olmoe")
+SHARED_OUT_HEADS = ("granitemoe", "granitemoeshared", "qwen2_moe", "olmoe", "ernie4_5_moe")
 
 
 def random_mixture(rng: Any, family: str) -> dict[str, Any]:
@@ -47,6 +53,19 @@ def random_mixture(rng: Any, family: str) -> dict[str, Any]:
         scales |= {"attention_multiplier": float(rng.uniform(0.02, 0.3)), "logits_scaling": float(rng.uniform(0.1, 9))}
         shared = {"shared_intermediate_size": int(rng.integers(9, 70))} if family == "granitemoeshared" else {}
         return {**sizes, **scales, **shared, "num_local_experts": count, "attention_bias": flag}
+    if family == "ernie4_5_moe":
+        sizes = {"moe_k": top_k, "moe_num_experts": count, "moe_num_shared_experts": int(rng.integers(0, 3))}
+        sizes |= {"moe_intermediate_size": int(rng.integers(9, 90)), "moe_layer_start_index": int(rng.integers(0, 2))}
+        return {**sizes, "moe_norm_min": float(rng.choice([1e-12, 0.1]))}
+    if family == "glm4_moe":
+        sizes |= {"n_routed_experts": count, "n_shared_experts": int(rng.integers(1, 3)), "attention_bias": flag}
+        sizes |= {"moe_intermediate_size": int(rng.integers(9, 90)), "first_k_dense_replace": int(rng.integers(0, 2))}
+        return {**sizes, "use_qk_norm": not flag, "routed_scaling_factor": float(rng.uniform(0.5, 2.5))}
+    if family == "gpt_oss":
+        yarn = {"rope_type": "yarn", "rope_theta": 15000.0, "factor": float(rng.uniform(2, 20)), "beta_fast": 32.0}
+        yarn |= {"beta_slow": 1.0, "truncate": flag, "original_max_position_embeddings": 64}
+        window = int(rng.integers(5, 40))
+        return {**sizes, "num_local_experts": count, "rope_parameters": yarn, "sliding_window": window}
     if family == "phimoe":
         sizes = {"num_experts_per_tok": 2, "router_jitter_noise": float(rng.uniform(0.01, 0.4)), "attention_bias": flag}
     return {**sizes, "num_local_experts": count}

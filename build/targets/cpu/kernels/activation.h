@@ -7,7 +7,7 @@
 
 #include "vec.h"
 
-typedef enum { NO_ACTIVATION, SILU, GELU_TANH, GELU, RELU, RELU2 } activation;
+typedef enum { NO_ACTIVATION, SILU, GELU_TANH, GELU, RELU, RELU2, CLAMPED_SWIGLU } activation;
 
 /* x / (1 + 2^exponent). 2^exponent is 2^(n + f), n whole: a minimax polynomial in f of degree 5 (relative error 2e-7),
  * then n more in the exponent. */
@@ -107,6 +107,17 @@ INLINE f32x16 activate16(activation function, f32x16 x) {
         case RELU2: return relu16(x) * relu16(x);
         default: return x;
     }
+}
+
+/* (u + 1) g / (1 + e^(-1.702 g)), with g = min(gate, 7) and u = up within -7 .. 7; a NaN stays one. */
+INLINE f32x16 clamped_swiglu16(f32x16 gate, f32x16 up) {
+    gate = select16(gate > splat(7.0f), splat(7.0f), gate);
+    return (clamp16(up, 7.0f) + 1.0f) * over_one_plus_power(gate, gate * splat(-1.702f * 1.44269504f));
+}
+
+/* What becomes of a gate and what multiplies it. */
+INLINE f32x16 gated16(activation function, f32x16 gate, f32x16 up) {
+    return function == CLAMPED_SWIGLU ? clamped_swiglu16(gate, up) : activate16(function, gate) * up;
 }
 
 #endif

@@ -27,7 +27,8 @@ INLINE void store_result(attention_shape s, tile_results results, int64_t query,
     float *out = results.out + query * padded_head(s.cache);
     if (s.cache.type == I4) spread_head(d, out, out);
     const float factor = s.cache.type == E4M3 ? s.value_factor : 1.0f;
-    scale_row(y_type, d, out, factor / results.totals[query], at(y_type, y, (row * s.num_heads + head) * d));
+    const float share = share_of_values(s, factor, results.maxima[query], results.totals[query], head);
+    scale_row(y_type, d, out, share, at(y_type, y, (row * s.num_heads + head) * d));
 }
 
 /* Of a cut piece: the results of a tile and a split go to memory. */
@@ -130,10 +131,10 @@ INLINE void attend_item(attention_shape s, const token_rows *t, const attention_
 /* q [rows][num_heads D] float32 -> y [rows][num_heads D] of y_type. A thread takes its next item before it works on the
  * one in hand, so that the keys are under way. Factors: of a cache of E4M3. */
 INLINE void paged_attention(pool *p, int thread, attention_shape s, element y_type, const token_rows *t, const float *q,
-                            void *keys, void *values, float *partials, void *y, float key_factor,
+                            void *keys, void *values, float *partials, void *y, const float *sinks, float key_factor,
                             float value_factor) {
     (void)thread;
-    s.key_factor = key_factor, s.value_factor = value_factor;
+    s.key_factor = key_factor, s.value_factor = value_factor, s.sinks = sinks;
     const attention_plan plan = plan_attention(p, s, t);
     const cache_regions cache = {keys, values};
     attention_walk w = walk_start(s, t);

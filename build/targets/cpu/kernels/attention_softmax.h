@@ -101,6 +101,18 @@ INLINE f32x16 weights_at(attention_shape s, element rounded_to, const float *sco
     return weight16(rounded_to, fma16(load16(F32, scores, i), splat(exponent_scale(s)), splat(offset)));
 }
 
+/* What a row's weighted values are multiplied by: `factor` over their total, to which the head's sink adds its weight
+ * beside the greatest score. Where that is greater than all others, values and total shrink instead. */
+INLINE float share_of_values(attention_shape s, float factor, float maximum, float total, int64_t head) {
+    if (!s.sinks) return factor / total;
+    const float distance = s.sinks[head] * 1.44269504f - maximum * exponent_scale(s);
+    if (distance > 0.0f) {
+        const float smaller = weight16(F32, splat(-distance))[0];
+        return factor * smaller / (total * smaller + 1.0f);
+    }
+    return factor / (total + weight16(F32, splat(distance))[0]);
+}
+
 INLINE void clear_results(attention_shape s, int64_t count, tile_results results) {
     for (int64_t n = 0; n < count; n++) results.maxima[n] = -__builtin_inff(), results.totals[n] = 0.0f;
     for (int64_t d = 0; d < count * padded_head(s.cache); d += LANES) store16(F32, results.out, d, splat(0.0f));

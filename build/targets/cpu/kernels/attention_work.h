@@ -21,6 +21,7 @@ typedef struct {
     float scale, softcap; /* scores become softcap tanh(score / softcap); 0: they stay as they are */
     int64_t partial_rows; /* (row, split) pairs that the memory for partial results holds */
     float key_factor, value_factor; /* what the numbers of a cache of E4M3 are multiplied by */
+    const float *sinks; /* [num_heads], of each head one score more, of no value; NULL: none */
 } attention_shape;
 
 INLINE int64_t heads_per_group(attention_shape s) { return s.num_heads / s.cache.num_kv_heads; }

@@ -12,7 +12,7 @@
 #include "attention.h"
 #include "elementwise.h"
 #include "embedding.h"
-#include "experts.h"
+#include "quantized_experts.h"
 #include "float8.h"
 #include "qlinear.h"
 #include "sampling.h"

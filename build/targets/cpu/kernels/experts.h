@@ -19,11 +19,13 @@ typedef struct {
     int64_t hidden, size;
 } experts_shape;
 
-/* The scratch memory of a step; `pairs` are rows times choices. experts.py of the packing has the same sizes. */
+/* The scratch memory of a step; `pairs` are rows times choices. expert_scratch.py of the builder has the same sizes. */
 typedef struct {
     int32_t *chosen, *order, *places, *cursor;
     float *weights, *results;      /* [pairs], [pairs][hidden] */
-    unsigned char *sorted, *inner; /* act [pairs][hidden], [pairs][size] */
+    unsigned char *sorted, *inner; /* rows of both products, [pairs] */
+    float *products;               /* [pairs][size], where rows of the second product are rounded ones; or NULL */
+    float *sorted_scale, *inner_scale;
     expert_groups groups;
 } experts_scratch;
 
@@ -33,36 +35,35 @@ INLINE void *take_bytes(unsigned char **memory, int64_t bytes) {
     return start;
 }
 
-INLINE experts_scratch lay_out_experts(experts_shape s, int64_t pairs, void *scratch) {
-    const int64_t act = element_size(act_type(s.type)), count = s.router.count;
+/* `outer` and `inner` are bytes of a row of both products; rows have scales if they are `rounded`. */
+INLINE experts_scratch lay_out_experts(int64_t experts, int64_t hidden, int64_t size, int64_t outer, int64_t inner,
+                                       int rounded, int64_t pairs, void *scratch) {
     unsigned char *memory = scratch;
     experts_scratch e;
     e.chosen = take_bytes(&memory, 4 * pairs);
     e.order = take_bytes(&memory, 4 * pairs);
     e.places = take_bytes(&memory, 4 * pairs);
     e.weights = take_bytes(&memory, 4 * pairs);
-    e.sorted = take_bytes(&memory, act * pairs * s.hidden);
-    e.inner = take_bytes(&memory, act * pairs * s.size);
-    e.results = take_bytes(&memory, 4 * pairs * s.hidden);
-    e.cursor = take_bytes(&memory, 4 * count);
-    e.groups.groups = take_bytes(&memory, 12 * count);
-    e.groups.gated = take_bytes(&memory, 8 * (count + 1));
-    e.groups.projected = take_bytes(&memory, 8 * (count + 1));
+    e.sorted = take_bytes(&memory, outer * pairs);
+    e.inner = take_bytes(&memory, inner * pairs);
+    e.results = take_bytes(&memory, 4 * pairs * hidden);
+    e.products = rounded ? take_bytes(&memory, 4 * pairs * size) : NULL;
+    e.sorted_scale = rounded ? take_bytes(&memory, 4 * pairs) : NULL;
+    e.inner_scale = rounded ? take_bytes(&memory, 4 * pairs) : NULL;
+    e.cursor = take_bytes(&memory, 4 * experts);
+    e.groups.groups = take_bytes(&memory, 12 * experts);
+    e.groups.gated = take_bytes(&memory, 8 * (experts + 1));
+    e.groups.projected = take_bytes(&memory, 8 * (experts + 1));
     e.groups.active = take_bytes(&memory, 4);
     return e;
 }
 
-/* One of the two products of all experts. `pieces` are those of expert_groups. */
+/* The panels of all experts in one of their two products. `pieces` are those of expert_groups. */
 typedef struct {
-    product of_one; /* x and y of all pairs, the weights of all experts; rows are the group's */
-    int64_t expert_bytes, panels;
+    const void *weight;
+    int64_t panel_bytes, panels;
     const int64_t *pieces;
-    int one_row; /* x is one row, which every expert meets */
-} grouped_product;
-
-INLINE grouped_product group_product(product m, const int64_t *pieces, int one_row) {
-    return (grouped_product){m, panels_of(m) * panel_bytes(m.type, m.k), panels_of(m), pieces, one_row};
-}
+} expert_panels;
 
 /* Numbers the pieces of a product: as many blocks of rows for each expert as a product of all panels together has. */
 INLINE void number_pieces(const pool *p, expert_groups g, int64_t panels, int64_t *pieces) {
@@ -72,7 +73,7 @@ INLINE void number_pieces(const pool *p, expert_groups g, int64_t panels, int64_
 }
 
 /* The group that has a piece. */
-INLINE int64_t group_of_piece(const grouped_product *m, int64_t active, int64_t piece) {
+INLINE int64_t group_of_piece(const expert_panels *m, int64_t active, int64_t piece) {
     int64_t low = 0, high = active - 1;
     while (low < high) {
         const int64_t middle = (low + high + 1) / 2;
@@ -82,102 +83,131 @@ INLINE int64_t group_of_piece(const grouped_product *m, int64_t active, int64_t 
     return low;
 }
 
-INLINE const unsigned char *panel_at(const grouped_product *m, expert_group group, int64_t panel) {
-    return (const unsigned char *)m->of_one.weight + group.expert * m->expert_bytes +
-           panel * panel_bytes(m->of_one.type, m->of_one.k);
+INLINE const unsigned char *panel_at(const expert_panels *m, expert_group group, int64_t panel) {
+    return (const unsigned char *)m->weight + (group.expert * m->panels + panel) * m->panel_bytes;
 }
 
 /* Where the panel of a piece lies; NULL when there is none of that number. */
-INLINE const unsigned char *panel_of_piece(const grouped_product *m, expert_groups g, int64_t piece) {
+INLINE const unsigned char *panel_of_piece(const expert_panels *m, expert_groups g, int64_t piece) {
     if (piece >= m->pieces[*g.active]) return NULL;
     const int64_t i = group_of_piece(m, *g.active, piece);
     const int64_t blocks = (m->pieces[i + 1] - m->pieces[i]) / m->panels;
     return panel_at(m, g.groups[i], (piece - m->pieces[i]) / blocks);
 }
 
-/* Every group's rows times the panels of its expert. `later` is what this thread probably reads behind its share. */
-INLINE void multiply_groups(pool *p, int thread, grouped_product m, expert_groups g, const void *later) {
-    const element act = act_type(m.of_one.type);
-    const int64_t all = m.pieces[*g.active];
+/* The next piece, and the group whose it is; 0 when there is none left. `later` is what this thread probably reads
+ * behind its share. */
+INLINE int take_group_piece(pool *p, int thread, const expert_panels *m, expert_groups g, const void *later,
+                            expert_group *group, panel_piece *piece) {
+    const shared_piece taken = pool_take_near(p, thread, m->pieces[*g.active], 1);
+    if (taken.number < 0) return 0;
+    const int64_t i = group_of_piece(m, *g.active, taken.number);
+    const int64_t blocks = (m->pieces[i + 1] - m->pieces[i]) / m->panels, inside = taken.number - m->pieces[i];
+    *group = g.groups[i];
+    *piece = block_of_rows(inside / blocks, inside % blocks, blocks, group->count);
+    piece->columns = panel_at(m, *group, piece->panel);
+    piece->block = inside % blocks, piece->blocks = blocks;
+    const int64_t behind = taken.number + blocks - piece->block; /* the first piece of the next panel */
+    piece->following = behind >= taken.end ? later : panel_of_piece(m, g, behind);
+    return 1;
+}
+
+INLINE const float *bias_of(const float *biases, const expert_panels *m, expert_group group) {
+    return biases ? biases + group.expert * m->panels * PANEL : NULL;
+}
+
+/* Every group's rows times the panels of its expert. `all` has x and y of all pairs; if `alone`, x is one row, which
+ * every expert meets. */
+INLINE void multiply_groups(pool *p, int thread, product all, const expert_panels *m, int alone, expert_groups g,
+                            const void *later) {
+    const element act = act_type(all.type);
+    expert_group group;
+    panel_piece piece;
     product_work work;
     work.configured = 0;
-    for (shared_piece taken; (taken = pool_take_near(p, thread, all, 1)).number >= 0;) {
-        const int64_t item = taken.number, i = group_of_piece(&m, *g.active, item);
-        const expert_group group = g.groups[i];
-        const int64_t blocks = (m.pieces[i + 1] - m.pieces[i]) / m.panels, inside = item - m.pieces[i];
-        product own = m.of_one;
+    while (take_group_piece(p, thread, m, g, later, &group, &piece)) {
+        product own = all;
         own.rows = group.count;
-        if (!m.one_row) own.x = at(act, m.of_one.x, group.start * own.k);
-        own.y = own.gate ? at(act, m.of_one.y, group.start * own.n) : (float *)m.of_one.y + group.start * own.n;
-        panel_piece piece = block_of_rows(inside / blocks, inside % blocks, blocks, group.count);
-        piece.columns = panel_at(&m, group, piece.panel);
-        piece.block = inside % blocks, piece.blocks = blocks;
-        const int64_t behind = item + blocks - piece.block; /* the first piece of the next panel */
-        piece.following = behind >= taken.end ? later : panel_of_piece(&m, g, behind);
+        own.bias = bias_of(all.bias, m, group);
+        if (!alone) own.x = at(act, all.x, group.start * all.k);
+        own.y = all.gate ? at(act, all.y, group.start * all.n) : (float *)all.y + group.start * all.n;
         multiply_piece(own, piece, &work);
     }
     end_pieces(&work);
 }
 
-INLINE void route_rows(experts_shape s, int64_t first, int64_t end, const float *logits, experts_scratch e) {
+INLINE void route_rows(router_shape s, int64_t first, int64_t end, const float *logits, const float *bias,
+                       experts_scratch e) {
     for (int64_t row = first; row < end; row++)
-        route_row(s.router, logits + row * s.router.count, e.chosen + row * s.router.top_k,
-                  e.weights + row * s.router.top_k);
+        route_row(s, logits + row * s.count, bias, e.chosen + row * s.top_k, e.weights + row * s.top_k);
+}
+
+/* Who meets whom, and the pieces of both products. Ends with all threads having met. */
+INLINE void group_rows(pool *p, int thread, router_shape s, int64_t rows, const float *logits, const float *bias,
+                       experts_scratch e, int64_t gated_panels, int64_t projected_panels) {
+    const int few = rows * s.count <= FEW_LOGITS;
+    if (!few) {
+        route_rows(s, share_start(p, thread, rows), share_start(p, thread + 1, rows), logits, bias, e);
+        pool_barrier(p);
+    }
+    if (thread == 0) {
+        if (few) route_rows(s, 0, rows, logits, bias, e);
+        group_by_expert(s, rows * s.top_k, e.chosen, e.cursor, e.order, e.places, e.groups);
+        number_pieces(p, e.groups, gated_panels, e.groups.gated);
+        number_pieces(p, e.groups, projected_panels, e.groups.projected);
+    }
+    pool_barrier(p);
+}
+
+/* The rows of each expert side by side, with their scales where they have some. */
+INLINE void sort_rows(pool *p, int thread, int64_t pairs, int64_t top_k, const void *x, int64_t row_bytes,
+                      const float *x_scale, experts_scratch e) {
+    for (int64_t i = share_start(p, thread, pairs); i < share_start(p, thread + 1, pairs); i++) {
+        const int64_t row = e.order[i] / top_k;
+        memcpy(e.sorted + i * row_bytes, (const unsigned char *)x + row * row_bytes, (size_t)row_bytes);
+        if (x_scale) e.sorted_scale[i] = x_scale[row];
+    }
+    pool_barrier(p);
 }
 
 /* Row by row: residual + weight * result of each choice, from the first to the last. */
-INLINE void sum_results(pool *p, int thread, experts_shape s, int64_t rows, experts_scratch e, const float *residual,
-                        float *y) {
-    const int64_t vectors = ceil_div(s.hidden, LANES), all = rows * vectors, top_k = s.router.top_k;
+INLINE void sum_results(pool *p, int thread, int64_t hidden, int64_t top_k, int64_t rows, experts_scratch e,
+                        const float *residual, float *y) {
+    const int64_t vectors = ceil_div(hidden, LANES), all = rows * vectors;
     for (int64_t i = share_start(p, thread, all); i < share_start(p, thread + 1, all); i++) {
         const int64_t row = i / vectors, column = i % vectors * LANES;
         f32x16 sum = splat(0.0f);
         for (int64_t j = row * top_k; j < (row + 1) * top_k; j++) {
-            const float *result = e.results + (int64_t)e.places[j] * s.hidden;
-            sum = fma16(splat(e.weights[j]), load_until(F32, result, column, s.hidden), sum);
+            const float *result = e.results + (int64_t)e.places[j] * hidden;
+            sum = fma16(splat(e.weights[j]), load_until(F32, result, column, hidden), sum);
         }
-        if (residual) sum += load_until(F32, residual + row * s.hidden, column, s.hidden);
-        store_until(F32, y + row * s.hidden, column, s.hidden, sum);
+        if (residual) sum += load_until(F32, residual + row * hidden, column, hidden);
+        store_until(F32, y + row * hidden, column, hidden, sum);
     }
 }
 
 /* y [rows][hidden] float32; x act [rows][hidden], logits float32 [rows][count]; fc and proj are the panels of all
- * experts. The residual may be NULL, and may be y. */
+ * experts, their biases as wide as those, or NULL. The residual may be NULL, and may be y. */
 INLINE void mix_experts(pool *p, int thread, experts_shape s, int64_t rows, const void *x, const void *fc,
-                        const void *proj, const float *logits, const float *residual, float *y, void *scratch) {
-    const element act = act_type(s.type);
-    const int64_t top_k = s.router.top_k, pairs = rows * top_k, row_bytes = s.hidden * element_size(act);
-    const experts_scratch e = lay_out_experts(s, pairs, scratch);
+                        const void *proj, const float *fc_bias, const float *proj_bias, const float *logits, const float *choice_bias,
+                        const float *residual, float *y, void *scratch) {
+    const int64_t act = element_size(act_type(s.type)), top_k = s.router.top_k, pairs = rows * top_k;
+    const experts_scratch e = lay_out_experts(s.router.count, s.hidden, s.size, act * s.hidden, act * s.size, 0, pairs,
+                                              scratch);
     if (rows == 0) return;
     const int alone = rows == 1; /* every expert meets the one row where it is */
-    const product gated = {s.type, s.hidden, s.size, 0, alone ? x : e.sorted, fc, NULL, NULL, e.inner, s.gate};
-    const product projected = {s.type, s.size, s.hidden, 0, e.inner, proj, NULL, NULL, e.results, NO_ACTIVATION};
-    const grouped_product first = group_product(gated, e.groups.gated, alone);
-    const grouped_product second = group_product(projected, e.groups.projected, 0);
-    const int few = rows * s.router.count <= FEW_LOGITS;
-    if (!few) {
-        route_rows(s, share_start(p, thread, rows), share_start(p, thread + 1, rows), logits, e);
-        pool_barrier(p);
-    }
-    if (thread == 0) {
-        if (few) route_rows(s, 0, rows, logits, e);
-        group_by_expert(s.router, pairs, e.chosen, e.cursor, e.order, e.places, e.groups);
-        number_pieces(p, e.groups, first.panels, e.groups.gated);
-        number_pieces(p, e.groups, second.panels, e.groups.projected);
-    }
-    pool_barrier(p);
-    if (!alone) {
-        for (int64_t i = share_start(p, thread, pairs); i < share_start(p, thread + 1, pairs); i++)
-            memcpy(e.sorted + i * row_bytes, (const unsigned char *)x + e.order[i] / top_k * row_bytes,
-                   (size_t)row_bytes);
-        pool_barrier(p);
-    }
+    const product gated = {s.type, s.hidden, s.size, 0, alone ? x : e.sorted, fc, fc_bias, NULL, e.inner, s.gate};
+    const product projected = {s.type, s.size, s.hidden, 0, e.inner, proj, proj_bias, NULL, e.results, NO_ACTIVATION};
+    const expert_panels first = {fc, panel_bytes(s.type, s.hidden), panels_of(gated), e.groups.gated};
+    const expert_panels second = {proj, panel_bytes(s.type, s.size), panels_of(projected), e.groups.projected};
+    group_rows(p, thread, s.router, rows, logits, choice_bias, e, first.panels, second.panels);
+    if (!alone) sort_rows(p, thread, pairs, top_k, x, act * s.hidden, NULL, e);
     const int64_t share = share_start(p, thread, second.pieces[*e.groups.active]);
-    multiply_groups(p, thread, first, e.groups, panel_of_piece(&second, e.groups, share));
+    multiply_groups(p, thread, gated, &first, alone, e.groups, panel_of_piece(&second, e.groups, share));
     pool_barrier(p);
-    multiply_groups(p, thread, second, e.groups, p->shares[thread].expected);
+    multiply_groups(p, thread, projected, &second, 0, e.groups, p->shares[thread].expected);
     pool_barrier(p);
-    sum_results(p, thread, s, rows, e, residual, y);
+    sum_results(p, thread, s.hidden, top_k, rows, e, residual, y);
 }
 
 #endif

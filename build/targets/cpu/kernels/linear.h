@@ -56,7 +56,7 @@ INLINE void store_gated(element type, activation gate, const panel_tile tile, in
         for (int64_t c = 0; c < PANEL / 2; c += LANES) {
             f32x16 first = load16(F32, tile[r], 2 * c), up = load16(F32, tile[r], 2 * c + LANES);
             if (bias) first += load16(F32, bias, 2 * c), up += load16(F32, bias, 2 * c + LANES);
-            f32x16 value = activate16(gate, first) * up;
+            f32x16 value = gated16(gate, first, up);
             if (c + LANES <= width) store16(type, y, r * n + column + c, value);
             else if (c < width) store_part(type, y, r * n + column + c, width - c, value);
         }

@@ -90,33 +90,59 @@ INLINE void multiply_amx_piece(quantized_product m, const panel_piece *piece, co
 }
 #endif
 
+/* What a thread keeps from piece to piece: the height for which tiles of AMX are configured, and the panel that is
+ * written out in `written`, which has written_bytes. */
+typedef struct {
+    int64_t configured;
+    uint8_t *written;
+    const void *held;
+} quantized_work;
+
+#if defined(__AMX_INT8__)
+#define QUANTIZED_WORK(name, shape)                                                   \
+    uint8_t name##_written[written_bytes(shape)] __attribute__((aligned(CACHE_LINE))); \
+    quantized_work name = {0, name##_written, NULL}
+#else
+#define QUANTIZED_WORK(name, shape) quantized_work name = {0, NULL, NULL}
+#endif
+
+INLINE void multiply_quantized_piece(quantized_product m, const panel_piece *piece, quantized_work *work) {
+#if defined(__AMX_INT8__)
+    if (piece->count > tile_tokens(m.shape) && in_tiles(m.shape)) {
+        if (has_multiples(m.shape) && work->held != piece->columns)
+            write_panel(m.shape, work->held = piece->columns, work->written);
+        multiply_amx_piece(m, piece, work->written, &work->configured);
+        return;
+    }
+#else
+    (void)work;
+#endif
+    const int64_t tiles = ceil_div(piece->count, tile_tokens(m.shape));
+    for (int64_t i = 0; i < tiles; i++) {
+        const int64_t first = piece->count * i / tiles, end = piece->count * (i + 1) / tiles;
+        multiply_rows(m, OF_VECTORS, piece, NULL, piece->first + first, end - first, 0,
+                      quantized_look_ahead(m.shape, piece, i, tiles));
+    }
+}
+
+/* Behind the last piece. */
+INLINE void end_quantized_pieces(quantized_work *work) {
+#if defined(__AMX_INT8__)
+    release_tiles(work->configured);
+#endif
+    work->configured = 0;
+}
+
+INLINE int64_t quantized_panels_of(quantized_product m) { return ceil_div(m.n, m.gate ? PANEL / 2 : PANEL); }
+
 INLINE void quantized_multiply(pool *p, int thread, quantized_product m) {
-    const int64_t panels = ceil_div(m.n, m.gate ? PANEL / 2 : PANEL), bytes = quantized_panel_bytes(m.shape);
     const int64_t row_bytes = m.shape.row.digits * digit_stride(m.shape.row.width);
     panel_piece piece;
-#if defined(__AMX_INT8__)
-    int64_t configured = 0;
-    uint8_t written[written_bytes(m.shape)] __attribute__((aligned(CACHE_LINE)));
-    const void *held = NULL; /* the panel that is written */
-#endif
-    while (take_panel(p, thread, panels, bytes, m.rows, row_bytes, m.weight, &piece)) {
-#if defined(__AMX_INT8__)
-        if (piece.count > tile_tokens(m.shape) && in_tiles(m.shape)) {
-            if (has_multiples(m.shape) && held != piece.columns) write_panel(m.shape, held = piece.columns, written);
-            multiply_amx_piece(m, &piece, written, &configured);
-            continue;
-        }
-#endif
-        const int64_t tiles = ceil_div(piece.count, tile_tokens(m.shape));
-        for (int64_t i = 0; i < tiles; i++) {
-            const int64_t first = piece.count * i / tiles, end = piece.count * (i + 1) / tiles;
-            multiply_rows(m, OF_VECTORS, &piece, NULL, piece.first + first, end - first, 0,
-                          quantized_look_ahead(m.shape, &piece, i, tiles));
-        }
-    }
-#if defined(__AMX_INT8__)
-    release_tiles(configured);
-#endif
+    QUANTIZED_WORK(work, m.shape);
+    while (take_panel(p, thread, quantized_panels_of(m), quantized_panel_bytes(m.shape), m.rows, row_bytes, m.weight,
+                      &piece))
+        multiply_quantized_piece(m, &piece, &work);
+    end_quantized_pieces(&work);
 }
 
 /* y [rows][n] float32 = residual + (x [rows][k] w' + bias); bias and residual may be NULL, y may be the residual */

@@ -189,7 +189,7 @@ INLINE void finish_tile(int tokens, int vectors, tile_sums totals, tile_output o
             if (out.bias) totals[t][v] += load16(F32, out.bias, v * LANES);
             if (out.residual) totals[t][v] += load16(F32, out.residual, t * out.stride + v * LANES);
             if (!out.gate) store16(F32, y, v * LANES, totals[t][v]);
-            else if (v % 2) store16(F32, y, v / 2 * LANES, activate16(out.gate, totals[t][v - 1]) * totals[t][v]);
+            else if (v % 2) store16(F32, y, v / 2 * LANES, gated16(out.gate, totals[t][v - 1], totals[t][v]));
         }
     }
 }

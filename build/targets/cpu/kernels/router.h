@@ -8,12 +8,19 @@
 
 #define LOG2_E 1.44269504f
 
-typedef enum { ROUTE_SOFTMAX, ROUTE_RENORMALIZED, ROUTE_SPARSE_MIXER } routing;
+typedef enum {
+    ROUTE_SOFTMAX,
+    ROUTE_RENORMALIZED,
+    ROUTE_SPARSE_MIXER,
+    ROUTE_BIASED_SOFTMAX,
+    ROUTE_BIASED_SIGMOID
+} routing;
 
 typedef struct {
     routing kind;
     int64_t count, top_k;
-    float epsilon; /* of the sparse mixer */
+    float epsilon; /* of the sparse mixer; with a bias, the least that scores are divided by */
+    float scale;   /* with a bias, of the weights */
 } router_shape;
 
 /* e^(value - greatest), for values up to it. */
@@ -62,8 +69,36 @@ INLINE float sum_of_near(router_shape s, const float *logits, float greatest, in
     return sum16(sums);
 }
 
-/* Experts and weights of one row. */
-INLINE void route_row(router_shape s, const float *logits, int32_t *chosen, float *weights) {
+/* The score of each expert: its share of the softmax, or the logistic function of its logit. */
+INLINE void score_experts(router_shape s, const float *logits, float *scores) {
+    float greatest = logits[0];
+    for (int64_t expert = 1; expert < s.count; expert++) greatest = logits[expert] > greatest ? logits[expert] : greatest;
+    const int sigmoid = s.kind == ROUTE_BIASED_SIGMOID;
+    const float total = sigmoid ? 1.0f : sum_of_shares(logits, s.count, greatest);
+    for (int64_t i = 0; i < s.count; i += LANES) {
+        const f32x16 values = load_logits(logits, i, s.count);
+        store_until(F32, scores, i, s.count,
+                    sigmoid ? over_one_plus_power(splat(1.0f), values * splat(-LOG2_E))
+                            : share16(values, greatest) / total);
+    }
+}
+
+/* Chosen by score and bias together, weighed by the scores. */
+INLINE void route_biased_row(router_shape s, const float *logits, const float *bias, int32_t *chosen, float *weights) {
+    float scores[round_up(s.count, LANES)], sums[round_up(s.count, LANES)], total = 0.0f;
+    score_experts(s, logits, scores);
+    for (int64_t expert = 0; expert < s.count; expert++) sums[expert] = scores[expert] + bias[expert];
+    choose_experts(s, sums, chosen, weights);
+    for (int64_t i = 0; i < s.top_k; i++) total += weights[i] = scores[chosen[i]];
+    for (int64_t i = 0; i < s.top_k; i++) weights[i] = weights[i] * s.scale / (total > s.epsilon ? total : s.epsilon);
+}
+
+/* Experts and weights of one row; the bias is that of the choice, or NULL. */
+INLINE void route_row(router_shape s, const float *logits, const float *bias, int32_t *chosen, float *weights) {
+    if (s.kind == ROUTE_BIASED_SOFTMAX || s.kind == ROUTE_BIASED_SIGMOID) {
+        route_biased_row(s, logits, bias, chosen, weights);
+        return;
+    }
     choose_experts(s, logits, chosen, weights);
     if (s.kind == ROUTE_SPARSE_MIXER) {
         const float first = weights[0], second = weights[1];

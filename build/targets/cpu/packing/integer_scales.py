@@ -4,6 +4,8 @@ integers (kernels/qtile.h).
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -12,11 +14,14 @@ from inflight.build.graph.values import dtype_of, name_of, tensor_of
 from inflight.build.network.stored_tensors import initializer
 from inflight.convert.quantization.multiples import split_multiples
 
+_Places = tuple[int, int, int, int]
 # Places among the inputs: of weights, scales, zero points and units of each matrix, and of the codebook.
-_MATRICES = {
+_MATRICES: dict[str, tuple[Sequence[_Places], int]] = {
     "QuantizedLinear": (((2, 3, 5, 8),), 7),
     "QuantizedGatedLinear": (((2, 3, 8, 11), (4, 5, 9, 12)), 10),
 }
+# The two stacks of experts, each on its own.
+_STACKS = {"group_size": (2, 3, 10, 14, 12), "inner_group_size": (4, 5, 11, 15, 13)}
 _Split = tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]
 
 
@@ -25,17 +30,26 @@ def integer_scales(graph: ir.Graph) -> None:
     such products, bit for bit; those of the two matrices of a gated product together.
     """
     for node in graph:
-        if node.op_type not in _MATRICES or node.attributes["group_size"].as_int() == 0:
-            continue
+        for size, matrices, codebook in _together(node):
+            inputs = [_given(node, place) for place in (codebook, *(zero for _, _, zero, _ in matrices))]
+            weights = [_given(node, weight) for weight, *_ in matrices]
+            if size == 0 or any(inputs) or any(dtype_of(each) != ir.DataType.INT4 for each in weights if each):
+                continue
+            scales = [scale for _, place, *_ in matrices if (scale := _given(node, place)) is not None]
+            if all(split_multiples(tensor_of(scale).numpy().astype(np.float32)) is not None for scale in scales):
+                for (_, place, _, unit), scale in zip(matrices, scales, strict=True):
+                    _replace(graph, node, place, unit, scale)
+
+
+def _together(node: ir.Node) -> Iterator[tuple[int, Sequence[_Places], int]]:
+    """The size of groups, the places of matrices that one kernel reads, and that of their codebook."""
+    if node.op_type == "QuantizedExperts":
+        for size, (*places, codebook) in _STACKS.items():
+            weight, scale, zero, unit = places
+            yield node.attributes[size].as_int(), ((weight, scale, zero, unit),), codebook
+    elif node.op_type in _MATRICES:
         matrices, codebook = _MATRICES[node.op_type]
-        inputs = [_given(node, place) for place in (codebook, *(zero for _, _, zero, _ in matrices))]
-        weights = [_given(node, weight) for weight, *_ in matrices]
-        if any(inputs) or any(dtype_of(weight) != ir.DataType.INT4 for weight in weights if weight is not None):
-            continue
-        scales = [scale for _, place, *_ in matrices if (scale := _given(node, place)) is not None]
-        if all(split_multiples(tensor_of(scale).numpy().astype(np.float32)) is not None for scale in scales):
-            for (_, place, _, unit), scale in zip(matrices, scales, strict=True):
-                _replace(graph, node, place, unit, scale)
+        yield node.attributes["group_size"].as_int(), matrices, codebook
 
 
 def _given(node: ir.Node, place: int) -> ir.Value | None:

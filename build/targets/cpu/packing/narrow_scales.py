@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -11,7 +13,13 @@ from inflight.build.targets.cpu.packing.quantized_panels import QuantizedShape
 from inflight.build.targets.cpu.packing.weight_layout import quantized_panels
 
 # Places of weights, scales and zero points among the inputs.
-_SCALES = {"QuantizedLinear": ((2, 3, 5),), "QuantizedGatedLinear": ((2, 3, 8), (4, 5, 9))}
+_Places = tuple[int, int, int]
+_SCALES: dict[str, tuple[tuple[str, Sequence[_Places]], ...]] = {
+    "QuantizedLinear": (("group_size", ((2, 3, 5),)),),
+    "QuantizedGatedLinear": (("group_size", ((2, 3, 8), (4, 5, 9))),),
+    # The two stacks of experts, each on its own.
+    "QuantizedExperts": (("group_size", ((2, 3, 10),)), ("inner_group_size", ((4, 5, 11),))),
+}
 
 
 def narrow_scales(graph: ir.Graph) -> None:
@@ -19,17 +27,18 @@ def narrow_scales(graph: ir.Graph) -> None:
     points of those groups in 16 bits too; those of the two matrices of a gated product together.
     """
     for node in graph:
-        matrices = _SCALES.get(node.op_type, ())
-        if not matrices or node.attributes["group_size"].as_int() == 0:
-            continue
-        inputs = [[node.inputs[place] if place < len(node.inputs) else None for place in each] for each in matrices]
-        if all(_fits(node, *values) for values in inputs):
-            for (_, position, _), (_, scale, _) in zip(matrices, inputs, strict=True):
-                assert scale is not None, "a quantized weight has scales"
-                node.replace_input_with(position, _narrowed(graph, scale))
+        for attribute, matrices in _SCALES.get(node.op_type, ()):
+            size = node.attributes[attribute].as_int()
+            if size == 0:
+                continue
+            inputs = [[node.inputs[place] if place < len(node.inputs) else None for place in each] for each in matrices]
+            if all(_fits(size, *values) for values in inputs):
+                for (_, position, _), (_, scale, _) in zip(matrices, inputs, strict=True):
+                    assert scale is not None, "a quantized weight has scales"
+                    node.replace_input_with(position, _narrowed(graph, scale))
 
 
-def _fits(node: ir.Node, weight: ir.Value | None, scale: ir.Value | None, zero: ir.Value | None) -> bool:
+def _fits(size: int, weight: ir.Value | None, scale: ir.Value | None, zero: ir.Value | None) -> bool:
     if weight is None or scale is None or dtype_of(scale) != ir.DataType.FLOAT:
         return False
     values = tensor_of(scale).numpy()
@@ -37,7 +46,7 @@ def _fits(node: ir.Node, weight: ir.Value | None, scale: ir.Value | None, zero: 
         narrow = values.astype(np.float16)
     if not np.array_equal(narrow.astype(np.float32), values):
         return False
-    shape = quantized_panels(weight, scale, node.attributes["group_size"].as_int(), zeros=zero is not None)
+    shape = quantized_panels(weight, scale, size, zeros=zero is not None)
     if zero is None or not isinstance(shape, QuantizedShape):
         return zero is None
     return shape.keeps_zeros(narrow, tensor_of(zero).numpy())

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.build.graph.values import name_of, tensor_of
-from inflight.build.targets.cpu.packing.experts import expert_pieces
+from inflight.build.targets.cpu.packing.experts import expert_biases, expert_pieces, quantized_expert_pieces
 from inflight.build.targets.cpu.packing.huge_pages import HugePageWriter
 from inflight.build.targets.cpu.packing.weight_layout import GROUP, PANEL, PackedTensor, QuantizedPanels, WeightLayout
 from inflight.errors import BuildError
@@ -48,6 +48,11 @@ def _pieces(tensor: PackedTensor) -> Iterator[Array]:
         yield _side_by_side([_padded(array.astype(np.float32)[:, None], height, 1) for array in arrays])
     elif tensor.layout == "rows":
         yield from _row_pieces(_as_bits(arrays[0]))
+    elif tensor.layout.endswith("expert_floats"):
+        yield from expert_biases(arrays[0], tensor.layout.startswith("gated"))
+    elif tensor.quantized and tensor.layout.endswith("experts"):
+        one = partial(_quantized_pieces, shape=tensor.quantized)
+        yield from quantized_expert_pieces(arrays, tensor.experts, tensor.layout.startswith("gated"), one)
     elif tensor.layout.endswith("experts"):
         panels = partial(_panel_pieces, group=GROUP[tensor.element])
         yield from expert_pieces(_as_bits(arrays[0]), tensor.layout == "gated_experts", panels)

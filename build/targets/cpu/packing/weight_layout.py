@@ -26,6 +26,10 @@ Layout = Literal[
     "gated_quantized_panels",
     "experts",
     "gated_experts",
+    "quantized_experts",
+    "gated_quantized_experts",
+    "expert_floats",
+    "gated_expert_floats",
     "rows",
     "floats",
     "gated_floats",
@@ -46,7 +50,9 @@ class PackedTensor:
     gated_panels: two of them, gate and up, 16 columns in turn. quantized_panels, gated_quantized_panels: the same of
     levels with their scales (quantized_panels.py, float8_panels.py); sources are each weight and its scales, then the
     zero points of each, if there are some, or the units of scales that are int8. experts, gated_experts: the panels, or
-    gated panels, of each matrix of a stack, one behind the other; of gated ones the second half is activated. rows: as
+    gated panels, of each matrix of a stack, one behind the other; of gated ones the second half is activated; and so
+    quantized_experts and gated_quantized_experts, whose levels are one flat matrix [experts * out, in], and their
+    biases, expert_floats and gated_expert_floats, each as wide as the panels. `experts`: how many there are. rows: as
     in the checkpoint. floats: float32, zeros up to a multiple of 64 elements. gated_floats: two of them, side by side
     as the columns of gated panels are. `offset` and `nbytes` are bytes in the file; `element` is the type at rest, of
     the scales (or units) where weights are quantized.
@@ -58,12 +64,14 @@ class PackedTensor:
     offset: int
     nbytes: int
     quantized: QuantizedPanels | None = None
+    experts: int = 1
 
 
 class _Use(NamedTuple):
     layout: Layout
     sources: tuple[ir.Value, ...]
     group_size: int = 0
+    experts: int = 1
 
 
 class WeightLayout:
@@ -112,11 +120,15 @@ def _plain(use: _Use, offset: int) -> PackedTensor:
 
 def _quantized(use: _Use, offset: int) -> PackedTensor:
     weight, scale = use.sources[:2]
-    matrices = 2 if use.layout.startswith("gated") else 1
+    stacked = use.layout.endswith("experts")
+    matrices = 2 if use.layout.startswith("gated") and not stacked else 1
     shape = quantized_panels(weight, scale, use.group_size, zeros=len(use.sources) > 2 * matrices)
-    panels = -(-_sizes(weight)[0] * matrices // PANEL)
+    outputs = _sizes(weight)[0] // use.experts
+    columns = PANEL // 2 if use.layout.startswith("gated") else PANEL
+    panels = -(-(outputs // 2 if use.layout == "gated_quantized_experts" else outputs) // columns)
     element = "F32" if are_multiples(scale) else element_of(scale)
-    return PackedTensor(use.layout, use.sources, element, offset, panels * shape.panel_bytes, shape)
+    nbytes = use.experts * panels * shape.panel_bytes
+    return PackedTensor(use.layout, use.sources, element, offset, nbytes, shape, use.experts)
 
 
 def quantized_panels(weight: ir.Value, scale: ir.Value, group_size: int, *, zeros: bool) -> QuantizedPanels:
@@ -158,6 +170,10 @@ def _sizes(value: ir.Value) -> tuple[int, ...]:
 
 
 def _packed_bytes(layout: Layout, element: Element, shapes: list[tuple[int, ...]]) -> int:
+    if layout.endswith("expert_floats"):
+        count, outputs = shapes[0]
+        one: list[tuple[int, ...]] = [(outputs // 2,)] if layout.startswith("gated") else [(outputs,)]
+        return count * _packed_bytes("gated_floats" if layout.startswith("gated") else "floats", element, one)
     if layout in ("rows", "floats"):
         padded = -(-prod(shapes[0]) // PANEL) * PANEL
         return padded * ELEMENT_BYTES[element]
@@ -181,7 +197,16 @@ def _uses(graph: ir.Graph) -> Iterator[_Use]:
             sources = tuple(node.inputs[p] for p in positions if p < len(node.inputs))
             given = tuple(value for value in sources if value is not None)
             if given:
-                yield _Use(layout, given, node.attributes["group_size"].as_int() if "quantized" in layout else 0)
+                yield _Use(layout, given, *_grouping(node, layout))
+
+
+def _grouping(node: ir.Node, layout: Layout) -> tuple[int, int]:
+    """The size of the groups of a quantized weight, and how many experts share it."""
+    if "quantized" not in layout:
+        return 0, 1
+    size = "inner_group_size" if layout == "quantized_experts" else "group_size"
+    experts = node.attributes["experts"].as_int() if layout.endswith("experts") else 1
+    return node.attributes[size].as_int(), experts
 
 
 # The inputs of each operator that are weights, and how its kernel reads them.
@@ -196,6 +221,20 @@ _WEIGHT_INPUTS: dict[str, tuple[tuple[Layout, tuple[int, ...]], ...]] = {
     "RMSNormQuantize": (("floats", (1,)),),
     "QuantizedLinear": (("quantized_panels", (2, 3, 5, 8)), ("floats", (4,))),
     "QuantizedGatedLinear": (("gated_quantized_panels", (2, 3, 4, 5, 8, 9, 11, 12)), ("gated_floats", (6, 7))),
-    "Experts": (("gated_experts", (1,)), ("experts", (2,))),
+    "Experts": (
+        ("gated_experts", (1,)),
+        ("experts", (2,)),
+        ("gated_expert_floats", (5,)),
+        ("expert_floats", (6,)),
+        ("floats", (7,)),
+    ),
+    "QuantizedExperts": (
+        ("gated_quantized_experts", (2, 3, 10, 14)),
+        ("quantized_experts", (4, 5, 11, 15)),
+        ("gated_expert_floats", (8,)),
+        ("expert_floats", (9,)),
+        ("floats", (16,)),
+    ),
+    "PagedAttention": (("floats", (6,)),),
     "RopeCacheWrite": (("floats", (1,)), ("floats", (2,)), ("floats", (3,)), ("floats", (4,))),
 }

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from inflight.cli.verify.engine import EngineRun
+from inflight.cli.verify.roundings import (
+    GREATEST,
+    float8,
+    int4,
+    rounded,
+    rounded_rows,
+    rows_rounded_for,
+    softmax_rounded_to,
+)
+from inflight.cli.verify.routing import Choice, recorded_choices
 from inflight.errors import InflightError
 from inflight.files.scratch import temporary_directory
 
@@ -20,13 +29,12 @@ if TYPE_CHECKING:
 
     from inflight.convert.checkpoint.directory import Checkpoint
     from inflight.convert.families.family import Family
+    from inflight.convert.quantization.dequantized.stacks import DequantizedStack
     from inflight.convert.quantization.rows import RowRounding
     from inflight.engine_format.manifest import EngineManifest, ModulePrecision
 
 Array = npt.NDArray[Any]
 Weights = Mapping[str, npt.NDArray[np.float32]]
-# What the cpu target calls the greatest level of a row, by its type.
-_GREATEST = {"int8": 127, "int16": 32639, "float8_e4m3fn": 448}
 QUANTIZED_CACHES = ("int8", "float8_e4m3fn", "int4")
 
 
@@ -57,24 +65,28 @@ def _scheme_name(facts: ModulePrecision) -> str | None:
 
 @dataclass(frozen=True)
 class EngineNumbers:
-    """The weights of a quantized engine, by Hugging Face module: levels times scales; none for a plain engine.
+    """The weights of a quantized engine, by Hugging Face module: levels times scales; none for a plain engine. `stacks`
+    are those of experts, by all names that transformers may have for them.
 
     `factors` float32 [in]: what the values of rows are multiplied by first. `rows`: how they are rounded then. `plain`:
     the other products.
     """
 
     weights: Weights = field(default_factory=dict)
+    stacks: Sequence[DequantizedStack] = ()
     factors: Weights = field(default_factory=dict)
     rows: Mapping[str, RowRounding] = field(default_factory=dict)
     plain: Sequence[str] = ()
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, family: Family) -> EngineNumbers:
-        from inflight.convert.quantization import dequantized as read
+        from inflight.convert.quantization.dequantized import matrices as read
+        from inflight.convert.quantization.dequantized.stacks import dequantized_stacks
 
         weights = dict(read.dequantized_weights(checkpoint, family))
+        stacks = list(dequantized_stacks(checkpoint, family))
         factors, rows = read.input_factors(checkpoint, family), read.row_roundings(checkpoint, family)
-        return cls(weights, factors, rows, read.plain_matrices(checkpoint, family))
+        return cls(weights, stacks, factors, rows, read.plain_matrices(checkpoint, family))
 
 
 def engine_numbers(
@@ -116,20 +128,29 @@ def engine_checkpoint(directory: Path, manifest: EngineManifest) -> Checkpoint:
 def rounded_oracle(directory: Path, family: Family, manifest: EngineManifest, numbers: EngineNumbers) -> Oracle:
     """transformers with the roundings of the engine: how far they carry from the float32 result."""
     dtype, cache, weights = manifest.model.dtype, manifest.kv_cache.dtype, numbers.weights
-    if weights:
+    if weights or numbers.stacks:
         oracle = Oracle(directory, dtype, widen=True)
         oracle.take(numbers)
-        rounded = {facts.activations for facts in manifest.precision.values()}
-        oracle.round_rows({module: rows for module, rows in numbers.rows.items() if rows.dtype in rounded})
+        read = {facts.activations for facts in manifest.precision.values()}
+        stacked = {stack.name: stack.rows for stack in numbers.stacks}
+        every = {**numbers.rows, **stacked}
+        oracle.round_rows({module: rows for module, rows in every.items() if rows.dtype in read})
         oracle.shorten_rows(numbers.plain, dtype)
     else:
         shortest = cache if dtype == "float32" and cache not in QUANTIZED_CACHES else dtype
         oracle = Oracle(directory, shortest, widen=False)
-    if cache in QUANTIZED_CACHES or weights:
+    if cache in QUANTIZED_CACHES or weights or numbers.stacks:
         # Fused or not, each head is as many neighbouring outputs.
         modules = (name.partition("[")[0] for name in family.names["attention.qkv"])
         oracle.round_cache(cache, manifest.model.head_size, {name.rpartition(".")[2] for name in modules})
     return oracle
+
+
+class Answer(NamedTuple):
+    """Logits [tokens, vocab], and what the routers of a mixture of experts chose, layer by layer."""
+
+    logits: Array
+    choices: Sequence[Choice]
 
 
 class Oracle:
@@ -149,6 +170,14 @@ class Oracle:
         model = made.from_pretrained(directory, dtype=getattr(torch, dtype), attn_implementation="eager", **experts)
         self._model = (model.float() if widen else model).eval()
         self._weights_type: str | None = None
+        # How rows are rounded that meet the experts of a stack, by the memory of that stack.
+        self._stacks: dict[int, RowRounding] = {}
+
+    def _parameters(self) -> dict[str, torch.nn.Parameter]:
+        return dict(self._model.named_parameters())
+
+    def _has(self, module: str) -> bool:
+        return any(name == module for name, _ in self._model.named_modules())
 
     def take(self, numbers: EngineNumbers) -> None:
         """Put the engine's weights in place of the model's, and its factors ahead of them. A projection that was tied
@@ -161,16 +190,25 @@ class Oracle:
             self._model.get_submodule(module).register_forward_pre_hook(
                 lambda _, inputs, factors=factors: (inputs[0] * factors, *inputs[1:])
             )
-        for module, weight in numbers.weights.items():
+        stacks = {stack.name: stack.weight for stack in numbers.stacks if stack.name in self._parameters()}
+        # Parts of a stack are no modules of their own.
+        weights = {f"{module}.weight": weight for module, weight in numbers.weights.items() if self._has(module)}
+        for name, weight in {**weights, **stacks}.items():
+            module, _, last = name.rpartition(".")
             tensor = torch.from_numpy(np.ascontiguousarray(weight))
-            self._model.get_submodule(module).weight = torch.nn.Parameter(tensor, requires_grad=False)
+            setattr(self._model.get_submodule(module), last, torch.nn.Parameter(tensor, requires_grad=False))
 
     def round_rows(self, roundings: Mapping[str, RowRounding]) -> None:
         """From now on these linear modules read rows rounded in this way."""
+        parameters = self._parameters()
         for module, rounding in roundings.items():
-            self._model.get_submodule(module).register_forward_pre_hook(
-                lambda _, inputs, rounding=rounding: (_rounded_rows(inputs[0], rounding), *inputs[1:])
-            )
+            name = module.removesuffix(".weight")
+            if self._has(name):
+                self._model.get_submodule(name).register_forward_pre_hook(
+                    lambda _, inputs, rounding=rounding: (rounded_rows(inputs[0], rounding), *inputs[1:])
+                )
+            elif module in parameters:
+                self._stacks[parameters[module].untyped_storage().data_ptr()] = rounding
 
     def shorten_rows(self, modules: Sequence[str], dtype: str) -> None:
         """From now on these linear modules read rows of this type."""
@@ -196,85 +234,25 @@ class Oracle:
             if dtype not in QUANTIZED_CACHES:
                 return output.to(getattr(torch, dtype)).to(output.dtype)
             if dtype == "float8_e4m3fn":
-                return _float8(output.float(), 1.0).to(output.dtype)
+                return float8(output.float(), 1.0).to(output.dtype)
             heads = output.unflatten(-1, (-1, head_size))
-            return (_rounded(heads, _GREATEST[dtype]) if dtype == "int8" else _int4(heads)).flatten(-2)
+            return (rounded(heads, GREATEST[dtype]) if dtype == "int8" else int4(heads)).flatten(-2)
 
         for name, module in self._model.named_modules():
             if name.rpartition(".")[2] in projections:
                 module.register_forward_hook(hook)
 
-    def logits(self, run: EngineRun) -> Array:
-        """Logits [tokens, vocab] for all tokens of the run but the last."""
-        return self.stages(run)[-1]
+    def answer(self, run: EngineRun) -> Answer:
+        """For all tokens of the run but the last."""
+        choices: list[Choice] = []
+        with recorded_choices(choices):
+            logits = self.stages(run)[-1]
+        return Answer(logits, choices)
 
     def stages(self, run: EngineRun) -> list[Array]:
         """Residual streams after the embedding and every layer but the last, then the logits."""
         import torch
 
-        with torch.no_grad(), _softmax_rounded_to(self._weights_type):
+        with torch.no_grad(), softmax_rounded_to(self._weights_type), rows_rounded_for(self._stacks):
             output = self._model(torch.tensor([run.token_ids[:-1]]), output_hidden_states=True, use_cache=False)
         return [state[0].float().numpy() for state in (*output.hidden_states[:-1], output.logits)]
-
-
-def _softmax_rounded_to(dtype: str | None) -> AbstractContextManager[object]:
-    """While it is entered, torch's softmax rounds what it returns to this type; None: as it is."""
-    import torch
-    from torch.overrides import TorchFunctionMode
-
-    if dtype is None:
-        return nullcontext()
-    kind = getattr(torch, dtype)
-
-    class Rounded(TorchFunctionMode):  # type: ignore[misc]  # torch is not typed here
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = func(*args, **(kwargs or {}))
-            return result.to(kind).to(result.dtype) if func is torch.nn.functional.softmax else result
-
-    return Rounded()
-
-
-def _rounded_rows(x: torch.Tensor, rounding: RowRounding) -> torch.Tensor:
-    wide = x.float()
-    if rounding.dtype != "float8_e4m3fn":
-        stored = rounding.scale
-        rows = _rounded(wide, _GREATEST[rounding.dtype]) if stored is None else _int8(wide, stored)
-        return rows.to(x.dtype)
-    return _float8(wide if rounding.limits is None else wide.clamp(*rounding.limits), rounding.scale).to(x.dtype)
-
-
-def _int8(x: torch.Tensor, scale: float) -> torch.Tensor:
-    """x over a stored scale, rounded and cut to what a byte holds, times the scale."""
-    return (x / scale).round().clamp(-128, 127) * scale
-
-
-def _float8(x: torch.Tensor, stored: float | None) -> torch.Tensor:
-    """x [..., n] over its scale, cut to what E4M3 holds and rounded to it, times the scale."""
-    import torch
-
-    greatest = _GREATEST["float8_e4m3fn"]
-    least = torch.finfo(torch.float32).tiny
-    scale = x.abs().amax(dim=-1, keepdim=True).clamp(min=least) / greatest if stored is None else stored
-    levels = (x / scale).clamp(-greatest, greatest).to(torch.float8_e4m3fn)
-    return levels.float() * scale
-
-
-def _int4(heads: torch.Tensor) -> torch.Tensor:
-    """Heads [..., D] rotated as the cache rotates them, in levels of four bits, rotated back."""
-    import torch
-
-    from inflight.convert.quantization.hadamard import hadamard_matrix
-
-    turn = torch.from_numpy(hadamard_matrix(heads.shape[-1]))
-    turned = heads.float() @ turn
-    extreme = torch.where(-turned.amin(-1) >= turned.amax(-1), -turned.amin(-1), -turned.amax(-1))[..., None]
-    scale = torch.where(extreme == 0, 1.0, extreme) / 8
-    return (((turned / scale).round().clamp(-8, 7) * scale) @ turn).to(heads.dtype)
-
-
-def _rounded(x: torch.Tensor, greatest: int) -> torch.Tensor:
-    """x [..., n] as integers up to `greatest`, times the scale of each row."""
-    import torch
-
-    scale = x.float().abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / greatest
-    return ((x.float() / scale).round() * scale).to(x.dtype)

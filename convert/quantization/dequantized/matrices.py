@@ -97,10 +97,10 @@ def _quantized_matrices(checkpoint: Checkpoint, family: Family) -> Iterator[tupl
 
 
 def _matrices(checkpoint: Checkpoint, family: Family) -> Iterator[tuple[TensorSpec, list[_Place]]]:
-    """The matrix of every product with its Hugging Face modules."""
+    """The matrix of every product with its Hugging Face modules, but for those of experts (stacks.py)."""
     arrangement = family.arrangement(checkpoint.config)
     for spec in stage_tensors(checkpoint.config, checkpoint.spec, 0):
-        if is_product(spec) and not spec.plain:
+        if is_product(spec) and not spec.plain and spec.experts is None:
             yield spec, [_place(arrangement.get(name), name, spec.layer) for name in family.names[spec.module]]
 
 

@@ -1,0 +1,61 @@
+"""The matrices of all experts of a layer, quantized one by one."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from inflight.convert.quantization.round_to_nearest import dequantize, unpack_pairs
+from inflight.convert.quantization.scheme import WeightQuantization
+from inflight.convert.quantization.schemes import RECIPES, QuantScheme
+
+Array = npt.NDArray[Any]
+
+# What experts get where the other matrices are calibrated: few rows of a text meet each of them.
+_ROUNDED_TO_NEAREST = {
+    "int4_gptq": "int4_wo",
+    "int4_awq": "int4_wo",
+    "w4a8_gptq": "int4_w4a8",
+    "w4a8_awq": "int4_w4a8",
+    "int8_sq": "int8_w8a8",
+}
+
+
+class Stack(Protocol):
+    """Matrices (out, in) by the number of their expert."""
+
+    def __getitem__(self, expert: Any, /) -> Any: ...
+
+
+class QuantizedStack:
+    """`levels` [experts, out, in], or of 4 bits [experts, out / 2, in] with two neighbouring rows in a byte; `scales`,
+    and `zeros` where there are some, [experts, out] or [experts, out, groups].
+    """
+
+    def __init__(self, levels: Array, scales: Array, zeros: Array | None, quantization: WeightQuantization) -> None:
+        self._levels, self._scales, self._zeros, self._how = levels, scales, zeros, quantization
+
+    def __getitem__(self, expert: Any, /) -> Array:
+        levels, scales, coded = self._levels[expert], self._scales[expert], self._how.codebook
+        if self._how.bits == 4:
+            levels = unpack_pairs(levels, len(scales), signed=coded is None)
+        zeros = None if self._zeros is None else self._zeros[expert]
+        return dequantize(levels, scales, self._how.group_size, zeros, coded)
+
+
+def of_experts(scheme: QuantScheme | None) -> QuantScheme | None:
+    """What experts get where their matrices would have this scheme: it rounds to nearest, to integers or codes, beside
+    rows that have scales of their own. None: they stay plain.
+    """
+    found = None if scheme is None else RECIPES.get(_ROUNDED_TO_NEAREST.get(scheme.name, scheme.name))
+    return found if found is not None and not stack_problem(found) and found.method == "nearest" else None
+
+
+def stack_problem(scheme: QuantScheme) -> str | None:
+    """Why no stack of experts is stored in this way; None where one may be."""
+    if scheme.weights.dtype not in ("int8", "int4", "uint4"):
+        return f"experts of {scheme.weights.dtype}"
+    if scheme.rows.scale != "own" or scheme.rows.dtype not in ("int8", "int16") or scheme.scaled_inputs:
+        return "experts whose rows have a stored scale or factors"
+    return None
