@@ -11,7 +11,7 @@ from pathlib import Path
 import inflight
 from inflight.accuracy.record import ACCURACY_NAME, FoundRecord, encode_record
 from inflight.accuracy.requirement import Requirement, check_requirements
-from inflight.build.facts import generation_facts, model_facts, source_facts, work_plan
+from inflight.build.facts import generation_facts, model_facts, pooling_facts, source_facts, work_plan
 from inflight.build.network.network import build_network
 from inflight.build.recipe import BuildRecipe
 from inflight.build.registry import check_capabilities, find_target, make_recipe
@@ -94,7 +94,8 @@ def plan_build(checkpoint_dir: Path, recipe: BuildRecipe) -> PlannedBuild:
     config = checkpoint.config
     resolved = recipe.resolve(config)
     target = find_target(resolved.target)
-    check_capabilities(target, resolved, config.dtype, config.module_quantization.algorithms)
+    algorithms = config.module_quantization.algorithms
+    check_capabilities(target, resolved, config.dtype, algorithms, config.pooling is not None)
     check_scales(checkpoint)
     network = build_network(checkpoint, resolved.limits.max_seq_len)
     with needs(f"Target {target.name}", target.requires):
@@ -122,6 +123,7 @@ def _manifest(build: PlannedBuild, files: dict[str, FileFacts]) -> EngineManifes
         memory=facts.memory,
         work=build.plan.work,
         generation=generation_facts(build.checkpoint),
+        pooling=pooling_facts(build.checkpoint),
         listing=facts.listing,
         source=source_facts(build.checkpoint),
         recipe=facts.recipe.record(),

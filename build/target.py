@@ -30,13 +30,14 @@ class Capabilities:
 
     dtypes: of checkpoints. kv_cache_dtypes: of the cache; None: only that of the checkpoint. kv_cache_types: the first
     is the default. quantization: algorithms of checkpoints (`quant_algo`); None: whatever a checkpoint can have, and
-    the target itself refuses what it cannot lower.
+    the target itself refuses what it cannot lower. pooling: models that embed or score, in place of generating.
     """
 
     dtypes: tuple[Dtype, ...] = FLOATS
     kv_cache_dtypes: tuple[KvCacheDtype, ...] | None = FLOATS
     kv_cache_types: tuple[KvCacheType, ...] = ("paged",)
     quantization: tuple[str, ...] | None = None
+    pooling: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

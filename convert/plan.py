@@ -29,7 +29,8 @@ from inflight.convert.checkpoint.support import unsupported
 from inflight.convert.families.expert_stacks import expert_matrices
 from inflight.convert.families.family import Family
 from inflight.convert.families.mixtures import MISSING
-from inflight.convert.families.table import FAMILIES, architectures, find_family
+from inflight.convert.families.pooled import missing as missing_of_pooled
+from inflight.convert.families.table import EVERY_FAMILY, architectures, find_family
 from inflight.convert.options import ConvertOptions
 from inflight.convert.quantization.kept import kept_forms, kept_quantization
 from inflight.convert.quantization.modules import ModuleQuantization
@@ -228,8 +229,9 @@ def _family(model: str, raw: Mapping[str, Any]) -> Family:
     family = find_family(raw)
     if family is None:
         found = ", ".join(architectures(raw)) or f"model_type {raw.get('model_type')!r}"
-        known = ", ".join(family.architecture for family in FAMILIES)
+        known = ", ".join(family.architecture for family in EVERY_FAMILY)
         missing = "".join(f": {MISSING[name]}" for name in architectures(raw)[:1] if name in MISSING)
+        missing = missing or (f": it needs {unpooled}" if (unpooled := missing_of_pooled(raw)) else "")
         raise ModelError(f"{model}: {found} is not supported{missing}.", f"Supported architectures: {known}.")
     return family
 

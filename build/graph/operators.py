@@ -82,7 +82,7 @@ OPERATORS: Mapping[str, Operator] = {
     "PagedAttention": Operator(
         ("q", "key_cache", "value_cache", "positions", "sequence_of_row", "block_tables"),
         ("y",),
-        {**_HEADS, **CACHE_FACTORS, "scale": FLOAT, "window": INT, "softcap": FLOAT},
+        {**_HEADS, **CACHE_FACTORS, "scale": FLOAT, "window": INT, "causal": INT, "softcap": FLOAT},
     ),
     "GatherRows": Operator(("x", "rows"), ("y",)),
     "QuantizeRows": Operator(

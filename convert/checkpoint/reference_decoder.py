@@ -53,6 +53,7 @@ def hidden_states(checkpoint: Checkpoint, token_ids: Sequence[int]) -> Iterator[
 
 def final_logits(weights: DecoderWeights, spec: ModelSpec, x: Array) -> Array:
     """Logits [tokens, vocab] of the residual stream [tokens, hidden] behind all layers; `weights` have no prefix."""
+    assert spec.final_norm is not None and spec.pooled is None, "a decoder that yields logits"
     last = weights.norm(x, replace(spec.final_norm, module=f"transformer.{spec.final_norm.module}"))
     head = "lm_head" if spec.lm_head else "transformer.vocab_embedding"
     logits = weights.linear(last, head, bias=False) + (weights["lm_head.bias"] if spec.head_bias else 0)

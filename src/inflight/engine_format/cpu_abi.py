@@ -7,7 +7,7 @@ from pathlib import Path
 
 from inflight.sampling_parameters import RECORD_PARAMETERS
 
-ABI = 6
+ABI = 7
 MAX_TOP_LOGPROBS = 64
 
 # What inflight_step returns.
@@ -47,6 +47,7 @@ class Batch(ctypes.Structure):
         ("num_logit_rows", ctypes.c_int32),
         ("block_table_stride", ctypes.c_int32),
         ("token_ids", ctypes.c_void_p),
+        ("token_types", ctypes.c_void_p),
         ("sequence_starts", ctypes.c_void_p),
         ("context_lengths", ctypes.c_void_p),
         ("block_tables", ctypes.c_void_p),
@@ -93,6 +94,7 @@ class Build(ctypes.Structure):
         ("workspace_bytes", ctypes.c_int64),
         ("bytes_per_block", ctypes.c_int64),
         ("vocab_size", ctypes.c_int64),
+        ("output_size", ctypes.c_int64),
         ("tokens_per_block", ctypes.c_int64),
         ("max_batch_size", ctypes.c_int64),
         ("max_seq_len", ctypes.c_int64),

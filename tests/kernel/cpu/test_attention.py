@@ -50,9 +50,11 @@ class Shape:
     scale: float
     softcap: float  # 0: none
     factors: tuple[float, float]  # of keys and of values, in a cache of 8-bit floats
+    causal: int = 1  # 0: every row sees its whole sequence, which is one step's
 
     @classmethod
     def random(cls, rng: np.random.Generator, dtype: Any) -> Shape:
+        causal = int(rng.random() < 0.7)
         head_size = int(rng.choice([2, 6, 24, 48, 64, 80, 128, *(() if dtype in FLOATS else (5, 33))]))
         return cls(
             dtype=dtype,
@@ -60,13 +62,14 @@ class Shape:
             num_kv_heads=int(rng.integers(1, 4)),
             queries_per_kv=int(rng.choice([1, 3, 7, 50])),
             tokens_per_block=int(rng.choice([16, 32, 64, 80, 128])),
-            window=int(rng.choice([0, 0, 1, 50, 300])),
+            window=int(rng.choice([0, 0, 1, 50, 300])) if causal else 0,
             has_norms=bool(rng.random() < 0.5),
             rotary_size=int(rng.choice([head_size // 2 * 2, head_size // 2 * 2, head_size // 4 * 2, 0])),
             norm_last=int(rng.integers(2)),
             scale=float(np.float32(head_size**-0.5 * rng.choice([1, 0.7]))),
             softcap=float(np.float32(rng.choice([0, 0, 0.5, 20]))),
             factors=(_factor(rng), _factor(rng)) if dtype == FLOAT8 else (1.0, 1.0),
+            causal=causal,
         )
 
     @property
@@ -106,7 +109,7 @@ class Shape:
 
     @property
     def scores(self) -> dict[str, Any]:
-        return {"scale": self.scale, "window": self.window, "softcap": self.softcap}
+        return {"scale": self.scale, "window": self.window, "causal": self.causal, "softcap": self.softcap}
 
 
 class Attention:
@@ -240,6 +243,7 @@ def check_attention(
         start, parts = 0, []
         while start < length:
             count = 1 if rng.random() < 0.5 else int(rng.integers(1, length - start + 1))
+            count = count if shape.causal else length
             rows_of_chunk = qkv[index][start : start + count].copy()
             parts.append(together.step(Step([(start, count, table)]), rows_of_chunk, threads=int(rng.integers(1, 4))))
             start += count
