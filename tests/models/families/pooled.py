@@ -81,12 +81,13 @@ def save_embedding_model(
     write_json(directory / "modules.json", listed)
     (directory / "1_Pooling").mkdir()
     newer = {"embedding_dimension": made.config.hidden_size, "pooling_mode": pooling, "include_prompt": True}
-    older = {key: name == pooling for name, key in _OLD_KEYS.items()}
+    modes = {key: name == pooling for name, key in _OLD_KEYS.items()}
+    older = {"word_embedding_dimension": made.config.hidden_size, **modes}
     write_json(directory / "1_Pooling" / "config.json", newer if rng.random() < 0.5 else older)
     write_json(directory / "sentence_bert_config.json", {"max_seq_length": 100, "do_lower_case": False})
     prompts = {"prompts": {"query": "the lazy ", "document": ""}, "default_prompt_name": None}
     write_json(directory / "config_sentence_transformers.json", prompts)
-    save_tokenizer(directory)
+    save_tokenizer(directory, tells_pairs=kind == "bert")
     return PooledModel(directory, made, kind, pooling, normalize, 120)
 
 
@@ -96,12 +97,13 @@ def save_cross_encoder(
     """A classifier of one label."""
     made = _random_model(kind, "ForSequenceClassification", rng, {"num_labels": 1, **changes}).to(dtype)
     made.save_pretrained(directory)
-    save_tokenizer(directory)
+    save_tokenizer(directory, tells_pairs=kind == "bert")
     return PooledModel(directory, made, kind, None, False, 120)
 
 
-def save_tokenizer(directory: Path) -> tokenizers.Tokenizer:
-    """As BERT's, with the padding and the truncation of whoever saved it."""
+def save_tokenizer(directory: Path, *, tells_pairs: bool) -> tokenizers.Tokenizer:
+    """As BERT's, with the padding and the truncation of whoever saved it. `tells_pairs`: the model sees which of two
+    texts a token is of."""
     backend = tokenizers.Tokenizer(models.WordPiece(unk_token="<unk>"))
     backend.normalizer = normalizers.Lowercase()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -113,7 +115,9 @@ def save_tokenizer(directory: Path) -> tokenizers.Tokenizer:
     backend.enable_padding(length=9, pad_id=1, pad_token="<pad>")
     backend.save(str(directory / "tokenizer.json"))
     named = {"cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    write_json(directory / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **named})
+    names = ["input_ids", *(["token_type_ids"] if tells_pairs else []), "attention_mask"]
+    inputs = {"model_input_names": names}
+    write_json(directory / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **named, **inputs})
     backend.no_truncation()
     backend.no_padding()
     return backend

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from inflight.build.engine import build_engine
 from inflight.build.registry import make_recipe
+from inflight.cli.main import build_app
 from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
@@ -149,3 +151,7 @@ def test_nothing_generates_with_such_an_engine(bert: PooledModel, tmp_path: Path
     with pytest.raises(InflightError, match="This engine makes embeddings"):
         EngineCore(executor)
     executor.close()
+    words = ["verify", str(bert.directory), str(tmp_path / "engine")]
+    result = CliRunner().invoke(build_app(words[:1]), words)
+    assert result.exit_code == 1 and isinstance(result.exception, InflightError)
+    assert "This engine makes embeddings" in result.exception.message
