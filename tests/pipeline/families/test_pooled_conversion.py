@@ -143,6 +143,17 @@ def test_a_step_has_room_for_the_longest_text(bert: PooledModel, tmp_path: Path)
             build_engine(tmp_path / "checkpoint", tmp_path / "engine", make_recipe("reference", **fields))
 
 
+def test_the_commands_name_nothing_that_generates(bert: PooledModel, tmp_path: Path) -> None:
+    checkpoint, engine = str(tmp_path / "checkpoint"), str(tmp_path / "engine")
+    for words in (
+        ["convert", str(bert.directory), "--output-dir", checkpoint],
+        ["build-engine", "--checkpoint-dir", checkpoint, "--output-dir", engine, "--target", "reference"],
+    ):
+        result = CliRunner().invoke(build_app(words[:1]), words, catch_exceptions=False)
+        assert result.exit_code == 0 and "end token" not in result.output and "generate" not in result.output
+    assert "inflight serve" in result.output
+
+
 def test_nothing_generates_with_such_an_engine(bert: PooledModel, tmp_path: Path) -> None:
     convert_model(bert.directory, tmp_path / "checkpoint")
     build_engine(tmp_path / "checkpoint", tmp_path / "engine", make_recipe("reference", max_seq_len=64))
