@@ -11,7 +11,7 @@ from pathlib import Path
 import inflight
 from inflight.accuracy.record import ACCURACY_NAME, FoundRecord, encode_record
 from inflight.accuracy.requirement import Requirement, check_requirements
-from inflight.build.facts import generation_facts, model_facts, source_facts, work_plan
+from inflight.build.facts import generation_facts, model_facts, pooling_facts, source_facts, work_plan
 from inflight.build.network.network import build_network
 from inflight.build.recipe import BuildRecipe
 from inflight.build.registry import check_capabilities, find_target, make_recipe
@@ -117,7 +117,8 @@ def plan_build(checkpoint_dir: Path, recipe: BuildRecipe) -> PlannedBuild:
     checkpoint = Checkpoint.open(checkpoint_dir)
     config = checkpoint.config
     resolved = recipe.resolve(config)
-    check_capabilities(target, resolved, config.dtype, config.module_quantization.algorithms)
+    algorithms = config.module_quantization.algorithms
+    check_capabilities(target, resolved, config.dtype, algorithms, config.pooling is not None)
     check_scales(checkpoint)
     network = build_network(checkpoint, resolved.limits.max_seq_len)
     with needs(f"Target {target.name}", target.requires):
@@ -126,6 +127,7 @@ def plan_build(checkpoint_dir: Path, recipe: BuildRecipe) -> PlannedBuild:
         model=model_facts(checkpoint),
         work=work_plan(checkpoint, build.facts),
         generation=generation_facts(checkpoint),
+        pooling=pooling_facts(checkpoint),
         source=source_facts(checkpoint),
         accuracy=checkpoint.accuracy(build.facts.kv_cache.dtype),
         write_tokenizer=lambda folder: _copy_tokenizer(checkpoint, folder),
@@ -163,6 +165,7 @@ def _manifest(build: PlannedBuild, files: dict[str, FileFacts]) -> EngineManifes
         memory=facts.memory,
         work=build.source.work,
         generation=build.source.generation,
+        pooling=build.source.pooling,
         listing=facts.listing,
         source=build.source.source,
         recipe=facts.recipe.record(),

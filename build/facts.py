@@ -5,11 +5,11 @@ from __future__ import annotations
 from math import prod
 from typing import cast
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from inflight.build.target import BuildFacts
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.checkpoint.layout import module_path
+from inflight.convert.checkpoint.layout import TABLES, module_path
 from inflight.convert.checkpoint.model_spec import ModelSpec, layer_list
 from inflight.convert.quantization.schemes import SCALE_SUFFIXES, ZERO_POINT
 from inflight.engine_format.manifest import (
@@ -17,6 +17,7 @@ from inflight.engine_format.manifest import (
     GenerationFacts,
     LayerKind,
     ModelFacts,
+    PoolingFacts,
     SourceFacts,
     WorkPlan,
 )
@@ -24,7 +25,8 @@ from inflight.tensor_file import TensorEntry
 
 _STACK_AXES = 3
 _EMBEDDING, _PROJECTION = "transformer.vocab_embedding.weight", "lm_head.weight"
-_POSITIONS = "transformer.position_embedding.weight"
+_CLASSIFIER = "classifier."
+_TABLES = tuple(f"transformer.{module}.weight" for module in TABLES[1:])
 
 
 def model_facts(checkpoint: Checkpoint) -> ModelFacts:
@@ -43,7 +45,7 @@ def model_facts(checkpoint: Checkpoint) -> ModelFacts:
         max_position_embeddings=spec.max_positions or 0,
         sliding_window=windows[0] if len(windows) == 1 else None,
         layer_kinds=kinds if len(kinds) > 1 else UNSET,
-        tie_word_embeddings=not spec.lm_head,
+        tie_word_embeddings=checkpoint.ties_embeddings,
         num_parameters=num_parameters(checkpoint),
         active_parameters=active_parameters(checkpoint) if checkpoint.config.has_experts else UNSET,
     )
@@ -107,6 +109,24 @@ def generation_facts(checkpoint: Checkpoint) -> GenerationFacts:
     )
 
 
+def pooling_facts(checkpoint: Checkpoint) -> PoolingFacts | UnsetType:
+    """What becomes of hidden states; unset for a model that generates."""
+    pooling, spec = checkpoint.config.pooling, checkpoint.spec
+    if pooling is None:
+        return UNSET
+    return PoolingFacts(
+        task=pooling.task,
+        pooling=pooling.pooling,
+        output_size=spec.output_size,
+        causal=all(layer.attention.causal for layer in spec.layers),
+        token_types=spec.token_types or 0,
+        normalize=pooling.normalize,
+        activation=pooling.activation,
+        prompts=pooling.prompts,
+        default_prompt=pooling.default_prompt,
+    )
+
+
 def source_facts(checkpoint: Checkpoint) -> SourceFacts:
     """The source's name and revision as the checkpoint gives them, never a path; the digest is of the checkpoint."""
     extras, quantization = checkpoint.config.inflight, checkpoint.config.module_quantization
@@ -126,10 +146,14 @@ def work_plan(checkpoint: Checkpoint, target: BuildFacts) -> WorkPlan:
     tensors = checkpoint.logical_tensors()
     matrices = {name: entry for name, entry in tensors.items() if name.endswith(".weight") and len(entry.shape) == 2}
     embedding = matrices.pop(_EMBEDDING)
-    matrices.pop(_POSITIONS, None)
-    projection = matrices.pop(_PROJECTION, embedding)
+    for table in _TABLES:
+        matrices.pop(table, None)
+    if checkpoint.spec.pooled is None:
+        last = [matrices.pop(_PROJECTION, embedding)]
+    else:
+        last = [matrices.pop(name) for name in list(matrices) if name.startswith(_CLASSIFIER)]
     stacks = _stacks(checkpoint)
-    read = [*matrices.values(), projection]
+    read = [*matrices.values(), *last]
     met = sum(_met(checkpoint, entry, prod(entry.shape)) for entry in stacks)
     beside = [checkpoint.scales_of(entry.name) for entry in stacks]
     stored = [(one, entry) for entry, scale in zip(stacks, beside, strict=True) for one in (entry, scale) if one]
@@ -141,7 +165,7 @@ def work_plan(checkpoint: Checkpoint, target: BuildFacts) -> WorkPlan:
         moved = sum(entry.nbytes for entry in [*read, *scales, *zeros] if entry is not None)
     return WorkPlan(
         layer_flops_per_token=2 * (sum(prod(entry.shape) for entry in matrices.values()) + met),
-        logits_flops_per_row=2 * prod(projection.shape),
+        logits_flops_per_row=2 * sum(prod(entry.shape) for entry in last),
         weight_bytes_per_step=moved + met_bytes,
         kv_bytes_per_token=kv_cache.bytes_per_block // kv_cache.tokens_per_block,
     )

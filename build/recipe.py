@@ -14,6 +14,7 @@ from inflight.records import Record
 
 if TYPE_CHECKING:
     from inflight.convert.checkpoint.config import CheckpointConfig
+from inflight.convert.checkpoint.pooling import PoolingRecord
 
 KvCacheDtype = Literal["auto", "float32", "float16", "bfloat16", "int8", "fp8", "int4"]
 KvCacheType = Literal["continuous", "paged"]
@@ -25,6 +26,9 @@ DEFAULT_LOGIT_ROWS = 64
 _BLOCK_STEP = 16
 # Sums of integers over the tokens of a block must fit in 32 bits.
 _MAX_INTEGER_BLOCK = 512
+# Why a step must have room for so many tokens.
+_TOKEN_OF_ALL = "in one step every sequence may have a token."
+_WHOLE_TEXTS = "a text is embedded in one step."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +51,9 @@ class BuildRecipe(Record):
 
     max_seq_len None: the model's max_position_embeddings, at most 8192 and what one rotary table is right for.
     max_num_tokens: the most tokens of one step.
-    max_logit_rows None: 64 or max_batch_size. kv_cache_dtype "auto" is int8 or fp8 where the checkpoint says so,
-    otherwise the weights' type. kv_cache_type None: the target's first (Capabilities.kv_cache_types). Raises pydantic's
+    max_logit_rows None: 64 or max_batch_size. A model that embeds takes a whole text in one step, and as many rows as
+    it pools. kv_cache_dtype "auto" is int8 or fp8 where the checkpoint says so, otherwise the weights' type.
+    kv_cache_type None: the target's first (Capabilities.kv_cache_types). Raises pydantic's
     ValidationError on values below 1.
     """
 
@@ -98,17 +103,23 @@ class BuildRecipe(Record):
     def resolve(self: Recipe, config: CheckpointConfig) -> Recipe:
         """The same recipe with no common field left to defaults but `kv_cache_type`. Raises BuildError naming every bad
         value."""
-        return self._resolved(config.max_position_embeddings, config.longest_sequence, _kv_cache_dtype(config))
+        positions, longest, pooling = config.max_position_embeddings, config.longest_sequence, config.pooling
+        return self._resolved(positions, longest, _kv_cache_dtype(config), pooling)
 
     def resolve_for(self: Recipe, positions: int | None, dtype: str) -> Recipe:
         """The same for a model of so many positions (None: any number), whose cache is of its own type."""
-        return self._resolved(positions, None, dtype)
+        return self._resolved(positions, None, dtype, None)
 
-    def _resolved(self: Recipe, positions: int | None, longest: int | None, cache_dtype: str) -> Recipe:
-        bounds = [bound for bound in (positions, longest, DEFAULT_MAX_SEQ_LEN) if bound is not None]
+    def _resolved(
+        self: Recipe, positions: int | None, longest: int | None, cache_dtype: str, pooling: PoolingRecord | None
+    ) -> Recipe:
+        made_for = None if pooling is None else pooling.max_length
+        bounds = [bound for bound in (positions, longest, made_for, DEFAULT_MAX_SEQ_LEN) if bound is not None]
         max_seq_len = self.max_seq_len or min(bounds)
-        max_num_tokens = max(self.max_num_tokens, self.max_batch_size)
+        max_num_tokens = max(self.max_num_tokens, self.max_batch_size, max_seq_len if pooling else 0)
         rows = self.max_logit_rows or max(DEFAULT_LOGIT_ROWS, self.max_batch_size)
+        if pooling is not None:
+            rows = max_num_tokens if pooling.rows == "all" else self.max_batch_size
         resolved = self.model_copy(
             update={
                 "max_seq_len": max_seq_len,
@@ -117,7 +128,7 @@ class BuildRecipe(Record):
                 "kv_cache_dtype": cache_dtype if self.kv_cache_dtype == "auto" else self.kv_cache_dtype,
             }
         )
-        refuse_problems(_problems(self, resolved, positions, longest))
+        refuse_problems(_problems(self, resolved, positions, longest, pooled=pooling is not None))
         return resolved
 
     @property
@@ -163,9 +174,12 @@ def _kv_cache_dtype(config: CheckpointConfig) -> str:
     return (config.quantization.kv_cache_quant_algo or config.dtype).lower()
 
 
-def _problems(asked: BuildRecipe, recipe: BuildRecipe, positions: int | None, longest: int | None) -> list[str]:
+def _problems(
+    asked: BuildRecipe, recipe: BuildRecipe, positions: int | None, longest: int | None, *, pooled: bool
+) -> list[str]:
     """`asked`: the recipe before its defaults were filled in."""
     limits, given = recipe.limits, asked.model_fields_set
+    least = "max_seq_len" if pooled and limits.max_seq_len > recipe.max_batch_size else "max_batch_size"
     checks = [
         (
             recipe.tokens_per_block % _BLOCK_STEP != 0,
@@ -188,11 +202,16 @@ def _problems(asked: BuildRecipe, recipe: BuildRecipe, positions: int | None, lo
         ),
         (
             "max_num_tokens" in given and recipe.max_num_tokens != asked.max_num_tokens,
-            f"--max-num-tokens {asked.max_num_tokens}: at least --max-batch-size, {recipe.max_batch_size}: in one step "
-            "every sequence may have a token.",
+            f"--max-num-tokens {asked.max_num_tokens}: at least {flag_name(least)}, {getattr(limits, least)}: "
+            + (_TOKEN_OF_ALL if least == "max_batch_size" else _WHOLE_TEXTS),
         ),
         (
-            asked.max_logit_rows not in (None, recipe.max_logit_rows),
+            pooled and asked.max_logit_rows not in (None, recipe.max_logit_rows),
+            f"--max-logit-rows {asked.max_logit_rows}: how hidden states are pooled decides it, "
+            f"{recipe.max_logit_rows} here.",
+        ),
+        (
+            not pooled and asked.max_logit_rows not in (None, recipe.max_logit_rows),
             f"--max-logit-rows {asked.max_logit_rows}: at most --max-num-tokens, {recipe.max_num_tokens}.",
         ),
         (

@@ -77,15 +77,22 @@ def make_recipe(target: str = "cpu", **fields: Any) -> BuildRecipe:
         ) from error
 
 
-def check_capabilities(target: AnyTarget[Any], recipe: BuildRecipe, dtype: str, quant_algos: Sequence[str]) -> None:
+def check_capabilities(
+    target: AnyTarget[Any], recipe: BuildRecipe, dtype: str, quant_algos: Sequence[str], pooling: bool = False
+) -> None:
     """Raises BuildError where a target does not take a checkpoint of this type and these algorithms, or the cache that
-    the resolved recipe asks for."""
+    the resolved recipe asks for; or one whose hidden states are pooled."""
     able, name = target.capabilities, target.name
     checks = [
         (dtype not in able.dtypes, f"a checkpoint in {dtype}: target {name} takes {_listed(able.dtypes)}."),
         (
             recipe.kv_cache_dtype not in (able.kv_cache_dtypes or (dtype,)),
             f"--kv-cache-dtype {recipe.kv_cache_dtype}: {_cache_types(target, dtype)}.",
+        ),
+        (
+            pooling and not able.pooling,
+            f"a model for embeddings or reranking: it is for --target {_listed(_pooling_targets())}, "
+            f"and this is {name}.",
         ),
         *(
             (
@@ -113,6 +120,10 @@ def _cache_types(target: AnyTarget[Any], dtype: str) -> str:
 def _who_has_it(kv_cache_type: str) -> str:
     able = [name for name, each in loadable_targets().items() if kv_cache_type in each.capabilities.kv_cache_types]
     return f"it is for --target {_listed(able)}" if able else "no target has it"
+
+
+def _pooling_targets() -> list[str]:
+    return [name for name, each in loadable_targets().items() if each.capabilities.pooling]
 
 
 def _flags_of_others(target: str, unknown: set[str]) -> list[str]:

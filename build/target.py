@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
+from msgspec import UNSET, UnsetType
+
 from inflight.accuracy.record import FoundRecord
 from inflight.build.recipe import BuildRecipe, KvCacheDtype, KvCacheType
 from inflight.engine_format.manifest import (
@@ -18,6 +20,7 @@ from inflight.engine_format.manifest import (
     MemoryPlan,
     ModelFacts,
     ModulePrecision,
+    PoolingFacts,
     SourceFacts,
     WorkPlan,
 )
@@ -42,13 +45,14 @@ class Capabilities:
 
     dtypes: of checkpoints. kv_cache_dtypes: of the cache; None: only that of the checkpoint. kv_cache_types: the first
     is the default. quantization: algorithms of checkpoints (`quant_algo`); None: whatever a checkpoint can have, and
-    the target itself refuses what it cannot lower.
+    the target itself refuses what it cannot lower. pooling: models that embed or score, in place of generating.
     """
 
     dtypes: tuple[Dtype, ...] = FLOATS
     kv_cache_dtypes: tuple[KvCacheDtype, ...] | None = FLOATS
     kv_cache_types: tuple[KvCacheType, ...] = ("paged",)
     quantization: tuple[str, ...] | None = None
+    pooling: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +88,7 @@ class EngineSource:
     """What an engine is built from, as far as its manifest tells: a checkpoint, or a model that is taken as it is.
 
     accuracy: the record that the engine gets. write_tokenizer: puts the tokenizer's files, if there are any, into a
-    folder that it makes.
+    folder that it makes. pooling: unset for an engine that generates.
     """
 
     model: ModelFacts
@@ -93,6 +97,7 @@ class EngineSource:
     source: SourceFacts
     accuracy: FoundRecord
     write_tokenizer: Callable[[Path], None]
+    pooling: PoolingFacts | UnsetType = UNSET
 
 
 class ModelBuild(TargetBuild, Protocol):

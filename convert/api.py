@@ -37,7 +37,7 @@ from inflight.convert.source.model import open_source, read_config
 from inflight.convert.source.opened import SourceModel, quantized_in_words
 from inflight.convert.source.tokenizer_files import try_tokenizer
 from inflight.convert.writer import write_rank_file
-from inflight.errors import InflightError
+from inflight.errors import InflightError, ModelError
 from inflight.files import atomic_directory
 from inflight.progress import progress_bar
 
@@ -62,6 +62,11 @@ def convert_model(model: str | Path, output: Path, options: ConvertOptions | Non
         check_config(str(location), config)
     source = open_source(model, options.revision)
     plan = plan_source(source, options)
+    if plan.config.pooling is not None and options.calibrates:
+        raise ModelError(
+            f"{source.location} yields no logits: what is calibrated or measured needs them.",
+            "Choose a scheme that rounds to nearest, as int8_wo does, or none.",
+        )
     _check_disk(output, plan.nbytes)
     with (
         atomic_directory(output, overwrite=options.overwrite, marker=rank_file_name(0)) as scratch,
@@ -166,7 +171,7 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 def plan_source(source: SourceModel, options: ConvertOptions) -> ConversionPlan:
     """The plan for an opened model. Raises ModelError as `make_plan` does."""
     plan = make_plan(str(source.location), source.config, source.tensors, options)
-    if plan.config.tie_word_embeddings and _has_own_projection(source):
+    if plan.config.tie_word_embeddings and plan.config.pooling is None and _has_own_projection(source):
         plan = make_plan(str(source.location), source.config, source.tensors, options, never_tied=True)
     return with_cache(plan, source, options)
 

@@ -27,9 +27,7 @@ from inflight.convert.checkpoint.model_spec import ModelSpec
 from inflight.convert.checkpoint.sharding import group_problems, shard, split_problems, stack_problems
 from inflight.convert.checkpoint.support import unsupported
 from inflight.convert.families.expert_stacks import expert_matrices
-from inflight.convert.families.family import Family
-from inflight.convert.families.mixtures import MISSING
-from inflight.convert.families.table import FAMILIES, architectures, find_family
+from inflight.convert.families.table import require_family
 from inflight.convert.options import ConvertOptions
 from inflight.convert.quantization.kept import kept_forms, kept_quantization
 from inflight.convert.quantization.modules import ModuleQuantization
@@ -109,7 +107,7 @@ class ConversionPlan:
 
 def check_config(model: str, raw: Mapping[str, Any]) -> None:
     """Raise ModelError listing everything unsupported in a config, before there are tensors to hold against it."""
-    _refuse(model, read_model_config(raw, _family(model, raw)).problems)
+    _refuse(model, read_model_config(raw, require_family(model, raw)).problems)
 
 
 def make_plan(
@@ -125,7 +123,7 @@ def make_plan(
     `never_tied` overrules tie_word_embeddings: the source has a vocabulary projection of its own.
     Raises ModelError listing every missing, unknown or misshapen tensor and every unsupported value of the config.
     """
-    family = _family(model, raw)
+    family = require_family(model, raw)
     tensors = expert_matrices(family.mixture, tensors, raw.get("num_hidden_layers"))
     reading = read_model_config(raw, family)
     problems = list(reading.problems)
@@ -225,20 +223,6 @@ def _unmatched(options: ConvertOptions, modules: Iterable[str], plain: Sequence[
 def _refuse(model: str, problems: Sequence[str]) -> None:
     if problems:
         raise ModelError(f"{model} cannot be converted:\n" + "\n".join(f"  {line}" for line in problems))
-
-
-def _family(model: str, raw: Mapping[str, Any]) -> Family:
-    family = find_family(raw)
-    if family is None:
-        found = ", ".join(architectures(raw)) or f"model_type {raw.get('model_type')!r}"
-        known = ", ".join(family.architecture for family in FAMILIES)
-        missing = "".join(f": {MISSING[name]}" for name in architectures(raw)[:1] if name in MISSING)
-        raise ModelError(
-            f"{model}: {found} is not supported{missing}.",
-            f"Supported architectures: {known}.\n"
-            f"What transformers itself knows can be served slowly: inflight serve {model} --target transformers",
-        )
-    return family
 
 
 def _checkpoint_config(reading: ConfigReading, options: ConvertOptions, tied: bool) -> CheckpointConfig:

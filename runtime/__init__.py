@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from inflight.runtime.loading.load import KvCacheBudget
     from inflight.runtime.offline.llm import LLM
+    from inflight.runtime.pooling.outputs import EmbeddingRequestOutput, ScoringRequestOutput
     from inflight.runtime.request.outputs import CompletionOutput, Logprob, RequestOutput
     from inflight.runtime.sampling.params import SamplingParams
     from inflight.runtime.scheduler.scheduler import SchedulerConfig
@@ -16,22 +17,26 @@ if TYPE_CHECKING:
 __all__ = [
     "LLM",
     "CompletionOutput",
+    "EmbeddingRequestOutput",
     "KvCacheBudget",
     "Logprob",
     "RequestOutput",
     "SamplingParams",
     "SchedulerConfig",
+    "ScoringRequestOutput",
     "StructuredOutputs",
 ]
 
 _HOMES = {
     "LLM": "offline.llm",
     "CompletionOutput": "request.outputs",
+    "EmbeddingRequestOutput": "pooling.outputs",
     "KvCacheBudget": "kv_cache.budget",
     "Logprob": "request.outputs",
     "RequestOutput": "request.outputs",
     "SamplingParams": "sampling.params",
     "SchedulerConfig": "scheduler.scheduler",
+    "ScoringRequestOutput": "pooling.outputs",
     "StructuredOutputs": "structured.outputs",
 }
 

@@ -88,7 +88,7 @@ OPERATORS: Mapping[str, Operator] = {
     "PagedAttention": Operator(
         ("q", "key_cache", "value_cache", "positions", "sequence_of_row", "block_tables", "sinks"),
         ("y",),
-        {**_HEADS, **CACHE_FACTORS, "scale": FLOAT, "window": INT, "softcap": FLOAT},
+        {**_HEADS, **CACHE_FACTORS, "scale": FLOAT, "window": INT, "causal": INT, "softcap": FLOAT},
         optional=frozenset({"sinks"}),
     ),
     "GatherRows": Operator(("x", "rows"), ("y",)),

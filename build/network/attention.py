@@ -8,7 +8,7 @@ import onnx_ir as ir
 from inflight.build.graph.builder import GraphBuilder
 from inflight.build.graph.values import shape_of
 from inflight.build.network.layers import BATCH, FLOAT, STEP, Layers
-from inflight.build.network.shared_inputs import SharedInputs
+from inflight.build.network.shared_inputs import EVERYTHING, SharedInputs
 from inflight.build.network.sinks import attention_with_sinks
 from inflight.convert.checkpoint.model_spec import AttentionSpec, NormSpec
 
@@ -95,7 +95,7 @@ class AttentionLayer:
         heads_first = (BATCH, spec.num_heads, STEP, spec.head_size)
         rows_first = (BATCH, STEP, spec.num_heads, spec.head_size)
         attributes = {"scale": spec.scale} | ({} if spec.softcap is None else {"softcap": spec.softcap})
-        inputs = [query, key, value, shared.mask(spec.window)]
+        inputs = [query, key, value, shared.mask(spec.window if spec.causal else EVERYTHING)]
         name = f"{self._name}.context.heads"
         if spec.sinks:
             function = attention_with_sinks(spec, int(shape_of(key)[2]))

@@ -15,7 +15,7 @@ from inflight.convert.checkpoint.model_spec import ExpertsSpec, LayerSpec, NormS
 
 
 class DecoderLayer:
-    """x += after(attention(before(x))), then the same with the MLP; or both of the same x."""
+    """x += after(attention(before(x))), then the same with the MLP; or both of the same x; or x = after(x + ...)."""
 
     def __init__(self, builder: GraphBuilder, layers: Layers, spec: LayerSpec, index: int) -> None:
         self._builder = builder
@@ -50,6 +50,9 @@ class DecoderLayer:
 
     def _add(self, x: ir.Value, delta: ir.Value, norm: NormSpec | None, part: str) -> ir.Value:
         name = f"{self._name}.{part}"
+        if self._spec.norm_sums:
+            total = self._builder.op("Add", [x, delta], f"{name}.residual", FLOAT, shape_of(x))
+            return self._norm(total, norm, f"{part}.norm")
         delta = self._norm(delta, norm, f"{part}.norm")
         if self._spec.residual_scale != 1.0:
             scale = self._builder.constant("residual_scale", self._spec.residual_scale, np.float32)

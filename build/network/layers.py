@@ -15,7 +15,7 @@ from inflight.build.graph.builder import GraphBuilder
 from inflight.build.graph.values import dtype_of, shape_of
 from inflight.build.network.weights import Weights
 from inflight.build.network.xielu import xielu_function
-from inflight.convert.checkpoint.model_spec import Activation, MlpSpec, ModelSpec, NormSpec
+from inflight.convert.checkpoint.model_spec import Activation, MlpSpec, ModelSpec, NormSpec, PooledSpec
 
 FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 OPSET = 24
@@ -65,9 +65,9 @@ class Layers:
         kind = "RMSNormalization" if norm.kind == "rms" else "LayerNormalization"
         return self._builder.op(kind, inputs, name, FLOAT, shape_of(x), {"axis": -1, "epsilon": norm.epsilon})
 
-    def embedding(self, token_ids: ir.Value, positions: ir.Value) -> ir.Value:
-        """token_ids, positions [B, L] -> [B, L, hidden]: the token's row, scaled, and that of its position if the model
-        has a table of them. Rows are gathered in their stored type, then cast.
+    def embedding(self, token_ids: ir.Value, positions: ir.Value, token_types: ir.Value | None = None) -> ir.Value:
+        """token_ids, positions, token_types [B, L] -> [B, L, hidden]: the token's row, scaled, and those of its type
+        and its position if the model has tables of them. Rows are gathered in their stored type, then cast.
         """
         scale, learned = self._spec.embedding_scale, self._spec.positions is not None
         name = "embedding.tokens" if learned else "embedding"
@@ -76,6 +76,9 @@ class Layers:
         x = x if scale == 1.0 else self._by_constant("Mul", x, "embedding.scale", scale, name)
         if not learned:
             return x
+        if token_types is not None:
+            kind = self._looked_up("transformer.token_type_embedding.weight", token_types, "embedding.types")
+            x = self._builder.op("Add", [x, kind], "embedding.typed", FLOAT, shape_of(x))
         place = self._looked_up("transformer.position_embedding.weight", positions, "embedding.positions")
         return self._builder.op("Add", [x, place], "embedding", FLOAT, shape_of(x))
 
@@ -97,6 +100,25 @@ class Layers:
                 "Mul", logits, "logits.scale", scale, "logits" if cap is None else "logits.scaled"
             )
         return logits if cap is None else self._capped(logits, cap)
+
+    def states(self, x: ir.Value, pooled: PooledSpec) -> ir.Value:
+        """x [B, L, hidden] -> what is pooled of it [B, L, size]: itself, or out(act(dense(x))) of a classifier."""
+        classifier = pooled.classifier
+        if classifier is None:
+            return x
+        if classifier.activation is not None:
+            x = self.linear(x, "classifier.dense", "head.dense")
+        if classifier.activation == "relu":
+            x = self._builder.op("Relu", [x], "head.activation", FLOAT, shape_of(x))
+        elif classifier.activation == "tanh":
+            x = self._tanh(x)
+        return self.linear(x, "classifier.out", "states")
+
+    def _tanh(self, x: ir.Value) -> ir.Value:
+        """As a soft cap at 1, which it is."""
+        shares = self._by_constant("Div", x, "head.cap", 1.0, "head.shares")
+        bounded = self._builder.op("Tanh", [shares], "head.bounded", FLOAT, shape_of(x))
+        return self._by_constant("Mul", bounded, "head.cap", 1.0, "head.activation")
 
     def _capped(self, logits: ir.Value, cap: float) -> ir.Value:
         """cap * tanh(logits / cap)"""

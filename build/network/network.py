@@ -2,10 +2,12 @@
 
 Quantized weights are DequantizeLinear of integers, and the rows that meet them are rounded to integers and back.
 
-Inputs: token_ids int64 [batch, step]; positions int64 [batch, step], absolute, within 0 .. max_seq_len - 1;
+Inputs: token_ids int64 [batch, step]; token_types, of the same shape, of a model that has them; positions int64
+[batch, step], absolute, within 0 .. max_seq_len - 1;
 write_index int64 [batch], where in the cache the step is written: the position of its first token;
 past_key.{i}, past_value.{i} float32 [batch, kv_heads, max_seq_len, head_size].
-Outputs: logits float32 [batch, step, vocab]; present_key.{i}, present_value.{i}, shaped as the caches.
+Outputs: logits float32 [batch, step, vocab], or states float32 [batch, step, size] of a model whose hidden states are
+pooled; present_key.{i}, present_value.{i}, shaped as the caches.
 """
 
 from __future__ import annotations
@@ -42,13 +44,16 @@ def build_network(checkpoint: Checkpoint, max_seq_len: int) -> ir.Model:
     token_ids = builder.input("token_ids", INT64, (BATCH, STEP))
     shared = SharedInputs(builder, spec, max_seq_len)
     caches = [_cache_inputs(builder, layer, max_seq_len, index) for index, layer in enumerate(spec.layers)]
-    x = layers.embedding(token_ids, shared.positions)
+    token_types = None if spec.token_types is None else builder.input("token_types", INT64, (BATCH, STEP))
+    x = layers.embedding(token_ids, shared.positions, token_types)
+    x = x if spec.embedding_norm is None else layers.norm(x, spec.embedding_norm, "transformer", "embedding_norm")
     presents: list[ir.Value] = []
     for index, (layer, past) in enumerate(zip(spec.layers, caches, strict=True)):
         x, *present = DecoderLayer(builder, layers, layer, index)(x, past, shared)
         presents += present
-    x = layers.norm(x, spec.final_norm, "transformer", "final_norm")
-    graph = builder.graph("decoder", [layers.logits(x), *presents], OPSET)
+    x = x if spec.final_norm is None else layers.norm(x, spec.final_norm, "transformer", "final_norm")
+    result = layers.logits(x) if spec.pooled is None else layers.states(x, spec.pooled)
+    graph = builder.graph("decoder", [result, *presents], OPSET)
     return ir.Model(
         graph,
         ir_version=IR_VERSION,

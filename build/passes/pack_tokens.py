@@ -15,6 +15,7 @@ from inflight.build.graph.values import dtype_of, name_of, new_value, retype, sh
 from inflight.build.passes.rewrite import fused, nodes_of
 
 TOKENS, LOGIT_ROWS = "T", "R"
+_OF_TOKENS = ("token_ids", "positions", "token_types")
 _INT32 = ir.DataType.INT32
 # Where the fused operators take positions and paging: RopeCacheWrite, PagedAttention.
 _PAGING_INPUTS = {"RopeCacheWrite": (6, 7), "PagedAttention": (4, 5)}
@@ -38,9 +39,10 @@ def pack_tokens(
     caches = _page_caches(graph, tokens_per_block, kv_dtype)
     _set_factors(graph, factors)
     inputs = {name_of(value): value for value in graph.inputs if value not in caches}
-    leading = [inputs.pop("token_ids"), inputs.pop("positions"), sequence_of_row, block_tables, logit_rows]
+    of_tokens = [inputs.pop(name) for name in _OF_TOKENS if name in inputs]
+    leading = [*of_tokens, sequence_of_row, block_tables, logit_rows]
     _pack_shapes(graph)
-    for value in leading[:2]:
+    for value in of_tokens:
         retype(value, _INT32)
     graph.inputs[:] = [*leading, *caches, *inputs.values()]
     _gather_logits(graph, logit_rows)

@@ -1,6 +1,6 @@
-"""Attention over the caches of a RopeCacheWrite, under a causal or sliding mask, becomes PagedAttention.
+"""Attention over the caches of a RopeCacheWrite, under a causal or sliding mask or none, becomes PagedAttention.
 
-The mask disappears into two facts: a row's position and the window.
+The mask disappears into facts: a row's position, the window, and whether it sees what is behind it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def fuse_paged_attention(graph: ir.Graph) -> None:
         if write is None or merged is None:
             continue
         positions = write.inputs[5]
-        window = mask_window(attention.inputs[3], positions)
+        causal = not sees_everything(attention.inputs[3], positions)
+        window = mask_window(attention.inputs[3], positions) if causal else 0
         if window is None or positions is None:
             continue
         q, key_cache, value_cache = write.outputs
@@ -43,6 +44,7 @@ def fuse_paged_attention(graph: ir.Graph) -> None:
             **dict.fromkeys(CACHE_FACTORS, 1.0),
             "scale": number(attention, "scale", head_size**-0.5),
             "window": window,
+            "causal": int(causal),
             "softcap": number(attention, "softcap", 0.0),
         }
         sinks = [stored(value) for value in attention.inputs[4:]]
@@ -91,6 +93,16 @@ def mask_window(mask: ir.Value | None, positions: ir.Value | None) -> int | None
         return None
     window = array_of(difference.inputs[1])
     return int(window) if window is not None and _is_rows(difference.inputs[0], positions) else None
+
+
+def sees_everything(mask: ir.Value | None, positions: ir.Value | None) -> bool:
+    """Whether the rows see all keys up to the greatest of `positions`, that of the last row of a step."""
+    bound = produced_by(mask, "LessOrEqual")
+    rows = None if bound is None or not _is_keys(bound.inputs[0]) else produced_by(bound.inputs[1], "Unsqueeze")
+    expand = None if rows is None else produced_by(rows.inputs[0], "Expand")
+    last = None if expand is None else produced_by(expand.inputs[0], "ReduceMax")
+    axes = None if last is None or len(last.inputs) != 2 else array_of(last.inputs[1])
+    return last is not None and axes is not None and axes.tolist() == [1] and last.inputs[0] is positions
 
 
 def _bound(mask: ir.Value | None, comparison: str, positions: ir.Value | None) -> ir.Node | None:

@@ -16,7 +16,7 @@ from inflight.convert.calibration.held_out import HeldOutText
 from inflight.convert.calibration.planned import PlannedTensors
 from inflight.convert.calibration.statistics import LayerWeights
 from inflight.convert.checkpoint.expert_stacks import Stack
-from inflight.convert.checkpoint.reference_decoder import TensorReader
+from inflight.convert.checkpoint.reference.decoder import TensorReader
 from inflight.convert.plan import ConversionPlan
 from inflight.convert.quantization.cost import seconds_per_token
 from inflight.convert.quantization.modules import first_of_pair

@@ -10,7 +10,7 @@ from inflight.convert.calibration.layers import LAYER, embedded
 from inflight.convert.calibration.statistics import Floats, LayerWeights
 from inflight.convert.calibration.text import Tokens
 from inflight.convert.checkpoint.model_spec import ModelSpec
-from inflight.convert.checkpoint.reference_decoder import TensorReader, decoder_layer, final_logits
+from inflight.convert.checkpoint.reference.decoder import TensorReader, decoder_layer, final_logits
 
 # The weights below a prefix: those of a layer, or, with an empty one, the last norm and the vocabulary projection.
 Weights = Callable[[str], LayerWeights]

@@ -23,7 +23,7 @@ from inflight.convert.calibration.statistics import (
 )
 from inflight.convert.calibration.text import Tokens
 from inflight.convert.checkpoint.model_spec import LayerSpec, ModelSpec
-from inflight.convert.checkpoint.reference_decoder import TensorReader, decoder_layer
+from inflight.convert.checkpoint.reference.decoder import TensorReader, decoder_layer
 from inflight.convert.quantization.round_to_nearest import FLOAT8_GREATEST, dequantize
 from inflight.convert.quantization.rows import RowRounding
 from inflight.convert.quantization.schemes import QuantScheme

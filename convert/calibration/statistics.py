@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from inflight.convert.checkpoint.reference_decoder import DecoderWeights, TensorReader
+from inflight.convert.checkpoint.reference.decoder import DecoderWeights, TensorReader
 from inflight.convert.quantization.rows import RowRounding, rounded_rows
 
 Floats = npt.NDArray[np.float32]

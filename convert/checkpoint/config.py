@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from inflight.convert.checkpoint.moe_facts import MoeFacts
+from inflight.convert.checkpoint.pooling import PoolingRecord
 from inflight.convert.checkpoint.rope import RotaryScaling, parse_rotary_scaling
 from inflight.convert.quantization.facts import QuantizationFacts, QuantizationRecord
 from inflight.convert.quantization.modules import ModuleQuantization
@@ -79,8 +80,9 @@ class InflightFacts(Record):
     no rotary embedding; None: all have it. `local_rotary_scaling` is that of sliding layers, whose rotary base is the
     config's rope_local_base_freq. `parallel`: attention and MLP read the same residual stream, through one norm or
     each through its own; None: one after the other. `clip_qkv`: queries, keys and values are cut to it. `longest`: the
-    longest sequence that the mathematics of the checkpoint is right for; None: any. `quantization` is about all
-    quantized modules but those that a record of `module_quantization` names.
+    longest sequence that the mathematics of the checkpoint is right for; None: any. `token_types`: kinds of tokens that
+    have an embedding of their own. `pooling`: what becomes of hidden states where there are no logits. `quantization`
+    is about all quantized modules but those that a record of `module_quantization` names.
     """
 
     version: int = INFLIGHT_KEY_VERSION
@@ -96,6 +98,8 @@ class InflightFacts(Record):
     parallel: Literal["one_norm", "two_norms"] | None = None
     clip_qkv: PositiveNumber | None = None
     longest: Size | None = None
+    token_types: Size | None = None
+    pooling: PoolingRecord | None = None
     quantization: QuantizationRecord | None = None
     module_quantization: tuple[QuantizationRecord, ...] = ()
 
@@ -193,6 +197,11 @@ class CheckpointConfig(BaseModel):
         return filled
 
     @property
+    def pooling(self) -> PoolingRecord | None:
+        """What becomes of hidden states, of a model that generates nothing."""
+        return self.inflight.pooling if self.inflight else None
+
+    @property
     def has_experts(self) -> bool:
         return self.moe is not None and self.moe.num_experts > 0
 
@@ -240,6 +249,8 @@ _LEFT_OUT_OF_BLOCK = (
     "parallel",
     "clip_qkv",
     "longest",
+    "token_types",
+    "pooling",
     "quantization",
 )
 # Keys of config.json that are not written where they are null.

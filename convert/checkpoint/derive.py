@@ -12,11 +12,13 @@ import numpy as np
 from inflight.convert.checkpoint.config import CheckpointConfig
 from inflight.convert.checkpoint.model_spec import (
     AttentionSpec,
+    ClassifierSpec,
     ExpertsSpec,
     LayerSpec,
     MlpSpec,
     ModelSpec,
     NormSpec,
+    PooledSpec,
     RopeSpec,
     SharedExpertSpec,
 )
@@ -53,7 +55,8 @@ def stored_optionals(config: CheckpointConfig, names: Set[str]) -> OptionalTenso
         mlp_bias=bool(config.mlp_bias) or any(present(f"mlp.{module}.bias") for module in ("fc", "gate", "proj")),
         qk_norm=bool(config.qk_layernorm) or present("attention.q_layernorm.weight"),
         head_bias="lm_head.bias" in names or family_of(config.architecture).head_bias,
-        lm_head="lm_head.weight" in names or config.tie_word_embeddings is False or _quantized_head(config),
+        lm_head=config.pooling is None
+        and ("lm_head.weight" in names or config.tie_word_embeddings is False or _quantized_head(config)),
     )
 
 
@@ -73,14 +76,25 @@ def model_spec(config: CheckpointConfig, optional: OptionalTensors) -> ModelSpec
         layers=tuple(
             _layer(config, family, optional, index, window) for index, window in enumerate(_windows(config, family))
         ),
-        final_norm=hidden_norm("ln_f"),
+        final_norm=None if family.encoder else hidden_norm("ln_f"),
         lm_head=optional.lm_head,
         embedding_scale=_embedding_scale(config, family),
         logit_scale=config.output_multiplier_scale or 1.0,
         logit_softcap=config.final_logit_softcapping,
         head_bias=optional.head_bias,
         positions=config.max_position_embeddings if family.learned_positions else None,
+        token_types=config.inflight.token_types if config.inflight else None,
+        embedding_norm=hidden_norm("ln_embed") if family.encoder else None,
+        pooled=_pooled(config, family),
     )
+
+
+def _pooled(config: CheckpointConfig, family: Family) -> PooledSpec | None:
+    pooling = config.pooling
+    if pooling is None:
+        return None
+    classifier = None if pooling.labels is None else ClassifierSpec(pooling.labels, family.classifier_activation)
+    return PooledSpec(pooling.rows, classifier)
 
 
 def _norm(config: CheckpointConfig, family: Family, size: int) -> partial[NormSpec]:
@@ -112,6 +126,7 @@ def _layer(
         after_mlp=after_mlp,
         residual_scale=config.residual_multiplier or 1.0,
         parallel=parallel is not None,
+        norm_sums=family.encoder,
     )
 
 
@@ -163,6 +178,7 @@ def _attention(
         norm_last=optional.qk_norm and family.qk_norm_last,
         clip=config.inflight.clip_qkv if config.inflight else None,
         sinks=family.sinks,
+        causal=not family.encoder,
     )
 
 

@@ -99,7 +99,7 @@ class Checkpoint:
     @property
     def ties_embeddings(self) -> bool:
         """True when the embedding also serves as the vocabulary projection (no lm_head.weight is stored)."""
-        return not self.spec.lm_head
+        return not self.spec.lm_head and self.spec.pooled is None
 
     @property
     def tokenizer_directory(self) -> Path | None:

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from inflight.convert.checkpoint.config import CheckpointConfig
-from inflight.convert.checkpoint.model_spec import ExpertsSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec
+from inflight.convert.checkpoint.model_spec import ExpertsSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, PooledSpec
 from inflight.convert.quantization.scheme import WeightQuantization
 
 LAYER_PREFIX = "transformer.layers."
 Split = Literal["whole", "heads", "rows", "columns", "vocab"]
 Kind = Literal["weight", "bias", "sinks", "e_score_correction_bias"]
 # Modules whose rows are looked up: no product reads them, and nothing quantizes them.
-TABLES = ("vocab_embedding", "position_embedding")
+TABLES = ("vocab_embedding", "position_embedding", "token_type_embedding")
 # Axes of the matrices of all experts: experts, out, in.
 STACK_AXES = 3
 
@@ -82,17 +82,32 @@ def stage_tensors(config: CheckpointConfig, spec: ModelSpec, stage: int) -> Iter
         yield TensorSpec(
             "transformer.vocab_embedding.weight", "vocab_embedding", "weight", None, (vocab,), hidden, split
         )
-        if spec.positions is not None:
-            name = "transformer.position_embedding.weight"
-            yield TensorSpec(name, "position_embedding", "weight", None, (spec.positions,), hidden, "whole")
+        for module, rows in (("position_embedding", spec.positions), ("token_type_embedding", spec.token_types)):
+            if rows is not None:
+                yield TensorSpec(f"transformer.{module}.weight", module, "weight", None, (rows,), hidden, "whole")
+        yield from _LayerTensors("transformer.", None).norm(spec.embedding_norm)
     for local, layer in enumerate(stage_layers(len(spec.layers), pp_size, stage)):
         yield from _LayerTensors(f"{LAYER_PREFIX}{local}.", layer).all(spec.layers[layer], hidden)
     if stage == pp_size - 1:
         yield from _LayerTensors("transformer.", None).norm(spec.final_norm)
+        if spec.pooled is not None:
+            yield from _pooled_tensors(spec.pooled, hidden)
+            return
         if spec.lm_head:
             yield TensorSpec("lm_head.weight", "lm_head", "weight", None, (vocab,), hidden, "vocab")
         if spec.head_bias:
             yield TensorSpec("lm_head.bias", "lm_head", "bias", None, (vocab,), None, "vocab")
+
+
+def _pooled_tensors(pooled: PooledSpec, hidden: int) -> Iterator[TensorSpec]:
+    classifier = pooled.classifier
+    if classifier is None:
+        return
+    of_model = _LayerTensors("", None)
+    if classifier.activation is not None:
+        yield from of_model.linear("classifier.dense", (hidden,), hidden, "whole", bias=True)
+    has_bias = classifier.activation is not None
+    yield from of_model.linear("classifier.out", (classifier.labels,), hidden, "whole", bias=has_bias)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "xielu"]
 ExpertActivation = Activation | Literal["clamped_swiglu"]
 CLAMP_LIMIT, CLAMP_SLOPE = 7.0, 1.702
 Routing = Literal["softmax", "renormalized", "sparse_mixer", "biased_softmax", "biased_sigmoid"]
+# Whose hidden states a pooled model yields: those of every token of a text, of its first, or of its last.
+PooledRows = Literal["all", "first", "last"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class RopeSpec:
 
 @dataclass(frozen=True, slots=True)
 class AttentionSpec:
-    """Causal attention with grouped key-value heads.
+    """Attention with grouped key-value heads. `causal`: a row sees no position behind its own.
 
     softmax(cap(scale * q k)) v, where cap(x) = softcap * tanh(x / softcap), or x when there is none. `window`: a row
     sees the last so many positions, its own included; None: all. `rope` None: no position enters.
@@ -75,6 +77,7 @@ class AttentionSpec:
     norm_last: bool = False
     clip: float | None = None
     sinks: bool = False
+    causal: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,8 @@ class LayerSpec:
     """x += residual_scale * after(attention(before(x))), then the same with the MLP. A norm that is not there: None.
 
     `parallel`: the MLP reads the same x as attention, and both are added together; through the same norm, if
-    `before_mlp` is `before_attention`.
+    `before_mlp` is `before_attention`. `norm_sums`: the norms after are those of the sums, x = after(x + attention(x)),
+    as encoders have them (Devlin et al., 2018).
     """
 
     attention: AttentionSpec
@@ -148,11 +152,32 @@ class LayerSpec:
     after_mlp: NormSpec | None = None
     residual_scale: float = 1.0
     parallel: bool = False
+    norm_sums: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierSpec:
+    """out(act(dense(x))) of a hidden state x, both with a bias; or where `activation` is None out(x), without one."""
+
+    labels: int
+    activation: Literal["tanh", "relu"] | None
+
+
+@dataclass(frozen=True, slots=True)
+class PooledSpec:
+    """Hidden states in place of logits: those of `rows`, or what a classifier makes of them."""
+
+    rows: PooledRows
+    classifier: ClassifierSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """Embedding times `embedding_scale`, layers, norm, projection (and `head_bias`) times `logit_scale`, soft cap.
+
+    `pooled`: there is no projection; a text becomes the hidden states of some of its tokens. `embedding_norm` is that
+    of the embedding, `final_norm` that behind the layers; None: there is none. `token_types`: a table of so many kinds
+    of tokens, of which the first is that of a text alone, is added to the embedding as that of positions is.
 
     `positions`: a table of so many positions, whose row is added to that of the embedding; None: there is none.
 
@@ -164,13 +189,23 @@ class ModelSpec:
     hidden_size: int
     max_positions: int | None
     layers: tuple[LayerSpec, ...]
-    final_norm: NormSpec
+    final_norm: NormSpec | None
     lm_head: bool
     embedding_scale: float = 1.0
     logit_scale: float = 1.0
     logit_softcap: float | None = None
     head_bias: bool = False
     positions: int | None = None
+    token_types: int | None = None
+    embedding_norm: NormSpec | None = None
+    pooled: PooledSpec | None = None
+
+    @property
+    def output_size(self) -> int:
+        """The numbers that the network yields of a row: logits, a hidden state, or what a classifier makes of one."""
+        if self.pooled is None:
+            return self.vocab_size
+        return self.hidden_size if self.pooled.classifier is None else self.pooled.classifier.labels
 
     @property
     def kv_elements(self) -> int:

@@ -11,7 +11,7 @@ from inflight.convert.checkpoint.expert_stacks import stack_problem
 from inflight.convert.checkpoint.model_spec import Activation
 from inflight.convert.checkpoint.rope import RotaryScaling
 from inflight.convert.families.family import Family
-from inflight.convert.families.table import FAMILIES
+from inflight.convert.families.table import EVERY_FAMILY, FAMILIES
 from inflight.dtypes import FLOAT_DTYPES
 
 # Keys of the format's readers that change the mathematics unless they have this value.
@@ -64,13 +64,17 @@ def _positions(family: Family | None) -> tuple[str, ...]:
 
 def unsupported(config: CheckpointConfig) -> list[str]:
     """What this config asks for that a network of this project cannot express; empty when all is well."""
-    family = next((row for row in FAMILIES if row.architecture == config.architecture), None)
-    known = ", ".join(row.architecture for row in FAMILIES)
+    family = next((row for row in EVERY_FAMILY if row.architecture == config.architecture), None)
+    known = ", ".join(row.architecture for row in EVERY_FAMILY)
     checks = (
         (family is None, f"architecture {config.architecture!r} (supported: {known})"),
         (
             family is not None and family.ours_alone and config.inflight is None,
             f"{config.architecture} of another writer, which keeps what its layers do elsewhere",
+        ),
+        (
+            family is not None and family.encoder and config.pooling is None,
+            f"{config.architecture} without inflight.pooling, which says what becomes of its hidden states",
         ),
         (config.dtype not in FLOAT_DTYPES, f"dtype {config.dtype!r}"),
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from inflight.convert.families.family import Family
+from inflight.convert.families.rows.encoders import ENCODERS
 from inflight.convert.families.table import FAMILIES
 from inflight.convert.families.text_parts import TEXT_PARTS
 
@@ -28,6 +29,14 @@ Of these the text part is taken, whatever decoder of the table above it is. The 
 """
 
 
+_ENCODERS = """
+## Encoders
+
+Models for [embeddings and reranking](formats/embeddings.md). Decoders of the first table embed as well, where
+modules.json says how their hidden states are pooled.
+"""
+
+
 def document() -> str:
     """The whole page."""
     return "\n".join([*_lines()]) + "\n"
@@ -39,6 +48,11 @@ def _lines() -> Iterator[str]:
     yield "| --- | --- | --- |"
     for family in FAMILIES:
         yield f"| `{family.architecture}` | {family.model_type} | {', '.join(_features(family)) or 'as Llama'} |"
+    yield _ENCODERS
+    yield "| architecture | model_type | layers |"
+    yield "| --- | --- | --- |"
+    for family in ENCODERS:
+        yield f"| `{family.architecture}` | {family.model_type} | {', '.join(_features(family))} |"
     yield _TEXT
     yield "| architecture | model_type | decoder where the config names none |"
     yield "| --- | --- | --- |"

@@ -43,6 +43,10 @@ class Family:
     vocabulary projection has a bias. `mixture`: the layers have experts. `sinks`: attention has a score more for each
     head.
 
+    `encoder`: every token sees all others, norms are of the sums with the residual stream, the embedding has a norm and
+    the layers none behind them, and nothing is generated: hidden states are pooled. `classifier_activation`: of the
+    product ahead of the one that a cross-encoder ends with; None: there is none.
+
     `defaults` are the values that transformers assumes for keys that are absent from config.json. `decoder` makes the
     config that the other columns read of config.json, where it has other keys or a nested object. `names` are the
     source's modules, `fused` how a matrix of the source holds several of them, `transposed` those whose weights are
@@ -89,6 +93,8 @@ class Family:
     gated_mlp: bool = True
     mixture: Mixture | None = None
     sinks: bool = False
+    encoder: bool = False
+    classifier_activation: Literal["tanh", "relu"] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     names: Names = field(default_factory=lambda: DECODER_NAMES)
     fused: Mapping[str, Layout] = field(default_factory=dict)

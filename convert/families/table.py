@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from inflight.convert.families.family import Family
-from inflight.convert.families.mixtures import mixtures
+from inflight.convert.families.mixtures import MISSING, mixtures
 from inflight.convert.families.names import DECODER_NAMES
+from inflight.convert.families.pooled import missing as missing_of_pooled
+from inflight.convert.families.pooled import pooled_decoder, pools, pools_as_encoder
+from inflight.convert.families.rows.encoders import ENCODERS
 from inflight.convert.families.rows.gemma import GEMMA
 from inflight.convert.families.rows.llama_like import LLAMA_LIKE
 from inflight.convert.families.rows.parallel import PARALLEL
@@ -15,11 +18,14 @@ from inflight.convert.families.rows.positions import POSITIONS
 from inflight.convert.families.rows.post_norms import POST_NORMS
 from inflight.convert.families.rows.variants import VARIANTS
 from inflight.convert.families.text_parts import TEXT_PARTS, TextPart
+from inflight.errors import ModelError
 
 FAMILIES: tuple[Family, ...] = (
     *(*LLAMA_LIKE, *VARIANTS, *GEMMA, *POST_NORMS, *PARALLEL, *POSITIONS),
     *mixtures(Family, DECODER_NAMES),
 )
+# Decoders, which also embed, and encoders, which do nothing else.
+EVERY_FAMILY = (*FAMILIES, *ENCODERS)
 
 
 def architectures(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -30,14 +36,16 @@ def architectures(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def family_of(architecture: str) -> Family:
     """The row of a supported architecture."""
-    return next(family for family in FAMILIES if family.architecture == architecture)
+    return next(family for family in EVERY_FAMILY if family.architecture == architecture)
 
 
 def find_family(config: Mapping[str, Any]) -> Family | None:
     """The family of a Hugging Face config: by its architecture, or by model_type where it lists none. The row of both
     comes first, for transformers has some families under the class of another. Of a model of text and pictures it is
-    that of the text, under the names that it has there.
+    that of the text, under the names that it has there; of one whose hidden states are pooled, that of its model_type.
     """
+    if pools(config):
+        return _pooled_family(config)
     listed, kind = architectures(config), config.get("model_type")
     for part in TEXT_PARTS:
         if part.architecture in listed or (not listed and part.model_type == kind):
@@ -45,6 +53,32 @@ def find_family(config: Mapping[str, Any]) -> Family | None:
     exact = (row for row in FAMILIES if row.model_type == kind and {row.architecture, *row.also} & {*listed})
     named = (row for row in FAMILIES if row.architecture in listed or (not listed and row.model_type == kind))
     return next(exact, None) or next(named, None)
+
+
+def require_family(model: str, config: Mapping[str, Any]) -> Family:
+    """The family of a config. Raises ModelError, which names what `model` lacks and what is supported."""
+    family = find_family(config)
+    if family is None:
+        listed = architectures(config)
+        found = ", ".join(listed) or f"model_type {config.get('model_type')!r}"
+        known = ", ".join(row.architecture for row in EVERY_FAMILY)
+        missing = "".join(f": {MISSING[name]}" for name in listed[:1] if name in MISSING)
+        missing = missing or (f": it needs {unpooled}" if (unpooled := missing_of_pooled(config)) else "")
+        raise ModelError(
+            f"{model}: {found} is not supported{missing}.",
+            f"Supported architectures: {known}.\n"
+            f"What transformers itself knows can be served slowly: inflight serve {model} --target transformers",
+        )
+    return family
+
+
+def _pooled_family(config: Mapping[str, Any]) -> Family | None:
+    kind = config.get("model_type")
+    encoder = next((row for row in ENCODERS if row.model_type == kind), None)
+    if encoder is not None:
+        return encoder if pools_as_encoder(config) else None
+    decoder = next((row for row in FAMILIES if row.model_type == kind), None)
+    return None if decoder is None else pooled_decoder(decoder)
 
 
 def _text_family(part: TextPart, config: Mapping[str, Any]) -> Family | None:

@@ -15,6 +15,8 @@ from inflight.convert.checkpoint.derive import OptionalTensors
 from inflight.convert.checkpoint.support import ACT, ACTIVATIONS
 from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.family import Family
+from inflight.convert.families.pooled import pools
+from inflight.convert.families.sentence_transformers import read_pooling
 from inflight.convert.source.hf_layers import LayerKinds, read_layer_kinds
 from inflight.convert.source.hf_rope import Rope, read_rope
 from inflight.convert.source.quantized.methods import quantization_problems
@@ -46,9 +48,12 @@ def read_model_config(raw: Mapping[str, Any], family: Family) -> ConfigReading:
         mlp_bias=values.flag(family.mlp_bias),
         qk_norm=values.flag(family.qk_norm),
         head_bias=family.head_bias,
-        lm_head=not values.flag("tie_word_embeddings"),
+        lm_head=not (pools(raw) or values.flag("tie_word_embeddings")),
     )
     config = _checkpoint_config(values, family, optional)
+    if pools(raw) and config.inflight is not None:
+        pooling = read_pooling(values, raw, family)
+        config = config.model_copy(update={"inflight": config.inflight.model_copy(update={"pooling": pooling})})
     _check_quantized(values, raw)
     return ConfigReading(config, _read_dtype(values), optional, tuple(values.problems), values.shapes_known)
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from inflight.convert.families.arranged import arranged
+from inflight.convert.families.pooled import FILES_KEY
+from inflight.convert.families.sentence_transformers import PATTERNS, read_files
 from inflight.convert.source.gguf.model import open_gguf, read_gguf_config
 from inflight.convert.source.hub import ModelLocation, locate
 from inflight.convert.source.opened import MODELOPT_CONFIG, SourceModel
@@ -17,7 +19,7 @@ from inflight.files.json_file import read_json_object
 from inflight.tensor_file import TensorEntry, TensorFileError, read_header
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-CONFIG_PATTERNS = ("config.json", "generation_config.json", MODELOPT_CONFIG, _INDEX, *TOKENIZER_PATTERNS)
+CONFIG_PATTERNS = ("config.json", "generation_config.json", MODELOPT_CONFIG, _INDEX, *TOKENIZER_PATTERNS, *PATTERNS)
 WEIGHT_PATTERNS = ("model*.safetensors", "*.bin.index.json")
 _TO_SAFETENSORS = (
     "Only safetensors are read. Where torch is installed, rewrite the model once:\n"
@@ -40,7 +42,8 @@ def read_config(model: str | Path, revision: str | None) -> tuple[ModelLocation,
     if beside.is_file() and not config.get("quantization_config"):
         found = read_json_object(beside, ModelError).get("quantization")
         config["quantization_config"] = {"quant_method": "modelopt", **(found if isinstance(found, dict) else {})}
-    return location, config
+    pooling = read_files(location.directory)
+    return location, config if pooling is None else {**config, FILES_KEY: pooling}
 
 
 def open_source(model: str | Path, revision: str | None) -> SourceModel:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from inflight.convert.families.sentence_transformers import files_of
 from inflight.convert.source.hub import ModelLocation
 from inflight.convert.source.tensor import SourceTensor
 from inflight.convert.source.tokenizer_end import tokenizer_end_token
@@ -52,7 +53,12 @@ class SourceModel:
         """Every file that a conversion reads, in the order of their names."""
         jsons = [self.directory / name for name in ("config.json", "generation_config.json", MODELOPT_CONFIG)]
         return sorted(
-            {*(path for path in jsons if path.is_file()), *self.weight_files, *tokenizer_files(self.directory)}
+            {
+                *(path for path in jsons if path.is_file()),
+                *self.weight_files,
+                *tokenizer_files(self.directory),
+                *files_of(self.directory),
+            }
         )
 
     def sha256(self, advance: Callable[[int], None] | None = None) -> str:

@@ -12,6 +12,7 @@ from inflight.runtime.engine.publishing import final_delta, receive
 from inflight.runtime.engine.stats import CoreStats, IterationStats
 from inflight.runtime.executors.base import Executor
 from inflight.runtime.kv_cache.block_tables import KvBlocks
+from inflight.runtime.loading.task import refuse_pooling
 from inflight.runtime.request.deltas import FinishReason, TokenDelta
 from inflight.runtime.request.request import Request
 from inflight.runtime.request.validation import check_request
@@ -42,6 +43,7 @@ class EngineCore:
         heartbeat: Heartbeat | None = None,
         grammars: GrammarCompiler | None = None,
     ) -> None:
+        refuse_pooling(executor.manifest)
         config = config or SchedulerConfig()
         self.heartbeat = heartbeat or Heartbeat()
         self._executor = executor

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from inflight.engine_format.manifest import EngineManifest
     from inflight.runtime.scheduler.step import StepBatch, StepOutput
 
@@ -28,6 +31,15 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Free threads and memory. Calling it twice is harmless."""
+        ...
+
+
+class PoolingExecutor(Executor, Protocol):
+    """An engine whose hidden states are pooled: one whose manifest has `pooling`."""
+
+    def states(self, batch: StepBatch) -> npt.NDArray[np.float32]:
+        """Run one step: float32 [logit rows, output_size], those of prompt targets and of the last token, in the order
+        of the sequences. Raises EngineError as execute()."""
         ...
 
 

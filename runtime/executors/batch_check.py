@@ -65,6 +65,7 @@ def _one_sequence(sequence: ScheduledSequence, manifest: EngineManifest, num_blo
             not sequence.prompt_targets or sequence.prompt_num_logprobs >= 0,
             "prompt targets without prompt_num_logprobs",
         ),
+        (len(sequence.token_types) in (0, count), "it has another number of token types than of tokens"),
         (sequence.sampling is not None or not sequence.sample_last, "sample_last without sampling"),
     ]
     yield from (problem for holds, problem in checks if not holds)

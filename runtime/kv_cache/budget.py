@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import UNSET
+
 from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import EngineError
 from inflight.runtime.loading.rebuild import rebuild_command
@@ -52,7 +54,14 @@ def plan_num_blocks(manifest: EngineManifest, budget: KvCacheBudget, available_b
     needed = blocks_per_sequence(manifest)
     if blocks < needed:
         _refuse(manifest, directory, blocks, free)
-    return min(blocks, manifest.limits.max_batch_size * needed)
+    return min(blocks, _most_used(manifest))
+
+
+def _most_used(manifest: EngineManifest) -> int:
+    """Blocks of a full batch of the longest sequences; of an engine that keeps none from step to step, of a step."""
+    limits, size = manifest.limits, manifest.kv_cache.tokens_per_block
+    full = limits.max_batch_size * blocks_per_sequence(manifest)
+    return full if manifest.pooling is UNSET else min(full, limits.max_num_tokens // size + limits.max_batch_size)
 
 
 def _refuse(manifest: EngineManifest, directory: Path, blocks: int, free: int) -> None:

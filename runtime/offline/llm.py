@@ -6,12 +6,14 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
+
+from msgspec import UNSET
 
 from inflight.errors import RequestError
 from inflight.progress import progress_bar
 from inflight.runtime.engine.stats import CoreStats
-from inflight.runtime.executors.base import Executor
+from inflight.runtime.executors.base import Executor, PoolingExecutor
 from inflight.runtime.loading.load import KvCacheBudget, load_engine
 from inflight.runtime.offline.batch_runner import BatchRunner
 from inflight.runtime.offline.collector import RequestCollector
@@ -25,6 +27,11 @@ from inflight.runtime.text.chat.chat_messages import Message
 from inflight.runtime.text.chat.chat_template import ChatTemplate
 from inflight.runtime.text.tokenizer import TokenIdsOnly, Tokenizer, load_tokenizer
 from inflight.runtime.text.words import with_bad_word_ids
+
+# Not imported where text is generated: NumPy would double the time to open an engine.
+if TYPE_CHECKING:
+    from inflight.runtime.offline.pooling import PoolingRunner
+    from inflight.runtime.pooling.outputs import EmbeddingRequestOutput, ScoringRequestOutput
 
 Params = SamplingParams | Sequence[SamplingParams]
 
@@ -48,8 +55,10 @@ class LLM:
         directory = Path(engine)
         files = directory / "tokenizer"
         executor = load_engine(directory, threads=threads, kv_cache=kv_cache)
+        # Pairs and truncation need a tokenizer as a whole.
+        lazily = executor.manifest.pooling is UNSET
         try:
-            tokenizer = load_tokenizer(files, lazily=True) if files.is_dir() else TokenIdsOnly()
+            tokenizer = load_tokenizer(files, lazily) if files.is_dir() else TokenIdsOnly()
         except BaseException:
             executor.close()
             raise
@@ -65,11 +74,18 @@ class LLM:
     def _start(self, executor: Executor, tokenizer: Tokenizer, scheduler: SchedulerConfig | None) -> None:
         self.tokenizer = tokenizer
         self.manifest = executor.manifest
-        grammars = None
-        if not isinstance(tokenizer, TokenIdsOnly):
-            grammars = GrammarCompiler(lambda: tokenizer, self.manifest)
-        self._runner = BatchRunner(executor, scheduler or SchedulerConfig(), grammars)
         self._ids = itertools.count()
+        self._runner: BatchRunner | None = None
+        self._pooling: PoolingRunner | None = None
+        if executor.manifest.pooling is UNSET:
+            grammars = None
+            if not isinstance(tokenizer, TokenIdsOnly):
+                grammars = GrammarCompiler(lambda: tokenizer, self.manifest)
+            self._runner = BatchRunner(executor, scheduler or SchedulerConfig(), grammars)
+        else:
+            from inflight.runtime.offline.pooling import PoolingRunner
+
+            self._pooling = PoolingRunner(cast(PoolingExecutor, executor), tokenizer)
 
     def default_sampling_params(self, **overrides: Any) -> SamplingParams:
         """The sampling defaults of the model's generation_config.json, with `overrides`."""
@@ -177,13 +193,46 @@ class LLM:
             prompts.append(PromptTokens(text, tuple(tokenizer.encode(text, add_special_tokens=False))))
         return self._generate(prompts, sampling_params, use_tqdm, stream, 0)
 
+    def embed(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        use_tqdm: bool = True,
+        *,
+        truncate_prompt_tokens: int | None = None,
+        dimensions: int | None = None,
+        prompt_name: str | None = None,
+    ) -> list[EmbeddingRequestOutput]:
+        """The vectors of one text or many, in their order, of an engine of an embedding model.
+
+        prompts: as in `generate`; text gets the tokenizer's special tokens, token ids are taken as they are.
+        truncate_prompt_tokens: keep so many tokens of what is longer, -1 for all that the engine takes. dimensions: the
+        first so many numbers of each vector. prompt_name: which of the model's prompts stands in front of a text.
+        Raises RequestError for what cannot be embedded, before anything runs.
+        """
+        return self._pooling_runner().embed(prompts, use_tqdm, truncate_prompt_tokens, dimensions, prompt_name)
+
+    def score(
+        self,
+        queries: str | Sequence[str],
+        documents: str | Sequence[str],
+        use_tqdm: bool = True,
+        *,
+        truncate_prompt_tokens: int | None = None,
+    ) -> list[ScoringRequestOutput]:
+        """The scores of pairs of texts, of an engine of a cross-encoder: one query with each document, or as many
+        queries as documents. Raises RequestError for what cannot be scored, before anything runs.
+        """
+        return self._pooling_runner().score(queries, documents, use_tqdm, truncate_prompt_tokens)
+
     def stats(self) -> CoreStats:
         """Statistics of sequences and KV cache blocks after the last step."""
-        return self._runner.stats()
+        return self._generating().stats()
 
     def close(self) -> None:
         """Free the engine's threads and memory, once no thread is inside a step. Calling it twice is harmless."""
-        self._runner.close()
+        for runner in (self._runner, self._pooling):
+            if runner is not None:
+                runner.close()
 
     def __enter__(self) -> LLM:
         return self
@@ -193,12 +242,23 @@ class LLM:
     ) -> None:
         self.close()
 
+    def _generating(self) -> BatchRunner:
+        if self._runner is None:
+            raise RequestError("This engine generates no text.", "Call embed or score.")
+        return self._runner
+
+    def _pooling_runner(self) -> PoolingRunner:
+        if self._pooling is None:
+            raise RequestError("This engine generates text; it makes no embeddings and no scores.", "Call generate.")
+        return self._pooling
+
     def _generate(
         self, prompts: list[PromptTokens], params: Params | None, use_tqdm: bool, stream: bool, priority: int
     ) -> list[RequestOutput] | Iterator[RequestOutput]:
+        runner = self._generating()
         matched = match_params(params if params is not None else self.default_sampling_params(), len(prompts))
         jobs = [self._collector(prompt, each, stream, priority) for prompt, each in zip(prompts, matched, strict=True)]
-        outputs = self._runner.run(jobs)
+        outputs = runner.run(jobs)
         if stream:
             return outputs
         with progress_bar("Generating", total=len(jobs), enabled=use_tqdm) as advance:

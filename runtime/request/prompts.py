@@ -24,7 +24,7 @@ class PromptTokens:
 
 def read_prompts(prompts: Prompt | Sequence[Prompt], tokenizer: Tokenizer) -> list[PromptTokens]:
     """One prompt or a list of them. Raises RequestError when one is of no known form or has no tokens."""
-    return [_read_prompt(prompt, tokenizer) for prompt in _as_list(prompts)]
+    return [_read_prompt(prompt, tokenizer) for prompt in as_list(prompts)]
 
 
 def match_params(params: SamplingParams | Sequence[SamplingParams], num_prompts: int) -> list[SamplingParams]:
@@ -39,7 +39,8 @@ def match_params(params: SamplingParams | Sequence[SamplingParams], num_prompts:
     return list(params)
 
 
-def _as_list(prompts: Any) -> list[Any]:
+def as_list(prompts: Any) -> list[Any]:
+    """One prompt, or a list of them, as a list."""
     if isinstance(prompts, (str, Mapping)) or (prompts and all(isinstance(item, int) for item in prompts)):
         return [prompts]
     return list(prompts)

@@ -47,7 +47,8 @@ class ScheduledSequence:
     and the generator is keyed by (sampling.seed, start + len(token_ids)).
     `prompt_targets`, when not empty, asks for the log probability of a given next token at each of the first
     len(prompt_targets) rows, with `prompt_num_logprobs` alternatives. `sample_last` says whether the last row chooses a
-    token; it needs `sampling`.
+    token; it needs `sampling`. `token_types` are the kinds of the tokens, of a model that tells some apart; empty: all
+    are of the first.
 
     A record holds until the step's results are published. The scheduler may then give the same object again for the
     next token of the same sequence: its one token, `start` and blocks appended to `block_table` are all that differ, so
@@ -67,6 +68,7 @@ class ScheduledSequence:
     prompt_targets: Sequence[int] = ()
     prompt_num_logprobs: int = -1
     allowed: bytes | None = None
+    token_types: Sequence[int] = ()
 
     @property
     def num_logit_rows(self) -> int:

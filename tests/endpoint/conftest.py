@@ -10,14 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
 import uvicorn
 
 from inflight.runtime.engine.core import EngineCore
 from inflight.runtime.engine.thread import EngineThread
+from inflight.runtime.executors.base import PoolingExecutor
 from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.runtime.loading.load import load_engine
+from inflight.runtime.pooling.thread import PoolingThread
 from inflight.runtime.structured.compiler import GrammarCompiler
 from inflight.runtime.text.tokenizer import load_tokenizer
 from inflight.triton_backend.launch.api.bounded_head import BoundedHead
@@ -27,9 +30,12 @@ from inflight.triton_backend.launch.server import ServerAddress, TritonServer
 from inflight.triton_backend.openai.app import create_app
 from inflight.triton_backend.openai.backends.base import TokenBackend
 from inflight.triton_backend.openai.backends.embedded import EmbeddedBackend
+from inflight.triton_backend.openai.backends.embedded_pooling import EmbeddedPooling
 from inflight.triton_backend.openai.backends.triton import TritonBackend
+from inflight.triton_backend.openai.backends.triton_pooling import TritonPooling
 from inflight.triton_backend.openai.metrics import ShimMetrics
 from inflight.triton_backend.openai.service import Service
+from tests.engines.pooling_engines import write_pooling_engine
 from tests.engines.serving_engines import write_null_engine
 from tests.patience import PATIENCE_S
 
@@ -117,6 +123,57 @@ def embedded_shim(engine: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def triton_shim(engine: Path, triton: TritonServer) -> Iterator[str]:
     with running_shim(engine, TritonBackend(triton.address.grpc_url)) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def embedding_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a random encoder, for ONNX Runtime."""
+    return write_pooling_engine(tmp_path_factory.mktemp("embedding"), "embed")
+
+
+@pytest.fixture(scope="session")
+def scoring_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a random cross-encoder, for ONNX Runtime."""
+    return write_pooling_engine(tmp_path_factory.mktemp("scoring"), "score")
+
+
+@contextmanager
+def pooling_shim(engine: Path) -> Iterator[str]:
+    executor = cast(PoolingExecutor, load_engine(engine, threads=1))
+    with running_shim(engine, EmbeddedPooling(PoolingThread(executor))) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def embedded_embedding_shim(embedding_engine: Path) -> Iterator[str]:
+    with pooling_shim(embedding_engine) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def embedding_triton(
+    installation: TritonInstallation, embedding_engine: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TritonServer]:
+    with running_triton(installation, embedding_engine, tmp_path_factory.mktemp("pooling"), {"threads": "1"}) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def triton_embedding_shim(embedding_engine: Path, embedding_triton: TritonServer) -> Iterator[str]:
+    with running_shim(embedding_engine, TritonPooling(embedding_triton.address.grpc_url)) as url:
+        yield url
+
+
+@pytest.fixture(params=["embedded", "triton"])
+def embedding_shim(request: pytest.FixtureRequest) -> str:
+    """The shim over an engine that embeds, over each of its backends."""
+    return str(request.getfixturevalue(f"{request.param}_embedding_shim"))
+
+
+@pytest.fixture(scope="session")
+def scoring_shim(scoring_engine: Path) -> Iterator[str]:
+    with pooling_shim(scoring_engine) as url:
         yield url
 
 

@@ -32,8 +32,8 @@ from inflight.triton_backend.openai.backends.embedded import EmbeddedBackend
 from inflight.triton_backend.openai.backends.triton import TritonBackend
 from tests.endpoint.conftest import MODEL, running_shim, running_triton
 from tests.endpoint.triton_calls import ids, stream
+from tests.engines.random_schemas import random_schema
 from tests.engines.serving_engines import write_null_engine
-from tests.models.random_schemas import random_schema
 from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.endpoint

@@ -20,7 +20,7 @@ from inflight.build.registry import make_recipe
 from inflight.cli.main import build_app
 from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.checkpoint.reference_decoder import hidden_states
+from inflight.convert.checkpoint.reference.decoder import hidden_states
 from inflight.convert.options import ConvertOptions
 from inflight.convert.quantization.schemes import RECIPES
 from inflight.engine_format.manifest import Limits

@@ -14,7 +14,7 @@ import torch
 from inflight.build.graph.operators import graph_problems
 from inflight.build.graph.values import shape_of, tensor_of
 from inflight.build.network import build_network
-from inflight.convert.checkpoint.reference_decoder import hidden_states
+from inflight.convert.checkpoint.reference.decoder import hidden_states
 from inflight.convert.quantization.schemes import RECIPES
 from tests.models.random_models import Shape, random_shape
 from tests.models.schemes import quantizing

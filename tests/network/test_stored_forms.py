@@ -12,7 +12,7 @@ import pytest
 
 from inflight.build.graph.operators import graph_problems
 from inflight.build.targets.tensorrt.precision import check_schemes
-from inflight.convert.checkpoint.reference_decoder import hidden_states
+from inflight.convert.checkpoint.reference.decoder import hidden_states
 from inflight.errors import BuildError
 from tests.models.random_models import random_shape
 from tests.models.stored_forms import FLOAT_ROWS, FORMS, GROUPS_AND_ZEROS, SCALED_INPUTS, Form, store_as

@@ -124,17 +124,20 @@ def paged_attention(
     scale: float,
     window: int,
     softcap: float,
+    causal: int = 1,
     key_factor: float = 1.0,
     value_factor: float = 1.0,
 ) -> Floats:
-    """Row t sees positions 0 .. positions[t] of its sequence, the last `window` of them when window > 0.
+    """Row t sees positions 0 .. positions[t] of its sequence, the last `window` of them when window > 0; with causal 0
+    all up to the last of its sequence.
 
     Scores become softcap * tanh(score / softcap) when softcap > 0. `sinks` [num_heads] are one score more of each row,
     without a value.
     """
     rows = np.empty((len(q), num_kv_heads, num_heads // num_kv_heads, head_size), dtype=np.float32)
     for row, (position, sequence) in enumerate(zip(positions.tolist(), sequence_of_row.tolist(), strict=True)):
-        seen = np.arange(max(0, position + 1 - window) if window else 0, position + 1)
+        last = position if causal else positions[sequence_of_row == sequence].max()
+        seen = np.arange(max(0, position + 1 - window) if window else 0, last + 1)
         places = _places(seen, block_tables[sequence][None], key_cache.shape[2])
         caches = (key_cache, key_factor), (value_cache, value_factor)
         keys, values = (_from_cache(cache[places[0], :, places[1]], factor) for cache, factor in caches)

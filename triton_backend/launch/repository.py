@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import inflight.model_repo
-from inflight.engine_format.manifest import EngineManifest
+from inflight.engine_format.manifest import EngineManifest, PoolingFacts
 from inflight.files import atomic_directory
 from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.triton_backend.launch.sampling_inputs import BLOCKS
@@ -17,6 +17,8 @@ from inflight.triton_backend.launch.template_variables import VARIABLES, check_o
 from inflight.triton_backend.launch.unary_models import UNARY_MODELS, unary_config
 
 MODELS = ("preprocessing", "tensorrt_llm", "postprocessing", "ensemble", "tensorrt_llm_bls")
+# Of an engine that embeds or scores: it needs no other.
+POOLING = "pooling"
 CONFIG_NAME = "config.pbtxt"
 TEMPLATES = Path(inflight.model_repo.__file__).parent
 
@@ -45,8 +47,8 @@ def write_repository(
     out_dir: Path,
     options: RepositoryOptions = RepositoryOptions(),
 ) -> WrittenRepository:
-    """Write the five models to `out_dir`, and where they are decoupled those for unary clients; it appears whole or not
-    at all.
+    """Write the five models to `out_dir`, and where they are decoupled those for unary clients; or the one of an engine
+    that embeds or scores. It appears whole or not at all.
 
     Raises EngineError when `engine_dir` is no engine, InflightError for an override that is unknown or impossible or
     when `out_dir` exists and `options.overwrite` is false.
@@ -54,13 +56,15 @@ def write_repository(
     manifest = read_engine_directory(engine_dir).manifest
     notes = check_overrides(options.overrides)
     values = _values(engine_dir, manifest, options.overrides)
-    marker = f"{MODELS[0]}/{CONFIG_NAME}"
+    generates = not isinstance(manifest.pooling, PoolingFacts)
+    models = MODELS if generates else (POOLING,)
+    marker = f"{models[0]}/{CONFIG_NAME}"
     with atomic_directory(out_dir, overwrite=options.overwrite, marker=marker) as scratch:
-        for model in MODELS:
+        for model in models:
             text = (TEMPLATES / model / CONFIG_NAME).read_text(encoding="utf-8")
             # `string.Template` is what fill_template uses, so users' own templates and ours are interchangeable.
             _write_model(scratch / model, string.Template(text).substitute(values), model)
-        if values["decoupled_mode"] == "true":
+        if generates and values["decoupled_mode"] == "true":
             for model, decoupled in UNARY_MODELS.items():
                 config = unary_config(model, (scratch / decoupled / CONFIG_NAME).read_text(encoding="utf-8"))
                 _write_model(scratch / model, config, model if (TEMPLATES / model).is_dir() else decoupled)

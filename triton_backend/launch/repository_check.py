@@ -13,7 +13,7 @@ from tritonclient.grpc import model_config_pb2
 
 from inflight.errors import EngineError
 from inflight.runtime.loading.engine_directory import read_engine_directory
-from inflight.triton_backend.launch.repository import CONFIG_NAME, MODELS, TEMPLATES
+from inflight.triton_backend.launch.repository import CONFIG_NAME, MODELS, POOLING, TEMPLATES
 from inflight.triton_backend.launch.sampling_inputs import BLOCKS
 from inflight.triton_backend.launch.template_variables import VARIABLES
 from inflight.triton_backend.launch.unary_models import UNARY_MODELS
@@ -41,7 +41,8 @@ def check_repository(directory: Path) -> list[Problem]:
         return [Problem(directory, "directory", "It does not exist.", "Write it with `inflight make-repo ENGINE DIR`.")]
     problems: list[Problem] = []
     configs: dict[str, Any] = {}
-    for model in (*MODELS, *(name for name in UNARY_MODELS if (directory / name).is_dir())):
+    needed = (POOLING,) if (directory / POOLING).is_dir() else MODELS
+    for model in (*needed, *(name for name in UNARY_MODELS if (directory / name).is_dir())):
         file = directory / model / CONFIG_NAME
         found = list(_check_text(file))
         problems += found

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Response
+from fastapi import APIRouter, FastAPI, Response
 from starlette.middleware.cors import CORSMiddleware
 
 from inflight import __version__
+from inflight.engine_format.manifest import PoolingFacts
 from inflight.runtime.text.prompt_characters import most_characters
 from inflight.triton_backend.openai.answers.json_answer import JsonAnswer
 from inflight.triton_backend.openai.chat import chat_router
@@ -18,6 +19,9 @@ from inflight.triton_backend.openai.errors import ApiError, add_error_handlers
 from inflight.triton_backend.openai.http_headers import REQUEST_ID, AnswerHead, AnswerWithRequestId
 from inflight.triton_backend.openai.limits import BoundBodies, EngineLimits
 from inflight.triton_backend.openai.metrics import CountAnswers
+from inflight.triton_backend.openai.pooling.embeddings import embeddings_router
+from inflight.triton_backend.openai.pooling.other_tasks import other_tasks_router
+from inflight.triton_backend.openai.pooling.rerank import rerank_router
 from inflight.triton_backend.openai.service import Service
 from inflight.triton_backend.openai.tokenize import tokenize_router
 
@@ -35,8 +39,8 @@ def create_app(service: Service, allowed_origins: Sequence[str] = ()) -> FastAPI
 
     app = FastAPI(title="inflight", version=__version__, lifespan=lifespan, default_response_class=JsonAnswer)
     add_error_handlers(app)
-    app.include_router(chat_router(service))
-    app.include_router(completions_router(service))
+    for router in _task_routers(service):
+        app.include_router(router)
     app.include_router(tokenize_router(service))
     _add_model_routes(app, service)
     _add_operations(app, service)
@@ -55,6 +59,15 @@ def create_app(service: Service, allowed_origins: Sequence[str] = ()) -> FastAPI
     app.add_middleware(AnswerHead)
     app.add_middleware(AnswerWithRequestId)
     return app
+
+
+def _task_routers(service: Service) -> list[APIRouter]:
+    """What the engine was built for, and routes of other tasks that say so."""
+    pooling = service.manifest.pooling
+    if not isinstance(pooling, PoolingFacts):
+        return [chat_router(service), completions_router(service), other_tasks_router(service, "generate")]
+    own = embeddings_router if pooling.task == "embed" else rerank_router
+    return [own(service), other_tasks_router(service, pooling.task)]
 
 
 def _engine_limits(service: Service) -> EngineLimits:
@@ -93,6 +106,15 @@ def _add_operations(app: FastAPI, service: Service) -> None:
         return {"version": __version__}
 
 
+def _task(service: Service) -> dict[str, Any]:
+    """What the model is for: "generate", "embed" or "score"."""
+    pooling = service.manifest.pooling
+    if not isinstance(pooling, PoolingFacts):
+        return {"task": "generate"}
+    size = {"dimensions": pooling.output_size} if pooling.task == "embed" else {}
+    return {"task": pooling.task, **size}
+
+
 def _model(service: Service) -> dict[str, Any]:
     """`max_model_len` as vLLM shows it: prompt and completion together. `accuracy` where the engine has a record."""
     model = {
@@ -102,5 +124,6 @@ def _model(service: Service) -> dict[str, Any]:
         "owned_by": "inflight",
         "root": service.manifest.source.model,
         "max_model_len": service.manifest.limits.max_seq_len,
+        **_task(service),
     }
     return model if service.accuracy is None else {**model, "accuracy": service.accuracy}

@@ -116,8 +116,9 @@ def check_body(body: bytes, engine: EngineLimits) -> None:
         return
     if isinstance(value, dict):
         # Of a prompt that is to be truncated only the end counts, or the beginning; the body's limit bounds the rest.
-        length_of = None if value.get("truncate_prompt_tokens") is not None else engine
-        for name in ("prompt", "input"):
+        truncates = value.get("truncate_prompt_tokens") is not None or value.get("truncate") is True
+        length_of = None if truncates else engine
+        for name in ("prompt", "input", "query", "documents", "texts"):
             _check_prompts(name, value.get(name), length_of)
         _check_messages(value.get("messages"), length_of)
         for name, most in _LISTS.items():

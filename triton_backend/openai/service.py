@@ -20,7 +20,7 @@ from inflight.runtime.scheduler.step import TokenResult
 from inflight.runtime.text.completion import CompletionDelta, RequestText
 from inflight.runtime.text.tokenizer import MANY_CHARACTERS, Tokenizer
 from inflight.runtime.text.words import with_bad_word_ids
-from inflight.triton_backend.openai.backends.base import TokenBackend
+from inflight.triton_backend.openai.backends.base import PoolingBackend, TokenBackend
 from inflight.triton_backend.openai.errors import ApiError, blaming
 from inflight.triton_backend.openai.limits import MAX_BODY_BYTES
 from inflight.triton_backend.openai.metrics import ShimMetrics
@@ -76,6 +76,12 @@ class Service:
         """The result of `work`, which runs a chat template. That is a program and may take long over few characters, so
         that it always has a thread."""
         return await asyncio.to_thread(work)
+
+    @property
+    def pooling(self) -> PoolingBackend:
+        """The backend of an engine that pools; it has no other."""
+        assert isinstance(self.backend, PoolingBackend), "an engine that pools has a backend that does"
+        return self.backend
 
     def check_model(self, name: str | None) -> None:
         """Raises ApiError (404) for another model's name, where names are taken strictly."""

@@ -18,7 +18,7 @@ T = TypeVar("T")
 Event = dict[str, Any]
 
 # nginx's status for a client that has closed the connection; only visible in the metrics.
-_CLIENT_GONE = Response(status_code=499)
+CLIENT_GONE = Response(status_code=499)
 
 
 class Answer(Protocol):
@@ -34,7 +34,7 @@ async def respond(request: Request, answer: Answer, stream: bool) -> Response:
     if stream:
         return await event_stream(request, answer.events())
     whole = await unless_disconnected(request, answer.whole())
-    return _CLIENT_GONE if whole is None else JsonAnswer(whole)
+    return CLIENT_GONE if whole is None else JsonAnswer(whole)
 
 
 async def event_stream(request: Request, events: AsyncGenerator[Event, None]) -> Response:
@@ -50,7 +50,7 @@ async def event_stream(request: Request, events: AsyncGenerator[Event, None]) ->
         raise
     if first is None:
         await events.aclose()
-        return _CLIENT_GONE
+        return CLIENT_GONE
     return StreamingResponse(
         _lines(first, events), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
     )

@@ -15,7 +15,6 @@ from inflight.runtime.engine.heartbeat import Heartbeat
 from inflight.runtime.engine.thread import EngineThread
 from inflight.runtime.executors.base import Executor
 from inflight.runtime.executors.registry import find_loader
-from inflight.runtime.loading.load import KvCacheBudget, load_engine
 from inflight.runtime.scheduler.admission import Policy
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
 from inflight.runtime.structured.compiler import GrammarCompiler
@@ -26,6 +25,7 @@ from inflight.triton_backend.tensorrt_llm.refused_inputs import NO_STREAMING, ON
 from inflight.triton_backend.tensorrt_llm.response_sender import ResponseSender
 from inflight.triton_backend.tensorrt_llm.response_stream import ResponseStream
 from inflight.triton_backend.wire.client_names import names_of_ids_client, names_of_text_client
+from inflight.triton_backend.wire.engine_settings import load_executor
 from inflight.triton_backend.wire.input_limits import check_sizes
 from inflight.triton_backend.wire.joined_rows import JoinedRows
 from inflight.triton_backend.wire.request_tensors import Array, RowTensors, batch_size
@@ -47,7 +47,7 @@ class TritonPythonModel:
         end_with_server()
         settings = ModelSettings(args)
         self._decoupled = settings.decoupled
-        executor = _load(settings)
+        executor = load_executor(settings)
         self._defaults = ModelDefaults(
             end_token_ids=executor.manifest.generation.end_token_ids,
             vocab_size=executor.manifest.model.vocab_size,
@@ -128,16 +128,6 @@ class TritonPythonModel:
 
     def _show_metrics(self) -> None:
         self._metrics.update(self._engine.stats())
-
-
-def _load(settings: ModelSettings) -> Executor:
-    fraction = settings.number("kv_cache_free_gpu_mem_fraction")
-    budget = KvCacheBudget(
-        bytes=settings.integer("kv_cache_bytes"),
-        tokens=settings.integer("max_tokens_in_paged_kv_cache"),
-        **({} if fraction is None else {"fraction": fraction}),
-    )
-    return load_engine(Path(settings.required("gpt_model_path")), threads=settings.integer("threads"), kv_cache=budget)
 
 
 def _grammars(settings: ModelSettings, executor: Executor) -> GrammarCompiler | None:

@@ -70,7 +70,7 @@ def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: CpuRecipe) -> 
     narrow_scales(graph)
     weights = WeightLayout(graph)
     kv_cache = kv_cache_facts(checkpoint.config, kv_dtype, tokens_per_block)
-    source = emit(graph, weights, recipe.limits, kv_cache)
+    source = emit(graph, weights, recipe.limits, kv_cache, pooled=checkpoint.spec.pooled is not None)
     compiler = compiler_version(recipe.cxx)
     variants = tuple(_variant(level, code_digest(source.text, level, compiler)) for level in levels)
     own = CpuFacts(weights_file=WEIGHTS_FILE, variants=variants)

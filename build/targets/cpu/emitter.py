@@ -30,8 +30,11 @@ class CSource:
     workspace_bytes: int
 
 
-def emit(graph: ir.Graph, weights: WeightLayout, limits: Limits, kv_cache: KvCacheFacts) -> CSource:
-    """Emit `graph`, whose intermediate values carry their workspace offsets in their metadata.
+def emit(
+    graph: ir.Graph, weights: WeightLayout, limits: Limits, kv_cache: KvCacheFacts, *, pooled: bool = False
+) -> CSource:
+    """Emit `graph`, whose intermediate values carry their workspace offsets in their metadata. `pooled`: its output is
+    returned as it is, and no token is drawn from it.
 
     Raises BuildError naming every operator that has no kernel.
     """
@@ -62,7 +65,7 @@ def emit(graph: ir.Graph, weights: WeightLayout, limits: Limits, kv_cache: KvCac
             '#include "engine.h"',
             "",
             *functions.definitions,
-            *_run_operators(steps, graph.outputs[0]),
+            *_run_operators(steps, graph.outputs[0], "return_rows" if pooled else "sample_rows"),
             *_operators([*(operator_work(node, weights) for node in graph), sampling_work(graph.outputs[0])]),
             '#include "entry.h"',
             "",
@@ -76,14 +79,26 @@ def _known(node: ir.Node) -> bool:
 
 
 def _limits(graph: ir.Graph, limits: Limits) -> dict[str, int]:
+    size = int(shape_of(graph.outputs[0])[-1])
     return {
-        "VOCAB_SIZE": int(shape_of(graph.outputs[0])[-1]),
+        "VOCAB_SIZE": _rows_of_table(graph, "token_ids") or size,
+        "TOKEN_TYPES": _rows_of_table(graph, "token_types"),
+        "OUTPUT_SIZE": size,
         "MAX_BATCH_SIZE": limits.max_batch_size,
         "MAX_SEQ_LEN": limits.max_seq_len,
         "MAX_NUM_TOKENS": limits.max_num_tokens,
         "MAX_LOGIT_ROWS": limits.max_logit_rows,
         "PARTIAL_ROWS": partial_rows(limits),
     }
+
+
+def _rows_of_table(graph: ir.Graph, numbers: str) -> int:
+    """The rows of the table that is read by this input; 0 where nothing reads it."""
+    for node in graph:
+        if node.op_type == "EmbeddingLookup" and node.inputs[0] is not None and name_of(node.inputs[0]) == numbers:
+            assert node.inputs[1] is not None, f"{node.name} has no table"
+            return int(shape_of(node.inputs[1])[0])
+    return 0
 
 
 def _defines(values: Mapping[str, int]) -> list[str]:
@@ -118,14 +133,14 @@ def _definition(name: str, kernel: str, constants: Sequence[str], types: Sequenc
     ]
 
 
-def _run_operators(steps: Sequence[tuple[ir.Node, str, str]], logits: ir.Value) -> list[str]:
+def _run_operators(steps: Sequence[tuple[ir.Node, str, str]], result: ir.Value, last: str) -> list[str]:
     lines = ["static void run_operators(inflight_engine *e, pool *p, int thread) {"]
     for index, (node, expectation, call) in enumerate(steps):
         lines += [f"    /* {name_of(node.outputs[0])} */", *([f"    {expectation}"] if expectation else [])]
         lines += [f"    {call}", "    pool_barrier(p);"]
         lines += [f"    end_operator(e, thread, {index});"]
-    offset = logits.metadata_props[OFFSET]
-    return [*lines, f"    sample_rows(e, thread, (const float *)(e->workspace + {offset}));", "}", ""]
+    offset = result.metadata_props[OFFSET]
+    return [*lines, f"    {last}(e, thread, (const float *)(e->workspace + {offset}));", "}", ""]
 
 
 def _operators(works: Sequence[OperatorWork]) -> list[str]:

@@ -30,6 +30,7 @@ ROW_COUNTS = {"T": "e->rows.rows", "R": "(int64_t)e->batch->num_logit_rows"}
 _BATCH_ARRAYS = {
     "token_ids": "e->batch->token_ids",
     "positions": "e->rows.positions",
+    "token_types": "e->batch->token_types",
     "logit_rows": "e->batch->logit_rows",
 }
 
@@ -212,7 +213,8 @@ def _paged_attention(node: ir.Node, places: Places) -> KernelCall:
     y = node.outputs[0]
     shape = _cache_shape(node, keys)
     numbers = (_number(node, "scale"), _number(node, "softcap"), "PARTIAL_ROWS")
-    rest = ", ".join((_integer(node, "num_heads"), _integer(node, "window"), *numbers))
+    seen = (_integer(node, "window"), _integer(node, "causal"))
+    rest = ", ".join((_integer(node, "num_heads"), *seen, *numbers))
     caches = (places.cache("key", keys, shape), places.cache("value", values, shape))
     partials = Argument("float *", "(float *)(e->workspace + PARTIALS_OFFSET)")
     sinks = places.weight("floats", _optional(node, 6))

@@ -21,7 +21,7 @@ class CpuTarget(Target[CpuRecipe]):
     name = "cpu"
     summary = "compiled C (default)."
     requires = install_hint("build")
-    capabilities = Capabilities(kv_cache_dtypes=(*FLOATS, *QUANTIZED_CACHES))
+    capabilities = Capabilities(kv_cache_dtypes=(*FLOATS, *QUANTIZED_CACHES), pooling=True)
 
     def recipe_class(self) -> type[CpuRecipe]:
         return CpuRecipe

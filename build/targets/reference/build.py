@@ -81,7 +81,7 @@ def _memory(checkpoint: Checkpoint, limits: Limits) -> MemoryPlan:
     weights = sum(math.prod(entry.shape) for entry in checkpoint.logical_tensors().values())
     heads = max(layer.attention.num_heads for layer in spec.layers)
     scores = heads * limits.max_num_tokens * limits.max_seq_len
-    logits = limits.max_num_tokens * spec.vocab_size
+    logits = limits.max_num_tokens * spec.output_size
     linear_cache = spec.kv_elements * limits.max_seq_len
     return MemoryPlan(
         weights_bytes=weights * _FLOAT_BYTES, workspace_bytes=(linear_cache + scores + logits) * _FLOAT_BYTES

@@ -22,7 +22,7 @@ class ReferenceTarget(Target[ReferenceRecipe]):
     name = "reference"
     summary = "ONNX Runtime on the unfused network; slow, for checking."
     requires = install_hint("build")
-    capabilities = Capabilities(kv_cache_dtypes=("float32", *QUANTIZED_CACHES))
+    capabilities = Capabilities(kv_cache_dtypes=("float32", *QUANTIZED_CACHES), pooling=True)
 
     def recipe_class(self) -> type[ReferenceRecipe]:
         return ReferenceRecipe

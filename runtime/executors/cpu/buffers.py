@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from itertools import chain
 from operator import is_
+
+from msgspec import UNSET
 
 from inflight.engine_format.cpu_abi import Batch, Output
 from inflight.engine_format.manifest import EngineManifest
@@ -28,6 +31,9 @@ class StepBuffers:
         self._tokens_per_block = manifest.kv_cache.tokens_per_block
         self._max_blocks = -(-limits.max_seq_len // self._tokens_per_block)
         self._token_ids = Cells("i", limits.max_num_tokens)
+        self._token_types = Cells("i", limits.max_num_tokens)
+        self._chooses = manifest.pooling is UNSET
+        self._has_types = manifest.pooling is not UNSET and manifest.pooling.token_types > 0
         self._starts = Cells("i", limits.max_batch_size + 1)
         self._contexts = Cells("i", limits.max_batch_size)
         self._tables = Cells("i", limits.max_batch_size * self._max_blocks)
@@ -47,6 +53,7 @@ class StepBuffers:
         self.batch = Batch(
             block_table_stride=self._max_blocks,
             token_ids=self._token_ids.address,
+            token_types=self._token_types.address,
             sequence_starts=self._starts.address,
             context_lengths=self._contexts.address,
             block_tables=self._tables.address,
@@ -96,7 +103,7 @@ class StepBuffers:
             again = place < len(known) and record is known[place]
             if again and row == rows[place]:
                 self._sampling.positions[row] = record.start + 1
-            else:
+            elif self._chooses:
                 self._write_rows(row, record)
             logit_rows.extend(range(first, first + len(record.prompt_targets)))
             if record.sample_last:
@@ -105,6 +112,8 @@ class StepBuffers:
             self._covered.append(0)
             self._write_table(place, record, covered[place] if again else 0)
         self._token_ids.view[: len(token_ids)] = token_ids
+        if self._has_types:
+            self._token_types.view[: len(token_ids)] = array("i", chain.from_iterable(map(_token_types, records)))
         self._starts.view[: len(starts)] = starts
         self._contexts.view[: len(contexts)] = contexts
         self._logit_rows.view[: len(logit_rows)] = logit_rows
@@ -134,6 +143,10 @@ class StepBuffers:
             raise ValueError("the block table is longer than max_seq_len needs")
         first = place * self._max_blocks + written
         self._tables.view[first : first + len(blocks)] = blocks
+
+
+def _token_types(record: ScheduledSequence) -> Sequence[int]:
+    return record.token_types or bytes(len(record.token_ids))
 
 
 def _is_plain_decode(record: ScheduledSequence) -> bool:

@@ -62,6 +62,15 @@ class CpuExecutor:
         self._run(batch, logits.ctypes.data)
         return self._buffers.read(batch), logits
 
+    def states(self, batch: StepBatch) -> npt.NDArray[np.float32]:
+        """See PoolingExecutor."""
+        import numpy as np
+
+        rows = sum(sequence.num_logit_rows for sequence in batch.sequences)
+        states = np.empty((rows, self.manifest.output_size), np.float32)
+        self._run(batch, states.ctypes.data)
+        return states
+
     def start_profile(self) -> None:
         """Measure the time of every operator from the next step on. Restarts a running profile."""
         if self._engine is None:
@@ -120,6 +129,7 @@ class CpuExecutor:
             "kv_cache.bytes_per_block": (manifest.kv_cache.bytes_per_block, build.bytes_per_block),
             "kv_cache.tokens_per_block": (manifest.kv_cache.tokens_per_block, build.tokens_per_block),
             "model.vocab_size": (manifest.model.vocab_size, build.vocab_size),
+            "the size of its output": (manifest.output_size, build.output_size),
             **{f"limits.{name}": (told, getattr(build, name)) for name, told in asdict(manifest.limits).items()},
         }
         wrong = [

@@ -41,6 +41,7 @@ class ReferenceExecutor:
         self.num_blocks = num_blocks
         self._session: Any = _open_session(directory / facts.network, threads)
         _check_network(self._session, manifest, directory / facts.network)
+        self._has_types = any(each.name == "token_types" for each in self._session.get_inputs())
         self._pool = PagedPool(manifest, num_blocks)
         self._cache = LinearCache(manifest)
 
@@ -56,6 +57,13 @@ class ReferenceExecutor:
         output = StepOutput.of([sequence_result(*pair) for pair in zip(batch.sequences, logits, strict=True)])
         return output, np.concatenate(logits)
 
+    def states(self, batch: StepBatch) -> Floats:
+        """See PoolingExecutor."""
+        if self._session is None:
+            raise EngineError("The engine is closed.")
+        check_batch(batch, self.manifest, self.num_blocks)
+        return np.concatenate([self._run(sequence) for sequence in batch.sequences])
+
     def close(self) -> None:
         self._session = None
 
@@ -67,8 +75,11 @@ class ReferenceExecutor:
         binding.bind_cpu_input("token_ids", np.array([sequence.token_ids], np.int64))
         binding.bind_cpu_input("positions", np.arange(start, start + count)[None])
         binding.bind_cpu_input("write_index", np.array([start]))
+        if self._has_types:
+            types = np.array([sequence.token_types or [0] * count], np.int64)
+            binding.bind_cpu_input("token_types", types)
         self._cache.bind(binding)
-        binding.bind_output("logits", "cpu")
+        binding.bind_output(self._session.get_outputs()[0].name, "cpu")
         self._session.run_with_iobinding(binding)
         self._pool.scatter(sequence.block_table, start, start + count, self._cache)
         logits: Floats = binding.get_outputs()[-1].numpy()[0]
@@ -95,7 +106,8 @@ def _check_network(session: Any, manifest: EngineManifest, network: Path) -> Non
     cache = [model.num_key_value_heads, manifest.limits.max_seq_len, model.head_size]
     told = {f"past_{kind}.{layer}": cache for layer in range(model.num_hidden_layers) for kind in ("key", "value")}
     compiled = {each.name: each.shape[1:] for each in session.get_inputs() if each.name.startswith("past_")}
-    told["logits"], compiled["logits"] = [model.vocab_size], session.get_outputs()[0].shape[2:]
+    result = session.get_outputs()[0]
+    told[result.name], compiled[result.name] = [manifest.output_size], result.shape[2:]
     if wrong := [name for name in told.keys() | compiled.keys() if told.get(name) != compiled.get(name)]:
         name = min(wrong)
         raise EngineError(

@@ -177,7 +177,8 @@ def convert(
     checkpoint = Checkpoint.open(output_dir)
     if checkpoint.tokenizer_directory is None:
         typer.echo(f"{model or model_dir} has no tokenizer: the engine will take and give token ids only.", err=True)
-    if checkpoint.config.inflight is None or not checkpoint.config.inflight.end_token_ids:
+    facts, pools = checkpoint.config.inflight, checkpoint.config.pooling is not None
+    if not pools and (facts is None or not facts.end_token_ids):
         typer.echo(
             f"{model or model_dir} names no end token: answers end at stop strings, stop tokens and max_tokens alone. "
             "eos_token_id in its generation_config.json would name one.",

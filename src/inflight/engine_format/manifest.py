@@ -123,6 +123,29 @@ class GenerationFacts(Facts, frozen=True, kw_only=True):
     sampling_defaults: dict[str, float | int] = msgspec.field(default_factory=dict)
 
 
+# What the tasks of engines that pool make, in words.
+OUTPUTS = {"embed": "embeddings", "score": "scores of pairs"}
+
+
+class PoolingFacts(Facts, frozen=True, kw_only=True):
+    """What becomes of hidden states, of an engine that generates nothing (docs/formats/embeddings.md).
+
+    `task`: a vector of a text, or a score of a pair of texts. `output_size`: numbers that a step yields of each row.
+    `causal`: tokens do not see those behind them. `token_types`: kinds of tokens that have an embedding; 0: none.
+    `prompts` are put in front of texts by their names, `default_prompt` where a text names none.
+    """
+
+    task: Literal["embed", "score"]
+    pooling: Literal["mean", "cls", "last", "max"]
+    output_size: PositiveInt
+    causal: bool
+    token_types: NonNegativeInt = 0
+    normalize: bool = False
+    activation: Literal["identity", "sigmoid"] = "identity"
+    prompts: dict[str, str] = msgspec.field(default_factory=dict)
+    default_prompt: str | None = None
+
+
 class SourceFacts(Facts, frozen=True, kw_only=True):
     """Where the weights came from. `rounded_by_convert`: converting the model again, as `precision` tells, gives the
     same weights; not so those that were quantized on data or by another tool. `kept_from_source`: the model itself has
@@ -148,7 +171,7 @@ class EngineManifest(Facts, frozen=True, kw_only=True):
     which are verified and lie inside the directory.
 
     target_facts belong to the target, whose own record reads them (engine_format/target_facts.py). listing: a JSON file
-    of tables {title: rows}, which `inflight inspect` shows.
+    of tables {title: rows}, which `inflight inspect` shows. pooling: unset where the engine generates text.
     """
 
     format_version: int = FORMAT_VERSION
@@ -164,8 +187,14 @@ class EngineManifest(Facts, frozen=True, kw_only=True):
     memory: MemoryPlan
     work: WorkPlan
     generation: GenerationFacts
+    pooling: PoolingFacts | msgspec.UnsetType = msgspec.UNSET
     listing: str | None = None
     source: SourceFacts
     recipe: dict[str, Any]
     tools: dict[str, str]
     files: dict[str, FileFacts]
+
+    @property
+    def output_size(self) -> int:
+        """The numbers that a step yields of each row: logits, or what is pooled."""
+        return self.model.vocab_size if self.pooling is msgspec.UNSET else self.pooling.output_size

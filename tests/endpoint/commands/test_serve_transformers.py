@@ -20,7 +20,7 @@ from inflight.runtime.text.tokenizer import load_tokenizer
 from inflight.triton_backend.launch.installation import TritonInstallation
 from tests.endpoint.commands.test_serve_command import serving
 from tests.engines.serving_engines import write_tokenizer
-from tests.models.unlisted_models import save_unlisted
+from tests.models.families.unlisted_models import save_unlisted
 from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.endpoint

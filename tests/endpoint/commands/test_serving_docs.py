@@ -19,11 +19,14 @@ EXAMPLES = re.findall(r"^```(python|sh)\n(.*?)^```$", PAGE.read_text(encoding="u
 
 
 @pytest.mark.parametrize(("language", "code"), EXAMPLES, ids=range(len(EXAMPLES)))
-def test_an_example_of_the_page_runs(triton: TritonServer, triton_shim: str, language: str, code: str) -> None:
+def test_an_example_of_the_page_runs(
+    triton: TritonServer, triton_shim: str, embedded_embedding_shim: str, language: str, code: str
+) -> None:
+    api = embedded_embedding_shim if "client.embeddings" in code else triton_shim
     ports = {
         "localhost:8000": f"127.0.0.1:{triton.address.http_port}",
         "localhost:8001": triton.address.grpc_url,
-        "localhost:9000": triton_shim.removeprefix("http://"),
+        "localhost:9000": api.removeprefix("http://"),
     }
     for documented, actual in ports.items():
         code = code.replace(documented, actual)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,8 +133,8 @@ def _spell(value: Any, random_: random.Random) -> str:
     return json.dumps(value, ensure_ascii=random_.random() < 0.5)
 
 
-def _mutated_body(path: str, random_: random.Random, names: list[str]) -> bytes:
-    body: Any = copy.deepcopy(GOOD[path])
+def _mutated_body(good: Any, random_: random.Random, names: list[str]) -> bytes:
+    body = copy.deepcopy(good)
     for _ in range(random_.choice((1, 1, 1, 2, 4))):
         container, key = random_.choice(_places(body))
         kind = random_.random()
@@ -169,11 +169,11 @@ def _broken(body: bytes, random_: random.Random) -> bytes:
     return random_.choice(kinds)()
 
 
-def draw(random_: random.Random, names: list[str]) -> Call:
-    """One call; `names` are keys that bodies may have. What it may generate is little: it has no way to ask for much,
-    but by leaving max_tokens out, so that it always has one."""
-    path = random_.choices(list(GOOD), (5, 5, 1, 1))[0]
-    body = _mutated_body(path, random_, names)
+def draw(random_: random.Random, names: list[str], good: Mapping[str, Any] = GOOD) -> Call:
+    """One call; `names` are keys that bodies may have, `good` a body of each path. What it may generate is little: it
+    has no way to ask for much, but by leaving max_tokens out, so that it always has one."""
+    path = random_.choices(list(good), (5, 5, 1, 1) if good is GOOD else None)[0]
+    body = _mutated_body(good[path], random_, names)
     kind = random_.random()
     if kind < 0.1:
         return Call("POST", path, _broken(body, random_))

@@ -51,9 +51,11 @@ class Shape:
     softcap: float  # 0: none
     factors: tuple[float, float]  # of keys and of values, in a cache of 8-bit floats
     sinks: float  # their usual size; 0: none
+    causal: int = 1  # 0: every row sees its whole sequence, which is one step's
 
     @classmethod
     def random(cls, rng: np.random.Generator, dtype: Any) -> Shape:
+        causal = int(rng.random() < 0.7)
         head_size = int(rng.choice([2, 6, 24, 48, 64, 80, 128, *(() if dtype in FLOATS else (5, 33))]))
         return cls(
             dtype=dtype,
@@ -61,7 +63,7 @@ class Shape:
             num_kv_heads=int(rng.integers(1, 4)),
             queries_per_kv=int(rng.choice([1, 3, 7, 50])),
             tokens_per_block=int(rng.choice([16, 32, 64, 80, 128])),
-            window=int(rng.choice([0, 0, 1, 50, 300])),
+            window=int(rng.choice([0, 0, 1, 50, 300])) if causal else 0,
             has_norms=bool(rng.random() < 0.5),
             rotary_size=int(rng.choice([head_size // 2 * 2, head_size // 2 * 2, head_size // 4 * 2, 0])),
             norm_last=int(rng.integers(2)),
@@ -69,6 +71,7 @@ class Shape:
             softcap=float(np.float32(rng.choice([0, 0, 0.5, 20]))),
             factors=(_factor(rng), _factor(rng)) if dtype == FLOAT8 else (1.0, 1.0),
             sinks=float(rng.choice([0, 1, 10])),
+            causal=causal,
         )
 
     @property
@@ -108,7 +111,7 @@ class Shape:
 
     @property
     def scores(self) -> dict[str, Any]:
-        return {"scale": self.scale, "window": self.window, "softcap": self.softcap}
+        return {"scale": self.scale, "window": self.window, "causal": self.causal, "softcap": self.softcap}
 
 
 class Attention:
@@ -246,6 +249,7 @@ def check_attention(
         start, parts = 0, []
         while start < length:
             count = 1 if rng.random() < 0.5 else int(rng.integers(1, length - start + 1))
+            count = count if shape.causal else length
             rows_of_chunk = qkv[index][start : start + count].copy()
             parts.append(together.step(Step([(start, count, table)]), rows_of_chunk, threads=int(rng.integers(1, 4))))
             start += count

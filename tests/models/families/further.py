@@ -83,8 +83,8 @@ def randomize(model: PreTrainedModel) -> None:
     """Every weight, norm and bias random, on a scale that keeps logits lively."""
     added = any(name in type(model).__name__ for name in ("Gemma", "Nemotron"))
     width = model.get_input_embeddings().weight.shape[-1]
-    projection = model.get_output_embeddings().weight
-    tied = projection is model.get_input_embeddings().weight
+    projection = model.get_output_embeddings()
+    tied = projection is not None and projection.weight is model.get_input_embeddings().weight
     for module in model.modules():
         is_norm = "Norm" in type(module).__name__
         for name, parameter in module.named_parameters(recurse=False):

@@ -20,7 +20,7 @@ from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
 from inflight.errors import RequestError
 from inflight.runtime import LLM, CompletionOutput, SamplingParams, SchedulerConfig
-from tests.models.random_schemas import random_schema
+from tests.engines.random_schemas import random_schema
 from tests.models.tiny_tokenizers import random_text
 from tests.paths import ROOT
 

@@ -11,7 +11,7 @@ import torch
 
 from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.checkpoint.reference_decoder import hidden_states
+from inflight.convert.checkpoint.reference.decoder import hidden_states
 from inflight.convert.options import ConvertOptions
 from tests.models.random_models import (
     LINEAR_ROPE,

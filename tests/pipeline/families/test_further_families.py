@@ -22,7 +22,7 @@ from inflight.build.registry import make_recipe
 from inflight.cli.main import build_app
 from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.checkpoint.reference_decoder import hidden_states
+from inflight.convert.checkpoint.reference.decoder import hidden_states
 from inflight.convert.families.table import FAMILIES
 from inflight.convert.families.text_parts import TEXT_PARTS
 from inflight.convert.options import ConvertOptions

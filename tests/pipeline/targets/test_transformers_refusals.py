@@ -22,7 +22,7 @@ from inflight.build.registry import make_recipe
 from inflight.convert.api import convert_model
 from inflight.errors import InflightError, ModelError
 from tests.engines.serving_engines import write_tokenizer
-from tests.models.unlisted_models import save_unlisted
+from tests.models.families.unlisted_models import save_unlisted
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.pipeline

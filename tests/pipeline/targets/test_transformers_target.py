@@ -31,7 +31,7 @@ from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
 from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch
 from tests.conftest import SEED_VARIABLE
-from tests.models.unlisted_models import CONFIGS, VOCAB_SIZE, save_unlisted
+from tests.models.families.unlisted_models import CONFIGS, VOCAB_SIZE, save_unlisted
 from tests.network.support import one_in_three
 
 pytestmark = pytest.mark.pipeline

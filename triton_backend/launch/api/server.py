@@ -9,8 +9,10 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 import uvicorn
+from msgspec import UNSET
 
 from inflight.errors import InflightError
 from inflight.progress import console
@@ -18,9 +20,11 @@ from inflight.records import Record
 from inflight.runtime.engine.core import EngineCore
 from inflight.runtime.engine.heartbeat import Heartbeat
 from inflight.runtime.engine.thread import EngineThread
+from inflight.runtime.executors.base import PoolingExecutor
 from inflight.runtime.loading.accuracy import engine_accuracy
 from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.runtime.loading.load import load_engine
+from inflight.runtime.pooling.thread import PoolingThread
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
 from inflight.runtime.structured.compiler import GrammarCompiler
 from inflight.runtime.text.tokenizer import Tokenizer, load_tokenizer
@@ -30,7 +34,9 @@ from inflight.triton_backend.launch.options import ServeOptions
 from inflight.triton_backend.openai.app import create_app
 from inflight.triton_backend.openai.backends.base import TokenBackend
 from inflight.triton_backend.openai.backends.embedded import EmbeddedBackend
+from inflight.triton_backend.openai.backends.embedded_pooling import EmbeddedPooling
 from inflight.triton_backend.openai.backends.triton import TritonBackend
+from inflight.triton_backend.openai.backends.triton_pooling import TritonPooling
 from inflight.triton_backend.openai.metrics import ShimMetrics
 from inflight.triton_backend.openai.service import Service
 
@@ -92,9 +98,13 @@ def main() -> None:
 
 def _backend(orders: ApiOrders, heartbeat: Heartbeat, tokenizer: Tokenizer) -> TokenBackend:
     if orders.triton is not None:
-        return TritonBackend(orders.triton)
+        pools = read_engine_directory(orders.engine_dir).manifest.pooling is not UNSET
+        return TritonPooling(orders.triton) if pools else TritonBackend(orders.triton)
     options = orders.options
     executor = load_engine(orders.engine_dir, threads=options.threads, kv_cache=options.budget)
+    if executor.manifest.pooling is not UNSET:
+        pooling = cast(PoolingExecutor, executor)
+        return EmbeddedPooling(PoolingThread(pooling, heartbeat, max_queue_size=options.max_queue_size))
     config = SchedulerConfig(
         policy=options.policy,
         enable_prefix_caching=options.prefix_caching,

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from typing import Protocol
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol, runtime_checkable
 
 from inflight.runtime.engine.stats import CoreStats
+from inflight.runtime.pooling.texts import TokenizedText
+from inflight.runtime.pooling.vectors import Floats
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
+
+
+@runtime_checkable
+class PoolingBackend(Protocol):
+    """Makes vectors and scores of checked texts. Used from one event loop."""
+
+    async def pool(self, texts: Sequence[TokenizedText]) -> list[Floats]:
+        """What each of `texts` becomes, float32 [output_size], in their order. Cancelling it drops those that wait.
+        Raises EngineError when the engine fails, OverloadedError when its queue is full."""
+        ...
 
 
 class TokenBackend(Protocol):

@@ -52,7 +52,7 @@ class TritonBackend:
     @cached_property
     def _client(self) -> triton.InferenceServerClient:
         """Made when first used: it belongs to the event loop that is running then."""
-        return triton.InferenceServerClient(self._url, channel_args=_CHANNEL)
+        return open_client(self._url)
 
     async def generate(self, request: Request) -> AsyncGenerator[TokenDelta, None]:
         self._refuse_if_closed()
@@ -119,7 +119,7 @@ class TritonBackend:
         yield {
             "model_name": self._model,
             "request_id": request_id,
-            "inputs": [_input(name, array) for name, array in tensors.items()],
+            "inputs": [infer_input(name, array) for name, array in tensors.items()],
             "outputs": [triton.InferRequestedOutput(name) for name in outputs],
             "parameters": {ASKS_FOR_CODES: True},
         }
@@ -138,7 +138,12 @@ async def _next_response(stream: AsyncIterator[Any]) -> dict[str, Array]:
     return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 
 
-def _input(name: str, array: Array) -> triton.InferInput:
+def open_client(url: str) -> triton.InferenceServerClient:
+    """A client for the event loop that is running."""
+    return triton.InferenceServerClient(url, channel_args=_CHANNEL)
+
+
+def infer_input(name: str, array: Array) -> triton.InferInput:
     tensor = triton.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
     tensor.set_data_from_numpy(array)
     return tensor

@@ -34,6 +34,7 @@ typedef struct {
 typedef struct {
     int32_t num_sequences, num_tokens, num_logit_rows, block_table_stride;
     const int32_t *token_ids;            /* [num_tokens] */
+    const int32_t *token_types;          /* [num_tokens]; NULL where the model has none */
     const int32_t *sequence_starts;      /* [num_sequences + 1] */
     const int32_t *context_lengths;      /* [num_sequences]: tokens already in the cache */
     const int32_t *block_tables;         /* [num_sequences][block_table_stride] */
@@ -47,7 +48,7 @@ typedef struct {
     int32_t *ranks;        /* [num_logit_rows], from 1 */
     int32_t *top_ids;      /* [num_logit_rows][INFLIGHT_MAX_TOP_LOGPROBS] */
     float *top_logprobs;   /* [num_logit_rows][INFLIGHT_MAX_TOP_LOGPROBS] */
-    float *logits;         /* NULL, or [num_logit_rows][vocab_size] */
+    float *logits;         /* NULL, or [num_logit_rows][output_size] */
 } inflight_output;
 
 /* What one operator of the model computes and moves at least. In a step it has T rows (or the logit rows), sees
@@ -62,7 +63,7 @@ typedef struct {
 /* What the engine was compiled for, whatever its manifest says. */
 typedef struct {
     const char *digest; /* of the code: its source and compiler */
-    int64_t weights_bytes, workspace_bytes, bytes_per_block, vocab_size, tokens_per_block;
+    int64_t weights_bytes, workspace_bytes, bytes_per_block, vocab_size, output_size, tokens_per_block;
     int64_t max_batch_size, max_seq_len, max_num_tokens, max_logit_rows;
 } inflight_build;
 

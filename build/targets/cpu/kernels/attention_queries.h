@@ -73,7 +73,7 @@ INLINE split_view view_split(attention_shape s, const token_rows *t, const atten
                              int64_t split, int64_t first, int64_t last) {
     const int64_t size = split_tokens(s.cache), start = split * size, position = t->positions[piece->first_row];
     const int64_t skip = max_int(0, first_seen(s, position + first) - start) / s.cache.tokens_per_block;
-    const int64_t tokens = min_int(size, position + last + 1 - start);
+    const int64_t tokens = min_int(size, end_seen(s, t, piece->first_row + last) - start);
     return (split_view){t->block_tables + t->sequence_of_row[piece->first_row] * t->block_table_stride +
                             split * blocks_per_split(s.cache),
                         kv_head, skip, max_int(skip, ceil_div(tokens, s.cache.tokens_per_block)), tokens};
@@ -83,9 +83,9 @@ INLINE split_view view_split(attention_shape s, const token_rows *t, const atten
 INLINE visible_tokens view_tokens(attention_shape s, const piece_view *view, const split_view *split, int64_t number,
                                   int64_t query) {
     const int64_t start = number * split_tokens(s.cache);
-    const int64_t position = view->rows->positions[view->piece->first_row] + query / heads_per_group(s);
+    const int64_t row = view->piece->first_row + query / heads_per_group(s);
     return (visible_tokens){split->skip * s.cache.tokens_per_block / LANES, ceil_div(split->tokens, LANES),
-                            first_seen(s, position) - start, position - start};
+                            first_seen(s, view->rows->positions[row]) - start, end_seen(s, view->rows, row) - 1 - start};
 }
 
 INLINE void attend_floats(attention_shape s, int count, int64_t first, int64_t number, const piece_view *view,

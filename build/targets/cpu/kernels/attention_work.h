@@ -17,7 +17,7 @@
 
 typedef struct {
     cache_shape cache;
-    int64_t num_heads, window; /* window 0: none */
+    int64_t num_heads, window, causal; /* window 0: none; causal 0: a row sees its whole sequence, which is one step's */
     float scale, softcap; /* scores become softcap tanh(score / softcap); 0: they stay as they are */
     int64_t partial_rows; /* (row, split) pairs that the memory for partial results holds */
     float key_factor, value_factor; /* what the numbers of a cache of E4M3 are multiplied by */
@@ -32,6 +32,11 @@ INLINE int64_t split_tokens(cache_shape s) { return blocks_per_split(s) * s.toke
 /* The first position that a row at `position` sees. */
 INLINE int64_t first_seen(attention_shape s, int64_t position) {
     return s.window > 0 ? max_int(0, position - s.window + 1) : 0;
+}
+
+/* Behind the last position that row `row` sees. */
+INLINE int64_t end_seen(attention_shape s, const token_rows *t, int64_t row) {
+    return 1 + t->positions[s.causal ? row : t->sequence_starts[t->sequence_of_row[row] + 1] - 1];
 }
 
 typedef struct {
@@ -70,14 +75,15 @@ INLINE int walk_rows(attention_shape s, const token_rows *t, attention_walk *w) 
     }
     const int64_t first = t->sequence_starts[w->sequence] + --w->next_piece * rows_per_piece(s);
     const int64_t rows = min_int(rows_per_piece(s), t->sequence_starts[w->sequence + 1] - first);
-    const int64_t position = t->positions[first], split = first_seen(s, position) / split_tokens(s.cache);
-    w->piece = (attention_piece){first, rows, split, ceil_div(position + rows, split_tokens(s.cache)) - split, -1};
+    const int64_t split = first_seen(s, t->positions[first]) / split_tokens(s.cache);
+    const int64_t end = end_seen(s, t, first + rows - 1);
+    w->piece = (attention_piece){first, rows, split, ceil_div(end, split_tokens(s.cache)) - split, -1};
     return 1;
 }
 
 INLINE int64_t piece_cost(attention_shape s, const token_rows *t, const attention_piece *piece) {
-    const int64_t position = t->positions[piece->first_row];
-    return piece->rows * (position + piece->rows - first_seen(s, position));
+    const int64_t end = end_seen(s, t, piece->first_row + piece->rows - 1);
+    return piece->rows * (end - first_seen(s, t->positions[piece->first_row]));
 }
 
 /* The next piece, cut if the plan says so and there is memory for its partial results. */

@@ -1,6 +1,6 @@
 /* What every operator of a compiled engine can see. The build defines INFLIGHT_BUILD, the digest of this code, and the
  * emitter the limits before it includes this file:
- * VOCAB_SIZE, MAX_BATCH_SIZE, MAX_SEQ_LEN, MAX_NUM_TOKENS, MAX_LOGIT_ROWS, TOKENS_PER_BLOCK, the sizes WEIGHTS_BYTES,
+ * VOCAB_SIZE, TOKEN_TYPES (0: none), OUTPUT_SIZE (VOCAB_SIZE, or the size of what is pooled), MAX_BATCH_SIZE, MAX_SEQ_LEN, MAX_NUM_TOKENS, MAX_LOGIT_ROWS, TOKENS_PER_BLOCK, the sizes WEIGHTS_BYTES,
  * WORKSPACE_BYTES and BYTES_PER_BLOCK, and the workspace offsets POSITIONS_OFFSET and SEQUENCES_OFFSET of two int32
  * [MAX_NUM_TOKENS] arrays. */
 #ifndef INFLIGHT_ENGINE_H
@@ -52,6 +52,14 @@ INLINE void sample_rows(inflight_engine *e, int thread, const float *logits) {
         if (out->logits) memcpy(out->logits + row * VOCAB_SIZE, values, VOCAB_SIZE * sizeof *values);
         inflight_sample_row(values, VOCAB_SIZE, &e->batch->sampling[row], out, (int)row, scratch);
     }
+}
+
+/* The last operator of a model whose hidden states are pooled: rows [logit rows][OUTPUT_SIZE] as they are. */
+INLINE void return_rows(inflight_engine *e, int thread, const float *rows) {
+    (void)thread;
+    for (int64_t row; (row = pool_take(&e->pool)) < e->batch->num_logit_rows;)
+        if (e->output->logits)
+            memcpy(e->output->logits + row * OUTPUT_SIZE, rows + row * OUTPUT_SIZE, OUTPUT_SIZE * sizeof *rows);
 }
 
 static uint64_t nanoseconds_now(void) {

@@ -27,6 +27,8 @@ static int batch_fits(const inflight_engine *e, const inflight_batch *b) {
     if (b->sequence_starts[b->num_sequences] != b->num_tokens) return 0;
     for (int32_t i = 0; i < b->num_tokens; i++)
         if (!in_range(b->token_ids[i], 0, VOCAB_SIZE - 1)) return 0;
+    for (int32_t i = 0; TOKEN_TYPES && i < b->num_tokens; i++)
+        if (!b->token_types || !in_range(b->token_types[i], 0, TOKEN_TYPES - 1)) return 0;
     for (int32_t i = 0; i < b->num_logit_rows; i++)
         if (!in_range(b->logit_rows[i], i ? b->logit_rows[i - 1] + 1 : 0, b->num_tokens - 1)) return 0;
     return 1;
@@ -51,7 +53,7 @@ static void run_step(void *argument, pool *p, int thread) { run_operators(argume
 EXPORT int32_t inflight_abi(void) { return INFLIGHT_ABI; }
 
 EXPORT void inflight_get_build(inflight_build *build) {
-    *build = (inflight_build){INFLIGHT_BUILD,   WEIGHTS_BYTES,  WORKSPACE_BYTES, BYTES_PER_BLOCK, VOCAB_SIZE,
+    *build = (inflight_build){INFLIGHT_BUILD,   WEIGHTS_BYTES,  WORKSPACE_BYTES, BYTES_PER_BLOCK, VOCAB_SIZE, OUTPUT_SIZE,
                               TOKENS_PER_BLOCK, MAX_BATCH_SIZE, MAX_SEQ_LEN,     MAX_NUM_TOKENS,  MAX_LOGIT_ROWS};
 }
 

@@ -88,6 +88,7 @@ def build_engine(
 
     from inflight.accuracy.requirement import read_requirements
     from inflight.build import engine
+    from inflight.engine_format.manifest import PoolingFacts
     from inflight.runtime.executors.registry import caution_of
 
     requirements = read_requirements(require or ())
@@ -104,12 +105,14 @@ def build_engine(
         return
     manifest = engine.write_engine(build, output_dir, overwrite=force)
     quoted = shlex.quote(str(output_dir))
+    pools = isinstance(manifest.pooling, PoolingFacts)
+    trial = "" if pools else f'inflight generate {quoted} "Once upon a time"   or   '
     if (caution := caution_of(target)) is not None:
         typer.echo(caution, err=True)
     typer.echo(
         f"{output_dir}: {manifest.model.architecture} for {_code_for(build.plan)}, "
         f"{decimal(sum(file.bytes for file in manifest.files.values()))}, {time.monotonic() - started:.1f} s\n"
-        f'Next: inflight generate {quoted} "Once upon a time"   or   inflight serve {quoted}'
+        f"Next: {trial}inflight serve {quoted}"
     )
 
 

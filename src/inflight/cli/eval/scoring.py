@@ -17,6 +17,7 @@ from inflight.progress import Advance
 from inflight.runtime.executors.base import Executor
 from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.runtime.loading.load import KvCacheBudget, load_engine
+from inflight.runtime.loading.task import refuse_pooling
 from inflight.runtime.scheduler.step import ScheduledSequence, StepBatch
 
 Logits = npt.NDArray[np.float32]
@@ -27,7 +28,9 @@ _SEQUENCES = 4
 
 def open_engine(directory: Path, threads: int | None) -> Executor:
     """The engine with a KV cache that is large enough to be measured with. Raises EngineError."""
-    longest = read_engine_directory(directory).manifest.limits.max_seq_len
+    manifest = read_engine_directory(directory).manifest
+    refuse_pooling(manifest)
+    longest = manifest.limits.max_seq_len
     return load_engine(directory, threads=threads, kv_cache=KvCacheBudget(tokens=_SEQUENCES * longest))
 
 

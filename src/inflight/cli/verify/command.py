@@ -129,8 +129,10 @@ def _check_pair(model: str, config: Mapping[str, Any], engine: Path) -> Family:
     from inflight.convert.source.hf_config import read_model_config
     from inflight.errors import InflightError
     from inflight.runtime.loading.engine_directory import read_engine_directory
+    from inflight.runtime.loading.task import refuse_pooling
 
     built = read_engine_directory(engine).manifest
+    refuse_pooling(built)
     check_config(model, config)
     family = find_family(config)
     assert family is not None  # or check_config would have refused it

@@ -36,7 +36,7 @@ def layer_errors(
     """
     from inflight.convert.api import convert_model
     from inflight.convert.checkpoint.directory import Checkpoint
-    from inflight.convert.checkpoint.reference_decoder import hidden_states
+    from inflight.convert.checkpoint.reference.decoder import hidden_states
     from inflight.convert.options import ConvertOptions
 
     tokens = run.token_ids[:-1]

@@ -25,8 +25,8 @@ from inflight.convert.checkpoint.model_spec import (
     NormSpec,
     RopeSpec,
 )
-from inflight.convert.checkpoint.reference_experts import ExpertMatrices, clamped_swiglu, mix_experts, route
-from inflight.convert.checkpoint.reference_rope import inverse_frequencies
+from inflight.convert.checkpoint.reference.experts import ExpertMatrices, clamped_swiglu, mix_experts, route
+from inflight.convert.checkpoint.reference.rope import inverse_frequencies
 from inflight.errors import CheckpointError
 
 Array = npt.NDArray[Any]
@@ -55,6 +55,7 @@ def hidden_states(checkpoint: Checkpoint, token_ids: Sequence[int]) -> Iterator[
 
 def final_logits(weights: DecoderWeights, spec: ModelSpec, x: Array) -> Array:
     """Logits [tokens, vocab] of the residual stream [tokens, hidden] behind all layers; `weights` have no prefix."""
+    assert spec.final_norm is not None and spec.pooled is None, "a decoder that yields logits"
     last = weights.norm(x, replace(spec.final_norm, module=f"transformer.{spec.final_norm.module}"))
     head = "lm_head" if spec.lm_head else "transformer.vocab_embedding"
     logits = weights.linear(last, head, bias=False) + (weights["lm_head.bias"] if spec.head_bias else 0)

@@ -1,0 +1,37 @@
+"""What an embedding model or a cross-encoder makes of the hidden states of a text, as its checkpoint records it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from inflight.convert.checkpoint.model_spec import PooledRows
+from inflight.records import Record
+
+Pooling = Literal["mean", "cls", "last", "max"]
+# The hidden states that a pooling reads: those of all tokens, of the first, or of the last.
+_ROWS: dict[Pooling, PooledRows] = {"mean": "all", "max": "all", "cls": "first", "last": "last"}
+
+
+class PoolingRecord(Record):
+    """docs/formats/embeddings.md explains the fields.
+
+    `task`: "embed" makes a vector of a text, "score" a number of a pair of texts. `normalize`: vectors get length 1.
+    `labels`: what the classifier of a cross-encoder yields; None: there is no classifier. `activation`: what becomes of
+    a score. `max_length`: the most tokens of a text that the model was made for; None: as many as it has positions.
+    `prompts` are put in front of texts by their names, `default_prompt` where a text names none.
+    """
+
+    task: Literal["embed", "score"]
+    pooling: Pooling
+    normalize: bool = False
+    labels: Annotated[int, Field(ge=1)] | None = None
+    activation: Literal["identity", "sigmoid"] = "identity"
+    max_length: Annotated[int, Field(ge=1)] | None = None
+    prompts: dict[str, str] = Field(default_factory=dict)
+    default_prompt: str | None = None
+
+    @property
+    def rows(self) -> PooledRows:
+        return _ROWS[self.pooling]

@@ -1,0 +1,1 @@
+"""The mathematics of a checkpoint in NumPy: what every network, operator and kernel computes."""

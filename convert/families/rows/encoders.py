@@ -1,0 +1,171 @@
+"""Encoders: BERT (Devlin et al., 2018) and its relatives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from inflight.convert.families.config_values import ConfigValues
+from inflight.convert.families.family import Family
+from inflight.convert.families.fused import skipping
+from inflight.convert.families.names import Names, parts
+from inflight.convert.families.rows.keys import Raw, refuse_other_head_size, under_names
+
+# Tensors that follow from the config, and heads that predict masked tokens or the next sentence.
+_IGNORED = ("*.position_ids", "*.token_type_ids", "cls.*", "lm_head.*", "vocab_*")
+_POOLER = ("*.pooler.*",)
+# Of the table of positions of RoBERTa (Liu et al., 2019): behind that of padding.
+_FIRST_POSITION = 2
+
+
+def encoder_keys(values: ConfigValues) -> dict[str, Any]:
+    """What changes the mathematics of an encoder and is not there."""
+    refuse_other_head_size(values)
+    values.refuse("is_decoder", "an encoder's tokens see all others")
+    values.refuse("add_cross_attention", "there is no second model")
+    kind = values.raw.get("position_embedding_type", "absolute")
+    if kind != "absolute":
+        values.problems.append(f"position_embedding_type {kind!r} is not supported: positions have a table")
+    return {}
+
+
+def _token_types(values: ConfigValues) -> dict[str, Any]:
+    return {"token_types": values.count("type_vocab_size")}
+
+
+def distilbert_config(raw: Raw) -> Raw:
+    return under_names(
+        raw,
+        hidden_size="dim",
+        num_hidden_layers="n_layers",
+        num_attention_heads="n_heads",
+        intermediate_size="hidden_dim",
+        hidden_act="activation",
+    )
+
+
+def roberta_config(raw: Raw) -> Raw:
+    """Positions count from behind the id of padding, so that the first rows of their table are those of no token."""
+    count = raw.get("max_position_embeddings", 512)
+    return {**raw, "max_position_embeddings": count - _FIRST_POSITION if isinstance(count, int) else count}
+
+
+def roberta_keys(values: ConfigValues) -> dict[str, Any]:
+    padding = values.raw.get("pad_token_id")
+    if padding != _FIRST_POSITION - 1:
+        values.problems.append(f"pad_token_id {padding!r} is not supported: positions begin at {_FIRST_POSITION}")
+    return encoder_keys(values)
+
+
+def _bert_names(prefix: str, pooled: tuple[str, str], positions: tuple[str, ...] | None = None) -> Names:
+    layer, embeddings = f"{prefix}encoder.layer.{{layer}}.", f"{prefix}embeddings."
+    attention = f"{layer}attention.self."
+    return {
+        "vocab_embedding": (f"{embeddings}word_embeddings",),
+        "position_embedding": positions or (f"{embeddings}position_embeddings",),
+        "token_type_embedding": (f"{embeddings}token_type_embeddings",),
+        "ln_embed": (f"{embeddings}LayerNorm",),
+        "attention.qkv": (f"{attention}query", f"{attention}key", f"{attention}value"),
+        "attention.dense": (f"{layer}attention.output.dense",),
+        "post_layernorm": (f"{layer}attention.output.LayerNorm",),
+        "mlp.fc": (f"{layer}intermediate.dense",),
+        "mlp.proj": (f"{layer}output.dense",),
+        "post_feedforward_layernorm": (f"{layer}output.LayerNorm",),
+        "classifier.dense": (pooled[0],),
+        "classifier.out": (pooled[1],),
+    }
+
+
+def _distilbert_names() -> Names:
+    layer, embeddings = "distilbert.transformer.layer.{layer}.", "distilbert.embeddings."
+    return {
+        "vocab_embedding": (f"{embeddings}word_embeddings",),
+        "position_embedding": (f"{embeddings}position_embeddings",),
+        "ln_embed": (f"{embeddings}LayerNorm",),
+        "attention.qkv": tuple(f"{layer}attention.{each}_lin" for each in "qkv"),
+        "attention.dense": (f"{layer}attention.out_lin",),
+        "post_layernorm": (f"{layer}sa_layer_norm",),
+        "mlp.fc": (f"{layer}ffn.lin1",),
+        "mlp.proj": (f"{layer}ffn.lin2",),
+        "post_feedforward_layernorm": (f"{layer}output_layer_norm",),
+        "classifier.dense": ("pre_classifier",),
+        "classifier.out": ("classifier",),
+    }
+
+
+def _bare(prefix: str, *modules: str) -> tuple[tuple[str, str], ...]:
+    """Files of a model without a head have no name in front."""
+    return tuple((f"{module}.", f"{prefix}{module}.") for module in modules)
+
+
+_DEFAULTS: Mapping[str, Any] = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+}
+
+
+# What all encoders here have in common.
+_encoder = partial(
+    Family,
+    qkv_bias=True,
+    dense_bias=True,
+    mlp_bias=True,
+    learned_positions=True,
+    norm="layer",
+    norm_epsilon="layer_norm_eps",
+    post_norms=True,
+    gated_mlp=False,
+    encoder=True,
+    keys=encoder_keys,
+    facts=_token_types,
+    ignored=(*_IGNORED, *_POOLER),
+    defaults=_DEFAULTS,
+)
+
+
+def _roberta(architecture: str, model_type: str) -> Family:
+    table = "roberta.embeddings.position_embeddings"
+    return _encoder(
+        architecture,
+        model_type,
+        decoder=roberta_config,
+        keys=roberta_keys,
+        classifier_activation="tanh",
+        names=_bert_names("roberta.", ("classifier.dense", "classifier.out_proj"), parts(table, "used")),
+        fused={table: skipping(_FIRST_POSITION)},
+        renamed=_bare("roberta.", "embeddings", "encoder", "pooler"),
+        defaults={**_DEFAULTS, "vocab_size": 50265, "pad_token_id": 1},
+    )
+
+
+ENCODERS = (
+    _encoder(
+        "BertModel",
+        "bert",
+        classifier_activation="tanh",
+        names=_bert_names("bert.", ("bert.pooler.dense", "classifier")),
+        renamed=_bare("bert.", "embeddings", "encoder", "pooler"),
+    ),
+    _roberta("RobertaModel", "roberta"),
+    _roberta("XLMRobertaModel", "xlm-roberta"),
+    _roberta("CamembertModel", "camembert"),
+    _encoder(
+        "DistilBertModel",
+        "distilbert",
+        classifier_activation="relu",
+        decoder=distilbert_config,
+        norm_epsilon=1e-12,
+        facts=lambda _: {},
+        names=_distilbert_names(),
+        renamed=_bare("distilbert.", "embeddings", "transformer"),
+        defaults={**_DEFAULTS, "num_hidden_layers": 6},
+    ),
+)

@@ -1,0 +1,161 @@
+"""What sentence-transformers makes of hidden states: modules.json and the files of its modules, or a classifier.
+
+Everything that cannot be followed is noted by name, as problems of config.json are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from inflight.convert.checkpoint.pooling import Pooling, PoolingRecord
+from inflight.convert.families.config_values import ConfigValues
+from inflight.convert.families.family import Family
+from inflight.convert.families.pooled import FILES_KEY, classifies
+from inflight.errors import ModelError
+from inflight.files.json_file import read_json, read_json_object
+
+MODULES = "modules.json"
+# Lengths, prompts, and the configs of modules in their own folders.
+PATTERNS = (MODULES, "sentence_*_config.json", "config_sentence_transformers.json", "*/config.json")
+_LENGTHS = "sentence_bert_config.json"
+_PROMPTS = "config_sentence_transformers.json"
+_KNOWN = ("Transformer", "Pooling", "Normalize")
+# Keys of a Pooling module, as files before its `pooling_mode` have them.
+_MODES: Mapping[str, Pooling] = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_lasttoken": "last",
+}
+_NAMES: Mapping[str, Pooling] = {"cls": "cls", "mean": "mean", "max": "max", "lasttoken": "last"}
+# Where the config of a cross-encoder names what becomes of its scores.
+_ACTIVATION_KEY = "sbert_ce_default_activation_function"
+
+
+def read_files(directory: Path) -> dict[str, Any] | None:
+    """The contents of sentence-transformers' files beside config.json; None where there are none. Raises ModelError
+    for what is no JSON."""
+    if not (directory / MODULES).is_file():
+        return None
+    modules = read_json(directory / MODULES, ModelError)
+    listed = [each for each in modules if isinstance(each, dict)] if isinstance(modules, list) else []
+    if not listed:
+        raise ModelError(f"{directory / MODULES} lists no modules.", "Download the model again.")
+    folders = [str(each.get("path") or "") for each in listed]
+    if outside := [name for name in folders if Path(name).name != name]:
+        raise ModelError(f"{directory / MODULES} names folders that are not beside it: {', '.join(outside)}.")
+    configs = {name: directory / name / "config.json" for name in folders}
+    return {
+        "modules": listed,
+        "configs": {
+            path: read_json_object(file, ModelError) for path, file in configs.items() if path and file.is_file()
+        },
+        "lengths": _read_if_there(directory / _LENGTHS),
+        "prompts": _read_if_there(directory / _PROMPTS),
+    }
+
+
+def files_of(directory: Path) -> list[Path]:
+    """Those files."""
+    if not (directory / MODULES).is_file():
+        return []
+    return sorted(path for pattern in PATTERNS for path in directory.glob(pattern) if path.is_file())
+
+
+def _read_if_there(path: Path) -> dict[str, Any]:
+    return read_json_object(path, ModelError) if path.is_file() else {}
+
+
+def read_pooling(values: ConfigValues, raw: Mapping[str, Any], family: Family) -> PoolingRecord | None:
+    """What becomes of the hidden states of a model for which `pooled.pools` is true; problems go to `values`."""
+    values.problems.extend(_attention_problems(raw, family))
+    if classifies(raw):
+        return _classifier(values, raw, family)
+    files = raw.get(FILES_KEY)
+    if files is None:
+        if not family.encoder:
+            values.problems.append(
+                f"it has no {MODULES}, which says how hidden states become a vector: save the model with "
+                "sentence-transformers"
+            )
+        return PoolingRecord(task="embed", pooling="mean")
+    return _Files(files, values.problems).record()
+
+
+def _attention_problems(raw: Mapping[str, Any], family: Family) -> Iterator[str]:
+    """Decoders that were made to see all tokens."""
+    for key, usual in (("is_causal", True), ("use_bidirectional_attention", False)):
+        if not family.encoder and raw.get(key) not in (None, usual):
+            yield f"{key} {raw[key]!r} is not supported: the tokens of a decoder see those before them"
+
+
+def _classifier(values: ConfigValues, raw: Mapping[str, Any], family: Family) -> PoolingRecord:
+    labels = raw.get("num_labels")
+    if labels is None:
+        names = raw.get("id2label")
+        labels = len(names) if isinstance(names, dict) else 2
+    if labels != 1:
+        values.problems.append(f"a classifier of {labels!r} labels is not supported: a score is one number")
+    block = raw.get("sentence_transformers")
+    named = raw.get(_ACTIVATION_KEY) or (block.get("activation_fn") if isinstance(block, dict) else None)
+    function = str(named or "torch.nn.Sigmoid").rpartition(".")[2]
+    if function not in ("Identity", "Sigmoid"):
+        values.problems.append(f"the activation {named!r} of scores is not supported: Identity and Sigmoid are")
+    return PoolingRecord(
+        task="score",
+        pooling="cls" if family.encoder else "last",
+        labels=1,
+        activation="identity" if function == "Identity" else "sigmoid",
+    )
+
+
+class _Files:
+    """The files of sentence-transformers; what cannot be followed goes to `problems`."""
+
+    def __init__(self, files: Mapping[str, Any], problems: list[str]) -> None:
+        self._files = files
+        self._problems = problems
+
+    def record(self) -> PoolingRecord:
+        kinds = [str(module.get("type", "")).rpartition(".")[2] for module in self._files["modules"]]
+        for kind in (kind for kind in kinds if kind not in _KNOWN):
+            self._problems.append(f"module {kind} of {MODULES} is not supported (supported: {', '.join(_KNOWN)})")
+        if [kind for kind in kinds if kind in _KNOWN] not in ([*_KNOWN], [*_KNOWN[:2]]):
+            self._problems.append(f"the modules {', '.join(kinds)} are not supported: Transformer, Pooling, Normalize")
+        lengths, prompts = self._files["lengths"], self._files["prompts"]
+        if lengths.get("do_lower_case"):
+            self._problems.append(
+                f"do_lower_case of {_LENGTHS} is not supported: tokenizer.json says what becomes of case"
+            )
+        length = lengths.get("max_seq_length")
+        listed = prompts.get("prompts") or {}
+        named = {str(name): text for name, text in listed.items() if isinstance(text, str)}
+        default = prompts.get("default_prompt_name")
+        if default is not None and default not in named:
+            self._problems.append(f"default_prompt_name {default!r} of {_PROMPTS} names no prompt")
+        return PoolingRecord(
+            task="embed",
+            pooling=self._pooling(kinds),
+            normalize="Normalize" in kinds,
+            max_length=length if isinstance(length, int) and length > 0 else None,
+            prompts=named,
+            default_prompt=default if isinstance(default, str) else None,
+        )
+
+    def _pooling(self, kinds: list[str]) -> Pooling:
+        modules = zip(self._files["modules"], kinds, strict=True)
+        path = next((module.get("path") for module, kind in modules if kind == "Pooling"), None)
+        config: Mapping[str, Any] = self._files["configs"].get(path, {})
+        if config.get("include_prompt", True) is not True:
+            self._problems.append("include_prompt false of the Pooling module is not supported: all tokens are pooled")
+        mode = config.get("pooling_mode")
+        old = [key for key, value in config.items() if key.startswith("pooling_mode_") and value]
+        modes = [mode] if isinstance(mode, str) else mode if isinstance(mode, list) else old
+        known = {**_NAMES, **_MODES}
+        if len(modes) == 1 and modes[0] in known:
+            return known[modes[0]]
+        told = ", ".join(map(str, modes)) or "none"
+        self._problems.append(f"the pooling {told} is not supported: one of {', '.join(_NAMES)} is")
+        return "mean"

@@ -1,0 +1,73 @@
+"""One step of an engine that pools: whole texts packed one behind the other, without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from inflight.runtime.executors.base import PoolingExecutor
+from inflight.runtime.pooling.texts import TokenizedText, pooling_facts
+from inflight.runtime.pooling.vectors import Floats, pooled
+from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch
+
+# The last row of a text is asked for as that of a token to choose, though none is chosen.
+_UNUSED = RowSampling()
+
+
+class TextSteps:
+    """Runs texts on `executor`. Blocks of the KV cache hold the keys and values of a text for its one step, so that
+    none is kept, and what a text becomes does not depend on the others of its step (target cpu)."""
+
+    def __init__(self, executor: PoolingExecutor) -> None:
+        self.facts = pooling_facts(executor.manifest)
+        self.limits = executor.manifest.limits
+        self._executor = executor
+        self._block_size = executor.manifest.kv_cache.tokens_per_block
+
+    def count_fitting(self, texts: Iterable[TokenizedText]) -> int:
+        """How many of the first of `texts` one step takes; the first always fits."""
+        count = tokens = blocks = 0
+        for text in texts:
+            tokens += len(text.token_ids)
+            blocks += self._blocks(text)
+            over = tokens > self.limits.max_num_tokens or blocks > self._executor.num_blocks
+            if count == self.limits.max_batch_size or over:
+                break
+            count += 1
+        return count
+
+    def run(self, texts: Sequence[TokenizedText]) -> list[Floats]:
+        """A vector, or scores, of each of `texts`, which are as many as fit. Raises EngineError."""
+        sequences, first = [], 0
+        for slot, text in enumerate(texts):
+            sequences.append(self._sequence(slot, text, first))
+            first += self._blocks(text)
+        states = self._executor.states(StepBatch(sequences))
+        found, row = [], 0
+        for sequence in sequences:
+            end = row + sequence.num_logit_rows
+            found.append(pooled(states[row:end], self.facts))
+            row = end
+        return found
+
+    def close(self) -> None:
+        self._executor.close()
+
+    def _blocks(self, text: TokenizedText) -> int:
+        return -(-len(text.token_ids) // self._block_size)
+
+    def _sequence(self, slot: int, text: TokenizedText, first: int) -> ScheduledSequence:
+        ids, pooling = text.token_ids, self.facts.pooling
+        last = pooling == "last"
+        targets = () if last else ids[:1] if pooling == "cls" else ids
+        return ScheduledSequence(
+            slot=slot,
+            token_ids=ids,
+            start=0,
+            block_table=range(first, first + self._blocks(text)),
+            sampling=_UNUSED if last else None,
+            sample_last=last,
+            prompt_length=len(ids),
+            prompt_targets=targets,
+            prompt_num_logprobs=-1 if last else 0,
+            token_types=text.token_types,
+        )

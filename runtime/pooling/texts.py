@@ -1,0 +1,153 @@
+"""A text, or a pair of texts, as an engine that pools takes it: token ids, and the kinds of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from inflight.engine_format.manifest import EngineManifest, PoolingFacts
+from inflight.errors import EngineError, RequestError
+from inflight.runtime.text.tokenizer import MANY_CHARACTERS, TokenIdsOnly, Tokenizer
+
+# As a length to truncate to: as many tokens as the engine takes.
+ALL_THAT_FIT = -1
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedText:
+    """`token_types` is as long as `token_ids`, or empty where the model tells no kinds apart."""
+
+    token_ids: tuple[int, ...]
+    token_types: tuple[int, ...] = ()
+
+
+def pooling_facts(manifest: EngineManifest) -> PoolingFacts:
+    """What becomes of hidden states. Raises EngineError for an engine that generates text."""
+    if not isinstance(manifest.pooling, PoolingFacts):
+        raise EngineError(
+            f"This engine generates text ({manifest.model.architecture}); it makes no embeddings and no scores.",
+            "Build one from an embedding model or a cross-encoder: docs/formats/embeddings.md.",
+        )
+    return manifest.pooling
+
+
+class TextReader:
+    """Texts to TokenizedText, with the special tokens of the tokenizer. Safe to use from many threads.
+
+    Every method raises RequestError for what the engine cannot take: nothing, too many tokens, half of a surrogate
+    pair. `truncate`: keep so many tokens of what is longer, ALL_THAT_FIT for as many as the engine takes. Special
+    tokens stay, and the first tokens of a text are kept; of a pair the longer one is cut first, as
+    sentence-transformers has it. None: refuse what is longer than the engine takes.
+    """
+
+    def __init__(self, manifest: EngineManifest, tokenizer: Tokenizer) -> None:
+        self.facts = pooling_facts(manifest)
+        self.max_tokens = manifest.limits.max_seq_len
+        self._vocab_size = manifest.model.vocab_size
+        self._tokenizer = tokenizer
+        self._backend: Any = tokenizer.backend
+
+    def prompt(self, name: str | None) -> str:
+        """What is put in front of texts under this name; None: under the model's default one."""
+        name = self.facts.default_prompt if name is None else name
+        if name is None:
+            return ""
+        if name not in self.facts.prompts:
+            known = ", ".join(map(repr, self.facts.prompts)) or "none"
+            raise RequestError(f"prompt_name {name!r} is no prompt of this model.", f"It has {known}.")
+        return self.facts.prompts[name]
+
+    def text(
+        self, text: str, *, truncate: int | None = None, prompt: str = "", add_special_tokens: bool = True
+    ) -> TokenizedText:
+        """One text, with `prompt` in front of it."""
+        if not text:
+            raise RequestError("The input is an empty text.", "Give it at least one character.")
+        return self._tokenized((prompt + text,), truncate, add_special_tokens)
+
+    def pair(self, first: str, second: str, *, truncate: int | None = None) -> TokenizedText:
+        """Two texts that the model reads together: a query and a document, say."""
+        for name, text in (("query", first), ("document", second)):
+            if not text:
+                raise RequestError(f"The {name} is an empty text.", "Give it at least one character.")
+        return self._tokenized((first, second), truncate)
+
+    def ids(self, token_ids: Sequence[int], *, truncate: int | None = None) -> TokenizedText:
+        """Token ids as they are: no special tokens are added."""
+        limit = self._limit(truncate)
+        kept = tuple(token_ids if limit is None else token_ids[:limit])
+        if not kept:
+            raise RequestError("The input has no tokens.", "Give it at least one token id.")
+        wrong = next((token for token in kept if not 0 <= token < self._vocab_size), None)
+        if wrong is not None:
+            raise RequestError(
+                f"The input has the token id {wrong}; the vocabulary has {self._vocab_size}, "
+                f"0 to {self._vocab_size - 1}.",
+                "Use the tokenizer that the engine was built with.",
+            )
+        self._check_length(len(kept))
+        return TokenizedText(kept)
+
+    def _tokenized(self, texts: tuple[str, ...], truncate: int | None, special: bool = True) -> TokenizedText:
+        if isinstance(self._tokenizer, TokenIdsOnly):
+            self._tokenizer.encode(texts[0])  # Raises RequestError, which says why.
+        limit = self._limit(truncate)
+        encoding = self._encode(texts if len(texts) > 1 else texts[0], special)
+        if limit is not None and len(encoding) > limit:
+            encoding = self._truncated(texts, limit, special)
+        self._check_length(len(encoding))
+        if not len(encoding):
+            raise RequestError("The tokenizer makes no token of the input.", "Give it another text.")
+        ids = tuple(encoding.ids)
+        wrong = max(ids)
+        if wrong >= self._vocab_size:
+            raise RequestError(f"The text has the token id {wrong}, which the model does not know.", "Leave it out.")
+        kinds = self.facts.token_types
+        return TokenizedText(ids, tuple(min(kind, kinds - 1) for kind in encoding.type_ids) if kinds > 1 else ())
+
+    def _truncated(self, texts: tuple[str, ...], limit: int, special: bool) -> Any:
+        parts = [self._encode(text, special=False) for text in texts]
+        added = self._backend.num_special_tokens_to_add(len(texts) > 1) if special else 0
+        room = limit - added
+        if room < len(texts):
+            raise RequestError(f"truncate_prompt_tokens {limit} leaves no room beside {added} special tokens.")
+        for part, length in zip(parts, _lengths([len(part) for part in parts], room), strict=True):
+            part.truncate(length)
+        return self._backend.post_process(*parts, add_special_tokens=special)
+
+    def _encode(self, text: str | tuple[str, ...], special: bool) -> Any:
+        try:
+            if sum(map(len, text)) < MANY_CHARACTERS:
+                pair = text if isinstance(text, tuple) else (text,)
+                return self._backend.encode(*pair, add_special_tokens=special)
+            # Of the two, only this one lets other threads of Python run meanwhile.
+            return self._backend.encode_batch_fast([text], add_special_tokens=special)[0]
+        except TypeError:
+            raise RequestError("The text holds half of a surrogate pair, which is no character.") from None
+
+    def _limit(self, truncate: int | None) -> int | None:
+        if truncate is not None and (truncate > self.max_tokens or truncate < ALL_THAT_FIT or truncate == 0):
+            raise RequestError(
+                f"truncate_prompt_tokens is {truncate}; it may be 1 to {self.max_tokens}, or -1 for all that fit."
+            )
+        return self.max_tokens if truncate == ALL_THAT_FIT else truncate
+
+    def _check_length(self, length: int) -> None:
+        if length > self.max_tokens:
+            raise RequestError(
+                f"This model's maximum context length is {self.max_tokens} tokens. The input has {length}.",
+                "Shorten it, or set truncate_prompt_tokens.",
+            )
+
+
+def _lengths(lengths: list[int], room: int) -> list[int]:
+    """How many tokens are kept of each of one or two texts, longest first."""
+    if len(lengths) == 1:
+        return [min(lengths[0], room)]
+    short, long = sorted(lengths)
+    long = short if short > room else max(short, room - short)
+    if short + long > room:
+        short = room // 2
+        long = short + room % 2
+    return [short, long] if lengths[0] <= lengths[1] else [long, short]

@@ -1,0 +1,48 @@
+"""What becomes of the hidden states of one text: the modules of sentence-transformers behind its Transformer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from inflight.engine_format.manifest import PoolingFacts
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+
+# torch.nn.functional.normalize divides by at least this.
+_SHORTEST = 1e-12
+
+
+def pooled(states: Floats, facts: PoolingFacts) -> Floats:
+    """states [rows of a text, size] -> float32 [size]: a vector, or the raw scores of a pair.
+
+    The sum of a mean is in float64, so that it depends on nothing but the rows, in their order.
+    """
+    # Of "cls" and "last" there is one row.
+    is_mean = facts.pooling == "mean"
+    vector = states.mean(axis=0, dtype=np.float64) if is_mean else states.max(axis=0).astype(np.float64)
+    return normalized(vector) if facts.normalize else np.asarray(vector, np.float32)
+
+
+def activated(score: float, facts: PoolingFacts) -> float:
+    """A raw score as the model means it: as it is, or between 0 and 1."""
+    if facts.activation == "identity":
+        return score
+    share = math.exp(-abs(score))
+    return (1.0 if score >= 0 else share) / (1.0 + share)
+
+
+def normalized(vector: npt.NDArray[np.floating[Any]]) -> Floats:
+    """The vector with length 1, float32; zeros stay zeros."""
+    wide = vector.astype(np.float64)
+    return np.asarray(wide / max(float(np.sqrt(np.sum(wide * wide))), _SHORTEST), np.float32)
+
+
+def shortened(vector: Floats, dimensions: int, facts: PoolingFacts) -> Floats:
+    """The first `dimensions` numbers (Kusupati et al., 2022, Matryoshka representation learning), with length 1 again
+    where the model's vectors have it."""
+    cut = vector[:dimensions]
+    return normalized(cut) if facts.normalize else cut

@@ -1,0 +1,121 @@
+"""POST /v1/rerank in the shapes of Jina's and Cohere's APIs and of TEI, beside the offline interface."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from inflight.runtime import LLM
+from inflight.triton_backend.openai.protocol.pooling import RerankBody
+from tests.endpoint.conftest import MODEL
+from tests.endpoint.openai_api.mutations import draw
+from tests.endpoint.openai_api.test_bad_input import problem, run
+from tests.endpoint.openai_api.test_embeddings import JSON
+from tests.models.tiny_tokenizers import random_text
+from tests.patience import PATIENCE_S
+
+pytestmark = pytest.mark.endpoint
+
+GOOD: dict[str, dict[str, Any]] = {
+    "/v1/rerank": {"model": MODEL, "query": "fox", "documents": ["dog", {"text": "a lazy fox"}], "top_n": 1},
+    "/rerank": {"query": "fox", "texts": ["dog", "a lazy fox"], "raw_scores": True, "truncate": True},
+}
+
+
+@pytest.fixture(scope="module")
+def llm(scoring_engine: Path) -> Iterator[LLM]:
+    with LLM(scoring_engine, threads=1) as opened:
+        yield opened
+
+
+def ask(shim: str, path: str, **body: Any) -> Any:
+    answer = httpx.post(shim + path, json=body, timeout=PATIENCE_S)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_documents_come_in_the_order_of_their_scores(scoring_shim: str, llm: LLM, rng: np.random.Generator) -> None:
+    query, documents = random_text(rng) + "fox", [random_text(rng) + "dog" for _ in range(int(rng.integers(1, 20)))]
+    outputs = llm.score(query, documents, use_tqdm=False)
+    scores = [each.outputs.score for each in outputs]
+    for path in ("/v1/rerank", "/v2/rerank", "/rerank"):
+        answer = ask(scoring_shim, path, query=query, documents=documents, model=MODEL)
+        listed = answer["results"]
+        assert sorted(each["index"] for each in listed) == list(range(len(documents)))
+        for each in listed:
+            assert each["document"]["text"] == documents[each["index"]]
+            assert math.isclose(each["relevance_score"], scores[each["index"]], abs_tol=1e-5)
+        found = [each["relevance_score"] for each in listed]
+        assert found == sorted(found, reverse=True)
+        assert answer["usage"]["total_tokens"] == sum(len(each.prompt_token_ids) for each in outputs)
+        assert answer["model"] == MODEL and answer["id"].startswith("rerank-")
+
+
+def test_the_best_few_without_their_texts(scoring_shim: str) -> None:
+    documents = [{"text": "dog"}, "a lazy fox", {"text": "東京"}]
+    body = {"query": "fox", "documents": documents}
+    every = ask(scoring_shim, "/v1/rerank", **body)["results"]
+    few = ask(scoring_shim, "/v1/rerank", **body, top_n=2, return_documents=False)["results"]
+    assert few == [{key: value for key, value in each.items() if key != "document"} for each in every[:2]]
+
+
+def test_tei_has_a_list_and_raw_scores(scoring_shim: str) -> None:
+    texts = ["dog", "a lazy fox", "東京 " * 200]
+    meant = ask(scoring_shim, "/rerank", query="fox", texts=texts, truncate=True, return_text=True)
+    raw = ask(scoring_shim, "/rerank", query="fox", texts=texts, truncate=True, raw_scores=True)
+    assert [each["index"] for each in meant] == [each["index"] for each in raw]
+    for one, other in zip(meant, raw, strict=True):
+        assert one["text"] == texts[one["index"]] and "text" not in other
+        assert math.isclose(one["score"], 1 / (1 + math.exp(-other["score"])), abs_tol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"documents": ["dog"]}, "query"),
+        ({"query": "", "documents": ["dog"]}, "query"),
+        ({"query": "fox"}, "documents"),
+        ({"query": "fox", "documents": []}, "documents"),
+        ({"query": "fox", "documents": ["dog", ""]}, "documents"),
+        ({"query": "fox", "documents": [{"title": "dog"}]}, "documents"),
+        ({"query": "fox", "documents": [5]}, "documents"),
+        ({"query": "fox", "documents": "dog"}, "documents"),
+        ({"query": "\ud800", "documents": ["dog"]}, "query"),
+        ({"query": "fox", "documents": ["\ud800"]}, "documents"),
+        ({"query": "fox", "documents": ["dog " * 150]}, "documents"),
+        ({"query": "fox", "texts": ["dog"], "documents": ["dog"]}, "documents"),
+        ({"query": "fox", "texts": [""]}, "texts"),
+        ({"query": "fox", "documents": ["dog"], "top_n": -1}, "top_n"),
+        ({"query": "fox", "documents": ["dog"], "truncate_prompt_tokens": 3}, "documents"),
+        ({"query": "fox", "documents": ["dog"], "rank_fields": ["a"]}, "rank_fields"),
+    ],
+)
+def test_bad_input_is_an_error_that_names_it(scoring_shim: str, body: dict[str, Any], param: str) -> None:
+    answer = httpx.post(f"{scoring_shim}/v1/rerank", content=json.dumps(body), headers=JSON, timeout=PATIENCE_S)
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert error["type"] == "invalid_request_error" and error["param"].startswith(param) and error["message"]
+
+
+def test_routes_of_other_tasks_say_what_the_model_is_for(scoring_shim: str) -> None:
+    for path in ("/v1/embeddings", "/v1/chat/completions", "/v1/completions"):
+        answer = httpx.post(scoring_shim + path, json={"input": "fox"}, timeout=PATIENCE_S)
+        assert answer.status_code == 400 and "scores documents for a query" in answer.json()["error"]["message"]
+    assert httpx.get(f"{scoring_shim}/v1/models").json()["data"][0]["task"] == "score"
+
+
+def test_mutated_bodies_get_an_answer_or_an_error_of_the_api(scoring_shim: str, seed: int) -> None:
+    drawn = random.Random(seed)
+    names = sorted(RerankBody.model_fields)
+    for call in [draw(drawn, names, GOOD) for _ in range(150)]:
+        answer = run(scoring_shim, call)
+        wrong = problem(answer, call)
+        assert wrong is None, f"{call.short()}\n  -> {wrong}"

@@ -1,0 +1,165 @@
+"""Tiny random models for embeddings and reranking, written to disk as sentence-transformers writes them.
+
+Sizes are odd and small, and all weights, norms and biases are random.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+import torch
+import transformers
+from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedModel
+
+from tests.models.families.further import randomize
+from tests.models.tiny_tokenizers import CORPUS
+
+# Model type -> the names of its classes; encoders and decoders.
+ENCODERS: Mapping[str, str] = {
+    "bert": "Bert",
+    "roberta": "Roberta",
+    "xlm-roberta": "XLMRoberta",
+    "camembert": "Camembert",
+    "distilbert": "DistilBert",
+}
+DECODERS: Mapping[str, str] = {"qwen3": "Qwen3", "mistral": "Mistral", "llama": "Llama"}
+CLASSES = {**ENCODERS, **DECODERS}
+POOLINGS = ("mean", "cls", "lasttoken", "max")
+_OLD_KEYS = {
+    "mean": "pooling_mode_mean_tokens",
+    "cls": "pooling_mode_cls_token",
+    "lasttoken": "pooling_mode_lasttoken",
+    "max": "pooling_mode_max_tokens",
+}
+VOCAB_SIZE = 401
+# The ids of these tokens; a table of positions may begin behind that of padding.
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
+
+
+@dataclass(frozen=True)
+class PooledModel:
+    """A model on disk. `pooling` is None for a cross-encoder."""
+
+    directory: Path
+    model: PreTrainedModel
+    kind: str
+    pooling: str | None
+    normalize: bool
+    max_positions: int
+
+    def random_ids(self, rng: np.random.Generator, length: int) -> list[int]:
+        """None of them special."""
+        return [int(token) for token in rng.integers(len(SPECIAL), VOCAB_SIZE, length)]
+
+
+def save_embedding_model(
+    directory: Path,
+    kind: str,
+    rng: np.random.Generator,
+    *,
+    pooling: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    **changes: Any,
+) -> PooledModel:
+    """A model with modules.json and the files of its modules. `changes` are values of its config."""
+    pooling = pooling or str(rng.choice(POOLINGS))
+    normalize = bool(rng.random() < 0.5)
+    made = _random_model(kind, "Model", rng, changes).to(dtype)
+    made.save_pretrained(directory)
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), *([("2_Normalize", "Normalize")] if normalize else [])]
+    listed = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{name}"}
+        for index, (path, name) in enumerate(modules)
+    ]
+    write_json(directory / "modules.json", listed)
+    (directory / "1_Pooling").mkdir()
+    newer = {"embedding_dimension": made.config.hidden_size, "pooling_mode": pooling, "include_prompt": True}
+    modes = {key: name == pooling for name, key in _OLD_KEYS.items()}
+    older = {"word_embedding_dimension": made.config.hidden_size, **modes}
+    write_json(directory / "1_Pooling" / "config.json", newer if rng.random() < 0.5 else older)
+    write_json(directory / "sentence_bert_config.json", {"max_seq_length": 100, "do_lower_case": False})
+    prompts = {"prompts": {"query": "the lazy ", "document": ""}, "default_prompt_name": None}
+    write_json(directory / "config_sentence_transformers.json", prompts)
+    save_tokenizer(directory, tells_pairs=kind == "bert")
+    return PooledModel(directory, made, kind, pooling, normalize, 120)
+
+
+def save_cross_encoder(
+    directory: Path, kind: str, rng: np.random.Generator, *, dtype: torch.dtype = torch.float32, **changes: Any
+) -> PooledModel:
+    """A classifier of one label."""
+    made = _random_model(kind, "ForSequenceClassification", rng, {"num_labels": 1, **changes}).to(dtype)
+    made.save_pretrained(directory)
+    save_tokenizer(directory, tells_pairs=kind == "bert")
+    return PooledModel(directory, made, kind, None, False, 120)
+
+
+def save_tokenizer(directory: Path, *, tells_pairs: bool) -> tokenizers.Tokenizer:
+    """As BERT's, with the padding and the truncation of whoever saved it. `tells_pairs`: the model sees which of two
+    texts a token is of."""
+    backend = tokenizers.Tokenizer(models.WordPiece(unk_token="<unk>"))
+    backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=VOCAB_SIZE, special_tokens=list(SPECIAL), show_progress=False)
+    backend.train_from_iterator(CORPUS, trainer)
+    ends = [("<s>", 0), ("</s>", 2)]
+    backend.post_processor = processors.TemplateProcessing("<s> $A </s>", "<s> $A </s> $B:1 </s>:1", ends)
+    backend.enable_truncation(7)
+    backend.enable_padding(length=9, pad_id=1, pad_token="<pad>")
+    backend.save(str(directory / "tokenizer.json"))
+    named = {"cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    names = ["input_ids", *(["token_type_ids"] if tells_pairs else []), "attention_mask"]
+    inputs = {"model_input_names": names}
+    write_json(directory / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **named, **inputs})
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value))
+
+
+def _random_model(kind: str, head: str, rng: np.random.Generator, changes: Mapping[str, Any]) -> PreTrainedModel:
+    torch.manual_seed(int(rng.integers(1 << 31)))
+    config = _config(kind, rng, changes)
+    made = getattr(transformers, f"{CLASSES[kind]}{head}")._from_config(
+        config, dtype=torch.float32, attn_implementation="eager"
+    )
+    randomize(made)
+    made.eval()
+    return made
+
+
+def _config(kind: str, rng: np.random.Generator, changes: Mapping[str, Any]) -> Any:
+    heads, size = int(rng.choice([1, 2, 3])), 8 * int(rng.integers(1, 5))
+    values: dict[str, Any] = {
+        "vocab_size": VOCAB_SIZE,
+        "hidden_size": heads * size,
+        "num_hidden_layers": int(rng.integers(1, 4)),
+        "num_attention_heads": heads,
+        "intermediate_size": int(rng.choice([56, 104, 200])),
+        "max_position_embeddings": 120,
+        "pad_token_id": 1,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+    }
+    if kind in DECODERS:
+        values |= {"num_key_value_heads": 1, "head_dim": size, "tie_word_embeddings": False}
+    elif kind == "distilbert":
+        names = {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}
+        names |= {"intermediate_size": "hidden_dim"}
+        values = {names.get(key, key): value for key, value in values.items()}
+    else:
+        values |= {"hidden_act": str(rng.choice(["gelu", "gelu_new", "relu"]))}
+        values |= {"type_vocab_size": 2 if kind == "bert" else 1, "layer_norm_eps": float(rng.choice([1e-5, 1e-12]))}
+        if kind != "bert":
+            values["max_position_embeddings"] = 122
+    return getattr(transformers, f"{CLASSES[kind]}Config")(**{**values, **changes})

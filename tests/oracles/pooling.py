@@ -1,0 +1,59 @@
+"""Pooling as sentence-transformers defines it, in torch: over a padded batch, with a mask of what is no padding."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import PreTrainedModel
+
+Array = npt.NDArray[np.float64]
+
+
+def widened(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy in float64."""
+    return copy.deepcopy(model).to(torch.float64)
+
+
+def embed(model: PreTrainedModel, texts: Sequence[Sequence[int]], pooling: str, normalize: bool) -> Array:
+    """float64 [texts, hidden]."""
+    batch, mask = _padded(model, texts)
+    with torch.no_grad():
+        states = model(**batch).last_hidden_state
+    vectors = _pooled(states.to(torch.float64), mask, pooling)
+    if normalize:
+        vectors = torch.nn.functional.normalize(vectors, p=2, dim=1)
+    return np.asarray(vectors)
+
+
+def score(model: PreTrainedModel, texts: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> Array:
+    """Raw scores, float64 [texts]; `types` empty: the model tells no kinds of tokens apart."""
+    batch, _ = _padded(model, texts)
+    if any(types):
+        longest = batch["input_ids"].shape[1]
+        batch["token_type_ids"] = torch.tensor([[*each, *[0] * (longest - len(each))] for each in types])
+    with torch.no_grad():
+        return np.asarray(model(**batch).logits[:, 0].to(torch.float64))
+
+
+def _padded(model: PreTrainedModel, texts: Sequence[Sequence[int]]) -> tuple[dict[str, Any], torch.Tensor]:
+    longest, pad = max(map(len, texts)), model.config.pad_token_id
+    ids = torch.tensor([[*text, *[pad] * (longest - len(text))] for text in texts])
+    mask = torch.tensor([[1] * len(text) + [0] * (longest - len(text)) for text in texts])
+    return {"input_ids": ids, "attention_mask": mask}, mask
+
+
+def _pooled(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """sentence_transformers.models.Pooling."""
+    wide = mask[:, :, None].to(states.dtype)
+    if pooling == "cls":
+        return states[:, 0]
+    if pooling == "max":
+        return states.masked_fill(wide == 0, -1e9).max(dim=1).values
+    if pooling == "lasttoken":
+        return states[torch.arange(len(states)), mask.sum(dim=1) - 1]
+    return (states * wide).sum(dim=1) / wide.sum(dim=1).clamp(min=1e-9)

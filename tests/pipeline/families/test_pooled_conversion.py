@@ -1,0 +1,168 @@
+"""What of a model for embeddings or reranking is refused by name, and what is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from inflight.build.engine import build_engine
+from inflight.build.registry import make_recipe
+from inflight.cli.main import build_app
+from inflight.convert.api import convert_model
+from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.convert.options import ConvertOptions
+from inflight.errors import BuildError, InflightError, ModelError
+from inflight.runtime.engine.core import EngineCore
+from inflight.runtime.loading.engine_directory import read_engine_directory
+from inflight.runtime.loading.load import load_engine
+from tests.models.families.pooled import PooledModel, save_cross_encoder, save_embedding_model, write_json
+
+pytestmark = pytest.mark.pipeline
+
+
+@pytest.fixture
+def bert(tmp_path: Path, rng: np.random.Generator) -> PooledModel:
+    return save_embedding_model(tmp_path / "model", "bert", rng)
+
+
+def changed(directory: Path, name: str, **changes: Any) -> None:
+    path = directory / name
+    write_json(path, {**json.loads(path.read_text()), **changes})
+
+
+def refused(directory: Path, *expected: str) -> None:
+    with pytest.raises(ModelError) as raised:
+        convert_model(directory, directory.parent / "refused")
+    for words in expected:
+        assert words in raised.value.message
+    assert not (directory.parent / "refused").exists()
+
+
+def test_the_checkpoint_has_what_modules_json_says(bert: PooledModel, tmp_path: Path) -> None:
+    convert_model(bert.directory, tmp_path / "checkpoint")
+    pooling = Checkpoint.open(tmp_path / "checkpoint").config.pooling
+    assert pooling is not None and (pooling.task, pooling.normalize) == ("embed", bert.normalize)
+    assert pooling.pooling == ("last" if bert.pooling == "lasttoken" else bert.pooling)
+    assert (pooling.max_length, pooling.prompts) == (100, {"query": "the lazy ", "document": ""})
+
+
+def test_all_that_cannot_be_followed_is_one_message(bert: PooledModel) -> None:
+    directory = bert.directory
+    modules = json.loads((directory / "modules.json").read_text())
+    modules.append({"idx": 9, "name": "9", "path": "3_Dense", "type": "sentence_transformers.models.Dense"})
+    write_json(directory / "modules.json", modules)
+    changed(directory, "1_Pooling/config.json", include_prompt=False, pooling_mode=["mean", "cls"])
+    changed(directory, "sentence_bert_config.json", do_lower_case=True)
+    changed(directory, "config_sentence_transformers.json", default_prompt_name="nobody")
+    changed(directory, "config.json", is_decoder=True, position_embedding_type="relative_key")
+    refused(
+        directory,
+        "module Dense",
+        "include_prompt false",
+        "the pooling mean, cls",
+        "do_lower_case",
+        "default_prompt_name 'nobody'",
+        "is_decoder True",
+        "position_embedding_type 'relative_key'",
+    )
+
+
+def test_an_encoder_without_modules_has_the_mean(bert: PooledModel, tmp_path: Path) -> None:
+    (bert.directory / "modules.json").unlink()
+    convert_model(bert.directory, tmp_path / "checkpoint")
+    pooling = Checkpoint.open(tmp_path / "checkpoint").config.pooling
+    assert pooling is not None and (pooling.pooling, pooling.normalize) == ("mean", False)
+
+
+def test_a_decoder_without_modules_is_refused(tmp_path: Path, rng: np.random.Generator) -> None:
+    model = save_embedding_model(tmp_path / "model", "qwen3", rng)
+    changed(model.directory, "config.json", is_causal=False)
+    refused(model.directory, "is_causal False")
+    (model.directory / "modules.json").unlink()
+    refused(model.directory, "it has no modules.json")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "model_type", "message"),
+    [
+        ("BertForMaskedLM", "bert", "what becomes of its hidden states"),
+        ("MPNetModel", "mpnet", "a bias for the distance"),
+        ("ModernBertModel", "modernbert", "windows that look both ways"),
+    ],
+)
+def test_what_is_missing_is_said(bert: PooledModel, architecture: str, model_type: str, message: str) -> None:
+    if model_type == "bert":
+        (bert.directory / "modules.json").unlink()
+    changed(bert.directory, "config.json", architectures=[architecture], model_type=model_type)
+    refused(bert.directory, architecture, message)
+
+
+def test_folders_outside_the_model_are_not_read(bert: PooledModel) -> None:
+    write_json(bert.directory / "modules.json", [{"type": "x.Transformer", "path": "../.."}])
+    refused(bert.directory, "../..")
+
+
+def test_classifiers_of_several_labels_and_odd_activations_are_refused(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    model = save_cross_encoder(tmp_path / "model", "bert", rng)
+    changed(model.directory, "config.json", sbert_ce_default_activation_function="torch.nn.modules.linear.Identity")
+    convert_model(model.directory, tmp_path / "checkpoint")
+    pooling = Checkpoint.open(tmp_path / "checkpoint").config.pooling
+    assert pooling is not None and (pooling.task, pooling.activation, pooling.labels) == ("score", "identity", 1)
+    changed(
+        model.directory,
+        "config.json",
+        id2label={"0": "a", "1": "b"},
+        sbert_ce_default_activation_function="torch.nn.Tanh",
+    )
+    refused(model.directory, "a classifier of 2 labels", "the activation 'torch.nn.Tanh'")
+
+
+def test_calibration_and_other_targets_are_refused(bert: PooledModel, tmp_path: Path) -> None:
+    with pytest.raises(InflightError, match="yields no logits"):
+        convert_model(bert.directory, tmp_path / "checkpoint", ConvertOptions(quantize="int4"))
+    convert_model(bert.directory, tmp_path / "checkpoint")
+    with pytest.raises(BuildError, match="a model for embeddings or reranking: it is for --target cpu or reference"):
+        build_engine(tmp_path / "checkpoint", tmp_path / "engine", make_recipe("tensorrt", kv_cache_dtype="float32"))
+
+
+def test_a_step_has_room_for_the_longest_text(bert: PooledModel, tmp_path: Path) -> None:
+    convert_model(bert.directory, tmp_path / "checkpoint")
+    for fields, message in (
+        ({"max_num_tokens": 90, "max_batch_size": 4}, "--max-num-tokens 90: at least --max-seq-len, 100"),
+        ({"max_seq_len": 121}, "the model knows 120 positions"),
+        ({"max_logit_rows": 7}, "--max-logit-rows 7"),
+    ):
+        with pytest.raises(BuildError, match=message):
+            build_engine(tmp_path / "checkpoint", tmp_path / "engine", make_recipe("reference", **fields))
+
+
+def test_the_commands_name_nothing_that_generates(bert: PooledModel, tmp_path: Path) -> None:
+    checkpoint, engine = str(tmp_path / "checkpoint"), str(tmp_path / "engine")
+    for words in (
+        ["convert", str(bert.directory), "--output-dir", checkpoint],
+        ["build-engine", "--checkpoint-dir", checkpoint, "--output-dir", engine, "--target", "reference"],
+    ):
+        result = CliRunner().invoke(build_app(words[:1]), words, catch_exceptions=False)
+        assert result.exit_code == 0 and "end token" not in result.output and "generate" not in result.output
+    assert "inflight serve" in result.output
+
+
+def test_nothing_generates_with_such_an_engine(bert: PooledModel, tmp_path: Path) -> None:
+    convert_model(bert.directory, tmp_path / "checkpoint")
+    build_engine(tmp_path / "checkpoint", tmp_path / "engine", make_recipe("reference", max_seq_len=64))
+    assert read_engine_directory(tmp_path / "engine").manifest.limits.max_seq_len == 64
+    executor = load_engine(tmp_path / "engine", threads=1)
+    with pytest.raises(InflightError, match="This engine makes embeddings"):
+        EngineCore(executor)
+    executor.close()
+    words = ["verify", str(bert.directory), str(tmp_path / "engine")]
+    result = CliRunner().invoke(build_app(words[:1]), words)
+    assert result.exit_code == 1 and isinstance(result.exception, InflightError)
+    assert "This engine makes embeddings" in result.exception.message

