@@ -48,12 +48,12 @@ class Batch(ctypes.Structure):
         ("num_logit_rows", ctypes.c_int32),
         ("block_table_stride", ctypes.c_int32),
         ("token_ids", ctypes.c_void_p),
-        ("token_types", ctypes.c_void_p),
         ("sequence_starts", ctypes.c_void_p),
         ("context_lengths", ctypes.c_void_p),
         ("block_tables", ctypes.c_void_p),
         ("logit_rows", ctypes.c_void_p),
         ("sampling", ctypes.c_void_p),
+        ("token_types", ctypes.c_void_p),
     ]
 
 

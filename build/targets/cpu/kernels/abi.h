@@ -34,12 +34,12 @@ typedef struct {
 typedef struct {
     int32_t num_sequences, num_tokens, num_logit_rows, block_table_stride;
     const int32_t *token_ids;            /* [num_tokens] */
-    const int32_t *token_types;          /* [num_tokens]; NULL where the model has none */
     const int32_t *sequence_starts;      /* [num_sequences + 1] */
     const int32_t *context_lengths;      /* [num_sequences]: tokens already in the cache */
     const int32_t *block_tables;         /* [num_sequences][block_table_stride] */
     const int32_t *logit_rows;           /* [num_logit_rows], ascending row numbers */
     const inflight_sampling *sampling;   /* [num_logit_rows] */
+    const int32_t *token_types;          /* [num_tokens]; NULL where the model has none */
 } inflight_batch;
 
 typedef struct {
