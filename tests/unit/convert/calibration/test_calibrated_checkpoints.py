@@ -156,7 +156,8 @@ def test_int4_awq_has_the_form_that_tensorrt_llm_reads(model: Path) -> None:
         weight, factors = plain.matrix(module).astype(np.float32), checkpoint.input_factors(module)
         assert factors is not None
         restored = checkpoint.matrix(module) * factors.astype(np.float32)
-        assert np.linalg.norm(restored - weight) < 0.2 * np.linalg.norm(weight)
+        # What the outputs lose least with moves weights further than rounding does: extremes are cut off.
+        assert np.linalg.norm(restored - weight) < 0.25 * np.linalg.norm(weight)
 
 
 def test_w4a8_awq_has_the_form_that_tensorrt_llm_reads(model: Path) -> None:
