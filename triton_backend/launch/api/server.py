@@ -84,6 +84,7 @@ def main() -> None:
         port=orders.options.port,
         log_level="warning",
         http=BoundedHead,
+        ws="none",
         timeout_graceful_shutdown=int(_LAST_WORDS_S),
     )
     _Server(config, gate, backend, orders.options.drain_s).run()
