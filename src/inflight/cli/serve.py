@@ -49,7 +49,7 @@ def serve(
     host: Annotated[
         str,
         typer.Option(
-            help="Address to listen on. 0.0.0.0 opens it to other machines, without authentication.",
+            help="Address or name to listen on. 0.0.0.0 opens it to other machines, without authentication.",
             rich_help_panel=_PORTS,
         ),
     ] = "127.0.0.1",
