@@ -71,6 +71,7 @@ def main() -> None:
         strict_model_name=orders.options.strict_model_name,
         max_body_bytes=orders.options.max_body_bytes,
         accuracy=engine_accuracy(orders.engine_dir, engine.manifest).facts(),
+        max_queue_size=orders.options.max_queue_size,
     )
 
     def hanging() -> str | None:
