@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -23,6 +25,7 @@ class BoundedHead(HttpToolsProtocol):  # type: ignore[misc]  # uvicorn's types a
     would be lost or be read as what it is not. CONNECT, and HTTP/1.1 without `Host`, are answered 400.
     """
 
+    parser: Any
     _num_pending = 0
 
     def data_received(self, data: bytes) -> None:
