@@ -124,7 +124,15 @@ def test_a_closed_terminal_ends_the_server_in_order(model: Path, cache: Path) ->
 
 
 @pytest.mark.parametrize(
-    "flags", [("--max-batch-size", "0"), ("--scheduler-policy", "best"), ("--tokens-per-block", "7"), ("--port", "x")]
+    "flags",
+    [
+        ("--max-batch-size", "0"),
+        ("--scheduler-policy", "best"),
+        ("--tokens-per-block", "7"),
+        ("--port", "x"),
+        ("--cors-origin", "page.example"),
+        ("--cors-origin", "https://page.example/"),
+    ],
 )
 def test_a_flag_out_of_range_is_a_usage_error(model: Path, cache: Path, flags: tuple[str, str]) -> None:
     with serving(model, cache, "--embedded", *flags) as (process, _):

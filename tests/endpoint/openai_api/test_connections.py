@@ -159,6 +159,17 @@ def test_an_answer_under_way_is_not_broken_by_what_comes_behind_its_request(embe
         assert answers.read() == b""
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP, br"])
+def test_a_body_that_is_compressed_is_refused_with_its_encoding(embedded_shim: str, encoding: str) -> None:
+    with connected(embedded_shim) as (client, answers):
+        client.sendall(posted("fox", f"Content-Encoding: {encoding}"))
+        status, _, body = read(answers)
+        assert status == 415 and encoding in body["error"]["message"]
+    with connected(embedded_shim) as (client, answers):
+        client.sendall(posted("fox", "Content-Encoding: identity"))
+        assert read(answers)[0] == 200
+
+
 def test_http_1_0_needs_no_host(embedded_shim: str) -> None:
     with connected(embedded_shim) as (client, answers):
         client.sendall(b"GET /version HTTP/1.0\r\n\r\n")
