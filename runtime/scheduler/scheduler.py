@@ -44,6 +44,21 @@ class SchedulerConfig:
             raise ValueError(f"max_queue_size is {self.max_queue_size}; it must be 0 (any number) or more.")
 
 
+def most_running(limits: Limits) -> int:
+    """How many sequences an engine runs at once, where the configuration asks for no fewer."""
+    return min(limits.max_batch_size, limits.max_num_tokens, limits.max_logit_rows)
+
+
+def check_ever_queued(count: int, max_running: int, max_queue_size: int) -> None:
+    """Raises RequestError when so many sequences of one request fit into no batch and queue of these sizes, even empty
+    ones. A `max_queue_size` of 0 is no bound."""
+    if max_queue_size and count > max_queue_size + max_running:
+        raise RequestError(
+            f"The request has {count} sequences; the batch takes {max_running} and the queue {max_queue_size}.",
+            "Ask for fewer completions or prompts at once.",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class ScheduledStep:
     """A step and the sequences it is made of, in the same order: decodes first, then chunks."""
@@ -99,11 +114,7 @@ class Scheduler:
         size = self._max_queue_size
         if size == 0:
             return
-        if count > size + self.max_running:
-            raise RequestError(
-                f"The request has {count} sequences; the batch takes {self.max_running} and the queue {size}.",
-                "Ask for fewer completions or prompts at once.",
-            )
+        check_ever_queued(count, self.max_running, size)
         free_slots = 0 if self._cache_is_full and self.running else self.max_running - len(self.running)
         if len(self.waiting) + self.num_held + count > size + free_slots:
             raise OverloadedError(

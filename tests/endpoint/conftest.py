@@ -76,12 +76,19 @@ def running_triton(
 
 @contextmanager
 def running_shim(
-    engine: Path, backend: TokenBackend, *, strict_model_name: bool = False, allowed_origins: Sequence[str] = ()
+    engine: Path,
+    backend: TokenBackend,
+    *,
+    strict_model_name: bool = False,
+    allowed_origins: Sequence[str] = (),
+    max_queue_size: int = 0,
 ) -> Iterator[str]:
     """The shim's base URL; it runs on a thread with an event loop of its own."""
     manifest = read_engine_directory(engine).manifest
     tokenizer = load_tokenizer(engine / "tokenizer")
-    service = Service(MODEL, manifest, tokenizer, backend, ShimMetrics(), strict_model_name)
+    service = Service(
+        MODEL, manifest, tokenizer, backend, ShimMetrics(), strict_model_name, max_queue_size=max_queue_size
+    )
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     app = create_app(service, allowed_origins)

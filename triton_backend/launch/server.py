@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from inflight.errors import InflightError
+from inflight.triton_backend.launch.addresses import cannot_listen, of_libevent, of_url
 from inflight.triton_backend.launch.installation import TritonInstallation
 from inflight.triton_backend.launch.supervision.processes import (
     ProcessState,
@@ -40,7 +41,7 @@ _LOG_TAIL_LINES = 25
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """Addresses on which tritonserver listens. Default: loopback."""
+    """Addresses on which tritonserver listens. Default: loopback. `host`: an IP address."""
 
     host: str = "127.0.0.1"
     http_port: int = 8000
@@ -241,6 +242,8 @@ def check_port(host: str, port: int, flag: str) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
+            if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise cannot_listen(host, port, error.strerror or str(error)) from error
             holder = listener(port) if error.errno == errno.EADDRINUSE else None
             by = f" by {holder}" if holder else ""
             raise InflightError(
@@ -250,8 +253,7 @@ def check_port(host: str, port: int, flag: str) -> None:
 
 def reachable(host: str) -> str:
     """The address, as URLs have it, under which this machine reaches what listens on `host`."""
-    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"[{address}]" if ":" in address else address
+    return of_url({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host))
 
 
 def _end_of(state: ProcessState | None) -> str:
@@ -267,10 +269,10 @@ def _command(installation: TritonInstallation, repository: Path, address: Server
         f"--backend-directory={installation.backends}",
         "--disable-auto-complete-config",
         f"--backend-config=python,thread-pool-size={THREAD_POOL_SIZE}",
-        f"--http-address={address.host}",
+        f"--http-address={of_libevent(address.host)}",
         f"--http-port={address.http_port}",
-        f"--grpc-address={address.host}",
+        f"--grpc-address={of_url(address.host)}",
         f"--grpc-port={address.grpc_port}",
-        f"--metrics-address={address.host}",
+        f"--metrics-address={of_libevent(address.host)}",
         f"--metrics-port={address.metrics_port}",
     ]

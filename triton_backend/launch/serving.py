@@ -19,6 +19,7 @@ from inflight.runtime.kv_cache.budget import plan_num_blocks
 from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.runtime.loading.memory_table import memory_table
 from inflight.runtime.text.tokenizer import load_tokenizer
+from inflight.triton_backend.launch.addresses import resolve_host
 from inflight.triton_backend.launch.api.process import ApiProcess
 from inflight.triton_backend.launch.installation import find_triton
 from inflight.triton_backend.launch.open_files import allow_open_files
@@ -44,10 +45,12 @@ class PlannedEngine:
 def serve_engine(engine_dir: Path, options: ServeOptions, say: Say) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP. `say` gets messages for the user.
 
-    Where Triton cannot run, says why and serves without it. Raises InflightError when a port is taken, the engine has
-    no tokenizer, or it cannot be loaded; ServerDied when a process of the server died and is not started again.
+    Where Triton cannot run, says why and serves without it. Raises InflightError when the host has no address, a port
+    is taken, the engine has no tokenizer, or it cannot be loaded; ServerDied when a process of the server died and is
+    not started again.
     """
     allow_open_files()
+    options = options.model_copy(update={"host": resolve_host(options.host)})
     check_port(options.host, options.port, "--port")
     manifest = read_engine_directory(engine_dir).manifest
     load_tokenizer(engine_dir / "tokenizer")

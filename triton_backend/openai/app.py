@@ -37,7 +37,14 @@ def create_app(service: Service, allowed_origins: Sequence[str] = ()) -> FastAPI
         yield
         await service.backend.close()
 
-    app = FastAPI(title="inflight", version=__version__, lifespan=lifespan, default_response_class=JsonAnswer)
+    app = FastAPI(
+        title="inflight",
+        version=__version__,
+        lifespan=lifespan,
+        default_response_class=JsonAnswer,
+        # Without it /openapi.json would promise a 422, which no answer has.
+        responses={"4XX": {"description": "An error in OpenAI's shape"}},
+    )
     add_error_handlers(app)
     for router in _task_routers(service):
         app.include_router(router)

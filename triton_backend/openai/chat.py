@@ -41,7 +41,9 @@ def _prepare(service: Service, body: ChatBody) -> Generation:
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         prompt_logprobs=body.prompt_logprobs,
     )
-    return service.generation(prompt, params, body, "messages")
+    generation = service.generation(prompt, params, body, "messages")
+    service.check_queue([generation])
+    return generation
 
 
 class _ChatAnswer:

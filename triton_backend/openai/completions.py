@@ -52,7 +52,9 @@ def _prepare(service: Service, body: CompletionBody) -> list[Generation]:
     with blaming("prompt"):
         encode = service.tokenizer.encode
         ids = [encode(each, body.add_special_tokens) if isinstance(each, str) else each for each in prompts]
-    return [service.generation(each, params, body, "prompt", body.scores_only) for each in ids]
+    generations = [service.generation(each, params, body, "prompt", body.scores_only) for each in ids]
+    service.check_queue(generations)
+    return generations
 
 
 def _num_prompt_logprobs(body: CompletionBody) -> int | None:

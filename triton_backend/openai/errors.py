@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -108,6 +109,8 @@ def _why_unreadable(cause: BaseException | None) -> str | None:
         return "The body is no valid JSON: it is not in UTF-8."
     if isinstance(cause, RecursionError):
         return "The body is nested too deeply."
+    if "set_int_max_str_digits" in str(cause):
+        return f"The body is no valid JSON: a number in it has more than {sys.get_int_max_str_digits()} digits."
     return f"The body is no valid JSON: {cause}." if isinstance(cause, ValueError) else None
 
 

@@ -83,8 +83,13 @@ class BoundBodies:
         await self._app(scope, _replay(body, receive), send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The body; None when the client left before its end."""
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        """The body; None when the client left before its end. Raises ApiError for one that is encoded or too large."""
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
+        if encoding.strip().lower() not in ("identity", ""):
+            refusal = f"The body comes as Content-Encoding: {encoding[:40]}; this server reads bodies as they are."
+            raise ApiError(415, refusal, code="unsupported_content_encoding")
+        announced = headers.get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > self._max_bytes:
             raise self._too_large(f"{int(announced)} bytes")
         parts: list[bytes] = []

@@ -16,6 +16,7 @@ from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
 from inflight.runtime.request.validation import check_request, output_room, total_room
 from inflight.runtime.sampling.params import SamplingParams, params_over_defaults
+from inflight.runtime.scheduler.scheduler import check_ever_queued, most_running
 from inflight.runtime.scheduler.step import TokenResult
 from inflight.runtime.text.completion import CompletionDelta, RequestText
 from inflight.runtime.text.tokenizer import MANY_CHARACTERS, Tokenizer
@@ -62,6 +63,7 @@ class Service:
     created: int = field(default_factory=lambda: int(time.time()))
     max_body_bytes: int = MAX_BODY_BYTES
     accuracy: Mapping[str, Any] | None = None
+    max_queue_size: int = 0
 
     def now(self) -> int:
         """The Unix time that answers carry."""
@@ -145,6 +147,15 @@ class Service:
         # What may still be wrong with it when it reaches the engine is its schema.
         blamed = param if structure is None else structure[0]
         return Generation(request, blamed, len(kept) < len(prompt), prompt_only)
+
+    def check_queue(self, generations: Sequence[Generation]) -> None:
+        """Raises ApiError (400) for a request of more sequences than batch and queue together ever hold: its prompts
+        queue one by one, so that the engine would take the last for an overload."""
+        first = generations[0].request
+        several = "best_of" if first.params.best_of else "n"
+        with blaming(generations[0].param if first.num_sequences == 1 else several):
+            count = sum(each.request.num_sequences for each in generations)
+            check_ever_queued(count, most_running(self.manifest.limits), self.max_queue_size)
 
     async def run(self, generation: Generation) -> AsyncGenerator[CompletionDelta, None]:
         """The text of every sequence as it grows. Closing it early cancels the request; raises EngineError."""

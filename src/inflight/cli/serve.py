@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +26,8 @@ class PolicyChoice(str, Enum):
 
 
 _OPERATIONS = "Operations"
+# As browsers send it: "null" is that of a page from a file.
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/\s]+")
 _PORTS, _BUILD = "Addresses", flag.BUILD
 
 
@@ -49,7 +52,7 @@ def serve(
     host: Annotated[
         str,
         typer.Option(
-            help="Address to listen on. 0.0.0.0 opens it to other machines, without authentication.",
+            help="Address or name to listen on. 0.0.0.0 opens it to other machines, without authentication.",
             rich_help_panel=_PORTS,
         ),
     ] = "127.0.0.1",
@@ -173,6 +176,12 @@ def serve(
 
       inflight serve bigscience/bloom-560m --target transformers
     """
+    for origin in cors_origin or ():
+        if not _ORIGIN.fullmatch(origin):
+            raise typer.BadParameter(
+                f"--cors-origin {origin} is no origin: give scheme and host, as https://page.example or "
+                "http://localhost:3000, without a path; * for all."
+            )
     from inflight.cli.resolve import is_engine, resolve_engine
     from inflight.progress import console
     from inflight.runtime.loading.engine_directory import read_engine_directory

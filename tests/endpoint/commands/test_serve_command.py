@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -47,14 +48,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(model: Path, cache: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The process once it is healthy, and its URL; killed at the end if it still runs."""
+def serving(
+    model: Path, cache: Path, *flags: str, at: str = "127.0.0.1"
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process once it is healthy, and its URL at an address; killed at the end if it still runs."""
     port, http, grpc, metrics = map(str, free_ports(4))
     ports = ["--port", port, "--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics]
     command = [str(Path(sys.executable).with_name("inflight")), "serve", str(model), *ports, *flags]
     environment = {**os.environ, "INFLIGHT_CACHE": str(cache)}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://{at}:{port}"
     try:
         assert eventually(lambda: process.poll() is not None or healthy(url))
         yield process, url
@@ -121,7 +124,15 @@ def test_a_closed_terminal_ends_the_server_in_order(model: Path, cache: Path) ->
 
 
 @pytest.mark.parametrize(
-    "flags", [("--max-batch-size", "0"), ("--scheduler-policy", "best"), ("--tokens-per-block", "7"), ("--port", "x")]
+    "flags",
+    [
+        ("--max-batch-size", "0"),
+        ("--scheduler-policy", "best"),
+        ("--tokens-per-block", "7"),
+        ("--port", "x"),
+        ("--cors-origin", "page.example"),
+        ("--cors-origin", "https://page.example/"),
+    ],
 )
 def test_a_flag_out_of_range_is_a_usage_error(model: Path, cache: Path, flags: tuple[str, str]) -> None:
     with serving(model, cache, "--embedded", *flags) as (process, _):
@@ -139,6 +150,43 @@ def test_a_port_that_is_taken_is_named_with_its_flag(model: Path, cache: Path) -
     assert f"Port {taken}" in shown
     assert "--port" in shown
     assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    ("host", "at", "flags"),
+    [
+        ("localhost", "127.0.0.1", ()),
+        ("::1", "[::1]", ()),
+        ("::1", "[::1]", ("--embedded",)),
+        ("::", "[::1]", ()),
+    ],
+)
+def test_a_host_is_a_name_or_an_address_of_either_kind(
+    installation: TritonInstallation, tmp_path: Path, host: str, at: str, flags: tuple[str, ...]
+) -> None:
+    if ":" in host:
+        with socket.socket(socket.AF_INET6) as probe:
+            try:
+                probe.bind(("::1", 0))
+            except OSError as error:
+                pytest.skip(f"no IPv6 here: {error}")
+    engine = write_null_engine(tmp_path / "engine")
+    with serving(engine, tmp_path, "--host", host, *flags, at=at) as (process, url):
+        assert ask(url)
+        shown = stop(process, signal.SIGTERM)
+    assert ("Triton is ready" in shown) == (flags == ()), shown
+
+
+@pytest.mark.parametrize("host", ["300.1.1.1", "a..b", "", "::zz", "192.0.2.1"])
+@pytest.mark.parametrize("flags", [(), ("--embedded",)])
+def test_a_host_on_which_nothing_can_listen_is_refused_with_the_reason(
+    tmp_path: Path, host: str, flags: tuple[str, ...]
+) -> None:
+    engine = write_null_engine(tmp_path / "engine")
+    with serving(engine, tmp_path, "--host", host, *flags) as (process, _):
+        _, shown = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1 and "Traceback" not in shown
+    assert host in shown and "--host" in shown and "--port" not in shown
 
 
 def test_an_engine_without_a_tokenizer_is_refused_before_anything_is_started(cache: Path, tmp_path: Path) -> None:

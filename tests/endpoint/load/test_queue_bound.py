@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openai
 import pytest
 import tritonclient.grpc as grpc
@@ -84,13 +85,13 @@ class BoundedShim:
 def bounded_shim(request: pytest.FixtureRequest, engine: Path) -> Iterator[BoundedShim]:
     if request.param == "embedded":
         thread = EngineThread(EngineCore(load_engine(engine), SchedulerConfig(max_queue_size=QUEUE)))
-        with running_shim(engine, EmbeddedBackend(thread)) as url:
+        with running_shim(engine, EmbeddedBackend(thread), max_queue_size=QUEUE) as url:
             yield BoundedShim(
                 url, lambda: thread.stats().waiting, lambda: thread.stats().waiting + thread.stats().running
             )
     else:
         server: TritonServer = request.getfixturevalue("bounded_triton")
-        with running_shim(engine, TritonBackend(server.address.grpc_url)) as url:
+        with running_shim(engine, TritonBackend(server.address.grpc_url), max_queue_size=QUEUE) as url:
             yield BoundedShim(url, lambda: waiting(server), lambda: active(server))
 
 
@@ -250,5 +251,26 @@ def test_a_request_of_several_is_refused_whole(bounded_shim: BoundedShim) -> Non
                 with pytest.raises(openai.RateLimitError):
                     client.completions.create(model=MODEL, max_tokens=2, stream=stream, **body)
         assert eventually(lambda: bounded_shim.waiting() == 0)
-    with pytest.raises(openai.APIStatusError, match=f"{FULL + 1} sequences"):
-        client.completions.create(model=MODEL, prompt="fox", n=FULL + 1, max_tokens=2)
+
+
+def test_what_batch_and_queue_can_never_hold_is_no_overload(
+    bounded_shim: BoundedShim, rng: np.random.Generator
+) -> None:
+    """However its sequences come about, and the parameter that makes them is named. What just fits is answered."""
+    client = openai.OpenAI(base_url=f"{bounded_shim.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE_S)
+    n = int(rng.integers(2, FULL // 2))
+    message = [{"role": "user", "content": "fox"}]
+    for make, body, param in (
+        (client.completions.create, {"prompt": ["fox"] * (FULL + 1)}, "prompt"),
+        (client.completions.create, {"prompt": ["fox"] * (FULL // n + 1), "n": n}, "n"),
+        (client.completions.create, {"prompt": "fox", "n": FULL + 1}, "n"),
+        (client.completions.create, {"prompt": "fox", "best_of": FULL + 1}, "best_of"),
+        (client.chat.completions.create, {"messages": message, "n": FULL + 1}, "n"),
+    ):
+        create: Any = make
+        for stream in (False, True) if "best_of" not in body else (False,):
+            with pytest.raises(openai.BadRequestError, match=r"\d+ sequences; the batch takes 8 and the queue 5") as no:
+                create(model=MODEL, max_tokens=2, stream=stream, **body)
+            assert no.value.param == param and "retry-after" not in no.value.response.headers
+    assert len(client.completions.create(model=MODEL, prompt=["fox"] * FULL, max_tokens=2).choices) == FULL
+    assert eventually(lambda: bounded_shim.active() == 0)

@@ -111,6 +111,13 @@ def test_an_unknown_path_and_a_wrong_method_are_errors_of_the_api(embedded_shim:
         assert (headers["allow"] is not None) == (status == 405)
 
 
+def test_the_schema_promises_the_errors_that_there_are(embedded_shim: str) -> None:
+    paths = json.loads(call(embedded_shim, "GET", "/openapi.json")[2])["paths"]
+    assert set(WRITE) <= set(paths)
+    for operations in paths.values():
+        assert all({"200", "4XX"} == set(operation["responses"]) for operation in operations.values())
+
+
 def test_browsers_may_call_from_the_allowed_origins_alone(embedded_shim: str, strict_shim: str) -> None:
     asked = {"Origin": ORIGIN, "Access_Control_Request_Method": "POST"}
     status, headers, _ = call(strict_shim, "OPTIONS", "/v1/completions", **asked)
@@ -235,7 +242,12 @@ def test_tokenizer_info_has_what_a_client_needs_to_tokenize_and_render_here(embe
     [
         (b'{"prompt": "\xff"}', "not in UTF-8"),
         (b'{"prompt": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", "nested too deeply"),
-        (b'{"prompt": "fox", "seed": ' + b"9" * 5000 + b"}", "no valid JSON"),
+        (
+            b'{"prompt": "fox", "seed": ' + b"9" * 5000 + b"}",
+            "a number in it has more than 4300 digits.",
+        ),
+        (b'{"prompt": "fox", "stop": 5}', "'stop': Input should be a string or a list of strings"),
+        (b'{"prompt": "fox", "truncate_prompt_tokens": 0}', "truncate_prompt_tokens is 0"),
     ],
 )
 def test_a_body_that_the_parser_cannot_read_is_refused_with_the_cause(

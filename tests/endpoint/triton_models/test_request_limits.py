@@ -134,8 +134,8 @@ def test_a_body_of_the_limit_is_read_and_a_larger_one_is_not(shim: str) -> None:
     "begin",
     [
         b"GET /",
-        b"GET /health HTTP/1.1\r\nX: ",
-        b"POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX: ",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nX: ",
+        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX: ",
     ],
     ids=["target", "header", "trailer"],
 )

@@ -78,6 +78,7 @@ def main() -> None:
         strict_model_name=orders.options.strict_model_name,
         max_body_bytes=orders.options.max_body_bytes,
         accuracy=engine_accuracy(orders.engine_dir, engine.manifest).facts(),
+        max_queue_size=orders.options.max_queue_size,
     )
 
     def hanging() -> str | None:
@@ -91,6 +92,7 @@ def main() -> None:
         port=orders.options.port,
         log_level="warning",
         http=BoundedHead,
+        ws="none",
         timeout_graceful_shutdown=int(_LAST_WORDS_S),
     )
     _Server(config, gate, backend, orders.options.drain_s).run()

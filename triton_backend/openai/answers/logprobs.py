@@ -22,8 +22,20 @@ def chat_logprobs(entries: Iterable[TokenLogprob], num_top: int) -> dict[str, An
 
 
 def spell(entries: Iterable[TokenLogprob]) -> list[str]:
-    """The texts of the tokens."""
-    return [entry.text for entry in entries]
+    """The tokens as completions spell them."""
+    return [spell_token(entry.token_id, entry.bytes) for entry in entries]
+
+
+def spell_token(token_id: int, token: bytes) -> str:
+    """The text of a token, as far as it tells it from others: `top_logprobs` has texts as keys.
+
+    What is no UTF-8, a part of a character, reads `bytes:\\xe2\\x80`, as OpenAI has it; a token that adds nothing to
+    the text, such as an id that the tokenizer does not know, reads `token_id:7`.
+    """
+    try:
+        return token.decode() if token else f"token_id:{token_id}"
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}" for byte in token)
 
 
 def completion_logprobs(
@@ -63,6 +75,9 @@ def _choice(choice: TokenChoice) -> dict[str, Any]:
 
 
 def _top(entry: TokenLogprob) -> dict[str, float]:
-    """The most likely tokens, and the chosen one even where it is not among them."""
-    top = {choice.text: max(choice.logprob, _LOWEST) for choice in reversed(entry.top)}
-    return {**top, entry.text: max(entry.logprob, _LOWEST)}
+    """The most likely tokens, and the chosen one even where it is not among them. Of tokens with the same text, as a
+    byte and a letter of a SentencePiece vocabulary, the likelier one stays."""
+    top: dict[str, float] = {}
+    for choice in (*entry.top, entry):
+        top.setdefault(spell_token(choice.token_id, choice.bytes), max(choice.logprob, _LOWEST))
+    return top

@@ -10,7 +10,7 @@ from inflight.triton_backend.openai.protocol.generation import GenerationBody
 
 def check_chat(body: ChatBody) -> None:
     """Raises ApiError (400)."""
-    _check_stream(body)
+    _check_generation(body)
     if body.top_logprobs and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs to be true.", param="top_logprobs")
     check_conversation(body)
@@ -25,7 +25,7 @@ def check_conversation(body: Conversation) -> None:
 
 def check_completion(body: CompletionBody) -> None:
     """Raises ApiError (400)."""
-    _check_stream(body)
+    _check_generation(body)
     if body.stream and (body.best_of or 1) > (body.n or 1):
         raise ApiError(400, "best_of above n cannot be streamed: the best is known at the end.", param="best_of")
     if body.max_tokens == 0 and not body.echo:
@@ -33,8 +33,11 @@ def check_completion(body: CompletionBody) -> None:
         raise ApiError(400, message, param="max_tokens")
 
 
-def _check_stream(body: GenerationBody) -> None:
+def _check_generation(body: GenerationBody) -> None:
     if body.stream_options is not None and body.stream_options.asks and not body.stream:
         raise ApiError(400, "stream_options is only allowed with stream: true.", param="stream_options")
+    if body.truncate_prompt_tokens == 0:
+        message = "truncate_prompt_tokens is 0, which leaves no prompt; -1 leaves as many tokens as there is room for."
+        raise ApiError(400, message, param="truncate_prompt_tokens")
     if body.stream and body.prompt_logprobs is not None:
         raise ApiError(400, "prompt_logprobs cannot be streamed.", param="prompt_logprobs")

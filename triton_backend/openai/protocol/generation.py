@@ -58,7 +58,9 @@ else:
 def _stop_strings(value: Any) -> Any:
     """As a list; an empty string stops nothing."""
     values = [value] if isinstance(value, str) else value
-    return [each for each in values if each != ""] if isinstance(values, list) else values
+    if not isinstance(values, list):
+        raise ValueError("Input should be a string or a list of strings")
+    return [each for each in values if each != ""]
 
 
 class GenerationBody(_SamplingBody):
