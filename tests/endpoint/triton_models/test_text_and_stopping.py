@@ -69,6 +69,59 @@ def test_the_openai_api_stops_at_a_special_token(shim: str, tokenizer: Tokenizer
                 assert (last.finish_reason, last.model_extra["stop_reason"]) == ("stop", piece)
 
 
+def test_counts_and_log_probabilities_end_where_the_stop_word_is_complete(
+    triton: TritonServer, tokenizer: Tokenizer, seed: int
+) -> None:
+    """Whatever the engine had made by the time it was stopped."""
+    prompt = f"the fox {seed}"
+    counts = dict.fromkeys(("return_log_probs", "return_num_output_tokens"), True)
+    asked = {"text_input": prompt, "max_tokens": 600, "end_id": -1, "exclude_input_in_output": True, **counts}
+    raw = ids(tokenizer.encode(prompt), 600, end_id=-1, exclude_input_in_output=True, **counts)
+    (free,) = stream(triton, "tensorrt_llm", raw)
+    tokens = [int(token) for token in free["output_ids"].reshape(-1)]
+    word = tokenizer.decode(tokens)[11:14]
+    num_tokens = next(count for count in range(len(tokens)) if word in tokenizer.decode(tokens[:count]))
+    log_probs = free["output_log_probs"][0, 0, :num_tokens]
+    for model, streaming in [
+        ("tensorrt_llm_bls", False),
+        ("tensorrt_llm_bls", True),
+        ("tensorrt_llm_bls_unary", False),
+    ]:
+        answers = stream(triton, model, {**asked, "stop_words": [word], "stream": streaming})
+        assert sum(int(answer["num_output_tokens"][0, 0]) for answer in answers) == num_tokens
+        assert np.array_equal(answers[-1]["output_log_probs"][0, 0], log_probs)
+        assert answers[-1]["cum_log_probs"][0, 0] == pytest.approx(float(log_probs.sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize("model", ["ensemble", "tensorrt_llm_bls"])
+def test_a_row_of_a_batch_is_answered_as_when_it_comes_alone(
+    triton: TritonServer, rng: np.random.Generator, model: str
+) -> None:
+    flags = ["exclude_input_in_output", "return_finish_reason", "return_log_probs", "stream", "return_stop_reason"]
+    flags += ["return_num_output_tokens", "return_num_input_tokens"]
+    rows = [{name: bool(rng.integers(2)) for name in flags} for _ in range(4)]
+    rows = [{**row, "text_input": f"fox {rng.integers(1 << 30)}", "max_tokens": 9, "end_id": -1} for row in rows]
+
+    def array(values: list[Any]) -> Any:
+        kinds: dict[type, Any] = {bool: np.bool_, int: np.int32, str: np.object_}
+        return np.array([[v.encode() if isinstance(v, str) else v] for v in values], kinds[type(values[0])])
+
+    answers = stream(triton, model, {name: array([row[name] for row in rows]) for name in rows[0]})
+    for index, row in enumerate(rows):
+        found = joined([answer for answer in answers if answer["batch_index"][0, 0] == index])
+        assert found == joined(stream(triton, model, row)), row
+
+
+def joined(answers: list[dict[str, Any]]) -> dict[str, Any]:
+    """What one row's answers say together, however many they are, and which outputs they have."""
+    outputs: dict[str, Any] = {"text": "".join(texts(answers))}
+    for name in sorted(answers[-1].keys() - {"text_output", "batch_index"}):
+        outputs[name] = answers[-1][name].tolist()
+    if "num_output_tokens" in outputs:
+        outputs["num_output_tokens"] = sum(int(answer["num_output_tokens"][0, 0]) for answer in answers)
+    return outputs
+
+
 def test_a_top_p_of_zero_means_the_same_at_every_front(triton: TritonServer, shim: str, seed: int) -> None:
     """The likeliest token alone, as OpenAI's clients mean it; beside a top_k no filter, as NVIDIA's clients do."""
     prompt = f"the fox {seed}"
