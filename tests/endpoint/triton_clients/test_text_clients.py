@@ -147,6 +147,13 @@ def test_a_bad_value_has_one_message_with_the_name_that_was_sent(
 
 
 @pytest.mark.parametrize("model", MODELS)
+def test_the_least_integer_is_no_length(triton: TritonServer, model: str) -> None:
+    for suffix in ("", "_unary"):
+        with pytest.raises(InferenceServerException, match=r"max_tokens\)? is -2147483648; it must be at least 1"):
+            stream(triton, model + suffix, {"text_input": "fox", "max_tokens": -(2**31)})
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_a_missing_prompt_is_an_error(triton: TritonServer, model: str) -> None:
     with pytest.raises(InferenceServerException, match=r"text_input.* is missing"):
         stream(triton, model, {"max_tokens": 5, "temperature": 0.5})
