@@ -18,6 +18,7 @@ from inflight.triton_backend.wire.client_names import PREPROCESSING_NAMES
 from inflight.triton_backend.wire.input_limits import check_sizes
 from inflight.triton_backend.wire.request_tensors import Array, RowTensors, batch_size
 from inflight.triton_backend.wire.sampling_wire import AS_MANY_AS_FIT
+from inflight.triton_backend.wire.server_process import end_with_server
 from inflight.triton_backend.wire.triton_api import ModelSettings, check_numpy, respond
 from inflight.triton_backend.wire.word_lists import write_words
 
@@ -30,6 +31,7 @@ class TritonPythonModel:
 
     def initialize(self, args: Mapping[str, str]) -> None:
         check_numpy()
+        end_with_server()
         settings = ModelSettings(args)
         manifest = read_engine_directory(Path(settings.required("gpt_model_path"))).manifest
         self._encoder = PromptEncoder(
