@@ -38,7 +38,8 @@ class TritonPythonModel:
             skip_special_tokens=settings.flag("skip_special_tokens", True),
         )
         core_model = settings.text("tensorrt_llm_model_name") or "tensorrt_llm"
-        self._models = InnerModels(core_model, settings.flag("tensorrt_llm_decoupled", settings.decoupled))
+        self._beside_decoupled = settings.flag("tensorrt_llm_decoupled", settings.decoupled)
+        self._models = InnerModels(core_model, self._beside_decoupled)
         self._threads = RequestThreads(settings, self._serve, self._models.stop)
 
     def execute(self, requests: list[Any]) -> None:
@@ -61,7 +62,11 @@ class TritonPythonModel:
             read_text_row(RowTensors(call.tensors, row), prompt, self._defaults) for row, prompt in enumerate(prompts)
         ]
         if not self._decoupled:
-            hint = "Send it to a decoupled model, over a gRPC stream or /generate_stream."
+            hint = (
+                "Send it to the model tensorrt_llm_bls, over a gRPC stream or /generate_stream."
+                if self._beside_decoupled
+                else "Write the repository with decoupled_mode:true."
+            )
             if any(row.streaming for row in rows):
                 raise RequestError(NO_STREAMING, hint)
             if any(row.params.n > 1 for row in rows):

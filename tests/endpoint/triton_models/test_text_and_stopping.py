@@ -104,7 +104,7 @@ def test_a_row_of_a_batch_is_answered_as_when_it_comes_alone(
 ) -> None:
     flags = ["exclude_input_in_output", "return_finish_reason", "return_log_probs", "stream", "return_stop_reason"]
     flags += ["return_num_output_tokens", "return_num_input_tokens"]
-    rows = [{name: bool(rng.integers(2)) for name in flags} for _ in range(4)]
+    rows: list[dict[str, Any]] = [{name: bool(rng.integers(2)) for name in flags} for _ in range(4)]
     rows = [{**row, "text_input": f"fox {rng.integers(1 << 30)}", "max_tokens": 9, "end_id": -1} for row in rows]
     check_rows(triton, model, rows, {name: array([[row[name]] for row in rows]) for name in rows[0]})
 
