@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from inflight.errors import RequestError
@@ -25,9 +26,31 @@ def check_request(request: Request, *, vocab_size: int, max_seq_len: int, cache_
                 f"{name} has the token id {wrong}; the vocabulary has {vocab_size}, 0 to {vocab_size - 1}.",
                 "Use the tokenizer that the engine was built with.",
             )
-    if not all(to_float32(value) <= GREATEST for value in request.params.logit_bias.values()):
-        raise RequestError("logit_bias has a value that is not a number or is infinite.")
+    for token_id, value in request.params.logit_bias.items():
+        if not to_float32(value) <= GREATEST:
+            raise RequestError(
+                f"logit_bias is {to_float32(value):g} for the token {token_id}; it must be a number up to 1e+38."
+            )
+    _check_choice(request, vocab_size)
     return _output_room(request, max_seq_len, cache_tokens)
+
+
+def _check_choice(request: Request, vocab_size: int) -> None:
+    """Raises RequestError when no token may be the first."""
+    params = request.params
+    ending = set(params.stop_token_ids) | set(() if params.ignore_eos else request.end_token_ids)
+    ways = {
+        "logit_bias": params.logit_bias,
+        "bad_word_ids": {word[0] for word in params.bad_word_ids if len(word) == 1},
+        "min_tokens": ending if params.min_tokens else (),
+    }
+    if sum(map(len, ways.values())) < vocab_size:  # nearly always, and so without a look at each token
+        return
+    forbidding = {token_id for token_id, value in params.logit_bias.items() if to_float32(value) == -math.inf}
+    forbidden = forbidding.union(ways["bad_word_ids"], ways["min_tokens"])
+    if len(forbidden.intersection(range(vocab_size))) == vocab_size:
+        names = " and ".join(name for name, ids in ways.items() if ids)
+        raise RequestError(f"{names} forbid every token of the vocabulary.", "Leave at least one that may be chosen.")
 
 
 def output_room(prompt_length: int, max_tokens: int | None, total: int) -> int | None:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import inflight.model_repo
 from inflight.engine_format.manifest import EngineManifest, PoolingFacts
+from inflight.errors import InflightError
 from inflight.files import atomic_directory
+from inflight.runtime.kv_cache.budget import blocks_per_sequence
 from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.triton_backend.launch.sampling_inputs import BLOCKS
-from inflight.triton_backend.launch.template_variables import VARIABLES, check_overrides
+from inflight.triton_backend.launch.template_variables import VARIABLES, WrongParameter, check_overrides
 from inflight.triton_backend.launch.unary_models import UNARY_MODELS, unary_config
 
 MODELS = ("preprocessing", "tensorrt_llm", "postprocessing", "ensemble", "tensorrt_llm_bls")
@@ -55,6 +57,8 @@ def write_repository(
     """
     manifest = read_engine_directory(engine_dir).manifest
     notes = check_overrides(options.overrides)
+    if small := too_small_cache(manifest, options.overrides):
+        raise InflightError(f'"{small.key}:{small.value}" is not possible.', f"{small.key} takes {small.expected}.")
     values = _values(engine_dir, manifest, options.overrides)
     generates = not isinstance(manifest.pooling, PoolingFacts)
     models = MODELS if generates else (POOLING,)
@@ -69,6 +73,20 @@ def write_repository(
                 config = unary_config(model, (scratch / decoupled / CONFIG_NAME).read_text(encoding="utf-8"))
                 _write_model(scratch / model, config, model if (TEMPLATES / model).is_dir() else decoupled)
     return WrittenRepository(out_dir, tuple(notes))
+
+
+def too_small_cache(manifest: EngineManifest, settings: Mapping[str, str]) -> WrongParameter | None:
+    """A limit of the KV cache that leaves no room for one sequence, whatever memory the machine has."""
+    cache, needed = manifest.kv_cache, blocks_per_sequence(manifest)
+    for key, least in (
+        ("max_tokens_in_paged_kv_cache", (needed - 1) * cache.tokens_per_block + 1),
+        ("kv_cache_bytes", needed * cache.bytes_per_block),
+    ):
+        value = settings.get(key, "")
+        if value.isdigit() and int(value) < least:
+            reason = f"one sequence of max_seq_len {manifest.limits.max_seq_len} needs them"
+            return WrongParameter(key, value, f"at least {least}: {reason}")
+    return None
 
 
 def _values(engine_dir: Path, manifest: EngineManifest, overrides: Mapping[str, str]) -> dict[str, str]:

@@ -13,9 +13,9 @@ from tritonclient.grpc import model_config_pb2
 
 from inflight.errors import EngineError
 from inflight.runtime.loading.engine_directory import read_engine_directory
-from inflight.triton_backend.launch.repository import CONFIG_NAME, MODELS, POOLING, TEMPLATES
+from inflight.triton_backend.launch.repository import CONFIG_NAME, MODELS, POOLING, TEMPLATES, too_small_cache
 from inflight.triton_backend.launch.sampling_inputs import BLOCKS
-from inflight.triton_backend.launch.template_variables import VARIABLES
+from inflight.triton_backend.launch.template_variables import VARIABLES, wrong_parameters
 from inflight.triton_backend.launch.unary_models import UNARY_MODELS
 
 _PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
@@ -93,8 +93,14 @@ def _check_model(file: Path, model: str, config: Any) -> Iterator[Problem]:
         if not code.is_file():
             yield Problem(code, "model.py", "The file is missing.", _WRITE_ANEW)
     yield from _check_tensors(file, model, config)
+    for wrong in wrong_parameters(_parameters(config)):
+        yield Problem(file, wrong.key, f'It is "{wrong.value}".', f"It takes {wrong.expected}.")
     for key in ("gpt_model_path", "tokenizer_dir"):
         yield from _check_directory(file, key, config)
+
+
+def _parameters(config: Any) -> dict[str, str]:
+    return {key: config.parameters[key].string_value for key in config.parameters}
 
 
 def _check_tensors(file: Path, model: str, config: Any) -> Iterator[Problem]:
@@ -134,6 +140,11 @@ def _check_together(directory: Path, configs: dict[str, Any]) -> Iterator[Proble
         file = directory / "tensorrt_llm_bls" / CONFIG_NAME
         message = "decoupled differs between tensorrt_llm and tensorrt_llm_bls."
         yield Problem(file, "model_transaction_policy", message, "Give both the same value.")
+    for model, config in configs.items():
+        core_name = _parameters(config).get("tensorrt_llm_model_name", "")
+        if core_name and not (directory / core_name / CONFIG_NAME).is_file():
+            message, fix = f'It is "{core_name}"; the repository has no such model.', 'Write "tensorrt_llm".'
+            yield Problem(directory / model / CONFIG_NAME, "tensorrt_llm_model_name", message, fix)
     core = configs.get("tensorrt_llm")
     if core is None:
         return
@@ -142,15 +153,17 @@ def _check_together(directory: Path, configs: dict[str, Any]) -> Iterator[Proble
     if not path:
         yield Problem(file, "gpt_model_path", "It is empty.", "Name the engine directory (variable engine_dir).")
     elif Path(path).is_dir():
-        yield from _check_engine(file, Path(path), core.max_batch_size)
+        yield from _check_engine(file, Path(path), core)
 
 
-def _check_engine(file: Path, engine: Path, max_batch_size: int) -> Iterator[Problem]:
+def _check_engine(file: Path, engine: Path, config: Any) -> Iterator[Problem]:
     try:
-        limit = read_engine_directory(engine).manifest.limits.max_batch_size
+        manifest = read_engine_directory(engine).manifest
     except EngineError as error:
         yield Problem(file, "gpt_model_path", error.message, error.hint or "Name an engine directory.")
         return
-    if max_batch_size < 1:
-        fix = f"Write max_batch_size: {limit}."
-        yield Problem(file, "max_batch_size", f"It is {max_batch_size}; clients send a batch dimension.", fix)
+    if small := too_small_cache(manifest, _parameters(config)):
+        yield Problem(file, small.key, f"It is {small.value}.", f"It takes {small.expected}.")
+    if config.max_batch_size < 1:
+        fix = f"Write max_batch_size: {manifest.limits.max_batch_size}."
+        yield Problem(file, "max_batch_size", f"It is {config.max_batch_size}; clients send a batch dimension.", fix)

@@ -166,6 +166,10 @@ class TritonServer:
                 return f"the process of Triton's model {model}, pid {pid}, {_end_of(process_state(pid))}"
         return None
 
+    def was_killed(self) -> bool:
+        """Whether a signal ended the server itself."""
+        return self._process is not None and (self._process.poll() or 0) < 0
+
     def _has_ended(self, model: int) -> bool:
         state = process_state(model)
         return state is None or state.state in "ZX" or self._process is None or state.parent != self._process.pid

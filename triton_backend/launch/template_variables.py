@@ -31,7 +31,7 @@ def _anything(value: str) -> bool:
     return bool(value)
 
 
-_is_bool = _one_of("true", "false")
+_is_bool = _one_of("true", "false", "1", "0", "yes", "no")
 _is_dtype = _one_of("type_fp32", "type_fp16", "type_bf16")
 
 
@@ -70,7 +70,8 @@ _DTYPE = "TYPE_FP32, TYPE_FP16 or TYPE_BF16"
 VARIABLES: Mapping[str, Variable] = {
     "triton_backend": _only("python", "tensorrtllm", default="python"),
     "triton_max_batch_size": _count(),
-    "decoupled_mode": _flag("true"),
+    # It stands in config.pbtxt without quotes.
+    "decoupled_mode": Variable("true", _one_of("true", "false"), "true or false"),
     "max_queue_delay_microseconds": _count("0", 0),
     "max_queue_size": _count("0", 0),
     "preprocessing_instance_count": _count("1"),
@@ -81,7 +82,7 @@ VARIABLES: Mapping[str, Variable] = {
     "add_special_tokens": _flag("true"),
     "skip_special_tokens": _flag("true"),
     "accumulate_tokens": _flag("false"),
-    "tensorrt_llm_model_name": Variable("tensorrt_llm"),
+    "tensorrt_llm_model_name": _only("tensorrt_llm", default="tensorrt_llm"),
     "exclude_input_in_output": _flag("false"),
     "max_tokens_in_paged_kv_cache": _count(),
     "kv_cache_free_gpu_mem_fraction": Variable("", _is_fraction, "a number above 0 and at most 1"),
@@ -151,6 +152,37 @@ VARIABLES: Mapping[str, Variable] = {
         _UNUSED,
     ),
 }
+
+
+# Parameters of config.pbtxt whose variable has another name.
+_VARIABLE_OF_PARAMETER: Mapping[str, str] = {
+    "gpt_model_type": "batching_strategy",
+    "gpt_model_path": "engine_dir",
+    "encoder_model_path": "encoder_engine_dir",
+    "tensorrt_llm_decoupled": "decoupled_mode",
+}
+# A repository may have been edited so that the model has another name, which no table knows.
+_NAMES_A_MODEL = "tensorrt_llm_model_name"
+
+
+@dataclass(frozen=True, slots=True)
+class WrongParameter:
+    """A parameter of a config.pbtxt with a value that is not `expected`."""
+
+    key: str
+    value: str
+    expected: str
+
+
+def wrong_parameters(parameters: Mapping[str, str]) -> list[WrongParameter]:
+    """Those of the parameters of a model that have a value which VARIABLES does not allow. Empty ones are unset; others
+    than those of the templates are left to who wrote them."""
+    wrong = []
+    for key, value in parameters.items():
+        variable = VARIABLES.get(_VARIABLE_OF_PARAMETER.get(key, key))
+        if variable is not None and value and key != _NAMES_A_MODEL and not variable.check(value):
+            wrong.append(WrongParameter(key, value, variable.expected))
+    return wrong
 
 
 def parse_overrides(text: str) -> dict[str, str]:

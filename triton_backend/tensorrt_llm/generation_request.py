@@ -46,11 +46,13 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """`stop_words`: token sequences that end the output and stay part of it, as in TensorRT-LLM."""
+    """`stop_words`: token sequences that end the output and stay part of it, as in TensorRT-LLM; `stop_texts`: what
+    each of them is to the client, for stop_reason, or none."""
 
     request: Request
     stop_words: Words
     wanted: Wanted
+    stop_texts: tuple[str, ...] = ()
 
 
 def read_request(row: RowTensors, request_id: str, defaults: ModelDefaults) -> GenerationRequest:
@@ -65,7 +67,15 @@ def read_request(row: RowTensors, request_id: str, defaults: ModelDefaults) -> G
         priority=row.integer("priority") or 0,
         metrics_in_every_delta=wanted.streaming and wanted.perf_metrics,
     )
-    return GenerationRequest(request, read_words("stop_words_list", row.array("stop_words_list")), wanted)
+    stop_words = read_words("stop_words_list", row.array("stop_words_list"))
+    return GenerationRequest(request, stop_words, wanted, _stop_texts(row, len(stop_words)))
+
+
+def _stop_texts(row: RowTensors, num_words: int) -> tuple[str, ...]:
+    texts = row.strings("stop_words_texts")
+    if len(texts) not in (0, num_words):
+        raise RequestError(f"There are {len(texts)} stop_words_texts and {num_words} words in stop_words_list.")
+    return texts
 
 
 def _prompt(row: RowTensors, max_seq_len: int) -> tuple[int, ...]:
@@ -139,7 +149,8 @@ def _logit_bias(row: RowTensors, vocab_size: int) -> dict[int, float]:
     ids, values = row.integers("logit_bias_ids"), row.numbers("logit_bias_values")
     if len(ids) != len(values):
         raise RequestError(f"There are {len(ids)} logit_bias_ids and {len(values)} logit_bias_values.")
-    return bias | dict(zip(ids, values, strict=True))
+    # -1 fills a row up to the longest of the batch.
+    return bias | {token: value for token, value in zip(ids, values, strict=True) if token != -1}
 
 
 def _wanted(row: RowTensors, defaults: ModelDefaults) -> Wanted:

@@ -88,7 +88,8 @@ def refuse_unsupported(tensors: Mapping[str, Array]) -> None:
             raise RequestError(f"{name} asks for {FEATURE_OF_INPUT[name]}, which this engine does not support.")
         neutral = NEUTRAL_VALUES.get(name)
         if neutral is not None and not np.isin(tensor, np.array(neutral, dtype=tensor.dtype)).all():
-            allowed = " or ".join(f"{value:g}" for value in neutral)
+            is_flag = tensor.dtype == np.bool_
+            allowed = " or ".join(str(bool(value)) if is_flag else f"{value:g}" for value in neutral)
             given = ", ".join(str(value) for value in tensor.reshape(-1)[:4])
             raise RequestError(f"{name} is {given}; this engine supports {allowed} only.")
 

@@ -43,6 +43,7 @@ class SequenceOutput:
     _cumulative: float | None = None
     _logprobs: list[float] = field(default_factory=list)
     _stopped: bool = False
+    _stop_text: str | None = None
     _last: TokenDelta | None = None
 
     def add(self, delta: TokenDelta) -> None:
@@ -92,8 +93,9 @@ class SequenceOutput:
             return num_shown
         for position, token_id in enumerate(delta.token_ids[:num_shown]):
             self._ids.append(token_id)
-            if self._ends_with_stop_word():
+            if (word := self._last_stop_word()) is not None:
                 self._stopped = True
+                self._stop_text = self.generation.stop_texts[word] if self.generation.stop_texts else None
                 return position + 1
         return num_shown
 
@@ -101,10 +103,12 @@ class SequenceOutput:
         """The first tokens of `delta`; a sequence that a stop word ended has stopped, whatever the engine called it."""
         cut = replace(delta, token_ids=delta.token_ids[:num_kept], logprobs=delta.logprobs[:num_kept])
         if self._stopped and delta.finish_reason is not None:
-            cut.finish_reason, cut.stop_reason = "stop", None
+            cut.finish_reason, cut.stop_reason = "stop", self._stop_text
         return cut
 
-    def _ends_with_stop_word(self) -> bool:
+    def _last_stop_word(self) -> int | None:
+        """Which stop word the ids end with."""
         if len(self._ids) < self.generation.request.params.min_tokens:
-            return False
-        return any(tuple(self._ids[-len(word) :]) == word for word in self.generation.stop_words)
+            return None
+        words = enumerate(self.generation.stop_words)
+        return next((index for index, word in words if tuple(self._ids[-len(word) :]) == word), None)

@@ -46,7 +46,9 @@ class TritonPythonModel:
             self._threads.stop_client(call.client_id)
             return
         rows = batch_size(call.tensors, "input_ids")
-        hint = f"Send it to the model {self._core_model}, over a gRPC stream."
+        # Inside `ensemble_unary`, which alone asks for it, the client speaks text.
+        model = "ensemble" if first.flag("return_decode_context") else self._core_model
+        hint = f"Send it to the model {model}, over a gRPC stream."
         if any(RowTensors(call.tensors, row).flag("streaming") for row in range(rows)):
             raise RequestError(NO_STREAMING, hint)
         if any((RowTensors(call.tensors, row).integer("num_return_sequences") or 1) > 1 for row in range(rows)):

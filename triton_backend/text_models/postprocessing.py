@@ -11,6 +11,7 @@ import numpy as np
 from inflight.errors import RequestError
 from inflight.runtime.text.tokenizer import Tokenizer, load_tokenizer
 from inflight.triton_backend.wire.request_tensors import Array, RowTensors
+from inflight.triton_backend.wire.server_process import end_with_server
 from inflight.triton_backend.wire.triton_api import ModelSettings, check_numpy, respond
 
 
@@ -19,6 +20,7 @@ class TritonPythonModel:
 
     def initialize(self, args: Mapping[str, str]) -> None:
         check_numpy()
+        end_with_server()
         settings = ModelSettings(args)
         self._tokenizer = load_tokenizer(Path(settings.required("tokenizer_dir")))
         self._skip_special_tokens = settings.flag("skip_special_tokens", True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,47 +20,51 @@ from inflight.triton_backend.wire.token_wire import read_delta
 _JOINED = ("output_log_probs",)
 _ADDED = ("num_output_tokens",)
 _NOT_PASSED_ON = ("output_ids", "sequence_length", "finish_reason", "stop_reason")
+_LOG_PROBS = ("output_log_probs", "cum_log_probs")
 
 
 @dataclass(frozen=True, slots=True)
-class TextRequest:
-    """What a client of text asks for: row `prompt_ids` [batch] of ids, and how the text is to come."""
+class TextRow:
+    """What one row of a request of text asks for: the ids of its prompt, and how the text is to come."""
 
-    prompt_ids: list[tuple[int, ...]]
-    params: list[SamplingParams]
+    prompt_ids: tuple[int, ...]
+    params: SamplingParams
     streaming: bool
-    accumulate: bool
     include_prompt: bool
+    log_probs: bool
     finish_reason: bool
     stop_reason: bool
 
 
-def read_text_request(
-    tensors: Mapping[str, Array], prompt_ids: list[tuple[int, ...]], accumulate: bool, exclude_input_default: bool
-) -> TextRequest:
-    """The text side of the inputs of tensorrt_llm_bls."""
-    first = RowTensors(tensors, 0)
-    exclude = first.scalar("exclude_input_in_output")
-    exclude = exclude_input_default if exclude is None else bool(exclude)
-    streaming = first.flag("stream")
-    params = []
-    for row in (RowTensors(tensors, index) for index in range(len(prompt_ids))):
-        params.append(
-            SamplingParams(
-                n=read_text_parameter(row, "n") or 1,
-                stop=row.strings("stop_words"),
-                max_tokens=None,
-                min_tokens=read_text_parameter(row, "min_tokens") or 0,
-            )
-        )
-    return TextRequest(
+@dataclass(frozen=True, slots=True)
+class TextDefaults:
+    """What config.pbtxt says for every request."""
+
+    accumulate: bool = False
+    exclude_input_in_output: bool = False
+    skip_special_tokens: bool = True
+
+
+def read_text_row(row: RowTensors, prompt_ids: tuple[int, ...], defaults: TextDefaults) -> TextRow:
+    """The text side of one row of the inputs of tensorrt_llm_bls."""
+    exclude = row.scalar("exclude_input_in_output")
+    exclude = defaults.exclude_input_in_output if exclude is None else bool(exclude)
+    streaming = row.flag("stream")
+    params = SamplingParams(
+        n=read_text_parameter(row, "n") or 1,
+        stop=row.strings("stop_words"),
+        max_tokens=None,
+        min_tokens=read_text_parameter(row, "min_tokens") or 0,
+        skip_special_tokens=defaults.skip_special_tokens,
+    )
+    return TextRow(
         prompt_ids,
         params,
         streaming,
-        accumulate,
         include_prompt=not streaming and not exclude,
-        finish_reason=first.flag("return_finish_reason"),
-        stop_reason=first.flag("return_stop_reason"),
+        log_probs=row.flag("return_log_probs"),
+        finish_reason=row.flag("return_finish_reason"),
+        stop_reason=row.flag("return_stop_reason"),
     )
 
 
@@ -73,12 +77,14 @@ class _Sequence:
 
 
 class TextCompletions:
-    """Detokenizes the chunks of all sequences of a request. Text is cut before a stop string."""
+    """Detokenizes the chunks of all sequences of a request, whose rows are as if each had come alone. Text is cut
+    before a stop string, and what is said of the tokens after the one that completed it."""
 
-    def __init__(self, tokenizer: Tokenizer, request: TextRequest) -> None:
+    def __init__(self, tokenizer: Tokenizer, rows: Sequence[TextRow], *, accumulate: bool) -> None:
         self._tokenizer = tokenizer
-        self._request = request
-        self._texts = [RequestText(tokenizer, params) for params in request.params]
+        self._rows = rows
+        self._accumulate = accumulate
+        self._texts = [RequestText(tokenizer, row.params) for row in rows]
         self._sequences: dict[tuple[int, int], _Sequence] = {}
         # Whether a stop string ended a completion that the engine goes on with.
         self.ahead_of_engine = False
@@ -91,7 +97,7 @@ class TextCompletions:
     def push(self, tensors: Mapping[str, Array]) -> list[dict[str, Array]]:
         """The responses that a response of tensorrt_llm leads to; none while a completion is still being collected."""
         batch = int(tensors["batch_index"].reshape(-1)[0]) if "batch_index" in tensors else 0
-        inner = Request(str(batch), self._request.prompt_ids[batch], self._request.params[batch])
+        inner = Request(str(batch), self._rows[batch].prompt_ids, self._rows[batch].params)
         return [
             response
             for delta in self._texts[batch].push(read_delta(inner, tensors, end_token_included=False))
@@ -100,36 +106,56 @@ class TextCompletions:
 
     def _respond(self, batch: int, delta: CompletionDelta, tensors: Mapping[str, Array]) -> dict[str, Array] | None:
         self.ahead_of_engine = self.ahead_of_engine or delta.cancel
+        row = self._rows[batch]
         sequence = self._sequences.setdefault((batch, delta.index), _Sequence(Completion(delta.index)))
         sequence.completion.add(delta)
-        _join(sequence.side, tensors)
-        if not self._request.streaming:
+        _join(sequence.side, _cut(tensors, delta))
+        if not row.streaming:
             if delta.finish_reason is None:
                 return None
-            return self._response(self._whole_text(batch, sequence.completion), sequence.side, delta)
+            return _response(row, self._whole_text(row, sequence.completion), sequence.side, delta)
         side = sequence.side
         sequence.side = {name: array for name, array in side.items() if name in _JOINED}
-        return self._response(sequence.completion.text if self._request.accumulate else delta.text, side, delta)
+        return _response(row, sequence.completion.text if self._accumulate else delta.text, side, delta)
 
-    def _whole_text(self, batch: int, completion: Completion) -> str:
-        if not self._request.include_prompt:
+    def _whole_text(self, row: TextRow, completion: Completion) -> str:
+        if not row.include_prompt:
             return completion.text
-        whole = self._tokenizer.decode([*self._request.prompt_ids[batch], *completion.token_ids])
+        skip = row.params.skip_special_tokens
+        whole = self._tokenizer.decode([*row.prompt_ids, *completion.token_ids], skip)
         if not isinstance(completion.stop_reason, str):
             return whole
         # The stop string is not part of the text, though its tokens are part of the completion.
-        num_cut = len(self._tokenizer.decode(completion.token_ids)) - len(completion.text)
+        num_cut = len(self._tokenizer.decode(completion.token_ids, skip)) - len(completion.text)
         return whole[: len(whole) - num_cut]
 
-    def _response(self, text: str, side: dict[str, Array], delta: CompletionDelta) -> dict[str, Array]:
-        """text_output has no batch dimension: clients read `text_output[0]`."""
-        response = {name: array for name, array in side.items() if name not in _NOT_PASSED_ON}
-        response["text_output"] = np.array([text.encode("utf-8")], dtype=np.object_)
-        if self._request.finish_reason and delta.finish_reason is not None:
-            response["finish_reason"] = np.array([[delta.finish_reason.encode()]], dtype=np.object_)
-        if self._request.stop_reason and delta.stop_reason is not None:
-            response["stop_reason"] = np.array([[str(delta.stop_reason).encode()]], dtype=np.object_)
-        return response
+
+def _response(row: TextRow, text: str, side: Mapping[str, Array], delta: CompletionDelta) -> dict[str, Array]:
+    """text_output has no batch dimension: clients read `text_output[0]`."""
+    hidden = _NOT_PASSED_ON if row.log_probs else (*_NOT_PASSED_ON, *_LOG_PROBS)
+    response = {name: array for name, array in side.items() if name not in hidden}
+    response["text_output"] = np.array([text.encode("utf-8")], dtype=np.object_)
+    if row.finish_reason and delta.finish_reason is not None:
+        response["finish_reason"] = np.array([[delta.finish_reason.encode()]], dtype=np.object_)
+    if row.stop_reason and delta.stop_reason is not None:
+        response["stop_reason"] = np.array([[str(delta.stop_reason).encode()]], dtype=np.object_)
+    return response
+
+
+def _cut(tensors: Mapping[str, Array], delta: CompletionDelta) -> dict[str, Array]:
+    """The outputs without the tokens that the engine made before it heard of a stop string: how many these are hangs on
+    how busy the machine is."""
+    num_kept = len(delta.token_ids)
+    cut = dict(tensors)
+    if not isinstance(delta.stop_reason, str) or num_kept == tensors["output_ids"].size:
+        return cut
+    if "num_output_tokens" in cut:
+        cut["num_output_tokens"] = np.minimum(cut["num_output_tokens"], np.int32(num_kept))
+    if "output_log_probs" in cut:
+        cut["output_log_probs"] = cut["output_log_probs"][..., :num_kept]
+    if "cum_log_probs" in cut and delta.cumulative_logprob is not None:
+        cut["cum_log_probs"] = np.full_like(cut["cum_log_probs"], delta.cumulative_logprob)
+    return cut
 
 
 def _join(side: dict[str, Array], tensors: Mapping[str, Array]) -> None:

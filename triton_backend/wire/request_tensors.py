@@ -64,11 +64,12 @@ class RowTensors:
         row = self.array(name)
         return () if row is None else tuple(float(value) for value in row.reshape(-1))
 
-    def strings(self, name: str) -> tuple[str, ...]:
-        """A vector of strings without the empty ones, which clients send for "none"."""
+    def strings(self, name: str, *, keep_empty: bool = False) -> tuple[str, ...]:
+        """A vector of strings without the empty ones, which clients send for "none"; with them where their places
+        count."""
         row = self.array(name)
         values = () if row is None else tuple(_text(name, value) for value in row.reshape(-1))
-        return tuple(value for value in values if value)
+        return tuple(value for value in values if value or keep_empty)
 
     def one_of(self, *names: str) -> Any:
         """The one value of an input with several names, one per dialect. Raises RequestError when they differ."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from inflight.errors import EngineError, InflightError
+from inflight.triton_backend.launch.template_variables import wrong_parameters
 from inflight.triton_backend.wire.client_names import in_clients_words
 from inflight.triton_backend.wire.error_kinds import ASKS_FOR_CODES, code_of, read_with_code, with_code
 from inflight.triton_backend.wire.request_tensors import Array
@@ -39,12 +40,20 @@ def check_numpy() -> None:
 
 
 class ModelSettings:
-    """The `parameters` of config.pbtxt. An empty value and an unfilled `${...}` read as unset."""
+    """The `parameters` of config.pbtxt. An empty value and an unfilled `${...}` read as unset.
+
+    Raises EngineError for one with a value that is not possible, which fails the loading of the model: also where it
+    was edited after `make-repo` had checked it, or came with a request to load.
+    """
 
     def __init__(self, args: Mapping[str, str]) -> None:
         self._config: dict[str, Any] = json.loads(args["model_config"])
         self.model_name: str = args["model_name"]
         self.model_version: str = args["model_version"]
+        wrong = wrong_parameters({key: value for key in self._config["parameters"] if (value := self.text(key))})
+        if wrong:
+            problems = [f'{each.key} is "{each.value}"; it takes {each.expected}.' for each in wrong]
+            raise EngineError(f"{self.model_name}: {' '.join(problems)}", "Mend its config.pbtxt.")
 
     @property
     def decoupled(self) -> bool:

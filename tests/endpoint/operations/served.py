@@ -9,7 +9,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -79,8 +79,14 @@ class Served:
 
 
 @contextmanager
-def serving(engine: Path, folder: Path, *flags: str, environment: Mapping[str, str] | None = None) -> Iterator[Served]:
-    """A server once it is healthy; killed at the end if it still runs."""
+def serving(
+    engine: Path,
+    folder: Path,
+    *flags: str,
+    environment: Mapping[str, str] | None = None,
+    meanwhile: Callable[[Served], None] = lambda served: None,
+) -> Iterator[Served]:
+    """A server once it is healthy; killed at the end if it still runs. `meanwhile`: what to do while it starts."""
     port, http, grpc, metrics = free_ports(4)
     address = ServerAddress(http_port=http, grpc_port=grpc, metrics_port=metrics)
     ports = {"--port": port, "--http-port": http, "--grpc-port": grpc, "--metrics-port": metrics}
@@ -91,6 +97,7 @@ def serving(engine: Path, folder: Path, *flags: str, environment: Mapping[str, s
         process = subprocess.Popen([*command, *flags], env={**os.environ, **(environment or {})}, stderr=output)
     served = Served(process, port, address, log)
     try:
+        meanwhile(served)
         assert eventually(lambda: process.poll() is not None or served.is_healthy())
         assert process.poll() is None, served.said()
         yield served

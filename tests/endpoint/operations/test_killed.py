@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,6 +107,28 @@ def test_nothing_is_left_when_the_server_itself_is_killed(
         clients.leave()
         assert len(parts) >= 6
         assert eventually(lambda: gone(parts)), served.parts()
+
+
+@pytest.mark.parametrize("crashes", ["once", "always"])
+def test_triton_that_crashes_while_it_starts_is_started_again_and_after_a_few_times_done_without(
+    installation: TritonInstallation, engine: Path, tmp_path: Path, crashes: str
+) -> None:
+    killed: set[int] = set()
+
+    def crash(served: Served) -> None:
+        while not killed or crashes == "always":
+            pids = {pid for pid, line in children(served.process.pid).items() if "tritonserver\0" in line}
+            for pid in pids - killed:
+                os.kill(pid, signal.SIGABRT)
+            killed.update(pids)
+            if "Serving without Triton" in served.said():
+                return
+            time.sleep(0.02)
+
+    with serving(engine, tmp_path, meanwhile=crash) as served:
+        assert ("tritonserver" in served.parts()) == (crashes == "once"), served.said()
+        assert "was killed by SIGABRT, while the server was starting. Triton starts again" in served.said()
+        assert served.ask()
 
 
 def test_never_restarting_the_server_says_what_died_and_exits(

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import signal
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from inflight.errors import InflightError
 from inflight.triton_backend.launch.installation import TritonInstallation
-from inflight.triton_backend.launch.server import ServerAddress
-from tests.endpoint.conftest import running_triton
+from inflight.triton_backend.launch.repository import write_repository
+from inflight.triton_backend.launch.server import ServerAddress, TritonServer
+from inflight.triton_backend.launch.supervision.processes import children
+from tests.endpoint.conftest import free_ports, running_triton
+from tests.endpoint.triton_calls import Stream, ids
 from tests.patience import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.endpoint
@@ -44,6 +51,21 @@ def test_a_request_that_never_ends_leaves_no_process_behind(
     assert eventually(lambda: not _processes_of(tmp_path)), _processes_of(tmp_path)
 
 
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+def test_no_model_outlives_a_server_that_is_killed_where_nothing_watches_over_it(
+    installation: TritonInstallation, engine: Path, tmp_path: Path, busy: bool
+) -> None:
+    with running_triton(installation, engine, tmp_path, {}) as server, ExitStack() as streams:
+        for model in ("tensorrt_llm", "tensorrt_llm", "tensorrt_llm_bls") if busy else ():
+            asked = {"text_input": "fox", "max_tokens": 60_000} if "bls" in model else ids([5], 60_000)
+            stream = streams.enter_context(Stream(server))
+            stream.send(model, {**asked, "end_id": -1, "stream" if "bls" in model else "streaming": True})
+            stream.receive()
+        (pid,) = [pid for pid, line in children(os.getpid()).items() if str(tmp_path) in line]
+        os.kill(pid, signal.SIGKILL)
+        assert eventually(lambda: not _processes_of(tmp_path)), _processes_of(tmp_path)
+
+
 def test_a_server_that_is_not_decoupled_ends_by_itself_once_nobody_is_connected(
     installation: TritonInstallation, engine: Path, tmp_path: Path
 ) -> None:
@@ -56,6 +78,32 @@ def test_a_server_that_is_not_decoupled_ends_by_itself_once_nobody_is_connected(
         server.ask_to_stop()
         assert eventually(lambda: not server.is_running())
         assert "Exit timeout expired" not in server.log.read_text(errors="replace")
+
+
+def test_a_model_whose_parameter_was_edited_to_what_is_not_possible_is_not_loaded(
+    installation: TritonInstallation, engine: Path, tmp_path: Path
+) -> None:
+    repository = write_repository(engine, tmp_path / "models").path
+    wrong = {
+        "tensorrt_llm": ("max_beam_width", "1", "4"),
+        "tensorrt_llm_bls": ("accumulate_tokens", "false", "perhaps"),
+    }
+    for model, (key, old, new) in wrong.items():
+        file = repository / model / "config.pbtxt"
+        before = f'key: "{key}" value: {{ string_value: "{old}"'
+        assert before in file.read_text()
+        file.write_text(file.read_text().replace(before, before.replace(f'"{old}"', f'"{new}"')))
+    http, grpc, metrics = free_ports(3)
+    with (
+        TritonServer(
+            installation, repository, ServerAddress("127.0.0.1", http, grpc, metrics), tmp_path / "log"
+        ) as server,
+        pytest.raises(InflightError),
+    ):
+        server.wait_until_ready(PATIENCE_S)
+    log = server.log.read_text(errors="replace")
+    for model, (key, _, new) in wrong.items():
+        assert f'{model}: {key} is "{new}"; it takes ' in log
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ DTYPES: dict[int, Any] = {
 OFF_DEFAULT: dict[Any, Any] = {np.bool_: True, np.object_: b"\xff", np.float16: np.nan, np.float32: np.nan}
 # They order requests or sequences, or say more of a stop request, so that one answer alone does not change.
 OF_SEVERAL_REQUESTS = ("priority", "stop_sequence_index")
-# A client of ensemble cannot name stop tokens, so that there is never one to report.
+# ensemble looks for the tokens of a stop word, in which the text of an answer need not be spelled.
 WITHOUT_EFFECT = {("ensemble", "return_stop_reason")}
 TOKENS = 150
 

@@ -147,6 +147,29 @@ def test_a_bad_value_has_one_message_with_the_name_that_was_sent(
 
 
 @pytest.mark.parametrize("model", MODELS)
+def test_the_least_integer_is_no_length(triton: TritonServer, model: str) -> None:
+    for suffix in ("", "_unary"):
+        with pytest.raises(InferenceServerException, match=r"max_tokens\)? is -2147483648; it must be at least 1"):
+            stream(triton, model + suffix, {"text_input": "fox", "max_tokens": -(2**31)})
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_that_answers_once_names_what_to_send_a_stream_to(
+    triton: TritonServer, plain_triton: TritonServer, model: str
+) -> None:
+    for asked in ({"stream": True}, {"num_return_sequences": 2}):
+        values = {"text_input": "fox", "max_tokens": 5, **asked}
+        with pytest.raises(InferenceServerException, match=f"Send it to the model {model}, over a gRPC stream"):
+            infer(triton, "grpc", f"{model}_unary", values)
+        with pytest.raises(InferenceServerException, match="Write the repository with decoupled_mode:true"):
+            infer(plain_triton, "grpc", model, values)
+    with pytest.raises(
+        InferenceServerException, match="return_context_logits is True; this engine supports False only"
+    ):
+        stream(triton, model, {"text_input": "fox", "max_tokens": 5, "return_context_logits": True})
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_a_missing_prompt_is_an_error(triton: TritonServer, model: str) -> None:
     with pytest.raises(InferenceServerException, match=r"text_input.* is missing"):
         stream(triton, model, {"max_tokens": 5, "temperature": 0.5})

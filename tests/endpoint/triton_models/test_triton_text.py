@@ -168,13 +168,20 @@ def test_text_works_without_decoupling_and_streaming_is_then_refused(plain_trito
     assert "decoupled" in json.loads(refused.value.read())["error"]
 
 
-def test_with_accumulate_tokens_every_chunk_has_all_the_text_so_far(
-    installation: TritonInstallation, engine: Path, tmp_path: Path
+def test_with_accumulate_tokens_every_chunk_has_all_the_text_so_far_special_tokens_too_unless_they_are_skipped(
+    installation: TritonInstallation, engine: Path, tmp_path: Path, seed: int
 ) -> None:
-    request = {"text_input": "fox", "max_tokens": 60, "stream": True, "end_id": -1}
-    with running_triton(installation, engine, tmp_path, {"accumulate_tokens": "true"}) as server:
-        chunks = texts(stream(server, "tensorrt_llm_bls", request))
-        whole = stream(server, "tensorrt_llm_bls", {**request, "stream": False, "exclude_input_in_output": True})
+    # Among so many tokens of a vocabulary of 400 some are special.
+    request = {"text_input": f"fox {seed}", "max_tokens": 3_000, "end_id": -1}
+    whole = {**request, "exclude_input_in_output": True}
+    with running_triton(
+        installation, engine, tmp_path, {"accumulate_tokens": "true", "skip_special_tokens": "false"}
+    ) as server:
+        chunks = texts(stream(server, "tensorrt_llm_bls", {**request, "stream": True}))
+        spelled = [texts(stream(server, model, whole)) for model in MODELS]
+        with_prompt = [texts(stream(server, model, request)) for model in MODELS]
     assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(chunks))
-    assert chunks[-1:] == texts(whole)
+    assert [chunks[-1:]] * 2 == spelled
+    assert "</s>" in chunks[-1]
+    assert with_prompt[0] == with_prompt[1]
     assert not server.is_running()

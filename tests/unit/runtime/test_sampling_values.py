@@ -55,6 +55,23 @@ def test_every_value_is_refused_or_served(name: str) -> None:
             continue
 
 
+def test_what_leaves_no_token_is_refused_whatever_forbids_each(rng: np.random.Generator) -> None:
+    """And what leaves one is served with that one."""
+    for _ in range(30):
+        tokens, ways = rng.permutation(100), rng.integers(3, size=100)
+
+        def params(tokens: list[tuple[int, int]]) -> SamplingParams:
+            of = [[token for token, way in tokens if way == each] for each in range(3)]
+            bias = dict.fromkeys(of[0], -math.inf)
+            words = tuple((token,) for token in of[1])
+            return SamplingParams(max_tokens=2, min_tokens=1, logit_bias=bias, bad_word_ids=words, stop_token_ids=of[2])
+
+        both = [(int(token), int(way)) for token, way in zip(tokens, ways, strict=True)]
+        serve(params(both[:-1]))
+        with pytest.raises(RequestError, match="forbid every token"):
+            serve(params(both))
+
+
 @pytest.mark.parametrize("name", [*INTEGERS, *NUMBERS])
 def test_a_value_of_another_type_is_refused_by_name(name: str) -> None:
     values: list[Any] = ["1", [1], {}, 1.5 if name in INTEGERS else None]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from google.protobuf import text_format
+from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
 from inflight.errors import EngineError, InflightError
-from inflight.triton_backend.launch.repository import MODELS, RepositoryOptions, write_repository
+from inflight.triton_backend.launch.repository import MODELS, TEMPLATES, RepositoryOptions, write_repository
 from inflight.triton_backend.launch.repository_check import check_repository
 from inflight.triton_backend.launch.template_variables import VARIABLES, check_overrides, parse_overrides
 from inflight.triton_backend.launch.unary_models import UNARY_MODELS
 from inflight.triton_backend.tensorrt_llm.refused_inputs import FEATURE_OF_INPUT, NEUTRAL_VALUES
+from inflight.triton_backend.wire.triton_api import ModelSettings
 from tests.engines.serving_engines import write_null_engine
 
 pytestmark = pytest.mark.unit
@@ -42,15 +44,13 @@ def test_a_written_repository_has_no_placeholder_and_no_problem(engine: Path, tm
 
 
 def test_overrides_in_fill_templates_form_replace_what_the_engine_says(engine: Path, tmp_path: Path) -> None:
-    line = (
-        "triton_max_batch_size:3,decoupled_mode:False,max_tokens_in_paged_kv_cache:2560,tensorrt_llm_model_name:a\\,b"
-    )
+    line = "triton_max_batch_size:3,decoupled_mode:False,max_tokens_in_paged_kv_cache:2560,tokenizer_dir:/a\\,b"
     written = write_repository(engine, tmp_path / "models", RepositoryOptions(parse_overrides(line)))
-    core, bls = config(written.path, "tensorrt_llm"), config(written.path, "tensorrt_llm_bls")
+    core = config(written.path, "tensorrt_llm")
     assert core.max_batch_size == 3
     assert not core.model_transaction_policy.decoupled
     assert core.parameters["max_tokens_in_paged_kv_cache"].string_value == "2560"
-    assert bls.parameters["tensorrt_llm_model_name"].string_value == "a,b"
+    assert core.parameters["tokenizer_dir"].string_value == "/a,b"
 
 
 def test_a_decoupled_repository_has_models_for_unary_clients_over_the_same_engine(engine: Path, tmp_path: Path) -> None:
@@ -83,7 +83,18 @@ def test_an_unknown_key_is_an_error_that_names_the_closest(rng: np.random.Genera
         check_overrides({name[:position] + "q" + name[position:]: "1"})
 
 
-@pytest.mark.parametrize("entry", ["max_beam_width:2", "decoupled_mode:maybe", "medusa_choices:1", "max_queue_size:-1"])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "max_beam_width:2",
+        "decoupled_mode:maybe",
+        "medusa_choices:1",
+        "max_queue_size:-1",
+        "tensorrt_llm_model_name:other",
+        "max_tokens_in_paged_kv_cache:10",
+        "kv_cache_bytes:1",
+    ],
+)
 def test_a_value_that_cannot_be_honoured_is_refused_and_never_written(engine: Path, tmp_path: Path, entry: str) -> None:
     with pytest.raises(InflightError, match="is not possible"):
         write_repository(engine, tmp_path / "models", RepositoryOptions(parse_overrides(entry)))
@@ -126,6 +137,30 @@ def test_a_problem_names_its_file_and_key_and_a_fix(
     assert found
     assert all(problem.fix and problem.message for problem in found)
     assert model in str(found[0].file) or key == "model_transaction_policy"
+
+
+def test_every_parameter_of_a_written_repository_is_checked_as_make_repo_checks_its_variable(
+    engine: Path, tmp_path: Path
+) -> None:
+    """In the file as it is at load: an edited one too."""
+    repository = write_repository(engine, tmp_path / "models").path
+    for model in (*MODELS, *UNARY_MODELS):
+        file = repository / model / "config.pbtxt"
+        written = file.read_text()
+        for key, value in config(repository, model).parameters.items():
+            template = (TEMPLATES / UNARY_MODELS.get(model, model) / "config.pbtxt").read_text()
+            found = re.search(rf'key: "{key}" value: {{ string_value: "\${{(\w+)}}"', template)
+            if found is None or VARIABLES[found[1]].check("perhaps"):
+                continue
+            edited = config(repository, model)
+            edited.parameters[key].string_value = "perhaps"
+            file.write_text(text_format.MessageToString(edited))
+            assert [problem.key for problem in check_repository(repository)] == [key], (model, key, value)
+            args = {"model_config": json_format.MessageToJson(edited, preserving_proto_field_name=True)}
+            if key != "tensorrt_llm_model_name":
+                with pytest.raises(EngineError, match=f'{model}: {key} is "perhaps"; it takes '):
+                    ModelSettings({**args, "model_name": model, "model_version": "1"})
+            file.write_text(written)
 
 
 def test_a_missing_model_and_a_missing_repository_are_problems(engine: Path, tmp_path: Path) -> None:

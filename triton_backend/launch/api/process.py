@@ -56,6 +56,10 @@ class ApiProcess:
         code = self._process.poll()
         return None if code is None else f"the process of the API, pid {self._process.pid}, {how_it_ended(code)}"
 
+    def was_killed(self) -> bool:
+        """Whether a signal ended it."""
+        return self._process is not None and (self._process.poll() or 0) < 0
+
     def stopped_processes(self) -> list[str]:
         """Itself, when a signal (SIGSTOP) has halted it."""
         state = None if self._process is None else process_state(self._process.pid)

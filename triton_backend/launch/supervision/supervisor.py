@@ -18,6 +18,8 @@ _TICK_S = 0.1
 # More deaths than that in so many seconds are not an accident that a restart mends.
 _MOST_RESTARTS, _WINDOW_S = 5, 300.0
 _FIRST_DELAY_S = 0.5
+# A part that a signal ends so often before it was ever ready cannot run on this machine.
+_MOST_FIRST_CRASHES = 3
 # What stopping may take beyond the time for the requests that run: what then runs has to hear of its end.
 _GRACE_S = 1.2
 
@@ -37,6 +39,10 @@ class Part(Protocol):
 
     def death(self) -> str | None:
         """What has ended, and how; None while it can serve."""
+        ...
+
+    def was_killed(self) -> bool:
+        """Whether a signal ended it: it crashed, or somebody or the system killed it."""
         ...
 
     def stopped_processes(self) -> list[str]: ...
@@ -78,17 +84,25 @@ class Supervisor:
     def bring_up(self, watched: Watched) -> None:
         """Start a part for the first time and return when it is ready.
 
-        Raises Stop; ServerDied when it dies, and then watches it no more.
+        One that a signal ends before is started again, a few times and unless restarts are off: that says nothing of
+        what the machine can run. Raises Stop; ServerDied when it dies otherwise, and then watches it no more.
         """
         self._parts.append(watched)
         self._start(watched)
+        crashes = 0
         while not watched.is_up:
             self._signals.pause()
-            if why := self._death(watched):
-                self._parts.remove(watched)
-                watched.part.kill()
-                raise ServerDied(f"{_sentence(why)}, while the server was starting.")
-            self._look(watched)
+            if watched.start_at is not None:
+                self._start_when_due(watched)
+            elif why := self._death(watched):
+                crashes += watched.part.was_killed()
+                if self._restart == "never" or not watched.part.was_killed() or crashes > _MOST_FIRST_CRASHES:
+                    self._parts.remove(watched)
+                    watched.part.kill()
+                    raise ServerDied(f"{_sentence(why)}, while the server was starting.")
+                self._bury(watched, f"{why}, while the server was starting")
+            else:
+                self._look(watched)
 
     def watch(self) -> None:
         """Never returns: raises Stop, or ServerDied when something has died that is not started again."""
@@ -98,8 +112,7 @@ class Supervisor:
             self._watchdog.look(halted)
             for watched in self._parts:
                 if watched.start_at is not None:
-                    if time.monotonic() >= watched.start_at:
-                        self._start(watched)
+                    self._start_when_due(watched)
                 elif why := self._death(watched):
                     self._bury(watched, why)
                 else:
@@ -125,6 +138,10 @@ class Supervisor:
         if watched.has_engine:
             self._watchdog.reset()
         watched.part.start()
+
+    def _start_when_due(self, watched: Watched) -> None:
+        if watched.start_at is not None and time.monotonic() >= watched.start_at:
+            self._start(watched)
 
     def _look(self, watched: Watched) -> None:
         if not watched.is_up and watched.part.is_ready():
