@@ -19,12 +19,12 @@ def fuse_gate(graph: ir.Graph) -> None:
     for product in nodes_of(graph, "Mul"):
         for activated, up in (tuple(product.inputs), tuple(reversed(product.inputs))):
             node = None if activated is None else activated.producer()
-            activation = activation_of(node)
-            if node is None or activation is None or not _is_product(node.inputs[0]) or not _is_product(up):
+            found = activation_of(node)
+            if node is None or found is None or not _is_product(found.rows) or not _is_product(up):
                 continue
             if only_consumer(node.outputs[0], "Mul") is None:
                 continue
-            gate = fused("Gate", [node.inputs[0], up], [like(product.outputs[0])], {"activation": activation})
+            gate = fused("Gate", [found.rows, up], [like(product.outputs[0])], {"activation": found.name})
             graph.insert_before(product, gate)
             replace(graph, product.outputs, gate.outputs)
             break

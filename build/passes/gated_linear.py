@@ -41,12 +41,12 @@ def gated_products(product: ir.Node, op_type: str) -> GatedProducts | None:
     """What `product` multiplies, if its operands are results of two nodes `op_type`, one of them activated."""
     for activated, linear in (tuple(product.inputs), tuple(reversed(product.inputs))):
         node = None if activated is None else activated.producer()
-        activation = activation_of(node)
-        if node is None or activation is None or only_consumer(node.outputs[0], "Mul") is None:
+        found = activation_of(node)
+        if node is None or found is None or only_consumer(node.outputs[0], "Mul") is None:
             continue
-        gate, up = produced_by(node.inputs[0], op_type, DOMAIN), produced_by(linear, op_type, DOMAIN)
+        gate, up = produced_by(found.rows, op_type, DOMAIN), produced_by(linear, op_type, DOMAIN)
         if gate is None or up is None or gate.inputs[0] is not up.inputs[0] or len(gate.inputs) != len(up.inputs):
             continue
-        if only_consumer(gate.outputs[0], node.op_type) is not None:
-            return GatedProducts(gate, up, activation)
+        if only_consumer(gate.outputs[0], found.first.op_type) is not None:
+            return GatedProducts(gate, up, found.name)
     return None

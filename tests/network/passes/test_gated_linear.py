@@ -24,7 +24,16 @@ ACTIVATIONS: list[tuple[str, dict[str, str], str]] = [
     ("Gelu", {"approximate": "none"}, "gelu"),
     ("Gelu", {}, "gelu"),
     ("Relu", {}, "relu"),
+    # The square of a Relu, which is two operators.
+    ("Mul", {}, "relu2"),
 ]
+
+
+def _activated(small: SmallGraph, rows: ir.Value, op_type: str, attributes: Mapping[str, Any] | None) -> ir.Value:
+    if op_type == "Mul":
+        relu = small.op("Relu", [rows], "relu", FLOAT, SHAPE)
+        return small.op("Mul", [relu, relu], "activated", FLOAT, SHAPE)
+    return small.op(op_type, [rows], "activated", FLOAT, SHAPE, attributes)
 
 
 def _gated(
@@ -37,7 +46,7 @@ def _gated(
 ) -> ir.Value:
     x = small.rows("x", 6)
     gate, up = small.linear(x, "gate", 10, biases[0]), small.linear(x, "up", 10, biases[1])
-    activated = small.op(op_type, [gate], "activated", FLOAT, SHAPE, attributes)
+    activated = _activated(small, gate, op_type, attributes)
     return small.op("Mul", [up, activated] if swapped else [activated, up], "y", FLOAT, SHAPE)
 
 
@@ -63,7 +72,7 @@ def test_any_activation_is_fused_with_a_gate_and_without_one(
     gated, plain = SmallGraph(rng), SmallGraph(rng)
     models = [
         gated.model(_gated(gated, op_type, attributes)),
-        plain.model(plain.op(op_type, [plain.linear(plain.rows("x", 6), "fc", 10)], "y", FLOAT, SHAPE, attributes)),
+        plain.model(_activated(plain, plain.linear(plain.rows("x", 6), "fc", 10), op_type, attributes)),
     ]
     for model, expected in zip(models, (["GatedLinear"], ["Linear", "Activation"]), strict=True):
         inputs = {"x": rng.standard_normal((2, 3, 6)).astype(np.float32)}

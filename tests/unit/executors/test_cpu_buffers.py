@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from inflight.engine_format.cpu_abi import SAMPLING_FIELDS, SAMPLING_FORMAT, SAMPLING_POSITION
+from inflight.engine_format.cpu_abi import SAMPLING_FIELDS, SAMPLING_FIELDS, SAMPLING_FORMAT, SAMPLING_POSITION
 from inflight.runtime.engine.core import EngineCore
 from inflight.runtime.executors.cpu.buffers import StepBuffers
 from inflight.runtime.executors.null.executor import NullExecutor, null_manifest
@@ -31,11 +31,13 @@ def _ints(address: int, count: int) -> list[int]:
 def _sampling_rows(buffers: StepBuffers) -> list[tuple[Any, ...]]:
     """Every record, with the lists behind its pointers in their places."""
     size = struct.calcsize(SAMPLING_FORMAT)
+    place_of = {name: place for place, (name, _) in enumerate(SAMPLING_FIELDS)}
+    lists = {"history": "history_length", "bias_ids": "num_bias", "bias_values": "num_bias"}
     rows = []
     for row in range(buffers.batch.num_logit_rows):
         fields = list(struct.unpack(SAMPLING_FORMAT, ctypes.string_at(buffers.batch.sampling + row * size, size)))
-        history_length, num_bias = fields[5], fields[7]
-        for place, count in ((2, history_length), (3, num_bias), (4, num_bias)):
+        for name, length in lists.items():
+            place, count = place_of[name], fields[place_of[length]]
             fields[place] = _ints(fields[place], count) if fields[place] else []
         rows.append(tuple(fields))
     return rows
