@@ -135,7 +135,7 @@ def test_the_fused_graph_computes_what_the_network_and_the_reference_mean(
 @pytest.mark.parametrize(
     "scheme",
     [
-        pytest.param(each, marks=() if each in ("int8_wo", "int4_gptq", "w4a8_gptq") else pytest.mark.slow)
+        pytest.param(each, marks=() if each in ("int4_gptq", "w4a8_gptq") else pytest.mark.slow)
         for each in SCHEMES
     ],
 )
