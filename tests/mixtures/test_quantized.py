@@ -134,10 +134,7 @@ def test_the_fused_graph_computes_what_the_network_and_the_reference_mean(
 @pytest.mark.pipeline
 @pytest.mark.parametrize(
     "scheme",
-    [
-        pytest.param(each, marks=() if each in ("int4_gptq", "w4a8_gptq") else pytest.mark.slow)
-        for each in SCHEMES
-    ],
+    [pytest.param(each, marks=() if each in ("int4_gptq", "w4a8_gptq") else pytest.mark.slow) for each in SCHEMES],
 )
 def test_an_engine_of_any_scheme_computes_what_its_integers_mean(
     tmp_path: Path, scheme: str, seed: int, rng: np.random.Generator

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from inflight.engine_format.cpu_abi import SAMPLING_FIELDS, SAMPLING_FIELDS, SAMPLING_FORMAT, SAMPLING_POSITION
+from inflight.engine_format.cpu_abi import SAMPLING_FIELDS, SAMPLING_FORMAT, SAMPLING_POSITION
 from inflight.runtime.engine.core import EngineCore
 from inflight.runtime.executors.cpu.buffers import StepBuffers
 from inflight.runtime.executors.null.executor import NullExecutor, null_manifest
