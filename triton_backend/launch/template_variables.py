@@ -106,6 +106,8 @@ VARIABLES: Mapping[str, Variable] = {
     "num_nodes": _only("1"),
     "enable_chunked_context": _only("true", default="true"),
     "decoding_mode": _only("auto", "top_k", "top_p", "top_k_top_p"),
+    # Whichever is named: grammars are compiled by llguidance.
+    "guided_decoding_backend": Variable("", _one_of("", "xgrammar", "guidance", "llguidance"), "xgrammar", False),
     "sink_token_length": _only("0"),
     "kv_cache_host_memory_bytes": _only("0"),
     **dict.fromkeys(
@@ -118,8 +120,6 @@ VARIABLES: Mapping[str, Variable] = {
             "medusa_choices",
             "eagle_choices",
             "lora_prefetch_dir",
-            "guided_decoding_backend",
-            "xgrammar_tokenizer_info_path",
             "multimodal_model_path",
             "tensorrt_llm_draft_model_name",
             "multimodal_encoders_name",
@@ -148,6 +148,8 @@ VARIABLES: Mapping[str, Variable] = {
             "enable_trt_overlap",
             "max_num_images",
             "hf_model_path",
+            # The tokenizer that the engine has says what structured output needs.
+            "xgrammar_tokenizer_info_path",
         ),
         _UNUSED,
     ),

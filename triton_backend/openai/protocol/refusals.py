@@ -6,6 +6,7 @@ from inflight.triton_backend.openai.protocol.values import Refused
 
 _BEAMS = "beam search"
 _TOOLS = "tool calls"
+_COMPILERS = ("auto", "guidance", "llguidance", "xgrammar", "outlines", "lm-format-enforcer")
 MEDIA = "images, audio or video"
 _REMOTE = "prefill and decoding on different servers"
 
@@ -14,7 +15,8 @@ REFUSED: dict[str, Refused] = {
     "length_penalty": Refused(_BEAMS, (1.0, 1)),
     "early_stopping": Refused(_BEAMS),
     "structural_tag": Refused("structural tags"),
-    "guided_decoding_backend": Refused("another compiler of grammars", ("auto", "guidance", "llguidance")),
+    # Whoever compiles the grammar, the text conforms.
+    "guided_decoding_backend": Refused("this compiler of grammars", _COMPILERS),
     "guided_whitespace_pattern": Refused("a pattern for the blanks of JSON"),
     "allowed_token_ids": Refused("a list of the tokens that are allowed; logit_bias forbids tokens"),
     "logprob_token_ids": Refused("log probabilities of tokens of the client's choice"),
