@@ -36,6 +36,7 @@ _EXIT_TIMEOUT_S = 5
 _GRACE_S = 5
 # Of each Python model, for its calls of other models: a request through tensorrt_llm_bls keeps one until it ends.
 THREAD_POOL_SIZE = 128
+_LETTING_GO_S = 1.0
 _LOG_TAIL_LINES = 25
 
 
@@ -159,12 +160,21 @@ class TritonServer:
         whose requests would wait for ever. Triton 2.51 neither ends these nor calls itself unready."""
         if self._process is None:
             return "tritonserver is not running"
-        if (code := self._process.poll()) is not None:
-            return f"tritonserver, pid {self._process.pid}, {how_it_ended(code)}"
         for pid, model in self._models.items():
-            if self._has_ended(pid):
-                return f"the process of Triton's model {model}, pid {pid}, {_end_of(process_state(pid))}"
-        return None
+            if self._process.poll() is None and self._has_ended(pid):
+                state = process_state(pid)
+                if (state is None or state.state not in "ZX") and self._ends_within(_LETTING_GO_S):
+                    break
+                return f"the process of Triton's model {model}, pid {pid}, {_end_of(state)}"
+        code = self._process.poll()
+        return None if code is None else f"tritonserver, pid {self._process.pid}, {how_it_ended(code)}"
+
+    def _ends_within(self, seconds: float) -> bool:
+        """Whether the server ends: nobody but a server that does lets go of a model's process before it has died."""
+        assert self._process is not None
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self._process.poll() is not None
 
     def was_killed(self) -> bool:
         """Whether a signal ended the server itself."""

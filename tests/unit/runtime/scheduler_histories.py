@@ -146,7 +146,8 @@ class History:
         self.seed = seed
         self.random = random.Random(seed)
         pick = self.random.randint
-        self.vocab = pick(3, 20)
+        # A request forbids five at most, and must leave one.
+        self.vocab = pick(6, 20)
         size = pick(1, 5)
         self.max_seq_len = pick(4, 40)
         self.manifest = null_manifest(
