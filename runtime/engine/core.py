@@ -30,8 +30,8 @@ class EngineCore:
     """Turns requests into token deltas, step by step.
 
     `step` is `schedule`, `execute` and `publish`. Whoever calls from several threads lets one at a time in; only
-    `prepare` may be called at any time, and everything but `schedule`, `publish`, `abort` and `close` while another
-    thread is inside `execute`.
+    `prepare` and `compile_grammar` may be called at any time, and everything but `schedule`, `publish`, `abort` and
+    `close` while another thread is inside `execute`.
 
     `heartbeat` always says which step runs. Without `grammars` structured output is refused.
     """
@@ -75,7 +75,7 @@ class EngineCore:
             max_seq_len=self._manifest.limits.max_seq_len,
             cache_tokens=self._executor.num_blocks * self._blocks.tokens_per_block,
         )
-        grammar = self._grammar(request)
+        grammar = self.compile_grammar(request)
         arrival = time.monotonic_ns() if request.arrival_ns is None else request.arrival_ns
         group = SequenceGroup(request, StopRules(request, vocab_size), arrival)
         seed = secrets.randbits(64) if request.params.seed is None else request.params.seed
@@ -89,7 +89,9 @@ class EngineCore:
             sibling.keys = first.keys.copy()
         return group
 
-    def _grammar(self, request: Request) -> Grammar | None:
+    def compile_grammar(self, request: Request) -> Grammar | None:
+        """The grammar of its structured output, which is known from then on; None: it asks for none. May be called at
+        any time. Raises RequestError for what cannot be compiled."""
         outputs = request.params.structured_outputs
         if outputs is None:
             return None

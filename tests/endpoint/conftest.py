@@ -118,12 +118,19 @@ def triton(
         yield server
 
 
-@pytest.fixture(scope="session")
-def embedded_shim(engine: Path) -> Iterator[str]:
+@contextmanager
+def generating_shim(engine: Path) -> Iterator[str]:
+    """The shim with the engine inside."""
     executor = load_engine(engine)
     grammars = GrammarCompiler(partial(load_tokenizer, engine / "tokenizer"), executor.manifest)
     backend = EmbeddedBackend(EngineThread(EngineCore(executor, grammars=grammars)))
     with running_shim(engine, backend) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def embedded_shim(engine: Path) -> Iterator[str]:
+    with generating_shim(engine) as url:
         yield url
 
 

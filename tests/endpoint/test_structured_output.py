@@ -9,7 +9,6 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,16 +20,11 @@ from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, Field, SecretStr
 from tritonclient.utils import InferenceServerException
 
-from inflight.runtime.engine.core import EngineCore
-from inflight.runtime.engine.thread import EngineThread
-from inflight.runtime.loading.load import load_engine
-from inflight.runtime.structured.compiler import GrammarCompiler
 from inflight.runtime.text.tokenizer import load_tokenizer
 from inflight.triton_backend.launch.installation import TritonInstallation
 from inflight.triton_backend.launch.server import TritonServer
-from inflight.triton_backend.openai.backends.embedded import EmbeddedBackend
 from inflight.triton_backend.openai.backends.triton import TritonBackend
-from tests.endpoint.conftest import MODEL, running_shim, running_triton
+from tests.endpoint.conftest import MODEL, generating_shim, running_shim, running_triton
 from tests.endpoint.triton_calls import ids, stream
 from tests.engines.random_schemas import random_schema
 from tests.engines.serving_engines import write_null_engine
@@ -57,10 +51,7 @@ def server(
 
 @pytest.fixture(scope="module")
 def embedded(plain_engine: Path) -> Iterator[str]:
-    executor = load_engine(plain_engine)
-    grammars = GrammarCompiler(partial(load_tokenizer, plain_engine / "tokenizer"), executor.manifest)
-    backend = EmbeddedBackend(EngineThread(EngineCore(executor, grammars=grammars)))
-    with running_shim(plain_engine, backend) as url:
+    with generating_shim(plain_engine) as url:
         yield url
 
 

@@ -42,7 +42,6 @@ BASE = {"machine", "files", "accuracy"}
 MOST_SIBLINGS = 15
 MOST_LINES = 300
 LONG_FILES = {
-    "build/targets/cpu/operators.py",
     "tests/unit/convert/test_hf_config.py",
     "tests/unit/convert/test_model.py",
 }

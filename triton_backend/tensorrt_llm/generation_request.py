@@ -11,8 +11,7 @@ from inflight.errors import RequestError
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.triton_backend.wire.request_tensors import RowTensors
-from inflight.triton_backend.wire.sampling_wire import AS_MANY_AS_FIT, read_parameters
-from inflight.triton_backend.wire.structure_wire import read_structure
+from inflight.triton_backend.wire.sampling_wire import AS_MANY_AS_FIT, read_parameters, read_structure
 from inflight.triton_backend.wire.word_lists import Words, read_words
 
 

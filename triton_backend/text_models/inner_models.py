@@ -10,8 +10,7 @@ from inflight.triton_backend.wire.client_names import PREPROCESSING_NAMES
 from inflight.triton_backend.wire.joined_rows import split_rows
 from inflight.triton_backend.wire.model_calls import call_model, stop_generation
 from inflight.triton_backend.wire.request_tensors import Array
-from inflight.triton_backend.wire.sampling_wire import TEXT_NAMES
-from inflight.triton_backend.wire.structure_wire import STRUCTURE_INPUTS
+from inflight.triton_backend.wire.sampling_wire import STRUCTURE_INPUTS, TEXT_NAMES
 from inflight.triton_backend.wire.token_wire import OUTPUTS
 
 _ENCODED_INPUTS = {

@@ -14,8 +14,7 @@ from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.scheduler.step import TokenResult
 from inflight.sampling_parameters import to_float32
-from inflight.triton_backend.wire.sampling_wire import write_parameters
-from inflight.triton_backend.wire.structure_wire import write_structure
+from inflight.triton_backend.wire.sampling_wire import write_parameters, write_structure
 from inflight.triton_backend.wire.word_lists import write_words
 
 Array = npt.NDArray[Any]

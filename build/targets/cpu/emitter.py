@@ -12,7 +12,8 @@ from inflight.build.graph.operators import DOMAIN
 from inflight.build.graph.values import name_of, shape_of
 from inflight.build.targets.cpu.attention_partials import partial_bytes, partial_rows
 from inflight.build.targets.cpu.look_ahead import expectations
-from inflight.build.targets.cpu.operators import EMITTERS, OFFSET, KernelCall, Places, emit_call
+from inflight.build.targets.cpu.operators.calls import OFFSET, KernelCall, Places
+from inflight.build.targets.cpu.operators.emit import EMITTERS, emit_call
 from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
 from inflight.build.targets.cpu.work import OperatorWork, operator_work, sampling_work
 from inflight.engine_format.manifest import KvCacheFacts, Limits

@@ -19,7 +19,8 @@ from inflight.build.graph.values import new_value
 from inflight.build.passes.rewrite import fused
 from inflight.build.targets.cpu.compiler.compile import compile_library
 from inflight.build.targets.cpu.compiler.cpu_levels import CpuLevel, find_level, native_level
-from inflight.build.targets.cpu.operators import KernelCall, Places, emit_call
+from inflight.build.targets.cpu.operators.calls import KernelCall, Places
+from inflight.build.targets.cpu.operators.emit import emit_call
 from inflight.build.targets.cpu.packing.pack import pack_weights
 from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
 

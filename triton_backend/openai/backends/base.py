@@ -6,7 +6,9 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol, runtime_checkable
 
 from inflight.runtime.engine.stats import CoreStats
+from inflight.runtime.engine.thread import EngineThread
 from inflight.runtime.pooling.texts import TokenizedText
+from inflight.runtime.pooling.thread import PoolingThread
 from inflight.runtime.pooling.vectors import Floats
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
@@ -45,3 +47,8 @@ class TokenBackend(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+def problem_of(engine: EngineThread | PoolingThread) -> str | None:
+    """Why an engine in this process serves no more; None while it does."""
+    return None if engine.healthy else f"The engine has stopped: {engine.failure or 'it was closed'}"

@@ -13,6 +13,7 @@ from inflight.runtime.engine.thread import EngineThread
 from inflight.runtime.request.accumulator import PendingDeltas
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
+from inflight.triton_backend.openai.backends.base import problem_of
 
 
 class Mailbox:
@@ -55,12 +56,10 @@ class EmbeddedBackend:
     async def generate(self, request: Request) -> AsyncGenerator[TokenDelta, None]:
         self._loop = asyncio.get_running_loop()
         mailbox = Mailbox()
-        submit = partial(self._engine.submit, request, partial(self._receive, mailbox))
-        if request.params.structured_outputs is None:
-            submit()
-        else:
-            # A grammar that is not known yet is compiled, for up to a tenth of a second.
-            await asyncio.to_thread(submit)
+        if request.params.structured_outputs is not None:
+            # For up to a tenth of a second where it is new. Nothing is queued yet: a client may leave meanwhile.
+            await asyncio.to_thread(self._engine.compile_grammar, request)
+        self._engine.submit(request, partial(self._receive, mailbox))
         unfinished = request.num_sequences
         try:
             while unfinished:
@@ -77,9 +76,7 @@ class EmbeddedBackend:
         self._engine.cancel(request_id, index)
 
     async def problem(self) -> str | None:
-        if self._engine.healthy:
-            return None
-        return f"The engine has stopped: {self._engine.failure or 'it was closed'}"
+        return problem_of(self._engine)
 
     def stats(self) -> CoreStats | None:
         return self._engine.stats()

@@ -12,6 +12,7 @@ from inflight.runtime.pooling.thread import PoolingThread
 from inflight.runtime.pooling.vectors import Floats
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
+from inflight.triton_backend.openai.backends.base import problem_of
 
 
 class GeneratesNothing:
@@ -42,9 +43,7 @@ class EmbeddedPooling(GeneratesNothing):
         return await asyncio.wrap_future(self._engine.submit(texts))
 
     async def problem(self) -> str | None:
-        if self._engine.healthy:
-            return None
-        return f"The engine has stopped: {self._engine.failure or 'it was closed'}"
+        return problem_of(self._engine)
 
     def stats(self) -> CoreStats | None:
         return self._engine.stats()

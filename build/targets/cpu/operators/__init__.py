@@ -1,0 +1,1 @@
+"""The fused operators as calls of their kernels in C."""

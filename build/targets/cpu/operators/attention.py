@@ -1,0 +1,62 @@
+"""Operators of attention and its cache: one function for each, the call of its kernel."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from inflight.build.graph.dtypes import facts_of
+from inflight.build.graph.operators import CACHE_FACTORS
+from inflight.build.graph.values import dtype_of, shape_of
+from inflight.build.targets.cpu.operators.attributes import (
+    input_of,
+    integer,
+    number,
+    optional_input,
+    width_of,
+)
+from inflight.build.targets.cpu.operators.calls import ROWS, Argument, KernelCall, Places
+from inflight.build.targets.cpu.packing.weight_layout import element_of
+
+
+def rope_cache_write(node: ir.Node, places: Places) -> KernelCall:
+    qkv, q, keys, values = input_of(node, 0), node.outputs[0], input_of(node, 8), input_of(node, 9)
+    shape = _cache_shape(node, keys)
+    norm = (number(node, "epsilon"), integer(node, "norm_last"))
+    constants = (shape, integer(node, "num_heads"), integer(node, "rotary_size"), *norm)
+    tables = tuple(places.weight("floats", node.inputs[i]) for i in range(1, 5))
+    caches = (places.cache("key", keys, shape), places.cache("value", values, shape))
+    arguments = (ROWS, places.read(qkv), *tables, places.write(q), *caches, *_cache_factors(node))
+    return KernelCall("rope_cache_write", constants, arguments)
+
+
+def paged_attention(node: ir.Node, places: Places) -> KernelCall:
+    q, keys, values = (input_of(node, i) for i in range(3))
+    y = node.outputs[0]
+    shape = _cache_shape(node, keys)
+    numbers = (number(node, "scale"), number(node, "softcap"), "PARTIAL_ROWS")
+    seen = (integer(node, "window"), integer(node, "causal"))
+    rest = ", ".join((integer(node, "num_heads"), *seen, *numbers))
+    caches = (places.cache("key", keys, shape), places.cache("value", values, shape))
+    partials = Argument("float *", "(float *)(e->workspace + PARTIALS_OFFSET)")
+    sinks = places.weight("floats", optional_input(node, 6))
+    arguments = (ROWS, places.read(q), *caches, partials, places.write(y, "void *"), sinks, *_cache_factors(node))
+    return KernelCall("paged_attention", (f"(attention_shape){{{shape}, {rest}}}", element_of(y)), arguments)
+
+
+def _cache_factors(node: ir.Node) -> tuple[Argument, ...]:
+    """Numbers, so that layers with other factors share a function."""
+    return tuple(Argument("float", number(node, name)) for name in CACHE_FACTORS)
+
+
+def _cache_shape(node: ir.Node, cache: ir.Value) -> str:
+    tokens = shape_of(cache)[2]
+    heads, size = integer(node, "num_kv_heads"), integer(node, "head_size")
+    return f"(cache_shape){{{facts_of(dtype_of(cache)).c}, {heads}, {size}, {tokens}}}"
+
+
+def qkv_norm(node: ir.Node, places: Places) -> KernelCall:
+    x, q_norm, k_norm = (input_of(node, i) for i in range(3))
+    y = node.outputs[0]
+    constants = (width_of(y), width_of(q_norm), width_of(k_norm), number(node, "epsilon"))
+    norms = (places.weight("floats", q_norm), places.weight("floats", k_norm))
+    return KernelCall("qkv_norm", constants, (places.rows(y), places.read(x), *norms, places.write(y)))
