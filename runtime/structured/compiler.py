@@ -10,17 +10,24 @@ import contextlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import RequestError
 from inflight.runtime.structured.grammar import Grammar
 from inflight.runtime.structured.outputs import StructuredOutputs
+from inflight.runtime.structured.reasoning import ReasoningFirst
+from inflight.runtime.structured.reasoning_grammar import ReasoningGrammar, ReasoningPlan
 from inflight.runtime.text.tokenizer import Tokenizer
+from inflight.runtime.text.words import ids_inside_a_text
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
+
+Key = TypeVar("Key", bound=Hashable)
+Made = TypeVar("Made")
 
 # Compiled grammars that are kept, the least recently used goes first. One takes some 100 kB.
 _KEPT = 256
@@ -49,7 +56,9 @@ class GrammarCompiler:
         self._end_ids = list(manifest.generation.end_token_ids)
         self._lock = threading.Lock()
         self._vocabulary: LLTokenizer | None = None
+        self._words: _Vocabulary | None = None
         self._compiled: OrderedDict[StructuredOutputs, Grammar] = OrderedDict()
+        self._plans: OrderedDict[ReasoningFirst, ReasoningPlan] = OrderedDict()
 
     def prepare(self) -> None:
         """Begin to read the vocabulary on a thread of its own, before it is needed: for a large one it takes a second.
@@ -62,18 +71,39 @@ class GrammarCompiler:
         with self._lock, contextlib.suppress(Exception):
             self._read_vocabulary()
 
-    def compile(self, outputs: StructuredOutputs) -> Grammar:
-        """The beginning of the grammar, for one sequence. Raises RequestError for what is no schema, regular expression
-        or grammar, can never be met, or costs too much."""
+    def compile(self, outputs: StructuredOutputs | None, reasoning: ReasoningFirst | None = None) -> Grammar:
+        """The beginning of the grammar, for one sequence: that of `outputs`, behind what `reasoning` lets come first.
+        One of the two must be there.
+
+        Raises RequestError for what is no schema, regular expression or grammar, can never be met, or costs too much.
+        """
         with self._lock:
-            grammar = self._compiled.get(outputs)
-            if grammar is None:
-                grammar = self._compile(outputs)
-                self._compiled[outputs] = grammar
-                if len(self._compiled) > _KEPT:
-                    self._compiled.popitem(last=False)
-            self._compiled.move_to_end(outputs)
-            return grammar.copy()
+            grammar = None if outputs is None else self._kept(self._compiled, outputs, self._compile)
+            if reasoning is None:
+                assert grammar is not None, "there is nothing to compile"
+                return grammar.copy()
+            plan = self._kept(self._plans, replace(reasoning, budget=None), self._plan)
+            return ReasoningGrammar(plan, reasoning.budget, None if grammar is None else grammar.copy())
+
+    @staticmethod
+    def _kept(kept: OrderedDict[Key, Made], key: Key, make: Callable[[Key], Made]) -> Made:
+        """What was made of `key`, or is made now; the least recently used goes."""
+        if key not in kept:
+            kept[key] = make(key)
+            if len(kept) > _KEPT:
+                kept.popitem(last=False)
+        kept.move_to_end(key)
+        return kept[key]
+
+    def _plan(self, reasoning: ReasoningFirst) -> ReasoningPlan:
+        self._read_vocabulary()
+        assert self._words is not None
+        tokenizer = self._tokenizer()
+        opening, forced = (
+            _spelled(tokenizer, text, self._vocab_size) for text in (reasoning.opening, reasoning.forced)
+        )
+        words = self._words.tokens[: self._vocab_size]
+        return ReasoningPlan.of(reasoning, words, self._words.end_ids, opening, forced)
 
     def _compile(self, outputs: StructuredOutputs) -> Grammar:
         vocabulary = self._read_vocabulary()
@@ -99,11 +129,12 @@ class GrammarCompiler:
                 raise RequestError(
                     "Structured output needs llguidance, which is not installed.", "pip install llguidance==1.9.1"
                 ) from None
-            words = _Vocabulary(self._tokenizer(), self._vocab_size, self._end_ids)
+            self._words = words = _Vocabulary(self._tokenizer(), self._vocab_size, self._end_ids)
             # llguidance leaves out tokens of no bytes at the end unless it is told how many there are.
             self._vocabulary = llguidance.LLTokenizer(
                 llguidance.TokenizerWrapper(words), n_vocab=len(words.tokens), eos_token=words.end_ids
             )
+            words.library = self._vocabulary
         return self._vocabulary
 
 
@@ -123,10 +154,24 @@ class _Vocabulary:
         self.tokens = [tokenizer.token_bytes(token_id) for token_id in range(count)] + [b""] * (vocab_size - count)
         self.tokens += [] if end_ids else [b"<end>"]
         self.eos_token_id = self.end_ids[0]
+        self.library: LLTokenizer | None = None
         self.bos_token_id = tokenizer.bos_token_id
 
     def __call__(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False)
+        """The tokens that are taken where a grammar leaves no choice about the text. They spell it to the byte, which
+        an encoding need not: some tokenizers put a space before a text, or normalize it."""
+        for ids in (self._tokenizer.encode(text, add_special_tokens=False), ids_inside_a_text(self._tokenizer, text)):
+            if b"".join(map(self._tokenizer.token_bytes, ids)) == text.encode():
+                return ids
+        assert self.library is not None
+        return self.library.greedy_tokenize(text)
+
+
+def _spelled(tokenizer: Tokenizer, marker: str, vocab_size: int) -> list[int]:
+    ids = ids_inside_a_text(tokenizer, marker) or tokenizer.encode(marker, add_special_tokens=False)
+    if any(token_id >= vocab_size for token_id in ids) or tokenizer.decode(ids, False).strip() != marker.strip():
+        raise RequestError(f"The marker of reasoning {marker!r} cannot be spelled in this model's vocabulary.")
+    return ids
 
 
 def _grammar_text(outputs: StructuredOutputs) -> str:

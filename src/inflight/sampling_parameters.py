@@ -85,7 +85,8 @@ class SamplingParameter(NamedTuple):
     record `inflight_sampling` of compiled engines.
     `triton`: on the wire of token ids; of several names of one input the last is the one that inflight sends.
     max_tokens, stop and bad words have none here: they go through `preprocessing` beside the prompt, in other forms.
-    Nor has structured_outputs, which is two strings there and several names in the OpenAI bodies and options.
+    Nor have structured_outputs, two strings there and several names in the OpenAI bodies and options, and reasoning,
+    one string, which follows from the model and the request.
     """
 
     name: str
@@ -283,6 +284,7 @@ SAMPLING_PARAMETERS: tuple[SamplingParameter, ...] = (
         cli=CliOption("Keep special tokens in the text.", "Ending", "--keep-special-tokens", inverted=True),
     ),
     Row("structured_outputs", "structure", None, optional=True, openai=False),
+    Row("reasoning", "structure", None, optional=True, openai=False),
 )
 # fmt: on
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
@@ -17,6 +18,7 @@ from inflight.runtime.structured.compiler import GrammarCompiler
 from inflight.runtime.structured.outputs import MAX_CHARACTERS, MAX_CHOICES, MAX_DEPTH
 from inflight.runtime.text.tokenizer import Tokenizer, load_tokenizer
 from tests.engines.serving_engines import write_null_engine
+from tests.models.tiny_tokenizers import KINDS
 
 pytestmark = pytest.mark.unit
 
@@ -127,6 +129,26 @@ def test_a_grammar_is_compiled_once_and_its_copies_go_their_own_ways(
     assert not first.ended and first.failure is None
 
 
+@pytest.mark.parametrize("kind", ["byte_level", "byte_fallback", "byte_fallback_without_strip"])
+def test_every_tokenizer_with_bytes_spells_what_the_grammar_leaves_no_choice_about(
+    kind: str, engine: Path, rng: np.random.Generator
+) -> None:
+    tokenizer = Tokenizer(KINDS[kind]())
+    manifest = read_engine_directory(engine).manifest
+    manifest = replace(manifest, model=replace(manifest.model, vocab_size=tokenizer.vocab_size))
+    compiler = GrammarCompiler(lambda: tokenizer, manifest)
+    letters = "abcxyz <|\"'é東"
+    for _ in range(20):
+        texts = ["".join(rng.choice(list(letters), int(rng.integers(1, 9)))) for _ in range(2)]
+        grammar = compiler.compile(StructuredOutputs(choice=texts))
+        ids: list[int] = []
+        while not grammar.ended:
+            ids.append(int(rng.choice(sorted(allowed(grammar.mask()) & set(range(tokenizer.vocab_size))))))
+            grammar.accept(ids[-1])
+            assert grammar.failure is None
+        assert b"".join(map(tokenizer.token_bytes, ids)).decode() in texts
+
+
 def test_a_token_that_is_not_allowed_is_a_failure(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
     grammar = compiler.compile(StructuredOutputs(choice=["ab"]))
     wrong = next(id for id in range(tokenizer.vocab_size) if id not in allowed(grammar.mask()))
@@ -139,11 +161,12 @@ def test_the_last_words_of_the_mask_are_those_of_the_vocabulary(engine: Path, to
     manifest = read_engine_directory(engine).manifest
     wider = replace(manifest, model=replace(manifest.model, vocab_size=tokenizer.vocab_size + 77))
     mask = GrammarCompiler(lambda: tokenizer, wider).compile(StructuredOutputs(regex="(.|\n)*")).mask()
-    assert len(mask) == -(-(tokenizer.vocab_size + 77) // 32) * 4
+    assert mask is not None and len(mask) == -(-(tokenizer.vocab_size + 77) // 32) * 4
     possible = {token for token in allowed(mask) if token < wider.model.vocab_size}
     assert possible and max(possible) < tokenizer.vocab_size
 
 
-def allowed(mask: bytes) -> set[int]:
+def allowed(mask: bytes | None) -> set[int]:
+    assert mask is not None
     bits = int.from_bytes(mask, "little")
     return {token for token in range(len(mask) * 8) if bits >> token & 1}
