@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import RequestError
 from inflight.runtime.structured.grammar import Grammar
+from inflight.runtime.structured.json_grammar import BLANKS
 from inflight.runtime.structured.outputs import StructuredOutputs
 from inflight.runtime.structured.reasoning import ReasoningFirst
 from inflight.runtime.structured.reasoning_grammar import ReasoningGrammar, ReasoningPlan
@@ -40,8 +41,6 @@ _LIMITS = {
     "max_grammar_size": 200_000,
     "verbose_errors": False,
 }
-# Blank space between the parts of JSON. Without a bound a model that likes blanks never comes to an end.
-_JSON = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,32}"}
 
 
 class GrammarCompiler:
@@ -179,9 +178,9 @@ def _grammar_text(outputs: StructuredOutputs) -> str:
     import llguidance
 
     if outputs.json_object:
-        return str(llguidance.LLMatcher.grammar_from_json_schema({"type": "object"}, defaults=_JSON))
+        return str(llguidance.LLMatcher.grammar_from_json_schema({"type": "object"}, defaults=BLANKS))
     if outputs.json is not None:
-        return str(llguidance.LLMatcher.grammar_from_json_schema(outputs.value, defaults=_JSON))
+        return str(llguidance.LLMatcher.grammar_from_json_schema(outputs.value, defaults=BLANKS))
     if outputs.choice is not None:
         return str(llguidance.LLMatcher.grammar_from_lark("start: " + " | ".join(map(json.dumps, outputs.choice))))
     return str(llguidance.grammar_from("regex" if outputs.regex is not None else "grammar", outputs.value))
