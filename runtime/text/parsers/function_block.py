@@ -91,7 +91,11 @@ class FunctionBlock:
         end = text.find(">", at)
         if end < 0:
             return None
-        self._key, self._text, self._has_text, self._state = text[at:end].strip(), "", False, "value"
+        self._begin_value(text[at:end].strip(), parts)
+        return end + 1
+
+    def _begin_value(self, key: str, parts: list[Part]) -> None:
+        self._key, self._text, self._has_text, self._state = key, "", False, "value"
         is_new = self._key not in self._keys
         if is_new:
             comma = ", " if self._keys else ""
@@ -102,7 +106,6 @@ class FunctionBlock:
         self._is_streamed = is_text(self._own.get(self._key)) and is_new
         if self._is_streamed:
             parts.append(ToolCallArguments(self._index, '"'))
-        return end + 1
 
     def _read_value(self, text: str, at: int, parts: list[Part]) -> int | None:
         """The text between the marks, without one line break at each end."""

@@ -34,12 +34,19 @@ class JsonCallParser:
     Behind an opening marker stands an object, or a list of them; objects that follow each other, with blanks, commas or
     semicolons between them, are further calls. `closing` None: there is no such marker. `bare`: names of tools, and an
     answer that begins with an object or list of calls to these, with arguments, is calls without any marker; None:
-    calls need one.
+    calls need one. `ends`: further markers that may follow a call, and say nothing.
     """
 
-    def __init__(self, opening: Sequence[str], closing: str | None, bare: Container[str] | None = None) -> None:
+    def __init__(
+        self,
+        opening: Sequence[str],
+        closing: str | None,
+        bare: Container[str] | None = None,
+        ends: Sequence[str] = (),
+    ) -> None:
         self._opening = tuple(opening)
         self._closing = closing
+        self._ends = tuple(ends)
         self._bare = bare
         self._content = ContentText()
         self._held = ""
@@ -135,11 +142,14 @@ class JsonCallParser:
 
     def _read_between(self, parts: list[Part]) -> bool:
         """What follows a call: the end of a list, the closing marker, another call, or content."""
-        markers = (*self._opening, self._closing) if self._closing else self._opening
+        markers = (*self._opening, *self._ends, *([self._closing] if self._closing else []))
         shown = self._held.lstrip(_SEPARATORS + "]")
         if not shown or may_begin(shown, markers) == len(shown):
             return False
-        if self._closing and shown.startswith(self._closing):
+        end = next((end for end in self._ends if shown.startswith(end)), None)
+        if end is not None:
+            self._held = shown[len(end) :]
+        elif self._closing and shown.startswith(self._closing):
             self._held, self._state = shown[len(self._closing) :], "content"
         elif shown[0] == "{":
             self._take(len(self._held) - len(shown))
@@ -163,6 +173,12 @@ def json_call_grammar(tools: Tools, key: str) -> str:
         objects.append(f'{json.dumps(begin)} arguments_{number} "}}"')
         rules.append(f"arguments_{number}: {json_rule(tool.parameters)}")
     return "\n".join([f"call: {' | '.join(objects)}", *rules])
+
+
+def json_call_list(tools: Tools, most: int, before: str, after: str) -> str:
+    """A list of calls; `before` and `after`: what stands around it in the grammar."""
+    more = f' (", " call){{0,{most - 1}}}' if most > 1 else ""
+    return f'calls: {before} "[" call{more} "]" {after}\n{json_call_grammar(tools, "arguments")}'
 
 
 def marked_calls(tools: Tools, most: int, opening: str, closing: str, key: str, spell: Spell) -> str:

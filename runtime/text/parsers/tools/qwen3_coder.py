@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
-from typing import Any
 
 from inflight.runtime.structured.json_grammar import json_rule
+from inflight.runtime.text.parsers.argument_schemas import is_simple
 from inflight.runtime.text.parsers.function_block import FunctionBlock, is_text
 from inflight.runtime.text.parsers.parts import OutputParser
 from inflight.runtime.text.parsers.tools.hermes import CLOSING, OPENING
@@ -16,11 +14,6 @@ from inflight.runtime.text.parsers.tools.json_calls import CallReader, JsonCallP
 from inflight.runtime.text.parsers.tools.tool_format import Spell, Tool, ToolFormat, Tools
 
 _FUNCTION = "<function="
-# What may stand in the schema of an argument for it to be any text.
-_OF_ANY_TEXT = {"type", "description", "title", "default", "examples"}
-
-# What stands between marks and can be nothing else.
-_WORD = re.compile(r"[^\s<>](?:[^<>\n]*[^\s<>])?")
 
 
 def _fits(template: str) -> bool:
@@ -47,8 +40,8 @@ def _parser(tools: Tools) -> OutputParser:
 
 
 def _grammar(tools: Tools, most: int, spell: Spell) -> str:
-    blocks = [tool for tool in tools if _is_simple(tool.parameters)]
-    others = [tool for tool in tools if not _is_simple(tool.parameters)]
+    blocks = [tool for tool in tools if is_simple(tool.parameters)]
+    others = [tool for tool in tools if not is_simple(tool.parameters)]
     rules = [
         f'calls: marked ("\\n" marked){{0,{most - 1}}}' if most > 1 else "calls: marked",
         f'marked: {spell(OPENING)} "\\n" ({" | ".join(["block"] * bool(blocks) + ["call"] * bool(others))}) "\\n" '
@@ -63,29 +56,6 @@ def _grammar(tools: Tools, most: int, spell: Spell) -> str:
     if others:
         rules.append(json_call_grammar(others, "arguments"))
     return "\n".join(rules)
-
-
-def _is_simple(schema: Mapping[str, Any]) -> bool:
-    """Whether each argument can be told apart by itself: no condition holds for several, and strings are any text or
-    one of some. Other arguments are written as JSON."""
-    if set(schema) - {"type", "properties", "required", "additionalProperties", "description", "title", "$schema"}:
-        return False
-    properties = schema.get("properties", {})
-    if set(schema.get("required", ())) - set(properties):
-        return False
-    return all(_WORD.fullmatch(key) and _is_simple_argument(each) for key, each in properties.items())
-
-
-def _is_simple_argument(schema: Any) -> bool:
-    if not isinstance(schema, Mapping) or "$ref" in json.dumps(schema):
-        return False
-    if is_text(schema):
-        return not set(schema) - _OF_ANY_TEXT or (set(schema) <= {*_OF_ANY_TEXT, "enum"} and _are_words(schema["enum"]))
-    return schema.get("type") in ("integer", "number", "boolean", "object", "array")
-
-
-def _are_words(values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(each, str) and _WORD.fullmatch(each) for each in values)
 
 
 def _block_rules(name: str, tool: Tool) -> list[str]:

@@ -6,16 +6,39 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from inflight.registry import Registry
-from inflight.runtime.text.parsers.tools import generic, hermes, llama3_json, qwen3_coder
+from inflight.runtime.text.parsers.tools import (
+    deepseek,
+    gemma,
+    generic,
+    glm,
+    granite,
+    harmony,
+    hermes,
+    llama3_json,
+    mistral,
+    phi4,
+    pythonic,
+    qwen3_coder,
+)
 from inflight.runtime.text.parsers.tools.tool_format import ToolFormat
 
 GROUP = "inflight.tool_parsers"
 
 # One row each; the first whose form a chat template teaches is taken. `generic` fits every template and stays last.
 _FORMATS: tuple[ToolFormat, ...] = (
+    harmony.FORMAT,
+    deepseek.V3,
+    deepseek.V31,
+    mistral.FORMAT,
+    gemma.GEMMA4,
+    gemma.FUNCTION_GEMMA,
+    glm.FORMAT,
+    phi4.FORMAT,
+    granite.FORMAT,
     qwen3_coder.FORMAT,
     hermes.FORMAT,
     llama3_json.FORMAT,
+    pythonic.FORMAT,
     generic.FORMAT,
 )
 # Names that vLLM and SGLang have for the same forms.
@@ -26,6 +49,16 @@ _ALIASES: Mapping[str, str] = {
     "qwen3_xml": "qwen3_coder",
     "llama3": "llama3_json",
     "llama4_json": "llama3_json",
+    "llama4_pythonic": "pythonic",
+    "granite4": "hermes",
+    "glm": "glm45",
+    "glm47": "glm45",
+    "phi4": "phi4_mini_json",
+    "deepseek_r1": "deepseek_v3",
+    "gpt_oss": "openai",
+    "gpt-oss": "openai",
+    "harmony": "openai",
+    "gemma": "gemma4",
 }
 
 

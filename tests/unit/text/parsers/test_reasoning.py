@@ -6,14 +6,24 @@ import numpy as np
 import pytest
 
 from inflight.errors import InflightError
+from inflight.runtime.text.parsers.reasoning.count import ReasoningTokens
 from inflight.runtime.text.parsers.reasoning.families import ALIASES, FAMILIES, OFF, beginning_of, reasoning_family
 from inflight.runtime.text.parsers.reasoning.parser import Beginning
-from tests.unit.text.parsers.joined import cut, parse, soup
+from inflight.runtime.text.tokenizer import Tokenizer
+from inflight.runtime.text.words import ids_inside_a_text
+from tests.models.tiny_tokenizers import KINDS
+from tests.unit.text.parsers.answers import cuts, read
 
 pytestmark = pytest.mark.unit
 
 SPANS = sorted(FAMILIES.keys() - {"gpt_oss"})
 THINK = FAMILIES["think"]
+
+
+def soup(rng: np.random.Generator, pieces: list[str], count: int = 12) -> str:
+    """Markers, parts of markers and other text in a random order."""
+    parts = [piece[: int(rng.integers(1, len(piece) + 1))] for piece in pieces if piece]
+    return "".join(rng.choice([*pieces, *parts, " ", "\n", "ab", "é"], int(rng.integers(0, count))))
 
 
 def words(rng: np.random.Generator) -> str:
@@ -31,7 +41,7 @@ def test_a_span_is_reasoning_and_what_follows_is_content(
     before = f"\n{family.opening}\n" if beginning is Beginning.OPEN else ""
     text = f"{before}{reasoning}\n{family.closing}\n\n{answer}"
     for _ in range(20):
-        assert parse(family.parser(beginning), cut(text, rng)) == (reasoning, answer, []), text
+        assert read(family.parser(beginning), cuts(rng, text)) == (reasoning, answer, []), text
 
 
 @pytest.mark.parametrize("name", SPANS)
@@ -39,7 +49,7 @@ def test_without_an_opening_marker_all_is_content(name: str, rng: np.random.Gene
     family = FAMILIES[name]
     text = f" {words(rng)} {family.opening} {family.closing} {words(rng)}\n"
     for beginning in (Beginning.OPEN, Beginning.CONTENT):
-        assert parse(family.parser(beginning), cut(text, rng)) == ("", text, [])
+        assert read(family.parser(beginning), cuts(rng, text)) == ("", text, [])
 
 
 def test_labels_and_the_markers_of_an_answer_are_no_text(rng: np.random.Generator) -> None:
@@ -50,15 +60,15 @@ def test_labels_and_the_markers_of_an_answer_are_no_text(rng: np.random.Generato
         "granite": "Here's my thought process: why<|channel>not Here is my response: yes",
     }.items():
         for _ in range(20):
-            parsed = parse(FAMILIES[name].parser(Beginning.OPEN), cut(text, rng))
+            parsed = read(FAMILIES[name].parser(Beginning.OPEN), cuts(rng, text))
             assert parsed == ("why<|channel>not", "yes", []), name
 
 
 def test_what_is_cut_off_in_its_reasoning_has_no_content(rng: np.random.Generator) -> None:
     for text in ("<think>a</thi", "<think>\na</thi"):
-        assert parse(THINK.parser(Beginning.OPEN), cut(text, rng)) == ("a</thi", "", [])
-    assert parse(THINK.parser(Beginning.OPEN), "<think>a</think>\n\n") == ("a", "", [])
-    assert parse(THINK.parser(Beginning.OPEN), ["<thin"]) == ("", "<thin", [])
+        assert read(THINK.parser(Beginning.OPEN), cuts(rng, text)) == ("a</thi", "", [])
+    assert read(THINK.parser(Beginning.OPEN), iter("<think>a</think>\n\n")) == ("a", "", [])
+    assert read(THINK.parser(Beginning.OPEN), iter("<thin")) == ("", "<thin", [])
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -68,8 +78,8 @@ def test_any_text_gives_the_same_parts_however_it_is_cut(name: str, rng: np.rand
     for _ in range(200):
         text = soup(rng, markers)
         for beginning in Beginning:
-            whole = parse(family.parser(beginning), [text])
-            assert parse(family.parser(beginning), cut(text, rng)) == whole, text
+            whole = read(family.parser(beginning), iter([text]))
+            assert read(family.parser(beginning), cuts(rng, text)) == whole, text
             assert len(whole[0]) + len(whole[1]) <= len(text)
 
 
@@ -106,7 +116,7 @@ def test_text_is_held_back_only_while_it_may_be_a_marker() -> None:
 )
 def test_the_channels_of_harmony(text: str, expected: tuple[str, str], rng: np.random.Generator) -> None:
     for _ in range(20):
-        assert parse(FAMILIES["gpt_oss"].parser(Beginning.OPEN), cut(text, rng)) == (*expected, [])
+        assert read(FAMILIES["gpt_oss"].parser(Beginning.OPEN), cuts(rng, text)) == (*expected, [])
 
 
 @pytest.mark.parametrize(
@@ -156,3 +166,22 @@ def test_names_are_those_of_the_table_and_of_vllm() -> None:
     assert reasoning_family("none", "</think>") is None
     with pytest.raises(InflightError, match="no reasoning parser verse"):
         reasoning_family("verse", None)
+
+
+@pytest.mark.parametrize("kind", ["byte_level", "byte_fallback"])
+def test_reasoning_is_counted_in_tokens_however_they_come(kind: str, rng: np.random.Generator) -> None:
+    tokenizer = Tokenizer(KINDS[kind]())
+    for _ in range(30):
+        texts = ("<think>", words(rng), "</think>", words(rng)) if rng.random() < 0.5 else ("", "", "", words(rng))
+        spelled = [ids_inside_a_text(tokenizer, part) for part in texts]
+        ids = [token for part in spelled for token in part]
+        counter = ReasoningTokens(THINK.parser(Beginning.OPEN), tokenizer)
+        at = 0
+        while at < len(ids):
+            end = at + int(rng.integers(1, 5))
+            counter.push(ids[at:end], finished=end >= len(ids))
+            at = end
+        assert counter.count == len(spelled[1]), texts
+    cut_off = ReasoningTokens(THINK.parser(Beginning.REASONING), tokenizer)
+    ids = ids_inside_a_text(tokenizer, "so </thin")
+    assert cut_off.push(ids, finished=True) == len(ids)
