@@ -5,7 +5,7 @@ from __future__ import annotations
 from inflight.triton_backend.openai.protocol.values import Refused
 
 _BEAMS = "beam search"
-_TOOLS = "tool calls"
+_FUNCTIONS = "functions in the form before tools; give them as tools"
 _COMPILERS = ("auto", "guidance", "llguidance", "xgrammar", "outlines", "lm-format-enforcer")
 MEDIA = "images, audio or video"
 _REMOTE = "prefill and decoding on different servers"
@@ -37,10 +37,8 @@ REFUSED: dict[str, Refused] = {
 }
 
 REFUSED_IN_CHAT: dict[str, Refused] = {
-    "tools": Refused(_TOOLS),
-    "functions": Refused(_TOOLS),
-    "tool_choice": Refused(_TOOLS, ("none", "auto")),
-    "function_call": Refused(_TOOLS, ("none", "auto")),
+    "functions": Refused(_FUNCTIONS),
+    "function_call": Refused(_FUNCTIONS, ("none", "auto")),
     "audio": Refused("audio"),
     "media_io_kwargs": Refused(MEDIA),
     "mm_processor_kwargs": Refused(MEDIA),
@@ -61,8 +59,6 @@ REFUSED_IN_COMPLETIONS: dict[str, Refused] = {
 }
 
 REFUSED_IN_MESSAGES: dict[str, Refused] = {
-    "tool_calls": Refused(_TOOLS),
-    "tool_call_id": Refused(_TOOLS),
-    "function_call": Refused(_TOOLS),
+    "function_call": Refused("calls in the form before tools; give them as tool_calls"),
     "audio": Refused("audio"),
 }

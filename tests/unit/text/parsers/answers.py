@@ -64,7 +64,8 @@ def cuts(rng: np.random.Generator, text: str) -> Iterator[str]:
 
 def read(parser: OutputParser, pieces: Iterator[str]) -> tuple[str, str, list[tuple[str, str]]]:
     """Reasoning, content, and the calls as names and arguments."""
-    reasoning, content, calls = "", "", []
+    reasoning, content = "", ""
+    calls: list[tuple[str, str]] = []
     parts = [part for piece in pieces for part in parser.push(piece)] + list(parser.finish())
     for part in parts:
         if isinstance(part, Reasoning):
