@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any
 
@@ -10,10 +10,12 @@ from fastapi import APIRouter, Request, Response
 
 from inflight.runtime.text.completion import Completion, CompletionDelta
 from inflight.runtime.text.parsers.answer import AnswerParts
+from inflight.runtime.text.parsers.parts import Part, Reasoning
 from inflight.triton_backend.openai.answers.choice import collect
 from inflight.triton_backend.openai.answers.envelope import Envelope
 from inflight.triton_backend.openai.answers.logprobs import chat_logprobs, prompt_logprobs
 from inflight.triton_backend.openai.answers.message import chat_deltas, chat_message
+from inflight.triton_backend.openai.answers.reasoning import read_reasoning
 from inflight.triton_backend.openai.answers.tools import answer_format, structure_with_tools
 from inflight.triton_backend.openai.protocol.chat import ChatBody
 from inflight.triton_backend.openai.protocol.checks import check_chat
@@ -42,20 +44,25 @@ def _prepare(service: Service, body: ChatBody) -> Generation:
     prompt = service.chat_prompt(body)
     use, tool_format = read_tools(body), service.tool_format
     structure = structure_with_tools(tool_format, use, read_structure(body), service.tokenizer)
+    reasoning = read_reasoning(service.reasoning_family, body, prompt, service.tokenizer)
+    is_call = use is not None and use.is_forced
     params = service.sampling_params(
         body,
         structured_outputs=None if structure is None else structure[1],
+        reasoning=None if reasoning is None else reasoning.first(structure is not None, is_call),
         max_tokens=body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         prompt_logprobs=body.prompt_logprobs,
     )
+    form = answer_format(tool_format, use)
     generation = service.generation(
         prompt,
         params,
         body,
         "messages",
         structure_param=None if structure is None else structure[0],
-        form=answer_format(tool_format, use),
+        form=form if reasoning is None else reasoning.around(form),
+        reasoning=None if reasoning is None else reasoning.counts(service.tokenizer),
     )
     service.check_queue([generation])
     return generation
@@ -71,11 +78,15 @@ class _ChatAnswer:
         self._envelope = Envelope("chatcmpl", service, body, [generation])
         # OpenAI's answers of one function that the client chose end as others do.
         use = read_tools(body)
+        self._shows_reasoning = body.include_reasoning and generation.reasoning is not None
         self._notes_calls = use is not None and not use.is_named
 
     def _parts(self) -> AnswerParts:
         skips = self._generation.request.params.skip_special_tokens
         return AnswerParts(self._generation.form, self._service.tokenizer, skips)
+
+    def _shown(self, parts: Iterable[Part]) -> list[Part]:
+        return [part for part in parts if self._body.include_reasoning or not isinstance(part, Reasoning)]
 
     async def whole(self) -> dict[str, Any]:
         choices = await collect(self._service, self._generation, self._envelope.usage)
@@ -97,7 +108,7 @@ class _ChatAnswer:
                     yield self._chunk(delta.index, {"role": "assistant", "content": ""}) | first
                 self._envelope.usage.completion_tokens += len(delta.token_ids)
                 parts = started[delta.index]
-                shown = chat_deltas(parts.push(delta))
+                shown = chat_deltas(self._shown(parts.push(delta)))
                 if not shown and (delta.logprobs or (delta.token_ids and self._body.return_token_ids)):
                     shown = [{"content": ""}]
                 for number, each in enumerate(shown):
@@ -115,7 +126,7 @@ class _ChatAnswer:
         parts = self._parts()
         shown = {
             "index": index,
-            "message": chat_message(parts.push(choice)),
+            "message": chat_message(self._shown(parts.push(choice)), self._shows_reasoning),
             "logprobs": self._logprobs(choice),
             "finish_reason": self._finish_reason(choice, parts.num_calls),
             "stop_reason": choice.stop_reason,

@@ -80,6 +80,7 @@ def main() -> None:
         accuracy=engine_accuracy(orders.engine_dir, engine.manifest).facts(),
         max_queue_size=orders.options.max_queue_size,
         tool_call_parser=orders.options.tool_call_parser,
+        reasoning_parser=orders.options.reasoning_parser,
     )
 
     def hanging() -> str | None:

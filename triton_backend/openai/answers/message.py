@@ -8,14 +8,18 @@ from typing import Any
 from inflight.runtime.text.parsers.parts import Content, Part, Reasoning, ToolCallArguments, ToolCallStart
 
 
-def chat_message(parts: Iterable[Part]) -> dict[str, Any]:
-    """The message of a choice that is not streamed. Content is null where there are calls and nothing beside them."""
+def chat_message(parts: Iterable[Part], has_reasoning: bool = False) -> dict[str, Any]:
+    """The message of a choice that is not streamed. Content is null where there are calls, or reasoning, and nothing
+    beside them. `has_reasoning`: it is of a model that reasons, and says so where it did not."""
     content: list[str] = []
+    reasoning: list[str] = []
     calls: dict[int, dict[str, Any]] = {}
     arguments: dict[int, list[str]] = {}
     for part in parts:
         if isinstance(part, Content):
             content.append(part.text)
+        elif isinstance(part, Reasoning):
+            reasoning.append(part.text)
         elif isinstance(part, ToolCallStart):
             arguments[part.index] = []
             calls[part.index] = {"id": part.call_id, "type": "function", "function": {"name": part.name}}
@@ -24,7 +28,10 @@ def chat_message(parts: Iterable[Part]) -> dict[str, Any]:
     for index, pieces in arguments.items():
         calls[index]["function"]["arguments"] = "".join(pieces)
     text = "".join(content)
-    message = {"role": "assistant", "content": None if calls and not text else text, "refusal": None}
+    is_empty = not text and bool(calls or reasoning)
+    message = {"role": "assistant", "content": None if is_empty else text, "refusal": None}
+    if has_reasoning:
+        message |= _reasoning("".join(reasoning) or None)
     return message | ({"tool_calls": list(calls.values())} if calls else {})
 
 
@@ -42,9 +49,13 @@ def chat_deltas(parts: Sequence[Part]) -> list[dict[str, Any]]:
                 deltas[-1]["tool_calls"][0]["function"]["arguments"] += part.text
             else:
                 deltas.append({"tool_calls": [{"index": part.index, "function": {"arguments": part.text}}]})
-        elif not isinstance(part, Reasoning):
-            if isinstance(before, Content):
-                deltas[-1]["content"] += part.text
-            else:
-                deltas.append({"content": part.text})
+        else:
+            key = "reasoning_content" if isinstance(part, Reasoning) else "content"
+            text = (deltas.pop()[key] if type(before) is type(part) else "") + part.text
+            deltas.append(_reasoning(text) if isinstance(part, Reasoning) else {"content": text})
     return deltas
+
+
+def _reasoning(text: str | None) -> dict[str, Any]:
+    """Under the name that clients know from DeepSeek, and vLLM's newer one."""
+    return {"reasoning_content": text, "reasoning": text}

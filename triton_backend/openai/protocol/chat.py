@@ -56,13 +56,19 @@ else:
 
 
 class ChatBody(_RefusingChat, Conversation):
-    """POST /v1/chat/completions."""
+    """POST /v1/chat/completions.
+
+    `thinking_token_budget`: the most tokens of reasoning, -1 for any number. `include_reasoning` false leaves it out of
+    the answer.
+    """
 
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     reasoning_effort: str | None = None
+    include_reasoning: bool = True
+    thinking_token_budget: int | None = Field(None, ge=-1)
     verbosity: Literal["low", "medium", "high"] | None = None
     modalities: list[Literal["text"]] | None = None
 
@@ -73,3 +79,8 @@ class ChatBody(_RefusingChat, Conversation):
         if self.reasoning_effort is not None:
             wanted["enable_thinking"] = self.reasoning_effort != "none"
         return {**{name: value for name, value in wanted.items() if value is not None}, **super().template_options()}
+
+    def begun_answer(self) -> str | None:
+        """The text of the message that is to be continued, if one is."""
+        content = self.messages[-1].as_dict()["content"] if self.continue_final_message else None
+        return "".join(part["text"] for part in content) if isinstance(content, list) else content

@@ -22,7 +22,6 @@ REFUSED: dict[str, Refused] = {
     "logprob_token_ids": Refused("log probabilities of tokens of the client's choice"),
     "logits_processors": Refused("logits processors of the client"),
     "watermarking": Refused("watermarks"),
-    "thinking_token_budget": Refused("a limit on the tokens of the reasoning", (-1,)),
     "repetition_detection": Refused("ending an answer that repeats itself"),
     "spaces_between_special_tokens": Refused("special tokens without spaces between them", (True,), even_empty=True),
     "return_tokens_as_token_ids": Refused("tokens spelled as their ids; return_token_ids gives the ids"),
@@ -49,11 +48,11 @@ REFUSED_IN_CHAT: dict[str, Refused] = {
     "prompt_cache_options": Refused("explicit points of the prefix cache", ({"mode": "implicit"},)),
     "chat_template": Refused("a chat template of the client; the model's own is used"),
     "echo": Refused("repeating a message; continue_final_message goes on with one"),
-    "include_reasoning": Refused("leaving out the reasoning", (True,), even_empty=True),
     "return_prompt_text": Refused("the text of the prompt in the answer; return_token_ids gives its ids"),
 }
 
 REFUSED_IN_COMPLETIONS: dict[str, Refused] = {
+    "thinking_token_budget": Refused("a limit on the reasoning of a completion; chat completions have one", (-1,)),
     "suffix": Refused("text that follows the completion"),
     "prompt_embeds": Refused("prompts of embeddings"),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from inflight.runtime.text.parsers.reasoning.parser import ReasoningParser
 from inflight.runtime.text.tokenizer import Tokenizer
@@ -42,3 +42,21 @@ class ReasoningTokens:
             self._undecided += 1
         else:
             self.count, self._undecided = self.count + self._undecided + 1, 0
+
+
+class ReasoningCounts:
+    """Of all sequences of one request; `total` is their sum."""
+
+    def __init__(self, parser: Callable[[], ReasoningParser], tokenizer: Tokenizer) -> None:
+        self._parser = parser
+        self._tokenizer = tokenizer
+        self._sequences: dict[int, ReasoningTokens] = {}
+        self.total = 0
+
+    def push(self, index: int, token_ids: Sequence[int], finished: bool) -> None:
+        """As ReasoningTokens, for sequence `index`."""
+        if index not in self._sequences:
+            self._sequences[index] = ReasoningTokens(self._parser(), self._tokenizer)
+        counter = self._sequences[index]
+        before = counter.count
+        self.total += counter.push(token_ids, finished) - before
