@@ -163,7 +163,7 @@ class _Vocabulary:
             if b"".join(map(self._tokenizer.token_bytes, ids)) == text.encode():
                 return ids
         assert self.library is not None
-        return self.library.greedy_tokenize(text)
+        return list(self.library.greedy_tokenize(text))
 
 
 def _spelled(tokenizer: Tokenizer, marker: str, vocab_size: int) -> list[int]:

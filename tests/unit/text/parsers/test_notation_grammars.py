@@ -38,7 +38,7 @@ def tokenizer(
     found = load_tokenizer(engine / "tokenizer")
     if request.param == "tokens":
         markers = {marker for name in WRITERS for marker in find_tool_format(name).markers}
-        found.backend.add_special_tokens([AddedToken(marker) for marker in sorted(markers)])  # type: ignore[attr-defined]
+        found.backend.add_special_tokens([AddedToken(marker) for marker in sorted(markers)])
         found = Tokenizer(found.backend)
     manifest = read_engine_directory(engine).manifest
     manifest = replace(manifest, model=replace(manifest.model, vocab_size=found.vocab_size))
