@@ -1,0 +1,97 @@
+"""Forced calls: whatever a form's grammar lets through, its parser finds calls in it that are of the schemas."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+import tokenizers
+
+from inflight.runtime.executors.null.executor import null_manifest
+from inflight.runtime.structured.compiler import GrammarCompiler
+from inflight.runtime.structured.outputs import StructuredOutputs
+from inflight.runtime.text.parsers.call_grammar import calls_grammar, calls_or_content_grammar
+from inflight.runtime.text.parsers.parts import OutputParser
+from inflight.runtime.text.parsers.tools.registry import TOOL_FORMATS, find_tool_format
+from inflight.runtime.text.parsers.tools.tool_format import Tool, ToolFormat
+from inflight.runtime.text.tokenizer import Tokenizer
+from inflight.triton_backend.openai.protocol.schema import as_object_schema
+from tests.engines.random_schemas import random_schema
+from tests.models.tiny_tokenizers import byte_level
+from tests.unit.text.parsers.answers import read, values
+
+pytestmark = pytest.mark.unit
+
+# Far beyond what the grammars of these tools need, blanks included.
+MOST_TOKENS = 6000
+CHOICES = {
+    "type": "object",
+    "properties": {
+        "unit": {"type": "string", "enum": ["celsius", "degrees of Fahrenheit"]},
+        "days": {"type": "integer", "minimum": 0, "maximum": 14},
+        "exact": {"type": "boolean"},
+        "places": {"type": "array", "items": {"enum": [1, "two"]}, "maxItems": 2},
+    },
+    "required": ["unit", "days"],
+}
+
+
+def vocabulary(form: ToolFormat, markers_are_special: bool) -> Tokenizer:
+    backend = byte_level()
+    if markers_are_special:
+        backend.add_special_tokens([tokenizers.AddedToken(each, special=True) for each in form.markers])
+    return Tokenizer(backend)
+
+
+def random_text(tokenizer: Tokenizer, grammar: str, rng: np.random.Generator) -> str | None:
+    """A text that the grammar lets through, its special tokens shown; None: it comes to no end."""
+    manifest = null_manifest(vocab_size=tokenizer.vocab_size)
+    place = GrammarCompiler(lambda: tokenizer, manifest).compile(StructuredOutputs(grammar=grammar))
+    ids: list[int] = []
+    while len(ids) < MOST_TOKENS:
+        bits = np.unpackbits(np.frombuffer(place.mask(), dtype=np.uint8), bitorder="little")
+        allowed = np.flatnonzero(bits[: tokenizer.vocab_size])
+        if place.ended or not len(allowed):
+            assert place.failure is None
+            return tokenizer.decode(ids, skip_special_tokens=False)
+        ids.append(int(rng.choice(allowed)))
+        place.accept(ids[-1])
+    return None
+
+
+def check(parser: OutputParser, text: str, tools: list[Tool], most: int) -> None:
+    _, content, calls = read(parser, iter([text]))
+    assert not content and 1 <= len(calls) <= most, text
+    schemas: dict[str, Any] = {tool.name: tool.parameters for tool in tools}
+    for name, arguments in values(calls):
+        jsonschema.validate(arguments, schemas[name], jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize("special", [False, True], ids=["text", "special"])
+@pytest.mark.parametrize("name", [name for name in TOOL_FORMATS.names() if find_tool_format(name).name == name])
+def test_what_a_grammar_lets_through_is_calls(name: str, special: bool, rng: np.random.Generator) -> None:
+    form = find_tool_format(name)
+    tokenizer = vocabulary(form, special)
+    tools = [Tool(f"tool_{number}", as_object_schema(random_schema(rng))) for number in range(2)]
+    tools += [Tool("choices", as_object_schema(CHOICES)), Tool("nothing", as_object_schema({}))]
+    for most in (1, 2):
+        text = random_text(tokenizer, calls_grammar(form, tools, most, tokenizer), rng)
+        if text is not None:
+            check(form.parser(tools), text, tools, most)
+
+
+def test_content_of_a_schema_stands_beside_calls(rng: np.random.Generator) -> None:
+    form = find_tool_format("hermes")
+    tokenizer = vocabulary(form, False)
+    tools = [Tool("nothing", as_object_schema({}))]
+    shape = random_schema(rng)
+    for _ in range(4):
+        grammar = calls_or_content_grammar(form, tools, 1, tokenizer, StructuredOutputs(json=shape))
+        text = random_text(tokenizer, grammar, rng)
+        if text is not None and text.startswith("<tool_call>"):
+            check(form.parser(tools), text, tools, 1)
+        elif text is not None:
+            jsonschema.validate(json.loads(text), shape, jsonschema.Draft202012Validator)
