@@ -130,4 +130,5 @@ HARMONY = ReasoningFamily(
     closing=_FINAL,
     forced=f"{ENDS[0]}{START}assistant{_FINAL}",
     beginning=harmony_beginning,
+    before_calls=(f"{CHANNEL}analysis{MESSAGE}", f"{START}assistant", f"{ENDS[0]}{START}assistant"),
 )
