@@ -17,6 +17,7 @@ from inflight.runtime.text.parsers.tools.tool_format import Spell, Tool, ToolFor
 
 _KEY, _END_KEY, _VALUE, _END_VALUE = "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"
 _LONGEST = 256
+_NOT_IN_NAMES = '<>{}" \t\r'
 
 
 def _fits(template: str) -> bool:
@@ -30,10 +31,12 @@ class _Block(FunctionBlock):
         super().__init__(index, schemas, is_open=True)
 
     def _read_name(self, text: str, at: int, parts: list[Part]) -> int | None:
-        found = first_marker(text[at:], ("\n", _KEY, CLOSING))
-        name = text[at : len(text) if found is None else at + found[0]].strip()
-        is_none = found is not None and not name
-        self.is_over = is_none or len(name) > _LONGEST or any(mark in name.removesuffix("<") for mark in '{}"\n ')
+        markers = ("\n", _KEY, CLOSING)
+        found = first_marker(text[at:], markers)
+        end = len(text) - may_begin(text[at:], markers) if found is None else at + found[0]
+        name = text[at:end].strip()
+        is_none = len(name) > _LONGEST or any(mark in name for mark in _NOT_IN_NAMES)
+        self.is_over = is_none or (found is not None and not name)
         if found is None or self.is_over:
             return None
         own = self._schemas.get(name)
