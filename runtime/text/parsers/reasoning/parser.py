@@ -36,6 +36,10 @@ class ReasoningParser(Protocol):
         """Whether the text ends with what may be the beginning of a marker."""
 
     @property
+    def closed_by(self) -> str:
+        """The marker that ended the last reasoning; "" before."""
+
+    @property
     def is_over(self) -> bool:
         """Whether no more reasoning can come."""
 
