@@ -1,6 +1,7 @@
 """What structured output costs: compiling schemas, masks, and the tokens a second of a full batch.
 
-python scripts/compare/structured.py --engine DIR [--users 32] [--tokens 200] [--rounds 5] [--schemas 200] [--json FILE]
+PYTHONPATH=scripts .venv/bin/python -m compare.offline.structured --engine DIR
+    [--users 32] [--tokens 200] [--rounds 5] [--schemas 200] [--json FILE]
 
 The schemas are those of the Pydantic models in the openai package: of real interfaces, small and large. The engine
 answers each once, at temperature 1; then the tokens of these answers are followed again and every mask is timed, with
