@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from inflight.cli.verify.engine import EngineRun
 from inflight.cli.verify.roundings import (
     GREATEST,
     float8,
@@ -242,17 +241,24 @@ class Oracle:
             if name.rpartition(".")[2] in projections:
                 module.register_forward_hook(hook)
 
-    def answer(self, run: EngineRun) -> Answer:
-        """For all tokens of the run but the last."""
+    def answers(self, texts: Sequence[Sequence[int]]) -> list[Answer]:
+        """For all tokens of each text; the texts are of one length."""
         choices: list[Choice] = []
         with recorded_choices(choices):
-            logits = self.stages(run)[-1]
-        return Answer(logits, choices)
+            logits = self._stages(texts)[-1]
+        parts = [np.split(choice.scores, len(texts)) for choice in choices]
+        return [
+            Answer(rows, [Choice(part[text], choice.top_k) for part, choice in zip(parts, choices, strict=True)])
+            for text, rows in enumerate(logits)
+        ]
 
-    def stages(self, run: EngineRun) -> list[Array]:
-        """Residual streams after the embedding and every layer but the last, then the logits."""
+    def stages(self, tokens: Sequence[int]) -> list[Array]:
+        """Residual streams [tokens, hidden] after the embedding and every layer but the last, then the logits."""
+        return [state[0] for state in self._stages([tokens])]
+
+    def _stages(self, texts: Sequence[Sequence[int]]) -> list[Array]:
         import torch
 
         with torch.no_grad(), softmax_rounded_to(self._weights_type), rows_rounded_for(self._stacks):
-            output = self._model(torch.tensor([run.token_ids[:-1]]), output_hidden_states=True, use_cache=False)
-        return [state[0].float().numpy() for state in (*output.hidden_states[:-1], output.logits)]
+            output = self._model(torch.tensor(texts), output_hidden_states=True, use_cache=False)
+        return [state.float().numpy() for state in (*output.hidden_states[:-1], output.logits)]
