@@ -80,6 +80,7 @@ def _features(family: Family) -> Iterator[str]:
         (family.learned_positions, "learned positions"),
         (family.mixture is not None, "a mixture of experts"),
         (family.sinks, "attention sinks"),
+        (family.latent, "latent attention"),
         (family.sliding_window != "never", "windows"),
         (family.scaled_embedding, "scaled embedding"),
         (not family.gated_mlp, "MLP without a gate"),

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 Weights = Mapping[str, npt.NDArray[np.float32]]
+# Modules whose outputs are queries and the row of a token.
+_LATENT = ("attention.q", "attention.q_b", "attention.kv_a_layernorm", "attention.kv_a")
 QUANTIZED_CACHES = ("int8", "float8_e4m3fn", "int4")
 
 
@@ -140,7 +142,8 @@ def rounded_oracle(directory: Path, family: Family, manifest: EngineManifest, nu
         oracle = Oracle(directory, shortest, widen=False)
     if cache in QUANTIZED_CACHES or weights or numbers.stacks:
         # Fused or not, each head is as many neighbouring outputs.
-        modules = (name.partition("[")[0] for name in family.names["attention.qkv"])
+        cached = _LATENT if family.latent else ("attention.qkv",)
+        modules = (name.partition("[")[0] for module in cached for name in family.names[module])
         oracle.round_cache(cache, manifest.model.head_size, {name.rpartition(".")[2] for name in modules})
     return oracle
 
@@ -234,7 +237,9 @@ class Oracle:
                 return output.to(getattr(torch, dtype)).to(output.dtype)
             if dtype == "float8_e4m3fn":
                 return float8(output.float(), 1.0).to(output.dtype)
-            heads = output.unflatten(-1, (-1, head_size))
+            # Of latent attention a row is one head.
+            whole = output.shape[-1] % head_size != 0
+            heads = output[..., None, :] if whole else output.unflatten(-1, (-1, head_size))
             return (rounded(heads, GREATEST[dtype]) if dtype == "int8" else int4(heads)).flatten(-2)
 
         for name, module in self._model.named_modules():
