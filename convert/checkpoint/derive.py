@@ -55,7 +55,7 @@ def stored_optionals(config: CheckpointConfig, names: Set[str]) -> OptionalTenso
         dense_bias=present("attention.dense.bias"),
         mlp_bias=bool(config.mlp_bias) or any(present(f"mlp.{module}.bias") for module in ("fc", "gate", "proj")),
         qk_norm=bool(config.qk_layernorm) or present("attention.q_layernorm.weight"),
-        head_bias="lm_head.bias" in names or family_of(config.architecture).head_bias,
+        head_bias="lm_head.bias" in names or family_of(config.architecture).head_bias is True,
         lm_head=config.pooling is None
         and ("lm_head.weight" in names or config.tie_word_embeddings is False or _quantized_head(config)),
     )

@@ -85,7 +85,7 @@ def _features(family: Family) -> Iterator[str]:
         (family.scaled_embedding, "scaled embedding"),
         (not family.gated_mlp, "MLP without a gate"),
         (family.defaults.get("hidden_act") == "xielu", "xIELU"),
-        (family.head_bias, "a bias of the projection"),
+        (family.head_bias, "a bias of the projection" + _by_key(family.head_bias)),
         (family.own_code, "code of its own, which is not run"),
     )
     return (text for there, text in told if there)

@@ -65,7 +65,7 @@ class Family:
     qkv_bias: bool | str = False
     dense_bias: bool | str = False
     mlp_bias: bool | str = False
-    head_bias: bool = False
+    head_bias: bool | str = False
     qk_norm: bool | str = False
     qk_norm_width: bool = False
     qk_norm_last: bool = False

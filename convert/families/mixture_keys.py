@@ -22,7 +22,6 @@ def mixtral_keys(values: ConfigValues) -> dict[str, Any]:
 
 def phimoe_keys(values: ConfigValues) -> dict[str, Any]:
     """Two experts by the sparse mixer, whatever num_experts_per_tok says, as transformers has it."""
-    values.refuse("lm_head_bias", "the vocabulary projection has no bias here")
     if values.raw.get("num_experts_per_tok") != SPARSE_MIXER_EXPERTS:
         values.problems.append(
             f"num_experts_per_tok {values.raw.get('num_experts_per_tok')!r} is not supported: this router chooses two"

@@ -160,6 +160,7 @@ def mixtures(family: Callable[..., Row], names: Names) -> tuple[Row, ...]:
             dense_bias="attention_bias",
             sliding_window="always",
             norm="layer",
+            head_bias="lm_head_bias",
             keys=keys.phimoe_keys,
             mixture=Mixture(_MIXTRAL.stacks("mlp.experts"), {"mlp.router.weight": "block_sparse_moe.gate.weight"}),
             names={**names, **_MIXTRAL.modules("block_sparse_moe.gate")},

@@ -47,7 +47,7 @@ def read_model_config(raw: Mapping[str, Any], family: Family) -> ConfigReading:
         dense_bias=values.flag(family.dense_bias),
         mlp_bias=values.flag(family.mlp_bias),
         qk_norm=values.flag(family.qk_norm),
-        head_bias=family.head_bias,
+        head_bias=values.flag(family.head_bias),
         lm_head=not (pools(raw) or values.flag("tie_word_embeddings")),
     )
     config = _checkpoint_config(values, family, optional)

@@ -77,6 +77,7 @@ def random_mixture(rng: Any, family: str) -> dict[str, Any]:
         return {**sizes, "num_local_experts": count, "rope_parameters": yarn, "sliding_window": window}
     if family == "phimoe":
         sizes = {"num_experts_per_tok": 2, "router_jitter_noise": float(rng.uniform(0.01, 0.4)), "attention_bias": flag}
+        sizes |= {"lm_head_bias": bool(rng.random() < 0.5)}
     return {**sizes, "num_local_experts": count}
 
 
