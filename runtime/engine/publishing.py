@@ -77,4 +77,4 @@ def _follow_grammar(sequence: Sequence, token_id: int) -> str | None:
 def _prompt_logprobs(sequence: Sequence) -> tuple[TokenResult | None, ...] | None:
     if sequence.index != 0 or sequence.group.request.params.prompt_logprobs is None:
         return None
-    return (None, *sequence.prompt_results)
+    return (None,) * (sequence.prompt_length - len(sequence.prompt_results)) + tuple(sequence.prompt_results)

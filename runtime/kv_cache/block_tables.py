@@ -35,7 +35,7 @@ class KvBlocks:
         """The cached blocks with which the sequence can start. Prompt tokens still to be scored are not skipped."""
         limit = self.cacheable_blocks(len(sequence.token_ids))
         if sequence.scores_prompt:
-            limit = min(limit, len(sequence.prompt_results) // self.tokens_per_block)
+            limit = min(limit, sequence.next_scored // self.tokens_per_block)
         self.name_blocks(sequence, limit)
         return self.pool.find(sequence.keys[:limit])
 

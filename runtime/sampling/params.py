@@ -43,6 +43,8 @@ class SamplingParams:
     logit_bias: token id to a number that is added to its logit; minus infinity forbids the token.
     logprobs, prompt_logprobs: how many alternatives to report beside each token of the output, or the prompt, at most
         64; None: no log probabilities.
+    prompt_logprobs_start: the first prompt token, from 0, for which prompt_logprobs reports; those before it may come
+        from the prefix cache.
     skip_special_tokens: leave special tokens out of the text.
     structured_outputs: a StructuredOutputs, or a mapping of its fields, to which the text conforms.
     """
@@ -73,6 +75,7 @@ class SamplingParams:
     typical_p: float = 1.0
     top_n_sigma: float = 0.0
     structured_outputs: StructuredOutputs | None = None
+    prompt_logprobs_start: int = 0
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__

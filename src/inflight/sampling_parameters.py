@@ -279,6 +279,11 @@ SAMPLING_PARAMETERS: tuple[SamplingParameter, ...] = (
         cli=CliOption("With --json: the same for prompt tokens.", panel=""),
     ),
     Row(
+        "prompt_logprobs_start", "integer", 0,
+        least=0, greatest=INT32_MAX, expected="0 or more",
+        triton=(TritonInput("prompt_logprobs_start", "", "INT32"),),
+    ),
+    Row(
         "skip_special_tokens", "flag", True,
         cli=CliOption("Keep special tokens in the text.", "Ending", "--keep-special-tokens", inverted=True),
     ),

@@ -115,6 +115,8 @@ def test_prompt_log_probabilities_have_vllms_shape(shim: str) -> None:
     assert [list(entry or ()) for entry in chat["prompt_logprobs"][1:]] == [
         [str(token)] for token in chat["prompt_token_ids"][1:]
     ]
+    late = complete(shim, prompt_logprobs=3, prompt_logprobs_start=len(ids) - 1)["choices"][0]["prompt_logprobs"]
+    assert late == [None] * (len(ids) - 1) + found[-1:]
     stream = {**CHAT, "prompt_logprobs": 0, "stream": True}
     assert refusal(shim, "/v1/chat/completions", stream)[:2] == (400, "prompt_logprobs")
 
