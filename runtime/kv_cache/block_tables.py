@@ -29,7 +29,8 @@ class KvBlocks:
 
     def name_blocks(self, sequence: Sequence, num_blocks: int) -> None:
         """Extend the sequence's hash chain to its first `num_blocks` blocks."""
-        extend_keys(sequence.keys, sequence.token_ids, self.tokens_per_block, num_blocks)
+        salt = sequence.group.request.params.cache_salt
+        extend_keys(sequence.keys, sequence.token_ids, self.tokens_per_block, num_blocks, salt)
 
     def find_prefix(self, sequence: Sequence) -> list[int]:
         """The cached blocks with which the sequence can start. Prompt tokens still to be scored are not skipped."""

@@ -66,6 +66,7 @@ def random_request(rng: np.random.Generator) -> Request:
         logprobs=int(rng.integers(0, 5)) if rng.random() < 0.5 else None,
         prompt_logprobs=int(rng.integers(0, 5)) if rng.random() < 0.5 else None,
         prompt_logprobs_start=int(rng.integers(0, 5)),
+        cache_salt=[None, "tenant", "é世"][rng.integers(3)],
         structured_outputs=[None, *STRUCTURES][rng.integers(len(STRUCTURES) + 1)],
     )
     return Request("id", random_ids(rng, 30, 1), params, (2, 9), priority=int(rng.integers(-3, 4)))
