@@ -173,7 +173,7 @@ def test_a_batch_is_classified(backend: Any, rng: np.random.Generator) -> None:
     assert one["kind"] == states[0]["kind"]
 
 
-def test_forks_and_options_share_what_stands_before_them(backend: Any, rng: np.random.Generator) -> None:
+def test_forks_share_what_stands_before_them(backend: Any, rng: np.random.Generator) -> None:
     prefix = " ".join(str(number) for number in rng.integers(0, 10**6, 60))
 
     @sgl.function

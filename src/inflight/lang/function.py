@@ -54,7 +54,8 @@ class Function:
 
         args and kwargs: those of the program, and beside them max_new_tokens (128), temperature (1.0) and the other
         arguments of `gen` but dtype, regex, json_schema and seed, for every gen that gives none of its own. stream:
-        return at once, for text_iter. Raises what the program raises, and InflightError for what cannot be served.
+        return at once, for text_iter. use_thread, which SGLang has, is without effect. Raises what the program raises,
+        and InflightError for what cannot be served.
         """
         arguments, defaults = self._split(kwargs)
         interpreter = Interpreter(_backend(backend), defaults, stream)

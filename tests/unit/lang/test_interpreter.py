@@ -174,6 +174,20 @@ def test_forks_share_the_blocks_of_what_stands_before_them(runtime: sgl.Runtime,
     program.run()
 
 
+def test_options_are_scored_behind_a_text_that_is_computed_once(runtime: sgl.Runtime, rng: np.random.Generator) -> None:
+    text = " ".join(str(number) for number in rng.integers(0, 1000, 60))
+
+    @sgl.function
+    def program(s: Any) -> None:
+        s += text + sgl.select("choice", choices=[f"choice {index}" for index in range(20)])
+
+    before = runtime._engine.stats().prompt_tokens
+    program.run()
+    once = len(runtime.get_tokenizer().encode(text))
+    computed = runtime._engine.stats().prompt_tokens - before
+    assert once <= computed <= once + 20 * (runtime.manifest.kv_cache.tokens_per_block + len("choice 19"))
+
+
 def test_n_texts_are_a_list_of_which_the_first_goes_on(runtime: sgl.Runtime) -> None:
     @sgl.function
     def program(s: Any) -> None:

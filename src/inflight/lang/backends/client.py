@@ -21,6 +21,7 @@ def open_client(base_url: str | None, api_key: str | None, **options: Any) -> An
 @contextmanager
 def own_errors(base_url: str) -> Iterator[None]:
     """Around calls of a client: what the server refuses is a RequestError, what fails an EngineError."""
+    import httpx
     import openai
 
     try:
@@ -29,6 +30,9 @@ def own_errors(base_url: str) -> Iterator[None]:
         raise _error(error.status_code, error.body, str(error)) from error
     except openai.APIConnectionError as error:
         raise EngineError(f"The server at {base_url} cannot be reached: {error.__cause__ or error}") from error
+    except httpx.TransportError as error:
+        # While a stream is read the package passes these on as they are.
+        raise EngineError(f"The server at {base_url} ended the stream: {error}") from error
     except openai.APIError as error:
         raise EngineError(f"The server at {base_url} failed: {error.message}") from error
 
