@@ -62,10 +62,10 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Any]:
 @sgl.function
 def multi_turn_question(s: Any, question_1: str, question_2: str) -> None:
     s += sgl.user(question_1)
-    s += sgl.assistant(sgl.gen("answer_1", max_tokens=64))
+    s += sgl.assistant(sgl.gen("answer_1", max_tokens=128))
     s += sgl.user(question_2)
     with s.assistant():
-        s += sgl.gen("answer_2", max_tokens=64)
+        s += sgl.gen("answer_2", max_tokens=128)
 
 
 @sgl.function
@@ -94,7 +94,7 @@ def tip_suggestion(s: Any) -> None:
 def best_of_n(s: Any, question: str, n: int) -> None:
     s += sgl.user(question)
     forks = s.fork(n)
-    forks += sgl.assistant(sgl.gen("answer", max_tokens=48, return_logprob=True))
+    forks += sgl.assistant(sgl.gen("answer", max_tokens=128, return_logprob=True))
     means = []
     for f in forks:
         tokens = f.get_meta_info("answer")["output_token_logprobs"]

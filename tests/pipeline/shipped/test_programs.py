@@ -105,7 +105,7 @@ def test_turns_are_those_of_llm_chat(engine: Path, runtime: sgl.Runtime, rng: np
     def program(s: Any, questions: list[str]) -> None:
         for index, question in enumerate(questions):
             s += sgl.user(question)
-            s += sgl.assistant(sgl.gen(f"answer {index}", max_tokens=64))
+            s += sgl.assistant(sgl.gen(f"answer {index}", max_tokens=128))
 
     rows = random_questions(rng, 3)
     state = program.run([question for question, _ in rows], temperature=0, backend=runtime)
@@ -114,7 +114,7 @@ def test_turns_are_those_of_llm_chat(engine: Path, runtime: sgl.Runtime, rng: np
     with LLM(engine) as llm:
         for index, (question, _) in enumerate(rows):
             messages.append({"role": "user", "content": question})
-            (output,) = llm.chat(messages, SamplingParams(temperature=0, max_tokens=64))
+            (output,) = llm.chat(messages, SamplingParams(temperature=0, max_tokens=128))
             assert output.outputs[0].text == state[f"answer {index}"]
             messages.append({"role": "assistant", "content": output.outputs[0].text})
         assert state.messages() == messages
