@@ -93,4 +93,4 @@ def _take_forced(sequence: Sequence, grammar: Grammar, delta: TokenDelta) -> Non
 def _prompt_logprobs(sequence: Sequence) -> tuple[TokenResult | None, ...] | None:
     if sequence.index != 0 or sequence.group.request.params.prompt_logprobs is None:
         return None
-    return (None, *sequence.prompt_results)
+    return (None,) * (sequence.prompt_length - len(sequence.prompt_results)) + tuple(sequence.prompt_results)

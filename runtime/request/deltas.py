@@ -39,9 +39,10 @@ class TokenDelta:
     Not frozen, because that would be slower; receivers must not change it.
     `logprobs` has one entry per token when `params.logprobs` is set or best_of is above n (which ranks by them); else
     it is empty. `prompt_logprobs` comes once, with the first delta of index 0 that has a token: an entry per prompt
-    token, None for the first. `cached_tokens`, the prompt tokens found in the prefix cache, comes with the first token
-    of each sequence. `stop_reason` is the id of the stop_token_ids that ended the sequence, None for the model's own
-    end token. With `ended_by_token` the last of `token_ids` is that token.
+    token, None for the first and for those before params.prompt_logprobs_start. `cached_tokens`, the prompt tokens
+    found in the prefix cache, comes with the first token of each sequence. `stop_reason` is the id of the
+    stop_token_ids that ended the sequence, None for the model's own end token. With `ended_by_token` the last of
+    `token_ids` is that token.
     `metrics` comes with the last delta, or with each when the request says so; `error` says why when finish_reason is
     "error".
     """

@@ -35,6 +35,7 @@ _TYPES: dict[str, Any] = {
     "integer": int,
     "number": float,
     "flag": bool,
+    "text": str,
     "strings": list[str],
     "ids": list[int],
     "bias": dict[Annotated[int, Strict(False)], float],

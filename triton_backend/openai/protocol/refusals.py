@@ -30,7 +30,6 @@ REFUSED: dict[str, Refused] = {
     "return_mm_kwargs": Refused(MEDIA, (True,)),
     "routed_experts_prompt_start": Refused("mixtures of experts"),
     "stream_interval": Refused("chunks of several tokens", (1,)),
-    "cache_salt": Refused("a salt for the prefix cache"),
     "kv_transfer_params": Refused(_REMOTE),
     "ec_transfer_params": Refused(_REMOTE),
     "vllm_xargs": Refused("extensions of vLLM"),
