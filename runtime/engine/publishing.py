@@ -27,7 +27,7 @@ def receive(sequence: Sequence, token_id: int | None, result: SequenceResult | N
         delta.prompt_logprobs = _prompt_logprobs(sequence)
         delta.cached_tokens = sequence.cached_tokens
     if failure := _follow_grammar(sequence, token_id):
-        delta.finish_reason, delta.error = "error", failure
+        delta.finish_reason, delta.error, delta.requests_fault = "error", failure, True
     elif token_id in group.rules.stop_ids:
         delta.ended_by_token = True
         delta.stop_reason = None if token_id in group.rules.end_ids else token_id
