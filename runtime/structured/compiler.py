@@ -39,6 +39,7 @@ _LIMITS = {
 # Blank space between the parts of JSON. Without a bound a model that likes blanks never comes to an end.
 _JSON = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,32}"}
 _NO_TEXT = "no text meets it"
+_AS_GBNF = "Failed to convert the grammar from GBNF to Lark:"
 # What the compiler says where no token can come first.
 _NO_TOKEN = "NoExtensionBias"
 # It advises an option that no client can set.
@@ -131,6 +132,7 @@ def _grammar_text(outputs: StructuredOutputs) -> str:
 def _refused(outputs: StructuredOutputs, reason: str) -> RequestError:
     names = {"json": "JSON schema", "json_object": "JSON object", "regex": "regular expression"}
     reason = reason.replace(_NO_TOKEN, f"{_NO_TEXT}: a rule begins with itself, or the tokens cannot spell it")
+    reason = reason.replace(_AS_GBNF, "It has no rule as Lark has them (name: ...), and read as GBNF:")
     reason = _ONE_OF.sub("oneOf needs alternatives of which no two can hold at once; use anyOf", reason)
     # The compiler says by this that its words are short.
     lines = [line.strip() for line in reason.splitlines() if line.strip() and line.strip() != "<non-verbose/>"]

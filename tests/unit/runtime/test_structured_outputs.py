@@ -86,6 +86,7 @@ def test_a_schema_keeps_the_order_of_its_keys() -> None:
         (StructuredOutputs(regex="(a"), "regular expression cannot be used"),
         (StructuredOutputs(grammar="start: missing"), "grammar cannot be used"),
         (StructuredOutputs(grammar="no grammar at all"), "grammar cannot be used"),
+        (StructuredOutputs(grammar='?start: "a"'), "no rule as Lark has them"),
         (StructuredOutputs(grammar='start: start "a"'), "begins with itself"),
         (StructuredOutputs(json={"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}), "begins with itself"),
         (StructuredOutputs(json={"const": 2**53 + 1}), "const has the integer 9007199254740993"),
