@@ -65,7 +65,7 @@ def _take(sequence: Sequence, token_id: int, delta: TokenDelta) -> None:
     if grammar is not None and not stops and grammar.failure is None:
         grammar.accept(token_id)
     if grammar is not None and grammar.failure is not None:
-        delta.finish_reason, delta.error = "error", grammar.failure
+        delta.finish_reason, delta.error, delta.requests_fault = "error", grammar.failure, True
     elif stops:
         delta.ended_by_token = True
         delta.stop_reason = None if token_id in rules.end_ids else token_id

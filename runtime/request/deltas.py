@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from inflight.errors import EngineError, InflightError, RequestError
 from inflight.runtime.scheduler.step import TokenResult
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
@@ -44,7 +45,7 @@ class TokenDelta:
     stop_token_ids that ended the sequence, None for the model's own end token. With `ended_by_token` the last of
     `token_ids` is that token.
     `metrics` comes with the last delta, or with each when the request says so; `error` says why when finish_reason is
-    "error".
+    "error", and `requests_fault` that another try would end as this one did.
     """
 
     request_id: str
@@ -58,3 +59,12 @@ class TokenDelta:
     cached_tokens: int | None = None
     metrics: RequestMetrics | None = None
     error: str | None = None
+    requests_fault: bool = False
+
+    @property
+    def failure(self) -> InflightError | None:
+        """What ended the sequence, if an error did."""
+        if self.finish_reason != "error":
+            return None
+        kind = RequestError if self.requests_fault else EngineError
+        return kind(self.error or "The engine failed.")

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import RequestError
 from inflight.runtime.structured.grammar import Grammar
 from inflight.runtime.structured.outputs import StructuredOutputs
+from inflight.runtime.structured.schemas import followable
+from inflight.runtime.structured.vocabulary import Vocabulary
 from inflight.runtime.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -35,6 +38,12 @@ _LIMITS = {
 }
 # Blank space between the parts of JSON. Without a bound a model that likes blanks never comes to an end.
 _JSON = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,32}"}
+_NO_TEXT = "no text meets it"
+_AS_GBNF = "Failed to convert the grammar from GBNF to Lark:"
+# What the compiler says where no token can come first.
+_NO_TOKEN = "NoExtensionBias"
+# It advises an option that no client can set.
+_ONE_OF = re.compile(r"oneOf constraints are not supported\. Enable 'coerce_one_of'[^.\n]*")
 
 
 class GrammarCompiler:
@@ -85,10 +94,9 @@ class GrammarCompiler:
             matcher = llguidance.LLMatcher(vocabulary, text, log_level=0, limits=limits)
         except (ValueError, RecursionError) as error:
             raise _refused(outputs, str(error)) from None
-        if matcher.is_error():
-            raise _refused(outputs, matcher.get_error())
-        if not any(matcher.compute_bitmask()):
-            raise _refused(outputs, matcher.get_error() or "no text meets it")
+        # What has no first token shows when one is looked for.
+        if matcher.is_error() or not any(matcher.compute_bitmask()) or matcher.is_error():
+            raise _refused(outputs, matcher.get_error() or _NO_TEXT)
         return Grammar(matcher, -(-self._vocab_size // 32) * 4)
 
     def _read_vocabulary(self) -> LLTokenizer:
@@ -99,34 +107,12 @@ class GrammarCompiler:
                 raise RequestError(
                     "Structured output needs llguidance, which is not installed.", "pip install llguidance==1.9.1"
                 ) from None
-            words = _Vocabulary(self._tokenizer(), self._vocab_size, self._end_ids)
+            words = Vocabulary(self._tokenizer(), self._vocab_size, self._end_ids)
             # llguidance leaves out tokens of no bytes at the end unless it is told how many there are.
             self._vocabulary = llguidance.LLTokenizer(
                 llguidance.TokenizerWrapper(words), n_vocab=len(words.tokens), eos_token=words.end_ids
             )
         return self._vocabulary
-
-
-class _Vocabulary:
-    """The tokens as llguidance wants them. Special tokens are no text: only an end token is ever allowed.
-
-    An engine without end tokens gets one behind its vocabulary, since llguidance needs one; it is never chosen.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_ids: Sequence[int]) -> None:
-        self._tokenizer = tokenizer
-        count = min(tokenizer.vocab_size, vocab_size)
-        special = [token_id for token_id in range(count) if tokenizer.special_piece(token_id) is not None]
-        self.end_ids = list(end_ids) or [vocab_size]
-        self.special_token_ids = sorted({*special, *self.end_ids})
-        # Logits may have padding behind the tokenizer's vocabulary: tokens of no bytes are never allowed.
-        self.tokens = [tokenizer.token_bytes(token_id) for token_id in range(count)] + [b""] * (vocab_size - count)
-        self.tokens += [] if end_ids else [b"<end>"]
-        self.eos_token_id = self.end_ids[0]
-        self.bos_token_id = tokenizer.bos_token_id
-
-    def __call__(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False)
 
 
 def _grammar_text(outputs: StructuredOutputs) -> str:
@@ -136,7 +122,8 @@ def _grammar_text(outputs: StructuredOutputs) -> str:
     if outputs.json_object:
         return str(llguidance.LLMatcher.grammar_from_json_schema({"type": "object"}, defaults=_JSON))
     if outputs.json is not None:
-        return str(llguidance.LLMatcher.grammar_from_json_schema(outputs.value, defaults=_JSON))
+        schema = followable(json.loads(outputs.value))
+        return str(llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), defaults=_JSON))
     if outputs.choice is not None:
         return str(llguidance.LLMatcher.grammar_from_lark("start: " + " | ".join(map(json.dumps, outputs.choice))))
     return str(llguidance.grammar_from("regex" if outputs.regex is not None else "grammar", outputs.value))
@@ -144,5 +131,9 @@ def _grammar_text(outputs: StructuredOutputs) -> str:
 
 def _refused(outputs: StructuredOutputs, reason: str) -> RequestError:
     names = {"json": "JSON schema", "json_object": "JSON object", "regex": "regular expression"}
-    lines = [line.strip() for line in reason.splitlines() if line.strip()]
+    reason = reason.replace(_NO_TOKEN, f"{_NO_TEXT}: a rule begins with itself, or the tokens cannot spell it")
+    reason = reason.replace(_AS_GBNF, "It has no rule as Lark has them (name: ...), and read as GBNF:")
+    reason = _ONE_OF.sub("oneOf needs alternatives of which no two can hold at once; use anyOf", reason)
+    # The compiler says by this that its words are short.
+    lines = [line.strip() for line in reason.splitlines() if line.strip() and line.strip() != "<non-verbose/>"]
     return RequestError(f"The {names.get(outputs.kind, outputs.kind)} cannot be used: {' '.join(lines)[:500]}")

@@ -42,6 +42,8 @@ class StructuredOutputs:
         if len(given) != 1:
             told = "none" if not given else " and ".join(given)
             raise RequestError(f"A structured output is one of {', '.join(KINDS)}; given: {told}.")
+        if not isinstance(self.json_object, bool):
+            raise RequestError("json_object of a structured output must be true or false.")
         if self.json is not None:
             set_field(self, "json", _schema_text(self.json))
         if self.choice is not None:

@@ -126,6 +126,9 @@ def test_random_schemas_whole_and_streamed_many_at_once(url: str, rng: np.random
         ({"ebnf": 'root ::= [0-9]+ "."'}, r"[0-9]+\."),
         ({"json_schema": '{"type": "boolean"}'}, "true|false"),
         ({"response_format": {"type": "json_object"}}, r"(?s)\{.*"),
+        ({"response_format": {"type": "json", "value": {"enum": [True, 7]}}}, "true|7"),
+        ({"response_format": {"type": "regex", "value": "[a-c]{2}"}}, "[a-c]{2}"),
+        ({"guided_choice": ["<s>", "</s>"]}, "</?s>"),
     ],
 )
 def test_every_name_of_it_is_honoured(client: openai.OpenAI, asked: dict[str, Any], expression: str) -> None:
@@ -150,6 +153,11 @@ def test_every_name_of_it_is_honoured(client: openai.OpenAI, asked: dict[str, An
         ({"guided_regex": "a", "guided_choice": ["b"]}, "guided_choice", "both ask"),
         ({"guided_json": "[" * 3000 + "]" * 3000}, "guided_json", "deep"),
         ({"guided_decoding_backend": "verse"}, "guided_decoding_backend", "this compiler"),
+        ({"response_format": {"type": "json", "value": {"type": "verse"}}}, "response_format", "cannot be used"),
+        ({"response_format": {"type": "text", "value": "x"}}, "response_format", "has a value"),
+        ({"structured_outputs": {"json_object": "no"}}, "structured_outputs", "true or false"),
+        # What costs too much while it is followed.
+        ({"guided_regex": "x{1000000}"}, "guided_regex", "failed"),
     ],
 )
 def test_what_cannot_be_met_is_a_400_that_names_its_field(

@@ -162,3 +162,12 @@ def test_what_cannot_be_compiled_is_refused_and_others_go_on(llm: LLM) -> None:
     with pytest.raises(RequestError, match="regular expression cannot be used"):
         llm.generate(["Say"], SamplingParams(structured_outputs={"regex": "(a"}))  # type: ignore[arg-type]
     assert llm.generate(["Say"], SamplingParams(max_tokens=3))[0].outputs[0].token_ids
+
+
+def test_what_fails_on_its_way_is_an_error_and_no_output(llm: LLM) -> None:
+    failing = SamplingParams(structured_outputs={"regex": "x{1000000}"})  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="structured output failed"):
+        llm.generate(["a", "b"], failing)
+    with pytest.raises(RequestError, match="structured output failed"):
+        list(llm.generate("a", failing, stream=True))
+    assert llm.stats().running == llm.stats().waiting == 0

@@ -22,14 +22,25 @@ class JsonSchema(Body):
 
 
 class ResponseFormat(Body):
-    type: Annotated[Literal["text", "json_object", "json_schema"], refusing("structural tags", "structural_tag")] = (
-        "text"
-    )
+    """`json` and `regex` are TGI's types. `value` is their schema or expression, as huggingface_hub sends it, which
+    calls a schema json_object."""
+
+    type: Annotated[
+        Literal["text", "json_object", "json_schema", "json", "regex"], refusing("structural tags", "structural_tag")
+    ] = "text"
     json_schema: JsonSchema | None = None
+    value: dict[str, Any] | str | None = None
 
 
 def _from_format(value: ResponseFormat) -> StructuredOutputs | None:
-    if value.type == "json_schema":
+    if value.value is not None and (value.json_schema is not None or value.type == "text"):
+        message = "response_format has a value, which is for the types json, json_object and regex."
+        raise ApiError(400, message, param="response_format")
+    if value.type == "regex":
+        return StructuredOutputs(regex=value.value)  # type: ignore[arg-type]
+    if value.value is not None:
+        return StructuredOutputs(json=value.value)
+    if value.type in ("json_schema", "json"):
         schema = None if value.json_schema is None else value.json_schema.schema_
         if schema is None:
             raise ApiError(400, "response_format asks for a JSON schema and has none.", param="response_format")
