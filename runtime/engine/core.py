@@ -90,14 +90,13 @@ class EngineCore:
         return group
 
     def compile_grammar(self, request: Request) -> Grammar | None:
-        """The grammar of its structured output, which is known from then on; None: it asks for none. May be called at
-        any time. Raises RequestError for what cannot be compiled."""
-        outputs = request.params.structured_outputs
-        if outputs is None:
+        """The grammar of its structured output and its reasoning, which is known from then on; None: it asks for none.
+        May be called at any time. Raises RequestError for what cannot be compiled."""
+        if not request.params.has_grammar:
             return None
         if self._grammars is None:
             raise RequestError("This engine has no tokenizer, so that it cannot make structured output.")
-        return self._grammars.compile(outputs)
+        return self._grammars.compile(request.params.structured_outputs, request.params.reasoning)
 
     def enqueue(self, *groups: SequenceGroup) -> None:
         """Queue what `prepare` returned, all of it or nothing. Raises RequestError when an unfinished request has the

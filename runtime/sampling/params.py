@@ -9,6 +9,7 @@ from typing import Any
 
 from inflight.errors import RequestError
 from inflight.runtime.structured.outputs import KINDS, StructuredOutputs
+from inflight.runtime.structured.reasoning import ReasoningFirst
 from inflight.sampling_parameters import LEAST, SAMPLING_PARAMETERS, to_float32
 
 
@@ -48,6 +49,7 @@ class SamplingParams:
     skip_special_tokens: leave special tokens out of the text.
     cache_salt: only requests with the same salt share the prefix cache; None (or an empty string): those without one.
     structured_outputs: a StructuredOutputs, or a mapping of its fields, to which the text conforms.
+    reasoning: a ReasoningFirst: the text conforms from the end of its reasoning on, which may have a budget.
     """
 
     n: int = 1
@@ -78,6 +80,7 @@ class SamplingParams:
     structured_outputs: StructuredOutputs | None = None
     prompt_logprobs_start: int = 0
     cache_salt: str | None = None
+    reasoning: ReasoningFirst | None = None
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
@@ -107,6 +110,11 @@ class SamplingParams:
             set_field(self, "top_p", 1.0)
             set_field(self, "top_k", self.top_k or 1)
 
+    @property
+    def has_grammar(self) -> bool:
+        """Whether the tokens follow a grammar, which has to be compiled first."""
+        return self.structured_outputs is not None or self.reasoning is not None
+
     def _wrong_lists(self) -> list[str]:
         stop = [self.stop] if isinstance(self.stop, str) else self.stop
         bad_words: object = self.bad_words
@@ -128,6 +136,10 @@ class SamplingParams:
                 f"structured_outputs must be a StructuredOutputs, or a mapping of {', '.join(KINDS)}.",
             ),
             (self.cache_salt is None or _is_text(self.cache_salt), "cache_salt must be a string of whole characters."),
+            (
+                self.reasoning is None or isinstance(self.reasoning, ReasoningFirst),
+                "reasoning must be a ReasoningFirst.",
+            ),
         )
         return [message for holds, message in checks if not holds]
 

@@ -11,19 +11,27 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import RequestError
 from inflight.runtime.structured.grammar import Grammar
+from inflight.runtime.structured.json_grammar import BLANKS
 from inflight.runtime.structured.outputs import StructuredOutputs
+from inflight.runtime.structured.reasoning import ReasoningFirst
+from inflight.runtime.structured.reasoning_grammar import ReasoningGrammar, ReasoningPlan
 from inflight.runtime.structured.schemas import followable
 from inflight.runtime.structured.vocabulary import Vocabulary
 from inflight.runtime.text.tokenizer import Tokenizer
+from inflight.runtime.text.words import ids_inside_a_text
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
+
+Key = TypeVar("Key", bound=Hashable)
+Made = TypeVar("Made")
 
 # Compiled grammars that are kept, the least recently used goes first. One takes some 100 kB.
 _KEPT = 256
@@ -36,8 +44,6 @@ _LIMITS = {
     "max_grammar_size": 200_000,
     "verbose_errors": False,
 }
-# Blank space between the parts of JSON. Without a bound a model that likes blanks never comes to an end.
-_JSON = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,32}"}
 _NO_TEXT = "no text meets it"
 _AS_GBNF = "Failed to convert the grammar from GBNF to Lark:"
 # What the compiler says where no token can come first.
@@ -58,7 +64,9 @@ class GrammarCompiler:
         self._end_ids = list(manifest.generation.end_token_ids)
         self._lock = threading.Lock()
         self._vocabulary: LLTokenizer | None = None
+        self._words: Vocabulary | None = None
         self._compiled: OrderedDict[StructuredOutputs, Grammar] = OrderedDict()
+        self._plans: OrderedDict[ReasoningFirst, ReasoningPlan] = OrderedDict()
 
     def prepare(self) -> None:
         """Begin to read the vocabulary on a thread of its own, before it is needed: for a large one it takes a second.
@@ -71,18 +79,39 @@ class GrammarCompiler:
         with self._lock, contextlib.suppress(Exception):
             self._read_vocabulary()
 
-    def compile(self, outputs: StructuredOutputs) -> Grammar:
-        """The beginning of the grammar, for one sequence. Raises RequestError for what is no schema, regular expression
-        or grammar, can never be met, or costs too much."""
+    def compile(self, outputs: StructuredOutputs | None, reasoning: ReasoningFirst | None = None) -> Grammar:
+        """The beginning of the grammar, for one sequence: that of `outputs`, behind what `reasoning` lets come first.
+        One of the two must be there.
+
+        Raises RequestError for what is no schema, regular expression or grammar, can never be met, or costs too much.
+        """
         with self._lock:
-            grammar = self._compiled.get(outputs)
-            if grammar is None:
-                grammar = self._compile(outputs)
-                self._compiled[outputs] = grammar
-                if len(self._compiled) > _KEPT:
-                    self._compiled.popitem(last=False)
-            self._compiled.move_to_end(outputs)
-            return grammar.copy()
+            grammar = None if outputs is None else self._kept(self._compiled, outputs, self._compile)
+            if reasoning is None:
+                assert grammar is not None, "there is nothing to compile"
+                return grammar.copy()
+            plan = self._kept(self._plans, replace(reasoning, budget=None), self._plan)
+            return ReasoningGrammar(plan, reasoning.budget, None if grammar is None else grammar.copy())
+
+    @staticmethod
+    def _kept(kept: OrderedDict[Key, Made], key: Key, make: Callable[[Key], Made]) -> Made:
+        """What was made of `key`, or is made now; the least recently used goes."""
+        if key not in kept:
+            kept[key] = make(key)
+            if len(kept) > _KEPT:
+                kept.popitem(last=False)
+        kept.move_to_end(key)
+        return kept[key]
+
+    def _plan(self, reasoning: ReasoningFirst) -> ReasoningPlan:
+        self._read_vocabulary()
+        assert self._words is not None
+        tokenizer = self._tokenizer()
+        opening, forced = (
+            _spelled(tokenizer, text, self._vocab_size) for text in (reasoning.opening, reasoning.forced)
+        )
+        words = self._words.tokens[: self._vocab_size]
+        return ReasoningPlan.of(reasoning, words, self._words.end_ids, opening, forced)
 
     def _compile(self, outputs: StructuredOutputs) -> Grammar:
         vocabulary = self._read_vocabulary()
@@ -107,7 +136,7 @@ class GrammarCompiler:
                 raise RequestError(
                     "Structured output needs llguidance, which is not installed.", "pip install llguidance==1.9.1"
                 ) from None
-            words = Vocabulary(self._tokenizer(), self._vocab_size, self._end_ids)
+            self._words = words = Vocabulary(self._tokenizer(), self._vocab_size, self._end_ids)
             # llguidance leaves out tokens of no bytes at the end unless it is told how many there are.
             self._vocabulary = llguidance.LLTokenizer(
                 llguidance.TokenizerWrapper(words), n_vocab=len(words.tokens), eos_token=words.end_ids
@@ -115,15 +144,22 @@ class GrammarCompiler:
         return self._vocabulary
 
 
+def _spelled(tokenizer: Tokenizer, marker: str, vocab_size: int) -> list[int]:
+    ids = ids_inside_a_text(tokenizer, marker) or tokenizer.encode(marker, add_special_tokens=False)
+    if any(token_id >= vocab_size for token_id in ids) or tokenizer.decode(ids, False).strip() != marker.strip():
+        raise RequestError(f"The marker of reasoning {marker!r} cannot be spelled in this model's vocabulary.")
+    return ids
+
+
 def _grammar_text(outputs: StructuredOutputs) -> str:
     """What llguidance reads."""
     import llguidance
 
     if outputs.json_object:
-        return str(llguidance.LLMatcher.grammar_from_json_schema({"type": "object"}, defaults=_JSON))
+        return str(llguidance.LLMatcher.grammar_from_json_schema({"type": "object"}, defaults=BLANKS))
     if outputs.json is not None:
         schema = followable(json.loads(outputs.value))
-        return str(llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), defaults=_JSON))
+        return str(llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), defaults=BLANKS))
     if outputs.choice is not None:
         return str(llguidance.LLMatcher.grammar_from_lark("start: " + " | ".join(map(json.dumps, outputs.choice))))
     return str(llguidance.grammar_from("regex" if outputs.regex is not None else "grammar", outputs.value))

@@ -12,7 +12,7 @@ class Grammar:
     """A sequence's place in its grammar: which tokens may come next.
 
     `mask`: a bit for each token of the vocabulary, in little-endian words of 32, the lowest bit first; bits behind the
-    vocabulary mean nothing.
+    vocabulary mean nothing. None: every token may come.
     """
 
     __slots__ = ("_matcher", "_num_bytes")
@@ -26,7 +26,7 @@ class Grammar:
         """The same place, for another sequence."""
         return Grammar(self._matcher.deep_copy(), self._num_bytes)
 
-    def mask(self) -> bytes:
+    def mask(self) -> bytes | None:
         return bytes(self._matcher.compute_bitmask()[: self._num_bytes])
 
     def accept(self, token_id: int) -> None:

@@ -5,6 +5,7 @@ The LLM class, the server's shim and tensorrt_llm_bls use it alike, over the eng
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from inflight.runtime.request.accumulator import add_logprobs
@@ -84,11 +85,15 @@ class Completion:
 
 
 class RequestText:
-    """The text side of one request: a TextStream for each of its sequences, however their deltas interleave."""
+    """The text side of one request: a TextStream for each of its sequences, however their deltas interleave.
 
-    def __init__(self, tokenizer: Tokenizer, params: SamplingParams) -> None:
+    `markers`: see TextStream.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, params: SamplingParams, markers: Collection[str] = ()) -> None:
         self._tokenizer = tokenizer
         self._params = params
+        self._markers = markers
         self._streams: dict[int, TextStream] = {}
         self._cumulative: dict[int, float | None] = {}
         self._finished: set[int] = set()
@@ -102,7 +107,7 @@ class RequestText:
         """What `delta` adds: one CompletionDelta, or none when its completion has already ended at a stop string."""
         if delta.index in self._finished:
             return []
-        stream = self._streams.setdefault(delta.index, TextStream(self._tokenizer, self._params))
+        stream = self._streams.setdefault(delta.index, TextStream(self._tokenizer, self._params, self._markers))
         text, logprobs = self._decode(stream, delta)
         stopped = text.stop_string is not None
         if stopped or delta.finish_reason is not None:

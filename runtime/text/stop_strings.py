@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import compress
+from typing import AnyStr
 
 
 class StopStrings:
@@ -37,7 +38,7 @@ class StopStrings:
 
     def _num_held(self, window: str) -> int:
         """The length of the longest ending of `window` that begins a stop string."""
-        return max((_overlap(window, stop) for stop in self._stops), default=0)
+        return max((overlap(window, stop) for stop in self._stops), default=0)
 
 
 class SpelledStopStrings:
@@ -85,9 +86,9 @@ class SpelledStopStrings:
             before = self._shown(start)
             self._held, self._is_shown = "", []
             return before + self.matched if self._keep_match else before
-        num_held = max(_overlap(self._held, stop) for stop in self._spelled)
-        if overlap := max((_overlap(shown, stop) for stop in self._stops), default=0):
-            num_held = max(num_held, len(self._held) - places[-overlap])
+        num_held = max(overlap(self._held, stop) for stop in self._spelled)
+        if begun := max((overlap(shown, stop) for stop in self._stops), default=0):
+            num_held = max(num_held, len(self._held) - places[-begun])
         return self._release(len(self._held) - num_held)
 
     def _release(self, end: int) -> str:
@@ -100,7 +101,7 @@ class SpelledStopStrings:
         return "".join(compress(self._held[:end], self._is_shown))
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: AnyStr, stop: AnyStr) -> int:
     """The longest ending of `text` that is a beginning of `stop`, and not all of it."""
     for length in range(min(len(text), len(stop) - 1), 0, -1):
         if text.endswith(stop[:length]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from inflight.runtime.sampling.params import SamplingParams
@@ -29,13 +29,17 @@ class TextStream:
 
     A stop string that names special tokens, alone or among other text, is found where those tokens are, shown or not.
 
+    Special tokens whose text is one of `markers` are shown whatever skip_special_tokens says, for who looks for them in
+    the text. Before one, text that is held back ends.
+
     Text that may be the beginning of a stop string, or half a character, is held back until it is certain, so the
     text already returned never has to be taken back. Nothing is looked for in the text of the first
     `params.min_tokens` tokens. How tokens are grouped into pushes does not change the joined text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, params: SamplingParams) -> None:
+    def __init__(self, tokenizer: Tokenizer, params: SamplingParams, markers: Collection[str] = ()) -> None:
         self._tokenizer = tokenizer
+        self._markers = frozenset(markers) if params.skip_special_tokens else frozenset()
         self._detokenizer = IncrementalDetokenizer(tokenizer, params.skip_special_tokens)
         self._hides_special_tokens = params.skip_special_tokens
         keep = params.include_stop_str_in_output
@@ -59,11 +63,8 @@ class TextStream:
         for position, token_id in enumerate(token_ids):
             hidden = ended_by_token and position == len(token_ids) - 1 and not self._keep_end_token
             self._num_tokens += 1
-            part, stop = self._release("" if hidden else self._detokenizer.push((token_id,)))
+            part, stop = self._advance(token_id, hidden)
             text += part
-            if stop is None and self._spelled_stops is not None and (hidden or self._hides_special_tokens):
-                part, stop = self._release_hidden(self._spelled_stops, token_id)
-                text += part
             if stop is not None:
                 self._closed = True
                 return TextDelta(text, position + 1, stop)
@@ -73,12 +74,32 @@ class TextStream:
         part, stop = self._release(self._detokenizer.flush())
         return TextDelta(text + part + self._stops.flush(), len(token_ids), stop)
 
+    def _advance(self, token_id: int, hidden: bool) -> tuple[str, str | None]:
+        """As `_release`, for the next token."""
+        if self._markers and not hidden and (marker := self._tokenizer.special_piece(token_id)) in self._markers:
+            return self._release_marker(str(marker))
+        text, stop = self._release("" if hidden else self._detokenizer.push((token_id,)))
+        if stop is None and self._spelled_stops is not None and (hidden or self._hides_special_tokens):
+            part, stop = self._release_hidden(self._spelled_stops, token_id)
+            text += part
+        return text, stop
+
     def _release(self, decoded: str) -> tuple[str, str | None]:
         """The text that may be shown now, and the stop string that ended it."""
         self.num_decoded_characters += len(decoded)
         if self._num_tokens <= self._min_tokens:
             return decoded, None
         return self._stops.push(decoded), self._stops.matched
+
+    def _release_marker(self, marker: str) -> tuple[str, str | None]:
+        """As `_release`, for a special token that is shown in any case. No stop string reaches over it, unless it names
+        special tokens itself."""
+        before, stop = self._release(self._detokenizer.flush())
+        if stop is not None or self._num_tokens <= self._min_tokens:
+            return before + ("" if stop is not None else marker), stop
+        if self._spelled_stops is not None:
+            return before + self._spelled_stops.push(marker), self._spelled_stops.matched
+        return before + self._stops.flush() + marker, None
 
     def _release_hidden(self, stops: SpelledStopStrings, token_id: int) -> tuple[str, str | None]:
         """As `_release`, for a token that is not shown, if it is a special one."""

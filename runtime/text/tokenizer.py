@@ -111,6 +111,7 @@ class Tokenizer:
         documents: Sequence[dict[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
+        adapt_tools: bool = False,
         **variables: Any,
     ) -> str:
         """The prompt for a conversation, special tokens spelled out; encode it without adding special tokens.
@@ -118,7 +119,9 @@ class Tokenizer:
         As transformers' apply_chat_template, and beyond it: the role developer is system to a template that does not
         name it, and content in parts is joined for a template that takes strings alone. `documents` are dicts, usually
         with title and text. `continue_final_message` leaves the last message open, so that the model goes on with it;
-        it needs add_generation_prompt=False. `variables` are passed to the template (`enable_thinking` and the like).
+        it needs add_generation_prompt=False. `adapt_tools`: arguments of calls become an object, or JSON text for a
+        template that takes text, and a template that does not read `tools` is told of them and of calls in words.
+        `variables` are passed to the template (`enable_thinking` and the like).
         Raises RequestError when the model has no chat template, or the template does not accept the messages.
         """
         if self.chat_template is None:
@@ -133,6 +136,7 @@ class Tokenizer:
             add_generation_prompt,
             continue_final_message,
             {**self.special_tokens, **variables},
+            adapt_tools,
         )
 
     def encode_chat(

@@ -16,7 +16,11 @@ def word_ids(tokenizer: Tokenizer, word: str) -> tuple[tuple[int, ...], ...]:
     tokens) are left out. A model may still spell a word in other, unusual pieces.
     """
     bare = word.strip() or word
-    candidates = (tokenizer.encode(word, False), tokenizer.encode(f" {bare}", False), _inside_a_text(tokenizer, bare))
+    candidates = (
+        tokenizer.encode(word, False),
+        tokenizer.encode(f" {bare}", False),
+        ids_inside_a_text(tokenizer, bare),
+    )
     spelled = [tuple(ids) for ids in candidates if ids and bare in tokenizer.decode(ids, skip_special_tokens=False)]
     return tuple(dict.fromkeys(spelled))
 
@@ -33,8 +37,9 @@ def with_bad_word_ids(tokenizer: Tokenizer, params: SamplingParams) -> SamplingP
     return replace(params, bad_words=(), bad_word_ids=params.bad_word_ids + all_word_ids(tokenizer, params.bad_words))
 
 
-def _inside_a_text(tokenizer: Tokenizer, word: str) -> list[int]:
-    """The encoding without the space that some tokenizers put before the first word."""
+def ids_inside_a_text(tokenizer: Tokenizer, word: str) -> list[int]:
+    """The encoding without the space that some tokenizers put before the first word; empty where they join it with what
+    comes before."""
     newline = tokenizer.encode("\n", False)
     joined = tokenizer.encode(f"\n{word}", False)
     return joined[len(newline) :] if joined[: len(newline)] == newline else []

@@ -85,7 +85,8 @@ class SamplingParameter(NamedTuple):
     record `inflight_sampling` of compiled engines.
     `triton`: on the wire of token ids; of several names of one input the last is the one that inflight sends.
     max_tokens, stop and bad words have none here: they go through `preprocessing` beside the prompt, in other forms.
-    Nor has structured_outputs, which is two strings there and several names in the OpenAI bodies and options.
+    Nor have structured_outputs, two strings there and several names in the OpenAI bodies and options, and reasoning,
+    one string, which follows from the model and the request.
     """
 
     name: str
@@ -291,6 +292,7 @@ SAMPLING_PARAMETERS: tuple[SamplingParameter, ...] = (
         "cache_salt", "text", None, optional=True, most=1, most_characters=1024,
         triton=(TritonInput("cache_salt", "cache_salt", "STRING"),),
     ),
+    Row("reasoning", "structure", None, optional=True, openai=False),
 )
 # fmt: on
 

@@ -35,6 +35,7 @@ from inflight.triton_backend.openai.backends.triton import TritonBackend
 from inflight.triton_backend.openai.backends.triton_pooling import TritonPooling
 from inflight.triton_backend.openai.metrics import ShimMetrics
 from inflight.triton_backend.openai.service import Service
+from tests.endpoint.tools.definitions import HERMES_TEMPLATE
 from tests.engines.pooling_engines import write_pooling_engine
 from tests.engines.serving_engines import write_null_engine
 from tests.patience import PATIENCE_S
@@ -205,3 +206,33 @@ def plain_triton(
     overrides = {"decoupled_mode": "false", "exclude_input_in_output": "true"}
     with running_triton(installation, engine, tmp_path_factory.mktemp("plain"), overrides) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def tool_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Without end tokens: those of null engines are letters."""
+    place = tmp_path_factory.mktemp("tools") / "engine"
+    return write_null_engine(place, max_seq_len=8192, chat_template=HERMES_TEMPLATE)
+
+
+@pytest.fixture(scope="session")
+def embedded_tool_shim(tool_engine: Path) -> Iterator[str]:
+    with generating_shim(tool_engine) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def triton_tool_shim(
+    installation: TritonInstallation, tool_engine: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    with (
+        running_triton(installation, tool_engine, tmp_path_factory.mktemp("triton"), {}) as server,
+        running_shim(tool_engine, TritonBackend(server.address.grpc_url)) as url,
+    ):
+        yield url
+
+
+@pytest.fixture(params=["embedded", "triton"])
+def tool_shim(request: pytest.FixtureRequest) -> str:
+    """The shim over each of its backends, of an engine that says anything that it may."""
+    return str(request.getfixturevalue(f"{request.param}_tool_shim"))

@@ -12,7 +12,9 @@ from inflight.triton_backend.openai.limits import MAX_BODY_BYTES
 
 class ServeOptions(Record):
     """How to serve. `threads` None: every core; KV limits as in KvCacheBudget; `model_name` is what answers say; any
-    name is taken in requests unless `strict_model_name`. `allowed_origins`: web pages that may call the API (CORS).
+    name is taken in requests unless `strict_model_name`. `tool_call_parser`: the form in which the model calls tools;
+    None: the one that its chat template teaches. `reasoning_parser`: how it marks its reasoning, likewise.
+    `allowed_origins`: web pages that may call the API (CORS).
 
     `drain_s`: how long running requests may go on when the server is asked to stop; `hang_s`: how long a step may run
     before the watchdog calls it hanging, both in seconds. `restart`: whether what dies is started again.
@@ -20,6 +22,8 @@ class ServeOptions(Record):
 
     model_name: str
     strict_model_name: bool = False
+    tool_call_parser: str | None = None
+    reasoning_parser: str | None = None
     allowed_origins: tuple[str, ...] = ()
     host: str = "127.0.0.1"
     port: int = 9000

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from inflight.runtime.text.completion import Completion, CompletionDelta
+from inflight.runtime.text.parsers.answer import AnswerParts
+from inflight.runtime.text.parsers.parts import Part, Reasoning
 from inflight.triton_backend.openai.answers.choice import collect
 from inflight.triton_backend.openai.answers.envelope import Envelope
 from inflight.triton_backend.openai.answers.logprobs import chat_logprobs, prompt_logprobs
+from inflight.triton_backend.openai.answers.message import chat_deltas, chat_message
+from inflight.triton_backend.openai.answers.reasoning import read_reasoning
+from inflight.triton_backend.openai.answers.tools import answer_format, structure_with_tools
 from inflight.triton_backend.openai.protocol.chat import ChatBody
 from inflight.triton_backend.openai.protocol.checks import check_chat
+from inflight.triton_backend.openai.protocol.structure import read_structure
+from inflight.triton_backend.openai.protocol.tools import read_tools
 from inflight.triton_backend.openai.service import Generation, Service
 from inflight.triton_backend.openai.streaming import Event, respond
 
@@ -35,13 +42,28 @@ def chat_router(service: Service) -> APIRouter:
 
 def _prepare(service: Service, body: ChatBody) -> Generation:
     prompt = service.chat_prompt(body)
+    use, tool_format = read_tools(body), service.tool_format
+    structure = structure_with_tools(tool_format, use, read_structure(body), service.tokenizer)
+    reasoning = read_reasoning(service.reasoning_family, body, prompt, service.tokenizer)
+    is_call = use is not None and use.is_forced
     params = service.sampling_params(
         body,
+        structured_outputs=None if structure is None else structure[1],
+        reasoning=None if reasoning is None else reasoning.first(structure is not None, is_call),
         max_tokens=body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         prompt_logprobs=body.prompt_logprobs,
     )
-    generation = service.generation(prompt, params, body, "messages")
+    form = answer_format(tool_format, use)
+    generation = service.generation(
+        prompt,
+        params,
+        body,
+        "messages",
+        structure_param=None if structure is None else structure[0],
+        form=form if reasoning is None else reasoning.around(form),
+        reasoning=None if reasoning is None else reasoning.counts(service.tokenizer),
+    )
     service.check_queue([generation])
     return generation
 
@@ -54,6 +76,17 @@ class _ChatAnswer:
         self._body = body
         self._generation = generation
         self._envelope = Envelope("chatcmpl", service, body, [generation])
+        # OpenAI's answers of one function that the client chose end as others do.
+        use = read_tools(body)
+        self._shows_reasoning = body.include_reasoning and generation.reasoning is not None
+        self._notes_calls = use is not None and not use.is_named
+
+    def _parts(self) -> AnswerParts:
+        skips = self._generation.request.params.skip_special_tokens
+        return AnswerParts(self._generation.form, self._service.tokenizer, skips)
+
+    def _shown(self, parts: Iterable[Part]) -> list[Part]:
+        return [part for part in parts if self._body.include_reasoning or not isinstance(part, Reasoning)]
 
     async def whole(self) -> dict[str, Any]:
         choices = await collect(self._service, self._generation, self._envelope.usage)
@@ -66,18 +99,22 @@ class _ChatAnswer:
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Per choice a chunk with the role, chunks of text, one with the finish reason; then the usage if wanted."""
-        started: set[int] = set()
+        started: dict[int, AnswerParts] = {}
         async with aclosing(self._service.run(self._generation)) as deltas:
             async for delta in deltas:
                 if delta.index not in started:
                     first = {} if started else self._prompt_ids()
-                    started.add(delta.index)
+                    started[delta.index] = self._parts()
                     yield self._chunk(delta.index, {"role": "assistant", "content": ""}) | first
                 self._envelope.usage.completion_tokens += len(delta.token_ids)
-                if delta.text or delta.logprobs or (delta.token_ids and self._body.return_token_ids):
-                    yield self._chunk(delta.index, {"content": delta.text}, news=delta)
+                parts = started[delta.index]
+                shown = chat_deltas(self._shown(parts.push(delta)))
+                if not shown and (delta.logprobs or (delta.token_ids and self._body.return_token_ids)):
+                    shown = [{"content": ""}]
+                for number, each in enumerate(shown):
+                    yield self._chunk(delta.index, each, news=None if number else delta)
                 if delta.finish_reason is not None:
-                    yield self._chunk(delta.index, {}, finish=delta)
+                    yield self._chunk(delta.index, {}, finish=delta, num_calls=parts.num_calls)
         if self._body.wants_usage:
             yield self._envelope.last_chunk(_CHUNK)
 
@@ -86,14 +123,19 @@ class _ChatAnswer:
         return {"prompt_token_ids": list(ids)} if self._body.return_token_ids else {}
 
     def _choice(self, index: int, choice: Completion) -> dict[str, Any]:
+        parts = self._parts()
         shown = {
             "index": index,
-            "message": {"role": "assistant", "content": choice.text, "refusal": None},
+            "message": chat_message(self._shown(parts.push(choice)), self._shows_reasoning),
             "logprobs": self._logprobs(choice),
-            "finish_reason": choice.finish_reason,
+            "finish_reason": self._finish_reason(choice, parts.num_calls),
             "stop_reason": choice.stop_reason,
         }
         return shown | ({"token_ids": choice.token_ids} if self._body.return_token_ids else {})
+
+    def _finish_reason(self, news: Completion | CompletionDelta, num_calls: int) -> str | None:
+        ended_by_calls = news.finish_reason == "stop" and num_calls > 0 and self._notes_calls
+        return "tool_calls" if ended_by_calls else news.finish_reason
 
     def _logprobs(self, news: Completion | CompletionDelta) -> dict[str, Any] | None:
         return chat_logprobs(news.logprobs, self._body.top_logprobs or 0) if self._body.logprobs else None
@@ -104,11 +146,13 @@ class _ChatAnswer:
         content: dict[str, Any],
         news: CompletionDelta | None = None,
         finish: CompletionDelta | None = None,
+        num_calls: int = 0,
     ) -> Event:
         choice: dict[str, Any] = {"index": index, "delta": content, "logprobs": None, "finish_reason": None}
         if news is not None:
             choice["logprobs"] = self._logprobs(news)
             choice |= {"token_ids": list(news.token_ids)} if self._body.return_token_ids else {}
         if finish is not None:
-            choice |= {"finish_reason": finish.finish_reason, "stop_reason": finish.stop_reason}
+            reason = self._finish_reason(finish, num_calls)
+            choice |= {"finish_reason": reason, "stop_reason": finish.stop_reason}
         return self._envelope.chunk(_CHUNK, choice)

@@ -17,6 +17,7 @@ from inflight.triton_backend.openai.answers.merge import gather, merge
 from inflight.triton_backend.openai.errors import ApiError, blaming
 from inflight.triton_backend.openai.protocol.checks import check_completion
 from inflight.triton_backend.openai.protocol.completion import CompletionBody
+from inflight.triton_backend.openai.protocol.structure import read_structure
 from inflight.triton_backend.openai.service import Generation, Service
 from inflight.triton_backend.openai.streaming import Event, respond
 
@@ -39,8 +40,10 @@ def completions_router(service: Service) -> APIRouter:
 
 def _prepare(service: Service, body: CompletionBody) -> list[Generation]:
     """A generation per prompt."""
+    structure = read_structure(body)
     params = service.sampling_params(
         body,
+        structured_outputs=None if structure is None else structure[1],
         max_tokens=1 if body.scores_only else body.max_tokens,
         best_of=body.best_of,
         logprobs=body.logprobs,
@@ -52,7 +55,11 @@ def _prepare(service: Service, body: CompletionBody) -> list[Generation]:
     with blaming("prompt"):
         encode = service.tokenizer.encode
         ids = [encode(each, body.add_special_tokens) if isinstance(each, str) else each for each in prompts]
-    generations = [service.generation(each, params, body, "prompt", body.scores_only) for each in ids]
+    more: dict[str, Any] = {
+        "prompt_only": body.scores_only,
+        "structure_param": None if structure is None else structure[0],
+    }
+    generations = [service.generation(each, params, body, "prompt", **more) for each in ids]
     service.check_queue(generations)
     return generations
 

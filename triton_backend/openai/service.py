@@ -19,6 +19,12 @@ from inflight.runtime.sampling.params import SamplingParams, params_over_default
 from inflight.runtime.scheduler.scheduler import check_ever_queued, most_running
 from inflight.runtime.scheduler.step import TokenResult
 from inflight.runtime.text.completion import CompletionDelta, RequestText
+from inflight.runtime.text.parsers.answer import AnswerFormat
+from inflight.runtime.text.parsers.reasoning.count import ReasoningCounts
+from inflight.runtime.text.parsers.reasoning.families import reasoning_family
+from inflight.runtime.text.parsers.reasoning.parser import ReasoningFamily
+from inflight.runtime.text.parsers.tools.registry import find_tool_format, format_of_template
+from inflight.runtime.text.parsers.tools.tool_format import ToolFormat
 from inflight.runtime.text.tokenizer import MANY_CHARACTERS, Tokenizer
 from inflight.runtime.text.words import with_bad_word_ids
 from inflight.triton_backend.openai.backends.base import PoolingBackend, TokenBackend
@@ -27,7 +33,6 @@ from inflight.triton_backend.openai.limits import MAX_BODY_BYTES
 from inflight.triton_backend.openai.metrics import ShimMetrics
 from inflight.triton_backend.openai.protocol.chat import Conversation
 from inflight.triton_backend.openai.protocol.generation import SAMPLING_FIELDS, GenerationBody
-from inflight.triton_backend.openai.protocol.structure import read_structure
 
 T = TypeVar("T")
 
@@ -38,7 +43,8 @@ class Generation:
 
     `param` is the name in the body of what the engine may refuse, the prompt or the structured output; `truncated`
     says whether the prompt lost tokens. `prompt_only`: the engine generates a token, since it cannot generate none, and
-    the client sees none.
+    the client sees none. `form`: how the parts of its answers are told apart. `reasoning`: counts the tokens of their
+    reasoning, for a model that marks it.
     """
 
     request: Request
@@ -47,12 +53,16 @@ class Generation:
     prompt_only: bool = False
     prompt_logprobs: tuple[TokenResult | None, ...] | None = None
     cached_tokens: int = 0
+    form: AnswerFormat = field(default_factory=AnswerFormat)
+    reasoning: ReasoningCounts | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
     """One engine under one name. `created` is the Unix time at which serving began. Requests may name any model, since
-    there is one; with `strict_model_name` only this one. `accuracy`: the facts of the engine's accuracy record."""
+    there is one; with `strict_model_name` only this one. `accuracy`: the facts of the engine's accuracy record.
+    `tool_call_parser`, `reasoning_parser`: the names of the form in which the model calls tools, and of that in which
+    it marks its reasoning; None: what its template teaches."""
 
     model_name: str
     manifest: EngineManifest
@@ -64,6 +74,8 @@ class Service:
     max_body_bytes: int = MAX_BODY_BYTES
     accuracy: Mapping[str, Any] | None = None
     max_queue_size: int = 0
+    tool_call_parser: str | None = None
+    reasoning_parser: str | None = None
 
     def now(self) -> int:
         """The Unix time that answers carry."""
@@ -78,6 +90,20 @@ class Service:
         """The result of `work`, which runs a chat template. That is a program and may take long over few characters, so
         that it always has a thread."""
         return await asyncio.to_thread(work)
+
+    @property
+    def tool_format(self) -> ToolFormat:
+        """The form in which the model calls tools."""
+        if self.tool_call_parser is not None:
+            return find_tool_format(self.tool_call_parser)
+        template = self.tokenizer.chat_template
+        return format_of_template(None if template is None else template.tool_source)
+
+    @property
+    def reasoning_family(self) -> ReasoningFamily | None:
+        """How the model marks its reasoning; None: it does not."""
+        template = self.tokenizer.chat_template
+        return reasoning_family(self.reasoning_parser, None if template is None else template.default_source)
 
     @property
     def pooling(self) -> PoolingBackend:
@@ -108,17 +134,26 @@ class Service:
         `more` are parameters whose names differ between the endpoints. Raises RequestError on a value out of range.
         """
         given = {row.name: value for row in SAMPLING_FIELDS if (value := getattr(body, row.name)) is not None}
-        if structure := read_structure(body):
-            given["structured_outputs"] = structure[1]
         return params_over_defaults(self.manifest.generation.sampling_defaults, given | more)
 
     def generation(
-        self, prompt: Sequence[int], params: SamplingParams, body: GenerationBody, param: str, prompt_only: bool = False
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        body: GenerationBody,
+        param: str,
+        *,
+        prompt_only: bool = False,
+        structure_param: str | None = None,
+        form: AnswerFormat | None = None,
+        reasoning: ReasoningCounts | None = None,
     ) -> Generation:
-        """A checked request with max_tokens resolved: None becomes the rest of the context.
+        """A checked request with max_tokens resolved: None becomes the rest of the context. `structure_param`: the
+        field of the body that asks for structured output; what may be wrong with that when it reaches the engine is
+        its schema.
 
         Raises ApiError (400) when the prompt is too long, with both lengths, and for anything else that can never be
-        served; `param` and `prompt_only` are those of Generation.
+        served; `param`, `prompt_only`, `form` and `reasoning` are those of Generation.
         """
         limit = self.manifest.limits.max_seq_len
         kept = _truncate(prompt, body, total_room(params, limit) - (params.max_tokens or 1))
@@ -143,10 +178,9 @@ class Service:
         with blaming(param):
             # A loaded engine's cache holds at least one sequence of the full length.
             check_request(request, vocab_size=self.manifest.model.vocab_size, max_seq_len=limit, cache_tokens=limit)
-        structure = read_structure(body)
-        # What may still be wrong with it when it reaches the engine is its schema.
-        blamed = param if structure is None else structure[0]
-        return Generation(request, blamed, len(kept) < len(prompt), prompt_only)
+        truncated = len(kept) < len(prompt)
+        more: dict[str, Any] = {"form": form or AnswerFormat(), "reasoning": reasoning}
+        return Generation(request, structure_param or param, truncated, prompt_only, **more)
 
     def check_queue(self, generations: Sequence[Generation]) -> None:
         """Raises ApiError (400) for a request of more sequences than batch and queue together ever hold: its prompts
@@ -160,7 +194,7 @@ class Service:
     async def run(self, generation: Generation) -> AsyncGenerator[CompletionDelta, None]:
         """The text of every sequence as it grows. Closing it early cancels the request; raises EngineError."""
         request = generation.request
-        text = RequestText(self.tokenizer, request.params)
+        text = RequestText(self.tokenizer, request.params, generation.form.markers)
         started = time.monotonic()
         self.metrics.request_started(len(request.prompt_token_ids))
         is_first = True
@@ -173,6 +207,9 @@ class Service:
                     for completion in text.push(delta):
                         _refuse_cancelled(completion)
                         self.metrics.tokens_generated(len(completion.token_ids))
+                        if generation.reasoning is not None:
+                            is_over = completion.finish_reason is not None
+                            generation.reasoning.push(completion.index, completion.token_ids, is_over)
                         if completion.cancel and not text.finished:
                             await self.backend.cancel(request.request_id, completion.index)
                         yield _hidden(completion) if generation.prompt_only else completion

@@ -11,7 +11,7 @@ from inflight.errors import RequestError
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.triton_backend.wire.request_tensors import RowTensors
-from inflight.triton_backend.wire.sampling_wire import AS_MANY_AS_FIT, read_parameters, read_structure
+from inflight.triton_backend.wire.sampling_wire import AS_MANY_AS_FIT, read_parameters, read_reasoning, read_structure
 from inflight.triton_backend.wire.word_lists import Words, read_words
 
 
@@ -120,6 +120,7 @@ def _sampling_params(row: RowTensors, ignore_eos: bool, wanted: Wanted, vocab_si
             "bad_word_ids": read_words("bad_words_list", row.array("bad_words_list")),
             "logit_bias": _logit_bias(row, vocab_size),
             "structured_outputs": read_structure(row),
+            "reasoning": read_reasoning(row),
             "logprobs": given.get("logprobs", 0 if wanted.log_probs else None),
         }
     )

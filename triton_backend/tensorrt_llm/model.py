@@ -99,7 +99,7 @@ class TritonPythonModel:
         rows = self._read_rows(tensors)
         answers = channel if self._decoupled or len(rows) == 1 else JoinedRows(channel)
         stream = ResponseStream(answers, rows, client_id, self._metrics.observe_request)
-        if any(row.request.params.structured_outputs is not None for row in rows):
+        if any(row.request.params.has_grammar for row in rows):
             self._structured.submit(self._guarded, channel, partial(self._sender.submit, stream))
         else:
             self._sender.submit(stream)

@@ -10,6 +10,7 @@ import numpy as np
 from inflight.errors import RequestError
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.structured.outputs import StructuredOutputs
+from inflight.runtime.structured.reasoning import ReasoningFirst
 from inflight.sampling_parameters import INT32_MAX, SAMPLING_PARAMETERS, SamplingParameter
 from inflight.triton_backend.wire.request_tensors import Array, RowTensors
 
@@ -27,6 +28,8 @@ TEXT_NAMES = {own.text_name: own.name for row in SAMPLING_PARAMETERS for own in 
 
 # Structured output has the two inputs that TensorRT-LLM calls guided decoding.
 _TYPE, _GUIDE = STRUCTURE_INPUTS = ("guided_decoding_guide_type", "guided_decoding_guide")
+# What comes before it, as JSON, an input of `tensorrt_llm` alone.
+_REASONING = "reasoning"
 # Guide type -> the kind of StructuredOutputs. TensorRT-LLM has all but choice, which is a JSON list here.
 _KINDS = {
     "json": "json_object",
@@ -107,6 +110,17 @@ def read_structure(row: RowTensors) -> StructuredOutputs | None:
     if kind == "choice":
         return StructuredOutputs.of({"choice": _choices(guide)})
     return StructuredOutputs.of({_KINDS[kind]: guide})
+
+
+def write_reasoning(reasoning: ReasoningFirst | None) -> dict[str, Array]:
+    """The input that says which reasoning comes first."""
+    return {} if reasoning is None else {_REASONING: np.array([[reasoning.text.encode("utf-8")]], dtype=object)}
+
+
+def read_reasoning(row: RowTensors) -> ReasoningFirst | None:
+    """What a row of inputs says of it. Raises RequestError."""
+    text = row.scalar(_REASONING)
+    return ReasoningFirst.of(text) if text else None
 
 
 def _choices(guide: str) -> object:

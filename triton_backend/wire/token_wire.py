@@ -14,7 +14,7 @@ from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.scheduler.step import TokenResult
 from inflight.sampling_parameters import to_float32
-from inflight.triton_backend.wire.sampling_wire import write_parameters, write_structure
+from inflight.triton_backend.wire.sampling_wire import write_parameters, write_reasoning, write_structure
 from inflight.triton_backend.wire.word_lists import write_words
 
 Array = npt.NDArray[Any]
@@ -52,7 +52,7 @@ def request_tensors(request: Request) -> dict[str, Array]:
         "return_num_cached_tokens": _flag(True),
     }
     tensors |= write_parameters(params) | {"num_return_sequences": _integer(request.num_sequences)}
-    tensors |= write_structure(params.structured_outputs)
+    tensors |= write_structure(params.structured_outputs) | write_reasoning(params.reasoning)
     return tensors | _lists(params) | _logprobs(params, request.num_sequences)
 
 

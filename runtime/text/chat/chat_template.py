@@ -15,6 +15,13 @@ from inflight.runtime.text.chat.chat_messages import (
     with_developer_as_system,
     with_joined_parts,
 )
+from inflight.runtime.text.chat.tool_messages import (
+    speaks_of_tools,
+    with_argument_text,
+    with_arguments,
+    with_calls_as_text,
+    with_introduction,
+)
 
 # What stands at the end of the message to be continued while the template runs. The space shows whether it trims.
 _END = "CONTINUE_FINAL_MESSAGE_TAG "
@@ -32,11 +39,23 @@ class ChatTemplate:
         self._sources = dict(sources)
         self._compiled: dict[str, Any] = {}
         self._strings_only: dict[str, bool] = {}
+        self._reads_tools: dict[str, bool] = {}
+        self._argument_text: dict[str, bool] = {}
 
     @property
     def default_source(self) -> str | None:
         """The Jinja source of the default template; None for a model that has only others."""
         return self._sources.get("default")
+
+    @property
+    def tool_source(self) -> str | None:
+        """The Jinja source of the template that is taken when tools are given; None where it does not read them, or
+        cannot be read itself."""
+        name = self._name(True)
+        try:
+            return self._source(name) if self._knows_tools(name) else None
+        except RequestError:
+            return None
 
     def render(
         self,
@@ -46,6 +65,7 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         variables: Mapping[str, Any] | None = None,
+        adapt_tools: bool = False,
     ) -> str:
         """The prompt, as Tokenizer.render_chat says. Raises RequestError with the template's own words when it does
         not accept the messages."""
@@ -58,28 +78,74 @@ class ChatTemplate:
             raise RequestError("A variable for the chat template has the name messages, which the conversation has.")
         if documents is not None and not all(isinstance(document, Mapping) for document in documents):
             raise RequestError("documents must be a list of objects, such as {'title': ..., 'text': ...}.")
-        name = "tool_use" if tools is not None and "tool_use" in self._sources else "default"
+        name = self._name(tools is not None)
         values = {
             **plain_data(variables or {}),
             "tools": plain_data(tools),
             "documents": plain_data(documents),
             "add_generation_prompt": add_generation_prompt,
         }
-        conversation = self._as_known(name, check_messages(messages), values)
+        conversation = self._as_known(name, check_messages(messages), values, adapt_tools)
         if not continue_final_message:
             return self._run(name, conversation, values)
         begun = conversation[-1].get("content")
         return _cut_at_the_end(self._run(name, _with_end(conversation), values), begun)
 
-    def _as_known(self, name: str, messages: list[dict[str, Any]], values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _name(self, has_tools: bool) -> str:
+        return "tool_use" if has_tools and "tool_use" in self._sources else "default"
+
+    def _as_known(
+        self, name: str, messages: list[dict[str, Any]], values: Mapping[str, Any], adapt_tools: bool
+    ) -> list[dict[str, Any]]:
         """`messages` in the roles and kinds of content that the template knows."""
         if "developer" not in self._source(name):
             messages = with_developer_as_system(messages)
+        if adapt_tools and (values["tools"] or speaks_of_tools(messages)):
+            messages = self._with_known_tools(name, with_arguments(messages), values)
         if not have_parts(messages):
             return messages
         if name not in self._strings_only:
             self._strings_only[name] = self._takes_strings_only(name, values)
         return with_joined_parts(messages) if self._strings_only[name] else messages
+
+    def _with_known_tools(
+        self, name: str, messages: list[dict[str, Any]], values: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        """`messages` with tools and calls in a form that the template knows: its own, or as text."""
+        if not self._knows_tools(name):
+            messages = with_calls_as_text(with_joined_parts(messages))
+            if not values["tools"]:
+                return messages
+            system = [{"role": "system", "content": _PROBE}, {"role": "user", "content": "?"}]
+            return with_introduction(messages, values["tools"], _PROBE in self._tried(name, system, values))
+        if any(message.get("tool_calls") for message in messages):
+            if name not in self._argument_text:
+                self._argument_text[name] = self._takes_argument_text(name, values)
+            return with_argument_text(messages) if self._argument_text[name] else messages
+        return messages
+
+    def _knows_tools(self, name: str) -> bool:
+        """Whether the template reads the variable `tools`."""
+        if name not in self._reads_tools:
+            self._template(name)
+            from inflight.runtime.text.chat.jinja_environment import variables_of
+
+            self._reads_tools[name] = "tools" in variables_of(self._source(name))
+        return self._reads_tools[name]
+
+    def _takes_argument_text(self, name: str, values: Mapping[str, Any]) -> bool:
+        """Whether the template fails on arguments that are an object, or writes them as Python does."""
+        function = {"name": "probe", "arguments": {_PROBE: "1"}}
+        # An id of nine characters, the only ones that some templates take.
+        call = {"id": "probe0000", "type": "function", "function": function}
+        messages: list[dict[str, Any]] = [
+            {"role": "user", "content": "?"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "name": "probe", "tool_call_id": "probe0000", "content": "!"},
+        ]
+        as_object = self._tried(name, messages, values)
+        as_text = self._tried(name, with_argument_text(messages), values)
+        return _PROBE in as_text and (_PROBE not in as_object or f"{{'{_PROBE}'" in as_object)
 
     def _takes_strings_only(self, name: str, values: Mapping[str, Any]) -> bool:
         """Whether the template shows content that is a string, and of a list nothing or its source text."""
@@ -89,8 +155,12 @@ class ChatTemplate:
         return _PROBE in as_string and (_PROBE not in as_parts or is_source_text)
 
     def _shown(self, name: str, content: Any, values: Mapping[str, Any]) -> str:
+        return self._tried(name, [{"role": "user", "content": content}], values)
+
+    def _tried(self, name: str, messages: list[dict[str, Any]], values: Mapping[str, Any]) -> str:
+        """The prompt, empty where the template does not accept the messages."""
         try:
-            return self._run(name, [{"role": "user", "content": content}], values)
+            return self._run(name, messages, values)
         except RequestError:
             return ""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 from jinja2 import TemplateError, nodes
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -18,7 +19,7 @@ from jinja2.visitor import NodeTransformer
 
 from inflight.runtime.text.chat.template_limits import Limits
 
-__all__ = ["TemplateError", "compile_template", "render"]
+__all__ = ["TemplateError", "compile_template", "render", "variables_of"]
 
 _LIMITS = Limits()
 # Filters that neither write values out nor compare them: shared parts of a value cost them nothing.
@@ -47,6 +48,11 @@ def compile_template(source: str) -> jinja2.Template:
         tree = _Counted().visit(environment.parse(source))
         tree.set_environment(environment)
         return environment.from_string(tree)
+
+
+def variables_of(source: str) -> set[str]:
+    """The names that a template takes from outside. Raises TemplateError as compile_template does."""
+    return set(jinja2.meta.find_undeclared_variables(_environment().parse(source)))
 
 
 def render(template: jinja2.Template, values: Mapping[str, Any]) -> str:

@@ -71,6 +71,24 @@ def serve(
             rich_help_panel=_PORTS,
         ),
     ] = None,
+    tool_call_parser: Annotated[
+        str | None,
+        typer.Option(
+            "--tool-call-parser",
+            help="Form in which the model calls tools (docs/formats/tools.md). Default: the one that its chat template "
+            "teaches.",
+            metavar="NAME",
+        ),
+    ] = None,
+    reasoning_parser: Annotated[
+        str | None,
+        typer.Option(
+            "--reasoning-parser",
+            help="How the model marks its reasoning (docs/formats/reasoning.md); none: it stays in the answers. "
+            "Default: as its chat template says.",
+            metavar="NAME",
+        ),
+    ] = None,
     embedded: Annotated[
         bool, typer.Option("--embedded", help="Run the engine in the process of the OpenAI API, without Triton.")
     ] = False,
@@ -185,9 +203,14 @@ def serve(
     from inflight.cli.resolve import is_engine, resolve_engine
     from inflight.progress import console
     from inflight.runtime.loading.engine_directory import read_engine_directory
+    from inflight.runtime.text.parsers.reasoning.families import reasoning_family
+    from inflight.runtime.text.parsers.tools.registry import find_tool_format
     from inflight.triton_backend.launch.options import ServeOptions
     from inflight.triton_backend.launch.serving import serve_engine
 
+    if tool_call_parser is not None:
+        find_tool_format(tool_call_parser)
+    reasoning_family(reasoning_parser, None)
     if is_engine(model):
         engine = Path(model).expanduser()
         names = [*flags, *(name for name in ("target", "dtype", "dequantize", "revision") if is_given(ctx, name))]
@@ -210,6 +233,8 @@ def serve(
         {
             "model_name": name,
             "strict_model_name": strict_model_name,
+            "tool_call_parser": tool_call_parser,
+            "reasoning_parser": reasoning_parser,
             "allowed_origins": tuple(cors_origin or ()),
             "host": host,
             "port": port,

@@ -14,6 +14,7 @@ from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.scheduler.step import TokenResult
 from inflight.runtime.structured.outputs import StructuredOutputs
+from inflight.runtime.structured.reasoning import ReasoningFirst
 from inflight.runtime.text.tokenizer import Tokenizer
 from inflight.triton_backend.tensorrt_llm.generation_request import ModelDefaults, read_request
 from inflight.triton_backend.tensorrt_llm.refused_inputs import refuse_unsupported
@@ -42,6 +43,11 @@ STRUCTURES = (
     StructuredOutputs(grammar='root ::= "a"'),
 )
 
+REASONING = (
+    ReasoningFirst("", "</think>", "</think>"),
+    ReasoningFirst("◁think▷", "◁/think▷", "\n◁/think▷", budget=7),
+)
+
 
 def random_request(rng: np.random.Generator) -> Request:
     def f32(low: float, high: float) -> float:
@@ -68,6 +74,7 @@ def random_request(rng: np.random.Generator) -> Request:
         prompt_logprobs_start=int(rng.integers(0, 5)),
         cache_salt=[None, "tenant", "é世"][rng.integers(3)],
         structured_outputs=[None, *STRUCTURES][rng.integers(len(STRUCTURES) + 1)],
+        reasoning=[None, *REASONING][rng.integers(len(REASONING) + 1)],
     )
     return Request("id", random_ids(rng, 30, 1), params, (2, 9), priority=int(rng.integers(-3, 4)))
 

@@ -79,6 +79,8 @@ def main() -> None:
         max_body_bytes=orders.options.max_body_bytes,
         accuracy=engine_accuracy(orders.engine_dir, engine.manifest).facts(),
         max_queue_size=orders.options.max_queue_size,
+        tool_call_parser=orders.options.tool_call_parser,
+        reasoning_parser=orders.options.reasoning_parser,
     )
 
     def hanging() -> str | None:

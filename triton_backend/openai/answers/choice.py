@@ -10,8 +10,7 @@ from inflight.runtime.request.accumulator import best_of
 from inflight.runtime.text.completion import Completion
 from inflight.triton_backend.openai.service import Generation, Service
 
-# The model is one for text, and what it thinks is not told apart from what it says.
-_COMPLETION_DETAILS = ("reasoning_tokens", "audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
+_NOTHING_ELSE = dict.fromkeys(("audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens"), 0)
 
 
 @dataclass(slots=True)
@@ -32,7 +31,10 @@ class Usage:
                 "cached_tokens": sum(each.cached_tokens for each in self.generations),
                 "audio_tokens": 0,
             },
-            "completion_tokens_details": dict.fromkeys(_COMPLETION_DETAILS, 0),
+            "completion_tokens_details": {
+                "reasoning_tokens": sum(each.reasoning.total for each in self.generations if each.reasoning),
+                **_NOTHING_ELSE,
+            },
         }
 
 

@@ -56,7 +56,7 @@ class EmbeddedBackend:
     async def generate(self, request: Request) -> AsyncGenerator[TokenDelta, None]:
         self._loop = asyncio.get_running_loop()
         mailbox = Mailbox()
-        if request.params.structured_outputs is not None:
+        if request.params.has_grammar:
             # For up to a tenth of a second where it is new. Nothing is queued yet: a client may leave meanwhile.
             await asyncio.to_thread(self._engine.compile_grammar, request)
         self._engine.submit(request, partial(self._receive, mailbox))

@@ -10,11 +10,12 @@ from inflight.sampling_parameters import MAX_LOGPROBS
 from inflight.triton_backend.openai.protocol.generation import GenerationBody
 from inflight.triton_backend.openai.protocol.messages import Message
 from inflight.triton_backend.openai.protocol.refusals import REFUSED_IN_CHAT
-from inflight.triton_backend.openai.protocol.values import Body, refused_fields
+from inflight.triton_backend.openai.protocol.tools import ToolFields, read_tools
+from inflight.triton_backend.openai.protocol.values import refused_fields
 
 
-class Conversation(Body):
-    """Messages, and how a chat template makes a prompt of them.
+class Conversation(ToolFields):
+    """Messages, and how a chat template makes a prompt of them, with the tools that may be called.
 
     `add_generation_prompt` None: true, unless the last message is to be continued. `documents` go to the template.
     """
@@ -33,12 +34,19 @@ class Conversation(Body):
             "continue_final_message": self.continue_final_message,
             "add_special_tokens": self.add_special_tokens,
             "documents": self.documents,
+            "tools": self.tools_for_template(),
         }
         return {
             "add_generation_prompt": not self.continue_final_message if begins_answer is None else begins_answer,
+            "adapt_tools": True,
             **{name: value for name, value in asked.items() if value},
             **(self.chat_template_kwargs or {}),
         }
+
+    def tools_for_template(self) -> list[dict[str, Any]] | None:
+        """Raises ApiError (400) as read_tools does."""
+        use = read_tools(self)
+        return None if use is None else use.for_template()
 
 
 if TYPE_CHECKING:
@@ -48,17 +56,21 @@ else:
 
 
 class ChatBody(_RefusingChat, Conversation):
-    """POST /v1/chat/completions."""
+    """POST /v1/chat/completions.
+
+    `thinking_token_budget`: the most tokens of reasoning, -1 for any number. `include_reasoning` false leaves it out of
+    the answer.
+    """
 
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     reasoning_effort: str | None = None
+    include_reasoning: bool = True
+    thinking_token_budget: int | None = Field(None, ge=-1)
     verbosity: Literal["low", "medium", "high"] | None = None
     modalities: list[Literal["text"]] | None = None
-    # Only has a meaning with tools.
-    parallel_tool_calls: bool | None = None
 
     def template_options(self) -> dict[str, Any]:
         """As of Conversation. `reasoning_effort` and `verbosity` are variables of the template, and an effort says
@@ -67,3 +79,8 @@ class ChatBody(_RefusingChat, Conversation):
         if self.reasoning_effort is not None:
             wanted["enable_thinking"] = self.reasoning_effort != "none"
         return {**{name: value for name, value in wanted.items() if value is not None}, **super().template_options()}
+
+    def begun_answer(self) -> str | None:
+        """The text of the message that is to be continued, if one is."""
+        content = self.messages[-1].as_dict()["content"] if self.continue_final_message else None
+        return "".join(part["text"] for part in content) if isinstance(content, list) else content

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from inflight.triton_backend.openai.errors import ApiError
 from inflight.triton_backend.openai.protocol.chat import ChatBody, Conversation
 from inflight.triton_backend.openai.protocol.completion import CompletionBody
 from inflight.triton_backend.openai.protocol.generation import GenerationBody
+from inflight.triton_backend.openai.protocol.messages import Message
 
 
 def check_chat(body: ChatBody) -> None:
@@ -18,9 +21,34 @@ def check_chat(body: ChatBody) -> None:
 
 def check_conversation(body: Conversation) -> None:
     """Raises ApiError (400)."""
+    _check_results(body.messages)
     if body.continue_final_message and body.add_generation_prompt:
         message = "continue_final_message goes on with the last message, add_generation_prompt begins another."
         raise ApiError(400, message, param="continue_final_message")
+
+
+def _check_results(messages: Sequence[Message]) -> None:
+    """Raises ApiError (400) for the result of a tool that nobody called. A result without an id answers a call that has
+    none, or the only one that waits."""
+    waiting: list[str | None] = []
+    called: set[str | None] = set()
+    for index, message in enumerate(messages):
+        for call in message.tool_calls or ():
+            waiting.append(call.id)
+            called.add(call.id)
+        if message.role != "tool":
+            continue
+        where = f"messages.{index}.tool_call_id"
+        if message.tool_call_id is None:
+            if not waiting:
+                raise ApiError(400, f"Missing required parameter: '{where}', and no call waits for it.", param=where)
+            waiting.pop(0)
+        elif message.tool_call_id not in called:
+            known = ", ".join(repr(each) for each in called if each is not None) or "there is none"
+            what = f"'{where}': no earlier message calls a tool with the id {message.tool_call_id!r}: {known}."
+            raise ApiError(400, what, param=where)
+        elif message.tool_call_id in waiting:
+            waiting.remove(message.tool_call_id)
 
 
 def check_completion(body: CompletionBody) -> None:

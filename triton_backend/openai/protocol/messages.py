@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import ValidatorFunctionWrapHandler, WrapValidator, create_model, model_validator
 
 from inflight.triton_backend.openai.protocol.refusals import MEDIA, REFUSED_IN_MESSAGES
+from inflight.triton_backend.openai.protocol.tool_history import ToolCallBody
 from inflight.triton_backend.openai.protocol.values import Body, refused_fields, refusing
 
 # Kinds of parts that OpenAI's and vLLM's APIs know beside text.
 _MEDIA_KINDS = ("image_url", "input_image", "input_audio", "audio_url", "video_url", "file", "input_file")
+
+
+# What a message has beside its content that templates read as it is.
+_FURTHER = ("name", "reasoning", "reasoning_content", "thinking", "tool_call_id")
 
 
 class Part(Body):
@@ -67,6 +72,8 @@ class Message(_RefusingMessage):
     reasoning_content: str | None = None
     thinking: str | None = None
     annotations: list[Any] | None = None
+    tool_calls: list[ToolCallBody] | None = None
+    tool_call_id: str | None = None
 
     @model_validator(mode="after")
     def _has_content(self) -> Message:
@@ -82,6 +89,8 @@ class Message(_RefusingMessage):
         content: Any = (self.refusal or "") if self.content is None else self.content
         if isinstance(content, list):
             content = [{"type": "text", "text": part.shown} for part in content]
-        rest = {name: getattr(self, name) for name in ("name", "reasoning", "reasoning_content", "thinking")}
-        given = {name: value for name, value in rest.items() if value}
+        rest = {name: getattr(self, name) for name in _FURTHER}
+        given: dict[str, Any] = {name: value for name, value in rest.items() if value}
+        if self.tool_calls:
+            given["tool_calls"] = [each.as_dict() for each in self.tool_calls]
         return {"role": self.role, "content": content, **given}

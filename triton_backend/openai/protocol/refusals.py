@@ -5,7 +5,7 @@ from __future__ import annotations
 from inflight.triton_backend.openai.protocol.values import Refused
 
 _BEAMS = "beam search"
-_TOOLS = "tool calls"
+_FUNCTIONS = "functions in the form before tools; give them as tools"
 _COMPILERS = ("auto", "guidance", "llguidance", "xgrammar", "outlines", "lm-format-enforcer")
 MEDIA = "images, audio or video"
 _REMOTE = "prefill and decoding on different servers"
@@ -22,7 +22,6 @@ REFUSED: dict[str, Refused] = {
     "logprob_token_ids": Refused("log probabilities of tokens of the client's choice"),
     "logits_processors": Refused("logits processors of the client"),
     "watermarking": Refused("watermarks"),
-    "thinking_token_budget": Refused("a limit on the tokens of the reasoning", (-1,)),
     "repetition_detection": Refused("ending an answer that repeats itself"),
     "spaces_between_special_tokens": Refused("special tokens without spaces between them", (True,), even_empty=True),
     "return_tokens_as_token_ids": Refused("tokens spelled as their ids; return_token_ids gives the ids"),
@@ -36,10 +35,8 @@ REFUSED: dict[str, Refused] = {
 }
 
 REFUSED_IN_CHAT: dict[str, Refused] = {
-    "tools": Refused(_TOOLS),
-    "functions": Refused(_TOOLS),
-    "tool_choice": Refused(_TOOLS, ("none", "auto")),
-    "function_call": Refused(_TOOLS, ("none", "auto")),
+    "functions": Refused(_FUNCTIONS),
+    "function_call": Refused(_FUNCTIONS, ("none", "auto")),
     "audio": Refused("audio"),
     "media_io_kwargs": Refused(MEDIA),
     "mm_processor_kwargs": Refused(MEDIA),
@@ -50,18 +47,16 @@ REFUSED_IN_CHAT: dict[str, Refused] = {
     "prompt_cache_options": Refused("explicit points of the prefix cache", ({"mode": "implicit"},)),
     "chat_template": Refused("a chat template of the client; the model's own is used"),
     "echo": Refused("repeating a message; continue_final_message goes on with one"),
-    "include_reasoning": Refused("leaving out the reasoning", (True,), even_empty=True),
     "return_prompt_text": Refused("the text of the prompt in the answer; return_token_ids gives its ids"),
 }
 
 REFUSED_IN_COMPLETIONS: dict[str, Refused] = {
+    "thinking_token_budget": Refused("a limit on the reasoning of a completion; chat completions have one", (-1,)),
     "suffix": Refused("text that follows the completion"),
     "prompt_embeds": Refused("prompts of embeddings"),
 }
 
 REFUSED_IN_MESSAGES: dict[str, Refused] = {
-    "tool_calls": Refused(_TOOLS),
-    "tool_call_id": Refused(_TOOLS),
-    "function_call": Refused(_TOOLS),
+    "function_call": Refused("calls in the form before tools; give them as tool_calls"),
     "audio": Refused("audio"),
 }

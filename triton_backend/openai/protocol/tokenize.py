@@ -9,9 +9,10 @@ from pydantic import Field, create_model
 from inflight.triton_backend.openai.protocol.chat import Conversation
 from inflight.triton_backend.openai.protocol.messages import Message
 from inflight.triton_backend.openai.protocol.refusals import REFUSED_IN_CHAT
+from inflight.triton_backend.openai.protocol.tools import ToolBody
 from inflight.triton_backend.openai.protocol.values import Body, refused_fields
 
-_REFUSED = ("tools", "chat_template", "media_io_kwargs", "mm_processor_kwargs")
+_REFUSED = ("chat_template", "media_io_kwargs", "mm_processor_kwargs")
 
 if TYPE_CHECKING:
     _RefusingTokenize = Body
@@ -34,6 +35,7 @@ class TokenizeBody(_RefusingTokenize):
     add_generation_prompt: bool | None = None
     continue_final_message: bool = False
     chat_template_kwargs: dict[str, Any] | None = None
+    tools: list[ToolBody] | None = None
     return_token_strs: bool = False
 
     def conversation(self) -> Conversation | None:
@@ -42,6 +44,7 @@ class TokenizeBody(_RefusingTokenize):
             return None
         return Conversation.model_construct(
             messages=self.messages,
+            tools=self.tools,
             add_special_tokens=bool(self.add_special_tokens),
             add_generation_prompt=self.add_generation_prompt,
             continue_final_message=self.continue_final_message,

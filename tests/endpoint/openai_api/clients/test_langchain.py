@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_openai import ChatOpenAI, OpenAI
-from pydantic import SecretStr
+from pydantic import BaseModel, Field, SecretStr
 
 from tests.endpoint.conftest import MODEL
 
@@ -47,3 +47,39 @@ def test_streams_count_their_tokens(shim: str) -> None:
 def test_completions(shim: str) -> None:
     model: Any = OpenAI(base_url=f"{shim}/v1", api_key=NOBODY, model=MODEL, max_tokens=9, seed=3, max_retries=0)
     assert "".join(model.stream("fox")) == model.invoke("fox")
+
+
+class Weather(BaseModel):
+    """The weather of a city."""
+
+    city: str = Field(max_length=12)
+    days: int = Field(ge=1, le=14)
+
+
+def tool_chat(tool_shim: str) -> Any:
+    return ChatOpenAI(
+        base_url=f"{tool_shim}/v1",
+        api_key=NOBODY,
+        model=MODEL,
+        max_retries=0,
+        seed=3,
+        max_completion_tokens=3000,
+    )
+
+
+def test_bound_tools_are_called_and_the_conversation_goes_on(tool_shim: str) -> None:
+    model = tool_chat(tool_shim).bind_tools([Weather], tool_choice="required", parallel_tool_calls=False)
+    answer = model.invoke("fox")
+    (call,) = answer.tool_calls
+    assert call["name"] == "Weather" and Weather(**call["args"]) and not answer.invalid_tool_calls
+    whole: Any = None
+    for chunk in model.stream("fox"):
+        whole = chunk if whole is None else whole + chunk
+    assert [(each["name"], each["args"]) for each in whole.tool_calls] == [("Weather", call["args"])]
+    messages: list[Any] = [HumanMessage("fox"), answer, ToolMessage("sunny", tool_call_id=call["id"])]
+    assert model.invoke(messages).tool_calls
+
+
+@pytest.mark.parametrize("method", ["function_calling", "json_schema"])
+def test_structured_output(tool_shim: str, method: Any) -> None:
+    assert isinstance(tool_chat(tool_shim).with_structured_output(Weather, method=method).invoke("fox"), Weather)

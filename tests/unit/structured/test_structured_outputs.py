@@ -155,6 +155,7 @@ def test_forced_text_is_spelled_letter_by_letter_with_every_tokenizer(kind: str,
     for text in texts:
         grammar, spelled = compiler.compile(StructuredOutputs(choice=[text])), b""
         while not grammar.ended and (possible := sorted(allowed(grammar.mask()) - {size - 1})):
+            assert grammar.forced() is None or possible == [grammar.forced()]
             token = int(rng.choice(possible))
             grammar.accept(token)
             spelled += tokenizer.token_bytes(token)
@@ -197,11 +198,12 @@ def test_the_last_words_of_the_mask_are_those_of_the_vocabulary(engine: Path, to
     manifest = read_engine_directory(engine).manifest
     wider = replace(manifest, model=replace(manifest.model, vocab_size=tokenizer.vocab_size + 77))
     mask = GrammarCompiler(lambda: tokenizer, wider).compile(StructuredOutputs(regex="(.|\n)*")).mask()
-    assert len(mask) == -(-(tokenizer.vocab_size + 77) // 32) * 4
+    assert mask is not None and len(mask) == -(-(tokenizer.vocab_size + 77) // 32) * 4
     possible = {token for token in allowed(mask) if token < wider.model.vocab_size}
     assert possible and max(possible) < tokenizer.vocab_size
 
 
-def allowed(mask: bytes) -> set[int]:
+def allowed(mask: bytes | None) -> set[int]:
+    assert mask is not None
     bits = int.from_bytes(mask, "little")
     return {token for token in range(len(mask) * 8) if bits >> token & 1}

@@ -1,0 +1,54 @@
+"""Plain text with markers in it, and the blanks around what the markers enclose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from inflight.runtime.text.parsers.parts import Content, Part
+from inflight.runtime.text.stop_strings import overlap
+
+
+def first_marker(text: str, markers: Sequence[str]) -> tuple[int, str] | None:
+    """Where the first of `markers` begins in `text`, and which one; the longest of several at one place."""
+    found = [(at, -len(marker), marker) for marker in markers if (at := text.find(marker)) >= 0]
+    if not found:
+        return None
+    at, _, marker = min(found)
+    return at, marker
+
+
+def may_begin(text: str, markers: Sequence[str]) -> int:
+    """How many of the last characters of `text` may be the beginning of a marker, and are not all of it."""
+    return max((overlap(text, marker) for marker in markers), default=0)
+
+
+class ContentText:
+    """The content of an answer, in the order of its text. Blanks beside a call are layout and no part of it: those at
+    the end of a piece wait for what follows."""
+
+    def __init__(self) -> None:
+        self._blank = ""
+        self._is_empty = True
+        self._has_call = False
+
+    def push(self, text: str, parts: list[Part]) -> None:
+        """Put `text` to `parts`, without the blanks at its end."""
+        shown = text.rstrip()
+        if not shown:
+            self._blank += text
+            return
+        before = self._blank + shown
+        if self._is_empty and self._has_call:
+            before = before.lstrip()
+        parts.append(Content(before))
+        self._blank, self._is_empty = text[len(shown) :], False
+
+    def note_call(self) -> None:
+        """A call stands here."""
+        self._has_call = True
+
+    def finish(self, parts: list[Part]) -> None:
+        """The text ends: blanks at its end are content where there was no call."""
+        if self._blank and not self._has_call:
+            parts.append(Content(self._blank))
+        self._blank = ""

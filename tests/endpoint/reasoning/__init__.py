@@ -1,0 +1,1 @@
+"""Models that reason, through real servers."""

@@ -1,0 +1,61 @@
+"""The parts of an answer in the shapes of chat completions: a message, or the deltas of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from inflight.runtime.text.parsers.parts import Content, Part, Reasoning, ToolCallArguments, ToolCallStart
+
+
+def chat_message(parts: Iterable[Part], has_reasoning: bool = False) -> dict[str, Any]:
+    """The message of a choice that is not streamed. Content is null where there are calls, or reasoning, and nothing
+    beside them. `has_reasoning`: it is of a model that reasons, and says so where it did not."""
+    content: list[str] = []
+    reasoning: list[str] = []
+    calls: dict[int, dict[str, Any]] = {}
+    arguments: dict[int, list[str]] = {}
+    for part in parts:
+        if isinstance(part, Content):
+            content.append(part.text)
+        elif isinstance(part, Reasoning):
+            reasoning.append(part.text)
+        elif isinstance(part, ToolCallStart):
+            arguments[part.index] = []
+            calls[part.index] = {"id": part.call_id, "type": "function", "function": {"name": part.name}}
+        elif isinstance(part, ToolCallArguments):
+            arguments[part.index].append(part.text)
+    for index, pieces in arguments.items():
+        calls[index]["function"]["arguments"] = "".join(pieces)
+    text = "".join(content)
+    is_empty = not text and bool(calls or reasoning)
+    message = {"role": "assistant", "content": None if is_empty else text, "refusal": None}
+    if has_reasoning:
+        message |= _reasoning("".join(reasoning) or None)
+    return message | ({"tool_calls": list(calls.values())} if calls else {})
+
+
+def chat_deltas(parts: Sequence[Part]) -> list[dict[str, Any]]:
+    """The deltas of a stream, pieces of the same thing joined. A call begins with a delta of its own, as OpenAI's do,
+    whose arguments are empty."""
+    deltas: list[dict[str, Any]] = []
+    for before, part in zip([None, *parts], parts, strict=False):
+        if isinstance(part, ToolCallStart):
+            function = {"name": part.name, "arguments": ""}
+            call = {"index": part.index, "id": part.call_id, "type": "function", "function": function}
+            deltas.append({"tool_calls": [call]})
+        elif isinstance(part, ToolCallArguments):
+            if isinstance(before, ToolCallArguments) and before.index == part.index:
+                deltas[-1]["tool_calls"][0]["function"]["arguments"] += part.text
+            else:
+                deltas.append({"tool_calls": [{"index": part.index, "function": {"arguments": part.text}}]})
+        else:
+            key = "reasoning_content" if isinstance(part, Reasoning) else "content"
+            text = (deltas.pop()[key] if type(before) is type(part) else "") + part.text
+            deltas.append(_reasoning(text) if isinstance(part, Reasoning) else {"content": text})
+    return deltas
+
+
+def _reasoning(text: str | None) -> dict[str, Any]:
+    """Under the name that clients know from DeepSeek, and vLLM's newer one."""
+    return {"reasoning_content": text, "reasoning": text}
