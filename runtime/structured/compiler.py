@@ -23,6 +23,7 @@ from inflight.runtime.structured.outputs import StructuredOutputs
 from inflight.runtime.structured.reasoning import ReasoningFirst
 from inflight.runtime.structured.reasoning_grammar import ReasoningGrammar, ReasoningPlan
 from inflight.runtime.structured.schemas import followable
+from inflight.runtime.structured.structural_tags import read_structures, tags_grammar
 from inflight.runtime.structured.vocabulary import Vocabulary
 from inflight.runtime.text.tokenizer import Tokenizer
 from inflight.runtime.text.words import ids_inside_a_text
@@ -118,7 +119,7 @@ class GrammarCompiler:
         import llguidance
 
         try:
-            text = _grammar_text(outputs)
+            text = _grammar_text(outputs, self._tokenizer())
             limits: Any = llguidance.LLParserLimits(**_LIMITS)
             matcher = llguidance.LLMatcher(vocabulary, text, log_level=0, limits=limits)
         except (ValueError, RecursionError) as error:
@@ -151,7 +152,7 @@ def _spelled(tokenizer: Tokenizer, marker: str, vocab_size: int) -> list[int]:
     return ids
 
 
-def _grammar_text(outputs: StructuredOutputs) -> str:
+def _grammar_text(outputs: StructuredOutputs, tokenizer: Tokenizer) -> str:
     """What llguidance reads."""
     import llguidance
 
@@ -160,13 +161,20 @@ def _grammar_text(outputs: StructuredOutputs) -> str:
     if outputs.json is not None:
         schema = followable(json.loads(outputs.value))
         return str(llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), defaults=BLANKS))
+    if outputs.structural_tag is not None:
+        return tags_grammar(read_structures(json.loads(outputs.value)), tokenizer)
     if outputs.choice is not None:
         return str(llguidance.LLMatcher.grammar_from_lark("start: " + " | ".join(map(json.dumps, outputs.choice))))
     return str(llguidance.grammar_from("regex" if outputs.regex is not None else "grammar", outputs.value))
 
 
 def _refused(outputs: StructuredOutputs, reason: str) -> RequestError:
-    names = {"json": "JSON schema", "json_object": "JSON object", "regex": "regular expression"}
+    names = {
+        "json": "JSON schema",
+        "json_object": "JSON object",
+        "regex": "regular expression",
+        "structural_tag": "structural tag",
+    }
     reason = reason.replace(_NO_TOKEN, f"{_NO_TEXT}: a rule begins with itself, or the tokens cannot spell it")
     reason = reason.replace(_AS_GBNF, "It has no rule as Lark has them (name: ...), and read as GBNF:")
     reason = _ONE_OF.sub("oneOf needs alternatives of which no two can hold at once; use anyOf", reason)

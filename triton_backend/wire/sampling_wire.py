@@ -36,6 +36,7 @@ _KINDS = {
     "json_schema": "json",
     "regex": "regex",
     "ebnf_grammar": "grammar",
+    "structural_tag": "structural_tag",
     "choice": "choice",
 }
 
