@@ -103,13 +103,28 @@ def dense_first_keys(values: ConfigValues, moe: MoeFacts) -> dict[str, Any]:
     """Experts behind the first `first_k_dense_replace` layers, as GLM and DeepSeek have them. `moe` has how they are
     chosen.
     """
-    if moe.biased_scores is not None and not values.flag("norm_topk_prob"):
-        values.problems.append("norm_topk_prob false is not supported: scores of the chosen are normalized")
-    layers, first = _number_of_layers(values), values.raw.get("first_k_dense_replace")
+    first = values.raw.get("first_k_dense_replace")
     if not isinstance(first, int) or first < 0:
         values.problems.append(f"first_k_dense_replace must be a number of layers, not {first!r}")
         first = 0
-    if first >= layers:
+    return routed_keys(values, moe, tuple(range(min(first, _number_of_layers(values)))))
+
+
+def dense_listed_keys(values: ConfigValues, moe: MoeFacts) -> dict[str, Any]:
+    """Experts in the layers that mlp_layer_types calls sparse; in all but the first where it is silent."""
+    layers, types = _number_of_layers(values), values.raw.get("mlp_layer_types")
+    types = ["dense", *["sparse"] * (layers - 1)] if types is None else types
+    if not isinstance(types, list) or len(types) != layers or {*map(str, types)} - {"dense", "sparse"}:
+        values.problems.append(f"mlp_layer_types must have dense or sparse for each of {layers} layers, not {types!r}")
+        types = []
+    return routed_keys(values, moe, tuple(layer for layer, kind in enumerate(types) if kind == "dense"))
+
+
+def routed_keys(values: ConfigValues, moe: MoeFacts, dense: tuple[int, ...]) -> dict[str, Any]:
+    """Experts in all layers but the `dense` ones."""
+    if moe.biased_scores is not None and not values.flag("norm_topk_prob"):
+        values.problems.append("norm_topk_prob false is not supported: scores of the chosen are normalized")
+    if len(dense) >= _number_of_layers(values):
         return {}
     size = values.count("moe_intermediate_size")
     found = {
@@ -121,7 +136,7 @@ def dense_first_keys(values: ConfigValues, moe: MoeFacts) -> dict[str, Any]:
     keys = {"moe": moe.model_copy(update=found), "moe_intermediate_size": size}
     if values.raw.get("n_shared_experts") not in (None, 0):
         keys["moe_shared_expert_intermediate_size"] = size * values.count("n_shared_experts")
-    return {**keys, "mlp_only_layers": tuple(range(first))} if first else keys
+    return {**keys, "mlp_only_layers": dense} if dense else keys
 
 
 def groups(values: ConfigValues) -> int:

@@ -140,6 +140,8 @@ def test_what_is_not_lowered_is_refused_by_name(tmp_path: Path, seed: int, rng: 
         plan_engine(checkpoint, make_recipe("tensorrt"))
     with pytest.raises(BuildError, match="no cache of int4"):
         plan_engine(checkpoint, make_recipe("cpu", kv_cache_dtype="int4"))
+    with pytest.raises(BuildError, match="--tokens-per-block 65536: too many for latent attention"):
+        plan_engine(checkpoint, make_recipe("cpu", tokens_per_block=65536))
     with pytest.raises(ModelError, match="tp_size 2: latent attention, whose heads share"):
         convert_model(tmp_path / "model", tmp_path / "split", ConvertOptions(tp_size=2, progress=False))
 

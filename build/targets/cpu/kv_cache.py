@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inflight.build.targets.cpu.attention_partials import SPLIT_TOKENS
 from inflight.convert.checkpoint.model_spec import AttentionSpec, ModelSpec
 from inflight.dtypes import DTYPES
 from inflight.engine_format.cpu_facts import KV_LAYOUT, KV_LAYOUT_WITH_SCALES
@@ -13,15 +14,18 @@ _SCALE_BYTES = 4
 # Elements of a head that lie together in its keys, by type; any other type pads none.
 _KEY_GROUPS = {"bfloat16": 2, "float8_e4m3fn": 2, "int8": 4, "int4": 8}
 INTEGERS = ("int8", "int4")
+_MOST_VALUE_BYTES = 2 << 20
 
 
 def kv_cache_facts(spec: ModelSpec, dtype: Dtype, tokens_per_block: int) -> KvCacheFacts:
     """Keys of D elements (bfloat16 and 8-bit floats: D rounded up to 2, int8: to 4, int4: to 8), values of D rounded up
     to 16 (int4: to 32), and a float32 scale for each of both where they are integers. Latent rows lie as keys do.
 
-    Raises BuildError for latent rows of four bits.
+    Raises BuildError for latent rows of four bits, or in blocks too large for a thread's stack.
     """
     integers = dtype in INTEGERS
+    for layer in spec.layers:
+        _check_split(layer.attention, dtype, tokens_per_block)
     per_token = sum(_layer_bytes(layer.attention, dtype) for layer in spec.layers)
     return KvCacheFacts(
         dtype=dtype,
@@ -29,6 +33,18 @@ def kv_cache_facts(spec: ModelSpec, dtype: Dtype, tokens_per_block: int) -> KvCa
         bytes_per_block=per_token * tokens_per_block,
         layout=KV_LAYOUT_WITH_SCALES if integers else KV_LAYOUT,
     )
+
+
+def _check_split(attention: AttentionSpec, dtype: Dtype, tokens_per_block: int) -> None:
+    """Values of latent rows are made of a split's keys on the stack (kernels/latent.h)."""
+    if attention.latent is None:
+        return
+    tokens = _round_up(SPLIT_TOKENS, tokens_per_block)
+    if tokens * _round_up(attention.latent.rank, _LANES) * DTYPES[dtype].bits // 8 > _MOST_VALUE_BYTES:
+        raise BuildError(
+            f"--tokens-per-block {tokens_per_block}: too many for latent attention (rank {attention.latent.rank}).",
+            "Blocks of up to 256 tokens do.",
+        )
 
 
 def _layer_bytes(attention: AttentionSpec, dtype: Dtype) -> int:

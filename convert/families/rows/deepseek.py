@@ -1,22 +1,26 @@
-"""DeepSeek-V2 and V3 (R1, Kimi-K2): latent attention, and a mixture of experts in groups."""
+"""Latent attention: DeepSeek-V2 and V3 (R1, Kimi-K2) and GLM-4.7-Flash, with experts in groups, and Youtu without."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from inflight.convert.checkpoint.moe_facts import MoeFacts
 from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.family import Family, Raw
-from inflight.convert.families.mixture_keys import LEAST_SUM, NO_RENORMALIZATION, dense_first_keys, groups
+from inflight.convert.families.mixture_keys import (
+    LEAST_SUM,
+    NO_RENORMALIZATION,
+    dense_first_keys,
+    dense_listed_keys,
+    groups,
+)
 from inflight.convert.families.mixtures import QWEN_EXPERTS, Mixture, shared_expert
 from inflight.convert.families.names import DECODER_NAMES, Names
 
 _ATTENTION = "model.layers.{layer}.self_attn."
 _NAMES: Names = {
     **{module: names for module, names in DECODER_NAMES.items() if module != "attention.qkv"},
-    **QWEN_EXPERTS.modules("mlp.gate"),
-    **shared_expert("mlp.shared_experts"),
     "attention.q": (f"{_ATTENTION}q_proj",),
     "attention.q_a": (f"{_ATTENTION}q_a_proj",),
     "attention.q_a_layernorm": (f"{_ATTENTION}q_a_layernorm",),
@@ -31,15 +35,21 @@ _COLUMNS: Mapping[str, Any] = {
     "dense_bias": "attention_bias",
     "interleaved_rope": True,
     "latent": True,
-    "names": _NAMES,
 }
+_MIXED_NAMES: Names = {**_NAMES, **QWEN_EXPERTS.modules("mlp.gate"), **shared_expert("mlp.shared_experts")}
 
 
-def latent_config(raw: Raw) -> Raw:
-    """What the other columns read: heads of queries, and the one head of keys and values that is cached."""
-    sizes = [raw.get(key, _SIZES[key]) for key in ("qk_nope_head_dim", "qk_rope_head_dim")]
-    whole = all(isinstance(size, int) for size in sizes)
-    return {**raw, "num_key_value_heads": 1, **({"head_dim": sum(sizes)} if whole else {})}
+def latent_config(sizes: Mapping[str, Any]) -> Callable[[Raw], Raw]:
+    """What the other columns read: heads of queries, and the one head of keys and values that is cached. `sizes`: those
+    of absent keys.
+    """
+
+    def read(raw: Raw) -> Raw:
+        parts = [raw.get(key, sizes[key]) for key in ("qk_nope_head_dim", "qk_rope_head_dim")]
+        whole = all(isinstance(size, int) for size in parts)
+        return {**raw, "num_key_value_heads": 1, **({"head_dim": sum(parts)} if whole else {})}
+
+    return read
 
 
 def deepseek2_keys(values: ConfigValues) -> dict[str, Any]:
@@ -58,11 +68,16 @@ def deepseek3_keys(values: ConfigValues) -> dict[str, Any]:
     method = values.raw.get("topk_method")
     if method not in (None, "noaux_tc"):
         values.problems.append(f"topk_method {method!r} is not supported (supported: noaux_tc)")
-    if values.raw.get("rope_interleave") is False:
-        values.problems.append("rope_interleave false is not supported: neighbours are turned here")
     _refuse_scores(values, "sigmoid")
-    moe = MoeFacts(biased_scores="sigmoid", least_sum=LEAST_SUM, num_groups=groups(values))
-    return {**_latent_keys(values), **_experts(values, moe)}
+    return {**_latent_keys(values), **_experts(values, _sigmoid(values))}
+
+
+def glm_lite_keys(values: ConfigValues) -> dict[str, Any]:
+    return {**_latent_keys(values), **dense_listed_keys(values, _sigmoid(values))}
+
+
+def _sigmoid(values: ConfigValues) -> MoeFacts:
+    return MoeFacts(biased_scores="sigmoid", least_sum=LEAST_SUM, num_groups=groups(values))
 
 
 def _experts(values: ConfigValues, moe: MoeFacts) -> dict[str, Any]:
@@ -78,6 +93,8 @@ def _refuse_scores(values: ConfigValues, known: str) -> None:
 
 
 def _latent_keys(values: ConfigValues) -> dict[str, Any]:
+    if values.raw.get("rope_interleave") is False:
+        values.problems.append("rope_interleave false is not supported: neighbours are turned here")
     rotary = values.count("qk_rope_head_dim")
     if rotary % 2 and values.shapes_known:
         values.problems.append(f"qk_rope_head_dim {rotary} is odd, and pairs are turned")
@@ -91,6 +108,13 @@ def _latent_keys(values: ConfigValues) -> dict[str, Any]:
     }
 
 
+_GLM_SIZES: Mapping[str, Any] = {
+    "kv_lora_rank": 512,
+    "q_lora_rank": 768,
+    "qk_nope_head_dim": 192,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 256,
+}
 _SIZES: Mapping[str, Any] = {
     "kv_lora_rank": 512,
     "q_lora_rank": 1536,
@@ -103,7 +127,8 @@ DEEPSEEK: tuple[Family, ...] = (
         architecture="DeepseekV2ForCausalLM",
         model_type="deepseek_v2",
         keys=deepseek2_keys,
-        decoder=latent_config,
+        decoder=latent_config(_SIZES),
+        names=_MIXED_NAMES,
         mixture=Mixture(QWEN_EXPERTS.stacks("mlp.experts")),
         defaults={
             **_SIZES,
@@ -119,7 +144,8 @@ DEEPSEEK: tuple[Family, ...] = (
         architecture="DeepseekV3ForCausalLM",
         model_type="deepseek_v3",
         keys=deepseek3_keys,
-        decoder=latent_config,
+        decoder=latent_config(_SIZES),
+        names=_MIXED_NAMES,
         mixture=Mixture(QWEN_EXPERTS.stacks("mlp.experts"), biased_choice=True, predicts_further=True),
         defaults={
             **_SIZES,
@@ -133,6 +159,34 @@ DEEPSEEK: tuple[Family, ...] = (
             "routed_scaling_factor": 2.5,
             "moe_intermediate_size": 2048,
         },
+        **_COLUMNS,
+    ),
+    Family(
+        architecture="Glm4MoeLiteForCausalLM",
+        model_type="glm4_moe_lite",
+        keys=glm_lite_keys,
+        decoder=latent_config(_GLM_SIZES),
+        names=_MIXED_NAMES,
+        mixture=Mixture(QWEN_EXPERTS.stacks("mlp.experts"), biased_choice=True, predicts_further=True),
+        defaults={
+            **_GLM_SIZES,
+            "rms_norm_eps": 1e-5,
+            "n_routed_experts": 64,
+            "n_shared_experts": 1,
+            "num_experts_per_tok": 4,
+            "norm_topk_prob": True,
+            "routed_scaling_factor": 1.8,
+            "moe_intermediate_size": 1536,
+        },
+        **_COLUMNS,
+    ),
+    Family(
+        architecture="YoutuForCausalLM",
+        model_type="youtu",
+        keys=_latent_keys,
+        decoder=latent_config(_SIZES),
+        names=_NAMES,
+        defaults={**_SIZES, "tie_word_embeddings": True},
         **_COLUMNS,
     ),
 )

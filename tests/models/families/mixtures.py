@@ -9,6 +9,7 @@ from transformers import (
     DeepseekV3Config,
     Ernie4_5_MoeConfig,
     Glm4MoeConfig,
+    Glm4MoeLiteConfig,
     GptOssConfig,
     GraniteMoeConfig,
     GraniteMoeSharedConfig,
@@ -30,12 +31,13 @@ MIXTURE_CONFIGS: dict[str, Any] = {
     "gpt_oss": GptOssConfig,
     "ernie4_5_moe": Ernie4_5_MoeConfig,
     "glm4_moe": Glm4MoeConfig,
+    "glm4_moe_lite": Glm4MoeLiteConfig,
     "deepseek_v2": DeepseekV2Config,
     "deepseek_v3": DeepseekV3Config,
 }
 MIXTURES = tuple(MIXTURE_CONFIGS)
 # Families of latent attention, which have no key-value heads of their own.
-LATENT = ("deepseek_v2", "deepseek_v3")
+LATENT = ("deepseek_v2", "deepseek_v3", "glm4_moe_lite")
 # transformers has no head size of its own for these: it is hidden_size / heads.
 SHARED_OUT_HEADS = ("granitemoe", "granitemoeshared", "qwen2_moe", "olmoe", "ernie4_5_moe")
 
@@ -90,19 +92,26 @@ def random_groups(rng: Any) -> dict[str, Any]:
 
 
 def random_latent(rng: Any, family: str) -> dict[str, Any]:
-    """Keys of latent attention of odd sizes, with a product of queries or two, and of experts in groups."""
+    """Keys of latent attention, and of experts in groups."""
+    sizes = {**random_latent_attention(rng), **random_groups(rng), "n_shared_experts": int(rng.integers(1, 3))}
+    sizes |= {"moe_intermediate_size": int(rng.integers(9, 90)), "routed_scaling_factor": float(rng.uniform(0.5, 2.5))}
+    if family == "glm4_moe_lite":
+        return {**sizes, "mlp_layer_types": [str(rng.choice(["dense", "sparse"])), "sparse"]}
+    sizes |= {"first_k_dense_replace": int(rng.integers(0, 2))}
+    if family == "deepseek_v2":
+        # transformers' DeepSeek-V2 turns pairs as complex numbers, which begin at even places.
+        sizes |= {name: 2 * sizes[name] for name in ("kv_lora_rank", "qk_nope_head_dim")}
+        sizes |= {"topk_method": str(rng.choice(["greedy", "group_limited_greedy"]))}
+    return sizes
+
+
+def random_latent_attention(rng: Any) -> dict[str, Any]:
+    """Odd sizes, with a product of queries or two."""
     flag, rotary = bool(rng.random() < 0.5), 2 * int(rng.integers(1, 20))
     sizes: dict[str, Any] = {"kv_lora_rank": int(rng.integers(5, 90))}
     sizes |= {"q_lora_rank": int(rng.integers(9, 70)) if flag else None}
     sizes |= {"qk_nope_head_dim": int(rng.integers(3, 50)), "qk_rope_head_dim": rotary, "head_dim": rotary}
     sizes |= {"v_head_dim": int(rng.integers(3, 50)), "attention_bias": bool(rng.random() < 0.3)}
-    sizes |= {**random_groups(rng), "n_shared_experts": int(rng.integers(1, 3))}
-    sizes |= {"moe_intermediate_size": int(rng.integers(9, 90)), "first_k_dense_replace": int(rng.integers(0, 2))}
-    sizes |= {"routed_scaling_factor": float(rng.uniform(0.5, 2.5))}
-    if family == "deepseek_v2":
-        # transformers' DeepSeek-V2 turns pairs as complex numbers, which begin at even places.
-        sizes |= {name: 2 * sizes[name] for name in ("kv_lora_rank", "qk_nope_head_dim")}
-        sizes |= {"topk_method": str(rng.choice(["greedy", "group_limited_greedy"]))}
     if rng.random() < 0.6:
         yarn: dict[str, Any] = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": float(rng.uniform(2, 20))}
         yarn |= {"beta_fast": 32.0, "beta_slow": 1.0, "original_max_position_embeddings": 64}

@@ -117,8 +117,8 @@ def verify(
         )
     elif routed is not None and not routed.enough:
         conclusion += (
-            f" Routers hesitate so often that only {routed.steady} tokens were compared one by one: an engine of a"
-            " model converted with --dtype float32 is compared at all of them."
+            f" Routers hesitate so often that only {routed.steady} tokens were compared one by one: a float32 engine"
+            " without rounded weights, rows or cache is compared at all of them."
         )
     _report(results, routed, layers, conclusion, as_json)
     if failed:
