@@ -83,12 +83,20 @@ def running_shim(
     strict_model_name: bool = False,
     allowed_origins: Sequence[str] = (),
     max_queue_size: int = 0,
+    tool_call_parser: str | None = None,
 ) -> Iterator[str]:
     """The shim's base URL; it runs on a thread with an event loop of its own."""
     manifest = read_engine_directory(engine).manifest
     tokenizer = load_tokenizer(engine / "tokenizer")
     service = Service(
-        MODEL, manifest, tokenizer, backend, ShimMetrics(), strict_model_name, max_queue_size=max_queue_size
+        MODEL,
+        manifest,
+        tokenizer,
+        backend,
+        ShimMetrics(),
+        strict_model_name,
+        max_queue_size=max_queue_size,
+        tool_call_parser=tool_call_parser,
     )
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
@@ -120,12 +128,12 @@ def triton(
 
 
 @contextmanager
-def generating_shim(engine: Path) -> Iterator[str]:
+def generating_shim(engine: Path, tool_call_parser: str | None = None) -> Iterator[str]:
     """The shim with the engine inside."""
     executor = load_engine(engine)
     grammars = GrammarCompiler(partial(load_tokenizer, engine / "tokenizer"), executor.manifest)
     backend = EmbeddedBackend(EngineThread(EngineCore(executor, grammars=grammars)))
-    with running_shim(engine, backend) as url:
+    with running_shim(engine, backend, tool_call_parser=tool_call_parser) as url:
         yield url
 
 

@@ -116,7 +116,10 @@ def test_structured_output_begins_behind_it(
 
 
 def test_calls_that_are_required_come_behind_it(client: openai.OpenAI, rng: np.random.Generator) -> None:
-    parameters = {"type": "object", "properties": {"days": {"type": "integer", "minimum": 0, "maximum": 9}}}
+    parameters: dict[str, Any] = {
+        "type": "object",
+        "properties": {"days": {"type": "integer", "minimum": 0, "maximum": 9}},
+    }
     parameters |= {"required": ["days"], "additionalProperties": False}
     tools: Any = [{"type": "function", "function": {"name": "forecast", "parameters": parameters}}]
     body = asked(rng, OPENED | {"thinking_token_budget": 12}, max_tokens=500, tools=tools, tool_choice="required")

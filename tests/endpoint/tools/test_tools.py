@@ -6,6 +6,7 @@ The engine says anything that it may (a null engine), so nothing but the grammar
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -14,9 +15,11 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from tests.endpoint.conftest import MODEL
+from tests.endpoint.conftest import MODEL, generating_shim
+from tests.endpoint.openai_api.test_openai_api import post
 from tests.endpoint.tools.definitions import ADD, MESSAGES, NOW, TOOLS, WEATHER, parameters_of
 from tests.engines.random_schemas import random_schema
+from tests.engines.serving_engines import write_null_engine
 from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.endpoint
@@ -186,6 +189,7 @@ SCHEMAS: list[tuple[Any, str]] = [
     ({"type": "object", "properties": {"a": {"type": "text"}}}, ".properties.a.type"),
     ({"type": "object", "properties": ["a"]}, ".properties"),
     ({"type": "object", "required": "a"}, ".required"),
+    ({"type": "object", "required": True}, ".required"),
     ({"type": "object", "properties": {"a": {"type": "array", "items": 3}}}, ".properties.a.items"),
 ]
 
@@ -231,3 +235,25 @@ def test_bad_calls_in_a_conversation_are_a_400_that_says_where(ask: Any, more: l
     with pytest.raises(openai.BadRequestError) as refusal:
         ask(messages=[*MESSAGES, *more], tools=[WEATHER, ADD])
     assert refusal.value.param == param
+
+
+@pytest.fixture(scope="module")
+def plain_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its template knows no tools."""
+    return write_null_engine(tmp_path_factory.mktemp("plain") / "engine", max_seq_len=8192)
+
+
+@pytest.mark.parametrize("parser", [None, "hermes", "llama3_json", "qwen3_coder"])
+def test_a_model_whose_template_knows_no_tools_is_told_of_them(plain_engine: Path, parser: str | None) -> None:
+    with generating_shim(plain_engine, parser) as url:
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=PATIENCE_S)
+        asked: dict[str, Any] = {"model": MODEL, "tools": TOOLS, "tool_choice": named("add"), "max_tokens": 3000}
+        message = client.chat.completions.create(messages=MESSAGES, **asked).choices[0].message
+        call: Any = (message.tool_calls or [None])[0]
+        check_call(call)
+        messages = [*MESSAGES, message.model_dump(), {"role": "tool", "tool_call_id": call.id, "content": "42"}]
+        assert client.chat.completions.create(messages=messages, **asked).choices[0].message.tool_calls
+        _, counted = post(url, "/tokenize", json.dumps({"messages": messages, "tools": [NOW]}).encode())
+        _, prompt = post(url, "/detokenize", json.dumps({"tokens": counted["tokens"]}).encode())
+    for part in ('{"name": "now"', '"name": "add", "arguments": {', "<tool_response>\n42\n</tool_response>"):
+        assert part in prompt["prompt"]

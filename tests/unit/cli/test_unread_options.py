@@ -207,3 +207,8 @@ def test_a_gguf_file_that_ends_at_once_is_named_as_one(tmp_path: Path) -> None:
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     with pytest.raises(InflightError, match=r"x\.gguf is truncated"):
         convert_model(str(tmp_path / "x.gguf"), tmp_path / "out")
+
+
+def test_serve_refuses_a_tool_call_parser_that_is_not_there(tmp_path: Path) -> None:
+    code, text = run("serve", write_null_engine(tmp_path / "engine"), "--tool-call-parser", "verse")
+    assert code != 0 and "no tool call parser verse" in text

@@ -33,7 +33,8 @@ def structure_with_tools(
     if use is None or (asked is None and not use.is_forced):
         return asked
     if asked is None or use.is_forced:
-        return "tools", StructuredOutputs(grammar=calls_grammar(form, use.tools, use.most, tokenizer))
+        with blaming("tools"):
+            return "tools", StructuredOutputs(grammar=calls_grammar(form, use.tools, use.most, tokenizer))
     name, content = asked
     with blaming(name):
         grammar = calls_or_content_grammar(form, use.tools, use.most, tokenizer, content)

@@ -25,12 +25,13 @@ def schema_problem(parameters: Mapping[str, Any]) -> Problem | None:
 
 
 def as_object_schema(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema for which arguments are an object, of the properties that it names unless it says otherwise: a function
-    takes no others."""
+    """A schema for which arguments are an object, of the properties that it names unless it says or needs others: a
+    function takes no others."""
     schema: dict[str, Any] = {"type": "object", **parameters}
-    if _OPEN & set(schema):
+    properties = schema.get("properties", {})
+    if _OPEN & set(schema) or set(schema.get("required", ())) - set(properties):
         return schema
-    return {**schema, "properties": schema.get("properties", {}), "additionalProperties": False}
+    return {**schema, "properties": properties, "additionalProperties": False}
 
 
 def _problems(place: str, schema: Any, depth: int) -> Iterator[Problem]:
@@ -47,10 +48,8 @@ def _problems(place: str, schema: Any, depth: int) -> Iterator[Problem]:
         if kind not in _TYPES:
             yield f"{place}.type", f"{kind!r} is none of the types {', '.join(_TYPES)}"
     required = schema.get("required", [])
-    # A boolean is draft 3's, of a single property.
-    if not isinstance(required, list | bool) or (
-        isinstance(required, list) and not all(isinstance(each, str) for each in required)
-    ):
+    # In draft 3 a property says of itself whether it is required.
+    if not (place and isinstance(required, bool)) and not _are_names(required):
         yield f"{place}.required", "required is a list of names"
     yield from _problems_within(place, schema, depth - 1)
 
@@ -74,6 +73,10 @@ def _problems_within(place: str, schema: Mapping[str, Any], depth: int) -> Itera
             yield from _problems(f"{place}.{key}", each, depth)
     if "enum" in schema and not isinstance(schema["enum"], list):
         yield f"{place}.enum", f"enum is a list, not {_kind(schema['enum'])}"
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
 def _kind(value: Any) -> str:

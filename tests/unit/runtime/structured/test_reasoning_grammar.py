@@ -38,7 +38,7 @@ def tokenizer(request: pytest.FixtureRequest, engine: Path) -> Tokenizer:
     tokenizer = load_tokenizer(engine / "tokenizer")
     if request.param == "tokens":
         backend = tokenizer.backend
-        backend.add_special_tokens([AddedToken("<think>"), AddedToken("</think>")])  # type: ignore[attr-defined]
+        backend.add_special_tokens([AddedToken("<think>"), AddedToken("</think>")])
         tokenizer = Tokenizer(backend)
     return tokenizer
 

@@ -85,11 +85,16 @@ def test_any_text_gives_the_same_parts_however_it_is_cut(name: str, rng: np.rand
 
 def test_text_is_held_back_only_while_it_may_be_a_marker() -> None:
     parser = THINK.parser(Beginning.REASONING)
-    assert [part.text for part in parser.push("I see </") if hasattr(part, "text")] == ["I see"]
-    assert parser.holds_marker and parser.is_reasoning
-    assert [part.text for part in parser.push("p> but") if hasattr(part, "text")] == [" </p> but"]
-    assert not parser.holds_marker
-    assert list(parser.push("</think>x")) and parser.is_over
+    seen = []
+    for text in ("I see </", "p> but", "</think>", "x"):
+        shown = "".join(getattr(part, "text", "") for part in parser.push(text))
+        seen.append((shown, parser.holds_marker, parser.is_reasoning, parser.is_over))
+    assert seen == [
+        ("I see", True, True, False),
+        (" </p> but", False, True, False),
+        ("", False, False, True),
+        ("x", False, False, True),
+    ]
 
 
 @pytest.mark.parametrize(
