@@ -45,7 +45,7 @@ def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     tokenizer = load_tokenizer(engine / "tokenizer")
     if request.param == "tokens":
         backend = tokenizer.backend
-        backend.add_special_tokens([AddedToken("[say]")])  # type: ignore[attr-defined]
+        backend.add_special_tokens([AddedToken("[say]")])
         tokenizer = Tokenizer(backend)
     return tokenizer
 
