@@ -30,10 +30,13 @@ class _Block(FunctionBlock):
         super().__init__(index, schemas, is_open=True)
 
     def _read_name(self, text: str, at: int, parts: list[Part]) -> int | None:
-        found = first_marker(text[at:], ("\n", _KEY, CLOSING))
-        name = text[at : len(text) if found is None else at + found[0]].strip()
+        ends = ("\n", _KEY, CLOSING)
+        found = first_marker(text[at:], ends)
+        # What may yet become a marker is no part of the name.
+        end = len(text) - may_begin(text[at:], ends) if found is None else at + found[0]
+        name = text[at:end].strip()
         is_none = found is not None and not name
-        self.is_over = is_none or len(name) > _LONGEST or any(mark in name.removesuffix("<") for mark in '{}"\n ')
+        self.is_over = is_none or len(name) > _LONGEST or any(mark in name for mark in '{}"\n ')
         if found is None or self.is_over:
             return None
         own = self._schemas.get(name)
