@@ -48,6 +48,21 @@ INLINE void turn_floats(const uint32_t *from, int64_t tokens, uint32_t *to, int6
     UNROLL for (int t = 0; t < LANES; t++) memcpy(to + t * width, x + t, sizeof x[t]);
 }
 
+/* The same of 16 bits. */
+INLINE void turn_halves(const uint16_t *from, int64_t tokens, uint16_t *to, int64_t width) {
+    u32x16 x[LANES];
+    UNROLL for (int d = 0; d < LANES; d++) {
+        u16x16 line;
+        memcpy(&line, from + d * tokens, sizeof line);
+        x[d] = __builtin_convertvector(line, u32x16);
+    }
+    transpose_words(x);
+    UNROLL for (int t = 0; t < LANES; t++) {
+        const u16x16 line = __builtin_convertvector(x[t], u16x16);
+        memcpy(to + t * width, &line, sizeof line);
+    }
+}
+
 /* 16 tokens of 32 elements of 16 bits, which lie in pairs: a word is two elements of a token, and becomes two tokens of
  * an element. */
 INLINE void turn_pairs(const uint32_t *from, int64_t tokens, uint32_t *to, int64_t width) {
@@ -84,16 +99,17 @@ INLINE void turn_elements(cache_shape s, const void *keys, int64_t token, int64_
  * zero: whatever used the block before, they are finite numbers. */
 INLINE void split_latents(cache_shape s, void *keys, const split_view *view, void *to) {
     const int64_t width = padded_head(s), wide = s.type == BF16 ? 2 * LANES : LANES;
-    const int vectors = s.type == F32 || s.type == BF16;
+    const int vectors = element_size(s.type) > 1;
     for (int64_t n = view->skip; n < view->end; n++) {
         void *from = key_block(s, keys, view->blocks[n], view->head), *values = at(s.type, to, n * value_elements(s));
         const int64_t tokens = block_tokens(s, view, n);
         for (int64_t t = 0; t < tokens; t += LANES) {
             int64_t d = 0;
             for (; vectors && d + wide <= s.latent; d += wide) {
-                const uint32_t *lines = at(s.type, from, key_place(s, t, d));
-                uint32_t *rows = at(s.type, values, value_place(s, t, d));
+                const void *lines = at(s.type, from, key_place(s, t, d));
+                void *rows = at(s.type, values, value_place(s, t, d));
                 if (s.type == F32) turn_floats(lines, s.tokens_per_block, rows, width);
+                else if (s.type == F16) turn_halves(lines, s.tokens_per_block, rows, width);
                 else turn_pairs(lines, s.tokens_per_block, rows, width);
             }
             turn_elements(s, from, t, d, values);
