@@ -42,6 +42,7 @@ def model_facts(checkpoint: Checkpoint) -> ModelFacts:
         num_attention_heads=first.attention.num_heads,
         num_key_value_heads=first.attention.num_kv_heads,
         head_size=first.attention.head_size,
+        latent_size=UNSET if first.attention.latent is None else first.attention.cached_elements,
         max_position_embeddings=spec.max_positions or 0,
         sliding_window=windows[0] if len(windows) == 1 else None,
         layer_kinds=kinds if len(kinds) > 1 else UNSET,
@@ -79,7 +80,12 @@ def _stack_biases(checkpoint: Checkpoint) -> list[TensorEntry]:
 def _stacks(checkpoint: Checkpoint) -> list[TensorEntry]:
     """The matrices of all experts of a layer are one tensor (experts, out, in)."""
     weights = (entry for name, entry in checkpoint.logical_tensors().items() if name.endswith(".weight"))
-    return [entry for entry in weights if len(entry.shape) == _STACK_AXES]
+    return [entry for entry in weights if len(entry.shape) == _STACK_AXES and not _of_heads(entry.name)]
+
+
+def _of_heads(name: str) -> bool:
+    """Whether a stack is that of the heads of latent attention, all of which every token meets."""
+    return name.endswith((".attention.k_b.weight", ".attention.v_b.weight"))
 
 
 def _met(checkpoint: Checkpoint, entry: TensorEntry, amount: int) -> int:
@@ -144,7 +150,8 @@ def work_plan(checkpoint: Checkpoint, target: BuildFacts) -> WorkPlan:
     the scales and zero points of quantized ones. Of experts a step of one token reads those that it meets.
     """
     tensors = checkpoint.logical_tensors()
-    matrices = {name: entry for name, entry in tensors.items() if name.endswith(".weight") and len(entry.shape) == 2}
+    weights = {name: entry for name, entry in tensors.items() if name.endswith(".weight")}
+    matrices = {name: entry for name, entry in weights.items() if len(entry.shape) == 2 or _of_heads(name)}
     embedding = matrices.pop(_EMBEDDING)
     for table in _TABLES:
         matrices.pop(table, None)

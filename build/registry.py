@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from inflight.build.recipe import BuildRecipe, flag_name, refuse_problems
 from inflight.build.target import AnyTarget
+from inflight.engine_format.registry import Registry
 from inflight.errors import BuildError, InflightError
-from inflight.registry import Registry
 
 GROUP = "inflight.targets"
 

@@ -165,7 +165,7 @@ def _matrices(config: CheckpointConfig, reading: ConfigReading) -> tuple[list[st
     """
     specs = _matrix_specs(config, reading)
     plain = [module for module, listed in specs.items() if listed[0].plain]
-    stacks = [module for module, listed in specs.items() if listed[0].experts is not None]
+    stacks = [module for module, listed in specs.items() if listed[0].experts is not None and not listed[0].plain]
     return [module for module in specs if module not in plain], plain, stacks
 
 

@@ -18,11 +18,15 @@ INT, FLOAT, STRING = ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeT
 _HEADS = {"num_heads": INT, "num_kv_heads": INT, "head_size": INT}
 # What the numbers of a cache of 8-bit floats are multiplied by.
 CACHE_FACTORS = {"key_factor": FLOAT, "value_factor": FLOAT}
+# Of latent attention, whose rows are keys, and values with them.
+KEY_FACTOR = "key_factor"
+_LATENT = {"num_heads": INT, "rank": INT, "rotary_size": INT, KEY_FACTOR: FLOAT}
 _ADDED = frozenset({"bias", "zero", "residual", "codebook", "unit"})
 _GATE_BIASES = frozenset({"gate_bias", "up_bias", "gate_zero", "up_zero", "codebook", "gate_unit", "up_unit"})
 # Softplus of the first number, that of the second plus beta, and the others.
 XIELU = ("positive", "negative", "beta", "epsilon")
 _MIXTURE = {"top_k": INT, "routing": STRING, "epsilon": FLOAT, "scale": FLOAT, "activation": STRING}
+_MIXTURE |= {"groups": INT, "top_groups": INT}
 _STACK_BIASES = ("fc_bias", "proj_bias")
 _STACK_PARTS = ("fc_zero", "proj_zero", "fc_codebook", "proj_codebook", "fc_unit", "proj_unit")
 # Constants of rounded rows: one scale for all rows, or the range to which a row of 8-bit floats is cut.
@@ -90,6 +94,19 @@ OPERATORS: Mapping[str, Operator] = {
         ("y",),
         {**_HEADS, **CACHE_FACTORS, "scale": FLOAT, "window": INT, "causal": INT, "softcap": FLOAT},
         optional=frozenset({"sinks"}),
+    ),
+    "HeadLinear": Operator(("x", "weight"), ("y",), {"row_size": INT}),
+    "LatentCacheWrite": Operator(
+        (
+            *("q", "met", "kv", "norm", "cos", "sin"),
+            *("positions", "sequence_of_row", "block_tables", "cache"),
+        ),
+        ("queries", "cache_written"),
+        {**_LATENT, "epsilon": FLOAT},
+        in_place={"cache_written": "cache"},
+    ),
+    "PagedLatentAttention": Operator(
+        ("q", "cache", "positions", "sequence_of_row", "block_tables"), ("y",), {**_LATENT, "scale": FLOAT}
     ),
     "GatherRows": Operator(("x", "rows"), ("y",)),
     "QuantizeRows": Operator(
@@ -159,10 +176,14 @@ OF_EXPERTS = ("clamped_swiglu",)
 GREATEST_LEVEL: Mapping[RowDtype, int] = {"int8": 127, "int16": 32639, "float8_e4m3fn": 448}
 
 # Products, whose input 0 is rows and whose input 1 is a weight.
-PRODUCTS = ("Linear", "GatedLinear", "Experts")
+PRODUCTS = ("Linear", "GatedLinear", "Experts", "HeadLinear")
 # Which output of an operator is rounded to the type in which a product reads it.
 ROUNDED_OUTPUTS = dict.fromkeys(
-    ("RMSNorm", "LayerNorm", "GatedLinear", "Activation", "Xielu", "Gate", "PagedAttention", "RoundRows"), 0
+    (
+        *("RMSNorm", "LayerNorm", "GatedLinear", "Activation", "Xielu", "Gate", "RoundRows"),
+        *("PagedAttention", "PagedLatentAttention"),
+    ),
+    0,
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -26,10 +28,10 @@ class AttentionLayer:
         self._name = f"layers.{index}.attention"
 
     def __call__(
-        self, x: ir.Value, past_key: ir.Value, past_value: ir.Value, shared: SharedInputs
-    ) -> tuple[ir.Value, ir.Value, ir.Value]:
-        """x [B, L, hidden], caches [B, kv_heads, P, D] -> (delta [B, L, hidden], present key, present value)."""
-        spec = self._spec
+        self, x: ir.Value, past: Sequence[ir.Value], shared: SharedInputs
+    ) -> tuple[ir.Value, Sequence[ir.Value]]:
+        """x [B, L, hidden], caches of keys and values [B, kv_heads, P, D] -> (delta [B, L, hidden], present caches)."""
+        spec, (past_key, past_value) = self._spec, past
         query, key, value = self._split(x)
         query = self._turned(query, "q", spec.num_heads, spec.q_norm, shared)
         key = self._turned(key, "k", spec.num_kv_heads, spec.k_norm, shared)
@@ -38,7 +40,7 @@ class AttentionLayer:
         present_value = self._write(past_value, value, f"present_value.{self._index}", shared)
         context = self._attend(query, present_key, present_value, shared)
         delta = self._layers.linear(context, f"{self._source}.dense", f"{self._name}.dense")
-        return delta, present_key, present_value
+        return delta, (present_key, present_value)
 
     def _split(self, x: ir.Value) -> list[ir.Value]:
         query_size = self._spec.num_heads * self._spec.head_size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -9,6 +11,7 @@ from inflight.build.graph.builder import GraphBuilder
 from inflight.build.graph.values import shape_of
 from inflight.build.network.attention import AttentionLayer
 from inflight.build.network.experts.layer import ExpertsLayer
+from inflight.build.network.latent import LatentAttentionLayer
 from inflight.build.network.layers import FLOAT, Layers
 from inflight.build.network.shared_inputs import SharedInputs
 from inflight.convert.checkpoint.model_spec import ExpertsSpec, LayerSpec, NormSpec
@@ -23,15 +26,16 @@ class DecoderLayer:
         self._spec = spec
         self._source = f"transformer.layers.{index}"
         self._name = f"layers.{index}"
-        self._attention = AttentionLayer(builder, layers, spec.attention, index)
+        kind = AttentionLayer if spec.attention.latent is None else LatentAttentionLayer
+        self._attention: AttentionLayer | LatentAttentionLayer = kind(builder, layers, spec.attention, index)
 
     def __call__(
-        self, x: ir.Value, past: tuple[ir.Value, ir.Value], shared: SharedInputs
-    ) -> tuple[ir.Value, ir.Value, ir.Value]:
-        """x [B, L, hidden], caches [B, kv_heads, P, D] -> (x, present key, present value), shaped alike."""
+        self, x: ir.Value, past: Sequence[ir.Value], shared: SharedInputs
+    ) -> tuple[ir.Value, Sequence[ir.Value]]:
+        """x [B, L, hidden], caches [B, kv_heads, P, D] -> (x, present caches), shaped alike."""
         spec = self._spec
         normed = self._norm(x, spec.before_attention, "input_norm")
-        delta, present_key, present_value = self._attention(normed, *past, shared)
+        delta, presents = self._attention(normed, past, shared)
         if spec.parallel:
             if spec.before_mlp != spec.before_attention:
                 normed = self._norm(x, spec.before_mlp, "post_norm")
@@ -43,7 +47,7 @@ class DecoderLayer:
             delta = ExpertsLayer(self._builder, self._layers)(normed, spec.mlp, self._source, self._name)
         else:
             delta = self._layers.mlp(normed, spec.mlp, self._source, self._name)
-        return self._add(x, delta, spec.after_mlp, "mlp"), present_key, present_value
+        return self._add(x, delta, spec.after_mlp, "mlp"), presents
 
     def _norm(self, x: ir.Value, norm: NormSpec | None, name: str) -> ir.Value:
         return x if norm is None else self._layers.norm(x, norm, self._source, f"{self._name}.{name}")

@@ -5,9 +5,10 @@ Quantized weights are DequantizeLinear of integers, and the rows that meet them 
 Inputs: token_ids int64 [batch, step]; token_types, of the same shape, of a model that has them; positions int64
 [batch, step], absolute, within 0 .. max_seq_len - 1;
 write_index int64 [batch], where in the cache the step is written: the position of its first token;
-past_key.{i}, past_value.{i} float32 [batch, kv_heads, max_seq_len, head_size].
+past_key.{i}, past_value.{i} float32 [batch, kv_heads, max_seq_len, head_size]; of a layer with latent attention the
+first alone, [batch, 1, max_seq_len, rank + rotary].
 Outputs: logits float32 [batch, step, vocab], or states float32 [batch, step, size] of a model whose hidden states are
-pooled; present_key.{i}, present_value.{i}, shaped as the caches.
+pooled; present_key.{i}, present_value.{i}, as the caches.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def build_network(checkpoint: Checkpoint, max_seq_len: int) -> ir.Model:
     x = x if spec.embedding_norm is None else layers.norm(x, spec.embedding_norm, "transformer", "embedding_norm")
     presents: list[ir.Value] = []
     for index, (layer, past) in enumerate(zip(spec.layers, caches, strict=True)):
-        x, *present = DecoderLayer(builder, layers, layer, index)(x, past, shared)
+        x, present = DecoderLayer(builder, layers, layer, index)(x, past, shared)
         presents += present
     x = x if spec.final_norm is None else layers.norm(x, spec.final_norm, "transformer", "final_norm")
     result = layers.logits(x) if spec.pooled is None else layers.states(x, spec.pooled)
@@ -63,7 +64,10 @@ def build_network(checkpoint: Checkpoint, max_seq_len: int) -> ir.Model:
     )
 
 
-def _cache_inputs(builder: GraphBuilder, layer: LayerSpec, max_seq_len: int, index: int) -> tuple[ir.Value, ir.Value]:
+def _cache_inputs(builder: GraphBuilder, layer: LayerSpec, max_seq_len: int, index: int) -> tuple[ir.Value, ...]:
+    if layer.attention.latent is not None:
+        row = (BATCH, 1, max_seq_len, layer.attention.cached_elements)
+        return (builder.input(f"past_key.{index}", FLOAT, row),)
     shape = (BATCH, layer.attention.num_kv_heads, max_seq_len, layer.attention.head_size)
     return (
         builder.input(f"past_key.{index}", FLOAT, shape),

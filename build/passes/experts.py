@@ -31,7 +31,7 @@ from inflight.build.quantization.forms import find_stack
 # Inputs: rows, logits, two stacks, and their biases.
 _WITH_BIASES = 6
 # What the operators have of the function's attributes.
-_KEPT = ("top_k", "routing", "epsilon", "scale", "activation")
+_KEPT = ("top_k", "routing", "epsilon", "scale", "activation", "groups", "top_groups")
 
 
 def fuse_experts(graph: ir.Graph) -> None:

@@ -1,8 +1,8 @@
 """Move the gathering of logit rows ahead of whatever treats rows alike, so that the end of the model sees R rows only.
 
-It stops at the last PagedAttention and at the residual stream before it: the last layer's output projection, norm and
-MLP, the last norm and the vocabulary projection run on the rows whose logits are wanted. Rows are computed each on
-their own, so none of their bits change.
+It stops at the last attention, and at the residual stream before it: the last layer's output projection, norm and MLP,
+the last norm and the vocabulary projection run on the rows whose logits are wanted. Rows are computed each on their
+own, so none of their bits change.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from inflight.build.passes.rewrite import fused, nodes_of, replace
 _ROW_INPUTS = {
     "Linear": (0, 3),
     "GatedLinear": (0,),
+    "HeadLinear": (0,),
     "RMSNorm": (0, 2),
     "LayerNorm": (0,),
     "Activation": (0,),

@@ -18,8 +18,14 @@ TOKENS, LOGIT_ROWS = "T", "R"
 _OF_TOKENS = ("token_ids", "positions", "token_types")
 _INT32 = ir.DataType.INT32
 # Where the fused operators take positions and paging: RopeCacheWrite, PagedAttention.
-_PAGING_INPUTS = {"RopeCacheWrite": (6, 7), "PagedAttention": (4, 5)}
-_CACHE_INPUTS = (8, 9)
+_PAGING_INPUTS = {
+    "RopeCacheWrite": (6, 7),
+    "PagedAttention": (4, 5),
+    "LatentCacheWrite": (7, 8),
+    "PagedLatentAttention": (3, 4),
+}
+# Which inputs are caches of the operators that write them, and what they are called.
+_CACHE_INPUTS = {"RopeCacheWrite": {"key_cache": 8, "value_cache": 9}, "LatentCacheWrite": {"key_cache": 9}}
 # A token of a head of integers ends with its float32 scale.
 _SCALE_BITS = 32
 _INTEGERS = (ir.DataType.INT8, ir.DataType.INT4)
@@ -49,12 +55,15 @@ def pack_tokens(
 
 
 def _page_caches(graph: ir.Graph, tokens_per_block: int, kv_dtype: ir.DataType) -> list[ir.Value]:
-    """Give each RopeCacheWrite its paged caches, in place of the linear ones; return the caches in layer order."""
+    """Give each operator that writes caches paged ones, in place of the linear ones; return the caches in layer
+    order."""
     caches: list[ir.Value] = []
-    for layer, node in enumerate(nodes_of(graph, "RopeCacheWrite", DOMAIN)):
-        for name, index, present in zip(("key_cache", "value_cache"), _CACHE_INPUTS, node.outputs[1:], strict=True):
+    writes = [node for node in graph if node.domain == DOMAIN and node.op_type in _CACHE_INPUTS]
+    for layer, node in enumerate(writes):
+        inputs = _CACHE_INPUTS[node.op_type]
+        for (name, index), present in zip(inputs.items(), node.outputs[1:], strict=True):
             cache = node.inputs[index]
-            assert cache is not None, "RopeCacheWrite has caches from the start"
+            assert cache is not None, f"{node.op_type} has caches from the start"
             _, heads, _, size = shape_of(cache)
             elements = int(size) + (_SCALE_BITS // int(kv_dtype.bitwidth) if kv_dtype in _INTEGERS else 0)
             if present.is_graph_output():
@@ -72,7 +81,8 @@ def _set_factors(graph: ir.Graph, factors: Sequence[tuple[float, float]]) -> Non
     for op_type in _PAGING_INPUTS:
         for node, pair in zip(nodes_of(graph, op_type, DOMAIN), factors, strict=False):
             for name, factor in zip(CACHE_FACTORS, pair, strict=True):
-                node.attributes[name] = ir.AttrFloat32(name, factor)
+                if name in node.attributes:
+                    node.attributes[name] = ir.AttrFloat32(name, factor)
 
 
 def _pack_shapes(graph: ir.Graph) -> None:

@@ -28,6 +28,7 @@ from inflight.build.passes.experts import fuse_experts
 from inflight.build.passes.gate import fuse_gate
 from inflight.build.passes.gated_linear import fuse_gated_linear
 from inflight.build.passes.gather_logit_rows import gather_logit_rows
+from inflight.build.passes.latent_attention import fuse_latent_attention
 from inflight.build.passes.layer_norm import fuse_layer_norm
 from inflight.build.passes.linear import fuse_linear
 from inflight.build.passes.norm_quantize import fuse_norm_quantize
@@ -72,6 +73,7 @@ def cpu_phases(
         ("qkv_norm", fuse_qkv_norm),
         ("rope_cache_write", fuse_rope_cache_write),
         ("paged_attention", fuse_paged_attention),
+        ("latent_attention", fuse_latent_attention),
         ("add_residual", add_residual),
         ("soft_cap", fuse_soft_cap),
         ("scale", fuse_scale),

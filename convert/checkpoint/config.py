@@ -129,7 +129,8 @@ class CheckpointConfig(BaseModel):
     `head_size` may differ from hidden_size / num_attention_heads. `rotary_scaling` None means unscaled frequencies.
     `attn_bias`, `mlp_bias`, `qk_layernorm` and `tie_word_embeddings` None: the config does not say, the tensors do.
     From `inter_layernorms` on: keys that only some families have. `mlp_only_layers` are numbers of layers that have no
-    experts beside others that have; the size of each expert is `moe_intermediate_size`, or `intermediate_size`.
+    experts beside others that have; the size of each expert is `moe_intermediate_size`, or `intermediate_size`. Latent
+    attention has `kv_lora_rank` and the sizes behind it, of heads in their parts, and `q_lora_rank` or None.
     `quantized_layers` is that of quant_cfg.json, a file beside config.json: facts of modules by their paths, under
     quant_algo MIXED_PRECISION. `without_factors`: no tensor has factors of rows, though the facts of another writer
     say so.
@@ -180,6 +181,11 @@ class CheckpointConfig(BaseModel):
     moe_intermediate_size: Size | None = None
     moe_shared_expert_intermediate_size: Size | None = None
     mlp_only_layers: tuple[int, ...] | None = None
+    kv_lora_rank: Size | None = None
+    q_lora_rank: Size | None = None
+    qk_nope_head_dim: Size | None = None
+    qk_rope_head_dim: Size | None = None
+    v_head_dim: Size | None = None
     inflight: InflightFacts | None = None
 
     @model_validator(mode="before")
@@ -243,15 +249,8 @@ class CheckpointConfig(BaseModel):
 
 
 _LEFT_OUT_OF_BLOCK = (
-    "layer_types",
-    "layers_without_rope",
-    "local_rotary_scaling",
-    "parallel",
-    "clip_qkv",
-    "longest",
-    "token_types",
-    "pooling",
-    "quantization",
+    *("layer_types", "layers_without_rope", "local_rotary_scaling", "parallel", "clip_qkv"),
+    *("longest", "token_types", "pooling", "quantization"),
 )
 # Keys of config.json that are not written where they are null.
 _LEFT_OUT = (
@@ -271,6 +270,7 @@ _LEFT_OUT = (
     "moe_intermediate_size",
     "moe_shared_expert_intermediate_size",
     "mlp_only_layers",
+    *("kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"),
     "inflight",
 )
 # What the format keeps beside `rotary_scaling` -> its name in Hugging Face configs.

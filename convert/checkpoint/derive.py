@@ -14,6 +14,7 @@ from inflight.convert.checkpoint.model_spec import (
     AttentionSpec,
     ClassifierSpec,
     ExpertsSpec,
+    LatentSpec,
     LayerSpec,
     MlpSpec,
     ModelSpec,
@@ -50,11 +51,11 @@ def stored_optionals(config: CheckpointConfig, names: Set[str]) -> OptionalTenso
         return any(name.endswith(ending) for name in names)
 
     return OptionalTensors(
-        qkv_bias=bool(config.attn_bias) or present("attention.qkv.bias"),
+        qkv_bias=bool(config.attn_bias) or present("attention.qkv.bias") or present("attention.kv_a.bias"),
         dense_bias=present("attention.dense.bias"),
         mlp_bias=bool(config.mlp_bias) or any(present(f"mlp.{module}.bias") for module in ("fc", "gate", "proj")),
         qk_norm=bool(config.qk_layernorm) or present("attention.q_layernorm.weight"),
-        head_bias="lm_head.bias" in names or family_of(config.architecture).head_bias,
+        head_bias="lm_head.bias" in names or family_of(config.architecture).head_bias is True,
         lm_head=config.pooling is None
         and ("lm_head.weight" in names or config.tie_word_embeddings is False or _quantized_head(config)),
     )
@@ -153,6 +154,8 @@ def _mlp(config: CheckpointConfig, family: Family, optional: OptionalTensors, in
         bias=mixture is not None and mixture.bias,
         epsilon=moe.epsilon,
         scale=moe.routed_scaling_factor,
+        groups=moe.num_groups,
+        top_groups=moe.top_groups,
         shared=SharedExpertSpec(shared, mixture is not None and mixture.gates_shared_expert) if shared else None,
     )
 
@@ -161,6 +164,8 @@ def _attention(
     config: CheckpointConfig, family: Family, optional: OptionalTensors, index: int, window: int | None
 ) -> AttentionSpec:
     heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_size
+    if family.latent:
+        return _latent_attention(config, family, optional, index)
     query_size, key_size = (heads * size, kv_heads * size) if family.qk_norm_width else (size, size)
     return AttentionSpec(
         num_heads=heads,
@@ -179,6 +184,25 @@ def _attention(
         clip=config.inflight.clip_qkv if config.inflight else None,
         sinks=family.sinks,
         causal=not family.encoder,
+    )
+
+
+def _latent_attention(config: CheckpointConfig, family: Family, optional: OptionalTensors, index: int) -> AttentionSpec:
+    rank, plain, values = config.kv_lora_rank, config.qk_nope_head_dim, config.v_head_dim
+    assert rank is not None and plain is not None and values is not None, "support.unsupported refuses it without"
+    query_rank, rope = config.q_lora_rank, _rope(config, index, local=False)
+    query_norm = None if query_rank is None else _norm(config, family, query_rank)("attention.q_a_layernorm")
+    return AttentionSpec(
+        num_heads=config.num_attention_heads,
+        num_kv_heads=1,
+        head_size=config.head_size,
+        scale=_query_scale(config) * (config.rotary_scaling.score_factor if config.rotary_scaling else 1.0),
+        rope=rope,
+        qkv_bias=optional.qkv_bias,
+        dense_bias=optional.dense_bias,
+        latent=LatentSpec(
+            rank, plain, values, _norm(config, family, rank)("attention.kv_a_layernorm"), query_rank, query_norm
+        ),
     )
 
 

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from inflight.convert.checkpoint.config import CheckpointConfig
-from inflight.convert.checkpoint.model_spec import ExpertsSpec, LayerSpec, MlpSpec, ModelSpec, NormSpec, PooledSpec
+from inflight.convert.checkpoint.model_spec import (
+    AttentionSpec,
+    ExpertsSpec,
+    LayerSpec,
+    MlpSpec,
+    ModelSpec,
+    NormSpec,
+    PooledSpec,
+)
 from inflight.convert.quantization.scheme import WeightQuantization
 
 LAYER_PREFIX = "transformer.layers."
@@ -30,7 +38,8 @@ class TensorSpec:
     `name` is the name in a rank file; `layer` counts over the whole model, None outside the layers. The tensor is the
     concatenation along dimension 0 of parts of `parts` rows (q, k, v for attention.qkv; one part otherwise), each of
     `columns` columns, None for a vector. `wide`: it is written as float32, whatever the checkpoint's type. `experts`:
-    it is a stack of so many matrices, each of as many neighbouring parts; `plain`: nothing quantizes it.
+    it is a stack of so many matrices, of experts or heads, each of as many neighbouring parts; `plain`: nothing
+    quantizes it.
     """
 
     name: str
@@ -118,21 +127,45 @@ class _LayerTensors:
     layer: int | None
 
     def all(self, spec: LayerSpec, hidden: int) -> Iterator[TensorSpec]:
-        attention, mlp = spec.attention, spec.mlp
-        q, kv = attention.num_heads * attention.head_size, attention.num_kv_heads * attention.head_size
+        mlp = spec.mlp
         yield from self.norm(spec.before_attention)
-        yield from self.linear("attention.qkv", (q, kv, kv), hidden, "heads", attention.qkv_bias)
-        yield from self.norm(attention.q_norm)
-        yield from self.norm(attention.k_norm)
-        yield from self.linear("attention.dense", (hidden,), q, "columns", attention.dense_bias)
-        if attention.sinks:
-            name, heads = f"{self.prefix}attention.sinks", (attention.num_heads,)
-            yield TensorSpec(name, "attention", "sinks", self.layer, heads, None, "rows")
+        yield from (self.latent if spec.attention.latent else self.attention)(spec.attention, hidden)
         yield from self.norm(spec.after_attention)
         if spec.before_mlp != spec.before_attention:
             yield from self.norm(spec.before_mlp)
         yield from self.mlp("mlp", mlp, hidden) if isinstance(mlp, MlpSpec) else self.experts(mlp, hidden)
         yield from self.norm(spec.after_mlp)
+
+    def attention(self, spec: AttentionSpec, hidden: int) -> Iterator[TensorSpec]:
+        q, kv = spec.num_heads * spec.head_size, spec.num_kv_heads * spec.head_size
+        yield from self.linear("attention.qkv", (q, kv, kv), hidden, "heads", spec.qkv_bias)
+        yield from self.norm(spec.q_norm)
+        yield from self.norm(spec.k_norm)
+        yield from self.linear("attention.dense", (hidden,), q, "columns", spec.dense_bias)
+        if spec.sinks:
+            name, heads = f"{self.prefix}attention.sinks", (spec.num_heads,)
+            yield TensorSpec(name, "attention", "sinks", self.layer, heads, None, "rows")
+
+    def latent(self, spec: AttentionSpec, hidden: int) -> Iterator[TensorSpec]:
+        """What makes queries, and the row that is cached; the matrices of the heads in two stacks, of which those of
+        keys are transposed; and the product behind them. It is not split over ranks.
+        """
+        latent, heads = spec.latent, spec.num_heads
+        assert latent is not None
+        if latent.query_rank is not None:
+            yield from self.linear("attention.q_a", (latent.query_rank,), hidden, "whole", spec.qkv_bias)
+            yield from self.norm(latent.query_norm)
+        query, width = ("q", hidden) if latent.query_rank is None else ("q_b", latent.query_rank)
+        yield from self.linear(f"attention.{query}", (heads * spec.head_size,), width, "whole", bias=False)
+        yield from self.linear("attention.kv_a", (spec.cached_elements,), hidden, "whole", spec.qkv_bias)
+        yield from self.norm(latent.norm)
+        for module, rows, columns in (
+            ("attention.k_b", latent.rank, latent.plain_size),
+            ("attention.v_b", latent.value_size, latent.rank),
+        ):
+            name, parts = f"{self.prefix}{module}.weight", (rows,) * heads
+            yield TensorSpec(name, module, "weight", self.layer, parts, columns, "whole", experts=heads, plain=True)
+        yield from self.linear("attention.dense", (hidden,), heads * latent.value_size, "columns", spec.dense_bias)
 
     def mlp(self, module: str, mlp: MlpSpec, hidden: int) -> Iterator[TensorSpec]:
         yield from self.linear(f"{module}.fc", (mlp.size,), hidden, "rows", mlp.bias)

@@ -18,6 +18,8 @@ Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "xielu"]
 # clamped_swiglu, of experts alone: with g = min(gate, 7) and u = up within -7 .. 7, (u + 1) g sigmoid(1.702 g).
 ExpertActivation = Activation | Literal["clamped_swiglu"]
 CLAMP_LIMIT, CLAMP_SLOPE = 7.0, 1.702
+# So many of the greatest scores, with their bias, are those of a group of experts.
+SCORED_BY = 2
 Routing = Literal["softmax", "renormalized", "sparse_mixer", "biased_softmax", "biased_sigmoid"]
 # Whose hidden states a pooled model yields: those of every token of a text, of its first, or of its last.
 PooledRows = Literal["all", "first", "last"]
@@ -51,6 +53,24 @@ class RopeSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class LatentSpec:
+    """Multi-head latent attention (DeepSeek-AI, 2024). Of a token the cache holds one row for all heads: a latent c of
+    `rank` elements, normed, and behind it what turns of its keys. A head's key is (K c, that rotated part), its value
+    V c, with matrices K (plain_size, rank) and V (value_size, rank) of its own; a query's first `plain_size` elements
+    meet K c, the others, which turn as well, the rest.
+
+    Queries are one product of the layer's input, or of a normed product of `query_rank` elements of it.
+    """
+
+    rank: int
+    plain_size: int
+    value_size: int
+    norm: NormSpec
+    query_rank: int | None
+    query_norm: NormSpec | None
+
+
+@dataclass(frozen=True, slots=True)
 class AttentionSpec:
     """Attention with grouped key-value heads. `causal`: a row sees no position behind its own.
 
@@ -60,6 +80,9 @@ class AttentionSpec:
     q, k and v are cut to -clip .. clip first, where it is not None. The norms of q and k are those of each head, or
     with `norm_wide` of all heads together; they come before the rotation, or with `norm_last` after it. `sinks`: each
     head has a number that is one score more of every row, whose value is 0 (Xiao et al., 2024, with learned scores).
+
+    `latent`: keys and values of all heads are made of one row of a token. Then there is one key-value head, and
+    `head_size` is that of queries, of which the last `rope.dim` elements turn.
     """
 
     num_heads: int
@@ -78,6 +101,14 @@ class AttentionSpec:
     clip: float | None = None
     sinks: bool = False
     causal: bool = True
+    latent: LatentSpec | None = None
+
+    @property
+    def cached_elements(self) -> int:
+        """Elements that a token leaves in the layer's cache."""
+        if self.latent is None:
+            return 2 * self.num_kv_heads * self.head_size
+        return self.latent.rank + self.head_size - self.latent.plain_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +145,11 @@ class ExpertsSpec:
     greatest, relative to the greater of that and their own magnitude, and the second one's likewise without the first.
     biased_softmax, biased_sigmoid: each expert has a score, its share of the softmax, or the logistic function of its
     logit; those are chosen whose score and stored bias together are greatest, and their scores, without it, are divided
-    by their sum, or by `epsilon` if that is greater, and multiplied by `scale`.
+    by their sum, or by `epsilon` if that is greater. `scale` multiplies these, and the shares of softmax.
+
+    `groups` above 1: experts whose numbers are neighbours are a group, and only those of `top_groups` of them can be
+    chosen: those groups whose greatest share is greatest, or of biased ones the sum of the two greatest scores, with
+    their bias. Of equal groups that of the lower number is chosen.
 
     `bias`: of the router and of all products of experts.
     """
@@ -126,6 +161,8 @@ class ExpertsSpec:
     routing: Routing
     epsilon: float = 0.0
     scale: float = 1.0
+    groups: int = 1
+    top_groups: int = 1
     bias: bool = False
     shared: SharedExpertSpec | None = None
 
@@ -209,8 +246,8 @@ class ModelSpec:
 
     @property
     def kv_elements(self) -> int:
-        """Elements of keys and values that a token leaves in all layers' caches together."""
-        return sum(2 * layer.attention.num_kv_heads * layer.attention.head_size for layer in self.layers)
+        """Elements that a token leaves in all layers' caches together."""
+        return sum(layer.attention.cached_elements for layer in self.layers)
 
     @property
     def ropes(self) -> tuple[RopeSpec, ...]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from inflight.convert.checkpoint.model_spec import Routing
+from inflight.convert.checkpoint.model_spec import SCORED_BY, Routing
 
 # The format's numbers of normalization_mode.
 ROUTINGS: Mapping[int, Routing] = {0: "softmax", 1: "renormalized", 2: "sparse_mixer"}
@@ -20,7 +20,8 @@ SPARSE_MIXER_EXPERTS = 2
 class MoeFacts(BaseModel):
     """Of every layer with experts; `num_experts` 0: there are none. The format's other keys are about ranks.
 
-    It has none for routers whose bias counts in the choice alone: `biased_scores` and the two behind it are ours.
+    It has none for routers whose bias counts in the choice alone, nor for groups of experts: `biased_scores` and those
+    behind it are ours.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
@@ -33,6 +34,8 @@ class MoeFacts(BaseModel):
     biased_scores: Literal["softmax", "sigmoid"] | None = None
     least_sum: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     routed_scaling_factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    num_groups: Annotated[int, Field(ge=1, le=MOST_EXPERTS)] = 1
+    top_groups: Annotated[int, Field(ge=1, le=MOST_EXPERTS)] = 1
 
     @property
     def routing(self) -> Routing:
@@ -55,10 +58,28 @@ class MoeFacts(BaseModel):
             yield f"moe.normalization_mode {self.normalization_mode} (experts in groups; supported: 0, 1, 2)"
         elif self.routing == "sparse_mixer" and (self.top_k != SPARSE_MIXER_EXPERTS or self.num_experts < 2):
             yield f"a sparse mixer of {self.top_k} of {self.num_experts} experts (it chooses two)"
+        else:
+            yield from self._group_problems()
+
+    def _group_problems(self) -> Iterator[str]:
+        scaled = self.biased_scores is not None or self.routing == "softmax"
+        if self.routed_scaling_factor != 1.0 and not scaled:
+            yield f"moe.routed_scaling_factor {self.routed_scaling_factor:g} of {self.routing} weights"
+        if self.num_groups == 1:
+            return
+        size, rest = divmod(self.num_experts, self.num_groups)
+        if not scaled or rest:
+            yield f"{self.num_experts} experts of {self.routing} weights in {self.num_groups} groups"
+        elif self.top_groups > self.num_groups or self.top_k > self.top_groups * size:
+            yield f"{self.top_k} experts of {self.top_groups} of {self.num_groups} groups of {size}"
+        elif self.biased_scores is not None and size < SCORED_BY:
+            yield f"groups of {size} experts, whose {SCORED_BY} greatest scores count"
 
     def to_json(self) -> dict[str, Any]:
         """The keys that say something."""
         left_out = {"shared_expert_intermediate_size"}
         left_out |= set() if self.normalization_mode == 2 else {"sparse_mixer_epsilon"}
-        left_out |= set() if self.biased_scores else {"biased_scores", "least_sum", "routed_scaling_factor"}
+        left_out |= set() if self.biased_scores else {"biased_scores", "least_sum"}
+        left_out |= set() if self.biased_scores or self.routed_scaling_factor != 1 else {"routed_scaling_factor"}
+        left_out |= set() if self.num_groups > 1 else {"num_groups", "top_groups"}
         return self.model_dump(mode="json", exclude=left_out)

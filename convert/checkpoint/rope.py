@@ -94,6 +94,13 @@ class RotaryScaling(Record):
             return _yarn_scale(self.factor, 1.0)
         return _yarn_scale(self.factor, self.mscale) / _yarn_scale(self.factor, self.mscale_all_dim)
 
+    @property
+    def score_factor(self) -> float:
+        """What DeepSeek multiplies all scores by, beside the table_factor of the part that turns."""
+        if self.rope_type != "yarn" or self.mscale_all_dim is None:
+            return 1.0
+        return _yarn_scale(self.factor, self.mscale_all_dim) ** 2
+
     def to_checkpoint(self) -> dict[str, Any]:
         """The dictionary of config.json; the type is written under its new and its old key, as readers differ."""
         return {"type": self.rope_type, **self.model_dump(mode="json", exclude_none=True)}

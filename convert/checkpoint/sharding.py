@@ -75,6 +75,8 @@ def split_problems(config: CheckpointConfig) -> list[str]:
     """Why this model cannot be split as config.mapping asks; empty when it can."""
     tp, pp, kv = config.mapping.tp_size, config.mapping.pp_size, config.num_key_value_heads
     problems = []
+    if config.kv_lora_rank is not None and tp > 1:
+        problems.append(f"tp_size {tp}: latent attention, whose heads share what is cached, is not split over ranks")
     if config.num_attention_heads % tp:
         problems.append(f"tp_size {tp} does not divide the {config.num_attention_heads} attention heads")
     if max(kv, tp) % min(kv, tp):

@@ -94,7 +94,7 @@ def unsupported(config: CheckpointConfig) -> list[str]:
             f"inter_layernorms {config.inter_layernorms} in {config.architecture}",
         ),
         (config.has_experts and not _takes_experts(config), f"a mixture of experts in {config.architecture}"),
-        (config.head_size % 2 != 0, f"an odd head_size ({config.head_size})"),
+        (config.head_size % 2 != 0 and not _is_latent(family), f"an odd head_size ({config.head_size})"),
         (config.num_attention_heads % config.num_key_value_heads != 0, "query heads not a multiple of key-value heads"),
         (config.mapping.cp_size != 1, "context parallelism (cp_size > 1)"),
     )
@@ -105,8 +105,26 @@ def unsupported(config: CheckpointConfig) -> list[str]:
         + _rotary_problems(config)
         + _layer_problems(config)
         + _expert_problems(config)
+        + (_latent_problems(config) if _is_latent(family) else [])
         + config.module_quantization.problems()
     )
+
+
+def _is_latent(family: Family | None) -> bool:
+    return family is not None and family.latent
+
+
+def _latent_problems(config: CheckpointConfig) -> list[str]:
+    names = ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+    if missing := [name for name in names if getattr(config, name) is None]:
+        return [f"latent attention without {', '.join(missing)}"]
+    plain, rotary = config.qk_nope_head_dim, config.qk_rope_head_dim
+    checks = (
+        (config.head_size != (plain or 0) + (rotary or 0), f"head_size {config.head_size}, not {plain} + {rotary}"),
+        (config.rotary_embedding_dim != rotary, f"rotary_embedding_dim {config.rotary_embedding_dim}, not {rotary}"),
+        (config.num_key_value_heads != 1, f"{config.num_key_value_heads} key-value heads of latent attention"),
+    )
+    return [problem for wrong, problem in checks if wrong]
 
 
 def _takes_experts(config: CheckpointConfig) -> bool:

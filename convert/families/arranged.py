@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from inflight.convert.families.family import Family
-from inflight.convert.families.fused import Order
+from inflight.convert.families.fused import Order, Rows
 from inflight.convert.families.table import find_family
 from inflight.convert.source.hf_config import read_model_config
 from inflight.convert.source.tensor import Array, GroupLevels, LevelForm, Seen, SourceTensor
@@ -54,22 +54,24 @@ def _under(name: str, tensor: SourceTensor) -> SourceTensor:
     return tensor if tensor.name == name else Seen(name, tensor)
 
 
-def _pick_rows(found: dict[str, SourceTensor], arrangement: Mapping[str, Any], layers: range) -> None:
+def _pick_rows(found: dict[str, SourceTensor], arrangement: Mapping[str, Rows], layers: range) -> None:
     """Put the parts of each fused or reordered module in its place, if its size is that of all of them."""
-    parts: dict[str, dict[str, Order]] = {}
+    parts: dict[str, dict[str, Rows]] = {}
     for name, rows in arrangement.items():
-        parts.setdefault(rows.module, {})[name] = rows.order
-    for module, orders in parts.items():
-        size = 1 + max(int(order.max(initial=-1)) for order in orders.values())
+        parts.setdefault(rows.module, {})[name] = rows
+    for module, picked in parts.items():
+        size = 1 + max(int(rows.order.max(initial=-1)) for rows in picked.values())
         for layer in layers if "{layer}" in module else range(1):
             for kind in ("weight", "bias"):
                 inner = found.get(stored := f"{module.format(layer=layer)}.{kind}")
                 if inner is None or inner.shape[0] != size:
                     continue
                 del found[stored]
-                for name, order in orders.items():
+                for name, rows in picked.items():
                     part = f"{name.format(layer=layer)}.{kind}"
-                    found[part] = PickedRows(part, inner, order)
+                    found[part] = PickedRows(part, inner, rows.order)
+                    if rows.transposed:
+                        found[part] = Transposed(part, found[part])
 
 
 class Single(Seen):

@@ -80,11 +80,12 @@ def _features(family: Family) -> Iterator[str]:
         (family.learned_positions, "learned positions"),
         (family.mixture is not None, "a mixture of experts"),
         (family.sinks, "attention sinks"),
+        (family.latent, "latent attention"),
         (family.sliding_window != "never", "windows"),
         (family.scaled_embedding, "scaled embedding"),
         (not family.gated_mlp, "MLP without a gate"),
         (family.defaults.get("hidden_act") == "xielu", "xIELU"),
-        (family.head_bias, "a bias of the projection"),
+        (family.head_bias, "a bias of the projection" + _by_key(family.head_bias)),
         (family.own_code, "code of its own, which is not run"),
     )
     return (text for there, text in told if there)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from inflight.convert.families.config_values import ConfigValues
-from inflight.convert.families.fused import Layout, Rows, halves
+from inflight.convert.families.fused import Layout, Rows, halves, latent_rows
 from inflight.convert.families.mixtures import Mixture
 from inflight.convert.families.names import DECODER_NAMES, ROTARY_TABLES, Names
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from inflight.convert.checkpoint.config import CheckpointConfig
 
 Raw = Mapping[str, Any]
+# Modules of latent attention whose rows are in another order in the source, or parts of a matrix there.
+_LATENT = ("q", "q_b", "kv_a", "k_b", "v_b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Family:
     says so), `own_mlp_norm`: each through a norm of its own. `scaled_embedding`: embeddings are multiplied by the
     square root of the hidden size. `gated_mlp`: a second product multiplies the activated one. `head_bias`: the
     vocabulary projection has a bias. `mixture`: the layers have experts. `sinks`: attention has a score more for each
-    head.
+    head. `latent`: keys and values of all heads are made of one row of a token, whose last elements turn.
 
     `encoder`: every token sees all others, norms are of the sums with the residual stream, the embedding has a norm and
     the layers none behind them, and nothing is generated: hidden states are pooled. `classifier_activation`: of the
@@ -63,7 +65,7 @@ class Family:
     qkv_bias: bool | str = False
     dense_bias: bool | str = False
     mlp_bias: bool | str = False
-    head_bias: bool = False
+    head_bias: bool | str = False
     qk_norm: bool | str = False
     qk_norm_width: bool = False
     qk_norm_last: bool = False
@@ -93,6 +95,7 @@ class Family:
     gated_mlp: bool = True
     mixture: Mixture | None = None
     sinks: bool = False
+    latent: bool = False
     encoder: bool = False
     classifier_activation: Literal["tanh", "relu"] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -108,7 +111,7 @@ class Family:
     @property
     def ours_alone(self) -> bool:
         """Only our own checkpoints of it are read: those of others keep facts elsewhere, and rows in another order."""
-        layers = (self.parallel is True, self.own_mlp_norm, self.post_norms, self.full_attention_first)
+        layers = (self.parallel is True, self.own_mlp_norm, self.post_norms, self.full_attention_first, self.latent)
         routed = self.mixture is not None and self.mixture.biased_choice
         attention = (self.qk_norm_width, self.qk_norm_last, self.learned_positions, self.rope_in_windows, self.sinks)
         return any((*layers, *attention, routed, self.fused, self.interleaved_rope, not self.norm_weight))
@@ -119,6 +122,8 @@ class Family:
         found: dict[str, Rows] = {}
         for module, layout in self.fused.items():
             found.update({f"{module}[{part}]": Rows(module, order) for part, order in layout(config).items()})
+        if self.latent:
+            return {**found, **latent_rows(config, {part: self.names[f"attention.{part}"][0] for part in _LATENT})}
         if self.interleaved_rope:
             size, rotary = config.head_size, config.rotary_embedding_dim or config.head_size
             query, key, _ = self.names["attention.qkv"]

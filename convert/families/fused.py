@@ -23,10 +23,11 @@ _CODEGEN_DEVICES = 4
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows of a source's module, in this order, which stand for a module of their own."""
+    """Rows of a source's module, in this order, which stand for a module of their own; `transposed`: as columns."""
 
     module: str
     order: Order
+    transposed: bool = False
 
 
 def qkv_in_turn(config: CheckpointConfig) -> dict[str, Order]:
@@ -79,4 +80,28 @@ def halves(heads: int, size: int, rotary: int) -> Order:
     """
     one = np.concatenate([np.arange(0, rotary, 2), np.arange(1, rotary, 2), np.arange(rotary, size)])
     order: Order = (np.arange(heads)[:, None] * size + one).reshape(-1).astype(np.int64)
+    return order
+
+
+def latent_rows(config: CheckpointConfig, names: Mapping[str, str]) -> dict[str, Rows]:
+    """The modules of latent attention, whose source turns neighbours, and has the matrices of all heads in one: of each
+    head that of keys, which is stored transposed, and that of values. `names` are the source's modules by ours; those
+    of heads have {expert} in place of a number.
+    """
+    heads, size, rotary = config.num_attention_heads, config.head_size, config.qk_rope_head_dim or 0
+    rank, plain, value = config.kv_lora_rank or 0, size - rotary, config.v_head_dim or 0
+    found = {names[part]: Rows(names[part], _turned_last(heads, plain, rotary)) for part in ("q", "q_b")}
+    found[names["kv_a"]] = Rows(names["kv_a"], _turned_last(1, rank, rotary))
+    for head in range(heads):
+        rows = np.arange(head * (plain + value), (head + 1) * (plain + value), dtype=np.int64)
+        for part, order in (("k_b", rows[:plain]), ("v_b", rows[plain:])):
+            name = names[part].replace("{expert}", str(head))
+            found[name] = Rows(name.partition("[")[0], order, transposed=part == "k_b")
+    return found
+
+
+def _turned_last(heads: int, plain: int, rotary: int) -> Order:
+    """As `halves`, of heads whose last elements turn."""
+    one = np.concatenate([np.arange(plain), plain + halves(1, rotary, rotary)])
+    order: Order = (np.arange(heads)[:, None] * (plain + rotary) + one).reshape(-1).astype(np.int64)
     return order

@@ -12,6 +12,8 @@ from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.rows.keys import granite_keys, refuse_other_head_size
 
 NO_RENORMALIZATION, SPARSE_MIXER = 0, 2
+# What transformers adds to the sum by which it divides scores.
+LEAST_SUM = 1e-20
 
 
 def mixtral_keys(values: ConfigValues) -> dict[str, Any]:
@@ -20,7 +22,6 @@ def mixtral_keys(values: ConfigValues) -> dict[str, Any]:
 
 def phimoe_keys(values: ConfigValues) -> dict[str, Any]:
     """Two experts by the sparse mixer, whatever num_experts_per_tok says, as transformers has it."""
-    values.refuse("lm_head_bias", "the vocabulary projection has no bias here")
     if values.raw.get("num_experts_per_tok") != SPARSE_MIXER_EXPERTS:
         values.problems.append(
             f"num_experts_per_tok {values.raw.get('num_experts_per_tok')!r} is not supported: this router chooses two"
@@ -95,29 +96,52 @@ def ernie_keys(values: ConfigValues) -> dict[str, Any]:
 
 
 def glm_keys(values: ConfigValues) -> dict[str, Any]:
-    """Experts behind the first `first_k_dense_replace` layers, in one group."""
-    for key in ("n_group", "topk_group"):
-        if values.raw.get(key) not in (None, 1):
-            values.problems.append(f"{key} {values.raw[key]!r} is not supported: groups of experts are not known")
-    if not values.flag("norm_topk_prob"):
-        values.problems.append("norm_topk_prob false is not supported: scores of the chosen are normalized")
-    layers, first = _number_of_layers(values), values.raw.get("first_k_dense_replace")
+    return dense_first_keys(values, MoeFacts(biased_scores="sigmoid", least_sum=LEAST_SUM, num_groups=groups(values)))
+
+
+def dense_first_keys(values: ConfigValues, moe: MoeFacts) -> dict[str, Any]:
+    """Experts behind the first `first_k_dense_replace` layers, as GLM and DeepSeek have them. `moe` has how they are
+    chosen.
+    """
+    first = values.raw.get("first_k_dense_replace")
     if not isinstance(first, int) or first < 0:
         values.problems.append(f"first_k_dense_replace must be a number of layers, not {first!r}")
         first = 0
-    if first >= layers:
+    return routed_keys(values, moe, tuple(range(min(first, _number_of_layers(values)))))
+
+
+def dense_listed_keys(values: ConfigValues, moe: MoeFacts) -> dict[str, Any]:
+    """Experts in the layers that mlp_layer_types calls sparse; in all but the first where it is silent."""
+    layers, types = _number_of_layers(values), values.raw.get("mlp_layer_types")
+    types = ["dense", *["sparse"] * (layers - 1)] if types is None else types
+    if not isinstance(types, list) or len(types) != layers or {*map(str, types)} - {"dense", "sparse"}:
+        values.problems.append(f"mlp_layer_types must have dense or sparse for each of {layers} layers, not {types!r}")
+        types = []
+    return routed_keys(values, moe, tuple(layer for layer, kind in enumerate(types) if kind == "dense"))
+
+
+def routed_keys(values: ConfigValues, moe: MoeFacts, dense: tuple[int, ...]) -> dict[str, Any]:
+    """Experts in all layers but the `dense` ones."""
+    if moe.biased_scores is not None and not values.flag("norm_topk_prob"):
+        values.problems.append("norm_topk_prob false is not supported: scores of the chosen are normalized")
+    if len(dense) >= _number_of_layers(values):
         return {}
     size = values.count("moe_intermediate_size")
-    moe = MoeFacts(
-        num_experts=values.count("n_routed_experts", most=MOST_EXPERTS),
-        top_k=values.count("num_experts_per_tok", most=MOST_EXPERTS),
-        biased_scores="sigmoid",
-        least_sum=1e-20,
-        routed_scaling_factor=values.number("routed_scaling_factor", 1.0),
-    )
-    shared = size * values.count("n_shared_experts")
-    keys = {"moe": moe, "moe_intermediate_size": size, "moe_shared_expert_intermediate_size": shared}
-    return {**keys, "mlp_only_layers": tuple(range(first))} if first else keys
+    found = {
+        "num_experts": values.count("n_routed_experts", most=MOST_EXPERTS),
+        "top_k": values.count("num_experts_per_tok", most=MOST_EXPERTS),
+        "routed_scaling_factor": values.number("routed_scaling_factor", 1.0),
+        "top_groups": values.count("topk_group", 1, most=MOST_EXPERTS) if moe.num_groups > 1 else 1,
+    }
+    keys = {"moe": moe.model_copy(update=found), "moe_intermediate_size": size}
+    if values.raw.get("n_shared_experts") not in (None, 0):
+        keys["moe_shared_expert_intermediate_size"] = size * values.count("n_shared_experts")
+    return {**keys, "mlp_only_layers": dense} if dense else keys
+
+
+def groups(values: ConfigValues) -> int:
+    """Of experts; null and absent mean that there are none."""
+    return values.count("n_group", 1, most=MOST_EXPERTS)
 
 
 def _number_of_layers(values: ConfigValues) -> int:

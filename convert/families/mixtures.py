@@ -22,8 +22,7 @@ _ERNIE_BIAS = f"moe_statics.{_CHOICE}"
 
 # What mixtures have that is not known yet, by architecture.
 MISSING: Mapping[str, str] = {
-    "DeepseekV2ForCausalLM": "latent attention and experts in groups are not known",
-    "DeepseekV3ForCausalLM": "latent attention and experts in groups are not known",
+    "Llama4ForCausalLM": "attention in chunks and the router of its experts are not known",
 }
 
 
@@ -73,17 +72,17 @@ class _Expert(NamedTuple):
 
 
 _MIXTRAL = _Expert(*(f"block_sparse_moe.experts.{{expert}}.{name}" for name in ("w1", "w3", "w2")))
-_QWEN = _Expert(*(f"mlp.experts.{{expert}}.{name}_proj" for name in ("gate", "up", "down")))
+QWEN_EXPERTS = _Expert(*(f"mlp.experts.{{expert}}.{name}_proj" for name in ("gate", "up", "down")))
 _GRANITE = _Expert(*(f"block_sparse_moe.experts.{{expert}}.{name}_proj" for name in ("gate", "up", "down")))
 
 
-def _shared(module: str) -> dict[str, tuple[str, ...]]:
+def shared_expert(module: str) -> dict[str, tuple[str, ...]]:
     pairs = (("fc", "gate"), ("gate", "up"), ("proj", "down"))
     return {f"mlp.shared_expert.{ours}": (f"{_LAYER}{module}.{theirs}_proj",) for ours, theirs in pairs}
 
 
 def _gpt_oss_stacks() -> dict[str, tuple[str, ...]]:
-    weights = _QWEN.stacks("mlp.experts")
+    weights = QWEN_EXPERTS.stacks("mlp.experts")
     biases = {f"{stack}_bias": tuple(_bias_of(each) for each in parts) for stack, parts in weights.items()}
     return {**weights, **biases}
 
@@ -118,7 +117,7 @@ _GRANITE_COLUMNS: Mapping[str, Any] = {
 
 def mixtures(family: Callable[..., Row], names: Names) -> tuple[Row, ...]:
     """The rows of the family table, made by `family`; `names` are those of a decoder without experts."""
-    granite = {**names, **_GRANITE.modules("block_sparse_moe.router.layer"), **_shared("shared_mlp")}
+    granite = {**names, **_GRANITE.modules("block_sparse_moe.router.layer"), **shared_expert("shared_mlp")}
     return (
         family(
             architecture="MixtralForCausalLM",
@@ -136,8 +135,8 @@ def mixtures(family: Callable[..., Row], names: Names) -> tuple[Row, ...]:
             dense_bias="attention_bias",
             qk_norm=True,
             keys=keys.qwen_keys,
-            mixture=Mixture(_QWEN.stacks("mlp.experts")),
-            names={**names, **_QWEN.modules("mlp.gate")},
+            mixture=Mixture(QWEN_EXPERTS.stacks("mlp.experts")),
+            names={**names, **QWEN_EXPERTS.modules("mlp.gate")},
             defaults=keys.QWEN3_DEFAULTS,
         ),
         family(
@@ -145,11 +144,11 @@ def mixtures(family: Callable[..., Row], names: Names) -> tuple[Row, ...]:
             model_type="qwen2_moe",
             qkv_bias="qkv_bias",
             keys=keys.qwen2_keys,
-            mixture=Mixture(_QWEN.stacks("mlp.experts"), gates_shared_expert=True),
+            mixture=Mixture(QWEN_EXPERTS.stacks("mlp.experts"), gates_shared_expert=True),
             names={
                 **names,
-                **_QWEN.modules("mlp.gate"),
-                **_shared("mlp.shared_expert"),
+                **QWEN_EXPERTS.modules("mlp.gate"),
+                **shared_expert("mlp.shared_expert"),
                 "experts.shared_expert_gate": (f"{_LAYER}mlp.shared_expert_gate",),
             },
             defaults=keys.QWEN2_DEFAULTS,
@@ -161,6 +160,7 @@ def mixtures(family: Callable[..., Row], names: Names) -> tuple[Row, ...]:
             dense_bias="attention_bias",
             sliding_window="always",
             norm="layer",
+            head_bias="lm_head_bias",
             keys=keys.phimoe_keys,
             mixture=Mixture(_MIXTRAL.stacks("mlp.experts"), {"mlp.router.weight": "block_sparse_moe.gate.weight"}),
             names={**names, **_MIXTRAL.modules("block_sparse_moe.gate")},
@@ -174,8 +174,8 @@ def mixtures(family: Callable[..., Row], names: Names) -> tuple[Row, ...]:
             qk_norm=True,
             qk_norm_width=True,
             keys=keys.olmoe_keys,
-            mixture=Mixture(_QWEN.stacks("mlp.experts")),
-            names={**names, **_QWEN.modules("mlp.gate")},
+            mixture=Mixture(QWEN_EXPERTS.stacks("mlp.experts")),
+            names={**names, **QWEN_EXPERTS.modules("mlp.gate")},
             defaults=keys.OLMOE_DEFAULTS,
         ),
         family(
@@ -184,11 +184,11 @@ def mixtures(family: Callable[..., Row], names: Names) -> tuple[Row, ...]:
             interleaved_rope=True,
             keys=keys.ernie_keys,
             mixture=Mixture(
-                _QWEN.stacks("mlp.experts"),
+                QWEN_EXPERTS.stacks("mlp.experts"),
                 {f"mlp.{_ERNIE_BIAS}": f"mlp.gate.{_CHOICE}", f"mlp.gate.{_ERNIE_BIAS}": f"mlp.gate.{_CHOICE}"},
                 biased_choice=True,
             ),
-            names={**names, **_QWEN.modules("mlp.gate"), **_shared("mlp.shared_experts")},
+            names={**names, **QWEN_EXPERTS.modules("mlp.gate"), **shared_expert("mlp.shared_experts")},
             ignored=(*ROTARY_TABLES, "model.mtp_*"),
             defaults=keys.ERNIE_DEFAULTS,
         ),
@@ -199,8 +199,8 @@ def mixtures(family: Callable[..., Row], names: Names) -> tuple[Row, ...]:
             qk_norm="use_qk_norm",
             partial_rotary=True,
             keys=keys.glm_keys,
-            mixture=Mixture(_QWEN.stacks("mlp.experts"), biased_choice=True, predicts_further=True),
-            names={**names, **_QWEN.modules("mlp.gate"), **_shared("mlp.shared_experts")},
+            mixture=Mixture(QWEN_EXPERTS.stacks("mlp.experts"), biased_choice=True, predicts_further=True),
+            names={**names, **QWEN_EXPERTS.modules("mlp.gate"), **shared_expert("mlp.shared_experts")},
             defaults=keys.GLM_DEFAULTS,
         ),
         family(
@@ -213,7 +213,7 @@ def mixtures(family: Callable[..., Row], names: Names) -> tuple[Row, ...]:
             sinks=True,
             keys=keys.gpt_oss_keys,
             mixture=Mixture(_gpt_oss_stacks(), alternates=True, bias=True, clamped=True),
-            names={**names, **_QWEN.modules("mlp.router"), "attention": (f"{_LAYER}self_attn",)},
+            names={**names, **QWEN_EXPERTS.modules("mlp.router"), "attention": (f"{_LAYER}self_attn",)},
             defaults=keys.GPT_OSS_DEFAULTS,
         ),
         family(architecture="GraniteMoeForCausalLM", model_type="granitemoe", **_GRANITE_COLUMNS, names=granite),

@@ -10,6 +10,7 @@ from inflight.convert.families.mixtures import MISSING, mixtures
 from inflight.convert.families.names import DECODER_NAMES
 from inflight.convert.families.pooled import missing as missing_of_pooled
 from inflight.convert.families.pooled import pooled_decoder, pools, pools_as_encoder
+from inflight.convert.families.rows.deepseek import DEEPSEEK
 from inflight.convert.families.rows.encoders import ENCODERS
 from inflight.convert.families.rows.gemma import GEMMA
 from inflight.convert.families.rows.llama_like import LLAMA_LIKE
@@ -22,7 +23,7 @@ from inflight.errors import ModelError
 
 FAMILIES: tuple[Family, ...] = (
     *(*LLAMA_LIKE, *VARIANTS, *GEMMA, *POST_NORMS, *PARALLEL, *POSITIONS),
-    *mixtures(Family, DECODER_NAMES),
+    *(*mixtures(Family, DECODER_NAMES), *DEEPSEEK),
 )
 # Decoders, which also embed, and encoders, which do nothing else.
 EVERY_FAMILY = (*FAMILIES, *ENCODERS)

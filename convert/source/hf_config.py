@@ -47,7 +47,7 @@ def read_model_config(raw: Mapping[str, Any], family: Family) -> ConfigReading:
         dense_bias=values.flag(family.dense_bias),
         mlp_bias=values.flag(family.mlp_bias),
         qk_norm=values.flag(family.qk_norm),
-        head_bias=family.head_bias,
+        head_bias=values.flag(family.head_bias),
         lm_head=not (pools(raw) or values.flag("tie_word_embeddings")),
     )
     config = _checkpoint_config(values, family, optional)
@@ -69,7 +69,8 @@ def _checkpoint_config(values: ConfigValues, family: Family, optional: OptionalT
     rope = Rope() if family.learned_positions else read_rope(values, family, max_positions)
     num_layers = values.count("num_hidden_layers", most=MAX_LAYERS)
     head_size = values.count("head_dim", max(hidden // heads, 1))
-    return CheckpointConfig(
+    own = family.keys(values)
+    common: dict[str, Any] = dict(
         architecture=family.architecture,
         dtype="float32",
         vocab_size=values.count("vocab_size"),
@@ -89,9 +90,9 @@ def _checkpoint_config(values: ConfigValues, family: Family, optional: OptionalT
             {"position_embedding_type": "learned_absolute"} if family.learned_positions else _rope_keys(rope, head_size)
         ),
         **_layer_keys(read_layer_kinds(values, family, num_layers), family, rope, _block_facts(values, family)),
-        **family.keys(values),
         hidden_act=_read_activation(values, family),
     )
+    return CheckpointConfig(**{**common, **own})
 
 
 def _read_epsilon(values: ConfigValues, family: Family) -> float:

@@ -236,7 +236,7 @@ class EngineCore:
             delta = receive(sequence, token_id, scored.get(place), now_ns)
             if delta is None:
                 continue
-            self._output_tokens += 1
+            self._output_tokens += len(delta.token_ids)
             if delta.finish_reason is not None:
                 self._finish(sequence)
             deltas.append(delta)

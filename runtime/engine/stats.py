@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class IterationStats:
-    """One step. `generation_sequences` computed their last token alone; `context_sequences` a chunk of their prompt, or
-    of what a preemption had dropped: `context_tokens` in all."""
+    """One step. `generation_sequences` computed tokens of their output: the last one, and those that a grammar forced
+    before it; `context_sequences` a chunk that begins in their prompt: `context_tokens` in all."""
 
     iteration: int = 0
     generation_sequences: int = 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from inflight.engine_format.registry import Registry
 from inflight.errors import EngineError, InflightError
-from inflight.registry import Registry
 from inflight.runtime.executors.base import EngineLoader
 
 GROUP = "inflight.executors"

@@ -17,11 +17,18 @@ def block_key(parent: bytes, token_ids: Iterable[int]) -> bytes:
     return hashlib.sha256(parent + array("i", token_ids).tobytes()).digest()
 
 
-def extend_keys(keys: list[bytes], token_ids: Sequence[int], tokens_per_block: int, num_blocks: int) -> None:
+def root_key(salt: str | None) -> bytes:
+    """What the chain of a sequence begins with: sequences of different salts have no key in common."""
+    return hashlib.sha256(b"salt" + salt.encode()).digest() if salt else ROOT_KEY
+
+
+def extend_keys(
+    keys: list[bytes], token_ids: Sequence[int], tokens_per_block: int, num_blocks: int, salt: str | None = None
+) -> None:
     """Append to `keys`, the hash chain over the blocks of `token_ids`, until it names the first `num_blocks`."""
     for index in range(len(keys), num_blocks):
         start = index * tokens_per_block
-        keys.append(block_key(keys[-1] if keys else ROOT_KEY, token_ids[start : start + tokens_per_block]))
+        keys.append(block_key(keys[-1] if keys else root_key(salt), token_ids[start : start + tokens_per_block]))
 
 
 class BlockPool:

@@ -29,13 +29,14 @@ class KvBlocks:
 
     def name_blocks(self, sequence: Sequence, num_blocks: int) -> None:
         """Extend the sequence's hash chain to its first `num_blocks` blocks."""
-        extend_keys(sequence.keys, sequence.token_ids, self.tokens_per_block, num_blocks)
+        salt = sequence.group.request.params.cache_salt
+        extend_keys(sequence.keys, sequence.token_ids, self.tokens_per_block, num_blocks, salt)
 
     def find_prefix(self, sequence: Sequence) -> list[int]:
         """The cached blocks with which the sequence can start. Prompt tokens still to be scored are not skipped."""
         limit = self.cacheable_blocks(len(sequence.token_ids))
         if sequence.scores_prompt:
-            limit = min(limit, len(sequence.prompt_results) // self.tokens_per_block)
+            limit = min(limit, sequence.next_scored // self.tokens_per_block)
         self.name_blocks(sequence, limit)
         return self.pool.find(sequence.keys[:limit])
 

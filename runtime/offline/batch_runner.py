@@ -32,7 +32,8 @@ class BatchRunner:
     def run(self, jobs: Sequence[RequestCollector]) -> Iterator[RequestOutput]:
         """Outputs of `jobs` as they come; the last of each has `finished`. Dropping the iterator cancels the rest.
 
-        All jobs are queued at once, or none: raises RequestError, naming the prompt, when one can never be served.
+        All jobs are queued at once, or none: raises RequestError, naming the prompt, when one can never be served. The
+        iterator raises it for one that cannot go on, and cancels the rest.
         """
         outputs = self._outputs(jobs)
         next(outputs)
@@ -57,6 +58,8 @@ class BatchRunner:
             yield None
             while waiting:
                 for job in waiting:
+                    if job.failure is not None:
+                        raise job.failure
                     while job.outputs:
                         yield job.outputs.popleft()
                 waiting = [job for job in waiting if job.outputs or not job.finished]

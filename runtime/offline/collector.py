@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from inflight.errors import InflightError
 from inflight.runtime.request.accumulator import PendingDeltas, best_of
 from inflight.runtime.request.deltas import RequestMetrics, TokenDelta
 from inflight.runtime.request.outputs import CompletionOutput, Logprob, RequestOutput, combined_metrics
@@ -17,7 +18,8 @@ class RequestCollector:
     """The state of one request between the engine core and its caller.
 
     `outputs` fills as deltas come: with `stream`, one output per delta that says something new; without, the whole at
-    the end. `finished` is set when the core has given the last delta of every sequence.
+    the end. `finished` is set when the core has given the last delta of every sequence, `failure` when an error ended
+    one.
 
     Text is decoded while it grows if somebody reads it, or if stop strings are looked for in it. Else it is decoded at
     the end: between two steps, when nothing of this is in the caches, it would take several times as long.
@@ -28,6 +30,7 @@ class RequestCollector:
         self.request = request
         self.outputs: deque[RequestOutput] = deque()
         self.finished = False
+        self.failure: InflightError | None = None
         self._prompt = prompt
         self._tokenizer = tokenizer
         self._stream = stream
@@ -48,6 +51,7 @@ class RequestCollector:
         if delta.metrics is not None:
             self._metrics.append(delta.metrics)
         if delta.finish_reason is not None:
+            self.failure = self.failure or delta.failure
             self._unfinished -= 1
             self.finished = self._unfinished == 0
         self._held_back.put(delta)

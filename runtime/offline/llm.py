@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
@@ -270,6 +271,8 @@ class LLM:
             raise RequestError("best_of above n cannot be streamed: which completions are best is known at the end.")
         for stop in params.stop:
             self.tokenizer.encode(stop)  # refused by an engine without a tokenizer, which would never see it
+        if prompt.cache_salt is not None:
+            params = replace(params, cache_salt=prompt.cache_salt)
         request = Request(
             request_id=str(next(self._ids)),
             prompt_token_ids=prompt.token_ids,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from inflight.errors import EngineError, InflightError, RequestError
 from inflight.runtime.scheduler.step import TokenResult
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
@@ -39,11 +40,12 @@ class TokenDelta:
     Not frozen, because that would be slower; receivers must not change it.
     `logprobs` has one entry per token when `params.logprobs` is set or best_of is above n (which ranks by them); else
     it is empty. `prompt_logprobs` comes once, with the first delta of index 0 that has a token: an entry per prompt
-    token, None for the first. `cached_tokens`, the prompt tokens found in the prefix cache, comes with the first token
-    of each sequence. `stop_reason` is the id of the stop_token_ids that ended the sequence, None for the model's own
-    end token. With `ended_by_token` the last of `token_ids` is that token.
+    token, None for the first and for those before params.prompt_logprobs_start. `cached_tokens`, the prompt tokens
+    found in the prefix cache, comes with the first token of each sequence. `stop_reason` is the id of the
+    stop_token_ids that ended the sequence, None for the model's own end token. With `ended_by_token` the last of
+    `token_ids` is that token.
     `metrics` comes with the last delta, or with each when the request says so; `error` says why when finish_reason is
-    "error".
+    "error", and `requests_fault` that another try would end as this one did.
     """
 
     request_id: str
@@ -57,3 +59,12 @@ class TokenDelta:
     cached_tokens: int | None = None
     metrics: RequestMetrics | None = None
     error: str | None = None
+    requests_fault: bool = False
+
+    @property
+    def failure(self) -> InflightError | None:
+        """What ended the sequence, if an error did."""
+        if self.finish_reason != "error":
+            return None
+        kind = RequestError if self.requests_fault else EngineError
+        return kind(self.error or "The engine failed.")

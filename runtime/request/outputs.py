@@ -42,8 +42,8 @@ class CompletionOutput:
 class RequestOutput:
     """The completions of one prompt. `prompt` is None when token ids were given.
 
-    prompt_logprobs: per prompt token, None for the first; None unless params.prompt_logprobs is set. metrics: times and
-    counts over all completions, when finished.
+    prompt_logprobs: per prompt token, None for the first and for those before params.prompt_logprobs_start; None unless
+    params.prompt_logprobs is set. metrics: times and counts over all completions, when finished.
     """
 
     request_id: str

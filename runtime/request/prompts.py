@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from inflight.errors import RequestError
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.text.tokenizer import Tokenizer
 
-# Text; token ids; {"prompt": text} or {"prompt_token_ids": ids}.
+# Text; token ids; {"prompt": text} or {"prompt_token_ids": ids}, with "cache_salt" where the prefix cache is apart.
 Prompt = str | Sequence[int] | Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class PromptTokens:
-    """A prompt as the engine takes it; `text` is None when it came as token ids."""
+    """A prompt as the engine takes it; `text` is None when it came as token ids. `cache_salt` is its own, which comes
+    before that of the sampling parameters."""
 
     text: str | None
     token_ids: tuple[int, ...]
+    cache_salt: str | None = None
 
 
 def read_prompts(prompts: Prompt | Sequence[Prompt], tokenizer: Tokenizer) -> list[PromptTokens]:
@@ -48,9 +50,13 @@ def as_list(prompts: Any) -> list[Any]:
 
 def _read_prompt(prompt: Any, tokenizer: Tokenizer) -> PromptTokens:
     if isinstance(prompt, Mapping):
+        salt = prompt.get("cache_salt")
         if "prompt_token_ids" in prompt:
-            return _from_ids(prompt["prompt_token_ids"], prompt.get("prompt"))
-        prompt = prompt.get("prompt")
+            return replace(_from_ids(prompt["prompt_token_ids"], prompt.get("prompt")), cache_salt=salt)
+        text = prompt.get("prompt")
+        if isinstance(text, str):
+            return replace(_from_ids(tokenizer.encode(text), text), cache_salt=salt)
+        prompt = text
     if isinstance(prompt, str):
         return _from_ids(tokenizer.encode(prompt), prompt)
     if isinstance(prompt, Sequence):

@@ -44,7 +44,10 @@ class SamplingParams:
     logit_bias: token id to a number that is added to its logit; minus infinity forbids the token.
     logprobs, prompt_logprobs: how many alternatives to report beside each token of the output, or the prompt, at most
         64; None: no log probabilities.
+    prompt_logprobs_start: the first prompt token, from 0, for which prompt_logprobs reports; those before it may come
+        from the prefix cache.
     skip_special_tokens: leave special tokens out of the text.
+    cache_salt: only requests with the same salt share the prefix cache; None (or an empty string): those without one.
     structured_outputs: a StructuredOutputs, or a mapping of its fields, to which the text conforms.
     reasoning: a ReasoningFirst: the text conforms from the end of its reasoning on, which may have a budget.
     """
@@ -75,6 +78,8 @@ class SamplingParams:
     typical_p: float = 1.0
     top_n_sigma: float = 0.0
     structured_outputs: StructuredOutputs | None = None
+    prompt_logprobs_start: int = 0
+    cache_salt: str | None = None
     reasoning: ReasoningFirst | None = None
 
     def __post_init__(self) -> None:
@@ -91,6 +96,7 @@ class SamplingParams:
         stops = (self.stop,) if isinstance(self.stop, str) else self.stop
         set_field(self, "stop", tuple(stop for stop in stops if stop))
         set_field(self, "stop_token_ids", tuple(self.stop_token_ids))
+        set_field(self, "cache_salt", self.cache_salt or None)
         set_field(self, "bad_words", tuple(self.bad_words))
         set_field(self, "bad_word_ids", tuple(tuple(word) for word in self.bad_word_ids))
         out_of_range = [problem for row, value in values if (problem := row.out_of_range(value))]
@@ -129,6 +135,7 @@ class SamplingParams:
                 self.structured_outputs is None or isinstance(self.structured_outputs, StructuredOutputs),
                 f"structured_outputs must be a StructuredOutputs, or a mapping of {', '.join(KINDS)}.",
             ),
+            (self.cache_salt is None or _is_text(self.cache_salt), "cache_salt must be a string of whole characters."),
             (
                 self.reasoning is None or isinstance(self.reasoning, ReasoningFirst),
                 "reasoning must be a ReasoningFirst.",
@@ -155,6 +162,14 @@ def params_over_defaults(defaults: Mapping[str, Any], given: Mapping[str, Any]) 
         # Who asks for the likeliest token has not asked for a top_k beside it.
         known.pop("top_k", None)
     return SamplingParams(**{**known, **given})
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is a string that can be encoded: JSON can spell half of a surrogate pair."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def _all(kind: type, values: object) -> bool:

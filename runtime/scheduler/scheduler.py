@@ -133,11 +133,12 @@ class Scheduler:
         decodes = [sequence for sequence in decodes if sequence.planned]
         chunks = [sequence for sequence in chunks if sequence.planned] + admitted
         sequences = decodes + chunks
+        context = [sequence for sequence in chunks if sequence.num_computed < sequence.prompt_length]
         stats = IterationStats(
             iteration=self._iteration,
-            generation_sequences=len(decodes),
-            context_sequences=len(chunks),
-            context_tokens=sum(sequence.planned for sequence in chunks),
+            generation_sequences=len(sequences) - len(context),
+            context_sequences=len(context),
+            context_tokens=sum(sequence.planned for sequence in context),
             admitted=len(admitted),
             preempted=preempted,
         )

@@ -41,7 +41,8 @@ class Sequence:
     What is left, at least one token, is computed next, and after the last of them a token is chosen.
     `keys` names full blocks (the hash chain of the prefix cache); the first `num_published` blocks are known by theirs,
     and with `next_full` computed tokens another one is full. `decode` is the record of its last decode, while it runs.
-    `prompt_results` are the log probabilities of prompt tokens 1, 2, ... of the `num_scored_prompt` that are wanted.
+    `prompt_results` are the log probabilities of prompt tokens `scored_from` + 1, + 2, ... of the `num_scored_prompt`
+    that are wanted.
     `grammar` is where its text is in the structured output that was asked for.
     `order` sorts sequences: sooner is smaller, and no two are equal.
     """
@@ -70,6 +71,7 @@ class Sequence:
         "prompt_results",
         "reused_blocks",
         "sampling",
+        "scored_from",
         "slot",
         "status",
         "token_ids",
@@ -82,9 +84,11 @@ class Sequence:
         self.sampling = sampling
         self.prompt_length = len(prompt)
         self.token_ids = list(prompt)
-        self.num_scored_prompt = (
-            len(prompt) - 1 if index == 0 and group.request.params.prompt_logprobs is not None else 0
-        )
+        params = group.request.params
+        # The row of a token scores the one behind it; the first token of a prompt has no probability.
+        self.scored_from = max(params.prompt_logprobs_start - 1, 0)
+        scores = index == 0 and params.prompt_logprobs is not None
+        self.num_scored_prompt = max(len(prompt) - 1 - self.scored_from, 0) if scores else 0
         self.prompt_results: list[TokenResult] = []
         # The last token of the output is never computed.
         self.max_computed = len(prompt) + max_output_tokens - 1
@@ -109,3 +113,8 @@ class Sequence:
     def scores_prompt(self) -> bool:
         """Whether log probabilities of prompt tokens are still to be computed."""
         return len(self.prompt_results) < self.num_scored_prompt
+
+    @property
+    def next_scored(self) -> int:
+        """The place of the token whose row gives the next of these."""
+        return self.scored_from + len(self.prompt_results)

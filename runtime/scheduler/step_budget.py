@@ -23,14 +23,14 @@ class StepBudget:
         """Take the next chunk of a sequence whose first `num_computed` tokens are in the cache, and return its length.
 
         0 when nothing fits. A chunk that scores the prompt has a logit row per token; another one has a row when it
-        reaches the last token. Tokens whose scores a preemption left behind are computed without rows, in a chunk of
-        their own.
+        reaches the last token. Tokens before those that are to be scored, and those whose scores a preemption left
+        behind, are computed without rows, in a chunk of their own.
         """
         pending = len(sequence.token_ids) - num_computed
         count = min(pending, self.tokens)
         rows = 0
         if sequence.scores_prompt:
-            unscored_from = len(sequence.prompt_results)
+            unscored_from = sequence.next_scored
             if num_computed < unscored_from:
                 count = min(count, unscored_from - num_computed)
             else:
@@ -76,8 +76,8 @@ def scheduled_chunk(sequence: Sequence) -> ScheduledSequence:
         # A text that can only end ends, whatever min_tokens asks for.
         banned = ()
     targets: list[int] = []
-    if sequence.scores_prompt and start == len(sequence.prompt_results):
-        targets = token_ids[start + 1 : min(end, sequence.num_scored_prompt) + 1]
+    if sequence.scores_prompt and start == sequence.next_scored:
+        targets = token_ids[start + 1 : min(end + 1, sequence.prompt_length)]
     return ScheduledSequence(
         sequence.slot,
         token_ids[start:end],

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +22,9 @@ from inflight.runtime.structured.json_grammar import BLANKS
 from inflight.runtime.structured.outputs import StructuredOutputs
 from inflight.runtime.structured.reasoning import ReasoningFirst
 from inflight.runtime.structured.reasoning_grammar import ReasoningGrammar, ReasoningPlan
+from inflight.runtime.structured.schemas import followable
+from inflight.runtime.structured.structural_tags import read_structures, tags_grammar
+from inflight.runtime.structured.vocabulary import Vocabulary
 from inflight.runtime.text.tokenizer import Tokenizer
 from inflight.runtime.text.words import ids_inside_a_text
 
@@ -41,6 +45,12 @@ _LIMITS = {
     "max_grammar_size": 200_000,
     "verbose_errors": False,
 }
+_NO_TEXT = "no text meets it"
+_AS_GBNF = "Failed to convert the grammar from GBNF to Lark:"
+# What the compiler says where no token can come first.
+_NO_TOKEN = "NoExtensionBias"
+# It advises an option that no client can set.
+_ONE_OF = re.compile(r"oneOf constraints are not supported\. Enable 'coerce_one_of'[^.\n]*")
 
 
 class GrammarCompiler:
@@ -55,7 +65,7 @@ class GrammarCompiler:
         self._end_ids = list(manifest.generation.end_token_ids)
         self._lock = threading.Lock()
         self._vocabulary: LLTokenizer | None = None
-        self._words: _Vocabulary | None = None
+        self._words: Vocabulary | None = None
         self._compiled: OrderedDict[StructuredOutputs, Grammar] = OrderedDict()
         self._plans: OrderedDict[ReasoningFirst, ReasoningPlan] = OrderedDict()
 
@@ -109,15 +119,14 @@ class GrammarCompiler:
         import llguidance
 
         try:
-            text = _grammar_text(outputs)
+            text = _grammar_text(outputs, self._tokenizer())
             limits: Any = llguidance.LLParserLimits(**_LIMITS)
             matcher = llguidance.LLMatcher(vocabulary, text, log_level=0, limits=limits)
         except (ValueError, RecursionError) as error:
             raise _refused(outputs, str(error)) from None
-        if matcher.is_error():
-            raise _refused(outputs, matcher.get_error())
-        if not any(matcher.compute_bitmask()):
-            raise _refused(outputs, matcher.get_error() or "no text meets it")
+        # What has no first token shows when one is looked for.
+        if matcher.is_error() or not any(matcher.compute_bitmask()) or matcher.is_error():
+            raise _refused(outputs, matcher.get_error() or _NO_TEXT)
         return Grammar(matcher, -(-self._vocab_size // 32) * 4)
 
     def _read_vocabulary(self) -> LLTokenizer:
@@ -128,42 +137,12 @@ class GrammarCompiler:
                 raise RequestError(
                     "Structured output needs llguidance, which is not installed.", "pip install llguidance==1.9.1"
                 ) from None
-            self._words = words = _Vocabulary(self._tokenizer(), self._vocab_size, self._end_ids)
+            self._words = words = Vocabulary(self._tokenizer(), self._vocab_size, self._end_ids)
             # llguidance leaves out tokens of no bytes at the end unless it is told how many there are.
             self._vocabulary = llguidance.LLTokenizer(
                 llguidance.TokenizerWrapper(words), n_vocab=len(words.tokens), eos_token=words.end_ids
             )
-            words.library = self._vocabulary
         return self._vocabulary
-
-
-class _Vocabulary:
-    """The tokens as llguidance wants them. Special tokens are no text: only an end token is ever allowed.
-
-    An engine without end tokens gets one behind its vocabulary, since llguidance needs one; it is never chosen.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_ids: Sequence[int]) -> None:
-        self._tokenizer = tokenizer
-        count = min(tokenizer.vocab_size, vocab_size)
-        special = [token_id for token_id in range(count) if tokenizer.special_piece(token_id) is not None]
-        self.end_ids = list(end_ids) or [vocab_size]
-        self.special_token_ids = sorted({*special, *self.end_ids})
-        # Logits may have padding behind the tokenizer's vocabulary: tokens of no bytes are never allowed.
-        self.tokens = [tokenizer.token_bytes(token_id) for token_id in range(count)] + [b""] * (vocab_size - count)
-        self.tokens += [] if end_ids else [b"<end>"]
-        self.eos_token_id = self.end_ids[0]
-        self.library: LLTokenizer | None = None
-        self.bos_token_id = tokenizer.bos_token_id
-
-    def __call__(self, text: str) -> list[int]:
-        """The tokens that are taken where a grammar leaves no choice about the text. They spell it to the byte, which
-        an encoding need not: some tokenizers put a space before a text, or normalize it."""
-        for ids in (self._tokenizer.encode(text, add_special_tokens=False), ids_inside_a_text(self._tokenizer, text)):
-            if b"".join(map(self._tokenizer.token_bytes, ids)) == text.encode():
-                return ids
-        assert self.library is not None
-        return list(self.library.greedy_tokenize(text))
 
 
 def _spelled(tokenizer: Tokenizer, marker: str, vocab_size: int) -> list[int]:
@@ -173,20 +152,32 @@ def _spelled(tokenizer: Tokenizer, marker: str, vocab_size: int) -> list[int]:
     return ids
 
 
-def _grammar_text(outputs: StructuredOutputs) -> str:
+def _grammar_text(outputs: StructuredOutputs, tokenizer: Tokenizer) -> str:
     """What llguidance reads."""
     import llguidance
 
     if outputs.json_object:
         return str(llguidance.LLMatcher.grammar_from_json_schema({"type": "object"}, defaults=BLANKS))
     if outputs.json is not None:
-        return str(llguidance.LLMatcher.grammar_from_json_schema(outputs.value, defaults=BLANKS))
+        schema = followable(json.loads(outputs.value))
+        return str(llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), defaults=BLANKS))
+    if outputs.structural_tag is not None:
+        return tags_grammar(read_structures(json.loads(outputs.value)), tokenizer)
     if outputs.choice is not None:
         return str(llguidance.LLMatcher.grammar_from_lark("start: " + " | ".join(map(json.dumps, outputs.choice))))
     return str(llguidance.grammar_from("regex" if outputs.regex is not None else "grammar", outputs.value))
 
 
 def _refused(outputs: StructuredOutputs, reason: str) -> RequestError:
-    names = {"json": "JSON schema", "json_object": "JSON object", "regex": "regular expression"}
-    lines = [line.strip() for line in reason.splitlines() if line.strip()]
+    names = {
+        "json": "JSON schema",
+        "json_object": "JSON object",
+        "regex": "regular expression",
+        "structural_tag": "structural tag",
+    }
+    reason = reason.replace(_NO_TOKEN, f"{_NO_TEXT}: a rule begins with itself, or the tokens cannot spell it")
+    reason = reason.replace(_AS_GBNF, "It has no rule as Lark has them (name: ...), and read as GBNF:")
+    reason = _ONE_OF.sub("oneOf needs alternatives of which no two can hold at once; use anyOf", reason)
+    # The compiler says by this that its words are short.
+    lines = [line.strip() for line in reason.splitlines() if line.strip() and line.strip() != "<non-verbose/>"]
     return RequestError(f"The {names.get(outputs.kind, outputs.kind)} cannot be used: {' '.join(lines)[:500]}")

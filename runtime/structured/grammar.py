@@ -33,6 +33,11 @@ class Grammar:
         """Go on behind a token that `mask` allows."""
         self._matcher.consume_token(token_id)
 
+    def forced(self) -> int | None:
+        """The token that must come next, where `mask` allows no other."""
+        tokens: list[int] = self._matcher.compute_ff_tokens()
+        return tokens[0] if tokens else None
+
     @property
     def ended(self) -> bool:
         """Whether nothing can follow any more, so that the text is whole; also where it failed."""

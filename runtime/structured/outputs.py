@@ -26,6 +26,7 @@ class StructuredOutputs:
     regex: a regular expression in the syntax of Rust's crate regex, matched as a whole.
     choice: one of these strings.
     grammar: a context-free grammar in Lark's syntax, as llguidance takes it, or in GBNF, as llama.cpp does.
+    structural_tag: structures that follow triggers in free text (structural_tags.py), as a mapping or as JSON text.
     """
 
     json: str | Mapping[str, Any] | bool | None = None
@@ -33,6 +34,7 @@ class StructuredOutputs:
     choice: tuple[str, ...] | list[str] | None = None
     grammar: str | None = None
     json_object: bool = False
+    structural_tag: str | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
@@ -42,11 +44,15 @@ class StructuredOutputs:
         if len(given) != 1:
             told = "none" if not given else " and ".join(given)
             raise RequestError(f"A structured output is one of {', '.join(KINDS)}; given: {told}.")
+        if not isinstance(self.json_object, bool):
+            raise RequestError("json_object of a structured output must be true or false.")
         if self.json is not None:
             set_field(self, "json", _schema_text(self.json))
+        if self.structural_tag is not None:
+            set_field(self, "structural_tag", _tag_text(self.structural_tag))
         if self.choice is not None:
             set_field(self, "choice", _choices(self.choice))
-        for name in ("json", "regex", "grammar"):
+        for name in ("json", "regex", "grammar", "structural_tag"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value):
                 raise RequestError(f"{name} of a structured output must be a string with at least one character.")
@@ -81,18 +87,31 @@ KINDS = tuple(each.name for each in fields(StructuredOutputs))
 
 def _schema_text(schema: object) -> str:
     """The schema as JSON text, after it has been read once."""
-    try:
-        value = json.loads(schema) if isinstance(schema, str) else schema
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except (ValueError, TypeError) as error:
-        raise RequestError(f"The JSON schema is no JSON: {error}.") from None
-    except RecursionError:
-        raise RequestError(f"The JSON schema is nested deeper than {MAX_DEPTH} levels.") from None
+    value, text = _read(schema, "The JSON schema")
     if not isinstance(value, (Mapping, bool)):
         raise RequestError("A JSON schema must be an object, or true or false.")
-    if _depth(text) > MAX_DEPTH:
-        raise RequestError(f"The JSON schema is nested deeper than {MAX_DEPTH} levels.")
     return text
+
+
+def _tag_text(tag: object) -> str:
+    value, text = _read(tag, "The structural tag")
+    if not isinstance(value, Mapping):
+        raise RequestError("A structural tag must be an object.")
+    return text
+
+
+def _read(given: object, what: str) -> tuple[Any, str]:
+    """The value, and it as JSON text."""
+    try:
+        value = json.loads(given) if isinstance(given, str) else given
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (ValueError, TypeError) as error:
+        raise RequestError(f"{what} is no JSON: {error}.") from None
+    except RecursionError:
+        raise RequestError(f"{what} is nested deeper than {MAX_DEPTH} levels.") from None
+    if _depth(text) > MAX_DEPTH:
+        raise RequestError(f"{what} is nested deeper than {MAX_DEPTH} levels.")
+    return value, text
 
 
 def _depth(text: str) -> int:

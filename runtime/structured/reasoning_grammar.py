@@ -99,6 +99,13 @@ class ReasoningGrammar(Grammar):
             return self._only(self._plan.opening_ids[self._begun])
         return _with(self._inner.mask(), self._plan.opening_ids[0])
 
+    def forced(self) -> int | None:
+        if self._place is _Place.REASONING:
+            return self._plan.forced_ids[self._forced] if self._must_close else None
+        if self._place is _Place.ANSWER:
+            return None if self._inner is None else self._inner.forced()
+        return self._plan.opening_ids[self._begun] if self._begun else None
+
     def accept(self, token_id: int) -> None:
         if self._place is _Place.REASONING:
             self._reason(token_id)

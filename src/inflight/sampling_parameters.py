@@ -26,7 +26,7 @@ MAX_BAD_WORD_IDS = 4 * MAX_BAD_WORDS
 MAX_WORD_CHARACTERS = 8192
 INT32_MAX = (1 << 31) - 1
 
-Kind = Literal["integer", "number", "flag", "strings", "ids", "words", "bias", "structure"]
+Kind = Literal["integer", "number", "flag", "text", "strings", "ids", "words", "bias", "structure"]
 
 _FLOAT32 = struct.Struct("f")
 
@@ -280,10 +280,18 @@ SAMPLING_PARAMETERS: tuple[SamplingParameter, ...] = (
         cli=CliOption("With --json: the same for prompt tokens.", panel=""),
     ),
     Row(
+        "prompt_logprobs_start", "integer", 0, least=0, greatest=INT32_MAX, expected="0 or more",
+        triton=(TritonInput("prompt_logprobs_start", "", "INT32"),),
+    ),
+    Row(
         "skip_special_tokens", "flag", True,
         cli=CliOption("Keep special tokens in the text.", "Ending", "--keep-special-tokens", inverted=True),
     ),
     Row("structured_outputs", "structure", None, optional=True, openai=False),
+    Row(
+        "cache_salt", "text", None, optional=True, most=1, most_characters=1024,
+        triton=(TritonInput("cache_salt", "cache_salt", "STRING"),),
+    ),
     Row("reasoning", "structure", None, optional=True, openai=False),
 )
 # fmt: on

@@ -32,6 +32,9 @@ from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.endpoint
 
+# Each e of a text is followed by this.
+TAG: dict[str, Any] = {"structures": [{"begin": "e=", "schema": {"const": 5}, "end": ";"}], "triggers": ["e"]}
+TAGGED = r"(?s)([^e]|e=\s*5;)*"
 MESSAGES: list[Any] = [{"role": "user", "content": "fox"}]
 
 
@@ -126,6 +129,12 @@ def test_random_schemas_whole_and_streamed_many_at_once(url: str, rng: np.random
         ({"ebnf": 'root ::= [0-9]+ "."'}, r"[0-9]+\."),
         ({"json_schema": '{"type": "boolean"}'}, "true|false"),
         ({"response_format": {"type": "json_object"}}, r"(?s)\{.*"),
+        ({"response_format": {"type": "json", "value": {"enum": [True, 7]}}}, "true|7"),
+        ({"response_format": {"type": "regex", "value": "[a-c]{2}"}}, "[a-c]{2}"),
+        ({"guided_choice": ["<s>", "</s>"]}, "</?s>"),
+        ({"response_format": {"type": "structural_tag", **TAG}}, TAGGED),
+        ({"structural_tag": json.dumps(TAG)}, TAGGED),
+        ({"structured_outputs": {"structural_tag": json.dumps(TAG)}}, TAGGED),
     ],
 )
 def test_every_name_of_it_is_honoured(client: openai.OpenAI, asked: dict[str, Any], expression: str) -> None:
@@ -150,6 +159,13 @@ def test_every_name_of_it_is_honoured(client: openai.OpenAI, asked: dict[str, An
         ({"guided_regex": "a", "guided_choice": ["b"]}, "guided_choice", "both ask"),
         ({"guided_json": "[" * 3000 + "]" * 3000}, "guided_json", "deep"),
         ({"guided_decoding_backend": "verse"}, "guided_decoding_backend", "this compiler"),
+        ({"response_format": {"type": "json", "value": {"type": "verse"}}}, "response_format", "cannot be used"),
+        ({"response_format": {"type": "text", "value": "x"}}, "response_format", "has a value"),
+        ({"structured_outputs": {"json_object": "no"}}, "structured_outputs", "true or false"),
+        ({"response_format": {"type": "structural_tag", "triggers": ["e"]}}, "response_format", "needs structures"),
+        ({"response_format": {"type": "text", "triggers": ["e"]}}, "response_format", "has structures or triggers"),
+        # What costs too much while it is followed.
+        ({"guided_regex": "x{1000000}"}, "guided_regex", "failed"),
     ],
 )
 def test_what_cannot_be_met_is_a_400_that_names_its_field(
@@ -186,6 +202,7 @@ def test_langchain_gets_structured_output(url: str, method: Any) -> None:
         ("regex", "[a-c]{4}", "[a-c]{4}"),
         ("ebnf_grammar", 'root ::= "yes" | "no"', "yes|no"),
         ("choice", '["left", "right"]', "left|right"),
+        ("structural_tag", json.dumps({"type": "structural_tag", **TAG}), TAGGED),
     ],
 )
 def test_tritons_models_take_a_guide(
@@ -212,6 +229,7 @@ def test_tritons_models_take_a_guide(
         ({"guided_decoding_guide": "a*"}, "must be one of"),
         ({"guided_decoding_guide_type": "regex", "guided_decoding_guide": "(a"}, "cannot be used"),
         ({"guided_decoding_guide_type": "choice", "guided_decoding_guide": "a"}, "JSON list"),
+        ({"guided_decoding_guide_type": "structural_tag", "guided_decoding_guide": "[]"}, "must be an object"),
     ],
 )
 def test_a_wrong_guide_is_refused(server: TritonServer, asked: dict[str, Any], words: str) -> None:

@@ -54,7 +54,8 @@ class Served:
         return all(_status(url) == 200 for url in urls)
 
     def processes(self) -> list[Process]:
-        return tree(self.process.pid)
+        """All but what the shells that watch over models sleep with, which is another process every second."""
+        return [each for each in tree(self.process.pid) if each.role != "sleep"]
 
     def pids(self, role: str) -> list[int]:
         return [each.pid for each in self.processes() if each.role == role]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from typer.testing import CliRunner
 from inflight.build.engine import build_engine
 from inflight.build.registry import make_recipe
 from inflight.cli.main import build_app
-from inflight.cli.verify.routing import Choice, hesitating
+from inflight.cli.verify.routing import Choice, before_first, hesitating
 from inflight.convert.api import convert_model
 from tests.models.families.mixtures import MIXTURES
 from tests.models.random_models import random_shape, save_random_model
@@ -34,12 +36,7 @@ def verified(directory: Path, target: str, model: str = "model", of: str = "mode
 
 
 @pytest.mark.pipeline
-# In 16 bits a right engine may fail where routers hesitate at many tokens (docs/limitations.md).
-@pytest.mark.parametrize(
-    "dtype",
-    [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)],
-    ids=["float32", "bfloat16"],
-)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("family", "target"),
     [
@@ -57,35 +54,53 @@ def test_a_right_engine_of_a_mixture_passes(
     for prompt in report["prompts"]:
         assert prompt["same"] + prompt["ties"] + prompt["excused"] == _TOKENS
         if dtype == torch.float32:
-            assert prompt["hesitates"] == prompt["excused"] == 0
+            assert prompt["hesitates"] <= 1 and prompt["excused"] == 0
+    assert report["routing"] is None or report["routing"]["passed"]
+
+
+def exchange_experts(model: Any) -> None:
+    """Of the first layer that has some, the first two; the router still means what it did."""
+    stack = next(layer.mlp.experts.down_proj for layer in model.model.layers if hasattr(layer.mlp, "experts"))
+    with torch.no_grad():
+        stack[:2] = stack[:2].flip(0)
+
+
+def take_one_expert_more(model: Any) -> None:
+    model.config.num_experts_per_tok += 1
+
+
+def turn_norm_topk_prob(model: Any) -> None:
+    model.config.norm_topk_prob = not model.config.norm_topk_prob
 
 
 @pytest.mark.pipeline
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("spoil", [exchange_experts, take_one_expert_more, turn_norm_topk_prob])
 def test_a_wrong_engine_of_a_mixture_fails_however_its_router_hesitates(
-    tmp_path: Path, dtype: torch.dtype, seed: int, rng: np.random.Generator
+    tmp_path: Path, dtype: torch.dtype, spoil: Callable[[Any], None], seed: int, rng: np.random.Generator
 ) -> None:
-    """Its attention is right, and one matrix of one expert is another's."""
-    shape = random_shape(rng, "mixtral")
+    count = int(rng.integers(4, 9))
+    sizes = {"num_experts": count, "num_experts_per_tok": int(rng.integers(1, 3)), "norm_topk_prob": True}
+    shape = replace(random_shape(rng, "qwen3_moe"), extra={**sizes, "moe_intermediate_size": int(rng.integers(9, 90))})
     model = save_random_model(tmp_path / "model", shape, seed, dtype)
-    with torch.no_grad():
-        stack = model.model.layers[0].mlp.experts.down_proj
-        stack.copy_(stack.roll(1, dims=1))
+    spoil(model)
     model.save_pretrained(tmp_path / "other")
     code, report = verified(tmp_path, "reference", of="other")
-    assert code == 1 and not all(prompt["passed"] for prompt in report["prompts"])
+    assert code == 1, report
 
 
 @pytest.mark.unit
 def test_a_token_hesitates_where_rounding_could_change_the_last_expert_that_it_takes(rng: np.random.Generator) -> None:
-    tokens, experts, count = int(rng.integers(2, 40)), int(rng.integers(3, 20)), int(rng.integers(1, 3))
+    tokens, experts, count = int(rng.integers(20, 60)), int(rng.integers(3, 20)), int(rng.integers(1, 3))
     order = rng.permuted(np.tile(np.arange(experts, dtype=np.float32), (tokens, 1)), axis=1)
     close = rng.random(tokens) < 0.5
     last = np.argsort(-order, axis=1)[:, count - 1]
     order[close, last[close]] -= np.float32(0.999)
     noise = (0.01 * rng.choice([-1, 1], order.shape)).astype(np.float32)
     exact, rounded = [Choice(order, count)], [Choice(order + noise, count)]
-    np.testing.assert_array_equal(hesitating(exact, rounded, 1.5, tokens), close)
-    assert not hesitating(exact, exact, 1.5, tokens).any()
-    assert not hesitating([Choice(order, experts)], [Choice(order + 1, experts)], 1.5, tokens).any()
-    assert hesitating([], [], 1.5, tokens).tolist() == [False] * tokens
+    (found,) = hesitating([exact], [rounded])
+    np.testing.assert_array_equal(found, close)
+    assert before_first(found).sum() == (tokens if not close.any() else close.argmax())
+    assert not hesitating([exact], [exact])[0].any()
+    assert not hesitating([[Choice(order, experts)]], [[Choice(order + 1, experts)]])[0].any()
+    assert hesitating([[], []], [[], []])[1].size == 0

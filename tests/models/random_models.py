@@ -25,7 +25,7 @@ from transformers import (
 
 from tests.models.families.further import randomize
 from tests.models.families.further_families import FURTHER
-from tests.models.families.mixtures import MIXTURE_CONFIGS, MIXTURES, SHARED_OUT_HEADS, random_mixture
+from tests.models.families.mixtures import LATENT, MIXTURE_CONFIGS, MIXTURES, SHARED_OUT_HEADS, random_mixture
 
 _CONFIGS = {
     **MIXTURE_CONFIGS,
@@ -173,6 +173,8 @@ def random_shape(rng: Any, family: str) -> Shape:
     rope = [None, LLAMA3_ROPE, LINEAR_ROPE][int(rng.integers(3))] if family == "llama" else None
     num_kv_heads, queries_per_kv = int(pick([1, 2, 3])), int(pick([1, 3, 7]))
     num_heads = num_kv_heads * queries_per_kv
+    if family in LATENT:
+        num_kv_heads, queries_per_kv = num_heads, 1
     # transformers' Llama insists on a multiple of the number of heads, and its StableLM on heads that make it up.
     head_size = int(pick([24, 48, 80, 128]))
     hidden_size = num_heads * (1 + int(pick([40, 72, 96, 136])) // num_heads)

@@ -22,6 +22,8 @@ class Router(NamedTuple):
     epsilon: float
     scale: float
     bias: Array | None
+    groups: int = 1
+    top_groups: int = 1
 
 
 def experts(
@@ -39,6 +41,8 @@ def experts(
     epsilon: float,
     scale: float,
     activation: str,
+    groups: int = 1,
+    top_groups: int = 1,
 ) -> tuple[Floats, Array]:
     """fc [experts, 2 I, H] has what multiplies the activated branch first. The second result is no memory at all."""
 
@@ -53,7 +57,7 @@ def experts(
         found: Floats = linear(inner, proj[number], None if proj_bias is None else proj_bias[number])[0]
         return found
 
-    y = _mixed(expert, logits, proj.shape[1], Router(top_k, routing, epsilon, scale, choice_bias))
+    y = _mixed(expert, logits, proj.shape[1], Router(top_k, routing, epsilon, scale, choice_bias, groups, top_groups))
     return added(y, None, residual), np.zeros((len(x), 0), np.uint8)
 
 
@@ -85,6 +89,8 @@ def quantized_experts(
     inner_group_size: int,
     rows: Any,
     experts: int,
+    groups: int = 1,
+    top_groups: int = 1,
 ) -> tuple[Floats, Array]:
     """As `experts`, of levels fc [experts * 2 I, H] and proj [experts * H, I] with their scales: what is between the
     two products is rounded to `rows`.
@@ -117,7 +123,9 @@ def quantized_experts(
         )[0]
         return found
 
-    y = _mixed(expert, logits, len(proj) // experts, Router(top_k, routing, epsilon, scale, choice_bias))
+    y = _mixed(
+        expert, logits, len(proj) // experts, Router(top_k, routing, epsilon, scale, choice_bias, groups, top_groups)
+    )
     return added(y, None, residual), np.zeros((len(x), 0), np.uint8)
 
 
@@ -146,15 +154,15 @@ def _mixed(expert: Callable[[int, int], Floats], logits: Array, hidden: int, rou
 
 def routed(logits: Array, router: Router) -> tuple[list[int], list[float]]:
     """Experts of one row and their weights; of equal logits the lower number comes first."""
-    top_k, routing, epsilon, scale, bias = router
+    top_k, routing, epsilon, scale, bias, *_ = router
     values = logits.astype(np.float64)
     if bias is not None:
         shares = np.exp(values - values.max())
         scores = 1 / (1 + np.exp(-values)) if routing == "biased_sigmoid" else shares / shares.sum()
         together = scores.astype(np.float32) + bias.astype(np.float32)
-        chosen = sorted(range(len(values)), key=lambda expert: (-together[expert], expert))[:top_k]
+        chosen = sorted(_open(together, router, 2), key=lambda expert: (-together[expert], expert))[:top_k]
         return chosen, [float(scores[e] * scale / max(scores[chosen].sum(), epsilon)) for e in chosen]
-    chosen = sorted(range(len(values)), key=lambda expert: (-values[expert], expert))[:top_k]
+    chosen = sorted(_open(values, router, 1), key=lambda expert: (-values[expert], expert))[:top_k]
     if routing == "sparse_mixer":
         weights, left = [], values.copy()
         for expert in chosen:
@@ -166,7 +174,15 @@ def routed(logits: Array, router: Router) -> tuple[list[int], list[float]]:
         return chosen, weights
     shares = np.exp(values - values.max())
     total = shares[chosen].sum() if routing == "renormalized" else shares.sum()
-    return chosen, [float(shares[expert] / total) for expert in chosen]
+    return chosen, [float(shares[expert] / total * scale) for expert in chosen]
+
+
+def _open(scores: Array, router: Router, counted: int) -> list[int]:
+    """Experts of the groups whose greatest scores, so many of each, have the greatest sums."""
+    members = np.split(np.arange(len(scores)), router.groups)
+    sums = [np.sort(scores[group])[::-1][:counted].sum() for group in members]
+    best = sorted(range(len(members)), key=lambda group: (-sums[group], group))[: router.top_groups]
+    return [int(expert) for group in best for expert in members[group]]
 
 
 def gate_whole_rows(x: Array, gates: Array) -> Floats:

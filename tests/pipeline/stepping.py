@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from inflight.runtime.executors.base import Executor
 from inflight.runtime.executors.cpu.executor import CpuExecutor
+from inflight.runtime.executors.reference.executor import ReferenceExecutor
 from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch, TokenResult
 
 
@@ -86,7 +87,7 @@ def run_all(
                 run.results.append(result.sampled)
 
 
-def prompt_logits(executor: CpuExecutor, prompt: Sequence[int]) -> npt.NDArray[Any]:
+def prompt_logits(executor: CpuExecutor | ReferenceExecutor, prompt: Sequence[int]) -> npt.NDArray[Any]:
     """Logits float32 [len(prompt), vocab] of every position of a prompt, in as many steps as the limits ask for."""
     limits = executor.manifest.limits
     size = min(limits.max_num_tokens, limits.max_logit_rows)

@@ -64,6 +64,7 @@ def random_requests(rng: np.random.Generator, built: BuiltEngine, count: int) ->
             n=int(rng.choice([1, 1, 2])),
             logprobs=3,
             prompt_logprobs=int(rng.integers(3)) if rng.random() < 0.3 else None,
+            prompt_logprobs_start=int(rng.integers(60)),
         )
         requests.append(Request(str(index), prefix + built.random_prompt(rng, int(rng.integers(1, 30))), params))
     return requests

@@ -32,6 +32,8 @@ ALLOWED: dict[str, set[str]] = {
     "runtime": {"engine_format"},
     "triton_backend": {"runtime", "engine_format", "model_repo"},
     "model_repo": {"triton_backend"},
+    # `cli` builds the engine of a model that is named instead of one.
+    "lang": {"runtime", "cli"},
     "benchmark": {"build", "runtime", "triton_backend", "engine_format"},
     "cli": {"convert", "build", "runtime", "triton_backend", "benchmark", "engine_format"},
 }

@@ -79,6 +79,10 @@ def add_error_handlers(app: FastAPI) -> None:
         message, param, code = _first_problem(error.errors()[0])
         return JsonAnswer(error_body(400, message, param, code), 400)
 
+    async def half_pair(request: Request, error: UnicodeEncodeError) -> Response:
+        """pydantic cannot write a message that quotes such a string. Answers always can, so that it is from there."""
+        return JsonAnswer(error_body(400, "The body holds half of a surrogate pair, which is no character."), 400)
+
     async def defect(request: Request, error: Exception) -> Response:
         return JsonAnswer(error_body(500, f"The server failed: {error!r}. Its log says more."), 500)
 
@@ -95,6 +99,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.exception_handler(InflightError)(inflight_error)
     app.exception_handler(RequestValidationError)(invalid_body)
     app.exception_handler(HTTPException)(http_error)
+    app.exception_handler(UnicodeEncodeError)(half_pair)
     app.exception_handler(Exception)(defect)
 
 

@@ -13,6 +13,10 @@ from inflight.triton_backend.wire.request_tensors import Array
 
 POOLED, NUM_TOKENS = "pooled_output", "num_input_tokens"
 
+# The two ways to give texts.
+_STRINGS = ("text_input", "text_pair")
+_IDS = ("input_ids", "input_lengths", "token_type_ids")
+
 
 def id_tensors(texts: Sequence[TokenizedText]) -> dict[str, Array]:
     """What a client sends that has tokenized the texts itself."""
@@ -25,16 +29,19 @@ def id_tensors(texts: Sequence[TokenizedText]) -> dict[str, Array]:
 
 
 def read_texts(tensors: Mapping[str, Array], reader: TextReader) -> list[TokenizedText]:
-    """The texts of a request; none where it has nothing in it. Raises RequestError."""
-    texts, lengths = _strings(tensors, "text_input"), tensors.get("input_lengths")
-    if texts and lengths is not None:
-        raise RequestError("text_input and input_ids are two ways to give a text; send one of them.")
-    if texts:
-        return _read_strings(texts, _strings(tensors, "text_pair"), reader, _truncate(tensors))
-    ids = tensors.get("input_ids")
-    if lengths is None and ids is None:
-        return []
-    flat = np.zeros(0, np.int32) if ids is None else ids.reshape(-1)
+    """The texts of a request; none where its tensors are empty. Raises RequestError, also for a tensor that would have
+    no effect."""
+    strings, ids_given = ([name for name in names if name in tensors] for names in (_STRINGS, _IDS))
+    if strings and ids_given:
+        raise RequestError(
+            f"{strings[0]} and {ids_given[0]} are two ways to give a text; send text_input, or input_ids."
+        )
+    if "text_input" not in tensors and "input_ids" not in tensors:
+        raise RequestError("There is no text.", "Send text_input, or input_ids with input_lengths.")
+    if strings:
+        return _read_strings(_strings(tensors, "text_input"), tensors, reader)
+    ids, lengths = tensors["input_ids"], tensors.get("input_lengths")
+    flat = ids.reshape(-1)
     counts = [len(flat)] if lengths is None else [int(count) for count in lengths.reshape(-1)]
     types = tensors.get("token_type_ids")
     if min(counts, default=0) < 0 or sum(counts) != len(flat) or (types is not None and types.size != len(flat)):
@@ -50,7 +57,8 @@ def pooled_tensors(vectors: Sequence[Floats], texts: Sequence[TokenizedText], si
     return {POOLED: rows, NUM_TOKENS: np.array([len(text.token_ids) for text in texts], np.int32)}
 
 
-def _read_strings(texts: list[str], pairs: list[str], reader: TextReader, truncate: int | None) -> list[TokenizedText]:
+def _read_strings(texts: list[str], tensors: Mapping[str, Array], reader: TextReader) -> list[TokenizedText]:
+    pairs, truncate = _strings(tensors, "text_pair"), _truncate(tensors)
     if not pairs:
         prompt = reader.prompt(None)
         return [reader.text(text, truncate=truncate, prompt=prompt) for text in texts]

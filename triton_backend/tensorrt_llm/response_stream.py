@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from inflight.errors import EngineError, InflightError
+from inflight.errors import InflightError
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.triton_backend.tensorrt_llm.generation_request import GenerationRequest
 from inflight.triton_backend.tensorrt_llm.sequence_output import SequenceOutput
@@ -51,8 +51,9 @@ class ResponseStream:
         """Send a response per sequence that has news. Deltas taken in since the last call share one."""
         if self.closed:
             return
-        if error := next((output.error for output in self._outputs.values() if output.error), None):
-            self.fail(EngineError(error))
+        failures = (output.failure for output in self._outputs.values())
+        if failure := next((each for each in failures if each is not None), None):
+            self.fail(failure)
             return
         for batch_index, output in list(self._due()):
             chunk = output.take()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from inflight.errors import InflightError
 from inflight.runtime.request.accumulator import add_logprobs, join_deltas
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.triton_backend.tensorrt_llm.generation_request import GenerationRequest
@@ -69,8 +70,8 @@ class SequenceOutput:
         return len(self._ids)
 
     @property
-    def error(self) -> str | None:
-        return None if self._last is None else self._last.error
+    def failure(self) -> InflightError | None:
+        return None if self._last is None else self._last.failure
 
     @property
     def has_news(self) -> bool:

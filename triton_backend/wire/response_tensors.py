@@ -74,7 +74,7 @@ def _log_probs(chunk: Chunk, all_so_far: bool, num_top: int) -> dict[str, Array]
 
 
 def _prompt_log_probs(entries: Sequence[TokenResult | None], num_top: int) -> dict[str, Array]:
-    """From the second prompt token on: the first has no probability."""
+    """Of the last prompt tokens: the first has no probability, nor those before prompt_logprobs_start."""
     results = [entry for entry in entries if entry is not None]
     tensors: dict[str, Array] = {
         "prompt_log_probs": np.array([[result.logprob for result in results]], dtype=np.float32),

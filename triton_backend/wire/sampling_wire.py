@@ -36,6 +36,7 @@ _KINDS = {
     "json_schema": "json",
     "regex": "regex",
     "ebnf_grammar": "grammar",
+    "structural_tag": "structural_tag",
     "choice": "choice",
 }
 
@@ -69,6 +70,8 @@ def _tensor(row: SamplingParameter, value: Any) -> Array:
     dtype = row.triton[-1].dtype
     if row.kind == "ids":
         return np.array([[token_id for token_id in value if 0 <= token_id <= INT32_MAX]], dtype=_DTYPES[dtype])
+    if row.kind == "text":
+        return np.array([[value.encode("utf-8")]], dtype=object)
     number = row.rounded(value)
     return np.array([[number & _UINT64_MASK if dtype == "UINT64" else number]], dtype=_DTYPES[dtype])
 
@@ -80,6 +83,8 @@ def _read(row: RowTensors, parameter: SamplingParameter, *, text: bool) -> Any:
     value = row.one_of(*names)
     if value is None:
         return None
+    if parameter.kind == "text":
+        return value or None
     return {"integer": int, "number": float, "flag": bool}[parameter.kind](value)
 
 

@@ -128,7 +128,9 @@ def _logprobs(params: SamplingParams, num_sequences: int) -> dict[str, Array]:
 def _prompt_results(prompt: Sequence[int], tensors: Mapping[str, Array]) -> tuple[TokenResult | None, ...] | None:
     if "prompt_log_probs" not in tensors:
         return None
-    return (None, *_results(prompt[1:], "prompt_log_probs", "prompt_logprob_ranks", "prompt_top", tensors))
+    unscored = len(prompt) - tensors["prompt_log_probs"].size
+    scored = _results(prompt[unscored:], "prompt_log_probs", "prompt_logprob_ranks", "prompt_top", tensors)
+    return (None,) * unscored + scored
 
 
 def _results(

@@ -16,7 +16,7 @@ from inflight.build.graph.operators import GREATEST_LEVEL
 from inflight.build.graph.values import new_value
 from inflight.build.network.layers import ACTIVATIONS, BATCH, FLOAT, OPSET, STEP
 from inflight.build.quantization.row_scales import LEAST_MAGNITUDE
-from inflight.convert.checkpoint.model_spec import CLAMP_LIMIT, CLAMP_SLOPE, ExpertsSpec
+from inflight.convert.checkpoint.model_spec import CLAMP_LIMIT, CLAMP_SLOPE, SCORED_BY, ExpertsSpec
 from inflight.convert.quantization.schemes import RowDtype
 
 _ROUTER_AXIS = -1
@@ -130,12 +130,15 @@ def _transposed(body: FunctionBody, stack: ir.Value) -> ir.Value:
 
 def _top_k(body: FunctionBody, spec: ExpertsSpec, logits: ir.Value) -> ir.Value:
     """The weight of every expert for every row, [B, L, E]; 0 of those that are not chosen."""
-    greatest, chosen = body.ops("TopK", [logits, body.constant([spec.top_k])], 2, {"axis": _ROUTER_AXIS})
+    allowed = _in_top_groups(body, spec, logits)
+    greatest, chosen = body.ops("TopK", [allowed, body.constant([spec.top_k])], 2, {"axis": _ROUTER_AXIS})
     if spec.routing == "renormalized":
         weights = body.op("Softmax", [greatest], {"axis": _ROUTER_AXIS})
     else:
         everything = body.op("Softmax", [logits], {"axis": _ROUTER_AXIS})
         weights = body.op("GatherElements", [everything, chosen], {"axis": _ROUTER_AXIS})
+    if spec.scale != 1.0:
+        weights = body.op("Mul", [weights, body.constant(spec.scale, np.float32)])
     return _placed(body, _zeros(body, logits), chosen, weights)
 
 
@@ -143,13 +146,29 @@ def _biased(body: FunctionBody, spec: ExpertsSpec, logits: ir.Value, bias: ir.Va
     """The same of experts that are chosen by their scores and a bias."""
     sigmoid = spec.routing == "biased_sigmoid"
     scores = body.op("Sigmoid", [logits]) if sigmoid else body.op("Softmax", [logits], {"axis": _ROUTER_AXIS})
-    top_k = body.constant([spec.top_k])
-    _, chosen = body.ops("TopK", [body.op("Add", [scores, bias]), top_k], 2, {"axis": _ROUTER_AXIS})
+    top_k, sums = body.constant([spec.top_k]), _in_top_groups(body, spec, body.op("Add", [scores, bias]))
+    _, chosen = body.ops("TopK", [sums, top_k], 2, {"axis": _ROUTER_AXIS})
     weights = body.op("GatherElements", [scores, chosen], {"axis": _ROUTER_AXIS})
     total = body.op("ReduceSum", [weights, body.constant([_ROUTER_AXIS])], {"keepdims": 1})
     least, scale = (body.constant(number, np.float32) for number in (spec.epsilon, spec.scale))
     shares = body.op("Mul", [body.op("Div", [weights, body.op("Max", [total, least])]), scale])
     return _placed(body, _zeros(body, logits), chosen, shares)
+
+
+def _in_top_groups(body: FunctionBody, spec: ExpertsSpec, scores: ir.Value) -> ir.Value:
+    """The scores [B, L, E], those of other groups minus infinity."""
+    if spec.groups == 1:
+        return scores
+    grouped = body.op("Reshape", [scores, body.constant([0, 0, spec.groups, spec.count // spec.groups])])
+    counted = body.constant([SCORED_BY if spec.biased_choice else 1])
+    greatest, _ = body.ops("TopK", [grouped, counted], 2, {"axis": -1})
+    of_groups = body.op("ReduceSum", [greatest, body.constant([-1])], {"keepdims": 0})
+    _, chosen = body.ops("TopK", [of_groups, body.constant([spec.top_groups])], 2, {"axis": -1})
+    ones = body.op("Expand", [body.constant(1, np.float32), body.op("Shape", [chosen])])
+    allowed = body.op("Greater", [_placed(body, _zeros(body, of_groups), chosen, ones), body.constant(0, np.float32)])
+    allowed = body.op("Unsqueeze", [allowed, body.constant([3])])
+    kept = body.op("Where", [allowed, grouped, body.constant(-np.inf, np.float32)])
+    return body.op("Reshape", [kept, body.constant([0, 0, spec.count])])
 
 
 def _sparse_mixer(body: FunctionBody, spec: ExpertsSpec, logits: ir.Value) -> ir.Value:

@@ -19,6 +19,8 @@ _ATTRIBUTES = {
     "routing": ir.AttributeType.STRING,
     "epsilon": ir.AttributeType.FLOAT,
     "scale": ir.AttributeType.FLOAT,
+    "groups": ir.AttributeType.INT,
+    "top_groups": ir.AttributeType.INT,
     "activation": ir.AttributeType.STRING,
     "rows": ir.AttributeType.STRING,
 }
@@ -62,7 +64,8 @@ class ExpertsLayer:
     def _function(self, spec: ExpertsSpec, inner: RowDtype | None) -> ir.Function:
         epsilon = f"_{spec.epsilon:g}_{spec.scale:g}" if spec.epsilon or spec.scale != 1.0 else ""
         rows = "" if inner is None else f"_{inner}"
-        sizes = f"{spec.top_k}_of_{spec.count}_{spec.size}"
+        groups = f"_{spec.top_groups}_of_{spec.groups}_groups" if spec.groups > 1 else ""
+        sizes = f"{spec.top_k}_of_{spec.count}_{spec.size}{groups}"
         kind = f"Experts_{sizes}_{spec.routing}{epsilon}_{spec.activation}{rows}{'_bias' if spec.bias else ''}"
         attributes = [ir.Attr(name, of_type, None) for name, of_type in _ATTRIBUTES.items()]
         return ir.Function(DOMAIN, kind, graph=function_graph(spec, inner), attributes=attributes)
@@ -74,5 +77,7 @@ def _facts(spec: ExpertsSpec) -> dict[str, int | float | str]:
         "routing": spec.routing,
         "epsilon": spec.epsilon,
         "scale": spec.scale,
+        "groups": spec.groups,
+        "top_groups": spec.top_groups,
         "activation": spec.activation,
     }

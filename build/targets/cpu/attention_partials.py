@@ -22,7 +22,7 @@ def partial_bytes(graph: ir.Graph, limits: Limits) -> int:
     """Bytes for the layer that needs most: per pair and query head, a float32 maximum, a sum and D weighted values."""
     widest = 0
     for node in graph:
-        if node.op_type == "PagedAttention":
+        if node.op_type in ("PagedAttention", "PagedLatentAttention"):
             heads = node.attributes["num_heads"].as_int()
             size = int(shape_of(node.outputs[0])[-1]) // heads
             widest = max(widest, heads * (-(-size // _LANES) * _LANES + 2))

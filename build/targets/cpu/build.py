@@ -69,7 +69,7 @@ def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: CpuRecipe) -> 
     integer_scales(graph)
     narrow_scales(graph)
     weights = WeightLayout(graph)
-    kv_cache = kv_cache_facts(checkpoint.config, kv_dtype, tokens_per_block)
+    kv_cache = kv_cache_facts(checkpoint.spec, kv_dtype, tokens_per_block)
     source = emit(graph, weights, recipe.limits, kv_cache, pooled=checkpoint.spec.pooled is not None)
     compiler = compiler_version(recipe.cxx)
     variants = tuple(_variant(level, code_digest(source.text, level, compiler)) for level in levels)

@@ -34,5 +34,6 @@ def _panels_of(node: ir.Node, weights: WeightLayout) -> PackedTensor | None:
 
 def _expect(tensor: PackedTensor) -> str:
     columns = PANEL // 2 if tensor.layout.startswith("gated") else PANEL
-    panels = -(-int(shape_of(tensor.sources[0])[0]) // columns)
+    shape = shape_of(tensor.sources[0])
+    panels = -(-int(shape[-2]) // columns) * (int(shape[0]) if tensor.layout == "head_panels" else 1)
     return f"pool_expect(p, thread, e->weights + {tensor.offset}, {panels}, {tensor.nbytes // panels});"

@@ -13,7 +13,15 @@ from inflight.build.graph.values import dtype_of, name_of, shape_of
 from inflight.build.targets.cpu.packing.weight_layout import are_multiples
 from inflight.engine_format.manifest import ModulePrecision
 
-_PRODUCTS = ("Linear", "GatedLinear", "QuantizedLinear", "QuantizedGatedLinear", "Experts", "QuantizedExperts")
+_PRODUCTS = (
+    "Linear",
+    "GatedLinear",
+    "QuantizedLinear",
+    "QuantizedGatedLinear",
+    "Experts",
+    "QuantizedExperts",
+    "HeadLinear",
+)
 _MATRICES = ("weight", "gate", "up", "fc", "proj")
 # Of the second stack of QuantizedExperts among its inputs.
 _INNER = OPERATORS["QuantizedExperts"].inputs.index("proj")

@@ -14,7 +14,7 @@ from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
 
 _MATRICES = ("weight", "gate", "up")
 # Operators that read a few rows of their tables, not all.
-_LOOKUPS = ("EmbeddingLookup", "RopeCacheWrite")
+_LOOKUPS = ("EmbeddingLookup", "RopeCacheWrite", "LatentCacheWrite")
 _STACKS = ("fc", "proj")
 _MIXTURES = ("Experts", "QuantizedExperts")
 
@@ -39,6 +39,8 @@ def operator_work(node: ir.Node, weights: WeightLayout) -> OperatorWork:
     common = (node.op_type, name_of(node.outputs[0]), shape_of(node.outputs[0])[0] == LOGIT_ROWS)
     if node.op_type == "PagedAttention":
         return _attention_work(node, common)
+    if node.op_type == "PagedLatentAttention":
+        return _latent_work(node, common)
     if node.op_type in _MIXTURES:
         return _experts_work(node, common, weights)
     return OperatorWork(*common, 2 * _matrix_elements(node), _bytes_per_row(node), _weight_bytes(node, weights))
@@ -75,12 +77,27 @@ def _attention_work(node: ir.Node, common: tuple[str, str, bool]) -> OperatorWor
     )
 
 
+def _latent_work(node: ir.Node, common: tuple[str, str, bool]) -> OperatorWork:
+    """Every head reads the one row of a token: all of it for its score, the latent for the weighted sum."""
+    heads, rank, rotary = (node.attributes[name].as_int() for name in ("num_heads", "rank", "rotary_size"))
+    rows = node.inputs[1]
+    assert rows is not None, f"{node.name} has no cache"
+    return OperatorWork(
+        *common,
+        flops_per_row=0,
+        bytes_per_row=_bytes_per_row(node),
+        weight_bytes=0,
+        flops_per_pair=2 * heads * (2 * rank + rotary),
+        bytes_per_context_token=int(int(shape_of(rows)[-1]) * dtype_of(rows).itemsize),
+    )
+
+
 def _matrix_elements(node: ir.Node) -> int:
     if node.op_type in _LOOKUPS:
         return 0
     inputs = zip(OPERATORS[node.op_type].inputs, node.inputs, strict=False)
     shapes = [shape_of(value) for name, value in inputs if name in _MATRICES and value is not None]
-    return sum(prod(int(dim) for dim in shape) for shape in shapes if len(shape) == 2)
+    return sum(prod(int(dim) for dim in shape) for shape in shapes if len(shape) == 2 or node.op_type == "HeadLinear")
 
 
 def _bytes_per_row(node: ir.Node) -> int:

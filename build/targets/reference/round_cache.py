@@ -25,13 +25,20 @@ def round_cache(model: ir.Model, kv_cache_dtype: str, factors: Sequence[tuple[fl
     """
     rounded = model.clone()
     writes = [node for node in rounded.graph if node.op_type == "TensorScatter"]
-    for index, write in enumerate(writes):
+    places = [_place(write) for write in writes]
+    for (layer, kind), write in zip(places, writes, strict=True):
         rows = write.inputs[1]
         assert rows is not None, f"{write.name} writes nothing"
         rounding = _Rounding(rounded.graph, write, name_of(write.outputs[0]))
-        factor = factors[index // 2][index % 2] if factors else 1.0
+        factor = factors[layer][kind] if factors else 1.0
         write.replace_input_with(1, rounding(kv_cache_dtype, rows, factor))
     return rounded
+
+
+def _place(write: ir.Node) -> tuple[int, int]:
+    """The layer that writes, and 0 for its keys, 1 for its values."""
+    kind, _, layer = name_of(write.outputs[0]).rpartition(".")
+    return int(layer), int(kind == "present_value")
 
 
 class _Rounding:

@@ -20,7 +20,7 @@ from inflight.build.targets.tensorrt.modules import find_module, find_plugins
 from inflight.build.targets.tensorrt.plan.builder import LoweredNetwork, build_plan, lower_model
 from inflight.build.targets.tensorrt.plan.listing import network_listing
 from inflight.build.targets.tensorrt.plan.weights_file import weights_bytes, write_weights
-from inflight.build.targets.tensorrt.precision import check_schemes, module_precision, network_needs
+from inflight.build.targets.tensorrt.precision import check_attention, check_schemes, module_precision, network_needs
 from inflight.build.targets.tensorrt.recipe import TensorRtRecipe
 from inflight.convert.checkpoint.config import CheckpointConfig
 from inflight.convert.checkpoint.directory import Checkpoint
@@ -65,6 +65,7 @@ def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: TensorRtRecipe
     config = checkpoint.config
     compute, dtype = onnx_dtype(config.dtype), dtype_name(config.dtype)
     _check_recipe(recipe, dtype)
+    check_attention(checkpoint)
     check_schemes(checkpoint)
     sms = tuple(recipe.sm) if recipe.full else normalized_sms(recipe.sm)
     check_capabilities(sms, network_needs(network.graph, config), full=recipe.full)

@@ -20,6 +20,15 @@ _MIXED = ("int4", "float8_e4m3fn")
 _LOWERED_ROWS = (("int8", "own"), ("int16", "own"), ("int8", "stored"), ("float8_e4m3fn", "stored"))
 
 
+def check_attention(checkpoint: Checkpoint) -> None:
+    """Raises BuildError for a kind of attention that this target does not lower."""
+    if any(layer.attention.latent is not None for layer in checkpoint.spec.layers):
+        raise BuildError(
+            f"The tensorrt target has no lowering for latent attention, which {checkpoint.config.architecture} has.",
+            "Build with --target cpu or --target reference.",
+        )
+
+
 def check_schemes(checkpoint: Checkpoint) -> None:
     """Raises BuildError naming a quantization that this target does not lower."""
     found = (checkpoint.quantization_of(module_path(name)) for name in checkpoint.tensors if name.endswith(".weight"))

@@ -19,6 +19,7 @@ from inflight.convert.checkpoint.model_spec import (
     AttentionSpec,
     ExpertActivation,
     ExpertsSpec,
+    LatentSpec,
     LayerSpec,
     MlpSpec,
     ModelSpec,
@@ -205,6 +206,8 @@ def _capped(x: Array, cap: float | None) -> Array:
 
 
 def _attention(weights: DecoderWeights, spec: AttentionSpec, x: Array) -> Array:
+    if spec.latent is not None:
+        return _latent_attention(weights, spec, spec.latent, x)
     heads, kv_heads, size = spec.num_heads, spec.num_kv_heads, spec.head_size
     qkv = weights.linear(x, "attention.qkv", spec.qkv_bias)
     qkv = qkv if spec.clip is None else np.clip(qkv, -spec.clip, spec.clip)
@@ -221,6 +224,28 @@ def _attention(weights: DecoderWeights, spec: AttentionSpec, x: Array) -> Array:
     scores = (scores / scores.sum(axis=-1, keepdims=True))[..., : len(x)]
     mixed = (scores @ v.swapaxes(0, 1)).swapaxes(0, 1)
     return weights.linear(mixed.reshape(len(x), heads * size), "attention.dense", spec.dense_bias)
+
+
+def _latent_attention(weights: DecoderWeights, spec: AttentionSpec, latent: LatentSpec, x: Array) -> Array:
+    """Keys and values of every head from the row that is cached of a token."""
+    heads, plain = spec.num_heads, latent.plain_size
+    if latent.query_rank is None:
+        q = weights.linear(x, "attention.q", bias=False)
+    else:
+        q = weights.norm(weights.linear(x, "attention.q_a", spec.qkv_bias), latent.query_norm)
+        q = weights.linear(q, "attention.q_b", bias=False)
+    q_plain, q_turned = np.split(q.reshape(len(x), heads, spec.head_size), [plain], axis=-1)
+    row, turned = np.split(weights.linear(x, "attention.kv_a", spec.qkv_bias)[:, None], [latent.rank], axis=-1)
+    row, turned = weights.norm(row, latent.norm), _rotate(turned, spec.rope)
+    weights.cached(np.concatenate([row, turned], axis=-1), row)
+    k_b, v_b = weights["attention.k_b.weight"], weights["attention.v_b.weight"]
+    scores = np.einsum("qhn,hrn,kr->hqk", q_plain, k_b, row[:, 0], optimize=True)
+    scores = scores + np.einsum("qhd,kd->hqk", _rotate(q_turned, spec.rope), turned[:, 0], optimize=True)
+    scores = scores * spec.scale + _mask(len(x), spec.window).astype(x.dtype)
+    scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    scores = scores / scores.sum(axis=-1, keepdims=True)
+    mixed = np.einsum("hqk,kr,hvr->qhv", scores, row[:, 0], v_b, optimize=True)
+    return weights.linear(mixed.reshape(len(x), -1), "attention.dense", spec.dense_bias)
 
 
 def _turned(weights: DecoderWeights, spec: AttentionSpec, heads: Array, norm: NormSpec | None) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.convert.checkpoint.expert_stacks import Stack
-from inflight.convert.checkpoint.model_spec import CLAMP_LIMIT, CLAMP_SLOPE, ExpertsSpec
+from inflight.convert.checkpoint.model_spec import CLAMP_LIMIT, CLAMP_SLOPE, SCORED_BY, ExpertsSpec
 
 Array = npt.NDArray[Any]
 
@@ -62,12 +62,25 @@ def route(spec: ExpertsSpec, logits: Array, bias: Array | None) -> tuple[Array, 
         return _biased(spec, logits, bias)
     if spec.routing == "sparse_mixer":
         return _sparse_mixer(logits, spec.epsilon)
-    # Stable, so that of equal logits the lower number comes first.
-    chosen = np.argsort(-logits, axis=-1, kind="stable")[:, : spec.top_k]
     shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    # Stable, so that of equal logits the lower number comes first.
+    chosen = np.argsort(-_in_top_groups(spec, logits), axis=-1, kind="stable")[:, : spec.top_k]
     weights = np.take_along_axis(shares, chosen, axis=-1)
     total = weights if spec.routing == "renormalized" else shares
-    return chosen, weights / total.sum(axis=-1, keepdims=True)
+    return chosen, weights / total.sum(axis=-1, keepdims=True) * spec.scale
+
+
+def _in_top_groups(spec: ExpertsSpec, scores: Array) -> Array:
+    """The scores [tokens, count], those of other groups minus infinity."""
+    if spec.groups == 1:
+        return scores
+    grouped = scores.reshape(len(scores), spec.groups, -1)
+    counted = SCORED_BY if spec.biased_choice else 1
+    of_groups = np.sort(grouped, axis=-1)[..., -counted:].sum(axis=-1)
+    chosen = np.argsort(-of_groups, axis=-1, kind="stable")[:, : spec.top_groups]
+    allowed = np.zeros_like(of_groups, bool)
+    np.put_along_axis(allowed, chosen, True, axis=-1)
+    return np.asarray(np.where(allowed[..., None], grouped, -np.inf).reshape(scores.shape))
 
 
 def _biased(spec: ExpertsSpec, logits: Array, bias: Array) -> tuple[Array, Array]:
@@ -76,7 +89,7 @@ def _biased(spec: ExpertsSpec, logits: Array, bias: Array) -> tuple[Array, Array
     else:
         shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
         scores = shares / shares.sum(axis=-1, keepdims=True)
-    chosen = np.argsort(-(scores + bias), axis=-1, kind="stable")[:, : spec.top_k]
+    chosen = np.argsort(-_in_top_groups(spec, scores + bias), axis=-1, kind="stable")[:, : spec.top_k]
     weights = np.take_along_axis(scores, chosen, axis=-1)
     return chosen, weights * spec.scale / np.maximum(weights.sum(axis=-1, keepdims=True), spec.epsilon)
 

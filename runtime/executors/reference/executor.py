@@ -15,7 +15,7 @@ from inflight.errors import EngineError
 from inflight.extras import install_hint, needs
 from inflight.runtime.executors.batch_check import check_batch
 from inflight.runtime.executors.host_sampling import sequence_result
-from inflight.runtime.executors.reference.linear_cache import LinearCache, PagedPool
+from inflight.runtime.executors.reference.linear_cache import KINDS, LinearCache, PagedPool
 from inflight.runtime.loading.rebuild import rebuild_hint
 from inflight.runtime.loading.target_facts import read_target_facts
 from inflight.runtime.scheduler.step import ScheduledSequence, StepBatch, StepOutput
@@ -103,8 +103,9 @@ def _open_session(network: Path, threads: int) -> Any:
 def _check_network(session: Any, manifest: EngineManifest, network: Path) -> None:
     """Caches and logits have the sizes of the manifest, or a step would fail that the scheduler may make."""
     model = manifest.model
-    cache = [model.num_key_value_heads, manifest.limits.max_seq_len, model.head_size]
-    told = {f"past_{kind}.{layer}": cache for layer in range(model.num_hidden_layers) for kind in ("key", "value")}
+    kinds, heads, size = model.cached_rows
+    cache = [heads, manifest.limits.max_seq_len, size]
+    told = {f"past_{kind}.{layer}": cache for layer in range(model.num_hidden_layers) for kind in KINDS[:kinds]}
     compiled = {each.name: each.shape[1:] for each in session.get_inputs() if each.name.startswith("past_")}
     result = session.get_outputs()[0]
     told[result.name], compiled[result.name] = [manifest.output_size], result.shape[2:]

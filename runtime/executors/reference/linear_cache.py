@@ -11,36 +11,41 @@ import numpy.typing as npt
 from inflight.engine_format.manifest import EngineManifest
 
 Floats: TypeAlias = npt.NDArray[np.float32]
+# Of the network's caches; a layer with latent attention has the first alone.
+KINDS = ("key", "value")
 
 
 class LinearCache:
-    """float32 [layers, key and value, 1, kv_heads, max_seq_len, head_size]: the rows of one sequence by position.
+    """float32 [layers, kinds, 1, kv_heads, max_seq_len, head_size]: the rows of one sequence by position. The kinds are
+    keys and values, or latents alone.
 
     The network reads and writes the same memory: its input and its output are bound to it.
     """
 
     def __init__(self, manifest: EngineManifest) -> None:
         model = manifest.model
-        shape = (1, model.num_key_value_heads, manifest.limits.max_seq_len, model.head_size)
-        self.rows: Floats = np.zeros((model.num_hidden_layers, 2, *shape), np.float32)
+        kinds, heads, size = model.cached_rows
+        shape = (1, heads, manifest.limits.max_seq_len, size)
+        self.rows: Floats = np.zeros((model.num_hidden_layers, kinds, *shape), np.float32)
 
     def bind(self, binding: Any) -> None:
         """Bind past_key.{i}, past_value.{i} and their present counterparts of an onnxruntime.IOBinding."""
-        for layer, pair in enumerate(self.rows):
-            for kind, cache in zip(("key", "value"), pair, strict=True):
+        for layer, caches in enumerate(self.rows):
+            for kind, cache in zip(KINDS, caches, strict=False):
                 place = ("cpu", 0, np.float32, cache.shape, cache.ctypes.data)
                 binding.bind_input(f"past_{kind}.{layer}", *place)
                 binding.bind_output(f"present_{kind}.{layer}", *place)
 
 
 class PagedPool:
-    """float32 [blocks, layers, key and value, kv_heads, tokens_per_block, head_size]."""
+    """float32 [blocks, layers, kinds, kv_heads, tokens_per_block, head_size]."""
 
     def __init__(self, manifest: EngineManifest, num_blocks: int) -> None:
         model = manifest.model
         self._block_size = manifest.kv_cache.tokens_per_block
-        heads = (model.num_key_value_heads, self._block_size, model.head_size)
-        self._blocks: Floats = np.zeros((num_blocks, model.num_hidden_layers, 2, *heads), np.float32)
+        kinds, heads, size = model.cached_rows
+        block = (model.num_hidden_layers, kinds, heads, self._block_size, size)
+        self._blocks: Floats = np.zeros((num_blocks, *block), np.float32)
 
     def gather(self, block_table: Sequence[int], end: int, cache: LinearCache) -> None:
         """Copy positions 0 .. end - 1 of a sequence into `cache`."""

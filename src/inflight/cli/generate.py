@@ -106,7 +106,7 @@ def _read_structure(json_schema: str | None, regex: str | None, grammar: str | N
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise typer.BadParameter(f"{path} cannot be read: {error}.") from None
 

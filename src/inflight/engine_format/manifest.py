@@ -40,6 +40,7 @@ class ModelFacts(Facts, frozen=True, kw_only=True):
 
     `sliding_window` is that of every layer. Where layers differ it is None, and `layer_kinds` says what each has;
     otherwise the manifest has no such field. `active_parameters`: those that one token meets of a mixture of experts.
+    `latent_size`: the elements of the one row that the cache holds of a token, of a model with latent attention.
     """
 
     architecture: str
@@ -57,6 +58,16 @@ class ModelFacts(Facts, frozen=True, kw_only=True):
     tie_word_embeddings: bool = False
     num_parameters: int
     active_parameters: int | msgspec.UnsetType = msgspec.UNSET
+    latent_size: PositiveInt | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def cached_rows(self) -> tuple[int, int, int]:
+        """Of a token in a layer's cache: how many kinds of rows (keys and values, or latents), heads of each, and the
+        elements of a head.
+        """
+        if self.latent_size is not msgspec.UNSET:
+            return 1, 1, self.latent_size
+        return 2, self.num_key_value_heads, self.head_size
 
 
 class Limits(Facts, frozen=True, kw_only=True):

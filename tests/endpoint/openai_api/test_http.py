@@ -150,6 +150,7 @@ def test_browsers_may_call_from_the_allowed_origins_alone(embedded_shim: str, st
         '{"messages": [{"role": "user", "content": "HALF"}]}',
         '{"messages": [{"role": "user", "content": [{"type": "HALF", "text": ""}]}]}',
         '{"messages": [{"role": "user", "HALF": "fox"}]}',
+        '{"messages": [{"role": "HALF"}]}',
         '{"messages": [{"role": "user", "content": ""}], "chat_template_kwargs": {"HALF": "HALF"}, "max_tokens": 1}',
         '{"messages": [{"role": "user", "content": ""}], "reasoning_effort": "HALF", "max_tokens": 1}',
     ],

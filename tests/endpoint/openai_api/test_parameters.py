@@ -115,6 +115,8 @@ def test_prompt_log_probabilities_have_vllms_shape(shim: str) -> None:
     assert [list(entry or ()) for entry in chat["prompt_logprobs"][1:]] == [
         [str(token)] for token in chat["prompt_token_ids"][1:]
     ]
+    late = complete(shim, prompt_logprobs=3, prompt_logprobs_start=len(ids) - 1)["choices"][0]["prompt_logprobs"]
+    assert late == [None] * (len(ids) - 1) + found[-1:]
     stream = {**CHAT, "prompt_logprobs": 0, "stream": True}
     assert refusal(shim, "/v1/chat/completions", stream)[:2] == (400, "prompt_logprobs")
 
@@ -205,6 +207,19 @@ def test_cached_tokens_are_counted(shim: str, rng: np.random.Generator) -> None:
     assert usage is not None and usage.prompt_tokens_details is not None and usage.completion_tokens_details is not None
     assert usage.prompt_tokens_details.cached_tokens == 48
     assert usage.completion_tokens_details.reasoning_tokens == 0
+
+
+def test_a_salt_keeps_the_prefix_cache_apart(shim: str, rng: np.random.Generator) -> None:
+    prompt = rng.integers(40, 200, 50).tolist()
+    for salt, cached in ((None, 0), ("a", 0), ("a", 48), ("b", 0), (None, 48), ("", 48)):
+        answer = complete(shim, prompt=prompt, cache_salt=salt)
+        assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] == cached, salt
+    chat = {"messages": [{"role": "user", "content": str(prompt)}], "max_tokens": 2}
+    for salt, has_cached in (("a", False), ("b", False), ("b", True)):
+        usage = ask(shim, "/v1/chat/completions", {**chat, "cache_salt": salt})["usage"]
+        assert (usage["prompt_tokens_details"]["cached_tokens"] > 0) == has_cached
+    for wrong in (7, "x" * 2000):
+        assert refusal(shim, "/v1/completions", {"prompt": "x", "cache_salt": wrong})[:2] == (400, "cache_salt")
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,15 @@ def test_the_best_few_without_their_texts(scoring_shim: str) -> None:
     every = ask(scoring_shim, "/v1/rerank", **body)["results"]
     few = ask(scoring_shim, "/v1/rerank", **body, top_n=2, return_documents=False)["results"]
     assert few == [{key: value for key, value in each.items() if key != "document"} for each in every[:2]]
+    # The default of vLLM's API, which its clients spell out.
+    assert ask(scoring_shim, "/v1/rerank", **body, top_n=0)["results"] == every
+
+
+def test_what_a_document_has_beside_its_text_comes_back(scoring_shim: str) -> None:
+    documents = [{"text": "dog", "id": 3}, {"text": "a lazy fox", "title": "Fox", "tags": ["a"]}, "cat"]
+    answer = ask(scoring_shim, "/v1/rerank", query="fox", documents=documents, rank_fields=["text"])
+    given = [each if isinstance(each, dict) else {"text": each} for each in documents]
+    assert all(each["document"] == given[each["index"]] for each in answer["results"])
 
 
 def test_tei_has_a_list_and_raw_scores(scoring_shim: str) -> None:
@@ -96,6 +105,7 @@ def test_tei_has_a_list_and_raw_scores(scoring_shim: str) -> None:
         ({"query": "fox", "documents": ["dog"], "top_n": -1}, "top_n"),
         ({"query": "fox", "documents": ["dog"], "truncate_prompt_tokens": 3}, "documents"),
         ({"query": "fox", "documents": ["dog"], "rank_fields": ["a"]}, "rank_fields"),
+        ({"query": "fox", "documents": ["dog", {"title": "a"}]}, "documents"),
     ],
 )
 def test_bad_input_is_an_error_that_names_it(scoring_shim: str, body: dict[str, Any], param: str) -> None:

@@ -85,6 +85,13 @@ def test_bad_requests_are_refused_and_the_next_is_served(infer: Any) -> None:
         {"input_ids": np.array([100_000], np.int32)},
         {"input_ids": number, "token_type_ids": np.array([7], np.int32)},
         {"input_ids": np.zeros(0, np.int32)},
+        {"text_input": texts("fox"), "input_ids": number},
+        {"text_input": texts("fox"), "token_type_ids": number * 0},
+        {"text_pair": texts("fox")},
+        {"text_pair": texts("fox"), "input_ids": number},
+        {"token_type_ids": number * 0},
+        {"input_lengths": number * 0},
+        {},
     ):
         with pytest.raises(InferenceServerException) as raised:
             infer(**bad)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import openai
 import pytest
 from tritonclient.utils import InferenceServerException
@@ -58,3 +59,18 @@ def test_the_shim_reads_it_over_both_backends(embedded_shim: str, triton_shim: s
             with pytest.raises(openai.BadRequestError, match=f"{row.name} is .*; it must be") as refused:
                 complete(beyond(row))
             assert refused.value.param == row.name
+
+
+@pytest.mark.parametrize("model", ["tensorrt_llm", *TEXT_MODELS])
+def test_a_salt_keeps_the_prefix_cache_apart(triton: TritonServer, model: str, rng: np.random.Generator) -> None:
+    prompt = rng.integers(40, 200, 50).tolist()
+    asked = ids(prompt, 2) if model == "tensorrt_llm" else {"text_input": str(prompt), "max_tokens": 2}
+
+    def reused(**salt: str) -> int:
+        *_, last = stream(triton, model, {**asked, "return_perf_metrics": True, **salt})
+        return int(last["kv_cache_reused_blocks"].reshape(-1)[0])
+
+    assert reused() == reused(cache_salt="a") == 0
+    assert reused(cache_salt="a") == reused() == reused(cache_salt="") > 0
+    with pytest.raises(InferenceServerException, match="cache_salt has 2000 characters"):
+        reused(cache_salt="x" * 2000)

@@ -31,7 +31,7 @@ PARTIAL_ROWS = 24
 _HEAD = f"#define PARTIAL_ROWS {PARTIAL_ROWS}\n"
 _HEAD += "".join(
     f'#include "{name}.h"\n'
-    for name in ("attention", "elementwise", "embedding", "quantized_experts", "float8", "qlinear")
+    for name in ("attention", "elementwise", "embedding", "quantized_experts", "float8", "head_linear", "qlinear")
 )
 _names = itertools.count()
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
+import pytest
 
 from inflight.build.graph.quantized_rows import FLOAT8_INTEGERS, row_bytes
 from inflight.build.graph.values import new_value
-from inflight.build.targets.cpu.compiler.cpu_levels import LEVELS, CpuLevel, describe_native, native_level
+from inflight.build.targets.cpu.compiler.cpu_levels import LEVELS as ALL_LEVELS
+from inflight.build.targets.cpu.compiler.cpu_levels import CpuLevel, describe_native, native_level
 from tests.kernel.cpu.harness import Array
 
 # By the bits of a row's integers; those of 24 are 8-bit floats in steps of 2^-9.
@@ -16,9 +18,25 @@ ROW_TYPES = {8: ir.DataType.INT8, 16: ir.DataType.INT16, 24: FLOAT8_INTEGERS}
 
 
 def runnable_levels() -> list[CpuLevel]:
-    """Every level that this machine can run: each has its own dot product."""
+    """Every level that this machine can run, its own first and the plainest last: each has its own dot product."""
     native, features = native_level(), describe_native()[2]
-    return [level for level in LEVELS if level.triple == native.triple and set(level.features) <= features]
+    return [level for level in ALL_LEVELS if level.triple == native.triple and set(level.features) <= features]
+
+
+# A test of one level runs on the machine's own, on the plainest, and on one that is drawn: each takes the compiler
+# seconds. `level` is a fixture (conftest.py).
+LEVELS = pytest.mark.parametrize("level", ["native", "plainest", "drawn"], indirect=True)
+
+
+def chosen_level(name: str, rng: np.random.Generator) -> CpuLevel:
+    """The level that is meant by a name of LEVELS; skips where it would be one of the others."""
+    levels = runnable_levels()
+    if name == "native":
+        return levels[0]
+    if name == "plainest":
+        return levels[-1] if len(levels) > 1 else pytest.skip("this machine runs code for one level alone")
+    between = levels[1:-1]
+    return between[rng.integers(len(between))] if between else pytest.skip("there are no levels between")
 
 
 def integer_rows(name: str, width: int, bits: int) -> ir.Value:

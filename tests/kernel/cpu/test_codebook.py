@@ -16,12 +16,10 @@ from inflight.build.targets.cpu.codebook import GREATEST, digits_of
 from inflight.convert.quantization.codebooks import CODEBOOKS, INTEGER_FACTORS
 from inflight.errors import BuildError
 from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, operator, rows, several
-from tests.kernel.cpu.quantized import integer_rows, random_levels, row_scales, runnable_levels, to_record
+from tests.kernel.cpu.quantized import LEVELS, integer_rows, random_levels, row_scales, runnable_levels, to_record
 from tests.oracles.fused_quantized import quantized_gated_linear, quantized_linear
 
 pytestmark = pytest.mark.kernel
-
-LEVELS = pytest.mark.parametrize("level", runnable_levels(), ids=lambda level: str(level.name))
 
 
 @dataclass(frozen=True)

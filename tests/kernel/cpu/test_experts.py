@@ -82,12 +82,19 @@ class Mixture(NamedTuple):
 
 def random_mixture(rng: np.random.Generator, dtype: Any, routing: str, top_k: int | None = None) -> Mixture:
     count, hidden, size = int(rng.integers(2, 40)), int(rng.integers(1, 200)), int(rng.integers(1, 150))
-    top_k = 2 if routing == "sparse_mixer" else int(rng.integers(1, count + 1)) if top_k is None else count
+    grouped = top_k is None and routing not in ("sparse_mixer", "renormalized") and rng.random() < 0.7
+    groups, members = (int(rng.integers(1, 6)), int(rng.integers(2, 20))) if grouped else (1, count)
+    count, top_groups = groups * members, int(rng.integers(1, groups + 1))
+    top_k = (
+        2 if routing == "sparse_mixer" else int(rng.integers(1, top_groups * members + 1)) if top_k is None else count
+    )
     attributes = {
         "top_k": top_k,
         "routing": routing,
         "epsilon": 0.0 if routing in ("softmax", "renormalized") else float(rng.uniform(0.01, 0.5)),
-        "scale": float(np.float32(rng.uniform(0.5, 2.5))) if routing.startswith("biased") else 1.0,
+        "scale": float(np.float32(rng.uniform(0.5, 2.5))) if routing.startswith("biased") or grouped else 1.0,
+        "groups": groups,
+        "top_groups": top_groups,
         "activation": str(rng.choice(["silu", "gelu_tanh", "clamped_swiglu"])),
     }
     fc = rng.standard_normal((count, 2 * size, hidden), np.float32) * hidden**-0.5
@@ -144,7 +151,15 @@ def test_every_row_may_choose_one_expert_and_rows_of_no_number_are_harmless(
     rng: np.random.Generator, tmp_path: Path
 ) -> None:
     mixture = random_mixture(rng, ml_dtypes.bfloat16, "softmax")._replace(
-        attributes={"top_k": 1, "routing": "softmax", "epsilon": 0.0, "scale": 1.0, "activation": "silu"}
+        attributes={
+            "top_k": 1,
+            "routing": "softmax",
+            "epsilon": 0.0,
+            "scale": 1.0,
+            "activation": "silu",
+            "groups": 1,
+            "top_groups": 1,
+        }
     )
     (kernel,) = compile_kernels([mixture.graph()], levels()[0], tmp_path)
     count, hidden, _ = mixture.proj.shape

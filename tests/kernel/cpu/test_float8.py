@@ -17,13 +17,12 @@ from inflight.build.targets.cpu.compiler.compile import compile_library
 from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
 from inflight.errors import BuildError
 from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, operator, rows
-from tests.kernel.cpu.quantized import aligned, float8_value, random_weight8, row_scales, runnable_levels
+from tests.kernel.cpu.quantized import LEVELS, aligned, float8_value, random_weight8, row_scales, runnable_levels
 from tests.oracles.fused_floats import gate
 from tests.oracles.fused_quantized import quantize_rows, quantized_gated_linear, quantized_linear
 
 pytestmark = pytest.mark.kernel
 
-LEVELS = pytest.mark.parametrize("level", runnable_levels(), ids=lambda level: str(level.name))
 E4M3 = ml_dtypes.float8_e4m3fn
 FLOAT8 = ir.DataType.FLOAT8E4M3FN
 EPSILON = 1e-5

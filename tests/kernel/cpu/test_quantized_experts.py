@@ -131,6 +131,8 @@ def random_mixture(rng: np.random.Generator, kind: str, row_bits: int) -> Mixtur
         "routing": str(rng.choice(["softmax", "renormalized"])),
         "epsilon": 0.0,
         "scale": 1.0,
+        "groups": 1,
+        "top_groups": 1,
         "activation": str(rng.choice(["silu", "gelu_tanh", "clamped_swiglu"])),
         "group_size": fc.group,
         "inner_group_size": proj.group,

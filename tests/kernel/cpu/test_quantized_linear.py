@@ -20,6 +20,7 @@ from inflight.convert.quantization.multiples import MOST_MULTIPLE
 from inflight.errors import BuildError
 from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, operator, rows, several
 from tests.kernel.cpu.quantized import (
+    LEVELS,
     integer_rows,
     random_levels,
     random_weight,
@@ -30,8 +31,6 @@ from tests.kernel.cpu.quantized import (
 from tests.oracles.fused_quantized import quantized_gated_linear, quantized_linear
 
 pytestmark = pytest.mark.kernel
-
-LEVELS = pytest.mark.parametrize("level", runnable_levels(), ids=lambda level: str(level.name))
 
 
 @dataclass(frozen=True)

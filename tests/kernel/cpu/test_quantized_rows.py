@@ -15,18 +15,11 @@ from inflight.build.passes.rewrite import fused
 from inflight.convert.quantization.schemes import RowDtype
 from inflight.errors import BuildError
 from tests.kernel.cpu.harness import Array, compile_kernels, operator, rows
-from tests.kernel.cpu.quantized import (
-    empty_record,
-    integer_rows,
-    row_scales,
-    runnable_levels,
-    to_record,
-)
+from tests.kernel.cpu.quantized import LEVELS, empty_record, integer_rows, row_scales, runnable_levels, to_record
 from tests.oracles.fused_quantized import quantize_rows, rms_norm_quantize
 
 pytestmark = pytest.mark.kernel
 
-LEVELS = pytest.mark.parametrize("level", runnable_levels(), ids=lambda level: str(level.name))
 BITS = pytest.mark.parametrize("bits", [8, 16])
 EPSILON = 1e-5
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.models.families.further import Extra, Further
+from tests.models.families.mixtures import random_latent_attention
 from tests.models.ropes import random_rope
 
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -48,6 +49,12 @@ def _phi3(rng: Any, sizes: dict[str, Any]) -> dict[str, Any]:
     rope.pop("factor", None)
     rope.pop("original_max_position_embeddings", None)
     return {"rope_parameters": rope, "sliding_window": window, "original_max_position_embeddings": 200}
+
+
+def _youtu(rng: Any, sizes: dict[str, Any]) -> dict[str, Any]:
+    """There are no key-value heads of its own; and transformers clears the row of a padding token when it loads one."""
+    heads = sizes["num_kv_heads"] * sizes["queries_per_kv"]
+    return {**random_latent_attention(rng), "num_key_value_heads": heads, "pad_token_id": None}
 
 
 def _hunyuan(rng: Any, sizes: dict[str, Any]) -> dict[str, Any]:
@@ -137,6 +144,7 @@ FURTHER: Mapping[str, Further] = {
     "internlm3": Further("InternLM3Config", _internlm3),
     "iquestcoder": Further("IQuestCoderConfig", _ATTENTION_MLP),
     "phi3": Further("Phi3Config", _phi3),
+    "youtu": Further("YoutuConfig", _youtu, share=False),
     "seed_oss": Further("SeedOssConfig", _biases("attention_bias", "attention_out_bias", "mlp_bias"), share=False),
     "hunyuan_v1_dense": Further("HunYuanDenseV1Config", _hunyuan, share=False),
     "ministral3": Further("Ministral3Config", _ministral3, share=False),

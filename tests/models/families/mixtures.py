@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from transformers import (
+    DeepseekV2Config,
+    DeepseekV3Config,
     Ernie4_5_MoeConfig,
     Glm4MoeConfig,
+    Glm4MoeLiteConfig,
     GptOssConfig,
     GraniteMoeConfig,
     GraniteMoeSharedConfig,
@@ -28,8 +31,13 @@ MIXTURE_CONFIGS: dict[str, Any] = {
     "gpt_oss": GptOssConfig,
     "ernie4_5_moe": Ernie4_5_MoeConfig,
     "glm4_moe": Glm4MoeConfig,
+    "glm4_moe_lite": Glm4MoeLiteConfig,
+    "deepseek_v2": DeepseekV2Config,
+    "deepseek_v3": DeepseekV3Config,
 }
 MIXTURES = tuple(MIXTURE_CONFIGS)
+# Families of latent attention, which have no key-value heads of their own.
+LATENT = ("deepseek_v2", "deepseek_v3", "glm4_moe_lite")
 # transformers has no head size of its own for these: it is hidden_size / heads.
 SHARED_OUT_HEADS = ("granitemoe", "granitemoeshared", "qwen2_moe", "olmoe", "ernie4_5_moe")
 
@@ -60,7 +68,10 @@ def random_mixture(rng: Any, family: str) -> dict[str, Any]:
     if family == "glm4_moe":
         sizes |= {"n_routed_experts": count, "n_shared_experts": int(rng.integers(1, 3)), "attention_bias": flag}
         sizes |= {"moe_intermediate_size": int(rng.integers(9, 90)), "first_k_dense_replace": int(rng.integers(0, 2))}
+        sizes |= random_groups(rng) if flag else {}
         return {**sizes, "use_qk_norm": not flag, "routed_scaling_factor": float(rng.uniform(0.5, 2.5))}
+    if family in LATENT:
+        return random_latent(rng, family)
     if family == "gpt_oss":
         yarn = {"rope_type": "yarn", "rope_theta": 15000.0, "factor": float(rng.uniform(2, 20)), "beta_fast": 32.0}
         yarn |= {"beta_slow": 1.0, "truncate": flag, "original_max_position_embeddings": 64}
@@ -68,4 +79,42 @@ def random_mixture(rng: Any, family: str) -> dict[str, Any]:
         return {**sizes, "num_local_experts": count, "rope_parameters": yarn, "sliding_window": window}
     if family == "phimoe":
         sizes = {"num_experts_per_tok": 2, "router_jitter_noise": float(rng.uniform(0.01, 0.4)), "attention_bias": flag}
+        sizes |= {"lm_head_bias": bool(rng.random() < 0.5)}
     return {**sizes, "num_local_experts": count}
+
+
+def random_groups(rng: Any) -> dict[str, Any]:
+    """Keys of experts in groups, of which now and then there is one."""
+    groups, size = int(rng.integers(1, 5)), int(rng.integers(2, 5))
+    chosen = int(rng.integers(1, groups + 1))
+    sizes = {"n_group": groups, "topk_group": chosen, "n_routed_experts": groups * size}
+    return {**sizes, "num_experts_per_tok": int(rng.integers(1, chosen * size + 1))}
+
+
+def random_latent(rng: Any, family: str) -> dict[str, Any]:
+    """Keys of latent attention, and of experts in groups."""
+    sizes = {**random_latent_attention(rng), **random_groups(rng), "n_shared_experts": int(rng.integers(1, 3))}
+    sizes |= {"moe_intermediate_size": int(rng.integers(9, 90)), "routed_scaling_factor": float(rng.uniform(0.5, 2.5))}
+    if family == "glm4_moe_lite":
+        return {**sizes, "mlp_layer_types": [str(rng.choice(["dense", "sparse"])), "sparse"]}
+    sizes |= {"first_k_dense_replace": int(rng.integers(0, 2))}
+    if family == "deepseek_v2":
+        # transformers' DeepSeek-V2 turns pairs as complex numbers, which begin at even places.
+        sizes |= {name: 2 * sizes[name] for name in ("kv_lora_rank", "qk_nope_head_dim")}
+        sizes |= {"topk_method": str(rng.choice(["greedy", "group_limited_greedy"]))}
+    return sizes
+
+
+def random_latent_attention(rng: Any) -> dict[str, Any]:
+    """Odd sizes, with a product of queries or two."""
+    flag, rotary = bool(rng.random() < 0.5), 2 * int(rng.integers(1, 20))
+    sizes: dict[str, Any] = {"kv_lora_rank": int(rng.integers(5, 90))}
+    sizes |= {"q_lora_rank": int(rng.integers(9, 70)) if flag else None}
+    sizes |= {"qk_nope_head_dim": int(rng.integers(3, 50)), "qk_rope_head_dim": rotary, "head_dim": rotary}
+    sizes |= {"v_head_dim": int(rng.integers(3, 50)), "attention_bias": bool(rng.random() < 0.3)}
+    if rng.random() < 0.6:
+        yarn: dict[str, Any] = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": float(rng.uniform(2, 20))}
+        yarn |= {"beta_fast": 32.0, "beta_slow": 1.0, "original_max_position_embeddings": 64}
+        both = {name: float(rng.uniform(0.5, 1.5)) for name in ("mscale", "mscale_all_dim")}
+        sizes |= {"rope_parameters": yarn | (both if rng.random() < 0.7 else {})}
+    return sizes

@@ -28,7 +28,11 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
+# Every other one; --slow has them all. test_quantized_engines.py always has the others.
+@pytest.fixture(
+    scope="module",
+    params=[model if n % 2 == 0 else pytest.param(model, marks=pytest.mark.slow) for n, model in enumerate(MODELS)],
+)
 def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BuiltEngine:
     """A float32 engine."""
     family, changes = MODELS[request.param]

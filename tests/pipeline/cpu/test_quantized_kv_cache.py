@@ -27,7 +27,7 @@ from inflight.runtime.scheduler.step import RowSampling
 from tests.engines.built_engine import BuiltEngine, build_random_engine
 from tests.models.float8 import write_tensors
 from tests.models.random_models import Shape, random_shape, save_random_model
-from tests.oracles.fused_operators import turned
+from tests.oracles.fused_attention import turned
 from tests.pipeline.stepping import Run, prompt_logits, run_all
 
 pytestmark = pytest.mark.pipeline

@@ -7,6 +7,7 @@ import re
 import runpy
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,36 @@ def test_rows_with_masks_and_rows_without_do_not_see_each_other(checkpoint: Path
     assert alone == together
 
 
+def test_forced_tokens_that_are_not_sampled_are_those_that_would_be(llm: LLM, rng: np.random.Generator) -> None:
+    """Who asks for log probabilities has every token sampled; the others get forced tokens in one chunk."""
+    count = 12 if llm.manifest.target == "cpu" else 3
+    prompts = [random_text(rng)[:200] for _ in range(count)]
+    outputs: list[dict[str, Any]] = [{"json": random_schema(rng)} for _ in prompts[:-1]]
+    outputs.append({"regex": "(the quick brown fox jumps over the lazy dog|never, ){2}[a-z]{1,5}"})
+    short = int(rng.integers(1, 30))
+    asked = [params(rng, each, max_tokens=int(rng.choice([ROOM, short])), presence_penalty=0.3) for each in outputs]
+    before = llm.stats().iterations
+    jumped = llm.generate(prompts, asked)
+    between = llm.stats().iterations
+    sampled = llm.generate(prompts, [replace(each, logprobs=0) for each in asked])
+    for one, other in zip(jumped, sampled, strict=True):
+        assert one.outputs[0].token_ids == other.outputs[0].token_ids
+        assert one.outputs[0].text == other.outputs[0].text
+        assert one.outputs[0].finish_reason == other.outputs[0].finish_reason
+    assert between - before <= llm.stats().iterations - between
+
+
+def test_a_sentence_without_a_choice_takes_two_steps(llm: LLM) -> None:
+    """The first token is sampled, from a mask of one, and the rest is taken with it."""
+    sentence = "the quick brown fox jumps over the lazy dog"
+    before = llm.stats()
+    (output,) = llm.generate(["Say"], SamplingParams(structured_outputs={"choice": [sentence]}, max_tokens=99))  # type: ignore[arg-type]
+    after = llm.stats()
+    assert output.outputs[0].text == sentence
+    assert after.iterations - before.iterations < len(output.outputs[0].token_ids) / 2
+    assert after.output_tokens - before.output_tokens == len(output.outputs[0].token_ids)
+
+
 def test_a_text_that_is_whole_ends_whatever_min_tokens_says(llm: LLM) -> None:
     asked = SamplingParams(structured_outputs={"choice": ["yes"]}, min_tokens=50, max_tokens=60)  # type: ignore[arg-type]
     (output,) = llm.generate(["Is it?"], asked)
@@ -131,3 +162,12 @@ def test_what_cannot_be_compiled_is_refused_and_others_go_on(llm: LLM) -> None:
     with pytest.raises(RequestError, match="regular expression cannot be used"):
         llm.generate(["Say"], SamplingParams(structured_outputs={"regex": "(a"}))  # type: ignore[arg-type]
     assert llm.generate(["Say"], SamplingParams(max_tokens=3))[0].outputs[0].token_ids
+
+
+def test_what_fails_on_its_way_is_an_error_and_no_output(llm: LLM) -> None:
+    failing = SamplingParams(structured_outputs={"regex": "x{1000000}"})  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="structured output failed"):
+        llm.generate(["a", "b"], failing)
+    with pytest.raises(RequestError, match="structured output failed"):
+        list(llm.generate("a", failing, stream=True))
+    assert llm.stats().running == llm.stats().waiting == 0

@@ -16,12 +16,13 @@ from tests.paths import EXAMPLES, ROOT
 
 pytestmark = pytest.mark.pipeline
 
-OFFLINE = ("log_probabilities.py", "offline_generation.py", "prefix_caching.py", "streaming.py")
+OFFLINE = ("log_probabilities.py", "offline_generation.py", "prefix_caching.py", "programs.py", "streaming.py")
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("examples")
+    sys.path.append(str(ROOT / "scripts"))
     make = runpy.run_path(str(ROOT / "scripts" / "make_embedded_model.py"))["make_embedded_model"]
     make(place / "model")
     convert_model(place / "model", place / "checkpoint")

@@ -56,6 +56,25 @@ def test_a_prompt_may_be_text_or_token_ids_in_every_form(llm: LLM) -> None:
     assert llm.generate(ids, greedy())[0].outputs[0].token_ids == outputs[0].outputs[0].token_ids
 
 
+def test_the_prefix_cache_is_shared_within_a_salt_alone(llm: LLM, rng: np.random.Generator) -> None:
+    text = " ".join(random_text(rng) for _ in range(20))[:200]
+
+    def cached(prompt: Any, **values: object) -> int:
+        (output,) = llm.generate(prompt, greedy(**values))
+        assert output.metrics is not None
+        return output.metrics.cached_tokens
+
+    assert cached(text) == 0 and (found := cached(text)) > 0
+    assert cached({"prompt": text, "cache_salt": "a"}) == 0 and cached(text, cache_salt="a") == found
+    assert cached({"prompt": text, "cache_salt": "b"}, cache_salt="a") == 0
+    assert cached(text, cache_salt="") == found
+    answers = {llm.generate(text, greedy(cache_salt=salt))[0].outputs[0].token_ids for salt in (None, "a", "b")}
+    assert len(answers) == 1
+    for wrong, words in ((5, "must be a string"), ("\ud800", "must be a string"), ("x" * 1025, "at most 1024")):
+        with pytest.raises(RequestError, match=f"cache_salt .*{words}"):
+            greedy(cache_salt=wrong)
+
+
 def test_outputs_come_in_the_order_of_the_prompts(llm: LLM, rng: np.random.Generator) -> None:
     prompts = [random_text(rng) for _ in range(30)]
     params = [greedy(max_tokens=int(rng.integers(1, 40))) for _ in prompts]

@@ -72,7 +72,9 @@ class Alone:
             result = self._step(tokens, start, len(answer.token_ids), (*ends, *self._params.stop_token_ids))
             assert result.sampled is not None
             if start == 0 and self._scores:
-                answer.prompt_logprobs = (None, *result.prompt)
+                first = max(self._params.prompt_logprobs_start, 1)
+                scores = (None, *result.prompt)
+                answer.prompt_logprobs = tuple(score if place >= first else None for place, score in enumerate(scores))
             start = len(tokens)
             token = result.sampled.token_id
             tokens.append(token)
@@ -271,6 +273,7 @@ class History:
             logit_bias={self._tokens(1)[0]: float("-inf")} if chance() < 0.2 else {},
             logprobs=self.random.choice((None, 0, 2)),
             prompt_logprobs=self.random.choice((None, None, 1)),
+            prompt_logprobs_start=pick(0, length + 1) if chance() < 0.5 else 0,
         )
         ends = tuple(self._tokens(1)) if chance() < 0.5 else ()
         return Request(f"request-{name}", prompt, params, ends, priority=self.random.choice((0, 0, 0, 1, -1)))

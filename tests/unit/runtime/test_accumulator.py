@@ -238,7 +238,7 @@ def test_a_failure_comes_through_whole(tokenizer: Tokenizer, rng: np.random.Gene
     assert not pending and joined.error == "out of memory" and joined.finish_reason == "error"
     output = SequenceOutput(GenerationRequest(Request("r", PROMPT, SamplingParams()), (), wanted()), 0)
     output.add(joined)
-    assert output.finished and output.error == "out of memory"
+    assert output.finished and str(output.failure) == "out of memory"
 
 
 @pytest.mark.parametrize("round", range(20))

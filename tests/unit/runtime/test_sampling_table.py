@@ -24,6 +24,7 @@ TYPES = {
     "integer": int,
     "number": float,
     "flag": bool,
+    "text": str,
     "strings": tuple[str, ...],
     "ids": tuple[int, ...],
     "words": tuple[tuple[int, ...], ...],

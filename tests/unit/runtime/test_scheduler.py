@@ -201,3 +201,16 @@ def test_prompt_logprobs_are_chunked_by_logit_rows_and_skip_no_tokens() -> None:
     assert scores is not None
     assert scores[0] is None
     assert [score.token_id for score in scores[1:] if score] == list(range(1, 20))
+
+
+def test_prompt_logprobs_from_a_place_on_leave_what_is_before_to_the_prefix_cache() -> None:
+    driver = Driver(tokens_per_block=4, max_logit_rows=8)
+    driver.add("plain", tuple(range(20)), max_tokens=1)
+    driver.run()
+    driver.add("scored", tuple(range(20)), max_tokens=1, prompt_logprobs=0, prompt_logprobs_start=15)
+    driver.run()
+    # Token 14 scores token 15: three blocks are shared, and what is between them and it has a chunk without rows.
+    assert [step[0] for step in driver.executor.steps[1:]] == [(12, 2), (14, 6)]
+    scores = driver.last("scored").prompt_logprobs
+    assert scores is not None and scores[:15] == (None,) * 15
+    assert [score.token_id for score in scores if score] == list(range(15, 20))

@@ -71,6 +71,8 @@ def random_request(rng: np.random.Generator) -> Request:
         logit_bias={token: f32(-5, 5) for token in random_ids(rng, 5)},
         logprobs=int(rng.integers(0, 5)) if rng.random() < 0.5 else None,
         prompt_logprobs=int(rng.integers(0, 5)) if rng.random() < 0.5 else None,
+        prompt_logprobs_start=int(rng.integers(0, 5)),
+        cache_salt=[None, "tenant", "é世"][rng.integers(3)],
         structured_outputs=[None, *STRUCTURES][rng.integers(len(STRUCTURES) + 1)],
         reasoning=[None, *REASONING][rng.integers(len(REASONING) + 1)],
     )
@@ -116,7 +118,8 @@ def test_a_request_comes_through_the_wire_as_it_was(rng: np.random.Generator, ro
 def test_deltas_come_through_the_wire_as_they_were(rng: np.random.Generator, round: int) -> None:
     request = replace(random_request(rng), params=SamplingParams(n=1, max_tokens=90, logprobs=3, prompt_logprobs=2))
     request = replace(request, params=replace(request.params, stop_token_ids=(7,)))
-    prompt_logprobs = (None, *random_results(rng, request.prompt_token_ids[1:], 2))
+    unscored = int(rng.integers(1, len(request.prompt_token_ids) + 1))
+    prompt_logprobs = (None,) * unscored + random_results(rng, request.prompt_token_ids[unscored:], 2)
     parts = [random_ids(rng, 4, 1) for _ in range(int(rng.integers(1, 6)))]
     # A structured output ends without a token that says so.
     ended_by_token = bool(rng.random() < 0.5)

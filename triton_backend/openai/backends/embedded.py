@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from functools import partial
 
-from inflight.errors import EngineError
+from inflight.errors import EngineError, RequestError
 from inflight.runtime.engine.stats import CoreStats
 from inflight.runtime.engine.thread import EngineThread
 from inflight.runtime.request.accumulator import PendingDeltas
@@ -64,7 +64,9 @@ class EmbeddedBackend:
         try:
             while unfinished:
                 for delta in await mailbox.take():
-                    if delta.finish_reason == "error":
+                    if isinstance(delta.failure, RequestError):
+                        raise delta.failure
+                    if delta.failure is not None:
                         raise EngineError(f"The engine failed: {delta.error}")
                     unfinished -= delta.finish_reason is not None
                     yield delta

@@ -32,7 +32,8 @@ def rerank_router(service: Service) -> APIRouter:
         raw = [float(scores[0]) for scores in found]
         as_meant = raw if body.raw_scores else [activated(score, reader.facts) for score in raw]
         # Of equal scores the first document stays first. A raw score tells apart what two that are nearly 1 do not.
-        order = sorted(range(len(raw)), key=lambda index: -raw[index])[: body.top_n]
+        # vLLM's clients spell out its default, 0, for all of them.
+        order = sorted(range(len(raw)), key=lambda index: -raw[index])[: body.top_n or None]
         answer = _as_tei if body.texts is not None else _as_jina
         return JsonAnswer(answer(service, body, documents, pairs, as_meant, order))
 
@@ -83,12 +84,17 @@ def _as_jina(
         "results": [
             {
                 "index": index,
-                **({"document": {"text": documents[index]}} if body.return_documents else {}),
+                **({"document": _as_given(body, index)} if body.return_documents else {}),
                 "relevance_score": scores[index],
             }
             for index in order
         ],
     }
+
+
+def _as_given(body: RerankBody, index: int) -> dict[str, Any]:
+    document = (body.documents or [])[index]
+    return {"text": document} if isinstance(document, str) else document.model_dump()
 
 
 def _as_tei(

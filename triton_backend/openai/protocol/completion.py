@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, create_model
 
 from inflight.sampling_parameters import MAX_LOGPROBS
 from inflight.triton_backend.openai.protocol.generation import GenerationBody
 from inflight.triton_backend.openai.protocol.refusals import REFUSED_IN_COMPLETIONS
-from inflight.triton_backend.openai.protocol.values import refused_fields
+from inflight.triton_backend.openai.protocol.values import TEXTS_OR_IDS, described, refused_fields
 
 if TYPE_CHECKING:
     _RefusingCompletion = GenerationBody
@@ -22,7 +22,7 @@ else:
 class CompletionBody(_RefusingCompletion):
     """POST /v1/completions."""
 
-    prompt: str | list[int] | list[str] | list[list[int]]
+    prompt: Annotated[str | list[int] | list[str] | list[list[int]], described(TEXTS_OR_IDS)]
     max_tokens: int | None = 16
     logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     echo: bool = False

@@ -35,6 +35,7 @@ _TYPES: dict[str, Any] = {
     "integer": int,
     "number": float,
     "flag": bool,
+    "text": str,
     "strings": list[str],
     "ids": list[int],
     "bias": dict[Annotated[int, Strict(False)], float],
@@ -69,7 +70,7 @@ class GenerationBody(_SamplingBody):
 
     `user`, `metadata`, `store`, `session_id`, `safety_identifier` and the keys of the prompt cache label a request for
     whoever keeps it or caches it, and change no answer. `request_id` becomes part of the answer's id. From
-    `response_format` to `ebnf`: the structured output, see read_structure.
+    `response_format` to `structural_tag`: the structured output, see read_structure.
     """
 
     model: str | None = None
@@ -86,6 +87,7 @@ class GenerationBody(_SamplingBody):
     json_schema: str | dict[str, Any] | None = None
     regex: str | None = None
     ebnf: str | None = None
+    structural_tag: str | dict[str, Any] | None = None
     prompt_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     return_token_ids: bool = False
     truncate_prompt_tokens: int | None = Field(None, ge=-1)

@@ -79,7 +79,9 @@ class Message(_RefusingMessage):
     def _has_content(self) -> Message:
         """An answer may be empty, as OpenAI's that call tools are."""
         if self.content is None and self.refusal is None and self.role != "assistant":
-            raise ValueError(f"a message of the role '{self.role}' needs 'content'")
+            # pydantic cannot write a message with half of a surrogate pair.
+            role = self.role.encode(errors="replace").decode()
+            raise ValueError(f"a message of the role '{role}' needs 'content'")
         return self
 
     def as_dict(self) -> dict[str, Any]:

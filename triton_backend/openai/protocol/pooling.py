@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from inflight.triton_backend.openai.protocol.values import Body, Refused, refused_fields
+from inflight.triton_backend.openai.protocol.values import TEXTS_OR_IDS, Body, Refused, described, refused_fields
 
 REFUSED_IN_EMBEDDINGS: dict[str, Refused] = {
     "messages": Refused("embeddings of conversations; send text as input"),
@@ -16,7 +16,7 @@ REFUSED_IN_EMBEDDINGS: dict[str, Refused] = {
     "mm_processor_kwargs": Refused("images, audio or video"),
 }
 REFUSED_IN_RERANK: dict[str, Refused] = {
-    "rank_fields": Refused("documents of several fields; send their text"),
+    "rank_fields": Refused("documents of several fields; send their text", (["text"],)),
     "max_chunks_per_doc": Refused("documents in chunks", (1,)),
     "max_tokens_per_doc": Refused("a limit of a document's own; truncate_prompt_tokens is that of query and document"),
     "priority": Refused("priorities of scores"),
@@ -38,7 +38,7 @@ class EmbeddingBody(_RefusingEmbedding):
     """
 
     model: str | None = None
-    input: str | list[int] | list[str] | list[list[int]]
+    input: Annotated[str | list[int] | list[str] | list[list[int]], described(TEXTS_OR_IDS)]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(None, ge=1)
     truncate_prompt_tokens: int | None = Field(None, ge=-1)
@@ -56,8 +56,11 @@ class EmbeddingBody(_RefusingEmbedding):
         return [item for item in self.input if not isinstance(item, int)]
 
 
-class Document(Body):
-    """A document as an object, as Jina's and Cohere's APIs take it too."""
+class Document(BaseModel):
+    """A document as an object, as Jina's and Cohere's APIs take it too. What it has beside its text is not read, and
+    comes back with it."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
 
     text: str
 

@@ -14,7 +14,6 @@ REFUSED: dict[str, Refused] = {
     "use_beam_search": Refused(_BEAMS),
     "length_penalty": Refused(_BEAMS, (1.0, 1)),
     "early_stopping": Refused(_BEAMS),
-    "structural_tag": Refused("structural tags"),
     # Whoever compiles the grammar, the text conforms.
     "guided_decoding_backend": Refused("this compiler of grammars", _COMPILERS),
     "guided_whitespace_pattern": Refused("a pattern for the blanks of JSON"),
@@ -29,7 +28,6 @@ REFUSED: dict[str, Refused] = {
     "return_mm_kwargs": Refused(MEDIA, (True,)),
     "routed_experts_prompt_start": Refused("mixtures of experts"),
     "stream_interval": Refused("chunks of several tokens", (1,)),
-    "cache_salt": Refused("a salt for the prefix cache"),
     "kv_transfer_params": Refused(_REMOTE),
     "ec_transfer_params": Refused(_REMOTE),
     "vllm_xargs": Refused("extensions of vLLM"),

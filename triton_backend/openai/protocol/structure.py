@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from inflight.runtime.structured.outputs import StructuredOutputs
 from inflight.triton_backend.openai.errors import ApiError, blaming
-from inflight.triton_backend.openai.protocol.values import Body, refusing
+from inflight.triton_backend.openai.protocol.values import Body
 
 
 class JsonSchema(Body):
@@ -22,14 +22,37 @@ class JsonSchema(Body):
 
 
 class ResponseFormat(Body):
-    type: Annotated[Literal["text", "json_object", "json_schema"], refusing("structural tags", "structural_tag")] = (
-        "text"
-    )
+    """`json` and `regex` are TGI's types. `value` is their schema or expression, as huggingface_hub sends it, which
+    calls a schema json_object."""
+
+    type: Literal["text", "json_object", "json_schema", "json", "regex", "structural_tag"] = "text"
     json_schema: JsonSchema | None = None
+    value: dict[str, Any] | str | None = None
+    structures: list[Any] | None = None
+    triggers: list[Any] | None = None
+    format: dict[str, Any] | None = None
+
+    @property
+    def structural_tag(self) -> dict[str, Any]:
+        """What of it is one."""
+        tag = {"structures": self.structures, "triggers": self.triggers, "format": self.format}
+        return {name: value for name, value in tag.items() if value is not None}
 
 
 def _from_format(value: ResponseFormat) -> StructuredOutputs | None:
-    if value.type == "json_schema":
+    if value.value is not None and (value.json_schema is not None or value.type == "text"):
+        message = "response_format has a value, which is for the types json, json_object and regex."
+        raise ApiError(400, message, param="response_format")
+    if value.type == "structural_tag":
+        return StructuredOutputs(structural_tag=value.structural_tag)
+    if value.structural_tag:
+        message = "response_format has structures or triggers, which are for the type structural_tag."
+        raise ApiError(400, message, param="response_format")
+    if value.type == "regex":
+        return StructuredOutputs(regex=value.value)  # type: ignore[arg-type]
+    if value.value is not None:
+        return StructuredOutputs(json=value.value)
+    if value.type in ("json_schema", "json"):
         schema = None if value.json_schema is None else value.json_schema.schema_
         if schema is None:
             raise ApiError(400, "response_format asks for a JSON schema and has none.", param="response_format")
@@ -53,6 +76,7 @@ _READERS: Mapping[str, Callable[[Any], StructuredOutputs | None]] = {
     "json_schema": lambda value: StructuredOutputs(json=value),
     "regex": lambda value: StructuredOutputs(regex=value),
     "ebnf": lambda value: StructuredOutputs(grammar=value),
+    "structural_tag": lambda value: StructuredOutputs(structural_tag=value),
 }
 
 

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+
+TEXTS_OR_IDS = "a string, a list of strings, a list of token ids, or a list of such lists"
 
 
 class Body(BaseModel):
@@ -22,6 +33,18 @@ class Body(BaseModel):
         if not isinstance(values, dict):
             return values
         return {key: value for key, value in values.items() if value is not None}
+
+
+def described(what: str) -> WrapValidator:
+    """For a union, whose own errors tell of one of its types alone."""
+
+    def check(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return read(value)
+        except ValidationError:
+            raise ValueError(f"Input should be {what}") from None
+
+    return WrapValidator(check)
 
 
 class Refused(NamedTuple):

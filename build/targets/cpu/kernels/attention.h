@@ -23,7 +23,7 @@ INLINE tile_results results_from(attention_shape s, tile_results results, int64_
 
 INLINE void store_result(attention_shape s, tile_results results, int64_t query, element y_type, void *y, int64_t row,
                          int64_t head) {
-    const int64_t d = s.cache.head_size;
+    const int64_t d = value_size(s.cache);
     float *out = results.out + query * padded_head(s.cache);
     if (s.cache.type == I4) spread_head(d, out, out);
     const float factor = s.cache.type == E4M3 ? s.value_factor : 1.0f;
@@ -54,10 +54,17 @@ INLINE void attend_splits(attention_shape s, const piece_view *view, int64_t fro
     const int64_t most = rows_per_piece(s) * group;
     float maxima[most + LANES], totals[most], out[most * width] __attribute__((aligned(CACHE_LINE)));
     const tile_results whole = {maxima, totals, out};
+    unsigned char values[latent_bytes(s.cache)] __attribute__((aligned(CACHE_LINE)));
+    piece_view own_values = *view;
+    if (s.cache.latent) own_values.cache.values = values, view = &own_values;
     const int cut = piece.partial >= 0;
     if (!cut) clear_results(s, queries, whole);
     for (int64_t split = from; split < to; split++) {
         const split_view own = view_split(s, view->rows, &piece, view->kv_head, split + 1, 0, piece.rows - 1);
+        if (s.cache.latent) {
+            const split_view now = view_split(s, view->rows, &piece, view->kv_head, split, 0, piece.rows - 1);
+            split_latents(s.cache, view->cache.keys, &now, values);
+        }
         for (int64_t i = 0; i < query_tiles(s, queries); i++) {
             const int64_t first = query_tile_start(s, queries, i), count = query_tile_start(s, queries, i + 1) - first;
             float maxima[LANES], totals[LANES], out[query_tile(s) * width] __attribute__((aligned(CACHE_LINE)));

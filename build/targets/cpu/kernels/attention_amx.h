@@ -69,7 +69,7 @@ INLINE const unsigned char *key_vector(const amx_queries *t, int64_t v) {
 INLINE const unsigned char *value_vector(const amx_queries *t, int64_t v) {
     const cache_shape s = t->shape.cache;
     const int64_t token = v * LANES, block = token / s.tokens_per_block;
-    return at(BF16, value_block(s, t->cache.values, t->view->blocks[block], t->view->head),
+    return at(BF16, split_block(s, t->cache, t->view, block),
               token % s.tokens_per_block / cache_group(BF16) * value_line(s));
 }
 

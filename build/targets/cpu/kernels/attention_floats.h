@@ -43,7 +43,7 @@ INLINE void split_scores(const float_tile *t, const void *q, float *scores, floa
     UNROLL for (int r = 0; r < t->rows; r++) greatest[r] = splat(-__builtin_inff());
     for (int64_t n = t->view->skip; n < t->view->end; n++) {
         const unsigned char *keys = key_block(s, t->cache.keys, t->view->blocks[n], t->view->head), *ahead = keys;
-        if (t->next) ahead = value_block(s, t->cache.values, t->view->blocks[n], t->view->head);
+        if (t->next) ahead = split_block(s, t->cache, t->view, n);
         const int64_t vectors = ceil_div(block_tokens(s, t->view, n), LANES);
         query_sums sums;
         for (int64_t v = 0; v < vectors;) {
@@ -118,7 +118,7 @@ INLINE void weigh_columns(const float_tile *t, int vectors, weighing *w, float *
     if (t->view->skip < t->view->end)
         UNROLL for (int r = 0; r < t->rows; r++) weigh(t->shape, r, t->view->skip * per_block, w);
     for (int64_t n = t->view->skip; n < t->view->end; n++) {
-        const unsigned char *values = value_block(s, t->cache.values, t->view->blocks[n], t->view->head);
+        const unsigned char *values = split_block(s, t->cache, t->view, n);
         const unsigned char *ahead = keys_ahead(t, n, 0, values);
         for (int64_t v = n * per_block; v < (n + 1) * per_block && v < last; v++) {
             weigh_beside(t, vectors, v, values, ahead, w, sums);
@@ -139,7 +139,7 @@ INLINE void value_columns(const float_tile *t, int vectors, int64_t column, cons
     query_sums sums;
     clear_sums(t->rows, vectors, sums);
     for (int64_t n = t->view->skip; n < t->view->end; n++) {
-        const unsigned char *values = value_block(s, t->cache.values, t->view->blocks[n], t->view->head);
+        const unsigned char *values = split_block(s, t->cache, t->view, n);
         add_float_products(s.type, t->rows, vectors, ceil_div(block_tokens(s, t->view, n), group),
                            at(act_type(s.type), weights, n * tokens), split_tokens(s),
                            at(s.type, values, column * group), width * group, keys_ahead(t, n, column, values), sums);

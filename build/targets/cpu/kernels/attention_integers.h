@@ -99,7 +99,7 @@ INLINE void level_scores(cache_shape s, int rows, digit_rows q, cache_regions ca
     for (int64_t n = view->skip; n < view->end; n++) {
         void *keys = key_block(s, cache.keys, view->blocks[n], view->head);
         const int64_t vectors = ceil_div(block_tokens(s, view, n), LANES);
-        if (prefetch) prefetch_values(s, cache.values, view, n);
+        if (prefetch) prefetch_values(s, cache, view, n);
         for (int64_t v = 0; v < vectors;) {
             const int pair = DIGIT_VECTORS >= 2 && v + 2 <= vectors;
             const uint8_t *levels = (const uint8_t *)keys + v * 64;
@@ -154,7 +154,7 @@ INLINE void weighted_level_columns(cache_shape s, int rows, int vectors, int64_t
     digit_products sums;
     clear_products(rows, vectors, sums);
     for (int64_t n = view->skip; n < view->end; n++) {
-        const uint8_t *values = value_block(s, cache.values, view->blocks[n], view->head);
+        const uint8_t *values = split_block(s, cache, view, n);
         if (next) prefetch_next_keys(s, cache.keys, next, n - view->skip);
         for (int64_t i = 0; i < ceil_div(block_tokens(s, view, n), 4); i++)
             UNROLL for (int v = 0; v < vectors; v++) {

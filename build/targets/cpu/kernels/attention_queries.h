@@ -3,6 +3,7 @@
 #define INFLIGHT_ATTENTION_QUERIES_H
 
 #include "attention_floats.h"
+#include "latent.h"
 #include "attention_integers.h"
 
 #if defined(__AMX_BF16__)
@@ -109,7 +110,7 @@ INLINE void attend_integers(attention_shape s, int count, int64_t first, int64_t
                                 view->offsets};
     level_scores(s.cache, count, rows_from(queries, first), view->cache, split, next != NULL, scores);
     for (int64_t n = split->skip; n < split->end; n++) {
-        void *values = value_block(s.cache, view->cache.values, split->blocks[n], split->head);
+        void *values = split_block(s.cache, view->cache, split, n);
         memcpy(value_scale + n * tokens, value_scales(s.cache, values), tokens * sizeof *value_scale);
     }
     for (int i = 0; i < count; i++)

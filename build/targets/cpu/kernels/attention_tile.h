@@ -28,8 +28,14 @@ typedef struct {
 } split_view;
 
 typedef struct {
-    void *keys, *values;
+    void *keys, *values; /* of latent rows: the values of the split in hand, block by block */
 } cache_regions;
+
+/* The values of block `block` of a split. */
+INLINE void *split_block(cache_shape s, cache_regions cache, const split_view *view, int64_t block) {
+    if (s.latent) return at(s.type, cache.values, block * value_elements(s));
+    return value_block(s, cache.values, view->blocks[block], view->head);
+}
 
 /* Prefetch into the second-level cache: blocks lie anywhere in memory, so the hardware cannot predict the next one.
  * Keys are prefetched during the split before, values during the scores. */
@@ -43,8 +49,9 @@ INLINE void prefetch_next_keys(cache_shape s, void *keys, const split_view *next
     if (next->skip + index < next->end) prefetch_keys(s, keys, next, next->skip + index);
 }
 
-INLINE void prefetch_values(cache_shape s, void *values, const split_view *view, int64_t block) {
-    const unsigned char *p = value_block(s, values, view->blocks[block], view->head);
+INLINE void prefetch_values(cache_shape s, cache_regions cache, const split_view *view, int64_t block) {
+    if (s.latent) return;
+    const unsigned char *p = split_block(s, cache, view, block);
     for (int64_t i = 0; i < value_elements(s) * element_size(s.type); i += CACHE_LINE) __builtin_prefetch(p + i, 0, 2);
 }
 

@@ -6,7 +6,10 @@
  *
  * A part of integers ends with one float32 scale per token ("k-groups-scales"). A byte of I4 has two levels of one
  * token, so that no two threads write the same byte: of a key, element j of two neighbouring groups of four; of a
- * value, element d in the lower half and d + 16 in the upper one, D padded to 32. */
+ * value, element d in the lower half and d + 16 in the upper one, D padded to 32.
+ *
+ * Of latent attention a region is one of keys alone, whose first `latent` elements are the values: whoever wants them as
+ * those lie makes them of the keys of a split (latent.h). */
 #ifndef INFLIGHT_CACHE_H
 #define INFLIGHT_CACHE_H
 
@@ -15,7 +18,10 @@
 typedef struct {
     element type;
     int64_t num_kv_heads, head_size, tokens_per_block;
+    int64_t latent; /* 0: values are stored */
 } cache_shape;
+
+INLINE int64_t value_size(cache_shape s) { return s.latent ? s.latent : s.head_size; }
 
 INLINE int has_levels(element type) { return type == I8 || type == I4; }
 INLINE int level_bits(element type) { return type == I4 ? 4 : 8; }
@@ -24,12 +30,13 @@ INLINE int levels_per_byte(element type) { return type == I4 ? 2 : 1; }
 /* Neighbours along k that lie together: what one instruction multiplies. */
 INLINE int64_t cache_group(element type) { return has_levels(type) ? 4 : group_of(type); }
 
-INLINE int64_t padded_head(cache_shape s) { return round_up(s.head_size, LANES); }
+/* Of a value. */
+INLINE int64_t padded_head(cache_shape s) { return round_up(value_size(s), LANES); }
 
 /* Bytes or elements of a line of values: one of four, two or one token's, of all columns. */
 INLINE int64_t value_line(cache_shape s) {
     const int64_t together = levels_per_byte(s.type);
-    return round_up(s.head_size, LANES * together) / together * cache_group(s.type);
+    return round_up(value_size(s), LANES * together) / together * cache_group(s.type);
 }
 
 /* Elements (of I4: bytes) of one head's part of a block of keys, and of values, and bytes of its scales. */
@@ -42,7 +49,7 @@ INLINE int64_t key_levels(cache_shape s) {
 }
 INLINE int64_t value_levels(cache_shape s) { return s.tokens_per_block / cache_group(s.type) * value_line(s); }
 
-/* The size of one head's part of a block, in elements. */
+/* The size of one head's part of a block, in elements. Values of latent rows have it where they are made. */
 INLINE int64_t key_elements(cache_shape s) { return key_levels(s) + scale_bytes(s); }
 INLINE int64_t value_elements(cache_shape s) { return value_levels(s) + scale_bytes(s); }
 

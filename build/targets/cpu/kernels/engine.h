@@ -10,6 +10,7 @@
 
 #include "abi.h"
 #include "attention.h"
+#include "head_linear.h"
 #include "elementwise.h"
 #include "embedding.h"
 #include "quantized_experts.h"
@@ -36,7 +37,7 @@ struct inflight_engine {
 
 /* The cache holds, layer after layer, all blocks of keys and then all blocks of values. */
 INLINE void *key_region(const inflight_engine *e, cache_shape s, int64_t layer) {
-    int64_t keys = s.num_kv_heads * key_elements(s), values = s.num_kv_heads * value_elements(s);
+    int64_t keys = s.num_kv_heads * key_elements(s), values = s.latent ? 0 : s.num_kv_heads * value_elements(s);
     return at(s.type, e->kv_cache, e->num_blocks * layer * (keys + values));
 }
 INLINE void *value_region(const inflight_engine *e, cache_shape s, int64_t layer) {

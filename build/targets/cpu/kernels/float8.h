@@ -98,7 +98,8 @@ INLINE void store_float8_tile(float8_product m, const float *scales, float (*til
         store_gated(F32, m.gate, (const float(*)[PANEL])tile, rows, m.n, panel * (PANEL / 2),
                     m.bias ? m.bias + panel * PANEL : NULL, m.y + row * m.n);
     else
-        store_linear((const float(*)[PANEL])tile, rows, m.n, panel * PANEL, m.bias, residual, m.y + row * m.n);
+        store_linear((const float(*)[PANEL])tile, rows, m.n, m.n, panel * PANEL, m.bias, residual,
+                     m.y + row * m.n);
 }
 
 #if !defined(__AMX_BF16__)

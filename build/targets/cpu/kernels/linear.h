@@ -23,19 +23,23 @@ typedef struct {
     const float *bias, *residual; /* NULL: none */
     void *y;
     activation gate; /* NO_ACTIVATION: the product itself */
+    int64_t x_stride, y_stride; /* elements from a row to the next; 0: k and n */
 } product;
+
+INLINE int64_t x_stride(product m) { return m.x_stride ? m.x_stride : m.k; }
+INLINE int64_t y_stride(product m) { return m.y_stride ? m.y_stride : m.n; }
 
 INLINE int64_t panel_bytes(element type, int64_t k) { return round_up(k, group_of(type)) * PANEL * element_size(type); }
 
-/* One tile of residual + (x w' + bias), or of what there is of it, to y[rows][n], float32. The packed bias is float32
- * and as wide as the panels; the residual lies as y does, perhaps in the same memory. */
-INLINE void store_linear(const panel_tile tile, int64_t rows, int64_t n, int64_t column, const float *bias,
-                         const float *residual, float *y) {
+/* One tile of residual + (x w' + bias), or of what there is of it, to y[rows][n], float32, rows `stride` apart. The
+ * packed bias is float32 and as wide as the panels; the residual lies as y does, perhaps in the same memory. */
+INLINE void store_linear(const panel_tile tile, int64_t rows, int64_t n, int64_t stride, int64_t column,
+                         const float *bias, const float *residual, float *y) {
     int64_t width = min_int(PANEL, n - column);
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t c = 0; c < PANEL; c += LANES) {
             f32x16 value = load16(F32, tile[r], c);
-            const int64_t at_y = r * n + column + c;
+            const int64_t at_y = r * stride + column + c;
             if (bias) value += load16(F32, bias, column + c);
             if (c + LANES <= width) {
                 if (residual) value += load16(F32, residual, at_y);
@@ -69,8 +73,8 @@ INLINE void store_tile(product m, const panel_tile tile, int64_t row, int64_t ro
         store_gated(act, m.gate, tile, rows, m.n, panel * (PANEL / 2), m.bias ? m.bias + panel * PANEL : NULL,
                     at(act, m.y, row * m.n));
     else
-        store_linear(tile, rows, m.n, panel * PANEL, m.bias, m.residual ? m.residual + row * m.n : NULL,
-                     (float *)m.y + row * m.n);
+        store_linear(tile, rows, m.n, y_stride(m), panel * PANEL, m.bias, m.residual ? m.residual + row * m.n : NULL,
+                     (float *)m.y + row * y_stride(m));
 }
 
 /* The lines of the residual that a tile will be added to, while it is computed. */
@@ -104,9 +108,9 @@ INLINE void multiply_stretch(product m, panel_piece piece, int64_t index, panel_
         float *tile = sums[stretches(m) == 1 ? 0 : i][0];
         look_ahead ahead = tile_look_ahead(columns, next, PANEL * group * element_size(m.type),
                                            ceil_div(end - start, group), i, tiles);
-        const void *x = at(act_type(m.type), m.x, row * m.k + start);
+        const void *x = at(act_type(m.type), m.x, row * x_stride(m) + start);
         if (last && m.residual) ask_for_residual(m, row, height, piece.panel);
-        tile_product_ahead(m.type, height, PANEL, end - start, x, m.k, columns, PANEL * group, tile, PANEL, index > 0,
+        tile_product_ahead(m.type, height, PANEL, end - start, x, x_stride(m), columns, PANEL * group, tile, PANEL, index > 0,
                            ahead);
         if (last) store_tile(m, (const float(*)[PANEL])tile, row, height, piece.panel);
     }
@@ -129,7 +133,8 @@ INLINE void multiply_amx_stretch(product m, panel_piece piece, int64_t index, fl
         look_ahead ahead = amx_look_ahead(columns, next, LINE_BYTES, ceil_div(end - start, group), block * tiles + i,
                                           blocks * tiles, height);
         if (last && m.residual) ask_for_residual(m, row, height, piece.panel);
-        amx_product(height, end - start, at(BF16, m.x, row * m.k + start), m.k, columns, tile[0], index > 0, ahead);
+        amx_product(height, end - start, at(BF16, m.x, row * x_stride(m) + start), x_stride(m), columns, tile[0],
+                    index > 0, ahead);
         if (last) store_tile(m, (const float(*)[PANEL])tile + again, row + again, height - again, piece.panel);
     }
 }

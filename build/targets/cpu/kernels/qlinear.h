@@ -54,7 +54,7 @@ INLINE void multiply_rows(quantized_product m, tile_kind kind, const panel_piece
     y += again * m.n;
     if (residual) residual += again * m.n;
     if (m.gate) store_gated(F32, m.gate, tile + again, tokens - again, m.n, column, bias, y);
-    else store_linear(tile + again, tokens - again, m.n, column, m.bias, residual, y);
+    else store_linear(tile + again, tokens - again, m.n, m.n, column, m.bias, residual, y);
 }
 
 /* Prefetch distance of a tile alone: shorter than that of floating-point tiles (panels.h), which is faster here. */

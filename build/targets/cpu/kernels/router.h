@@ -20,7 +20,8 @@ typedef struct {
     routing kind;
     int64_t count, top_k;
     float epsilon; /* of the sparse mixer; with a bias, the least that scores are divided by */
-    float scale;   /* with a bias, of the weights */
+    float scale;   /* of the weights, with a bias or of softmax */
+    int64_t groups, top_groups;
 } router_shape;
 
 /* e^(value - greatest), for values up to it. */
@@ -69,6 +70,31 @@ INLINE float sum_of_near(router_shape s, const float *logits, float greatest, in
     return sum16(sums);
 }
 
+/* Scores of the experts of all but `top_groups` groups become minus infinity: a group has the greatest score of its
+ * experts, or with a bias the sum of the two greatest. */
+INLINE void close_groups(router_shape s, float *scores) {
+    const int64_t size = s.count / s.groups;
+    const int64_t counted = s.kind == ROUTE_BIASED_SOFTMAX || s.kind == ROUTE_BIASED_SIGMOID ? 2 : 1;
+    router_shape of_groups = s;
+    of_groups.count = s.groups, of_groups.top_k = s.top_groups;
+    float greatest[s.groups], best[s.groups];
+    int32_t chosen[s.groups];
+    for (int64_t group = 0; group < s.groups; group++) {
+        float pair[2];
+        int32_t numbers[2];
+        router_shape inside = s;
+        inside.count = size, inside.top_k = counted;
+        choose_experts(inside, scores + group * size, numbers, pair);
+        greatest[group] = counted == 2 ? pair[0] + pair[1] : pair[0];
+    }
+    choose_experts(of_groups, greatest, chosen, best);
+    for (int64_t group = 0; group < s.groups; group++) {
+        int open = 0;
+        for (int64_t i = 0; i < s.top_groups; i++) open |= chosen[i] == group;
+        for (int64_t i = group * size; i < (group + 1) * size && !open; i++) scores[i] = -__builtin_inff();
+    }
+}
+
 /* The score of each expert: its share of the softmax, or the logistic function of its logit. */
 INLINE void score_experts(router_shape s, const float *logits, float *scores) {
     float greatest = logits[0];
@@ -88,6 +114,7 @@ INLINE void route_biased_row(router_shape s, const float *logits, const float *b
     float scores[round_up(s.count, LANES)], sums[round_up(s.count, LANES)], total = 0.0f;
     score_experts(s, logits, scores);
     for (int64_t expert = 0; expert < s.count; expert++) sums[expert] = scores[expert] + bias[expert];
+    if (s.groups > 1) close_groups(s, sums);
     choose_experts(s, sums, chosen, weights);
     for (int64_t i = 0; i < s.top_k; i++) total += weights[i] = scores[chosen[i]];
     for (int64_t i = 0; i < s.top_k; i++) weights[i] = weights[i] * s.scale / (total > s.epsilon ? total : s.epsilon);
@@ -99,7 +126,14 @@ INLINE void route_row(router_shape s, const float *logits, const float *bias, in
         route_biased_row(s, logits, bias, chosen, weights);
         return;
     }
-    choose_experts(s, logits, chosen, weights);
+    if (s.groups > 1) {
+        float open[round_up(s.count, LANES)];
+        memcpy(open, logits, (size_t)s.count * sizeof *logits);
+        close_groups(s, open);
+        choose_experts(s, open, chosen, weights);
+    } else {
+        choose_experts(s, logits, chosen, weights);
+    }
     if (s.kind == ROUTE_SPARSE_MIXER) {
         const float first = weights[0], second = weights[1];
         weights[0] = 1.0f / sum_of_near(s, logits, first, -1);
@@ -110,7 +144,7 @@ INLINE void route_row(router_shape s, const float *logits, const float *bias, in
     const float total = s.kind == ROUTE_RENORMALIZED ? sum_of_shares(weights, s.top_k, greatest)
                                                      : sum_of_shares(logits, s.count, greatest);
     for (int64_t i = 0; i < s.top_k; i += LANES)
-        store_until(F32, weights, i, s.top_k, share16(load_logits(weights, i, s.top_k), greatest) / total);
+        store_until(F32, weights, i, s.top_k, share16(load_logits(weights, i, s.top_k), greatest) / total * s.scale);
 }
 
 /* One expert that some rows met: rows start .. start + count of those that lie side by side. */

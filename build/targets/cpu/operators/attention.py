@@ -14,7 +14,7 @@ from inflight.build.targets.cpu.operators.attributes import (
     optional_input,
     width_of,
 )
-from inflight.build.targets.cpu.operators.calls import ROWS, Argument, KernelCall, Places
+from inflight.build.targets.cpu.operators.calls import PARTIALS, ROWS, Argument, KernelCall, Places
 from inflight.build.targets.cpu.packing.weight_layout import element_of
 
 
@@ -37,9 +37,8 @@ def paged_attention(node: ir.Node, places: Places) -> KernelCall:
     seen = (integer(node, "window"), integer(node, "causal"))
     rest = ", ".join((integer(node, "num_heads"), *seen, *numbers))
     caches = (places.cache("key", keys, shape), places.cache("value", values, shape))
-    partials = Argument("float *", "(float *)(e->workspace + PARTIALS_OFFSET)")
     sinks = places.weight("floats", optional_input(node, 6))
-    arguments = (ROWS, places.read(q), *caches, partials, places.write(y, "void *"), sinks, *_cache_factors(node))
+    arguments = (ROWS, places.read(q), *caches, PARTIALS, places.write(y, "void *"), sinks, *_cache_factors(node))
     return KernelCall("paged_attention", (f"(attention_shape){{{shape}, {rest}}}", element_of(y)), arguments)
 
 

@@ -83,5 +83,6 @@ class Places:
         return Argument("void *", f"{kind}_region(e, {shape}, {layer})")
 
 
-# What attention reads of a step.
+# What attention reads of a step, and where the results of its splits wait.
 ROWS = Argument("const token_rows *", "&e->rows")
+PARTIALS = Argument("float *", "(float *)(e->workspace + PARTIALS_OFFSET)")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
-from inflight.build.targets.cpu.operators import attention, experts, quantized, rows
+from inflight.build.targets.cpu.operators import attention, experts, latent, quantized, rows
 from inflight.build.targets.cpu.operators.calls import KernelCall, Places
 
 EMITTERS: Mapping[str, Callable[[ir.Node, Places], KernelCall]] = {
@@ -25,6 +25,9 @@ EMITTERS: Mapping[str, Callable[[ir.Node, Places], KernelCall]] = {
     "AddRows": rows.add_rows,
     "RopeCacheWrite": attention.rope_cache_write,
     "PagedAttention": attention.paged_attention,
+    "HeadLinear": latent.head_linear,
+    "LatentCacheWrite": latent.cache_write,
+    "PagedLatentAttention": latent.attention,
     "GatherRows": rows.gather_rows,
     "QuantizeRows": quantized.quantize_rows,
     "RMSNormQuantize": quantized.rms_norm_quantize,

@@ -61,7 +61,8 @@ def _router_literal(node: ir.Node, count: int) -> str:
     """A `router_shape` of kernels/router.h."""
     routing = f"ROUTE_{node.attributes['routing'].as_string().upper()}"
     numbers = ", ".join(number(node, name) for name in ("epsilon", "scale"))
-    return f"{{{routing}, {count}, {integer(node, 'top_k')}, {numbers}}}"
+    groups = ", ".join(integer(node, name) for name in ("groups", "top_groups"))
+    return f"{{{routing}, {count}, {integer(node, 'top_k')}, {numbers}, {groups}}}"
 
 
 def _stack_biases(node: ir.Node, place: int, places: Places) -> tuple[Argument, Argument]:

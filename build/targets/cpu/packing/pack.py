@@ -53,7 +53,7 @@ def _pieces(tensor: PackedTensor) -> Iterator[Array]:
     elif tensor.quantized and tensor.layout.endswith("experts"):
         one = partial(_quantized_pieces, shape=tensor.quantized)
         yield from quantized_expert_pieces(arrays, tensor.experts, tensor.layout.startswith("gated"), one)
-    elif tensor.layout.endswith("experts"):
+    elif tensor.layout.endswith("experts") or tensor.layout == "head_panels":
         panels = partial(_panel_pieces, group=GROUP[tensor.element])
         yield from expert_pieces(_as_bits(arrays[0]), tensor.layout == "gated_experts", panels)
     elif tensor.quantized:

@@ -24,6 +24,7 @@ Layout = Literal[
     "gated_panels",
     "quantized_panels",
     "gated_quantized_panels",
+    "head_panels",
     "experts",
     "gated_experts",
     "quantized_experts",
@@ -49,7 +50,8 @@ class PackedTensor:
     panels: (out, in) as ceil(out / 64) panels of [in / group][64][group], zero columns at the end (kernels/linear.h).
     gated_panels: two of them, gate and up, 16 columns in turn. quantized_panels, gated_quantized_panels: the same of
     levels with their scales (quantized_panels.py, float8_panels.py); sources are each weight and its scales, then the
-    zero points of each, if there are some, or the units of scales that are int8. experts, gated_experts: the panels, or
+    zero points of each, if there are some, or the units of scales that are int8. head_panels (of heads, all of which
+    are read), experts, gated_experts: the panels, or
     gated panels, of each matrix of a stack, one behind the other; of gated ones the second half is activated; and so
     quantized_experts and gated_quantized_experts, whose levels are one flat matrix [experts * out, in], and their
     biases, expert_floats and gated_expert_floats, each as wide as the panels. `experts`: how many there are. rows: as
@@ -179,7 +181,7 @@ def _packed_bytes(layout: Layout, element: Element, shapes: list[tuple[int, ...]
         return padded * ELEMENT_BYTES[element]
     if layout == "gated_floats":
         return -(-shapes[0][0] // (PANEL // 2)) * PANEL * ELEMENT_BYTES[element]
-    if layout.endswith("experts"):
+    if layout.endswith("experts") or layout == "head_panels":
         count, outputs, inputs = shapes[0]
         gated = layout == "gated_experts"
         pair: list[tuple[int, ...]] = [(outputs // 2, inputs)] * 2 if gated else [(outputs, inputs)]
@@ -221,6 +223,8 @@ _WEIGHT_INPUTS: dict[str, tuple[tuple[Layout, tuple[int, ...]], ...]] = {
     "RMSNormQuantize": (("floats", (1,)),),
     "QuantizedLinear": (("quantized_panels", (2, 3, 5, 8)), ("floats", (4,))),
     "QuantizedGatedLinear": (("gated_quantized_panels", (2, 3, 4, 5, 8, 9, 11, 12)), ("gated_floats", (6, 7))),
+    "HeadLinear": (("head_panels", (1,)),),
+    "LatentCacheWrite": (("floats", (3,)), ("floats", (4,)), ("floats", (5,))),
     "Experts": (
         ("gated_experts", (1,)),
         ("experts", (2,)),

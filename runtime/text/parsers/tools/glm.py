@@ -17,7 +17,6 @@ from inflight.runtime.text.parsers.tools.tool_format import Spell, Tool, ToolFor
 
 _KEY, _END_KEY, _VALUE, _END_VALUE = "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"
 _LONGEST = 256
-_NOT_IN_NAMES = '<>{}" \t\r'
 
 
 def _fits(template: str) -> bool:
@@ -31,12 +30,13 @@ class _Block(FunctionBlock):
         super().__init__(index, schemas, is_open=True)
 
     def _read_name(self, text: str, at: int, parts: list[Part]) -> int | None:
-        markers = ("\n", _KEY, CLOSING)
-        found = first_marker(text[at:], markers)
-        end = len(text) - may_begin(text[at:], markers) if found is None else at + found[0]
+        ends = ("\n", _KEY, CLOSING)
+        found = first_marker(text[at:], ends)
+        # What may yet become a marker is no part of the name.
+        end = len(text) - may_begin(text[at:], ends) if found is None else at + found[0]
         name = text[at:end].strip()
-        is_none = len(name) > _LONGEST or any(mark in name for mark in _NOT_IN_NAMES)
-        self.is_over = is_none or (found is not None and not name)
+        is_none = found is not None and not name
+        self.is_over = is_none or len(name) > _LONGEST or any(mark in name for mark in '{}"\n ')
         if found is None or self.is_over:
             return None
         own = self._schemas.get(name)

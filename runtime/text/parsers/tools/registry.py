@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from inflight.registry import Registry
+from inflight.engine_format.registry import Registry
 from inflight.runtime.text.parsers.tools import (
     deepseek,
     gemma,

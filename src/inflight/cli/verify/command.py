@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
+    from inflight.cli.verify.compare import Comparison, RoutedComparison, Rows
+    from inflight.cli.verify.engine import EngineRun
+    from inflight.cli.verify.oracle import Answer, Oracle
     from inflight.convert.families.family import Family
-    from inflight.engine_format.manifest import EngineManifest
-
-    Array = npt.NDArray[np.float32]
 
 # Of ModelFacts; transformers would run a model of another shape, or fail somewhere inside.
 _SHAPE = (
@@ -28,7 +25,6 @@ _SHAPE = (
     "num_key_value_heads",
     "head_size",
 )
-PROMPTS = ("The capital of France is", "def fibonacci(n):\n", "Once upon a time, in a small town by the sea,")
 
 
 def verify(
@@ -58,8 +54,9 @@ def verify(
     A float32 engine must be within 1e-4 of transformers. In a 16-bit type it may be 1.5 times as far from the float32
     result as transformers is in that type. A quantized engine is compared with transformers on the dequantized weights,
     so that only the rounding of activations counts. A token may differ only where the reference's best logits are a tie
-    within that tolerance. Of a mixture of experts whose router hesitates about some tokens (rounding would send them to
-    another expert) the usual token is compared, and tokens from there on may differ: how many did is shown.
+    within that tolerance. Where a router of a mixture of experts hesitates about a token (rounding would send it to
+    another expert), tokens from there on may differ: how many did is shown. Then the tokens before the first such one
+    are compared, of further texts too, and the others by their usual error.
     On failure, the layers are compared one by one to show where the error begins, and the exit code is 1.
 
     Examples:
@@ -70,7 +67,7 @@ def verify(
 
       inflight verify ./Llama-3.2-1B fp8-engine --checkpoint-dir fp8-checkpoint
     """
-    from inflight.cli.verify.compare import SHORT_TYPE_FACTOR, compare
+    from inflight.cli.verify.compare import compare, compare_routed
     from inflight.cli.verify.engine import run_greedily
     from inflight.cli.verify.layers import layer_errors
     from inflight.cli.verify.oracle import (
@@ -80,7 +77,7 @@ def verify(
         quantization_options,
         rounded_oracle,
     )
-    from inflight.cli.verify.routing import hesitating
+    from inflight.cli.verify.texts import PROMPTS, encoded_prompts, further_texts
     from inflight.convert.source.model import open_source
     from inflight.convert.source.plain_copy import plain_directory
     from inflight.runtime.loading.load import load_engine
@@ -91,34 +88,60 @@ def verify(
     executor = load_engine(engine, threads=threads)
     try:
         manifest = executor.manifest
-        prompts = _encode(engine, prompt or list(PROMPTS), manifest)
-        runs = [(text, run_greedily(executor, ids, max_tokens)) for text, ids in prompts]
+        prompts = encoded_prompts(engine, prompt or PROMPTS, manifest)
+        runs = [run_greedily(executor, ids, max_tokens) for _, ids in prompts]
+        further = [] if family.mixture is None else further_texts(engine, manifest)
+        short_runs = [run_greedily(executor, ids, 1) for ids in further]
     finally:
         executor.close()
     checkpoint = None if checkpoint_dir is None else engine_checkpoint(checkpoint_dir, manifest)
     numbers = engine_numbers(model, family, revision, manifest, checkpoint)
     with plain_directory(source, manifest.model.dtype) as directory:
-        oracle = rounded_oracle(directory, family, manifest, numbers)
-        same_type = [oracle.answer(run) for _, run in runs]
+        same_type = _answers(rounded_oracle(directory, family, manifest, numbers), runs, short_runs)
         oracle = Oracle(directory, manifest.model.dtype, widen=True)
     oracle.take(numbers)
-    results = []
-    for (text, run), own in zip(runs, same_type, strict=True):
-        exact = oracle.answer(run)
-        hesitates = hesitating(exact.choices, own.choices, SHORT_TYPE_FACTOR, len(exact.logits))
-        results.append(compare(text, run, exact.logits, own.logits, hesitates))
-    failed = [(run, result) for (_, run), result in zip(runs, results, strict=True) if not result.passed]
+    rows = _rows([*runs, *short_runs], _answers(oracle, runs, short_runs), same_type)
+    results = [compare(text, run, found) for (text, _), run, found in zip(prompts, runs, rows, strict=False)]
+    routed = compare_routed(rows)
+    failed = [(run, result) for run, result in zip(runs, results, strict=True) if not result.passed]
+    if routed is not None and not (routed.passed or failed):
+        failed = list(zip(runs, results, strict=True))
     layers: list[dict[str, Any]] = []
     conclusion = "The engine agrees with transformers."
     if failed:
         run, result = failed[0]
         options = {"dtype": manifest.model.dtype, "revision": revision, **quantization_options(manifest)}
+        allowed = max(result.allowed, 0.0 if routed is None else routed.allowed)
         layers, conclusion = layer_errors(
-            model, options, run, oracle.stages(run), result.allowed, checkpoint=checkpoint_dir
+            model, options, run, oracle.stages(run.inputs), allowed, checkpoint=checkpoint_dir
         )
-    _report([result.to_json() for result in results], layers, conclusion, as_json)
+    elif routed is not None and not routed.enough:
+        conclusion += (
+            f" Routers hesitate so often that only {routed.steady} tokens were compared one by one: a float32 engine"
+            " without rounded weights, rows or cache is compared at all of them."
+        )
+    _report(results, routed, layers, conclusion, as_json)
     if failed:
         raise typer.Exit(1)
+
+
+def _answers(oracle: Oracle, runs: Sequence[EngineRun], short_runs: Sequence[EngineRun]) -> list[Answer]:
+    """The short runs are of one length."""
+    answers = [answer for run in runs for answer in oracle.answers([run.inputs])]
+    return answers + (oracle.answers([run.inputs for run in short_runs]) if short_runs else [])
+
+
+def _rows(runs: Sequence[EngineRun], exact: Sequence[Answer], same_type: Sequence[Answer]) -> list[Rows]:
+    import numpy as np
+
+    from inflight.cli.verify.compare import Rows
+    from inflight.cli.verify.routing import hesitating
+
+    hesitates = hesitating(*([answer.choices for answer in answers] for answers in (exact, same_type)))
+    return [
+        Rows(run.logits, one.logits, other.logits, where if len(where) else np.zeros(len(run.logits), bool))
+        for run, one, other, where in zip(runs, exact, same_type, hesitates, strict=True)
+    ]
 
 
 def _check_pair(model: str, config: Mapping[str, Any], engine: Path) -> Family:
@@ -152,16 +175,32 @@ def _check_pair(model: str, config: Mapping[str, Any], engine: Path) -> Family:
     return family
 
 
-def _report(results: list[dict[str, Any]], layers: list[dict[str, Any]], conclusion: str, as_json: bool) -> None:
+def _report(
+    results: Sequence[Comparison],
+    routed: RoutedComparison | None,
+    layers: list[dict[str, Any]],
+    conclusion: str,
+    as_json: bool,
+) -> None:
     from inflight.cli.tables import print_rows
 
+    prompts, routing = [result.to_json() for result in results], None if routed is None else routed.to_json()
     if as_json:
-        print(json.dumps({"prompts": results, "layers": layers, "conclusion": conclusion}, indent=2))
+        report = {"prompts": prompts, "routing": routing, "layers": layers, "conclusion": conclusion}
+        print(json.dumps(report, indent=2))
         return
-    routed = ("hesitates", "excused") if any(row["hesitates"] for row in results) else ()
-    columns = ("error", "allowed", "new_tokens", "same", "ties", *routed, "passed")
-    rows = [{"prompt": _one_line(row["prompt"]), **{name: row[name] for name in columns}} for row in results]
+    columns = (
+        "error",
+        "allowed",
+        "new_tokens",
+        "same",
+        "ties",
+        *(("hesitates", "excused") if routing else ()),
+        "passed",
+    )
+    rows = [{"prompt": _one_line(row["prompt"]), **{name: row[name] for name in columns}} for row in prompts]
     print_rows("engine against transformers", rows)
+    print_rows("texts in which routers hesitate", [routing] if routing else [])
     print_rows("where it goes wrong (relative error)", layers)
     print(conclusion)
 
@@ -180,14 +219,3 @@ def _require_torch() -> None:
             "inflight verify compares with transformers on torch, and torch is not installed.",
             "Install it beside inflight: pip install torch",
         )
-
-
-def _encode(engine: Path, prompts: Sequence[str], manifest: EngineManifest) -> list[tuple[str, list[int]]]:
-    """Prompts as token ids; for an engine without a tokenizer, ids spread over the vocabulary."""
-    from inflight.runtime.text.tokenizer import load_tokenizer
-
-    if (engine / "tokenizer").is_dir():
-        tokenizer = load_tokenizer(engine / "tokenizer")
-        return [(text, tokenizer.encode(text)) for text in prompts]
-    vocab = manifest.model.vocab_size
-    return [(f"(ids {seed})", [(seed + 7919 * i * i) % vocab for i in range(12)]) for seed in range(3)]

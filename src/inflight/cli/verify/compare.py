@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from inflight.cli.verify.engine import EngineRun
+from inflight.cli.verify.routing import before_first
 
 Array = npt.NDArray[Any]
 FLOAT32_TOLERANCE = 1e-4
 # An engine of a shorter type may lose this much more than transformers itself loses in that type.
 SHORT_TYPE_FACTOR = 1.5
+# So many tokens before the first about which a router hesitates say that the others differ by their routing alone.
+ENOUGH_STEADY = 16
+
+
+class Rows(NamedTuple):
+    """What was found after the tokens of one text: logits [tokens, vocab] of the engine, of the reference in float32
+    and in the engine's type, and bool [tokens], where a router `hesitates`.
+    """
+
+    engine: Array
+    reference: Array
+    same_type: Array
+    hesitates: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +36,8 @@ class Comparison:
     """One prompt: `error` is |engine - reference| / |reference| over all logits, `allowed` its limit. Of `new_tokens`
     greedy tokens `same` are the reference's own choice; at `ties` its choice leads by less than the allowed error.
 
-    Where a router `hesitates`, over so many tokens of the prompt and behind it, both errors are those of the usual
-    token (their median), since these tokens may meet other experts in any engine; and `excused` new tokens differ at
-    such a one, or behind one.
+    Where a router `hesitates`, over so many tokens of the prompt and behind it, both errors are those of the tokens
+    before the first such one, and RoutedComparison judges; `excused` new tokens differ at such a one, or behind one.
     """
 
     prompt: str
@@ -39,7 +53,39 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
-        return self.error <= self.allowed and self.same + self.ties + self.excused == self.new_tokens
+        near = self.hesitates > 0 or self.error <= self.allowed
+        return near and self.same + self.ties + self.excused == self.new_tokens
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "passed": self.passed}
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedComparison:
+    """All texts of a mixture of experts together, if a router hesitates somewhere. Of `tokens` the `steady` ones are
+    those before the first of their text about which one does: `error` and `allowed` are over all their logits.
+
+    Of the others some met other experts in the engine, and some in transformers, not the same ones. So the errors of
+    all tokens are compared as two heaps: the engine's median with the upper quartile of transformers' own errors, and
+    its lower quartile with their median. `usual_error` and `usual_allowed` are those of the worse pair.
+    """
+
+    texts: int
+    tokens: int
+    steady: int
+    error: float
+    allowed: float
+    usual_error: float
+    usual_allowed: float
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.allowed and self.usual_error <= self.usual_allowed
+
+    @property
+    def enough(self) -> bool:
+        """Whether the steady tokens are so many that a wrong engine shows in them."""
+        return self.steady >= ENOUGH_STEADY
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "passed": self.passed}
@@ -52,21 +98,15 @@ def relative_error(found: Array, expected: Array) -> float:
     return error if np.isfinite(error) else float("inf")
 
 
-def usual_error(found: Array, expected: Array) -> float:
-    """The median of the relative errors of the rows."""
-    return float(np.median([relative_error(one, other) for one, other in zip(found, expected, strict=True)]))
-
-
-def compare(prompt: str, run: EngineRun, reference: Array, same_type: Array, hesitates: Array) -> Comparison:
-    """Compare a run with the reference's float32 logits for its tokens, and with transformers' own logits in the
-    engine's type, all [len(run.token_ids) - 1, vocab]. `hesitates` bool: the tokens about which a router does.
-    """
-    slack = FLOAT32_TOLERANCE * np.abs(reference).max() + SHORT_TYPE_FACTOR * np.abs(same_type - reference).max()
+def compare(prompt: str, run: EngineRun, rows: Rows) -> Comparison:
+    """Compare a run with what the reference says about its tokens but the last."""
+    _, reference, same_type, hesitates = rows
+    steady = before_first(hesitates)
+    expected, rounded = reference[steady], same_type[steady]
+    slack = FLOAT32_TOLERANCE * _greatest(expected) + SHORT_TYPE_FACTOR * _greatest(rounded - expected)
     generated = np.arange(run.prompt_length - 1, len(run.token_ids) - 1)
     chosen = np.array(run.token_ids)[generated + 1]
     gaps = reference[generated].max(axis=-1) - reference[generated, chosen]
-    unsteady = np.logical_or.accumulate(hesitates)[generated]
-    error_of = usual_error if hesitates.any() else relative_error
     return Comparison(
         prompt=prompt,
         prompt_tokens=run.prompt_length,
@@ -74,8 +114,39 @@ def compare(prompt: str, run: EngineRun, reference: Array, same_type: Array, hes
         same=int((gaps == 0).sum()),
         ties=int(((gaps > 0) & (gaps <= 2 * slack)).sum()),
         hesitates=int(hesitates.sum()),
-        excused=int(((gaps > 2 * slack) & unsteady).sum()),
-        error=error_of(run.logits, reference),
-        allowed=FLOAT32_TOLERANCE + SHORT_TYPE_FACTOR * error_of(same_type, reference),
-        largest_difference=float(np.abs(run.logits - reference).max()),
+        excused=int(((gaps > 2 * slack) & ~steady[generated]).sum()),
+        error=relative_error(run.logits[steady], expected),
+        allowed=_allowed(relative_error(rounded, expected)),
+        largest_difference=_greatest(run.logits - reference),
     )
+
+
+def compare_routed(texts: Sequence[Rows]) -> RoutedComparison | None:
+    """Compare all texts together; None where no router hesitates about any token."""
+    engine, reference, same_type = (np.concatenate([text[part] for text in texts]) for part in range(3))
+    steady = np.concatenate([before_first(text.hesitates) for text in texts])
+    if steady.all():
+        return None
+    ours, theirs = (
+        [relative_error(one, other) for one, other in zip(found, reference, strict=True)]
+        for found in (engine, same_type)
+    )
+    usual = ((np.quantile(ours, part), _allowed(float(np.quantile(theirs, part + 0.25)))) for part in (0.25, 0.5))
+    worse = max(usual, key=lambda pair: pair[0] / pair[1])
+    return RoutedComparison(
+        texts=len(texts),
+        tokens=len(steady),
+        steady=int(steady.sum()),
+        error=relative_error(engine[steady], reference[steady]),
+        allowed=_allowed(relative_error(same_type[steady], reference[steady])),
+        usual_error=float(worse[0]),
+        usual_allowed=worse[1],
+    )
+
+
+def _allowed(own: float) -> float:
+    return FLOAT32_TOLERANCE + SHORT_TYPE_FACTOR * own
+
+
+def _greatest(numbers: Array) -> float:
+    return float(np.abs(numbers).max(initial=0.0))

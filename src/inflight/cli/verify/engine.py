@@ -33,6 +33,11 @@ class EngineRun:
     prompt_length: int
     logits: Logits
 
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """The tokens that the rows of logits are those of."""
+        return self.token_ids[:-1]
+
 
 def run_greedily(executor: Executor, prompt: Sequence[int], max_tokens: int) -> EngineRun:
     """Run one prompt alone and continue it by `max_tokens` most likely tokens, end tokens like any other.

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from inflight.cli.verify.engine import EngineRun
 from inflight.cli.verify.roundings import (
     GREATEST,
     float8,
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 Weights = Mapping[str, npt.NDArray[np.float32]]
+# Modules whose outputs are queries and the row of a token.
+_LATENT = ("attention.q", "attention.q_b", "attention.kv_a_layernorm", "attention.kv_a")
 QUANTIZED_CACHES = ("int8", "float8_e4m3fn", "int4")
 
 
@@ -141,7 +142,8 @@ def rounded_oracle(directory: Path, family: Family, manifest: EngineManifest, nu
         oracle = Oracle(directory, shortest, widen=False)
     if cache in QUANTIZED_CACHES or weights or numbers.stacks:
         # Fused or not, each head is as many neighbouring outputs.
-        modules = (name.partition("[")[0] for name in family.names["attention.qkv"])
+        cached = _LATENT if family.latent else ("attention.qkv",)
+        modules = (name.partition("[")[0] for module in cached for name in family.names[module])
         oracle.round_cache(cache, manifest.model.head_size, {name.rpartition(".")[2] for name in modules})
     return oracle
 
@@ -235,24 +237,33 @@ class Oracle:
                 return output.to(getattr(torch, dtype)).to(output.dtype)
             if dtype == "float8_e4m3fn":
                 return float8(output.float(), 1.0).to(output.dtype)
-            heads = output.unflatten(-1, (-1, head_size))
+            # Of latent attention a row is one head.
+            whole = output.shape[-1] % head_size != 0
+            heads = output[..., None, :] if whole else output.unflatten(-1, (-1, head_size))
             return (rounded(heads, GREATEST[dtype]) if dtype == "int8" else int4(heads)).flatten(-2)
 
         for name, module in self._model.named_modules():
             if name.rpartition(".")[2] in projections:
                 module.register_forward_hook(hook)
 
-    def answer(self, run: EngineRun) -> Answer:
-        """For all tokens of the run but the last."""
+    def answers(self, texts: Sequence[Sequence[int]]) -> list[Answer]:
+        """For all tokens of each text; the texts are of one length."""
         choices: list[Choice] = []
         with recorded_choices(choices):
-            logits = self.stages(run)[-1]
-        return Answer(logits, choices)
+            logits = self._stages(texts)[-1]
+        parts = [np.split(choice.scores, len(texts)) for choice in choices]
+        return [
+            Answer(rows, [Choice(part[text], choice.top_k) for part, choice in zip(parts, choices, strict=True)])
+            for text, rows in enumerate(logits)
+        ]
 
-    def stages(self, run: EngineRun) -> list[Array]:
-        """Residual streams after the embedding and every layer but the last, then the logits."""
+    def stages(self, tokens: Sequence[int]) -> list[Array]:
+        """Residual streams [tokens, hidden] after the embedding and every layer but the last, then the logits."""
+        return [state[0] for state in self._stages([tokens])]
+
+    def _stages(self, texts: Sequence[Sequence[int]]) -> list[Array]:
         import torch
 
         with torch.no_grad(), softmax_rounded_to(self._weights_type), rows_rounded_for(self._stacks):
-            output = self._model(torch.tensor([run.token_ids[:-1]]), output_hidden_states=True, use_cache=False)
-        return [state[0].float().numpy() for state in (*output.hidden_states[:-1], output.logits)]
+            output = self._model(torch.tensor(texts), output_hidden_states=True, use_cache=False)
+        return [state.float().numpy() for state in (*output.hidden_states[:-1], output.logits)]

@@ -1,7 +1,8 @@
 """Which tokens a router of a mixture of experts hesitates about, for `inflight verify`.
 
 Two experts whose scores are nearly alike change places where numbers are rounded, and the token then meets another
-matrix: its logits differ by more than rounding explains, in any engine as in transformers.
+matrix: its logits differ by more than rounding explains, in any engine as in transformers, and so do those of the
+tokens behind it, which attend to it. Tokens before the first such one are steady.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+# A router hesitates where a lead is below so many times what rounding usually moves it: an engine rounds at other
+# places, and by up to half more.
+HESITATION = 6.0
 
 
 class Choice(NamedTuple):
@@ -47,24 +51,39 @@ def recorded_choices(choices: list[Choice]) -> AbstractContextManager[object]:
     return Recorded()
 
 
-def hesitating(exact: Sequence[Choice], rounded: Sequence[Choice], factor: float, tokens: int) -> Array:
-    """bool [tokens]: where, in some layer, the last expert that a token takes leads the first that it does not by less
-    than twice `factor` times what rounding moves their scores apart: in that token, or on average.
+def hesitating(exact: Sequence[Sequence[Choice]], rounded: Sequence[Sequence[Choice]]) -> list[Array]:
+    """bool [tokens] of each text: where, in some layer, the last expert that a token takes leads the first that it does
+    not by less than HESITATION times what rounding moves their scores apart: in that token, or on average over the
+    tokens of all texts that are steady up to that layer. Of a model without experts: bool [0].
 
-    `exact` and `rounded` are the choices of the same model with and without rounding, in the same order.
+    `exact` and `rounded` are the choices, text by text, of the same model with and without rounding, in the same order.
     """
-    found = [_hesitates(one, other, factor) for one, other in zip(exact, rounded, strict=True)]
-    return np.asarray(np.any(found, axis=0)) if found else np.zeros(tokens, bool)
+    found = [np.zeros(len(choices[0].scores) if choices else 0, bool) for choices in exact]
+    for layer in range(len(exact[0])):
+        leads = [_leads(one[layer], other[layer]) for one, other in zip(exact, rounded, strict=True)]
+        steady = np.concatenate([moved[before_first(seen)] for (_, moved), seen in zip(leads, found, strict=True)])
+        steady = steady[np.isfinite(steady)]
+        usual = float(steady.mean()) if len(steady) else 0.0
+        for (gap, moved), seen in zip(leads, found, strict=True):
+            seen |= np.isfinite(gap) & (gap <= HESITATION * np.maximum(moved, usual))
+    return found
 
 
-def _hesitates(exact: Choice, rounded: Choice, factor: float) -> Array:
+def before_first(hesitates: Array) -> Array:
+    """bool [tokens]: those before the first that hesitates."""
+    return ~np.logical_or.accumulate(hesitates)
+
+
+def _leads(exact: Choice, rounded: Choice) -> tuple[Array, Array]:
+    """How far the last expert taken is ahead of the next, and how far rounding moves that; infinite where there is no
+    next one, or where it is out of the question.
+    """
     scores, top_k = exact
     if top_k >= scores.shape[1]:
-        return np.zeros(len(scores), bool)
+        return np.full(len(scores), np.inf), np.zeros(len(scores))
     order = np.argsort(-scores, axis=1, kind="stable")[:, top_k - 1 : top_k + 1]
     lead, other = (np.take_along_axis(each, order, axis=1) for each in (scores, rounded.scores))
     with np.errstate(invalid="ignore"):
-        gap, moved = lead[:, 0] - lead[:, 1], np.abs((other[:, 0] - other[:, 1]) - (lead[:, 0] - lead[:, 1]))
-    moved = np.where(np.isfinite(moved), moved, np.inf)
-    usual = float(np.mean(moved[np.isfinite(moved)])) if np.isfinite(moved).any() else 0.0
-    return np.asarray(np.isfinite(gap) & (gap <= 2 * factor * np.maximum(moved, usual)))
+        gap = lead[:, 0] - lead[:, 1]
+        moved = np.abs((other[:, 0] - other[:, 1]) - gap)
+    return gap, np.where(np.isfinite(moved), moved, np.inf)

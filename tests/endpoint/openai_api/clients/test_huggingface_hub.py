@@ -15,6 +15,16 @@ MESSAGES: list[Any] = [{"role": "user", "content": "fox"}]
 
 
 @pytest.mark.parametrize("by", ["model", "base_url"])
+def test_a_schema_is_followed(shim: str, by: str) -> None:
+    """By `model` the client sends the schema in TGI's shape, by `base_url` in OpenAI's."""
+    where: dict[str, Any] = {by: shim if by == "model" else f"{shim}/v1"}
+    wanted: Any = {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"enum": ["red", 7]}}}
+    client = InferenceClient(timeout=PATIENCE_S, **where)
+    answer = client.chat_completion(MESSAGES, max_tokens=40, seed=4, response_format=wanted)
+    assert (answer.choices[0].message.content or "").strip() in ('"red"', "7")
+
+
+@pytest.mark.parametrize("by", ["model", "base_url"])
 def test_chat_whole_and_streamed(shim: str, by: str) -> None:
     where: dict[str, Any] = {by: shim if by == "model" else f"{shim}/v1"}
     client = InferenceClient(timeout=PATIENCE_S, **where)

@@ -60,6 +60,7 @@ def walk(
         mask = grammar.mask()
         bits = (1 << tokenizer.vocab_size) - 1 if mask is None else int.from_bytes(mask, "little")
         possible = [token for token in range(tokenizer.vocab_size) if bits >> token & 1]
+        assert grammar.forced() is None or possible == [grammar.forced()]
         chosen = [token for token in possible if avoid not in tokenizer.token_bytes(token)] or possible
         ids.append(int(rng.choice(chosen)))
         grammar.accept(ids[-1])

@@ -20,7 +20,7 @@ from inflight.runtime.text.parsers.tools.registry import find_tool_format
 from inflight.runtime.text.parsers.tools.tool_format import Tool
 from inflight.runtime.text.tokenizer import Tokenizer
 from tests.models.tiny_tokenizers import KINDS
-from tests.unit.structured.test_reasoning_grammar import walk
+from tests.unit.runtime.structured.test_reasoning_grammar import walk
 from tests.unit.text.parsers.answers import cuts, read
 
 pytestmark = pytest.mark.unit

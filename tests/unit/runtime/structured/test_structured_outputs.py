@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from pydantic import BaseModel, Field
 
 from inflight.errors import RequestError
 from inflight.runtime import SamplingParams, StructuredOutputs
+from inflight.runtime.executors.null.executor import null_manifest
 from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.runtime.structured.compiler import GrammarCompiler
 from inflight.runtime.structured.outputs import MAX_CHARACTERS, MAX_CHOICES, MAX_DEPTH
@@ -59,6 +61,8 @@ def compiler(engine: Path, tokenizer: Tokenizer) -> GrammarCompiler:
         ({"choice": "ab"}, "list of strings"),
         ({"choice": ["a"] * (MAX_CHOICES + 1)}, "at most"),
         ({"schema": {}}, "has no 'schema'"),
+        ({"json_object": "no"}, "true or false"),
+        ({"json_object": 1}, "true or false"),
     ],
 )
 def test_what_is_no_structured_output_is_refused(values: dict[str, Any], words: str) -> None:
@@ -82,6 +86,13 @@ def test_a_schema_keeps_the_order_of_its_keys() -> None:
         (StructuredOutputs(regex="(a"), "regular expression cannot be used"),
         (StructuredOutputs(grammar="start: missing"), "grammar cannot be used"),
         (StructuredOutputs(grammar="no grammar at all"), "grammar cannot be used"),
+        (StructuredOutputs(grammar='?start: "a"'), "no rule as Lark has them"),
+        (StructuredOutputs(grammar='start: start "a"'), "begins with itself"),
+        (StructuredOutputs(json={"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}), "begins with itself"),
+        (StructuredOutputs(json={"const": 2**53 + 1}), "const has the integer 9007199254740993"),
+        (StructuredOutputs(json={"items": {"enum": ["a", {"b": -(2**63)}]}}), "enum has the integer"),
+        (StructuredOutputs(json={"type": "integer", "maximum": 2**63 - 1}), "maximum has the integer"),
+        (StructuredOutputs(json={"oneOf": [{"type": "integer"}, {"type": "number"}]}), "use anyOf$"),
     ],
 )
 def test_what_cannot_be_compiled_is_refused_with_the_reason(
@@ -129,24 +140,50 @@ def test_a_grammar_is_compiled_once_and_its_copies_go_their_own_ways(
     assert not first.ended and first.failure is None
 
 
-@pytest.mark.parametrize("kind", ["byte_level", "byte_fallback", "byte_fallback_without_strip"])
-def test_every_tokenizer_with_bytes_spells_what_the_grammar_leaves_no_choice_about(
-    kind: str, engine: Path, rng: np.random.Generator
-) -> None:
+@pytest.mark.parametrize("kind", ["byte_level", "byte_fallback", "byte_fallback_without_strip", "unigram"])
+def test_forced_text_is_spelled_letter_by_letter_with_every_tokenizer(kind: str, rng: np.random.Generator) -> None:
+    """Also by one that begins every text with a blank, and where the letters are those of a special token."""
     tokenizer = Tokenizer(KINDS[kind]())
-    manifest = read_engine_directory(engine).manifest
-    manifest = replace(manifest, model=replace(manifest.model, vocab_size=tokenizer.vocab_size))
+    size = tokenizer.vocab_size
+    manifest = null_manifest(vocab_size=size, max_seq_len=100, max_batch_size=1, end_token_ids=(size - 1,))
     compiler = GrammarCompiler(lambda: tokenizer, manifest)
-    letters = "abcxyz <|\"'é東"
-    for _ in range(20):
-        texts = ["".join(rng.choice(list(letters), int(rng.integers(1, 9)))) for _ in range(2)]
-        grammar = compiler.compile(StructuredOutputs(choice=texts))
-        ids: list[int] = []
-        while not grammar.ended:
-            ids.append(int(rng.choice(sorted(allowed(grammar.mask()) & set(range(tokenizer.vocab_size))))))
-            grammar.accept(ids[-1])
-            assert grammar.failure is None
-        assert b"".join(map(tokenizer.token_bytes, ids)).decode() in texts
+    special = [piece for token in range(size) if (piece := tokenizer.special_piece(token))]
+    known = [token for token in range(size) if tokenizer.special_piece(token) is None and tokenizer.token_bytes(token)]
+    drawn = ["".join(tokenizer.token_text(known[n]) for n in rng.integers(len(known), size=5)) for _ in range(20)]
+    texts = [each for each in drawn if "\N{REPLACEMENT CHARACTER}" not in each]
+    texts += [] if kind == "unigram" else ["fox", "a  b", "▁", "<0x41>", *special, *(f"x{each} y" for each in special)]
+    for text in texts:
+        grammar, spelled = compiler.compile(StructuredOutputs(choice=[text])), b""
+        while not grammar.ended and (possible := sorted(allowed(grammar.mask()) - {size - 1})):
+            assert grammar.forced() is None or possible == [grammar.forced()]
+            token = int(rng.choice(possible))
+            grammar.accept(token)
+            spelled += tokenizer.token_bytes(token)
+        assert grammar.failure is None and spelled.decode() == text
+
+
+def test_true_is_any_json_and_annotations_may_have_any_number(compiler: GrammarCompiler) -> None:
+    assert compiler.compile(StructuredOutputs(json=True)).mask() == compiler.compile(StructuredOutputs(json={})).mask()
+    compiler.compile(StructuredOutputs(json={"type": "integer", "default": 2**70, "examples": [2**80]}))
+
+
+def test_a_union_with_a_discriminator_is_followed(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:
+    class Cat(BaseModel):
+        kind: Literal["cat"]
+
+    class Dog(BaseModel):
+        kind: Literal["dog", "wolf"]
+
+    class Pet(BaseModel):
+        pet: Cat | Dog = Field(discriminator="kind")
+
+    schema = Pet.model_json_schema()
+    assert "oneOf" in json.dumps(schema)
+    for kind, possible in (("cat", True), ("wolf", True), ("fish", False)):
+        grammar = compiler.compile(StructuredOutputs(json=schema))
+        for token in tokenizer.encode(json.dumps({"pet": {"kind": kind}}), add_special_tokens=False):
+            grammar.accept(token)
+        assert (grammar.failure is None) is possible
 
 
 def test_a_token_that_is_not_allowed_is_a_failure(compiler: GrammarCompiler, tokenizer: Tokenizer) -> None:

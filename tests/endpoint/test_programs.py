@@ -1,0 +1,215 @@
+"""Programs as SGLang's users write them, over the demonstration model: in this process, and over real servers.
+
+The same program says the same on all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import inflight.lang as sgl
+from inflight.errors import EngineError, InflightError, RequestError
+from inflight.triton_backend.launch.installation import TritonInstallation
+from inflight.triton_backend.openai.backends.triton import TritonBackend
+from tests.endpoint.conftest import free_ports, generating_shim, running_shim, running_triton
+from tests.engines.demo_engine import build_demo_engine, random_questions
+
+pytestmark = pytest.mark.endpoint
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_demo_engine(tmp_path_factory.mktemp("demo"), max_batch_size=8, max_seq_len=1024)
+
+
+@pytest.fixture(scope="module")
+def runtime(engine: Path) -> Iterator[sgl.Runtime]:
+    with sgl.Runtime(model_path=str(engine), max_total_tokens=8192) as runtime:
+        yield runtime
+
+
+@pytest.fixture(scope="module")
+def embedded(engine: Path) -> Iterator[str]:
+    with generating_shim(engine) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def behind_triton(
+    installation: TritonInstallation, engine: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    overrides = {"max_tokens_in_paged_kv_cache": "8192"}
+    triton = running_triton(installation, engine, tmp_path_factory.mktemp("triton"), overrides)
+    with triton as server, running_shim(engine, TritonBackend(server.address.grpc_url)) as url:
+        yield url
+
+
+@pytest.fixture(params=["runtime", "embedded", "behind_triton"])
+def backend(request: pytest.FixtureRequest) -> Iterator[Any]:
+    found = request.getfixturevalue(request.param)
+    sgl.set_default_backend(found if request.param == "runtime" else sgl.RuntimeEndpoint(found))
+    yield found
+    sgl.set_default_backend(None)
+
+
+@sgl.function
+def multi_turn_question(s: Any, question_1: str, question_2: str) -> None:
+    s += sgl.user(question_1)
+    s += sgl.assistant(sgl.gen("answer_1", max_tokens=128))
+    s += sgl.user(question_2)
+    with s.assistant():
+        s += sgl.gen("answer_2", max_tokens=128)
+
+
+@sgl.function
+def tool_use(s: Any, question: str) -> None:
+    s += "To answer this question: " + question + ". "
+    s += "I need to use a " + sgl.gen("tool", choices=["calculator", "search engine"]) + ". "
+    if s["tool"] == "calculator":
+        s += "The math expression is" + sgl.gen("expression", max_tokens=8)
+    elif s["tool"] == "search engine":
+        s += "The key word to search is" + sgl.gen("word", max_tokens=8)
+
+
+@sgl.function
+def tip_suggestion(s: Any) -> None:
+    s += "Here are two tips for staying healthy: 1. Balanced Diet. 2. Regular Exercise.\n\n"
+    forks = s.fork(2)
+    for i, f in enumerate(forks):
+        f += f"Now, expand tip {i + 1} into a paragraph:\n"
+        f += sgl.gen("detailed_tip", max_tokens=16, stop="\n\n")
+    s += "Tip 1:" + forks[0]["detailed_tip"] + "\n"
+    s += "Tip 2:" + forks[1]["detailed_tip"] + "\n"
+    s += "In summary" + sgl.gen("summary", max_tokens=8)
+
+
+@sgl.function
+def best_of_n(s: Any, question: str, n: int) -> None:
+    s += sgl.user(question)
+    forks = s.fork(n)
+    forks += sgl.assistant(sgl.gen("answer", max_tokens=128, return_logprob=True))
+    means = []
+    for f in forks:
+        tokens = f.get_meta_info("answer")["output_token_logprobs"]
+        means.append(sum(token[0] for token in tokens) / len(tokens))
+    s["best"] = forks[means.index(max(means))]["answer"]
+    forks.join()
+
+
+@sgl.function
+def extract_entity(s: Any, text: str) -> None:
+    s += "Extract the module as JSON.\n" + text + "\n"
+    s += sgl.gen("entity", max_tokens=200, regex=r'\{"module": "[a-z_]{1,12}", "functions": [0-9]{1,3}\}')
+
+
+@sgl.function
+def classify(s: Any, question: str) -> None:
+    s += "Question: " + question + "\nIt asks for a " + sgl.select("kind", choices=["signature", "module", "summary"])
+
+
+def test_a_conversation_is_answered_as_the_model_was_taught(backend: Any, rng: np.random.Generator) -> None:
+    (first, answer), (second, _) = random_questions(rng, 2)
+    state = multi_turn_question.run(question_1=first, question_2=second, temperature=0)
+    assert state["answer_1"] == answer
+    assert [message["role"] for message in state.messages()] == ["user", "assistant"] * 2
+    assert state.get_meta_info("answer_1")["finish_reason"]["type"] == "stop"
+    streamed = multi_turn_question.run(question_1=first, question_2=second, temperature=0, stream=True)
+    assert "".join(streamed.text_iter("answer_2")) == state["answer_2"]
+    assert streamed.text() == state.text()
+
+
+def test_the_same_program_says_the_same_everywhere(
+    runtime: sgl.Runtime, embedded: str, behind_triton: str, rng: np.random.Generator
+) -> None:
+    questions = [question for question, _ in random_questions(rng, 3)]
+    found: list[tuple[list[str], Any]] = []
+    for backend in (runtime, sgl.RuntimeEndpoint(embedded), sgl.RuntimeEndpoint(f"{behind_triton}/v1")):
+        options: dict[str, Any] = {"temperature": 0, "backend": backend}
+        tools = tool_use.run_batch([{"question": each} for each in questions], **options)
+        tips = tip_suggestion.run(**options)
+        texts = [state.text() for state in [*tools, tips]]
+        values = [state.get_meta_info("tool")["normalized_prompt_logprobs"] for state in tools]
+        found.append((texts, np.array(values)))
+    for texts, scores in found[1:]:
+        assert texts == found[0][0]
+        np.testing.assert_allclose(scores, found[0][1], atol=1e-5)
+
+
+def test_the_best_of_some_answers(backend: Any, rng: np.random.Generator) -> None:
+    ((question, answer),) = random_questions(rng, 1)
+    state = best_of_n.run(question=question, n=4, temperature=0.7)
+    assert len(state["answer"]) == 4 and state["best"] in state["answer"]
+    assert best_of_n.run(question=question, n=2, temperature=0)["best"] == answer
+
+
+def test_records_are_of_their_form(backend: Any, rng: np.random.Generator) -> None:
+    ((question, _),) = random_questions(rng, 1)
+    entity = json.loads(extract_entity.run(question)["entity"])
+    assert set(entity) == {"module", "functions"}
+
+    @sgl.function
+    def schema(s: Any) -> None:
+        s += "A module:" + sgl.gen(
+            "x", max_tokens=200, json_schema=json.dumps({"type": "object", "properties": {"n": {"type": "integer"}}})
+        )
+        s += sgl.gen_int("number", max_tokens=9) + " " + sgl.gen_string("string", max_tokens=60)
+
+    state = schema.run()
+    assert re.fullmatch(r"[-+]?\d+", state["number"])
+
+
+def test_a_batch_is_classified(backend: Any, rng: np.random.Generator) -> None:
+    rows = [{"question": question} for question, _ in random_questions(rng, 12)]
+    states = classify.run_batch(rows, num_threads=6, progress_bar=True)
+    assert all(state["kind"] in ("signature", "module", "summary") for state in states)
+    one = classify.run(**rows[0])
+    assert one["kind"] == states[0]["kind"]
+
+
+def test_forks_share_what_stands_before_them(backend: Any, rng: np.random.Generator) -> None:
+    prefix = " ".join(str(number) for number in rng.integers(0, 10**6, 60))
+
+    @sgl.function
+    def program(s: Any) -> None:
+        s += prefix
+        forks = s.fork(3)
+        forks += "x" + sgl.gen("answer", max_tokens=2)
+        for fork in forks:
+            info = fork.get_meta_info("answer")
+            assert 0 < info["prompt_tokens"] - info["cached_tokens"] < 100
+
+    program.run()
+
+
+def test_any_openai_server_serves_chats_and_completions(embedded: str, rng: np.random.Generator) -> None:
+    ((question, answer),) = random_questions(rng, 1)
+    chat = sgl.OpenAI("demo", base_url=f"{embedded}/v1", api_key="none")
+    state = multi_turn_question.run(question_1=question, question_2=question, temperature=0, backend=chat)
+    assert state["answer_1"] == answer and state.messages()[1]["content"] == answer
+    streamed = multi_turn_question.run(question_1=question, question_2="x", temperature=0, backend=chat, stream=True)
+    assert "".join(streamed.text_iter("answer_1")) == answer
+    completion = sgl.OpenAI("demo", is_chat_model=False, base_url=f"{embedded}/v1", api_key="none")
+    assert json.loads(extract_entity.run("x", backend=completion)["entity"])
+    with pytest.raises(InflightError, match="cannot score options"):
+        classify.run("x", backend=completion)
+    with pytest.raises(InflightError, match="at the beginning of one of the assistant"):
+        extract_entity.run("x", backend=chat)
+
+
+def test_what_a_server_refuses_is_raised_in_its_words(embedded: str) -> None:
+    @sgl.function
+    def program(s: Any) -> None:
+        s += "x" + sgl.gen("x", regex="(")
+
+    with pytest.raises(RequestError, match="regular expression cannot be used"):
+        program.run(backend=sgl.RuntimeEndpoint(embedded))
+    (port,) = free_ports(1)
+    with pytest.raises(EngineError, match="cannot be reached"):
+        sgl.RuntimeEndpoint(f"http://127.0.0.1:{port}")
