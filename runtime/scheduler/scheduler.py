@@ -16,6 +16,7 @@ from inflight.runtime.scheduler.sequence import Sequence, SequenceGroup, Status
 from inflight.runtime.scheduler.sequence_queue import SequenceQueue
 from inflight.runtime.scheduler.step import StepBatch
 from inflight.runtime.scheduler.step_budget import StepBudget, scheduled_chunk, scheduled_decode
+from inflight.runtime.structured.masks import fill_masks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +143,7 @@ class Scheduler:
             admitted=len(admitted),
             preempted=preempted,
         )
+        fill_masks([each.grammar for each in sequences if each.grammar is not None and each.reaches_last_token])
         batch = StepBatch([*map(scheduled_decode, decodes), *map(scheduled_chunk, chunks)])
         return ScheduledStep(batch, sequences, stats)
 

@@ -110,6 +110,11 @@ class Sequence:
         return len(self.token_ids) - self.prompt_length
 
     @property
+    def reaches_last_token(self) -> bool:
+        """Whether the planned tokens are all that is left, so that a token is chosen after them."""
+        return self.num_computed + self.planned == len(self.token_ids)
+
+    @property
     def scores_prompt(self) -> bool:
         """Whether log probabilities of prompt tokens are still to be computed."""
         return len(self.prompt_results) < self.num_scored_prompt

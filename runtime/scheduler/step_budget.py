@@ -68,7 +68,7 @@ def scheduled_chunk(sequence: Sequence) -> ScheduledSequence:
     token_ids = sequence.token_ids
     start = sequence.num_computed
     end = start + sequence.planned
-    sample_last = end == len(token_ids)
+    sample_last = sequence.reaches_last_token
     sampling = sequence.sampling
     banned = sequence.group.rules.banned(token_ids, len(token_ids) - sequence.prompt_length) if sample_last else ()
     allowed = sequence.grammar.mask() if sample_last and sequence.grammar is not None else None

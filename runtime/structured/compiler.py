@@ -127,7 +127,8 @@ class GrammarCompiler:
         # What has no first token shows when one is looked for.
         if matcher.is_error() or not any(matcher.compute_bitmask()) or matcher.is_error():
             raise _refused(outputs, matcher.get_error() or _NO_TEXT)
-        return Grammar(matcher, -(-self._vocab_size // 32) * 4)
+        assert self._words is not None
+        return Grammar(matcher, _mask_bytes(self._vocab_size), _mask_bytes(len(self._words.tokens)))
 
     def _read_vocabulary(self) -> LLTokenizer:
         if self._vocabulary is None:
@@ -143,6 +144,11 @@ class GrammarCompiler:
                 llguidance.TokenizerWrapper(words), n_vocab=len(words.tokens), eos_token=words.end_ids
             )
         return self._vocabulary
+
+
+def _mask_bytes(num_tokens: int) -> int:
+    """A bit for each, in words of 32."""
+    return -(-num_tokens // 32) * 4
 
 
 def _spelled(tokenizer: Tokenizer, marker: str, vocab_size: int) -> list[int]:

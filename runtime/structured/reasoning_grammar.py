@@ -99,6 +99,13 @@ class ReasoningGrammar(Grammar):
             return self._only(self._plan.opening_ids[self._begun])
         return _with(self._inner.mask(), self._plan.opening_ids[0])
 
+    @property
+    def without_mask(self) -> Grammar | None:
+        reasons = self._place is _Place.REASONING or self._begun
+        return (
+            None if self._inner is None or (self._place is not _Place.ANSWER and reasons) else self._inner.without_mask
+        )
+
     def forced(self) -> int | None:
         if self._place is _Place.REASONING:
             return self._plan.forced_ids[self._forced] if self._must_close else None

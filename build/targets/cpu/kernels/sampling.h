@@ -40,12 +40,18 @@ static inline int sampling_adjusts(const inflight_sampling *s) {
     return s->num_bias > 0 || s->history_length > 0 || s->allowed != NULL;
 }
 
-/* Ban the tokens whose bit is 0. */
+/* Ban the tokens whose bit is 0. Of most masks most words allow all of their tokens, or none. */
 static inline void sampling_mask(float *row, int vocab, const uint32_t *allowed) {
     for (int word = 0; word * 32 < vocab; ++word) {
+        const uint32_t bits = allowed[word];
+        if (bits == 0xffffffffu) continue;
+        float *values = row + word * 32;
         const int count = vocab - word * 32 < 32 ? vocab - word * 32 : 32;
-        for (int bit = 0; bit < count; ++bit)
-            row[word * 32 + bit] = allowed[word] >> bit & 1 ? row[word * 32 + bit] : -INFINITY;
+        if (bits == 0 && count == 32) {
+            for (int bit = 0; bit < 32; ++bit) values[bit] = -INFINITY;
+        } else {
+            for (int bit = 0; bit < count; ++bit) values[bit] = bits >> bit & 1 ? values[bit] : -INFINITY;
+        }
     }
 }
 
