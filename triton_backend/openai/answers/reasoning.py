@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from inflight.runtime.structured.reasoning import ReasoningFirst
 from inflight.runtime.text.parsers.answer import AnswerFormat, Chain
 from inflight.runtime.text.parsers.reasoning.count import ReasoningCounts
-from inflight.runtime.text.parsers.reasoning.families import FAMILIES, beginning_of
+from inflight.runtime.text.parsers.reasoning.families import beginning_of
 from inflight.runtime.text.parsers.reasoning.parser import Beginning, ReasoningFamily, ReasoningParser
 from inflight.runtime.text.tokenizer import Tokenizer
 from inflight.triton_backend.openai.errors import ApiError
@@ -44,11 +44,9 @@ class ReasoningUse:
         `is_call`: it is a call of tools, and nothing else."""
         if self.beginning is Beginning.CONTENT or (self.budget is None and not is_structured):
             return None
-        if is_call and self.family is FAMILIES["gpt_oss"]:
-            # The grammar of its calls has the analysis in it, which ends in another way before a call.
-            return None
-        opening = self.family.opening if self.beginning is Beginning.OPEN else ""
-        return ReasoningFirst(opening, self.family.closing, self.family.forced, self.budget)
+        own = self.family.opening, self.family.closing, self.family.forced
+        opening, closing, forced = (self.family.before_calls if is_call else None) or own
+        return ReasoningFirst(opening if self.beginning is Beginning.OPEN else "", closing, forced, self.budget)
 
 
 def read_reasoning(

@@ -18,8 +18,8 @@ class ReasoningTokens:
     def __init__(self, parser: ReasoningParser, tokenizer: Tokenizer) -> None:
         self._parser = parser
         self._tokenizer = tokenizer
-        # Tokens that are reasoning unless they turn out to be a marker.
-        self._undecided = 0
+        # The texts of tokens that are reasoning unless they turn out to be a marker.
+        self._undecided: list[str] = []
         self.count = 0
 
     def push(self, token_ids: Sequence[int], finished: bool = False) -> int:
@@ -29,19 +29,25 @@ class ReasoningTokens:
                 break
             self._read(self._tokenizer.token_text(token_id))
         if finished:
-            self.count, self._undecided = self.count + self._undecided, 0
+            self.count, self._undecided = self.count + len(self._undecided), []
         return self.count
 
     def _read(self, text: str) -> None:
         was_reasoning = self._parser.is_reasoning
         for _ in self._parser.push(text):
             pass
-        if not (was_reasoning and self._parser.is_reasoning):
-            self._undecided = 0
-        elif self._parser.holds_marker:
-            self._undecided += 1
-        else:
-            self.count, self._undecided = self.count + self._undecided + 1, 0
+        if not was_reasoning:
+            return
+        self._undecided.append(text)
+        if self._parser.is_reasoning:
+            if not self._parser.holds_marker:
+                self.count, self._undecided = self.count + len(self._undecided), []
+            return
+        begin = "".join(self._undecided).find(self._parser.closed_by)
+        for each in self._undecided:
+            self.count += begin > 0
+            begin -= len(each)
+        self._undecided = []
 
 
 class ReasoningCounts:

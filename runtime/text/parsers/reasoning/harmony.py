@@ -47,6 +47,7 @@ class HarmonyParser:
         states = {Beginning.REASONING: _State.REASONING, Beginning.CONTENT: _State.CONTENT}
         self._state = states.get(beginning, _State.HEADER)
         self._held = ""
+        self.closed_by = ""
 
     @property
     def is_reasoning(self) -> bool:
@@ -99,6 +100,7 @@ class HarmonyParser:
         found = [(at, end) for end in ends if (at := held.find(end)) >= 0]
         if found:
             at, end = min(found)
+            self.closed_by = end if self._state is _State.REASONING else self.closed_by
             is_end = end in ENDS
             text = held[:at] + (end if is_end and self._state is _State.CALL else "")
             self._held, self._state = held[at + len(end) * is_end :], _State.HEADER
@@ -130,4 +132,5 @@ HARMONY = ReasoningFamily(
     closing=_FINAL,
     forced=f"{ENDS[0]}{START}assistant{_FINAL}",
     beginning=harmony_beginning,
+    before_calls=(f"{CHANNEL}analysis{MESSAGE}", f"{START}assistant", f"{ENDS[0]}{START}assistant"),
 )

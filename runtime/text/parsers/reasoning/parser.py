@@ -36,6 +36,10 @@ class ReasoningParser(Protocol):
         """Whether the text ends with what may be the beginning of a marker."""
 
     @property
+    def closed_by(self) -> str:
+        """The marker that ended the last reasoning; "" before."""
+
+    @property
     def is_over(self) -> bool:
         """Whether no more reasoning can come."""
 
@@ -47,7 +51,8 @@ class ReasoningFamily:
     `parser` makes the parser of one sequence, and `markers` are all that it looks for. `opening` and `closing`: the
     markers around the reasoning, the first "" where the second comes before every answer; `forced`: what ends a
     reasoning that has become too long, and ends with `closing`. `signs`: what the chat template of such a model has.
-    `beginning`: what a prompt says, or its end.
+    `beginning`: what a prompt says, or its end. `before_calls`: `opening`, `closing` and `forced` where calls of tools
+    have to follow, if they are others.
     """
 
     parser: Callable[[Beginning], ReasoningParser]
@@ -57,3 +62,4 @@ class ReasoningFamily:
     closing: str
     forced: str
     beginning: Callable[[str], Beginning]
+    before_calls: tuple[str, str, str] | None = None

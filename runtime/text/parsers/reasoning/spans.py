@@ -74,6 +74,7 @@ class SpanParser:
         self._state = _BEGINNINGS[beginning]
         self._held = ""
         self._is_wrapped = False
+        self.closed_by = ""
 
     @property
     def is_reasoning(self) -> bool:
@@ -139,7 +140,7 @@ class SpanParser:
         found = [(at, marker) for marker in self._span.closings if (at := held.find(marker)) >= 0]
         if found:
             at, marker = min(found)
-            self._held, self._state = held[at + len(marker) :], _State.CLOSED
+            self._held, self._state, self.closed_by = held[at + len(marker) :], _State.CLOSED, marker
             return Reasoning(held[:at].rstrip())
         if final:
             self._held = ""

@@ -41,27 +41,15 @@ def _parser(tools: Tools) -> OutputParser:
 
 
 def _grammar(tools: Tools, most: int, spell: Spell) -> str:
-    """One call, whatever `most` is: <|call|> ends the answer. The analysis may come first, which is text up to a token
-    where its end is one."""
-    is_token = spell(ENDS[0]) != json.dumps(ENDS[0])
-    text = "/(?s:.*)/" if is_token else f"/(?s:.*){re.escape(ENDS[0])}/"
-    end = spell(ENDS[0]) if is_token else ""
+    """One call, whatever `most` is: <|call|> ends the answer. The recipient comes before the channel, as the family's
+    template has it in earlier calls, so that an analysis, which begins with the channel, can be told from a call."""
     calls, rules = [], []
     for number, tool in enumerate(tools):
-        calls.append(
-            f"{json.dumps(f'commentary {_FUNCTIONS}{tool.name} ')} {spell(CONSTRAIN)} "
-            f'"json" {spell(MESSAGE)} arguments_{number}'
-        )
+        recipient = json.dumps(f" {_FUNCTIONS}{tool.name}")
+        body = f'"commentary " {spell(CONSTRAIN)} "json" {spell(MESSAGE)} arguments_{number}'
+        calls.append(f"{recipient} {spell(CHANNEL)} {body}")
         rules.append(f"arguments_{number}: {json_rule(tool.parameters)}")
-    return "\n".join(
-        [
-            f"calls: analysis? {spell(CHANNEL)} call",
-            f'analysis: {spell(CHANNEL)} "analysis" {spell(MESSAGE)} thoughts {end} {spell(START)} "assistant"',
-            f"thoughts{'' if is_token else '[lazy]'}: {text}",
-            f"call: {' | '.join(calls)}",
-            *rules,
-        ]
-    )
+    return "\n".join([f"calls: {' | '.join(calls)}", *rules])
 
 
 FORMAT = ToolFormat("openai", _fits, _parser, _grammar, MARKERS)

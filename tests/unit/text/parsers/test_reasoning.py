@@ -190,3 +190,11 @@ def test_reasoning_is_counted_in_tokens_however_they_come(kind: str, rng: np.ran
     cut_off = ReasoningTokens(THINK.parser(Beginning.REASONING), tokenizer)
     ids = ids_inside_a_text(tokenizer, "so </thin")
     assert cut_off.push(ids, finished=True) == len(ids)
+
+
+def test_a_token_before_the_marker_that_looks_like_its_beginning_counts() -> None:
+    tokenizer = Tokenizer(KINDS["byte_level"]())
+    ids = [token for text in ("so", "<", "</", "<") for token in tokenizer.encode(text, False)]
+    marker = tokenizer.encode("</think>", False)
+    counter = ReasoningTokens(THINK.parser(Beginning.REASONING), tokenizer)
+    assert counter.push([*ids, *marker, *tokenizer.encode("yes", False)], finished=True) == len(ids)

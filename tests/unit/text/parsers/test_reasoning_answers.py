@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken
 
-from inflight.runtime.request.deltas import TokenDelta
+from inflight.runtime.request.deltas import FinishReason, TokenDelta
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.text.completion import RequestText
 from inflight.runtime.text.parsers.answer import AnswerFormat, AnswerParts, Chain, PlainText
@@ -55,7 +55,7 @@ def test_markers_are_seen_and_not_shown(name: str, skips: bool, is_special: bool
         at = 0
         while at < len(ids):
             end = at + int(rng.integers(1, 6))
-            finished = "stop" if end >= len(ids) else None
+            finished: FinishReason | None = "stop" if end >= len(ids) else None
             for news in stream.push(TokenDelta("id", 0, tuple(ids[at:end]), finish_reason=finished)):
                 counts.push(news.index, news.token_ids, finished is not None)
                 found += parts.push(news)
