@@ -63,7 +63,9 @@ class GrammarCompiler:
         self._tokenizer = tokenizer
         self._vocab_size = manifest.model.vocab_size
         self._end_ids = list(manifest.generation.end_token_ids)
-        self._lock = threading.Lock()
+        # Guards what is known and is held for a moment; the other while something is made, which may take a second.
+        # Who asks for what is known, on a thread that others wait for, never waits for that.
+        self._lock, self._making = threading.Lock(), threading.Lock()
         self._vocabulary: LLTokenizer | None = None
         self._words: Vocabulary | None = None
         self._compiled: OrderedDict[StructuredOutputs, Grammar] = OrderedDict()
@@ -77,7 +79,7 @@ class GrammarCompiler:
         threading.Thread(target=self._prepare, name="inflight-vocabulary", daemon=True).start()
 
     def _prepare(self) -> None:
-        with self._lock, contextlib.suppress(Exception):
+        with self._making, contextlib.suppress(Exception):
             self._read_vocabulary()
 
     def compile(self, outputs: StructuredOutputs | None, reasoning: ReasoningFirst | None = None) -> Grammar:
@@ -86,23 +88,37 @@ class GrammarCompiler:
 
         Raises RequestError for what is no schema, regular expression or grammar, can never be met, or costs too much.
         """
-        with self._lock:
-            grammar = None if outputs is None else self._kept(self._compiled, outputs, self._compile)
-            if reasoning is None:
-                assert grammar is not None, "there is nothing to compile"
-                return grammar.copy()
-            plan = self._kept(self._plans, replace(reasoning, budget=None), self._plan)
-            return ReasoningGrammar(plan, reasoning.budget, None if grammar is None else grammar.copy())
+        grammar = None if outputs is None else self._kept(self._compiled, outputs, self._compile)
+        if grammar is not None:
+            with self._lock:
+                grammar = grammar.copy()
+        if reasoning is None:
+            assert grammar is not None, "there is nothing to compile"
+            return grammar
+        plan = self._kept(self._plans, replace(reasoning, budget=None), self._plan)
+        return ReasoningGrammar(plan, reasoning.budget, grammar)
 
-    @staticmethod
-    def _kept(kept: OrderedDict[Key, Made], key: Key, make: Callable[[Key], Made]) -> Made:
+    def _kept(self, kept: OrderedDict[Key, Made], key: Key, make: Callable[[Key], Made]) -> Made:
         """What was made of `key`, or is made now; the least recently used goes."""
-        if key not in kept:
-            kept[key] = make(key)
-            if len(kept) > _KEPT:
-                kept.popitem(last=False)
-        kept.move_to_end(key)
-        return kept[key]
+        found = self._known(kept, key)
+        if found is not None:
+            return found
+        with self._making:
+            # Another thread may have made it meanwhile.
+            found = self._known(kept, key)
+            if found is None:
+                found = make(key)
+                with self._lock:
+                    kept[key] = found
+                    if len(kept) > _KEPT:
+                        kept.popitem(last=False)
+        return found
+
+    def _known(self, kept: OrderedDict[Key, Made], key: Key) -> Made | None:
+        with self._lock:
+            if key in kept:
+                kept.move_to_end(key)
+            return kept.get(key)
 
     def _plan(self, reasoning: ReasoningFirst) -> ReasoningPlan:
         self._read_vocabulary()

@@ -81,4 +81,5 @@ def _structure(place: int, value: object, triggers: list[str]) -> Structure:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False) if text else ""
+    """In ASCII: llguidance takes some control characters in a string by their escapes alone."""
+    return json.dumps(text) if text else ""

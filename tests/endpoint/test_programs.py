@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +203,35 @@ def test_any_openai_server_serves_chats_and_completions(embedded: str, rng: np.r
         classify.run("x", backend=completion)
     with pytest.raises(InflightError, match="at the beginning of one of the assistant"):
         extract_entity.run("x", backend=chat)
+
+
+def test_text_that_no_message_holds_is_not_lost_in_silence(embedded: str) -> None:
+    @sgl.function
+    def program(s: Any, before: str, between: str) -> None:
+        s += before + sgl.user("x") + between + sgl.assistant(sgl.gen("answer", max_tokens=4))
+
+    chat = sgl.OpenAI("demo", base_url=f"{embedded}/v1", api_key="none")
+    assert "answer" in program.run("\n", " \n", backend=chat)
+    for before, between in (("You are a fox.", ""), ("", "and")):
+        with pytest.raises(InflightError, match="reads messages alone"):
+            program.run(before, between, backend=chat)
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b"[]", b'{"data": []}', b'{"data": [{"id": "a"}, {"id": "b"}]}'])
+def test_a_server_that_is_not_inflights_is_refused_by_name(answer: bytes) -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json" if answer[:1] != b"<" else "text/html")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(InflightError, match="is no server of inflight"):
+            sgl.RuntimeEndpoint(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
 
 
 def test_what_a_server_refuses_is_raised_in_its_words(embedded: str) -> None:

@@ -160,10 +160,10 @@ def test_every_name_of_it_is_honoured(client: openai.OpenAI, asked: dict[str, An
         ({"guided_json": "[" * 3000 + "]" * 3000}, "guided_json", "deep"),
         ({"guided_decoding_backend": "verse"}, "guided_decoding_backend", "this compiler"),
         ({"response_format": {"type": "json", "value": {"type": "verse"}}}, "response_format", "cannot be used"),
-        ({"response_format": {"type": "text", "value": "x"}}, "response_format", "has a value"),
+        ({"response_format": {"type": "text", "value": "x"}}, "response_format.value", "does not read"),
         ({"structured_outputs": {"json_object": "no"}}, "structured_outputs", "true or false"),
         ({"response_format": {"type": "structural_tag", "triggers": ["e"]}}, "response_format", "needs structures"),
-        ({"response_format": {"type": "text", "triggers": ["e"]}}, "response_format", "has structures or triggers"),
+        ({"response_format": {"type": "text", "triggers": ["e"]}}, "response_format.triggers", "does not read"),
         # What costs too much while it is followed.
         ({"guided_regex": "x{1000000}"}, "guided_regex", "failed"),
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from inflight.errors import RequestError
@@ -104,9 +104,8 @@ class ChatTemplate:
             messages = self._with_known_tools(name, with_arguments(messages), values)
         if not have_parts(messages):
             return messages
-        if name not in self._strings_only:
-            self._strings_only[name] = self._takes_strings_only(name, values)
-        return with_joined_parts(messages) if self._strings_only[name] else messages
+        takes_strings = _found(self._strings_only, name, lambda: self._takes_strings_only(name, values))
+        return with_joined_parts(messages) if takes_strings else messages
 
     def _with_known_tools(
         self, name: str, messages: list[dict[str, Any]], values: Mapping[str, Any]
@@ -119,9 +118,8 @@ class ChatTemplate:
             system = [{"role": "system", "content": _PROBE}, {"role": "user", "content": "?"}]
             return with_introduction(messages, values["tools"], _PROBE in self._tried(name, system, values))
         if any(message.get("tool_calls") for message in messages):
-            if name not in self._argument_text:
-                self._argument_text[name] = self._takes_argument_text(name, values)
-            return with_argument_text(messages) if self._argument_text[name] else messages
+            takes_text = _found(self._argument_text, name, lambda: self._takes_argument_text(name, values))
+            return with_argument_text(messages) if takes_text else messages
         return messages
 
     def _knows_tools(self, name: str) -> bool:
@@ -133,8 +131,9 @@ class ChatTemplate:
             self._reads_tools[name] = "tools" in variables_of(self._source(name))
         return self._reads_tools[name]
 
-    def _takes_argument_text(self, name: str, values: Mapping[str, Any]) -> bool:
-        """Whether the template fails on arguments that are an object, or writes them as Python does."""
+    def _takes_argument_text(self, name: str, values: Mapping[str, Any]) -> bool | None:
+        """Whether the template fails on arguments that are an object, or writes them as Python does; None where it
+        shows them in no form."""
         function = {"name": "probe", "arguments": {_PROBE: "1"}}
         # An id of nine characters, the only ones that some templates take.
         call = {"id": "probe0000", "type": "function", "function": function}
@@ -145,12 +144,17 @@ class ChatTemplate:
         ]
         as_object = self._tried(name, messages, values)
         as_text = self._tried(name, with_argument_text(messages), values)
+        if _PROBE not in as_text + as_object:
+            return None
         return _PROBE in as_text and (_PROBE not in as_object or f"{{'{_PROBE}'" in as_object)
 
-    def _takes_strings_only(self, name: str, values: Mapping[str, Any]) -> bool:
-        """Whether the template shows content that is a string, and of a list nothing or its source text."""
+    def _takes_strings_only(self, name: str, values: Mapping[str, Any]) -> bool | None:
+        """Whether the template shows content that is a string, and of a list nothing or its source text; None where it
+        shows neither."""
         part = {"type": "text", "text": _PROBE}
         as_string, as_parts = (self._shown(name, content, values) for content in (_PROBE, [part]))
+        if _PROBE not in as_string + as_parts:
+            return None
         is_source_text = any(as_parts.count(text) > as_string.count(text) for text in ("'type': ", '"type": '))
         return _PROBE in as_string and (_PROBE not in as_parts or is_source_text)
 
@@ -216,3 +220,14 @@ def _cut_at_the_end(prompt: str, begun: Any) -> str:
     if end < 0 or texts[-1].strip() not in prompt:
         raise RequestError("The model's chat template does not show the last message, so it cannot be continued.")
     return prompt[:end] if prompt.startswith(_END, end) else prompt[:end].rstrip()
+
+
+def _found(facts: dict[str, bool], name: str, look: Callable[[], bool | None]) -> bool:
+    """What `facts` has of the template `name`, or else what `look` finds, which is kept unless it is None: variables of
+    one request may make a template fail, which says nothing of the next."""
+    if name not in facts:
+        found = look()
+        if found is None:
+            return False
+        facts[name] = found
+    return facts[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from inflight.errors import RequestError
 from inflight.runtime.structured.json_grammar import json_rule
@@ -28,7 +29,7 @@ def _calls(form: ToolFormat, tools: Tools, most: int, tokenizer: Tokenizer) -> s
     def spell(marker: str) -> str:
         token_id = tokenizer.token_id(marker)
         is_special = token_id is not None and tokenizer.special_piece(token_id) is not None
-        return f"<[{token_id}]>" if is_special else json.dumps(marker, ensure_ascii=False)
+        return f"<[{token_id}]>" if is_special else json.dumps(marker)
 
     return form.grammar(tools, most, spell)
 
@@ -39,10 +40,15 @@ def _body(content: StructuredOutputs) -> str:
     if content.json_object:
         return json_rule({"type": "object"})
     if content.choice is not None:
-        return " | ".join(json.dumps(each, ensure_ascii=False) for each in content.choice)
+        return " | ".join(map(json.dumps, content.choice))
     if content.regex is not None:
-        return "/(?:" + content.regex.replace("/", r"\/") + ")/"
+        # As Lark writes one: slashes and line breaks by their escapes, where they have none yet.
+        return "/(?:" + re.sub(r"\\.|[/\n]", _escaped, content.regex, flags=re.DOTALL) + ")/"
     raise RequestError(
         "A grammar for the content cannot be used beside tools: the two would have to be one grammar.",
         "Use a JSON schema, a regular expression or a choice, or set tool_choice to none.",
     )
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return {"/": r"\/", "\n": r"\n"}.get(found[0], found[0])

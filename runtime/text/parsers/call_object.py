@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Container
 from typing import Any
 
-from inflight.runtime.text.parsers.json_value import JsonValue
+from inflight.runtime.text.parsers.json_value import JsonValue, read_json
 from inflight.runtime.text.parsers.parts import Part, ToolCallArguments, ToolCallStart
 
 _NAMES = ("name",)
@@ -138,7 +137,7 @@ class CallObject:
 def _decoded(text: str) -> Any:
     """The value of JSON text; None for what is none."""
     try:
-        return json.loads(text)
+        return read_json(text)
     except (ValueError, RecursionError):
         return None
 

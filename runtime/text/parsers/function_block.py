@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from inflight.runtime.text.parsers.json_value import read_json
 from inflight.runtime.text.parsers.marked_text import first_marker, may_begin
 from inflight.runtime.text.parsers.parts import Part, ToolCallArguments, ToolCallStart
 
@@ -142,13 +143,8 @@ def _json_text(text: str) -> str:
     of several types, one of them a string, is one where it reads as nothing else."""
     shown = text.strip(_BLANKS)
     try:
-        value = json.loads(shown, parse_constant=_refuse)
+        value = read_json(shown)
     except (ValueError, RecursionError):
         return _PYTHON.get(shown) or json.dumps(text, ensure_ascii=False)
     # Quotation marks around a text are part of it, as they are where it is known to be a string.
     return json.dumps(text, ensure_ascii=False) if isinstance(value, str) else shown
-
-
-def _refuse(word: str) -> None:
-    """NaN and the infinities are no JSON."""
-    raise ValueError(word)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 _IN_STRING = re.compile(r'["\\\x00-\x1f]')
 _OUTSIDE = re.compile(r'["{}\[\]]')
@@ -80,3 +81,13 @@ class JsonValue:
             # A closing bracket in place of a value ends it, too.
             self.done = self._depth <= 0
         return end + 1
+
+
+def read_json(text: str) -> Any:
+    """The value of a whole JSON text. Raises ValueError for what is none, NaN and the infinities among them, and
+    RecursionError."""
+    return json.loads(text, parse_constant=_refuse)
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(word)

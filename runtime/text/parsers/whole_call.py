@@ -10,7 +10,7 @@ from typing import Any
 from inflight.runtime.text.parsers.marked_text import may_begin
 from inflight.runtime.text.parsers.parts import Part, ToolCallArguments, ToolCallStart
 
-_NAME = re.compile(r"\w[\w.\-]*")
+_NAME = re.compile(r"[\w.\-]+")
 _LONGEST_NAME = 256
 # Brackets within each other; deeper ones are no call.
 MOST_DEPTH = 64
@@ -103,9 +103,14 @@ class WholeCall:
         arguments = self._read("".join(self._pieces)[1:-1])
         if arguments is None:
             return
+        try:
+            text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+        except (ValueError, RecursionError):
+            # An infinity, as 1e999 is to Python, or a number of more digits than it writes.
+            return
         self.has_begun = True
         parts.append(ToolCallStart(self._index, self._name))
-        parts.append(ToolCallArguments(self._index, json.dumps(arguments, ensure_ascii=False)))
+        parts.append(ToolCallArguments(self._index, text))
 
 
 def split_outside(text: str, mark: str, quotes: tuple[str, ...]) -> list[str]:

@@ -79,6 +79,10 @@ def parts(value: object) -> tuple[Expression, ...]:
     )
 
 
+# Options that say what a text is, or how many there are.
+_NOT_OF_CHOICES = ("n", "dtype", "regex", "json_schema")
+
+
 def gen(
     name: str | None = None,
     max_tokens: int | None = None,
@@ -111,14 +115,16 @@ def gen(
     return_logprob, get_meta_info has output_token_logprobs, and output_top_logprobs of top_logprobs_num tokens each;
     with logprob_start_len also input_token_logprobs, from that token of the prompt on.
     """
-    if choices:
-        if temperature:
-            raise InflightError(
-                f"temperature is {temperature}; of choices the best is taken, which has no temperature."
-            )
-        return select(name, choices, 0.0, choices_method or token_length_normalized)
     given = {key: value for key, value in locals().items() if key not in ("name", "choices", "choices_method")}
-    return Gen(name, GenOptions(**given))
+    if choices is None:
+        return Gen(name, GenOptions(**given))
+    if unread := [key for key in _NOT_OF_CHOICES if given[key] is not None and not (key == "n" and n == 1)]:
+        raise InflightError(
+            f"{unread[0]} has no effect beside choices, of which one is taken as it is.", "Leave it out."
+        )
+    if temperature:
+        raise InflightError(f"temperature is {temperature}; of choices the best is taken, which has no temperature.")
+    return select(name, choices, 0.0, choices_method or token_length_normalized)
 
 
 def gen_int(name: str | None = None, **options: Any) -> Expression:

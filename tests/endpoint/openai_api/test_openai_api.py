@@ -154,7 +154,7 @@ def test_best_of_returns_the_most_likely_of_the_sequences(client: openai.OpenAI)
         ({"extra_body": {"topp": 1}}, 400, "topp", "Unknown parameter"),
         ({"temperature": -1}, 400, "temperature", "must be 0 or more"),
         ({"extra_body": {"functions": [{"name": "f"}]}}, 400, "functions", "does not support"),
-        ({"response_format": {"type": "structural_tag"}}, 400, "response_format.type", "structural tags"),
+        ({"response_format": {"type": "structural_tag"}}, 400, "response_format", "needs triggers"),
         ({"top_logprobs": 3}, 400, "top_logprobs", "logprobs"),
         ({"messages": []}, 400, "messages", "at least 1"),
     ],

@@ -90,3 +90,17 @@ def test_a_result_has_the_name_of_its_tool() -> None:
 def test_arguments_that_are_no_object_are_refused(given: Any) -> None:
     with pytest.raises(RequestError, match="Message 1 has a tool call"):
         render(ROLES, conversation(given))
+
+
+def test_a_request_with_which_the_template_fails_says_nothing_of_the_next() -> None:
+    fails = "{{ raise_exception('no') if mode == 'bad' else '' }}"
+    calls = template(fails + CALLS.replace("HOW", "+ ''"))
+    texts = template(fails + "{% for m in messages %}{{ '<' + m.content + '>' }}{% endfor %}")
+    parts = [{"role": "user", "content": [{"type": "text", "text": "fox"}]}]
+    for mode in ("bad", "good", "bad", "good"):
+        for asked, messages, expected in ((calls, conversation({"a": 1}), '[{"a": 1}]'), (texts, parts, "<fox>")):
+            if mode == "good":
+                assert asked.render(messages, variables={"mode": mode}, adapt_tools=True) == expected
+            else:
+                with pytest.raises(RequestError, match="no"):
+                    asked.render(messages, variables={"mode": mode}, adapt_tools=True)

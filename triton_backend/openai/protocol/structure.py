@@ -39,15 +39,33 @@ class ResponseFormat(Body):
         return {name: value for name, value in tag.items() if value is not None}
 
 
+# Which of its fields each type reads; one of them at most, beside those of structural tags.
+_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "text": (),
+    "json_object": ("value",),
+    "json_schema": ("json_schema", "value"),
+    "json": ("json_schema", "value"),
+    "regex": ("value",),
+    "structural_tag": ("structures", "triggers", "format"),
+}
+
+
+def _refuse_unread(value: ResponseFormat) -> None:
+    """Raises ApiError (400) for a field that would have no effect."""
+    given = [name for name in ResponseFormat.model_fields if name != "type" and getattr(value, name) is not None]
+    for name in given:
+        if name not in _FIELDS[value.type]:
+            message = f"response_format has '{name}', which the type '{value.type}' does not read."
+            raise ApiError(400, message, param=f"response_format.{name}")
+    if {"json_schema", "value"} <= set(given):
+        message = "response_format has a schema in json_schema and one in value; give one of them."
+        raise ApiError(400, message, param="response_format.value")
+
+
 def _from_format(value: ResponseFormat) -> StructuredOutputs | None:
-    if value.value is not None and (value.json_schema is not None or value.type == "text"):
-        message = "response_format has a value, which is for the types json, json_object and regex."
-        raise ApiError(400, message, param="response_format")
+    _refuse_unread(value)
     if value.type == "structural_tag":
         return StructuredOutputs(structural_tag=value.structural_tag)
-    if value.structural_tag:
-        message = "response_format has structures or triggers, which are for the type structural_tag."
-        raise ApiError(400, message, param="response_format")
     if value.type == "regex":
         return StructuredOutputs(regex=value.value)  # type: ignore[arg-type]
     if value.value is not None:

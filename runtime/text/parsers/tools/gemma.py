@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NamedTuple
 
 from inflight.runtime.structured.json_grammar import json_rule
 from inflight.runtime.text.parsers.argument_schemas import in_order, is_simple
 from inflight.runtime.text.parsers.function_block import is_text
+from inflight.runtime.text.parsers.json_value import read_json
 from inflight.runtime.text.parsers.parts import Part
 from inflight.runtime.text.parsers.tools.json_calls import CallReader, JsonCallParser
 from inflight.runtime.text.parsers.tools.tool_format import Spell, Tool, ToolFormat, Tools
@@ -15,6 +17,8 @@ from inflight.runtime.text.parsers.whole_call import MOST_DEPTH, WholeCall, spli
 
 _CALL = "call:"
 _BLANKS = " \t\n\r"
+# What a key may be beside a colon without marks of its own.
+_KEY = re.compile(r"[\w.\-]+")
 
 
 class Marks(NamedTuple):
@@ -54,7 +58,7 @@ class _Parser(JsonCallParser):
 def read_arguments(text: str, quote: str) -> dict[str, Any] | None:
     """The arguments out of what stands between the braces, as JSON or in Gemma's notation; None for what is none."""
     try:
-        value = json.loads("{" + text + "}", parse_constant=_refuse)
+        value = read_json("{" + text + "}")
     except (ValueError, RecursionError):
         value = _object(text, quote, MOST_DEPTH)
     return value if isinstance(value, dict) else None
@@ -79,7 +83,7 @@ def _value(text: str, quote: str, depth: int) -> Any:
     if text[:1] == "[" and text[-1:] == "]" and depth:
         return [_value(each, quote, depth - 1) for each in _pieces(text[1:-1], quote)]
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return read_json(text)
     except (ValueError, RecursionError):
         return text
 
@@ -98,10 +102,6 @@ def _unquoted(text: str, quote: str) -> str:
     return value if isinstance(value, str) else text
 
 
-def _refuse(word: str) -> None:
-    raise ValueError(word)
-
-
 def _grammar(marks: Marks, tools: Tools, most: int, spell: Spell) -> str:
     calls, rules = [], []
     for number, tool in enumerate(tools):
@@ -118,11 +118,12 @@ def _grammar(marks: Marks, tools: Tools, most: int, spell: Spell) -> str:
 
 
 def _call_rules(name: str, tool: Tool, quote: str) -> list[str]:
-    if not is_simple(tool.parameters):
+    properties = tool.parameters.get("properties", {})
+    if not is_simple(tool.parameters) or not all(map(_KEY.fullmatch, properties)):
         return [f"{name}: {json_rule(tool.parameters)}"]
     required = tool.parameters.get("required", ())
     arguments, rules = [], []
-    for number, (key, schema) in enumerate(tool.parameters.get("properties", {}).items()):
+    for number, (key, schema) in enumerate(properties.items()):
         value = f"{name}_argument_{number}"
         if not is_text(schema):
             rules.append(f"{value}: {json_rule(schema)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ast
 import json
-import math
 import warnings
 from typing import Any
 
@@ -51,7 +50,7 @@ class _Parser(JsonCallParser):
         behind = shown[1:].lstrip(_BLANKS) if shown.startswith(",") else shown
         if not behind or may_begin(behind, (_OPENING, _CLOSING)) == len(behind):
             return False
-        if shown[0] == "," and (behind[0].isalnum() or behind[0] == "_"):
+        if shown[0] == "," and (behind[0].isalnum() or behind[0] in "_.-"):
             self._take(len(self._held) - len(behind))
             self._begin_call()
         else:
@@ -80,7 +79,7 @@ def read_arguments(text: str) -> dict[str, Any] | None:
                 return None
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             return None
-    return found if _is_json(found) else None
+    return found
 
 
 def _value(text: str) -> Any:
@@ -109,15 +108,6 @@ def _literal(node: ast.expr) -> Any:
         if type(number) in (int, float):
             return -number if isinstance(node.op, ast.USub) else number
     raise ValueError("this is no value of JSON")
-
-
-def _is_json(value: Any) -> bool:
-    """Whether JSON can hold it: no infinity, and no number of more digits than Python writes."""
-    try:
-        json.dumps(value, allow_nan=False)
-    except (ValueError, RecursionError):
-        return False
-    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _grammar(tools: Tools, most: int, spell: Spell) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from inflight.errors import RequestError
+from inflight.errors import InflightError, RequestError
 from inflight.lang.backends.base import Answer, Place, Scores, finish_reason, first_difference, make_scores, spelled
 from inflight.lang.backends.client import open_client, own_errors
 from inflight.lang.choices import TokenLogprob
@@ -22,16 +22,13 @@ class RuntimeEndpoint:
     """A backend over `inflight serve`, in either mode.
 
     base_url: with or without /v1. The server tokenizes; the chat template is its model's. Raises InflightError when the
-    server cannot be reached.
+    server cannot be reached, or is another one.
     """
 
     def __init__(self, base_url: str, api_key: str | None = None, **client_options: Any) -> None:
         self._root = base_url.rstrip("/").removesuffix("/v1")
         self._client = open_client(f"{self._root}/v1", api_key or "none", **client_options)
-        with own_errors(self._root):
-            (model,) = self._get("/v1/models")["data"]
-        self._most_tokens = int(model["max_model_len"])
-        self.model_name = str(model["id"])
+        self.model_name, self._most_tokens = self._find_model()
 
     @cached_property
     def roles(self) -> Roles:
@@ -82,6 +79,18 @@ class RuntimeEndpoint:
     def shutdown(self) -> None:
         """Closes the connections; the server runs on."""
         self._client.close()
+
+    def _find_model(self) -> tuple[str, int]:
+        """The name of the one model, and the most tokens of a sequence. Raises InflightError for other servers."""
+        try:
+            with own_errors(self._root):
+                (model,) = self._get("/v1/models")["data"]
+            return str(model["id"]), int(model["max_model_len"])
+        except (KeyError, TypeError, ValueError):
+            raise InflightError(
+                f"{self._root} is no server of inflight: its /v1/models does not have one model with a max_model_len.",
+                "For another server with OpenAI's API use OpenAI(model, base_url=...).",
+            ) from None
 
     def _get(self, path: str) -> dict[str, Any]:
         return dict(self._client.get(f"{self._root}{path}", cast_to=object))

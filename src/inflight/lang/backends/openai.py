@@ -90,6 +90,12 @@ class OpenAI:
                 "Write s += assistant(gen(...)), or give OpenAI is_chat_model=False.",
             )
         messages = [dict(message) for message in place.messages]
+        # Blanks between messages mean nothing, and contents begin without them.
+        if place.text.split() != _plain_lines(messages, True).split():
+            raise InflightError(
+                "A chat model reads messages alone: text that stands before or between them would be lost.",
+                "Append it inside of system, user or assistant, or give OpenAI is_chat_model=False.",
+            )
         return self._client.chat.completions.create(model=self.model_name, messages=messages, stream=stream, **body)
 
 

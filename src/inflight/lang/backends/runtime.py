@@ -147,8 +147,8 @@ class Runtime:
         try:
             while not all(job.finished for job in jobs.values()):
                 delta = mailbox.get()
-                if delta.finish_reason == "error":
-                    raise EngineError(f"The engine failed: {delta.error}")
+                if delta.failure is not None:
+                    raise delta.failure
                 job = jobs[delta.request_id]
                 if job.push(delta):
                     self._engine.cancel(delta.request_id, delta.index)

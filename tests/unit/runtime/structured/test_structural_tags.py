@@ -110,6 +110,17 @@ def test_whatever_is_chosen_behind_a_trigger_is_of_its_schema(
         jsonschema.validate(value, {"days": DAYS, "name": NAME}[name])
 
 
+def test_tags_may_hold_any_character(compiler: GrammarCompiler, tokenizer: Tokenizer, rng: np.random.Generator) -> None:
+    odd = ["\x7f", "\x01", "\t", '"', "\\", "/", "\u2028", "\U0001f98a", "\ufeff", "<[3]>"]
+    for _ in range(5):
+        trigger, begin, end = ("".join(rng.permutation(odd)) for _ in range(3))
+        structure = {"begin": trigger + begin, "schema": {"const": "fox"}, "end": end}
+        tag = {"structures": [structure], "triggers": [trigger]}
+        for body, allowed in (('"fox"', True), ('"dog"', False)):
+            grammar = compiler.compile(StructuredOutputs(structural_tag=tag))
+            assert push(grammar, tokenizer, f"a {trigger}{begin}{body}{end} b") is allowed, (tag, body)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from inflight.runtime.structured.outputs import MAX_CHARACTERS, MAX_CHOICES, MAX
 from inflight.runtime.text.tokenizer import Tokenizer, load_tokenizer
 from tests.engines.serving_engines import write_null_engine
 from tests.models.tiny_tokenizers import KINDS
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.unit
 
@@ -201,6 +203,33 @@ def test_the_last_words_of_the_mask_are_those_of_the_vocabulary(engine: Path, to
     assert mask is not None and len(mask) == -(-(tokenizer.vocab_size + 77) // 32) * 4
     possible = {token for token in allowed(mask) if token < wider.model.vocab_size}
     assert possible and max(possible) < tokenizer.vocab_size
+
+
+def test_what_is_compiled_does_not_wait_for_what_is_being_compiled(engine: Path, tokenizer: Tokenizer) -> None:
+    """Whoever asks for the former may be the event loop."""
+    may_go_on, has_come = threading.Event(), threading.Event()
+
+    def slow_tokenizer() -> Tokenizer:
+        has_come.set()
+        assert may_go_on.wait(PATIENCE_S)
+        return tokenizer
+
+    compiler = GrammarCompiler(slow_tokenizer, read_engine_directory(engine).manifest)
+    may_go_on.set()
+    known = StructuredOutputs(regex="fox")
+    compiler.compile(known)
+    may_go_on.clear()
+    has_come.clear()
+    new = threading.Thread(target=compiler.compile, args=(StructuredOutputs(regex="dog"),), daemon=True)
+    new.start()
+    assert has_come.wait(PATIENCE_S)
+    again = threading.Thread(target=compiler.compile, args=(known,), daemon=True)
+    again.start()
+    again.join(PATIENCE_S / 2)
+    is_waiting = again.is_alive()
+    may_go_on.set()
+    new.join(PATIENCE_S)
+    assert not is_waiting and not new.is_alive()
 
 
 def allowed(mask: bytes | None) -> set[int]:

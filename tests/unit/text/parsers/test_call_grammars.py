@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import jsonschema
@@ -80,6 +81,31 @@ def test_what_a_grammar_lets_through_is_calls(name: str, special: bool, rng: np.
         text = random_text(tokenizer, calls_grammar(form, tools, most, tokenizer), rng)
         if text is not None:
             check(form, text, tools, most)
+
+
+@pytest.mark.parametrize("name", [name for name in TOOL_FORMATS.names() if find_tool_format(name).name == name])
+def test_names_may_have_any_character_that_is_allowed_in_them(name: str, rng: np.random.Generator) -> None:
+    form = find_tool_format(name)
+    tokenizer = vocabulary(form, False)
+    keys = ["a:b", "a,b", "$c", "d.e", "f g", "-h", "\x7f", "h\u00e9", "\U0001f98a"]
+    values = {"type": "string", "enum": ["fox, dog", "x:y", "\x7f", "\U0001f98a"]}
+    for tool_name in ("-f", ".g", "_h-1.2", "9"):
+        properties = dict.fromkeys(rng.permutation(keys)[:2].tolist(), values)
+        tools = [Tool(tool_name, as_object_schema({"properties": properties, "required": list(properties)}))]
+        text = random_text(tokenizer, calls_grammar(form, tools, 2, tokenizer), rng)
+        if text is not None:
+            check(form, text, tools, 2)
+
+
+@pytest.mark.parametrize("regex", ["a/b", r"a\/b", r"\\/b", "[/]b", "a\nb", "a|b/"])
+def test_content_of_an_expression_stands_beside_calls(regex: str, rng: np.random.Generator) -> None:
+    form = find_tool_format("hermes")
+    tokenizer = vocabulary(form, False)
+    grammar = calls_or_content_grammar(
+        form, [Tool("nothing", as_object_schema({}))], 1, tokenizer, StructuredOutputs(regex=regex)
+    )
+    texts = [random_text(tokenizer, grammar, rng) or "" for _ in range(6)]
+    assert all(text.startswith("<tool_call>") or re.fullmatch(regex, text) for text in texts), texts
 
 
 def test_content_of_a_schema_stands_beside_calls(rng: np.random.Generator) -> None:

@@ -200,6 +200,8 @@ def test_the_odd_spellings(name: str, text: str, arguments: str) -> None:
         ("pythonic", "[f(a=" + "[" * 1000 + "]" * 1000 + ")]"),
         ("gemma4", "<|tool_call>call:f{a}<tool_call|>"),
         ("gemma4", "<|tool_call>call:f{a:" + "[" * 1000 + "]" * 1000 + "}"),
+        ("gemma4", "<|tool_call>call:f{a:1e999}<tool_call|>"),
+        ("hermes", '<tool_call>{"name": "f", "arguments": "{\\"a\\": NaN}"}</tool_call>'),
         ("mistral", "[TOOL_CALLS] none"),
         ("openai", "<|channel|>final<|message|>Yes. {}"),
         ("phi4_mini_json", "functools.reduce([1])"),
