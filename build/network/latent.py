@@ -93,7 +93,7 @@ def rows_function(spec: AttentionSpec, latent: LatentSpec) -> ir.Function:
     turned = body.op("RotaryEmbedding", [turning, cos, sin, positions])
     rows = body.op("Concat", [normed, turned], {"axis": -1})
     graph = ir.Graph(inputs, [rows], nodes=body.nodes, opset_imports={"": OPSET}, name=ROWS)
-    kind = f"{ROWS}_{latent.rank}_{width - latent.rank}_{latent.norm.epsilon:g}"
+    kind = f"{ROWS}_{latent.rank}_{width - latent.rank}_{latent.norm.epsilon!r}"
     return ir.Function(DOMAIN, kind, graph=graph, attributes=[ir.Attr("epsilon", ir.AttributeType.FLOAT, None)])
 
 
@@ -124,7 +124,7 @@ def attention_function(spec: AttentionSpec, latent: LatentSpec, max_seq_len: int
     merged = body.op("Transpose", [result], {"perm": [0, 2, 1, 3]})
     context = body.op("Reshape", [merged, body.constant([0, 0, heads * latent.value_size])])
     graph = ir.Graph(inputs, [context], nodes=body.nodes, opset_imports={"": OPSET}, name=ATTENTION)
-    kind = f"{ATTENTION}_{heads}_{spec.head_size}_{latent.rank}_{rotary}_{latent.value_size}_{spec.scale:g}"
+    kind = f"{ATTENTION}_{heads}_{spec.head_size}_{latent.rank}_{rotary}_{latent.value_size}_{spec.scale!r}"
     return ir.Function(DOMAIN, kind, graph=graph, attributes=[ir.Attr("scale", ir.AttributeType.FLOAT, None)])
 
 

@@ -39,7 +39,7 @@ def attention_with_sinks(spec: AttentionSpec, max_seq_len: int) -> ir.Function:
     added = body.op("Concat", [scores, _expanded(body, column, rows, 1)], {"axis": 3})
     y = body.op("Attention", [q, *longer, added], {"scale": spec.scale})
     graph = ir.Graph(inputs, [y], nodes=body.nodes, opset_imports={"": OPSET}, name="attention_with_sinks")
-    kind = f"SinkAttention_{spec.num_heads}_{spec.num_kv_heads}_{spec.head_size}_{spec.scale:g}"
+    kind = f"SinkAttention_{spec.num_heads}_{spec.num_kv_heads}_{spec.head_size}_{spec.scale!r}"
     return ir.Function(DOMAIN, kind, graph=graph, attributes=[ir.Attr("scale", ir.AttributeType.FLOAT, None)])
 
 

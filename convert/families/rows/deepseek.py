@@ -122,6 +122,17 @@ _SIZES: Mapping[str, Any] = {
     "qk_rope_head_dim": 64,
     "v_head_dim": 128,
 }
+_V3_EXPERTS: Mapping[str, Any] = {
+    "n_group": 8,
+    "topk_group": 4,
+    "n_routed_experts": 256,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 8,
+    "first_k_dense_replace": 3,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+    "moe_intermediate_size": 2048,
+}
 DEEPSEEK: tuple[Family, ...] = (
     Family(
         architecture="DeepseekV2ForCausalLM",
@@ -147,18 +158,7 @@ DEEPSEEK: tuple[Family, ...] = (
         decoder=latent_config(_SIZES),
         names=_MIXED_NAMES,
         mixture=Mixture(QWEN_EXPERTS.stacks("mlp.experts"), biased_choice=True, predicts_further=True),
-        defaults={
-            **_SIZES,
-            "n_group": 8,
-            "topk_group": 4,
-            "n_routed_experts": 256,
-            "n_shared_experts": 1,
-            "num_experts_per_tok": 8,
-            "first_k_dense_replace": 3,
-            "norm_topk_prob": True,
-            "routed_scaling_factor": 2.5,
-            "moe_intermediate_size": 2048,
-        },
+        defaults={**_SIZES, **_V3_EXPERTS},
         **_COLUMNS,
     ),
     Family(
