@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import UNSET
 from rich.console import RenderableType
 
 from inflight.engine_format.manifest import EngineManifest
@@ -53,6 +54,11 @@ def serve_engine(engine_dir: Path, options: ServeOptions, say: Say) -> None:
     options = options.model_copy(update={"host": resolve_host(options.host)})
     check_port(options.host, options.port, "--port")
     manifest = read_engine_directory(engine_dir).manifest
+    if options.offload is not None and manifest.pooling is not UNSET:
+        raise InflightError(
+            f"{engine_dir} generates no text: it keeps no KV cache from one request to the next.",
+            "Leave --kv-offload-dir out.",
+        )
     load_tokenizer(engine_dir / "tokenizer")
     loader = find_loader(manifest.target)
     free = loader.free_memory()
@@ -171,6 +177,8 @@ def _overrides(options: ServeOptions) -> dict[str, str]:
         "kv_cache_bytes": options.kv_cache_bytes,
         "max_tokens_in_paged_kv_cache": options.kv_cache_tokens,
         "kv_cache_free_gpu_mem_fraction": options.kv_cache_fraction,
+        "kv_offload_dir": options.kv_offload_dir,
+        "kv_offload_bytes": options.kv_offload_bytes,
         "batch_scheduler_policy": options.policy,
         "enable_kv_cache_reuse": str(options.prefix_caching).lower(),
         "max_queue_size": options.max_queue_size,
