@@ -17,6 +17,7 @@ from inflight.files.cache import writable_cache_dir
 from inflight.runtime.engine.heartbeat import VARIABLE, Heartbeat
 from inflight.runtime.executors.registry import find_loader
 from inflight.runtime.kv_cache.budget import plan_num_blocks
+from inflight.runtime.kv_cache.offload.directory import is_held
 from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.runtime.loading.memory_table import memory_table
 from inflight.runtime.text.tokenizer import load_tokenizer
@@ -133,6 +134,7 @@ class _Server:
             exit_timeout_s=max(1, math.ceil(options.drain_s)),
             more_environment=self._environment,
             is_idle=self._watchdog.idle,
+            is_keeping=lambda: options.offload is not None and is_held(options.offload.directory),
         )
 
         def ready() -> None:

@@ -49,6 +49,23 @@ class OwnedDirectory:
             os.close(self._files.pop())
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process has the directory now."""
+    try:
+        file = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return False
+
+
 def _lock(file: int, path: Path) -> None:
     deadline = time.monotonic() + _WAIT_S
     while True:
