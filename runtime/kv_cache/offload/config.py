@@ -32,7 +32,8 @@ class KvOffload:
         if directory is None:
             if most_bytes is not None:
                 raise EngineError(
-                    "kv_offload_bytes is given and kv_offload_dir is not.", "Say in which directory blocks are kept."
+                    "kv_offload_bytes is given and kv_offload_dir is not.",
+                    "Say in which directory blocks are kept: --kv-offload-dir.",
                 )
             return None
         path = Path(directory).expanduser().absolute()
