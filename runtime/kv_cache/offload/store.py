@@ -66,6 +66,8 @@ class BlockStore:
         if len(data) != self._slot_bytes:
             raise ValueError(f"a copy has {len(data)} bytes and a slot {self._slot_bytes}")
         self._stamp += not rank
+        if (before := self._entries.pop(key, None)) is not None:
+            self._unused.append(before[0])
         slot = self._take_slot()
         checksum = self._checksum(key, data)
         # The copy is written before its entry. Whatever ends the process between the two, checksums tell.
@@ -75,7 +77,6 @@ class BlockStore:
         except OSError:
             self._unused.append(slot)
             raise
-        self._entries.pop(key, None)
         self._entries[key] = slot, checksum
 
     def get(self, key: bytes) -> bytes | None:
