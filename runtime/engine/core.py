@@ -22,6 +22,7 @@ from inflight.runtime.scheduler.sequence import Sequence, SequenceGroup, Status
 from inflight.runtime.scheduler.step import StepOutput
 
 if TYPE_CHECKING:
+    from inflight.runtime.kv_cache.offload.config import KvOffload
     from inflight.runtime.structured.compiler import GrammarCompiler
     from inflight.runtime.structured.grammar import Grammar
 
@@ -33,7 +34,8 @@ class EngineCore:
     `prepare` and `compile_grammar` may be called at any time, and everything but `schedule`, `publish`, `abort` and
     `close` while another thread is inside `execute`.
 
-    `heartbeat` always says which step runs. Without `grammars` structured output is refused.
+    `heartbeat` always says which step runs. Without `grammars` structured output is refused. `offload`: where blocks
+    that leave the KV cache are kept. Raises EngineError where that is not possible, and leaves the executor open.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class EngineCore:
         config: SchedulerConfig | None = None,
         heartbeat: Heartbeat | None = None,
         grammars: GrammarCompiler | None = None,
+        offload: KvOffload | None = None,
     ) -> None:
         refuse_pooling(executor.manifest)
         config = config or SchedulerConfig()
@@ -53,9 +56,14 @@ class EngineCore:
         shares = config.enable_prefix_caching and cache.prefix_caching is not False
         self._blocks = KvBlocks(executor.num_blocks, cache.tokens_per_block, shares)
         self._scheduler = Scheduler(self._manifest.limits, self._blocks, config)
+        if offload is not None:
+            from inflight.runtime.kv_cache.offload.offload import open_offload
+
+            if (kept := open_offload(executor, offload, prefix_caching=shares)) is not None:
+                self._blocks.keep_in(kept)
         self._groups: dict[str, SequenceGroup] = {}
         self._unpublished: list[TokenDelta] = []
-        self._step_under_way = False
+        self._step_under_way = self._failed = False
         # Sequences of the step under way that are to end with it: the executor still uses their blocks.
         self._ending: list[Sequence] = []
         self._arrivals = self._prompt_tokens = self._output_tokens = 0
@@ -157,7 +165,11 @@ class EngineCore:
 
     def execute(self, step: ScheduledStep) -> StepOutput:
         """Compute a step. The errors of the executor are passed on."""
-        return self._executor.execute(step.batch)
+        try:
+            return self._executor.execute(step.batch)
+        except BaseException:
+            self._failed = True
+            raise
 
     def publish(self, step: ScheduledStep | None, output: StepOutput | None) -> list[TokenDelta]:
         """The deltas of the step that `schedule` returned, and of what was cancelled since the last one."""
@@ -224,6 +236,10 @@ class EngineCore:
             )
 
     def close(self) -> None:
+        """Close the executor, and before that keep what the prefix cache has, if there is a place and no step failed.
+        Calling it twice is harmless."""
+        if self._blocks.offload is not None:
+            self._blocks.offload.close(() if self._failed else self._blocks.pool.cached())
         self._executor.close()
 
     def _publish(self, step: ScheduledStep, output: StepOutput, deltas: list[TokenDelta]) -> None:

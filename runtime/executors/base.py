@@ -43,6 +43,24 @@ class PoolingExecutor(Executor, Protocol):
         ...
 
 
+class CopyingExecutor(Executor, Protocol):
+    """An engine whose KV cache blocks can be copied, between two steps."""
+
+    @property
+    def copies_of(self) -> str:
+        """What the bits of a copy depend on beside the manifest and the tokens: the code that computes, say."""
+        ...
+
+    def copy_out(self, block: int) -> bytes:
+        """The contents of a block; as many bytes for each. Raises EngineError when the engine is closed."""
+        ...
+
+    def copy_in(self, block: int, data: bytes) -> None:
+        """Give a block contents that copy_out() returned, of this or another executor of the same engine. Raises as
+        that."""
+        ...
+
+
 class EngineLoader(ABC):
     """Engines of one target, as the registry knows them (registry.py). Importing its module imports nothing heavy: what
     runs engines is imported by `open`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 ROOT_KEY = b""
 
@@ -38,11 +38,13 @@ class BlockPool:
     * cached: no sequence refers to it, but it holds a prefix that can be found by its key;
     * free: no sequence refers to it and its contents are void.
 
-    Free blocks are allocated first, then cached ones, least recently used first.
+    Free blocks are allocated first, then cached ones, least recently used first. `on_evict` is told block and key of a
+    cached one before it is given away.
     """
 
     def __init__(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks
+        self.on_evict: Callable[[int, bytes], None] | None = None
         self._references = [0] * num_blocks
         self._key_of: list[bytes | None] = [None] * num_blocks
         self._block_of: dict[bytes, int] = {}
@@ -121,6 +123,13 @@ class BlockPool:
                 else:
                     self._cached[block] = None
 
+    def cached(self) -> Iterator[tuple[int, bytes]]:
+        """The cached blocks with their keys, most recently used first."""
+        for block in reversed(self._cached):
+            key = self._key_of[block]
+            assert key is not None
+            yield block, key
+
     def check(self) -> None:
         """Raises AssertionError when a block is lost, in two states at once, or known by a wrong key."""
         free, cached = set(self._free), set(self._cached)
@@ -140,6 +149,8 @@ class BlockPool:
         del self._cached[block]
         key = self._key_of[block]
         assert key is not None
+        if self.on_evict is not None:
+            self.on_evict(block, key)
         del self._block_of[key]
         self._key_of[block] = None
         return block

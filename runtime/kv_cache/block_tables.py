@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from inflight.runtime.kv_cache.block_pool import BlockPool, extend_keys
 from inflight.runtime.scheduler.sequence import Sequence
+
+if TYPE_CHECKING:
+    from inflight.runtime.kv_cache.offload.offload import BlockOffload
 
 
 class KvBlocks:
@@ -14,11 +19,17 @@ class KvBlocks:
 
     def __init__(self, num_blocks: int, tokens_per_block: int, prefix_caching: bool) -> None:
         self.pool = BlockPool(num_blocks)
+        self.offload: BlockOffload | None = None
         self.tokens_per_block = tokens_per_block
         self.prefix_caching = prefix_caching
         self.promised = 0
         self.prefix_query_tokens = 0
         self.prefix_hit_tokens = 0
+
+    def keep_in(self, offload: BlockOffload) -> None:
+        """From now on keep there what leaves the pool; `restore` takes it back."""
+        self.offload = offload
+        self.pool.on_evict = offload.keep
 
     def blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.tokens_per_block)
@@ -34,11 +45,45 @@ class KvBlocks:
 
     def find_prefix(self, sequence: Sequence) -> list[int]:
         """The cached blocks with which the sequence can start. Prompt tokens still to be scored are not skipped."""
+        limit = self._prefix_limit(sequence)
+        self.name_blocks(sequence, limit)
+        return self.pool.find(sequence.keys[:limit])
+
+    def restore(self, sequence: Sequence, prefix: list[int]) -> list[int]:
+        """What find_prefix returned, with the blocks behind it that are kept outside of the pool: they are cached now.
+
+        Block by block, as copies may be damaged, and the pool, whose last available block is left, may need to evict.
+        Beside the sequence's worst case nothing changes: a restored block is one that it need not take.
+        """
+        offload, pool = self.offload, self.pool
+        keys = sequence.keys[: self._prefix_limit(sequence)]
+        if offload is None or len(prefix) == len(keys) or not offload.knows(keys[len(prefix)]):
+            return prefix
+        blocks = prefix.copy()
+        pool.share(blocks)  # so that what is evicted is none of them
+        for key in keys[len(prefix) :]:
+            if pool.num_available <= 1:
+                break
+            if found := pool.find([key]):
+                pool.share(found)
+                blocks += found
+                continue
+            data = offload.read(key)
+            if data is None:
+                break
+            (block,) = pool.allocate(1)
+            offload.write(block, data)
+            pool.publish(block, key)
+            blocks.append(block)
+        pool.release(blocks)
+        offload.used(keys[: len(blocks)])
+        return blocks
+
+    def _prefix_limit(self, sequence: Sequence) -> int:
         limit = self.cacheable_blocks(len(sequence.token_ids))
         if sequence.scores_prompt:
             limit = min(limit, sequence.next_scored // self.tokens_per_block)
-        self.name_blocks(sequence, limit)
-        return self.pool.find(sequence.keys[:limit])
+        return limit
 
     def available_beside(self, prefix: list[int]) -> int:
         """Blocks available after `prefix` is shared."""

@@ -11,6 +11,7 @@ from inflight.errors import EngineError, RequestError
 from inflight.runtime.engine.core import EngineCore
 from inflight.runtime.engine.stats import CoreStats
 from inflight.runtime.executors.base import Executor
+from inflight.runtime.kv_cache.offload.config import KvOffload
 from inflight.runtime.offline.collector import RequestCollector
 from inflight.runtime.offline.interrupts import deferred_interrupt
 from inflight.runtime.request.deltas import TokenDelta
@@ -22,8 +23,14 @@ from inflight.runtime.structured.compiler import GrammarCompiler
 class BatchRunner:
     """Several callers, in one thread or many, may wait at once: whoever steps the core steps it for all of them."""
 
-    def __init__(self, executor: Executor, config: SchedulerConfig, grammars: GrammarCompiler | None = None) -> None:
-        self._core = EngineCore(executor, config, grammars=grammars)
+    def __init__(
+        self,
+        executor: Executor,
+        config: SchedulerConfig,
+        grammars: GrammarCompiler | None = None,
+        offload: KvOffload | None = None,
+    ) -> None:
+        self._core = EngineCore(executor, config, grammars=grammars, offload=offload)
         self._jobs: dict[str, RequestCollector] = {}
         self._abandoned: deque[RequestCollector] = deque()
         self._lock = threading.Lock()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterator
 
 from inflight.errors import InflightError
 from inflight.runtime.request.accumulator import PendingDeltas, best_of
@@ -103,3 +104,12 @@ def _as_dict(entry: TokenLogprob) -> dict[int, Logprob]:
         for rank, choice in enumerate(entry.top, start=1)
         if choice.token_id != entry.token_id
     }
+
+
+def counted(outputs: Iterator[RequestOutput], advance: Callable[..., None]) -> Iterator[RequestOutput]:
+    """Pass `outputs` through, each one a unit of progress, with the rate of tokens beside it."""
+    num_tokens = 0
+    for output in outputs:
+        num_tokens += sum(len(each.token_ids) for each in output.outputs)
+        advance(1, f"{num_tokens} tokens")
+        yield output

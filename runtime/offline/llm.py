@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from msgspec import UNSET
 
-from inflight.errors import RequestError
+from inflight.errors import EngineError, RequestError
 from inflight.progress import progress_bar
 from inflight.runtime.engine.stats import CoreStats
 from inflight.runtime.executors.base import Executor, PoolingExecutor
+from inflight.runtime.kv_cache.offload.config import KvOffload
 from inflight.runtime.loading.load import KvCacheBudget, load_engine
 from inflight.runtime.offline.batch_runner import BatchRunner
-from inflight.runtime.offline.collector import RequestCollector
+from inflight.runtime.offline.collector import RequestCollector, counted
 from inflight.runtime.request.outputs import RequestOutput
 from inflight.runtime.request.prompts import Prompt, PromptTokens, match_params, read_prompts
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams, params_over_defaults
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
 from inflight.runtime.structured.compiler import GrammarCompiler
-from inflight.runtime.text.chat.chat_messages import Message
+from inflight.runtime.text.chat.chat_messages import Message, conversations
 from inflight.runtime.text.chat.chat_template import ChatTemplate
 from inflight.runtime.text.tokenizer import TokenIdsOnly, Tokenizer, load_tokenizer
 from inflight.runtime.text.words import with_bad_word_ids
@@ -41,7 +42,9 @@ class LLM:
     """A loaded engine with its tokenizer.
 
     engine: an engine directory. threads: of the CPU target, None takes every core the process may use. kv_cache: what
-    the KV cache may take. scheduler: policies. An engine without tokenizer files takes and returns token ids only.
+    the KV cache may take. scheduler: policies. kv_offload_dir: where blocks that leave the KV cache are kept and found
+    again, also by the next process; kv_offload_bytes: the most that its files take, 4 GiB where it is not given.
+    An engine without tokenizer files takes and returns token ids only.
     Raises EngineError when the engine cannot be loaded. Close it, or use it as a context manager, to free its memory.
     """
 
@@ -52,7 +55,10 @@ class LLM:
         threads: int | None = None,
         kv_cache: KvCacheBudget | None = None,
         scheduler: SchedulerConfig | None = None,
+        kv_offload_dir: str | Path | None = None,
+        kv_offload_bytes: int | None = None,
     ) -> None:
+        offload = KvOffload.of(kv_offload_dir, kv_offload_bytes)
         directory = Path(engine)
         files = directory / "tokenizer"
         executor = load_engine(directory, threads=threads, kv_cache=kv_cache)
@@ -60,10 +66,10 @@ class LLM:
         lazily = executor.manifest.pooling is UNSET
         try:
             tokenizer = load_tokenizer(files, lazily) if files.is_dir() else TokenIdsOnly()
+            self._start(executor, tokenizer, scheduler, offload)
         except BaseException:
             executor.close()
             raise
-        self._start(executor, tokenizer, scheduler)
 
     @classmethod
     def from_executor(cls, executor: Executor, tokenizer: Tokenizer, scheduler: SchedulerConfig | None = None) -> LLM:
@@ -72,7 +78,13 @@ class LLM:
         llm._start(executor, tokenizer, scheduler)
         return llm
 
-    def _start(self, executor: Executor, tokenizer: Tokenizer, scheduler: SchedulerConfig | None) -> None:
+    def _start(
+        self,
+        executor: Executor,
+        tokenizer: Tokenizer,
+        scheduler: SchedulerConfig | None,
+        offload: KvOffload | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.manifest = executor.manifest
         self._ids = itertools.count()
@@ -82,7 +94,9 @@ class LLM:
             grammars = None
             if not isinstance(tokenizer, TokenIdsOnly):
                 grammars = GrammarCompiler(lambda: tokenizer, self.manifest)
-            self._runner = BatchRunner(executor, scheduler or SchedulerConfig(), grammars)
+            self._runner = BatchRunner(executor, scheduler or SchedulerConfig(), grammars, offload)
+        elif offload is not None:
+            raise EngineError("This engine generates no text: it keeps no KV cache from one request to the next.")
         else:
             from inflight.runtime.offline.pooling import PoolingRunner
 
@@ -184,7 +198,7 @@ class LLM:
         if chat_template is not None:
             tokenizer = Tokenizer(tokenizer.backend, tokenizer.special_tokens, ChatTemplate({"default": chat_template}))
         prompts = []
-        for conversation in _conversations(messages):
+        for conversation in conversations(messages):
             text = tokenizer.render_chat(
                 conversation,
                 tools=tools,
@@ -263,7 +277,7 @@ class LLM:
         if stream:
             return outputs
         with progress_bar("Generating", total=len(jobs), enabled=use_tqdm) as advance:
-            finished = {output.request_id: output for output in _counted(outputs, advance)}
+            finished = {output.request_id: output for output in counted(outputs, advance)}
         return [finished[job.request.request_id] for job in jobs]
 
     def _collector(self, prompt: PromptTokens, params: SamplingParams, stream: bool, priority: int) -> RequestCollector:
@@ -281,19 +295,3 @@ class LLM:
             priority=priority,
         )
         return RequestCollector(request, prompt.text, self.tokenizer, stream)
-
-
-def _conversations(messages: Any) -> list[Sequence[Message]]:
-    """One conversation is a list of messages; a list of lists is several."""
-    if messages and all(isinstance(item, Sequence) and not isinstance(item, str) for item in messages):
-        return list(messages)
-    return [messages]
-
-
-def _counted(outputs: Iterator[RequestOutput], advance: Callable[..., None]) -> Iterator[RequestOutput]:
-    """Pass `outputs` through, each one a unit of progress, with the rate of tokens beside it."""
-    num_tokens = 0
-    for output in outputs:
-        num_tokens += sum(len(each.token_ids) for each in output.outputs)
-        advance(1, f"{num_tokens} tokens")
-        yield output

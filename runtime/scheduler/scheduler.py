@@ -243,6 +243,9 @@ class Scheduler:
         while self.waiting and budget.tokens > 0 and len(self.running) < self.max_running:
             sequence = self.waiting.first
             prefix = self._blocks.find_prefix(sequence)
+            # Only for one that can start at all: others would have them read, and evicted, in every step.
+            if self._blocks.offload is not None and ADMISSION[self._policy](self._blocks, sequence, prefix, 1):
+                prefix = self._blocks.restore(sequence, prefix)
             chunk = budget.take_chunk(sequence, len(prefix) * self._blocks.tokens_per_block)
             if chunk == 0:
                 break

@@ -5,15 +5,17 @@ from __future__ import annotations
 from inflight.errors import InflightError
 from inflight.records import Record
 from inflight.runtime.kv_cache.budget import KvCacheBudget
+from inflight.runtime.kv_cache.offload.config import KvOffload
 from inflight.runtime.scheduler.admission import Policy
 from inflight.triton_backend.launch.supervision.supervisor import Restart
 from inflight.triton_backend.openai.limits import MAX_BODY_BYTES
 
 
 class ServeOptions(Record):
-    """How to serve. `threads` None: every core; KV limits as in KvCacheBudget; `model_name` is what answers say; any
-    name is taken in requests unless `strict_model_name`. `tool_call_parser`: the form in which the model calls tools;
-    None: the one that its chat template teaches. `reasoning_parser`: how it marks its reasoning, likewise.
+    """How to serve. `threads` None: every core; KV limits as in KvCacheBudget and KvOffload; `model_name` is what
+    answers say; any name is taken in requests unless `strict_model_name`. `tool_call_parser`: the form in which the
+    model calls tools; None: the one that its chat template teaches. `reasoning_parser`: how it marks its reasoning,
+    likewise.
     `allowed_origins`: web pages that may call the API (CORS).
 
     `drain_s`: how long running requests may go on when the server is asked to stop; `hang_s`: how long a step may run
@@ -35,6 +37,8 @@ class ServeOptions(Record):
     kv_cache_bytes: int | None = None
     kv_cache_tokens: int | None = None
     kv_cache_fraction: float = 0.9
+    kv_offload_dir: str | None = None
+    kv_offload_bytes: int | None = None
     policy: Policy = "guaranteed_no_evict"
     prefix_caching: bool = True
     max_queue_size: int = 0
@@ -46,6 +50,10 @@ class ServeOptions(Record):
     @property
     def budget(self) -> KvCacheBudget:
         return KvCacheBudget(self.kv_cache_bytes, self.kv_cache_tokens, self.kv_cache_fraction)
+
+    @property
+    def offload(self) -> KvOffload | None:
+        return KvOffload.of(self.kv_offload_dir, self.kv_offload_bytes)
 
     def check_ports_differ(self) -> None:
         """Raises InflightError when two of the servers would listen on one port."""

@@ -76,7 +76,7 @@ class TritonServer:
     It does not outlive the thread that starts it, nor do the processes of its Python models outlive this one.
     `exit_timeout_s`: how long, when it is asked to stop, it waits for the requests that run. `more_environment`: what
     its processes get beside the installation's. `is_idle` tells that nothing runs in the engine: Triton itself waits
-    for idle connections to be closed.
+    for idle connections to be closed. `is_keeping` tells that the engine has yet to write what is to outlive it.
     """
 
     def __init__(
@@ -89,11 +89,13 @@ class TritonServer:
         exit_timeout_s: int = _EXIT_TIMEOUT_S,
         more_environment: Mapping[str, str] | None = None,
         is_idle: Callable[[], bool] = lambda: False,
+        is_keeping: Callable[[], bool] = lambda: False,
     ) -> None:
         self.address = address
         self.log = log
         self._exit_timeout_s = exit_timeout_s
         self._is_idle = is_idle
+        self._is_keeping = is_keeping
         # Under this name it is found again when the server has been killed.
         self._shared_memory = f"{repository.parent.name}_{secrets.token_hex(4)}_"
         self._command = [
@@ -198,10 +200,11 @@ class TritonServer:
             self._process.terminate()
 
     def has_stopped(self) -> bool:
-        """After `ask_to_stop`: whether no request runs any more that somebody waits for. Triton goes on with requests
-        whose HTTP clients have gone."""
-        unloaded = bool(self._models) and all(map(self._has_ended, self._models))
-        return not self.is_running() or unloaded or self._is_idle() or not has_clients(self.address.client_ports)
+        """After `ask_to_stop`: whether no request runs any more that somebody waits for, and nothing is left to be
+        written. Triton goes on with requests whose HTTP clients have gone."""
+        if not self.is_running() or (self._models and all(map(self._has_ended, self._models))):
+            return True
+        return not self._is_keeping() and (self._is_idle() or not has_clients(self.address.client_ports))
 
     def kill(self) -> None:
         """End what is left of the server's session at once. Harmless when repeated.

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import UNSET
 from rich.console import RenderableType
 
 from inflight.engine_format.manifest import EngineManifest
@@ -16,6 +17,7 @@ from inflight.files.cache import writable_cache_dir
 from inflight.runtime.engine.heartbeat import VARIABLE, Heartbeat
 from inflight.runtime.executors.registry import find_loader
 from inflight.runtime.kv_cache.budget import plan_num_blocks
+from inflight.runtime.kv_cache.offload.directory import is_held
 from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.runtime.loading.memory_table import memory_table
 from inflight.runtime.text.tokenizer import load_tokenizer
@@ -53,6 +55,11 @@ def serve_engine(engine_dir: Path, options: ServeOptions, say: Say) -> None:
     options = options.model_copy(update={"host": resolve_host(options.host)})
     check_port(options.host, options.port, "--port")
     manifest = read_engine_directory(engine_dir).manifest
+    if options.offload is not None and manifest.pooling is not UNSET:
+        raise InflightError(
+            f"{engine_dir} generates no text: it keeps no KV cache from one request to the next.",
+            "Leave --kv-offload-dir out.",
+        )
     load_tokenizer(engine_dir / "tokenizer")
     loader = find_loader(manifest.target)
     free = loader.free_memory()
@@ -127,6 +134,7 @@ class _Server:
             exit_timeout_s=max(1, math.ceil(options.drain_s)),
             more_environment=self._environment,
             is_idle=self._watchdog.idle,
+            is_keeping=lambda: options.offload is not None and is_held(options.offload.directory),
         )
 
         def ready() -> None:
@@ -171,6 +179,8 @@ def _overrides(options: ServeOptions) -> dict[str, str]:
         "kv_cache_bytes": options.kv_cache_bytes,
         "max_tokens_in_paged_kv_cache": options.kv_cache_tokens,
         "kv_cache_free_gpu_mem_fraction": options.kv_cache_fraction,
+        "kv_offload_dir": options.kv_offload_dir,
+        "kv_offload_bytes": options.kv_offload_bytes,
         "batch_scheduler_policy": options.policy,
         "enable_kv_cache_reuse": str(options.prefix_caching).lower(),
         "max_queue_size": options.max_queue_size,

@@ -87,6 +87,8 @@ VARIABLES: Mapping[str, Variable] = {
     "max_tokens_in_paged_kv_cache": _count(),
     "kv_cache_free_gpu_mem_fraction": Variable("", _is_fraction, "a number above 0 and at most 1"),
     "kv_cache_bytes": _count(),
+    "kv_offload_dir": Variable(""),
+    "kv_offload_bytes": _count(),
     "threads": _count(),
     "enable_kv_cache_reuse": _flag("true"),
     "batch_scheduler_policy": Variable(

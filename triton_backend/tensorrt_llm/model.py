@@ -25,7 +25,7 @@ from inflight.triton_backend.tensorrt_llm.refused_inputs import NO_STREAMING, ON
 from inflight.triton_backend.tensorrt_llm.response_sender import ResponseSender
 from inflight.triton_backend.tensorrt_llm.response_stream import ResponseStream
 from inflight.triton_backend.wire.client_names import names_of_ids_client, names_of_text_client
-from inflight.triton_backend.wire.engine_settings import load_executor
+from inflight.triton_backend.wire.engine_settings import kv_offload, load_executor
 from inflight.triton_backend.wire.input_limits import check_sizes
 from inflight.triton_backend.wire.joined_rows import JoinedRows
 from inflight.triton_backend.wire.request_tensors import Array, RowTensors, batch_size
@@ -55,7 +55,11 @@ class TritonPythonModel:
             exclude_input_in_output=settings.flag("exclude_input_in_output", False),
         )
         core = EngineCore(
-            executor, _scheduler_config(settings), Heartbeat.of_environment(), _grammars(settings, executor)
+            executor,
+            _scheduler_config(settings),
+            Heartbeat.of_environment(),
+            _grammars(settings, executor),
+            kv_offload(settings),
         )
         self._engine = EngineThread(core)
         # Grammars are compiled here, one after the other, while requests without one go on.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from inflight.runtime.executors.cpu.cache_blocks import CacheBlocks
     from inflight.runtime.executors.cpu.profile import CpuProfiler, OperatorProfile
 
 
@@ -43,6 +44,7 @@ class CpuExecutor:
         self._engine: int | None = None
         self._regions: list[Region] = []
         self._profiler: CpuProfiler | None = None
+        self._blocks: CacheBlocks | None = None
         try:
             self._open(directory, directory / facts.weights_file)
         except BaseException:
@@ -91,6 +93,19 @@ class CpuExecutor:
         self._library.inflight_profile(self._engine, None)
         return profiler.operators()
 
+    @property
+    def copies_of(self) -> str:
+        """See CopyingExecutor."""
+        return self.variant.digest
+
+    def copy_out(self, block: int) -> bytes:
+        """See CopyingExecutor."""
+        return self._cache_blocks().copy_out(block)
+
+    def copy_in(self, block: int, data: bytes) -> None:
+        """See CopyingExecutor."""
+        self._cache_blocks().copy_in(block, data)
+
     def close(self) -> None:
         if self._engine is not None:
             self._library.inflight_close(self._engine)
@@ -107,7 +122,7 @@ class CpuExecutor:
             raise EngineError(f"The system cannot load {library_path}: {error}.") from error
         self._check_build(directory, weights_path)
         weights = self._keep(map_file(weights_path))
-        cache = self._keep(map_zeroed(self.num_blocks * manifest.kv_cache.bytes_per_block, "KV cache"))
+        self._cache = cache = self._keep(map_zeroed(self.num_blocks * manifest.kv_cache.bytes_per_block, "KV cache"))
         workspace = self._keep(map_zeroed(manifest.memory.workspace_bytes, "workspace"))
         self._buffers = StepBuffers(manifest)
         self._engine = self._library.inflight_open(
@@ -142,6 +157,15 @@ class CpuExecutor:
                 f"{directory / self.variant.file} was compiled for another engine: {', '.join(wrong)}.",
                 rebuild_hint(manifest.recipe, manifest.target, directory),
             )
+
+    def _cache_blocks(self) -> CacheBlocks:
+        if self._engine is None:
+            raise EngineError("The engine is closed.")
+        if self._blocks is None:
+            from inflight.runtime.executors.cpu.cache_blocks import CacheBlocks
+
+            self._blocks = CacheBlocks(self._cache.address, self.num_blocks, self.manifest)
+        return self._blocks
 
     def _keep(self, region: Region) -> Region:
         self._regions.append(region)

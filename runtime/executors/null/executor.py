@@ -52,6 +52,19 @@ class NullExecutor:
                 self._read_back(sequence)
         return StepOutput.of([self._answer(sequence) for sequence in batch.sequences])
 
+    @property
+    def copies_of(self) -> str:
+        """See CopyingExecutor."""
+        return ""
+
+    def copy_out(self, block: int) -> bytes:
+        """See CopyingExecutor."""
+        return self._cache.copy_out(block)
+
+    def copy_in(self, block: int, data: bytes) -> None:
+        """See CopyingExecutor."""
+        self._cache.copy_in(block, data)
+
     def close(self) -> None:
         """Does nothing: there are no resources."""
 

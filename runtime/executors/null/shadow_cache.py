@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+from itertools import accumulate
+
 from inflight.errors import EngineError
 from inflight.runtime.scheduler.step import ScheduledSequence
 
@@ -39,6 +42,17 @@ class ShadowCache:
             tokens[offset:] = [token]
             digests[offset + 1 :] = [digest]
             position += 1
+
+    def copy_out(self, block: int) -> bytes:
+        """The digest before the block, how many tokens it has, and these, of 32 bits; the rest is 0."""
+        tokens = self._tokens[block]
+        rest = [0] * (self._size - len(tokens))
+        return struct.pack(f"<QI{self._size}I", self._digests[block][0], len(tokens), *tokens, *rest)
+
+    def copy_in(self, block: int, data: bytes) -> None:
+        digest, count, *tokens = struct.unpack(f"<QI{self._size}I", data)
+        self._tokens[block] = tokens[:count]
+        self._digests[block] = list(accumulate(tokens[:count], _chain, initial=digest))
 
     def digest(self, sequence: ScheduledSequence, position: int) -> int:
         """The digest of the tokens up to and with `position`. Raises EngineError where none was written."""

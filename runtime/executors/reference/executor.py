@@ -64,6 +64,21 @@ class ReferenceExecutor:
         check_batch(batch, self.manifest, self.num_blocks)
         return np.concatenate([self._run(sequence) for sequence in batch.sequences])
 
+    @property
+    def copies_of(self) -> str:
+        """See CopyingExecutor."""
+        import onnxruntime
+
+        return f"onnxruntime {onnxruntime.__version__}"
+
+    def copy_out(self, block: int) -> bytes:
+        """See CopyingExecutor."""
+        return self._pool.copy_out(block)
+
+    def copy_in(self, block: int, data: bytes) -> None:
+        """See CopyingExecutor."""
+        self._pool.copy_in(block, data)
+
     def close(self) -> None:
         self._session = None
 

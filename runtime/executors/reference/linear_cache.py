@@ -47,6 +47,13 @@ class PagedPool:
         block = (model.num_hidden_layers, kinds, heads, self._block_size, size)
         self._blocks: Floats = np.zeros((num_blocks, *block), np.float32)
 
+    def copy_out(self, block: int) -> bytes:
+        copy: bytes = self._blocks[block].tobytes()
+        return copy
+
+    def copy_in(self, block: int, data: bytes) -> None:
+        self._blocks[block] = np.frombuffer(data, np.float32).reshape(self._blocks.shape[1:])
+
     def gather(self, block_table: Sequence[int], end: int, cache: LinearCache) -> None:
         """Copy positions 0 .. end - 1 of a sequence into `cache`."""
         for position in range(0, end, self._block_size):

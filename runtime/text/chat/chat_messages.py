@@ -15,6 +15,13 @@ _REASONING = ("reasoning_content", "thinking", "reasoning")
 _TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 
 
+def conversations(messages: Any) -> list[Sequence[Message]]:
+    """One conversation is a list of messages; a list of lists is several."""
+    if messages and all(isinstance(item, Sequence) and not isinstance(item, str) for item in messages):
+        return list(messages)
+    return [messages]
+
+
 def check_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Plain dicts without the keys whose value is None (templates test for presence), with parts of text as
     {"type": "text", "text": ...}, and with the reasoning of an earlier answer under every name it is read by.

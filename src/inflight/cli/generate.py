@@ -49,6 +49,8 @@ def generate(
     threads: flag.Threads = None,
     kv_cache_tokens: flag.KvCacheTokens = None,
     kv_cache_fraction: flag.KvCacheFraction = 0.9,
+    kv_offload_dir: flag.KvOffloadDir = None,
+    kv_offload_bytes: flag.KvOffloadBytes = None,
 ) -> None:
     """Complete one prompt, or several in one batch. Text goes to standard output, the speed to standard error.
 
@@ -69,7 +71,8 @@ def generate(
         raise typer.BadParameter("--stream prints one completion of one prompt, as text.")
     structure = _read_structure(json_schema, regex, grammar)
     texts = [flag.read_stdin() if prompt == "-" else prompt for prompt in prompts]
-    with flag.open_llm(engine, dequantize, threads, kv_cache_tokens, kv_cache_fraction) as llm:
+    offload: dict[str, Any] = {"kv_offload_dir": kv_offload_dir, "kv_offload_bytes": kv_offload_bytes}
+    with flag.open_llm(engine, dequantize, threads, kv_cache_tokens, kv_cache_fraction, **offload) as llm:
         params = flag.read_sampling_params(
             llm,
             sampling | structure,

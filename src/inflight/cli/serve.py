@@ -137,6 +137,18 @@ def serve(
     ] = None,
     kv_cache_tokens: flag.KvCacheTokens = None,
     kv_cache_fraction: flag.KvCacheFraction = 0.9,
+    kv_offload_dir: flag.KvOffloadDir = None,
+    kv_offload_bytes: flag.KvOffloadBytes = None,
+    kv_offload_gib: Annotated[
+        float | None,
+        typer.Option(
+            "--kv-offloading-size",
+            "--swap-space",
+            min=0,
+            help="--kv-offload-bytes in GiB, under vLLM's names.",
+            rich_help_panel="Engine",
+        ),
+    ] = None,
     restart: Annotated[
         RestartChoice,
         typer.Option(
@@ -200,8 +212,11 @@ def serve(
                 f"--cors-origin {origin} is no origin: give scheme and host, as https://page.example or "
                 "http://localhost:3000, without a path; * for all."
             )
+    if kv_offload_gib and kv_offload_bytes is None:
+        kv_offload_bytes = round(kv_offload_gib * 2**30)
     from inflight.cli.resolve import is_engine, resolve_engine
     from inflight.progress import console
+    from inflight.runtime.kv_cache.offload.config import KvOffload
     from inflight.runtime.loading.engine_directory import read_engine_directory
     from inflight.runtime.text.parsers.reasoning.families import reasoning_family
     from inflight.runtime.text.parsers.tools.registry import find_tool_format
@@ -211,6 +226,7 @@ def serve(
     if tool_call_parser is not None:
         find_tool_format(tool_call_parser)
     reasoning_family(reasoning_parser, None)
+    offload = KvOffload.of(kv_offload_dir, kv_offload_bytes)
     if is_engine(model):
         engine = Path(model).expanduser()
         names = [*flags, *(name for name in ("target", "dtype", "dequantize", "revision") if is_given(ctx, name))]
@@ -246,6 +262,8 @@ def serve(
             "kv_cache_bytes": kv_cache_bytes,
             "kv_cache_tokens": kv_cache_tokens,
             "kv_cache_fraction": kv_cache_fraction,
+            "kv_offload_dir": offload and str(offload.directory),
+            "kv_offload_bytes": offload and offload.bytes,
             "policy": scheduler_policy.value,
             "prefix_caching": prefix_caching,
             "max_queue_size": max_queue_size,

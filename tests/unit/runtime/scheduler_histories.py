@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from inflight.engine_format.manifest import EngineManifest
@@ -12,6 +13,7 @@ from inflight.errors import OverloadedError, RequestError
 from inflight.runtime.engine.core import EngineCore
 from inflight.runtime.engine.stats import CoreStats
 from inflight.runtime.executors.null.executor import NullExecutor, null_manifest
+from inflight.runtime.kv_cache.offload.config import KvOffload
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request, sequence_seed
 from inflight.runtime.sampling.params import SamplingParams
@@ -142,9 +144,12 @@ class QueueOracle:
 
 
 class History:
-    """A random engine, random requests, and the order in which they come and are cancelled."""
+    """A random engine, random requests, and the order in which they come and are cancelled.
 
-    def __init__(self, seed: int) -> None:
+    With `offload`, blocks that leave the cache are kept in that directory, of a random size.
+    """
+
+    def __init__(self, seed: int, offload: Path | None = None) -> None:
         self.seed = seed
         self.random = random.Random(seed)
         pick = self.random.randint
@@ -165,13 +170,19 @@ class History:
         policy: Any = self.random.choice(("guaranteed_no_evict", "MAX_UTILIZATION"))
         self.config = SchedulerConfig(
             policy=policy,
-            enable_prefix_caching=self.random.random() < 0.7,
+            enable_prefix_caching=self.random.random() < 0.7 or offload is not None,
             max_queue_size=pick(1, 5) if self.random.random() < 0.5 else 0,
         )
         self.stem = [self.random.randrange(self.vocab) for _ in range(self.max_seq_len)]
         # With a pool of one token there is no room for a prompt and an answer.
         self.requests = [self._request(name) for name in range(pick(1, 7))] if self.total > 1 else []
-        self.core = EngineCore(NullExecutor(self.manifest, self.num_blocks), self.config)
+        self.offload = None if offload is None else KvOffload(offload, pick(300, 30_000))
+        self.start()
+
+    def start(self) -> None:
+        """A new process: nothing is in the cache."""
+        executor = NullExecutor(self.manifest, self.num_blocks)
+        self.core = EngineCore(executor, self.config, offload=self.offload)
         self.queue = QueueOracle(self.manifest, self.config)
         self.answers: dict[tuple[str, int], Answer] = defaultdict(Answer)
 

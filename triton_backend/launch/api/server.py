@@ -116,7 +116,7 @@ def _backend(orders: ApiOrders, heartbeat: Heartbeat, tokenizer: Tokenizer) -> T
     )
     grammars = GrammarCompiler(lambda: tokenizer, executor.manifest)
     grammars.prepare()
-    return EmbeddedBackend(EngineThread(EngineCore(executor, config, heartbeat, grammars)))
+    return EmbeddedBackend(EngineThread(EngineCore(executor, config, heartbeat, grammars, options.offload)))
 
 
 class _Server(uvicorn.Server):  # type: ignore[misc]  # uvicorn's types are not looked at

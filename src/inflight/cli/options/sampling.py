@@ -69,6 +69,26 @@ KvCacheFraction = Annotated[
         rich_help_panel=_ENGINE,
     ),
 ]
+KvOffloadDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--kv-offload-dir",
+        "--kv_offload_dir",
+        help="Directory for KV cache blocks that leave the memory; prompts find them again, also after a restart.",
+        metavar="DIR",
+        rich_help_panel=_ENGINE,
+    ),
+]
+KvOffloadBytes = Annotated[
+    int | None,
+    typer.Option(
+        "--kv-offload-bytes",
+        "--kv_offload_bytes",
+        min=1,
+        help="Most bytes of the files in --kv-offload-dir. Default: 4 GiB.",
+        rich_help_panel=_ENGINE,
+    ),
+]
 
 
 def sampling_options(*, chat: bool = False) -> Callable[[Command], Command]:
@@ -122,16 +142,22 @@ def read_sampling_params(llm: LLM, sampling: Mapping[str, Any], *, max_tokens: i
 
 
 def open_llm(
-    engine: str, dequantize: bool, threads: int | None, kv_cache_tokens: int | None, kv_cache_fraction: float
+    engine: str,
+    dequantize: bool,
+    threads: int | None,
+    kv_cache_tokens: int | None,
+    kv_cache_fraction: float,
+    **more: Any,
 ) -> LLM:
-    """The engine that the flags describe; a model is converted and built first, once. Raises what either raises."""
+    """The engine that the flags describe; a model is converted and built first, once. `more` goes to LLM. Raises what
+    either raises."""
     _begin_to_map(Path(engine).expanduser())
     from inflight.cli.resolve import resolve_engine
     from inflight.runtime.loading.load import KvCacheBudget
     from inflight.runtime.offline.llm import LLM
 
     budget = KvCacheBudget(tokens=kv_cache_tokens, fraction=kv_cache_fraction)
-    return LLM(resolve_engine(engine, dequantize=dequantize), threads=threads, kv_cache=budget)
+    return LLM(resolve_engine(engine, dequantize=dequantize), threads=threads, kv_cache=budget, **more)
 
 
 def read_stdin() -> str:

@@ -1,0 +1,1 @@
+"""Tests of the KV cache: the block pool, and blocks that are kept outside of it."""
