@@ -10,6 +10,8 @@ import tokenizers
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _BY_ID = "added_tokens_decoder"
 _FURTHER = ("extra_special_tokens", "additional_special_tokens")
+# Digits of an id, far more than one has: Python reads no number of thousands.
+_MOST_DIGITS = 18
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 
 
@@ -17,7 +19,7 @@ def problems(config: dict[str, Any]) -> list[str]:
     """What in the contents of a tokenizer_config.json has the wrong type, by name; empty when all is well."""
     found = [] if isinstance(config.get("tokenizer_class"), str | None) else ["tokenizer_class is no string"]
     by_id = config.get(_BY_ID, {})
-    if not isinstance(by_id, dict) or not all(key.isascii() and key.isdecimal() for key in by_id):
+    if not isinstance(by_id, dict) or not all(map(_is_id, by_id)):
         found.append(f"{_BY_ID} is no object whose keys are ids")
     found += [
         f"{key} is no list and no object" for key in _FURTHER if not isinstance(config.get(key), list | dict | None)
@@ -60,6 +62,10 @@ def _placed(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     yield from ((f"{_BY_ID}[{key!r}]", token) for key, token in config.get(_BY_ID, {}).items())
     yield from named(config).items()
     yield from (("one of the special tokens", token) for token in further(config))
+
+
+def _is_id(key: str) -> bool:
+    return key.isascii() and key.isdecimal() and len(key) <= _MOST_DIGITS
 
 
 def _is_token(token: Any) -> bool:

@@ -16,7 +16,7 @@ from tests.unit.text.test_tokenizer import save
 pytestmark = pytest.mark.unit
 
 
-@pytest.mark.parametrize("damage", ["missing directory", "empty directory", "bad json", "bad config"])
+@pytest.mark.parametrize("damage", ["missing directory", "empty directory", "bad json", "bad config", "long id"])
 def test_tokenizer_files_that_cannot_be_read_are_named(damage: str, tmp_path: Path) -> None:
     directory = tmp_path / "tokenizer"
     if damage != "missing directory":
@@ -26,6 +26,9 @@ def test_tokenizer_files_that_cannot_be_read_are_named(damage: str, tmp_path: Pa
     if damage == "bad config":
         save(directory, "byte_level")
         (directory / "tokenizer_config.json").write_text("[1]")
+    if damage == "long id":
+        save(directory, "byte_level")
+        (directory / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": {"9" * 5000: "<x>"}}))
     with pytest.raises(InflightError, match="tokenizer"):
         load_tokenizer(directory)
 
