@@ -10,7 +10,8 @@ def parameters_by_hand(model: Any) -> tuple[int, int]:
     total = active = 0
     top_k = model.config.num_experts_per_tok
     tied = model.config.tie_word_embeddings
-    for name, parameter in model.named_parameters():
+    # With the biases of routers, which are no parameters to transformers.
+    for name, parameter in model.state_dict().items():
         if tied and name == "lm_head.weight":
             continue
         total += parameter.numel()
