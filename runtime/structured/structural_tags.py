@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inflight.errors import RequestError
-from inflight.runtime.structured.json_grammar import json_rule
+from inflight.runtime.structured.json_grammar import json_rule, special_token
 from inflight.runtime.text.tokenizer import Tokenizer
 
 _KEYS = {"type", "structures", "triggers"}
@@ -55,11 +55,8 @@ def tags_grammar(structures: list[Structure], tokenizer: Tokenizer) -> str:
     lines.append(r"TEXT: /(.|\n)*/")
     triggers = {trigger: n for n, trigger in enumerate(dict.fromkeys(each.trigger for each in structures))}
     for trigger, n in triggers.items():
-        token_id = tokenizer.token_id(trigger)
-        if token_id is not None and tokenizer.special_piece(token_id) is not None:
-            lines.append(f"trigger_{n}: TEXT <[{token_id}]>")
-        else:
-            lines.append(f"trigger_{n}[lazy]: TEXT {_quoted(trigger)}")
+        token = special_token(trigger, tokenizer)
+        lines.append(f"trigger_{n}: TEXT {token}" if token else f"trigger_{n}[lazy]: TEXT {_quoted(trigger)}")
     for n, each in enumerate(structures):
         rest = each.begin[len(each.trigger) :]
         parts = [f"trigger_{triggers[each.trigger]}", _quoted(rest), json_rule(each.schema), _quoted(each.end)]

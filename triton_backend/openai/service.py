@@ -23,8 +23,8 @@ from inflight.runtime.text.parsers.answer import AnswerFormat
 from inflight.runtime.text.parsers.reasoning.count import ReasoningCounts
 from inflight.runtime.text.parsers.reasoning.families import reasoning_family
 from inflight.runtime.text.parsers.reasoning.parser import ReasoningFamily
+from inflight.runtime.text.parsers.tool_format import ToolFormat
 from inflight.runtime.text.parsers.tools.registry import find_tool_format, format_of_template
-from inflight.runtime.text.parsers.tools.tool_format import ToolFormat
 from inflight.runtime.text.tokenizer import MANY_CHARACTERS, Tokenizer
 from inflight.runtime.text.words import with_bad_word_ids
 from inflight.triton_backend.openai.backends.base import PoolingBackend, TokenBackend

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from inflight.runtime.text.completion import Completion, CompletionDelta
 from inflight.runtime.text.parsers.marked_text import may_begin
 from inflight.runtime.text.parsers.parts import Content, OutputParser, Part, Reasoning, ToolCallArguments, ToolCallStart
-from inflight.runtime.text.parsers.tools.tool_format import openai_call_id
+from inflight.runtime.text.parsers.tool_format import openai_call_id
 from inflight.runtime.text.tokenizer import Tokenizer
 
 

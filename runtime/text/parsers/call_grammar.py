@@ -6,9 +6,9 @@ import json
 import re
 
 from inflight.errors import RequestError
-from inflight.runtime.structured.json_grammar import json_rule
+from inflight.runtime.structured.json_grammar import json_rule, special_token
 from inflight.runtime.structured.outputs import StructuredOutputs
-from inflight.runtime.text.parsers.tools.tool_format import ToolFormat, Tools
+from inflight.runtime.text.parsers.tool_format import ToolFormat, Tools
 from inflight.runtime.text.tokenizer import Tokenizer
 
 
@@ -27,9 +27,7 @@ def calls_or_content_grammar(
 
 def _calls(form: ToolFormat, tools: Tools, most: int, tokenizer: Tokenizer) -> str:
     def spell(marker: str) -> str:
-        token_id = tokenizer.token_id(marker)
-        is_special = token_id is not None and tokenizer.special_piece(token_id) is not None
-        return f"<[{token_id}]>" if is_special else json.dumps(marker)
+        return special_token(marker, tokenizer) or json.dumps(marker)
 
     return form.grammar(tools, most, spell)
 

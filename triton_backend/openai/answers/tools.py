@@ -5,7 +5,7 @@ from __future__ import annotations
 from inflight.runtime.structured.outputs import StructuredOutputs
 from inflight.runtime.text.parsers.answer import AnswerFormat
 from inflight.runtime.text.parsers.call_grammar import calls_grammar, calls_or_content_grammar
-from inflight.runtime.text.parsers.tools.tool_format import ToolFormat
+from inflight.runtime.text.parsers.tool_format import ToolFormat
 from inflight.runtime.text.tokenizer import Tokenizer
 from inflight.triton_backend.openai.errors import blaming
 from inflight.triton_backend.openai.protocol.tools import ToolUse

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidatorFunctionWrapHandler, WrapValidator
 
-from inflight.runtime.text.parsers.tools.tool_format import MOST_CALLS, Tool
+from inflight.runtime.text.parsers.tool_format import MOST_CALLS, Tool
 from inflight.triton_backend.openai.errors import ApiError
 from inflight.triton_backend.openai.protocol.schema import as_object_schema, schema_problem
 from inflight.triton_backend.openai.protocol.values import Body, refusing

@@ -8,8 +8,8 @@ import re
 from inflight.runtime.structured.json_grammar import json_rule
 from inflight.runtime.text.parsers.named_call import Header, NamedCall
 from inflight.runtime.text.parsers.parts import OutputParser
+from inflight.runtime.text.parsers.tool_format import Spell, ToolFormat, Tools
 from inflight.runtime.text.parsers.tools.json_calls import CallReader, JsonCallParser
-from inflight.runtime.text.parsers.tools.tool_format import Spell, ToolFormat, Tools
 
 _CALLS, _END_CALLS = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
 _CALL, _END_CALL = "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>"

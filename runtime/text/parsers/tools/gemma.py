@@ -11,8 +11,8 @@ from inflight.runtime.text.parsers.argument_schemas import in_order, is_simple
 from inflight.runtime.text.parsers.function_block import is_text
 from inflight.runtime.text.parsers.json_value import read_json
 from inflight.runtime.text.parsers.parts import Part
+from inflight.runtime.text.parsers.tool_format import Spell, Tool, ToolFormat, Tools
 from inflight.runtime.text.parsers.tools.json_calls import CallReader, JsonCallParser
-from inflight.runtime.text.parsers.tools.tool_format import Spell, Tool, ToolFormat, Tools
 from inflight.runtime.text.parsers.whole_call import MOST_DEPTH, WholeCall, split_outside
 
 _CALL = "call:"

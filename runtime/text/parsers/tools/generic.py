@@ -4,9 +4,9 @@ for those that teach one without a row here: Hermes's, or an answer that is JSON
 from __future__ import annotations
 
 from inflight.runtime.text.parsers.parts import OutputParser
+from inflight.runtime.text.parsers.tool_format import ToolFormat, Tools
 from inflight.runtime.text.parsers.tools import hermes
 from inflight.runtime.text.parsers.tools.json_calls import JsonCallParser
-from inflight.runtime.text.parsers.tools.tool_format import ToolFormat, Tools
 
 
 def _parser(tools: Tools) -> OutputParser:

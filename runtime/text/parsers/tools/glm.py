@@ -11,9 +11,9 @@ from inflight.runtime.text.parsers.argument_schemas import is_simple
 from inflight.runtime.text.parsers.function_block import FunctionBlock, is_text
 from inflight.runtime.text.parsers.marked_text import first_marker, may_begin
 from inflight.runtime.text.parsers.parts import OutputParser, Part, ToolCallArguments, ToolCallStart
+from inflight.runtime.text.parsers.tool_format import Spell, Tool, ToolFormat, Tools
 from inflight.runtime.text.parsers.tools.hermes import CLOSING, OPENING
 from inflight.runtime.text.parsers.tools.json_calls import CallReader, JsonCallParser, json_call_grammar
-from inflight.runtime.text.parsers.tools.tool_format import Spell, Tool, ToolFormat, Tools
 
 _KEY, _END_KEY, _VALUE, _END_VALUE = "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"
 _LONGEST = 256

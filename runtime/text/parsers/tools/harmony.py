@@ -10,8 +10,8 @@ from inflight.runtime.structured.json_grammar import json_rule
 from inflight.runtime.text.parsers.named_call import Header, NamedCall
 from inflight.runtime.text.parsers.parts import OutputParser
 from inflight.runtime.text.parsers.reasoning.harmony import CHANNEL, CONSTRAIN, ENDS, MARKERS, MESSAGE, START
+from inflight.runtime.text.parsers.tool_format import Spell, ToolFormat, Tools
 from inflight.runtime.text.parsers.tools.json_calls import CallReader, JsonCallParser
-from inflight.runtime.text.parsers.tools.tool_format import Spell, ToolFormat, Tools
 
 _FUNCTIONS = "to=functions."
 _RECIPIENT = re.compile(r"to=functions\.([^\s<>{}]+)")

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from inflight.runtime.text.parsers.parts import OutputParser
+from inflight.runtime.text.parsers.tool_format import Spell, ToolFormat, Tools
 from inflight.runtime.text.parsers.tools.json_calls import JsonCallParser, marked_calls
-from inflight.runtime.text.parsers.tools.tool_format import Spell, ToolFormat, Tools
 
 OPENING, CLOSING = "<tool_call>", "</tool_call>"
 

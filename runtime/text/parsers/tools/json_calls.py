@@ -10,7 +10,7 @@ from inflight.runtime.structured.json_grammar import json_rule
 from inflight.runtime.text.parsers.call_object import CallObject
 from inflight.runtime.text.parsers.marked_text import ContentText, first_marker, may_begin
 from inflight.runtime.text.parsers.parts import Part
-from inflight.runtime.text.parsers.tools.tool_format import Spell, Tools
+from inflight.runtime.text.parsers.tool_format import Spell, Tools
 
 _BLANKS = " \t\n\r"
 _SEPARATORS = _BLANKS + ",;"

@@ -10,8 +10,8 @@ import string
 from inflight.runtime.structured.json_grammar import json_rule
 from inflight.runtime.text.parsers.named_call import Header, NamedCall
 from inflight.runtime.text.parsers.parts import OutputParser
+from inflight.runtime.text.parsers.tool_format import Spell, ToolFormat, Tools
 from inflight.runtime.text.parsers.tools.json_calls import CallReader, JsonCallParser, json_call_list
-from inflight.runtime.text.parsers.tools.tool_format import Spell, ToolFormat, Tools
 
 _OPENING, _ARGUMENTS, _ID = "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"
 _HEADER = re.compile(r"\s*([^\s\[\]{}\"',:]+)\s*(?:\[CALL_ID\]\s*(\w*)\s*)?(?:\[ARGS\]\s*)?")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from inflight.runtime.text.parsers.parts import OutputParser
+from inflight.runtime.text.parsers.tool_format import Spell, ToolFormat, Tools
 from inflight.runtime.text.parsers.tools.json_calls import JsonCallParser, json_call_list
-from inflight.runtime.text.parsers.tools.tool_format import Spell, ToolFormat, Tools
 
 _OPENING, _CLOSING, _WORD = "<|tool_call|>", "<|/tool_call|>", "functools"
 

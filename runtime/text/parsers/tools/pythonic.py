@@ -12,8 +12,8 @@ from inflight.runtime.structured.json_grammar import json_rule
 from inflight.runtime.text.parsers.argument_schemas import in_order, is_separate
 from inflight.runtime.text.parsers.marked_text import may_begin
 from inflight.runtime.text.parsers.parts import OutputParser, Part
+from inflight.runtime.text.parsers.tool_format import Spell, Tool, ToolFormat, Tools
 from inflight.runtime.text.parsers.tools.json_calls import CallReader, JsonCallParser
-from inflight.runtime.text.parsers.tools.tool_format import Spell, Tool, ToolFormat, Tools
 from inflight.runtime.text.parsers.whole_call import WholeCall, split_outside
 
 _OPENING, _CLOSING = "<|python_start|>", "<|python_end|>"

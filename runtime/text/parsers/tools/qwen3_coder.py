@@ -9,9 +9,9 @@ from inflight.runtime.structured.json_grammar import json_rule
 from inflight.runtime.text.parsers.argument_schemas import is_simple
 from inflight.runtime.text.parsers.function_block import FunctionBlock, is_text
 from inflight.runtime.text.parsers.parts import OutputParser
+from inflight.runtime.text.parsers.tool_format import Spell, Tool, ToolFormat, Tools
 from inflight.runtime.text.parsers.tools.hermes import CLOSING, OPENING
 from inflight.runtime.text.parsers.tools.json_calls import CallReader, JsonCallParser, json_call_grammar
-from inflight.runtime.text.parsers.tools.tool_format import Spell, Tool, ToolFormat, Tools
 
 _FUNCTION = "<function="
 

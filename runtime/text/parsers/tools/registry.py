@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from inflight.engine_format.registry import Registry
+from inflight.runtime.text.parsers.tool_format import ToolFormat
 from inflight.runtime.text.parsers.tools import (
     deepseek,
     gemma,
@@ -20,7 +21,6 @@ from inflight.runtime.text.parsers.tools import (
     pythonic,
     qwen3_coder,
 )
-from inflight.runtime.text.parsers.tools.tool_format import ToolFormat
 
 GROUP = "inflight.tool_parsers"
 

@@ -16,8 +16,8 @@ from inflight.runtime.text.parsers.answer import Chain
 from inflight.runtime.text.parsers.call_grammar import calls_grammar
 from inflight.runtime.text.parsers.reasoning.families import FAMILIES
 from inflight.runtime.text.parsers.reasoning.parser import Beginning
+from inflight.runtime.text.parsers.tool_format import Tool
 from inflight.runtime.text.parsers.tools.registry import find_tool_format
-from inflight.runtime.text.parsers.tools.tool_format import Tool
 from inflight.runtime.text.tokenizer import Tokenizer
 from tests.models.tiny_tokenizers import KINDS
 from tests.unit.runtime.structured.test_reasoning_grammar import walk

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from inflight.runtime.text.parsers.parts import Content, OutputParser, Reasoning, ToolCallArguments, ToolCallStart
-from inflight.runtime.text.parsers.tools.tool_format import Tool
+from inflight.runtime.text.parsers.tool_format import Tool
 
 # What is likeliest to be taken for something else.
 ODD = ['"', "\\", "{", "}", "[", "]", "<tool_call>", "</tool_call>", "<function=f>", "</function>", "<|python_tag|>"]

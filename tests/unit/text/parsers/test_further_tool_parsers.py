@@ -12,8 +12,8 @@ import pytest
 from inflight.runtime.text.parsers.answer import Chain
 from inflight.runtime.text.parsers.reasoning.families import FAMILIES
 from inflight.runtime.text.parsers.reasoning.parser import Beginning
+from inflight.runtime.text.parsers.tool_format import Tool
 from inflight.runtime.text.parsers.tools.registry import find_tool_format, format_of_template
-from inflight.runtime.text.parsers.tools.tool_format import Tool
 from tests.unit.text.parsers.answers import TOOLS, cuts, odd_text, random_call, read, values
 
 pytestmark = pytest.mark.unit
