@@ -12,7 +12,7 @@ import numpy.typing as npt
 from inflight.build.gpu_kernels.prefill_tiles import prefill_tiles
 from inflight.build.gpu_kernels.spec import Variant
 from inflight.build.gpu_kernels.variants import FLOAT8, INT8, PLAIN
-from tests.oracles.gpu_paged_attention import cache_numbers, paged_attention
+from tests.oracles.gpu.paged_attention import cache_numbers, paged_attention
 
 Array: TypeAlias = npt.NDArray[Any]
 Run: TypeAlias = Callable[[str, Variant, Mapping[str, "Array | int"], Mapping[str, int]], None]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.build.gpu_kernels.variants import FLOAT8, INT8
-from tests.oracles.gpu_weight_only import float8_numbers
+from tests.oracles.gpu.weight_only import float8_numbers
 
 Array = npt.NDArray[Any]
 Doubles = npt.NDArray[np.float64]
@@ -60,14 +60,19 @@ def paged_attention(
     return out
 
 
-def rotated_heads(heads: Array, norm: Array | None, cos: Array, sin: Array, *, epsilon: float) -> Doubles:
-    """heads [rows, heads, head_size], normalized when `norm` [head_size] is given, then rotated.
+def rotated_heads(
+    heads: Array, norm: Array | None, cos: Array, sin: Array, *, epsilon: float, norm_last: bool = False
+) -> Doubles:
+    """heads [rows, heads, head_size], normalized when `norm` [head_size] is given, before or after they are rotated.
 
-    cos, sin [rows, head_size / 2]; element i pairs with i + head_size / 2.
+    cos, sin [rows, rotary_size / 2]; element i of the first rotary_size pairs with i + rotary_size / 2.
     """
     x = heads.astype(np.float64)
-    if norm is not None:
-        x = x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + epsilon) * norm.astype(np.float64)
-    low, high = np.split(x, 2, axis=-1)
+    factor = 1 if norm is None else norm.astype(np.float64) / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + epsilon)
+    if not norm_last:
+        x = x * factor
+    half = cos.shape[1]
+    low, high, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
     cosine, sine = cos[:, None].astype(np.float64), sin[:, None].astype(np.float64)
-    return np.concatenate([low * cosine - high * sine, high * cosine + low * sine], axis=-1)
+    turned = np.concatenate([low * cosine - high * sine, high * cosine + low * sine, rest], axis=-1)
+    return np.asarray(turned * factor if norm_last else turned)

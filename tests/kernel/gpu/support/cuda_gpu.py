@@ -17,7 +17,7 @@ from inflight.build.gpu_kernels.spec import Variant
 from inflight.errors import EngineError
 from inflight.runtime.executors.gpu.device import Device
 from inflight.runtime.executors.gpu.kernel import LoadedKernel, load_kernel
-from tests.kernel.gpu.cuda_launch import SPECS
+from tests.kernel.gpu.support.cuda_launch import SPECS
 
 Array = npt.NDArray[Any]
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.build.gpu_kernels.spec import Tuning, Variant
-from tests.kernel.gpu.cuda_launch import SPECS  # noqa: F401  (before a kernel is imported)
-from tests.oracles.gpu_weight_only import float8_numbers, pack_int4, weight_only
+from tests.kernel.gpu.support.cuda_launch import SPECS  # noqa: F401  (before a kernel is imported)
+from tests.oracles.gpu.weight_only import float8_numbers, pack_int4, weight_only
 
 from inflight.build.gpu_kernels.kernels.weight_only import product_variant, workspace  # isort: skip
 
