@@ -183,7 +183,7 @@ def test_a_batch_and_a_stream(runtime: sgl.Runtime) -> None:
 
     async def pieces() -> list[tuple[str, Any]]:
         state = text_qa.run(question="What is 1?", temperature=0, stream=True)
-        return [each async for each in state.text_async_iter("answer", return_meta_data=True)]  # type: ignore[misc]
+        return [each async for each in state.text_async_iter("answer", return_meta_data=True)]
 
     assert "".join(text for text, _ in asyncio.run(pieces())) == states[1]["answer"]
 
