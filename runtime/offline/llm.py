@@ -43,7 +43,8 @@ class LLM:
 
     engine: an engine directory. threads: of the CPU target, None takes every core the process may use. kv_cache: what
     the KV cache may take. scheduler: policies. kv_offload_dir: where blocks that leave the KV cache are kept and found
-    again, also by the next process; kv_offload_bytes: the most that its files take, 4 GiB where it is not given.
+    again, also by the next process; kv_offload_bytes: the most that its files take, 4 GiB where it is not given, or,
+    without a directory, the most memory beside the cache for such blocks.
     An engine without tokenizer files takes and returns token ids only.
     Raises EngineError when the engine cannot be loaded. Close it, or use it as a context manager, to free its memory.
     """

@@ -86,6 +86,8 @@ class _EngineCollector(Collector):
         stats = self._stats()
         if stats is None:
             return
-        for name, value in asdict(stats).items():
+        values = asdict(stats)
+        values |= {f"offload_{name}": value for name, value in (values["offload"] or {}).items()}
+        for name, value in values.items():
             if isinstance(value, (int, float)):
                 yield GaugeMetricFamily(f"inflight_engine_{name}", name.replace("_", " "), value=value)

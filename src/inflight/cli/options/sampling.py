@@ -85,7 +85,8 @@ KvOffloadBytes = Annotated[
         "--kv-offload-bytes",
         "--kv_offload_bytes",
         min=1,
-        help="Most bytes of the files in --kv-offload-dir. Default: 4 GiB.",
+        help="Most bytes of the files in --kv-offload-dir (4 GiB unless given); without that directory: of memory for "
+        "blocks that leave the KV cache.",
         rich_help_panel=_ENGINE,
     ),
 ]
