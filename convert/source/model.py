@@ -16,7 +16,7 @@ from inflight.convert.source.quantized.methods import model_tensors, quantizatio
 from inflight.convert.source.tokenizer_files import TOKENIZER_PATTERNS
 from inflight.errors import ModelError
 from inflight.files.json_file import read_json_object
-from inflight.tensor_file import TensorEntry, TensorFileError, read_header
+from inflight.files.tensor_file import TensorEntry, TensorFileError, read_header
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 CONFIG_PATTERNS = ("config.json", "generation_config.json", MODELOPT_CONFIG, _INDEX, *TOKENIZER_PATTERNS, *PATTERNS)
