@@ -27,3 +27,14 @@ OFFLINE: tuple[Row, ...] = (
     *_OWN,
     *(row for row in ENGINE if not {name.lstrip("-") for name in row.names} & _NAMED),
 )
+
+# Arguments of generate, chat, beam_search, embed and score.
+CALLS: tuple[Row, ...] = (
+    *refused(why.LORA, "lora_request= prompt_adapter_request="),
+    *refused("give SamplingParams(structured_outputs=...).", "guided_options_request="),
+    *refused(why.TRUNCATION, "tokenization_kwargs="),
+    *refused(why.PLUGINS, "pooling_params= score_template="),
+    *noted("models here take text alone.", "mm_processor_kwargs="),
+    *noted("content in parts is joined for templates that take strings.", "chat_template_content_format="),
+    *noted("sequences go on in batches of all prompts.", "concurrency_limit="),
+)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from inflight.migration.offline import OFFLINE
+from inflight.migration.offline import CALLS, OFFLINE
 from inflight.migration.row import Row, honoured, letters, of_gib, refused
 from inflight.migration.sampling import SAMPLING
 from inflight.migration.sglang import LAUNCH_SERVER
@@ -37,6 +37,7 @@ VLLM = Source("vllm serve", "serve", (*SERVE, *ENGINE))
 TGI = Source("text-generation-launcher", "serve", LAUNCHER)
 SGLANG = Source("sglang.launch_server", "serve", LAUNCH_SERVER)
 VLLM_OFFLINE = Source("vllm.LLM", "", OFFLINE)
+VLLM_CALLS = Source("vllm.LLM.generate", "", CALLS)
 VLLM_SAMPLING = Source("vllm.SamplingParams", "", SAMPLING)
 
 # Of two tools that have a name the first one counts, unless the other names of the line are the other's.
@@ -48,6 +49,7 @@ SOURCES: tuple[Source, ...] = (
     Source("convert_checkpoint.py", "convert", CONVERT),
     Source("quantize.py", "convert", QUANTIZE),
     VLLM_OFFLINE,
+    VLLM_CALLS,
     VLLM_SAMPLING,
 )
 
