@@ -28,11 +28,14 @@ def read_keywords(given: Mapping[str, Any], source: Source, own: Collection[str]
 
     What changes nothing is said once in a process. Raises ForeignNameError naming every name that cannot be honoured.
     """
-    found = {name: value for name, value in given.items() if name in own}
+    rows = {name: source.by_name.get(letters(name)) for name in given}
+    # An own name of the same meaning has the values of the other tool, too.
+    plain = {name for name, row in rows.items() if name in own and (row is None or row.verdict != "honoured")}
+    found = {name: given[name] for name in plain}
     problems: list[str] = []
     for name, value in given.items():
-        row = source.by_name.get(letters(name))
-        if name in own:
+        row = rows[name]
+        if name in plain:
             continue
         if row is None:
             problems.append(_unknown(name, source, own))
@@ -40,7 +43,8 @@ def read_keywords(given: Mapping[str, Any], source: Source, own: Collection[str]
             _note(source, name, row.why)
         elif row.verdict == "refused":
             if value and not row.asks_for_nothing(str(value)):
-                problems.append(f"{source.tool.rpartition('.')[2]}({name}={_shown(value)}) is not supported: {row.why}")
+                given = f"{name}={_shown(value)}" if row.fine or value is True else name
+                problems.append(f"{given} of {source.tool.rpartition('.')[2]} is not supported: {row.why}")
         elif value is not None:
             _honour(found, problems, source, row, name, value)
     if problems:

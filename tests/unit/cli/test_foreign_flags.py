@@ -246,6 +246,12 @@ def test_the_variables_of_a_tgi_container_are_read(monkeypatch: pytest.MonkeyPat
     assert (values["max_seq_len"], values["max_num_tokens"], values["quantize"]) == (99, 88, "eetq")
     monkeypatch.setenv("HOSTNAME", __import__("socket").gethostname())
     assert parsed("serve")["host"] == "127.0.0.1"
+    monkeypatch.setenv("ENV", "production")
+    monkeypatch.setenv("API_KEY", "secret")
+    with pytest.raises(ForeignFlagError, match="--api-key is not supported") as caught:
+        typed("serve")
+    assert "secret" not in str(caught.value)
+    monkeypatch.delenv("API_KEY")
     monkeypatch.setenv("NUM_SHARD", "2")
     with pytest.raises(ForeignFlagError, match="--num-shard 2 is not supported"):
         typed("serve")

@@ -81,7 +81,7 @@ def test_all_that_is_wrong_is_said_at_once_and_a_typo_gets_a_guess(engine: Path)
         LLM(engine, enable_lora=True, tensor_parallel_size=2, max_modle_len=5)
     text = str(caught.value)
     assert isinstance(caught.value, InflightError)
-    assert "LLM(enable_lora=True) is not supported: LoRA" in text and "tensor_parallel_size=2" in text
+    assert "enable_lora=True of LLM is not supported: LoRA" in text and "tensor_parallel_size=2" in text
     assert "LLM has no parameter max_modle_len. Did you mean max_model_len?" in text
     with pytest.raises(
         ForeignNameError, match=r"SamplingParams has no parameter temprature\. Did you mean temperature"
@@ -125,6 +125,18 @@ def test_an_engine_is_opened_with_names_that_agree_with_it(engine: Path) -> None
             LLM(engine, **names)  # type: ignore[arg-type]
     with pytest.raises(EngineError, match="needs an engine or a model, once"):
         LLM()
+
+
+def test_a_value_that_a_model_cannot_be_built_with_is_named(tmp_path: Path) -> None:
+    for names, words in (
+        ({"dtype": "float8"}, "dtype 'float8': Input should be"),
+        ({"max_model_len": "long"}, "--max-seq-len: Input should be a valid integer"),
+        ({"quantization": "exl2"}, "quantize exl2 is a format that is not read"),
+        ({"quantization": "frob"}, "quantize frob is no scheme"),
+        ({"dtype": "half", "quantization": "awq"}, "no config.json"),
+    ):
+        with pytest.raises(InflightError, match=words):
+            LLM(tmp_path, **names)  # type: ignore[arg-type]
 
 
 def test_sizes_and_policies_reach_the_engine(engine: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,8 +58,24 @@ class EngineRequest:
         given |= {"quantize": scheme} if (scheme := self._scheme()) else {}
         given |= {"group_size": self.group_size} if self.group_size is not None else {}
         given |= {"dequantize": True} if self.dequantize else {}
-        options = ConvertOptions.model_validate(given)
-        return resolve_engine(self.model, options, make_recipe(target, **self.recipe, **own))
+        with self._named_problems():
+            options = ConvertOptions.model_validate(given)
+            recipe = make_recipe(target, **self.recipe, **own)
+        return resolve_engine(self.model, options, recipe)
+
+    @contextmanager
+    def _named_problems(self) -> Iterator[None]:
+        """What a record of settings refuses becomes an InflightError."""
+        from pydantic import ValidationError
+
+        try:
+            yield
+        except ValidationError as error:
+            found = [
+                f"{self.name_of(str(each['loc'][0] if each['loc'] else ''))} {each['input']!r}: {each['msg']}."
+                for each in error.errors()
+            ]
+            raise InflightError("\n".join(found)) from error
 
     def _scheme(self) -> str | None:
         """The scheme that is made of the model; None: the numbers that it has are kept."""

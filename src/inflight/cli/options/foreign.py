@@ -130,10 +130,12 @@ class FlagReader:
             letters(name).startswith("no-") or any(row.asks_for_nothing(value) for value in values)
         )
         if row.verdict == "noted":
-            reading.note(row.why, name)
+            if not turned_off:
+                reading.note(row.why, name)
         elif row.verdict == "refused":
             if not turned_off and not (values and all(map(row.asks_for_nothing, values))):
-                given = " ".join([name, *values]) if row.takes else name
+                # A value is shown where another one would do: what is given beside other flags may be a secret.
+                given = " ".join([name, *values]) if row.fine else name
                 raise ForeignFlagError(f"{given} is not supported: {row.why}")
         elif not row.takes:
             here = row.here.replace("--no-", "--") if turned_off else row.here

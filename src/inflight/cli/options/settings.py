@@ -86,6 +86,8 @@ def words_of_environment(
     if TGI_MARK not in variables:
         return
     for row in TGI.rows:
+        if row.name == "--env":  # the one flag that is no variable there, and a usual name of another one
+            continue
         variable = letters(row.name).replace("-", "_").upper()
         value = variables.get(variable, "")
         # Containers set HOSTNAME to their own name.
