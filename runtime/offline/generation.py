@@ -108,9 +108,7 @@ class GenerationRunner:
                 return [(output.outputs[0].logprobs or [{}])[0] for output in outputs]
 
             run(searches, next_tokens)
-        return [
-            BeamSearchOutput([self._found(search, place) for place in range(len(search.ended))]) for search in searches
-        ]
+        return [BeamSearchOutput([self._found(beam, params) for beam in search.ended]) for search in searches]
 
     def stats(self) -> CoreStats:
         return self._runner.stats()
