@@ -41,7 +41,7 @@ class BeamSearchParams:
     def __post_init__(self) -> None:
         for name in ("beam_width", "max_tokens"):
             value: Any = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < 1:
+            if not isinstance(value, Integral) or value is True or int(value) < 1:
                 raise RequestError(f"{name} is {value!r}; it must be an integer, at least 1.")
         penalty: Any = self.length_penalty
         if not isinstance(penalty, Real) or not abs(float(penalty)) <= 100:

@@ -30,6 +30,9 @@ Opened = TypeVar("Opened", bound="OpenedEngine")
 class OpenedEngine:
     """The arguments are those of LLM, which says what is done with it."""
 
+    _defaults: dict[str, Any]
+    _tokenizer_files: Path | None
+
     def __init__(
         self,
         model: str | Path | None = None,
@@ -88,8 +91,8 @@ class OpenedEngine:
     ) -> None:
         self.tokenizer = tokenizer
         self.manifest = executor.manifest
-        self._defaults: dict[str, Any] = dict(executor.manifest.generation.sampling_defaults)
-        self._tokenizer_files: Path | None = None
+        self._defaults = dict(executor.manifest.generation.sampling_defaults)
+        self._tokenizer_files = None
         self._generation: GenerationRunner | None = None
         self._pooling: PoolingRunner | None = None
         if executor.manifest.pooling is UNSET:

@@ -107,7 +107,8 @@ def test_chat_with_defaults_and_the_tokenizer(llm: LLM, rng: np.random.Generator
     forms: list[Any] = [{"prompt_token_ids": ids}, [{"prompt_token_ids": ids}], ids]
     answers = [llm.generate(form, greedy)[0] for form in forms]
     answers.append(llm.generate(prompt_token_ids=[ids], sampling_params=greedy)[0])
-    answers.append(llm.generate(None, greedy, [ids])[0])  # type: ignore[arg-type]  # its place in older versions
+    third: Any = [ids]  # its place in older versions
+    answers.append(llm.generate(None, greedy, third)[0])
     answers.append(llm.generate([text], greedy, prompt_token_ids=ids, lora_request=None)[0])
     assert {each.outputs[0].token_ids for each in answers} == {output.outputs[0].token_ids}
     assert answers[-1].prompt == text and same.outputs[0].text

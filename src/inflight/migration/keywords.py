@@ -43,8 +43,8 @@ def read_keywords(given: Mapping[str, Any], source: Source, own: Collection[str]
             _note(source, name, row.why)
         elif row.verdict == "refused":
             if value and not row.asks_for_nothing(str(value)):
-                given = f"{name}={_shown(value)}" if row.fine or value is True else name
-                problems.append(f"{given} of {source.tool.rpartition('.')[2]} is not supported: {row.why}")
+                asked = f"{name}={_shown(value)}" if row.fine or value is True else name
+                problems.append(f"{asked} of {source.tool.rpartition('.')[2]} is not supported: {row.why}")
         elif value is not None:
             _honour(found, problems, source, row, name, value)
     if problems:

@@ -49,6 +49,7 @@ def test_every_name_is_honoured_noted_or_refused(source: Source) -> None:
                     with pytest.raises(ForeignNameError) as caught:
                         read_keywords({keyword(name): "x"}, source, ())
                     assert keyword(name) in str(caught.value) and row.why in str(caught.value)
+                    nothing: Any
                     for nothing in (None, False, 0, "", [], {}, *row.fine):
                         assert read_keywords({keyword(name): nothing}, source, ()) == {}
                 elif row.verdict == "noted":
@@ -122,7 +123,7 @@ def test_an_engine_is_opened_with_names_that_agree_with_it(engine: Path) -> None
         ({"engine": "e"}, "needs an engine or a model, once"),
     ):
         with pytest.raises(InflightError, match=words):
-            LLM(engine, **names)  # type: ignore[arg-type]
+            LLM(engine, **names)
     with pytest.raises(EngineError, match="needs an engine or a model, once"):
         LLM()
 

@@ -135,7 +135,7 @@ def likely_options(asked: str, options: Sequence[Sequence[str]]) -> list[str]:
 
 def _verb(ctx: Any) -> str:
     """The command's name, `bench serve` and the like, however the program was called."""
-    names = []
+    names: list[str] = []
     while ctx.parent is not None:
         names.insert(0, ctx.info_name)
         ctx = ctx.parent
