@@ -21,7 +21,7 @@ from inflight.engine_format.manifest import (
     SourceFacts,
     WorkPlan,
 )
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 _STACK_AXES = 3
 _EMBEDDING, _PROJECTION = "transformer.vocab_embedding.weight", "lm_head.weight"

@@ -36,7 +36,7 @@ from inflight.convert.quantization.scheme import StoredTensor, WeightQuantizatio
 from inflight.convert.source.hf_config import ConfigReading, read_model_config
 from inflight.convert.source.tensor import SourceTensor
 from inflight.errors import ModelError
-from inflight.tensor_file import tensor_bytes
+from inflight.files.tensor_file import tensor_bytes
 
 
 @dataclass(frozen=True, slots=True)

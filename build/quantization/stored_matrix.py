@@ -13,7 +13,7 @@ from inflight.build.network.stored_tensors import stored_tensor
 from inflight.build.passes.rewrite import is_permutation, produced_by
 from inflight.convert.quantization.scheme import WeightQuantization
 from inflight.convert.quantization.schemes import Codebook, RowDtype
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 
 class StoredMatrix(NamedTuple):

@@ -27,7 +27,7 @@ from inflight.convert.quantization.schemes import INPUT_FACTORS
 from inflight.errors import CheckpointError
 from inflight.files import sha256_file
 from inflight.files.json_file import read_json_object
-from inflight.tensor_file import TensorEntry, TensorFileError, map_array, read_header
+from inflight.files.tensor_file import TensorEntry, TensorFileError, map_array, read_header
 
 CONFIG_NAME, LAYERS_NAME = "config.json", "quant_cfg.json"
 TOKENIZER_DIRECTORY = "tokenizer"

@@ -13,7 +13,7 @@ from inflight.convert.families.arranged import PickedRows, Transposed
 from inflight.convert.families.mixtures import Mixture
 from inflight.convert.source.quantized.mxfp4 import Mxfp4Stack
 from inflight.convert.source.tensor import PlainTensor, SourceTensor
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 _LAYER = re.compile(r"(model\.layers\.(\d+)\.)(.+)")
 

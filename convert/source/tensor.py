@@ -17,7 +17,7 @@ from inflight.convert.quantization.codebooks import CODEBOOKS, INTEGER_FACTORS
 from inflight.convert.quantization.schemes import Codebook
 from inflight.convert.source.stored import read_rows
 from inflight.dtypes import numpy_dtype
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 Array = npt.NDArray[Any]
 

@@ -54,6 +54,15 @@ class RequestOutput:
     metrics: RequestMetrics | None = None
     finished: bool = False
 
+    @property
+    def num_cached_tokens(self) -> int | None:
+        """Prompt tokens that the prefix cache had, when finished."""
+        return None if self.metrics is None else self.metrics.cached_tokens
+
+    @property
+    def lora_request(self) -> None:
+        """No adapter is ever applied."""
+
 
 def combined_metrics(metrics: Sequence[RequestMetrics]) -> RequestMetrics:
     """One request's metrics from those of its sequences: first and last times, prompt counts once, sums of the rest."""

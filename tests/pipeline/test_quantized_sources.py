@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 
 from inflight.build.engine import build_engine
 from inflight.build.registry import make_recipe
+from inflight.cli.engines.resolve import resolve_engine
 from inflight.cli.main import build_app
-from inflight.cli.resolve import resolve_engine
 from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
 from inflight.runtime import LLM, SamplingParams

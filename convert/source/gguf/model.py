@@ -12,7 +12,7 @@ from inflight.convert.source.gguf.header import read_gguf_header
 from inflight.convert.source.gguf.names import ROPE_FACTORS, Architecture, hugging_face_names
 from inflight.convert.source.gguf.tensors import GgufTensor, HeadRows, Offset, gguf_tensors
 from inflight.convert.source.gguf.tokenizer import write_gguf_tokenizer
-from inflight.convert.source.hub import ModelLocation
+from inflight.convert.source.location.hub import ModelLocation
 from inflight.convert.source.opened import SourceModel
 from inflight.convert.source.tensor import Seen, SourceTensor
 from inflight.extras import install_hint, needs

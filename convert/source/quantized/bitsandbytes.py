@@ -19,7 +19,7 @@ from inflight.convert.source.quantized.parts import Parts
 from inflight.convert.source.stored import read_all, read_bytes, read_rows
 from inflight.convert.source.tensor import Array, GroupLevels, LevelForm, SourceTensor
 from inflight.dtypes import FLOAT_DTYPES, numpy_dtype
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 _INT8_STEP = np.float32(7.874015718698502e-3)  # 1 / 127, as bitsandbytes spells it
 _STATES = tuple(f"quant_state.bitsandbytes__{kind}" for kind in ("nf4", "fp4"))

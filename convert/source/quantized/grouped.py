@@ -13,7 +13,7 @@ import numpy.typing as npt
 from inflight.convert.source.stored import read_all
 from inflight.convert.source.tensor import Array, GroupLevels, LevelForm, SourceTensor
 from inflight.errors import ModelError
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 Integers = npt.NDArray[np.int32]
 _ROWS = 1024

@@ -20,7 +20,7 @@ from inflight.convert.source.quantized.scaled import FLOAT8, scaled_tensor
 from inflight.convert.source.stored import read_all, read_rows
 from inflight.convert.source.tensor import Array, GroupLevels, SourceTensor
 from inflight.dtypes import FLOAT_DTYPES
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 _ALGORITHMS = (
     "FP8",

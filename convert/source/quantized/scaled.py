@@ -10,7 +10,7 @@ from inflight.convert.source.quantized.parts import Parts
 from inflight.convert.source.stored import read_all, read_rows
 from inflight.convert.source.tensor import Array, GroupLevels, LevelForm, SourceTensor
 from inflight.dtypes import FLOAT_DTYPES, numpy_dtype
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 FLOAT8 = ("float8_e4m3fn", "float8_e5m2")
 

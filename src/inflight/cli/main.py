@@ -80,10 +80,11 @@ def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
     """The application with these verbs; a verb's module is imported only when it is among them."""
     import typer
 
-    from inflight.cli.options.near_misses import Command
+    from inflight.cli.options.near_misses import Command, Group
 
     app = typer.Typer(
         name="inflight",
+        cls=Group,
         help="Compile a language model ahead of time into an engine; serve it with continuous (in-flight) batching.",
         epilog=EPILOG,
         no_args_is_help=True,

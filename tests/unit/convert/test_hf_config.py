@@ -21,7 +21,7 @@ from inflight.convert.plan import make_plan
 from inflight.convert.source.hf_config import ConfigReading, read_model_config
 from inflight.convert.source.tensor import PlainTensor
 from inflight.errors import ModelError
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 from tests.models.hf_files import ARCHITECTURES, tensor_shapes, tiny_config
 from tests.models.ropes import ROPE_KINDS, random_rope
 

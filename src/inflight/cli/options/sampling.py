@@ -153,7 +153,7 @@ def open_llm(
     """The engine that the flags describe; a model is converted and built first, once. `more` goes to LLM. Raises what
     either raises."""
     _begin_to_map(Path(engine).expanduser())
-    from inflight.cli.resolve import resolve_engine
+    from inflight.cli.engines.resolve import resolve_engine
     from inflight.runtime.loading.load import KvCacheBudget
     from inflight.runtime.offline.llm import LLM
 

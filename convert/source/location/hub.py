@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from inflight.convert.source.location.other_kinds import refuse_file
 from inflight.errors import ModelError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -51,6 +52,8 @@ def locate(model: str | Path, revision: str | None, patterns: Sequence[str]) -> 
         if revision is not None:
             raise ModelError(f"--revision {revision} has no meaning for a file ({path}).")
         return ModelLocation(path.stem, path.parent, file=path)
+    if path.is_file():
+        refuse_file(path)
     if isinstance(model, Path) or not _HUB_ID.fullmatch(model):
         raise ModelError(
             f"{model} is not a directory.", "Give the directory of a Hugging Face model, a hub id, or a GGUF file."
