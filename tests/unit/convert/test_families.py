@@ -59,6 +59,8 @@ def test_what_a_config_does_not_say_is_what_transformers_assumes(family: Family)
         sizes |= _TYPES
     if family.model_type in ("gptj", "codegen"):
         sizes["rotary_dim"] = 8
+    if family.model_type == "electra":
+        sizes["embedding_size"] = sizes["hidden_size"]  # narrower ones are refused
     if family.model_type == "deepseek_v2":
         sizes["num_experts_per_tok"] = 3  # without it transformers has no number either
     whole = made(**sizes).to_dict()
@@ -70,7 +72,12 @@ def test_what_a_config_does_not_say_is_what_transformers_assumes(family: Family)
     [
         ("cohere", {"use_qk_norm": True}, "use_qk_norm True is not supported"),
         ("cohere2", {"sliding_window": None, "layer_types": ["full_attention"] * 4}, "sliding_window null"),
-        ("falcon", {"alibi": True}, "alibi True is not supported: attention has no bias that grows"),
+        ("mpt", {"attn_config": {"alibi": False}}, "attn_config.alibi False is not supported: transformers has True"),
+        ("mpt", {"attn_config": {"alibi_bias_max": 16}}, "attn_config.alibi_bias_max 16 is not supported"),
+        ("mpt", {"expansion_ratio": 2}, "expansion_ratio 2 is not supported: transformers has 4"),
+        ("bloom", {"apply_residual_connection_post_layernorm": True}, "apply_residual_connection_post_layernorm True"),
+        ("llama4_text", {"moe_layers": "all"}, "moe_layers must be a list of layers, not 'all'"),
+        ("llama4_text", {"layer_types": ["sliding_attention"] * 4}, "layer_types must have full_attention or chunked"),
         ("phi", {"qk_layernorm": True}, "qk_layernorm True is not supported"),
         ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before False is not supported"),
         ("opt", {"word_embed_proj_dim": 8}, "word_embed_proj_dim 8 is not supported"),
