@@ -26,6 +26,7 @@ def encoder_keys(values: ConfigValues) -> dict[str, Any]:
     """What changes the mathematics of an encoder and is not there."""
     refuse_other_head_size(values)
     values.refuse("is_decoder", "an encoder's tokens see all others")
+    values.refuse("is_encoder_decoder", "there is no second model")
     values.refuse("add_cross_attention", "there is no second model")
     kind = values.raw.get("position_embedding_type", "absolute")
     if kind != "absolute":

@@ -11,19 +11,10 @@ from inflight.convert.families.document import document
 from inflight.convert.families.family import Family
 from inflight.convert.families.table import EVERY_FAMILY, FAMILIES, find_family
 from inflight.convert.source.hf_config import read_model_config
+from tests.models.families.config_sizes import SIZES, sizes_of
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.unit
-
-SIZES = {
-    "vocab_size": 64,
-    "hidden_size": 96,
-    "intermediate_size": 80,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 128,
-}
-_TYPES = {"attention_types": [[["global", "local"], 2]]}
 
 
 def test_the_page_of_the_families_is_that_of_the_table() -> None:
@@ -45,24 +36,7 @@ def _read(family: Family, raw: dict[str, Any]) -> dict[str, Any]:
 )
 def test_what_a_config_does_not_say_is_what_transformers_assumes(family: Family) -> None:
     """Of a config with sizes alone, and the same with everything that transformers' own class writes."""
-    made = CONFIG_MAPPING[family.model_type]
-    theirs = getattr(made, "attribute_map", {}) or {}
-    # A map may also tell old names of a key that is its own.
-    names = {key: theirs[key] for key in SIZES if key in theirs}
-    sizes: dict[str, Any] = {names.get(key, key): value for key, value in SIZES.items()}
-    renamed = {"falcon": "ffn_hidden_size", "opt": "ffn_dim"}.get(family.model_type)
-    if family.model_type in ("gpt2", "gptj", "codegen", "gpt_bigcode"):
-        renamed = "n_inner"
-    if renamed is not None:
-        sizes[renamed] = sizes.pop("intermediate_size")
-    if family.model_type == "gpt_neo":
-        sizes |= _TYPES
-    if family.model_type in ("gptj", "codegen"):
-        sizes["rotary_dim"] = 8
-    if family.model_type == "electra":
-        sizes["embedding_size"] = sizes["hidden_size"]  # narrower ones are refused
-    if family.model_type == "deepseek_v2":
-        sizes["num_experts_per_tok"] = 3  # without it transformers has no number either
+    made, sizes = CONFIG_MAPPING[family.model_type], sizes_of(family)
     whole = made(**sizes).to_dict()
     assert _read(family, sizes) == _read(family, {key: value for key, value in whole.items() if key != "architectures"})
 
