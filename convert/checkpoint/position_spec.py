@@ -46,7 +46,7 @@ class QueryScaleSpec:
 
     def table(self, count: int) -> Array:
         """float64 [count]: that of each position."""
-        return 1 + self.factor * np.log1p((np.arange(count) + self.first) // self.length)
+        return np.asarray(1 + self.factor * np.log1p((np.arange(count) + self.first) // self.length))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,4 +114,4 @@ def _bucket(bias: BucketsSpec, distances: Array) -> Array:
     exact, far = half // 2, np.abs(distances)
     steps = np.log(np.maximum(far, 1).astype(np.float32) / np.float32(exact)) / math.log(bias.furthest / exact)
     logarithmic = exact + (steps.astype(np.float32) * np.float32(half - exact)).astype(np.int64)
-    return (distances > 0) * half + np.where(far < exact, far, np.minimum(logarithmic, half - 1))
+    return np.asarray((distances > 0) * half + np.where(far < exact, far, np.minimum(logarithmic, half - 1)))

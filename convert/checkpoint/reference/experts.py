@@ -43,7 +43,8 @@ def mix_experts(
         tokens, places = np.nonzero(chosen == expert)
         fc_bias, proj_bias = (0, 0) if experts.biases is None else (each[expert] for each in experts.biases)
         met, weighed = rows[tokens], weights[tokens, places, None]
-        met, weighed = (met * weighed, 1.0) if spec.routing == "sigmoid_inputs" else (met, weighed)
+        if spec.routing == "sigmoid_inputs":
+            met, weighed = met * weighed, np.ones_like(weighed)
         up, gate = np.split(met @ experts.fc[expert].astype(x.dtype).T + fc_bias, 2, axis=-1)
         inner = experts.rounded(gated(gate, up), "mlp.proj")
         result[tokens] += weighed * (inner @ experts.proj[expert].astype(x.dtype).T + proj_bias)

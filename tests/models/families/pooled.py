@@ -120,8 +120,8 @@ def _save_dense(directory: Path, size: int, rng: np.random.Generator) -> list[De
             Dense(weight, torch.tensor(rng.standard_normal(outputs)).float() if has_bias else None, activation)
         )
         module = "linear" if activation == "Identity" else "activation"
-        config = {"in_features": size, "out_features": outputs, "bias": has_bias}
-        config |= {"activation_function": f"torch.nn.modules.{module}.{activation}"}
+        function = f"torch.nn.modules.{module}.{activation}"
+        config = {"in_features": size, "out_features": outputs, "bias": has_bias, "activation_function": function}
         (directory / f"{index}_Dense").mkdir()
         write_json(directory / f"{index}_Dense" / "config.json", config)
         tensors = {"linear.weight": weight} | ({} if found[-1].bias is None else {"linear.bias": found[-1].bias})
