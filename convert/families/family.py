@@ -128,8 +128,19 @@ class Family:
         layers = (self.parallel is True, self.own_mlp_norm, self.post_norms, self.full_attention_first, self.latent)
         routed = self.mixture is not None and self.mixture.biased_choice
         attention = (self.qk_norm_width, self.qk_norm_last, self.learned_positions, self.rope_in_windows, self.sinks)
-        attention += (self.qk_norm_bare, self.alibi is not False)
-        return any((*layers, *attention, routed, self.fused, self.interleaved_rope, not self.norm_weight))
+        biased = self.alibi is not False
+        return any(
+            (
+                *layers,
+                *attention,
+                self.qk_norm_bare,
+                biased,
+                routed,
+                self.fused,
+                self.interleaved_rope,
+                not self.norm_weight,
+            )
+        )
 
     def arrangement(self, config: CheckpointConfig) -> dict[str, Rows]:
         """Every module of `names` whose rows are a part of another module, or in another order there. Modules keep

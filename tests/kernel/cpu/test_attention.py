@@ -122,11 +122,9 @@ class Attention:
         heads: dict[str, Any] = self.shape.heads
         caches = (self.reference_keys, self.reference_values)
         places = (step.positions, step.sequence_of_row, step.block_tables)
-        inputs = (*self.norms, *self.tables, *places, *caches)
+        inputs: tuple[Any, ...] = (*self.norms, *self.tables, *places, *caches, self.q_factors)
         size, last = self.shape.rotary_size, self.shape.norm_last
-        q, *_ = rope_cache_write(
-            qkv, *inputs, self.q_factors, **heads, rotary_size=size, epsilon=EPSILON, norm_last=last
-        )
+        q, *_ = rope_cache_write(qkv, *inputs, **heads, rotary_size=size, epsilon=EPSILON, norm_last=last)
         options: dict[str, Any] = {**heads, **self.shape.scores}
         return paged_attention(q, *caches, *places, self.sinks, self.bias, **options)
 

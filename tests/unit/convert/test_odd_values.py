@@ -1,5 +1,5 @@
-"""What a config says is honoured or refused by name: every value that models of transformers read is changed in turn, and
-the reading must change with it, or complain.
+"""What a config says is honoured or refused by name: every value that models of transformers read is changed in turn,
+and the reading must change with it, or complain.
 """
 
 from __future__ import annotations
