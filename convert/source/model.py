@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from inflight.convert.families.arranged import arranged
+from inflight.convert.families.dense_modules import dense_tensors
 from inflight.convert.families.pooled import FILES_KEY
 from inflight.convert.families.sentence_transformers import PATTERNS, read_files
 from inflight.convert.source.gguf.model import open_gguf, read_gguf_config
@@ -34,7 +35,7 @@ CONFIG_PATTERNS = (
     *TOKENIZER_PATTERNS,
     *PATTERNS,
 )
-WEIGHT_PATTERNS = ("model*.safetensors", "*.bin.index.json")
+WEIGHT_PATTERNS = ("model*.safetensors", "*_Dense/model.safetensors", "*.bin.index.json")
 _TO_SAFETENSORS = (
     "Only safetensors are read. Where torch is installed, rewrite the model once:\n"
     '  python -c "from transformers import AutoModelForCausalLM as M; '
@@ -71,6 +72,8 @@ def open_source(model: str | Path, revision: str | None) -> SourceModel:
         location = locate(location.name, location.revision, (*CONFIG_PATTERNS, *WEIGHT_PATTERNS))
     generation = location.directory / "generation_config.json"
     entries = _read_tensors(location.directory)
+    if FILES_KEY in config:
+        entries |= dense_tensors(location.directory, config[FILES_KEY])
     stored = model_tensors(str(location), config, entries)
     return SourceModel(
         location,

@@ -118,7 +118,7 @@ def _task(service: Service) -> dict[str, Any]:
     pooling = service.manifest.pooling
     if not isinstance(pooling, PoolingFacts):
         return {"task": "generate"}
-    size = {"dimensions": pooling.output_size} if pooling.task == "embed" else {}
+    size = {"dimensions": pooling.vector_size} if pooling.task == "embed" else {}
     return {"task": pooling.task, **size}
 
 

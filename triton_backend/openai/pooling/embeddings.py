@@ -24,7 +24,7 @@ def embeddings_router(service: Service) -> APIRouter:
     @router.post("/v1/embeddings")
     async def embeddings(body: EmbeddingBody, request: Request) -> Response:
         service.check_model(body.model)
-        _check_dimensions(body, reader.facts.output_size)
+        _check_dimensions(body, reader.facts.vector_size)
         length = sum(len(each) for each in body.inputs())
         texts = await service.tokenizing(length, lambda: _read(reader, body))
         vectors = await pool_texts(service, request, texts)

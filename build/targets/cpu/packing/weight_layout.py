@@ -239,6 +239,6 @@ _WEIGHT_INPUTS: dict[str, tuple[tuple[Layout, tuple[int, ...]], ...]] = {
         ("expert_floats", (9,)),
         ("floats", (16,)),
     ),
-    "PagedAttention": (("floats", (6,)),),
-    "RopeCacheWrite": (("floats", (1,)), ("floats", (2,)), ("floats", (3,)), ("floats", (4,))),
+    "PagedAttention": (("floats", (6,)), ("floats", (7,))),
+    "RopeCacheWrite": (*(("floats", (place,)) for place in range(1, 5)), ("floats", (10,))),
 }

@@ -11,19 +11,10 @@ from inflight.convert.families.document import document
 from inflight.convert.families.family import Family
 from inflight.convert.families.table import EVERY_FAMILY, FAMILIES, find_family
 from inflight.convert.source.hf_config import read_model_config
+from tests.models.families.config_sizes import SIZES, sizes_of
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.unit
-
-SIZES = {
-    "vocab_size": 64,
-    "hidden_size": 96,
-    "intermediate_size": 80,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 128,
-}
-_TYPES = {"attention_types": [[["global", "local"], 2]]}
 
 
 def test_the_page_of_the_families_is_that_of_the_table() -> None:
@@ -45,22 +36,7 @@ def _read(family: Family, raw: dict[str, Any]) -> dict[str, Any]:
 )
 def test_what_a_config_does_not_say_is_what_transformers_assumes(family: Family) -> None:
     """Of a config with sizes alone, and the same with everything that transformers' own class writes."""
-    made = CONFIG_MAPPING[family.model_type]
-    theirs = getattr(made, "attribute_map", {}) or {}
-    # A map may also tell old names of a key that is its own.
-    names = {key: theirs[key] for key in SIZES if key in theirs}
-    sizes: dict[str, Any] = {names.get(key, key): value for key, value in SIZES.items()}
-    renamed = {"falcon": "ffn_hidden_size", "opt": "ffn_dim"}.get(family.model_type)
-    if family.model_type in ("gpt2", "gptj", "codegen", "gpt_bigcode"):
-        renamed = "n_inner"
-    if renamed is not None:
-        sizes[renamed] = sizes.pop("intermediate_size")
-    if family.model_type == "gpt_neo":
-        sizes |= _TYPES
-    if family.model_type in ("gptj", "codegen"):
-        sizes["rotary_dim"] = 8
-    if family.model_type == "deepseek_v2":
-        sizes["num_experts_per_tok"] = 3  # without it transformers has no number either
+    made, sizes = CONFIG_MAPPING[family.model_type], sizes_of(family)
     whole = made(**sizes).to_dict()
     assert _read(family, sizes) == _read(family, {key: value for key, value in whole.items() if key != "architectures"})
 
@@ -70,7 +46,12 @@ def test_what_a_config_does_not_say_is_what_transformers_assumes(family: Family)
     [
         ("cohere", {"use_qk_norm": True}, "use_qk_norm True is not supported"),
         ("cohere2", {"sliding_window": None, "layer_types": ["full_attention"] * 4}, "sliding_window null"),
-        ("falcon", {"alibi": True}, "alibi True is not supported: attention has no bias that grows"),
+        ("mpt", {"attn_config": {"alibi": False}}, "attn_config.alibi False is not supported: transformers has True"),
+        ("mpt", {"attn_config": {"alibi_bias_max": 16}}, "attn_config.alibi_bias_max 16 is not supported"),
+        ("mpt", {"expansion_ratio": 2}, "expansion_ratio 2 is not supported: transformers has 4"),
+        ("bloom", {"apply_residual_connection_post_layernorm": True}, "apply_residual_connection_post_layernorm True"),
+        ("llama4_text", {"moe_layers": "all"}, "moe_layers must be a list of layers, not 'all'"),
+        ("llama4_text", {"layer_types": ["sliding_attention"] * 4}, "layer_types must have full_attention or chunked"),
         ("phi", {"qk_layernorm": True}, "qk_layernorm True is not supported"),
         ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before False is not supported"),
         ("opt", {"word_embed_proj_dim": 8}, "word_embed_proj_dim 8 is not supported"),
