@@ -133,37 +133,6 @@ def test_rows_are_rounded_as_defined_and_do_not_see_their_company(
         np.testing.assert_array_equal(alone, found[-1:])
 
 
-@LEVELS
-def test_rows_of_bfloat16_are_rounded_once_and_have_no_scale(
-    level: Any, rng: np.random.Generator, tmp_path: Path
-) -> None:
-    width, count = int(rng.integers(1, 500)), int(rng.integers(2, 40))
-    x = _random_rows(rng, count, width)
-    weight, factors = rng.standard_normal((2, width), np.float32)
-    graphs = [
-        operator(
-            kind,
-            [rows("x", width), *given],
-            [rows("y", width, ir.DataType.BFLOAT16), row_scales("y_scale")],
-            {"type": "bfloat16", **more},
-        )
-        for kind, given, more in (
-            ("QuantizeRows", [], {}),
-            ("QuantizeRows", [None, None, None, factors], {}),
-            ("RMSNormQuantize", [weight], {"epsilon": EPSILON}),
-        )
-    ]
-    normed = x / np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=1, keepdims=True) + EPSILON) * weight
-    for kernel, expected in zip(compile_kernels(graphs, level, tmp_path), (x, x * factors, normed), strict=True):
-        y, scale = np.full(x.shape, 7, ml_dtypes.bfloat16), np.full(count, np.nan, np.float32)
-        kernel.run(count, x, *(kernel.packed or [None]), y, scale, threads=2)
-        assert (scale == 1).all()
-        if expected is normed:
-            np.testing.assert_allclose(y.astype(np.float32), expected, rtol=2**-8, atol=1e-30)
-        else:
-            np.testing.assert_array_equal(y, quantize_rows(expected, type="bfloat16")[0])
-
-
 def _rounded(kernel: Kernel, x: Array, threads: int = 1) -> tuple[Array, Array]:
     y, scale = np.full(x.shape, 7, ml_dtypes.bfloat16), np.full(len(x), np.nan, np.float32)
     kernel.run(len(x), x, None, y, scale, threads=threads)
