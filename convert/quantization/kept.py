@@ -106,7 +106,7 @@ def _joined_levels(width: int, known: Sequence[LevelForm]) -> LevelForm | None:
     if codebooks == {None}:
         return LevelForm(max(form.bits for form in known), size, zeros)
     if len(codebooks) == 1:
-        return LevelForm(4, size, zeros, *codebooks)
+        return LevelForm(4, size, zeros, next(iter(codebooks)))
     # Beside levels of other forms, numbers of a codebook stay what they are as integers, if they are some.
     return LevelForm(8, size, zeros) if codebooks - {None} <= INTEGER_FACTORS.keys() else None
 

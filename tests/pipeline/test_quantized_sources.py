@@ -99,10 +99,10 @@ def test_what_other_tools_quantized_builds_and_verifies(tmp_path: Path, model: P
 
 
 # Those that are slow compute with the code of others.
-KEPT = ("int4_groups", "int4_zero_points", "int8_w8a8", "int8_zero_points", "mxfp4", "bitsandbytes_nf4")
-KEPT += ("fp8_blocks", "gptq_desc_act", "int8_sq")
-KEPT_SLOWLY = ("gptq_int8", "bitsandbytes_int8", "int4_awq", "w4a8_awq")
-KEPT_SLOWLY += ("fp8_static", "fp8_dynamic", "fp8", "fp8_rows")
+KEPT = ["int4_groups", "int4_zero_points", "int8_w8a8", "int8_zero_points", "mxfp4", "bitsandbytes_nf4"]
+KEPT += ["fp8_blocks", "gptq_desc_act", "int8_sq"]
+KEPT_SLOWLY = ["gptq_int8", "bitsandbytes_int8", "int4_awq", "w4a8_awq"]
+KEPT_SLOWLY += ["fp8_static", "fp8_dynamic", "fp8", "fp8_rows"]
 
 
 @pytest.mark.parametrize("name", [*KEPT, *(pytest.param(name, marks=pytest.mark.slow) for name in KEPT_SLOWLY)])

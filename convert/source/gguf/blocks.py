@@ -89,8 +89,8 @@ def _two_bits(kind: str, blocks: Bytes) -> tuple[Any, Floats, Floats | None]:
     pairs = blocks[..., first : first + 64].reshape(*rows, 2, 1, 32) >> np.arange(0, 8, 2, dtype=np.uint8)[:, None]
     levels = (pairs & np.uint8(3)).reshape(*rows, 256)
     if kind == "Q2_K":
-        scale, least = blocks[..., :16] & np.uint8(0xF), blocks[..., :16] >> np.uint8(4)
-        return levels, scale * _half(blocks, 80), -(least * _half(blocks, 82))
+        both = blocks[..., :16]
+        return levels, (both & np.uint8(0xF)) * _half(blocks, 80), -((both >> np.uint8(4)) * _half(blocks, 82))
     third = blocks[..., None, :32] >> np.arange(8, dtype=np.uint8)[:, None] & np.uint8(1)
     levels |= third.reshape(*rows, 256) << np.uint8(2)
     low = (blocks[..., None, 96:104] >> np.array([[0], [4]], np.uint8) & np.uint8(0xF)).reshape(*rows, 16)

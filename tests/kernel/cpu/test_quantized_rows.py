@@ -192,9 +192,9 @@ def test_rows_of_bfloat16_are_rounded_once_and_have_no_scale(
             {"type": "bfloat16", **more},
         )
         for kind, given, more in (
-            ("QuantizeRows", [], {}),
-            ("QuantizeRows", [None, None, None, factors], {}),
-            ("RMSNormQuantize", [weight], {"epsilon": EPSILON}),
+            ("QuantizeRows", (), {}),
+            ("QuantizeRows", (None, None, None, factors), {}),
+            ("RMSNormQuantize", (weight,), {"epsilon": EPSILON}),
         )
     ]
     normed = x / np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=1, keepdims=True) + EPSILON) * weight

@@ -220,7 +220,7 @@ def test_factors_that_differ_or_lose_bits_are_dequantized(tmp_path: Path, rng: n
     factors[f"{LAYER}.mlp.gate_proj.pre_quant_scale"] = factors[f"{LAYER}.mlp.up_proj.pre_quant_scale"]
     save_file(tensors | factors, path)
     for dtype, kept in (("float16", ["attention.dense", "mlp.fc", "mlp.gate", "mlp.proj"]), ("bfloat16", [])):
-        convert_model(tmp_path / "model", tmp_path / dtype, ConvertOptions(dtype=dtype))
+        convert_model(tmp_path / "model", tmp_path / dtype, ConvertOptions.model_validate({"dtype": dtype}))
         checkpoint = Checkpoint.open(tmp_path / dtype)
         of_layer = {module: checkpoint.quantization_of(f"transformer.layers.0.{module}") for module in PARTS}
         assert [module for module, each in of_layer.items() if each is not None and each.scaled_inputs] == sorted(kept)
