@@ -40,7 +40,6 @@ def check_schemes(checkpoint: Checkpoint) -> None:
             ((scheme.weights.dtype, scheme.rows.dtype) == _MIXED, "int4 weights with rows of 8-bit floats"),
             (quantization.zero_points, "weights with zero points"),
             (quantization.ordered_inputs, "inputs in an order of their own (desc_act)"),
-            (scheme.weights.dtype == "float8_e4m3fn" != scheme.rows.dtype, "8-bit floats with rows of 16 bits"),
             (quantization.codebook is not None, "weights that are codes of a table"),
         )
         for refused, what in checks:
