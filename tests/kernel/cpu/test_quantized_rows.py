@@ -184,6 +184,11 @@ def test_rows_of_bfloat16_are_rounded_once_and_have_no_scale(
     width, count = int(rng.integers(1, 500)), int(rng.integers(2, 40))
     x = _random_rows(rng, count, width)
     weight, factors = rng.standard_normal((2, width), np.float32)
+    cases: list[tuple[str, list[Array | None], dict[str, float]]] = [
+        ("QuantizeRows", [], {}),
+        ("QuantizeRows", [None, None, None, factors], {}),
+        ("RMSNormQuantize", [weight], {"epsilon": EPSILON}),
+    ]
     graphs = [
         operator(
             kind,
@@ -191,11 +196,7 @@ def test_rows_of_bfloat16_are_rounded_once_and_have_no_scale(
             [rows("y", width, ir.DataType.BFLOAT16), row_scales("y_scale")],
             {"type": "bfloat16", **more},
         )
-        for kind, given, more in (
-            ("QuantizeRows", (), {}),
-            ("QuantizeRows", (None, None, None, factors), {}),
-            ("RMSNormQuantize", (weight,), {"epsilon": EPSILON}),
-        )
+        for kind, given, more in cases
     ]
     normed = x / np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=1, keepdims=True) + EPSILON) * weight
     for kernel, expected in zip(compile_kernels(graphs, level, tmp_path), (x, x * factors, normed), strict=True):
