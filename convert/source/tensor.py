@@ -71,6 +71,8 @@ class GroupLevels:
     offsets: npt.NDArray[np.float32] | None = None
     codebook: Codebook | None = None
 
+    # A scale of a damaged file may be infinite, which the writer names.
+    @np.errstate(invalid="ignore", over="ignore")
     def values(self) -> Array:
         """The numbers, each product rounded once to the type of the scales."""
         values = CODEBOOKS[self.codebook][self.levels] if self.codebook else self.levels.astype(np.float32)
