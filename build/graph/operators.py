@@ -113,7 +113,10 @@ OPERATORS: Mapping[str, Operator] = {
     ),
     "GatherRows": Operator(("x", "rows"), ("y",)),
     "QuantizeRows": Operator(
-        ("x", *_ROUNDING, "factors"), ("y", "y_scale"), {"type": STRING}, optional=frozenset({*_ROUNDING, "factors"})
+        ("x", *_ROUNDING, "factors", "order"),
+        ("y", "y_scale"),
+        {"type": STRING},
+        optional=frozenset({*_ROUNDING, "factors", "order"}),
     ),
     "RMSNormQuantize": Operator(
         ("x", "weight", *_ROUNDING),

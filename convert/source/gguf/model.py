@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from inflight.convert.source.gguf.config import find_architecture, hugging_face_config
-from inflight.convert.source.gguf.header import read_gguf_header
 from inflight.convert.source.gguf.names import ROPE_FACTORS, Architecture, hugging_face_names
+from inflight.convert.source.gguf.parts import read_gguf_parts
 from inflight.convert.source.gguf.tensors import GgufTensor, HeadRows, Offset, gguf_tensors
 from inflight.convert.source.gguf.tokenizer import write_gguf_tokenizer
 from inflight.convert.source.location.hub import ModelLocation
@@ -20,7 +20,7 @@ from inflight.extras import install_hint, needs
 
 @dataclass(frozen=True, slots=True)
 class GgufModel(SourceModel):
-    """One file holds everything; `metadata` is that of its header."""
+    """One file holds everything, or several parts of one; `metadata` is that of the (first) header."""
 
     metadata: Mapping[str, Any]
 
@@ -50,14 +50,15 @@ def open_gguf(location: ModelLocation) -> GgufModel:
     """Open the GGUF file of `location`. Raises ModelError naming what is damaged, missing or not supported,
     MissingModuleError without the gguf package."""
     assert location.file is not None
-    header = read_gguf_header(location.file)
-    architecture = find_architecture(str(location.file), header.metadata)
+    headers = read_gguf_parts(location.file)
+    first = headers[0]
+    architecture = find_architecture(str(first.file), first.metadata)
     with needs(f"A GGUF file ({location.file})", install_hint("gguf")):
-        tensors = gguf_tensors(header)
-    config = hugging_face_config(str(location.file), header.metadata, architecture, tensors)
-    return GgufModel(
-        location, config, {}, _named(tensors, architecture, config), frozenset({location.file}), header.metadata
-    )
+        tensors = {name: tensor for header in headers for name, tensor in gguf_tensors(header).items()}
+    config = hugging_face_config(str(first.file), first.metadata, architecture, tensors)
+    files = frozenset(header.file for header in headers)
+    named = _named(tensors, architecture, config)
+    return GgufModel(replace(location, file=first.file), config, {}, named, files, first.metadata)
 
 
 def _named(

@@ -12,6 +12,8 @@ from inflight.errors import ModelError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _GGUF = ".gguf"
+# One of the parts that llama-gguf-split makes of a file, counted from 1.
+GGUF_PART = re.compile(r"(?P<model>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 _OFFLINE_HINT = "Check the network, or HF_ENDPOINT and HF_HUB_OFFLINE; or give a local directory."
 _ACCESS_HINT = "Check the spelling; for a private or gated model set HF_TOKEN and accept its terms on its page."
 
@@ -51,7 +53,7 @@ def locate(model: str | Path, revision: str | None, patterns: Sequence[str]) -> 
             )
         if revision is not None:
             raise ModelError(f"--revision {revision} has no meaning for a file ({path}).")
-        return ModelLocation(path.stem, path.parent, file=path)
+        return _gguf_file(path)
     if path.is_file():
         refuse_file(path)
     if isinstance(model, Path) or not _HUB_ID.fullmatch(model):
@@ -64,16 +66,24 @@ def locate(model: str | Path, revision: str | None, patterns: Sequence[str]) -> 
 
 
 def _in_directory(path: Path) -> ModelLocation:
-    """A directory is a Hugging Face model, unless all that it has is one GGUF file."""
+    """A directory is a Hugging Face model, unless all that it has is one GGUF file, perhaps in parts."""
     files = [] if (path / "config.json").is_file() else sorted(path.glob(f"*{_GGUF}"))
+    parts = [GGUF_PART.fullmatch(file.name) for file in files]
+    if len({part and (part["model"], part["count"]) for part in parts}) == 1 and parts[0] is not None:
+        files = files[:1]
     if len(files) > 1:
         raise ModelError(
             f"{path} has {len(files)} GGUF files: {', '.join(file.name for file in files[:8])}.",
             "Give the path of one of them.",
         )
     if files:
-        return ModelLocation(files[0].stem, path, file=files[0])
+        return _gguf_file(files[0])
     return ModelLocation(path.resolve().name, path)
+
+
+def _gguf_file(path: Path) -> ModelLocation:
+    part = GGUF_PART.fullmatch(path.name)
+    return ModelLocation(path.stem if part is None else part["model"], path.parent, file=path)
 
 
 def _download(model: str, revision: str | None, patterns: list[str]) -> Path:

@@ -98,7 +98,10 @@ def _check_coverage(path: Path, entries: list[TensorEntry], data_start: int, siz
             raise TensorFileError(f"{path}: tensor {entry.name} does not begin where the one before it ends.", _RENEW)
         expected += entry.nbytes
     if size < expected:
-        raise TensorFileError(f"{path} is truncated: {size} bytes of {expected}.", _RENEW)
+        cut = next(entry.name for entry in entries if entry.offset + entry.nbytes > size)
+        raise TensorFileError(
+            f"{path} is truncated: {size} bytes of {expected}, inside or before tensor {cut}.", _RENEW
+        )
     if size > expected:
         raise TensorFileError(f"{path} has {size - expected} bytes after the last tensor.", _RENEW)
 

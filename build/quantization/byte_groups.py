@@ -1,4 +1,4 @@
-"""int8 with a scale per group of inputs: DequantizeLinear in blocks along axis 1."""
+"""int8 or 8-bit floats with a scale per group of inputs: DequantizeLinear in blocks along axis 1."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from inflight.build.passes.rewrite import integer
 from inflight.build.quantization.stored_matrix import QuantizedMatrix, StoredMatrix, find_transposed, initializer_of
 
 FLOAT = ir.DataType.FLOAT
+_LEVELS = (ir.DataType.INT8, ir.DataType.FLOAT8E4M3FN)
 
 
 def write(builder: GraphBuilder, matrix: StoredMatrix, name: str) -> ir.Value:
@@ -28,5 +29,5 @@ def find(value: ir.Value | None) -> QuantizedMatrix | None:
         return None
     node, levels, scale = found
     size = integer(node, "block_size", 0)
-    grouped = levels.dtype == ir.DataType.INT8 and size > 0 and integer(node, "axis", 1) == 1
+    grouped = levels.dtype in _LEVELS and size > 0 and integer(node, "axis", 1) == 1
     return QuantizedMatrix(levels, scale, size) if grouped and len(shape_of(scale)) == 2 else None
