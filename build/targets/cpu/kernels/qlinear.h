@@ -12,6 +12,10 @@
 #else
 #define MOST_DIGIT_ROWS TILE_ROWS
 #endif
+#if defined(__AMX_INT8__) || defined(__AVX512VNNI__)
+#include "written_tile.h"
+#define WRITES_PANELS /* 8-bit weights are multiplied as fast as 4-bit ones */
+#endif
 
 /* activation(gate) * up of a tile when there is a `gate`, as in linear.h; y is float32. */
 typedef struct {
@@ -25,7 +29,7 @@ typedef struct {
     activation gate; /* NO_ACTIVATION: the product itself */
 } quantized_product;
 
-typedef enum { OF_VECTORS, OF_AMX } tile_kind;
+typedef enum { OF_VECTORS, OF_WRITTEN, OF_AMX } tile_kind;
 
 /* Whether the vectors of a gate and its up are in registers together. */
 INLINE int gates_in_registers(quantized_shape q) { return quantized_vectors(q, TILE_ROWS) % 2 == 0; }
@@ -43,11 +47,13 @@ INLINE void multiply_rows(quantized_product m, tile_kind kind, const panel_piece
     tile_output out = {m.x_scale + row, NULL, NULL, tile[0], PANEL, NO_ACTIVATION};
     if (direct)
         out = (tile_output){m.x_scale + row, bias, residual ? residual + column : NULL, y + column, m.n, m.gate};
+    (void)kind, (void)written;
 #if defined(__AMX_INT8__)
     if (kind == OF_AMX) amx_quantized_tile(m.shape, tokens, x, piece->columns, written, ahead, out);
     else
-#else
-    (void)kind, (void)written;
+#elif defined(WRITES_PANELS)
+    if (kind == OF_WRITTEN) written_tile(m.shape, tokens, x, piece->columns, written, ahead, out);
+    else
 #endif
         quantized_tile(m.shape, tokens, x, piece->columns, ahead, out);
     if (direct) return;
@@ -73,7 +79,7 @@ INLINE look_ahead quantized_look_ahead(quantized_shape q, const panel_piece *pie
 
 #if defined(__AMX_INT8__)
 /* Whether pieces of many rows are multiplied in tiles. */
-INLINE int in_tiles(quantized_shape q) { return !q.codes.digits && (!has_multiples(q) || written_in_tiles(q)); }
+INLINE int in_tiles(quantized_shape q) { return !q.codes.digits && (!has_multiples(q) || can_be_written(q)); }
 
 INLINE void multiply_amx_piece(quantized_product m, const panel_piece *piece, const uint8_t *written,
                                int64_t *configured) {
@@ -98,7 +104,7 @@ typedef struct {
     const void *held;
 } quantized_work;
 
-#if defined(__AMX_INT8__)
+#if defined(WRITES_PANELS)
 #define QUANTIZED_WORK(name, shape)                                                   \
     uint8_t name##_written[written_bytes(shape)] __attribute__((aligned(CACHE_LINE))); \
     quantized_work name = {0, name##_written, NULL}
@@ -106,21 +112,31 @@ typedef struct {
 #define QUANTIZED_WORK(name, shape) quantized_work name = {0, NULL, NULL}
 #endif
 
+#if defined(WRITES_PANELS)
+/* Write the piece's panel out, unless it is there. */
+INLINE void hold_written(quantized_shape q, const panel_piece *piece, uint32_t turned, quantized_work *work) {
+    if (work->held != piece->columns) write_panel(q, work->held = piece->columns, turned, work->written);
+}
+#endif
+
 INLINE void multiply_quantized_piece(quantized_product m, const panel_piece *piece, quantized_work *work) {
+    tile_kind kind = OF_VECTORS;
+    const int64_t tiles = ceil_div(piece->count, tile_tokens(m.shape));
 #if defined(__AMX_INT8__)
     if (piece->count > tile_tokens(m.shape) && in_tiles(m.shape)) {
-        if (has_multiples(m.shape) && work->held != piece->columns)
-            write_panel(m.shape, work->held = piece->columns, work->written);
+        if (has_multiples(m.shape)) hold_written(m.shape, piece, SIGNED_WEIGHTS, work);
         multiply_amx_piece(m, piece, work->written, &work->configured);
         return;
     }
-#else
-    (void)work;
+#elif defined(WRITES_PANELS)
+    if (worth_writing(m.shape, tiles)) {
+        kind = OF_WRITTEN;
+        hold_written(m.shape, piece, 0, work);
+    }
 #endif
-    const int64_t tiles = ceil_div(piece->count, tile_tokens(m.shape));
     for (int64_t i = 0; i < tiles; i++) {
         const int64_t first = piece->count * i / tiles, end = piece->count * (i + 1) / tiles;
-        multiply_rows(m, OF_VECTORS, piece, NULL, piece->first + first, end - first, 0,
+        multiply_rows(m, kind, piece, work->written, piece->first + first, end - first, 0,
                       quantized_look_ahead(m.shape, piece, i, tiles));
     }
 }
