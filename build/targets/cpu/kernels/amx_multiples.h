@@ -8,6 +8,29 @@
 #include "amx_groups.h"
 #include "written_panel.h"
 
+#define SIGNED_WEIGHTS 0x80808080u /* what is turned over in four weights + 128 */
+
+/* The panel as signed bytes, with zeros up to whole blocks of k. */
+INLINE void write_panel(quantized_shape q, const uint8_t *panel, uint8_t *written) {
+    const int64_t groups = ceil_div(q.row.width, q.row.group);
+    uint8_t *line = written;
+    for (int64_t g = 0; g < groups; g++) {
+        const uint8_t *group = panel + g * group_bytes(q), *steps = group + scales_bytes(q);
+        const int64_t lines = ceil_div(group_values(q, g), 4);
+        const group_multiples m = read_multiples(group);
+        UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
+            for (int64_t i = 0; i < lines; i += 2) {
+                const uint8_t *step = steps + i / 2 * STEP_BYTES;
+                uint8_t *to = line + i * LINE_BYTES + v * CACHE_LINE;
+                store_words(to, half_written(&m, v, 0, step) ^ SIGNED_WEIGHTS);
+                if (i + 1 < lines) store_words(to + LINE_BYTES, half_written(&m, v, 1, step) ^ SIGNED_WEIGHTS);
+            }
+        }
+        line += lines * LINE_BYTES;
+    }
+    memset(line, 0, (size_t)(written + written_bytes(q) - line));
+}
+
 /* As quantized_columns of qtile.h, of a panel that is `written`. */
 INLINE void written_columns(quantized_shape q, int wide, int64_t tokens, const int8_t *x, const uint8_t *written,
                             const uint8_t *units, int64_t column, look_ahead *ahead, tile_output out) {

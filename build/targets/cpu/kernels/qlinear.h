@@ -29,14 +29,15 @@ typedef struct {
     activation gate; /* NO_ACTIVATION: the product itself */
 } quantized_product;
 
-typedef enum { OF_VECTORS, OF_WRITTEN, OF_AMX } tile_kind;
+/* OF_WRITTEN and WRITING: of a panel that is written out, or is written by this tile (written_tile.h). */
+typedef enum { OF_VECTORS, OF_WRITTEN, WRITING, OF_AMX } tile_kind;
 
 /* Whether the vectors of a gate and its up are in registers together. */
 INLINE int gates_in_registers(quantized_shape q) { return quantized_vectors(q, TILE_ROWS) % 2 == 0; }
 
 /* A whole panel goes straight to y; of fewer columns the tile is made beside it first, and so is one whose first rows
  * are there `again` (amx.h). (One call for both: tiles are most of what the compiler works on.) */
-INLINE void multiply_rows(quantized_product m, tile_kind kind, const panel_piece *piece, const uint8_t *written,
+INLINE void multiply_rows(quantized_product m, tile_kind kind, const panel_piece *piece, uint8_t *written,
                           int64_t row, int64_t tokens, int64_t again, look_ahead ahead) {
     const int64_t columns = m.gate ? PANEL / 2 : PANEL, column = piece->panel * columns;
     const int direct = !again && column + columns <= m.n && (!m.gate || gates_in_registers(m.shape));
@@ -52,7 +53,8 @@ INLINE void multiply_rows(quantized_product m, tile_kind kind, const panel_piece
     if (kind == OF_AMX) amx_quantized_tile(m.shape, tokens, x, piece->columns, written, ahead, out);
     else
 #elif defined(WRITES_PANELS)
-    if (kind == OF_WRITTEN) written_tile(m.shape, tokens, x, piece->columns, written, ahead, out);
+    if (kind != OF_VECTORS)
+        written_tile(m.shape, kind == OF_WRITTEN, tokens, x, piece->columns, written, ahead, out);
     else
 #endif
         quantized_tile(m.shape, tokens, x, piece->columns, ahead, out);
@@ -81,7 +83,7 @@ INLINE look_ahead quantized_look_ahead(quantized_shape q, const panel_piece *pie
 /* Whether pieces of many rows are multiplied in tiles. */
 INLINE int in_tiles(quantized_shape q) { return !q.codes.digits && (!has_multiples(q) || can_be_written(q)); }
 
-INLINE void multiply_amx_piece(quantized_product m, const panel_piece *piece, const uint8_t *written,
+INLINE void multiply_amx_piece(quantized_product m, const panel_piece *piece, uint8_t *written,
                                int64_t *configured) {
     const int64_t most = AMX_ROWS / m.shape.row.digits, tiles = ceil_div(piece->count, most);
     const int64_t height = amx_height(piece->count, most), rows = height * m.shape.row.digits;
@@ -112,32 +114,27 @@ typedef struct {
 #define QUANTIZED_WORK(name, shape) quantized_work name = {0, NULL, NULL}
 #endif
 
-#if defined(WRITES_PANELS)
-/* Write the piece's panel out, unless it is there. */
-INLINE void hold_written(quantized_shape q, const panel_piece *piece, uint32_t turned, quantized_work *work) {
-    if (work->held != piece->columns) write_panel(q, work->held = piece->columns, turned, work->written);
-}
-#endif
-
 INLINE void multiply_quantized_piece(quantized_product m, const panel_piece *piece, quantized_work *work) {
     tile_kind kind = OF_VECTORS;
     const int64_t tiles = ceil_div(piece->count, tile_tokens(m.shape));
 #if defined(__AMX_INT8__)
     if (piece->count > tile_tokens(m.shape) && in_tiles(m.shape)) {
-        if (has_multiples(m.shape)) hold_written(m.shape, piece, SIGNED_WEIGHTS, work);
+        if (has_multiples(m.shape) && work->held != piece->columns)
+            write_panel(m.shape, work->held = piece->columns, work->written);
         multiply_amx_piece(m, piece, work->written, &work->configured);
         return;
     }
 #elif defined(WRITES_PANELS)
     if (worth_writing(m.shape, tiles)) {
-        kind = OF_WRITTEN;
-        hold_written(m.shape, piece, 0, work);
+        kind = work->held == piece->columns ? OF_WRITTEN : WRITING;
+        work->held = piece->columns;
     }
 #endif
     for (int64_t i = 0; i < tiles; i++) {
         const int64_t first = piece->count * i / tiles, end = piece->count * (i + 1) / tiles;
         multiply_rows(m, kind, piece, work->written, piece->first + first, end - first, 0,
                       quantized_look_ahead(m.shape, piece, i, tiles));
+        if (kind == WRITING) kind = OF_WRITTEN;
     }
 }
 

@@ -7,8 +7,7 @@
 
 /* Longer rows are multiplied as the panel is: a written panel lies on the stack. */
 #define WRITTEN_MOST (1 << 15)
-#define WRITTEN_BLOCK 64 /* values of k; a panel is filled with zeros up to whole blocks */
-#define SIGNED_WEIGHTS 0x80808080u
+#define WRITTEN_BLOCK 64 /* values of k: there is room for whole blocks */
 
 INLINE int can_be_written(quantized_shape q) { return has_multiples(q) && q.row.width <= WRITTEN_MOST; }
 /* Of a panel: a step of four bytes of 64 columns for every four of k, as 8-bit weights have it. */
@@ -16,34 +15,26 @@ INLINE int64_t written_bytes(quantized_shape q) {
     return can_be_written(q) ? round_up(q.row.width, WRITTEN_BLOCK) / 4 * STEP_BYTES : CACHE_LINE;
 }
 
-/* Four levels of 16 columns, 0 to 15 each in a byte, as level times the columns' multiples plus `middle`. Two levels are
- * multiplied together: the multiple, and what is added, lie in both halves of a column, and a result is 0 to 255. */
-INLINE u32x16 times_multiples(u32x16 levels, u16x32 multiples, u16x32 middle) {
-    return (u32x16)((u16x32)levels * multiples + middle);
+/* Of the columns of a group: a weight + 128 is its level times `multiples` plus `middle`, both in either half of a column,
+ * so that levels of neighbours are multiplied together; what they become is 0 to 255. */
+typedef struct {
+    u16x32 multiples[TILE_VECTORS], middle[TILE_VECTORS];
+} group_multiples;
+
+INLINE group_multiples read_multiples(const uint8_t *group) {
+    group_multiples m;
+    UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
+        const u32x16 multiple = (u32x16)load_multiples(group + v * LANES);
+        m.multiples[v] = (u16x32)((multiple & 0xffffu) | multiple << 16);
+        m.middle[v] = (u16x32)((128u - 8u * multiple) * 0x01010101u);
+    }
+    return m;
 }
 
-/* `turned`: what is turned over in four weights, which are w + 128: nothing, or SIGNED_WEIGHTS. */
-INLINE void write_panel(quantized_shape q, const uint8_t *panel, uint32_t turned, uint8_t *written) {
-    const int64_t groups = ceil_div(q.row.width, q.row.group);
-    uint8_t *line = written;
-    for (int64_t g = 0; g < groups; g++) {
-        const uint8_t *group = panel + g * group_bytes(q), *weights = group + scales_bytes(q);
-        const int64_t lines = ceil_div(min_int(q.row.group, q.row.width - g * q.row.group), 4);
-        UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
-            const u32x16 multiple = (u32x16)load_multiples(group + v * LANES);
-            const u16x32 multiples = (u16x32)((multiple & 0xffffu) | multiple << 16);
-            const u16x32 middle = (u16x32)((128u - 8u * multiple) * 0x01010101u);
-            for (int64_t i = 0; i < lines; i += 2) {
-                const u32x16 words = load_words(weights + i / 2 * STEP_BYTES + v * CACHE_LINE);
-                const u32x16 first = words & 0x0f0f0f0fu, second = words >> 4 & 0x0f0f0f0fu;
-                uint8_t *to = line + i * STEP_BYTES + v * CACHE_LINE;
-                store_words(to, times_multiples(first, multiples, middle) ^ turned);
-                if (i + 1 < lines) store_words(to + STEP_BYTES, times_multiples(second, multiples, middle) ^ turned);
-            }
-        }
-        line += lines * STEP_BYTES;
-    }
-    memset(line, 0, (size_t)(written + written_bytes(q) - line));
+/* Vector v of one half of a step of 4-bit weights, the first four values of k or the second, as weights + 128. */
+INLINE u32x16 half_written(const group_multiples *m, int v, int half, const uint8_t *step) {
+    const u32x16 words = load_words(step + v * CACHE_LINE), levels = (half ? words >> 4 : words) & 0x0f0f0f0fu;
+    return (u32x16)((u16x32)levels * m->multiples[v] + m->middle[v]);
 }
 
 #endif
