@@ -75,6 +75,7 @@ class Blocks:
             elif isinstance(part, ToolCallArguments):
                 yield from self._grow(part.text)
             elif isinstance(part, Reasoning):
+                self._blanks = ""
                 if not self._is_open("reasoning"):
                     yield from self._begin("reasoning")
                 yield from self._grow(part.text)

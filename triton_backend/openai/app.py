@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.middleware.cors import CORSMiddleware
 
 from inflight import __version__
 from inflight.engine_format.manifest import PoolingFacts
 from inflight.runtime.text.prompt_characters import most_characters
+from inflight.triton_backend.dialects.anthropic.models import VERSION, model_info, models_page
 from inflight.triton_backend.dialects.routes import ERROR_SHAPES, TRUNCATING, dialect_routers
 from inflight.triton_backend.openai.answers.json_answer import JsonAnswer
 from inflight.triton_backend.openai.chat import chat_router
@@ -92,13 +93,15 @@ def _engine_limits(service: Service) -> EngineLimits:
 def _add_model_routes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models")
     @app.get("/v1/models/")
-    async def models() -> dict[str, Any]:
+    async def models(request: Request) -> dict[str, Any]:
+        if VERSION in request.headers:
+            return models_page(service)
         return {"object": "list", "data": [_model(service)]}
 
     @app.get("/v1/models/{model:path}")
-    async def model(model: str) -> dict[str, Any]:
+    async def model(model: str, request: Request) -> dict[str, Any]:
         service.find_model(model)
-        return _model(service)
+        return model_info(service) if VERSION in request.headers else _model(service)
 
 
 def _add_operations(app: FastAPI, service: Service) -> None:

@@ -187,6 +187,12 @@ def test_bad_input_is_named_in_anthropics_shape(
     assert body["type"] == "error" and body["error"]["type"] == "invalid_request_error"
 
 
+def test_the_model_is_listed(client: Any) -> None:
+    (model,) = client.models.list()
+    assert (model.id, model.type, model.max_input_tokens) == (MODEL, "model", 2047) and model.created_at.year > 2000
+    assert client.models.retrieve(MODEL).to_dict() == model.to_dict()
+
+
 def test_errors_without_a_body_have_the_shape_too(client: Any) -> None:
     with pytest.raises(anthropic.NotFoundError) as refusal:
         client.messages.batches.list()
