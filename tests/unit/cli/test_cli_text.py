@@ -15,8 +15,8 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from inflight.cli.chat import chat
-from inflight.cli.generate import generate
+from inflight.cli.offline.chat import chat
+from inflight.cli.offline.generate import generate
 from inflight.errors import RequestError
 from inflight.runtime import LLM, SamplingParams
 from inflight.sampling_parameters import SAMPLING_PARAMETERS, SamplingParameter
@@ -150,7 +150,7 @@ def test_a_conversation_that_is_too_long_is_reported_and_the_chat_goes_on(tmp_pa
 def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(tmp_path: Path) -> None:
     """In a real terminal: an endless answer is interrupted, then the end of the input ends the program."""
     engine = write_null_engine(tmp_path / "endless", end_tokens=False, max_seq_len=100_000)
-    script = "import typer; from inflight.cli.chat import chat; typer.run(chat)"
+    script = "import typer; from inflight.cli.offline.chat import chat; typer.run(chat)"
     ours, theirs = pty.openpty()
     command = [sys.executable, "-c", script, str(engine), "--max-tokens", "0"]
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
