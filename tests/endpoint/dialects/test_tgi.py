@@ -92,10 +92,8 @@ def test_the_best_of_several(client: InferenceClient, prompt: str) -> None:
     found = client.text_generation(prompt, max_new_tokens=9, do_sample=True, best_of=3, details=True)
     assert found.details is not None and found.details.best_of_sequences is not None
     assert len(found.details.best_of_sequences) == 2
-    means = [
-        sum(token.logprob for token in each.tokens) / len(each.tokens)
-        for each in (found.details, *found.details.best_of_sequences)
-    ]
+    sequences: list[Any] = [found.details, *found.details.best_of_sequences]
+    means = [sum(token.logprob for token in each.tokens) / len(each.tokens) for each in sequences]
     assert means == sorted(means, reverse=True)
 
 
@@ -103,11 +101,12 @@ def test_a_grammar_is_followed(url: str, prompt: str) -> None:
     client = InferenceClient(model=url, timeout=PATIENCE_S)
     schema: dict[str, Any] = {"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"]}
     schema["additionalProperties"] = False
-    for grammar in (
+    grammars: list[Any] = [
         {"type": "json", "value": schema},
         {"type": "json_schema", "value": {"name": "x", "schema": schema}},
-    ):
-        answer: Any = client.text_generation(prompt, max_new_tokens=300, grammar=grammar)  # type: ignore[arg-type]
+    ]
+    for grammar in grammars:
+        answer: Any = client.text_generation(prompt, max_new_tokens=300, grammar=grammar)
         assert isinstance(json.loads(answer)["yes"], bool)
     digits: Any = {"type": "regex", "value": "[0-9]{3}"}
     assert re.fullmatch("[0-9]{3}", client.text_generation(prompt, max_new_tokens=9, grammar=digits))

@@ -64,8 +64,8 @@ def check(
             wrong.append(f"{call.short()}\n  -> {found}")
     assert not wrong, f"{len(wrong)} of {count} with seed {seed}:\n" + "\n".join(wrong[:10])
     for shim in shims:
-        good = Call("POST", "/v1/completions", b'{"prompt": "fox", "max_tokens": 2}')
-        assert run(shim, good)[0] == 200
+        fine = Call("POST", "/v1/completions", b'{"prompt": "fox", "max_tokens": 2}')
+        assert run(shim, fine)[0] == 200
 
 
 def test_mutated_bodies_get_an_answer_or_an_error_of_the_api(embedded_shim: str, triton_shim: str, seed: int) -> None:

@@ -83,7 +83,7 @@ class TextFormat(Body):
 
 
 class Text(Body):
-    format: TextFormat = TextFormat()
+    format: TextFormat = TextFormat.model_validate({})
     verbosity: Literal["low", "medium", "high"] | None = None
 
 

@@ -101,7 +101,7 @@ class GenerateBody(Body):
     """`stream` chooses between the two shapes where the path does not."""
 
     inputs: str
-    parameters: Parameters = Field(default_factory=Parameters)
+    parameters: Parameters = Parameters.model_validate({})
     stream: bool = False
 
 
