@@ -10,7 +10,7 @@ from inflight.convert.checkpoint.pooling import DenseRecord
 from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.names import Names
 from inflight.errors import ModelError
-from inflight.tensor_file import TensorEntry, TensorFileError, read_header
+from inflight.files.tensor_file import TensorEntry, TensorFileError, read_header
 
 DENSE = "Dense"
 _WEIGHTS = "model.safetensors"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inflight.convert.source.gguf.header import GgufHeader, read_gguf_header
-from inflight.convert.source.hub import GGUF_PART
+from inflight.convert.source.location.hub import GGUF_PART
 from inflight.errors import ModelError
 
 _COUNT, _NUMBER, _TENSORS = "split.count", "split.no", "split.tensors.count"

@@ -201,7 +201,8 @@ def test_rows_of_bfloat16_are_rounded_once_and_have_no_scale(
     normed = x / np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=1, keepdims=True) + EPSILON) * weight
     for kernel, expected in zip(compile_kernels(graphs, level, tmp_path), (x, x * factors, normed), strict=True):
         y, scale = np.full(x.shape, 7, ml_dtypes.bfloat16), np.full(count, np.nan, np.float32)
-        kernel.run(count, x, *(kernel.packed or [None]), y, scale, threads=2)
+        weights: list[Any] = list(kernel.packed) or [None]
+        kernel.run(count, x, *weights, y, scale, threads=2)
         assert (scale == 1).all()
         if expected is normed:
             np.testing.assert_allclose(y.astype(np.float32), expected, rtol=2**-8, atol=1e-30)

@@ -54,7 +54,7 @@ def run_batch(
     """
     import asyncio
 
-    from inflight.cli.resolve import resolve_engine
+    from inflight.cli.engines.resolve import resolve_engine
     from inflight.progress import console
     from inflight.runtime.engine.heartbeat import Heartbeat
     from inflight.runtime.loading.engine_directory import read_engine_directory
