@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from inflight.runtime.loading.load import KvCacheBudget
     from inflight.runtime.offline.llm import LLM
     from inflight.runtime.pooling.outputs import EmbeddingRequestOutput, ScoringRequestOutput
-    from inflight.runtime.request.outputs import CompletionOutput, Logprob, RequestOutput
+    from inflight.runtime.request.outputs import CompletionOutput, Logprob, RequestOutput, ToolCall
     from inflight.runtime.sampling.params import SamplingParams
     from inflight.runtime.scheduler.scheduler import SchedulerConfig
     from inflight.runtime.structured.outputs import StructuredOutputs
@@ -25,6 +25,7 @@ __all__ = [
     "SchedulerConfig",
     "ScoringRequestOutput",
     "StructuredOutputs",
+    "ToolCall",
 ]
 
 _HOMES = {
@@ -38,6 +39,7 @@ _HOMES = {
     "SchedulerConfig": "scheduler.scheduler",
     "ScoringRequestOutput": "pooling.outputs",
     "StructuredOutputs": "structured.outputs",
+    "ToolCall": "request.outputs",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -18,15 +18,15 @@ from inflight.runtime.executors.base import Executor, PoolingExecutor
 from inflight.runtime.kv_cache.offload.config import KvOffload
 from inflight.runtime.loading.load import KvCacheBudget, load_engine
 from inflight.runtime.offline.batch_runner import BatchRunner
+from inflight.runtime.offline.chat import ChatMethods, Params
+from inflight.runtime.offline.chat_jobs import Job
 from inflight.runtime.offline.collector import RequestCollector, counted
 from inflight.runtime.request.outputs import RequestOutput
-from inflight.runtime.request.prompts import Prompt, PromptTokens, match_params, read_prompts
+from inflight.runtime.request.prompts import Prompt, match_params, read_prompts
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams, params_over_defaults
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
 from inflight.runtime.structured.compiler import GrammarCompiler
-from inflight.runtime.text.chat.chat_messages import Message, conversations
-from inflight.runtime.text.chat.chat_template import ChatTemplate
 from inflight.runtime.text.tokenizer import TokenIdsOnly, Tokenizer, load_tokenizer
 from inflight.runtime.text.words import with_bad_word_ids
 
@@ -35,10 +35,8 @@ if TYPE_CHECKING:
     from inflight.runtime.offline.pooling import PoolingRunner
     from inflight.runtime.pooling.outputs import EmbeddingRequestOutput, ScoringRequestOutput
 
-Params = SamplingParams | Sequence[SamplingParams]
 
-
-class LLM:
+class LLM(ChatMethods):
     """A loaded engine with its tokenizer.
 
     engine: an engine directory. threads: of the CPU target, None takes every core the process may use. kv_cache: what
@@ -146,67 +144,10 @@ class LLM:
         Returns outputs in the order of the prompts. Raises RequestError, before anything runs, when a prompt or its
         parameters cannot be served. Ctrl-C cancels everything and frees its memory.
         """
-        return self._generate(read_prompts(prompts, self.tokenizer), sampling_params, use_tqdm, stream, priority)
-
-    @overload
-    def chat(
-        self,
-        messages: Sequence[Message] | Sequence[Sequence[Message]],
-        sampling_params: Params | None = None,
-        use_tqdm: bool = True,
-        *,
-        stream: Literal[False] = False,
-        tools: Sequence[dict[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        chat_template: str | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
-    ) -> list[RequestOutput]: ...
-
-    @overload
-    def chat(
-        self,
-        messages: Sequence[Message] | Sequence[Sequence[Message]],
-        sampling_params: Params | None = None,
-        use_tqdm: bool = True,
-        *,
-        stream: Literal[True],
-        tools: Sequence[dict[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        chat_template: str | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
-    ) -> Iterator[RequestOutput]: ...
-
-    def chat(
-        self,
-        messages: Sequence[Message] | Sequence[Sequence[Message]],
-        sampling_params: Params | None = None,
-        use_tqdm: bool = True,
-        *,
-        stream: bool = False,
-        tools: Sequence[dict[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        chat_template: str | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
-    ) -> list[RequestOutput] | Iterator[RequestOutput]:
-        """Answer one conversation or a list of them: `generate` on the prompts that the model's chat template makes.
-
-        messages: dicts with a role and content. tools, chat_template_kwargs: passed to the template. chat_template: a
-        Jinja template to use instead of the model's. Raises RequestError when the model has no template or the
-        template does not accept the messages.
-        """
-        tokenizer = self.tokenizer
-        if chat_template is not None:
-            tokenizer = Tokenizer(tokenizer.backend, tokenizer.special_tokens, ChatTemplate({"default": chat_template}))
-        prompts = []
-        for conversation in conversations(messages):
-            text = tokenizer.render_chat(
-                conversation,
-                tools=tools,
-                add_generation_prompt=add_generation_prompt,
-                **(chat_template_kwargs or {}),
-            )
-            prompts.append(PromptTokens(text, tuple(tokenizer.encode(text, add_special_tokens=False))))
-        return self._generate(prompts, sampling_params, use_tqdm, stream, 0)
+        read = read_prompts(prompts, self.tokenizer)
+        matched = match_params(self._params(sampling_params), len(read))
+        jobs = [(prompt, params, None) for prompt, params in zip(read, matched, strict=True)]
+        return self._run(jobs, use_tqdm, stream, priority)
 
     def embed(
         self,
@@ -267,20 +208,23 @@ class LLM:
             raise RequestError("This engine generates text; it makes no embeddings and no scores.", "Call generate.")
         return self._pooling
 
-    def _generate(
-        self, prompts: list[PromptTokens], params: Params | None, use_tqdm: bool, stream: bool, priority: int
+    def _params(self, given: Params | None) -> Params:
+        return self.default_sampling_params() if given is None else given
+
+    def _run(
+        self, jobs: Sequence[Job], use_tqdm: bool, stream: bool, priority: int = 0
     ) -> list[RequestOutput] | Iterator[RequestOutput]:
         runner = self._generating()
-        matched = match_params(params if params is not None else self.default_sampling_params(), len(prompts))
-        jobs = [self._collector(prompt, each, stream, priority) for prompt, each in zip(prompts, matched, strict=True)]
-        outputs = runner.run(jobs)
+        collectors = [self._collector(job, stream, priority) for job in jobs]
+        outputs = runner.run(collectors)
         if stream:
             return outputs
         with progress_bar("Generating", total=len(jobs), enabled=use_tqdm) as advance:
             finished = {output.request_id: output for output in counted(outputs, advance)}
-        return [finished[job.request.request_id] for job in jobs]
+        return [finished[each.request.request_id] for each in collectors]
 
-    def _collector(self, prompt: PromptTokens, params: SamplingParams, stream: bool, priority: int) -> RequestCollector:
+    def _collector(self, job: Job, stream: bool, priority: int) -> RequestCollector:
+        prompt, params, form = job
         if stream and (params.best_of or params.n) > params.n:
             raise RequestError("best_of above n cannot be streamed: which completions are best is known at the end.")
         for stop in params.stop:
@@ -294,4 +238,4 @@ class LLM:
             end_token_ids=self.manifest.generation.end_token_ids,
             priority=priority,
         )
-        return RequestCollector(request, prompt.text, self.tokenizer, stream)
+        return RequestCollector(request, prompt.text, self.tokenizer, stream, form)

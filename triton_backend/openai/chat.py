@@ -9,14 +9,14 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from inflight.runtime.text.completion import Completion, CompletionDelta
-from inflight.runtime.text.parsers.answer import AnswerParts
+from inflight.runtime.text.parsers.answer import AnswerFormat, AnswerParts
 from inflight.runtime.text.parsers.parts import Part, Reasoning
 from inflight.triton_backend.openai.answers.choice import collect
 from inflight.triton_backend.openai.answers.envelope import Envelope
 from inflight.triton_backend.openai.answers.logprobs import chat_logprobs, prompt_logprobs
 from inflight.triton_backend.openai.answers.message import chat_deltas, chat_message
 from inflight.triton_backend.openai.answers.reasoning import read_reasoning
-from inflight.triton_backend.openai.answers.tools import answer_format, structure_with_tools
+from inflight.triton_backend.openai.answers.tools import structure_with_tools
 from inflight.triton_backend.openai.protocol.chat import ChatBody
 from inflight.triton_backend.openai.protocol.checks import check_chat
 from inflight.triton_backend.openai.protocol.structure import read_structure
@@ -54,7 +54,7 @@ def _prepare(service: Service, body: ChatBody) -> Generation:
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         prompt_logprobs=body.prompt_logprobs,
     )
-    form = answer_format(tool_format, use)
+    form = AnswerFormat() if use is None else use.answer_format(tool_format)
     generation = service.generation(
         prompt,
         params,
