@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from inflight.runtime.offline.beam_search import BeamSearchParams
     from inflight.runtime.offline.llm import LLM
     from inflight.runtime.pooling.outputs import EmbeddingRequestOutput, ScoringRequestOutput
-    from inflight.runtime.request.outputs import CompletionOutput, Logprob, RequestOutput
+    from inflight.runtime.request.outputs import CompletionOutput, Logprob, RequestOutput, ToolCall
     from inflight.runtime.sampling.params import SamplingParams
     from inflight.runtime.scheduler.scheduler import SchedulerConfig
     from inflight.runtime.structured.outputs import StructuredOutputs
@@ -31,6 +31,7 @@ __all__ = [
     "ScoringRequestOutput",
     "StructuredOutputs",
     "StructuredOutputsParams",
+    "ToolCall",
 ]
 
 _HOMES = {
@@ -45,6 +46,7 @@ _HOMES = {
     "SchedulerConfig": "scheduler.scheduler",
     "ScoringRequestOutput": "pooling.outputs",
     "StructuredOutputs": "structured.outputs",
+    "ToolCall": "request.outputs",
 }
 
 # Names of vLLM -> the name here.

@@ -23,17 +23,16 @@ from inflight.runtime.offline.beam_search import (
     check_width,
     run,
 )
+from inflight.runtime.offline.chat_jobs import Job
 from inflight.runtime.offline.collector import RequestCollector, counted
 from inflight.runtime.request.outputs import Logprob, RequestOutput
-from inflight.runtime.request.prompts import PromptTokens, match_params
+from inflight.runtime.request.prompts import PromptTokens
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
 from inflight.runtime.structured.compiler import GrammarCompiler
 from inflight.runtime.text.tokenizer import TokenIdsOnly, Tokenizer
 from inflight.runtime.text.words import with_bad_word_ids
-
-Params = SamplingParams | Sequence[SamplingParams]
 
 
 class GenerationRunner:
@@ -58,29 +57,24 @@ class GenerationRunner:
 
     def generate(
         self,
-        prompts: Sequence[PromptTokens],
-        params: Params,
+        jobs: Sequence[Job],
         use_tqdm: bool,
         stream: bool,
         priority: int | Sequence[int],
     ) -> list[RequestOutput] | Iterator[RequestOutput]:
-        matched = match_params(params, len(prompts))
-        priorities = [priority] * len(prompts) if isinstance(priority, int) else list(priority)
-        if len(priorities) != len(prompts):
+        priorities = [priority] * len(jobs) if isinstance(priority, int) else list(priority)
+        if len(priorities) != len(jobs):
             raise RequestError(
-                f"There are {len(prompts)} prompts but {len(priorities)} priorities.",
+                f"There are {len(jobs)} prompts but {len(priorities)} priorities.",
                 "Give one for all, or one for each.",
             )
-        jobs = [
-            self._collector(prompt, each, stream, first)
-            for prompt, each, first in zip(prompts, matched, priorities, strict=True)
-        ]
-        outputs = self._runner.run(jobs)
+        collectors = [self._collector(job, stream, first) for job, first in zip(jobs, priorities, strict=True)]
+        outputs = self._runner.run(collectors)
         if stream:
             return outputs
         with progress_bar("Generating", total=len(jobs), enabled=use_tqdm) as advance:
             finished = {output.request_id: output for output in counted(outputs, advance)}
-        return [finished[job.request.request_id] for job in jobs]
+        return [finished[each.request.request_id] for each in collectors]
 
     def beam_search(
         self, prompts: Sequence[PromptTokens], params: BeamSearchParams, use_tqdm: bool
@@ -103,7 +97,8 @@ class GenerationRunner:
 
             def next_tokens(sequences: Sequence[tuple[int, ...]], most: int) -> list[dict[int, Logprob]]:
                 asked = SamplingParams(temperature=0, max_tokens=1, logprobs=min(most, self._manifest.model.vocab_size))
-                outputs = self.generate([PromptTokens(None, each) for each in sequences], asked, False, False, 0)
+                jobs: list[Job] = [(PromptTokens(None, each), asked, None) for each in sequences]
+                outputs = self.generate(jobs, False, False, 0)
                 advance(1)
                 return [(output.outputs[0].logprobs or [{}])[0] for output in outputs]
 
@@ -130,7 +125,8 @@ class GenerationRunner:
             stop_reason=beam.ended_by,
         )
 
-    def _collector(self, prompt: PromptTokens, params: SamplingParams, stream: bool, priority: int) -> RequestCollector:
+    def _collector(self, job: Job, stream: bool, priority: int) -> RequestCollector:
+        prompt, params, form = job
         if stream and (params.best_of or params.n) > params.n:
             raise RequestError("best_of above n cannot be streamed: which completions are best is known at the end.")
         for stop in params.stop:
@@ -146,4 +142,4 @@ class GenerationRunner:
             end_token_ids=self._manifest.generation.end_token_ids,
             priority=priority,
         )
-        return RequestCollector(request, prompt.text, self._tokenizer, stream)
+        return RequestCollector(request, prompt.text, self._tokenizer, stream, form)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from inflight.runtime.offline.beam_search import BeamSearchOutput, BeamSearchParams
 from inflight.runtime.offline.calls import at_position, foreign_call, prompts_of
-from inflight.runtime.offline.generation import Params
+from inflight.runtime.offline.chat import ChatMethods, Params
+from inflight.runtime.offline.chat_jobs import Job
 from inflight.runtime.offline.opened import OpenedEngine
 from inflight.runtime.request.outputs import RequestOutput
-from inflight.runtime.request.prompts import Prompt, PromptTokens, read_prompts
-from inflight.runtime.text.chat.chat_messages import Message, conversations
-from inflight.runtime.text.chat.chat_template import ChatTemplate
-from inflight.runtime.text.tokenizer import Tokenizer
+from inflight.runtime.request.prompts import Prompt, match_params, read_prompts
 
 # Not imported where text is generated: NumPy would double the time to open an engine.
 if TYPE_CHECKING:
     from inflight.runtime.pooling.outputs import EmbeddingRequestOutput, ScoringRequestOutput
 
 
-class LLM(OpenedEngine):
+class LLM(OpenedEngine, ChatMethods):
     """A loaded engine with its tokenizer.
 
     model: an engine directory, or a model (directory, hub id, GGUF file), which is converted and built first and kept
@@ -81,7 +79,9 @@ class LLM(OpenedEngine):
         """
         use_tqdm, names = at_position(use_tqdm, names)
         read = read_prompts(prompts_of(prompts, names), self.tokenizer)
-        return self._run(read, sampling_params, use_tqdm, stream, priority or 0)
+        matched = match_params(self._params(sampling_params), len(read))
+        jobs = [(prompt, params, None) for prompt, params in zip(read, matched, strict=True)]
+        return self._run(jobs, use_tqdm, stream, priority or 0)
 
     def beam_search(
         self,
@@ -97,75 +97,6 @@ class LLM(OpenedEngine):
         """
         foreign_call(names)
         return self._generating().beam_search(read_prompts(prompts, self.tokenizer), params, use_tqdm)
-
-    @overload
-    def chat(
-        self,
-        messages: Sequence[Message] | Sequence[Sequence[Message]],
-        sampling_params: Params | None = None,
-        use_tqdm: bool = True,
-        *,
-        stream: Literal[False] = False,
-        tools: Sequence[dict[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        chat_template: str | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
-        **names: Any,
-    ) -> list[RequestOutput]: ...
-
-    @overload
-    def chat(
-        self,
-        messages: Sequence[Message] | Sequence[Sequence[Message]],
-        sampling_params: Params | None = None,
-        use_tqdm: bool = True,
-        *,
-        stream: Literal[True],
-        tools: Sequence[dict[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        chat_template: str | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
-        **names: Any,
-    ) -> Iterator[RequestOutput]: ...
-
-    def chat(
-        self,
-        messages: Sequence[Message] | Sequence[Sequence[Message]],
-        sampling_params: Params | None = None,
-        use_tqdm: bool = True,
-        *,
-        stream: bool = False,
-        tools: Sequence[dict[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        chat_template: str | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
-        **names: Any,
-    ) -> list[RequestOutput] | Iterator[RequestOutput]:
-        """Answer one conversation or a list of them: `generate` on the prompts that the model's chat template makes.
-
-        messages: dicts with a role and content. tools, chat_template_kwargs: passed to the template. chat_template: a
-        Jinja template to use instead of the model's. continue_final_message=True leaves the last message open, and
-        needs add_generation_prompt=False. Raises RequestError when the model has no template or the template does not
-        accept the messages.
-        """
-        variables = dict(chat_template_kwargs or {})
-        for name in ("continue_final_message", "documents"):
-            if name in names:
-                variables[name] = names.pop(name)
-        foreign_call(names)
-        tokenizer = self.tokenizer
-        if chat_template is not None:
-            tokenizer = Tokenizer(tokenizer.backend, tokenizer.special_tokens, ChatTemplate({"default": chat_template}))
-        prompts = []
-        for conversation in conversations(messages):
-            text = tokenizer.render_chat(
-                conversation,
-                tools=tools,
-                add_generation_prompt=add_generation_prompt,
-                **variables,
-            )
-            prompts.append(PromptTokens(text, tuple(tokenizer.encode(text, add_special_tokens=False))))
-        return self._run(prompts, sampling_params, use_tqdm, stream, 0)
 
     def embed(
         self,
@@ -198,13 +129,10 @@ class LLM(OpenedEngine):
         """
         return self._pooling_runner().score(queries, documents, use_tqdm, truncate_prompt_tokens)
 
+    def _params(self, given: Params | None) -> Params:
+        return self.default_sampling_params() if given is None else given
+
     def _run(
-        self,
-        prompts: list[PromptTokens],
-        params: Params | None,
-        use_tqdm: bool,
-        stream: bool,
-        priority: int | Sequence[int],
+        self, jobs: Sequence[Job], use_tqdm: bool, stream: bool, priority: int | Sequence[int] = 0
     ) -> list[RequestOutput] | Iterator[RequestOutput]:
-        params = self.default_sampling_params() if params is None else params
-        return self._generating().generate(prompts, params, use_tqdm, stream, priority)
+        return self._generating().generate(jobs, use_tqdm, stream, priority)

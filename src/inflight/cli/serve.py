@@ -140,7 +140,6 @@ def serve(
         typer.Option(
             "--kv-offloading-size",
             "--swap-space",
-            "--hicache-size",
             min=0,
             help="--kv-offload-bytes in GiB, under the names of vLLM and SGLang.",
             rich_help_panel="Engine",

@@ -16,7 +16,10 @@ _OWN: tuple[Row, ...] = (
     *honoured("task|runner=", "task", "what a model does is in its files; another task is refused"),
     *refused("set the environment variable HF_HUB_CACHE before Python starts.", "download_dir="),
     *refused(why.TEMPLATE + " chat(..., chat_template=...) takes one, too.", "chat_template="),
-    *noted("reasoning stays in the text.", "reasoning_parser= tool_call_parser="),
+    *noted(
+        "chat(...) takes them with each call.",
+        "reasoning_parser= tool_call_parser=",
+    ),
     *noted("answers have no model's name.", "served_model_name="),
     *noted("the environment is read when it is needed.", "fail_on_environ_validation="),
 )

@@ -37,7 +37,7 @@ SAMPLING: tuple[Row, ...] = (
         "truncate_prompt_tokens=",
     ),
     *refused(
-        "a budget of reasoning belongs to chat completions of a server: thinking_token_budget of a request.",
+        "a budget of reasoning belongs to chats: LLM.chat(thinking_token_budget=...), or a request to a server.",
         "thinking_token_budget=",
     ),
     *refused(

@@ -117,7 +117,6 @@ def test_an_engine_is_opened_with_names_that_agree_with_it(engine: Path) -> None
         ({"tokenizer": "other"}, "tokenizer is other"),
         ({"runner": "pooling"}, "task is pooling; this model is made to generate"),
         ({"generation_config": "some/where"}, "generation_config is 'some/where'"),
-        ({"kv_offloading_size": 1}, "kv_offload_dir is not"),
         ({"gpu_memory_utilization": 0.5, "kv_cache": KvCacheBudget(tokens=1024)}, "is given twice"),
         ({"max_model_len": 5, "max_seq_len": 5}, "max_model_len is max_seq_len under another name"),
         ({"engine": "e"}, "needs an engine or a model, once"),

@@ -63,7 +63,7 @@ def test_an_engine_that_cannot_be_opened_lets_others_have_the_directory(engine: 
 def test_sizes_in_gib_are_of_memory_without_a_directory(tmp_path: Path) -> None:
     """They reach the server, which has no use for them where the engine generates no text."""
     engine = write_pooling_engine(tmp_path, "embed")
-    for flag in ("--swap-space", "--kv-offloading-size", "--hicache-size"):
+    for flag in ("--swap-space", "--kv-offloading-size"):
         result = CliRunner().invoke(build_app(["serve"]), ["serve", str(engine), "--embedded", flag, "0.1"])
         assert isinstance(result.exception, InflightError) and "keeps no KV cache" in str(result.exception)
     with LLM(write_null_engine(tmp_path / "null"), kv_offload_bytes=1 << 20) as llm:

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from inflight.runtime.request.validation import total_room
+from inflight.runtime.text.parsers.answer import AnswerFormat
 from inflight.triton_backend.openai.answers.reasoning import read_reasoning
-from inflight.triton_backend.openai.answers.tools import answer_format, structure_with_tools
+from inflight.triton_backend.openai.answers.tools import structure_with_tools
 from inflight.triton_backend.openai.errors import ApiError, blaming
 from inflight.triton_backend.openai.protocol.chat import ChatBody
 from inflight.triton_backend.openai.protocol.completion import CompletionBody
@@ -41,7 +42,7 @@ def prepare_chat(
     )
     if may_shorten and len(prompt) + (params.max_tokens or 0) > total_room(params, service.manifest.limits.max_seq_len):
         params = replace(params, max_tokens=None)
-    form = answer_format(tool_format, use)
+    form = AnswerFormat() if use is None else use.answer_format(tool_format)
     generation = service.generation(
         prompt,
         params,

@@ -147,7 +147,8 @@ def _as_json(output: RequestOutput) -> dict[str, Any]:
 
     values = asdict(output)
     for completion in values["outputs"]:
-        del completion["text_delta"]
+        for name in ("text_delta", "content", "reasoning", "tool_calls"):
+            del completion[name]
     return {name: value for name, value in values.items() if name not in ("request_id", "finished")}
 
 

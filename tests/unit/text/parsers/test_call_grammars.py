@@ -15,11 +15,11 @@ from inflight.errors import RequestError
 from inflight.runtime.executors.null.executor import null_manifest
 from inflight.runtime.structured.compiler import GrammarCompiler
 from inflight.runtime.structured.outputs import MAX_CHARACTERS, StructuredOutputs
+from inflight.runtime.text.chat.tool_schema import as_object_schema
 from inflight.runtime.text.parsers.call_grammar import calls_grammar, calls_or_content_grammar
 from inflight.runtime.text.parsers.tool_format import Tool, ToolFormat
 from inflight.runtime.text.parsers.tools.registry import TOOL_FORMATS, find_tool_format
 from inflight.runtime.text.tokenizer import Tokenizer
-from inflight.triton_backend.openai.protocol.schema import as_object_schema
 from tests.engines.random_schemas import random_schema
 from tests.models.tiny_tokenizers import byte_level
 from tests.unit.text.parsers.answers import read, values
