@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
@@ -101,6 +100,8 @@ def bias_table(bias: PositionBias, scale: float, length: int, stored: Array | No
         distances = np.arange(1 - length, length)
         return BiasTable(stored.astype(np.float32)[_bucket(bias, distances)].T, length - 1)
     if bias.rounded:
+        import ml_dtypes  # an extra, which no --help needs
+
         slopes = np.asarray(bias.slopes, np.float32).astype(ml_dtypes.bfloat16).astype(np.float32)
         products = slopes[:, None] * np.arange(length, dtype=np.float32).astype(ml_dtypes.bfloat16).astype(np.float32)
         return BiasTable(products.astype(ml_dtypes.bfloat16).astype(np.float32) * np.float32(scale), None)

@@ -20,6 +20,7 @@ _OWN: tuple[Row, ...] = (
         "chat(...) takes them with each call.",
         "reasoning_parser= tool_call_parser=",
     ),
+    *noted("preempted requests are computed again; kv_offload_bytes keeps their blocks in memory.", "swap_space="),
     *noted("answers have no model's name.", "served_model_name="),
     *noted("the environment is read when it is needed.", "fail_on_environ_validation="),
 )

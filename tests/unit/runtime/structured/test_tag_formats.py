@@ -86,7 +86,7 @@ def pattern(form: Form, ends: str = "") -> str:
     inner = [pattern(each) for each in form.get("elements", [form["content"]] if "content" in form else [])]
     own: dict[str, Callable[[], str]] = {
         "const_string": lambda: re.escape(form["value"]),
-        "json_schema": lambda: f'(?:"fox"|1){BLANKS}',
+        "json_schema": lambda: f'{BLANKS}(?:"fox"|1){BLANKS}',
         "regex": lambda: form["pattern"],
         "grammar": lambda: "(?:ab|1b)",
         "sequence": lambda: "".join(inner),
