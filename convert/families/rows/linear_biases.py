@@ -108,6 +108,10 @@ def _attention_config(values: ConfigValues) -> dict[str, Any]:
     return {}
 
 
+_BLOOM_RENAMED = tuple(
+    (f"{name}.", f"transformer.{name}.") for name in ("h", "word_embeddings", "word_embeddings_layernorm", "ln_f")
+)
+
 LINEAR_BIASES = (
     Family(
         architecture="BloomForCausalLM",
@@ -124,10 +128,7 @@ LINEAR_BIASES = (
         keys=bloom_keys,
         names=_BLOOM_NAMES,
         fused={_BLOOM_QKV: qkv_by_head},
-        renamed=tuple(
-            (f"{name}.", f"transformer.{name}.")
-            for name in ("h", "word_embeddings", "word_embeddings_layernorm", "ln_f")
-        ),
+        renamed=_BLOOM_RENAMED,
         defaults={"layer_norm_epsilon": 1e-5, "tie_word_embeddings": True},
     ),
     Family(

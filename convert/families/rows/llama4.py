@@ -76,6 +76,15 @@ def llama4_facts(values: ConfigValues) -> dict[str, Any]:
     }
 
 
+_NAMES = {
+    **DECODER_NAMES,
+    "mlp.fc": (f"{_LAYER}gate_proj",),
+    "mlp.gate": (f"{_LAYER}up_proj",),
+    "mlp.proj": (f"{_LAYER}down_proj",),
+    **_EXPERT.modules("feed_forward.router"),
+    **shared_expert("feed_forward.shared_expert"),
+}
+
 LLAMA4 = (
     Family(
         architecture="Llama4ForCausalLM",
@@ -92,14 +101,7 @@ LLAMA4 = (
         facts=llama4_facts,
         decoder=llama4_config,
         mixture=Mixture(_EXPERT.stacks("feed_forward.experts"), transposed=True),
-        names={
-            **DECODER_NAMES,
-            "mlp.fc": (f"{_LAYER}gate_proj",),
-            "mlp.gate": (f"{_LAYER}up_proj",),
-            "mlp.proj": (f"{_LAYER}down_proj",),
-            **_EXPERT.modules("feed_forward.router"),
-            **shared_expert("feed_forward.shared_expert"),
-        },
+        names=_NAMES,
         defaults=_DEFAULTS,
     ),
 )
