@@ -118,7 +118,8 @@ def test_fp8_is_row_by_row_unless_its_other_form_is_asked_for(
         (("--quantize", "int4_wo", "--group-size", 48), "32, 64 or 128"),
         (("--quantize", "int8_wo", "--use-weight-only"), "not both"),
         (("--weight-only-precision", "int4"), "goes with"),
-        (("--quantize", "nvfp4"), "int4_w4a8"),
+        (("--quantize", "int5"), "int4_w4a8"),
+        (("--quantize", "nvfp4"), "Models that have it already keep their numbers"),
     ],
 )
 def test_quantization_flags_that_contradict_themselves_are_refused(
