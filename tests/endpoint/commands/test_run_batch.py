@@ -43,7 +43,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def said(body: Any) -> Any:
-    """What of an answer is not made up anew. How much of a prompt was in the prefix cache depends on who came before."""
+    """What of an answer is not made up anew. What the prefix cache had of a prompt depends on who came before."""
     if "output" in body:
         usage = {name: number for name, number in body["usage"].items() if name != "input_tokens_details"}
         return [part["text"] for item in body["output"] for part in item["content"]], usage
