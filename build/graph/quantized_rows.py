@@ -1,8 +1,10 @@
-"""How rows of a step lie in the workspace of the cpu target."""
+"""How quantized rows lie in the workspace of the cpu target, and how scales are held."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
+
+from inflight.build.graph.values import dtype_of
 
 # One sum of the activations for each group of k; no group is smaller.
 SMALLEST_GROUP = 16
@@ -31,3 +33,8 @@ def row_bytes(width: int, dtype: ir.DataType) -> int:
 
 def _aligned(count: int) -> int:
     return -(-count // _ALIGNMENT) * _ALIGNMENT
+
+
+def are_multiples(scale: ir.Value) -> bool:
+    """True for scales that are int8 multiples of a unit, which is an input of its own."""
+    return bool(dtype_of(scale) == ir.DataType.INT8)

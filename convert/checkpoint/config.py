@@ -82,7 +82,7 @@ class InflightFacts(Record):
     through its own; None: one after the other. `clip_qkv`: queries, keys and values are cut to it. `token_types`: kinds
     of tokens that have an embedding of their own. `attention_chunk` is that of layers of that type. `query_scale`: what
     multiplies queries by their positions. `alibi_bias_max`: the flattest of linear biases is 2 to the power of less
-    this. `relative_buckets` and `furthest_bucket`: of BucketsSpec. `bidirectional`: a decoder's tokens see all others.
+    this. `relative_buckets` and `furthest_bucket`: of BucketsSpec.
     `pooling`: what becomes of hidden states where there are no logits. `quantization` is about all quantized modules
     but those that a record of `module_quantization` names.
     """
@@ -105,7 +105,6 @@ class InflightFacts(Record):
     alibi_bias_max: PositiveNumber | None = None
     relative_buckets: Size | None = None
     furthest_bucket: Size | None = None
-    bidirectional: bool | None = None
     pooling: PoolingRecord | None = None
     quantization: QuantizationRecord | None = None
     module_quantization: tuple[QuantizationRecord, ...] = ()
@@ -256,7 +255,7 @@ class CheckpointConfig(BaseModel):
 
 _LEFT_OUT_OF_BLOCK = (
     *("layer_types", "layers_without_rope", "local_rotary_scaling", "parallel", "clip_qkv"),
-    *("token_types", "attention_chunk", "query_scale", "alibi_bias_max", "bidirectional"),
+    *("token_types", "attention_chunk", "query_scale", "alibi_bias_max"),
     *("relative_buckets", "furthest_bucket", "pooling", "quantization"),
 )
 # Keys of config.json that are not written where they are null.

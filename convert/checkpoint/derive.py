@@ -204,7 +204,7 @@ def _attention(
         norm_last=norms and family.qk_norm_last,
         clip=block.clip_qkv if block else None,
         sinks=family.sinks,
-        causal=not (family.encoder or (block is not None and block.bidirectional)),
+        causal=not family.encoder,
     )
 
 

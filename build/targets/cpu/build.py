@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from inflight.build.graph.precision import module_precision
 from inflight.build.passes.pipeline import lower_for_cpu
 from inflight.build.target import BuildFacts
 from inflight.build.targets.cpu.compiler.compile import code_digest, compile_library
@@ -17,7 +18,6 @@ from inflight.build.targets.cpu.packing.integer_scales import integer_scales
 from inflight.build.targets.cpu.packing.narrow_scales import narrow_scales
 from inflight.build.targets.cpu.packing.pack import pack_weights
 from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
-from inflight.build.targets.cpu.precision import module_precision
 from inflight.build.targets.cpu.recipe import CpuRecipe
 from inflight.convert.checkpoint.cache_factors import cache_factors
 from inflight.convert.checkpoint.directory import Checkpoint

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import onnx_ir as ir
 
 from inflight.build.graph.dtypes import facts_of
+from inflight.build.graph.quantized_rows import are_multiples
 from inflight.build.graph.values import dtype_of, name_of, shape_of
 from inflight.build.targets.cpu.packing.float8_panels import Float8Shape
 from inflight.build.targets.cpu.packing.quantized_panels import QuantizedShape
@@ -148,11 +149,6 @@ def quantized_panels(weight: ir.Value, scale: ir.Value, group_size: int, *, zero
     multiples = are_multiples(scale)
     scale_bytes, coded = 1 if multiples else ELEMENT_BYTES[element_of(scale)], dtype.name == "uint4"
     return QuantizedShape(dtype.bits, width, group, scale_bytes, zeros and not multiples, coded, multiples)
-
-
-def are_multiples(scale: ir.Value) -> bool:
-    """True for scales that are int8 multiples of a unit, which is an input of its own."""
-    return bool(dtype_of(scale) == ir.DataType.INT8)
 
 
 def scale_element(scale: ir.Value) -> ScaleElement:

@@ -8,9 +8,8 @@ import onnx_ir as ir
 
 from inflight.build.graph.dtypes import facts_of, onnx_dtype
 from inflight.build.graph.operators import OPERATORS
-from inflight.build.graph.quantized_rows import FLOAT8_INTEGERS
+from inflight.build.graph.quantized_rows import FLOAT8_INTEGERS, are_multiples
 from inflight.build.graph.values import dtype_of, name_of, shape_of
-from inflight.build.targets.cpu.packing.weight_layout import are_multiples
 from inflight.engine_format.manifest import ModulePrecision
 
 _PRODUCTS = (
