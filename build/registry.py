@@ -134,16 +134,17 @@ def _pooling_targets() -> list[str]:
 
 
 def _flags_of_others(target: str, unknown: set[str]) -> list[str]:
-    """One sentence for each target whose flags were given, and one for fields that no target has."""
+    """One sentence for each set of flags that the same targets have, and one for fields that no target has."""
+    owners = {
+        field: tuple(name for name, other in loadable_targets().items() if field in other.recipe_class().own_fields())
+        for field in sorted(unknown)
+    }
     problems = []
-    for name, other in loadable_targets().items():
-        own = other.recipe_class().own_fields()
-        if unknown & set(own):
-            flags = [flag_name(field) for field in own]
-            they = f"{_listed(flags, 'and')}: they are" if len(flags) > 1 else f"{flags[0]}: it is"
-            problems.append(f"{they} for --target {name}, and this is {target}.")
-            unknown = unknown - set(own)
-    return problems + [f"{flag_name(field)}: no target has it." for field in sorted(unknown)]
+    for names in sorted(set(owners.values()) - {()}):
+        flags = [flag_name(field) for field, those in owners.items() if those == names]
+        they = f"{_listed(flags, 'and')}: they are" if len(flags) > 1 else f"{flags[0]}: it is"
+        problems.append(f"{they} for --target {_listed(names)}, and this is {target}.")
+    return problems + [f"{flag_name(field)}: no target has it." for field, names in owners.items() if not names]
 
 
 def _listed(words: Sequence[str], last: str = "or") -> str:

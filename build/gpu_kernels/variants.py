@@ -6,6 +6,8 @@ from inflight.build.gpu_kernels.spec import Constant, Variant
 
 # The values of `cache_format` in kernels/paged_cache.py.
 PLAIN, FLOAT8, INT8 = 0, 1, 2
+# Of tl.dot.
+_LEAST_INNER = 16
 _FORMATS = {"bf16": PLAIN, "fp16": PLAIN, "fp32": PLAIN, "float8": FLOAT8, "int8": INT8}
 
 
@@ -42,6 +44,11 @@ def attention_variant(
     return Variant({"act": act, "kv": "i8" if _FORMATS[kv] else kv}, constants)
 
 
+def padded_head_of(variant: Variant) -> int:
+    """The head size in registers: a power of two, and at least what a product takes as its inner dimension."""
+    return max(_LEAST_INNER, 1 << (int(variant.constants["head_size"]) - 1).bit_length())
+
+
 def attention_variants(*, decode: bool) -> tuple[Variant, ...]:
     """Llama-3.1-8B with every cache, Qwen2-0.5B, Gemma's caps and windows, a head size that is no power of two."""
     split = 256 if decode else 0
@@ -53,6 +60,7 @@ def attention_variants(*, decode: bool) -> tuple[Variant, ...]:
         attention_variant(8, 4, 256, soft_cap=50.0, window=4096, split_tokens=split),
         attention_variant(8, 4, 256, kv="float8", window=1024, split_tokens=split),
         attention_variant(32, 32, 80, tokens_per_block=16, split_tokens=split),
+        attention_variant(3, 1, 8, split_tokens=split),
         attention_variant(32, 8, 128, kv="fp32", act="fp32", split_tokens=split),
         attention_variant(8, 4, 256, kv="fp32", act="fp32", soft_cap=50.0, window=4096, split_tokens=split),
     )

@@ -11,7 +11,7 @@ import triton.language as tl
 
 from inflight.build.gpu_kernels.kernels.online_softmax import attend, scaled
 from inflight.build.gpu_kernels.spec import Argument, Extent, KernelSpec, Tuning, Variant
-from inflight.build.gpu_kernels.variants import attention_variants
+from inflight.build.gpu_kernels.variants import attention_variants, padded_head_of
 
 
 @triton.jit
@@ -141,7 +141,7 @@ def combine_splits(
 def tune_decode(sm: int, variant: Variant) -> Tuning:
     """Two programs or more fit into the shared memory of every generation, 32 KiB on the way to each."""
     constants = variant.constants
-    padded_head = triton.next_power_of_2(int(constants["head_size"]))
+    padded_head = padded_head_of(variant)
     group = int(constants["num_heads"]) // int(constants["num_kv_heads"])
     wide, single = padded_head > 128, variant.types["act"] == "fp32"
     return Tuning(
@@ -159,7 +159,7 @@ def tune_decode(sm: int, variant: Variant) -> Tuning:
 
 
 def tune_combine(sm: int, variant: Variant) -> Tuning:
-    padded_head = triton.next_power_of_2(int(variant.constants["head_size"]))
+    padded_head = padded_head_of(variant)
     return Tuning(num_warps=4, num_stages=2, constants={"padded_head": padded_head, "chunk": 16})
 
 

@@ -11,7 +11,7 @@ import triton.language as tl
 
 from inflight.build.gpu_kernels.kernels.online_softmax import attend, scaled
 from inflight.build.gpu_kernels.spec import Argument, Extent, KernelSpec, Tuning, Variant
-from inflight.build.gpu_kernels.variants import attention_variants
+from inflight.build.gpu_kernels.variants import attention_variants, padded_head_of
 
 
 @triton.jit
@@ -94,7 +94,7 @@ def paged_prefill(
 def tune(sm: int, variant: Variant) -> Tuning:
     """Tiles as large as registers and shared memory allow; generations 90 and 100 multiply out of shared memory.
     float32, which no tensor core takes as it is, has small ones."""
-    padded_head = triton.next_power_of_2(int(variant.constants["head_size"]))
+    padded_head = padded_head_of(variant)
     large = sm in (90, 100)
     if variant.types["act"] == "fp32":
         block_m, block_n, num_warps, num_stages = 16, 16 if padded_head > 128 else 32, 4, 1

@@ -10,13 +10,14 @@ import onnx_ir as ir
 from inflight.build.gpu_kernels.cache import ArtifactCache
 from inflight.build.gpu_kernels.compile import CompileJob, compile_kernels
 from inflight.build.gpu_kernels.toolchain import triton_version
+from inflight.build.graph.precision import module_precision
 from inflight.build.passes.pipeline import lower_for_cpu
 from inflight.build.target import BuildFacts
-from inflight.build.targets.cpu.precision import module_precision
-from inflight.build.targets.cuda.emitter import EmittedStep, emit, refuse_unknown
+from inflight.build.targets.cuda.emitter import EmittedStep, emit
 from inflight.build.targets.cuda.kv_cache import cache_places
 from inflight.build.targets.cuda.places import Places
 from inflight.build.targets.cuda.recipe import CudaRecipe
+from inflight.build.targets.cuda.supported import refuse_unsupported
 from inflight.build.targets.cuda.weights import FlatWeights
 from inflight.convert.checkpoint.cache_factors import cache_factors
 from inflight.convert.checkpoint.directory import Checkpoint
@@ -54,7 +55,7 @@ def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: CudaRecipe) ->
     factors = cache_factors(checkpoint) if recipe.kv_cache_dtype == "fp8" else ()
     lowered = lower_for_cpu(network, limits, tokens_per_block=tokens_per_block, kv_dtype=kv_dtype, factors=factors)
     graph, weights = lowered.graph, FlatWeights()
-    refuse_unknown(graph)
+    refuse_unsupported(graph)
     caches, block_bytes = cache_places(graph.inputs)
     step = emit(graph, Places(weights, caches), limits, tokens_per_block, generations)
     own = CudaFacts(generations=generations, **_FILES)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from inflight.build.gpu_kernels.spec import KernelSpec, Variant
-from inflight.build.graph.operators import DOMAIN
 from inflight.build.graph.values import name_of
 from inflight.build.passes.plan_memory import OFFSET, WORKSPACE_BYTES
 from inflight.build.targets.cuda.launch_plan import KernelList, PlannedLaunch
@@ -16,7 +15,6 @@ from inflight.build.targets.cuda.operators import attention, products, rows
 from inflight.build.targets.cuda.places import Places
 from inflight.engine_format.cuda_facts import LaunchList
 from inflight.engine_format.manifest import Limits
-from inflight.errors import BuildError
 
 _ROWS: Mapping[str, Callable[[ir.Node, Places], PlannedLaunch]] = {
     "EmbeddingLookup": rows.gather,
@@ -27,7 +25,6 @@ _ROWS: Mapping[str, Callable[[ir.Node, Places], PlannedLaunch]] = {
     "GateWholeRows": rows.function,
 }
 _PRODUCTS = {"Linear": products.linear, "GatedLinear": products.gated_linear}
-_ATTENTION = ("RopeCacheWrite", "PagedAttention")
 
 
 @dataclass(frozen=True)
@@ -41,9 +38,7 @@ class EmittedStep:
 def emit(
     graph: ir.Graph, places: Places, limits: Limits, tokens_per_block: int, generations: Sequence[int]
 ) -> EmittedStep:
-    """`graph` is lowered, its values carry their offsets. Raises BuildError naming everything that no kernel
-    computes."""
-    refuse_unknown(graph)
+    """`graph` is lowered, its values carry their offsets, and `refuse_unsupported` has passed it."""
     kernels = KernelList()
     launches = [
         kernels.launch(name_of(node.outputs[0]), planned)
@@ -60,17 +55,6 @@ def emit(
         split_tokens=attention.SPLIT_TOKENS,
     )
     return EmittedStep(listed, kernels.kernels)
-
-
-def refuse_unknown(graph: ir.Graph) -> None:
-    """Raises BuildError naming every operator that has no kernel, and what known ones have that theirs lack."""
-    known = {*_ROWS, *_PRODUCTS, *_ATTENTION}
-    unknown = {node.op_type for node in graph if node.domain != DOMAIN or node.op_type not in known}
-    unknown |= {problem for node in graph for problem in attention.refusals(node)}
-    if unknown:
-        raise BuildError(
-            f"The cuda target has no kernel for {', '.join(sorted(unknown))}.", "Build it for --target cpu."
-        )
 
 
 def _planned(

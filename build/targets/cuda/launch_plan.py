@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from inflight.build.gpu_kernels.spec import Constant, KernelSpec, Tuning, Variant
+from inflight.build.gpu_kernels.spec import KernelSpec, Variant
 from inflight.engine_format.cuda_facts import Choice, Launch, Operand, Rows
 
 
@@ -42,9 +42,3 @@ class KernelList:
             self._places[key] = len(self.kernels)
             self.kernels.append((spec, variant))
         return self._places[key]
-
-
-def tunings(spec: KernelSpec, variant: Variant, generations: Iterable[int]) -> list[tuple[Tuning, dict[str, Constant]]]:
-    """The tuning for each generation, and all constants with it."""
-    found = [spec.tune(sm, variant) for sm in generations]
-    return [(tuning, spec.constants(variant, tuning)) for tuning in found]

@@ -15,8 +15,11 @@ import pytest
 import torch
 
 from inflight.build.engine import build_engine
+from inflight.build.graph.operators import OPERATORS
 from inflight.build.registry import make_recipe
+from inflight.build.targets.cuda.supported import TAKEN
 from inflight.convert.api import convert_model
+from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
 from inflight.engine_format.cuda_facts import LaunchList
 from inflight.errors import BuildError, EngineError
@@ -25,8 +28,10 @@ from inflight.runtime.executors.cuda.executor import CudaExecutor
 from inflight.runtime.loading.load import KvCacheBudget, load_engine
 from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch
 from tests.conftest import SEED_VARIABLE
+from tests.models.families.further_families import FURTHER
+from tests.models.families.mixtures import MIXTURES
 from tests.models.random_models import random_shape, save_random_model
-from tests.network.support import Case, make_case
+from tests.network.support import ALL_FAMILIES, Case, make_case
 
 pytest.importorskip("triton", reason="pip install 'inflight-llm[cuda-compile]'")
 from tests.oracles.gpu.interpreted_launches import open_interpreted
@@ -165,10 +170,44 @@ def test_flags_that_no_kernel_is_for_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("family", "message"), [("qwen3_moe", "no kernel for Experts"), ("gpt_oss", "attention sinks")]
+    ("family", "message"),
+    [
+        ("qwen3_moe", "no kernel for Experts"),
+        ("gpt_oss", "PagedAttention with sinks"),
+        ("bloom", "PagedAttention with bias"),
+        ("deepseek_v2", "LatentCacheWrite"),
+    ],
 )
 def test_what_has_no_kernel_is_named(tmp_path: Path, family: str, message: str, rng: np.random.Generator) -> None:
     save_random_model(tmp_path / "model", random_shape(rng, family), 1, torch.float32)
     convert_model(tmp_path / "model", tmp_path / "checkpoint", ConvertOptions())
     with pytest.raises(BuildError, match=message):
         build_engine(tmp_path / "checkpoint", tmp_path / "engine", make_recipe(target="cuda", **LIMITS))
+
+
+def test_what_is_taken_are_inputs_and_attributes_of_the_operators() -> None:
+    for name, taken in TAKEN.items():
+        operator = OPERATORS[name]
+        assert set(taken.inputs) <= set(operator.inputs), name
+        assert {*taken.attributes, *taken.only} == set(operator.attributes), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [*ALL_FAMILIES, *FURTHER, *MIXTURES])
+def test_every_family_is_right_or_refused_by_name(tmp_path: Path, family: str, rng: np.random.Generator) -> None:
+    """Nothing of the mathematics is left out without a word."""
+    shape = random_shape(rng, family)
+    save_random_model(tmp_path / "model", shape, int(rng.integers(1 << 30)), torch.float32)
+    convert_model(tmp_path / "model", tmp_path / "checkpoint", ConvertOptions())
+    recipe = {**LIMITS, "max_num_tokens": 16, "max_logit_rows": 16, "max_seq_len": 32}
+    try:
+        build_engine(tmp_path / "checkpoint", tmp_path / "engine", make_recipe(target="cuda", **recipe))
+    except BuildError as error:
+        assert "no kernel for" in str(error)
+        pytest.skip(str(error))
+    build_engine(tmp_path / "checkpoint", tmp_path / "reference", make_recipe(target="reference", **recipe))
+    vocabulary = Checkpoint.open(tmp_path / "checkpoint").config.vocab_size
+    tokens = [int(token) for token in rng.integers(vocabulary, size=14)]
+    executors = open_interpreted(tmp_path / "engine", 4), load_engine(tmp_path / "reference")
+    ours, theirs = (logits(each, chunk(0, tokens, [1], prompt=9)) for each in executors)
+    assert np.abs(ours - theirs).max() <= 1e-4 * np.abs(theirs).max()

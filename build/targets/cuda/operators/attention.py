@@ -28,14 +28,6 @@ _STRIDE = Operand(place="size", name="block_table_stride")
 _HEADS = ("num_heads", "num_kv_heads", "head_size")
 
 
-def refusals(node: ir.Node) -> list[str]:
-    """What attention of this node has and no kernel takes, in words."""
-    if node.op_type != "PagedAttention":
-        return []
-    found = ["attention sinks"] if input_of(node, 6) is not None else []
-    return found if node.attributes["causal"].as_int() else [*found, "attention without a causal mask"]
-
-
 def generated_rows(limits: Limits) -> int:
     """As many generated tokens as scratch memory is for: a step seldom has more of them than sequences. Addresses of
     rows that are a multiple of this keep the alignment that kernels rely on."""

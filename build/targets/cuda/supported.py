@@ -1,0 +1,76 @@
+"""What the kernels of the target take of each operator (build/graph/operators.py): inputs and attributes, by name.
+
+What is not listed is refused, so that an input or attribute that an operator gets one day is not left out of the
+mathematics without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from inflight.build.graph.operators import DOMAIN, OPERATORS
+from inflight.errors import BuildError
+
+
+@dataclass(frozen=True)
+class Taken:
+    """`only`: attributes that may have one value alone."""
+
+    inputs: tuple[str, ...]
+    attributes: tuple[str, ...] = ()
+    only: Mapping[str, int] = field(default_factory=dict)
+
+
+_HEADS = ("num_heads", "num_kv_heads", "head_size", "key_factor", "value_factor")
+_PAGING = ("positions", "sequence_of_row", "block_tables")
+TAKEN: Mapping[str, Taken] = {
+    "EmbeddingLookup": Taken(("token_ids", "weight"), ("scale",)),
+    "GatherRows": Taken(("x", "rows")),
+    "RMSNorm": Taken(("x", "weight", "residual"), ("epsilon",)),
+    "LayerNorm": Taken(("x", "weight", "bias"), ("epsilon",)),
+    "Activation": Taken(("x",), ("activation",)),
+    "RoundRows": Taken(("x",)),
+    "Scale": Taken(("x",), ("factor",)),
+    "SoftCap": Taken(("x",), ("cap",)),
+    "ClipRows": Taken(("x",), ("low", "high")),
+    "AddRows": Taken(("x", "residual"), ("factor",)),
+    "Gate": Taken(("gate_rows", "up_rows"), ("activation",)),
+    "GateWholeRows": Taken(("x", "gates")),
+    "Linear": Taken(("x", "weight", "bias", "residual")),
+    "GatedLinear": Taken(("x", "gate", "up", "gate_bias", "up_bias"), ("activation",)),
+    "RopeCacheWrite": Taken(
+        ("qkv", "q_norm", "k_norm", "cos", "sin", *_PAGING, "key_cache", "value_cache"),
+        (*_HEADS, "rotary_size", "epsilon", "norm_last"),
+    ),
+    # bias_origin is of a bias, which is not taken.
+    "PagedAttention": Taken(
+        ("q", "key_cache", "value_cache", *_PAGING),
+        (*_HEADS, "scale", "softcap", "window", "bias_origin"),
+        {"causal": 1, "chunk": 0},
+    ),
+}
+
+
+def refuse_unsupported(graph: ir.Graph) -> None:
+    """Raises BuildError naming every operator that has no kernel, and what others have that theirs do not take."""
+    found = {problem for node in graph for problem in _problems(node)}
+    if found:
+        raise BuildError(f"The cuda target has no kernel for {', '.join(sorted(found))}.", "Build it for --target cpu.")
+
+
+def _problems(node: ir.Node) -> Iterator[str]:
+    taken = TAKEN.get(node.op_type) if node.domain == DOMAIN else None
+    if taken is None:
+        yield node.op_type
+        return
+    for name, value in zip(OPERATORS[node.op_type].inputs, node.inputs, strict=False):
+        if value is not None and name not in taken.inputs:
+            yield f"{node.op_type} with {name}"
+    for name, attribute in node.attributes.items():
+        if name in taken.only and attribute.as_int() != taken.only[name]:
+            yield f"{node.op_type} with {name} {attribute.as_int()}"
+        elif name not in taken.only and name not in taken.attributes:
+            yield f"{node.op_type} with {name}"
