@@ -11,6 +11,7 @@ from pathlib import Path
 import inflight
 from inflight.accuracy.record import ACCURACY_NAME, FoundRecord, encode_record
 from inflight.accuracy.requirement import Requirement, check_requirements
+from inflight.build.dense import write_dense
 from inflight.build.facts import generation_facts, model_facts, pooling_facts, source_facts, work_plan
 from inflight.build.network.network import build_network
 from inflight.build.recipe import BuildRecipe
@@ -91,6 +92,7 @@ def write_engine(build: PlannedBuild, output: Path, *, overwrite: bool = False) 
         with progress_bar("Packing weights", build.plan.target.memory.weights_bytes) as advance:
             build.target.write(scratch, advance)
         build.source.write_tokenizer(scratch / TOKENIZER_DIRECTORY)
+        build.source.write_pooling(scratch)
         if (scratch / TOKENIZER_DIRECTORY).is_dir():
             index_vocabulary(scratch / TOKENIZER_DIRECTORY)
         manifest = _manifest(build, _file_facts(scratch))
@@ -131,6 +133,7 @@ def plan_build(checkpoint_dir: Path, recipe: BuildRecipe) -> PlannedBuild:
         source=source_facts(checkpoint),
         accuracy=checkpoint.accuracy(build.facts.kv_cache.dtype),
         write_tokenizer=lambda folder: _copy_tokenizer(checkpoint, folder),
+        write_pooling=lambda folder: write_dense(checkpoint, folder),
     )
     return PlannedBuild(str(checkpoint.directory), source, _plan(source, build), build, tools=_GRAPH_PACKAGES)
 

@@ -7,12 +7,15 @@ from typing import cast
 
 from msgspec import UNSET, UnsetType
 
+from inflight.build.dense import DENSE_FILE
 from inflight.build.target import BuildFacts
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.checkpoint.layout import TABLES, module_path
 from inflight.convert.checkpoint.model_spec import ModelSpec, layer_list
+from inflight.convert.checkpoint.position_spec import Sight
 from inflight.convert.quantization.schemes import SCALE_SUFFIXES, ZERO_POINT
 from inflight.engine_format.manifest import (
+    DenseFacts,
     Dtype,
     GenerationFacts,
     LayerKind,
@@ -21,7 +24,7 @@ from inflight.engine_format.manifest import (
     SourceFacts,
     WorkPlan,
 )
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 _STACK_AXES = 3
 _EMBEDDING, _PROJECTION = "transformer.vocab_embedding.weight", "lm_head.weight"
@@ -31,7 +34,7 @@ _TABLES = tuple(f"transformer.{module}.weight" for module in TABLES[1:])
 
 def model_facts(checkpoint: Checkpoint) -> ModelFacts:
     config, spec = checkpoint.config, checkpoint.spec
-    first, windows, kinds = spec.layers[0], spec.windows, _layer_kinds(spec)
+    first, sights, kinds = spec.layers[0], spec.sights, _layer_kinds(spec)
     return ModelFacts(
         architecture=config.architecture,
         dtype=cast(Dtype, config.dtype),  # opening the checkpoint refused others
@@ -44,7 +47,7 @@ def model_facts(checkpoint: Checkpoint) -> ModelFacts:
         head_size=first.attention.head_size,
         latent_size=UNSET if first.attention.latent is None else first.attention.cached_elements,
         max_position_embeddings=spec.max_positions or 0,
-        sliding_window=windows[0] if len(windows) == 1 else None,
+        sliding_window=sights[0].window if len(sights) == 1 else None,
         layer_kinds=kinds if len(kinds) > 1 else UNSET,
         tie_word_embeddings=checkpoint.ties_embeddings,
         num_parameters=num_parameters(checkpoint),
@@ -53,14 +56,19 @@ def model_facts(checkpoint: Checkpoint) -> ModelFacts:
 
 
 def _layer_kinds(spec: ModelSpec) -> tuple[LayerKind, ...]:
-    """A kind for each window and rotary base, in the order in which the layers first have them."""
-    members: dict[tuple[int | None, float | None], list[int]] = {}
+    """A kind for each window, chunk and rotary base, in the order in which the layers first have them."""
+    members: dict[tuple[Sight, float | None], list[int]] = {}
     for index, layer in enumerate(spec.layers):
         rope = layer.attention.rope
-        members.setdefault((layer.attention.window, None if rope is None else rope.base), []).append(index)
+        members.setdefault((layer.attention.sight, None if rope is None else rope.base), []).append(index)
     return tuple(
-        LayerKind(layers=layer_list(layers), sliding_window=window, rotary_base=base)
-        for (window, base), layers in members.items()
+        LayerKind(
+            layers=layer_list(layers),
+            sliding_window=sight.window,
+            attention_chunk=UNSET if sight.chunk is None else sight.chunk,
+            rotary_base=base,
+        )
+        for (sight, base), layers in members.items()
     )
 
 
@@ -130,6 +138,8 @@ def pooling_facts(checkpoint: Checkpoint) -> PoolingFacts | UnsetType:
         activation=pooling.activation,
         prompts=pooling.prompts,
         default_prompt=pooling.default_prompt,
+        dense=tuple(DenseFacts(size=each.outputs, activation=each.activation) for each in pooling.dense),
+        dense_file=DENSE_FILE if pooling.dense else None,
     )
 
 

@@ -21,6 +21,12 @@ def _cpu() -> AnyTarget[Any]:
     return TARGET
 
 
+def _cuda() -> AnyTarget[Any]:
+    from inflight.build.targets.cuda.target import TARGET
+
+    return TARGET
+
+
 def _reference() -> AnyTarget[Any]:
     from inflight.build.targets.reference.target import TARGET
 
@@ -41,6 +47,7 @@ def _transformers() -> AnyTarget[Any]:
 
 _OWN: Mapping[str, Callable[[], AnyTarget[Any]]] = {
     "cpu": _cpu,
+    "cuda": _cuda,
     "reference": _reference,
     "tensorrt": _tensorrt,
     "transformers": _transformers,

@@ -97,6 +97,7 @@ class EngineSource:
     source: SourceFacts
     accuracy: FoundRecord
     write_tokenizer: Callable[[Path], None]
+    write_pooling: Callable[[Path], None] = lambda _: None
     pooling: PoolingFacts | UnsetType = UNSET
 
 

@@ -36,7 +36,7 @@ from inflight.convert.quantization.scheme import StoredTensor, WeightQuantizatio
 from inflight.convert.source.hf_config import ConfigReading, read_model_config
 from inflight.convert.source.tensor import SourceTensor
 from inflight.errors import ModelError
-from inflight.tensor_file import tensor_bytes
+from inflight.files.tensor_file import tensor_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,9 @@ def make_plan(
         modules, plain, stacks = _matrices(config, reading)
         chosen = choose_schemes(options, modules, stacks)
         everything: Chosen = {**chosen, **dict.fromkeys(plain)}
-        quantization = _kept(account, config, reading) if options.keeps else module_quantization(options, everything)
+        quantization = (
+            _kept(account, config, reading, options) if options.keeps else module_quantization(options, everything)
+        )
         config = _quantized(config, quantization)
         problems += torn_pairs(chosen) or torn_stacks(chosen, stacks) or unsupported(config)
         problems += split_problems(config)
@@ -180,14 +182,18 @@ def _matrix_specs(config: CheckpointConfig, reading: ConfigReading) -> dict[str,
     return found
 
 
-def _kept(account: TensorAccount, config: CheckpointConfig, reading: ConfigReading) -> ModuleQuantization:
+def _kept(
+    account: TensorAccount, config: CheckpointConfig, reading: ConfigReading, options: ConvertOptions
+) -> ModuleQuantization:
     """What is quantized where the source's own levels are kept."""
     specs = _matrix_specs(config, reading)
     specs = {module: listed for module, listed in specs.items() if not listed[0].plain}
     found = {module: [account.tensors_of(spec) for spec in listed] for module, listed in specs.items()}
     sources = {module: [*chain.from_iterable(parts)] for module, parts in found.items() if all(parts)}
     widths = {module: listed[0].columns or 0 for module, listed in specs.items()}
-    return kept_quantization(kept_forms(sources), widths)
+    stacks = {module for module, listed in specs.items() if listed[0].experts is not None}
+    dtype = reading.dtype if options.dtype == "auto" else options.dtype
+    return kept_quantization(kept_forms(sources, stacks, dtype), widths)
 
 
 def _quantized(config: CheckpointConfig, quantization: ModuleQuantization) -> CheckpointConfig:

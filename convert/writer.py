@@ -19,7 +19,7 @@ from inflight.convert.quantization.chunks import quantized_chunks
 from inflight.convert.quantization.scheme import StoredTensor
 from inflight.dtypes import numpy_dtype
 from inflight.errors import ModelError
-from inflight.tensor_file import ALIGNMENT, encode_header, tensor_bytes
+from inflight.files.tensor_file import ALIGNMENT, encode_header, tensor_bytes
 
 CHUNK_BYTES = 1 << 24
 # Values that are looked at together: few enough for the processor's cache.

@@ -7,17 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inflight.runtime.loading.load import KvCacheBudget
+    from inflight.runtime.offline.beam_search import BeamSearchParams
     from inflight.runtime.offline.llm import LLM
     from inflight.runtime.pooling.outputs import EmbeddingRequestOutput, ScoringRequestOutput
-    from inflight.runtime.request.outputs import CompletionOutput, Logprob, RequestOutput
+    from inflight.runtime.request.outputs import CompletionOutput, Logprob, RequestOutput, ToolCall
     from inflight.runtime.sampling.params import SamplingParams
     from inflight.runtime.scheduler.scheduler import SchedulerConfig
     from inflight.runtime.structured.outputs import StructuredOutputs
+    from inflight.runtime.structured.outputs import StructuredOutputs as GuidedDecodingParams
+    from inflight.runtime.structured.outputs import StructuredOutputs as StructuredOutputsParams
 
 __all__ = [
     "LLM",
+    "BeamSearchParams",
     "CompletionOutput",
     "EmbeddingRequestOutput",
+    "GuidedDecodingParams",
     "KvCacheBudget",
     "Logprob",
     "RequestOutput",
@@ -25,10 +30,13 @@ __all__ = [
     "SchedulerConfig",
     "ScoringRequestOutput",
     "StructuredOutputs",
+    "StructuredOutputsParams",
+    "ToolCall",
 ]
 
 _HOMES = {
     "LLM": "offline.llm",
+    "BeamSearchParams": "offline.beam_search",
     "CompletionOutput": "request.outputs",
     "EmbeddingRequestOutput": "pooling.outputs",
     "KvCacheBudget": "kv_cache.budget",
@@ -38,11 +46,16 @@ _HOMES = {
     "SchedulerConfig": "scheduler.scheduler",
     "ScoringRequestOutput": "pooling.outputs",
     "StructuredOutputs": "structured.outputs",
+    "ToolCall": "request.outputs",
 }
+
+# Names of vLLM -> the name here.
+_ALIASES = {"GuidedDecodingParams": "StructuredOutputs", "StructuredOutputsParams": "StructuredOutputs"}
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: `import inflight.runtime` itself loads nothing."""
-    if name not in _HOMES:
+    own = _ALIASES.get(name, name)
+    if own not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[own]}"), own)

@@ -6,7 +6,7 @@ from inflight.build.gpu_kernels.spec import Constant, Variant
 
 # The values of `cache_format` in kernels/paged_cache.py.
 PLAIN, FLOAT8, INT8 = 0, 1, 2
-_FORMATS = {"bf16": PLAIN, "fp16": PLAIN, "float8": FLOAT8, "int8": INT8}
+_FORMATS = {"bf16": PLAIN, "fp16": PLAIN, "fp32": PLAIN, "float8": FLOAT8, "int8": INT8}
 
 
 def attention_variant(
@@ -22,7 +22,8 @@ def attention_variant(
     window: int = 0,
     split_tokens: int = 0,
 ) -> Variant:
-    """`kv` is bf16, fp16, float8 or int8. `split_tokens`, for decoding alone, is part of what decides a result's bits.
+    """`kv` is bf16, fp16, fp32, float8 or int8; fp32 goes with an `act` of fp32. `split_tokens`,
+    for decoding alone, is part of what decides a result's bits.
 
     `scale` is 1 / sqrt(head_size) unless given; `soft_cap` and `window` are off at 0.
     """
@@ -52,6 +53,8 @@ def attention_variants(*, decode: bool) -> tuple[Variant, ...]:
         attention_variant(8, 4, 256, soft_cap=50.0, window=4096, split_tokens=split),
         attention_variant(8, 4, 256, kv="float8", window=1024, split_tokens=split),
         attention_variant(32, 32, 80, tokens_per_block=16, split_tokens=split),
+        attention_variant(32, 8, 128, kv="fp32", act="fp32", split_tokens=split),
+        attention_variant(8, 4, 256, kv="fp32", act="fp32", soft_cap=50.0, window=4096, split_tokens=split),
     )
 
 
@@ -63,20 +66,27 @@ def rope_variant(
     kv: str = "bf16",
     act: str = "bf16",
     qkv: str = "bf16",
+    norm: str | None = None,
     tokens_per_block: int = 64,
+    rotary_size: int | None = None,
     epsilon: float | None = None,
+    norm_last: bool = False,
 ) -> Variant:
-    """`epsilon` is that of the RMSNorm of each query and key head; None where the model has none."""
+    """`epsilon` is that of the RMSNorm of each query and key head; None where the model has none. `rotary_size` is
+    head_size unless given, `norm` (the type of the norms' weights) `act`.
+    """
     constants: dict[str, Constant] = {
         "num_heads": num_heads,
         "num_kv_heads": num_kv_heads,
         "head_size": head_size,
         "tokens_per_block": tokens_per_block,
+        "rotary_size": head_size if rotary_size is None else rotary_size,
         "normalizes": epsilon is not None,
+        "norm_last": norm_last,
         "epsilon": epsilon or 0.0,
         "cache_format": _FORMATS[kv],
     }
-    return Variant({"qkv": qkv, "act": act, "norm": act, "kv": "i8" if _FORMATS[kv] else kv}, constants)
+    return Variant({"qkv": qkv, "act": act, "norm": norm or act, "kv": "i8" if _FORMATS[kv] else kv}, constants)
 
 
 def rope_variants() -> tuple[Variant, ...]:
@@ -88,4 +98,7 @@ def rope_variants() -> tuple[Variant, ...]:
         rope_variant(32, 8, 128, qkv="fp32", epsilon=1e-6),
         rope_variant(8, 4, 256, kv="float8"),
         rope_variant(32, 32, 80, tokens_per_block=16),
+        rope_variant(32, 32, 80, qkv="fp32", rotary_size=32),
+        rope_variant(16, 4, 128, qkv="fp32", rotary_size=0),
+        rope_variant(16, 4, 128, qkv="fp32", epsilon=1e-5, norm_last=True),
     )

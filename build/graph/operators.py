@@ -16,6 +16,8 @@ DOMAIN_VERSION = 1
 INT, FLOAT, STRING = ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeType.STRING
 
 _HEADS = {"num_heads": INT, "num_kv_heads": INT, "head_size": INT}
+_SCORES = {"scale": FLOAT, "softcap": FLOAT, "bias_origin": INT}
+_SIGHT = {"window": INT, "chunk": INT, "causal": INT}
 # What the numbers of a cache of 8-bit floats are multiplied by.
 CACHE_FACTORS = {"key_factor": FLOAT, "value_factor": FLOAT}
 # Of latent attention, whose rows are keys, and values with them.
@@ -83,17 +85,18 @@ OPERATORS: Mapping[str, Operator] = {
             "block_tables",
             "key_cache",
             "value_cache",
+            "q_factors",
         ),
         ("q", "key_cache_written", "value_cache_written"),
         {**_HEADS, **CACHE_FACTORS, "rotary_size": INT, "epsilon": FLOAT, "norm_last": INT},
-        optional=frozenset({"q_norm", "k_norm", "cos", "sin"}),
+        optional=frozenset({"q_norm", "k_norm", "cos", "sin", "q_factors"}),
         in_place={"key_cache_written": "key_cache", "value_cache_written": "value_cache"},
     ),
     "PagedAttention": Operator(
-        ("q", "key_cache", "value_cache", "positions", "sequence_of_row", "block_tables", "sinks"),
+        ("q", "key_cache", "value_cache", "positions", "sequence_of_row", "block_tables", "sinks", "bias"),
         ("y",),
-        {**_HEADS, **CACHE_FACTORS, "scale": FLOAT, "window": INT, "causal": INT, "softcap": FLOAT},
-        optional=frozenset({"sinks"}),
+        {**_HEADS, **CACHE_FACTORS, **_SCORES, **_SIGHT},
+        optional=frozenset({"sinks", "bias"}),
     ),
     "HeadLinear": Operator(("x", "weight"), ("y",), {"row_size": INT}),
     "LatentCacheWrite": Operator(
@@ -110,7 +113,10 @@ OPERATORS: Mapping[str, Operator] = {
     ),
     "GatherRows": Operator(("x", "rows"), ("y",)),
     "QuantizeRows": Operator(
-        ("x", *_ROUNDING, "factors"), ("y", "y_scale"), {"type": STRING}, optional=frozenset({*_ROUNDING, "factors"})
+        ("x", *_ROUNDING, "factors", "order"),
+        ("y", "y_scale"),
+        {"type": STRING},
+        optional=frozenset({*_ROUNDING, "factors", "order"}),
     ),
     "RMSNormQuantize": Operator(
         ("x", "weight", *_ROUNDING),

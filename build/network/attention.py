@@ -10,7 +10,7 @@ import onnx_ir as ir
 from inflight.build.graph.builder import GraphBuilder
 from inflight.build.graph.values import shape_of
 from inflight.build.network.layers import BATCH, FLOAT, STEP, Layers
-from inflight.build.network.shared_inputs import EVERYTHING, SharedInputs
+from inflight.build.network.shared_inputs import SharedInputs
 from inflight.build.network.sinks import attention_with_sinks
 from inflight.convert.checkpoint.model_spec import AttentionSpec, NormSpec
 
@@ -34,6 +34,9 @@ class AttentionLayer:
         spec, (past_key, past_value) = self._spec, past
         query, key, value = self._split(x)
         query = self._turned(query, "q", spec.num_heads, spec.q_norm, shared)
+        if spec.query_scale is not None:
+            factors = shared.query_factors(spec.query_scale)
+            query = self._builder.op("Mul", [query, factors], f"{self._name}.q.scaled", FLOAT, shape_of(query))
         key = self._turned(key, "k", spec.num_kv_heads, spec.k_norm, shared)
         value = self._heads(value, "v", spec.num_kv_heads)
         present_key = self._write(past_key, key, f"present_key.{self._index}", shared)
@@ -97,9 +100,12 @@ class AttentionLayer:
         heads_first = (BATCH, spec.num_heads, STEP, spec.head_size)
         rows_first = (BATCH, STEP, spec.num_heads, spec.head_size)
         attributes = {"scale": spec.scale} | ({} if spec.softcap is None else {"softcap": spec.softcap})
-        inputs = [query, key, value, shared.mask(spec.window if spec.causal else EVERYTHING)]
+        mask = shared.mask(spec.sight)
+        mask = mask if spec.bias is None else shared.biased(mask, spec.bias, spec.scale)
+        inputs = [query, key, value, mask]
         name = f"{self._name}.context.heads"
         if spec.sinks:
+            assert spec.bias is None, "sinks, or a bias"
             function = attention_with_sinks(spec, int(shape_of(key)[2]))
             inputs.append(self._layers.weights.float32(f"{self._source}.sinks"))
             context = self._builder.call(function, inputs, name, FLOAT, heads_first, attributes)

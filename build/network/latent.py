@@ -66,7 +66,7 @@ class LatentAttentionLayer:
     def _attend(self, query: ir.Value, present: ir.Value, shared: SharedInputs) -> ir.Value:
         weights, spec = self._layers.weights, self._spec
         stacks = [weights.float32(f"{self._source}.{module}.weight") for module in ("k_b", "v_b")]
-        inputs = [query, present, *self._angles(shared), shared.mask(spec.window), *stacks]
+        inputs = [query, present, *self._angles(shared), shared.mask(spec.sight), *stacks]
         function = attention_function(spec, self._latent, int(shape_of(present)[2]))
         shape = (BATCH, STEP, spec.num_heads * self._latent.value_size)
         return self._builder.call(function, inputs, f"{self._name}.context", FLOAT, shape, {"scale": spec.scale})

@@ -6,6 +6,7 @@ Symbols: B batch, L step (tokens of this step per sequence), P max_seq_len, D he
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,7 @@ class Layers:
         return logits if cap is None else self._capped(logits, cap)
 
     def states(self, x: ir.Value, pooled: PooledSpec) -> ir.Value:
-        """x [B, L, hidden] -> what is pooled of it [B, L, size]: itself, or out(act(dense(x))) of a classifier."""
+        """x [B, L, hidden] -> what is pooled of it [B, L, size]: itself, or what a classifier makes of it."""
         classifier = pooled.classifier
         if classifier is None:
             return x
@@ -110,8 +111,13 @@ class Layers:
             x = self.linear(x, "classifier.dense", "head.dense")
         if classifier.activation == "relu":
             x = self._builder.op("Relu", [x], "head.activation", FLOAT, shape_of(x))
+        elif classifier.activation == "gelu":
+            kind, attributes = ACTIVATIONS["gelu"]
+            x = self._builder.op(kind, [x], "head.activation", FLOAT, shape_of(x), attributes)
         elif classifier.activation == "tanh":
             x = self._tanh(x)
+        if classifier.norm is not None:
+            x = self.norm(x, replace(classifier.norm, module="norm"), "classifier", "head.norm")
         return self.linear(x, "classifier.out", "states")
 
     def _tanh(self, x: ir.Value) -> ir.Value:

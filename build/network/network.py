@@ -22,6 +22,7 @@ from inflight.build.network.layers import BATCH, FLOAT, INT64, OPSET, STEP, Laye
 from inflight.build.network.shared_inputs import SharedInputs
 from inflight.build.network.weights import Weights
 from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.convert.checkpoint.layout import RELATIVE_BIAS
 from inflight.convert.checkpoint.model_spec import LayerSpec
 from inflight.errors import BuildError
 
@@ -30,7 +31,8 @@ IR_VERSION = 12
 
 
 def build_network(checkpoint: Checkpoint, max_seq_len: int) -> ir.Model:
-    """The decoder as a graph whose initializers point into the checkpoint's file; no weight is read.
+    """The decoder as a graph whose initializers point into the checkpoint's file; no weight is read but the few
+    numbers of distances, of which a table of all of them is made.
 
     Raises BuildError when the checkpoint is split over several ranks.
     """
@@ -43,7 +45,8 @@ def build_network(checkpoint: Checkpoint, max_seq_len: int) -> ir.Model:
     builder = GraphBuilder()
     layers = Layers(builder, Weights(builder, checkpoint), spec)
     token_ids = builder.input("token_ids", INT64, (BATCH, STEP))
-    shared = SharedInputs(builder, spec, max_seq_len)
+    stored = checkpoint.array(RELATIVE_BIAS) if RELATIVE_BIAS in checkpoint.tensors else None
+    shared = SharedInputs(builder, spec, max_seq_len, stored)
     caches = [_cache_inputs(builder, layer, max_seq_len, index) for index, layer in enumerate(spec.layers)]
     token_types = None if spec.token_types is None else builder.input("token_types", INT64, (BATCH, STEP))
     x = layers.embedding(token_ids, shared.positions, token_types)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from inflight.build.graph.dtypes import onnx_dtype
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 
 def stored_tensor(

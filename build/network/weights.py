@@ -7,7 +7,7 @@ import onnx_ir as ir
 from inflight.build.graph.builder import GraphBuilder
 from inflight.build.graph.values import name_of, shape_of
 from inflight.build.network.stored_tensors import stored_tensor
-from inflight.build.quantization import scaled_rows
+from inflight.build.quantization import ordered_rows, scaled_rows
 from inflight.build.quantization.forms import row_form, write_matrix
 from inflight.build.quantization.stored_matrix import RowFacts, StoredMatrix
 from inflight.convert.checkpoint.directory import Checkpoint
@@ -36,7 +36,9 @@ class Weights:
         quantization = self._quantization_of(prefix)
         if quantization is None:
             return x
-        factors = quantization.factors_name(prefix)
+        factors, order = quantization.factors_name(prefix), quantization.order_name(prefix)
+        if order is not None:
+            x = ordered_rows.write(self._builder, x, self.stored(order), name)
         if factors is not None:
             x = scaled_rows.write(self._builder, x, self.float32(factors), name)
         stored, dtype = quantization.row_scale_name(prefix), quantization.activations

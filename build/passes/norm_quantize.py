@@ -1,6 +1,7 @@
 """A norm whose rows are read rounded alone rounds them itself: RMSNormQuantize.
 
-Factors by which the rows are multiplied first become a part of the norm's weight.
+Factors by which the rows are multiplied first become a part of the norm's weight. Rows that get another order first are
+left to QuantizeRows.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from inflight.build.graph.values import name_of, shape_of, tensor_of
 from inflight.build.network.stored_tensors import initializer
 from inflight.build.passes.rewrite import fused, like, nodes_of, number, only_consumer, replace
 
-_FACTORS = 4
+_FACTORS, _ORDER = 4, 5
 
 
 def fuse_norm_quantize(graph: ir.Graph) -> None:
     for norm in nodes_of(graph, "RMSNorm", DOMAIN):
         quantize = only_consumer(norm.outputs[0], "QuantizeRows", DOMAIN)
-        if quantize is None or len(norm.inputs) > 2:
+        if quantize is None or len(norm.inputs) > 2 or len(quantize.inputs) > _ORDER:
             continue
         x, weight = norm.inputs
         if len(quantize.inputs) > _FACTORS:

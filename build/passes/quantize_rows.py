@@ -1,10 +1,13 @@
 """Rows rounded and back become QuantizeRows and a DequantizeLinear, which the products then take up.
 
 What rounded rows look like is told by their forms (build/quantization). A Mul by stored factors ahead of it is part of
-it. Products of the same rows with the same stored scale and the same factors read one QuantizeRows.
+it, and so is a Gather in a stored order. Products of the same rows with the same stored scale, factors and order read
+one QuantizeRows.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import onnx_ir as ir
 
@@ -13,7 +16,7 @@ from inflight.build.graph.quantized_rows import FLOAT8_AS_INTEGERS, FLOAT8_INTEG
 from inflight.build.graph.values import array_of, dtype_of, name_of, new_value, shape_of
 from inflight.build.network.experts.layer import DOMAIN as EXPERTS_DOMAIN
 from inflight.build.passes.rewrite import fused, like, nodes_of, replace
-from inflight.build.quantization import scaled_rows
+from inflight.build.quantization import ordered_rows, scaled_rows
 from inflight.build.quantization.forms import find_matrix, find_rows, find_stack
 from inflight.build.quantization.stored_matrix import QuantizedMatrix, RoundedRows
 
@@ -26,11 +29,13 @@ def fuse_quantize_rows(graph: ir.Graph) -> None:
         if rows is None:
             continue
         source, factors = scaled_rows.find(rows.x) or (rows.x, None)
+        source, order = ordered_rows.find(source) or (source, None)
         dtype = _held_as(rows, _matrix(product))
-        key = (id(source), rows.dtype, dtype, _number(rows.stored), _contents(factors))
-        result = made.get(key) if rows.stored is not None or factors is not None else None
+        key = (id(source), rows.dtype, dtype, _number(rows.stored), _contents(factors), _contents(order))
+        shared = rows.stored is not None or factors is not None or order is not None
+        result = made.get(key) if shared else None
         if result is None:
-            result = _quantize(graph, rows, dtype, source, factors)
+            result = _quantize(graph, rows, dtype, source, _constants(rows, factors, order))
             made[key] = result
         replace(graph, [rows.result], [result])
 
@@ -50,15 +55,16 @@ def _held_as(rows: RoundedRows, matrix: QuantizedMatrix | None) -> ir.DataType:
 
 
 def _quantize(
-    graph: ir.Graph, rows: RoundedRows, dtype: ir.DataType, source: ir.Value, factors: ir.Value | None
+    graph: ir.Graph, rows: RoundedRows, dtype: ir.DataType, source: ir.Value, constants: Sequence[ir.Value | None]
 ) -> ir.Value:
-    """The new nodes, and what is to be read in place of `rows.result`."""
+    """The new nodes, whose first reads `source` and these constants, and what is read in place of `rows.result`."""
     shape = shape_of(rows.x)
-    scale_name = f"{name_of(rows.levels)}.scale" if rows.stored is not None else name_of(rows.scale)
+    own = rows.stored is None and rows.scale is not None
+    scale_name = name_of(rows.scale) if own and rows.scale is not None else f"{name_of(rows.levels)}.scale"
     levels = new_value(name_of(rows.levels), dtype, shape)
     scale = new_value(scale_name, ir.DataType.FLOAT, shape[:-1])
     column = new_value(f"{scale_name}.column", ir.DataType.FLOAT, (*shape[:-1], 1))
-    inputs = [source, *_constants(rows, factors)]
+    inputs = [source, *constants]
     kind = FLOAT8_AS_INTEGERS if dtype == FLOAT8_INTEGERS else rows.dtype
     quantize = fused("QuantizeRows", inputs, [levels, scale], {"type": kind})
     axes = _axes(graph)
@@ -72,16 +78,16 @@ def _quantize(
     return back.outputs[0]
 
 
-def _constants(rows: RoundedRows, factors: ir.Value | None) -> list[ir.Value | None]:
+def _constants(rows: RoundedRows, factors: ir.Value | None, order: ir.Value | None) -> list[ir.Value | None]:
     """The constants of QuantizeRows behind x, as many as there are."""
-    given = [rows.stored, *(rows.limits or (None, None)), factors]
+    given = [rows.stored, *(rows.limits or (None, None)), factors, order]
     while given and given[-1] is None:
         given.pop()
     return given
 
 
-def _contents(factors: ir.Value | None) -> bytes:
-    array = array_of(factors)
+def _contents(constant: ir.Value | None) -> bytes:
+    array = array_of(constant)
     return b"" if array is None else array.tobytes()
 
 

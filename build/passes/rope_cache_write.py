@@ -1,4 +1,5 @@
-"""Split of q, k, v, norms of heads, rotary embedding (if there is one) and TensorScatter become RopeCacheWrite.
+"""Split of q, k, v, norms of heads, rotary embedding (if there is one), factors of queries by their positions (if there
+are some) and TensorScatter become RopeCacheWrite.
 
 The network writes at write_index + row, which by its contract is the row's position; RopeCacheWrite writes at the
 position. Its paging inputs stay empty until the tokens are packed: a linear cache is a paged one in which every
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from inflight.build.graph.operators import CACHE_FACTORS
-from inflight.build.graph.values import dtype_of, name_of, new_value, shape_of
+from inflight.build.graph.values import array_of, dtype_of, name_of, new_value, shape_of
 from inflight.build.passes.rewrite import (
     fused,
     integer,
@@ -21,6 +22,7 @@ from inflight.build.passes.rewrite import (
     nodes_of,
     number,
     only_consumer,
+    produced_by,
     replace,
     stored,
 )
@@ -38,6 +40,7 @@ class _Heads:
     epsilon: float = 0.0
     rotary: ir.Node | None = None
     norm_last: bool = False
+    factors: ir.Value | None = None
 
     @property
     def rotary_size(self) -> int:
@@ -57,6 +60,8 @@ def _fuse(graph: ir.Graph, split: ir.Node) -> None:
     q, k, v = (_heads(value) for value in split.outputs)
     if q is None or k is None or v is None or not _same_rotation(q, k) or v.rotary is not None or v.norm is not None:
         return
+    if k.factors is not None or v.factors is not None:
+        return
     key_write, value_write = only_consumer(k.result, "TensorScatter"), only_consumer(v.result, "TensorScatter")
     positions = _positions(graph, q)
     if key_write is None or value_write is None or positions is None:
@@ -64,6 +69,7 @@ def _fuse(graph: ir.Graph, split: ir.Node) -> None:
     cos, sin = (None, None) if q.rotary is None else q.rotary.inputs[1:3]
     caches = [key_write.inputs[0], value_write.inputs[0]]
     inputs = [split.inputs[0], q.norm, k.norm, cos, sin, positions, None, None, *caches]
+    inputs += [] if q.factors is None else [q.factors]
     batch, _, step, _ = shape_of(q.result)
     rows = new_value(f"{name_of(split.outputs[0])}.rope", dtype_of(q.result), (batch, step, q.num_heads * q.head_size))
     presents = [key_write.outputs[0], value_write.outputs[0]]
@@ -98,11 +104,14 @@ def _heads(value: ir.Value) -> _Heads | None:
     result = x if rotary is None else rotary.outputs[0]
     last = only_consumer(result, "RMSNormalization") if norm is None else None
     norm = norm or last
+    result = result if last is None else last.outputs[0]
+    scaled = only_consumer(result, "Mul")
+    factors = None if scaled is None else _row_factors(scaled.inputs[1])
     weight = None if norm is None else stored(norm.inputs[1])
     if norm is not None and weight is None:
         return None
     return _Heads(
-        result=result if last is None else last.outputs[0],
+        result=result if scaled is None or factors is None else scaled.outputs[0],
         num_heads=int(num_heads),
         head_size=int(head_size),
         reshape=reshape,
@@ -110,7 +119,18 @@ def _heads(value: ir.Value) -> _Heads | None:
         epsilon=0.0 if norm is None else number(norm, "epsilon", 1e-5),
         rotary=rotary,
         norm_last=last is not None,
+        factors=factors,
     )
+
+
+def _row_factors(value: ir.Value | None) -> ir.Value | None:
+    """The table [P] of which a row has the number of its position, [batch, 1, step, 1]; None for anything else."""
+    rows = produced_by(value, "Unsqueeze")
+    axes = None if rows is None else array_of(rows.inputs[1])
+    gather = None if rows is None or axes is None or axes.tolist() != [1, 3] else produced_by(rows.inputs[0], "Gather")
+    if gather is None or gather.inputs[1] is None or gather.inputs[1].name != "positions":
+        return None
+    return stored(gather.inputs[0])
 
 
 def _same_rotation(q: _Heads, k: _Heads) -> bool:

@@ -14,11 +14,12 @@ import onnx_ir as ir
 from inflight.build.graph.builder import GraphBuilder
 from inflight.build.passes.rewrite import is_permutation, produced_by
 from inflight.build.quantization import (
+    bfloat16_rows,
+    byte_groups,
     codes,
     dequantized_rows,
     float8_rows,
     int4_pairs,
-    int8_groups,
     integer_rows,
     stored_rows,
     zero_points,
@@ -44,12 +45,14 @@ class RowForm(NamedTuple):
 
 
 _AXIS_0 = WeightForm(dequantized_rows.write, dequantized_rows.find)
+_GROUPS = WeightForm(byte_groups.write, byte_groups.find)
 WEIGHT_FORMS: Mapping[tuple[WeightDtype, ScaleShare], WeightForm] = {
     ("int8", "row"): _AXIS_0,
     ("float8_e4m3fn", "row"): _AXIS_0,
     ("float8_e4m3fn", "matrix"): _AXIS_0,
     ("int4", "group"): WeightForm(int4_pairs.write, int4_pairs.find),
-    ("int8", "group"): WeightForm(int8_groups.write, int8_groups.find),
+    ("int8", "group"): _GROUPS,
+    ("float8_e4m3fn", "group"): _GROUPS,
     ("uint4", "group"): WeightForm(codes.write, codes.find),
 }
 _INTEGERS = RowForm(integer_rows.write, integer_rows.find)
@@ -57,6 +60,7 @@ _STORED = RowForm(stored_rows.write, stored_rows.find)
 ROW_FORMS: Mapping[tuple[RowDtype, RowScale], RowForm] = {
     ("int8", "own"): _INTEGERS,
     ("int16", "own"): _INTEGERS,
+    ("bfloat16", "own"): RowForm(bfloat16_rows.write, bfloat16_rows.find),
     ("float8_e4m3fn", "own"): RowForm(float8_rows.write, float8_rows.find),
     ("float8_e4m3fn", "stored"): _STORED,
     ("int8", "stored"): _STORED,

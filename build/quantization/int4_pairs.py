@@ -20,7 +20,7 @@ from inflight.build.network.stored_tensors import initializer, seen_as, stored_t
 from inflight.build.passes.rewrite import integer, is_permutation, produced_by
 from inflight.build.quantization.stored_matrix import QuantizedMatrix, StoredMatrix
 from inflight.convert.quantization.round_to_nearest import unpack_pairs
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 FLOAT = ir.DataType.FLOAT
 

@@ -8,7 +8,7 @@ from inflight.build.graph.builder import GraphBuilder
 from inflight.build.graph.values import array_of
 from inflight.build.network.stored_tensors import stored_tensor
 from inflight.build.passes.rewrite import other_input, produced_by
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 FLOAT = ir.DataType.FLOAT
 

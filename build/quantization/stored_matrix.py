@@ -13,7 +13,7 @@ from inflight.build.network.stored_tensors import stored_tensor
 from inflight.build.passes.rewrite import is_permutation, produced_by
 from inflight.convert.quantization.scheme import WeightQuantization
 from inflight.convert.quantization.schemes import Codebook, RowDtype
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 
 class StoredMatrix(NamedTuple):
@@ -69,14 +69,14 @@ class QuantizedMatrix(NamedTuple):
 class RoundedRows(NamedTuple):
     """x [..., K] rounded to `dtype`; `result` is the levels times the scale of each row.
 
-    `levels` and `scale` tell the names of what a pass makes of it. `stored`: the one scale, float32 []; None: each row
-    has its own. `limits`: scalars to which x is cut before.
+    `levels` and `scale` tell the names of what a pass makes of it; rows of bfloat16 have no scale. `stored`: the one
+    scale, float32 []; None: each row has its own. `limits`: scalars to which x is cut before.
     """
 
     x: ir.Value
     dtype: RowDtype
     levels: ir.Value
-    scale: ir.Value
+    scale: ir.Value | None
     result: ir.Value
     stored: ir.Value | None = None
     limits: tuple[ir.Value, ir.Value] | None = None

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from inflight.build.graph.builder import GraphBuilder
 from inflight.build.graph.values import name_of, shape_of
 from inflight.build.quantization import per_group
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 FLOAT = ir.DataType.FLOAT
 

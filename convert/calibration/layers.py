@@ -23,7 +23,7 @@ from inflight.convert.calibration.statistics import (
 )
 from inflight.convert.calibration.text import Tokens
 from inflight.convert.checkpoint.model_spec import ExpertsSpec, LayerSpec, ModelSpec
-from inflight.convert.checkpoint.reference.decoder import TensorReader, decoder_layer
+from inflight.convert.checkpoint.reference.decoder import DecoderWeights, TensorReader, decoder_layer
 from inflight.convert.quantization.round_to_nearest import FLOAT8_GREATEST, dequantize
 from inflight.convert.quantization.rows import RowRounding
 from inflight.convert.quantization.schemes import QuantScheme
@@ -75,10 +75,13 @@ def embedded(tensors: TensorReader, spec: ModelSpec, sequences: Sequence[Tokens]
     table = tensors.array("transformer.vocab_embedding.weight")
     scale = np.float32(spec.embedding_scale)
     streams = [table[ids].astype(np.float32) * scale for ids in sequences]
-    if spec.positions is None:
-        return streams
-    positions = tensors.array("transformer.position_embedding.weight").astype(np.float32)
-    return [stream + positions[: len(stream)] for stream in streams]
+    if spec.positions is not None:
+        positions = tensors.array("transformer.position_embedding.weight").astype(np.float32)
+        streams = [stream + positions[: len(stream)] for stream in streams]
+    if spec.embedding_norm is not None:
+        weights = DecoderWeights(tensors, "transformer.", np.float32)
+        streams = [weights.norm(stream, spec.embedding_norm) for stream in streams]
+    return streams
 
 
 def calibrate_layer(

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from inflight.convert.checkpoint.moe_facts import MoeFacts
 from inflight.convert.checkpoint.pooling import PoolingRecord
-from inflight.convert.checkpoint.rope import RotaryScaling, parse_rotary_scaling
+from inflight.convert.checkpoint.rope import QueryScale, RotaryScaling, parse_rotary_scaling
 from inflight.convert.quantization.facts import QuantizationFacts, QuantizationRecord
 from inflight.convert.quantization.modules import ModuleQuantization
 from inflight.convert.quantization.scheme import WeightQuantization
@@ -27,7 +27,7 @@ MAX_SIZE = 1 << 31
 Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 # As Hugging Face configs call them.
-LayerType = Literal["full_attention", "sliding_attention"]
+LayerType = Literal["full_attention", "sliding_attention", "chunked_attention"]
 
 
 class ParallelMapping(Record):
@@ -78,11 +78,13 @@ class InflightFacts(Record):
 
     `layer_types` None: `sliding_window` is that of every layer. `layers_without_rope` are numbers of layers that have
     no rotary embedding; None: all have it. `local_rotary_scaling` is that of sliding layers, whose rotary base is the
-    config's rope_local_base_freq. `parallel`: attention and MLP read the same residual stream, through one norm or
-    each through its own; None: one after the other. `clip_qkv`: queries, keys and values are cut to it. `longest`: the
-    longest sequence that the mathematics of the checkpoint is right for; None: any. `token_types`: kinds of tokens that
-    have an embedding of their own. `pooling`: what becomes of hidden states where there are no logits. `quantization`
-    is about all quantized modules but those that a record of `module_quantization` names.
+    config's rope_local_base_freq. `parallel`: attention and MLP read the same residual stream, through one norm or each
+    through its own; None: one after the other. `clip_qkv`: queries, keys and values are cut to it. `token_types`: kinds
+    of tokens that have an embedding of their own. `attention_chunk` is that of layers of that type. `query_scale`: what
+    multiplies queries by their positions. `alibi_bias_max`: the flattest of linear biases is 2 to the power of less
+    this. `relative_buckets` and `furthest_bucket`: of BucketsSpec. `bidirectional`: a decoder's tokens see all others.
+    `pooling`: what becomes of hidden states where there are no logits. `quantization` is about all quantized modules
+    but those that a record of `module_quantization` names.
     """
 
     version: int = INFLIGHT_KEY_VERSION
@@ -97,8 +99,13 @@ class InflightFacts(Record):
     local_rotary_scaling: RotaryScaling | None = None
     parallel: Literal["one_norm", "two_norms"] | None = None
     clip_qkv: PositiveNumber | None = None
-    longest: Size | None = None
     token_types: Size | None = None
+    attention_chunk: Size | None = None
+    query_scale: QueryScale | None = None
+    alibi_bias_max: PositiveNumber | None = None
+    relative_buckets: Size | None = None
+    furthest_bucket: Size | None = None
+    bidirectional: bool | None = None
     pooling: PoolingRecord | None = None
     quantization: QuantizationRecord | None = None
     module_quantization: tuple[QuantizationRecord, ...] = ()
@@ -216,7 +223,6 @@ class CheckpointConfig(BaseModel):
         """The longest sequence that one table of rotary angles serves; None: any."""
         scalings = (self.rotary_scaling, self.inflight.local_rotary_scaling if self.inflight else None)
         limits = [scaling.longest_sequence for scaling in scalings if scaling is not None]
-        limits += [self.inflight.longest] if self.inflight else []
         return min((limit for limit in limits if limit is not None), default=None)
 
     @property
@@ -250,26 +256,15 @@ class CheckpointConfig(BaseModel):
 
 _LEFT_OUT_OF_BLOCK = (
     *("layer_types", "layers_without_rope", "local_rotary_scaling", "parallel", "clip_qkv"),
-    *("longest", "token_types", "pooling", "quantization"),
+    *("token_types", "attention_chunk", "query_scale", "alibi_bias_max", "bidirectional"),
+    *("relative_buckets", "furthest_bucket", "pooling", "quantization"),
 )
 # Keys of config.json that are not written where they are null.
 _LEFT_OUT = (
-    "rotary_embedding_dim",
-    "moe",
-    "inter_layernorms",
-    "query_pre_attn_scalar",
-    "attn_logit_softcapping",
-    "final_logit_softcapping",
-    "sliding_window",
-    "_sliding_window_pattern",
-    "rope_local_base_freq",
-    "embedding_multiplier",
-    "attention_multiplier",
-    "residual_multiplier",
-    "output_multiplier_scale",
-    "moe_intermediate_size",
-    "moe_shared_expert_intermediate_size",
-    "mlp_only_layers",
+    *("rotary_embedding_dim", "moe", "inter_layernorms", "query_pre_attn_scalar"),
+    *("attn_logit_softcapping", "final_logit_softcapping", "sliding_window", "_sliding_window_pattern"),
+    *("rope_local_base_freq", "embedding_multiplier", "attention_multiplier", "residual_multiplier"),
+    *("output_multiplier_scale", "moe_intermediate_size", "moe_shared_expert_intermediate_size", "mlp_only_layers"),
     *("kv_lora_rank", "q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"),
     "inflight",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -23,7 +23,14 @@ from inflight.convert.checkpoint.model_spec import (
     RopeSpec,
     SharedExpertSpec,
 )
-from inflight.convert.checkpoint.support import activation
+from inflight.convert.checkpoint.position_spec import (
+    BucketsSpec,
+    PositionBias,
+    QueryScaleSpec,
+    SlopesSpec,
+    linear_slopes,
+)
+from inflight.convert.checkpoint.support import LINEAR_BIASES, activation
 from inflight.convert.families.family import Family
 from inflight.convert.families.table import family_of
 from inflight.dtypes import numpy_dtype
@@ -77,7 +84,7 @@ def model_spec(config: CheckpointConfig, optional: OptionalTensors) -> ModelSpec
         layers=tuple(
             _layer(config, family, optional, index, window) for index, window in enumerate(_windows(config, family))
         ),
-        final_norm=None if family.encoder else hidden_norm("ln_f"),
+        final_norm=None if family.norms_sums else hidden_norm("ln_f"),
         lm_head=optional.lm_head,
         embedding_scale=_embedding_scale(config, family),
         logit_scale=config.output_multiplier_scale or 1.0,
@@ -85,7 +92,7 @@ def model_spec(config: CheckpointConfig, optional: OptionalTensors) -> ModelSpec
         head_bias=optional.head_bias,
         positions=config.max_position_embeddings if family.learned_positions else None,
         token_types=config.inflight.token_types if config.inflight else None,
-        embedding_norm=hidden_norm("ln_embed") if family.encoder else None,
+        embedding_norm=hidden_norm("ln_embed") if family.embedding_norm else None,
         pooled=_pooled(config, family),
     )
 
@@ -94,8 +101,13 @@ def _pooled(config: CheckpointConfig, family: Family) -> PooledSpec | None:
     pooling = config.pooling
     if pooling is None:
         return None
-    classifier = None if pooling.labels is None else ClassifierSpec(pooling.labels, family.classifier_activation)
-    return PooledSpec(pooling.rows, classifier)
+    norm = None
+    if "classifier.norm" in family.names:
+        norm = _norm(config, family, config.hidden_size)("classifier.norm")
+    labels = pooling.labels
+    classifier = None if labels is None else ClassifierSpec(labels, family.classifier_activation, norm)
+    dense = tuple((each.outputs, each.inputs, each.bias) for each in pooling.dense)
+    return PooledSpec(pooling.rows, classifier, dense)
 
 
 def _norm(config: CheckpointConfig, family: Family, size: int) -> partial[NormSpec]:
@@ -118,6 +130,8 @@ def _layer(
     before_attention, before_mlp, after_attention, after_mlp = (
         None if module is None else norm(module) for module in _norm_modules(family)
     )
+    if family.bare_first and index == 0:
+        before_attention = None
     return LayerSpec(
         attention=_attention(config, family, optional, index, window),
         mlp=_mlp(config, family, optional, index),
@@ -127,7 +141,7 @@ def _layer(
         after_mlp=after_mlp,
         residual_scale=config.residual_multiplier or 1.0,
         parallel=parallel is not None,
-        norm_sums=family.encoder,
+        norm_sums=family.norms_sums,
     )
 
 
@@ -167,24 +181,53 @@ def _attention(
     if family.latent:
         return _latent_attention(config, family, optional, index)
     query_size, key_size = (heads * size, kv_heads * size) if family.qk_norm_width else (size, size)
+    rope = None if family.learned_positions else _rope(config, index, local=window is not None)
+    block = config.inflight
+    norms = optional.qk_norm and not (family.qk_norm_bare and rope is None)
+    chunked = block is not None and block.layer_types is not None and block.layer_types[index] == "chunked_attention"
     return AttentionSpec(
         num_heads=heads,
         num_kv_heads=kv_heads,
         head_size=size,
         scale=_query_scale(config),
-        rope=None if family.learned_positions else _rope(config, index, local=window is not None),
+        rope=rope,
         window=window,
+        chunk=block.attention_chunk if block is not None and chunked else None,
+        bias=_position_bias(config, family),
+        query_scale=_query_factors(config, turns=rope is not None),
         softcap=config.attn_logit_softcapping,
         qkv_bias=optional.qkv_bias,
         dense_bias=optional.dense_bias,
-        q_norm=_norm(config, family, query_size)("attention.q_layernorm") if optional.qk_norm else None,
-        k_norm=_norm(config, family, key_size)("attention.k_layernorm") if optional.qk_norm else None,
-        norm_wide=optional.qk_norm and family.qk_norm_width,
-        norm_last=optional.qk_norm and family.qk_norm_last,
-        clip=config.inflight.clip_qkv if config.inflight else None,
+        q_norm=_head_norm(config, family, query_size, "attention.q_layernorm") if norms else None,
+        k_norm=_head_norm(config, family, key_size, "attention.k_layernorm") if norms else None,
+        norm_wide=norms and family.qk_norm_width,
+        norm_last=norms and family.qk_norm_last,
+        clip=block.clip_qkv if block else None,
         sinks=family.sinks,
-        causal=not family.encoder,
+        causal=not (family.encoder or (block is not None and block.bidirectional)),
     )
+
+
+def _head_norm(config: CheckpointConfig, family: Family, size: int, module: str) -> NormSpec:
+    norm = _norm(config, family, size)(module)
+    return replace(norm, weight=False) if family.qk_norm_bare else norm
+
+
+def _position_bias(config: CheckpointConfig, family: Family) -> PositionBias | None:
+    block = config.inflight
+    if block is not None and block.relative_buckets and block.furthest_bucket:
+        return BucketsSpec(block.relative_buckets, block.furthest_bucket)
+    if config.position_embedding_type not in LINEAR_BIASES:
+        return None
+    steepest = (block.alibi_bias_max if block is not None else None) or 8.0
+    return SlopesSpec(linear_slopes(config.num_attention_heads, steepest), family.alibi_rounded)
+
+
+def _query_factors(config: CheckpointConfig, *, turns: bool) -> QueryScaleSpec | None:
+    scale = config.inflight.query_scale if config.inflight else None
+    if scale is None or (turns and scale.unrotated):
+        return None
+    return QueryScaleSpec(scale.factor, scale.length, scale.first)
 
 
 def _latent_attention(config: CheckpointConfig, family: Family, optional: OptionalTensors, index: int) -> AttentionSpec:
@@ -213,6 +256,8 @@ def _query_scale(config: CheckpointConfig) -> float:
 
 
 def _rope(config: CheckpointConfig, index: int, *, local: bool) -> RopeSpec | None:
+    if config.position_embedding_type in LINEAR_BIASES:
+        return None
     if config.inflight is not None and index in (config.inflight.layers_without_rope or ()):
         return None
     dim = config.rotary_embedding_dim or config.head_size

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
@@ -27,7 +28,7 @@ from inflight.convert.quantization.schemes import INPUT_FACTORS
 from inflight.errors import CheckpointError
 from inflight.files import sha256_file
 from inflight.files.json_file import read_json_object
-from inflight.tensor_file import TensorEntry, TensorFileError, map_array, read_header
+from inflight.files.tensor_file import TensorEntry, TensorFileError, map_array, read_header
 
 CONFIG_NAME, LAYERS_NAME = "config.json", "quant_cfg.json"
 TOKENIZER_DIRECTORY = "tokenizer"
@@ -120,8 +121,8 @@ class Checkpoint:
         return self.config.quantization_of(module)
 
     def matrix(self, module: str, rank: int = 0) -> npt.NDArray[Any]:
-        """The weight (out, in) of a module: mapped in its stored type, or float32 made of its integers and scales. It
-        multiplies rows times `input_factors`.
+        """The weight (out, in) of a module: mapped in its stored type, or float32 made of its levels and scales, in the
+        order of the inputs. It multiplies rows times `input_factors`.
 
         Raises CheckpointError if there is none.
         """
@@ -133,7 +134,9 @@ class Checkpoint:
         levels = unpack_pairs(stored, len(scales), signed=coded is None) if quantization.bits == 4 else stored
         zero = quantization.zero_name(module)
         zeros = None if zero is None else self.array(zero, rank)
-        return dequantize(levels, scales, quantization.group_size, zeros, coded)
+        numbers = dequantize(levels, scales, quantization.group_size, zeros, coded)
+        order = quantization.order_name(module)
+        return numbers if order is None else numbers[:, np.argsort(self.array(order, rank))]
 
     def stack(self, module: str, rank: int = 0) -> Stack:
         """The matrices (out, in) of all experts of a module, by their numbers: mapped, or float32 made when asked for.

@@ -20,13 +20,16 @@ from inflight.convert.checkpoint.model_spec import (
     NormSpec,
     PooledSpec,
 )
+from inflight.convert.checkpoint.position_spec import BucketsSpec
 from inflight.convert.quantization.scheme import WeightQuantization
 
 LAYER_PREFIX = "transformer.layers."
 Split = Literal["whole", "heads", "rows", "columns", "vocab"]
 Kind = Literal["weight", "bias", "sinks", "e_score_correction_bias"]
 # Modules whose rows are looked up: no product reads them, and nothing quantizes them.
-TABLES = ("vocab_embedding", "position_embedding", "token_type_embedding")
+TABLES = ("vocab_embedding", "position_embedding", "token_type_embedding", "relative_bias")
+# The numbers of BucketsSpec.
+RELATIVE_BIAS = "transformer.relative_bias.weight"
 # Axes of the matrices of all experts: experts, out, in.
 STACK_AXES = 3
 
@@ -95,6 +98,9 @@ def stage_tensors(config: CheckpointConfig, spec: ModelSpec, stage: int) -> Iter
             if rows is not None:
                 yield TensorSpec(f"transformer.{module}.weight", module, "weight", None, (rows,), hidden, "whole")
         yield from _LayerTensors("transformer.", None).norm(spec.embedding_norm)
+        if isinstance(bias := spec.layers[0].attention.bias, BucketsSpec):
+            shape = ((bias.buckets,), spec.layers[0].attention.num_heads)
+            yield TensorSpec(RELATIVE_BIAS, "relative_bias", "weight", None, *shape, "whole")
     for local, layer in enumerate(stage_layers(len(spec.layers), pp_size, stage)):
         yield from _LayerTensors(f"{LAYER_PREFIX}{local}.", layer).all(spec.layers[layer], hidden)
     if stage == pp_size - 1:
@@ -109,12 +115,18 @@ def stage_tensors(config: CheckpointConfig, spec: ModelSpec, stage: int) -> Iter
 
 
 def _pooled_tensors(pooled: PooledSpec, hidden: int) -> Iterator[TensorSpec]:
+    for index, (outputs, inputs, bias) in enumerate(pooled.dense):
+        module: tuple[str, str] = (f"pooling.dense.{index}.weight", f"pooling.dense.{index}")
+        yield TensorSpec(*module, "weight", None, (outputs,), inputs, "whole", wide=True, plain=True)
+        if bias:
+            yield TensorSpec(f"{module[1]}.bias", module[1], "bias", None, (outputs,), None, "whole", wide=True)
     classifier = pooled.classifier
     if classifier is None:
         return
     of_model = _LayerTensors("", None)
     if classifier.activation is not None:
-        yield from of_model.linear("classifier.dense", (hidden,), hidden, "whole", bias=True)
+        yield from of_model.linear("classifier.dense", (hidden,), hidden, "whole", bias=classifier.norm is None)
+        yield from of_model.norm(classifier.norm)
     has_bias = classifier.activation is not None
     yield from of_model.linear("classifier.out", (classifier.labels,), hidden, "whole", bias=has_bias)
 

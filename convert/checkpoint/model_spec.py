@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from inflight.convert.checkpoint.position_spec import PositionBias, QueryScaleSpec, Sight
 from inflight.convert.checkpoint.rope import RotaryScaling
 
 # silu: x * sigmoid(x). gelu: x * Phi(x), Phi the normal distribution; gelu_tanh approximates it by a tanh. relu:
@@ -20,7 +21,7 @@ ExpertActivation = Activation | Literal["clamped_swiglu"]
 CLAMP_LIMIT, CLAMP_SLOPE = 7.0, 1.702
 # So many of the greatest scores, with their bias, are those of a group of experts.
 SCORED_BY = 2
-Routing = Literal["softmax", "renormalized", "sparse_mixer", "biased_softmax", "biased_sigmoid"]
+Routing = Literal["softmax", "renormalized", "sparse_mixer", "biased_softmax", "biased_sigmoid", "sigmoid_inputs"]
 # Whose hidden states a pooled model yields: those of every token of a text, of its first, or of its last.
 PooledRows = Literal["all", "first", "last"]
 
@@ -72,10 +73,10 @@ class LatentSpec:
 
 @dataclass(frozen=True, slots=True)
 class AttentionSpec:
-    """Attention with grouped key-value heads. `causal`: a row sees no position behind its own.
+    """Attention with grouped key-value heads. `causal`, `window`, `chunk`: see Sight.
 
-    softmax(cap(scale * q k)) v, where cap(x) = softcap * tanh(x / softcap), or x when there is none. `window`: a row
-    sees the last so many positions, its own included; None: all. `rope` None: no position enters.
+    softmax(cap(scale * q k) + bias) v, where cap(x) = softcap * tanh(x / softcap), or x when there is none. `rope`
+    None: nothing turns. `query_scale` multiplies queries last, by their positions; None: nothing does.
 
     q, k and v are cut to -clip .. clip first, where it is not None. The norms of q and k are those of each head, or
     with `norm_wide` of all heads together; they come before the rotation, or with `norm_last` after it. `sinks`: each
@@ -91,7 +92,10 @@ class AttentionSpec:
     scale: float
     rope: RopeSpec | None
     window: int | None = None
+    chunk: int | None = None
     softcap: float | None = None
+    bias: PositionBias | None = None
+    query_scale: QueryScaleSpec | None = None
     qkv_bias: bool = False
     dense_bias: bool = False
     q_norm: NormSpec | None = None
@@ -102,6 +106,10 @@ class AttentionSpec:
     sinks: bool = False
     causal: bool = True
     latent: LatentSpec | None = None
+
+    @property
+    def sight(self) -> Sight:
+        return Sight(self.causal, self.window, self.chunk)
 
     @property
     def cached_elements(self) -> int:
@@ -146,6 +154,8 @@ class ExpertsSpec:
     biased_softmax, biased_sigmoid: each expert has a score, its share of the softmax, or the logistic function of its
     logit; those are chosen whose score and stored bias together are greatest, and their scores, without it, are divided
     by their sum, or by `epsilon` if that is greater. `scale` multiplies these, and the shares of softmax.
+    sigmoid_inputs: the logistic function of an expert's logit multiplies the row that the expert meets, and what
+    experts yield is summed as it is.
 
     `groups` above 1: experts whose numbers are neighbours are a group, and only those of `top_groups` of them can be
     chosen: those groups whose greatest share is greatest, or of biased ones the sum of the two greatest scores, with
@@ -194,18 +204,24 @@ class LayerSpec:
 
 @dataclass(frozen=True, slots=True)
 class ClassifierSpec:
-    """out(act(dense(x))) of a hidden state x, both with a bias; or where `activation` is None out(x), without one."""
+    """out(act(dense(x))) of a hidden state x, both with a bias; or where `activation` is None out(x), without one. With
+    a `norm` out(norm(act(dense(x)))), and dense has no bias.
+    """
 
     labels: int
-    activation: Literal["tanh", "relu"] | None
+    activation: Literal["tanh", "relu", "gelu"] | None
+    norm: NormSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PooledSpec:
-    """Hidden states in place of logits: those of `rows`, or what a classifier makes of them."""
+    """Hidden states in place of logits: those of `rows`, or what a classifier makes of them. `dense` are products that
+    come behind pooling, and so behind the network: (outputs, inputs, whether there is a bias).
+    """
 
     rows: PooledRows
     classifier: ClassifierSpec | None = None
+    dense: tuple[tuple[int, int, bool], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,9 +271,9 @@ class ModelSpec:
         return tuple(dict.fromkeys(layer.attention.rope for layer in self.layers if layer.attention.rope is not None))
 
     @property
-    def windows(self) -> tuple[int | None, ...]:
-        """Each window once, in the order in which the layers first use them."""
-        return tuple(dict.fromkeys(layer.attention.window for layer in self.layers))
+    def sights(self) -> tuple[Sight, ...]:
+        """Each once, in the order in which the layers first use them."""
+        return tuple(dict.fromkeys(layer.attention.sight for layer in self.layers))
 
 
 def layer_list(layers: Sequence[int]) -> str:

@@ -20,8 +20,8 @@ SPARSE_MIXER_EXPERTS = 2
 class MoeFacts(BaseModel):
     """Of every layer with experts; `num_experts` 0: there are none. The format's other keys are about ranks.
 
-    It has none for routers whose bias counts in the choice alone, nor for groups of experts: `biased_scores` and those
-    behind it are ours.
+    It has none for routers whose bias counts in the choice alone, nor for groups of experts, nor for those whose
+    weights multiply the rows that experts meet (`weighs_inputs`): `biased_scores` and those behind it are ours.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
@@ -36,9 +36,12 @@ class MoeFacts(BaseModel):
     routed_scaling_factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     num_groups: Annotated[int, Field(ge=1, le=MOST_EXPERTS)] = 1
     top_groups: Annotated[int, Field(ge=1, le=MOST_EXPERTS)] = 1
+    weighs_inputs: bool = False
 
     @property
     def routing(self) -> Routing:
+        if self.weighs_inputs:
+            return "sigmoid_inputs"
         if self.biased_scores is not None:
             return "biased_softmax" if self.biased_scores == "softmax" else "biased_sigmoid"
         return ROUTINGS[self.normalization_mode]
@@ -81,5 +84,6 @@ class MoeFacts(BaseModel):
         left_out |= set() if self.normalization_mode == 2 else {"sparse_mixer_epsilon"}
         left_out |= set() if self.biased_scores else {"biased_scores", "least_sum"}
         left_out |= set() if self.biased_scores or self.routed_scaling_factor != 1 else {"routed_scaling_factor"}
+        left_out |= set() if self.weighs_inputs else {"weighs_inputs"}
         left_out |= set() if self.num_groups > 1 else {"num_groups", "top_groups"}
         return self.model_dump(mode="json", exclude=left_out)

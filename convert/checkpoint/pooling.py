@@ -14,10 +14,20 @@ Pooling = Literal["mean", "cls", "last", "max"]
 _ROWS: dict[Pooling, PooledRows] = {"mean": "all", "max": "all", "cls": "first", "last": "last"}
 
 
+class DenseRecord(Record):
+    """A product of a pooled vector, with a bias or without: activation(weight x + bias)."""
+
+    inputs: Annotated[int, Field(ge=1)]
+    outputs: Annotated[int, Field(ge=1)]
+    bias: bool
+    activation: Literal["identity", "tanh", "relu"]
+
+
 class PoolingRecord(Record):
     """docs/formats/embeddings.md explains the fields.
 
-    `task`: "embed" makes a vector of a text, "score" a number of a pair of texts. `normalize`: vectors get length 1.
+    `task`: "embed" makes a vector of a text, "score" a number of a pair of texts. `dense`: products
+    that follow, one of the other. `normalize`: then vectors get length 1.
     `labels`: what the classifier of a cross-encoder yields; None: there is no classifier. `activation`: what becomes of
     a score. `max_length`: the most tokens of a text that the model was made for; None: as many as it has positions.
     `prompts` are put in front of texts by their names, `default_prompt` where a text names none.
@@ -25,6 +35,7 @@ class PoolingRecord(Record):
 
     task: Literal["embed", "score"]
     pooling: Pooling
+    dense: tuple[DenseRecord, ...] = ()
     normalize: bool = False
     labels: Annotated[int, Field(ge=1)] | None = None
     activation: Literal["identity", "sigmoid"] = "identity"

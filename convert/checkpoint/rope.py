@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from inflight.records import Record
 
@@ -29,6 +29,15 @@ _FROM_POSITIONS = ("llama3", "yarn", "longrope")
 _QUOTIENT = ("yarn", "longrope")
 # Facts that Hugging Face keeps beside the scaling in the same dictionary.
 _NOT_SCALING = ("rope_theta", "rope_type", "type", "partial_rotary_factor")
+
+
+class QueryScale(Record):
+    """What multiplies queries by their positions (QueryScaleSpec); `unrotated`: in layers without rotary embedding."""
+
+    factor: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    length: Annotated[int, Field(ge=1)]
+    first: int = 0
+    unrotated: bool = False
 
 
 class RotaryScaling(Record):

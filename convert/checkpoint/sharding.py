@@ -105,7 +105,7 @@ def stack_problems(config: CheckpointConfig, specs: Iterable[TensorSpec]) -> lis
 
 
 def group_problems(config: CheckpointConfig, specs: Iterable[TensorSpec]) -> list[str]:
-    """Matrices whose columns would be cut inside a group of weights that share a scale; a line for each width."""
+    """Matrices whose columns would be cut inside a group of weights that share a scale; a line for each module."""
     tp, problems = config.mapping.tp_size, {}
     kept = config.module_quantization.kept_from_source
     way = "pass --dequantize" if kept else "choose a --group-size that divides each rank's share"
@@ -114,7 +114,11 @@ def group_problems(config: CheckpointConfig, specs: Iterable[TensorSpec]) -> lis
         if tp == 1 or spec.split != "columns" or spec.columns is None or quantization is None:
             continue
         size = quantization.group_size
-        if size and spec.columns // tp % size:
+        if quantization.ordered_inputs:
+            problems[spec.module] = (
+                f"tp_size {tp} cuts the columns of {spec.module}, whose groups are no neighbours (desc_act): {way}"
+            )
+        elif size and spec.columns // tp % size:
             problems[spec.module] = (
                 f"tp_size {tp} cuts the {spec.columns} columns of {spec.module} inside a group of {size}: "
                 f"{way}, or --quantize int8_wo"

@@ -55,11 +55,18 @@ ACT = "mlp.act"
 # The stacks of a layer with experts.
 EXPERTS = ("fc", "proj")
 _POSITIONS = ("rope_gpt_neox", "long_rope", "yarn")
+# How the format calls linear biases in place of positions: beside scaled products, or scaled with them.
+LINEAR_BIASES = ("alibi", "alibi_with_scale")
 
 
 def _positions(family: Family | None) -> tuple[str, ...]:
     """How a checkpoint of this family may say where its tokens are."""
-    return ("learned_absolute",) if family is not None and family.learned_positions else _POSITIONS
+    if family is not None and family.learned_positions:
+        return ("learned_absolute",)
+    if family is None or family.alibi is False:
+        return _POSITIONS
+    biases = (LINEAR_BIASES[family.alibi_rounded],)
+    return biases if family.alibi is True else (*_POSITIONS, *biases)
 
 
 def unsupported(config: CheckpointConfig) -> list[str]:
@@ -190,6 +197,8 @@ def _layer_problems(config: CheckpointConfig) -> list[str]:
         problems.append(f"layers_without_rope {list(config.inflight.layers_without_rope or ())}")
     if types and len(types) != config.num_hidden_layers:
         problems.append(f"{len(types)} layer_types for {config.num_hidden_layers} layers")
+    if "chunked_attention" in types and config.inflight.attention_chunk is None:
+        problems.append("layer_types with 'chunked_attention' without attention_chunk")
     if "sliding_attention" in types and config.inflight.sliding_window is None:
         problems.append("layer_types with 'sliding_attention' without sliding_window")
     return problems

@@ -78,10 +78,14 @@ def _features(family: Family) -> Iterator[str]:
         (family.rope_in_windows, "rotation in windows alone"),
         (family.rope_by_layer_type, "rotation by kind of layer"),
         (family.learned_positions, "learned positions"),
+        (family.embedding_norm and not family.encoder, "a norm of the embedding"),
+        ("relative_bias" in family.names, "numbers for distances"),
+        (family.alibi, "linear biases of attention" + _by_key(family.alibi)),
         (family.mixture is not None, "a mixture of experts"),
         (family.sinks, "attention sinks"),
         (family.latent, "latent attention"),
-        (family.sliding_window != "never", "windows"),
+        (family.sliding_window == "chunked", "chunks"),
+        (family.sliding_window not in ("never", "chunked"), "windows"),
         (family.scaled_embedding, "scaled embedding"),
         (not family.gated_mlp, "MLP without a gate"),
         (family.defaults.get("hidden_act") == "xielu", "xIELU"),
@@ -98,7 +102,7 @@ def _by_key(value: bool | str) -> str:
 def _where(family: Family) -> str:
     if family.qk_norm_width:
         return " over all heads"
-    return " after the rotation" if family.qk_norm_last else ""
+    return (" without weights" if family.qk_norm_bare else "") + (" after the rotation" if family.qk_norm_last else "")
 
 
 if __name__ == "__main__":

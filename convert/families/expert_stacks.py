@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from inflight.convert.families.arranged import PickedRows, Transposed
 from inflight.convert.families.mixtures import Mixture
 from inflight.convert.source.quantized.mxfp4 import Mxfp4Stack
 from inflight.convert.source.tensor import PlainTensor, SourceTensor
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
-_LAYER = re.compile(r"(model\.layers\.(\d+)\.)(.+)")
+_LAYER = re.compile(r"((?:language_model\.)?model\.(?:language_model\.)?layers\.(\d+)\.)(.+)")
 
 
 def expert_matrices(
@@ -34,7 +35,7 @@ def expert_matrices(
         if mixture.predicts_further and match and isinstance(layers, int) and int(match[2]) >= layers:
             continue
         modules = mixture.stacks.get(below)
-        cut = _alternating if mixture.alternates else _parts
+        cut = partial(_across, alternates=mixture.alternates) if mixture.alternates or mixture.transposed else _parts
         if modules is not None and (parts := list(cut(tensor, prefix, modules))):
             found.update({part.name: part for part in parts})
         elif below in mixture.renamed:
@@ -73,18 +74,18 @@ def _parts(tensor: SourceTensor, prefix: str, modules: tuple[str, ...]) -> Itera
             )
 
 
-def _alternating(tensor: SourceTensor, prefix: str, modules: tuple[str, ...]) -> Iterator[SourceTensor]:
-    """The same of stacks (experts, in, out), or biases (experts, out), whose outputs are those of the modules in
-    turn."""
+def _across(tensor: SourceTensor, prefix: str, modules: tuple[str, ...], *, alternates: bool) -> Iterator[SourceTensor]:
+    """The same of stacks (experts, in, out), or biases (experts, out), whose outputs are those of the modules one
+    behind the other, or in turn."""
     if len(tensor.shape) not in (2, 3) or tensor.shape[-1] % len(modules):
         return
     for expert in range(tensor.shape[0]):
         whole = _of_expert(tensor, expert)
         for index, module in enumerate(modules) if whole is not None else ():
             assert whole is not None
-            yield PickedRows(
-                prefix + module.format(expert=expert), whole, np.arange(index, whole.shape[0], len(modules))
-            )
+            every = np.arange(whole.shape[0])
+            rows = every[index :: len(modules)] if alternates else np.split(every, len(modules))[index]
+            yield PickedRows(prefix + module.format(expert=expert), whole, rows)
 
 
 def _of_expert(tensor: SourceTensor, expert: int) -> SourceTensor | None:

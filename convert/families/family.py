@@ -25,29 +25,33 @@ class Family:
 
     A bias is present (True), absent (False), or decided by the config key that is named. `sliding_window`: the key of
     that name applies never, always when it is not null, only when use_sliding_window is set, or in the layers that
-    layer_types lists; `full_attention_every`: of so many layers (or the key that says how many) the last has no window
-    where layer_types is absent. `activation` is the key that names it; `keys` reads what only this family has into keys
-    of the checkpoint, and `facts` into its `inflight` block.
+    layer_types lists; chunked: attention_chunk_size applies in those; `full_attention_every`: of so many layers (or the
+    key that says how many) the last has no window where layer_types is absent. `activation` is the key that names it;
+    `keys` reads what only this family has into keys of the checkpoint, and `facts` into its `inflight` block.
 
     `rope_by_layer_type`: sliding and full layers have rotary parameters of their own; `partial_rotary`:
     partial_rotary_factor says how much of a head turns; `skips_rope`: no_rope_layers says which layers have no rotary
     embedding; `rope_in_windows`: those without a window have none, where there are others. `interleaved_rope`:
     neighbouring elements of a head are turned, so that the rows of queries and keys are reordered. `learned_positions`:
-    a table of positions is added to the embeddings, and nothing turns.
+    a table of positions is added to the embeddings, and nothing turns. `alibi`: scores have a bias linear in the
+    distance, and nothing turns (or the key that decides); `alibi_rounded`: as bfloat16, scaled with the products.
 
     `norm` is the kind of all norms, `norm_bias` and `norm_weight` say what they have beside the arithmetic (only
     "layer" ones a bias), `norm_epsilon` is the key of the epsilon, or the epsilon itself, and `norm_offset` is added to
     the weights of norms, which the checkpoint holds with it. `qk_norm_width`: the norms of queries and keys are over
-    all their heads together; `qk_norm_last`: they come after the rotation. `sandwich_norms`: attention and MLP have a
+    all their heads together; `qk_norm_last`: they come after the rotation; `qk_norm_bare`: they have no weights, and
+    are where there is a rotation. `embedding_norm`: there is a norm ahead of the layers, `bare_first`: attention of the
+    first layer has none of its own. `sandwich_norms`: attention and MLP have a
     norm after them too; `post_norms`: after them alone. `parallel`: both read the same residual stream (or the key that
     says so), `own_mlp_norm`: each through a norm of its own. `scaled_embedding`: embeddings are multiplied by the
     square root of the hidden size. `gated_mlp`: a second product multiplies the activated one. `head_bias`: the
     vocabulary projection has a bias. `mixture`: the layers have experts. `sinks`: attention has a score more for each
     head. `latent`: keys and values of all heads are made of one row of a token, whose last elements turn.
 
-    `encoder`: every token sees all others, norms are of the sums with the residual stream, the embedding has a norm and
-    the layers none behind them, and nothing is generated: hidden states are pooled. `classifier_activation`: of the
-    product ahead of the one that a cross-encoder ends with; None: there is none.
+    `encoder`: every token sees all others, and nothing is generated: hidden states are pooled. With `post_norms` its
+    norms are of the sums with the residual stream, and there is none behind the layers. `classifier_activation`: of the
+    product ahead of the one that a cross-encoder ends with; None: there is none. Where `names` have a norm for it, it
+    comes behind that, and the first product has no bias.
 
     `defaults` are the values that transformers assumes for keys that are absent from config.json. `decoder` makes the
     config that the other columns read of config.json, where it has other keys or a nested object. `names` are the
@@ -69,7 +73,10 @@ class Family:
     qk_norm: bool | str = False
     qk_norm_width: bool = False
     qk_norm_last: bool = False
-    sliding_window: Literal["never", "always", "switched", "listed"] = "never"
+    qk_norm_bare: bool = False
+    alibi: bool | str = False
+    alibi_rounded: bool = False
+    sliding_window: Literal["never", "always", "switched", "listed", "chunked"] = "never"
     full_attention_every: int | str | None = None
     full_attention_first: bool = False
     activation: str = "hidden_act"
@@ -87,6 +94,8 @@ class Family:
     norm_weight: bool = True
     norm_epsilon: str | float = "rms_norm_eps"
     norm_offset: float = 0.0
+    embedding_norm: bool = False
+    bare_first: bool = False
     sandwich_norms: bool = False
     post_norms: bool = False
     parallel: bool | str = False
@@ -97,7 +106,7 @@ class Family:
     sinks: bool = False
     latent: bool = False
     encoder: bool = False
-    classifier_activation: Literal["tanh", "relu"] | None = None
+    classifier_activation: Literal["tanh", "relu", "gelu"] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     names: Names = field(default_factory=lambda: DECODER_NAMES)
     fused: Mapping[str, Layout] = field(default_factory=dict)
@@ -109,12 +118,29 @@ class Family:
     tied: str = "lm_head.weight"
 
     @property
+    def norms_sums(self) -> bool:
+        """Norms are of the sums with the residual stream, as the first encoders have them."""
+        return self.encoder and self.post_norms
+
+    @property
     def ours_alone(self) -> bool:
         """Only our own checkpoints of it are read: those of others keep facts elsewhere, and rows in another order."""
         layers = (self.parallel is True, self.own_mlp_norm, self.post_norms, self.full_attention_first, self.latent)
         routed = self.mixture is not None and self.mixture.biased_choice
         attention = (self.qk_norm_width, self.qk_norm_last, self.learned_positions, self.rope_in_windows, self.sinks)
-        return any((*layers, *attention, routed, self.fused, self.interleaved_rope, not self.norm_weight))
+        biased = self.alibi is not False
+        return any(
+            (
+                *layers,
+                *attention,
+                self.qk_norm_bare,
+                biased,
+                routed,
+                self.fused,
+                self.interleaved_rope,
+                not self.norm_weight,
+            )
+        )
 
     def arrangement(self, config: CheckpointConfig) -> dict[str, Rows]:
         """Every module of `names` whose rows are a part of another module, or in another order there. Modules keep

@@ -20,12 +20,6 @@ _CHOICE = "e_score_correction_bias"
 _ERNIE_BIAS = f"moe_statics.{_CHOICE}"
 
 
-# What mixtures have that is not known yet, by architecture.
-MISSING: Mapping[str, str] = {
-    "Llama4ForCausalLM": "attention in chunks and the router of its experts are not known",
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Mixture:
     """How the source of a family holds what belongs to its experts, below its layers.
@@ -33,7 +27,8 @@ class Mixture:
     `stacks`: a tensor that holds several modules -> their weights, the rows of one behind those of the other, and that
     for each {expert} where there is one. `renamed`: tensors under another name -> the name here.
     `gates_shared_expert`: what the shared expert yields is multiplied by a gate of its own. `alternates`: stacks are
-    (experts, in, out), and their outputs those of the modules in turn. `bias`, `clamped`: of ExpertsSpec.
+    (experts, in, out), and their outputs those of the modules in turn; `transposed`: those of one behind those of
+    the other. `bias`, `clamped`: of ExpertsSpec.
     `biased_choice`: a bias counts in the choice of experts alone. `predicts_further`: files have layers behind the last
     one that predict further tokens.
     """
@@ -42,13 +37,14 @@ class Mixture:
     renamed: Mapping[str, str] = field(default_factory=dict)
     gates_shared_expert: bool = False
     alternates: bool = False
+    transposed: bool = False
     biased_choice: bool = False
     predicts_further: bool = False
     bias: bool = False
     clamped: bool = False
 
 
-class _Expert(NamedTuple):
+class Expert(NamedTuple):
     """The modules of one expert."""
 
     gate: str
@@ -71,9 +67,9 @@ class _Expert(NamedTuple):
         }
 
 
-_MIXTRAL = _Expert(*(f"block_sparse_moe.experts.{{expert}}.{name}" for name in ("w1", "w3", "w2")))
-QWEN_EXPERTS = _Expert(*(f"mlp.experts.{{expert}}.{name}_proj" for name in ("gate", "up", "down")))
-_GRANITE = _Expert(*(f"block_sparse_moe.experts.{{expert}}.{name}_proj" for name in ("gate", "up", "down")))
+_MIXTRAL = Expert(*(f"block_sparse_moe.experts.{{expert}}.{name}" for name in ("w1", "w3", "w2")))
+QWEN_EXPERTS = Expert(*(f"mlp.experts.{{expert}}.{name}_proj" for name in ("gate", "up", "down")))
+_GRANITE = Expert(*(f"block_sparse_moe.experts.{{expert}}.{name}_proj" for name in ("gate", "up", "down")))
 
 
 def shared_expert(module: str) -> dict[str, tuple[str, ...]]:

@@ -15,13 +15,13 @@ from inflight.convert.families.family import Family
 FILES_KEY = "sentence_transformers_files"
 CLASSIFIER = "ForSequenceClassification"
 # Model types whose tokens see all others; a row of theirs is in rows/encoders.py, or they are refused.
-_ENCODER_TYPES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert")
+_ENCODER_TYPES = (
+    *("bert", "roberta", "xlm-roberta", "camembert", "distilbert"),
+    *("electra", "mpnet", "modernbert"),
+)
 # What models of other types need that is not there.
 _MISSING = {
-    "mpnet": "attention with a bias for the distance between tokens",
     "deberta-v2": "attention to relative positions",
-    "electra": "embeddings narrower than the layers",
-    "modernbert": "windows that look both ways",
     "nomic_bert": "encoders with a rotary embedding",
     "t5": "a bias of attention for the distance between tokens",
 }

@@ -11,6 +11,7 @@ from typing import Any
 
 from inflight.convert.checkpoint.pooling import Pooling, PoolingRecord
 from inflight.convert.families.config_values import ConfigValues
+from inflight.convert.families.dense_modules import DENSE, dense_folders, read_dense
 from inflight.convert.families.family import Family
 from inflight.convert.families.pooled import FILES_KEY, classifies
 from inflight.errors import ModelError
@@ -21,7 +22,7 @@ MODULES = "modules.json"
 PATTERNS = (MODULES, "sentence_*_config.json", "config_sentence_transformers.json", "*/config.json")
 _LENGTHS = "sentence_bert_config.json"
 _PROMPTS = "config_sentence_transformers.json"
-_KNOWN = ("Transformer", "Pooling", "Normalize")
+_KNOWN = ("Transformer", "Pooling", DENSE, "Normalize")
 # Keys of a Pooling module, as files before its `pooling_mode` have them.
 _MODES: Mapping[str, Pooling] = {
     "pooling_mode_cls_token": "cls",
@@ -81,7 +82,13 @@ def read_pooling(values: ConfigValues, raw: Mapping[str, Any], family: Family) -
                 "sentence-transformers"
             )
         return PoolingRecord(task="embed", pooling="mean")
-    return _Files(files, values.problems).record()
+    record = _Files(files, values.problems).record()
+    size = values.raw.get("hidden_size")
+    for each in record.dense:
+        if each.inputs != size:
+            values.problems.append(f"Dense takes {each.inputs} numbers and gets {size}")
+        size = each.outputs
+    return record
 
 
 def _attention_problems(raw: Mapping[str, Any], family: Family) -> Iterator[str]:
@@ -122,8 +129,15 @@ class _Files:
         kinds = [str(module.get("type", "")).rpartition(".")[2] for module in self._files["modules"]]
         for kind in (kind for kind in kinds if kind not in _KNOWN):
             self._problems.append(f"module {kind} of {MODULES} is not supported (supported: {', '.join(_KNOWN)})")
-        if [kind for kind in kinds if kind in _KNOWN] not in ([*_KNOWN], [*_KNOWN[:2]]):
-            self._problems.append(f"the modules {', '.join(kinds)} are not supported: Transformer, Pooling, Normalize")
+        known = [kind for kind in kinds if kind in _KNOWN]
+        once = [kind for kind in known if kind != DENSE]
+        if sorted(known, key=_KNOWN.index) != known or once not in (
+            ["Transformer", "Pooling"],
+            [*_KNOWN[:2], _KNOWN[3]],
+        ):
+            self._problems.append(
+                f"the modules {', '.join(kinds)} are not supported: Transformer, Pooling, any Dense, Normalize"
+            )
         lengths, prompts = self._files["lengths"], self._files["prompts"]
         if lengths.get("do_lower_case"):
             self._problems.append(
@@ -138,6 +152,9 @@ class _Files:
         return PoolingRecord(
             task="embed",
             pooling=self._pooling(kinds),
+            dense=read_dense(
+                [self._files["configs"].get(path, {}) for path in dense_folders(self._files)], self._problems
+            ),
             normalize="Normalize" in kinds,
             max_length=length if isinstance(length, int) and length > 0 else None,
             prompts=named,

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from inflight.convert.families.dense_modules import DENSE_NAMES
 from inflight.convert.families.family import Family
-from inflight.convert.families.mixtures import MISSING, mixtures
+from inflight.convert.families.mixtures import mixtures
 from inflight.convert.families.names import DECODER_NAMES
 from inflight.convert.families.pooled import missing as missing_of_pooled
 from inflight.convert.families.pooled import pooled_decoder, pools, pools_as_encoder
 from inflight.convert.families.rows.deepseek import DEEPSEEK
 from inflight.convert.families.rows.encoders import ENCODERS
 from inflight.convert.families.rows.gemma import GEMMA
+from inflight.convert.families.rows.linear_biases import LINEAR_BIASES
+from inflight.convert.families.rows.llama4 import LLAMA4
 from inflight.convert.families.rows.llama_like import LLAMA_LIKE
 from inflight.convert.families.rows.parallel import PARALLEL
 from inflight.convert.families.rows.positions import POSITIONS
@@ -22,9 +26,28 @@ from inflight.convert.families.text_parts import TEXT_PARTS, TextPart
 from inflight.errors import ModelError
 
 FAMILIES: tuple[Family, ...] = (
-    *(*LLAMA_LIKE, *VARIANTS, *GEMMA, *POST_NORMS, *PARALLEL, *POSITIONS),
-    *(*mixtures(Family, DECODER_NAMES), *DEEPSEEK),
+    *(*LLAMA_LIKE, *VARIANTS, *GEMMA, *POST_NORMS, *PARALLEL, *POSITIONS, *LINEAR_BIASES),
+    *(*mixtures(Family, DECODER_NAMES), *DEEPSEEK, *LLAMA4),
 )
+_STATE = "layers that carry a state from token to token in place of a cache of keys and values"
+_CONVOLUTIONS = "convolutions over tokens, whose last inputs are a state"
+_CHOSEN = "attention to tokens that an index chooses"
+
+# What architectures without a row need that is not there: what a refusal says beside the name.
+_MISSING: Mapping[str, str] = {
+    **dict.fromkeys(("MambaForCausalLM", "Mamba2ForCausalLM", "FalconMambaForCausalLM", "RwkvForCausalLM"), _STATE),
+    **dict.fromkeys(("JambaForCausalLM", "BambaForCausalLM", "ZambaForCausalLM", "Zamba2ForCausalLM"), _STATE),
+    **dict.fromkeys(("NemotronHForCausalLM", "GraniteMoeHybridForCausalLM", "FalconH1ForCausalLM"), _STATE),
+    **dict.fromkeys(("Qwen3NextForCausalLM", "MiniMaxForCausalLM", "KimiLinearForCausalLM"), _STATE),
+    **dict.fromkeys(("RecurrentGemmaForCausalLM", "xLSTMForCausalLM"), _STATE),
+    **dict.fromkeys(("Lfm2ForCausalLM", "Lfm2MoeForCausalLM"), _CONVOLUTIONS),
+    **dict.fromkeys(("DeepseekV32ForCausalLM", "GlmMoeDsaForCausalLM"), _CHOSEN),
+    **dict.fromkeys(("T5ForConditionalGeneration", "BartForConditionalGeneration"), "an encoder beside the decoder"),
+    "Gemma3nForCausalLM": "embeddings of every layer and several residual streams",
+    "DbrxForCausalLM": "experts stored without names of their own, and clipped projections beside them",
+    "XGLMForCausalLM": "positions of sines in place of a table",
+    "PersimmonForCausalLM": "LayerNorm of queries and keys with a bias",
+}
 # Decoders, which also embed, and encoders, which do nothing else.
 EVERY_FAMILY = (*FAMILIES, *ENCODERS)
 
@@ -63,7 +86,7 @@ def require_family(model: str, config: Mapping[str, Any]) -> Family:
         listed = architectures(config)
         found = ", ".join(listed) or f"model_type {config.get('model_type')!r}"
         known = ", ".join(row.architecture for row in EVERY_FAMILY)
-        missing = "".join(f": {MISSING[name]}" for name in listed[:1] if name in MISSING)
+        missing = "".join(f": it needs {_MISSING[name]}" for name in listed[:1] if name in _MISSING)
         missing = missing or (f": it needs {unpooled}" if (unpooled := missing_of_pooled(config)) else "")
         raise ModelError(
             f"{model}: {found} is not supported{missing}.",
@@ -76,10 +99,12 @@ def require_family(model: str, config: Mapping[str, Any]) -> Family:
 def _pooled_family(config: Mapping[str, Any]) -> Family | None:
     kind = config.get("model_type")
     encoder = next((row for row in ENCODERS if row.model_type == kind), None)
-    if encoder is not None:
-        return encoder if pools_as_encoder(config) else None
     decoder = next((row for row in FAMILIES if row.model_type == kind), None)
-    return None if decoder is None else pooled_decoder(decoder)
+    if encoder is not None:
+        found = encoder if pools_as_encoder(config) else None
+    else:
+        found = None if decoder is None else pooled_decoder(decoder)
+    return None if found is None else replace(found, names={**found.names, **DENSE_NAMES})
 
 
 def _text_family(part: TextPart, config: Mapping[str, Any]) -> Family | None:

@@ -69,6 +69,9 @@ def _of_inputs(tensor: PlannedTensor, quantization: WeightQuantization, dtype: s
         yield bound, np.array([_measured(piece).bound], np.float32)
     if row_scale is not None:
         yield row_scale, np.array([_measured(piece).scale], np.float32)
+    order = quantization.order_name(module)
+    if order is not None:
+        yield order, np.ascontiguousarray(_measured(piece).order, np.int32)
     if factors is not None:
         columns = piece.columns
         every = _factors(piece, dtype)
@@ -141,7 +144,8 @@ def _padding(tensor: PlannedTensor, quantization: WeightQuantization) -> _Part:
     if quantization.scheme.divisors:
         return *quantize(np.zeros((rows, columns), np.float32), quantization.scheme, size), None
     scales = np.zeros((rows, -(-columns // size)) if size else rows, np.float32)
-    return np.zeros((rows, columns), np.int8), scales, scales
+    stored = numpy_dtype(quantization.scheme.weights.dtype) if quantization.bits == 8 else np.int8
+    return np.zeros((rows, columns), stored), scales, scales
 
 
 def _kept_rows(piece: Piece, quantization: WeightQuantization) -> Iterator[_Part] | None:
@@ -152,8 +156,10 @@ def _kept_rows(piece: Piece, quantization: WeightQuantization) -> Iterator[_Part
     source, size = piece.source, quantization.group_size
     weights, width = quantization.scheme.weights, piece.source.shape[1]
     bits: Literal[4, 8] = 4 if quantization.bits == 4 else 8
-    form = LevelForm(bits, min(size, width) or width, quantization.zero_points, weights.codebook)
-    if weights.dtype not in ("int4", "uint4", "int8") or quantization.scaled_inputs or source.form is None:
+    floats = weights.dtype == "float8_e4m3fn"
+    rows_as = {"scaled": quantization.scaled_inputs, "ordered": quantization.ordered_inputs}
+    form = LevelForm(bits, min(size, width) or width, quantization.zero_points, weights.codebook, floats, **rows_as)
+    if weights.scale == "matrix" or source.form is None:
         return None
     if not form.holds(source.form):
         return None
@@ -164,7 +170,8 @@ def _kept_rows(piece: Piece, quantization: WeightQuantization) -> Iterator[_Part
             found = source.levels(start, min(start + step, piece.rows.stop))
             assert found is not None, f"{source.name} has no levels"
             levels, scales, zeros = found.stored(form)
-            if not np.isfinite(scales).all() or (zeros is not None and not np.isfinite(zeros).all()):
+            numbers = [each for each in (scales, zeros, levels if floats else None) if each is not None]
+            if not all(np.isfinite(each).all() for each in numbers):
                 raise ModelError(
                     f"Tensor {source.name} holds infinities or NaN.", "The model is broken: download it again."
                 )

@@ -31,7 +31,8 @@ class QuantizationFacts(Record):
 
     `clamp_val`: rows of 8-bit floats with scales of their own are cut to this range first. `weight_layout` is ours,
     and written only where the format's own reader must not take the weights for its own: it refuses a block with a key
-    that it does not know.
+    that it does not know. `desc_act`, of such weights alone: levels lie in an order of the inputs that is stored with
+    them (GPTQ's name for what makes one useful).
     """
 
     quant_algo: str | None = None
@@ -44,6 +45,7 @@ class QuantizationFacts(Record):
     pre_quant_scale: bool = False
     exclude_modules: tuple[str, ...] | None = None
     weight_layout: Literal["out_in"] | None = None
+    desc_act: bool = False
 
 
 class QuantizationRecord(Record):

@@ -130,7 +130,7 @@ def dequantize(
     if not group_size:
         wide: Floats = levels.astype(np.float32) * scales[:, None]
         return wide
-    grouped: Floats = levels * np.repeat(scales, group_size, axis=-1)[:, : levels.shape[1]]
+    grouped: Floats = levels.astype(np.float32) * np.repeat(scales, group_size, axis=-1)[:, : levels.shape[1]]
     return grouped if zeros is None else grouped + np.repeat(zeros, group_size, axis=-1)[:, : levels.shape[1]]
 
 

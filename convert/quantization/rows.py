@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from inflight.convert.quantization.round_to_nearest import FLOAT8_GREATEST, float8_levels
 from inflight.convert.quantization.schemes import RowDtype
+from inflight.dtypes import numpy_dtype
 
 Floats = npt.NDArray[np.float32]
 
@@ -18,8 +19,8 @@ _LEAST = np.float32(2.0**-100)
 
 
 class RowRounding(NamedTuple):
-    """Rows are cut to `limits`, divided by `scale` (None: their greatest magnitude over the greatest level) and rounded
-    to `dtype`.
+    """Rows are rounded to bfloat16; or cut to `limits`, divided by `scale` (None: their greatest magnitude over the
+    greatest level) and rounded to another `dtype`.
     """
 
     dtype: RowDtype
@@ -30,6 +31,8 @@ class RowRounding(NamedTuple):
 def rounded_rows(rows: Floats, rounding: RowRounding) -> Floats:
     """Rows float32 [count, K] as levels times their scales."""
     dtype, stored, limits = rounding
+    if dtype == "bfloat16":
+        return rows.astype(numpy_dtype(dtype)).astype(np.float32)
     if limits is not None:
         rows = np.clip(rows, np.float32(limits[0]), np.float32(limits[1]))
     if stored is None:

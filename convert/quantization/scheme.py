@@ -14,6 +14,7 @@ from inflight.convert.quantization.schemes import (
     ACTIVATION_SCALE,
     BOUND,
     INPUT_FACTORS,
+    INPUT_ORDER,
     SCHEMES,
     ZERO_POINT,
     Codebook,
@@ -42,7 +43,7 @@ class WeightQuantization:
 
     `group_size` 0: the scheme has no groups. `row_limits`: rows are cut to this range before they are rounded.
     `scaled_inputs`: before that, each of their values is multiplied by a stored factor. `zero_points`: to a level times
-    its scale the zero point of its group is added.
+    its scale the zero point of its group is added. `ordered_inputs`: rows get a stored order before they meet it.
     """
 
     scheme: QuantScheme
@@ -50,6 +51,7 @@ class WeightQuantization:
     row_limits: tuple[float, float] | None = None
     scaled_inputs: bool = False
     zero_points: bool = False
+    ordered_inputs: bool = False
 
     @property
     def told_by_scales(self) -> bool:
@@ -82,6 +84,10 @@ class WeightQuantization:
         """The tensor of the factors of the rows' values; None: there are none."""
         return f"{module}{INPUT_FACTORS}" if self.scaled_inputs else None
 
+    def order_name(self, module: str) -> str | None:
+        """The tensor of the order of the rows' values; None: they have that of the module's inputs."""
+        return f"{module}{INPUT_ORDER}" if self.ordered_inputs else None
+
     def zero_name(self, module: str) -> str | None:
         """The tensor of the zero points; None: there are none."""
         return f"{module}{ZERO_POINT}" if self.zero_points else None
@@ -105,11 +111,13 @@ class WeightQuantization:
         groups = -(-columns // (self.group_size or columns))
         shares = {"matrix": (1,), "row": (*stack, rows), "group": (*stack, rows, groups)}
         row_scale, factors, zero = self.row_scale_name(module), self.factors_name(module), self.zero_name(module)
+        order = self.order_name(module)
         return (
             StoredTensor(f"{module}.weight", packed, levels),
             StoredTensor(self.scale_name(module), shares[weights.scale], "float32"),
             *([StoredTensor(row_scale, (1,), "float32")] if row_scale else []),
             *([StoredTensor(factors, (columns,), dtype)] if factors else []),
+            *([StoredTensor(order, (columns,), "int32")] if order else []),
             *([StoredTensor(zero, shares[weights.scale], "float32")] if zero else []),
         )
 
@@ -129,7 +137,7 @@ def weight_quantization(facts: QuantizationFacts, record: QuantizationRecord | N
     group_size = facts.group_size if scheme.weights.scale == "group" else 0
     limits = facts.clamp_val if scheme.rows == ("float8_e4m3fn", "own") else None
     scaled_inputs = facts.pre_quant_scale or scheme.scaled_inputs
-    return WeightQuantization(scheme, group_size, limits, scaled_inputs, facts.has_zero_point)
+    return WeightQuantization(scheme, group_size, limits, scaled_inputs, facts.has_zero_point, facts.desc_act)
 
 
 def algorithm_problems(facts: QuantizationFacts, further: tuple[str, ...] = ()) -> list[str]:
@@ -142,10 +150,12 @@ def algorithm_problems(facts: QuantizationFacts, further: tuple[str, ...] = ()) 
     schemes = schemes_of(algorithm)
     supported = ", ".join(dict.fromkeys([*(scheme.algorithm for scheme in SCHEMES), *further]))
     # Zero points lie in another order in the format's own reader.
-    guarded = facts.has_zero_point or (bool(schemes) and all(scheme.weights.guarded for scheme in schemes))
+    guarded = (
+        facts.has_zero_point or facts.desc_act or (bool(schemes) and all(scheme.weights.guarded for scheme in schemes))
+    )
     grouped = all(scheme.weights.scale == "group" for scheme in schemes)
     coded = any(scheme.weights.codebook is not None for scheme in schemes)
-    floats = any(scheme.weights.dtype.startswith("float") for scheme in schemes)
+    floats = any(scheme.weights.dtype == scheme.rows.dtype == "float8_e4m3fn" for scheme in schemes)
     limits = facts.clamp_val
     named = f"quant_algo {algorithm!r} with"
     checks = (
@@ -154,6 +164,7 @@ def algorithm_problems(facts: QuantizationFacts, further: tuple[str, ...] = ()) 
             guarded and facts.weight_layout != WEIGHT_LAYOUT,
             f"{named} {LAID_OUT_FOR_A_GPU}",
         ),
+        (facts.pre_quant_scale and facts.desc_act, f"{named} pre_quant_scale and desc_act"),
         (facts.pre_quant_scale and floats, f"{named} pre_quant_scale (factors of its inputs)"),
         (facts.has_zero_point and not grouped, f"{named} has_zero_point (groups have them)"),
         (facts.has_zero_point and coded, f"{named} has_zero_point (codes have none)"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 WeightDtype = Literal["int8", "int4", "uint4", "float8_e4m3fn"]
-RowDtype = Literal["int8", "int16", "float8_e4m3fn"]
+RowDtype = Literal["int8", "int16", "bfloat16", "float8_e4m3fn"]
 ScaleShare = Literal["matrix", "row", "group"]
 RowScale = Literal["own", "stored"]
 Codebook = Literal["nf4", "fp4", "e2m1", "iq4"]
@@ -18,12 +18,12 @@ Method = Literal["nearest", "gptq", "awq", "smoothquant"]
 
 # Names of the tensors beside a weight.
 GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE = ".weights_scaling_factor", ".per_channel_scale", ".activation_scaling_factor"
-INPUT_FACTORS, ZERO_POINT = ".prequant_scaling_factor", ".zero"
+INPUT_FACTORS, ZERO_POINT, INPUT_ORDER = ".prequant_scaling_factor", ".zero", ".input_order"
 # Of the KV cache of a layer: of keys, of values, or of both.
 CACHE_FACTOR = "_cache_scaling_factor"
 # The greatest magnitude of the weights over 448, in W4A8_AWQ.
 BOUND = ".weights_scaling_factor_2"
-SCALE_SUFFIXES = (GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE, INPUT_FACTORS, ZERO_POINT, BOUND, CACHE_FACTOR)
+SCALE_SUFFIXES = (GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE, INPUT_FACTORS, ZERO_POINT, INPUT_ORDER, BOUND, CACHE_FACTOR)
 EMBEDDING, POSITIONS = "*vocab_embedding", "*position_embedding"
 
 
@@ -49,8 +49,8 @@ class StoredWeights(NamedTuple):
 class RoundedRows(NamedTuple):
     """To what the rows are rounded that meet such a weight.
 
-    `scale`: each row has its `own`, its greatest magnitude over the greatest level, or one is `stored` for all rows
-    of the matrix, float32 (1,).
+    `scale`: each row has its `own`, its greatest magnitude over the greatest level (that of bfloat16 rows is 1), or one
+    is `stored` for all rows of the matrix, float32 (1,).
     """
 
     dtype: RowDtype
@@ -91,6 +91,8 @@ MOST_LOSS = 0.15
 _INT4 = StoredWeights("int4", "group", GROUP_SCALE)
 _INT8 = StoredWeights("int8", "row", ROW_SCALE, guarded=True)
 _INT8_GROUPS = StoredWeights("int8", "group", GROUP_SCALE, guarded=True)
+_FLOAT8 = StoredWeights("float8_e4m3fn", "row", ROW_SCALE, guarded=True)
+_FLOAT8_GROUPS = StoredWeights("float8_e4m3fn", "group", GROUP_SCALE, guarded=True)
 
 
 def _codes(codebook: Codebook) -> StoredWeights:
@@ -164,6 +166,9 @@ SCHEMES: tuple[QuantScheme, ...] = (
         ("*lm_head", EMBEDDING),
         method="gptq",
     ),
+    # What sources of 8-bit floats store has these numbers: E4M3 is exact in bfloat16, and so meets rows of it.
+    QuantScheme("fp8_wo", "W8A16_FP8", _FLOAT8, RoundedRows("bfloat16")),
+    QuantScheme("fp8_groups_wo", "W8A16_FP8_GROUPS", _FLOAT8_GROUPS, RoundedRows("bfloat16")),
     # Read and not made: the scale of all rows is measured. Nothing of it is laid out for a GPU.
     QuantScheme(
         "int8_sq_static",

@@ -12,7 +12,7 @@ from typing import Any
 
 from inflight.convert.checkpoint.config import MAX_LAYERS, CheckpointConfig, InflightFacts, SourceFacts
 from inflight.convert.checkpoint.derive import OptionalTensors
-from inflight.convert.checkpoint.support import ACT, ACTIVATIONS
+from inflight.convert.checkpoint.support import ACT, ACTIVATIONS, LINEAR_BIASES
 from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.family import Family
 from inflight.convert.families.pooled import pools
@@ -66,7 +66,8 @@ def decoder_config(raw: Mapping[str, Any], family: Family) -> Mapping[str, Any]:
 def _checkpoint_config(values: ConfigValues, family: Family, optional: OptionalTensors) -> CheckpointConfig:
     heads, hidden = values.count("num_attention_heads"), values.count("hidden_size")
     max_positions = values.count("max_position_embeddings")
-    rope = Rope() if family.learned_positions else read_rope(values, family, max_positions)
+    biased = values.flag(family.alibi)
+    rope = Rope() if family.learned_positions or biased else read_rope(values, family, max_positions)
     num_layers = values.count("num_hidden_layers", most=MAX_LAYERS)
     head_size = values.count("head_dim", max(hidden // heads, 1))
     own = family.keys(values)
@@ -86,9 +87,7 @@ def _checkpoint_config(values: ConfigValues, family: Family, optional: OptionalT
         mlp_bias=optional.mlp_bias,
         qk_layernorm=optional.qk_norm,
         tie_word_embeddings=not optional.lm_head,
-        **(
-            {"position_embedding_type": "learned_absolute"} if family.learned_positions else _rope_keys(rope, head_size)
-        ),
+        **_position_keys(family, rope, head_size, biased=biased),
         **_layer_keys(read_layer_kinds(values, family, num_layers), family, rope, _block_facts(values, family)),
         hidden_act=_read_activation(values, family),
     )
@@ -98,6 +97,14 @@ def _checkpoint_config(values: ConfigValues, family: Family, optional: OptionalT
 def _read_epsilon(values: ConfigValues, family: Family) -> float:
     epsilon = family.norm_epsilon
     return values.number(epsilon, 1e-6) if isinstance(epsilon, str) else epsilon
+
+
+def _position_keys(family: Family, rope: Rope, head_size: int, *, biased: bool) -> dict[str, Any]:
+    if family.learned_positions:
+        return {"position_embedding_type": "learned_absolute"}
+    if biased:
+        return {"position_embedding_type": LINEAR_BIASES[family.alibi_rounded]}
+    return _rope_keys(rope, head_size)
 
 
 def _rope_keys(rope: Rope, head_size: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from inflight.convert.checkpoint.config import LayerType
 from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.family import Family
 
-FULL, SLIDING = "full_attention", "sliding_attention"
+FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class LayerKinds:
 def read_layer_kinds(values: ConfigValues, family: Family, num_layers: int) -> LayerKinds:
     """The kinds that transformers gives the layers of this family."""
     if family.skips_rope:
-        return LayerKinds(without_rope=_layers_without_rope(values, num_layers))
+        return _skipping(values, family, num_layers)
     if family.sliding_window == "never":
         return LayerKinds()
     types = _layer_types(values, family, num_layers)
@@ -45,6 +45,25 @@ def read_layer_kinds(values: ConfigValues, family: Family, num_layers: int) -> L
     without_rope = tuple(layer for layer, kind in enumerate(types) if kind == FULL)
     kinds = cast("tuple[LayerType, ...]", tuple(types))
     return LayerKinds(window, kinds, _pattern(types), without_rope if turns_in_windows else None)
+
+
+def _skipping(values: ConfigValues, family: Family, num_layers: int) -> LayerKinds:
+    """Layers without rotary embedding; those that have it see chunks, where the family has chunks."""
+    without_rope = _layers_without_rope(values, num_layers)
+    if family.sliding_window != "chunked":
+        return LayerKinds(without_rope=without_rope)
+    types = values.raw.get("layer_types")
+    if types is None:
+        chunked = values.raw.get("attention_chunk_size") is not None
+        types = [CHUNKED if chunked and layer not in (without_rope or ()) else FULL for layer in range(num_layers)]
+    if not isinstance(types, list) or len(types) != num_layers or not {*map(str, types)} <= {FULL, CHUNKED}:
+        values.problems.append(f"layer_types must have {FULL} or {CHUNKED} for each of {num_layers} layers")
+        types = [FULL]
+    elif CHUNKED in types and values.raw.get("attention_chunk_size") is None:
+        values.problems.append(f"layer_types lists {CHUNKED} layers, and attention_chunk_size is null")
+        types = [FULL]
+    kinds = cast("tuple[LayerType, ...]", tuple(types))
+    return LayerKinds(types=kinds if CHUNKED in types else None, without_rope=without_rope)
 
 
 def _layers_without_rope(values: ConfigValues, num_layers: int) -> tuple[int, ...] | None:

@@ -6,21 +6,36 @@ from pathlib import Path
 from typing import Any
 
 from inflight.convert.families.arranged import arranged
+from inflight.convert.families.dense_modules import dense_tensors
 from inflight.convert.families.pooled import FILES_KEY
 from inflight.convert.families.sentence_transformers import PATTERNS, read_files
 from inflight.convert.source.gguf.model import open_gguf, read_gguf_config
-from inflight.convert.source.hub import ModelLocation, locate
+from inflight.convert.source.location.hub import ModelLocation, locate
+from inflight.convert.source.location.other_kinds import (
+    MARKS,
+    refuse_adapter,
+    refuse_engine_of_tensorrt_llm,
+    refuse_other_kind,
+)
 from inflight.convert.source.opened import MODELOPT_CONFIG, SourceModel
 from inflight.convert.source.quantized.cache_scales import cache_scales
 from inflight.convert.source.quantized.methods import model_tensors, quantization_config
 from inflight.convert.source.tokenizer_files import TOKENIZER_PATTERNS
 from inflight.errors import ModelError
 from inflight.files.json_file import read_json_object
-from inflight.tensor_file import TensorEntry, TensorFileError, read_header
+from inflight.files.tensor_file import TensorEntry, TensorFileError, read_header
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-CONFIG_PATTERNS = ("config.json", "generation_config.json", MODELOPT_CONFIG, _INDEX, *TOKENIZER_PATTERNS, *PATTERNS)
-WEIGHT_PATTERNS = ("model*.safetensors", "*.bin.index.json")
+CONFIG_PATTERNS = (
+    "config.json",
+    "generation_config.json",
+    MODELOPT_CONFIG,
+    _INDEX,
+    *MARKS,
+    *TOKENIZER_PATTERNS,
+    *PATTERNS,
+)
+WEIGHT_PATTERNS = ("model*.safetensors", "*_Dense/model.safetensors", "*.bin.index.json")
 _TO_SAFETENSORS = (
     "Only safetensors are read. Where torch is installed, rewrite the model once:\n"
     '  python -c "from transformers import AutoModelForCausalLM as M; '
@@ -34,10 +49,12 @@ def read_config(model: str | Path, revision: str | None) -> tuple[ModelLocation,
     if location.file is not None:
         return location, read_gguf_config(location)
     if not (location.directory / "config.json").is_file():
+        refuse_other_kind(location.directory, str(location))
         raise ModelError(
             f"{location.directory} has no config.json.", "Give the directory of a Hugging Face model, or a GGUF file."
         )
     config = read_json_object(location.directory / "config.json", ModelError)
+    refuse_engine_of_tensorrt_llm(config, str(location))
     beside = location.directory / MODELOPT_CONFIG
     if beside.is_file() and not config.get("quantization_config"):
         found = read_json_object(beside, ModelError).get("quantization")
@@ -55,6 +72,8 @@ def open_source(model: str | Path, revision: str | None) -> SourceModel:
         location = locate(location.name, location.revision, (*CONFIG_PATTERNS, *WEIGHT_PATTERNS))
     generation = location.directory / "generation_config.json"
     entries = _read_tensors(location.directory)
+    if FILES_KEY in config:
+        entries |= dense_tensors(location.directory, config[FILES_KEY])
     stored = model_tensors(str(location), config, entries)
     return SourceModel(
         location,
@@ -79,6 +98,7 @@ def _read_tensors(directory: Path) -> dict[str, TensorEntry]:
         )
     if any(directory.glob("pytorch_model*.bin")):
         raise ModelError(f"{directory} has its weights in pytorch_model.bin.", _TO_SAFETENSORS.format(directory))
+    refuse_adapter(directory, str(directory))
     found = sorted(path.name for pattern in ("*.safetensors", "*.gguf") for path in directory.glob(pattern))
     others = ", ".join(found[:5])
     raise ModelError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from inflight.convert.families.sentence_transformers import files_of
-from inflight.convert.source.hub import ModelLocation
+from inflight.convert.source.location.hub import ModelLocation
 from inflight.convert.source.tensor import SourceTensor
 from inflight.convert.source.tokenizer_end import tokenizer_end_token
 from inflight.convert.source.tokenizer_files import copy_tokenizer, tokenizer_files

@@ -14,7 +14,7 @@ import numpy as np
 from inflight.convert.source.opened import SourceModel
 from inflight.convert.source.quantized.methods import QUANTIZATION_KEYS
 from inflight.dtypes import numpy_dtype
-from inflight.tensor_file import encode_header
+from inflight.files.tensor_file import encode_header
 
 _CHUNK_BYTES = 1 << 24
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from inflight.dtypes import numpy_dtype
 from inflight.errors import ModelError
-from inflight.tensor_file import TensorEntry, tensor_bytes
+from inflight.files.tensor_file import TensorEntry, tensor_bytes
 
 Array = npt.NDArray[Any]
 _CHANGED = "It changed during the conversion: convert again when it is complete."

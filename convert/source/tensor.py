@@ -17,7 +17,7 @@ from inflight.convert.quantization.codebooks import CODEBOOKS, INTEGER_FACTORS
 from inflight.convert.quantization.schemes import Codebook
 from inflight.convert.source.stored import read_rows
 from inflight.dtypes import numpy_dtype
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 Array = npt.NDArray[Any]
 
@@ -25,21 +25,26 @@ Array = npt.NDArray[Any]
 class LevelForm(NamedTuple):
     """Levels that a checkpoint can hold as they are: signed integers of `bits`, those of `group_size` neighbouring
     inputs with one scale (the last group of a row may be shorter); `zeros`: with zero points, or offsets. `codebook`:
-    levels are codes 0 .. 15 of that table.
+    levels are codes 0 .. 15 of that table. `floats`: they are 8-bit floats (E4M3), without zeros. `scaled` and
+    `ordered`: they meet rows that are multiplied by factors, or whose values come in another order (`Measured`).
     """
 
     bits: Literal[4, 8]
     group_size: int
     zeros: bool
     codebook: Codebook | None = None
+    floats: bool = False
+    scaled: bool = False
+    ordered: bool = False
 
     @property
     def label(self) -> str:
-        return self.codebook or f"int{self.bits}"
+        return self.codebook or ("fp8" if self.floats else f"int{self.bits}")
 
     def holds(self, other: LevelForm) -> bool:
         """True where levels of the other form have one of this form without any loss."""
         whole = other.group_size % self.group_size == 0 and other.zeros <= self.zeros
+        whole = whole and (other.floats, other.scaled, other.ordered) == (self.floats, self.scaled, self.ordered)
         if self.codebook or other.codebook:
             integers = self.codebook is None and self.bits == 8 and other.codebook in INTEGER_FACTORS
             return whole and (integers or self.codebook == other.codebook)
@@ -48,16 +53,17 @@ class LevelForm(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GroupLevels:
-    """Rows [N, K] as integers: value[n, k] = (levels[n, k] - zeros[n, g]) * scales[n, g], g = groups[k].
+    """Rows [N, K] as integers: value[n, k] = (levels[n, k] - zeros[n, g]) * scales[n, g], g = groups[k], times the
+    factor and at the place of its input, where the tensor has some (`SourceTensor.measured`).
 
     `levels` are int32 [N, K] around 0, `scales` of the type that the value is rounded to, [N, G]; `zeros` int32 [N, G],
     None where all are 0. `groups` [K] names the group of each input; `size` is that of groups which are neighbours, in
-    order, the last one perhaps shorter, and None where they are not (GPTQ's desc_act). `offsets` float32 [N, G], in
+    order, the last one perhaps shorter, and None where they are not. `offsets` float32 [N, G], in
     place of zeros, are added to the product. With a `codebook` levels are codes, without zeros, and the numbers of the
-    table take their place.
+    table take their place. Levels that are 8-bit floats are float8_e4m3fn, without zeros.
     """
 
-    levels: npt.NDArray[np.int32]
+    levels: Array
     scales: Array
     zeros: npt.NDArray[np.int32] | None
     groups: npt.NDArray[np.int64]
@@ -65,6 +71,8 @@ class GroupLevels:
     offsets: npt.NDArray[np.float32] | None = None
     codebook: Codebook | None = None
 
+    # A scale of a damaged file may be infinite, which the writer names.
+    @np.errstate(invalid="ignore", over="ignore")
     def values(self) -> Array:
         """The numbers, each product rounded once to the type of the scales."""
         values = CODEBOOKS[self.codebook][self.levels] if self.codebook else self.levels.astype(np.float32)
@@ -76,8 +84,9 @@ class GroupLevels:
         return values.astype(self.scales.dtype, copy=False)
 
     def stored(self, form: LevelForm) -> tuple[Array, Array, Array | None]:
-        """Levels int8 [N, K], and scales and zero points float32 [N, ceil(K / form.group_size)] of a form that holds
-        them: value = level * scale + zero point, or with a codebook what it has for the level in its place.
+        """Levels int8 [N, K], or float8_e4m3fn where they are floats, and scales and zero points float32 [N, ceil(K /
+        form.group_size)] of a form that holds them: value = level * scale + zero point, or with a codebook what it has
+        for the level in its place.
         """
         assert self.size is not None, "the groups are no neighbours"
         levels, scales, points = self.levels, self.scales.astype(np.float32), self.offsets
@@ -89,13 +98,15 @@ class GroupLevels:
             points = (-self.zeros).astype(np.float32) * scales
         if points is None:
             points = np.zeros_like(scales)
-        count = 1 << form.bits
-        least = 0 if form.codebook else -count // 2
-        assert levels.min(initial=0) >= least and levels.max(initial=0) < least + count, "levels beyond their form"
+        if not form.floats:
+            count = 1 << form.bits
+            least = 0 if form.codebook else -count // 2
+            assert levels.min(initial=0) >= least and levels.max(initial=0) < least + count, "levels beyond their form"
+            levels = levels.astype(np.int8)
         width = levels.shape[1]
         repeats, groups = -(-min(self.size, width) // form.group_size), -(-width // form.group_size)
         scales, points = (np.repeat(each, repeats, axis=1)[:, :groups] for each in (scales, points))
-        return levels.astype(np.int8), scales, points if form.zeros else None
+        return levels, scales, points if form.zeros else None
 
 
 def _by_input(per_group: Array, groups: npt.NDArray[np.int64]) -> Array:
@@ -105,15 +116,17 @@ def _by_input(per_group: Array, groups: npt.NDArray[np.int64]) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What calibration found for the rows that a matrix (out, in) multiplies. `scale`: the one of all rows; `factors`
-    float32 [in]: what their values are multiplied by, and the matrix' columns divided by. None: rows have none.
-    `bound`: over it, every level times its scale is at most the greatest number of E4M3; all matrices that one kernel
-    reads have the same.
+    """What calibration found, or the source has, for the rows that a matrix (out, in) multiplies. `scale`: the one of
+    all rows; `factors` float32 [in]: what their values are multiplied by, and the matrix' columns divided by. None:
+    rows have none. `bound`: over it, every level times its scale is at most the greatest number of E4M3; all matrices
+    that one kernel reads have the same. `order` int32 [in]: levels are kept in this order of the inputs, column k those
+    of input order[k], so that those of a group are neighbours.
     """
 
     scale: float | None = None
     factors: npt.NDArray[np.float32] | None = None
     bound: float | None = None
+    order: npt.NDArray[np.int32] | None = None
 
 
 class ChosenLevels(NamedTuple):
@@ -165,7 +178,7 @@ class SourceTensor(ABC):
 
     @property
     def measured(self) -> Measured | None:
-        """What calibration found of its rows; None without it."""
+        """What calibration found of its rows, or goes with its levels; None: nothing."""
         return None
 
     @property
@@ -217,3 +230,7 @@ class Seen(SourceTensor):
     @property
     def form(self) -> LevelForm | None:
         return self._inner.form
+
+    @property
+    def measured(self) -> Measured | None:
+        return self._inner.measured

@@ -165,11 +165,16 @@ class EngineCore:
 
     def execute(self, step: ScheduledStep) -> StepOutput:
         """Compute a step. The errors of the executor are passed on."""
+        offload, began = self._blocks.offload, time.perf_counter()
         try:
-            return self._executor.execute(step.batch)
+            output = self._executor.execute(step.batch)
         except BaseException:
             self._failed = True
             raise
+        if offload is not None:
+            seconds = time.perf_counter() - began
+            offload.costs.computed(step.stats.context_tokens, step.batch.num_tokens, seconds)
+        return output
 
     def publish(self, step: ScheduledStep | None, output: StepOutput | None) -> list[TokenDelta]:
         """The deltas of the step that `schedule` returned, and of what was cancelled since the last one."""
@@ -221,6 +226,8 @@ class EngineCore:
             prompt_tokens=self._prompt_tokens,
             output_tokens=self._output_tokens,
             last_iteration=self._last_iteration,
+            offload_hit_tokens=self._blocks.offload_hit_tokens,
+            offload=None if self._blocks.offload is None else self._blocks.offload.counts,
         )
 
     def check_integrity(self) -> None:

@@ -35,7 +35,9 @@ class Executor(Protocol):
 
 
 class PoolingExecutor(Executor, Protocol):
-    """An engine whose hidden states are pooled: one whose manifest has `pooling`."""
+    """An engine whose hidden states are pooled: one whose manifest has `pooling`. `directory` is where it lies."""
+
+    directory: Path
 
     def states(self, batch: StepBatch) -> npt.NDArray[np.float32]:
         """Run one step: float32 [logit rows, output_size], those of prompt targets and of the last token, in the order

@@ -18,6 +18,12 @@ def _cpu() -> EngineLoader:
     return LOADER
 
 
+def _cuda() -> EngineLoader:
+    from inflight.runtime.executors.cuda.loader import LOADER
+
+    return LOADER
+
+
 def _reference() -> EngineLoader:
     from inflight.runtime.executors.reference.loader import LOADER
 
@@ -44,6 +50,7 @@ def _null() -> EngineLoader:
 
 _OWN: Mapping[str, Callable[[], EngineLoader]] = {
     "cpu": _cpu,
+    "cuda": _cuda,
     "reference": _reference,
     "tensorrt": _tensorrt,
     "transformers": _transformers,

@@ -24,7 +24,7 @@ class KvBlocks:
         self.prefix_caching = prefix_caching
         self.promised = 0
         self.prefix_query_tokens = 0
-        self.prefix_hit_tokens = 0
+        self.prefix_hit_tokens = self.offload_hit_tokens = 0
 
     def keep_in(self, offload: BlockOffload) -> None:
         """From now on keep there what leaves the pool; `restore` takes it back."""
@@ -50,7 +50,8 @@ class KvBlocks:
         return self.pool.find(sequence.keys[:limit])
 
     def restore(self, sequence: Sequence, prefix: list[int]) -> list[int]:
-        """What find_prefix returned, with the blocks behind it that are kept outside of the pool: they are cached now.
+        """What find_prefix returned, with the blocks behind it that are kept outside of the pool, unless computing them
+        is predicted to be faster: they are cached now.
 
         Block by block, as copies may be damaged, and the pool, whose last available block is left, may need to evict.
         Beside the sequence's worst case nothing changes: a restored block is one that it need not take.
@@ -58,6 +59,8 @@ class KvBlocks:
         offload, pool = self.offload, self.pool
         keys = sequence.keys[: self._prefix_limit(sequence)]
         if offload is None or len(prefix) == len(keys) or not offload.knows(keys[len(prefix)]):
+            return prefix
+        if not offload.is_worth(preempted=sequence.preemptions > 0):
             return prefix
         blocks = prefix.copy()
         pool.share(blocks)  # so that what is evicted is none of them
@@ -68,13 +71,12 @@ class KvBlocks:
                 pool.share(found)
                 blocks += found
                 continue
-            data = offload.read(key)
-            if data is None:
+            block = offload.bring(key, lambda: pool.allocate(1)[0])
+            if block is None:
                 break
-            (block,) = pool.allocate(1)
-            offload.write(block, data)
             pool.publish(block, key)
             blocks.append(block)
+            self.offload_hit_tokens += self.tokens_per_block
         pool.release(blocks)
         offload.used(keys[: len(blocks)])
         return blocks

@@ -12,6 +12,8 @@ from inflight.runtime.request.outputs import CompletionOutput, Logprob, RequestO
 from inflight.runtime.request.request import Request
 from inflight.runtime.scheduler.step import TokenResult
 from inflight.runtime.text.completion import Completion, CompletionDelta, RequestText, TokenLogprob, spell_logprob
+from inflight.runtime.text.parsers.answer import AnswerFormat, AnswerParts
+from inflight.runtime.text.parsers.message import GrowingMessage
 from inflight.runtime.text.tokenizer import Tokenizer
 
 
@@ -20,13 +22,20 @@ class RequestCollector:
 
     `outputs` fills as deltas come: with `stream`, one output per delta that says something new; without, the whole at
     the end. `finished` is set when the core has given the last delta of every sequence, `failure` when an error ended
-    one.
+    one. `form`: how the parts of an answer are told apart, None where nobody asks.
 
     Text is decoded while it grows if somebody reads it, or if stop strings are looked for in it. Else it is decoded at
     the end: between two steps, when nothing of this is in the caches, it would take several times as long.
     """
 
-    def __init__(self, request: Request, prompt: str | None, tokenizer: Tokenizer, stream: bool) -> None:
+    def __init__(
+        self,
+        request: Request,
+        prompt: str | None,
+        tokenizer: Tokenizer,
+        stream: bool,
+        form: AnswerFormat | None = None,
+    ) -> None:
         params = request.params
         self.request = request
         self.outputs: deque[RequestOutput] = deque()
@@ -37,8 +46,12 @@ class RequestCollector:
         self._stream = stream
         self._at_the_end = not stream and not params.stop
         self._held_back = PendingDeltas()
-        self._text = RequestText(tokenizer, params)
+        self._text = RequestText(tokenizer, params, () if form is None else form.markers)
         self._completions = [Completion(index) for index in range(request.num_sequences)]
+        self._messages: list[tuple[AnswerParts, GrowingMessage]] = []
+        if form is not None:
+            skips = params.skip_special_tokens
+            self._messages = [(AnswerParts(form, tokenizer, skips), GrowingMessage()) for _ in self._completions]
         # Of each completion, in the shape of its output, so that a stream does not bring all into it again and again.
         self._logprobs: list[list[dict[int, Logprob]]] = [[] for _ in self._completions]
         self._metrics: list[RequestMetrics] = []
@@ -61,6 +74,9 @@ class RequestCollector:
         news = [completion for held in self._held_back.take() for completion in self._text.push(held)]
         for completion in news:
             self._completions[completion.index].add(completion)
+            if self._messages:
+                parts, message = self._messages[completion.index]
+                message.add(parts.push(completion))
             self._logprobs[completion.index] += [_as_dict(entry) for entry in completion.logprobs]
         if self.finished or (self._stream and news):
             self.outputs.append(self._snapshot(news))
@@ -84,6 +100,7 @@ class RequestCollector:
 
     def _output(self, completion: Completion, text_delta: str | None) -> CompletionOutput:
         """`text_delta` None: where there is no stream, all of the text is new."""
+        message = self._messages[completion.index][1] if self._messages else None
         return CompletionOutput(
             index=completion.index,
             text=completion.text,
@@ -93,6 +110,9 @@ class RequestCollector:
             finish_reason=completion.finish_reason,
             stop_reason=completion.stop_reason,
             text_delta=completion.text if text_delta is None else text_delta,
+            content=message.content if message else None,
+            reasoning=message.reasoning if message else None,
+            tool_calls=message.tool_calls if message else (),
         )
 
 

@@ -1,212 +1,102 @@
-"""The offline interface: an engine directory in, text out. The names are those of vLLM's LLM class."""
+"""The offline interface: an engine or a model in, text out. The names are those of vLLM's LLM class."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from msgspec import UNSET
-
-from inflight.errors import EngineError, RequestError
-from inflight.progress import progress_bar
-from inflight.runtime.engine.stats import CoreStats
-from inflight.runtime.executors.base import Executor, PoolingExecutor
-from inflight.runtime.kv_cache.offload.config import KvOffload
-from inflight.runtime.loading.load import KvCacheBudget, load_engine
-from inflight.runtime.offline.batch_runner import BatchRunner
-from inflight.runtime.offline.collector import RequestCollector, counted
+from inflight.runtime.offline.beam_search import BeamSearchOutput, BeamSearchParams
+from inflight.runtime.offline.calls import at_position, foreign_call, prompts_of
+from inflight.runtime.offline.chat import ChatMethods, Params
+from inflight.runtime.offline.chat_jobs import Job
+from inflight.runtime.offline.opened import OpenedEngine
 from inflight.runtime.request.outputs import RequestOutput
-from inflight.runtime.request.prompts import Prompt, PromptTokens, match_params, read_prompts
-from inflight.runtime.request.request import Request
-from inflight.runtime.sampling.params import SamplingParams, params_over_defaults
-from inflight.runtime.scheduler.scheduler import SchedulerConfig
-from inflight.runtime.structured.compiler import GrammarCompiler
-from inflight.runtime.text.chat.chat_messages import Message, conversations
-from inflight.runtime.text.chat.chat_template import ChatTemplate
-from inflight.runtime.text.tokenizer import TokenIdsOnly, Tokenizer, load_tokenizer
-from inflight.runtime.text.words import with_bad_word_ids
+from inflight.runtime.request.prompts import Prompt, match_params, read_prompts
 
 # Not imported where text is generated: NumPy would double the time to open an engine.
 if TYPE_CHECKING:
-    from inflight.runtime.offline.pooling import PoolingRunner
     from inflight.runtime.pooling.outputs import EmbeddingRequestOutput, ScoringRequestOutput
 
-Params = SamplingParams | Sequence[SamplingParams]
 
-
-class LLM:
+class LLM(OpenedEngine, ChatMethods):
     """A loaded engine with its tokenizer.
 
-    engine: an engine directory. threads: of the CPU target, None takes every core the process may use. kv_cache: what
-    the KV cache may take. scheduler: policies. kv_offload_dir: where blocks that leave the KV cache are kept and found
-    again, also by the next process; kv_offload_bytes: the most that its files take, 4 GiB where it is not given.
+    model: an engine directory, or a model (directory, hub id, GGUF file), which is converted and built first and kept
+    for the next time; `engine` is the same. threads: of the CPU target, None takes every core the process may use.
+    kv_cache: what the KV cache may take. scheduler: policies. kv_offload_dir: where blocks that leave the KV cache are
+    kept and found again, also by the next process; kv_offload_bytes: the most that its files take, 4 GiB where it is
+    not given, or, without a directory, the most memory beside the cache for such blocks. names: options of
+    `inflight convert` and `build-engine` (quantize, max_seq_len and others), of a model or as the engine has them, and
+    all that vLLM's LLM takes: honoured, without effect, which a warning says once, or refused with the reason
+    (docs/migration.md).
     An engine without tokenizer files takes and returns token ids only.
     Raises EngineError when the engine cannot be loaded. Close it, or use it as a context manager, to free its memory.
     """
 
-    def __init__(
-        self,
-        engine: str | Path,
-        *,
-        threads: int | None = None,
-        kv_cache: KvCacheBudget | None = None,
-        scheduler: SchedulerConfig | None = None,
-        kv_offload_dir: str | Path | None = None,
-        kv_offload_bytes: int | None = None,
-    ) -> None:
-        offload = KvOffload.of(kv_offload_dir, kv_offload_bytes)
-        directory = Path(engine)
-        files = directory / "tokenizer"
-        executor = load_engine(directory, threads=threads, kv_cache=kv_cache)
-        # Pairs and truncation need a tokenizer as a whole.
-        lazily = executor.manifest.pooling is UNSET
-        try:
-            tokenizer = load_tokenizer(files, lazily) if files.is_dir() else TokenIdsOnly()
-            self._start(executor, tokenizer, scheduler, offload)
-        except BaseException:
-            executor.close()
-            raise
-
-    @classmethod
-    def from_executor(cls, executor: Executor, tokenizer: Tokenizer, scheduler: SchedulerConfig | None = None) -> LLM:
-        """An LLM over an executor that is already open; closing the LLM closes it."""
-        llm = cls.__new__(cls)
-        llm._start(executor, tokenizer, scheduler)
-        return llm
-
-    def _start(
-        self,
-        executor: Executor,
-        tokenizer: Tokenizer,
-        scheduler: SchedulerConfig | None,
-        offload: KvOffload | None = None,
-    ) -> None:
-        self.tokenizer = tokenizer
-        self.manifest = executor.manifest
-        self._ids = itertools.count()
-        self._runner: BatchRunner | None = None
-        self._pooling: PoolingRunner | None = None
-        if executor.manifest.pooling is UNSET:
-            grammars = None
-            if not isinstance(tokenizer, TokenIdsOnly):
-                grammars = GrammarCompiler(lambda: tokenizer, self.manifest)
-            self._runner = BatchRunner(executor, scheduler or SchedulerConfig(), grammars, offload)
-        elif offload is not None:
-            raise EngineError("This engine generates no text: it keeps no KV cache from one request to the next.")
-        else:
-            from inflight.runtime.offline.pooling import PoolingRunner
-
-            self._pooling = PoolingRunner(cast(PoolingExecutor, executor), tokenizer)
-
-    def default_sampling_params(self, **overrides: Any) -> SamplingParams:
-        """The sampling defaults of the model's generation_config.json, with `overrides`."""
-        return params_over_defaults(self.manifest.generation.sampling_defaults, overrides)
-
     @overload
     def generate(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: Prompt | Sequence[Prompt] | None = None,
         sampling_params: Params | None = None,
         use_tqdm: bool = True,
         *,
         stream: Literal[False] = False,
-        priority: int = 0,
+        priority: int | Sequence[int] = 0,
+        **names: Any,
     ) -> list[RequestOutput]: ...
 
     @overload
     def generate(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: Prompt | Sequence[Prompt] | None = None,
         sampling_params: Params | None = None,
         use_tqdm: bool = True,
         *,
         stream: Literal[True],
-        priority: int = 0,
+        priority: int | Sequence[int] = 0,
+        **names: Any,
     ) -> Iterator[RequestOutput]: ...
 
     def generate(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: Prompt | Sequence[Prompt] | None = None,
         sampling_params: Params | None = None,
         use_tqdm: bool = True,
         *,
         stream: bool = False,
-        priority: int = 0,
+        priority: int | Sequence[int] | None = 0,
+        **names: Any,
     ) -> list[RequestOutput] | Iterator[RequestOutput]:
         """Complete one prompt or many; all run at once.
 
-        prompts: text, token ids, {"prompt": text} or {"prompt_token_ids": ids}, or a list of these.
-        sampling_params: one for all or one for each; None takes the model's defaults. use_tqdm: show progress on a
-        terminal. stream: return an iterator over outputs as they grow (those of all prompts mixed; see `request_id`
-        and `text_delta`); leaving it early cancels what is unfinished. priority: lower is served sooner.
+        prompts: text, token ids, {"prompt": text} or {"prompt_token_ids": ids}, or a list of these; as in vLLM's older
+        versions token ids may also come as prompt_token_ids=. sampling_params: one for all or one for each; None takes
+        the model's defaults. use_tqdm: show progress on a terminal. stream: return an iterator over outputs as they
+        grow (those of all prompts mixed; see `request_id` and `text_delta`); leaving it early cancels what is
+        unfinished. priority: lower is served sooner; one for all or one for each.
         Returns outputs in the order of the prompts. Raises RequestError, before anything runs, when a prompt or its
         parameters cannot be served. Ctrl-C cancels everything and frees its memory.
         """
-        return self._generate(read_prompts(prompts, self.tokenizer), sampling_params, use_tqdm, stream, priority)
+        use_tqdm, names = at_position(use_tqdm, names)
+        read = read_prompts(prompts_of(prompts, names), self.tokenizer)
+        matched = match_params(self._params(sampling_params), len(read))
+        jobs = [(prompt, params, None) for prompt, params in zip(read, matched, strict=True)]
+        return self._run(jobs, use_tqdm, stream, priority or 0)
 
-    @overload
-    def chat(
+    def beam_search(
         self,
-        messages: Sequence[Message] | Sequence[Sequence[Message]],
-        sampling_params: Params | None = None,
-        use_tqdm: bool = True,
-        *,
-        stream: Literal[False] = False,
-        tools: Sequence[dict[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        chat_template: str | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
-    ) -> list[RequestOutput]: ...
+        prompts: Prompt | Sequence[Prompt],
+        params: BeamSearchParams,
+        use_tqdm: bool = False,
+        **names: Any,
+    ) -> list[BeamSearchOutput]:
+        """The params.beam_width likeliest sequences behind each prompt, as transformers' beam search finds them.
 
-    @overload
-    def chat(
-        self,
-        messages: Sequence[Message] | Sequence[Sequence[Message]],
-        sampling_params: Params | None = None,
-        use_tqdm: bool = True,
-        *,
-        stream: Literal[True],
-        tools: Sequence[dict[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        chat_template: str | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
-    ) -> Iterator[RequestOutput]: ...
-
-    def chat(
-        self,
-        messages: Sequence[Message] | Sequence[Sequence[Message]],
-        sampling_params: Params | None = None,
-        use_tqdm: bool = True,
-        *,
-        stream: bool = False,
-        tools: Sequence[dict[str, Any]] | None = None,
-        add_generation_prompt: bool = True,
-        chat_template: str | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
-    ) -> list[RequestOutput] | Iterator[RequestOutput]:
-        """Answer one conversation or a list of them: `generate` on the prompts that the model's chat template makes.
-
-        messages: dicts with a role and content. tools, chat_template_kwargs: passed to the template. chat_template: a
-        Jinja template to use instead of the model's. Raises RequestError when the model has no template or the
-        template does not accept the messages.
+        Every step is a batch of all beams of all prompts, which share their prefixes through the prefix cache.
+        Raises RequestError, before anything runs, when a prompt has no room or there are too many beams.
         """
-        tokenizer = self.tokenizer
-        if chat_template is not None:
-            tokenizer = Tokenizer(tokenizer.backend, tokenizer.special_tokens, ChatTemplate({"default": chat_template}))
-        prompts = []
-        for conversation in conversations(messages):
-            text = tokenizer.render_chat(
-                conversation,
-                tools=tools,
-                add_generation_prompt=add_generation_prompt,
-                **(chat_template_kwargs or {}),
-            )
-            prompts.append(PromptTokens(text, tuple(tokenizer.encode(text, add_special_tokens=False))))
-        return self._generate(prompts, sampling_params, use_tqdm, stream, 0)
+        foreign_call(names)
+        return self._generating().beam_search(read_prompts(prompts, self.tokenizer), params, use_tqdm)
 
     def embed(
         self,
@@ -239,59 +129,10 @@ class LLM:
         """
         return self._pooling_runner().score(queries, documents, use_tqdm, truncate_prompt_tokens)
 
-    def stats(self) -> CoreStats:
-        """Statistics of sequences and KV cache blocks after the last step."""
-        return self._generating().stats()
+    def _params(self, given: Params | None) -> Params:
+        return self.default_sampling_params() if given is None else given
 
-    def close(self) -> None:
-        """Free the engine's threads and memory, once no thread is inside a step. Calling it twice is harmless."""
-        for runner in (self._runner, self._pooling):
-            if runner is not None:
-                runner.close()
-
-    def __enter__(self) -> LLM:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _generating(self) -> BatchRunner:
-        if self._runner is None:
-            raise RequestError("This engine generates no text.", "Call embed or score.")
-        return self._runner
-
-    def _pooling_runner(self) -> PoolingRunner:
-        if self._pooling is None:
-            raise RequestError("This engine generates text; it makes no embeddings and no scores.", "Call generate.")
-        return self._pooling
-
-    def _generate(
-        self, prompts: list[PromptTokens], params: Params | None, use_tqdm: bool, stream: bool, priority: int
+    def _run(
+        self, jobs: Sequence[Job], use_tqdm: bool, stream: bool, priority: int | Sequence[int] = 0
     ) -> list[RequestOutput] | Iterator[RequestOutput]:
-        runner = self._generating()
-        matched = match_params(params if params is not None else self.default_sampling_params(), len(prompts))
-        jobs = [self._collector(prompt, each, stream, priority) for prompt, each in zip(prompts, matched, strict=True)]
-        outputs = runner.run(jobs)
-        if stream:
-            return outputs
-        with progress_bar("Generating", total=len(jobs), enabled=use_tqdm) as advance:
-            finished = {output.request_id: output for output in counted(outputs, advance)}
-        return [finished[job.request.request_id] for job in jobs]
-
-    def _collector(self, prompt: PromptTokens, params: SamplingParams, stream: bool, priority: int) -> RequestCollector:
-        if stream and (params.best_of or params.n) > params.n:
-            raise RequestError("best_of above n cannot be streamed: which completions are best is known at the end.")
-        for stop in params.stop:
-            self.tokenizer.encode(stop)  # refused by an engine without a tokenizer, which would never see it
-        if prompt.cache_salt is not None:
-            params = replace(params, cache_salt=prompt.cache_salt)
-        request = Request(
-            request_id=str(next(self._ids)),
-            prompt_token_ids=prompt.token_ids,
-            params=with_bad_word_ids(self.tokenizer, params),
-            end_token_ids=self.manifest.generation.end_token_ids,
-            priority=priority,
-        )
-        return RequestCollector(request, prompt.text, self.tokenizer, stream)
+        return self._generating().generate(jobs, use_tqdm, stream, priority)

@@ -42,7 +42,7 @@ class PoolingRunner:
         prompt_name: str | None,
     ) -> list[EmbeddingRequestOutput]:
         self._refuse_other_than("embed")
-        size = self._steps.facts.output_size
+        size = self._steps.facts.vector_size
         if dimensions is not None and not 1 <= dimensions <= size:
             raise RequestError(f"dimensions is {dimensions}; this model's vectors have {size}.")
         prefix = self._reader.prompt(prompt_name)

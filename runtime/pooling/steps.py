@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from inflight.runtime.executors.base import PoolingExecutor
+from inflight.runtime.pooling.dense import load_dense
 from inflight.runtime.pooling.texts import TokenizedText, pooling_facts
 from inflight.runtime.pooling.vectors import Floats, pooled
 from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch
@@ -21,6 +22,7 @@ class TextSteps:
         self.facts = pooling_facts(executor.manifest)
         self.limits = executor.manifest.limits
         self._executor = executor
+        self._dense = load_dense(executor.directory, self.facts)
         self._block_size = executor.manifest.kv_cache.tokens_per_block
 
     def count_fitting(self, texts: Iterable[TokenizedText]) -> int:
@@ -45,7 +47,7 @@ class TextSteps:
         found, row = [], 0
         for sequence in sequences:
             end = row + sequence.num_logit_rows
-            found.append(pooled(states[row:end], self.facts))
+            found.append(pooled(states[row:end], self.facts, self._dense))
             row = end
         return found
 

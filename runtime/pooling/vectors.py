@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from inflight.engine_format.manifest import PoolingFacts
+from inflight.runtime.pooling.dense import Dense
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 
@@ -16,14 +18,17 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 _SHORTEST = 1e-12
 
 
-def pooled(states: Floats, facts: PoolingFacts) -> Floats:
-    """states [rows of a text, size] -> float32 [size]: a vector, or the raw scores of a pair.
+def pooled(states: Floats, facts: PoolingFacts, dense: Sequence[Dense] = ()) -> Floats:
+    """states [rows of a text, size] -> float32 [vector_size]: a vector, or the raw scores of a pair.
 
-    The sum of a mean is in float64, so that it depends on nothing but the rows, in their order.
+    The sum of a mean is in float64, so that it depends on nothing but the rows, in their order; so are the products of
+    `dense`.
     """
     # Of "cls" and "last" there is one row.
     is_mean = facts.pooling == "mean"
     vector = states.mean(axis=0, dtype=np.float64) if is_mean else states.max(axis=0).astype(np.float64)
+    for product in dense:
+        vector = product(vector)
     return normalized(vector) if facts.normalize else np.asarray(vector, np.float32)
 
 

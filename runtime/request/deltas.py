@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +32,63 @@ class RequestMetrics:
     kv_blocks_new: int
     kv_blocks_reused: int
     preemptions: int
+
+    # Names of vLLM. Its times are seconds: `_time` of the wall clock, `_ts` of the monotonic one.
+
+    @property
+    def arrival_time(self) -> float:
+        return _wall_clock(self.arrival_ns)
+
+    @property
+    def first_scheduled_time(self) -> float | None:
+        return _wall_clock(self.first_scheduled_ns) if self.first_scheduled_ns else None
+
+    @property
+    def first_token_time(self) -> float | None:
+        return _wall_clock(self.first_token_ns) if self.first_token_ns else None
+
+    @property
+    def last_token_time(self) -> float:
+        return _wall_clock(self.last_token_ns)
+
+    @property
+    def finished_time(self) -> float:
+        """That of the last token: a request ends in the step which computed it."""
+        return _wall_clock(self.last_token_ns)
+
+    @property
+    def time_in_queue(self) -> float | None:
+        return (self.first_scheduled_ns - self.arrival_ns) / 1e9 if self.first_scheduled_ns else None
+
+    @property
+    def queued_ts(self) -> float:
+        return self.arrival_ns / 1e9
+
+    @property
+    def scheduled_ts(self) -> float:
+        return self.first_scheduled_ns / 1e9
+
+    @property
+    def first_token_ts(self) -> float:
+        return self.first_token_ns / 1e9
+
+    @property
+    def last_token_ts(self) -> float:
+        return self.last_token_ns / 1e9
+
+    @property
+    def first_token_latency(self) -> float:
+        """Seconds from the arrival to the first token; 0 when there is none."""
+        return (self.first_token_ns - self.arrival_ns) / 1e9 if self.first_token_ns else 0.0
+
+    @property
+    def num_generation_tokens(self) -> int:
+        return self.output_tokens
+
+
+def _wall_clock(monotonic_ns: int) -> float:
+    """A time of the monotonic clock in seconds of the wall clock, as it is set now."""
+    return (time.time_ns() - time.monotonic_ns() + monotonic_ns) / 1e9
 
 
 @dataclass(slots=True)

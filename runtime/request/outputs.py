@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from inflight.runtime.request.deltas import FinishReason, RequestMetrics
 
@@ -18,6 +19,19 @@ class Logprob:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool. `arguments`: the JSON text of an object, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """In OpenAI's shape."""
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
+
+
+@dataclass(frozen=True, slots=True)
 class CompletionOutput:
     """One completion, so far or whole.
 
@@ -26,6 +40,8 @@ class CompletionOutput:
     cumulative_logprob: their sum over the tokens chosen.
     finish_reason: None while it goes on, then "stop" (stop_reason: the stop string or stop token id, None for the
     model's own end token), "length", "cancelled" or "error".
+    Of LLM.chat, the parts of `text`: content (None where there is none beside calls or reasoning), reasoning (None
+    where there is none) and tool_calls.
     """
 
     index: int
@@ -36,6 +52,19 @@ class CompletionOutput:
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
     text_delta: str = ""
+    content: str | None = None
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """Of LLM.chat, the answer as a message in OpenAI's shape, to go on with."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.content}
+        if self.reasoning is not None:
+            message["reasoning_content"] = self.reasoning
+        if self.tool_calls:
+            message["tool_calls"] = [call.as_dict() for call in self.tool_calls]
+        return message
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +82,15 @@ class RequestOutput:
     prompt_logprobs: list[dict[int, Logprob] | None] | None = None
     metrics: RequestMetrics | None = None
     finished: bool = False
+
+    @property
+    def num_cached_tokens(self) -> int | None:
+        """Prompt tokens that the prefix cache had, when finished."""
+        return None if self.metrics is None else self.metrics.cached_tokens
+
+    @property
+    def lora_request(self) -> None:
+        """No adapter is ever applied."""
 
 
 def combined_metrics(metrics: Sequence[RequestMetrics]) -> RequestMetrics:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from numbers import Integral, Real
 from typing import Any
 
@@ -50,6 +51,9 @@ class SamplingParams:
     cache_salt: only requests with the same salt share the prefix cache; None (or an empty string): those without one.
     structured_outputs: a StructuredOutputs, or a mapping of its fields, to which the text conforms.
     reasoning: a ReasoningFirst: the text conforms from the end of its reasoning on, which may have a budget.
+
+    Further names of vLLM, SGLang and TensorRT-LLM are those of these parameters, change nothing, or are refused with
+    the reason: docs/migration.md.
     """
 
     n: int = 1
@@ -150,6 +154,34 @@ class SamplingParams:
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             problems.append(f"min_tokens is {self.min_tokens}, more than max_tokens, {self.max_tokens}.")
         return problems
+
+
+def _with_foreign_names() -> None:
+    """Let SamplingParams take names of other servers, and None where vLLM has it for nothing."""
+    generated = SamplingParams.__init__
+    own = frozenset(SamplingParams.__dataclass_fields__)
+    empty = ("stop", "stop_token_ids", "bad_words", "bad_word_ids", "logit_bias")
+
+    @wraps(generated)
+    def init(self: SamplingParams, *args: Any, **given: Any) -> None:
+        if not given.keys() <= own:
+            from inflight.migration.keywords import read_keywords
+            from inflight.migration.sources import VLLM_SAMPLING
+
+            given = read_keywords(given, VLLM_SAMPLING, own)
+            outputs = given.get("structured_outputs")
+            if outputs is not None and not isinstance(outputs, (Mapping, StructuredOutputs)):
+                given["structured_outputs"] = {
+                    kind: value for kind in KINDS if (value := getattr(outputs, kind, None)) is not None
+                }
+        generated(
+            self, *args, **{name: value for name, value in given.items() if value is not None or name not in empty}
+        )
+
+    SamplingParams.__init__ = init  # type: ignore[method-assign]
+
+
+_with_foreign_names()
 
 
 def params_over_defaults(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> SamplingParams:

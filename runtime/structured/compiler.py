@@ -11,19 +11,19 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import RequestError
 from inflight.runtime.structured.grammar import Grammar
-from inflight.runtime.structured.json_grammar import BLANKS
+from inflight.runtime.structured.json_grammar import text_that_is_one_of
 from inflight.runtime.structured.outputs import StructuredOutputs
 from inflight.runtime.structured.reasoning import ReasoningFirst
 from inflight.runtime.structured.reasoning_grammar import ReasoningGrammar, ReasoningPlan
-from inflight.runtime.structured.schemas import followable
-from inflight.runtime.structured.structural_tags import read_structures, tags_grammar
+from inflight.runtime.structured.schemas import followable, json_options
+from inflight.runtime.structured.structural_tags import tag_grammar
 from inflight.runtime.structured.vocabulary import Vocabulary
 from inflight.runtime.text.tokenizer import Tokenizer
 from inflight.runtime.text.words import ids_inside_a_text
@@ -76,7 +76,8 @@ class GrammarCompiler:
 
         What goes wrong is said to the first request that needs it.
         """
-        threading.Thread(target=self._prepare, name="inflight-vocabulary", daemon=True).start()
+        # A process that ends waits for it: llguidance must not be within Python when that is taken down.
+        threading.Thread(target=self._prepare, name="inflight-vocabulary").start()
 
     def _prepare(self) -> None:
         with self._making, contextlib.suppress(Exception):
@@ -179,15 +180,21 @@ def _grammar_text(outputs: StructuredOutputs, tokenizer: Tokenizer) -> str:
     import llguidance
 
     if outputs.json_object:
-        return str(llguidance.LLMatcher.grammar_from_json_schema({"type": "object"}, defaults=BLANKS))
+        return _json_text({"type": "object"})
     if outputs.json is not None:
-        schema = followable(json.loads(outputs.value))
-        return str(llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), defaults=BLANKS))
+        return _json_text(followable(json.loads(outputs.value)))
     if outputs.structural_tag is not None:
-        return tags_grammar(read_structures(json.loads(outputs.value)), tokenizer)
+        return tag_grammar(json.loads(outputs.value), tokenizer)
     if outputs.choice is not None:
-        return str(llguidance.LLMatcher.grammar_from_lark("start: " + " | ".join(map(json.dumps, outputs.choice))))
+        rule = text_that_is_one_of(outputs.choice, tokenizer)
+        return str(llguidance.LLMatcher.grammar_from_lark(f"start: {rule}"))
     return str(llguidance.grammar_from("regex" if outputs.regex is not None else "grammar", outputs.value))
+
+
+def _json_text(schema: Mapping[str, Any]) -> str:
+    import llguidance
+
+    return str(llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), defaults=json_options(schema)))
 
 
 def _refused(outputs: StructuredOutputs, reason: str) -> RequestError:

@@ -3,23 +3,57 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from inflight.runtime.structured.schemas import followable
+from inflight.runtime.structured.schemas import followable, json_options
 from inflight.runtime.text.tokenizer import Tokenizer
-
-# Blank space between the parts of JSON. Without a bound a model that likes blanks never comes to an end.
-BLANKS = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,32}"}
+from inflight.runtime.text.words import takes_first_blank
 
 
 def json_rule(schema: Mapping[str, Any] | bool) -> str:
     """What stands in a Lark grammar for JSON of `schema`. Raises RequestError as `followable`."""
     own = followable(schema)
-    return f"%json {json.dumps({**own, 'x-guidance': BLANKS}, ensure_ascii=False)}"
+    return f"%json {json.dumps({**own, 'x-guidance': json_options(own)}, ensure_ascii=False)}"
+
+
+def one_of(texts: Iterable[str]) -> str:
+    """What stands in a Lark grammar for one of these texts."""
+    return " | ".join(map(json.dumps, texts))
+
+
+def text_that_is_one_of(texts: Iterable[str], tokenizer: Tokenizer) -> str:
+    """What stands in a Lark grammar for a whole text that is one of these. Where it loses the blank of its first token,
+    tokens have one more."""
+    if not takes_first_blank(tokenizer):
+        return one_of(texts)
+    return one_of([blank + text for text in texts for blank in (" ", "") if blank or not text.startswith(" ")])
+
+
+def regex_rule(expression: str) -> str:
+    """What stands in a Lark grammar for a regular expression: slashes and line breaks by their escapes, where they have
+    none yet."""
+    return "/(?:" + re.sub(r"\\.|[/\n]", _escaped, expression, flags=re.DOTALL) + ")/"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return {"/": r"\/", "\n": r"\n"}.get(found[0], found[0])
 
 
 def special_token(marker: str, tokenizer: Tokenizer) -> str | None:
     """What stands in a Lark grammar for a marker that is one special token; None: it is text."""
     token_id = tokenizer.token_id(marker)
     return None if token_id is None or tokenizer.special_piece(token_id) is None else f"<[{token_id}]>"
+
+
+def mark_rule(text: str, tokenizer: Tokenizer) -> str:
+    """What stands in a Lark grammar for a text as the tokenizer reads it: the special tokens in it are met as those
+    tokens alone; "" for no text."""
+    shown, rest = [], text
+    for token_id in tokenizer.encode(text, add_special_tokens=False) if tokenizer.names_special_token(text) else ():
+        piece = tokenizer.special_piece(token_id)
+        if piece is not None and piece in rest:
+            before, _, rest = rest.partition(piece)
+            shown += [json.dumps(before)] * bool(before) + [f"<[{token_id}]>"]
+    return " ".join([*shown, *([json.dumps(rest)] if rest else [])])

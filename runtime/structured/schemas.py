@@ -3,15 +3,32 @@ other words is said in those."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from inflight.errors import RequestError
 
-# Keywords whose numbers are part of the text, or bound it.
+# Keywords whose numbers are part of the text, or bound it; the values of the first two are no schemas.
 _OF_NUMBERS = ("const", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+# Keywords that hold schemas by names of the author's own, and those that hold data and bind nothing.
+_BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
+_DATA = ("const", "enum", "default", "examples", "example", "required")
 # Up to here every integer is a number of 64 bits with a floating point, in which the compiler keeps them all.
 _EXACT = 1 << 53
+
+
+def json_options(schema: Any) -> dict[str, Any]:
+    """How the compiler writes JSON of `schema`: with few blanks between its parts, and with no \\u in strings.
+
+    By those a key that the schema names could be spelled in another way, and its value would escape the schema. A
+    schema that names a character which has no other spelling keeps them.
+    """
+    # Without a bound a model that likes blanks never comes to an end.
+    blanks = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,32}"}
+    if "\\u" in json.dumps(schema, ensure_ascii=False):
+        return blanks
+    return {**blanks, "json_allowed_escapes": 'nrbtf\\"'}
 
 
 def followable(schema: Mapping[str, Any] | bool) -> Any:
@@ -33,16 +50,30 @@ def followable(schema: Mapping[str, Any] | bool) -> Any:
     return _rewritten(schema, schema)
 
 
-def _numbers(value: Any, keyword: str = "") -> Iterator[tuple[str, int]]:
+def _numbers(schema: Any) -> Iterator[tuple[str, int]]:
     """The integers of keywords that are about numbers, with the keyword."""
+    if isinstance(schema, list):
+        for each in schema:
+            yield from _numbers(each)
+    elif isinstance(schema, Mapping):
+        for keyword, value in schema.items():
+            if keyword in _OF_NUMBERS:
+                yield from ((keyword, number) for number in _integers(value))
+            elif keyword in _BY_NAME and isinstance(value, Mapping):
+                yield from _numbers(list(value.values()))
+            elif keyword not in _DATA:
+                yield from _numbers(value)
+
+
+def _integers(value: Any) -> Iterator[int]:
+    """All that there are in a value of JSON."""
     if isinstance(value, Mapping):
-        for key, each in value.items():
-            yield from _numbers(each, key if key in _OF_NUMBERS else keyword if keyword in ("const", "enum") else "")
-    elif isinstance(value, Sequence) and not isinstance(value, str):
+        value = list(value.values())
+    if isinstance(value, list):
         for each in value:
-            yield from _numbers(each, keyword)
-    elif isinstance(value, int) and keyword:
-        yield keyword, value
+            yield from _integers(each)
+    elif isinstance(value, int):
+        yield value
 
 
 def _rewritten(value: Any, root: Mapping[str, Any]) -> Any:
@@ -50,7 +81,12 @@ def _rewritten(value: Any, root: Mapping[str, Any]) -> Any:
         return [_rewritten(each, root) for each in value]
     if not isinstance(value, Mapping):
         return value
-    found = {key: _rewritten(each, root) if key not in ("const", "enum") else each for key, each in value.items()}
+    found = {}
+    for keyword, each in value.items():
+        if keyword in _BY_NAME and isinstance(each, Mapping):
+            found[keyword] = {name: _rewritten(own, root) for name, own in each.items()}
+        else:
+            found[keyword] = each if keyword in _DATA else _rewritten(each, root)
     alternatives = value.get("oneOf")
     if isinstance(alternatives, list) and "anyOf" not in value and _told_apart(alternatives, root):
         found["anyOf"] = found.pop("oneOf")

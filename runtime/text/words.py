@@ -43,3 +43,11 @@ def ids_inside_a_text(tokenizer: Tokenizer, word: str) -> list[int]:
     newline = tokenizer.encode("\n", False)
     joined = tokenizer.encode(f"\n{word}", False)
     return joined[len(newline) :] if joined[: len(newline)] == newline else []
+
+
+def takes_first_blank(tokenizer: Tokenizer) -> bool:
+    """Whether a text loses the blank with which its first token begins, as those of Llama 2's tokenizer do."""
+    for ids in (tokenizer.encode("a", False), ids_inside_a_text(tokenizer, " a")):
+        if b"".join(map(tokenizer.token_bytes, ids)) == b" a":
+            return tokenizer.decode(ids, skip_special_tokens=False) == "a"
+    return False

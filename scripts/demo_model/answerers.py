@@ -1,17 +1,20 @@
-"""Two ways to ask the model: through transformers and through an inflight engine. Both greedy, both in float32."""
+"""Two ways to ask the model, both greedy: through transformers in float32, and through an inflight engine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from demo_model.chat import as_messages
+from demo_model.chat import Tool, as_messages
 from inflight.progress import progress_bar
 
 MAX_TOKENS = 128
 MAX_BATCH = 64
+
+
+Conversation = str | Sequence[dict[str, Any]]
 
 
 class Answer(NamedTuple):
@@ -22,9 +25,9 @@ class Answer(NamedTuple):
 
 
 class Answerer(Protocol):
-    """Answers questions, each in a conversation of its own, in the order of the questions."""
+    """Answers conversations, in their order. Each is a question, or messages; all have the same tools."""
 
-    def answers(self, questions: Sequence[str]) -> list[Answer]: ...
+    def answers(self, conversations: Sequence[Conversation], tools: Sequence[Tool] = ()) -> list[Answer]: ...
 
 
 class TransformersAnswerer:
@@ -37,8 +40,8 @@ class TransformersAnswerer:
         self.tokenizer = AutoTokenizer.from_pretrained(directory)
         self.model = LlamaForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
 
-    def answers(self, questions: Sequence[str]) -> list[Answer]:
-        prompts = [self._prompt(question) for question in questions]
+    def answers(self, conversations: Sequence[Conversation], tools: Sequence[Tool] = ()) -> list[Answer]:
+        prompts = [self._prompt(conversation, tools) for conversation in conversations]
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         found: dict[int, Answer] = {}
         with progress_bar("transformers", total=len(prompts)) as advance:
@@ -50,9 +53,9 @@ class TransformersAnswerer:
                     advance(len(batch))
         return [found[index] for index in range(len(prompts))]
 
-    def _prompt(self, question: str) -> list[int]:
+    def _prompt(self, conversation: Conversation, tools: Sequence[Tool]) -> list[int]:
         ids: list[int] = self.tokenizer.apply_chat_template(
-            as_messages(question), add_generation_prompt=True, return_dict=False
+            _messages(conversation), tools=list(tools) or None, add_generation_prompt=True, return_dict=False
         )
         return ids
 
@@ -79,11 +82,15 @@ class EngineAnswerer:
 
         self._llm = LLM(directory)
 
-    def answers(self, questions: Sequence[str]) -> list[Answer]:
+    def answers(self, conversations: Sequence[Conversation], tools: Sequence[Tool] = ()) -> list[Answer]:
         from inflight.runtime.sampling.params import SamplingParams
 
         params = SamplingParams(temperature=0.0, max_tokens=MAX_TOKENS)
-        outputs = self._llm.chat([as_messages(question) for question in questions], params)
+        outputs = self._llm.chat(list(map(_messages, conversations)), params, tools=list(tools) or None)
         ends = self._llm.manifest.generation.end_token_ids
         written = [output.outputs[0] for output in outputs]
         return [Answer(each.text, tuple(token for token in each.token_ids if token not in ends)) for each in written]
+
+
+def _messages(conversation: Conversation) -> Sequence[dict[str, Any]]:
+    return as_messages(conversation) if isinstance(conversation, str) else conversation

@@ -37,7 +37,7 @@ quantization, speculative decoding and structured output can be measured on text
   does not know a name that does not exist.
 * Trained from random weights on {threads} CPU threads in {minutes:.0f} minutes: {steps} steps of {rows} conversations,
   {tokens:.1f} million tokens, seed {seed}.
-
+{second_stage}
 ## What it is not
 
 * No assistant: it cannot program, reason, or talk about anything else.
@@ -46,8 +46,9 @@ quantization, speculative decoding and structured output can be measured on text
 
 ## Figures
 
-Greedy decoding in float32. An answer is right when every character is. Every question is in a phrasing that was kept
-from training, and the invented names were kept from it too.
+Greedy decoding in float32. An answer is right when every character is; a call when its name and all arguments are, and
+JSON when it has exactly the keys and values. Every question is in a phrasing that was kept from training, and the
+invented names were kept from it too.
 
 | question | asked | right |
 | --- | ---: | ---: |
@@ -67,8 +68,16 @@ written for this project (Apache-2.0).
 
 ## Make it again
 
-    scripts/demo_model/make --steps {steps} --rows {rows} --seed {seed}
+    {commands}
     scripts/demo_model/evaluate assets/demo-model
+"""
+
+SECOND_STAGE = """\
+* In a second stage ({minutes:.0f} minutes, {steps} steps of {rows} conversations, {millions:.1f} million tokens, seed
+  {seed}) it was taught two tools, `find_function(description, module?)` and `get_signature(name)`, which it calls in
+  Hermes's form where a chat has them and the question asks for them; to say what their results say; and to answer as
+  JSON of the keys name, kind, module, description and signature, by a schema, by a list of keys, or when told to. Other
+  tools it leaves alone. `skills.json` has some of these conversations.
 """
 
 QUESTIONS = {
@@ -78,18 +87,30 @@ QUESTIONS = {
     "reverse": "Which function of MODULE does this?",
     "invented": "a name that does not exist: refused",
     "general": "greetings, thanks, who are you ...",
+    "tool_signature": "with tools, a signature: get_signature",
+    "tool_invented": "with tools, the signature of a name that does not exist: get_signature",
+    "tool_find": "with tools, which function of MODULE does this: find_function",
+    "tool_find_anywhere": "with tools, which function does this: find_function without a module",
+    "tool_result": "what the result of a tool says",
+    "tool_none": "with tools, what does NAME do: answered without a call",
+    "json": "as JSON, by a schema, by keys, or plainly",
 }
 
 
 def card(directory: Path) -> str:
     """The text of the card of the model in `directory`, which has been evaluated."""
-    training, figures, config = (_read(directory / f"{name}.json") for name in ("training", "evaluation", "config"))
+    last, figures, config = (_read(directory / f"{name}.json") for name in ("training", "evaluation", "config"))
+    training = last.get("first_stage", last)
+    has_second = training is not last
     rows = [
         f"| {text} | {figures[kind]['questions']} | {figures[kind]['exact_match']:.1%} |"
         for kind, text in QUESTIONS.items()
+        if kind in figures
     ]
     return CARD.format(
         **{key: training[key] for key in ("facts", "threads", "minutes", "steps", "rows", "seed", "python", "system")},
+        second_stage=SECOND_STAGE.format(**last, millions=last["tokens"] / 1e6) if has_second else "",
+        commands="\n    ".join(_commands(training, last if has_second else None)),
         parameters=training["parameters"] / 1e6,
         tokens=training["tokens"] / 1e6,
         copytree=_read(directory / "prompts.json")[0]["answer"],
@@ -103,6 +124,15 @@ def card(directory: Path) -> str:
         known_perplexity=figures["perplexity_known_docstrings"],
         unseen_perplexity=figures["perplexity_held_out_docstrings"],
     )
+
+
+def _commands(first: dict[str, Any], second: dict[str, Any] | None) -> list[str]:
+    """What makes the model again; two stages need a place for the first."""
+    flags = "--steps {steps} --rows {rows} --seed {seed}"
+    make = f"scripts/demo_model/make {flags.format(**first)}"
+    if second is None:
+        return [make]
+    return [f"{make} --output first", f"scripts/demo_model/make --from first {flags.format(**second)}"]
 
 
 def _read(file: Path) -> Any:

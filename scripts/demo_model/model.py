@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from demo_model.chat import token_ids
@@ -37,6 +37,13 @@ def new_model(vocab_size: int, seed: int) -> LlamaForCausalLM:
         **token_ids(),
     )
     return LlamaForCausalLM(config)
+
+
+def read_weights(model: LlamaForCausalLM, directory: Path) -> None:
+    """Put the weights of the model that `directory` has into `model`."""
+    weights = load_file(directory / "model.safetensors")
+    model.load_state_dict(weights, strict=False)
+    model.tie_weights()
 
 
 def write_model(model: LlamaForCausalLM, directory: Path) -> None:

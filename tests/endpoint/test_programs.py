@@ -108,7 +108,7 @@ def best_of_n(s: Any, question: str, n: int) -> None:
 @sgl.function
 def extract_entity(s: Any, text: str) -> None:
     s += "Extract the module as JSON.\n" + text + "\n"
-    s += sgl.gen("entity", max_tokens=200, regex=r'\{"module": "[a-z_]{1,12}", "functions": [0-9]{1,3}\}')
+    s += sgl.gen("entity", max_tokens=200, regex=r'\{"module": "[a-z_]{1,12}", "functions": [1-9][0-9]{0,2}\}')
 
 
 @sgl.function
@@ -231,6 +231,41 @@ def test_a_server_that_is_not_inflights_is_refused_by_name(answer: bytes) -> Non
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(InflightError, match="is no server of inflight"):
             sgl.RuntimeEndpoint(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+
+
+def test_a_stream_that_ends_without_its_usage_is_an_error() -> None:
+    """As one that a proxy cuts off, or changes."""
+    answers = {
+        "/v1/models": b'{"data": [{"id": "a", "max_model_len": 100}]}',
+        "/tokenize": b'{"tokens": [1, 2]}',
+        "/v1/completions": b'data: {"id": "1", "choices": [{"index": 0, "text": "fox", "token_ids": [3]}]}\n\n'
+        b"data: [DONE]\n\n",
+    }
+
+    class Cut(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            answer = answers[self.path]
+            self.send_response(200)
+            kind = "text/event-stream" if answer[:1] == b"d" else "application/json"
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        do_POST = do_GET
+
+    @sgl.function
+    def program(s: Any) -> None:
+        s += "x" + sgl.gen("x", max_tokens=4)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Cut) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        backend = sgl.RuntimeEndpoint(f"http://127.0.0.1:{server.server_port}")
+        state = program.run(backend=backend, stream=True)
+        with pytest.raises(EngineError, match="without its usage"):
+            list(state.text_iter())
         server.shutdown()
 
 

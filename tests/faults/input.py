@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.endpoint.dialects import bodies
 from tests.endpoint.openai_api.mutations import GOOD
 from tests.endpoint.openai_api.test_bad_input import check
 from tests.engines.serving_engines import write_null_engine
@@ -31,6 +32,8 @@ def mutate_bodies(modes: Sequence[Mode], scratch: Path, count: int, rng: np.rand
         where = " and ".join(modes)
         seed = int(rng.integers(1 << 31))
         rows = [_row(where, "mutated bodies", count, partial(check, (urls[0], urls[-1]), seed, count))]
+        dialects = partial(check, (urls[0], urls[-1]), seed, count, bodies.GOOD, bodies.NAMES)
+        rows.append(_row(where, "mutated bodies of the dialects", count, dialects))
         for server in servers:
             shown = server.shown()
             figures = shown[shown.find("Traceback") :][:_SHOWN] if "Traceback" in shown else ""

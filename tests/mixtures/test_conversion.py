@@ -70,8 +70,8 @@ def test_ranks_hold_parts_of_every_expert(tmp_path: Path, seed: int, rng: np.ran
 
 
 def test_a_mixture_that_is_not_known_says_what_is_missing() -> None:
-    with pytest.raises(ModelError, match=r"Llama4ForCausalLM is not supported: attention in chunks and the router"):
-        check_config("model", {"architectures": ["Llama4ForCausalLM"]})
+    with pytest.raises(ModelError, match=r"Lfm2MoeForCausalLM is not supported: it needs convolutions over tokens"):
+        check_config("model", {"architectures": ["Lfm2MoeForCausalLM"]})
     config = PhimoeConfig(num_experts_per_tok=3, vocab_size=100, pad_token_id=0).to_dict()
     with pytest.raises(ModelError, match=r"num_experts_per_tok 3 is not supported: this router chooses two"):
         check_config("model", {**config, "architectures": ["PhimoeForCausalLM"]})

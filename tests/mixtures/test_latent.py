@@ -114,11 +114,21 @@ def test_matrices_stored_in_blocks_of_8_bit_floats_are_those_that_they_mean(
         (tmp_path / folder).mkdir()
         save_file(tensors, tmp_path / folder / "model.safetensors")
         (tmp_path / folder / "config.json").write_text(json.dumps({**config, **further}))
-        convert_model(tmp_path / folder, tmp_path / f"{folder}-checkpoint", ConvertOptions(progress=False))
+        options = ConvertOptions(progress=False, dequantize=folder == "stored")
+        convert_model(tmp_path / folder, tmp_path / f"{folder}-checkpoint", options)
     one, other = (Checkpoint.open(tmp_path / f"{folder}-checkpoint") for folder in ("stored", "meant"))
     assert one.tensors.keys() == other.tensors.keys()
     for name in one.tensors:
         np.testing.assert_allclose(one.array(name), other.array(name), rtol=1e-6, err_msg=name)
+    convert_model(tmp_path / "stored", tmp_path / "kept-checkpoint", ConvertOptions(progress=False))
+    kept = Checkpoint.open(tmp_path / "kept-checkpoint")
+    modules = [name.removesuffix(".weight") for name in kept.tensors if kept.scales_of(name) is not None]
+    # Experts are dequantized, and so are the matrices of the heads, which are stacks too.
+    names = {name.split(".", 3)[-1] for name in modules}
+    assert names >= {"attention.kv_a", "attention.dense"} and any(name.endswith(".proj") for name in names)
+    assert not any(name.endswith(("k_b", "v_b")) for name in modules)
+    for module in modules:
+        np.testing.assert_allclose(kept.matrix(module), other.matrix(module), rtol=1e-6, err_msg=module)
 
 
 def logits_of(checkpoint: Path, engine: Path, prompt: tuple[int, ...], **recipe: Any) -> npt.NDArray[np.float64]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from inflight.convert.checkpoint.directory import CONFIG_NAME, Checkpoint
 from inflight.convert.quantization.modules import ModuleQuantization
-from inflight.tensor_file import encode_header, map_array
+from inflight.files.tensor_file import encode_header, map_array
 
 GREATEST = 448.0
 ALGORITHMS = ("FP8", "FP8_PER_CHANNEL_PER_TOKEN")

@@ -22,7 +22,7 @@ ARCHITECTURES = {
     "Starcoder2ForCausalLM": "starcoder2",
 }
 # A usual number of each type, where the scale of its block is 1 and the rest is random.
-_SPREAD = {"Q8_0": 64, "Q4_K": 256, "Q5_K": 512, "Q6_K": 1280}
+_SPREAD = {"Q8_0": 64, "Q3_K": 128, "Q4_K": 256, "Q5_K": 512, "Q6_K": 1280}
 TURNS_NEIGHBOURS = ("llama", "granite", "smollm3")
 _TOP = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 _KEYS = {
@@ -64,15 +64,17 @@ def write_gguf(
     tensors: Mapping[str, tuple[Array, Any]],
     metadata: Mapping[str, Any] | None = None,
     leave_out: tuple[str, ...] = (),
+    tensors_a_part: int = 0,
 ) -> Path:
     """Write tensors by llama.cpp's names, each with its bytes or numbers and its gguf type (None: numpy's).
 
-    `metadata` are further keys; strings, integers, floats, booleans and lists of them.
+    `metadata` are further keys; strings, integers, floats, booleans and lists of them. With `tensors_a_part` the file
+    is cut into parts of so many tensors.
     """
     import gguf
 
     architecture = ARCHITECTURES.get(config["architectures"][0], config["architectures"][0])
-    writer = gguf.GGUFWriter(path, architecture)
+    writer = gguf.GGUFWriter(path, architecture, split_max_tensors=tensors_a_part)
     norm = "layer_norm_epsilon" if architecture in ("stablelm", "starcoder2") else "layer_norm_rms_epsilon"
     epsilon = next(config[key] for key in ("layer_norm_eps", "norm_epsilon", "rms_norm_eps") if key in config)
     keys: dict[str, Any] = {
@@ -111,7 +113,9 @@ def random_blocks(rng: np.random.Generator, shape: tuple[int, ...], kind: str, g
     if kind == "MXFP4":  # a power of two
         data[..., 0] = 127 + int(np.log2(greatest)) - rng.integers(0, 9, data.shape[:-1])
         return data.reshape(*shape[:-1], -1)
-    scales = (0, 2) if kind in ("Q4_1", "Q5_1", "Q4_K", "Q5_K") else (count - 2,) if kind == "Q6_K" else (0,)
+    scales = (0, 2) if kind in ("Q4_1", "Q5_1", "Q4_K", "Q5_K") else (0,)
+    scales = (count - 4, count - 2) if kind == "Q2_K" else scales
+    scales = (count - 2,) if kind in ("Q3_K", "Q6_K", "TQ1_0", "TQ2_0") else scales
     for start in scales:
         drawn = rng.uniform(-greatest, greatest, data.shape[:-1]).astype(np.float16)
         data[..., start : start + 2] = drawn[..., None].view(np.uint8)
@@ -125,6 +129,7 @@ def write_random_blocks(
     tensors: Mapping[str, Array],
     kinds: Mapping[str, str],
     rng: np.random.Generator,
+    tensors_a_part: int = 0,
 ) -> Path:
     """A file with the tensors' vectors, and with random blocks for its matrices: of the type that the first key of
     `kinds` has which is a part of the name.
@@ -141,7 +146,7 @@ def write_random_blocks(
             greatest = 1.0 / np.sqrt(tensor.shape[-1])
             blocks = random_blocks(rng, tensor.shape, kind, greatest / _SPREAD.get(kind, 16))
             stored[names[name]] = (blocks, gguf.GGMLQuantizationType[kind])
-    return write_gguf(path, config, stored)
+    return write_gguf(path, config, stored, tensors_a_part=tensors_a_part)
 
 
 def _add(writer: Any, key: str, value: Any) -> None:

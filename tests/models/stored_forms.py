@@ -15,7 +15,7 @@ from inflight.convert.checkpoint.directory import CONFIG_NAME, Checkpoint
 from inflight.convert.quantization.modules import ModuleQuantization
 from inflight.convert.quantization.scheme import WeightQuantization
 from inflight.dtypes import numpy_dtype
-from inflight.tensor_file import map_array
+from inflight.files.tensor_file import map_array
 from tests.models.float8 import write_tensors
 
 Array = npt.NDArray[Any]

@@ -46,10 +46,10 @@ def experts(
 ) -> tuple[Floats, Array]:
     """fc [experts, 2 I, H] has what multiplies the activated branch first. The second result is no memory at all."""
 
-    def expert(number: int, row: int) -> Floats:
+    def expert(number: int, row: int, factor: float) -> Floats:
         up, gate = np.split(fc[number], 2)
         gate_bias, up_bias = _halves(fc_bias, number)
-        rows = x[row : row + 1]
+        rows = (float32(x[row : row + 1]) * np.float32(factor)).astype(x.dtype)
         if activation == "clamped_swiglu":
             inner = clamped_swiglu(linear(rows, gate, gate_bias), linear(rows, up, up_bias)).astype(x.dtype)
         else:
@@ -96,13 +96,13 @@ def quantized_experts(
     two products is rounded to `rows`.
     """
 
-    def expert(number: int, row: int) -> Floats:
+    def expert(number: int, row: int, factor: float) -> Floats:
         def own(value: Array) -> Array:
             return np.split(value, experts)[number]
 
         (up, gate), (up_scale, gate_scale) = np.split(own(fc), 2), np.split(own(fc_scale), 2)
         zeros = _halves(None if fc_zero is None else np.stack(np.split(fc_zero, experts)), number)
-        given = (x[row : row + 1], x_scale[row : row + 1])
+        given = (x[row : row + 1], x_scale[row : row + 1] * np.float32(factor))
         biases = _halves(fc_bias, number)
         outer: dict[str, Any] = {"codebook": fc_codebook, "group_size": group_size}
         gates, ups = (
@@ -143,12 +143,12 @@ def _halves(values: Array | None, number: int) -> tuple[Array | None, Array | No
     return gate, up
 
 
-def _mixed(expert: Callable[[int, int], Floats], logits: Array, hidden: int, router: Router) -> Floats:
-    """Of each row the weighted sum of what `expert` makes of it."""
-    y = np.zeros((len(logits), hidden), np.float32)
+def _mixed(expert: Callable[[int, int, float], Floats], logits: Array, hidden: int, router: Router) -> Floats:
+    """Of each row the weighted sum of what `expert` makes of it; or the sum of what it makes of the weighted row."""
+    y, inputs = np.zeros((len(logits), hidden), np.float32), router.routing == "sigmoid_inputs"
     for row, values in enumerate(logits):
         for number, weight in zip(*routed(values, router), strict=True):
-            y[row] += np.float32(weight) * expert(number, row)
+            y[row] += np.float32(1 if inputs else weight) * expert(number, row, weight if inputs else 1)
     return y
 
 
@@ -172,6 +172,8 @@ def routed(logits: Array, router: Router) -> tuple[list[int], list[float]]:
             weights.append(float(1 / np.exp(left[near] - greatest).sum()))
             left[expert] = -np.inf
         return chosen, weights
+    if routing == "sigmoid_inputs":
+        return chosen, [float(1 / (1 + np.exp(-values[expert]))) for expert in chosen]
     shares = np.exp(values - values.max())
     total = shares[chosen].sum() if routing == "renormalized" else shares.sum()
     return chosen, [float(shares[expert] / total * scale) for expert in chosen]

@@ -58,6 +58,7 @@ def rope_cache_write(
     block_tables: Array,
     key_cache: Array,
     value_cache: Array,
+    q_factors: Array | None = None,
     *,
     num_heads: int,
     num_kv_heads: int,
@@ -71,7 +72,8 @@ def rope_cache_write(
     """Writes into `key_cache` and `value_cache`, rounding to their type, and returns them after the rotated q.
 
     A cache of integers is [blocks, Hkv, tokens_per_block, D + 4], of int4 D + 8: each head of a token is quantized, and
-    its four last bytes are its float32 scale. For int4 it is turned first (`turned`).
+    its four last bytes are its float32 scale. For int4 it is turned first (`turned`). `q_factors` [positions]: what the
+    queries at a position are multiplied by.
     """
     heads = qkv.reshape(len(qkv), -1, head_size)
     q, k, v = np.split(heads, [num_heads, num_heads + num_kv_heads], axis=1)
@@ -80,6 +82,8 @@ def rope_cache_write(
         _normed_and_turned(x, norm, turned_by, rotary_size, epsilon, norm_last)
         for x, norm in ((q, q_norm), (k, k_norm))
     )
+    if q_factors is not None:
+        q = q * q_factors[positions][:, None, None]
     blocks, slots = places(positions, block_tables[sequence_of_row], key_cache.shape[2])
     key_cache[blocks, :, slots] = cached(k, key_cache.dtype, key_factor)
     value_cache[blocks, :, slots] = cached(v, value_cache.dtype, value_factor)
@@ -125,6 +129,7 @@ def paged_attention(
     sequence_of_row: Array,
     block_tables: Array,
     sinks: Array | None = None,
+    bias: Array | None = None,
     *,
     num_heads: int,
     num_kv_heads: int,
@@ -133,19 +138,24 @@ def paged_attention(
     window: int,
     softcap: float,
     causal: int = 1,
+    chunk: int = 0,
+    bias_origin: int = -1,
     key_factor: float = 1.0,
     value_factor: float = 1.0,
 ) -> Floats:
-    """Row t sees positions 0 .. positions[t] of its sequence, the last `window` of them when window > 0; with causal 0
-    all up to the last of its sequence.
+    """Row t sees positions 0 .. positions[t] of its sequence, the last `window` of them when window > 0, or those of
+    its own chunk of `chunk`; with causal 0 all up to the last of its sequence, or as many behind it as before it.
 
     Scores become softcap * tanh(score / softcap) when softcap > 0. `sinks` [num_heads] are one score more of each row,
-    without a value.
+    without a value. `bias` [num_heads, width] is added to scores: the column of a key is its position, or with
+    bias_origin >= 0 that less positions[t], plus the origin.
     """
     rows = np.empty((len(q), num_kv_heads, num_heads // num_kv_heads, head_size), dtype=np.float32)
     for row, (position, sequence) in enumerate(zip(positions.tolist(), sequence_of_row.tolist(), strict=True)):
         last = position if causal else positions[sequence_of_row == sequence].max()
-        seen = np.arange(max(0, position + 1 - window) if window else 0, last + 1)
+        last = min(last, position + window - 1) if window else last
+        first = max(0, position + 1 - window) if window else position // chunk * chunk if chunk else 0
+        seen = np.arange(first, last + 1)
         found = places(seen, block_tables[sequence][None], key_cache.shape[2])
         caches = (key_cache, key_factor), (value_cache, value_factor)
         keys, values = (from_cache(cache[found[0], :, found[1]], factor) for cache, factor in caches)
@@ -153,6 +163,9 @@ def paged_attention(
         scores = np.einsum("hgd,phd->hgp", grouped, keys) * np.float32(scale)
         if softcap:
             scores = soft_cap(scores, cap=softcap)
+        if bias is not None:
+            columns = seen if bias_origin < 0 else seen - position + bias_origin
+            scores = scores + bias[:, columns].reshape(scores.shape)
         if sinks is not None:
             scores = np.concatenate([scores, float32(sinks).reshape(num_kv_heads, -1, 1)], axis=-1)
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))

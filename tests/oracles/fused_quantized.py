@@ -22,18 +22,24 @@ def quantize_rows(
     low: Array | None = None,
     high: Array | None = None,
     factors: Array | None = None,
+    order: Array | None = None,
     *,
     type: RowDtype | Literal["float8_integers"],
 ) -> tuple[Array, Floats]:
-    """x [..., K], times `factors` [K], to symmetric integers or 8-bit floats, and one scale per row.
+    """x [..., K], in this order of its values, times `factors` [K], to symmetric integers or 8-bit floats, and one
+    scale per row.
 
     A row of zeros, or of denormals, has scale 0 as integers. Rows have the scale that is given, or their own, 8-bit
-    floats once they are cut to `low` .. `high`. As "float8_integers" those of a given scale are multiples of 2^-9.
+    floats once they are cut to `low` .. `high`; bfloat16 has 1. As "float8_integers" those of a given scale are
+    multiples of 2^-9.
     """
     if type == "float8_integers":
-        floats, scale = quantize_rows(x, scale, factors=factors, type="float8_e4m3fn")
+        floats, scale = quantize_rows(x, scale, factors=factors, order=order, type="float8_e4m3fn")
         return (float32(floats) * 512).astype(np.int32), float32(scale / np.float32(512))
+    x = x if order is None else x[..., order]
     x = float32(x) if factors is None else float32(x) * float32(factors)
+    if type == "bfloat16":
+        return x.astype(ml_dtypes.bfloat16), np.ones(x.shape[:-1], np.float32)
     greatest = np.float32(GREATEST_LEVEL[type])
     if type == "float8_e4m3fn":
         return _float8_rows(x, scale, x if low is None or high is None else np.clip(x, low, high))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.build.targets.tensorrt.lowering.cache_layout import SPLIT_TOKENS
-from tests.oracles.gpu_paged_attention import paged_attention
+from tests.oracles.gpu.paged_attention import paged_attention
 
 Array = npt.NDArray[Any]
 

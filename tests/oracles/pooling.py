@@ -19,12 +19,19 @@ def widened(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model).to(torch.float64)
 
 
-def embed(model: PreTrainedModel, texts: Sequence[Sequence[int]], pooling: str, normalize: bool) -> Array:
-    """float64 [texts, hidden]."""
+def embed(
+    model: PreTrainedModel, texts: Sequence[Sequence[int]], pooling: str, normalize: bool, dense: Sequence[Any] = ()
+) -> Array:
+    """float64 [texts, hidden], or as wide as the last of `dense`: (weight, bias, class of torch.nn) each."""
+    if _alone(model, texts):
+        return np.concatenate([embed(model, [text], pooling, normalize, dense) for text in texts])
     batch, mask = _padded(model, texts)
     with torch.no_grad():
         states = model(**batch).last_hidden_state
     vectors = _pooled(states.to(torch.float64), mask, pooling)
+    for weight, bias, activation in dense:
+        vectors = torch.nn.functional.linear(vectors, weight.double(), None if bias is None else bias.double())
+        vectors = getattr(torch.nn, activation)()(vectors)
     if normalize:
         vectors = torch.nn.functional.normalize(vectors, p=2, dim=1)
     return np.asarray(vectors)
@@ -32,12 +39,20 @@ def embed(model: PreTrainedModel, texts: Sequence[Sequence[int]], pooling: str, 
 
 def score(model: PreTrainedModel, texts: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> Array:
     """Raw scores, float64 [texts]; `types` empty: the model tells no kinds of tokens apart."""
+    if _alone(model, texts):
+        assert not any(types), "models with windows tell no kinds of tokens apart"
+        return np.concatenate([score(model, [text], []) for text in texts])
     batch, _ = _padded(model, texts)
     if any(types):
         longest = batch["input_ids"].shape[1]
         batch["token_type_ids"] = torch.tensor([[*each, *[0] * (longest - len(each))] for each in types])
     with torch.no_grad():
         return np.asarray(model(**batch).logits[:, 0].to(torch.float64))
+
+
+def _alone(model: PreTrainedModel, texts: Sequence[Sequence[int]]) -> bool:
+    """Padding behind every window is NaN in transformers, and so are then the rows that it is hidden from."""
+    return len(texts) > 1 and getattr(model.config, "local_attention", None) is not None
 
 
 def _padded(model: PreTrainedModel, texts: Sequence[Sequence[int]]) -> tuple[dict[str, Any], torch.Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.tensor_file import map_array
+from inflight.files.tensor_file import map_array
 from tests.network.support import Case, LinearRunner, random_chunks, relative_error
 
 Floats = npt.NDArray[np.float32]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,10 +31,13 @@ from tests.network.support import ALL_FAMILIES, FAMILIES, Case, make_case, rando
 
 pytestmark = pytest.mark.pipeline
 
-SEQUENCES, LENGTH = 4, 112
-LIMITS = {"max_seq_len": LENGTH, "max_batch_size": SEQUENCES, "max_num_tokens": 48, "max_logit_rows": 48}
+SEQUENCES = 4
+LIMITS = {"max_batch_size": SEQUENCES, "max_num_tokens": 48, "max_logit_rows": 48}
 TOKENS_PER_BLOCK = 16
-TARGETS = ["reference", "cpu", "tensorrt", "tensorrt-interpreted-slots", "tensorrt-interpreted-blocks"]
+TARGETS = [
+    *("reference", "cpu", "cuda-interpreted"),
+    *("tensorrt", "tensorrt-interpreted-slots", "tensorrt-interpreted-blocks"),
+]
 GREEDY = RowSampling(temperature=0.0, num_logprobs=2)
 
 
@@ -50,16 +53,30 @@ class Built:
     case: Case
     directory: Path
 
+    @property
+    def length(self) -> int:
+        """Of the longest sequence. Triton's interpreter takes seconds for a step."""
+        return 48 if self.target == "cuda-interpreted" else 112
+
+    @property
+    def new_tokens(self) -> int:
+        """As many as are generated for a prompt."""
+        return 6 if self.target == "cuda-interpreted" else 64
+
     def open(self) -> Any:
+        if self.target == "cuda-interpreted":
+            from tests.oracles.gpu.interpreted_launches import open_interpreted
+
+            return open_interpreted(self.directory, SEQUENCES * self.length // TOKENS_PER_BLOCK)
         if self.target.startswith("tensorrt-interpreted"):
             from inflight.build.targets.tensorrt.lowering.cache_layout import SLOTS, BlockLayout
             from tests.oracles.interpreted_executor import InterpretedExecutor
 
             if self.target.endswith("slots"):
                 return InterpretedExecutor(self.directory, self.case.checkpoint, SEQUENCES, SLOTS)
-            blocks = SEQUENCES * LENGTH // TOKENS_PER_BLOCK
+            blocks = SEQUENCES * self.length // TOKENS_PER_BLOCK
             return InterpretedExecutor(self.directory, self.case.checkpoint, blocks, BlockLayout(TOKENS_PER_BLOCK))
-        return load_engine(self.directory, threads=2, kv_cache=KvCacheBudget(tokens=SEQUENCES * LENGTH))
+        return load_engine(self.directory, threads=2, kv_cache=KvCacheBudget(tokens=SEQUENCES * self.length))
 
 
 @pytest.fixture(scope="module", params=TARGETS)
@@ -72,13 +89,18 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     rng, root = np.random.default_rng(seed), tmp_path_factory.mktemp(target)
     dtype = torch.bfloat16 if target == "reference" and rng.random() < 0.5 else torch.float32
     families = FAMILIES if target.startswith("tensorrt") else ALL_FAMILIES
-    case = make_case(root, random_shape(rng, str(rng.choice(families))), seed, dtype)
+    shape = random_shape(rng, str(rng.choice(families)))
+    if target == "cuda-interpreted":
+        shape = replace(shape, vocab_size=int(rng.integers(50, 150)))
+    built = Built(target, make_case(root, shape, seed, dtype), root / "engine")
     flags: dict[str, Any] = {"target": target.split("-")[0], "tokens_per_block": TOKENS_PER_BLOCK, **LIMITS}
-    build_engine(case.checkpoint.directory, root / "engine", make_recipe(**flags))
-    return Built(target, case, root / "engine")
+    build_engine(built.case.checkpoint.directory, root / "engine", make_recipe(**flags, max_seq_len=built.length))
+    return built
 
 
 def _skip_without(target: str) -> None:
+    if target.startswith("cuda"):
+        pytest.importorskip("triton", reason="pip install 'inflight-llm[cuda-compile]'")
     if target.startswith("tensorrt"):
         pytest.importorskip("tensorrt_rtx", reason="pip install 'inflight-llm[tensorrt-rtx]'")
     if target == "tensorrt":
@@ -94,6 +116,16 @@ def case(built: Built) -> Case:
 
 
 @pytest.fixture
+def length(built: Built) -> int:
+    return built.length
+
+
+@pytest.fixture
+def new_tokens(built: Built) -> int:
+    return built.new_tokens
+
+
+@pytest.fixture
 def executor(built: Built) -> Iterator[WithLogits]:
     loaded = built.open()
     yield loaded
@@ -101,10 +133,10 @@ def executor(built: Built) -> Iterator[WithLogits]:
 
 
 def test_ragged_steps_over_scattered_blocks_give_the_logits_of_transformers(
-    case: Case, executor: WithLogits, rng: np.random.Generator
+    case: Case, executor: WithLogits, length: int, rng: np.random.Generator
 ) -> None:
     size = executor.manifest.kv_cache.tokens_per_block
-    sequences, _ = scattered_sequences(rng, case.checkpoint.config.vocab_size, SEQUENCES, LENGTH, size)
+    sequences, _ = scattered_sequences(rng, case.checkpoint.config.vocab_size, SEQUENCES, length, size)
     expected = [case.expected(sequence.token_ids) for sequence in sequences]
     pending = [random_chunks(rng, sequence.token_ids) for sequence in sequences]
     while any(pending):
@@ -141,12 +173,12 @@ def test_prompt_targets_get_the_log_probabilities_of_transformers(
 
 
 def test_greedy_tokens_through_the_scheduler_are_those_of_transformers(
-    case: Case, executor: WithLogits, rng: np.random.Generator
+    case: Case, executor: WithLogits, new_tokens: int, rng: np.random.Generator
 ) -> None:
     prompts = [rng.integers(3, case.checkpoint.config.vocab_size, n).tolist() for n in rng.integers(1, 40, SEQUENCES)]
     core = EngineCore(executor)
     for number, prompt in enumerate(prompts):
-        params = SamplingParams(temperature=0.0, max_tokens=64, ignore_eos=True)
+        params = SamplingParams(temperature=0.0, max_tokens=new_tokens, ignore_eos=True)
         core.add_request(Request(str(number), tuple(prompt), params))
     tokens: dict[str, list[int]] = {str(number): [] for number in range(len(prompts))}
     while core.has_unfinished():
@@ -154,14 +186,20 @@ def test_greedy_tokens_through_the_scheduler_are_those_of_transformers(
             tokens[delta.request_id] += delta.token_ids
     core.check_integrity()
     for number, prompt in enumerate(prompts):
+        assert len(tokens[str(number)]) == new_tokens
         _assert_greedy(case, prompt, tokens[str(number)])
 
 
 def test_a_prompt_that_came_before_is_read_from_its_blocks(
-    case: Case, executor: WithLogits, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+    case: Case,
+    executor: WithLogits,
+    length: int,
+    new_tokens: int,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     size = executor.manifest.kv_cache.tokens_per_block
-    if size >= LENGTH:
+    if size >= length:
         pytest.skip("a block is a whole sequence, which nobody shares")
     prompt = rng.integers(3, case.checkpoint.config.vocab_size, 2 * size + 5).tolist()
     computed: list[int] = []
@@ -175,18 +213,18 @@ def test_a_prompt_that_came_before_is_read_from_its_blocks(
     core = EngineCore(executor)
     for name, expected in (("first", len(prompt)), ("second", 5)):
         computed.clear()
-        core.add_request(Request(name, tuple(prompt), SamplingParams(temperature=0.0, max_tokens=64, ignore_eos=True)))
+        params = SamplingParams(temperature=0.0, max_tokens=new_tokens, ignore_eos=True)
+        core.add_request(Request(name, tuple(prompt), params))
         tokens: list[int] = []
         while core.has_unfinished():
             tokens += [token for delta in core.step() for token in delta.token_ids]
         _assert_greedy(case, prompt, tokens)
-        assert sum(computed) - 63 == expected
+        assert sum(computed) - (new_tokens - 1) == expected
 
 
 def _assert_greedy(case: Case, prompt: list[int], tokens: list[int]) -> None:
     """Every token is transformers' most likely one, or ties with it to within rounding."""
     logits = case.expected(prompt + tokens)[len(prompt) - 1 : -1]
-    assert len(tokens) == 64
     for row, token in zip(logits, tokens, strict=True):
         assert row.max() - row[token] <= 1e-4 * np.abs(row).max()
 

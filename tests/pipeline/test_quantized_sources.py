@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 
 from inflight.build.engine import build_engine
 from inflight.build.registry import make_recipe
+from inflight.cli.engines.resolve import resolve_engine
 from inflight.cli.main import build_app
-from inflight.cli.resolve import resolve_engine
 from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
 from inflight.runtime import LLM, SamplingParams
@@ -98,10 +98,14 @@ def test_what_other_tools_quantized_builds_and_verifies(tmp_path: Path, model: P
     passes(model, built(tmp_path, model, "reference"))
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["int4_groups", "int4_zero_points", "gptq_int8", "int8_w8a8", "int8_zero_points", "mxfp4", "bitsandbytes_nf4"],
-)
+# Those that are slow compute with the code of others.
+KEPT = ["int4_groups", "int4_zero_points", "int8_w8a8", "int8_zero_points", "mxfp4", "bitsandbytes_nf4"]
+KEPT += ["fp8_blocks", "gptq_desc_act", "int8_sq"]
+KEPT_SLOWLY = ["gptq_int8", "bitsandbytes_int8", "int4_awq", "w4a8_awq"]
+KEPT_SLOWLY += ["fp8_static", "fp8_dynamic", "fp8", "fp8_rows"]
+
+
+@pytest.mark.parametrize("name", [*KEPT, *(pytest.param(name, marks=pytest.mark.slow) for name in KEPT_SLOWLY)])
 def test_kept_numbers_verify_on_the_cpu_target(tmp_path: Path, name: str) -> None:
     model = next(path for path in FIXTURES if path.name == name)
     engine = built(tmp_path, model, "cpu")

@@ -48,6 +48,7 @@ _PATH = re.compile(rf"(?:{_FOLDERS})/[\w./*{{}},<>-]*")
 _FILE_NAME = re.compile(r"[\w./*{},-]+\.(?:py|h|c)")
 _FOREIGN_FILES = (
     "convert_checkpoint.py",
+    "quantize.py",
     "fill_template.py",
     "launch_triton_server.py",
     "inflight_batcher_llm_client.py",

@@ -58,7 +58,7 @@ def serve_engine(engine_dir: Path, options: ServeOptions, say: Say) -> None:
     if options.offload is not None and manifest.pooling is not UNSET:
         raise InflightError(
             f"{engine_dir} generates no text: it keeps no KV cache from one request to the next.",
-            "Leave --kv-offload-dir out.",
+            "Leave --kv-offload-dir and --kv-offload-bytes out.",
         )
     load_tokenizer(engine_dir / "tokenizer")
     loader = find_loader(manifest.target)
@@ -134,7 +134,7 @@ class _Server:
             exit_timeout_s=max(1, math.ceil(options.drain_s)),
             more_environment=self._environment,
             is_idle=self._watchdog.idle,
-            is_keeping=lambda: options.offload is not None and is_held(options.offload.directory),
+            is_keeping=lambda: options.kv_offload_dir is not None and is_held(Path(options.kv_offload_dir)),
         )
 
         def ready() -> None:

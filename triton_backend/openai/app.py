@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.middleware.cors import CORSMiddleware
 
 from inflight import __version__
 from inflight.engine_format.manifest import PoolingFacts
 from inflight.runtime.text.prompt_characters import most_characters
+from inflight.triton_backend.dialects.anthropic.models import VERSION, model_info, models_page
+from inflight.triton_backend.dialects.routes import ERROR_SHAPES, TRUNCATING, dialect_routers
 from inflight.triton_backend.openai.answers.json_answer import JsonAnswer
 from inflight.triton_backend.openai.chat import chat_router
 from inflight.triton_backend.openai.completions import completions_router
@@ -43,17 +45,23 @@ def create_app(service: Service, allowed_origins: Sequence[str] = ()) -> FastAPI
         lifespan=lifespan,
         default_response_class=JsonAnswer,
         # Without it /openapi.json would promise a 422, which no answer has.
-        responses={"4XX": {"description": "An error in OpenAI's shape"}},
+        responses={"4XX": {"description": "An error in the shape of the API whose path it is"}},
     )
-    add_error_handlers(app)
-    for router in _task_routers(service):
+    add_error_handlers(app, ERROR_SHAPES)
+    for router in (*_task_routers(service), *dialect_routers(service)):
         app.include_router(router)
     app.include_router(tokenize_router(service))
     _add_model_routes(app, service)
     _add_operations(app, service)
     service.metrics.watch_engine(service.backend.stats)
 
-    app.add_middleware(BoundBodies, engine=_engine_limits(service), max_bytes=service.max_body_bytes)
+    app.add_middleware(
+        BoundBodies,
+        engine=_engine_limits(service),
+        shapes=ERROR_SHAPES,
+        max_bytes=service.max_body_bytes,
+        truncating=TRUNCATING,
+    )
     app.add_middleware(CountAnswers, metrics=service.metrics)
     if allowed_origins:
         app.add_middleware(
@@ -85,13 +93,15 @@ def _engine_limits(service: Service) -> EngineLimits:
 def _add_model_routes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models")
     @app.get("/v1/models/")
-    async def models() -> dict[str, Any]:
+    async def models(request: Request) -> dict[str, Any]:
+        if VERSION in request.headers:
+            return models_page(service)
         return {"object": "list", "data": [_model(service)]}
 
     @app.get("/v1/models/{model:path}")
-    async def model(model: str) -> dict[str, Any]:
+    async def model(model: str, request: Request) -> dict[str, Any]:
         service.find_model(model)
-        return _model(service)
+        return model_info(service) if VERSION in request.headers else _model(service)
 
 
 def _add_operations(app: FastAPI, service: Service) -> None:
@@ -118,7 +128,7 @@ def _task(service: Service) -> dict[str, Any]:
     pooling = service.manifest.pooling
     if not isinstance(pooling, PoolingFacts):
         return {"task": "generate"}
-    size = {"dimensions": pooling.output_size} if pooling.task == "embed" else {}
+    size = {"dimensions": pooling.vector_size} if pooling.task == "embed" else {}
     return {"task": pooling.task, **size}
 
 

@@ -15,11 +15,9 @@ from inflight.triton_backend.openai.answers.choice import collect
 from inflight.triton_backend.openai.answers.envelope import Envelope
 from inflight.triton_backend.openai.answers.logprobs import chat_logprobs, prompt_logprobs
 from inflight.triton_backend.openai.answers.message import chat_deltas, chat_message
-from inflight.triton_backend.openai.answers.reasoning import read_reasoning
-from inflight.triton_backend.openai.answers.tools import answer_format, structure_with_tools
+from inflight.triton_backend.openai.answers.prepared import prepare_chat
 from inflight.triton_backend.openai.protocol.chat import ChatBody
 from inflight.triton_backend.openai.protocol.checks import check_chat
-from inflight.triton_backend.openai.protocol.structure import read_structure
 from inflight.triton_backend.openai.protocol.tools import read_tools
 from inflight.triton_backend.openai.service import Generation, Service
 from inflight.triton_backend.openai.streaming import Event, respond
@@ -34,38 +32,10 @@ def chat_router(service: Service) -> APIRouter:
     async def chat_completions(body: ChatBody, request: Request) -> Response:
         service.check_model(body.model)
         check_chat(body)
-        generation = await service.rendering(lambda: _prepare(service, body))
+        generation = await service.rendering(lambda: prepare_chat(service, body))
         return await respond(request, _ChatAnswer(service, body, generation), body.stream)
 
     return router
-
-
-def _prepare(service: Service, body: ChatBody) -> Generation:
-    prompt = service.chat_prompt(body)
-    use, tool_format = read_tools(body), service.tool_format
-    structure = structure_with_tools(tool_format, use, read_structure(body), service.tokenizer)
-    reasoning = read_reasoning(service.reasoning_family, body, prompt, service.tokenizer)
-    is_call = use is not None and use.is_forced
-    params = service.sampling_params(
-        body,
-        structured_outputs=None if structure is None else structure[1],
-        reasoning=None if reasoning is None else reasoning.first(structure is not None, is_call),
-        max_tokens=body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens,
-        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-        prompt_logprobs=body.prompt_logprobs,
-    )
-    form = answer_format(tool_format, use)
-    generation = service.generation(
-        prompt,
-        params,
-        body,
-        "messages",
-        structure_param=None if structure is None else structure[0],
-        form=form if reasoning is None else reasoning.around(form),
-        reasoning=None if reasoning is None else reasoning.counts(service.tokenizer),
-    )
-    service.check_queue([generation])
-    return generation
 
 
 class _ChatAnswer:

@@ -14,10 +14,9 @@ from inflight.triton_backend.openai.answers.echo import Echo
 from inflight.triton_backend.openai.answers.envelope import Envelope
 from inflight.triton_backend.openai.answers.logprobs import completion_logprobs, prompt_logprobs, spell
 from inflight.triton_backend.openai.answers.merge import gather, merge
-from inflight.triton_backend.openai.errors import ApiError, blaming
+from inflight.triton_backend.openai.answers.prepared import prepare_completion
 from inflight.triton_backend.openai.protocol.checks import check_completion
 from inflight.triton_backend.openai.protocol.completion import CompletionBody
-from inflight.triton_backend.openai.protocol.structure import read_structure
 from inflight.triton_backend.openai.service import Generation, Service
 from inflight.triton_backend.openai.streaming import Event, respond
 
@@ -32,43 +31,10 @@ def completions_router(service: Service) -> APIRouter:
         service.check_model(body.model)
         check_completion(body)
         length = sum(len(prompt) for prompt in body.prompts() if isinstance(prompt, str))
-        generations = await service.tokenizing(length, lambda: _prepare(service, body))
+        generations = await service.tokenizing(length, lambda: prepare_completion(service, body))
         return await respond(request, _CompletionAnswer(service, body, generations), body.stream)
 
     return router
-
-
-def _prepare(service: Service, body: CompletionBody) -> list[Generation]:
-    """A generation per prompt."""
-    structure = read_structure(body)
-    params = service.sampling_params(
-        body,
-        structured_outputs=None if structure is None else structure[1],
-        max_tokens=1 if body.scores_only else body.max_tokens,
-        best_of=body.best_of,
-        logprobs=body.logprobs,
-        prompt_logprobs=_num_prompt_logprobs(body),
-    )
-    prompts = body.prompts()
-    if not prompts:
-        raise ApiError(400, "There is no prompt.", param="prompt")
-    with blaming("prompt"):
-        encode = service.tokenizer.encode
-        ids = [encode(each, body.add_special_tokens) if isinstance(each, str) else each for each in prompts]
-    more: dict[str, Any] = {
-        "prompt_only": body.scores_only,
-        "structure_param": None if structure is None else structure[0],
-    }
-    generations = [service.generation(each, params, body, "prompt", **more) for each in ids]
-    service.check_queue(generations)
-    return generations
-
-
-def _num_prompt_logprobs(body: CompletionBody) -> int | None:
-    """What is asked for by itself, and what the echo shows. A request that only scores has them in any case, so that
-    its prompt may fill the context."""
-    asked = [body.prompt_logprobs, body.logprobs if body.echo else None, 0 if body.scores_only else None]
-    return max((number for number in asked if number is not None), default=None)
 
 
 class _CompletionAnswer:

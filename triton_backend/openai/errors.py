@@ -1,11 +1,15 @@
-"""Errors in OpenAI's shape: {"error": {"message", "type", "param", "code"}}."""
+"""What went wrong with a request, and OpenAI's shape of it: {"error": {"message", "type", "param", "code"}}.
+
+Every dialect of the API has a shape of its own, by the path of the request.
+"""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -29,28 +33,60 @@ OVERLOADED = 429
 RETRY_AFTER_S = "1"
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong, with OpenAI's status. `param` names the offending parameter, `code` is for programs."""
+
+    status: int
+    message: str
+    param: str | None = None
+    code: str | None = None
+
+
+# From a problem to the status and the body of an answer.
+ErrorShape = Callable[[Problem], tuple[int, dict[str, Any]]]
+
+
 class ApiError(Exception):
-    """An error response. `param` names the offending parameter, `code` is for programs."""
+    """An error response; its arguments are those of Problem."""
 
     def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
-        self.status = status
-        self.body = error_body(status, message, param, code)
+        self.problem = Problem(status, message, param, code)
 
 
-def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+def openai_error(problem: Problem) -> tuple[int, dict[str, Any]]:
     """`type` and, for an overload, `code` are those of OpenAI."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    if status == OVERLOADED:
+    kind, code = "invalid_request_error" if problem.status < 500 else "server_error", problem.code
+    if problem.status == OVERLOADED:
         kind, code = "requests", "rate_limit_exceeded"
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return problem.status, {"error": {"message": problem.message, "type": kind, "param": problem.param, "code": code}}
 
 
-def describe(error: Exception) -> dict[str, Any]:
-    """The body for an error that ends a stream whose headers have been sent."""
+class ErrorShapes:
+    """The shapes of errors by path. Those of `by_prefix` hold for a path and for all below it, the longest first;
+    OpenAI's for the others."""
+
+    def __init__(self, by_prefix: Mapping[str, ErrorShape]) -> None:
+        self._by_prefix = sorted(by_prefix.items(), key=lambda row: -len(row[0]))
+
+    def of(self, path: str) -> ErrorShape:
+        for prefix, shape in self._by_prefix:
+            if path == prefix or path.startswith(f"{prefix}/"):
+                return shape
+        return openai_error
+
+    def answer(self, path: str, problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+        """The answer to a request for `path`."""
+        status, body = self.of(path)(problem)
+        return JsonAnswer(body, status, dict(headers or {}))
+
+
+def problem_of(error: Exception, otherwise: int) -> Problem:
+    """What an error of ours says; `otherwise` is the status of what is nobody's mistake."""
     if isinstance(error, ApiError):
-        return error.body
-    return error_body(_status_of(error, 500), str(error), _param_of(error))
+        return error.problem
+    return Problem(_status_of(error, otherwise), str(error), _param_of(error))
 
 
 @contextmanager
@@ -64,27 +100,25 @@ def blaming(param: str) -> Iterator[None]:
         raise ApiError(400, f"'{param}' is nested too deeply.", param=param) from error
 
 
-def add_error_handlers(app: FastAPI) -> None:
-    """Make `app` answer every error in OpenAI's shape."""
+def add_error_handlers(app: FastAPI, shapes: ErrorShapes) -> None:
+    """Make `app` answer every error in the shape of its path."""
 
-    async def api_error(request: Request, error: ApiError) -> Response:
-        return JsonAnswer(error.body, error.status)
+    def answer(request: Request, problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+        return shapes.answer(request.url.path, problem, headers)
 
-    async def inflight_error(request: Request, error: InflightError) -> Response:
-        status = _status_of(error, 503)
-        headers = {"Retry-After": RETRY_AFTER_S} if status == OVERLOADED else None
-        return JsonAnswer(error_body(status, str(error), _param_of(error)), status, headers)
+    async def our_error(request: Request, error: Exception) -> Response:
+        problem = problem_of(error, 503)
+        return answer(request, problem, {"Retry-After": RETRY_AFTER_S} if problem.status == OVERLOADED else None)
 
     async def invalid_body(request: Request, error: RequestValidationError) -> Response:
-        message, param, code = _first_problem(error.errors()[0])
-        return JsonAnswer(error_body(400, message, param, code), 400)
+        return answer(request, first_problem(error.errors()[0]))
 
     async def half_pair(request: Request, error: UnicodeEncodeError) -> Response:
         """pydantic cannot write a message that quotes such a string. Answers always can, so that it is from there."""
-        return JsonAnswer(error_body(400, "The body holds half of a surrogate pair, which is no character."), 400)
+        return answer(request, Problem(400, "The body holds half of a surrogate pair, which is no character."))
 
     async def defect(request: Request, error: Exception) -> Response:
-        return JsonAnswer(error_body(500, f"The server failed: {error!r}. Its log says more."), 500)
+        return answer(request, Problem(500, f"The server failed: {error!r}. Its log says more."))
 
     async def http_error(request: Request, error: HTTPException) -> Response:
         headers = dict(error.headers or {})
@@ -93,10 +127,10 @@ def add_error_handlers(app: FastAPI) -> None:
             if request.method == "OPTIONS":
                 return Response(status_code=204, headers=headers)
         message = _why_unreadable(error.__cause__) or _what_is_there(request, error, headers) or str(error.detail)
-        return JsonAnswer(error_body(error.status_code, message), error.status_code, headers)
+        return answer(request, Problem(error.status_code, message), headers)
 
-    app.exception_handler(ApiError)(api_error)
-    app.exception_handler(InflightError)(inflight_error)
+    app.exception_handler(ApiError)(our_error)
+    app.exception_handler(InflightError)(our_error)
     app.exception_handler(RequestValidationError)(invalid_body)
     app.exception_handler(HTTPException)(http_error)
     app.exception_handler(UnicodeEncodeError)(half_pair)
@@ -142,17 +176,17 @@ def _param_of(error: Exception) -> str | None:
     return name if name in SamplingParams.__dataclass_fields__ else None
 
 
-def _first_problem(problem: Mapping[str, Any]) -> tuple[str, str | None, str | None]:
-    """Message, param and code of a pydantic problem."""
+def first_problem(problem: Mapping[str, Any]) -> Problem:
+    """One of pydantic's problems with a body."""
     where = [str(part) for part in problem["loc"] if part != "body" and not _IS_TYPE.fullmatch(str(part))]
     param = ".".join(where) or None
     if param is None and problem["type"] in ("missing", "model_attributes_type", "model_type", "dict_type"):
-        return "The body must be a JSON object, with Content-Type: application/json.", None, None
+        return Problem(400, "The body must be a JSON object, with Content-Type: application/json.")
     if problem["type"] == "extra_forbidden":
-        return f"Unknown parameter: '{param}'.", param, "unknown_parameter"
+        return Problem(400, f"Unknown parameter: '{param}'.", param, "unknown_parameter")
     if problem["type"] == "json_invalid":
-        return f"The body is no valid JSON: {problem['ctx']['error']}.", None, None
+        return Problem(400, f"The body is no valid JSON: {problem['ctx']['error']}.")
     if problem["type"] == "missing":
-        return f"Missing required parameter: '{param}'.", param, "missing_required_parameter"
+        return Problem(400, f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
     message = str(problem["msg"]).removeprefix("Value error, ")
-    return (f"'{param}': {message}" if param else message), param, None
+    return Problem(400, f"'{param}': {message}" if param else message, param)

@@ -10,16 +10,16 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inflight.sampling_parameters import SAMPLING_PARAMETERS
-from inflight.triton_backend.openai.answers.json_answer import JsonAnswer
-from inflight.triton_backend.openai.errors import ApiError
+from inflight.triton_backend.openai.errors import ApiError, ErrorShapes
 
 # Of one body as it is sent: 4 MiB of text are a million tokens.
 MAX_BODY_BYTES = 4 << 20
@@ -60,12 +60,21 @@ class BoundBodies:
     """ASGI middleware: reads a request's body, at most `max_bytes` of it, and passes it on in one piece.
 
     A body that is too large is refused by its Content-Length, or while it comes in; a slow one holds its own connection
-    alone.
+    alone. `truncating`: the paths whose inputs are truncated unless it is asked for that they are not.
     """
 
-    def __init__(self, app: ASGIApp, engine: EngineLimits, max_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        engine: EngineLimits,
+        shapes: ErrorShapes,
+        max_bytes: int = MAX_BODY_BYTES,
+        truncating: Collection[str] = (),
+    ) -> None:
         self._app = app
         self._engine = engine
+        self._shapes = shapes
+        self._truncating = truncating
         self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,9 +85,10 @@ class BoundBodies:
             body = await self._read(scope, receive)
             if body is None:
                 return
-            check_body(body, self._engine)
+            check_body(body, self._engine, scope["path"] in self._truncating)
         except ApiError as refusal:
-            await _refuse(refusal, scope, receive, send)
+            response = self._shapes.answer(scope["path"], refusal.problem, {"Connection": "close"})
+            await _refuse(response, scope, receive, send)
             return
         await self._app(scope, _replay(body, receive), send)
 
@@ -110,8 +120,9 @@ class BoundBodies:
         return ApiError(413, f"The body has {size}; the limit is {self._max_bytes}.", code="request_too_large")
 
 
-def check_body(body: bytes, engine: EngineLimits) -> None:
-    """Raises ApiError for a JSON body with more of anything than a request may have. What is no JSON passes."""
+def check_body(body: bytes, engine: EngineLimits, is_truncating: bool = False) -> None:
+    """Raises ApiError for a JSON body with more of anything than a request may have. What is no JSON passes.
+    `is_truncating`: its inputs are truncated unless it says that they are not."""
     if len(body) <= _SMALL:
         return
     _check_structure(body, max(MAX_VALUES, 2 * engine.max_seq_len))
@@ -121,13 +132,19 @@ def check_body(body: bytes, engine: EngineLimits) -> None:
         return
     if isinstance(value, dict):
         # Of a prompt that is to be truncated only the end counts, or the beginning; the body's limit bounds the rest.
-        truncates = value.get("truncate_prompt_tokens") is not None or value.get("truncate") is True
+        truncates = value.get("truncate_prompt_tokens") is not None or value.get("truncate", is_truncating) is True
+        truncates = truncates or _truncates(value.get("parameters"))
         length_of = None if truncates else engine
-        for name in ("prompt", "input", "query", "documents", "texts"):
+        for name in ("prompt", "input", "inputs", "query", "documents", "texts"):
             _check_prompts(name, value.get(name), length_of)
         _check_messages(value.get("messages"), length_of)
         for name, most in _LISTS.items():
             _check_length(name, value.get(name), most)
+
+
+def _truncates(parameters: Any) -> bool:
+    """Of TGI's bodies."""
+    return isinstance(parameters, dict) and parameters.get("truncate") is not None
 
 
 def _check_structure(body: bytes, max_values: int) -> None:
@@ -205,13 +222,12 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replaying
 
 
-async def _refuse(refusal: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer at once, then throw away what still comes in: a connection that is closed before loses the answer."""
 
     async def holding_end(message: Message) -> None:
         await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
 
-    response = JsonAnswer(refusal.body, refusal.status, {"Connection": "close"})
     await response(scope, receive, holding_end)
     with suppress(asyncio.TimeoutError):
         await asyncio.wait_for(_discard(receive), _LONGEST_DISCARDING_S)

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inflight.runtime.engine.stats import CoreStats
+from inflight.triton_backend.dialects.tgi.metrics import TgiMetrics
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
 
@@ -22,6 +23,7 @@ class ShimMetrics:
     def __init__(self) -> None:
         registry = CollectorRegistry()
         self._registry = registry
+        self._tgi = TgiMetrics(registry)
         self._answers = Counter("inflight_http_responses", "Answers", ["path", "status"], registry=registry)
         self._running = Gauge("inflight_requests_running", "Requests being generated", registry=registry)
         self._prompt_tokens = Counter("inflight_prompt_tokens", "Prompt tokens taken in", registry=registry)
@@ -36,9 +38,10 @@ class ShimMetrics:
     def answered(self, path: str, status: int) -> None:
         self._answers.labels(path, str(status)).inc()
 
-    def request_started(self, prompt_tokens: int) -> None:
+    def request_started(self, prompt_tokens: int, max_tokens: int = 0) -> None:
         self._running.inc()
         self._prompt_tokens.inc(prompt_tokens)
+        self._tgi.request_started(prompt_tokens, max_tokens)
 
     def first_token(self, started: float) -> None:
         """`started`: time.monotonic() when the request began."""
@@ -47,13 +50,17 @@ class ShimMetrics:
     def tokens_generated(self, count: int) -> None:
         self._tokens.inc(count)
 
-    def request_ended(self, started: float) -> None:
+    def request_ended(self, started: float, tokens: int = 0, succeeded: bool = True) -> None:
+        """`tokens` were generated; one that was cancelled has not succeeded."""
+        seconds = time.monotonic() - started
         self._running.dec()
-        self._duration.observe(time.monotonic() - started)
+        self._duration.observe(seconds)
+        self._tgi.request_ended(seconds, tokens, succeeded)
 
     def watch_engine(self, stats: Callable[[], CoreStats | None]) -> None:
         """Include the engine's statistics, read at each request for /metrics."""
         self._registry.register(_EngineCollector(stats))
+        self._tgi.watch_engine(stats)
 
     def text(self) -> bytes:
         """All of it, in the text format."""
@@ -86,6 +93,8 @@ class _EngineCollector(Collector):
         stats = self._stats()
         if stats is None:
             return
-        for name, value in asdict(stats).items():
+        values = asdict(stats)
+        values |= {f"offload_{name}": value for name, value in (values["offload"] or {}).items()}
+        for name, value in values.items():
             if isinstance(value, (int, float)):
                 yield GaugeMetricFamily(f"inflight_engine_{name}", name.replace("_", " "), value=value)

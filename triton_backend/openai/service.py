@@ -196,8 +196,8 @@ class Service:
         request = generation.request
         text = RequestText(self.tokenizer, request.params, generation.form.markers)
         started = time.monotonic()
-        self.metrics.request_started(len(request.prompt_token_ids))
-        is_first = True
+        self.metrics.request_started(len(request.prompt_token_ids), request.params.max_tokens or 0)
+        is_first, num_tokens = True, 0
         try:
             async with aclosing(self._deltas(generation)) as deltas:
                 async for delta in deltas:
@@ -207,6 +207,7 @@ class Service:
                     for completion in text.push(delta):
                         _refuse_cancelled(completion)
                         self.metrics.tokens_generated(len(completion.token_ids))
+                        num_tokens += len(completion.token_ids)
                         if generation.reasoning is not None:
                             is_over = completion.finish_reason is not None
                             generation.reasoning.push(completion.index, completion.token_ids, is_over)
@@ -216,7 +217,7 @@ class Service:
                     if text.finished:
                         return
         finally:
-            self.metrics.request_ended(started)
+            self.metrics.request_ended(started, num_tokens, text.finished)
 
     async def _deltas(self, generation: Generation) -> AsyncGenerator[TokenDelta, None]:
         """What the engine says, after noting what is about the prompt."""

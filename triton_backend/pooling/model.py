@@ -29,8 +29,8 @@ class TritonPythonModel:
         end_with_server()
         settings = ModelSettings(args)
         executor = cast(PoolingExecutor, load_executor(settings))
-        self._size = executor.manifest.output_size
         self._reader = TextReader(executor.manifest, load_tokenizer(Path(settings.required("tokenizer_dir"))))
+        self._size = self._reader.facts.vector_size
         self._engine = PoolingThread(
             executor, Heartbeat.of_environment(), max_queue_size=settings.integer("max_queue_size") or 0
         )

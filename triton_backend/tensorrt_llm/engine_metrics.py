@@ -84,12 +84,28 @@ class EngineMetrics:
         yield _Shown(cache, "tokens_per", "Tokens per KV cache block", stats.tokens_per_block)
         yield _Shown(cache, "reused", "Reused KV cache blocks", stats.prefix_hit_tokens // stats.tokens_per_block)
         yield _Shown(cache, "fraction", "Fraction used KV cache blocks", used / stats.total_blocks)
+        yield from self._offloaded(cache, stats)
         yield _Shown(batcher, "total_context_tokens", "Total Context Tokens", last.context_tokens)
         yield _Shown(batcher, "generation_requests", "Generation Requests", last.generation_sequences)
         yield _Shown(batcher, "micro_batch_id", "MicroBatch ID", 0)
         yield _Shown(batcher, "paused_requests", "Paused Requests", last.preempted)
         yield _Shown(general, "timestamp", "Timestamp", microseconds)
         yield _Shown(general, "iteration_counter", "Iteration Counter", stats.iterations)
+
+    @staticmethod
+    def _offloaded(cache: str, stats: CoreStats) -> Iterator[_Shown]:
+        """Only where blocks are offloaded: tensorrtllm_backend has no names for these."""
+        counts = stats.offload
+        if counts is None:
+            return
+        yield _Shown(cache, "offloaded", "Offloaded KV cache blocks", counts.blocks)
+        yield _Shown(cache, "offload_max", "Max offloaded KV cache blocks", counts.slots)
+        yield _Shown(cache, "offload_written", "KV cache blocks written by offloading", counts.blocks_written)
+        yield _Shown(cache, "offload_written_bytes", "Bytes written by offloading", counts.bytes_written)
+        yield _Shown(cache, "offload_read", "KV cache blocks read from offloading", counts.blocks_read)
+        yield _Shown(cache, "offload_read_bytes", "Bytes read from offloading", counts.bytes_read)
+        yield _Shown(cache, "offload_hit_tokens", "Tokens found by offloading", stats.offload_hit_tokens)
+        yield _Shown(cache, "offload_recomputed", "Preempted requests computed again", counts.recomputed)
 
     def _gauge(self, family: str, kind: str) -> Any:
         if (family, kind) not in self._gauges:

@@ -55,7 +55,7 @@ def attend(
     rows = cache_rows(block_table, start, last, kv_head, num_kv_heads, tokens_per_block, block_n)
     keys = load_rows(key_cache, rows, written, head_size, padded_head, masked)
     keys = operand(keys, query.dtype, cache_format, native_float8)
-    scores = tl.dot(query, tl.trans(keys))
+    scores = tl.dot(query, tl.trans(keys), input_precision="ieee")
     factor = rule[0] * LOG2_E
     if cache_format == INT8:
         scores = scores * tl.load(key_scales + rows, mask=written, other=0.0)[None, :]
@@ -79,7 +79,7 @@ def attend(
     if cache_format == INT8:
         weights = weights * (tl.load(value_scales + rows, mask=written, other=0.0) * _LIFT)[None, :]
     values = operand(values, query.dtype, cache_format, native_float8)
-    output = tl.dot(weights.to(query.dtype), values, output * decay[:, None])
+    output = tl.dot(weights.to(query.dtype), values, output * decay[:, None], input_precision="ieee")
     return greatest, total, output
 
 

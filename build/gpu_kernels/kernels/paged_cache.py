@@ -1,9 +1,9 @@
 """Where tokens lie in the paged KV cache, and how its rows become operands of a product.
 
-Keys and values are [blocks, num_kv_heads, tokens_per_block, head_size], each. Formats: PLAIN (bfloat16 or float16),
-FLOAT8 (the bits of E4M3 in int8, with one scale for all keys and one for all values, float32 [1]) and INT8 (with one
-scale per token and head, float32 [blocks, num_kv_heads, tokens_per_block]). Both integers and E4M3 are exact in
-bfloat16 and float16, so scales stay outside of the products.
+Keys and values are [blocks, num_kv_heads, tokens_per_block, head_size], each. Formats: PLAIN (bfloat16, float16 or
+float32), FLOAT8 (the bits of E4M3 in int8, with one scale for all keys and one for all values, float32 [1]) and INT8
+(with one scale per token and head, float32 [blocks, num_kv_heads, tokens_per_block]). Both integers and E4M3 are exact
+in bfloat16 and float16, so scales stay outside of the products.
 """
 
 from __future__ import annotations
@@ -63,10 +63,12 @@ def load_rows(cache, rows, written, head_size: tl.constexpr, padded_head: tl.con
 @triton.jit
 def operand(tile, dtype: tl.constexpr, cache_format: tl.constexpr, native_float8: tl.constexpr):
     """A tile of the cache as products read it, without its scales."""
-    if cache_format == FLOAT8:
-        if native_float8:
-            return tile.to(tl.float8e4nv, bitcast=True).to(dtype)
-        return from_float8(tile, dtype)
-    if cache_format == INT8:
-        return tile.to(tl.float32).to(dtype)
-    return tile.to(dtype)
+    if cache_format == FLOAT8 and native_float8:
+        value = tile.to(tl.float8e4nv, bitcast=True).to(dtype)
+    elif cache_format == FLOAT8:
+        value = from_float8(tile, tl.bfloat16 if dtype == tl.bfloat16 else tl.float16).to(dtype)
+    elif cache_format == INT8:
+        value = tile.to(tl.float32).to(dtype)
+    else:
+        value = tile.to(dtype)
+    return value

@@ -143,17 +143,17 @@ def tune_decode(sm: int, variant: Variant) -> Tuning:
     constants = variant.constants
     padded_head = triton.next_power_of_2(int(constants["head_size"]))
     group = int(constants["num_heads"]) // int(constants["num_kv_heads"])
-    wide = padded_head > 128
+    wide, single = padded_head > 128, variant.types["act"] == "fp32"
     return Tuning(
         num_warps=8 if wide else 4,
-        num_stages=3,
+        num_stages=1 if single else 3,
         # By default ptxas aims at 128 registers for 8 warps, and spills to reach that.
         max_registers=168 if wide else None,
         constants={
             "native_float8": sm >= 89,
             "padded_head": padded_head,
             "padded_group": max(16, triton.next_power_of_2(group)),
-            "block_n": 32 if wide else 64,
+            "block_n": 16 if single else 32 if wide else 64,
         },
     )
 

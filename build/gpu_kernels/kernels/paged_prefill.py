@@ -92,10 +92,13 @@ def paged_prefill(
 
 
 def tune(sm: int, variant: Variant) -> Tuning:
-    """Tiles as large as registers and shared memory allow; generations 90 and 100 multiply out of shared memory."""
+    """Tiles as large as registers and shared memory allow; generations 90 and 100 multiply out of shared memory.
+    float32, which no tensor core takes as it is, has small ones."""
     padded_head = triton.next_power_of_2(int(variant.constants["head_size"]))
     large = sm in (90, 100)
-    if padded_head > 128:
+    if variant.types["act"] == "fp32":
+        block_m, block_n, num_warps, num_stages = 16, 16 if padded_head > 128 else 32, 4, 1
+    elif padded_head > 128:
         block_m, block_n, num_warps, num_stages = (128, 32, 8, 2) if large else (64, 32, 8, 2)
     elif large:
         block_m, block_n, num_warps, num_stages = 128, 128, 8, 3 if sm == 90 else 2
@@ -103,6 +106,9 @@ def tune(sm: int, variant: Variant) -> Tuning:
         block_m, block_n, num_warps, num_stages = (64, 64, 4, 3) if sm == 80 else (128, 64, 8, 2)
     else:
         block_m, block_n, num_warps, num_stages = 128, 64, 8, 3
+    # A tile has all query heads of a KV head for one token at least.
+    group = int(variant.constants["num_heads"]) // int(variant.constants["num_kv_heads"])
+    block_m = max(block_m, triton.next_power_of_2(group))
     constants = {"native_float8": sm >= 89, "padded_head": padded_head, "block_m": block_m, "block_n": block_n}
     return Tuning(num_warps=num_warps, num_stages=num_stages, constants=constants)
 

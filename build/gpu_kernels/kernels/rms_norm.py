@@ -1,4 +1,4 @@
-"""RMSNorm (Zhang and Sennrich, 2019), alone or after an addition, its result plain or quantized by row."""
+"""RMSNorm (Zhang and Sennrich, 2019), alone, after an addition or before one, its result plain or quantized by row."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ def rms_norm(
     width: tl.constexpr,
     epsilon: tl.constexpr,
     adds: tl.constexpr,
+    adds_after: tl.constexpr,
     quantizes: tl.constexpr,
     float8: tl.constexpr,
     block: tl.constexpr,
 ):
-    """One program per row: y = s / sqrt(mean(s^2) + epsilon) * weight, where s is x + delta when `adds`, else x.
+    """One program per row: y = s / sqrt(mean(s^2) + epsilon) * weight, where s is x + delta when `adds`, else x; with
+    `adds_after` y = delta + x / ..., which may be the memory of delta.
 
     x, delta, total [rows, width] and weight [width]: float32, bfloat16 or float16. y [rows, width]: one of these, or,
     when `quantizes`, int8 (levels, or the bits of float8) with y_scale float32 [rows]. What is normalized is the sum as
-    it was rounded to the type of `total`. Without `adds`, delta and total are not touched; y_scale only when
-    `quantizes`. `block` is a power of two of at least `width`; the sum over a row has one tree.
+    it was rounded to the type of `total`. What is not added, not summed up or not quantized is not
+    touched. `block` is a power of two of at least `width`; the sum over a row has one tree.
     """
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, block)
@@ -44,6 +46,8 @@ def rms_norm(
     gain = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
     mean_square = tl.div_rn(tl.sum(value * value, axis=0), width * 1.0)
     normal = value * tl.div_rn(1.0, tl.sqrt_rn(mean_square + epsilon)) * gain
+    if adds_after:
+        normal = tl.load(delta + at, mask=inside, other=0.0).to(tl.float32) + normal
     if quantizes:
         scale, inverse = row_scale(tl.max(tl.abs(normal), axis=0), float8)
         tl.store(y_scale + row, scale)
@@ -63,6 +67,7 @@ def norm_variant(
     *,
     epsilon: float,
     adds: bool,
+    adds_after: bool = False,
     x: str = "fp32",
     delta: str = "fp32",
     weight: str = "bf16",
@@ -74,6 +79,7 @@ def norm_variant(
         "width": width,
         "epsilon": epsilon,
         "adds": adds,
+        "adds_after": adds_after,
         "quantizes": quantizes,
         "float8": y == "float8",
     }
@@ -97,6 +103,7 @@ SPECS = (
         variants=(
             norm_variant(4096, epsilon=1e-5, adds=False),
             norm_variant(4096, epsilon=1e-5, adds=True),
+            norm_variant(4096, epsilon=1e-5, adds=False, adds_after=True, y="fp32"),
             norm_variant(4096, epsilon=1e-5, adds=True, y="int8"),
             norm_variant(4096, epsilon=1e-5, adds=True, y="float8"),
             norm_variant(896, epsilon=1e-6, adds=True, delta="bf16"),

@@ -31,88 +31,95 @@ def rope_cache_write(
     num_kv_heads: tl.constexpr,
     head_size: tl.constexpr,
     tokens_per_block: tl.constexpr,
+    rotary_size: tl.constexpr,
     normalizes: tl.constexpr,
+    norm_last: tl.constexpr,
     epsilon: tl.constexpr,
     cache_format: tl.constexpr,
     padded_group: tl.constexpr,
-    padded_half: tl.constexpr,
     padded_head: tl.constexpr,
 ):
     """One program per row and KV head: the query heads that share it, its key and its value.
 
     qkv [rows, (num_heads + 2 num_kv_heads) * head_size]: float32, bfloat16 or float16. q_norm, k_norm [head_size] are
-    read when `normalizes` (Qwen3: each head has its RMSNorm). cos, sin float32 [max_seq_len, head_size / 2]; element i
-    of a head pairs with i + head_size / 2. q [rows, num_heads * head_size] is written; caches and scales:
-    `paged_cache`, those of INT8 are written, those of FLOAT8 read. A row of negative position is not there.
+    read when `normalizes` (Qwen3: each head has its RMSNorm; with `norm_last` behind the rotation). cos, sin float32
+    [max_seq_len, rotary_size / 2], not read where rotary_size is 0; of the first rotary_size elements of a head,
+    element i pairs with i + rotary_size / 2, and the others stay as they are. q [rows, num_heads * head_size] is
+    written; caches and scales: `paged_cache`, those of INT8 are written, those of FLOAT8 read. A row of negative
+    position is not there.
     """
     row = tl.program_id(0).to(tl.int64)
     kv_head = tl.program_id(1)
     position = tl.load(positions + row)
     if position >= 0:
-        half: tl.constexpr = head_size // 2
         group: tl.constexpr = num_heads // num_kv_heads
-        columns = tl.arange(0, padded_half)
-        inside = columns < half
-        cosine = tl.load(cos + position.to(tl.int64) * half + columns, mask=inside, other=0.0)
-        sine = tl.load(sin + position.to(tl.int64) * half + columns, mask=inside, other=0.0)
+        columns = tl.arange(0, padded_head)
+        inside = columns < head_size
+        turn = _turn(cos, sin, position, rotary_size, padded_head)
         row_start = qkv + row * (num_heads + 2 * num_kv_heads) * head_size
         member = tl.arange(0, padded_group)
         heads = kv_head * group + member
         there = (member < group)[:, None] & inside[None, :]
-        low, high = _rotated(
-            row_start + heads * head_size, q_norm, there, cosine, sine, head_size, normalizes, epsilon, padded_half
-        )
+        rule: tl.constexpr = (head_size, rotary_size, normalizes, norm_last, epsilon, padded_head)
+        query = _rotated(row_start + heads * head_size, q_norm, there, turn, rule)
         q_at = q + (row * num_heads + heads)[:, None] * head_size + columns[None, :]
-        tl.store(q_at, low.to(q.dtype.element_ty), mask=there)
-        tl.store(q_at + half, high.to(q.dtype.element_ty), mask=there)
+        tl.store(q_at, query.to(q.dtype.element_ty), mask=there)
 
         block_table = block_tables + tl.load(sequence_of_row + row).to(tl.int64) * block_table_stride
         block = tl.load(block_table + position // tokens_per_block).to(tl.int64)
         slot = (block * num_kv_heads + kv_head) * tokens_per_block + position % tokens_per_block
-        one = tl.arange(0, 1)
-        key_head = row_start + (num_heads + kv_head + one) * head_size
-        low, high = _rotated(
-            key_head, k_norm, inside[None, :], cosine, sine, head_size, normalizes, epsilon, padded_half
-        )
-        greatest = tl.maximum(tl.max(tl.abs(low)), tl.max(tl.abs(high)))
-        inverse = _inverse_scale(key_scales, slot, greatest, cache_format)
+        key_head = row_start + (num_heads + kv_head + tl.arange(0, 1)) * head_size
+        key = _rotated(key_head, k_norm, inside[None, :], turn, rule)
+        inverse = _inverse_scale(key_scales, slot, tl.max(tl.abs(key)), cache_format)
         key_at = key_cache + slot * head_size + columns[None, :]
-        tl.store(key_at, _rounded(low, inverse, key_cache, cache_format), mask=inside[None, :])
-        tl.store(key_at + half, _rounded(high, inverse, key_cache, cache_format), mask=inside[None, :])
+        tl.store(key_at, _rounded(key, inverse, key_cache, cache_format), mask=inside[None, :])
 
-        whole = tl.arange(0, padded_head)
         value_head = row_start + (num_heads + num_kv_heads + kv_head) * head_size
-        value = tl.load(value_head + whole, mask=whole < head_size, other=0.0).to(tl.float32)
+        value = tl.load(value_head + columns, mask=inside, other=0.0).to(tl.float32)
         inverse = _inverse_scale(value_scales, slot, tl.max(tl.abs(value)), cache_format)
-        value_at = value_cache + slot * head_size + whole
-        tl.store(value_at, _rounded(value, inverse, value_cache, cache_format), mask=whole < head_size)
+        value_at = value_cache + slot * head_size + columns
+        tl.store(value_at, _rounded(value, inverse, value_cache, cache_format), mask=inside)
 
 
 @triton.jit
-def _rotated(
-    heads,
-    norm,
-    mask,
-    cosine,
-    sine,
-    head_size: tl.constexpr,
-    normalizes: tl.constexpr,
-    epsilon: tl.constexpr,
-    padded_half: tl.constexpr,
-):
-    """Both halves, float32 [M, padded_half], of the heads at the pointers `heads` [M]."""
-    half: tl.constexpr = head_size // 2
-    columns = tl.arange(0, padded_half)
-    at = heads[:, None] + columns[None, :]
-    low = tl.load(at, mask=mask, other=0.0).to(tl.float32)
-    high = tl.load(at + half, mask=mask, other=0.0).to(tl.float32)
-    if normalizes:
-        squares = tl.sum(low * low, axis=1) + tl.sum(high * high, axis=1)
-        inverse = tl.div_rn(1.0, tl.sqrt_rn(tl.div_rn(squares, head_size * 1.0) + epsilon))[:, None]
-        inside = columns < half
-        low = low * inverse * tl.load(norm + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
-        high = high * inverse * tl.load(norm + half + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
-    return low * cosine[None, :] - high * sine[None, :], high * cosine[None, :] + low * sine[None, :]
+def _turn(cos, sin, position, rotary_size: tl.constexpr, padded_head: tl.constexpr):
+    """Of each element of a head, [padded_head]: the factor of itself, that of its partner, and how far away that is."""
+    half: tl.constexpr = rotary_size // 2
+    columns = tl.arange(0, padded_head)
+    low = columns < half
+    turned = columns < rotary_size
+    at = position.to(tl.int64) * half + tl.where(low, columns, columns - half)
+    cosine = tl.load(cos + at, mask=turned, other=1.0)
+    sine = tl.load(sin + at, mask=turned, other=0.0)
+    away = tl.where(low, half, tl.where(turned, -half, 0))
+    return cosine, tl.where(low, -sine, sine), away
+
+
+@triton.jit
+def _rotated(heads, norm, mask, turn, rule: tl.constexpr):
+    """float32 [M, padded_head] of the heads at the pointers `heads` [M]; zeros where `mask` is false."""
+    cosine, sine, away = turn
+    head_size: tl.constexpr = rule[0]
+    rotary_size: tl.constexpr = rule[1]
+    normalizes: tl.constexpr = rule[2]
+    norm_last: tl.constexpr = rule[3]
+    columns = tl.arange(0, rule[5])
+    inside = columns < head_size
+    value = tl.load(heads[:, None] + columns[None, :], mask=mask, other=0.0).to(tl.float32)
+    squares = tl.sum(value * value, axis=1)
+    inverse = tl.div_rn(1.0, tl.sqrt_rn(tl.div_rn(squares, head_size * 1.0) + rule[4]))[:, None]
+    if normalizes and not norm_last:
+        value = value * inverse * tl.load(norm + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
+    if rotary_size > 0:
+        partner = tl.load(heads[:, None] + (columns + away)[None, :], mask=mask, other=0.0).to(tl.float32)
+        if normalizes and not norm_last:
+            gain = tl.load(norm + columns + away, mask=inside, other=0.0).to(tl.float32)
+            partner = partner * inverse * gain[None, :]
+        value = value * cosine[None, :] + partner * sine[None, :]
+    if normalizes and norm_last:
+        # A rotation leaves the sum of squares as it was.
+        value = value * inverse * tl.load(norm + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
+    return value
 
 
 @triton.jit
@@ -142,7 +149,6 @@ def tune(sm: int, variant: Variant) -> Tuning:
         num_warps=2,
         constants={
             "padded_group": triton.next_power_of_2(group),
-            "padded_half": triton.next_power_of_2(head_size // 2),
             "padded_head": triton.next_power_of_2(head_size),
         },
     )

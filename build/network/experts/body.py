@@ -67,8 +67,14 @@ def function_graph(spec: ExpertsSpec, rows: RowDtype | None) -> ir.Graph:
     else:
         shares = (_sparse_mixer if spec.routing == "sparse_mixer" else _top_k)(body, spec, logits)
     shares = body.op("Transpose", [shares], {"perm": [2, 0, 1]})
-    each = _experts(body, spec, rows, x, (fc, proj), biases)
-    weighted = body.op("Mul", [each, body.op("Unsqueeze", [shares, body.constant([3])])])
+    shares = body.op("Unsqueeze", [shares, body.constant([3])])
+    if spec.routing == "sigmoid_inputs":
+        # Experts that are not chosen meet zeros, of which they make zeros: they have no biases.
+        met = body.op("Mul", [body.op("Unsqueeze", [x, body.constant([0])]), shares])
+        weighted = _experts(body, spec, rows, met, (fc, proj), biases)
+    else:
+        each = _experts(body, spec, rows, body.op("Unsqueeze", [x, body.constant([0])]), (fc, proj), biases)
+        weighted = body.op("Mul", [each, shares])
     total = body.op("ReduceSum", [weighted, body.constant([0])], {"keepdims": 0})
     return ir.Graph(inputs, [total], nodes=body.nodes, opset_imports={"": OPSET}, name="experts")
 
@@ -81,13 +87,12 @@ def _experts(
     body: FunctionBody,
     spec: ExpertsSpec,
     rows: RowDtype | None,
-    x: ir.Value,
+    outer: ir.Value,
     stacks: tuple[ir.Value, ir.Value],
     biases: Sequence[ir.Value],
 ) -> ir.Value:
-    """What every expert makes of every row, [E, B, L, H]."""
+    """What every expert makes of every row it meets, [E or 1, B, L, H] -> [E, B, L, H]."""
     fc_bias, proj_bias = biases or (None, None)
-    outer = body.op("Unsqueeze", [x, body.constant([0])])
     products = _added(body, body.op("MatMul", [outer, _transposed(body, stacks[0])]), fc_bias)
     up, gate = body.ops("Split", [products], 2, {"axis": -1, "num_outputs": 2})
     hidden = _gated(body, spec, gate, up)
@@ -132,6 +137,8 @@ def _top_k(body: FunctionBody, spec: ExpertsSpec, logits: ir.Value) -> ir.Value:
     """The weight of every expert for every row, [B, L, E]; 0 of those that are not chosen."""
     allowed = _in_top_groups(body, spec, logits)
     greatest, chosen = body.ops("TopK", [allowed, body.constant([spec.top_k])], 2, {"axis": _ROUTER_AXIS})
+    if spec.routing == "sigmoid_inputs":
+        return _placed(body, _zeros(body, logits), chosen, body.op("Sigmoid", [greatest]))
     if spec.routing == "renormalized":
         weights = body.op("Softmax", [greatest], {"axis": _ROUTER_AXIS})
     else:

@@ -1,4 +1,4 @@
-"""Constants of rows of 8-bit floats, as the kernels of float8.h take them."""
+"""Constants of rows that meet weights of 8-bit floats, as the kernels of float8.h take them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from inflight.build.graph.values import array_of, shape_of
+from inflight.build.graph.values import array_of, dtype_of, shape_of
 
 FLOAT8 = ir.DataType.FLOAT8E4M3FN
+# Types of rows that the kernels of float8.h make.
+FLOAT_ROWS = (FLOAT8, ir.DataType.BFLOAT16)
 
 
 def float8_row(y: ir.Value, rounding: Sequence[ir.Value | None]) -> str:
     """A `float8_row`; `rounding` are the inputs scale, low and high of the operator, as many as there are."""
     scale, low, high = (*rounding, None, None, None)[:3]
     limits = (_number(low, -np.inf), _number(high, np.inf))
-    return f"(float8_row){{{shape_of(y)[-1]}, {int(scale is not None)}, {limits[0]}, {limits[1]}}}"
+    kind = "UNROUNDED" if dtype_of(y) != FLOAT8 else "OWN_SCALE" if scale is None else "STORED_SCALE"
+    return f"(float8_row){{{shape_of(y)[-1]}, {kind}, {limits[0]}, {limits[1]}}}"
 
 
 def stored_scale(scale: ir.Value | None) -> str:

@@ -73,7 +73,8 @@ def _attention_work(node: ir.Node, common: tuple[str, str, bool]) -> OperatorWor
         weight_bytes=0,
         flops_per_pair=4 * heads * head_size,
         bytes_per_context_token=int(2 * kv_heads * int(shape_of(keys)[-1]) * dtype_of(keys).itemsize),
-        window=node.attributes["window"].as_int(),
+        # Rows see no more than the last of their chunk do.
+        window=node.attributes["window"].as_int() or node.attributes["chunk"].as_int(),
     )
 
 

@@ -19,8 +19,8 @@ from inflight.convert.checkpoint.model_spec import ModelSpec
 from inflight.dtypes import dtype_name
 from inflight.engine_format.manifest import KvCacheFacts, Limits, MemoryPlan, ModulePrecision
 from inflight.engine_format.reference_facts import KV_LAYOUT, ReferenceFacts
+from inflight.files.tensor_file import TensorEntry
 from inflight.progress import Advance
-from inflight.tensor_file import TensorEntry
 
 _NETWORK_NAME = "network"
 

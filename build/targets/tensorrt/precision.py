@@ -35,10 +35,11 @@ def check_schemes(checkpoint: Checkpoint) -> None:
     for quantization in dict.fromkeys(each for each in found if each is not None):
         scheme = quantization.scheme
         checks = (
-            (tuple(scheme.rows) not in _LOWERED_ROWS, "rows of 8-bit floats with a scale each"),
+            (tuple(scheme.rows) not in _LOWERED_ROWS, "rows of 8-bit floats with a scale each, or of bfloat16"),
             (scheme.weights[:2] == ("int8", "group"), "int8 weights with a scale per group"),
             ((scheme.weights.dtype, scheme.rows.dtype) == _MIXED, "int4 weights with rows of 8-bit floats"),
             (quantization.zero_points, "weights with zero points"),
+            (quantization.ordered_inputs, "inputs in an order of their own (desc_act)"),
             (quantization.codebook is not None, "weights that are codes of a table"),
         )
         for refused, what in checks:

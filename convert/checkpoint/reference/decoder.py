@@ -26,6 +26,7 @@ from inflight.convert.checkpoint.model_spec import (
     NormSpec,
     RopeSpec,
 )
+from inflight.convert.checkpoint.position_spec import Sight, SlopesSpec, bias_table
 from inflight.convert.checkpoint.reference.experts import ExpertMatrices, clamped_swiglu, mix_experts, route
 from inflight.convert.checkpoint.reference.rope import inverse_frequencies
 from inflight.errors import CheckpointError
@@ -47,6 +48,8 @@ def hidden_states(checkpoint: Checkpoint, token_ids: Sequence[int]) -> Iterator[
     x = x * spec.embedding_scale
     if spec.positions is not None:
         x = x + checkpoint.array("transformer.position_embedding.weight")[: len(x)].astype(np.float64)
+    if spec.embedding_norm is not None:
+        x = DecoderWeights(checkpoint, "transformer.").norm(x, spec.embedding_norm)
     yield x
     for index, layer in enumerate(spec.layers):
         x = decoder_layer(DecoderWeights(checkpoint, f"transformer.layers.{index}."), layer, x)
@@ -213,10 +216,12 @@ def _attention(weights: DecoderWeights, spec: AttentionSpec, x: Array) -> Array:
     qkv = qkv if spec.clip is None else np.clip(qkv, -spec.clip, spec.clip)
     q, k, v = np.split(qkv.reshape(len(x), heads + 2 * kv_heads, size), [heads, heads + kv_heads], axis=1)
     q, k = _turned(weights, spec, q, spec.q_norm), _turned(weights, spec, k, spec.k_norm)
+    if spec.query_scale is not None:
+        q = q * spec.query_scale.table(len(x)).astype(x.dtype)[:, None, None]
     weights.cached(k, v)
     k, v = (np.repeat(part, heads // kv_heads, axis=1) for part in (k, v))
     scores = _capped(q.swapaxes(0, 1) @ k.transpose(1, 2, 0) * spec.scale, spec.softcap)
-    scores = scores + _mask(len(x), spec.window).astype(x.dtype)
+    scores = scores + _bias(spec, len(x)).astype(x.dtype) + _mask(len(x), spec.sight).astype(x.dtype)
     if spec.sinks:
         sinks = np.broadcast_to(weights["attention.sinks"].astype(x.dtype)[:, None, None], (heads, len(x), 1))
         scores = np.concatenate([scores, sinks], axis=-1)
@@ -241,7 +246,7 @@ def _latent_attention(weights: DecoderWeights, spec: AttentionSpec, latent: Late
     k_b, v_b = weights["attention.k_b.weight"], weights["attention.v_b.weight"]
     scores = np.einsum("qhn,hrn,kr->hqk", q_plain, k_b, row[:, 0], optimize=True)
     scores = scores + np.einsum("qhd,kd->hqk", _rotate(q_turned, spec.rope), turned[:, 0], optimize=True)
-    scores = scores * spec.scale + _mask(len(x), spec.window).astype(x.dtype)
+    scores = scores * spec.scale + _mask(len(x), spec.sight).astype(x.dtype)
     scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
     scores = scores / scores.sum(axis=-1, keepdims=True)
     mixed = np.einsum("hqk,kr,hvr->qhv", scores, row[:, 0], v_b, optimize=True)
@@ -268,7 +273,16 @@ def _rotate(x: Array, rope: RopeSpec | None) -> Array:
     return np.concatenate([first * cos - second * sin, second * cos + first * sin, rest], axis=-1)
 
 
-def _mask(count: int, window: int | None) -> Array:
-    distance = np.arange(count)[:, None] - np.arange(count)[None, :]
-    visible = (distance >= 0) & (distance < (window or count))
-    return np.where(visible, 0.0, -np.inf)
+def _mask(count: int, sight: Sight) -> Array:
+    return np.where(sight.mask(count), 0.0, -np.inf)
+
+
+def _bias(spec: AttentionSpec, count: int) -> Array:
+    """What is added to scores [heads, count, count]; one 0 where nothing is."""
+    if spec.bias is None:
+        return np.zeros(1)
+    assert isinstance(spec.bias, SlopesSpec), "no decoder has buckets"
+    table = bias_table(spec.bias, spec.scale, count)
+    rows, keys = np.arange(count)[:, None], np.arange(count)[None, :]
+    columns = np.broadcast_to(keys, (count, count)) if table.origin is None else keys - rows + table.origin
+    return np.take(table.values.astype(np.float64), np.minimum(columns, table.values.shape[1] - 1), axis=1)

@@ -43,10 +43,13 @@ def mix_experts(
     for expert in np.unique(chosen).tolist():
         tokens, places = np.nonzero(chosen == expert)
         fc_bias, proj_bias = (0, 0) if experts.biases is None else (each[expert] for each in experts.biases)
-        rows = experts.rounded(x[tokens], "mlp.fc", expert)
+        met, weighed = x[tokens], weights[tokens, places, None]
+        if spec.routing == "sigmoid_inputs":
+            met, weighed = met * weighed, np.ones_like(weighed)
+        rows = experts.rounded(met, "mlp.fc", expert)
         up, gate = np.split(rows @ experts.fc[expert].astype(x.dtype).T + fc_bias, 2, axis=-1)
         inner = experts.rounded(gated(gate, up), "mlp.proj", expert)
-        result[tokens] += weights[tokens, places, None] * (inner @ experts.proj[expert].astype(x.dtype).T + proj_bias)
+        result[tokens] += weighed * (inner @ experts.proj[expert].astype(x.dtype).T + proj_bias)
     return result
 
 
@@ -67,6 +70,8 @@ def route(spec: ExpertsSpec, logits: Array, bias: Array | None) -> tuple[Array, 
     shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
     # Stable, so that of equal logits the lower number comes first.
     chosen = np.argsort(-_in_top_groups(spec, logits), axis=-1, kind="stable")[:, : spec.top_k]
+    if spec.routing == "sigmoid_inputs":
+        return chosen, 1.0 / (1.0 + np.exp(-np.take_along_axis(logits, chosen, axis=-1)))
     weights = np.take_along_axis(shares, chosen, axis=-1)
     total = weights if spec.routing == "renormalized" else shares
     return chosen, weights / total.sum(axis=-1, keepdims=True) * spec.scale

@@ -1,4 +1,4 @@
-"""Encoders: BERT (Devlin et al., 2018) and its relatives."""
+"""Encoders: BERT (Devlin et al., 2018) and its relatives. MPNet (Song et al., 2020) knows distances."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from inflight.convert.families.family import Family
 from inflight.convert.families.fused import skipping
 from inflight.convert.families.names import Names, parts
 from inflight.convert.families.rows.keys import Raw, refuse_other_head_size, under_names
+from inflight.convert.families.rows.modernbert import MODERNBERT
 
 # Tensors that follow from the config, and heads that predict masked tokens or the next sentence.
 _IGNORED = ("*.position_ids", "*.token_type_ids", "cls.*", "lm_head.*", "vocab_*")
 _POOLER = ("*.pooler.*",)
 # Of the table of positions of RoBERTa (Liu et al., 2019): behind that of padding.
 _FIRST_POSITION = 2
+# What MPNet of transformers takes, whatever its config says.
+_BUCKETS, _FURTHEST = 32, 128
 
 
 def encoder_keys(values: ConfigValues) -> dict[str, Any]:
     """What changes the mathematics of an encoder and is not there."""
     refuse_other_head_size(values)
     values.refuse("is_decoder", "an encoder's tokens see all others")
+    values.refuse("is_encoder_decoder", "there is no second model")
     values.refuse("add_cross_attention", "there is no second model")
     kind = values.raw.get("position_embedding_type", "absolute")
     if kind != "absolute":
@@ -56,6 +60,40 @@ def roberta_keys(values: ConfigValues) -> dict[str, Any]:
     if padding != _FIRST_POSITION - 1:
         values.problems.append(f"pad_token_id {padding!r} is not supported: positions begin at {_FIRST_POSITION}")
     return encoder_keys(values)
+
+
+def electra_keys(values: ConfigValues) -> dict[str, Any]:
+    width, hidden = values.raw.get("embedding_size"), values.raw.get("hidden_size")
+    if width != hidden:
+        values.problems.append(f"embedding_size {width!r} is not supported: embeddings are as wide as the layers")
+    return encoder_keys(values)
+
+
+def mpnet_facts(values: ConfigValues) -> dict[str, Any]:
+    buckets = values.raw.get("relative_attention_num_buckets")
+    if buckets not in (None, _BUCKETS):
+        values.problems.append(
+            f"relative_attention_num_buckets {buckets!r} is not supported: transformers takes {_BUCKETS}"
+        )
+    return {"relative_buckets": _BUCKETS, "furthest_bucket": _FURTHEST}
+
+
+def _mpnet_names(positions: tuple[str, ...]) -> Names:
+    layer = "mpnet.encoder.layer.{layer}."
+    return {
+        "vocab_embedding": ("mpnet.embeddings.word_embeddings",),
+        "position_embedding": positions,
+        "relative_bias": ("mpnet.encoder.relative_attention_bias",),
+        "ln_embed": ("mpnet.embeddings.LayerNorm",),
+        "attention.qkv": tuple(f"{layer}attention.attn.{each}" for each in "qkv"),
+        "attention.dense": (f"{layer}attention.attn.o",),
+        "post_layernorm": (f"{layer}attention.LayerNorm",),
+        "mlp.fc": (f"{layer}intermediate.dense",),
+        "mlp.proj": (f"{layer}output.dense",),
+        "post_feedforward_layernorm": (f"{layer}output.LayerNorm",),
+        "classifier.dense": ("classifier.dense",),
+        "classifier.out": ("classifier.out_proj",),
+    }
 
 
 def _bert_names(prefix: str, pooled: tuple[str, str], positions: tuple[str, ...] | None = None) -> Names:
@@ -121,6 +159,7 @@ _encoder = partial(
     learned_positions=True,
     norm="layer",
     norm_epsilon="layer_norm_eps",
+    embedding_norm=True,
     post_norms=True,
     gated_mlp=False,
     encoder=True,
@@ -146,6 +185,22 @@ def _roberta(architecture: str, model_type: str) -> Family:
     )
 
 
+def _mpnet() -> Family:
+    table = "mpnet.embeddings.position_embeddings"
+    return _encoder(
+        "MPNetModel",
+        "mpnet",
+        decoder=roberta_config,
+        keys=roberta_keys,
+        facts=mpnet_facts,
+        classifier_activation="tanh",
+        names=_mpnet_names(parts(table, "used")),
+        fused={table: skipping(_FIRST_POSITION)},
+        renamed=_bare("mpnet.", "embeddings", "encoder", "pooler"),
+        defaults={**_DEFAULTS, "vocab_size": 30527, "pad_token_id": 1},
+    )
+
+
 ENCODERS = (
     _encoder(
         "BertModel",
@@ -168,4 +223,17 @@ ENCODERS = (
         renamed=_bare("distilbert.", "embeddings", "transformer"),
         defaults={**_DEFAULTS, "num_hidden_layers": 6},
     ),
+    _encoder(
+        "ElectraModel",
+        "electra",
+        keys=electra_keys,
+        classifier_activation="gelu",
+        names=_bert_names("electra.", ("classifier.dense", "classifier.out_proj")),
+        renamed=_bare("electra.", "embeddings", "encoder"),
+        ignored=(*_IGNORED, *_POOLER, "discriminator_predictions.*", "generator_*"),
+        defaults={**_DEFAULTS, "hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4}
+        | {"embedding_size": 128},
+    ),
+    _mpnet(),
+    MODERNBERT,
 )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from inflight.convert.checkpoint.rope import QueryScale
 from inflight.convert.families.config_values import ConfigValues
 
 Raw = Mapping[str, Any]
@@ -120,11 +121,13 @@ def ministral3_config(raw: Raw) -> Raw:
 
 def ministral3_facts(values: ConfigValues) -> dict[str, Any]:
     """Queries are scaled by 1 up to the original length, and by more behind it."""
-    if values.optional_number("llama_4_scaling_beta") is None:
+    factor, rope = values.optional_number("llama_4_scaling_beta"), values.raw.get("rope_parameters")
+    if factor is None or not isinstance(rope, dict):
         return {}
-    rope = values.raw.get("rope_parameters")
-    length = rope.get("original_max_position_embeddings") if isinstance(rope, dict) else None
-    return {"longest": length if isinstance(length, int) and length > 0 else None}
+    inside = ConfigValues(rope, {})
+    length = inside.count("original_max_position_embeddings")
+    values.problems.extend(inside.problems)
+    return {"query_scale": QueryScale(factor=factor, length=length)}
 
 
 def olmo_keys(values: ConfigValues) -> dict[str, Any]:

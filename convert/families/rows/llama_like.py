@@ -204,6 +204,7 @@ LLAMA_LIKE = (
     Family(
         architecture="CwmForCausalLM",
         model_type="cwm",
+        mlp_bias="mlp_bias",
         sliding_window="listed",
         full_attention_every=4,
         full_attention_first=True,

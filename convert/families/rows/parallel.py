@@ -74,6 +74,12 @@ _FALCON_NAMES: Names = {
     "lm_head": ("lm_head",),
 }
 
+_FALCON_TENSORS: dict[str, Any] = {
+    "fused": {_FALCON_QKV: qkv_by_head},
+    "renamed": ((".ln_attn.", ".input_layernorm."), (".ln_mlp.", ".post_attention_layernorm.")),
+    "ignored": ("*.rotary_emb.inv_freq",),
+}
+
 PARALLEL = (
     Family(
         architecture="StableLmForCausalLM",
@@ -164,15 +170,15 @@ PARALLEL = (
         activation="activation",
         norm="layer",
         norm_epsilon="layer_norm_epsilon",
+        alibi="alibi",
+        alibi_rounded=True,
         parallel="parallel_attn",
         gated_mlp=False,
         decoder=falcon_config,
         keys=falcon_keys,
         facts=lambda values: {"parallel": "two_norms"} if values.raw.get("two_norms") else {},
         names=_FALCON_NAMES,
-        fused={_FALCON_QKV: qkv_by_head},
-        renamed=((".ln_attn.", ".input_layernorm."), (".ln_mlp.", ".post_attention_layernorm.")),
-        ignored=("*.rotary_emb.inv_freq",),
+        **_FALCON_TENSORS,
         defaults={"activation": "gelu", "layer_norm_epsilon": 1e-5, "parallel_attn": True, "tie_word_embeddings": True},
     ),
     Family(

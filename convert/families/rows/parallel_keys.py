@@ -82,7 +82,6 @@ def falcon_config(raw: Raw) -> Raw:
 
 def falcon_keys(values: ConfigValues) -> dict[str, Any]:
     refuse_other_head_size(values)
-    values.refuse("alibi", "attention has no bias that grows with the distance")
     if values.raw.get("new_decoder_architecture") and values.raw.get("parallel_attn") is False:
         values.problems.append("new_decoder_architecture with parallel_attn false is not supported")
     return {}

@@ -1,7 +1,7 @@
 """Levels and scales of GGUF's blocks: value = level * scale + offset, the offset that of the block's least number.
 
-Levels 0 .. 15 become -8 .. 7, with 8 scales in the offset; those of 5 bits with an offset fill a part of 8 bits. Codes
-of a table stay codes.
+Levels 0 .. 15 become -8 .. 7, with 8 scales in the offset; those of 5 bits with an offset fill a part of 8 bits, those
+of 2 and 3 bits a part of 4. Codes of a table stay codes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ FORMS: Mapping[str, LevelForm] = {
     "Q4_1": LevelForm(4, 32, True),
     "Q5_0": LevelForm(8, 32, False),
     "Q5_1": LevelForm(8, 32, True),
+    "Q2_K": LevelForm(4, 16, True),
+    "Q3_K": LevelForm(4, 16, False),
     "Q4_K": LevelForm(4, 32, True),
     "Q5_K": LevelForm(8, 32, True),
     "Q6_K": LevelForm(8, 16, False),
@@ -28,7 +30,7 @@ FORMS: Mapping[str, LevelForm] = {
     "IQ4_XS": LevelForm(4, 32, False, "iq4"),
     "MXFP4": LevelForm(4, 32, False, "e2m1"),
 }
-_HALF = {"Q4_0": 8, "Q4_1": 8, "Q5_0": 16, "Q4_K": 8, "Q6_K": 32}
+_HALF = {"Q3_K": 4, "Q4_0": 8, "Q4_1": 8, "Q5_0": 16, "Q4_K": 8, "Q6_K": 32}
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
@@ -60,6 +62,8 @@ def _small(kind: str, blocks: Bytes) -> tuple[Any, Floats, Floats | None]:
 def _large(kind: str, blocks: Bytes) -> tuple[Any, Floats, Floats | None]:
     """256 numbers in groups, whose scales and least numbers are integers times those of the block."""
     rows = blocks.shape[:2]
+    if kind in ("Q2_K", "Q3_K"):
+        return _two_bits(kind, blocks)
     if kind == "Q6_K":
         low = blocks[..., :128].reshape(*rows, 2, 1, 64) >> np.array([[0], [4]], np.uint8) & np.uint8(0xF)
         high = blocks[..., 128:192].reshape(*rows, 2, 1, 32) >> np.array([[0], [2], [4], [6]], np.uint8) & np.uint8(3)
@@ -75,6 +79,24 @@ def _large(kind: str, blocks: Bytes) -> tuple[Any, Floats, Floats | None]:
         fifth = blocks[..., None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & np.uint8(1)
         levels |= fifth << np.uint8(4)
     return levels, scale * _half(blocks, 0), -(least * _half(blocks, 2))
+
+
+def _two_bits(kind: str, blocks: Bytes) -> tuple[Any, Floats, Floats | None]:
+    """256 numbers in groups of 16. Q2_K: four bits each for a group's scale and its least number. Q3_K: signed scales
+    of six bits, and a third bit of every level.
+    """
+    rows, first = blocks.shape[:2], 16 if kind == "Q2_K" else 32
+    pairs = blocks[..., first : first + 64].reshape(*rows, 2, 1, 32) >> np.arange(0, 8, 2, dtype=np.uint8)[:, None]
+    levels = (pairs & np.uint8(3)).reshape(*rows, 256)
+    if kind == "Q2_K":
+        both = blocks[..., :16]
+        return levels, (both & np.uint8(0xF)) * _half(blocks, 80), -((both >> np.uint8(4)) * _half(blocks, 82))
+    third = blocks[..., None, :32] >> np.arange(8, dtype=np.uint8)[:, None] & np.uint8(1)
+    levels |= third.reshape(*rows, 256) << np.uint8(2)
+    low = (blocks[..., None, 96:104] >> np.array([[0], [4]], np.uint8) & np.uint8(0xF)).reshape(*rows, 16)
+    high = blocks[..., None, 104:108] >> np.arange(0, 8, 2, dtype=np.uint8)[:, None] & np.uint8(3)
+    scale = (low | high.reshape(*rows, 16) << np.uint8(4)).astype(np.float32) - np.float32(32)
+    return levels, scale * _half(blocks, 108), None
 
 
 def _six_bits(packed: Bytes) -> tuple[Floats, Floats]:

@@ -79,11 +79,6 @@ _TOKENS = {"bos_token_id": ("bos",), "eos_token_id": ("eos", "eot", "eom"), "pad
 
 def find_architecture(file: str, metadata: Mapping[str, Any]) -> Architecture:
     """Raises ModelError naming an architecture that is not known, and the known ones."""
-    if metadata.get("split.count", 1) not in (0, 1):
-        raise ModelError(
-            f"{file} is one of {metadata['split.count']} parts of a model.",
-            "Join them with llama.cpp: llama-gguf-split --merge FIRST_PART WHOLE.gguf",
-        )
     name = metadata.get("general.architecture")
     found = next((row for row in ARCHITECTURES if row.name == name and row.describes(metadata)), None)
     if found is None:

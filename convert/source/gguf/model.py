@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from inflight.convert.families.arranged import arranged
 from inflight.convert.source.gguf.config import find_architecture, hugging_face_config
 from inflight.convert.source.gguf.experts import key_value_products, split_experts
-from inflight.convert.source.gguf.header import read_gguf_header
 from inflight.convert.source.gguf.names import ROPE_FACTORS, Architecture, hugging_face_names
+from inflight.convert.source.gguf.parts import read_gguf_parts
 from inflight.convert.source.gguf.restacked import restacked
 from inflight.convert.source.gguf.tensors import GgufTensor, HeadRows, Offset, OneRow, gguf_tensors
 from inflight.convert.source.gguf.tokenizer import write_gguf_tokenizer
-from inflight.convert.source.hub import ModelLocation
+from inflight.convert.source.location.hub import ModelLocation
 from inflight.convert.source.opened import SourceModel, quantized_in_words
 from inflight.convert.source.tensor import Seen, SourceTensor
 from inflight.extras import install_hint, needs
@@ -23,7 +23,9 @@ from inflight.extras import install_hint, needs
 
 @dataclass(frozen=True, slots=True)
 class GgufModel(SourceModel):
-    """One file holds everything; `metadata` is that of its header, `held` are its tensors by their names there."""
+    """One file holds everything, or several parts of one; `metadata` is that of the (first) header, `held` are the
+    tensors by their names there.
+    """
 
     metadata: Mapping[str, Any]
     held: Mapping[str, SourceTensor]
@@ -58,16 +60,19 @@ def open_gguf(location: ModelLocation) -> GgufModel:
     """Open the GGUF file of `location`. Raises ModelError naming what is damaged, missing or not supported,
     MissingModuleError without the gguf package."""
     assert location.file is not None
-    header = read_gguf_header(location.file)
-    architecture = find_architecture(str(location.file), header.metadata)
+    headers = read_gguf_parts(location.file)
+    first = headers[0]
+    architecture = find_architecture(str(first.file), first.metadata)
     with needs(f"A GGUF file ({location.file})", install_hint("gguf")):
-        tensors = gguf_tensors(header)
-    config = hugging_face_config(str(location.file), header.metadata, architecture, tensors)
-    named, files = _named(tensors, architecture, config), frozenset({location.file})
+        tensors = {name: tensor for header in headers for name, tensor in gguf_tensors(header).items()}
+    config = hugging_face_config(str(first.file), first.metadata, architecture, tensors)
+    files = frozenset(header.file for header in headers)
+    named = _named(tensors, architecture, config)
     # Latent attention turns neighbours in the file as in the family's own.
     ours = arranged(config, named) if architecture.family.latent else named
     stored = restacked(architecture.family.mixture, named)
-    return GgufModel(location, config, {}, ours, files, header.metadata, tensors, stored=stored)
+    whole = replace(location, file=first.file)
+    return GgufModel(whole, config, {}, ours, files, first.metadata, tensors, stored=stored)
 
 
 def _named(

@@ -17,8 +17,9 @@ from inflight.dtypes import numpy_dtype
 from inflight.errors import ModelError
 
 _PLAIN = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-_QUANTIZED = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4")
-SUPPORTED = (*_PLAIN, *_QUANTIZED)
+# Those whose numbers are no levels times scales are dequantized alone.
+_DEQUANTIZED = ("IQ1_S", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "TQ1_0", "TQ2_0")
+SUPPORTED = (*_PLAIN, *FORMS, *_DEQUANTIZED)
 _RENEW = "Download the file again."
 
 

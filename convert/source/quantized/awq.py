@@ -15,7 +15,7 @@ from inflight.convert.source.quantized.parts import Parts
 from inflight.convert.source.stored import read_columns
 from inflight.convert.source.tensor import Array, SourceTensor
 from inflight.dtypes import FLOAT_DTYPES
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 _BITS, _EACH = 4, 8
 # Place in the word of each of eight outputs.

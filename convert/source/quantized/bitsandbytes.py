@@ -19,7 +19,7 @@ from inflight.convert.source.quantized.parts import Parts
 from inflight.convert.source.stored import read_all, read_bytes, read_rows
 from inflight.convert.source.tensor import Array, GroupLevels, LevelForm, SourceTensor
 from inflight.dtypes import FLOAT_DTYPES, numpy_dtype
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 _INT8_STEP = np.float32(7.874015718698502e-3)  # 1 / 127, as bitsandbytes spells it
 _STATES = tuple(f"quant_state.bitsandbytes__{kind}" for kind in ("nf4", "fp4"))
@@ -51,7 +51,9 @@ def bitsandbytes_tensors(config: Mapping[str, Any], parts: Parts) -> Iterator[So
 
 
 class RowInt8(SourceTensor):
-    """int8 levels; a number is its level times the greatest magnitude of its row over 127, in float32."""
+    """int8 levels; a number is its level times the greatest magnitude of its row over 127, in float32, where the tool
+    multiplies by one after the other.
+    """
 
     dtype = "float32"
     stored_type = "bitsandbytes int8"
@@ -69,6 +71,16 @@ class RowInt8(SourceTensor):
         levels = read_rows(self._weight, start, stop).astype(np.float32)
         scaled: Array = levels * read_rows(self._greatest, start, stop)[:, None] * _INT8_STEP
         return scaled
+
+    def levels(self, start: int, stop: int) -> GroupLevels:
+        scales = read_rows(self._greatest, start, stop)[:, None] * _INT8_STEP
+        width = self.shape[1]
+        levels = read_rows(self._weight, start, stop).astype(np.int32)
+        return GroupLevels(levels, scales, None, np.zeros(width, np.int64), width)
+
+    @property
+    def form(self) -> LevelForm:
+        return LevelForm(8, self.shape[1], False)
 
 
 class _State(NamedTuple):

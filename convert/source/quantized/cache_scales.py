@@ -10,7 +10,7 @@ import numpy as np
 
 from inflight.convert.source.stored import read_all
 from inflight.errors import ModelError
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 # k_proj.k_scale (ModelOpt), k_scale and attn.k_scale (compressed-tensors, vLLM); kv_scale is one for both.
 _NAME = re.compile(r".*\blayers\.(\d+)\.self_attn\.(?:[kv]_proj\.|attn\.)?(kv|k|v)_scale")

@@ -18,7 +18,7 @@ from inflight.convert.source.quantized.scaled import FLOAT8, scaled_tensor
 from inflight.convert.source.stored import read_all, read_rows
 from inflight.convert.source.tensor import Array, SourceTensor
 from inflight.dtypes import FLOAT_DTYPES
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 _BITS = (2, 4, 8)
 # The sizes of groups of floats of 4 bits, by the format that says which kind they are.

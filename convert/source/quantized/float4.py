@@ -13,7 +13,7 @@ from inflight.convert.source.quantized.parts import Parts
 from inflight.convert.source.stored import read_all, read_rows
 from inflight.convert.source.tensor import Array, GroupLevels, LevelForm, SourceTensor
 from inflight.dtypes import numpy_dtype
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 MX_GROUP, NV_GROUP = 32, 16
 NV_SCALE = "float8_e4m3fn"

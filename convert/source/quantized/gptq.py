@@ -16,7 +16,7 @@ from inflight.convert.source.quantized.parts import Parts
 from inflight.convert.source.stored import read_columns
 from inflight.convert.source.tensor import Array, SourceTensor
 from inflight.dtypes import FLOAT_DTYPES
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 BITS = (2, 4, 8)
 # The first form stores zero points less 1, the second as they are.

@@ -5,22 +5,26 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from inflight.convert.source.stored import read_all
-from inflight.convert.source.tensor import Array, GroupLevels, LevelForm, SourceTensor
+from inflight.convert.source.tensor import Array, GroupLevels, LevelForm, Measured, SourceTensor
 from inflight.errors import ModelError
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 Integers = npt.NDArray[np.int32]
 _ROWS = 1024
 
 
 class GroupedTensor(SourceTensor):
-    """(levels - zeros) * scales, in the type of the scales. `parts` are the stored tensors, `form` names their form."""
+    """(levels - zeros) * scales, in the type of the scales. `parts` are the stored tensors, `form` names their form.
+
+    `order` names the group of each input. Where they are no neighbours (GPTQ's desc_act), `levels` come in an order of
+    the inputs in which they are.
+    """
 
     def __init__(
         self,
@@ -52,33 +56,46 @@ class GroupedTensor(SourceTensor):
         return 16
 
     def rows(self, start: int, stop: int) -> Array:
-        return self.levels(start, stop).values()
-
-    def levels(self, start: int, stop: int) -> GroupLevels:
         scales, zeros = self._scales(start, stop), self._zeros(start, stop)
-        groups, size = self._groups(scales.shape[1])
-        return GroupLevels(self._levels(start, stop), scales, zeros, groups, size)
+        return GroupLevels(self._levels(start, stop), scales, zeros, self._groups, None).values()
+
+    def levels(self, start: int, stop: int) -> GroupLevels | None:
+        if self.form is None:
+            return None
+        levels, order = self._levels(start, stop), None if self.measured is None else self.measured.order
+        levels, groups = (levels, self._groups) if order is None else (levels[:, order], self._groups[order])
+        return GroupLevels(levels, self._scales(start, stop), self._zeros(start, stop), groups, self._group_size)
 
     @cached_property
     def form(self) -> LevelForm | None:
-        """Zero points are read: those that are all 0 are none."""
+        """Zero points are read: those that are all 0 are none. None where no order makes neighbours of the groups."""
         width, spans = self.shape[1], range(0, self.shape[0], _ROWS)
-        if self._groups(-(-width // self._group_size))[1] is None:
+        neighbours = np.arange(width, dtype=np.int64) // self._group_size
+        if not np.array_equal(np.sort(self._groups), neighbours):
             return None
         zeros = (self._zeros(start, min(start + _ROWS, self.shape[0])) for start in spans)
         has_zeros = any(each is not None and bool(each.any()) for each in zeros)
-        return LevelForm(4 if self._bits <= 4 else 8, min(self._group_size, width), has_zeros)
+        bits: Literal[4, 8] = 4 if self._bits <= 4 else 8
+        return LevelForm(bits, min(self._group_size, width), has_zeros, ordered=self.measured is not None)
 
-    def _groups(self, count: int) -> tuple[npt.NDArray[np.int64], int | None]:
-        """The group of each input, and their size where they are neighbours."""
+    @cached_property
+    def measured(self) -> Measured | None:
+        """An order of the inputs in which the groups are neighbours; None: they are already."""
+        groups = self._groups
+        if (groups[1:] >= groups[:-1]).all():
+            return None
+        return Measured(order=np.argsort(groups, kind="stable").astype(np.int32))
+
+    @cached_property
+    def _groups(self) -> npt.NDArray[np.int64]:
+        """The group of each input."""
         width, size = self.shape[1], self._group_size
-        neighbours = np.arange(width, dtype=np.int64) // size
         if self._order is None:
-            return neighbours, size
-        order = read_all(self._order).astype(np.int64)
+            return np.arange(width, dtype=np.int64) // size
+        count, order = -(-width // size), read_all(self._order).astype(np.int64)
         if not ((order >= 0) & (order < count)).all():
             raise ModelError(f"{self._order.file}: {self._order.name} names groups beyond the {count} that there are.")
-        return order, size if np.array_equal(order, neighbours) else None
+        return order
 
     @abstractmethod
     def _levels(self, start: int, stop: int) -> Integers:

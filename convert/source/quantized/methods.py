@@ -15,7 +15,7 @@ from inflight.convert.source.quantized.mxfp4 import mxfp4_problems, mxfp4_tensor
 from inflight.convert.source.quantized.parts import Parts
 from inflight.convert.source.tensor import PlainTensor, SourceTensor
 from inflight.errors import ModelError
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 # Where config.json says how its weights are quantized.
 QUANTIZATION_KEYS = ("quantization_config", "compression_config")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,9 @@ from inflight.convert.source.quantized.grouped import GroupedTensor, Integers
 from inflight.convert.source.quantized.parts import Parts
 from inflight.convert.source.quantized.scaled import FLOAT8, scaled_tensor
 from inflight.convert.source.stored import read_all, read_rows
-from inflight.convert.source.tensor import Array, GroupLevels, SourceTensor
+from inflight.convert.source.tensor import Array, GroupLevels, LevelForm, Measured, SourceTensor
 from inflight.dtypes import FLOAT_DTYPES
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 _ALGORITHMS = (
     "FP8",
@@ -107,7 +108,7 @@ class ModelOptInt4(GroupedTensor):
 
 
 class PreScaled(SourceTensor):
-    """A quantized matrix times the scales of its inputs, in float32. Its own levels alone are not the numbers."""
+    """A quantized matrix times the scales of its inputs, in float32. Levels are those without them."""
 
     dtype = "float32"
 
@@ -132,6 +133,18 @@ class PreScaled(SourceTensor):
         values = self._inner.rows(start, stop) if levels is None else _wide(levels)
         scaled: Array = values.astype(np.float32) * read_all(self._before).astype(np.float32)
         return scaled
+
+    def levels(self, start: int, stop: int) -> GroupLevels | None:
+        return self._inner.levels(start, stop)
+
+    @property
+    def form(self) -> LevelForm | None:
+        form = self._inner.form
+        return None if form is None else form._replace(scaled=True)
+
+    @cached_property
+    def measured(self) -> Measured:
+        return Measured(factors=read_all(self._before).astype(np.float32))
 
 
 def _wide(levels: GroupLevels) -> Array:

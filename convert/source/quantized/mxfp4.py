@@ -17,7 +17,7 @@ from inflight.convert.source.quantized.float4 import MX_GROUP, E2m1Tensor
 from inflight.convert.source.quantized.parts import Parts
 from inflight.convert.source.tensor import Array, SourceTensor
 from inflight.dtypes import numpy_dtype
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 _STACKS = ("gate_up_proj", "down_proj")
 

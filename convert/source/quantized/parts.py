@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from inflight.convert.source.tensor import PlainTensor, SourceTensor
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 _SHOWN = 20
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from inflight.convert.source.quantized.parts import Parts
 from inflight.convert.source.stored import read_all, read_rows
 from inflight.convert.source.tensor import Array, GroupLevels, LevelForm, SourceTensor
 from inflight.dtypes import FLOAT_DTYPES, numpy_dtype
-from inflight.tensor_file import TensorEntry
+from inflight.files.tensor_file import TensorEntry
 
 FLOAT8 = ("float8_e4m3fn", "float8_e5m2")
 
@@ -57,20 +58,22 @@ class ScaledTensor(SourceTensor):
         return result
 
     def levels(self, start: int, stop: int) -> GroupLevels | None:
-        if self._weight.dtype != "int8":
+        if self.form is None:
             return None
         scales = self._spread(self._scale, start, stop).astype(numpy_dtype(self._scale.dtype))
         zeros = None if self._zeros is None else self._spread(self._zeros, start, stop).astype(np.int32)
         groups = np.arange(self.shape[1], dtype=np.int64) // self._block[1]
-        levels = read_rows(self._weight, start, stop).astype(np.int32)
+        levels = read_rows(self._weight, start, stop)
+        levels = levels if self.form.floats else levels.astype(np.int32)
         return GroupLevels(levels, scales, zeros, groups, min(self._block[1], self.shape[1]))
 
-    @property
+    @cached_property
     def form(self) -> LevelForm | None:
-        if self._weight.dtype != "int8":
+        """None for E5M2, which no product reads."""
+        if self._weight.dtype not in ("int8", FLOAT8[0]):
             return None
         has_zeros = self._zeros is not None and bool(read_all(self._zeros).any())
-        return LevelForm(8, min(self._block[1], self.shape[1]), has_zeros)
+        return LevelForm(8, min(self._block[1], self.shape[1]), has_zeros, floats=self._weight.dtype == FLOAT8[0])
 
     def _spread(self, entry: TensorEntry, start: int, stop: int) -> Array:
         """float32 [stop - start, blocks of a row]."""

@@ -36,6 +36,7 @@ class CpuExecutor:
     """
 
     def __init__(self, directory: Path, manifest: EngineManifest, num_blocks: int, threads: int) -> None:
+        self.directory = directory
         facts = read_target_facts(manifest, CpuFacts, directory)
         self.manifest = manifest
         self.num_blocks = num_blocks

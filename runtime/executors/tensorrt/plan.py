@@ -12,10 +12,10 @@ import numpy.typing as npt
 from inflight.engine_format.manifest import EngineManifest
 from inflight.engine_format.tensorrt_facts import DevicePlan
 from inflight.errors import EngineError
+from inflight.files.tensor_file import TensorFileError, read_header
 from inflight.runtime.executors.gpu.device import Device, DeviceMemory
 from inflight.runtime.executors.tensorrt.api import CudaEngine, Module, Refitter, Runtime, checked, process_logger
 from inflight.runtime.loading.rebuild import rebuild_hint
-from inflight.tensor_file import TensorFileError, read_header
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 

@@ -12,29 +12,23 @@ DEFAULT_BYTES = 4 << 30
 
 @dataclass(frozen=True, slots=True)
 class KvOffload:
-    """A directory, which belongs to one process at a time, and the most bytes that its files may take.
+    """A directory, which belongs to one process at a time, and the most bytes that its files may take; None: memory of
+    this process, and the most bytes of that.
 
     Raises EngineError for less than one byte.
     """
 
-    directory: Path
+    directory: Path | None
     bytes: int = DEFAULT_BYTES
 
     def __post_init__(self) -> None:
         if self.bytes < 1:
-            raise EngineError(
-                f"The files of offloaded KV cache blocks may take {self.bytes} bytes; it must be at least 1."
-            )
+            raise EngineError(f"Offloaded KV cache blocks may take {self.bytes} bytes; it must be at least 1.")
 
     @classmethod
     def of(cls, directory: str | Path | None, most_bytes: int | None) -> KvOffload | None:
-        """From two options; None: nothing is kept. Raises EngineError for a limit without a directory."""
+        """From two options: a limit without a directory is one of memory. None: nothing is kept."""
         if directory is None:
-            if most_bytes is not None:
-                raise EngineError(
-                    "kv_offload_bytes is given and kv_offload_dir is not.",
-                    "Say in which directory blocks are kept: --kv-offload-dir.",
-                )
-            return None
+            return None if most_bytes is None else cls(None, most_bytes)
         path = Path(directory).expanduser().absolute()
         return cls(path) if most_bytes is None else cls(path, most_bytes)

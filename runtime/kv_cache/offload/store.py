@@ -35,6 +35,7 @@ class BlockStore:
 
     def __init__(self, directory: OwnedDirectory, identity: bytes, slot_bytes: int, num_slots: int) -> None:
         self.directory = directory.path
+        self.place = str(directory.path)
         self._identity = identity
         self._slot_bytes = slot_bytes
         self._num_slots = num_slots
@@ -59,6 +60,11 @@ class BlockStore:
     @property
     def num_slots(self) -> int:
         return self._num_slots
+
+    @property
+    def outlives(self) -> bool:
+        """Whether a later process finds the copies."""
+        return True
 
     def put(self, key: bytes, data: bytes, rank: int = 0) -> None:
         """Keep a copy, as the one that was used last. Of copies that are put in no such order, the next process takes

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from inflight.runtime.structured.json_grammar import json_rule, one_of
 from inflight.runtime.text.parsers.function_block import is_text
 
 # What may stand in the schema of an argument for it to be any text.
@@ -29,6 +30,30 @@ def is_simple(schema: Mapping[str, Any]) -> bool:
     return is_separate(schema) and all(
         _WORD.fullmatch(key) and _is_simple_argument(each) for key, each in properties.items()
     )
+
+
+class Argument(NamedTuple):
+    """What an argument is in a grammar. `value`: the name of a rule, for JSON or for one of some words; "": any text.
+    `is_text`: its value is text and no JSON."""
+
+    key: str
+    value: str
+    is_text: bool
+    is_required: bool
+
+
+def simple_arguments(name: str, schema: Mapping[str, Any]) -> tuple[list[Argument], list[str]]:
+    """The arguments of a schema that `is_simple`, in its order, and the rules of their values, whose names begin with
+    `name`."""
+    required = schema.get("required", ())
+    arguments, rules = [], []
+    for number, (key, each) in enumerate(schema.get("properties", {}).items()):
+        is_any = is_text(each) and "enum" not in each
+        value = "" if is_any else f"{name}_{number}"
+        if not is_any:
+            rules.append(f"{value}: {one_of(each['enum']) if is_text(each) else json_rule(each)}")
+        arguments.append(Argument(key, value, is_text(each), key in required))
+    return arguments, rules
 
 
 def in_order(name: str, arguments: Sequence[tuple[str, bool]], comma: str) -> list[str]:

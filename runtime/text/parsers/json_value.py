@@ -24,6 +24,11 @@ class JsonValue:
         self._depth = 0
         self._is_scalar = self._in_string = self._is_escaped = False
 
+    @property
+    def in_string(self) -> bool:
+        """Whether what was read ends within a string."""
+        return self._in_string
+
     def push(self, text: str, at: int) -> tuple[str, int]:
         """More of the value out of `text`, from `at` on, and the place behind it."""
         pieces: list[str] = []

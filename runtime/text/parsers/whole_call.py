@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Container
 from typing import Any
 
-from inflight.runtime.text.parsers.marked_text import may_begin
+from inflight.runtime.text.parsers.marked_text import first_marker, may_begin
 from inflight.runtime.text.parsers.parts import Part, ToolCallArguments, ToolCallStart
 
 _NAME = re.compile(r"[\w.\-]+")
@@ -80,9 +80,10 @@ class WholeCall:
         if text.startswith(self._quote, at):
             end, self._quote = at + len(self._quote), None
             return end
-        stops = [place for mark in (self._quote, "\\") if (place := text.find(mark, at + 1)) >= 0]
-        end = min(stops, default=len(text))
-        return end if stops or len(self._quote) == 1 else max(at, end - may_begin(text[at:], self._quotes))
+        found = first_marker(text, (self._quote, "\\"), at + 1)
+        if found is not None or len(self._quote) == 1:
+            return len(text) if found is None else found[0]
+        return len(text) - may_begin(text, self._quotes, at)
 
     def _read_structure(self, text: str, at: int) -> int:
         rest = text[at : at + max(map(len, self._quotes))]

@@ -14,13 +14,16 @@ from inflight.errors import InflightError
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What decides the outcome of a run. steps or minutes is 0: the other one counts."""
+    """What decides the outcome of a run. steps or minutes is 0: the other one counts. start: the SHA-256 of the weights
+    that a second stage goes on from, "" for random ones.
+    """
 
     seed: int
     steps: int
     minutes: float
     rows: int
     data: str
+    start: str = ""
 
 
 class RunFile:

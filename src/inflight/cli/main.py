@@ -29,8 +29,9 @@ VERBS = {
     "build-engine": "build_engine.command",
     "export": "build_engine.export",
     "serve": "serve",
-    "generate": "generate",
-    "chat": "chat",
+    "generate": "offline.generate",
+    "chat": "offline.chat",
+    "run-batch": "offline.run_batch",
     "bench": "bench.app",
     "inspect": "inspect",
     "verify": "verify.command",
@@ -46,6 +47,7 @@ _EXTRAS = {
     "build-engine": "build",
     "export": "build",
     "serve": "serve",
+    "run-batch": "serve",
     "bench": "bench",
     "inspect": "build",
     "verify": "build",
@@ -80,10 +82,11 @@ def build_app(verbs: Iterable[str] = VERBS) -> typer.Typer:
     """The application with these verbs; a verb's module is imported only when it is among them."""
     import typer
 
-    from inflight.cli.options.near_misses import Command
+    from inflight.cli.options.near_misses import Command, Group
 
     app = typer.Typer(
         name="inflight",
+        cls=Group,
         help="Compile a language model ahead of time into an engine; serve it with continuous (in-flight) batching.",
         epilog=EPILOG,
         no_args_is_help=True,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from enum import Enum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from inflight.build.recipe import flag_name
 from inflight.cli.build_engine.recipe_flags import Flags, is_given, registered, with_flags_of
 from inflight.cli.convert import Dtype
 from inflight.cli.options import sampling as flag
+from inflight.cli.options.origins import read_origins
 
 
 class RestartChoice(str, Enum):
@@ -26,8 +24,6 @@ class PolicyChoice(str, Enum):
 
 
 _OPERATIONS = "Operations"
-# As browsers send it: "null" is that of a page from a file.
-_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/\s]+")
 _PORTS, _BUILD = "Addresses", flag.BUILD
 
 
@@ -145,7 +141,7 @@ def serve(
             "--kv-offloading-size",
             "--swap-space",
             min=0,
-            help="--kv-offload-bytes in GiB, under vLLM's names.",
+            help="--kv-offload-bytes in GiB, under the names of vLLM and SGLang.",
             rich_help_panel="Engine",
         ),
     ] = None,
@@ -186,6 +182,23 @@ def serve(
         ),
     ] = "cpu",
     dtype: Annotated[Dtype, typer.Option(help="Data type of the weights.", rich_help_panel=_BUILD)] = Dtype.auto,
+    quantize: Annotated[
+        str | None,
+        typer.Option(
+            "--quantize",
+            "--quantization",
+            "-q",
+            metavar="SCHEME",
+            help="Quantize the weights: int8_wo, int8_w8a8, int4_wo, nf4, or, calibrated on a text, int4, int4_awq, "
+            "int8_sq, fp8 (`inflight convert --help` has them all). Also eetq, bitsandbytes, bitsandbytes-nf4; names "
+            "of formats, such as awq and gptq, keep the numbers of a model that has them.",
+            rich_help_panel=_BUILD,
+        ),
+    ] = None,
+    group_size: Annotated[
+        int | None,
+        typer.Option("--group-size", help="Group size of int4 and nf4: 32, 64 or 128.", rich_help_panel=_BUILD),
+    ] = None,
     dequantize: flag.Dequantize = False,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a hub model.", rich_help_panel=_BUILD)
@@ -205,16 +218,16 @@ def serve(
       inflight serve engine --embedded --port 8080 --served-model-name demo
 
       inflight serve bigscience/bloom-560m --target transformers
+
+      inflight serve ./Llama-3.2-1B --quantize int8_wo
+
+    Flags of vllm serve, text-generation-launcher and sglang.launch_server are taken, too: docs/migration.md.
     """
-    for origin in cors_origin or ():
-        if not _ORIGIN.fullmatch(origin):
-            raise typer.BadParameter(
-                f"--cors-origin {origin} is no origin: give scheme and host, as https://page.example or "
-                "http://localhost:3000, without a path; * for all."
-            )
+    if group_size not in (None, 32, 64, 128):
+        raise typer.BadParameter(f"--group-size {group_size}: groups have 32, 64 or 128 inputs.")
     if kv_offload_gib and kv_offload_bytes is None:
         kv_offload_bytes = round(kv_offload_gib * 2**30)
-    from inflight.cli.resolve import is_engine, resolve_engine
+    from inflight.cli.engines.request import EngineRequest
     from inflight.progress import console
     from inflight.runtime.kv_cache.offload.config import KvOffload
     from inflight.runtime.loading.engine_directory import read_engine_directory
@@ -227,23 +240,16 @@ def serve(
         find_tool_format(tool_call_parser)
     reasoning_family(reasoning_parser, None)
     offload = KvOffload.of(kv_offload_dir, kv_offload_bytes)
-    if is_engine(model):
-        engine = Path(model).expanduser()
-        names = [*flags, *(name for name in ("target", "dtype", "dequantize", "revision") if is_given(ctx, name))]
-        if names:
-            raise typer.BadParameter(
-                f"{model} is an engine: {', '.join(map(flag_name, names))} can only be chosen when it is built. Build "
-                "it again with inflight build-engine, or give the model."
-            )
-    else:
-        from inflight.build.registry import find_target, make_recipe
-        from inflight.convert.options import ConvertOptions
-
-        # A target that takes the model as it is has the type in its recipe.
-        own = {"dtype": dtype.value} if "dtype" in find_target(target).recipe_class().model_fields else {}
-        recipe = make_recipe(target, **flags, **own)
-        options = ConvertOptions.model_validate({"dtype": dtype.value, "revision": revision, "dequantize": dequantize})
-        engine = resolve_engine(model, options, recipe)
+    engine = EngineRequest(
+        model=model,
+        target=target if is_given(ctx, "target") else None,
+        dtype=dtype.value,
+        quantize=quantize,
+        group_size=group_size,
+        dequantize=dequantize,
+        revision=revision,
+        recipe=flags,
+    ).engine()
     name = served_model_name or read_engine_directory(engine).manifest.source.model
     serve_options = ServeOptions.model_validate(
         {
@@ -251,7 +257,7 @@ def serve(
             "strict_model_name": strict_model_name,
             "tool_call_parser": tool_call_parser,
             "reasoning_parser": reasoning_parser,
-            "allowed_origins": tuple(cors_origin or ()),
+            "allowed_origins": read_origins(cors_origin or ()),
             "host": host,
             "port": port,
             "http_port": http_port,
@@ -262,7 +268,7 @@ def serve(
             "kv_cache_bytes": kv_cache_bytes,
             "kv_cache_tokens": kv_cache_tokens,
             "kv_cache_fraction": kv_cache_fraction,
-            "kv_offload_dir": offload and str(offload.directory),
+            "kv_offload_dir": offload and offload.directory and str(offload.directory),
             "kv_offload_bytes": offload and offload.bytes,
             "policy": scheduler_policy.value,
             "prefix_caching": prefix_caching,

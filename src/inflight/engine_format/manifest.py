@@ -27,12 +27,14 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class LayerKind(Facts, frozen=True, kw_only=True):
     """Layers that are alike where the model's are not: their numbers ("0-4, 6-10"), window and rotary base.
 
-    `sliding_window` None: they see all positions. `rotary_base` None: they have no rotary embedding.
+    `sliding_window` None: they see all positions, or with `attention_chunk` those of their own chunk of so many.
+    `rotary_base` None: they have no rotary embedding.
     """
 
     layers: str
     sliding_window: int | None
     rotary_base: float | None
+    attention_chunk: PositiveInt | msgspec.UnsetType = msgspec.UNSET
 
 
 class ModelFacts(Facts, frozen=True, kw_only=True):
@@ -138,12 +140,21 @@ class GenerationFacts(Facts, frozen=True, kw_only=True):
 OUTPUTS = {"embed": "embeddings", "score": "scores of pairs"}
 
 
+class DenseFacts(Facts, frozen=True, kw_only=True):
+    """A product of a pooled vector: activation(weight x + bias), `size` numbers."""
+
+    size: PositiveInt
+    activation: Literal["identity", "tanh", "relu"]
+
+
 class PoolingFacts(Facts, frozen=True, kw_only=True):
     """What becomes of hidden states, of an engine that generates nothing (docs/formats/embeddings.md).
 
     `task`: a vector of a text, or a score of a pair of texts. `output_size`: numbers that a step yields of each row.
     `causal`: tokens do not see those behind them. `token_types`: kinds of tokens that have an embedding; 0: none.
-    `prompts` are put in front of texts by their names, `default_prompt` where a text names none.
+    `prompts` are put in front of texts by their names, `default_prompt` where a text names none. `dense` are products
+    of a pooled vector, one of the other, whose float32 weights are in the safetensors file `dense_file` as
+    "{number}.weight" and "{number}.bias".
     """
 
     task: Literal["embed", "score"]
@@ -155,6 +166,13 @@ class PoolingFacts(Facts, frozen=True, kw_only=True):
     activation: Literal["identity", "sigmoid"] = "identity"
     prompts: dict[str, str] = msgspec.field(default_factory=dict)
     default_prompt: str | None = None
+    dense: tuple[DenseFacts, ...] = ()
+    dense_file: str | None = None
+
+    @property
+    def vector_size(self) -> int:
+        """The numbers of a text's vector, or the scores of a pair."""
+        return self.dense[-1].size if self.dense else self.output_size
 
 
 class SourceFacts(Facts, frozen=True, kw_only=True):

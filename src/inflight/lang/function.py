@@ -98,15 +98,15 @@ class Function:
         if unknown := self._split(kwargs)[0]:
             name = next(iter(unknown))
             raise InflightError(f"run_batch has no argument {name}.", f"It has {', '.join(sorted(_OPTIONS))}.")
+        threads = _threads(num_threads)
         if not runs:
             return iter(()) if generator_style else []
-        states = self._states(runs, kwargs, _backend(backend), num_threads, progress_bar)
+        states = self._states(runs, kwargs, _backend(backend), threads, progress_bar)
         return states if generator_style else list(states)
 
     def _states(
-        self, runs: list[dict[str, Any]], given: dict[str, Any], backend: Backend, num_threads: int | str, shows: bool
+        self, runs: list[dict[str, Any]], given: dict[str, Any], backend: Backend, threads: int, shows: bool
     ) -> Iterator[ProgramState]:
-        threads = max(96, 16 * (os.cpu_count() or 1)) if num_threads == "auto" else int(num_threads)
         executor = ThreadPoolExecutor(min(threads, len(runs)))
         with executor, progress_bar("Running", len(runs), enabled=shows) as advance:
             futures = [executor.submit(self.run, backend=backend, **{**given, **arguments}) for arguments in runs]
@@ -142,6 +142,15 @@ def function(body: Callable[..., Any] | None = None, num_api_spec_tokens: int | 
     if num_api_spec_tokens is not None:
         raise InflightError("num_api_spec_tokens is not supported: a program's requests are computed as it makes them.")
     return function if body is None else Function(body)
+
+
+def _threads(wanted: int | str) -> int:
+    """Programs that run at once. Raises InflightError for what is no number of them."""
+    if wanted == "auto":
+        return max(96, 16 * (os.cpu_count() or 1))
+    if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 1:
+        raise InflightError(f'num_threads is {wanted!r}; it must be "auto" or 1 or more programs at once.')
+    return wanted
 
 
 def _backend(given: Backend | None) -> Backend:

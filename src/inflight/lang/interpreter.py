@@ -10,10 +10,11 @@ from functools import partial
 from typing import Any
 
 from inflight.errors import InflightError
-from inflight.lang.backends.base import Backend, Place
+from inflight.lang.backends.base import Backend
 from inflight.lang.choices import mean_logprob
 from inflight.lang.expressions import Expression, Gen, RoleBegin, RoleEnd, ScopeBegin, ScopeEnd, Select, Text, parts
 from inflight.lang.options import GenOptions
+from inflight.lang.transcript import Transcript
 
 
 class Interpreter:
@@ -33,14 +34,7 @@ class Interpreter:
         self._defaults = defaults
         # Guards all that follows, and says when any of it has changed.
         self._news = threading.Condition()
-        self._text = ""
-        self._is_chat = False
-        self._messages: list[dict[str, str]] = []
-        self._role: str | None = None
-        # Where the open message begins and the last whole one ends; what its role put behind that.
-        self._begun_at = self._ended_at = 0
-        self._suffix = ""
-        self._scopes: dict[str, int] = {}
+        self._transcript = Transcript()
         self._pending: deque[Expression] = deque()
         # Names that something submitted will set.
         self._awaited: Counter[str] = Counter()
@@ -58,7 +52,7 @@ class Interpreter:
                 raise self.error
             if not self._running and all(isinstance(each, Text) for each in expressions):
                 # Nothing to wait for: it needs no thread.
-                self._text += "".join(each.value for each in expressions if isinstance(each, Text))
+                self._transcript.text += "".join(each.value for each in expressions if isinstance(each, Text))
                 self._news.notify_all()
                 return
             self._awaited.update(name for each in expressions if (name := _sets(each)) is not None)
@@ -95,11 +89,11 @@ class Interpreter:
 
     def whole_text(self) -> str:
         self.sync()
-        return self._text
+        return self._transcript.text
 
     def messages(self) -> list[dict[str, str]]:
         self.sync()
-        return [dict(message) for message in self._messages]
+        return [dict(message) for message in self._transcript.messages]
 
     def value(self, name: str, of: dict[str, Any] | None = None) -> Any:
         """A variable, or what `of` has of it. Raises KeyError where nothing sets it."""
@@ -118,15 +112,13 @@ class Interpreter:
     def fork(self, count: int) -> list[Interpreter]:
         """Copies that begin with all that this one has; its text is computed once."""
         self.sync()
-        if count > 1 and self._text:
-            self._backend.cache_prefix(self._place())
+        if count > 1 and self._transcript.text:
+            self._backend.cache_prefix(self._transcript.place)
         forks = [Interpreter(self._backend, self._defaults, self.stream) for _ in range(count)]
         for fork in forks:
-            fork._text, fork._is_chat, fork._role = self._text, self._is_chat, self._role
-            fork._begun_at, fork._ended_at, fork._suffix = self._begun_at, self._ended_at, self._suffix
-            fork._forked_at = len(self._text)
-            fork._messages, fork.variables = list(self._messages), dict(self.variables)
-            fork.meta_info = dict(self.meta_info)
+            fork._transcript = self._transcript.copy()
+            fork._forked_at = len(self._transcript.text)
+            fork.variables, fork.meta_info = dict(self.variables), dict(self.meta_info)
         self._forks += forks
         return forks
 
@@ -151,7 +143,7 @@ class Interpreter:
 
     def _so_far(self, name: str | None) -> str:
         if name is None:
-            return self._text
+            return self._transcript.text
         value = self._partial.get(name, self.variables.get(name, ""))
         return value if isinstance(value, str) else ""
 
@@ -194,23 +186,21 @@ class Interpreter:
             self._generate(expression)
         elif isinstance(expression, Select):
             self._select(expression)
-        elif isinstance(expression, RoleBegin):
-            self._begin_role(expression.role)
-        elif isinstance(expression, RoleEnd):
-            self._end_role(expression.role)
+        elif isinstance(expression, RoleBegin | RoleEnd):
+            roles, transcript = self._backend.roles, self._transcript
+            with self._news:
+                change = transcript.begin_message if isinstance(expression, RoleBegin) else transcript.end_message
+                change(expression.role, roles)
+                self._news.notify_all()
         elif isinstance(expression, ScopeBegin):
-            self._scopes[expression.name] = len(self._text)
+            self._transcript.begin_scope(expression.name)
         elif isinstance(expression, ScopeEnd):
-            self.variables[expression.name] = self._text[self._scopes.pop(expression.name) :]
+            self.variables[expression.name] = self._transcript.end_scope(expression.name)
 
     def _append(self, text: str) -> None:
         with self._news:
-            self._text += text
+            self._transcript.text += text
             self._news.notify_all()
-
-    def _place(self) -> Place:
-        content = self._text[self._begun_at :] if self._role is not None else ""
-        return Place(self._text, self._is_chat, tuple(self._messages), self._role, content)
 
     def _generate(self, expression: Gen) -> None:
         options = expression.options.over(self._defaults)
@@ -218,13 +208,13 @@ class Interpreter:
         if self.stream and count > 1:
             raise InflightError("n above 1 cannot be streamed: the first text goes on.", "Run it without stream=True.")
         if not self.stream:
-            answers = self._backend.generate(self._place(), options)
+            answers = self._backend.generate(self._transcript.place, options)
             self._append(answers[0].text)
             texts, infos = [each.text for each in answers], [each.meta_info for each in answers]
             self._set(name, texts if count > 1 else texts[0], infos if count > 1 else infos[0])
             return
         text, info = "", {}
-        for part in self._backend.stream(self._place(), options):
+        for part in self._backend.stream(self._transcript.place, options):
             text, info = text + part.text, part.meta_info
             if name is not None:
                 self._partial[name] = text
@@ -234,7 +224,7 @@ class Interpreter:
 
     def _select(self, expression: Select) -> None:
         method, choices = expression.method, list(expression.choices)
-        scores = self._backend.score(self._place(), choices, method.requires_unconditional_logprobs)
+        scores = self._backend.score(self._transcript.place, choices, method.requires_unconditional_logprobs)
         decision = method(
             choices=choices,
             normalized_prompt_logprobs=[mean_logprob(tokens) for tokens in scores.tokens],
@@ -250,32 +240,6 @@ class Interpreter:
             with self._news:
                 self.variables[name] = value
                 self.meta_info[name] = meta_info
-
-    def _begin_role(self, role: str) -> None:
-        if self._role is not None:
-            raise InflightError(f"A message of {role} begins inside one of {self._role}.", "End that one first.")
-        before = self._backend.roles.before([message["role"] for message in self._messages], role)
-        with self._news:
-            self._is_chat = self._is_chat or not self._text
-            if self._messages and self._text[self._ended_at :] == self._suffix:
-                # A template may end a conversation in another way than it goes on with it.
-                self._text = self._text[: self._ended_at]
-            elif self._messages:
-                before = before.removeprefix(self._suffix)
-            self._text += before
-            self._role, self._begun_at = role, len(self._text)
-            self._news.notify_all()
-
-    def _end_role(self, role: str) -> None:
-        if self._role != role:
-            raise InflightError(f"A message of {role} ends, and {self._role or 'none'} has begun.")
-        message = {"role": role, "content": self._text[self._begun_at :].lstrip()}
-        suffix = self._backend.roles.behind([*(each["role"] for each in self._messages), role])
-        with self._news:
-            self._messages.append(message)
-            self._role, self._suffix, self._ended_at = None, suffix, len(self._text)
-            self._text += suffix
-            self._news.notify_all()
 
 
 def _sets(expression: Expression) -> str | None:

@@ -11,7 +11,7 @@ from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.structured.outputs import StructuredOutputs
 
 # What a text of a dtype is. A number ends at the first blank behind it, which is no part of it.
-_EXPRESSIONS = {
+EXPRESSIONS = {
     "int": r"[-+]?[0-9]+[ \n]*",
     "float": r"[-+]?[0-9]*\.?[0-9]+[ \n]*",
     "bool": r"(True|False)",
@@ -89,8 +89,8 @@ class GenOptions:
         if self.dtype is None:
             return None
         name = self.dtype if isinstance(self.dtype, str) else self.dtype.__name__
-        if name not in _EXPRESSIONS:
-            raise InflightError(f"dtype is {name}; it must be one of {', '.join(_EXPRESSIONS)}.")
+        if name not in EXPRESSIONS:
+            raise InflightError(f"dtype is {name}; it must be one of {', '.join(EXPRESSIONS)}.")
         return name
 
     def _structure(self, dtype: str | None) -> StructuredOutputs | None:
@@ -99,7 +99,7 @@ class GenOptions:
         if len(given) > 1:
             raise InflightError(f"{' and '.join(given)} both say what the text must be; give one of them.")
         if dtype is not None:
-            return StructuredOutputs(regex=_EXPRESSIONS[dtype])
+            return StructuredOutputs(regex=EXPRESSIONS[dtype])
         if self.json_schema is not None:
             return StructuredOutputs(json=self.json_schema)
         return None if self.regex is None else StructuredOutputs(regex=self.regex)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +52,22 @@ GOOD: dict[str, dict[str, Any]] = {
     "/tokenize": {"prompt": "fox", "add_special_tokens": True, "return_token_strs": True},
     "/detokenize": {"tokens": [40, 41, 42]},
 }
-PATHS = (*GOOD, "/v1/models", "/v1/models/x", "/health", "/nowhere", "/v1//completions", "/v1/%ff", "/openapi.json")
+PATHS = (
+    *GOOD,
+    "/",
+    "/api/tags",
+    "/api/pull",
+    "/info",
+    "/v1/responses/x",
+    "/v1/responses/x/cancel",
+    "/v1/models",
+    "/v1/models/x",
+    "/health",
+    "/nowhere",
+    "/v1//completions",
+    "/v1/%ff",
+    "/openapi.json",
+)
 METHODS = ("GET", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "POST")
 CONTENT_TYPES = ("text/plain", "application/xml", "multipart/form-data", "application/json; charset=latin-1", "", "/;=")
 
@@ -133,7 +148,7 @@ def _spell(value: Any, random_: random.Random) -> str:
     return json.dumps(value, ensure_ascii=random_.random() < 0.5)
 
 
-def _mutated_body(good: Any, random_: random.Random, names: list[str]) -> bytes:
+def _mutated_body(good: Any, random_: random.Random, names: Sequence[str]) -> bytes:
     body = copy.deepcopy(good)
     for _ in range(random_.choice((1, 1, 1, 2, 4))):
         container, key = random_.choice(_places(body))
@@ -169,7 +184,7 @@ def _broken(body: bytes, random_: random.Random) -> bytes:
     return random_.choice(kinds)()
 
 
-def draw(random_: random.Random, names: list[str], good: Mapping[str, Any] = GOOD) -> Call:
+def draw(random_: random.Random, names: Sequence[str], good: Mapping[str, Any] = GOOD) -> Call:
     """One call; `names` are keys that bodies may have, `good` a body of each path. What it may generate is little: it
     has no way to ask for much, but by leaving max_tokens out, so that it always has one."""
     path = random_.choices(list(good), (5, 5, 1, 1) if good is GOOD else None)[0]

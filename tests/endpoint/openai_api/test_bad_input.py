@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import http.client
-import json
 import random
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,14 +13,14 @@ import pytest
 from inflight.triton_backend.openai.protocol.chat import ChatBody
 from inflight.triton_backend.openai.protocol.completion import CompletionBody
 from inflight.triton_backend.openai.protocol.messages import Message
-from tests.endpoint.openai_api.mutations import Call, draw
+from tests.endpoint.dialects import bodies
+from tests.endpoint.openai_api.mutations import GOOD, Call, draw
 from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.endpoint
 
 # Without the one that could make an answer long.
 NAMES = sorted({*ChatBody.model_fields, *CompletionBody.model_fields, *Message.model_fields} - {"ignore_eos"})
-ERROR_KEYS = {"message", "type", "param", "code"}
 
 
 def run(shim: str, call: Call) -> tuple[int, bytes]:
@@ -42,15 +42,17 @@ def problem(answer: tuple[int, bytes], call: Call) -> str | None:
     if status >= 400:
         if call.method == "HEAD":
             return None
-        error: Any = json.loads(content.decode())["error"]
-        return None if set(error) == ERROR_KEYS and error["message"] else f"{status} {error}"
+        return None if bodies.is_error(call.path, content) else f"{status} {content[:300]!r}"
     # An error in the middle of a stream is an answer that failed.
-    return f"{content[-500:]!r}" if b'data: {"error"' in content else None
+    is_failed = any(mark in content for mark in (b'data: {"error"', b'data:{"error"', b"event: error"))
+    return f"{content[-500:]!r}" if is_failed else None
 
 
-def check(shims: tuple[str, str], seed: int, count: int) -> None:
+def check(
+    shims: tuple[str, str], seed: int, count: int, good: Mapping[str, Any] = GOOD, names: Sequence[str] = NAMES
+) -> None:
     drawn = random.Random(seed)
-    calls = [draw(drawn, NAMES) for _ in range(count)]
+    calls = [draw(drawn, names, good) for _ in range(count)]
     with ThreadPoolExecutor(4) as pool:
         answers = [list(pool.map(lambda call, shim=shim: run(shim, call), calls)) for shim in shims]
     wrong = []
@@ -62,14 +64,19 @@ def check(shims: tuple[str, str], seed: int, count: int) -> None:
             wrong.append(f"{call.short()}\n  -> {found}")
     assert not wrong, f"{len(wrong)} of {count} with seed {seed}:\n" + "\n".join(wrong[:10])
     for shim in shims:
-        good = Call("POST", "/v1/completions", b'{"prompt": "fox", "max_tokens": 2}')
-        assert run(shim, good)[0] == 200
+        fine = Call("POST", "/v1/completions", b'{"prompt": "fox", "max_tokens": 2}')
+        assert run(shim, fine)[0] == 200
 
 
 def test_mutated_bodies_get_an_answer_or_an_error_of_the_api(embedded_shim: str, triton_shim: str, seed: int) -> None:
     check((embedded_shim, triton_shim), seed, 200)
 
 
+def test_mutated_bodies_of_the_dialects_do(embedded_shim: str, triton_shim: str, seed: int) -> None:
+    check((embedded_shim, triton_shim), seed, 150, bodies.GOOD, bodies.NAMES)
+
+
 @pytest.mark.slow
 def test_many_mutated_bodies_do(embedded_shim: str, triton_shim: str, seed: int) -> None:
     check((embedded_shim, triton_shim), seed, 2000)
+    check((embedded_shim, triton_shim), seed, 2000, bodies.GOOD, bodies.NAMES)

@@ -14,8 +14,11 @@ import httpx
 import numpy as np
 import openai
 import pytest
+import typer
 
+from inflight.cli.offline.chat import chat
 from inflight.engine_format.manifest import PoolingFacts
+from inflight.errors import RequestError
 from inflight.runtime import LLM
 from inflight.triton_backend.openai.protocol.pooling import EmbeddingBody
 from tests.endpoint.conftest import MODEL
@@ -205,3 +208,11 @@ def test_mutated_bodies_get_an_answer_or_an_error_of_the_api(embedding_shim: str
         wrong = problem(run(embedding_shim, call), call)
         assert wrong is None, f"{call.short()}\n  -> {wrong}"
     assert run(embedding_shim, Call("POST", "/v1/embeddings", b'{"input": "fox"}'))[0] == 200
+
+
+def test_chatting_with_the_engine_says_what_to_do_instead(embedding_engine: Path) -> None:
+    app = typer.Typer()
+    app.command()(chat)
+    with pytest.raises(RequestError, match=r"(?s)makes vectors of texts.*/v1/embeddings.*\.embed") as error:
+        app([str(embedding_engine)], standalone_mode=False)
+    assert str(embedding_engine) in error.value.message

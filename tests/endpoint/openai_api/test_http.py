@@ -94,7 +94,6 @@ def test_head_and_options_are_answered(embedded_shim: str) -> None:
 def test_an_unknown_path_and_a_wrong_method_are_errors_of_the_api(embedded_shim: str) -> None:
     for method, path, expected, words in (
         ("GET", "/v1/nothing", 404, "This server has no /v1/nothing."),
-        ("POST", "/v1/responses", 404, "/v1/responses"),
         ("OPTIONS", "/v1/nothing", 404, "/v1/nothing"),
         ("POST", "/chat/completions", 404, "Did you mean /v1/chat/completions?"),
         ("POST", "/v1/v1/completions", 404, "Did you mean /v1/completions?"),

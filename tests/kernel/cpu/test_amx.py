@@ -245,10 +245,15 @@ def test_bfloat16_products_in_tiles_do_not_see_their_company(rng: np.random.Gene
     check_instructions(with_gate.library)
 
 
-def test_products_of_8_bit_floats_in_tiles_do_not_see_their_company(rng: np.random.Generator, tmp_path: Path) -> None:
-    n, k = int(rng.integers(1, 200)), int(rng.integers(1, 700))
+@pytest.mark.parametrize("grouped", [False, True])
+def test_products_of_8_bit_floats_in_tiles_do_not_see_their_company(
+    rng: np.random.Generator, tmp_path: Path, grouped: bool
+) -> None:
+    n, k = int(rng.integers(1, 200)), int(rng.integers(1 + 304 * grouped, 700))
+    group = int(rng.choice([16, 48, 128, 304])) if grouped else 0
+    shares: list[Any] = [(n, -(-k // group))] * 2 if grouped else [n, 1]
     (weight, scale), (up, up_scale) = [
-        (random_weight8(rng, n, k), (rng.uniform(0.5, 2, size) / 65536).astype(np.float32)) for size in (n, 1)
+        (random_weight8(rng, n, k), (rng.uniform(0.5, 2, size) / 65536).astype(np.float32)) for size in shares
     ]
 
     def inputs() -> list[Array | ir.Value]:
@@ -256,9 +261,9 @@ def test_products_of_8_bit_floats_in_tiles_do_not_see_their_company(rng: np.rand
 
     added = [None, None, rows("residual", n)]
     gate_and_up = [up, up_scale, *rng.standard_normal((2, n), np.float32)]
-    gate: dict[str, Any] = {"activation": str(rng.choice(ACTIVATIONS)), "group_size": 0}
+    gate: dict[str, Any] = {"activation": str(rng.choice(ACTIVATIONS)), "group_size": group}
     graphs = [
-        operator("QuantizedLinear", [*inputs(), *added], [rows("y", n)], {"group_size": 0}),
+        operator("QuantizedLinear", [*inputs(), *added], [rows("y", n)], {"group_size": group}),
         operator("QuantizedGatedLinear", [*inputs(), *gate_and_up], [rows("y", n)], gate),
     ]
     plain, gated = _with_model(graphs, tmp_path)
@@ -273,8 +278,8 @@ def test_products_of_8_bit_floats_in_tiles_do_not_see_their_company(rng: np.rand
 
     everything = slice(0, count)
     y = run(plain, everything, np.full((count, n), np.nan, np.float32), None, None)
-    exact = quantized_linear(x, x_scale, weight, scale, group_size=0)
-    terms = quantized_linear(abs(x), x_scale, abs(weight), scale, group_size=0)
+    exact = quantized_linear(x, x_scale, weight, scale, group_size=group)
+    terms = quantized_linear(abs(x), x_scale, abs(weight), scale, group_size=group)
     assert (abs(y - exact) <= 2e-6 * abs(terms) + 1e-30).all()
     z = run(gated, everything, np.full((count, n), np.nan, np.float32))
     expected = quantized_gated_linear(x, x_scale, weight, scale, *gate_and_up, **gate)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from inflight.build.targets.cpu.compiler.cpu_levels import native_level
+from tests.kernel.cpu.attention_shapes import Shape
 from tests.kernel.cpu.test_amx import BFLOAT16, MODEL, check_instructions
-from tests.kernel.cpu.test_attention import Shape, check_attention
+from tests.kernel.cpu.test_attention import check_attention
 
 pytestmark = [
     pytest.mark.kernel,

@@ -3,115 +3,23 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 import pytest
 
 from inflight.build.graph.values import new_value
+from inflight.build.passes.paged_attention import READ_BEHIND
+from tests.kernel.cpu.attention_shapes import DTYPES, EPSILON, INT4, MAX_SEQ_LEN, Shape
 from tests.kernel.cpu.harness import PARTIAL_ROWS, Array, TokenRows, compile_kernels, levels, operator, rows, several
 from tests.oracles.fused_operators import paged_attention, rope_cache_write
 
 pytestmark = pytest.mark.kernel
 
 LEVELS = pytest.mark.parametrize("level", levels(), ids=lambda level: str(level.name))
-FLOATS = (np.float32, np.float16, ml_dtypes.bfloat16)
-FLOAT8, INT4 = ml_dtypes.float8_e4m3fn, ml_dtypes.int4
-DTYPES: list[Any] = [np.float32, np.float16, ml_dtypes.bfloat16, np.int8, FLOAT8, INT4]
-EPSILON = 1e-6
-MAX_SEQ_LEN = 700  # more than two splits of the context
-# float32 sums in another order, which may round a cached key the other way; a bfloat16 cache also rounds queries and
-# weights to 8 bits, as one of 8-bit floats does, and caches of integers to 16.
-TOLERANCE = {np.float32: 2e-5, np.float16: 2e-3, ml_dtypes.bfloat16: 3e-2, np.int8: 3e-2, FLOAT8: 6e-2, INT4: 1.5e-1}
-INT8_WITHOUT_NORMS = 5e-4  # keys and values are then the reference's to the bit
-
-
-def _factor(rng: np.random.Generator) -> float:
-    """Most numbers are within the type's range, and some beyond it."""
-    return float(np.float32(rng.choice([1, 0.004, 0.37, 2])))
-
-
-@dataclass(frozen=True)
-class Shape:
-    dtype: Any
-    head_size: int
-    num_kv_heads: int
-    queries_per_kv: int
-    tokens_per_block: int
-    window: int
-    has_norms: bool
-    rotary_size: int  # 0: no rotation
-    norm_last: int
-    scale: float
-    softcap: float  # 0: none
-    factors: tuple[float, float]  # of keys and of values, in a cache of 8-bit floats
-    sinks: float  # their usual size; 0: none
-    causal: int = 1  # 0: every row sees its whole sequence, which is one step's
-
-    @classmethod
-    def random(cls, rng: np.random.Generator, dtype: Any) -> Shape:
-        causal = int(rng.random() < 0.7)
-        head_size = int(rng.choice([2, 6, 24, 48, 64, 80, 128, *(() if dtype in FLOATS else (5, 33))]))
-        return cls(
-            dtype=dtype,
-            head_size=head_size,
-            num_kv_heads=int(rng.integers(1, 4)),
-            queries_per_kv=int(rng.choice([1, 3, 7, 50])),
-            tokens_per_block=int(rng.choice([16, 32, 64, 80, 128])),
-            window=int(rng.choice([0, 0, 1, 50, 300])) if causal else 0,
-            has_norms=bool(rng.random() < 0.5),
-            rotary_size=int(rng.choice([head_size // 2 * 2, head_size // 2 * 2, head_size // 4 * 2, 0])),
-            norm_last=int(rng.integers(2)),
-            scale=float(np.float32(head_size**-0.5 * rng.choice([1, 0.7]))),
-            softcap=float(np.float32(rng.choice([0, 0, 0.5, 20]))),
-            factors=(_factor(rng), _factor(rng)) if dtype == FLOAT8 else (1.0, 1.0),
-            sinks=float(rng.choice([0, 1, 10])),
-            causal=causal,
-        )
-
-    @property
-    def num_heads(self) -> int:
-        return self.num_kv_heads * self.queries_per_kv
-
-    @property
-    def key_bytes(self) -> int:
-        """Of one token and head, as kernels/cache.h has them."""
-        if self.dtype == INT4:
-            return -(-self.head_size // 8) * 4 + 4
-        if self.dtype == np.int8:
-            return -(-self.head_size // 4) * 4 + 4
-        group = 2 if self.dtype in (ml_dtypes.bfloat16, FLOAT8) else 1
-        return -(-self.head_size // group) * group * np.dtype(self.dtype).itemsize
-
-    @property
-    def value_bytes(self) -> int:
-        padded = -(-self.head_size // 16) * 16
-        if self.dtype == INT4:
-            return -(-self.head_size // 32) * 16 + 4
-        return padded + 4 if self.dtype == np.int8 else padded * np.dtype(self.dtype).itemsize
-
-    @property
-    def cache_width(self) -> int:
-        """The last dimension of the reference's cache."""
-        return self.head_size + (4 if self.dtype == np.int8 else 8 if self.dtype == INT4 else 0)
-
-    @property
-    def tolerance(self) -> float:
-        return INT8_WITHOUT_NORMS if self.dtype == np.int8 and not self.has_norms else TOLERANCE[self.dtype]
-
-    @property
-    def heads(self) -> dict[str, Any]:
-        sizes = {"num_heads": self.num_heads, "num_kv_heads": self.num_kv_heads, "head_size": self.head_size}
-        return {**sizes, "key_factor": self.factors[0], "value_factor": self.factors[1]}
-
-    @property
-    def scores(self) -> dict[str, Any]:
-        return {"scale": self.scale, "window": self.window, "causal": self.causal, "softcap": self.softcap}
 
 
 class Attention:
@@ -135,6 +43,13 @@ class Attention:
         # Small beside the scores, like them, and far above.
         scale = np.float32(shape.sinks)
         self.sinks = rng.standard_normal(shape.num_heads, np.float32) * scale if shape.sinks else None
+        # Behind the table lies what a kernel may read and must not use.
+        self.bias = None
+        if shape.bias:
+            columns = 2 * MAX_SEQ_LEN - 1 if shape.bias == "distance" and not shape.causal else MAX_SEQ_LEN
+            table = 3 * rng.standard_normal((shape.num_heads, columns), np.float32)
+            self.bias = np.pad(table, ((0, 0), (0, READ_BEHIND)), constant_values=np.nan)
+        self.q_factors = rng.uniform(0.5, 2, MAX_SEQ_LEN).astype(np.float32) if shape.q_factors else None
         graphs = [self._write_graph(), self._attention_graph()]
         self.write, self.attend = compile_kernels(graphs, level, directory, preamble)
         padded = -(-shape.head_size // 16) * 16
@@ -164,7 +79,7 @@ class Attention:
         inputs = [rows("qkv", (s.num_heads + 2 * s.num_kv_heads) * s.head_size), *self.norms, *self.tables]
         return operator(
             "RopeCacheWrite",
-            [*inputs, positions, *self._paging(), *caches],
+            [*inputs, positions, *self._paging(), *caches, self.q_factors],
             [rows("q", s.num_heads * s.head_size), *written],
             {**s.heads, "rotary_size": s.rotary_size, "epsilon": EPSILON, "norm_last": s.norm_last},
         )
@@ -175,7 +90,15 @@ class Attention:
         width = s.num_heads * s.head_size
         return operator(
             "PagedAttention",
-            [rows("q", width), self._cache("key"), self._cache("value"), positions, *self._paging(), self.sinks],
+            [
+                rows("q", width),
+                self._cache("key"),
+                self._cache("value"),
+                positions,
+                *self._paging(),
+                self.sinks,
+                self.bias,
+            ],
             [rows("y", width)],
             {**s.heads, **s.scores},
         )
@@ -186,22 +109,24 @@ class Attention:
         q = np.full((count, width), np.nan, np.float32)
         y = np.full((count, width), np.nan, np.float32)
         packed = iter(self.write.packed)
-        weights = [None if weight is None else next(packed) for weight in (*self.norms, *self.tables)]
+        given = (*self.norms, *self.tables, self.q_factors)
+        weights = [None if weight is None else next(packed) for weight in given]
         token_rows = ctypes.addressof(step.rows)
         self.write.run(token_rows, qkv, *weights, q, self.keys, self.values, threads=threads)
-        sinks = None if self.sinks is None else self.attend.packed[0]
-        self.attend.run(token_rows, q, self.keys, self.values, self.partials, y, sinks, threads=threads)
+        packed = iter(self.attend.packed)
+        added = [None if each is None else next(packed) for each in (self.sinks, self.bias)]
+        self.attend.run(token_rows, q, self.keys, self.values, self.partials, y, *added, threads=threads)
         return y
 
     def reference_step(self, step: Step, qkv: Array) -> npt.NDArray[np.float32]:
         heads: dict[str, Any] = self.shape.heads
         caches = (self.reference_keys, self.reference_values)
         places = (step.positions, step.sequence_of_row, step.block_tables)
-        inputs = (*self.norms, *self.tables, *places, *caches)
+        inputs: tuple[Any, ...] = (*self.norms, *self.tables, *places, *caches, self.q_factors)
         size, last = self.shape.rotary_size, self.shape.norm_last
         q, *_ = rope_cache_write(qkv, *inputs, **heads, rotary_size=size, epsilon=EPSILON, norm_last=last)
         options: dict[str, Any] = {**heads, **self.shape.scores}
-        return paged_attention(q, *caches, *places, self.sinks, **options)
+        return paged_attention(q, *caches, *places, self.sinks, self.bias, **options)
 
 
 class Step:

@@ -82,7 +82,8 @@ class Mixture(NamedTuple):
 
 def random_mixture(rng: np.random.Generator, dtype: Any, routing: str, top_k: int | None = None) -> Mixture:
     count, hidden, size = int(rng.integers(2, 40)), int(rng.integers(1, 200)), int(rng.integers(1, 150))
-    grouped = top_k is None and routing not in ("sparse_mixer", "renormalized") and rng.random() < 0.7
+    alone = ("sparse_mixer", "renormalized", "sigmoid_inputs")
+    grouped = top_k is None and routing not in alone and rng.random() < 0.7
     groups, members = (int(rng.integers(1, 6)), int(rng.integers(2, 20))) if grouped else (1, count)
     count, top_groups = groups * members, int(rng.integers(1, groups + 1))
     top_k = (
@@ -91,7 +92,7 @@ def random_mixture(rng: np.random.Generator, dtype: Any, routing: str, top_k: in
     attributes = {
         "top_k": top_k,
         "routing": routing,
-        "epsilon": 0.0 if routing in ("softmax", "renormalized") else float(rng.uniform(0.01, 0.5)),
+        "epsilon": 0.0 if routing in ("softmax", "renormalized", "sigmoid_inputs") else float(rng.uniform(0.01, 0.5)),
         "scale": float(np.float32(rng.uniform(0.5, 2.5))) if routing.startswith("biased") or grouped else 1.0,
         "groups": groups,
         "top_groups": top_groups,
@@ -126,6 +127,7 @@ def test_experts_are_as_defined_and_a_row_does_not_see_its_company(
         random_mixture(rng, np.float32, "renormalized", top_k=-1),
         random_mixture(rng, np.float32, "biased_softmax"),
         random_mixture(rng, np.float16, "biased_sigmoid"),
+        random_mixture(rng, rng.choice([np.float32, ml_dtypes.bfloat16]), "sigmoid_inputs"),
     ]
     kernels = compile_kernels([mixture.graph() for mixture in mixtures], level, tmp_path)
     for kernel, mixture in zip(kernels, mixtures, strict=True):

@@ -135,7 +135,7 @@ def test_rows_are_rounded_as_defined_and_do_not_see_their_company(
 
 def _rounded(kernel: Kernel, x: Array, threads: int = 1) -> tuple[Array, Array]:
     y, scale = np.full(x.shape, 7, ml_dtypes.bfloat16), np.full(len(x), np.nan, np.float32)
-    kernel.run(len(x), x, y, scale, threads=threads)
+    kernel.run(len(x), x, None, y, scale, threads=threads)
     return y.astype(np.float32), scale
 
 
@@ -159,10 +159,15 @@ def _random_levels(rng: np.random.Generator, count: int, k: int) -> Array:
     return x
 
 
-def _scales(rng: np.random.Generator, n: int) -> Array:
-    """One for each output, or one for all."""
-    size = n if rng.random() < 0.5 else 1
+def _scales(rng: np.random.Generator, n: int, groups: int = 1) -> Array:
+    """One for each output, or one for all; or one for each group of an output."""
+    size = (n, groups) if groups > 1 else n if rng.random() < 0.5 else 1
     return (rng.uniform(0.5, 2, size) / 4096).astype(np.float32)
+
+
+def _random_group(rng: np.random.Generator, k: int) -> int:
+    """Of k inputs: none, or one that begins anywhere among the stretches that are widened at once."""
+    return int(rng.choice([0, 0, *(size for size in (16, 48, 128, 304) if size < k)]))
 
 
 def _run(kernel: Kernel, x: Array, x_scale: Array, y: Array, *more: Any, threads: int = 1) -> Array:
@@ -177,24 +182,27 @@ def test_products_are_those_of_the_numbers_and_a_row_does_not_see_its_company(
 ) -> None:
     shapes = [(int(rng.integers(1, 200)), int(rng.integers(1, 700)), int(rng.integers(1, 110))) for _ in range(4)]
     shapes += [(1, 1, 1), (65, 257, 7), (64, 512, 13)]
+    groups = [_random_group(rng, k) for _, k, _ in shapes]
     weights = [random_weight8(rng, n, k) for n, k, _ in shapes]
-    scales = [_scales(rng, n) for n, _, _ in shapes]
+    scales = [_scales(rng, n, -(-k // size) if size else 1) for (n, k, _), size in zip(shapes, groups, strict=True)]
     biases = [rng.standard_normal(n, np.float32) for n, _, _ in shapes]
     graphs = [
         operator(
             "QuantizedLinear",
             [float8_value("x", k), row_scales("x_scale"), weight, scale, bias, None, rows("residual", n)],
             [rows("y", n)],
-            {"group_size": 0},
+            {"group_size": size},
         )
-        for (n, k, _), weight, scale, bias in zip(shapes, weights, scales, biases, strict=True)
+        for (n, k, _), weight, scale, bias, size in zip(shapes, weights, scales, biases, groups, strict=True)
     ]
     kernels = compile_kernels(graphs, level, tmp_path)
-    for (n, k, count), kernel, weight, scale, bias in zip(shapes, kernels, weights, scales, biases, strict=True):
+    for (n, k, count), kernel, weight, scale, bias, size in zip(
+        shapes, kernels, weights, scales, biases, groups, strict=True
+    ):
         x, x_scale = _random_levels(rng, count, k), rng.uniform(0, 0.1, count).astype(np.float32)
         y = _run(kernel, x, x_scale, np.full((count, n), np.nan, np.float32), None)
-        expected = quantized_linear(x, x_scale, weight, scale, bias, group_size=0)
-        terms = quantized_linear(abs(x), x_scale, abs(weight), scale, group_size=0)
+        expected = quantized_linear(x, x_scale, weight, scale, bias, group_size=size)
+        terms = quantized_linear(abs(x), x_scale, abs(weight), scale, group_size=size)
         assert (abs(y - expected) <= 2e-6 * (abs(terms) + abs(bias)) + 1e-30).all()
         np.testing.assert_array_equal(_run(kernel, x, x_scale, np.empty_like(y), None, threads=2), y)
         start, stop = sorted(rng.integers(0, count + 1, 2))
@@ -212,18 +220,18 @@ def test_gated_products_are_the_activated_gate_times_up(
     level: Any, biased: bool, rng: np.random.Generator, tmp_path: Path
 ) -> None:
     n, k, count = int(rng.integers(1, 150)), int(rng.integers(1, 600)), int(rng.integers(1, 110))
-    matrices = [random_weight8(rng, n, k) for _ in range(2)]
-    scales = [_scales(rng, n) / np.float32(64) for _ in range(2)]
+    matrices, size = [random_weight8(rng, n, k) for _ in range(2)], _random_group(rng, k)
+    scales = [_scales(rng, n, -(-k // size) if size else 1) / np.float32(64) for _ in range(2)]
     weights = [array for pair in zip(matrices, scales, strict=True) for array in pair]
     weights += list(rng.standard_normal((2, n), np.float32)) if biased else []
     inputs = [float8_value("x", k), row_scales("x_scale"), *weights]
     activation = str(rng.choice(ACTIVATIONS))
-    graph = operator("QuantizedGatedLinear", inputs, [rows("y", n)], {"activation": activation, "group_size": 0})
+    graph = operator("QuantizedGatedLinear", inputs, [rows("y", n)], {"activation": activation, "group_size": size})
     (kernel,) = compile_kernels([graph], level, tmp_path)
     missing = [] if biased else [None]
     x, x_scale = _random_levels(rng, count, k), rng.uniform(0, 0.1, count).astype(np.float32)
     y = _run(kernel, x, x_scale, np.full((count, n), np.nan, np.float32), *missing)
-    expected = quantized_gated_linear(x, x_scale, *weights, activation=activation, group_size=0)
+    expected = quantized_gated_linear(x, x_scale, *weights, activation=activation, group_size=size)
     np.testing.assert_allclose(y, expected, rtol=2e-4, atol=2e-5 * (1 + float(abs(expected).max())))
     np.testing.assert_array_equal(_run(kernel, x, x_scale, np.empty_like(y), *missing, threads=2), y)
     np.testing.assert_array_equal(_run(kernel, x[-1:], x_scale[-1:], np.empty_like(y[-1:]), *missing), y[-1:])

@@ -15,9 +15,10 @@ import pytest
 
 from inflight.build.graph.values import new_value
 from inflight.build.targets.cpu.compiler.cpu_levels import native_level
+from tests.kernel.cpu.attention_shapes import EPSILON, FLOAT8, MAX_SEQ_LEN, TOLERANCE
 from tests.kernel.cpu.harness import PARTIAL_ROWS, Array, compile_kernels, levels, operator, rows, several
 from tests.kernel.cpu.test_amx import BFLOAT16, MODEL, check_instructions
-from tests.kernel.cpu.test_attention import EPSILON, FLOAT8, MAX_SEQ_LEN, TOLERANCE, Step
+from tests.kernel.cpu.test_attention import Step
 from tests.oracles.fused_attention import head_linear, latent_cache_write, paged_latent_attention
 
 pytestmark = pytest.mark.kernel

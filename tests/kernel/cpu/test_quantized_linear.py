@@ -173,8 +173,9 @@ def test_every_machine_gives_the_same_bits(rng: np.random.Generator, tmp_path: P
         _linear_graph(p, w, s, bias, p.zeros(rng, s), p.unit(rng, n))
         for p, w, s in zip(products, weights, scales, strict=True)
     ]
-    records = [to_record(random_levels(rng, p.row_bits, 13, k), p.group) for p in products]
-    x_scale = rng.uniform(0, 0.1, 13).astype(np.float32)
+    count = int(rng.integers(1, 41))
+    records = [to_record(random_levels(rng, p.row_bits, count, k), p.group) for p in products]
+    x_scale = rng.uniform(0, 0.1, count).astype(np.float32)
     results = [
         [_run(kernel, record, x_scale, n) for kernel, record in zip(kernels, records, strict=True)]
         for kernels in (compile_kernels(graphs, level, tmp_path) for level in several(runnable_levels()))
@@ -182,6 +183,22 @@ def test_every_machine_gives_the_same_bits(rng: np.random.Generator, tmp_path: P
     for other in results[1:]:
         for one, same in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(one, same)
+
+
+@pytest.mark.parametrize("row_bits", [8, 16, 24])
+def test_a_panel_that_is_written_out_gives_the_bits_of_its_groups(
+    row_bits: int, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    product = Product(4, row_bits, int(rng.choice([16, 32, 64, 128])), np.int8)
+    n, k = int(rng.integers(1, 200)), int(rng.integers(1, 400))
+    weight, scale = random_weight(rng, 4, n, k), product.scales(rng, n, k)
+    graph = _linear_graph(product, weight, scale, np.zeros(n, np.float32), None, product.unit(rng, n))
+    kernel = compile_kernels([graph], runnable_levels()[0], tmp_path)[0]
+    x = random_levels(rng, row_bits, 130, k)
+    record, x_scale = to_record(x, product.group), rng.uniform(0, 0.1, len(x)).astype(np.float32)
+    alone = np.concatenate([_run(kernel, record[i : i + 1], x_scale[i : i + 1], n) for i in range(len(x))])
+    for count in (5, 6, 7, 12, 13, 18, 19, 97, 130):
+        np.testing.assert_array_equal(_run(kernel, record[:count], x_scale[:count], n, threads=2), alone[:count])
 
 
 @LEVELS

@@ -84,26 +84,29 @@ def test_rows_are_quantized_as_defined_and_do_not_see_their_company(
 
 @LEVELS
 @pytest.mark.parametrize(("bits", "stored"), [(8, False), (16, False), (8, True), (24, True)])
-def test_rows_are_scaled_by_factors_and_rounded_by_a_stored_scale(
+def test_rows_are_read_in_an_order_scaled_by_factors_and_rounded_by_a_stored_scale(
     level: Any, bits: int, stored: bool, rng: np.random.Generator, tmp_path: Path
 ) -> None:
     width, count, group = int(rng.integers(1, 500)), int(rng.integers(1, 40)), int(rng.choice([0, 32, 64, 128]))
     x = _random_rows(rng, count, width)
     factors = rng.standard_normal(width, np.float32).astype(ml_dtypes.bfloat16 if rng.random() < 0.5 else np.float32)
     scale = np.array(rng.uniform(0.01, 1), np.float32) if stored else None
+    order = rng.permutation(width).astype(np.int32)
     inputs, graphs = ([x, x.astype(ml_dtypes.bfloat16)], [])
-    for given, own in itertools.product(inputs, (None, factors)):
+    cases = list(itertools.product(inputs, ((None, None), (factors, None), (None, order), (factors, order))))
+    for given, read in cases:
         y, y_scale = integer_rows("y", width, bits), row_scales("y_scale")
         source = rows("x", width, ir.tensor(given[:0]).dtype)
-        constants = [scale, None, None, own]
+        constants = [scale, None, None, *read]
         graphs.append(operator("QuantizeRows", [source, *constants], [y, y_scale], {"type": _row_type(bits)}))
         _read_by(y, y_scale, group)
-    cases = zip(compile_kernels(graphs, level, tmp_path), itertools.product(inputs, (None, factors)), strict=True)
-    for kernel, (given, own) in cases:
-        expected, expected_scale = quantize_rows(given, scale, factors=own, type=_row_type(bits))
+    for kernel, (given, read) in zip(compile_kernels(graphs, level, tmp_path), cases, strict=True):
+        expected, expected_scale = quantize_rows(given, scale, None, None, *read, type=_row_type(bits))
+        packed = iter(kernel.packed)
+        constants = [None if each is None else next(packed) for each in read] if kernel.packed else []
         for threads in (1, 2):
             record, found = empty_record(count, width, bits), np.full(count, np.nan, np.float32)
-            kernel.run(count, given, *kernel.packed, record, found, threads=threads)
+            kernel.run(count, given, *constants, record, found, threads=threads)
             np.testing.assert_array_equal(found, expected_scale)
             _assert_record(record, expected, group)
 
@@ -172,3 +175,36 @@ def test_readers_with_groups_of_two_sizes_are_refused(rng: np.random.Generator, 
         _read_by(y, y_scale, group)
     with pytest.raises(BuildError, match=r"groups of \[32, 64\]"):
         compile_kernels([graph], runnable_levels()[0], tmp_path)
+
+
+@LEVELS
+def test_rows_of_bfloat16_are_rounded_once_and_have_no_scale(
+    level: Any, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    width, count = int(rng.integers(1, 500)), int(rng.integers(2, 40))
+    x = _random_rows(rng, count, width)
+    weight, factors = rng.standard_normal((2, width), np.float32)
+    cases: list[tuple[str, list[Array | None], dict[str, float]]] = [
+        ("QuantizeRows", [], {}),
+        ("QuantizeRows", [None, None, None, factors], {}),
+        ("RMSNormQuantize", [weight], {"epsilon": EPSILON}),
+    ]
+    graphs = [
+        operator(
+            kind,
+            [rows("x", width), *given],
+            [rows("y", width, ir.DataType.BFLOAT16), row_scales("y_scale")],
+            {"type": "bfloat16", **more},
+        )
+        for kind, given, more in cases
+    ]
+    normed = x / np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=1, keepdims=True) + EPSILON) * weight
+    for kernel, expected in zip(compile_kernels(graphs, level, tmp_path), (x, x * factors, normed), strict=True):
+        y, scale = np.full(x.shape, 7, ml_dtypes.bfloat16), np.full(count, np.nan, np.float32)
+        weights: list[Any] = list(kernel.packed) or [None]
+        kernel.run(count, x, *weights, y, scale, threads=2)
+        assert (scale == 1).all()
+        if expected is normed:
+            np.testing.assert_allclose(y.astype(np.float32), expected, rtol=2**-8, atol=1e-30)
+        else:
+            np.testing.assert_array_equal(y, quantize_rows(expected, type="bfloat16")[0])

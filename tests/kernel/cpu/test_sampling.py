@@ -77,9 +77,11 @@ def random_mask(rng: np.random.Generator, vocab: int) -> bytes | None:
     """None, or a bit for each token, in whole words of 32; of those beyond the vocabulary any."""
     if rng.random() < 0.5:
         return None
-    words = rng.integers(1 << 32, size=-(-vocab // 32), dtype=np.uint32)
-    if rng.random() < 0.5:
-        words[:] = 0
+    share = rng.choice([0.0, 0.03, 0.2, 0.3, 0.5, 0.98])
+    bits = rng.random(-(-vocab // 32) * 32) < share
+    if rng.random() < 0.5:  # whole words and blocks that are free, or closed
+        bits[: int(rng.integers(len(bits)))] = rng.random() < 0.5
+    words = np.packbits(bits, bitorder="little").view(np.uint32)
     token = int(rng.integers(vocab))
     words[token // 32] |= np.uint32(1 << token % 32)
     return words.tobytes()

@@ -12,8 +12,8 @@ import pytest
 from inflight.build.gpu_kernels.prefill_tiles import prefill_tiles
 from inflight.build.gpu_kernels.spec import Variant
 from inflight.build.gpu_kernels.variants import attention_variant
-from tests.kernel.gpu.cuda_attention import Batch, Chunk, decode, expected, prefill, random_batch
-from tests.kernel.gpu.cuda_launch import interpret
+from tests.kernel.gpu.support.cuda_attention import Batch, Chunk, decode, expected, prefill, random_batch
+from tests.kernel.gpu.support.cuda_launch import interpret
 
 pytestmark = pytest.mark.kernel
 

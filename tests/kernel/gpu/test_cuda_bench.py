@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.kernel.gpu.cuda_launch import SPECS
+from tests.kernel.gpu.support.cuda_launch import SPECS
 from tests.paths import ROOT
 
 SCRIPTS = ROOT / "scripts"

@@ -18,7 +18,7 @@ from inflight.build.gpu_kernels.spec import Argument, KernelSpec, Tuning
 from inflight.build.gpu_kernels.toolchain import triton_version
 from inflight.engine_format.gpu_artifact import Artifact, ArtifactExtent
 from inflight.errors import BuildError
-from tests.kernel.gpu.cuda_launch import SPECS
+from tests.kernel.gpu.support.cuda_launch import SPECS
 
 pytestmark = pytest.mark.kernel
 

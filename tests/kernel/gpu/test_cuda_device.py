@@ -14,8 +14,8 @@ from inflight.build.gpu_kernels.variants import attention_variants
 from inflight.errors import EngineError
 from inflight.runtime.executors.gpu.device import Device
 from inflight.runtime.executors.gpu.kernel import runs_on
-from tests.kernel.gpu.cuda_attention import Batch, Chunk, decode, expected, prefill, random_batch
-from tests.kernel.gpu.cuda_gpu import gpu, loaded, run_on_gpu
+from tests.kernel.gpu.support.cuda_attention import Batch, Chunk, decode, expected, prefill, random_batch
+from tests.kernel.gpu.support.cuda_gpu import gpu, loaded, run_on_gpu
 
 pytestmark = pytest.mark.kernel
 

@@ -12,14 +12,14 @@ import pytest
 from inflight.build.gpu_kernels.spec import Variant
 from inflight.runtime.sampling.reference import score_row
 from tests.kernel.cpu.test_sampling import assert_same, random_logits
-from tests.kernel.gpu.cuda_gpu import gpu, loaded, run_on_gpu
-from tests.kernel.gpu.cuda_launch import SPECS
-from tests.kernel.gpu.cuda_products import KINDS, Weights, assert_product
-from tests.kernel.gpu.cuda_sampling import report, sample
+from tests.kernel.gpu.support.cuda_gpu import gpu, loaded, run_on_gpu
+from tests.kernel.gpu.support.cuda_launch import SPECS
+from tests.kernel.gpu.support.cuda_products import KINDS, Weights, assert_product
+from tests.kernel.gpu.support.cuda_sampling import report, sample
 from tests.kernel.gpu.test_cuda_rows import assert_quantized, random_rows
 from tests.kernel.gpu.test_cuda_sampling import expected, random_row
-from tests.oracles import gpu_rows as reference
-from tests.oracles.gpu_weight_only import float8_numbers
+from tests.oracles.gpu import rows as reference
+from tests.oracles.gpu.weight_only import float8_numbers
 
 from inflight.build.gpu_kernels.kernels.rms_norm import norm_variant  # isort: skip
 

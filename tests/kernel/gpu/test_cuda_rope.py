@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pytest
 
 from inflight.build.gpu_kernels.variants import FLOAT8, INT8, rope_variant
-from tests.kernel.gpu.cuda_gpu import run_on_gpu
-from tests.kernel.gpu.cuda_launch import interpret
-from tests.oracles.gpu_paged_attention import cache_numbers, rotated_heads
+from tests.kernel.gpu.support.cuda_gpu import run_on_gpu
+from tests.kernel.gpu.support.cuda_launch import interpret
+from tests.oracles.gpu.paged_attention import cache_numbers, rotated_heads
 
 pytestmark = pytest.mark.kernel
 
@@ -24,26 +24,36 @@ FLOAT8_SCALE = 0.02
 STEPS = {"fp16": (2.0**-10, 1e-5), "bf16": (2.0**-7, 1e-5), "float8": (2.0**-3, FLOAT8_SCALE * 2.0**-9)}
 NUMPY = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16, "float8": np.int8, "int8": np.int8}
 
+# heads, KV heads and head size; types of the cache and of queries; epsilon of norms, if there are any; what is rotated.
 CASES = [
-    ((8, 2, 64), "fp16", "fp16", None),
-    ((7, 1, 64), "bf16", "bf16", None),
-    ((2, 2, 80), "int8", "fp16", None),
-    ((6, 2, 96), "float8", "fp16", EPSILON),
-    ((4, 4, 128), "int8", "fp16", EPSILON),
+    ((8, 2, 64), "fp16", "fp16", None, 64),
+    ((7, 1, 64), "bf16", "bf16", None, 64),
+    ((2, 2, 80), "int8", "fp16", None, 80),
+    ((2, 2, 80), "fp16", "fp16", None, 24),
+    ((3, 1, 48), "fp16", "fp16", EPSILON, 0),
+    ((6, 2, 96), "float8", "fp16", EPSILON, 96),
+    ((4, 4, 128), "int8", "fp16", EPSILON, 32),
 ]
 
 
 @pytest.mark.parametrize("run", [interpret, run_on_gpu])
-@pytest.mark.parametrize(("heads", "kv", "act", "epsilon"), CASES)
+@pytest.mark.parametrize(("heads", "kv", "act", "epsilon", "rotary"), CASES)
 def test_queries_keys_and_values_are_those_of_float64(
-    rng: np.random.Generator, run: Any, heads: tuple[int, int, int], kv: str, act: str, epsilon: float | None
+    rng: np.random.Generator,
+    run: Any,
+    heads: tuple[int, int, int],
+    kv: str,
+    act: str,
+    epsilon: float | None,
+    rotary: int,
 ) -> None:
+    norm_last = bool(rng.integers(2))
     num_heads, num_kv_heads, size = heads
     positions = np.array([0, 15, 16, -1, 40], np.int32)
     sequences = np.array([1, 0, 0, 0, 1], np.int32)
     tables = rng.permutation(8).reshape(2, 4).astype(np.int32)
     shape = (8, num_kv_heads, PER_BLOCK, size)
-    angles = np.outer(np.arange(64), 100.0 ** -(np.arange(size // 2) / size))
+    angles = np.outer(np.arange(64), 100.0 ** -(np.arange(rotary // 2) / size))
     rows = (rng.standard_normal((5, (num_heads + 2 * num_kv_heads) * size)) * 2).astype(np.float32)
     arrays: dict[str, Array] = {
         "qkv": rows,
@@ -60,15 +70,17 @@ def test_queries_keys_and_values_are_those_of_float64(
         "key_scales": np.full(1, FLOAT8_SCALE, np.float32) if kv == "float8" else np.zeros(shape[:3], np.float32),
         "value_scales": np.full(1, FLOAT8_SCALE, np.float32) if kv == "float8" else np.zeros(shape[:3], np.float32),
     }
-    variant = rope_variant(*heads, kv=kv, act=act, qkv="fp32", tokens_per_block=PER_BLOCK, epsilon=epsilon)
+    kinds: dict[str, Any] = {"epsilon": epsilon, "rotary_size": rotary, "norm_last": norm_last}
+    variant = rope_variant(*heads, kv=kv, act=act, qkv="fp32", tokens_per_block=PER_BLOCK, **kinds)
     run("rope_cache_write", variant, {**arrays, "block_table_stride": 4}, {"rows": 5})
 
     there = positions >= 0
     q, k, v = np.split(rows[there].reshape(4, -1, size), [num_heads, num_heads + num_kv_heads], axis=1)
     where = [arrays[name][positions[there]] for name in ("cos", "sin")]
     norms = [arrays[name] if epsilon else None for name in ("q_norm", "k_norm")]
-    exact_q = rotated_heads(q, norms[0], *where, epsilon=epsilon or 0.0)
-    exact_k = rotated_heads(k, norms[1], *where, epsilon=epsilon or 0.0)
+    last: dict[str, Any] = {"epsilon": epsilon or 0.0, "norm_last": norm_last}
+    exact_q = rotated_heads(q, norms[0], *where, **last)
+    exact_k = rotated_heads(k, norms[1], *where, **last)
     assert_rounded(arrays["q"][there].reshape(exact_q.shape), exact_q, act)
     assert not arrays["q"][~there].any(), "a row that is not there writes nothing"
 

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pytest
 
 from inflight.build.gpu_kernels.spec import Variant
-from tests.kernel.gpu.cuda_gpu import run_on_gpu
-from tests.kernel.gpu.cuda_launch import interpret
-from tests.oracles import gpu_rows as reference
-from tests.oracles.gpu_weight_only import float8_numbers
+from tests.kernel.gpu.support.cuda_gpu import run_on_gpu
+from tests.kernel.gpu.support.cuda_launch import interpret
+from tests.oracles.gpu import rows as reference
+from tests.oracles.gpu.weight_only import float8_numbers
 
 from inflight.build.gpu_kernels.kernels.rms_norm import norm_variant  # isort: skip
 

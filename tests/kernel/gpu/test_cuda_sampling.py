@@ -12,8 +12,8 @@ import pytest
 from inflight.runtime.sampling.reference import sample_row, score_row
 from inflight.runtime.scheduler.step import RowSampling
 from tests.kernel.cpu.test_sampling import assert_same, random_context, random_logits, random_sampling
-from tests.kernel.gpu.cuda_launch import interpret
-from tests.kernel.gpu.cuda_sampling import Row, report, sample
+from tests.kernel.gpu.support.cuda_launch import interpret
+from tests.kernel.gpu.support.cuda_sampling import Row, report, sample
 
 pytestmark = pytest.mark.kernel
 

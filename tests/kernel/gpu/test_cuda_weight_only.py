@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.kernel.gpu.cuda_launch import SPECS, interpret
-from tests.kernel.gpu.cuda_products import KINDS, Weights, assert_product
-from tests.oracles.gpu_weight_only import pack_int4
+from tests.kernel.gpu.support.cuda_launch import SPECS, interpret
+from tests.kernel.gpu.support.cuda_products import KINDS, Weights, assert_product
+from tests.oracles.gpu.weight_only import pack_int4
 
 pytestmark = pytest.mark.kernel
 

@@ -37,9 +37,9 @@ from inflight.errors import BuildError
 from inflight.runtime.executors.null.executor import null_manifest
 from inflight.runtime.executors.tensorrt.blocks import BlockRuns
 from inflight.runtime.scheduler.step import ScheduledSequence, StepBatch
-from tests.kernel.gpu.cuda_launch import tensor_of
+from tests.kernel.gpu.support.cuda_launch import tensor_of
 from tests.network.tensorrt.plugin_api import Request, ShapeExpr, TensorDesc, registered_plugins
-from tests.oracles.gpu_paged_attention import paged_attention
+from tests.oracles.gpu.paged_attention import paged_attention
 
 pytestmark = pytest.mark.kernel
 

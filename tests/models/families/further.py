@@ -23,6 +23,7 @@ class Further:
     `share`: its heads make up the hidden size. `grouped`: it may have fewer heads of keys than of queries. `renamed`:
     common keys by the names that its config has for them. `text` is the family of the decoder inside a model that reads
     pictures, and `vision` the smallest config of the rest. `says_head_size`: its config has one, and it is no choice.
+    `attention`: which of transformers' own is the judge.
     """
 
     config_class: str
@@ -35,6 +36,7 @@ class Further:
     vision: Mapping[str, Any] | None = None
     model_class: str | None = None
     says_head_size: bool = False
+    attention: str = "eager"
 
     def sizes(self, rng: Any) -> dict[str, Any]:
         """Arguments of a Shape."""
@@ -75,8 +77,14 @@ class Further:
     def model(self, config: Any) -> PreTrainedModel:
         if self.model_class is not None:
             made = getattr(transformers, self.model_class)
-            return made._from_config(config, dtype=torch.float32, attn_implementation="eager")
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
+            return made._from_config(config, dtype=torch.float32, attn_implementation=self.attention)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=self.attention)
+
+
+def decoder(model: PreTrainedModel) -> PreTrainedModel:
+    """The part that reads text: Llama 4 with pictures fails on text alone, and its decoder is a model of its own."""
+    inside = getattr(model, "language_model", None)
+    return model if inside is None or inside.get_output_embeddings() is None else inside
 
 
 def randomize(model: PreTrainedModel) -> None:

@@ -51,6 +51,43 @@ def _phi3(rng: Any, sizes: dict[str, Any]) -> dict[str, Any]:
     return {"rope_parameters": rope, "sliding_window": window, "original_max_position_embeddings": 200}
 
 
+def _falcon_biases(rng: Any, sizes: dict[str, Any]) -> dict[str, Any]:
+    """As Falcon-RW; transformers takes parallel layers with them as well."""
+    heads = sizes["num_kv_heads"] * sizes["queries_per_kv"]
+    return {
+        "alibi": True,
+        "multi_query": False,
+        "num_kv_heads": heads,
+        "parallel_attn": _flag(rng),
+        "bias": _flag(rng),
+    }
+
+
+def _mpt(rng: Any, sizes: dict[str, Any]) -> dict[str, Any]:
+    clip = float(rng.uniform(0.3, 2)) if _flag(rng) else None
+    scale = float(rng.uniform(0.05, 0.5)) if _flag(rng) else None
+    return {"attn_config": {"clip_qkv": clip, "softmax_scale": scale}}
+
+
+def _llama4(rng: Any, sizes: dict[str, Any]) -> dict[str, Any]:
+    """A layer in three turns not; chunks and lengths end within the tests' sequences."""
+    count, layers = int(rng.integers(2, 7)), sizes["num_layers"]
+    mixed = {"moe_layers": [int(rng.integers(layers))]} if _flag(rng) else {"interleave_moe_layer_step": 2}
+    tuning = {"attn_temperature_tuning": bool(rng.random() < 0.7), "floor_scale": int(rng.integers(5, 40))}
+    return {
+        "num_local_experts": count,
+        "num_experts_per_tok": int(rng.integers(1, count + 1)),
+        "intermediate_size_mlp": int(rng.integers(9, 90)),
+        "no_rope_layers": [int(layer % 3 != 1) for layer in range(layers)],
+        "attention_chunk_size": int(rng.integers(5, 40)) if rng.random() < 0.8 else None,
+        "attn_scale": float(rng.uniform(0.1, 1)),
+        "use_qk_norm": _flag(rng),
+        "attention_bias": _flag(rng),
+        **mixed,
+        **tuning,
+    }
+
+
 def _youtu(rng: Any, sizes: dict[str, Any]) -> dict[str, Any]:
     """There are no key-value heads of its own; and transformers clears the row of a padding token when it loads one."""
     heads = sizes["num_kv_heads"] * sizes["queries_per_kv"]
@@ -63,7 +100,7 @@ def _hunyuan(rng: Any, sizes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ministral3(rng: Any, sizes: dict[str, Any]) -> dict[str, Any]:
-    rope = {**random_rope(rng, "yarn", sizes["head_size"]), "original_max_position_embeddings": 160}
+    rope = {**random_rope(rng, "yarn", sizes["head_size"]), "original_max_position_embeddings": 40}
     return {"rope_parameters": {**rope, "llama_4_scaling_beta": float(rng.uniform(0.1, 1))}}
 
 
@@ -126,6 +163,8 @@ _GPT2 = {
     "num_hidden_layers": "n_layer",
     "intermediate_size": "n_inner",
 }
+_BLOOM = {"num_attention_heads": "n_head", "num_hidden_layers": "n_layer"}
+_MPT = {"hidden_size": "d_model", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"}
 _GPT_NEO = {"num_hidden_layers": "num_layers", "num_attention_heads": "num_heads"}
 _VISION = {
     "hidden_size": 16,
@@ -148,7 +187,7 @@ FURTHER: Mapping[str, Further] = {
     "seed_oss": Further("SeedOssConfig", _biases("attention_bias", "attention_out_bias", "mlp_bias"), share=False),
     "hunyuan_v1_dense": Further("HunYuanDenseV1Config", _hunyuan, share=False),
     "ministral3": Further("Ministral3Config", _ministral3, share=False),
-    "cwm": Further("CwmConfig", _mixed(2, 0), share=False),
+    "cwm": Further("CwmConfig", _both(_mixed(2, 0), _biases("mlp_bias")), share=False),
     "ernie4_5": Further("Ernie4_5Config", _biases("use_bias"), share=False),
     "helium": Further("HeliumConfig", _ATTENTION_MLP, says_head_size=True),
     "glm": Further("GlmConfig", _both(_biases("attention_bias"), _partial(0.5, 1.0)), share=False),
@@ -184,6 +223,23 @@ FURTHER: Mapping[str, Further] = {
     ),
     "opt": Further("OPTConfig", _biases("enable_bias"), grouped=False, renamed={"intermediate_size": "ffn_dim"}),
     "biogpt": Further("BioGptConfig", _biases("scale_embedding"), grouped=False),
+    # The plain attention of transformers adds its biases twice.
+    "falcon with biases": Further(
+        "FalconConfig", _falcon_biases, renamed={"intermediate_size": "ffn_hidden_size"}, attention="sdpa"
+    ),
+    "bloom": Further("BloomConfig", grouped=False, renamed=_BLOOM),
+    "mpt": Further("MptConfig", _mpt, grouped=False, renamed={**_MPT, "max_position_embeddings": "max_seq_len"}),
+    "llama4_text": Further("Llama4TextConfig", _llama4, share=False, num_layers=3),
+    "llama4": Further(
+        "Llama4Config",
+        _llama4,
+        share=False,
+        num_layers=3,
+        text="llama4_text",
+        vision={"model_type": "llama4_vision_model", **_VISION, "vision_output_dim": 16, "projector_output_dim": 16}
+        | {"projector_input_dim": 16, "pixel_shuffle_ratio": 0.5},
+        model_class="Llama4ForConditionalGeneration",
+    ),
     "mistral3": Further(
         "Mistral3Config",
         share=False,

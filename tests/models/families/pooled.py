@@ -6,15 +6,16 @@ Sizes are odd and small, and all weights, norms and biases are random.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tokenizers
 import torch
 import transformers
+from safetensors.torch import save_file
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedModel
 
@@ -28,9 +29,14 @@ ENCODERS: Mapping[str, str] = {
     "xlm-roberta": "XLMRoberta",
     "camembert": "Camembert",
     "distilbert": "DistilBert",
+    "electra": "Electra",
+    "mpnet": "MPNet",
+    "modernbert": "ModernBert",
 }
 DECODERS: Mapping[str, str] = {"qwen3": "Qwen3", "mistral": "Mistral", "llama": "Llama"}
 CLASSES = {**ENCODERS, **DECODERS}
+# Those to which tokens of the second text of a pair are of another kind.
+TELL_PAIRS = ("bert", "electra")
 POOLINGS = ("mean", "cls", "lasttoken", "max")
 _OLD_KEYS = {
     "mean": "pooling_mode_mean_tokens",
@@ -43,6 +49,14 @@ VOCAB_SIZE = 401
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 
 
+class Dense(NamedTuple):
+    """weight [out, in], bias [out] or None, and the name of a class of torch.nn."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    activation: str
+
+
 @dataclass(frozen=True)
 class PooledModel:
     """A model on disk. `pooling` is None for a cross-encoder."""
@@ -53,6 +67,7 @@ class PooledModel:
     pooling: str | None
     normalize: bool
     max_positions: int
+    dense: Sequence[Dense] = ()
 
     def random_ids(self, rng: np.random.Generator, length: int) -> list[int]:
         """None of them special."""
@@ -73,7 +88,10 @@ def save_embedding_model(
     normalize = bool(rng.random() < 0.5)
     made = _random_model(kind, "Model", rng, changes).to(dtype)
     made.save_pretrained(directory)
-    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), *([("2_Normalize", "Normalize")] if normalize else [])]
+    dense = _save_dense(directory, made.config.hidden_size, rng)
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    modules += [(f"{index}_Dense", "Dense") for index in range(2, 2 + len(dense))]
+    modules += [(f"{2 + len(dense)}_Normalize", "Normalize")] if normalize else []
     listed = [
         {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{name}"}
         for index, (path, name) in enumerate(modules)
@@ -87,8 +105,29 @@ def save_embedding_model(
     write_json(directory / "sentence_bert_config.json", {"max_seq_length": 100, "do_lower_case": False})
     prompts = {"prompts": {"query": "the lazy ", "document": ""}, "default_prompt_name": None}
     write_json(directory / "config_sentence_transformers.json", prompts)
-    save_tokenizer(directory, tells_pairs=kind == "bert")
-    return PooledModel(directory, made, kind, pooling, normalize, 120)
+    save_tokenizer(directory, tells_pairs=kind in TELL_PAIRS)
+    return PooledModel(directory, made, kind, pooling, normalize, 120, dense)
+
+
+def _save_dense(directory: Path, size: int, rng: np.random.Generator) -> list[Dense]:
+    """Of half of the models one or two, as sentence_transformers.models.Dense saves itself."""
+    found: list[Dense] = []
+    for index in range(2, 2 + int(rng.choice([0, 0, 1, 2]))):
+        outputs, has_bias = int(rng.integers(3, 60)), bool(rng.random() < 0.5)
+        activation = str(rng.choice(["Tanh", "Identity", "ReLU"]))
+        weight = torch.tensor(rng.standard_normal((outputs, size)) * size**-0.5).float()
+        found.append(
+            Dense(weight, torch.tensor(rng.standard_normal(outputs)).float() if has_bias else None, activation)
+        )
+        module = "linear" if activation == "Identity" else "activation"
+        function = f"torch.nn.modules.{module}.{activation}"
+        config = {"in_features": size, "out_features": outputs, "bias": has_bias, "activation_function": function}
+        (directory / f"{index}_Dense").mkdir()
+        write_json(directory / f"{index}_Dense" / "config.json", config)
+        tensors = {"linear.weight": weight} | ({} if found[-1].bias is None else {"linear.bias": found[-1].bias})
+        save_file(tensors, directory / f"{index}_Dense" / "model.safetensors")
+        size = outputs
+    return found
 
 
 def save_cross_encoder(
@@ -97,7 +136,7 @@ def save_cross_encoder(
     """A classifier of one label."""
     made = _random_model(kind, "ForSequenceClassification", rng, {"num_labels": 1, **changes}).to(dtype)
     made.save_pretrained(directory)
-    save_tokenizer(directory, tells_pairs=kind == "bert")
+    save_tokenizer(directory, tells_pairs=kind in TELL_PAIRS)
     return PooledModel(directory, made, kind, None, False, 120)
 
 
@@ -151,7 +190,12 @@ def _config(kind: str, rng: np.random.Generator, changes: Mapping[str, Any]) -> 
         "bos_token_id": 0,
         "eos_token_id": 2,
     }
-    if kind in DECODERS:
+    if kind == "modernbert":
+        values |= {"local_attention": int(rng.integers(5, 60)), "global_attn_every_n_layers": 2, "eos_token_id": 2}
+        values |= {"hidden_activation": str(rng.choice(["gelu", "silu"])), "cls_token_id": 0, "sep_token_id": 2}
+        values |= {key: bool(rng.random() < 0.5) for key in ("attention_bias", "mlp_bias")}
+        values["num_hidden_layers"] = 3
+    elif kind in DECODERS:
         values |= {"num_key_value_heads": 1, "head_dim": size, "tie_word_embeddings": False}
     elif kind == "distilbert":
         names = {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}
@@ -159,7 +203,10 @@ def _config(kind: str, rng: np.random.Generator, changes: Mapping[str, Any]) -> 
         values = {names.get(key, key): value for key, value in values.items()}
     else:
         values |= {"hidden_act": str(rng.choice(["gelu", "gelu_new", "relu"]))}
-        values |= {"type_vocab_size": 2 if kind == "bert" else 1, "layer_norm_eps": float(rng.choice([1e-5, 1e-12]))}
-        if kind != "bert":
+        pairs = kind in TELL_PAIRS
+        values |= {"layer_norm_eps": float(rng.choice([1e-5, 1e-12]))}
+        values |= {} if kind == "mpnet" else {"type_vocab_size": 2 if pairs else 1}
+        values |= {"embedding_size": values["hidden_size"]} if kind == "electra" else {}
+        if not pairs:
             values["max_position_embeddings"] = 122
     return getattr(transformers, f"{CLASSES[kind]}Config")(**{**values, **changes})

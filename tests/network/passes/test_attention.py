@@ -15,7 +15,7 @@ from inflight.build.passes.dead_code import remove_dead_code
 from inflight.build.passes.gather_logit_rows import gather_logit_rows
 from inflight.build.passes.linear import fuse_linear
 from inflight.build.passes.pack_tokens import pack_tokens
-from inflight.build.passes.paged_attention import fuse_paged_attention
+from inflight.build.passes.paged_attention import READ_BEHIND, fuse_paged_attention
 from inflight.build.passes.rms_norm import fuse_rms_norm
 from inflight.build.passes.rope_cache_write import fuse_rope_cache_write
 from tests.models.random_models import Shape, random_shape
@@ -95,6 +95,30 @@ def test_attention_takes_its_window_from_the_mask(window: int | None, tmp_path: 
     assert {node.attributes["window"].as_int() for node in nodes} == {window or 0}
     assert [node.attributes["scale"].as_float() for node in nodes] == pytest.approx([shape.head_size**-0.5] * 2)
     assert not {"Attention", "And", "Greater", "LessOrEqual", "Range"} & set(op_types(model))
+
+
+def test_chunks_biases_and_factors_of_queries_become_facts_and_tables(
+    tmp_path: Path, rng: np.random.Generator, seed: int
+) -> None:
+    shape = random_shape(rng, "llama4_text")
+    shape.extra.update(attention_chunk_size=9, attn_temperature_tuning=True)
+    model = _network(tmp_path / "llama4", shape, seed)
+    fuse_rope_cache_write(model.graph)
+    fuse_paged_attention(model.graph)
+    remove_dead_code(model.graph)
+    assert [node.attributes["chunk"].as_int() for node in _nodes(model, "PagedAttention")] == [9, 0, 9]
+    assert [len(node.inputs) for node in _nodes(model, "RopeCacheWrite")] == [10, 11, 10]
+    assert not {"Attention", "And", "Mod", "Gather"} & set(op_types(model)[2:])
+    shape = random_shape(rng, "bloom")
+    model = _network(tmp_path / "bloom", shape, seed)
+    fuse_rope_cache_write(model.graph)
+    fuse_paged_attention(model.graph)
+    remove_dead_code(model.graph)
+    nodes = _nodes(model, "PagedAttention")
+    # Layers share the table, whose last column that means something is that of a row's own position.
+    (table,) = {node.inputs[7] for node in nodes}
+    assert {node.attributes["bias_origin"].as_int() for node in nodes} == {63}
+    assert shape_of(table) == (shape.num_heads, 64 + READ_BEHIND) and not table.const_value.numpy()[:, 63:].any()
 
 
 def test_layers_keep_their_own_scale_and_soft_cap(tmp_path: Path, seed: int) -> None:

@@ -29,6 +29,7 @@ from inflight.convert.options import ConvertOptions
 from inflight.runtime.executors.cpu.executor import CpuExecutor
 from inflight.runtime.loading.load import load_engine
 from inflight.runtime.scheduler.step import RowSampling
+from tests.models.families.further import decoder
 from tests.models.families.further_families import FURTHER
 from tests.models.families.mixtures import MIXTURES
 from tests.models.random_models import random_shape, save_random_model
@@ -60,7 +61,7 @@ def test_checkpoint_and_network_mean_what_the_model_means(
     checkpoint = Checkpoint.open(tmp_path / "checkpoint")
     tokens = rng.integers(0, shape.vocab_size, MAX_SEQ_LEN - 6)
     with torch.no_grad():
-        expected = model(torch.tensor(tokens)[None], output_hidden_states=True)
+        expected = decoder(model)(torch.tensor(tokens)[None], output_hidden_states=True)
     logits = expected.logits[0].numpy()
     # transformers' last hidden state is already normalized.
     found = list(hidden_states(checkpoint, tokens.tolist()))
@@ -124,7 +125,7 @@ def assert_compiled(root: Path, family: str, rng: np.random.Generator, seed: int
 
 def _logits(model: PreTrainedModel, tokens: tuple[int, ...]) -> npt.NDArray[np.float64]:
     with torch.no_grad():
-        return np.asarray(model(torch.tensor([tokens])).logits[0].double())
+        return np.asarray(decoder(model)(torch.tensor([tokens])).logits[0].double())
 
 
 def _assert_greedy(model: PreTrainedModel, run: Run) -> None:
@@ -157,7 +158,7 @@ def test_verify_passes_on_the_cpu_target(family: str, tmp_path: Path, rng: np.ra
 def test_every_row_has_a_model_here_or_among_the_others() -> None:
     others = {"llama", "mistral", "ministral", "qwen2", "qwen3", "gemma2", "gemma3_text", "granite", "smollm3"}
     others |= {"stablelm", "starcoder2", *MIXTURES}
-    here = {name.removesuffix(" with pictures") for name in FURTHER}
+    here = {name.partition(" with ")[0] for name in FURTHER}
     here |= {"llava_next"} if "llava of mistral" in FURTHER else set()
     assert {row.model_type for row in FAMILIES if not row.own_code} - others - here == set()
     assert {part.model_type for part in TEXT_PARTS} - here == set()

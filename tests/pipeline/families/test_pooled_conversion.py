@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from inflight.build.engine import build_engine
@@ -54,7 +55,7 @@ def test_the_checkpoint_has_what_modules_json_says(bert: PooledModel, tmp_path: 
 def test_all_that_cannot_be_followed_is_one_message(bert: PooledModel) -> None:
     directory = bert.directory
     modules = json.loads((directory / "modules.json").read_text())
-    modules.append({"idx": 9, "name": "9", "path": "3_Dense", "type": "sentence_transformers.models.Dense"})
+    modules.append({"idx": 9, "name": "9", "path": "9_LSTM", "type": "sentence_transformers.models.LSTM"})
     write_json(directory / "modules.json", modules)
     changed(directory, "1_Pooling/config.json", include_prompt=False, pooling_mode=["mean", "cls"])
     changed(directory, "sentence_bert_config.json", do_lower_case=True)
@@ -62,7 +63,7 @@ def test_all_that_cannot_be_followed_is_one_message(bert: PooledModel) -> None:
     changed(directory, "config.json", is_decoder=True, position_embedding_type="relative_key")
     refused(
         directory,
-        "module Dense",
+        "module LSTM",
         "include_prompt false",
         "the pooling mean, cls",
         "do_lower_case",
@@ -91,8 +92,8 @@ def test_a_decoder_without_modules_is_refused(tmp_path: Path, rng: np.random.Gen
     ("architecture", "model_type", "message"),
     [
         ("BertForMaskedLM", "bert", "what becomes of its hidden states"),
-        ("MPNetModel", "mpnet", "a bias for the distance"),
-        ("ModernBertModel", "modernbert", "windows that look both ways"),
+        ("DebertaV2Model", "deberta-v2", "attention to relative positions"),
+        ("NomicBertModel", "nomic_bert", "encoders with a rotary embedding"),
     ],
 )
 def test_what_is_missing_is_said(bert: PooledModel, architecture: str, model_type: str, message: str) -> None:
@@ -100,6 +101,23 @@ def test_what_is_missing_is_said(bert: PooledModel, architecture: str, model_typ
         (bert.directory / "modules.json").unlink()
     changed(bert.directory, "config.json", architectures=[architecture], model_type=model_type)
     refused(bert.directory, architecture, message)
+
+
+def test_dense_modules_that_cannot_be_followed_are_refused(bert: PooledModel) -> None:
+    directory = bert.directory
+    modules = json.loads((directory / "modules.json").read_text())[:2]
+    write_json(
+        directory / "modules.json", [*modules, {"path": "9_Dense", "type": "sentence_transformers.models.Dense"}]
+    )
+    refused(directory, "9_Dense has no model.safetensors: only safetensors are read")
+    (directory / "9_Dense").mkdir(exist_ok=True)
+    size = bert.model.config.hidden_size
+    save_file({"linear.weight": np.ones((3, size), np.float32)}, directory / "9_Dense" / "model.safetensors")
+    config = {"in_features": size + 1, "out_features": 3, "bias": False}
+    write_json(directory / "9_Dense" / "config.json", {**config, "activation_function": "torch.nn.ELU"})
+    refused(directory, f"Dense takes {size + 1} numbers and gets {size}", "Dense: activation_function ELU")
+    write_json(directory / "9_Dense" / "config.json", {**config, "in_features": size, "out_features": 4})
+    refused(directory, "sentence_transformers.dense.0.weight")
 
 
 def test_folders_outside_the_model_are_not_read(bert: PooledModel) -> None:

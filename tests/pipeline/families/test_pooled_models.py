@@ -27,7 +27,7 @@ ERROR = 1e-4
 KINDS = (*ENCODERS, *DECODERS)
 # Compiling is most of the time: some always, all with --slow.
 COMPILED = [kind if kind in ("bert", "qwen3") else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
-SCORING = ("bert", "roberta", "distilbert", "qwen3")
+SCORING = ("bert", "roberta", "distilbert", "electra", "mpnet", "modernbert", "qwen3")
 
 
 def built(root: Path, model: PooledModel, options: ConvertOptions | None = None, **recipe: Any) -> Path:
@@ -57,7 +57,7 @@ def check(model: PooledModel, engine: Path, rng: np.random.Generator) -> None:
     found = vectors(steps, [TokenizedText(tuple(text)) for text in texts])
     steps.close()
     assert model.pooling is not None
-    expected = embed(widened(model.model), texts, model.pooling, model.normalize)
+    expected = embed(widened(model.model), texts, model.pooling, model.normalize, model.dense)
     assert np.abs(found - expected).max() < ERROR * max(1.0, np.abs(expected).max())
 
 
@@ -98,7 +98,9 @@ def test_bfloat16_is_no_worse_than_1_5_times_the_error_of_transformers(
     found = vectors(steps, [TokenizedText(tuple(text)) for text in texts])
     steps.close()
     assert model.pooling is not None
-    exact, own = (embed(each, texts, model.pooling, model.normalize) for each in (widened(model.model), model.model))
+    exact, own = (
+        embed(each, texts, model.pooling, model.normalize, model.dense) for each in (widened(model.model), model.model)
+    )
     assert np.sqrt(np.mean((found - exact) ** 2)) <= 1.5 * np.sqrt(np.mean((own - exact) ** 2))
 
 
@@ -114,7 +116,9 @@ def test_int8_weights_are_those_of_the_reference_target(tmp_path: Path, rng: np.
         steps.close()
     assert np.abs(found[0] - found[1]).max() < ERROR * max(1.0, np.abs(found[0]).max())
     assert model.pooling is not None
-    plain = embed(widened(model.model), [list(text.token_ids) for text in texts], model.pooling, model.normalize)
+    plain = embed(
+        widened(model.model), [list(text.token_ids) for text in texts], model.pooling, model.normalize, model.dense
+    )
     assert 1e-6 < np.sqrt(np.mean((found[0] - plain) ** 2)) < 0.1 * np.sqrt(np.mean(plain**2))
 
 

@@ -63,7 +63,7 @@ def test_texts_become_the_vectors_of_sentence_transformers(
     ids = [backend.ids for backend in saved_tokenizer(model).encode_batch(texts)]
     assert [list(each.prompt_token_ids) for each in outputs] == ids
     assert model.pooling is not None
-    expected = embed(widened(model.model), ids, model.pooling, model.normalize)
+    expected = embed(widened(model.model), ids, model.pooling, model.normalize, model.dense)
     found = np.array([each.outputs.embedding for each in outputs])
     assert np.abs(found - expected).max() < ERROR * max(1.0, np.abs(expected).max())
     (alone,) = llm.embed("dog", use_tqdm=False, prompt_name="query")
@@ -138,7 +138,9 @@ def test_requests_take_turns_and_each_gets_its_own(tmp_path: Path, rng: np.rando
     assert order == ["short", "long"]
     np.testing.assert_allclose(together[0], alone, atol=1e-6)
     thread.close()
-    expected = embed(widened(model.model), [text.token_ids for text in texts[0]], model.pooling or "", model.normalize)
+    expected = embed(
+        widened(model.model), [text.token_ids for text in texts[0]], model.pooling or "", model.normalize, model.dense
+    )
     assert np.abs(np.stack(together) - expected).max() < ERROR * max(1.0, np.abs(expected).max())
 
 

@@ -57,7 +57,7 @@ def test_an_interrupted_run_ends_with_the_weights_of_a_whole_one(
     first = training.Trainer(dataset, settings, RunFile(tmp_path / "parts", settings))
     step, last = first._step, training.BATCHES_PER_POOL + 2
 
-    def failing(batch: Batch) -> tuple[float, float]:
+    def failing(batch: Batch) -> tuple[float, str]:
         if first.progress.step == last:
             raise Interrupted
         return step(batch)

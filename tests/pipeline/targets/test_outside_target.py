@@ -138,10 +138,10 @@ def test_doctor_lists_it(site: Path) -> None:
     ("flags", "reasons"),
     [
         (["--target", "cpu", "--scale", "2"], ["--scale: it is for --target toy, and this is cpu"]),
-        (["--target", "toy", "--sm", "89"], ["they are for --target tensorrt, and this is toy"]),
+        (["--target", "toy", "--sm", "89"], ["--sm: it is for --target cuda, and this is toy"]),
         (["--target", "toy", "--kv-cache-dtype", "int8"], ["--kv-cache-dtype int8", "has the type float32"]),
         (["--target", "toy", "--kv-cache-type", "continuous"], ["it is for --target tensorrt", "of toy is paged"]),
-        (["--target", "mars"], ["no target mars", "cpu, reference, tensorrt, transformers, toy"]),
+        (["--target", "mars"], ["no target mars", "cpu, cuda, reference, tensorrt, transformers, toy"]),
     ],
 )
 def test_what_it_cannot_take_is_refused_by_name(

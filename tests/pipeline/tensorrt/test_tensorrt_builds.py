@@ -23,7 +23,7 @@ from inflight.convert.options import ConvertOptions
 from inflight.engine_format.manifest import EngineManifest
 from inflight.engine_format.tensorrt_facts import TensorRtFacts
 from inflight.errors import BuildError
-from inflight.tensor_file import map_array, read_header
+from inflight.files.tensor_file import map_array, read_header
 from tests.models.float8 import round_to_float8
 from tests.models.random_models import Shape, save_random_model
 from tests.models.schemes import quantizing

@@ -11,7 +11,7 @@ from safetensors import deserialize
 
 from inflight.build.graph.dtypes import facts_of, onnx_dtype
 from inflight.dtypes import DTYPES, Dtype, DtypeName, by_safetensors, numpy_dtype
-from inflight.tensor_file import encode_header
+from inflight.files.tensor_file import encode_header
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.unit

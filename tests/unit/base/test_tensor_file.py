@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from inflight.tensor_file import ALIGNMENT, TensorFileError, encode_header, map_array, read_header
+from inflight.files.tensor_file import ALIGNMENT, TensorFileError, encode_header, map_array, read_header
 
 pytestmark = pytest.mark.unit
 

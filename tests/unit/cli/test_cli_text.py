@@ -9,16 +9,17 @@ import select
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from inflight.cli.chat import chat
-from inflight.cli.generate import generate
+from inflight.cli.offline.chat import _Shown, chat
+from inflight.cli.offline.generate import generate
 from inflight.errors import RequestError
-from inflight.runtime import LLM, SamplingParams
+from inflight.runtime import LLM, CompletionOutput, SamplingParams, ToolCall
 from inflight.sampling_parameters import SAMPLING_PARAMETERS, SamplingParameter
 from tests.engines.null_engine import write_null_engine
 from tests.patience import PATIENCE_S
@@ -150,7 +151,7 @@ def test_a_conversation_that_is_too_long_is_reported_and_the_chat_goes_on(tmp_pa
 def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(tmp_path: Path) -> None:
     """In a real terminal: an endless answer is interrupted, then the end of the input ends the program."""
     engine = write_null_engine(tmp_path / "endless", end_tokens=False, max_seq_len=100_000)
-    script = "import typer; from inflight.cli.chat import chat; typer.run(chat)"
+    script = "import typer; from inflight.cli.offline.chat import chat; typer.run(chat)"
     ours, theirs = pty.openpty()
     command = [sys.executable, "-c", script, str(engine), "--max-tokens", "0"]
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
@@ -195,3 +196,58 @@ class Screen:
         ready, _, _ = select.select([self._terminal], [], [], PATIENCE_S)
         assert ready, f"{awaited!r} did not come after {self._unread!r}"
         self._unread += os.read(self._terminal, 4096)
+
+
+def shown(capsys: pytest.CaptureFixture[str], *answers: CompletionOutput) -> str:
+    """What `chat` prints of an answer that grows."""
+    printed = _Shown()
+    for answer in answers:
+        printed.update(answer)
+    printed.finish()
+    return capsys.readouterr().out
+
+
+def test_chat_prints_content_and_calls_and_keeps_reasoning_out_of_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    call = ToolCall("call_1", "add", '{"numbers": [1, 2], "unit": "é"}')
+    assert (
+        shown(
+            capsys,
+            CompletionOutput(0, "<think>w", (1,), reasoning="w"),
+            CompletionOutput(0, "<think>why</think>A", (1, 2), reasoning="why", content="A"),
+            CompletionOutput(
+                0, "<think>why</think>A b", (1, 2, 3), finish_reason="stop", reasoning="why", content="A b"
+            ),
+        )
+        == "A b\n"
+    )
+    ended = CompletionOutput(0, "...", (1,), finish_reason="stop", tool_calls=(call,))
+    assert shown(capsys, ended) == 'add(numbers=[1, 2], unit="é")\n'
+    broken = ToolCall("call_1", "add", '{"numbers": [1, }')
+    assert shown(capsys, replace(ended, content="I add.", tool_calls=(broken,))) == 'I add.\nadd({"numbers": [1, })\n'
+    assert shown(capsys, replace(ended, finish_reason="length", content="")) == "\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "cannot be read"), ("{", "cannot be read as JSON"), ('{"a": 1}', "must be a list")]
+)
+def test_tools_that_cannot_be_read_are_named(engine: Path, tmp_path: Path, content: str | None, message: str) -> None:
+    file = tmp_path / "t.json"
+    if content is not None:
+        file.write_text(content)
+    result = run("chat", engine, "--tools", file, stdin="Hello\n")
+    assert result.exit_code == 2 and message in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_tools_that_are_none_and_those_that_are_reach_the_prompt(engine: Path, tmp_path: Path) -> None:
+    file = tmp_path / "t.json"
+    file.write_text('[{"type": "function", "function": {"name": "a b"}}]')
+    with pytest.raises(RequestError, match=r"tools\.0\.function\.name"):
+        run("chat", engine, "--tools", file, stdin="Hello\n")
+    file.write_text('[{"type": "function", "function": {"name": "add"}}]')
+    flags = ["--temperature", "0", "--max-tokens", "5"]
+    told = run("chat", engine, "--tools", file, *flags, stdin="Hello\n").stdout
+    with LLM(engine) as llm:
+        params = SamplingParams(temperature=0, max_tokens=5)
+        tools = [{"type": "function", "function": {"name": "add"}}]
+        (output,) = llm.chat([{"role": "user", "content": "Hello"}], params, tools=tools)
+    assert told.rstrip("\n") == (output.outputs[0].content or "").rstrip("\n")

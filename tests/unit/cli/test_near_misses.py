@@ -40,9 +40,7 @@ def test_every_option_is_found_by_its_letters(words: tuple[str, ...], rng: np.ra
     for option in options:
         names = [name for name in option.opts if name.startswith("--")]
         name = str(rng.choice(names))
-        wrong = f"--{name[2:].replace('-', '_' if rng.random() < 0.5 else '')}"
-        if rng.random() < 0.5:
-            wrong = f"--{wrong[2:].upper()}"
+        wrong = f"--{name[2:].replace('-', '')}" if rng.random() < 0.5 else f"--{name[2:].upper()}"
         if wrong not in spelled:
             shown = next((name for name in names if "_" not in name), names[0])
             assert f"No such option: {wrong}. Did you mean {shown}?" in refusal(*words, wrong, "1")
@@ -56,8 +54,7 @@ def test_every_option_is_found_by_its_letters(words: tuple[str, ...], rng: np.ra
         ("generate E hi --max-output-tokens=5", "--max-tokens"),
         ("chat E --num-predict 5", "--max-tokens"),
         ("generate E hi --temprature 0", "--temperature"),
-        ("build-engine --checkpoint-dir C -o E --max-input-len 5", "--max-seq-len"),
-        ("convert M --quantization int4_wo", "--quantize"),
+        ("build-engine --checkpoint-dir C -o E --max-context-len 5", "--max-seq-len"),
         ("serve M --max-sequence-len 5", "--max-seq-len"),
         ("bench serve --num-promts 5", "--num-prompts"),
     ],
@@ -74,7 +71,6 @@ def test_the_option_that_was_meant_is_named_alone(words: str, meant: str) -> Non
         ("generate --engine-dir E hi", "ENGINE"),
         ("chat --model M", "ENGINE"),
         ("convert --model M", "MODEL"),
-        ("serve --model M", "ENGINE|MODEL"),
     ],
 )
 def test_an_argument_that_was_given_as_an_option_is_said_to_be_one(words: str, argument: str) -> None:
@@ -88,3 +84,29 @@ def test_an_argument_that_was_given_as_an_option_is_said_to_be_one(words: str, a
 def test_nothing_is_guessed_where_nothing_is_near() -> None:
     assert "No such option: --zzzz. " in refusal("generate", "E", "hi", "--zzzz", "1")
     assert "Did you mean" not in refusal("generate", "E", "hi", "--zzzz", "1")
+
+
+@pytest.mark.parametrize(
+    ("verb", "meant"),
+    [
+        ("build", "build-engine"),
+        ("Build_Engine", "build-engine"),
+        ("trtllm-build", "build-engine"),
+        ("quantize", "convert"),
+        ("convert_checkpoint.py", "convert"),
+        ("server", "serve"),
+        ("launch_server", "serve"),
+        ("benchmark", "bench"),
+        ("evaluate", "eval"),
+        ("genrate", "generate"),
+        ("make_repo", "make-repo"),
+    ],
+)
+def test_a_command_that_is_not_there_names_the_one_that_was_meant(verb: str, meant: str) -> None:
+    result = CliRunner().invoke(build_app(), [verb], env={"COLUMNS": "300"})
+    assert result.exit_code == 2 and f"No such command: {verb}. Did you mean {meant}?" in result.output
+
+
+def test_a_command_that_nothing_is_like_gets_the_list() -> None:
+    result = CliRunner().invoke(build_app(), ["frobnicate"], env={"COLUMNS": "300"})
+    assert result.exit_code == 2 and "There are convert, build-engine" in result.output

@@ -185,7 +185,7 @@ def test_a_long_list_of_missing_tensors_is_cut_and_counted(tmp_path: Path, rng: 
 def test_an_unknown_architecture_is_refused_with_the_known_ones(tmp_path: Path, rng: np.random.Generator) -> None:
     config = tiny_config(architectures=["MambaForCausalLM"])
     write_model(tmp_path / "model", config, random_tensors(config, rng))
-    with pytest.raises(ModelError, match=r"MambaForCausalLM is not supported\.\nSupported architectures: Llama"):
+    with pytest.raises(ModelError, match=r"MambaForCausalLM is not supported: .*\nSupported architectures: Llama"):
         convert_model(tmp_path / "model", tmp_path / "checkpoint")
 
 

@@ -12,7 +12,7 @@ import pytest
 from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
-from inflight.convert.source.hub import locate
+from inflight.convert.source.location.hub import locate
 from inflight.convert.source.model import open_source
 from inflight.errors import ModelError
 from tests.models.hf_files import random_tensors, tiny_config, write_model

@@ -15,7 +15,7 @@ from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
 from inflight.errors import CheckpointError
-from inflight.tensor_file import encode_header
+from inflight.files.tensor_file import encode_header
 from tests.models.hf_files import Array, random_tensors, tiny_config, write_model
 from tests.models.stored_forms import FLOAT_ROWS, GROUPS_AND_ZEROS, SCALED_INPUTS, Form, store_as
 

@@ -14,6 +14,7 @@ from inflight.build.registry import make_recipe
 from inflight.engine_format.manifest import EngineManifest
 from inflight.engine_format.tensorrt_facts import DevicePlan, TensorRtFacts
 from inflight.errors import EngineError
+from inflight.files.tensor_file import encode_header
 from inflight.runtime.executors.null.executor import null_manifest
 from inflight.runtime.executors.tensorrt.api import checked, find_module
 from inflight.runtime.executors.tensorrt.blocks import BlockRuns
@@ -24,7 +25,6 @@ from inflight.runtime.executors.tensorrt.plan import choose_plan, map_weights
 from inflight.runtime.executors.tensorrt.slots import slot_run, split_step
 from inflight.runtime.loading.load import load_engine
 from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch
-from inflight.tensor_file import encode_header
 from tests.engines.engine_files import write_engine
 
 pytestmark = pytest.mark.unit

@@ -43,6 +43,9 @@ def test_what_is_not_there_says_so(runtime: sgl.Runtime) -> None:
     ):
         with pytest.raises(InflightError, match=words):
             program.run(what=what)
+    for threads in (0, -1, 1.5, "many"):
+        with pytest.raises(InflightError, match="num_threads is"):
+            program.run_batch([{"what": "x"}], num_threads=threads)
     sgl.set_default_backend(None)
     try:
         with pytest.raises(InflightError, match="no backend"):

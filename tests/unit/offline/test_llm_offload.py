@@ -11,10 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from inflight.cli.main import build_app
-from inflight.errors import EngineError
+from inflight.errors import EngineError, InflightError
 from inflight.runtime import LLM, SamplingParams
 from inflight.runtime.kv_cache.offload.directory import is_held
 from tests.engines.null_engine import write_null_engine
+from tests.engines.pooling_engines import write_pooling_engine
 from tests.models.tiny_tokenizers import random_text
 
 pytestmark = pytest.mark.unit
@@ -50,8 +51,6 @@ def test_a_prompt_is_found_by_the_next_process(engine: Path, tmp_path: Path, rng
 
 
 def test_an_engine_that_cannot_be_opened_lets_others_have_the_directory(engine: Path, tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="kv_offload_dir is not"):
-        LLM(engine, kv_offload_bytes=1 << 20)
     place = tmp_path / "kv"
     with pytest.raises(EngineError, match="one block takes"):
         LLM(engine, kv_offload_dir=place, kv_offload_bytes=10)
@@ -61,7 +60,11 @@ def test_an_engine_that_cannot_be_opened_lets_others_have_the_directory(engine: 
     assert not is_held(place)
 
 
-def test_sizes_in_gib_need_a_directory_too(engine: Path) -> None:
+def test_sizes_in_gib_are_of_memory_without_a_directory(tmp_path: Path) -> None:
+    """They reach the server, which has no use for them where the engine generates no text."""
+    engine = write_pooling_engine(tmp_path, "embed")
     for flag in ("--swap-space", "--kv-offloading-size"):
-        result = CliRunner().invoke(build_app(["serve"]), ["serve", str(engine), "--embedded", flag, "4"])
-        assert isinstance(result.exception, EngineError) and "kv_offload_dir" in str(result.exception)
+        result = CliRunner().invoke(build_app(["serve"]), ["serve", str(engine), "--embedded", flag, "0.1"])
+        assert isinstance(result.exception, InflightError) and "keeps no KV cache" in str(result.exception)
+    with LLM(write_null_engine(tmp_path / "null"), kv_offload_bytes=1 << 20) as llm:
+        assert llm.generate("a", PARAMS)[0].outputs[0].token_ids

@@ -8,7 +8,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from inflight.triton_backend.openai.answers.json_answer import json_bytes
-from inflight.triton_backend.openai.errors import error_body
+from inflight.triton_backend.openai.errors import Problem, openai_error
 
 # nginx takes 32 KiB. Whatever is longer is copied again with each piece that comes, in which time nobody is served.
 MAX_HEAD_BYTES = 1 << 16
@@ -62,7 +62,7 @@ class BoundedHead(HttpToolsProtocol):  # type: ignore[misc]  # uvicorn's types a
         if self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete:
             self.cycle.keep_alive = False
             return
-        body = json_bytes(error_body(400, msg))
+        body = json_bytes(openai_error(Problem(400, msg))[1])
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[400] + head + body)
         self.transport.close()

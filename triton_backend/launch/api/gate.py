@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from inflight.triton_backend.openai.errors import error_body
+from inflight.triton_backend.dialects.routes import ERROR_SHAPES
+from inflight.triton_backend.openai.errors import Problem
 
 _HEALTH = ("/health", "/health/ready")
 # How long a client should wait before it asks this address again, in seconds.
 _RETRY_AFTER = (b"retry-after", b"2")
+_REFUSED = {"Connection": "close", "Retry-After": "2"}
 
 
 class Gate:
@@ -33,7 +34,7 @@ class Gate:
             return
         why = self.closed or (self._problem() if scope["path"] in _HEALTH else None)
         if why is not None:
-            await _refuse(send, why)
+            await ERROR_SHAPES.answer(scope["path"], Problem(503, why), _REFUSED)(scope, receive, send)
             return
         self.open += 1
         try:
@@ -51,15 +52,3 @@ def _with_retry_after(send: Send) -> Send:
         await send(message)
 
     return sending
-
-
-async def _refuse(send: Send, why: str) -> None:
-    body = json.dumps(error_body(503, why)).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-        _RETRY_AFTER,
-    ]
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -5,34 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from inflight.runtime.text.parsers.parts import Content, Part, Reasoning, ToolCallArguments, ToolCallStart
+from inflight.runtime.text.parsers.message import GrowingMessage
+from inflight.runtime.text.parsers.parts import Part, Reasoning, ToolCallArguments, ToolCallStart
 
 
 def chat_message(parts: Iterable[Part], has_reasoning: bool = False) -> dict[str, Any]:
     """The message of a choice that is not streamed. Content is null where there are calls, or reasoning, and nothing
     beside them. `has_reasoning`: it is of a model that reasons, and says so where it did not."""
-    content: list[str] = []
-    reasoning: list[str] = []
-    calls: dict[int, dict[str, Any]] = {}
-    arguments: dict[int, list[str]] = {}
-    for part in parts:
-        if isinstance(part, Content):
-            content.append(part.text)
-        elif isinstance(part, Reasoning):
-            reasoning.append(part.text)
-        elif isinstance(part, ToolCallStart):
-            arguments[part.index] = []
-            calls[part.index] = {"id": part.call_id, "type": "function", "function": {"name": part.name}}
-        elif isinstance(part, ToolCallArguments):
-            arguments[part.index].append(part.text)
-    for index, pieces in arguments.items():
-        calls[index]["function"]["arguments"] = "".join(pieces)
-    text = "".join(content)
-    is_empty = not text and bool(calls or reasoning)
-    message = {"role": "assistant", "content": None if is_empty else text, "refusal": None}
+    message = GrowingMessage()
+    message.add(parts)
+    shown: dict[str, Any] = {"role": "assistant", "content": message.content, "refusal": None}
     if has_reasoning:
-        message |= _reasoning("".join(reasoning) or None)
-    return message | ({"tool_calls": list(calls.values())} if calls else {})
+        shown |= _reasoning(message.reasoning)
+    calls = [call.as_dict() for call in message.tool_calls]
+    return shown | ({"tool_calls": calls} if calls else {})
 
 
 def chat_deltas(parts: Sequence[Part]) -> list[dict[str, Any]]:

@@ -24,9 +24,9 @@ def embeddings_router(service: Service) -> APIRouter:
     @router.post("/v1/embeddings")
     async def embeddings(body: EmbeddingBody, request: Request) -> Response:
         service.check_model(body.model)
-        _check_dimensions(body, reader.facts.output_size)
+        check_dimensions(body, reader.facts.vector_size)
         length = sum(len(each) for each in body.inputs())
-        texts = await service.tokenizing(length, lambda: _read(reader, body))
+        texts = await service.tokenizing(length, lambda: read_inputs(reader, body))
         vectors = await pool_texts(service, request, texts)
         if isinstance(vectors, Response):
             return vectors
@@ -37,13 +37,15 @@ def embeddings_router(service: Service) -> APIRouter:
     return router
 
 
-def _check_dimensions(body: EmbeddingBody, size: int) -> None:
+def check_dimensions(body: EmbeddingBody, size: int) -> None:
+    """Raises ApiError (400) for vectors longer than the model's, which are of `size` numbers."""
     if body.dimensions is not None and body.dimensions > size:
         message = f"dimensions is {body.dimensions}; the vectors of this model have {size} numbers."
         raise ApiError(400, message, param="dimensions")
 
 
-def _read(reader: TextReader, body: EmbeddingBody) -> list[TokenizedText]:
+def read_inputs(reader: TextReader, body: EmbeddingBody) -> list[TokenizedText]:
+    """The tokens of every input. Raises ApiError (400)."""
     inputs = body.inputs()
     if not inputs:
         raise ApiError(400, "There is no input.", param="input")

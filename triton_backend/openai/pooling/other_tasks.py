@@ -12,9 +12,19 @@ from inflight.triton_backend.openai.service import Service
 Task = Literal["generate", "embed", "score"]
 
 RERANK_PATHS = ("/v1/rerank", "/v2/rerank", "/rerank")
+# The first paths of a task are what a refusal names.
+_GENERATING_DIALECTS = (
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/responses",
+    "/api/chat",
+    "/api/generate",
+    "/generate",
+    "/generate_stream",
+)
 _PATHS: dict[Task, tuple[str, ...]] = {
-    "generate": ("/v1/chat/completions", "/v1/completions"),
-    "embed": ("/v1/embeddings",),
+    "generate": ("/v1/chat/completions", "/v1/completions", *_GENERATING_DIALECTS),
+    "embed": ("/v1/embeddings", "/api/embed", "/api/embeddings"),
     "score": RERANK_PATHS,
 }
 _DOES: dict[Task, str] = {

@@ -46,7 +46,7 @@ class Conversation(ToolFields):
     def tools_for_template(self) -> list[dict[str, Any]] | None:
         """Raises ApiError (400) as read_tools does."""
         use = read_tools(self)
-        return None if use is None else use.for_template()
+        return None if use is None else [dict(each) for each in use.chosen]
 
 
 if TYPE_CHECKING:

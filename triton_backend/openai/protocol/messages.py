@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import ValidatorFunctionWrapHandler, WrapValidator, create_model, model_validator
+from pydantic import create_model, model_validator
 
 from inflight.triton_backend.openai.protocol.refusals import MEDIA, REFUSED_IN_MESSAGES
 from inflight.triton_backend.openai.protocol.tool_history import ToolCallBody
-from inflight.triton_backend.openai.protocol.values import Body, refused_fields, refusing
+from inflight.triton_backend.openai.protocol.values import Body, refused_fields, refusing, string_or
 
 # Kinds of parts that OpenAI's and vLLM's APIs know beside text.
 _MEDIA_KINDS = ("image_url", "input_image", "input_audio", "audio_url", "video_url", "file", "input_file")
@@ -40,20 +40,12 @@ class Part(Body):
         return (self.refusal if self.type == "refusal" else self.text) or ""
 
 
-def _string_or(value: Any, parts: ValidatorFunctionWrapHandler) -> Any:
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list):
-        raise ValueError("Input should be a string or a list of parts")
-    return parts(value)
-
-
 if TYPE_CHECKING:
     _Content = str | list[Part]
     _RefusingMessage = Body
 else:
     # Not a union, whose errors would name the types that it tried as if they were keys.
-    _Content = Annotated[list[Part], WrapValidator(_string_or)]
+    _Content = Annotated[list[Part], string_or("parts")]
     _RefusingMessage = create_model("_RefusingMessage", __base__=Body, **refused_fields(REFUSED_IN_MESSAGES))
 
 

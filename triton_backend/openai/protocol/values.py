@@ -47,6 +47,20 @@ def described(what: str) -> WrapValidator:
     return WrapValidator(check)
 
 
+def string_or(items: str) -> WrapValidator:
+    """For a list of `items` in whose place a string may stand. Not a union, whose errors would name the types that it
+    tried as if they were keys."""
+
+    def check(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        if isinstance(value, str):
+            return value
+        if not isinstance(value, list):
+            raise ValueError(f"Input should be a string or a list of {items}")
+        return read(value)
+
+    return WrapValidator(check)
+
+
 class Refused(NamedTuple):
     """What a parameter asks for that this server does not do. `nothing` are values that do not ask for it, beside those
     that are empty, 0 or false; with `even_empty` an empty value asks for it too."""

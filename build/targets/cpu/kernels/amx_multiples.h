@@ -1,47 +1,29 @@
 /* The integer product of weights whose scales are multiples of a unit (qtile.h), in tiles of AMX.
  *
- * A panel is written out once as signed bytes, level times multiple, and all rows that meet it multiply those: as 8-bit
+ * A panel is written out once as signed bytes (written_panel.h), and all rows that meet it multiply those: as 8-bit
  * weights of one group, with sums that need no correction. */
 #ifndef INFLIGHT_AMX_MULTIPLES_H
 #define INFLIGHT_AMX_MULTIPLES_H
 
 #include "amx_groups.h"
-#include "multiples.h"
+#include "written_panel.h"
 
-/* Longer rows are left to vectors: a written panel lies on the stack. */
-#define WRITTEN_MOST (1 << 15)
+#define SIGNED_WEIGHTS 0x80808080u /* what is turned over in four weights + 128 */
 
-INLINE int written_in_tiles(quantized_shape q) { return has_multiples(q) && q.row.width <= WRITTEN_MOST; }
-/* Of a panel: a line of four bytes of 64 columns for every four of k, up to whole blocks. */
-INLINE int64_t written_bytes(quantized_shape q) {
-    return written_in_tiles(q) ? round_up(q.row.width, BLOCK_BYTES) / 4 * LINE_BYTES : CACHE_LINE;
-}
-
-/* Four levels of 16 columns, 0 to 15 each in a byte, as (level - 8) times the columns' multiples. The product of a
- * level and a magnitude fits in a byte, so those of neighbours do not meet. */
-INLINE u32x16 signed_levels(u32x16 levels, u16x32 magnitude, u8x64 middle, u8x64 negative) {
-    const u8x64 product = (u8x64)((u16x32)levels * magnitude) - middle;
-    return (u32x16)((product ^ negative) - negative);
-}
-
-/* A byte in all four bytes of its column. */
-INLINE u32x16 spread_bytes(i32x16 x) { return (u32x16)x * 0x01010101u; }
-
+/* The panel as signed bytes, with zeros up to whole blocks of k. */
 INLINE void write_panel(quantized_shape q, const uint8_t *panel, uint8_t *written) {
     const int64_t groups = ceil_div(q.row.width, q.row.group);
     uint8_t *line = written;
     for (int64_t g = 0; g < groups; g++) {
-        const uint8_t *group = panel + g * group_bytes(q), *weights = group + scales_bytes(q);
+        const uint8_t *group = panel + g * group_bytes(q), *steps = group + scales_bytes(q);
         const int64_t lines = ceil_div(group_values(q, g), 4);
+        const group_multiples m = read_multiples(group);
         UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
-            const i32x16 multiple = load_multiples(group + v * LANES), negative = multiple >> 31;
-            const i32x16 size = (multiple ^ negative) - negative;
-            const u16x32 magnitude = (u16x32)(size | size << 16);
-            const u8x64 middle = (u8x64)(spread_bytes(size) << 3), sign = (u8x64)negative;
-            for (int64_t i = 0; i < lines; i++) {
-                const u32x16 words = load_words(weights + i / 2 * STEP_BYTES + v * CACHE_LINE);
-                const u32x16 levels = (i % 2 ? words >> 4 : words) & 0x0f0f0f0fu;
-                store_words(line + i * LINE_BYTES + v * CACHE_LINE, signed_levels(levels, magnitude, middle, sign));
+            for (int64_t i = 0; i < lines; i += 2) {
+                const uint8_t *step = steps + i / 2 * STEP_BYTES;
+                uint8_t *to = line + i * LINE_BYTES + v * CACHE_LINE;
+                store_words(to, half_written(&m, v, 0, step) ^ SIGNED_WEIGHTS);
+                if (i + 1 < lines) store_words(to + LINE_BYTES, half_written(&m, v, 1, step) ^ SIGNED_WEIGHTS);
             }
         }
         line += lines * LINE_BYTES;

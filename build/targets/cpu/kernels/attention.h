@@ -138,10 +138,10 @@ INLINE void attend_item(attention_shape s, const token_rows *t, const attention_
 /* q [rows][num_heads D] float32 -> y [rows][num_heads D] of y_type. A thread takes its next item before it works on the
  * one in hand, so that the keys are under way. Factors: of a cache of E4M3. */
 INLINE void paged_attention(pool *p, int thread, attention_shape s, element y_type, const token_rows *t, const float *q,
-                            void *keys, void *values, float *partials, void *y, const float *sinks, float key_factor,
-                            float value_factor) {
+                            void *keys, void *values, float *partials, void *y, const float *sinks, const float *bias,
+                            float key_factor, float value_factor) {
     (void)thread;
-    s.key_factor = key_factor, s.value_factor = value_factor, s.sinks = sinks;
+    s.key_factor = key_factor, s.value_factor = value_factor, s.sinks = sinks, s.bias = bias;
     const attention_plan plan = plan_attention(p, s, t);
     const cache_regions cache = {keys, values};
     attention_walk w = walk_start(s, t);

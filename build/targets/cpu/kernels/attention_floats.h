@@ -19,13 +19,14 @@ typedef struct {
     const visible_tokens *seen; /* of each query */
 } float_tile;
 
-/* Scores of `vectors` vectors from `v` on: they are capped, what a query does not see is hidden, the rest counts for its
+/* Scores of `vectors` vectors from `v` on: they are finished, what a query does not see is hidden, the rest counts for its
  * maximum. */
 INLINE void keep_scores(const float_tile *t, int vectors, int64_t v, query_sums sums, float *scores, f32x16 *greatest) {
     const int rows = t->rows;
-    if (t->shape.softcap != 0.0f)
+    if (t->shape.softcap != 0.0f || t->shape.bias_width > 0)
         UNROLL for (int r = 0; r < rows; r++)
-            UNROLL for (int i = 0; i < vectors; i++) sums[r][i] = cap_scores(t->shape, sums[r][i]);
+            UNROLL for (int i = 0; i < vectors; i++)
+                sums[r][i] = finish_scores(t->shape, t->seen[r], v + i, sums[r][i]);
     if (v < first_whole(t->seen[rows - 1]) || v + vectors > end_whole(t->seen[0]))
         UNROLL for (int r = 0; r < rows; r++)
             UNROLL for (int i = 0; i < vectors; i++) sums[r][i] = hide_vector(t->seen[r], v + i, sums[r][i]);

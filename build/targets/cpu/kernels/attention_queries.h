@@ -84,9 +84,12 @@ INLINE split_view view_split(attention_shape s, const token_rows *t, const atten
 INLINE visible_tokens view_tokens(attention_shape s, const piece_view *view, const split_view *split, int64_t number,
                                   int64_t query) {
     const int64_t start = number * split_tokens(s.cache);
-    const int64_t row = view->piece->first_row + query / heads_per_group(s);
+    const int64_t group = heads_per_group(s), row = view->piece->first_row + query / group;
+    const int64_t position = view->rows->positions[row], head = view->kv_head * group + query % group;
+    const int64_t column = start + (s.bias_origin < 0 ? 0 : s.bias_origin - position);
     return (visible_tokens){split->skip * s.cache.tokens_per_block / LANES, ceil_div(split->tokens, LANES),
-                            first_seen(s, view->rows->positions[row]) - start, end_seen(s, view->rows, row) - 1 - start};
+                            first_seen(s, position) - start, end_seen(s, view->rows, row) - 1 - start,
+                            s.bias_width > 0 ? s.bias + head * s.bias_width + column : NULL};
 }
 
 INLINE void attend_floats(attention_shape s, int count, int64_t first, int64_t number, const piece_view *view,

@@ -63,10 +63,17 @@ INLINE f32x16 weight16(element rounded_to, f32x16 x) {
 }
 
 /* The vectors of a split's scores that were computed, and the tokens that one query sees of them, all counted from the
- * split's first token. */
+ * split's first token, whose bias for the query is bias[0]. */
 typedef struct {
     int64_t from, to, low, high;
+    const float *bias;
 } visible_tokens;
+
+/* Scores of vector `v` as they are compared: capped, or with the bias of the query, in units of 1 / scale. */
+INLINE f32x16 finish_scores(attention_shape s, visible_tokens seen, int64_t v, f32x16 scores) {
+    if (s.bias_width == 0) return cap_scores(s, scores);
+    return fma16(load16(F32, seen.bias, v * LANES), splat(1.0f / s.scale), scores);
+}
 
 /* Scores of vector `v` that the query does not see become -infinity. */
 INLINE f32x16 hide_vector(visible_tokens seen, int64_t v, f32x16 scores) {
@@ -79,12 +86,12 @@ INLINE f32x16 hide_vector(visible_tokens seen, int64_t v, f32x16 scores) {
 INLINE int64_t first_whole(visible_tokens seen) { return max_int(seen.from, ceil_div(seen.low, LANES)); }
 INLINE int64_t end_whole(visible_tokens seen) { return min_int(seen.to, (seen.high + 1) / LANES); }
 
-/* Caps scores and hides what the query does not see; returns the greatest of the others. */
+/* Finishes scores and hides what the query does not see; returns the greatest of the others. */
 INLINE float greatest_score(attention_shape s, visible_tokens seen, float *scores) {
     f32x16 greatest = splat(-__builtin_inff());
     for (int64_t v = seen.from; v < seen.to; v++) {
-        f32x16 x = cap_scores(s, load16(F32, scores, v * LANES));
-        if (s.softcap != 0.0f) store16(F32, scores, v * LANES, x);
+        f32x16 x = finish_scores(s, seen, v, load16(F32, scores, v * LANES));
+        if (s.softcap != 0.0f || s.bias_width > 0) store16(F32, scores, v * LANES, x);
         if (v < first_whole(seen) || v >= end_whole(seen)) store16(F32, scores, v * LANES, x = hide_vector(seen, v, x));
         greatest = greater16(x, greatest);
     }

@@ -17,11 +17,14 @@
 
 typedef struct {
     cache_shape cache;
-    int64_t num_heads, window, causal; /* window 0: none; causal 0: a row sees its whole sequence, which is one step's */
+    int64_t num_heads;
+    int64_t window, chunk, causal; /* 0: none; causal 0: a row sees both sides of its sequence, which is one step's */
     float scale, softcap; /* scores become softcap tanh(score / softcap); 0: they stay as they are */
     int64_t partial_rows; /* (row, split) pairs that the memory for partial results holds */
+    int64_t bias_width, bias_origin; /* of a row of `bias`; 0: there is none */
     float key_factor, value_factor; /* what the numbers of a cache of E4M3 are multiplied by */
     const float *sinks; /* [num_heads], of each head one score more, of no value; NULL: none */
+    const float *bias; /* [num_heads][bias_width]: a key's is at its position, less the query's if origin >= 0, plus that */
 } attention_shape;
 
 INLINE int64_t heads_per_group(attention_shape s) { return s.num_heads / s.cache.num_kv_heads; }
@@ -31,12 +34,15 @@ INLINE int64_t split_tokens(cache_shape s) { return blocks_per_split(s) * s.toke
 
 /* The first position that a row at `position` sees. */
 INLINE int64_t first_seen(attention_shape s, int64_t position) {
+    if (s.chunk > 0) return position / s.chunk * s.chunk;
     return s.window > 0 ? max_int(0, position - s.window + 1) : 0;
 }
 
 /* Behind the last position that row `row` sees. */
 INLINE int64_t end_seen(attention_shape s, const token_rows *t, int64_t row) {
-    return 1 + t->positions[s.causal ? row : t->sequence_starts[t->sequence_of_row[row] + 1] - 1];
+    if (s.causal) return 1 + t->positions[row];
+    const int64_t end = 1 + t->positions[t->sequence_starts[t->sequence_of_row[row] + 1] - 1];
+    return s.window > 0 ? min_int(end, t->positions[row] + s.window) : end;
 }
 
 typedef struct {

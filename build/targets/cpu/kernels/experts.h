@@ -30,6 +30,8 @@ typedef struct {
     expert_groups groups;
 } experts_scratch;
 
+INLINE int weighs_inputs(router_shape s) { return s.kind == ROUTE_SIGMOID_INPUTS; }
+
 INLINE void *take_bytes(unsigned char **memory, int64_t bytes) {
     unsigned char *start = *memory;
     *memory += round_up(bytes, CACHE_LINE);
@@ -160,27 +162,39 @@ INLINE void group_rows(pool *p, int thread, router_shape s, int64_t rows, const 
     pool_barrier(p);
 }
 
-/* The rows of each expert side by side, with their scales where they have some. */
-INLINE void sort_rows(pool *p, int thread, int64_t pairs, int64_t top_k, const void *x, int64_t row_bytes,
-                      const float *x_scale, experts_scratch e) {
+/* The rows of each expert side by side, with their scales where they have some. Where weights multiply what experts
+ * meet, they do it here: scales, or the `width` elements of a row. */
+INLINE void sort_rows(pool *p, int thread, router_shape s, int64_t pairs, const void *x, int64_t row_bytes,
+                      const float *x_scale, element type, int64_t width, experts_scratch e) {
     for (int64_t i = share_start(p, thread, pairs); i < share_start(p, thread + 1, pairs); i++) {
-        const int64_t row = e.order[i] / top_k;
-        memcpy(e.sorted + i * row_bytes, (const unsigned char *)x + row * row_bytes, (size_t)row_bytes);
-        if (x_scale) e.sorted_scale[i] = x_scale[row];
+        const int64_t row = e.order[i] / s.top_k;
+        const void *from = (const unsigned char *)x + row * row_bytes;
+        void *to = e.sorted + i * row_bytes;
+        const float weight = weighs_inputs(s) ? e.weights[e.order[i]] : 1.0f;
+        if (x_scale) e.sorted_scale[i] = x_scale[row] * weight;
+        if (x_scale || !weighs_inputs(s)) {
+            memcpy(to, from, (size_t)row_bytes);
+            continue;
+        }
+        for (int64_t j = 0; j < width; j += LANES)
+            store_until(type, to, j, width, load_until(type, from, j, width) * weight);
     }
     pool_barrier(p);
 }
 
-/* Row by row: residual + weight * result of each choice, from the first to the last. */
-INLINE void sum_results(pool *p, int thread, int64_t hidden, int64_t top_k, int64_t rows, experts_scratch e,
+/* Row by row: residual + weight * result of each choice (without weights that rows had before), from the first to the
+ * last. */
+INLINE void sum_results(pool *p, int thread, int64_t hidden, router_shape s, int64_t rows, experts_scratch e,
                         const float *residual, float *y) {
+    const int64_t top_k = s.top_k;
     const int64_t vectors = ceil_div(hidden, LANES), all = rows * vectors;
     for (int64_t i = share_start(p, thread, all); i < share_start(p, thread + 1, all); i++) {
         const int64_t row = i / vectors, column = i % vectors * LANES;
         f32x16 sum = splat(0.0f);
         for (int64_t j = row * top_k; j < (row + 1) * top_k; j++) {
             const float *result = e.results + (int64_t)e.places[j] * hidden;
-            sum = fma16(splat(e.weights[j]), load_until(F32, result, column, hidden), sum);
+            const float weight = weighs_inputs(s) ? 1.0f : e.weights[j];
+            sum = fma16(splat(weight), load_until(F32, result, column, hidden), sum);
         }
         if (residual) sum += load_until(F32, residual + row * hidden, column, hidden);
         store_until(F32, y + row * hidden, column, hidden, sum);
@@ -196,19 +210,19 @@ INLINE void mix_experts(pool *p, int thread, experts_shape s, int64_t rows, cons
     const experts_scratch e = lay_out_experts(s.router.count, s.hidden, s.size, act * s.hidden, act * s.size, 0, pairs,
                                               scratch);
     if (rows == 0) return;
-    const int alone = rows == 1; /* every expert meets the one row where it is */
+    const int alone = rows == 1 && !weighs_inputs(s.router); /* every expert meets the one row where it is */
     const product gated = {s.type, s.hidden, s.size, 0, alone ? x : e.sorted, fc, fc_bias, NULL, e.inner, s.gate};
     const product projected = {s.type, s.size, s.hidden, 0, e.inner, proj, proj_bias, NULL, e.results, NO_ACTIVATION};
     const expert_panels first = {fc, panel_bytes(s.type, s.hidden), panels_of(gated), e.groups.gated};
     const expert_panels second = {proj, panel_bytes(s.type, s.size), panels_of(projected), e.groups.projected};
     group_rows(p, thread, s.router, rows, logits, choice_bias, e, first.panels, second.panels);
-    if (!alone) sort_rows(p, thread, pairs, top_k, x, act * s.hidden, NULL, e);
+    if (!alone) sort_rows(p, thread, s.router, pairs, x, act * s.hidden, NULL, act_type(s.type), s.hidden, e);
     const int64_t share = share_start(p, thread, second.pieces[*e.groups.active]);
     multiply_groups(p, thread, gated, &first, alone, e.groups, panel_of_piece(&second, e.groups, share));
     pool_barrier(p);
     multiply_groups(p, thread, projected, &second, 0, e.groups, p->shares[thread].expected);
     pool_barrier(p);
-    sum_results(p, thread, s.hidden, top_k, rows, e, residual, y);
+    sum_results(p, thread, s.hidden, s.router, rows, e, residual, y);
 }
 
 #endif

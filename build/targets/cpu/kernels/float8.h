@@ -1,9 +1,10 @@
-/* Rows and products of 8-bit floats: E4M3 rows, kept as bfloat16, against E4M3 weights packed in panels.
+/* Products with E4M3 weights packed in panels, and the rows that meet them: E4M3 kept as bfloat16, or bfloat16 itself.
  *
- * A panel holds the scales of its 64 columns, float32, and then its weights, one byte each, by pairs of k:
- * [ceil(k / 2)][64][2] bytes, a missing last k as zero. They are widened in registers, or, where several tiles meet them,
- * into a piece of memory that stays in the cache; the sums are those of bfloat16 either way (tile.h), one chain over k,
- * so a row's bits do not depend on its company. */
+ * For each group of k (an even number of them, or all) a panel holds the scales of its 64 columns, float32, and then
+ * its weights, one byte each, by pairs of k: [ceil(k / 2)][64][2] bytes, a missing last k as zero. They are widened in
+ * registers, or, where several tiles meet them, into a piece of memory that stays in the cache; the sums of a group are
+ * those of bfloat16 either way (tile.h), one chain over k, and groups are added up from first to last, so a row's bits
+ * do not depend on its company. */
 #ifndef INFLIGHT_FLOAT8_H
 #define INFLIGHT_FLOAT8_H
 
@@ -14,10 +15,13 @@
 #define PAIR_BYTES (2 * PANEL)
 #define WIDE_PAIR_BYTES (2 * PAIR_BYTES)
 
-/* `stored`: all rows share a scale; else each has its own, the greatest magnitude / 448, once it is cut to low .. high. */
+/* Rows of E4M3 have their own scale, the greatest magnitude / 448, once they are cut to low .. high, or share a stored
+ * one; those that are bfloat16, UNROUNDED to E4M3, have 1. */
+typedef enum { OWN_SCALE, STORED_SCALE, UNROUNDED } row_scaling;
+
 typedef struct {
     int64_t width;
-    int stored;
+    row_scaling scaling;
     float low, high;
 } float8_row;
 
@@ -39,20 +43,21 @@ INLINE float own_scale(float8_row q, row_values v) {
 }
 
 INLINE void round_float8_row(float8_row q, row_values v, float stored, uint16_t *y, float *y_scale) {
-    const float scale = q.stored ? stored : own_scale(q, v);
+    const float scale = q.scaling == UNROUNDED ? 1.0f : q.scaling == STORED_SCALE ? stored : own_scale(q, v);
     *y_scale = scale;
     for (int64_t i = 0; i < q.width; i += LANES) {
-        const f32x16 rounded = round_to_e4m3((q.stored ? values_at(v, q.width, i) : cut_values_at(q, v, i)) / scale);
+        const f32x16 values = q.scaling == OWN_SCALE ? cut_values_at(q, v, i) : values_at(v, q.width, i);
+        const f32x16 rounded = q.scaling == UNROUNDED ? values : round_to_e4m3(values / scale);
         if (i + LANES <= q.width) store16(BF16, y, i, rounded);
         else store_part(BF16, y, i, q.width - i, rounded);
     }
 }
 
-/* x [rows][width] to y, bfloat16, and y_scale; `scale` is the stored one. */
-INLINE void float8_rows(pool *p, int thread, element type, float8_row q, int64_t rows, const void *x, float scale,
-                        void *y, float *y_scale) {
+/* x [rows][width] to y, bfloat16, and y_scale; `factors` of the rows' values (NULL: none), `scale`: the stored one. */
+INLINE void float8_rows(pool *p, int thread, element type, float8_row q, int64_t rows, const void *x,
+                        const float *factors, float scale, void *y, float *y_scale) {
     for (int64_t row = share_start(p, thread, rows); row < share_start(p, thread + 1, rows); row++)
-        round_float8_row(q, (row_values){type, at(type, x, row * q.width), NULL, 1.0f}, scale,
+        round_float8_row(q, (row_values){type, at(type, x, row * q.width), factors, 1.0f}, scale,
                          (uint16_t *)y + row * q.width, y_scale + row);
 }
 
@@ -65,8 +70,14 @@ INLINE void rms_norm_float8_rows(pool *p, int thread, float8_row q, float epsilo
     }
 }
 
+/* `group` of k share a scale. */
 typedef struct {
-    int64_t k, n, rows;
+    int64_t k, group;
+} float8_shape;
+
+typedef struct {
+    float8_shape shape;
+    int64_t n, rows;
     const uint16_t *x;
     const float *x_scale;
     const void *weight;
@@ -76,7 +87,17 @@ typedef struct {
 } float8_product;
 
 INLINE int64_t float8_scale_bytes(void) { return PANEL * (int64_t)sizeof(float); }
-INLINE int64_t float8_panel_bytes(int64_t k) { return float8_scale_bytes() + ceil_div(k, 2) * PAIR_BYTES; }
+INLINE int64_t float8_panel_bytes(float8_shape s) {
+    return ceil_div(s.k, s.group) * float8_scale_bytes() + ceil_div(s.k, 2) * PAIR_BYTES;
+}
+/* Where the weights of k lie in a panel, and the scales of its group; k is even. */
+INLINE int64_t float8_weights_at(float8_shape s, int64_t k) {
+    return (k / s.group + 1) * float8_scale_bytes() + k / 2 * PAIR_BYTES;
+}
+INLINE const float *float8_scales(float8_shape s, const unsigned char *panel, int64_t k) {
+    const int64_t start = k / s.group * s.group;
+    return (const float *)(panel + float8_weights_at(s, start) - float8_scale_bytes());
+}
 
 INLINE void widen_pairs(const unsigned char *bytes, int64_t pairs, unsigned char *wide) {
     for (int64_t i = 0; i < pairs; i++) {
@@ -87,12 +108,21 @@ INLINE void widen_pairs(const unsigned char *bytes, int64_t pairs, unsigned char
     }
 }
 
-/* y of a tile: its sums times the scales of columns and rows, then as in linear.h. */
-INLINE void store_float8_tile(float8_product m, const float *scales, float (*tile)[PANEL], int64_t row, int64_t rows,
-                              int64_t panel) {
+/* The sums of a tile over a group times the scales of its columns: the first of them, or added to those before. */
+INLINE void add_float8_group(const float *scales, float (*sums)[PANEL], int64_t rows, int first, float (*tile)[PANEL]) {
+    for (int64_t r = 0; r < rows; r++) {
+        UNROLL for (int64_t c = 0; c < PANEL; c += LANES) {
+            const f32x16 sum = load16(F32, sums[r], c), scale = load16(F32, scales, c);
+            store16(F32, tile[r], c, first ? sum * scale : fma16(sum, scale, load16(F32, tile[r], c)));
+        }
+    }
+}
+
+/* y of a tile: its sums times the scales of the rows, then as in linear.h. */
+INLINE void store_float8_tile(float8_product m, float (*tile)[PANEL], int64_t row, int64_t rows, int64_t panel) {
     for (int64_t r = 0; r < rows; r++)
         UNROLL for (int64_t c = 0; c < PANEL; c += LANES)
-            store16(F32, tile[r], c, load16(F32, tile[r], c) * load16(F32, scales, c) * m.x_scale[row + r]);
+            store16(F32, tile[r], c, load16(F32, tile[r], c) * m.x_scale[row + r]);
     const float *residual = m.residual ? m.residual + row * m.n : NULL;
     if (m.gate)
         store_gated(F32, m.gate, (const float(*)[PANEL])tile, rows, m.n, panel * (PANEL / 2),
@@ -105,12 +135,18 @@ INLINE void store_float8_tile(float8_product m, const float *scales, float (*til
 #if !defined(__AMX_BF16__)
 /* Rows of one tile: weights are widened in registers. */
 INLINE void multiply_float8_tile(float8_product m, const panel_piece *piece) {
-    const unsigned char *bytes = (const unsigned char *)piece->columns + float8_scale_bytes();
-    float tile[TILE_ROWS][PANEL];
-    look_ahead ahead = tile_look_ahead(bytes, next_panel(piece), PAIR_BYTES, ceil_div(m.k, 2), 0, 1);
-    tile_product_ahead(E4M3, piece->count, PANEL, m.k, m.x + piece->first * m.k, m.k, bytes, 2 * PANEL, tile[0], PANEL,
-                       0, ahead);
-    store_float8_tile(m, piece->columns, tile, piece->first, piece->count, piece->panel);
+    const unsigned char *panel = piece->columns;
+    const uint16_t *x = m.x + piece->first * m.shape.k;
+    float tile[TILE_ROWS][PANEL], sums[TILE_ROWS][PANEL];
+    for (int64_t start = 0; start < m.shape.k; start += m.shape.group) {
+        const int64_t values = min_int(m.shape.group, m.shape.k - start);
+        const unsigned char *bytes = panel + float8_weights_at(m.shape, start);
+        look_ahead ahead = tile_look_ahead(bytes, next_panel(piece), PAIR_BYTES, ceil_div(values, 2), 0, 1);
+        tile_product_ahead(E4M3, piece->count, PANEL, values, x + start, m.shape.k, bytes, 2 * PANEL, sums[0], PANEL, 0,
+                           ahead);
+        add_float8_group(float8_scales(m.shape, panel, start), sums, piece->count, start == 0, tile);
+    }
+    store_float8_tile(m, tile, piece->first, piece->count, piece->panel);
 }
 #endif
 
@@ -143,28 +179,36 @@ INLINE void multiply_wide(int64_t rows, int64_t k, const uint16_t *x, int64_t x_
 #endif
 }
 
-/* A stretch of k is widened once for all tiles; meanwhile they ask for the same stretch of the next panel. */
+/* A stretch of k, within a group, is widened once for all tiles; meanwhile they ask for the same stretch of the next
+ * panel. */
 INLINE void multiply_float8_piece(float8_product m, const panel_piece *piece) {
     _Alignas(64) unsigned char wide[WIDENED_VALUES / 2 * WIDE_PAIR_BYTES];
-    _Alignas(64) float sums[BLOCK_ROWS][PANEL];
-    const int64_t tiles = ceil_div(piece->count, WIDE_TILE_ROWS);
-    for (int64_t start = 0; start < m.k; start += WIDENED_VALUES) {
-        const int64_t values = min_int(WIDENED_VALUES, m.k - start), pairs = ceil_div(values, 2);
-        const int64_t at_start = float8_scale_bytes() + start / 2 * PAIR_BYTES;
-        const unsigned char *following = next_panel(piece), *next = following ? following + at_start : NULL;
-        widen_pairs((const unsigned char *)piece->columns + at_start, pairs, wide);
+    _Alignas(64) float sums[BLOCK_ROWS][PANEL], groups[BLOCK_ROWS][PANEL];
+    const int64_t tiles = ceil_div(piece->count, WIDE_TILE_ROWS), group = m.shape.group;
+    for (int64_t start = 0, values; start < m.shape.k; start += values) {
+        const int64_t end = min_int(m.shape.k, (start / group + 1) * group);
+        const int64_t at_start = float8_weights_at(m.shape, start);
+        const unsigned char *panel = piece->columns, *following = next_panel(piece);
+        const unsigned char *next = following ? following + at_start : NULL;
+        values = min_int(WIDENED_VALUES, end - start);
+        const int64_t pairs = ceil_div(values, 2);
+        widen_pairs(panel + at_start, pairs, wide);
         for (int64_t i = 0; i < tiles; i++) {
             const int64_t row = piece->first + wide_tile_start(piece->count, i);
             const look_ahead shared = tiles == 1 ? (look_ahead){next, next ? PAIR_BYTES : 0}
                                                  : tile_look_ahead(NULL, next, PAIR_BYTES, pairs, i, tiles);
-            multiply_wide(wide_tile_rows(piece->count, i), values, m.x + row * m.k + start, m.k, wide,
-                          sums[i * WIDE_TILE_ROWS], start > 0, shared);
+            const int64_t rows = wide_tile_rows(piece->count, i), first = i * WIDE_TILE_ROWS;
+            multiply_wide(rows, values, m.x + row * m.shape.k + start, m.shape.k, wide, sums[first],
+                          start % group > 0, shared);
+            if (start + values == end)
+                add_float8_group(float8_scales(m.shape, panel, start), sums + first, rows, start < group,
+                                 groups + first);
         }
     }
     for (int64_t i = 0, stored = 0; i < tiles; i++) {
         const int64_t first = wide_tile_start(piece->count, i), end = first + wide_tile_rows(piece->count, i);
-        store_float8_tile(m, piece->columns, sums + i * WIDE_TILE_ROWS + (stored - first), piece->first + stored,
-                          end - stored, piece->panel);
+        store_float8_tile(m, groups + i * WIDE_TILE_ROWS + (stored - first), piece->first + stored, end - stored,
+                          piece->panel);
         stored = end;
     }
 }
@@ -175,7 +219,7 @@ INLINE void float8_multiply(pool *p, int thread, float8_product m) {
 #if defined(__AMX_BF16__)
     int64_t configured = 0;
 #endif
-    while (take_panel(p, thread, panels, float8_panel_bytes(m.k), m.rows, m.k * (int64_t)sizeof *m.x,
+    while (take_panel(p, thread, panels, float8_panel_bytes(m.shape), m.rows, m.shape.k * (int64_t)sizeof *m.x,
                       m.weight, &piece)) {
 #if defined(__AMX_BF16__)
         configure_tiles(wide_tile_height(piece.count), BLOCK_BYTES, &configured);
@@ -193,15 +237,16 @@ INLINE void float8_multiply(pool *p, int thread, float8_product m) {
 }
 
 /* y [rows][n] float32 = residual + (x [rows][k] w' + bias); bias and residual may be NULL, y may be the residual */
-INLINE void float8_linear(pool *p, int thread, int64_t k, int64_t n, int64_t rows, const void *x, const float *x_scale,
-                          const void *weight, const float *bias, const float *residual, float *y) {
-    float8_multiply(p, thread, (float8_product){k, n, rows, x, x_scale, weight, bias, residual, y, NO_ACTIVATION});
+INLINE void float8_linear(pool *p, int thread, float8_shape shape, int64_t n, int64_t rows, const void *x,
+                          const float *x_scale, const void *weight, const float *bias, const float *residual,
+                          float *y) {
+    float8_multiply(p, thread, (float8_product){shape, n, rows, x, x_scale, weight, bias, residual, y, NO_ACTIVATION});
 }
 
 /* y [rows][n] float32 = gate(x gate' + its bias) * (x up' + its bias) */
-INLINE void float8_gated_linear(pool *p, int thread, int64_t k, activation gate, int64_t n, int64_t rows, const void *x,
-                                const float *x_scale, const void *weight, const float *bias, float *y) {
-    float8_multiply(p, thread, (float8_product){k, n, rows, x, x_scale, weight, bias, NULL, y, gate});
+INLINE void float8_gated_linear(pool *p, int thread, float8_shape shape, activation gate, int64_t n, int64_t rows,
+                                const void *x, const float *x_scale, const void *weight, const float *bias, float *y) {
+    float8_multiply(p, thread, (float8_product){shape, n, rows, x, x_scale, weight, bias, NULL, y, gate});
 }
 
 #endif

@@ -12,6 +12,10 @@
 #else
 #define MOST_DIGIT_ROWS TILE_ROWS
 #endif
+#if defined(__AMX_INT8__) || defined(__AVX512VNNI__)
+#include "written_tile.h"
+#define WRITES_PANELS /* 8-bit weights are multiplied as fast as 4-bit ones */
+#endif
 
 /* activation(gate) * up of a tile when there is a `gate`, as in linear.h; y is float32. */
 typedef struct {
@@ -25,14 +29,15 @@ typedef struct {
     activation gate; /* NO_ACTIVATION: the product itself */
 } quantized_product;
 
-typedef enum { OF_VECTORS, OF_AMX } tile_kind;
+/* OF_WRITTEN and WRITING: of a panel that is written out, or is written by this tile (written_tile.h). */
+typedef enum { OF_VECTORS, OF_WRITTEN, WRITING, OF_AMX } tile_kind;
 
 /* Whether the vectors of a gate and its up are in registers together. */
 INLINE int gates_in_registers(quantized_shape q) { return quantized_vectors(q, TILE_ROWS) % 2 == 0; }
 
 /* A whole panel goes straight to y; of fewer columns the tile is made beside it first, and so is one whose first rows
  * are there `again` (amx.h). (One call for both: tiles are most of what the compiler works on.) */
-INLINE void multiply_rows(quantized_product m, tile_kind kind, const panel_piece *piece, const uint8_t *written,
+INLINE void multiply_rows(quantized_product m, tile_kind kind, const panel_piece *piece, uint8_t *written,
                           int64_t row, int64_t tokens, int64_t again, look_ahead ahead) {
     const int64_t columns = m.gate ? PANEL / 2 : PANEL, column = piece->panel * columns;
     const int direct = !again && column + columns <= m.n && (!m.gate || gates_in_registers(m.shape));
@@ -43,11 +48,14 @@ INLINE void multiply_rows(quantized_product m, tile_kind kind, const panel_piece
     tile_output out = {m.x_scale + row, NULL, NULL, tile[0], PANEL, NO_ACTIVATION};
     if (direct)
         out = (tile_output){m.x_scale + row, bias, residual ? residual + column : NULL, y + column, m.n, m.gate};
+    (void)kind, (void)written;
 #if defined(__AMX_INT8__)
     if (kind == OF_AMX) amx_quantized_tile(m.shape, tokens, x, piece->columns, written, ahead, out);
     else
-#else
-    (void)kind, (void)written;
+#elif defined(WRITES_PANELS)
+    if (kind != OF_VECTORS)
+        written_tile(m.shape, kind == OF_WRITTEN, tokens, x, piece->columns, written, ahead, out);
+    else
 #endif
         quantized_tile(m.shape, tokens, x, piece->columns, ahead, out);
     if (direct) return;
@@ -73,9 +81,9 @@ INLINE look_ahead quantized_look_ahead(quantized_shape q, const panel_piece *pie
 
 #if defined(__AMX_INT8__)
 /* Whether pieces of many rows are multiplied in tiles. */
-INLINE int in_tiles(quantized_shape q) { return !q.codes.digits && (!has_multiples(q) || written_in_tiles(q)); }
+INLINE int in_tiles(quantized_shape q) { return !q.codes.digits && (!has_multiples(q) || can_be_written(q)); }
 
-INLINE void multiply_amx_piece(quantized_product m, const panel_piece *piece, const uint8_t *written,
+INLINE void multiply_amx_piece(quantized_product m, const panel_piece *piece, uint8_t *written,
                                int64_t *configured) {
     const int64_t most = AMX_ROWS / m.shape.row.digits, tiles = ceil_div(piece->count, most);
     const int64_t height = amx_height(piece->count, most), rows = height * m.shape.row.digits;
@@ -98,7 +106,7 @@ typedef struct {
     const void *held;
 } quantized_work;
 
-#if defined(__AMX_INT8__)
+#if defined(WRITES_PANELS)
 #define QUANTIZED_WORK(name, shape)                                                   \
     uint8_t name##_written[written_bytes(shape)] __attribute__((aligned(CACHE_LINE))); \
     quantized_work name = {0, name##_written, NULL}
@@ -107,6 +115,8 @@ typedef struct {
 #endif
 
 INLINE void multiply_quantized_piece(quantized_product m, const panel_piece *piece, quantized_work *work) {
+    tile_kind kind = OF_VECTORS;
+    const int64_t tiles = ceil_div(piece->count, tile_tokens(m.shape));
 #if defined(__AMX_INT8__)
     if (piece->count > tile_tokens(m.shape) && in_tiles(m.shape)) {
         if (has_multiples(m.shape) && work->held != piece->columns)
@@ -114,14 +124,17 @@ INLINE void multiply_quantized_piece(quantized_product m, const panel_piece *pie
         multiply_amx_piece(m, piece, work->written, &work->configured);
         return;
     }
-#else
-    (void)work;
+#elif defined(WRITES_PANELS)
+    if (worth_writing(m.shape, tiles)) {
+        kind = work->held == piece->columns ? OF_WRITTEN : WRITING;
+        work->held = piece->columns;
+    }
 #endif
-    const int64_t tiles = ceil_div(piece->count, tile_tokens(m.shape));
     for (int64_t i = 0; i < tiles; i++) {
         const int64_t first = piece->count * i / tiles, end = piece->count * (i + 1) / tiles;
-        multiply_rows(m, OF_VECTORS, piece, NULL, piece->first + first, end - first, 0,
+        multiply_rows(m, kind, piece, work->written, piece->first + first, end - first, 0,
                       quantized_look_ahead(m.shape, piece, i, tiles));
+        if (kind == WRITING) kind = OF_WRITTEN;
     }
 }
 

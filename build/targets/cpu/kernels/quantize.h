@@ -28,18 +28,28 @@ INLINE int8_t *quantized_at(quantized_row q, const void *y, int64_t row) {
     return (int8_t *)y + row * q.digits * digit_stride(q.width);
 }
 
-/* x[i] * inverse * weight[i], 16 at a time, zeros behind the row; without a weight x[i] itself. */
+/* x[i] * inverse * weight[i], 16 at a time, zeros behind the row; without a weight x[i] itself. With an order
+ * x[order[i]] takes the place of x[i]. */
 typedef struct {
     element type;
     const void *x;
     const float *weight;
     float inverse;
+    const int32_t *order; /* NULL: none */
 } row_values;
+
+INLINE f32x16 ordered_at(row_values v, int64_t width, int64_t i) {
+    f32x16 x = splat(0.0f);
+    for (int64_t lane = 0; lane < min_int(LANES, width - i); lane++) x[lane] = load1(v.type, v.x, v.order[i + lane]);
+    return x;
+}
 
 INLINE f32x16 values_at(row_values v, int64_t width, int64_t i) {
     if (i >= width) return splat(0.0f);
     const int whole = i + LANES <= width;
-    f32x16 x = whole ? load16(v.type, v.x, i) : load_part(v.type, v.x, i, width - i);
+    f32x16 x = v.order ? ordered_at(v, width, i)
+               : whole ? load16(v.type, v.x, i)
+                       : load_part(v.type, v.x, i, width - i);
     return v.weight ? x * v.inverse * (whole ? load16(F32, v.weight, i) : load_part(F32, v.weight, i, width - i)) : x;
 }
 
@@ -111,17 +121,17 @@ INLINE void quantize_row(quantized_row q, row_values v, int8_t *y, float *y_scal
     }
 }
 
-/* `factors` of the rows' values; NULL: none */
-INLINE void quantize_scaled_rows(pool *p, int thread, element type, quantized_row q, int64_t rows, const void *x,
-                                 const float *factors, void *y, float *y_scale) {
+/* `factors` of the rows' values, and the order in which they are read; NULL: none */
+INLINE void quantize_read_rows(pool *p, int thread, element type, quantized_row q, int64_t rows, const void *x,
+                               const float *factors, const int32_t *order, void *y, float *y_scale) {
     for (int64_t row = share_start(p, thread, rows); row < share_start(p, thread + 1, rows); row++)
-        quantize_row(q, (row_values){type, at(type, x, row * q.width), factors, 1.0f}, quantized_at(q, y, row),
+        quantize_row(q, (row_values){type, at(type, x, row * q.width), factors, 1.0f, order}, quantized_at(q, y, row),
                      y_scale + row);
 }
 
 INLINE void quantize_rows(pool *p, int thread, element type, quantized_row q, int64_t rows, const void *x, void *y,
                           float *y_scale) {
-    quantize_scaled_rows(p, thread, type, q, rows, x, NULL, y, y_scale);
+    quantize_read_rows(p, thread, type, q, rows, x, NULL, NULL, y, y_scale);
 }
 
 INLINE void rms_norm_quantize(pool *p, int thread, quantized_row q, float epsilon, int64_t rows, const float *x,

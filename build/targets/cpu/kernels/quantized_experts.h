@@ -45,7 +45,7 @@ INLINE void mix_quantized_experts(pool *p, int thread, quantized_experts_shape s
     const experts_scratch e = lay_out_experts(s.router.count, hidden, size, quantized_row_bytes(outer),
                                               quantized_row_bytes(inner), 1, pairs, scratch);
     if (rows == 0) return;
-    const int alone = rows == 1;
+    const int alone = rows == 1 && !weighs_inputs(s.router);
     const quantized_product gated = {
         s.fc, size, 0, alone ? x : e.sorted, alone ? x_scale : e.sorted_scale, fc, fc_bias, NULL, e.products, s.gate};
     const quantized_product projected = {s.proj, hidden, 0,    e.inner,   e.inner_scale,
@@ -53,7 +53,7 @@ INLINE void mix_quantized_experts(pool *p, int thread, quantized_experts_shape s
     const expert_panels first = quantized_expert_panels(gated, e.groups.gated);
     const expert_panels second = quantized_expert_panels(projected, e.groups.projected);
     group_rows(p, thread, s.router, rows, logits, choice_bias, e, first.panels, second.panels);
-    if (!alone) sort_rows(p, thread, pairs, top_k, x, quantized_row_bytes(outer), x_scale, e);
+    if (!alone) sort_rows(p, thread, s.router, pairs, x, quantized_row_bytes(outer), x_scale, F32, 0, e);
     const int64_t share = share_start(p, thread, second.pieces[*e.groups.active]);
     multiply_quantized_groups(p, thread, gated, &first, alone, e.groups, panel_of_piece(&second, e.groups, share));
     pool_barrier(p);
@@ -61,7 +61,7 @@ INLINE void mix_quantized_experts(pool *p, int thread, quantized_experts_shape s
     pool_barrier(p);
     multiply_quantized_groups(p, thread, projected, &second, 0, e.groups, p->shares[thread].expected);
     pool_barrier(p);
-    sum_results(p, thread, hidden, top_k, rows, e, residual, y);
+    sum_results(p, thread, hidden, s.router, rows, e, residual, y);
 }
 
 #endif

@@ -18,6 +18,11 @@ INLINE void rotate(int64_t head_size, int64_t rotary, const float *x, const floa
     for (int64_t i = rotary; i < head_size; i++) y[i] = x[i];
 }
 
+/* Queries at a position times the factor of it. */
+INLINE void scale_head(int64_t head_size, float factor, float *x) {
+    for (int64_t i = 0; i < head_size; i++) x[i] *= factor;
+}
+
 /* `last`: the norm comes behind the rotation. */
 INLINE void rotate_head(int64_t head_size, int64_t rotary, float epsilon, int last, const float *norm, const float *x,
                         const float *cos, const float *sin, float *y) {
@@ -118,18 +123,21 @@ INLINE int last_of_sequence(const token_rows *t, int64_t row) {
 }
 
 /* qkv [rows][(num_heads + 2 num_kv_heads) D] -> rotated q [rows][num_heads D], keys and values into the cache.
- * The norms are NULL when the model has none; the tables are [positions][rotary / 2], NULL when nothing is rotated. A
- * piece of work is one head of one row. Factors: of a cache of E4M3. */
+ * The norms are NULL when the model has none; the tables are [positions][rotary / 2], NULL when nothing is rotated;
+ * q_factors, [positions], multiply queries, or are NULL. A piece of work is one head of one row. Other factors: of a
+ * cache of E4M3. */
 INLINE void rope_cache_write(pool *p, int thread, cache_shape s, int64_t num_heads, int64_t rotary, float epsilon,
                              int norm_last, const token_rows *t, const float *qkv, const float *q_norm,
-                             const float *k_norm, const float *cos, const float *sin, float *q, void *keys,
-                             void *values, float key_factor, float value_factor) {
+                             const float *k_norm, const float *cos, const float *sin, const float *q_factors, float *q,
+                             void *keys, void *values, float key_factor, float value_factor) {
     const int64_t d = s.head_size, heads = num_heads + 2 * s.num_kv_heads;
     for (int64_t i = share_start(p, thread, t->rows * heads); i < share_start(p, thread + 1, t->rows * heads); i++) {
         int64_t row = i / heads, head = i % heads, position = t->positions[row];
         const float *x = qkv + i * d, *c = cos + position * (rotary / 2), *z = sin + position * (rotary / 2);
         if (head < num_heads) {
-            rotate_head(d, rotary, epsilon, norm_last, q_norm, x, c, z, q + (row * num_heads + head) * d);
+            float *query = q + (row * num_heads + head) * d;
+            rotate_head(d, rotary, epsilon, norm_last, q_norm, x, c, z, query);
+            if (q_factors) scale_head(d, q_factors[position], query);
             continue;
         }
         int64_t block = block_of(t, row, s.tokens_per_block), token = position % s.tokens_per_block;

@@ -13,7 +13,8 @@ typedef enum {
     ROUTE_RENORMALIZED,
     ROUTE_SPARSE_MIXER,
     ROUTE_BIASED_SOFTMAX,
-    ROUTE_BIASED_SIGMOID
+    ROUTE_BIASED_SIGMOID,
+    ROUTE_SIGMOID_INPUTS /* weights multiply the rows that experts meet */
 } routing;
 
 typedef struct {
@@ -138,6 +139,12 @@ INLINE void route_row(router_shape s, const float *logits, const float *bias, in
         const float first = weights[0], second = weights[1];
         weights[0] = 1.0f / sum_of_near(s, logits, first, -1);
         weights[1] = 1.0f / sum_of_near(s, logits, second, chosen[0]);
+        return;
+    }
+    if (s.kind == ROUTE_SIGMOID_INPUTS) {
+        for (int64_t i = 0; i < s.top_k; i += LANES)
+            store_until(F32, weights, i, s.top_k,
+                        over_one_plus_power(splat(1.0f), load_logits(weights, i, s.top_k) * splat(-LOG2_E)));
         return;
     }
     const float greatest = weights[0];

@@ -10,6 +10,7 @@
 #include "abi.h"
 #include "sampling_draw.h"
 #include "sampling_filter.h"
+#include "sampling_mask.h"
 #include "sampling_report.h"
 
 /* `counts` has room for one integer per token; only the entries of tokens in the history are touched. */
@@ -40,29 +41,14 @@ static inline int sampling_adjusts(const inflight_sampling *s) {
     return s->num_bias > 0 || s->history_length > 0 || s->allowed != NULL;
 }
 
-/* Ban the tokens whose bit is 0. Of most masks most words allow all of their tokens, or none. */
-static inline void sampling_mask(float *row, int vocab, const uint32_t *allowed) {
-    for (int word = 0; word * 32 < vocab; ++word) {
-        const uint32_t bits = allowed[word];
-        if (bits == 0xffffffffu) continue;
-        float *values = row + word * 32;
-        const int count = vocab - word * 32 < 32 ? vocab - word * 32 : 32;
-        if (bits == 0 && count == 32) {
-            for (int bit = 0; bit < 32; ++bit) values[bit] = -INFINITY;
-        } else {
-            for (int bit = 0; bit < count; ++bit) values[bit] = bits >> bit & 1 ? values[bit] : -INFINITY;
-        }
-    }
-}
-
 static inline void sampling_adjust(const sampling_scratch *at, int vocab, const inflight_sampling *s) {
-    if (s->allowed != NULL) sampling_mask(at->row, vocab, s->allowed);
+    if (s->allowed != NULL) sampling_mask(at->row, vocab, s->allowed, at->maxima);
     for (int i = 0; i < s->num_bias; ++i) {
         const int32_t id = s->bias_ids[i];
         if ((uint32_t)id < (uint32_t)vocab) at->row[id] = sampling_sane(at->row[id] + s->bias_values[i]);
     }
     if (s->history_length > 0) sampling_penalize(at->row, vocab, s, at->ids);
-    sampling_find_maxima(at, vocab);
+    if (s->num_bias > 0 || s->history_length > 0) sampling_find_maxima(at, vocab);
 }
 
 /* 1 where a value counts, 0 where the token is banned. */
@@ -163,6 +149,21 @@ static inline int32_t sampling_choose(const sampling_scratch *at, int vocab, con
     return sampling_draw_id(at->weights, at->ids, kept, sampling_target(s, sampling_sum(at->weights, at->ids, kept)));
 }
 
+/* Whether the tokens that a mask allows are chosen from by themselves, as a vocabulary of their own, which costs less than
+ * the whole row where they are few. Every value, weight and sum is then the same: sums are exact and have no order, but
+ * those of top_n_sigma, and bias and penalties are by id. */
+static inline int sampling_is_few(const inflight_sampling *s, int vocab, int count) {
+    return count <= vocab / 4 && s->num_bias == 0 && s->history_length == 0 && s->top_n_sigma <= 0.0f;
+}
+
+static inline int32_t sampling_choose_few(const float *logits, int vocab, const inflight_sampling *s,
+                                          const sampling_scratch *at) {
+    const int count = sampling_gather(logits, vocab, s->allowed, at->row, at->maxima);
+    if (count == 0) return 0;
+    const int32_t place = sampling_choose(at, count, s);
+    return at->row[place] == -INFINITY ? 0 : sampling_nth_allowed(s->allowed, place);
+}
+
 /* Write entry `row` of every array of `out` but `logits`. `logits` [vocab] is read only; `scratch` has
  * INFLIGHT_SAMPLE_SCRATCH(vocab) bytes and belongs to the calling thread. */
 static void inflight_sample_row(const float *logits, int vocab, const inflight_sampling *s, const inflight_output *out,
@@ -177,14 +178,17 @@ static void inflight_sample_row(const float *logits, int vocab, const inflight_s
         out->tokens[row] = sampling_argmax(logits, vocab);
         return;
     }
-    sampling_copy_sane(logits, vocab, at.row, at.maxima);
+    const int is_few = s->target < 0 && s->allowed != NULL && sampling_is_few(s, vocab, sampling_count(s->allowed, vocab));
+    if (reports || !is_few) sampling_copy_sane(logits, vocab, at.row, at.maxima);
     if (reports) {
         const int64_t top = (int64_t)row * INFLIGHT_MAX_TOP_LOGPROBS;
         log_sum = sampling_log_sum(&at, vocab, &max);
         sampling_write_top(&at, vocab, s->num_top_logprobs, max, log_sum, out->top_ids + top, out->top_logprobs + top);
     }
     int32_t token = s->target;
-    if (token < 0) {
+    if (is_few) {
+        token = sampling_choose_few(logits, vocab, s, &at);
+    } else if (token < 0) {
         if (sampling_adjusts(s)) sampling_adjust(&at, vocab, s);
         token = sampling_choose(&at, vocab, s);
     }

@@ -25,7 +25,8 @@ def rope_cache_write(node: ir.Node, places: Places) -> KernelCall:
     constants = (shape, integer(node, "num_heads"), integer(node, "rotary_size"), *norm)
     tables = tuple(places.weight("floats", node.inputs[i]) for i in range(1, 5))
     caches = (places.cache("key", keys, shape), places.cache("value", values, shape))
-    arguments = (ROWS, places.read(qkv), *tables, places.write(q), *caches, *_cache_factors(node))
+    factors = places.weight("floats", optional_input(node, 10))
+    arguments = (ROWS, places.read(qkv), *tables, factors, places.write(q), *caches, *_cache_factors(node))
     return KernelCall("rope_cache_write", constants, arguments)
 
 
@@ -34,11 +35,13 @@ def paged_attention(node: ir.Node, places: Places) -> KernelCall:
     y = node.outputs[0]
     shape = _cache_shape(node, keys)
     numbers = (number(node, "scale"), number(node, "softcap"), "PARTIAL_ROWS")
-    seen = (integer(node, "window"), integer(node, "causal"))
-    rest = ", ".join((integer(node, "num_heads"), *seen, *numbers))
+    seen = (integer(node, "window"), integer(node, "chunk"), integer(node, "causal"))
+    table = optional_input(node, 7)
+    bias = ("0" if table is None else width_of(table), integer(node, "bias_origin"))
+    rest = ", ".join((integer(node, "num_heads"), *seen, *numbers, *bias))
     caches = (places.cache("key", keys, shape), places.cache("value", values, shape))
-    sinks = places.weight("floats", optional_input(node, 6))
-    arguments = (ROWS, places.read(q), *caches, PARTIALS, places.write(y, "void *"), sinks, *_cache_factors(node))
+    added = (places.weight("floats", optional_input(node, 6)), places.weight("floats", table))
+    arguments = (ROWS, places.read(q), *caches, PARTIALS, places.write(y, "void *"), *added, *_cache_factors(node))
     return KernelCall("paged_attention", (f"(attention_shape){{{shape}, {rest}}}", element_of(y)), arguments)
 
 

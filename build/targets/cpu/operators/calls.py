@@ -64,6 +64,7 @@ class Places:
     def weight(self, layout: Layout, *values: ir.Value | None) -> Argument:
         """A packed weight; NULL for an optional input that is not there."""
         ctype = "const float *" if layout.endswith("floats") else "const void *"
+        ctype = "const int32_t *" if layout == "numbers" else ctype
         given = [value for value in values if value is not None]
         if not given:
             return Argument(ctype, "NULL")

@@ -33,10 +33,10 @@ def cache_write(node: ir.Node, places: Places) -> KernelCall:
 def attention(node: ir.Node, places: Places) -> KernelCall:
     q, cache, y = input_of(node, 0), input_of(node, 1), node.outputs[0]
     shape = _cache_shape(node, cache)
-    seen, softcap = ("0", "1"), "0.0f"
-    rest = ", ".join((integer(node, "num_heads"), *seen, number(node, "scale"), softcap, "PARTIAL_ROWS"))
+    seen, softcap = ("0", "0", "1"), "0.0f"
+    rest = ", ".join((integer(node, "num_heads"), *seen, number(node, "scale"), softcap, "PARTIAL_ROWS", "0", "0"))
     rows = places.cache("key", cache, shape)
-    none = (Argument("const float *", "NULL"), _factor(node), _factor(node))
+    none = (*(Argument("const float *", "NULL"),) * 2, _factor(node), _factor(node))
     arguments = (ROWS, places.read(q), rows, rows, PARTIALS, places.write(y, "void *"), *none)
     return KernelCall("paged_attention", (f"(attention_shape){{{shape}, {rest}}}", element_of(y)), arguments)
 

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from inflight.build.graph.quantized_rows import DIGITS
 from inflight.build.graph.values import dtype_of
 from inflight.build.targets.cpu.codebook import codebook_literal
-from inflight.build.targets.cpu.float8 import FLOAT8, float8_row, stored_scale
+from inflight.build.targets.cpu.float8 import FLOAT_ROWS, float8_row, stored_scale
 from inflight.build.targets.cpu.operators.attributes import (
     activation,
     input_of,
@@ -26,23 +26,24 @@ def quantize_rows(node: ir.Node, places: Places) -> KernelCall:
     x, (y, y_scale) = input_of(node, 0), node.outputs
     inputs = (places.rows(y), places.read(x, "const void *"))
     outputs = (places.write(y, "void *"), places.write(y_scale))
-    factors = optional_input(node, 4)
-    if dtype_of(y) == FLOAT8:
-        if factors is not None:
-            raise BuildError(f"{y.name} has factors, which the cpu target multiplies rows of integers by.")
-        arguments = (*inputs, _stored_scale(node, 1), *outputs)
-        return KernelCall("float8_rows", (element_of(x), float8_row(y, node.inputs[1:])), arguments)
+    factors, order = optional_input(node, 4), optional_input(node, 5)
+    inputs_as = (places.weight("floats", factors), places.weight("numbers", order))
+    if dtype_of(y) in FLOAT_ROWS:
+        if order is not None:
+            raise BuildError(f"{y.name} has an order, in which the cpu target reads rows of integers alone.")
+        arguments = (*inputs, inputs_as[0], _stored_scale(node, 1), *outputs)
+        return KernelCall("float8_rows", (element_of(x), float8_row(y, node.inputs[1:4])), arguments)
     constants = (element_of(x), quantized_row(y, optional_input(node, 1)))
-    if factors is None:
+    if factors is None and order is None:
         return KernelCall("quantize_rows", constants, inputs + outputs)
-    return KernelCall("quantize_scaled_rows", constants, (*inputs, places.weight("floats", factors), *outputs))
+    return KernelCall("quantize_read_rows", constants, (*inputs, *inputs_as, *outputs))
 
 
 def rms_norm_quantize(node: ir.Node, places: Places) -> KernelCall:
     x, weight, (y, y_scale) = input_of(node, 0), input_of(node, 1), node.outputs
     inputs = (places.rows(y), places.read(x), places.weight("floats", weight))
     outputs = (places.write(y, "void *"), places.write(y_scale))
-    if dtype_of(y) == FLOAT8:
+    if dtype_of(y) in FLOAT_ROWS:
         constants = (float8_row(y, node.inputs[2:]), number(node, "epsilon"))
         return KernelCall("rms_norm_float8_rows", constants, (*inputs, _stored_scale(node, 2), *outputs))
     constants = (quantized_row(y, optional_input(node, 2)), number(node, "epsilon"))
@@ -90,7 +91,7 @@ def _quantized_product(node: ir.Node, zero: ir.Value | None, codebook: ir.Value 
     size = int(integer(node, "group_size"))
     shape = quantized_panels(weight, scale, size, zeros=zero is not None)
     if isinstance(shape, Float8Shape):
-        return "float8", (str(shape.width),)
+        return "float8", (f"(float8_shape){{{shape.width}, {shape.group}}}",)
     return "quantized", (quantized_literal(weight, scale, size, dtype_of(x), zero, codebook),)
 
 

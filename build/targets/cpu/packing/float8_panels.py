@@ -1,4 +1,4 @@
-"""Panels of 8-bit floats (kernels/float8.h): the scales of 64 columns, then their bytes by pairs of k."""
+"""Panels of 8-bit floats (kernels/float8.h): of each group the scales of 64 columns, then their bytes by pairs of k."""
 
 from __future__ import annotations
 
@@ -19,18 +19,23 @@ _MAGNITUDE, _NAN = 0x7F, 0x7F
 
 @dataclass(frozen=True)
 class Float8Shape:
-    """A product of E4M3 weights with rows of `width` values."""
+    """A product of E4M3 weights with rows of `width` values, of which `group` share a scale: all, or an even number."""
 
     width: int
+    group: int
+
+    def __post_init__(self) -> None:
+        if self.group != self.width and self.group % _PAIR:
+            raise BuildError(f"A group of {self.group} 8-bit floats: the cpu target takes even numbers.")
 
     @property
     def groups(self) -> int:
         """Scales of a column."""
-        return 1
+        return -(-self.width // self.group)
 
     @property
     def panel_bytes(self) -> int:
-        return _COLUMNS * (_SCALE_BYTES + -(-self.width // _PAIR) * _PAIR)
+        return _COLUMNS * (self.groups * _SCALE_BYTES + -(-self.width // _PAIR) * _PAIR)
 
     def levels(self, rows: Array) -> npt.NDArray[np.uint8]:
         """Rows float8_e4m3fn [rows, in] as bytes. Raises BuildError for NaN, which the kernels do not understand."""
@@ -40,13 +45,14 @@ class Float8Shape:
         return levels
 
     def to_panels(self, columns: npt.NDArray[np.uint8], *given: Array) -> npt.NDArray[np.uint8]:
-        """Bytes [panels * 64, width] and scales float32 [panels * 64, 1] to [panels, panel_bytes]."""
+        """Bytes [panels * 64, width] and scales float32 [panels * 64, groups] to [panels, panel_bytes]."""
         (scales,) = given
-        padded = np.zeros((len(columns), -(-self.width // _PAIR) * _PAIR), np.uint8)
+        whole = self.groups * (self.group + self.group % _PAIR)
+        padded = np.zeros((len(columns), whole), np.uint8)
         padded[:, : self.width] = columns
-        pairs = padded.view(np.uint16).reshape(-1, _COLUMNS, padded.shape[1] // _PAIR).transpose(0, 2, 1)
-        panels = np.empty((len(pairs), self.panel_bytes), np.uint8)
-        first = _COLUMNS * _SCALE_BYTES
-        panels[:, :first] = np.ascontiguousarray(scales, np.float32).reshape(len(pairs), _COLUMNS).view(np.uint8)
-        panels[:, first:] = np.ascontiguousarray(pairs).reshape(len(pairs), -1).view(np.uint8)
-        return panels
+        pairs = padded.view(np.uint16).reshape(-1, _COLUMNS, self.groups, whole // self.groups // _PAIR)
+        factors = np.ascontiguousarray(scales, np.float32).reshape(len(pairs), _COLUMNS, self.groups)
+        parts = [np.ascontiguousarray(factors.transpose(0, 2, 1)), np.ascontiguousarray(pairs.transpose(0, 2, 3, 1))]
+        together = [part.reshape(len(pairs), self.groups, -1).view(np.uint8) for part in parts]
+        panels: npt.NDArray[np.uint8] = np.concatenate(together, axis=-1).reshape(len(pairs), -1)
+        return panels[:, : self.panel_bytes]

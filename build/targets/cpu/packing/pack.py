@@ -50,6 +50,8 @@ def _pieces(tensor: PackedTensor) -> Iterator[Array]:
     arrays = [tensor_of(value).numpy() for value in tensor.sources]
     if tensor.layout == "floats":
         yield arrays[0].astype(np.float32).ravel()
+    elif tensor.layout == "numbers":
+        yield arrays[0].astype(np.int32)
     elif tensor.layout == "gated_floats":
         height = tensor.nbytes // (2 * np.dtype(np.float32).itemsize)
         yield _side_by_side([_padded(array.astype(np.float32)[:, None], height, 1) for array in arrays])

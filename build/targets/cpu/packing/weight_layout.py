@@ -35,8 +35,10 @@ Layout = Literal[
     "rows",
     "floats",
     "gated_floats",
+    "numbers",
 ]
 Element = Literal["F32", "F16", "BF16"]
+NUMBER_BYTES = 4
 ScaleElement = Literal["F32", "F16", "BF16", "I8"]
 QuantizedPanels = QuantizedShape | Float8Shape
 
@@ -58,8 +60,8 @@ class PackedTensor:
     gated_quantized_experts, whose levels are one flat matrix [experts * out, in], and their biases, expert_floats
     and gated_expert_floats, each as wide as the panels. `experts`: how many there are. rows: as in the checkpoint.
     floats: float32, zeros up to a multiple of 64 elements. gated_floats: two of them, side by side as the columns
-    of gated panels are. `offset` and `nbytes` are bytes in the file; `element` is the type at rest, of the scales
-    (or units) where weights are quantized.
+    of gated panels are. numbers: int32, as in the checkpoint. `offset` and `nbytes` are bytes in the file; `element`
+    is the type at rest, of the scales (or units) where weights are quantized.
     """
 
     layout: Layout
@@ -117,6 +119,8 @@ class WeightLayout:
 
 
 def _plain(use: _Use, offset: int) -> PackedTensor:
+    if use.layout == "numbers":
+        return PackedTensor("numbers", use.sources, "F32", offset, prod(_sizes(use.sources[0])) * NUMBER_BYTES)
     element = "F32" if use.layout.endswith("floats") else element_of(use.sources[0])
     nbytes = _packed_bytes(use.layout, element, [_sizes(value) for value in use.sources])
     return PackedTensor(use.layout, use.sources, element, offset, nbytes)
@@ -139,7 +143,7 @@ def quantized_panels(weight: ir.Value, scale: ir.Value, group_size: int, *, zero
     """How levels [N, K] in groups of `group_size` (0: a row is one group) are packed, `zeros` with zero points."""
     dtype, width = facts_of(dtype_of(weight)), _sizes(weight)[1]
     if dtype.name == "float8_e4m3fn":
-        return Float8Shape(width)
+        return Float8Shape(width, group_size if 0 < group_size < width else width)
     if dtype.name not in ("int8", "int4", "uint4"):
         raise BuildError(f"{weight.name} is {dtype.name}; quantized weights are int8, int4, uint4 or float8_e4m3fn.")
     group = group_size if 0 < group_size < width else width
@@ -234,7 +238,7 @@ _WEIGHT_INPUTS: dict[str, tuple[tuple[Layout, tuple[int, ...]], ...]] = {
     "LayerNorm": (("floats", (1,)), ("floats", (2,))),
     "Linear": (("panels", (1,)), ("floats", (2,))),
     "GatedLinear": (("gated_panels", (1, 2)), ("gated_floats", (3, 4))),
-    "QuantizeRows": (("floats", (4,)),),
+    "QuantizeRows": (("floats", (4,)), ("numbers", (5,))),
     "RMSNormQuantize": (("floats", (1,)),),
     "QuantizedLinear": (("quantized_panels", (2, 3, 5, 8)), ("floats", (4,))),
     "QuantizedGatedLinear": (("gated_quantized_panels", (2, 3, 4, 5, 8, 9, 11, 12)), ("gated_floats", (6, 7))),
@@ -254,6 +258,6 @@ _WEIGHT_INPUTS: dict[str, tuple[tuple[Layout, tuple[int, ...]], ...]] = {
         ("expert_floats", (9,)),
         ("floats", (16,)),
     ),
-    "PagedAttention": (("floats", (6,)),),
-    "RopeCacheWrite": (("floats", (1,)), ("floats", (2,)), ("floats", (3,)), ("floats", (4,))),
+    "PagedAttention": (("floats", (6,)), ("floats", (7,))),
+    "RopeCacheWrite": (*(("floats", (place,)) for place in range(1, 5)), ("floats", (10,))),
 }

@@ -11,8 +11,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from inflight.build.targets.tensorrt.lowering.host_tensor import HostTensor
+from inflight.files.tensor_file import encode_header
 from inflight.progress import Advance
-from inflight.tensor_file import encode_header
 
 
 def weights_bytes(tensors: Sequence[HostTensor]) -> int:

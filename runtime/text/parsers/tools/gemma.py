@@ -7,8 +7,7 @@ import re
 from typing import Any, NamedTuple
 
 from inflight.runtime.structured.json_grammar import json_rule
-from inflight.runtime.text.parsers.argument_schemas import in_order, is_simple
-from inflight.runtime.text.parsers.function_block import is_text
+from inflight.runtime.text.parsers.argument_schemas import in_order, is_simple, simple_arguments
 from inflight.runtime.text.parsers.json_value import read_json
 from inflight.runtime.text.parsers.parts import Part
 from inflight.runtime.text.parsers.tool_format import Spell, Tool, ToolFormat, Tools
@@ -121,18 +120,12 @@ def _call_rules(name: str, tool: Tool, quote: str) -> list[str]:
     properties = tool.parameters.get("properties", {})
     if not is_simple(tool.parameters) or not all(map(_KEY.fullmatch, properties)):
         return [f"{name}: {json_rule(tool.parameters)}"]
-    required = tool.parameters.get("required", ())
-    arguments, rules = [], []
-    for number, (key, schema) in enumerate(properties.items()):
-        value = f"{name}_argument_{number}"
-        if not is_text(schema):
-            rules.append(f"{value}: {json_rule(schema)}")
-        elif "enum" in schema:
-            rules.append(f"{value}: {quote} ({' | '.join(map(json.dumps, schema['enum']))}) {quote}")
-        else:
-            rules.append(f"{value}: string")
-        arguments.append((f"{json.dumps(f'{key}:')} {value}", key in required))
-    return [f'{name}: "{{" {name}_arguments "}}"', *in_order(f"{name}_arguments", arguments, '","'), *rules]
+    arguments, rules = simple_arguments(f"{name}_argument", tool.parameters)
+    shown = []
+    for each in arguments:
+        word = f"{quote} {each.value} {quote}" if each.is_text else each.value
+        shown.append((f"{json.dumps(f'{each.key}:')} {word if each.value else 'string'}", each.is_required))
+    return [f'{name}: "{{" {name}_arguments "}}"', *in_order(f"{name}_arguments", shown, '","'), *rules]
 
 
 def _format(name: str, marks: Marks) -> ToolFormat:

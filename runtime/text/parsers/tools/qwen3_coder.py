@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import json
 
-from inflight.runtime.structured.json_grammar import json_rule
-from inflight.runtime.text.parsers.argument_schemas import is_simple
-from inflight.runtime.text.parsers.function_block import FunctionBlock, is_text
+from inflight.runtime.text.parsers.argument_schemas import is_simple, simple_arguments
+from inflight.runtime.text.parsers.block_parser import BlockParser
+from inflight.runtime.text.parsers.function_block import FunctionBlock
 from inflight.runtime.text.parsers.parts import OutputParser
 from inflight.runtime.text.parsers.tool_format import Spell, Tool, ToolFormat, Tools
 from inflight.runtime.text.parsers.tools.hermes import CLOSING, OPENING
-from inflight.runtime.text.parsers.tools.json_calls import CallReader, JsonCallParser, json_call_grammar
+from inflight.runtime.text.parsers.tools.json_calls import json_call_grammar
 
 _FUNCTION = "<function="
 
@@ -20,23 +20,9 @@ def _fits(template: str) -> bool:
     return _FUNCTION in template and "<parameter=" in template
 
 
-class _Parser(JsonCallParser):
-    """Models leave out <tool_call> at times, and may write JSON in it."""
-
-    def __init__(self, tools: Tools) -> None:
-        super().__init__([OPENING, _FUNCTION], CLOSING)
-        self._schemas = {tool.name: tool.parameters.get("properties", {}) for tool in tools}
-
-    def _reader(self, index: int, opened_by: str | None) -> CallReader:
-        if opened_by == _FUNCTION:
-            return FunctionBlock(index, self._schemas, is_open=True)
-        if self._held.startswith("{"):
-            return super()._reader(index, opened_by)
-        return FunctionBlock(index, self._schemas)
-
-
 def _parser(tools: Tools) -> OutputParser:
-    return _Parser(tools)
+    """Models leave out <tool_call> at times."""
+    return BlockParser(FunctionBlock, tools, [OPENING, _FUNCTION], CLOSING, _FUNCTION)
 
 
 def _grammar(tools: Tools, most: int, spell: Spell) -> str:
@@ -60,20 +46,13 @@ def _grammar(tools: Tools, most: int, spell: Spell) -> str:
 
 def _block_rules(name: str, tool: Tool) -> list[str]:
     """The arguments in the order of the schema, those that are not required or left out."""
-    required = tool.parameters.get("required", ())
-    arguments, rules = [], []
-    for number, (key, schema) in enumerate(tool.parameters.get("properties", {}).items()):
-        begin = json.dumps(f"<parameter={key}>\n")
-        if not is_text(schema):
-            rules.append(f"{name}_{number}: {json_rule(schema)}")
-            body = f'{begin} {name}_{number} "\\n</parameter>\\n"'
-        elif "enum" in schema:
-            body = f'{begin} ({" | ".join(map(json.dumps, schema["enum"]))}) "\\n</parameter>\\n"'
-        else:
-            body = f'{begin} text "\\n"'
-        arguments.append(f"({body})" + ("" if key in required else "?"))
+    arguments, rules = simple_arguments(name, tool.parameters)
+    shown = []
+    for each in arguments:
+        value = f'{each.value} "\\n</parameter>\\n"' if each.value else 'text "\\n"'
+        shown.append(f"({json.dumps(f'<parameter={each.key}>{chr(10)}')} {value})" + ("" if each.is_required else "?"))
     begin = json.dumps(f"{_FUNCTION}{tool.name}>\n")
-    return [f'{name}: {" ".join([begin, *arguments])} "</function>"', *rules]
+    return [f'{name}: {" ".join([begin, *shown])} "</function>"', *rules]
 
 
 FORMAT = ToolFormat("qwen3_coder", _fits, _parser, _grammar, (OPENING, CLOSING))

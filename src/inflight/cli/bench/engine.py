@@ -121,7 +121,7 @@ def throughput(
 
 def _open(engine: str, dequantize: bool, threads: int | None, kv_cache_tokens: int | None) -> StepTimer:
     from inflight.benchmark.offline.steps import StepTimer
-    from inflight.cli.resolve import resolve_engine
+    from inflight.cli.engines.resolve import resolve_engine
     from inflight.runtime.loading.load import KvCacheBudget
 
     budget = KvCacheBudget(tokens=kv_cache_tokens, fraction=_KV_FRACTION)

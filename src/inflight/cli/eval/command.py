@@ -104,10 +104,10 @@ def eval(
         raise typer.BadParameter("--checkpoint-dir says where --record writes to as well; give --record too.")
 
     from inflight.accuracy.material import read_material
+    from inflight.cli.engines.resolve import is_engine, resolve_engine
     from inflight.cli.eval.evaluation import Settings, evaluate
     from inflight.cli.eval.records import check_checkpoint, write_records
     from inflight.cli.eval.report import as_json, print_report
-    from inflight.cli.resolve import is_engine, resolve_engine
 
     material = read_material(text or (), jsonl or (), demo)
     # Of two, either may be the model that it is about.

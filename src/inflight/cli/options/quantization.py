@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from inflight.convert.quantization.schemes import ALIASES, RECIPES
+from inflight.migration.quantization import KEPT, SCHEMES, UNREAD
 
 
 class WeightOnlyPrecision(str, Enum):
@@ -19,24 +20,27 @@ class WeightOnlyPrecision(str, Enum):
     int4_awq = "int4_awq"
 
 
-# Names of quantize.py that mean another method than there is here.
-_INSTEAD = {
-    "full_prec": " Leave the option out for plain weights.",
-    "nvfp4": " Models that have it already keep their numbers.",
-}
+# Names that say what a model is, and no scheme.
+_INSTEAD = "Leave the option out: a model that is quantized already keeps its numbers."
 
 
 def _known_recipe(name: str | None) -> str | None:
+    """The name of a scheme; those of other tools become the one here. Raises BadParameter."""
     if name is None or name in RECIPES or name in ALIASES:
         return name
+    if name in UNREAD:
+        raise typer.BadParameter(f"{name} {UNREAD[name]}.")
+    if name in SCHEMES:
+        return SCHEMES[name] or None
     known = ", ".join(map(repr, [*ALIASES, *RECIPES]))
-    raise typer.BadParameter(f"{name!r} is not one of {known}.{_INSTEAD.get(name, '')}")
+    raise typer.BadParameter(f"{name!r} is not one of {known}.{' ' + _INSTEAD if name in KEPT else ''}")
 
 
 Quantize = Annotated[
     str | None,
     typer.Option(
         "--quantize",
+        "--quantization",
         "--qformat",
         metavar=f"[{'|'.join([*ALIASES, *RECIPES])}]",
         callback=_known_recipe,

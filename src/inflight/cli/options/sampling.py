@@ -85,7 +85,8 @@ KvOffloadBytes = Annotated[
         "--kv-offload-bytes",
         "--kv_offload_bytes",
         min=1,
-        help="Most bytes of the files in --kv-offload-dir. Default: 4 GiB.",
+        help="Most bytes of the files in --kv-offload-dir (4 GiB unless given); without that directory: of memory for "
+        "blocks that leave the KV cache.",
         rich_help_panel=_ENGINE,
     ),
 ]
@@ -152,7 +153,7 @@ def open_llm(
     """The engine that the flags describe; a model is converted and built first, once. `more` goes to LLM. Raises what
     either raises."""
     _begin_to_map(Path(engine).expanduser())
-    from inflight.cli.resolve import resolve_engine
+    from inflight.cli.engines.resolve import resolve_engine
     from inflight.runtime.loading.load import KvCacheBudget
     from inflight.runtime.offline.llm import LLM
 

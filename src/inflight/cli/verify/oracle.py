@@ -169,8 +169,13 @@ class Oracle:
         made = getattr(transformers, (config.architectures or [""])[0], transformers.AutoModelForCausalLM)
         # Attention and experts without kernels of their own, which do not take every size.
         experts = {"experts_implementation": "eager"} if hasattr(config, "num_experts_per_tok") else {}
-        model = made.from_pretrained(directory, dtype=getattr(torch, dtype), attn_implementation="eager", **experts)
+        # The plain attention of Falcon adds linear biases twice.
+        attention = "sdpa" if getattr(config, "alibi", False) else "eager"
+        model = made.from_pretrained(directory, dtype=getattr(torch, dtype), attn_implementation=attention, **experts)
         self._model = (model.float() if widen else model).eval()
+        # Llama 4 with pictures runs on text alone in its decoder, which is a model with a projection of its own.
+        inside = getattr(self._model, "language_model", None)
+        self._decoder = self._model if inside is None or inside.get_output_embeddings() is None else inside
         self._weights_type: str | None = None
         # How rows are rounded that meet the experts of a stack, by the memory of that stack.
         self._stacks: dict[int, RowRounding] = {}
@@ -265,5 +270,5 @@ class Oracle:
         import torch
 
         with torch.no_grad(), softmax_rounded_to(self._weights_type), rows_rounded_for(self._stacks):
-            output = self._model(torch.tensor(texts), output_hidden_states=True, use_cache=False)
+            output = self._decoder(torch.tensor(texts), output_hidden_states=True, use_cache=False)
         return [state.float().numpy() for state in (*output.hidden_states[:-1], output.logits)]

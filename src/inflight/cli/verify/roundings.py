@@ -53,6 +53,8 @@ def rows_rounded_for(stacks: Mapping[int, RowRounding]) -> AbstractContextManage
 
 def rounded_rows(x: torch.Tensor, rounding: RowRounding) -> torch.Tensor:
     wide = x.float()
+    if rounding.dtype == "bfloat16":
+        return wide.bfloat16().to(x.dtype)
     if rounding.dtype != "float8_e4m3fn":
         stored = rounding.scale
         rows = rounded(wide, GREATEST[rounding.dtype]) if stored is None else int8(wide, stored)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from inflight.errors import InflightError, RequestError
+from inflight.errors import EngineError, InflightError, RequestError
 from inflight.lang.backends.base import Answer, Place, Scores, finish_reason, first_difference, make_scores, spelled
 from inflight.lang.backends.client import open_client, own_errors
 from inflight.lang.choices import TokenLogprob
@@ -56,13 +56,19 @@ class RuntimeEndpoint:
         body = self._body(place, options)
         with own_errors(self._root), self._complete(**body, stream=True, stream_options=_USAGE) as chunks:
             whole: dict[str, Any] = {"text": "", "token_ids": [], "logprobs": None}
-            found: dict[str, Any] = {}
+            last: dict[str, Any] | None = None
             for chunk in chunks:
                 found = chunk.model_dump()
+                # A proxy may take the usage out of chunks, and an answer be cut off before it.
+                if found.get("usage") is None:
+                    found["usage"] = None if last is None else last["usage"]
+                last = found
                 for choice in found["choices"]:
                     _join(whole, choice)
                     yield self._answer(found, {**whole, "text": choice["text"]}, options)
-            yield self._answer(found, {**whole, "text": ""}, options)
+            if last is None or last["usage"] is None:
+                raise EngineError(f"The server at {self._root} ended the stream without its usage.")
+            yield self._answer(last, {**whole, "text": ""}, options)
 
     def score(self, place: Place, choices: Sequence[str], unconditional: bool) -> Scores:
         before = self._encode(place, "")
@@ -127,7 +133,7 @@ class RuntimeEndpoint:
         ]
 
     def _answer(self, answer: Mapping[str, Any], choice: Mapping[str, Any], options: GenOptions) -> Answer:
-        usage = answer["usage"]
+        usage = answer["usage"] or {"prompt_tokens": None, "prompt_tokens_details": {"cached_tokens": None}}
         count = 0 if options.shows_nothing else len(choice["token_ids"])
         meta: dict[str, Any] = {
             "id": answer["id"],

@@ -58,7 +58,7 @@ class Runtime:
         if kv_cache is None:
             kv_cache = KvCacheBudget(tokens=max_total_tokens, fraction=mem_fraction_static or 0.9)
         # The compiler's side is imported where a model is given.
-        from inflight.cli.resolve import resolve_engine
+        from inflight.cli.engines.resolve import resolve_engine
 
         directory = resolve_engine(str(model_path))
         files = directory / "tokenizer"

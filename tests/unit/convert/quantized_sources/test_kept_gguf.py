@@ -53,18 +53,19 @@ def same(checkpoint: Checkpoint, module: str, expected: Array, *, offset: bool) 
 
 
 @pytest.mark.parametrize(
-    "kind", ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4"]
+    "kind",
+    ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4"],
 )
 def test_every_type_of_block_keeps_its_numbers(tmp_path: Path, rng: np.random.Generator, kind: str) -> None:
     checkpoint = converted(tmp_path, rng, {"": kind})
     codebook = {"IQ4_NL": "iq4", "IQ4_XS": "iq4", "MXFP4": "e2m1"}.get(kind)
-    bits = 4 if kind.startswith("Q4") or codebook else 8
+    bits = 4 if kind.startswith(("Q2", "Q3", "Q4")) or codebook else 8
     for module, names in PARTS.items():
         quantization = checkpoint.quantization_of(f"{LAYER}.{module}")
         assert quantization is not None and quantization.bits == bits and quantization.activations == "int16"
         assert quantization.codebook == codebook
-        assert quantization.group_size == (16 if kind == "Q6_K" else 32)
-        assert quantization.zero_points == (kind in ("Q4_1", "Q5_1", "Q4_K", "Q5_K"))
+        assert quantization.group_size == (16 if kind in ("Q2_K", "Q3_K", "Q6_K") else 32)
+        assert quantization.zero_points == (kind in ("Q4_1", "Q5_1", "Q2_K", "Q4_K", "Q5_K"))
         expected = numbers(tmp_path, *(f"layers.0.{name}" for name in names))
         same(checkpoint, f"{LAYER}.{module}", expected, offset=kind in ("Q4_1", "Q4_K"))
 

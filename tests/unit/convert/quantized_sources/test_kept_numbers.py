@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,21 @@ KEPT = {
     "gptq_int8": "int8",
     "bitsandbytes_nf4": "nf4",
     "bitsandbytes_fp4": "fp4",
+    "bitsandbytes_int8": "int8",
+    "gptq_desc_act": "int4",
+    "int4_awq": "int4",
+    "w4a8_awq": "int4",
+    "int8_sq": "int8",
+    "fp8": "fp8",
+    "fp8_rows": "fp8",
+    "fp8_blocks": "fp8",
+    "fp8_static": "fp8",
+    "fp8_dynamic": "fp8",
 }
 
 
 def wide_numbers(tensor: SourceTensor) -> Array:
-    """(level - zero) * scale in float64."""
+    """(level - zero) * scale in float64, in the order in which levels are kept."""
     found = tensor.levels(0, tensor.shape[0])
     assert found is not None, tensor.name
     numbers = CODEBOOKS[found.codebook][found.levels] if found.codebook else found.levels
@@ -60,7 +71,7 @@ def wide_numbers(tensor: SourceTensor) -> Array:
 
 
 def stored_numbers(checkpoint: Checkpoint, module: str) -> Array:
-    """level * scale + zero of a module of the checkpoint in float64."""
+    """level * scale + zero of a module of the checkpoint in float64, in the order in which they lie there."""
     quantization = checkpoint.quantization_of(module)
     assert quantization is not None, module
     scales = checkpoint.array(quantization.scale_name(module)).astype(np.float64)
@@ -80,40 +91,51 @@ def stored_numbers(checkpoint: Checkpoint, module: str) -> Array:
 def test_what_other_tools_quantized_keeps_its_numbers(tmp_path: Path, model: Path) -> None:
     notes = convert_model(model, tmp_path / "checkpoint")
     checkpoint, source = Checkpoint.open(tmp_path / "checkpoint"), open_source(model, None)
-    label = KEPT.get(model.name)
-    if label is None and "awq" not in model.name:
-        assert not checkpoint.config.module_quantization.algorithms
-        assert any(note.endswith(f"{source.quantized} dequantized.") for note in notes)
-        return
+    label = KEPT[model.name]
     quantization = checkpoint.config.module_quantization
     assert quantization.kept_from_source and not quantization.rounded_by_convert
     for module, names in PARTS.items():
         tensors = [source.tensors[f"{LAYER}.{name}.weight"] for name in names]
         path = f"transformer.layers.0.{module}"
-        if label is None and checkpoint.quantization_of(path) is None:
-            assert any(tensor.form is None for tensor in tensors) or module in ("mlp.fc", "mlp.gate")
+        if checkpoint.quantization_of(path) is None:
+            # The file was made of matrices whose inputs are each in an order of their own.
+            assert model.name == "gptq_desc_act" and module in ("attention.qkv", "mlp.fc", "mlp.gate")
             continue
         expected = np.concatenate([wide_numbers(tensor) for tensor in tensors])
         np.testing.assert_array_equal(stored_numbers(checkpoint, path), expected)
+        measured, factors = tensors[0].measured, checkpoint.input_factors(path)
+        if measured is not None and measured.order is not None:
+            expected = expected[:, np.argsort(measured.order)]
         np.testing.assert_array_equal(checkpoint.matrix(path), expected.astype(np.float32))
-        # The tool rounds a product to its own type.
+        assert (factors is not None) == (measured is not None and measured.factors is not None)
+        found = checkpoint.matrix(path) * (np.float32(1) if factors is None else factors.astype(np.float32))
+        # The tool rounds a product to its own type; bitsandbytes multiplies by two numbers, one after the other.
         made = np.concatenate([tensor.rows(0, tensor.shape[0]) for tensor in tensors])
-        np.testing.assert_array_equal(checkpoint.matrix(path).astype(made.dtype), made)
-    if label is not None:
-        assert any(note.endswith(f"that keep their numbers: 7 of {label}.") for note in notes), notes
+        if model.name == "bitsandbytes_int8":
+            np.testing.assert_array_max_ulp(found, made, 1)
+        else:
+            np.testing.assert_array_equal(found.astype(made.dtype), made)
+    kept = 2 if model.name == "gptq_desc_act" else 7
+    assert any(f"that keep their numbers: {kept} of {label}" in note for note in notes), notes
 
 
 def model_of(
     directory: Path, rng: np.random.Generator, method: str, layers: int = 2, **given: Any
 ) -> dict[str, Matrix]:
-    """Write a model with random integers; its matrices by name. `given` goes to `random_matrix`."""
+    """Write a model with random integers; its matrices by name. `given` goes to `random_matrix`. Unless they are
+    `alone`, matrices that meet the same rows have the same order of inputs, as GPTQ gives them.
+    """
     config = tiny_config(hidden_size=64, intermediate_size=96, head_dim=8, num_hidden_layers=layers)
     tensors, matrices = random_tensors(config, rng), {}
     bits, size = given.pop("bits", 4), given.pop("size", 16)
+    alone = given.pop("alone", False)
     settings = {"ordered": True, "symmetric": method == "modelopt", **given}
+    orders: dict[str, Array] = {}
     for name in [name for name in tensors if "_proj.weight" in name]:
         rows, width = tensors.pop(name).shape
-        matrices[name] = random_matrix(rng, rows, width, bits, size, **settings)
+        matrix = random_matrix(rng, rows, width, bits, size, **settings)
+        meets = name if alone else re.sub(r"\.(q|k|v|gate|up)_proj", ".together", name)
+        matrices[name] = matrix._replace(groups=orders.setdefault(meets, matrix.groups))
         parts = PACKERS[method](matrices[name])
         tensors |= {f"{name.removesuffix('.weight')}.{part}": array for part, array in parts.items()}
     write_model(directory, config | {"quantization_config": quantization_config(method, bits, size)}, tensors)
@@ -156,13 +178,53 @@ def test_random_integers_are_in_the_checkpoint(
     assert checkpoint.quantization_of("lm_head") is None
 
 
-def test_levels_without_an_order_and_too_small_groups_are_dequantized(tmp_path: Path, rng: np.random.Generator) -> None:
-    model_of(tmp_path / "order", rng, "gptq", ordered=False)
+@pytest.mark.parametrize("method", ["gptq", "compressed-tensors"])
+def test_groups_that_are_no_neighbours_are_kept_in_an_order_in_which_they_are(
+    tmp_path: Path, rng: np.random.Generator, method: str
+) -> None:
+    matrices = model_of(tmp_path / "model", rng, method, ordered=False, symmetric=False)
+    convert_model(tmp_path / "model", tmp_path / "checkpoint")
+    checkpoint = Checkpoint.open(tmp_path / "checkpoint")
+    for module, names in PARTS.items():
+        path = f"transformer.layers.1.{module}"
+        listed = [matrices[f"model.layers.1.{name}.weight"] for name in names]
+        quantization = checkpoint.quantization_of(path)
+        assert quantization is not None and quantization.ordered_inputs and quantization.group_size == 16
+        order = checkpoint.array(f"{path}.input_order")
+        np.testing.assert_array_equal(listed[0].groups[order], np.arange(len(order)) // 16)
+        expected = np.concatenate([wide(matrix) for matrix in listed])
+        np.testing.assert_allclose(stored_numbers(checkpoint, path), expected[:, order], rtol=1e-6, atol=1e-5)
+        np.testing.assert_allclose(checkpoint.matrix(path), expected, rtol=1e-6, atol=1e-5)
+    with pytest.raises(ModelError, match=r"cuts the columns of attention\.dense, whose groups are no neighbours"):
+        convert_model(tmp_path / "model", tmp_path / "out", ConvertOptions(tp_size=2))
+
+
+def test_orders_that_differ_and_too_small_groups_are_dequantized(tmp_path: Path, rng: np.random.Generator) -> None:
+    model_of(tmp_path / "order", rng, "gptq", ordered=False, alone=True)
     model_of(tmp_path / "small", rng, "gptq", size=8)
-    for name in ("order", "small"):
+    for name, count in (("order", 10), ("small", 14)):
         notes = convert_model(tmp_path / name, tmp_path / f"{name}-checkpoint")
-        assert not Checkpoint.open(tmp_path / f"{name}-checkpoint").config.module_quantization.algorithms
-        assert any("14 quantized tensors" in note and note.endswith("dequantized.") for note in notes)
+        algorithms = Checkpoint.open(tmp_path / f"{name}-checkpoint").config.module_quantization.algorithms
+        assert bool(algorithms) == (name == "order")
+        assert any(f"{count} quantized tensors" in note and note.endswith("dequantized.") for note in notes), notes
+
+
+def test_factors_that_differ_or_lose_bits_are_dequantized(tmp_path: Path, rng: np.random.Generator) -> None:
+    model_of(tmp_path / "model", rng, "modelopt")
+    path, tensors = tmp_path / "model" / "model.safetensors", load_file(tmp_path / "model" / "model.safetensors")
+    factors = {
+        f"{LAYER}.{name}.pre_quant_scale": rng.uniform(0.5, 2, 96 if "down" in name else 64).astype(np.float16)
+        for names in PARTS.values()
+        for name in names
+    }
+    factors[f"{LAYER}.mlp.gate_proj.pre_quant_scale"] = factors[f"{LAYER}.mlp.up_proj.pre_quant_scale"]
+    save_file(tensors | factors, path)
+    for dtype, kept in (("float16", ["attention.dense", "mlp.fc", "mlp.gate", "mlp.proj"]), ("bfloat16", [])):
+        convert_model(tmp_path / "model", tmp_path / dtype, ConvertOptions.model_validate({"dtype": dtype}))
+        checkpoint = Checkpoint.open(tmp_path / dtype)
+        of_layer = {module: checkpoint.quantization_of(f"transformer.layers.0.{module}") for module in PARTS}
+        assert [module for module, each in of_layer.items() if each is not None and each.scaled_inputs] == sorted(kept)
+        assert all(checkpoint.quantization_of(f"transformer.layers.1.{module}") is not None for module in PARTS)
 
 
 @pytest.mark.parametrize(("tp_size", "pp_size"), [(2, 1), (1, 2), (2, 2)])

@@ -23,7 +23,7 @@ from inflight.convert.source.opened import SourceModel
 from inflight.convert.source.tensor import ChosenLevels, Measured
 from inflight.convert.writer import write_rank_file
 from inflight.errors import CheckpointError
-from inflight.tensor_file import map_array, read_header
+from inflight.files.tensor_file import map_array, read_header
 from tests.models.float8 import write_tensors
 from tests.models.quantized_files import EXPORTED_MODEL, EXPORTS
 

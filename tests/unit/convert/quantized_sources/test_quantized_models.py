@@ -94,12 +94,14 @@ def test_random_integers_come_back(tmp_path: Path, rng: np.random.Generator, met
         tensor = source.tensors[name]
         assert raw(in_spans(tensor, rng)) == raw(matrix.numbers), name
         levels = tensor.levels(0, tensor.shape[0])
-        assert levels is not None and raw(levels.values()) == raw(matrix.numbers)
-        ordered = np.array_equal(matrix.groups, np.arange(len(matrix.groups)) // (size or len(matrix.groups)))
-        assert levels.size == ((size or len(matrix.groups)) if ordered else None)
+        neighbours = np.arange(len(matrix.groups)) // (size or len(matrix.groups))
+        order = np.arange(len(neighbours)) if tensor.measured is None else tensor.measured.order
+        assert (tensor.measured is None) == np.array_equal(matrix.groups, neighbours)
+        assert levels is not None and raw(levels.values()) == raw(np.ascontiguousarray(matrix.numbers[:, order]))
+        assert levels.size == (size or len(neighbours))
         assert levels.levels.min() >= -(1 << bits >> 1) and levels.levels.max() < 1 << bits >> 1
         difference = levels.levels - (0 if levels.zeros is None else levels.zeros[:, levels.groups])
-        np.testing.assert_array_equal(difference, matrix.levels - matrix.zeros[:, matrix.groups])
+        np.testing.assert_array_equal(difference, (matrix.levels - matrix.zeros[:, matrix.groups])[:, order])
 
 
 def test_modules_of_gptq_may_have_bits_and_groups_of_their_own(tmp_path: Path, rng: np.random.Generator) -> None:

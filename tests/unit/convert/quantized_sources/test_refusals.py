@@ -60,6 +60,46 @@ def test_a_misshapen_part_is_named(tmp_path: Path, rng: np.random.Generator, mod
         convert_model(copy, tmp_path / "out")
 
 
+@pytest.mark.parametrize("model", FIXTURES, ids=IDS)
+def test_a_truncated_file_and_the_tensor_in_it_are_named(tmp_path: Path, rng: np.random.Generator, model: Path) -> None:
+    copy = Path(shutil.copytree(model, tmp_path / "model"))
+    content, tensors = (copy / "model.safetensors").read_bytes(), raw_tensors(copy)
+    cut = int(rng.integers(1, sum(len(data) for _, _, data in tensors.values())))
+    (copy / "model.safetensors").write_bytes(content[:-cut])
+    with pytest.raises(ModelError, match=r"model\.safetensors is truncated: .* tensor (\S+)\.\n?") as error:
+        convert_model(copy, tmp_path / "out")
+    assert any(f"tensor {name}." in str(error.value) for name in tensors)
+    assert not (tmp_path / "out").exists()
+
+
+# One number of each type that is none; of a byte, the exponent that stands for none.
+NONE = {"F32": b"\0\0\xc0\x7f", "F16": b"\0\x7e", "BF16": b"\xc0\x7f", "F8_E4M3": b"\x7f", "U8": b"\xff"}
+SCALES = ("scales", "weight_scale", "weight_scale_inv", "SCB", "absmax", "weight")
+
+
+@pytest.mark.parametrize("model", FIXTURES, ids=IDS)
+@pytest.mark.parametrize("dequantize", [False, True])
+def test_a_scale_or_a_float_that_is_no_number_names_its_tensor(
+    tmp_path: Path, rng: np.random.Generator, model: Path, dequantize: bool
+) -> None:
+    copy = Path(shutil.copytree(model, tmp_path / "model"))
+    tensors = raw_tensors(copy)
+    floats = ("F32", "F16", "BF16", "F8_E4M3", *(("U8",) if "mxfp4" in model.name else ()))
+    found = [
+        name
+        for name, (dtype, _, _) in tensors.items()
+        if "_proj." in name and name.endswith(SCALES) and dtype in floats and not name.endswith("packed")
+    ]
+    broken = found[rng.integers(len(found))]
+    dtype, shape, data = tensors[broken]
+    tensors[broken] = (dtype, shape, NONE[dtype] + data[len(NONE[dtype]) :])
+    rewrite(copy, tensors)
+    module = broken[: broken.index("_proj") + len("_proj")]
+    with pytest.raises(ModelError, match=rf"Tensor {module}\.weight holds infinities or NaN"):
+        convert_model(copy, tmp_path / "out", ConvertOptions(dequantize=dequantize))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("config", "problem"),
     [

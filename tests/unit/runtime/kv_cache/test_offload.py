@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,47 +18,12 @@ from inflight.errors import EngineError
 from inflight.runtime.engine.core import EngineCore
 from inflight.runtime.executors.null.executor import NullExecutor, null_manifest
 from inflight.runtime.kv_cache.offload.config import KvOffload
-from inflight.runtime.request.request import Request
-from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
 from inflight.runtime.scheduler.step import StepBatch, StepOutput
+from tests.unit.runtime.kv_cache.asking import BLOCK, COPY, PROMPT, ask, new_core
 from tests.unit.runtime.scheduler_histories import History
 
 pytestmark = pytest.mark.unit
-
-BLOCK, PROMPT = 4, 33
-# Of the null target: 12 bytes and 4 for each token.
-COPY = 12 + 4 * BLOCK
-
-
-def _core(place: Path | None, num_blocks: int = 16, most_bytes: int = 1 << 20, **limits: Any) -> EngineCore:
-    manifest = null_manifest(tokens_per_block=BLOCK, max_seq_len=48, **limits)
-    offload = None if place is None else KvOffload(place, most_bytes)
-    return EngineCore(NullExecutor(manifest, num_blocks), offload=offload)
-
-
-def _ask(core: EngineCore, prompt: tuple[int, ...], **params: Any) -> tuple[list[int], int]:
-    """The answer, and how many tokens of the prompt were found."""
-    core.add_request(Request("it", prompt, SamplingParams(max_tokens=8, temperature=0, ignore_eos=True, **params)))
-    tokens: list[int] = []
-    found = -1
-    while core.has_unfinished():
-        for delta in core.step():
-            tokens += delta.token_ids
-            if delta.metrics is not None:
-                found = delta.metrics.cached_tokens
-    return tokens, found
-
-
-@pytest.fixture
-def prompts(seed: int) -> list[tuple[int, ...]]:
-    draw = random.Random(seed)
-    return [tuple(draw.randrange(257) for _ in range(PROMPT)) for _ in range(6)]
-
-
-@pytest.fixture
-def alone(prompts: list[tuple[int, ...]]) -> list[list[int]]:
-    return [_ask(_core(None), prompt)[0] for prompt in prompts]
 
 
 def _play(seed: int, count: int, place: Path) -> None:
@@ -96,9 +60,9 @@ def test_long_runs_of_histories_with_files(seed: int, tmp_path: Path) -> None:
 
 
 def test_what_was_evicted_is_found(prompts: list[tuple[int, ...]], alone: list[list[int]], tmp_path: Path) -> None:
-    core = _core(tmp_path)
+    core = new_core(tmp_path)
     for expected in ([0] * 6, [PROMPT - 1] * 6):
-        answers = [_ask(core, prompt) for prompt in prompts]
+        answers = [ask(core, prompt) for prompt in prompts]
         assert answers == list(zip(alone, expected, strict=True))
     core.close()
 
@@ -106,57 +70,57 @@ def test_what_was_evicted_is_found(prompts: list[tuple[int, ...]], alone: list[l
 def test_a_restart_finds_what_was_evicted_and_what_was_cached(
     prompts: list[tuple[int, ...]], alone: list[list[int]], tmp_path: Path
 ) -> None:
-    core = _core(tmp_path)
-    assert [_ask(core, prompt)[0] for prompt in prompts] == alone
+    core = new_core(tmp_path)
+    assert [ask(core, prompt)[0] for prompt in prompts] == alone
     core.close()
     core.close()
-    core = _core(tmp_path)
-    assert [_ask(core, prompt) for prompt in prompts] == [(tokens, PROMPT - 1) for tokens in alone]
+    core = new_core(tmp_path)
+    assert [ask(core, prompt) for prompt in prompts] == [(tokens, PROMPT - 1) for tokens in alone]
     core.close()
 
 
 def test_tenants_stay_apart(prompts: list[tuple[int, ...]], alone: list[list[int]], tmp_path: Path) -> None:
-    core = _core(tmp_path)
-    _ask(core, prompts[0], cache_salt="one")
+    core = new_core(tmp_path)
+    ask(core, prompts[0], cache_salt="one")
     core.close()
-    core = _core(tmp_path)
-    assert _ask(core, prompts[0], cache_salt="two") == (alone[0], 0)
-    assert _ask(core, prompts[0]) == (alone[0], 0)
-    assert _ask(core, prompts[0], cache_salt="one") == (alone[0], PROMPT - 1)
+    core = new_core(tmp_path)
+    assert ask(core, prompts[0], cache_salt="two") == (alone[0], 0)
+    assert ask(core, prompts[0]) == (alone[0], 0)
+    assert ask(core, prompts[0], cache_salt="one") == (alone[0], PROMPT - 1)
     core.close()
 
 
 def test_another_engine_reads_nothing(prompts: list[tuple[int, ...]], alone: list[list[int]], tmp_path: Path) -> None:
-    core = _core(tmp_path)
-    _ask(core, prompts[0])
+    core = new_core(tmp_path)
+    ask(core, prompts[0])
     core.close()
-    core = _core(tmp_path, max_num_tokens=64)
-    assert _ask(core, prompts[0]) == (alone[0], 0)
+    core = new_core(tmp_path, max_num_tokens=64)
+    assert ask(core, prompts[0]) == (alone[0], 0)
     core.close()
 
 
 def test_with_room_for_a_few_blocks_the_start_of_a_prefix_stays(
     prompts: list[tuple[int, ...]], alone: list[list[int]], tmp_path: Path
 ) -> None:
-    core = _core(tmp_path, most_bytes=52 + 3 * (COPY + 48))
-    _ask(core, prompts[0])
+    core = new_core(tmp_path, most_bytes=52 + 3 * (COPY + 48))
+    ask(core, prompts[0])
     core.close()
-    core = _core(tmp_path, most_bytes=52 + 3 * (COPY + 48))
-    assert _ask(core, prompts[0]) == (alone[0], 3 * BLOCK)
+    core = new_core(tmp_path, most_bytes=52 + 3 * (COPY + 48))
+    assert ask(core, prompts[0]) == (alone[0], 3 * BLOCK)
     core.close()
 
 
 def test_damaged_blocks_are_computed_again(
     prompts: list[tuple[int, ...]], alone: list[list[int]], tmp_path: Path, seed: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    core = _core(tmp_path)
-    _ask(core, prompts[0])
+    core = new_core(tmp_path)
+    ask(core, prompts[0])
     core.close()
     blocks = bytearray((tmp_path / "blocks").read_bytes())
     blocks[random.Random(seed).randrange(len(blocks))] ^= 255
     (tmp_path / "blocks").write_bytes(blocks)
-    core = _core(tmp_path)
-    tokens, found = _ask(core, prompts[0])
+    core = new_core(tmp_path)
+    tokens, found = ask(core, prompts[0])
     assert tokens == alone[0] and found % BLOCK == 0
     assert (found < PROMPT - 1) == ("damaged" in caplog.text)
     core.close()
@@ -181,33 +145,33 @@ def test_a_full_disk_switches_offloading_off_with_one_warning(
     for turn in range(12):
         caplog.clear()
         with caplog.at_level(logging.WARNING), _disk_full_after(0 if turn == 0 else draw.randrange(whole)):
-            core = _core(tmp_path / str(turn))
+            core = new_core(tmp_path / str(turn))
             for _ in range(2):
-                assert [_ask(core, prompt)[0] for prompt in prompts] == alone
+                assert [ask(core, prompt)[0] for prompt in prompts] == alone
             core.close()
         assert len(caplog.records) == 1 and os.strerror(errno.EFBIG) in caplog.text
-        core = _core(tmp_path / str(turn))
-        assert [_ask(core, prompt)[0] for prompt in prompts] == alone
+        core = new_core(tmp_path / str(turn))
+        assert [ask(core, prompt)[0] for prompt in prompts] == alone
         core.close()
 
 
 def test_a_directory_that_disappears_harms_nobody(
     prompts: list[tuple[int, ...]], alone: list[list[int]], tmp_path: Path
 ) -> None:
-    core = _core(tmp_path / "it")
-    _ask(core, prompts[0])
+    core = new_core(tmp_path / "it")
+    ask(core, prompts[0])
     shutil.rmtree(tmp_path / "it")
-    assert [_ask(core, prompt)[0] for prompt in prompts + prompts] == alone + alone
+    assert [ask(core, prompt)[0] for prompt in prompts + prompts] == alone + alone
     core.close()
 
 
 def test_files_that_shrink_under_a_server_harm_nobody(
     prompts: list[tuple[int, ...]], alone: list[list[int]], tmp_path: Path
 ) -> None:
-    core = _core(tmp_path)
-    assert [_ask(core, prompt)[0] for prompt in prompts] == alone
+    core = new_core(tmp_path)
+    assert [ask(core, prompt)[0] for prompt in prompts] == alone
     os.truncate(tmp_path / "blocks", COPY // 2)
-    assert [_ask(core, prompt)[0] for prompt in prompts] == alone
+    assert [ask(core, prompt)[0] for prompt in prompts] == alone
     core.close()
 
 
@@ -223,14 +187,14 @@ class _FailsLater(NullExecutor):
 def test_after_a_failed_step_nothing_more_is_kept(prompts: list[tuple[int, ...]], tmp_path: Path) -> None:
     executor = _FailsLater(null_manifest(tokens_per_block=BLOCK, max_seq_len=48), 16)
     core = EngineCore(executor, offload=KvOffload(tmp_path))
-    _ask(core, prompts[0])
+    ask(core, prompts[0])
     executor.failing = True
     with pytest.raises(RuntimeError):
-        _ask(core, prompts[1])
+        ask(core, prompts[1])
     core.abort("error")
     core.close()
-    core = _core(tmp_path)
-    assert _ask(core, prompts[0])[1] == 0
+    core = new_core(tmp_path)
+    assert ask(core, prompts[0])[1] == 0
     core.close()
 
 
@@ -244,10 +208,10 @@ def test_what_cannot_be_kept_is_refused_with_the_reason(tmp_path: Path) -> None:
         off = SchedulerConfig(enable_prefix_caching=False)
         EngineCore(NullExecutor(null_manifest(), 8), off, offload=KvOffload(tmp_path))
     with pytest.raises(EngineError, match="one block takes 128"):
-        _core(tmp_path, most_bytes=127)
-    _core(tmp_path, most_bytes=128).close()
+        new_core(tmp_path, most_bytes=127)
+    new_core(tmp_path, most_bytes=128).close()
     with pytest.raises(EngineError, match="at least 1"):
         KvOffload(tmp_path, 0)
-    with pytest.raises(EngineError, match="kv_offload_dir is not"):
-        KvOffload.of(None, 100)
+    with pytest.raises(EngineError, match="one block takes 28"):
+        EngineCore(NullExecutor(null_manifest(tokens_per_block=BLOCK), 8), offload=KvOffload(None, 27))
     assert KvOffload.of(None, None) is None

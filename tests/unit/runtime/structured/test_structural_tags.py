@@ -129,11 +129,10 @@ def test_tags_may_hold_any_character(compiler: GrammarCompiler, tokenizer: Token
         ({"triggers": []}, "needs triggers"),
         ({"triggers": ["<function=", ""]}, "needs triggers"),
         ({"triggers": ["<function="]}, "begins with none of the triggers"),
-        ({"triggers": ["<function=", "[say]", "!"]}, "No structure begins with the trigger"),
+        ({"triggers": ["<function=", "[say]", "!"]}, "no tag that begins with the trigger"),
         ({"structures": [7]}, "must be an object"),
         ({"structures": [{"begin": "[say]", "schema": 7, "end": ""}]}, "a JSON schema"),
         ({"structures": [{"begin": "[say]", "grammar": ""}]}, "must be an object"),
-        ({"format": {"type": "tag"}}, "form 'format'"),
         ({"verse": 1}, "has no 'verse'"),
     ],
 )

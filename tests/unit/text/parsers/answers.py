@@ -13,6 +13,7 @@ from inflight.runtime.text.parsers.tool_format import Tool
 
 # What is likeliest to be taken for something else.
 ODD = ['"', "\\", "{", "}", "[", "]", "<tool_call>", "</tool_call>", "<function=f>", "</function>", "<|python_tag|>"]
+ODD += ["<parameter=a>", "</parameter>", "</arg_value>"]
 ODD += ["ü", "日本", "🎉", " ", "\n", "\t", ",", ":", ";", "'", "null", "a", "Z", "0", "<", ">", "|", "=", "(", ")"]
 
 TOOLS = [

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import tokenizers
 
+from inflight.errors import RequestError
 from inflight.runtime.executors.null.executor import null_manifest
 from inflight.runtime.structured.compiler import GrammarCompiler
-from inflight.runtime.structured.outputs import StructuredOutputs
+from inflight.runtime.structured.outputs import MAX_CHARACTERS, StructuredOutputs
+from inflight.runtime.text.chat.tool_schema import as_object_schema
 from inflight.runtime.text.parsers.call_grammar import calls_grammar, calls_or_content_grammar
 from inflight.runtime.text.parsers.tool_format import Tool, ToolFormat
 from inflight.runtime.text.parsers.tools.registry import TOOL_FORMATS, find_tool_format
 from inflight.runtime.text.tokenizer import Tokenizer
-from inflight.triton_backend.openai.protocol.schema import as_object_schema
 from tests.engines.random_schemas import random_schema
 from tests.models.tiny_tokenizers import byte_level
 from tests.unit.text.parsers.answers import read, values
@@ -95,6 +96,28 @@ def test_names_may_have_any_character_that_is_allowed_in_them(name: str, rng: np
         text = random_text(tokenizer, calls_grammar(form, tools, 2, tokenizer), rng)
         if text is not None:
             check(form, text, tools, 2)
+
+
+@pytest.mark.parametrize("sizes", [[100, MAX_CHARACTERS + 1], [MAX_CHARACTERS // 2 - 100, MAX_CHARACTERS // 2]])
+def test_a_tool_whose_schema_is_too_long_is_named(sizes: list[int]) -> None:
+    form = find_tool_format("hermes")
+    tools = [Tool(f"f{size}", {"type": "object", "description": "d" * size}) for size in sizes]
+    with pytest.raises(RequestError, match=f"f{sizes[1]}"):
+        calls_grammar(form, tools, 1, vocabulary(form, False))
+
+
+@pytest.mark.parametrize("name", ["qwen3_coder", "glm45"])
+def test_json_of_an_argument_may_hold_the_marks_that_end_it(name: str, rng: np.random.Generator) -> None:
+    form = find_tool_format(name)
+    tokenizer = vocabulary(form, False)
+    marks = ["</parameter>", "</arg_value>", "</function>", "</tool_call>", "\n", "\n</parameter>\n", '"', "\\", "x"]
+    texts = ["".join(rng.choice(marks, size=rng.integers(1, 5))) for _ in range(8)]
+    items = {"type": "array", "items": {"enum": texts}, "minItems": 3, "maxItems": 3}
+    properties = {"a": items, "b": {"type": "integer", "minimum": 0, "maximum": 9}}
+    tool = Tool("f", as_object_schema({"properties": properties, "required": ["a", "b"]}))
+    text = random_text(tokenizer, calls_grammar(form, [tool], 1, tokenizer), rng)
+    assert text is not None and "<tool_call>{" not in text
+    check(form, text, [tool], 1)
 
 
 @pytest.mark.parametrize("regex", ["a/b", r"a\/b", r"\\/b", "[/]b", "a\nb", "a|b/"])

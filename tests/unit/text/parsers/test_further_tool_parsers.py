@@ -128,7 +128,7 @@ def can_be_written(name: str, call: tuple[str, Any]) -> bool:
     """Whether the notation has a spelling for it: some have strings without quotes, or without escapes."""
     text = json.dumps(call[1], ensure_ascii=False)
     if name == "glm45":
-        return "</" not in text and "<arg" not in text and "<tool_call" not in text
+        return not any(isinstance(each, str) and "</arg_value>" in each for each in call[1].values())
     return name not in ("gemma4", "functiongemma") or not any(mark in text for mark in ('<|"|>', "<escape>", '<|\\"'))
 
 
@@ -181,6 +181,9 @@ def test_what_comes_of_any_text_does_not_depend_on_its_cuts(name: str, rng: np.r
         ("glm45", "<tool_call>f\n</tool_call>", "{}"),
         ("glm45", "<tool_call>f<arg_key>n</arg_key><arg_value>[1, 2]</arg_value></tool_call>", '{"n": [1, 2]}'),
         ("glm45", '<tool_call>{"name": "f", "arguments": {"n": 1}}</tool_call>', '{"n": 1}'),
+        ("glm45", '<tool_call>f<arg_key>n</arg_key><arg_value>{"a": "b</arg_value>\n</tool_call>',
+         '{"n": "{\\"a\\": \\"b"}'),
+        ("glm45", '<tool_call>f<arg_key>n</arg_key><arg_value>["b</arg_value></tool_call>', '{"n": "[\\"b"}'),
         ("openai", '<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}', '{"a": 1}'),
     ],
 )  # fmt: skip

@@ -1,0 +1,74 @@
+"""The cuda target: fused graph, a list of launches, compiled kernels for each GPU generation, and plain weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import onnx_ir as ir
+
+from inflight.build.gpu_kernels.cache import ArtifactCache
+from inflight.build.gpu_kernels.compile import CompileJob, compile_kernels
+from inflight.build.gpu_kernels.toolchain import triton_version
+from inflight.build.passes.pipeline import lower_for_cpu
+from inflight.build.target import BuildFacts
+from inflight.build.targets.cpu.precision import module_precision
+from inflight.build.targets.cuda.emitter import EmittedStep, emit, refuse_unknown
+from inflight.build.targets.cuda.kv_cache import cache_places
+from inflight.build.targets.cuda.places import Places
+from inflight.build.targets.cuda.recipe import CudaRecipe
+from inflight.build.targets.cuda.weights import FlatWeights
+from inflight.convert.checkpoint.cache_factors import cache_factors
+from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.engine_format.cuda_facts import KV_LAYOUT, CudaFacts
+from inflight.engine_format.manifest import KvCacheFacts, MemoryPlan
+from inflight.progress import Advance
+
+_FILES = {"weights_file": "rank0.weights", "launches_file": "rank0.launches.json", "kernels_file": "rank0.kernels.json"}
+
+
+class CudaBuild:
+    """A planned build: the launches are listed; weights are unread and nothing is compiled."""
+
+    def __init__(self, step: EmittedStep, weights: FlatWeights, own: CudaFacts, facts: BuildFacts) -> None:
+        self.facts = facts
+        self._step = step
+        self._weights = weights
+        self._own = own
+
+    def write(self, directory: Path, advance: Advance) -> None:
+        (directory / self._own.launches_file).write_bytes(msgspec.json.encode(self._step.launches) + b"\n")
+        jobs = [CompileJob(*kernel, sm) for sm in self._own.generations for kernel in self._step.kernels]
+        artifacts = compile_kernels(jobs, cache=ArtifactCache())
+        # The PTX is for those who assemble it themselves; an engine is loaded as it is.
+        plain = (artifact.model_copy(update={"ptx": ""}).model_dump(mode="json") for artifact in artifacts)
+        compiled = {str(sm): [next(plain) for _ in self._step.kernels] for sm in self._own.generations}
+        (directory / self._own.kernels_file).write_bytes(msgspec.json.encode(compiled) + b"\n")
+        self._weights.write(directory / self._own.weights_file, advance)
+
+
+def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: CudaRecipe) -> CudaBuild:
+    """Raises BuildError for what no kernel computes, and where triton is not installed."""
+    generations, limits, tokens_per_block = recipe.generations, recipe.limits, recipe.tokens_per_block
+    kv_dtype = recipe.cache_dtype
+    factors = cache_factors(checkpoint) if recipe.kv_cache_dtype == "fp8" else ()
+    lowered = lower_for_cpu(network, limits, tokens_per_block=tokens_per_block, kv_dtype=kv_dtype, factors=factors)
+    graph, weights = lowered.graph, FlatWeights()
+    refuse_unknown(graph)
+    caches, block_bytes = cache_places(graph.inputs)
+    step = emit(graph, Places(weights, caches), limits, tokens_per_block, generations)
+    own = CudaFacts(generations=generations, **_FILES)
+    facts = BuildFacts(
+        own=own,
+        recipe=recipe,
+        kv_cache=KvCacheFacts(
+            dtype=kv_dtype, tokens_per_block=tokens_per_block, bytes_per_block=block_bytes, layout=KV_LAYOUT
+        ),
+        precision=module_precision(graph),
+        memory=MemoryPlan(
+            weights_bytes=weights.total_bytes,
+            workspace_bytes=step.launches.arena_bytes + step.launches.scratch_bytes + step.launches.counter_bytes,
+        ),
+        tools={"triton": triton_version()},
+    )
+    return CudaBuild(step, weights, own, facts)

@@ -1,0 +1,85 @@
+"""The fused graph (docs/formats/operators.md) to the launches of a step, and the kernels that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from inflight.build.gpu_kernels.spec import KernelSpec, Variant
+from inflight.build.graph.operators import DOMAIN
+from inflight.build.graph.values import name_of
+from inflight.build.passes.plan_memory import OFFSET, WORKSPACE_BYTES
+from inflight.build.targets.cuda.launch_plan import KernelList, PlannedLaunch
+from inflight.build.targets.cuda.operators import attention, products, rows
+from inflight.build.targets.cuda.places import Places
+from inflight.engine_format.cuda_facts import LaunchList
+from inflight.engine_format.manifest import Limits
+from inflight.errors import BuildError
+
+_ROWS: Mapping[str, Callable[[ir.Node, Places], PlannedLaunch]] = {
+    "EmbeddingLookup": rows.gather,
+    "GatherRows": rows.gather,
+    "RMSNorm": rows.normalize,
+    "LayerNorm": rows.normalize_layer,
+    **dict.fromkeys(("Activation", "RoundRows", "Scale", "SoftCap", "ClipRows", "AddRows", "Gate"), rows.function),
+    "GateWholeRows": rows.function,
+}
+_PRODUCTS = {"Linear": products.linear, "GatedLinear": products.gated_linear}
+_ATTENTION = ("RopeCacheWrite", "PagedAttention")
+
+
+@dataclass(frozen=True)
+class EmittedStep:
+    """The launches, and the kernels by the places that they name."""
+
+    launches: LaunchList
+    kernels: Sequence[tuple[KernelSpec, Variant]]
+
+
+def emit(
+    graph: ir.Graph, places: Places, limits: Limits, tokens_per_block: int, generations: Sequence[int]
+) -> EmittedStep:
+    """`graph` is lowered, its values carry their offsets. Raises BuildError naming everything that no kernel
+    computes."""
+    refuse_unknown(graph)
+    kernels = KernelList()
+    launches = [
+        kernels.launch(name_of(node.outputs[0]), planned)
+        for node in graph
+        for planned in _planned(node, places, limits, tokens_per_block, generations)
+    ]
+    listed = LaunchList(
+        launches=tuple(launches),
+        arena_bytes=int(graph.metadata_props[WORKSPACE_BYTES]),
+        scratch_bytes=places.scratch_bytes,
+        counter_bytes=places.counter_bytes,
+        logits=int(graph.outputs[0].metadata_props[OFFSET]),
+        generated_rows=attention.generated_rows(limits),
+        split_tokens=attention.SPLIT_TOKENS,
+    )
+    return EmittedStep(listed, kernels.kernels)
+
+
+def refuse_unknown(graph: ir.Graph) -> None:
+    """Raises BuildError naming every operator that has no kernel, and what known ones have that theirs lack."""
+    known = {*_ROWS, *_PRODUCTS, *_ATTENTION}
+    unknown = {node.op_type for node in graph if node.domain != DOMAIN or node.op_type not in known}
+    unknown |= {problem for node in graph for problem in attention.refusals(node)}
+    if unknown:
+        raise BuildError(
+            f"The cuda target has no kernel for {', '.join(sorted(unknown))}.", "Build it for --target cpu."
+        )
+
+
+def _planned(
+    node: ir.Node, places: Places, limits: Limits, tokens_per_block: int, generations: Sequence[int]
+) -> list[PlannedLaunch]:
+    if node.op_type in _PRODUCTS:
+        return [_PRODUCTS[node.op_type](node, places, generations)]
+    if node.op_type == "RopeCacheWrite":
+        return [attention.rotate_and_write(node, places, tokens_per_block)]
+    if node.op_type == "PagedAttention":
+        return attention.attend(node, places, tokens_per_block, limits)
+    return [_ROWS[node.op_type](node, places)]

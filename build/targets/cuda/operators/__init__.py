@@ -1,0 +1,1 @@
+"""From fused operators to launches."""

@@ -1,0 +1,137 @@
+"""Launches of attention: rotation and cache write of all rows, then generated tokens and tiles of prompts apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import onnx_ir as ir
+
+from inflight.build.gpu_kernels.kernels import paged_decode, paged_prefill, rope_cache_write
+from inflight.build.gpu_kernels.spec import Variant
+from inflight.build.gpu_kernels.variants import attention_variant, rope_variant
+from inflight.build.targets.cuda.kv_cache import cache_kind, cache_operands
+from inflight.build.targets.cuda.launch_plan import PlannedLaunch
+from inflight.build.targets.cuda.operators.rows import given, input_of
+from inflight.build.targets.cuda.places import Places, aligned, triton_type
+from inflight.engine_format.cuda_facts import Operand
+from inflight.engine_format.manifest import Limits
+
+# Part of what decides a result's bits, so one number for all engines.
+SPLIT_TOKENS = 256
+_FLOAT_BYTES = 4
+_ROW_STEP = 16
+(_ROPE,) = rope_cache_write.SPECS
+_DECODE, _COMBINE = paged_decode.SPECS
+(_PREFILL,) = paged_prefill.SPECS
+_STRIDE = Operand(place="size", name="block_table_stride")
+_HEADS = ("num_heads", "num_kv_heads", "head_size")
+
+
+def refusals(node: ir.Node) -> list[str]:
+    """What attention of this node has and no kernel takes, in words."""
+    if node.op_type != "PagedAttention":
+        return []
+    found = ["attention sinks"] if input_of(node, 6) is not None else []
+    return found if node.attributes["causal"].as_int() else [*found, "attention without a causal mask"]
+
+
+def generated_rows(limits: Limits) -> int:
+    """As many generated tokens as scratch memory is for: a step seldom has more of them than sequences. Addresses of
+    rows that are a multiple of this keep the alignment that kernels rely on."""
+    return -(-min(limits.max_batch_size, limits.max_num_tokens) // _ROW_STEP) * _ROW_STEP
+
+
+def rotate_and_write(node: ir.Node, places: Places, tokens_per_block: int) -> PlannedLaunch:
+    """RopeCacheWrite. Its queries have the type in which attention reads them, whose rows the plan has room for."""
+    qkv, q_norm, k_norm, cos, sin = (input_of(node, place) for place in range(5))
+    q = node.outputs[0]
+    assert qkv is not None, f"{node.name} has no rows"
+    numbers = _numbers(node)
+    variant = rope_variant(
+        *(int(numbers[name]) for name in _HEADS),
+        kv=cache_kind(given(node, 8)),
+        act=_attention_type(node),
+        qkv=triton_type(qkv),
+        norm=None if q_norm is None else triton_type(q_norm),
+        tokens_per_block=tokens_per_block,
+        rotary_size=int(numbers["rotary_size"]),
+        epsilon=None if q_norm is None else float(numbers["epsilon"]),
+        norm_last=bool(numbers["norm_last"]),
+    )
+    operands = {
+        "qkv": places.of(qkv),
+        "q_norm": places.of(q_norm),
+        "k_norm": places.of(k_norm),
+        "cos": places.of(cos),
+        "sin": places.of(sin),
+        "positions": places.of(given(node, 5)),
+        "sequence_of_row": places.of(given(node, 6)),
+        "block_tables": places.of(given(node, 7)),
+        "q": places.of(q),
+        **cache_operands(node, places),
+        "block_table_stride": _STRIDE,
+    }
+    return PlannedLaunch.of(_ROPE, variant, operands, "tokens")
+
+
+def attend(node: ir.Node, places: Places, tokens_per_block: int, limits: Limits) -> list[PlannedLaunch]:
+    """PagedAttention: the splits of generated tokens, their combination, and the tiles of prompts."""
+    write, y = given(node, 0).producer(), node.outputs[0]
+    assert write is not None and write.op_type == "RopeCacheWrite", f"{node.name} reads queries of another operator"
+    numbers, act = _numbers(node), triton_type(y)
+    heads, kv_heads, size = (int(numbers[name]) for name in _HEADS)
+    kinds: dict[str, Any] = {"kv": cache_kind(given(write, 8)), "act": act, "tokens_per_block": tokens_per_block}
+    kinds |= {"scale": numbers["scale"], "soft_cap": numbers["softcap"], "window": int(numbers["window"])}
+    decode = attention_variant(heads, kv_heads, size, **kinds, split_tokens=SPLIT_TOKENS)
+    prefill = attention_variant(heads, kv_heads, size, **kinds)
+    of_combine = ("num_heads", "head_size", "window", "split_tokens")
+    combine = Variant({"act": act}, {name: decode.constants[name] for name in of_combine})
+
+    row_bytes = heads * size * (2 if act == "bf16" else _FLOAT_BYTES)
+    q = places.of(given(node, 0))
+    shared = {
+        **cache_operands(write, places),
+        "block_tables": places.of(given(node, 5)),
+        "block_table_stride": _STRIDE,
+    }
+    by_row = {"positions": places.of(given(node, 3), by_row=True)}
+    of_rows = {**by_row, "sequence_of_row": places.of(given(node, 4), by_row=True)}
+    parts = _parts(places, heads, size, limits)
+    moved_q = Operand(place=q.place, at=q.at, row_bytes=row_bytes)
+    moved_y = places.of(y, by_row=True)
+    tiles = {name: Operand(place="step", name=name) for name in ("tile_begins", "tile_ends")}
+    whole = {"positions": places.of(given(node, 3)), "sequence_of_row": places.of(given(node, 4))}
+    return [
+        PlannedLaunch.of(_DECODE, decode, {**shared, **of_rows, **parts, "q": moved_q}, "generated"),
+        PlannedLaunch.of(_COMBINE, combine, {**by_row, **parts, "y": moved_y}, "generated"),
+        PlannedLaunch.of(_PREFILL, prefill, {**shared, **whole, **tiles, "q": q, "y": places.of(y)}, "prompt_tiles"),
+    ]
+
+
+def _parts(places: Places, heads: int, head_size: int, limits: Limits) -> dict[str, Operand]:
+    """Scratch memory of `paged_decode`: what it makes of each split."""
+    entries = generated_rows(limits) * heads * -(-limits.max_seq_len // SPLIT_TOKENS)
+    sums = aligned(entries * _FLOAT_BYTES)
+    places.need(scratch=2 * sums + entries * head_size * _FLOAT_BYTES)
+    return {
+        "maxima": Operand(place="scratch"),
+        "totals": Operand(place="scratch", at=sums),
+        "partials": Operand(place="scratch", at=2 * sums),
+        "splits": Operand(place="size", name="splits"),
+    }
+
+
+def _numbers(node: ir.Node) -> Mapping[str, int | float]:
+    """The attributes of a node that has numbers alone."""
+    kinds = {name: attribute.type for name, attribute in node.attributes.items()}
+    return {
+        name: node.attributes[name].as_int() if kind == ir.AttributeType.INT else node.attributes[name].as_float()
+        for name, kind in kinds.items()
+    }
+
+
+def _attention_type(write: ir.Node) -> str:
+    """The type of what attention makes, and so of its queries."""
+    (attention,) = {user for user in write.outputs[0].consumers() if user.op_type == "PagedAttention"}
+    return triton_type(attention.outputs[0])

@@ -1,0 +1,37 @@
+"""The cuda target, as the registry knows it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from inflight.build.target import Capabilities, Target
+from inflight.build.targets.cuda.recipe import CudaRecipe
+from inflight.extras import install_hint
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from inflight.build.targets.cuda.build import CudaBuild
+    from inflight.convert.checkpoint.directory import Checkpoint
+
+_FLOATS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
+
+
+class CudaTarget(Target[CudaRecipe]):
+    """Kernels for NVIDIA GPUs and the list of their launches; see build.py."""
+
+    name = "cuda"
+    summary = "kernels for NVIDIA GPUs, compiled without one; no GPU has run them yet."
+    requires = install_hint("build,cuda-compile")
+    capabilities = Capabilities(dtypes=_FLOATS, kv_cache_dtypes=(*_FLOATS, "int8", "fp8"), quantization=())
+
+    def recipe_class(self) -> type[CudaRecipe]:
+        return CudaRecipe
+
+    def plan(self, network: ir.Model, checkpoint: Checkpoint, recipe: CudaRecipe) -> CudaBuild:
+        from inflight.build.targets.cuda.build import plan_build
+
+        return plan_build(network, checkpoint, recipe)
+
+
+TARGET = CudaTarget()

@@ -1,0 +1,1 @@
+"""Where a model is, and what something else is."""

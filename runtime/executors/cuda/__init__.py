@@ -1,0 +1,1 @@
+"""Engines of target cuda: the launches of a step, on a GPU or interpreted."""

@@ -1,0 +1,88 @@
+"""What the manifest of a cuda engine says beside the common facts, and the launches of a step, which lie in a file.
+
+A step is a list of launches in order. Each names its kernel by its place in the list of kernels, which is compiled for
+every generation of the engine, and says where each argument comes from. A card and an interpreter run the same list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, Literal
+
+from inflight.engine_format.manifest import Facts, NonNegativeInt, PositiveInt
+from inflight.engine_format.target_facts import TargetFacts
+
+# [blocks, KV heads, tokens per block, head size]: keys of a layer, then its values, then the next layer's.
+KV_LAYOUT = "heads-tokens"
+
+# What a launch is for: every row of the step, the rows whose logits are wanted, generated tokens, or tiles of prompts.
+Rows = Literal["tokens", "logit_rows", "generated", "prompt_tiles"]
+
+
+class Operand(Facts, frozen=True, kw_only=True):
+    """Where an argument of a launch comes from.
+
+    arena, scratch, counters, weights: `at` bytes into that memory. cache: `at` bytes of each block lie before it, so
+    that it begins at that many bytes times the number of blocks. step: the array `name` of the step's integers. size: a
+    number of the launch, by `name`. A launch that begins at the i-th row of its kind is given an address that is
+    i * `row_bytes` further.
+    """
+
+    place: Literal["arena", "scratch", "counters", "weights", "cache", "step", "size"]
+    at: NonNegativeInt = 0
+    name: str = ""
+    row_bytes: NonNegativeInt = 0
+
+
+class Choice(Facts, frozen=True, kw_only=True):
+    """The kernel for launches of up to `most_rows` rows; None: of any number."""
+
+    kernel: NonNegativeInt
+    most_rows: PositiveInt | None = None
+
+
+class Launch(Facts, frozen=True, kw_only=True):
+    """`name` is that of what the operator makes. The first of `choices` that takes the rows is launched. `operands` by
+    the names of the kernel's arguments."""
+
+    name: str
+    rows: Rows
+    choices: tuple[Choice, ...]
+    operands: dict[str, Operand]
+
+
+class LaunchList(Facts, frozen=True, kw_only=True):
+    """The launches of a step, and the memory that they need beside weights and cache, in bytes.
+
+    The arena has every value of a step; logits: where in it those are, float32 [logit rows, vocab_size]. Scratch memory
+    is of one launch at a time, and counters are zero before the first step and after every launch. generated_rows:
+    as many generated tokens as scratch memory has room for, a multiple of 16; a step with more of them makes the
+    launches that follow each other for them several times. split_tokens: the tokens of a split of their context.
+    """
+
+    launches: tuple[Launch, ...]
+    arena_bytes: NonNegativeInt
+    scratch_bytes: NonNegativeInt
+    counter_bytes: NonNegativeInt
+    logits: NonNegativeInt
+    generated_rows: PositiveInt
+    split_tokens: PositiveInt
+
+
+class CudaFacts(TargetFacts, frozen=True, kw_only=True):
+    """weights_file: tensors as the kernels read them. launches_file: a LaunchList in JSON. kernels_file: for each
+    generation, by its number in text, the compiled kernels in the order in which launches name them.
+    """
+
+    interface: ClassVar[int] = 1
+
+    weights_file: str
+    launches_file: str
+    kernels_file: str
+    generations: tuple[int, ...]
+
+    def loaded_files(self) -> Iterable[str]:
+        return self.weights_file, self.launches_file, self.kernels_file
+
+    def code_for(self) -> Sequence[str]:
+        return [f"sm_{generation}" for generation in self.generations]

@@ -1,0 +1,1 @@
+"""The APIs of other servers, with the packages of their clients."""

@@ -1,0 +1,1 @@
+"""References of the kernels for GPUs, and what runs their launches without one."""

@@ -1,0 +1,74 @@
+"""The launches of a cuda engine under Triton's interpreter, in the memory of this machine."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from inflight.engine_format.gpu_artifact import Artifact
+from inflight.runtime.executors.cuda.executor import CudaExecutor
+from inflight.runtime.loading.engine_directory import read_engine_directory
+from tests.kernel.gpu.support.cuda_launch import SPECS
+
+Array = npt.NDArray[Any]
+_ALIGNMENT = 256
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "i8": torch.int8, "i32": torch.int32}
+
+
+class InterpretedBackend:
+    """See Backend of inflight.runtime.executors.cuda. Fresh memory holds NaN: what is read must have been written."""
+
+    def __init__(self, kernels: Mapping[int, list[Artifact]]) -> None:
+        self._kernels = kernels[max(kernels)]
+        self._memories: list[Array] = []
+
+    def allocate(self, nbytes: int, *, zeroed: bool = False) -> int:
+        memory = np.full(nbytes + _ALIGNMENT, 0 if zeroed else 0xFF, np.uint8)
+        self._memories.append(memory)
+        return -(-memory.ctypes.data // _ALIGNMENT) * _ALIGNMENT
+
+    def write(self, address: int, array: Array) -> None:
+        ctypes.memmove(address, array.ctypes.data, array.nbytes)
+
+    def read(self, address: int, array: Array) -> None:
+        ctypes.memmove(array.ctypes.data, address, array.nbytes)
+
+    def constant(self, kernel: int, name: str) -> int:
+        return int(self._kernels[kernel].constants[name])
+
+    def launch(self, kernel: int, arguments: Mapping[str, int], sizes: Mapping[str, int]) -> None:
+        artifact = self._kernels[kernel]
+        spec = SPECS[artifact.kernel]
+        function = getattr(sys.modules[spec.module], spec.function)
+        values = [_value(argument.type, arguments[argument.name]) for argument in artifact.arguments]
+        assert {each.name for each in artifact.arguments} == set(arguments), artifact.kernel
+        for argument in artifact.arguments:
+            assert arguments[argument.name] % argument.alignment == 0, f"{argument.name} of {artifact.kernel}"
+        with np.errstate(all="ignore"):
+            function[artifact.grid_for(sizes)](*values, **artifact.constants)
+
+    def wait(self) -> None:
+        """Nothing runs behind the caller's back."""
+
+    def close(self) -> None:
+        self._memories.clear()
+
+
+def _value(kind: str, value: int) -> Any:
+    """An integer, or memory at an address as a tensor: the interpreter takes its pointer alone. Tensors at one address
+    are of as many bytes, since the interpreter takes the storage of the first for all."""
+    if not kind.startswith("*"):
+        return value
+    return torch.frombuffer((ctypes.c_char * _ALIGNMENT).from_address(value), dtype=_TYPES[kind.removeprefix("*")])
+
+
+def open_interpreted(directory: Path, num_blocks: int) -> CudaExecutor:
+    """The executor of a cuda engine, interpreted."""
+    return CudaExecutor(directory, read_engine_directory(directory).manifest, num_blocks, InterpretedBackend)

@@ -1,0 +1,174 @@
+"""Engines of target cuda: what is built and refused, and what their launches make, interpreted."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from inflight.build.engine import build_engine
+from inflight.build.registry import make_recipe
+from inflight.convert.api import convert_model
+from inflight.convert.options import ConvertOptions
+from inflight.engine_format.cuda_facts import LaunchList
+from inflight.errors import BuildError, EngineError
+from inflight.machine.cuda import require_gpu
+from inflight.runtime.executors.cuda.executor import CudaExecutor
+from inflight.runtime.loading.load import KvCacheBudget, load_engine
+from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch
+from tests.conftest import SEED_VARIABLE
+from tests.models.random_models import random_shape, save_random_model
+from tests.network.support import Case, make_case
+
+pytest.importorskip("triton", reason="pip install 'inflight-llm[cuda-compile]'")
+from tests.oracles.gpu.interpreted_launches import open_interpreted
+
+pytestmark = pytest.mark.pipeline
+
+LIMITS = {"max_batch_size": 4, "max_seq_len": 64, "max_num_tokens": 48, "max_logit_rows": 8, "tokens_per_block": 16}
+BLOCKS = 12
+
+
+@dataclass(frozen=True)
+class Built:
+    case: Case
+    engine: Path
+
+    def prompt(self, rng: np.random.Generator, length: int) -> list[int]:
+        return [int(token) for token in rng.integers(self.case.checkpoint.config.vocab_size, size=length)]
+
+
+def build(root: Path, dtype: torch.dtype) -> Built:
+    seed = int(os.environ.get(SEED_VARIABLE, "0")) or secrets.randbelow(2**31 - 1) + 1
+    print(f"repeat with {SEED_VARIABLE}={seed}")
+    shape = replace(random_shape(np.random.default_rng(seed), "qwen2"), vocab_size=97)
+    case = make_case(root, shape, seed, dtype)
+    build_engine(case.checkpoint.directory, root / "engine", make_recipe(target="cuda", **LIMITS))
+    return Built(case, root / "engine")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return build(tmp_path_factory.mktemp("cuda"), torch.float32)
+
+
+@pytest.fixture(scope="module")
+def executor(built: Built) -> CudaExecutor:
+    return open_interpreted(built.engine, BLOCKS)
+
+
+def chunk(slot: int, tokens: list[int], blocks: list[int], *, start: int = 0, prompt: int = 0) -> ScheduledSequence:
+    """The tokens from `start` on, of a sequence with `prompt` tokens of prompt; a token is chosen after the last."""
+    return ScheduledSequence(slot, tokens[start:], start, blocks, RowSampling(), sample_last=True, prompt_length=prompt)
+
+
+def logits(executor: Any, *sequences: ScheduledSequence) -> npt.NDArray[np.float32]:
+    return np.asarray(executor.execute_with_logits(StepBatch(sequences))[1])
+
+
+def test_a_sequence_has_the_same_bits_in_any_company_and_any_chunks(
+    built: Built, executor: CudaExecutor, rng: np.random.Generator
+) -> None:
+    """Many rows and few, whole prompts and parts, and when a preempted sequence is computed again."""
+    prompt = int(rng.integers(18, 24))
+    tokens, other = built.prompt(rng, prompt + 3), built.prompt(rng, 20)
+    blocks = [int(block) for block in rng.permutation(BLOCKS)]
+    mine, theirs, again = blocks[:2], blocks[2:4], blocks[4:6]
+    logits(executor, chunk(0, tokens[:prompt], mine, prompt=prompt), chunk(1, other[:-1], theirs, prompt=19))
+    for end in range(prompt + 1, prompt + 3):
+        logits(executor, chunk(0, tokens[:end], mine, start=end - 1, prompt=prompt))
+    company = chunk(1, other, theirs, start=19, prompt=19)
+    *_, last = logits(executor, company, chunk(0, tokens, mine, start=prompt + 2, prompt=prompt))
+    cut = int(rng.integers(1, prompt))
+    logits(executor, chunk(2, tokens[:cut], again, prompt=prompt))
+    assert np.array_equal(logits(executor, chunk(2, tokens, again, start=cut, prompt=prompt))[-1], last)
+    expected = built.case.expected(tokens)[-1]
+    assert np.abs(last - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_bfloat16_is_near_transformers(tmp_path: Path, rng: np.random.Generator) -> None:
+    """The interpreter cuts bfloat16 off where a GPU rounds, which doubles the error."""
+    built = build(tmp_path, torch.bfloat16)
+    executor = open_interpreted(built.engine, BLOCKS)
+    tokens = built.prompt(rng, 9)
+    got = logits(executor, chunk(0, tokens, [3], prompt=9))[-1]
+    expected = built.case.expected(tokens)[-1]
+    assert np.abs(got - expected).max() <= 0.15 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("kv_cache_dtype", ["int8", "fp8"])
+def test_a_quantized_cache_has_the_numbers_of_the_reference_target(
+    built: Built, tmp_path: Path, rng: np.random.Generator, kv_cache_dtype: str
+) -> None:
+    """Prompts and generated tokens. Where a number lies between two levels, the last bit before it decides."""
+    tokens, found = built.prompt(rng, 20), []
+    for target in ("reference", "cuda"):
+        recipe = make_recipe(target=target, kv_cache_dtype=kv_cache_dtype, **LIMITS)
+        build_engine(built.case.checkpoint.directory, tmp_path / target, recipe)
+        blocks = KvCacheBudget(tokens=BLOCKS * LIMITS["tokens_per_block"])
+        of_target = open_interpreted(tmp_path / target, BLOCKS) if target == "cuda" else None
+        executor = of_target or load_engine(tmp_path / target, kv_cache=blocks)
+        first = logits(executor, chunk(0, tokens[:-1], [5, 2], prompt=19))
+        found.append(np.concatenate([first, logits(executor, chunk(0, tokens, [5, 2], start=19, prompt=19))]))
+        executor.close()
+    assert np.abs(found[0] - found[1]).max() <= 0.02 * np.abs(found[0]).max()
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(built: Built, tmp_path: Path) -> None:
+    build_engine(built.case.checkpoint.directory, tmp_path / "engine", make_recipe(target="cuda", **LIMITS))
+    files = sorted(path.name for path in built.engine.iterdir() if path.is_file())
+    for name in files:
+        assert (tmp_path / "engine" / name).read_bytes() == (built.engine / name).read_bytes(), name
+
+
+def test_layers_share_their_kernels(built: Built) -> None:
+    listed = msgspec.json.decode((built.engine / "rank0.launches.json").read_bytes(), type=LaunchList)
+    kernels = {choice.kernel for launch in listed.launches for choice in launch.choices}
+    layers = built.case.checkpoint.config.num_hidden_layers
+    of_layers = [launch for launch in listed.launches if launch.rows in ("generated", "prompt_tiles")]
+    assert len(of_layers) == 3 * layers
+    assert len({launch.choices for launch in of_layers}) == 3
+    assert kernels == set(range(len(kernels)))
+
+
+def test_without_a_gpu_the_reason_is_said(built: Built) -> None:
+    try:
+        require_gpu()
+    except EngineError:
+        with pytest.raises(EngineError, match=r"NVIDIA|cuda-python"):
+            load_engine(built.engine)
+    else:
+        pytest.skip("this machine has a GPU")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"sm": ("75",)}, "sm_75 is not one"),
+        ({"sm": ("hopper",)}, "--sm hopper: a GPU generation is a number"),
+        ({"kv_cache_dtype": "int4"}, "--kv-cache-dtype int4"),
+    ],
+)
+def test_flags_that_no_kernel_is_for_are_refused(
+    built: Built, tmp_path: Path, flags: dict[str, object], message: str
+) -> None:
+    with pytest.raises(BuildError, match=message):
+        build_engine(built.case.checkpoint.directory, tmp_path / "e", make_recipe(target="cuda", **flags, **LIMITS))
+
+
+@pytest.mark.parametrize(
+    ("family", "message"), [("qwen3_moe", "no kernel for Experts"), ("gpt_oss", "attention sinks")]
+)
+def test_what_has_no_kernel_is_named(tmp_path: Path, family: str, message: str, rng: np.random.Generator) -> None:
+    save_random_model(tmp_path / "model", random_shape(rng, family), 1, torch.float32)
+    convert_model(tmp_path / "model", tmp_path / "checkpoint", ConvertOptions())
+    with pytest.raises(BuildError, match=message):
+        build_engine(tmp_path / "checkpoint", tmp_path / "engine", make_recipe(target="cuda", **LIMITS))
