@@ -76,7 +76,7 @@ def convert_model(model: str | Path, output: Path, options: ConvertOptions | Non
         _write_config(scratch, checkpoint_config)
         notes = source.write_tokenizer(scratch / TOKENIZER_DIRECTORY)
         notes += try_tokenizer(scratch / TOKENIZER_DIRECTORY, plan.config.vocab_size)
-        kept = None
+        kept, nearest = None, None
         if options.calibrates:
             plain = plan_source(source, options.plain())
             tokenizer = scratch / TOKENIZER_DIRECTORY
@@ -84,7 +84,7 @@ def convert_model(model: str | Path, output: Path, options: ConvertOptions | Non
             if requirements:
                 options, shared = _within_budget(found, plain, options, requirements)
                 notes.append(shared)
-            plan = plan_source(found.source, options)
+            plan, nearest = plan_source(found.source, options), found.nearest
             checkpoint_config = _complete_config(source, plan, options)
             _write_config(scratch, checkpoint_config)
             kept = KeptAccuracy.of(plan_source(found.source, options.of_one_rank()), found.held_out, found.text)
@@ -92,7 +92,7 @@ def convert_model(model: str | Path, output: Path, options: ConvertOptions | Non
         if kept is not None:
             _record(scratch, kept)
     said = list(_of_loss(options)) if kept is None else list(kept.said())
-    return notes + list(_of_left_out(source)) + list(_of_quantized(source, plan)) + said
+    return notes + list(_of_left_out(source)) + list(_of_quantized(source, plan, nearest)) + said
 
 
 def _within_budget(
@@ -136,25 +136,32 @@ def _of_left_out(source: SourceModel) -> Iterator[str]:
             yield f"{source.location}: {count} tensors {pattern} are left out: text alone is read."
 
 
-def _of_quantized(source: SourceModel, plan: ConversionPlan) -> Iterator[str]:
-    """What became of the tensors that the source has quantized."""
+def _of_quantized(source: SourceModel, plan: ConversionPlan, nearest: tuple[int, int] | None) -> Iterator[str]:
+    """What became of the tensors that the source has quantized, and of experts, of whose calibrated matrices so many
+    were rounded to nearest."""
     kept = Counter(tensor.form.label for tensor in plan.kept.values() if tensor.form is not None)
     listed = " and ".join(f"{count} of {label}" for label, count in sorted(kept.items()))
     if listed:
         yield f"{source.location}: quantized tensors that keep their numbers: {listed}."
     if plan.config.module_quantization.algorithms:
-        yield from _of_experts(plan)
+        yield from _of_experts(plan, nearest or (0, 0))
     if dequantized := quantized_in_words(plan.dequantized.values()):
         yield f"{source.location}: {dequantized} dequantized."
 
 
-def _of_experts(plan: ConversionPlan) -> Iterator[str]:
+def _of_experts(plan: ConversionPlan, nearest: tuple[int, int]) -> Iterator[str]:
     """How the experts of a quantized mixture are stored."""
     stacks = [tensor.quantization for rank in plan.ranks for tensor in rank if len(tensor.shape) == STACK_AXES]
     schemes = dict.fromkeys(each.scheme.name for each in stacks if each is not None)
     if None in stacks:
         yield f"Experts that are not quantized keep {plan.config.dtype}, routers float32."
-    if schemes and not plan.config.module_quantization.kept_from_source:
+    few, calibrated = nearest
+    if calibrated:
+        rest = (
+            f"; {few} of {calibrated} matrices met too few tokens of the text and are rounded to nearest" if few else ""
+        )
+        yield f"Experts are calibrated, each on the tokens that met it, as {' and '.join(schemes)}{rest}."
+    elif schemes and not plan.config.module_quantization.kept_from_source:
         yield f"Experts are rounded to nearest, each on its own, as {' and '.join(schemes)}; routers keep float32."
 
 

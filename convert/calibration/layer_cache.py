@@ -15,6 +15,7 @@ from inflight.convert.source.tensor import ChosenLevels, Measured
 from inflight.dtypes import numpy_dtype
 
 _LOST, _LEVELS, _SCALES, _MEASURED, _CACHED = ".lost.npy", ".levels.npy", ".scales.npy", ".measured.npz", ".cached.npy"
+_NEAREST = ".nearest.npy"
 
 
 class LayerCache:
@@ -40,7 +41,9 @@ class LayerCache:
                 self._keep_measured(module, result.measured)
             if result.chosen is not None:
                 self._keep_chosen(module, result.chosen)
-                np.save(self._directory / f"{module}{_LOST}", result.lost)
+            for kind, number in ((_LOST, result.lost), (_NEAREST, result.nearest)):
+                if number is not None:
+                    np.save(self._directory / f"{module}{kind}", number)
         scratch = self._directory / "streams.tmp.npz"
         np.savez(scratch, *streams)
         os.replace(scratch, self._streams_file(index + 1))
@@ -68,6 +71,11 @@ class LayerCache:
         """By module, the share of the outputs' square that the rounding to the chosen levels costs."""
         files = sorted(self._directory.glob(f"*{_LOST}"))
         return {path.name.removesuffix(_LOST): float(np.load(path)) for path in files}
+
+    def nearest(self) -> tuple[int, int]:
+        """How many matrices of experts were rounded to nearest, and how many there are that have levels."""
+        found = [np.load(path).tolist() for path in sorted(self._directory.glob(f"*{_NEAREST}"))]
+        return sum(number for number, _ in found), sum(count for _, count in found)
 
     def greatest_cached(self) -> dict[int, tuple[float, float]]:
         """By layer, the greatest magnitudes of its keys and values."""

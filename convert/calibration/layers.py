@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from inflight.convert.calibration.awq import awq_factors, awq_levels
+from inflight.convert.calibration.experts import calibrate_stack
 from inflight.convert.calibration.gptq import float8_scales, gptq_float8, gptq_levels
-from inflight.convert.calibration.smoothquant import smoothing_factors
-from inflight.convert.calibration.static_rows import stored_row_scale
+from inflight.convert.calibration.rows import smoothing_factors, stored_row_scale
 from inflight.convert.calibration.statistics import (
     SAME_ROWS,
     Floats,
@@ -22,7 +22,7 @@ from inflight.convert.calibration.statistics import (
     ObservedWeights,
 )
 from inflight.convert.calibration.text import Tokens
-from inflight.convert.checkpoint.model_spec import LayerSpec, ModelSpec
+from inflight.convert.checkpoint.model_spec import ExpertsSpec, LayerSpec, ModelSpec
 from inflight.convert.checkpoint.reference.decoder import DecoderWeights, TensorReader, decoder_layer
 from inflight.convert.quantization.round_to_nearest import FLOAT8_GREATEST, dequantize
 from inflight.convert.quantization.rows import RowRounding
@@ -31,18 +31,21 @@ from inflight.convert.source.tensor import ChosenLevels, Measured
 
 LAYERS = "transformer.layers."
 LAYER = LAYERS + "{}."
+STACKS = ("mlp.fc", "mlp.proj")  # of a layer with experts
 Advance = Callable[[float, str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """What was found for a matrix: of its rows, if its scheme asks for that, and the levels that were chosen, if they
-    were; `lost` is the share of its outputs' square that their rounding costs on the text.
+    """What was found for a matrix, or a stack of them: of its rows, if its scheme asks for that, and the levels that
+    were chosen, if they were; `lost` is the share of a matrix' outputs' square that their rounding costs on the text,
+    and `nearest` how many of so many experts were rounded to nearest.
     """
 
     measured: Measured | None = None
     chosen: ChosenLevels | None = None
-    lost: float = 0.0
+    lost: float | None = None
+    nearest: tuple[int, int] | None = None
 
 
 class CalibratedLayer(NamedTuple):
@@ -97,24 +100,30 @@ def calibrate_layer(
     prefix, chosen = LAYER.format(index), calibration.of_layer(index)
     rounds = any(scheme.method in ("gptq", "awq") for scheme in chosen.values())
     passes = 2 if rounds else 1
-    observed = ObservedWeights(tensors, prefix, rounds)
+    experts = layer.mlp.count if isinstance(layer.mlp, ExpertsSpec) else 0
+    stacks = [module for module in chosen if module in STACKS] if experts else []
+    observed = ObservedWeights(tensors, prefix, rounds, stacks)
     behind = [_advanced(observed, layer, stream, advance, 0.8 / passes / len(streams)) for stream in streams]
     matrices = _Matrices(observed, chosen, calibration)
     found: dict[str, Calibrated] = {}
     for module in chosen:
-        found[f"{prefix}{module}"] = matrices.calibrated(module)
+        found[f"{prefix}{module}"] = (
+            matrices.of_experts(module, experts) if module in stacks else matrices.calibrated(module)
+        )
         advance(0.2 / len(chosen), "")
     if rounds:
-        rounded_layer = LayerWeights(tensors, prefix, matrices.rounded, matrices.roundings, matrices.factors)
+        rounded_layer = LayerWeights(
+            tensors, prefix, matrices.rounded, matrices.roundings, matrices.factors, matrices.stacks
+        )
         behind = [_advanced(rounded_layer, layer, stream, advance, 0.4 / len(streams)) for stream in streams]
     streams[:] = behind
     return CalibratedLayer(found, observed.greatest_cached)
 
 
 class _Matrices:
-    """Chooses for the matrices of a layer, whose inputs were observed. `rounded` are those that have levels, `factors`
-    what their rows are multiplied by, and `roundings` what then becomes of these; those of 16 bits are taken as they
-    are.
+    """Chooses for the matrices of a layer, whose inputs were observed. `rounded` are those that have levels, `stacks`
+    those of experts, `factors` what their rows are multiplied by, and `roundings` what then becomes of these; those of
+    16 bits are taken as they are.
     """
 
     def __init__(self, observed: ObservedWeights, schemes: Mapping[str, QuantScheme], calibration: Calibration) -> None:
@@ -122,6 +131,7 @@ class _Matrices:
         self.rounded: dict[str, Floats] = {}
         self.roundings: dict[str, RowRounding] = {}
         self.factors: dict[str, Floats] = {}
+        self.stacks: dict[str, list[Floats]] = {}
         self._shared_factors: dict[str, Floats] = {}
 
     def calibrated(self, module: str) -> Calibrated:
@@ -142,6 +152,18 @@ class _Matrices:
             self.roundings[module] = RowRounding(scheme.rows.dtype, scale)
         lost = _power(rounded - weight, hessian) / max(_power(weight, hessian), 1e-30)
         return Calibrated(measured, chosen, lost)
+
+    def of_experts(self, module: str, count: int) -> Calibrated:
+        """The same of the matrices of so many experts."""
+        scheme, observed = self._schemes[module], self._observed
+        met = {expert: inputs for (name, expert), inputs in observed.of_experts.items() if name == module}
+        size = self._calibration.group_sizes[scheme.name]
+        chosen, self.stacks[module], nearest = calibrate_stack(
+            observed.stack(module), count, met, size, scheme.divisors
+        )
+        if scheme.rows.dtype != "int16":
+            self.roundings[module] = RowRounding(scheme.rows.dtype)
+        return Calibrated(chosen=chosen, nearest=(nearest, count))
 
     def _row_scale(self, module: str, inputs: InputStatistics, factors: Floats | None) -> float:
         """Matrices that read the same rows share it."""

@@ -63,8 +63,7 @@ class PlannedTensors:
 
     def roundings(self, prefix: str) -> dict[str, RowRounding]:
         """How the rows of the quantized modules there are rounded, by their short names."""
-        stacks = [module_path(name) for name, tensor in self._tensors.items() if len(tensor.shape) == STACK_AXES]
-        modules = [module for module in (*self.matrices(), *stacks) if module.startswith(prefix or "lm_head")]
+        modules = [module for module in (*self.matrices(), *self.stacks()) if module.startswith(prefix or "lm_head")]
         found = {module.removeprefix(prefix): self._rounding(module) for module in modules}
         return {name: each for name, each in found.items() if each is not None}
 
@@ -73,6 +72,11 @@ class PlannedTensors:
         matrices = (name for name, tensor in self._tensors.items() if _is_matrix(tensor))
         tables = [f"transformer.{table}.weight" for table in TABLES]
         return [module_path(name) for name in matrices if name not in tables]
+
+    def stacks(self) -> list[str]:
+        """The modules of stacks of experts that may be quantized, by their paths."""
+        found = ((name, tensor) for name, tensor in self._tensors.items() if len(tensor.shape) == STACK_AXES)
+        return [module_path(name) for name, tensor in found if not tensor.plain]
 
     def sources(self, module: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """The source tensors that make the weight of a module, and how many rows each has."""

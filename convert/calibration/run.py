@@ -40,13 +40,15 @@ _HELD_OUT = 8
 
 class CalibratedModel(NamedTuple):
     """The source, whose matrices of calibrated schemes have what was found for them; by module, what the rounding to
-    chosen levels costs (Calibrated.lost); and what a quantized model is scored on, with what it is called.
+    chosen levels costs (Calibrated.lost); what a quantized model is scored on, with what it is called; and how many
+    matrices of experts were rounded to nearest, of all that have levels.
     """
 
     source: SourceModel
     lost: Mapping[str, float]
     held_out: HeldOutText
     text: Source
+    nearest: tuple[int, int]
 
 
 @contextmanager
@@ -64,7 +66,8 @@ def calibrated(
     InflightError for a text that cannot be read, or a module that cannot be calibrated.
     """
     tensors = PlannedTensors(plain)
-    chosen = choose_schemes(options, tensors.matrices())
+    stacks = tensors.stacks()
+    chosen = choose_schemes(options, [*tensors.matrices(), *stacks], stacks)
     schemes = {module: scheme for module, scheme in chosen.items() if scheme is not None and scheme.method != "nearest"}
     _check_places(schemes)
     text, used = calibration_text(options.calibration_text), options.calibration_size
@@ -96,7 +99,8 @@ def calibrated(
     model = replace(source, tensors=found)
     if options.kv_cache_dtype == "fp8" and source.cache_factors is None:
         model = replace(model, cache_factors=fp8_factors(cache.greatest_cached()))
-    yield CalibratedModel(model, cache.lost(), held_out, Source(name=name_of_text, sha256=text.sha256))
+    text_facts = Source(name=name_of_text, sha256=text.sha256)
+    yield CalibratedModel(model, cache.lost(), held_out, text_facts, cache.nearest())
     shutil.rmtree(directory, ignore_errors=True)
 
 

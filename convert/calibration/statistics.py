@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
+from inflight.convert.checkpoint.expert_stacks import Stack
 from inflight.convert.checkpoint.reference.decoder import DecoderWeights, TensorReader
 from inflight.convert.quantization.rows import RowRounding, rounded_rows
 
@@ -42,6 +43,11 @@ class InputStatistics:
         self._count += len(rows)
 
     @property
+    def count(self) -> int:
+        """How many rows there were."""
+        return self._count
+
+    @property
     def sample(self) -> Floats:
         """Some of the rows, [count, K]."""
         return np.concatenate(self._sample)
@@ -61,9 +67,9 @@ class InputStatistics:
 
 
 class LayerWeights(DecoderWeights):
-    """The weights below a prefix as float32, each matrix read once. `replaced` stands in for some of the stored ones;
-    rows are multiplied by what `factors` has for them, and rounded as `roundings` says. All by the short names of
-    modules.
+    """The weights below a prefix as float32, each matrix and each stack of experts read once. `replaced` and `stacks`
+    stand in for some of the stored ones; rows are multiplied by what `factors` has for them, and rounded as `roundings`
+    says. All by the short names of modules.
     """
 
     def __init__(
@@ -73,10 +79,12 @@ class LayerWeights(DecoderWeights):
         replaced: Mapping[str, Floats] | None = None,
         roundings: Mapping[str, RowRounding] | None = None,
         factors: Mapping[str, Floats] | None = None,
+        stacks: Mapping[str, Stack] | None = None,
     ) -> None:
         super().__init__(tensors, prefix, np.float32)
         self._factors = factors or {}
         self._matrices: dict[str, Floats] = dict(replaced or {})
+        self._stacks: dict[str, Stack] = dict(stacks or {})
         self._roundings = roundings or {}
 
     def has(self, module: str) -> bool:
@@ -88,26 +96,36 @@ class LayerWeights(DecoderWeights):
             self._matrices[module] = super().matrix(module)
         return self._matrices[module]
 
+    def stack(self, module: str) -> Stack:
+        if module not in self._stacks:
+            self._stacks[module] = super().stack(module)
+        return self._stacks[module]
+
     def rows(self, x: Floats, module: str) -> Floats:
         found: Floats = super().rows(x, module)
         if module in self._factors:
             found = found * self._factors[module]
-        return self.expert_rows(found, module)
+        return self._rounded(found, module)
 
-    def expert_rows(self, x: Floats, module: str) -> Floats:
+    def expert_rows(self, x: Floats, module: str, expert: int) -> Floats:
+        return self._rounded(x, module)
+
+    def _rounded(self, x: Floats, module: str) -> Floats:
         rounding = self._roundings.get(module)
         return x if rounding is None else rounded_rows(x, rounding)
 
 
 class ObservedWeights(LayerWeights):
     """What the products of a layer are given is noted in `statistics`, by module: mlp.gate has those of mlp.fc,
-    which reads the same rows. `greatest_cached`: the greatest magnitudes of the layer's keys and values.
+    which reads the same rows. `of_experts` has that of each expert of the modules `stacks`, by module and number, if
+    any row met it. `greatest_cached`: the greatest magnitudes of the layer's keys and values.
     """
 
-    def __init__(self, tensors: TensorReader, prefix: str, grams: bool) -> None:
+    def __init__(self, tensors: TensorReader, prefix: str, grams: bool, stacks: Collection[str] = ()) -> None:
         super().__init__(tensors, prefix)
-        self._grams = grams
+        self._grams, self._observed = grams, stacks
         self.statistics: dict[str, InputStatistics] = {}
+        self.of_experts: dict[tuple[str, int], InputStatistics] = {}
         self.greatest_cached = (0.0, 0.0)
 
     def cached(self, keys: Floats, values: Floats) -> None:
@@ -120,3 +138,9 @@ class ObservedWeights(LayerWeights):
                 self.statistics[module] = InputStatistics(x.shape[-1], self._grams)
             self.statistics[module].add(x)
         return super().rows(x, module)
+
+    def expert_rows(self, x: Floats, module: str, expert: int) -> Floats:
+        if module in self._observed:
+            met = self.of_experts.setdefault((module, expert), InputStatistics(x.shape[-1], self._grams))
+            met.add(x)
+        return super().expert_rows(x, module, expert)

@@ -12,14 +12,8 @@ from inflight.convert.quantization.schemes import RECIPES, QuantScheme
 
 Array = npt.NDArray[Any]
 
-# What experts get where the other matrices are calibrated: few rows of a text meet each of them.
-_ROUNDED_TO_NEAREST = {
-    "int4_gptq": "int4_wo",
-    "int4_awq": "int4_wo",
-    "w4a8_gptq": "int4_w4a8",
-    "w4a8_awq": "int4_w4a8",
-    "int8_sq": "int8_w8a8",
-}
+# What experts get in place of schemes that multiply inputs by factors: all experts meet the same rows.
+_WITHOUT_FACTORS = {"int4_awq": "int4_gptq", "w4a8_awq": "w4a8_gptq", "int8_sq": "int8_w8a8"}
 
 
 class Stack(Protocol):
@@ -45,11 +39,11 @@ class QuantizedStack:
 
 
 def of_experts(scheme: QuantScheme | None) -> QuantScheme | None:
-    """What experts get where their matrices would have this scheme: it rounds to nearest, to integers or codes, beside
-    rows that have scales of their own. None: they stay plain.
+    """What experts get where their matrices would have this scheme: integers or codes, beside rows that have scales of
+    their own. None: they stay plain.
     """
-    found = None if scheme is None else RECIPES.get(_ROUNDED_TO_NEAREST.get(scheme.name, scheme.name))
-    return found if found is not None and not stack_problem(found) and found.method == "nearest" else None
+    found = None if scheme is None else RECIPES.get(_WITHOUT_FACTORS.get(scheme.name, scheme.name))
+    return found if found is not None and not stack_problem(found) else None
 
 
 def stack_problem(scheme: QuantScheme) -> str | None:

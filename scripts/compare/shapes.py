@@ -57,10 +57,38 @@ LLAMA_3_2_1B: dict[str, Any] = {
     "bos_token_id": 128000,
     "eos_token_id": 128001,
 }
-RANDOM_SHAPES = {"qwen2-0.5b": QWEN2_0_5B, "llama-3.2-1b": LLAMA_3_2_1B}
+GRANITE_MOE: dict[str, Any] = {
+    "architectures": ["GraniteMoeForCausalLM"],
+    "model_type": "granitemoe",
+    "hidden_size": 1024,
+    "intermediate_size": 512,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "num_local_experts": 32,
+    "num_experts_per_tok": 8,
+    "vocab_size": 49155,
+    "max_position_embeddings": 131072,
+    "rope_theta": 1500000.0,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "embedding_multiplier": 12.0,
+    "attention_multiplier": 0.015625,
+    "residual_multiplier": 0.22,
+    "logits_scaling": 6.0,
+    "torch_dtype": "bfloat16",
+    "bos_token_id": 49152,
+    "eos_token_id": 49154,
+}
+RANDOM_SHAPES = {
+    "qwen2-0.5b": QWEN2_0_5B,
+    "llama-3.2-1b": LLAMA_3_2_1B,
+    "granite-3.1-1b-a400m": GRANITE_MOE,
+    "granite-3.1-1b-a400m-12-layers": {**GRANITE_MOE, "num_hidden_layers": 12},
+}
 SHAPES = (*RANDOM_SHAPES, DEMO)
-# Tokens made of bytes; those after them are special.
-ORDINARY_TOKENS = {"qwen2-0.5b": 151643, "llama-3.2-1b": 128000}
 
 
 def model_directory(shape: str, cache: Path) -> Path:
@@ -81,17 +109,18 @@ def _write_random_model(directory: Path, shape: str) -> None:
         name: np.ones(dims, ml_dtypes.bfloat16)
         if "norm" in name
         else (rng.standard_normal(dims, dtype=np.float32) * 0.02).astype(ml_dtypes.bfloat16)
-        for name, dims in _tensor_shapes(config).items()
+        for name, dims in tensor_shapes(config).items()
     }
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     (directory / "config.json").write_text(json.dumps(config, indent=2))
-    ordinary = ORDINARY_TOKENS[shape]
+    ordinary = config["bos_token_id"]  # tokens made of bytes; those from here on are special
     special = [f"<|special_{number}|>" for number in range(ordinary, config["eos_token_id"] + 1)]
     write_tokenizer(directory, ordinary, special, end_token=special[-1])
 
 
-def _tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    hidden, inter = config["hidden_size"], config["intermediate_size"]
+def tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The tensors of a model with this config by their names; its head is tied."""
+    hidden = config["hidden_size"]
     head = config.get("head_dim", hidden // config["num_attention_heads"])
     query, key = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
     shapes: dict[str, tuple[int, ...]] = {
@@ -105,7 +134,19 @@ def _tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
             if config["model_type"] == "qwen2":
                 shapes[f"{prefix}.self_attn.{name}_proj.bias"] = (rows,)
         shapes[f"{prefix}.self_attn.o_proj.weight"] = (hidden, query)
-        shapes[f"{prefix}.mlp.gate_proj.weight"] = shapes[f"{prefix}.mlp.up_proj.weight"] = (inter, hidden)
-        shapes[f"{prefix}.mlp.down_proj.weight"] = (hidden, inter)
+        shapes.update(_mlp_shapes(config, prefix))
         shapes[f"{prefix}.input_layernorm.weight"] = shapes[f"{prefix}.post_attention_layernorm.weight"] = (hidden,)
     return shapes
+
+
+def _mlp_shapes(config: dict[str, Any], prefix: str) -> dict[str, tuple[int, ...]]:
+    """Of one layer; a mixture has its experts in two stacks."""
+    hidden, inter, experts = config["hidden_size"], config["intermediate_size"], config.get("num_local_experts")
+    if experts is None:
+        matrices = {"gate": (inter, hidden), "up": (inter, hidden), "down": (hidden, inter)}
+        return {f"{prefix}.mlp.{name}_proj.weight": dims for name, dims in matrices.items()}
+    return {
+        f"{prefix}.block_sparse_moe.router.layer.weight": (experts, hidden),
+        f"{prefix}.block_sparse_moe.input_linear.weight": (experts, 2 * inter, hidden),
+        f"{prefix}.block_sparse_moe.output_linear.weight": (experts, hidden, inter),
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from inflight.build.graph.values import shape_of
-from inflight.build.targets.cpu.packing.weight_layout import PANEL, PackedTensor, WeightLayout
+from inflight.build.targets.cpu.packing.weight_layout import PANEL, STRIP, PackedTensor, WeightLayout
 
 _LOOKUP = "EmbeddingLookup"
 # Which of their panels they read is known when they run.
@@ -27,13 +27,14 @@ def expectations(graph: ir.Graph, weights: WeightLayout) -> list[str]:
 def _panels_of(node: ir.Node, weights: WeightLayout) -> PackedTensor | None:
     names = {value.name for value in node.inputs if value is not None}
     for tensor in weights.tensors:
-        if tensor.layout.endswith("panels") and all(source.name in names for source in tensor.sources):
+        if tensor.layout.endswith(("panels", "strips")) and all(source.name in names for source in tensor.sources):
             return tensor
     return None
 
 
 def _expect(tensor: PackedTensor) -> str:
-    columns = PANEL // 2 if tensor.layout.startswith("gated") else PANEL
+    whole = STRIP if tensor.layout == "strips" else PANEL
+    columns = whole // 2 if tensor.layout.startswith("gated") else whole
     shape = shape_of(tensor.sources[0])
     panels = -(-int(shape[-2]) // columns) * (int(shape[0]) if tensor.layout == "head_panels" else 1)
     return f"pool_expect(p, thread, e->weights + {tensor.offset}, {panels}, {tensor.nbytes // panels});"

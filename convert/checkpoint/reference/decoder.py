@@ -111,8 +111,8 @@ class DecoderWeights:
         """The weights (out, in) of all experts by their numbers."""
         return self._tensors.stack(self._prefix + module)
 
-    def expert_rows(self, x: Array, module: str) -> Array:
-        """The rows that the weights of a module's experts multiply."""
+    def expert_rows(self, x: Array, module: str, expert: int) -> Array:
+        """The rows that the weight of an expert of a module multiplies."""
         return x
 
     def rows(self, x: Array, module: str) -> Array:

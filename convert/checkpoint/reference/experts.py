@@ -16,13 +16,14 @@ Array = npt.NDArray[Any]
 
 class ExpertMatrices(NamedTuple):
     """Of all experts: fc (2 size, hidden), what multiplies the activated branch first; proj (hidden, size); `biases` of
-    both, [count, out], if they have some. `rounded` is what becomes of the rows in front of the matrices of a module.
+    both, [count, out], if they have some. `rounded` is what becomes of the rows in front of a module's matrix of an
+    expert.
     """
 
     fc: Stack
     proj: Stack
     biases: tuple[Array, Array] | None
-    rounded: Callable[[Array, str], Array]
+    rounded: Callable[[Array, str, int], Array]
 
 
 def mix_experts(
@@ -38,15 +39,16 @@ def mix_experts(
     it. Matrices may be mapped: those of experts that no token meets are not read.
     """
     chosen, weights = routed
-    result, rows = np.zeros_like(x), experts.rounded(x, "mlp.fc")
-    for expert in np.unique(chosen):
+    result = np.zeros_like(x)
+    for expert in np.unique(chosen).tolist():
         tokens, places = np.nonzero(chosen == expert)
         fc_bias, proj_bias = (0, 0) if experts.biases is None else (each[expert] for each in experts.biases)
-        met, weighed = rows[tokens], weights[tokens, places, None]
+        met, weighed = x[tokens], weights[tokens, places, None]
         if spec.routing == "sigmoid_inputs":
             met, weighed = met * weighed, np.ones_like(weighed)
-        up, gate = np.split(met @ experts.fc[expert].astype(x.dtype).T + fc_bias, 2, axis=-1)
-        inner = experts.rounded(gated(gate, up), "mlp.proj")
+        rows = experts.rounded(met, "mlp.fc", expert)
+        up, gate = np.split(rows @ experts.fc[expert].astype(x.dtype).T + fc_bias, 2, axis=-1)
+        inner = experts.rounded(gated(gate, up), "mlp.proj", expert)
         result[tokens] += weighed * (inner @ experts.proj[expert].astype(x.dtype).T + proj_bias)
     return result
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from inflight.convert.source.gguf.names import ARCHITECTURES, Architecture
+from inflight.convert.source.gguf.mixture import expert_sizes, head_sizes
+from inflight.convert.source.gguf.names import ARCHITECTURES, KNOWN, Architecture
 from inflight.convert.source.gguf.rope import rope_parameters
 from inflight.convert.source.gguf.tensors import GgufTensor
 from inflight.errors import ModelError
@@ -21,6 +22,12 @@ _SIZES = {
     "max_position_embeddings": "context_length",
 }
 _OPTIONAL = {"num_key_value_heads": "attention.head_count_kv", "head_dim": "attention.key_length"}
+_GRANITE = {
+    "embedding_multiplier": "embedding_scale",
+    "attention_multiplier": "attention.scale",
+    "residual_multiplier": "residual_scale",
+    "logits_scaling": "logit_scale",
+}
 _FURTHER: Mapping[str, Mapping[str, str]] = {
     "gemma2": {
         "sliding_window": "attention.sliding_window",
@@ -32,16 +39,39 @@ _FURTHER: Mapping[str, Mapping[str, str]] = {
         "final_logit_softcapping": "final_logit_softcapping",
         "rope_local_base_freq": "rope.freq_base_swa",
     },
-    "granite": {
-        "embedding_multiplier": "embedding_scale",
-        "attention_multiplier": "attention.scale",
-        "residual_multiplier": "residual_scale",
-        "logits_scaling": "logit_scale",
+    "granite": _GRANITE,
+    "granitemoe": {**_GRANITE, "shared_intermediate_size": "expert_shared_feed_forward_length"},
+    "olmoe": {"clip_qkv": "attention.clamp_kqv"},
+    "gpt-oss": {"sliding_window": "attention.sliding_window"},
+    "deepseek2": {
+        "kv_lora_rank": "attention.kv_lora_rank",
+        "q_lora_rank": "attention.q_lora_rank",
+        "qk_rope_head_dim": "rope.dimension_count",
+        "n_routed_experts": "expert_count",
+        "n_shared_experts": "expert_shared_count",
+        "n_group": "expert_group_count",
+        "topk_group": "expert_group_used_count",
+        "first_k_dense_replace": "leading_dense_block_count",
+        "routed_scaling_factor": "expert_weights_scale",
+        "norm_topk_prob": "expert_weights_norm",
     },
     "stablelm": {"use_parallel_residual": "use_parallel_residual"},
 }
 # What the files do not say and llama.cpp passes over, where transformers has a default.
-_FIXED: Mapping[str, dict[str, Any]] = {"starcoder2": {"sliding_window": None}}
+_FIXED: Mapping[str, dict[str, Any]] = {
+    "starcoder2": {"sliding_window": None},
+    "qwen2moe": {"norm_topk_prob": False},
+    "qwen3moe": {"norm_topk_prob": True},
+    "olmoe": {"norm_topk_prob": False},
+    "deepseek2": {
+        "q_lora_rank": None,
+        "n_group": 1,
+        "topk_group": 1,
+        "first_k_dense_replace": 0,
+        "routed_scaling_factor": 1.0,
+        "norm_topk_prob": False,
+    },
+}
 # Layers of those Gemmas whose queries are scaled by the hidden size's share of a head, and not by the head's size.
 _SCALED_BY_SHARE = {"gemma2": 46, "gemma3": 62}
 _TOKENS = {"bos_token_id": ("bos",), "eos_token_id": ("eos", "eot", "eom"), "pad_token_id": ("padding",)}
@@ -50,11 +80,10 @@ _TOKENS = {"bos_token_id": ("bos",), "eos_token_id": ("eos", "eot", "eom"), "pad
 def find_architecture(file: str, metadata: Mapping[str, Any]) -> Architecture:
     """Raises ModelError naming an architecture that is not known, and the known ones."""
     name = metadata.get("general.architecture")
-    if not isinstance(name, str) or name not in ARCHITECTURES:
-        raise ModelError(
-            f"{file}: architecture {name!r} is not supported.", f"Supported in GGUF: {', '.join(ARCHITECTURES)}."
-        )
-    return ARCHITECTURES[name]
+    found = next((row for row in ARCHITECTURES if row.name == name and row.describes(metadata)), None)
+    if found is None:
+        raise ModelError(f"{file}: architecture {name!r} is not supported.", f"Supported in GGUF: {', '.join(KNOWN)}.")
+    return found
 
 
 def hugging_face_config(
@@ -82,6 +111,7 @@ def hugging_face_config(
         "attention_bias": "blk.0.attn_q.bias" in tensors,
         "mlp_bias": "blk.0.ffn_down.bias" in tensors,
         "use_qkv_bias": "blk.0.attn_q.bias" in tensors,
+        "qkv_bias": "blk.0.attn_q.bias" in tensors,
         "dtype": _dtype(tensors),
     }
     kind = "layer_norm_epsilon" if family.norm == "layer" else "layer_norm_rms_epsilon"
@@ -90,6 +120,10 @@ def hugging_face_config(
     if config["head_dim"] is None:
         # The family's own default would stand for what the file leaves out.
         config["head_dim"] = _share(config)
+    if family.mixture is not None:
+        config |= expert_sizes(name, metadata, tensors)
+    if family.latent:
+        config |= head_sizes(name, metadata, config)
     config |= rope_parameters(file, {key: value(key) for key in _rope_keys(name, metadata)}, config, tensors)
     if name in _SCALED_BY_SHARE:
         by_share = config["num_hidden_layers"] == _SCALED_BY_SHARE[name]

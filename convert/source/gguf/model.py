@@ -7,22 +7,32 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from inflight.convert.families.arranged import arranged
 from inflight.convert.source.gguf.config import find_architecture, hugging_face_config
+from inflight.convert.source.gguf.experts import key_value_products, split_experts
 from inflight.convert.source.gguf.names import ROPE_FACTORS, Architecture, hugging_face_names
 from inflight.convert.source.gguf.parts import read_gguf_parts
-from inflight.convert.source.gguf.tensors import GgufTensor, HeadRows, Offset, gguf_tensors
+from inflight.convert.source.gguf.restacked import restacked
+from inflight.convert.source.gguf.tensors import GgufTensor, HeadRows, Offset, OneRow, gguf_tensors
 from inflight.convert.source.gguf.tokenizer import write_gguf_tokenizer
 from inflight.convert.source.location.hub import ModelLocation
-from inflight.convert.source.opened import SourceModel
+from inflight.convert.source.opened import SourceModel, quantized_in_words
 from inflight.convert.source.tensor import Seen, SourceTensor
 from inflight.extras import install_hint, needs
 
 
 @dataclass(frozen=True, slots=True)
 class GgufModel(SourceModel):
-    """One file holds everything, or several parts of one; `metadata` is that of the (first) header."""
+    """One file holds everything, or several parts of one; `metadata` is that of the (first) header, `held` are the
+    tensors by their names there.
+    """
 
     metadata: Mapping[str, Any]
+    held: Mapping[str, SourceTensor]
+
+    @property
+    def quantized(self) -> str | None:
+        return quantized_in_words(self.held.values())
 
     @property
     def label(self) -> str:
@@ -58,29 +68,51 @@ def open_gguf(location: ModelLocation) -> GgufModel:
     config = hugging_face_config(str(first.file), first.metadata, architecture, tensors)
     files = frozenset(header.file for header in headers)
     named = _named(tensors, architecture, config)
-    return GgufModel(replace(location, file=first.file), config, {}, named, files, first.metadata)
+    # Latent attention turns neighbours in the file as in the family's own.
+    ours = arranged(config, named) if architecture.family.latent else named
+    stored = restacked(architecture.family.mixture, named)
+    whole = replace(location, file=first.file)
+    return GgufModel(whole, config, {}, ours, files, first.metadata, tensors, stored=stored)
 
 
 def _named(
-    tensors: Mapping[str, GgufTensor], architecture: Architecture, config: Mapping[str, Any]
+    tensors: dict[str, GgufTensor], architecture: Architecture, config: Mapping[str, Any]
 ) -> dict[str, SourceTensor]:
-    """The tensors under their Hugging Face names, as transformers has them. What has no such name keeps its own: the
-    plan lists it as unknown."""
-    layers, head_size = config["num_hidden_layers"], config["head_dim"]
-    modules = dict(hugging_face_names(architecture.family, min(layers, len(tensors)))) if _count(layers) else {}
+    """The tensors under their Hugging Face names, as transformers has them, those of experts each on its own. What has
+    no such name keeps its own: the plan lists it as unknown."""
+    layers, family = config["num_hidden_layers"], architecture.family
+    modules = dict(hugging_face_names(architecture, min(layers, len(tensors)))) if _count(layers) else {}
     result: dict[str, SourceTensor] = {}
-    for name, tensor in tensors.items():
+    whole = dict(tensors)
+    for names, product in key_value_products(tensors, modules) if family.latent else ():
+        result[product.name] = product
+        for name in names:
+            del whole[name]
+    for name, parts in split_experts(whole).items():
         if name in ROPE_FACTORS:
             continue
         module, _, kind = name.rpartition(".")
-        ours = f"{modules[module]}.{kind}" if module in modules else name
-        if architecture.interleaved and module.endswith((".attn_q", ".attn_k")) and _count(head_size):
-            result[ours] = HeadRows(ours, tensor, head_size)
-        elif architecture.family.norm_offset and kind == "weight" and module.endswith("norm"):
-            result[ours] = Offset(ours, tensor)
+        ours = modules.get(name) or (f"{modules[module]}.{kind}" if module in modules else name)
+        if "{expert}" in ours:
+            found = {
+                each: Seen(each, part) for expert, part in enumerate(parts) if (each := ours.format(expert=expert))
+            }
+            result.update(found)
         else:
-            result[ours] = Seen(ours, tensor)
+            result[ours] = _as_transformers_has_it(ours, module, parts[0], architecture, config["head_dim"])
     return result
+
+
+def _as_transformers_has_it(
+    name: str, module: str, tensor: GgufTensor, architecture: Architecture, head_size: Any
+) -> SourceTensor:
+    if architecture.interleaved and module.endswith((".attn_q", ".attn_k")) and _count(head_size):
+        return HeadRows(name, tensor, head_size)
+    if architecture.family.norm_offset and name.endswith(".weight") and module.endswith("norm"):
+        return Offset(name, tensor)
+    if module.endswith(".ffn_gate_inp_shexp") and len(tensor.shape) == 1:
+        return OneRow(name, tensor)
+    return Seen(name, tensor)
 
 
 def _count(value: Any) -> bool:

@@ -52,6 +52,12 @@ def _scaling(
     if kind == "yarn":
         beta = {name: keys.get(f"rope.scaling.yarn_{name}") for name in ("beta_fast", "beta_slow")}
         given = {name: value for name, value in beta.items() if value is not None}
+        log = keys.get("rope.scaling.yarn_log_multiplier")
+        if isinstance(log, float) and config["model_type"].startswith("deepseek"):
+            # A tenth of mscale_all_dim; the file does not say mscale, and llama.cpp takes both to be the same.
+            given |= dict.fromkeys(("mscale", "mscale_all_dim"), float(str(np.float32(log * 10))))
+        if config["model_type"] == "gpt_oss":
+            given["truncate"] = False
         return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original, **given}
     raise ModelError(f"{file}: rope scaling {kind!r} is not supported.", "Supported in GGUF: none, linear, yarn.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -83,6 +84,22 @@ class GgufTensor(SourceTensor):
             return self._values(self._bytes(0, self.nbytes)).reshape(-1)[start:stop]
         return self._values(self._blocks(start, stop)).reshape(stop - start, *self.shape[1:])
 
+    def parts(self) -> list[GgufTensor]:
+        """What lies at each place of the first axis."""
+        count, size = self.shape[0], self.nbytes // max(1, self.shape[0])
+        places = [self._offset + number * size for number in range(count)]
+        return [self._within(self.shape[1:], place) for place in places]
+
+    def halves(self) -> tuple[GgufTensor, GgufTensor]:
+        """The first half of its rows, and the second."""
+        shape = (self.shape[0] // 2, *self.shape[1:])
+        return self._within(shape, self._offset), self._within(shape, self._offset + self.nbytes // 2)
+
+    def _within(self, shape: tuple[int, ...], offset: int) -> GgufTensor:
+        part = copy(self)
+        part.shape, part._offset = shape, offset
+        return part
+
     def _values(self, blocks: Array) -> Array:
         if self.kind in _PLAIN:
             return blocks.reshape(-1).view(numpy_dtype(self.dtype))
@@ -122,6 +139,17 @@ class Offset(Seen):
     def rows(self, start: int, stop: int) -> Array:
         rows = self._inner.rows(start, stop)
         return (rows.astype(np.float32) - np.float32(1)).astype(rows.dtype)
+
+
+class OneRow(Seen):
+    """A matrix of one row, of which llama.cpp's converter left the one axis out."""
+
+    def __init__(self, name: str, inner: SourceTensor) -> None:
+        super().__init__(name, inner)
+        self.shape = (1, *inner.shape)
+
+    def rows(self, start: int, stop: int) -> Array:
+        return self._inner.rows(0, self.shape[1])[None][start:stop]
 
 
 class HeadRows(Seen):

@@ -31,12 +31,12 @@ class Inflight(Engine):
 
     def prepare(self, model: Model, precision: Precision) -> Path:
         """An engine per state of the sources that make engines: a change of a kernel builds anew."""
-        state = _digest("convert", "build")
+        state = sources_digest("convert", "build")
         folder = model.cache / "inflight"
         log = folder / f"{precision}.log"
         quantize = ["--quantize", self._schemes[precision]] if precision in self._schemes else []
         checkpoint = prepared_once(
-            folder / f"checkpoint-{self.precisions[precision]}-{_digest('convert')}",
+            folder / f"checkpoint-{self.precisions[precision]}-{sources_digest('convert')}",
             lambda path: run_logged(_inflight("convert", str(model.directory), "-o", str(path), *quantize), log),
         )
         build = ["build-engine", "--checkpoint-dir", str(checkpoint), "--kv-cache-dtype", self._kv_cache_dtype]
@@ -58,7 +58,7 @@ def _inflight(*arguments: str) -> Command:
     return Command([str(Path(sys.executable).with_name("inflight")), *arguments])
 
 
-def _digest(*folders: str) -> str:
+def sources_digest(*folders: str) -> str:
     """Of the sources below these folders of the project."""
     digest = hashlib.sha256()
     for folder in folders:

@@ -3,7 +3,9 @@
 The model is the roofline (Williams, Waterman and Patterson, 2009): a step costs its operations at the arithmetic peak
 or its bytes at the bandwidth, whichever takes longer. The prompts of all users are one step, then every token is one.
 Operations: products with the weights at the peak of the precision's type, attention over the tokens that a row sees at
-the peak of bfloat16. Bytes: every weight once a step, and the keys and values of the context in bfloat16.
+the peak of bfloat16. Bytes: every weight once a step, and the keys and values of the context in bfloat16. Of a mixture
+each token is multiplied with the experts that it meets, and a step reads those that any of its tokens is expected to
+meet when all are met equally often, as with random weights.
 """
 
 from __future__ import annotations
@@ -50,24 +52,37 @@ class Limits:
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes that decide the work. `layer_weights` and `logit_weights` are counts of weights in matrix products."""
+    """Sizes that decide the work. `layer_weights`, `logit_weights` and `expert_weights` are counts of weights in matrix
+    products: those of all layers that every token meets, those of the vocabulary projection, and those of one expert
+    in all layers, of which a token meets `top_k` of `experts`.
+    """
 
     layers: int
     layer_weights: int
     logit_weights: int
     query_width: int
     kv_width: int
+    expert_weights: int = 0
+    experts: int = 0
+    top_k: int = 0
 
     @staticmethod
     def read(model: Path) -> Shape:
-        """From the config.json of a Llama-shaped Hugging Face directory."""
+        """From the config.json of a Hugging Face directory in the shape of Llama or of GraniteMoe."""
         config: dict[str, Any] = json.loads((model / "config.json").read_text())
         hidden, inter = config["hidden_size"], config["intermediate_size"]
         head = config.get("head_dim") or hidden // config["num_attention_heads"]
         query, key_value = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
-        layer = hidden * (2 * query + 2 * key_value) + 3 * hidden * inter
-        layers = config["num_hidden_layers"]
-        return Shape(layers, layers * layer, config["vocab_size"] * hidden, query, key_value)
+        layers, attention, mlp = config["num_hidden_layers"], hidden * (2 * query + 2 * key_value), 3 * hidden * inter
+        logits, experts = config["vocab_size"] * hidden, config.get("num_local_experts")
+        if experts is None:
+            return Shape(layers, layers * (attention + mlp), logits, query, key_value)
+        top_k = config["num_experts_per_tok"]
+        return Shape(layers, layers * attention, logits, query, key_value, layers * mlp, experts, top_k)
+
+    def met_experts(self, tokens: int) -> float:
+        """How many experts of a layer so many tokens are expected to meet together."""
+        return self.experts * (1 - (1 - self.top_k / self.experts) ** tokens) if self.experts else 0.0
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -102,9 +117,11 @@ class Work:
 def _step(shape: Shape, precision: Precision, users: int, tokens: int, context: int) -> Work:
     """`tokens` new tokens of each user after `context` earlier ones; logits of each user's last token."""
     seen = sum(context + i + 1 for i in range(tokens))
-    linear = 2.0 * users * (tokens * shape.layer_weights + shape.logit_weights)
+    layer_weights = shape.layer_weights + shape.top_k * shape.expert_weights
+    linear = 2.0 * users * (tokens * layer_weights + shape.logit_weights)
     attention = 4.0 * users * seen * shape.layers * shape.query_width
-    return Work(linear, attention, weight_bytes(shape, precision) + users * context * shape.kv_bytes_per_token)
+    read = weight_bytes(shape, precision, shape.met_experts(users * tokens))
+    return Work(linear, attention, read + users * context * shape.kv_bytes_per_token)
 
 
 def steps(shape: Shape, cell: Cell, precision: Precision) -> list[Work]:
@@ -119,9 +136,10 @@ def bound_seconds(shape: Shape, cell: Cell, precision: Precision, limits: Limits
     return sum(work.seconds(limits, precision) for work in steps(shape, cell, precision))
 
 
-def weight_bytes(shape: Shape, precision: Precision) -> int:
-    """That every step reads again."""
-    return int(shape.layer_weights * LAYER_BYTES[precision] + shape.logit_weights * LOGIT_BYTES[precision])
+def weight_bytes(shape: Shape, precision: Precision, experts: float) -> int:
+    """Of all weights, so many experts of each layer among them; every step reads those that it meets again."""
+    layer_weights = shape.layer_weights + experts * shape.expert_weights
+    return int(layer_weights * LAYER_BYTES[precision] + shape.logit_weights * LOGIT_BYTES[precision])
 
 
 def total_work(shape: Shape, cell: Cell, precision: Precision) -> Work:

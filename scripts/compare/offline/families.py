@@ -1,7 +1,7 @@
 """What share of the machine's limit each family reaches, beside Llama of the same width in the same run.
 
 PYTHONPATH=scripts .venv/bin/python -m compare.offline.families
-    [--families NAME...] [--rounds 5] [--precisions bf16 int8] [--json FILE] [--models DIR]
+    [--families NAME...] [--rounds 5] [--precisions bf16 int8] [--json FILE] [--models DIR] [--prepare]
 
 Every model has random weights of about 150 to 250 million parameters, made by transformers from the family's own
 configuration class; the mixtures have 16 experts of which 4 answer. One user decodes 64 tokens after a prompt of 4, and
@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from compare.engines.base import prepared_once
+from compare.engines.inflight import sources_digest
 from compare.tokenizer import write_tokenizer
 from inflight.benchmark.machine import machine_facts
 from inflight.benchmark.machine_limits import MachineLimits, measure_limits
@@ -101,16 +103,20 @@ def model_directory(family: str, cache: Path) -> Path:
     return directory
 
 
-def engine_directory(family: str, precision: str, cache: Path, scratch: Path) -> Path:
-    """Converted and built now, from this tree."""
-    checkpoint, engine = scratch / f"{family}-{precision}.ckpt", scratch / f"{family}-{precision}.engine"
-    inflight = Path(sys.executable).with_name("inflight")
-    convert = [inflight, "convert", model_directory(family, cache), "-o", checkpoint, *SCHEMES[precision]]
-    limits = ["--max-batch-size", "4", "--max-seq-len", "1024", "--max-num-tokens", "512"]
-    build = [inflight, "build-engine", "--checkpoint-dir", checkpoint, "--output-dir", engine, *limits]
-    for command in (convert, build):
-        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
-    return engine
+def engine_directory(family: str, precision: str, cache: Path) -> Path:
+    """Converted and built from this tree, once for a state of its sources."""
+    engine = cache / f"family-{family}-engines" / f"{precision}-{sources_digest('convert', 'build')}"
+    inflight, limits = Path(sys.executable).with_name("inflight"), ("--max-batch-size", "4", "--max-seq-len", "1024")
+
+    def make(target: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+            checkpoint = Path(scratch) / "checkpoint"
+            convert = [inflight, "convert", model_directory(family, cache), "-o", checkpoint, *SCHEMES[precision]]
+            build = [inflight, "build-engine", "--checkpoint-dir", checkpoint, "--output-dir", target, *limits]
+            for command in (convert, [*build, "--max-num-tokens", "512"]):
+                subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
+
+    return prepared_once(engine, make)
 
 
 def measure(timers: dict[str, StepTimer], limits: MachineLimits, rounds: int) -> dict[str, Measured]:
@@ -155,23 +161,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", type=Path, default=user_cache_dir() / "bench")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--prepare", action="store_true", help="only build the engines, and stop")
     options = parser.parse_args()
     families = list(dict.fromkeys([LLAMA, *options.families]))
     record: dict[str, Any] = {"machine": machine_facts()}
     for precision in options.precisions:
-        with tempfile.TemporaryDirectory(dir=options.models) as scratch:
-            budget = KvCacheBudget(tokens=4096)
-            engines = {
-                family: engine_directory(family, precision, options.models, Path(scratch)) for family in families
-            }
-            timers = {family: StepTimer.open(engine, None, budget) for family, engine in engines.items()}
-            try:
-                limits = measure_limits(usable_cores())
-                medians = {family: found.medians() for family, found in measure(timers, limits, options.rounds).items()}
-                bytes_read = {family: timer.manifest.work.weight_bytes_per_step for family, timer in timers.items()}
-            finally:
-                for timer in timers.values():
-                    timer.close()
+        engines = {family: engine_directory(family, precision, options.models) for family in families}
+        if options.prepare:
+            continue
+        timers = {
+            family: StepTimer.open(engine, None, KvCacheBudget(tokens=4096)) for family, engine in engines.items()
+        }
+        try:
+            limits = measure_limits(usable_cores())
+            medians = {family: found.medians() for family, found in measure(timers, limits, options.rounds).items()}
+            bytes_read = {family: timer.manifest.work.weight_bytes_per_step for family, timer in timers.items()}
+        finally:
+            for timer in timers.values():
+                timer.close()
         print(f"{precision}: reading {limits.read / 1e9:.1f} GB/s, {limits.peaks_text}")
         print(table(medians, bytes_read), flush=True)
         record[precision] = {"limits": limits.as_dict(), "families": medians}

@@ -146,7 +146,8 @@ class Bench:
 
     def _measure_limits(self, precision: Precision) -> None:
         self._say(f"{precision}: the machine's limits")
-        measured = measure_limits(self._run.threads, weight_bytes(self._run.shape, precision))
+        shape = self._run.shape
+        measured = measure_limits(self._run.threads, weight_bytes(shape, precision, shape.experts))
         self._run.limits.setdefault(precision, []).append(measured.as_dict())
         self._run.warnings += [text for text in float_peaks(measured).warnings() if text not in self._run.warnings]
 

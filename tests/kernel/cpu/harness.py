@@ -54,7 +54,7 @@ def operator(
     op_type: str, inputs: Sequence[Array | ir.Value | None], outputs: Sequence[ir.Value], attributes: Mapping[str, Any]
 ) -> ir.Graph:
     """A graph of one fused operator. Arrays are weights; values are its other inputs."""
-    values = [_initializer(x) if isinstance(x, np.ndarray) else x for x in inputs]
+    values = [initializer(x) if isinstance(x, np.ndarray) else x for x in inputs]
     node = fused(op_type, values, outputs, attributes)
     for offset, value in enumerate([*values, *outputs]):
         if value is not None:
@@ -69,7 +69,7 @@ def operator(
     )
 
 
-def _initializer(array: Array) -> ir.Value:
+def initializer(array: Array) -> ir.Value:
     tensor = ir.tensor(array, name=f"weight.{next(_names)}")
     return ir.Value(name=tensor.name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
 

@@ -12,7 +12,17 @@ import onnx_ir as ir
 import pytest
 
 from inflight.build.graph.operators import ACTIVATIONS, activation_type
-from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, levels, operator, rows, several
+from inflight.build.passes.rewrite import fused
+from tests.kernel.cpu.harness import (
+    Array,
+    Kernel,
+    compile_kernels,
+    initializer,
+    levels,
+    operator,
+    rows,
+    several,
+)
 from tests.oracles.fused_floats import gated_linear, linear
 
 pytestmark = pytest.mark.kernel
@@ -72,6 +82,36 @@ def test_linear_is_the_product_and_a_row_does_not_see_its_company(
         for in_place in (False, True):
             total = _run_linear(kernel, x, n, threads=2, residual=residual, in_place=in_place)
             np.testing.assert_array_equal(total, residual + y)
+
+
+def _router_graph(weight: Array, bias: Array | None) -> ir.Graph:
+    """A product without a residual, whose outputs are the logits of experts."""
+    n, k = weight.shape
+    graph = operator("Linear", [rows("x", k), weight, bias], [rows("y", n)], {})
+    fc, proj = (initializer(np.zeros((n, 2, width), np.float32)) for width in (2, 1))
+    outputs = [rows("z", 2), rows("scratch", 1)]
+    graph.append(fused("Experts", [rows("rows", 2), fc, proj, graph[0].outputs[0]], outputs, {}))
+    return graph
+
+
+@pytest.mark.parametrize("level", levels(), ids=lambda level: str(level.name))
+def test_a_router_in_strips_has_the_bits_that_it_has_in_panels(
+    level: Any, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    n, k = int(rng.integers(1, 140)), int(rng.integers(1, 1500))
+    weight = _random(rng, (n, k), np.float32)
+    bias = _random(rng, (n,), np.float32) if rng.random() < 0.5 else None
+    graphs = [_router_graph(weight, bias), _linear_graph(weight, bias)]
+    strips, panels = compile_kernels(graphs, level, tmp_path)
+    assert strips.packed[0].nbytes == 4 * k * 16 * -(-n // 16)
+    for count in (1, int(rng.integers(2, 7)), int(rng.integers(7, 130))):
+        x = _random(rng, (count, k), np.float32)
+        expected = _run_linear(panels, x, n)
+        _close(expected, linear(x, weight, bias), k)
+        for threads in (1, 3):
+            y = np.full((count, n), np.nan, np.float32)
+            strips.run(count, x, strips.packed[0], None if bias is None else strips.packed[1], y, threads=threads)
+            np.testing.assert_array_equal(y, expected)
 
 
 def test_a_row_of_many_stretches_and_blocks_has_the_same_bits_alone(rng: np.random.Generator, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,7 @@ from compare.offline.bounds import ARITHMETIC, Shape, bound_seconds, total_work
 from compare.offline.cells import CELLS, PRECISIONS
 from compare.offline.results import INFLIGHT, Run
 from compare.offline.run import main
+from compare.shapes import RANDOM_SHAPES, tensor_shapes
 
 from inflight.benchmark.limit_checks import TOLERANCE
 from inflight.benchmark.machine_limits import WIDER, read_limits
@@ -29,7 +31,9 @@ THROUGHPUT = [cell for cell in CELLS if cell.kind == "throughput"]
 
 def random_run(rng: np.random.Generator, shares: dict[str, float]) -> Run:
     """A record in which every engine reaches its share of the limit in every cell."""
-    shape = Shape(2, *(int(size) for size in rng.integers(10**4, 10**9, 4)))
+    sizes = [int(size) for size in rng.integers(10**4, 10**9, 5)]
+    mixture = (sizes[4], int(rng.integers(8, 65)), int(rng.integers(1, 9))) if rng.integers(2) else ()
+    shape = Shape(2, *sizes[:4], *mixture)
     run = Run("2026-01-01", {"processor": "some"}, 2, "random", shape, THROUGHPUT)
     lines = [f"{kind} a {rng.uniform(10, 900):.3f}" for kind in (*WIDER, "read")]
     limits = read_limits("\n".join([*lines, "clock cycles 3"]), 2).as_dict()
@@ -66,6 +70,23 @@ def test_whoever_is_above_the_limit_fails_the_run(
     assert len(ours) == len(PRECISIONS)
     assert all(("wrong limit" in text) == (fast == INFLIGHT) for text in ours)
     assert fast != INFLIGHT or not any("✓" in text for text in ours)
+
+
+def test_the_weights_of_a_random_shape_are_those_of_its_files(tmp_path: Path) -> None:
+    for name, config in RANDOM_SHAPES.items():
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        shape = Shape.read(tmp_path)
+        tensors = {name: dims for name, dims in tensor_shapes(config).items() if len(dims) > 1 and "router" not in name}
+        stored = shape.layer_weights + shape.experts * shape.expert_weights + shape.logit_weights
+        assert stored == sum(map(math.prod, tensors.values())), name
+
+
+def test_a_step_meets_as_many_experts_as_random_routers_choose(rng: np.random.Generator) -> None:
+    tokens, experts = int(rng.integers(1, 12)), int(rng.integers(8, 40))
+    top_k = int(rng.integers(1, 8))
+    chosen = np.argsort(rng.random((4000, tokens, experts)), axis=-1)[..., :top_k].reshape(4000, -1)
+    met = np.mean([len(np.unique(row)) for row in chosen])
+    assert Shape(1, 1, 1, 1, 1, 1, experts, top_k).met_experts(tokens) == pytest.approx(met, rel=0.02)
 
 
 def test_who_is_within_the_limit_lies_under_the_roof_of_the_plot(rng: np.random.Generator) -> None:

@@ -9,6 +9,7 @@
 
 #include "linear.h"
 #include "router.h"
+#include "strips.h"
 
 #define FEW_LOGITS 4096 /* one thread routes so many sooner than all of them meet */
 

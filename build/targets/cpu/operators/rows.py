@@ -43,8 +43,12 @@ def layer_norm(node: ir.Node, places: Places) -> KernelCall:
 
 def linear(node: ir.Node, places: Places) -> KernelCall:
     x, weight, y = input_of(node, 0), input_of(node, 1), node.outputs[0]
+    bias = places.weight("floats", optional_input(node, 2))
+    if places.weights.find("strips", weight) is not None:
+        inputs = (places.rows(y), places.read(x), places.weight("strips", weight))
+        return KernelCall("strip_linear", (width_of(x), width_of(y)), (*inputs, bias, places.write(y)))
     inputs = (places.rows(y), places.read(x, "const void *"), places.weight("panels", weight))
-    added = (places.weight("floats", optional_input(node, 2)), places.read_optional(optional_input(node, 3)))
+    added = (bias, places.read_optional(optional_input(node, 3)))
     return KernelCall("linear", (element_of(weight), width_of(x), width_of(y)), (*inputs, *added, places.write(y)))
 
 

@@ -13,7 +13,14 @@ import numpy.typing as npt
 from inflight.build.graph.values import name_of, tensor_of
 from inflight.build.targets.cpu.packing.experts import expert_biases, expert_pieces, quantized_expert_pieces
 from inflight.build.targets.cpu.packing.huge_pages import HugePageWriter
-from inflight.build.targets.cpu.packing.weight_layout import GROUP, PANEL, PackedTensor, QuantizedPanels, WeightLayout
+from inflight.build.targets.cpu.packing.weight_layout import (
+    GROUP,
+    PANEL,
+    STRIP,
+    PackedTensor,
+    QuantizedPanels,
+    WeightLayout,
+)
 from inflight.errors import BuildError
 from inflight.progress import Advance
 
@@ -58,6 +65,8 @@ def _pieces(tensor: PackedTensor) -> Iterator[Array]:
     elif tensor.layout.endswith("experts") or tensor.layout == "head_panels":
         panels = partial(_panel_pieces, group=GROUP[tensor.element])
         yield from expert_pieces(_as_bits(arrays[0]), tensor.layout == "gated_experts", panels)
+    elif tensor.layout == "strips":
+        yield _strips(_as_bits(arrays[0]))
     elif tensor.quantized:
         try:
             weights, *factors = _by_kind(arrays)
@@ -90,6 +99,13 @@ def _panel_pieces(arrays: list[Array], group: int) -> Iterator[Array]:
         count = min(at_once, panels - first)
         blocks = [_padded(array[first * width : (first + count) * width], count * width, group) for array in arrays]
         yield _to_panels(_side_by_side(blocks), count, group)
+
+
+def _strips(array: Array) -> Array:
+    """[out, in] -> [ceil(out / 16)][in][16]"""
+    count, width = array.shape
+    strips = -(-count // STRIP)
+    return _padded(array, strips * STRIP, 1).reshape(strips, STRIP, width).transpose(0, 2, 1)
 
 
 def _by_kind(sources: Sequence[Item]) -> list[Sequence[Item]]:

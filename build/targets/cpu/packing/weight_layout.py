@@ -17,7 +17,7 @@ from inflight.build.targets.cpu.packing.float8_panels import Float8Shape
 from inflight.build.targets.cpu.packing.quantized_panels import QuantizedShape
 from inflight.errors import BuildError
 
-PANEL = 64
+PANEL, STRIP = 64, 16
 ALIGNMENT = 4096
 
 Layout = Literal[
@@ -26,6 +26,7 @@ Layout = Literal[
     "quantized_panels",
     "gated_quantized_panels",
     "head_panels",
+    "strips",
     "experts",
     "gated_experts",
     "quantized_experts",
@@ -50,17 +51,18 @@ GROUP: dict[Element, int] = {"F32": 1, "F16": 1, "BF16": 2}
 class PackedTensor:
     """One entry of the weights file.
 
-    panels: (out, in) as ceil(out / 64) panels of [in / group][64][group], zero columns at the end (kernels/linear.h).
-    gated_panels: two of them, gate and up, 16 columns in turn. quantized_panels, gated_quantized_panels: the same of
-    levels with their scales (quantized_panels.py, float8_panels.py); sources are each weight and its scales, then the
-    zero points of each, if there are some, or the units of scales that are int8. head_panels (of heads, all of which
-    are read), experts, gated_experts: the panels, or
-    gated panels, of each matrix of a stack, one behind the other; of gated ones the second half is activated; and so
-    quantized_experts and gated_quantized_experts, whose levels are one flat matrix [experts * out, in], and their
-    biases, expert_floats and gated_expert_floats, each as wide as the panels. `experts`: how many there are. rows: as
-    in the checkpoint. floats: float32, zeros up to a multiple of 64 elements. gated_floats: two of them, side by side
-    as the columns of gated panels are. numbers: int32, as in the checkpoint. `offset` and `nbytes` are bytes in the
-    file; `element` is the type at rest, of the scales (or units) where weights are quantized.
+    panels: (out, in) as ceil(out / 64) panels of [in / group][64][group], zero columns at the end
+    (kernels/linear.h). gated_panels: two of them, gate and up, 16 columns in turn. quantized_panels,
+    gated_quantized_panels: the same of levels with their scales (quantized_panels.py, float8_panels.py); sources
+    are each weight and its scales, then the zero points of each, if there are some, or the units of scales that are
+    int8. strips: (out, in) of a router as ceil(out / 16) strips of [in][16] (kernels/strips.h). head_panels (of
+    heads, all of which are read), experts, gated_experts: the panels, or gated panels, of each matrix of a stack,
+    one behind the other; of gated ones the second half is activated; and so quantized_experts and
+    gated_quantized_experts, whose levels are one flat matrix [experts * out, in], and their biases, expert_floats
+    and gated_expert_floats, each as wide as the panels. `experts`: how many there are. rows: as in the checkpoint.
+    floats: float32, zeros up to a multiple of 64 elements. gated_floats: two of them, side by side as the columns
+    of gated panels are. numbers: int32, as in the checkpoint. `offset` and `nbytes` are bytes in the file; `element`
+    is the type at rest, of the scales (or units) where weights are quantized.
     """
 
     layout: Layout
@@ -102,7 +104,7 @@ class WeightLayout:
     @property
     def matrix_bytes(self) -> int:
         """Of all matrices that are multiplied whole, with their scales: experts are not."""
-        return sum(tensor.nbytes for tensor in self.tensors if tensor.layout.endswith("panels"))
+        return sum(tensor.nbytes for tensor in self.tensors if tensor.layout.endswith(("panels", "strips")))
 
     def find(self, layout: Layout, *sources: ir.Value) -> PackedTensor | None:
         return self._index.get((layout, tuple(name_of(value) for value in sources)))
@@ -187,6 +189,8 @@ def _packed_bytes(layout: Layout, element: Element, shapes: list[tuple[int, ...]
         pair: list[tuple[int, ...]] = [(outputs // 2, inputs)] * 2 if gated else [(outputs, inputs)]
         return count * _packed_bytes("gated_panels" if gated else "panels", element, pair)
     out_features, in_features = shapes[0]
+    if layout == "strips":
+        return -(-out_features // STRIP) * STRIP * in_features * ELEMENT_BYTES[element]
     columns_per_panel = PANEL // len(shapes)
     groups = -(-in_features // GROUP[element]) * GROUP[element]
     return -(-out_features // columns_per_panel) * groups * PANEL * ELEMENT_BYTES[element]
@@ -199,7 +203,16 @@ def _uses(graph: ir.Graph) -> Iterator[_Use]:
             sources = tuple(node.inputs[p] for p in positions if p < len(node.inputs))
             given = tuple(value for value in sources if value is not None)
             if given:
-                yield _Use(layout, given, *_grouping(node, layout))
+                of_router = layout == "panels" and _routes(node)
+                yield _Use("strips" if of_router else layout, given, *_grouping(node, layout))
+
+
+def _routes(node: ir.Node) -> bool:
+    """True for a product in float32 that yields the logits of experts and nothing else."""
+    weight, users = node.inputs[1], node.outputs[0].consumers()
+    assert weight is not None, f"{node.name} has no weight"
+    alone = len(node.inputs) <= _RESIDUAL or node.inputs[_RESIDUAL] is None
+    return alone and element_of(weight) == "F32" and bool(users) and all(user.op_type in _MIXTURES for user in users)
 
 
 def _grouping(node: ir.Node, layout: Layout) -> tuple[int, int]:
@@ -211,6 +224,8 @@ def _grouping(node: ir.Node, layout: Layout) -> tuple[int, int]:
     return node.attributes[size].as_int(), experts
 
 
+_RESIDUAL = 3  # of the inputs of Linear
+_MIXTURES = ("Experts", "QuantizedExperts")
 # The inputs of each operator that are weights, and how its kernel reads them.
 _WEIGHT_INPUTS: dict[str, tuple[tuple[Layout, tuple[int, ...]], ...]] = {
     "EmbeddingLookup": (("rows", (1,)),),

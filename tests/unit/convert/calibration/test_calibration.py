@@ -21,8 +21,7 @@ from inflight.convert.calibration.gptq import (
     gptq_levels,
     group_scales,
 )
-from inflight.convert.calibration.smoothquant import smoothing_factors
-from inflight.convert.calibration.static_rows import stored_row_scale
+from inflight.convert.calibration.rows import smoothing_factors, stored_row_scale
 from inflight.convert.calibration.text import STANDARD_LIBRARY, calibration_text
 from inflight.convert.quantization.round_to_nearest import dequantize, quantize_groups
 from inflight.convert.quantization.rows import RowRounding, rounded_rows

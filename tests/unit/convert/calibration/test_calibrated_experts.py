@@ -1,0 +1,60 @@
+"""Experts are rounded for the rows that each of them met."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from inflight.convert.calibration.experts import LEAST_ROWS, calibrate_stack
+from inflight.convert.calibration.statistics import InputStatistics
+from inflight.convert.quantization.round_to_nearest import dequantize
+from inflight.convert.quantization.schemes import RECIPES
+
+pytestmark = pytest.mark.unit
+
+Floats = npt.NDArray[np.float32]
+SIZE, DIVISORS = 32, RECIPES["int4_gptq"].divisors
+
+
+def observed(rows: Floats) -> InputStatistics:
+    found = InputStatistics(rows.shape[1], grams=True)
+    for part in np.array_split(rows, 3):
+        found.add(part)
+    return found
+
+
+def test_each_expert_is_rounded_for_its_own_rows(rng: np.random.Generator) -> None:
+    """Rows of an expert lie near a subspace of its own; the levels of another's rows lose more of its outputs."""
+    count, outputs, inputs = 3, int(rng.integers(20, 40)), int(rng.integers(40, 90))
+    stack = rng.standard_normal((count, outputs, inputs)).astype(np.float32)
+    axes = rng.standard_normal((count, inputs // 4, inputs)).astype(np.float32)
+    rows = [rng.standard_normal((400, len(each))).astype(np.float32) @ each for each in axes]
+    rows = [each + 0.05 * rng.standard_normal(each.shape).astype(np.float32) for each in rows]
+    met = {expert: observed(each) for expert, each in enumerate(rows)}
+    found = calibrate_stack(stack, count, met, SIZE, DIVISORS)
+    other = calibrate_stack(stack, count, {expert: met[(expert + 1) % count] for expert in met}, SIZE, DIVISORS)
+    nearest = calibrate_stack(stack, count, {}, SIZE, DIVISORS)
+    assert (found.nearest, nearest.nearest) == (0, count)
+    assert found.chosen.levels.shape == (count * outputs, inputs)
+    assert found.chosen.scales.shape == (count * outputs, -(-inputs // SIZE))
+    levels, scales = (np.split(each, count) for each in (found.chosen.levels, found.chosen.scales))
+    for expert, each in enumerate(rows):
+        np.testing.assert_array_equal(dequantize(levels[expert], scales[expert], SIZE), found.rounded[expert])
+        lost = [np.square(each @ (kind.rounded[expert] - stack[expert]).T).sum() for kind in (found, other, nearest)]
+        assert lost[0] < 0.7 * lost[1] and lost[0] < 0.7 * lost[2], lost
+
+
+def test_an_expert_that_few_rows_met_is_rounded_to_nearest(rng: np.random.Generator) -> None:
+    inputs = int(rng.integers(40, 90))
+    least = int(np.ceil(LEAST_ROWS * inputs))
+    stack = rng.standard_normal((3, 8, inputs)).astype(np.float32)
+    rows = rng.standard_normal((least, inputs)).astype(np.float32)
+    met = {0: observed(rows), 1: observed(rows[:-1])}
+    found, without = (calibrate_stack(stack, 3, each, SIZE, DIVISORS) for each in (met, {}))
+    assert found.nearest == 2
+    for expert in range(3):
+        assert (found.rounded[expert] == without.rounded[expert]).all() == (expert > 0)
+        # Half a step of the greatest scale, and what the extremes may lose by being cut off.
+        error = np.abs(without.rounded[expert] - stack[expert]).max(axis=-1)
+        assert (error <= np.abs(stack[expert]).max(axis=-1) / 7).all()
