@@ -15,7 +15,7 @@ _WIDER = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 _METHODS: Mapping[Any, Callable[..., Any]] = {torch.Tensor.float: torch.Tensor.double}
 
 
-class _Wide(TorchFunctionMode):
+class _Wide(TorchFunctionMode):  # type: ignore[misc]  # torch is not typed here
     """Every call that names float32 gets float64."""
 
     def __torch_function__(

@@ -33,6 +33,7 @@ from tests.models.families.further_families import FURTHER
 from tests.models.families.mixtures import MIXTURES
 from tests.models.random_models import random_shape, save_random_model
 from tests.network.support import LinearRunner, one_in_three, random_chunks, relative_error
+from tests.pipeline.families.on_gpu_targets import assert_lowered_or_refused
 from tests.pipeline.families.test_convert_families import assert_same_states, with_another_epsilon
 from tests.pipeline.stepping import Run, prompt_logits, run_all
 
@@ -61,6 +62,7 @@ def test_checkpoint_and_network_mean_what_the_model_means(
     checkpoint = Checkpoint.open(tmp_path / "checkpoint")
     tokens = rng.integers(0, shape.vocab_size, MAX_SEQ_LEN - 6)
     assert_same_states(checkpoint, model, tokens)
+    assert_lowered_or_refused(checkpoint)
     with torch.no_grad():
         logits = decoder(model)(torch.tensor(tokens)[None]).logits[0].numpy()
     network = LinearRunner(checkpoint, MAX_SEQ_LEN).run(random_chunks(rng, tokens))
