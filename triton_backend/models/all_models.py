@@ -49,7 +49,7 @@ def index(catalogue: Catalogue) -> list[dict[str, str]]:
 
 def metrics_text(catalogue: Catalogue) -> bytes:
     """The metrics of all loaded models, each with its name as the label `model`."""
-    return generate_latest(_Labelled(catalogue))  # type: ignore[arg-type]  # which has what is read of a registry
+    return generate_latest(_Labelled(catalogue))
 
 
 class _Labelled:

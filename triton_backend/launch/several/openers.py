@@ -95,5 +95,8 @@ def with_cache(overrides: Mapping[str, str], cache_bytes: int) -> dict[str, str]
 
 def _loaded(client: Any) -> set[str]:
     """Those that are loaded, or not yet unloaded."""
-    index = client.get_model_repository_index()
+    try:
+        index = client.get_model_repository_index()
+    except InferenceServerException as error:
+        raise EngineError(f"Triton cannot be reached: {error.message()}") from error
     return {each.name for each in index.models if each.state == "READY" or each.reason == "unloading"}

@@ -34,7 +34,8 @@ class ExplicitTritonServer(TritonServer):
         self._watches = True
 
     def death(self) -> str | None:
-        if self._watches and self.is_running() and time.monotonic() >= self._next_look:
+        is_due = time.monotonic() >= self._next_look or any(map(self._has_ended, self._models))
+        if self._watches and self.is_running() and is_due:
             self._next_look = time.monotonic() + _LOOK_EVERY_S
             self._look_for_models()
         return super().death()
