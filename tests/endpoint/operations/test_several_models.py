@@ -60,7 +60,7 @@ def served(
         assert eventually(lambda: process.poll() is not None or server.is_healthy())
         assert process.poll() is None and (request.param == "embedded") == ("without Triton" in server.said())
         yield server
-        assert "starts again" not in server.said()
+        assert "starts again" not in server.said(), server.said()
     finally:
         process.terminate()
         process.wait(PATIENCE_S)

@@ -34,27 +34,34 @@ class ExplicitTritonServer(TritonServer):
         self._watches = True
 
     def death(self) -> str | None:
-        is_due = time.monotonic() >= self._next_look or any(map(self._has_ended, self._models))
-        if self._watches and self.is_running() and is_due:
+        if self._watches and self.is_running() and time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + _LOOK_EVERY_S
             self._look_for_models()
-        return super().death()
+        # Several processes of a model that is unloaded end one after the other, each perhaps between two looks.
+        while (why := super().death()) is not None and self._watches and self.is_running():
+            before = set(self._models)
+            self._look_for_models()
+            if set(self._models) == before:
+                break
+        return why
 
     def _look_for_models(self) -> None:
+        """Where the server does not answer, nothing changes: then it has to be found dead itself."""
         before = self._models
         super().watch_models()
-        changed = set(before) ^ set(self._models) or any(map(self._has_ended, before))
-        ready = self._ready_models() if changed else set()
-        # A process that is new counts when its model is ready, one that has ended while it is.
         now = {**before, **self._models}
-        steady = {pid for pid in before if not self._has_ended(pid)}
-        self._models = {pid: name for pid, name in now.items() if pid in steady or name in ready}
+        ended = {pid for pid in before if self._has_ended(pid)}
+        if set(now) == set(before) and not ended:
+            return
+        ready = self._ready_models()
+        # A process that is new counts when its model is ready, one that has ended while it is.
+        steady = set(before) - ended
+        self._models = before if ready is None else {p: name for p, name in now.items() if p in steady or name in ready}
 
-    def _ready_models(self) -> set[str]:
-        """None of them where the server does not answer: then it has to be found dead itself."""
+    def _ready_models(self) -> set[str] | None:
         index = urllib.request.Request(f"{self.address.http_url}/v2/repository/index", b"{}", method="POST")
         try:
             with urllib.request.urlopen(index, timeout=2) as answer:
                 return {each["name"] for each in json.loads(answer.read()) if each.get("state") == "READY"}
         except (OSError, ValueError):
-            return set()
+            return None
