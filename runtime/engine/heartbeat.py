@@ -49,9 +49,12 @@ class Heartbeat:
             self._memory = mmap.mmap(file.fileno(), _BYTES)
 
     @classmethod
-    def of_environment(cls) -> Heartbeat:
-        """The one that the process which started this one watches, if it does."""
+    def of_environment(cls, name: str = "engine") -> Heartbeat:
+        """The one that the process which started this one watches, if it does; of several engines in a folder that of
+        this name."""
         path = os.environ.get(VARIABLE)
+        if path and Path(path).is_dir():
+            path = str(Path(path) / name)
         return cls(Path(path) if path else None)
 
     def reset(self) -> None:

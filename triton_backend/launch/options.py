@@ -8,6 +8,7 @@ from inflight.runtime.kv_cache.budget import KvCacheBudget
 from inflight.runtime.kv_cache.offload.config import KvOffload
 from inflight.runtime.scheduler.admission import Policy
 from inflight.triton_backend.launch.supervision.supervisor import Restart
+from inflight.triton_backend.models.names import ServedModel
 from inflight.triton_backend.openai.limits import MAX_BODY_BYTES
 
 
@@ -16,6 +17,7 @@ class ServeOptions(Record):
     answers say; any name is taken in requests unless `strict_model_name`. `tool_call_parser`: the form in which the
     model calls tools; None: the one that its chat template teaches. `reasoning_parser`: how it marks its reasoning,
     likewise.
+    `models`: more than one engine, by name; `load_models`: those of them that are loaded at first, None: all.
     `allowed_origins`: web pages that may call the API (CORS).
 
     `drain_s`: how long running requests may go on when the server is asked to stop; `hang_s`: how long a step may run
@@ -24,6 +26,8 @@ class ServeOptions(Record):
 
     model_name: str
     strict_model_name: bool = False
+    models: tuple[ServedModel, ...] = ()
+    load_models: tuple[str, ...] | None = None
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None
     allowed_origins: tuple[str, ...] = ()

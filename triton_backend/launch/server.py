@@ -11,7 +11,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +87,7 @@ class TritonServer:
         log: Path,
         *,
         exit_timeout_s: int = _EXIT_TIMEOUT_S,
+        more_flags: Sequence[str] = (),
         more_environment: Mapping[str, str] | None = None,
         is_idle: Callable[[], bool] = lambda: False,
         is_keeping: Callable[[], bool] = lambda: False,
@@ -102,6 +103,7 @@ class TritonServer:
             *_command(installation, repository, address),
             f"--exit-timeout-secs={exit_timeout_s}",
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory}",
+            *more_flags,
         ]
         self._environment = {**installation.environment(), **(more_environment or {})}
         self._process: subprocess.Popen[bytes] | None = None

@@ -28,6 +28,9 @@ from inflight.triton_backend.launch.open_files import allow_open_files
 from inflight.triton_backend.launch.options import ServeOptions
 from inflight.triton_backend.launch.repository import RepositoryOptions, write_repository
 from inflight.triton_backend.launch.server import THREAD_POOL_SIZE, ServerAddress, TritonServer, check_port, reachable
+from inflight.triton_backend.launch.several.heartbeats import Heartbeats
+from inflight.triton_backend.launch.several.orders import plan_models, write_several
+from inflight.triton_backend.launch.several.triton_server import ExplicitTritonServer
 from inflight.triton_backend.launch.supervision.scratch import serving_folder
 from inflight.triton_backend.launch.supervision.stop_signals import Stop, StopSignals
 from inflight.triton_backend.launch.supervision.supervisor import ServerDied, Supervisor, Watched
@@ -54,19 +57,8 @@ def serve_engine(engine_dir: Path, options: ServeOptions, say: Say) -> None:
     allow_open_files()
     options = options.model_copy(update={"host": resolve_host(options.host)})
     check_port(options.host, options.port, "--port")
-    manifest = read_engine_directory(engine_dir).manifest
-    if options.offload is not None and manifest.pooling is not UNSET:
-        raise InflightError(
-            f"{engine_dir} generates no text: it keeps no KV cache from one request to the next.",
-            "Leave --kv-offload-dir and --kv-offload-bytes out.",
-        )
-    load_tokenizer(engine_dir / "tokenizer")
-    loader = find_loader(manifest.target)
-    free = loader.free_memory()
-    num_blocks = plan_num_blocks(manifest, options.budget, free, engine_dir)
-    say(memory_table(PlannedEngine(manifest, num_blocks)))
-    if loader.caution is not None:
-        say(loader.caution)
+    if not options.models:
+        _check_engine(engine_dir, options, say)
     with StopSignals().installed() as signals, serving_folder() as scratch:
         server = _Server(engine_dir, options, say, scratch, signals)
         try:
@@ -80,6 +72,23 @@ def serve_engine(engine_dir: Path, options: ServeOptions, say: Say) -> None:
             server.supervisor.kill()
 
 
+def _check_engine(engine_dir: Path, options: ServeOptions, say: Say) -> None:
+    """Say what memory the only engine takes. Raises InflightError where it cannot be served."""
+    manifest = read_engine_directory(engine_dir).manifest
+    if options.offload is not None and manifest.pooling is not UNSET:
+        raise InflightError(
+            f"{engine_dir} generates no text: it keeps no KV cache from one request to the next.",
+            "Leave --kv-offload-dir and --kv-offload-bytes out.",
+        )
+    load_tokenizer(engine_dir / "tokenizer")
+    loader = find_loader(manifest.target)
+    free = loader.free_memory()
+    num_blocks = plan_num_blocks(manifest, options.budget, free, engine_dir)
+    say(memory_table(PlannedEngine(manifest, num_blocks)))
+    if loader.caution is not None:
+        say(loader.caution)
+
+
 class _Server:
     """The parts of one server; `scratch` is a folder for its files."""
 
@@ -91,7 +100,10 @@ class _Server:
         self._signals = signals
         heartbeat = scratch / "heartbeat"
         self._environment = {VARIABLE: str(heartbeat)}
-        self._watchdog = Watchdog(Heartbeat(heartbeat), options.hang_s, say)
+        self._several = plan_models(options, scratch, _overrides(options)) if options.models else None
+        if self._several is not None:
+            heartbeat.mkdir()
+        self._watchdog = Watchdog(Heartbeats(heartbeat) if self._several else Heartbeat(heartbeat), options.hang_s, say)
         self.supervisor = Supervisor(self._watchdog, signals, options.restart, say)
 
     def serve(self) -> None:
@@ -122,11 +134,15 @@ class _Server:
         address = ServerAddress(options.host, options.http_port, options.grpc_port, options.metrics_port)
         options.check_ports_differ()
         address.check_ports()
-        overrides = RepositoryOptions(_overrides(options))
-        repository = write_repository(self._engine_dir, self._scratch / "models", overrides).path
+        if self._several is not None:
+            repository = write_several(options, self._several)
+        else:
+            overrides = RepositoryOptions(_overrides(options))
+            repository = write_repository(self._engine_dir, self._scratch / "models", overrides).path
         log = writable_cache_dir() / "logs" / f"triton-{options.http_port}.log"
         self._say(f"Starting Triton ({installation.origin}); its log: {log}")
-        server = TritonServer(
+        kind = TritonServer if self._several is None else ExplicitTritonServer
+        server = kind(
             installation,
             repository,
             address,
@@ -156,13 +172,16 @@ class _Server:
             "engine_dir": str(self._engine_dir),
             "options": options.model_dump(mode="json"),
             "triton": triton,
+            "several": self._several and self._several.model_dump(mode="json"),
         }
         environment = {**os.environ, **self._environment}
         process = ApiProcess(orders, environment, options.host, options.port)
         url = f"http://{reachable(options.host)}:{options.port}"
 
         def ready() -> None:
-            self._say(f"OpenAI API at {url}/v1, model {options.model_name!r}. Ctrl-C stops.")
+            names = ", ".join(repr(model.name) for model in options.models)
+            what = f"models {names}" if names else f"model {options.model_name!r}"
+            self._say(f"OpenAI API at {url}/v1, {what}. Ctrl-C stops.")
 
         try:
             self.supervisor.bring_up(Watched("The API", process, has_engine=triton is None, on_ready=ready))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -61,6 +61,10 @@ class ShimMetrics:
         """Include the engine's statistics, read at each request for /metrics."""
         self._registry.register(_EngineCollector(stats))
         self._tgi.watch_engine(stats)
+
+    def collect(self) -> Iterable[Metric]:
+        """Each metric with its samples."""
+        return self._registry.collect()
 
     def text(self) -> bytes:
         """All of it, in the text format."""

@@ -32,7 +32,9 @@ class TritonPythonModel:
         self._reader = TextReader(executor.manifest, load_tokenizer(Path(settings.required("tokenizer_dir"))))
         self._size = self._reader.facts.vector_size
         self._engine = PoolingThread(
-            executor, Heartbeat.of_environment(), max_queue_size=settings.integer("max_queue_size") or 0
+            executor,
+            Heartbeat.of_environment(settings.model_name),
+            max_queue_size=settings.integer("max_queue_size") or 0,
         )
         self._running: dict[str, Future[list[Floats]]] = {}
         self._threads = RequestThreads(settings, self._serve, self._stop)

@@ -57,7 +57,7 @@ class TritonPythonModel:
         core = EngineCore(
             executor,
             _scheduler_config(settings),
-            Heartbeat.of_environment(),
+            Heartbeat.of_environment(settings.model_name),
             _grammars(settings, executor),
             kv_offload(settings),
         )

@@ -39,14 +39,15 @@ class InnerModels:
     """Calls from inside a Triton process. From a decoupled `tensorrt_llm` ids always come as a stream, so that text can
     be watched for stop strings while it grows."""
 
-    def __init__(self, core_model: str, decoupled: bool) -> None:
+    def __init__(self, core_model: str, decoupled: bool, encoder: str = "preprocessing") -> None:
         self._decoupled = decoupled
         self._core_model = core_model
+        self._encoder = encoder
 
     def encode(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs of `preprocessing`. Raises RequestError with its reason."""
         inputs = {name: tensors[ours] for name, ours in PREPROCESSING_NAMES.items() if ours in tensors}
-        (encoded,) = call_model("preprocessing", "", inputs, list(_ENCODED_INPUTS))
+        (encoded,) = call_model(self._encoder, "", inputs, list(_ENCODED_INPUTS))
         return encoded
 
     def generate(

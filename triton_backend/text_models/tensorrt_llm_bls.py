@@ -39,7 +39,8 @@ class TritonPythonModel:
         )
         core_model = settings.text("tensorrt_llm_model_name") or "tensorrt_llm"
         self._beside_decoupled = settings.flag("tensorrt_llm_decoupled", settings.decoupled)
-        self._models = InnerModels(core_model, self._beside_decoupled)
+        encoder = settings.text("preprocessing_model_name") or "preprocessing"
+        self._models = InnerModels(core_model, self._beside_decoupled, encoder)
         self._threads = RequestThreads(settings, self._serve, self._models.stop)
 
     def execute(self, requests: list[Any]) -> None:

@@ -31,8 +31,11 @@ _PORTS, _BUILD = "Addresses", flag.BUILD
 def serve(
     ctx: typer.Context,
     model: Annotated[
-        str,
-        typer.Argument(metavar="ENGINE|MODEL", help="Engine directory, or a model: directory, hub id or GGUF file."),
+        list[str],
+        typer.Argument(
+            metavar="ENGINE|MODEL...",
+            help="Engine directory, or a model: directory, hub id or GGUF file. Several as NAME=MODEL.",
+        ),
     ],
     flags: Flags,
     port: Annotated[int, typer.Option(help="Port of the OpenAI-compatible API.", rich_help_panel=_PORTS)] = 9000,
@@ -83,6 +86,14 @@ def serve(
             help="How the model marks its reasoning (docs/formats/reasoning.md); none: it stays in the answers. "
             "Default: as its chat template says.",
             metavar="NAME",
+        ),
+    ] = None,
+    load_model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--load-model",
+            metavar="NAME",
+            help="Of several models: one that is loaded at the start; repeatable. Default: all. Others can be later.",
         ),
     ] = None,
     embedded: Annotated[
@@ -221,12 +232,15 @@ def serve(
 
       inflight serve ./Llama-3.2-1B --quantize int8_wo
 
+      inflight serve small=./engine large=Qwen/Qwen2.5-7B-Instruct --load-model small
+
     Flags of vllm serve, text-generation-launcher and sglang.launch_server are taken, too: docs/migration.md.
     """
     if group_size not in (None, 32, 64, 128):
         raise typer.BadParameter(f"--group-size {group_size}: groups have 32, 64 or 128 inputs.")
     if kv_offload_gib and kv_offload_bytes is None:
         kv_offload_bytes = round(kv_offload_gib * 2**30)
+    from inflight.cli.engines.named import named_engines
     from inflight.cli.engines.request import EngineRequest
     from inflight.progress import console
     from inflight.runtime.kv_cache.offload.config import KvOffload
@@ -240,8 +254,8 @@ def serve(
         find_tool_format(tool_call_parser)
     reasoning_family(reasoning_parser, None)
     offload = KvOffload.of(kv_offload_dir, kv_offload_bytes)
-    engine = EngineRequest(
-        model=model,
+    request = EngineRequest(
+        model=model[0],
         target=target if is_given(ctx, "target") else None,
         dtype=dtype.value,
         quantize=quantize,
@@ -249,12 +263,16 @@ def serve(
         dequantize=dequantize,
         revision=revision,
         recipe=flags,
-    ).engine()
+    )
+    models = named_engines(model, request, served_model_name, load_model)
+    engine = models[0].engine_dir if models else request.engine()
     name = served_model_name or read_engine_directory(engine).manifest.source.model
     serve_options = ServeOptions.model_validate(
         {
             "model_name": name,
             "strict_model_name": strict_model_name,
+            "models": models,
+            "load_models": load_model or None,
             "tool_call_parser": tool_call_parser,
             "reasoning_parser": reasoning_parser,
             "allowed_origins": read_origins(cors_origin or ()),

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from inflight.errors import InflightError
 from inflight.progress import console
 from inflight.records import Record
-from inflight.runtime.engine.heartbeat import Heartbeat
+from inflight.runtime.engine.heartbeat import VARIABLE, Heartbeat
 from inflight.triton_backend.launch.api.bounded_head import BoundedHead
 from inflight.triton_backend.launch.api.gate import Gate
 from inflight.triton_backend.launch.api.service import open_service
 from inflight.triton_backend.launch.options import ServeOptions
+from inflight.triton_backend.launch.several.heartbeats import Heartbeats
+from inflight.triton_backend.launch.several.orders import SeveralOrders, open_catalogue
+from inflight.triton_backend.models.front import Front
 from inflight.triton_backend.openai.app import create_app
-from inflight.triton_backend.openai.backends.base import TokenBackend
 
 # For what is ended with an error: to reach a client that reads.
 _LAST_WORDS_S = 1.0
@@ -30,12 +35,18 @@ _TICK_S = 0.05
 _NAME = "inflight-api"
 
 
+class Closable(Protocol):
+    async def close(self) -> None: ...
+
+
 class ApiOrders(Record):
-    """What the process is to do. `triton`: the gRPC address of the server to use; None: load the engine."""
+    """What the process is to do. `triton`: the gRPC address of the server to use; None: load the engine. `several`: the
+    options name more models than one."""
 
     engine_dir: Path
     options: ServeOptions
     triton: str | None
+    several: SeveralOrders | None = None
 
 
 def main() -> None:
@@ -44,9 +55,8 @@ def main() -> None:
     with suppress(OSError):
         Path("/proc/self/comm").write_text(_NAME)
     orders = ApiOrders.model_validate_json(sys.stdin.read())
-    heartbeat = Heartbeat.of_environment()
     try:
-        service = open_service(orders.engine_dir, orders.options, orders.triton, heartbeat)
+        app, backend, heartbeat = _application(orders)
     except (InflightError, OSError) as error:
         console.print(f"[bold red]error:[/] {error}", soft_wrap=True)
         sys.exit(1)
@@ -55,7 +65,7 @@ def main() -> None:
         step = heartbeat.running_step()
         return None if step is None or step.age_s < orders.options.hang_s else f"The engine hangs: {step}."
 
-    gate = Gate(create_app(service, orders.options.allowed_origins), hanging)
+    gate = Gate(app, hanging)
     config = uvicorn.Config(
         gate,
         host=orders.options.host,
@@ -65,14 +75,26 @@ def main() -> None:
         ws="none",
         timeout_graceful_shutdown=int(_LAST_WORDS_S),
     )
-    _Server(config, gate, service.backend, orders.options.drain_s).run()
+    _Server(config, gate, backend, orders.options.drain_s).run()
+
+
+def _application(orders: ApiOrders) -> tuple[ASGIApp, Closable, Heartbeat]:
+    """With what is closed when the server stops, and what its engines write."""
+    options = orders.options
+    if orders.several is None:
+        heartbeat = Heartbeat.of_environment()
+        service = open_service(orders.engine_dir, options, orders.triton, heartbeat)
+        return create_app(service, options.allowed_origins), service.backend, heartbeat
+    catalogue = open_catalogue(options, orders.triton, orders.several)
+    front = Front(catalogue, options.allowed_origins, options.max_body_bytes)
+    return front, catalogue, Heartbeats(Path(os.environ[VARIABLE]))
 
 
 class _Server(uvicorn.Server):  # type: ignore[misc]  # uvicorn's types are not looked at
     """Answers 503 after SIGTERM while running requests go on, for `drain_s` seconds at most; what then still runs ends
     with an error."""
 
-    def __init__(self, config: uvicorn.Config, gate: Gate, backend: TokenBackend, drain_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, gate: Gate, backend: Closable, drain_s: float) -> None:
         super().__init__(config)
         self._gate = gate
         self._backend = backend

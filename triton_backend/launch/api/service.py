@@ -28,16 +28,19 @@ from inflight.triton_backend.openai.metrics import ShimMetrics
 from inflight.triton_backend.openai.service import Service
 
 
-def open_service(engine_dir: Path, options: ServeOptions, triton: str | None, heartbeat: Heartbeat) -> Service:
-    """`triton`: the gRPC address of the server to use; None: the engine is loaded, and its steps are noted in
-    `heartbeat`. Raises InflightError or OSError for an engine that cannot be loaded."""
+def open_service(
+    engine_dir: Path, options: ServeOptions, triton: str | None, heartbeat: Heartbeat, in_front: str = ""
+) -> Service:
+    """`triton`: the gRPC address of the server to use, and `in_front` what stands before the names of its models; None:
+    the engine is loaded, and its steps are noted in `heartbeat`. Raises InflightError or OSError for an engine that
+    cannot be loaded."""
     manifest = read_engine_directory(engine_dir).manifest
     tokenizer = load_tokenizer(engine_dir / "tokenizer")
     return Service(
         options.model_name,
         manifest,
         tokenizer,
-        _backend(engine_dir, options, triton, heartbeat, tokenizer),
+        _backend(engine_dir, options, triton, heartbeat, tokenizer, in_front),
         ShimMetrics(),
         strict_model_name=options.strict_model_name,
         max_body_bytes=options.max_body_bytes,
@@ -49,11 +52,18 @@ def open_service(engine_dir: Path, options: ServeOptions, triton: str | None, he
 
 
 def _backend(
-    engine_dir: Path, options: ServeOptions, triton: str | None, heartbeat: Heartbeat, tokenizer: Tokenizer
+    engine_dir: Path,
+    options: ServeOptions,
+    triton: str | None,
+    heartbeat: Heartbeat,
+    tokenizer: Tokenizer,
+    in_front: str,
 ) -> TokenBackend:
     if triton is not None:
         pools = read_engine_directory(engine_dir).manifest.pooling is not UNSET
-        return TritonPooling(triton) if pools else TritonBackend(triton)
+        if pools:
+            return TritonPooling(triton, f"{in_front}pooling")
+        return TritonBackend(triton, f"{in_front}tensorrt_llm")
     executor = load_engine(engine_dir, threads=options.threads, kv_cache=options.budget)
     if executor.manifest.pooling is not UNSET:
         pooling = cast(PoolingExecutor, executor)
