@@ -48,20 +48,22 @@ class TextStream:
         plain = tuple(stop for stop in params.stop if not names_special(stop)) if spelled else tuple(params.stop)
         self._spelled_stops = SpelledStopStrings(plain, spelled, keep) if spelled else None
         self._stops = self._spelled_stops or StopStrings(plain, keep)
-        self._keep_end_token = keep
+        self._kept_end_tokens = frozenset(params.stop_token_ids) if keep else frozenset()
         self._min_tokens = params.min_tokens
         self._num_tokens = 0
         self._closed = False
         self.num_decoded_characters = 0
 
     def push(self, token_ids: Sequence[int], ended_by_token: bool = False, finished: bool = False) -> TextDelta:
-        """Add tokens. `ended_by_token`: the last of them is an end or stop token, which has no text of its own unless
-        `include_stop_str_in_output`. `finished`: no more will come, so everything held back is returned."""
+        """Add tokens. `ended_by_token`: the last of them is an end or stop token, which has no text of its own, but for
+        one of `stop_token_ids` with `include_stop_str_in_output`. `finished`: no more will come, so everything held
+        back is returned."""
         if self._closed:
             return TextDelta("", 0)
         text = ""
         for position, token_id in enumerate(token_ids):
-            hidden = ended_by_token and position == len(token_ids) - 1 and not self._keep_end_token
+            ends = ended_by_token and position == len(token_ids) - 1
+            hidden = ends and token_id not in self._kept_end_tokens
             self._num_tokens += 1
             part, stop = self._advance(token_id, hidden)
             text += part

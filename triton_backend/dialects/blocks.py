@@ -15,12 +15,14 @@ Kind = Literal["reasoning", "text", "call"]
 
 @dataclass(slots=True)
 class Block:
-    """`index` counts the blocks of an answer from 0. `text` is all of it so far: for a call, its arguments."""
+    """`index` counts the blocks of an answer from 0. `text` is all of it so far: for a call, its arguments.
+    `is_whole`: another block followed, so that an answer which is cut off was not cut off in this one."""
 
     index: int
     kind: Kind
     name: str = ""
     call_id: str = ""
+    is_whole: bool = False
     _pieces: list[str] = field(default_factory=list)
 
     def add(self, piece: str) -> None:
@@ -104,6 +106,8 @@ class Blocks:
         return self._open is not None and self._open.kind == kind
 
     def _begin(self, kind: Kind, name: str = "", call_id: str = "") -> Iterator[BlockEvent]:
+        if self._open is not None:
+            self._open.is_whole = True
         yield from self._end()
         self._blanks = ""
         self._open = Block(len(self.all), kind, name, call_id)

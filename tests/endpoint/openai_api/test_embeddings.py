@@ -82,10 +82,15 @@ def test_every_form_of_input_has_the_vectors_of_the_offline_interface(
             assert answer.model == MODEL
 
 
+def vector_size(llm: LLM) -> int:
+    assert isinstance(llm.manifest.pooling, PoolingFacts)
+    return llm.manifest.pooling.vector_size
+
+
 def test_dimensions_prompts_and_truncation_are_those_of_the_offline_interface(
     client: openai.OpenAI, llm: LLM, rng: np.random.Generator
 ) -> None:
-    size, text = llm.manifest.output_size, "the quick brown fox jumps over the lazy dog " * 20
+    size, text = vector_size(llm), "the quick brown fox jumps over the lazy dog " * 20
     few = int(rng.integers(1, size + 1))
     for extra in ({"truncate_prompt_tokens": -1}, {"truncate_prompt_tokens": 9, "prompt_name": "query"}):
         answer = client.embeddings.create(model=MODEL, input=text, dimensions=few, extra_body=extra)
@@ -147,7 +152,7 @@ def test_a_text_that_is_too_long_is_told_both_lengths(embedding_shim: str) -> No
 
 def test_the_model_says_what_it_is_for(embedding_shim: str, embedded_shim: str, llm: LLM) -> None:
     (model,) = httpx.get(f"{embedding_shim}/v1/models").json()["data"]
-    assert (model["task"], model["dimensions"]) == ("embed", llm.manifest.output_size)
+    assert (model["task"], model["dimensions"]) == ("embed", vector_size(llm))
     assert httpx.get(f"{embedded_shim}/v1/models").json()["data"][0]["task"] == "generate"
 
 

@@ -113,6 +113,7 @@ def test_the_metrics_are_those_of_the_log(
 ) -> None:
     server: TritonServer = request.getfixturevalue("triton" if streaming else "plain_triton")
     with verbose_log(server):
+        assert eventually(lambda: gauges(server).keys() == LOGGED.keys()), "Triton has no gauges of a model at first"
         before = float(gauges(server)["general_type=iteration_counter"])
         for _ in range(3):
             stream(server, "tensorrt_llm", ids_request(rng.integers(6, 200, size=50).tolist(), 20, streaming=streaming))

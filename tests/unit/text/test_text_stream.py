@@ -134,11 +134,13 @@ def test_min_tokens_come_before_any_stop_string() -> None:
         assert "x" not in text[len(tokenizer.decode(ids[:min_tokens])) :]
 
 
+@pytest.mark.parametrize("asked_for", [False, True])
 @pytest.mark.parametrize("keep", [False, True])
-def test_a_stop_token_has_text_only_on_request(keep: bool) -> None:
+def test_a_stop_token_has_text_only_on_request_and_the_models_end_token_never(keep: bool, asked_for: bool) -> None:
     tokenizer = Tokenizer(byte_level())
     ids = tokenizer.encode("the fox", add_special_tokens=False)
-    stream = TextStream(tokenizer, SamplingParams(include_stop_str_in_output=keep))
+    stops = ids[-1:] if asked_for else []
+    stream = TextStream(tokenizer, SamplingParams(stop_token_ids=stops, include_stop_str_in_output=keep))
     delta = stream.push(ids, ended_by_token=True, finished=True)
-    assert delta.text == tokenizer.decode(ids if keep else ids[:-1])
+    assert delta.text == tokenizer.decode(ids if keep and asked_for else ids[:-1])
     assert delta.num_tokens == len(ids)

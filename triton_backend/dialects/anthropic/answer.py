@@ -107,7 +107,7 @@ class MessageAnswer:
         if isinstance(event, Begun):
             empty: dict[str, dict[str, Any]] = {
                 "reasoning": {"type": "thinking", "thinking": "", "signature": ""},
-                "text": {"type": "text", "text": ""},
+                "text": {"type": "text", "text": "", "citations": None},
                 "call": {"type": "tool_use", "id": block.call_id, "name": block.name, "input": {}},
             }
             return [{"type": "content_block_start", "index": block.index, "content_block": empty[block.kind]}]

@@ -89,8 +89,7 @@ class ResponseAnswer:
         self._when_done(self.response)
 
     def _item(self, block: Block) -> dict[str, Any]:
-        is_last = block is self._blocks.all[-1]
-        status = "incomplete" if is_last and self._turn.is_cut_off else "completed"
+        status = "incomplete" if self._turn.is_cut_off and not block.is_whole else "completed"
         return item_of(self._id, block, status, self._logprobs.get(block.index, []))
 
     def _new_logprobs(self) -> Logprobs:

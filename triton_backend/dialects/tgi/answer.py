@@ -124,9 +124,10 @@ class TgiAnswer:
         ]
 
     def _token(self, token_id: int, text: str, logprob: float) -> dict[str, Any]:
-        """A special token shows its name, which is no part of the generated text. What ends a text counts as one."""
+        """A special token shows its name, which is no part of the generated text. What ends a text counts as one,
+        unless text that waited for the rest of a character came with it."""
         special = self._service.tokenizer.special_piece(token_id)
-        is_end = token_id in self._generation.request.end_token_ids
+        is_end = token_id in self._generation.request.end_token_ids and not text
         shown = special if special is not None else text
         return {
             "id": token_id,
