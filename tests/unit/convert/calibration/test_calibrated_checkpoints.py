@@ -128,8 +128,6 @@ def test_smoothing_factors_are_shared_by_what_reads_the_same_rows(model: Path) -
     by, same = others.input_factors(first), checkpoint.input_factors(first)
     assert by is not None and same is not None
     np.testing.assert_array_equal(by, same)
-    weight = Checkpoint.open(model.parent / "plain").matrix(first).astype(np.float32)
-    assert 0 < np.linalg.norm(others.matrix(first) * by - weight) < np.linalg.norm(others.matrix(first) - weight)
 
 
 @pytest.mark.parametrize("scheme", ["fp8_tensorwise", "fp8_rowwise"])
