@@ -35,6 +35,10 @@ from inflight.convert.families.family import Family
 from inflight.convert.families.table import family_of
 from inflight.dtypes import numpy_dtype
 
+# Of the norms inside latent attention, in every model that has it and whatever its rms_norm_eps says: transformers and
+# the code that DeepSeek publishes leave it at that of the norm's class.
+_LATENT_EPSILON = 1e-6
+
 
 @dataclass(frozen=True, slots=True)
 class OptionalTensors:
@@ -234,7 +238,9 @@ def _latent_attention(config: CheckpointConfig, family: Family, optional: Option
     rank, plain, values = config.kv_lora_rank, config.qk_nope_head_dim, config.v_head_dim
     assert rank is not None and plain is not None and values is not None, "support.unsupported refuses it without"
     query_rank, rope = config.q_lora_rank, _rope(config, index, local=False)
-    query_norm = None if query_rank is None else _norm(config, family, query_rank)("attention.q_a_layernorm")
+    query_norm = None
+    if query_rank is not None:
+        query_norm = NormSpec("attention.q_a_layernorm", query_rank, _LATENT_EPSILON)
     return AttentionSpec(
         num_heads=config.num_attention_heads,
         num_kv_heads=1,
@@ -244,7 +250,7 @@ def _latent_attention(config: CheckpointConfig, family: Family, optional: Option
         qkv_bias=optional.qkv_bias,
         dense_bias=optional.dense_bias,
         latent=LatentSpec(
-            rank, plain, values, _norm(config, family, rank)("attention.kv_a_layernorm"), query_rank, query_norm
+            rank, plain, values, NormSpec("attention.kv_a_layernorm", rank, _LATENT_EPSILON), query_rank, query_norm
         ),
     )
 

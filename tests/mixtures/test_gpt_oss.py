@@ -38,6 +38,11 @@ def random_source(directory: Path, rng: np.random.Generator, seed: int) -> tuple
     """
     shape = replace(random_shape(rng, "gpt_oss"), num_kv_heads=2, queries_per_kv=2, head_size=24, hidden_size=96)
     shape = replace(shape, intermediate_size=int(rng.choice([32, 64, 160])))
+    return shape, save_blocks(directory, shape, rng, seed)
+
+
+def save_blocks(directory: Path, shape: Shape, rng: np.random.Generator, seed: int) -> dict[str, Floats]:
+    """The numbers of random_source."""
     save_random_model(directory, shape, seed, torch.bfloat16)
     tensors, numbers = load_file(directory / "model.safetensors"), {}
     for name in [name for name in tensors if name.endswith(_STACKS)]:
@@ -50,7 +55,7 @@ def random_source(directory: Path, rng: np.random.Generator, seed: int) -> tuple
     config = json.loads((directory / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn"]}
     (directory / "config.json").write_text(json.dumps(config))
-    return shape, numbers
+    return numbers
 
 
 def test_blocks_keep_their_codes(tmp_path: Path, rng: np.random.Generator, seed: int) -> None:

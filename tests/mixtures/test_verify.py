@@ -16,8 +16,15 @@ from typer.testing import CliRunner
 from inflight.build.engine import build_engine
 from inflight.build.registry import make_recipe
 from inflight.cli.main import build_app
+from inflight.cli.verify.oracle import EngineNumbers, Oracle
 from inflight.cli.verify.routing import Choice, before_first, hesitating
 from inflight.convert.api import convert_model
+from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.convert.checkpoint.reference.decoder import hidden_states
+from inflight.convert.families.table import find_family
+from inflight.convert.options import ConvertOptions
+from tests.mixtures.test_quantized import even_shape
+from tests.models.families.further import decoder
 from tests.models.families.mixtures import MIXTURES
 from tests.models.random_models import random_shape, save_random_model
 
@@ -56,6 +63,32 @@ def test_a_right_engine_of_a_mixture_passes(
         if dtype == torch.float32:
             assert prompt["hesitates"] <= 1 and prompt["excused"] == 0
     assert report["routing"] is None or report["routing"]["passed"]
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize("family", ["llama4_text", "llama4", "gpt_oss", None])
+def test_the_judge_of_a_quantized_mixture_has_its_numbers(
+    tmp_path: Path, family: str | None, seed: int, rng: np.random.Generator
+) -> None:
+    """However transformers holds its experts. Some have 16 levels, which are far from what the model had."""
+    family = family or str(rng.choice(MIXTURES))
+    # An expert's neighbouring outputs share a byte.
+    shape = even_shape(rng, family) if family in MIXTURES else random_shape(rng, family)
+    model = save_random_model(tmp_path / "model", shape, seed)
+    quantize = "int4_wo" if family in MIXTURES else "int8_wo"
+    convert_model(tmp_path / "model", tmp_path / "checkpoint", ConvertOptions(progress=False, quantize=quantize))
+    checkpoint = Checkpoint.open(tmp_path / "checkpoint")
+    row = find_family(json.loads((tmp_path / "model" / "config.json").read_text()))
+    assert row is not None
+    oracle = Oracle(tmp_path / "model", "float32", widen=True)
+    oracle.take(EngineNumbers.of(checkpoint, row))
+    tokens = rng.integers(0, shape.vocab_size, 12).tolist()
+    (answer,) = oracle.answers([tokens])
+    *_, expected = hidden_states(checkpoint, tokens)
+    with torch.no_grad():
+        plain = decoder(model)(torch.tensor([tokens])).logits[0].numpy()
+    error, lost = (np.median(np.abs(each - expected).max(axis=1)) for each in (answer.logits, plain))
+    assert error < 0.05 * lost, (error, lost)
 
 
 def exchange_experts(model: Any) -> None:

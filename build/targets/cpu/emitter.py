@@ -12,7 +12,7 @@ from inflight.build.graph.operators import DOMAIN
 from inflight.build.graph.values import name_of, shape_of
 from inflight.build.targets.cpu.attention_partials import partial_bytes, partial_rows
 from inflight.build.targets.cpu.look_ahead import expectations
-from inflight.build.targets.cpu.operators.calls import OFFSET, KernelCall, Places
+from inflight.build.targets.cpu.operators.calls import OFFSET, FunctionTable, KernelCall, Places
 from inflight.build.targets.cpu.operators.emit import EMITTERS, emit_call
 from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
 from inflight.build.targets.cpu.work import OperatorWork, operator_work, sampling_work
@@ -107,20 +107,28 @@ def _defines(values: Mapping[str, int]) -> list[str]:
 
 
 class _Functions:
-    """One C function per kernel and set of constants, however many layers call it."""
+    """One C function per kernel and set of constants, and one table per set of its own, however many layers call it."""
 
     def __init__(self) -> None:
         self.definitions: list[str] = []
         self._names: dict[tuple[str, tuple[str, ...], tuple[str, ...]], str] = {}
+        self._tables: dict[FunctionTable, str] = {}
 
     def call(self, call: KernelCall) -> str:
         types = tuple(argument.ctype for argument in call.arguments)
-        key = (call.kernel, call.constants, types)
+        constants = call.constants if call.table is None else (self._table(call.table), *call.constants)
+        key = (call.kernel, constants, types)
         if key not in self._names:
             self._names[key] = f"{call.kernel}_{len(self._names)}"
-            self.definitions += _definition(self._names[key], call.kernel, call.constants, types)
+            self.definitions += _definition(self._names[key], call.kernel, constants, types)
         arguments = ",\n        ".join(["p, thread", *(argument.expression for argument in call.arguments)])
         return f"{self._names[key]}({arguments});"
+
+    def _table(self, table: FunctionTable) -> str:
+        if table not in self._tables:
+            self._tables[table] = f"{table.macro.lower()}_{len(self._tables)}"
+            self.definitions += [table.define(self._tables[table]), ""]
+        return self._tables[table]
 
 
 def _definition(name: str, kernel: str, constants: Sequence[str], types: Sequence[str]) -> list[str]:

@@ -10,12 +10,16 @@ import onnx_ir as ir
 from inflight.build.gpu_kernels.cache import ArtifactCache
 from inflight.build.gpu_kernels.compile import CompileJob, compile_kernels
 from inflight.build.gpu_kernels.toolchain import triton_version
+from inflight.build.graph.dtypes import onnx_dtype
 from inflight.build.graph.precision import module_precision
+from inflight.build.passes.pack_tokens import LOGIT_ROWS, TOKENS
 from inflight.build.passes.pipeline import lower_for_cpu
+from inflight.build.passes.plan_memory import plan_memory
 from inflight.build.target import BuildFacts
 from inflight.build.targets.cuda.emitter import EmittedStep, emit
 from inflight.build.targets.cuda.kv_cache import cache_places
 from inflight.build.targets.cuda.places import Places
+from inflight.build.targets.cuda.plain_rows import keep_rows_plain
 from inflight.build.targets.cuda.recipe import CudaRecipe
 from inflight.build.targets.cuda.supported import refuse_unsupported
 from inflight.build.targets.cuda.weights import FlatWeights
@@ -56,6 +60,8 @@ def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: CudaRecipe) ->
     lowered = lower_for_cpu(network, limits, tokens_per_block=tokens_per_block, kv_dtype=kv_dtype, factors=factors)
     graph, weights = lowered.graph, FlatWeights()
     refuse_unsupported(graph)
+    keep_rows_plain(graph, onnx_dtype(checkpoint.config.dtype))
+    plan_memory(graph, sizes={TOKENS: limits.max_num_tokens, LOGIT_ROWS: limits.max_logit_rows})
     caches, block_bytes = cache_places(graph.inputs)
     step = emit(graph, Places(weights, caches), limits, tokens_per_block, generations)
     own = CudaFacts(generations=generations, **_FILES)

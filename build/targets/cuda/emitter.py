@@ -11,7 +11,7 @@ from inflight.build.gpu_kernels.spec import KernelSpec, Variant
 from inflight.build.graph.values import name_of
 from inflight.build.passes.plan_memory import OFFSET, WORKSPACE_BYTES
 from inflight.build.targets.cuda.launch_plan import KernelList, PlannedLaunch
-from inflight.build.targets.cuda.operators import attention, products, rows
+from inflight.build.targets.cuda.operators import attention, products, quantized, rows
 from inflight.build.targets.cuda.places import Places
 from inflight.engine_format.cuda_facts import LaunchList
 from inflight.engine_format.manifest import Limits
@@ -23,8 +23,13 @@ _ROWS: Mapping[str, Callable[[ir.Node, Places], PlannedLaunch]] = {
     "LayerNorm": rows.normalize_layer,
     **dict.fromkeys(("Activation", "RoundRows", "Scale", "SoftCap", "ClipRows", "AddRows", "Gate"), rows.function),
     "GateWholeRows": rows.function,
+    "QuantizeRows": quantized.quantize_rows,
 }
-_PRODUCTS = {"Linear": products.linear, "GatedLinear": products.gated_linear}
+_PRODUCTS: Mapping[str, Callable[[ir.Node, Places, Sequence[int]], PlannedLaunch]] = {
+    "Linear": products.linear,
+    "GatedLinear": products.gated_linear,
+    "QuantizedLinear": quantized.linear,
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,10 @@ def _planned(
 ) -> list[PlannedLaunch]:
     if node.op_type in _PRODUCTS:
         return [_PRODUCTS[node.op_type](node, places, generations)]
+    if node.op_type == "QuantizedGatedLinear":
+        return quantized.gated_linear(node, places, generations)
+    if node.op_type == "RMSNormQuantize":
+        return quantized.normalize(node, places, limits)
     if node.op_type == "RopeCacheWrite":
         return [attention.rotate_and_write(node, places, tokens_per_block)]
     if node.op_type == "PagedAttention":

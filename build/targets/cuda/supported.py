@@ -24,6 +24,8 @@ class Taken:
     only: Mapping[str, int] = field(default_factory=dict)
 
 
+# What a tensor core takes of the inner dimension at once, of bytes.
+LEAST_STEP = 32
 _HEADS = ("num_heads", "num_kv_heads", "head_size", "key_factor", "value_factor")
 _PAGING = ("positions", "sequence_of_row", "block_tables")
 TAKEN: Mapping[str, Taken] = {
@@ -41,6 +43,18 @@ TAKEN: Mapping[str, Taken] = {
     "GateWholeRows": Taken(("x", "gates")),
     "Linear": Taken(("x", "weight", "bias", "residual")),
     "GatedLinear": Taken(("x", "gate", "up", "gate_bias", "up_bias"), ("activation",)),
+    "QuantizeRows": Taken(("x", "scale", "low", "high", "factors", "order"), ("type",)),
+    "RMSNormQuantize": Taken(("x", "weight", "scale", "low", "high"), ("epsilon", "type")),
+    "QuantizedLinear": Taken(
+        ("x", "x_scale", "weight", "weight_scale", "bias", "zero", "residual", "codebook", "unit"), ("group_size",)
+    ),
+    "QuantizedGatedLinear": Taken(
+        (
+            *("x", "x_scale", "gate", "gate_scale", "up", "up_scale", "gate_bias", "up_bias"),
+            *("gate_zero", "up_zero", "codebook", "gate_unit", "up_unit"),
+        ),
+        ("activation", "group_size"),
+    ),
     "RopeCacheWrite": Taken(
         ("qkv", "q_norm", "k_norm", "cos", "sin", *_PAGING, "key_cache", "value_cache"),
         (*_HEADS, "rotary_size", "epsilon", "norm_last"),
@@ -69,8 +83,17 @@ def _problems(node: ir.Node) -> Iterator[str]:
     for name, value in zip(OPERATORS[node.op_type].inputs, node.inputs, strict=False):
         if value is not None and name not in taken.inputs:
             yield f"{node.op_type} with {name}"
+    yield from _unlike_groups(node)
     for name, attribute in node.attributes.items():
         if name in taken.only and attribute.as_int() != taken.only[name]:
             yield f"{node.op_type} with {name} {attribute.as_int()}"
         elif name not in taken.only and name not in taken.attributes:
             yield f"{node.op_type} with {name}"
+
+
+def _unlike_groups(node: ir.Node) -> Iterator[str]:
+    """A step of a product lies in one group."""
+    if node.op_type in ("QuantizedLinear", "QuantizedGatedLinear"):
+        size = node.attributes["group_size"].as_int()
+        if size and size % LEAST_STEP:
+            yield f"{node.op_type} with groups of {size} (it takes multiples of {LEAST_STEP})"

@@ -23,7 +23,7 @@ class CudaTarget(Target[CudaRecipe]):
     name = "cuda"
     summary = "kernels for NVIDIA GPUs, compiled without one; no GPU has run them yet."
     requires = install_hint("build,cuda-compile")
-    capabilities = Capabilities(dtypes=_FLOATS, kv_cache_dtypes=(*_FLOATS, "int8", "fp8"), quantization=())
+    capabilities = Capabilities(dtypes=_FLOATS, kv_cache_dtypes=(*_FLOATS, "int8", "fp8"))
 
     def recipe_class(self) -> type[CudaRecipe]:
         return CudaRecipe

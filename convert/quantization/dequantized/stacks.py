@@ -15,7 +15,8 @@ from inflight.convert.quantization.rows import RowRounding
 
 
 class DequantizedStack(NamedTuple):
-    """A tensor that transformers may have, [experts, out, in] or [out, in], and how the rows that it meets are rounded.
+    """A tensor that transformers may have, [experts, out, in] or [out, in] (or [experts, in, out], where the family has
+    that), and how the rows that it meets are rounded.
 
     A family has several names for the same numbers; a model has one of them.
     """
@@ -38,8 +39,10 @@ def dequantized_stacks(checkpoint: Checkpoint, family: Family) -> Iterator[Dequa
     if mixture is None:
         return
     parts = _parts(checkpoint, family)
+    # Where layers are in this model: those of a decoder inside another one are below a name of its own.
+    layers = family.names["mlp.fc"][0].partition("{layer}")[0]
     for layer in range(len(checkpoint.spec.layers)):
-        prefix = f"model.layers.{layer}."
+        prefix = f"{layers}{layer}."
         for name, tensors in mixture.stacks.items():
             found = [parts.get(prefix + module_path(tensor)) for tensor in tensors]
             known = [part for part in found if part is not None]
@@ -48,6 +51,7 @@ def dequantized_stacks(checkpoint: Checkpoint, family: Family) -> Iterator[Dequa
                 assert quantization is not None, f"{name} is plain"
                 matrices = [_matrices(checkpoint, part) for part in known]
                 weight = _alternating(matrices) if mixture.alternates else np.concatenate(matrices, axis=-2)
+                weight = weight.swapaxes(-1, -2) if mixture.transposed else weight
                 yield DequantizedStack(prefix + name, weight, RowRounding(quantization.activations))
 
 

@@ -41,7 +41,7 @@ class CudaExecutor:
         self._list = msgspec.json.decode((directory / facts.launches_file).read_bytes(), type=LaunchList)
         self._runs = [(kind, tuple(run)) for kind, run in groupby(self._list.launches, lambda launch: launch.rows)]
         self._logits: Floats = np.zeros((manifest.limits.max_logit_rows, manifest.model.vocab_size), np.float32)
-        self._backend: Backend | None = make_backend(_kernels(directory / facts.kernels_file))
+        self._backend: Backend | None = make_backend(read_kernels(directory / facts.kernels_file))
         try:
             self._arrays = StepArrays(manifest, _tile_tokens(self._list, self._backend))
             self._addresses = self._allocate(self._backend)
@@ -133,7 +133,8 @@ def _write_file(backend: Backend, address: int, path: Path) -> None:
         backend.wait()
 
 
-def _kernels(path: Path) -> dict[int, list[Artifact]]:
+def read_kernels(path: Path) -> dict[int, list[Artifact]]:
+    """Compiled kernels by the GPU generation, in the order in which launches name them."""
     stored = msgspec.json.decode(path.read_bytes(), type=dict[int, list[dict[str, object]]])
     return {sm: [_artifact(each) for each in found] for sm, found in stored.items()}
 

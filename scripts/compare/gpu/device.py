@@ -10,6 +10,7 @@ from inflight.build.gpu_kernels.architectures import architecture_of
 from inflight.build.gpu_kernels.cache import ArtifactCache
 from inflight.build.gpu_kernels.compile import CompileJob, compile_kernels
 from inflight.build.gpu_kernels.kernels import all_specs
+from inflight.engine_format.gpu_artifact import Artifact
 from inflight.runtime.executors.gpu.device import Device
 from inflight.runtime.executors.gpu.kernel import LoadedKernel, load_kernel
 
@@ -17,15 +18,20 @@ from inflight.runtime.executors.gpu.kernel import LoadedKernel, load_kernel
 class Kernels:
     """The kernels of calls, compiled for one GPU and loaded once each."""
 
-    def __init__(self, gpu: Device, workers: int) -> None:
+    def __init__(self, gpu: Device, workers: int, compiled: Mapping[str, Artifact] | None = None) -> None:
+        """`compiled`: kernels that are there already, by `key_of` their calls."""
         self._gpu, self._workers = gpu, workers
         self._sm = architecture_of(gpu.sm).sm
         self._specs = {spec.function: spec for spec in all_specs()}
+        self._compiled = compiled or {}
         self._loaded: dict[str, LoadedKernel] = {}
 
     def prepare(self, calls: list[Call]) -> None:
         """Compile what is missing, side by side. Raises BuildError."""
-        missing = {_key(call): call for call in calls if _key(call) not in self._loaded}
+        missing = {key_of(call): call for call in calls if key_of(call) not in self._loaded}
+        for key in [key for key in missing if key in self._compiled]:
+            self._loaded[key] = load_kernel(self._gpu, self._compiled[key])
+            del missing[key]
         jobs = [CompileJob(self._specs[call.function], call.variant, self._sm) for call in missing.values()]
         artifacts = compile_kernels(jobs, workers=self._workers, cache=ArtifactCache())
         for key, artifact in zip(missing, artifacts, strict=True):
@@ -36,7 +42,7 @@ class Kernels:
 
         def put() -> None:
             for call in case.calls:
-                self._loaded[_key(call)].launch({**addresses, **call.scalars}, call.sizes)
+                self._loaded[key_of(call)].launch({**addresses, **call.scalars}, call.sizes)
 
         return put
 
@@ -53,5 +59,6 @@ def uploaded(gpu: Device, arrays: Mapping[str, Array]) -> Iterator[dict[str, int
             gpu.release(copy)
 
 
-def _key(call: Call) -> str:
+def key_of(call: Call) -> str:
+    """The same for calls of one kernel."""
     return f"{call.function} {sorted(call.variant.types.items())} {sorted(call.variant.constants.items())}"

@@ -18,17 +18,22 @@ WORKSPACE = 32 << 20
 
 def measure_limits(gpu: Device, timer: Timer, operands: tuple[str, ...]) -> Limits:
     """`operands` are those that the card multiplies; what cuBLASLt refuses is left out."""
-    source, target = (gpu.allocate(COPY_BYTES) for _ in range(2))
-    copying = timer.seconds(lambda: target.copy_from(source))
-    gpu.release(source)
-    gpu.release(target)
     peaks = {}
     for name in operands:
         try:
             peaks[name] = 2 * SIZE**3 / product_seconds(gpu, timer, SIZE, SIZE, SIZE, name)
         except (ImportError, RuntimeError) as error:
             print(f"No limit for {name}: {error}", file=sys.stderr)
-    return Limits(2 * COPY_BYTES / copying, peaks)
+    return Limits(copy_rate(gpu, timer), peaks)
+
+
+def copy_rate(gpu: Device, timer: Timer) -> float:
+    """Bytes read and written in a second by a large copy."""
+    source, target = (gpu.allocate(COPY_BYTES) for _ in range(2))
+    copying = timer.seconds(lambda: target.copy_from(source))
+    gpu.release(source)
+    gpu.release(target)
+    return 2 * COPY_BYTES / copying
 
 
 def product_seconds(gpu: Device, timer: Timer, n: int, k: int, rows: int, operands: str) -> float:

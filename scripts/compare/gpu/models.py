@@ -35,3 +35,5 @@ MODELS = (
     Model("Llama-3.1-8B", 4096, 14336, 32, 8, 128, 128256),
     Model("Qwen2-0.5B", 896, 4864, 14, 2, 64, 151936),
 )
+# Of odd sizes, for what runs without a GPU.
+TINY = Model("tiny", 64, 160, 4, 2, 16, 300)

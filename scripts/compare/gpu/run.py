@@ -23,6 +23,8 @@ def main() -> int:
     try:
         if arguments.list:
             return _list(arguments)
+        if arguments.bundle:
+            return _bundle(arguments)
         return _measure(arguments)
     except InflightError as error:
         print(error, file=sys.stderr)
@@ -41,6 +43,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--peers", type=Path, default=PEERS, help="where torch is installed (%(default)s)")
     parser.add_argument("--workers", type=int, default=8, help="processes that compile (default 8)")
     parser.add_argument("--out", type=Path, default=ROOT / "bench-results", help="where cuda.json and cuda.md go")
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        metavar="DIR",
+        help="write a kit to DIR instead, for a machine with a GPU and without a package registry: copy it there and"
+        " start DIR/run; needs no GPU here",
+    )
+    parser.add_argument(
+        "--pythons",
+        nargs="+",
+        default=["cp310", "cp311", "cp312"],
+        help="of a kit: versions of Python that the other machine may have (cp310 cp311 cp312); 'here' takes this"
+        " environment's packages and asks no registry",
+    )
+    parser.add_argument("--sm", nargs="+", type=int, default=[90], help="of a kit: GPU generations (90)")
+    parser.add_argument(
+        "--tiny", action="store_true", help="of a kit: kernels of the smallest sizes alone, for the rehearsal"
+    )
     parser.add_argument("--list", action="store_true", help="print the cases and end; needs no GPU")
     return parser
 
@@ -56,6 +76,14 @@ def _list(arguments: argparse.Namespace) -> int:
         for case in all_cases(model, 90):
             if arguments.only in case.name:
                 print(f"{case.model}  {case.name}  {case.moved:,} bytes  {case.operations:,} operations")
+    return 0
+
+
+def _bundle(arguments: argparse.Namespace) -> int:
+    from compare.kit.make import make_kit, size_of
+
+    make_kit(arguments.bundle, ROOT, arguments.pythons, arguments.sm, tiny=arguments.tiny)
+    print(f"{arguments.bundle}: {size_of(arguments.bundle) / 1e6:.1f} MB. Start {arguments.bundle}/run there.")
     return 0
 
 

@@ -122,10 +122,13 @@ def _wrapper(index: int, call: KernelCall) -> str:
         argument.expression if argument.ctype == "float" else f"({argument.ctype})a[{next(places)}]"
         for argument in call.arguments
     )
+    table = "" if call.table is None else call.table.define(f"table_{index}")
+    constants = ", ".join(call.constants if call.table is None else (f"table_{index}", *call.constants))
     return f"""
+{table}
 static void run_{index}(void *argument, pool *p, int thread) {{
     const int64_t *a = argument;
-    {call.kernel}(p, thread, {", ".join(call.constants)}, {casts});
+    {call.kernel}(p, thread, {constants}, {casts});
 }}
 __attribute__((visibility("default"))) int kernel_{index}(int32_t threads, void *arguments) {{
     pool p;

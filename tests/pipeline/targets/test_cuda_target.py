@@ -21,6 +21,7 @@ from inflight.build.targets.cuda.supported import TAKEN
 from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
+from inflight.convert.quantization.schemes import RECIPES
 from inflight.engine_format.cuda_facts import LaunchList
 from inflight.errors import BuildError, EngineError
 from inflight.machine.cuda import require_gpu
@@ -31,6 +32,7 @@ from tests.conftest import SEED_VARIABLE
 from tests.models.families.further_families import FURTHER
 from tests.models.families.mixtures import MIXTURES
 from tests.models.random_models import random_shape, save_random_model
+from tests.models.schemes import quantizing
 from tests.network.support import ALL_FAMILIES, Case, make_case
 
 pytest.importorskip("triton", reason="pip install 'inflight-llm[cuda-compile]'")
@@ -125,6 +127,35 @@ def test_a_quantized_cache_has_the_numbers_of_the_reference_target(
         found.append(np.concatenate([first, logits(executor, chunk(0, tokens, [5, 2], start=19, prompt=19))]))
         executor.close()
     assert np.abs(found[0] - found[1]).max() <= 0.02 * np.abs(found[0]).max()
+
+
+def assert_scheme(root: Path, scheme: str, rng: np.random.Generator) -> None:
+    """The cuda target keeps rows plain that the reference rounds to 16-bit integers."""
+    shape = replace(random_shape(rng, "qwen3"), vocab_size=97)
+    case = make_case(root, shape, int(rng.integers(1 << 30)), torch.float32, **quantizing(scheme, 32))
+    tokens = [int(token) for token in rng.integers(97, size=19)]
+    found = []
+    for target in ("reference", "cuda"):
+        build_engine(case.checkpoint.directory, root / target, make_recipe(target=target, **LIMITS))
+    cache = KvCacheBudget(tokens=BLOCKS * LIMITS["tokens_per_block"])
+    for executor in (load_engine(root / "reference", kv_cache=cache), open_interpreted(root / "cuda", BLOCKS)):
+        first = logits(executor, chunk(0, tokens[:-1], [5, 2], prompt=18))
+        found.append(np.concatenate([first, logits(executor, chunk(0, tokens, [5, 2], start=18, prompt=18))]))
+        executor.close()
+    assert np.abs(found[0] - found[1]).max() <= 5e-3 * np.abs(found[0]).max()
+
+
+def test_a_quantized_network_has_the_numbers_of_the_reference_target(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Of a scheme that is drawn; --slow has all."""
+    assert_scheme(tmp_path, str(rng.choice([*RECIPES])), rng)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", RECIPES)
+def test_every_scheme_has_the_numbers_of_the_reference_target(
+    tmp_path: Path, scheme: str, rng: np.random.Generator
+) -> None:
+    assert_scheme(tmp_path, scheme, rng)
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(built: Built, tmp_path: Path) -> None:

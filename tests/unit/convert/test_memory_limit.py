@@ -32,10 +32,12 @@ import numpy as np
 from inflight.convert import writer
 from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
+from inflight.convert.quantization import chunks
 from inflight.files import atomic
 
 small, large, output, limit, scheme = sys.argv[1:]
 writer.CHUNK_BYTES = atomic._CHUNK = 1 << 19
+chunks._BLOCK_VALUES = 1 << 14
 options = ConvertOptions(quantize=scheme or None, progress=False)
 convert_model(small, Path(output) / "small", options)
 ctypes.CDLL(None).malloc_trim(0)
@@ -73,9 +75,15 @@ def test_a_model_four_times_the_memory_limit_converts(
 ) -> None:
     small = model(tmp_path / "small", rng, source, {"intermediate_size": 256, "num_hidden_layers": 1})
     large = model(tmp_path / "large", rng, source, {"intermediate_size": 4096, "num_hidden_layers": 3})
+    assert_converts_in_a_quarter(small, large, tmp_path / "out", scheme)
+    assert Checkpoint.open(tmp_path / "out" / "large").config.num_hidden_layers == 3
+
+
+def assert_converts_in_a_quarter(small: Path, large: Path, output: Path, scheme: str = "") -> None:
+    """`large` becomes `output`/large while no more is allocated than a quarter of its size."""
     files = [large] if large.is_file() else list(large.glob("*.safetensors"))
     limit = sum(path.stat().st_size for path in files) // 4
-    words = [str(small), str(large), str(tmp_path / "out"), str(limit), scheme]
+    words = [str(small), str(large), str(output), str(limit), scheme]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *words],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -84,4 +92,3 @@ def test_a_model_four_times_the_memory_limit_converts(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert Checkpoint.open(tmp_path / "out" / "large").config.num_hidden_layers == 3

@@ -46,9 +46,9 @@ INLINE void keep_partial(attention_shape s, const piece_view *view, int64_t spli
 }
 
 /* A piece against the splits from `from` to `to`. A whole piece takes in every split as soon as it is known, and those
- * are all; a cut one keeps them apart. (One function for both: its tiles are most of what the compiler works on.) */
-INLINE void attend_splits(attention_shape s, const piece_view *view, int64_t from, int64_t to, const split_view *next,
-                          float *partials, element y_type, void *y) {
+ * are all; a cut one keeps them apart. */
+INLINE void attend_splits(attention_shape s, attend_function *const *tiles, const piece_view *view, int64_t from,
+                          int64_t to, const split_view *next, float *partials, element y_type, void *y) {
     const attention_piece piece = *view->piece;
     const int64_t group = heads_per_group(s), queries = piece.rows * group, width = padded_head(s.cache);
     const int64_t most = rows_per_piece(s) * group;
@@ -69,7 +69,7 @@ INLINE void attend_splits(attention_shape s, const piece_view *view, int64_t fro
             const int64_t first = query_tile_start(s, queries, i), count = query_tile_start(s, queries, i + 1) - first;
             float maxima[LANES], totals[LANES], out[query_tile(s) * width] __attribute__((aligned(CACHE_LINE)));
             const tile_results part = {maxima, totals, out};
-            attend_queries(s, count, first, split, view, i ? NULL : split + 1 == to ? next : &own, part);
+            attend_queries(s, tiles, count, first, split, view, i ? NULL : split + 1 == to ? next : &own, part);
             if (cut) keep_partial(s, view, split, first, count, part, partials);
             else merge_split(s, count, part, results_from(s, whole, first));
         }
@@ -117,8 +117,9 @@ INLINE attention_item find_item(attention_shape s, const token_rows *t, const at
     return item;
 }
 
-INLINE void attend_item(attention_shape s, const token_rows *t, const attention_item *item, const split_view *next,
-                        const float *q, cache_regions cache, float *partials, element y_type, void *y) {
+INLINE void attend_item(attention_shape s, attend_function *const *tiles, const token_rows *t,
+                        const attention_item *item, const split_view *next, const float *q, cache_regions cache,
+                        float *partials, element y_type, void *y) {
     const int64_t group = heads_per_group(s), most = rows_per_piece(s) * group;
     /* A tile of AMX reads as many queries as it can hold. */
     unsigned char queries[(most + query_tile(s)) * query_bytes(s)] __attribute__((aligned(CACHE_LINE)));
@@ -132,14 +133,14 @@ INLINE void attend_item(attention_shape s, const token_rows *t, const attention_
     const piece_view view = {t, &item->piece, item->kv_head, cache, queries, scales, offsets};
     const int64_t from = item->piece.first_split + item->split;
     const int64_t to = item->piece.partial < 0 ? from + item->piece.splits : from + 1;
-    attend_splits(s, &view, from, to, next, partials, y_type, y);
+    attend_splits(s, tiles, &view, from, to, next, partials, y_type, y);
 }
 
 /* q [rows][num_heads D] float32 -> y [rows][num_heads D] of y_type. A thread takes its next item before it works on the
- * one in hand, so that the keys are under way. Factors: of a cache of E4M3. */
-INLINE void paged_attention(pool *p, int thread, attention_shape s, element y_type, const token_rows *t, const float *q,
-                            void *keys, void *values, float *partials, void *y, const float *sinks, const float *bias,
-                            float key_factor, float value_factor) {
+ * one in hand, so that the keys are under way. `tiles`: of ATTENTION_TILES. Factors: of a cache of E4M3. */
+INLINE void paged_attention(pool *p, int thread, attend_function *const *tiles, attention_shape s, element y_type,
+                            const token_rows *t, const float *q, void *keys, void *values, float *partials, void *y,
+                            const float *sinks, const float *bias, float key_factor, float value_factor) {
     (void)thread;
     s.key_factor = key_factor, s.value_factor = value_factor, s.sinks = sinks, s.bias = bias;
     const attention_plan plan = plan_attention(p, s, t);
@@ -155,7 +156,7 @@ INLINE void paged_attention(pool *p, int thread, attention_shape s, element y_ty
     while (number < plan.items) {
         number = pool_take(p);
         const attention_item next = find_item(s, t, &plan, number, &w);
-        attend_item(s, t, &item, &next.keys, q, cache, partials, y_type, y);
+        attend_item(s, tiles, t, &item, &next.keys, q, cache, partials, y_type, y);
         item = next;
     }
 #if defined(__AMX_BF16__)

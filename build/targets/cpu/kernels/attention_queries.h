@@ -162,27 +162,43 @@ INLINE int64_t query_tile_start(attention_shape s, int64_t queries, int64_t inde
     return queries * index / query_tiles(s, queries);
 }
 
-/* attend_tile for a height known at run time: one compiled kernel for each, but of tiles of AMX. */
-INLINE void attend_queries(attention_shape s, int64_t count, int64_t first, int64_t number, const piece_view *view,
-                           const split_view *next, tile_results results) {
-    if (in_amx_tiles(s)) {
-        attend_tile(s, (int)count, first, number, view, next, results);
-        return;
+/* attend_tile for one height. `live` has what is no constant of the tiles: what rows see, and the addresses and factors of
+ * a layer. */
+typedef void attend_function(const attention_shape *live, int64_t first, int64_t number, const piece_view *view,
+                             const split_view *next, tile_results results);
+
+INLINE attention_shape live_shape(attention_shape s, const attention_shape *live) {
+    s.window = live->window, s.chunk = live->chunk;
+    s.key_factor = live->key_factor, s.value_factor = live->value_factor, s.sinks = live->sinks, s.bias = live->bias;
+    return s;
+}
+
+/* Compiles a function for each height of a tile of the shape in the last arguments, and their table `name`. They are
+ * functions of their own, shared by layers that see other windows, because a compiler's loop passes take more than
+ * linear time: inlined into paged_attention they were three quarters of the time of an engine's compilation. */
+#define ATTENTION_TILE(name, n, ...)                                                                                  \
+    NOINLINE void name##_##n(const attention_shape *live, int64_t first, int64_t number, const piece_view *view,      \
+                             const split_view *next, tile_results results) {                                          \
+        const attention_shape s = live_shape(__VA_ARGS__, live);                                                      \
+        if (n <= QUERY_TILE && !in_amx_tiles(s)) attend_tile(s, n, first, number, view, next, results);               \
     }
-#define ATTEND(n) \
-    case n: attend_tile(s, n, first, number, view, next, results); break
-    switch (count) {
-        ATTEND(1);
-        ATTEND(2);
-        ATTEND(3);
-        ATTEND(4);
-        ATTEND(5);
-        ATTEND(6);
-#if QUERY_TILE > 6
-        ATTEND(7);
-#endif
-    }
-#undef ATTEND
+#define ATTENTION_TILES(name, ...)                                                                                    \
+    ATTENTION_TILE(name, 1, __VA_ARGS__)                                                                              \
+    ATTENTION_TILE(name, 2, __VA_ARGS__)                                                                              \
+    ATTENTION_TILE(name, 3, __VA_ARGS__)                                                                              \
+    ATTENTION_TILE(name, 4, __VA_ARGS__)                                                                              \
+    ATTENTION_TILE(name, 5, __VA_ARGS__)                                                                              \
+    ATTENTION_TILE(name, 6, __VA_ARGS__)                                                                              \
+    ATTENTION_TILE(name, 7, __VA_ARGS__)                                                                              \
+    static attend_function *const name[] = {NULL,     name##_1, name##_2, name##_3,                                   \
+                                            name##_4, name##_5, name##_6, name##_7};
+_Static_assert(QUERY_TILE <= 7, "a function for every height of a tile");
+
+/* attend_tile for a height known at run time. */
+INLINE void attend_queries(attention_shape s, attend_function *const *tiles, int64_t count, int64_t first,
+                           int64_t number, const piece_view *view, const split_view *next, tile_results results) {
+    if (in_amx_tiles(s)) attend_tile(s, (int)count, first, number, view, next, results);
+    else tiles[count](&s, first, number, view, next, results);
 }
 
 #endif

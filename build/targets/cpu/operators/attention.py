@@ -14,7 +14,7 @@ from inflight.build.targets.cpu.operators.attributes import (
     optional_input,
     width_of,
 )
-from inflight.build.targets.cpu.operators.calls import PARTIALS, ROWS, Argument, KernelCall, Places
+from inflight.build.targets.cpu.operators.calls import PARTIALS, ROWS, Argument, FunctionTable, KernelCall, Places
 from inflight.build.targets.cpu.packing.weight_layout import element_of
 
 
@@ -35,14 +35,29 @@ def paged_attention(node: ir.Node, places: Places) -> KernelCall:
     y = node.outputs[0]
     shape = _cache_shape(node, keys)
     numbers = (number(node, "scale"), number(node, "softcap"), "PARTIAL_ROWS")
-    seen = (integer(node, "window"), integer(node, "chunk"), integer(node, "causal"))
+    window, chunk, causal = integer(node, "window"), integer(node, "chunk"), integer(node, "causal")
     table = optional_input(node, 7)
     bias = ("0" if table is None else width_of(table), integer(node, "bias_origin"))
-    rest = ", ".join((integer(node, "num_heads"), *seen, *numbers, *bias))
+    rest = (causal, *numbers, *bias)
     caches = (places.cache("key", keys, shape), places.cache("value", values, shape))
     added = (places.weight("floats", optional_input(node, 6)), places.weight("floats", table))
     arguments = (ROWS, places.read(q), *caches, PARTIALS, places.write(y, "void *"), *added, *_cache_factors(node))
-    return KernelCall("paged_attention", (f"(attention_shape){{{shape}, {rest}}}", element_of(y)), arguments)
+    return attention_call(shape, integer(node, "num_heads"), (window, chunk), rest, y, arguments)
+
+
+def attention_call(
+    cache: str,
+    num_heads: str,
+    seen: tuple[str, str],
+    rest: tuple[str, ...],
+    y: ir.Value,
+    arguments: tuple[Argument, ...],
+) -> KernelCall:
+    """The call of a cache's attention. `seen`: window and chunk, in which layers differ that share their tiles; `rest`:
+    what follows them in attention_shape."""
+    tiles = f"(attention_shape){{{', '.join((cache, num_heads, '0', '0', *rest))}}}"
+    shape = f"(attention_shape){{{', '.join((cache, num_heads, *seen, *rest))}}}"
+    return KernelCall("paged_attention", (shape, element_of(y)), arguments, FunctionTable("ATTENTION_TILES", tiles))
 
 
 def _cache_factors(node: ir.Node) -> tuple[Argument, ...]:

@@ -30,12 +30,25 @@ class Argument:
 
 
 @dataclass(frozen=True)
+class FunctionTable:
+    """Functions of constants that several kernels share, which `macro` defines, and their table."""
+
+    macro: str
+    constants: str
+
+    def define(self, name: str) -> str:
+        return f"{self.macro}({name}, {self.constants})"
+
+
+@dataclass(frozen=True)
 class KernelCall:
-    """kernel(pool, thread, *constants, *arguments). The constants are literals: the compiler specializes for them."""
+    """kernel(pool, thread, *constants, *arguments), with the name of `table` before the constants if there is one. The
+    constants are literals: the compiler specializes for them."""
 
     kernel: str
     constants: tuple[str, ...]
     arguments: tuple[Argument, ...]
+    table: FunctionTable | None = None
 
 
 class Places:

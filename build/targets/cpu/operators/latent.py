@@ -7,6 +7,7 @@ import onnx_ir as ir
 from inflight.build.graph.dtypes import facts_of
 from inflight.build.graph.operators import KEY_FACTOR
 from inflight.build.graph.values import dtype_of, shape_of
+from inflight.build.targets.cpu.operators.attention import attention_call
 from inflight.build.targets.cpu.operators.attributes import input_of, integer, number
 from inflight.build.targets.cpu.operators.calls import PARTIALS, ROWS, Argument, KernelCall, Places
 from inflight.build.targets.cpu.packing.weight_layout import element_of
@@ -33,12 +34,12 @@ def cache_write(node: ir.Node, places: Places) -> KernelCall:
 def attention(node: ir.Node, places: Places) -> KernelCall:
     q, cache, y = input_of(node, 0), input_of(node, 1), node.outputs[0]
     shape = _cache_shape(node, cache)
-    seen, softcap = ("0", "0", "1"), "0.0f"
-    rest = ", ".join((integer(node, "num_heads"), *seen, number(node, "scale"), softcap, "PARTIAL_ROWS", "0", "0"))
+    causal, softcap = "1", "0.0f"
+    rest = (causal, number(node, "scale"), softcap, "PARTIAL_ROWS", "0", "0")
     rows = places.cache("key", cache, shape)
     none = (*(Argument("const float *", "NULL"),) * 2, _factor(node), _factor(node))
     arguments = (ROWS, places.read(q), rows, rows, PARTIALS, places.write(y, "void *"), *none)
-    return KernelCall("paged_attention", (f"(attention_shape){{{shape}, {rest}}}", element_of(y)), arguments)
+    return attention_call(shape, integer(node, "num_heads"), ("0", "0"), rest, y, arguments)
 
 
 def _factor(node: ir.Node) -> Argument:

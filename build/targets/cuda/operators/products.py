@@ -41,7 +41,7 @@ def linear(node: ir.Node, places: Places, generations: Sequence[int]) -> Planned
     ]
     operands = {"x": places.of(x), "weight": places.of(weight), "bias": places.of(bias)}
     operands |= {"residual": places.of(residual), "y": places.of(y)}
-    return _product(_LINEAR, variants, operands, node, places, generations)
+    return product(_LINEAR, variants, operands, node, places, generations)
 
 
 def gated_linear(node: ir.Node, places: Places, generations: Sequence[int]) -> PlannedLaunch:
@@ -64,10 +64,10 @@ def gated_linear(node: ir.Node, places: Places, generations: Sequence[int]) -> P
     ]
     operands = {"x": places.of(x), "gate": places.of(gate), "up": places.of(up), "y": places.of(y)}
     operands |= {"gate_bias": places.of(gate_bias), "up_bias": places.of(up_bias)}
-    return _product(_GATED, variants, operands, node, places, generations)
+    return product(_GATED, variants, operands, node, places, generations)
 
 
-def _product(
+def product(
     spec: KernelSpec,
     variants: Sequence[Variant],
     operands: dict[str, Operand],
@@ -75,6 +75,7 @@ def _product(
     places: Places,
     generations: Sequence[int],
 ) -> PlannedLaunch:
+    """`variants`: for few rows, and for many. Adds what all kernels of `split_sums` take to the operands."""
     few, many = variants
     for sm in generations:
         sums, tiles = workspace(few, spec.tune(sm, few), FEW_ROWS)

@@ -183,8 +183,13 @@ class Oracle:
     def _parameters(self) -> dict[str, torch.nn.Parameter]:
         return dict(self._model.named_parameters())
 
-    def _has(self, module: str) -> bool:
-        return any(name == module for name, _ in self._model.named_modules())
+    def _named(self, module: str) -> torch.nn.Module | None:
+        """The module of this name, in the model or in a decoder that is a model of its own, with the projection."""
+        for model in (self._model, self._decoder):
+            found = dict(model.named_modules()).get(module)
+            if found is not None:
+                return found
+        return None
 
     def take(self, numbers: EngineNumbers) -> None:
         """Put the engine's weights in place of the model's, and its factors ahead of them. A projection that was tied
@@ -193,25 +198,28 @@ class Oracle:
         import torch
 
         for module, values in numbers.factors.items():
-            factors = torch.from_numpy(values)
-            self._model.get_submodule(module).register_forward_pre_hook(
-                lambda _, inputs, factors=factors: (inputs[0] * factors, *inputs[1:])
-            )
+            factors, named = torch.from_numpy(values), self._named(module)
+            assert named is not None, module
+            named.register_forward_pre_hook(lambda _, inputs, factors=factors: (inputs[0] * factors, *inputs[1:]))
         stacks = {stack.name: stack.weight for stack in numbers.stacks if stack.name in self._parameters()}
-        # Parts of a stack are no modules of their own.
-        weights = {f"{module}.weight": weight for module, weight in numbers.weights.items() if self._has(module)}
-        for name, weight in {**weights, **stacks}.items():
+        for name, weight in {
+            **{f"{module}.weight": each for module, each in numbers.weights.items()},
+            **stacks,
+        }.items():
             module, _, last = name.rpartition(".")
-            tensor = torch.from_numpy(np.ascontiguousarray(weight))
-            setattr(self._model.get_submodule(module), last, torch.nn.Parameter(tensor, requires_grad=False))
+            named = self._named(module)
+            # Parts of a stack are no modules of their own.
+            if named is not None:
+                tensor = torch.from_numpy(np.ascontiguousarray(weight))
+                setattr(named, last, torch.nn.Parameter(tensor, requires_grad=False))
 
     def round_rows(self, roundings: Mapping[str, RowRounding]) -> None:
         """From now on these linear modules read rows rounded in this way."""
         parameters = self._parameters()
         for module, rounding in roundings.items():
-            name = module.removesuffix(".weight")
-            if self._has(name):
-                self._model.get_submodule(name).register_forward_pre_hook(
+            named = self._named(module.removesuffix(".weight"))
+            if named is not None:
+                named.register_forward_pre_hook(
                     lambda _, inputs, rounding=rounding: (rounded_rows(inputs[0], rounding), *inputs[1:])
                 )
             elif module in parameters:
@@ -223,9 +231,9 @@ class Oracle:
 
         kind = getattr(torch, dtype)
         for module in modules:
-            self._model.get_submodule(module).register_forward_pre_hook(
-                lambda _, inputs: (inputs[0].to(kind).to(inputs[0].dtype), *inputs[1:])
-            )
+            named = self._named(module)
+            assert named is not None, module
+            named.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(kind).to(inputs[0].dtype), *inputs[1:]))
 
     def round_cache(self, dtype: str, head_size: int, projections: Collection[str]) -> None:
         """From now on queries, keys (before their rotation) and values, which modules of these names yield, are rounded

@@ -39,7 +39,10 @@ def rows_rounded_for(stacks: Mapping[int, RowRounding]) -> AbstractContextManage
 
     if not stacks:
         return nullcontext()
-    products = (torch.nn.functional.linear, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
+    products = (
+        *(torch.nn.functional.linear, torch.bmm, torch.Tensor.bmm),
+        *(torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__),
+    )
 
     class Rounded(TorchFunctionMode):  # type: ignore[misc]  # torch is not typed here
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

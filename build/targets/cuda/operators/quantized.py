@@ -1,0 +1,149 @@
+"""Launches of products with quantized weights, and of the rounding of their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from inflight.build.gpu_kernels.kernels import quantize_rows as rounding_kernel
+from inflight.build.gpu_kernels.kernels import quantized_linear as kernel
+from inflight.build.gpu_kernels.kernels import rms_norm
+from inflight.build.graph.dtypes import facts_of
+from inflight.build.graph.operators import OPERATORS
+from inflight.build.graph.values import dtype_of, shape_of
+from inflight.build.targets.cuda.launch_plan import PlannedLaunch
+from inflight.build.targets.cuda.operators.products import product
+from inflight.build.targets.cuda.operators.rows import given, rows_of
+from inflight.build.targets.cuda.places import TRITON_TYPES, UNUSED, Places, triton_type, width_of
+from inflight.engine_format.cuda_facts import Operand
+from inflight.engine_format.manifest import Limits
+
+(_QUANTIZE,) = rounding_kernel.SPECS
+(_PRODUCT,) = kernel.SPECS
+(_NORM,) = rms_norm.SPECS
+_FLOAT_BYTES = 4
+_LEVELS = {"int8": "int8", "float8_e4m3fn": "float8"}
+
+
+def quantize_rows(node: ir.Node, places: Places) -> PlannedLaunch:
+    """QuantizeRows."""
+    x = given(node, 0)
+    return _rounding(node, places.of(x), triton_type(x), places)
+
+
+def normalize(node: ir.Node, places: Places, limits: Limits) -> list[PlannedLaunch]:
+    """RMSNormQuantize: the norm in float32 to scratch memory, then its rounding."""
+    x, weight = given(node, 0), given(node, 1)
+    variant = rms_norm.norm_variant(
+        width_of(x),
+        epsilon=node.attributes["epsilon"].as_float(),
+        adds=False,
+        x=triton_type(x),
+        weight=triton_type(weight),
+        y="fp32",
+    )
+    places.need(scratch=limits.max_num_tokens * width_of(x) * _FLOAT_BYTES)
+    normal = Operand(place="scratch")
+    operands = {"x": places.of(x), "weight": places.of(weight), "y": normal}
+    operands |= dict.fromkeys(("delta", "total", "y_scale"), UNUSED)
+    return [PlannedLaunch.of(_NORM, variant, operands, rows_of(node)), _rounding(node, normal, "fp32", places)]
+
+
+def _rounding(node: ir.Node, x: Operand, x_type: str, places: Places) -> PlannedLaunch:
+    named = dict(zip(OPERATORS[node.op_type].inputs, node.inputs, strict=False))
+    levels, scales = node.outputs
+    stored, low, high, factors, order = (named.get(name) for name in ("scale", "low", "high", "factors", "order"))
+    variant = rounding_kernel.quantize_variant(
+        width_of(levels),
+        _LEVELS.get(facts_of(dtype_of(levels)).name) or triton_type(levels),
+        orders=order is not None,
+        factors=None if factors is None else triton_type(factors),
+        has_stored=stored is not None,
+        cuts=low is not None and high is not None and stored is None,
+        x=x_type,
+    )
+    operands = {"x": x, "order": places.of(order), "factors": places.of(factors), "stored": places.of(stored)}
+    operands |= {"low": places.of(low), "high": places.of(high), "y": places.of(levels), "y_scale": places.of(scales)}
+    return PlannedLaunch.of(_QUANTIZE, variant, operands, rows_of(node))
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """The values of a quantized matrix, and of what is added to its product."""
+
+    weight: ir.Value
+    scale: ir.Value
+    bias: ir.Value | None
+    zero: ir.Value | None
+    codebook: ir.Value | None
+    unit: ir.Value | None
+
+    @classmethod
+    def of(cls, node: ir.Node, *names: str) -> _Matrix:
+        """By the names of its inputs: weight, scale, bias, zero, codebook, unit."""
+        named = dict(zip(OPERATORS[node.op_type].inputs, node.inputs, strict=False))
+        weight, scale, *others = (named.get(name) for name in names)
+        assert weight is not None and scale is not None, f"{node.name} has no weights"
+        return cls(weight, scale, *others)
+
+
+def linear(node: ir.Node, places: Places, generations: Sequence[int]) -> PlannedLaunch:
+    """QuantizedLinear."""
+    matrix = _Matrix.of(node, "weight", "weight_scale", "bias", "zero", "codebook", "unit")
+    residual = dict(zip(OPERATORS[node.op_type].inputs, node.inputs, strict=False)).get("residual")
+    ends = kernel.STORES if residual is None else kernel.ADDS
+    return _planned(node, matrix, places.of(residual), ends, places, generations)
+
+
+def gated_linear(node: ir.Node, places: Places, generations: Sequence[int]) -> list[PlannedLaunch]:
+    """QuantizedGatedLinear: up to the result's memory, then what the activated gate makes of it."""
+    up = _Matrix.of(node, "up", "up_scale", "up_bias", "up_zero", "codebook", "up_unit")
+    gate = _Matrix.of(node, "gate", "gate_scale", "gate_bias", "gate_zero", "codebook", "gate_unit")
+    y = places.of(node.outputs[0])
+    return [
+        _planned(node, up, UNUSED, kernel.STORES, places, generations),
+        _planned(node, gate, y, kernel.GATES, places, generations),
+    ]
+
+
+def _planned(
+    node: ir.Node, matrix: _Matrix, residual: Operand, ends: int, places: Places, generations: Sequence[int]
+) -> PlannedLaunch:
+    x, x_scale = given(node, 0), given(node, 1)
+    n, k = (int(dim) for dim in shape_of(matrix.weight))
+    rounded = _LEVELS.get(facts_of(dtype_of(x)).name, "plain")
+    scale_shape = shape_of(matrix.scale)
+    shares = kernel.GROUP if len(scale_shape) == 2 else kernel.MATRIX if scale_shape[0] == 1 != n else kernel.OUTPUT
+    variants = [
+        kernel.quantized_variant(
+            n,
+            k,
+            _weights(matrix.weight),
+            rounded,
+            few=few,
+            shares=shares,
+            group_size=node.attributes["group_size"].as_int(),
+            has_unit=matrix.unit is not None,
+            zero=None if matrix.zero is None else triton_type(matrix.zero),
+            bias=None if matrix.bias is None else triton_type(matrix.bias),
+            ends=ends,
+            activation=node.attributes["activation"].as_string() if "activation" in node.attributes else "silu",
+            x="i8" if rounded != "plain" else triton_type(x),
+            weight_scale="i8" if facts_of(dtype_of(matrix.scale)).name == "int8" else triton_type(matrix.scale),
+        )
+        for few in (True, False)
+    ]
+    operands = {"x": places.of(x), "x_scale": places.of(x_scale), "weight": places.of(matrix.weight)}
+    operands |= {"weight_scale": places.of(matrix.scale), "unit": places.of(matrix.unit)}
+    operands |= {"zero": places.of(matrix.zero), "codebook": places.of(matrix.codebook)}
+    operands |= {"bias": places.of(matrix.bias), "residual": residual, "y": places.of(node.outputs[0])}
+    return product(_PRODUCT, variants, operands, node, places, generations)
+
+
+def _weights(weight: ir.Value) -> str:
+    """As kernels name the type of weights."""
+    name = facts_of(dtype_of(weight)).name
+    assert name not in TRITON_TYPES, f"{weight.name} is not quantized"
+    return "float8" if name == "float8_e4m3fn" else name

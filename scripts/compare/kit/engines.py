@@ -1,0 +1,54 @@
+"""The kit's engines: random networks, plain and quantized, and the logits that the reference target makes of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compare.kit.networks import SHAPES, write_network
+from compare.kit.parts.steppers import Script
+from inflight.build.engine import build_engine
+from inflight.build.registry import make_recipe
+from inflight.convert.api import convert_model
+from inflight.convert.options import ConvertOptions
+from inflight.files.scratch import scratch_directory
+from inflight.runtime.loading.load import KvCacheBudget, load_engine
+
+_LIMITS: Mapping[str, Any] = {"max_batch_size": 4, "max_seq_len": 64, "max_num_tokens": 48, "max_logit_rows": 8}
+_TOKENS_PER_BLOCK = 16
+_PROMPTS, _NEW_TOKENS = (9, 1, 17, 6), 3
+# Of the greatest logit: float32 in another order; bfloat16's 8 bits, which the interpreter cuts off; numbers of rows
+# between two levels.
+_ERRORS = {"float32": 1e-4, "bfloat16": 0.15}
+_QUANTIZED_ERROR = 5e-3
+
+
+def write_engines(directory: Path, generations: Sequence[int]) -> None:
+    """DIR/NAME is an engine of target cuda, DIR/NAME.json its script, DIR/NAME.npy the logits that are right."""
+    for name, (shape, options) in SHAPES.items():
+        with scratch_directory(directory.parent, "network") as scratch:
+            write_network(scratch / "model", shape)
+            convert_model(scratch / "model", scratch / "checkpoint", ConvertOptions(progress=False, **options))
+            flags: dict[str, Any] = {**_LIMITS, "tokens_per_block": _TOKENS_PER_BLOCK}
+            sm = tuple(str(each) for each in generations)
+            build_engine(scratch / "checkpoint", directory / name, make_recipe(target="cuda", sm=sm, **flags))
+            build_engine(scratch / "checkpoint", scratch / "reference", make_recipe(target="reference", **flags))
+            limit = _QUANTIZED_ERROR if options else _ERRORS[shape["torch_dtype"]]
+            _write_expected(directory / name, scratch / "reference", shape["vocab_size"], limit)
+
+
+def _write_expected(engine: Path, reference: Path, vocab_size: int, limit: float) -> None:
+    rng = np.random.default_rng(5)
+    prompts = [rng.integers(vocab_size, size=length).tolist() for length in _PROMPTS]
+    tokens = [rng.integers(vocab_size, size=_NEW_TOKENS).tolist() for _ in _PROMPTS]
+    script = Script(prompts, tokens)
+    executor: Any = load_engine(reference, kv_cache=KvCacheBudget(tokens=script.num_blocks * _TOKENS_PER_BLOCK))
+    logits = np.array(script.logits(executor, range(len(prompts))))
+    executor.close()
+    facts = {"prompts": prompts, "tokens": tokens, "limit": limit}
+    engine.with_suffix(".json").write_text(json.dumps(facts) + "\n")
+    np.save(engine.with_suffix(".npy"), logits.astype(np.float32))
