@@ -28,6 +28,7 @@ from inflight.convert.quantization.round_to_nearest import FLOAT8_GREATEST, dequ
 from inflight.convert.quantization.rows import RowRounding
 from inflight.convert.quantization.schemes import QuantScheme
 from inflight.convert.source.tensor import ChosenLevels, Measured
+from inflight.dtypes import numpy_dtype
 
 LAYERS = "transformer.layers."
 LAYER = LAYERS + "{}."
@@ -98,7 +99,7 @@ def calibrate_layer(
     of the layer's work.
     """
     prefix, chosen = LAYER.format(index), calibration.of_layer(index)
-    rounds = any(scheme.method in ("gptq", "awq") for scheme in chosen.values())
+    rounds = any(scheme.method in ("gptq", "smoothed_gptq", "awq") for scheme in chosen.values())
     passes = 2 if rounds else 1
     experts = layer.mlp.count if isinstance(layer.mlp, ExpertsSpec) else 0
     stacks = [module for module in chosen if module in STACKS] if experts else []
@@ -179,9 +180,12 @@ class _Matrices:
 
     def _factors(self, module: str, scheme: QuantScheme, inputs: InputStatistics) -> Floats | None:
         """What the inputs are multiplied by; matrices that read the same rows share it."""
-        if scheme.method == "smoothquant":
+        if scheme.method in ("smoothquant", "smoothed_gptq"):
             columns = np.max([np.abs(matrix).max(axis=0) for matrix in self._sharing(module)], axis=0)
-            return smoothing_factors(inputs.greatest, columns, self._calibration.smoothing)
+            factors = smoothing_factors(inputs.greatest, columns, self._calibration.smoothing)
+            # As the checkpoint stores them.
+            stored: Floats = factors.astype(numpy_dtype(self._calibration.dtype)).astype(np.float32)
+            return stored
         if scheme.method != "awq":
             return None
         source = SAME_ROWS.get(module, module)
@@ -198,8 +202,8 @@ class _Matrices:
         """The levels, and the size of their groups."""
         weight, size = self._observed.matrix(module), self._calibration.group_sizes[scheme.name]
         if factors is not None:
-            scaled = hessian * np.outer(factors, factors)
-            return ChosenLevels(*awq_levels(weight / factors, scaled, size, scheme.divisors), "int4"), size
+            scaled, choose = hessian * np.outer(factors, factors), awq_levels if scheme.method == "awq" else gptq_levels
+            return ChosenLevels(*choose(weight / factors, scaled, size, scheme.divisors), "int4"), size
         if scheme.weights.dtype == "int4":
             return ChosenLevels(*gptq_levels(weight, hessian, size, scheme.divisors), "int4"), size
         # One kernel reads a gate and its partner: under one scale for a matrix they share it.

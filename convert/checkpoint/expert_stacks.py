@@ -13,7 +13,7 @@ from inflight.convert.quantization.schemes import RECIPES, QuantScheme
 Array = npt.NDArray[Any]
 
 # What experts get in place of schemes that multiply inputs by factors: all experts meet the same rows.
-_WITHOUT_FACTORS = {"int4_awq": "int4_gptq", "w4a8_awq": "w4a8_gptq", "int8_sq": "int8_w8a8"}
+_WITHOUT_FACTORS = {"int4_awq": "int4_gptq", "w4a8_awq": "w4a8_gptq", "w4a8_sq": "w4a8_gptq", "int8_sq": "int8_w8a8"}
 
 
 class Stack(Protocol):

@@ -90,7 +90,7 @@ def _facts(scheme: QuantScheme, options: ConvertOptions) -> QuantizationFacts:
     facts["weight_layout"] = WEIGHT_LAYOUT if scheme.weights.guarded else None
     if scheme.weights.scale == "group":
         facts["group_size"] = group_size_of(scheme, options)
-    if scheme.method == "smoothquant":
+    if scheme.method in ("smoothquant", "smoothed_gptq"):
         facts |= {"pre_quant_scale": True, "smoothquant_val": options.smoothing}
     if scheme.method == "awq":
         facts["pre_quant_scale"] = True

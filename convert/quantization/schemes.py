@@ -14,7 +14,7 @@ RowDtype = Literal["int8", "int16", "bfloat16", "float8_e4m3fn"]
 ScaleShare = Literal["matrix", "row", "group"]
 RowScale = Literal["own", "stored"]
 Codebook = Literal["nf4", "fp4", "e2m1", "iq4"]
-Method = Literal["nearest", "gptq", "awq", "smoothquant"]
+Method = Literal["nearest", "gptq", "awq", "smoothquant", "smoothed_gptq"]
 
 # Names of the tensors beside a weight.
 GROUP_SCALE, ROW_SCALE, ACTIVATION_SCALE = ".weights_scaling_factor", ".per_channel_scale", ".activation_scaling_factor"
@@ -142,6 +142,16 @@ SCHEMES: tuple[QuantScheme, ...] = (
         _GPTQ_DIVISORS,
         modules=_HEAD_WO,
         method="gptq",
+    ),
+    # The same; rows behind a norm, which have the outliers, are smoothed first, by factors that are folded into it.
+    QuantScheme(
+        "w4a8_sq",
+        "W4A16_AWQ",
+        _INT4,
+        RoundedRows("int8"),
+        _GPTQ_DIVISORS,
+        modules=(*_HEAD_WO, ("*.attention.dense", "w4a8_gptq"), ("*.mlp.proj", "w4a8_gptq")),
+        method="smoothed_gptq",
     ),
     # As quantize.py makes it: the vocabulary projection is plain, and the format's own reader takes the checkpoint.
     QuantScheme(

@@ -26,6 +26,7 @@ BOUNDS: Mapping[str, tuple[float, Mapping[str, Any]]] = {
     "int8_w8a8": (0.05, {}),
     "int4": (0.09, {"calibration_size": 8}),
     "w4a8_gptq": (0.12, {"calibration_size": 8}),
+    "w4a8_sq": (0.12, {"calibration_size": 8}),
     "w4a8_awq": (0.27, {"calibration_size": 8}),
     "int4_awq": (0.13, {"calibration_size": 8}),
     "fp8_tensorwise": (0.035, {"calibration_size": 8}),

@@ -87,13 +87,16 @@ INLINE void integer_step(int bits, int rows, int vectors, const int8_t *x, int64
 }
 
 /* Steps that are prefetched together. */
-INLINE int asking_steps(int rows) { return rows > 3 ? 4 : 2; }
+INLINE int asking_steps(int bits, int rows) { return rows > 3 || bits == 8 ? 4 : 2; }
 
 /* Prefetch so many steps of `ahead`: few bytes into the first-level cache, where no prefetch is dropped; many bytes
  * there would displace the tile's own reads. */
 INLINE void ask_for_steps(int steps, look_ahead *ahead) {
     const int64_t bytes = ahead->bytes * steps;
-    if (ahead->bytes <= TRICKLE_BYTES) {
+    if (ahead->bytes == STEP_BYTES) {
+        UNROLL for (int i = 0; i < steps * (STEP_BYTES / CACHE_LINE); i++)
+            __builtin_prefetch(ahead->next + i * CACHE_LINE, 0, 2);
+    } else if (ahead->bytes <= TRICKLE_BYTES) {
         for (int64_t i = 0; i < bytes; i += CACHE_LINE) __builtin_prefetch(ahead->next + i, 0, 3);
     } else {
         for (int64_t i = 0; i < bytes; i += CACHE_LINE) __builtin_prefetch(ahead->next + i, 0, 2);
@@ -110,7 +113,7 @@ INLINE void integer_group(quantized_shape q, int rows, int vectors, int64_t g, c
         int32_t repair = -weight_offset(q.bits) * digit_sums(x + r * stride, q.row.width)[g];
         UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = splat_int(repair);
     }
-    const int asking = asking_steps(rows);
+    const int asking = asking_steps(q.bits, rows);
     int64_t s = 0;
     for (; s + asking <= steps; s += asking) {
         ask_for_steps(asking, ahead);

@@ -32,7 +32,7 @@ INLINE void write_half(int rows, int half, const group_multiples *m, const int8_
 /* sums += digits times the panel's weights, which are written on the way. */
 INLINE void add_and_write(quantized_shape q, int rows, const int8_t *x, const uint8_t *panel, uint8_t *written,
                           look_ahead *ahead, integer_sums sums) {
-    const int64_t stride = digit_stride(q.row.width), asking = asking_steps(rows);
+    const int64_t stride = digit_stride(q.row.width), asking = asking_steps(4, rows);
     for (int64_t g = 0; g < ceil_div(q.row.width, q.row.group); g++) {
         const uint8_t *group = panel + g * group_bytes(q), *weights = group + scales_bytes(q);
         const int64_t first = g * q.row.group, steps = ceil_div(min_int(q.row.group, q.row.width - first), 8);
@@ -53,7 +53,7 @@ INLINE void add_and_write(quantized_shape q, int rows, const int8_t *x, const ui
 /* sums += digits times the written weights. */
 INLINE void add_written(quantized_shape q, int rows, const int8_t *x, const uint8_t *written, look_ahead *ahead,
                         integer_sums sums) {
-    const int64_t stride = digit_stride(q.row.width), steps = ceil_div(q.row.width, 4), asking = asking_steps(rows);
+    const int64_t stride = digit_stride(q.row.width), steps = ceil_div(q.row.width, 4), asking = asking_steps(4, rows);
     int64_t s = 0;
     for (; s + 2 * asking <= steps; s += 2 * asking) {
         ask_for_steps((int)asking, ahead); /* steps of the panel itself, which are two here */

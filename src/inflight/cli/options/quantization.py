@@ -44,14 +44,14 @@ Quantize = Annotated[
         "--qformat",
         metavar=f"[{'|'.join([*ALIASES, *RECIPES])}]",
         callback=_known_recipe,
-        help="Quantize the weights. int4 (= int4_gptq), int4_awq, w4a8_awq, w4a8_gptq, int8_sq, fp8 (= fp8_rowwise) "
-        "and fp8_tensorwise are calibrated on a text (--calib-dataset); the others round to nearest, by which int4_wo "
-        "and int4_w4a8 lose far more. int8: a scale per output channel; int4: one per group of inputs. int8_wo, int4, "
-        "int4_awq: weight-only, activations keep 16 bits. int8_sq, int8_w8a8, w4a8_gptq, int4_w4a8: activations have 8 "
-        "bits as well, which is faster with many users and long prompts. fp8: 8-bit floats (E4M3), activations as "
-        "well, a scale for each row of both; fp8_tensorwise: one for the matrix and a stored one for all rows; "
-        "w4a8_awq: int4 weights with such activations. "
-        "nf4 (= bitsandbytes-nf4): codes of 16 unequal steps, weight-only.",
+        help="Quantize the weights. int4 (= int4_gptq), int4_awq, w4a8_awq, w4a8_gptq, w4a8_sq, int8_sq, fp8 (= "
+        "fp8_rowwise) and fp8_tensorwise are calibrated on a text (--calib-dataset); the others round to nearest, by "
+        "which int4_wo and int4_w4a8 lose far more. int8: a scale per output channel; int4: one per group of inputs. "
+        "int8_wo, int4, int4_awq: weight-only, activations keep 16 bits. int8_sq, int8_w8a8, w4a8_gptq, w4a8_sq, "
+        "int4_w4a8: activations have 8 bits as well, which is faster with many users and long prompts; int8_sq and "
+        "w4a8_sq smooth their outliers. fp8: 8-bit floats (E4M3), activations as well, a scale for each row of both; "
+        "fp8_tensorwise: one for the matrix and a stored one for all rows; w4a8_awq: int4 weights with such "
+        "activations. nf4 (= bitsandbytes-nf4): codes of 16 unequal steps, weight-only.",
     ),
 ]
 Dequantize = Annotated[
@@ -134,7 +134,7 @@ Smoothing = Annotated[
         "-sq",
         min=0,
         max=1,
-        help="int8_sq: how much of the activations' outliers goes into the weights (alpha). Alone: int8_sq.",
+        help="int8_sq, w4a8_sq: how much of the activations' outliers goes into the weights (alpha). Alone: int8_sq.",
     ),
 ]
 UseFp8 = Annotated[bool, typer.Option("--use-fp8", "--use_fp8", help="As convert_checkpoint.py: fp8_tensorwise.")]

@@ -123,6 +123,11 @@ def test_smoothing_factors_are_shared_by_what_reads_the_same_rows(model: Path) -
     restored = checkpoint.matrix(QKV) * factors.astype(np.float32)
     steps = checkpoint.array(f"{QKV}.per_channel_scale")[:, None] * np.abs(factors)
     assert (np.abs(restored - weight) <= 0.501 * steps).all()
+    first, others = QKV.replace("layers.1", "layers.0"), converted(model, "int4", "w4a8_sq")
+    assert others.input_factors("transformer.layers.1.mlp.proj") is None
+    by, same = others.input_factors(first), checkpoint.input_factors(first)
+    assert by is not None and same is not None
+    np.testing.assert_array_equal(by, same)
 
 
 @pytest.mark.parametrize("scheme", ["fp8_tensorwise", "fp8_rowwise"])
