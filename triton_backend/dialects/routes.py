@@ -19,8 +19,8 @@ ERROR_SHAPES = ErrorShapes(
     {
         "/v1/messages": anthropic_error,
         "/api": ollama_error,
-        # Of Triton's, which has the same.
-        "/v2": ollama_error,
+        # Triton's errors have the same shape.
+        "/v2/repository": ollama_error,
         "/": tgi_error,
         "/generate": tgi_error,
         "/generate_stream": tgi_error,

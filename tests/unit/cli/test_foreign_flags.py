@@ -200,7 +200,7 @@ def test_the_line_comes_before_the_file_and_the_file_before_the_environment(
 ) -> None:
     file = tmp_path / "serve.yaml"
     file.write_text(
-        "model: from-file\nport: 1\nmax_model_len: 2k\nenable-prefix-caching: false\nenforce-eager: true\n"
+        "model: from file\nport: 1\nmax_model_len: 2k\nenable-prefix-caching: false\nenforce-eager: true\n"
         "cors-origin: [http://a.example, http://b.example]\nserved_model_name: file\n"
     )
     monkeypatch.setenv("INFLIGHT_PORT", "2")
@@ -209,13 +209,13 @@ def test_the_line_comes_before_the_file_and_the_file_before_the_environment(
     monkeypatch.setenv("INFLIGHT_MAX_QUEUE_SIZE", "4")
     monkeypatch.setenv("INFLIGHT_CACHE", "somewhere")
     values = parsed("serve", "--config", str(file), "--port", "3")
-    assert values["model"] == "from-file" and values["port"] == 3 and values["max_seq_len"] == 2000
+    assert list(values["model"]) == ["from file"] and values["port"] == 3 and values["max_seq_len"] == 2000
     assert values["prefix_caching"] is False and values["embedded"] is True and values["max_queue_size"] == 4
     assert list(values["cors_origin"]) == ["http://a.example", "http://b.example"]
     assert values["served_model_name"] == "file"
-    assert parsed("serve", "other", "--config", str(file))["model"] == "other"
-    monkeypatch.setenv("INFLIGHT_MODEL", "from-environment")
-    assert parsed("serve")["model"] == "from-environment"
+    assert list(parsed("serve", "A=other", "B=b", "--config", str(file))["model"]) == ["A=other", "B=b"]
+    monkeypatch.setenv("INFLIGHT_MODEL", "from environment")
+    assert list(parsed("serve")["model"]) == ["from environment"]
     monkeypatch.setenv("INFLIGHT_EMBEDDED", "perhaps")
     with pytest.raises(ConfigFileError, match="--embedded is on or off"):
         typed("serve", "M")
@@ -242,7 +242,7 @@ def test_the_variables_of_a_tgi_container_are_read(monkeypatch: pytest.MonkeyPat
     }.items():
         monkeypatch.setenv(name, value)
     values = parsed("serve")
-    assert values["model"] == "M" and values["port"] == 81 and values["host"] == "localhost"
+    assert list(values["model"]) == ["my models/M"] and values["port"] == 81 and values["host"] == "localhost"
     assert (values["max_seq_len"], values["max_num_tokens"], values["quantize"]) == (99, 88, "eetq")
     monkeypatch.setenv("HOSTNAME", __import__("socket").gethostname())
     assert parsed("serve")["host"] == "127.0.0.1"
