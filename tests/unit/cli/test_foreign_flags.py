@@ -231,7 +231,7 @@ def test_the_variables_of_a_tgi_container_are_read(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PORT", "81")
     assert parsed("serve", "M")["port"] == 9000  # PORT alone says nothing of text-generation-launcher
     for name, value in {
-        "MODEL_ID": "M",
+        "MODEL_ID": "my models/M",
         "MAX_TOTAL_TOKENS": "99",
         "MAX_BATCH_PREFILL_TOKENS": "88",
         "QUANTIZE": "eetq",
