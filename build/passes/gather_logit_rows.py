@@ -36,6 +36,8 @@ _ROW_INPUTS = {
     "QuantizedExperts": (0, 1, 6, 7),
     "GateWholeRows": (0, 1),
 }
+# What makes levels and their scales, which are not gathered: the rows in front of it are, and are rounded once more.
+_QUANTIZING = ("QuantizeRows", "RMSNormQuantize")
 
 
 def gather_logit_rows(graph: ir.Graph) -> None:
@@ -51,7 +53,9 @@ def _hoist(graph: ir.Graph, gather: ir.Node) -> list[ir.Node]:
     if wanted is None or node is None or node.domain != DOMAIN or node.op_type not in _ROW_INPUTS:
         return []
     if not all(_is_gather(user, wanted) for value in node.outputs for user in value.consumers()):
-        return []
+        if node.op_type not in _QUANTIZING:
+            return []
+        node = _copy_for(graph, node, wanted)
     for value in node.outputs:
         for user in list(value.consumers()):
             name = name_of(user.outputs[0])
@@ -62,6 +66,17 @@ def _hoist(graph: ir.Graph, gather: ir.Node) -> list[ir.Node]:
     there = [index for index, value in enumerate(node.inputs) if value is not None]
     given = [index for index in _ROW_INPUTS[node.op_type] if index in there]
     return [_gather_input(graph, node, index, wanted) for index in given]
+
+
+def _copy_for(graph: ir.Graph, node: ir.Node, wanted: ir.Value) -> ir.Node:
+    """A second `node`, which the gatherings by `wanted` read in place of it."""
+    outputs = [new_value(f"{name_of(value)}.wanted", dtype_of(value), shape_of(value)) for value in node.outputs]
+    copy = fused(node.op_type, node.inputs, outputs, dict(node.attributes))
+    graph.insert_after(node, copy)
+    for value, own in zip(node.outputs, outputs, strict=True):
+        for user in [each for each in value.consumers() if _is_gather(each, wanted)]:
+            user.replace_input_with(0, own)
+    return copy
 
 
 def _is_gather(node: ir.Node, wanted: ir.Value) -> bool:
