@@ -67,7 +67,7 @@ def verify(
 
       inflight verify ./Llama-3.2-1B fp8-engine --checkpoint-dir fp8-checkpoint
     """
-    from inflight.cli.verify.compare import compare, compare_routed
+    from inflight.cli.verify.compare import compare, compare_routed, own_error
     from inflight.cli.verify.engine import run_greedily
     from inflight.cli.verify.layers import layer_errors
     from inflight.cli.verify.oracle import (
@@ -101,7 +101,8 @@ def verify(
         oracle = Oracle(directory, manifest.model.dtype, widen=True)
     oracle.take(numbers)
     rows = _rows([*runs, *short_runs], _answers(oracle, runs, short_runs), same_type)
-    results = [compare(text, run, found) for (text, _), run, found in zip(prompts, runs, rows, strict=False)]
+    own = own_error(rows)
+    results = [compare(text, run, found, own) for (text, _), run, found in zip(prompts, runs, rows, strict=False)]
     routed = compare_routed(rows)
     failed = [(run, result) for run, result in zip(runs, results, strict=True) if not result.passed]
     if routed is not None and not (routed.passed or failed):
