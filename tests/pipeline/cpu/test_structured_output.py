@@ -28,6 +28,8 @@ from tests.paths import ROOT
 pytestmark = pytest.mark.pipeline
 
 ROOM = 400
+# A character has up to four bytes, and each may be a token; a token may stand in front.
+PROMPT_CHARACTERS = (512 - ROOM - 1) // 4
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def params(rng: np.random.Generator, outputs: dict[str, Any], **more: Any) -> Sa
 
 def test_every_text_is_valid_json_of_its_schema(llm: LLM, rng: np.random.Generator) -> None:
     schemas = [random_schema(rng) for _ in range(24 if llm.manifest.target == "cpu" else 4)]
-    prompts = [random_text(rng)[:200] for _ in schemas]
+    prompts = [random_text(rng)[:PROMPT_CHARACTERS] for _ in schemas]
     outputs = llm.generate(prompts, [params(rng, {"json": schema}) for schema in schemas])
     for schema, output in zip(schemas, outputs, strict=True):
         _check_json(schema, output.outputs[0])
@@ -99,7 +101,7 @@ def test_rows_with_masks_and_rows_without_do_not_see_each_other(checkpoint: Path
     engine = checkpoint.parent / "cpu"
     if not engine.exists():
         build_engine(checkpoint, engine, make_recipe("cpu", max_batch_size=8, max_seq_len=512))
-    prompts = [random_text(rng)[:200] for _ in range(6)]
+    prompts = [random_text(rng)[:PROMPT_CHARACTERS] for _ in range(6)]
     each = [
         params(rng, {"json": random_schema(rng)}, max_tokens=60),
         params(rng, {"json": random_schema(rng)}, max_tokens=60, logprobs=3, presence_penalty=0.5),
@@ -119,7 +121,7 @@ def test_rows_with_masks_and_rows_without_do_not_see_each_other(checkpoint: Path
 def test_forced_tokens_that_are_not_sampled_are_those_that_would_be(llm: LLM, rng: np.random.Generator) -> None:
     """Who asks for log probabilities has every token sampled; the others get forced tokens in one chunk."""
     count = 12 if llm.manifest.target == "cpu" else 3
-    prompts = [random_text(rng)[:200] for _ in range(count)]
+    prompts = [random_text(rng)[:PROMPT_CHARACTERS] for _ in range(count)]
     outputs: list[dict[str, Any]] = [{"json": random_schema(rng)} for _ in prompts[:-1]]
     outputs.append({"regex": "(the quick brown fox jumps over the lazy dog|never, ){2}[a-z]{1,5}"})
     short = int(rng.integers(1, 30))
