@@ -15,6 +15,7 @@ from inflight.build.engine import build_engine
 from inflight.build.registry import make_recipe
 from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
+from inflight.convert.quantization.schemes import RECIPES
 from inflight.files.scratch import scratch_directory
 from inflight.runtime.loading.load import KvCacheBudget, load_engine
 
@@ -32,13 +33,25 @@ def write_engines(directory: Path, generations: Sequence[int]) -> None:
     for name, (shape, options) in SHAPES.items():
         with scratch_directory(directory.parent, "network") as scratch:
             write_network(scratch / "model", shape)
-            convert_model(scratch / "model", scratch / "checkpoint", ConvertOptions(progress=False, **options))
+            more = _calibration(scratch / "text.jsonl", shape["vocab_size"]) if _is_calibrated(options) else {}
+            convert_model(scratch / "model", scratch / "checkpoint", ConvertOptions(progress=False, **options, **more))
             flags: dict[str, Any] = {**_LIMITS, "tokens_per_block": _TOKENS_PER_BLOCK}
             sm = tuple(str(each) for each in generations)
             build_engine(scratch / "checkpoint", directory / name, make_recipe(target="cuda", sm=sm, **flags))
             build_engine(scratch / "checkpoint", scratch / "reference", make_recipe(target="reference", **flags))
             limit = _QUANTIZED_ERROR if options else _ERRORS[shape["torch_dtype"]]
             _write_expected(directory / name, scratch / "reference", shape["vocab_size"], limit)
+
+
+def _is_calibrated(options: Mapping[str, Any]) -> bool:
+    return bool(options) and RECIPES[options["quantize"]].method != "nearest"
+
+
+def _calibration(path: Path, vocab_size: int) -> dict[str, Any]:
+    """Random tokens: the networks have no tokenizer."""
+    tokens = np.random.default_rng(3).integers(vocab_size, size=(4, 32))
+    path.write_text("".join(json.dumps({"token_ids": row.tolist()}) + "\n" for row in tokens))
+    return {"calibration_text": path, "calibration_size": len(tokens)}
 
 
 def _write_expected(engine: Path, reference: Path, vocab_size: int, limit: float) -> None:
