@@ -123,9 +123,9 @@ class Catalogue:
             deadline = time.monotonic() + self._drain_s
             while entry.open and time.monotonic() < deadline:
                 await asyncio.sleep(_TICK_S)
-            await entry.service.backend.close()
-            entry.service = entry.app = None
+            service, entry.service, entry.app = entry.service, None, None
             try:
+                await service.backend.close()
                 await asyncio.to_thread(self._opener.remove, entry.model)
             finally:
                 entry.state, entry.cache_bytes, entry.why = "UNAVAILABLE", 0, "unloaded"
