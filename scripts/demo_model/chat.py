@@ -10,8 +10,8 @@ PAD, BEGIN, END = "<|pad|>", "<|begin|>", "<|end|>"
 ROLES = ("system", "user", "assistant")
 SPECIAL_TOKENS = [PAD, BEGIN, END, *(f"<|{role}|>" for role in ROLES)]
 
-# Tools stand in the system message as `find_function(description, module?)`: their names, their parameters, and which
-# of these may be left out. Calls have Hermes's form, and a result is told by the user, so that no role needs a token.
+# Tools stand in the system message as `find_function(description)`: their names and their parameters, `module?` where
+# one may be left out. Calls have Hermes's form, and a result is told by the user, so that no role needs a token.
 CHAT_TEMPLATE = """\
 {{- bos_token }}
 {%- set system = messages[0].content if messages[0].role == "system" else "" %}

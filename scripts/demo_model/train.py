@@ -47,6 +47,7 @@ def parse_options() -> argparse.Namespace:
         metavar="MODEL",
         help="the second stage: go on from this model, which knows the names, and teach it tools and JSON",
     )
+    parser.add_argument("--threads", type=int, default=0, help="threads that compute (default: one for each core)")
     parser.add_argument("--restart", action="store_true", help="forget an interrupted run")
     options = parser.parse_args()
     if not options.steps and not options.minutes:
@@ -56,7 +57,8 @@ def parse_options() -> argparse.Namespace:
 
 def main() -> None:
     options = parse_options()
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(options.threads or cores)
     dataset = make_dataset(options.names)
     start = _weights_digest(options.start, dataset) if options.start else ""
     settings = Settings(options.seed, options.steps, options.minutes, options.rows, dataset.digest, start)

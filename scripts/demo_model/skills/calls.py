@@ -32,7 +32,9 @@ ANYWHERE = (
     "Name a function that {does}.",
 )
 ANYWHERE_HELD_OUT = ("Which method or function {does}?", "I am looking for a function that {does}.")
-_ANYWHERE_SHARE, _INVENTED_SHARE, _MADE_UP_SHARE, _NOTHING_SHARE = 0.3, 0.25, 0.6, 0.08
+# Most names and results are those of the library: what the model knows already, it is to say in another form. Some are
+# made up, so that the question and the result are read.
+_ANYWHERE_SHARE, _INVENTED_SHARE, _MADE_UP_SHARE, _NOTHING_SHARE = 0.5, 0.2, 0.35, 0.08
 _PARAMETER = re.compile(r"[(,] ?\*{0,2}([a-z_]+)(?:=([^,()]+))?(?=[,)])")
 
 
@@ -88,7 +90,7 @@ class Calls:
         return [*turns, self.answer(call, rng, held_out=False)] if answered else turns
 
     def answer(self, call: Call, rng: Random, held_out: bool) -> Turn:
-        """A result of the call and the answer to it. Most results are made up, so that they must be read."""
+        """A result of the call and the answer to it. Some results are made up, so that they must be read."""
         if rng.random() < _NOTHING_SHARE:
             return Turn(result_text(rng.choice(_NOTHING)), NOTHING_FOUND)
         result = call.true_result
@@ -118,12 +120,11 @@ def _spelled(result: str, call: Call, rng: Random) -> str:
 
 
 def _find_calls(topic: Topic, fact: Fact) -> tuple[Call, Call]:
-    """The description is that of the question, and the module its owner; and the same without a module."""
+    """The description is that of the question, which names a module or class as well; and the same without one."""
     description = third_person(fact.description)
-    owner = fact.name.rpartition(".")[0] or "builtins"
     anywhere = replace(topic, phrasings=_anywhere(description))
     return (
-        Call(topic, FIND_FUNCTION, {"description": description, "module": owner}, topic.answer),
+        Call(topic, FIND_FUNCTION, {"description": description}, topic.answer),
         Call(anywhere, FIND_FUNCTION, {"description": description}, topic.answer),
     )
 

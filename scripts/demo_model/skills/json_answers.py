@@ -19,6 +19,9 @@ KEYS = ("name", "kind", "module", "description", "signature")
 _ASKED = {"describe": "description", "signature": "signature", "module": "module", "reverse": "name"}
 KIND_WEIGHTS = {"describe": 4, "signature": 3, "module": 1, "reverse": 2}
 
+# What schemas of others call the one thing that is asked for.
+_OTHER_KEY, _OTHER_KEY_SHARE = "answer", 0.3
+
 _PLAIN = ("Answer as JSON.", "Answer in JSON.", "Reply as JSON.", "Give me JSON.", "Return JSON.", "JSON, please.")
 _WITH_KEYS = ("Answer as JSON with the keys {keys}.", "Return JSON with {keys}.", "As JSON with the keys {keys}.")
 _WITH_SCHEMA = (
@@ -65,7 +68,7 @@ class JsonQuestions:
             values = self.values(topic, self._some_keys(topic, rng))
             wish = (
                 with_keys(rng.choice(_WITH_KEYS), values)
-                if way < 0.85
+                if way < 0.88
                 else rng.choice(_WITH_SCHEMA).format(schema=_schema_text(values, rng))
             )
         answer = json.dumps(values, ensure_ascii=False)
@@ -94,15 +97,23 @@ class JsonQuestions:
         """As a grammar has it that the question knows nothing of: JSON has begun, and its last value is asked for."""
         asked = _ASKED[topic.kind]
         given = [key for key in self._some_keys(topic, rng) if key != asked] if asked != "name" else []
-        text = json.dumps(self.values(topic, [*given, asked]), ensure_ascii=False)
-        cut = text.rindex(f'"{asked}": "') + len(f'"{asked}": "')
+        values, key = self.values(topic, [*given, asked]), asked
+        if rng.random() < _OTHER_KEY_SHARE:
+            values, key = {_OTHER_KEY: values[asked]}, _OTHER_KEY
+        text = json.dumps(values, ensure_ascii=False)
+        cut = text.rindex(f'"{key}": "') + len(f'"{key}": "')
         return Turn(question, text[cut:], text[:cut])
 
     def _some_keys(self, topic: Topic, rng: Random) -> list[str]:
-        """What is asked, and up to two others."""
+        """What is asked, mostly alone or with the name."""
         fact, asked = self._facts[topic.subject], _ASKED[topic.kind]
         others = [key for key in KEYS if key != asked and _has(fact, key)]
-        keys = [asked, *rng.sample(others, rng.choice((0, 0, 1, 1, 2)))]
+        kind = rng.random()
+        if kind < 0.4 or not others:
+            return [asked]
+        if kind < 0.8:
+            return list(dict.fromkeys(("name", asked)))
+        keys = [asked, rng.choice(others)]
         rng.shuffle(keys)
         return keys
 

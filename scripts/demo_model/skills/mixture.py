@@ -14,7 +14,7 @@ from demo_model.skills.json_answers import JsonQuestions
 from demo_model.skills.tools import FIND_FUNCTION, GET_SIGNATURE, tools_with, tools_without
 
 # Of the conversations of the second stage: the rest is of the first stage's kind, so that nothing is forgotten.
-SKILL_SHARE = 0.6
+SKILL_SHARE = 0.5
 _CALL, _PLAIN = 0.45, 0.15
 _ANSWERED_SHARE, _SYSTEM_SHARE, _LATER_SHARE = 0.6, 0.1, 0.1
 _SYSTEM_PROMPTS = ("You are a helpful assistant.", "Use the tools.", "Answer questions about Python.", "Be brief.")

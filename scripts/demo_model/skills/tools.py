@@ -19,7 +19,6 @@ FIND_FUNCTION = _tool(
     "find_function",
     "Find the function or method of Python's standard library that does something.",
     {"description": "what it does: copies a directory tree"},
-    {"module": "the module or class that has it"},
 )
 GET_SIGNATURE = _tool(
     "get_signature",

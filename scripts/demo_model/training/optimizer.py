@@ -27,8 +27,8 @@ class Peaks(NamedTuple):
 
 
 FIRST_STAGE = Peaks(3e-3, 3e-3, 3e-3)
-# What is known is to stay so, and it lies in the MLPs above all. To copy from the text is for attention to learn.
-SECOND_STAGE = Peaks(3e-3, 0.0, 1e-3)
+# Half of the second stage's conversations are of the first stage's kind, so that what is known stays so.
+SECOND_STAGE = Peaks(2e-3, 2e-3, 2e-3)
 
 
 class Optimizer:
