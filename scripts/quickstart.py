@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import inspect
+import json
+import pydoc
 import signal
 import socket
 import subprocess
@@ -13,6 +16,9 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from demo_model.skills.tools import GET_SIGNATURE
 
 from inflight import __version__
 from inflight.engine_format.cpu_abi import ABI
@@ -26,6 +32,7 @@ DEMO_MODEL = ROOT / "assets" / "demo-model"
 MODEL_SCRIPT = ROOT / "scripts" / "make_embedded_model.py"
 INFLIGHT = str(Path(sys.executable).with_name("inflight"))
 QUESTION = "What does shutil.copytree do?"
+TOOL_QUESTION = "What is the signature of textwrap.shorten?"
 STREAMED_QUESTION = "What is the signature of shutil.copytree?"
 READY_WITHIN_S = 120
 STOPPED_WITHIN_S = 30
@@ -154,6 +161,26 @@ def chat_through_openai(port: int) -> None:
     print(f"[{tokens} tokens, {tokens / seconds:.0f} tokens/s, finish_reason {answer.choices[0].finish_reason}]")
 
 
+def call_a_tool(port: int) -> None:
+    """The model asks for a function of this program, gets what it returns, and answers with it."""
+    from openai import OpenAI
+
+    client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none")
+    messages: list[Any] = [{"role": "user", "content": TOOL_QUESTION}]
+    asked: Any = {"model": "quickstart", "tools": [GET_SIGNATURE], "max_tokens": 96, "temperature": 0}
+    print(f"> {TOOL_QUESTION}")
+    message = client.chat.completions.create(messages=messages, **asked).choices[0].message
+    messages.append(message)
+    for call in message.tool_calls or ():
+        arguments = json.loads(call.function.arguments)
+        result = f"{arguments['name'].rpartition('.')[2]}{inspect.signature(pydoc.locate(arguments['name']))}"  # type: ignore[arg-type]
+        print(f"{call.function.name}({arguments}) -> {result}")
+        messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
+    if message.tool_calls:
+        message = client.chat.completions.create(messages=messages, **asked).choices[0].message
+    print(message.content)
+
+
 def as_prompt(engine: Path, question: str) -> str:
     """The question in the model's chat format, for an endpoint that takes plain text."""
     tokenizer = load_tokenizer(engine / "tokenizer")
@@ -228,12 +255,15 @@ def main() -> None:
     with server(engine, ports) as process:
         step("6. Chat through the openai package")
         chat_through_openai(ports[0])
+        if options.model == "demo":
+            step("7. Let it call a tool")
+            call_a_tool(ports[0])
         prompt = as_prompt(engine, STREAMED_QUESTION)
         if answers_http(f"http://127.0.0.1:{ports[1]}/v2/health/ready"):
-            step("7. Stream through tritonclient, gRPC")
+            step("8. Stream through tritonclient, gRPC")
             stream_through_triton(ports[2], prompt)
         else:
-            step("7. Stream through the openai package")
+            step("8. Stream through the openai package")
             stream_through_openai(ports[0], prompt)
         step("What to try next")
         relative = engine.relative_to(ROOT)

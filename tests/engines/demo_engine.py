@@ -31,3 +31,10 @@ def random_questions(rng: np.random.Generator, count: int) -> list[tuple[str, st
     return [
         (known[index]["question"], known[index]["answer"]) for index in rng.choice(len(known), count, replace=False)
     ]
+
+
+def random_skills(rng: np.random.Generator, kind: str, count: int) -> list[dict[str, Any]]:
+    """Some conversations with tools, or for JSON, that the model answers as it should: messages, tools, reference."""
+    rows = json.loads((DEMO_MODEL / "skills.json").read_text())
+    known = [row for row in rows if row["kind"] == kind and row["answer"] == row["reference"]]
+    return [known[index] for index in rng.choice(len(known), count, replace=False)]

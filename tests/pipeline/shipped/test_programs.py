@@ -13,15 +13,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import inflight.lang as sgl
 from inflight.runtime import LLM, SamplingParams
-from tests.engines.demo_engine import DEMO_MODEL, build_demo_engine, random_questions
+from tests.engines.demo_engine import DEMO_MODEL, random_questions
 from tests.models.tiny_tokenizers import random_text
 
 pytestmark = pytest.mark.pipeline
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_demo_engine(tmp_path_factory.mktemp("demo"), max_batch_size=8, max_seq_len=2048)
+def engine(demo_engine: Path) -> Path:
+    return demo_engine
 
 
 @pytest.fixture(scope="module")

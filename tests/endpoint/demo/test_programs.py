@@ -18,39 +18,16 @@ import pytest
 
 import inflight.lang as sgl
 from inflight.errors import EngineError, InflightError, RequestError
-from inflight.triton_backend.launch.installation import TritonInstallation
-from inflight.triton_backend.openai.backends.triton import TritonBackend
-from tests.endpoint.conftest import free_ports, generating_shim, running_shim, running_triton
-from tests.engines.demo_engine import build_demo_engine, random_questions
+from tests.endpoint.conftest import free_ports
+from tests.engines.demo_engine import random_questions
 
 pytestmark = pytest.mark.endpoint
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_demo_engine(tmp_path_factory.mktemp("demo"), max_batch_size=8, max_seq_len=1024)
 
 
 @pytest.fixture(scope="module")
 def runtime(engine: Path) -> Iterator[sgl.Runtime]:
     with sgl.Runtime(model_path=str(engine), max_total_tokens=8192) as runtime:
         yield runtime
-
-
-@pytest.fixture(scope="module")
-def embedded(engine: Path) -> Iterator[str]:
-    with generating_shim(engine) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def behind_triton(
-    installation: TritonInstallation, engine: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    overrides = {"max_tokens_in_paged_kv_cache": "8192"}
-    triton = running_triton(installation, engine, tmp_path_factory.mktemp("triton"), overrides)
-    with triton as server, running_shim(engine, TritonBackend(server.address.grpc_url)) as url:
-        yield url
 
 
 @pytest.fixture(params=["runtime", "embedded", "behind_triton"])
