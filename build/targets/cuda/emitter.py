@@ -21,8 +21,9 @@ _ROWS: Mapping[str, Callable[[ir.Node, Places], PlannedLaunch]] = {
     "GatherRows": rows.gather,
     "RMSNorm": rows.normalize,
     "LayerNorm": rows.normalize_layer,
-    **dict.fromkeys(("Activation", "RoundRows", "Scale", "SoftCap", "ClipRows", "AddRows", "Gate"), rows.function),
-    "GateWholeRows": rows.function,
+    "QkvNorm": rows.normalize_heads,
+    **dict.fromkeys(("Activation", "Xielu", "RoundRows", "Scale", "SoftCap", "ClipRows"), rows.function),
+    **dict.fromkeys(("AddRows", "Gate", "GateWholeRows"), rows.function),
     "QuantizeRows": quantized.quantize_rows,
 }
 _PRODUCTS: Mapping[str, Callable[[ir.Node, Places, Sequence[int]], PlannedLaunch]] = {

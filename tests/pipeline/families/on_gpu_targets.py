@@ -45,15 +45,7 @@ def _refusal(plan: Callable[[], None]) -> str:
 
 
 def not_in_cuda(spec: ModelSpec) -> set[str]:
-    found = set[str]()
-    for layer in spec.layers:
-        attention, mlp = layer.attention, layer.mlp
-        found |= _of_both(layer)
-        found |= {"norm over heads"} if attention.norm_wide and attention.q_norm else set()
-        found |= {"factors of queries"} if attention.query_scale is not None else set()
-        found |= {"chunks"} if attention.chunk is not None else set()
-        found |= {"xIELU"} if not isinstance(mlp, ExpertsSpec) and mlp.activation == "xielu" else set()
-    return found
+    return set[str]().union(*(_of_both(layer) for layer in spec.layers))
 
 
 def not_in_tensorrt(spec: ModelSpec) -> set[str]:
@@ -63,6 +55,8 @@ def not_in_tensorrt(spec: ModelSpec) -> set[str]:
     for layer in spec.layers:
         attention, mlp = layer.attention, layer.mlp
         found |= _of_both(layer)
+        found |= {"sinks"} if attention.sinks else set()
+        found |= {"biases of scores"} if attention.bias is not None else set()
         found |= {"soft caps"} if attention.softcap is not None else set()
         if attention.rope is not None and attention.latent is None and attention.rope.dim != attention.head_size:
             found.add("partial rotation")
@@ -73,6 +67,4 @@ def not_in_tensorrt(spec: ModelSpec) -> set[str]:
 
 def _of_both(layer: LayerSpec) -> set[str]:
     found = {"experts"} if isinstance(layer.mlp, ExpertsSpec) else set[str]()
-    found |= {"latent attention"} if layer.attention.latent is not None else set()
-    found |= {"sinks"} if layer.attention.sinks else set()
-    return found | ({"biases of scores"} if layer.attention.bias is not None else set())
+    return found | ({"latent attention"} if layer.attention.latent is not None else set())
