@@ -45,6 +45,10 @@ TAKEN: Mapping[str, Taken] = {
     "GateWholeRows": Taken(("x", "gates")),
     "Linear": Taken(("x", "weight", "bias", "residual")),
     "GatedLinear": Taken(("x", "gate", "up", "gate_bias", "up_bias"), ("activation",)),
+    "Experts": Taken(
+        ("x", "fc", "proj", "logits", "residual", "fc_bias", "proj_bias", "choice_bias"),
+        ("top_k", "routing", "epsilon", "scale", "activation", "groups", "top_groups"),
+    ),
     "QuantizeRows": Taken(("x", "scale", "low", "high", "factors", "order"), ("type",)),
     "RMSNormQuantize": Taken(("x", "weight", "scale", "low", "high"), ("epsilon", "type")),
     "QuantizedLinear": Taken(
