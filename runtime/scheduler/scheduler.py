@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from inflight.engine_format.manifest import Limits
 from inflight.errors import EngineError, OverloadedError, RequestError
@@ -16,7 +17,7 @@ from inflight.runtime.scheduler.sequence import Sequence, SequenceGroup, Status
 from inflight.runtime.scheduler.sequence_queue import SequenceQueue
 from inflight.runtime.scheduler.step import StepBatch
 from inflight.runtime.scheduler.step_budget import StepBudget, scheduled_chunk, scheduled_decode
-from inflight.runtime.structured.masks import fill_masks
+from inflight.runtime.structured.masks import mask_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,9 +144,13 @@ class Scheduler:
             admitted=len(admitted),
             preempted=preempted,
         )
-        fill_masks([each.grammar for each in sequences if each.grammar is not None and each.reaches_last_token])
-        batch = StepBatch([*map(scheduled_decode, decodes), *map(scheduled_chunk, chunks)])
-        return ScheduledStep(batch, sequences, stats)
+        records = [*map(scheduled_decode, decodes), *map(scheduled_chunk, chunks)]
+        masked = [
+            (record, each.grammar)
+            for record, each in zip(records, sequences, strict=True)
+            if each.grammar is not None and record.sample_last
+        ]
+        return ScheduledStep(StepBatch(records, partial(mask_rows, masked) if masked else None), sequences, stats)
 
     def advance(self, sequences: list[Sequence]) -> None:
         """The planned tokens of `sequences`, those of a step, are in the cache now."""

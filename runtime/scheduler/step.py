@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 # The records that are made for every token are not frozen: a frozen dataclass takes five times as long to make.
@@ -77,13 +77,27 @@ class ScheduledSequence:
 
 @dataclass(slots=True)
 class StepBatch:
-    """One step: a ragged batch of prefill chunks and decodes in any mixture."""
+    """One step: a ragged batch of prefill chunks and decodes in any mixture.
 
-    sequences: Sequence[ScheduledSequence]
+    `unmasked` are its sequences as far as the forward pass needs them: `allowed` and `banned` of those with a
+    structured output are known once `masks` was called, which `sequences` does when it is first read. An executor whose
+    device computes by itself launches from `unmasked`, and reads `sequences` while the device is at work.
+    """
+
+    unmasked: Sequence[ScheduledSequence]
+    masks: Callable[[], None] | None = None
+
+    @property
+    def sequences(self) -> Sequence[ScheduledSequence]:
+        """Its sequences, with their masks."""
+        if self.masks is not None:
+            compute, self.masks = self.masks, None
+            compute()
+        return self.unmasked
 
     @property
     def num_tokens(self) -> int:
-        return sum(len(sequence.token_ids) for sequence in self.sequences)
+        return sum(len(sequence.token_ids) for sequence in self.unmasked)
 
 
 @dataclass(slots=True)

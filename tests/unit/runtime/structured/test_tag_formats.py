@@ -83,6 +83,8 @@ def pattern(form: Form, ends: str = "") -> str:
         return (
             f"{re.escape(form['begin'])}{pattern(form['content'], '(?:' + '|'.join(map(re.escape, end)) + ')')}{ends}"
         )
+    # The compiler lets the blanks of one of several JSON forms stand where all of them are left out.
+    left = f"|{BLANKS}" if "json_schema" in str(form) else ""
     inner = [pattern(each) for each in form.get("elements", [form["content"]] if "content" in form else [])]
     own: dict[str, Callable[[], str]] = {
         "const_string": lambda: re.escape(form["value"]),
@@ -91,8 +93,8 @@ def pattern(form: Form, ends: str = "") -> str:
         "grammar": lambda: "(?:ab|1b)",
         "sequence": lambda: "".join(inner),
         "or": lambda: f"(?:{'|'.join(inner)})",
-        "optional": lambda: f"(?:{inner[0]})?",
-        "star": lambda: f"(?:{inner[0]})*",
+        "optional": lambda: f"(?:{inner[0]}{left})?",
+        "star": lambda: f"(?:{inner[0]}{left})*",
         "plus": lambda: f"(?:{inner[0]})+",
         "repeat": lambda: f"(?:{inner[0]}){{1,{form.get('max') if form.get('max') != -1 else ''}}}",
     }
