@@ -2,7 +2,7 @@
 
 PYTHONPATH=scripts .venv/bin/python -m compare.offline.prefixes restart  --engine DIR [--tokens 2000] [--rounds 5]
 PYTHONPATH=scripts .venv/bin/python -m compare.offline.prefixes users    --engine DIR [--users 100] [--rounds 3]
-PYTHONPATH=scripts .venv/bin/python -m compare.offline.prefixes classify --engine DIR [--items 1000]
+PYTHONPATH=scripts .venv/bin/python -m compare.offline.prefixes classify --engine DIR [--items 1000] [--rounds 3]
     [--json FILE]
 
 restart: a process generates the first token behind a long system prompt, once with the directory of KV cache blocks
@@ -13,7 +13,8 @@ users: each has a prompt of its own behind a system prompt of 500 tokens, and ge
 prefix cache and without. KV memory is that of the most blocks in use between two steps.
 
 classify: a few-shot prompt, and for each item the likeliest of three labels (`inflight.lang`, select), by run_batch and
-by one request at a time. The labels are the same or the run fails.
+by one request at a time. The ways take turns on parts of the items, as many as there are rounds, each on an engine that
+knows the shots and none of the items. The labels are the same or the run fails.
 """
 
 from __future__ import annotations
@@ -150,27 +151,31 @@ def measure_classify(arguments: argparse.Namespace, tokenizer: Tokenizer) -> Fig
     texts = sentences()
     examples = zip(texts[:12], LABELS * 4, strict=True)
     shots = "Say what kind of text it is.\n\n" + "".join(f"Text: {text}\nKind: {label}\n\n" for text, label in examples)
-    items = list(texts[-arguments.items :])
-    with sgl.Runtime(str(arguments.engine), max_total_tokens=arguments.kv_tokens) as runtime:
-        runs = [{"shots": shots, "item": item} for item in items]
-        ways: dict[str, Callable[[], list[Any]]] = {
-            "one_at_a_time": lambda: [classify.run(**each, backend=runtime)["label"] for each in runs],
-            "run_batch": lambda: [each["label"] for each in classify.run_batch(runs, backend=runtime)],
-        }
-        classify.run_batch(runs[:8], backend=runtime)
-        seconds, labels = {}, {}
-        for name, way in ways.items():
-            began = time.perf_counter()
-            labels[name] = way()
-            seconds[name] = time.perf_counter() - began
-    if labels["run_batch"] != labels["one_at_a_time"]:
-        raise SystemExit("run_batch and single requests choose other labels")
+    runs = [{"shots": shots, "item": item} for item in texts[-arguments.items :]]
+    ways: dict[str, Callable[[list[Figures], sgl.Runtime], list[str]]] = {
+        "one_at_a_time": lambda part, runtime: [classify.run(**each, backend=runtime)["label"] for each in part],
+        "run_batch": lambda part, runtime: [each["label"] for each in classify.run_batch(part, backend=runtime)],
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(arguments.rounds):
+        part, labels = runs[turn :: arguments.rounds], []
+        for name in list(ways)[:: 1 if turn % 2 == 0 else -1]:
+            # An engine of its own for each: the items of one way are in no cache of the other.
+            with sgl.Runtime(str(arguments.engine), max_total_tokens=arguments.kv_tokens) as runtime:
+                classify.run_batch([{"shots": shots, "item": text} for text in texts[12:20]], backend=runtime)
+                began = time.perf_counter()
+                labels.append(ways[name](part, runtime))
+                seconds[name].append(time.perf_counter() - began)
+        if labels[0] != labels[1]:
+            raise SystemExit("run_batch and single requests choose other labels")
+    ratios = [one / batch for one, batch in zip(seconds["one_at_a_time"], seconds["run_batch"], strict=True)]
     return {
-        "items": len(items),
+        "items": len(runs),
         "shot_tokens": len(tokenizer.encode(shots, add_special_tokens=False)),
-        "seconds": seconds,
-        "items_per_s": {name: len(items) / value for name, value in seconds.items()},
-        "ratio": seconds["one_at_a_time"] / seconds["run_batch"],
+        "seconds": {name: sum(values) for name, values in seconds.items()},
+        "items_per_s": {name: len(runs) / sum(values) for name, values in seconds.items()},
+        "ratio": sum(seconds["one_at_a_time"]) / sum(seconds["run_batch"]),
+        "ratio_of_rounds": [min(ratios), max(ratios)],
     }
 
 
