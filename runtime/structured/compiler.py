@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import RequestError
+from inflight.runtime.structured.first_blank import FirstBlankGrammar, behind_a_blank
 from inflight.runtime.structured.grammar import Grammar
-from inflight.runtime.structured.json_grammar import text_that_is_one_of
+from inflight.runtime.structured.json_grammar import one_of
 from inflight.runtime.structured.outputs import StructuredOutputs
 from inflight.runtime.structured.reasoning import ReasoningFirst
 from inflight.runtime.structured.reasoning_grammar import ReasoningGrammar, ReasoningPlan
@@ -132,22 +133,36 @@ class GrammarCompiler:
         return ReasoningPlan.of(reasoning, words, self._words.end_ids, opening, forced)
 
     def _compile(self, outputs: StructuredOutputs) -> Grammar:
-        vocabulary = self._read_vocabulary()
+        self._read_vocabulary()
+        assert self._words is not None
+        try:
+            text = _grammar_text(outputs, self._tokenizer())
+        except (ValueError, RecursionError) as error:
+            raise _refused(outputs, str(error)) from None
+        grammar = self._begun(text)
+        if isinstance(grammar, Grammar) and (first_tokens := self._words.first_tokens) is not None:
+            grammar = FirstBlankGrammar(grammar, self._begun(behind_a_blank(text)), first_tokens)
+            grammar = grammar if any(grammar.mask() or b"") else _NO_TEXT
+        if isinstance(grammar, str):
+            raise _refused(outputs, grammar)
+        return grammar
+
+    def _begun(self, text: str) -> Grammar | str:
+        """The beginning of a grammar, or why nothing can begin it."""
+        assert self._vocabulary is not None and self._words is not None
         import llguidance
 
         try:
-            text = _grammar_text(outputs, self._tokenizer())
             limits: Any = llguidance.LLParserLimits(**_LIMITS)
-            matcher = llguidance.LLMatcher(vocabulary, text, log_level=0, limits=limits)
+            matcher = llguidance.LLMatcher(self._vocabulary, text, log_level=0, limits=limits)
         except (ValueError, RecursionError) as error:
-            raise _refused(outputs, str(error)) from None
+            return str(error)
         # What has no first token shows when one is looked for.
         if matcher.is_error() or not any(matcher.compute_bitmask()) or matcher.is_error():
-            raise _refused(outputs, matcher.get_error() or _NO_TEXT)
-        assert self._words is not None
+            return matcher.get_error() or _NO_TEXT
         return Grammar(matcher, _mask_bytes(self._vocab_size), _mask_bytes(len(self._words.tokens)))
 
-    def _read_vocabulary(self) -> LLTokenizer:
+    def _read_vocabulary(self) -> None:
         if self._vocabulary is None:
             try:
                 import llguidance
@@ -160,7 +175,6 @@ class GrammarCompiler:
             self._vocabulary = llguidance.LLTokenizer(
                 llguidance.TokenizerWrapper(words), n_vocab=len(words.tokens), eos_token=words.end_ids
             )
-        return self._vocabulary
 
 
 def _mask_bytes(num_tokens: int) -> int:
@@ -186,8 +200,7 @@ def _grammar_text(outputs: StructuredOutputs, tokenizer: Tokenizer) -> str:
     if outputs.structural_tag is not None:
         return tag_grammar(json.loads(outputs.value), tokenizer)
     if outputs.choice is not None:
-        rule = text_that_is_one_of(outputs.choice, tokenizer)
-        return str(llguidance.LLMatcher.grammar_from_lark(f"start: {rule}"))
+        return str(llguidance.LLMatcher.grammar_from_lark(f"start: {one_of(outputs.choice)}"))
     return str(llguidance.grammar_from("regex" if outputs.regex is not None else "grammar", outputs.value))
 
 
