@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
@@ -23,6 +22,7 @@ from inflight.runtime.structured.json_grammar import one_of
 from inflight.runtime.structured.outputs import StructuredOutputs
 from inflight.runtime.structured.reasoning import ReasoningFirst
 from inflight.runtime.structured.reasoning_grammar import ReasoningGrammar, ReasoningPlan
+from inflight.runtime.structured.refusals import NO_TEXT, refusal
 from inflight.runtime.structured.schemas import followable, json_options
 from inflight.runtime.structured.structural_tags import tag_grammar
 from inflight.runtime.structured.vocabulary import Vocabulary
@@ -46,12 +46,6 @@ _LIMITS = {
     "max_grammar_size": 200_000,
     "verbose_errors": False,
 }
-_NO_TEXT = "no text meets it"
-_AS_GBNF = "Failed to convert the grammar from GBNF to Lark:"
-# What the compiler says where no token can come first.
-_NO_TOKEN = "NoExtensionBias"
-# It advises an option that no client can set.
-_ONE_OF = re.compile(r"oneOf constraints are not supported\. Enable 'coerce_one_of'[^.\n]*")
 
 
 class GrammarCompiler:
@@ -138,14 +132,24 @@ class GrammarCompiler:
         try:
             text = _grammar_text(outputs, self._tokenizer())
         except (ValueError, RecursionError) as error:
-            raise _refused(outputs, str(error)) from None
+            raise refusal(outputs, str(error), self._why_not) from None
         grammar = self._begun(text)
         if isinstance(grammar, Grammar) and (first_tokens := self._words.first_tokens) is not None:
             grammar = FirstBlankGrammar(grammar, self._begun(behind_a_blank(text)), first_tokens)
-            grammar = grammar if any(grammar.mask() or b"") else _NO_TEXT
+            grammar = grammar if any(grammar.mask() or b"") else NO_TEXT
         if isinstance(grammar, str):
-            raise _refused(outputs, grammar)
+            raise refusal(outputs, grammar, self._why_not)
         return grammar
+
+    def _why_not(self, part: StructuredOutputs) -> str | None:
+        """Why a part of what was refused cannot be used by itself; None: it can."""
+        try:
+            found = self._begun(_grammar_text(part, self._tokenizer()))
+        except RequestError as error:
+            return error.message
+        except (ValueError, RecursionError) as error:
+            return str(error)
+        return found if isinstance(found, str) else None
 
     def _begun(self, text: str) -> Grammar | str:
         """The beginning of a grammar, or why nothing can begin it."""
@@ -159,7 +163,7 @@ class GrammarCompiler:
             return str(error)
         # What has no first token shows when one is looked for.
         if matcher.is_error() or not any(matcher.compute_bitmask()) or matcher.is_error():
-            return matcher.get_error() or _NO_TEXT
+            return matcher.get_error() or NO_TEXT
         return Grammar(matcher, _mask_bytes(self._vocab_size), _mask_bytes(len(self._words.tokens)))
 
     def _read_vocabulary(self) -> None:
@@ -208,18 +212,3 @@ def _json_text(schema: Mapping[str, Any]) -> str:
     import llguidance
 
     return str(llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), defaults=json_options(schema)))
-
-
-def _refused(outputs: StructuredOutputs, reason: str) -> RequestError:
-    names = {
-        "json": "JSON schema",
-        "json_object": "JSON object",
-        "regex": "regular expression",
-        "structural_tag": "structural tag",
-    }
-    reason = reason.replace(_NO_TOKEN, f"{_NO_TEXT}: a rule begins with itself, or the tokens cannot spell it")
-    reason = reason.replace(_AS_GBNF, "It has no rule as Lark has them (name: ...), and read as GBNF:")
-    reason = _ONE_OF.sub("oneOf needs alternatives of which no two can hold at once; use anyOf", reason)
-    # The compiler says by this that its words are short.
-    lines = [line.strip() for line in reason.splitlines() if line.strip() and line.strip() != "<non-verbose/>"]
-    return RequestError(f"The {names.get(outputs.kind, outputs.kind)} cannot be used: {' '.join(lines)[:500]}")
