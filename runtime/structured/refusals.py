@@ -44,6 +44,8 @@ def refusal(outputs: StructuredOutputs, reason: str, why_not: WhyNot) -> Request
         place, reason = _in_schema(json.loads(outputs.value), reason, why_not)
     elif outputs.structural_tag is not None:
         place, reason = _in_tag(json.loads(outputs.value), reason, why_not)
+    elif outputs.grammar is not None:
+        place, reason = _in_grammar(outputs.grammar, reason, why_not)
     is_lark = outputs.grammar is not None and "::=" not in outputs.grammar
     told = f"{place}: " if place else ""
     return RequestError(
@@ -114,6 +116,27 @@ def _in_tag(tag: Mapping[str, Any], reason: str, why_not: WhyNot) -> tuple[str, 
                 _in_schema(json.loads(outputs.value), own, why_not) if outputs.json is not None else ("", own)
             )
             return place + pointer, own
+    return "", reason
+
+
+def _in_grammar(grammar: str, reason: str, why_not: WhyNot) -> tuple[str, str]:
+    """Which schema in a grammar in Lark's syntax is meant, by its title or its beginning, and the part of it; "" for a
+    reason that is about no schema."""
+    line = _LINE.match(reason)
+    lines = grammar.splitlines()
+    if line is None or "failed to compile JSON schema" not in reason or int(line[1]) > len(lines):
+        return "", reason
+    for text in lines[int(line[1]) - 1].split("%json")[1:]:
+        try:
+            schema, _ = json.JSONDecoder().raw_decode(text.lstrip())
+        except ValueError:
+            continue
+        own = why_not(StructuredOutputs(json=schema)) if isinstance(schema, Mapping) else None
+        if own is not None:
+            place, own = _in_schema(schema, own, why_not)
+            shown = json.dumps({name: value for name, value in schema.items() if name != "x-guidance"})
+            named = f"'{schema['title']}'" if schema.get("title") else f"{shown:.60}"
+            return f"the JSON schema {named}, {place}" if place else f"the JSON schema {named}", own
     return "", reason
 
 

@@ -91,7 +91,9 @@ def read_tool_use(
 
 def _tool(given: Mapping[str, Any]) -> Tool:
     function = _function(given)
-    return Tool(function["name"], as_object_schema(function.get("parameters") or {}), function.get("description"))
+    # By its title a schema is named where it is refused.
+    schema = {"title": function["name"], **as_object_schema(function.get("parameters") or {})}
+    return Tool(function["name"], schema, function.get("description"))
 
 
 def _function(given: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -94,6 +94,11 @@ def test_a_part_of_a_structural_tag_is_named(compiler: GrammarCompiler) -> None:
         ({"grammar": 'start: a\na: "x" b\n'}, 'line 2, column 4: unknown name: "b"'),
         ({"grammar": 'start: "a" (\n "b"'}, "line 1, column 13: Expected token"),
         ({"grammar": "start: a\na: /x(/"}, "line 2, column 4: unclosed group at character 2 of x("),
+        (
+            {"grammar": 'start: a b\na: %json {"type": "null"}\nb: "x" %json {"title": "It", "items": {"not": {}}}'},
+            "the JSON schema 'It', /items: ",
+        ),
+        ({"grammar": 'start: %json {"enum": []}'}, 'the JSON schema {"enum": []}: '),
         ({"grammar": 'root ::= "a" bar'}, "Rule 'bar' not found"),
     ],
 )
