@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -33,19 +34,24 @@ _REQUIRED = re.compile(r"required property '(.*)' is unsatisfiable")
 _BY_NAME = ("properties", "patternProperties", "$defs", "definitions")
 _LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
 _SINGLE = ("items", "additionalProperties")
-# Parts of a schema that are compiled on their own, to find the one that is meant.
-_MOST_PARTS = 64
+# For how long, of processor time, parts are compiled on their own to find the one that is meant: others wait for their
+# grammars.
+_SEARCH_S = 0.25
 
 
 def refusal(outputs: StructuredOutputs, reason: str, why_not: WhyNot) -> RequestError:
-    """`reason`: the compiler's, of the whole. `why_not` is asked for parts of it."""
-    place = ""
+    """`reason`: the compiler's, of the whole. `why_not` is asked for parts of it, for a quarter of a second."""
+    place, deadline = "", time.thread_time() + _SEARCH_S
+
+    def why_part(part: StructuredOutputs) -> str | None:
+        return why_not(part) if time.thread_time() < deadline else None
+
     if outputs.json is not None:
-        place, reason = _in_schema(json.loads(outputs.value), reason, why_not)
+        place, reason = _in_schema(json.loads(outputs.value), reason, why_part)
     elif outputs.structural_tag is not None:
-        place, reason = _in_tag(json.loads(outputs.value), reason, why_not)
+        place, reason = _in_tag(json.loads(outputs.value), reason, why_part)
     elif outputs.grammar is not None:
-        place, reason = _in_grammar(outputs.grammar, reason, why_not)
+        place, reason = _in_grammar(outputs.grammar, reason, why_part)
     is_lark = outputs.grammar is not None and "::=" not in outputs.grammar
     told = f"{place}: " if place else ""
     return RequestError(
@@ -72,7 +78,7 @@ def _in_schema(schema: Any, reason: str, why_not: WhyNot) -> tuple[str, str]:
     if not isinstance(schema, Mapping):
         return "", reason
     definitions = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
-    place, left, node = "", _MOST_PARTS, schema
+    place, node = "", schema
     while True:
         named = _REQUIRED.search(reason)
         for step, part in _parts(node):
@@ -80,9 +86,8 @@ def _in_schema(schema: Any, reason: str, why_not: WhyNot) -> tuple[str, str]:
             is_item = "required item is unsatisfiable" in reason and step[0] in ("items", "prefixItems")
             if part is False and (is_named or is_item):
                 return place + _pointer(step), "false is met by nothing"
-            if not isinstance(part, Mapping) or left == 0 or (named is not None and not is_named):
+            if not isinstance(part, Mapping) or (named is not None and not is_named):
                 continue
-            left -= 1
             own = why_not(StructuredOutputs(json={**definitions, **part}))
             if own is not None and (own == reason or is_named or is_item):
                 place, reason, node = place + _pointer(step), own, part
