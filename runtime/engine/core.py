@@ -10,7 +10,7 @@ from inflight.errors import RequestError
 from inflight.runtime.engine.heartbeat import Heartbeat
 from inflight.runtime.engine.publishing import final_delta, receive
 from inflight.runtime.engine.stats import CoreStats, IterationStats
-from inflight.runtime.executors.base import Executor
+from inflight.runtime.executors.base import Executor, copies_blocks
 from inflight.runtime.kv_cache.block_tables import KvBlocks
 from inflight.runtime.loading.task import refuse_pooling
 from inflight.runtime.request.deltas import FinishReason, TokenDelta
@@ -55,6 +55,8 @@ class EngineCore:
         cache = self._manifest.kv_cache
         shares = config.enable_prefix_caching and cache.prefix_caching is not False
         self._blocks = KvBlocks(executor.num_blocks, cache.tokens_per_block, shares)
+        if shares and (copying := copies_blocks(executor)) is not None:
+            self._blocks.copy_tails(copying)
         self._scheduler = Scheduler(self._manifest.limits, self._blocks, config)
         if offload is not None:
             from inflight.runtime.kv_cache.offload.offload import open_offload
@@ -246,7 +248,7 @@ class EngineCore:
         """Close the executor, and before that keep what the prefix cache has, if there is a place and no step failed.
         Calling it twice is harmless."""
         if self._blocks.offload is not None:
-            self._blocks.offload.close(() if self._failed else self._blocks.pool.cached())
+            self._blocks.offload.close(() if self._failed else self._blocks.cached())
         self._executor.close()
 
     def _publish(self, step: ScheduledStep, output: StepOutput, deltas: list[TokenDelta]) -> None:

@@ -10,11 +10,11 @@ from inflight.runtime.scheduler.sequence import Sequence, Status
 
 Policy = Literal["guaranteed_no_evict", "max_utilization"]
 
-# Whether a sequence may start with a cached prefix (its blocks) and a first chunk of so many tokens.
+# Whether a sequence may start with a cached prefix (its blocks), and have so many tokens after its first chunk.
 Admits = Callable[[KvBlocks, Sequence, list[int], int], bool]
 
 
-def guaranteed_no_evict(blocks: KvBlocks, sequence: Sequence, prefix: list[int], chunk: int) -> bool:
+def guaranteed_no_evict(blocks: KvBlocks, sequence: Sequence, prefix: list[int], num_tokens: int) -> bool:
     """Whether the worst case of the sequence fits beside the worst cases of all that were admitted.
 
     Compares the blocks still to be taken (`promised`) with the blocks that no sequence uses. A shared block is in no
@@ -25,10 +25,10 @@ def guaranteed_no_evict(blocks: KvBlocks, sequence: Sequence, prefix: list[int],
     return blocks.promised + worst <= blocks.available_beside(prefix)
 
 
-def max_utilization(blocks: KvBlocks, sequence: Sequence, prefix: list[int], chunk: int) -> bool:
+def max_utilization(blocks: KvBlocks, sequence: Sequence, prefix: list[int], num_tokens: int) -> bool:
     """Whether the next chunk fits. After a preemption everything that was computed must fit, or it would thrash."""
     resumed = sequence.status is Status.PREEMPTED
-    num_tokens = len(sequence.token_ids) if resumed else len(prefix) * blocks.tokens_per_block + chunk
+    num_tokens = len(sequence.token_ids) if resumed else num_tokens
     return blocks.blocks_for(num_tokens) - len(prefix) <= blocks.available_beside(prefix)
 
 

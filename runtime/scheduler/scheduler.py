@@ -181,6 +181,7 @@ class Scheduler:
         """Queue those that waited for `sequence` to compute the prompt they share, if it has."""
         shared = self._blocks.cacheable_blocks(sequence.prompt_length) * self._blocks.tokens_per_block
         if sequence.num_computed >= shared:
+            self._blocks.show_tail(sequence)
             self._queue_held(sequence.group, len(sequence.group.held))
 
     def _queue_held(self, group: SequenceGroup, count: int) -> None:
@@ -247,19 +248,21 @@ class Scheduler:
         admitted: list[Sequence] = []
         while self.waiting and budget.tokens > 0 and len(self.running) < self.max_running:
             sequence = self.waiting.first
-            prefix = self._blocks.find_prefix(sequence)
+            shared, size = self._blocks.find_prefix(sequence), self._blocks.tokens_per_block
+            admits = ADMISSION[self._policy]
             # Only for one that can start at all: others would have them read, and evicted, in every step.
-            if self._blocks.offload is not None and ADMISSION[self._policy](self._blocks, sequence, prefix, 1):
-                prefix = self._blocks.restore(sequence, prefix)
-            chunk = budget.take_chunk(sequence, len(prefix) * self._blocks.tokens_per_block)
+            if self._blocks.offload is not None and admits(self._blocks, sequence, shared, len(shared) * size + 1):
+                shared = self._blocks.restore(sequence, shared)
+            prefix = self._blocks.find_tail(sequence, shared)
+            known = len(shared) * size + prefix.tail_tokens
+            chunk = budget.take_chunk(sequence, known)
             if chunk == 0:
                 break
-            self._cache_is_full = not ADMISSION[self._policy](self._blocks, sequence, prefix, chunk)
+            self._cache_is_full = not admits(self._blocks, sequence, shared, known + chunk)
             if self._cache_is_full:
                 break
             self.waiting.remove(sequence)
-            self._blocks.admit(sequence, prefix)
-            self._blocks.extend(sequence, self._blocks.missing(sequence, sequence.num_computed + chunk))
+            self._blocks.start(sequence, prefix, chunk)
             sequence.status = Status.RUNNING
             sequence.slot = self._free_slots.pop()
             sequence.planned = chunk

@@ -10,7 +10,8 @@ that an earlier process left (--kv-offload-dir) and once without, in turn. The o
 page cache, as it has those of a server that was stopped a moment before. Tokens are the same or the run fails.
 
 users: each has a prompt of its own behind a system prompt of 500 tokens, and gets 64 tokens; all come at once, with the
-prefix cache and without. KV memory is that of the most blocks in use between two steps.
+prefix cache ("shared"), with one that shares full blocks only and copies none ("blocks"), and without ("apart"). KV
+memory is that of the most blocks in use between two steps.
 
 classify: a few-shot prompt, and for each item the likeliest of three labels (`inflight.lang`, select), by run_batch and
 by one request at a time. The ways take turns on parts of the items, as many as there are rounds, each on an engine that
@@ -89,12 +90,14 @@ def measure_restart(arguments: argparse.Namespace, tokenizer: Tokenizer) -> Figu
     return figures
 
 
-def serve_users(arguments: argparse.Namespace, prompts: list[list[int]], caching: bool) -> Figures:
+def serve_users(arguments: argparse.Namespace, prompts: list[list[int]], sharing: str) -> Figures:
     # Room for all of them apart, so that only sharing makes a difference.
     needed = sum(len(prompt) + arguments.output + 64 for prompt in prompts)
     budget = KvCacheBudget(tokens=needed + 8192)
     executor = load_engine(arguments.engine, kv_cache=budget)
-    core = EngineCore(executor, SchedulerConfig(enable_prefix_caching=caching))
+    core = EngineCore(executor, SchedulerConfig(enable_prefix_caching=sharing != "apart"))
+    if sharing == "blocks":
+        core._blocks.tails = None
     params = SamplingParams(temperature=0, max_tokens=arguments.output, ignore_eos=True)
     try:
         began = time.perf_counter()
@@ -124,12 +127,12 @@ def measure_users(arguments: argparse.Namespace, tokenizer: Tokenizer) -> Figure
     system = tokenizer.encode(text_of(tokenizer, arguments.tokens), add_special_tokens=False)
     own = [tokenizer.encode(each, add_special_tokens=False) for each in sentences()[-arguments.users :]]
     prompts = [system + each for each in own]
-    rounds: dict[str, list[Figures]] = {"shared": [], "apart": []}
+    rounds: dict[str, list[Figures]] = {"shared": [], "blocks": [], "apart": []}
     answers = None
-    serve_users(arguments, prompts[:2], caching=True)  # the first one finds the machine cold
+    serve_users(arguments, prompts[:2], "shared")  # the first one finds the machine cold
     for _ in range(arguments.rounds):
-        for name, caching in (("shared", True), ("apart", False)):
-            found = serve_users(arguments, prompts, caching)
+        for name in rounds:
+            found = serve_users(arguments, prompts, name)
             given = found.pop("answers")
             answers = answers or given
             if given != answers:
@@ -138,7 +141,9 @@ def measure_users(arguments: argparse.Namespace, tokenizer: Tokenizer) -> Figure
     middle = {name: sorted(found, key=lambda each: each["seconds"])[len(found) // 2] for name, found in rounds.items()}
     ratio = middle["shared"]["tokens_per_s"] / middle["apart"]["tokens_per_s"]
     share = middle["shared"]["kv_tokens"] / middle["apart"]["kv_tokens"]
-    return {"users": len(prompts), "system_tokens": len(system), **middle, "speed_ratio": ratio, "kv_share": share}
+    copies = middle["shared"]["tokens_per_s"] / middle["blocks"]["tokens_per_s"]
+    ratios = {"speed_ratio": ratio, "ratio_to_blocks": copies, "kv_share": share}
+    return {"users": len(prompts), "system_tokens": len(system), **middle, **ratios}
 
 
 @sgl.function
