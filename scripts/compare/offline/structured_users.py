@@ -1,7 +1,7 @@
 """The tokens a second of users who all have a schema of their own, beside plain users of the same engine, in one run.
 
 PYTHONPATH=scripts .venv/bin/python -m compare.offline.structured_users --engine DIR
-    [--users 32] [--tokens 200] [--rounds 7] [--json FILE]
+    [--users 32] [--tokens 200] [--rounds 6] [--json FILE]
 
 Every user has another schema (those of structured.py), and asks for a list of it that is longer than the answer may be:
 plain and structured answers have the same number of tokens. Three kinds take turns: plain; forced, where tokens without
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--engine", type=Path, required=True)
     parser.add_argument("--users", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with LLM(arguments.engine) as llm:
