@@ -11,7 +11,7 @@ from inflight.cli.build_engine.recipe_flags import Flags, is_given, registered, 
 from inflight.cli.convert import Dtype
 from inflight.cli.options import sampling as flag
 from inflight.cli.options.origins import read_origins
-from inflight.cli.options.quantization import known_group_size
+from inflight.cli.options.quantization import BuiltGroupSize
 
 
 class RestartChoice(str, Enum):
@@ -207,15 +207,7 @@ def serve(
             rich_help_panel=_BUILD,
         ),
     ] = None,
-    group_size: Annotated[
-        int | None,
-        typer.Option(
-            "--group-size",
-            callback=known_group_size,
-            help="Inputs that share a scale, of int4 and nf4: 16, 32, 64 or 128.",
-            rich_help_panel=_BUILD,
-        ),
-    ] = None,
+    group_size: BuiltGroupSize = None,
     dequantize: flag.Dequantize = False,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a hub model.", rich_help_panel=_BUILD)

@@ -9,6 +9,7 @@ from typing import Annotated, get_args
 
 import typer
 
+from inflight.cli.options.sampling import BUILD
 from inflight.convert.quantization.schemes import ALIASES, RECIPES
 from inflight.convert.quantization.schemes import GroupSize as GroupSizes
 from inflight.migration.quantization import KEPT, SCHEMES, UNREAD
@@ -37,7 +38,7 @@ def _known_recipe(name: str | None) -> str | None:
     raise typer.BadParameter(f"{name!r} is not one of {known}.{' ' + _INSTEAD if name in KEPT else ''}")
 
 
-def known_group_size(size: int | None) -> int | None:
+def _known_group_size(size: int | None) -> int | None:
     """A value of --group-size, if it is one. Raises BadParameter."""
     known = get_args(GroupSizes)
     if size not in (None, *known):
@@ -77,9 +78,19 @@ GroupSize = Annotated[
         "--group-size",
         "--group_size",
         "--awq_block_size",
-        callback=known_group_size,
+        callback=_known_group_size,
         show_default="the scheme's: 16 with GPTQ, 64 for nf4, 128 for w4a8_awq, else 32",
         help="Inputs of a row that share a scale, of int4 and nf4: 16, 32, 64 or 128.",
+    ),
+]
+# Of commands that build.
+BuiltGroupSize = Annotated[
+    int | None,
+    typer.Option(
+        "--group-size",
+        callback=_known_group_size,
+        help="Inputs that share a scale, of int4 and nf4: 16, 32, 64 or 128.",
+        rich_help_panel=BUILD,
     ),
 ]
 QuantizeModule = Annotated[
