@@ -129,8 +129,6 @@ def convert(
         raise typer.BadParameter("Give the model once: as MODEL or with --model-dir.")
     if output_dir is None:
         raise typer.BadParameter("Say where the checkpoint goes: --output-dir CKPT.")
-    if group_size not in (32, 64, 128):
-        raise typer.BadParameter(f"--group-size {group_size}: groups have 32, 64 or 128 inputs.")
 
     formats = {
         "--quantize": quantize,

@@ -11,6 +11,7 @@ from inflight.cli.build_engine.recipe_flags import Flags, is_given, registered, 
 from inflight.cli.convert import Dtype
 from inflight.cli.options import sampling as flag
 from inflight.cli.options.origins import read_origins
+from inflight.cli.options.quantization import BuiltGroupSize
 
 
 class RestartChoice(str, Enum):
@@ -206,10 +207,7 @@ def serve(
             rich_help_panel=_BUILD,
         ),
     ] = None,
-    group_size: Annotated[
-        int | None,
-        typer.Option("--group-size", help="Group size of int4 and nf4: 32, 64 or 128.", rich_help_panel=_BUILD),
-    ] = None,
+    group_size: BuiltGroupSize = None,
     dequantize: flag.Dequantize = False,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a hub model.", rich_help_panel=_BUILD)
@@ -236,8 +234,6 @@ def serve(
 
     Flags of vllm serve, text-generation-launcher and sglang.launch_server are taken, too: docs/migration.md.
     """
-    if group_size not in (None, 32, 64, 128):
-        raise typer.BadParameter(f"--group-size {group_size}: groups have 32, 64 or 128 inputs.")
     if kv_offload_gib and kv_offload_bytes is None:
         kv_offload_bytes = round(kv_offload_gib * 2**30)
     from inflight.cli.engines.named import named_engines
