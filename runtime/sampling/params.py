@@ -35,6 +35,9 @@ class SamplingParams:
         (Tang et al. 2024), before the temperature and so at any; 0 (or -1, llama.cpp's default) is off.
     repetition_penalty: above 0, over prompt and output (Keskar et al. 2019, "CTRL"); 1 is off.
     presence_penalty, frequency_penalty: -2 to 2, over the output alone, as OpenAI defines them; 0 is off.
+    watermark_delta, watermark_gamma: a watermark (Kirchenbauer et al. 2023): watermark_delta, 0 (off) to 100, is added
+        to the logits of tokens that the one before favours, a share watermark_gamma, 0.01 to 0.99, of the vocabulary.
+        `inflight detect-watermark` finds it.
     seed: None draws one; the same seed gives the same tokens whatever else is running.
     max_tokens: the most tokens to generate; None: as many as the engine has room for.
     min_tokens: tokens that would end the sequence are forbidden before so many.
@@ -85,6 +88,8 @@ class SamplingParams:
     prompt_logprobs_start: int = 0
     cache_salt: str | None = None
     reasoning: ReasoningFirst | None = None
+    watermark_delta: float = 0.0
+    watermark_gamma: float = 0.5
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__

@@ -103,6 +103,7 @@ CHANGES = {
     "repetition_penalty": 5.0,
     "presence_penalty": 2.0,
     "frequency_penalty": 2.0,
+    "watermark_delta": 4.0,
     "logit_bias": {100: 50.0},
     "n": 2,
     "logprobs": 0,

@@ -46,7 +46,12 @@ LAUNCHER: tuple[Row, ...] = (
     ),
     *refused(why.CONTEXT, "rope-scaling= rope-factor="),
     *refused(why.OTHER_TOKENIZER, "tokenizer-config-path="),
-    *refused("texts have no watermark.", "watermark-gamma= watermark-delta="),
+    *honoured("watermark-gamma=", "--watermark-gamma"),
+    *honoured(
+        "watermark-delta=",
+        "--watermark-delta",
+        "which tokens are favoured is another list than TGI's: inflight detect-watermark finds it",
+    ),
     *refused(
         "structured output cannot be turned off. Requests that ask for none have none.", "disable-grammar-support"
     ),

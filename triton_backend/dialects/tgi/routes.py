@@ -24,7 +24,7 @@ def generate_router(service: Service) -> APIRouter:
     def prepare(body: GenerateBody, stream: bool, in_list: bool) -> TgiAnswer:
         with in_words_of(NAMES):
             check(body, stream)
-            fields = {"prompt": body.inputs, "stream": stream, **body.parameters.completion_fields()}
+            fields = {"prompt": body.inputs, "stream": stream, **body.parameters.completion_fields(service.watermark)}
             asked = read_body(CompletionBody, fields)
             check_completion(asked)
             (generation,) = prepare_completion(service, asked)

@@ -48,6 +48,7 @@ def open_service(
         max_queue_size=options.max_queue_size,
         tool_call_parser=options.tool_call_parser,
         reasoning_parser=options.reasoning_parser,
+        watermark=options.watermark,
     )
 
 
