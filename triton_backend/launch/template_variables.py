@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 
 from inflight.errors import InflightError
 
@@ -19,6 +20,13 @@ def _is_int(minimum: int) -> Check:
 def _is_fraction(value: str) -> bool:
     try:
         return 0 < float(value) <= 1
+    except ValueError:
+        return False
+
+
+def _is_ratio(value: str) -> bool:
+    try:
+        return 0 <= float(value) < inf
     except ValueError:
         return False
 
@@ -74,6 +82,8 @@ VARIABLES: Mapping[str, Variable] = {
     "decoupled_mode": Variable("true", _one_of("true", "false"), "true or false"),
     "max_queue_delay_microseconds": _count("0", 0),
     "max_queue_size": _count("0", 0),
+    "waiting_served_ratio": Variable("", _is_ratio, "a number, 0 or more"),
+    "max_waiting_tokens": _count("", 0),
     "preprocessing_instance_count": _count("1"),
     "postprocessing_instance_count": _count("1"),
     "bls_instance_count": _count("1"),

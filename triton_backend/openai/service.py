@@ -17,6 +17,7 @@ from inflight.runtime.request.request import Request
 from inflight.runtime.request.validation import check_request, output_room, total_room
 from inflight.runtime.sampling.params import SamplingParams, params_over_defaults
 from inflight.runtime.sampling.watermark import Watermark
+from inflight.runtime.scheduler.admission import Waiting
 from inflight.runtime.scheduler.scheduler import check_ever_queued, most_running
 from inflight.runtime.scheduler.step import TokenResult
 from inflight.runtime.text.completion import CompletionDelta, RequestText
@@ -64,7 +65,7 @@ class Service:
     there is one; with `strict_model_name` only this one. `accuracy`: the facts of the engine's accuracy record.
     `tool_call_parser`, `reasoning_parser`: the names of the form in which the model calls tools, and of that in which
     it marks its reasoning; None: what its template teaches. `watermark`: that of texts of TGI's clients who ask for one
-    without saying which."""
+    without saying which. `waiting`: as in SchedulerConfig."""
 
     model_name: str
     manifest: EngineManifest
@@ -79,6 +80,7 @@ class Service:
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None
     watermark: Watermark = field(default_factory=Watermark)
+    waiting: Waiting | None = None
 
     def now(self) -> int:
         """The Unix time that answers carry."""

@@ -15,7 +15,7 @@ from inflight.runtime.engine.heartbeat import Heartbeat
 from inflight.runtime.engine.thread import EngineThread
 from inflight.runtime.executors.base import Executor
 from inflight.runtime.executors.registry import find_loader
-from inflight.runtime.scheduler.admission import Policy
+from inflight.runtime.scheduler.admission import Policy, waiting_rule
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
 from inflight.runtime.structured.compiler import GrammarCompiler
 from inflight.runtime.text.tokenizer import load_tokenizer
@@ -56,7 +56,7 @@ class TritonPythonModel:
         )
         core = EngineCore(
             executor,
-            _scheduler_config(settings),
+            scheduler_config(settings),
             Heartbeat.of_environment(settings.model_name),
             _grammars(settings, executor),
             kv_offload(settings),
@@ -150,10 +150,12 @@ def _memory(executor: Executor) -> EngineMemory:
     return EngineMemory(find_loader(manifest.target).memory_place, total)
 
 
-def _scheduler_config(settings: ModelSettings) -> SchedulerConfig:
+def scheduler_config(settings: ModelSettings) -> SchedulerConfig:
+    """Raises ValueError or EngineError for what a scheduler cannot do."""
     policy = settings.text("batch_scheduler_policy") or "guaranteed_no_evict"
     return SchedulerConfig(
         policy=cast(Policy, policy),  # which it checks
         enable_prefix_caching=settings.flag("enable_kv_cache_reuse", True),
         max_queue_size=settings.integer("max_queue_size") or 0,
+        waiting=waiting_rule(settings.number("waiting_served_ratio"), settings.integer("max_waiting_tokens")),
     )

@@ -120,6 +120,8 @@ def serve(
         ),
     ] = True,
     max_queue_size: serving.MaxQueueSize = 0,
+    waiting_served_ratio: serving.WaitingServedRatio = None,
+    max_waiting_tokens: serving.MaxWaitingTokens = None,
     max_body_bytes: serving.MaxBodyBytes = 4 << 20,
     watermark_gamma: serving.WatermarkGamma = 0.5,
     watermark_delta: serving.WatermarkDelta = 2.0,
@@ -222,6 +224,7 @@ def serve(
     from inflight.progress import console
     from inflight.runtime.kv_cache.offload.config import KvOffload
     from inflight.runtime.loading.engine_directory import read_engine_directory
+    from inflight.runtime.scheduler.admission import waiting_rule
     from inflight.runtime.text.parsers.reasoning.families import reasoning_family
     from inflight.runtime.text.parsers.tools.registry import find_tool_format
     from inflight.triton_backend.launch.options import ServeOptions
@@ -269,6 +272,7 @@ def serve(
             "prefix_caching": prefix_caching,
             "max_queue_size": max_queue_size,
             "max_body_bytes": max_body_bytes,
+            "waiting": waiting_rule(waiting_served_ratio, max_waiting_tokens),
             "watermark": (watermark_gamma, watermark_delta),
             "restart": restart.value,
             "drain_s": drain_seconds,

@@ -11,10 +11,12 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
 from inflight.errors import EngineError, InflightError
+from inflight.runtime.scheduler.admission import Waiting
 from inflight.triton_backend.launch.repository import MODELS, TEMPLATES, RepositoryOptions, write_repository
 from inflight.triton_backend.launch.repository_check import check_repository
 from inflight.triton_backend.launch.template_variables import VARIABLES, check_overrides, parse_overrides
 from inflight.triton_backend.launch.unary_models import UNARY_MODELS
+from inflight.triton_backend.tensorrt_llm.model import scheduler_config
 from inflight.triton_backend.tensorrt_llm.refused_inputs import FEATURE_OF_INPUT, NEUTRAL_VALUES
 from inflight.triton_backend.wire.triton_api import ModelSettings
 from tests.engines.serving_engines import write_null_engine
@@ -51,6 +53,22 @@ def test_overrides_in_fill_templates_form_replace_what_the_engine_says(engine: P
     assert not core.model_transaction_policy.decoupled
     assert core.parameters["max_tokens_in_paged_kv_cache"].string_value == "2560"
     assert core.parameters["tokenizer_dir"].string_value == "/a,b"
+
+
+def test_what_schedules_is_read_from_the_repository(engine: Path, tmp_path: Path) -> None:
+    line = "batch_scheduler_policy:MAX_UTILIZATION,max_queue_size:3,max_waiting_tokens:7,enable_kv_cache_reuse:false"
+    for place, overrides, waiting in (
+        ("a", line, Waiting(0.3, 7)),
+        ("b", "waiting_served_ratio:1.5", Waiting(1.5, 20)),
+    ):
+        written = write_repository(engine, tmp_path / place, RepositoryOptions(parse_overrides(overrides)))
+        as_json = json_format.MessageToJson(config(written.path, "tensorrt_llm"), preserving_proto_field_name=True)
+        settings = ModelSettings({"model_config": as_json, "model_name": "tensorrt_llm", "model_version": "1"})
+        found = scheduler_config(settings)
+        assert found.waiting == waiting
+        assert (found.max_queue_size, found.enable_prefix_caching) == ((3, False) if place == "a" else (0, True))
+    with pytest.raises(InflightError, match="waiting_served_ratio takes a number, 0 or more"):
+        check_overrides({"waiting_served_ratio": "nan"})
 
 
 def test_a_decoupled_repository_has_models_for_unary_clients_over_the_same_engine(engine: Path, tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def open_service(
         tool_call_parser=options.tool_call_parser,
         reasoning_parser=options.reasoning_parser,
         watermark=options.watermark,
+        waiting=options.waiting,
     )
 
 
@@ -73,6 +74,7 @@ def _backend(
         policy=options.policy,
         enable_prefix_caching=options.prefix_caching,
         max_queue_size=options.max_queue_size,
+        waiting=options.waiting,
     )
     grammars = GrammarCompiler(lambda: tokenizer, executor.manifest)
     grammars.prepare()

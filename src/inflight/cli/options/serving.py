@@ -18,6 +18,26 @@ MaxQueueSize = Annotated[
         rich_help_panel=_ENGINE,
     ),
 ]
+WaitingServedRatio = Annotated[
+    float | None,
+    typer.Option(
+        "--waiting-served-ratio",
+        min=0,
+        help="As in TGI: start requests beside running ones only when RATIO times as many wait, or "
+        "--max-waiting-tokens steps after others. Default: what fits starts in each step; 0.3 if the other is given.",
+        metavar="RATIO",
+        rich_help_panel=_ENGINE,
+    ),
+]
+MaxWaitingTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--max-waiting-tokens",
+        min=0,
+        help="With --waiting-served-ratio: how many steps requests wait at most for others. Default: 20, as in TGI.",
+        rich_help_panel=_ENGINE,
+    ),
+]
 MaxBodyBytes = Annotated[
     int,
     typer.Option(
