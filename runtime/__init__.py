@@ -6,8 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inflight.runtime.beam_search.search import BeamSearchParams
     from inflight.runtime.loading.load import KvCacheBudget
-    from inflight.runtime.offline.beam_search import BeamSearchParams
     from inflight.runtime.offline.llm import LLM
     from inflight.runtime.pooling.outputs import EmbeddingRequestOutput, ScoringRequestOutput
     from inflight.runtime.request.outputs import CompletionOutput, Logprob, RequestOutput, ToolCall
@@ -36,7 +36,7 @@ __all__ = [
 
 _HOMES = {
     "LLM": "offline.llm",
-    "BeamSearchParams": "offline.beam_search",
+    "BeamSearchParams": "beam_search.search",
     "CompletionOutput": "request.outputs",
     "EmbeddingRequestOutput": "pooling.outputs",
     "KvCacheBudget": "kv_cache.budget",

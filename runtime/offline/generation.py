@@ -10,19 +10,19 @@ from dataclasses import replace
 from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import RequestError
 from inflight.progress import progress_bar
-from inflight.runtime.engine.stats import CoreStats
-from inflight.runtime.executors.base import Executor
-from inflight.runtime.kv_cache.offload.config import KvOffload
-from inflight.runtime.offline.batch_runner import BatchRunner
-from inflight.runtime.offline.beam_search import (
+from inflight.runtime.beam_search.search import (
     Beam,
     BeamSearchOutput,
     BeamSearchParams,
     BeamSearchSequence,
     Search,
-    check_width,
+    check_search,
     run,
 )
+from inflight.runtime.engine.stats import CoreStats
+from inflight.runtime.executors.base import Executor
+from inflight.runtime.kv_cache.offload.config import KvOffload
+from inflight.runtime.offline.batch_runner import BatchRunner
 from inflight.runtime.offline.chat_jobs import Job
 from inflight.runtime.offline.collector import RequestCollector, counted
 from inflight.runtime.request.outputs import Logprob, RequestOutput
@@ -81,18 +81,11 @@ class GenerationRunner:
     ) -> list[BeamSearchOutput]:
         """Raises RequestError, before anything runs, for a prompt without room and for too many beams."""
         ends = frozenset(() if params.ignore_eos else self._manifest.generation.end_token_ids)
-        searches = [Search(params, prompt.token_ids, ends) for prompt in prompts]
-        longest = self._manifest.limits.max_seq_len
+        searches: list[Search[Logprob]] = [Search(params, prompt.token_ids, ends) for prompt in prompts]
         if any(prompt.cache_salt is not None for prompt in prompts):
             raise RequestError("Beam search shares the prefix cache without a salt; leave cache_salt out.")
         for search in searches:
-            check_width(search)
-            if len(search.prompt) + params.max_tokens > longest:
-                raise RequestError(
-                    f"The prompt has {len(search.prompt)} tokens and max_tokens is {params.max_tokens}; this engine "
-                    f"takes {longest} in all.",
-                    "Shorten the prompt or lower max_tokens.",
-                )
+            check_search(search, self._manifest.limits.max_seq_len)
         with progress_bar("Searching", total=params.max_tokens, enabled=use_tqdm) as advance:
 
             def next_tokens(sequences: Sequence[tuple[int, ...]], most: int) -> list[dict[int, Logprob]]:
@@ -111,7 +104,7 @@ class GenerationRunner:
     def close(self) -> None:
         self._runner.close()
 
-    def _found(self, beam: Beam, params: BeamSearchParams) -> BeamSearchSequence:
+    def _found(self, beam: Beam[Logprob], params: BeamSearchParams) -> BeamSearchSequence:
         shown = beam.tokens if beam.ended_by is None or params.include_stop_str_in_output else beam.tokens[:-1]
         has_text = not isinstance(self._tokenizer, TokenIdsOnly)
         text = self._tokenizer.decode(shown, skip_special_tokens=False) if has_text else ""

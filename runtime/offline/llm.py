@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from inflight.runtime.offline.beam_search import BeamSearchOutput, BeamSearchParams
+from inflight.runtime.beam_search.search import BeamSearchOutput, BeamSearchParams
 from inflight.runtime.offline.calls import at_position, foreign_call, prompts_of
 from inflight.runtime.offline.chat import ChatMethods, Params
 from inflight.runtime.offline.chat_jobs import Job

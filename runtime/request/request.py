@@ -11,6 +11,14 @@ SEED_MASK = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
+class Beams:
+    """Beam search for the `width` likeliest sequences; `length_penalty`: see BeamSearchParams."""
+
+    width: int
+    length_penalty: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One prompt and what is asked of it.
 
@@ -18,6 +26,8 @@ class Request:
     is served sooner; equal ones in the order in which they were added. `arrival_ns` (time.monotonic_ns) is for the
     metrics alone; None takes the time at which the core was given the request. With
     `metrics_in_every_delta` the last delta of a sequence is not the only one that has metrics.
+    `beams`: the sequences are the best `num_sequences` that beam search finds, which an EngineThread runs; they come
+    whole, the best first.
     The core runs `num_sequences` sequences and ignores `params.stop` and `params.bad_words`, which are text.
     """
 
@@ -28,6 +38,7 @@ class Request:
     priority: int = 0
     arrival_ns: int | None = None
     metrics_in_every_delta: bool = False
+    beams: Beams | None = None
 
     @property
     def num_sequences(self) -> int:

@@ -126,7 +126,7 @@ class TritonPythonModel:
         if not self._decoupled:
             if any(row.wanted.streaming for row in rows):
                 raise RequestError(NO_STREAMING, "Write the repository with decoupled_mode:true.")
-            if any(row.request.num_sequences > 1 for row in rows):
+            if any(row.request.num_sequences > 1 and row.request.beams is None for row in rows):
                 raise RequestError(ONE_SEQUENCE, "Write the repository with decoupled_mode:true.")
         return rows
 
