@@ -114,7 +114,7 @@ VARIABLES: Mapping[str, Variable] = {
     "encoder_input_features_data_type": Variable("TYPE_FP16", _is_dtype, _DTYPE),
     "prompt_embedding_table_data_type": Variable("TYPE_FP16", _is_dtype, _DTYPE),
     "batching_strategy": _only("inflight_fused_batching", "inflight_batching", default="inflight_fused_batching"),
-    "max_beam_width": _only("1", default="1"),
+    "max_beam_width": _count(),
     "num_nodes": _only("1"),
     "enable_chunked_context": _only("true", default="true"),
     "decoding_mode": _only("auto", "top_k", "top_p", "top_k_top_p"),

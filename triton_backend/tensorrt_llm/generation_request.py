@@ -21,12 +21,13 @@ NO_STREAM_OF_BEAMS = "streaming is set; beam search knows at its end which seque
 @dataclass(frozen=True, slots=True)
 class ModelDefaults:
     """The engine's defaults for values that a request does not give. `vocab_size` bounds embedding_bias, `max_seq_len`
-    the prompt (0: not here)."""
+    the prompt (0: not here), `max_beam_width` beam_width (None: as wide as a search can be)."""
 
     end_token_ids: tuple[int, ...]
     vocab_size: int
     exclude_input_in_output: bool = False
     max_seq_len: int = 0
+    max_beam_width: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class GenerationRequest:
 
 def read_request(row: RowTensors, request_id: str, defaults: ModelDefaults) -> GenerationRequest:
     """Raises RequestError for a value that is missing, out of range or contradicts another."""
-    wanted, beams = _wanted(row, defaults), _beams(row)
+    wanted, beams = _wanted(row, defaults), _beams(row, defaults.max_beam_width)
     end_token_ids, ignore_eos = _end_tokens(row, defaults)
     request = Request(
         request_id=request_id,
@@ -78,13 +79,15 @@ def read_request(row: RowTensors, request_id: str, defaults: ModelDefaults) -> G
     return GenerationRequest(request, stop_words, wanted, _stop_texts(row, len(stop_words)))
 
 
-def _beams(row: RowTensors) -> Beams | None:
+def _beams(row: RowTensors, most: int | None) -> Beams | None:
     """What beam_width asks for; 1 is no search. Without len_penalty a score is the sum itself, as in TensorRT-LLM."""
     width, penalty = row.integer("beam_width"), row.number("len_penalty")
     if width is None or width == 1:
         return None
     if width < 1:
         raise RequestError(f"beam_width is {width}; it must be at least 1.")
+    if most is not None and width > most:
+        raise RequestError(f"beam_width is {width}; max_beam_width of this model repository is {most}.")
     if penalty is not None and not abs(penalty) <= MOST_LENGTH_PENALTY:
         raise RequestError(
             f"len_penalty is {penalty}; it must be between -{MOST_LENGTH_PENALTY} and {MOST_LENGTH_PENALTY}."

@@ -53,6 +53,7 @@ class TritonPythonModel:
             vocab_size=executor.manifest.model.vocab_size,
             max_seq_len=executor.manifest.limits.max_seq_len,
             exclude_input_in_output=settings.flag("exclude_input_in_output", False),
+            max_beam_width=settings.integer("max_beam_width"),
         )
         core = EngineCore(
             executor,

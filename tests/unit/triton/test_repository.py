@@ -104,7 +104,7 @@ def test_an_unknown_key_is_an_error_that_names_the_closest(rng: np.random.Genera
 @pytest.mark.parametrize(
     "entry",
     [
-        "max_beam_width:2",
+        "max_beam_width:0",
         "decoupled_mode:maybe",
         "medusa_choices:1",
         "max_queue_size:-1",
