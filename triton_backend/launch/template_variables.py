@@ -117,7 +117,7 @@ VARIABLES: Mapping[str, Variable] = {
     "max_beam_width": _count(),
     "num_nodes": _only("1"),
     "enable_chunked_context": _only("true", default="true"),
-    "decoding_mode": _only("auto", "top_k", "top_p", "top_k_top_p"),
+    "decoding_mode": _only("auto", "top_k", "top_p", "top_k_top_p", "beam_search"),
     # Whichever is named: grammars are compiled by llguidance.
     "guided_decoding_backend": Variable("", _one_of("", "xgrammar", "guidance", "llguidance"), "xgrammar", False),
     "sink_token_length": _only("0"),

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import EngineError
+from inflight.runtime.beam_search.requests import check_beams
 from inflight.runtime.request.deltas import TokenDelta
-from inflight.runtime.request.request import Request
+from inflight.runtime.request.request import Beams, Request
 from inflight.runtime.request.validation import check_request, output_room, total_room
 from inflight.runtime.sampling.params import SamplingParams, params_over_defaults
 from inflight.runtime.sampling.watermark import Watermark
@@ -35,6 +36,7 @@ from inflight.triton_backend.openai.limits import MAX_BODY_BYTES
 from inflight.triton_backend.openai.metrics import ShimMetrics
 from inflight.triton_backend.openai.protocol.chat import Conversation
 from inflight.triton_backend.openai.protocol.generation import SAMPLING_FIELDS, GenerationBody
+from inflight.triton_backend.wire.client_names import in_words_of_client
 
 T = TypeVar("T")
 
@@ -133,13 +135,13 @@ class Service:
             messages = [message.as_dict() for message in body.messages]
             return self.tokenizer.encode_chat(messages, **body.template_options())
 
-    def sampling_params(self, body: GenerationBody, **more: Any) -> SamplingParams:
-        """What `body` asks for, over the defaults of the model's generation_config.json.
+    def sampling_params(self, body: GenerationBody, defaults: Mapping[str, Any], **more: Any) -> SamplingParams:
+        """What `body` asks for, over `defaults`.
 
         `more` are parameters whose names differ between the endpoints. Raises RequestError on a value out of range.
         """
         given = {row.name: value for row in SAMPLING_FIELDS if (value := getattr(body, row.name)) is not None}
-        return params_over_defaults(self.manifest.generation.sampling_defaults, given | more)
+        return params_over_defaults(defaults, given | more)
 
     def generation(
         self,
@@ -152,6 +154,7 @@ class Service:
         structure_param: str | None = None,
         form: AnswerFormat | None = None,
         reasoning: ReasoningCounts | None = None,
+        beams: Beams | None = None,
     ) -> Generation:
         """A checked request with max_tokens resolved: None becomes the rest of the context. `structure_param`: the
         field of the body that asks for structured output; what may be wrong with that when it reaches the engine is
@@ -179,7 +182,11 @@ class Service:
             params=params,
             end_token_ids=self.manifest.generation.end_token_ids,
             priority=body.priority,
+            beams=beams,
         )
+        if beams is not None:
+            with in_words_of_client({"beam_width": "n"}):
+                check_beams(request, limit)
         with blaming(param):
             # A loaded engine's cache holds at least one sequence of the full length.
             check_request(request, vocab_size=self.manifest.model.vocab_size, max_seq_len=limit, cache_tokens=limit)

@@ -35,6 +35,10 @@ def asked(rng: np.random.Generator, llm: LLM) -> tuple[list[int], BeamSearchPara
     return prompt, BeamSearchParams(width, tokens, length_penalty=float(rng.choice([0.0, 1.0, 2.0])))
 
 
+def as_float32(values: list[float]) -> Any:
+    return np.array(values, dtype=np.float32).tolist()
+
+
 def generated(llm: LLM, prompt: list[int], params: BeamSearchParams) -> list[tuple[list[int], list[float], float]]:
     """Tokens of each sequence without an end token, their log probabilities, and the sum with that of the end token."""
     (output,) = llm.beam_search([{"prompt_token_ids": prompt}], params)
@@ -65,7 +69,7 @@ def test_ids_have_the_shapes_of_tensorrt_llm(
         length = int(found["sequence_length"][0, beam])
         assert found["output_ids"][0, beam, :length].tolist() == prompt + tokens
         assert (found["output_ids"][0, beam, length:] == -1).all()
-        assert found["output_log_probs"][0, beam, : len(tokens)].tolist() == np.float32(logprobs).tolist()
+        assert found["output_log_probs"][0, beam, : len(tokens)].tolist() == as_float32(logprobs)
         assert found["cum_log_probs"][0, beam] == np.float32(total)
     reasons = found["finish_reason"].reshape(-1).tolist()
     assert len(reasons) == params.beam_width and set(reasons) <= {b"stop", b"length"}
@@ -87,7 +91,7 @@ def test_text_has_a_string_for_each_beam(
         assert [each.decode() for each in found["text_output"]] == [
             llm.tokenizer.decode([*before, *tokens]) for tokens, _, _ in expected
         ]
-        assert found["cum_log_probs"].reshape(-1).tolist() == np.float32([total for _, _, total in expected]).tolist()
+        assert found["cum_log_probs"].reshape(-1).tolist() == as_float32([total for _, _, total in expected])
 
 
 def test_a_batch_mixes_searches_with_others(demo_triton: TritonServer, llm: LLM) -> None:
@@ -111,7 +115,7 @@ def test_a_batch_mixes_searches_with_others(demo_triton: TritonServer, llm: LLM)
 
 
 def test_what_beams_cannot_do_is_refused_by_name(demo_triton: TritonServer) -> None:
-    for wrong, words in [
+    wrongs: list[tuple[dict[str, Any], str]] = [
         ({"streaming": True}, "streaming is set; beam search"),
         ({"temperature": 0.5, "runtime_top_k": 4}, "temperature is 0.5"),
         ({"runtime_top_k": 4}, "top_k is 4"),
@@ -120,7 +124,8 @@ def test_what_beams_cannot_do_is_refused_by_name(demo_triton: TritonServer) -> N
         ({"num_return_sequences": 4}, "num_return_sequences is 4"),
         ({"early_stopping": True}, "early_stopping"),
         ({"repetition_penalty": 1.5}, "repetition_penalty is 1.5"),
-    ]:
+    ]
+    for wrong, words in wrongs:
         with pytest.raises(InferenceServerException, match=words):
             stream(demo_triton, "tensorrt_llm", ids([7, 8], 4, **{"beam_width": 3, **wrong}))
     for model in ("ensemble", "tensorrt_llm_bls"):
@@ -156,10 +161,10 @@ def test_completions_take_vllms_names(
     answer, expected = complete(logprobs=0), generated(llm, prompt, params)
     assert [choice.text for choice in answer.choices] == [llm.tokenizer.decode(tokens) for tokens, _, _ in expected]
     for choice, (tokens, logprobs, _) in zip(answer.choices, expected, strict=True):
-        assert choice.logprobs.token_logprobs[: len(tokens)] == np.float32(logprobs).tolist()
+        assert choice.logprobs.token_logprobs[: len(tokens)] == as_float32(logprobs)
         assert choice.finish_reason == ("length" if len(choice.logprobs.tokens) == len(tokens) else "stop")
     assert [choice.text for choice in complete(temperature=0).choices] == [choice.text for choice in answer.choices]
-    for wrong, words in [
+    wrongs: list[tuple[dict[str, Any], str]] = [
         ({"stream": True}, "stream"),
         ({"temperature": 0.5}, "temperature is 0.5"),
         ({"logprobs": 2}, "logprobs is 2"),
@@ -168,6 +173,7 @@ def test_completions_take_vllms_names(
         ({"n": 60}, "n is 60"),
         ({"extra_body": {**beams, "length_penalty": 1e9}}, "length_penalty is"),
         ({"extra_body": {"length_penalty": 0.5}}, "length_penalty"),
-    ]:
+    ]
+    for wrong, words in wrongs:
         with pytest.raises(openai.BadRequestError, match=words):
             complete(**wrong)

@@ -197,7 +197,7 @@ def test_a_search_keeps_its_place_in_a_full_queue() -> None:
         for number in range(3):
             engine.submit(request(f"later{number}", (1, 2, 3), 2, max_tokens=2, n=2), inbox.put)
     gated.gate.set()
-    finished = []
+    finished: list[str] = []
     while not {"search", "late"} <= set(finished):
         delta = inbox.get(timeout=PATIENCE_S)
         if delta.finish_reason is not None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, create_model
 
+from inflight.runtime.request.request import Beams
 from inflight.sampling_parameters import MAX_LOGPROBS
 from inflight.triton_backend.openai.protocol.generation import GenerationBody
 from inflight.triton_backend.openai.protocol.refusals import REFUSED_IN_COMPLETIONS
@@ -20,7 +21,7 @@ else:
 
 
 class CompletionBody(_RefusingCompletion):
-    """POST /v1/completions."""
+    """POST /v1/completions. `use_beam_search`, `length_penalty`: as vLLM's, of the `n` likeliest texts."""
 
     prompt: Annotated[str | list[int] | list[str] | list[list[int]], described(TEXTS_OR_IDS)]
     max_tokens: int | None = 16
@@ -28,6 +29,17 @@ class CompletionBody(_RefusingCompletion):
     echo: bool = False
     best_of: int | None = Field(None, ge=1, le=128)
     add_special_tokens: bool = True
+    use_beam_search: bool = False
+    length_penalty: float | None = None
+
+    @property
+    def beams(self) -> Beams | None:
+        """The search that is asked for."""
+        return (
+            Beams(self.n or 1, 1.0 if self.length_penalty is None else self.length_penalty)
+            if self.use_beam_search
+            else None
+        )
 
     @property
     def scores_only(self) -> bool:
