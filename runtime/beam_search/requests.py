@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from inflight.errors import EngineError, RequestError
-from inflight.runtime.beam_search.search import Beam, BeamSearchParams, Search, check_search
+from inflight.runtime.beam_search.search import Beam, BeamSearchParams, ChoiceT, Search, check_search
 from inflight.runtime.request.deltas import FinishReason, RequestMetrics, TokenDelta
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
@@ -21,7 +21,18 @@ OnDelta = Callable[[TokenDelta], None]
 _log = logging.getLogger(__name__)
 
 # What beam search reads, or what says nothing about the choice of tokens.
-_TAKEN = ("n", "max_tokens", "ignore_eos", "seed", "skip_special_tokens", "cache_salt", "watermark_gamma")
+_TAKEN = (
+    "n",
+    "best_of",
+    "use_beam_search",
+    "length_penalty",
+    "max_tokens",
+    "ignore_eos",
+    "seed",
+    "skip_special_tokens",
+    "cache_salt",
+    "watermark_gamma",
+)
 # At these values, those of clients that send everything, others ask for nothing.
 _NEUTRAL = {"temperature": (0.0, 1.0), "top_k": (0, 1), "logprobs": (None, 0)}
 
@@ -46,10 +57,7 @@ def check_beams(request: Request, max_length: int) -> None:
             raise RequestError(
                 f"{row.name} is {value}; beam search takes the likeliest tokens as they are.", "Leave it out."
             )
-    search = _search(request, max_length)
-    if params.n > search.width:
-        raise RequestError(f"n is {params.n}; a search of {search.width} beams finds no more than that.")
-    check_search(search, max_length)
+    check_search(search_of(request, max_length), max_length)
 
 
 class BeamRequests:
@@ -70,7 +78,7 @@ class BeamRequests:
 
     def submit(self, request: Request, on_delta: OnDelta) -> None:
         """Begin the search of a checked request. Raises as EngineThread.submit."""
-        running = _Running(request, _search(request, self._max_length), self._vocab_size)
+        running = _Running(request, search_of(request, self._max_length), self._vocab_size)
         running.begin_step(self._engine)
         with self._lock:
             self._running[request.request_id] = running
@@ -187,27 +195,11 @@ class _Running:
             self._all_there.set()
 
     def _found(self, otherwise: FinishReason) -> list[TokenDelta]:
-        """A delta for each sequence, the best first; `otherwise`: why those ended that no end token did. Where there
-        are fewer sequences than were asked for, since the vocabulary has so few, the others are empty."""
-        found = self.search.best_so_far()
-        missing = self.request.num_sequences - len(found)
-        found += [Beam(self.search.prompt) for _ in range(missing)]
-        return [self._delta(index, beam, otherwise) for index, beam in enumerate(found[: self.request.num_sequences])]
-
-    def _delta(self, index: int, beam: Beam[TokenResult], otherwise: FinishReason) -> TokenDelta:
-        tokens = beam.tokens[len(self.search.prompt) :]
-        chosen = tuple(options[token] for options, token in zip(beam.logprobs, tokens, strict=True))
-        metrics = self._metrics(len(tokens))
-        return TokenDelta(
-            self.request.request_id,
-            index,
-            tokens,
-            chosen if self.request.params.logprobs is not None else (),
-            finish_reason=otherwise if beam.ended_by is None else "stop",
-            ended_by_token=beam.ended_by is not None,
-            cached_tokens=metrics.cached_tokens if tokens else None,
-            metrics=metrics,
-        )
+        deltas = found_deltas(self.request, self.search, otherwise, lambda token_id, choice: choice)
+        for delta in deltas:
+            delta.metrics = self._metrics(len(delta.token_ids))
+            delta.cached_tokens = delta.metrics.cached_tokens if delta.token_ids else None
+        return deltas
 
     def _metrics(self, num_tokens: int) -> RequestMetrics:
         """Times of the whole search, and the blocks of its prompt."""
@@ -230,12 +222,42 @@ class _Running:
         )
 
 
-def _search(request: Request, max_length: int) -> Search[TokenResult]:
+def search_of(request: Request, max_length: int) -> Search[ChoiceT]:
+    """The search that a request for beams asks for; without max_tokens sequences may be as long as there is room."""
     assert request.beams is not None
     room = request.params.max_tokens or max(max_length - len(request.prompt_token_ids), 1)
     params = BeamSearchParams(request.beams.width, room, length_penalty=request.beams.length_penalty)
     ends = frozenset(() if request.params.ignore_eos else request.end_token_ids)
     return Search(params, request.prompt_token_ids, ends)
+
+
+def found_deltas(
+    request: Request,
+    search: Search[ChoiceT],
+    otherwise: FinishReason,
+    result: Callable[[int, ChoiceT], TokenResult],
+) -> list[TokenDelta]:
+    """A delta for each sequence that is wanted, the best first; `otherwise`: why those ended that no end token did.
+    Where there are fewer than that, since the vocabulary has so few, the others are empty. `result`: of a token what
+    its log probability is reported as."""
+    found = search.best_so_far()
+    found += [Beam(search.prompt) for _ in range(request.num_sequences - len(found))]
+    deltas = []
+    for index, beam in enumerate(found[: request.num_sequences]):
+        tokens = beam.tokens[len(search.prompt) :]
+        chosen = [result(token, options[token]) for options, token in zip(beam.logprobs, tokens, strict=True)]
+        has_ended = beam.ended_by is not None
+        deltas.append(
+            TokenDelta(
+                request.request_id,
+                index,
+                tokens,
+                tuple(chosen) if request.params.logprobs is not None else (),
+                finish_reason="stop" if has_ended else otherwise,
+                ended_by_token=has_ended,
+            )
+        )
+    return deltas
 
 
 def _options(result: TokenResult) -> dict[int, TokenResult]:

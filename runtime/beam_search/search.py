@@ -16,9 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from inflight.errors import RequestError
 from inflight.runtime.request.outputs import Logprob
-from inflight.sampling_parameters import MAX_LOGPROBS
-
-MOST_LENGTH_PENALTY = 100
+from inflight.sampling_parameters import MAX_LOGPROBS, MOST_LENGTH_PENALTY, to_float32
 
 
 class Choice(Protocol):
@@ -153,7 +151,7 @@ class Search(Generic[ChoiceT]):
         return [*self.ended, *self.running][: self.width]
 
     def _score(self, total: float, generated: int) -> float:
-        return float(total / generated**self.params.length_penalty)
+        return float(total / generated ** to_float32(self.params.length_penalty))
 
 
 def run(searches: Sequence[Search[ChoiceT]], next_tokens: NextTokens[ChoiceT]) -> None:

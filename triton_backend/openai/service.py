@@ -14,7 +14,7 @@ from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import EngineError
 from inflight.runtime.beam_search.requests import check_beams
 from inflight.runtime.request.deltas import TokenDelta
-from inflight.runtime.request.request import Beams, Request
+from inflight.runtime.request.request import Request
 from inflight.runtime.request.validation import check_request, output_room, total_room
 from inflight.runtime.sampling.params import SamplingParams, params_over_defaults
 from inflight.runtime.sampling.watermark import Watermark
@@ -135,13 +135,13 @@ class Service:
             messages = [message.as_dict() for message in body.messages]
             return self.tokenizer.encode_chat(messages, **body.template_options())
 
-    def sampling_params(self, body: GenerationBody, defaults: Mapping[str, Any], **more: Any) -> SamplingParams:
-        """What `body` asks for, over `defaults`.
+    def sampling_params(self, body: GenerationBody, **more: Any) -> SamplingParams:
+        """What `body` asks for, over the defaults of the model's generation_config.json.
 
         `more` are parameters whose names differ between the endpoints. Raises RequestError on a value out of range.
         """
         given = {row.name: value for row in SAMPLING_FIELDS if (value := getattr(body, row.name)) is not None}
-        return params_over_defaults(defaults, given | more)
+        return params_over_defaults(self.manifest.generation.sampling_defaults, given | more)
 
     def generation(
         self,
@@ -154,7 +154,6 @@ class Service:
         structure_param: str | None = None,
         form: AnswerFormat | None = None,
         reasoning: ReasoningCounts | None = None,
-        beams: Beams | None = None,
     ) -> Generation:
         """A checked request with max_tokens resolved: None becomes the rest of the context. `structure_param`: the
         field of the body that asks for structured output; what may be wrong with that when it reaches the engine is
@@ -182,9 +181,8 @@ class Service:
             params=params,
             end_token_ids=self.manifest.generation.end_token_ids,
             priority=body.priority,
-            beams=beams,
         )
-        if beams is not None:
+        if params.use_beam_search:
             with in_words_of_client({"beam_width": "n"}):
                 check_beams(request, limit)
         with blaming(param):

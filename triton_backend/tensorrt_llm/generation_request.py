@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from inflight.errors import RequestError
-from inflight.runtime.beam_search.search import MOST_LENGTH_PENALTY
-from inflight.runtime.request.request import Beams, Request
+from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
+from inflight.sampling_parameters import MOST_LENGTH_PENALTY
 from inflight.triton_backend.wire.request_tensors import RowTensors
 from inflight.triton_backend.wire.sampling_wire import AS_MANY_AS_FIT, read_parameters, read_reasoning, read_structure
 from inflight.triton_backend.wire.word_lists import Words, read_words
@@ -65,25 +65,25 @@ def read_request(row: RowTensors, request_id: str, defaults: ModelDefaults) -> G
     request = Request(
         request_id=request_id,
         prompt_token_ids=_prompt(row, defaults.max_seq_len),
-        params=_sampling_params(row, ignore_eos, wanted, defaults.vocab_size, 1 if beams is None else beams.width),
+        params=_sampling_params(row, ignore_eos, wanted, defaults.vocab_size, beams),
         end_token_ids=end_token_ids,
         priority=row.integer("priority") or 0,
         metrics_in_every_delta=wanted.streaming and wanted.perf_metrics,
-        beams=beams,
     )
     stop_words = read_words("stop_words_list", row.array("stop_words_list"))
-    if beams is not None and wanted.streaming:
+    if beams and wanted.streaming:
         raise RequestError(NO_STREAM_OF_BEAMS, "Ask for the whole answer.")
-    if beams is not None and stop_words:
+    if beams and stop_words:
         raise RequestError("stop_words_list has words; beam search ends at end tokens alone.", "Leave it out.")
     return GenerationRequest(request, stop_words, wanted, _stop_texts(row, len(stop_words)))
 
 
-def _beams(row: RowTensors, most: int | None) -> Beams | None:
-    """What beam_width asks for; 1 is no search. Without len_penalty a score is the sum itself, as in TensorRT-LLM."""
+def _beams(row: RowTensors, most: int | None) -> dict[str, Any]:
+    """The parameters that beam_width asks for; 1 is no search. Without len_penalty a score is the sum itself, as in
+    TensorRT-LLM."""
     width, penalty = row.integer("beam_width"), row.number("len_penalty")
     if width is None or width == 1:
-        return None
+        return {}
     if width < 1:
         raise RequestError(f"beam_width is {width}; it must be at least 1.")
     if most is not None and width > most:
@@ -92,7 +92,10 @@ def _beams(row: RowTensors, most: int | None) -> Beams | None:
         raise RequestError(
             f"len_penalty is {penalty}; it must be between -{MOST_LENGTH_PENALTY} and {MOST_LENGTH_PENALTY}."
         )
-    return Beams(width, penalty or 0.0)
+    count = row.integer("num_return_sequences") or width
+    if count > width:
+        raise RequestError(f"num_return_sequences is {count}; a search of {width} beams finds no more.")
+    return {"use_beam_search": True, "n": count, "best_of": width, "length_penalty": penalty or 0.0}
 
 
 def _stop_texts(row: RowTensors, num_words: int) -> tuple[str, ...]:
@@ -133,7 +136,7 @@ def _end_tokens(row: RowTensors, defaults: ModelDefaults) -> tuple[tuple[int, ..
 
 
 def _sampling_params(
-    row: RowTensors, ignore_eos: bool, wanted: Wanted, vocab_size: int, beam_width: int
+    row: RowTensors, ignore_eos: bool, wanted: Wanted, vocab_size: int, beams: Mapping[str, Any]
 ) -> SamplingParams:
     max_tokens = row.integer("request_output_len")
     given = read_parameters(row)
@@ -141,7 +144,8 @@ def _sampling_params(
         **{
             **given,
             **_sampling_kind(given),
-            "n": given.get("n") or beam_width,
+            "n": given.get("n") or 1,
+            **beams,
             "max_tokens": None if max_tokens == AS_MANY_AS_FIT else max_tokens,
             "ignore_eos": ignore_eos,
             "bad_word_ids": read_words("bad_words_list", row.array("bad_words_list")),

@@ -54,8 +54,8 @@ LOADERS = (
 )
 TRUNCATION = "prompts are never cut without a word: what is too long is refused, with both lengths."
 BEAMS = (
-    "beam search is LLM.beam_search(prompts, BeamSearchParams(beam_width=...)), use_beam_search of /v1/completions and "
-    "beam_width of Triton's models."
+    "beam search is asked for by a request: LLM.beam_search, use_beam_search of /v1/completions, beam_width of "
+    "Triton's models."
 )
 CONTEXT = "the lengths that rotary embeddings reach are the model's own. " + CONFIG_FILES
 CALIBRATED_CACHE = "scales of an int8 KV cache are those of each token, and factors of fp8 those of the checkpoint."

@@ -17,7 +17,7 @@ from inflight.runtime.engine.core import EngineCore
 from inflight.runtime.engine.thread import EngineThread
 from inflight.runtime.executors.null.executor import NullExecutor, null_manifest
 from inflight.runtime.request.deltas import TokenDelta
-from inflight.runtime.request.request import Beams, Request
+from inflight.runtime.request.request import Request
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
 from inflight.runtime.scheduler.step import StepBatch, StepOutput
 from inflight.runtime.text.tokenizer import TokenIdsOnly
@@ -65,9 +65,9 @@ def engine() -> Iterator[EngineThread]:
 
 
 def request(name: str, prompt: tuple[int, ...], width: int, **params: Any) -> Request:
-    penalty = params.pop("length_penalty", 1.0)
-    params = {"temperature": 0, "n": width, "logprobs": 0, "max_tokens": 8} | params
-    return Request(name, prompt, SamplingParams(**params), (END,), beams=Beams(width, penalty))
+    beams = {"use_beam_search": True, "best_of": width, "n": width}
+    params = {"temperature": 0, "logprobs": 0, "max_tokens": 8} | beams | params
+    return Request(name, prompt, SamplingParams(**params), (END,))
 
 
 def answers(requests: list[Request], engine: EngineThread) -> dict[str, list[TokenDelta]]:
@@ -127,6 +127,29 @@ def test_the_best_of_a_search_alone_are_given_when_fewer_are_wanted(engine: Engi
     assert all(delta.logprobs == () for delta in found["two"])
 
 
+def test_sampling_params_ask_for_beams_as_in_vllms_first_versions(rng: np.random.Generator) -> None:
+    prompts = [{"prompt_token_ids": rng.integers(40, size=int(rng.integers(1, 20))).tolist()} for _ in range(3)]
+    beams = SamplingParams(
+        n=2, best_of=4, use_beam_search=True, temperature=0, max_tokens=7, length_penalty=0.7, logprobs=0
+    )
+    plain = SamplingParams(temperature=0, max_tokens=7)
+    with LLM.from_executor(executor(), TokenIdsOnly()) as llm:
+        outputs = llm.generate([*prompts, prompts[0]], [beams, beams, beams, plain], use_tqdm=False)
+        found = llm.beam_search(prompts, BeamSearchParams(4, 7, length_penalty=0.7))
+        (alone,) = llm.generate(prompts[0], plain, use_tqdm=False)
+        for wrong in ({"stream": True}, {}):
+            with pytest.raises(RequestError, match="streamed" if wrong else "this engine takes 64"):
+                long = replace(beams, max_tokens=64)
+                llm.generate(prompts[0], beams if wrong else long, use_tqdm=False, **wrong)  # type: ignore[call-overload]
+    assert outputs[3].outputs == alone.outputs
+    for prompt, output, search in zip(prompts, outputs, found, strict=False):
+        for completion, sequence in zip(output.outputs, search.sequences[:2], strict=True):
+            assert [*prompt["prompt_token_ids"], *completion.token_ids] == sequence.tokens
+            assert completion.cumulative_logprob == sequence.cum_logprob
+            assert completion.finish_reason == sequence.finish_reason
+            assert completion.logprobs is not None and len(completion.logprobs) == len(completion.token_ids)
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"temperature": 0.5}, "temperature is 0.5; beam search takes the likeliest"),
     ({"top_k": 3}, "top_k is 3"),
@@ -134,7 +157,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"stop_token_ids": [3]}, "stop_token_ids"),
     ({"watermark_delta": 2.0}, "watermark_delta"),
     ({"logprobs": 2}, "logprobs is 2"),
-    ({"n": 4}, "n is 4; a search of 3 beams"),
+    ({"n": 4}, "best_of is 3; it must be at least n, 4"),
     ({"max_tokens": 64}, "this engine takes 64 in all"),
 ]
 

@@ -34,7 +34,6 @@ def prepare_chat(
     is_call = use is not None and use.is_forced
     params = service.sampling_params(
         body,
-        service.manifest.generation.sampling_defaults,
         structured_outputs=None if structure is None else structure[1],
         reasoning=None if reasoning is None else reasoning.first(structure is not None, is_call),
         max_tokens=body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens,
@@ -62,11 +61,10 @@ def prepare_completion(service: Service, body: CompletionBody) -> list[Generatio
     structure = read_structure(body)
     params = service.sampling_params(
         body,
-        # What the model says of sampling says nothing of a search.
-        {} if body.use_beam_search else service.manifest.generation.sampling_defaults,
         structured_outputs=None if structure is None else structure[1],
         max_tokens=1 if body.scores_only else body.max_tokens,
-        best_of=None if body.use_beam_search else body.best_of,
+        best_of=body.best_of,
+        **body.beams,
         logprobs=body.logprobs,
         prompt_logprobs=_num_prompt_logprobs(body),
     )
@@ -79,7 +77,6 @@ def prepare_completion(service: Service, body: CompletionBody) -> list[Generatio
     more: dict[str, Any] = {
         "prompt_only": body.scores_only,
         "structure_param": None if structure is None else structure[0],
-        "beams": body.beams,
     }
     generations = [service.generation(each, params, body, "prompt", **more) for each in ids]
     service.check_queue(generations)

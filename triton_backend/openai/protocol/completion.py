@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, create_model
 
-from inflight.runtime.request.request import Beams
 from inflight.sampling_parameters import MAX_LOGPROBS
 from inflight.triton_backend.openai.protocol.generation import GenerationBody
 from inflight.triton_backend.openai.protocol.refusals import REFUSED_IN_COMPLETIONS
@@ -33,13 +32,11 @@ class CompletionBody(_RefusingCompletion):
     length_penalty: float | None = None
 
     @property
-    def beams(self) -> Beams | None:
-        """The search that is asked for."""
-        return (
-            Beams(self.n or 1, 1.0 if self.length_penalty is None else self.length_penalty)
-            if self.use_beam_search
-            else None
-        )
+    def beams(self) -> dict[str, Any]:
+        """The parameters of the search that is asked for."""
+        if not self.use_beam_search:
+            return {}
+        return {"use_beam_search": True, "length_penalty": 1.0 if self.length_penalty is None else self.length_penalty}
 
     @property
     def scores_only(self) -> bool:
