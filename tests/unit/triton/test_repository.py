@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +33,11 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(repository: Path, model: str) -> model_config_pb2.ModelConfig:
     return text_format.Parse((repository / model / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+
+
+def as_dict(config: model_config_pb2.ModelConfig) -> dict[str, Any]:
+    """As Triton gives it to a model."""
+    return json_format.MessageToDict(config, preserving_proto_field_name=True)
 
 
 def test_a_written_repository_has_no_placeholder_and_no_problem(engine: Path, tmp_path: Path) -> None:
@@ -62,7 +69,7 @@ def test_what_schedules_is_read_from_the_repository(engine: Path, tmp_path: Path
         ("b", "waiting_served_ratio:1.5", Waiting(1.5, 20)),
     ):
         written = write_repository(engine, tmp_path / place, RepositoryOptions(parse_overrides(overrides)))
-        as_json = json_format.MessageToJson(config(written.path, "tensorrt_llm"), preserving_proto_field_name=True)
+        as_json = json.dumps(as_dict(config(written.path, "tensorrt_llm")))
         settings = ModelSettings({"model_config": as_json, "model_name": "tensorrt_llm", "model_version": "1"})
         found = scheduler_config(settings)
         assert found.waiting == waiting
@@ -165,20 +172,23 @@ def test_every_parameter_of_a_written_repository_is_checked_as_make_repo_checks_
     for model in (*MODELS, *UNARY_MODELS):
         file = repository / model / "config.pbtxt"
         written = file.read_text()
-        for key, value in config(repository, model).parameters.items():
-            template = (TEMPLATES / UNARY_MODELS.get(model, model) / "config.pbtxt").read_text()
+        template = (TEMPLATES / UNARY_MODELS.get(model, model) / "config.pbtxt").read_text()
+        good, edited = config(repository, model), config(repository, model)
+        wrong = []
+        for key in good.parameters:
             found = re.search(rf'key: "{key}" value: {{ string_value: "\${{(\w+)}}"', template)
             if found is None or VARIABLES[found[1]].check("perhaps"):
                 continue
-            edited = config(repository, model)
+            wrong.append(key)
             edited.parameters[key].string_value = "perhaps"
-            file.write_text(text_format.MessageToString(edited))
-            assert [problem.key for problem in check_repository(repository)] == [key], (model, key, value)
-            args = {"model_config": json_format.MessageToJson(edited, preserving_proto_field_name=True)}
             if key != "tensorrt_llm_model_name":
+                one = {**as_dict(good)["parameters"], key: {"string_value": "perhaps"}}
+                args = {"model_config": json.dumps({**as_dict(good), "parameters": one})}
                 with pytest.raises(EngineError, match=f'{model}: {key} is "perhaps"; it takes '):
                     ModelSettings({**args, "model_name": model, "model_version": "1"})
-            file.write_text(written)
+        file.write_text(text_format.MessageToString(edited))
+        assert sorted(problem.key for problem in check_repository(repository)) == sorted(wrong), model
+        file.write_text(written)
 
 
 def test_a_missing_model_and_a_missing_repository_are_problems(engine: Path, tmp_path: Path) -> None:
