@@ -37,7 +37,8 @@ def config(repository: Path, model: str) -> model_config_pb2.ModelConfig:
 
 def as_dict(config: model_config_pb2.ModelConfig) -> dict[str, Any]:
     """As Triton gives it to a model."""
-    return json_format.MessageToDict(config, preserving_proto_field_name=True)
+    found: dict[str, Any] = json_format.MessageToDict(config, preserving_proto_field_name=True)
+    return found
 
 
 def test_a_written_repository_has_no_placeholder_and_no_problem(engine: Path, tmp_path: Path) -> None:
