@@ -97,8 +97,8 @@ def check_capabilities(
         problems.append(f"--kv-cache-dtype {recipe.kv_cache_dtype}: {_cache_types(target, dtype)}.")
     if pooling and not able.pooling:
         problems.append(
-            "a model for embeddings or reranking: it is for --target "
-            f"{_listed(_pooling_targets())}, and this is {name}."
+            f"a model for embeddings or reranking: it is for --target {_listed(_pooling_targets())}, "
+            f"and this is {name}."
         )
     if able.quantization is not None:
         problems += [
