@@ -6,10 +6,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inflight.runtime.beam_search.search import BeamSearchParams
     from inflight.runtime.loading.load import KvCacheBudget
-    from inflight.runtime.offline.beam_search import BeamSearchParams
     from inflight.runtime.offline.llm import LLM
-    from inflight.runtime.pooling.outputs import EmbeddingRequestOutput, ScoringRequestOutput
+    from inflight.runtime.pooling.outputs import (
+        ClassificationRequestOutput,
+        EmbeddingRequestOutput,
+        PoolingRequestOutput,
+        ScoringRequestOutput,
+    )
+    from inflight.runtime.pooling.params import PoolingParams
     from inflight.runtime.request.outputs import CompletionOutput, Logprob, RequestOutput, ToolCall
     from inflight.runtime.sampling.params import SamplingParams
     from inflight.runtime.scheduler.scheduler import SchedulerConfig
@@ -20,11 +26,14 @@ if TYPE_CHECKING:
 __all__ = [
     "LLM",
     "BeamSearchParams",
+    "ClassificationRequestOutput",
     "CompletionOutput",
     "EmbeddingRequestOutput",
     "GuidedDecodingParams",
     "KvCacheBudget",
     "Logprob",
+    "PoolingParams",
+    "PoolingRequestOutput",
     "RequestOutput",
     "SamplingParams",
     "SchedulerConfig",
@@ -36,11 +45,14 @@ __all__ = [
 
 _HOMES = {
     "LLM": "offline.llm",
-    "BeamSearchParams": "offline.beam_search",
+    "BeamSearchParams": "beam_search.search",
+    "ClassificationRequestOutput": "pooling.outputs",
     "CompletionOutput": "request.outputs",
     "EmbeddingRequestOutput": "pooling.outputs",
     "KvCacheBudget": "kv_cache.budget",
     "Logprob": "request.outputs",
+    "PoolingParams": "pooling.params",
+    "PoolingRequestOutput": "pooling.outputs",
     "RequestOutput": "request.outputs",
     "SamplingParams": "sampling.params",
     "SchedulerConfig": "scheduler.scheduler",

@@ -12,7 +12,7 @@ from inflight.engine_format.manifest import Limits
 from inflight.errors import EngineError, OverloadedError, RequestError
 from inflight.runtime.engine.stats import IterationStats
 from inflight.runtime.kv_cache.block_tables import KvBlocks
-from inflight.runtime.scheduler.admission import ADMISSION, Policy
+from inflight.runtime.scheduler.admission import ADMISSION, Policy, Waiting
 from inflight.runtime.scheduler.sequence import Sequence, SequenceGroup, Status
 from inflight.runtime.scheduler.sequence_queue import SequenceQueue
 from inflight.runtime.scheduler.step import StepBatch
@@ -24,8 +24,9 @@ from inflight.runtime.structured.masks import mask_rows
 class SchedulerConfig:
     """How to schedule. The policy's name is taken in any case; a limit that is None is the engine's own.
 
-    max_queue_size: the most sequences that may wait for a place in the batch; 0: any number.
-    Raises ValueError for a policy that does not exist, a limit below 1 and a queue size below 0.
+    max_queue_size: the most sequences that may wait for a place in the batch; 0: any number. waiting: how many must
+    wait before some start beside those that run; None: any number.
+    Raises ValueError for a policy that does not exist, a limit below 1, a queue size below 0 and a `waiting` below 0.
     """
 
     policy: Policy = "guaranteed_no_evict"
@@ -33,6 +34,7 @@ class SchedulerConfig:
     max_num_tokens: int | None = None
     max_batch_size: int | None = None
     max_queue_size: int = 0
+    waiting: Waiting | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "policy", self.policy.lower())
@@ -44,6 +46,8 @@ class SchedulerConfig:
                 raise ValueError(f"{name} is {value}; it must be at least 1.")
         if self.max_queue_size < 0:
             raise ValueError(f"max_queue_size is {self.max_queue_size}; it must be 0 (any number) or more.")
+        if self.waiting is not None and not min(self.waiting) >= 0:
+            raise ValueError(f"waiting is {self.waiting}; its numbers must be 0 or more.")
 
 
 def most_running(limits: Limits) -> int:
@@ -89,6 +93,8 @@ class Scheduler:
         self._iteration = 0
         self._cache_is_full = False
         self._max_queue_size = config.max_queue_size
+        self._waiting = config.waiting
+        self._steps_without_start = 0
         self.running = SequenceQueue()
         self.waiting = SequenceQueue()
         self.num_held = 0
@@ -131,7 +137,8 @@ class Scheduler:
         preempted = self._reserve_blocks()
         # What a preemption freed is for the sequences that ran short, in this step and the next ones.
         self._cache_is_full = self._cache_is_full or preempted > 0
-        admitted = self._admit_waiting(budget, now_ns) if preempted == 0 else []
+        admitted = self._admit_waiting(budget, now_ns) if preempted == 0 and self._may_start() else []
+        self._steps_without_start = 0 if admitted else self._steps_without_start + 1
         decodes = [sequence for sequence in decodes if sequence.planned]
         chunks = [sequence for sequence in chunks if sequence.planned] + admitted
         sequences = decodes + chunks
@@ -242,6 +249,13 @@ class Scheduler:
         self._free_slots.append(sequence.slot)
         sequence.planned = 0
         sequence.decode = None
+
+    def _may_start(self) -> bool:
+        """Whether enough wait. One that ran before and was preempted waits for nobody."""
+        rule, running = self._waiting, len(self.running)
+        if rule is None or not self.waiting or self.waiting.first.status is Status.PREEMPTED:
+            return True
+        return rule.enough(len(self.waiting), running, self.max_running - running, self._steps_without_start + 1)
 
     def _admit_waiting(self, budget: StepBudget, now_ns: int) -> list[Sequence]:
         """Start waiting sequences in order until the first that does not fit."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 class RowSampling:
     """How the token of one logit row is chosen; constant over the life of a sequence.
 
-    `temperature` 0 is greedy. `top_k` 0, `top_p` 1, `min_p` 0, `typical_p` 1, `top_n_sigma` 0 and penalties of
-    1 / 0 / 0 are off.
+    `temperature` 0 is greedy. `top_k` 0, `top_p` 1, `min_p` 0, `typical_p` 1, `top_n_sigma` 0, penalties of
+    1 / 0 / 0 and `watermark_delta` 0 are off.
     `num_logprobs`: -1 none, 0 the chosen token's, n > 0 also the n most likely.
     `bias` holds (token id, value) pairs that are added to the logits.
     """
@@ -27,6 +27,8 @@ class RowSampling:
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    watermark_delta: float = 0.0
+    watermark_gamma: float = 0.5
     seed: int = 0
     num_logprobs: int = -1
     bias: tuple[tuple[int, float], ...] = ()

@@ -10,6 +10,7 @@ import typer
 from inflight.cli.build_engine.recipe_flags import Flags, is_given, registered, with_flags_of
 from inflight.cli.convert import Dtype
 from inflight.cli.options import sampling as flag
+from inflight.cli.options import serving
 from inflight.cli.options.origins import read_origins
 from inflight.cli.options.quantization import BuiltGroupSize
 
@@ -119,25 +120,12 @@ def serve(
             rich_help_panel="Engine",
         ),
     ] = True,
-    max_queue_size: Annotated[
-        int,
-        typer.Option(
-            "--max-queue-size",
-            "--max_queue_size",
-            min=0,
-            help="Most requests that may wait for a place in the batch; more are refused with 429. 0 = any number.",
-            rich_help_panel="Engine",
-        ),
-    ] = 0,
-    max_body_bytes: Annotated[
-        int,
-        typer.Option(
-            "--max-body-bytes",
-            "--max_body_bytes",
-            min=1,
-            help="Largest body of a request to the OpenAI API, in bytes; a larger one is refused with 413.",
-        ),
-    ] = 4 << 20,
+    max_queue_size: serving.MaxQueueSize = 0,
+    waiting_served_ratio: serving.WaitingServedRatio = None,
+    max_waiting_tokens: serving.MaxWaitingTokens = None,
+    max_body_bytes: serving.MaxBodyBytes = 4 << 20,
+    watermark_gamma: serving.WatermarkGamma = 0.5,
+    watermark_delta: serving.WatermarkDelta = 2.0,
     threads: flag.Threads = None,
     kv_cache_bytes: Annotated[
         int | None,
@@ -147,16 +135,7 @@ def serve(
     kv_cache_fraction: flag.KvCacheFraction = 0.9,
     kv_offload_dir: flag.KvOffloadDir = None,
     kv_offload_bytes: flag.KvOffloadBytes = None,
-    kv_offload_gib: Annotated[
-        float | None,
-        typer.Option(
-            "--kv-offloading-size",
-            "--swap-space",
-            min=0,
-            help="--kv-offload-bytes in GiB, under the names of vLLM and SGLang.",
-            rich_help_panel="Engine",
-        ),
-    ] = None,
+    kv_offload_gib: serving.KvOffloadGib = None,
     restart: Annotated[
         RestartChoice,
         typer.Option(
@@ -241,6 +220,7 @@ def serve(
     from inflight.progress import console
     from inflight.runtime.kv_cache.offload.config import KvOffload
     from inflight.runtime.loading.engine_directory import read_engine_directory
+    from inflight.runtime.scheduler.admission import waiting_rule
     from inflight.runtime.text.parsers.reasoning.families import reasoning_family
     from inflight.runtime.text.parsers.tools.registry import find_tool_format
     from inflight.triton_backend.launch.options import ServeOptions
@@ -288,6 +268,8 @@ def serve(
             "prefix_caching": prefix_caching,
             "max_queue_size": max_queue_size,
             "max_body_bytes": max_body_bytes,
+            "waiting": waiting_rule(waiting_served_ratio, max_waiting_tokens),
+            "watermark": (watermark_gamma, watermark_delta),
             "restart": restart.value,
             "drain_s": drain_seconds,
             "hang_s": hang_seconds,

@@ -53,7 +53,10 @@ LOADERS = (
     "to safetensors first (save_pretrained)."
 )
 TRUNCATION = "prompts are never cut without a word: what is too long is refused, with both lengths."
-BEAMS = "beam search runs offline: LLM.beam_search(prompts, BeamSearchParams(beam_width=...))."
+BEAMS = (
+    "beam search is asked for by a request: LLM.beam_search, use_beam_search of /v1/completions, beam_width of "
+    "Triton's models."
+)
 CONTEXT = "the lengths that rotary embeddings reach are the model's own. " + CONFIG_FILES
 CALIBRATED_CACHE = "scales of an int8 KV cache are those of each token, and factors of fp8 those of the checkpoint."
 BY_HAND = "the model's numbers are read from its config.json. Leave it out."

@@ -6,7 +6,7 @@ from __future__ import annotations
 from inflight.migration import reasons as why
 from inflight.migration.row import Row, honoured, noted, refused
 
-_BEAMS = "SamplingParams samples. " + why.BEAMS[0].upper() + why.BEAMS[1:]
+_BEAMS = "beams are asked for by use_beam_search, n, best_of and length_penalty. There is one way to end a search."
 _COMPUTED = "it is computed from the request."
 
 SAMPLING: tuple[Row, ...] = (
@@ -17,8 +17,7 @@ SAMPLING: tuple[Row, ...] = (
     *honoured("bad=", "bad_words"),
     *honoured("return_log_probs=", "logprobs"),
     *honoured("prompt_logprob_start=", "prompt_logprobs_start"),
-    *refused(_BEAMS, "use_beam_search= early_stopping= beam_width= beam_width_array= beam_search_diversity_rate="),
-    *refused(_BEAMS, "length_penalty=", fine=("1", "1.0")),
+    *refused(_BEAMS, "early_stopping= beam_width= beam_width_array= beam_search_diversity_rate="),
     *refused(
         "no code of others runs in the sampler. logit_bias, bad_words, allowed words (structured_outputs with choice) "
         "and the samplers of docs/offline.md are there.",

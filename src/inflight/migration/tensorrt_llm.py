@@ -33,7 +33,7 @@ BUILD: tuple[Row, ...] = (
     ),
     *honoured("dry_run", "--dry-run"),
     *noted("prompt and output together have --max-seq-len.", "max_input_len= max_output_len= opt_num_tokens="),
-    *refused(why.BEAMS + " An engine needs no width for it.", "max_beam_width=", fine=("1",)),
+    *noted("an engine needs no width for it: " + why.BEAMS, "max_beam_width="),
     *refused("encoders with decoders are not built.", "max_encoder_input_len="),
     *refused("prompt tuning and images are not there.", "max_prompt_embedding_table_size|max_multimodal_len="),
     *refused(why.BY_HAND, "model_config= build_config= model_cls_file= model_cls_name="),

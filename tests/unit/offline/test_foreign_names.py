@@ -168,8 +168,10 @@ def test_sampling_parameters_under_other_names() -> None:
     guided = GuidedDecodingParams(regex="a+")
     assert isinstance(guided, StructuredOutputs)
     assert SamplingParams(guided_decoding=guided) == SamplingParams(structured_outputs=guided)  # type: ignore[call-arg]
-    with pytest.raises(ForeignNameError, match=r"LLM.beam_search\(prompts, BeamSearchParams"):
-        SamplingParams(use_beam_search=True, best_of=3)  # type: ignore[call-arg]
+    with pytest.raises(ForeignNameError, match="beams are asked for by use_beam_search, n, best_of"):
+        SamplingParams(use_beam_search=True, early_stopping=True)  # type: ignore[call-arg]
+    with pytest.raises(RequestError, match="length_penalty is 2; it is of beam search: set use_beam_search"):
+        SamplingParams(length_penalty=2)
     with pytest.raises(RequestError, match="stop must be"):
         SamplingParams(stop=5)  # type: ignore[arg-type]
 

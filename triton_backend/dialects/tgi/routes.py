@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from inflight import __version__
+from inflight.runtime.scheduler.admission import Waiting
 from inflight.triton_backend.dialects.asking import in_words_of, read_body
 from inflight.triton_backend.dialects.tgi.answer import FRAMING, TgiAnswer
 from inflight.triton_backend.dialects.tgi.body import NAMES, GenerateBody, check
@@ -24,7 +25,7 @@ def generate_router(service: Service) -> APIRouter:
     def prepare(body: GenerateBody, stream: bool, in_list: bool) -> TgiAnswer:
         with in_words_of(NAMES):
             check(body, stream)
-            fields = {"prompt": body.inputs, "stream": stream, **body.parameters.completion_fields()}
+            fields = {"prompt": body.inputs, "stream": stream, **body.parameters.completion_fields(service.watermark)}
             asked = read_body(CompletionBody, fields)
             check_completion(asked)
             (generation,) = prepare_completion(service, asked)
@@ -68,6 +69,7 @@ def _info(service: Service) -> dict[str, Any]:
     """In TGI's names. Prompt and answer share the context, so that either may have all of it but a token."""
     manifest = service.manifest
     longest = manifest.limits.max_seq_len
+    waiting = service.waiting or Waiting(0.0, 0)
     return {
         "model_id": service.model_name,
         "model_sha": manifest.source.revision,
@@ -80,8 +82,8 @@ def _info(service: Service) -> dict[str, Any]:
         "max_input_tokens": longest - 1,
         "max_total_tokens": longest,
         "max_batch_total_tokens": manifest.limits.max_num_tokens,
-        "max_waiting_tokens": 0,
-        "waiting_served_ratio": 0.0,
+        "max_waiting_tokens": waiting.max_tokens,
+        "waiting_served_ratio": waiting.served_ratio,
         "validation_workers": 1,
         "max_client_batch_size": 1,
         "router": "inflight",

@@ -48,6 +48,8 @@ def open_service(
         max_queue_size=options.max_queue_size,
         tool_call_parser=options.tool_call_parser,
         reasoning_parser=options.reasoning_parser,
+        watermark=options.watermark,
+        waiting=options.waiting,
     )
 
 
@@ -72,6 +74,7 @@ def _backend(
         policy=options.policy,
         enable_prefix_caching=options.prefix_caching,
         max_queue_size=options.max_queue_size,
+        waiting=options.waiting,
     )
     grammars = GrammarCompiler(lambda: tokenizer, executor.manifest)
     grammars.prepare()

@@ -166,6 +166,14 @@ def read_stdin() -> str:
     return sys.stdin.buffer.read().decode("utf-8", errors="replace")
 
 
+def read_text(path: Path) -> str:
+    """The text of a file. Raises BadParameter when it cannot be read as UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error}.") from None
+
+
 def _begin_to_map(directory: Path) -> None:
     """What the target needs is read while Python imports the rest. What is wrong with it is said on opening it."""
     from inflight.errors import InflightError
