@@ -145,6 +145,13 @@ class OpenedEngine:
     ) -> None:
         self.close()
 
+    if not TYPE_CHECKING:  # to a type checker every name would be there
+
+        def __getattr__(self, name: str) -> Any:
+            from inflight.migration.methods import missing
+
+            missing(name)
+
     def _generating(self) -> GenerationRunner:
         if self._generation is None:
             raise RequestError("This engine generates no text.", "Call embed or score.")
