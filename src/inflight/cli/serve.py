@@ -34,7 +34,7 @@ def serve(
         list[str],
         typer.Argument(
             metavar="ENGINE|MODEL...",
-            help="Engine directory, or a model: directory, hub id or GGUF file. Several as NAME=MODEL.",
+            help="Engine directory, or a model: directory, hub id, GGUF file, s3:// address. Several: NAME=MODEL.",
         ),
     ],
     flags: Flags,

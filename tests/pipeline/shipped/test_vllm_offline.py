@@ -149,11 +149,12 @@ def test_structured_outputs_under_both_names(llm: LLM) -> None:
     for params in (new, old):
         (output,) = llm.generate("Classify this sentiment: vLLM is wonderful!", params)
         assert output.outputs[0].text in choice
-    for kind, value, found in (
+    kinds: Any = (
         ("regex", r"[ab]@c\.com\n", ("a@c.com", "b@c.com")),
         ("json", {"enum": ["sedan", 7]}, ('"sedan"', "7")),
         ("grammar", 'root ::= "SELECT " column\ncolumn ::= "a" | "b"', ("SELECT a", "SELECT b")),
-    ):
+    )
+    for kind, value, found in kinds:
         outputs = StructuredOutputsParams(**{kind: value})
         text = llm.generate("Hello", SamplingParams(structured_outputs=outputs, stop=["\n"]))[0].outputs[0].text
         assert text.strip() in found

@@ -40,7 +40,9 @@ MaxTokens = Annotated[
         rich_help_panel=_ENDING,
     ),
 ]
-Engine = Annotated[str, typer.Argument(metavar="ENGINE", help="Engine directory, or a model: directory or hub id.")]
+Engine = Annotated[
+    str, typer.Argument(metavar="ENGINE", help="Engine directory, or a model: directory, hub id or s3:// address.")
+]
 Dequantize = Annotated[
     bool,
     typer.Option(
