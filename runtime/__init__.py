@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from inflight.runtime.structured.outputs import StructuredOutputs
     from inflight.runtime.structured.outputs import StructuredOutputs as GuidedDecodingParams
     from inflight.runtime.structured.outputs import StructuredOutputs as StructuredOutputsParams
+    from inflight.runtime.text.chat.given_template import load_chat_template
 
 __all__ = [
     "LLM",
@@ -32,6 +33,7 @@ __all__ = [
     "StructuredOutputs",
     "StructuredOutputsParams",
     "ToolCall",
+    "load_chat_template",
 ]
 
 _HOMES = {
@@ -47,6 +49,7 @@ _HOMES = {
     "ScoringRequestOutput": "pooling.outputs",
     "StructuredOutputs": "structured.outputs",
     "ToolCall": "request.outputs",
+    "load_chat_template": "text.chat.given_template",
 }
 
 # Names of vLLM -> the name here.

@@ -64,7 +64,7 @@ class OpenedEngine:
         try:
             options.check_task(executor.manifest)
             has_text = files.is_dir() and not options.values.get("skip_tokenizer_init")
-            tokenizer = load_tokenizer(files, lazily) if has_text else TokenIdsOnly()
+            tokenizer = options.with_template(load_tokenizer(files, lazily)) if has_text else TokenIdsOnly()
             self._start(executor, tokenizer, options.config, offload, options.values.get("seed"))
             self._defaults = options.defaults(executor.manifest)
             self._tokenizer_files = files if has_text else None

@@ -87,7 +87,7 @@ def test_one_model_in_two_precisions_within_one_budget(
                 model=name, messages=messages, temperature=0, max_tokens=64, logprobs=True
             )
             assert (found.model, found.choices[0].message.content) == (name, expected.text)
-            logprobs = [each.logprob for each in found.choices[0].logprobs.content or ()]  # type: ignore[union-attr]
+            logprobs = [each.logprob for each in found.choices[0].logprobs.content or ()]
             assert sum(logprobs) == pytest.approx(expected.cumulative_logprob, abs=1e-3)
         metrics = urllib.request.urlopen(f"{url}/metrics").read().decode()
     blocks = [

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from inflight.errors import EngineError, InflightError
-from inflight.runtime import LLM, BeamSearchParams, SamplingParams, StructuredOutputsParams
+from inflight.runtime import LLM, BeamSearchParams, SamplingParams, StructuredOutputsParams, load_chat_template
 from tests.engines.demo_engine import DEMO_MODEL, random_questions
 
 pytestmark = pytest.mark.pipeline
@@ -127,7 +127,7 @@ def test_the_examples_of_chat(llm: LLM) -> None:
     (one,) = llm.chat(conversation, sampling_params, use_tqdm=False)
     several = llm.chat([conversation for _ in range(3)], sampling_params, use_tqdm=True)
     assert {each.outputs[0].text for each in several} == {one.outputs[0].text}
-    (other,) = llm.chat(conversation, sampling_params, chat_template="{{ messages[-1].content }}")
+    (other,) = llm.chat(conversation, sampling_params, chat_template=load_chat_template("{{ messages[-1].content }}"))
     assert other.prompt == "What is a list?" and one.prompt != other.prompt
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
     assert llm.chat(conversation, sampling_params=sampling_params, tools=[tool])[0].outputs[0].token_ids

@@ -72,7 +72,7 @@ def test_every_name_is_honoured_noted_or_refused(source: Source) -> None:
 def test_what_the_class_is_given_is_read_by_it() -> None:
     """Every name that is honoured becomes one that LLM, or SamplingParams, has."""
     read = {"model", "enable_prefix_caching", "kv_offloading_size", "seed", "skip_tokenizer_init", "hf_token"}
-    read |= {"generation_config", "override_generation_config", "tokenizer", "task", *OWN_NAMES}
+    read |= {"generation_config", "override_generation_config", "tokenizer", "task", "chat_template", *OWN_NAMES}
     honoured = {"model" if row.here == MODEL else keyword(row.here) for row in VLLM_OFFLINE.rows if row.here}
     assert honoured <= read
     assert {row.here for row in VLLM_SAMPLING.rows if row.here} <= set(SamplingParams.__dataclass_fields__)
