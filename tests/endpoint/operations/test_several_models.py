@@ -157,8 +157,11 @@ def test_one_goes_and_another_comes_under_load_without_a_lost_request(served: Se
         each.join(PATIENCE_S)
     assert not failures
     assert set(lengths["long"] + lengths["short"]) == {200}
-    post(served, "/models/unload", model="later")
+    post(served, "/v1/models/later/unload")
     post(served, "/models/load", model="short")
+    post(served, "/v1/models/short/load")
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        post(served, "/v1/models/no-such/load")
     assert served.is_healthy()
     with served.client() as client:
         assert client.completions.create(model="short", prompt="fox", max_tokens=3).model == "short"
