@@ -97,8 +97,8 @@ def check_capabilities(
         problems.append(f"--kv-cache-dtype {recipe.kv_cache_dtype}: {_cache_types(target, dtype)}.")
     if pooling and not able.pooling:
         problems.append(
-            f"a model for embeddings or reranking: it is for --target {_listed(_pooling_targets())}, and this is "
-            f"{name}."
+            f"a model for embeddings or reranking: it is for --target {_listed(_pooling_targets())}, "
+            f"and this is {name}."
         )
     if able.quantization is not None:
         problems += [
