@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from inflight.runtime.structured.outputs import StructuredOutputs
     from inflight.runtime.structured.outputs import StructuredOutputs as GuidedDecodingParams
     from inflight.runtime.structured.outputs import StructuredOutputs as StructuredOutputsParams
+    from inflight.runtime.text.chat.given_template import load_chat_template
 
 __all__ = [
     "LLM",
@@ -41,6 +42,7 @@ __all__ = [
     "StructuredOutputs",
     "StructuredOutputsParams",
     "ToolCall",
+    "load_chat_template",
 ]
 
 _HOMES = {
@@ -59,6 +61,7 @@ _HOMES = {
     "ScoringRequestOutput": "pooling.outputs",
     "StructuredOutputs": "structured.outputs",
     "ToolCall": "request.outputs",
+    "load_chat_template": "text.chat.given_template",
 }
 
 # Names of vLLM -> the name here.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from numbers import Integral, Real
 from typing import Any
@@ -56,6 +56,8 @@ class SamplingParams:
     cache_salt: only requests with the same salt share the prefix cache; None (or an empty string): those without one.
     structured_outputs: a StructuredOutputs, or a mapping of its fields, to which the text conforms.
     reasoning: a ReasoningFirst: the text conforms from the end of its reasoning on, which may have a budget.
+
+    A field may be assigned to, which is checked as a new record is; requests that run keep what they were given.
 
     Further names of vLLM, SGLang and TensorRT-LLM are those of these parameters, change nothing, or are refused with
     the reason: docs/migration.md.
@@ -198,6 +200,24 @@ def _with_foreign_names() -> None:
 
 
 _with_foreign_names()
+
+
+def _with_assignment() -> None:
+    """Let a field be assigned to, as programs for vLLM do: an assignment is a new record with another value, so that
+    what is refused there is refused here. The class stays frozen for whoever shares its records."""
+    set_field = object.__setattr__
+
+    def assign(self: SamplingParams, name: str, value: Any) -> None:
+        if name not in SamplingParams.__dataclass_fields__:
+            raise AttributeError(f"SamplingParams has no parameter {name}.")
+        changed = replace(self, **{name: value})
+        for each in SamplingParams.__dataclass_fields__:
+            set_field(self, each, getattr(changed, each))
+
+    SamplingParams.__setattr__ = assign  # type: ignore[assignment,method-assign]
+
+
+_with_assignment()
 
 
 def params_over_defaults(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> SamplingParams:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from pydantic import Field
+
 from inflight.errors import InflightError
 from inflight.records import Record
 from inflight.runtime.kv_cache.budget import KvCacheBudget
@@ -17,7 +21,8 @@ class ServeOptions(Record):
     """How to serve. `threads` None: every core; KV limits as in KvCacheBudget and KvOffload; `model_name` is what
     answers say; any name is taken in requests unless `strict_model_name`. `tool_call_parser`: the form in which the
     model calls tools; None: the one that its chat template teaches. `reasoning_parser`: how it marks its reasoning,
-    likewise.
+    likewise. `chat_template`: the source of one that takes the place of the model's; `template_variables`: of chats
+    that do not set them.
     `models`: more than one engine, by name; `load_models`: those of them that are loaded at first, None: all.
     `allowed_origins`: web pages that may call the API (CORS). `watermark`: that of texts of TGI's clients who ask for
     one. `waiting`: as in SchedulerConfig.
@@ -32,6 +37,8 @@ class ServeOptions(Record):
     load_models: tuple[str, ...] | None = None
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None
+    chat_template: str | None = None
+    template_variables: dict[str, Any] = Field(default_factory=dict)
     allowed_origins: tuple[str, ...] = ()
     host: str = "127.0.0.1"
     port: int = 9000

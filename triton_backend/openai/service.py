@@ -67,7 +67,8 @@ class Service:
     there is one; with `strict_model_name` only this one. `accuracy`: the facts of the engine's accuracy record.
     `tool_call_parser`, `reasoning_parser`: the names of the form in which the model calls tools, and of that in which
     it marks its reasoning; None: what its template teaches. `watermark`: that of texts of TGI's clients who ask for one
-    without saying which. `waiting`: as in SchedulerConfig."""
+    without saying which. `waiting`: as in SchedulerConfig.
+    `template_variables`: of chats that do not set them."""
 
     model_name: str
     manifest: EngineManifest
@@ -83,6 +84,7 @@ class Service:
     reasoning_parser: str | None = None
     watermark: Watermark = field(default_factory=Watermark)
     waiting: Waiting | None = None
+    template_variables: Mapping[str, Any] = field(default_factory=dict)
 
     def now(self) -> int:
         """The Unix time that answers carry."""
@@ -133,7 +135,7 @@ class Service:
         """The token ids of a conversation. Raises ApiError (400) when the template does not take it."""
         with blaming("messages"):
             messages = [message.as_dict() for message in body.messages]
-            return self.tokenizer.encode_chat(messages, **body.template_options())
+            return self.tokenizer.encode_chat(messages, **{**self.template_variables, **body.template_options()})
 
     def sampling_params(self, body: GenerationBody, **more: Any) -> SamplingParams:
         """What `body` asks for, over the defaults of the model's generation_config.json.

@@ -24,7 +24,10 @@ class Dtype(str, Enum):
 def convert(
     ctx: typer.Context,
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="Hugging Face model: a directory or a hub id; or a GGUF file.")
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="Hugging Face model: a directory, a hub id or an s3:// address; or a GGUF file."
+        ),
     ] = None,
     model_dir: Annotated[
         str | None, typer.Option("--model-dir", "--model_dir", help="The same as MODEL (convert_checkpoint.py's flag).")

@@ -36,7 +36,7 @@ def serve(
         list[str],
         typer.Argument(
             metavar="ENGINE|MODEL...",
-            help="Engine directory, or a model: directory, hub id or GGUF file. Several as NAME=MODEL.",
+            help="Engine directory, or a model: directory, hub id, GGUF file, s3:// address. Several: NAME=MODEL.",
         ),
     ],
     flags: Flags,
@@ -72,24 +72,10 @@ def serve(
             rich_help_panel=_PORTS,
         ),
     ] = None,
-    tool_call_parser: Annotated[
-        str | None,
-        typer.Option(
-            "--tool-call-parser",
-            help="Form in which the model calls tools (docs/formats/tools.md). Default: the one that its chat template "
-            "teaches.",
-            metavar="NAME",
-        ),
-    ] = None,
-    reasoning_parser: Annotated[
-        str | None,
-        typer.Option(
-            "--reasoning-parser",
-            help="How the model marks its reasoning (docs/formats/reasoning.md); none: it stays in the answers. "
-            "Default: as its chat template says.",
-            metavar="NAME",
-        ),
-    ] = None,
+    tool_call_parser: flag.ToolCallParser = None,
+    reasoning_parser: flag.ReasoningParser = None,
+    chat_template: flag.ChatTemplate = None,
+    default_chat_template_kwargs: flag.TemplateVariables = None,
     load_model: Annotated[
         list[str] | None,
         typer.Option(
@@ -221,6 +207,7 @@ def serve(
     from inflight.runtime.kv_cache.offload.config import KvOffload
     from inflight.runtime.loading.engine_directory import read_engine_directory
     from inflight.runtime.scheduler.admission import waiting_rule
+    from inflight.runtime.text.chat.given_template import load_chat_template, read_template_variables
     from inflight.runtime.text.parsers.reasoning.families import reasoning_family
     from inflight.runtime.text.parsers.tools.registry import find_tool_format
     from inflight.triton_backend.launch.options import ServeOptions
@@ -240,6 +227,8 @@ def serve(
         revision=revision,
         recipe=flags,
     )
+    if chat_template is not None and len(model) > 1:
+        raise typer.BadParameter("--chat-template is for one model.")
     models = named_engines(model, request, served_model_name, load_model)
     engine = models[0].engine_dir if models else request.engine()
     name = served_model_name or read_engine_directory(engine).manifest.source.model
@@ -251,6 +240,8 @@ def serve(
             "load_models": load_model or None,
             "tool_call_parser": tool_call_parser,
             "reasoning_parser": reasoning_parser,
+            "chat_template": load_chat_template(chat_template),
+            "template_variables": read_template_variables(default_chat_template_kwargs),
             "allowed_origins": read_origins(cors_origin or ()),
             "host": host,
             "port": port,

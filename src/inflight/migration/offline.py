@@ -15,7 +15,7 @@ _OWN: tuple[Row, ...] = (
     *honoured("tokenizer=", "tokenizer", "the model's own; another one is refused"),
     *honoured("task|runner=", "task", "what a model does is in its files; another task is refused"),
     *refused("set the environment variable HF_HUB_CACHE before Python starts.", "download_dir="),
-    *refused(why.TEMPLATE + " chat(..., chat_template=...) takes one, too.", "chat_template="),
+    *honoured("chat_template=", "chat_template", "a file, or the template itself"),
     *noted(
         "chat(...) takes them with each call.",
         "reasoning_parser= tool_call_parser=",

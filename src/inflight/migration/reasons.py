@@ -34,9 +34,7 @@ IMAGES = "models here take text alone. Leave it out."
 AUTHENTICATION = (
     "the server has no authentication and no TLS. Put a proxy in front (nginx, Caddy), and keep --host 127.0.0.1."
 )
-TEMPLATE = (
-    "the chat template is the model's own. Put yours into the model's directory as chat_template.jinja and build again."
-)
+TEMPLATE = "the chat template is the model's own, or that of --chat-template FILE."
 PLUGINS = "no code of others is loaded into the server. Leave it out."
 CONFIG_FILES = "the model is read as its config.json says. Change that file in a copy of the model, and build again."
 OTHER_TOKENIZER = (

@@ -49,10 +49,18 @@ SAMPLING: tuple[Row, ...] = (
     *noted(
         "text is decoded once, at the end.", "detokenize= spaces_between_special_tokens= output_text_buffer_length="
     ),
-    *noted("SamplingParams cannot change, so that nothing is copied.", "skip_clone="),
+    *noted("a copy of SamplingParams costs microseconds.", "skip_clone="),
     *noted("log probabilities come as dicts.", "flat_logprobs="),
     *noted("prompt_logprobs computes what the prefix cache has, too.", "skip_reading_prefix_cache="),
     *noted(_COMPUTED, "end_id= pad_id= routed_experts_prompt_start="),
     *noted("top_p stays what it is through a request.", "top_p_min= top_p_reset_ids= top_p_decay="),
     *noted("one way to find the best completions.", "add_special_tokens= truncate_stop="),
+)
+
+# Of vLLM's StructuredOutputsParams, and of the GuidedDecodingParams before it.
+STRUCTURED: tuple[Row, ...] = (
+    *noted("structured output is by llguidance, whatever is chosen.", "backend= disable_fallback="),
+    *refused("blanks are where JSON may have them, as the model writes them.", "disable_any_whitespace="),
+    *refused("blanks are where JSON may have them. A regex or a grammar says it otherwise.", "whitespace_pattern="),
+    *refused('say it in the schema: "additionalProperties": false.', "disable_additional_properties="),
 )

@@ -118,6 +118,7 @@ CONVERT: tuple[Row, ...] = (
     *noted("int8_sq has a scale for each channel and each token, always.", "per_channel per_token"),
     *noted("int4 has a scale for each group, always.", "per_group"),
     *noted(why.LOGGING, "log_level="),
+    *noted("a tied table is stored once, unless its projection is quantized.", "use_embedding_sharing"),
     *noted("keys and values are stored once for each head that the model has.", "remove_duplicated_kv_heads"),
     *noted(why.NO_CODE, "trust_remote_code"),
     *refused(why.RANKS, "cp_size= moe_tp_size= moe_ep_size= moe_tp_mode=", fine=("1", "-1")),

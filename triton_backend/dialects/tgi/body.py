@@ -31,7 +31,8 @@ NAMES = {
 
 
 class Grammar(Body):
-    """`json_schema` has a name beside its schema."""
+    """`json_schema` has a name beside its schema. A schema that names properties and no type is of objects, as in TGI:
+    by the specification it would allow anything that is none."""
 
     type: Literal["json", "regex", "json_schema"]
     value: dict[str, Any] | str
@@ -39,7 +40,10 @@ class Grammar(Body):
     def response_format(self) -> dict[str, Any]:
         if self.type == "json_schema":
             return {"type": "json_schema", "json_schema": self.value}
-        return {"type": self.type, "value": self.value}
+        value = self.value
+        if isinstance(value, dict) and "properties" in value and "type" not in value:
+            value = {"type": "object", **value}
+        return {"type": self.type, "value": value}
 
 
 if TYPE_CHECKING:

@@ -10,6 +10,8 @@ from fastapi.responses import PlainTextResponse
 from inflight import __version__
 from inflight.runtime.scheduler.admission import Waiting
 from inflight.triton_backend.dialects.asking import in_words_of, read_body
+from inflight.triton_backend.dialects.sglang.routes import generate as sglang_generate
+from inflight.triton_backend.dialects.sglang.routes import is_sglangs
 from inflight.triton_backend.dialects.tgi.answer import FRAMING, TgiAnswer
 from inflight.triton_backend.dialects.tgi.body import NAMES, GenerateBody, check
 from inflight.triton_backend.openai.answers.prepared import prepare_completion
@@ -40,8 +42,13 @@ def generate_router(service: Service) -> APIRouter:
         return await answer(request, body, body.stream, in_list=True)
 
     @router.post("/generate")
-    async def generate(body: GenerateBody, request: Request) -> Response:
-        return await answer(request, body, stream=False)
+    async def generate(body: dict[str, Any], request: Request) -> Response:
+        """SGLang has this path, too."""
+        if is_sglangs(body):
+            return await sglang_generate(service, body, request)
+        with in_words_of({}):
+            read = GenerateBody.model_validate(body)
+        return await answer(request, read, stream=False)
 
     @router.post("/generate_stream")
     async def generate_stream(body: GenerateBody, request: Request) -> Response:

@@ -36,6 +36,8 @@ def open_service(
     cannot be loaded."""
     manifest = read_engine_directory(engine_dir).manifest
     tokenizer = load_tokenizer(engine_dir / "tokenizer")
+    if options.chat_template is not None:
+        tokenizer = tokenizer.with_chat_template(options.chat_template)
     return Service(
         options.model_name,
         manifest,
@@ -50,6 +52,7 @@ def open_service(
         reasoning_parser=options.reasoning_parser,
         watermark=options.watermark,
         waiting=options.waiting,
+        template_variables=options.template_variables,
     )
 
 

@@ -49,7 +49,7 @@ def prepare_chat(
         body,
         "messages",
         structure_param=None if structure is None else structure[0],
-        form=form if reasoning is None else reasoning.around(form),
+        form=reasoning.around(form) if reasoning is not None and body.separate_reasoning else form,
         reasoning=None if reasoning is None else reasoning.counts(service.tokenizer),
     )
     service.check_queue([generation])
