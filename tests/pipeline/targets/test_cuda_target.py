@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,35 @@ def test_a_sequence_has_the_same_bits_in_any_company_and_any_chunks(
     assert np.array_equal(logits(executor, chunk(2, tokens, again, start=cut, prompt=prompt))[-1], last)
     expected = built.case.expected(tokens)[-1]
     assert np.abs(last - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_masks_are_computed_between_the_launches_and_the_reading_of_logits(
+    built: Built, executor: CudaExecutor, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a GPU computes the step; what the mask allows is what comes."""
+    events: list[str] = []
+    backend: Any = executor._backend
+
+    def noted(name: str, call: Callable[..., None]) -> Callable[..., None]:
+        def run(*given: Any) -> None:
+            events.append(name)
+            call(*given)
+
+        return run
+
+    for name in ("write", "launch", "read", "wait"):
+        monkeypatch.setattr(backend, name, noted(name, getattr(backend, name)))
+    prompt, wanted = built.prompt(rng, 9), int(rng.integers(97))
+    sequence = chunk(0, prompt, [3], prompt=9)
+
+    def mask() -> None:
+        events.append("mask")
+        sequence.allowed = (1 << wanted).to_bytes(16, "little")
+
+    output = executor.execute(StepBatch([sequence, chunk(1, prompt, [4], prompt=9)], mask))
+    assert output.token_ids[0] == wanted
+    order = [each for each, before in zip(events, ["", *events], strict=False) if each != before]
+    assert order == ["write", "launch", "mask", "read", "wait"]
 
 
 def test_16_bits_are_near_transformers(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -29,7 +29,10 @@ _SHAPE = (
 
 def verify(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Hugging Face model: a directory or a hub id; or a GGUF file.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Hugging Face model: a directory, a hub id or an s3:// address; or a GGUF file."
+        ),
     ],
     engine: Annotated[Path, typer.Argument(metavar="ENGINE", help="Engine directory, built from MODEL.")],
     prompt: Annotated[
