@@ -27,6 +27,7 @@ from inflight.engine_format.manifest_file import encode_manifest
 from inflight.errors import BuildError, InflightError
 from inflight.extras import needs
 from inflight.files import atomic_directory, sha256_file
+from inflight.files.remote import local_directory
 from inflight.progress import progress_bar
 
 _GRAPH_PACKAGES = ("onnx", "onnx-ir")
@@ -116,7 +117,7 @@ def plan_build(checkpoint_dir: Path, recipe: BuildRecipe) -> PlannedBuild:
             )
         return plan_model_build(open_source(str(checkpoint_dir), None), recipe)
     assert isinstance(target, Target)
-    checkpoint = Checkpoint.open(checkpoint_dir)
+    checkpoint = Checkpoint.open(local_directory(checkpoint_dir))
     config = checkpoint.config
     resolved = recipe.resolve(config)
     algorithms = config.module_quantization.algorithms

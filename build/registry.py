@@ -90,31 +90,28 @@ def check_capabilities(
     """Raises BuildError where a target does not take a checkpoint of this type and these algorithms, or the cache that
     the resolved recipe asks for; or one whose hidden states are pooled."""
     able, name = target.capabilities, target.name
-    checks = [
-        (dtype not in able.dtypes, f"a checkpoint in {dtype}: target {name} takes {_listed(able.dtypes)}."),
-        (
-            recipe.kv_cache_dtype not in (able.kv_cache_dtypes or (dtype,)),
-            f"--kv-cache-dtype {recipe.kv_cache_dtype}: {_cache_types(target, dtype)}.",
-        ),
-        (
-            pooling and not able.pooling,
+    problems = []
+    if dtype not in able.dtypes:
+        problems.append(f"a checkpoint in {dtype}: target {name} takes {_listed(able.dtypes)}.")
+    if recipe.kv_cache_dtype not in (able.kv_cache_dtypes or (dtype,)):
+        problems.append(f"--kv-cache-dtype {recipe.kv_cache_dtype}: {_cache_types(target, dtype)}.")
+    if pooling and not able.pooling:
+        problems.append(
             f"a model for embeddings or reranking: it is for --target {_listed(_pooling_targets())}, "
-            f"and this is {name}.",
-        ),
-        *(
-            (
-                able.quantization is not None and algorithm not in able.quantization,
-                f"a checkpoint quantized with {algorithm}: target {name} takes {_listed(able.quantization or ())}.",
-            )
+            f"and this is {name}."
+        )
+    if able.quantization is not None:
+        problems += [
+            f"a checkpoint quantized with {algorithm}: target {name} takes {_listed(able.quantization)}."
             for algorithm in quant_algos
-        ),
-        (
-            recipe.kv_cache_type not in (None, *able.kv_cache_types),
+            if algorithm not in able.quantization
+        ]
+    if recipe.kv_cache_type not in (None, *able.kv_cache_types):
+        problems.append(
             f"--kv-cache-type {recipe.kv_cache_type}: {_who_has_it(str(recipe.kv_cache_type))}; the cache of {name} is "
-            f"{_listed(able.kv_cache_types)}.",
-        ),
-    ]
-    refuse_problems([text for wrong, text in checks if wrong])
+            f"{_listed(able.kv_cache_types)}."
+        )
+    refuse_problems(problems)
 
 
 def _cache_types(target: AnyTarget[Any], dtype: str) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt
 
 from inflight.convert.quantization.facts import SchemeName
-from inflight.convert.quantization.schemes import RECIPES
+from inflight.convert.quantization.schemes import RECIPES, GroupSize
 from inflight.errors import InflightError
 from inflight.records import Record
 
@@ -41,7 +41,7 @@ class ConvertOptions(Record):
     use_parallel_embedding: bool = False
     embedding_sharding_dim: Literal[0, 1] = 0
     quantize: SchemeName | None = None
-    group_size: Literal[32, 64, 128] = 32
+    group_size: GroupSize = 32
     exclude_modules: tuple[str, ...] = ()
     module_schemes: tuple[tuple[str, SchemeName], ...] = ()
     dequantize: bool = False

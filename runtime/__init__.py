@@ -6,25 +6,35 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inflight.runtime.beam_search.search import BeamSearchParams
     from inflight.runtime.loading.load import KvCacheBudget
-    from inflight.runtime.offline.beam_search import BeamSearchParams
     from inflight.runtime.offline.llm import LLM
-    from inflight.runtime.pooling.outputs import EmbeddingRequestOutput, ScoringRequestOutput
+    from inflight.runtime.pooling.outputs import (
+        ClassificationRequestOutput,
+        EmbeddingRequestOutput,
+        PoolingRequestOutput,
+        ScoringRequestOutput,
+    )
+    from inflight.runtime.pooling.params import PoolingParams
     from inflight.runtime.request.outputs import CompletionOutput, Logprob, RequestOutput, ToolCall
     from inflight.runtime.sampling.params import SamplingParams
     from inflight.runtime.scheduler.scheduler import SchedulerConfig
     from inflight.runtime.structured.outputs import StructuredOutputs
     from inflight.runtime.structured.outputs import StructuredOutputs as GuidedDecodingParams
     from inflight.runtime.structured.outputs import StructuredOutputs as StructuredOutputsParams
+    from inflight.runtime.text.chat.given_template import load_chat_template
 
 __all__ = [
     "LLM",
     "BeamSearchParams",
+    "ClassificationRequestOutput",
     "CompletionOutput",
     "EmbeddingRequestOutput",
     "GuidedDecodingParams",
     "KvCacheBudget",
     "Logprob",
+    "PoolingParams",
+    "PoolingRequestOutput",
     "RequestOutput",
     "SamplingParams",
     "SchedulerConfig",
@@ -32,21 +42,26 @@ __all__ = [
     "StructuredOutputs",
     "StructuredOutputsParams",
     "ToolCall",
+    "load_chat_template",
 ]
 
 _HOMES = {
     "LLM": "offline.llm",
-    "BeamSearchParams": "offline.beam_search",
+    "BeamSearchParams": "beam_search.search",
+    "ClassificationRequestOutput": "pooling.outputs",
     "CompletionOutput": "request.outputs",
     "EmbeddingRequestOutput": "pooling.outputs",
     "KvCacheBudget": "kv_cache.budget",
     "Logprob": "request.outputs",
+    "PoolingParams": "pooling.params",
+    "PoolingRequestOutput": "pooling.outputs",
     "RequestOutput": "request.outputs",
     "SamplingParams": "sampling.params",
     "SchedulerConfig": "scheduler.scheduler",
     "ScoringRequestOutput": "pooling.outputs",
     "StructuredOutputs": "structured.outputs",
     "ToolCall": "request.outputs",
+    "load_chat_template": "text.chat.given_template",
 }
 
 # Names of vLLM -> the name here.

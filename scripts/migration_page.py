@@ -11,18 +11,35 @@ from typer.main import get_command
 
 from inflight.cli.main import build_app
 from inflight.cli.options.foreign import FlagReader
+from inflight.migration.methods import METHODS
 from inflight.migration.row import MODEL, NOTED, REFUSED, Row
 from inflight.migration.sources import SOURCES, Source
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "migration.md"
 _TABLE = re.compile(r"(<!-- table: (\S[^>]*\S) -->\n).*?(<!-- end -->)", re.S)
+METHODS_TABLE = "vllm.LLM methods"
 _CALLED = {"": "is not given", MODEL: "the argument `MODEL`"}
 
 
 def with_tables(page: str) -> str:
     """The page with every table between its marks written anew."""
     sources = {source.tool: source for source in SOURCES}
-    return _TABLE.sub(lambda found: found[1] + "\n".join(table(sources[found[2]])) + "\n" + found[3], page)
+
+    def lines(name: str) -> Iterator[str]:
+        return methods_table() if name == METHODS_TABLE else table(sources[name])
+
+    return _TABLE.sub(lambda found: found[1] + "\n".join(lines(found[2])) + "\n" + found[3], page)
+
+
+def methods_table() -> Iterator[str]:
+    """The lines of the table of methods, those of one reason in one row."""
+    yield f"| {METHODS_TABLE} | here |"
+    yield "| --- | --- |"
+    reasons: dict[str, list[str]] = {}
+    for name, reason in METHODS.items():
+        reasons.setdefault(reason, []).append(f"`{name}`")
+    for reason, names in reasons.items():
+        yield f"| {', '.join(names)} | {reason} |"
 
 
 def table(source: Source) -> Iterator[str]:

@@ -7,6 +7,7 @@ in a process of its own is for the real machine.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from dataclasses import replace
@@ -46,7 +47,7 @@ def restrict_native_level() -> None:
     level = cpu_levels.find_level(name)
     describe, this_machine = cpu_levels.describe_native, features.this_machine
 
-    def describe_less() -> tuple[list[str], str, set[str]]:
+    def describe_less() -> tuple[list[str], str, frozenset[str]]:
         system, model, found = describe()
         return system, model, found & set(level.features)
 
@@ -56,5 +57,5 @@ def restrict_native_level() -> None:
 
     if not tile_permission.needs_tiles(level.features):
         tile_permission.ask_for_tiles = lambda: f"{VARIABLE} is {name}"
-    cpu_levels.describe_native = describe_less
+    cpu_levels.describe_native = functools.cache(describe_less)
     features.this_machine = lesser_machine

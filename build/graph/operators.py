@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import onnx_ir as ir
 
@@ -191,6 +192,10 @@ ROUNDED_OUTPUTS = dict.fromkeys(
     ),
     0,
 )
+
+
+# The type in which a product reads its rows, by that of its weights.
+ReadAs: TypeAlias = Callable[[ir.DataType], ir.DataType]
 
 
 def activation_type(weight: ir.DataType) -> ir.DataType:

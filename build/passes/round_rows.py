@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from inflight.build.graph.operators import DOMAIN, OPERATORS, PRODUCTS, ROUNDED_OUTPUTS, activation_type
+from inflight.build.graph.operators import DOMAIN, OPERATORS, PRODUCTS, ROUNDED_OUTPUTS, ReadAs, activation_type
 from inflight.build.graph.values import dtype_of, name_of, new_value, shape_of
 from inflight.build.passes.rewrite import fused
 
 
-def round_rows(graph: ir.Graph) -> None:
+def round_rows(graph: ir.Graph, read_as: ReadAs = activation_type) -> None:
+    """`read_as`: the type in which a product reads its rows, by that of its weights."""
     rounded: dict[ir.Value, ir.Value] = {}
     for node in list(graph):
         if node.domain != DOMAIN or node.op_type not in PRODUCTS or node.inputs[1] is None:
             continue
-        rows, wanted = node.inputs[0], activation_type(dtype_of(node.inputs[1]))
+        rows, wanted = node.inputs[0], read_as(dtype_of(node.inputs[1]))
         if rows is None or wanted == dtype_of(rows) or _rounds(rows):
             continue
         if rows not in rounded:

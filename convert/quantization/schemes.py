@@ -13,6 +13,7 @@ WeightDtype = Literal["int8", "int4", "uint4", "float8_e4m3fn"]
 RowDtype = Literal["int8", "int16", "bfloat16", "float8_e4m3fn"]
 ScaleShare = Literal["matrix", "row", "group"]
 RowScale = Literal["own", "stored"]
+GroupSize = Literal[16, 32, 64, 128]
 Codebook = Literal["nf4", "fp4", "e2m1", "iq4"]
 Method = Literal["nearest", "gptq", "awq", "smoothquant", "smoothed_gptq"]
 
@@ -133,6 +134,7 @@ SCHEMES: tuple[QuantScheme, ...] = (
         _GPTQ_DIVISORS,
         modules=_HEAD_WO,
         method="gptq",
+        group_size=16,
     ),
     QuantScheme(
         "w4a8_gptq",
@@ -142,6 +144,7 @@ SCHEMES: tuple[QuantScheme, ...] = (
         _GPTQ_DIVISORS,
         modules=_HEAD_WO,
         method="gptq",
+        group_size=16,
     ),
     # The same; rows behind a norm, which have the outliers, are smoothed first, by factors that are folded into it.
     QuantScheme(
@@ -152,6 +155,7 @@ SCHEMES: tuple[QuantScheme, ...] = (
         _GPTQ_DIVISORS,
         modules=(*_HEAD_WO, ("*.attention.dense", "w4a8_gptq"), ("*.mlp.proj", "w4a8_gptq")),
         method="smoothed_gptq",
+        group_size=16,
     ),
     # As quantize.py makes it: the vocabulary projection is plain, and the format's own reader takes the checkpoint.
     QuantScheme(
@@ -230,7 +234,7 @@ RECIPES: dict[str, QuantScheme] = {
 }
 
 # Names that mean a recipe: `int4` and `fp8` are those that lose least.
-ALIASES: dict[str, str] = {"int4": "int4_gptq", "fp8": "fp8_rowwise", "bitsandbytes-nf4": "nf4"}
+ALIASES: dict[str, str] = {"int4": "w4a8_sq", "fp8": "fp8_rowwise", "bitsandbytes-nf4": "nf4"}
 
 
 def schemes_of(algorithm: str) -> list[QuantScheme]:

@@ -44,14 +44,15 @@ _TO_SAFETENSORS = (
 
 
 def read_config(model: str | Path, revision: str | None) -> tuple[ModelLocation, dict[str, Any]]:
-    """The location and config.json of a model; of a hub model nothing large is downloaded yet. Raises ModelError."""
+    """The location and config.json of a model; of a hub model, or one on an object store, nothing large is
+    downloaded yet. Raises ModelError."""
     location = locate(model, revision, CONFIG_PATTERNS)
     if location.file is not None:
         return location, read_gguf_config(location)
     if not (location.directory / "config.json").is_file():
         refuse_other_kind(location.directory, str(location))
         raise ModelError(
-            f"{location.directory} has no config.json.", "Give the directory of a Hugging Face model, or a GGUF file."
+            f"{location} has no config.json.", "Give the directory of a Hugging Face model, or a GGUF file."
         )
     config = read_json_object(location.directory / "config.json", ModelError)
     refuse_engine_of_tensorrt_llm(config, str(location))
@@ -64,12 +65,12 @@ def read_config(model: str | Path, revision: str | None) -> tuple[ModelLocation,
 
 
 def open_source(model: str | Path, revision: str | None) -> SourceModel:
-    """Open a model for conversion, its weights downloaded if it is on the hub. Raises ModelError."""
+    """Open a model for conversion, its weights downloaded if it is on the hub or a store. Raises ModelError."""
     location, config = read_config(model, revision)
     if location.file is not None:
         return open_gguf(location)
-    if location.revision is not None:
-        location = locate(location.name, location.revision, (*CONFIG_PATTERNS, *WEIGHT_PATTERNS))
+    if location.fetched_by is not None:
+        location = locate(location.fetched_by, location.revision, (*CONFIG_PATTERNS, *WEIGHT_PATTERNS))
     generation = location.directory / "generation_config.json"
     entries = _read_tensors(location.directory)
     if FILES_KEY in config:

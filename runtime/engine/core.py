@@ -10,7 +10,7 @@ from inflight.errors import RequestError
 from inflight.runtime.engine.heartbeat import Heartbeat
 from inflight.runtime.engine.publishing import final_delta, receive
 from inflight.runtime.engine.stats import CoreStats, IterationStats
-from inflight.runtime.executors.base import Executor
+from inflight.runtime.executors.base import Executor, copies_blocks
 from inflight.runtime.kv_cache.block_tables import KvBlocks
 from inflight.runtime.loading.task import refuse_pooling
 from inflight.runtime.request.deltas import FinishReason, TokenDelta
@@ -55,12 +55,15 @@ class EngineCore:
         cache = self._manifest.kv_cache
         shares = config.enable_prefix_caching and cache.prefix_caching is not False
         self._blocks = KvBlocks(executor.num_blocks, cache.tokens_per_block, shares)
+        if shares and (copying := copies_blocks(executor)) is not None:
+            self._blocks.copy_tails(copying)
         self._scheduler = Scheduler(self._manifest.limits, self._blocks, config)
         if offload is not None:
             from inflight.runtime.kv_cache.offload.offload import open_offload
 
             if (kept := open_offload(executor, offload, prefix_caching=shares)) is not None:
                 self._blocks.keep_in(kept)
+        self._cache_tokens = executor.num_blocks * cache.tokens_per_block
         self._groups: dict[str, SequenceGroup] = {}
         self._unpublished: list[TokenDelta] = []
         self._step_under_way = self._failed = False
@@ -68,6 +71,15 @@ class EngineCore:
         self._ending: list[Sequence] = []
         self._arrivals = self._prompt_tokens = self._output_tokens = 0
         self._last_iteration = IterationStats()
+
+    @property
+    def vocab_size(self) -> int:
+        return self._manifest.model.vocab_size
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens that prompt and output may have together."""
+        return min(self._manifest.limits.max_seq_len, self._cache_tokens)
 
     def add_request(self, request: Request) -> None:
         """Queue a request. Raises RequestError when it can never be served or its id is in use, OverloadedError when
@@ -81,7 +93,7 @@ class EngineCore:
             request,
             vocab_size=vocab_size,
             max_seq_len=self._manifest.limits.max_seq_len,
-            cache_tokens=self._executor.num_blocks * self._blocks.tokens_per_block,
+            cache_tokens=self._cache_tokens,
         )
         grammar = self.compile_grammar(request)
         arrival = time.monotonic_ns() if request.arrival_ns is None else request.arrival_ns
@@ -106,25 +118,29 @@ class EngineCore:
             raise RequestError("This engine has no tokenizer, so that it cannot make structured output.")
         return self._grammars.compile(request.params.structured_outputs, request.params.reasoning)
 
-    def enqueue(self, *groups: SequenceGroup) -> None:
-        """Queue what `prepare` returned, all of it or nothing. Raises RequestError when an unfinished request has the
-        id of one or the queue could never hold them, OverloadedError when it cannot now."""
+    def enqueue(self, *groups: SequenceGroup, place: int | None = None) -> int:
+        """Queue what `prepare` returned, all of it or nothing; returns the place in the queue of the last. With `place`
+        they go on with what had that place: they take it, and the queue has room for them. Raises RequestError when an
+        unfinished request has the id of one or the queue could never hold them, OverloadedError when it cannot now."""
         for group in groups:
             if group.request.request_id in self._groups:
                 raise id_in_use(group.request)
-        self._scheduler.check_queue(sum(len(group.sequences) for group in groups))
-        for group in groups:
-            self._enqueue(group)
+        if place is None:
+            self._scheduler.check_queue(sum(len(group.sequences) for group in groups))
+        for number, group in enumerate(groups):
+            if place is None:
+                self._arrivals += 1
+            self._enqueue(group, (self._arrivals, 0) if place is None else (place, number))
+        return self._arrivals if place is None else place
 
     def check_queue(self, num_sequences: int) -> None:
         """Raises OverloadedError when so many sequences cannot be queued now, RequestError when they never can."""
         self._scheduler.check_queue(num_sequences)
 
-    def _enqueue(self, group: SequenceGroup) -> None:
-        request = group.request
-        self._arrivals += 1
+    def _enqueue(self, group: SequenceGroup, place: tuple[int, int]) -> None:
+        request, (arrival, number) = group.request, place
         for sequence in group.sequences:
-            sequence.order = (request.priority, self._arrivals, sequence.index)
+            sequence.order = (request.priority, arrival, number + sequence.index)
         group.unfinished = len(group.sequences)
         self._groups[request.request_id] = group
         self._scheduler.add_group(group)
@@ -246,7 +262,7 @@ class EngineCore:
         """Close the executor, and before that keep what the prefix cache has, if there is a place and no step failed.
         Calling it twice is harmless."""
         if self._blocks.offload is not None:
-            self._blocks.offload.close(() if self._failed else self._blocks.pool.cached())
+            self._blocks.offload.close(() if self._failed else self._blocks.cached())
         self._executor.close()
 
     def _publish(self, step: ScheduledStep, output: StepOutput, deltas: list[TokenDelta]) -> None:

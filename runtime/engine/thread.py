@@ -7,12 +7,11 @@ import threading
 from collections.abc import Callable, Sequence
 
 from inflight.errors import EngineError
+from inflight.runtime.beam_search.requests import BeamRequests, OnDelta, check_beams
 from inflight.runtime.engine.core import EngineCore, id_in_use
 from inflight.runtime.engine.stats import CoreStats
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
-
-OnDelta = Callable[[TokenDelta], None]
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +38,7 @@ class EngineThread:
         self._closing = False
         self.failure: BaseException | None = None
         self._after_step: Callable[[], None] = _do_nothing
+        self._beams = BeamRequests(self, core.max_length, core.vocab_size, lambda: self._after_step())
         self._thread = threading.Thread(target=self._run, name="inflight-engine", daemon=True)
         self._thread.start()
 
@@ -62,21 +62,39 @@ class EngineThread:
         with self._wake:
             # Before the work that grows with the prompts: a refusal has to cost little.
             self._core.check_queue(sum(request.num_sequences for request in requests))
+            for request in requests:
+                if request.request_id in self._callbacks or request.request_id in self._beams:
+                    raise id_in_use(request)
+        searches = [request for request in requests if request.beams is not None]
+        for request in searches:
+            check_beams(request, self._core.max_length)
+        self._queue([request for request in requests if request.beams is None], on_delta, None)
+        for request in searches:
+            self._beams.submit(request, on_delta)
+
+    def submit_step(self, requests: Sequence[Request], on_delta: OnDelta, place: int | None) -> int:
+        """Queue the beams of a search where it stood in the queue, at the `place` of its step before. Raises as
+        `submit`."""
+        return self._queue(requests, on_delta, place)
+
+    def _queue(self, requests: Sequence[Request], on_delta: OnDelta, place: int | None) -> int:
         groups = [self._core.prepare(request) for request in requests]
         with self._wake:
             self._refuse_if_stopped()
             for request in requests:
                 if request.request_id in self._callbacks:
                     raise id_in_use(request)
-            self._core.enqueue(*groups)
+            place = self._core.enqueue(*groups, place=place)
             for group in groups:
                 self._callbacks[group.request.request_id] = on_delta
                 self._undelivered[group.request.request_id] = len(group.sequences)
             self._wake.notify()
+        return place
 
     def cancel(self, request_id: str, index: int | None = None) -> None:
         """End a request, or one of its sequences: at once where it waits, else when the step under way has ended. Its
-        final delta comes after that step. Unknown ids are ignored."""
+        final delta comes after that step. A beam search ends whole, with what it has found. Unknown ids are ignored."""
+        self._beams.cancel(request_id)
         with self._wake:
             self._core.cancel(request_id, index)
             self._wake.notify()
@@ -100,6 +118,7 @@ class EngineThread:
             self._wake.notify()
         if threading.current_thread() is not self._thread:
             self._thread.join()
+            self._beams.join()
 
     def _refuse_if_stopped(self) -> None:
         if self.failure is not None:

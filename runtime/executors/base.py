@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
+
+from inflight.errors import EngineError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,6 +63,18 @@ class CopyingExecutor(Executor, Protocol):
         """Give a block contents that copy_out() returned, of this or another executor of the same engine. Raises as
         that."""
         ...
+
+
+def copies_blocks(executor: Executor) -> CopyingExecutor | None:
+    """It, where it can copy blocks, of this engine's form."""
+    if not hasattr(executor, "copy_out"):
+        return None
+    copying = cast(CopyingExecutor, executor)
+    try:
+        copying.copy_out(0)
+    except EngineError:
+        return None
+    return copying
 
 
 class EngineLoader(ABC):

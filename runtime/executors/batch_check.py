@@ -11,12 +11,14 @@ from inflight.runtime.scheduler.step import ScheduledSequence, StepBatch
 
 
 def check_batch(batch: StepBatch, manifest: EngineManifest, num_blocks: int) -> None:
-    """Raises EngineError that names everything wrong when the batch exceeds a limit or violates its contract."""
+    """Raises EngineError that names everything wrong when the batch exceeds a limit or violates its contract.
+
+    Masks that are still to be computed are not checked, and stay so."""
     problems = [
         *_whole_batch(batch, manifest),
         *(
             f"slot {sequence.slot}: {problem}"
-            for sequence in batch.sequences
+            for sequence in batch.unmasked
             for problem in _one_sequence(sequence, manifest, num_blocks)
         ),
     ]
@@ -27,16 +29,16 @@ def check_batch(batch: StepBatch, manifest: EngineManifest, num_blocks: int) -> 
 def _whole_batch(batch: StepBatch, manifest: EngineManifest) -> Iterator[str]:
     limits, size = manifest.limits, manifest.kv_cache.tokens_per_block
     for name, value, most in (
-        ("sequences", len(batch.sequences), limits.max_batch_size),
+        ("sequences", len(batch.unmasked), limits.max_batch_size),
         ("tokens", batch.num_tokens, limits.max_num_tokens),
-        ("logit rows", sum(sequence.num_logit_rows for sequence in batch.sequences), limits.max_logit_rows),
+        ("logit rows", sum(sequence.num_logit_rows for sequence in batch.unmasked), limits.max_logit_rows),
     ):
         if not 1 <= value <= most and (value or name != "logit rows"):
             yield f"it has {value} {name}, and 1 to {most} are allowed"
-    if len({sequence.slot for sequence in batch.sequences}) < len(batch.sequences):
+    if len({sequence.slot for sequence in batch.unmasked}) < len(batch.unmasked):
         yield "two sequences have one slot"
-    users = Counter(block for sequence in batch.sequences for block in set(_visible(sequence, size)))
-    for sequence in batch.sequences:
+    users = Counter(block for sequence in batch.unmasked for block in set(_visible(sequence, size)))
+    for sequence in batch.unmasked:
         for block in _visible(sequence, size)[sequence.start // size :]:
             if users[block] > 1:
                 yield f"slot {sequence.slot} writes block {block}, which another sequence sees"

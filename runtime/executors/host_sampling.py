@@ -30,5 +30,6 @@ def sequence_result(sequence: ScheduledSequence, logits: Floats) -> SequenceResu
         sequence.prompt_length,
         sequence.banned,
         sequence.allowed,
+        sequence.token_ids[-1],
     )
     return SequenceResult(sampled, scored)

@@ -110,6 +110,16 @@ class BlockPool:
             self._block_of[key] = block
             self._key_of[block] = key
 
+    def knows(self, block: int) -> bool:
+        """Whether `find` returns it, or it is known by a key that nobody looks for."""
+        return self._key_of[block] is not None
+
+    def touch(self, block: int) -> None:
+        """A block was used without being shared: if it is cached, it is the last to be evicted."""
+        if block in self._cached:
+            del self._cached[block]
+            self._cached[block] = None
+
     def release(self, blocks: Sequence[int]) -> None:
         """Remove a reference from each of `blocks`, a block table: its end is evicted before its start.
 

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from inflight.runtime.kv_cache.block_pool import BlockPool, extend_keys
+from inflight.runtime.kv_cache.block_pool import BlockPool, block_key, extend_keys, root_key
+from inflight.runtime.kv_cache.tails import PrefixTails
 from inflight.runtime.scheduler.sequence import Sequence
 
 if TYPE_CHECKING:
+    from inflight.runtime.executors.base import CopyingExecutor
     from inflight.runtime.kv_cache.offload.offload import BlockOffload
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """With what a sequence can start: the `blocks` that it shares, and behind them the first `tail_tokens` tokens of
+    another's `tail_block`, which it copies into a block of its own."""
+
+    blocks: list[int]
+    tail_block: int = -1
+    tail_tokens: int = 0
 
 
 class KvBlocks:
@@ -19,9 +33,16 @@ class KvBlocks:
 
     def __init__(self, num_blocks: int, tokens_per_block: int, prefix_caching: bool) -> None:
         self.pool = BlockPool(num_blocks)
+        self.pool.on_evict = self._evicted
         self.offload: BlockOffload | None = None
+        self._copying: CopyingExecutor | None = None
+        self.tails: PrefixTails | None = None
+        # Below this copying a block is not worth its while.
+        self._least_tail = max(2, tokens_per_block // 8)
         self.tokens_per_block = tokens_per_block
         self.prefix_caching = prefix_caching
+        # Blocks that are cached for their first tokens alone.
+        self._partial: set[int] = set()
         self.promised = 0
         self.prefix_query_tokens = 0
         self.prefix_hit_tokens = self.offload_hit_tokens = 0
@@ -29,7 +50,14 @@ class KvBlocks:
     def keep_in(self, offload: BlockOffload) -> None:
         """From now on keep there what leaves the pool; `restore` takes it back."""
         self.offload = offload
-        self.pool.on_evict = offload.keep
+
+    def copy_tails(self, executor: CopyingExecutor) -> None:
+        """From now on sequences start within a block, too: it is copied, up to where their tokens differ."""
+        self._copying, self.tails = executor, PrefixTails()
+
+    def cached(self) -> Iterator[tuple[int, bytes]]:
+        """The full blocks that are cached, with their keys, most recently used first."""
+        return ((block, key) for block, key in self.pool.cached() if block not in self._partial)
 
     def blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.tokens_per_block)
@@ -91,13 +119,36 @@ class KvBlocks:
         """Blocks available after `prefix` is shared."""
         return self.pool.num_available - self.pool.count_unused(prefix)
 
-    def admit(self, sequence: Sequence, prefix: list[int]) -> None:
-        """Start the block table with `prefix`, which find_prefix just returned."""
+    def find_tail(self, sequence: Sequence, prefix: list[int]) -> Prefix:
+        """`prefix`, which find_prefix or restore just returned, and what can be copied behind it. As there, prompt
+        tokens still to be scored are not skipped, and one token is left to give logits."""
+        start, limit = len(prefix) * self.tokens_per_block, len(sequence.token_ids) - 1
+        if sequence.scores_prompt:
+            limit = min(limit, sequence.next_scored)
+        limit = min(limit, start + self.tokens_per_block)
+        if self.tails is None or limit - start < self._least_tail:
+            return Prefix(prefix)
+        block, count = self.tails.find(self._parent(sequence, len(prefix)), sequence.token_ids[start:limit])
+        return Prefix(prefix, block, count) if count >= self._least_tail else Prefix(prefix)
+
+    def start(self, sequence: Sequence, prefix: Prefix, chunk: int) -> None:
+        """Give the sequence its block table, with room for `chunk` tokens behind `prefix`, which find_tail returned."""
+        # Before a block is taken, which may be that one.
+        copied = None
+        if prefix.tail_tokens and self._copying is not None:
+            self.pool.touch(prefix.tail_block)
+            copied = self._copying.copy_out(prefix.tail_block)
+        self._admit(sequence, prefix.blocks, prefix.tail_tokens)
+        self.extend(sequence, self.missing(sequence, sequence.num_computed + chunk))
+        if copied is not None and self._copying is not None:
+            self._copying.copy_in(sequence.blocks[sequence.num_published], copied)
+
+    def _admit(self, sequence: Sequence, prefix: list[int], tail_tokens: int) -> None:
         self.pool.share(prefix)
         sequence.blocks = prefix
         sequence.num_published = len(prefix)
-        sequence.num_computed = len(prefix) * self.tokens_per_block
-        sequence.next_full = sequence.num_computed + self.tokens_per_block
+        sequence.num_computed = len(prefix) * self.tokens_per_block + tail_tokens
+        sequence.next_full = (len(prefix) + 1) * self.tokens_per_block
         sequence.reused_blocks += len(prefix)
         sequence.new_blocks += self.blocks_for(len(sequence.token_ids)) - len(prefix)
         self.promised += self.blocks_for(sequence.max_computed) - len(prefix)
@@ -123,12 +174,61 @@ class KvBlocks:
             return
         self.name_blocks(sequence, num_full)
         for index in range(sequence.num_published, num_full):
-            self.pool.publish(sequence.blocks[index], sequence.keys[index])
+            block = sequence.blocks[index]
+            self.pool.publish(block, sequence.keys[index])
+            self._show(sequence, index, block, self.tokens_per_block)
         sequence.num_published = num_full
+
+    def show_tail(self, sequence: Sequence) -> None:
+        """Let others start with what the sequence has in the block that it is filling: it only appends."""
+        index, count = divmod(sequence.num_computed, self.tokens_per_block)
+        if self.tails is not None and count >= self._least_tail:
+            self.name_blocks(sequence, index)
+            self.tails.add(self._parent(sequence, index), self._tokens(sequence, index, count), sequence.blocks[index])
 
     def release(self, sequence: Sequence) -> None:
         """Release all blocks; a sequence that goes on computes its tokens again from the first."""
+        self._keep_tail(sequence)
         self.pool.release(sequence.blocks)
         self.promised -= self.blocks_for(sequence.max_computed) - len(sequence.blocks)
         sequence.blocks = []
         sequence.num_published = sequence.num_computed = 0
+
+    def _keep_tail(self, sequence: Sequence) -> None:
+        """Cache the block that the sequence did not fill, for its first tokens."""
+        index, count = divmod(sequence.num_computed, self.tokens_per_block)
+        if self.tails is None or index >= len(sequence.blocks):
+            return
+        block = sequence.blocks[index]
+        self.tails.remove(block)
+        if count < self._least_tail:
+            return
+        self.name_blocks(sequence, index)
+        # No key of a full block: those are of more tokens.
+        self.pool.publish(block, block_key(self._parent(sequence, index), self._tokens(sequence, index, count)))
+        if self.pool.knows(block):
+            self._partial.add(block)
+            self._show(sequence, index, block, count)
+
+    def _show(self, sequence: Sequence, index: int, block: int, count: int) -> None:
+        """Let `find_tail` see a block that the prefix cache knows; of two with the same tokens it knows one."""
+        if self.tails is not None:
+            self.tails.remove(block)
+            if self.pool.knows(block):
+                self.tails.add(self._parent(sequence, index), self._tokens(sequence, index, count), block)
+
+    def _parent(self, sequence: Sequence, index: int) -> bytes:
+        """The key of what stands before a block of the sequence."""
+        return sequence.keys[index - 1] if index else root_key(sequence.group.request.params.cache_salt)
+
+    def _tokens(self, sequence: Sequence, index: int, count: int) -> list[int]:
+        start = index * self.tokens_per_block
+        return sequence.token_ids[start : start + count]
+
+    def _evicted(self, block: int, key: bytes) -> None:
+        if self.tails is not None:
+            self.tails.remove(block)
+        if block in self._partial:
+            self._partial.remove(block)
+        elif self.offload is not None:
+            self.offload.keep(block, key)

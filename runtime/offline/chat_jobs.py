@@ -10,7 +10,6 @@ from inflight.errors import RequestError
 from inflight.runtime.request.prompts import PromptTokens
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.text.chat.chat_messages import Message
-from inflight.runtime.text.chat.chat_template import ChatTemplate
 from inflight.runtime.text.chat.tool_use import read_tool_use
 from inflight.runtime.text.parsers.answer import AnswerFormat
 from inflight.runtime.text.parsers.reasoning.families import reasoning_family
@@ -52,8 +51,7 @@ class ChatReader:
     def __init__(self, tokenizer: Tokenizer, options: ChatOptions) -> None:
         self._options = options
         if options.chat_template is not None:
-            template = ChatTemplate({"default": options.chat_template})
-            tokenizer = Tokenizer(tokenizer.backend, tokenizer.special_tokens, template)
+            tokenizer = tokenizer.with_chat_template(options.chat_template)
         self._tokenizer = tokenizer
         self._use = read_tool_use(options.tools, options.tool_choice, options.parallel_tool_calls)
         known = tokenizer.chat_template

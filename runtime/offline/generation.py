@@ -10,26 +10,29 @@ from dataclasses import replace
 from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import RequestError
 from inflight.progress import progress_bar
-from inflight.runtime.engine.stats import CoreStats
-from inflight.runtime.executors.base import Executor
-from inflight.runtime.kv_cache.offload.config import KvOffload
-from inflight.runtime.offline.batch_runner import BatchRunner
-from inflight.runtime.offline.beam_search import (
+from inflight.runtime.beam_search.requests import check_beams, found_deltas, search_of
+from inflight.runtime.beam_search.search import (
     Beam,
     BeamSearchOutput,
     BeamSearchParams,
     BeamSearchSequence,
     Search,
-    check_width,
+    check_search,
     run,
 )
+from inflight.runtime.engine.stats import CoreStats
+from inflight.runtime.executors.base import Executor
+from inflight.runtime.kv_cache.offload.config import KvOffload
+from inflight.runtime.offline.batch_runner import BatchRunner
 from inflight.runtime.offline.chat_jobs import Job
 from inflight.runtime.offline.collector import RequestCollector, counted
 from inflight.runtime.request.outputs import Logprob, RequestOutput
 from inflight.runtime.request.prompts import PromptTokens
 from inflight.runtime.request.request import Request
+from inflight.runtime.request.validation import check_request
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
+from inflight.runtime.scheduler.step import TokenResult
 from inflight.runtime.structured.compiler import GrammarCompiler
 from inflight.runtime.text.tokenizer import TokenIdsOnly, Tokenizer
 from inflight.runtime.text.words import with_bad_word_ids
@@ -69,38 +72,47 @@ class GenerationRunner:
                 "Give one for all, or one for each.",
             )
         collectors = [self._collector(job, stream, first) for job, first in zip(jobs, priorities, strict=True)]
-        outputs = self._runner.run(collectors)
+        searching = [each for each in collectors if each.request.beams is not None]
+        outputs = self._runner.run([each for each in collectors if each.request.beams is None])
         if stream:
             return outputs
         with progress_bar("Generating", total=len(jobs), enabled=use_tqdm) as advance:
             finished = {output.request_id: output for output in counted(outputs, advance)}
+            if searching:
+                found = self._search(searching)
+                finished |= {output.request_id: output for output in counted(found, advance)}
         return [finished[each.request.request_id] for each in collectors]
+
+    def _search(self, collectors: Sequence[RequestCollector]) -> Iterator[RequestOutput]:
+        """The outputs of checked requests for beams, all of which go on together."""
+        longest = self._manifest.limits.max_seq_len
+        searches: list[Search[Logprob]] = [search_of(each.request, longest) for each in collectors]
+        run(searches, self._next_tokens)
+        for collector, search in zip(collectors, searches, strict=True):
+            for delta in found_deltas(collector.request, search, "length", _result):
+                collector.push(delta)
+            yield collector.outputs.pop()
+
+    def _next_tokens(self, sequences: Sequence[tuple[int, ...]], most: int) -> list[dict[int, Logprob]]:
+        asked = SamplingParams(temperature=0, max_tokens=1, logprobs=min(most, self._manifest.model.vocab_size))
+        jobs: list[Job] = [(PromptTokens(None, each), asked, None) for each in sequences]
+        return [(output.outputs[0].logprobs or [{}])[0] for output in self.generate(jobs, False, False, 0)]
 
     def beam_search(
         self, prompts: Sequence[PromptTokens], params: BeamSearchParams, use_tqdm: bool
     ) -> list[BeamSearchOutput]:
         """Raises RequestError, before anything runs, for a prompt without room and for too many beams."""
         ends = frozenset(() if params.ignore_eos else self._manifest.generation.end_token_ids)
-        searches = [Search(params, prompt.token_ids, ends) for prompt in prompts]
-        longest = self._manifest.limits.max_seq_len
+        searches: list[Search[Logprob]] = [Search(params, prompt.token_ids, ends) for prompt in prompts]
         if any(prompt.cache_salt is not None for prompt in prompts):
             raise RequestError("Beam search shares the prefix cache without a salt; leave cache_salt out.")
         for search in searches:
-            check_width(search)
-            if len(search.prompt) + params.max_tokens > longest:
-                raise RequestError(
-                    f"The prompt has {len(search.prompt)} tokens and max_tokens is {params.max_tokens}; this engine "
-                    f"takes {longest} in all.",
-                    "Shorten the prompt or lower max_tokens.",
-                )
+            check_search(search, self._manifest.limits.max_seq_len)
         with progress_bar("Searching", total=params.max_tokens, enabled=use_tqdm) as advance:
 
             def next_tokens(sequences: Sequence[tuple[int, ...]], most: int) -> list[dict[int, Logprob]]:
-                asked = SamplingParams(temperature=0, max_tokens=1, logprobs=min(most, self._manifest.model.vocab_size))
-                jobs: list[Job] = [(PromptTokens(None, each), asked, None) for each in sequences]
-                outputs = self.generate(jobs, False, False, 0)
                 advance(1)
-                return [(output.outputs[0].logprobs or [{}])[0] for output in outputs]
+                return self._next_tokens(sequences, most)
 
             run(searches, next_tokens)
         return [BeamSearchOutput([self._found(beam, params) for beam in search.ended]) for search in searches]
@@ -111,7 +123,7 @@ class GenerationRunner:
     def close(self) -> None:
         self._runner.close()
 
-    def _found(self, beam: Beam, params: BeamSearchParams) -> BeamSearchSequence:
+    def _found(self, beam: Beam[Logprob], params: BeamSearchParams) -> BeamSearchSequence:
         shown = beam.tokens if beam.ended_by is None or params.include_stop_str_in_output else beam.tokens[:-1]
         has_text = not isinstance(self._tokenizer, TokenIdsOnly)
         text = self._tokenizer.decode(shown, skip_special_tokens=False) if has_text else ""
@@ -127,6 +139,8 @@ class GenerationRunner:
 
     def _collector(self, job: Job, stream: bool, priority: int) -> RequestCollector:
         prompt, params, form = job
+        if stream and params.use_beam_search:
+            raise RequestError("use_beam_search cannot be streamed: which sequences are best is known at the end.")
         if stream and (params.best_of or params.n) > params.n:
             raise RequestError("best_of above n cannot be streamed: which completions are best is known at the end.")
         for stop in params.stop:
@@ -142,4 +156,15 @@ class GenerationRunner:
             end_token_ids=self._manifest.generation.end_token_ids,
             priority=priority,
         )
+        if params.use_beam_search:
+            if params.cache_salt is not None:
+                raise RequestError("Beam search shares the prefix cache without a salt; leave cache_salt out.")
+            longest = self._manifest.limits.max_seq_len
+            vocab_size = self._manifest.model.vocab_size
+            check_request(request, vocab_size=vocab_size, max_seq_len=longest, cache_tokens=longest)
+            check_beams(request, longest)
         return RequestCollector(request, prompt.text, self._tokenizer, stream, form)
+
+
+def _result(token_id: int, choice: Logprob) -> TokenResult:
+    return TokenResult(token_id, choice.logprob, choice.rank)

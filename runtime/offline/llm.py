@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from inflight.runtime.offline.beam_search import BeamSearchOutput, BeamSearchParams
+from inflight.runtime.beam_search.search import BeamSearchOutput, BeamSearchParams
 from inflight.runtime.offline.calls import at_position, foreign_call, prompts_of
 from inflight.runtime.offline.chat import ChatMethods, Params
 from inflight.runtime.offline.chat_jobs import Job
@@ -15,7 +15,13 @@ from inflight.runtime.request.prompts import Prompt, match_params, read_prompts
 
 # Not imported where text is generated: NumPy would double the time to open an engine.
 if TYPE_CHECKING:
-    from inflight.runtime.pooling.outputs import EmbeddingRequestOutput, ScoringRequestOutput
+    from inflight.runtime.pooling.outputs import (
+        ClassificationRequestOutput,
+        EmbeddingRequestOutput,
+        PoolingRequestOutput,
+        ScoringRequestOutput,
+    )
+    from inflight.runtime.pooling.params import Given as PoolingGiven
 
 
 class LLM(OpenedEngine, ChatMethods):
@@ -103,18 +109,55 @@ class LLM(OpenedEngine, ChatMethods):
         prompts: Prompt | Sequence[Prompt],
         use_tqdm: bool = True,
         *,
+        pooling_params: PoolingGiven = None,
         truncate_prompt_tokens: int | None = None,
         dimensions: int | None = None,
         prompt_name: str | None = None,
+        **names: Any,
     ) -> list[EmbeddingRequestOutput]:
         """The vectors of one text or many, in their order, of an engine of an embedding model.
 
         prompts: as in `generate`; text gets the tokenizer's special tokens, token ids are taken as they are.
         truncate_prompt_tokens: keep so many tokens of what is longer, -1 for all that the engine takes. dimensions: the
         first so many numbers of each vector. prompt_name: which of the model's prompts stands in front of a text.
+        pooling_params: PoolingParams of all texts, or a list of one for each.
         Raises RequestError for what cannot be embedded, before anything runs.
         """
-        return self._pooling_runner().embed(prompts, use_tqdm, truncate_prompt_tokens, dimensions, prompt_name)
+        foreign_call(names)
+        more = (truncate_prompt_tokens, dimensions, prompt_name)
+        return self._pooling_runner().embed(prompts, pooling_params, use_tqdm, *more)
+
+    def encode(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        pooling_params: PoolingGiven = None,
+        *,
+        use_tqdm: bool = True,
+        truncate_prompt_tokens: int | None = None,
+        pooling_task: str | None = None,
+        **names: Any,
+    ) -> list[PoolingRequestOutput]:
+        """What the engine makes of one text or many, as `outputs.data`: vectors, or scores of a cross-encoder's texts.
+
+        pooling_task: "embed", or "classify" and "score"; the engine's own. Otherwise as `embed`.
+        """
+        foreign_call(names)
+        runner = self._pooling_runner()
+        return runner.encode(prompts, pooling_params, use_tqdm, truncate_prompt_tokens, pooling_task)
+
+    def classify(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        *,
+        pooling_params: PoolingGiven = None,
+        use_tqdm: bool = True,
+        **names: Any,
+    ) -> list[ClassificationRequestOutput]:
+        """The probabilities of the classes of one text or many, of an engine of a classifier: one number, since models
+        here have one label. Raises RequestError for what cannot be classified, before anything runs.
+        """
+        foreign_call(names)
+        return self._pooling_runner().classify(prompts, pooling_params, use_tqdm)
 
     def score(
         self,
@@ -122,12 +165,16 @@ class LLM(OpenedEngine, ChatMethods):
         documents: str | Sequence[str],
         use_tqdm: bool = True,
         *,
+        pooling_params: PoolingGiven = None,
         truncate_prompt_tokens: int | None = None,
+        **names: Any,
     ) -> list[ScoringRequestOutput]:
-        """The scores of pairs of texts, of an engine of a cross-encoder: one query with each document, or as many
-        queries as documents. Raises RequestError for what cannot be scored, before anything runs.
+        """The scores of pairs of texts: one query with each document, or as many queries as documents. An engine of an
+        embedding model gives the cosine of the angle between the vectors. Raises RequestError for what cannot be
+        scored, before anything runs.
         """
-        return self._pooling_runner().score(queries, documents, use_tqdm, truncate_prompt_tokens)
+        foreign_call(names)
+        return self._pooling_runner().score(queries, documents, pooling_params, use_tqdm, truncate_prompt_tokens)
 
     def _params(self, given: Params | None) -> Params:
         return self.default_sampling_params() if given is None else given

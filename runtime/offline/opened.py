@@ -64,7 +64,7 @@ class OpenedEngine:
         try:
             options.check_task(executor.manifest)
             has_text = files.is_dir() and not options.values.get("skip_tokenizer_init")
-            tokenizer = load_tokenizer(files, lazily) if has_text else TokenIdsOnly()
+            tokenizer = options.with_template(load_tokenizer(files, lazily)) if has_text else TokenIdsOnly()
             self._start(executor, tokenizer, options.config, offload, options.values.get("seed"))
             self._defaults = options.defaults(executor.manifest)
             self._tokenizer_files = files if has_text else None
@@ -144,6 +144,13 @@ class OpenedEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    if not TYPE_CHECKING:  # to a type checker every name would be there
+
+        def __getattr__(self, name: str) -> Any:
+            from inflight.migration.methods import missing
+
+            missing(name)
 
     def _generating(self) -> GenerationRunner:
         if self._generation is None:

@@ -17,6 +17,8 @@ from inflight.errors import EngineError
 from inflight.runtime.kv_cache.offload.config import KvOffload
 from inflight.runtime.loading.load import KvCacheBudget
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
+from inflight.runtime.text.chat.given_template import load_chat_template
+from inflight.runtime.text.tokenizer import Tokenizer
 
 # Of the engine of a model: options of inflight convert and build-engine.
 _BUILD = ("dtype", "quantize", "group_size", "dequantize", "target", "revision")
@@ -114,6 +116,11 @@ class LLMOptions:
         if "max_new_tokens" in over:
             over["max_tokens"] = over.pop("max_new_tokens")
         return own | over
+
+    def with_template(self, tokenizer: Tokenizer) -> Tokenizer:
+        """`tokenizer` with the chat template that was given. Raises InflightError for one that cannot be read."""
+        source = load_chat_template(self.values.get("chat_template"))
+        return tokenizer if source is None else tokenizer.with_chat_template(source)
 
     def check_task(self, manifest: EngineManifest) -> None:
         """Raises EngineError when the engine does another thing than the one that was asked for."""

@@ -5,27 +5,37 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from inflight.errors import RequestError
 from inflight.progress import progress_bar
 from inflight.runtime.executors.base import PoolingExecutor
 from inflight.runtime.offline.interrupts import deferred_interrupt
 from inflight.runtime.pooling.outputs import (
+    ClassificationOutput,
+    ClassificationRequestOutput,
     EmbeddingOutput,
     EmbeddingRequestOutput,
+    PoolingOutput,
+    PoolingRequestOutput,
     ScoringOutput,
     ScoringRequestOutput,
 )
+from inflight.runtime.pooling.params import Given, PoolingParams, params_for_each
 from inflight.runtime.pooling.steps import TextSteps
 from inflight.runtime.pooling.texts import TextReader, TokenizedText
-from inflight.runtime.pooling.vectors import Floats, activated, shortened
+from inflight.runtime.pooling.vectors import Floats, activated, as_normalized, normalized, shortened
 from inflight.runtime.request.prompts import Prompt, as_list
 from inflight.runtime.text.tokenizer import Tokenizer
 
+Numbers: TypeAlias = npt.NDArray[np.floating[Any]]
+
 
 class PoolingRunner:
-    """What LLM.embed and LLM.score do. Several threads may call at once; one steps at a time."""
+    """What LLM.encode, embed, classify and score do. Several threads may call at once; one steps at a time."""
 
     def __init__(self, executor: PoolingExecutor, tokenizer: Tokenizer) -> None:
         self._steps = TextSteps(executor)
@@ -33,50 +43,129 @@ class PoolingRunner:
         self._ids = itertools.count()
         self._lock = threading.Lock()
 
+    def encode(
+        self, prompts: Prompt | Sequence[Prompt], params: Given, use_tqdm: bool, truncate: int | None, task: str | None
+    ) -> list[PoolingRequestOutput]:
+        """A vector or a score, whichever the engine makes."""
+        listed = as_list(prompts)
+        each = params_for_each(params, len(listed), truncate_prompt_tokens=truncate)
+        if task is not None:
+            PoolingParams(task=task).check(self._steps.facts.task)
+        found = self._of_texts(listed, each, use_tqdm, None)
+        return [
+            PoolingRequestOutput(self._next_id(), PoolingOutput(np.asarray(vector, np.float32)), text.token_ids)
+            for text, vector in found
+        ]
+
     def embed(
         self,
         prompts: Prompt | Sequence[Prompt],
+        params: Given,
         use_tqdm: bool,
         truncate_prompt_tokens: int | None,
         dimensions: int | None,
         prompt_name: str | None,
     ) -> list[EmbeddingRequestOutput]:
         self._refuse_other_than("embed")
-        size = self._steps.facts.vector_size
-        if dimensions is not None and not 1 <= dimensions <= size:
-            raise RequestError(f"dimensions is {dimensions}; this model's vectors have {size}.")
-        prefix = self._reader.prompt(prompt_name)
-        texts = [self._read(each, truncate_prompt_tokens, prefix) for each in as_list(prompts)]
-        outputs = []
-        for text, vector in zip(texts, self._run(texts, use_tqdm), strict=True):
-            cut = vector if dimensions is None else shortened(vector, dimensions, self._steps.facts)
-            outputs.append(EmbeddingRequestOutput(str(next(self._ids)), EmbeddingOutput(cut.tolist()), text.token_ids))
-        return outputs
+        listed = as_list(prompts)
+        more = {"truncate_prompt_tokens": truncate_prompt_tokens, "dimensions": dimensions}
+        found = self._of_texts(listed, params_for_each(params, len(listed), **more), use_tqdm, prompt_name)
+        return [
+            EmbeddingRequestOutput(self._next_id(), EmbeddingOutput(vector.tolist()), text.token_ids)
+            for text, vector in found
+        ]
+
+    def classify(
+        self, prompts: Prompt | Sequence[Prompt], params: Given, use_tqdm: bool
+    ) -> list[ClassificationRequestOutput]:
+        self._refuse_other_than("score")
+        listed = as_list(prompts)
+        found = self._of_texts(listed, params_for_each(params, len(listed)), use_tqdm, None)
+        return [
+            ClassificationRequestOutput(self._next_id(), ClassificationOutput(scores.tolist()), text.token_ids)
+            for text, scores in found
+        ]
 
     def score(
-        self, queries: str | Sequence[str], documents: str | Sequence[str], use_tqdm: bool, truncate: int | None
+        self,
+        queries: str | Sequence[str],
+        documents: str | Sequence[str],
+        params: Given,
+        use_tqdm: bool,
+        truncate: int | None,
     ) -> list[ScoringRequestOutput]:
-        self._refuse_other_than("score")
+        """Of a cross-encoder its scores; of an embedding model the cosine of the angle between two vectors."""
         firsts, seconds = ([each] if isinstance(each, str) else list(each) for each in (queries, documents))
-        if len(firsts) == 1:
-            firsts = firsts * len(seconds)
-        if len(firsts) != len(seconds):
+        if len(firsts) not in (1, len(seconds)):
             raise RequestError(
                 f"There are {len(firsts)} queries and {len(seconds)} documents.",
                 "Give one query for all documents, or one for each.",
             )
-        texts = [self._reader.pair(*pair, truncate=truncate) for pair in zip(firsts, seconds, strict=True)]
-        found = zip(texts, self._run(texts, use_tqdm), strict=True)
+        each = params_for_each(params, len(seconds), truncate_prompt_tokens=truncate)
+        if self._steps.facts.task == "embed":
+            return self._cosines(firsts, seconds, each, use_tqdm)
+        firsts = firsts if len(firsts) == len(seconds) else firsts * len(seconds)
+        texts = [
+            self._reader.pair(*pair, truncate=one.truncate_prompt_tokens)
+            for pair, one in zip(zip(firsts, seconds, strict=True), each, strict=True)
+        ]
         return [
-            ScoringRequestOutput(
-                str(next(self._ids)), ScoringOutput(activated(float(scores[0]), self._steps.facts)), text.token_ids
-            )
-            for text, scores in found
+            ScoringRequestOutput(self._next_id(), ScoringOutput(float(scores[0])), text.token_ids)
+            for text, scores in self._found(texts, each, use_tqdm)
         ]
 
     def close(self) -> None:
         with self._lock:
             self._steps.close()
+
+    def _cosines(
+        self, firsts: list[str], seconds: list[str], params: list[PoolingParams], use_tqdm: bool
+    ) -> list[ScoringRequestOutput]:
+        found = self._of_texts([*firsts, *seconds], [*params[: len(firsts)], *params], use_tqdm, None)
+        one, other = found[: len(firsts)], found[len(firsts) :]
+        one = one if len(one) == len(other) else one * len(other)
+        return [
+            ScoringRequestOutput(
+                self._next_id(),
+                ScoringOutput(float(np.dot(normalized(first).astype(np.float64), normalized(second)))),
+                (*text.token_ids, *beside.token_ids),
+            )
+            for (text, first), (beside, second) in zip(one, other, strict=True)
+        ]
+
+    def _next_id(self) -> str:
+        return str(next(self._ids))
+
+    def _of_texts(
+        self, prompts: Sequence[Any], params: Sequence[PoolingParams], use_tqdm: bool, prompt_name: str | None
+    ) -> list[tuple[TokenizedText, Numbers]]:
+        prefix = self._reader.prompt(prompt_name)
+        texts = [
+            self._read(each, one.truncate_prompt_tokens, prefix) for each, one in zip(prompts, params, strict=True)
+        ]
+        return self._found(texts, params, use_tqdm)
+
+    def _found(
+        self, texts: Sequence[TokenizedText], params: Sequence[PoolingParams], use_tqdm: bool
+    ) -> list[tuple[TokenizedText, Numbers]]:
+        """What becomes of each text, as its parameters have it; those are checked before anything runs."""
+        size, task = self._steps.facts.vector_size, self._steps.facts.task
+        for each in params:
+            each.check(task)
+            if each.dimensions is not None and not 1 <= each.dimensions <= size:
+                raise RequestError(f"dimensions is {each.dimensions}; this model's vectors have {size}.")
+        vectors = self._run(texts, [each.normalize for each in params], use_tqdm)
+        return [(text, self._as_asked(vector, one)) for text, vector, one in zip(texts, vectors, params, strict=True)]
+
+    def _as_asked(self, vector: Floats, params: PoolingParams) -> Numbers:
+        """Vectors in float32; scores in float64, as the API has them."""
+        facts = self._steps.facts
+        if facts.task == "score":
+            raw = [float(each) for each in vector]
+            return np.array(raw if params.use_activation is False else [activated(each, facts) for each in raw])
+        if params.dimensions is None:
+            return vector
+        return shortened(vector, params.dimensions, as_normalized(facts, params.normalize))
 
     def _refuse_other_than(self, task: str) -> None:
         if self._steps.facts.task != task:
@@ -96,12 +185,13 @@ class PoolingRunner:
             'A prompt is a string, a list of token ids, {"prompt": "..."} or {"prompt_token_ids": [...]}.',
         )
 
-    def _run(self, texts: Sequence[TokenizedText], use_tqdm: bool) -> list[Floats]:
+    def _run(self, texts: Sequence[TokenizedText], normalize: Sequence[bool | None], use_tqdm: bool) -> list[Floats]:
         found: list[Floats] = []
         with progress_bar("Embedding", total=len(texts), enabled=use_tqdm) as advance:
             while len(found) < len(texts):
                 with deferred_interrupt(), self._lock:
                     count = self._steps.count_fitting(itertools.islice(texts, len(found), None))
-                    found += self._steps.run(texts[len(found) : len(found) + count])
+                    end = len(found) + count
+                    found += self._steps.run(texts[len(found) : end], normalize[len(found) : end])
                 advance(count)
         return found

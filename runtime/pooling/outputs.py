@@ -1,8 +1,29 @@
-"""What embedding and scoring return, in the shape that vLLM's users know."""
+"""What encoding, embedding, classifying and scoring return, in the shape that vLLM's users know."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class PoolingOutput:
+    """float32 [size]: the vector of a text, or its one score."""
+
+    data: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolingRequestOutput:
+    """One text's output, with the token ids that the engine saw. Nothing is cached."""
+
+    request_id: str
+    outputs: PoolingOutput
+    prompt_token_ids: tuple[int, ...]
+    finished: bool = True
+    num_cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,6 +31,10 @@ class EmbeddingOutput:
     """The vector of a text."""
 
     embedding: list[float]
+
+    @property
+    def hidden_size(self) -> int:
+        return len(self.embedding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +45,29 @@ class EmbeddingRequestOutput:
     outputs: EmbeddingOutput
     prompt_token_ids: tuple[int, ...]
     finished: bool = True
+    num_cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationOutput:
+    """The probabilities of the classes, of which models here have one."""
+
+    probs: list[float]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.probs)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationRequestOutput:
+    """One text's output, with the token ids that the engine saw."""
+
+    request_id: str
+    outputs: ClassificationOutput
+    prompt_token_ids: tuple[int, ...]
+    finished: bool = True
+    num_cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +85,4 @@ class ScoringRequestOutput:
     outputs: ScoringOutput
     prompt_token_ids: tuple[int, ...]
     finished: bool = True
+    num_cached_tokens: int = 0

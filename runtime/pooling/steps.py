@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from inflight.runtime.executors.base import PoolingExecutor
 from inflight.runtime.pooling.dense import load_dense
 from inflight.runtime.pooling.texts import TokenizedText, pooling_facts
-from inflight.runtime.pooling.vectors import Floats, pooled
+from inflight.runtime.pooling.vectors import Floats, as_normalized, pooled
 from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch
 
 # The last row of a text is asked for as that of a token to choose, though none is chosen.
@@ -37,17 +37,18 @@ class TextSteps:
             count += 1
         return count
 
-    def run(self, texts: Sequence[TokenizedText]) -> list[Floats]:
-        """A vector, or scores, of each of `texts`, which are as many as fit. Raises EngineError."""
+    def run(self, texts: Sequence[TokenizedText], normalize: Sequence[bool | None] = ()) -> list[Floats]:
+        """A vector, or scores, of each of `texts`, which are as many as fit. `normalize`: of each, see `as_normalized`;
+        empty: all are as the model has them. Raises EngineError."""
         sequences, first = [], 0
         for slot, text in enumerate(texts):
             sequences.append(self._sequence(slot, text, first))
             first += self._blocks(text)
         states = self._executor.states(StepBatch(sequences))
         found, row = [], 0
-        for sequence in sequences:
+        for sequence, asked in zip(sequences, normalize or [None] * len(texts), strict=True):
             end = row + sequence.num_logit_rows
-            found.append(pooled(states[row:end], self.facts, self._dense))
+            found.append(pooled(states[row:end], as_normalized(self.facts, asked), self._dense))
             row = end
         return found
 

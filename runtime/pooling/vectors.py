@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -30,6 +31,11 @@ def pooled(states: Floats, facts: PoolingFacts, dense: Sequence[Dense] = ()) -> 
     for product in dense:
         vector = product(vector)
     return normalized(vector) if facts.normalize else np.asarray(vector, np.float32)
+
+
+def as_normalized(facts: PoolingFacts, normalize: bool | None) -> PoolingFacts:
+    """`facts` with vectors of length 1 or not; None: as the model has them."""
+    return facts if normalize is None else msgspec.structs.replace(facts, normalize=normalize)
 
 
 def activated(score: float, facts: PoolingFacts) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,15 +31,16 @@ def read_prompts(prompts: Prompt | Sequence[Prompt], tokenizer: Tokenizer) -> li
 
 
 def match_params(params: SamplingParams | Sequence[SamplingParams], num_prompts: int) -> list[SamplingParams]:
-    """One SamplingParams per prompt. Raises RequestError when a list has another length than the prompts."""
+    """One SamplingParams per prompt, which their owner can no longer change. Raises RequestError when a list has
+    another length than the prompts."""
     if isinstance(params, SamplingParams):
-        return [params] * num_prompts
+        return [copy(params)] * num_prompts
     if len(params) != num_prompts:
         raise RequestError(
             f"There are {num_prompts} prompts but {len(params)} sampling parameters.",
             "Give one SamplingParams for all, or one for each.",
         )
-    return list(params)
+    return [copy(each) for each in params]
 
 
 def as_list(prompts: Any) -> list[Any]:

@@ -6,8 +6,17 @@ import hashlib
 from dataclasses import dataclass
 
 from inflight.runtime.sampling.params import SamplingParams
+from inflight.sampling_parameters import to_float32
 
 SEED_MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Beams:
+    """Beam search for the `width` likeliest sequences; `length_penalty`: see BeamSearchParams."""
+
+    width: int
+    length_penalty: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +27,8 @@ class Request:
     is served sooner; equal ones in the order in which they were added. `arrival_ns` (time.monotonic_ns) is for the
     metrics alone; None takes the time at which the core was given the request. With
     `metrics_in_every_delta` the last delta of a sequence is not the only one that has metrics.
+    With `beams` the sequences are the best that beam search finds, which an EngineThread or the LLM class runs; they
+    come whole, the best first.
     The core runs `num_sequences` sequences and ignores `params.stop` and `params.bad_words`, which are text.
     """
 
@@ -31,7 +42,15 @@ class Request:
 
     @property
     def num_sequences(self) -> int:
-        return self.params.best_of or self.params.n
+        return self.params.num_sequences
+
+    @property
+    def beams(self) -> Beams | None:
+        """The search that is asked for, in numbers that float32 holds."""
+        params = self.params
+        if not params.use_beam_search:
+            return None
+        return Beams(params.best_of or params.n, to_float32(params.length_penalty))
 
 
 def sequence_seed(seed: int, index: int) -> int:

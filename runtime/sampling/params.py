@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from numbers import Integral, Real
 from typing import Any
@@ -35,6 +35,11 @@ class SamplingParams:
         (Tang et al. 2024), before the temperature and so at any; 0 (or -1, llama.cpp's default) is off.
     repetition_penalty: above 0, over prompt and output (Keskar et al. 2019, "CTRL"); 1 is off.
     presence_penalty, frequency_penalty: -2 to 2, over the output alone, as OpenAI defines them; 0 is off.
+    use_beam_search, length_penalty: the likeliest sequences by beam search, in place of sampling: of best_of (or n)
+        beams the best n; length_penalty, -100 to 100, is that of BeamSearchParams. The rest must be at its default.
+    watermark_delta, watermark_gamma: a watermark (Kirchenbauer et al. 2023): watermark_delta, 0 (off) to 100, is added
+        to the logits of tokens that the one before favours, a share watermark_gamma, 0.01 to 0.99, of the vocabulary.
+        `inflight detect-watermark` finds it.
     seed: None draws one; the same seed gives the same tokens whatever else is running.
     max_tokens: the most tokens to generate; None: as many as the engine has room for.
     min_tokens: tokens that would end the sequence are forbidden before so many.
@@ -51,6 +56,8 @@ class SamplingParams:
     cache_salt: only requests with the same salt share the prefix cache; None (or an empty string): those without one.
     structured_outputs: a StructuredOutputs, or a mapping of its fields, to which the text conforms.
     reasoning: a ReasoningFirst: the text conforms from the end of its reasoning on, which may have a budget.
+
+    A field may be assigned to, which is checked as a new record is; requests that run keep what they were given.
 
     Further names of vLLM, SGLang and TensorRT-LLM are those of these parameters, change nothing, or are refused with
     the reason: docs/migration.md.
@@ -85,6 +92,10 @@ class SamplingParams:
     prompt_logprobs_start: int = 0
     cache_salt: str | None = None
     reasoning: ReasoningFirst | None = None
+    use_beam_search: bool = False
+    length_penalty: float = 1.0
+    watermark_delta: float = 0.0
+    watermark_gamma: float = 0.5
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
@@ -113,6 +124,11 @@ class SamplingParams:
         if to_float32(self.top_p) < LEAST:
             set_field(self, "top_p", 1.0)
             set_field(self, "top_k", self.top_k or 1)
+
+    @property
+    def num_sequences(self) -> int:
+        """How many sequences come out of the engine."""
+        return self.n if self.use_beam_search else self.best_of or self.n
 
     @property
     def has_grammar(self) -> bool:
@@ -153,6 +169,8 @@ class SamplingParams:
             problems.append(f"best_of is {self.best_of}; it must be at least n, {self.n}.")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             problems.append(f"min_tokens is {self.min_tokens}, more than max_tokens, {self.max_tokens}.")
+        if self.length_penalty != 1 and not self.use_beam_search:
+            problems.append(f"length_penalty is {self.length_penalty}; it is of beam search: set use_beam_search.")
         return problems
 
 
@@ -184,12 +202,33 @@ def _with_foreign_names() -> None:
 _with_foreign_names()
 
 
+def _with_assignment() -> None:
+    """Let a field be assigned to, as programs for vLLM do: an assignment is a new record with another value, so that
+    what is refused there is refused here. The class stays frozen for whoever shares its records."""
+    set_field = object.__setattr__
+
+    def assign(self: SamplingParams, name: str, value: Any) -> None:
+        if name not in SamplingParams.__dataclass_fields__:
+            raise AttributeError(f"SamplingParams has no parameter {name}.")
+        changed = replace(self, **{name: value})
+        for each in SamplingParams.__dataclass_fields__:
+            set_field(self, each, getattr(changed, each))
+
+    SamplingParams.__setattr__ = assign  # type: ignore[assignment,method-assign]
+
+
+_with_assignment()
+
+
 def params_over_defaults(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> SamplingParams:
-    """What `given` asks for, over a model's `defaults`; of these, names that are no parameters are left out.
+    """What `given` asks for, over a model's `defaults`; of these, names that are no parameters are left out, and all
+    where a beam search is asked for, which samples nothing.
 
     Raises RequestError as SamplingParams does.
     """
     known = {name: value for name, value in defaults.items() if name in SamplingParams.__dataclass_fields__}
+    if given.get("use_beam_search"):
+        known.clear()
     if given.get("top_p") == 0:
         # Who asks for the likeliest token has not asked for a top_k beside it.
         known.pop("top_k", None)

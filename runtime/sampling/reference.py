@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from inflight.runtime.sampling.watermark import is_favoured
 from inflight.runtime.scheduler.step import RowSampling, TokenResult
 
 Floats: TypeAlias = npt.NDArray[np.float32]
@@ -31,17 +32,19 @@ def sample_row(
     prompt_length: int = 0,
     banned: Sequence[int] = (),
     allowed: bytes | None = None,
+    previous: int = 0,
 ) -> TokenResult:
     """Choose a token from float32 logits [V].
 
     `history` is prompt then output, needed when a penalty is on. `allowed` has a bit for each token, as in
-    ScheduledSequence. The draw is keyed by (sampling.seed, position).
+    ScheduledSequence. `previous` is the token behind which one is chosen, needed for a watermark. The draw is keyed by
+    (sampling.seed, position).
     """
     possible = _sane(logits)
     if allowed is not None:
         bits = np.unpackbits(np.frombuffer(allowed, np.uint8), bitorder="little", count=len(possible))
         possible = np.where(bits == 1, possible, np.float32(-np.inf))
-    adjusted = _adjust(possible, sampling, history, prompt_length, banned)
+    adjusted = _adjust(possible, sampling, history, prompt_length, banned, previous)
     return score_row(logits, _choose(adjusted, sampling, position), sampling.num_logprobs)
 
 
@@ -85,11 +88,19 @@ def _sane(logits: Floats) -> Floats:
 
 
 def _adjust(
-    row: Floats, sampling: RowSampling, history: Sequence[int], prompt_length: int, banned: Sequence[int]
+    row: Floats,
+    sampling: RowSampling,
+    history: Sequence[int],
+    prompt_length: int,
+    banned: Sequence[int],
+    previous: int,
 ) -> Floats:
     for token_id, bias in sampling.bias:
         row[token_id] = _sane(row[token_id] + np.float32(bias))
     row[list(banned)] = -np.inf
+    if sampling.watermark_delta > 0:
+        favoured = is_favoured(np.asarray(previous), np.arange(len(row)), sampling.watermark_gamma)
+        row += np.where(favoured, np.float32(sampling.watermark_delta), np.float32(0.0))
     if sampling.needs_history:
         seen = np.unique(np.asarray(history, np.int64))
         counts = np.bincount(np.asarray(history[prompt_length:], np.int64), minlength=len(row))[seen]

@@ -6,25 +6,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from inflight.engine_format.manifest import Limits
 from inflight.errors import EngineError, OverloadedError, RequestError
 from inflight.runtime.engine.stats import IterationStats
 from inflight.runtime.kv_cache.block_tables import KvBlocks
-from inflight.runtime.scheduler.admission import ADMISSION, Policy
+from inflight.runtime.scheduler.admission import ADMISSION, Policy, Waiting
 from inflight.runtime.scheduler.sequence import Sequence, SequenceGroup, Status
 from inflight.runtime.scheduler.sequence_queue import SequenceQueue
 from inflight.runtime.scheduler.step import StepBatch
 from inflight.runtime.scheduler.step_budget import StepBudget, scheduled_chunk, scheduled_decode
-from inflight.runtime.structured.masks import fill_masks
+from inflight.runtime.structured.masks import mask_rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class SchedulerConfig:
     """How to schedule. The policy's name is taken in any case; a limit that is None is the engine's own.
 
-    max_queue_size: the most sequences that may wait for a place in the batch; 0: any number.
-    Raises ValueError for a policy that does not exist, a limit below 1 and a queue size below 0.
+    max_queue_size: the most sequences that may wait for a place in the batch; 0: any number. waiting: how many must
+    wait before some start beside those that run; None: any number.
+    Raises ValueError for a policy that does not exist, a limit below 1, a queue size below 0 and a `waiting` below 0.
     """
 
     policy: Policy = "guaranteed_no_evict"
@@ -32,6 +34,7 @@ class SchedulerConfig:
     max_num_tokens: int | None = None
     max_batch_size: int | None = None
     max_queue_size: int = 0
+    waiting: Waiting | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "policy", self.policy.lower())
@@ -43,6 +46,8 @@ class SchedulerConfig:
                 raise ValueError(f"{name} is {value}; it must be at least 1.")
         if self.max_queue_size < 0:
             raise ValueError(f"max_queue_size is {self.max_queue_size}; it must be 0 (any number) or more.")
+        if self.waiting is not None and not min(self.waiting) >= 0:
+            raise ValueError(f"waiting is {self.waiting}; its numbers must be 0 or more.")
 
 
 def most_running(limits: Limits) -> int:
@@ -88,6 +93,8 @@ class Scheduler:
         self._iteration = 0
         self._cache_is_full = False
         self._max_queue_size = config.max_queue_size
+        self._waiting = config.waiting
+        self._steps_without_start = 0
         self.running = SequenceQueue()
         self.waiting = SequenceQueue()
         self.num_held = 0
@@ -130,7 +137,8 @@ class Scheduler:
         preempted = self._reserve_blocks()
         # What a preemption freed is for the sequences that ran short, in this step and the next ones.
         self._cache_is_full = self._cache_is_full or preempted > 0
-        admitted = self._admit_waiting(budget, now_ns) if preempted == 0 else []
+        admitted = self._admit_waiting(budget, now_ns) if preempted == 0 and self._may_start() else []
+        self._steps_without_start = 0 if admitted else self._steps_without_start + 1
         decodes = [sequence for sequence in decodes if sequence.planned]
         chunks = [sequence for sequence in chunks if sequence.planned] + admitted
         sequences = decodes + chunks
@@ -143,9 +151,13 @@ class Scheduler:
             admitted=len(admitted),
             preempted=preempted,
         )
-        fill_masks([each.grammar for each in sequences if each.grammar is not None and each.reaches_last_token])
-        batch = StepBatch([*map(scheduled_decode, decodes), *map(scheduled_chunk, chunks)])
-        return ScheduledStep(batch, sequences, stats)
+        records = [*map(scheduled_decode, decodes), *map(scheduled_chunk, chunks)]
+        masked = [
+            (record, each.grammar)
+            for record, each in zip(records, sequences, strict=True)
+            if each.grammar is not None and record.sample_last
+        ]
+        return ScheduledStep(StepBatch(records, partial(mask_rows, masked) if masked else None), sequences, stats)
 
     def advance(self, sequences: list[Sequence]) -> None:
         """The planned tokens of `sequences`, those of a step, are in the cache now."""
@@ -176,6 +188,7 @@ class Scheduler:
         """Queue those that waited for `sequence` to compute the prompt they share, if it has."""
         shared = self._blocks.cacheable_blocks(sequence.prompt_length) * self._blocks.tokens_per_block
         if sequence.num_computed >= shared:
+            self._blocks.show_tail(sequence)
             self._queue_held(sequence.group, len(sequence.group.held))
 
     def _queue_held(self, group: SequenceGroup, count: int) -> None:
@@ -237,24 +250,33 @@ class Scheduler:
         sequence.planned = 0
         sequence.decode = None
 
+    def _may_start(self) -> bool:
+        """Whether enough wait. One that ran before and was preempted waits for nobody."""
+        rule, running = self._waiting, len(self.running)
+        if rule is None or not self.waiting or self.waiting.first.status is Status.PREEMPTED:
+            return True
+        return rule.enough(len(self.waiting), running, self.max_running - running, self._steps_without_start + 1)
+
     def _admit_waiting(self, budget: StepBudget, now_ns: int) -> list[Sequence]:
         """Start waiting sequences in order until the first that does not fit."""
         admitted: list[Sequence] = []
         while self.waiting and budget.tokens > 0 and len(self.running) < self.max_running:
             sequence = self.waiting.first
-            prefix = self._blocks.find_prefix(sequence)
+            shared, size = self._blocks.find_prefix(sequence), self._blocks.tokens_per_block
+            admits = ADMISSION[self._policy]
             # Only for one that can start at all: others would have them read, and evicted, in every step.
-            if self._blocks.offload is not None and ADMISSION[self._policy](self._blocks, sequence, prefix, 1):
-                prefix = self._blocks.restore(sequence, prefix)
-            chunk = budget.take_chunk(sequence, len(prefix) * self._blocks.tokens_per_block)
+            if self._blocks.offload is not None and admits(self._blocks, sequence, shared, len(shared) * size + 1):
+                shared = self._blocks.restore(sequence, shared)
+            prefix = self._blocks.find_tail(sequence, shared)
+            known = len(shared) * size + prefix.tail_tokens
+            chunk = budget.take_chunk(sequence, known)
             if chunk == 0:
                 break
-            self._cache_is_full = not ADMISSION[self._policy](self._blocks, sequence, prefix, chunk)
+            self._cache_is_full = not admits(self._blocks, sequence, shared, known + chunk)
             if self._cache_is_full:
                 break
             self.waiting.remove(sequence)
-            self._blocks.admit(sequence, prefix)
-            self._blocks.extend(sequence, self._blocks.missing(sequence, sequence.num_computed + chunk))
+            self._blocks.start(sequence, prefix, chunk)
             sequence.status = Status.RUNNING
             sequence.slot = self._free_slots.pop()
             sequence.planned = chunk

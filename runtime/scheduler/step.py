@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 # The records that are made for every token are not frozen: a frozen dataclass takes five times as long to make.
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 class RowSampling:
     """How the token of one logit row is chosen; constant over the life of a sequence.
 
-    `temperature` 0 is greedy. `top_k` 0, `top_p` 1, `min_p` 0, `typical_p` 1, `top_n_sigma` 0 and penalties of
-    1 / 0 / 0 are off.
+    `temperature` 0 is greedy. `top_k` 0, `top_p` 1, `min_p` 0, `typical_p` 1, `top_n_sigma` 0, penalties of
+    1 / 0 / 0 and `watermark_delta` 0 are off.
     `num_logprobs`: -1 none, 0 the chosen token's, n > 0 also the n most likely.
     `bias` holds (token id, value) pairs that are added to the logits.
     """
@@ -27,6 +27,8 @@ class RowSampling:
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    watermark_delta: float = 0.0
+    watermark_gamma: float = 0.5
     seed: int = 0
     num_logprobs: int = -1
     bias: tuple[tuple[int, float], ...] = ()
@@ -77,13 +79,27 @@ class ScheduledSequence:
 
 @dataclass(slots=True)
 class StepBatch:
-    """One step: a ragged batch of prefill chunks and decodes in any mixture."""
+    """One step: a ragged batch of prefill chunks and decodes in any mixture.
 
-    sequences: Sequence[ScheduledSequence]
+    `unmasked` are its sequences as far as the forward pass needs them: `allowed` and `banned` of those with a
+    structured output are known once `masks` was called, which `sequences` does when it is first read. An executor whose
+    device computes by itself launches from `unmasked`, and reads `sequences` while the device is at work.
+    """
+
+    unmasked: Sequence[ScheduledSequence]
+    masks: Callable[[], None] | None = None
+
+    @property
+    def sequences(self) -> Sequence[ScheduledSequence]:
+        """Its sequences, with their masks."""
+        if self.masks is not None:
+            compute, self.masks = self.masks, None
+            compute()
+        return self.unmasked
 
     @property
     def num_tokens(self) -> int:
-        return sum(len(sequence.token_ids) for sequence in self.sequences)
+        return sum(len(sequence.token_ids) for sequence in self.unmasked)
 
 
 @dataclass(slots=True)

@@ -63,7 +63,7 @@ def scheduled_chunk(sequence: Sequence) -> ScheduledSequence:
     """The part that `sequence` has in the step: its `planned` next tokens.
 
     `block_table` and `history` are the sequence's own lists and not copies: they hold until the step's results are
-    published.
+    published. The mask of a structured output is put in by `mask_rows`.
     """
     token_ids = sequence.token_ids
     start = sequence.num_computed
@@ -71,10 +71,6 @@ def scheduled_chunk(sequence: Sequence) -> ScheduledSequence:
     sample_last = sequence.reaches_last_token
     sampling = sequence.sampling
     banned = sequence.group.rules.banned(token_ids, len(token_ids) - sequence.prompt_length) if sample_last else ()
-    allowed = sequence.grammar.mask() if sample_last and sequence.grammar is not None else None
-    if allowed is not None and banned and not _allows_others(allowed, banned):
-        # A text that can only end ends, whatever min_tokens asks for.
-        banned = ()
     targets: list[int] = []
     if sequence.scores_prompt and start == sequence.next_scored:
         targets = token_ids[start + 1 : min(end + 1, sequence.prompt_length)]
@@ -90,10 +86,4 @@ def scheduled_chunk(sequence: Sequence) -> ScheduledSequence:
         banned,
         targets,
         sequence.group.request.params.prompt_logprobs or 0 if targets else -1,
-        allowed,
     )
-
-
-def _allows_others(allowed: bytes, banned: tuple[int, ...]) -> bool:
-    """Whether a mask has a bit for a token that is not banned."""
-    return bool(int.from_bytes(allowed, "little") & ~sum(1 << token for token in set(banned)))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
@@ -17,11 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import RequestError
+from inflight.runtime.structured.first_blank import FirstBlankGrammar, behind_a_blank
 from inflight.runtime.structured.grammar import Grammar
-from inflight.runtime.structured.json_grammar import text_that_is_one_of
+from inflight.runtime.structured.json_grammar import one_of
 from inflight.runtime.structured.outputs import StructuredOutputs
 from inflight.runtime.structured.reasoning import ReasoningFirst
 from inflight.runtime.structured.reasoning_grammar import ReasoningGrammar, ReasoningPlan
+from inflight.runtime.structured.refusals import NO_TEXT, refusal
 from inflight.runtime.structured.schemas import followable, json_options
 from inflight.runtime.structured.structural_tags import tag_grammar
 from inflight.runtime.structured.vocabulary import Vocabulary
@@ -45,12 +46,6 @@ _LIMITS = {
     "max_grammar_size": 200_000,
     "verbose_errors": False,
 }
-_NO_TEXT = "no text meets it"
-_AS_GBNF = "Failed to convert the grammar from GBNF to Lark:"
-# What the compiler says where no token can come first.
-_NO_TOKEN = "NoExtensionBias"
-# It advises an option that no client can set.
-_ONE_OF = re.compile(r"oneOf constraints are not supported\. Enable 'coerce_one_of'[^.\n]*")
 
 
 class GrammarCompiler:
@@ -132,22 +127,46 @@ class GrammarCompiler:
         return ReasoningPlan.of(reasoning, words, self._words.end_ids, opening, forced)
 
     def _compile(self, outputs: StructuredOutputs) -> Grammar:
-        vocabulary = self._read_vocabulary()
+        self._read_vocabulary()
+        assert self._words is not None
+        try:
+            text = _grammar_text(outputs, self._tokenizer())
+        except (ValueError, RecursionError) as error:
+            raise refusal(outputs, str(error), self._why_not) from None
+        grammar = self._begun(text)
+        if isinstance(grammar, Grammar) and (first_tokens := self._words.first_tokens) is not None:
+            grammar = FirstBlankGrammar(grammar, self._begun(behind_a_blank(text)), first_tokens)
+            grammar = grammar if any(grammar.mask() or b"") else NO_TEXT
+        if isinstance(grammar, str):
+            raise refusal(outputs, grammar, self._why_not)
+        return grammar
+
+    def _why_not(self, part: StructuredOutputs) -> str | None:
+        """Why a part of what was refused cannot be used by itself; None: it can."""
+        try:
+            found = self._begun(_grammar_text(part, self._tokenizer()))
+        except RequestError as error:
+            return error.message
+        except (ValueError, RecursionError) as error:
+            return str(error)
+        return found if isinstance(found, str) else None
+
+    def _begun(self, text: str) -> Grammar | str:
+        """The beginning of a grammar, or why nothing can begin it."""
+        assert self._vocabulary is not None and self._words is not None
         import llguidance
 
         try:
-            text = _grammar_text(outputs, self._tokenizer())
             limits: Any = llguidance.LLParserLimits(**_LIMITS)
-            matcher = llguidance.LLMatcher(vocabulary, text, log_level=0, limits=limits)
+            matcher = llguidance.LLMatcher(self._vocabulary, text, log_level=0, limits=limits)
         except (ValueError, RecursionError) as error:
-            raise _refused(outputs, str(error)) from None
+            return str(error)
         # What has no first token shows when one is looked for.
         if matcher.is_error() or not any(matcher.compute_bitmask()) or matcher.is_error():
-            raise _refused(outputs, matcher.get_error() or _NO_TEXT)
-        assert self._words is not None
+            return matcher.get_error() or NO_TEXT
         return Grammar(matcher, _mask_bytes(self._vocab_size), _mask_bytes(len(self._words.tokens)))
 
-    def _read_vocabulary(self) -> LLTokenizer:
+    def _read_vocabulary(self) -> None:
         if self._vocabulary is None:
             try:
                 import llguidance
@@ -160,7 +179,6 @@ class GrammarCompiler:
             self._vocabulary = llguidance.LLTokenizer(
                 llguidance.TokenizerWrapper(words), n_vocab=len(words.tokens), eos_token=words.end_ids
             )
-        return self._vocabulary
 
 
 def _mask_bytes(num_tokens: int) -> int:
@@ -186,8 +204,7 @@ def _grammar_text(outputs: StructuredOutputs, tokenizer: Tokenizer) -> str:
     if outputs.structural_tag is not None:
         return tag_grammar(json.loads(outputs.value), tokenizer)
     if outputs.choice is not None:
-        rule = text_that_is_one_of(outputs.choice, tokenizer)
-        return str(llguidance.LLMatcher.grammar_from_lark(f"start: {rule}"))
+        return str(llguidance.LLMatcher.grammar_from_lark(f"start: {one_of(outputs.choice)}"))
     return str(llguidance.grammar_from("regex" if outputs.regex is not None else "grammar", outputs.value))
 
 
@@ -195,18 +212,3 @@ def _json_text(schema: Mapping[str, Any]) -> str:
     import llguidance
 
     return str(llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), defaults=json_options(schema)))
-
-
-def _refused(outputs: StructuredOutputs, reason: str) -> RequestError:
-    names = {
-        "json": "JSON schema",
-        "json_object": "JSON object",
-        "regex": "regular expression",
-        "structural_tag": "structural tag",
-    }
-    reason = reason.replace(_NO_TOKEN, f"{_NO_TEXT}: a rule begins with itself, or the tokens cannot spell it")
-    reason = reason.replace(_AS_GBNF, "It has no rule as Lark has them (name: ...), and read as GBNF:")
-    reason = _ONE_OF.sub("oneOf needs alternatives of which no two can hold at once; use anyOf", reason)
-    # The compiler says by this that its words are short.
-    lines = [line.strip() for line in reason.splitlines() if line.strip() and line.strip() != "<non-verbose/>"]
-    return RequestError(f"The {names.get(outputs.kind, outputs.kind)} cannot be used: {' '.join(lines)[:500]}")

@@ -9,7 +9,6 @@ from typing import Any
 
 from inflight.runtime.structured.schemas import followable, json_options
 from inflight.runtime.text.tokenizer import Tokenizer
-from inflight.runtime.text.words import takes_first_blank
 
 
 def json_rule(schema: Mapping[str, Any] | bool) -> str:
@@ -21,14 +20,6 @@ def json_rule(schema: Mapping[str, Any] | bool) -> str:
 def one_of(texts: Iterable[str]) -> str:
     """What stands in a Lark grammar for one of these texts."""
     return " | ".join(map(json.dumps, texts))
-
-
-def text_that_is_one_of(texts: Iterable[str], tokenizer: Tokenizer) -> str:
-    """What stands in a Lark grammar for a whole text that is one of these. Where it loses the blank of its first token,
-    tokens have one more."""
-    if not takes_first_blank(tokenizer):
-        return one_of(texts)
-    return one_of([blank + text for text in texts for blank in (" ", "") if blank or not text.startswith(" ")])
 
 
 def regex_rule(expression: str) -> str:

@@ -13,9 +13,27 @@ from inflight.runtime.structured.grammar import Grammar
 if TYPE_CHECKING:
     from llguidance import LLExecutor
 
+    from inflight.runtime.scheduler.step import ScheduledSequence
 
-def fill_masks(grammars: Sequence[Grammar]) -> None:
-    """Compute what `mask` of these will need, on every core at once: the engine's own threads stand still meanwhile."""
+
+def mask_rows(rows: Sequence[tuple[ScheduledSequence, Grammar]]) -> None:
+    """Give each of these the mask of its next token."""
+    _fill_masks([grammar for _, grammar in rows])
+    for record, grammar in rows:
+        record.allowed = allowed = grammar.mask()
+        if allowed is not None and record.banned and not _allows_others(allowed, record.banned):
+            # A text that can only end ends, whatever min_tokens asks for.
+            record.banned = ()
+
+
+def _allows_others(allowed: bytes, banned: tuple[int, ...]) -> bool:
+    """Whether a mask has a bit for a token that is not banned."""
+    return bool(int.from_bytes(allowed, "little") & ~sum(1 << token for token in set(banned)))
+
+
+def _fill_masks(grammars: Sequence[Grammar]) -> None:
+    """Compute what `mask` of these will need, on every core at once: threads of an engine on the
+    CPU stand still meanwhile."""
     open_ = [inner for each in grammars if (inner := each.without_mask) is not None]
     if len(open_) < 2:
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import wraps
 from typing import Any
 
 from inflight.errors import RequestError
@@ -65,8 +66,12 @@ class StructuredOutputs:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> StructuredOutputs:
         """From a mapping of its fields. Raises RequestError for others as well."""
-        if unknown := [name for name in values if name not in KINDS]:
-            raise RequestError(f"A structured output has no {unknown[0]!r}; it is one of {', '.join(KINDS)}.")
+        if unknown := [name for name in values if name not in KINDS and not _is_foreign(name)]:
+            import difflib  # not on the way to a first token
+
+            near = difflib.get_close_matches(unknown[0], KINDS, 1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise RequestError(f"A structured output has no {unknown[0]!r}; it is one of {', '.join(KINDS)}.{hint}")
         return cls(**values)
 
     @property
@@ -83,6 +88,32 @@ class StructuredOutputs:
 
 
 KINDS = tuple(each.name for each in fields(StructuredOutputs))
+
+
+def _is_foreign(name: str) -> bool:
+    from inflight.migration.row import letters
+    from inflight.migration.sources import VLLM_STRUCTURED
+
+    return letters(name) in VLLM_STRUCTURED.by_name
+
+
+def _with_foreign_names() -> None:
+    """Let StructuredOutputs take what vLLM's class has beside the kinds."""
+    generated = StructuredOutputs.__init__
+
+    @wraps(generated)
+    def init(self: StructuredOutputs, *args: Any, **given: Any) -> None:
+        if not given.keys() <= set(KINDS):
+            from inflight.migration.keywords import read_keywords
+            from inflight.migration.sources import VLLM_STRUCTURED
+
+            given = read_keywords(given, VLLM_STRUCTURED, KINDS)
+        generated(self, *args, **given)
+
+    StructuredOutputs.__init__ = init  # type: ignore[method-assign]
+
+
+_with_foreign_names()
 
 
 def _schema_text(schema: object) -> str:

@@ -14,6 +14,7 @@ _OF_NUMBERS = ("const", "enum", "minimum", "maximum", "exclusiveMinimum", "exclu
 # Keywords that hold schemas by names of the author's own, and those that hold data and bind nothing.
 _BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
 _DATA = ("const", "enum", "default", "examples", "example", "required")
+_MOST_ROUNDS = 20
 # Up to here every integer is a number of 64 bits with a floating point, in which the compiler keeps them all.
 _EXACT = 1 << 53
 
@@ -47,7 +48,88 @@ def followable(schema: Mapping[str, Any] | bool) -> Any:
                 f"The JSON schema cannot be used: {keyword} has the integer {number}, of more than 53 bits.",
                 "Leave it out, or let the value be a string.",
             )
+    if (reference := _endless(schema)) is not None:
+        raise RequestError(
+            f"The JSON schema cannot be used: what {reference} refers to holds itself in all that it may be, so that no"
+            " text of it comes to an end.",
+            "Let the property that holds it be left out or null, or the list be empty.",
+        )
     return _rewritten(schema, schema)
+
+
+def _endless(schema: Mapping[str, Any]) -> str | None:
+    """A reference to a schema without a finite value, where `schema` itself has none for that.
+
+    What has one is found from below, as the least fixed point: first that which needs no reference, then that which
+    needs what was found.
+    """
+    references = dict.fromkeys(_references(schema))
+    ending = {each for each in references if not each.startswith("#")}
+    # A chain is found in one round, in its order or against it; whatever takes many more is left to the compiler.
+    for turn in range(_MOST_ROUNDS):
+        before = len(ending)
+        for each in list(references)[:: 1 if turn % 2 else -1]:
+            if each not in ending and _ends(_resolved({"$ref": each}, schema), ending):
+                ending.add(each)
+        if len(ending) == before:
+            return None if _ends(schema, ending) else next(each for each in references if each not in ending)
+    return None
+
+
+def _ends(schema: Any, ending: set[str]) -> bool:
+    """Whether it has a finite value, where those references have one. What the compiler refuses by itself counts as if
+    it had."""
+    if not isinstance(schema, Mapping) or "const" in schema or "enum" in schema:
+        return True
+    if isinstance(schema.get("$ref"), str) and schema["$ref"] not in ending:
+        return False
+    if not all(_ends(each, ending) for each in _list(schema, "allOf")):
+        return False
+    for keyword in ("anyOf", "oneOf"):
+        if (choices := _list(schema, keyword)) and not any(_ends(each, ending) for each in choices):
+            return False
+    types = schema.get("type", "any")
+    nested = {"object": _held, "array": _least_items}
+    return any(
+        all(_ends(each, ending) for each in nested[kind](schema)) if kind in nested else True
+        for kind in (types if isinstance(types, list) else [str(types)])
+    )
+
+
+def _held(schema: Mapping[str, Any]) -> list[Any]:
+    """The schemas of the properties that an object must have."""
+    properties = schema.get("properties")
+    if not isinstance(properties, Mapping):
+        return []
+    return [properties[name] for name in _list(schema, "required") if isinstance(name, str) and name in properties]
+
+
+def _least_items(schema: Mapping[str, Any]) -> list[Any]:
+    """The schemas of the items that an array must have."""
+    least, first = schema.get("minItems", 0), _list(schema, "prefixItems")
+    if not isinstance(least, int):
+        return []
+    return [*first[:least], *([schema.get("items")] if least > len(first) else [])]
+
+
+def _list(schema: Mapping[str, Any], keyword: str) -> list[Any]:
+    found = schema.get(keyword)
+    return found if isinstance(found, list) else []
+
+
+def _references(schema: Any) -> Iterator[str]:
+    """Those in a schema, in their order."""
+    if isinstance(schema, list):
+        for each in schema:
+            yield from _references(each)
+    elif isinstance(schema, Mapping):
+        for keyword, value in schema.items():
+            if keyword == "$ref" and isinstance(value, str):
+                yield value
+            elif keyword in _BY_NAME and isinstance(value, Mapping):
+                yield from _references(list(value.values()))
+            elif keyword not in _DATA:
+                yield from _references(value)
 
 
 def _numbers(schema: Any) -> Iterator[tuple[str, int]]:
@@ -98,6 +180,8 @@ def _resolved(schema: Any, root: Mapping[str, Any]) -> Any:
     if not isinstance(schema, Mapping) or set(schema) != {"$ref"} or not isinstance(schema["$ref"], str):
         return schema
     found: Any = root
+    if schema["$ref"] == "#":
+        return root
     for part in schema["$ref"].removeprefix("#/").split("/"):
         found = found.get(part) if isinstance(found, Mapping) else None
     return found

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import tokenizers
 
+from inflight.runtime.structured.first_blank import FirstTokens
 from inflight.runtime.text.tokenizer import Tokenizer
 
 # Text that is put in front, so that a tokenizer which begins every text with a blank begins none with it.
@@ -28,6 +29,7 @@ class Vocabulary:
         # Logits may have padding behind the tokenizer's vocabulary: tokens of no bytes are never allowed.
         self.tokens = [tokenizer.token_bytes(token_id) for token_id in range(count)] + [b""] * (vocab_size - count)
         self.tokens += [] if end_ids else [b"<end>"]
+        self.first_tokens = FirstTokens.of(tokenizer, self.tokens, count)
         self.eos_token_id = self.end_ids[0]
         self.bos_token_id = tokenizer.bos_token_id
 

@@ -101,7 +101,7 @@ class RequestText:
     @property
     def finished(self) -> bool:
         """Whether every completion has ended."""
-        return len(self._finished) == (self._params.best_of or self._params.n)
+        return len(self._finished) == self._params.num_sequences
 
     def push(self, delta: TokenDelta) -> list[CompletionDelta]:
         """What `delta` adds: one CompletionDelta, or none when its completion has already ended at a stop string."""

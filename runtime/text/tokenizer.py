@@ -44,6 +44,12 @@ class Tokenizer:
         self._special_pieces = frozenset(token.content for token in added if token.special)
         self._pieces: dict[int, str | None] = {}
 
+    def with_chat_template(self, source: str) -> Tokenizer:
+        """The same tokenizer with another chat template. Raises RequestError for one that cannot be read."""
+        template = ChatTemplate({"default": source})
+        template.check()
+        return Tokenizer(self.backend, self.special_tokens, template)
+
     @cached_property
     def vocab_size(self) -> int:
         """The number of tokens, added ones included."""

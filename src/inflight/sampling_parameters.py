@@ -24,6 +24,7 @@ MAX_STOPS, MAX_STOP_TOKEN_IDS, MAX_BAD_WORDS = 128, 1024, 256
 MAX_BAD_WORD_IDS = 4 * MAX_BAD_WORDS
 # Of all stop strings of a request together, and of all its bad words.
 MAX_WORD_CHARACTERS = 8192
+MOST_LENGTH_PENALTY = 100
 INT32_MAX = (1 << 31) - 1
 
 Kind = Literal["integer", "number", "flag", "text", "strings", "ids", "words", "bias", "structure"]
@@ -155,110 +156,108 @@ Row = SamplingParameter
 # fmt: off
 SAMPLING_PARAMETERS: tuple[SamplingParameter, ...] = (
     Row(
-        "n", "integer", 1,
-        least=1, greatest=MAX_COMPLETIONS, expected=f"between 1 and {MAX_COMPLETIONS}",
+        "n", "integer", 1, least=1, greatest=MAX_COMPLETIONS, expected=f"between 1 and {MAX_COMPLETIONS}",
         triton=_contract("INT32", "num_return_sequences"),
     ),
     Row(
-        "best_of", "integer", None, optional=True,
-        greatest=MAX_COMPLETIONS, expected=f"at most {MAX_COMPLETIONS}",
+        "best_of", "integer", None, optional=True, greatest=MAX_COMPLETIONS, expected=f"at most {MAX_COMPLETIONS}",
         openai=False, cli=CliOption("Completions to compute; the n likeliest are kept.", panel=""),
     ),
     Row(
-        "temperature", "number", 1.0,
-        least=0, greatest=GREATEST, expected="0 or more and at most 1e+38",
+        "temperature", "number", 1.0, least=0, greatest=GREATEST, expected="0 or more and at most 1e+38",
         model_default="sampling", record=True,
         triton=_contract("FP32", "temperature"), cli=CliOption("Divides the logits; 0 = greedy.", chat=True),
     ),
     Row(
         "top_k", "integer", 0,
         least=0, greatest=INT32_MAX, expected="1 or more, or 0 (or -1) for off", also_off=-1, saturates=True,
-        model_default="sampling", record=True,
-        triton=_contract("INT32", "runtime_top_k", text="top_k"),
+        model_default="sampling", record=True, triton=_contract("INT32", "runtime_top_k", text="top_k"),
         cli=CliOption("Sample from the K most likely tokens; 0 = all.", chat=True),
     ),
     Row(
-        "top_p", "number", 1.0,
-        least=0, greatest=1, expected="between 0 and 1",
-        model_default="sampling", record=True,
-        triton=_contract("FP32", "runtime_top_p", text="top_p"),
+        "top_p", "number", 1.0, least=0, greatest=1, expected="between 0 and 1",
+        model_default="sampling", record=True, triton=_contract("FP32", "runtime_top_p", text="top_p"),
         cli=CliOption("Nucleus sampling: the likeliest tokens that sum to P; 1 = all, 0 = one.", chat=True),
     ),
     Row(
-        "min_p", "number", 0.0,
-        least=0, greatest=1, expected="between 0 and 1",
-        model_default="sampling", record=True,
-        triton=(TritonInput("min_p", "min_p", "FP32"),),
+        "min_p", "number", 0.0, least=0, greatest=1, expected="between 0 and 1",
+        model_default="sampling", record=True, triton=(TritonInput("min_p", "min_p", "FP32"),),
         cli=CliOption("Drop tokens below P times the likeliest's probability; 0 = off.", chat=True),
     ),
     Row(
-        "typical_p", "number", 1.0,
-        least=LEAST, greatest=1, expected="above 0 and at most 1",
-        model_default="sampling", record=True,
-        triton=(TritonInput("typical_p", "typical_p", "FP32"),),
+        "typical_p", "number", 1.0, least=LEAST, greatest=1, expected="above 0 and at most 1",
+        model_default="sampling", record=True, triton=(TritonInput("typical_p", "typical_p", "FP32"),),
         cli=CliOption("Locally typical sampling: the most typical tokens that sum to P; 1 = off.", chat=True),
     ),
     Row(
         "top_n_sigma", "number", 0.0,
         least=0, greatest=GREATEST, expected="above 0 and at most 1e+38, or 0 (or -1) for off", also_off=-1,
-        record=True,
-        triton=(TritonInput("top_n_sigma", "top_n_sigma", "FP32"),),
+        record=True, triton=(TritonInput("top_n_sigma", "top_n_sigma", "FP32"),),
         cli=CliOption("Drop tokens whose logit is over N standard deviations below the greatest; 0 = off.", chat=True),
     ),
     Row(
         # The one default that also bends greedy decoding.
         "repetition_penalty", "number", 1.0,
         least=LEAST, greatest=GREATEST, expected="above 0 and at most 1e+38",
-        model_default="always", record=True,
-        triton=_contract("FP32", "repetition_penalty"),
+        model_default="always", record=True, triton=_contract("FP32", "repetition_penalty"),
         cli=CliOption("Above 1: fewer repetitions of prompt and output; 1 = off.", chat=True),
     ),
     Row(
-        "presence_penalty", "number", 0.0,
-        least=-2, greatest=2, expected="between -2 and 2",
-        record=True,
+        "presence_penalty", "number", 0.0, least=-2, greatest=2, expected="between -2 and 2", record=True,
         triton=_contract("FP32", "presence_penalty"),
         cli=CliOption("-2 to 2: subtracted for each token in the output.", chat=True),
     ),
     Row(
-        "frequency_penalty", "number", 0.0,
-        least=-2, greatest=2, expected="between -2 and 2",
-        record=True,
+        "frequency_penalty", "number", 0.0, least=-2, greatest=2, expected="between -2 and 2", record=True,
         triton=_contract("FP32", "frequency_penalty"),
         cli=CliOption("-2 to 2: subtracted for each time it is in the output.", chat=True),
     ),
     Row(
-        "seed", "integer", None, optional=True,
-        triton=_contract("UINT64", "random_seed", "seed"),
+        "use_beam_search", "flag", False, openai=False,
+        cli=CliOption("The likeliest texts, as many as --n says, by beam search; nothing is sampled."),
+    ),
+    Row(
+        "length_penalty", "number", 1.0, least=-MOST_LENGTH_PENALTY, greatest=MOST_LENGTH_PENALTY,
+        expected="between -100 and 100", openai=False,
+        cli=CliOption("Of beam search: above 0 longer texts win more often, below 0 shorter ones."),
+    ),
+    Row(
+        "watermark_delta", "number", 0.0, least=0, greatest=100, expected="between 0 and 100; 0 is off", record=True,
+        triton=(TritonInput("watermark_delta", "watermark_delta", "FP32"),),
+        cli=CliOption("Watermark: added to the logits of tokens that the one before favours; 0 = off.", chat=True),
+    ),
+    Row(
+        "watermark_gamma", "number", 0.5,
+        least=to_float32(0.01), greatest=to_float32(0.99), expected="between 0.01 and 0.99", record=True,
+        triton=(TritonInput("watermark_gamma", "watermark_gamma", "FP32"),),
+        cli=CliOption("Share of the vocabulary that a watermark favours; 0.5 unless given.", chat=True),
+    ),
+    Row(
+        "seed", "integer", None, optional=True, triton=_contract("UINT64", "random_seed", "seed"),
         cli=CliOption("Seed of sampling; the same seed gives the same tokens.", chat=True),
     ),
     Row("max_tokens", "integer", 16, optional=True, least=1, expected="at least 1", openai=False),
     Row(
-        "min_tokens", "integer", 0,
-        least=0, expected="0 or more",
+        "min_tokens", "integer", 0, least=0, expected="0 or more",
         triton=_contract("INT32", "min_length", "min_tokens"),
         cli=CliOption("Minimum tokens to generate.", "Ending"),
     ),
     Row(
-        "stop", "strings", (),
-        most=MAX_STOPS, most_characters=MAX_WORD_CHARACTERS,
+        "stop", "strings", (), most=MAX_STOPS, most_characters=MAX_WORD_CHARACTERS,
         cli=CliOption("Stop at this string; repeatable.", "Ending", "--stop", chat=True),
     ),
     Row(
-        "stop_token_ids", "ids", (),
-        most=MAX_STOP_TOKEN_IDS,
+        "stop_token_ids", "ids", (), most=MAX_STOP_TOKEN_IDS,
         triton=(TritonInput("stop_token_ids", "", "INT32", "-1"),),
         cli=CliOption("Stop at this token; repeatable.", "Ending", "--stop-token-id"),
     ),
     Row(
-        "ignore_eos", "flag", False,
-        triton=(TritonInput("ignore_eos", "ignore_eos", "BOOL"),),
+        "ignore_eos", "flag", False, triton=(TritonInput("ignore_eos", "ignore_eos", "BOOL"),),
         cli=CliOption("Do not stop at end tokens.", "Ending"),
     ),
     Row("include_stop_str_in_output", "flag", False, cli=CliOption("Keep the stop string in the text.", "Ending")),
     Row(
-        "bad_words", "strings", (),
-        most=MAX_BAD_WORDS, most_characters=MAX_WORD_CHARACTERS,
+        "bad_words", "strings", (), most=MAX_BAD_WORDS, most_characters=MAX_WORD_CHARACTERS,
         cli=CliOption("Word not to generate; repeatable.", flag="--bad-word"),
     ),
     Row("bad_word_ids", "words", (), openai=False, most=MAX_BAD_WORD_IDS),
@@ -268,15 +267,14 @@ SAMPLING_PARAMETERS: tuple[SamplingParameter, ...] = (
         cli=CliOption("Add VALUE to the logit of token ID.", metavar="ID=VALUE"),
     ),
     Row(
-        "logprobs", "integer", None, optional=True,
-        least=0, greatest=MAX_LOGPROBS, expected=f"between 0 and {MAX_LOGPROBS}",
-        openai=False, triton=(TritonInput("num_logprobs", "", "INT32"),),
+        "logprobs", "integer", None, optional=True, least=0, greatest=MAX_LOGPROBS,
+        expected=f"between 0 and {MAX_LOGPROBS}", openai=False, triton=(TritonInput("num_logprobs", "", "INT32"),),
         cli=CliOption("With --json: log probabilities of each token and N others.", panel=""),
     ),
     Row(
-        "prompt_logprobs", "integer", None, optional=True,
-        least=0, greatest=MAX_LOGPROBS, expected=f"between 0 and {MAX_LOGPROBS}",
-        openai=False, triton=(TritonInput("num_prompt_logprobs", "", "INT32"),),
+        "prompt_logprobs", "integer", None, optional=True, least=0, greatest=MAX_LOGPROBS,
+        expected=f"between 0 and {MAX_LOGPROBS}", openai=False,
+        triton=(TritonInput("num_prompt_logprobs", "", "INT32"),),
         cli=CliOption("With --json: the same for prompt tokens.", panel=""),
     ),
     Row(

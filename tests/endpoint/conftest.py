@@ -37,6 +37,7 @@ from inflight.triton_backend.openai.backends.triton_pooling import TritonPooling
 from inflight.triton_backend.openai.metrics import ShimMetrics
 from inflight.triton_backend.openai.service import Service
 from tests.endpoint.tools.definitions import HERMES_TEMPLATE
+from tests.engines.demo_engine import build_demo_engine
 from tests.engines.pooling_engines import write_pooling_engine
 from tests.engines.serving_engines import write_null_engine
 from tests.patience import PATIENCE_S
@@ -160,6 +161,33 @@ def embedded_shim(engine: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def triton_shim(engine: Path, triton: TritonServer) -> Iterator[str]:
     with running_shim(engine, TritonBackend(triton.address.grpc_url)) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def demo_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the demonstration model, for the cpu target."""
+    return build_demo_engine(tmp_path_factory.mktemp("demo"), max_batch_size=8, max_seq_len=1024)
+
+
+@pytest.fixture(scope="session")
+def embedded_demo(demo_engine: Path) -> Iterator[str]:
+    with generating_shim(demo_engine) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def demo_triton(
+    installation: TritonInstallation, demo_engine: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TritonServer]:
+    overrides = {"max_tokens_in_paged_kv_cache": "8192"}
+    with running_triton(installation, demo_engine, tmp_path_factory.mktemp("triton"), overrides) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def triton_demo(demo_engine: Path, demo_triton: TritonServer) -> Iterator[str]:
+    with running_shim(demo_engine, TritonBackend(demo_triton.address.grpc_url)) as url:
         yield url
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import httpx
 import jsonschema
 import numpy as np
 import openai
@@ -177,20 +178,43 @@ def test_what_cannot_be_met_is_a_400_that_names_its_field(
     assert client.chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=2).choices
 
 
-@pytest.mark.parametrize("method", ["json_schema", "json_mode"])
-def test_langchain_gets_structured_output(url: str, method: Any) -> None:
+@pytest.mark.parametrize(("method", "kind"), [("json_schema", "json_schema"), ("json_mode", "json_object")])
+def test_langchain_gets_structured_output(url: str, method: Any, kind: str, rng: np.random.Generator) -> None:
+    """What goes over the wire asks for it, and what comes back is it: of the schema, or in JSON mode any object."""
     schema: dict[str, Any] = {
         "title": "colour",
         "type": "object",
-        "properties": {"red": {"type": "integer", "maximum": 255}},
+        "properties": {"red": {"type": "integer", "minimum": 0, "maximum": 255}},
     }
     schema |= {"required": ["red"], "additionalProperties": False}
-    chat = ChatOpenAI(base_url=f"{url}/v1", api_key=SecretStr("none"), model=MODEL, max_retries=0, seed=5)
-    bound: Any = chat.with_structured_output(schema, method=method, include_raw=True)
-    answer = bound.invoke("fox")
+    bodies: list[dict[str, Any]] = []
+    hooks: Any = {"request": [lambda request: bodies.append(json.loads(request.content))]}
+    with httpx.Client(event_hooks=hooks) as http:
+        for seed in rng.integers(1 << 30, size=40).tolist():
+            chat = ChatOpenAI(
+                base_url=f"{url}/v1",
+                api_key=SecretStr("none"),
+                model=MODEL,
+                max_retries=0,
+                seed=seed,
+                max_completion_tokens=600,
+                http_client=http,
+            )
+            bound: Any = chat.with_structured_output(schema, method=method, include_raw=True)
+            try:
+                answer = bound.invoke("fox")
+                break
+            except openai.LengthFinishReasonError as error:
+                # An object of any kind may become too long, and says so.
+                assert (error.completion.choices[0].message.content or "").startswith("{")
+        else:
+            raise AssertionError("no object came to an end")
+    assert {body["response_format"]["type"] for body in bodies} == {kind}
+    value = json.loads(answer["raw"].content)
+    assert isinstance(value, dict) and answer["parsed"] == value and answer["parsing_error"] is None
+    assert not answer["raw"].tool_calls
     if method == "json_schema":
-        assert answer["parsed"]["red"] <= 255
-    assert answer["raw"].content.startswith("{")
+        jsonschema.validate(value, schema, jsonschema.Draft202012Validator)
 
 
 @pytest.mark.parametrize("model", ["tensorrt_llm", "tensorrt_llm_bls", "ensemble"])

@@ -99,6 +99,8 @@ def relative_error(actual: Floats, expected: Floats) -> float:
     return float(np.abs(actual - expected).max() / np.abs(expected).max())
 
 
-def one_in_three(values: Iterable[Any]) -> list[Any]:
-    """Values of a parameter, of which every third runs always and the others are slow."""
-    return [pytest.param(value, marks=pytest.mark.slow) if place % 3 else value for place, value in enumerate(values)]
+def one_in(number: int, values: Iterable[Any]) -> list[Any]:
+    """Values of a parameter, of which one in `number` runs always and the others are slow."""
+    return [
+        pytest.param(value, marks=pytest.mark.slow) if place % number else value for place, value in enumerate(values)
+    ]

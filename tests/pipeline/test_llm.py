@@ -18,6 +18,7 @@ from inflight.build.registry import make_recipe
 from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
 from inflight.runtime import LLM, SamplingParams
+from tests.engines.pooling_engines import write_pooling_engine
 from tests.models.tiny_tokenizers import random_text
 from tests.paths import ROOT
 
@@ -28,13 +29,14 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "offline.md").rea
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with `model`, `checkpoint` and `engine`: the embedded model on its way."""
+    """A directory with `model`, `checkpoint` and `engine`: the embedded model on its way. And `embedding-engine`."""
     place = tmp_path_factory.mktemp("embedded")
     sys.path.append(str(ROOT / "scripts"))
     make = runpy.run_path(str(ROOT / "scripts" / "make_embedded_model.py"))["make_embedded_model"]
     make(place / "model")
     convert_model(place / "model", place / "checkpoint", ConvertOptions(dtype="float32"))
     build_engine(place / "checkpoint", place / "engine", make_recipe(max_batch_size=8, max_seq_len=512))
+    (place / "embedding-engine").symlink_to(write_pooling_engine(tmp_path_factory.mktemp("pooling"), "embed"))
     return place
 
 
@@ -103,6 +105,7 @@ CHANGES = {
     "repetition_penalty": 5.0,
     "presence_penalty": 2.0,
     "frequency_penalty": 2.0,
+    "watermark_delta": 4.0,
     "logit_bias": {100: 50.0},
     "n": 2,
     "logprobs": 0,

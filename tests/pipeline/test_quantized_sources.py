@@ -162,11 +162,7 @@ def test_a_gguf_file_of_several_types_keeps_its_numbers_and_verifies(tmp_path: P
     }
     tensors = random_tensors(config, rng)
     file = write_random_blocks(tmp_path / "model.gguf", config, tensors, kinds, rng)
-    result = run("verify", file, built(tmp_path, file, "cpu"), "--max-tokens", 4, "--json")
-    shares = sorted(prompt["error"] / prompt["allowed"] for prompt in json.loads(result.stdout)["prompts"])
-    # Where two scores of a random model are nearly the same, either rounding may be the unlucky one.
-    assert shares[len(shares) // 2] <= 1, shares
-    assert shares[-1] <= 2, shares
+    passes(file, built(tmp_path, file, "cpu"))
 
 
 def test_a_quantized_source_is_quantized_again_and_verifies_on_the_cpu_target(tmp_path: Path) -> None:

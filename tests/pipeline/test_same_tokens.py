@@ -59,6 +59,7 @@ def random_requests(rng: np.random.Generator, built: BuiltEngine, count: int) ->
             top_n_sigma=float(rng.choice([0.0, 2.0])),
             repetition_penalty=float(rng.choice([1.0, 1.2])),
             frequency_penalty=float(rng.choice([0.0, 0.3])),
+            watermark_delta=float(rng.choice([0.0, 3.0])),
             seed=int(rng.integers(2**31)),
             max_tokens=int(rng.integers(1, 60)),
             n=int(rng.choice([1, 1, 2])),

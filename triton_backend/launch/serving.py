@@ -203,6 +203,8 @@ def _overrides(options: ServeOptions) -> dict[str, str]:
         "batch_scheduler_policy": options.policy,
         "enable_kv_cache_reuse": str(options.prefix_caching).lower(),
         "max_queue_size": options.max_queue_size,
+        "waiting_served_ratio": options.waiting and options.waiting.served_ratio,
+        "max_waiting_tokens": options.waiting and options.waiting.max_tokens,
         "thread_pool_size": THREAD_POOL_SIZE,
     }
     return {name: str(value) for name, value in values.items() if value is not None}

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 
 from inflight.errors import InflightError
 
@@ -19,6 +20,13 @@ def _is_int(minimum: int) -> Check:
 def _is_fraction(value: str) -> bool:
     try:
         return 0 < float(value) <= 1
+    except ValueError:
+        return False
+
+
+def _is_ratio(value: str) -> bool:
+    try:
+        return 0 <= float(value) < inf
     except ValueError:
         return False
 
@@ -74,6 +82,8 @@ VARIABLES: Mapping[str, Variable] = {
     "decoupled_mode": Variable("true", _one_of("true", "false"), "true or false"),
     "max_queue_delay_microseconds": _count("0", 0),
     "max_queue_size": _count("0", 0),
+    "waiting_served_ratio": Variable("", _is_ratio, "a number, 0 or more"),
+    "max_waiting_tokens": _count("", 0),
     "preprocessing_instance_count": _count("1"),
     "postprocessing_instance_count": _count("1"),
     "bls_instance_count": _count("1"),
@@ -104,10 +114,10 @@ VARIABLES: Mapping[str, Variable] = {
     "encoder_input_features_data_type": Variable("TYPE_FP16", _is_dtype, _DTYPE),
     "prompt_embedding_table_data_type": Variable("TYPE_FP16", _is_dtype, _DTYPE),
     "batching_strategy": _only("inflight_fused_batching", "inflight_batching", default="inflight_fused_batching"),
-    "max_beam_width": _only("1", default="1"),
+    "max_beam_width": _count(),
     "num_nodes": _only("1"),
     "enable_chunked_context": _only("true", default="true"),
-    "decoding_mode": _only("auto", "top_k", "top_p", "top_k_top_p"),
+    "decoding_mode": _only("auto", "top_k", "top_p", "top_k_top_p", "beam_search"),
     # Whichever is named: grammars are compiled by llguidance.
     "guided_decoding_backend": Variable("", _one_of("", "xgrammar", "guidance", "llguidance"), "xgrammar", False),
     "sink_token_length": _only("0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ from inflight.triton_backend.openai.limits import BoundBodies, EngineLimits
 _PREFIX = "/models/"
 _REPOSITORY = "/v2/repository/"
 _STORED = "/v1/responses/"
+_OF_A_MODEL = re.compile(r"/v1/models/(.+)/(load|unload)")
 _NO_LIMIT = 1 << 62
 
 
@@ -82,7 +84,11 @@ class Front:
                 return None
             body = message.get("body", b"")
             asked, receive = read_asked(path, body), replay(message, receive)
-            if path.startswith(_REPOSITORY) or path in ("/models/load", "/models/unload"):
+            if (
+                path.startswith(_REPOSITORY)
+                or path in ("/models/load", "/models/unload")
+                or _OF_A_MODEL.fullmatch(path)
+            ):
                 return await self._control(path, asked)
         elif scope["method"] == "GET" and (answer := await self._of_all(scope)) is not None:
             return answer
@@ -137,10 +143,12 @@ class Front:
         return JsonAnswer({"status": "ok"})
 
     async def _control(self, path: str, asked: Asked) -> Response:
-        """Loading and unloading, in the paths of Triton and of llama.cpp's router."""
+        """Loading and unloading, in the paths of Triton, of its OpenAI frontend and of llama.cpp's router."""
         if path == "/v2/repository/index":
             return JsonAnswer(index(self._catalogue))
-        if path.startswith(_REPOSITORY):
+        if (found := _OF_A_MODEL.fullmatch(path)) is not None:
+            name, verb = found[1], found[2]
+        elif path.startswith(_REPOSITORY):
             name, _, verb = path.removeprefix(f"{_REPOSITORY}models/").rpartition("/")
         else:
             name, verb = asked.name or "", path.rpartition("/")[2]

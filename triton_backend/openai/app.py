@@ -24,6 +24,7 @@ from inflight.triton_backend.openai.metrics import CountAnswers
 from inflight.triton_backend.openai.pooling.embeddings import embeddings_router
 from inflight.triton_backend.openai.pooling.other_tasks import other_tasks_router
 from inflight.triton_backend.openai.pooling.rerank import rerank_router
+from inflight.triton_backend.openai.pooling.score import score_router
 from inflight.triton_backend.openai.service import Service
 from inflight.triton_backend.openai.tokenize import tokenize_router
 
@@ -81,8 +82,8 @@ def _task_routers(service: Service) -> list[APIRouter]:
     pooling = service.manifest.pooling
     if not isinstance(pooling, PoolingFacts):
         return [chat_router(service), completions_router(service), other_tasks_router(service, "generate")]
-    own = embeddings_router if pooling.task == "embed" else rerank_router
-    return [own(service), other_tasks_router(service, pooling.task)]
+    own = [embeddings_router] if pooling.task == "embed" else [rerank_router, score_router]
+    return [*(each(service) for each in own), other_tasks_router(service, pooling.task)]
 
 
 def _engine_limits(service: Service) -> EngineLimits:

@@ -14,7 +14,7 @@ from inflight.runtime.text.parsers.parts import Part, Reasoning
 from inflight.triton_backend.openai.answers.choice import collect
 from inflight.triton_backend.openai.answers.envelope import Envelope
 from inflight.triton_backend.openai.answers.logprobs import chat_logprobs, prompt_logprobs
-from inflight.triton_backend.openai.answers.message import chat_deltas, chat_message
+from inflight.triton_backend.openai.answers.message import HeldReasoning, chat_deltas, chat_message
 from inflight.triton_backend.openai.answers.prepared import prepare_chat
 from inflight.triton_backend.openai.protocol.chat import ChatBody
 from inflight.triton_backend.openai.protocol.checks import check_chat
@@ -48,7 +48,8 @@ class _ChatAnswer:
         self._envelope = Envelope("chatcmpl", service, body, [generation])
         # OpenAI's answers of one function that the client chose end as others do.
         use = read_tools(body)
-        self._shows_reasoning = body.include_reasoning and generation.reasoning is not None
+        is_told_apart = body.separate_reasoning and generation.reasoning is not None
+        self._shows_reasoning = body.include_reasoning and is_told_apart
         self._notes_calls = use is not None and not use.is_named
 
     def _parts(self) -> AnswerParts:
@@ -70,6 +71,7 @@ class _ChatAnswer:
     async def events(self) -> AsyncGenerator[Event, None]:
         """Per choice a chunk with the role, chunks of text, one with the finish reason; then the usage if wanted."""
         started: dict[int, AnswerParts] = {}
+        held = HeldReasoning(not self._body.stream_reasoning)
         async with aclosing(self._service.run(self._generation)) as deltas:
             async for delta in deltas:
                 if delta.index not in started:
@@ -78,13 +80,15 @@ class _ChatAnswer:
                     yield self._chunk(delta.index, {"role": "assistant", "content": ""}) | first
                 self._envelope.usage.completion_tokens += len(delta.token_ids)
                 parts = started[delta.index]
-                shown = chat_deltas(self._shown(parts.push(delta)))
+                pushed = held.push(delta.index, self._shown(parts.push(delta)), delta.finish_reason is not None)
+                shown = chat_deltas(pushed)
                 if not shown and (delta.logprobs or (delta.token_ids and self._body.return_token_ids)):
                     shown = [{"content": ""}]
                 for number, each in enumerate(shown):
                     yield self._chunk(delta.index, each, news=None if number else delta)
                 if delta.finish_reason is not None:
-                    yield self._chunk(delta.index, {}, finish=delta, num_calls=parts.num_calls)
+                    # Empty, not missing: TGI's and vLLM's clients add the content of every chunk.
+                    yield self._chunk(delta.index, {"content": ""}, finish=delta, num_calls=parts.num_calls)
         if self._body.wants_usage:
             yield self._envelope.last_chunk(_CHUNK)
 
@@ -118,6 +122,9 @@ class _ChatAnswer:
         finish: CompletionDelta | None = None,
         num_calls: int = 0,
     ) -> Event:
+        if self._shows_reasoning and "reasoning_content" not in content:
+            # Clients of DeepSeek's and SGLang's read it in every chunk.
+            content = {**content, "reasoning_content": None}
         choice: dict[str, Any] = {"index": index, "delta": content, "logprobs": None, "finish_reason": None}
         if news is not None:
             choice["logprobs"] = self._logprobs(news)

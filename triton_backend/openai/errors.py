@@ -28,6 +28,12 @@ _IS_TYPE = re.compile(r"str|int|list\[.*\]|\[key\]")
 # As much of a path as a message quotes.
 _LONGEST_PATH = 200
 
+# Names that are arguments of a client and no keys of a body.
+_HINTS: Mapping[str, str] = {
+    "extra_body": " It is an argument of the openai package; in JSON, what is in it stands beside the other keys.",
+    "extra_headers": " It is an argument of the openai package; headers are no part of the body.",
+}
+
 OVERLOADED = 429
 # A queue moves on with every request that ends, so that soon is not too soon.
 RETRY_AFTER_S = "1"
@@ -183,7 +189,8 @@ def first_problem(problem: Mapping[str, Any]) -> Problem:
     if param is None and problem["type"] in ("missing", "model_attributes_type", "model_type", "dict_type"):
         return Problem(400, "The body must be a JSON object, with Content-Type: application/json.")
     if problem["type"] == "extra_forbidden":
-        return Problem(400, f"Unknown parameter: '{param}'.", param, "unknown_parameter")
+        hint = _HINTS.get(str(param), "")
+        return Problem(400, f"Unknown parameter: '{param}'.{hint}", param, "unknown_parameter")
     if problem["type"] == "json_invalid":
         return Problem(400, f"The body is no valid JSON: {problem['ctx']['error']}.")
     if problem["type"] == "missing":

@@ -12,10 +12,13 @@ from typing import Any, TypeVar
 
 from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import EngineError
+from inflight.runtime.beam_search.requests import check_beams
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
 from inflight.runtime.request.validation import check_request, output_room, total_room
 from inflight.runtime.sampling.params import SamplingParams, params_over_defaults
+from inflight.runtime.sampling.watermark import Watermark
+from inflight.runtime.scheduler.admission import Waiting
 from inflight.runtime.scheduler.scheduler import check_ever_queued, most_running
 from inflight.runtime.scheduler.step import TokenResult
 from inflight.runtime.text.completion import CompletionDelta, RequestText
@@ -33,6 +36,7 @@ from inflight.triton_backend.openai.limits import MAX_BODY_BYTES
 from inflight.triton_backend.openai.metrics import ShimMetrics
 from inflight.triton_backend.openai.protocol.chat import Conversation
 from inflight.triton_backend.openai.protocol.generation import SAMPLING_FIELDS, GenerationBody
+from inflight.triton_backend.wire.client_names import in_words_of_client
 
 T = TypeVar("T")
 
@@ -62,7 +66,9 @@ class Service:
     """One engine under one name. `created` is the Unix time at which serving began. Requests may name any model, since
     there is one; with `strict_model_name` only this one. `accuracy`: the facts of the engine's accuracy record.
     `tool_call_parser`, `reasoning_parser`: the names of the form in which the model calls tools, and of that in which
-    it marks its reasoning; None: what its template teaches."""
+    it marks its reasoning; None: what its template teaches. `watermark`: that of texts of TGI's clients who ask for one
+    without saying which. `waiting`: as in SchedulerConfig.
+    `template_variables`: of chats that do not set them."""
 
     model_name: str
     manifest: EngineManifest
@@ -76,6 +82,9 @@ class Service:
     max_queue_size: int = 0
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None
+    watermark: Watermark = field(default_factory=Watermark)
+    waiting: Waiting | None = None
+    template_variables: Mapping[str, Any] = field(default_factory=dict)
 
     def now(self) -> int:
         """The Unix time that answers carry."""
@@ -126,7 +135,7 @@ class Service:
         """The token ids of a conversation. Raises ApiError (400) when the template does not take it."""
         with blaming("messages"):
             messages = [message.as_dict() for message in body.messages]
-            return self.tokenizer.encode_chat(messages, **body.template_options())
+            return self.tokenizer.encode_chat(messages, **{**self.template_variables, **body.template_options()})
 
     def sampling_params(self, body: GenerationBody, **more: Any) -> SamplingParams:
         """What `body` asks for, over the defaults of the model's generation_config.json.
@@ -175,6 +184,9 @@ class Service:
             end_token_ids=self.manifest.generation.end_token_ids,
             priority=body.priority,
         )
+        if params.use_beam_search:
+            with in_words_of_client({"beam_width": "n"}):
+                check_beams(request, limit)
         with blaming(param):
             # A loaded engine's cache holds at least one sequence of the full length.
             check_request(request, vocab_size=self.manifest.model.vocab_size, max_seq_len=limit, cache_tokens=limit)

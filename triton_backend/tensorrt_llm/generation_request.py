@@ -10,20 +10,24 @@ from typing import Any
 from inflight.errors import RequestError
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
+from inflight.sampling_parameters import MOST_LENGTH_PENALTY
 from inflight.triton_backend.wire.request_tensors import RowTensors
 from inflight.triton_backend.wire.sampling_wire import AS_MANY_AS_FIT, read_parameters, read_reasoning, read_structure
 from inflight.triton_backend.wire.word_lists import Words, read_words
+
+NO_STREAM_OF_BEAMS = "streaming is set; beam search knows at its end which sequences are the best."
 
 
 @dataclass(frozen=True, slots=True)
 class ModelDefaults:
     """The engine's defaults for values that a request does not give. `vocab_size` bounds embedding_bias, `max_seq_len`
-    the prompt (0: not here)."""
+    the prompt (0: not here), `max_beam_width` beam_width (None: as wide as a search can be)."""
 
     end_token_ids: tuple[int, ...]
     vocab_size: int
     exclude_input_in_output: bool = False
     max_seq_len: int = 0
+    max_beam_width: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +60,42 @@ class GenerationRequest:
 
 def read_request(row: RowTensors, request_id: str, defaults: ModelDefaults) -> GenerationRequest:
     """Raises RequestError for a value that is missing, out of range or contradicts another."""
-    wanted = _wanted(row, defaults)
+    wanted, beams = _wanted(row, defaults), _beams(row, defaults.max_beam_width)
     end_token_ids, ignore_eos = _end_tokens(row, defaults)
     request = Request(
         request_id=request_id,
         prompt_token_ids=_prompt(row, defaults.max_seq_len),
-        params=_sampling_params(row, ignore_eos, wanted, defaults.vocab_size),
+        params=_sampling_params(row, ignore_eos, wanted, defaults.vocab_size, beams),
         end_token_ids=end_token_ids,
         priority=row.integer("priority") or 0,
         metrics_in_every_delta=wanted.streaming and wanted.perf_metrics,
     )
     stop_words = read_words("stop_words_list", row.array("stop_words_list"))
+    if beams and wanted.streaming:
+        raise RequestError(NO_STREAM_OF_BEAMS, "Ask for the whole answer.")
+    if beams and stop_words:
+        raise RequestError("stop_words_list has words; beam search ends at end tokens alone.", "Leave it out.")
     return GenerationRequest(request, stop_words, wanted, _stop_texts(row, len(stop_words)))
+
+
+def _beams(row: RowTensors, most: int | None) -> dict[str, Any]:
+    """The parameters that beam_width asks for; 1 is no search. Without len_penalty a score is the sum itself, as in
+    TensorRT-LLM."""
+    width, penalty = row.integer("beam_width"), row.number("len_penalty")
+    if width is None or width == 1:
+        return {}
+    if width < 1:
+        raise RequestError(f"beam_width is {width}; it must be at least 1.")
+    if most is not None and width > most:
+        raise RequestError(f"beam_width is {width}; max_beam_width of this model repository is {most}.")
+    if penalty is not None and not abs(penalty) <= MOST_LENGTH_PENALTY:
+        raise RequestError(
+            f"len_penalty is {penalty}; it must be between -{MOST_LENGTH_PENALTY} and {MOST_LENGTH_PENALTY}."
+        )
+    count = row.integer("num_return_sequences") or width
+    if count > width:
+        raise RequestError(f"num_return_sequences is {count}; a search of {width} beams finds no more.")
+    return {"use_beam_search": True, "n": count, "best_of": width, "length_penalty": penalty or 0.0}
 
 
 def _stop_texts(row: RowTensors, num_words: int) -> tuple[str, ...]:
@@ -107,7 +135,9 @@ def _end_tokens(row: RowTensors, defaults: ModelDefaults) -> tuple[tuple[int, ..
     return (end_id,), False
 
 
-def _sampling_params(row: RowTensors, ignore_eos: bool, wanted: Wanted, vocab_size: int) -> SamplingParams:
+def _sampling_params(
+    row: RowTensors, ignore_eos: bool, wanted: Wanted, vocab_size: int, beams: Mapping[str, Any]
+) -> SamplingParams:
     max_tokens = row.integer("request_output_len")
     given = read_parameters(row)
     return SamplingParams(
@@ -115,6 +145,7 @@ def _sampling_params(row: RowTensors, ignore_eos: bool, wanted: Wanted, vocab_si
             **given,
             **_sampling_kind(given),
             "n": given.get("n") or 1,
+            **beams,
             "max_tokens": None if max_tokens == AS_MANY_AS_FIT else max_tokens,
             "ignore_eos": ignore_eos,
             "bad_word_ids": read_words("bad_words_list", row.array("bad_words_list")),

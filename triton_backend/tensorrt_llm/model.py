@@ -15,7 +15,7 @@ from inflight.runtime.engine.heartbeat import Heartbeat
 from inflight.runtime.engine.thread import EngineThread
 from inflight.runtime.executors.base import Executor
 from inflight.runtime.executors.registry import find_loader
-from inflight.runtime.scheduler.admission import Policy
+from inflight.runtime.scheduler.admission import Policy, waiting_rule
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
 from inflight.runtime.structured.compiler import GrammarCompiler
 from inflight.runtime.text.tokenizer import load_tokenizer
@@ -53,10 +53,11 @@ class TritonPythonModel:
             vocab_size=executor.manifest.model.vocab_size,
             max_seq_len=executor.manifest.limits.max_seq_len,
             exclude_input_in_output=settings.flag("exclude_input_in_output", False),
+            max_beam_width=settings.integer("max_beam_width"),
         )
         core = EngineCore(
             executor,
-            _scheduler_config(settings),
+            scheduler_config(settings),
             Heartbeat.of_environment(settings.model_name),
             _grammars(settings, executor),
             kv_offload(settings),
@@ -126,7 +127,7 @@ class TritonPythonModel:
         if not self._decoupled:
             if any(row.wanted.streaming for row in rows):
                 raise RequestError(NO_STREAMING, "Write the repository with decoupled_mode:true.")
-            if any(row.request.num_sequences > 1 for row in rows):
+            if any(row.request.num_sequences > 1 and row.request.beams is None for row in rows):
                 raise RequestError(ONE_SEQUENCE, "Write the repository with decoupled_mode:true.")
         return rows
 
@@ -150,10 +151,12 @@ def _memory(executor: Executor) -> EngineMemory:
     return EngineMemory(find_loader(manifest.target).memory_place, total)
 
 
-def _scheduler_config(settings: ModelSettings) -> SchedulerConfig:
+def scheduler_config(settings: ModelSettings) -> SchedulerConfig:
+    """Raises ValueError or EngineError for what a scheduler cannot do."""
     policy = settings.text("batch_scheduler_policy") or "guaranteed_no_evict"
     return SchedulerConfig(
         policy=cast(Policy, policy),  # which it checks
         enable_prefix_caching=settings.flag("enable_kv_cache_reuse", True),
         max_queue_size=settings.integer("max_queue_size") or 0,
+        waiting=waiting_rule(settings.number("waiting_served_ratio"), settings.integer("max_waiting_tokens")),
     )

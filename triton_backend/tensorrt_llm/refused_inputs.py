@@ -11,7 +11,6 @@ from inflight.triton_backend.wire.request_tensors import Array
 
 # The values at which a scalar changes nothing. Absent and empty tensors always pass.
 NEUTRAL_VALUES: Mapping[str, tuple[float, ...]] = {
-    "beam_width": (1,),
     "beam_search_diversity_rate": (0,),
     "early_stopping": (0,),
     "len_penalty": (0, 1),
@@ -69,6 +68,8 @@ _FEATURES: Mapping[str, Sequence[str]] = {
         "DECODER_QUERY",
     ),
 }
+# They say something where beam_width is above 1, and are checked where it is read.
+_OF_BEAMS = ("len_penalty", "length_penalty")
 # Of models that are not decoupled.
 NO_STREAMING = "Streaming is only supported in decoupled mode."
 ONE_SEQUENCE = "num_return_sequences is above 1; this model is not decoupled and has one answer for a prompt."
@@ -81,8 +82,9 @@ FEATURE_OF_INPUT: Mapping[str, str] = {name: feature for feature, names in _FEAT
 
 def refuse_unsupported(tensors: Mapping[str, Array]) -> None:
     """Raises RequestError naming the first input whose value asks for something unsupported."""
+    has_beams = "beam_width" in tensors and bool((tensors["beam_width"] > 1).any())
     for name, tensor in tensors.items():
-        if _is_empty(tensor):
+        if _is_empty(tensor) or (has_beams and name in _OF_BEAMS):
             continue
         if name in FEATURE_OF_INPUT:
             raise RequestError(f"{name} asks for {FEATURE_OF_INPUT[name]}, which this engine does not support.")

@@ -51,7 +51,7 @@ class TritonPythonModel:
         hint = f"Send it to the model {model}, over a gRPC stream."
         if any(RowTensors(call.tensors, row).flag("streaming") for row in range(rows)):
             raise RequestError(NO_STREAMING, hint)
-        if any((RowTensors(call.tensors, row).integer("num_return_sequences") or 1) > 1 for row in range(rows)):
+        if any(_has_several_answers(RowTensors(call.tensors, row)) for row in range(rows)):
             raise RequestError(ONE_SEQUENCE, hint)
         answers = call.channel if rows == 1 else JoinedRows(call.channel)
         # To put the rows in order takes their index, also where the client has not asked for it.
@@ -60,3 +60,8 @@ class TritonPythonModel:
         for tensors in call_model(self._core_model, call.request_id, call.tensors, [*outputs], decoupled=True):
             missing -= 1
             answers.send(tensors, final=missing == 0)
+
+
+def _has_several_answers(row: RowTensors) -> bool:
+    """The sequences of a beam search come in one."""
+    return (row.integer("num_return_sequences") or 1) > 1 >= (row.integer("beam_width") or 1)

@@ -61,9 +61,11 @@ class InnerModels:
         rows = encoded["INPUT_ID"].shape[0]
         inputs = {theirs: encoded[name] for name, theirs in _ENCODED_INPUTS.items()}
         inputs |= {theirs: tensors[ours] for ours, theirs in (TEXT_NAMES | _OTHER_INPUTS).items() if ours in tensors}
-        always = {"return_finish_reason": True, "return_stop_reason": True, "exclude_input_in_output": True}
-        for name, value in {**always, "streaming": self._decoupled}.items():
-            inputs[name] = np.full((rows, 1), value, dtype=np.bool_)
+        for name in ("return_finish_reason", "return_stop_reason", "exclude_input_in_output"):
+            inputs[name] = np.full((rows, 1), True, dtype=np.bool_)
+        searches = tensors["beam_width"] > 1 if "beam_width" in tensors else np.zeros((rows, 1), dtype=np.bool_)
+        # What a search finds comes whole.
+        inputs["streaming"] = ~searches & self._decoupled
         if "return_log_probs" in tensors and tensors["return_log_probs"].any():
             inputs["num_logprobs"] = np.zeros((rows, 1), dtype=np.int32)
         wanted = [*OUTPUTS, "sequence_length", *(name for name in outputs if name not in (*_OWN_OUTPUTS, *OUTPUTS))]

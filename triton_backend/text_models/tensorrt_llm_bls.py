@@ -70,7 +70,7 @@ class TritonPythonModel:
             )
             if any(row.streaming for row in rows):
                 raise RequestError(NO_STREAMING, hint)
-            if any(row.params.n > 1 for row in rows):
+            if any(row.params.n > 1 and not row.has_beams for row in rows):
                 raise RequestError(ONE_SEQUENCE, hint)
         answers = call.channel if self._decoupled or len(prompts) == 1 else JoinedRows(call.channel)
         completions = TextCompletions(self._tokenizer, rows, accumulate=self._defaults.accumulate)

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from inflight.errors import RequestError
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.text.completion import Completion, CompletionDelta, RequestText
 from inflight.runtime.text.tokenizer import Tokenizer
+from inflight.triton_backend.tensorrt_llm.generation_request import NO_STREAM_OF_BEAMS
 from inflight.triton_backend.wire.request_tensors import Array, RowTensors
 from inflight.triton_backend.wire.sampling_wire import read_text_parameter
 from inflight.triton_backend.wire.token_wire import read_delta
@@ -34,6 +36,7 @@ class TextRow:
     log_probs: bool
     finish_reason: bool
     stop_reason: bool
+    has_beams: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,19 @@ def read_text_row(row: RowTensors, prompt_ids: tuple[int, ...], defaults: TextDe
         log_probs=row.flag("return_log_probs"),
         finish_reason=row.flag("return_finish_reason"),
         stop_reason=row.flag("return_stop_reason"),
+        has_beams=_has_beams(row, streaming),
     )
+
+
+def _has_beams(row: RowTensors, streaming: bool) -> bool:
+    """Whether beam_width asks for a search. Raises RequestError for what one cannot do."""
+    if (row.integer("beam_width") or 1) <= 1:
+        return False
+    if streaming:
+        raise RequestError(NO_STREAM_OF_BEAMS.replace("streaming", "stream"), "Ask for the whole answer.")
+    if row.strings("stop_words"):
+        raise RequestError("stop_words has words; beam search ends at end tokens alone.", "Leave it out.")
+    return True
 
 
 @dataclass(slots=True)
@@ -88,21 +103,40 @@ class TextCompletions:
         self._sequences: dict[tuple[int, int], _Sequence] = {}
         # Whether a stop string ended a completion that the engine goes on with.
         self.ahead_of_engine = False
+        # Rows of which the sequences of a beam search have come.
+        self._found: set[int] = set()
 
     @property
     def finished(self) -> bool:
         """Whether every completion has ended, at a stop string or otherwise."""
-        return all(text.finished for text in self._texts)
+        return all(text.finished or number in self._found for number, text in enumerate(self._texts))
 
     def push(self, tensors: Mapping[str, Array]) -> list[dict[str, Array]]:
         """The responses that a response of tensorrt_llm leads to; none while a completion is still being collected."""
         batch = int(tensors["batch_index"].reshape(-1)[0]) if "batch_index" in tensors else 0
+        if self._rows[batch].has_beams:
+            self._found.add(batch)
+            return [self._beams(self._rows[batch], tensors)]
         inner = Request(str(batch), self._rows[batch].prompt_ids, self._rows[batch].params)
         return [
             response
             for delta in self._texts[batch].push(read_delta(inner, tensors, end_token_included=False))
             if (response := self._respond(batch, delta, tensors)) is not None
         ]
+
+    def _beams(self, row: TextRow, tensors: Mapping[str, Array]) -> dict[str, Array]:
+        """The response of a search: a string for each of its sequences, the best first."""
+        ids, lengths = tensors["output_ids"][0], tensors["sequence_length"][0]
+        before = row.prompt_ids if row.include_prompt else ()
+        texts = [
+            self._tokenizer.decode([*before, *beam[:length].tolist()], row.params.skip_special_tokens)
+            for beam, length in zip(ids, lengths, strict=True)
+        ]
+        hidden = {"output_ids", "sequence_length", "stop_reason"}
+        hidden |= set() if row.log_probs else set(_LOG_PROBS)
+        hidden |= set() if row.finish_reason else {"finish_reason"}
+        shown = {name: array for name, array in tensors.items() if name not in hidden}
+        return shown | {"text_output": np.array([text.encode("utf-8") for text in texts], dtype=np.object_)}
 
     def _respond(self, batch: int, delta: CompletionDelta, tensors: Mapping[str, Array]) -> dict[str, Array] | None:
         self.ahead_of_engine = self.ahead_of_engine or delta.cancel

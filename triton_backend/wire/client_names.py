@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 
-from inflight.errors import InflightError
+from inflight.errors import InflightError, RequestError
 from inflight.sampling_parameters import SAMPLING_PARAMETERS
 from inflight.triton_backend.wire.sampling_wire import TEXT_NAMES
 
@@ -63,3 +64,12 @@ def in_clients_words(error: InflightError, names: Mapping[str, str]) -> Inflight
         return re.sub(rf"\b(?:{pattern})\b", lambda found: names[found[0]], text)
 
     return type(error)(rename(error.message), None if error.hint is None else rename(error.hint))
+
+
+@contextmanager
+def in_words_of_client(names: Mapping[str, str]) -> Iterator[None]:
+    """A RequestError in here has the client's names."""
+    try:
+        yield
+    except RequestError as error:
+        raise in_clients_words(error, names) from None

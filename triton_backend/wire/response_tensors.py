@@ -13,7 +13,7 @@ from inflight.triton_backend.tensorrt_llm.generation_request import GenerationRe
 from inflight.triton_backend.tensorrt_llm.sequence_output import Chunk
 from inflight.triton_backend.wire.request_tensors import Array
 
-_PAD_TOKEN = -1
+PAD_TOKEN = -1
 
 
 def response_tensors(chunk: Chunk, generation: GenerationRequest, batch_index: int | None) -> dict[str, Array]:
@@ -87,7 +87,7 @@ def _prompt_log_probs(entries: Sequence[TokenResult | None], num_top: int) -> di
 
 def _top(results: Sequence[TokenResult], count: int) -> tuple[Array, Array]:
     """INT32 and FP32 [1, tokens, count], most likely first; places that nothing fills hold token -1."""
-    ids = np.full((1, len(results), count), _PAD_TOKEN, dtype=np.int32)
+    ids = np.full((1, len(results), count), PAD_TOKEN, dtype=np.int32)
     values = np.full((1, len(results), count), -np.inf, dtype=np.float32)
     for row, result in enumerate(results):
         for column, (token_id, logprob) in enumerate(result.top[:count]):

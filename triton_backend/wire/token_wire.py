@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from inflight.triton_backend.wire.word_lists import write_words
 
 Array = npt.NDArray[Any]
 
+# Of beams, whose lengths differ.
+BEAM_OUTPUTS = ("sequence_length",)
 OUTPUTS = (
     "output_ids",
     "sequence_index",
@@ -33,7 +35,7 @@ PROMPT_OUTPUTS = ("prompt_log_probs", "prompt_logprob_ranks", "prompt_top_token_
 
 
 def request_tensors(request: Request) -> dict[str, Array]:
-    """The inputs of a streaming request that asks for exactly what `request` asks of the runtime.
+    """The inputs of a request that asks for exactly what `request` asks of the runtime. It streams, but for beams.
 
     Raises RequestError when max_tokens is not set: the wire has no value for "as many as fit".
     """
@@ -51,6 +53,13 @@ def request_tensors(request: Request) -> dict[str, Array]:
         "return_end_token": _flag(True),
         "return_num_cached_tokens": _flag(True),
     }
+    if request.beams is not None:
+        tensors |= {
+            "beam_width": _integer(request.beams.width),
+            "len_penalty": np.array([[request.beams.length_penalty]], dtype=np.float32),
+            "streaming": _flag(False),
+            "exclude_input_in_output": _flag(True),
+        }
     tensors |= write_parameters(params) | {"num_return_sequences": _integer(request.num_sequences)}
     tensors |= write_structure(params.structured_outputs) | write_reasoning(params.reasoning)
     return tensors | _lists(params) | _logprobs(params, request.num_sequences)
@@ -67,10 +76,11 @@ def stop_tensors(index: int | None) -> dict[str, Array]:
     return tensors if index is None else tensors | {"stop_sequence_index": _integer(index)}
 
 
-def requested_outputs(params: SamplingParams, num_sequences: int) -> list[str]:
+def requested_outputs(request: Request) -> list[str]:
     """The outputs that carry what `request_tensors` asks for."""
-    outputs = [*OUTPUTS]
-    if params.logprobs is not None or num_sequences > params.n:
+    params = request.params
+    outputs = [*OUTPUTS, *(() if request.beams is None else BEAM_OUTPUTS)]
+    if params.logprobs is not None or request.num_sequences > params.n:
         outputs += LOGPROB_OUTPUTS
     if params.logprobs:
         outputs += TOP_OUTPUTS
@@ -99,6 +109,25 @@ def read_delta(request: Request, tensors: Mapping[str, Array], *, end_token_incl
         ended_by_token=end_token_included and reason == "stop" and not _stop_ids(request).isdisjoint(ids[-1:]),
         cached_tokens=_count(tensors.get("num_cached_tokens")),
     )
+
+
+def read_beams(request: Request, tensors: Mapping[str, Array]) -> Iterator[TokenDelta]:
+    """The deltas of a response to a request for beams: one of each sequence, the best first."""
+    lengths, reasons = tensors["sequence_length"].reshape(-1), tensors["finish_reason"].reshape(-1)
+    for beam, length in enumerate(lengths.tolist()):
+        ids = tensors["output_ids"][0, beam, :length].tolist()
+        one = {name: array for name, array in tensors.items() if name == "output_log_probs"}
+        one = {name: array[0, beam, :length] for name, array in one.items()}
+        reason = _finish_reason(bytes(reasons[beam]).decode())
+        yield TokenDelta(
+            request.request_id,
+            beam,
+            tuple(ids),
+            _results(ids, "output_log_probs", "logprob_ranks", "top", one),
+            finish_reason=reason,
+            ended_by_token=reason == "stop",
+            cached_tokens=_count(tensors.get("num_cached_tokens")),
+        )
 
 
 def _stop_ids(request: Request) -> set[int]:

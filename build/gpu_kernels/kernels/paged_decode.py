@@ -9,9 +9,20 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from inflight.build.gpu_kernels.kernels.online_softmax import attend, scaled
+from inflight.build.gpu_kernels.kernels.online_softmax import (
+    attend,
+    bias_of_rows,
+    first_seen,
+    scaled,
+    with_sink,
+)
 from inflight.build.gpu_kernels.spec import Argument, Extent, KernelSpec, Tuning, Variant
-from inflight.build.gpu_kernels.variants import attention_variants, padded_head_of
+from inflight.build.gpu_kernels.variants import (
+    attention_variant,
+    attention_variants,
+    combine_variant,
+    padded_head_of,
+)
 
 
 @triton.jit
@@ -24,6 +35,7 @@ def paged_decode(
     positions,
     sequence_of_row,
     block_tables,
+    bias,
     partials,
     maxima,
     totals,
@@ -36,6 +48,10 @@ def paged_decode(
     scale: tl.constexpr,
     soft_cap: tl.constexpr,
     window: tl.constexpr,
+    chunk: tl.constexpr,
+    has_bias: tl.constexpr,
+    bias_width: tl.constexpr,
+    bias_origin: tl.constexpr,
     split_tokens: tl.constexpr,
     cache_format: tl.constexpr,
     native_float8: tl.constexpr,
@@ -47,8 +63,9 @@ def paged_decode(
 
     q [rows, num_heads * head_size] bfloat16 or float16; caches and scales: `paged_cache`; positions, sequence_of_row
     int32 [rows], a negative position for a row that is not there; block_tables int32 [sequences, block_table_stride].
-    Row t sees tokens 0 .. positions[t] of its sequence, the last `window` of them when window > 0. Written, float32:
-    partials [rows, num_heads, splits, head_size], maxima (in powers of two) and totals [rows, num_heads, splits],
+    Row t sees tokens 0 .. positions[t] of its sequence, or the last of them (`first_seen`). bias float32 [num_heads,
+    bias_width] is added to scores if has_bias (`bias_of_rows`). Written, float32: partials [rows, num_heads, splits,
+    head_size], maxima (in powers of two) and totals [rows, num_heads, splits],
     where the split has a token that the row sees. `splits` * split_tokens is more than the greatest position.
     """
     tl.static_assert(split_tokens % block_n == 0, "a split begins with a tile of its own")
@@ -57,9 +74,7 @@ def paged_decode(
     split = tl.program_id(2)
     group: tl.constexpr = num_heads // num_kv_heads
     position = tl.load(positions + row)
-    first = 0
-    if window > 0:
-        first = tl.maximum(position + 1 - window, 0)
+    first = first_seen(position, window, chunk)
     begin = split * split_tokens
     end = tl.minimum(begin + split_tokens, position + 1)
     if end > tl.maximum(begin, first):
@@ -77,11 +92,15 @@ def paged_decode(
         )
         cache = (key_cache, value_cache, key_scales, value_scales, block_table)
         layout: tl.constexpr = (num_kv_heads, tokens_per_block, head_size, padded_head, cache_format, native_float8)
-        rule: tl.constexpr = (scale, soft_cap, window)
+        rule: tl.constexpr = (scale, soft_cap, window, chunk, has_bias)
+        bias_rows = bias
+        if has_bias:
+            # Members of a padded group have no row of their own.
+            biased = kv_head * group + tl.minimum(member, group - 1)
+            bias_rows = bias_of_rows(bias, biased, row_positions, bias_width, bias_origin)
+        rows = (first, position, row_positions, bias_rows)
         for start in range(tl.maximum(begin, first // block_n * block_n), end, block_n):
-            state = attend(
-                query, cache, state, start, first, position, row_positions, kv_head, layout, rule, block_n, True
-            )
+            state = attend(query, cache, state, start, rows, kv_head, layout, rule, block_n, True)
         maximum, total, output = state
         output = scaled(output, value_scales, cache_format)
         at = heads * splits + split
@@ -96,33 +115,35 @@ def combine_splits(
     maxima,
     totals,
     positions,
+    sinks,
     y,
     splits,
     num_heads: tl.constexpr,
     head_size: tl.constexpr,
     window: tl.constexpr,
+    chunk: tl.constexpr,
+    has_sinks: tl.constexpr,
     split_tokens: tl.constexpr,
     padded_head: tl.constexpr,
-    chunk: tl.constexpr,
+    splits_at_once: tl.constexpr,
 ):
     """One program per row and head: y [rows, num_heads * head_size] bfloat16 or float16 out of `paged_decode`'s parts.
 
-    Splits are taken `chunk` at a time, counted from the first of the sequence. A row that is not there becomes zeros.
+    Splits are taken `splits_at_once` at a time, counted from the first of the sequence. sinks float32 [num_heads] are
+    one score more of each row, if has_sinks. A row that is not there becomes zeros.
     """
     row = tl.program_id(0).to(tl.int64)
     head = row * num_heads + tl.program_id(1)
     position = tl.load(positions + row)
-    first = 0
-    if window > 0:
-        first = tl.maximum(position + 1 - window, 0) // split_tokens
+    first = first_seen(position, window, chunk) // split_tokens
     columns = tl.arange(0, padded_head)
     maximum = float("-inf")
     total = 0.0
     output = tl.zeros([padded_head], tl.float32)
     # -1 // split_tokens is 0 in this language.
     end = (position + split_tokens) // split_tokens
-    for start in range(first // chunk * chunk, end, chunk):
-        split = start + tl.arange(0, chunk)
+    for start in range(first // splits_at_once * splits_at_once, end, splits_at_once):
+        split = start + tl.arange(0, splits_at_once)
         there = (split >= first) & (split < end)
         at = head * splits + split
         greatest_of = tl.load(maxima + at, mask=there, other=float("-inf"))
@@ -134,6 +155,9 @@ def combine_splits(
         total = total * decay + tl.sum(weights * tl.load(totals + at, mask=there, other=0.0), axis=0)
         output = output * decay + tl.sum(weights[:, None] * parts, axis=0)
         maximum = greatest
+    if has_sinks:
+        decay, total = with_sink(maximum, total, tl.load(sinks + tl.program_id(1)))
+        output = output * decay
     result = output / tl.where(total == 0.0, 1.0, total)
     tl.store(y + head * head_size + columns, result.to(y.dtype.element_ty), mask=columns < head_size)
 
@@ -160,18 +184,17 @@ def tune_decode(sm: int, variant: Variant) -> Tuning:
 
 def tune_combine(sm: int, variant: Variant) -> Tuning:
     padded_head = padded_head_of(variant)
-    return Tuning(num_warps=4, num_stages=2, constants={"padded_head": padded_head, "chunk": 16})
-
-
-_COMBINED = ("num_heads", "head_size", "window", "split_tokens")
+    return Tuning(num_warps=4, num_stages=2, constants={"padded_head": padded_head, "splits_at_once": 16})
 
 
 def _combine_variants() -> tuple[Variant, ...]:
     """One per set of constants that matters here."""
     found: dict[str, Variant] = {}
     for variant in attention_variants(decode=True):
-        kept = Variant({"act": variant.types["act"]}, {name: variant.constants[name] for name in _COMBINED})
+        kept = combine_variant(variant)
         found.setdefault(repr(kept), kept)
+    with_sinks = combine_variant(attention_variant(64, 8, 64, window=128, split_tokens=256), has_sinks=True)
+    found.setdefault(repr(with_sinks), with_sinks)
     return tuple(found.values())
 
 
@@ -188,6 +211,7 @@ SPECS = (
             Argument("positions", "*i32"),
             Argument("sequence_of_row", "*i32"),
             Argument("block_tables", "*i32"),
+            Argument("bias", "*fp32"),
             Argument("partials", "*fp32"),
             Argument("maxima", "*fp32"),
             Argument("totals", "*fp32"),
@@ -207,6 +231,7 @@ SPECS = (
             Argument("maxima", "*fp32"),
             Argument("totals", "*fp32"),
             Argument("positions", "*i32"),
+            Argument("sinks", "*fp32"),
             Argument("y", "*{act}"),
             Argument("splits", "i32"),
         ),

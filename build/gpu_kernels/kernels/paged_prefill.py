@@ -9,7 +9,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from inflight.build.gpu_kernels.kernels.online_softmax import attend, scaled
+from inflight.build.gpu_kernels.kernels.online_softmax import (
+    attend,
+    bias_of_rows,
+    first_seen,
+    scaled,
+    with_sink,
+)
 from inflight.build.gpu_kernels.spec import Argument, Extent, KernelSpec, Tuning, Variant
 from inflight.build.gpu_kernels.variants import attention_variants, padded_head_of
 
@@ -24,6 +30,8 @@ def paged_prefill(
     positions,
     sequence_of_row,
     block_tables,
+    bias,
+    sinks,
     tile_begins,
     tile_ends,
     y,
@@ -35,6 +43,11 @@ def paged_prefill(
     scale: tl.constexpr,
     soft_cap: tl.constexpr,
     window: tl.constexpr,
+    chunk: tl.constexpr,
+    has_bias: tl.constexpr,
+    bias_width: tl.constexpr,
+    bias_origin: tl.constexpr,
+    has_sinks: tl.constexpr,
     cache_format: tl.constexpr,
     native_float8: tl.constexpr,
     padded_head: tl.constexpr,
@@ -44,7 +57,8 @@ def paged_prefill(
     """One program per tile and KV head: y [rows, num_heads * head_size] for the tile's rows.
 
     tile_begins, tile_ends int32 [tiles]: rows begin .. end of one chunk, at consecutive positions, at most
-    block_m / (num_heads / num_kv_heads) of them; an empty tile does nothing. The other arguments are `paged_decode`'s.
+    block_m / (num_heads / num_kv_heads) of them; an empty tile does nothing. sinks are those of
+    `combine_splits`, the other arguments `paged_decode`'s.
     """
     tile = tl.program_id(0)
     kv_head = tl.program_id(1)
@@ -69,25 +83,30 @@ def paged_prefill(
         )
         cache = (key_cache, value_cache, key_scales, value_scales, block_table)
         layout: tl.constexpr = (num_kv_heads, tokens_per_block, head_size, padded_head, cache_format, native_float8)
-        rule: tl.constexpr = (scale, soft_cap, window)
+        rule: tl.constexpr = (scale, soft_cap, window, chunk, has_bias)
+        bias_rows = bias
+        if has_bias:
+            of_group = kv_head * group + packed % group
+            bias_rows = bias_of_rows(bias, of_group, row_positions, bias_width, bias_origin)
         # Every row sees all of the tiles from `whole_begin` to `whole_end`, and some rows a part of those around.
-        first = 0
+        first = first_seen(least, window, chunk)
+        rows = (first, last, row_positions, bias_rows)
         whole_begin = 0
         whole_end = (least + 1) // block_n * block_n
-        if window > 0:
-            first = tl.maximum(least + 1 - window, 0)
-            whole_begin = tl.minimum(tl.cdiv(tl.maximum(last + 1 - window, 0), block_n) * block_n, whole_end)
+        if window > 0 or chunk > 0:
+            whole_begin = tl.minimum(tl.cdiv(first_seen(last, window, chunk), block_n) * block_n, whole_end)
             for start in range(first // block_n * block_n, whole_begin, block_n):
-                state = attend(
-                    query, cache, state, start, first, last, row_positions, kv_head, layout, rule, block_n, True
-                )
+                state = attend(query, cache, state, start, rows, kv_head, layout, rule, block_n, True)
         for start in range(whole_begin, whole_end, block_n):
-            state = attend(
-                query, cache, state, start, first, last, row_positions, kv_head, layout, rule, block_n, False
-            )
+            state = attend(query, cache, state, start, rows, kv_head, layout, rule, block_n, False)
         for start in range(whole_end, last + 1, block_n):
-            state = attend(query, cache, state, start, first, last, row_positions, kv_head, layout, rule, block_n, True)
-        result = scaled(state[2], value_scales, cache_format) / state[1][:, None]
+            state = attend(query, cache, state, start, rows, kv_head, layout, rule, block_n, True)
+        maximum, total, output = state
+        output = scaled(output, value_scales, cache_format)
+        if has_sinks:
+            decay, total = with_sink(maximum, total, tl.load(sinks + kv_head * group + packed % group))
+            output = output * decay[:, None]
+        result = output / total[:, None]
         tl.store(y + heads[:, None] * head_size + columns[None, :], result.to(y.dtype.element_ty), mask=inside)
 
 
@@ -106,6 +125,9 @@ def tune(sm: int, variant: Variant) -> Tuning:
         block_m, block_n, num_warps, num_stages = (64, 64, 4, 3) if sm == 80 else (128, 64, 8, 2)
     else:
         block_m, block_n, num_warps, num_stages = 128, 64, 8, 3
+    if variant.constants["has_bias"]:
+        # A tile of the bias is in registers, too.
+        block_n = max(16, block_n // 2)
     # A tile has all query heads of a KV head for one token at least.
     group = int(variant.constants["num_heads"]) // int(variant.constants["num_kv_heads"])
     block_m = max(block_m, triton.next_power_of_2(group))
@@ -126,6 +148,8 @@ SPECS = (
             Argument("positions", "*i32"),
             Argument("sequence_of_row", "*i32"),
             Argument("block_tables", "*i32"),
+            Argument("bias", "*fp32"),
+            Argument("sinks", "*fp32"),
             Argument("tile_begins", "*i32"),
             Argument("tile_ends", "*i32"),
             Argument("y", "*{act}"),

@@ -21,6 +21,7 @@ def rope_cache_write(
     positions,
     sequence_of_row,
     block_tables,
+    q_factors,
     q,
     key_cache,
     value_cache,
@@ -35,6 +36,7 @@ def rope_cache_write(
     normalizes: tl.constexpr,
     norm_last: tl.constexpr,
     epsilon: tl.constexpr,
+    has_factors: tl.constexpr,
     cache_format: tl.constexpr,
     padded_group: tl.constexpr,
     padded_head: tl.constexpr,
@@ -45,8 +47,8 @@ def rope_cache_write(
     read when `normalizes` (Qwen3: each head has its RMSNorm; with `norm_last` behind the rotation). cos, sin float32
     [max_seq_len, rotary_size / 2], not read where rotary_size is 0; of the first rotary_size elements of a head,
     element i pairs with i + rotary_size / 2, and the others stay as they are. q [rows, num_heads * head_size] is
-    written; caches and scales: `paged_cache`, those of INT8 are written, those of FLOAT8 read. A row of negative
-    position is not there.
+    written, times q_factors float32 [max_seq_len] of the row's position if has_factors; caches and scales:
+    `paged_cache`, those of INT8 are written, those of FLOAT8 read. A row of negative position is not there.
     """
     row = tl.program_id(0).to(tl.int64)
     kv_head = tl.program_id(1)
@@ -62,6 +64,8 @@ def rope_cache_write(
         there = (member < group)[:, None] & inside[None, :]
         rule: tl.constexpr = (head_size, rotary_size, normalizes, norm_last, epsilon, padded_head)
         query = _rotated(row_start + heads * head_size, q_norm, there, turn, rule)
+        if has_factors:
+            query = query * tl.load(q_factors + position)
         q_at = q + (row * num_heads + heads)[:, None] * head_size + columns[None, :]
         tl.store(q_at, query.to(q.dtype.element_ty), mask=there)
 
@@ -167,6 +171,7 @@ SPECS = (
             Argument("positions", "*i32"),
             Argument("sequence_of_row", "*i32"),
             Argument("block_tables", "*i32"),
+            Argument("q_factors", "*fp32"),
             Argument("q", "*{act}"),
             Argument("key_cache", "*{kv}"),
             Argument("value_cache", "*{kv}"),

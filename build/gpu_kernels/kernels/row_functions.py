@@ -9,11 +9,14 @@ from inflight.build.gpu_kernels.kernels.activation import ACTIVATION_KINDS, acti
 from inflight.build.gpu_kernels.spec import Argument, Extent, KernelSpec, Tuning, Variant
 
 # Behind the kinds of activations.
-ROW_FUNCTIONS = {**ACTIVATION_KINDS, "scale": 16, "soft_cap": 17, "clip": 18, "gate": 19}
+ROW_FUNCTIONS = {**ACTIVATION_KINDS, "scale": 16, "soft_cap": 17, "clip": 18, "gate": 19, "xielu": 20}
 _SCALE = tl.constexpr(16)
 _SOFT_CAP = tl.constexpr(17)
 _CLIP = tl.constexpr(18)
 _GATE = tl.constexpr(19)
+_XIELU = tl.constexpr(20)
+# From here on e^x - 1 keeps its digits without a series.
+_SERIES = tl.constexpr(-0.5)
 
 
 @triton.jit
@@ -25,6 +28,8 @@ def row_function(
     function: tl.constexpr,
     first: tl.constexpr,
     second: tl.constexpr,
+    third: tl.constexpr,
+    fourth: tl.constexpr,
     adds: tl.constexpr,
     gates: tl.constexpr,
     block: tl.constexpr,
@@ -33,7 +38,8 @@ def row_function(
 
     x, other and y [rows, width] of any float type; y may be the memory of x or of other. `function` is one of
     ROW_FUNCTIONS: "scale" is x * first (a factor of 1 copies and rounds), "soft_cap" first * tanh(x / first), "clip"
-    what lies between `first` and `second`. "gate" is x / (1 + e^-other), other being float32 [rows, 1].
+    what lies between `first` and `second`. "xielu" (Huang and Schlag, 2024) is first x^2 + third x above 0, and
+    second (e^min(x, fourth) - 1 - x) + third x elsewhere. "gate" is x / (1 + e^-other), other being float32 [rows, 1].
     """
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * block + tl.arange(0, block)
@@ -48,6 +54,9 @@ def row_function(
         value = tl.minimum(tl.maximum(value, first), second)
     elif function == _GATE:
         value = tl.div_rn(value, 1.0 + tl.exp(-tl.load(other + row).to(tl.float32)))
+    elif function == _XIELU:
+        left = second * (_below_one(tl.minimum(value, fourth)) - value)
+        value = third * value + tl.where(value > 0.0, first * (value * value), left)
     else:
         value = activated(value, function)
     if adds:
@@ -55,6 +64,20 @@ def row_function(
     if gates:
         value = value * tl.load(other + at, mask=inside, other=0.0).to(tl.float32)
     tl.store(y + at, value.to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _below_one(x):
+    """e^x - 1 of x below 0, float32: near 0 a series (Taylor's), since the difference loses digits."""
+    small = tl.maximum(x, _SERIES)
+    series = 1.0 / 40320.0 + small * (1.0 / 362880.0)
+    series = 1.0 / 5040.0 + small * series
+    series = 1.0 / 720.0 + small * series
+    series = 1.0 / 120.0 + small * series
+    series = 1.0 / 24.0 + small * series
+    series = 1.0 / 6.0 + small * series
+    series = 0.5 + small * series
+    return tl.where(x < _SERIES, tl.exp(x) - 1.0, small + small * small * series)
 
 
 def tune(sm: int, variant: Variant) -> Tuning:
@@ -67,6 +90,8 @@ def function_variant(
     *,
     first: float = 1.0,
     second: float = 0.0,
+    third: float = 0.0,
+    fourth: float = 0.0,
     adds: bool = False,
     gates: bool = False,
     x: str = "fp32",
@@ -75,7 +100,7 @@ def function_variant(
 ) -> Variant:
     """For rows of `width` and a function by its name in ROW_FUNCTIONS."""
     kind = ROW_FUNCTIONS[function]
-    numbers = {"first": float(first), "second": float(second)}
+    numbers = {"first": float(first), "second": float(second), "third": float(third), "fourth": float(fourth)}
     constants = {"width": width, "function": kind, **numbers, "adds": adds, "gates": gates}
     return Variant({"x": x, "other": other, "y": y}, constants)
 
@@ -93,6 +118,7 @@ SPECS = (
             function_variant(4096, "scale", first=0.22, adds=True),
             function_variant(256000, "soft_cap", first=30.0),
             function_variant(896, "gate"),
+            function_variant(21504, "xielu", first=0.8, second=1.3, third=0.5, fourth=-1e-6, y="bf16"),
         ),
         decode_path=True,
     ),

@@ -18,9 +18,11 @@ from inflight.build.passes.plan_memory import plan_memory
 from inflight.build.target import BuildFacts
 from inflight.build.targets.cuda.emitter import EmittedStep, emit
 from inflight.build.targets.cuda.kv_cache import cache_places
+from inflight.build.targets.cuda.operators.experts import set_scratch
 from inflight.build.targets.cuda.places import Places
 from inflight.build.targets.cuda.plain_rows import keep_rows_plain
 from inflight.build.targets.cuda.recipe import CudaRecipe
+from inflight.build.targets.cuda.short_rows import shorten_rows
 from inflight.build.targets.cuda.supported import refuse_unsupported
 from inflight.build.targets.cuda.weights import FlatWeights
 from inflight.convert.checkpoint.cache_factors import cache_factors
@@ -61,6 +63,8 @@ def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: CudaRecipe) ->
     graph, weights = lowered.graph, FlatWeights()
     refuse_unsupported(graph)
     keep_rows_plain(graph, onnx_dtype(checkpoint.config.dtype))
+    shorten_rows(graph, onnx_dtype(checkpoint.config.dtype))
+    set_scratch(graph)
     plan_memory(graph, sizes={TOKENS: limits.max_num_tokens, LOGIT_ROWS: limits.max_logit_rows})
     caches, block_bytes = cache_places(graph.inputs)
     step = emit(graph, Places(weights, caches), limits, tokens_per_block, generations)

@@ -11,7 +11,7 @@ from inflight.build.gpu_kernels.spec import KernelSpec, Variant
 from inflight.build.graph.values import name_of
 from inflight.build.passes.plan_memory import OFFSET, WORKSPACE_BYTES
 from inflight.build.targets.cuda.launch_plan import KernelList, PlannedLaunch
-from inflight.build.targets.cuda.operators import attention, products, quantized, rows
+from inflight.build.targets.cuda.operators import attention, experts, products, quantized, rows
 from inflight.build.targets.cuda.places import Places
 from inflight.engine_format.cuda_facts import LaunchList
 from inflight.engine_format.manifest import Limits
@@ -21,8 +21,9 @@ _ROWS: Mapping[str, Callable[[ir.Node, Places], PlannedLaunch]] = {
     "GatherRows": rows.gather,
     "RMSNorm": rows.normalize,
     "LayerNorm": rows.normalize_layer,
-    **dict.fromkeys(("Activation", "RoundRows", "Scale", "SoftCap", "ClipRows", "AddRows", "Gate"), rows.function),
-    "GateWholeRows": rows.function,
+    "QkvNorm": rows.normalize_heads,
+    **dict.fromkeys(("Activation", "Xielu", "RoundRows", "Scale", "SoftCap", "ClipRows"), rows.function),
+    **dict.fromkeys(("AddRows", "Gate", "GateWholeRows"), rows.function),
     "QuantizeRows": quantized.quantize_rows,
 }
 _PRODUCTS: Mapping[str, Callable[[ir.Node, Places, Sequence[int]], PlannedLaunch]] = {
@@ -71,6 +72,8 @@ def _planned(
         return quantized.gated_linear(node, places, generations)
     if node.op_type == "RMSNormQuantize":
         return quantized.normalize(node, places, limits)
+    if node.op_type == "Experts":
+        return experts.mixture(node, places, limits)
     if node.op_type == "RopeCacheWrite":
         return [attention.rotate_and_write(node, places, tokens_per_block)]
     if node.op_type == "PagedAttention":

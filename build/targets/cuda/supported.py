@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from inflight.build.graph.operators import DOMAIN, OPERATORS
+from inflight.build.graph.operators import DOMAIN, OPERATORS, XIELU
 from inflight.errors import BuildError
 
 
@@ -33,7 +33,9 @@ TAKEN: Mapping[str, Taken] = {
     "GatherRows": Taken(("x", "rows")),
     "RMSNorm": Taken(("x", "weight", "residual"), ("epsilon",)),
     "LayerNorm": Taken(("x", "weight", "bias"), ("epsilon",)),
+    "QkvNorm": Taken(("qkv", "q_norm", "k_norm"), ("epsilon",)),
     "Activation": Taken(("x",), ("activation",)),
+    "Xielu": Taken(("x",), XIELU),
     "RoundRows": Taken(("x",)),
     "Scale": Taken(("x",), ("factor",)),
     "SoftCap": Taken(("x",), ("cap",)),
@@ -43,6 +45,10 @@ TAKEN: Mapping[str, Taken] = {
     "GateWholeRows": Taken(("x", "gates")),
     "Linear": Taken(("x", "weight", "bias", "residual")),
     "GatedLinear": Taken(("x", "gate", "up", "gate_bias", "up_bias"), ("activation",)),
+    "Experts": Taken(
+        ("x", "fc", "proj", "logits", "residual", "fc_bias", "proj_bias", "choice_bias"),
+        ("top_k", "routing", "epsilon", "scale", "activation", "groups", "top_groups"),
+    ),
     "QuantizeRows": Taken(("x", "scale", "low", "high", "factors", "order"), ("type",)),
     "RMSNormQuantize": Taken(("x", "weight", "scale", "low", "high"), ("epsilon", "type")),
     "QuantizedLinear": Taken(
@@ -56,14 +62,13 @@ TAKEN: Mapping[str, Taken] = {
         ("activation", "group_size"),
     ),
     "RopeCacheWrite": Taken(
-        ("qkv", "q_norm", "k_norm", "cos", "sin", *_PAGING, "key_cache", "value_cache"),
+        ("qkv", "q_norm", "k_norm", "cos", "sin", *_PAGING, "key_cache", "value_cache", "q_factors"),
         (*_HEADS, "rotary_size", "epsilon", "norm_last"),
     ),
-    # bias_origin is of a bias, which is not taken.
     "PagedAttention": Taken(
-        ("q", "key_cache", "value_cache", *_PAGING),
-        (*_HEADS, "scale", "softcap", "window", "bias_origin"),
-        {"causal": 1, "chunk": 0},
+        ("q", "key_cache", "value_cache", *_PAGING, "sinks", "bias"),
+        (*_HEADS, "scale", "softcap", "window", "chunk", "bias_origin"),
+        {"causal": 1},
     ),
 }
 

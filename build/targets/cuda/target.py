@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from inflight.build.target import Capabilities, Target
+from inflight.build.target import FLOATS, Capabilities, Target
 from inflight.build.targets.cuda.recipe import CudaRecipe
 from inflight.extras import install_hint
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from inflight.build.targets.cuda.build import CudaBuild
     from inflight.convert.checkpoint.directory import Checkpoint
 
-_FLOATS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
-
 
 class CudaTarget(Target[CudaRecipe]):
     """Kernels for NVIDIA GPUs and the list of their launches; see build.py."""
@@ -23,7 +21,7 @@ class CudaTarget(Target[CudaRecipe]):
     name = "cuda"
     summary = "kernels for NVIDIA GPUs, compiled without one; no GPU has run them yet."
     requires = install_hint("build,cuda-compile")
-    capabilities = Capabilities(dtypes=_FLOATS, kv_cache_dtypes=(*_FLOATS, "int8", "fp8"))
+    capabilities = Capabilities(kv_cache_dtypes=(*FLOATS, "int8", "fp8"))
 
     def recipe_class(self) -> type[CudaRecipe]:
         return CudaRecipe

@@ -1,14 +1,17 @@
-"""Finding a model: a local directory as it is, or a hub id fetched into the Hugging Face cache."""
+"""Finding a model: a local directory as it is, a hub id fetched into the Hugging Face cache, an address of an object
+store into that of inflight."""
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inflight.convert.source.location.other_kinds import refuse_file
 from inflight.errors import ModelError
+from inflight.files.remote import as_url, fetch
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _GGUF = ".gguf"
@@ -21,17 +24,23 @@ _ACCESS_HINT = "Check the spelling; for a private or gated model set HF_TOKEN an
 @dataclass(frozen=True, slots=True)
 class ModelLocation:
     """Where a model is. `name` is the hub id or the directory's own name, or that of the GGUF `file` without its
-    ending; `revision` the commit of a hub model.
+    ending; `revision` the commit of a hub model; `url` the address on an object store.
     """
 
     name: str
     directory: Path
     revision: str | None = None
     file: Path | None = None
+    url: str | None = None
 
     def __str__(self) -> str:
-        """The name in messages: the hub id, or the path of the directory or file."""
-        return str(self.file or self.directory) if self.revision is None else self.name
+        """The name in messages: the hub id, the address, or the path of the directory or file."""
+        return self.url or (str(self.file or self.directory) if self.revision is None else self.name)
+
+    @property
+    def fetched_by(self) -> str | None:
+        """What `locate` fetches further files of; None for files that are all here."""
+        return self.url or (None if self.revision is None else self.name)
 
 
 def locate(model: str | Path, revision: str | None, patterns: Sequence[str]) -> ModelLocation:
@@ -41,6 +50,11 @@ def locate(model: str | Path, revision: str | None, patterns: Sequence[str]) -> 
     A hub id is downloaded (HF_TOKEN is used when it is set) and later calls take it from the cache.
     Raises ModelError when there is no such model, or it cannot be reached.
     """
+    url = as_url(model)
+    if url is not None:
+        if revision is not None:
+            raise ModelError(f"--revision {revision} has no meaning for {url}.")
+        return _on_a_store(url, patterns)
     path = Path(model).expanduser()
     if path.is_dir():
         if revision is not None:
@@ -63,6 +77,18 @@ def locate(model: str | Path, revision: str | None, patterns: Sequence[str]) -> 
     directory = _download(model, revision, list(patterns))
     # The hub's cache names the folder of a snapshot after its commit.
     return ModelLocation(model, directory, directory.name)
+
+
+def _on_a_store(url: str, patterns: Sequence[str]) -> ModelLocation:
+    parent, _, name = url.rpartition("/")
+    if name.lower().endswith(_GGUF):
+        part = GGUF_PART.fullmatch(name)
+        names = glob.escape(name) if part is None else f"{glob.escape(part['model'])}-?????-of-{part['count']}{_GGUF}"
+        path = fetch(parent, (names,)) / name
+        if not path.is_file():
+            raise ModelError(f"There is nothing at {url}.", f"There is a directory {parent}, without this file.")
+        return replace(_gguf_file(path), url=url)
+    return ModelLocation(name, fetch(url, patterns), url=url)
 
 
 def _in_directory(path: Path) -> ModelLocation:

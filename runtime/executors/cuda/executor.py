@@ -61,12 +61,14 @@ class CudaExecutor:
         backend.write(self._addresses["step"], self._arrays.data)
         for rows, launches in self._runs:
             self._run(backend, rows, launches, counts)
+        # Computes the masks of structured output while the device is at work: reading waits for it.
+        sequences = batch.sequences
         logits = self._logits[: counts.logit_rows]
         if counts.logit_rows:
             backend.read(self._addresses["arena"] + self._list.logits, logits)
         backend.wait()
-        rows = logits_by_sequence(batch.sequences, logits)
-        output = StepOutput.of([sequence_result(*pair) for pair in zip(batch.sequences, rows, strict=True)])
+        rows = logits_by_sequence(sequences, logits)
+        output = StepOutput.of([sequence_result(*pair) for pair in zip(sequences, rows, strict=True)])
         return output, logits.copy()
 
     def close(self) -> None:

@@ -58,7 +58,7 @@ class StepArrays:
 
     def fill(self, batch: StepBatch) -> StepCounts:
         """Write the arrays of a checked batch."""
-        chunks = [_Chunk.of(index, sequence) for index, sequence in enumerate(batch.sequences)]
+        chunks = [_Chunk.of(index, sequence) for index, sequence in enumerate(batch.unmasked)]
         generated = sum(chunk.count - chunk.prompt_count for chunk in chunks)
         next_generated, next_prompt, tiles = 0, generated, 0
         wanted: list[int] = []

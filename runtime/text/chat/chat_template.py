@@ -42,6 +42,11 @@ class ChatTemplate:
         self._reads_tools: dict[str, bool] = {}
         self._argument_text: dict[str, bool] = {}
 
+    def check(self) -> None:
+        """Raises RequestError for a template that cannot be read."""
+        for name in self._sources:
+            self._template(name)
+
     @property
     def default_source(self) -> str | None:
         """The Jinja source of the default template; None for a model that has only others."""

@@ -19,7 +19,9 @@ MODES = ("none", "auto", "required")
 # OpenAI's, with the dots of names that servers of tools give, and longer.
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _TOOL_HINT = 'A tool looks like {"type": "function", "function": {"name": "f", "parameters": {"type": "object", ...}}}.'
-_CHOICE_HINT = 'tool_choice is "none", "auto", "required" or {"type": "function", "function": {"name": "f"}}.'
+_CHOICE_HINT = (
+    'tool_choice is "none", "auto", "required", {"type": "function", "function": {"name": "f"}}, or the name of a tool.'
+)
 
 
 class ToolsError(RequestError):
@@ -68,15 +70,19 @@ def is_function_name(name: str) -> bool:
 def read_tool_use(
     tools: Sequence[Mapping[str, Any]] | None, choice: str | Mapping[str, Any] | None, parallel: bool | None
 ) -> ToolUse | None:
-    """What tools, tool_choice and parallel_tool_calls say; None where no tool may be called. Raises ToolsError."""
+    """What tools, tool_choice and parallel_tool_calls say; None where no tool may be called. A choice may be the
+    name of a tool alone, as in TGI. Raises ToolsError."""
     given = list(tools or ())
     by_name = _by_name(given)
     choice = "auto" if choice is None else choice
+    if isinstance(choice, str) and choice not in MODES and choice in by_name:
+        choice = {"type": "function", "function": {"name": choice}}
     if choice == "none":
         return None
     if isinstance(choice, str):
         if choice not in MODES:
-            raise ToolsError(f"tool_choice is {choice!r}.", "tool_choice", _CHOICE_HINT)
+            message = f"tool_choice is {choice!r}: neither 'none', 'auto' or 'required' nor the name of a tool."
+            raise ToolsError(message, "tool_choice", _CHOICE_HINT)
         mode, name, chosen = choice, None, given
     else:
         mode, name, chosen = _chosen(choice, by_name)
@@ -91,7 +97,9 @@ def read_tool_use(
 
 def _tool(given: Mapping[str, Any]) -> Tool:
     function = _function(given)
-    return Tool(function["name"], as_object_schema(function.get("parameters") or {}), function.get("description"))
+    # By its title a schema is named where it is refused.
+    schema = {"title": function["name"], **as_object_schema(function.get("parameters") or {})}
+    return Tool(function["name"], schema, function.get("description"))
 
 
 def _function(given: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from inflight.errors import RequestError
-from inflight.runtime.structured.json_grammar import json_rule, regex_rule, special_token, text_that_is_one_of
+from inflight.runtime.structured.json_grammar import json_rule, one_of, regex_rule, special_token
 from inflight.runtime.structured.outputs import MAX_CHARACTERS, StructuredOutputs
 from inflight.runtime.text.parsers.tool_format import ToolFormat, Tools
 from inflight.runtime.text.tokenizer import Tokenizer
@@ -21,9 +21,7 @@ def calls_or_content_grammar(
 ) -> str:
     """In Lark's syntax, an answer that is such calls, or else `content`. Raises RequestError for content that is of a
     grammar, which may use the same names."""
-    return (
-        f"start: calls | own_content\nown_content: {_body(content, tokenizer)}\n{_calls(form, tools, most, tokenizer)}"
-    )
+    return f"start: calls | own_content\nown_content: {_body(content)}\n{_calls(form, tools, most, tokenizer)}"
 
 
 def _calls(form: ToolFormat, tools: Tools, most: int, tokenizer: Tokenizer) -> str:
@@ -49,13 +47,13 @@ def _calls(form: ToolFormat, tools: Tools, most: int, tokenizer: Tokenizer) -> s
     return grammar
 
 
-def _body(content: StructuredOutputs, tokenizer: Tokenizer) -> str:
+def _body(content: StructuredOutputs) -> str:
     if content.json is not None:
         return json_rule(json.loads(content.value))
     if content.json_object:
         return json_rule({"type": "object"})
     if content.choice is not None:
-        return text_that_is_one_of(content.choice, tokenizer)
+        return one_of(content.choice)
     if content.regex is not None:
         return regex_rule(content.regex)
     raise RequestError(

@@ -14,6 +14,8 @@ from compare.offline.worker_process import Command
 ROOT = Path(__file__).resolve().parents[3]
 # Rounded to nearest: the levels of random weights say nothing, and calibrated ones lie in the same bytes.
 SCHEMES: dict[Precision, str] = {"int8": "int8_w8a8", "int4": "int4_w4a8"}
+# That of the calibrated schemes.
+INT4_GROUP = 16
 WIDE_ROWS: dict[Precision, str] = {"int8": "int8_wo", "int4": "int4_wo"}
 
 
@@ -35,8 +37,10 @@ class Inflight(Engine):
         folder = model.cache / "inflight"
         log = folder / f"{precision}.log"
         quantize = ["--quantize", self._schemes[precision]] if precision in self._schemes else []
+        if precision == "int4":
+            quantize += ["--group-size", str(INT4_GROUP)]
         checkpoint = prepared_once(
-            folder / f"checkpoint-{self.precisions[precision]}-{sources_digest('convert')}",
+            folder / f"checkpoint-{'-'.join(quantize[1::2]) or precision}-{sources_digest('convert')}",
             lambda path: run_logged(_inflight("convert", str(model.directory), "-o", str(path), *quantize), log),
         )
         build = ["build-engine", "--checkpoint-dir", str(checkpoint), "--kv-cache-dtype", self._kv_cache_dtype]

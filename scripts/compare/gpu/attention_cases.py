@@ -12,8 +12,7 @@ from compare.gpu.case import Array, Call, Case, Peer, levels, numbers, zeros
 from compare.gpu.models import Model
 from inflight.build.gpu_kernels.kernels import paged_prefill
 from inflight.build.gpu_kernels.prefill_tiles import prefill_tiles
-from inflight.build.gpu_kernels.spec import Variant
-from inflight.build.gpu_kernels.variants import attention_variant, rope_variant
+from inflight.build.gpu_kernels.variants import attention_variant, combine_variant, rope_variant
 
 CONTEXT = 4096
 BATCHES = (1, 32)
@@ -44,8 +43,7 @@ def _attention(name: str, model: Model, sequences: int, tokens: int, context: in
 def _decode(model: Model, sequences: int, kv: str) -> Case:
     heads, splits = _heads(model), -(-CONTEXT // SPLIT)
     variant = attention_variant(**heads, kv=kv, tokens_per_block=BLOCK, split_tokens=SPLIT)
-    combined = ("num_heads", "head_size", "window", "split_tokens")
-    combine = Variant({"act": variant.types["act"]}, {name: variant.constants[name] for name in combined})
+    combine = combine_variant(variant)
     sizes = {"rows": sequences, "splits": splits}
     width = model.num_kv_heads * model.head_size
     token_bytes = 2 * (width * KV_BYTES[kv] + (4 * model.num_kv_heads if kv == "int8" else 0))
@@ -70,6 +68,8 @@ def _decode_arrays(model: Model, sequences: int, kv: str) -> dict[str, Array]:
         "q": numbers((rows, model.num_heads * model.head_size)),
         "positions": np.full(rows, CONTEXT - 1, np.int32),
         "sequence_of_row": np.arange(rows, dtype=np.int32),
+        "bias": zeros((1,)),
+        "sinks": zeros((1,)),
         "partials": zeros((rows, model.num_heads, splits, model.head_size)),
         "maxima": zeros((rows, model.num_heads, splits)),
         "totals": zeros((rows, model.num_heads, splits)),
@@ -101,6 +101,8 @@ def _prefill_arrays(model: Model, begins: Array, ends: Array) -> dict[str, Array
         "q": numbers((PROMPT, width)),
         "positions": np.arange(PROMPT, dtype=np.int32),
         "sequence_of_row": zeros((PROMPT,), "int32"),
+        "bias": zeros((1,)),
+        "sinks": zeros((1,)),
         "tile_begins": begins,
         "tile_ends": ends,
         "y": zeros((PROMPT, width), "bf16"),
@@ -128,6 +130,7 @@ def _rope_arrays(model: Model, rows: int) -> dict[str, Array]:
         "k_norm": numbers((model.head_size,)),
         "cos": numbers((CONTEXT, half), "fp32"),
         "sin": numbers((CONTEXT, half), "fp32"),
+        "q_factors": zeros((1,)),
         "positions": np.arange(rows, dtype=np.int32) if prompt else np.full(rows, CONTEXT - 1, np.int32),
         "sequence_of_row": zeros((rows,), "int32") if prompt else np.arange(rows, dtype=np.int32),
         "q": zeros((rows, model.num_heads * model.head_size), "bf16"),

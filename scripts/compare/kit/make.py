@@ -14,8 +14,9 @@ from compare.gpu.case import Case
 from compare.gpu.cases import all_cases
 from compare.gpu.device import key_of
 from compare.gpu.models import MODELS, TINY
+from compare.kit.complete import refuse_incomplete
 from compare.kit.engines import write_engines
-from compare.kit.packages import PackageStore, files_in, files_of, inflight_wheel, tag_of
+from compare.kit.packages import HERE, KIT, PackageStore, files_in, files_of, inflight_wheel, tag_of
 from inflight.build.gpu_kernels.architectures import architecture_of
 from inflight.build.gpu_kernels.cache import ArtifactCache
 from inflight.build.gpu_kernels.compile import CompileJob, compile_kernels
@@ -39,12 +40,17 @@ def make_kit(target: Path, root: Path, pythons: Sequence[str], generations: Sequ
         architecture_of(sm)
     target.mkdir(parents=True)
     scripts = root / "scripts" / "compare"
-    with scratch_directory(target.parent, "kit") as scratch:
-        _write_packages(target, root, scripts, pythons, scratch)
-    (target / "engines").mkdir()
-    write_engines(target / "engines", generations)
-    _write_cases(target, generations, tiny=tiny)
     shutil.copytree(scripts / "kit" / "stand_in", target / "stand_in", ignore=shutil.ignore_patterns("__pycache__"))
+    with scratch_directory(target.parent, "kit") as scratch:
+        store = PackageStore(target)
+        _add_packages(store, root, pythons, scratch, target / "stand_in")
+        files = scratch / "files"
+        (files / "engines").mkdir(parents=True)
+        write_engines(files / "engines", generations)
+        _write_cases(files, generations, tiny=tiny)
+        for path in sorted(path for path in files.rglob("*") if path.is_file()):
+            store.add(KIT, str(path.relative_to(files)), path.read_bytes())
+        store.close()
     for name in ("run", "start.py"):
         shutil.copy2(scripts / "kit" / name, target / name)
     parts = [{"name": name, "seconds": seconds} for name, seconds in PARTS.items()]
@@ -56,17 +62,18 @@ def size_of(kit: Path) -> int:
     return sum(path.stat().st_size for path in kit.rglob("*") if path.is_file())
 
 
-def _write_packages(target: Path, root: Path, scripts: Path, pythons: Sequence[str], scratch: Path) -> None:
-    store = PackageStore(target)
-    wheel = inflight_wheel(_sources(root, scratch / "sources"), scratch)
-    own = list(files_in(wheel))
+def _add_packages(store: PackageStore, root: Path, pythons: Sequence[str], scratch: Path, stand_in: Path) -> None:
+    scripts = root / "scripts" / "compare"
+    own = list(files_in(inflight_wheel(_sources(root, scratch / "sources"), scratch)))
     for name in _PACKAGED:
         files = sorted((scripts / name).rglob("*.py")) or [scripts / name]
         own += [(str(Path("compare") / path.relative_to(scripts)), path.read_bytes()) for path in files]
     for python in pythons:
-        for name, data in (*files_of(python, scratch), *own):
+        packages = [*files_of(python, scratch), *own]
+        if tag_of(python) == tag_of(HERE):
+            refuse_incomplete(packages, stand_in, scratch / "site", with_cuda=python != HERE)
+        for name, data in packages:
             store.add(tag_of(python), name, data)
-    store.close()
 
 
 def _sources(root: Path, copy: Path) -> Path:

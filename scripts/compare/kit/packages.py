@@ -16,19 +16,28 @@ from inflight.errors import BuildError
 
 HERE = "here"
 ARCHIVE, INDEX = "packages.zip", "packages.json"
+# In the index, in place of a Python: engines and kernels, which all of them read.
+KIT = "kit"
 # What opens an engine of the target and steps it; cuda-bindings has the version that pyproject.toml names.
 NEEDED = (
     *("numpy", "msgspec", "pydantic", "pydantic_core", "typing_extensions", "annotated-types", "typing-inspection"),
-    *("ml_dtypes", "cuda-bindings"),
+    *("cuda-bindings", "cuda-pathfinder"),
 )
+# No version of it is installed where there is no cuda-python; cuda-bindings asks for this.
+_PATHFINDER = "cuda-pathfinder>=1.4.2,<2"
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_24_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
-_LEFT_OUT = re.compile(r"(^|/)(tests?|__pycache__|include)/|\.(pyi|pyx|pxd|a|h)$|(^|/)bin/|\.\./")
+# What nothing here imports: tests, sources, NumPy's copies of its loops for its own tests, and of CUDA's libraries all
+# but the driver and the runtime.
+_LEFT_OUT = re.compile(
+    r"(^|/)(tests?|__pycache__|include|f2py|sboms|bin)/|\.(pyi|pyx|pxd|a|h)$|\.\./|^numpy/_?core/_simd\."
+    r"|^cuda/bindings/(\w+/)*(cy)?(cudla|cufile|nvfatbin|nvjitlink|nvml|nvrtc|nvvm)\."
+)
 
 Files = Mapping[str, bytes]
 
 
 class PackageStore:
-    """Files by their digest in one archive, and for each Python which of them lie where."""
+    """Files by their digest in one archive, and for each Python, and for KIT, which of them lie where."""
 
     def __init__(self, directory: Path) -> None:
         self._index: dict[str, dict[str, str]] = {}
@@ -37,7 +46,7 @@ class PackageStore:
         self._archive = zipfile.ZipFile(directory / ARCHIVE, "w", zipfile.ZIP_LZMA)
 
     def add(self, tag: str, name: str, data: bytes) -> None:
-        """A file at `name` for the Python of `tag` ("cp312")."""
+        """A file at `name` for the Python of `tag` ("cp312"), or for KIT."""
         digest = hashlib.sha256(data).hexdigest()
         self._index.setdefault(tag, {})[name] = digest
         if digest not in self._stored:
@@ -109,6 +118,8 @@ def _download(python: str, folder: Path) -> None:
 
 
 def _pin(name: str) -> str:
+    if name == "cuda-pathfinder":
+        return _PATHFINDER
     if name == "cuda-bindings":
         requirements = importlib.metadata.requires("inflight-llm") or []
         (found,) = {match[1] for each in requirements if (match := re.match(r"cuda-python==([\d.]+)", each))}

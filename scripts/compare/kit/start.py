@@ -1,5 +1,5 @@
-"""DIR/run of a kit: unpacks the packages for this Python, then runs the parts in order, each in a process of its own
-with its own time limit. Needs Python 3.10 or later and nothing else.
+"""DIR/run of a kit: unpacks engines, kernels and the packages for this Python, then runs the parts in order, each in a
+process of its own with its own time limit. Needs Python 3.10 or later and nothing else.
 
 Every part writes what it has found after each finding, to results/PART.json; results/run.json says how each ended. A
 part that fails, hangs or kills its process does not stop the next.
@@ -33,8 +33,8 @@ def main() -> int:
         " inflight and the folder in which triton and torch are installed",
     )
     arguments = parser.parse_args()
-    site = _unpack()
-    if site is None:
+    site, kit = _unpack()
+    if site is None or kit is None:
         return 1
     borrowed = arguments.interpreted.split(":") if arguments.interpreted else []
     paths = [str(site), *borrowed, str(HERE / "stand_in")]
@@ -45,33 +45,40 @@ def main() -> int:
         if arguments.only and part["name"] not in arguments.only:
             continue
         limit = part["seconds"] * (20 if borrowed else 1)
-        ends[part["name"]] = _run(part["name"], limit, arguments.out, bool(borrowed), environment)
+        ends[part["name"]] = _run(part["name"], limit, kit, arguments.out, bool(borrowed), environment)
         _write(arguments.out / "run.json", ends)
         print(f"{part['name']}: {ends[part['name']]}", flush=True)
     return 0 if all(end["ended"] == "ok" for end in ends.values()) else 1
 
 
-def _unpack() -> Path | None:
-    """The folder of this Python's packages, which is made the first time."""
+def _unpack() -> tuple[Path | None, Path | None]:
+    """The folders of this Python's packages, and of engines and kernels, which are made the first time."""
     tag = f"cp{sys.version_info[0]}{sys.version_info[1]}"
     index = json.loads((HERE / "packages.json").read_text())
     if tag not in index:
-        print(f"The kit has packages for {', '.join(index)}; this Python is {tag}. Set PYTHON to one of them,"
+        pythons = ", ".join(sorted(index.keys() - {"kit"}))
+        print(f"The kit has packages for {pythons}; this Python is {tag}. Set PYTHON to one of them,"
               " or make the kit with --pythons.", file=sys.stderr)  # fmt: skip
-        return None
-    site = HERE / "site" / tag
-    if not (site / "complete").exists():
-        with zipfile.ZipFile(HERE / "packages.zip") as archive:
-            for name, digest in index[tag].items():
-                path = site / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(archive.read(digest))
-        (site / "complete").touch()
-    return site
+        return None, None
+    with zipfile.ZipFile(HERE / "packages.zip") as archive:
+        site, kit = (_extract(archive, index[name], HERE / "unpacked" / name) for name in (tag, "kit"))
+    return site, kit
 
 
-def _run(name: str, limit: float, out: Path, interpreted: bool, environment: dict[str, str]) -> dict[str, object]:
-    command = [sys.executable, "-m", "compare.kit.parts", name, "--kit", str(HERE), "--out", str(out / f"{name}.json")]
+def _extract(archive: zipfile.ZipFile, files: dict[str, str], folder: Path) -> Path:
+    if not (folder / "complete").exists():
+        for name, digest in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(archive.read(digest))
+        (folder / "complete").touch()
+    return folder
+
+
+def _run(
+    name: str, limit: float, kit: Path, out: Path, interpreted: bool, environment: dict[str, str]
+) -> dict[str, object]:
+    command = [sys.executable, "-m", "compare.kit.parts", name, "--kit", str(kit), "--out", str(out / f"{name}.json")]
     start, log = time.monotonic(), out / f"{name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -2,7 +2,7 @@
 
 PYTHONPATH=scripts .venv/bin/python -m compare.offline.prefixes restart  --engine DIR [--tokens 2000] [--rounds 5]
 PYTHONPATH=scripts .venv/bin/python -m compare.offline.prefixes users    --engine DIR [--users 100] [--rounds 3]
-PYTHONPATH=scripts .venv/bin/python -m compare.offline.prefixes classify --engine DIR [--items 1000]
+PYTHONPATH=scripts .venv/bin/python -m compare.offline.prefixes classify --engine DIR [--items 1000] [--rounds 3]
     [--json FILE]
 
 restart: a process generates the first token behind a long system prompt, once with the directory of KV cache blocks
@@ -10,10 +10,12 @@ that an earlier process left (--kv-offload-dir) and once without, in turn. The o
 page cache, as it has those of a server that was stopped a moment before. Tokens are the same or the run fails.
 
 users: each has a prompt of its own behind a system prompt of 500 tokens, and gets 64 tokens; all come at once, with the
-prefix cache and without. KV memory is that of the most blocks in use between two steps.
+prefix cache ("shared"), with one that shares full blocks only and copies none ("blocks"), and without ("apart"). KV
+memory is that of the most blocks in use between two steps.
 
 classify: a few-shot prompt, and for each item the likeliest of three labels (`inflight.lang`, select), by run_batch and
-by one request at a time. The labels are the same or the run fails.
+by one request at a time. The ways take turns on parts of the items, as many as there are rounds, each on an engine that
+knows the shots and none of the items. The labels are the same or the run fails.
 """
 
 from __future__ import annotations
@@ -88,12 +90,14 @@ def measure_restart(arguments: argparse.Namespace, tokenizer: Tokenizer) -> Figu
     return figures
 
 
-def serve_users(arguments: argparse.Namespace, prompts: list[list[int]], caching: bool) -> Figures:
+def serve_users(arguments: argparse.Namespace, prompts: list[list[int]], sharing: str) -> Figures:
     # Room for all of them apart, so that only sharing makes a difference.
     needed = sum(len(prompt) + arguments.output + 64 for prompt in prompts)
     budget = KvCacheBudget(tokens=needed + 8192)
     executor = load_engine(arguments.engine, kv_cache=budget)
-    core = EngineCore(executor, SchedulerConfig(enable_prefix_caching=caching))
+    core = EngineCore(executor, SchedulerConfig(enable_prefix_caching=sharing != "apart"))
+    if sharing == "blocks":
+        core._blocks.tails = None
     params = SamplingParams(temperature=0, max_tokens=arguments.output, ignore_eos=True)
     try:
         began = time.perf_counter()
@@ -123,12 +127,12 @@ def measure_users(arguments: argparse.Namespace, tokenizer: Tokenizer) -> Figure
     system = tokenizer.encode(text_of(tokenizer, arguments.tokens), add_special_tokens=False)
     own = [tokenizer.encode(each, add_special_tokens=False) for each in sentences()[-arguments.users :]]
     prompts = [system + each for each in own]
-    rounds: dict[str, list[Figures]] = {"shared": [], "apart": []}
+    rounds: dict[str, list[Figures]] = {"shared": [], "blocks": [], "apart": []}
     answers = None
-    serve_users(arguments, prompts[:2], caching=True)  # the first one finds the machine cold
+    serve_users(arguments, prompts[:2], "shared")  # the first one finds the machine cold
     for _ in range(arguments.rounds):
-        for name, caching in (("shared", True), ("apart", False)):
-            found = serve_users(arguments, prompts, caching)
+        for name in rounds:
+            found = serve_users(arguments, prompts, name)
             given = found.pop("answers")
             answers = answers or given
             if given != answers:
@@ -137,7 +141,9 @@ def measure_users(arguments: argparse.Namespace, tokenizer: Tokenizer) -> Figure
     middle = {name: sorted(found, key=lambda each: each["seconds"])[len(found) // 2] for name, found in rounds.items()}
     ratio = middle["shared"]["tokens_per_s"] / middle["apart"]["tokens_per_s"]
     share = middle["shared"]["kv_tokens"] / middle["apart"]["kv_tokens"]
-    return {"users": len(prompts), "system_tokens": len(system), **middle, "speed_ratio": ratio, "kv_share": share}
+    copies = middle["shared"]["tokens_per_s"] / middle["blocks"]["tokens_per_s"]
+    ratios = {"speed_ratio": ratio, "ratio_to_blocks": copies, "kv_share": share}
+    return {"users": len(prompts), "system_tokens": len(system), **middle, **ratios}
 
 
 @sgl.function
@@ -150,27 +156,31 @@ def measure_classify(arguments: argparse.Namespace, tokenizer: Tokenizer) -> Fig
     texts = sentences()
     examples = zip(texts[:12], LABELS * 4, strict=True)
     shots = "Say what kind of text it is.\n\n" + "".join(f"Text: {text}\nKind: {label}\n\n" for text, label in examples)
-    items = list(texts[-arguments.items :])
-    with sgl.Runtime(str(arguments.engine), max_total_tokens=arguments.kv_tokens) as runtime:
-        runs = [{"shots": shots, "item": item} for item in items]
-        ways: dict[str, Callable[[], list[Any]]] = {
-            "one_at_a_time": lambda: [classify.run(**each, backend=runtime)["label"] for each in runs],
-            "run_batch": lambda: [each["label"] for each in classify.run_batch(runs, backend=runtime)],
-        }
-        classify.run_batch(runs[:8], backend=runtime)
-        seconds, labels = {}, {}
-        for name, way in ways.items():
-            began = time.perf_counter()
-            labels[name] = way()
-            seconds[name] = time.perf_counter() - began
-    if labels["run_batch"] != labels["one_at_a_time"]:
-        raise SystemExit("run_batch and single requests choose other labels")
+    runs = [{"shots": shots, "item": item} for item in texts[-arguments.items :]]
+    ways: dict[str, Callable[[list[Figures], sgl.Runtime], list[str]]] = {
+        "one_at_a_time": lambda part, runtime: [classify.run(**each, backend=runtime)["label"] for each in part],
+        "run_batch": lambda part, runtime: [each["label"] for each in classify.run_batch(part, backend=runtime)],
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(arguments.rounds):
+        part, labels = runs[turn :: arguments.rounds], []
+        for name in list(ways)[:: 1 if turn % 2 == 0 else -1]:
+            # An engine of its own for each: the items of one way are in no cache of the other.
+            with sgl.Runtime(str(arguments.engine), max_total_tokens=arguments.kv_tokens) as runtime:
+                classify.run_batch([{"shots": shots, "item": text} for text in texts[12:20]], backend=runtime)
+                began = time.perf_counter()
+                labels.append(ways[name](part, runtime))
+                seconds[name].append(time.perf_counter() - began)
+        if labels[0] != labels[1]:
+            raise SystemExit("run_batch and single requests choose other labels")
+    ratios = [one / batch for one, batch in zip(seconds["one_at_a_time"], seconds["run_batch"], strict=True)]
     return {
-        "items": len(items),
+        "items": len(runs),
         "shot_tokens": len(tokenizer.encode(shots, add_special_tokens=False)),
-        "seconds": seconds,
-        "items_per_s": {name: len(items) / value for name, value in seconds.items()},
-        "ratio": seconds["one_at_a_time"] / seconds["run_batch"],
+        "seconds": {name: sum(values) for name, values in seconds.items()},
+        "items_per_s": {name: len(runs) / sum(values) for name, values in seconds.items()},
+        "ratio": sum(seconds["one_at_a_time"]) / sum(seconds["run_batch"]),
+        "ratio_of_rounds": [min(ratios), max(ratios)],
     }
 
 

@@ -1,16 +1,19 @@
-"""What structured output costs: compiling schemas, masks, and the tokens a second of a full batch.
+"""What masks cost, schema by schema: compiling, masks, taking tokens; and whether every text is valid.
 
-PYTHONPATH=scripts .venv/bin/python -m compare.offline.structured --engine DIR
-    [--users 32] [--tokens 200] [--rounds 5] [--schemas 200] [--json FILE]
+PYTHONPATH=scripts .venv/bin/python -m compare.offline.structured masks --engine DIR
+PYTHONPATH=scripts .venv/bin/python -m compare.offline.structured valid --engine DIR
+    [--tokens 200] [--schemas 200] [--json FILE]
 
 The schemas are those of the Pydantic models in the openai package: of real interfaces, small and large. The engine
-answers each once, at temperature 1; then the tokens of these answers are followed again and every mask is timed, with
-nothing else running.
+answers each once, at temperature 1.
 
-For the throughput every user has a schema of its own, and asks for a list of it that is longer than the answer may be:
-plain and structured answers have the same number of tokens. Rounds alternate, and the ratio is of the medians.
-Structured rounds run twice: with log probabilities, for which every token is sampled, and without, where forced tokens
-are taken without sampling.
+masks: the tokens of these answers are followed again and every mask is timed, with nothing else running.
+
+valid: every answer is checked with jsonschema. One that max_tokens cut off must say so (`length`), and one of a schema
+that is refused is none. The run fails, and prints the schema and the text, where one is not valid. An engine of random
+weights is the hardest: nothing but the masks makes its texts conform.
+
+structured_users.py measures the tokens a second of a full batch.
 """
 
 from __future__ import annotations
@@ -22,13 +25,15 @@ import json
 import pkgutil
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pydantic
 
+from inflight.benchmark.machine import machine_facts
 from inflight.errors import RequestError
 from inflight.runtime import LLM, SamplingParams
 from inflight.runtime.structured.compiler import GrammarCompiler
@@ -52,22 +57,6 @@ class Masks:
     accept_us: dict[str, float]
     tokens: int
     forced_share: float
-
-
-@dataclass(frozen=True)
-class Throughput:
-    """Tokens a second, medians of the rounds."""
-
-    users: int
-    tokens: int
-    rounds: int
-    plain: float
-    sampled: float
-    forced: float
-
-    @property
-    def ratios(self) -> tuple[float, float]:
-        return self.sampled / self.plain, self.forced / self.plain
 
 
 def pydantic_schemas(count: int) -> dict[str, Schema]:
@@ -147,53 +136,32 @@ def measure_masks(engine: Path, llm: LLM, schemas: dict[str, Schema], max_tokens
     )
 
 
-def lists_of(schemas: Sequence[Schema]) -> Iterator[Schema]:
-    for schema in schemas:
-        definitions = schema.get("$defs", {})
-        item = {name: value for name, value in schema.items() if name != "$defs"}
-        yield {"type": "array", "items": item, "minItems": 1000, "$defs": definitions}
+def measure_validity(llm: LLM, schemas: dict[str, Schema], max_tokens: int) -> dict[str, int]:
+    """How many answers are valid, cut off, or of refused schemas. Raises SystemExit for one that is none of these."""
+    usable: dict[str, SamplingParams] = {}
+    for name, schema in schemas.items():
+        # A refusal comes with the request that asks for it, here as in a server.
+        try:
+            params = SamplingParams(structured_outputs=StructuredOutputs(json=schema), max_tokens=max_tokens, seed=1)
+            llm.generate([PROMPT], SamplingParams(structured_outputs=params.structured_outputs, max_tokens=1))
+        except RequestError:
+            continue
+        usable[name] = params
+    found = {"valid": 0, "cut off": 0, "refused": len(schemas) - len(usable)}
+    answers = llm.generate([PROMPT] * len(usable), list(usable.values()))
+    for name, answer in zip(usable, answers, strict=True):
+        output = answer.outputs[0]
+        try:
+            jsonschema.validate(json.loads(output.text), schemas[name], jsonschema.Draft202012Validator)
+            found["valid"] += 1
+        except (ValueError, jsonschema.ValidationError) as error:
+            if output.finish_reason != "length":
+                raise SystemExit(f"{name}: {error}\n{schemas[name]}\n{output.text}") from None
+            found["cut off"] += 1
+    return found
 
 
-def measure_throughput(llm: LLM, schemas: Sequence[Schema], tokens: int, rounds: int) -> Throughput:
-    plain = [SamplingParams(max_tokens=tokens, ignore_eos=True, seed=1) for _ in schemas]
-    forced = [
-        SamplingParams(structured_outputs=StructuredOutputs(json=each), max_tokens=tokens, seed=1)
-        for each in lists_of(schemas)
-    ]
-    sampled = [
-        SamplingParams(structured_outputs=each.structured_outputs, max_tokens=tokens, seed=1, logprobs=0)
-        for each in forced
-    ]
-    kinds = {"plain": plain, "sampled": sampled, "forced": forced}
-    rates: dict[str, list[float]] = {name: [] for name in kinds}
-    for turn in range(rounds + 1):
-        for name, params in kinds.items():
-            start = time.perf_counter()
-            answers = llm.generate([PROMPT] * len(params), params)
-            seconds = time.perf_counter() - start
-            count = sum(len(answer.outputs[0].token_ids) for answer in answers)
-            if count != tokens * len(params):
-                raise SystemExit(f"{name}: {count} tokens in place of {tokens * len(params)}")
-            if turn:  # the first round compiles grammars and fills caches
-                rates[name].append(count / seconds)
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    return Throughput(users=len(schemas), tokens=tokens, rounds=rounds, **medians)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engine", type=Path, required=True)
-    parser.add_argument("--users", type=int, default=32)
-    parser.add_argument("--tokens", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--schemas", type=int, default=200)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    schemas = pydantic_schemas(arguments.schemas)
-    with LLM(arguments.engine) as llm:
-        masks = measure_masks(arguments.engine, llm, schemas, arguments.tokens)
-        chosen = [schema for name, schema in schemas.items() if name not in masks.refused][: arguments.users]
-        throughput = measure_throughput(llm, chosen, arguments.tokens, arguments.rounds)
+def say_masks(masks: Masks) -> None:
     print(f"{masks.schemas} schemas, {len(masks.refused)} refused; vocabulary of {masks.vocab_size:,}", end="")
     print(f", read in {masks.vocabulary_s:.2f} s; {masks.forced_share:.0%} of {masks.tokens:,} tokens are forced")
     for name, unit in (("compile_ms", "ms"), ("mask_us", "us"), ("accept_us", "us")):
@@ -201,10 +169,27 @@ def main() -> None:
         print(f"{name.split('_')[0]:>8}: {figures} {unit}")
     for name, reason in masks.refused.items():
         print(f" refused: {name}: {reason}")
-    for name, ratio in zip(("sampled", "forced"), throughput.ratios, strict=True):
-        print(f"{throughput.users} users, {name}: {ratio:.3f} of {throughput.plain:.0f} plain tokens a second")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["masks", "valid"])
+    parser.add_argument("--engine", type=Path, required=True)
+    parser.add_argument("--tokens", type=int, default=200)
+    parser.add_argument("--schemas", type=int, default=200)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    schemas = pydantic_schemas(arguments.schemas)
+    with LLM(arguments.engine) as llm:
+        if arguments.what == "masks":
+            masks = measure_masks(arguments.engine, llm, schemas, arguments.tokens)
+            say_masks(masks)
+            figures: dict[str, Any] = asdict(masks)
+        else:
+            figures = measure_validity(llm, schemas, arguments.tokens)
+            print(", ".join(f"{count} {kind}" for kind, count in figures.items()), f"of {len(schemas)} schemas")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"masks": asdict(masks), "throughput": asdict(throughput)}, indent=1))
+        arguments.json.write_text(json.dumps({"machine": machine_facts(), **figures}, indent=1, default=str))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,10 @@ class Dtype(str, Enum):
 def convert(
     ctx: typer.Context,
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="Hugging Face model: a directory or a hub id; or a GGUF file.")
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="Hugging Face model: a directory, a hub id or an s3:// address; or a GGUF file."
+        ),
     ] = None,
     model_dir: Annotated[
         str | None, typer.Option("--model-dir", "--model_dir", help="The same as MODEL (convert_checkpoint.py's flag).")
@@ -129,8 +132,6 @@ def convert(
         raise typer.BadParameter("Give the model once: as MODEL or with --model-dir.")
     if output_dir is None:
         raise typer.BadParameter("Say where the checkpoint goes: --output-dir CKPT.")
-    if group_size not in (32, 64, 128):
-        raise typer.BadParameter(f"--group-size {group_size}: groups have 32, 64 or 128 inputs.")
 
     formats = {
         "--quantize": quantize,

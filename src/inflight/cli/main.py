@@ -32,6 +32,7 @@ VERBS = {
     "generate": "offline.generate",
     "chat": "offline.chat",
     "run-batch": "offline.run_batch",
+    "detect-watermark": "offline.detect_watermark",
     "bench": "bench.app",
     "inspect": "inspect",
     "verify": "verify.command",

@@ -10,7 +10,9 @@ import typer
 from inflight.cli.build_engine.recipe_flags import Flags, is_given, registered, with_flags_of
 from inflight.cli.convert import Dtype
 from inflight.cli.options import sampling as flag
+from inflight.cli.options import serving
 from inflight.cli.options.origins import read_origins
+from inflight.cli.options.quantization import BuiltGroupSize
 
 
 class RestartChoice(str, Enum):
@@ -34,7 +36,7 @@ def serve(
         list[str],
         typer.Argument(
             metavar="ENGINE|MODEL...",
-            help="Engine directory, or a model: directory, hub id or GGUF file. Several as NAME=MODEL.",
+            help="Engine directory, or a model: directory, hub id, GGUF file, s3:// address. Several: NAME=MODEL.",
         ),
     ],
     flags: Flags,
@@ -70,24 +72,10 @@ def serve(
             rich_help_panel=_PORTS,
         ),
     ] = None,
-    tool_call_parser: Annotated[
-        str | None,
-        typer.Option(
-            "--tool-call-parser",
-            help="Form in which the model calls tools (docs/formats/tools.md). Default: the one that its chat template "
-            "teaches.",
-            metavar="NAME",
-        ),
-    ] = None,
-    reasoning_parser: Annotated[
-        str | None,
-        typer.Option(
-            "--reasoning-parser",
-            help="How the model marks its reasoning (docs/formats/reasoning.md); none: it stays in the answers. "
-            "Default: as its chat template says.",
-            metavar="NAME",
-        ),
-    ] = None,
+    tool_call_parser: flag.ToolCallParser = None,
+    reasoning_parser: flag.ReasoningParser = None,
+    chat_template: flag.ChatTemplate = None,
+    default_chat_template_kwargs: flag.TemplateVariables = None,
     load_model: Annotated[
         list[str] | None,
         typer.Option(
@@ -118,25 +106,12 @@ def serve(
             rich_help_panel="Engine",
         ),
     ] = True,
-    max_queue_size: Annotated[
-        int,
-        typer.Option(
-            "--max-queue-size",
-            "--max_queue_size",
-            min=0,
-            help="Most requests that may wait for a place in the batch; more are refused with 429. 0 = any number.",
-            rich_help_panel="Engine",
-        ),
-    ] = 0,
-    max_body_bytes: Annotated[
-        int,
-        typer.Option(
-            "--max-body-bytes",
-            "--max_body_bytes",
-            min=1,
-            help="Largest body of a request to the OpenAI API, in bytes; a larger one is refused with 413.",
-        ),
-    ] = 4 << 20,
+    max_queue_size: serving.MaxQueueSize = 0,
+    waiting_served_ratio: serving.WaitingServedRatio = None,
+    max_waiting_tokens: serving.MaxWaitingTokens = None,
+    max_body_bytes: serving.MaxBodyBytes = 4 << 20,
+    watermark_gamma: serving.WatermarkGamma = 0.5,
+    watermark_delta: serving.WatermarkDelta = 2.0,
     threads: flag.Threads = None,
     kv_cache_bytes: Annotated[
         int | None,
@@ -146,16 +121,7 @@ def serve(
     kv_cache_fraction: flag.KvCacheFraction = 0.9,
     kv_offload_dir: flag.KvOffloadDir = None,
     kv_offload_bytes: flag.KvOffloadBytes = None,
-    kv_offload_gib: Annotated[
-        float | None,
-        typer.Option(
-            "--kv-offloading-size",
-            "--swap-space",
-            min=0,
-            help="--kv-offload-bytes in GiB, under the names of vLLM and SGLang.",
-            rich_help_panel="Engine",
-        ),
-    ] = None,
+    kv_offload_gib: serving.KvOffloadGib = None,
     restart: Annotated[
         RestartChoice,
         typer.Option(
@@ -206,10 +172,7 @@ def serve(
             rich_help_panel=_BUILD,
         ),
     ] = None,
-    group_size: Annotated[
-        int | None,
-        typer.Option("--group-size", help="Group size of int4 and nf4: 32, 64 or 128.", rich_help_panel=_BUILD),
-    ] = None,
+    group_size: BuiltGroupSize = None,
     dequantize: flag.Dequantize = False,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a hub model.", rich_help_panel=_BUILD)
@@ -236,8 +199,6 @@ def serve(
 
     Flags of vllm serve, text-generation-launcher and sglang.launch_server are taken, too: docs/migration.md.
     """
-    if group_size not in (None, 32, 64, 128):
-        raise typer.BadParameter(f"--group-size {group_size}: groups have 32, 64 or 128 inputs.")
     if kv_offload_gib and kv_offload_bytes is None:
         kv_offload_bytes = round(kv_offload_gib * 2**30)
     from inflight.cli.engines.named import named_engines
@@ -245,6 +206,8 @@ def serve(
     from inflight.progress import console
     from inflight.runtime.kv_cache.offload.config import KvOffload
     from inflight.runtime.loading.engine_directory import read_engine_directory
+    from inflight.runtime.scheduler.admission import waiting_rule
+    from inflight.runtime.text.chat.given_template import load_chat_template, read_template_variables
     from inflight.runtime.text.parsers.reasoning.families import reasoning_family
     from inflight.runtime.text.parsers.tools.registry import find_tool_format
     from inflight.triton_backend.launch.options import ServeOptions
@@ -264,6 +227,8 @@ def serve(
         revision=revision,
         recipe=flags,
     )
+    if chat_template is not None and len(model) > 1:
+        raise typer.BadParameter("--chat-template is for one model.")
     models = named_engines(model, request, served_model_name, load_model)
     engine = models[0].engine_dir if models else request.engine()
     name = served_model_name or read_engine_directory(engine).manifest.source.model
@@ -275,6 +240,8 @@ def serve(
             "load_models": load_model or None,
             "tool_call_parser": tool_call_parser,
             "reasoning_parser": reasoning_parser,
+            "chat_template": load_chat_template(chat_template),
+            "template_variables": read_template_variables(default_chat_template_kwargs),
             "allowed_origins": read_origins(cors_origin or ()),
             "host": host,
             "port": port,
@@ -292,6 +259,8 @@ def serve(
             "prefix_caching": prefix_caching,
             "max_queue_size": max_queue_size,
             "max_body_bytes": max_body_bytes,
+            "waiting": waiting_rule(waiting_served_ratio, max_waiting_tokens),
+            "watermark": (watermark_gamma, watermark_delta),
             "restart": restart.value,
             "drain_s": drain_seconds,
             "hang_s": hang_seconds,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from inflight.sampling_parameters import RECORD_PARAMETERS
 
-ABI = 7
+ABI = 8
 MAX_TOP_LOGPROBS = 64
 
 # What inflight_step returns.

@@ -10,6 +10,7 @@ from inflight.lang.choices import (
     token_length_normalized,
     unconditional_likelihood_normalized,
 )
+from inflight.lang.engine import Engine
 from inflight.lang.expressions import (
     assistant,
     assistant_begin,
@@ -32,6 +33,7 @@ from inflight.lang.function import function, set_default_backend
 from inflight.lang.state import ProgramState
 
 __all__ = [
+    "Engine",
     "OpenAI",
     "ProgramState",
     "Runtime",

@@ -15,7 +15,7 @@ _OWN: tuple[Row, ...] = (
     *honoured("tokenizer=", "tokenizer", "the model's own; another one is refused"),
     *honoured("task|runner=", "task", "what a model does is in its files; another task is refused"),
     *refused("set the environment variable HF_HUB_CACHE before Python starts.", "download_dir="),
-    *refused(why.TEMPLATE + " chat(..., chat_template=...) takes one, too.", "chat_template="),
+    *honoured("chat_template=", "chat_template", "a file, or the template itself"),
     *noted(
         "chat(...) takes them with each call.",
         "reasoning_parser= tool_call_parser=",
@@ -31,12 +31,13 @@ OFFLINE: tuple[Row, ...] = (
     *(row for row in ENGINE if not {name.lstrip("-") for name in row.names} & _NAMED),
 )
 
-# Arguments of generate, chat, beam_search, embed and score.
+# Arguments of generate, chat, beam_search, encode, embed, classify and score.
 CALLS: tuple[Row, ...] = (
     *refused(why.LORA, "lora_request= prompt_adapter_request="),
     *refused("give SamplingParams(structured_outputs=...).", "guided_options_request="),
     *refused(why.TRUNCATION, "tokenization_kwargs="),
-    *refused(why.PLUGINS, "pooling_params= score_template="),
+    *refused(why.PLUGINS, "score_template="),
+    *refused("encode, embed, classify and score take it.", "pooling_params="),
     *noted("models here take text alone.", "mm_processor_kwargs="),
     *noted("content in parts is joined for templates that take strings.", "chat_template_content_format="),
     *noted("sequences go on in batches of all prompts.", "concurrency_limit="),

@@ -34,9 +34,7 @@ IMAGES = "models here take text alone. Leave it out."
 AUTHENTICATION = (
     "the server has no authentication and no TLS. Put a proxy in front (nginx, Caddy), and keep --host 127.0.0.1."
 )
-TEMPLATE = (
-    "the chat template is the model's own. Put yours into the model's directory as chat_template.jinja and build again."
-)
+TEMPLATE = "the chat template is the model's own, or that of --chat-template FILE."
 PLUGINS = "no code of others is loaded into the server. Leave it out."
 CONFIG_FILES = "the model is read as its config.json says. Change that file in a copy of the model, and build again."
 OTHER_TOKENIZER = (
@@ -53,7 +51,10 @@ LOADERS = (
     "to safetensors first (save_pretrained)."
 )
 TRUNCATION = "prompts are never cut without a word: what is too long is refused, with both lengths."
-BEAMS = "beam search runs offline: LLM.beam_search(prompts, BeamSearchParams(beam_width=...))."
+BEAMS = (
+    "beam search is asked for by a request: LLM.beam_search, use_beam_search of /v1/completions, beam_width of "
+    "Triton's models."
+)
 CONTEXT = "the lengths that rotary embeddings reach are the model's own. " + CONFIG_FILES
 CALIBRATED_CACHE = "scales of an int8 KV cache are those of each token, and factors of fp8 those of the checkpoint."
 BY_HAND = "the model's numbers are read from its config.json. Leave it out."

@@ -6,7 +6,7 @@ from __future__ import annotations
 from inflight.migration import reasons as why
 from inflight.migration.row import Row, honoured, noted, refused
 
-_BEAMS = "SamplingParams samples. " + why.BEAMS[0].upper() + why.BEAMS[1:]
+_BEAMS = "beams are asked for by use_beam_search, n, best_of and length_penalty. There is one way to end a search."
 _COMPUTED = "it is computed from the request."
 
 SAMPLING: tuple[Row, ...] = (
@@ -17,8 +17,7 @@ SAMPLING: tuple[Row, ...] = (
     *honoured("bad=", "bad_words"),
     *honoured("return_log_probs=", "logprobs"),
     *honoured("prompt_logprob_start=", "prompt_logprobs_start"),
-    *refused(_BEAMS, "use_beam_search= early_stopping= beam_width= beam_width_array= beam_search_diversity_rate="),
-    *refused(_BEAMS, "length_penalty=", fine=("1", "1.0")),
+    *refused(_BEAMS, "early_stopping= beam_width= beam_width_array= beam_search_diversity_rate="),
     *refused(
         "no code of others runs in the sampler. logit_bias, bad_words, allowed words (structured_outputs with choice) "
         "and the samplers of docs/offline.md are there.",
@@ -50,10 +49,18 @@ SAMPLING: tuple[Row, ...] = (
     *noted(
         "text is decoded once, at the end.", "detokenize= spaces_between_special_tokens= output_text_buffer_length="
     ),
-    *noted("SamplingParams cannot change, so that nothing is copied.", "skip_clone="),
+    *noted("a copy of SamplingParams costs microseconds.", "skip_clone="),
     *noted("log probabilities come as dicts.", "flat_logprobs="),
     *noted("prompt_logprobs computes what the prefix cache has, too.", "skip_reading_prefix_cache="),
     *noted(_COMPUTED, "end_id= pad_id= routed_experts_prompt_start="),
     *noted("top_p stays what it is through a request.", "top_p_min= top_p_reset_ids= top_p_decay="),
     *noted("one way to find the best completions.", "add_special_tokens= truncate_stop="),
+)
+
+# Of vLLM's StructuredOutputsParams, and of the GuidedDecodingParams before it.
+STRUCTURED: tuple[Row, ...] = (
+    *noted("structured output is by llguidance, whatever is chosen.", "backend= disable_fallback="),
+    *refused("blanks are where JSON may have them, as the model writes them.", "disable_any_whitespace="),
+    *refused("blanks are where JSON may have them. A regex or a grammar says it otherwise.", "whitespace_pattern="),
+    *refused('say it in the schema: "additionalProperties": false.', "disable_additional_properties="),
 )

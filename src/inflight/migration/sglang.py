@@ -69,7 +69,8 @@ LAUNCH_SERVER: tuple[Row, ...] = (
         "lora-backend= max-lora-chunk-size= lora-drain-wait-threshold=",
     ),
     *refused(why.AUTHENTICATION, "api-key= admin-api-key="),
-    *refused(why.TEMPLATE, "chat-template= hf-chat-template-name= completion-template="),
+    *honoured("chat-template=", "--chat-template", "a file or the template; names of SGLang's own are not known"),
+    *refused(why.TEMPLATE, "hf-chat-template-name= completion-template="),
     *refused(why.PATHS, "fastapi-root-path="),
     *refused("Triton's gRPC API is at --grpc-port.", "grpc-mode"),
     *refused(

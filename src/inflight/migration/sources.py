@@ -8,7 +8,7 @@ from functools import cached_property
 
 from inflight.migration.offline import CALLS, OFFLINE
 from inflight.migration.row import Row, honoured, letters, of_gib, refused
-from inflight.migration.sampling import SAMPLING
+from inflight.migration.sampling import SAMPLING, STRUCTURED
 from inflight.migration.sglang import LAUNCH_SERVER
 from inflight.migration.tensorrt_llm import BUILD, CONVERT, QUANTIZE
 from inflight.migration.tgi import LAUNCHER
@@ -39,6 +39,7 @@ SGLANG = Source("sglang.launch_server", "serve", LAUNCH_SERVER)
 VLLM_OFFLINE = Source("vllm.LLM", "", OFFLINE)
 VLLM_CALLS = Source("vllm.LLM.generate", "", CALLS)
 VLLM_SAMPLING = Source("vllm.SamplingParams", "", SAMPLING)
+VLLM_STRUCTURED = Source("vllm.StructuredOutputsParams", "", STRUCTURED)
 
 # Of two tools that have a name the first one counts, unless the other names of the line are the other's.
 SOURCES: tuple[Source, ...] = (
@@ -51,6 +52,7 @@ SOURCES: tuple[Source, ...] = (
     VLLM_OFFLINE,
     VLLM_CALLS,
     VLLM_SAMPLING,
+    VLLM_STRUCTURED,
 )
 
 # Settings of other servers that are environment variables alone; those of TGI are its flags in capitals.

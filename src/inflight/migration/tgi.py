@@ -6,6 +6,8 @@ from inflight.migration import reasons as why
 from inflight.migration.row import MODEL, Row, honoured, noted, refused
 from inflight.migration.vllm import CACHE_DTYPES
 
+_OFF = "off unless one of the two is given; the other then has TGI's default, 0.3 or 20"
+
 LAUNCHER: tuple[Row, ...] = (
     *honoured("model-id=", MODEL),
     *honoured("revision=", "--revision"),
@@ -27,6 +29,8 @@ LAUNCHER: tuple[Row, ...] = (
     *honoured("max-batch-total-tokens=", "--kv-cache-tokens"),
     *honoured("max-batch-size=", "--max-batch-size"),
     *honoured("max-concurrent-requests=", "--max-queue-size", "of those that wait; more are answered 429"),
+    *honoured("waiting-served-ratio=", "--waiting-served-ratio", _OFF),
+    *honoured("max-waiting-tokens=", "--max-waiting-tokens", _OFF),
     *honoured("hostname=", "--host"),
     *honoured("port|-p=", "--port"),
     *honoured("prometheus-port=", "--metrics-port", "of Triton's metrics; those of the API are at its /metrics"),
@@ -46,12 +50,16 @@ LAUNCHER: tuple[Row, ...] = (
     ),
     *refused(why.CONTEXT, "rope-scaling= rope-factor="),
     *refused(why.OTHER_TOKENIZER, "tokenizer-config-path="),
-    *refused("texts have no watermark.", "watermark-gamma= watermark-delta="),
+    *honoured("watermark-gamma=", "--watermark-gamma"),
+    *honoured(
+        "watermark-delta=",
+        "--watermark-delta",
+        "which tokens are favoured is another list than TGI's: inflight detect-watermark finds it",
+    ),
     *refused(
         "structured output cannot be turned off. Requests that ask for none have none.", "disable-grammar-support"
     ),
     *noted("a prompt may be as long as --max-seq-len allows.", "max-input-tokens= max-input-length="),
-    *noted(why.SCHEDULING, "waiting-served-ratio= max-waiting-tokens="),
     *noted(
         "limits of a request are fixed (docs/serving.md).",
         "max-best-of= max-stop-sequences= max-top-n-tokens= max-client-batch-size=",

@@ -76,10 +76,20 @@ def healthy(url: str) -> bool:
 def ask(url: str) -> Any:
     body = {"messages": [{"role": "user", "content": "fox"}], "max_tokens": 24, "seed": 6, "logprobs": True}
     body |= {"top_logprobs": 4, "ignore_eos": True, "model": "random-model"}
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), headers)
+    return post(f"{url}/v1/chat/completions", body)["choices"]
+
+
+def post(url: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
-        return json.loads(answer.read())["choices"]
+        return json.loads(answer.read())
+
+
+def waiting_rule(url: str) -> tuple[float, int]:
+    """As TGI's /info has it."""
+    with urllib.request.urlopen(f"{url}/info", timeout=PATIENCE_S) as answer:
+        info = json.loads(answer.read())
+    return info["waiting_served_ratio"], info["max_waiting_tokens"]
 
 
 def assert_strict(url: str) -> None:
@@ -102,16 +112,23 @@ def stop(process: subprocess.Popen[str], number: signal.Signals) -> str:
 def test_a_model_directory_is_built_once_and_answers_alike_with_triton_and_without(
     installation: TritonInstallation, model: Path, cache: Path
 ) -> None:
-    with serving(model, cache) as (process, url):
+    with serving(model, cache, "--max-waiting-tokens", "7") as (process, url):
         through_triton = ask(url)
+        assert waiting_rule(url) == (0.3, 7)
         shown = stop(process, signal.SIGINT)
     assert "Building an engine" in shown
     assert "KV cache" in shown
     assert "Triton is ready" in shown
-    more = ("--strict-model-name", "--cors-origin", "https://page.example")
+    more = ["--strict-model-name", "--cors-origin", "https://page.example"]
+    more += ["--waiting-served-ratio", "1.2", "--watermark-gamma", "0.25"]
     with serving(model, cache, "--embedded", "--threads", "1", *more) as (process, url):
         assert ask(url) == through_triton
         assert_strict(url)
+        assert waiting_rule(url) == (1.2, 20)
+        marked = {"do_sample": True, "seed": 7, "max_new_tokens": 30, "watermark": True}
+        own = {"seed": 7, "max_tokens": 30, "watermark_delta": 2.0, "watermark_gamma": 0.25, "top_p": 1.0, "top_k": 0}
+        text = post(f"{url}/generate", {"inputs": "fox", "parameters": marked})["generated_text"]
+        assert text == post(f"{url}/v1/completions", {"prompt": "fox", "temperature": 1.0, **own})["choices"][0]["text"]
         shown = stop(process, signal.SIGTERM)
     assert "Building an engine" not in shown
     assert "without Triton" in shown

@@ -23,7 +23,7 @@ from tests.patience import PATIENCE_S
 pytestmark = pytest.mark.endpoint
 
 
-@pytest.fixture(params=["embedded", "behind_triton"])
+@pytest.fixture(params=["embedded_demo", "triton_demo"])
 def client(request: pytest.FixtureRequest) -> openai.OpenAI:
     url = request.getfixturevalue(request.param)
     return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=PATIENCE_S)

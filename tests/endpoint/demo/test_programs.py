@@ -25,12 +25,12 @@ pytestmark = pytest.mark.endpoint
 
 
 @pytest.fixture(scope="module")
-def runtime(engine: Path) -> Iterator[sgl.Runtime]:
-    with sgl.Runtime(model_path=str(engine), max_total_tokens=8192) as runtime:
+def runtime(demo_engine: Path) -> Iterator[sgl.Runtime]:
+    with sgl.Runtime(model_path=str(demo_engine), max_total_tokens=8192) as runtime:
         yield runtime
 
 
-@pytest.fixture(params=["runtime", "embedded", "behind_triton"])
+@pytest.fixture(params=["runtime", "embedded_demo", "triton_demo"])
 def backend(request: pytest.FixtureRequest) -> Iterator[Any]:
     found = request.getfixturevalue(request.param)
     sgl.set_default_backend(found if request.param == "runtime" else sgl.RuntimeEndpoint(found))
@@ -105,11 +105,11 @@ def test_a_conversation_is_answered_as_the_model_was_taught(backend: Any, rng: n
 
 
 def test_the_same_program_says_the_same_everywhere(
-    runtime: sgl.Runtime, embedded: str, behind_triton: str, rng: np.random.Generator
+    runtime: sgl.Runtime, embedded_demo: str, triton_demo: str, rng: np.random.Generator
 ) -> None:
     questions = [question for question, _ in random_questions(rng, 3)]
     found: list[tuple[list[str], Any]] = []
-    for backend in (runtime, sgl.RuntimeEndpoint(embedded), sgl.RuntimeEndpoint(f"{behind_triton}/v1")):
+    for backend in (runtime, sgl.RuntimeEndpoint(embedded_demo), sgl.RuntimeEndpoint(f"{triton_demo}/v1")):
         options: dict[str, Any] = {"temperature": 0, "backend": backend}
         tools = tool_use.run_batch([{"question": each} for each in questions], **options)
         tips = tip_suggestion.run(**options)
@@ -167,14 +167,14 @@ def test_forks_share_what_stands_before_them(backend: Any, rng: np.random.Genera
     program.run()
 
 
-def test_any_openai_server_serves_chats_and_completions(embedded: str, rng: np.random.Generator) -> None:
+def test_any_openai_server_serves_chats_and_completions(embedded_demo: str, rng: np.random.Generator) -> None:
     ((question, answer),) = random_questions(rng, 1)
-    chat = sgl.OpenAI("demo", base_url=f"{embedded}/v1", api_key="none")
+    chat = sgl.OpenAI("demo", base_url=f"{embedded_demo}/v1", api_key="none")
     state = multi_turn_question.run(question_1=question, question_2=question, temperature=0, backend=chat)
     assert state["answer_1"] == answer and state.messages()[1]["content"] == answer
     streamed = multi_turn_question.run(question_1=question, question_2="x", temperature=0, backend=chat, stream=True)
     assert "".join(streamed.text_iter("answer_1")) == answer
-    completion = sgl.OpenAI("demo", is_chat_model=False, base_url=f"{embedded}/v1", api_key="none")
+    completion = sgl.OpenAI("demo", is_chat_model=False, base_url=f"{embedded_demo}/v1", api_key="none")
     assert json.loads(extract_entity.run("x", backend=completion)["entity"])
     with pytest.raises(InflightError, match="cannot score options"):
         classify.run("x", backend=completion)
@@ -182,12 +182,12 @@ def test_any_openai_server_serves_chats_and_completions(embedded: str, rng: np.r
         extract_entity.run("x", backend=chat)
 
 
-def test_text_that_no_message_holds_is_not_lost_in_silence(embedded: str) -> None:
+def test_text_that_no_message_holds_is_not_lost_in_silence(embedded_demo: str) -> None:
     @sgl.function
     def program(s: Any, before: str, between: str) -> None:
         s += before + sgl.user("x") + between + sgl.assistant(sgl.gen("answer", max_tokens=4))
 
-    chat = sgl.OpenAI("demo", base_url=f"{embedded}/v1", api_key="none")
+    chat = sgl.OpenAI("demo", base_url=f"{embedded_demo}/v1", api_key="none")
     assert "answer" in program.run("\n", " \n", backend=chat)
     for before, between in (("You are a fox.", ""), ("", "and")):
         with pytest.raises(InflightError, match="reads messages alone"):
@@ -246,13 +246,13 @@ def test_a_stream_that_ends_without_its_usage_is_an_error() -> None:
         server.shutdown()
 
 
-def test_what_a_server_refuses_is_raised_in_its_words(embedded: str) -> None:
+def test_what_a_server_refuses_is_raised_in_its_words(embedded_demo: str) -> None:
     @sgl.function
     def program(s: Any) -> None:
         s += "x" + sgl.gen("x", regex="(")
 
     with pytest.raises(RequestError, match="regular expression cannot be used"):
-        program.run(backend=sgl.RuntimeEndpoint(embedded))
+        program.run(backend=sgl.RuntimeEndpoint(embedded_demo))
     (port,) = free_ports(1)
     with pytest.raises(EngineError, match="cannot be reached"):
         sgl.RuntimeEndpoint(f"http://127.0.0.1:{port}")

@@ -45,6 +45,9 @@ def test_the_model_is_found(client: ollama.Client, url: str) -> None:
     assert (running.model, running.context_length) == (MODEL, 2048)
     version = httpx.get(f"{url}/api/version").json()["version"]
     assert [int(part) for part in version.split(".")]
+    assert client.pull(MODEL).status == "success" and [each.status for each in client.pull(MODEL, stream=True)]
+    with pytest.raises(ollama.ResponseError, match="inflight serve MODEL"):
+        client.delete(MODEL)
     assert client.chat(MODEL).done_reason == "load"
     assert client.generate(MODEL, keep_alive=0).done_reason == "unload"
 
@@ -152,7 +155,9 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("generate", {"prompt": "x", "template": "y"}, "template"),
     ("generate", {"prompt": "x" * 50_000}, "context length"),
     ("generate", {"prompt": 3}, "prompt"),
-    ("pull", {}, "/api/pull"),
+    ("pull", {"model": None}, "model"),
+    ("push", {}, "inflight serve MODEL"),
+    ("rename", {}, "/api/rename"),
 ]
 
 

@@ -137,7 +137,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"parameters": {"temperature": 0}}, "temperature"),
     ({"parameters": {"best_of": 2}}, "sampling"),
     ({"parameters": {"best_of": 2, "do_sample": True, "seed": 1}}, "seed"),
-    ({"parameters": {"watermark": True}}, "watermarks"),
+    ({"parameters": {"watermark": 1}}, "watermark"),
     ({"parameters": {"adapter_id": "x"}}, "LoRA"),
     ({"parameters": {"repetition_penalty": -1}}, "repetition_penalty"),
     ({"parameters": {"grammar": {"type": "regex", "value": "("}}}, "("),
@@ -157,5 +157,5 @@ def test_bad_input_is_a_422_in_tgis_shape(shim: str, change: dict[str, Any], wor
 
 
 def test_the_package_raises_its_own_errors(client: InferenceClient) -> None:
-    with pytest.raises(ValidationError, match="watermarks"):
-        client.text_generation("fox", watermark=True)
+    with pytest.raises(ValidationError, match="LoRA"):
+        client.text_generation("fox", adapter_id="x")

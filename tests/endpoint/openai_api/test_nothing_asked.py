@@ -183,8 +183,8 @@ def test_a_refusal_and_parts_of_text_are_what_the_model_reads(embedded_shim: str
         ({"function_call": {"name": "f"}}, "function_call", "give them as tools"),
         ({"audio": {"voice": "alloy"}}, "audio", "audio"),
         ({"structural_tag": "{}"}, "structural_tag", "needs triggers"),
-        ({"use_beam_search": True}, "use_beam_search", "beam search"),
-        ({"length_penalty": 0.5}, "length_penalty", "beam search"),
+        ({"use_beam_search": True}, "use_beam_search", "beam search in chats"),
+        ({"length_penalty": 0.5}, "length_penalty", "beam search in chats"),
         ({"spaces_between_special_tokens": False}, "spaces_between_special_tokens", "spaces"),
         (
             {"messages": [{"role": "assistant", "function_call": {"name": "f"}}]},

@@ -15,16 +15,14 @@ import pytest
 
 from inflight.runtime.engine.core import EngineCore
 from inflight.runtime.engine.thread import EngineThread
-from inflight.runtime.executors.null.executor import NullExecutor
 from inflight.runtime.loading.engine_directory import read_engine_directory
-from inflight.runtime.scheduler.step import StepBatch, StepOutput
 from inflight.triton_backend.launch.installation import TritonInstallation
 from inflight.triton_backend.launch.repository import write_repository
 from inflight.triton_backend.launch.server import ServerAddress, TritonServer
 from inflight.triton_backend.openai.backends.embedded import EmbeddedBackend
 from inflight.triton_backend.openai.backends.triton import TritonBackend
 from tests.endpoint.conftest import MODEL, free_ports, running_shim
-from tests.endpoint.operations.failing_engine import CAUSE, FAILING
+from tests.endpoint.operations.failing_engine import CAUSE, FAILING, FailingExecutor
 from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.endpoint
@@ -33,15 +31,6 @@ pytestmark = pytest.mark.endpoint
 FAILING_MODEL = f"""{FAILING}
 from inflight.triton_backend.tensorrt_llm.model import TritonPythonModel as TritonPythonModel
 """
-
-
-class FailingExecutor(NullExecutor):
-    """Fails when a sequence has grown to some length."""
-
-    def execute(self, batch: StepBatch) -> StepOutput:
-        if any(sequence.start > 200 for sequence in batch.sequences):
-            raise RuntimeError(CAUSE)
-        return super().execute(batch)
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def test_a_model_whose_parameter_was_edited_to_what_is_not_possible_is_not_loade
 ) -> None:
     repository = write_repository(engine, tmp_path / "models").path
     wrong = {
-        "tensorrt_llm": ("max_beam_width", "1", "4"),
+        "tensorrt_llm": ("enable_chunked_context", "true", "false"),
         "tensorrt_llm_bls": ("accumulate_tokens", "false", "perhaps"),
     }
     for model, (key, old, new) in wrong.items():

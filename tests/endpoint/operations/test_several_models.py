@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ import tritonclient.http
 from inflight.triton_backend.launch.installation import find_triton
 from inflight.triton_backend.launch.server import ServerAddress
 from tests.endpoint.conftest import free_ports
-from tests.endpoint.operations.served import Served
+from tests.endpoint.operations.served import Served, watching_health
 from tests.engines.pooling_engines import write_pooling_engine
 from tests.engines.serving_engines import write_null_engine
 from tests.patience import PATIENCE_S, eventually
@@ -60,7 +61,6 @@ def served(
         assert eventually(lambda: process.poll() is not None or server.is_healthy())
         assert process.poll() is None and (request.param == "embedded") == ("without Triton" in server.said())
         yield server
-        assert "starts again" not in server.said(), server.said()
     finally:
         process.terminate()
         process.wait(PATIENCE_S)
@@ -157,8 +157,11 @@ def test_one_goes_and_another_comes_under_load_without_a_lost_request(served: Se
         each.join(PATIENCE_S)
     assert not failures
     assert set(lengths["long"] + lengths["short"]) == {200}
-    post(served, "/models/unload", model="later")
+    post(served, "/v1/models/later/unload")
     post(served, "/models/load", model="short")
+    post(served, "/v1/models/short/load")
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        post(served, "/v1/models/no-such/load")
     assert served.is_healthy()
     with served.client() as client:
         assert client.completions.create(model="short", prompt="fox", max_tokens=3).model == "short"
@@ -180,3 +183,47 @@ def read_stream(served: Served, begun: threading.Barrier, failures: list[str]) -
         failures.append(repr(error))
     if tokens != 250:
         failures.append(f"the stream had {tokens} tokens")
+
+
+def test_one_that_dies_takes_the_others_along_and_what_was_loaded_comes_back(served: Served) -> None:
+    """As the page says: one process of all engines, or one Triton. The last test of this server."""
+    assert "starts again" not in served.said(), served.said()
+    parts = served.parts()
+    victim = parts["long.tensorrt_llm" if "tritonserver" in parts else "api"]
+    begun = threading.Barrier(3)
+    ends: dict[str, str] = {}
+
+    def read(model: str) -> None:
+        waits = True
+        try:
+            with served.client() as client:
+                extra = {"ignore_eos": True}
+                while True:
+                    for _ in client.completions.create(
+                        model=model, prompt="fox", max_tokens=250, stream=True, extra_body=extra
+                    ):
+                        if waits:
+                            begun.wait(PATIENCE_S)
+                            waits = False
+        except Exception as error:
+            ends[model] = repr(error)
+
+    clients = [threading.Thread(target=read, args=(model,)) for model in ("long", "short")]
+    for client in clients:
+        client.start()
+    begun.wait(PATIENCE_S)
+    with watching_health(served) as statuses:
+        os.kill(victim, signal.SIGKILL)
+        for client in clients:
+            client.join(PATIENCE_S)
+        assert set(ends) == {"long", "short"}, "both were told"
+        assert eventually(lambda: any(status != 200 for status in statuses))
+        assert eventually(served.is_healthy)
+    assert f"pid {victim}, was killed by SIGKILL" in served.said()
+    with served.client() as client:
+        assert [model.id for model in client.models.list()] == ["long", "short", "embeds"]
+        for model in ("long", "short"):
+            assert client.completions.create(model=model, prompt="fox", max_tokens=3).model == model
+        assert client.embeddings.create(model="embeds", input="a fox").data
+        with pytest.raises(openai.NotFoundError, match="'later' is not loaded"):
+            client.completions.create(model="later", prompt="fox")

@@ -156,3 +156,30 @@ def test_an_answer_that_was_begun_goes_on_where_it_was(client: openai.OpenAI, rn
         body["messages"] = [*body["messages"], {"role": "assistant", "content": begun}]
         answer: Any = client.chat.completions.create(**body)
         assert bool(answer.choices[0].message.reasoning) is is_reasoning
+
+
+def test_it_is_read_as_the_pages_of_sglang_and_deepseek_do(client: openai.OpenAI, rng: np.random.Generator) -> None:
+    """Every chunk has reasoning_content, and its content can be added."""
+    body = asked(rng, OPENED | {"thinking_token_budget": 9, "separate_reasoning": True}, max_tokens=30)
+    whole: Any = client.chat.completions.create(**body)
+    assert whole.choices[0].message.reasoning_content
+
+    def read(**more: Any) -> tuple[str, str, int]:
+        reasoning, content, pieces = "", "", 0
+        for chunk in client.chat.completions.create(
+            **{**body, "extra_body": body["extra_body"] | more, "stream": True}
+        ):
+            delta = chunk.choices[0].delta
+            if delta.reasoning_content:
+                reasoning, pieces = reasoning + delta.reasoning_content, pieces + 1
+            else:
+                content += delta.content
+        return reasoning, content, pieces
+
+    parts = (whole.choices[0].message.reasoning_content, whole.choices[0].message.content)
+    assert read()[:2] == parts and read(stream_reasoning=False) == (*parts, 1)
+    body["extra_body"]["separate_reasoning"] = False
+    together: Any = client.chat.completions.create(**body)
+    assert "</think>" in together.choices[0].message.content
+    assert parts[0][:5] in together.choices[0].message.content
+    assert together.usage.completion_tokens_details.reasoning_tokens == 9

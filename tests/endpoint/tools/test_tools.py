@@ -210,8 +210,8 @@ def test_a_bad_schema_is_a_400_that_says_where(ask: Any, schema: Any, place: str
 
 def test_a_schema_that_can_never_be_met_is_refused_where_a_call_is_forced(ask: Any) -> None:
     never = {"type": "object", "properties": {"a": {"type": "string", "pattern": "(a"}}, "required": ["a"]}
-    with pytest.raises(openai.BadRequestError) as refusal:
-        ask(tools=[{"type": "function", "function": {"name": "f", "parameters": never}}], tool_choice="required")
+    with pytest.raises(openai.BadRequestError, match="'f', /properties/a: unclosed group at character 1") as refusal:
+        ask(tools=[NOW, {"type": "function", "function": {"name": "f", "parameters": never}}], tool_choice="required")
     assert refusal.value.param == "tools"
 
 

@@ -131,7 +131,7 @@ def test_without_max_tokens_the_models_end_token_ends_the_answer(
         ("min_tokens", -3),
         ("num_return_sequences", -2),
         ("length_penalty", 3.0),
-        ("beam_width", 4),
+        ("beam_width", -4),
     ],
 )
 @pytest.mark.parametrize("model", MODELS)

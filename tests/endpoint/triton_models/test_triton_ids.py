@@ -123,7 +123,7 @@ def test_only_what_was_asked_for_is_returned(triton: TritonServer, prompt: list[
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("beam_width", 2),
+        ("early_stopping", True),
         ("draft_input_ids", [1, 2]),
         ("lora_task_id", np.array([[1]], dtype=np.uint64)),
         ("guided_decoding_guide_type", "structural_tag"),

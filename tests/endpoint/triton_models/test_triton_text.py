@@ -113,10 +113,10 @@ def test_generate_takes_the_documents_body_with_empty_word_lists(triton: TritonS
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_refused_input_is_an_http_error_that_names_it(triton: TritonServer, model: str, prompt: str) -> None:
-    body = {"text_input": prompt, "max_tokens": 4, "beam_width": 3}
+    body = {"text_input": prompt, "max_tokens": 4, "length_penalty": 3.0}
     with pytest.raises(urllib.error.HTTPError) as refused:
         post(triton, model, "generate", body)
-    assert "beam_width is 3" in json.loads(refused.value.read())["error"]
+    assert "length_penalty is 3.0" in json.loads(refused.value.read())["error"]
 
 
 def test_two_names_of_one_setting_may_not_differ(triton: TritonServer, prompt: str) -> None:

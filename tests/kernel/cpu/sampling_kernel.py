@@ -23,8 +23,9 @@ _SOURCE = """
 #include "sampling.h"
 int64_t scratch_bytes(int vocab) { return INFLIGHT_SAMPLE_SCRATCH(vocab); }
 int64_t sampling_bytes(void) { return sizeof(inflight_sampling); }
-void sample(const float *logits, int vocab, const inflight_sampling *s, const inflight_output *out, int row, void *at) {
-    inflight_sample_row(logits, vocab, s, out, row, at);
+void sample(const float *logits, int vocab, const inflight_sampling *s, int32_t previous, const inflight_output *out,
+            int row, void *at) {
+    inflight_sample_row(logits, vocab, s, previous, out, row, at);
 }
 void philox(uint32_t *counter, uint32_t key_low, uint32_t key_high) { philox_4x32_10(counter, key_low, key_high); }
 """
@@ -44,7 +45,9 @@ class SamplingKernel:
         self.library.sample.argtypes = [
             ctypes.c_void_p,
             ctypes.c_int,
-            *[ctypes.c_void_p] * 2,
+            ctypes.c_void_p,
+            ctypes.c_int32,
+            ctypes.c_void_p,
             ctypes.c_int,
             ctypes.c_void_p,
         ]
@@ -60,6 +63,7 @@ class SamplingKernel:
         banned: tuple[int, ...] = (),
         allowed: bytes | None = None,
         target: int = -1,
+        previous: int = 0,
     ) -> TokenResult:
         vocab = len(logits)
         past = np.array(history if sampling.needs_history else (), np.int32)
@@ -75,9 +79,12 @@ class SamplingKernel:
         record["num_bias"] = len(bias_ids)
         mask = np.frombuffer(allowed or b"", np.uint32)
         record["allowed"] = 0 if allowed is None else mask.ctypes.data
-        return self._call(logits, vocab, record, max(0, min(sampling.num_logprobs, vocab)))
+        return self._call(logits, record, previous, max(0, min(sampling.num_logprobs, vocab)))
 
-    def _call(self, logits: npt.NDArray[np.float32], vocab: int, record: npt.NDArray[np.void], top: int) -> TokenResult:
+    def _call(
+        self, logits: npt.NDArray[np.float32], record: npt.NDArray[np.void], previous: int, top: int
+    ) -> TokenResult:
+        vocab = len(logits)
         arrays = {
             "tokens": np.full(3, 77, np.int32),
             "logprobs": np.full(3, 77, np.float32),
@@ -91,7 +98,8 @@ class SamplingKernel:
         scratch = np.full(size // 4 + 32, -1, np.int32)  # NaN as floats: nothing may rely on zeros
         start = -scratch.ctypes.data % 64 // 4
         address = scratch.ctypes.data + 4 * start
-        self.library.sample(logits.ctypes.data, vocab, record.ctypes.data, ctypes.addressof(output), 1, address)
+        at = (ctypes.addressof(output), 1, address)
+        self.library.sample(logits.ctypes.data, vocab, record.ctypes.data, previous, *at)
         assert np.array_equal(before.view(np.int32), logits.view(np.int32)), "the logits are read only"
         assert (scratch[:start] == -1).all() and (scratch[start + size // 4 :] == -1).all(), "scratch was overrun"
         assert all((array[[0, 2]] == 77).all() for array in arrays.values()), "another row was written"

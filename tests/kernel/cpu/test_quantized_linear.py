@@ -91,9 +91,9 @@ def _products(rng: np.random.Generator) -> list[Product]:
 
 
 def _some(rng: np.random.Generator) -> list[Product]:
-    """Half of them: each takes the compiler seconds."""
+    """A third of them: each takes the compiler seconds."""
     products = _products(rng)
-    return [products[i] for i in rng.choice(len(products), len(products) // 2, replace=False)]
+    return [products[i] for i in rng.choice(len(products), len(products) // 3, replace=False)]
 
 
 def _meant(scale: Array, unit: Array | None) -> Array:

@@ -70,6 +70,7 @@ def random_context(rng: np.random.Generator, vocab: int) -> dict[str, Any]:
         "prompt_length": int(rng.integers(0, length + 1)),
         "banned": tuple(rng.integers(vocab, size=rng.integers(3)).tolist()),
         "allowed": random_mask(rng, vocab),
+        "previous": int(rng.integers(vocab)),
     }
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.kernel
 
 # Alone, and the values at which each is off.
 FILTERS: list[dict[str, float]] = [{"typical_p": 0.2}, {"typical_p": 0.95}, {"top_n_sigma": 0.5}, {"top_n_sigma": 2.0}]
-OFF = {"typical_p": 1.0, "top_n_sigma": 0.0}
+OFF = {"typical_p": 1.0, "top_n_sigma": 0.0, "watermark_delta": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,11 @@ def random_filters(rng: np.random.Generator, vocab: int) -> RowSampling:
         sampling = replace(sampling, top_k=0, top_p=1.0, min_p=0.0)
     typical_p = rng.choice([1.0, 1e-6, 0.1, 0.5, 0.9, 0.999999, float(np.float32(rng.uniform(1e-3, 1)))])
     top_n_sigma = rng.choice([0.0, 0.0, 1e-6, 0.5, 1.0, 3.0, 1e38, float(np.float32(rng.uniform(1e-3, 4)))])
-    return replace(sampling, typical_p=float(typical_p), top_n_sigma=float(top_n_sigma))
+    watermark: dict[str, Any] = {
+        "watermark_delta": float(rng.choice([0.0, 1e-3, 2.0, 100.0])),
+        "watermark_gamma": float(np.float32(rng.choice([0.01, 0.25, 0.5, 0.99]))),
+    }
+    return replace(sampling, typical_p=float(typical_p), top_n_sigma=float(top_n_sigma), **watermark)
 
 
 @pytest.mark.parametrize("vocab", VOCABULARIES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -29,14 +31,26 @@ SHAPES: dict[str, dict[str, Any]] = {
     "seven to one": {"heads": (7, 1, 64), "tokens_per_block": 16},
     "one to one, 80": {"heads": (2, 2, 80), "tokens_per_block": 16},
     "soft cap, window": {"heads": (4, 2, 128), "tokens_per_block": 64, "soft_cap": 5.0, "window": 41},
+    "sinks, window": {"heads": (6, 2, 64), "tokens_per_block": 32, "window": 50, "sinks": True},
+    "sinks, chunks": {"heads": (3, 1, 48), "tokens_per_block": 16, "chunk": 70, "sinks": True},
+    "bias by token": {"heads": (3, 3, 64), "tokens_per_block": 32, "bias": (300, -1)},
+    "bias by distance, window": {"heads": (4, 2, 64), "tokens_per_block": 32, "bias": (300, 270), "window": 90},
     "window of one": {"heads": (4, 2, 64), "tokens_per_block": 64, "window": 1},
 }
 
 
 def variant_of(shape: str, kv: str = "fp16", act: str = "fp16", *, decodes: bool) -> Variant:
-    options = dict(SHAPES[shape])
-    heads = options.pop("heads")
-    return attention_variant(*heads, kv=kv, act=act, split_tokens=SPLIT if decodes else 0, **options)
+    options: dict[str, Any] = dict(SHAPES[shape])
+    heads, has_sinks = options.pop("heads"), options.pop("sinks", False)
+    kinds: dict[str, Any] = {"split_tokens": SPLIT} if decodes else {"has_sinks": has_sinks}
+    return attention_variant(*heads, **{**options, **kinds, "kv": kv, "act": act})
+
+
+def batch_of(
+    rng: np.random.Generator, shape: str, chunks: Sequence[Chunk], *, decodes: bool, kv: str = "fp16"
+) -> Batch:
+    variant = variant_of(shape, kv, decodes=decodes)
+    return random_batch(rng, variant, chunks, np.float16, has_sinks=bool(SHAPES[shape].get("sinks")))
 
 
 def run_decode(batch: Batch) -> Array:
@@ -67,8 +81,7 @@ def assert_close(result: Array, batch: Batch) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_decode_is_attention_in_float64(rng: np.random.Generator, shape: str) -> None:
     lengths = [1, SPLIT, SPLIT + 1, int(rng.integers(2, 260))]
-    variant = variant_of(shape, decodes=True)
-    batch = random_batch(rng, variant, [Chunk(length - 1, 1) for length in lengths], np.float16)
+    batch = batch_of(rng, shape, [Chunk(length - 1, 1) for length in lengths], decodes=True)
     assert_close(run_decode(batch), batch)
 
 
@@ -100,8 +113,17 @@ def test_decode_rows_that_are_not_there_are_zeros(rng: np.random.Generator) -> N
 def test_prefill_is_attention_in_float64(rng: np.random.Generator, shape: str) -> None:
     some, past = int(rng.integers(2, 70)), int(rng.integers(90))
     chunks = [Chunk(0, 1), Chunk(0, some), Chunk(0, 0), Chunk(64, 33), Chunk(past, 5)]
-    batch = random_batch(rng, variant_of(shape, decodes=False), chunks, np.float16)
+    batch = batch_of(rng, shape, chunks, decodes=False)
     assert_close(run_prefill(batch), batch)
+
+
+@pytest.mark.parametrize("kv", ["int8", "float8"])
+def test_biases_and_sinks_beside_a_quantized_cache(rng: np.random.Generator, kv: str) -> None:
+    """Scores are scaled before a bias is added, and a sink is not scaled with the values."""
+    for shape in ("bias by token", "sinks, window"):
+        for decodes, run in ((True, run_decode), (False, run_prefill)):
+            batch = batch_of(rng, shape, [Chunk(int(rng.integers(90)), 1)], decodes=decodes, kv=kv)
+            assert_close(run(batch), batch)
 
 
 @pytest.mark.parametrize("kv", ["int8", "float8"])
@@ -120,21 +142,22 @@ def test_bfloat16_throughout(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("shape", ["grouped", "soft cap, window"])
 def test_a_decoded_row_is_the_same_in_any_company(rng: np.random.Generator, shape: str) -> None:
     chunks = [Chunk(int(rng.integers(200)), 1) for _ in range(4)]
-    batch = random_batch(rng, variant_of(shape, decodes=True), chunks, np.float16)
+    batch = batch_of(rng, shape, chunks, decodes=True)
     together = run_decode(batch)
     assert all(np.array_equal(run_decode(batch.take([row]))[0], together[row]) for row in range(4))
 
 
-@pytest.mark.parametrize("shape", ["grouped", "soft cap, window"])
+@pytest.mark.parametrize("shape", ["grouped", "soft cap, window", "sinks, chunks"])
 def test_a_prompt_is_the_same_however_it_is_cut(rng: np.random.Generator, shape: str) -> None:
     length = int(rng.integers(60, 110))
-    batch = random_batch(rng, variant_of(shape, decodes=False), [Chunk(0, length)], np.float16)
+    batch = batch_of(rng, shape, [Chunk(0, length)], decodes=False)
     whole = run_prefill(batch)
     cut = int(rng.integers(1, length))
     parts = []
     for begin, end in ((0, cut), (cut, length)):
         rows = {name: batch.arrays[name][begin:end] for name in ("q", "positions", "sequence_of_row")}
-        parts.append(run_prefill(Batch(batch.variant, {**batch.arrays, **rows}, [Chunk(begin, end - begin)])))
+        part = replace(batch, arrays={**batch.arrays, **rows}, chunks=[Chunk(begin, end - begin)])
+        parts.append(run_prefill(part))
     assert np.array_equal(np.concatenate(parts), whole)
 
 

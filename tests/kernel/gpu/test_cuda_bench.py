@@ -13,12 +13,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from inflight.errors import BuildError
 from tests.kernel.gpu.support.cuda_launch import SPECS
 from tests.paths import ROOT
 
 SCRIPTS = ROOT / "scripts"
 DTYPES = {
-    "bf16": ml_dtypes.bfloat16,
+    # Its bits.
+    "bf16": np.uint16,
     "fp16": np.float16,
     "fp32": np.float32,
     "i8": np.int8,
@@ -58,6 +60,26 @@ def test_every_case_gives_its_kernels_the_arguments_that_they_take() -> None:
             extents = [value for axis in spec.grid for one in axis for value in (one.size, one.per)]
             missing = {value for value in extents if isinstance(value, str)} - {*call.sizes, *constants}
             assert not missing, f"{case.name}: {missing}"
+
+
+@pytest.mark.usefixtures("bench_path")
+def test_numbers_are_rounded_to_bfloat16_as_its_own_package_rounds(rng: np.random.Generator) -> None:
+    from compare.gpu.case import _bits_of_bfloat16
+
+    values = rng.standard_normal(1000).astype(np.float32)
+    values[:500] = (values.view(np.uint32)[:500] & 0xFFFF0000 | 0x8000).view(np.float32)  # ties
+    assert np.array_equal(_bits_of_bfloat16(values), values.astype(ml_dtypes.bfloat16).view(np.uint16))
+
+
+@pytest.mark.usefixtures("bench_path")
+def test_a_kit_whose_packages_are_not_all_there_is_not_made(tmp_path: Path) -> None:
+    from compare.kit.complete import refuse_incomplete
+
+    site = tmp_path / "site"
+    site.mkdir()
+    with pytest.raises(BuildError, match=r"do not import: ModuleNotFoundError: No module named 'numpy'"):
+        parts = [(f"compare/{name}", b"") for name in ("__init__.py", "kit/__init__.py", "kit/parts/__init__.py")]
+        refuse_incomplete([*parts, ("compare/kit/parts/machine.py", b"import numpy")], site, site, with_cuda=False)
 
 
 @pytest.mark.usefixtures("bench_path")

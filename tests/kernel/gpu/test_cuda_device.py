@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -49,7 +50,8 @@ def _needs_gpu() -> None:
 @pytest.mark.parametrize("variant", attention_variants(decode=True), ids=named)
 def test_decode_on_the_device(rng: np.random.Generator, variant: Variant) -> None:
     chunks = [Chunk(length - 1, 1) for length in (1, 256, 257, int(rng.integers(2, 3000)), 5000)]
-    batch = random_batch(rng, variant, chunks, NUMPY[variant.types["act"]])
+    has_sinks = bool(rng.integers(2))
+    batch = random_batch(rng, variant, chunks, NUMPY[variant.types["act"]], has_sinks=has_sinks)
     together = decode(run_on_gpu, batch)
     assert_close(together, batch)
     alone = [decode(run_on_gpu, batch.take([row]))[0] for row in range(len(chunks))]
@@ -60,7 +62,8 @@ def test_decode_on_the_device(rng: np.random.Generator, variant: Variant) -> Non
 @pytest.mark.parametrize("variant", attention_variants(decode=False), ids=named)
 def test_prefill_on_the_device(rng: np.random.Generator, variant: Variant) -> None:
     chunks = [Chunk(0, 1), Chunk(0, int(rng.integers(2, 700))), Chunk(0, 0), Chunk(1111, 333), Chunk(5, 5)]
-    batch = random_batch(rng, variant, chunks, NUMPY[variant.types["act"]])
+    has_sinks = bool(variant.constants["has_sinks"])
+    batch = random_batch(rng, variant, chunks, NUMPY[variant.types["act"]], has_sinks=has_sinks)
     together = run_prefill(batch)
     assert_close(together, batch)
     start = chunks[0].length + chunks[1].length
@@ -69,7 +72,7 @@ def test_prefill_on_the_device(rng: np.random.Generator, variant: Variant) -> No
     for begin, end in ((0, cut), (cut, 333)):
         rows = {name: batch.arrays[name][start + begin : start + end] for name in ("q", "positions", "sequence_of_row")}
         chunk = Chunk(1111 + begin, end - begin)
-        parts.append(run_prefill(Batch(batch.variant, {**batch.arrays, **rows}, [chunk])))
+        parts.append(run_prefill(replace(batch, arrays={**batch.arrays, **rows}, chunks=[chunk])))
     assert np.array_equal(np.concatenate(parts), together[start : start + 333]), "a row depends on its chunk"
 
 

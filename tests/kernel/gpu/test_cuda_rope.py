@@ -47,7 +47,7 @@ def test_queries_keys_and_values_are_those_of_float64(
     epsilon: float | None,
     rotary: int,
 ) -> None:
-    norm_last = bool(rng.integers(2))
+    norm_last, has_factors = (bool(drawn) for drawn in rng.integers(2, size=2))
     num_heads, num_kv_heads, size = heads
     positions = np.array([0, 15, 16, -1, 40], np.int32)
     sequences = np.array([1, 0, 0, 0, 1], np.int32)
@@ -64,6 +64,7 @@ def test_queries_keys_and_values_are_those_of_float64(
         "positions": positions,
         "sequence_of_row": sequences,
         "block_tables": tables,
+        "q_factors": rng.uniform(0.5, 2, 64).astype(np.float32),
         "q": np.zeros((5, num_heads * size), NUMPY[act]),
         "key_cache": np.zeros(shape, NUMPY[kv]),
         "value_cache": np.zeros(shape, NUMPY[kv]),
@@ -71,6 +72,7 @@ def test_queries_keys_and_values_are_those_of_float64(
         "value_scales": np.full(1, FLOAT8_SCALE, np.float32) if kv == "float8" else np.zeros(shape[:3], np.float32),
     }
     kinds: dict[str, Any] = {"epsilon": epsilon, "rotary_size": rotary, "norm_last": norm_last}
+    kinds["has_factors"] = has_factors
     variant = rope_variant(*heads, kv=kv, act=act, qkv="fp32", tokens_per_block=PER_BLOCK, **kinds)
     run("rope_cache_write", variant, {**arrays, "block_table_stride": 4}, {"rows": 5})
 
@@ -80,6 +82,8 @@ def test_queries_keys_and_values_are_those_of_float64(
     norms = [arrays[name] if epsilon else None for name in ("q_norm", "k_norm")]
     last: dict[str, Any] = {"epsilon": epsilon or 0.0, "norm_last": norm_last}
     exact_q = rotated_heads(q, norms[0], *where, **last)
+    if has_factors:
+        exact_q *= arrays["q_factors"][positions[there], None, None]
     exact_k = rotated_heads(k, norms[1], *where, **last)
     assert_rounded(arrays["q"][there].reshape(exact_q.shape), exact_q, act)
     assert not arrays["q"][~there].any(), "a row that is not there writes nothing"

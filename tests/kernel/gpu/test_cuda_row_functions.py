@@ -15,6 +15,7 @@ from tests.oracles.gpu import linear as reference
 from inflight.build.gpu_kernels.kernels.activation import ACTIVATION_KINDS  # isort: skip
 from inflight.build.gpu_kernels.kernels.gather_rows import gather_variant  # isort: skip
 from inflight.build.gpu_kernels.kernels.layer_norm import layer_norm_variant  # isort: skip
+from inflight.build.gpu_kernels.kernels.qkv_norm import qkv_norm_variant  # isort: skip
 from inflight.build.gpu_kernels.kernels.rms_norm import norm_variant  # isort: skip
 from inflight.build.gpu_kernels.kernels.row_functions import function_variant  # isort: skip
 
@@ -67,6 +68,42 @@ def test_factors_caps_bounds_and_gates(rng: np.random.Generator, run: Any) -> No
         y = np.full_like(x, np.nan)
         run("row_function", variant, {"x": x, "other": second, "y": y}, {"rows": 4})
         np.testing.assert_allclose(y, exact, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_xielu_is_that_of_float64(rng: np.random.Generator, run: Any) -> None:
+    """Also near 0, where e^x - 1 is a series, and where that ends."""
+    x = np.concatenate([random_rows(rng, 1)[0], -(10.0 ** -np.arange(0, 9, 0.25)), [0.0, -0.5, -100.0]])[None]
+    x = x.astype(np.float32)
+    positive, negative, beta, epsilon = (*rng.uniform(0.2, 2, 3), -1e-6)
+    numbers = dict(zip(("first", "second", "third", "fourth"), (positive, negative, beta, epsilon), strict=True))
+    y = np.full_like(x, np.nan)
+    run("row_function", function_variant(x.shape[1], "xielu", **numbers), {"x": x, "other": x, "y": y}, {"rows": 1})
+    wide = x.astype(np.float64)
+    power, square = np.expm1(np.minimum(wide, epsilon)), np.where(wide > 0, positive * wide**2, 0)
+    exact = beta * wide + np.where(wide > 0, square, negative * (power - wide))
+    # Its terms nearly cancel below 0, where it changes its sign.
+    terms = beta * np.abs(wide) + square + negative * (np.abs(power) + np.abs(wide))
+    assert (np.abs(y - exact) <= 2e-6 * terms).all()
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_queries_and_keys_are_normalized_as_wholes(rng: np.random.Generator, run: Any) -> None:
+    """In other memory, and in place."""
+    heads, kv_heads, size = (int(rng.integers(1, high)) for high in (9, 4, 70))
+    q_width, k_width = heads * kv_heads * size, kv_heads * size
+    qkv = (rng.standard_normal((3, q_width + 2 * k_width)) * 3).astype(np.float32)
+    norms = {"q_norm": q_width, "k_norm": k_width}
+    arrays = {name: rng.uniform(0.5, 2, width).astype(np.float32) for name, width in norms.items()}
+    q, k, v = np.split(qkv.astype(np.float64), [q_width, q_width + k_width], axis=1)
+    wholes = [
+        x / np.sqrt(np.mean(x**2, axis=1, keepdims=True) + 1e-6) * arrays[name]
+        for x, name in ((q, "q_norm"), (k, "k_norm"))
+    ]
+    variant = qkv_norm_variant(q_width, k_width, epsilon=1e-6, norm="fp32")
+    for y in (np.full_like(qkv, np.nan), qkv):
+        run("qkv_norm", variant, {**arrays, "qkv": qkv, "y": y}, {"rows": 3})
+        np.testing.assert_allclose(y, np.concatenate([*wholes, v], axis=1), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("run", RUNS)

@@ -38,10 +38,17 @@ def paged_attention(
     scale: float,
     soft_cap: float,
     window: int,
+    chunk: int = 0,
+    sinks: Array | None = None,
+    bias: Array | None = None,
+    bias_origin: int = -1,
 ) -> Doubles:
-    """[rows, num_heads * head_size]; row t sees tokens 0 .. positions[t], the last `window` when window > 0.
+    """[rows, num_heads * head_size]; row t sees tokens 0 .. positions[t], the last `window` when window > 0, or
+    those from the last multiple of `chunk` on.
 
-    Scores s become soft_cap * tanh(s / soft_cap) when soft_cap > 0. A row of negative position is zeros.
+    Scores s become soft_cap * tanh(s / soft_cap) when soft_cap > 0. Then bias [num_heads, width] is added: of the
+    column of the token, less the row's position, plus bias_origin, where that is not -1. sinks [num_heads] are scores
+    of no value. A row of negative position is zeros.
     """
     num_kv_heads, tokens_per_block, head_size = keys.shape[1:]
     out = np.zeros(q.shape, np.float64)
@@ -49,13 +56,19 @@ def paged_attention(
         if position < 0:
             continue
         seen = np.arange(max(0, position + 1 - window) if window else 0, position + 1)
+        seen = seen[seen >= position // chunk * chunk] if chunk else seen
         blocks, slots = block_tables[sequence_of_row[row]][seen // tokens_per_block], seen % tokens_per_block
         grouped = q[row].astype(np.float64).reshape(num_kv_heads, -1, head_size)
         scores = np.einsum("hgd,phd->hgp", grouped, keys[blocks, :, slots]) * scale
         if soft_cap > 0:
             scores = soft_cap * np.tanh(scores / soft_cap)
+        if bias is not None:
+            scores += bias[:, seen + (bias_origin - position if bias_origin >= 0 else 0)].reshape(scores.shape)
+        if sinks is not None:
+            of_heads = sinks.astype(np.float64).reshape(*scores.shape[:2], 1)
+            scores = np.concatenate([scores, of_heads], axis=-1)
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        weights /= weights.sum(axis=-1, keepdims=True)
+        weights = (weights / weights.sum(axis=-1, keepdims=True))[..., : len(seen)]
         out[row] = np.einsum("hgp,phd->hgd", weights, values[blocks, :, slots]).reshape(-1)
     return out
 

@@ -72,6 +72,7 @@ def strangers(rng: np.random.Generator, built: BuiltEngine, count: int) -> list[
         RowSampling(temperature=1.0, min_p=0.05, frequency_penalty=0.5, bias=((4, 2.0), (5, -np.inf))),
         RowSampling(temperature=1.1, typical_p=0.5, seed=4),
         RowSampling(temperature=2.0, top_n_sigma=1.0, seed=5),
+        RowSampling(temperature=1.0, watermark_delta=2.0, seed=6),
     ]
     return [
         Run(built.random_prompt(rng, int(rng.integers(1, 50))), kinds[index % len(kinds)], int(rng.integers(1, 30)))
@@ -116,6 +117,7 @@ def test_the_step_samples_as_the_definition_does(
             top_n_sigma=float(rng.choice([0.0, 1.5])),
             repetition_penalty=float(rng.choice([1.0, 1.5])),
             presence_penalty=0.5,
+            watermark_delta=float(rng.choice([0.0, 4.0])),
             frequency_penalty=0.25,
             seed=int(rng.integers(2**63)),
             num_logprobs=4,
@@ -127,7 +129,7 @@ def test_the_step_samples_as_the_definition_does(
         )
         output, logits = executor.execute_with_logits(StepBatch([sequence]))
         result = output.results[0].sampled
-        expected = sample_row(logits[0], sampling, len(prompt), prompt, 20, banned)
+        expected = sample_row(logits[0], sampling, len(prompt), prompt, 20, banned, previous=prompt[-1])
         assert result is not None
         assert (result.token_id, result.rank) == (expected.token_id, expected.rank)
         assert result.logprob == pytest.approx(expected.logprob, abs=1e-6)

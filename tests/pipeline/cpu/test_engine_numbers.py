@@ -15,7 +15,7 @@ from inflight.runtime.executors.cpu.executor import CpuExecutor
 from inflight.runtime.loading.load import load_engine
 from tests.engines.against_transformers import assert_same_greedy_tokens, assert_same_logits, oracle_logits
 from tests.engines.built_engine import BuiltEngine, build_random_engine
-from tests.network.support import ALL_FAMILIES, one_in_three
+from tests.network.support import ALL_FAMILIES, one_in
 from tests.pipeline.stepping import prompt_logits
 
 pytestmark = pytest.mark.pipeline
@@ -28,7 +28,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-# Every other one; --slow has them all. test_quantized_engines.py always has the others.
+# Every other one; --slow has them all.
 @pytest.fixture(
     scope="module",
     params=[model if n % 2 == 0 else pytest.param(model, marks=pytest.mark.slow) for n, model in enumerate(MODELS)],
@@ -42,7 +42,7 @@ def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(
     scope="module",
     params=[
-        *one_in_three((model, torch.bfloat16) for model in MODELS),
+        *one_in(3, [(model, torch.bfloat16) for model in MODELS]),
         ("llama", torch.float16),
         ("gemma2", torch.float16),
     ],

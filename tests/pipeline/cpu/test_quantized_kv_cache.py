@@ -45,8 +45,8 @@ NO_ROUNDING = {"int8": 5e-2, "fp8": 2e-1, "int4": 5e-1}
 CACHES = [
     ("llama", torch.float32, "int8"),
     ("qwen2", torch.bfloat16, "int8"),
-    ("mistral", torch.float16, "int8"),
-    ("gemma2", torch.float32, "int8"),
+    pytest.param(("mistral", torch.float16, "int8"), marks=pytest.mark.slow),
+    pytest.param(("gemma2", torch.float32, "int8"), marks=pytest.mark.slow),
     ("gemma2", torch.float32, "fp8"),
     ("llama", torch.bfloat16, "int4"),
     ("mistral", torch.float32, "int4"),

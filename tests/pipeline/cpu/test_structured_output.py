@@ -23,7 +23,7 @@ from inflight.errors import RequestError
 from inflight.runtime import LLM, CompletionOutput, SamplingParams, SchedulerConfig
 from tests.engines.random_schemas import random_schema
 from tests.models.tiny_tokenizers import random_text
-from tests.paths import ROOT
+from tests.paths import ROOT, SCRIPTS
 
 pytestmark = pytest.mark.pipeline
 
@@ -63,6 +63,21 @@ def test_every_text_is_valid_json_of_its_schema(llm: LLM, rng: np.random.Generat
     for schema, output in zip(schemas, outputs, strict=True):
         _check_json(schema, output.outputs[0])
     assert sum(output.outputs[0].finish_reason == "stop" for output in outputs) > len(outputs) / 2
+
+
+@pytest.mark.slow
+def test_two_hundred_schemas_are_met(checkpoint: Path, rng: np.random.Generator) -> None:
+    """Those of the Pydantic models in the openai package, of real interfaces, and as many drawn ones."""
+    sys.path.append(str(SCRIPTS))
+    from compare.offline.structured import measure_validity, pydantic_schemas
+
+    schemas = pydantic_schemas(100) | {f"drawn {number}": random_schema(rng) for number in range(100)}
+    assert len(schemas) == 200
+    build_engine(checkpoint, checkpoint.parent / "wide", make_recipe("cpu", max_batch_size=32, max_seq_len=1024))
+    with LLM(checkpoint.parent / "wide") as llm:
+        found = measure_validity(llm, schemas, 900)
+    assert sum(found.values()) == 200 and found["refused"] <= 2
+    assert found["valid"] > 100, found
 
 
 def _check_json(schema: dict[str, Any], output: CompletionOutput) -> None:

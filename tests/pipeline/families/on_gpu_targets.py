@@ -10,7 +10,7 @@ from inflight.build.registry import make_recipe
 from inflight.build.targets.tensorrt.lowering.table import check_operators
 from inflight.build.targets.tensorrt.precision import check_attention
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.checkpoint.model_spec import ExpertsSpec, LayerSpec, ModelSpec
+from inflight.convert.checkpoint.model_spec import ExpertsSpec, ModelSpec
 from inflight.errors import BuildError
 
 _LIMITS = {"max_batch_size": 2, "max_num_tokens": 16, "max_logit_rows": 2, "max_seq_len": 32}
@@ -45,15 +45,7 @@ def _refusal(plan: Callable[[], None]) -> str:
 
 
 def not_in_cuda(spec: ModelSpec) -> set[str]:
-    found = set[str]()
-    for layer in spec.layers:
-        attention, mlp = layer.attention, layer.mlp
-        found |= _of_both(layer)
-        found |= {"norm over heads"} if attention.norm_wide and attention.q_norm else set()
-        found |= {"factors of queries"} if attention.query_scale is not None else set()
-        found |= {"chunks"} if attention.chunk is not None else set()
-        found |= {"xIELU"} if not isinstance(mlp, ExpertsSpec) and mlp.activation == "xielu" else set()
-    return found
+    return {"latent attention" for layer in spec.layers if layer.attention.latent is not None}
 
 
 def not_in_tensorrt(spec: ModelSpec) -> set[str]:
@@ -62,17 +54,13 @@ def not_in_tensorrt(spec: ModelSpec) -> set[str]:
     found |= {"soft caps"} if spec.logit_softcap is not None else set()
     for layer in spec.layers:
         attention, mlp = layer.attention, layer.mlp
-        found |= _of_both(layer)
+        found |= {"experts"} if isinstance(mlp, ExpertsSpec) else set()
+        found |= {"latent attention"} if attention.latent is not None else set()
+        found |= {"sinks"} if attention.sinks else set()
+        found |= {"biases of scores"} if attention.bias is not None else set()
         found |= {"soft caps"} if attention.softcap is not None else set()
         if attention.rope is not None and attention.latent is None and attention.rope.dim != attention.head_size:
             found.add("partial rotation")
         if not isinstance(mlp, ExpertsSpec) and mlp.activation != "silu":
             found.add(mlp.activation)
     return found
-
-
-def _of_both(layer: LayerSpec) -> set[str]:
-    found = {"experts"} if isinstance(layer.mlp, ExpertsSpec) else set[str]()
-    found |= {"latent attention"} if layer.attention.latent is not None else set()
-    found |= {"sinks"} if layer.attention.sinks else set()
-    return found | ({"biases of scores"} if layer.attention.bias is not None else set())

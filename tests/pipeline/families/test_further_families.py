@@ -32,7 +32,7 @@ from tests.models.families.further import decoder
 from tests.models.families.further_families import FURTHER
 from tests.models.families.mixtures import MIXTURES
 from tests.models.random_models import random_shape, save_random_model
-from tests.network.support import LinearRunner, one_in_three, random_chunks, relative_error
+from tests.network.support import LinearRunner, one_in, random_chunks, relative_error
 from tests.pipeline.families.on_gpu_targets import assert_lowered_or_refused
 from tests.pipeline.families.test_convert_families import assert_same_states, with_another_epsilon
 from tests.pipeline.stepping import Run, prompt_logits, run_all
@@ -69,7 +69,7 @@ def test_checkpoint_and_network_mean_what_the_model_means(
     assert relative_error(network, logits) < TOLERANCE
 
 
-@pytest.mark.parametrize("family", one_in_three(FURTHER))
+@pytest.mark.parametrize("family", one_in(3, FURTHER))
 def test_verify_passes_on_the_reference_target(
     family: str, tmp_path: Path, rng: np.random.Generator, seed: int
 ) -> None:

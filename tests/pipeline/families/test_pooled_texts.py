@@ -18,7 +18,7 @@ from inflight.build.engine import build_engine
 from inflight.build.registry import make_recipe
 from inflight.convert.api import convert_model
 from inflight.errors import EngineError, OverloadedError, RequestError
-from inflight.runtime import LLM
+from inflight.runtime import LLM, PoolingParams
 from inflight.runtime.executors.base import PoolingExecutor
 from inflight.runtime.loading.load import load_engine
 from inflight.runtime.pooling.texts import TextReader, TokenizedText
@@ -70,6 +70,49 @@ def test_texts_become_the_vectors_of_sentence_transformers(
     assert list(alone.prompt_token_ids) == saved_tokenizer(model).encode("the lazy dog").ids
 
 
+def test_vllms_methods_make_of_texts_what_embed_makes(
+    embedding: tuple[PooledModel, LLM], rng: np.random.Generator
+) -> None:
+    model, llm = embedding
+    texts = [random_text(rng) + "fox" for _ in range(5)]
+    vectors = np.array([each.outputs.embedding for each in llm.embed(texts, use_tqdm=False)])
+    for task in (None, "embed"):
+        encoded = llm.encode(texts, pooling_task=task, use_tqdm=False)
+        assert [each.outputs.data.tolist() for each in encoded] == vectors.tolist()
+        assert [each.outputs.data.dtype for each in encoded] == [np.float32] * 5
+    lengths = [PoolingParams(normalize=each) for each in (True, False, None, True, False)]
+    scaled = [each.outputs.embedding for each in llm.embed(texts, pooling_params=lengths, use_tqdm=False)]
+    assert np.linalg.norm(scaled, axis=1)[[0, 3]] == pytest.approx([1.0, 1.0])
+    for found, vector in zip(scaled, vectors, strict=True):
+        assert np.dot(found, vector) == pytest.approx(np.linalg.norm(found) * np.linalg.norm(vector))
+    assert (scaled[1] == vectors[1].tolist()) == (not model.normalize) and scaled[2] == vectors[2].tolist()
+    short = llm.embed(texts, pooling_params=PoolingParams(dimensions=3, truncate_prompt_tokens=5), use_tqdm=False)
+    again = llm.embed(texts, dimensions=3, truncate_prompt_tokens=5, use_tqdm=False)
+    assert [each.outputs for each in short] == [each.outputs for each in again]
+    assert short[0].outputs.hidden_size == 3 and short[0].num_cached_tokens == 0
+    cosines = vectors / np.linalg.norm(vectors, axis=1)[:, None]
+    scores = [each.outputs.score for each in llm.score(texts[0], texts, use_tqdm=False)]
+    assert scores == pytest.approx((cosines @ cosines[0]).tolist(), abs=1e-5)
+    paired = llm.score(texts, texts[::-1], use_tqdm=False)
+    assert [each.outputs.score for each in paired] == pytest.approx(
+        (cosines * cosines[::-1]).sum(axis=1).tolist(), abs=1e-5
+    )
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"pooling_params": PoolingParams(use_activation=True)}, "use_activation has no meaning"),
+        ({"pooling_params": PoolingParams(task="classify")}, "task is 'classify'"),
+        ({"pooling_params": [PoolingParams()]}, "a list of 5"),
+        ({"pooling_params": PoolingParams(truncate_prompt_tokens=4), "truncate_prompt_tokens": 5}, "given twice"),
+        ({"lora_request": object()}, "lora_request of generate is not supported"),
+    ]
+    for options, words in wrong:
+        with pytest.raises(RequestError, match=words):
+            llm.embed(texts, use_tqdm=False, **options)
+    with pytest.raises(RequestError, match="task is 'token_embed'"):
+        llm.encode(texts, pooling_task="token_embed")
+    with pytest.raises(RequestError, match="differ"):
+        PoolingParams(softmax=True, activation=False)
+
+
 def test_what_is_truncated_is_what_the_tokenizer_truncates(
     embedding: tuple[PooledModel, LLM], rng: np.random.Generator
 ) -> None:
@@ -100,7 +143,7 @@ def test_bad_prompts_are_refused(embedding: tuple[PooledModel, LLM]) -> None:
     for options in ({"dimensions": 0}, {"dimensions": 10**6}, {"prompt_name": "x"}, {"truncate_prompt_tokens": 101}):
         with pytest.raises(RequestError):
             llm.embed("fox", use_tqdm=False, **cast(Any, options))
-    for call in (lambda: llm.generate("fox"), lambda: llm.score("fox", "dog"), llm.stats):
+    for call in (lambda: llm.generate("fox"), lambda: llm.classify("fox"), llm.stats):
         with pytest.raises(RequestError):
             cast(Any, call)()
 
@@ -112,11 +155,23 @@ def test_pairs_become_the_scores_of_transformers(tmp_path: Path, rng: np.random.
     raw = score(widened(model.model), [each.ids for each in encodings], [each.type_ids for each in encodings])
     with LLM(built(model, tmp_path, max_batch_size=4), threads=1) as llm:
         outputs = llm.score("a lazy dog", texts, use_tqdm=False)
+        plain = PoolingParams(use_activation=False)
+        bare = llm.score(["a lazy dog"], texts, pooling_params=plain, use_tqdm=False)
+        classes, encoded = llm.classify(texts, use_tqdm=False), llm.encode(texts, use_tqdm=False)
+        (single,) = llm.classify(texts[0], pooling_params=plain, use_tqdm=False)
         for call in (lambda: llm.embed("fox"), lambda: llm.score(["a", "b"], ["c"]), lambda: llm.score("", "c")):
             with pytest.raises(RequestError):
                 call()
     found = np.array([each.outputs.score for each in outputs])
     assert np.abs(found - 1 / (1 + np.exp(-raw))).max() < ERROR
+    assert np.abs(np.array([each.outputs.score for each in bare]) - raw).max() < ERROR * max(1.0, np.abs(raw).max())
+    encodings = saved_tokenizer(model).encode_batch(texts)
+    alone = score(widened(model.model), [each.ids for each in encodings], [each.type_ids for each in encodings])
+    probs = np.array([each.outputs.probs for each in classes])
+    assert probs.shape == (6, 1) and classes[0].outputs.num_classes == 1
+    assert np.abs(probs[:, 0] - 1 / (1 + np.exp(-alone))).max() < ERROR
+    assert np.abs(np.array([each.outputs.data for each in encoded]) - probs).max() < ERROR
+    assert abs(single.outputs.probs[0] - alone[0]) < ERROR * max(1.0, abs(alone[0]))
 
 
 def test_requests_take_turns_and_each_gets_its_own(tmp_path: Path, rng: np.random.Generator) -> None:

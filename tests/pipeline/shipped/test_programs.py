@@ -119,3 +119,13 @@ def test_turns_are_those_of_llm_chat(engine: Path, runtime: sgl.Runtime, rng: np
             messages.append({"role": "assistant", "content": output.outputs[0].text})
         assert state.messages() == messages
         assert state.text() == llm.tokenizer.render_chat(messages, add_generation_prompt=False)
+
+
+def test_the_offline_engine_answers_a_chat_by_its_own_tokenizer(engine: Path, rng: np.random.Generator) -> None:
+    ((question, answer),) = random_questions(rng, 1)
+    with sgl.Engine(model_path=str(engine), max_total_tokens=2048) as llm:
+        tokenizer = llm.tokenizer_manager.tokenizer
+        messages = [{"role": "user", "content": question}]
+        ids = tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=True, return_dict=False)
+        found = llm.generate(input_ids=ids, sampling_params={"temperature": 0, "max_new_tokens": 128})
+        assert found["text"] == answer and found["meta_info"]["finish_reason"]["type"] == "stop"

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from inflight.errors import EngineError, InflightError
-from inflight.runtime import LLM, BeamSearchParams, SamplingParams, StructuredOutputsParams
+from inflight.runtime import LLM, BeamSearchParams, SamplingParams, StructuredOutputsParams, load_chat_template
 from tests.engines.demo_engine import DEMO_MODEL, random_questions
 
 pytestmark = pytest.mark.pipeline
@@ -114,6 +114,27 @@ def test_chat_with_defaults_and_the_tokenizer(llm: LLM, rng: np.random.Generator
     assert answers[-1].prompt == text and same.outputs[0].text
 
 
+def test_the_examples_of_chat(llm: LLM) -> None:
+    """generative_models.md and examples/offline_inference: a history, conversations in a batch, a template, tools."""
+    sampling_params: Any = llm.get_default_sampling_params()
+    sampling_params.max_tokens, sampling_params.temperature = 8, 0
+    conversation = [
+        {"role": "system", "content": "You are short."},
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hello! What is it?"},
+        {"role": "user", "content": "What is a list?"},
+    ]
+    (one,) = llm.chat(conversation, sampling_params, use_tqdm=False)
+    several = llm.chat([conversation for _ in range(3)], sampling_params, use_tqdm=True)
+    assert {each.outputs[0].text for each in several} == {one.outputs[0].text}
+    (other,) = llm.chat(conversation, sampling_params, chat_template=load_chat_template("{{ messages[-1].content }}"))
+    assert other.prompt == "What is a list?" and one.prompt != other.prompt
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+    assert llm.chat(conversation, sampling_params=sampling_params, tools=[tool])[0].outputs[0].token_ids
+    texts = llm.get_tokenizer().apply_chat_template([conversation], tokenize=False, add_generation_prompt=True)
+    assert llm.generate(prompts=texts, sampling_params=sampling_params)[0].outputs[0].text == one.outputs[0].text
+
+
 def test_structured_outputs_under_both_names(llm: LLM) -> None:
     choice = ["Positive", "Negative"]
     new = SamplingParams(structured_outputs=StructuredOutputsParams(choice=choice))
@@ -128,6 +149,15 @@ def test_structured_outputs_under_both_names(llm: LLM) -> None:
     for params in (new, old):
         (output,) = llm.generate("Classify this sentiment: vLLM is wonderful!", params)
         assert output.outputs[0].text in choice
+    kinds: Any = (
+        ("regex", r"[ab]@c\.com\n", ("a@c.com", "b@c.com")),
+        ("json", {"enum": ["sedan", 7]}, ('"sedan"', "7")),
+        ("grammar", 'root ::= "SELECT " column\ncolumn ::= "a" | "b"', ("SELECT a", "SELECT b")),
+    )
+    for kind, value, found in kinds:
+        outputs = StructuredOutputsParams(**{kind: value})
+        text = llm.generate("Hello", SamplingParams(structured_outputs=outputs, stop=["\n"]))[0].outputs[0].text
+        assert text.strip() in found
 
 
 def test_metrics_have_the_fields_of_both_versions(llm: LLM) -> None:
@@ -258,7 +288,8 @@ def test_a_search_that_cannot_be_is_refused(llm: LLM, prompt: Any, values: dict[
         llm.beam_search(prompt, BeamSearchParams(**values))
 
 
-def test_a_harmless_name_is_noted_once(cache: Path, llm: LLM) -> None:
+def test_a_harmless_name_is_noted_once(cache: Path, llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inflight.migration.keywords._told", set())  # another test may have been told
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(2):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,21 +102,52 @@ def test_a_sequence_has_the_same_bits_in_any_company_and_any_chunks(
     assert np.abs(last - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-def test_bfloat16_is_near_transformers(tmp_path: Path, rng: np.random.Generator) -> None:
-    """The interpreter cuts bfloat16 off where a GPU rounds, which doubles the error."""
-    built = build(tmp_path, torch.bfloat16)
+def test_masks_are_computed_between_the_launches_and_the_reading_of_logits(
+    built: Built, executor: CudaExecutor, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a GPU computes the step; what the mask allows is what comes."""
+    events: list[str] = []
+    backend: Any = executor._backend
+
+    def noted(name: str, call: Callable[..., None]) -> Callable[..., None]:
+        def run(*given: Any) -> None:
+            events.append(name)
+            call(*given)
+
+        return run
+
+    for name in ("write", "launch", "read", "wait"):
+        monkeypatch.setattr(backend, name, noted(name, getattr(backend, name)))
+    prompt, wanted = built.prompt(rng, 9), int(rng.integers(97))
+    sequence = chunk(0, prompt, [3], prompt=9)
+
+    def mask() -> None:
+        events.append("mask")
+        sequence.allowed = (1 << wanted).to_bytes(16, "little")
+
+    output = executor.execute(StepBatch([sequence, chunk(1, prompt, [4], prompt=9)], mask))
+    assert output.token_ids[0] == wanted
+    order = [each for each, before in zip(events, ["", *events], strict=False) if each != before]
+    assert order == ["write", "launch", "mask", "read", "wait"]
+
+
+def test_16_bits_are_near_transformers(tmp_path: Path, rng: np.random.Generator) -> None:
+    """One of two types is drawn. The interpreter cuts bfloat16 off where a GPU rounds, which doubles the error."""
+    dtype, limit = [(torch.bfloat16, 0.15), (torch.float16, 0.01)][int(rng.integers(2))]
+    built = build(tmp_path, dtype)
     executor = open_interpreted(built.engine, BLOCKS)
     tokens = built.prompt(rng, 9)
     got = logits(executor, chunk(0, tokens, [3], prompt=9))[-1]
     expected = built.case.expected(tokens)[-1]
-    assert np.abs(got - expected).max() <= 0.15 * np.abs(expected).max()
+    assert np.abs(got - expected).max() <= limit * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("kv_cache_dtype", ["int8", "fp8"])
 def test_a_quantized_cache_has_the_numbers_of_the_reference_target(
-    built: Built, tmp_path: Path, rng: np.random.Generator, kv_cache_dtype: str
+    built: Built, tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    """Prompts and generated tokens. Where a number lies between two levels, the last bit before it decides."""
+    """Prompts and generated tokens, of a type that is drawn. Where a number lies between two levels, the last bit
+    before it decides."""
+    kv_cache_dtype = str(rng.choice(["int8", "fp8"]))
     tokens, found = built.prompt(rng, 20), []
     for target in ("reference", "cuda"):
         recipe = make_recipe(target=target, kv_cache_dtype=kv_cache_dtype, **LIMITS)
@@ -203,9 +235,6 @@ def test_flags_that_no_kernel_is_for_are_refused(
 @pytest.mark.parametrize(
     ("family", "message"),
     [
-        ("qwen3_moe", "no kernel for Experts"),
-        ("gpt_oss", "PagedAttention with sinks"),
-        ("bloom", "PagedAttention with bias"),
         ("deepseek_v2", "LatentCacheWrite"),
     ],
 )
@@ -227,6 +256,20 @@ def test_what_is_taken_are_inputs_and_attributes_of_the_operators() -> None:
 @pytest.mark.parametrize("family", [*ALL_FAMILIES, *FURTHER, *MIXTURES])
 def test_every_family_is_right_or_refused_by_name(tmp_path: Path, family: str, rng: np.random.Generator) -> None:
     """Nothing of the mathematics is left out without a word."""
+    assert_family(tmp_path, family, rng)
+
+
+# Each has something of its own: biases by token, norms of whole queries and keys, xIELU, factors of queries, experts.
+_UNLIKE = ("bloom", "mpt", "olmo2", "apertus", "ministral3", "gpt_oss", "qwen3_moe", "phimoe", "glm4_moe")
+
+
+def test_what_few_families_have_is_right(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Of one that is drawn; --slow has all."""
+    assert_family(tmp_path, str(rng.choice(_UNLIKE)), rng)
+
+
+def assert_family(tmp_path: Path, family: str, rng: np.random.Generator) -> None:
+    """A prompt and generated tokens have the logits of the reference target; or the refusal names what is missing."""
     shape = random_shape(rng, family)
     save_random_model(tmp_path / "model", shape, int(rng.integers(1 << 30)), torch.float32)
     convert_model(tmp_path / "model", tmp_path / "checkpoint", ConvertOptions())

@@ -32,7 +32,7 @@ from inflight.runtime.scheduler.scheduler import SchedulerConfig
 from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch
 from tests.conftest import SEED_VARIABLE
 from tests.models.families.unlisted_models import CONFIGS, VOCAB_SIZE, save_unlisted
-from tests.network.support import one_in_three
+from tests.network.support import one_in
 
 pytestmark = pytest.mark.pipeline
 
@@ -73,7 +73,7 @@ class Built:
         assert row[made[first]] - row[tokens[first]] <= 1e-4 * row.abs().max(), (first, tokens, made)
 
 
-@pytest.fixture(scope="module", params=one_in_three(CONFIGS))
+@pytest.fixture(scope="module", params=one_in(3, CONFIGS))
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Built:
     kind, root = str(request.param), tmp_path_factory.mktemp(str(request.param))
     seed = int(os.environ.get(SEED_VARIABLE, "0")) or secrets.randbelow(2**31 - 1) + 1

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from inflight import __version__
 from tests.models.hf_files import random_tensors, tiny_config, write_model
 from tests.patience import PATIENCE_S
 
@@ -24,6 +25,11 @@ COMMAND = (sys.executable, "-c", "from inflight.cli.main import main; main()")
 def run(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [*COMMAND, *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, env=os.environ | environment)
+
+
+def test_the_package_runs_as_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "inflight", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == run("--version").stdout and __version__ in done.stdout
 
 
 @pytest.fixture

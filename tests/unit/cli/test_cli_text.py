@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -104,14 +105,40 @@ def test_sampling_flags_reach_the_sampler(engine: Path) -> None:
         run("generate", engine, "x", "--top-p", "1.5")
 
 
+def test_a_text_of_a_schema_an_expression_or_a_grammar(engine: Path, tmp_path: Path) -> None:
+    schema, grammar = tmp_path / "a.schema.json", tmp_path / "a.gbnf"
+    schema.write_text('{"enum": ["red", 7]}', encoding="utf-8-sig")
+    grammar.write_text('root ::= "é" [0-9]')
+    for flags, expression in (
+        (["--json-schema", str(schema)], '"red"|7'),
+        (["--json-schema", ' {"const": true}'], "true"),
+        (["--regex", "[a-c]{3}"], "[a-c]{3}"),
+        (["--grammar", str(grammar)], "é[0-9]"),
+    ):
+        text = run("generate", engine, "x", "--max-tokens", "20", "--temperature", "1", *flags).stdout
+        assert re.fullmatch(f"({expression})\n", text), (flags, text)
+    both = run("generate", engine, "x", "--regex", "a", "--grammar", grammar)
+    assert both.exit_code == 2 and "exclude each other" in _unwrapped(both.stderr)
+    missing = run("generate", engine, "x", "--json-schema", tmp_path / "none")
+    assert missing.exit_code == 2 and "cannot be read" in _unwrapped(missing.stderr)
+    with pytest.raises(RequestError, match="unclosed group at character 2"):
+        run("generate", engine, "x", "--regex", "a(")
+
+
+def _unwrapped(shown: str) -> str:
+    """The text of a box."""
+    return " ".join(shown.replace("│", " ").split())
+
+
 @pytest.mark.parametrize("row", [row for row in SAMPLING_PARAMETERS if row.kind == "number"], ids=lambda row: row.name)
 def test_every_number_has_a_flag(engine: Path, row: SamplingParameter) -> None:
     flag = "--" + row.name.replace("_", "-")
     beyond = row.greatest + 1.5 if row.greatest < 1e6 else row.least - 3.0
-    for verb, rest in (("generate", ["x"]), ("chat", [])):
+    assert row.cli is not None
+    for verb, rest in (("generate", ["x"]), ("chat", [])) if row.cli.chat else (("generate", ["x"]),):
         with pytest.raises(RequestError, match=f"^{row.name} is .*; it must be"):
             run(verb, engine, *rest, flag, str(beyond))
-    assert run("generate", engine, "x", "--max-tokens", "2", flag, "1").exit_code == 0
+    assert run("generate", engine, "x", "--max-tokens", "2", flag, str(min(1.0, row.greatest))).exit_code == 0
 
 
 @pytest.mark.parametrize("flags", [["--stream", "--json"], ["--stream", "--n", "2"], ["--logit-bias", "x"]])

@@ -235,6 +235,8 @@ def test_the_variables_of_a_tgi_container_are_read(monkeypatch: pytest.MonkeyPat
         "MAX_TOTAL_TOKENS": "99",
         "MAX_BATCH_PREFILL_TOKENS": "88",
         "QUANTIZE": "eetq",
+        "WAITING_SERVED_RATIO": "0.5",
+        "WATERMARK_GAMMA": "0.25",
         "NUM_SHARD": "1",
         "TRUST_REMOTE_CODE": "true",
         "JSON_OUTPUT": "false",
@@ -244,6 +246,11 @@ def test_the_variables_of_a_tgi_container_are_read(monkeypatch: pytest.MonkeyPat
     values = parsed("serve")
     assert list(values["model"]) == ["my models/M"] and values["port"] == 81 and values["host"] == "localhost"
     assert (values["max_seq_len"], values["max_num_tokens"], values["quantize"]) == (99, 88, "eetq")
+    assert (values["waiting_served_ratio"], values["max_waiting_tokens"], values["watermark_gamma"]) == (
+        0.5,
+        None,
+        0.25,
+    )
     monkeypatch.setenv("HOSTNAME", __import__("socket").gethostname())
     assert parsed("serve")["host"] == "127.0.0.1"
     monkeypatch.setenv("ENV", "production")

@@ -10,8 +10,9 @@ import pytest
 
 from inflight.errors import EngineError, InflightError, RequestError
 from inflight.migration.keywords import ForeignNameError, HarmlessNameWarning, read_keywords
+from inflight.migration.methods import METHODS
 from inflight.migration.row import MODEL, NOTED, REFUSED
-from inflight.migration.sources import VLLM_CALLS, VLLM_OFFLINE, VLLM_SAMPLING, Source
+from inflight.migration.sources import VLLM_CALLS, VLLM_OFFLINE, VLLM_SAMPLING, VLLM_STRUCTURED, Source
 from inflight.runtime import (
     LLM,
     GuidedDecodingParams,
@@ -25,7 +26,7 @@ from tests.engines.null_engine import write_null_engine
 
 pytestmark = pytest.mark.unit
 
-SOURCES = [VLLM_OFFLINE, VLLM_CALLS, VLLM_SAMPLING]
+SOURCES = [VLLM_OFFLINE, VLLM_CALLS, VLLM_SAMPLING, VLLM_STRUCTURED]
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_every_name_is_honoured_noted_or_refused(source: Source) -> None:
 def test_what_the_class_is_given_is_read_by_it() -> None:
     """Every name that is honoured becomes one that LLM, or SamplingParams, has."""
     read = {"model", "enable_prefix_caching", "kv_offloading_size", "seed", "skip_tokenizer_init", "hf_token"}
-    read |= {"generation_config", "override_generation_config", "tokenizer", "task", *OWN_NAMES}
+    read |= {"generation_config", "override_generation_config", "tokenizer", "task", "chat_template", *OWN_NAMES}
     honoured = {"model" if row.here == MODEL else keyword(row.here) for row in VLLM_OFFLINE.rows if row.here}
     assert honoured <= read
     assert {row.here for row in VLLM_SAMPLING.rows if row.here} <= set(SamplingParams.__dataclass_fields__)
@@ -168,8 +169,10 @@ def test_sampling_parameters_under_other_names() -> None:
     guided = GuidedDecodingParams(regex="a+")
     assert isinstance(guided, StructuredOutputs)
     assert SamplingParams(guided_decoding=guided) == SamplingParams(structured_outputs=guided)  # type: ignore[call-arg]
-    with pytest.raises(ForeignNameError, match=r"LLM.beam_search\(prompts, BeamSearchParams"):
-        SamplingParams(use_beam_search=True, best_of=3)  # type: ignore[call-arg]
+    with pytest.raises(ForeignNameError, match="beams are asked for by use_beam_search, n, best_of"):
+        SamplingParams(use_beam_search=True, early_stopping=True)  # type: ignore[call-arg]
+    with pytest.raises(RequestError, match="length_penalty is 2; it is of beam search: set use_beam_search"):
+        SamplingParams(length_penalty=2)
     with pytest.raises(RequestError, match="stop must be"):
         SamplingParams(stop=5)  # type: ignore[arg-type]
 
@@ -194,3 +197,44 @@ def test_calls_refuse_what_they_cannot_honour(engine: Path) -> None:
         started = [{"role": "user", "content": "Say"}, {"role": "assistant", "content": "the fox"}]
         (output,) = llm.chat(started, params, add_generation_prompt=False, continue_final_message=True)
         assert output.prompt is not None and output.prompt.rstrip().endswith("the fox")
+
+
+def test_methods_that_are_not_here_say_why(engine: Path) -> None:
+    with LLM(engine) as llm:
+        for name, why in METHODS.items():
+            assert not hasattr(llm, name)
+            with pytest.raises(RequestError) as caught:
+                getattr(llm, name)()
+            assert f"LLM has no {name}: {why}" == str(caught.value)
+        with pytest.raises(AttributeError, match="no attribute 'generte'"):
+            _ = llm.generte  # type: ignore[attr-defined]
+
+
+def test_structured_outputs_take_what_the_class_of_vllm_has() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HarmlessNameWarning)
+        assert GuidedDecodingParams(choice=["a"], backend="xgrammar") == StructuredOutputs(choice=["a"])  # type: ignore[call-arg]
+    assert StructuredOutputs.of({"regex": "a", "disable_any_whitespace": False}) == StructuredOutputs(regex="a")
+    with pytest.raises(ForeignNameError, match="whitespace_pattern of StructuredOutputsParams is not supported"):
+        StructuredOutputs(json={}, whitespace_pattern=" ?")  # type: ignore[call-arg]
+    with pytest.raises(RequestError, match="Did you mean choice"):
+        StructuredOutputs.of({"choices": ["a"]})
+    with pytest.raises(TypeError, match="Did you mean regex"):
+        StructuredOutputs(regexp="a")  # type: ignore[call-arg]
+
+
+def test_a_parameter_may_be_assigned_to_and_is_checked(engine: Path) -> None:
+    """As vLLM's own examples do; what runs keeps what it was given."""
+    with LLM(engine) as llm:
+        params: Any = llm.get_default_sampling_params()
+        params.max_tokens, params.temperature, params.stop = 40, 0, "xyz"
+        assert params == SamplingParams(temperature=0, max_tokens=40, stop=["xyz"])
+        outputs = llm.generate({"prompt_token_ids": [1]}, params, stream=True)
+        next(outputs)
+        params.max_tokens = 1
+        assert len([*outputs][-1].outputs[0].token_ids) == 40
+    with pytest.raises(RequestError, match="top_p is 2"):
+        params.top_p = 2
+    assert params.top_p == 1.0
+    with pytest.raises(AttributeError):
+        params.top_pp = 1

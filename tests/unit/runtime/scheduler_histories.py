@@ -17,6 +17,7 @@ from inflight.runtime.kv_cache.offload.config import KvOffload
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request, sequence_seed
 from inflight.runtime.sampling.params import SamplingParams
+from inflight.runtime.scheduler.admission import Waiting
 from inflight.runtime.scheduler.scheduler import ScheduledStep, SchedulerConfig
 from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, SequenceResult, StepBatch, TokenResult
 
@@ -171,7 +172,9 @@ class History:
         self.config = SchedulerConfig(
             policy=policy,
             enable_prefix_caching=self.random.random() < 0.7 or offload is not None,
-            max_queue_size=pick(1, 5) if self.random.random() < 0.5 else 0,
+            max_queue_size=(queue := pick(1, 5) if self.random.random() < 0.5 else 0),
+            # What the oracle of the queue knows does not say why nobody starts.
+            waiting=Waiting(self.random.uniform(0, 1.5), pick(0, 9)) if queue == 0 and pick(0, 1) else None,
         )
         self.stem = [self.random.randrange(self.vocab) for _ in range(self.max_seq_len)]
         # With a pool of one token there is no room for a prompt and an answer.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
 from inflight.errors import EngineError, InflightError
+from inflight.runtime.scheduler.admission import Waiting
 from inflight.triton_backend.launch.repository import MODELS, TEMPLATES, RepositoryOptions, write_repository
 from inflight.triton_backend.launch.repository_check import check_repository
 from inflight.triton_backend.launch.template_variables import VARIABLES, check_overrides, parse_overrides
 from inflight.triton_backend.launch.unary_models import UNARY_MODELS
+from inflight.triton_backend.tensorrt_llm.model import scheduler_config
 from inflight.triton_backend.tensorrt_llm.refused_inputs import FEATURE_OF_INPUT, NEUTRAL_VALUES
 from inflight.triton_backend.wire.triton_api import ModelSettings
 from tests.engines.serving_engines import write_null_engine
@@ -29,6 +33,12 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(repository: Path, model: str) -> model_config_pb2.ModelConfig:
     return text_format.Parse((repository / model / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+
+
+def as_dict(config: model_config_pb2.ModelConfig) -> dict[str, Any]:
+    """As Triton gives it to a model."""
+    found: dict[str, Any] = json_format.MessageToDict(config, preserving_proto_field_name=True)
+    return found
 
 
 def test_a_written_repository_has_no_placeholder_and_no_problem(engine: Path, tmp_path: Path) -> None:
@@ -51,6 +61,22 @@ def test_overrides_in_fill_templates_form_replace_what_the_engine_says(engine: P
     assert not core.model_transaction_policy.decoupled
     assert core.parameters["max_tokens_in_paged_kv_cache"].string_value == "2560"
     assert core.parameters["tokenizer_dir"].string_value == "/a,b"
+
+
+def test_what_schedules_is_read_from_the_repository(engine: Path, tmp_path: Path) -> None:
+    line = "batch_scheduler_policy:MAX_UTILIZATION,max_queue_size:3,max_waiting_tokens:7,enable_kv_cache_reuse:false"
+    for place, overrides, waiting in (
+        ("a", line, Waiting(0.3, 7)),
+        ("b", "waiting_served_ratio:1.5", Waiting(1.5, 20)),
+    ):
+        written = write_repository(engine, tmp_path / place, RepositoryOptions(parse_overrides(overrides)))
+        as_json = json.dumps(as_dict(config(written.path, "tensorrt_llm")))
+        settings = ModelSettings({"model_config": as_json, "model_name": "tensorrt_llm", "model_version": "1"})
+        found = scheduler_config(settings)
+        assert found.waiting == waiting
+        assert (found.max_queue_size, found.enable_prefix_caching) == ((3, False) if place == "a" else (0, True))
+    with pytest.raises(InflightError, match="waiting_served_ratio takes a number, 0 or more"):
+        check_overrides({"waiting_served_ratio": "nan"})
 
 
 def test_a_decoupled_repository_has_models_for_unary_clients_over_the_same_engine(engine: Path, tmp_path: Path) -> None:
@@ -86,7 +112,7 @@ def test_an_unknown_key_is_an_error_that_names_the_closest(rng: np.random.Genera
 @pytest.mark.parametrize(
     "entry",
     [
-        "max_beam_width:2",
+        "max_beam_width:0",
         "decoupled_mode:maybe",
         "medusa_choices:1",
         "max_queue_size:-1",
@@ -147,20 +173,23 @@ def test_every_parameter_of_a_written_repository_is_checked_as_make_repo_checks_
     for model in (*MODELS, *UNARY_MODELS):
         file = repository / model / "config.pbtxt"
         written = file.read_text()
-        for key, value in config(repository, model).parameters.items():
-            template = (TEMPLATES / UNARY_MODELS.get(model, model) / "config.pbtxt").read_text()
+        template = (TEMPLATES / UNARY_MODELS.get(model, model) / "config.pbtxt").read_text()
+        good, edited = config(repository, model), config(repository, model)
+        wrong = []
+        for key in good.parameters:
             found = re.search(rf'key: "{key}" value: {{ string_value: "\${{(\w+)}}"', template)
             if found is None or VARIABLES[found[1]].check("perhaps"):
                 continue
-            edited = config(repository, model)
+            wrong.append(key)
             edited.parameters[key].string_value = "perhaps"
-            file.write_text(text_format.MessageToString(edited))
-            assert [problem.key for problem in check_repository(repository)] == [key], (model, key, value)
-            args = {"model_config": json_format.MessageToJson(edited, preserving_proto_field_name=True)}
             if key != "tensorrt_llm_model_name":
+                one = {**as_dict(good)["parameters"], key: {"string_value": "perhaps"}}
+                args = {"model_config": json.dumps({**as_dict(good), "parameters": one})}
                 with pytest.raises(EngineError, match=f'{model}: {key} is "perhaps"; it takes '):
                     ModelSettings({**args, "model_name": model, "model_version": "1"})
-            file.write_text(written)
+        file.write_text(text_format.MessageToString(edited))
+        assert sorted(problem.key for problem in check_repository(repository)) == sorted(wrong), model
+        file.write_text(written)
 
 
 def test_a_missing_model_and_a_missing_repository_are_problems(engine: Path, tmp_path: Path) -> None:

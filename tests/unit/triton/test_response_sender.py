@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from inflight.errors import InflightError
+from inflight.runtime.beam_search.requests import OnDelta
 from inflight.runtime.engine.core import EngineCore
-from inflight.runtime.engine.thread import EngineThread, OnDelta
+from inflight.runtime.engine.thread import EngineThread
 from inflight.runtime.loading.load import load_engine
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams

@@ -24,7 +24,7 @@ from inflight.triton_backend.wire.token_wire import request_tensors
 pytestmark = pytest.mark.unit
 
 DTYPES: dict[str, Any] = {"INT32": np.int32, "UINT64": np.uint64, "FP32": np.float32}
-NUMBERS = [row for row in SAMPLING_PARAMETERS if row.kind == "number"]
+NUMBERS = [row for row in SAMPLING_PARAMETERS if row.kind == "number" and row.triton]
 SCALARS = [row for row in SAMPLING_PARAMETERS if row.kind in ("number", "integer") and row.triton]
 # TensorRT-LLM's clients send 0 or less for "not set"; embedded, such a value has no meaning.
 UNSET: dict[str, Callable[[float], bool]] = {

@@ -168,6 +168,13 @@ class ShowBody(ModelBody):
     template: Any = None
 
 
+class PullBody(ModelBody):
+    """POST /api/pull."""
+
+    insecure: bool | None = None
+    stream: bool = True
+
+
 class EmbedBody(ModelBody):
     """POST /api/embed. Texts that are too long are cut off at their end, unless `truncate` is false."""
 

@@ -6,17 +6,19 @@ import json
 from collections import Counter
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from msgspec import UNSET
 
 from inflight import __version__
-from inflight.triton_backend.dialects.ollama.answer import timestamp
-from inflight.triton_backend.dialects.ollama.body import ModelBody, ShowBody
+from inflight.triton_backend.dialects.ollama.answer import FRAMING, timestamp
+from inflight.triton_backend.dialects.ollama.body import ModelBody, PullBody, ShowBody
+from inflight.triton_backend.openai.answers.json_answer import JsonAnswer
 from inflight.triton_backend.openai.errors import ApiError
 from inflight.triton_backend.openai.service import Service
 
 # Of Ollama, whose API this is: clients turn away from versions that are too old for what they want.
 _VERSION = "0.12.6"
+_REFUSED = (("POST", "/api/push"), ("POST", "/api/create"), ("POST", "/api/copy"), ("DELETE", "/api/delete"))
 _CENTURY_S = 100 * 365 * 24 * 3600
 
 
@@ -56,6 +58,20 @@ def models_router(service: Service) -> APIRouter:
             "modified_at": timestamp(service.created),
         }
 
+    @router.post("/api/pull")
+    async def pull(body: PullBody) -> Response:
+        """Programs pull what they are about to use: what is served is there."""
+        check_model(service, body)
+        done = {"status": "success"}
+        return Response(f"{json.dumps(done)}\n", media_type=FRAMING.media_type) if body.stream else JsonAnswer(done)
+
+    async def refuse() -> Response:
+        raise ApiError(
+            400, "Models are named when the server is started (inflight serve MODEL), and not changed by it."
+        )
+
+    for method, path in _REFUSED:
+        router.add_api_route(path, refuse, methods=[method], include_in_schema=False)
     return router
 
 

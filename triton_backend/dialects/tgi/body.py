@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, create_model
 
+from inflight.runtime.sampling.watermark import Watermark
 from inflight.triton_backend.openai.errors import ApiError
 from inflight.triton_backend.openai.protocol.values import Body, Refused, refused_fields
 
@@ -15,7 +16,6 @@ _MAX_NEW_TOKENS = 100
 _MAX_BEST_OF = 128
 
 _REFUSED = {
-    "watermark": Refused("watermarks"),
     "adapter_id": Refused("adapters (LoRA)"),
 }
 
@@ -31,7 +31,8 @@ NAMES = {
 
 
 class Grammar(Body):
-    """`json_schema` has a name beside its schema."""
+    """`json_schema` has a name beside its schema. A schema that names properties and no type is of objects, as in TGI:
+    by the specification it would allow anything that is none."""
 
     type: Literal["json", "regex", "json_schema"]
     value: dict[str, Any] | str
@@ -39,7 +40,10 @@ class Grammar(Body):
     def response_format(self) -> dict[str, Any]:
         if self.type == "json_schema":
             return {"type": "json_schema", "json_schema": self.value}
-        return {"type": self.type, "value": self.value}
+        value = self.value
+        if isinstance(value, dict) and "properties" in value and "type" not in value:
+            value = {"type": "object", **value}
+        return {"type": self.type, "value": value}
 
 
 if TYPE_CHECKING:
@@ -68,15 +72,16 @@ class Parameters(_RefusingParameters):
     top_p: float | None = Field(None, gt=0)
     truncate: int | None = Field(None, ge=1)
     typical_p: float | None = Field(None, gt=0)
+    watermark: bool = False
 
     @property
     def samples(self) -> bool:
         warped = self.temperature not in (None, 1.0) or self.top_k is not None
         return self.do_sample or warped or any(each not in (None, 1.0) for each in (self.top_p, self.typical_p))
 
-    def completion_fields(self) -> dict[str, Any]:
+    def completion_fields(self, watermark: Watermark) -> dict[str, Any]:
         """In the names of CompletionBody; the seed is drawn here, so that the answer can say it. A stop string is part
-        of the text, as TGI's is."""
+        of the text, as TGI's is. `watermark`: the one that a text has if one is asked for."""
         return {
             "n": self.best_of or 1,
             "max_tokens": self.max_new_tokens,
@@ -94,6 +99,7 @@ class Parameters(_RefusingParameters):
             "response_format": None if self.grammar is None else self.grammar.response_format(),
             "logprobs": self.top_n_tokens or 0,
             "prompt_logprobs": 0 if self.decoder_input_details else None,
+            **({"watermark_gamma": watermark.gamma, "watermark_delta": watermark.delta} if self.watermark else {}),
         }
 
 

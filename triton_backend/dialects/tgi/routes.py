@@ -8,7 +8,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from inflight import __version__
+from inflight.runtime.scheduler.admission import Waiting
 from inflight.triton_backend.dialects.asking import in_words_of, read_body
+from inflight.triton_backend.dialects.sglang.routes import generate as sglang_generate
+from inflight.triton_backend.dialects.sglang.routes import is_sglangs
 from inflight.triton_backend.dialects.tgi.answer import FRAMING, TgiAnswer
 from inflight.triton_backend.dialects.tgi.body import NAMES, GenerateBody, check
 from inflight.triton_backend.openai.answers.prepared import prepare_completion
@@ -24,7 +27,7 @@ def generate_router(service: Service) -> APIRouter:
     def prepare(body: GenerateBody, stream: bool, in_list: bool) -> TgiAnswer:
         with in_words_of(NAMES):
             check(body, stream)
-            fields = {"prompt": body.inputs, "stream": stream, **body.parameters.completion_fields()}
+            fields = {"prompt": body.inputs, "stream": stream, **body.parameters.completion_fields(service.watermark)}
             asked = read_body(CompletionBody, fields)
             check_completion(asked)
             (generation,) = prepare_completion(service, asked)
@@ -39,8 +42,13 @@ def generate_router(service: Service) -> APIRouter:
         return await answer(request, body, body.stream, in_list=True)
 
     @router.post("/generate")
-    async def generate(body: GenerateBody, request: Request) -> Response:
-        return await answer(request, body, stream=False)
+    async def generate(body: dict[str, Any], request: Request) -> Response:
+        """SGLang has this path, too."""
+        if is_sglangs(body):
+            return await sglang_generate(service, body, request)
+        with in_words_of({}):
+            read = GenerateBody.model_validate(body)
+        return await answer(request, read, stream=False)
 
     @router.post("/generate_stream")
     async def generate_stream(body: GenerateBody, request: Request) -> Response:
@@ -68,6 +76,7 @@ def _info(service: Service) -> dict[str, Any]:
     """In TGI's names. Prompt and answer share the context, so that either may have all of it but a token."""
     manifest = service.manifest
     longest = manifest.limits.max_seq_len
+    waiting = service.waiting or Waiting(0.0, 0)
     return {
         "model_id": service.model_name,
         "model_sha": manifest.source.revision,
@@ -80,8 +89,8 @@ def _info(service: Service) -> dict[str, Any]:
         "max_input_tokens": longest - 1,
         "max_total_tokens": longest,
         "max_batch_total_tokens": manifest.limits.max_num_tokens,
-        "max_waiting_tokens": 0,
-        "waiting_served_ratio": 0.0,
+        "max_waiting_tokens": waiting.max_tokens,
+        "waiting_served_ratio": waiting.served_ratio,
         "validation_workers": 1,
         "max_client_batch_size": 1,
         "router": "inflight",

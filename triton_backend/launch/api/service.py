@@ -36,6 +36,8 @@ def open_service(
     cannot be loaded."""
     manifest = read_engine_directory(engine_dir).manifest
     tokenizer = load_tokenizer(engine_dir / "tokenizer")
+    if options.chat_template is not None:
+        tokenizer = tokenizer.with_chat_template(options.chat_template)
     return Service(
         options.model_name,
         manifest,
@@ -48,6 +50,9 @@ def open_service(
         max_queue_size=options.max_queue_size,
         tool_call_parser=options.tool_call_parser,
         reasoning_parser=options.reasoning_parser,
+        watermark=options.watermark,
+        waiting=options.waiting,
+        template_variables=options.template_variables,
     )
 
 
@@ -72,6 +77,7 @@ def _backend(
         policy=options.policy,
         enable_prefix_caching=options.prefix_caching,
         max_queue_size=options.max_queue_size,
+        waiting=options.waiting,
     )
     grammars = GrammarCompiler(lambda: tokenizer, executor.manifest)
     grammars.prepare()

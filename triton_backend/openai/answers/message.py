@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from inflight.runtime.text.parsers.message import GrowingMessage
@@ -40,6 +41,25 @@ def chat_deltas(parts: Sequence[Part]) -> list[dict[str, Any]]:
             text = (deltas.pop()[key] if type(before) is type(part) else "") + part.text
             deltas.append(_reasoning(text) if isinstance(part, Reasoning) else {"content": text})
     return deltas
+
+
+@dataclass(slots=True)
+class HeldReasoning:
+    """Reasoning of a stream that is sent in one piece: kept, per choice, until something else comes or the end."""
+
+    holds: bool
+    _kept: dict[int, list[Part]] = field(default_factory=dict)
+
+    def push(self, index: int, parts: list[Part], is_end: bool) -> list[Part]:
+        """What of choice `index` is to be sent now."""
+        if not self.holds:
+            return parts
+        kept = self._kept.setdefault(index, [])
+        kept += parts
+        if not is_end and all(isinstance(part, Reasoning) for part in kept):
+            return []
+        self._kept[index] = []
+        return kept
 
 
 def _reasoning(text: str | None) -> dict[str, Any]:

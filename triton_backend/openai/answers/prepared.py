@@ -49,7 +49,7 @@ def prepare_chat(
         body,
         "messages",
         structure_param=None if structure is None else structure[0],
-        form=form if reasoning is None else reasoning.around(form),
+        form=reasoning.around(form) if reasoning is not None and body.separate_reasoning else form,
         reasoning=None if reasoning is None else reasoning.counts(service.tokenizer),
     )
     service.check_queue([generation])
@@ -64,6 +64,7 @@ def prepare_completion(service: Service, body: CompletionBody) -> list[Generatio
         structured_outputs=None if structure is None else structure[1],
         max_tokens=1 if body.scores_only else body.max_tokens,
         best_of=body.best_of,
+        **body.beams,
         logprobs=body.logprobs,
         prompt_logprobs=_num_prompt_logprobs(body),
     )

@@ -20,6 +20,7 @@ from inflight.triton_backend.wire.client_names import in_clients_words, names_of
 from inflight.triton_backend.wire.error_kinds import ASKS_FOR_CODES, read_with_code
 from inflight.triton_backend.wire.token_wire import (
     Array,
+    read_beams,
     read_delta,
     request_tensors,
     requested_outputs,
@@ -57,7 +58,7 @@ class TritonBackend:
     async def generate(self, request: Request) -> AsyncGenerator[TokenDelta, None]:
         self._refuse_if_closed()
         inputs = request_tensors(request)
-        outputs = requested_outputs(request.params, request.num_sequences)
+        outputs = requested_outputs(request)
         calls = self._calls(request.request_id, inputs, outputs)
         stream = self._client.stream_infer(calls)
         unfinished = request.num_sequences
@@ -69,9 +70,10 @@ class TritonBackend:
                 except asyncio.CancelledError:
                     self._refuse_if_closed()
                     raise
-                delta = read_delta(request, response)
-                unfinished -= delta.finish_reason is not None
-                yield delta
+                deltas = [read_delta(request, response)] if request.beams is None else read_beams(request, response)
+                for delta in deltas:
+                    unfinished -= delta.finish_reason is not None
+                    yield delta
         finally:
             # Harmless when the stream has ended; else it frees the request's cache blocks.
             stream.cancel()

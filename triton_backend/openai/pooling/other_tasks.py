@@ -12,6 +12,7 @@ from inflight.triton_backend.openai.service import Service
 Task = Literal["generate", "embed", "score"]
 
 RERANK_PATHS = ("/v1/rerank", "/v2/rerank", "/rerank")
+SCORE_PATHS = ("/score", "/v1/score")
 # The first paths of a task are what a refusal names.
 _GENERATING_DIALECTS = (
     "/v1/messages",
@@ -25,7 +26,7 @@ _GENERATING_DIALECTS = (
 _PATHS: dict[Task, tuple[str, ...]] = {
     "generate": ("/v1/chat/completions", "/v1/completions", *_GENERATING_DIALECTS),
     "embed": ("/v1/embeddings", "/api/embed", "/api/embeddings"),
-    "score": RERANK_PATHS,
+    "score": (*RERANK_PATHS, *SCORE_PATHS),
 }
 _DOES: dict[Task, str] = {
     "generate": "generates text",

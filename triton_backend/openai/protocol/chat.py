@@ -59,7 +59,8 @@ class ChatBody(_RefusingChat, Conversation):
     """POST /v1/chat/completions.
 
     `thinking_token_budget`: the most tokens of reasoning, -1 for any number. `include_reasoning` false leaves it out of
-    the answer.
+    the answer. As SGLang has them, `separate_reasoning` false leaves it in the content, with its markers, and
+    `stream_reasoning` false sends it in one piece.
     """
 
     max_tokens: int | None = Field(None, ge=1)
@@ -68,6 +69,8 @@ class ChatBody(_RefusingChat, Conversation):
     top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     reasoning_effort: str | None = None
     include_reasoning: bool = True
+    separate_reasoning: bool = True
+    stream_reasoning: bool = True
     thinking_token_budget: int | None = Field(None, ge=-1)
     verbosity: Literal["low", "medium", "high"] | None = None
     modalities: list[Literal["text"]] | None = None

@@ -54,11 +54,23 @@ def _check_results(messages: Sequence[Message]) -> None:
 def check_completion(body: CompletionBody) -> None:
     """Raises ApiError (400)."""
     _check_generation(body)
+    _check_beams(body)
     if body.stream and (body.best_of or 1) > (body.n or 1):
         raise ApiError(400, "best_of above n cannot be streamed: the best is known at the end.", param="best_of")
     if body.max_tokens == 0 and not body.echo:
         message = "max_tokens is 0; it must be at least 1, unless echo gives the prompt back."
         raise ApiError(400, message, param="max_tokens")
+
+
+def _check_beams(body: CompletionBody) -> None:
+    if not body.use_beam_search:
+        if body.length_penalty not in (None, 0, 1):
+            raise ApiError(400, "length_penalty is of beam search: set use_beam_search.", param="length_penalty")
+        return
+    if body.stream:
+        raise ApiError(400, "stream: beam search knows at its end which texts are the best.", param="stream")
+    if body.best_of not in (None, body.n or 1):
+        raise ApiError(400, "best_of: beam search finds the n best; set n.", param="best_of")
 
 
 def _check_generation(body: GenerationBody) -> None:

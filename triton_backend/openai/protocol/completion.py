@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, create_model
 
@@ -20,7 +20,7 @@ else:
 
 
 class CompletionBody(_RefusingCompletion):
-    """POST /v1/completions."""
+    """POST /v1/completions. `use_beam_search`, `length_penalty`: as vLLM's, of the `n` likeliest texts."""
 
     prompt: Annotated[str | list[int] | list[str] | list[list[int]], described(TEXTS_OR_IDS)]
     max_tokens: int | None = 16
@@ -28,6 +28,15 @@ class CompletionBody(_RefusingCompletion):
     echo: bool = False
     best_of: int | None = Field(None, ge=1, le=128)
     add_special_tokens: bool = True
+    use_beam_search: bool = False
+    length_penalty: float | None = None
+
+    @property
+    def beams(self) -> dict[str, Any]:
+        """The parameters of the search that is asked for."""
+        if not self.use_beam_search:
+            return {}
+        return {"use_beam_search": True, "length_penalty": 1.0 if self.length_penalty is None else self.length_penalty}
 
     @property
     def scores_only(self) -> bool:

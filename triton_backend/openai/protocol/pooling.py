@@ -1,4 +1,4 @@
-"""The bodies of POST /v1/embeddings and /v1/rerank."""
+"""The bodies of POST /v1/embeddings, /v1/rerank and /score."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from inflight.triton_backend.openai.protocol.values import TEXTS_OR_IDS, Body, Refused, described, refused_fields
+from inflight.triton_backend.openai.errors import ApiError
+from inflight.triton_backend.openai.protocol.values import (
+    TEXTS_OR_IDS,
+    Body,
+    Refused,
+    described,
+    refused_fields,
+    string_or,
+)
 
 REFUSED_IN_EMBEDDINGS: dict[str, Refused] = {
     "messages": Refused("embeddings of conversations; send text as input"),
@@ -22,13 +30,26 @@ REFUSED_IN_RERANK: dict[str, Refused] = {
     "priority": Refused("priorities of scores"),
     "mm_processor_kwargs": Refused("images, audio or video"),
 }
+REFUSED_IN_SCORE: dict[str, Refused] = {
+    "priority": Refused("priorities of scores"),
+    "mm_processor_kwargs": Refused("images, audio or video"),
+}
 
 if TYPE_CHECKING:
     _RefusingEmbedding = Body
     _RefusingRerank = Body
+    _RefusingScore = Body
 else:
     _RefusingEmbedding = create_model("_RefusingEmbedding", __base__=Body, **refused_fields(REFUSED_IN_EMBEDDINGS))
     _RefusingRerank = create_model("_RefusingRerank", __base__=Body, **refused_fields(REFUSED_IN_RERANK))
+    _RefusingScore = create_model("_RefusingScore", __base__=Body, **refused_fields(REFUSED_IN_SCORE))
+
+
+if TYPE_CHECKING:
+    _Texts = str | list[str]
+else:
+    # Not a union, whose errors would name the types that it tried as if they were keys.
+    _Texts = Annotated[list[str], string_or("strings")]
 
 
 class EmbeddingBody(_RefusingEmbedding):
@@ -84,3 +105,30 @@ class RerankBody(_RefusingRerank):
     truncate_prompt_tokens: int | None = Field(None, ge=-1)
     user: str | None = None
     request_id: str | None = Field(None, max_length=256)
+
+
+class ScoreBody(_RefusingScore):
+    """POST /score as vLLM has it: a text or a list of them on either side, under the names of its versions."""
+
+    model: str | None = None
+    text_1: _Texts | None = None
+    data_1: _Texts | None = None
+    queries: _Texts | None = None
+    text_2: _Texts | None = None
+    data_2: _Texts | None = None
+    documents: _Texts | None = None
+    truncate_prompt_tokens: int | None = Field(None, ge=-1)
+    user: str | None = None
+    request_id: str | None = Field(None, max_length=256)
+
+    def sides(self) -> tuple[tuple[str, str | list[str]], tuple[str, str | list[str]]]:
+        """The name and the texts of both sides. Raises ApiError (400) where one is missing or given twice."""
+        return self._side("text_1", "data_1", "queries"), self._side("text_2", "data_2", "documents")
+
+    def _side(self, *names: str) -> tuple[str, str | list[str]]:
+        given = [(name, value) for name in names if (value := getattr(self, name)) is not None]
+        if not given:
+            raise ApiError(400, f"Missing required parameter: '{names[0]}'.", param=names[0])
+        if len(given) > 1:
+            raise ApiError(400, f"{given[0][0]} and {given[1][0]} are the same; give one.", param=given[1][0])
+        return given[0]

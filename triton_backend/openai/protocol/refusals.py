@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from inflight.triton_backend.openai.protocol.values import Refused
 
-_BEAMS = "beam search"
+_BEAMS = "beam search in chats; /v1/completions has it"
 _FUNCTIONS = "functions in the form before tools; give them as tools"
 _COMPILERS = ("auto", "guidance", "llguidance", "xgrammar", "outlines", "lm-format-enforcer")
 MEDIA = "images, audio or video"
 _REMOTE = "prefill and decoding on different servers"
 
 REFUSED: dict[str, Refused] = {
-    "use_beam_search": Refused(_BEAMS),
-    "length_penalty": Refused(_BEAMS, (1.0, 1)),
-    "early_stopping": Refused(_BEAMS),
+    "early_stopping": Refused("beam search that ends early"),
     # Whoever compiles the grammar, the text conforms.
     "guided_decoding_backend": Refused("this compiler of grammars", _COMPILERS),
     "guided_whitespace_pattern": Refused("a pattern for the blanks of JSON"),
     "allowed_token_ids": Refused("a list of the tokens that are allowed; logit_bias forbids tokens"),
     "logprob_token_ids": Refused("log probabilities of tokens of the client's choice"),
     "logits_processors": Refused("logits processors of the client"),
-    "watermarking": Refused("watermarks"),
+    "watermarking": Refused("watermarks by this name; watermark_delta and watermark_gamma ask for one"),
     "repetition_detection": Refused("ending an answer that repeats itself"),
     "spaces_between_special_tokens": Refused("special tokens without spaces between them", (True,), even_empty=True),
     "return_tokens_as_token_ids": Refused("tokens spelled as their ids; return_token_ids gives the ids"),
@@ -34,6 +32,8 @@ REFUSED: dict[str, Refused] = {
 }
 
 REFUSED_IN_CHAT: dict[str, Refused] = {
+    "use_beam_search": Refused(_BEAMS),
+    "length_penalty": Refused(_BEAMS, (1.0, 1)),
     "functions": Refused(_FUNCTIONS),
     "function_call": Refused(_FUNCTIONS, ("none", "auto")),
     "audio": Refused("audio"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidatorFunctionWrapHandler, WrapValidator
 
-from inflight.runtime.text.chat.tool_use import MODES, ToolsError, ToolUse, is_function_name, read_tool_use
+from inflight.runtime.text.chat.tool_use import ToolsError, ToolUse, is_function_name, read_tool_use
 from inflight.triton_backend.openai.errors import ApiError
 from inflight.triton_backend.openai.protocol.values import Body, refusing
 
@@ -72,7 +72,7 @@ class ToolChoiceBody(Body):
 
 
 def _mode_or(value: Any, choice: ValidatorFunctionWrapHandler) -> Any:
-    if value in MODES:
+    if isinstance(value, str):  # one of MODES, or the name of a tool, which read_tools looks up
         return value
     if not isinstance(value, dict):
         raise ValueError("Input should be 'none', 'auto', 'required' or an object that names a function")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 from collections.abc import Sequence
@@ -105,7 +106,8 @@ def native_level() -> CpuLevel:
     )
 
 
-def describe_native() -> tuple[list[str], str, set[str]]:
+@functools.cache
+def describe_native() -> tuple[list[str], str, frozenset[str]]:
     """[architecture, system], the CPU model and the features that a process may use, in the compiler's words."""
     command = [*zig_command(), "build-exe", "--show-builtin", "-target", "native"]
     text = subprocess.run(command, capture_output=True, text=True, check=True, env=zig_environment()).stdout
@@ -113,9 +115,9 @@ def describe_native() -> tuple[list[str], str, set[str]]:
     system = _first(r"pub const os\b.*?\.tag = \.(\w+)", text)
     model = _first(r"\.model = &std\.Target\.\w+\.cpu\.(\w+)", text)
     listing = _first(r"\.features = std\.Target\.\w+\.featureSet\(&\.\{(.*?)\}\)", text)
-    features = set(re.findall(r'\.@?"?(\w+)', listing))
+    features = frozenset(re.findall(r'\.@?"?(\w+)', listing))
     if needs_tiles(features) and ask_for_tiles() is not None:
-        features = {name for name in features if not needs_tiles([name])}
+        features = frozenset(name for name in features if not needs_tiles([name]))
     return [architecture, system], model, features
 
 

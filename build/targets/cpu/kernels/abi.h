@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#define INFLIGHT_ABI 7
+#define INFLIGHT_ABI 8
 #define INFLIGHT_MAX_TOP_LOGPROBS 64
 
 #define INFLIGHT_OK 0
@@ -27,6 +27,7 @@ typedef struct {
     int32_t top_k;            /* 0: off */
     float temperature, top_p, min_p, typical_p, top_n_sigma;
     float repetition_penalty, presence_penalty, frequency_penalty;
+    float watermark_delta, watermark_gamma; /* 0: off, and the share of tokens that a token favours */
 } inflight_sampling;
 
 /* A ragged batch: sequence s owns rows sequence_starts[s] .. sequence_starts[s + 1] - 1, at positions

@@ -51,7 +51,8 @@ INLINE void sample_rows(inflight_engine *e, int thread, const float *logits) {
     for (int64_t row; (row = pool_take(&e->pool)) < e->batch->num_logit_rows;) {
         const float *values = logits + row * VOCAB_SIZE;
         if (out->logits) memcpy(out->logits + row * VOCAB_SIZE, values, VOCAB_SIZE * sizeof *values);
-        inflight_sample_row(values, VOCAB_SIZE, &e->batch->sampling[row], out, (int)row, scratch);
+        const int32_t previous = e->batch->token_ids[e->batch->logit_rows[row]];
+        inflight_sample_row(values, VOCAB_SIZE, &e->batch->sampling[row], previous, out, (int)row, scratch);
     }
 }
 

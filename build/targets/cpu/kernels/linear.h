@@ -96,6 +96,25 @@ INLINE int64_t stretch_start(product m, int64_t index) {
     return min_int(m.k, ceil_div(m.k, group) * index / stretches(m) * group);
 }
 
+/* A tile of a panel, for 1 to TILE_ROWS rows: one function for each type, which every product of an engine calls. The
+ * compiler would else take a second for the tiles of each. */
+#define PANEL_PRODUCT(name, type)                                                                                      \
+    NOINLINE void name(int64_t rows, int64_t k, const void *x, int64_t x_stride, const void *columns, float *tile,     \
+                       int accumulate, look_ahead ahead) {                                                             \
+        tile_product_ahead(type, rows, PANEL, k, x, x_stride, columns, PANEL * group_of(type), tile, PANEL,            \
+                           accumulate, ahead);                                                                         \
+    }
+PANEL_PRODUCT(panel_product_f32, F32)
+PANEL_PRODUCT(panel_product_f16, F16)
+PANEL_PRODUCT(panel_product_bf16, BF16)
+
+INLINE void panel_product(element type, int64_t rows, int64_t k, const void *x, int64_t x_stride, const void *columns,
+                          float *tile, int accumulate, look_ahead ahead) {
+    if (type == F32) panel_product_f32(rows, k, x, x_stride, columns, tile, accumulate, ahead);
+    else if (type == F16) panel_product_f16(rows, k, x, x_stride, columns, tile, accumulate, ahead);
+    else panel_product_bf16(rows, k, x, x_stride, columns, tile, accumulate, ahead);
+}
+
 INLINE void multiply_stretch(product m, panel_piece piece, int64_t index, panel_tile *sums) {
     const int64_t start = stretch_start(m, index), end = stretch_start(m, index + 1), group = group_of(m.type);
     const int64_t tiles = ceil_div(piece.count, TILE_ROWS), last = index + 1 == stretches(m);
@@ -110,8 +129,7 @@ INLINE void multiply_stretch(product m, panel_piece piece, int64_t index, panel_
                                            ceil_div(end - start, group), i, tiles);
         const void *x = at(act_type(m.type), m.x, row * x_stride(m) + start);
         if (last && m.residual) ask_for_residual(m, row, height, piece.panel);
-        tile_product_ahead(m.type, height, PANEL, end - start, x, x_stride(m), columns, PANEL * group, tile, PANEL, index > 0,
-                           ahead);
+        panel_product(m.type, height, end - start, x, x_stride(m), columns, tile, index > 0, ahead);
         if (last) store_tile(m, (const float(*)[PANEL])tile, row, height, piece.panel);
     }
 }

@@ -1,8 +1,8 @@
 /* Sampling of one logit row. runtime/sampling/reference.py is the same definition in NumPy.
  *
- * Order: log probabilities of the model's own logits; then on a copy: the mask of what is allowed, bias, repetition penalty (prompt and output;
- * Keskar et al. 2019, "CTRL"), frequency and presence penalty (output); temperature 0 takes the greatest; otherwise
- * top_n_sigma (of the logits themselves), temperature, top_k, top_p (of the weight that top_k left), min_p (of the
+ * Order: log probabilities of the model's own logits; then on a copy: the mask of what is allowed, bias, the watermark,
+ * repetition penalty (prompt and output; Keskar et al. 2019, "CTRL"), frequency and presence penalty (output);
+ * temperature 0 takes the greatest; otherwise top_n_sigma (of the logits themselves), temperature, top_k, top_p (of the weight that top_k left), min_p (of the
  * greatest probability), typical_p (of the weight that they left), and one draw by inverse CDF in the order of ids. */
 #ifndef INFLIGHT_SAMPLING_H
 #define INFLIGHT_SAMPLING_H
@@ -12,6 +12,7 @@
 #include "sampling_filter.h"
 #include "sampling_mask.h"
 #include "sampling_report.h"
+#include "sampling_watermark.h"
 
 /* `counts` has room for one integer per token; only the entries of tokens in the history are touched. */
 static inline void sampling_penalize(float *row, int vocab, const inflight_sampling *s, int32_t *counts) {
@@ -38,17 +39,19 @@ static inline void sampling_find_maxima(const sampling_scratch *at, int vocab) {
 }
 
 static inline int sampling_adjusts(const inflight_sampling *s) {
-    return s->num_bias > 0 || s->history_length > 0 || s->allowed != NULL;
+    return s->num_bias > 0 || s->history_length > 0 || s->allowed != NULL || s->watermark_delta > 0.0f;
 }
 
-static inline void sampling_adjust(const sampling_scratch *at, int vocab, const inflight_sampling *s) {
+/* `previous`: the token behind which one is chosen. */
+static inline void sampling_adjust(const sampling_scratch *at, int vocab, const inflight_sampling *s, int32_t previous) {
     if (s->allowed != NULL) sampling_mask(at->row, vocab, s->allowed, at->maxima);
     for (int i = 0; i < s->num_bias; ++i) {
         const int32_t id = s->bias_ids[i];
         if ((uint32_t)id < (uint32_t)vocab) at->row[id] = sampling_sane(at->row[id] + s->bias_values[i]);
     }
+    if (s->watermark_delta > 0.0f) sampling_watermark(at->row, SAMPLING_PADDED(vocab), previous, s);
     if (s->history_length > 0) sampling_penalize(at->row, vocab, s, at->ids);
-    if (s->num_bias > 0 || s->history_length > 0) sampling_find_maxima(at, vocab);
+    if (s->num_bias > 0 || s->history_length > 0 || s->watermark_delta > 0.0f) sampling_find_maxima(at, vocab);
 }
 
 /* 1 where a value counts, 0 where the token is banned. */
@@ -151,9 +154,10 @@ static inline int32_t sampling_choose(const sampling_scratch *at, int vocab, con
 
 /* Whether the tokens that a mask allows are chosen from by themselves, as a vocabulary of their own, which costs less than
  * the whole row where they are few. Every value, weight and sum is then the same: sums are exact and have no order, but
- * those of top_n_sigma, and bias and penalties are by id. */
+ * those of top_n_sigma, and bias, watermark and penalties are by id. */
 static inline int sampling_is_few(const inflight_sampling *s, int vocab, int count) {
-    return count <= vocab / 4 && s->num_bias == 0 && s->history_length == 0 && s->top_n_sigma <= 0.0f;
+    return count <= vocab / 4 && s->num_bias == 0 && s->history_length == 0 && s->top_n_sigma <= 0.0f &&
+           s->watermark_delta <= 0.0f;
 }
 
 static inline int32_t sampling_choose_few(const float *logits, int vocab, const inflight_sampling *s,
@@ -164,10 +168,10 @@ static inline int32_t sampling_choose_few(const float *logits, int vocab, const 
     return at->row[place] == -INFINITY ? 0 : sampling_nth_allowed(s->allowed, place);
 }
 
-/* Write entry `row` of every array of `out` but `logits`. `logits` [vocab] is read only; `scratch` has
- * INFLIGHT_SAMPLE_SCRATCH(vocab) bytes and belongs to the calling thread. */
-static void inflight_sample_row(const float *logits, int vocab, const inflight_sampling *s, const inflight_output *out,
-                                int row, void *scratch) {
+/* Write entry `row` of every array of `out` but `logits`. `logits` [vocab], behind the token `previous`, is read only;
+ * `scratch` has INFLIGHT_SAMPLE_SCRATCH(vocab) bytes and belongs to the calling thread. */
+static void inflight_sample_row(const float *logits, int vocab, const inflight_sampling *s, int32_t previous,
+                                const inflight_output *out, int row, void *scratch) {
     const sampling_scratch at = sampling_divide_scratch(scratch, vocab);
     const int reports = s->num_top_logprobs >= 0;
     float max = 0.0f;
@@ -189,7 +193,7 @@ static void inflight_sample_row(const float *logits, int vocab, const inflight_s
     if (is_few) {
         token = sampling_choose_few(logits, vocab, s, &at);
     } else if (token < 0) {
-        if (sampling_adjusts(s)) sampling_adjust(&at, vocab, s);
+        if (sampling_adjusts(s)) sampling_adjust(&at, vocab, s, previous);
         token = sampling_choose(&at, vocab, s);
     }
     out->tokens[row] = token;

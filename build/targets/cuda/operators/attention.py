@@ -8,12 +8,12 @@ from typing import Any
 import onnx_ir as ir
 
 from inflight.build.gpu_kernels.kernels import paged_decode, paged_prefill, rope_cache_write
-from inflight.build.gpu_kernels.spec import Variant
-from inflight.build.gpu_kernels.variants import attention_variant, rope_variant
+from inflight.build.gpu_kernels.variants import attention_variant, combine_variant, rope_variant
+from inflight.build.graph.values import dtype_of
 from inflight.build.targets.cuda.kv_cache import cache_kind, cache_operands
 from inflight.build.targets.cuda.launch_plan import PlannedLaunch
 from inflight.build.targets.cuda.operators.rows import given, input_of
-from inflight.build.targets.cuda.places import Places, aligned, triton_type
+from inflight.build.targets.cuda.places import Places, aligned, triton_type, width_of
 from inflight.engine_format.cuda_facts import Operand
 from inflight.engine_format.manifest import Limits
 
@@ -38,6 +38,7 @@ def rotate_and_write(node: ir.Node, places: Places, tokens_per_block: int) -> Pl
     """RopeCacheWrite. Its queries have the type in which attention reads them, whose rows the plan has room for."""
     qkv, q_norm, k_norm, cos, sin = (input_of(node, place) for place in range(5))
     q = node.outputs[0]
+    factors = input_of(node, 10)
     assert qkv is not None, f"{node.name} has no rows"
     numbers = _numbers(node)
     variant = rope_variant(
@@ -50,6 +51,7 @@ def rotate_and_write(node: ir.Node, places: Places, tokens_per_block: int) -> Pl
         rotary_size=int(numbers["rotary_size"]),
         epsilon=None if q_norm is None else float(numbers["epsilon"]),
         norm_last=bool(numbers["norm_last"]),
+        has_factors=factors is not None,
     )
     operands = {
         "qkv": places.of(qkv),
@@ -60,6 +62,7 @@ def rotate_and_write(node: ir.Node, places: Places, tokens_per_block: int) -> Pl
         "positions": places.of(given(node, 5)),
         "sequence_of_row": places.of(given(node, 6)),
         "block_tables": places.of(given(node, 7)),
+        "q_factors": places.of(factors),
         "q": places.of(q),
         **cache_operands(node, places),
         "block_table_stride": _STRIDE,
@@ -74,30 +77,36 @@ def attend(node: ir.Node, places: Places, tokens_per_block: int, limits: Limits)
     numbers, act = _numbers(node), triton_type(y)
     heads, kv_heads, size = (int(numbers[name]) for name in _HEADS)
     kinds: dict[str, Any] = {"kv": cache_kind(given(write, 8)), "act": act, "tokens_per_block": tokens_per_block}
-    kinds |= {"scale": numbers["scale"], "soft_cap": numbers["softcap"], "window": int(numbers["window"])}
+    kinds |= {"scale": numbers["scale"], "soft_cap": numbers["softcap"]}
+    kinds |= {name: int(numbers[name]) for name in ("window", "chunk")}
+    sinks, bias = input_of(node, 6), input_of(node, 7)
+    kinds["bias"] = None if bias is None else (width_of(bias), int(numbers["bias_origin"]))
     decode = attention_variant(heads, kv_heads, size, **kinds, split_tokens=SPLIT_TOKENS)
-    prefill = attention_variant(heads, kv_heads, size, **kinds)
-    of_combine = ("num_heads", "head_size", "window", "split_tokens")
-    combine = Variant({"act": act}, {name: decode.constants[name] for name in of_combine})
+    prefill = attention_variant(heads, kv_heads, size, **kinds, has_sinks=sinks is not None)
+    combine = combine_variant(decode, has_sinks=sinks is not None)
 
-    row_bytes = heads * size * (2 if act == "bf16" else _FLOAT_BYTES)
+    row_bytes = width_of(y) * int(dtype_of(y).itemsize)
     q = places.of(given(node, 0))
     shared = {
         **cache_operands(write, places),
         "block_tables": places.of(given(node, 5)),
         "block_table_stride": _STRIDE,
+        "bias": places.of(bias),
     }
     by_row = {"positions": places.of(given(node, 3), by_row=True)}
     of_rows = {**by_row, "sequence_of_row": places.of(given(node, 4), by_row=True)}
     parts = _parts(places, heads, size, limits)
     moved_q = Operand(place=q.place, at=q.at, row_bytes=row_bytes)
     moved_y = places.of(y, by_row=True)
+    sink = {"sinks": places.of(sinks)}
     tiles = {name: Operand(place="step", name=name) for name in ("tile_begins", "tile_ends")}
     whole = {"positions": places.of(given(node, 3)), "sequence_of_row": places.of(given(node, 4))}
     return [
         PlannedLaunch.of(_DECODE, decode, {**shared, **of_rows, **parts, "q": moved_q}, "generated"),
-        PlannedLaunch.of(_COMBINE, combine, {**by_row, **parts, "y": moved_y}, "generated"),
-        PlannedLaunch.of(_PREFILL, prefill, {**shared, **whole, **tiles, "q": q, "y": places.of(y)}, "prompt_tiles"),
+        PlannedLaunch.of(_COMBINE, combine, {**by_row, **parts, **sink, "y": moved_y}, "generated"),
+        PlannedLaunch.of(
+            _PREFILL, prefill, {**shared, **whole, **tiles, **sink, "q": q, "y": places.of(y)}, "prompt_tiles"
+        ),
     ]
 
 

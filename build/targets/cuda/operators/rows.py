@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx_ir as ir
 
-from inflight.build.gpu_kernels.kernels import gather_rows, layer_norm, rms_norm, row_functions
+from inflight.build.gpu_kernels.kernels import gather_rows, layer_norm, qkv_norm, rms_norm, row_functions
+from inflight.build.graph.operators import XIELU
 from inflight.build.graph.values import shape_of
 from inflight.build.passes.pack_tokens import LOGIT_ROWS
 from inflight.build.targets.cuda.launch_plan import PlannedLaunch
@@ -14,7 +17,18 @@ from inflight.engine_format.cuda_facts import Rows
 (_GATHER,) = gather_rows.SPECS
 (_RMS_NORM,) = rms_norm.SPECS
 (_LAYER_NORM,) = layer_norm.SPECS
+(_QKV_NORM,) = qkv_norm.SPECS
 (_ROW_FUNCTION,) = row_functions.SPECS
+# Of each operator, the function and the attributes that are its numbers.
+_FUNCTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "RoundRows": ("scale", ()),
+    "Scale": ("scale", ("factor",)),
+    "AddRows": ("scale", ("factor",)),
+    "SoftCap": ("soft_cap", ("cap",)),
+    "ClipRows": ("clip", ("low", "high")),
+    "Xielu": ("xielu", XIELU),
+    "GateWholeRows": ("gate", ()),
+}
 
 
 def rows_of(node: ir.Node) -> Rows:
@@ -78,15 +92,25 @@ def normalize_layer(node: ir.Node, places: Places) -> PlannedLaunch:
     return PlannedLaunch.of(_LAYER_NORM, variant, operands, rows_of(node))
 
 
+def normalize_heads(node: ir.Node, places: Places) -> PlannedLaunch:
+    """QkvNorm: queries and keys, each over all heads."""
+    qkv, q_norm, k_norm, y = given(node, 0), given(node, 1), given(node, 2), node.outputs[0]
+    epsilon, norm = node.attributes["epsilon"].as_float(), triton_type(q_norm)
+    assert triton_type(k_norm) == norm, f"{node.name} has norms of two types"
+    (q_width,), (k_width,) = shape_of(q_norm), shape_of(k_norm)
+    variant = qkv_norm.qkv_norm_variant(int(q_width), int(k_width), epsilon=epsilon, norm=norm)
+    operands = {"qkv": places.of(qkv), "q_norm": places.of(q_norm), "k_norm": places.of(k_norm), "y": places.of(y)}
+    return PlannedLaunch.of(_QKV_NORM, variant, operands, rows_of(node))
+
+
 def function(node: ir.Node, places: Places) -> PlannedLaunch:
-    """Activation, RoundRows, Scale, SoftCap, ClipRows, AddRows, Gate and GateWholeRows."""
-    name, first, second = _function(node)
+    """Activation, Xielu, RoundRows, Scale, SoftCap, ClipRows, AddRows, Gate and GateWholeRows."""
+    name, numbers = _function(node)
     x, other, y = given(node, 0), input_of(node, 1), node.outputs[0]
     variant = row_functions.function_variant(
         width_of(y),
         name,
-        first=first,
-        second=second,
+        **dict(zip(("first", "second", "third", "fourth"), numbers, strict=False)),
         adds=node.op_type == "AddRows",
         gates=node.op_type == "Gate",
         x=triton_type(x),
@@ -97,18 +121,9 @@ def function(node: ir.Node, places: Places) -> PlannedLaunch:
     return PlannedLaunch.of(_ROW_FUNCTION, variant, operands, rows_of(node))
 
 
-def _function(node: ir.Node) -> tuple[str, float, float]:
-    """Its name, and the two numbers that it may have."""
-
-    def number(name: str) -> float:
-        return float(node.attributes[name].as_float())
-
+def _function(node: ir.Node) -> tuple[str, list[float]]:
+    """Its name, and the numbers that it has."""
     if node.op_type in ("Activation", "Gate"):
-        return node.attributes["activation"].as_string(), 1.0, 0.0
-    if node.op_type in ("Scale", "AddRows"):
-        return "scale", number("factor"), 0.0
-    if node.op_type == "SoftCap":
-        return "soft_cap", number("cap"), 0.0
-    if node.op_type == "ClipRows":
-        return "clip", number("low"), number("high")
-    return ("gate", 1.0, 0.0) if node.op_type == "GateWholeRows" else ("scale", 1.0, 0.0)
+        return node.attributes["activation"].as_string(), []
+    name, attributes = _FUNCTIONS[node.op_type]
+    return name, [float(node.attributes[each].as_float()) for each in attributes]

@@ -37,7 +37,7 @@ def build_engine(
             "--checkpoint-dir",
             "--checkpoint_dir",
             help="Checkpoint directory, as `inflight convert` writes it. With --target transformers the model itself: "
-            "a directory or a hub id.",
+            "a directory or a hub id. Either may be an address: s3://, gs://, az://.",
         ),
     ],
     flags: Flags,

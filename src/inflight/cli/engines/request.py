@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inflight.cli.engines.resolve import is_engine, resolve_engine
+from inflight.cli.engines.resolve import engine_here, is_engine, resolve_engine
 from inflight.errors import InflightError
 from inflight.migration.quantization import EITHER, KEPT, SCHEMES, UNREAD
 
@@ -22,9 +22,9 @@ def flag(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRequest:
-    """`model`: an engine, or a model directory, hub id or GGUF file. `recipe`: fields of the target's recipe.
-    `quantize`: a scheme, or a name that another server has for one or for what the model's files are; `dtype` auto and
-    what is None: whatever the model or the engine has. `name_of`: how messages spell an option.
+    """`model`: an engine, or a model directory, hub id or GGUF file, or the address of one. `recipe`: fields of the
+    target's recipe. `quantize`: a scheme, or a name that another server has for one or for what the model's files are;
+    `dtype` auto and what is None: whatever the model or the engine has. `name_of`: how messages spell an option.
     """
 
     model: str
@@ -42,6 +42,9 @@ class EngineRequest:
 
         Raises InflightError for an engine that is not as asked, for a scheme that is none, and what building raises.
         """
+        here = engine_here(self.model)
+        if here != self.model:
+            return replace(self, model=here).engine()
         if is_engine(self.model):
             self._check()
             return Path(self.model).expanduser()

@@ -12,6 +12,7 @@ from inflight.engine_format.manifest import FORMAT_VERSION, MANIFEST_NAME
 from inflight.errors import InflightError, ModelError
 from inflight.extras import install_hint, needs
 from inflight.files.cache import cached_path, write_record
+from inflight.files.remote import as_url, fetch, has_file
 from inflight.files.scratch import remove_stale, scratch_directory
 from inflight.progress import progress_bar
 
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 _CHECKPOINT = "checkpoint"
 
 
+def engine_here(name: str) -> str:
+    """`name`; the address of an engine on an object store becomes the directory that it was fetched into."""
+    url = as_url(name)
+    return str(fetch(url, ("*",))) if url is not None and has_file(url, MANIFEST_NAME) else name
+
+
 def is_engine(name: str) -> bool:
     return (Path(name).expanduser() / MANIFEST_NAME).is_file()
 
@@ -31,12 +38,14 @@ def is_engine(name: str) -> bool:
 def resolve_engine(
     name: str, options: ConvertOptions | None = None, recipe: BuildRecipe | None = None, *, dequantize: bool = False
 ) -> Path:
-    """The engine directory for `name`: an engine, or a model directory or hub id that is converted and built.
+    """The engine directory for `name`: an engine, or a model directory, hub id or address that is converted and
+    built.
 
     What was built is kept in the user's cache under the digest of the model's files, the options and the recipe, so the
     same model is built once, wherever it lies. `dequantize`, where no options are given, is theirs. Raises what
     converting and building raise, and InflightError for `dequantize` with an engine.
     """
+    name = engine_here(name)
     path = Path(name).expanduser()
     if is_engine(name):
         if dequantize:

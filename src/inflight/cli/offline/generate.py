@@ -103,15 +103,8 @@ def _read_structure(json_schema: str | None, regex: str | None, grammar: str | N
         raise typer.BadParameter("--json-schema, --regex and --grammar exclude each other.")
     for name, value in given.items():
         if name == "grammar" or (name == "json" and not value.lstrip().startswith("{")):
-            given[name] = _read_text(Path(value))
+            given[name] = flag.read_text(Path(value))
     return {"structured_outputs": given} if given else {}
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise typer.BadParameter(f"{path} cannot be read: {error}.") from None
 
 
 def _read_prompt(llm: LLM, text: str, as_chat: bool) -> dict[str, Any]:

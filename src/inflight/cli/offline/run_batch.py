@@ -33,6 +33,7 @@ def run_batch(
             "--concurrency", min=1, help="Most requests at a time. Default: twice the engine's batch, which stays full."
         ),
     ] = None,
+    chat_template: flag.ChatTemplate = None,
     dequantize: flag.Dequantize = False,
     threads: flag.Threads = None,
     kv_cache_tokens: flag.KvCacheTokens = None,
@@ -58,6 +59,7 @@ def run_batch(
     from inflight.progress import console
     from inflight.runtime.engine.heartbeat import Heartbeat
     from inflight.runtime.loading.engine_directory import read_engine_directory
+    from inflight.runtime.text.chat.given_template import load_chat_template
     from inflight.triton_backend.batch.lines import read_batch
     from inflight.triton_backend.batch.results import Results
     from inflight.triton_backend.launch.api.service import open_service
@@ -70,6 +72,7 @@ def run_batch(
         options = ServeOptions.model_validate(
             {
                 "model_name": served_model_name or read_engine_directory(place).manifest.source.model,
+                "chat_template": load_chat_template(chat_template),
                 "threads": threads,
                 "kv_cache_tokens": kv_cache_tokens,
                 "kv_cache_fraction": kv_cache_fraction,

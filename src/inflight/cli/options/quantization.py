@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
+from inflight.cli.options.sampling import BUILD
 from inflight.convert.quantization.schemes import ALIASES, RECIPES
+from inflight.convert.quantization.schemes import GroupSize as GroupSizes
 from inflight.migration.quantization import KEPT, SCHEMES, UNREAD
 
 
@@ -36,6 +38,14 @@ def _known_recipe(name: str | None) -> str | None:
     raise typer.BadParameter(f"{name!r} is not one of {known}.{' ' + _INSTEAD if name in KEPT else ''}")
 
 
+def _known_group_size(size: int | None) -> int | None:
+    """A value of --group-size, if it is one. Raises BadParameter."""
+    known = get_args(GroupSizes)
+    if size not in (None, *known):
+        raise typer.BadParameter(f"groups have {', '.join(map(str, known[:-1]))} or {known[-1]} inputs, not {size}.")
+    return size
+
+
 Quantize = Annotated[
     str | None,
     typer.Option(
@@ -44,10 +54,10 @@ Quantize = Annotated[
         "--qformat",
         metavar=f"[{'|'.join([*ALIASES, *RECIPES])}]",
         callback=_known_recipe,
-        help="Quantize the weights. int4 (= int4_gptq), int4_awq, w4a8_awq, w4a8_gptq, w4a8_sq, int8_sq, fp8 (= "
+        help="Quantize the weights. int4 (= w4a8_sq), int4_gptq, int4_awq, w4a8_awq, w4a8_gptq, int8_sq, fp8 (= "
         "fp8_rowwise) and fp8_tensorwise are calibrated on a text (--calib-dataset); the others round to nearest, by "
         "which int4_wo and int4_w4a8 lose far more. int8: a scale per output channel; int4: one per group of inputs. "
-        "int8_wo, int4, int4_awq: weight-only, activations keep 16 bits. int8_sq, int8_w8a8, w4a8_gptq, w4a8_sq, "
+        "int8_wo, int4_gptq, int4_awq: weight-only, activations keep 16 bits. int8_sq, int8_w8a8, w4a8_sq, w4a8_gptq, "
         "int4_w4a8: activations have 8 bits as well, which is faster with many users and long prompts; int8_sq and "
         "w4a8_sq smooth their outliers. fp8: 8-bit floats (E4M3), activations as well, a scale for each row of both; "
         "fp8_tensorwise: one for the matrix and a stored one for all rows; w4a8_awq: int4 weights with such "
@@ -64,7 +74,24 @@ Dequantize = Annotated[
 ]
 GroupSize = Annotated[
     int,
-    typer.Option("--group-size", "--group_size", "--awq_block_size", help="Group size of int4 and nf4: 32, 64 or 128."),
+    typer.Option(
+        "--group-size",
+        "--group_size",
+        "--awq_block_size",
+        callback=_known_group_size,
+        show_default="the scheme's: 16 with GPTQ, 64 for nf4, 128 for w4a8_awq, else 32",
+        help="Inputs of a row that share a scale, of int4 and nf4: 16, 32, 64 or 128.",
+    ),
+]
+# Of commands that build.
+BuiltGroupSize = Annotated[
+    int | None,
+    typer.Option(
+        "--group-size",
+        callback=_known_group_size,
+        help="Inputs that share a scale, of int4 and nf4: 16, 32, 64 or 128.",
+        rich_help_panel=BUILD,
+    ),
 ]
 QuantizeModule = Annotated[
     list[str] | None,

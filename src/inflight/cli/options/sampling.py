@@ -40,7 +40,43 @@ MaxTokens = Annotated[
         rich_help_panel=_ENDING,
     ),
 ]
-Engine = Annotated[str, typer.Argument(metavar="ENGINE", help="Engine directory, or a model: directory or hub id.")]
+Engine = Annotated[
+    str, typer.Argument(metavar="ENGINE", help="Engine directory, or a model: directory, hub id or s3:// address.")
+]
+ToolCallParser = Annotated[
+    str | None,
+    typer.Option(
+        "--tool-call-parser",
+        help="Form in which the model calls tools (docs/formats/tools.md). Default: the one that its chat template "
+        "teaches.",
+        metavar="NAME",
+    ),
+]
+ReasoningParser = Annotated[
+    str | None,
+    typer.Option(
+        "--reasoning-parser",
+        help="How the model marks its reasoning (docs/formats/reasoning.md); none: it stays in the answers. "
+        "Default: as its chat template says.",
+        metavar="NAME",
+    ),
+]
+ChatTemplate = Annotated[
+    str | None,
+    typer.Option(
+        "--chat-template",
+        help="A file with a Jinja template, or the template itself, in place of the model's own.",
+        metavar="FILE",
+    ),
+]
+TemplateVariables = Annotated[
+    str | None,
+    typer.Option(
+        "--default-chat-template-kwargs",
+        help="Variables of the chat template where a request sets none, as a JSON object.",
+        metavar="JSON",
+    ),
+]
 Dequantize = Annotated[
     bool,
     typer.Option(
@@ -164,6 +200,14 @@ def open_llm(
 def read_stdin() -> str:
     """All of standard input as UTF-8; bytes that are none read as replacement characters."""
     return sys.stdin.buffer.read().decode("utf-8", errors="replace")
+
+
+def read_text(path: Path) -> str:
+    """The text of a file. Raises BadParameter when it cannot be read as UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error}.") from None
 
 
 def _begin_to_map(directory: Path) -> None:

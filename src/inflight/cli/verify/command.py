@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from inflight.cli.verify.compare import Comparison, RoutedComparison, Rows
+    from inflight.cli.verify.compare import Comparison, OverallComparison, RoutedComparison, Rows
     from inflight.cli.verify.engine import EngineRun
     from inflight.cli.verify.oracle import Answer, Oracle
     from inflight.convert.families.family import Family
@@ -29,7 +29,10 @@ _SHAPE = (
 
 def verify(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Hugging Face model: a directory or a hub id; or a GGUF file.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Hugging Face model: a directory, a hub id or an s3:// address; or a GGUF file."
+        ),
     ],
     engine: Annotated[Path, typer.Argument(metavar="ENGINE", help="Engine directory, built from MODEL.")],
     prompt: Annotated[
@@ -52,11 +55,12 @@ def verify(
     """Compare an engine's logits and tokens with those of transformers. Needs torch.
 
     A float32 engine must be within 1e-4 of transformers. In a 16-bit type it may be 1.5 times as far from the float32
-    result as transformers is in that type. A quantized engine is compared with transformers on the dequantized weights,
-    so that only the rounding of activations counts. A token may differ only where the reference's best logits are a tie
-    within that tolerance. Where a router of a mixture of experts hesitates about a token (rounding would send it to
-    another expert), tokens from there on may differ: how many did is shown. Then the tokens before the first such one
-    are compared, of further texts too, and the others by their usual error.
+    result as transformers is in that type, over all prompts together, and 2.25 times over one of them alone. A
+    quantized engine is compared with transformers on the dequantized weights, so that only the rounding of activations
+    counts. A token may differ only where the reference's best logits are a tie within that tolerance. Where a router
+    of a mixture of experts hesitates about a token (rounding would send it to another expert), tokens from there on
+    may differ: how many did is shown. Then the tokens before the first such one are compared, of further texts too,
+    and the others by their usual error.
     On failure, the layers are compared one by one to show where the error begins, and the exit code is 1.
 
     Examples:
@@ -67,7 +71,7 @@ def verify(
 
       inflight verify ./Llama-3.2-1B fp8-engine --checkpoint-dir fp8-checkpoint
     """
-    from inflight.cli.verify.compare import compare, compare_routed, own_error
+    from inflight.cli.verify.compare import compare, compare_all, compare_routed
     from inflight.cli.verify.engine import run_greedily
     from inflight.cli.verify.layers import layer_errors
     from inflight.cli.verify.oracle import (
@@ -101,28 +105,27 @@ def verify(
         oracle = Oracle(directory, manifest.model.dtype, widen=True)
     oracle.take(numbers)
     rows = _rows([*runs, *short_runs], _answers(oracle, runs, short_runs), same_type)
-    own = own_error(rows)
-    results = [compare(text, run, found, own) for (text, _), run, found in zip(prompts, runs, rows, strict=False)]
-    routed = compare_routed(rows)
-    failed = [(run, result) for run, result in zip(runs, results, strict=True) if not result.passed]
-    if routed is not None and not (routed.passed or failed):
-        failed = list(zip(runs, results, strict=True))
+    overall, routed = compare_all(rows), compare_routed(rows)
+    results = [
+        compare(text, run, found, overall.own) for (text, _), run, found in zip(prompts, runs, rows, strict=False)
+    ]
+    agrees = overall.passed and (routed is None or routed.passed) and all(result.passed for result in results)
     layers: list[dict[str, Any]] = []
     conclusion = "The engine agrees with transformers."
-    if failed:
-        run, result = failed[0]
+    if not agrees:
+        # The worst text that fails by itself, or of all, where they fail together.
+        run, _ = max(zip(runs, results, strict=True), key=lambda pair: (not pair[1].passed, pair[1].share))
         options = {"dtype": manifest.model.dtype, "revision": revision, **quantization_options(manifest)}
-        allowed = max(result.allowed, 0.0 if routed is None else routed.allowed)
         layers, conclusion = layer_errors(
-            model, options, run, oracle.stages(run.inputs), allowed, checkpoint=checkpoint_dir
+            model, options, run, oracle.stages(run.inputs), overall.allowed, checkpoint=checkpoint_dir
         )
-    elif routed is not None and not routed.enough:
+    elif routed is not None and not overall.enough:
         conclusion += (
-            f" Routers hesitate so often that only {routed.steady} tokens were compared one by one: a float32 engine"
+            f" Routers hesitate so often that only {overall.tokens} tokens were compared one by one: a float32 engine"
             " without rounded weights, rows or cache is compared at all of them."
         )
-    _report(results, routed, layers, conclusion, as_json)
-    if failed:
+    _report(results, overall, routed, layers, conclusion, as_json)
+    if not agrees:
         raise typer.Exit(1)
 
 
@@ -178,6 +181,7 @@ def _check_pair(model: str, config: Mapping[str, Any], engine: Path) -> Family:
 
 def _report(
     results: Sequence[Comparison],
+    overall: OverallComparison,
     routed: RoutedComparison | None,
     layers: list[dict[str, Any]],
     conclusion: str,
@@ -187,7 +191,13 @@ def _report(
 
     prompts, routing = [result.to_json() for result in results], None if routed is None else routed.to_json()
     if as_json:
-        report = {"prompts": prompts, "routing": routing, "layers": layers, "conclusion": conclusion}
+        report = {
+            "prompts": prompts,
+            "overall": overall.to_json(),
+            "routing": routing,
+            "layers": layers,
+            "conclusion": conclusion,
+        }
         print(json.dumps(report, indent=2))
         return
     columns = (
@@ -201,7 +211,8 @@ def _report(
     )
     rows = [{"prompt": _one_line(row["prompt"]), **{name: row[name] for name in columns}} for row in prompts]
     print_rows("engine against transformers", rows)
-    print_rows("texts in which routers hesitate", [routing] if routing else [])
+    print_rows("all texts together", [overall.to_json()])
+    print_rows("tokens of texts in which routers hesitate", [routing] if routing else [])
     print_rows("where it goes wrong (relative error)", layers)
     print(conclusion)
 

@@ -14,8 +14,10 @@ from inflight.cli.verify.routing import before_first
 
 Array = npt.NDArray[Any]
 FLOAT32_TOLERANCE = 1e-4
-# An engine of a shorter type may lose this much more than transformers itself loses in that type.
+# An engine of a shorter type may lose this much more than transformers itself loses in that type, over all texts.
 SHORT_TYPE_FACTOR = 1.5
+# Of one text alone: the loss of a short one is by chance up to half as large again, for either.
+ONE_TEXT_FACTOR = 2.25
 # So many tokens before the first about which a router hesitates say that the others differ by their routing alone.
 ENOUGH_STEADY = 16
 
@@ -33,11 +35,12 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One prompt: `error` is |engine - reference| / |reference| over all logits, `allowed` its limit. Of `new_tokens`
-    greedy tokens `same` are the reference's own choice; at `ties` its choice leads by less than the allowed error.
+    """One prompt: `error` is |engine - reference| / |reference| over all its logits, `allowed` its limit. Of
+    `new_tokens` greedy tokens `same` are the reference's own choice; at `ties` its choice leads by less than the
+    allowed error.
 
     Where a router `hesitates`, over so many tokens of the prompt and behind it, both errors are those of the tokens
-    before the first such one, and RoutedComparison judges; `excused` new tokens differ at such a one, or behind one.
+    before the first such one, and all texts together judge; `excused` new tokens differ at such a one, or behind one.
     """
 
     prompt: str
@@ -52,6 +55,11 @@ class Comparison:
     largest_difference: float
 
     @property
+    def share(self) -> float:
+        """Of the allowed error."""
+        return self.error / self.allowed
+
+    @property
     def passed(self) -> bool:
         near = self.hesitates > 0 or self.error <= self.allowed
         return near and self.same + self.ties + self.excused == self.new_tokens
@@ -61,31 +69,46 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class RoutedComparison:
-    """All texts of a mixture of experts together, if a router hesitates somewhere. Of `tokens` the `steady` ones are
-    those before the first of their text about which one does: `error` and `allowed` are over all their logits.
-
-    Of the others some met other experts in the engine, and some in transformers, not the same ones. So the errors of
-    all tokens are compared as two heaps: the engine's median with the upper quartile of transformers' own errors, and
-    its lower quartile with their median. `usual_error` and `usual_allowed` are those of the worse pair.
+class OverallComparison:
+    """All texts together: `error`, `allowed` and transformers' `own` error in the engine's type, over all logits of
+    `tokens`, which are those of every text before the first one about which a router hesitates.
     """
 
     texts: int
     tokens: int
-    steady: int
+    own: float
     error: float
     allowed: float
-    usual_error: float
-    usual_allowed: float
 
     @property
     def passed(self) -> bool:
-        return self.error <= self.allowed and self.usual_error <= self.usual_allowed
+        return self.error <= self.allowed
 
     @property
     def enough(self) -> bool:
-        """Whether the steady tokens are so many that a wrong engine shows in them."""
-        return self.steady >= ENOUGH_STEADY
+        """Whether the tokens are so many that a wrong engine shows in them."""
+        return self.tokens >= ENOUGH_STEADY
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "passed": self.passed}
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedComparison:
+    """All `tokens` of all texts, if a router of a mixture of experts hesitates about one of them.
+
+    Some met other experts in the engine, and some in transformers, not the same ones. So the errors of all tokens are
+    compared as two heaps: the engine's median with the upper quartile of transformers' own errors, and its lower
+    quartile with their median. `error` and `allowed` are those of the worse pair.
+    """
+
+    tokens: int
+    error: float
+    allowed: float
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.allowed
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "passed": self.passed}
@@ -98,16 +121,22 @@ def relative_error(found: Array, expected: Array) -> float:
     return error if np.isfinite(error) else float("inf")
 
 
-def own_error(texts: Sequence[Rows]) -> float:
-    """The error of transformers itself in the engine's type, over all texts: over one short text it varies too much to
-    be the limit of another computation's."""
-    steady = np.concatenate([before_first(text.hesitates) for text in texts])
-    reference, same_type = (np.concatenate([text[part] for text in texts])[steady] for part in (1, 2))
-    return relative_error(same_type, reference)
+def compare_all(texts: Sequence[Rows]) -> OverallComparison:
+    """Compare all texts together: over one short text, transformers' own error varies too much to be a strict limit."""
+    engine, reference, same_type = _joined(texts)
+    steady = _steady(texts)
+    own = relative_error(same_type[steady], reference[steady])
+    return OverallComparison(
+        texts=len(texts),
+        tokens=int(steady.sum()),
+        own=own,
+        error=relative_error(engine[steady], reference[steady]),
+        allowed=_allowed(own),
+    )
 
 
-def compare(prompt: str, run: EngineRun, rows: Rows, own: float = 0.0) -> Comparison:
-    """Compare a run with what the reference says about its tokens but the last. `own`: that of all texts."""
+def compare(prompt: str, run: EngineRun, rows: Rows, own: float) -> Comparison:
+    """Compare a run with what the reference says about its tokens but the last. own: that of OverallComparison."""
     _, reference, same_type, hesitates = rows
     steady = before_first(hesitates)
     expected, rounded = reference[steady], same_type[steady]
@@ -124,36 +153,37 @@ def compare(prompt: str, run: EngineRun, rows: Rows, own: float = 0.0) -> Compar
         hesitates=int(hesitates.sum()),
         excused=int(((gaps > 2 * slack) & ~steady[generated]).sum()),
         error=relative_error(run.logits[steady], expected),
-        allowed=_allowed(max(own, relative_error(rounded, expected))),
+        allowed=_allowed(max(own, relative_error(rounded, expected)), ONE_TEXT_FACTOR),
         largest_difference=_greatest(run.logits - reference),
     )
 
 
 def compare_routed(texts: Sequence[Rows]) -> RoutedComparison | None:
-    """Compare all texts together; None where no router hesitates about any token."""
-    engine, reference, same_type = (np.concatenate([text[part] for text in texts]) for part in range(3))
-    steady = np.concatenate([before_first(text.hesitates) for text in texts])
-    if steady.all():
+    """None where no router hesitates about any token."""
+    if _steady(texts).all():
         return None
+    engine, reference, same_type = _joined(texts)
     ours, theirs = (
         [relative_error(one, other) for one, other in zip(found, reference, strict=True)]
         for found in (engine, same_type)
     )
     usual = ((np.quantile(ours, part), _allowed(float(np.quantile(theirs, part + 0.25)))) for part in (0.25, 0.5))
-    worse = max(usual, key=lambda pair: pair[0] / pair[1])
-    return RoutedComparison(
-        texts=len(texts),
-        tokens=len(steady),
-        steady=int(steady.sum()),
-        error=relative_error(engine[steady], reference[steady]),
-        allowed=_allowed(relative_error(same_type[steady], reference[steady])),
-        usual_error=float(worse[0]),
-        usual_allowed=worse[1],
-    )
+    error, allowed = max(usual, key=lambda pair: pair[0] / pair[1])
+    return RoutedComparison(tokens=len(engine), error=float(error), allowed=allowed)
 
 
-def _allowed(own: float) -> float:
-    return FLOAT32_TOLERANCE + SHORT_TYPE_FACTOR * own
+def _joined(texts: Sequence[Rows]) -> tuple[Array, Array, Array]:
+    """Logits [tokens of all texts, vocab] of the engine, of the reference, and of that in the engine's type."""
+    engine, reference, same_type = (np.concatenate([text[part] for text in texts]) for part in range(3))
+    return engine, reference, same_type
+
+
+def _steady(texts: Sequence[Rows]) -> Array:
+    return np.concatenate([before_first(text.hesitates) for text in texts])
+
+
+def _allowed(own: float, factor: float = SHORT_TYPE_FACTOR) -> float:
+    return FLOAT32_TOLERANCE + factor * own
 
 
 def _greatest(numbers: Array) -> float:

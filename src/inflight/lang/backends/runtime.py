@@ -83,11 +83,11 @@ class Runtime:
         return self._tokenizer
 
     def generate(self, place: Place, options: GenOptions) -> list[Answer]:
-        *_, output = self._run([self._request(place, options)], stream=False)
+        *_, output = self.run([self._request(place, options)], stream=False)
         return [self._answer(output, completion, options) for completion in output.outputs]
 
     def stream(self, place: Place, options: GenOptions) -> Iterator[Answer]:
-        for output in self._run([self._request(place, options)], stream=True):
+        for output in self.run([self._request(place, options)], stream=True):
             completion = output.outputs[0]
             yield replace(self._answer(output, completion, options), text=_shown(completion.text_delta, options))
 
@@ -119,27 +119,28 @@ class Runtime:
         return tuple(self._tokenizer.encode(place.text, add_special_tokens=not place.is_chat))
 
     def _request(self, place: Place, options: GenOptions) -> Request:
-        ids, params = self._encode(place), options.sampling_params()
-        return self._of_ids(ids, fit_max_tokens(params, len(ids), total_room(params, self._most_tokens)))
+        return self.request_of(self._encode(place), options.sampling_params())
 
-    def _of_ids(self, ids: tuple[int, ...], params: SamplingParams) -> Request:
+    def request_of(self, ids: tuple[int, ...], params: SamplingParams) -> Request:
+        """The request to go on from `ids`, whose max_tokens is bounded by the room that there is."""
+        params = fit_max_tokens(params, len(ids), total_room(params, self._most_tokens))
         # Of several runtimes in one process, each has an engine of its own; the names tell them apart in logs.
         return Request(f"{uuid.uuid4().hex[:8]}-{next(_ids)}", ids, params, self.manifest.generation.end_token_ids)
 
     def _compute(self, ids: tuple[int, ...]) -> None:
         """Bring a prefix into the prefix cache, which holds whole blocks."""
         if len(ids) > self._tokens_per_block:
-            for _ in self._run([self._of_ids(ids, SamplingParams(temperature=0, max_tokens=1))], stream=False):
+            for _ in self.run([self.request_of(ids, SamplingParams(temperature=0, max_tokens=1))], stream=False):
                 pass
 
     def _scored(self, prompts: Sequence[tuple[int, ...]], start: int) -> list[list[TokenLogprob]]:
         """The tokens of each of `prompts` from `start` on."""
         params = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, prompt_logprobs_start=start)
-        requests = [self._of_ids(prompt, params) for prompt in prompts]
-        found = {output.request_id: output for output in self._run(requests, stream=False)}
-        return [_prompt_tokens(found[request.request_id], start, self._tokenizer) for request in requests]
+        requests = [self.request_of(prompt, params) for prompt in prompts]
+        found = {output.request_id: output for output in self.run(requests, stream=False)}
+        return [prompt_tokens_of(found[request.request_id], start, self._tokenizer) for request in requests]
 
-    def _run(self, requests: Sequence[Request], stream: bool) -> Iterator[RequestOutput]:
+    def run(self, requests: Sequence[Request], stream: bool) -> Iterator[RequestOutput]:
         """The outputs of `requests` as they come. Dropping the iterator cancels what is unfinished."""
         jobs = {each.request_id: RequestCollector(each, None, self._tokenizer, stream) for each in requests}
         mailbox: SimpleQueue[TokenDelta] = SimpleQueue()
@@ -164,43 +165,48 @@ class Runtime:
 
     def _answer(self, output: RequestOutput, completion: CompletionOutput, options: GenOptions) -> Answer:
         count = 0 if options.shows_nothing else len(completion.token_ids)
-        meta: dict[str, Any] = {
-            "id": output.request_id,
-            "prompt_tokens": len(output.prompt_token_ids),
-            "completion_tokens": count,
-            "cached_tokens": 0 if output.metrics is None else output.metrics.cached_tokens,
-            "finish_reason": finish_reason(completion.finish_reason, completion.stop_reason, count),
-        }
+        meta = meta_info(output, completion, count)
         if completion.logprobs is not None:
-            chosen = [_chosen(*each) for each in zip(completion.token_ids, completion.logprobs, strict=True)]
+            chosen = [chosen_token(*each) for each in zip(completion.token_ids, completion.logprobs, strict=True)]
             meta["output_token_logprobs"] = [spelled(options, each) for each in chosen]
         if completion.logprobs is not None and options.num_top:
-            tops = [_top(entry, options.num_top) for entry in completion.logprobs]
+            tops = [top_tokens(entry, options.num_top) for entry in completion.logprobs]
             meta["output_top_logprobs"] = [[spelled(options, each) for each in top] for top in tops]
         if options.scores_prompt and output.prompt_logprobs is not None:
-            tokens = _prompt_tokens(output, options.logprob_start_len or 0, self._tokenizer)
+            tokens = prompt_tokens_of(output, options.logprob_start_len or 0, self._tokenizer)
             meta["input_token_logprobs"] = [spelled(options, each) for each in tokens]
         return Answer(_shown(completion.text, options), meta)
+
+
+def meta_info(output: RequestOutput, completion: CompletionOutput, count: int) -> dict[str, Any]:
+    """What get_meta_info says of every answer; `count`: tokens that are shown."""
+    return {
+        "id": output.request_id,
+        "prompt_tokens": len(output.prompt_token_ids),
+        "completion_tokens": count,
+        "cached_tokens": 0 if output.metrics is None else output.metrics.cached_tokens,
+        "finish_reason": finish_reason(completion.finish_reason, completion.stop_reason, count),
+    }
 
 
 def _shown(text: str, options: GenOptions) -> str:
     return "" if options.shows_nothing else text
 
 
-def _chosen(token_id: int, entries: dict[int, Logprob]) -> TokenLogprob:
+def chosen_token(token_id: int, entries: dict[int, Logprob]) -> TokenLogprob:
     entry = entries[token_id]
     return entry.logprob, token_id, entry.decoded_token
 
 
-def _top(entries: dict[int, Logprob], count: int) -> list[TokenLogprob]:
+def top_tokens(entries: dict[int, Logprob], count: int) -> list[TokenLogprob]:
     ranked = sorted(entries.items(), key=lambda item: item[1].rank)
     return [(entry.logprob, token_id, entry.decoded_token) for token_id, entry in ranked[:count]]
 
 
-def _prompt_tokens(output: RequestOutput, start: int, tokenizer: Tokenizer) -> list[TokenLogprob]:
+def prompt_tokens_of(output: RequestOutput, start: int, tokenizer: Tokenizer) -> list[TokenLogprob]:
     pairs = list(zip(output.prompt_token_ids, output.prompt_logprobs or (), strict=True))[start:]
     return [
-        (None, token_id, tokenizer.token_text(token_id)) if entries is None else _chosen(token_id, entries)
+        (None, token_id, tokenizer.token_text(token_id)) if entries is None else chosen_token(token_id, entries)
         for token_id, entries in pairs
     ]
 

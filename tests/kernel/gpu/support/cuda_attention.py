@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from inflight.build.gpu_kernels.prefill_tiles import prefill_tiles
 from inflight.build.gpu_kernels.spec import Variant
-from inflight.build.gpu_kernels.variants import FLOAT8, INT8, PLAIN
+from inflight.build.gpu_kernels.variants import FLOAT8, INT8, PLAIN, combine_variant
 from tests.oracles.gpu.paged_attention import cache_numbers, paged_attention
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -33,6 +33,7 @@ class Batch:
     variant: Variant
     arrays: dict[str, Array]
     chunks: Sequence[Chunk]
+    has_sinks: bool = False
 
     def constant(self, name: str) -> Any:
         return self.variant.constants[name]
@@ -46,11 +47,13 @@ class Batch:
         starts = np.cumsum([0, *(chunk.length for chunk in self.chunks)])
         rows = np.concatenate([np.arange(starts[chunk], starts[chunk + 1]) for chunk in chunks])
         picked = {name: self.arrays[name][rows] for name in ("q", "positions", "sequence_of_row")}
-        return Batch(self.variant, {**self.arrays, **picked}, [self.chunks[chunk] for chunk in chunks])
+        return replace(self, arrays={**self.arrays, **picked}, chunks=[self.chunks[chunk] for chunk in chunks])
 
 
-def random_batch(rng: np.random.Generator, variant: Variant, chunks: Sequence[Chunk], dtype: Any) -> Batch:
-    """`dtype` is that of q, and of a plain cache."""
+def random_batch(
+    rng: np.random.Generator, variant: Variant, chunks: Sequence[Chunk], dtype: Any, *, has_sinks: bool = False
+) -> Batch:
+    """`dtype` is that of q, and of a plain cache. What a table of biases has for no pair of tokens is NaN."""
     heads, kv_heads, size, per_block = (
         int(variant.constants[name]) for name in ("num_heads", "num_kv_heads", "head_size", "tokens_per_block")
     )
@@ -73,7 +76,14 @@ def random_batch(rng: np.random.Generator, variant: Variant, chunks: Sequence[Ch
     arrays["positions"] = np.concatenate([*positions, []]).astype(np.int32)
     arrays["sequence_of_row"] = np.repeat(np.arange(len(chunks)), [chunk.length for chunk in chunks]).astype(np.int32)
     arrays["q"] = (rng.standard_normal((len(arrays["positions"]), heads * size)) * 2).astype(dtype)
-    return Batch(variant, arrays, chunks)
+    greatest = max(lengths, default=1)
+    arrays["bias"] = np.full((heads, max(1, int(variant.constants["bias_width"]))), np.nan, np.float32)
+    origin = int(variant.constants["bias_origin"])
+    used = slice(origin + 1 - greatest, origin + 1) if origin >= 0 else slice(greatest)
+    arrays["bias"][:, used] = rng.standard_normal(arrays["bias"][:, used].shape) * 3
+    # Some below all scores, some above.
+    arrays["sinks"] = (rng.standard_normal(heads) * 9 if has_sinks else np.full(heads, np.nan)).astype(np.float32)
+    return Batch(variant, arrays, chunks, has_sinks)
 
 
 def _random_cache(
@@ -99,7 +109,9 @@ def expected(batch: Batch) -> tuple[Array, Array]:
     keys = cache_numbers(arrays["key_cache"], arrays["key_scales"], form)
     values = cache_numbers(arrays["value_cache"], arrays["value_scales"], form)
     rows = [arrays[name] for name in ("positions", "sequence_of_row", "block_tables")]
-    options = {name: batch.constant(name) for name in ("scale", "soft_cap", "window")}
+    options = {name: batch.constant(name) for name in ("scale", "soft_cap", "window", "chunk", "bias_origin")}
+    options |= {"bias": arrays["bias"] if batch.constant("has_bias") else None}
+    options |= {"sinks": arrays["sinks"] if batch.has_sinks else None}
     result = paged_attention(arrays["q"], keys, values, *rows, **options)
     return result, paged_attention(arrays["q"], keys, np.abs(values), *rows, **options)
 
@@ -124,9 +136,7 @@ def decode(run: Run, batch: Batch) -> Array:
     }
     sizes = {"rows": batch.rows, "splits": splits}
     run("paged_decode", batch.variant, arguments, sizes)
-    names = ("num_heads", "head_size", "window", "split_tokens")
-    combined = Variant({"act": batch.variant.types["act"]}, {name: batch.constant(name) for name in names})
-    run("combine_splits", combined, arguments, sizes)
+    run("combine_splits", combine_variant(batch.variant, has_sinks=batch.has_sinks), arguments, sizes)
     return y
 
 

@@ -91,7 +91,7 @@ def test_a_schema_keeps_the_order_of_its_keys() -> None:
         (StructuredOutputs(grammar="no grammar at all"), "grammar cannot be used"),
         (StructuredOutputs(grammar='?start: "a"'), "no rule as Lark has them"),
         (StructuredOutputs(grammar='start: start "a"'), "begins with itself"),
-        (StructuredOutputs(json={"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}), "begins with itself"),
+        (StructuredOutputs(json={"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}), "comes to an end"),
         (StructuredOutputs(json={"const": 2**53 + 1}), "const has the integer 9007199254740993"),
         (StructuredOutputs(json={"items": {"enum": ["a", {"b": -(2**63)}]}}), "enum has the integer"),
         (StructuredOutputs(json={"type": "integer", "maximum": 2**63 - 1}), "maximum has the integer"),

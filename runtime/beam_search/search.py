@@ -12,14 +12,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from inflight.errors import RequestError
 from inflight.runtime.request.outputs import Logprob
-from inflight.sampling_parameters import MAX_LOGPROBS
+from inflight.sampling_parameters import MAX_LOGPROBS, MOST_LENGTH_PENALTY, to_float32
 
-# The likeliest next tokens of each of many sequences, with their log probabilities.
-NextTokens = Callable[[Sequence[tuple[int, ...]], int], Sequence[dict[int, Logprob]]]
+
+class Choice(Protocol):
+    """What is known of a token that may come next."""
+
+    @property
+    def logprob(self) -> float: ...
+
+
+ChoiceT = TypeVar("ChoiceT", bound=Choice)
+# The likeliest next tokens of each of many sequences, the likeliest first; the number asks for so many.
+NextTokens = Callable[[Sequence[tuple[int, ...]], int], Sequence[dict[int, ChoiceT]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +53,9 @@ class BeamSearchParams:
             if not isinstance(value, Integral) or value is True or int(value) < 1:
                 raise RequestError(f"{name} is {value!r}; it must be an integer, at least 1.")
         penalty: Any = self.length_penalty
-        if not isinstance(penalty, Real) or not abs(float(penalty)) <= 100:
-            raise RequestError(f"length_penalty is {penalty!r}; it must be a number between -100 and 100.")
+        if not isinstance(penalty, Real) or not abs(float(penalty)) <= MOST_LENGTH_PENALTY:
+            limits = f"between -{MOST_LENGTH_PENALTY} and {MOST_LENGTH_PENALTY}"
+            raise RequestError(f"length_penalty is {penalty!r}; it must be a number {limits}.")
         if self.temperature != 0:
             raise RequestError(
                 f"temperature is {self.temperature}; beam search samples nothing.",
@@ -77,25 +87,25 @@ class BeamSearchOutput:
 
 
 @dataclass(slots=True)
-class Beam:
+class Beam(Generic[ChoiceT]):
     """A sequence on its way: all tokens, the sum of the log probabilities of those that were generated."""
 
     tokens: tuple[int, ...]
     total: float = 0.0
-    logprobs: list[dict[int, Logprob]] = field(default_factory=list)
+    logprobs: list[dict[int, ChoiceT]] = field(default_factory=list)
     ended_by: int | None = None
     score: float = 0.0
 
 
 @dataclass(slots=True)
-class Search:
+class Search(Generic[ChoiceT]):
     """The search of one prompt. `end_tokens` are empty where none ends anything."""
 
     params: BeamSearchParams
     prompt: tuple[int, ...]
     end_tokens: frozenset[int]
-    running: list[Beam] = field(default_factory=list)
-    ended: list[Beam] = field(default_factory=list)
+    running: list[Beam[ChoiceT]] = field(default_factory=list)
+    ended: list[Beam[ChoiceT]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.running = [Beam(self.prompt)]
@@ -109,7 +119,7 @@ class Search:
         """So many continuations are looked at that beam_width of them go on, whichever tokens end some."""
         return max(2, 1 + len(self.end_tokens)) * self.width
 
-    def step(self, choices: Sequence[dict[int, Logprob]]) -> None:
+    def step(self, choices: Sequence[dict[int, ChoiceT]]) -> None:
         """Go on by one token; `choices` are the likeliest ones of each running beam."""
         generated = len(self.running[0].tokens) + 1 - len(self.prompt)
         candidates = [
@@ -120,7 +130,7 @@ class Search:
         # Sorting is stable: of equal ones the earlier beam's, and the likelier of its tokens, come first.
         best = sorted(candidates, key=lambda each: -each[0])[: self.looked_at]
         is_last = generated == self.params.max_tokens
-        going_on: list[Beam] = []
+        going_on: list[Beam[ChoiceT]] = []
         for place, (total, beam, token_id, options) in enumerate(best):
             ends = token_id in self.end_tokens
             longer = Beam((*beam.tokens, token_id), total, [*beam.logprobs, options], token_id if ends else None)
@@ -136,11 +146,15 @@ class Search:
             if best_possible <= self.ended[-1].score:
                 self.running = []
 
+    def best_so_far(self) -> list[Beam[ChoiceT]]:
+        """What there is of a search that is given up: the sequences that ended, and then those that did not."""
+        return [*self.ended, *self.running][: self.width]
+
     def _score(self, total: float, generated: int) -> float:
-        return float(total / generated**self.params.length_penalty)
+        return float(total / generated ** to_float32(self.params.length_penalty))
 
 
-def run(searches: Sequence[Search], next_tokens: NextTokens) -> None:
+def run(searches: Sequence[Search[ChoiceT]], next_tokens: NextTokens[ChoiceT]) -> None:
     """Take the searches to their ends, the beams of all in one batch at each step."""
     while unfinished := [search for search in searches if search.running]:
         most = max(search.looked_at for search in unfinished)
@@ -149,8 +163,14 @@ def run(searches: Sequence[Search], next_tokens: NextTokens) -> None:
             search.step([next(choices) for _ in search.running])
 
 
-def check_width(search: Search) -> None:
-    """Raises RequestError for more beams than an engine reports log probabilities for."""
+def check_search(search: Search[Any], max_seq_len: int) -> None:
+    """Raises RequestError for a prompt without room, and for more beams than an engine has log probabilities for."""
+    if len(search.prompt) + search.params.max_tokens > max_seq_len:
+        raise RequestError(
+            f"The prompt has {len(search.prompt)} tokens and max_tokens is {search.params.max_tokens}; this engine "
+            f"takes {max_seq_len} in all.",
+            "Shorten the prompt or lower max_tokens.",
+        )
     if search.looked_at > MAX_LOGPROBS:
         kinds = len(search.end_tokens)
         most = MAX_LOGPROBS * search.width // search.looked_at

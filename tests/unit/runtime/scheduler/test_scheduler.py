@@ -141,14 +141,14 @@ def test_a_lower_priority_is_preempted_before_an_older_request() -> None:
     assert driver.last("important").metrics.preemptions == 0  # type: ignore[union-attr]
 
 
-def test_the_second_request_with_a_prompt_computes_its_last_block_alone() -> None:
+def test_the_second_request_with_a_prompt_computes_its_last_token_alone() -> None:
     driver = Driver(tokens_per_block=4)
     for name in ("first", "second"):
         driver.add(name, tuple(range(16)), max_tokens=3)
         driver.run()
-    assert driver.executor.steps[3] == {0: (12, 4)}
-    assert driver.last("second").metrics.cached_tokens == 12  # type: ignore[union-attr]
-    assert driver.core.stats().prefix_hit_tokens == 12
+    assert driver.executor.steps[3] == {0: (15, 1)}
+    assert driver.last("second").metrics.cached_tokens == 15  # type: ignore[union-attr]
+    assert driver.core.stats().prefix_hit_tokens == 15
     assert driver.tokens("first") == driver.tokens("second")
 
 
@@ -203,14 +203,18 @@ def test_prompt_logprobs_are_chunked_by_logit_rows_and_skip_no_tokens() -> None:
     assert [score.token_id for score in scores[1:] if score] == list(range(1, 20))
 
 
-def test_prompt_logprobs_from_a_place_on_leave_what_is_before_to_the_prefix_cache() -> None:
+@pytest.mark.parametrize("copies", [True, False])
+def test_prompt_logprobs_from_a_place_on_leave_what_is_before_to_the_prefix_cache(copies: bool) -> None:
     driver = Driver(tokens_per_block=4, max_logit_rows=8)
+    if not copies:
+        driver.core._blocks.tails = None
     driver.add("plain", tuple(range(20)), max_tokens=1)
     driver.run()
     driver.add("scored", tuple(range(20)), max_tokens=1, prompt_logprobs=0, prompt_logprobs_start=15)
     driver.run()
-    # Token 14 scores token 15: three blocks are shared, and what is between them and it has a chunk without rows.
-    assert [step[0] for step in driver.executor.steps[1:]] == [(12, 2), (14, 6)]
+    # Token 14 scores token 15: three blocks are shared, and what is between them and it is copied with its block, or
+    # has a chunk without rows.
+    assert [step[0] for step in driver.executor.steps[1:]] == [*([] if copies else [(12, 2)]), (14, 6)]
     scores = driver.last("scored").prompt_logprobs
     assert scores is not None and scores[:15] == (None,) * 15
     assert [score.token_id for score in scores if score] == list(range(15, 20))

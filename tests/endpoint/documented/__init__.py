@@ -1,0 +1,1 @@
+"""Snippets of the documentation of other servers, with the address and the model's name changed."""

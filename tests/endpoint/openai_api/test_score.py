@@ -1,0 +1,70 @@
+"""POST /score as vLLM's examples send it, beside the offline interface."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from inflight.runtime import LLM
+from tests.endpoint.conftest import MODEL
+from tests.models.tiny_tokenizers import random_text
+from tests.patience import PATIENCE_S
+
+pytestmark = pytest.mark.endpoint
+
+
+@pytest.fixture(scope="module")
+def llm(scoring_engine: Path) -> Iterator[LLM]:
+    with LLM(scoring_engine, threads=1) as opened:
+        yield opened
+
+
+def ask(shim: str, path: str = "/score", **body: Any) -> httpx.Response:
+    return httpx.post(f"{shim}{path}", json={"model": MODEL, **body}, timeout=PATIENCE_S)
+
+
+def test_the_scores_are_those_of_llm(scoring_shim: str, llm: LLM, rng: np.random.Generator) -> None:
+    texts = [random_text(rng) + "dog" for _ in range(int(rng.integers(2, 9)))]
+    for path, names, first, second in (
+        ("/score", ("text_1", "text_2"), "a fox", texts[0]),
+        ("/v1/score", ("data_1", "data_2"), "a fox", texts),
+        ("/score", ("queries", "documents"), texts, texts[::-1]),
+    ):
+        answer = ask(scoring_shim, path, **dict(zip(names, (first, second), strict=True))).json()
+        queries = first if isinstance(first, list) else [first]
+        outputs = llm.score(queries if len(queries) > 1 else queries[0], second, use_tqdm=False)
+        assert [each["index"] for each in answer["data"]] == list(range(len(outputs)))
+        for each, output in zip(answer["data"], outputs, strict=True):
+            assert each["object"] == "score" and math.isclose(each["score"], output.outputs.score, abs_tol=1e-5)
+        assert answer["usage"]["total_tokens"] == sum(len(output.prompt_token_ids) for output in outputs)
+        assert (answer["object"], answer["model"]) == ("list", MODEL) and answer["id"].startswith("score-")
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"text_1": "a"}, "text_2"),
+        ({"text_2": "a"}, "text_1"),
+        ({"text_1": "a", "data_1": "b", "text_2": "c"}, "data_1"),
+        ({"text_1": ["a", "b"], "text_2": ["a", "b", "c"]}, "text_1"),
+        ({"text_1": "a", "text_2": []}, "text_2"),
+        ({"queries": "a", "documents": 3}, "documents"),
+        ({"text_1": "a", "text_2": "x " * 50_000}, "text_2"),
+        ({"text_1": "a", "text_2": "b", "softmax": True}, "softmax"),
+    ],
+)
+def test_bad_input_is_an_error_that_names_it(scoring_shim: str, body: dict[str, Any], param: str) -> None:
+    answer = ask(scoring_shim, **body)
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == param, answer.text
+
+
+def test_other_engines_say_what_they_are_for(embedded_embedding_shim: str, embedded_shim: str) -> None:
+    for shim, words in ((embedded_embedding_shim, "makes embeddings"), (embedded_shim, "generates text")):
+        answer = ask(shim, text_1="a", text_2="b")
+        assert answer.status_code == 400 and words in answer.json()["error"]["message"]

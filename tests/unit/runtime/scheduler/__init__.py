@@ -1,0 +1,1 @@
+"""Tests of the scheduler: what is computed when, and who may start."""
