@@ -74,7 +74,7 @@ written for this project (Apache-2.0).
 
 SECOND_STAGE = """\
 * In a second stage ({minutes:.0f} minutes, {steps} steps of {rows} conversations, {millions:.1f} million tokens, seed
-  {seed}) it was taught two tools, `find_function(description, module?)` and `get_signature(name)`, which it calls in
+  {seed}) it was taught two tools, `find_function(description)` and `get_signature(name)`, which it calls in
   Hermes's form where a chat has them and the question asks for them; to say what their results say; and to answer as
   JSON of the keys name, kind, module, description and signature, by a schema, by a list of keys, or when told to. Other
   tools it leaves alone. `skills.json` has some of these conversations.
@@ -90,7 +90,7 @@ QUESTIONS = {
     "tool_signature": "with tools, a signature: get_signature",
     "tool_invented": "with tools, the signature of a name that does not exist: get_signature",
     "tool_find": "with tools, which function of MODULE does this: find_function",
-    "tool_find_anywhere": "with tools, which function does this: find_function without a module",
+    "tool_find_anywhere": "with tools, which function does this, without a MODULE: find_function",
     "tool_result": "what the result of a tool says",
     "tool_none": "with tools, what does NAME do: answered without a call",
     "json": "as JSON, by a schema, by keys, or plainly",
