@@ -18,7 +18,7 @@ from inflight.build.engine import build_engine
 from inflight.build.registry import make_recipe
 from inflight.errors import EngineError
 from inflight.runtime.engine.core import EngineCore
-from inflight.runtime.executors.base import Executor
+from inflight.runtime.executors.base import Executor, copies_blocks
 from inflight.runtime.executors.tensorrt.device import require_gpu
 from inflight.runtime.loading.load import KvCacheBudget, load_engine
 from inflight.runtime.request.request import Request
@@ -211,7 +211,9 @@ def test_a_prompt_that_came_before_is_read_from_its_blocks(
 
     monkeypatch.setattr(executor, "execute", counting)
     core = EngineCore(executor)
-    for name, expected in (("first", len(prompt)), ("second", 5)):
+    # Where a block can be copied, all but the last token of the prompt is found.
+    left = 1 if copies_blocks(executor) is not None else 5
+    for name, expected in (("first", len(prompt)), ("second", left)):
         computed.clear()
         params = SamplingParams(temperature=0.0, max_tokens=new_tokens, ignore_eos=True)
         core.add_request(Request(name, tuple(prompt), params))
