@@ -63,7 +63,7 @@ def test_a_system_message_stands_before_the_tools() -> None:
     messages = as_messages("Hello", "Be brief.")
     text = TEMPLATE.render(messages, [dict(tool) for tool in TOOLS], variables={"bos_token": BEGIN, "eos_token": END})
     assert text.startswith(
-        f"{BEGIN}<|system|>Be brief.\nTools: find_function(description, module?), get_signature(name){END}<|user|>Hello"
+        f"{BEGIN}<|system|>Be brief.\nTools: find_function(description), get_signature(name){END}<|user|>Hello"
     )
 
 
