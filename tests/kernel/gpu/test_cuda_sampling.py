@@ -24,8 +24,9 @@ VOCABULARIES = [1, 257, 9001]
 def random_row(rng: np.random.Generator, vocab: int) -> Row:
     sampling = random_sampling(rng, vocab)
     context = random_context(rng, vocab)
-    del context["allowed"]  # The chain has no link for the mask of a structured output.
-    return Row(replace(sampling, bias=tuple(dict(sampling.bias).items())), **context)
+    # The chain has no links for the mask of a structured output and for a watermark.
+    del context["allowed"], context["previous"]
+    return Row(replace(sampling, bias=tuple(dict(sampling.bias).items()), watermark_delta=0.0), **context)
 
 
 def expected(logits: npt.NDArray[np.float32], rows: list[Row]) -> list[int]:
