@@ -7,10 +7,11 @@ import re
 import signal
 from pathlib import Path
 
+import openai
 import pytest
 
 from inflight.triton_backend.launch.installation import TritonInstallation
-from tests.endpoint.operations.served import Clients, serving
+from tests.endpoint.operations.served import Clients, Served, serving
 from tests.patience import eventually
 
 pytestmark = pytest.mark.endpoint
@@ -35,5 +36,14 @@ def test_the_step_that_hangs_is_named(
             assert served.health()[0] == 503
         os.kill(victim, signal.SIGCONT)
         assert eventually(lambda: served.is_healthy())
-        assert served.ask() == before
+        # Where cores are scarce, Triton may have given the process up, and be started again.
+        assert eventually(lambda: _answer(served) == before)
         clients.leave()
+
+
+def _answer(served: Served) -> str | None:
+    """None: Triton cannot be reached just now."""
+    try:
+        return served.ask()
+    except openai.InternalServerError:
+        return None
