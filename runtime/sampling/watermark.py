@@ -21,8 +21,6 @@ Words: TypeAlias = npt.NDArray[np.uint32]
 
 # That of TGI, a large prime.
 _KEY = np.uint32(15485863)
-# The paper's threshold: chance passes it three times in 100,000 texts.
-DEFAULT_Z = 4.0
 
 
 class Watermark(NamedTuple):

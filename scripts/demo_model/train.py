@@ -1,6 +1,6 @@
 """Train the demonstration model and write its directory.
 
-    python -m demo_model.train DIRECTORY [--minutes M | --steps N] [--seed S] [--from MODEL]
+    python -m demo_model.train DIRECTORY [--minutes M | --steps N] [--seed S] [--threads N] [--from MODEL]
 
 The steps, the seed and the interpreter's standard library decide the data and their order. An interrupted run goes on
 where it was saved last.

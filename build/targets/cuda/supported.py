@@ -101,4 +101,5 @@ def _unlike_groups(node: ir.Node) -> Iterator[str]:
     if node.op_type in ("QuantizedLinear", "QuantizedGatedLinear"):
         size = node.attributes["group_size"].as_int()
         if size and size % LEAST_STEP:
-            yield f"{node.op_type} with groups of {size} (it takes multiples of {LEAST_STEP})"
+            least = LEAST_STEP
+            yield f"{node.op_type} with groups of {size} (it takes multiples of {least}: convert --group-size {least})"

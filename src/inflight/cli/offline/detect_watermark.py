@@ -34,7 +34,7 @@ def detect_watermark(
     ] = 0.5,
     threshold: Annotated[
         float,
-        typer.Option("--threshold", metavar="Z", help="The z score from which on a text counts as watermarked."),
+        typer.Option(metavar="Z", help="The z score from which on a text counts as watermarked; the paper takes 4."),
     ] = 4.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the score as one line of JSON.")] = False,
 ) -> None:
