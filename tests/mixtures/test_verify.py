@@ -137,3 +137,14 @@ def test_a_token_hesitates_where_rounding_could_change_the_last_expert_that_it_t
     assert not hesitating([exact], [exact])[0].any()
     assert not hesitating([[Choice(order, experts)]], [[Choice(order + 1, experts)]])[0].any()
     assert hesitating([[], []], [[], []])[1].size == 0
+
+
+def test_a_router_hesitates_where_a_score_is_at_the_edge_of_counting(rng: np.random.Generator) -> None:
+    """As PhiMoE's, whose experts count if their scores are near enough to the greatest."""
+    tokens, experts, edge = 50, int(rng.integers(2, 9)), float(rng.uniform(-1, 1))
+    scores = edge + rng.choice([-1, 1], (tokens, experts)) * rng.uniform(0.5, 1, (tokens, experts))
+    at_edge = rng.random(tokens) < 0.3
+    scores[at_edge, rng.integers(experts)] = edge + 1e-4 * rng.choice([-1, 1])
+    noise = 1e-3 * rng.choice([-1, 1], scores.shape)
+    (found,) = hesitating([[Choice(scores, 0, edge)]], [[Choice(scores + noise, 0, edge)]])
+    assert np.array_equal(found, at_edge)

@@ -266,7 +266,7 @@ class Oracle:
             logits = self._stages(texts)[-1]
         parts = [np.split(choice.scores, len(texts)) for choice in choices]
         return [
-            Answer(rows, [Choice(part[text], choice.top_k) for part, choice in zip(parts, choices, strict=True)])
+            Answer(rows, [choice._replace(scores=part[text]) for part, choice in zip(parts, choices, strict=True)])
             for text, rows in enumerate(logits)
         ]
 

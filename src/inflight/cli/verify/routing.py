@@ -2,7 +2,8 @@
 
 Two experts whose scores are nearly alike change places where numbers are rounded, and the token then meets another
 matrix: its logits differ by more than rounding explains, in any engine as in transformers, and so do those of the
-tokens behind it, which attend to it. Tokens before the first such one are steady.
+tokens behind it, which attend to it. So it is where experts weigh nothing whose scores are far enough behind (the
+sparse mixer of PhiMoE), and one is at that edge. Tokens before the first such one are steady.
 """
 
 from __future__ import annotations
@@ -21,15 +22,18 @@ HESITATION = 6.0
 
 
 class Choice(NamedTuple):
-    """The scores [tokens, experts] of which each token took the `top_k` greatest."""
+    """The scores [tokens, experts] of which each token took the `top_k` greatest; or, with an `edge`, of which each was
+    compared with that number.
+    """
 
     scores: Array
     top_k: int
+    edge: float | None = None
 
 
 def recorded_choices(choices: list[Choice]) -> AbstractContextManager[object]:
     """While it is entered, every choice that torch makes of rows of a matrix is added to `choices`: what routers do
-    (`topk`, and `max` of one by one), and attention, whose scores have four axes, does not.
+    (`topk`, `max` of one by one, and comparing with a number), and attention, whose scores have four axes, does not.
     """
     import torch
     from torch.overrides import TorchFunctionMode
@@ -39,6 +43,7 @@ def recorded_choices(choices: list[Choice]) -> AbstractContextManager[object]:
         torch.Tensor.topk: lambda scores, k, *_, **__: int(k),
         torch.Tensor.max: lambda scores, dim=None, *_, **__: 0 if dim is None else 1,
     }
+    comparisons = (torch.gt, torch.Tensor.gt, torch.Tensor.__gt__)
 
     class Recorded(TorchFunctionMode):  # type: ignore[misc]  # torch is not typed here
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -46,6 +51,8 @@ def recorded_choices(choices: list[Choice]) -> AbstractContextManager[object]:
             count = ways[func](*args, **(kwargs or {})) if func in ways else 0
             if count and args[0].ndim == 2:
                 choices.append(Choice(args[0].detach().float().numpy().copy(), count))
+            if func in comparisons and args[0].ndim == 2 and isinstance(args[1], float):
+                choices.append(Choice(args[0].detach().float().numpy().copy(), 0, args[1]))
             return result
 
     return Recorded()
@@ -53,8 +60,8 @@ def recorded_choices(choices: list[Choice]) -> AbstractContextManager[object]:
 
 def hesitating(exact: Sequence[Sequence[Choice]], rounded: Sequence[Sequence[Choice]]) -> list[Array]:
     """bool [tokens] of each text: where, in some layer, the last expert that a token takes leads the first that it does
-    not by less than HESITATION times what rounding moves their scores apart: in that token, or on average over the
-    tokens of all texts that are steady up to that layer. Of a model without experts: bool [0].
+    not, or a score is away from an edge, by less than HESITATION times what rounding moves that: in that token, or on
+    average over the tokens of all texts that are steady up to that layer. Of a model without experts: bool [0].
 
     `exact` and `rounded` are the choices, text by text, of the same model with and without rounding, in the same order.
     """
@@ -76,9 +83,13 @@ def before_first(hesitates: Array) -> Array:
 
 def _leads(exact: Choice, rounded: Choice) -> tuple[Array, Array]:
     """How far the last expert taken is ahead of the next, and how far rounding moves that; infinite where there is no
-    next one, or where it is out of the question.
+    next one, or where it is out of the question. With an edge: how far the nearest score is from it.
     """
-    scores, top_k = exact
+    scores, top_k, edge = exact
+    if edge is not None:
+        nearest = np.argmin(np.abs(scores - edge), axis=1)[:, None]
+        gap, other = (np.take_along_axis(each, nearest, axis=1)[:, 0] - edge for each in (scores, rounded.scores))
+        return np.abs(gap), np.abs(other - gap)
     if top_k >= scores.shape[1]:
         return np.full(len(scores), np.inf), np.zeros(len(scores))
     order = np.argsort(-scores, axis=1, kind="stable")[:, top_k - 1 : top_k + 1]
