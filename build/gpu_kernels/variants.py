@@ -68,6 +68,19 @@ def padded(size: int) -> int:
     return max(LEAST_INNER, 1 << (size - 1).bit_length())
 
 
+def latent_constants(
+    num_heads: int, rank: int, rotary_size: int, *, kv: str, tokens_per_block: int
+) -> dict[str, Constant]:
+    """What all kernels of latent attention are told; `kv` as in `attention_variant`."""
+    sizes: dict[str, Constant] = {"num_heads": num_heads, "rank": rank, "rotary_size": rotary_size}
+    return sizes | {"tokens_per_block": tokens_per_block, "cache_format": _FORMATS[kv]}
+
+
+def latent_types(kv: str, act: str) -> dict[str, str]:
+    """Those of their queries and of the cache."""
+    return {"act": act, "kv": "i8" if _FORMATS[kv] else kv}
+
+
 def attention_variants(*, decode: bool) -> tuple[Variant, ...]:
     """Llama-3.1-8B with every cache, Qwen2-0.5B, Gemma's caps and windows, a head size that is no power of two, the
     sinks of gpt-oss, biases by position (BLOOM's, and of distances), Llama 4's chunks."""

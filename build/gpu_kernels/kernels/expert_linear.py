@@ -62,11 +62,11 @@ def expert_linear(
         limit = rows * top_k if by_pair else rows
         row = tl.where(there, pair if by_pair else pair // top_k, limit)
         # One cut, all of k.
-        sums = sums_of_split(x, matrix, row, line, limit, tl.program_id(2), shape)
+        sums = sums_of_split(x, matrix, row, line, limit, tl.program_id(2), shape, k)
         if has_bias:
             sums += tl.load(biases, mask=inside, other=0.0).to(tl.float32)[:, None]
         if gates:
-            chosen = sums_of_split(x, matrix + n * k, row, line, limit, tl.program_id(2), shape)
+            chosen = sums_of_split(x, matrix + n * k, row, line, limit, tl.program_id(2), shape, k)
             if has_bias:
                 chosen += tl.load(biases + n, mask=inside, other=0.0).to(tl.float32)[:, None]
             sums = gated(chosen, sums, activation)

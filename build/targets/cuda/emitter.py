@@ -14,6 +14,7 @@ from inflight.build.targets.cuda.launch_plan import KernelList, PlannedLaunch
 from inflight.build.targets.cuda.operators import (
     attention,
     experts,
+    latent,
     products,
     quantized,
     quantized_experts,
@@ -32,6 +33,7 @@ _ROWS: Mapping[str, Callable[[ir.Node, Places], PlannedLaunch]] = {
     **dict.fromkeys(("Activation", "Xielu", "RoundRows", "Scale", "SoftCap", "ClipRows"), rows.function),
     **dict.fromkeys(("AddRows", "Gate", "GateWholeRows"), rows.function),
     "QuantizeRows": quantized.quantize_rows,
+    "HeadLinear": latent.head_linear,
 }
 _PRODUCTS: Mapping[str, Callable[[ir.Node, Places, Sequence[int]], PlannedLaunch]] = {
     "Linear": products.linear,
@@ -44,9 +46,11 @@ _MIXTURES: Mapping[str, Callable[[ir.Node, Places, Limits], list[PlannedLaunch]]
 }
 _WRITES: Mapping[str, Callable[[ir.Node, Places, int], PlannedLaunch]] = {
     "RopeCacheWrite": attention.rotate_and_write,
+    "LatentCacheWrite": latent.write,
 }
 _ATTENTION: Mapping[str, Callable[[ir.Node, Places, int, Limits], list[PlannedLaunch]]] = {
     "PagedAttention": attention.attend,
+    "PagedLatentAttention": latent.attend,
 }
 
 

@@ -26,6 +26,7 @@ class Taken:
 
 
 _HEADS = ("num_heads", "num_kv_heads", "head_size", "key_factor", "value_factor")
+_LATENT = ("num_heads", "rank", "rotary_size", "key_factor")
 _PAGING = ("positions", "sequence_of_row", "block_tables")
 TAKEN: Mapping[str, Taken] = {
     "EmbeddingLookup": Taken(("token_ids", "weight"), ("scale",)),
@@ -74,6 +75,12 @@ TAKEN: Mapping[str, Taken] = {
         ("qkv", "q_norm", "k_norm", "cos", "sin", *_PAGING, "key_cache", "value_cache", "q_factors"),
         (*_HEADS, "rotary_size", "epsilon", "norm_last"),
     ),
+    "HeadLinear": Taken(("x", "weight"), ("row_size",)),
+    "LatentCacheWrite": Taken(
+        ("q", "met", "kv", "norm", "cos", "sin", *_PAGING, "cache"),
+        (*_LATENT, "epsilon"),
+    ),
+    "PagedLatentAttention": Taken(("q", "cache", *_PAGING), (*_LATENT, "scale")),
     "PagedAttention": Taken(
         ("q", "key_cache", "value_cache", *_PAGING, "sinks", "bias"),
         (*_HEADS, "scale", "softcap", "window", "chunk", "bias_origin"),
