@@ -9,18 +9,21 @@ from pydantic import Field
 from inflight.convert.checkpoint.model_spec import PooledRows
 from inflight.records import Record
 
-Pooling = Literal["mean", "cls", "last", "max"]
-# The hidden states that a pooling reads: those of all tokens, of the first, or of the last.
-_ROWS: dict[Pooling, PooledRows] = {"mean": "all", "max": "all", "cls": "first", "last": "last"}
+Pooling = Literal["mean", "cls", "last", "max", "mean_sqrt_len", "weighted_mean"]
+# The hidden states that a pooling reads, unless they are those of all tokens: of the first, or of the last.
+_ROWS: dict[Pooling, PooledRows] = {"cls": "first", "last": "last"}
+DenseActivation = Literal["identity", "tanh", "relu", "gelu"]
 
 
 class DenseRecord(Record):
-    """A product of a pooled vector, with a bias or without: activation(weight x + bias)."""
+    """A product of a pooled vector, with a bias or without: activation(weight x + bias), or where `norm_epsilon` is not
+    None the LayerNorm of that, which has weights and no bias."""
 
     inputs: Annotated[int, Field(ge=1)]
     outputs: Annotated[int, Field(ge=1)]
     bias: bool
-    activation: Literal["identity", "tanh", "relu"]
+    activation: DenseActivation
+    norm_epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 class PoolingRecord(Record):
@@ -45,4 +48,4 @@ class PoolingRecord(Record):
 
     @property
     def rows(self) -> PooledRows:
-        return _ROWS[self.pooling]
+        return _ROWS.get(self.pooling, "all")

@@ -18,7 +18,7 @@ _WEIGHTS = "model.safetensors"
 _MOST = 8
 _SOURCE = "sentence_transformers.dense."
 _VECTOR = "sentence_embedding"
-_ACTIVATIONS = {"Identity": "identity", "Tanh": "tanh", "ReLU": "relu"}
+_ACTIVATIONS = {"Identity": "identity", "Tanh": "tanh", "ReLU": "relu", "GELU": "gelu"}
 # Modules of the checkpoint -> those of the source, under the names that `dense_tensors` gives.
 DENSE_NAMES: Names = {f"pooling.dense.{index}": (f"{_SOURCE}{index}",) for index in range(_MOST)}
 

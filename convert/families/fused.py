@@ -56,6 +56,11 @@ def gate_up(config: CheckpointConfig) -> dict[str, Order]:
     return _cut(gate=config.intermediate_size, up=config.intermediate_size)
 
 
+def up_gate(config: CheckpointConfig) -> dict[str, Order]:
+    """All of what multiplies the gate, then all of the gate."""
+    return _cut(up=config.intermediate_size, gate=config.intermediate_size)
+
+
 def skipping(first: int) -> Layout:
     """The table of learned positions without its first rows, which no position has."""
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from inflight.convert.checkpoint.pooling import Pooling, PoolingRecord
+from inflight.convert.checkpoint.pooling import DenseRecord, Pooling, PoolingRecord
 from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.dense_modules import DENSE, dense_folders, read_dense
 from inflight.convert.families.family import Family
-from inflight.convert.families.pooled import FILES_KEY, classifies
+from inflight.convert.families.pooled import FILES_KEY, classifier_pooling, classifies
 from inflight.errors import ModelError
 from inflight.files.json_file import read_json, read_json_object
 
@@ -29,8 +29,21 @@ _MODES: Mapping[str, Pooling] = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_lasttoken": "last",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
+    "pooling_mode_weightedmean_tokens": "weighted_mean",
 }
-_NAMES: Mapping[str, Pooling] = {"cls": "cls", "mean": "mean", "max": "max", "lasttoken": "last"}
+_NAMES: Mapping[str, Pooling] = {
+    "cls": "cls",
+    "mean": "mean",
+    "max": "max",
+    "lasttoken": "last",
+    "mean_sqrt_len_tokens": "mean_sqrt_len",
+    "weightedmean": "weighted_mean",
+}
+# Modules of others have code that would have to be run.
+_PACKAGE = "sentence_transformers."
+# What a classifier reads, of what the key classifier_pooling may say. "late": scores of all tokens have a mean.
+_READ: Mapping[str, Pooling] = {"cls": "cls", "bos": "cls", "mean": "mean", "late": "mean"}
 # Where the config of a cross-encoder names what becomes of its scores.
 _ACTIVATION_KEY = "sbert_ce_default_activation_function"
 
@@ -71,7 +84,7 @@ def _read_if_there(path: Path) -> dict[str, Any]:
 
 def read_pooling(values: ConfigValues, raw: Mapping[str, Any], family: Family) -> PoolingRecord | None:
     """What becomes of the hidden states of a model for which `pooled.pools` is true; problems go to `values`."""
-    values.problems.extend(_attention_problems(raw, family))
+    values.problems.extend(_code_problems(raw, family))
     if classifies(raw):
         return _classifier(values, raw, family)
     files = raw.get(FILES_KEY)
@@ -91,11 +104,37 @@ def read_pooling(values: ConfigValues, raw: Mapping[str, Any], family: Family) -
     return record
 
 
-def _attention_problems(raw: Mapping[str, Any], family: Family) -> Iterator[str]:
-    """Decoders that were made to see all tokens."""
-    for key, usual in (("is_causal", True), ("use_bidirectional_attention", False)):
-        if not family.encoder and raw.get(key) not in (None, usual):
-            yield f"{key} {raw[key]!r} is not supported: the tokens of a decoder see those before them"
+def sees_all(values: ConfigValues, raw: Mapping[str, Any], family: Family, *, windows: bool) -> bool:
+    """Whether the tokens of a decoder that pools see all others: where its own key says so, or is_causal is false,
+    which models say whose own code has it so. `windows`: some layers have one. Problems go to `values`."""
+    if family.encoder:
+        return False
+    key = "use_bidirectional_attention"
+    if family.bidirectional != key:
+        values.refuse(key, "the tokens of this family see those before them")
+    causal = raw.get("is_causal")
+    if causal not in (None, True, False):
+        values.problems.append(f"is_causal must be true or false, not {causal!r}")
+    if causal is False and windows:
+        values.problems.append(
+            "is_causal false is not supported beside windows, of which it does not say how they look"
+        )
+    return causal is False or (family.bidirectional is not None and values.flag(family.bidirectional))
+
+
+def _code_problems(raw: Mapping[str, Any], family: Family) -> Iterator[str]:
+    """Models that pool with code of their own, which may compute another thing than the class of their name."""
+    code = raw.get("auto_map")
+    classes = [name for name in code if name not in ("AutoConfig", "AutoTokenizer")] if isinstance(code, dict) else []
+    if not classes or family.carries_code or family.own_code:
+        return
+    if family.encoder:
+        yield f"auto_map names code of the model's own ({code[classes[0]]}), which is not run"
+    elif raw.get("is_causal") is None:
+        yield (
+            f"auto_map names code of the model's own ({code[classes[0]]}), which is not run: say in config.json what "
+            'it does, "is_causal": false where tokens see all others, and true where they see those before them'
+        )
 
 
 def _classifier(values: ConfigValues, raw: Mapping[str, Any], family: Family) -> PoolingRecord:
@@ -110,12 +149,29 @@ def _classifier(values: ConfigValues, raw: Mapping[str, Any], family: Family) ->
     function = str(named or "torch.nn.Sigmoid").rpartition(".")[2]
     if function not in ("Identity", "Sigmoid"):
         values.problems.append(f"the activation {named!r} of scores is not supported: Identity and Sigmoid are")
+    named_pooling = classifier_pooling(raw, family)
+    if named_pooling is not None and named_pooling not in family.classifier_pooling:
+        known = ", ".join(family.classifier_pooling)
+        values.problems.append(f"classifier_pooling {named_pooling!r} is not supported (supported: {known})")
+    usual: Pooling = "cls" if family.encoder else "last"
+    behind = named_pooling == "mean"
     return PoolingRecord(
         task="score",
-        pooling="cls" if family.encoder else "last",
-        labels=1,
+        pooling=usual if named_pooling is None else _READ.get(named_pooling, usual),
+        dense=_head(values, family) if behind else (),
+        labels=None if behind else 1,
         activation="identity" if function == "Identity" else "sigmoid",
     )
+
+
+def _head(values: ConfigValues, family: Family) -> tuple[DenseRecord, ...]:
+    """The two products of a classifier that reads a mean, which follow what no network has."""
+    hidden = values.count("hidden_size")
+    normed = "classifier.norm" in family.names
+    epsilon = values.number(str(family.norm_epsilon), 1e-5) if normed else None
+    kind: Any = family.classifier_activation
+    first = DenseRecord(inputs=hidden, outputs=hidden, bias=not normed, activation=kind, norm_epsilon=epsilon)
+    return first, DenseRecord(inputs=hidden, outputs=1, bias=True, activation="identity")
 
 
 class _Files:
@@ -126,7 +182,10 @@ class _Files:
         self._problems = problems
 
     def record(self) -> PoolingRecord:
-        kinds = [str(module.get("type", "")).rpartition(".")[2] for module in self._files["modules"]]
+        types = [str(module.get("type", "")) for module in self._files["modules"]]
+        kinds = [name.rpartition(".")[2] for name in types]
+        for name in (name for name in types if not name.startswith(_PACKAGE)):
+            self._problems.append(f"module {name} of {MODULES} is code of the model's own, which is not run")
         for kind in (kind for kind in kinds if kind not in _KNOWN):
             self._problems.append(f"module {kind} of {MODULES} is not supported (supported: {', '.join(_KNOWN)})")
         known = [kind for kind in kinds if kind in _KNOWN]

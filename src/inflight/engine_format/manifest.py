@@ -141,10 +141,12 @@ OUTPUTS = {"embed": "embeddings", "score": "scores of pairs"}
 
 
 class DenseFacts(Facts, frozen=True, kw_only=True):
-    """A product of a pooled vector: activation(weight x + bias), `size` numbers."""
+    """A product of a pooled vector: activation(weight x + bias), `size` numbers. `norm_epsilon`: and a LayerNorm of
+    that, which has weights and no bias."""
 
     size: PositiveInt
-    activation: Literal["identity", "tanh", "relu"]
+    activation: Literal["identity", "tanh", "relu", "gelu"]
+    norm_epsilon: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class PoolingFacts(Facts, frozen=True, kw_only=True):
@@ -154,11 +156,11 @@ class PoolingFacts(Facts, frozen=True, kw_only=True):
     `causal`: tokens do not see those behind them. `token_types`: kinds of tokens that have an embedding; 0: none.
     `prompts` are put in front of texts by their names, `default_prompt` where a text names none. `dense` are products
     of a pooled vector, one of the other, whose float32 weights are in the safetensors file `dense_file` as
-    "{number}.weight" and "{number}.bias".
+    "{number}.weight", "{number}.bias" and "{number}.norm.weight".
     """
 
     task: Literal["embed", "score"]
-    pooling: Literal["mean", "cls", "last", "max"]
+    pooling: Literal["mean", "cls", "last", "max", "mean_sqrt_len", "weighted_mean"]
     output_size: PositiveInt
     causal: bool
     token_types: NonNegativeInt = 0

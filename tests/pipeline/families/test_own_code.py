@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.families.table import FAMILIES
+from inflight.convert.families.table import EVERY_FAMILY
 from inflight.convert.options import ConvertOptions
 from inflight.errors import ModelError
+from tests.models.families.pooled import save_embedding_model
 from tests.models.random_models import Shape, save_random_model
 
 pytestmark = pytest.mark.pipeline
@@ -74,16 +76,40 @@ def test_internlm2_is_llama_under_other_names(tmp_path: Path, rng: np.random.Gen
         "torch_dtype": "float32",
     }
     (tmp_path / "internlm2" / "config.json").write_text(json.dumps(config))
-    found = []
-    for name in ("llama", "internlm2"):
-        convert_model(tmp_path / name, tmp_path / f"{name}-checkpoint", ConvertOptions(progress=False))
-        found.append(Checkpoint.open(tmp_path / f"{name}-checkpoint"))
-    ours, internlm2 = found
+    ours, internlm2 = _checkpoints(tmp_path, "llama", "internlm2")
     assert ours.tensors.keys() == internlm2.tensors.keys()
     for name in ours.tensors:
         np.testing.assert_array_equal(ours.array(name), internlm2.array(name), err_msg=name)
     if config["rope_scaling"] is None:
         assert ours.spec == internlm2.spec
+
+
+def test_new_is_gte_whose_frequencies_have_another_name(tmp_path: Path, rng: np.random.Generator) -> None:
+    """What its own code calls ntk, by a factor of s: base * s, and all frequencies divided by s^(2 / head size)."""
+    size, factor = 8 * int(rng.integers(1, 4)), float(rng.uniform(2, 9))
+    scaled = {"rope_type": "linear", "rope_theta": 20000.0 * factor, "factor": factor ** (2 / size)}
+    changes = {"hidden_size": 2 * size, "num_attention_heads": 2, "rope_parameters": scaled}
+    save_embedding_model(tmp_path / "gte", "gte", rng, **changes)
+    shutil.copytree(tmp_path / "gte", tmp_path / "new")
+    theirs = json.loads((tmp_path / "gte" / "config.json").read_text())
+    del theirs["rope_parameters"]
+    own = {"architectures": ["NewModel"], "model_type": "new", "auto_map": {"AutoModel": "modeling.NewModel"}}
+    own |= {"position_embedding_type": "rope", "layer_norm_type": "layer_norm", "pack_qkv": True}
+    own |= {"rope_theta": 20000, "rope_scaling": {"type": "ntk", "factor": factor}}
+    (tmp_path / "new" / "config.json").write_text(json.dumps({**theirs, **own}))
+    tensors = load_file(tmp_path / "new" / "model.safetensors")
+    whole = {f"new.{name.removeprefix('new.')}": tensor for name, tensor in tensors.items()}
+    save_file(whole, tmp_path / "new" / "model.safetensors", {"format": "pt"})
+    gte, new = _checkpoints(tmp_path, "gte", "new")
+    assert gte.spec == new.spec
+    for name in gte.tensors:
+        np.testing.assert_array_equal(gte.array(name), new.array(name), err_msg=name)
+
+
+def _checkpoints(root: Path, *names: str) -> list[Checkpoint]:
+    for name in names:
+        convert_model(root / name, root / f"{name}-checkpoint", ConvertOptions(progress=False))
+    return [Checkpoint.open(root / f"{name}-checkpoint") for name in names]
 
 
 def test_code_of_its_own_is_refused_with_the_way_out(tmp_path: Path) -> None:
@@ -96,4 +122,4 @@ def test_code_of_its_own_is_refused_with_the_way_out(tmp_path: Path) -> None:
 
 
 def test_every_family_with_code_of_its_own_is_here() -> None:
-    assert {family.model_type for family in FAMILIES if family.own_code} == {"internlm2"}
+    assert {family.model_type for family in EVERY_FAMILY if family.own_code} == {"internlm2", "new"}

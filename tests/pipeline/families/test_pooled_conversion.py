@@ -48,7 +48,8 @@ def test_the_checkpoint_has_what_modules_json_says(bert: PooledModel, tmp_path: 
     convert_model(bert.directory, tmp_path / "checkpoint")
     pooling = Checkpoint.open(tmp_path / "checkpoint").config.pooling
     assert pooling is not None and (pooling.task, pooling.normalize) == ("embed", bert.normalize)
-    assert pooling.pooling == ("last" if bert.pooling == "lasttoken" else bert.pooling)
+    names = {"lasttoken": "last", "weightedmean": "weighted_mean", "mean_sqrt_len_tokens": "mean_sqrt_len"}
+    assert pooling.pooling == names.get(bert.pooling or "", bert.pooling)
     assert (pooling.max_length, pooling.prompts) == (100, {"query": "the lazy ", "document": ""})
 
 
@@ -56,6 +57,7 @@ def test_all_that_cannot_be_followed_is_one_message(bert: PooledModel) -> None:
     directory = bert.directory
     modules = json.loads((directory / "modules.json").read_text())
     modules.append({"idx": 9, "name": "9", "path": "9_LSTM", "type": "sentence_transformers.models.LSTM"})
+    modules[0]["type"] = "custom_st.Transformer"
     write_json(directory / "modules.json", modules)
     changed(directory, "1_Pooling/config.json", include_prompt=False, pooling_mode=["mean", "cls"])
     changed(directory, "sentence_bert_config.json", do_lower_case=True)
@@ -64,6 +66,7 @@ def test_all_that_cannot_be_followed_is_one_message(bert: PooledModel) -> None:
     refused(
         directory,
         "module LSTM",
+        "module custom_st.Transformer of modules.json is code of the model's own",
         "include_prompt false",
         "the pooling mean, cls",
         "do_lower_case",
@@ -82,10 +85,28 @@ def test_an_encoder_without_modules_has_the_mean(bert: PooledModel, tmp_path: Pa
 
 def test_a_decoder_without_modules_is_refused(tmp_path: Path, rng: np.random.Generator) -> None:
     model = save_embedding_model(tmp_path / "model", "qwen3", rng)
-    changed(model.directory, "config.json", is_causal=False)
-    refused(model.directory, "is_causal False")
+    changed(model.directory, "config.json", is_causal="no", use_bidirectional_attention=True)
+    refused(model.directory, "is_causal must be true or false, not 'no'", "use_bidirectional_attention True")
     (model.directory / "modules.json").unlink()
     refused(model.directory, "it has no modules.json")
+
+
+def test_code_of_a_models_own_is_not_taken_for_the_class_of_its_name(
+    tmp_path: Path, bert: PooledModel, rng: np.random.Generator
+) -> None:
+    """As gte-Qwen2 and GritLM, whose tokens see all others though their config names a decoder."""
+    code = {"AutoConfig": "configuration_some.Config", "AutoModel": "modeling_some.Model"}
+    changed(bert.directory, "config.json", auto_map=code)
+    refused(bert.directory, "auto_map names code of the model's own (modeling_some.Model)")
+    windows = save_embedding_model(tmp_path / "windows", "mistral", rng, sliding_window=20)
+    changed(windows.directory, "config.json", auto_map=code)
+    refused(windows.directory, "modeling_some.Model", 'say in config.json what it does, "is_causal": false')
+    changed(windows.directory, "config.json", is_causal=False)
+    refused(windows.directory, "is_causal false is not supported beside windows")
+    changed(windows.directory, "config.json", sliding_window=None)
+    convert_model(windows.directory, tmp_path / "checkpoint")
+    layers = Checkpoint.open(tmp_path / "checkpoint").spec.layers
+    assert not any(layer.attention.causal for layer in layers)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +114,6 @@ def test_a_decoder_without_modules_is_refused(tmp_path: Path, rng: np.random.Gen
     [
         ("BertForMaskedLM", "bert", "what becomes of its hidden states"),
         ("DebertaV2Model", "deberta-v2", "attention to relative positions"),
-        ("NomicBertModel", "nomic_bert", "encoders with a rotary embedding"),
     ],
 )
 def test_what_is_missing_is_said(bert: PooledModel, architecture: str, model_type: str, message: str) -> None:

@@ -27,7 +27,10 @@ ERROR = 1e-4
 KINDS = (*ENCODERS, *DECODERS)
 # Compiling is most of the time: some always, all with --slow.
 COMPILED = [kind if kind in ("bert", "qwen3") else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
-SCORING = ("bert", "roberta", "distilbert", "electra", "mpnet", "modernbert", "qwen3")
+SCORING = (
+    *("bert", "roberta", "distilbert", "electra", "mpnet", "modernbert", "albert", "nomic_bert", "gte"),
+    *("jina_embeddings_v3", "eurobert", "qwen3"),
+)
 
 
 def built(root: Path, model: PooledModel, options: ConvertOptions | None = None, **recipe: Any) -> Path:
