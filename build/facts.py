@@ -148,6 +148,7 @@ def pooling_facts(checkpoint: Checkpoint) -> PoolingFacts | UnsetType:
         token_types=spec.token_types or 0,
         normalize=pooling.normalize,
         activation=pooling.activation,
+        label_names=pooling.label_names or UNSET,
         prompts=pooling.prompts,
         default_prompt=pooling.default_prompt,
         dense=tuple(

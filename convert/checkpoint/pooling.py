@@ -29,19 +29,21 @@ class DenseRecord(Record):
 class PoolingRecord(Record):
     """docs/formats/embeddings.md explains the fields.
 
-    `task`: "embed" makes a vector of a text, "score" a number of a pair of texts. `dense`: products
-    that follow, one of the other. `normalize`: then vectors get length 1.
-    `labels`: what the classifier of a cross-encoder yields; None: there is no classifier. `activation`: what becomes of
-    a score. `max_length`: the most tokens of a text that the model was made for; None: as many as it has positions.
-    `prompts` are put in front of texts by their names, `default_prompt` where a text names none.
+    `task`: "embed" makes a vector of a text, "score" a number of a pair of texts, "classify" numbers of several labels.
+    `dense`: products that follow, one of the other. `normalize`: then vectors get length 1. `labels`: what the
+    classifier yields of each row that is pooled; None: there is no classifier. `label_names`: of all numbers of a text.
+    `activation`: what becomes of them. `max_length`: the most tokens of a text that the model was made for; None: as
+    many as it has positions. `prompts` are put in front of texts by their names, `default_prompt` where a text names
+    none.
     """
 
-    task: Literal["embed", "score"]
+    task: Literal["embed", "score", "classify"]
     pooling: Pooling
     dense: tuple[DenseRecord, ...] = ()
     normalize: bool = False
     labels: Annotated[int, Field(ge=1)] | None = None
-    activation: Literal["identity", "sigmoid"] = "identity"
+    label_names: tuple[str, ...] = ()
+    activation: Literal["identity", "sigmoid", "softmax"] = "identity"
     max_length: Annotated[int, Field(ge=1)] | None = None
     prompts: dict[str, str] = Field(default_factory=dict)
     default_prompt: str | None = None

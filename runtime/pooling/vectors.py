@@ -47,6 +47,15 @@ def as_normalized(facts: PoolingFacts, normalize: bool | None) -> PoolingFacts:
     return facts if normalize is None else msgspec.structs.replace(facts, normalize=normalize)
 
 
+def classified(raw: Sequence[float], facts: PoolingFacts) -> list[float]:
+    """A classifier's raw numbers as the model means them: each on its own, or as shares of all."""
+    if facts.activation != "softmax":
+        return [activated(score, facts) for score in raw]
+    greatest = max(raw)
+    powers = [math.exp(score - greatest) for score in raw]
+    return [power / math.fsum(powers) for power in powers]
+
+
 def activated(score: float, facts: PoolingFacts) -> float:
     """A raw score as the model means it: as it is, or between 0 and 1."""
     if facts.activation == "identity":

@@ -39,15 +39,20 @@ def embed(
 
 def score(model: PreTrainedModel, texts: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> Array:
     """Raw scores, float64 [texts]; `types` empty: the model tells no kinds of tokens apart."""
+    return class_scores(model, texts, types)[:, 0]
+
+
+def class_scores(model: PreTrainedModel, texts: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> Array:
+    """Raw scores of all labels, float64 [texts, labels]."""
     if _alone(model, texts):
         assert not any(types), "models with windows tell no kinds of tokens apart"
-        return np.concatenate([score(model, [text], []) for text in texts])
+        return np.concatenate([class_scores(model, [text], []) for text in texts])
     batch, _ = _padded(model, texts)
     if any(types):
         longest = batch["input_ids"].shape[1]
         batch["token_type_ids"] = torch.tensor([[*each, *[0] * (longest - len(each))] for each in types])
     with torch.no_grad():
-        return np.asarray(model(**batch).logits[:, 0].to(torch.float64))
+        return np.asarray(model(**batch).logits.to(torch.float64))
 
 
 def _alone(model: PreTrainedModel, texts: Sequence[Sequence[int]]) -> bool:

@@ -145,21 +145,27 @@ def test_folders_outside_the_model_are_not_read(bert: PooledModel) -> None:
     refused(bert.directory, "../..")
 
 
-def test_classifiers_of_several_labels_and_odd_activations_are_refused(
-    tmp_path: Path, rng: np.random.Generator
-) -> None:
+def test_what_becomes_of_a_classifiers_numbers_is_read_or_refused(tmp_path: Path, rng: np.random.Generator) -> None:
     model = save_cross_encoder(tmp_path / "model", "bert", rng)
     changed(model.directory, "config.json", sbert_ce_default_activation_function="torch.nn.modules.linear.Identity")
     convert_model(model.directory, tmp_path / "checkpoint")
     pooling = Checkpoint.open(tmp_path / "checkpoint").config.pooling
     assert pooling is not None and (pooling.task, pooling.activation, pooling.labels) == ("score", "identity", 1)
-    changed(
-        model.directory,
-        "config.json",
-        id2label={"0": "a", "1": "b"},
-        sbert_ce_default_activation_function="torch.nn.Tanh",
-    )
-    refused(model.directory, "a classifier of 2 labels", "the activation 'torch.nn.Tanh'")
+    for named in ("torch.nn.Tanh", "torch.nn.Softmax"):
+        changed(model.directory, "config.json", sbert_ce_default_activation_function=named)
+        refused(model.directory, f"the activation '{named}' of scores is not supported: Identity and Sigmoid are")
+    several = save_cross_encoder(tmp_path / "several", "bert", rng, num_labels=3)
+    changed(several.directory, "config.json", id2label={"0": "bad", "2": "good", "1": "so-so"})
+    for number, (problem, expected) in enumerate(
+        ((None, "softmax"), ("multi_label_classification", "sigmoid"), ("regression", "identity"))
+    ):
+        changed(several.directory, "config.json", problem_type=problem)
+        convert_model(several.directory, tmp_path / f"several-{number}")
+        found = Checkpoint.open(tmp_path / f"several-{number}").config.pooling
+        assert found is not None and (found.task, found.labels, found.activation) == ("classify", 3, expected)
+        assert found.label_names == ("bad", "so-so", "good")
+    changed(several.directory, "config.json", num_labels="three")
+    refused(several.directory, "num_labels must be a number of labels up to 65536, not 'three'")
 
 
 def test_calibration_and_other_targets_are_refused(bert: PooledModel, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from inflight.runtime.loading.load import load_engine
 from inflight.runtime.pooling.steps import TextSteps
 from inflight.runtime.pooling.texts import TokenizedText
 from tests.models.families.pooled import DECODERS, ENCODERS, PooledModel, save_cross_encoder, save_embedding_model
-from tests.oracles.pooling import embed, score, widened
+from tests.oracles.pooling import class_scores, embed, widened
 
 pytestmark = pytest.mark.pipeline
 
@@ -136,14 +136,15 @@ def test_compiled_scores_are_those_of_transformers(tmp_path: Path, rng: np.rando
 
 
 def check_scores(kind: str, target: str, root: Path, rng: np.random.Generator) -> None:
-    model = save_cross_encoder(root / "model", kind, rng)
+    model = save_cross_encoder(root / "model", kind, rng, num_labels=int(rng.choice([1, 3])))
     steps = opened(built(root, model, target=target, max_batch_size=4))
     pairs = []
     for first, second in rng.integers(1, 50, (7, 2)).tolist():
         types = (0,) * first + (1,) * second if steps.facts.token_types > 1 else ()
         pairs.append(TokenizedText(tuple(model.random_ids(rng, first + second)), types))
-    found = vectors(steps, pairs)[:, 0]
+    found = vectors(steps, pairs)
     steps.close()
     ids, types = [pair.token_ids for pair in pairs], [pair.token_types for pair in pairs]
-    expected = score(widened(model.model), ids, types)
+    expected = class_scores(widened(model.model), ids, types)
+    assert found.shape == expected.shape and steps.facts.task == ("score" if expected.shape[1] == 1 else "classify")
     assert np.abs(found - expected).max() < ERROR * max(1.0, np.abs(expected).max())

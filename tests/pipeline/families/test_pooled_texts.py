@@ -26,7 +26,7 @@ from inflight.runtime.pooling.thread import PoolingThread
 from inflight.runtime.text.tokenizer import load_tokenizer
 from tests.models.families.pooled import PooledModel, save_cross_encoder, save_embedding_model
 from tests.models.tiny_tokenizers import random_text
-from tests.oracles.pooling import embed, score, widened
+from tests.oracles.pooling import class_scores, embed, score, widened
 from tests.patience import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.pipeline
@@ -172,6 +172,23 @@ def test_pairs_become_the_scores_of_transformers(tmp_path: Path, rng: np.random.
     assert np.abs(probs[:, 0] - 1 / (1 + np.exp(-alone))).max() < ERROR
     assert np.abs(np.array([each.outputs.data for each in encoded]) - probs).max() < ERROR
     assert abs(single.outputs.probs[0] - alone[0]) < ERROR * max(1.0, abs(alone[0]))
+
+
+def test_texts_get_the_classes_of_transformers(tmp_path: Path, rng: np.random.Generator) -> None:
+    labels = int(rng.integers(2, 6))
+    model = save_cross_encoder(tmp_path / "model", "modernbert", rng, num_labels=labels)
+    texts = [random_text(rng) + "fox" for _ in range(5)]
+    raw = class_scores(widened(model.model), [each.ids for each in saved_tokenizer(model).encode_batch(texts)], [])
+    with LLM(built(model, tmp_path), threads=1, task="classify") as llm:
+        shares = np.array([each.outputs.probs for each in llm.classify(texts, use_tqdm=False)])
+        plain = llm.encode(texts, PoolingParams(use_activation=False, task="classify"), use_tqdm=False)
+        calls = (lambda: llm.embed("fox"), lambda: llm.score("a", "b"), lambda: llm.encode("a", pooling_task="score"))
+        for call in calls:
+            with pytest.raises(RequestError, match="classifies texts"):
+                cast(Any, call)()
+    expected = np.exp(raw - raw.max(axis=1, keepdims=True))
+    assert np.abs(shares - expected / expected.sum(axis=1, keepdims=True)).max() < ERROR
+    assert np.abs(np.array([each.outputs.data for each in plain]) - raw).max() < ERROR * max(1.0, np.abs(raw).max())
 
 
 def test_requests_take_turns_and_each_gets_its_own(tmp_path: Path, rng: np.random.Generator) -> None:
