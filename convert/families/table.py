@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from inflight.convert.families.dense_modules import DENSE_NAMES
 from inflight.convert.families.family import Family
 from inflight.convert.families.mixtures import mixtures
 from inflight.convert.families.names import DECODER_NAMES
-from inflight.convert.families.pooled import behind_pooling, pooled_decoder, pools, pools_as_encoder
-from inflight.convert.families.pooled import missing as missing_of_pooled
+from inflight.convert.families.pooling.dense import DENSE_NAMES
+from inflight.convert.families.pooling.kinds import behind_pooling, pooled_decoder, pools, pools_as_encoder
+from inflight.convert.families.pooling.kinds import missing as missing_of_pooled
 from inflight.convert.families.rows.deepseek import DEEPSEEK
 from inflight.convert.families.rows.encoders.table import ENCODERS
 from inflight.convert.families.rows.gemma import GEMMA

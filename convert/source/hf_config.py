@@ -15,8 +15,8 @@ from inflight.convert.checkpoint.inventory import OptionalTensors
 from inflight.convert.checkpoint.support import ACT, ACTIVATIONS, DISTANCES, LINEAR_BIASES
 from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.family import Family
-from inflight.convert.families.pooled import pools
-from inflight.convert.families.sentence_transformers import read_pooling, sees_all
+from inflight.convert.families.pooling.kinds import pools
+from inflight.convert.families.pooling.reading import read_pooling, sees_all
 from inflight.convert.source.hf_layers import LayerKinds, read_layer_kinds
 from inflight.convert.source.hf_rope import Rope, read_rope
 from inflight.convert.source.quantized.methods import quantization_problems

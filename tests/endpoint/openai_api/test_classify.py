@@ -39,7 +39,8 @@ def test_the_classes_are_those_of_llm(shim: str, engine: Path, rng: np.random.Ge
     texts = [random_text(rng) + "dog" for _ in range(int(rng.integers(2, 9)))]
     raw = PoolingParams(use_activation=False)
     with LLM(engine, threads=1) as llm:
-        for options, params in (({}, None), ({"use_activation": False}, raw), ({"activation": False}, raw)):
+        asked: list[dict[str, Any]] = [{}, {"use_activation": False}, {"activation": False}]
+        for options, params in zip(asked, (None, raw, raw), strict=True):
             outputs = llm.classify(texts, pooling_params=params, use_tqdm=False)
             answer = ask(shim, input=texts, **options).json()
             for index, (each, output) in enumerate(zip(answer["data"], outputs, strict=True)):

@@ -88,12 +88,16 @@ def test_new_is_gte_whose_frequencies_have_another_name(tmp_path: Path, rng: np.
     """What its own code calls ntk, by a factor of s: base * s, and all frequencies divided by s^(2 / head size)."""
     size, factor = 8 * int(rng.integers(1, 4)), float(rng.uniform(2, 9))
     scaled = {"rope_type": "linear", "rope_theta": 20000.0 * factor, "factor": factor ** (2 / size)}
-    changes = {"hidden_size": 2 * size, "num_attention_heads": 2, "rope_parameters": scaled}
+    changes: dict[str, Any] = {"hidden_size": 2 * size, "num_attention_heads": 2, "rope_parameters": scaled}
     save_embedding_model(tmp_path / "gte", "gte", rng, **changes)
     shutil.copytree(tmp_path / "gte", tmp_path / "new")
     theirs = json.loads((tmp_path / "gte" / "config.json").read_text())
     del theirs["rope_parameters"]
-    own = {"architectures": ["NewModel"], "model_type": "new", "auto_map": {"AutoModel": "modeling.NewModel"}}
+    own: dict[str, Any] = {
+        "architectures": ["NewModel"],
+        "model_type": "new",
+        "auto_map": {"AutoModel": "modeling.NewModel"},
+    }
     own |= {"position_embedding_type": "rope", "layer_norm_type": "layer_norm", "pack_qkv": True}
     own |= {"rope_theta": 20000, "rope_scaling": {"type": "ntk", "factor": factor}}
     (tmp_path / "new" / "config.json").write_text(json.dumps({**theirs, **own}))

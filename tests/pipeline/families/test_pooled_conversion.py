@@ -60,8 +60,10 @@ def test_all_that_cannot_be_followed_is_one_message(bert: PooledModel) -> None:
     modules[0]["type"] = "custom_st.Transformer"
     write_json(directory / "modules.json", modules)
     changed(directory, "1_Pooling/config.json", include_prompt=False, pooling_mode=["mean", "cls"])
-    changed(directory, "sentence_bert_config.json", do_lower_case=True)
-    changed(directory, "config_sentence_transformers.json", default_prompt_name="nobody")
+    lengths = {"do_lower_case": True, "transformer_task": "text-generation", "query_length": 3}
+    lengths["modality_config"] = {"text": {"method": "forward", "method_output_name": "pooler_output"}}
+    changed(directory, "sentence_bert_config.json", **lengths, processing_kwargs={"text": {"max_length": 3}})
+    changed(directory, "config_sentence_transformers.json", default_prompt_name="nobody", truncate_dim=3)
     changed(directory, "config.json", is_decoder=True, position_embedding_type="relative_key")
     refused(
         directory,
@@ -69,7 +71,12 @@ def test_all_that_cannot_be_followed_is_one_message(bert: PooledModel) -> None:
         "module custom_st.Transformer of modules.json is code of the model's own",
         "include_prompt false",
         "the pooling mean, cls",
-        "do_lower_case",
+        "do_lower_case True",
+        "transformer_task 'text-generation'",
+        "query_length 3",
+        "processing_kwargs",
+        "modality_config.text",
+        "truncate_dim 3 of config_sentence_transformers.json is not supported: ask for so many dimensions",
         "default_prompt_name 'nobody'",
         "is_decoder True",
         "position_embedding_type 'relative_key'",
@@ -133,10 +140,15 @@ def test_dense_modules_that_cannot_be_followed_are_refused(bert: PooledModel) ->
     (directory / "9_Dense").mkdir(exist_ok=True)
     size = bert.model.config.hidden_size
     save_file({"linear.weight": np.ones((3, size), np.float32)}, directory / "9_Dense" / "model.safetensors")
-    config = {"in_features": size + 1, "out_features": 3, "bias": False}
+    config = {"in_features": size + 1, "out_features": 3, "bias": False, "use_residual": True}
     write_json(directory / "9_Dense" / "config.json", {**config, "activation_function": "torch.nn.ELU"})
-    refused(directory, f"Dense takes {size + 1} numbers and gets {size}", "Dense: activation_function ELU")
-    write_json(directory / "9_Dense" / "config.json", {**config, "in_features": size, "out_features": 4})
+    refused(
+        directory,
+        f"Dense takes {size + 1} numbers and gets {size}",
+        "Dense: activation_function ELU",
+        "Dense: use_residual True",
+    )
+    write_json(directory / "9_Dense" / "config.json", {"in_features": size, "out_features": 4})
     refused(directory, "sentence_transformers.dense.0.weight")
 
 

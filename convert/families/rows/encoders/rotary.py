@@ -71,8 +71,9 @@ def gte_config(raw: Raw) -> Raw:
         or rope.get("mixed_b") is not None
     ):
         return named
-    factor, size = rope.get("factor"), head_share(raw)
-    theta = rope.get("rope_theta", raw.get("rope_theta", GTE_THETA))
+    size = head_share(raw)
+    factor: Any = rope.get("factor")
+    theta: Any = rope.get("rope_theta", raw.get("rope_theta", GTE_THETA))
     if not isinstance(size, int) or not all(isinstance(each, int | float) and each > 0 for each in (factor, theta)):
         return named
     scaled = {"rope_type": "linear", "rope_theta": theta * factor, "factor": factor ** (2 / size)}
