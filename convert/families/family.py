@@ -158,7 +158,8 @@ class Family:
         for module, layout in self.fused.items():
             found.update({f"{module}[{part}]": Rows(module, order) for part, order in layout(config).items()})
         if self.latent:
-            return {**found, **latent_rows(config, {part: self.names[f"attention.{part}"][0] for part in _LATENT})}
+            names = {part: self.names[f"attention.{part}"][0] for part in _LATENT}
+            return {**found, **latent_rows(config, names, neighbours=self.interleaved_rope)}
         if self.interleaved_rope:
             size, rotary = config.head_size, config.rotary_embedding_dim or config.head_size
             query, key, _ = self.names["attention.qkv"]

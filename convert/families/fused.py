@@ -88,15 +88,17 @@ def halves(heads: int, size: int, rotary: int) -> Order:
     return order
 
 
-def latent_rows(config: CheckpointConfig, names: Mapping[str, str]) -> dict[str, Rows]:
-    """The modules of latent attention, whose source turns neighbours, and has the matrices of all heads in one: of each
-    head that of keys, which is stored transposed, and that of values. `names` are the source's modules by ours; those
-    of heads have {expert} in place of a number.
+def latent_rows(config: CheckpointConfig, names: Mapping[str, str], *, neighbours: bool) -> dict[str, Rows]:
+    """The modules of latent attention, whose source turns `neighbours` or halves, and has the matrices of all heads in
+    one: of each head that of keys, which is stored transposed, and that of values. `names` are the source's modules by
+    ours; those of heads have {expert} in place of a number.
     """
     heads, size, rotary = config.num_attention_heads, config.head_size, config.qk_rope_head_dim or 0
     rank, plain, value = config.kv_lora_rank or 0, size - rotary, config.v_head_dim or 0
-    found = {names[part]: Rows(names[part], _turned_last(heads, plain, rotary)) for part in ("q", "q_b")}
-    found[names["kv_a"]] = Rows(names["kv_a"], _turned_last(1, rank, rotary))
+    found = {}
+    if neighbours:
+        found = {names[part]: Rows(names[part], _turned_last(heads, plain, rotary)) for part in ("q", "q_b")}
+        found[names["kv_a"]] = Rows(names["kv_a"], _turned_last(1, rank, rotary))
     for head in range(heads):
         rows = np.arange(head * (plain + value), (head + 1) * (plain + value), dtype=np.int64)
         for part, order in (("k_b", rows[:plain]), ("v_b", rows[plain:])):

@@ -62,7 +62,6 @@ LACKING: Mapping[str, tuple[str, ...]] = {
         *("Kolibri1ForCausalLM", "FlintForCausalLM", "Cohere2MoeForCausalLM"),
     ),
     "experts of attention": ("JetMoeForCausalLM",),
-    "latent attention beside scales of the residual stream": ("MiniCPM3ForCausalLM",),
     "rotation the other way round": ("NanoChatForCausalLM",),
     "experts stored without names of their own, and clipped projections beside them": ("DbrxForCausalLM",),
     "positions of sines in place of a table": ("XGLMForCausalLM", "CTRLLMHeadModel"),
@@ -71,6 +70,9 @@ LACKING: Mapping[str, tuple[str, ...]] = {
     "norms of the sums with the residual stream, in a decoder": ("OpenAIGPTLMHeadModel",),
     "layers that run several times": ("HrmTextForCausalLM",),
     "patches of bytes": ("BltForCausalLM",),
+    "a product and a norm ahead of the vocabulary projection": ("ModernBertDecoderForCausalLM",),
+    "a vocabulary projection of fewer rows than the embedding": ("Apertus1p5TextForCausalLM",),
+    "a bias of attention for segments": ("CpmAntForCausalLM",),
     "an encoder beside the decoder": (
         *("T5ForConditionalGeneration", "BartForConditionalGeneration", "BartForCausalLM", "MarianForCausalLM"),
         *("MBartForCausalLM", "PegasusForCausalLM", "BlenderbotForCausalLM", "ProphetNetForCausalLM"),

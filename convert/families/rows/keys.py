@@ -26,6 +26,28 @@ def granite_keys(values: ConfigValues) -> dict[str, Any]:
     }
 
 
+def minicpm_keys(values: ConfigValues) -> dict[str, Any]:
+    """Scales of the embedding, of what layers add by their number, and of the last hidden states by their size."""
+    values.refuse("sparse_config", "attention to blocks that an index chooses is not there")
+    values.refuse("num_experts", "its mixture is not read")
+    hidden, layers = (values.raw.get(key) for key in ("hidden_size", "num_hidden_layers"))
+    sizes = all(isinstance(each, int) and each > 0 for each in (hidden, layers))
+    root, width = (math.sqrt(layers), hidden) if sizes else (1.0, 1)
+    return {
+        "embedding_multiplier": values.number("scale_emb", 1.0),
+        "residual_multiplier": _finite(values, "scale_depth", values.number("scale_depth", root) / root),
+        "output_multiplier_scale": _finite(values, "dim_model_base", values.number("dim_model_base", width) / width),
+    }
+
+
+def own_minicpm_keys(values: ConfigValues) -> dict[str, Any]:
+    """Of models with code of their own, whose configs say all scales."""
+    for key in ("scale_emb", "scale_depth", "dim_model_base"):
+        if values.raw.get(key) is None:
+            values.problems.append(f"config.json has no {key}")
+    return minicpm_keys(values)
+
+
 def smollm3_keys(values: ConfigValues) -> dict[str, Any]:
     """Windows, which no published model has, would follow the layers without rotary embedding."""
     values.refuse("use_sliding_window", "windows of this family are not read")

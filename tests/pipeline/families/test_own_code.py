@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from inflight.convert.families.table import EVERY_FAMILY
 from inflight.convert.options import ConvertOptions
 from inflight.errors import ModelError
 from tests.models.families.pooled import save_embedding_model
-from tests.models.random_models import Shape, save_random_model
+from tests.models.random_models import Shape, random_shape, save_random_model
 
 pytestmark = pytest.mark.pipeline
 
@@ -110,6 +112,31 @@ def test_new_is_gte_whose_frequencies_have_another_name(tmp_path: Path, rng: np.
         np.testing.assert_array_equal(gte.array(name), new.array(name), err_msg=name)
 
 
+def test_minicpm_is_granite_whose_scales_have_other_names(tmp_path: Path, rng: np.random.Generator, seed: int) -> None:
+    """scale_emb, scale_depth / sqrt(layers) and hidden_size / dim_model_base."""
+    depth, base, embedding = (float(scale) for scale in rng.uniform([0.5, 9, 1], [2, 90, 13]))
+    shape = random_shape(rng, "granite")
+    scales = {"embedding_multiplier": embedding, "residual_multiplier": depth / math.sqrt(shape.num_layers)}
+    scales |= {"logits_scaling": shape.hidden_size / base, "attention_multiplier": shape.head_size**-0.5}
+    extra = {"attention_bias": False, "mlp_bias": False, "rms_norm_eps": 1e-6, **scales}
+    save_random_model(tmp_path / "granite", replace(shape, extra=extra), seed)
+    shutil.copytree(tmp_path / "granite", tmp_path / "minicpm")
+    theirs = json.loads((tmp_path / "granite" / "config.json").read_text())
+    own = {"architectures": ["MiniCPMForCausalLM"], "model_type": "minicpm", "auto_map": {"AutoModel": "modeling.M"}}
+    own = {**{key: value for key, value in theirs.items() if key not in scales}, **own}
+    own |= {"scale_emb": embedding, "scale_depth": depth, "dim_model_base": base}
+    (tmp_path / "minicpm" / "config.json").write_text(json.dumps(own))
+    granite, minicpm = _checkpoints(tmp_path, "granite", "minicpm")
+    assert granite.spec.embedding_scale == minicpm.spec.embedding_scale
+    assert np.isclose(granite.spec.logit_scale, minicpm.spec.logit_scale, rtol=1e-12)
+    for one, other in zip(granite.spec.layers, minicpm.spec.layers, strict=True):
+        assert np.isclose(one.residual_scale, other.residual_scale, rtol=1e-12)
+        assert np.isclose(one.attention.scale, other.attention.scale, rtol=1e-12)
+        assert replace(one.attention, scale=1.0) == replace(other.attention, scale=1.0) and one.mlp == other.mlp
+    for name in granite.tensors:
+        np.testing.assert_array_equal(granite.array(name), minicpm.array(name), err_msg=name)
+
+
 def _checkpoints(root: Path, *names: str) -> list[Checkpoint]:
     for name in names:
         convert_model(root / name, root / f"{name}-checkpoint", ConvertOptions(progress=False))
@@ -126,4 +153,4 @@ def test_code_of_its_own_is_refused_with_the_way_out(tmp_path: Path) -> None:
 
 
 def test_every_family_with_code_of_its_own_is_here() -> None:
-    assert {family.model_type for family in EVERY_FAMILY if family.own_code} == {"internlm2", "new"}
+    assert {family.model_type for family in EVERY_FAMILY if family.own_code} == {"internlm2", "minicpm", "new"}

@@ -43,7 +43,7 @@ _WITHOUT_EFFECT: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("glm4_moe", "glm4_moe_lite"), frozenset({"topk_group", "num_key_value_heads"})),
     "ernie4_5_moe": frozenset({"moe_layer_end_index"}),
     # All heads have keys of their own, or all share them.
-    **dict.fromkeys(("deepseek_v3", "youtu"), frozenset({"num_key_value_heads"})),
+    **dict.fromkeys(("deepseek_v3", "youtu", "minicpm3"), frozenset({"num_key_value_heads"})),
     "deepseek_v2": frozenset({"num_key_value_heads", "n_group", "topk_group"}),
     "falcon": frozenset({"num_kv_heads", "num_ln_in_parallel_attn"}),
     # Where float32 is float32 anyway, and sums of slices.
