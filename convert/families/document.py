@@ -86,6 +86,7 @@ def _features(family: Family) -> Iterator[str]:
         (family.qk_norm, "norms of queries and keys" + _where(family)),
         (family.fused or family.transposed, "matrices stored otherwise"),
         (family.interleaved_rope, "neighbours turned (rows reordered)"),
+        (family.backward_rope, "turned the other way round (rows reordered)"),
         (family.partial_rotary, "partial rotation"),
         (family.skips_rope, "layers without rotation"),
         (family.rope_in_windows, "rotation in windows alone"),

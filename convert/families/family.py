@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from inflight.convert.families.config_values import ConfigValues
-from inflight.convert.families.fused import Layout, Rows, halves, latent_rows
+from inflight.convert.families.fused import Layout, Rows, halves, latent_rows, swapped
 from inflight.convert.families.mixtures import Mixture
 from inflight.convert.families.names import DECODER_NAMES, ROTARY_TABLES, Names
 
@@ -33,10 +33,11 @@ class Family:
     `rope_by_layer_type`: sliding and full layers have rotary parameters of their own; `partial_rotary`:
     partial_rotary_factor says how much of a head turns; `skips_rope`: no_rope_layers says which layers have no rotary
     embedding; `rope_in_windows`: those without a window have none, where there are others. `interleaved_rope`:
-    neighbouring elements of a head are turned, so that the rows of queries and keys are reordered. `learned_positions`:
-    a table of positions is added to the embeddings, and nothing turns; `distances`: scores have a number for every
-    distance, and nothing else tells positions. `alibi`: scores have a bias linear in the
-    distance, and nothing turns (or the key that decides); `alibi_rounded`: as bfloat16, scaled with the products.
+    neighbouring elements of a head are turned, so that the rows of queries and keys are reordered; `backward_rope`:
+    halves are, the other way round. `learned_positions`: a table of positions is added to the embeddings, and nothing
+    turns; `distances`: scores have a number for every distance, and nothing else tells positions. `alibi`: scores have
+    a bias linear in the distance, and nothing turns (or the key that decides); `alibi_rounded`: as bfloat16, scaled
+    with the products.
 
     `norm` is the kind of all norms, `norm_bias` and `norm_weight` say what they have beside the arithmetic (only
     "layer" ones a bias), `norm_epsilon` is the key of the epsilon, or the epsilon itself, and `norm_offset` is added to
@@ -93,6 +94,7 @@ class Family:
     skips_rope: bool = False
     rope_in_windows: bool = False
     interleaved_rope: bool = False
+    backward_rope: bool = False
     learned_positions: bool = False
     distances: bool = False
     norm: Literal["rms", "layer"] = "rms"
@@ -147,6 +149,7 @@ class Family:
                 routed,
                 self.fused,
                 self.interleaved_rope,
+                self.backward_rope,
                 not self.norm_weight,
             )
         )
@@ -160,11 +163,11 @@ class Family:
         if self.latent:
             names = {part: self.names[f"attention.{part}"][0] for part in _LATENT}
             return {**found, **latent_rows(config, names, neighbours=self.interleaved_rope)}
-        if self.interleaved_rope:
+        if self.interleaved_rope or self.backward_rope:
             size, rotary = config.head_size, config.rotary_embedding_dim or config.head_size
             query, key, _ = self.names["attention.qkv"]
             for name, heads in ((query, config.num_attention_heads), (key, config.num_key_value_heads)):
-                order = halves(heads, size, rotary)
+                order = swapped(heads, size) if self.backward_rope else halves(heads, size, rotary)
                 inner = found.get(name)
                 found[name] = Rows(name, order) if inner is None else Rows(inner.module, inner.order[order])
         return found

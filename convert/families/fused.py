@@ -88,6 +88,13 @@ def halves(heads: int, size: int, rotary: int) -> Order:
     return order
 
 
+def swapped(heads: int, size: int) -> Order:
+    """Rows of q or k of a source that turns the other way round: the halves of each head in the place of the other."""
+    one = np.concatenate([np.arange(size // 2, size), np.arange(size // 2)])
+    order: Order = (np.arange(heads)[:, None] * size + one).reshape(-1).astype(np.int64)
+    return order
+
+
 def latent_rows(config: CheckpointConfig, names: Mapping[str, str], *, neighbours: bool) -> dict[str, Rows]:
     """The modules of latent attention, whose source turns `neighbours` or halves, and has the matrices of all heads in
     one: of each head that of keys, which is stored transposed, and that of values. `names` are the source's modules by

@@ -62,7 +62,6 @@ LACKING: Mapping[str, tuple[str, ...]] = {
         *("Kolibri1ForCausalLM", "FlintForCausalLM", "Cohere2MoeForCausalLM"),
     ),
     "experts of attention": ("JetMoeForCausalLM",),
-    "rotation the other way round": ("NanoChatForCausalLM",),
     "experts stored without names of their own, and clipped projections beside them": ("DbrxForCausalLM",),
     "positions of sines in place of a table": ("XGLMForCausalLM", "CTRLLMHeadModel"),
     "LayerNorm of queries and keys with a bias": ("PersimmonForCausalLM", "FuyuForCausalLM"),

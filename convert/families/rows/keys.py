@@ -152,6 +152,10 @@ def ministral3_facts(values: ConfigValues) -> dict[str, Any]:
     return {"query_scale": QueryScale(factor=factor, length=length)}
 
 
+def nanochat_keys(values: ConfigValues) -> dict[str, Any]:
+    return {"final_logit_softcapping": values.optional_number("final_logit_softcapping")}
+
+
 def olmo_keys(values: ConfigValues) -> dict[str, Any]:
     """The size of its heads follows from the others."""
     refuse_other_head_size(values)

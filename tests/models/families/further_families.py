@@ -117,6 +117,11 @@ def _olmo3(rng: Any, sizes: dict[str, Any]) -> dict[str, Any]:
     return {"rope_parameters": {FULL: full, SLIDING: local}, "attention_bias": _flag(rng)}
 
 
+def _nanochat(rng: Any, sizes: dict[str, Any]) -> dict[str, Any]:
+    cap = float(rng.uniform(2, 20)) if _flag(rng) else None
+    return {"attention_bias": _flag(rng), "final_logit_softcapping": cap}
+
+
 def _hyperclovax(rng: Any, sizes: dict[str, Any]) -> dict[str, Any]:
     names = ("embedding_multiplier", "residual_multiplier", "logits_scaling")
     scales = {name: float(rng.uniform(0.1, 3)) for name in names}
@@ -204,6 +209,7 @@ FURTHER: Mapping[str, Further] = {
     "apertus": Further("ApertusConfig", _biases("attention_bias")),
     "nemotron": Further("NemotronConfig", _both(_ATTENTION_MLP, _partial(0.5, 0.25, 1.0)), share=False),
     "jais2": Further("Jais2Config", _ATTENTION_MLP),
+    "nanochat": Further("NanoChatConfig", _nanochat),
     "olmo": Further("OlmoConfig", lambda rng, sizes: {"clip_qkv": float(rng.uniform(0.3, 2)) if _flag(rng) else None}),
     "gemma": Further("GemmaConfig", _biases("attention_bias"), share=False),
     "vaultgemma": Further("VaultGemmaConfig", _both(_gemma2, _mixed(2)), share=False),
