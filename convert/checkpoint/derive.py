@@ -198,7 +198,7 @@ def _position_bias(config: CheckpointConfig, family: Family) -> PositionBias | N
     if config.position_embedding_type not in LINEAR_BIASES:
         return None
     steepest = (block.alibi_bias_max if block is not None else None) or 8.0
-    return SlopesSpec(linear_slopes(config.num_attention_heads, steepest), family.alibi_rounded)
+    return SlopesSpec(linear_slopes(config.num_attention_heads, steepest), family.alibi_rounded, family.encoder)
 
 
 def _query_factors(config: CheckpointConfig, *, turns: bool) -> QueryScaleSpec | None:

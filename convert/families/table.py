@@ -10,7 +10,13 @@ from inflight.convert.families.family import Family
 from inflight.convert.families.mixtures import mixtures
 from inflight.convert.families.names import DECODER_NAMES
 from inflight.convert.families.pooling.dense import DENSE_NAMES
-from inflight.convert.families.pooling.kinds import behind_pooling, pooled_decoder, pools, pools_as_encoder
+from inflight.convert.families.pooling.kinds import (
+    behind_pooling,
+    encoder_type,
+    pooled_decoder,
+    pools,
+    pools_as_encoder,
+)
 from inflight.convert.families.pooling.kinds import missing as missing_of_pooled
 from inflight.convert.families.rows.deepseek import DEEPSEEK
 from inflight.convert.families.rows.encoders.table import ENCODERS
@@ -128,7 +134,7 @@ def require_family(model: str, config: Mapping[str, Any]) -> Family:
 
 
 def _pooled_family(config: Mapping[str, Any]) -> Family | None:
-    kind = config.get("model_type")
+    kind = encoder_type(config)
     encoder = next((row for row in ENCODERS if row.model_type == kind), None)
     decoder = next((row for row in FAMILIES if row.model_type == kind), None)
     if encoder is not None:

@@ -20,12 +20,20 @@ _ENCODER_TYPES = (
     *("bert", "roberta", "xlm-roberta", "camembert", "distilbert"),
     *("electra", "mpnet", "modernbert", "albert", "nomic_bert", "gte", "new", "eurobert", "jina_embeddings_v3"),
 )
+# Jina's second generation, whose configs say that they are BERT's.
+JINA2, _JINA2_NAME = "jina_bert", "JinaBert"
 # What models of other types need that is not there.
 _MISSING = {
     "deberta-v2": "attention to relative positions",
 }
 # Files of a model without a head have no name in front.
 _BARE = tuple((name, f"model.{name}") for name in ("embed_tokens.", "layers.", "norm."))
+
+
+def encoder_type(config: Mapping[str, Any]) -> Any:
+    """The model_type of an encoder's row."""
+    listed = _listed(config)
+    return JINA2 if listed and all(name.startswith(_JINA2_NAME) for name in listed) else config.get("model_type")
 
 
 def pools(config: Mapping[str, Any]) -> bool:

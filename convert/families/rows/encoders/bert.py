@@ -54,7 +54,9 @@ def _mpnet_names(positions: tuple[str, ...]) -> Names:
     }
 
 
-def _bert_names(prefix: str, pooled: tuple[str, str], positions: tuple[str, ...] | None = None) -> Names:
+def bert_names(
+    prefix: str, pooled: tuple[str, str] = ("bert.pooler.dense", "classifier"), positions: tuple[str, ...] | None = None
+) -> Names:
     layer, embeddings = f"{prefix}encoder.layer.{{layer}}.", f"{prefix}embeddings."
     attention = f"{layer}attention.self."
     return {
@@ -136,7 +138,7 @@ def _roberta(architecture: str, model_type: str) -> Family:
         decoder=roberta_config,
         keys=roberta_keys,
         classifier_activation="tanh",
-        names=_bert_names("roberta.", ("classifier.dense", "classifier.out_proj"), parts(table, "used")),
+        names=bert_names("roberta.", ("classifier.dense", "classifier.out_proj"), parts(table, "used")),
         fused={table: skipping(FIRST_POSITION)},
         renamed=bare("roberta.", "embeddings", "encoder", "pooler"),
         defaults={**BERT_DEFAULTS, "vocab_size": 50265, "pad_token_id": 1},
@@ -164,7 +166,7 @@ BERT_LIKE = (
         "BertModel",
         "bert",
         classifier_activation="tanh",
-        names=_bert_names("bert.", ("bert.pooler.dense", "classifier")),
+        names=bert_names("bert."),
         renamed=bare("bert.", "embeddings", "encoder", "pooler"),
     ),
     _roberta("RobertaModel", "roberta"),
@@ -187,7 +189,7 @@ BERT_LIKE = (
         facts=narrower_embeddings,
         classifier_activation="gelu",
         names={
-            **_bert_names("electra.", ("classifier.dense", "classifier.out_proj")),
+            **bert_names("electra.", ("classifier.dense", "classifier.out_proj")),
             "embedding_projection": ("electra.embeddings_project",),
         },
         renamed=bare("electra.", "embeddings", "embeddings_project", "encoder"),

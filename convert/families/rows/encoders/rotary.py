@@ -1,5 +1,6 @@
 """Encoders of BERT's kind that turn queries and keys in place of adding positions: Nomic (Nussbaum et al., 2024), GTE
-(Zhang et al., 2024) and Jina's third (Sturua et al., 2024)."""
+(Zhang et al., 2024) and Jina's third (Sturua et al., 2024); and Jina's second, whose attention has linear biases
+(Günther et al., 2023)."""
 
 from __future__ import annotations
 
@@ -9,9 +10,10 @@ from typing import Any
 
 from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.family import Family
-from inflight.convert.families.fused import qkv_in_turn, up_gate
+from inflight.convert.families.fused import gate_up, qkv_in_turn, up_gate
 from inflight.convert.families.names import Names, parts
-from inflight.convert.families.rows.encoders.bert import BERT_DEFAULTS, IGNORED, POOLER, bare
+from inflight.convert.families.pooling.kinds import JINA2
+from inflight.convert.families.rows.encoders.bert import BERT_DEFAULTS, IGNORED, POOLER, bare, bert_names
 from inflight.convert.families.rows.encoders.keys import refuse_other, token_types
 from inflight.convert.families.rows.keys import Raw, head_share, refuse_other_head_size, under_names
 
@@ -92,6 +94,17 @@ def gte_facts(values: ConfigValues) -> dict[str, Any]:
     return token_types(values) if values.raw.get("type_vocab_size") != 0 else {}
 
 
+def jina2_config(raw: Raw) -> Raw:
+    """The activation goes by the name of the MLP, whatever hidden_act says."""
+    kind = raw.get("feed_forward_type")
+    return {**raw, "num_key_value_heads": None, "hidden_act": {"geglu": "gelu", "reglu": "relu"}.get(str(kind), kind)}
+
+
+def jina2_keys(values: ConfigValues) -> dict[str, Any]:
+    refuse_other(values, "position_embedding_type", "alibi", "attention has linear biases")
+    return _turning_keys(values)
+
+
 def jina_config(raw: Raw) -> Raw:
     return {**raw, "num_key_value_heads": None}
 
@@ -128,6 +141,15 @@ _GTE_NAMES: Names = {
     "post_feedforward_layernorm": (f"{_GTE_LAYER}mlp_ln",),
     "classifier.dense": ("new.pooler.dense",),
     "classifier.out": ("classifier",),
+}
+_JINA2_LAYER = "bert.encoder.layer.{layer}."
+_JINA2_GATE_UP = f"{_JINA2_LAYER}mlp.gated_layers"
+_JINA2_NAMES: Names = {
+    **{module: names for module, names in bert_names("bert.").items() if module != "position_embedding"},
+    "mlp.fc": parts(_JINA2_GATE_UP, "gate"),
+    "mlp.gate": parts(_JINA2_GATE_UP, "up"),
+    "mlp.proj": (f"{_JINA2_LAYER}mlp.wo",),
+    "post_feedforward_layernorm": (f"{_JINA2_LAYER}mlp.layernorm",),
 }
 _TURNING: Mapping[str, Any] = {key: value for key, value in BERT_DEFAULTS.items() if key != "vocab_size"}
 
@@ -186,6 +208,21 @@ ROTARY = (
     ),
     _gte("GteModel", "gte"),
     _gte("NewModel", "new", own_code=True),
+    _turning(
+        "JinaBertModel",
+        JINA2,
+        own_code=True,
+        qkv_bias=True,
+        dense_bias=True,
+        mlp_proj_bias=True,
+        alibi=True,
+        decoder=jina2_config,
+        keys=jina2_keys,
+        names=_JINA2_NAMES,
+        fused={_JINA2_GATE_UP: gate_up},
+        renamed=bare("bert.", "embeddings", "encoder", "pooler"),
+        defaults={**_TURNING, "vocab_size": 30528, "max_position_embeddings": 8192, "feed_forward_type": "geglu"},
+    ),
     _turning(
         "JinaEmbeddingsV3Model",
         "jina_embeddings_v3",
