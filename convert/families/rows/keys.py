@@ -30,14 +30,19 @@ def minicpm_keys(values: ConfigValues) -> dict[str, Any]:
     """Scales of the embedding, of what layers add by their number, and of the last hidden states by their size."""
     values.refuse("sparse_config", "attention to blocks that an index chooses is not there")
     values.refuse("num_experts", "its mixture is not read")
-    hidden, layers = (values.raw.get(key) for key in ("hidden_size", "num_hidden_layers"))
-    sizes = all(isinstance(each, int) and each > 0 for each in (hidden, layers))
-    root, width = (math.sqrt(layers), hidden) if sizes else (1.0, 1)
+    width, layers = (_size(values.raw, key) for key in ("hidden_size", "num_hidden_layers"))
+    root = math.sqrt(layers)
     return {
         "embedding_multiplier": values.number("scale_emb", 1.0),
         "residual_multiplier": _finite(values, "scale_depth", values.number("scale_depth", root) / root),
         "output_multiplier_scale": _finite(values, "dim_model_base", values.number("dim_model_base", width) / width),
     }
+
+
+def _size(raw: Raw, key: str) -> int:
+    """1 where it is no count, which reading it says."""
+    size = raw.get(key)
+    return size if isinstance(size, int) and size > 0 else 1
 
 
 def own_minicpm_keys(values: ConfigValues) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def test_jinas_second_is_bert_with_linear_biases(target: str, tmp_path: Path, rn
     """A score has less by a slope for every token between, on both sides; and the MLP has a gate, and one bias."""
     heads, size, layers, inner = int(rng.integers(1, 7)), 8 * int(rng.integers(1, 4)), 2, int(rng.integers(20, 90))
     hidden, vocab, kind = heads * size, 61, str(rng.choice(["geglu", "reglu"]))
-    shapes = {f"embeddings.{name}.weight": (rows, hidden) for name, rows in _JINA_TABLES}
+    shapes: dict[str, tuple[int, ...]] = {f"embeddings.{name}.weight": (rows, hidden) for name, rows in _JINA_TABLES}
     norms = ["embeddings.LayerNorm"]
     for layer in (f"encoder.layer.{index}." for index in range(layers)):
         for name in ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"):
@@ -136,7 +136,11 @@ def test_jinas_second_is_bert_with_linear_biases(target: str, tmp_path: Path, rn
     tensors |= {f"{name}.bias": torch.tensor(rng.standard_normal(hidden)) for name in norms}
     (tmp_path / "model").mkdir()
     save_file({name: each.float() for name, each in tensors.items()}, tmp_path / "model" / "model.safetensors")
-    config = {"architectures": ["JinaBertModel"], "model_type": "bert", "position_embedding_type": "alibi"}
+    config: dict[str, Any] = {
+        "architectures": ["JinaBertModel"],
+        "model_type": "bert",
+        "position_embedding_type": "alibi",
+    }
     config |= {"hidden_size": hidden, "num_attention_heads": heads, "num_hidden_layers": layers, "vocab_size": vocab}
     config |= {"intermediate_size": inner, "max_position_embeddings": 64, "type_vocab_size": 2, "layer_norm_eps": 1e-5}
     config |= {
@@ -198,7 +202,11 @@ def test_minicpm_is_granite_whose_scales_have_other_names(tmp_path: Path, rng: n
     save_random_model(tmp_path / "granite", replace(shape, extra=extra), seed)
     shutil.copytree(tmp_path / "granite", tmp_path / "minicpm")
     theirs = json.loads((tmp_path / "granite" / "config.json").read_text())
-    own = {"architectures": ["MiniCPMForCausalLM"], "model_type": "minicpm", "auto_map": {"AutoModel": "modeling.M"}}
+    own: dict[str, Any] = {
+        "architectures": ["MiniCPMForCausalLM"],
+        "model_type": "minicpm",
+        "auto_map": {"AutoModel": "modeling.M"},
+    }
     own = {**{key: value for key, value in theirs.items() if key not in scales}, **own}
     own |= {"scale_emb": embedding, "scale_depth": depth, "dim_model_base": base}
     (tmp_path / "minicpm" / "config.json").write_text(json.dumps(own))
