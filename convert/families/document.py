@@ -15,6 +15,7 @@ The architectures of Hugging Face transformers that `inflight convert` reads, an
 generated from the [family table](extending/adding_a_family.md): `python -m inflight.convert.families.document`.
 
 Every one of them is compared with transformers at random odd shapes, on the targets `reference` and `cpu`; target
+`cuda` takes every decoder of the first table, compared under an interpreter with the target `reference`; target
 `tensorrt` takes those whose operators it has, and names the others when an engine is built. A value of config.json that
 changes the mathematics and is not known is refused by its name. Models with code of their own, for which transformers
 has no class, are compared with the model of transformers that computes the same, under their names.
