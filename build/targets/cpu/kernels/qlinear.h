@@ -127,7 +127,7 @@ INLINE void multiply_quantized_piece(quantized_product m, const panel_piece *pie
         return;
     }
 #elif defined(WRITES_PANELS)
-    if (worth_writing(m.shape, tiles)) {
+    if (worth_writing(m.shape, piece->count, tiles)) {
         kind = work->held == piece->columns ? OF_WRITTEN : WRITING;
         work->held = piece->columns;
     }

@@ -86,8 +86,10 @@ INLINE void integer_step(int bits, int rows, int vectors, const int8_t *x, int64
     add_quads(bits, rows, vectors, x + 4, x_stride, columns, sums);
 }
 
-/* Steps that are prefetched together. */
-INLINE int asking_steps(int bits, int rows) { return rows > 3 || bits == 8 ? 4 : 2; }
+/* Steps that are prefetched together, of as many as a group has. */
+INLINE int asking_steps(int bits, int rows, int64_t steps) {
+    return (int)max_int(1, min_int(steps, rows > 3 || bits == 8 ? 4 : 2));
+}
 
 /* Prefetch so many steps of `ahead`: few bytes into the first-level cache, where no prefetch is dropped; many bytes
  * there would displace the tile's own reads. */
@@ -113,7 +115,7 @@ INLINE void integer_group(quantized_shape q, int rows, int vectors, int64_t g, c
         int32_t repair = -weight_offset(q.bits) * digit_sums(x + r * stride, q.row.width)[g];
         UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = splat_int(repair);
     }
-    const int asking = asking_steps(q.bits, rows);
+    const int asking = asking_steps(q.bits, rows, q.row.group / values);
     int64_t s = 0;
     for (; s + asking <= steps; s += asking) {
         ask_for_steps(asking, ahead);
