@@ -16,9 +16,9 @@
 #define INFLIGHT_QTILE_H
 
 #include "activation.h"
-#include "panels.h"
 #include "qdot.h"
 #include "quantize.h"
+#include "row_sums.h"
 
 #define STEP_BYTES 256
 /* The most bytes that a step may prefetch into the first-level cache. */
@@ -134,6 +134,8 @@ typedef struct {
     float *y;
     int64_t stride;
     activation gate; /* NO_ACTIVATION: every column as it is */
+    const row_sums *into; /* in place of y: from column `column` of row `row` of the product on; NULL: none */
+    int64_t row, column;
 } tile_output;
 
 /* Vectors of columns side by side. Where groups are added up, the float32 sums of a whole tile share the registers;
@@ -188,10 +190,12 @@ INLINE void add_zeros(quantized_shape q, int tokens, int vectors, int64_t g, con
 
 INLINE void finish_tile(int tokens, int vectors, tile_sums totals, tile_output out) {
     UNROLL for (int t = 0; t < tokens; t++) {
-        float *y = out.y + t * out.stride;
+        float *y = out.into ? sums_of(out.into, out.row + t) + out.column : out.y + t * out.stride;
+        const f32x16 weight = out.into ? weight_of(out.into, out.row + t) : splat(1.0f);
         UNROLL for (int v = 0; v < vectors; v++) {
             totals[t][v] *= out.x_scale[t];
             if (out.bias) totals[t][v] += load16(F32, out.bias, v * LANES);
+            if (out.into) totals[t][v] = fma16(weight, totals[t][v], load16(F32, y, v * LANES));
             if (out.residual) totals[t][v] += load16(F32, out.residual, t * out.stride + v * LANES);
             if (!out.gate) store16(F32, y, v * LANES, totals[t][v]);
             else if (v % 2) store16(F32, y, v / 2 * LANES, gated16(out.gate, totals[t][v - 1], totals[t][v]));
@@ -212,8 +216,10 @@ INLINE void ask_for_next_tile(quantized_shape q, int rows, const int8_t *x, cons
 /* The lines that finish_tile will write: stores that miss the caches would hold up those behind them. */
 INLINE void ask_for_output(int tokens, int vectors, tile_output out) {
     const int lines = out.gate ? vectors / 2 : vectors;
-    UNROLL for (int t = 0; t < tokens; t++)
-        UNROLL for (int i = 0; i < lines; i++) __builtin_prefetch(out.y + t * out.stride + i * LANES, 1, 3);
+    UNROLL for (int t = 0; t < tokens; t++) {
+        const float *y = out.into ? sums_of(out.into, out.row + t) + out.column : out.y + t * out.stride;
+        UNROLL for (int i = 0; i < lines; i++) __builtin_prefetch(y + i * LANES, 1, 3);
+    }
 }
 
 /* totals += group g of weights that are codes; `scales` are those of the columns, `panel` is their first step. */
@@ -259,7 +265,8 @@ INLINE void quantized_height(quantized_shape q, int rows, const int8_t *x, const
         tile_output part = out;
         if (out.bias) part.bias += column;
         if (out.residual) part.residual += column;
-        part.y += out.gate ? column / 2 : column;
+        if (out.into) part.column += column;
+        else part.y += out.gate ? column / 2 : column;
         quantized_columns(q, rows, vectors, x, panel, column, &ahead, part);
     }
 }
