@@ -87,7 +87,8 @@ INLINE expert_group part_of_piece(expert_groups g, int64_t index, const int32_t 
     return (expert_group){group.expert, (int32_t)start, (int32_t)(end - start)};
 }
 
-/* Where a thread is in the second product: which piece, which expert's part of it, and which block of the part's rows. */
+/* Where a thread is in the second product: which piece, which expert's part of it, and which block of the part's
+ * rows. */
 typedef struct {
     float (*sums)[PANEL];
     const float *residual;

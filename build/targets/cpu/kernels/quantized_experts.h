@@ -66,7 +66,8 @@ INLINE void gate_quantized(pool *p, int thread, quantized_product all, const exp
     end_quantized_pieces(&work);
 }
 
-/* The second product: in blocks, y = residual + the sum of what experts make of rows. `all` has x and y of all pairs. */
+/* The second product: in blocks, y = residual + the sum of what experts make of rows. `all` has x and y of all
+ * pairs. */
 INLINE void project_quantized(pool *p, int thread, quantized_product all, const expert_panels *m, expert_way way,
                               experts_scratch e, const float *residual, float *y) {
     _Alignas(CACHE_LINE) float sums[SUM_ROWS][PANEL];
