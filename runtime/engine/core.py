@@ -274,9 +274,9 @@ class EngineCore:
         self._last_iteration = step.stats
         self._prompt_tokens += step.stats.context_tokens
         self._scheduler.advance(step)
-        scored = output.scored
+        scored, may_have_ended = output.scored, step.ahead
         for place, (sequence, token_id) in enumerate(zip(step.sequences, output.token_ids, strict=True)):
-            if sequence.status is not Status.RUNNING:
+            if may_have_ended and sequence.status is Status.FINISHED:
                 continue
             delta = receive(sequence, token_id, scored.get(place), now_ns)
             if delta is None:

@@ -53,19 +53,6 @@ class OverlappingExecutor(Executor, Protocol):
         ...
 
 
-class OneAtATime:
-    """The interface of OverlappingExecutor for one that computes a step when it is asked to."""
-
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
-
-    def submit(self, batch: StepBatch) -> StepOutput:
-        return self._executor.execute(batch)
-
-    def collect(self, submitted: StepOutput) -> StepOutput:
-        return submitted
-
-
 def overlaps_steps(executor: Executor) -> OverlappingExecutor | None:
     """It, where a step can be submitted to it before the one before that is collected."""
     return cast(OverlappingExecutor, executor) if hasattr(executor, "submit") else None

@@ -161,15 +161,21 @@ class Scheduler:
 
     def advance(self, step: ScheduledStep) -> None:
         """The tokens of a step are in the cache now."""
-        for sequence in step.sequences:
-            if sequence.status is not Status.RUNNING:
-                continue
-            sequence.num_computed += 1 if step.ahead else sequence.planned
+        for sequence in self._planned_ahead(step) if step.ahead else step.sequences:
+            sequence.num_computed += sequence.planned
             sequence.planned = 0
             if sequence.num_computed >= sequence.next_full:
                 self._blocks.publish(sequence)
             if sequence.group.held:
                 self._queue_siblings(sequence)
+
+    @staticmethod
+    def _planned_ahead(step: ScheduledStep) -> list[Sequence]:
+        """Those that have not ended since the step was scheduled; the step before it is published now."""
+        still = [sequence for sequence in step.sequences if sequence.status is Status.RUNNING]
+        for sequence in still:
+            sequence.planned = 1
+        return still
 
     def remove(self, sequence: Sequence) -> None:
         """Remove a finished or cancelled sequence; its blocks are free at once."""
