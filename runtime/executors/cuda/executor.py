@@ -111,7 +111,7 @@ class CudaExecutor:
         if follows and previous is not None and previous.sampled_on_host:
             self._hand_over(backend, previous)
         counts = host.arrays.fill(batch, previous.choices if follows and previous else ())
-        backend.write(self._addresses["step"], host.arrays.memory)
+        backend.write(self._addresses["step"], host.arrays.filled)
         self._launches.forward(counts)
         # Computes the masks of structured output while the device is at work.
         sequences = batch.sequences

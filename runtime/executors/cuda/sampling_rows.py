@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -32,11 +33,38 @@ def sampling_layout(manifest: EngineManifest) -> Layout:
     history = min(_MOST_HISTORY, manifest.limits.max_batch_size * manifest.limits.max_seq_len)
     biases = min(_MOST_BIASES, manifest.limits.max_batch_size * vocab)
     fields["history"] = Field(np.int32, (history,), by_row=False)
-    fields |= {name: Field(kind, (biases,), by_row=False) for name, kind in _BIASES.items()}
+    fields["bias_ids"] = Field(np.int32, (biases,), by_row=False)
+    fields["bias_values"] = Field(np.float32, (biases,), by_row=False)
     return Layout(fields)
 
 
-_BIASES = {"bias_ids": np.int32, "bias_values": np.float32}
+@dataclass(slots=True)
+class _Rows:
+    """The rows of a step, field by field; lists of all rows one behind the other, and where each row's ended."""
+
+    samplings: list[RowSampling] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    targets: list[int] = field(default_factory=list)
+    num_logprobs: list[int] = field(default_factory=list)
+    adjusts: list[int] = field(default_factory=list)
+    prompt_lengths: list[int] = field(default_factory=list)
+    history: list[int] = field(default_factory=list)
+    biases: list[tuple[int, float]] = field(default_factory=list)
+    history_starts: list[int] = field(default_factory=lambda: [0])
+    bias_starts: list[int] = field(default_factory=lambda: [0])
+
+    def add(self, sampling: RowSampling, position: int, target: int, num_logprobs: int) -> None:
+        self.samplings.append(sampling)
+        self.positions.append(position)
+        self.targets.append(target)
+        self.num_logprobs.append(num_logprobs)
+
+    def add_lists(self, adjusts: int, prompt_length: int) -> None:
+        """What belongs to the row added last is at the end of the lists."""
+        self.adjusts.append(adjusts)
+        self.prompt_lengths.append(prompt_length)
+        self.history_starts.append(len(self.history))
+        self.bias_starts.append(len(self.biases))
 
 
 class SamplingRows:
@@ -47,22 +75,30 @@ class SamplingRows:
         self._memory = memory
         self._arrays = layout.views(memory)
         self._vocab = vocab
-        self._used = dict.fromkeys(("allowed", "history", *_BIASES), 0)
+        # How many rows have masks, and how long the lists are.
+        self._used = {"allowed": 0, "history": 0, "bias_ids": 0, "bias_values": 0}
 
     def fill(self, sequences: Sequence[ScheduledSequence]) -> set[When] | None:
         """Write the rows of a step; what of the chain it needs, or None: the chain cannot choose its tokens."""
         if any(_asks_for_more(sequence) for sequence in sequences) or not self._has_room(sequences):
             return None
-        self._used = dict.fromkeys(self._used, 0)
-        needs: set[When] = {"always"}
-        row = 0
+        self._used["allowed"] = 0
+        rows, needs = _Rows(), set[When]({"always"})
         for sequence in sequences:
             for target in sequence.prompt_targets:
-                self._write(row, _GREEDY, 0, target, sequence.prompt_num_logprobs, needs)
-                row += 1
+                rows.add(_GREEDY, 0, target, sequence.prompt_num_logprobs)
+                rows.add_lists(0, 0)
             if sequence.sample_last and sequence.sampling is not None:
-                self._choose(row, sequence, sequence.sampling, needs)
-                row += 1
+                rows.add(
+                    sequence.sampling, sequence.start + len(sequence.token_ids), -1, sequence.sampling.num_logprobs
+                )
+                rows.add_lists(self._adjust(rows, sequence, sequence.sampling), sequence.prompt_length)
+                needs |= self._links(sequence.sampling)
+        self._write(rows)
+        if any(LISTS & each for each in rows.adjusts):
+            needs.add("lists")
+        if any(each >= 0 for each in rows.num_logprobs):
+            needs.add("reports")
         return needs
 
     def sections(self) -> list[tuple[int, Array]]:
@@ -71,71 +107,54 @@ class SamplingRows:
         used = [(name, self._arrays[name][:count]) for name, count in self._used.items() if count]
         return [(0, self._memory[:head]), *((self._layout.offsets[name], array) for name, array in used)]
 
-    def _choose(self, row: int, sequence: ScheduledSequence, sampling: RowSampling, needs: set[When]) -> None:
-        needs.add("samples")
-        self._write(row, sampling, sequence.start + len(sequence.token_ids), -1, sampling.num_logprobs, needs)
+    def _adjust(self, rows: _Rows, sequence: ScheduledSequence, sampling: RowSampling) -> int:
+        """The lists and the mask of a row, which is the last of `rows`, and which of them it has."""
         adjusts = 0
         if sampling.needs_history:
-            self._append("history", "history_start", row, history=sequence.history)
-            self._arrays["prompt_length"][row] = sequence.prompt_length
+            rows.history += sequence.history
             adjusts = LISTS
-        if biases := _biases(sequence, sampling):
-            self._append("bias_ids", "bias_start", row, bias_ids=list(biases), bias_values=list(biases.values()))
-            self._used["bias_values"] = self._used["bias_ids"]
+        if sampling.bias or sequence.banned:
+            # One for each token: a ban is stronger than a bias.
+            rows.biases += {**dict(sampling.bias), **dict.fromkeys(sequence.banned, _BAN)}.items()
             adjusts = LISTS
-        if adjusts:
-            needs.add("lists")
         if sequence.allowed is not None:
+            row = len(rows.samplings) - 1
             self._arrays["allowed"][row] = np.frombuffer(sequence.allowed, np.int32)
             self._used["allowed"] = row + 1
             adjusts |= MASK
-        self._arrays["adjusts"][row] = adjusts
-        if sampling.temperature > 0:
-            self._note_filters(sampling, needs)
+        return adjusts
 
-    def _note_filters(self, sampling: RowSampling, needs: set[When]) -> None:
-        needs.add("draws")
-        used = {"top_k": 0 < sampling.top_k < self._vocab, "top_p": sampling.top_p < 1, "filters": sampling.min_p > 0}
-        kinds: tuple[When, ...] = ("top_k", "top_p", "filters")
-        needs |= {kind for kind in kinds if used[kind]}
-        if any(used.values()):
-            needs.add("filters")
+    def _links(self, sampling: RowSampling) -> set[When]:
+        """Of the chain, for a row that chooses a token."""
+        if sampling.temperature <= 0:
+            return {"samples"}
+        links: set[When] = {"samples", "draws"}
+        if 0 < sampling.top_k < self._vocab:
+            links |= {"top_k", "filters"}
+        if sampling.top_p < 1:
+            links |= {"top_p", "filters"}
+        return links | {"filters"} if sampling.min_p > 0 else links
 
-    def _write(
-        self, row: int, sampling: RowSampling, position: int, target: int, num_logprobs: int, needs: set[When]
-    ) -> None:
-        """A row without mask and lists."""
-        arrays = self._arrays
+    def _write(self, rows: _Rows) -> None:
+        arrays, count = self._arrays, len(rows.samplings)
         for name in _FLOATS:
-            arrays[name][row] = getattr(sampling, name)
-        arrays["top_k"][row] = min(sampling.top_k, self._vocab)
-        arrays["seed"][row : row + 1].view(np.uint64)[0] = sampling.seed
-        arrays["position"][row] = position
-        arrays["adjusts"][row] = arrays["prompt_length"][row] = 0
-        arrays["num_logprobs"][row], arrays["target"][row] = num_logprobs, target
-        arrays["history_start"][row : row + 2] = self._used["history"]
-        arrays["bias_start"][row : row + 2] = self._used["bias_ids"]
-        if num_logprobs >= 0:
-            needs.add("reports")
-
-    def _append(self, counted: str, start: str, row: int, **values: Sequence[float]) -> None:
-        """The lists of a row behind those of the rows before it."""
-        begin = self._used[counted]
-        for name, each in values.items():
-            self._arrays[name][begin : begin + len(each)] = each
-        self._used[counted] = begin + len(values[counted])
-        self._arrays[start][row + 1] = self._used[counted]
+            arrays[name][:count] = [getattr(sampling, name) for sampling in rows.samplings]
+        arrays["top_k"][:count] = [min(sampling.top_k, self._vocab) for sampling in rows.samplings]
+        arrays["seed"].view(np.uint64)[:count] = [sampling.seed for sampling in rows.samplings]
+        columns = {"position": rows.positions, "target": rows.targets, "num_logprobs": rows.num_logprobs}
+        columns |= {"adjusts": rows.adjusts, "prompt_length": rows.prompt_lengths}
+        columns |= {"history_start": rows.history_starts, "bias_start": rows.bias_starts, "history": rows.history}
+        for name, values in columns.items():
+            arrays[name][: len(values)] = values
+        arrays["bias_ids"][: len(rows.biases)] = [token for token, _ in rows.biases]
+        arrays["bias_values"][: len(rows.biases)] = [value for _, value in rows.biases]
+        self._used |= {"history": len(rows.history), "bias_ids": len(rows.biases), "bias_values": len(rows.biases)}
 
     def _has_room(self, sequences: Sequence[ScheduledSequence]) -> bool:
         choosing = [each for each in sequences if each.sample_last and each.sampling is not None]
         history = sum(len(each.history) for each in choosing if each.sampling and each.sampling.needs_history)
         biases = sum(len(each.banned) + len(each.sampling.bias) for each in choosing if each.sampling)
         return history <= len(self._arrays["history"]) and biases <= len(self._arrays["bias_ids"])
-
-
-def _biases(sequence: ScheduledSequence, sampling: RowSampling) -> dict[int, float]:
-    """One for each token: a ban is stronger than a bias."""
-    return {**dict(sampling.bias), **dict.fromkeys(sequence.banned, _BAN)}
 
 
 def _asks_for_more(sequence: ScheduledSequence) -> bool:

@@ -14,6 +14,8 @@ from inflight.runtime.executors.cuda.layout import Bytes, Field, Layout
 from inflight.runtime.scheduler.step import ScheduledSequence, StepBatch
 
 Ints: TypeAlias = npt.NDArray[np.int32]
+# Block tables: of rows that nobody asked for, and of the first sequence.
+_SPARE, _FIRST = 0, 1
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class StepCounts:
 
 def step_layout(manifest: EngineManifest) -> Layout:
     """int32 arrays: token_ids, positions, sequence_of_row, follows, tile_begins, tile_ends [max_num_tokens], logit_rows
-    [max_logit_rows], block_tables [max_batch_size + 1, blocks of the longest sequence]."""
+    [max_logit_rows]; and last, of which a step needs the beginning alone, block_tables [max_batch_size + 1, blocks of
+    the longest sequence]."""
     limits = manifest.limits
     rows = ("token_ids", "positions", "sequence_of_row", "follows", "tile_begins", "tile_ends")
     fields = {name: Field(np.int32, (limits.max_num_tokens,)) for name in rows}
@@ -54,23 +57,28 @@ class StepArrays:
     the row takes.
 
     Steps that generate a token of each sequence have rows for one of few numbers of sequences: those that nobody asked
-    for compute token 0 at the first position of a block that belongs to nobody, `spare_block`.
+    for compute token 0 at the first position of a block that belongs to nobody, `spare_block`. Block table 0 is theirs,
+    sequence i has table i + 1. `filled` is what the last step needs of the memory.
     """
 
     def __init__(self, layout: Layout, memory: Bytes, limits: Limits, tile_tokens: int, spare_block: int) -> None:
-        self.memory = memory
+        self.filled = memory
+        self._memory = memory
+        self._layout = layout
         self._tile_tokens = tile_tokens
         self._most_rows = min(limits.max_num_tokens, limits.max_logit_rows)
-        self._spare_sequence = limits.max_batch_size
         self._arrays: dict[str, Ints] = layout.views(memory)
-        self._arrays["block_tables"][self._spare_sequence, :1] = spare_block
+        self._arrays["block_tables"][_SPARE, :1] = spare_block
 
     def fill(self, batch: StepBatch, previous: Sequence[int] = ()) -> StepCounts:
         """Write the arrays of a checked batch. previous: for each sequence of the step before, the logit row that chose
         its token."""
         sequences = batch.unmasked
-        for index, sequence in enumerate(sequences):
-            self._arrays["block_tables"][index, : len(sequence.block_table)] = sequence.block_table
+        tables = self._arrays["block_tables"]
+        for table, sequence in enumerate(sequences, _FIRST):
+            tables[table, : len(sequence.block_table)] = sequence.block_table
+        used = self._layout.offsets["block_tables"] + (_FIRST + len(sequences)) * tables.strides[0]
+        self.filled = self._memory[:used]
         if all(_generates_one(sequence) for sequence in sequences):
             return self._fill_generated(sequences, previous)
         return self._fill_mixed(sequences, previous)
@@ -80,7 +88,7 @@ class StepArrays:
         rows = padded_rows(count, self._most_rows)
         self._write("token_ids", [sequence.token_ids[0] for sequence in sequences], rows, 0)
         self._write("positions", [sequence.start for sequence in sequences], rows, 0)
-        self._write("sequence_of_row", range(count), rows, self._spare_sequence)
+        self._write("sequence_of_row", range(_FIRST, _FIRST + count), rows, _SPARE)
         self._write("follows", [_row_before(sequence, previous) for sequence in sequences], rows, -1)
         self._write("logit_rows", range(rows), rows, 0)
         greatest = max(sequence.start for sequence in sequences)
@@ -106,7 +114,7 @@ class StepArrays:
             sequence = chunk.sequence
             self._arrays["token_ids"][rows] = sequence.token_ids
             self._arrays["positions"][rows] = np.arange(sequence.start, sequence.start + chunk.count)
-            self._arrays["sequence_of_row"][rows] = chunk.index
+            self._arrays["sequence_of_row"][rows] = _FIRST + chunk.index
             self._arrays["follows"][rows] = _row_before(sequence, previous)
             wanted += rows[: len(sequence.prompt_targets)].tolist()
             wanted += rows[-1:].tolist() if sequence.sample_last else []

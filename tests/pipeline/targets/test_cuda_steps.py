@@ -14,7 +14,7 @@ from inflight.errors import EngineError
 from inflight.runtime.engine.core import EngineCore
 from inflight.runtime.engine.thread import EngineThread
 from inflight.runtime.executors.cuda.executor import CudaExecutor, SubmittedStep
-from inflight.runtime.executors.cuda.step_arrays import logits_by_sequence, padded_rows
+from inflight.runtime.executors.cuda.step_arrays import logits_by_sequence
 from inflight.runtime.executors.host_sampling import sequence_result
 from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.runtime.request.deltas import TokenDelta
@@ -250,19 +250,12 @@ def test_a_gpu_that_is_lost_amid_a_step_answers_everybody_with_the_cause(
     backend.wait_for = wait_for  # type: ignore[method-assign]
     engine = EngineThread(EngineCore(executor))
     ended: SimpleQueue[TokenDelta] = SimpleQueue()
-    for name in "abc":
-        request = Request(name, tuple(built.prompt(rng, 3)), SamplingParams(max_tokens=30, ignore_eos=True))
-        engine.submit(request, lambda delta: ended.put(delta) if delta.finish_reason else None)
+    params = SamplingParams(max_tokens=30, ignore_eos=True)
+    requests = [Request(name, tuple(built.prompt(rng, 3)), params) for name in "abc"]
+    engine.submit_all(requests, lambda delta: ended.put(delta) if delta.finish_reason else None)
     deltas = [ended.get(timeout=PATIENCE_S) for _ in "abc"]
     assert {delta.finish_reason for delta in deltas} == {"error"}
     assert all(delta.error and "unspecified launch failure" in delta.error for delta in deltas)
     engine.close()
     with pytest.raises(EngineError, match="closed"):
         executor.submit(StepBatch(decode(rng, 1)))
-
-
-def test_rows_are_rounded_up_by_less_than_half() -> None:
-    for count in range(1, 600):
-        rows = padded_rows(count, 512 if count <= 512 else count)
-        assert count <= rows < 1.5 * count
-    assert len({padded_rows(count, 512) for count in range(1, 513)}) <= 20
