@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import cast
 
@@ -11,7 +12,7 @@ from inflight.build.dense import DENSE_FILE
 from inflight.build.target import BuildFacts
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.checkpoint.layout import TABLES, module_path
-from inflight.convert.checkpoint.model_spec import ModelSpec, layer_list
+from inflight.convert.checkpoint.model_spec import ModelSpec
 from inflight.convert.checkpoint.position_spec import Sight
 from inflight.convert.quantization.schemes import SCALE_SUFFIXES, ZERO_POINT
 from inflight.engine_format.manifest import (
@@ -63,13 +64,24 @@ def _layer_kinds(spec: ModelSpec) -> tuple[LayerKind, ...]:
         members.setdefault((layer.attention.sight, None if rope is None else rope.base), []).append(index)
     return tuple(
         LayerKind(
-            layers=layer_list(layers),
+            layers=_layer_list(layers),
             sliding_window=sight.window,
             attention_chunk=UNSET if sight.chunk is None else sight.chunk,
             rotary_base=base,
         )
         for (sight, base), layers in members.items()
     )
+
+
+def _layer_list(layers: Sequence[int]) -> str:
+    """Ascending layer numbers in words: "0-4, 6-10, 12"."""
+    spans: list[list[int]] = []
+    for layer in layers:
+        if spans and layer == spans[-1][1] + 1:
+            spans[-1][1] = layer
+        else:
+            spans.append([layer, layer])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
 
 
 def active_parameters(checkpoint: Checkpoint) -> int:
@@ -136,9 +148,17 @@ def pooling_facts(checkpoint: Checkpoint) -> PoolingFacts | UnsetType:
         token_types=spec.token_types or 0,
         normalize=pooling.normalize,
         activation=pooling.activation,
+        label_names=pooling.label_names or UNSET,
         prompts=pooling.prompts,
         default_prompt=pooling.default_prompt,
-        dense=tuple(DenseFacts(size=each.outputs, activation=each.activation) for each in pooling.dense),
+        dense=tuple(
+            DenseFacts(
+                size=each.outputs,
+                activation=each.activation,
+                norm_epsilon=UNSET if each.norm_epsilon is None else each.norm_epsilon,
+            )
+            for each in pooling.dense
+        ),
         dense_file=DENSE_FILE if pooling.dense else None,
     )
 

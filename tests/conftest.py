@@ -14,7 +14,12 @@ restrict_libraries()
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+from inflight.files.cache import writable_cache_dir  # noqa: E402
+
 restrict_native_level()
+
+# Zig's own libraries take seconds to make. Tests that have a cache of their own share them.
+os.environ.setdefault("ZIG_GLOBAL_CACHE_DIR", str(writable_cache_dir() / "zig"))
 
 # Triton decides when it is first imported whether kernels are interpreted, and torch may import it before a test does.
 os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -50,10 +50,10 @@ def compile_kernel(spec: KernelSpec, variant: Variant, sm: int) -> Artifact:
         kernel=spec.function,
         entry=metadata.name,
         sm=sm,
-        arguments=_arguments(spec, variant),
+        arguments=arguments_of(spec, variant),
         types=dict(variant.types),
         constants=constants,
-        grid=tuple(tuple(_extent(extent, constants) for extent in axis) for axis in spec.grid),
+        grid=grid_of(spec, constants),
         threads=metadata.num_warps * _WARP,
         num_stages=tuning.num_stages,
         shared_bytes=metadata.shared,
@@ -136,12 +136,13 @@ def _source(spec: KernelSpec, variant: Variant, constants: dict[str, Constant]) 
         raise BuildError(f"The parameters of {spec.function} and its KernelSpec differ: {', '.join(wrong)}.")
     ordered = {name: signature[name] for name in function.arg_names}
     places = {name: index for index, name in enumerate(function.arg_names)}
-    aligned = [argument.name for argument in _arguments(spec, variant) if argument.alignment == _ALIGNMENT]
+    aligned = [argument.name for argument in arguments_of(spec, variant) if argument.alignment == _ALIGNMENT]
     attributes = {(places[name],): [["tt.divisibility", _ALIGNMENT]] for name in aligned}
     return ASTSource(function, ordered, constants, attributes)
 
 
-def _arguments(spec: KernelSpec, variant: Variant) -> tuple[ArtifactArgument, ...]:
+def arguments_of(spec: KernelSpec, variant: Variant) -> tuple[ArtifactArgument, ...]:
+    """What a launch passes, in order."""
     types = spec.signature(variant)
     return tuple(
         ArtifactArgument(
@@ -151,6 +152,11 @@ def _arguments(spec: KernelSpec, variant: Variant) -> tuple[ArtifactArgument, ..
         )
         for argument in spec.arguments
     )
+
+
+def grid_of(spec: KernelSpec, constants: dict[str, Constant]) -> tuple[tuple[ArtifactExtent, ...], ...]:
+    """With sizes where they are constants."""
+    return tuple(tuple(_extent(extent, constants) for extent in axis) for axis in spec.grid)
 
 
 def _extent(extent: Extent, constants: dict[str, Constant]) -> ArtifactExtent:

@@ -6,8 +6,8 @@ from inflight.build.gpu_kernels.spec import Constant, Variant
 
 # The values of `cache_format` in kernels/paged_cache.py.
 PLAIN, FLOAT8, INT8 = 0, 1, 2
-# Of tl.dot.
-_LEAST_INNER = 16
+# What tl.dot takes of the inner dimension at least, of 16 bits.
+LEAST_INNER = 16
 _FORMATS = {"bf16": PLAIN, "fp16": PLAIN, "fp32": PLAIN, "float8": FLOAT8, "int8": INT8}
 
 
@@ -59,8 +59,26 @@ def combine_variant(decode: Variant, *, has_sinks: bool = False) -> Variant:
 
 
 def padded_head_of(variant: Variant) -> int:
-    """The head size in registers: a power of two, and at least what a product takes as its inner dimension."""
-    return max(_LEAST_INNER, 1 << (int(variant.constants["head_size"]) - 1).bit_length())
+    """The head size in registers."""
+    return padded(int(variant.constants["head_size"]))
+
+
+def padded(size: int) -> int:
+    """A power of two, and at least what a product takes as its inner dimension."""
+    return max(LEAST_INNER, 1 << (size - 1).bit_length())
+
+
+def latent_constants(
+    num_heads: int, rank: int, rotary_size: int, *, kv: str, tokens_per_block: int
+) -> dict[str, Constant]:
+    """What all kernels of latent attention are told; `kv` as in `attention_variant`."""
+    sizes: dict[str, Constant] = {"num_heads": num_heads, "rank": rank, "rotary_size": rotary_size}
+    return sizes | {"tokens_per_block": tokens_per_block, "cache_format": _FORMATS[kv]}
+
+
+def latent_types(kv: str, act: str) -> dict[str, str]:
+    """Those of their queries and of the cache."""
+    return {"act": act, "kv": "i8" if _FORMATS[kv] else kv}
 
 
 def attention_variants(*, decode: bool) -> tuple[Variant, ...]:

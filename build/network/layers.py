@@ -68,23 +68,30 @@ class Layers:
 
     def embedding(self, token_ids: ir.Value, positions: ir.Value, token_types: ir.Value | None = None) -> ir.Value:
         """token_ids, positions, token_types [B, L] -> [B, L, hidden]: the token's row, scaled, and those of its type
-        and its position if the model has tables of them. Rows are gathered in their stored type, then cast.
+        and its position if the model has tables of them, normed, and made as wide as the layers, if it has what does
+        that. Rows are gathered in their stored type, then cast.
         """
         scale, learned = self._spec.embedding_scale, self._spec.positions is not None
-        name = "embedding.tokens" if learned else "embedding"
+        name = "embedding.tokens" if learned or token_types is not None else "embedding"
         unscaled = name if scale == 1.0 else "embedding.unscaled"
         x = self._looked_up("transformer.vocab_embedding.weight", token_ids, unscaled)
         x = x if scale == 1.0 else self._by_constant("Mul", x, "embedding.scale", scale, name)
-        if not learned:
-            return x
         if token_types is not None:
             kind = self._looked_up("transformer.token_type_embedding.weight", token_types, "embedding.types")
-            x = self._builder.op("Add", [x, kind], "embedding.typed", FLOAT, shape_of(x))
-        place = self._looked_up("transformer.position_embedding.weight", positions, "embedding.positions")
-        return self._builder.op("Add", [x, place], "embedding", FLOAT, shape_of(x))
+            typed = "embedding.typed" if learned else "embedding"
+            x = self._builder.op("Add", [x, kind], typed, FLOAT, shape_of(x))
+        if learned:
+            place = self._looked_up("transformer.position_embedding.weight", positions, "embedding.positions")
+            x = self._builder.op("Add", [x, place], "embedding", FLOAT, shape_of(x))
+        if self._spec.embedding_norm is not None:
+            x = self.norm(x, self._spec.embedding_norm, "transformer", "embedding_norm")
+        if self._spec.embedding_size is None:
+            return x
+        return self.linear(x, "transformer.embedding_projection", "embedding.projected")
 
     def _looked_up(self, table_name: str, numbers: ir.Value, name: str) -> ir.Value:
-        table, shape = self.weights.stored(table_name), (BATCH, STEP, self._spec.hidden_size)
+        table = self.weights.stored(table_name)
+        shape = (BATCH, STEP, self._spec.embedding_size or self._spec.hidden_size)
         if table.dtype == FLOAT:
             return self._builder.op("Gather", [table, numbers], name, FLOAT, shape)
         rows = self._builder.op("Gather", [table, numbers], f"{name}.rows", dtype_of(table), shape)

@@ -50,7 +50,6 @@ def build_network(checkpoint: Checkpoint, max_seq_len: int) -> ir.Model:
     caches = [_cache_inputs(builder, layer, max_seq_len, index) for index, layer in enumerate(spec.layers)]
     token_types = None if spec.token_types is None else builder.input("token_types", INT64, (BATCH, STEP))
     x = layers.embedding(token_ids, shared.positions, token_types)
-    x = x if spec.embedding_norm is None else layers.norm(x, spec.embedding_norm, "transformer", "embedding_norm")
     presents: list[ir.Value] = []
     for index, (layer, past) in enumerate(zip(spec.layers, caches, strict=True)):
         x, present = DecoderLayer(builder, layers, layer, index)(x, past, shared)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from inflight.convert.checkpoint.config import CheckpointConfig
+from inflight.convert.checkpoint.inventory import OptionalTensors
 from inflight.convert.checkpoint.model_spec import (
     AttentionSpec,
     ClassifierSpec,
+    DenseSpec,
     ExpertsSpec,
     LatentSpec,
     LayerSpec,
@@ -23,6 +24,7 @@ from inflight.convert.checkpoint.model_spec import (
     RopeSpec,
     SharedExpertSpec,
 )
+from inflight.convert.checkpoint.pooling import DenseRecord
 from inflight.convert.checkpoint.position_spec import (
     BucketsSpec,
     PositionBias,
@@ -30,7 +32,7 @@ from inflight.convert.checkpoint.position_spec import (
     SlopesSpec,
     linear_slopes,
 )
-from inflight.convert.checkpoint.support import LINEAR_BIASES, activation
+from inflight.convert.checkpoint.support import DISTANCES, LINEAR_BIASES, activation
 from inflight.convert.families.family import Family
 from inflight.convert.families.table import family_of
 from inflight.dtypes import numpy_dtype
@@ -40,47 +42,11 @@ from inflight.dtypes import numpy_dtype
 _LATENT_EPSILON = 1e-6
 
 
-@dataclass(frozen=True, slots=True)
-class OptionalTensors:
-    """Which optional tensors a model has, where the config of another tool may not say; all layers have the same."""
-
-    qkv_bias: bool = False
-    dense_bias: bool = False
-    mlp_bias: bool = False
-    qk_norm: bool = False
-    lm_head: bool = True
-    head_bias: bool = False
-
-
-def stored_optionals(config: CheckpointConfig, names: Set[str]) -> OptionalTensors:
-    """Those of an existing checkpoint from all its tensor names: what one layer has, every layer must have.
-
-    What the config says is added, so that a tensor that is missing in every layer is noticed.
-    """
-
-    def present(ending: str) -> bool:
-        return any(name.endswith(ending) for name in names)
-
-    return OptionalTensors(
-        qkv_bias=bool(config.attn_bias) or present("attention.qkv.bias") or present("attention.kv_a.bias"),
-        dense_bias=present("attention.dense.bias"),
-        mlp_bias=bool(config.mlp_bias) or any(present(f"mlp.{module}.bias") for module in ("fc", "gate", "proj")),
-        qk_norm=bool(config.qk_layernorm) or present("attention.q_layernorm.weight"),
-        head_bias="lm_head.bias" in names or family_of(config.architecture).head_bias is True,
-        lm_head=config.pooling is None
-        and ("lm_head.weight" in names or config.tie_word_embeddings is False or _quantized_head(config)),
-    )
-
-
-def _quantized_head(config: CheckpointConfig) -> bool:
-    """A quantized projection is stored, even that of a tied model: the embedding itself is never quantized."""
-    return config.inflight is not None and config.quantization_of("lm_head") is not None
-
-
 def model_spec(config: CheckpointConfig, optional: OptionalTensors) -> ModelSpec:
     """What a supported config means (see `support.unsupported`)."""
-    family = family_of(config.architecture)
-    hidden_norm = _norm(config, family, config.hidden_size)
+    family, block = family_of(config.architecture), config.inflight
+    width = block.embedding_size if block else None
+    embedding_norm = _norm(config, family, width or config.hidden_size)("ln_embed")
     return ModelSpec(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
@@ -88,15 +54,16 @@ def model_spec(config: CheckpointConfig, optional: OptionalTensors) -> ModelSpec
         layers=tuple(
             _layer(config, family, optional, index, window) for index, window in enumerate(_windows(config, family))
         ),
-        final_norm=None if family.norms_sums else hidden_norm("ln_f"),
+        final_norm=None if family.norms_sums else _norm(config, family, config.hidden_size)("ln_f"),
         lm_head=optional.lm_head,
         embedding_scale=_embedding_scale(config, family),
         logit_scale=config.output_multiplier_scale or 1.0,
         logit_softcap=config.final_logit_softcapping,
         head_bias=optional.head_bias,
         positions=config.max_position_embeddings if family.learned_positions else None,
-        token_types=config.inflight.token_types if config.inflight else None,
-        embedding_norm=hidden_norm("ln_embed") if family.embedding_norm else None,
+        token_types=block.token_types if block else None,
+        embedding_norm=embedding_norm if family.embedding_norm else None,
+        embedding_size=width,
         pooled=_pooled(config, family),
     )
 
@@ -110,8 +77,14 @@ def _pooled(config: CheckpointConfig, family: Family) -> PooledSpec | None:
         norm = _norm(config, family, config.hidden_size)("classifier.norm")
     labels = pooling.labels
     classifier = None if labels is None else ClassifierSpec(labels, family.classifier_activation, norm)
-    dense = tuple((each.outputs, each.inputs, each.bias) for each in pooling.dense)
-    return PooledSpec(pooling.rows, classifier, dense)
+    return PooledSpec(pooling.rows, classifier, tuple(map(_dense, range(len(pooling.dense)), pooling.dense)))
+
+
+def _dense(index: int, record: DenseRecord) -> DenseSpec:
+    norm = None
+    if record.norm_epsilon is not None:
+        norm = NormSpec(f"pooling.dense.{index}.norm", record.outputs, record.norm_epsilon, "layer", wide=True)
+    return DenseSpec(record.outputs, record.inputs, record.bias, norm)
 
 
 def _norm(config: CheckpointConfig, family: Family, size: int) -> partial[NormSpec]:
@@ -161,7 +134,8 @@ def _norm_modules(family: Family) -> tuple[str | None, str | None, str | None, s
 def _mlp(config: CheckpointConfig, family: Family, optional: OptionalTensors, index: int) -> MlpSpec | ExpertsSpec:
     moe = config.moe
     if moe is None or not moe.num_experts or index in (config.mlp_only_layers or ()):
-        return MlpSpec(config.intermediate_size, activation(config), family.gated_mlp, optional.mlp_bias)
+        biases = optional.mlp_bias, family.mlp_proj_bias
+        return MlpSpec(config.intermediate_size, activation(config), family.gated_mlp, *biases)
     mixture, shared = family.mixture, config.moe_shared_expert_intermediate_size or moe.shared_expert_intermediate_size
     return ExpertsSpec(
         count=moe.num_experts,
@@ -208,7 +182,7 @@ def _attention(
         norm_last=norms and family.qk_norm_last,
         clip=block.clip_qkv if block else None,
         sinks=family.sinks,
-        causal=not family.encoder,
+        causal=not (family.encoder or (block is not None and block.bidirectional)),
     )
 
 
@@ -224,7 +198,7 @@ def _position_bias(config: CheckpointConfig, family: Family) -> PositionBias | N
     if config.position_embedding_type not in LINEAR_BIASES:
         return None
     steepest = (block.alibi_bias_max if block is not None else None) or 8.0
-    return SlopesSpec(linear_slopes(config.num_attention_heads, steepest), family.alibi_rounded)
+    return SlopesSpec(linear_slopes(config.num_attention_heads, steepest), family.alibi_rounded, family.encoder)
 
 
 def _query_factors(config: CheckpointConfig, *, turns: bool) -> QueryScaleSpec | None:
@@ -262,7 +236,7 @@ def _query_scale(config: CheckpointConfig) -> float:
 
 
 def _rope(config: CheckpointConfig, index: int, *, local: bool) -> RopeSpec | None:
-    if config.position_embedding_type in LINEAR_BIASES:
+    if config.position_embedding_type in (*LINEAR_BIASES, DISTANCES):
         return None
     if config.inflight is not None and index in (config.inflight.layers_without_rope or ()):
         return None

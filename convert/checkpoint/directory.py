@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from inflight.accuracy.record import ACCURACY_NAME, FoundRecord, Subject, find_accuracy
 from inflight.convert.checkpoint.config import CheckpointConfig
-from inflight.convert.checkpoint.derive import model_spec, stored_optionals
+from inflight.convert.checkpoint.derive import model_spec
 from inflight.convert.checkpoint.expert_stacks import QuantizedStack, Stack
+from inflight.convert.checkpoint.inventory import stored_optionals
 from inflight.convert.checkpoint.layout import TensorSpec, module_path, quantization_of, stage_tensors
 from inflight.convert.checkpoint.model_spec import ModelSpec
 from inflight.convert.checkpoint.sharding import shard, split_problems

@@ -88,16 +88,20 @@ def stage_tensors(config: CheckpointConfig, spec: ModelSpec, stage: int) -> Iter
     """The tensors of one pipeline stage, in the order of the computation."""
     pp_size = config.mapping.pp_size
     hidden, vocab = spec.hidden_size, spec.vocab_size
+    width = spec.embedding_size or hidden
     if stage == 0:
         sharded: Split = "columns" if config.embedding_sharding_dim == 1 else "vocab"
         split: Split = sharded if config.use_parallel_embedding else "whole"
         yield TensorSpec(
-            "transformer.vocab_embedding.weight", "vocab_embedding", "weight", None, (vocab,), hidden, split
+            "transformer.vocab_embedding.weight", "vocab_embedding", "weight", None, (vocab,), width, split
         )
         for module, rows in (("position_embedding", spec.positions), ("token_type_embedding", spec.token_types)):
             if rows is not None:
-                yield TensorSpec(f"transformer.{module}.weight", module, "weight", None, (rows,), hidden, "whole")
-        yield from _LayerTensors("transformer.", None).norm(spec.embedding_norm)
+                yield TensorSpec(f"transformer.{module}.weight", module, "weight", None, (rows,), width, "whole")
+        outside = _LayerTensors("transformer.", None)
+        yield from outside.norm(spec.embedding_norm)
+        if spec.embedding_size is not None:
+            yield from outside.linear("embedding_projection", (hidden,), spec.embedding_size, "whole", bias=True)
         if isinstance(bias := spec.layers[0].attention.bias, BucketsSpec):
             shape = ((bias.buckets,), spec.layers[0].attention.num_heads)
             yield TensorSpec(RELATIVE_BIAS, "relative_bias", "weight", None, *shape, "whole")
@@ -115,11 +119,12 @@ def stage_tensors(config: CheckpointConfig, spec: ModelSpec, stage: int) -> Iter
 
 
 def _pooled_tensors(pooled: PooledSpec, hidden: int) -> Iterator[TensorSpec]:
-    for index, (outputs, inputs, bias) in enumerate(pooled.dense):
-        module: tuple[str, str] = (f"pooling.dense.{index}.weight", f"pooling.dense.{index}")
-        yield TensorSpec(*module, "weight", None, (outputs,), inputs, "whole", wide=True, plain=True)
-        if bias:
-            yield TensorSpec(f"{module[1]}.bias", module[1], "bias", None, (outputs,), None, "whole", wide=True)
+    for index, dense in enumerate(pooled.dense):
+        module, rows = f"pooling.dense.{index}", (dense.outputs,)
+        yield TensorSpec(f"{module}.weight", module, "weight", None, rows, dense.inputs, "whole", wide=True, plain=True)
+        if dense.bias:
+            yield TensorSpec(f"{module}.bias", module, "bias", None, rows, None, "whole", wide=True)
+        yield from _LayerTensors("", None).norm(dense.norm)
     classifier = pooled.classifier
     if classifier is None:
         return
@@ -186,7 +191,7 @@ class _LayerTensors:
         if mlp.activation == "xielu":
             name = f"{self.prefix}{module}.act.weight"
             yield TensorSpec(name, f"{module}.act", "weight", self.layer, (1,) * 4, None, "whole", wide=True)
-        yield from self.linear(f"{module}.proj", (hidden,), mlp.size, "columns", mlp.bias)
+        yield from self.linear(f"{module}.proj", (hidden,), mlp.size, "columns", mlp.last_bias)
 
     def experts(self, spec: ExpertsSpec, hidden: int) -> Iterator[TensorSpec]:
         """The router, the experts' matrices in two stacks (of each what multiplies the activated branch, then that

@@ -6,7 +6,6 @@ The network, the reference decoder, the tensors of a checkpoint and the facts of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -121,7 +120,8 @@ class AttentionSpec:
 
 @dataclass(frozen=True, slots=True)
 class MlpSpec:
-    """proj(act(fc(x)) * gate(x)), or proj(act(fc(x))) when it is not gated. `bias`: of all its products.
+    """proj(act(fc(x)) * gate(x)), or proj(act(fc(x))) when it is not gated. `bias`: of all its products, `proj_bias`:
+    of the last one.
 
     xielu (Huang and Schlag, 2024) has four numbers of its own, mlp.act.weight: p, n, beta and epsilon. It is
     softplus(p) x^2 + beta x above 0, and (softplus(n) + beta) (e^min(x, epsilon) - 1 - x) + beta x elsewhere.
@@ -131,6 +131,11 @@ class MlpSpec:
     activation: Activation
     gated: bool = True
     bias: bool = False
+    proj_bias: bool = False
+
+    @property
+    def last_bias(self) -> bool:
+        return self.bias or self.proj_bias
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,14 +219,24 @@ class ClassifierSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class DenseSpec:
+    """A product behind pooling, and the norm of what its activation makes."""
+
+    outputs: int
+    inputs: int
+    bias: bool
+    norm: NormSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PooledSpec:
     """Hidden states in place of logits: those of `rows`, or what a classifier makes of them. `dense` are products that
-    come behind pooling, and so behind the network: (outputs, inputs, whether there is a bias).
+    come behind pooling, and so behind the network.
     """
 
     rows: PooledRows
     classifier: ClassifierSpec | None = None
-    dense: tuple[tuple[int, int, bool], ...] = ()
+    dense: tuple[DenseSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +247,8 @@ class ModelSpec:
     of the embedding, `final_norm` that behind the layers; None: there is none. `token_types`: a table of so many kinds
     of tokens, of which the first is that of a text alone, is added to the embedding as that of positions is.
 
-    `positions`: a table of so many positions, whose row is added to that of the embedding; None: there is none.
+    `positions`: a table of so many positions, whose row is added to that of the embedding; None: there is none. The
+    tables and their norm are `embedding_size` wide where that is not None, and a product makes rows of the hidden size.
 
     `lm_head`: the projection is a tensor of its own; otherwise it is the embedding. `max_positions`: the longest
     sequence that the model was made for; None: not known.
@@ -251,6 +267,7 @@ class ModelSpec:
     positions: int | None = None
     token_types: int | None = None
     embedding_norm: NormSpec | None = None
+    embedding_size: int | None = None
     pooled: PooledSpec | None = None
 
     @property
@@ -274,14 +291,3 @@ class ModelSpec:
     def sights(self) -> tuple[Sight, ...]:
         """Each once, in the order in which the layers first use them."""
         return tuple(dict.fromkeys(layer.attention.sight for layer in self.layers))
-
-
-def layer_list(layers: Sequence[int]) -> str:
-    """Ascending layer numbers in words: "0-4, 6-10, 12"."""
-    spans: list[list[int]] = []
-    for layer in layers:
-        if spans and layer == spans[-1][1] + 1:
-            spans[-1][1] = layer
-        else:
-            spans.append([layer, layer])
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)

@@ -9,40 +9,45 @@ from pydantic import Field
 from inflight.convert.checkpoint.model_spec import PooledRows
 from inflight.records import Record
 
-Pooling = Literal["mean", "cls", "last", "max"]
-# The hidden states that a pooling reads: those of all tokens, of the first, or of the last.
-_ROWS: dict[Pooling, PooledRows] = {"mean": "all", "max": "all", "cls": "first", "last": "last"}
+Pooling = Literal["mean", "cls", "last", "max", "mean_sqrt_len", "weighted_mean"]
+# The hidden states that a pooling reads, unless they are those of all tokens: of the first, or of the last.
+_ROWS: dict[Pooling, PooledRows] = {"cls": "first", "last": "last"}
+DenseActivation = Literal["identity", "tanh", "relu", "gelu"]
 
 
 class DenseRecord(Record):
-    """A product of a pooled vector, with a bias or without: activation(weight x + bias)."""
+    """A product of a pooled vector, with a bias or without: activation(weight x + bias), or where `norm_epsilon` is not
+    None the LayerNorm of that, which has weights and no bias."""
 
     inputs: Annotated[int, Field(ge=1)]
     outputs: Annotated[int, Field(ge=1)]
     bias: bool
-    activation: Literal["identity", "tanh", "relu"]
+    activation: DenseActivation
+    norm_epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 class PoolingRecord(Record):
     """docs/formats/embeddings.md explains the fields.
 
-    `task`: "embed" makes a vector of a text, "score" a number of a pair of texts. `dense`: products
-    that follow, one of the other. `normalize`: then vectors get length 1.
-    `labels`: what the classifier of a cross-encoder yields; None: there is no classifier. `activation`: what becomes of
-    a score. `max_length`: the most tokens of a text that the model was made for; None: as many as it has positions.
-    `prompts` are put in front of texts by their names, `default_prompt` where a text names none.
+    `task`: "embed" makes a vector of a text, "score" a number of a pair of texts, "classify" numbers of several labels.
+    `dense`: products that follow, one of the other. `normalize`: then vectors get length 1. `labels`: what the
+    classifier yields of each row that is pooled; None: there is no classifier. `label_names`: of all numbers of a text.
+    `activation`: what becomes of them. `max_length`: the most tokens of a text that the model was made for; None: as
+    many as it has positions. `prompts` are put in front of texts by their names, `default_prompt` where a text names
+    none.
     """
 
-    task: Literal["embed", "score"]
+    task: Literal["embed", "score", "classify"]
     pooling: Pooling
     dense: tuple[DenseRecord, ...] = ()
     normalize: bool = False
     labels: Annotated[int, Field(ge=1)] | None = None
-    activation: Literal["identity", "sigmoid"] = "identity"
+    label_names: tuple[str, ...] = ()
+    activation: Literal["identity", "sigmoid", "softmax"] = "identity"
     max_length: Annotated[int, Field(ge=1)] | None = None
     prompts: dict[str, str] = Field(default_factory=dict)
     default_prompt: str | None = None
 
     @property
     def rows(self) -> PooledRows:
-        return _ROWS[self.pooling]
+        return _ROWS.get(self.pooling, "all")

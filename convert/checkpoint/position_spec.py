@@ -51,12 +51,14 @@ class QueryScaleSpec:
 @dataclass(frozen=True, slots=True)
 class SlopesSpec:
     """Attention with linear biases (Press et al., 2022): slopes[head] times (key's position - query's) is added to a
-    score. `rounded`: slopes, and slopes times the key's position, are bfloat16, which the scale of attention multiplies
-    as it does products; that of the query, which changes no share, is left out.
+    score, or with `both_ways`, where keys behind a query count too, slopes[head] times less their distance. `rounded`:
+    slopes, and slopes times the key's position, are bfloat16, which the scale of attention multiplies as it does
+    products; that of the query, which changes no share, is left out.
     """
 
     slopes: tuple[float, ...]
     rounded: bool = False
+    both_ways: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,8 @@ def bias_table(bias: PositionBias, scale: float, length: int, stored: Array | No
         slopes = np.asarray(bias.slopes, np.float32).astype(ml_dtypes.bfloat16).astype(np.float32)
         products = slopes[:, None] * np.arange(length, dtype=np.float32).astype(ml_dtypes.bfloat16).astype(np.float32)
         return BiasTable(products.astype(ml_dtypes.bfloat16).astype(np.float32) * np.float32(scale), None)
-    table = np.asarray(bias.slopes)[:, None] * np.arange(1 - length, 1)
+    distances = -np.abs(np.arange(1 - length, length)) if bias.both_ways else np.arange(1 - length, 1)
+    table = np.asarray(bias.slopes)[:, None] * distances
     return BiasTable(table.astype(np.float32), length - 1)
 
 

@@ -59,10 +59,16 @@ _POSITIONS = ("rope_gpt_neox", "long_rope", "yarn")
 LINEAR_BIASES = ("alibi", "alibi_with_scale")
 
 
+# How it calls positions that numbers for distances alone tell.
+DISTANCES = "relative"
+
+
 def _positions(family: Family | None) -> tuple[str, ...]:
     """How a checkpoint of this family may say where its tokens are."""
     if family is not None and family.learned_positions:
         return ("learned_absolute",)
+    if family is not None and family.distances:
+        return (DISTANCES,)
     if family is None or family.alibi is False:
         return _POSITIONS
     biases = (LINEAR_BIASES[family.alibi_rounded],)

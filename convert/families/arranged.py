@@ -24,7 +24,8 @@ def arranged(config: Mapping[str, Any], tensors: Mapping[str, SourceTensor]) -> 
     if family is None:
         return tensors
     found = {(name := _renamed(family, stored)): _under(name, tensor) for stored, tensor in tensors.items()}
-    if not (family.fused or family.interleaved_rope or family.transposed):
+    moved = family.interleaved_rope or family.backward_rope or family.latent
+    if not (family.fused or family.transposed or moved):
         return found
     reading = read_model_config(config, family)
     if reading.shapes_known:

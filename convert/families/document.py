@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from inflight.convert.families.family import Family
-from inflight.convert.families.rows.encoders import ENCODERS
-from inflight.convert.families.table import FAMILIES
+from inflight.convert.families.rows.encoders.table import ENCODERS
+from inflight.convert.families.table import FAMILIES, LACKING
 from inflight.convert.families.text_parts import TEXT_PARTS
 
 _HEAD = """# Model families
@@ -15,6 +15,7 @@ The architectures of Hugging Face transformers that `inflight convert` reads, an
 generated from the [family table](extending/adding_a_family.md): `python -m inflight.convert.families.document`.
 
 Every one of them is compared with transformers at random odd shapes, on the targets `reference` and `cpu`; target
+`cuda` takes every decoder of the first table, compared under an interpreter with the target `reference`; target
 `tensorrt` takes those whose operators it has, and names the others when an engine is built. A value of config.json that
 changes the mathematics and is not known is refused by its name. Models with code of their own, for which transformers
 has no class, are compared with the model of transformers that computes the same, under their names.
@@ -35,6 +36,16 @@ _ENCODERS = """
 Models for [embeddings and reranking](formats/embeddings.md). Decoders of the first table embed as well, where
 modules.json says how their hidden states are pooled.
 """
+
+
+_LACKING = """
+## What has no row
+
+Classes that generate text in transformers 5, by what they need that is not there; a refusal says it beside the name.
+Further ones without a row take pictures or sound, or are encoders with a head for generating.
+
+| needs | classes |
+| --- | --- |"""
 
 
 def document() -> str:
@@ -58,6 +69,9 @@ def _lines() -> Iterator[str]:
     yield "| --- | --- | --- |"
     for part in TEXT_PARTS:
         yield f"| `{part.architecture}` | {part.model_type} | {part.text_type} |"
+    yield _LACKING
+    for reason, names in LACKING.items():
+        yield f"| {reason} | {', '.join(f'`{name}`' for name in names)} |"
 
 
 def _features(family: Family) -> Iterator[str]:
@@ -73,11 +87,13 @@ def _features(family: Family) -> Iterator[str]:
         (family.qk_norm, "norms of queries and keys" + _where(family)),
         (family.fused or family.transposed, "matrices stored otherwise"),
         (family.interleaved_rope, "neighbours turned (rows reordered)"),
+        (family.backward_rope, "turned the other way round (rows reordered)"),
         (family.partial_rotary, "partial rotation"),
         (family.skips_rope, "layers without rotation"),
         (family.rope_in_windows, "rotation in windows alone"),
         (family.rope_by_layer_type, "rotation by kind of layer"),
         (family.learned_positions, "learned positions"),
+        ("embedding_projection" in family.names, "narrower embeddings"),
         (family.embedding_norm and not family.encoder, "a norm of the embedding"),
         ("relative_bias" in family.names, "numbers for distances"),
         (family.alibi, "linear biases of attention" + _by_key(family.alibi)),

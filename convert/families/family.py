@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from inflight.convert.families.config_values import ConfigValues
-from inflight.convert.families.fused import Layout, Rows, halves, latent_rows
+from inflight.convert.families.fused import Layout, Rows, halves, latent_rows, swapped
 from inflight.convert.families.mixtures import Mixture
 from inflight.convert.families.names import DECODER_NAMES, ROTARY_TABLES, Names
 
@@ -23,7 +23,8 @@ _LATENT = ("q", "q_b", "kv_a", "k_b", "v_b")
 class Family:
     """One architecture of Hugging Face transformers, in terms of the decoder that the checkpoint describes.
 
-    A bias is present (True), absent (False), or decided by the config key that is named. `sliding_window`: the key of
+    A bias is present (True), absent (False), or decided by the config key that is named; `mlp_proj_bias` is that of the
+    last product of the MLP, whatever the others have. `sliding_window`: the key of
     that name applies never, always when it is not null, only when use_sliding_window is set, or in the layers that
     layer_types lists; chunked: attention_chunk_size applies in those; `full_attention_every`: of so many layers (or the
     key that says how many) the last has no window where layer_types is absent. `activation` is the key that names it;
@@ -32,9 +33,11 @@ class Family:
     `rope_by_layer_type`: sliding and full layers have rotary parameters of their own; `partial_rotary`:
     partial_rotary_factor says how much of a head turns; `skips_rope`: no_rope_layers says which layers have no rotary
     embedding; `rope_in_windows`: those without a window have none, where there are others. `interleaved_rope`:
-    neighbouring elements of a head are turned, so that the rows of queries and keys are reordered. `learned_positions`:
-    a table of positions is added to the embeddings, and nothing turns. `alibi`: scores have a bias linear in the
-    distance, and nothing turns (or the key that decides); `alibi_rounded`: as bfloat16, scaled with the products.
+    neighbouring elements of a head are turned, so that the rows of queries and keys are reordered; `backward_rope`:
+    halves are, the other way round. `learned_positions`: a table of positions is added to the embeddings, and nothing
+    turns; `distances`: scores have a number for every distance, and nothing else tells positions. `alibi`: scores have
+    a bias linear in the distance, and nothing turns (or the key that decides); `alibi_rounded`: as bfloat16, scaled
+    with the products.
 
     `norm` is the kind of all norms, `norm_bias` and `norm_weight` say what they have beside the arithmetic (only
     "layer" ones a bias), `norm_epsilon` is the key of the epsilon, or the epsilon itself, and `norm_offset` is added to
@@ -49,9 +52,11 @@ class Family:
     head. `latent`: keys and values of all heads are made of one row of a token, whose last elements turn.
 
     `encoder`: every token sees all others, and nothing is generated: hidden states are pooled. With `post_norms` its
-    norms are of the sums with the residual stream, and there is none behind the layers. `classifier_activation`: of the
-    product ahead of the one that a cross-encoder ends with; None: there is none. Where `names` have a norm for it, it
-    comes behind that, and the first product has no bias.
+    norms are of the sums with the residual stream, and there is none behind the layers. `bidirectional` is the key that
+    says so of a decoder. `classifier_activation`: of the product ahead of the one that a cross-encoder ends with; None:
+    there is none. Where `names` have a norm for it, it comes behind that, and the first product has no bias.
+    `classifier_pooling`: what the key of that name may say. `carries_code`: published models bring code of their own
+    (auto_map) that computes what the class of transformers does.
 
     `defaults` are the values that transformers assumes for keys that are absent from config.json. `decoder` makes the
     config that the other columns read of config.json, where it has other keys or a nested object. `names` are the
@@ -69,6 +74,7 @@ class Family:
     qkv_bias: bool | str = False
     dense_bias: bool | str = False
     mlp_bias: bool | str = False
+    mlp_proj_bias: bool = False
     head_bias: bool | str = False
     qk_norm: bool | str = False
     qk_norm_width: bool = False
@@ -88,7 +94,9 @@ class Family:
     skips_rope: bool = False
     rope_in_windows: bool = False
     interleaved_rope: bool = False
+    backward_rope: bool = False
     learned_positions: bool = False
+    distances: bool = False
     norm: Literal["rms", "layer"] = "rms"
     norm_bias: bool = True
     norm_weight: bool = True
@@ -106,7 +114,10 @@ class Family:
     sinks: bool = False
     latent: bool = False
     encoder: bool = False
+    bidirectional: str | None = None
     classifier_activation: Literal["tanh", "relu", "gelu"] | None = None
+    classifier_pooling: tuple[str, ...] = ()
+    carries_code: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
     names: Names = field(default_factory=lambda: DECODER_NAMES)
     fused: Mapping[str, Layout] = field(default_factory=dict)
@@ -138,6 +149,7 @@ class Family:
                 routed,
                 self.fused,
                 self.interleaved_rope,
+                self.backward_rope,
                 not self.norm_weight,
             )
         )
@@ -149,12 +161,13 @@ class Family:
         for module, layout in self.fused.items():
             found.update({f"{module}[{part}]": Rows(module, order) for part, order in layout(config).items()})
         if self.latent:
-            return {**found, **latent_rows(config, {part: self.names[f"attention.{part}"][0] for part in _LATENT})}
-        if self.interleaved_rope:
+            names = {part: self.names[f"attention.{part}"][0] for part in _LATENT}
+            return {**found, **latent_rows(config, names, neighbours=self.interleaved_rope)}
+        if self.interleaved_rope or self.backward_rope:
             size, rotary = config.head_size, config.rotary_embedding_dim or config.head_size
             query, key, _ = self.names["attention.qkv"]
             for name, heads in ((query, config.num_attention_heads), (key, config.num_key_value_heads)):
-                order = halves(heads, size, rotary)
+                order = swapped(heads, size) if self.backward_rope else halves(heads, size, rotary)
                 inner = found.get(name)
                 found[name] = Rows(name, order) if inner is None else Rows(inner.module, inner.order[order])
         return found

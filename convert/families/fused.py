@@ -56,6 +56,11 @@ def gate_up(config: CheckpointConfig) -> dict[str, Order]:
     return _cut(gate=config.intermediate_size, up=config.intermediate_size)
 
 
+def up_gate(config: CheckpointConfig) -> dict[str, Order]:
+    """All of what multiplies the gate, then all of the gate."""
+    return _cut(up=config.intermediate_size, gate=config.intermediate_size)
+
+
 def skipping(first: int) -> Layout:
     """The table of learned positions without its first rows, which no position has."""
 
@@ -83,15 +88,24 @@ def halves(heads: int, size: int, rotary: int) -> Order:
     return order
 
 
-def latent_rows(config: CheckpointConfig, names: Mapping[str, str]) -> dict[str, Rows]:
-    """The modules of latent attention, whose source turns neighbours, and has the matrices of all heads in one: of each
-    head that of keys, which is stored transposed, and that of values. `names` are the source's modules by ours; those
-    of heads have {expert} in place of a number.
+def swapped(heads: int, size: int) -> Order:
+    """Rows of q or k of a source that turns the other way round: the halves of each head in the place of the other."""
+    one = np.concatenate([np.arange(size // 2, size), np.arange(size // 2)])
+    order: Order = (np.arange(heads)[:, None] * size + one).reshape(-1).astype(np.int64)
+    return order
+
+
+def latent_rows(config: CheckpointConfig, names: Mapping[str, str], *, neighbours: bool) -> dict[str, Rows]:
+    """The modules of latent attention, whose source turns `neighbours` or halves, and has the matrices of all heads in
+    one: of each head that of keys, which is stored transposed, and that of values. `names` are the source's modules by
+    ours; those of heads have {expert} in place of a number.
     """
     heads, size, rotary = config.num_attention_heads, config.head_size, config.qk_rope_head_dim or 0
     rank, plain, value = config.kv_lora_rank or 0, size - rotary, config.v_head_dim or 0
-    found = {names[part]: Rows(names[part], _turned_last(heads, plain, rotary)) for part in ("q", "q_b")}
-    found[names["kv_a"]] = Rows(names["kv_a"], _turned_last(1, rank, rotary))
+    found = {}
+    if neighbours:
+        found = {names[part]: Rows(names[part], _turned_last(heads, plain, rotary)) for part in ("q", "q_b")}
+        found[names["kv_a"]] = Rows(names["kv_a"], _turned_last(1, rank, rotary))
     for head in range(heads):
         rows = np.arange(head * (plain + value), (head + 1) * (plain + value), dtype=np.int64)
         for part, order in (("k_b", rows[:plain]), ("v_b", rows[plain:])):

@@ -16,6 +16,16 @@ NO_RENORMALIZATION, SPARSE_MIXER = 0, 2
 LEAST_SUM = 1e-20
 
 
+# Keys of MiniMax's own config that the class of transformers has not.
+_MINIMAX_FIXED = {
+    "use_qk_norm": True,
+    "qk_norm_type": "per_layer",
+    "scoring_func": "sigmoid",
+    "use_routing_bias": True,
+    "shared_intermediate_size": 0,
+}
+
+
 def mixtral_keys(values: ConfigValues) -> dict[str, Any]:
     return {"moe": _moe(values, RENORMALIZE)}
 
@@ -65,7 +75,28 @@ def qwen2_keys(values: ConfigValues) -> dict[str, Any]:
 def olmoe_keys(values: ConfigValues) -> dict[str, Any]:
     refuse_other_head_size(values)
     values.refuse("clip_qkv", "queries and keys are not clipped behind their norms")
-    return {"moe": _moe(values, RENORMALIZE if values.flag("norm_topk_prob") else NO_RENORMALIZATION)}
+    return softmax_keys(values)
+
+
+def softmax_keys(values: ConfigValues, *, renormalized: bool | None = None) -> dict[str, Any]:
+    """Experts in all layers, whose weights are shares of all or (None: as norm_topk_prob says) of the chosen."""
+    chosen = values.flag("norm_topk_prob") if renormalized is None else renormalized
+    return {"moe": _moe(values, RENORMALIZE if chosen else NO_RENORMALIZATION)}
+
+
+def minimax_keys(values: ConfigValues) -> dict[str, Any]:
+    """Scores are logistic functions, and those of the chosen have the sum 1, whatever small one they had."""
+    for key, known in _MINIMAX_FIXED.items():
+        if values.raw.get(key) not in (None, known):
+            values.problems.append(f"{key} {values.raw[key]!r} is not supported: transformers has {known!r}")
+    if {*map(str, values.raw.get("attn_type_list") or ())} - {"1"}:
+        values.problems.append("attn_type_list may have 1 alone: other layers carry a state from token to token")
+    return {"moe": _moe(values, RENORMALIZE).model_copy(update={"biased_scores": "sigmoid"})}
+
+
+def uniform(value: Any) -> Any:
+    """The one value of a list of values for each layer, or what there is."""
+    return value[0] if isinstance(value, list) and value and all(each == value[0] for each in value) else value
 
 
 def ernie_keys(values: ConfigValues) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class Expert(NamedTuple):
         }
 
 
-_MIXTRAL = Expert(*(f"block_sparse_moe.experts.{{expert}}.{name}" for name in ("w1", "w3", "w2")))
+MIXTRAL_EXPERTS = Expert(*(f"block_sparse_moe.experts.{{expert}}.{name}" for name in ("w1", "w3", "w2")))
 QWEN_EXPERTS = Expert(*(f"mlp.experts.{{expert}}.{name}_proj" for name in ("gate", "up", "down")))
 _GRANITE = Expert(*(f"block_sparse_moe.experts.{{expert}}.{name}_proj" for name in ("gate", "up", "down")))
 
@@ -120,8 +120,8 @@ def mixtures(family: Callable[..., Row], names: Names) -> tuple[Row, ...]:
             model_type="mixtral",
             sliding_window="always",
             keys=keys.mixtral_keys,
-            mixture=Mixture(_MIXTRAL.stacks("mlp.experts"), {"mlp.gate.weight": "block_sparse_moe.gate.weight"}),
-            names={**names, **_MIXTRAL.modules("block_sparse_moe.gate")},
+            mixture=Mixture(MIXTRAL_EXPERTS.stacks("mlp.experts"), {"mlp.gate.weight": "block_sparse_moe.gate.weight"}),
+            names={**names, **MIXTRAL_EXPERTS.modules("block_sparse_moe.gate")},
             defaults=keys.MIXTRAL_DEFAULTS,
         ),
         family(
@@ -158,8 +158,10 @@ def mixtures(family: Callable[..., Row], names: Names) -> tuple[Row, ...]:
             norm="layer",
             head_bias="lm_head_bias",
             keys=keys.phimoe_keys,
-            mixture=Mixture(_MIXTRAL.stacks("mlp.experts"), {"mlp.router.weight": "block_sparse_moe.gate.weight"}),
-            names={**names, **_MIXTRAL.modules("block_sparse_moe.gate")},
+            mixture=Mixture(
+                MIXTRAL_EXPERTS.stacks("mlp.experts"), {"mlp.router.weight": "block_sparse_moe.gate.weight"}
+            ),
+            names={**names, **MIXTRAL_EXPERTS.modules("block_sparse_moe.gate")},
             defaults=keys.PHIMOE_DEFAULTS,
         ),
         family(

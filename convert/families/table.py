@@ -6,14 +6,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from inflight.convert.families.dense_modules import DENSE_NAMES
 from inflight.convert.families.family import Family
 from inflight.convert.families.mixtures import mixtures
 from inflight.convert.families.names import DECODER_NAMES
-from inflight.convert.families.pooled import missing as missing_of_pooled
-from inflight.convert.families.pooled import pooled_decoder, pools, pools_as_encoder
+from inflight.convert.families.pooling.dense import DENSE_NAMES
+from inflight.convert.families.pooling.kinds import (
+    behind_pooling,
+    encoder_type,
+    pooled_decoder,
+    pools,
+    pools_as_encoder,
+)
+from inflight.convert.families.pooling.kinds import missing as missing_of_pooled
 from inflight.convert.families.rows.deepseek import DEEPSEEK
-from inflight.convert.families.rows.encoders import ENCODERS
+from inflight.convert.families.rows.encoders.table import ENCODERS
 from inflight.convert.families.rows.gemma import GEMMA
 from inflight.convert.families.rows.linear_biases import LINEAR_BIASES
 from inflight.convert.families.rows.llama4 import LLAMA4
@@ -21,33 +27,64 @@ from inflight.convert.families.rows.llama_like import LLAMA_LIKE
 from inflight.convert.families.rows.parallel import PARALLEL
 from inflight.convert.families.rows.positions import POSITIONS
 from inflight.convert.families.rows.post_norms import POST_NORMS
+from inflight.convert.families.rows.routed import ROUTED
 from inflight.convert.families.rows.variants import VARIANTS
 from inflight.convert.families.text_parts import TEXT_PARTS, TextPart
 from inflight.errors import ModelError
 
 FAMILIES: tuple[Family, ...] = (
     *(*LLAMA_LIKE, *VARIANTS, *GEMMA, *POST_NORMS, *PARALLEL, *POSITIONS, *LINEAR_BIASES),
-    *(*mixtures(Family, DECODER_NAMES), *DEEPSEEK, *LLAMA4),
+    *(*mixtures(Family, DECODER_NAMES), *DEEPSEEK, *LLAMA4, *ROUTED),
 )
-_STATE = "layers that carry a state from token to token in place of a cache of keys and values"
-_CONVOLUTIONS = "convolutions over tokens, whose last inputs are a state"
-_CHOSEN = "attention to tokens that an index chooses"
-
 # What architectures without a row need that is not there: what a refusal says beside the name.
-_MISSING: Mapping[str, str] = {
-    **dict.fromkeys(("MambaForCausalLM", "Mamba2ForCausalLM", "FalconMambaForCausalLM", "RwkvForCausalLM"), _STATE),
-    **dict.fromkeys(("JambaForCausalLM", "BambaForCausalLM", "ZambaForCausalLM", "Zamba2ForCausalLM"), _STATE),
-    **dict.fromkeys(("NemotronHForCausalLM", "GraniteMoeHybridForCausalLM", "FalconH1ForCausalLM"), _STATE),
-    **dict.fromkeys(("Qwen3NextForCausalLM", "MiniMaxForCausalLM", "KimiLinearForCausalLM"), _STATE),
-    **dict.fromkeys(("RecurrentGemmaForCausalLM", "xLSTMForCausalLM"), _STATE),
-    **dict.fromkeys(("Lfm2ForCausalLM", "Lfm2MoeForCausalLM"), _CONVOLUTIONS),
-    **dict.fromkeys(("DeepseekV32ForCausalLM", "GlmMoeDsaForCausalLM"), _CHOSEN),
-    **dict.fromkeys(("T5ForConditionalGeneration", "BartForConditionalGeneration"), "an encoder beside the decoder"),
-    "Gemma3nForCausalLM": "embeddings of every layer and several residual streams",
-    "DbrxForCausalLM": "experts stored without names of their own, and clipped projections beside them",
-    "XGLMForCausalLM": "positions of sines in place of a table",
-    "PersimmonForCausalLM": "LayerNorm of queries and keys with a bias",
+LACKING: Mapping[str, tuple[str, ...]] = {
+    "layers that carry a state from token to token in place of a cache of keys and values": (
+        *("MambaForCausalLM", "Mamba2ForCausalLM", "FalconMambaForCausalLM", "RwkvForCausalLM", "xLSTMForCausalLM"),
+        *("JambaForCausalLM", "BambaForCausalLM", "ZambaForCausalLM", "Zamba2ForCausalLM", "ZayaForCausalLM"),
+        *("NemotronHForCausalLM", "GraniteMoeHybridForCausalLM", "FalconH1ForCausalLM", "RecurrentGemmaForCausalLM"),
+        *("Qwen3NextForCausalLM", "Qwen3_5ForCausalLM", "Qwen3_5MoeForCausalLM", "MiniMaxForCausalLM"),
+        *("KimiLinearForCausalLM", "BailingHybridForCausalLM", "OlmoHybridForCausalLM", "LaraMiniForCausalLM"),
+        *("InklingForCausalLM", "Inkling2ForCausalLM", "Inkling2LoopForCausalLM", "Qwen4ExpForCausalLM"),
+    ),
+    "convolutions over tokens, whose last inputs are a state": (
+        *("Lfm2ForCausalLM", "Lfm2MoeForCausalLM", "Lfm3ForCausalLM"),
+    ),
+    "attention to tokens that an index chooses": (
+        *("DeepseekV32ForCausalLM", "DeepseekV4ForCausalLM", "GlmMoeDsaForCausalLM", "AXK2ForCausalLM"),
+        *("Dots3NoteForCausalLM", "HYV4ForCausalLM", "MiniMaxM3VLForCausalLM"),
+    ),
+    "a gate of attention's output": ("AfmoeForCausalLM", "BeamForCausalLM", "DoryForCausalLM", "LagunaForCausalLM"),
+    "norms inside attention and MLP": ("BitNetForCausalLM",),
+    "attention of two softmaxes, of which one is taken off": ("DiffLlamaForCausalLM",),
+    "attention to positions that a learned mask chooses": ("DogeForCausalLM",),
+    "embeddings of every layer, and keys and values that layers share": (
+        *("Gemma3nForCausalLM", "Gemma4ForCausalLM", "Gemma4AssistantForCausalLM"),
+    ),
+    "values of another size than keys beside attention that is not latent": ("MiMoV2FlashForCausalLM",),
+    "experts that yield their input": ("LongcatFlashForCausalLM",),
+    "a norm behind the experts": ("AXK1ForCausalLM",),
+    "rotary bases of single layers": ("GraniteSWAForCausalLM", "GraniteMoeSWAForCausalLM"),
+    "logistic weights of experts that are chosen by their logits": (
+        *("Kolibri1ForCausalLM", "FlintForCausalLM", "Cohere2MoeForCausalLM"),
+    ),
+    "experts of attention": ("JetMoeForCausalLM",),
+    "experts stored without names of their own, and clipped projections beside them": ("DbrxForCausalLM",),
+    "positions of sines in place of a table": ("XGLMForCausalLM", "CTRLLMHeadModel"),
+    "LayerNorm of queries and keys with a bias": ("PersimmonForCausalLM", "FuyuForCausalLM"),
+    "a bias of one product alone, and an MLP without any": ("GPTNeoXJapaneseForCausalLM",),
+    "norms of the sums with the residual stream, in a decoder": ("OpenAIGPTLMHeadModel",),
+    "layers that run several times": ("HrmTextForCausalLM",),
+    "patches of bytes": ("BltForCausalLM",),
+    "a product and a norm ahead of the vocabulary projection": ("ModernBertDecoderForCausalLM",),
+    "a vocabulary projection of fewer rows than the embedding": ("Apertus1p5TextForCausalLM",),
+    "a bias of attention for segments": ("CpmAntForCausalLM",),
+    "an encoder beside the decoder": (
+        *("T5ForConditionalGeneration", "BartForConditionalGeneration", "BartForCausalLM", "MarianForCausalLM"),
+        *("MBartForCausalLM", "PegasusForCausalLM", "BlenderbotForCausalLM", "ProphetNetForCausalLM"),
+        *("MvpForCausalLM", "PLBartForCausalLM", "BigBirdPegasusForCausalLM", "WhisperForCausalLM", "TrOCRForCausalLM"),
+    ),
 }
+_MISSING: Mapping[str, str] = {name: reason for reason, names in LACKING.items() for name in names}
 # Decoders, which also embed, and encoders, which do nothing else.
 EVERY_FAMILY = (*FAMILIES, *ENCODERS)
 
@@ -97,14 +134,16 @@ def require_family(model: str, config: Mapping[str, Any]) -> Family:
 
 
 def _pooled_family(config: Mapping[str, Any]) -> Family | None:
-    kind = config.get("model_type")
+    kind = encoder_type(config)
     encoder = next((row for row in ENCODERS if row.model_type == kind), None)
     decoder = next((row for row in FAMILIES if row.model_type == kind), None)
     if encoder is not None:
         found = encoder if pools_as_encoder(config) else None
     else:
         found = None if decoder is None else pooled_decoder(decoder)
-    return None if found is None else replace(found, names={**found.names, **DENSE_NAMES})
+    if found is None:
+        return None
+    return replace(found, names={**found.names, **DENSE_NAMES, **behind_pooling(config, found)})
 
 
 def _text_family(part: TextPart, config: Mapping[str, Any]) -> Family | None:

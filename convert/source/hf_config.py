@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from inflight.convert.checkpoint.config import MAX_LAYERS, CheckpointConfig, InflightFacts, SourceFacts
-from inflight.convert.checkpoint.derive import OptionalTensors
-from inflight.convert.checkpoint.support import ACT, ACTIVATIONS, LINEAR_BIASES
+from inflight.convert.checkpoint.inventory import OptionalTensors
+from inflight.convert.checkpoint.support import ACT, ACTIVATIONS, DISTANCES, LINEAR_BIASES
 from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.family import Family
-from inflight.convert.families.pooled import pools
-from inflight.convert.families.sentence_transformers import read_pooling
+from inflight.convert.families.pooling.kinds import pools
+from inflight.convert.families.pooling.reading import read_pooling, sees_all
 from inflight.convert.source.hf_layers import LayerKinds, read_layer_kinds
 from inflight.convert.source.hf_rope import Rope, read_rope
 from inflight.convert.source.quantized.methods import quantization_problems
@@ -52,8 +52,11 @@ def read_model_config(raw: Mapping[str, Any], family: Family) -> ConfigReading:
     )
     config = _checkpoint_config(values, family, optional)
     if pools(raw) and config.inflight is not None:
-        pooling = read_pooling(values, raw, family)
-        config = config.model_copy(update={"inflight": config.inflight.model_copy(update={"pooling": pooling})})
+        pooling, windows = read_pooling(values, raw, family), config.inflight.sliding_window is not None
+        facts = {"pooling": pooling, "bidirectional": sees_all(values, raw, family, windows=windows) or None}
+        config = config.model_copy(update={"inflight": config.inflight.model_copy(update=facts)})
+    elif family.bidirectional is not None:
+        values.refuse(family.bidirectional, "a token that is generated sees those before it alone")
     _check_quantized(values, raw)
     return ConfigReading(config, _read_dtype(values), optional, tuple(values.problems), values.shapes_known)
 
@@ -67,7 +70,9 @@ def _checkpoint_config(values: ConfigValues, family: Family, optional: OptionalT
     heads, hidden = values.count("num_attention_heads"), values.count("hidden_size")
     max_positions = values.count("max_position_embeddings")
     biased = values.flag(family.alibi)
-    rope = Rope() if family.learned_positions or biased else read_rope(values, family, max_positions)
+    rope = (
+        Rope() if family.learned_positions or family.distances or biased else read_rope(values, family, max_positions)
+    )
     num_layers = values.count("num_hidden_layers", most=MAX_LAYERS)
     head_size = values.count("head_dim", max(hidden // heads, 1))
     own = family.keys(values)
@@ -102,6 +107,8 @@ def _read_epsilon(values: ConfigValues, family: Family) -> float:
 def _position_keys(family: Family, rope: Rope, head_size: int, *, biased: bool) -> dict[str, Any]:
     if family.learned_positions:
         return {"position_embedding_type": "learned_absolute"}
+    if family.distances:
+        return {"position_embedding_type": DISTANCES}
     if biased:
         return {"position_embedding_type": LINEAR_BIASES[family.alibi_rounded]}
     return _rope_keys(rope, head_size)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from inflight.convert.families.arranged import arranged
-from inflight.convert.families.dense_modules import dense_tensors
-from inflight.convert.families.pooled import FILES_KEY
-from inflight.convert.families.sentence_transformers import PATTERNS, read_files
+from inflight.convert.families.pooling.dense import dense_tensors
+from inflight.convert.families.pooling.kinds import FILES_KEY
+from inflight.convert.families.pooling.sentence_transformers import PATTERNS, read_files
 from inflight.convert.source.gguf.model import open_gguf, read_gguf_config
 from inflight.convert.source.location.hub import ModelLocation, locate
 from inflight.convert.source.location.other_kinds import (

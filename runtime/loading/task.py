@@ -11,6 +11,6 @@ def refuse_pooling(manifest: EngineManifest) -> None:
     if isinstance(manifest.pooling, PoolingFacts):
         raise EngineError(
             f"This engine makes {OUTPUTS[manifest.pooling.task]}; it generates no text and has no logits.",
-            "Build one from a model that generates text; or use LLM.embed and LLM.score, /v1/embeddings and "
-            "/v1/rerank (inflight serve).",
+            "Build one from a model that generates text; or use LLM.embed, score and classify, /v1/embeddings, "
+            "/v1/rerank and /classify (inflight serve).",
         )

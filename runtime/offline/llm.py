@@ -137,9 +137,9 @@ class LLM(OpenedEngine, ChatMethods):
         pooling_task: str | None = None,
         **names: Any,
     ) -> list[PoolingRequestOutput]:
-        """What the engine makes of one text or many, as `outputs.data`: vectors, or scores of a cross-encoder's texts.
+        """What the engine makes of one text or many, as `outputs.data`: vectors, or a classifier's numbers.
 
-        pooling_task: "embed", or "classify" and "score"; the engine's own. Otherwise as `embed`.
+        pooling_task: "embed", "classify" or "score"; the engine's own. Otherwise as `embed`.
         """
         foreign_call(names)
         runner = self._pooling_runner()
@@ -153,8 +153,8 @@ class LLM(OpenedEngine, ChatMethods):
         use_tqdm: bool = True,
         **names: Any,
     ) -> list[ClassificationRequestOutput]:
-        """The probabilities of the classes of one text or many, of an engine of a classifier: one number, since models
-        here have one label. Raises RequestError for what cannot be classified, before anything runs.
+        """The probabilities of the classes of one text or many, of an engine of a classifier, in the order of its
+        labels; a cross-encoder has one. Raises RequestError for what cannot be classified, before anything runs.
         """
         foreign_call(names)
         return self._pooling_runner().classify(prompts, pooling_params, use_tqdm)

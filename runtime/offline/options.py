@@ -39,12 +39,12 @@ OWN_NAMES = frozenset((*_BUILD, *_RECIPE, *_CACHE))
 _MAKER = "inflight.cli.engines.request"
 _GENERATES, _ANY = "generate", "auto"
 _TASKS = {
-    "embed": "embed",
-    "embedding": "embed",
-    "score": "score",
-    "classify": "score",
-    "pooling": "",
-    "reward": "score",
+    "embed": ("embed",),
+    "embedding": ("embed",),
+    "score": ("score",),
+    "classify": ("score", "classify"),
+    "pooling": ("embed", "score", "classify"),
+    "reward": ("score",),
 }
 
 
@@ -126,7 +126,7 @@ class LLMOptions:
         """Raises EngineError when the engine does another thing than the one that was asked for."""
         asked = str(self.values.get("task", _ANY))
         has = _GENERATES if manifest.pooling is UNSET else manifest.pooling.task
-        if asked in (_ANY, "draft", has) or (has != _GENERATES and _TASKS.get(asked) in ("", has)):
+        if asked in (_ANY, "draft", has) or has in _TASKS.get(asked, ()):
             return
         raise EngineError(
             f"task is {asked}; this model is made to {has}.",

@@ -27,10 +27,15 @@ from inflight.runtime.pooling.outputs import (
 from inflight.runtime.pooling.params import Given, PoolingParams, params_for_each
 from inflight.runtime.pooling.steps import TextSteps
 from inflight.runtime.pooling.texts import TextReader, TokenizedText
-from inflight.runtime.pooling.vectors import Floats, activated, as_normalized, normalized, shortened
+from inflight.runtime.pooling.vectors import Floats, as_normalized, classified, normalized, shortened
 from inflight.runtime.request.prompts import Prompt, as_list
 from inflight.runtime.text.tokenizer import Tokenizer
 
+_DOES = {
+    "embed": "makes vectors of texts: call embed",
+    "score": "scores pairs of texts: call score",
+    "classify": "classifies texts: call classify",
+}
 Numbers: TypeAlias = npt.NDArray[np.floating[Any]]
 
 
@@ -78,7 +83,7 @@ class PoolingRunner:
     def classify(
         self, prompts: Prompt | Sequence[Prompt], params: Given, use_tqdm: bool
     ) -> list[ClassificationRequestOutput]:
-        self._refuse_other_than("score")
+        self._refuse_other_than("classify", "score")
         listed = as_list(prompts)
         found = self._of_texts(listed, params_for_each(params, len(listed)), use_tqdm, None)
         return [
@@ -102,6 +107,7 @@ class PoolingRunner:
                 "Give one query for all documents, or one for each.",
             )
         each = params_for_each(params, len(seconds), truncate_prompt_tokens=truncate)
+        self._refuse_other_than("score", "embed")
         if self._steps.facts.task == "embed":
             return self._cosines(firsts, seconds, each, use_tqdm)
         firsts = firsts if len(firsts) == len(seconds) else firsts * len(seconds)
@@ -160,17 +166,16 @@ class PoolingRunner:
     def _as_asked(self, vector: Floats, params: PoolingParams) -> Numbers:
         """Vectors in float32; scores in float64, as the API has them."""
         facts = self._steps.facts
-        if facts.task == "score":
+        if facts.task != "embed":
             raw = [float(each) for each in vector]
-            return np.array(raw if params.use_activation is False else [activated(each, facts) for each in raw])
+            return np.array(raw if params.use_activation is False else classified(raw, facts))
         if params.dimensions is None:
             return vector
         return shortened(vector, params.dimensions, as_normalized(facts, params.normalize))
 
-    def _refuse_other_than(self, task: str) -> None:
-        if self._steps.facts.task != task:
-            does = {"embed": "makes vectors of texts: call embed", "score": "scores pairs of texts: call score"}
-            raise RequestError(f"This engine {does[self._steps.facts.task]}.")
+    def _refuse_other_than(self, *tasks: str) -> None:
+        if self._steps.facts.task not in tasks:
+            raise RequestError(f"This engine {_DOES[self._steps.facts.task]}.")
 
     def _read(self, prompt: Any, truncate: int | None, prefix: str) -> TokenizedText:
         if isinstance(prompt, dict):

@@ -50,7 +50,7 @@ class EmbeddingRequestOutput:
 
 @dataclass(frozen=True, slots=True)
 class ClassificationOutput:
-    """The probabilities of the classes, of which models here have one."""
+    """The probabilities of the classes; that of the one label of a cross-encoder."""
 
     probs: list[float]
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from inflight.errors import RequestError
 
-_TASKS = {"embed": ("embed", "embedding"), "score": ("classify", "score")}
+_TASKS = {"embed": ("embed", "embedding"), "score": ("classify", "score"), "classify": ("classify",)}
+_DOES = {"embed": "makes vectors of texts", "score": "scores texts", "classify": "classifies texts"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,8 @@ class PoolingParams:
         object.__setattr__(self, "use_activation", next(iter(given), None))
 
     def check(self, task: str) -> None:
-        """Raises RequestError for what is asked of an engine of another task ("embed" or "score")."""
-        does = {"embed": "makes vectors of texts", "score": "scores texts"}[task]
+        """Raises RequestError for what is asked of an engine of another task ("embed", "score" or "classify")."""
+        does = _DOES[task]
         if self.task is not None and self.task not in _TASKS[task]:
             known = " and ".join(_TASKS[task])
             raise RequestError(f"task is {self.task!r}; this engine {does}: {known}.")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inflight.engine_format.manifest import PoolingFacts
-from inflight.runtime.pooling.dense import Dense
+from inflight.runtime.pooling.dense import Dense, Wide
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 
@@ -22,20 +22,38 @@ _SHORTEST = 1e-12
 def pooled(states: Floats, facts: PoolingFacts, dense: Sequence[Dense] = ()) -> Floats:
     """states [rows of a text, size] -> float32 [vector_size]: a vector, or the raw scores of a pair.
 
-    The sum of a mean is in float64, so that it depends on nothing but the rows, in their order; so are the products of
-    `dense`.
+    Sums are in float64, so that they depend on nothing but the rows, in their order; so are the products of `dense`.
     """
-    # Of "cls" and "last" there is one row.
-    is_mean = facts.pooling == "mean"
-    vector = states.mean(axis=0, dtype=np.float64) if is_mean else states.max(axis=0).astype(np.float64)
+    vector = _of_rows(states, facts)
     for product in dense:
         vector = product(vector)
     return normalized(vector) if facts.normalize else np.asarray(vector, np.float32)
 
 
+def _of_rows(states: Floats, facts: PoolingFacts) -> Wide:
+    if facts.pooling == "mean":
+        return np.asarray(states.mean(axis=0, dtype=np.float64))
+    if facts.pooling == "mean_sqrt_len":
+        return np.asarray(states.sum(axis=0, dtype=np.float64) / math.sqrt(len(states)))
+    if facts.pooling == "weighted_mean":
+        weights = np.arange(1, len(states) + 1, dtype=np.float64)
+        return np.asarray(weights @ states.astype(np.float64) / weights.sum())
+    # Of "cls" and "last" there is one row.
+    return np.asarray(states.max(axis=0), np.float64)
+
+
 def as_normalized(facts: PoolingFacts, normalize: bool | None) -> PoolingFacts:
     """`facts` with vectors of length 1 or not; None: as the model has them."""
     return facts if normalize is None else msgspec.structs.replace(facts, normalize=normalize)
+
+
+def classified(raw: Sequence[float], facts: PoolingFacts) -> list[float]:
+    """A classifier's raw numbers as the model means them: each on its own, or as shares of all."""
+    if facts.activation != "softmax":
+        return [activated(score, facts) for score in raw]
+    greatest = max(raw)
+    powers = [math.exp(score - greatest) for score in raw]
+    return [power / math.fsum(powers) for power in powers]
 
 
 def activated(score: float, facts: PoolingFacts) -> float:

@@ -16,7 +16,7 @@ from tests.conftest import SEED_VARIABLE
 from tests.models.families.pooled import save_cross_encoder, save_embedding_model
 
 
-def write_pooling_engine(root: Path, task: Literal["embed", "score"]) -> Path:
+def write_pooling_engine(root: Path, task: Literal["embed", "score", "classify"]) -> Path:
     """Of random weights, of target reference; the seed is printed, and INFLIGHT_TEST_SEED repeats it."""
     seed = int(os.environ.get(SEED_VARIABLE, "0")) or secrets.randbelow(2**31 - 1) + 1
     print(f"repeat with {SEED_VARIABLE}={seed}")
@@ -24,7 +24,7 @@ def write_pooling_engine(root: Path, task: Literal["embed", "score"]) -> Path:
     if task == "embed":
         save_embedding_model(root / "model", "bert", rng, pooling="mean")
     else:
-        save_cross_encoder(root / "model", "bert", rng)
+        save_cross_encoder(root / "model", "bert", rng, num_labels=1 if task == "score" else 3)
     convert_model(root / "model", root / "checkpoint")
     build_engine(root / "checkpoint", root / "engine", make_recipe("reference", max_batch_size=8))
     return root / "engine"

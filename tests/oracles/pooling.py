@@ -39,27 +39,38 @@ def embed(
 
 def score(model: PreTrainedModel, texts: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> Array:
     """Raw scores, float64 [texts]; `types` empty: the model tells no kinds of tokens apart."""
+    return class_scores(model, texts, types)[:, 0]
+
+
+def class_scores(model: PreTrainedModel, texts: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> Array:
+    """Raw scores of all labels, float64 [texts, labels]."""
     if _alone(model, texts):
         assert not any(types), "models with windows tell no kinds of tokens apart"
-        return np.concatenate([score(model, [text], []) for text in texts])
+        return np.concatenate([class_scores(model, [text], []) for text in texts])
     batch, _ = _padded(model, texts)
     if any(types):
         longest = batch["input_ids"].shape[1]
         batch["token_type_ids"] = torch.tensor([[*each, *[0] * (longest - len(each))] for each in types])
     with torch.no_grad():
-        return np.asarray(model(**batch).logits[:, 0].to(torch.float64))
+        return np.asarray(model(**batch).logits.to(torch.float64))
 
 
 def _alone(model: PreTrainedModel, texts: Sequence[Sequence[int]]) -> bool:
     """Padding behind every window is NaN in transformers, and so are then the rows that it is hidden from."""
-    return len(texts) > 1 and getattr(model.config, "local_attention", None) is not None
+    windows = (getattr(model.config, key, None) for key in ("local_attention", "sliding_window"))
+    return len(texts) > 1 and any(window is not None for window in windows)
 
 
 def _padded(model: PreTrainedModel, texts: Sequence[Sequence[int]]) -> tuple[dict[str, Any], torch.Tensor]:
     longest, pad = max(map(len, texts)), model.config.pad_token_id
     ids = torch.tensor([[*text, *[pad] * (longest - len(text))] for text in texts])
     mask = torch.tensor([[1] * len(text) + [0] * (longest - len(text)) for text in texts])
-    return {"input_ids": ids, "attention_mask": mask}, mask
+    if getattr(model.config, "is_causal", None) is not False:
+        return {"input_ids": ids, "attention_mask": mask}, mask
+    # What models with code of their own do: transformers takes a mask of rows and keys as it is.
+    seen = torch.zeros(len(texts), 1, longest, longest, dtype=model.dtype)
+    seen.masked_fill_(mask[:, None, None, :] == 0, torch.finfo(model.dtype).min)
+    return {"input_ids": ids, "attention_mask": seen}, mask
 
 
 def _pooled(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
@@ -71,4 +82,7 @@ def _pooled(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Ten
         return states.masked_fill(wide == 0, -1e9).max(dim=1).values
     if pooling == "lasttoken":
         return states[torch.arange(len(states)), mask.sum(dim=1) - 1]
-    return (states * wide).sum(dim=1) / wide.sum(dim=1).clamp(min=1e-9)
+    if pooling == "weightedmean":
+        wide = wide * torch.arange(1, states.shape[1] + 1).to(states.dtype)[None, :, None]
+    total, count = (states * wide).sum(dim=1), wide.sum(dim=1).clamp(min=1e-9)
+    return total / (count.sqrt() if pooling == "mean_sqrt_len_tokens" else count)

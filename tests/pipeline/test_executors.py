@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -94,8 +95,17 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         shape = replace(shape, vocab_size=int(rng.integers(50, 150)))
     built = Built(target, make_case(root, shape, seed, dtype), root / "engine")
     flags: dict[str, Any] = {"target": target.split("-")[0], "tokens_per_block": TOKENS_PER_BLOCK, **LIMITS}
-    build_engine(built.case.checkpoint.directory, root / "engine", make_recipe(**flags, max_seq_len=built.length))
+    with _without_code(target):
+        build_engine(built.case.checkpoint.directory, root / "engine", make_recipe(**flags, max_seq_len=built.length))
     return built
+
+
+def _without_code(target: str) -> AbstractContextManager[None]:
+    if target != "cuda-interpreted":
+        return nullcontext()
+    from tests.oracles.gpu.interpreted_launches import uncompiled
+
+    return uncompiled()
 
 
 def _skip_without(target: str) -> None:

@@ -21,6 +21,7 @@ from inflight.triton_backend.openai.errors import ApiError, add_error_handlers
 from inflight.triton_backend.openai.http_headers import REQUEST_ID, AnswerHead, AnswerWithRequestId
 from inflight.triton_backend.openai.limits import BoundBodies, EngineLimits
 from inflight.triton_backend.openai.metrics import CountAnswers
+from inflight.triton_backend.openai.pooling.classify import classify_router
 from inflight.triton_backend.openai.pooling.embeddings import embeddings_router
 from inflight.triton_backend.openai.pooling.other_tasks import other_tasks_router
 from inflight.triton_backend.openai.pooling.rerank import rerank_router
@@ -82,7 +83,11 @@ def _task_routers(service: Service) -> list[APIRouter]:
     pooling = service.manifest.pooling
     if not isinstance(pooling, PoolingFacts):
         return [chat_router(service), completions_router(service), other_tasks_router(service, "generate")]
-    own = [embeddings_router] if pooling.task == "embed" else [rerank_router, score_router]
+    own = {
+        "embed": [embeddings_router],
+        "score": [rerank_router, score_router, classify_router],
+        "classify": [classify_router],
+    }[pooling.task]
     return [*(each(service) for each in own), other_tasks_router(service, pooling.task)]
 
 
@@ -125,12 +130,13 @@ def _add_operations(app: FastAPI, service: Service) -> None:
 
 
 def _task(service: Service) -> dict[str, Any]:
-    """What the model is for: "generate", "embed" or "score"."""
+    """What the model is for: "generate", "embed", "score" or "classify"."""
     pooling = service.manifest.pooling
     if not isinstance(pooling, PoolingFacts):
         return {"task": "generate"}
-    size = {"dimensions": pooling.vector_size} if pooling.task == "embed" else {}
-    return {"task": pooling.task, **size}
+    more: dict[str, Any] = {"dimensions": pooling.vector_size} if pooling.task == "embed" else {}
+    more = {"labels": pooling.labels} if pooling.task == "classify" else more
+    return {"task": pooling.task, **more}
 
 
 def _model(service: Service) -> dict[str, Any]:

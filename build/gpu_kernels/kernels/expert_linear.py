@@ -62,20 +62,21 @@ def expert_linear(
         limit = rows * top_k if by_pair else rows
         row = tl.where(there, pair if by_pair else pair // top_k, limit)
         # One cut, all of k.
-        sums = sums_of_split(x, matrix, row, line, limit, tl.program_id(2), shape)
+        sums = sums_of_split(x, matrix, row, line, limit, tl.program_id(2), shape, k)
         if has_bias:
             sums += tl.load(biases, mask=inside, other=0.0).to(tl.float32)[:, None]
         if gates:
-            chosen = sums_of_split(x, matrix + n * k, row, line, limit, tl.program_id(2), shape)
+            chosen = sums_of_split(x, matrix + n * k, row, line, limit, tl.program_id(2), shape, k)
             if has_bias:
                 chosen += tl.load(biases + n, mask=inside, other=0.0).to(tl.float32)[:, None]
-            sums = _gated(chosen, sums, activation)
+            sums = gated(chosen, sums, activation)
         at = pair.to(tl.int64)[None, :] * n + line[:, None]
         tl.store(y + at, sums.to(y.dtype.element_ty), mask=there[None, :] & inside[:, None])
 
 
 @triton.jit
-def _gated(gate, up, activation: tl.constexpr):
+def gated(gate, up, activation: tl.constexpr):
+    """activation(gate) * up, or what gpt-oss makes of the two."""
     if activation == _CLAMPED:
         gate = tl.minimum(gate, _LIMIT)
         up = tl.minimum(tl.maximum(up, -_LIMIT), _LIMIT)

@@ -52,11 +52,11 @@ def gated_linear(
     line = tl.program_id(1) * block_n + tl.arange(0, block_n)
     shape: tl.constexpr = (n, k, split_k, block_rows, block_n, block_k)
     finished = True
-    gates = sums_of_split(x, gate, row, line, rows, tl.program_id(2) * cuts, shape)
-    ups = sums_of_split(x, up, row, line, rows, tl.program_id(2) * cuts, shape)
+    gates = sums_of_split(x, gate, row, line, rows, tl.program_id(2) * cuts, shape, k)
+    ups = sums_of_split(x, up, row, line, rows, tl.program_id(2) * cuts, shape, k)
     for split in range(1, cuts):
-        gates += sums_of_split(x, gate, row, line, rows, split, shape)
-        ups += sums_of_split(x, up, row, line, rows, split, shape)
+        gates += sums_of_split(x, gate, row, line, rows, split, shape, k)
+        ups += sums_of_split(x, up, row, line, rows, split, shape, k)
     if cuts < splits:
         tile: tl.constexpr = block_n * block_rows
         places = places_of_tile(partial, splits, 2, block_rows, block_n) + tl.program_id(2) * (2 * tile)

@@ -52,9 +52,9 @@ def linear(
     line = tl.program_id(1) * block_n + tl.arange(0, block_n)
     shape: tl.constexpr = (n, k, split_k, block_rows, block_n, block_k)
     finished = True
-    sums = sums_of_split(x, weight, row, line, rows, tl.program_id(2) * cuts, shape)
+    sums = sums_of_split(x, weight, row, line, rows, tl.program_id(2) * cuts, shape, k)
     for split in range(1, cuts):
-        sums += sums_of_split(x, weight, row, line, rows, split, shape)
+        sums += sums_of_split(x, weight, row, line, rows, split, shape, k)
     if cuts < splits:
         finished, places, area = publish(sums, partial, arrived, splits, 1, block_rows, block_n)
         if finished:

@@ -14,7 +14,7 @@ from inflight.build.gpu_kernels.kernels.paged_cache import FLOAT8, INT8, cache_r
 LOG2_E = tl.constexpr(1.4426950408889634)
 # Weights times scales of INT8 values are small; this keeps them among the normal numbers of float16. So is the
 # greatest scale, 65504 / 127, times this.
-_LIFT = tl.constexpr(64.0)
+LIFT = tl.constexpr(64.0)
 
 
 @triton.jit
@@ -78,17 +78,24 @@ def attend(
         if chunk > 0:
             visible = visible & (tokens[None, :] >= (row_positions // chunk * chunk)[:, None])
         scores = tl.where(visible, scores, float("-inf"))
+    weights, decay, maximum, total = weighed(scores, factor, maximum, total)
+    values = load_rows(value_cache, places, written, head_size, padded_head, masked)
+    if cache_format == INT8:
+        weights = weights * (tl.load(value_scales + places, mask=written, other=0.0) * LIFT)[None, :]
+    values = operand(values, query.dtype, cache_format, native_float8)
+    output = tl.dot(weights.to(query.dtype), values, output * decay[:, None], input_precision="ieee")
+    return maximum, total, output
+
+
+@triton.jit
+def weighed(scores, factor, maximum, total):
+    """(weights [M, block_n], what the output so far is multiplied with, the maximum, the total) with a tile of scores
+    more, `factor` powers of two for 1; the weights are not yet divided by the total."""
     greatest = tl.maximum(maximum, tl.max(scores, axis=1) * factor)
     base = tl.where(greatest == float("-inf"), 0.0, greatest)
     weights = tl.exp2(tl.fma(scores, tl.zeros_like(scores) + factor, tl.zeros_like(scores) - base[:, None]))
     decay = tl.exp2(maximum - base)
-    total = total * decay + tl.sum(weights, axis=1)
-    values = load_rows(value_cache, places, written, head_size, padded_head, masked)
-    if cache_format == INT8:
-        weights = weights * (tl.load(value_scales + places, mask=written, other=0.0) * _LIFT)[None, :]
-    values = operand(values, query.dtype, cache_format, native_float8)
-    output = tl.dot(weights.to(query.dtype), values, output * decay[:, None], input_precision="ieee")
-    return greatest, total, output
+    return weights, decay, greatest, total * decay + tl.sum(weights, axis=1)
 
 
 @triton.jit
@@ -97,7 +104,7 @@ def scaled(output, value_scales, cache_format: tl.constexpr):
     if cache_format == FLOAT8:
         return output * tl.load(value_scales)
     if cache_format == INT8:
-        return output * (1.0 / _LIFT)
+        return output * (1.0 / LIFT)
     return output
 
 

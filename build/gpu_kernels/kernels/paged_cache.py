@@ -1,4 +1,4 @@
-"""Where tokens lie in the paged KV cache, and how its rows become operands of a product.
+"""Where tokens lie in the paged KV cache, how its rows become operands of a product, and how they are rounded.
 
 Keys and values are [blocks, num_kv_heads, tokens_per_block, head_size], each. Formats: PLAIN (bfloat16, float16 or
 float32), FLOAT8 (the bits of E4M3 in int8, with one scale for all keys and one for all values, float32 [1]) and INT8
@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from inflight.build.gpu_kernels.kernels.rounding import from_float8
+from inflight.build.gpu_kernels.kernels.rounding import from_float8, quantize, row_scale
 
 PLAIN = tl.constexpr(0)
 FLOAT8 = tl.constexpr(1)
@@ -72,3 +72,23 @@ def operand(tile, dtype: tl.constexpr, cache_format: tl.constexpr, native_float8
     else:
         value = tile.to(dtype)
     return value
+
+
+@triton.jit
+def inverse_scale(scales, slot, greatest, cache_format: tl.constexpr):
+    """What a key or value is multiplied with before it is rounded; the scale of an INT8 row is written on the way."""
+    if cache_format == INT8:
+        scale, inverse = row_scale(greatest, False)
+        tl.store(scales + slot, scale)
+        return inverse
+    if cache_format == FLOAT8:
+        return tl.div_rn(1.0, tl.load(scales))
+    return 1.0
+
+
+@triton.jit
+def rounded(x, inverse, cache, cache_format: tl.constexpr):
+    """float32 [...] as the cache holds it."""
+    if cache_format == INT8 or cache_format == FLOAT8:  # noqa: SIM109
+        x = quantize(x, inverse, cache_format == FLOAT8)
+    return x.to(cache.dtype.element_ty)

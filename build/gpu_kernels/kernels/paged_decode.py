@@ -195,6 +195,8 @@ def _combine_variants() -> tuple[Variant, ...]:
         found.setdefault(repr(kept), kept)
     with_sinks = combine_variant(attention_variant(64, 8, 64, window=128, split_tokens=256), has_sinks=True)
     found.setdefault(repr(with_sinks), with_sinks)
+    latent = combine_variant(attention_variant(128, 1, 512, split_tokens=256))
+    found.setdefault(repr(latent), latent)
     return tuple(found.values())
 
 

@@ -30,6 +30,7 @@ def quantize_rows(
     float8: tl.constexpr,
     has_stored: tl.constexpr,
     cuts: tl.constexpr,
+    times: tl.constexpr,
     block: tl.constexpr,
 ):
     """One program per row: y = x[order] * factors, rounded as QuantizeRows of docs/formats/operators.md says.
@@ -37,7 +38,8 @@ def quantize_rows(
     x [rows, width] and factors [width] of any float type, order int32 [width]. y [rows, width]: with `quantizes` int8
     (levels, or the bits of float8) with y_scale float32 [rows], else of any float type, without scales. The scale is
     `stored` float32 [1] for all rows if `has_stored`, else each row's own, with `cuts` that of x between `low` and
-    `high`, float32 [1]. `block` is a power of two of at least `width`.
+    `high`, float32 [1]. There are `times` rows for each row of the launch. `block` is a power of two of at least
+    `width`.
     """
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, block)
@@ -84,6 +86,7 @@ def quantize_variant(
     factors: str | None = None,
     has_stored: bool = False,
     cuts: bool = False,
+    times: int = 1,
     x: str = "fp32",
 ) -> Variant:
     """`y` is "int8" or "float8", or a type that is no level; `factors` is the type of theirs, or None."""
@@ -96,6 +99,7 @@ def quantize_variant(
         "float8": y == "float8",
         "has_stored": has_stored,
         "cuts": cuts,
+        "times": times,
     }
     return Variant({"x": x, "factors": factors or "fp32", "y": "i8" if quantizes else y}, constants)
 
@@ -112,7 +116,7 @@ SPECS = (
             Argument("y", "*{y}"),
             Argument("y_scale", "*fp32"),
         ),
-        grid=((Extent("rows"),),),
+        grid=((Extent("rows"), Extent("times")),),
         tune=tune,
         variants=(
             quantize_variant(4096, "int8"),

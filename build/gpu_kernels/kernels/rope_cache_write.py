@@ -5,8 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from inflight.build.gpu_kernels.kernels.paged_cache import FLOAT8, INT8
-from inflight.build.gpu_kernels.kernels.rounding import quantize, row_scale
+from inflight.build.gpu_kernels.kernels.paged_cache import inverse_scale, rounded
 from inflight.build.gpu_kernels.spec import Argument, Extent, KernelSpec, Tuning, Variant
 from inflight.build.gpu_kernels.variants import rope_variants
 
@@ -57,7 +56,7 @@ def rope_cache_write(
         group: tl.constexpr = num_heads // num_kv_heads
         columns = tl.arange(0, padded_head)
         inside = columns < head_size
-        turn = _turn(cos, sin, position, rotary_size, padded_head)
+        turn = turn_of(cos, sin, position, rotary_size, padded_head)
         row_start = qkv + row * (num_heads + 2 * num_kv_heads) * head_size
         member = tl.arange(0, padded_group)
         heads = kv_head * group + member
@@ -74,19 +73,19 @@ def rope_cache_write(
         slot = (block * num_kv_heads + kv_head) * tokens_per_block + position % tokens_per_block
         key_head = row_start + (num_heads + kv_head + tl.arange(0, 1)) * head_size
         key = _rotated(key_head, k_norm, inside[None, :], turn, rule)
-        inverse = _inverse_scale(key_scales, slot, tl.max(tl.abs(key)), cache_format)
+        inverse = inverse_scale(key_scales, slot, tl.max(tl.abs(key)), cache_format)
         key_at = key_cache + slot * head_size + columns[None, :]
-        tl.store(key_at, _rounded(key, inverse, key_cache, cache_format), mask=inside[None, :])
+        tl.store(key_at, rounded(key, inverse, key_cache, cache_format), mask=inside[None, :])
 
         value_head = row_start + (num_heads + num_kv_heads + kv_head) * head_size
         value = tl.load(value_head + columns, mask=inside, other=0.0).to(tl.float32)
-        inverse = _inverse_scale(value_scales, slot, tl.max(tl.abs(value)), cache_format)
+        inverse = inverse_scale(value_scales, slot, tl.max(tl.abs(value)), cache_format)
         value_at = value_cache + slot * head_size + columns
-        tl.store(value_at, _rounded(value, inverse, value_cache, cache_format), mask=inside)
+        tl.store(value_at, rounded(value, inverse, value_cache, cache_format), mask=inside)
 
 
 @triton.jit
-def _turn(cos, sin, position, rotary_size: tl.constexpr, padded_head: tl.constexpr):
+def turn_of(cos, sin, position, rotary_size: tl.constexpr, padded_head: tl.constexpr):
     """Of each element of a head, [padded_head]: the factor of itself, that of its partner, and how far away that is."""
     half: tl.constexpr = rotary_size // 2
     columns = tl.arange(0, padded_head)
@@ -124,25 +123,6 @@ def _rotated(heads, norm, mask, turn, rule: tl.constexpr):
         # A rotation leaves the sum of squares as it was.
         value = value * inverse * tl.load(norm + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
     return value
-
-
-@triton.jit
-def _inverse_scale(scales, slot, greatest, cache_format: tl.constexpr):
-    """What a key or value is multiplied with before it is rounded; the scale of an INT8 row is written on the way."""
-    if cache_format == INT8:
-        scale, inverse = row_scale(greatest, False)
-        tl.store(scales + slot, scale)
-        return inverse
-    if cache_format == FLOAT8:
-        return tl.div_rn(1.0, tl.load(scales))
-    return 1.0
-
-
-@triton.jit
-def _rounded(x, inverse, cache, cache_format: tl.constexpr):
-    if cache_format == INT8 or cache_format == FLOAT8:  # noqa: SIM109
-        x = quantize(x, inverse, cache_format == FLOAT8)
-    return x.to(cache.dtype.element_ty)
 
 
 def tune(sm: int, variant: Variant) -> Tuning:

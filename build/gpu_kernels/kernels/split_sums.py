@@ -26,15 +26,16 @@ _LEAST_STEPS = 4
 
 
 @triton.jit
-def sums_of_split(x, weight, row, line, rows, split, shape: tl.constexpr):
-    """float32 [block_n, block_rows]: the part of the product between split * split_k and the next cut."""
+def sums_of_split(x, weight, row, line, rows, split, shape: tl.constexpr, row_size: tl.constexpr):
+    """float32 [block_n, block_rows]: the part of the product between split * split_k and the next cut. Rows of x are
+    `row_size` apart."""
     n: tl.constexpr = shape[0]
     k: tl.constexpr = shape[1]
     split_k: tl.constexpr = shape[2]
     block_k: tl.constexpr = shape[5]
     # Lines past the end read the last one, rows past the end read zeros; neither is stored.
     weights = weight + tl.minimum(line, n - 1).to(tl.int64)[:, None] * k
-    inputs = x + row.to(tl.int64)[None, :] * k
+    inputs = x + row.to(tl.int64)[None, :] * row_size
     sums = tl.zeros((shape[4], shape[3]), tl.float32)
     for start in range(split * split_k, tl.minimum((split + 1) * split_k, k), block_k):
         at = start + tl.arange(0, block_k)

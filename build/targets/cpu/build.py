@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from inflight.build.graph.precision import module_precision
+from inflight.build.passes.integer_scales import integer_scales
 from inflight.build.passes.pipeline import lower_for_cpu
 from inflight.build.target import BuildFacts
 from inflight.build.targets.cpu.compiler.compile import code_digest, compile_library
@@ -14,7 +15,6 @@ from inflight.build.targets.cpu.compiler.cpu_levels import CpuLevel, resolve_lev
 from inflight.build.targets.cpu.compiler.toolchain import compiler_version
 from inflight.build.targets.cpu.emitter import CSource, emit
 from inflight.build.targets.cpu.kv_cache import kv_cache_facts
-from inflight.build.targets.cpu.packing.integer_scales import integer_scales
 from inflight.build.targets.cpu.packing.narrow_scales import narrow_scales
 from inflight.build.targets.cpu.packing.pack import pack_weights
 from inflight.build.targets.cpu.packing.weight_layout import WeightLayout

@@ -12,6 +12,7 @@ from inflight.build.gpu_kernels.compile import CompileJob, compile_kernels
 from inflight.build.gpu_kernels.toolchain import triton_version
 from inflight.build.graph.dtypes import onnx_dtype
 from inflight.build.graph.precision import module_precision
+from inflight.build.passes.integer_scales import integer_scales
 from inflight.build.passes.pack_tokens import LOGIT_ROWS, TOKENS
 from inflight.build.passes.pipeline import lower_for_cpu
 from inflight.build.passes.plan_memory import plan_memory
@@ -62,6 +63,7 @@ def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: CudaRecipe) ->
     lowered = lower_for_cpu(network, limits, tokens_per_block=tokens_per_block, kv_dtype=kv_dtype, factors=factors)
     graph, weights = lowered.graph, FlatWeights()
     refuse_unsupported(graph)
+    integer_scales(graph)
     keep_rows_plain(graph, onnx_dtype(checkpoint.config.dtype))
     shorten_rows(graph, onnx_dtype(checkpoint.config.dtype))
     set_scratch(graph)

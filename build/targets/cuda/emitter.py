@@ -11,7 +11,15 @@ from inflight.build.gpu_kernels.spec import KernelSpec, Variant
 from inflight.build.graph.values import name_of
 from inflight.build.passes.plan_memory import OFFSET, WORKSPACE_BYTES
 from inflight.build.targets.cuda.launch_plan import KernelList, PlannedLaunch
-from inflight.build.targets.cuda.operators import attention, experts, products, quantized, rows
+from inflight.build.targets.cuda.operators import (
+    attention,
+    experts,
+    latent,
+    products,
+    quantized,
+    quantized_experts,
+    rows,
+)
 from inflight.build.targets.cuda.places import Places, width_of
 from inflight.build.targets.cuda.sampling import list_sampling, take_sampled_tokens
 from inflight.engine_format.cuda_facts import LaunchList
@@ -26,11 +34,24 @@ _ROWS: Mapping[str, Callable[[ir.Node, Places], PlannedLaunch]] = {
     **dict.fromkeys(("Activation", "Xielu", "RoundRows", "Scale", "SoftCap", "ClipRows"), rows.function),
     **dict.fromkeys(("AddRows", "Gate", "GateWholeRows"), rows.function),
     "QuantizeRows": quantized.quantize_rows,
+    "HeadLinear": latent.head_linear,
 }
 _PRODUCTS: Mapping[str, Callable[[ir.Node, Places, Sequence[int]], PlannedLaunch]] = {
     "Linear": products.linear,
     "GatedLinear": products.gated_linear,
     "QuantizedLinear": quantized.linear,
+}
+_MIXTURES: Mapping[str, Callable[[ir.Node, Places, Limits], list[PlannedLaunch]]] = {
+    "Experts": experts.mixture,
+    "QuantizedExperts": quantized_experts.mixture,
+}
+_WRITES: Mapping[str, Callable[[ir.Node, Places, int], PlannedLaunch]] = {
+    "RopeCacheWrite": attention.rotate_and_write,
+    "LatentCacheWrite": latent.write,
+}
+_ATTENTION: Mapping[str, Callable[[ir.Node, Places, int, Limits], list[PlannedLaunch]]] = {
+    "PagedAttention": attention.attend,
+    "PagedLatentAttention": latent.attend,
 }
 
 
@@ -78,10 +99,10 @@ def _planned(
         return quantized.gated_linear(node, places, generations)
     if node.op_type == "RMSNormQuantize":
         return quantized.normalize(node, places, limits)
-    if node.op_type == "Experts":
-        return experts.mixture(node, places, limits)
-    if node.op_type == "RopeCacheWrite":
-        return [attention.rotate_and_write(node, places, tokens_per_block)]
-    if node.op_type == "PagedAttention":
-        return attention.attend(node, places, tokens_per_block, limits)
+    if node.op_type in _MIXTURES:
+        return _MIXTURES[node.op_type](node, places, limits)
+    if node.op_type in _WRITES:
+        return [_WRITES[node.op_type](node, places, tokens_per_block)]
+    if node.op_type in _ATTENTION:
+        return _ATTENTION[node.op_type](node, places, tokens_per_block, limits)
     return [_ROWS[node.op_type](node, places)]

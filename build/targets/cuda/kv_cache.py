@@ -22,8 +22,9 @@ _SCALE_BYTES = 4
 def cache_places(inputs: Sequence[ir.Value]) -> tuple[Mapping[str, int], int]:
     """Bytes of a block that lie before each cache, by its name, and before the scales of an int8 cache; those of all.
 
-    A cache is [blocks, KV heads, tokens per block, head size]. In the graph, a token's head of an int8 cache ends with
-    its float32 scale; here scales follow the levels of all blocks, [blocks, KV heads, tokens per block].
+    A cache is [blocks, KV heads, tokens per block, head size]; a layer of latent attention has one, of one head. In the
+    graph, a token's head of an int8 cache ends with its float32 scale; here scales follow the levels of all blocks,
+    [blocks, KV heads, tokens per block].
     """
     places, total = {}, 0
     for value in inputs:
@@ -55,6 +56,13 @@ def cache_operands(write: ir.Node, places: Places) -> dict[str, Operand]:
         operands[f"{kind}_cache"] = places.of(cache)
         operands[f"{kind}_scales"] = _scales(cache, write.attributes[f"{kind}_factor"].as_float(), places)
     return operands
+
+
+def latent_operands(write: ir.Node, places: Places) -> dict[str, Operand]:
+    """Rows and their scales, of the LatentCacheWrite that writes them."""
+    cache = write.inputs[9]
+    assert cache is not None, f"{write.name} has a cache from the start"
+    return {"cache": places.of(cache), "scales": _scales(cache, write.attributes["key_factor"].as_float(), places)}
 
 
 def _scales(cache: ir.Value, factor: float, places: Places) -> Operand:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from inflight.build.graph.dtypes import facts_of, onnx_dtype
 from inflight.build.graph.quantized_rows import FLOAT8_INTEGERS
 from inflight.build.graph.values import dtype_of, retype
 
@@ -20,3 +21,6 @@ def keep_rows_plain(graph: ir.Graph, dtype: ir.DataType) -> None:
         if node.op_type in ("QuantizeRows", "RMSNormQuantize"):
             levels = node.outputs[0]
             retype(levels, held.get(dtype_of(levels), dtype_of(levels)))
+        if node.op_type == "QuantizedExperts":
+            inner = onnx_dtype(node.attributes["rows"].as_string())
+            node.attributes["rows"] = ir.AttrString("rows", facts_of(held.get(inner, inner)).name)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from inflight.build.gpu_kernels.variants import LEAST_INNER
 from inflight.build.graph.operators import DOMAIN, OPERATORS, XIELU
 from inflight.errors import BuildError
 
@@ -24,9 +25,8 @@ class Taken:
     only: Mapping[str, int] = field(default_factory=dict)
 
 
-# What a tensor core takes of the inner dimension at once, of bytes.
-LEAST_STEP = 32
 _HEADS = ("num_heads", "num_kv_heads", "head_size", "key_factor", "value_factor")
+_LATENT = ("num_heads", "rank", "rotary_size", "key_factor")
 _PAGING = ("positions", "sequence_of_row", "block_tables")
 TAKEN: Mapping[str, Taken] = {
     "EmbeddingLookup": Taken(("token_ids", "weight"), ("scale",)),
@@ -49,6 +49,16 @@ TAKEN: Mapping[str, Taken] = {
         ("x", "fc", "proj", "logits", "residual", "fc_bias", "proj_bias", "choice_bias"),
         ("top_k", "routing", "epsilon", "scale", "activation", "groups", "top_groups"),
     ),
+    "QuantizedExperts": Taken(
+        (
+            *("x", "x_scale", "fc", "fc_scale", "proj", "proj_scale", "logits", "residual", "fc_bias", "proj_bias"),
+            *("fc_zero", "proj_zero", "fc_codebook", "proj_codebook", "fc_unit", "proj_unit", "choice_bias"),
+        ),
+        (
+            *("top_k", "routing", "epsilon", "scale", "activation", "groups", "top_groups"),
+            *("group_size", "inner_group_size", "rows", "experts"),
+        ),
+    ),
     "QuantizeRows": Taken(("x", "scale", "low", "high", "factors", "order"), ("type",)),
     "RMSNormQuantize": Taken(("x", "weight", "scale", "low", "high"), ("epsilon", "type")),
     "QuantizedLinear": Taken(
@@ -65,6 +75,12 @@ TAKEN: Mapping[str, Taken] = {
         ("qkv", "q_norm", "k_norm", "cos", "sin", *_PAGING, "key_cache", "value_cache", "q_factors"),
         (*_HEADS, "rotary_size", "epsilon", "norm_last"),
     ),
+    "HeadLinear": Taken(("x", "weight"), ("row_size",)),
+    "LatentCacheWrite": Taken(
+        ("q", "met", "kv", "norm", "cos", "sin", *_PAGING, "cache"),
+        (*_LATENT, "epsilon"),
+    ),
+    "PagedLatentAttention": Taken(("q", "cache", *_PAGING), (*_LATENT, "scale")),
     "PagedAttention": Taken(
         ("q", "key_cache", "value_cache", *_PAGING, "sinks", "bias"),
         (*_HEADS, "scale", "softcap", "window", "chunk", "bias_origin"),
@@ -98,8 +114,7 @@ def _problems(node: ir.Node) -> Iterator[str]:
 
 def _unlike_groups(node: ir.Node) -> Iterator[str]:
     """A step of a product lies in one group."""
-    if node.op_type in ("QuantizedLinear", "QuantizedGatedLinear"):
-        size = node.attributes["group_size"].as_int()
-        if size and size % LEAST_STEP:
-            least = LEAST_STEP
-            yield f"{node.op_type} with groups of {size} (it takes multiples of {least}: convert --group-size {least})"
+    for name in ("group_size", "inner_group_size"):
+        size = node.attributes[name].as_int() if name in node.attributes else 0
+        if size % LEAST_INNER:
+            yield f"{node.op_type} with groups of {size} (it takes multiples of {LEAST_INNER})"

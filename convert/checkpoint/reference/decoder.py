@@ -148,7 +148,7 @@ def _mlp(weights: DecoderWeights, mlp: MlpSpec | ExpertsSpec, x: Array, module: 
         hidden = _ACTIVATIONS[mlp.activation](hidden)
     if mlp.gated:
         hidden = hidden * weights.linear(x, f"{module}.gate", mlp.bias)
-    return weights.linear(hidden, f"{module}.proj", mlp.bias)
+    return weights.linear(hidden, f"{module}.proj", mlp.last_bias)
 
 
 def _experts(weights: DecoderWeights, spec: ExpertsSpec, x: Array) -> Array:

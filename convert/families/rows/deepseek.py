@@ -1,4 +1,5 @@
-"""Latent attention: DeepSeek-V2 and V3 (R1, Kimi-K2) and GLM-4.7-Flash, with experts in groups, and Youtu without."""
+"""Latent attention: DeepSeek-V2 and V3 (R1, Kimi-K2) and GLM-4.7-Flash, with experts in groups, and Youtu and MiniCPM3
+without."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from inflight.convert.families.mixture_keys import (
 )
 from inflight.convert.families.mixtures import QWEN_EXPERTS, Mixture, shared_expert
 from inflight.convert.families.names import DECODER_NAMES, Names
+from inflight.convert.families.rows.keys import head_share, minicpm_keys
 
 _ATTENTION = "model.layers.{layer}.self_attn."
 _NAMES: Names = {
@@ -92,6 +94,16 @@ def _refuse_scores(values: ConfigValues, known: str) -> None:
         values.problems.append(f"scoring_func {values.raw['scoring_func']!r} is not supported: it is {known} here")
 
 
+def minicpm3_config(raw: Raw) -> Raw:
+    """Values of heads are as large as their share of the hidden size where the config is silent."""
+    values = raw.get("v_head_dim")
+    return latent_config(_MINICPM_SIZES)({**raw, "v_head_dim": head_share(raw) if values is None else values})
+
+
+def minicpm3_keys(values: ConfigValues) -> dict[str, Any]:
+    return {**_latent_keys(values), **minicpm_keys(values)}
+
+
 def _latent_keys(values: ConfigValues) -> dict[str, Any]:
     if values.raw.get("rope_interleave") is False:
         values.problems.append("rope_interleave false is not supported: neighbours are turned here")
@@ -114,6 +126,12 @@ _GLM_SIZES: Mapping[str, Any] = {
     "qk_nope_head_dim": 192,
     "qk_rope_head_dim": 64,
     "v_head_dim": 256,
+}
+_MINICPM_SIZES: Mapping[str, Any] = {
+    "kv_lora_rank": 256,
+    "q_lora_rank": 768,
+    "qk_nope_head_dim": 64,
+    "qk_rope_head_dim": 32,
 }
 _SIZES: Mapping[str, Any] = {
     "kv_lora_rank": 512,
@@ -188,5 +206,22 @@ DEEPSEEK: tuple[Family, ...] = (
         names=_NAMES,
         defaults={**_SIZES, "tie_word_embeddings": True},
         **_COLUMNS,
+    ),
+    Family(
+        architecture="MiniCPM3ForCausalLM",
+        model_type="minicpm3",
+        mlp_bias="mlp_bias",
+        keys=minicpm3_keys,
+        decoder=minicpm3_config,
+        names=_NAMES,
+        defaults={
+            **_MINICPM_SIZES,
+            "rms_norm_eps": 1e-5,
+            "scale_emb": 12,
+            "scale_depth": 1.4,
+            "dim_model_base": 256,
+            "tie_word_embeddings": True,
+        },
+        **{**_COLUMNS, "interleaved_rope": False},
     ),
 )

@@ -56,6 +56,7 @@ def vault_keys(values: ConfigValues) -> dict[str, Any]:
 
 def gemma2_keys(values: ConfigValues) -> dict[str, Any]:
     """The keys of the checkpoint that Gemma 2 has."""
+    values.refuse("use_bidirectional_attention", _CAUSAL)
     return {**_common_keys(values), "attn_logit_softcapping": values.optional_number("attn_logit_softcapping")}
 
 
@@ -65,8 +66,15 @@ def gemma3_keys(values: ConfigValues) -> dict[str, Any]:
     return _common_keys(values)
 
 
+def gemma3_config(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of tokens that see all others, windows reach half of what is written to each side."""
+    window = raw.get("sliding_window", _DEFAULTS["sliding_window"])
+    if not raw.get("use_bidirectional_attention") or not isinstance(window, int) or isinstance(window, bool):
+        return raw
+    return {**raw, "sliding_window": window // 2 + 1}
+
+
 def _common_keys(values: ConfigValues) -> dict[str, Any]:
-    values.refuse("use_bidirectional_attention", _CAUSAL)
     return {
         "inter_layernorms": True,
         "query_pre_attn_scalar": values.number("query_pre_attn_scalar", 256),

@@ -26,6 +26,33 @@ def granite_keys(values: ConfigValues) -> dict[str, Any]:
     }
 
 
+def minicpm_keys(values: ConfigValues) -> dict[str, Any]:
+    """Scales of the embedding, of what layers add by their number, and of the last hidden states by their size."""
+    values.refuse("sparse_config", "attention to blocks that an index chooses is not there")
+    values.refuse("num_experts", "its mixture is not read")
+    width, layers = (_size(values.raw, key) for key in ("hidden_size", "num_hidden_layers"))
+    root = math.sqrt(layers)
+    return {
+        "embedding_multiplier": values.number("scale_emb", 1.0),
+        "residual_multiplier": _finite(values, "scale_depth", values.number("scale_depth", root) / root),
+        "output_multiplier_scale": _finite(values, "dim_model_base", values.number("dim_model_base", width) / width),
+    }
+
+
+def _size(raw: Raw, key: str) -> int:
+    """1 where it is no count, which reading it says."""
+    size = raw.get(key)
+    return size if isinstance(size, int) and size > 0 else 1
+
+
+def own_minicpm_keys(values: ConfigValues) -> dict[str, Any]:
+    """Of models with code of their own, whose configs say all scales."""
+    for key in ("scale_emb", "scale_depth", "dim_model_base"):
+        if values.raw.get(key) is None:
+            values.problems.append(f"config.json has no {key}")
+    return minicpm_keys(values)
+
+
 def smollm3_keys(values: ConfigValues) -> dict[str, Any]:
     """Windows, which no published model has, would follow the layers without rotary embedding."""
     values.refuse("use_sliding_window", "windows of this family are not read")
@@ -128,6 +155,10 @@ def ministral3_facts(values: ConfigValues) -> dict[str, Any]:
     length = inside.count("original_max_position_embeddings")
     values.problems.extend(inside.problems)
     return {"query_scale": QueryScale(factor=factor, length=length)}
+
+
+def nanochat_keys(values: ConfigValues) -> dict[str, Any]:
+    return {"final_logit_softcapping": values.optional_number("final_logit_softcapping")}
 
 
 def olmo_keys(values: ConfigValues) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from inflight.convert.families.rows.keys import (
     iquestcoder_keys,
     ministral3_config,
     ministral3_facts,
+    own_minicpm_keys,
     phi3_config,
     smollm3_keys,
 )
@@ -100,6 +101,15 @@ LLAMA_LIKE = (
         dense_bias="attention_bias",
         mlp_bias="mlp_bias",
         keys=granite_keys,
+    ),
+    Family(
+        architecture="MiniCPMForCausalLM",
+        model_type="minicpm",
+        own_code=True,
+        qkv_bias="attention_bias",
+        dense_bias="attention_bias",
+        keys=own_minicpm_keys,
+        defaults={"tie_word_embeddings": True},
     ),
     Family(
         architecture="SmolLM3ForCausalLM",

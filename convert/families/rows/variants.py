@@ -7,8 +7,8 @@ from typing import Any
 
 from inflight.convert.families.family import Family
 from inflight.convert.families.fused import gate_up, qkv_by_head
-from inflight.convert.families.names import GATE_UP, GATE_UP_NAMES, UNGATED_NAMES, Names, parts
-from inflight.convert.families.rows.keys import olmo_facts, olmo_keys
+from inflight.convert.families.names import FC_NAMES, GATE_UP, GATE_UP_NAMES, UNGATED_NAMES, Names, parts
+from inflight.convert.families.rows.keys import nanochat_keys, olmo_facts, olmo_keys
 
 _LAYER = "model.layers.{layer}."
 _WQKV = f"{_LAYER}attention.wqkv"
@@ -139,6 +139,22 @@ VARIANTS = (
         gated_mlp=False,
         names=UNGATED_NAMES,
         defaults={"hidden_act": "relu2", "layer_norm_eps": 1e-5, "attention_bias": True, "mlp_bias": True},
+    ),
+    Family(
+        architecture="NanoChatForCausalLM",
+        model_type="nanochat",
+        qkv_bias="attention_bias",
+        dense_bias="attention_bias",
+        qk_norm=True,
+        qk_norm_last=True,
+        qk_norm_bare=True,
+        backward_rope=True,
+        norm_weight=False,
+        embedding_norm=True,
+        gated_mlp=False,
+        keys=nanochat_keys,
+        names=FC_NAMES,
+        defaults={"hidden_act": "relu2", "final_logit_softcapping": 15.0},
     ),
     Family(
         architecture="OlmoForCausalLM",

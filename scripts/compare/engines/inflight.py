@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from compare.engines.base import WORKERS, Engine, Model, prepared_once, run_logged
+from compare.engines.llama_cpp import LlamaCpp
 from compare.offline.cells import Capacity, Precision
 from compare.offline.worker_process import Command
 
@@ -33,19 +34,23 @@ class Inflight(Engine):
 
     def prepare(self, model: Model, precision: Precision) -> Path:
         """An engine per state of the sources that make engines: a change of a kernel builds anew."""
-        state = sources_digest("convert", "build")
         folder = model.cache / "inflight"
-        log = folder / f"{precision}.log"
         quantize = ["--quantize", self._schemes[precision]] if precision in self._schemes else []
         if precision == "int4":
             quantize += ["--group-size", str(INT4_GROUP)]
+        name = f"checkpoint-{'-'.join(quantize[1::2]) or precision}"
+        return self._built(folder, precision, name, [str(model.directory), *quantize])
+
+    def _built(self, folder: Path, precision: Precision, checkpoint_name: str, convert: Sequence[str]) -> Path:
+        """The engine of what `inflight convert` makes of these arguments."""
+        log = folder / f"{precision}.log"
         checkpoint = prepared_once(
-            folder / f"checkpoint-{'-'.join(quantize[1::2]) or precision}-{sources_digest('convert')}",
-            lambda path: run_logged(_inflight("convert", str(model.directory), "-o", str(path), *quantize), log),
+            folder / f"{checkpoint_name}-{sources_digest('convert')}",
+            lambda path: run_logged(_inflight("convert", *convert, "-o", str(path)), log),
         )
         build = ["build-engine", "--checkpoint-dir", str(checkpoint), "--kv-cache-dtype", self._kv_cache_dtype]
         return prepared_once(
-            folder / f"{self.name}-{precision}-{state}",
+            folder / f"{self.name}-{precision}-{sources_digest('convert', 'build')}",
             lambda path: run_logged(_inflight(*build, "--output-dir", str(path)), log),
         )
 
@@ -56,6 +61,21 @@ class Inflight(Engine):
     def first_token(self, prepared: Path, prompt: str, threads: int) -> Command:
         flags = ["--max-tokens", "1", "--temperature", "0", "--ignore-eos", "--keep-special-tokens"]
         return _inflight("generate", str(prepared), prompt, *flags, "--threads", str(threads))
+
+
+class InflightOfGguf(Inflight):
+    """The very files that llama.cpp is measured with, read as they are."""
+
+    def __init__(self, name: str, files: LlamaCpp) -> None:
+        super().__init__(name)
+        self._files, self.precisions = files, files.precisions
+
+    def installed(self) -> bool:
+        return self._files.installed()
+
+    def prepare(self, model: Model, precision: Precision) -> Path:
+        file = self._files.prepare(model, precision)
+        return self._built(model.cache / "inflight", precision, f"checkpoint-{file.stem}", [str(file)])
 
 
 def _inflight(*arguments: str) -> Command:

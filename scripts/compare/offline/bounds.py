@@ -18,8 +18,8 @@ from typing import Any
 from compare.offline.cells import Cell, Precision
 from inflight.errors import InflightError
 
-# int4: a scale of one byte per 32 weights, and the vocabulary projection in int8.
-LAYER_BYTES: dict[Precision, float] = {"bf16": 2.0, "int8": 1.0, "int4": 0.5 + 1 / 32}
+# int4: a scale of one byte per 16 weights, and the vocabulary projection in int8.
+LAYER_BYTES: dict[Precision, float] = {"bf16": 2.0, "int8": 1.0, "int4": 0.5 + 1 / 16}
 LOGIT_BYTES: dict[Precision, float] = {"bf16": 2.0, "int8": 1.0, "int4": 1.0}
 ARITHMETIC: dict[Precision, str] = {"bf16": "bfloat16", "int8": "int8", "int4": "int8"}
 KV_BYTES = 2

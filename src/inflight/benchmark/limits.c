@@ -1,13 +1,14 @@
 /* The machine's limits: bytes read a second from memory and from the caches, operations a second of every mix of
  * instructions that products are made of (mixes.h, tiles.h), and the processor's cycles a second.
- * usage: limits THREADS MEMORY_BYTES [WORKING_SET_BYTES, not more]  ->  one line per limit: KIND NAME VALUE (1e9 a
- * second), where KIND is read, clock or the type of a product's inputs. All threads together; the clock is that of
- * one. */
+ * usage: limits THREADS MEMORY_BYTES [WORKING_SET_BYTES, not more [read]]  ->  one line per limit: KIND NAME VALUE (1e9
+ * a second), where KIND is read, clock or the type of a product's inputs. All threads together; the clock is that of
+ * one. With `read` at the end, those of reading alone. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 
@@ -119,10 +120,11 @@ int main(int argc, char **argv) {
     const int threads = argc > 1 ? atoi(argv[1]) : 0;
     const long bytes = argc > 2 ? atol(argv[2]) : 0, working_set = argc > 3 ? atol(argv[3]) : 0;
     if (threads < 1 || bytes < 1 || working_set < 0 || working_set > bytes) {
-        fprintf(stderr, "usage: limits THREADS MEMORY_BYTES [WORKING_SET_BYTES, not more]\n");
+        fprintf(stderr, "usage: limits THREADS MEMORY_BYTES [WORKING_SET_BYTES, not more [read]]\n");
         return 1;
     }
     measure_reading(bytes, working_set, threads);
+    if (argc > 4 && !strcmp(argv[4], "read")) return 0;
     measure("clock cycles", cycles, 0, 1);
     measure("float32 fma", float32_fma, 0, threads);
     measure("bfloat16 widened", bfloat16_widened, 0, threads);

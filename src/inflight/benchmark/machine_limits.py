@@ -73,27 +73,44 @@ def _best(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, flo
 def measure_limits(threads: int, working_set: int = 0) -> MachineLimits:
     """Run the loops of limits.c on `threads` threads; some seconds. `working_set`: bytes that are read again and again,
     0 for more than any cache holds. Raises UnknownLimits when the loops cannot be compiled or run."""
+    return read_limits(_run(threads, working_set), threads)
+
+
+def measure_reading(threads: int, working_set: int = 0) -> float:
+    """Bytes a second alone, as `measure_limits` has them in `read`; under a second, to be asked between measurements of
+    a machine whose bandwidth changes. Raises UnknownLimits."""
+    return _read_rate(_rates(_run(threads, working_set, "read")))
+
+
+def read_limits(text: str, threads: int) -> MachineLimits:
+    """From the lines that limits.c prints."""
+    rates = _rates(text)
+    mixes = {name: rate for name, rate in rates.items() if name.split()[0] in WIDER}
+    peaks = {
+        dtype: max(rate for name, rate in mixes.items() if name.split()[0] in WIDER[place:])
+        for place, dtype in reversed(list(enumerate(WIDER)))
+    }
+    return MachineLimits(threads, _read_rate(rates), peaks, mixes, rates["clock cycles"])
+
+
+def _rates(text: str) -> dict[str, float]:
+    return {f"{kind} {name}": float(rate) * 1e9 for kind, name, rate in map(str.split, text.splitlines())}
+
+
+def _read_rate(rates: Mapping[str, float]) -> float:
+    return max(rate for name, rate in rates.items() if name.startswith("read "))
+
+
+def _run(threads: int, working_set: int, *what: str) -> str:
     memory = _memory_bytes()
-    command = [str(_program()), str(threads), str(memory), str(working_set if working_set < memory else 0)]
+    command = [str(_program()), str(threads), str(memory), str(working_set if working_set < memory else 0), *what]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_RUN_S)
     except subprocess.CalledProcessError as error:
         raise UnknownLimits(f"the measuring program failed: {error.stderr.strip() or error}") from error
     except (OSError, subprocess.SubprocessError) as error:
         raise UnknownLimits(f"the measuring program does not run: {error}") from error
-    return read_limits(done.stdout, threads)
-
-
-def read_limits(text: str, threads: int) -> MachineLimits:
-    """From the lines that limits.c prints."""
-    rates = {f"{kind} {name}": float(rate) * 1e9 for kind, name, rate in map(str.split, text.splitlines())}
-    read = max(rate for name, rate in rates.items() if name.startswith("read "))
-    mixes = {name: rate for name, rate in rates.items() if name.split()[0] in WIDER}
-    peaks = {
-        dtype: max(rate for name, rate in mixes.items() if name.split()[0] in WIDER[place:])
-        for place, dtype in reversed(list(enumerate(WIDER)))
-    }
-    return MachineLimits(threads, read, peaks, mixes, rates["clock cycles"])
+    return done.stdout
 
 
 def compile_limits(output: Path, flags: Sequence[str], *, assembly: bool = False) -> None:

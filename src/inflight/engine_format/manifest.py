@@ -137,33 +137,36 @@ class GenerationFacts(Facts, frozen=True, kw_only=True):
 
 
 # What the tasks of engines that pool make, in words.
-OUTPUTS = {"embed": "embeddings", "score": "scores of pairs"}
+OUTPUTS = {"embed": "embeddings", "score": "scores of pairs", "classify": "classes of texts"}
 
 
 class DenseFacts(Facts, frozen=True, kw_only=True):
-    """A product of a pooled vector: activation(weight x + bias), `size` numbers."""
+    """A product of a pooled vector: activation(weight x + bias), `size` numbers. `norm_epsilon`: and a LayerNorm of
+    that, which has weights and no bias."""
 
     size: PositiveInt
-    activation: Literal["identity", "tanh", "relu"]
+    activation: Literal["identity", "tanh", "relu", "gelu"]
+    norm_epsilon: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class PoolingFacts(Facts, frozen=True, kw_only=True):
     """What becomes of hidden states, of an engine that generates nothing (docs/formats/embeddings.md).
 
-    `task`: a vector of a text, or a score of a pair of texts. `output_size`: numbers that a step yields of each row.
-    `causal`: tokens do not see those behind them. `token_types`: kinds of tokens that have an embedding; 0: none.
-    `prompts` are put in front of texts by their names, `default_prompt` where a text names none. `dense` are products
-    of a pooled vector, one of the other, whose float32 weights are in the safetensors file `dense_file` as
-    "{number}.weight" and "{number}.bias".
+    `task`: a vector of a text, a score of a pair of texts, or numbers of several labels. `output_size`: numbers that a
+    step yields of each row. `causal`: tokens do not see those behind them. `token_types`: kinds of tokens that have an
+    embedding; 0: none. `label_names`: of a classifier's numbers. `prompts` are put in front of texts by their names,
+    `default_prompt` where a text names none. `dense` are products of a pooled vector, one of the other, whose float32
+    weights are in the safetensors file `dense_file` as "{number}.weight", "{number}.bias" and "{number}.norm.weight".
     """
 
-    task: Literal["embed", "score"]
-    pooling: Literal["mean", "cls", "last", "max"]
+    task: Literal["embed", "score", "classify"]
+    pooling: Literal["mean", "cls", "last", "max", "mean_sqrt_len", "weighted_mean"]
     output_size: PositiveInt
     causal: bool
     token_types: NonNegativeInt = 0
     normalize: bool = False
-    activation: Literal["identity", "sigmoid"] = "identity"
+    activation: Literal["identity", "sigmoid", "softmax"] = "identity"
+    label_names: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     prompts: dict[str, str] = msgspec.field(default_factory=dict)
     default_prompt: str | None = None
     dense: tuple[DenseFacts, ...] = ()
@@ -173,6 +176,12 @@ class PoolingFacts(Facts, frozen=True, kw_only=True):
     def vector_size(self) -> int:
         """The numbers of a text's vector, or the scores of a pair."""
         return self.dense[-1].size if self.dense else self.output_size
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of a classifier's numbers; those that transformers makes up where nothing names them."""
+        named = () if isinstance(self.label_names, msgspec.UnsetType) else self.label_names
+        return named or tuple(f"LABEL_{index}" for index in range(self.vector_size))
 
 
 class SourceFacts(Facts, frozen=True, kw_only=True):

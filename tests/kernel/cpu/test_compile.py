@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from inflight.build.targets.cpu.compiler import compile as compiling
 from inflight.build.targets.cpu.compiler import cpu_levels
 from inflight.build.targets.cpu.compiler.compile import compile_library
 from inflight.build.targets.cpu.compiler.cpu_levels import LEVELS, find_level, native_level, resolve_levels
+from inflight.build.targets.cpu.compiler.kept_code import VARIABLE
 from inflight.build.targets.cpu.compiler.toolchain import compiler_version
 from inflight.errors import BuildError
 from inflight.runtime.executors.cpu.features import normalize_feature, this_machine
@@ -64,12 +68,46 @@ def test_the_same_source_gives_the_same_bytes_with_another_cache_and_no_home(tmp
         "from inflight.build.targets.cpu.compiler.cpu_levels import find_level\n"
         "compile_library(sys.stdin.read(), find_level('x86-64-v3'), pathlib.Path(sys.argv[1]))\n"
     )
+    # Zig's own libraries are made anew, too.
     environment = {"PATH": "/nowhere", "TMPDIR": str(tmp_path), "INFLIGHT_CACHE": str(tmp_path / "cache")}
     subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "second")],
         input=SOURCE, text=True, check=True, env=environment, cwd=tmp_path,
     )  # fmt: skip
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+
+
+def test_what_was_compiled_is_kept_and_not_compiled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    """Unless the source, the level or a kernel is another, or nothing is to be kept."""
+    source, level = f"int number_{rng.integers(1 << 30)};\n" + SOURCE, find_level("x86-64-v3")
+    monkeypatch.setenv("INFLIGHT_CACHE", str(tmp_path / "cache"))
+    compile_library(source, level, tmp_path / "first")
+
+    class Ran(Exception):
+        pass
+
+    def run(*given: object) -> None:
+        raise Ran
+
+    monkeypatch.setattr(compiling, "_run", run)
+    compile_library(source, level, tmp_path / "second")
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+    for other, at in ((source + "\n", level), (source, find_level("x86-64-v4"))):
+        with pytest.raises(Ran):
+            compile_library(other, at, tmp_path / "third")
+    with monkeypatch.context() as patch, pytest.raises(Ran):
+        shutil.copytree(compiling.KERNELS, tmp_path / "kernels")
+        (tmp_path / "kernels" / "pool.h").open("a").write("\n")
+        patch.setattr(compiling, "KERNELS", tmp_path / "kernels")
+        compile_library(source, level, tmp_path / "third")
+    monkeypatch.setenv(VARIABLE, "0")
+    with pytest.raises(Ran):
+        compile_library(source, level, tmp_path / "third")
+    monkeypatch.setenv(VARIABLE, "a lot")
+    with pytest.raises(BuildError, match=f"{VARIABLE} is 'a lot'"):
+        compile_library(source, level, tmp_path / "third")
 
 
 def test_a_compiler_error_is_summarized(tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ import numpy.typing as npt
 import pytest
 
 from inflight.build.gpu_kernels.spec import Constant
+from inflight.convert.quantization.multiples import MOST_MULTIPLE
 from tests.kernel.gpu.support.cuda_launch import SPECS, interpret
 from tests.oracles import fused_quantized as oracle
 from tests.oracles.gpu import linear as reference
 
 from inflight.build.gpu_kernels.kernels import quantized_linear as kernel  # isort: skip
+from inflight.build.gpu_kernels.kernels import quantized_tiles as tiles  # isort: skip
 from inflight.build.gpu_kernels.kernels.quantize_rows import quantize_variant  # isort: skip
 from inflight.build.gpu_kernels.kernels.split_sums import FEW_ROWS, workspace  # isort: skip
 
@@ -25,16 +27,20 @@ pytestmark = pytest.mark.kernel
 Array = npt.NDArray[Any]
 FLOAT8 = ml_dtypes.float8_e4m3fn
 NOTHING = np.zeros(1, np.float32)
-# Weights, rows, what shares a scale, inputs of a group.
+# Weights, rows, what shares a scale, inputs of a group. Groups of int4 have multiples of a unit at times.
 KINDS = [
-    ("int8", "plain", kernel.OUTPUT, 0),
-    ("int8", "int8", kernel.OUTPUT, 0),
-    ("float8", "float8", kernel.MATRIX, 0),
-    ("float8", "float8", kernel.GROUP, 128),
-    ("int4", "plain", kernel.GROUP, 32),
-    ("int4", "int8", kernel.GROUP, 96),
-    ("int4", "float8", kernel.GROUP, 128),
-    ("uint4", "plain", kernel.GROUP, 64),
+    ("int8", "plain", tiles.OUTPUT, 0),
+    ("int8", "int8", tiles.OUTPUT, 0),
+    ("float8", "float8", tiles.MATRIX, 0),
+    ("float8", "float8", tiles.GROUP, 128),
+    ("int4", "plain", tiles.GROUP, 32),
+    ("int4", "int8", tiles.GROUP, 96),
+    ("int4", "float8", tiles.GROUP, 128),
+    ("uint4", "plain", tiles.GROUP, 64),
+    ("int8", "int8", tiles.GROUP, 16),
+    ("int4", "int8", tiles.GROUP, 16),
+    ("int4", "plain", tiles.GROUP, 16),
+    ("uint4", "plain", tiles.GROUP, 16),
 ]
 
 
@@ -83,9 +89,13 @@ class Product:
         self.weight: Array = rng.integers(least, least + (1 << bits), (n, k)).astype(np.int8)
         if self.weights == "float8":
             self.weight = (100 * rng.standard_normal((n, k))).astype(FLOAT8)
-        shape = {kernel.MATRIX: (1,), kernel.OUTPUT: (n,), kernel.GROUP: (n, groups)}[self.shares]
+        shape = {tiles.MATRIX: (1,), tiles.OUTPUT: (n,), tiles.GROUP: (n, groups)}[self.shares]
         self.scale = (rng.random(shape) + 0.1).astype(np.float32)
-        grouped = self.shares == kernel.GROUP
+        grouped = self.shares == tiles.GROUP
+        self.unit = None
+        if self.weights == "int4" and rng.random() < 0.5:
+            self.scale = rng.integers(-MOST_MULTIPLE, MOST_MULTIPLE + 1, shape).astype(np.int8)
+            self.unit, grouped = rng.random(n).astype(np.float32), False
         self.zero = rng.standard_normal((n, groups)).astype(np.float32) if grouped and rng.random() < 0.5 else None
         self.codebook = rng.standard_normal(16).astype(np.float32) if self.weights == "uint4" else None
         self.bias = rng.standard_normal(n).astype(np.float32) if rng.random() < 0.5 else None
@@ -95,6 +105,7 @@ class Product:
         x, y = self.x[rows].copy(), self.residual[rows].copy()
         ways: dict[str, Any] = {"shares": self.shares, "group_size": self.group_size, "ends": ends, "x": "fp32"}
         ways |= {name: None if getattr(self, name) is None else "fp32" for name in ("zero", "bias")}
+        ways |= {"has_unit": self.unit is not None, "weight_scale": "fp32" if self.unit is None else "i8"}
         variant = kernel.quantized_variant(self.n, self.k, self.weights, self.rounded, few=few, **ways)
         tuning, splits = SPECS["quantized_linear"].tune(90, variant), -(-self.k // cut)
         chosen: dict[str, Constant] = {"split_k": cut, "splits": splits, "cuts": 1 if few else splits}
@@ -105,8 +116,7 @@ class Product:
             "x_scale": self.x_scale[rows].copy(),
             "weight": self._stored(),
             "weight_scale": self.scale,
-            "unit": NOTHING,
-            **{name: _given(getattr(self, name)) for name in ("zero", "codebook", "bias")},
+            **{name: _given(getattr(self, name)) for name in ("unit", "zero", "codebook", "bias")},
             **dict.fromkeys(("residual", "y"), y),
             "partial": np.full(sums, np.nan, np.float32),
             "arrived": np.zeros(tiles, np.int32),
@@ -123,7 +133,8 @@ class Product:
         return np.asarray(halves[:, 0::2] | halves[:, 1::2] << 4).view(np.int8)
 
     def expected(self, ends: int) -> Array:
-        rows = (self.x, self.x_scale, self.weight, self.scale, self.bias, self.zero)
+        scale = self.scale if self.unit is None else self.scale * self.unit[:, None]
+        rows = (self.x, self.x_scale, self.weight, scale, self.bias, self.zero)
         product = oracle.quantized_linear(*rows, codebook=self.codebook, group_size=self.group_size)
         if ends == kernel.GATES:
             with np.errstate(over="ignore"):
@@ -141,7 +152,7 @@ def test_products_are_those_of_the_operator_and_few_rows_have_the_bits_of_many(
 ) -> None:
     n, k, rows = int(rng.integers(1, 90)), int(rng.integers(1, 400)), int(rng.integers(17, 40))
     product, ends = Product(rng, kind, n, k, rows), int(rng.integers(3))
-    cut = (kind[3] or 64) * int(rng.integers(1, 3))
+    cut = (64 if product.unit is not None else kind[3] or 64) * int(rng.integers(1, 3))
     many = product.times(few=False, ends=ends, cut=cut)
     expected = product.expected(ends)
     assert np.abs(many - expected).max() <= 2e-5 * (np.abs(expected).max() + 1)

@@ -26,7 +26,7 @@ def sizes_of(family: Family) -> dict[str, Any]:
     # A map may also tell old names of a key that is its own.
     names = {key: theirs[key] for key in SIZES if key in theirs}
     sizes: dict[str, Any] = {names.get(key, key): value for key, value in SIZES.items()}
-    renamed = {"falcon": "ffn_hidden_size", "opt": "ffn_dim"}.get(family.model_type)
+    renamed = {"falcon": "ffn_hidden_size", "opt": "ffn_dim", "t5": "d_ff"}.get(family.model_type)
     if family.model_type in ("gpt2", "gptj", "codegen", "gpt_bigcode"):
         renamed = "n_inner"
     if renamed is not None:
@@ -35,8 +35,8 @@ def sizes_of(family: Family) -> dict[str, Any]:
         sizes |= _TYPES
     if family.model_type in ("gptj", "codegen"):
         sizes["rotary_dim"] = 8
-    if family.model_type == "electra":
-        sizes["embedding_size"] = sizes["hidden_size"]  # narrower ones are refused
+    if family.model_type == "dots1":
+        sizes |= {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 3, "norm_topk_prob": True}
     if family.model_type == "deepseek_v2":
         sizes["num_experts_per_tok"] = 3  # without it transformers has no number either
     return sizes

@@ -94,6 +94,14 @@ def _youtu(rng: Any, sizes: dict[str, Any]) -> dict[str, Any]:
     return {**random_latent_attention(rng), "num_key_value_heads": heads, "pad_token_id": None}
 
 
+def _minicpm3(rng: Any, sizes: dict[str, Any]) -> dict[str, Any]:
+    """Its halves turn, where those of the others are neighbours; scales may be absent."""
+    scales = {"scale_emb": float(rng.uniform(0.5, 13)), "scale_depth": float(rng.uniform(0.5, 2))}
+    scales |= {"dim_model_base": int(rng.integers(9, 90))}
+    found = {**_youtu(rng, sizes), **scales, "mlp_bias": _flag(rng)}
+    return found if _flag(rng) else {**found, "scale_depth": None, "dim_model_base": None}
+
+
 def _hunyuan(rng: Any, sizes: dict[str, Any]) -> dict[str, Any]:
     scaled = {"rope_type": "dynamic", "alpha": float(rng.uniform(2, 1000)), "rope_theta": 10000.0, "factor": 1.0}
     return {"attention_bias": _flag(rng), **({"rope_parameters": scaled} if _flag(rng) else {})}
@@ -107,6 +115,11 @@ def _ministral3(rng: Any, sizes: dict[str, Any]) -> dict[str, Any]:
 def _olmo3(rng: Any, sizes: dict[str, Any]) -> dict[str, Any]:
     full, local = ({"rope_type": "default", "rope_theta": float(base)} for base in rng.uniform(100, 1e6, 2))
     return {"rope_parameters": {FULL: full, SLIDING: local}, "attention_bias": _flag(rng)}
+
+
+def _nanochat(rng: Any, sizes: dict[str, Any]) -> dict[str, Any]:
+    cap = float(rng.uniform(2, 20)) if _flag(rng) else None
+    return {"attention_bias": _flag(rng), "final_logit_softcapping": cap}
 
 
 def _hyperclovax(rng: Any, sizes: dict[str, Any]) -> dict[str, Any]:
@@ -184,6 +197,7 @@ FURTHER: Mapping[str, Further] = {
     "iquestcoder": Further("IQuestCoderConfig", _ATTENTION_MLP),
     "phi3": Further("Phi3Config", _phi3),
     "youtu": Further("YoutuConfig", _youtu, share=False),
+    "minicpm3": Further("MiniCPM3Config", _minicpm3, share=True, says_head_size=True),
     "seed_oss": Further("SeedOssConfig", _biases("attention_bias", "attention_out_bias", "mlp_bias"), share=False),
     "hunyuan_v1_dense": Further("HunYuanDenseV1Config", _hunyuan, share=False),
     "ministral3": Further("Ministral3Config", _ministral3, share=False),
@@ -195,6 +209,7 @@ FURTHER: Mapping[str, Further] = {
     "apertus": Further("ApertusConfig", _biases("attention_bias")),
     "nemotron": Further("NemotronConfig", _both(_ATTENTION_MLP, _partial(0.5, 0.25, 1.0)), share=False),
     "jais2": Further("Jais2Config", _ATTENTION_MLP),
+    "nanochat": Further("NanoChatConfig", _nanochat),
     "olmo": Further("OlmoConfig", lambda rng, sizes: {"clip_qkv": float(rng.uniform(0.3, 2)) if _flag(rng) else None}),
     "gemma": Further("GemmaConfig", _biases("attention_bias"), share=False),
     "vaultgemma": Further("VaultGemmaConfig", _both(_gemma2, _mixed(2)), share=False),

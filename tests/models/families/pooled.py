@@ -20,6 +20,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedModel
 
 from tests.models.families.further import randomize
+from tests.models.families.pooled_configs import random_config
 from tests.models.tiny_tokenizers import CORPUS
 
 # Model type -> the names of its classes; encoders and decoders.
@@ -32,13 +33,21 @@ ENCODERS: Mapping[str, str] = {
     "electra": "Electra",
     "mpnet": "MPNet",
     "modernbert": "ModernBert",
+    "albert": "Albert",
+    "nomic_bert": "NomicBert",
+    "gte": "Gte",
+    "jina_embeddings_v3": "JinaEmbeddingsV3",
+    "eurobert": "EuroBert",
+    "t5": "T5",
 }
-DECODERS: Mapping[str, str] = {"qwen3": "Qwen3", "mistral": "Mistral", "llama": "Llama"}
+DECODERS: Mapping[str, str] = {"qwen3": "Qwen3", "mistral": "Mistral", "llama": "Llama", "gemma3_text": "Gemma3Text"}
 CLASSES = {**ENCODERS, **DECODERS}
 # Those to which tokens of the second text of a pair are of another kind.
-TELL_PAIRS = ("bert", "electra")
-POOLINGS = ("mean", "cls", "lasttoken", "max")
+TELL_PAIRS = ("bert", "electra", "albert", "nomic_bert")
+POOLINGS = ("mean", "cls", "lasttoken", "max", "weightedmean", "mean_sqrt_len_tokens")
 _OLD_KEYS = {
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
     "mean": "pooling_mode_mean_tokens",
     "cls": "pooling_mode_cls_token",
     "lasttoken": "pooling_mode_lasttoken",
@@ -114,7 +123,7 @@ def _save_dense(directory: Path, size: int, rng: np.random.Generator) -> list[De
     found: list[Dense] = []
     for index in range(2, 2 + int(rng.choice([0, 0, 1, 2]))):
         outputs, has_bias = int(rng.integers(3, 60)), bool(rng.random() < 0.5)
-        activation = str(rng.choice(["Tanh", "Identity", "ReLU"]))
+        activation = str(rng.choice(["Tanh", "Identity", "ReLU", "GELU"]))
         weight = torch.tensor(rng.standard_normal((outputs, size)) * size**-0.5).float()
         found.append(
             Dense(weight, torch.tensor(rng.standard_normal(outputs)).float() if has_bias else None, activation)
@@ -168,45 +177,11 @@ def write_json(path: Path, value: Any) -> None:
 
 def _random_model(kind: str, head: str, rng: np.random.Generator, changes: Mapping[str, Any]) -> PreTrainedModel:
     torch.manual_seed(int(rng.integers(1 << 31)))
-    config = _config(kind, rng, changes)
-    made = getattr(transformers, f"{CLASSES[kind]}{head}")._from_config(
+    config = random_config(kind, CLASSES[kind], VOCAB_SIZE, rng, changes)
+    encoder = "Encoder" if kind == "t5" else ""
+    made = getattr(transformers, f"{CLASSES[kind]}{encoder}{head}")._from_config(
         config, dtype=torch.float32, attn_implementation="eager"
     )
     randomize(made)
     made.eval()
     return made
-
-
-def _config(kind: str, rng: np.random.Generator, changes: Mapping[str, Any]) -> Any:
-    heads, size = int(rng.choice([1, 2, 3])), 8 * int(rng.integers(1, 5))
-    values: dict[str, Any] = {
-        "vocab_size": VOCAB_SIZE,
-        "hidden_size": heads * size,
-        "num_hidden_layers": int(rng.integers(1, 4)),
-        "num_attention_heads": heads,
-        "intermediate_size": int(rng.choice([56, 104, 200])),
-        "max_position_embeddings": 120,
-        "pad_token_id": 1,
-        "bos_token_id": 0,
-        "eos_token_id": 2,
-    }
-    if kind == "modernbert":
-        values |= {"local_attention": int(rng.integers(5, 60)), "global_attn_every_n_layers": 2, "eos_token_id": 2}
-        values |= {"hidden_activation": str(rng.choice(["gelu", "silu"])), "cls_token_id": 0, "sep_token_id": 2}
-        values |= {key: bool(rng.random() < 0.5) for key in ("attention_bias", "mlp_bias")}
-        values["num_hidden_layers"] = 3
-    elif kind in DECODERS:
-        values |= {"num_key_value_heads": 1, "head_dim": size, "tie_word_embeddings": False}
-    elif kind == "distilbert":
-        names = {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}
-        names |= {"intermediate_size": "hidden_dim"}
-        values = {names.get(key, key): value for key, value in values.items()}
-    else:
-        values |= {"hidden_act": str(rng.choice(["gelu", "gelu_new", "relu"]))}
-        pairs = kind in TELL_PAIRS
-        values |= {"layer_norm_eps": float(rng.choice([1e-5, 1e-12]))}
-        values |= {} if kind == "mpnet" else {"type_vocab_size": 2 if pairs else 1}
-        values |= {"embedding_size": values["hidden_size"]} if kind == "electra" else {}
-        if not pairs:
-            values["max_position_embeddings"] = 122
-    return getattr(transformers, f"{CLASSES[kind]}Config")(**{**values, **changes})

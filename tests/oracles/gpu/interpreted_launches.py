@@ -1,10 +1,13 @@
-"""The launches of a cuda engine under Triton's interpreter, in the memory of this machine."""
+"""The launches of a cuda engine under Triton's interpreter, in the memory of this machine, and such engines without
+code for GPUs.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,8 +15,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 
+from inflight.build.gpu_kernels.compile import CompileJob
 from inflight.engine_format.gpu_artifact import Artifact
 from inflight.runtime.executors.cuda.executor import CudaExecutor
 from inflight.runtime.loading.engine_directory import read_engine_directory
@@ -126,6 +131,46 @@ def _value(kind: str, value: int) -> Any:
     if not kind.startswith("*"):
         return value
     return torch.frombuffer((ctypes.c_char * _ALIGNMENT).from_address(value), dtype=_TYPES[kind.removeprefix("*")])
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Engines that are built meanwhile have no code, of which the interpreter reads none: compiling it takes three
+    times as long as a test's steps. What is compiled is the matter of tests of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("inflight.build.targets.cuda.build.compile_kernels", _described)
+        yield
+
+
+def _described(jobs: Sequence[CompileJob], **_cache: Any) -> list[Artifact]:
+    from inflight.build.gpu_kernels.triton_compiler import arguments_of, grid_of
+
+    found = []
+    for job in jobs:
+        tuning = job.spec.tune(job.sm, job.variant)
+        constants = job.spec.constants(job.variant, tuning)
+        numbers = dict.fromkeys(
+            ("shared_bytes", "registers", "stack_bytes", "spill_store_bytes", "spill_load_bytes"), 0
+        )
+        found.append(
+            Artifact(
+                kernel=job.spec.function,
+                entry="",
+                sm=job.sm,
+                arguments=arguments_of(job.spec, job.variant),
+                types=dict(job.variant.types),
+                constants=constants,
+                grid=grid_of(job.spec, constants),
+                threads=32 * tuning.num_warps,
+                num_stages=tuning.num_stages,
+                **numbers,
+                waits=False,
+                tools={},
+                cubin=b"",
+                ptx="",
+            )
+        )
+    return found
 
 
 def open_interpreted(directory: Path, num_blocks: int) -> CudaExecutor:

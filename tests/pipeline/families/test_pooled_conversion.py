@@ -48,7 +48,8 @@ def test_the_checkpoint_has_what_modules_json_says(bert: PooledModel, tmp_path: 
     convert_model(bert.directory, tmp_path / "checkpoint")
     pooling = Checkpoint.open(tmp_path / "checkpoint").config.pooling
     assert pooling is not None and (pooling.task, pooling.normalize) == ("embed", bert.normalize)
-    assert pooling.pooling == ("last" if bert.pooling == "lasttoken" else bert.pooling)
+    names = {"lasttoken": "last", "weightedmean": "weighted_mean", "mean_sqrt_len_tokens": "mean_sqrt_len"}
+    assert pooling.pooling == names.get(bert.pooling or "", bert.pooling)
     assert (pooling.max_length, pooling.prompts) == (100, {"query": "the lazy ", "document": ""})
 
 
@@ -56,17 +57,26 @@ def test_all_that_cannot_be_followed_is_one_message(bert: PooledModel) -> None:
     directory = bert.directory
     modules = json.loads((directory / "modules.json").read_text())
     modules.append({"idx": 9, "name": "9", "path": "9_LSTM", "type": "sentence_transformers.models.LSTM"})
+    modules[0]["type"] = "custom_st.Transformer"
     write_json(directory / "modules.json", modules)
     changed(directory, "1_Pooling/config.json", include_prompt=False, pooling_mode=["mean", "cls"])
-    changed(directory, "sentence_bert_config.json", do_lower_case=True)
-    changed(directory, "config_sentence_transformers.json", default_prompt_name="nobody")
+    lengths = {"do_lower_case": True, "transformer_task": "text-generation", "query_length": 3}
+    lengths["modality_config"] = {"text": {"method": "forward", "method_output_name": "pooler_output"}}
+    changed(directory, "sentence_bert_config.json", **lengths, processing_kwargs={"text": {"max_length": 3}})
+    changed(directory, "config_sentence_transformers.json", default_prompt_name="nobody", truncate_dim=3)
     changed(directory, "config.json", is_decoder=True, position_embedding_type="relative_key")
     refused(
         directory,
         "module LSTM",
+        "module custom_st.Transformer of modules.json is code of the model's own",
         "include_prompt false",
         "the pooling mean, cls",
-        "do_lower_case",
+        "do_lower_case True",
+        "transformer_task 'text-generation'",
+        "query_length 3",
+        "processing_kwargs",
+        "modality_config.text",
+        "truncate_dim 3 of config_sentence_transformers.json is not supported: ask for so many dimensions",
         "default_prompt_name 'nobody'",
         "is_decoder True",
         "position_embedding_type 'relative_key'",
@@ -82,10 +92,28 @@ def test_an_encoder_without_modules_has_the_mean(bert: PooledModel, tmp_path: Pa
 
 def test_a_decoder_without_modules_is_refused(tmp_path: Path, rng: np.random.Generator) -> None:
     model = save_embedding_model(tmp_path / "model", "qwen3", rng)
-    changed(model.directory, "config.json", is_causal=False)
-    refused(model.directory, "is_causal False")
+    changed(model.directory, "config.json", is_causal="no", use_bidirectional_attention=True)
+    refused(model.directory, "is_causal must be true or false, not 'no'", "use_bidirectional_attention True")
     (model.directory / "modules.json").unlink()
     refused(model.directory, "it has no modules.json")
+
+
+def test_code_of_a_models_own_is_not_taken_for_the_class_of_its_name(
+    tmp_path: Path, bert: PooledModel, rng: np.random.Generator
+) -> None:
+    """As gte-Qwen2 and GritLM, whose tokens see all others though their config names a decoder."""
+    code = {"AutoConfig": "configuration_some.Config", "AutoModel": "modeling_some.Model"}
+    changed(bert.directory, "config.json", auto_map=code)
+    refused(bert.directory, "auto_map names code of the model's own (modeling_some.Model)")
+    windows = save_embedding_model(tmp_path / "windows", "mistral", rng, sliding_window=20)
+    changed(windows.directory, "config.json", auto_map=code)
+    refused(windows.directory, "modeling_some.Model", 'say in config.json what it does, "is_causal": false')
+    changed(windows.directory, "config.json", is_causal=False)
+    refused(windows.directory, "is_causal false is not supported beside windows")
+    changed(windows.directory, "config.json", sliding_window=None)
+    convert_model(windows.directory, tmp_path / "checkpoint")
+    layers = Checkpoint.open(tmp_path / "checkpoint").spec.layers
+    assert not any(layer.attention.causal for layer in layers)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +121,6 @@ def test_a_decoder_without_modules_is_refused(tmp_path: Path, rng: np.random.Gen
     [
         ("BertForMaskedLM", "bert", "what becomes of its hidden states"),
         ("DebertaV2Model", "deberta-v2", "attention to relative positions"),
-        ("NomicBertModel", "nomic_bert", "encoders with a rotary embedding"),
     ],
 )
 def test_what_is_missing_is_said(bert: PooledModel, architecture: str, model_type: str, message: str) -> None:
@@ -113,10 +140,15 @@ def test_dense_modules_that_cannot_be_followed_are_refused(bert: PooledModel) ->
     (directory / "9_Dense").mkdir(exist_ok=True)
     size = bert.model.config.hidden_size
     save_file({"linear.weight": np.ones((3, size), np.float32)}, directory / "9_Dense" / "model.safetensors")
-    config = {"in_features": size + 1, "out_features": 3, "bias": False}
+    config = {"in_features": size + 1, "out_features": 3, "bias": False, "use_residual": True}
     write_json(directory / "9_Dense" / "config.json", {**config, "activation_function": "torch.nn.ELU"})
-    refused(directory, f"Dense takes {size + 1} numbers and gets {size}", "Dense: activation_function ELU")
-    write_json(directory / "9_Dense" / "config.json", {**config, "in_features": size, "out_features": 4})
+    refused(
+        directory,
+        f"Dense takes {size + 1} numbers and gets {size}",
+        "Dense: activation_function ELU",
+        "Dense: use_residual True",
+    )
+    write_json(directory / "9_Dense" / "config.json", {"in_features": size, "out_features": 4})
     refused(directory, "sentence_transformers.dense.0.weight")
 
 
@@ -125,21 +157,27 @@ def test_folders_outside_the_model_are_not_read(bert: PooledModel) -> None:
     refused(bert.directory, "../..")
 
 
-def test_classifiers_of_several_labels_and_odd_activations_are_refused(
-    tmp_path: Path, rng: np.random.Generator
-) -> None:
+def test_what_becomes_of_a_classifiers_numbers_is_read_or_refused(tmp_path: Path, rng: np.random.Generator) -> None:
     model = save_cross_encoder(tmp_path / "model", "bert", rng)
     changed(model.directory, "config.json", sbert_ce_default_activation_function="torch.nn.modules.linear.Identity")
     convert_model(model.directory, tmp_path / "checkpoint")
     pooling = Checkpoint.open(tmp_path / "checkpoint").config.pooling
     assert pooling is not None and (pooling.task, pooling.activation, pooling.labels) == ("score", "identity", 1)
-    changed(
-        model.directory,
-        "config.json",
-        id2label={"0": "a", "1": "b"},
-        sbert_ce_default_activation_function="torch.nn.Tanh",
-    )
-    refused(model.directory, "a classifier of 2 labels", "the activation 'torch.nn.Tanh'")
+    for named in ("torch.nn.Tanh", "torch.nn.Softmax"):
+        changed(model.directory, "config.json", sbert_ce_default_activation_function=named)
+        refused(model.directory, f"the activation '{named}' of scores is not supported: Identity and Sigmoid are")
+    several = save_cross_encoder(tmp_path / "several", "bert", rng, num_labels=3)
+    changed(several.directory, "config.json", id2label={"0": "bad", "2": "good", "1": "so-so"})
+    for number, (problem, expected) in enumerate(
+        ((None, "softmax"), ("multi_label_classification", "sigmoid"), ("regression", "identity"))
+    ):
+        changed(several.directory, "config.json", problem_type=problem)
+        convert_model(several.directory, tmp_path / f"several-{number}")
+        found = Checkpoint.open(tmp_path / f"several-{number}").config.pooling
+        assert found is not None and (found.task, found.labels, found.activation) == ("classify", 3, expected)
+        assert found.label_names == ("bad", "so-so", "good")
+    changed(several.directory, "config.json", num_labels="three")
+    refused(several.directory, "num_labels must be a number of labels up to 65536, not 'three'")
 
 
 def test_calibration_and_other_targets_are_refused(bert: PooledModel, tmp_path: Path) -> None:

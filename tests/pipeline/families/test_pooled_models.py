@@ -19,7 +19,7 @@ from inflight.runtime.loading.load import load_engine
 from inflight.runtime.pooling.steps import TextSteps
 from inflight.runtime.pooling.texts import TokenizedText
 from tests.models.families.pooled import DECODERS, ENCODERS, PooledModel, save_cross_encoder, save_embedding_model
-from tests.oracles.pooling import embed, score, widened
+from tests.oracles.pooling import class_scores, embed, widened
 
 pytestmark = pytest.mark.pipeline
 
@@ -27,7 +27,12 @@ ERROR = 1e-4
 KINDS = (*ENCODERS, *DECODERS)
 # Compiling is most of the time: some always, all with --slow.
 COMPILED = [kind if kind in ("bert", "qwen3") else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
-SCORING = ("bert", "roberta", "distilbert", "electra", "mpnet", "modernbert", "qwen3")
+# In bfloat16 beside BERT: one of each kind of norms, positions and heads.
+_HALF = ("qwen3", "gemma3_text", "nomic_bert", "gte", "albert", "eurobert", "modernbert")
+SCORING = (
+    *("bert", "roberta", "distilbert", "electra", "mpnet", "modernbert", "albert", "nomic_bert", "gte"),
+    *("jina_embeddings_v3", "eurobert", "qwen3"),
+)
 
 
 def built(root: Path, model: PooledModel, options: ConvertOptions | None = None, **recipe: Any) -> Path:
@@ -86,7 +91,7 @@ def test_vectors_of_the_cpu_target_are_those_of_sentence_transformers_whatever_t
     alone.close()
 
 
-@pytest.mark.parametrize("kind", ["bert", pytest.param("qwen3", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["bert", *(pytest.param(kind, marks=pytest.mark.slow) for kind in _HALF)])
 def test_bfloat16_is_no_worse_than_1_5_times_the_error_of_transformers(
     kind: str, tmp_path: Path, rng: np.random.Generator
 ) -> None:
@@ -133,14 +138,15 @@ def test_compiled_scores_are_those_of_transformers(tmp_path: Path, rng: np.rando
 
 
 def check_scores(kind: str, target: str, root: Path, rng: np.random.Generator) -> None:
-    model = save_cross_encoder(root / "model", kind, rng)
+    model = save_cross_encoder(root / "model", kind, rng, num_labels=int(rng.choice([1, 3])))
     steps = opened(built(root, model, target=target, max_batch_size=4))
     pairs = []
     for first, second in rng.integers(1, 50, (7, 2)).tolist():
         types = (0,) * first + (1,) * second if steps.facts.token_types > 1 else ()
         pairs.append(TokenizedText(tuple(model.random_ids(rng, first + second)), types))
-    found = vectors(steps, pairs)[:, 0]
+    found = vectors(steps, pairs)
     steps.close()
     ids, types = [pair.token_ids for pair in pairs], [pair.token_types for pair in pairs]
-    expected = score(widened(model.model), ids, types)
+    expected = class_scores(widened(model.model), ids, types)
+    assert found.shape == expected.shape and steps.facts.task == ("score" if expected.shape[1] == 1 else "classify")
     assert np.abs(found - expected).max() < ERROR * max(1.0, np.abs(expected).max())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.engines.cuda_engine import CudaEngine, build_cuda_engine
+from tests.pipeline.targets.cuda_engine import CudaEngine, build_cuda_engine
 
 
 @pytest.fixture(scope="session")

@@ -25,9 +25,10 @@ from tests.kernel.cpu.test_sampling import assert_same, random_mask
 from tests.patience import PATIENCE_S
 
 pytest.importorskip("triton", reason="pip install 'inflight-llm[cuda-compile]'")
-from tests.engines.cuda_engine import BLOCKS, CudaEngine, chunk
 from tests.oracles.gpu.interpreted_launches import open_interpreted
 from tests.oracles.gpu.recorded_launches import NotingBackend
+from tests.pipeline.targets.cuda_engine import CudaEngine
+from tests.pipeline.targets.cuda_steps import BLOCKS, chunk
 
 pytestmark = pytest.mark.pipeline
 

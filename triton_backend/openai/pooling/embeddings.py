@@ -13,7 +13,7 @@ from inflight.runtime.pooling.vectors import Floats, shortened
 from inflight.triton_backend.openai.answers.json_answer import JsonAnswer
 from inflight.triton_backend.openai.errors import ApiError, blaming
 from inflight.triton_backend.openai.pooling.run import pool_texts
-from inflight.triton_backend.openai.protocol.pooling import EmbeddingBody
+from inflight.triton_backend.openai.protocol.pooling import ClassifyBody, EmbeddingBody
 from inflight.triton_backend.openai.service import Service
 
 
@@ -44,13 +44,13 @@ def check_dimensions(body: EmbeddingBody, size: int) -> None:
         raise ApiError(400, message, param="dimensions")
 
 
-def read_inputs(reader: TextReader, body: EmbeddingBody) -> list[TokenizedText]:
+def read_inputs(reader: TextReader, body: EmbeddingBody | ClassifyBody) -> list[TokenizedText]:
     """The tokens of every input. Raises ApiError (400)."""
     inputs = body.inputs()
     if not inputs:
         raise ApiError(400, "There is no input.", param="input")
     with blaming("prompt_name"):
-        prompt = reader.prompt(body.prompt_name)
+        prompt = reader.prompt(body.prompt_name if isinstance(body, EmbeddingBody) else None)
     with blaming("input"):
         return [
             reader.ids(each, truncate=body.truncate_prompt_tokens)

@@ -9,10 +9,11 @@ from fastapi import APIRouter, Response
 from inflight.triton_backend.openai.errors import ApiError
 from inflight.triton_backend.openai.service import Service
 
-Task = Literal["generate", "embed", "score"]
+Task = Literal["generate", "embed", "score", "classify"]
 
 RERANK_PATHS = ("/v1/rerank", "/v2/rerank", "/rerank")
 SCORE_PATHS = ("/score", "/v1/score")
+CLASSIFY_PATHS = ("/classify",)
 # The first paths of a task are what a refusal names.
 _GENERATING_DIALECTS = (
     "/v1/messages",
@@ -26,12 +27,14 @@ _GENERATING_DIALECTS = (
 _PATHS: dict[Task, tuple[str, ...]] = {
     "generate": ("/v1/chat/completions", "/v1/completions", *_GENERATING_DIALECTS),
     "embed": ("/v1/embeddings", "/api/embed", "/api/embeddings"),
-    "score": (*RERANK_PATHS, *SCORE_PATHS),
+    "score": (*RERANK_PATHS, *SCORE_PATHS, *CLASSIFY_PATHS),
+    "classify": CLASSIFY_PATHS,
 }
 _DOES: dict[Task, str] = {
     "generate": "generates text",
     "embed": "makes embeddings of texts",
     "score": "scores documents for a query",
+    "classify": "classifies texts",
 }
 
 
@@ -43,6 +46,7 @@ def other_tasks_router(service: Service, task: Task) -> APIRouter:
         message = f"The model '{service.model_name}' {_DOES[task]}: {' and '.join(_PATHS[task][:2])}."
         raise ApiError(400, message, param="model", code="model_not_supported")
 
-    for path in (path for other, paths in _PATHS.items() if other != task for path in paths):
+    others = dict.fromkeys(path for paths in _PATHS.values() for path in paths if path not in _PATHS[task])
+    for path in others:
         router.post(path, include_in_schema=False)(refuse)
     return router

@@ -1,4 +1,4 @@
-"""The bodies of POST /v1/embeddings, /v1/rerank and /score."""
+"""The bodies of POST /v1/embeddings, /v1/rerank, /score and /classify."""
 
 from __future__ import annotations
 
@@ -30,16 +30,23 @@ REFUSED_IN_RERANK: dict[str, Refused] = {
     "priority": Refused("priorities of scores"),
     "mm_processor_kwargs": Refused("images, audio or video"),
 }
+REFUSED_IN_CLASSIFY: dict[str, Refused] = {
+    "messages": Refused("classes of conversations; send text as input"),
+    "priority": Refused("priorities of classifications"),
+    "mm_processor_kwargs": Refused("images, audio or video"),
+}
 REFUSED_IN_SCORE: dict[str, Refused] = {
     "priority": Refused("priorities of scores"),
     "mm_processor_kwargs": Refused("images, audio or video"),
 }
 
 if TYPE_CHECKING:
+    _RefusingClassify = Body
     _RefusingEmbedding = Body
     _RefusingRerank = Body
     _RefusingScore = Body
 else:
+    _RefusingClassify = create_model("_RefusingClassify", __base__=Body, **refused_fields(REFUSED_IN_CLASSIFY))
     _RefusingEmbedding = create_model("_RefusingEmbedding", __base__=Body, **refused_fields(REFUSED_IN_EMBEDDINGS))
     _RefusingRerank = create_model("_RefusingRerank", __base__=Body, **refused_fields(REFUSED_IN_RERANK))
     _RefusingScore = create_model("_RefusingScore", __base__=Body, **refused_fields(REFUSED_IN_SCORE))
@@ -70,11 +77,33 @@ class EmbeddingBody(_RefusingEmbedding):
 
     def inputs(self) -> list[str | list[int]]:
         """The texts, in order; each is text or token ids."""
-        if isinstance(self.input, str):
-            return [self.input]
-        if self.input and all(isinstance(item, int) for item in self.input):
-            return [[item for item in self.input if isinstance(item, int)]]
-        return [item for item in self.input if not isinstance(item, int)]
+        return _texts_or_ids(self.input)
+
+
+class ClassifyBody(_RefusingClassify):
+    """POST /classify as vLLM has it. `use_activation` false: the classifier's numbers as they are; `activation` is its
+    older name."""
+
+    model: str | None = None
+    input: Annotated[str | list[int] | list[str] | list[list[int]], described(TEXTS_OR_IDS)]
+    truncate_prompt_tokens: int | None = Field(None, ge=-1)
+    add_special_tokens: bool = True
+    use_activation: bool | None = None
+    activation: bool | None = None
+    user: str | None = None
+    request_id: str | None = Field(None, max_length=256)
+
+    def inputs(self) -> list[str | list[int]]:
+        """The texts, in order; each is text or token ids."""
+        return _texts_or_ids(self.input)
+
+
+def _texts_or_ids(given: str | list[int] | list[str] | list[list[int]]) -> list[str | list[int]]:
+    if isinstance(given, str):
+        return [given]
+    if given and all(isinstance(item, int) for item in given):
+        return [[item for item in given if isinstance(item, int)]]
+    return [item for item in given if not isinstance(item, int)]
 
 
 class Document(BaseModel):

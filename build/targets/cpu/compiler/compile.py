@@ -10,7 +10,8 @@ import subprocess
 from pathlib import Path
 
 from inflight.build.targets.cpu.compiler.cpu_levels import CpuLevel
-from inflight.build.targets.cpu.compiler.toolchain import zig_command, zig_environment
+from inflight.build.targets.cpu.compiler.kept_code import kept_code
+from inflight.build.targets.cpu.compiler.toolchain import compiler_version, zig_command, zig_environment
 from inflight.errors import BuildError
 from inflight.files.scratch import temporary_directory
 
@@ -40,21 +41,33 @@ def compile_library(source: str, level: CpuLevel, output: Path, *, cxx: str | No
     """Compile one translation unit for `level` into the shared library `output`.
 
     It is compiled in a directory of its own under relative names, so that no path gets into it. `cxx` is a clang to use
-    in place of zig. Raises BuildError with the compiler's first errors.
+    in place of zig: it is always run, since it reads headers of this system. What zig makes is kept (kept_code.py).
+    Raises BuildError with the compiler's first errors.
     """
+    kept = kept_code() if cxx is None else None
+    key = "" if kept is None else code_digest(source, level, compiler_version(cxx))
+    library = None if kept is None else kept.get(key)
+    if library is None:
+        library = _compiled(source, level, cxx)
+        if kept is not None:
+            kept.put(key, library)
+    output.write_bytes(library)
+
+
+def _compiled(source: str, level: CpuLevel, cxx: str | None) -> bytes:
     with temporary_directory("compile") as directory:
         (directory / _SOURCE).write_text(source, encoding="utf-8")
         for header in sorted(KERNELS.glob("*.h")):
             shutil.copyfile(header, directory / header.name)
         _run(directory, level, cxx)
-        shutil.copyfile(directory / _LIBRARY, output)
+        return (directory / _LIBRARY).read_bytes()
 
 
 def _run(directory: Path, level: CpuLevel, cxx: str | None) -> None:
     command = [*_compiler(level, cxx), *_FLAGS, "-o", _LIBRARY, _SOURCE]
     if "linux" in level.triple:
         command += _LINUX_LINK_FLAGS
-    environment = zig_environment() if cxx is None else dict(os.environ)
+    environment = zig_environment(local=directory / "zig") if cxx is None else dict(os.environ)
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise BuildError(

@@ -12,6 +12,8 @@ from inflight.errors import BuildError
 from inflight.extras import install_hint
 from inflight.files.cache import writable_cache_dir
 
+_GLOBAL_CACHE = "ZIG_GLOBAL_CACHE_DIR"
+
 
 def zig_command() -> list[str]:
     """The zig of the ziglang wheel. Raises BuildError when the wheel is not installed."""
@@ -24,10 +26,13 @@ def zig_command() -> list[str]:
     return [str(Path(wheel.origin).with_name("zig"))]
 
 
-def zig_environment() -> dict[str, str]:
-    """The environment for zig. It keeps its own libraries, compiled once per target, in a cache of this user."""
-    cache = str(writable_cache_dir() / "zig")
-    return {**os.environ, "ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
+def zig_environment(local: Path | None = None) -> dict[str, str]:
+    """The environment for zig. It keeps its own libraries, compiled once per target, where ZIG_GLOBAL_CACHE_DIR says,
+    else in a cache of this user; `local` gets what it makes of a source, which it would find again only in the same
+    directory (None: the same cache).
+    """
+    cache = os.environ.get(_GLOBAL_CACHE) or str(writable_cache_dir() / "zig")
+    return {**os.environ, _GLOBAL_CACHE: cache, "ZIG_LOCAL_CACHE_DIR": cache if local is None else str(local)}
 
 
 @functools.cache

@@ -39,9 +39,11 @@ INLINE u32x16 look_up(u8x16 table, u32x16 codes) {
 #if defined(__AVX512BW__)
     return (u32x16)_mm512_shuffle_epi8(_mm512_broadcast_i32x4((__m128i)table), (__m512i)codes);
 #elif defined(__AVX2__)
-    const __m256i twice = _mm256_broadcastsi128_si256((__m128i)table);
-    const vector_halves h = halves(codes);
-    return (u32x16)join(_mm256_shuffle_epi8(twice, h.low), _mm256_shuffle_epi8(twice, h.high));
+    const i8x64 bytes = (i8x64)codes;
+    typedef int8_t i8x32 __attribute__((vector_size(32)));
+    const i8x32 twice = (i8x32)__builtin_shufflevector(table, table, BYTE_NUMBERS(0), BYTE_NUMBERS(0));
+    return (u32x16)JOINED((i32x8)__builtin_ia32_pshufb256(twice, LOW_BYTES(bytes)),
+                          (i32x8)__builtin_ia32_pshufb256(twice, HIGH_BYTES(bytes)));
 #elif defined(__ARM_NEON)
     u8x16 quarters[4];
     memcpy(quarters, &codes, sizeof quarters);

@@ -36,6 +36,7 @@ INLINE void multiples_columns(quantized_shape q, int rows, int vectors, const in
     ask_for_output(rows / q.row.digits, vectors, out);
     for (int64_t g = 0; g < groups; g++) {
         const uint8_t *group = panel + g * group_bytes(q);
+        ask_for_scales(q, group, ahead);
         integer_group(q, rows, vectors, g, x, group + scales_bytes(q) + column * 4, ahead, sums);
         add_multiples(rows, vectors, (const i32x16(*)[TILE_VECTORS])sums, group + column, integers);
     }

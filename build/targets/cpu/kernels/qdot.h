@@ -38,49 +38,40 @@ INLINE i32x16 add_dots(int bits, i32x16 sum, u32x16 weights, byte_quads x) {
 
 #elif defined(__AVX2__)
 
-typedef struct {
-    u32x16 bytes;
-    i16x32 even, odd; /* bytes 0 and 2, bytes 1 and 3 */
-} byte_quads;
-
-INLINE byte_quads splat_quad(const int8_t *x) {
-    u32x16 bytes = splat_word(x);
-    return (byte_quads){bytes, (i16x32)(bytes << 8) >> 8, (i16x32)bytes >> 8};
-}
+typedef u32x16 byte_quads; /* the same four activations in every lane */
+INLINE byte_quads splat_quad(const int8_t *x) { return splat_word(x); }
 
 #if defined(__AVX512BW__)
 INLINE i32x16 add_pairs(i16x32 a, i16x32 b) { return (i32x16)_mm512_madd_epi16((__m512i)a, (__m512i)b); }
 INLINE i16x32 add_byte_pairs(u32x16 a, u32x16 b) { return (i16x32)_mm512_maddubs_epi16((__m512i)a, (__m512i)b); }
 #else
-typedef struct {
-    __m256i low, high;
-} vector_halves;
-INLINE vector_halves halves(u32x16 x) {
-    vector_halves h;
-    memcpy(&h, &x, sizeof h);
-    return h;
-}
-INLINE i32x16 join(__m256i low, __m256i high) {
-    vector_halves h = {low, high};
-    i32x16 x;
-    memcpy(&x, &h, sizeof x);
-    return x;
-}
+/* Macros, shuffles and builtins, where functions of halves would do: the compiler gives every argument of every call
+ * memory before it inlines, and the passes that take it away need more than linear time. */
+#define LOW_HALF(x) __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+#define HIGH_HALF(x) __builtin_shufflevector(x, x, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31)
+#define LOW_BYTES(x) __builtin_shufflevector(x, x, BYTE_NUMBERS(0), BYTE_NUMBERS(16))
+#define HIGH_BYTES(x) __builtin_shufflevector(x, x, BYTE_NUMBERS(32), BYTE_NUMBERS(48))
+#define BYTE_NUMBERS(n) \
+    n, n + 1, n + 2, n + 3, n + 4, n + 5, n + 6, n + 7, n + 8, n + 9, n + 10, n + 11, n + 12, n + 13, n + 14, n + 15
+#define JOINED(low, high) __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+typedef int32_t i32x8 __attribute__((vector_size(32)));
+typedef int8_t i8x64 __attribute__((vector_size(64)));
 INLINE i32x16 add_pairs(i16x32 a, i16x32 b) {
-    vector_halves x = halves((u32x16)a), y = halves((u32x16)b);
-    return join(_mm256_madd_epi16(x.low, y.low), _mm256_madd_epi16(x.high, y.high));
+    return JOINED((i32x8)__builtin_ia32_pmaddwd256(LOW_HALF(a), LOW_HALF(b)),
+                  (i32x8)__builtin_ia32_pmaddwd256(HIGH_HALF(a), HIGH_HALF(b)));
 }
 INLINE i16x32 add_byte_pairs(u32x16 a, u32x16 b) {
-    vector_halves x = halves(a), y = halves(b);
-    return (i16x32)join(_mm256_maddubs_epi16(x.low, y.low), _mm256_maddubs_epi16(x.high, y.high));
+    return (i16x32)JOINED((i32x8)__builtin_ia32_pmaddubsw256(LOW_BYTES((i8x64)a), LOW_BYTES((i8x64)b)),
+                          (i32x8)__builtin_ia32_pmaddubsw256(HIGH_BYTES((i8x64)a), HIGH_BYTES((i8x64)b)));
 }
 #endif
 
 /* VPMADDUBSW saturates at 16 bits: two products of weights of 7 bits (at most 2 * 127 * 128) cannot, of 8 they can. */
 INLINE i32x16 add_dots(int bits, i32x16 sum, u32x16 weights, byte_quads x) {
-    if (bits < 8) return sum + add_pairs(add_byte_pairs(weights, x.bytes), (i16x32)((u32x16){0} + 0x00010001u));
-    i32x16 even = add_pairs((i16x32)(weights & 0x00ff00ffu), x.even);
-    return sum + even + add_pairs((i16x32)((weights >> 8) & 0x00ff00ffu), x.odd);
+    if (bits < 8) return sum + add_pairs(add_byte_pairs(weights, x), (i16x32)((u32x16){0} + 0x00010001u));
+    const i16x32 even = (i16x32)(x << 8) >> 8, odd = (i16x32)x >> 8; /* bytes 0 and 2, bytes 1 and 3 */
+    const i32x16 sum_of_even = add_pairs((i16x32)(weights & 0x00ff00ffu), even);
+    return sum + sum_of_even + add_pairs((i16x32)((weights >> 8) & 0x00ff00ffu), odd);
 }
 
 #elif defined(__ARM_FEATURE_DOTPROD)

@@ -104,6 +104,13 @@ INLINE void ask_for_steps(int steps, look_ahead *ahead) {
     ahead->next += bytes;
 }
 
+/* Of a lone tile, which reads at the memory's bandwidth: the scales of a group are asked for before its weights, though
+ * they are used behind them, since the hardware follows a stream only in one direction. */
+INLINE void ask_for_scales(quantized_shape q, const uint8_t *group, const look_ahead *ahead) {
+    if (ahead->bytes != STEP_BYTES) return;
+    UNROLL for (int64_t i = 0; i < scales_bytes(q); i += CACHE_LINE) __builtin_prefetch(group + i, 0, 3);
+}
+
 /* sums = digits of group g times the weights of `vectors` columns; `panel` is the group's first step. */
 INLINE void integer_group(quantized_shape q, int rows, int vectors, int64_t g, const int8_t *x, const uint8_t *panel,
                           look_ahead *ahead, integer_sums sums) {
@@ -237,6 +244,7 @@ INLINE void quantized_columns(quantized_shape q, int rows, int vectors, const in
     for (int64_t g = 0; g < groups; g++) {
         const uint8_t *group = panel + g * group_bytes(q);
         const uint8_t *scales = group + column * element_size(q.scale_type);
+        ask_for_scales(q, group, ahead);
         if (q.codes.digits) {
             codebook_group(q, rows, vectors, g, x, scales, group + scales_bytes(q) + column * 4, ahead, totals);
             continue;

@@ -24,7 +24,7 @@ _ROW_STEP = 16
 (_ROPE,) = rope_cache_write.SPECS
 _DECODE, _COMBINE = paged_decode.SPECS
 (_PREFILL,) = paged_prefill.SPECS
-_STRIDE = Operand(place="size", name="block_table_stride")
+STRIDE = Operand(place="size", name="block_table_stride")
 _HEADS = ("num_heads", "num_kv_heads", "head_size")
 
 
@@ -65,7 +65,7 @@ def rotate_and_write(node: ir.Node, places: Places, tokens_per_block: int) -> Pl
         "q_factors": places.of(factors),
         "q": places.of(q),
         **cache_operands(node, places),
-        "block_table_stride": _STRIDE,
+        "block_table_stride": STRIDE,
     }
     return PlannedLaunch.of(_ROPE, variant, operands, "tokens")
 
@@ -90,12 +90,12 @@ def attend(node: ir.Node, places: Places, tokens_per_block: int, limits: Limits)
     shared = {
         **cache_operands(write, places),
         "block_tables": places.of(given(node, 5)),
-        "block_table_stride": _STRIDE,
+        "block_table_stride": STRIDE,
         "bias": places.of(bias),
     }
     by_row = {"positions": places.of(given(node, 3), by_row=True)}
     of_rows = {**by_row, "sequence_of_row": places.of(given(node, 4), by_row=True)}
-    parts = _parts(places, heads, size, limits)
+    parts = parts_of_splits(places, heads, size, limits)
     moved_q = Operand(place=q.place, at=q.at, row_bytes=row_bytes)
     moved_y = places.of(y, by_row=True)
     sink = {"sinks": places.of(sinks)}
@@ -110,8 +110,8 @@ def attend(node: ir.Node, places: Places, tokens_per_block: int, limits: Limits)
     ]
 
 
-def _parts(places: Places, heads: int, head_size: int, limits: Limits) -> dict[str, Operand]:
-    """Scratch memory of `paged_decode`: what it makes of each split."""
+def parts_of_splits(places: Places, heads: int, head_size: int, limits: Limits) -> dict[str, Operand]:
+    """Scratch memory of `paged_decode` or `latent_decode`: what it makes of each split."""
     entries = generated_rows(limits) * heads * -(-limits.max_seq_len // SPLIT_TOKENS)
     sums = aligned(entries * _FLOAT_BYTES)
     places.need(scratch=2 * sums + entries * head_size * _FLOAT_BYTES)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
 
 from inflight.build.gpu_kernels.kernels import quantize_rows as rounding_kernel
 from inflight.build.gpu_kernels.kernels import quantized_linear as kernel
+from inflight.build.gpu_kernels.kernels import quantized_tiles as tiles
 from inflight.build.gpu_kernels.kernels import rms_norm
 from inflight.build.graph.dtypes import facts_of
 from inflight.build.graph.operators import OPERATORS
@@ -70,8 +72,8 @@ def _rounding(node: ir.Node, x: Operand, x_type: str, places: Places) -> Planned
 
 
 @dataclass(frozen=True)
-class _Matrix:
-    """The values of a quantized matrix, and of what is added to its product."""
+class QuantizedMatrix:
+    """The values of a quantized matrix, or of those of all experts, and of what is added to its product."""
 
     weight: ir.Value
     scale: ir.Value
@@ -81,17 +83,42 @@ class _Matrix:
     unit: ir.Value | None
 
     @classmethod
-    def of(cls, node: ir.Node, *names: str) -> _Matrix:
+    def of(cls, node: ir.Node, *names: str) -> QuantizedMatrix:
         """By the names of its inputs: weight, scale, bias, zero, codebook, unit."""
         named = dict(zip(OPERATORS[node.op_type].inputs, node.inputs, strict=False))
         weight, scale, *others = (named.get(name) for name in names)
         assert weight is not None and scale is not None, f"{node.name} has no weights"
         return cls(weight, scale, *others)
 
+    @property
+    def weights(self) -> str:
+        """As kernels name the type of weights."""
+        name = facts_of(dtype_of(self.weight)).name
+        assert name not in TRITON_TYPES, f"{self.weight.name} is not quantized"
+        return "float8" if name == "float8_e4m3fn" else name
+
+    @property
+    def kinds(self) -> dict[str, Any]:
+        """What a variant of a kernel is told of it, beside the size of its groups."""
+        scales = shape_of(self.scale)
+        alone = scales[0] == 1 != shape_of(self.weight)[0]
+        return {
+            "shares": tiles.GROUP if len(scales) > 1 else tiles.MATRIX if alone else tiles.OUTPUT,
+            "has_unit": self.unit is not None,
+            "zero": None if self.zero is None else triton_type(self.zero),
+            "bias": None if self.bias is None else triton_type(self.bias),
+            "weight_scale": "i8" if facts_of(dtype_of(self.scale)).name == "int8" else triton_type(self.scale),
+        }
+
+    def operands(self, places: Places) -> dict[str, Operand]:
+        named = {"weight": self.weight, "weight_scale": self.scale, "unit": self.unit, "zero": self.zero}
+        named |= {"codebook": self.codebook, "bias": self.bias}
+        return {name: places.of(value) for name, value in named.items()}
+
 
 def linear(node: ir.Node, places: Places, generations: Sequence[int]) -> PlannedLaunch:
     """QuantizedLinear."""
-    matrix = _Matrix.of(node, "weight", "weight_scale", "bias", "zero", "codebook", "unit")
+    matrix = QuantizedMatrix.of(node, "weight", "weight_scale", "bias", "zero", "codebook", "unit")
     residual = dict(zip(OPERATORS[node.op_type].inputs, node.inputs, strict=False)).get("residual")
     ends = kernel.STORES if residual is None else kernel.ADDS
     return _planned(node, matrix, places.of(residual), ends, places, generations)
@@ -99,8 +126,8 @@ def linear(node: ir.Node, places: Places, generations: Sequence[int]) -> Planned
 
 def gated_linear(node: ir.Node, places: Places, generations: Sequence[int]) -> list[PlannedLaunch]:
     """QuantizedGatedLinear: up to the result's memory, then what the activated gate makes of it."""
-    up = _Matrix.of(node, "up", "up_scale", "up_bias", "up_zero", "codebook", "up_unit")
-    gate = _Matrix.of(node, "gate", "gate_scale", "gate_bias", "gate_zero", "codebook", "gate_unit")
+    up = QuantizedMatrix.of(node, "up", "up_scale", "up_bias", "up_zero", "codebook", "up_unit")
+    gate = QuantizedMatrix.of(node, "gate", "gate_scale", "gate_bias", "gate_zero", "codebook", "gate_unit")
     y = places.of(node.outputs[0])
     return [
         _planned(node, up, UNUSED, kernel.STORES, places, generations),
@@ -109,41 +136,26 @@ def gated_linear(node: ir.Node, places: Places, generations: Sequence[int]) -> l
 
 
 def _planned(
-    node: ir.Node, matrix: _Matrix, residual: Operand, ends: int, places: Places, generations: Sequence[int]
+    node: ir.Node, matrix: QuantizedMatrix, residual: Operand, ends: int, places: Places, generations: Sequence[int]
 ) -> PlannedLaunch:
     x, x_scale = given(node, 0), given(node, 1)
     n, k = (int(dim) for dim in shape_of(matrix.weight))
     rounded = _LEVELS.get(facts_of(dtype_of(x)).name, "plain")
-    scale_shape = shape_of(matrix.scale)
-    shares = kernel.GROUP if len(scale_shape) == 2 else kernel.MATRIX if scale_shape[0] == 1 != n else kernel.OUTPUT
     variants = [
         kernel.quantized_variant(
             n,
             k,
-            _weights(matrix.weight),
+            matrix.weights,
             rounded,
             few=few,
-            shares=shares,
             group_size=node.attributes["group_size"].as_int(),
-            has_unit=matrix.unit is not None,
-            zero=None if matrix.zero is None else triton_type(matrix.zero),
-            bias=None if matrix.bias is None else triton_type(matrix.bias),
             ends=ends,
             activation=node.attributes["activation"].as_string() if "activation" in node.attributes else "silu",
             x="i8" if rounded != "plain" else triton_type(x),
-            weight_scale="i8" if facts_of(dtype_of(matrix.scale)).name == "int8" else triton_type(matrix.scale),
+            **matrix.kinds,
         )
         for few in (True, False)
     ]
-    operands = {"x": places.of(x), "x_scale": places.of(x_scale), "weight": places.of(matrix.weight)}
-    operands |= {"weight_scale": places.of(matrix.scale), "unit": places.of(matrix.unit)}
-    operands |= {"zero": places.of(matrix.zero), "codebook": places.of(matrix.codebook)}
-    operands |= {"bias": places.of(matrix.bias), "residual": residual, "y": places.of(node.outputs[0])}
+    operands = {"x": places.of(x), "x_scale": places.of(x_scale), **matrix.operands(places)}
+    operands |= {"residual": residual, "y": places.of(node.outputs[0])}
     return product(_PRODUCT, variants, operands, node, places, generations)
-
-
-def _weights(weight: ir.Value) -> str:
-    """As kernels name the type of weights."""
-    name = facts_of(dtype_of(weight)).name
-    assert name not in TRITON_TYPES, f"{weight.name} is not quantized"
-    return "float8" if name == "float8_e4m3fn" else name

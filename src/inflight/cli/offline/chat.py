@@ -191,11 +191,15 @@ def _check_generates(llm: LLM, engine: str) -> None:
 
     if llm.manifest.pooling is UNSET:
         return
-    what = {"embed": ("makes vectors of texts", "embeddings", "embed"), "score": ("scores texts", "rerank", "score")}
+    what = {
+        "embed": ("makes vectors of texts", "v1/embeddings", "embed"),
+        "score": ("scores texts", "v1/rerank", "score"),
+        "classify": ("classifies texts", "classify", "classify"),
+    }
     does, path, method = what[llm.manifest.pooling.task]
     raise RequestError(
         f"{engine} {does} and generates none, so it cannot chat.",
-        f"Serve it (inflight serve {engine}, then POST /v1/{path}), or call LLM({engine!r}).{method} in Python.",
+        f"Serve it (inflight serve {engine}, then POST /{path}), or call LLM({engine!r}).{method} in Python.",
     )
 
 

@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 from transformers import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
 
 from inflight.convert.families.document import document
 from inflight.convert.families.family import Family
-from inflight.convert.families.table import EVERY_FAMILY, FAMILIES, find_family
+from inflight.convert.families.table import EVERY_FAMILY, FAMILIES, LACKING, find_family
 from inflight.convert.source.hf_config import read_model_config
 from tests.models.families.config_sizes import SIZES, sizes_of
 from tests.paths import ROOT
@@ -20,6 +24,14 @@ pytestmark = pytest.mark.unit
 def test_the_page_of_the_families_is_that_of_the_table() -> None:
     written = (ROOT / "docs" / "families.md").read_text()
     assert written == document(), "python -m inflight.convert.families.document > docs/families.md"
+
+
+def test_what_a_class_lacks_is_said_once_and_of_classes_without_a_row() -> None:
+    listed = [name for names in LACKING.values() for name in names]
+    assert len({*listed}) == len(listed)
+    assert {*listed} & {name for row in EVERY_FAMILY for name in (row.architecture, *row.also)} == set()
+    known = (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
+    assert {*listed} <= {name for names in known for name in names.values()}
 
 
 def _read(family: Family, raw: dict[str, Any]) -> dict[str, Any]:

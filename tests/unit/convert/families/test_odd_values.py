@@ -32,23 +32,38 @@ _WITHOUT_EFFECT: Mapping[str, frozenset[str]] = {
     # Windows that use_sliding_window has to ask for, and patterns where layer_types is there.
     **dict.fromkeys(("qwen2", "qwen3", "smollm3", "qwen2_moe", "qwen3_moe"), frozenset({"sliding_window"})),
     "exaone4": frozenset({"sliding_window_pattern"}),
+    "exaone_moe": frozenset({"sliding_window_pattern", "topk_group"}),
+    # Windows of layers behind the last, and of no layer.
+    "dots1": frozenset({"sliding_window", "topk_group"}),
+    "mellum": frozenset({"sliding_window"}),
+    # Every layer has experts.
+    "solar_open": frozenset({"intermediate_size", "topk_group"}),
     # Of frequencies that are not scaled, of groups where there is one, of layers behind the last.
     "phi3": frozenset({"original_max_position_embeddings"}),
     **dict.fromkeys(("glm4_moe", "glm4_moe_lite"), frozenset({"topk_group", "num_key_value_heads"})),
     "ernie4_5_moe": frozenset({"moe_layer_end_index"}),
     # All heads have keys of their own, or all share them.
-    **dict.fromkeys(("deepseek_v3", "youtu"), frozenset({"num_key_value_heads"})),
+    **dict.fromkeys(("deepseek_v3", "youtu", "minicpm3"), frozenset({"num_key_value_heads"})),
     "deepseek_v2": frozenset({"num_key_value_heads", "n_group", "topk_group"}),
     "falcon": frozenset({"num_kv_heads", "num_ln_in_parallel_attn"}),
     # Where float32 is float32 anyway, and sums of slices.
     "gpt2": frozenset({"reorder_and_upcast_attn"}),
     "gpt_bigcode": frozenset({"attention_softmax_in_fp32", "scale_attention_softmax_in_fp32"}),
     "bloom": frozenset({"pretraining_tp", "slow_but_exact"}),
+    "hy_v3": frozenset({"enable_moe_fp32_combine"}),
     "gpt_neox": frozenset({"is_decoder"}),
     # What files hold as a table; and the size that the common name gives already.
     "distilbert": frozenset({"sinusoidal_pos_embds", "hidden_dim"}),
     "modernbert": frozenset(
         {"decoder_bias", "deterministic_flash_attn", "sparse_prediction", "sparse_pred_ignore_index"}
+        | {"classifier_pooling"}
+    ),
+    # Of classifiers alone, which other tests have.
+    "eurobert": frozenset({"classifier_pooling"}),
+    # Of the decoder, which is not read, and what follows from feed_forward_proj.
+    "t5": frozenset(
+        {"dense_act_fn", "is_gated_act", "is_encoder_decoder", "num_decoder_layers", "scale_decoder_outputs"}
+        | {"tie_word_embeddings"}
     ),
 }
 

@@ -1,5 +1,5 @@
 """Scales of int4 groups as whole multiples of one unit a row, where they are such: their groups are then added up in
-integers (kernels/qtile.h).
+integers (kernels/qtile.h of the cpu target, quantized_tiles.py of the cuda target).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ _WEIGHTS = "model.safetensors"
 _MOST = 8
 _SOURCE = "sentence_transformers.dense."
 _VECTOR = "sentence_embedding"
-_ACTIVATIONS = {"Identity": "identity", "Tanh": "tanh", "ReLU": "relu"}
+_ACTIVATIONS = {"Identity": "identity", "Tanh": "tanh", "ReLU": "relu", "GELU": "gelu"}
 # Modules of the checkpoint -> those of the source, under the names that `dense_tensors` gives.
 DENSE_NAMES: Names = {f"pooling.dense.{index}": (f"{_SOURCE}{index}",) for index in range(_MOST)}
 
@@ -30,6 +30,13 @@ def read_dense(configs: Sequence[Mapping[str, Any]], problems: list[str]) -> tup
     return tuple(_record(config, problems) for config in configs[:_MOST])
 
 
+def name_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """Of a module that reads or writes something beside the one vector."""
+    for key in ("module_input_name", "module_output_name"):
+        if config.get(key) not in (None, _VECTOR):
+            yield f"{key} {config[key]!r} is not supported: {_VECTOR} is"
+
+
 def _record(config: Mapping[str, Any], problems: list[str]) -> DenseRecord:
     values = ConfigValues(config, {})
     sizes = [values.count(key) for key in ("in_features", "out_features")]
@@ -39,9 +46,8 @@ def _record(config: Mapping[str, Any], problems: list[str]) -> DenseRecord:
     named = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
     if named not in _ACTIVATIONS:
         values.problems.append(f"activation_function {named} is not supported (supported: {', '.join(_ACTIVATIONS)})")
-    for key in ("module_input_name", "module_output_name"):
-        if config.get(key) not in (None, _VECTOR):
-            values.problems.append(f"{key} {config[key]!r} is not supported: {_VECTOR} is")
+    values.refuse("use_residual", "what comes in is not added to what comes out")
+    values.problems.extend(name_problems(config))
     problems.extend(f"Dense: {problem}" for problem in values.problems)
     activation: Any = _ACTIVATIONS.get(named, "identity")
     return DenseRecord(inputs=sizes[0], outputs=sizes[1], bias=bool(bias), activation=activation)

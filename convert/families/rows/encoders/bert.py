@@ -6,36 +6,23 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.family import Family
 from inflight.convert.families.fused import skipping
 from inflight.convert.families.names import Names, parts
-from inflight.convert.families.rows.keys import Raw, refuse_other_head_size, under_names
-from inflight.convert.families.rows.modernbert import MODERNBERT
+from inflight.convert.families.rows.encoders.keys import (
+    FIRST_POSITION,
+    encoder_keys,
+    mpnet_facts,
+    narrower_embeddings,
+    roberta_config,
+    roberta_keys,
+    token_types,
+)
+from inflight.convert.families.rows.keys import Raw, under_names
 
 # Tensors that follow from the config, and heads that predict masked tokens or the next sentence.
-_IGNORED = ("*.position_ids", "*.token_type_ids", "cls.*", "lm_head.*", "vocab_*")
-_POOLER = ("*.pooler.*",)
-# Of the table of positions of RoBERTa (Liu et al., 2019): behind that of padding.
-_FIRST_POSITION = 2
-# What MPNet of transformers takes, whatever its config says.
-_BUCKETS, _FURTHEST = 32, 128
-
-
-def encoder_keys(values: ConfigValues) -> dict[str, Any]:
-    """What changes the mathematics of an encoder and is not there."""
-    refuse_other_head_size(values)
-    values.refuse("is_decoder", "an encoder's tokens see all others")
-    values.refuse("is_encoder_decoder", "there is no second model")
-    values.refuse("add_cross_attention", "there is no second model")
-    kind = values.raw.get("position_embedding_type", "absolute")
-    if kind != "absolute":
-        values.problems.append(f"position_embedding_type {kind!r} is not supported: positions have a table")
-    return {}
-
-
-def _token_types(values: ConfigValues) -> dict[str, Any]:
-    return {"token_types": values.count("type_vocab_size")}
+IGNORED = ("*.position_ids", "*.token_type_ids", "cls.*", "lm_head.*", "vocab_*")
+POOLER = ("*.pooler.*",)
 
 
 def distilbert_config(raw: Raw) -> Raw:
@@ -47,35 +34,6 @@ def distilbert_config(raw: Raw) -> Raw:
         intermediate_size="hidden_dim",
         hidden_act="activation",
     )
-
-
-def roberta_config(raw: Raw) -> Raw:
-    """Positions count from behind the id of padding, so that the first rows of their table are those of no token."""
-    count = raw.get("max_position_embeddings", 512)
-    return {**raw, "max_position_embeddings": count - _FIRST_POSITION if isinstance(count, int) else count}
-
-
-def roberta_keys(values: ConfigValues) -> dict[str, Any]:
-    padding = values.raw.get("pad_token_id")
-    if padding != _FIRST_POSITION - 1:
-        values.problems.append(f"pad_token_id {padding!r} is not supported: positions begin at {_FIRST_POSITION}")
-    return encoder_keys(values)
-
-
-def electra_keys(values: ConfigValues) -> dict[str, Any]:
-    width, hidden = values.raw.get("embedding_size"), values.raw.get("hidden_size")
-    if width != hidden:
-        values.problems.append(f"embedding_size {width!r} is not supported: embeddings are as wide as the layers")
-    return encoder_keys(values)
-
-
-def mpnet_facts(values: ConfigValues) -> dict[str, Any]:
-    buckets = values.raw.get("relative_attention_num_buckets")
-    if buckets not in (None, _BUCKETS):
-        values.problems.append(
-            f"relative_attention_num_buckets {buckets!r} is not supported: transformers takes {_BUCKETS}"
-        )
-    return {"relative_buckets": _BUCKETS, "furthest_bucket": _FURTHEST}
 
 
 def _mpnet_names(positions: tuple[str, ...]) -> Names:
@@ -96,7 +54,9 @@ def _mpnet_names(positions: tuple[str, ...]) -> Names:
     }
 
 
-def _bert_names(prefix: str, pooled: tuple[str, str], positions: tuple[str, ...] | None = None) -> Names:
+def bert_names(
+    prefix: str, pooled: tuple[str, str] = ("bert.pooler.dense", "classifier"), positions: tuple[str, ...] | None = None
+) -> Names:
     layer, embeddings = f"{prefix}encoder.layer.{{layer}}.", f"{prefix}embeddings."
     attention = f"{layer}attention.self."
     return {
@@ -132,12 +92,12 @@ def _distilbert_names() -> Names:
     }
 
 
-def _bare(prefix: str, *modules: str) -> tuple[tuple[str, str], ...]:
+def bare(prefix: str, *modules: str) -> tuple[tuple[str, str], ...]:
     """Files of a model without a head have no name in front."""
     return tuple((f"{module}.", f"{prefix}{module}.") for module in modules)
 
 
-_DEFAULTS: Mapping[str, Any] = {
+BERT_DEFAULTS: Mapping[str, Any] = {
     "vocab_size": 30522,
     "hidden_size": 768,
     "num_hidden_layers": 12,
@@ -151,7 +111,7 @@ _DEFAULTS: Mapping[str, Any] = {
 
 
 # What all encoders here have in common.
-_encoder = partial(
+bert_encoder = partial(
     Family,
     qkv_bias=True,
     dense_bias=True,
@@ -164,30 +124,30 @@ _encoder = partial(
     gated_mlp=False,
     encoder=True,
     keys=encoder_keys,
-    facts=_token_types,
-    ignored=(*_IGNORED, *_POOLER),
-    defaults=_DEFAULTS,
+    facts=token_types,
+    ignored=(*IGNORED, *POOLER),
+    defaults=BERT_DEFAULTS,
 )
 
 
 def _roberta(architecture: str, model_type: str) -> Family:
     table = "roberta.embeddings.position_embeddings"
-    return _encoder(
+    return bert_encoder(
         architecture,
         model_type,
         decoder=roberta_config,
         keys=roberta_keys,
         classifier_activation="tanh",
-        names=_bert_names("roberta.", ("classifier.dense", "classifier.out_proj"), parts(table, "used")),
-        fused={table: skipping(_FIRST_POSITION)},
-        renamed=_bare("roberta.", "embeddings", "encoder", "pooler"),
-        defaults={**_DEFAULTS, "vocab_size": 50265, "pad_token_id": 1},
+        names=bert_names("roberta.", ("classifier.dense", "classifier.out_proj"), parts(table, "used")),
+        fused={table: skipping(FIRST_POSITION)},
+        renamed=bare("roberta.", "embeddings", "encoder", "pooler"),
+        defaults={**BERT_DEFAULTS, "vocab_size": 50265, "pad_token_id": 1},
     )
 
 
 def _mpnet() -> Family:
     table = "mpnet.embeddings.position_embeddings"
-    return _encoder(
+    return bert_encoder(
         "MPNetModel",
         "mpnet",
         decoder=roberta_config,
@@ -195,24 +155,24 @@ def _mpnet() -> Family:
         facts=mpnet_facts,
         classifier_activation="tanh",
         names=_mpnet_names(parts(table, "used")),
-        fused={table: skipping(_FIRST_POSITION)},
-        renamed=_bare("mpnet.", "embeddings", "encoder", "pooler"),
-        defaults={**_DEFAULTS, "vocab_size": 30527, "pad_token_id": 1},
+        fused={table: skipping(FIRST_POSITION)},
+        renamed=bare("mpnet.", "embeddings", "encoder", "pooler"),
+        defaults={**BERT_DEFAULTS, "vocab_size": 30527, "pad_token_id": 1},
     )
 
 
-ENCODERS = (
-    _encoder(
+BERT_LIKE = (
+    bert_encoder(
         "BertModel",
         "bert",
         classifier_activation="tanh",
-        names=_bert_names("bert.", ("bert.pooler.dense", "classifier")),
-        renamed=_bare("bert.", "embeddings", "encoder", "pooler"),
+        names=bert_names("bert."),
+        renamed=bare("bert.", "embeddings", "encoder", "pooler"),
     ),
     _roberta("RobertaModel", "roberta"),
     _roberta("XLMRobertaModel", "xlm-roberta"),
     _roberta("CamembertModel", "camembert"),
-    _encoder(
+    bert_encoder(
         "DistilBertModel",
         "distilbert",
         classifier_activation="relu",
@@ -220,20 +180,22 @@ ENCODERS = (
         norm_epsilon=1e-12,
         facts=lambda _: {},
         names=_distilbert_names(),
-        renamed=_bare("distilbert.", "embeddings", "transformer"),
-        defaults={**_DEFAULTS, "num_hidden_layers": 6},
+        renamed=bare("distilbert.", "embeddings", "transformer"),
+        defaults={**BERT_DEFAULTS, "num_hidden_layers": 6},
     ),
-    _encoder(
+    bert_encoder(
         "ElectraModel",
         "electra",
-        keys=electra_keys,
+        facts=narrower_embeddings,
         classifier_activation="gelu",
-        names=_bert_names("electra.", ("classifier.dense", "classifier.out_proj")),
-        renamed=_bare("electra.", "embeddings", "encoder"),
-        ignored=(*_IGNORED, *_POOLER, "discriminator_predictions.*", "generator_*"),
-        defaults={**_DEFAULTS, "hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4}
+        names={
+            **bert_names("electra.", ("classifier.dense", "classifier.out_proj")),
+            "embedding_projection": ("electra.embeddings_project",),
+        },
+        renamed=bare("electra.", "embeddings", "embeddings_project", "encoder"),
+        ignored=(*IGNORED, *POOLER, "discriminator_predictions.*", "generator_*"),
+        defaults={**BERT_DEFAULTS, "hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4}
         | {"embedding_size": 128},
     ),
     _mpnet(),
-    MODERNBERT,
 )

@@ -1,19 +1,16 @@
-"""What sentence-transformers makes of hidden states: modules.json and the files of its modules, or a classifier.
+"""What sentence-transformers makes of hidden states: modules.json and the files of its modules.
 
 Everything that cannot be followed is noted by name, as problems of config.json are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from inflight.convert.checkpoint.pooling import Pooling, PoolingRecord
-from inflight.convert.families.config_values import ConfigValues
-from inflight.convert.families.dense_modules import DENSE, dense_folders, read_dense
-from inflight.convert.families.family import Family
-from inflight.convert.families.pooled import FILES_KEY, classifies
+from inflight.convert.families.pooling.dense import DENSE, dense_folders, name_problems, read_dense
 from inflight.errors import ModelError
 from inflight.files.json_file import read_json, read_json_object
 
@@ -29,10 +26,30 @@ _MODES: Mapping[str, Pooling] = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_lasttoken": "last",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
+    "pooling_mode_weightedmean_tokens": "weighted_mean",
 }
-_NAMES: Mapping[str, Pooling] = {"cls": "cls", "mean": "mean", "max": "max", "lasttoken": "last"}
-# Where the config of a cross-encoder names what becomes of its scores.
-_ACTIVATION_KEY = "sbert_ce_default_activation_function"
+_NAMES: Mapping[str, Pooling] = {
+    "cls": "cls",
+    "mean": "mean",
+    "max": "max",
+    "lasttoken": "last",
+    "mean_sqrt_len_tokens": "mean_sqrt_len",
+    "weightedmean": "weighted_mean",
+}
+# Modules of others have code that would have to be run.
+_PACKAGE = "sentence_transformers."
+# Of the Transformer module: what its keys may say, and why nothing else.
+_TRANSFORMER: Mapping[str, tuple[Any, str]] = {
+    "do_lower_case": (False, "tokenizer.json says what becomes of case"),
+    "transformer_task": ("feature-extraction", "hidden states are read"),
+    "module_output_name": ("token_embeddings", "hidden states are read"),
+    "processing_kwargs": ({}, "texts are tokenized as tokenizer.json has it"),
+    "query_length": (None, "all texts have one length"),
+    "document_length": (None, "all texts have one length"),
+    "query_expansion": (None, "texts end where they end"),
+}
+_STATES = "last_hidden_state"
 
 
 def read_files(directory: Path) -> dict[str, Any] | None:
@@ -69,56 +86,7 @@ def _read_if_there(path: Path) -> dict[str, Any]:
     return read_json_object(path, ModelError) if path.is_file() else {}
 
 
-def read_pooling(values: ConfigValues, raw: Mapping[str, Any], family: Family) -> PoolingRecord | None:
-    """What becomes of the hidden states of a model for which `pooled.pools` is true; problems go to `values`."""
-    values.problems.extend(_attention_problems(raw, family))
-    if classifies(raw):
-        return _classifier(values, raw, family)
-    files = raw.get(FILES_KEY)
-    if files is None:
-        if not family.encoder:
-            values.problems.append(
-                f"it has no {MODULES}, which says how hidden states become a vector: save the model with "
-                "sentence-transformers"
-            )
-        return PoolingRecord(task="embed", pooling="mean")
-    record = _Files(files, values.problems).record()
-    size = values.raw.get("hidden_size")
-    for each in record.dense:
-        if each.inputs != size:
-            values.problems.append(f"Dense takes {each.inputs} numbers and gets {size}")
-        size = each.outputs
-    return record
-
-
-def _attention_problems(raw: Mapping[str, Any], family: Family) -> Iterator[str]:
-    """Decoders that were made to see all tokens."""
-    for key, usual in (("is_causal", True), ("use_bidirectional_attention", False)):
-        if not family.encoder and raw.get(key) not in (None, usual):
-            yield f"{key} {raw[key]!r} is not supported: the tokens of a decoder see those before them"
-
-
-def _classifier(values: ConfigValues, raw: Mapping[str, Any], family: Family) -> PoolingRecord:
-    labels = raw.get("num_labels")
-    if labels is None:
-        names = raw.get("id2label")
-        labels = len(names) if isinstance(names, dict) else 2
-    if labels != 1:
-        values.problems.append(f"a classifier of {labels!r} labels is not supported: a score is one number")
-    block = raw.get("sentence_transformers")
-    named = raw.get(_ACTIVATION_KEY) or (block.get("activation_fn") if isinstance(block, dict) else None)
-    function = str(named or "torch.nn.Sigmoid").rpartition(".")[2]
-    if function not in ("Identity", "Sigmoid"):
-        values.problems.append(f"the activation {named!r} of scores is not supported: Identity and Sigmoid are")
-    return PoolingRecord(
-        task="score",
-        pooling="cls" if family.encoder else "last",
-        labels=1,
-        activation="identity" if function == "Identity" else "sigmoid",
-    )
-
-
-class _Files:
+class FileReader:
     """The files of sentence-transformers; what cannot be followed goes to `problems`."""
 
     def __init__(self, files: Mapping[str, Any], problems: list[str]) -> None:
@@ -126,7 +94,10 @@ class _Files:
         self._problems = problems
 
     def record(self) -> PoolingRecord:
-        kinds = [str(module.get("type", "")).rpartition(".")[2] for module in self._files["modules"]]
+        types = [str(module.get("type", "")) for module in self._files["modules"]]
+        kinds = [name.rpartition(".")[2] for name in types]
+        for name in (name for name in types if not name.startswith(_PACKAGE)):
+            self._problems.append(f"module {name} of {MODULES} is code of the model's own, which is not run")
         for kind in (kind for kind in kinds if kind not in _KNOWN):
             self._problems.append(f"module {kind} of {MODULES} is not supported (supported: {', '.join(_KNOWN)})")
         known = [kind for kind in kinds if kind in _KNOWN]
@@ -139,10 +110,7 @@ class _Files:
                 f"the modules {', '.join(kinds)} are not supported: Transformer, Pooling, any Dense, Normalize"
             )
         lengths, prompts = self._files["lengths"], self._files["prompts"]
-        if lengths.get("do_lower_case"):
-            self._problems.append(
-                f"do_lower_case of {_LENGTHS} is not supported: tokenizer.json says what becomes of case"
-            )
+        self._check(lengths, prompts)
         length = lengths.get("max_seq_length")
         listed = prompts.get("prompts") or {}
         named = {str(name): text for name, text in listed.items() if isinstance(text, str)}
@@ -161,6 +129,23 @@ class _Files:
             default_prompt=default if isinstance(default, str) else None,
         )
 
+    def _check(self, lengths: Mapping[str, Any], prompts: Mapping[str, Any]) -> None:
+        """What else changes vectors."""
+        for key, (known, why) in _TRANSFORMER.items():
+            if lengths.get(key) not in (None, False, {}, known):
+                self._problems.append(f"{key} {lengths[key]!r} of {_LENGTHS} is not supported: {why}")
+        text = (lengths.get("modality_config") or {}).get("text") or {}
+        if text.get("method_output_name", _STATES) != _STATES or text.get("method", "forward") != "forward":
+            self._problems.append(f"modality_config.text {text!r} of {_LENGTHS} is not supported: {_STATES} is")
+        if prompts.get("truncate_dim") is not None:
+            self._problems.append(
+                f"truncate_dim {prompts['truncate_dim']!r} of {_PROMPTS} is not supported: ask for so many dimensions"
+            )
+        for module in self._files["modules"]:
+            if str(module.get("type", "")).endswith(".Normalize"):
+                config = self._files["configs"].get(module.get("path"), {})
+                self._problems.extend(f"Normalize: {problem}" for problem in name_problems(config))
+
     def _pooling(self, kinds: list[str]) -> Pooling:
         modules = zip(self._files["modules"], kinds, strict=True)
         path = next((module.get("path") for module, kind in modules if kind == "Pooling"), None)
@@ -169,10 +154,11 @@ class _Files:
             self._problems.append("include_prompt false of the Pooling module is not supported: all tokens are pooled")
         mode = config.get("pooling_mode")
         old = [key for key, value in config.items() if key.startswith("pooling_mode_") and value]
-        modes = [mode] if isinstance(mode, str) else mode if isinstance(mode, list) else old
+        # Where no mode is said to be on, sentence-transformers takes the mean.
+        modes = [mode] if isinstance(mode, str) else mode if isinstance(mode, list) else old or ["mean"]
         known = {**_NAMES, **_MODES}
         if len(modes) == 1 and modes[0] in known:
             return known[modes[0]]
-        told = ", ".join(map(str, modes)) or "none"
+        told = ", ".join(map(str, modes))
         self._problems.append(f"the pooling {told} is not supported: one of {', '.join(_NAMES)} is")
         return "mean"

@@ -11,22 +11,29 @@ from dataclasses import replace
 from typing import Any
 
 from inflight.convert.families.family import Family
+from inflight.convert.families.names import Names
 
 FILES_KEY = "sentence_transformers_files"
 CLASSIFIER = "ForSequenceClassification"
-# Model types whose tokens see all others; a row of theirs is in rows/encoders.py, or they are refused.
+# Model types whose tokens see all others, and which have no decoder besides.
 _ENCODER_TYPES = (
     *("bert", "roberta", "xlm-roberta", "camembert", "distilbert"),
-    *("electra", "mpnet", "modernbert"),
+    *("electra", "mpnet", "modernbert", "albert", "nomic_bert", "gte", "new", "eurobert", "jina_embeddings_v3"),
 )
+# Jina's second generation, whose configs say that they are BERT's.
+JINA2, _JINA2_NAME = "jina_bert", "JinaBert"
 # What models of other types need that is not there.
 _MISSING = {
     "deberta-v2": "attention to relative positions",
-    "nomic_bert": "encoders with a rotary embedding",
-    "t5": "a bias of attention for the distance between tokens",
 }
 # Files of a model without a head have no name in front.
 _BARE = tuple((name, f"model.{name}") for name in ("embed_tokens.", "layers.", "norm."))
+
+
+def encoder_type(config: Mapping[str, Any]) -> Any:
+    """The model_type of an encoder's row."""
+    listed = _listed(config)
+    return JINA2 if listed and all(name.startswith(_JINA2_NAME) for name in listed) else config.get("model_type")
 
 
 def pools(config: Mapping[str, Any]) -> bool:
@@ -39,6 +46,22 @@ def pools(config: Mapping[str, Any]) -> bool:
 def classifies(config: Mapping[str, Any]) -> bool:
     """Whether a product on top of a pooled hidden state yields scores."""
     return any(name.endswith(CLASSIFIER) for name in _listed(config))
+
+
+def classifier_pooling(config: Mapping[str, Any], family: Family) -> str | None:
+    """What the classifier of a family that has a choice reads; None: it has none."""
+    if not family.classifier_pooling or not classifies(config):
+        return None
+    named = config.get("classifier_pooling")
+    return str(family.defaults["classifier_pooling"] if named is None else named)
+
+
+def behind_pooling(config: Mapping[str, Any], family: Family) -> Names:
+    """The modules of a classifier that reads a mean, as products behind pooling."""
+    if classifier_pooling(config, family) != "mean":
+        return {}
+    modules = {"classifier.dense": "0", "classifier.norm": "0.norm", "classifier.out": "1"}
+    return {f"pooling.dense.{place}": family.names[name] for name, place in modules.items() if name in family.names}
 
 
 def pools_as_encoder(config: Mapping[str, Any]) -> bool:

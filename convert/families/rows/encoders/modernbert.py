@@ -1,4 +1,5 @@
-"""ModernBERT (Warner et al., 2024): an encoder of Llama's kind, whose windows look both ways."""
+"""Encoders of Llama's kind: ModernBERT (Warner et al., 2024), whose windows look both ways, and EuroBERT (Boizard et
+al., 2025)."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ from typing import Any
 from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.family import Family
 from inflight.convert.families.fused import gate_up, qkv_in_turn
-from inflight.convert.families.names import Names, parts
+from inflight.convert.families.names import DECODER_NAMES, ROTARY_TABLES, Names, parts
+from inflight.convert.families.rows.encoders.keys import refuse_other
 from inflight.convert.families.rows.keys import Raw, refuse_other_head_size, under_names
 
 _LAYER = "model.layers.{layer}."
@@ -38,20 +40,14 @@ def modernbert_config(raw: Raw) -> Raw:
 
 
 def modernbert_keys(values: ConfigValues) -> dict[str, Any]:
-    """Its head: a product, gelu, a norm, and the product that scores, of the first token."""
+    """Its head: a product, gelu, a norm, and the product that scores."""
     refuse_other_head_size(values)
     values.refuse("rope_scaling", "rotation is scaled by rope_parameters, of each kind of layers")
     values.refuse("norm_bias", "norms have no biases here")
     values.refuse("classifier_bias", "the first product of the head has no bias here")
-    for key, known in (("classifier_pooling", "cls"), ("classifier_activation", "gelu")):
-        if "num_labels" in values.raw or "id2label" in values.raw:
-            _require(values, key, known)
+    if "num_labels" in values.raw or "id2label" in values.raw:
+        refuse_other(values, "classifier_activation", "gelu", "the head has a gelu")
     return {}
-
-
-def _require(values: ConfigValues, key: str, known: str) -> None:
-    if values.raw.get(key, known) != known:
-        values.problems.append(f"{key} {values.raw[key]!r} is not supported (supported: {known})")
 
 
 MODERNBERT = Family(
@@ -72,6 +68,7 @@ MODERNBERT = Family(
     bare_first=True,
     encoder=True,
     classifier_activation="gelu",
+    classifier_pooling=("cls", "mean"),
     decoder=modernbert_config,
     keys=modernbert_keys,
     names=_NAMES,
@@ -80,10 +77,28 @@ MODERNBERT = Family(
     ignored=("head.*", "decoder.*", "lm_head.*"),
     defaults={
         "hidden_activation": "gelu",
+        "classifier_pooling": "cls",
         "norm_eps": 1e-5,
         "global_attn_every_n_layers": 3,
         "rope_theta": 160000.0,
         "rope_local_base_freq": 10000.0,
         "max_position_embeddings": 8192,
     },
+)
+
+# Llama whose tokens see all others. Its scores are a mean of those of all tokens unless the config says otherwise.
+EUROBERT = Family(
+    architecture="EuroBertModel",
+    model_type="eurobert",
+    qkv_bias="attention_bias",
+    dense_bias="attention_bias",
+    mlp_bias="mlp_bias",
+    encoder=True,
+    carries_code=True,
+    classifier_activation="gelu",
+    classifier_pooling=("bos", "mean", "late"),
+    names={**DECODER_NAMES, "classifier.dense": ("dense",), "classifier.out": ("classifier",)},
+    renamed=tuple((f"{name}.", f"model.{name}.") for name in ("embed_tokens", "layers", "norm")),
+    ignored=(*ROTARY_TABLES, "lm_head.*"),
+    defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 8192, "classifier_pooling": "late"},
 )

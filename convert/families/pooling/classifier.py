@@ -1,0 +1,79 @@
+"""What a classifier makes of pooled hidden states: its labels, its numbers, and what it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from inflight.convert.checkpoint.pooling import DenseRecord, Pooling, PoolingRecord
+from inflight.convert.families.config_values import ConfigValues
+from inflight.convert.families.family import Family
+from inflight.convert.families.pooling.kinds import FILES_KEY, classifier_pooling
+
+# What a classifier reads, of what the key classifier_pooling may say. "late": scores of all tokens have a mean.
+_READ: Mapping[str, Pooling] = {"cls": "cls", "bos": "cls", "mean": "mean", "late": "mean"}
+# What may become of scores, by the names of torch (the last of several labels alone) and of the problems that configs
+# may name.
+_SCORES = {"Identity": "identity", "Sigmoid": "sigmoid", "Softmax": "softmax"}
+_OF_PROBLEMS = {"regression": "identity", "multi_label_classification": "sigmoid"}
+# More than any classifier has.
+MOST_LABELS = 1 << 16
+# Where the config of a cross-encoder names what becomes of its scores.
+_ACTIVATION_KEY = "sbert_ce_default_activation_function"
+
+
+def read_classifier(values: ConfigValues, raw: Mapping[str, Any], family: Family) -> PoolingRecord:
+    """What becomes of the hidden states of a classifier; problems go to `values`."""
+    names = _label_names(values, raw)
+    named_pooling = classifier_pooling(raw, family)
+    if named_pooling is not None and named_pooling not in family.classifier_pooling:
+        known = ", ".join(family.classifier_pooling)
+        values.problems.append(f"classifier_pooling {named_pooling!r} is not supported (supported: {known})")
+    usual: Pooling = "cls" if family.encoder else "last"
+    behind = named_pooling == "mean"
+    return PoolingRecord(
+        task="score" if len(names) == 1 else "classify",
+        pooling=usual if named_pooling is None else _READ.get(named_pooling, usual),
+        dense=_head(values, family, len(names)) if behind else (),
+        labels=None if behind else len(names),
+        label_names=names,
+        activation=_activation(values, raw, len(names)),
+    )
+
+
+def _label_names(values: ConfigValues, raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """Those of id2label, by their numbers; transformers has two where the config has no word of them."""
+    listed, count = raw.get("id2label"), raw.get("num_labels")
+    if isinstance(listed, dict):
+        count = len(listed) if count is None else count
+    count = 2 if count is None else count
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_LABELS:
+        values.problems.append(f"num_labels must be a number of labels up to {MOST_LABELS}, not {count!r}")
+        return ("LABEL_0",)
+    found = {str(key): str(name) for key, name in listed.items()} if isinstance(listed, dict) else {}
+    return tuple(found.get(str(index), f"LABEL_{index}") for index in range(count))
+
+
+def _activation(values: ConfigValues, raw: Mapping[str, Any], count: int) -> Any:
+    """What becomes of a classifier's numbers: as sentence-transformers has it, or as pipelines of transformers have it
+    by the problem that the model was trained for."""
+    beside = (raw.get(FILES_KEY) or {}).get("prompts")
+    blocks = [block for block in (beside, raw.get("sentence_transformers")) if isinstance(block, dict)]
+    named = next((found for block in blocks if (found := block.get("activation_fn"))), raw.get(_ACTIVATION_KEY))
+    if named is None:
+        usual = "sigmoid" if count == 1 else "softmax"
+        return usual if count == 1 else _OF_PROBLEMS.get(str(raw.get("problem_type")), usual)
+    function, known = str(named).rpartition(".")[2], [*_SCORES][: 2 if count == 1 else None]
+    if function not in known:
+        values.problems.append(f"the activation {named!r} of scores is not supported: {' and '.join(known)} are")
+    return _SCORES.get(function, "identity")
+
+
+def _head(values: ConfigValues, family: Family, labels: int) -> tuple[DenseRecord, ...]:
+    """The two products of a classifier that reads a mean, which follow what no network has."""
+    hidden = values.count("hidden_size")
+    normed = "classifier.norm" in family.names
+    epsilon = values.number(str(family.norm_epsilon), 1e-5) if normed else None
+    kind: Any = family.classifier_activation
+    first = DenseRecord(inputs=hidden, outputs=hidden, bias=not normed, activation=kind, norm_epsilon=epsilon)
+    return first, DenseRecord(inputs=hidden, outputs=labels, bias=True, activation="identity")

@@ -1,0 +1,175 @@
+"""Which models the cuda target takes: every family of docs/families.md, every scheme of docs/quantization.md.
+
+Engines are interpreted and have the numbers of the reference target. That takes seconds for each: some are drawn in
+each run, --slow has all. That all are lowered is looked at in every run, by the tests of their conversion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from inflight.build.engine import build_engine, plan_engine
+from inflight.build.registry import make_recipe
+from inflight.convert.api import convert_model
+from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.convert.options import ConvertOptions
+from inflight.convert.quantization.schemes import RECIPES
+from inflight.errors import BuildError
+from inflight.runtime.loading.load import KvCacheBudget, load_engine
+from tests.mixtures.test_gpt_oss import random_source
+from tests.mixtures.test_quantized import even_shape
+from tests.models.families.further_families import FURTHER
+from tests.models.families.mixtures import LATENT, MIXTURES
+from tests.models.families.pooled import CLASSES, save_embedding_model
+from tests.models.random_models import Shape, random_shape, save_random_model
+from tests.models.schemes import calibrated_on, quantizing
+from tests.models.stored_forms import FORMS, Form, store_as
+from tests.network.support import ALL_FAMILIES
+from tests.pipeline.targets.cuda_steps import BLOCKS, LIMITS, chunk, logits
+
+pytest.importorskip("triton", reason="pip install 'inflight-llm[cuda-compile]'")
+from tests.oracles.gpu.interpreted_launches import open_interpreted, uncompiled
+
+pytestmark = pytest.mark.pipeline
+
+FAMILIES = (*ALL_FAMILIES, *FURTHER, *MIXTURES)
+# Each has something of its own: biases by token, norms of whole queries and keys, xIELU, factors of queries, experts,
+# latent attention.
+_UNLIKE = ("bloom", "mpt", "olmo2", "apertus", "ministral3", "gpt_oss", "qwen3_moe", "phimoe", "glm4_moe")
+_LATENT = (*LATENT, "youtu")
+# Mixtures whose experts differ in what is beside their matrices: nothing, biases, a choice by groups.
+_MIXTURES = ("qwen3_moe", "gpt_oss", "deepseek_v3")
+_GROUPS = (16, 32, 64)
+PLAIN, ROUNDED = 1e-4, 5e-3
+
+
+def errors(root: Path, checkpoint: Path, rng: np.random.Generator, **flags: Any) -> npt.NDArray[np.float64]:
+    """Of logits beside those of the reference target, relative to the greatest of their row. A step of many rows has
+    three prompts and a part of the fourth; one of few rows has its rest, and a generated token of each other.
+    """
+    vocabulary, prompt, cut = Checkpoint.open(checkpoint).config.vocab_size, 6, int(rng.integers(1, 6))
+    tokens = rng.integers(vocabulary, size=(4, prompt + 1)).tolist()
+    parts = [[(0, prompt)] * 3 + [(0, cut)], [(prompt, prompt + 1)] * 3 + [(cut, prompt)]]
+    steps = [
+        [
+            chunk(slot, tokens[slot][:end], [slot + 3], start=start, prompt=prompt)
+            for slot, (start, end) in enumerate(step)
+        ]
+        for step in parts
+    ]
+    for target in ("reference", "cuda"):
+        build_engine(checkpoint, root / target, make_recipe(target=target, **flags, **LIMITS))
+    cache = KvCacheBudget(tokens=BLOCKS * LIMITS["tokens_per_block"])
+    found = []
+    for executor in (load_engine(root / "reference", kv_cache=cache), open_interpreted(root / "cuda", BLOCKS)):
+        found.append(np.concatenate([logits(executor, *step) for step in steps]).astype(np.float64))
+        executor.close()
+    theirs, ours = found
+    return np.asarray(np.abs(ours - theirs).max(axis=1) / np.abs(theirs).max(axis=1))
+
+
+def assert_rounded(root: Path, checkpoint: Path, rng: np.random.Generator) -> None:
+    """Of the usual token: where a number lies between two levels, its last bit decides, and then which experts it
+    meets."""
+    assert np.median(errors(root, checkpoint, rng)) <= ROUNDED
+
+
+@pytest.fixture
+def no_code() -> Iterator[None]:
+    with uncompiled():
+        yield
+
+
+def converted(root: Path, shape: Shape, rng: np.random.Generator, **options: Any) -> Path:
+    shape = replace(shape, vocab_size=97)
+    save_random_model(root / "model", shape, int(rng.integers(1 << 30)), torch.float32)
+    options |= calibrated_on(root / "model", options.get("quantize"))
+    convert_model(root / "model", root / "checkpoint", ConvertOptions(progress=False, **options))
+    return root / "checkpoint"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_has_the_numbers_of_the_reference_target(
+    tmp_path: Path, family: str, rng: np.random.Generator
+) -> None:
+    assert errors(tmp_path, converted(tmp_path, random_shape(rng, family), rng), rng).max() <= PLAIN
+
+
+@pytest.mark.usefixtures("no_code")
+@pytest.mark.parametrize("families", [_UNLIKE, _LATENT], ids=["unlike", "latent"])
+def test_what_few_families_have_is_right(tmp_path: Path, families: Sequence[str], rng: np.random.Generator) -> None:
+    """Of one that is drawn."""
+    shape = random_shape(rng, str(rng.choice(families)))
+    assert errors(tmp_path, converted(tmp_path, shape, rng), rng).max() <= PLAIN
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kv_cache_dtype", ["int8", "fp8"])
+def test_rows_of_latent_attention_may_be_rounded(tmp_path: Path, kv_cache_dtype: str, rng: np.random.Generator) -> None:
+    """Youtu has no experts, between which a rounded row might choose otherwise."""
+    checkpoint = converted(tmp_path, random_shape(rng, "youtu"), rng)
+    assert errors(tmp_path, checkpoint, rng, kv_cache_dtype=kv_cache_dtype).max() <= 0.02
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_models_that_pool_are_refused_by_name(tmp_path: Path, kind: str, rng: np.random.Generator) -> None:
+    model = save_embedding_model(tmp_path / "model", kind, rng)
+    convert_model(model.directory, tmp_path / "checkpoint")
+    with pytest.raises(BuildError, match="cuda"):
+        plan_engine(tmp_path / "checkpoint", make_recipe("cuda"))
+
+
+def assert_scheme(root: Path, scheme: str, family: str, rng: np.random.Generator) -> None:
+    """The cuda target keeps rows plain that the reference rounds to 16-bit integers."""
+    hidden, inner = (2 * int(rng.integers(15, 40)) for _ in range(2))
+    shape = replace(even_shape(rng, family), num_kv_heads=2, queries_per_kv=1, hidden_size=hidden)
+    shape = replace(shape, intermediate_size=inner)
+    options = quantizing(scheme, int(rng.choice(_GROUPS)))
+    assert_rounded(root, converted(root, shape, rng, **options), rng)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", RECIPES)
+@pytest.mark.parametrize("family", ["qwen3", *_MIXTURES])
+def test_every_scheme_has_the_numbers_of_the_reference_target(
+    tmp_path: Path, family: str, scheme: str, rng: np.random.Generator
+) -> None:
+    assert_scheme(tmp_path, scheme, family, rng)
+
+
+@pytest.mark.usefixtures("no_code")
+@pytest.mark.parametrize("families", [("qwen3",), _MIXTURES], ids=["dense", "mixture"])
+def test_a_quantized_network_has_the_numbers_of_the_reference_target(
+    tmp_path: Path, families: Sequence[str], rng: np.random.Generator
+) -> None:
+    """Of a scheme that is drawn."""
+    assert_scheme(tmp_path, str(rng.choice([*RECIPES])), str(rng.choice(families)), rng)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_numbers_of_other_tools_have_those_of_the_reference_target(
+    tmp_path: Path, form: Form, rng: np.random.Generator
+) -> None:
+    checkpoint = converted(tmp_path, random_shape(rng, "qwen3"), rng)
+    store_as(checkpoint, form, rng)
+    assert_rounded(tmp_path, checkpoint, rng)
+
+
+@pytest.mark.slow
+def test_experts_of_codes_have_the_numbers_of_the_reference_target(
+    tmp_path: Path, seed: int, rng: np.random.Generator
+) -> None:
+    """gpt-oss as it is published."""
+    random_source(tmp_path / "model", rng, seed)
+    convert_model(tmp_path / "model", tmp_path / "checkpoint", ConvertOptions(dtype="float32", progress=False))
+    assert_rounded(tmp_path, tmp_path / "checkpoint", rng)
