@@ -1,4 +1,4 @@
-"""What configs of further mixtures of experts have beside the common keys, and what transformers assumes of them."""
+"""What the configs of further mixtures have beside the common keys, and what transformers assumes of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What the engine is doing now, in memory that another process can read: also while the engine's own process hangs."""
+"""What the engine is doing now, in memory that another process can read: also while the engine's own process hangs. The
+other process may ask it there to close."""
 
 from __future__ import annotations
 
@@ -18,6 +19,8 @@ _BEGAN, _BEGAN_AT = struct.Struct("<Q"), 24
 _LENGTH = struct.Struct("<Q")
 _CAUSE_AT = _STEP.size + _LENGTH.size
 _BYTES = 1024
+# Not 0 once the engine shall close.
+_CLOSE_AT = _BYTES - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,8 @@ class RunningStep:
 
 
 class Heartbeat:
-    """Written by the engine's thread, at the begin and the end of a step; read by whoever watches it.
+    """Written by the engine's thread, at the begin and the end of a step; read by whoever watches it, who writes alone
+    that the engine shall close.
 
     `path`: a file that is shared with the watcher, made when it is missing; None: memory of this process alone.
     """
@@ -70,9 +74,17 @@ class Heartbeat:
     def fail(self, cause: str) -> None:
         """The engine has stopped: no step runs any more."""
         self.end()
-        encoded = cause.encode(errors="replace")[: _BYTES - _CAUSE_AT]
+        encoded = cause.encode(errors="replace")[: _CLOSE_AT - _CAUSE_AT]
         self._memory[_CAUSE_AT : _CAUSE_AT + len(encoded)] = encoded
         _LENGTH.pack_into(self._memory, _STEP.size, max(1, len(encoded)))
+
+    def ask_to_close(self) -> None:
+        """By the watcher: the engine shall close, and keep what is to outlive it."""
+        self._memory[_CLOSE_AT] = 1
+
+    def is_asked_to_close(self) -> bool:
+        """For the engine's process to see."""
+        return self._memory[_CLOSE_AT] != 0
 
     def last_step(self) -> int:
         """The number of the step that runs or ran last."""

@@ -32,6 +32,13 @@ class BuiltEngine:
         return tuple(rng.integers(self.vocab_size, size=length).tolist())
 
 
+def fresh_rng() -> np.random.Generator:
+    """For fixtures of more than one test: another in each run, or that of INFLIGHT_TEST_SEED."""
+    seed = int(os.environ.get(SEED_VARIABLE, "0")) or secrets.randbelow(2**31 - 1) + 1
+    print(f"repeat with {SEED_VARIABLE}={seed}")
+    return np.random.default_rng(seed)
+
+
 def build_random_engine(
     root: Path, family: str, dtype: torch.dtype, changes: Mapping[str, Any] | None = None, **recipe: Any
 ) -> BuiltEngine:

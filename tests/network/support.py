@@ -99,6 +99,28 @@ def relative_error(actual: Floats, expected: Floats) -> float:
     return float(np.abs(actual - expected).max() / np.abs(expected).max())
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A parameter that is drawn anew in each run: one of `values`."""
+
+    values: tuple[Any, ...]
+
+    def draw(self, rng: np.random.Generator) -> Any:
+        return self.values[int(rng.integers(len(self.values)))]
+
+
+def some_of(number: int, values: Iterable[Any]) -> list[Any]:
+    """Values of a parameter, of which each run draws `number`, no two alike (see `chosen`); --slow has them all."""
+    given = tuple(values)
+    some = [pytest.param(Drawn(given[start::number]), id=f"drawn {start}") for start in range(number)]
+    return [*some, *(pytest.param(value, marks=pytest.mark.slow) for value in given)]
+
+
+def chosen(value: Any, rng: np.random.Generator) -> Any:
+    """What a parameter of `some_of` is in this run."""
+    return value.draw(rng) if isinstance(value, Drawn) else value
+
+
 def one_in(number: int, values: Iterable[Any]) -> list[Any]:
     """Values of a parameter, of which one in `number` runs always and the others are slow."""
     return [

@@ -38,6 +38,10 @@ def scheme(request: pytest.FixtureRequest, rng: np.random.Generator) -> str:
     return str(rng.choice(SCHEMES))
 
 
+# One draw for each family, where only the graph is looked at.
+ONE_DRAW = pytest.mark.parametrize("scheme", [0, pytest.param(1, marks=pytest.mark.slow)], indirect=True)
+
+
 @pytest.fixture(params=ALL_FAMILIES)
 def shape(request: pytest.FixtureRequest, rng: np.random.Generator) -> Shape:
     return random_shape(rng, request.param)
@@ -102,6 +106,7 @@ def test_initializers_are_the_bytes_of_the_checkpoint(
     assert tensor_of(network.graph.initializers["lm_head.weight"]).dtype.name == stored
 
 
+@ONE_DRAW
 def test_fused_weights_are_out_by_in_whatever_lies_in_the_file(case: Case) -> None:
     graph = lowered(case.checkpoint).graph
     assert not graph_problems(graph)
@@ -120,6 +125,7 @@ def test_fused_weights_are_out_by_in_whatever_lies_in_the_file(case: Case) -> No
                 np.testing.assert_allclose(numbers * factors, matrix, rtol=1e-6)
 
 
+@ONE_DRAW
 @pytest.mark.parametrize("shape", [*FAMILIES, "ministral", "gemma2", "gemma3", "smollm3"], indirect=True)
 def test_norms_quantize_and_products_take_up_what_stands_beside_them(case: Case, shape: Shape) -> None:
     types = [node.op_type for node in lowered(case.checkpoint).graph]
@@ -134,6 +140,7 @@ def test_norms_quantize_and_products_take_up_what_stands_beside_them(case: Case,
     assert not {"AddRows", "Add", "GatedLinear"} & set(types)
 
 
+@ONE_DRAW
 def test_the_end_of_the_model_sees_logit_rows_only(case: Case) -> None:
     nodes = list(lowered(case.checkpoint).graph)
     last_attention = max(index for index, node in enumerate(nodes) if node.op_type == "PagedAttention")

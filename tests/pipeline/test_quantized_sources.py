@@ -25,6 +25,7 @@ from tests.models.nvfp4 import write_nvfp4_model
 from tests.models.quantized_files import FIXTURES, IDS
 from tests.models.random_models import Shape, save_random_model
 from tests.models.smollm2 import smollm2_gguf
+from tests.network.support import chosen, some_of
 
 pytestmark = pytest.mark.pipeline
 
@@ -98,15 +99,15 @@ def test_what_other_tools_quantized_builds_and_verifies(tmp_path: Path, model: P
     passes(model, built(tmp_path, model, "reference"))
 
 
-# Those that are slow compute with the code of others.
 KEPT = ["int4_groups", "int4_zero_points", "int8_w8a8", "int8_zero_points", "mxfp4", "bitsandbytes_nf4"]
-KEPT += ["fp8_blocks", "gptq_desc_act", "int8_sq"]
-KEPT_SLOWLY = ["gptq_int8", "bitsandbytes_int8", "int4_awq", "w4a8_awq"]
-KEPT_SLOWLY += ["fp8_static", "fp8_dynamic", "fp8", "fp8_rows"]
+KEPT += ["fp8_blocks", "gptq_desc_act", "int8_sq", "gptq_int8", "bitsandbytes_int8", "int4_awq", "w4a8_awq"]
+KEPT += ["fp8_static", "fp8_dynamic", "fp8", "fp8_rows"]
 
 
-@pytest.mark.parametrize("name", [*KEPT, *(pytest.param(name, marks=pytest.mark.slow) for name in KEPT_SLOWLY)])
-def test_kept_numbers_verify_on_the_cpu_target(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("case", some_of(5, KEPT))
+def test_kept_numbers_verify_on_the_cpu_target(tmp_path: Path, case: Any, rng: np.random.Generator) -> None:
+    name = chosen(case, rng)
+    print(name)
     model = next(path for path in FIXTURES if path.name == name)
     engine = built(tmp_path, model, "cpu")
     source = json.loads((engine / "manifest.json").read_text())["source"]

@@ -103,7 +103,8 @@ class _Server:
         self._several = plan_models(options, scratch, _overrides(options)) if options.models else None
         if self._several is not None:
             heartbeat.mkdir()
-        self._watchdog = Watchdog(Heartbeats(heartbeat) if self._several else Heartbeat(heartbeat), options.hang_s, say)
+        self._heartbeat = Heartbeats(heartbeat) if self._several else Heartbeat(heartbeat)
+        self._watchdog = Watchdog(self._heartbeat, options.hang_s, say)
         self.supervisor = Supervisor(self._watchdog, signals, options.restart, say)
 
     def serve(self) -> None:
@@ -150,7 +151,7 @@ class _Server:
             exit_timeout_s=max(1, math.ceil(options.drain_s)),
             more_environment=self._environment,
             is_idle=self._watchdog.idle,
-            is_keeping=lambda: options.kv_offload_dir is not None and is_held(Path(options.kv_offload_dir)),
+            is_keeping=self._is_keeping,
         )
 
         def ready() -> None:
@@ -163,6 +164,16 @@ class _Server:
         except ServerDied as error:
             return None, f"{error}\n{server.log_tail()}"
         return address.grpc_url, ""
+
+    def _is_keeping(self) -> bool:
+        """Whether the engine behind Triton, which is stopping, has yet to write blocks of the KV cache. It is asked to
+        as soon as it has nothing else to do: Triton may never finalize it."""
+        directory = self._options.kv_offload_dir
+        if directory is None or not is_held(Path(directory)):
+            return False
+        if self._watchdog.idle():
+            self._heartbeat.ask_to_close()
+        return True
 
     def _start_api(self, triton: str | None) -> None:
         """Raises SystemExit when the process has ended and said why."""

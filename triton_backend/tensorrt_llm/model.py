@@ -55,10 +55,11 @@ class TritonPythonModel:
             exclude_input_in_output=settings.flag("exclude_input_in_output", False),
             max_beam_width=settings.integer("max_beam_width"),
         )
+        self._heartbeat = Heartbeat.of_environment(settings.model_name)
         core = EngineCore(
             executor,
             scheduler_config(settings),
-            Heartbeat.of_environment(settings.model_name),
+            self._heartbeat,
             _grammars(settings, executor),
             kv_offload(settings),
         )
@@ -67,7 +68,7 @@ class TritonPythonModel:
         self._structured = ThreadPoolExecutor(1, "inflight-structured")
         self._metrics = EngineMetrics(settings.model_name, settings.model_version, _memory(executor))
         period_s = (settings.integer("cancellation_check_period_ms") or 100) / 1000
-        self._sender = ResponseSender(self._engine, period_s, self._show_metrics)
+        self._sender = ResponseSender(self._engine, period_s, self._tick)
 
     def execute(self, requests: list[Any]) -> None:
         """Queue the requests; the responses follow from another thread, in decoupled mode and without."""
@@ -131,7 +132,11 @@ class TritonPythonModel:
                 raise RequestError(ONE_SEQUENCE, "Write the repository with decoupled_mode:true.")
         return rows
 
-    def _show_metrics(self) -> None:
+    def _tick(self) -> None:
+        """A server that stops asks for the end of an idle engine before it ends this process: Triton 2.51 now and then
+        holds on to a model that it should finalize, and no block of the KV cache would be kept."""
+        if self._heartbeat.is_asked_to_close():
+            self._engine.close()
         self._metrics.update(self._engine.stats())
 
 

@@ -12,11 +12,20 @@ import numpy as np
 import pytest
 
 from inflight.triton_backend.launch.installation import TritonInstallation
+from inflight.triton_backend.launch.supervision.processes import children
 from tests.endpoint.conftest import free_ports
 from tests.endpoint.operations.served import MODEL, Served, serving
 from tests.patience import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.endpoint
+
+
+# For the process of a model: the end of the model is never done, as if Triton had not begun it.
+ENDLESS = """
+import concurrent.futures, time
+
+concurrent.futures.ThreadPoolExecutor.shutdown = lambda *given, **named: time.sleep(600)
+"""
 
 
 def _ask(served: Served, prompt: list[int]) -> tuple[str, int]:
@@ -25,6 +34,15 @@ def _ask(served: Served, prompt: list[int]) -> tuple[str, int]:
         answer = client.completions.create(model=MODEL, prompt=prompt, max_tokens=9, temperature=0)
     assert answer.usage is not None and answer.usage.prompt_tokens_details is not None
     return answer.choices[0].text, answer.usage.prompt_tokens_details.cached_tokens or 0
+
+
+def _never_finalize(served: Served) -> None:
+    """From now on the model with the engine does not end in order; the server is started again with such a one."""
+    parts = served.parts()
+    model = Path(children(parts["tritonserver"])[parts["tensorrt_llm"]].split("\0")[1])
+    model.write_text(ENDLESS + model.read_text().replace("from __future__ import annotations", ""))
+    os.kill(parts["tritonserver"], signal.SIGKILL)
+    assert eventually(lambda: served.said().count("Triton is ready") == 2 and served.is_healthy())
 
 
 def _stop(served: Served) -> None:
@@ -39,6 +57,7 @@ def test_the_next_server_finds_what_the_one_before_it_computed(
     prompt = rng.integers(40, 200, 500).tolist()
     flags = ("--kv-offload-dir", str(tmp_path / "kv"), "--swap-space", "0.01")
     with serving(engine, tmp_path, *flags) as served:
+        _never_finalize(served)
         text, cached = _ask(served, prompt)
         assert cached == 0
         _stop(served)

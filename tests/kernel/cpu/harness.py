@@ -43,6 +43,22 @@ def levels() -> list[CpuLevel]:
     return [native] if native == plainest else [native, plainest]
 
 
+def of_levels(types: Sequence[Any], same_bits: Sequence[Any]) -> list[Any]:
+    """Parameters (level, type): this machine's own level with each of `types`, and the plainest with those that are not
+    among `same_bits`, whose bits another test holds to those of the own level; the others are slow."""
+    own, *others = levels()
+    return [
+        pytest.param(
+            level,
+            each,
+            id=f"{np.dtype(each)}-{level.name}",
+            marks=pytest.mark.slow if level is not own and each in same_bits else (),
+        )
+        for level in (own, *others)
+        for each in types
+    ]
+
+
 def several(levels: Sequence[CpuLevel]) -> Sequence[CpuLevel]:
     """The same, for a test that compares them."""
     if len(levels) == 1:

@@ -176,7 +176,9 @@ def _check_integer_products(
 
 
 def test_integer_products_in_tiles_are_the_bits_of_vectors(rng: np.random.Generator, tmp_path: Path) -> None:
-    _check_integer_products(rng, _products(rng), False, tmp_path)
+    """Two of the four kinds in each run: each takes the compiler seconds."""
+    products = _products(rng)
+    _check_integer_products(rng, [products[i] for i in rng.choice(len(products), 2, replace=False)], False, tmp_path)
 
 
 def test_gated_integer_products_in_tiles_are_the_bits_of_vectors(rng: np.random.Generator, tmp_path: Path) -> None:

@@ -14,12 +14,23 @@ import pytest
 from inflight.build.graph.values import new_value
 from inflight.build.passes.paged_attention import READ_BEHIND
 from tests.kernel.cpu.attention_shapes import DTYPES, EPSILON, INT4, MAX_SEQ_LEN, Shape
-from tests.kernel.cpu.harness import PARTIAL_ROWS, Array, TokenRows, compile_kernels, levels, operator, rows, several
+from tests.kernel.cpu.harness import (
+    PARTIAL_ROWS,
+    Array,
+    TokenRows,
+    compile_kernels,
+    levels,
+    of_levels,
+    operator,
+    rows,
+    several,
+)
 from tests.oracles.fused_operators import paged_attention, rope_cache_write
 
 pytestmark = pytest.mark.kernel
 
-LEVELS = pytest.mark.parametrize("level", levels(), ids=lambda level: str(level.name))
+# Types of which every level is held to the bits of this machine's own.
+_SAME_BITS = [np.float32, np.float16, np.int8, INT4]
 
 
 class Attention:
@@ -143,8 +154,7 @@ class Step:
         self.rows = TokenRows(len(self.positions), len(chunks), self.block_tables.shape[1], *pointers)
 
 
-@LEVELS
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(np.dtype(dtype)))
+@pytest.mark.parametrize(("level", "dtype"), of_levels(DTYPES, _SAME_BITS))
 def test_attention_is_as_defined_and_a_row_sees_neither_company_nor_chunks_nor_threads(
     level: Any, dtype: Any, rng: np.random.Generator, tmp_path: Path
 ) -> None:
@@ -182,7 +192,7 @@ def check_attention(
     return together
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int8, INT4], ids=lambda dtype: str(np.dtype(dtype)))
+@pytest.mark.parametrize("dtype", _SAME_BITS, ids=lambda dtype: str(np.dtype(dtype)))
 def test_every_level_of_an_architecture_gives_the_same_bits(
     dtype: Any, rng: np.random.Generator, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ import pytest
 from inflight.build.graph.values import new_value
 from inflight.build.targets.cpu.compiler.cpu_levels import native_level
 from tests.kernel.cpu.attention_shapes import EPSILON, FLOAT8, MAX_SEQ_LEN, TOLERANCE
-from tests.kernel.cpu.harness import PARTIAL_ROWS, Array, compile_kernels, levels, operator, rows, several
+from tests.kernel.cpu.harness import PARTIAL_ROWS, Array, compile_kernels, levels, of_levels, operator, rows, several
 from tests.kernel.cpu.test_amx import BFLOAT16, MODEL, check_instructions
 from tests.kernel.cpu.test_attention import Step
 from tests.oracles.fused_attention import head_linear, latent_cache_write, paged_latent_attention
@@ -25,6 +25,8 @@ pytestmark = pytest.mark.kernel
 
 LEVELS = pytest.mark.parametrize("level", levels(), ids=lambda level: str(level.name))
 DTYPES: list[Any] = [np.float32, np.float16, ml_dtypes.bfloat16, np.int8, FLOAT8]
+# Types of which every level is held to the bits of this machine's own.
+_SAME_BITS = [np.float32, np.float16, np.int8]
 
 
 @dataclass(frozen=True)
@@ -139,8 +141,7 @@ class Attention:
         return paged_latent_attention(queries, self.reference, *places, **attributes, scale=self.shape.scale)
 
 
-@LEVELS
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(np.dtype(dtype)))
+@pytest.mark.parametrize(("level", "dtype"), of_levels(DTYPES, _SAME_BITS))
 def test_attention_is_as_defined_and_a_row_sees_neither_company_nor_chunks_nor_threads(
     level: Any, dtype: Any, rng: np.random.Generator, tmp_path: Path
 ) -> None:
@@ -188,7 +189,7 @@ def random_rows(rng: np.random.Generator, shape: Shape, count: int) -> tuple[Arr
     return tuple(rng.standard_normal((count, width), np.float32) for width in widths)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int8], ids=lambda dtype: str(np.dtype(dtype)))
+@pytest.mark.parametrize("dtype", _SAME_BITS, ids=lambda dtype: str(np.dtype(dtype)))
 def test_every_level_of_an_architecture_gives_the_same_bits(
     dtype: Any, rng: np.random.Generator, tmp_path: Path
 ) -> None:

@@ -149,8 +149,9 @@ def random_mixture(rng: np.random.Generator, kind: str, row_bits: int) -> Mixtur
 def test_quantized_experts_are_as_defined_and_a_row_does_not_see_its_company(
     level: Any, rng: np.random.Generator, tmp_path: Path
 ) -> None:
+    """Two of the kinds in each run: each takes the compiler seconds."""
     kinds = [("int8", 8), ("int8", 16), ("multiples", 8), ("multiples", 16), ("groups", 16), ("codes", 16)]
-    mixtures = [random_mixture(rng, *kinds[i]) for i in rng.choice(len(kinds), 4, replace=False)]
+    mixtures = [random_mixture(rng, *kinds[i]) for i in rng.choice(len(kinds), 2, replace=False)]
     kernels = compile_kernels([mixture.graph() for mixture in mixtures], level, tmp_path)
     for kernel, mixture in zip(kernels, mixtures, strict=True):
         hidden, _ = mixture.sizes

@@ -164,8 +164,8 @@ def test_quantized_linear_is_the_exact_product_and_a_row_does_not_see_its_compan
 
 def test_every_machine_gives_the_same_bits(rng: np.random.Generator, tmp_path: Path) -> None:
     n, k = int(rng.integers(1, 150)), int(rng.integers(100, 2000))
-    # Two of them: each is compiled for every machine.
-    products = _some(rng)[:2]
+    # One of them: it is compiled for every machine.
+    products = _some(rng)[:1]
     weights = [random_weight(rng, p.weight_bits, n, k) for p in products]
     bias = np.zeros(n, np.float32)
     scales = [p.scales(rng, n, k) for p in products]

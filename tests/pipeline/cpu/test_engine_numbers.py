@@ -14,8 +14,8 @@ import torch
 from inflight.runtime.executors.cpu.executor import CpuExecutor
 from inflight.runtime.loading.load import load_engine
 from tests.engines.against_transformers import assert_same_greedy_tokens, assert_same_logits, oracle_logits
-from tests.engines.built_engine import BuiltEngine, build_random_engine
-from tests.network.support import ALL_FAMILIES, one_in
+from tests.engines.built_engine import BuiltEngine, build_random_engine, fresh_rng
+from tests.network.support import ALL_FAMILIES, chosen, some_of
 from tests.pipeline.stepping import prompt_logits
 
 pytestmark = pytest.mark.pipeline
@@ -28,29 +28,24 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-# Every other one; --slow has them all.
-@pytest.fixture(
-    scope="module",
-    params=[model if n % 2 == 0 else pytest.param(model, marks=pytest.mark.slow) for n, model in enumerate(MODELS)],
-)
+@pytest.fixture(scope="module", params=some_of(4, MODELS))
 def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BuiltEngine:
     """A float32 engine."""
-    family, changes = MODELS[request.param]
+    family, changes = MODELS[chosen(request.param, fresh_rng())]
     return build_random_engine(tmp_path_factory.mktemp("full"), family, torch.float32, changes, max_batch_size=4)
 
 
 @pytest.fixture(
     scope="module",
     params=[
-        *one_in(3, [(model, torch.bfloat16) for model in MODELS]),
-        ("llama", torch.float16),
-        ("gemma2", torch.float16),
+        *some_of(3, [(model, torch.bfloat16) for model in MODELS]),
+        *some_of(1, [("llama", torch.float16), ("gemma2", torch.float16)]),
     ],
-    ids=lambda value: f"{value[0]}-{str(value[1]).removeprefix('torch.')}",
 )
 def half(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BuiltEngine:
     """An engine of half precision."""
-    model, dtype = request.param
+    model, dtype = chosen(request.param, fresh_rng())
+    print(model, dtype)
     family, changes = MODELS[model]
     return build_random_engine(tmp_path_factory.mktemp("half"), family, dtype, changes, max_batch_size=4)
 

@@ -21,7 +21,7 @@ from inflight.convert.quantization.schemes import RECIPES
 from inflight.errors import InflightError
 from tests.models.random_models import Shape, random_shape, save_random_model
 from tests.models.schemes import calibrated_on, quantizing
-from tests.network.support import ALL_FAMILIES
+from tests.network.support import ALL_FAMILIES, chosen, some_of
 
 pytestmark = pytest.mark.pipeline
 
@@ -45,18 +45,12 @@ def build(directory: Path, options: dict[str, Any], **recipe: Any) -> Path:
     return directory / "engine"
 
 
-# One family in three; --slow has them all.
-@pytest.mark.parametrize(
-    ("index", "model"),
-    [
-        pytest.param(index, model, marks=() if index % 3 == 1 else pytest.mark.slow)
-        for index, model in enumerate(MODELS)
-    ],
-)
+@pytest.mark.parametrize("case", some_of(3, enumerate(MODELS)))
 def test_an_engine_of_any_scheme_computes_what_its_integers_mean(
-    tmp_path: Path, index: int, model: str, seed: int, rng: np.random.Generator
+    tmp_path: Path, case: Any, seed: int, rng: np.random.Generator
 ) -> None:
-    """One build for each family; each run draws the schemes anew, all of them, and groups, types and odd sizes."""
+    """Each run draws families and schemes anew (with --slow all of them), and groups, types and odd sizes."""
+    index, model = chosen(case, rng)
     family, changes = MODELS[model]
     schemes = np.random.default_rng(seed).permutation(SCHEMES)
     options = quantizing(str(schemes[index % len(schemes)]), int(rng.choice([32, 64, 128])))

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.pipeline
 MAX_SEQ_LEN = 96
 TOLERANCE = 1e-4
 # How many families have engines compiled in each run.
-_SOME = 3
+_SOME = 2
 _PLAIN = ConvertOptions(progress=False)
 
 

@@ -221,6 +221,28 @@ def test_minicpm_is_granite_whose_scales_have_other_names(tmp_path: Path, rng: n
         np.testing.assert_array_equal(granite.array(name), minicpm.array(name), err_msg=name)
 
 
+def test_nomic_is_read_under_the_names_of_its_own_config(tmp_path: Path, rng: np.random.Generator) -> None:
+    """It knows as many positions as it was trained with."""
+    save_embedding_model(tmp_path / "transformers", "nomic_bert", rng, hidden_act="silu", type_vocab_size=2)
+    shutil.copytree(tmp_path / "transformers", tmp_path / "nomic")
+    theirs = json.loads((tmp_path / "transformers" / "config.json").read_text())
+    names = {"n_embd": "hidden_size", "n_head": "num_attention_heads", "n_layer": "num_hidden_layers"}
+    names |= {"n_inner": "intermediate_size", "layer_norm_epsilon": "layer_norm_eps", "vocab_size": "vocab_size"}
+    own: dict[str, Any] = {ours: theirs[name] for ours, name in names.items()}
+    own |= {"architectures": ["NomicBertModel"], "model_type": "nomic_bert", "activation_function": "swiglu"}
+    own |= {"n_positions": 8192, "max_trained_positions": theirs["max_position_embeddings"], "type_vocab_size": 2}
+    own |= {"rotary_emb_base": 1000, "rotary_emb_fraction": 1.0, "rotary_scaling_factor": None, "prenorm": False}
+    own |= {"auto_map": {"AutoModel": "modeling.NomicBertModel"}, "torch_dtype": "float32"}
+    write_json(tmp_path / "nomic" / "config.json", own)
+    one, other = _checkpoints(tmp_path, "transformers", "nomic")
+    assert one.spec == other.spec
+    write_json(
+        tmp_path / "nomic" / "config.json", {**own, "num_experts": 8, "rotary_scaling_factor": 2, "prenorm": True}
+    )
+    with pytest.raises(ModelError, match=r"prenorm True(.*\n)*.*num_experts 8(.*\n)*.*rotary_scaling_factor 2"):
+        convert_model(tmp_path / "nomic", tmp_path / "refused")
+
+
 def _checkpoints(root: Path, *names: str) -> list[Checkpoint]:
     for name in names:
         convert_model(root / name, root / f"{name}-checkpoint", ConvertOptions(progress=False))

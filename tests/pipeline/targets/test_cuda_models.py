@@ -113,6 +113,7 @@ def test_what_few_families_have_is_right(tmp_path: Path, families: Sequence[str]
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_code")
 @pytest.mark.parametrize("kv_cache_dtype", ["int8", "fp8"])
 def test_rows_of_latent_attention_may_be_rounded(tmp_path: Path, kv_cache_dtype: str, rng: np.random.Generator) -> None:
     """Youtu has no experts, between which a rounded row might choose otherwise."""
@@ -138,6 +139,7 @@ def assert_scheme(root: Path, scheme: str, family: str, rng: np.random.Generator
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_code")
 @pytest.mark.parametrize("scheme", RECIPES)
 @pytest.mark.parametrize("family", ["qwen3", *_MIXTURES])
 def test_every_scheme_has_the_numbers_of_the_reference_target(
@@ -156,6 +158,7 @@ def test_a_quantized_network_has_the_numbers_of_the_reference_target(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_code")
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_numbers_of_other_tools_have_those_of_the_reference_target(
     tmp_path: Path, form: Form, rng: np.random.Generator
@@ -166,6 +169,7 @@ def test_numbers_of_other_tools_have_those_of_the_reference_target(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_code")
 def test_experts_of_codes_have_the_numbers_of_the_reference_target(
     tmp_path: Path, seed: int, rng: np.random.Generator
 ) -> None:

@@ -174,6 +174,8 @@ _gte = partial(
     keys=gte_keys,
     facts=gte_facts,
     names=_GTE_NAMES,
+    # Of weights for single tokens, which embeddings do without.
+    ignored=(*IGNORED, *POOLER, "*.inv_freq", "classifier.*"),
     fused={_GTE_QKV: qkv_in_turn, _GTE_UP_GATE: up_gate},
     renamed=(("gte.", "new."), *bare("new.", "embeddings", "encoder", "pooler")),
     defaults={

@@ -69,7 +69,7 @@ class Rows:
         arrays, extra = self.arrays, 4 if self.kv == "int8" else 0
         cache = np.zeros((arrays["block_tables"].size, 1, PER_BLOCK, self.width + extra), _CACHES[self.kv])
         names = ("q", "met", "kv", "norm", "cos", "sin", "positions", "sequence_of_row", "block_tables")
-        given = {name: arrays[name] for name in names}
+        given: dict[str, Any] = {name: arrays[name] for name in names}
         queries, cache = latent_cache_write(**given, cache=cache, **self.sizes, epsilon=EPSILON)
         paging = [arrays[name] for name in ("positions", "sequence_of_row", "block_tables")]
         return queries, cache, paged_latent_attention(queries, cache, *paging, **self.sizes, scale=scale)
