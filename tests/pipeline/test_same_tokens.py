@@ -19,6 +19,7 @@ from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
 from tests.engines.built_engine import BuiltEngine, build_random_engine, fresh_rng
+from tests.engines.overlapping import Overlapping
 from tests.network.support import chosen, some_of
 
 pytestmark = pytest.mark.pipeline
@@ -86,10 +87,16 @@ def answers(core: EngineCore, requests: Sequence[Request]) -> dict[tuple[str, in
 
 
 def serve(
-    built: BuiltEngine, requests: Sequence[Request], config: SchedulerConfig, threads: int, cache_tokens: int
+    built: BuiltEngine,
+    requests: Sequence[Request],
+    config: SchedulerConfig,
+    threads: int,
+    cache_tokens: int,
+    *,
+    overlaps: bool = False,
 ) -> tuple[dict[tuple[str, int], str], CoreStats]:
     executor = load_engine(built.directory, threads=threads, kv_cache=KvCacheBudget(tokens=cache_tokens))
-    core = EngineCore(executor, config)
+    core = EngineCore(Overlapping(executor) if overlaps else executor, config)
     try:
         return answers(core, requests), core.stats()
     finally:
@@ -112,8 +119,8 @@ def test_answers_are_the_same_bits_alone_and_in_every_kind_of_company(
     assert stats.prefix_hit_tokens > 0
 
     small_chunks = SchedulerConfig(enable_prefix_caching=False, max_num_tokens=17)
-    assert serve(built, requests, small_chunks, 2, plenty)[0] == alone
+    assert serve(built, requests, small_chunks, 2, plenty, overlaps=True)[0] == alone
 
-    evicting, stats = serve(built, requests, SchedulerConfig(policy="max_utilization"), 1, tight)
+    evicting, stats = serve(built, requests, SchedulerConfig(policy="max_utilization"), 1, tight, overlaps=True)
     assert evicting == alone
     assert stats.preemptions > 0
