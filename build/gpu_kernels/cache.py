@@ -27,6 +27,7 @@ _MACHINERY = (
     f"{_TARGET}.triton_compiler",
     f"{_TARGET}.architectures",
     "inflight.engine_format.gpu_artifact",
+    "inflight.engine_format.cuda_facts",
 )
 
 

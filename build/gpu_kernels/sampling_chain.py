@@ -1,7 +1,7 @@
 """The order of the sampling kernels for a step, and the memory that they share.
 
 Arguments of the same name are the same array in every kernel. Rows that do not use a filter pass its launches over, so
-one chain serves any mixture; a step may leave out the links that none of its rows needs.
+one chain serves any mixture; a step leaves out the links that none of its rows needs.
 """
 
 from __future__ import annotations
@@ -10,20 +10,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from inflight.build.gpu_kernels.spec import Constant, Variant
+from inflight.engine_format.cuda_facts import MOST_REPORTED, When
 
 CHUNK = 4096
 LEVELS = 8
-# Of the likeliest tokens, at most so many are reported.
-MOST_REPORTED = 64
+# Of Llama 3 and Qwen2; kernels of one number of chunks serve every vocabulary that has as many.
+COMPILED_CHUNKS = (32, 64)
 _DIGITS = 16
 
 
 @dataclass(frozen=True)
-class Launch:
-    """One launch of the chain: a kernel, the constants of its variant, and the scalars that are not arrays."""
+class Link:
+    """One launch of the chain: a kernel, the constants of its variant, when a step needs it, and the scalars that are
+    not arrays."""
 
     function: str
     variant: Variant
+    when: When
     scalars: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -36,24 +39,24 @@ class Plane:
     zero: bool = False
 
 
-def sampling_launches(
-    vocab: int, *, adjusts: bool, draws: bool, top_k: bool, top_p: bool, min_p: bool, logits: str = "fp32"
-) -> tuple[Launch, ...]:
-    """What a step launches when some row has a bias or history, draws at all, or uses one of the filters."""
-    plain, typed = _variant(vocab), Variant({"logits": logits}, {"vocab": vocab})
-    launches = [Launch("sampling_scatter", plain)] if adjusts else []
-    launches.append(Launch("sampling_adjust", typed))
-    if draws:
-        launches.append(Launch("sampling_weigh", plain))
-        if top_k:
-            launches += _search(vocab, by_weight=False)
-        if top_k or top_p or min_p:
-            launches.append(Launch("sampling_limit", Variant({}, {"used": chunks(vocab)})))
-        if top_p:
-            launches += _search(vocab, by_weight=True)
-        if top_k or top_p or min_p:
-            launches.append(Launch("sampling_keep", plain))
-    return (*launches, Launch("sampling_draw", plain))
+def sampling_chain(vocab: int) -> tuple[Link, ...]:
+    """All links in order, of float32 logits [rows, vocab]; a step takes those whose `when` holds for some row of it."""
+    typed, counted = Variant({"logits": "fp32"}), _variant(vocab)
+    both = Variant({"logits": "fp32"}, counted.constants)
+    scalars = {"vocab": vocab}
+    return (
+        Link("sampling_scatter", Variant(), "lists", scalars),
+        Link("sampling_adjust", typed, "samples", scalars),
+        Link("sampling_weigh", counted, "draws", scalars),
+        *_search(vocab, "top_k", by_weight=False),
+        Link("sampling_limit", counted, "filters", scalars),
+        *_search(vocab, "top_p", by_weight=True),
+        Link("sampling_keep", counted, "filters", scalars),
+        Link("sampling_draw", counted, "samples", scalars),
+        Link("sampling_logit_max", typed, "reports", scalars),
+        Link("sampling_rank", both, "reports", scalars),
+        Link("sampling_report", both, "reports", scalars),
+    )
 
 
 def sampling_planes(rows: int, vocab: int) -> dict[str, Plane]:
@@ -73,12 +76,6 @@ def sampling_planes(rows: int, vocab: int) -> dict[str, Plane]:
     }
 
 
-def report_launches(vocab: int, *, logits: str = "fp32") -> tuple[Launch, ...]:
-    """Behind the others, when some row wants log probabilities."""
-    variant = Variant({"logits": logits}, {"vocab": vocab})
-    return tuple(Launch(name, variant) for name in ("sampling_logit_max", "sampling_rank", "sampling_report"))
-
-
 def report_planes(rows: int, vocab: int) -> dict[str, Plane]:
     """The arrays between the launches of a report."""
     parts = chunks(vocab)
@@ -94,10 +91,11 @@ def chunks(vocab: int) -> int:
     return -(-vocab // CHUNK)
 
 
-def _search(vocab: int, *, by_weight: bool) -> list[Launch]:
+def _search(vocab: int, when: When, *, by_weight: bool) -> list[Link]:
     variant = _variant(vocab, by_weight=by_weight)
-    return [Launch("sampling_narrow", variant, {"level": level}) for level in range(LEVELS)]
+    return [Link("sampling_narrow", variant, when, {"level": level, "vocab": vocab}) for level in range(LEVELS)]
 
 
 def _variant(vocab: int, **constants: Constant) -> Variant:
-    return Variant({}, {"vocab": vocab, **constants})
+    """For every vocabulary of as many chunks, in a power of two."""
+    return Variant({}, {"chunks": 1 << (chunks(vocab) - 1).bit_length(), **constants})

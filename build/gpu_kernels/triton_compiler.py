@@ -23,6 +23,9 @@ from inflight.files.scratch import temporary_directory
 _ALIGNMENT = 16
 _WARP = 32
 _SHOWN_LINES = 8
+_WAIT = "griddepcontrol.wait;"
+_FIRST_TO_WAIT = 90
+_ENTRY = re.compile(r"(\.visible \.entry [^{]*\{\n)")
 _REGISTERS = re.compile(r"Used (\d+) registers")
 _STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 
@@ -58,6 +61,7 @@ def compile_kernel(spec: KernelSpec, variant: Variant, sm: int) -> Artifact:
         stack_bytes=stack,
         spill_store_bytes=stores,
         spill_load_bytes=loads,
+        waits=_WAIT in compiled.asm["ptx"],
         tools={"triton": triton.__version__, "ptxas": get_ptxas(sm).version},
         cubin=compiled.asm["cubin"],
         ptx=compiled.asm["ptx"],
@@ -93,11 +97,35 @@ def _reason(error: BaseException) -> str:
 @contextlib.contextmanager
 def _compiler_settings() -> Any:
     """ptxas' report on standard output, no line information, and a cache that ends with the compilation."""
-    with knobs.compilation.scope(), knobs.nvidia.scope(), knobs.cache.scope(), temporary_directory("triton") as scratch:
+    settings = (knobs.compilation, knobs.nvidia, knobs.cache, knobs.runtime)
+    with contextlib.ExitStack() as scopes, temporary_directory("triton") as scratch:
+        for each in settings:
+            scopes.enter_context(each.scope())
+        knobs.runtime.add_stages_inspection_hook = _with_waiting
         knobs.compilation.disable_line_info = True
         knobs.nvidia.dump_ptxas_log = True
         knobs.cache.dir = str(scratch)
         yield
+
+
+def _with_waiting(*stage: Any) -> Any:
+    """Triton's hook into its stages: called with nothing for what its cache's key is to have, then with (backend,
+    stages, options, language, capability)."""
+    if not stage:
+        return _WAIT, _WAIT
+    _, stages, _, _, capability = stage
+    if capability >= _FIRST_TO_WAIT:
+        assemble = stages["ptx"]
+        stages["ptx"] = lambda source, metadata: _waiting(assemble(source, metadata))
+    return None
+
+
+def _waiting(ptx: str) -> str:
+    """A kernel that, before anything else, lets the next launch be brought to the processors, and waits until the one
+    before it has ended and its writes are seen. A launch that was not started early finds nothing to wait for."""
+    changed, count = _ENTRY.subn(rf"\1\tgriddepcontrol.launch_dependents;\n\t{_WAIT}\n", ptx)
+    assert count == 1, "a module has one kernel"
+    return changed
 
 
 def _source(spec: KernelSpec, variant: Variant, constants: dict[str, Constant]) -> ASTSource:

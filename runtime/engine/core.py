@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from inflight.errors import RequestError
 from inflight.runtime.engine.heartbeat import Heartbeat
 from inflight.runtime.engine.publishing import final_delta, receive
 from inflight.runtime.engine.stats import CoreStats, IterationStats
+from inflight.runtime.engine.submissions import Submissions
 from inflight.runtime.executors.base import Executor, copies_blocks
 from inflight.runtime.kv_cache.block_tables import KvBlocks
 from inflight.runtime.loading.task import refuse_pooling
@@ -17,7 +19,8 @@ from inflight.runtime.request.deltas import FinishReason, TokenDelta
 from inflight.runtime.request.request import Request
 from inflight.runtime.request.validation import check_request
 from inflight.runtime.sampling.rules import StopRules, row_sampling
-from inflight.runtime.scheduler.scheduler import ScheduledStep, Scheduler, SchedulerConfig
+from inflight.runtime.scheduler.scheduled_step import ScheduledStep
+from inflight.runtime.scheduler.scheduler import Scheduler, SchedulerConfig
 from inflight.runtime.scheduler.sequence import Sequence, SequenceGroup, Status
 from inflight.runtime.scheduler.step import StepOutput
 
@@ -32,10 +35,11 @@ class EngineCore:
 
     `step` is `schedule`, `execute` and `publish`. Whoever calls from several threads lets one at a time in; only
     `prepare` and `compile_grammar` may be called at any time, and everything but `schedule`, `publish`, `abort` and
-    `close` while another thread is inside `execute`.
+    `close` while another thread is inside `execute`. An executor that computes by itself gets the next step meanwhile
+    (`Scheduler.schedule_ahead`), which `schedule` then returns; whoever waits starts a step later.
 
-    `heartbeat` always says which step runs. Without `grammars` structured output is refused. `offload`: where blocks
-    that leave the KV cache are kept. Raises EngineError where that is not possible, and leaves the executor open.
+    `heartbeat` says which step runs. Without `grammars` structured output is refused. `offload`: where blocks are kept
+    that leave the KV cache. Raises EngineError where that is not possible, and leaves the executor open.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class EngineCore:
         config = config or SchedulerConfig()
         self.heartbeat = heartbeat or Heartbeat()
         self._executor = executor
+        self._submissions = Submissions(executor)
         self._manifest = executor.manifest
         self._grammars = grammars
         cache = self._manifest.kv_cache
@@ -67,7 +72,7 @@ class EngineCore:
         self._groups: dict[str, SequenceGroup] = {}
         self._unpublished: list[TokenDelta] = []
         self._step_under_way = self._failed = False
-        # Sequences of the step under way that are to end with it: the executor still uses their blocks.
+        # Sequences of the step under way that are to end with it.
         self._ending: list[Sequence] = []
         self._arrivals = self._prompt_tokens = self._output_tokens = 0
         self._last_iteration = IterationStats()
@@ -128,22 +133,15 @@ class EngineCore:
         if place is None:
             self._scheduler.check_queue(sum(len(group.sequences) for group in groups))
         for number, group in enumerate(groups):
-            if place is None:
-                self._arrivals += 1
-            self._enqueue(group, (self._arrivals, 0) if place is None else (place, number))
+            self._arrivals += place is None
+            group.enter((self._arrivals, 0) if place is None else (place, number))
+            self._groups[group.request.request_id] = group
+            self._scheduler.add_group(group)
         return self._arrivals if place is None else place
 
     def check_queue(self, num_sequences: int) -> None:
         """Raises OverloadedError when so many sequences cannot be queued now, RequestError when they never can."""
         self._scheduler.check_queue(num_sequences)
-
-    def _enqueue(self, group: SequenceGroup, place: tuple[int, int]) -> None:
-        request, (arrival, number) = group.request, place
-        for sequence in group.sequences:
-            sequence.order = (request.priority, arrival, number + sequence.index)
-        group.unfinished = len(group.sequences)
-        self._groups[request.request_id] = group
-        self._scheduler.add_group(group)
 
     def cancel(self, request_id: str, index: int | None = None) -> None:
         """End a request, or one of its sequences; the next `publish` returns the final delta.
@@ -168,22 +166,22 @@ class EngineCore:
 
     def schedule(self) -> ScheduledStep | None:
         """Decide what the next step computes; None when there is nothing to compute."""
-        if not self._groups:
-            return None
-        step = self._scheduler.schedule(time.monotonic_ns())
-        if not step.sequences:
-            raise AssertionError("there are unfinished sequences and none of them can be scheduled")
+        step = self._submissions.first
+        if step is None:
+            if not self._groups:
+                return None
+            step = self._scheduler.schedule(time.monotonic_ns())
+            if not step.sequences:
+                raise AssertionError("there are unfinished sequences and none of them can be scheduled")
         self._step_under_way = True
-        # A generating sequence computes one token; the others share the tokens of the context.
-        tokens = step.stats.generation_sequences + step.stats.context_tokens
-        self.heartbeat.begin(step.stats.iteration, len(step.sequences), tokens)
+        self.heartbeat.begin(step.stats.iteration, len(step.sequences), step.stats.tokens)
         return step
 
-    def execute(self, step: ScheduledStep) -> StepOutput:
-        """Compute a step. The errors of the executor are passed on."""
+    def execute(self, step: ScheduledStep, lock: AbstractContextManager[Any] | None = None) -> StepOutput:
+        """Compute a step, and begin the next where that can be, under `lock`. Errors of the executor are passed on."""
         offload, began = self._blocks.offload, time.perf_counter()
         try:
-            output = self._executor.execute(step.batch)
+            output = self._submissions.compute(step, lambda: self._schedule_ahead(step, lock))
         except BaseException:
             self._failed = True
             raise
@@ -192,11 +190,16 @@ class EngineCore:
             offload.costs.computed(step.stats.context_tokens, step.batch.num_tokens, seconds)
         return output
 
+    def _schedule_ahead(self, step: ScheduledStep, lock: AbstractContextManager[Any] | None) -> ScheduledStep | None:
+        with lock or nullcontext():
+            return self._scheduler.schedule_ahead(step)
+
     def publish(self, step: ScheduledStep | None, output: StepOutput | None) -> list[TokenDelta]:
         """The deltas of the step that `schedule` returned, and of what was cancelled since the last one."""
         deltas, self._unpublished = self._unpublished, []
         self._step_under_way = False
         if step is not None and output is not None:
+            self._submissions.drop_first()
             self._publish(step, output, deltas)
             self.heartbeat.end()
         ending, self._ending = self._ending, []
@@ -212,6 +215,7 @@ class EngineCore:
         """End every unfinished sequence and return their final deltas."""
         deltas, self._unpublished = self._unpublished, []
         self._step_under_way, self._ending = False, []
+        self._submissions.drop_all()
         for group in list(self._groups.values()):
             for sequence in group.sequences:
                 if sequence.status is not Status.FINISHED:
@@ -221,7 +225,7 @@ class EngineCore:
 
     def has_unfinished(self) -> bool:
         """Whether `step` has something to do."""
-        return bool(self._groups or self._unpublished)
+        return bool(self._groups or self._unpublished or self._submissions.first)
 
     def stats(self) -> CoreStats:
         pool, scheduler = self._blocks.pool, self._scheduler
@@ -269,9 +273,11 @@ class EngineCore:
         now_ns = time.monotonic_ns()
         self._last_iteration = step.stats
         self._prompt_tokens += step.stats.context_tokens
-        self._scheduler.advance(step.sequences)
-        scored = output.scored
+        self._scheduler.advance(step)
+        scored, may_have_ended = output.scored, step.ahead
         for place, (sequence, token_id) in enumerate(zip(step.sequences, output.token_ids, strict=True)):
+            if may_have_ended and sequence.status is Status.FINISHED:
+                continue
             delta = receive(sequence, token_id, scored.get(place), now_ns)
             if delta is None:
                 continue

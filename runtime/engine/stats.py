@@ -17,6 +17,11 @@ class IterationStats:
     admitted: int = 0
     preempted: int = 0
 
+    @property
+    def tokens(self) -> int:
+        """A generating sequence computes one; the others share the tokens of the context."""
+        return self.generation_sequences + self.context_tokens
+
 
 @dataclass(slots=True)
 class OffloadCounts:

@@ -148,7 +148,7 @@ class EngineThread:
     def _step(self) -> None:
         with self._wake:
             step = self._core.schedule()
-        output = None if step is None else self._core.execute(step)
+        output = None if step is None else self._core.execute(step, self._wake)
         with self._wake:
             deltas = self._core.publish(step, output)
         self._deliver(deltas)

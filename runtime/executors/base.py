@@ -36,6 +36,28 @@ class Executor(Protocol):
         ...
 
 
+class OverlappingExecutor(Executor, Protocol):
+    """An engine whose device computes by itself, so that a step can be submitted before the one before it is read.
+
+    Steps are computed in the order in which they were submitted: a block that a sequence of the first has lost may be
+    given to another by the second.
+    """
+
+    def submit(self, batch: StepBatch) -> Any:
+        """Begin a step, with all that its records hold: they may change from then on, but for those lists that only
+        grow. Raises as execute()."""
+        ...
+
+    def collect(self, submitted: Any) -> StepOutput:
+        """Wait for what submit() returned, in that order, each once."""
+        ...
+
+
+def overlaps_steps(executor: Executor) -> OverlappingExecutor | None:
+    """It, where a step can be submitted to it before the one before that is collected."""
+    return cast(OverlappingExecutor, executor) if hasattr(executor, "submit") else None
+
+
 class PoolingExecutor(Executor, Protocol):
     """An engine whose hidden states are pooled: one whose manifest has `pooling`. `directory` is where it lies."""
 

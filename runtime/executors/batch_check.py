@@ -69,6 +69,7 @@ def _one_sequence(sequence: ScheduledSequence, manifest: EngineManifest, num_blo
         ),
         (len(sequence.token_types) in (0, count), "it has another number of token types than of tokens"),
         (sequence.sampling is not None or not sequence.sample_last, "sample_last without sampling"),
+        (sequence.follows < 0 or count == 1, "it follows a token that is not chosen yet, and has others"),
     ]
     yield from (problem for holds, problem in checks if not holds)
     if sequence.sample_last:

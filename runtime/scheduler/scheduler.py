@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from functools import partial
 
 from inflight.engine_format.manifest import Limits
-from inflight.errors import EngineError, OverloadedError, RequestError
+from inflight.errors import OverloadedError
 from inflight.runtime.engine.stats import IterationStats
 from inflight.runtime.kv_cache.block_tables import KvBlocks
 from inflight.runtime.scheduler.admission import ADMISSION, Policy, Waiting
+from inflight.runtime.scheduler.batch_limits import check_ever_queued, limited
+from inflight.runtime.scheduler.scheduled_step import ScheduledStep
 from inflight.runtime.scheduler.sequence import Sequence, SequenceGroup, Status
 from inflight.runtime.scheduler.sequence_queue import SequenceQueue
 from inflight.runtime.scheduler.step import StepBatch
+from inflight.runtime.scheduler.step_ahead import scheduled_ahead, sequences_ahead, take_blocks
 from inflight.runtime.scheduler.step_budget import StepBudget, scheduled_chunk, scheduled_decode
 from inflight.runtime.structured.masks import mask_rows
 
@@ -50,30 +53,6 @@ class SchedulerConfig:
             raise ValueError(f"waiting is {self.waiting}; its numbers must be 0 or more.")
 
 
-def most_running(limits: Limits) -> int:
-    """How many sequences an engine runs at once, where the configuration asks for no fewer."""
-    return min(limits.max_batch_size, limits.max_num_tokens, limits.max_logit_rows)
-
-
-def check_ever_queued(count: int, max_running: int, max_queue_size: int) -> None:
-    """Raises RequestError when so many sequences of one request fit into no batch and queue of these sizes, even empty
-    ones. A `max_queue_size` of 0 is no bound."""
-    if max_queue_size and count > max_queue_size + max_running:
-        raise RequestError(
-            f"The request has {count} sequences; the batch takes {max_running} and the queue {max_queue_size}.",
-            "Ask for fewer completions or prompts at once.",
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduledStep:
-    """A step and the sequences it is made of, in the same order: decodes first, then chunks."""
-
-    batch: StepBatch
-    sequences: list[Sequence]
-    stats: IterationStats
-
-
 class Scheduler:
     """Two queues, one order (priority, then arrival).
 
@@ -85,13 +64,15 @@ class Scheduler:
     def __init__(self, limits: Limits, blocks: KvBlocks, config: SchedulerConfig) -> None:
         self._blocks = blocks
         self._policy = config.policy
-        self._max_tokens = _limit("max_num_tokens", config.max_num_tokens, limits.max_num_tokens)
+        self._max_tokens = limited("max_num_tokens", config.max_num_tokens, limits.max_num_tokens)
         self._max_rows = limits.max_logit_rows
-        batch_size = _limit("max_batch_size", config.max_batch_size, limits.max_batch_size)
+        batch_size = limited("max_batch_size", config.max_batch_size, limits.max_batch_size)
         self.max_running = min(batch_size, self._max_tokens, self._max_rows)
         self._free_slots = list(range(self.max_running - 1, -1, -1))
         self._iteration = 0
         self._cache_is_full = False
+        # Whether a sequence has left since the last step that was not ahead: then another may start.
+        self._has_room = True
         self._max_queue_size = config.max_queue_size
         self._waiting = config.waiting
         self._steps_without_start = 0
@@ -139,6 +120,7 @@ class Scheduler:
         self._cache_is_full = self._cache_is_full or preempted > 0
         admitted = self._admit_waiting(budget, now_ns) if preempted == 0 and self._may_start() else []
         self._steps_without_start = 0 if admitted else self._steps_without_start + 1
+        self._has_room = False
         decodes = [sequence for sequence in decodes if sequence.planned]
         chunks = [sequence for sequence in chunks if sequence.planned] + admitted
         sequences = decodes + chunks
@@ -159,15 +141,41 @@ class Scheduler:
         ]
         return ScheduledStep(StepBatch(records, partial(mask_rows, masked) if masked else None), sequences, stats)
 
-    def advance(self, sequences: list[Sequence]) -> None:
-        """The planned tokens of `sequences`, those of a step, are in the cache now."""
-        for sequence in sequences:
+    def schedule_ahead(self, step: ScheduledStep) -> ScheduledStep | None:
+        """The step behind `step`, which is under way: a token more of each of its sequences; one that ends there gets
+        another, which is dropped. None where more than the tokens themselves depends on what `step` chooses: a grammar,
+        a history, bans; a prompt goes on, one that waits may start, or blocks would take a preemption."""
+        if self.waiting and self._may_start_now():
+            return None
+        going = sequences_ahead(step, len(self.running))
+        if not going or not take_blocks([sequence for _, sequence in going], self._blocks):
+            return None
+        self._iteration += 1
+        batch = StepBatch([scheduled_ahead(sequence, place) for place, sequence in going])
+        stats = IterationStats(iteration=self._iteration, generation_sequences=len(going))
+        return ScheduledStep(batch, [sequence for _, sequence in going], stats, ahead=True)
+
+    def _may_start_now(self) -> bool:
+        """Whether the next step may start one that waits: the last one that tried left none out for want of room."""
+        return self._has_room or not (self._cache_is_full or len(self.running) == self.max_running)
+
+    def advance(self, step: ScheduledStep) -> None:
+        """The tokens of a step are in the cache now."""
+        for sequence in self._planned_ahead(step) if step.ahead else step.sequences:
             sequence.num_computed += sequence.planned
             sequence.planned = 0
             if sequence.num_computed >= sequence.next_full:
                 self._blocks.publish(sequence)
             if sequence.group.held:
                 self._queue_siblings(sequence)
+
+    @staticmethod
+    def _planned_ahead(step: ScheduledStep) -> list[Sequence]:
+        """Those that have not ended since the step was scheduled; the step before it is published now."""
+        still = [sequence for sequence in step.sequences if sequence.status is Status.RUNNING]
+        for sequence in still:
+            sequence.planned = 1
+        return still
 
     def remove(self, sequence: Sequence) -> None:
         """Remove a finished or cancelled sequence; its blocks are free at once."""
@@ -244,6 +252,7 @@ class Scheduler:
         self.waiting.add(sequence)
 
     def _stop_running(self, sequence: Sequence) -> None:
+        self._has_room = True
         self.running.remove(sequence)
         self._blocks.release(sequence)
         self._free_slots.append(sequence.slot)
@@ -285,9 +294,3 @@ class Scheduler:
             admitted.append(sequence)
         self._cache_is_full = self._cache_is_full and len(self.waiting) > 0
         return admitted
-
-
-def _limit(name: str, wanted: int | None, most: int) -> int:
-    if wanted is not None and wanted > most:
-        raise EngineError(f"{name} is {wanted}, but the engine was built for {most}.", f"Ask for {most} or less.")
-    return wanted or most

@@ -33,6 +33,13 @@ class SequenceGroup:
         self.held: list[Sequence] = []
         self.unfinished = 0
 
+    def enter(self, place: tuple[int, int]) -> None:
+        """Its sequences are queued, behind those of their priority and a smaller place (arrival, number in it)."""
+        arrival, number = place
+        for sequence in self.sequences:
+            sequence.order = (self.request.priority, arrival, number + sequence.index)
+        self.unfinished = len(self.sequences)
+
 
 class Sequence:
     """One completion while it is generated.
@@ -113,6 +120,11 @@ class Sequence:
     def reaches_last_token(self) -> bool:
         """Whether the planned tokens are all that is left, so that a token is chosen after them."""
         return self.num_computed + self.planned == len(self.token_ids)
+
+    @property
+    def goes_ahead(self) -> bool:
+        """Whether nothing of its next step but the token itself depends on what is chosen now."""
+        return not (self.sampling.needs_history or self.group.rules.may_ban or self.grammar)
 
     @property
     def scores_prompt(self) -> bool:

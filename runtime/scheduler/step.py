@@ -51,6 +51,9 @@ class ScheduledSequence:
     len(prompt_targets) rows, with `prompt_num_logprobs` alternatives. `sample_last` says whether the last row chooses a
     token; it needs `sampling`. `token_types` are the kinds of the tokens, of a model that tells some apart; empty: all
     are of the first.
+    `follows`, where it is not negative: the one token of the record was not known when the step was scheduled. It is
+    what the step submitted before this one chooses for its sequence at that place; `token_ids` has a 0 for it. Only an
+    OverlappingExecutor gets such records.
 
     A record holds until the step's results are published. The scheduler may then give the same object again for the
     next token of the same sequence: its one token, `start` and blocks appended to `block_table` are all that differ, so
@@ -71,6 +74,7 @@ class ScheduledSequence:
     prompt_num_logprobs: int = -1
     allowed: bytes | None = None
     token_types: Sequence[int] = ()
+    follows: int = -1
 
     @property
     def num_logit_rows(self) -> int:

@@ -18,7 +18,9 @@ from inflight.runtime.loading.load import load_engine
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
-from tests.engines.built_engine import BuiltEngine, build_random_engine
+from tests.engines.built_engine import BuiltEngine, build_random_engine, fresh_rng
+from tests.engines.overlapping import Overlapping
+from tests.network.support import chosen, some_of
 
 pytestmark = pytest.mark.pipeline
 
@@ -26,10 +28,11 @@ MAX_SEQ_LEN = 160
 CACHES = [("llama", "float32"), ("llama", "int8"), ("gemma2", "float32"), ("gemma2", "fp8"), ("llama", "int4")]
 
 
-@pytest.fixture(scope="module", params=CACHES, ids="-".join)
+@pytest.fixture(scope="module", params=[CACHES[0], *some_of(2, CACHES[1:])])
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BuiltEngine:
     """float32 weights; the second parameter is the type of the KV cache."""
-    family, cache = request.param
+    family, cache = chosen(request.param, fresh_rng())
+    print(family, cache)
     limits: dict[str, Any] = {
         "max_batch_size": 16,
         "max_seq_len": MAX_SEQ_LEN,
@@ -84,10 +87,16 @@ def answers(core: EngineCore, requests: Sequence[Request]) -> dict[tuple[str, in
 
 
 def serve(
-    built: BuiltEngine, requests: Sequence[Request], config: SchedulerConfig, threads: int, cache_tokens: int
+    built: BuiltEngine,
+    requests: Sequence[Request],
+    config: SchedulerConfig,
+    threads: int,
+    cache_tokens: int,
+    *,
+    overlaps: bool = False,
 ) -> tuple[dict[tuple[str, int], str], CoreStats]:
     executor = load_engine(built.directory, threads=threads, kv_cache=KvCacheBudget(tokens=cache_tokens))
-    core = EngineCore(executor, config)
+    core = EngineCore(Overlapping(executor) if overlaps else executor, config)
     try:
         return answers(core, requests), core.stats()
     finally:
@@ -110,8 +119,8 @@ def test_answers_are_the_same_bits_alone_and_in_every_kind_of_company(
     assert stats.prefix_hit_tokens > 0
 
     small_chunks = SchedulerConfig(enable_prefix_caching=False, max_num_tokens=17)
-    assert serve(built, requests, small_chunks, 2, plenty)[0] == alone
+    assert serve(built, requests, small_chunks, 2, plenty, overlaps=True)[0] == alone
 
-    evicting, stats = serve(built, requests, SchedulerConfig(policy="max_utilization"), 1, tight)
+    evicting, stats = serve(built, requests, SchedulerConfig(policy="max_utilization"), 1, tight, overlaps=True)
     assert evicting == alone
     assert stats.preemptions > 0

@@ -19,7 +19,7 @@ from inflight.runtime.request.validation import check_request, output_room, tota
 from inflight.runtime.sampling.params import SamplingParams, params_over_defaults
 from inflight.runtime.sampling.watermark import Watermark
 from inflight.runtime.scheduler.admission import Waiting
-from inflight.runtime.scheduler.scheduler import check_ever_queued, most_running
+from inflight.runtime.scheduler.batch_limits import check_ever_queued, most_running
 from inflight.runtime.scheduler.step import TokenResult
 from inflight.runtime.text.completion import CompletionDelta, RequestText
 from inflight.runtime.text.parsers.answer import AnswerFormat

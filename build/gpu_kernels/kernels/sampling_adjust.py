@@ -1,4 +1,5 @@
-"""The first steps of sampling: bias and bans, then penalties (Keskar et al., 2019, "CTRL"), over [rows, vocab] logits.
+"""The first steps of sampling: masks, bias and bans, then penalties (Keskar et al., 2019, "CTRL"), over [rows, vocab]
+logits.
 
 A row's lists are scattered into two planes that are zero between steps, so the pass over the vocabulary finds what it
 needs at the token's own place; that pass leaves them zero again.
@@ -12,10 +13,13 @@ import triton.language as tl
 from inflight.build.gpu_kernels.kernels.sampling_math import INFINITY, sane
 from inflight.build.gpu_kernels.sampling_chain import CHUNK
 from inflight.build.gpu_kernels.spec import Argument, Extent, KernelSpec, Tuning, Variant
+from inflight.engine_format.cuda_facts import LISTS, MASK
 
 _SCATTER_BLOCK = 1024
 # In `counts`, beside the number of times that a token was put out: it is in the prompt.
 _IN_PROMPT = tl.constexpr(1 << 30)
+_LISTS = tl.constexpr(LISTS)
+_MASK = tl.constexpr(MASK)
 
 
 @triton.jit
@@ -28,7 +32,7 @@ def sampling_scatter(
     bias_start,
     counts,
     bias,
-    vocab: tl.constexpr,
+    vocab,
     block: tl.constexpr,
 ):
     """One program per row: its history to `counts`, its bias to `bias`.
@@ -65,17 +69,19 @@ def sampling_adjust(
     repetition_penalty,
     frequency_penalty,
     presence_penalty,
+    allowed,
     counts,
     bias,
     values,
     chunk_max,
-    vocab: tl.constexpr,
+    vocab,
     chunk: tl.constexpr,
 ):
-    """Program (row, chunk): values = the logits after bias and penalties, chunk_max = the greatest of the chunk.
+    """Program (row, chunk): values = the logits after mask, bias and penalties, chunk_max = the greatest of the chunk.
 
-    logits [rows, vocab], any float type; adjusts int32 [rows]: 1 for rows that sampling_scatter had something for (the
-    others' planes are not read); penalties float32 [rows]; values float32 [rows, vocab]; chunk_max float32
+    logits [rows, vocab], any float type; adjusts int32 [rows]: LISTS for rows that sampling_scatter had something for
+    (the others' planes are not read), MASK for rows whose tokens are masked; allowed int32 [rows, ceil(vocab / 32)]:
+    a bit for each token, the lowest first; penalties float32 [rows]; values float32 [rows, vocab]; chunk_max float32
     [rows, chunks].
     """
     row = tl.program_id(0).to(tl.int64)
@@ -83,7 +89,11 @@ def sampling_adjust(
     inside = token < vocab
     at = row * vocab + token
     value = sane(tl.load(logits + at, mask=inside, other=-INFINITY).to(tl.float32))
-    if tl.load(adjusts + row) != 0:
+    kinds = tl.load(adjusts + row)
+    if (kinds & _MASK) != 0:
+        word = tl.load(allowed + row * tl.cdiv(vocab, 32) + token // 32, mask=inside, other=0)
+        value = tl.where(((word >> (token % 32)) & 1) != 0, value, -INFINITY)
+    if (kinds & _LISTS) != 0:
         value = sane(value + tl.load(bias + at, mask=inside, other=0.0))
         seen = tl.load(counts + at, mask=inside, other=0)
         count = seen & (_IN_PROMPT - 1)
@@ -106,8 +116,6 @@ def tune_chunk(sm: int, variant: Variant) -> Tuning:
     return Tuning(num_warps=8, constants={"chunk": CHUNK})
 
 
-VOCABULARIES = (128256, 151936)
-
 SPECS = (
     KernelSpec(
         module=__name__,
@@ -121,10 +129,11 @@ SPECS = (
             Argument("bias_start", "*i32"),
             Argument("counts", "*i32"),
             Argument("bias", "*fp32"),
+            Argument("vocab", "i32"),
         ),
         grid=((Extent("rows"),),),
         tune=tune_scatter,
-        variants=tuple(Variant({}, {"vocab": vocab}) for vocab in VOCABULARIES),
+        variants=(Variant(),),
         decode_path=True,
     ),
     KernelSpec(
@@ -136,14 +145,16 @@ SPECS = (
             Argument("repetition_penalty", "*fp32"),
             Argument("frequency_penalty", "*fp32"),
             Argument("presence_penalty", "*fp32"),
+            Argument("allowed", "*i32"),
             Argument("counts", "*i32"),
             Argument("bias", "*fp32"),
             Argument("values", "*fp32"),
             Argument("chunk_max", "*fp32"),
+            Argument("vocab", "i32"),
         ),
         grid=((Extent("rows"),), (Extent("vocab", "chunk"),)),
         tune=tune_chunk,
-        variants=tuple(Variant({"logits": "fp32"}, {"vocab": vocab}) for vocab in VOCABULARIES),
+        variants=(Variant({"logits": "fp32"}),),
         decode_path=True,
     ),
 )

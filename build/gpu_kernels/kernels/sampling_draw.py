@@ -5,7 +5,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from inflight.build.gpu_kernels.kernels.sampling_adjust import VOCABULARIES
 from inflight.build.gpu_kernels.kernels.sampling_math import (
     INFINITY,
     UNITS,
@@ -16,12 +15,11 @@ from inflight.build.gpu_kernels.kernels.sampling_math import (
 )
 from inflight.build.gpu_kernels.kernels.sampling_search import (
     DIGITS,
-    chunks_of,
     decided,
     row_max,
     tune_chunk,
 )
-from inflight.build.gpu_kernels.sampling_chain import CHUNK, LEVELS, chunks
+from inflight.build.gpu_kernels.sampling_chain import CHUNK, COMPILED_CHUNKS, LEVELS
 from inflight.build.gpu_kernels.spec import Argument, Extent, KernelSpec, Tuning, Variant
 
 _LEVELS = tl.constexpr(LEVELS)
@@ -39,7 +37,8 @@ def sampling_limit(
     top_p,
     limit,
     cut,
-    used: tl.constexpr,
+    vocab,
+    chunk: tl.constexpr,
     chunks: tl.constexpr,
 ):
     """One program per row, behind the search of top_k: its result to cut int64 [rows, 2], top_p's limit to limit[1].
@@ -48,6 +47,7 @@ def sampling_limit(
     """
     row = tl.program_id(0).to(tl.int64)
     rows = tl.num_programs(0)
+    used = tl.cdiv(vocab, chunk)
     greatest = row_max(chunk_max, row, used, chunks)
     if (tl.load(temperature + row) > 0.0) & (greatest > -INFINITY):
         k = tl.load(limit + row)
@@ -78,7 +78,7 @@ def sampling_keep(
     cut,
     weights,
     chunk_weight,
-    vocab: tl.constexpr,
+    vocab,
     chunk: tl.constexpr,
     chunks: tl.constexpr,
 ):
@@ -126,9 +126,8 @@ def sampling_draw(
     seed,
     position,
     tokens,
-    vocab: tl.constexpr,
+    vocab,
     chunk: tl.constexpr,
-    used: tl.constexpr,
     chunks: tl.constexpr,
 ):
     """One program per row: tokens int32 [rows], drawn by (seed, position), int64 [rows] each, or the greatest's first.
@@ -137,6 +136,7 @@ def sampling_draw(
     """
     row = tl.program_id(0).to(tl.int64)
     chunk_id = tl.arange(0, chunks)
+    used = tl.cdiv(vocab, chunk)
     greatest = row_max(chunk_max, row, used, chunks)
     lane = tl.arange(0, chunk)
     if (tl.load(temperature + row) > 0.0) & (greatest > -INFINITY):
@@ -174,18 +174,15 @@ def _equals_before(counted, key, mine, row, rows, used, chunks: tl.constexpr):
 
 
 def tune_row(sm: int, variant: Variant) -> Tuning:
-    return Tuning(
-        num_warps=8,
-        constants={"chunk": CHUNK, "chunks": chunks_of(variant), "used": chunks(int(variant.constants["vocab"]))},
-    )
+    return Tuning(num_warps=8, constants={"chunk": CHUNK})
 
 
 def tune_limit(sm: int, variant: Variant) -> Tuning:
-    used = int(variant.constants["used"])
-    return Tuning(num_warps=4, constants={"chunks": triton.next_power_of_2(used)})
+    return Tuning(num_warps=4, constants={"chunk": CHUNK})
 
 
 _SEARCH = (Argument("counted", "*i64"), Argument("state", "*i64"), Argument("temperature", "*fp32"))
+_VARIANTS = tuple(Variant({}, {"chunks": count}) for count in COMPILED_CHUNKS)
 
 SPECS = (
     KernelSpec(
@@ -198,10 +195,11 @@ SPECS = (
             Argument("top_p", "*fp32"),
             Argument("limit", "*i64"),
             Argument("cut", "*i64"),
+            Argument("vocab", "i32"),
         ),
         grid=((Extent("rows"),),),
         tune=tune_limit,
-        variants=tuple(Variant({}, {"used": chunks(vocab)}) for vocab in VOCABULARIES),
+        variants=_VARIANTS,
         decode_path=True,
     ),
     KernelSpec(
@@ -216,10 +214,11 @@ SPECS = (
             Argument("cut", "*i64"),
             Argument("weights", "*fp32"),
             Argument("chunk_weight", "*i64"),
+            Argument("vocab", "i32"),
         ),
         grid=((Extent("rows"),), (Extent("vocab", "chunk"),)),
         tune=tune_chunk,
-        variants=tuple(Variant({}, {"vocab": vocab}) for vocab in VOCABULARIES),
+        variants=_VARIANTS,
         decode_path=True,
     ),
     KernelSpec(
@@ -234,10 +233,11 @@ SPECS = (
             Argument("seed", "*i64"),
             Argument("position", "*i64"),
             Argument("tokens", "*i32"),
+            Argument("vocab", "i32"),
         ),
         grid=((Extent("rows"),),),
         tune=tune_row,
-        variants=tuple(Variant({}, {"vocab": vocab}) for vocab in VOCABULARIES),
+        variants=_VARIANTS,
         decode_path=True,
     ),
 )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from inflight.build.gpu_kernels.kernels.sampling_adjust import VOCABULARIES
 from inflight.build.gpu_kernels.kernels.sampling_math import INFINITY, UNITS, key_value, order_key, sane, weight_units
 from inflight.build.gpu_kernels.kernels.sampling_search import row_max, tune_chunk
-from inflight.build.gpu_kernels.sampling_chain import CHUNK, MOST_REPORTED, chunks
+from inflight.build.gpu_kernels.sampling_chain import CHUNK, COMPILED_CHUNKS
 from inflight.build.gpu_kernels.spec import Argument, Extent, KernelSpec, Tuning, Variant
+from inflight.engine_format.cuda_facts import MOST_REPORTED
 
 _MOST = tl.constexpr(MOST_REPORTED)
 # A place in the order of a row: the value's key above, and below it what falls as the id rises.
@@ -18,7 +18,7 @@ _LAST_ID = tl.constexpr((1 << 21) - 1)
 
 
 @triton.jit
-def sampling_logit_max(logits, num_logprobs, logit_max, vocab: tl.constexpr, chunk: tl.constexpr):
+def sampling_logit_max(logits, num_logprobs, logit_max, vocab, chunk: tl.constexpr):
     """Program (row, chunk): logit_max float32 [rows, chunks] of logits [rows, vocab], where num_logprobs[row] >= 0."""
     row = tl.program_id(0).to(tl.int64)
     if tl.load(num_logprobs + row) >= 0:
@@ -37,7 +37,7 @@ def sampling_rank(
     logit_weight,
     before,
     leaders,
-    vocab: tl.constexpr,
+    vocab,
     chunk: tl.constexpr,
     chunks: tl.constexpr,
 ):
@@ -84,8 +84,8 @@ def sampling_report(
     ranks,
     top_ids,
     top_logprobs,
-    vocab: tl.constexpr,
-    used: tl.constexpr,
+    vocab,
+    chunk: tl.constexpr,
     chunks: tl.constexpr,
 ):
     """One program per row: logprobs float32 and ranks int32 (from 1) [rows] of the reported token.
@@ -97,6 +97,7 @@ def sampling_report(
     wanted = tl.load(num_logprobs + row)
     if wanted >= 0:
         chunk_id = tl.arange(0, chunks)
+        used = tl.cdiv(vocab, chunk)
         there = chunk_id < used
         greatest = row_max(logit_max, row, used, chunks)
         total = tl.sum(tl.load(logit_weight + row * used + chunk_id, mask=there, other=0), axis=0)
@@ -131,8 +132,7 @@ def tune_max(sm: int, variant: Variant) -> Tuning:
 
 
 def tune_report(sm: int, variant: Variant) -> Tuning:
-    used = chunks(int(variant.constants["vocab"]))
-    return Tuning(num_warps=8, constants={"used": used, "chunks": triton.next_power_of_2(used)})
+    return Tuning(num_warps=8, constants={"chunk": CHUNK})
 
 
 _ROWS = (Argument("logits", "*{logits}"), Argument("num_logprobs", "*i32"))
@@ -145,15 +145,23 @@ _RESULTS = (
     Argument("top_logprobs", "*fp32"),
 )
 _GRID = ((Extent("rows"),), (Extent("vocab", "chunk"),))
-_VARIANTS = tuple(Variant({"logits": "fp32"}, {"vocab": vocab}) for vocab in VOCABULARIES)
+_VARIANTS = tuple(Variant({"logits": "fp32"}, {"chunks": count}) for count in COMPILED_CHUNKS)
+_VOCAB = Argument("vocab", "i32")
 
 SPECS = (
-    KernelSpec(__name__, "sampling_logit_max", (*_ROWS, Argument("logit_max", "*fp32")), _GRID, tune_max, _VARIANTS),
-    KernelSpec(__name__, "sampling_rank", (*_ROWS, *_REPORTED, *_PARTS), _GRID, tune_chunk, _VARIANTS),
+    KernelSpec(
+        __name__,
+        "sampling_logit_max",
+        (*_ROWS, Argument("logit_max", "*fp32"), _VOCAB),
+        _GRID,
+        tune_max,
+        (Variant({"logits": "fp32"}),),
+    ),
+    KernelSpec(__name__, "sampling_rank", (*_ROWS, *_REPORTED, *_PARTS, _VOCAB), _GRID, tune_chunk, _VARIANTS),
     KernelSpec(
         __name__,
         "sampling_report",
-        (*_ROWS, *_REPORTED, *_PARTS, *_RESULTS),
+        (*_ROWS, *_REPORTED, *_PARTS, *_RESULTS, _VOCAB),
         ((Extent("rows"),),),
         tune_report,
         _VARIANTS,

@@ -10,9 +10,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from inflight.build.gpu_kernels.kernels.sampling_adjust import VOCABULARIES
 from inflight.build.gpu_kernels.kernels.sampling_math import INFINITY, order_key, weight_units
-from inflight.build.gpu_kernels.sampling_chain import CHUNK, chunks
+from inflight.build.gpu_kernels.sampling_chain import CHUNK, COMPILED_CHUNKS
 from inflight.build.gpu_kernels.spec import Argument, Extent, KernelSpec, Tuning, Variant
 
 DIGITS = tl.constexpr(16)
@@ -27,7 +26,7 @@ def sampling_weigh(
     weights,
     chunk_weight,
     limit,
-    vocab: tl.constexpr,
+    vocab,
     chunk: tl.constexpr,
     chunks: tl.constexpr,
 ):
@@ -61,8 +60,8 @@ def sampling_narrow(
     counted,
     state,
     level,
+    vocab,
     by_weight: tl.constexpr,
-    vocab: tl.constexpr,
     chunk: tl.constexpr,
     chunks: tl.constexpr,
     block: tl.constexpr,
@@ -133,16 +132,12 @@ def row_max(chunk_max, row, used, chunks: tl.constexpr):
     return tl.max(tl.load(chunk_max + row * used + chunk_id, mask=chunk_id < used, other=-INFINITY), axis=0)
 
 
-def chunks_of(variant: Variant) -> int:
-    return int(triton.next_power_of_2(chunks(int(variant.constants["vocab"]))))
-
-
 def tune_chunk(sm: int, variant: Variant) -> Tuning:
-    return Tuning(num_warps=8, constants={"chunk": CHUNK, "chunks": chunks_of(variant)})
+    return Tuning(num_warps=8, constants={"chunk": CHUNK})
 
 
 def tune_narrow(sm: int, variant: Variant) -> Tuning:
-    return Tuning(num_warps=4, constants={"chunk": CHUNK, "chunks": chunks_of(variant), "block": 128})
+    return Tuning(num_warps=4, constants={"chunk": CHUNK, "block": 128})
 
 
 SPECS = (
@@ -157,10 +152,11 @@ SPECS = (
             Argument("weights", "*fp32"),
             Argument("chunk_weight", "*i64"),
             Argument("limit", "*i64"),
+            Argument("vocab", "i32"),
         ),
         grid=((Extent("rows"),), (Extent("vocab", "chunk"),)),
         tune=tune_chunk,
-        variants=tuple(Variant({}, {"vocab": vocab}) for vocab in VOCABULARIES),
+        variants=tuple(Variant({}, {"chunks": count}) for count in COMPILED_CHUNKS),
         decode_path=True,
     ),
     KernelSpec(
@@ -173,12 +169,13 @@ SPECS = (
             Argument("counted", "*i64"),
             Argument("state", "*i64"),
             Argument("level", "i32"),
+            Argument("vocab", "i32"),
         ),
         grid=((Extent("rows"),), (Extent("vocab", "chunk"),)),
         tune=tune_narrow,
         variants=tuple(
-            Variant({}, {"vocab": vocab, "by_weight": by_weight})
-            for vocab in VOCABULARIES
+            Variant({}, {"chunks": count, "by_weight": by_weight})
+            for count in COMPILED_CHUNKS
             for by_weight in (False, True)
         ),
         decode_path=True,

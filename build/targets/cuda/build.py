@@ -80,7 +80,7 @@ def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: CudaRecipe) ->
         precision=module_precision(graph),
         memory=MemoryPlan(
             weights_bytes=weights.total_bytes,
-            workspace_bytes=step.launches.arena_bytes + step.launches.scratch_bytes + step.launches.counter_bytes,
+            workspace_bytes=step.launches.workspace_bytes,
         ),
         tools={"triton": triton_version()},
     )

@@ -20,7 +20,8 @@ from inflight.build.targets.cuda.operators import (
     quantized_experts,
     rows,
 )
-from inflight.build.targets.cuda.places import Places
+from inflight.build.targets.cuda.places import Places, width_of
+from inflight.build.targets.cuda.sampling import list_sampling, take_sampled_tokens
 from inflight.engine_format.cuda_facts import LaunchList
 from inflight.engine_format.manifest import Limits
 
@@ -67,19 +68,24 @@ def emit(
 ) -> EmittedStep:
     """`graph` is lowered, its values carry their offsets, and `refuse_unsupported` has passed it."""
     kernels = KernelList()
+    logits = graph.outputs[0]
     launches = [
-        kernels.launch(name_of(node.outputs[0]), planned)
-        for node in graph
-        for planned in _planned(node, places, limits, tokens_per_block, generations)
+        take_sampled_tokens(kernels),
+        *(
+            kernels.launch(name_of(node.outputs[0]), planned)
+            for node in graph
+            for planned in _planned(node, places, limits, tokens_per_block, generations)
+        ),
     ]
     listed = LaunchList(
         launches=tuple(launches),
         arena_bytes=int(graph.metadata_props[WORKSPACE_BYTES]),
         scratch_bytes=places.scratch_bytes,
         counter_bytes=places.counter_bytes,
-        logits=int(graph.outputs[0].metadata_props[OFFSET]),
+        logits=int(logits.metadata_props[OFFSET]),
         generated_rows=attention.generated_rows(limits),
         split_tokens=attention.SPLIT_TOKENS,
+        sampling=list_sampling(kernels, limits, width_of(logits), int(logits.metadata_props[OFFSET])),
     )
     return EmittedStep(listed, kernels.kernels)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from inflight.build.gpu_kernels.spec import KernelSpec, Variant
-from inflight.engine_format.cuda_facts import Choice, Launch, Operand, Rows
+from inflight.engine_format.cuda_facts import Choice, Launch, Operand, Rows, When
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class KernelList:
         self.kernels: list[tuple[KernelSpec, Variant]] = []
         self._places: dict[str, int] = {}
 
-    def launch(self, name: str, planned: PlannedLaunch) -> Launch:
+    def launch(self, name: str, planned: PlannedLaunch, *, when: When = "always") -> Launch:
         """The record of a launch, whose kernels are added where they are new."""
         choices = [Choice(kernel=self._place(planned.spec, each), most_rows=most) for most, each in planned.choices]
-        return Launch(name=name, rows=planned.rows, choices=tuple(choices), operands=dict(planned.operands))
+        return Launch(name=name, rows=planned.rows, choices=tuple(choices), operands=dict(planned.operands), when=when)
 
     def _place(self, spec: KernelSpec, variant: Variant) -> int:
         key = f"{spec.function} {sorted(variant.types.items())} {sorted(variant.constants.items())}"

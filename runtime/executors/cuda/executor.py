@@ -3,35 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import groupby
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from inflight.engine_format.cuda_facts import CudaFacts, Launch, LaunchList, Operand, Rows
+from inflight.engine_format.cuda_facts import CudaFacts, LaunchList
 from inflight.engine_format.gpu_artifact import Artifact
 from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import EngineError
 from inflight.runtime.executors.batch_check import check_batch
 from inflight.runtime.executors.cuda.backend import Backend
-from inflight.runtime.executors.cuda.step_arrays import StepArrays, StepCounts, logits_by_sequence
+from inflight.runtime.executors.cuda.engine_files import read_kernels, write_weights
+from inflight.runtime.executors.cuda.launches import Memory, StepLaunches, tile_tokens
+from inflight.runtime.executors.cuda.results import Results, results_layout
+from inflight.runtime.executors.cuda.sampling_rows import SamplingRows, sampling_layout
+from inflight.runtime.executors.cuda.step_arrays import StepArrays, logits_by_sequence, step_layout
 from inflight.runtime.executors.host_sampling import sequence_result
 from inflight.runtime.loading.target_facts import read_target_facts
-from inflight.runtime.scheduler.step import StepBatch, StepOutput
+from inflight.runtime.scheduler.step import ScheduledSequence, StepBatch, StepOutput
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 # Kernels of an engine, by GPU generation, to what runs them.
 MakeBackend: TypeAlias = Callable[[dict[int, list[Artifact]]], Backend]
-_CHUNK_BYTES = 1 << 26
+
+
+@dataclass
+class _HostMemory:
+    """This machine's side of a step: two steps are under way at most, each with its own."""
+
+    arrays: StepArrays
+    sampling: SamplingRows
+    results: Results
+    logits: Floats | None = None
+    is_used: bool = False
+
+
+@dataclass
+class SubmittedStep:
+    """A step that the device has, until `collect` returns its output. `rows`: its logit rows; `choices`: for each
+    sequence, the last of its own. `logits`: those that the host samples from, or that were asked for."""
+
+    host: _HostMemory
+    sequences: Sequence[ScheduledSequence]
+    rows: int
+    sampled_on_host: bool = False
+    mark: Any = None
+    logits: Floats | None = None
+    output: StepOutput | None = None
+    choices: list[int] = field(default_factory=list)
 
 
 class CudaExecutor:
-    """A verified engine directory of target `cuda`; see Executor. Tokens are chosen on the host, from logits.
+    """A verified engine directory of target `cuda`; see OverlappingExecutor.
 
-    Raises EngineError when the files do not fit together, or there is too little memory.
+    Tokens are chosen on the device, and only they and what is reported of them come back; a step in which some row asks
+    for what the kernels do not know (sampling_rows.py) has its logits read, and is sampled on the host. Raises
+    EngineError when the files do not fit together, or there is too little memory.
     """
 
     def __init__(self, directory: Path, manifest: EngineManifest, num_blocks: int, make_backend: MakeBackend) -> None:
@@ -39,108 +70,137 @@ class CudaExecutor:
         self.manifest = manifest
         self.num_blocks = num_blocks
         self._list = msgspec.json.decode((directory / facts.launches_file).read_bytes(), type=LaunchList)
-        self._runs = [(kind, tuple(run)) for kind, run in groupby(self._list.launches, lambda launch: launch.rows)]
-        self._logits: Floats = np.zeros((manifest.limits.max_logit_rows, manifest.model.vocab_size), np.float32)
+        self._layouts = {
+            "step": step_layout(manifest),
+            "sampling": sampling_layout(manifest),
+            "results": results_layout(manifest),
+        }
+        self._previous: SubmittedStep | None = None
+        self._next_host = 0
         self._backend: Backend | None = make_backend(read_kernels(directory / facts.kernels_file))
         try:
-            self._arrays = StepArrays(manifest, _tile_tokens(self._list, self._backend))
             self._addresses = self._allocate(self._backend)
-            _write_file(self._backend, self._addresses["weights"], directory / facts.weights_file)
+            # One block more than anybody has: see StepArrays.
+            memory = Memory(self._addresses, self._layouts, num_blocks + 1)
+            self._launches = StepLaunches(self._backend, self._list, memory, manifest)
+            tokens = tile_tokens(self._list, self._backend)
+            self._hosts = [self._host_memory(self._backend, tokens) for _ in range(2)]
+            write_weights(self._backend, self._addresses["weights"], directory / facts.weights_file)
         except BaseException:
             self.close()
             raise
 
     def execute(self, batch: StepBatch) -> StepOutput:
-        return self.execute_with_logits(batch)[0]
+        return self.collect(self.submit(batch))
 
     def execute_with_logits(self, batch: StepBatch) -> tuple[StepOutput, Floats]:
         """As execute(), and the logits [logit rows, vocab_size] before any adjustment."""
+        submitted = self.submit(batch, with_logits=True)
+        output = self.collect(submitted)
+        assert submitted.logits is not None, "they were asked for"
+        return output, submitted.logits.copy()
+
+    def submit(self, batch: StepBatch, *, with_logits: bool = False) -> SubmittedStep:
+        """See OverlappingExecutor. Two steps at most may be submitted and not collected."""
         backend = self._open_backend()
         check_batch(batch, self.manifest, self.num_blocks)
-        counts = self._arrays.fill(batch)
-        backend.write(self._addresses["step"], self._arrays.data)
-        for rows, launches in self._runs:
-            self._run(backend, rows, launches, counts)
-        # Computes the masks of structured output while the device is at work: reading waits for it.
+        host, previous = self._hosts[self._next_host], self._previous
+        if host.is_used:
+            raise EngineError("Two steps are under way already: collect the first of them.")
+        follows = previous is not None and any(each.follows >= 0 for each in batch.unmasked)
+        if follows and previous is not None and previous.sampled_on_host:
+            self._hand_over(backend, previous)
+        counts = host.arrays.fill(batch, previous.choices if follows and previous else ())
+        backend.write(self._addresses["step"], host.arrays.filled)
+        self._launches.forward(counts)
+        # Computes the masks of structured output while the device is at work.
         sequences = batch.sequences
-        logits = self._logits[: counts.logit_rows]
-        if counts.logit_rows:
-            backend.read(self._addresses["arena"] + self._list.logits, logits)
-        backend.wait()
-        rows = logits_by_sequence(sequences, logits)
-        output = StepOutput.of([sequence_result(*pair) for pair in zip(sequences, rows, strict=True)])
-        return output, logits.copy()
+        submitted = SubmittedStep(host, sequences, counts.wanted, choices=_choices(sequences))
+        needs = host.sampling.fill(sequences)
+        if needs is None or with_logits:
+            submitted.sampled_on_host = needs is None
+            submitted.logits = self._read_logits(backend, host, counts.wanted)
+        if needs is not None and counts.wanted:
+            for at, array in host.sampling.sections():
+                backend.write(self._addresses["sampling"] + at, array)
+            self._launches.sample(counts.wanted, needs)
+            for at, array in host.results.sections(counts.wanted, reported="reports" in needs):
+                backend.read(self._addresses["results"] + at, array)
+        submitted.mark = backend.mark()
+        host.is_used, self._previous = True, submitted
+        self._next_host = 1 - self._next_host
+        return submitted
+
+    def collect(self, submitted: SubmittedStep) -> StepOutput:
+        """See OverlappingExecutor."""
+        output = self._finish(self._open_backend(), submitted)
+        submitted.host.is_used = False
+        return output
 
     def close(self) -> None:
         if self._backend is not None:
             self._backend.close()
         self._backend = None
 
+    def _finish(self, backend: Backend, submitted: SubmittedStep) -> StepOutput:
+        """The output of a step, once it is there."""
+        if submitted.output is None:
+            backend.wait_for(submitted.mark)
+            if submitted.sampled_on_host and submitted.logits is not None:
+                rows = logits_by_sequence(submitted.sequences, submitted.logits)
+                pairs = zip(submitted.sequences, rows, strict=True)
+                submitted.output = StepOutput.of([sequence_result(*pair) for pair in pairs])
+            else:
+                submitted.output = submitted.host.results.output(submitted.sequences)
+        return submitted.output
+
+    def _hand_over(self, backend: Backend, previous: SubmittedStep) -> None:
+        """Tokens that were chosen on the host, to where the next step looks for them."""
+        tokens = np.zeros(max(previous.rows, 1), np.int32)
+        output = self._finish(backend, previous)
+        for row, token in zip(previous.choices, output.token_ids, strict=True):
+            if token is not None:
+                tokens[row] = token
+        backend.write(self._addresses["results"] + self._layouts["results"].offsets["tokens"], tokens)
+
+    def _read_logits(self, backend: Backend, host: _HostMemory, rows: int) -> Floats:
+        vocab = self.manifest.model.vocab_size
+        if host.logits is None:
+            most = self.manifest.limits.max_logit_rows
+            host.logits = backend.host(most * vocab * 4).view(np.float32).reshape(most, vocab)
+        if rows:
+            backend.read(self._addresses["arena"] + self._list.logits, host.logits[:rows])
+        return host.logits[:rows]
+
     def _open_backend(self) -> Backend:
         if self._backend is None:
             raise EngineError("The engine is closed.")
         return self._backend
 
-    def _run(self, backend: Backend, kind: Rows, launches: Sequence[Launch], counts: StepCounts) -> None:
-        """Launches of one kind of rows, in order: for all rows at once, or for as many generated tokens at a time as
-        scratch memory has room for."""
-        count = int(getattr(counts, kind))
-        piece = self._list.generated_rows if kind == "generated" else max(count, 1)
-        splits = counts.greatest_position // self._list.split_tokens + 1
-        for first in range(0, count, piece):
-            rows = min(piece, count - first)
-            sizes = {"tiles" if kind == "prompt_tiles" else "rows": rows}
-            sizes |= {"splits": splits, "block_table_stride": self._arrays.block_table_stride}
-            for launch in launches:
-                kernel = next(each.kernel for each in launch.choices if rows <= (each.most_rows or rows))
-                arguments = {name: self._argument(operand, first, sizes) for name, operand in launch.operands.items()}
-                backend.launch(kernel, arguments, sizes)
-
-    def _argument(self, operand: Operand, first: int, sizes: dict[str, int]) -> int:
-        if operand.place == "size":
-            return sizes[operand.name]
-        base, moved = self._addresses[operand.place], first * operand.row_bytes
-        if operand.place == "step":
-            return base + self._arrays.offsets[operand.name] + moved
-        if operand.place == "cache":
-            return base + operand.at * self.num_blocks
-        return base + operand.at + moved
+    def _host_memory(self, backend: Backend, tokens: int) -> _HostMemory:
+        step, sampling, results = (self._layouts[name] for name in ("step", "sampling", "results"))
+        limits, vocab = self.manifest.limits, self.manifest.model.vocab_size
+        return _HostMemory(
+            StepArrays(step, backend.host(step.nbytes), limits, tokens, self.num_blocks),
+            SamplingRows(sampling, backend.host(sampling.nbytes), vocab),
+            Results(results, backend.host(results.nbytes), vocab),
+        )
 
     def _allocate(self, backend: Backend) -> dict[str, int]:
         """All memory of the engine, by the places of operands."""
         listed, facts = self._list, self.manifest
         return {
             "counters": backend.allocate(listed.counter_bytes, zeroed=True),
+            "zeros": backend.allocate(listed.sampling.zero_bytes, zeroed=True),
+            "planes": backend.allocate(listed.sampling.plane_bytes),
             "arena": backend.allocate(listed.arena_bytes),
             "scratch": backend.allocate(listed.scratch_bytes),
             "weights": backend.allocate(facts.memory.weights_bytes),
-            "cache": backend.allocate(facts.kv_cache.bytes_per_block * self.num_blocks),
-            "step": backend.allocate(self._arrays.data.nbytes),
+            "cache": backend.allocate(facts.kv_cache.bytes_per_block * (self.num_blocks + 1)),
+            **{name: backend.allocate(layout.nbytes) for name, layout in self._layouts.items()},
         }
 
 
-def _tile_tokens(listed: LaunchList, backend: Backend) -> int:
-    """The rows of a prompt that a tile takes, of the kernel that takes fewest."""
-    launches = [launch for launch in listed.launches if launch.rows == "prompt_tiles"]
-    kernels = {choice.kernel for launch in launches for choice in launch.choices}
-    names = ("block_m", "num_kv_heads", "num_heads")
-    tiles = [[backend.constant(kernel, name) for name in names] for kernel in kernels]
-    return min(rows * kv_heads // heads for rows, kv_heads, heads in tiles)
-
-
-def _write_file(backend: Backend, address: int, path: Path) -> None:
-    data = np.memmap(path, np.uint8, "r")
-    for start in range(0, len(data), _CHUNK_BYTES):
-        backend.write(address + start, np.ascontiguousarray(data[start : start + _CHUNK_BYTES]))
-        backend.wait()
-
-
-def read_kernels(path: Path) -> dict[int, list[Artifact]]:
-    """Compiled kernels by the GPU generation, in the order in which launches name them."""
-    stored = msgspec.json.decode(path.read_bytes(), type=dict[int, list[dict[str, object]]])
-    return {sm: [_artifact(each) for each in found] for sm, found in stored.items()}
-
-
-def _artifact(record: dict[str, object]) -> Artifact:
-    """Read as JSON, in which the code is base64."""
-    return Artifact.model_validate_json(msgspec.json.encode(record))
+def _choices(sequences: Sequence[ScheduledSequence]) -> list[int]:
+    ends = np.cumsum([sequence.num_logit_rows for sequence in sequences])
+    return [int(end) - 1 for end in ends]

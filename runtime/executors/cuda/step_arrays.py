@@ -4,65 +4,106 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from inflight.engine_format.manifest import EngineManifest
+from inflight.engine_format.manifest import EngineManifest, Limits
+from inflight.runtime.executors.cuda.layout import Bytes, Field, Layout
 from inflight.runtime.scheduler.step import ScheduledSequence, StepBatch
 
 Ints: TypeAlias = npt.NDArray[np.int32]
-Floats: TypeAlias = npt.NDArray[np.float32]
-# Kernels rely on addresses that are multiples of 16 bytes.
-_ALIGNED = 4
+# Block tables: of rows that nobody asked for, and of the first sequence.
+_SPARE, _FIRST = 0, 1
 
 
 @dataclass(frozen=True)
 class StepCounts:
-    """Rows of the step by their kind, and the greatest position of a generated one (-1: there is none)."""
+    """Rows of the step by their kind, and the greatest position of a generated one (-1: there is none).
+
+    `wanted`: the logit rows that somebody asked for; the others are there so that launches repeat. `repeats`: nothing
+    but this record's numbers decides the launches of the step.
+    """
 
     tokens: int
     generated: int
     logit_rows: int
     prompt_tiles: int
     greatest_position: int
+    wanted: int
+    repeats: bool = False
+
+
+def step_layout(manifest: EngineManifest) -> Layout:
+    """int32 arrays: token_ids, positions, sequence_of_row, follows, tile_begins, tile_ends [max_num_tokens], logit_rows
+    [max_logit_rows]; and last, of which a step needs the beginning alone, block_tables [max_batch_size + 1, blocks of
+    the longest sequence]."""
+    limits = manifest.limits
+    rows = ("token_ids", "positions", "sequence_of_row", "follows", "tile_begins", "tile_ends")
+    fields = {name: Field(np.int32, (limits.max_num_tokens,)) for name in rows}
+    fields["logit_rows"] = Field(np.int32, (limits.max_logit_rows,))
+    table = -(-limits.max_seq_len // manifest.kv_cache.tokens_per_block)
+    fields["block_tables"] = Field(np.int32, (limits.max_batch_size + 1, table), by_row=False)
+    return Layout(fields)
 
 
 class StepArrays:
-    """int32 arrays at fixed places of `data`: token_ids, positions, sequence_of_row [max_num_tokens], logit_rows
-    [max_logit_rows], tile_begins, tile_ends [max_num_tokens], block_tables [max_batch_size, block_table_stride].
+    """The arrays of `layout` in `memory`.
 
     Rows of generated tokens come first, then those of prompts, sequence by sequence. A token is generated if its
     position is not one of the prompt, also where a preempted sequence is computed again: that decides which kernel its
-    attention gets, and the two differ in the last bit.
+    attention gets, and the two differ in the last bit. `follows` is -1, or the logit row of the step before whose token
+    the row takes.
+
+    Steps that generate a token of each sequence have rows for one of few numbers of sequences: those that nobody asked
+    for compute token 0 at the first position of a block that belongs to nobody, `spare_block`. Block table 0 is theirs,
+    sequence i has table i + 1. `filled` is what the last step needs of the memory.
     """
 
-    def __init__(self, manifest: EngineManifest, tile_tokens: int) -> None:
-        limits = manifest.limits
-        self.block_table_stride = -(-limits.max_seq_len // manifest.kv_cache.tokens_per_block)
+    def __init__(self, layout: Layout, memory: Bytes, limits: Limits, tile_tokens: int, spare_block: int) -> None:
+        self.filled = memory
+        self._memory = memory
+        self._layout = layout
         self._tile_tokens = tile_tokens
-        sizes = dict.fromkeys(("token_ids", "positions", "sequence_of_row"), limits.max_num_tokens)
-        sizes |= {"logit_rows": limits.max_logit_rows}
-        sizes |= dict.fromkeys(("tile_begins", "tile_ends"), limits.max_num_tokens)
-        sizes |= {"block_tables": limits.max_batch_size * self.block_table_stride}
-        self.offsets: dict[str, int] = {}
-        total = 0
-        for name, size in sizes.items():
-            self.offsets[name] = total * np.dtype(np.int32).itemsize
-            total += -(-size // _ALIGNED) * _ALIGNED
-        self.data: Ints = np.zeros(total, np.int32)
-        self._arrays = {
-            name: self.data[self.offsets[name] // 4 : self.offsets[name] // 4 + size] for name, size in sizes.items()
-        }
+        self._most_rows = min(limits.max_num_tokens, limits.max_logit_rows)
+        self._arrays: dict[str, Ints] = layout.views(memory)
+        self._arrays["block_tables"][_SPARE, :1] = spare_block
 
-    def fill(self, batch: StepBatch) -> StepCounts:
-        """Write the arrays of a checked batch."""
-        chunks = [_Chunk.of(index, sequence) for index, sequence in enumerate(batch.unmasked)]
+    def fill(self, batch: StepBatch, previous: Sequence[int] = ()) -> StepCounts:
+        """Write the arrays of a checked batch. previous: for each sequence of the step before, the logit row that chose
+        its token."""
+        sequences = batch.unmasked
+        tables = self._arrays["block_tables"]
+        for table, sequence in enumerate(sequences, _FIRST):
+            tables[table, : len(sequence.block_table)] = sequence.block_table
+        used = self._layout.offsets["block_tables"] + (_FIRST + len(sequences)) * tables.strides[0]
+        self.filled = self._memory[:used]
+        if all(_generates_one(sequence) for sequence in sequences):
+            return self._fill_generated(sequences, previous)
+        return self._fill_mixed(sequences, previous)
+
+    def _fill_generated(self, sequences: Sequence[ScheduledSequence], previous: Sequence[int]) -> StepCounts:
+        count = len(sequences)
+        rows = padded_rows(count, self._most_rows)
+        self._write("token_ids", [sequence.token_ids[0] for sequence in sequences], rows, 0)
+        self._write("positions", [sequence.start for sequence in sequences], rows, 0)
+        self._write("sequence_of_row", range(_FIRST, _FIRST + count), rows, _SPARE)
+        self._write("follows", [_row_before(sequence, previous) for sequence in sequences], rows, -1)
+        self._write("logit_rows", range(rows), rows, 0)
+        greatest = max(sequence.start for sequence in sequences)
+        return StepCounts(rows, rows, rows, 0, greatest, count, repeats=True)
+
+    def _write(self, name: str, values: Sequence[int], rows: int, padding: int) -> None:
+        array = self._arrays[name]
+        array[: len(values)] = values
+        array[len(values) : rows] = padding
+
+    def _fill_mixed(self, sequences: Sequence[ScheduledSequence], previous: Sequence[int]) -> StepCounts:
+        chunks = [_Chunk.of(index, sequence) for index, sequence in enumerate(sequences)]
         generated = sum(chunk.count - chunk.prompt_count for chunk in chunks)
         next_generated, next_prompt, tiles = 0, generated, 0
         wanted: list[int] = []
-        tables = self._arrays["block_tables"].reshape(-1, self.block_table_stride)
         for chunk in chunks:
             rows = np.empty(chunk.count, np.int32)
             rows[: chunk.prompt_count] = np.arange(next_prompt, next_prompt + chunk.prompt_count)
@@ -73,13 +114,13 @@ class StepArrays:
             sequence = chunk.sequence
             self._arrays["token_ids"][rows] = sequence.token_ids
             self._arrays["positions"][rows] = np.arange(sequence.start, sequence.start + chunk.count)
-            self._arrays["sequence_of_row"][rows] = chunk.index
-            tables[chunk.index, : len(sequence.block_table)] = sequence.block_table
+            self._arrays["sequence_of_row"][rows] = _FIRST + chunk.index
+            self._arrays["follows"][rows] = _row_before(sequence, previous)
             wanted += rows[: len(sequence.prompt_targets)].tolist()
             wanted += rows[-1:].tolist() if sequence.sample_last else []
         self._arrays["logit_rows"][: len(wanted)] = wanted
         greatest = int(self._arrays["positions"][:generated].max(initial=-1))
-        return StepCounts(next_prompt, generated, len(wanted), tiles, greatest)
+        return StepCounts(next_prompt, generated, len(wanted), tiles, greatest, len(wanted))
 
     def _tile(self, begin: int, end: int, tiles: int) -> int:
         """Cut the rows of a prompt into tiles, behind the `tiles` that there are."""
@@ -87,6 +128,23 @@ class StepArrays:
         self._arrays["tile_begins"][tiles : tiles + len(firsts)] = firsts
         self._arrays["tile_ends"][tiles : tiles + len(firsts)] = np.minimum(firsts + self._tile_tokens, end)
         return tiles + len(firsts)
+
+
+def padded_rows(count: int, most: int) -> int:
+    """The number of rows of a step that generates `count` tokens, at most `most`: steps of few numbers of rows repeat,
+    and the more rows there are, the less some more cost."""
+    step = 1 << max(0, (count - 1).bit_length() - 2)
+    return min(-(-count // step) * step, most)
+
+
+def _generates_one(sequence: ScheduledSequence) -> bool:
+    """Whether it computes a generated token, and chooses the next."""
+    alone = len(sequence.token_ids) == 1 and sequence.sample_last and not sequence.prompt_targets
+    return alone and sequence.start >= sequence.prompt_length
+
+
+def _row_before(sequence: ScheduledSequence, previous: Sequence[int]) -> int:
+    return -1 if sequence.follows < 0 else previous[sequence.follows]
 
 
 @dataclass(frozen=True)
@@ -104,9 +162,7 @@ class _Chunk:
         return cls(index, sequence, count, min(max(sequence.prompt_length - sequence.start, 0), count))
 
 
-def logits_by_sequence(
-    sequences: Sequence[ScheduledSequence], logits: npt.NDArray[np.float32]
-) -> list[npt.NDArray[np.float32]]:
+def logits_by_sequence(sequences: Sequence[ScheduledSequence], logits: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
     """The logit rows of each sequence, in order."""
     ends = np.cumsum([sequence.num_logit_rows for sequence in sequences])
     return np.split(logits, ends[:-1])

@@ -5,15 +5,21 @@ Addresses and streams are integers, as TensorRT, cuBLAS and launches take them.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from inflight.errors import EngineError
 from inflight.machine.cuda import call, compute_capability, cudart, device_attribute, require_gpu
 
 Array = npt.NDArray[Any]
+# cudaEventDisableTiming
+_WITHOUT_TIMES = 2
 
 
 class Device:
@@ -28,6 +34,7 @@ class Device:
         self.index = index
         self.sm = int(compute_capability(index))
         self._memories: set[DeviceMemory] = set()
+        self._host_memories: list[int] = []
         self.make_current()
         self._stream = call("cudaStreamCreate")
         self.stream = int(self._stream)
@@ -51,6 +58,23 @@ class Device:
         if zeroed:
             memory.clear()
         return memory
+
+    def host_memory(self, nbytes: int) -> Array:
+        """uint8 [nbytes] of this machine's memory that stays in its place, so that copies go on beside the caller. It
+        is this device's until that is closed. Raises EngineError when there is not that much."""
+        try:
+            address = int(call("cudaHostAlloc", max(nbytes, 1), 0))
+        except EngineError as error:
+            raise EngineError(
+                f"This machine does not give {nbytes:,} bytes of memory that copies to the GPU need. {error.message}",
+                "Free memory, or build with a smaller --max-batch-size or --max-num-tokens.",
+            ) from None
+        self._host_memories.append(address)
+        return np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
+
+    def mark(self) -> Mark:
+        """All that the stream was given up to here."""
+        return Mark(self.stream)
 
     def upload(self, array: Array) -> DeviceMemory:
         """A copy of a contiguous array, which may be reused at once."""
@@ -78,12 +102,23 @@ class Device:
             raise
         return CapturedGraph(call("cudaStreamEndCapture", self.stream), self.stream)
 
+    def give_back(self, free: Callable[[], Any]) -> None:
+        """Call `free`, unless the GPU was lost: then it refuses everything, and the end of the process frees all."""
+        with contextlib.suppress(EngineError):
+            self.make_current()
+            free()
+
     def close(self) -> None:
-        """Free the stream and all memory. Calling it twice is harmless."""
-        while self._memories:
-            self._memories.pop().free()
+        """Free the stream and all memory, as far as the GPU still takes it back. Calling it twice is harmless."""
+        # Nothing may be on its way to memory that is freed.
         if self.stream:
-            call("cudaStreamDestroy", self.stream)
+            self.give_back(self.wait)
+        while self._memories:
+            self.give_back(self._memories.pop().free)
+        while self._host_memories:
+            self.give_back(partial(call, "cudaFreeHost", self._host_memories.pop()))
+        if self.stream:
+            self.give_back(partial(call, "cudaStreamDestroy", self.stream))
             self.stream = 0
 
 
@@ -126,8 +161,29 @@ class DeviceMemory:
         return int(array.nbytes)
 
     def _copy(self, target: int, source: int, nbytes: int, kind: str) -> None:
-        if nbytes:
-            call("cudaMemcpyAsync", target, source, nbytes, getattr(cudart().cudaMemcpyKind, kind), self._stream)
+        copy_bytes(self._stream, target, source, nbytes, kind)
+
+
+def copy_bytes(stream: int, target: int, source: int, nbytes: int, kind: str) -> None:
+    """Queue a copy; `kind` is its name in CUDA, as in "cudaMemcpyHostToDevice"."""
+    if nbytes:
+        call("cudaMemcpyAsync", target, source, nbytes, getattr(cudart().cudaMemcpyKind, kind), stream)
+
+
+class Mark:
+    """A place on a stream, which is waited for once."""
+
+    def __init__(self, stream: int) -> None:
+        self._event = call("cudaEventCreateWithFlags", _WITHOUT_TIMES)
+        call("cudaEventRecord", self._event, stream)
+
+    def wait(self) -> None:
+        """Until the stream has done all before it."""
+        try:
+            call("cudaEventSynchronize", self._event)
+        finally:
+            # Its status says what that of the waiting has said.
+            cudart().cudaEventDestroy(self._event)
 
 
 class CapturedGraph:

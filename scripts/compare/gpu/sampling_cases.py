@@ -9,7 +9,7 @@ import numpy as np
 
 from compare.gpu.case import Array, Call, Case, Peer, numbers, zeros
 from compare.gpu.models import Model
-from inflight.build.gpu_kernels.sampling_chain import sampling_launches, sampling_planes
+from inflight.build.gpu_kernels.sampling_chain import sampling_chain, sampling_planes
 
 ROWS = (1, 32)
 TOP_K, TOP_P, TEMPERATURE = 50, 0.9, 0.7
@@ -23,14 +23,15 @@ def sampling_cases(model: Model) -> Iterator[Case]:
 
 def _case(model: Model, rows: int, *, draws: bool) -> Case:
     vocab = model.vocab
-    launches = sampling_launches(vocab, adjusts=False, draws=draws, top_k=draws, top_p=draws, min_p=False)
-    sizes: dict[str, int | float] = {"rows": rows, "vocab": vocab}
+    needs = ("samples", "draws", "top_k", "top_p", "filters") if draws else ("samples",)
+    links = [link for link in sampling_chain(vocab) if link.when in needs]
+    sizes = {"rows": rows, "vocab": vocab}
     filters = {"top_k": TOP_K, "top_p": TOP_P, "temperature": TEMPERATURE}
     peer = Peer("eager", "top_k_top_p", {**sizes, **filters}) if draws else Peer("eager", "greedy", sizes)
     return Case(
         model.name,
         f"sampling, {'top-k + top-p' if draws else 'greedy'}, {rows} rows",
-        tuple(Call(launch.function, launch.variant, {"rows": rows}, launch.scalars) for launch in launches),
+        tuple(Call(link.function, link.variant, sizes, link.scalars) for link in links),
         partial(_arrays, rows, vocab, draws),
         moved=4 * rows * vocab,
         peer=peer,
@@ -50,6 +51,7 @@ def _arrays(rows: int, vocab: int, draws: bool) -> dict[str, Array]:
         "repetition_penalty": np.ones(rows, np.float32),
         "frequency_penalty": zeros((rows,)),
         "presence_penalty": zeros((rows,)),
+        "allowed": zeros((rows, -(-vocab // 32)), "int32"),
         "seed": np.arange(rows, dtype=np.int64),
         "position": np.arange(rows, dtype=np.int64),
         "tokens": zeros((rows,), "int32"),

@@ -25,7 +25,7 @@ from inflight.errors import BuildError
 from inflight.files.scratch import scratch_directory
 
 # Together 500 s; start.py runs them in this order.
-PARTS = {"machine": 30, "tokens": 60, "company": 60, "steps": 60, "kernels": 290}
+PARTS = {"machine": 30, "tokens": 60, "company": 60, "sampling": 40, "steps": 60, "kernels": 250}
 _PACKAGED = ("__init__.py", "gpu", "kit")
 
 

@@ -15,6 +15,29 @@ from inflight.engine_format.target_facts import TargetFacts
 # [blocks, KV heads, tokens per block, head size]: keys of a layer, then its values, then the next layer's.
 KV_LAYOUT = "heads-tokens"
 
+# The most tokens that are reported beside a row's own; the mask and the lists of a row, as bits of its `adjusts`.
+MOST_REPORTED = 64
+LISTS, MASK = 1, 2
+
+Place = Literal[
+    "arena",
+    "scratch",
+    "counters",
+    "weights",
+    "cache",
+    "step",
+    "sampling",
+    "results",
+    "planes",
+    "zeros",
+    "size",
+    "number",
+]
+
+# When a launch of the sampling chain is made: where some row of the step chooses a token, has a bias, bans or a history
+# (lists), draws, draws with one of the filters or with any, or wants log probabilities.
+When = Literal["always", "samples", "lists", "draws", "top_k", "top_p", "filters", "reports"]
+
 # What a launch is for: every row of the step, the rows whose logits are wanted, generated tokens, or tiles of prompts.
 Rows = Literal["tokens", "logit_rows", "generated", "prompt_tiles"]
 
@@ -23,12 +46,14 @@ class Operand(Facts, frozen=True, kw_only=True):
     """Where an argument of a launch comes from.
 
     arena, scratch, counters, weights: `at` bytes into that memory. cache: `at` bytes of each block lie before it, so
-    that it begins at that many bytes times the number of blocks. step: the array `name` of the step's integers. size: a
-    number of the launch, by `name`. A launch that begins at the i-th row of its kind is given an address that is
-    i * `row_bytes` further.
+    that it begins at that many bytes times the number of blocks. step, sampling, results: the array `name` of the
+    step's integers, of what its rows sample with, of what was sampled. planes, zeros: `at` bytes into the memory of the
+    sampling chain, and into that part of it which is zero between steps. size: a number of the launch, by `name`;
+    number: `at` itself. A launch that begins at the i-th row of its kind is given an address that is i * `row_bytes`
+    further; the rows of `sampling` and `results` are as wide as their arrays say.
     """
 
-    place: Literal["arena", "scratch", "counters", "weights", "cache", "step", "size"]
+    place: Place
     at: NonNegativeInt = 0
     name: str = ""
     row_bytes: NonNegativeInt = 0
@@ -49,6 +74,17 @@ class Launch(Facts, frozen=True, kw_only=True):
     rows: Rows
     choices: tuple[Choice, ...]
     operands: dict[str, Operand]
+    when: When = "always"
+
+
+class SamplingList(Facts, frozen=True, kw_only=True):
+    """The launches that choose the tokens of up to `rows` logit rows, a multiple of 16, at a time; and their memory in
+    bytes: planes, and zeros."""
+
+    launches: tuple[Launch, ...]
+    rows: PositiveInt
+    plane_bytes: NonNegativeInt
+    zero_bytes: NonNegativeInt
 
 
 class LaunchList(Facts, frozen=True, kw_only=True):
@@ -67,6 +103,13 @@ class LaunchList(Facts, frozen=True, kw_only=True):
     logits: NonNegativeInt
     generated_rows: PositiveInt
     split_tokens: PositiveInt
+    sampling: SamplingList
+
+    @property
+    def workspace_bytes(self) -> int:
+        """What a step needs beside weights, cache and its integers."""
+        sampling = self.sampling.plane_bytes + self.sampling.zero_bytes
+        return self.arena_bytes + self.scratch_bytes + self.counter_bytes + sampling
 
 
 class CudaFacts(TargetFacts, frozen=True, kw_only=True):
@@ -74,7 +117,7 @@ class CudaFacts(TargetFacts, frozen=True, kw_only=True):
     generation, by its number in text, the compiled kernels in the order in which launches name them.
     """
 
-    interface: ClassVar[int] = 1
+    interface: ClassVar[int] = 2
 
     weights_file: str
     launches_file: str

@@ -31,7 +31,8 @@ class Artifact(Record):
     A launch passes `arguments` in order and then two null pointers (Triton's scratch buffers, which no kernel here
     uses), with `threads` threads and `shared_bytes` of dynamic shared memory a block. Sizes in bytes are per block
     (shared) or per thread (stack, spills). `ptx` is what the cubin was assembled from, for loaders that assemble it
-    themselves.
+    themselves. `waits`: it waits by itself for the launch before it, and may be started before that has ended
+    (programmatic dependent launch).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
@@ -50,6 +51,7 @@ class Artifact(Record):
     stack_bytes: int
     spill_store_bytes: int
     spill_load_bytes: int
+    waits: bool
     tools: dict[str, str]
     cubin: bytes
     ptx: str

@@ -14,7 +14,7 @@ from inflight.build.gpu_kernels.spec import Variant
 from inflight.build.gpu_kernels.variants import attention_variants
 from inflight.errors import EngineError
 from inflight.runtime.executors.gpu.device import Device
-from inflight.runtime.executors.gpu.kernel import runs_on
+from inflight.runtime.executors.gpu.kernel import choose_generation, runs_on
 from tests.kernel.gpu.support.cuda_attention import Batch, Chunk, decode, expected, prefill, random_batch
 from tests.kernel.gpu.support.cuda_gpu import gpu, loaded, run_on_gpu
 
@@ -79,6 +79,13 @@ def test_prefill_on_the_device(rng: np.random.Generator, variant: Variant) -> No
 def test_code_runs_on_its_own_generation() -> None:
     assert runs_on(80, 80) and runs_on(80, 89) and runs_on(86, 89)
     assert not runs_on(89, 86) and not runs_on(80, 90) and not runs_on(90, 100) and not runs_on(100, 120)
+
+
+def test_an_engine_for_other_generations_names_what_to_build() -> None:
+    assert choose_generation([80, 90, 100], 90, "H100") == 90 and choose_generation([80, 86, 90], 89, "L40S") == 86
+    with pytest.raises(EngineError, match=r"code for sm_80, sm_100; this GPU \(H100\) is sm_90") as error:
+        choose_generation([80, 100], 90, "H100")
+    assert error.value.hint == "Build it with --sm 90."
 
 
 def test_a_machine_without_a_gpu_is_told_so() -> None:

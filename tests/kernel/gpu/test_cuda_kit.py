@@ -53,7 +53,7 @@ def test_the_rehearsal_passes_in_another_environment(tmp_path: Path) -> None:
     results = tmp_path / "kit" / "results"
     ends = json.loads((results / "run.json").read_text())
     assert started.returncode == 0, f"{started.stdout}{started.stderr}"
-    assert set(ends) == {"machine", "tokens", "company", "steps", "kernels"}
+    assert set(ends) == {"machine", "tokens", "company", "sampling", "steps", "kernels"}
     for name in ends:
         found = json.loads((results / f"{name}.json").read_text())
         assert found["found"] and not found["failures"], name

@@ -24,14 +24,14 @@ VOCABULARIES = [1, 257, 9001]
 def random_row(rng: np.random.Generator, vocab: int) -> Row:
     sampling = random_sampling(rng, vocab)
     context = random_context(rng, vocab)
-    # The chain has no links for the mask of a structured output and for a watermark.
-    del context["allowed"], context["previous"]
+    # The chain has no link for a watermark.
+    del context["previous"]
     return Row(replace(sampling, bias=tuple(dict(sampling.bias).items()), watermark_delta=0.0), **context)
 
 
 def expected(logits: npt.NDArray[np.float32], rows: list[Row]) -> list[int]:
     return [
-        sample_row(line, row.sampling, row.position, row.history, row.prompt_length, row.banned).token_id
+        sample_row(line, row.sampling, row.position, row.history, row.prompt_length, row.banned, row.allowed).token_id
         for line, row in zip(logits, rows, strict=True)
     ]
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch
 
-LIMITS = {"max_batch_size": 4, "max_seq_len": 64, "max_num_tokens": 48, "max_logit_rows": 8, "tokens_per_block": 16}
+LIMITS = {"max_batch_size": 6, "max_seq_len": 64, "max_num_tokens": 48, "max_logit_rows": 8, "tokens_per_block": 16}
 BLOCKS = 12
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +21,7 @@ from inflight.machine.cuda import require_gpu
 from inflight.runtime.executors.cuda.executor import CudaExecutor
 from inflight.runtime.loading.load import KvCacheBudget, load_engine
 from inflight.runtime.scheduler.step import StepBatch
-from tests.conftest import SEED_VARIABLE
-from tests.models.random_models import random_shape
-from tests.network.support import Case, make_case
+from tests.pipeline.targets.cuda_engine import CudaEngine, build_cuda_engine
 from tests.pipeline.targets.cuda_steps import BLOCKS, LIMITS, chunk, logits
 
 pytest.importorskip("triton", reason="pip install 'inflight-llm[cuda-compile]'")
@@ -35,36 +30,13 @@ from tests.oracles.gpu.interpreted_launches import open_interpreted
 pytestmark = pytest.mark.pipeline
 
 
-@dataclass(frozen=True)
-class Built:
-    case: Case
-    engine: Path
-
-    def prompt(self, rng: np.random.Generator, length: int) -> list[int]:
-        return [int(token) for token in rng.integers(self.case.checkpoint.config.vocab_size, size=length)]
-
-
-def build(root: Path, dtype: torch.dtype) -> Built:
-    seed = int(os.environ.get(SEED_VARIABLE, "0")) or secrets.randbelow(2**31 - 1) + 1
-    print(f"repeat with {SEED_VARIABLE}={seed}")
-    shape = replace(random_shape(np.random.default_rng(seed), "qwen2"), vocab_size=97)
-    case = make_case(root, shape, seed, dtype)
-    build_engine(case.checkpoint.directory, root / "engine", make_recipe(target="cuda", **LIMITS))
-    return Built(case, root / "engine")
-
-
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    return build(tmp_path_factory.mktemp("cuda"), torch.float32)
-
-
-@pytest.fixture(scope="module")
-def executor(built: Built) -> CudaExecutor:
-    return open_interpreted(built.engine, BLOCKS)
+def executor(built: CudaEngine) -> CudaExecutor:
+    return open_interpreted(built.directory, BLOCKS)
 
 
 def test_a_sequence_has_the_same_bits_in_any_company_and_any_chunks(
-    built: Built, executor: CudaExecutor, rng: np.random.Generator
+    built: CudaEngine, executor: CudaExecutor, rng: np.random.Generator
 ) -> None:
     """Many rows and few, whole prompts and parts, and when a preempted sequence is computed again."""
     prompt = int(rng.integers(18, 24))
@@ -83,8 +55,8 @@ def test_a_sequence_has_the_same_bits_in_any_company_and_any_chunks(
     assert np.abs(last - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-def test_masks_are_computed_between_the_launches_and_the_reading_of_logits(
-    built: Built, executor: CudaExecutor, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+def test_masks_are_computed_between_the_launches_of_logits_and_of_sampling(
+    built: CudaEngine, executor: CudaExecutor, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While a GPU computes the step; what the mask allows is what comes."""
     events: list[str] = []
@@ -97,7 +69,7 @@ def test_masks_are_computed_between_the_launches_and_the_reading_of_logits(
 
         return run
 
-    for name in ("write", "launch", "read", "wait"):
+    for name in ("write", "launch", "read", "wait_for"):
         monkeypatch.setattr(backend, name, noted(name, getattr(backend, name)))
     prompt, wanted = built.prompt(rng, 9), int(rng.integers(97))
     sequence = chunk(0, prompt, [3], prompt=9)
@@ -109,14 +81,14 @@ def test_masks_are_computed_between_the_launches_and_the_reading_of_logits(
     output = executor.execute(StepBatch([sequence, chunk(1, prompt, [4], prompt=9)], mask))
     assert output.token_ids[0] == wanted
     order = [each for each, before in zip(events, ["", *events], strict=False) if each != before]
-    assert order == ["write", "launch", "mask", "read", "wait"]
+    assert order == ["write", "launch", "mask", "write", "launch", "read", "wait_for"]
 
 
 def test_16_bits_are_near_transformers(tmp_path: Path, rng: np.random.Generator) -> None:
     """One of two types is drawn. The interpreter cuts bfloat16 off where a GPU rounds, which doubles the error."""
     dtype, limit = [(torch.bfloat16, 0.15), (torch.float16, 0.01)][int(rng.integers(2))]
-    built = build(tmp_path, dtype)
-    executor = open_interpreted(built.engine, BLOCKS)
+    built = build_cuda_engine(tmp_path, dtype)
+    executor = open_interpreted(built.directory, BLOCKS)
     tokens = built.prompt(rng, 9)
     got = logits(executor, chunk(0, tokens, [3], prompt=9))[-1]
     expected = built.case.expected(tokens)[-1]
@@ -124,7 +96,7 @@ def test_16_bits_are_near_transformers(tmp_path: Path, rng: np.random.Generator)
 
 
 def test_a_quantized_cache_has_the_numbers_of_the_reference_target(
-    built: Built, tmp_path: Path, rng: np.random.Generator
+    built: CudaEngine, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     """Prompts and generated tokens, of a type that is drawn. Where a number lies between two levels, the last bit
     before it decides."""
@@ -142,15 +114,15 @@ def test_a_quantized_cache_has_the_numbers_of_the_reference_target(
     assert np.abs(found[0] - found[1]).max() <= 0.02 * np.abs(found[0]).max()
 
 
-def test_the_same_checkpoint_gives_the_same_bytes(built: Built, tmp_path: Path) -> None:
+def test_the_same_checkpoint_gives_the_same_bytes(built: CudaEngine, tmp_path: Path) -> None:
     build_engine(built.case.checkpoint.directory, tmp_path / "engine", make_recipe(target="cuda", **LIMITS))
-    files = sorted(path.name for path in built.engine.iterdir() if path.is_file())
+    files = sorted(path.name for path in built.directory.iterdir() if path.is_file())
     for name in files:
-        assert (tmp_path / "engine" / name).read_bytes() == (built.engine / name).read_bytes(), name
+        assert (tmp_path / "engine" / name).read_bytes() == (built.directory / name).read_bytes(), name
 
 
-def test_layers_share_their_kernels(built: Built) -> None:
-    listed = msgspec.json.decode((built.engine / "rank0.launches.json").read_bytes(), type=LaunchList)
+def test_layers_share_their_kernels(built: CudaEngine) -> None:
+    listed = msgspec.json.decode((built.directory / "rank0.launches.json").read_bytes(), type=LaunchList)
     kernels = {choice.kernel for launch in listed.launches for choice in launch.choices}
     layers = built.case.checkpoint.config.num_hidden_layers
     of_layers = [launch for launch in listed.launches if launch.rows in ("generated", "prompt_tiles")]
@@ -159,12 +131,12 @@ def test_layers_share_their_kernels(built: Built) -> None:
     assert kernels == set(range(len(kernels)))
 
 
-def test_without_a_gpu_the_reason_is_said(built: Built) -> None:
+def test_without_a_gpu_the_reason_is_said(built: CudaEngine) -> None:
     try:
         require_gpu()
     except EngineError:
         with pytest.raises(EngineError, match=r"NVIDIA|cuda-python"):
-            load_engine(built.engine)
+            load_engine(built.directory)
     else:
         pytest.skip("this machine has a GPU")
 
@@ -178,7 +150,7 @@ def test_without_a_gpu_the_reason_is_said(built: Built) -> None:
     ],
 )
 def test_flags_that_no_kernel_is_for_are_refused(
-    built: Built, tmp_path: Path, flags: dict[str, object], message: str
+    built: CudaEngine, tmp_path: Path, flags: dict[str, object], message: str
 ) -> None:
     with pytest.raises(BuildError, match=message):
         build_engine(built.case.checkpoint.directory, tmp_path / "e", make_recipe(target="cuda", **flags, **LIMITS))

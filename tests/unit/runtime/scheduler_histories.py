@@ -18,8 +18,10 @@ from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request, sequence_seed
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.scheduler.admission import Waiting
-from inflight.runtime.scheduler.scheduler import ScheduledStep, SchedulerConfig
+from inflight.runtime.scheduler.scheduled_step import ScheduledStep
+from inflight.runtime.scheduler.scheduler import SchedulerConfig
 from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, SequenceResult, StepBatch, TokenResult
+from tests.engines.overlapping import Overlapping
 
 
 @dataclass
@@ -121,7 +123,7 @@ class QueueOracle:
 
     def scheduled(self, step: ScheduledStep | None, stats: CoreStats) -> None:
         """`stats`: those right after the step was scheduled."""
-        if step is None:
+        if step is None or step.ahead:  # one that was scheduled ahead did not try to start anybody
             return
         tokens_left = step.batch.num_tokens < self._limits.max_num_tokens
         rows_left = sum(each.num_logit_rows for each in step.batch.sequences) < self._limits.max_logit_rows
@@ -147,7 +149,7 @@ class QueueOracle:
 class History:
     """A random engine, random requests, and the order in which they come and are cancelled.
 
-    With `offload`, blocks that leave the cache are kept in that directory, of a random size.
+    With `offload`, blocks that leave the cache are kept in that directory, of a random size; else half overlap steps.
     """
 
     def __init__(self, seed: int, offload: Path | None = None) -> None:
@@ -180,11 +182,13 @@ class History:
         # With a pool of one token there is no room for a prompt and an answer.
         self.requests = [self._request(name) for name in range(pick(1, 7))] if self.total > 1 else []
         self.offload = None if offload is None else KvOffload(offload, pick(300, 30_000))
+        self.overlaps, self.late = offload is None and self.random.random() < 0.5, self.random.random() < 0.8
         self.start()
 
     def start(self) -> None:
         """A new process: nothing is in the cache."""
-        executor = NullExecutor(self.manifest, self.num_blocks)
+        null = NullExecutor(self.manifest, self.num_blocks)
+        executor = Overlapping(null, late=self.late) if self.overlaps else null
         self.core = EngineCore(executor, self.config, offload=self.offload)
         self.queue = QueueOracle(self.manifest, self.config)
         self.answers: dict[tuple[str, int], Answer] = defaultdict(Answer)

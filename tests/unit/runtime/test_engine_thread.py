@@ -16,6 +16,7 @@ from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.scheduler.step import StepBatch, StepOutput
+from tests.engines.overlapping import Overlapping
 from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.unit
@@ -77,9 +78,9 @@ def executor() -> GatedExecutor:
     return GatedExecutor()
 
 
-@pytest.fixture
-def engine(executor: GatedExecutor) -> Iterator[EngineThread]:
-    engine = EngineThread(EngineCore(executor))
+@pytest.fixture(params=[False, True], ids=["one step at a time", "overlapping steps"])
+def engine(request: pytest.FixtureRequest, executor: GatedExecutor) -> Iterator[EngineThread]:
+    engine = EngineThread(EngineCore(Overlapping(executor) if request.param else executor))
     yield engine
     executor.gate.set()
     engine.close()

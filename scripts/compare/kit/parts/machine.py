@@ -11,7 +11,7 @@ from compare.kit.packages import NEEDED
 from compare.kit.parts.report import Report
 from compare.kit.parts.steppers import Kit
 from inflight import __version__
-from inflight.runtime.executors.cuda.executor import read_kernels
+from inflight.runtime.executors.cuda.engine_files import read_kernels
 
 
 def run(kit: Kit, report: Report) -> None:

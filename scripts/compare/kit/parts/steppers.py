@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from inflight.engine_format.gpu_artifact import Artifact
 from inflight.runtime.executors.cuda.backend import Backend
-from inflight.runtime.executors.cuda.executor import CudaExecutor, read_kernels
+from inflight.runtime.executors.cuda.engine_files import read_kernels
+from inflight.runtime.executors.cuda.executor import CudaExecutor
 from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch
 
@@ -70,6 +71,10 @@ class Script:
     def num_blocks(self) -> int:
         return self.stride * len(self.prompts)
 
+    def blocks(self, each: int) -> list[int]:
+        """Those of a sequence."""
+        return list(range(each * self.stride, (each + 1) * self.stride))
+
     def logits(self, executor: Executor, which: Sequence[int], *, chunk: int = 0) -> list[list[Floats]]:
         """For each of the sequences `which`, the logits [vocab] that follow its prompt, and each of its tokens.
 
@@ -102,7 +107,8 @@ class Script:
 
     def _part(self, each: int, start: int, end: int) -> ScheduledSequence:
         whole, prompt = [*self.prompts[each], *self.tokens[each]], len(self.prompts[each])
-        blocks = list(range(each * self.stride, (each + 1) * self.stride))
         return ScheduledSequence(
-            *(each, whole[start:end], start, blocks, RowSampling()), sample_last=end >= prompt, prompt_length=prompt
+            *(each, whole[start:end], start, self.blocks(each), RowSampling()),
+            sample_last=end >= prompt,
+            prompt_length=prompt,
         )

@@ -34,7 +34,7 @@ from inflight.build.gpu_kernels.spec import Constant, Extent, Variant  # noqa: E
 Array = npt.NDArray[Any]
 
 # Blocks of any size give the same integers, and the interpreter takes as long for a small one as for a large one.
-_FASTER_HERE: Mapping[str, Mapping[str, int]] = {"sampling_narrow": {"block": 4096}}
+FASTER_HERE: Mapping[str, Mapping[str, int]] = {"sampling_narrow": {"block": 4096}}
 
 
 def _create_dot(builder: Any, a: Any, b: Any, total: Any, *_precision: Any) -> Any:
@@ -104,7 +104,7 @@ def interpret(
     `sizes` are those of the launch's grid; `tuned` replaces constants of the tuning.
     """
     spec = SPECS[function]
-    constants = {**spec.constants(variant, spec.tune(90, variant)), **(tuned or _FASTER_HERE.get(function, {}))}
+    constants = {**spec.constants(variant, spec.tune(90, variant)), **(tuned or FASTER_HERE.get(function, {}))}
     known = {**constants, **sizes}
     grid = [math.prod(_blocks(extent, known) for extent in axis) for axis in spec.grid]
     kernel = getattr(sys.modules[spec.module], function)

@@ -10,14 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from inflight.build.gpu_kernels.sampling_chain import (
-    MOST_REPORTED,
-    report_launches,
-    report_planes,
-    sampling_launches,
-    sampling_planes,
-)
+from inflight.build.gpu_kernels.sampling_chain import report_planes, sampling_chain, sampling_planes
 from inflight.build.gpu_kernels.spec import Variant
+from inflight.engine_format.cuda_facts import LISTS, MASK, MOST_REPORTED
 from inflight.runtime.scheduler.step import RowSampling, TokenResult
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -33,6 +28,7 @@ class Row:
     history: tuple[int, ...] = ()
     prompt_length: int = 0
     banned: tuple[int, ...] = ()
+    allowed: bytes | None = None
 
     @property
     def biases(self) -> dict[int, float]:
@@ -49,17 +45,24 @@ def sample(run: Run, logits: Array, rows: Sequence[Row]) -> list[int]:
     rng = np.random.default_rng()
     planes = sampling_planes(len(rows), vocab)
     arrays = {name: _plane(rng, plane.shape, plane.dtype, plane.zero) for name, plane in planes.items()}
-    arguments = {**arrays, **_parameters(rows), "logits": logits.copy(), "tokens": np.full(len(rows), -1, np.int32)}
-    launches = sampling_launches(
-        vocab,
-        adjusts=bool(arguments["adjusts"].any()),
-        draws=any(row.sampling.temperature > 0 for row in rows),
-        top_k=any(row.sampling.top_k > 0 for row in rows),
-        top_p=any(row.sampling.top_p < 1 for row in rows),
-        min_p=any(row.sampling.min_p > 0 for row in rows),
-    )
-    for launch in launches:
-        run(launch.function, launch.variant, {**arguments, **launch.scalars}, {"rows": len(rows)})
+    arguments = {
+        **arrays,
+        **_parameters(rows, vocab),
+        "logits": logits.copy(),
+        "tokens": np.full(len(rows), -1, np.int32),
+    }
+    filters = {
+        "top_k": any(row.sampling.top_k > 0 for row in rows),
+        "top_p": any(row.sampling.top_p < 1 for row in rows),
+        "filters": any(row.sampling.top_k > 0 or row.sampling.top_p < 1 or row.sampling.min_p > 0 for row in rows),
+    }
+    draws = any(row.sampling.temperature > 0 for row in rows)
+    needs = {"samples": True, "lists": bool((arguments["adjusts"] & LISTS).any()), "draws": draws}
+    needs |= {name: draws and used for name, used in filters.items()}
+    for link in sampling_chain(vocab):
+        if needs.get(link.when):
+            sizes = {"rows": len(rows), "vocab": vocab}
+            run(link.function, link.variant, {**arguments, **link.scalars}, sizes)
     assert np.array_equal(arguments["logits"].view(np.int32), logits.view(np.int32)), "the logits are read only"
     for name, plane in planes.items():
         assert not plane.zero or not arrays[name].any(), f"{name} must be zero between steps"
@@ -80,8 +83,9 @@ def report(
     arguments |= {"logprobs": np.zeros(rows, np.float32), "ranks": np.zeros(rows, np.int32)}
     arguments["top_ids"] = np.full((rows, MOST_REPORTED), -1, np.int32)
     arguments["top_logprobs"] = np.zeros((rows, MOST_REPORTED), np.float32)
-    for launch in report_launches(vocab):
-        run(launch.function, launch.variant, arguments, {"rows": rows})
+    for link in sampling_chain(vocab):
+        if link.when == "reports":
+            run(link.function, link.variant, {**arguments, **link.scalars}, {"rows": rows, "vocab": vocab})
     return [_result(arguments, row) for row in range(rows)]
 
 
@@ -100,7 +104,7 @@ def _plane(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, zero: b
     return np.zeros(shape, dtype) if zero else rng.integers(1, 1 << 30, shape).astype(dtype)
 
 
-def _parameters(rows: Sequence[Row]) -> dict[str, Array]:
+def _parameters(rows: Sequence[Row], vocab: int) -> dict[str, Array]:
     biases = [row.biases for row in rows]
     by_type = {
         np.float32: ("temperature", "top_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty"),
@@ -121,8 +125,22 @@ def _parameters(rows: Sequence[Row]) -> dict[str, Array]:
         "bias_ids": _flat([tuple(bias) for bias in biases], np.int32),
         "bias_values": _flat([tuple(bias.values()) for bias in biases], np.float32),
         "bias_start": _starts([tuple(bias) for bias in biases]),
-        "adjusts": np.array([bool(bias or row.past) for bias, row in zip(biases, rows, strict=True)], np.int32),
+        "adjusts": np.array(
+            [
+                LISTS * bool(bias or row.past) + MASK * (row.allowed is not None)
+                for bias, row in zip(biases, rows, strict=True)
+            ],
+            np.int32,
+        ),
+        "allowed": np.stack([_mask(row, vocab) for row in rows]),
     }
+
+
+def _mask(row: Row, vocab: int) -> Array:
+    """Of rows without one, any bits."""
+    words = -(-vocab // 32)
+    given = np.random.default_rng().bytes(4 * words) if row.allowed is None else row.allowed
+    return np.frombuffer(given, np.int32)
 
 
 def _flat(lists: Sequence[Sequence[float]], dtype: type) -> Array:

@@ -1,0 +1,124 @@
+"""The launches of a step: packed once, made for as many rows as a step has, and recorded where steps repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from inflight.engine_format.cuda_facts import Launch, LaunchList, Operand, Rows, When
+from inflight.engine_format.manifest import EngineManifest
+from inflight.runtime.executors.cuda.backend import Backend, PackedLaunch, Recorded
+from inflight.runtime.executors.cuda.layout import Layout
+from inflight.runtime.executors.cuda.step_arrays import StepCounts
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Where the places of operands lie: addresses of all, the layouts of those whose arrays have names, and of how many
+    blocks the cache is."""
+
+    addresses: Mapping[str, int]
+    layouts: Mapping[str, Layout]
+    num_blocks: int
+
+    def address(self, operand: Operand, first: int) -> int:
+        """Of an operand that is no size, in a launch that begins at the row `first`."""
+        if operand.place == "number":
+            return operand.at
+        base = self.addresses[operand.place]
+        if operand.place in self.layouts:
+            return base + self.layouts[operand.place].place(operand.name, first)
+        if operand.place == "cache":
+            return base + operand.at * self.num_blocks
+        return base + operand.at + first * operand.row_bytes
+
+
+@dataclass
+class _Packed:
+    """A launch, and each of its kernels packed for launches that begin at the first row."""
+
+    listed: Launch
+    kernels: dict[int, PackedLaunch] = field(default_factory=dict)
+
+
+class StepLaunches:
+    """The launches of an engine on `backend`.
+
+    A step that repeats (StepCounts) is launched one by one the first time, recorded the second time, and replayed from
+    then on: its launches are decided by its number of rows and by the splits of its longest context, which are rounded
+    up to a power of two.
+    """
+
+    def __init__(self, backend: Backend, listed: LaunchList, memory: Memory, manifest: EngineManifest) -> None:
+        self._backend = backend
+        self._listed = listed
+        self._memory = memory
+        self._vocab = manifest.model.vocab_size
+        self._stride = memory.layouts["step"].fields["block_tables"].shape[1]
+        self._most_splits = -(-manifest.limits.max_seq_len // listed.split_tokens)
+        self._runs = [
+            (kind, [_Packed(launch) for launch in run])
+            for kind, run in groupby(listed.launches, lambda launch: launch.rows)
+        ]
+        self._sampling = [_Packed(launch) for launch in listed.sampling.launches]
+        self._recorded: dict[tuple[int, int], Recorded | None] = {}
+
+    def forward(self, counts: StepCounts) -> None:
+        """From the step's integers to its logits."""
+        splits = counts.greatest_position // self._listed.split_tokens + 1
+        if not counts.repeats:
+            return self._forward(counts, splits)
+        splits = min(1 << (splits - 1).bit_length(), self._most_splits)
+        key = counts.tokens, splits
+        if key not in self._recorded:
+            self._recorded[key] = None
+            return self._forward(counts, splits)
+        recorded = self._recorded[key]
+        if recorded is None:
+            recorded = self._recorded[key] = self._backend.record(lambda: self._forward(counts, splits))
+        return recorded.launch()
+
+    def sample(self, rows: int, needs: Collection[When]) -> None:
+        """From the logits of so many rows to their tokens, and what is reported of them."""
+        launches = [each for each in self._sampling if each.listed.when in needs]
+        self._run("logit_rows", launches, rows, self._listed.sampling.rows, {"vocab": self._vocab})
+
+    def _forward(self, counts: StepCounts, splits: int) -> None:
+        sizes = {"splits": splits, "block_table_stride": self._stride}
+        for kind, launches in self._runs:
+            count = int(getattr(counts, kind))
+            piece = self._listed.generated_rows if kind == "generated" else max(count, 1)
+            self._run(kind, launches, count, piece, sizes)
+
+    def _run(self, kind: Rows, launches: Sequence[_Packed], count: int, piece: int, sizes: Mapping[str, int]) -> None:
+        """Launches of one kind of rows, in order, for at most `piece` rows at a time: scratch memory has room for as
+        many."""
+        for first in range(0, count, piece):
+            rows = min(piece, count - first)
+            known = {**sizes, "tiles" if kind == "prompt_tiles" else "rows": rows}
+            for launch in launches:
+                self._packed(launch, rows, first).launch(known)
+
+    def _packed(self, launch: _Packed, rows: int, first: int) -> PackedLaunch:
+        kernel = next(each.kernel for each in launch.listed.choices if rows <= (each.most_rows or rows))
+        if first:
+            return self._pack(launch.listed, kernel, first)
+        if kernel not in launch.kernels:
+            launch.kernels[kernel] = self._pack(launch.listed, kernel, 0)
+        return launch.kernels[kernel]
+
+    def _pack(self, launch: Launch, kernel: int, first: int) -> PackedLaunch:
+        operands = launch.operands.items()
+        arguments = {name: self._memory.address(each, first) for name, each in operands if each.place != "size"}
+        numbers = {name: each.name for name, each in operands if each.place == "size"}
+        return self._backend.pack(kernel, arguments, numbers)
+
+
+def tile_tokens(listed: LaunchList, backend: Backend) -> int:
+    """The rows of a prompt that a tile takes, of the kernel that takes fewest."""
+    launches = [launch for launch in listed.launches if launch.rows == "prompt_tiles"]
+    kernels = {choice.kernel for launch in launches for choice in launch.choices}
+    names = ("block_m", "num_kv_heads", "num_heads")
+    tiles = [[backend.constant(kernel, name) for name in names] for kernel in kernels]
+    return min(rows * kv_heads // heads for rows, kv_heads, heads in tiles)
