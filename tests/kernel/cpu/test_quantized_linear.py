@@ -197,7 +197,7 @@ def test_a_panel_that_is_written_out_gives_the_bits_of_its_groups(
     x = random_levels(rng, row_bits, 130, k)
     record, x_scale = to_record(x, product.group), rng.uniform(0, 0.1, len(x)).astype(np.float32)
     alone = np.concatenate([_run(kernel, record[i : i + 1], x_scale[i : i + 1], n) for i in range(len(x))])
-    for count in (5, 6, 7, 12, 13, 18, 19, 97, 130):
+    for count in (3, 4, 5, 6, 7, 8, 10, 12, 13, 18, 19, 97, 130):
         np.testing.assert_array_equal(_run(kernel, record[:count], x_scale[:count], n, threads=2), alone[:count])
 
 
