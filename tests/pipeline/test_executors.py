@@ -62,7 +62,7 @@ class Built:
     @property
     def new_tokens(self) -> int:
         """As many as are generated for a prompt."""
-        return 6 if self.target == "cuda-interpreted" else 64
+        return 4 if self.target == "cuda-interpreted" else 64
 
     def open(self) -> Any:
         if self.target == "cuda-interpreted":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,7 @@ def test_a_slow_template_holds_up_nobody(template_shim: str) -> None:
         answered = 0
         with ThreadPoolExecutor() as pool:
             slow = pool.submit(post, template_shim, path, body)
-            while not slow.done():
+            while wait([slow], timeout=0.02).not_done:
                 with urllib.request.urlopen(f"{template_shim}/health", timeout=PATIENCE_S) as answer:
                     answered += answer.status == 200
         status, answer = slow.result()

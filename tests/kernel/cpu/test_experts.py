@@ -115,6 +115,11 @@ def random_logits(rng: np.random.Generator, count: int, experts: int) -> npt.NDA
     return logits
 
 
+def many_times(rng: np.random.Generator, number: int) -> npt.NDArray[np.int64]:
+    """Rows, each of them again and again: many for their experts, and more than the kernel sums up at once."""
+    return rng.permutation(np.resize(np.arange(number), max(513, number) + int(rng.integers(0, 600))))
+
+
 @pytest.mark.parametrize("level", levels(), ids=lambda level: str(level.name))
 def test_experts_are_as_defined_and_a_row_does_not_see_its_company(
     level: Any, rng: np.random.Generator, tmp_path: Path
@@ -145,8 +150,13 @@ def test_experts_are_as_defined_and_a_row_does_not_see_its_company(
             np.testing.assert_array_equal(
                 mixture.run(kernel, x[start:stop], logits[start:stop], threads=2), y[start:stop]
             )
-        residual = rng.standard_normal(y.shape, np.float32)
-        np.testing.assert_array_equal(mixture.run(kernel, x, logits, residual, threads=2), y + residual)
+        again = many_times(rng, number)
+        residual = rng.standard_normal((len(again), hidden), np.float32)
+        for given in (again, np.arange(number)):
+            added = residual[: len(given)]
+            np.testing.assert_array_equal(
+                mixture.run(kernel, x[given], logits[given], added, threads=2), y[given] + added
+            )
 
 
 def test_every_row_may_choose_one_expert_and_rows_of_no_number_are_harmless(

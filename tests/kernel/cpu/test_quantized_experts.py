@@ -24,7 +24,7 @@ from tests.kernel.cpu.quantized import (
     row_scales,
     to_record,
 )
-from tests.kernel.cpu.test_experts import random_logits
+from tests.kernel.cpu.test_experts import many_times, random_logits
 from tests.oracles.fused_experts import quantized_experts
 
 pytestmark = pytest.mark.kernel
@@ -169,5 +169,8 @@ def test_quantized_experts_are_as_defined_and_a_row_does_not_see_its_company(
         for start, stop in (sorted(rng.integers(0, number + 1, 2)), (0, 1), (number - 1, number)):
             part = (each[start:stop] for each in (x, x_scale, logits))
             np.testing.assert_array_equal(mixture.run(kernel, *part, threads=2), y[start:stop])
-        residual = rng.standard_normal(y.shape, np.float32)
-        np.testing.assert_array_equal(mixture.run(kernel, x, x_scale, logits, residual, threads=2), y + residual)
+        again = many_times(rng, number)
+        residual = rng.standard_normal((len(again), hidden), np.float32)
+        for given in (again, np.arange(number)):
+            parts, added = (each[given] for each in (x, x_scale, logits)), residual[: len(given)]
+            np.testing.assert_array_equal(mixture.run(kernel, *parts, added, threads=2), y[given] + added)

@@ -22,7 +22,7 @@ from inflight.errors import BuildError, CheckpointError, InflightError
 from inflight.runtime.loading.load import load_engine
 from tests.models.float8 import ALGORITHMS, round_to_float8, write_tensors
 from tests.models.random_models import Shape, random_shape, save_random_model
-from tests.network.support import ALL_FAMILIES, one_in, relative_error
+from tests.network.support import ALL_FAMILIES, chosen, relative_error, some_of
 
 pytestmark = pytest.mark.pipeline
 
@@ -44,10 +44,11 @@ def checkpoint_of(directory: Path, shape: Shape, seed: int, rng: np.random.Gener
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("family", one_in(6, ALL_FAMILIES))
+@pytest.mark.parametrize("family", some_of(1, ALL_FAMILIES))
 def test_verify_finds_an_engine_of_such_a_checkpoint_right(
-    tmp_path: Path, family: str, algorithm: str, seed: int, rng: np.random.Generator
+    tmp_path: Path, family: Any, algorithm: str, seed: int, rng: np.random.Generator
 ) -> None:
+    family = chosen(family, rng)
     dtype = torch.float32 if rng.random() < 0.5 else torch.bfloat16
     options: dict[str, Any] = {"algorithm": algorithm, "dtype": dtype, "shared": bool(rng.random() < 0.5)}
     if algorithm != "FP8" and rng.random() < 0.5:
@@ -56,7 +57,7 @@ def test_verify_finds_an_engine_of_such_a_checkpoint_right(
     build_engine(checkpoint, tmp_path / "engine", make_recipe(**LIMITS))
     flags = ["--checkpoint-dir", checkpoint, "--max-tokens", 6, "--json"]
     result = run("verify", tmp_path / "model", tmp_path / "engine", *flags)
-    assert result.exit_code == 0, (options, json.loads(result.stdout))
+    assert result.exit_code == 0, (family, options, json.loads(result.stdout))
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -92,7 +92,7 @@ INLINE void codebook_sums(quantized_shape q, int first, int digits, int rows, in
         UNROLL for (int d = 0; d < digits; d++)
             UNROLL for (int v = 0; v < vectors; v++) sums[d][r][v] = splat_int(repair);
     }
-    const int asking = asking_steps(q.bits, rows);
+    const int asking = asking_steps(q.bits, rows, q.row.group / step_values(q));
     int64_t s = 0;
     for (; s + asking <= steps; s += asking) {
         if (ahead) ask_for_steps(asking, ahead);

@@ -7,6 +7,7 @@
 
 #include "activation.h"
 #include "panels.h"
+#include "row_sums.h"
 
 #if defined(__AMX_BF16__)
 #include "amx_tile.h"
@@ -24,6 +25,7 @@ typedef struct {
     void *y;
     activation gate; /* NO_ACTIVATION: the product itself */
     int64_t x_stride, y_stride; /* elements from a row to the next; 0: k and n */
+    const row_sums *into;       /* in place of y; NULL: none */
 } product;
 
 INLINE int64_t x_stride(product m) { return m.x_stride ? m.x_stride : m.k; }
@@ -69,7 +71,9 @@ INLINE void store_gated(element type, activation gate, const panel_tile tile, in
 
 INLINE void store_tile(product m, const panel_tile tile, int64_t row, int64_t rows, int64_t panel) {
     const element act = act_type(m.type);
-    if (m.gate)
+    if (m.into)
+        add_to_sums(m.into, tile, row, rows, m.bias ? m.bias + panel * PANEL : NULL);
+    else if (m.gate)
         store_gated(act, m.gate, tile, rows, m.n, panel * (PANEL / 2), m.bias ? m.bias + panel * PANEL : NULL,
                     at(act, m.y, row * m.n));
     else
@@ -82,6 +86,12 @@ INLINE void ask_for_residual(product m, int64_t row, int64_t rows, int64_t panel
     const float *residual = m.residual + row * m.n + panel * PANEL;
     for (int64_t r = 0; r < rows; r++)
         UNROLL for (int64_t c = 0; c < PANEL; c += LANES) __builtin_prefetch(residual + r * m.n + c, 1, 3);
+}
+
+/* The lines of a panel's bias, which lie elsewhere, while the panel is multiplied. */
+INLINE void ask_for_bias(const float *bias, int64_t panel) {
+    if (!bias) return;
+    UNROLL for (int64_t c = 0; c < PANEL; c += LANES) __builtin_prefetch(bias + panel * PANEL + c, 0, 3);
 }
 
 INLINE int64_t stretches(product m) { return ceil_div(panel_bytes(m.type, m.k), STRETCH_BYTES); }
@@ -168,6 +178,7 @@ typedef struct {
 
 /* One piece. bfloat16 in tiles of AMX, whatever the number of rows: their sums are not those of vectors. */
 INLINE void multiply_piece(product m, panel_piece piece, product_work *work) {
+    ask_for_bias(m.bias, piece.panel);
 #if defined(__AMX_BF16__)
     if (m.type == BF16) {
         configure_tiles(amx_height(piece.count, AMX_ROWS), BLOCK_BYTES, &work->configured);

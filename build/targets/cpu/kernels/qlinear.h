@@ -27,6 +27,7 @@ typedef struct {
     const float *bias, *residual; /* NULL: none */
     float *y;
     activation gate; /* NO_ACTIVATION: the product itself */
+    const row_sums *into; /* in place of y; NULL: none */
 } quantized_product;
 
 /* OF_WRITTEN and WRITING: of a panel that is written out, or is written by this tile (written_tile.h). */
@@ -40,14 +41,16 @@ INLINE int gates_in_registers(quantized_shape q) { return quantized_vectors(q, T
 INLINE void multiply_rows(quantized_product m, tile_kind kind, const panel_piece *piece, uint8_t *written,
                           int64_t row, int64_t tokens, int64_t again, look_ahead ahead) {
     const int64_t columns = m.gate ? PANEL / 2 : PANEL, column = piece->panel * columns;
-    const int direct = !again && column + columns <= m.n && (!m.gate || gates_in_registers(m.shape));
+    const int placed = m.into ? kind != OF_AMX : column + columns <= m.n;
+    const int direct = placed && !again && (!m.gate || gates_in_registers(m.shape));
     const int8_t *x = quantized_at(m.shape.row, m.x, row);
     const float *residual = m.residual ? m.residual + row * m.n : NULL;
     const float *bias = m.bias ? m.bias + piece->panel * PANEL : NULL;
     float *y = m.y + row * m.n, tile[MOST_DIGIT_ROWS][PANEL];
     tile_output out = {m.x_scale + row, NULL, NULL, tile[0], PANEL, NO_ACTIVATION};
     if (direct)
-        out = (tile_output){m.x_scale + row, bias, residual ? residual + column : NULL, y + column, m.n, m.gate};
+        out = (tile_output){m.x_scale + row, bias, residual ? residual + column : NULL, y + column, m.n, m.gate,
+                            m.into, row, 0};
     (void)kind, (void)written;
 #if defined(__AMX_INT8__)
     if (kind == OF_AMX) amx_quantized_tile(m.shape, tokens, x, piece->columns, written, ahead, out);
@@ -59,6 +62,10 @@ INLINE void multiply_rows(quantized_product m, tile_kind kind, const panel_piece
 #endif
         quantized_tile(m.shape, tokens, x, piece->columns, ahead, out);
     if (direct) return;
+    if (m.into) {
+        add_to_sums(m.into, tile + again, row + again, tokens - again, bias);
+        return;
+    }
     y += again * m.n;
     if (residual) residual += again * m.n;
     if (m.gate) store_gated(F32, m.gate, tile + again, tokens - again, m.n, column, bias, y);
@@ -118,6 +125,7 @@ typedef struct {
 
 INLINE void multiply_quantized_piece(quantized_product m, const panel_piece *piece, quantized_work *work) {
     tile_kind kind = OF_VECTORS;
+    ask_for_bias(m.bias, piece->panel);
     const int64_t tiles = ceil_div(piece->count, tile_tokens(m.shape));
 #if defined(__AMX_INT8__)
     if (piece->count > tile_tokens(m.shape) && in_tiles(m.shape)) {
@@ -127,7 +135,7 @@ INLINE void multiply_quantized_piece(quantized_product m, const panel_piece *pie
         return;
     }
 #elif defined(WRITES_PANELS)
-    if (worth_writing(m.shape, tiles)) {
+    if (worth_writing(m.shape, piece->count, tiles)) {
         kind = work->held == piece->columns ? OF_WRITTEN : WRITING;
         work->held = piece->columns;
     }

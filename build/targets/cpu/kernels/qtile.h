@@ -16,9 +16,9 @@
 #define INFLIGHT_QTILE_H
 
 #include "activation.h"
-#include "panels.h"
 #include "qdot.h"
 #include "quantize.h"
+#include "row_sums.h"
 
 #define STEP_BYTES 256
 /* The most bytes that a step may prefetch into the first-level cache. */
@@ -86,8 +86,10 @@ INLINE void integer_step(int bits, int rows, int vectors, const int8_t *x, int64
     add_quads(bits, rows, vectors, x + 4, x_stride, columns, sums);
 }
 
-/* Steps that are prefetched together. */
-INLINE int asking_steps(int bits, int rows) { return rows > 3 || bits == 8 ? 4 : 2; }
+/* Steps that are prefetched together, of as many as a group has. */
+INLINE int asking_steps(int bits, int rows, int64_t steps) {
+    return (int)max_int(1, min_int(steps, rows > 3 || bits == 8 ? 4 : 2));
+}
 
 /* Prefetch so many steps of `ahead`: few bytes into the first-level cache, where no prefetch is dropped; many bytes
  * there would displace the tile's own reads. */
@@ -120,7 +122,7 @@ INLINE void integer_group(quantized_shape q, int rows, int vectors, int64_t g, c
         int32_t repair = -weight_offset(q.bits) * digit_sums(x + r * stride, q.row.width)[g];
         UNROLL for (int v = 0; v < vectors; v++) sums[r][v] = splat_int(repair);
     }
-    const int asking = asking_steps(q.bits, rows);
+    const int asking = asking_steps(q.bits, rows, q.row.group / values);
     int64_t s = 0;
     for (; s + asking <= steps; s += asking) {
         ask_for_steps(asking, ahead);
@@ -139,6 +141,8 @@ typedef struct {
     float *y;
     int64_t stride;
     activation gate; /* NO_ACTIVATION: every column as it is */
+    const row_sums *into; /* in place of y: from column `column` of row `row` of the product on; NULL: none */
+    int64_t row, column;
 } tile_output;
 
 /* Vectors of columns side by side. Where groups are added up, the float32 sums of a whole tile share the registers;
@@ -193,10 +197,12 @@ INLINE void add_zeros(quantized_shape q, int tokens, int vectors, int64_t g, con
 
 INLINE void finish_tile(int tokens, int vectors, tile_sums totals, tile_output out) {
     UNROLL for (int t = 0; t < tokens; t++) {
-        float *y = out.y + t * out.stride;
+        float *y = out.into ? sums_of(out.into, out.row + t) + out.column : out.y + t * out.stride;
+        const f32x16 weight = out.into ? weight_of(out.into, out.row + t) : splat(1.0f);
         UNROLL for (int v = 0; v < vectors; v++) {
             totals[t][v] *= out.x_scale[t];
             if (out.bias) totals[t][v] += load16(F32, out.bias, v * LANES);
+            if (out.into) totals[t][v] = fma16(weight, totals[t][v], load16(F32, y, v * LANES));
             if (out.residual) totals[t][v] += load16(F32, out.residual, t * out.stride + v * LANES);
             if (!out.gate) store16(F32, y, v * LANES, totals[t][v]);
             else if (v % 2) store16(F32, y, v / 2 * LANES, gated16(out.gate, totals[t][v - 1], totals[t][v]));
@@ -217,8 +223,10 @@ INLINE void ask_for_next_tile(quantized_shape q, int rows, const int8_t *x, cons
 /* The lines that finish_tile will write: stores that miss the caches would hold up those behind them. */
 INLINE void ask_for_output(int tokens, int vectors, tile_output out) {
     const int lines = out.gate ? vectors / 2 : vectors;
-    UNROLL for (int t = 0; t < tokens; t++)
-        UNROLL for (int i = 0; i < lines; i++) __builtin_prefetch(out.y + t * out.stride + i * LANES, 1, 3);
+    UNROLL for (int t = 0; t < tokens; t++) {
+        const float *y = out.into ? sums_of(out.into, out.row + t) + out.column : out.y + t * out.stride;
+        UNROLL for (int i = 0; i < lines; i++) __builtin_prefetch(y + i * LANES, 1, 3);
+    }
 }
 
 /* totals += group g of weights that are codes; `scales` are those of the columns, `panel` is their first step. */
@@ -265,7 +273,8 @@ INLINE void quantized_height(quantized_shape q, int rows, const int8_t *x, const
         tile_output part = out;
         if (out.bias) part.bias += column;
         if (out.residual) part.residual += column;
-        part.y += out.gate ? column / 2 : column;
+        if (out.into) part.column += column;
+        else part.y += out.gate ? column / 2 : column;
         quantized_columns(q, rows, vectors, x, panel, column, &ahead, part);
     }
 }

@@ -77,6 +77,19 @@ INLINE void write_levels(cache_shape s, int key, uint8_t *block, int64_t token, 
     }
 }
 
+/* A head of bfloat16: rounded 16 elements at a time, and stored in pairs where those lie together. */
+INLINE void write_bf16(cache_shape s, int key, uint16_t *block, int64_t token, const float *x) {
+    const int64_t d = s.head_size;
+    uint16_t halves[round_up(d, LANES)];
+    for (int64_t i = 0; i < d; i += LANES) store16(BF16, halves, i, load_until(F32, x, i, d));
+    if (!key) {
+        for (int64_t i = 0; i < d; i++) block[value_place(s, token, i)] = halves[i];
+        return;
+    }
+    for (int64_t i = 0; i + 1 < d; i += 2) memcpy(block + key_place(s, token, i), halves + i, 2 * sizeof *halves);
+    if (d % 2) block[key_place(s, token, d - 1)] = halves[d - 1];
+}
+
 /* A head to its place in a block, of a key or a value; `factor` is what numbers of E4M3 are multiplied by when read. */
 INLINE void write_head(cache_shape s, int key, void *block, int64_t token, const float *x, float factor) {
     const int64_t d = s.head_size;
@@ -88,6 +101,10 @@ INLINE void write_head(cache_shape s, int key, void *block, int64_t token, const
     }
     for (int64_t i = 0; i < d && s.type == E4M3; i += LANES)
         store_e4m3(bytes + i, round_to_e4m3(load_until(F32, x, i, d) / splat(factor)));
+    if (s.type == BF16) {
+        write_bf16(s, key, block, token, x);
+        return;
+    }
     for (int64_t i = 0; i < d; i++) {
         const int64_t place = key ? key_place(s, token, i) : value_place(s, token, i);
         if (s.type == E4M3) ((uint8_t *)block)[place] = bytes[i];

@@ -154,6 +154,20 @@ INLINE void route_row(router_shape s, const float *logits, const float *bias, in
         store_until(F32, weights, i, s.top_k, share16(load_logits(weights, i, s.top_k), greatest) / total * s.scale);
 }
 
+/* The choices of a row in the order of their experts' numbers, in which they are summed. */
+INLINE void order_choices(int64_t top_k, int32_t *chosen, float *weights) {
+    for (int64_t i = 1; i < top_k; i++) {
+        const int32_t expert = chosen[i];
+        const float weight = weights[i];
+        int64_t place = i;
+        for (; place > 0 && chosen[place - 1] > expert; place--) {
+            chosen[place] = chosen[place - 1];
+            weights[place] = weights[place - 1];
+        }
+        chosen[place] = expert, weights[place] = weight;
+    }
+}
+
 /* One expert that some rows met: rows start .. start + count of those that lie side by side. */
 typedef struct {
     int32_t expert, start, count;

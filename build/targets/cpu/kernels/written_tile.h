@@ -6,10 +6,11 @@
 
 #include "written_panel.h"
 
-/* Tiles that meet a panel, from which on writing it costs less than its groups do. */
-#define WRITTEN_TILES 3
-
-INLINE int worth_writing(quantized_shape q, int64_t tiles) { return can_be_written(q) && tiles >= WRITTEN_TILES; }
+/* Whether writing a panel costs less than its groups do, for so many tokens in so many tiles: groups of 16 cost most. */
+INLINE int worth_writing(quantized_shape q, int64_t tokens, int64_t tiles) {
+    const int small = q.row.group < 32 && tokens * q.row.digits >= 8;
+    return can_be_written(q) && tiles >= (small ? 2 : 3);
+}
 
 /* What the weights' offset adds to a sum of a row of digits. */
 INLINE int32_t written_excess(quantized_shape q, const int8_t *x) {
@@ -32,7 +33,7 @@ INLINE void write_half(int rows, int half, const group_multiples *m, const int8_
 /* sums += digits times the panel's weights, which are written on the way. */
 INLINE void add_and_write(quantized_shape q, int rows, const int8_t *x, const uint8_t *panel, uint8_t *written,
                           look_ahead *ahead, integer_sums sums) {
-    const int64_t stride = digit_stride(q.row.width), asking = asking_steps(4, rows);
+    const int64_t stride = digit_stride(q.row.width), asking = asking_steps(4, rows, q.row.group / 8);
     for (int64_t g = 0; g < ceil_div(q.row.width, q.row.group); g++) {
         const uint8_t *group = panel + g * group_bytes(q), *weights = group + scales_bytes(q);
         const int64_t first = g * q.row.group, steps = ceil_div(min_int(q.row.group, q.row.width - first), 8);
@@ -53,7 +54,8 @@ INLINE void add_and_write(quantized_shape q, int rows, const int8_t *x, const ui
 /* sums += digits times the written weights. */
 INLINE void add_written(quantized_shape q, int rows, const int8_t *x, const uint8_t *written, look_ahead *ahead,
                         integer_sums sums) {
-    const int64_t stride = digit_stride(q.row.width), steps = ceil_div(q.row.width, 4), asking = asking_steps(4, rows);
+    const int64_t stride = digit_stride(q.row.width), steps = ceil_div(q.row.width, 4);
+    const int64_t asking = asking_steps(4, rows, steps);
     int64_t s = 0;
     for (; s + 2 * asking <= steps; s += 2 * asking) {
         ask_for_steps((int)asking, ahead); /* steps of the panel itself, which are two here */
@@ -82,7 +84,7 @@ INLINE void written_height(quantized_shape q, int rows, int held, const int8_t *
     finish_tile(rows / q.row.digits, TILE_VECTORS, totals, out);
 }
 
-/* As quantized_tile of qtile.h, of one of WRITTEN_TILES or more nearly equal tiles: the lowest have 4 rows, or the three
+/* As quantized_tile of qtile.h, of one of the nearly equal tiles of worth_writing: the lowest have 4 rows, or the three
  * digits of one token. `held`: the panel is in `written`; otherwise it is afterwards. */
 INLINE void written_tile(quantized_shape q, int held, int64_t tokens, const int8_t *x, const uint8_t *panel,
                          uint8_t *written, look_ahead ahead, tile_output out) {
