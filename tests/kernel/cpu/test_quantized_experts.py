@@ -172,5 +172,6 @@ def test_quantized_experts_are_as_defined_and_a_row_does_not_see_its_company(
         again = many_times(rng, number)
         residual = rng.standard_normal((len(again), hidden), np.float32)
         for given in (again, np.arange(number)):
-            parts, added = (each[given] for each in (x, x_scale, logits)), residual[: len(given)]
-            np.testing.assert_array_equal(mixture.run(kernel, *parts, added, threads=2), y[given] + added)
+            added = residual[: len(given)]
+            sums = mixture.run(kernel, x[given], x_scale[given], logits[given], added, threads=2)
+            np.testing.assert_array_equal(sums, y[given] + added)
