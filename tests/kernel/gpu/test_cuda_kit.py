@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -61,8 +62,10 @@ def test_the_rehearsal_passes_in_another_environment(tmp_path: Path) -> None:
 
 
 def _assert_told_apart(kit: Path, python: Path, packages: Path) -> None:
-    """Wrong logits are a failure of that part, and the parts behind it still run."""
-    script = next((kit / "unpacked" / "kit" / "engines").glob("*.npy"))
+    """Wrong logits are a failure of that part, and the parts behind it still run. One engine is left for that."""
+    script, *others = (kit / "unpacked" / "kit" / "engines").glob("*.npy")
+    for other in others:
+        shutil.rmtree(other.with_suffix(""))
     data = bytearray(script.read_bytes())
     data[-64:] = bytes(64)
     script.write_bytes(data)
