@@ -21,6 +21,7 @@ from inflight.build.targets.cuda.operators.rows import given, rows_of
 from inflight.build.targets.cuda.places import TRITON_TYPES, UNUSED, Places, triton_type, width_of
 from inflight.engine_format.cuda_facts import Operand
 from inflight.engine_format.manifest import Limits
+from inflight.errors import BuildError
 
 (_QUANTIZE,) = rounding_kernel.SPECS
 (_PRODUCT,) = kernel.SPECS
@@ -110,6 +111,11 @@ class QuantizedMatrix:
             "weight_scale": "i8" if facts_of(dtype_of(self.scale)).name == "int8" else triton_type(self.scale),
         }
 
+    def check_rows(self, rounded: str) -> None:
+        """Raises BuildError where rows of integers would meet codes: products of integers read codes as levels."""
+        if self.codebook is not None and rounded == "int8":
+            raise BuildError(f"The cuda target has no product of int8 rows with {self.weight.name}, which holds codes.")
+
     def operands(self, places: Places) -> dict[str, Operand]:
         named = {"weight": self.weight, "weight_scale": self.scale, "unit": self.unit, "zero": self.zero}
         named |= {"codebook": self.codebook, "bias": self.bias}
@@ -141,6 +147,7 @@ def _planned(
     x, x_scale = given(node, 0), given(node, 1)
     n, k = (int(dim) for dim in shape_of(matrix.weight))
     rounded = _LEVELS.get(facts_of(dtype_of(x)).name, "plain")
+    matrix.check_rows(rounded)
     variants = [
         kernel.quantized_variant(
             n,

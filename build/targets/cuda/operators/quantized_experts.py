@@ -53,6 +53,8 @@ class _QuantizedMixture(Mixture):
         """Of rows that are held in this type. With fc, whose activation is given, to rows of the type that proj reads,
         or to float32 in front of their rounding; with proj to float32."""
         stored = QuantizedMatrix.of(self.node, matrix, *(f"{matrix}_{part}" for part in _PARTS))
+        rounded = LEVELS.get(held, "plain")
+        stored.check_rows(rounded)
         count, top_k, hidden, size, inner = self.sizes
         is_fc = activation is not None
         n, k = (size, hidden) if is_fc else (hidden, size)
@@ -71,7 +73,7 @@ class _QuantizedMixture(Mixture):
                 x=TRITON_TYPES.get(facts_of(held).name, "i8"),
                 y="fp32" if not is_fc or inner in LEVELS else TRITON_TYPES[facts_of(inner).name],
                 weights=stored.weights,
-                rounded=LEVELS.get(held, "plain"),
+                rounded=rounded,
                 **stored.kinds,
             )
             for few in (True, False)
