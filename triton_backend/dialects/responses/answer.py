@@ -77,7 +77,7 @@ class ResponseAnswer:
 
     @staticmethod
     def _begins_answer(block: Block) -> bool:
-        """Whether it is text with nothing in front: blanks, or bytes of a character, that came before it are its own."""
+        """Whether it is text with nothing in front: blanks and bytes of a character that came before it are its own."""
         return block.index == 0 and block.kind == "text"
 
     def _end(self) -> None:
