@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import tokenizers
 import transformers
+from typer.testing import CliRunner
 
 from inflight.accuracy.requirement import read_requirements
 from inflight.build.engine import build_engine, plan_build
 from inflight.build.registry import make_recipe
+from inflight.cli.main import build_app
 from inflight.convert.api import convert_model, plan_source
 from inflight.convert.checkpoint.pooling import PoolingRecord
 from inflight.convert.families.pooling.kinds import TOKENIZER_KEY
@@ -244,6 +246,14 @@ def test_no_figures_of_accuracy_are_asked_or_told_of_a_model_without_logits(bert
     with pytest.raises(BuildError, match="without logits") as raised:
         build.require(read_requirements(["kl<=0.1"]))
     assert "eval" not in str(raised.value.hint)
+
+
+def test_a_model_without_a_tokenizer_is_for_python_alone(bert: PooledModel, tmp_path: Path) -> None:
+    for path in bert.directory.glob("tokenizer*"):
+        path.unlink()
+    words = ["convert", str(bert.directory), "-o", str(tmp_path / "checkpoint")]
+    result = CliRunner().invoke(build_app(words[:1]), words, catch_exceptions=False)
+    assert "token ids only, in Python (LLM); inflight serve refuses it" in result.output
 
 
 def test_only_what_generates_is_sent_to_transformers(bert: PooledModel) -> None:
