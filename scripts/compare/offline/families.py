@@ -6,8 +6,8 @@ PYTHONPATH=scripts .venv/bin/python -m compare.offline.families
 Every model has random weights of about 150 to 250 million parameters, made by transformers from the family's own
 configuration class; the mixtures have 16 experts of which 4 answer. One user decodes 64 tokens after a prompt of 4, and
 a prompt of 512 is prefilled. Rounds go around all engines, so that whatever else the machine does meets all of them.
-The limit is that of inflight bench: the bytes of a step at the measured bandwidth, or its operations at the measured
-peak.
+The limit is that of inflight bench: the bytes of a step at the bandwidth measured around it, or its operations at the
+measured peak.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ from compare.engines.base import prepared_once
 from compare.engines.inflight import sources_digest
 from compare.tokenizer import write_tokenizer
 from inflight.benchmark.machine import machine_facts
-from inflight.benchmark.machine_limits import MachineLimits, measure_limits
-from inflight.benchmark.offline.latency import Workload, measure_latency, summarize_latency
+from inflight.benchmark.machine_limits import MachineLimits, measure_limits, measure_reading
+from inflight.benchmark.offline.latency import LatencyResult, Workload, measure_latency, summarize_latency
 from inflight.benchmark.offline.steps import StepTimer
 from inflight.benchmark.roofline import Roofline
 from inflight.files import atomic_directory
@@ -119,16 +119,21 @@ def engine_directory(family: str, precision: str, cache: Path) -> Path:
     return prepared_once(engine, make)
 
 
+def measured(timer: StepTimer, work: Workload, limits: MachineLimits, rng: np.random.Generator) -> LatencyResult:
+    """One run, held to the mean of the bandwidths before and behind it: a virtual machine's changes by half within
+    minutes."""
+    before = measure_reading(limits.threads)
+    runs = measure_latency(timer, work, warmup=0, iterations=1, rng=rng)
+    around = replace(limits, read=(before + measure_reading(limits.threads)) / 2)
+    return summarize_latency(runs, work, Roofline(timer.manifest, around))
+
+
 def measure(timers: dict[str, StepTimer], limits: MachineLimits, rounds: int) -> dict[str, Measured]:
     rng = np.random.default_rng()
     results = {family: Measured() for family in timers}
     for turn in range(rounds + 1):
         for family, timer in timers.items():
-            roofline = Roofline(timer.manifest, limits)
-            decoded, prefilled = (
-                summarize_latency(measure_latency(timer, work, warmup=0, iterations=1, rng=rng), work, roofline)
-                for work in (DECODE, PREFILL)
-            )
+            decoded, prefilled = (measured(timer, work, limits, rng) for work in (DECODE, PREFILL))
             if turn:  # the first round touches every page
                 found = results[family]
                 found.decode.append(decoded.decode.share_of_limit or 0.0)

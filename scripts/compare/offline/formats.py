@@ -4,9 +4,9 @@ PYTHONPATH=scripts .venv/bin/python -m compare.offline.formats
     [--formats NAME...] [--rounds 5] [--json FILE] [--models DIR] [--peers DIR] [--prepare]
 
 The model is the Llama of compare.offline.families. Files in GGUF are made by llama.cpp's own llama-quantize where it is
-installed (scripts/compare/cpu --install llama.cpp) and read as they are. The bandwidth is measured before and after
-each run, and a share is of the mean of both: it changes by half within minutes on a virtual machine. A share counts
-every byte of the weights and of the cache that a step must read; a step also has work that reads nothing.
+installed (scripts/compare/cpu --install llama.cpp) and read as they are. A share is of the bandwidth measured around
+the run and counts every byte of the weights and of the cache that a step must read; a step also has work that reads
+nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,11 @@ from compare.engines.base import Model, prepared_once
 from compare.engines.inflight import sources_digest
 from compare.engines.llama_cpp import LlamaCpp
 from compare.offline.bounds import Shape
-from compare.offline.families import LLAMA, model_directory
+from compare.offline.families import LLAMA, measured, model_directory
 from inflight.benchmark.machine import machine_facts
-from inflight.benchmark.machine_limits import MachineLimits, measure_limits, measure_reading
-from inflight.benchmark.offline.latency import Workload, measure_latency, summarize_latency
+from inflight.benchmark.machine_limits import MachineLimits, measure_limits
+from inflight.benchmark.offline.latency import Workload
 from inflight.benchmark.offline.steps import StepTimer
-from inflight.benchmark.roofline import Roofline
 from inflight.files.cache import user_cache_dir
 from inflight.machine.resources import usable_cores
 from inflight.runtime.loading.load import KvCacheBudget
@@ -77,10 +75,7 @@ def measure(timers: dict[str, StepTimer], limits: MachineLimits, rounds: int) ->
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in timers}
     for turn in range(rounds + 1):
         for name, timer in timers.items():
-            before = measure_reading(limits.threads)
-            runs = measure_latency(timer, DECODE, warmup=0, iterations=1, rng=rng)
-            around = replace(limits, read=(before + measure_reading(limits.threads)) / 2)
-            decode = summarize_latency(runs, DECODE, Roofline(timer.manifest, around)).decode
+            decode = measured(timer, DECODE, limits, rng).decode
             if turn:  # the first round touches every page
                 found[name].append((decode.share_of_limit or 0.0, decode.tokens_per_second))
     return found

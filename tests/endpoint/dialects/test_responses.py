@@ -63,6 +63,18 @@ def test_the_same_text_as_chat(client: openai.OpenAI, text: str) -> None:
     assert same.output_text == response.output_text
 
 
+def test_every_token_of_a_text_has_its_log_probability(client: openai.OpenAI, rng: np.random.Generator) -> None:
+    """Also those in front of the first piece of text: blanks, and the first bytes of a character."""
+    for _ in range(60):
+        body = asked(str(rng.integers(10**9)), max_output_tokens=6)
+        response = client.responses.create(**body, top_logprobs=1)
+        items: list[Any] = response.output
+        if [item.type for item in items] != ["message"]:
+            continue  # reasoning has none, and neither have the tokens that end it
+        (part,) = items[0].content
+        assert response.usage is not None and len(part.logprobs) == response.usage.output_tokens, part.text
+
+
 def test_a_stream_ends_with_the_whole_response(client: openai.OpenAI, text: str, rng: np.random.Generator) -> None:
     body = asked(text, tools=FUNCTIONS, tool_choice="required", extra_body=THINK, max_output_tokens=600)
     body["parallel_tool_calls"] = bool(rng.integers(2))

@@ -65,7 +65,7 @@ class ResponseAnswer:
                 news = self._new_logprobs()
                 self._pending += news
                 for event in self._blocks.push(parts):
-                    if isinstance(event, Begun):
+                    if isinstance(event, Begun) and not self._begins_answer(event.block):
                         self._pending = list(news)
                     for each in self._block_events(event):
                         yield each
@@ -74,6 +74,11 @@ class ResponseAnswer:
                 yield each
         self._end()
         yield {"type": f"response.{self.response['status']}", "response": self.response}
+
+    @staticmethod
+    def _begins_answer(block: Block) -> bool:
+        """Whether it is text with nothing in front: blanks and bytes of a character that came before it are its own."""
+        return block.index == 0 and block.kind == "text"
 
     def _end(self) -> None:
         blocks, is_cut_off = self._blocks.all, self._turn.is_cut_off
