@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -44,9 +44,11 @@ from inflight.progress import progress_bar
 _COMPARED_ROWS = 1024
 
 
-def convert_model(model: str | Path, output: Path, options: ConvertOptions | None = None) -> list[str]:
+def convert_model(
+    model: str | Path, output: Path, options: ConvertOptions | None = None, begun: Callable[[], None] = lambda: None
+) -> list[str]:
     """Convert a model, a Hugging Face directory, a hub id or a GGUF file, to a checkpoint directory at `output`; return
-    what a user should know of it, in sentences.
+    what a user should know of it, in sentences. `begun` is called once the model and the options are not refused.
 
     The same model and options give the same bytes. Raises ModelError listing everything about the model that is
     unsupported, before a weight is read, or that its tokenizer is none; InflightError when an option would have no
@@ -68,6 +70,7 @@ def convert_model(model: str | Path, output: Path, options: ConvertOptions | Non
             "Choose a scheme that rounds to nearest, as int8_wo does, or none.",
         )
     _check_disk(output, plan.nbytes)
+    begun()
     with (
         atomic_directory(output, overwrite=options.overwrite, marker=rank_file_name(0)) as scratch,
         ExitStack() as stack,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from inflight.errors import RequestError
+from inflight.runtime.request.given import given_prompts
 
 
 def at_position(use_tqdm: Any, names: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
@@ -21,13 +23,15 @@ def prompts_of(prompts: Any, names: dict[str, Any]) -> Any:
     Raises RequestError where there is neither, and ForeignNameError for other names.
     """
     ids = names.pop("prompt_token_ids", None)
-    foreign_call(names)
+    foreign_call("generate", names)
     if ids is None:
         if prompts is None:
             raise RequestError("generate needs prompts.", 'Give text, token ids, or {"prompt_token_ids": [...]}.')
         return prompts
-    listed = [ids] if ids and all(isinstance(each, int) for each in ids) else list(ids)
-    texts = [prompts] if isinstance(prompts, str) else list(prompts or [None] * len(listed))
+    listed = [each.token_ids for each in given_prompts(ids, "prompt_token_ids")]
+    if None in listed:
+        raise RequestError("prompt_token_ids must be lists of token ids.", "Give text as prompts.")
+    texts = [None] * len(listed) if not prompts else [each.text for each in given_prompts(prompts)]
     if len(texts) != len(listed):
         raise RequestError(f"There are {len(texts)} prompts but {len(listed)} lists of token ids.")
     return [
@@ -36,10 +40,10 @@ def prompts_of(prompts: Any, names: dict[str, Any]) -> Any:
     ]
 
 
-def foreign_call(names: Mapping[str, Any]) -> None:
-    """Raises ForeignNameError for arguments of a call that cannot be honoured."""
+def foreign_call(method: str, names: Mapping[str, Any]) -> None:
+    """Raises ForeignNameError for arguments of a call of LLM's `method` that cannot be honoured."""
     if names:
         from inflight.migration.keywords import read_keywords
         from inflight.migration.sources import VLLM_CALLS
 
-        read_keywords(names, VLLM_CALLS, ())
+        read_keywords(names, replace(VLLM_CALLS, tool=f"vllm.LLM.{method}"), ())

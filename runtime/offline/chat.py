@@ -115,7 +115,7 @@ class ChatMethods(ABC):
         variables = dict(chat_template_kwargs or {})
         if "documents" in names:
             variables["documents"] = names.pop("documents")
-        foreign_call(names)
+        foreign_call("chat", names)
         self._generating()
         options = ChatOptions(
             tools=tools,

@@ -11,7 +11,7 @@ from inflight.runtime.offline.chat import ChatMethods, Params
 from inflight.runtime.offline.chat_jobs import Job
 from inflight.runtime.offline.opened import OpenedEngine
 from inflight.runtime.request.outputs import RequestOutput
-from inflight.runtime.request.prompts import Prompt, match_params, read_prompts
+from inflight.runtime.request.prompts import Prompt, Text, match_params, read_prompts
 
 # Not imported where text is generated: NumPy would double the time to open an engine.
 if TYPE_CHECKING:
@@ -75,11 +75,11 @@ class LLM(OpenedEngine, ChatMethods):
     ) -> list[RequestOutput] | Iterator[RequestOutput]:
         """Complete one prompt or many; all run at once.
 
-        prompts: text, token ids, {"prompt": text} or {"prompt_token_ids": ids}, or a list of these; as in vLLM's older
-        versions token ids may also come as prompt_token_ids=. sampling_params: one for all or one for each; None takes
-        the model's defaults. use_tqdm: show progress on a terminal. stream: return an iterator over outputs as they
-        grow (those of all prompts mixed; see `request_id` and `text_delta`); leaving it early cancels what is
-        unfinished. priority: lower is served sooner; one for all or one for each.
+        prompts: text, token ids, {"prompt": text} (or "text") or {"prompt_token_ids": ids}, or a list of these; as in
+        vLLM's older versions token ids may also come as prompt_token_ids=. sampling_params: one for all or one for
+        each; None takes the model's defaults. use_tqdm: show progress on a terminal. stream: return an iterator over
+        outputs as they grow (those of all prompts mixed; see `request_id` and `text_delta`); leaving it early cancels
+        what is unfinished. priority: lower is served sooner; one for all or one for each.
         Returns outputs in the order of the prompts. Raises RequestError, before anything runs, when a prompt or its
         parameters cannot be served. Ctrl-C cancels everything and frees its memory.
         """
@@ -101,7 +101,7 @@ class LLM(OpenedEngine, ChatMethods):
         Every step is a batch of all beams of all prompts, which share their prefixes through the prefix cache.
         Raises RequestError, before anything runs, when a prompt has no room or there are too many beams.
         """
-        foreign_call(names)
+        foreign_call("beam_search", names)
         return self._generating().beam_search(read_prompts(prompts, self.tokenizer), params, use_tqdm)
 
     def embed(
@@ -123,7 +123,7 @@ class LLM(OpenedEngine, ChatMethods):
         pooling_params: PoolingParams of all texts, or a list of one for each.
         Raises RequestError for what cannot be embedded, before anything runs.
         """
-        foreign_call(names)
+        foreign_call("embed", names)
         more = (truncate_prompt_tokens, dimensions, prompt_name)
         return self._pooling_runner().embed(prompts, pooling_params, use_tqdm, *more)
 
@@ -141,7 +141,7 @@ class LLM(OpenedEngine, ChatMethods):
 
         pooling_task: "embed", "classify" or "score"; the engine's own. Otherwise as `embed`.
         """
-        foreign_call(names)
+        foreign_call("encode", names)
         runner = self._pooling_runner()
         return runner.encode(prompts, pooling_params, use_tqdm, truncate_prompt_tokens, pooling_task)
 
@@ -151,29 +151,31 @@ class LLM(OpenedEngine, ChatMethods):
         *,
         pooling_params: PoolingGiven = None,
         use_tqdm: bool = True,
+        truncate_prompt_tokens: int | None = None,
         **names: Any,
     ) -> list[ClassificationRequestOutput]:
         """The probabilities of the classes of one text or many, of an engine of a classifier, in the order of its
-        labels; a cross-encoder has one. Raises RequestError for what cannot be classified, before anything runs.
+        labels; a cross-encoder has one. The arguments are those of `embed`. Raises RequestError for what cannot be
+        classified, before anything runs.
         """
-        foreign_call(names)
-        return self._pooling_runner().classify(prompts, pooling_params, use_tqdm)
+        foreign_call("classify", names)
+        return self._pooling_runner().classify(prompts, pooling_params, use_tqdm, truncate_prompt_tokens)
 
     def score(
         self,
-        queries: str | Sequence[str],
-        documents: str | Sequence[str],
+        queries: Text | Sequence[Text],
+        documents: Text | Sequence[Text],
         use_tqdm: bool = True,
         *,
         pooling_params: PoolingGiven = None,
         truncate_prompt_tokens: int | None = None,
         **names: Any,
     ) -> list[ScoringRequestOutput]:
-        """The scores of pairs of texts: one query with each document, or as many queries as documents. An engine of an
-        embedding model gives the cosine of the angle between the vectors. Raises RequestError for what cannot be
-        scored, before anything runs.
+        """The scores of pairs of texts: one query with each document, or as many queries as documents. A text may also
+        be {"text": text}. An engine of an embedding model gives the cosine of the angle between the vectors. Raises
+        RequestError for what cannot be scored, before anything runs.
         """
-        foreign_call(names)
+        foreign_call("score", names)
         return self._pooling_runner().score(queries, documents, pooling_params, use_tqdm, truncate_prompt_tokens)
 
     def _params(self, given: Params | None) -> Params:

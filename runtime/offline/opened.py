@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from msgspec import UNSET
 
+from inflight.engine_format.manifest import PoolingFacts
 from inflight.errors import EngineError, RequestError
 from inflight.runtime.engine.stats import CoreStats
 from inflight.runtime.executors.base import Executor, PoolingExecutor
 from inflight.runtime.kv_cache.offload.config import KvOffload
 from inflight.runtime.loading.load import KvCacheBudget, load_engine
+from inflight.runtime.loading.task import other_task
 from inflight.runtime.offline.generation import GenerationRunner
 from inflight.runtime.offline.options import OWN_NAMES, LLMOptions
 from inflight.runtime.sampling.params import SamplingParams, params_over_defaults
@@ -154,7 +156,7 @@ class OpenedEngine:
 
     def _generating(self) -> GenerationRunner:
         if self._generation is None:
-            raise RequestError("This engine generates no text.", "Call embed or score.")
+            raise other_task(cast(PoolingFacts, self.manifest.pooling))
         return self._generation
 
     def _pooling_runner(self) -> PoolingRunner:

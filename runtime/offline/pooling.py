@@ -10,9 +10,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from inflight.errors import RequestError
+from inflight.errors import RequestError, placed
 from inflight.progress import progress_bar
 from inflight.runtime.executors.base import PoolingExecutor
+from inflight.runtime.loading.task import other_task
 from inflight.runtime.offline.interrupts import deferred_interrupt
 from inflight.runtime.pooling.outputs import (
     ClassificationOutput,
@@ -27,15 +28,11 @@ from inflight.runtime.pooling.outputs import (
 from inflight.runtime.pooling.params import Given, PoolingParams, params_for_each
 from inflight.runtime.pooling.steps import TextSteps
 from inflight.runtime.pooling.texts import TextReader, TokenizedText
-from inflight.runtime.pooling.vectors import Floats, as_normalized, classified, normalized, shortened
-from inflight.runtime.request.prompts import Prompt, as_list
+from inflight.runtime.pooling.vectors import Floats, as_normalized, classified, cosine, shortened
+from inflight.runtime.request.given import GivenPrompt, given_prompts, given_texts
+from inflight.runtime.request.prompts import Prompt, Text
 from inflight.runtime.text.tokenizer import Tokenizer
 
-_DOES = {
-    "embed": "makes vectors of texts: call embed",
-    "score": "scores pairs of texts: call score",
-    "classify": "classifies texts: call classify",
-}
 Numbers: TypeAlias = npt.NDArray[np.floating[Any]]
 
 
@@ -52,7 +49,7 @@ class PoolingRunner:
         self, prompts: Prompt | Sequence[Prompt], params: Given, use_tqdm: bool, truncate: int | None, task: str | None
     ) -> list[PoolingRequestOutput]:
         """A vector or a score, whichever the engine makes."""
-        listed = as_list(prompts)
+        listed = given_prompts(prompts)
         each = params_for_each(params, len(listed), truncate_prompt_tokens=truncate)
         if task is not None:
             PoolingParams(task=task).check(self._steps.facts.task)
@@ -72,7 +69,7 @@ class PoolingRunner:
         prompt_name: str | None,
     ) -> list[EmbeddingRequestOutput]:
         self._refuse_other_than("embed")
-        listed = as_list(prompts)
+        listed = given_prompts(prompts)
         more = {"truncate_prompt_tokens": truncate_prompt_tokens, "dimensions": dimensions}
         found = self._of_texts(listed, params_for_each(params, len(listed), **more), use_tqdm, prompt_name)
         return [
@@ -81,11 +78,12 @@ class PoolingRunner:
         ]
 
     def classify(
-        self, prompts: Prompt | Sequence[Prompt], params: Given, use_tqdm: bool
+        self, prompts: Prompt | Sequence[Prompt], params: Given, use_tqdm: bool, truncate: int | None
     ) -> list[ClassificationRequestOutput]:
         self._refuse_other_than("classify", "score")
-        listed = as_list(prompts)
-        found = self._of_texts(listed, params_for_each(params, len(listed)), use_tqdm, None)
+        listed = given_prompts(prompts)
+        each = params_for_each(params, len(listed), truncate_prompt_tokens=truncate)
+        found = self._of_texts(listed, each, use_tqdm, None)
         return [
             ClassificationRequestOutput(self._next_id(), ClassificationOutput(scores.tolist()), text.token_ids)
             for text, scores in found
@@ -93,27 +91,27 @@ class PoolingRunner:
 
     def score(
         self,
-        queries: str | Sequence[str],
-        documents: str | Sequence[str],
+        queries: Text | Sequence[Text],
+        documents: Text | Sequence[Text],
         params: Given,
         use_tqdm: bool,
         truncate: int | None,
     ) -> list[ScoringRequestOutput]:
         """Of a cross-encoder its scores; of an embedding model the cosine of the angle between two vectors."""
-        firsts, seconds = ([each] if isinstance(each, str) else list(each) for each in (queries, documents))
+        self._refuse_other_than("score", "embed")
+        firsts, seconds = given_texts(queries, "queries"), given_texts(documents, "documents")
         if len(firsts) not in (1, len(seconds)):
             raise RequestError(
                 f"There are {len(firsts)} queries and {len(seconds)} documents.",
                 "Give one query for all documents, or one for each.",
             )
         each = params_for_each(params, len(seconds), truncate_prompt_tokens=truncate)
-        self._refuse_other_than("score", "embed")
         if self._steps.facts.task == "embed":
             return self._cosines(firsts, seconds, each, use_tqdm)
         firsts = firsts if len(firsts) == len(seconds) else firsts * len(seconds)
         texts = [
-            self._reader.pair(*pair, truncate=one.truncate_prompt_tokens)
-            for pair, one in zip(zip(firsts, seconds, strict=True), each, strict=True)
+            self._read_pair(first, second, one.truncate_prompt_tokens)
+            for first, second, one in zip(firsts, seconds, each, strict=True)
         ]
         return [
             ScoringRequestOutput(self._next_id(), ScoringOutput(float(scores[0])), text.token_ids)
@@ -125,7 +123,7 @@ class PoolingRunner:
             self._steps.close()
 
     def _cosines(
-        self, firsts: list[str], seconds: list[str], params: list[PoolingParams], use_tqdm: bool
+        self, firsts: list[GivenPrompt], seconds: list[GivenPrompt], params: list[PoolingParams], use_tqdm: bool
     ) -> list[ScoringRequestOutput]:
         found = self._of_texts([*firsts, *seconds], [*params[: len(firsts)], *params], use_tqdm, None)
         one, other = found[: len(firsts)], found[len(firsts) :]
@@ -133,7 +131,7 @@ class PoolingRunner:
         return [
             ScoringRequestOutput(
                 self._next_id(),
-                ScoringOutput(float(np.dot(normalized(first).astype(np.float64), normalized(second)))),
+                ScoringOutput(cosine(first, second)),
                 (*text.token_ids, *beside.token_ids),
             )
             for (text, first), (beside, second) in zip(one, other, strict=True)
@@ -143,7 +141,7 @@ class PoolingRunner:
         return str(next(self._ids))
 
     def _of_texts(
-        self, prompts: Sequence[Any], params: Sequence[PoolingParams], use_tqdm: bool, prompt_name: str | None
+        self, prompts: Sequence[GivenPrompt], params: Sequence[PoolingParams], use_tqdm: bool, prompt_name: str | None
     ) -> list[tuple[TokenizedText, Numbers]]:
         prefix = self._reader.prompt(prompt_name)
         texts = [
@@ -175,20 +173,20 @@ class PoolingRunner:
 
     def _refuse_other_than(self, *tasks: str) -> None:
         if self._steps.facts.task not in tasks:
-            raise RequestError(f"This engine {_DOES[self._steps.facts.task]}.")
+            raise other_task(self._steps.facts)
 
-    def _read(self, prompt: Any, truncate: int | None, prefix: str) -> TokenizedText:
-        if isinstance(prompt, dict):
-            ids = prompt.get("prompt_token_ids")
-            prompt = prompt.get("prompt") if ids is None else ids
-        if isinstance(prompt, str):
-            return self._reader.text(prompt, truncate=truncate, prompt=prefix)
-        if isinstance(prompt, Sequence) and all(isinstance(token, int) for token in prompt):
-            return self._reader.ids(prompt, truncate=truncate)
-        raise RequestError(
-            f"A prompt is {type(prompt).__name__}.",
-            'A prompt is a string, a list of token ids, {"prompt": "..."} or {"prompt_token_ids": [...]}.',
-        )
+    def _read(self, prompt: GivenPrompt, truncate: int | None, prefix: str) -> TokenizedText:
+        with placed(prompt.place):
+            if prompt.token_ids is None:
+                return self._reader.text(prompt.text or "", truncate=truncate, prompt=prefix)
+            return self._reader.ids(prompt.token_ids, truncate=truncate)
+
+    def _read_pair(self, first: GivenPrompt, second: GivenPrompt, truncate: int | None) -> TokenizedText:
+        query, document = first.text or "", second.text or ""
+        with placed(first.place):
+            self._reader.check_text(query, "The query")
+        with placed(second.place):
+            return self._reader.pair(query, document, truncate=truncate)
 
     def _run(self, texts: Sequence[TokenizedText], normalize: Sequence[bool | None], use_tqdm: bool) -> list[Floats]:
         found: list[Floats] = []

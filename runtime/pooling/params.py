@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from inflight.errors import RequestError
+from inflight.runtime.loading.task import DOES
 
 _TASKS = {"embed": ("embed", "embedding"), "score": ("classify", "score"), "classify": ("classify",)}
-_DOES = {"embed": "makes vectors of texts", "score": "scores texts", "classify": "classifies texts"}
+_NUMBERS = ("truncate_prompt_tokens", "dimensions")
+_SWITCHES = ("normalize", "softmax", "activation", "use_activation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,11 @@ class PoolingParams:
     skip_reading_prefix_cache: bool | None = None
 
     def __post_init__(self) -> None:
+        for kind, names, words in ((int, _NUMBERS, "an integer"), (bool, _SWITCHES, "True or False")):
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and type(value) is not kind:
+                    raise RequestError(f"{name} is {value!r}; it must be {words}.")
         for name in ("step_tag_id", "returned_token_ids"):
             if getattr(self, name) is not None:
                 raise RequestError(f"{name} is of models that reward steps, which are not there.", "Leave it out.")
@@ -45,7 +52,7 @@ class PoolingParams:
 
     def check(self, task: str) -> None:
         """Raises RequestError for what is asked of an engine of another task ("embed", "score" or "classify")."""
-        does = _DOES[task]
+        does = DOES[task]
         if self.task is not None and self.task not in _TASKS[task]:
             known = " and ".join(_TASKS[task])
             raise RequestError(f"task is {self.task!r}; this engine {does}: {known}.")
@@ -60,12 +67,13 @@ Given = PoolingParams | Sequence[PoolingParams] | None
 def params_for_each(given: Given, count: int, **more: Any) -> list[PoolingParams]:
     """One for each of `count` texts: `given`, all or one for each, with what else the call says. Raises RequestError
     where that is not so many, or where both say another thing."""
-    params = [given or PoolingParams()] * count if given is None or isinstance(given, PoolingParams) else list(given)
-    if len(params) != count or not all(isinstance(each, PoolingParams) for each in params):
+    params = [given or PoolingParams()] * count if given is None or isinstance(given, PoolingParams) else given
+    listed = isinstance(params, (list, tuple)) and all(isinstance(each, PoolingParams) for each in params)
+    if not listed or len(params) != count:
         raise RequestError(f"pooling_params must be PoolingParams, or a list of {count}, one for each text.")
     for name, value in more.items():
         if value is not None:
             if any(getattr(each, name) not in (None, value) for each in params):
                 raise RequestError(f"{name} is given twice, in pooling_params and beside it.")
             params = [replace(each, **{name: value}) for each in params]
-    return params
+    return list(params)

@@ -12,6 +12,7 @@ from inflight.runtime.text.tokenizer import MANY_CHARACTERS, TokenIdsOnly, Token
 
 # As a length to truncate to: as many tokens as the engine takes.
 ALL_THAT_FIT = -1
+_TRUNCATE = "truncate_prompt_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class TextReader:
     Every method raises RequestError for what the engine cannot take: nothing, too many tokens, half of a surrogate
     pair. `truncate`: keep so many tokens of what is longer, ALL_THAT_FIT for as many as the engine takes. Special
     tokens stay, and the first tokens of a text are kept; of a pair the longer one is cut first, as
-    sentence-transformers has it. None: refuse what is longer than the engine takes.
+    sentence-transformers has it. None: refuse what is longer than the engine takes. An error of its value has it as
+    its `param`.
     """
 
     def __init__(self, manifest: EngineManifest, tokenizer: Tokenizer) -> None:
@@ -53,7 +55,7 @@ class TextReader:
         name = self.facts.default_prompt if name is None else name
         if name is None:
             return ""
-        if name not in self.facts.prompts:
+        if not isinstance(name, str) or name not in self.facts.prompts:
             known = ", ".join(map(repr, self.facts.prompts)) or "none"
             raise RequestError(f"prompt_name {name!r} is no prompt of this model.", f"It has {known}.")
         return self.facts.prompts[name]
@@ -62,16 +64,27 @@ class TextReader:
         self, text: str, *, truncate: int | None = None, prompt: str = "", add_special_tokens: bool = True
     ) -> TokenizedText:
         """One text, with `prompt` in front of it."""
-        if not text:
-            raise RequestError("The input is an empty text.", "Give it at least one character.")
+        self.check_text(text, "The input")
         return self._tokenized((prompt + text,), truncate, add_special_tokens)
 
     def pair(self, first: str, second: str, *, truncate: int | None = None) -> TokenizedText:
         """Two texts that the model reads together: a query and a document, say."""
-        for name, text in (("query", first), ("document", second)):
-            if not text:
-                raise RequestError(f"The {name} is an empty text.", "Give it at least one character.")
+        self.check_text(first, "The query")
+        self.check_text(second, "The document")
         return self._tokenized((first, second), truncate)
+
+    def check_text(self, text: str, called: str) -> None:
+        """Raises RequestError for a text that has nothing to read, or no encoding."""
+        if not text:
+            raise RequestError(f"{called} is an empty text.", "Give it at least one character.")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise RequestError(f"{called} holds half of a surrogate pair, which is no character.") from None
+
+    def check_truncation(self, truncate: int | None) -> None:
+        """Raises RequestError for a length that no text is truncated to."""
+        self._limit(truncate)
 
     def ids(self, token_ids: Sequence[int], *, truncate: int | None = None) -> TokenizedText:
         """Token ids as they are: no special tokens are added."""
@@ -111,25 +124,26 @@ class TextReader:
         added = self._backend.num_special_tokens_to_add(len(texts) > 1) if special else 0
         room = limit - added
         if room < len(texts):
-            raise RequestError(f"truncate_prompt_tokens {limit} leaves no room beside {added} special tokens.")
+            raise RequestError(
+                f"truncate_prompt_tokens {limit} leaves no room beside {added} special tokens.",
+                param=_TRUNCATE,
+            )
         for part, length in zip(parts, _lengths([len(part) for part in parts], room), strict=True):
             part.truncate(length)
         return self._backend.post_process(*parts, add_special_tokens=special)
 
     def _encode(self, text: str | tuple[str, ...], special: bool) -> Any:
-        try:
-            if sum(map(len, text)) < MANY_CHARACTERS:
-                pair = text if isinstance(text, tuple) else (text,)
-                return self._backend.encode(*pair, add_special_tokens=special)
-            # Of the two, only this one lets other threads of Python run meanwhile.
-            return self._backend.encode_batch_fast([text], add_special_tokens=special)[0]
-        except TypeError:
-            raise RequestError("The text holds half of a surrogate pair, which is no character.") from None
+        if sum(map(len, text)) < MANY_CHARACTERS:
+            pair = text if isinstance(text, tuple) else (text,)
+            return self._backend.encode(*pair, add_special_tokens=special)
+        # Of the two, only this one lets other threads of Python run meanwhile.
+        return self._backend.encode_batch_fast([text], add_special_tokens=special)[0]
 
     def _limit(self, truncate: int | None) -> int | None:
         if truncate is not None and (truncate > self.max_tokens or truncate < ALL_THAT_FIT or truncate == 0):
             raise RequestError(
-                f"truncate_prompt_tokens is {truncate}; it may be 1 to {self.max_tokens}, or -1 for all that fit."
+                f"truncate_prompt_tokens is {truncate}; it may be 1 to {self.max_tokens}, or -1 for all that fit.",
+                param=_TRUNCATE,
             )
         return self.max_tokens if truncate == ALL_THAT_FIT else truncate
 

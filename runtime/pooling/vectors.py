@@ -75,3 +75,8 @@ def shortened(vector: Floats, dimensions: int, facts: PoolingFacts) -> Floats:
     where the model's vectors have it."""
     cut = vector[:dimensions]
     return normalized(cut) if facts.normalize else cut
+
+
+def cosine(first: npt.NDArray[np.floating[Any]], second: npt.NDArray[np.floating[Any]]) -> float:
+    """Of the angle between two vectors; 0 where one is zeros."""
+    return float(np.dot(normalized(first).astype(np.float64), normalized(second)))

@@ -25,11 +25,13 @@ def check_request(request: Request, *, vocab_size: int, max_seq_len: int, cache_
             raise RequestError(
                 f"{name} has the token id {wrong}; the vocabulary has {vocab_size}, 0 to {vocab_size - 1}.",
                 "Use the tokenizer that the engine was built with.",
+                param=None if ids is prompt else name,
             )
     for token_id, value in request.params.logit_bias.items():
         if not to_float32(value) <= GREATEST:
             raise RequestError(
-                f"logit_bias is {to_float32(value):g} for the token {token_id}; it must be a number up to 1e+38."
+                f"logit_bias is {to_float32(value):g} for the token {token_id}; it must be a number up to 1e+38.",
+                param="logit_bias",
             )
     _check_choice(request, vocab_size)
     return _output_room(request, max_seq_len, cache_tokens)
@@ -49,8 +51,12 @@ def _check_choice(request: Request, vocab_size: int) -> None:
     forbidding = {token_id for token_id, value in params.logit_bias.items() if to_float32(value) == -math.inf}
     forbidden = forbidding.union(ways["bad_word_ids"], ways["min_tokens"])
     if len(forbidden.intersection(range(vocab_size))) == vocab_size:
-        names = " and ".join(name for name, ids in ways.items() if ids)
-        raise RequestError(f"{names} forbid every token of the vocabulary.", "Leave at least one that may be chosen.")
+        names = [name for name, ids in ways.items() if ids]
+        raise RequestError(
+            f"{' and '.join(names)} forbid every token of the vocabulary.",
+            "Leave at least one that may be chosen.",
+            param=names[0],
+        )
 
 
 def output_room(prompt_length: int, max_tokens: int | None, total: int) -> int | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InflightError(Exception):
     """What went wrong, where, and what to do about it.
@@ -38,4 +41,23 @@ class OverloadedError(InflightError):
 
 
 class RequestError(InflightError):
-    """A request that can never be served (too long, contradictory parameters); other requests are unaffected."""
+    """A request that can never be served (too long, contradictory parameters); other requests are unaffected.
+
+    `param`: the parameter whose value is at fault, where it is not what the request is about (its texts).
+    """
+
+    def __init__(self, message: str, hint: str | None = None, *, param: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.param = param
+
+
+@contextmanager
+def placed(place: str | None) -> Iterator[None]:
+    """A RequestError in here begins with `place`, where in the request its cause is, unless it is about a parameter
+    beside that; None: there is one place alone."""
+    try:
+        yield
+    except RequestError as error:
+        if place is None or error.param is not None:
+            raise
+        raise RequestError(f"{place}: {error.message}", error.hint) from error

@@ -47,10 +47,11 @@ def read_body(kind: type[B], fields: Mapping[str, Any]) -> B:
 
 
 def _renamed(problem: Problem, names: Names) -> ApiError:
-    """Messages name the parameter at their beginning or in quotes."""
+    """Messages name the parameter at their beginning or in quotes, one that is no word of English anywhere."""
     message, param = problem.message, problem.param
     for name, own in names.items():
-        message = re.sub(rf"(^|'){re.escape(name)}\b", rf"\g<1>{own}", message)
+        before = r"(\b)" if "_" in name else "(^|')"
+        message = re.sub(rf"{before}{re.escape(name)}\b", rf"\g<1>{own}", message)
         if param is not None and (param == name or param.startswith(f"{name}.")):
             param = own + param[len(name) :]
     return ApiError(problem.status, message, param=param, code=problem.code)

@@ -84,7 +84,7 @@ def _task_routers(service: Service) -> list[APIRouter]:
     if not isinstance(pooling, PoolingFacts):
         return [chat_router(service), completions_router(service), other_tasks_router(service, "generate")]
     own = {
-        "embed": [embeddings_router],
+        "embed": [embeddings_router, rerank_router, score_router],
         "score": [rerank_router, score_router, classify_router],
         "classify": [classify_router],
     }[pooling.task]

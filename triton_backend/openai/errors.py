@@ -178,6 +178,8 @@ def _is_there(request: Request, path: str) -> bool:
 
 def _param_of(error: Exception) -> str | None:
     """Messages about a sampling parameter begin with its name."""
+    if isinstance(error, RequestError) and error.param is not None:
+        return error.param
     name = str(error).partition(" ")[0]
     return name if name in SamplingParams.__dataclass_fields__ else None
 

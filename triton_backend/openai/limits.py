@@ -166,14 +166,16 @@ def _count(body: bytes, characters: bytes) -> int:
 
 def _check_prompts(name: str, prompts: Any, engine: EngineLimits | None) -> None:
     """One prompt, text or token ids, or a list of them. `engine` None: they may have any length."""
-    if not isinstance(prompts, list) or (prompts and isinstance(prompts[0], int)):
+    listed = isinstance(prompts, list) and not (prompts and isinstance(prompts[0], int))
+    if not listed:
         prompts = [prompts]
     _check_length(name, prompts, MAX_PROMPTS)
-    for prompt in prompts:
+    for index, prompt in enumerate(prompts):
+        place = f"{name}.{index}" if listed else name
         if isinstance(prompt, str):
-            _check_text(name, len(prompt), engine)
+            _check_text(place, len(prompt), engine)
         elif isinstance(prompt, list) and engine is not None and len(prompt) > engine.max_seq_len:
-            raise _too_long(name, f"{len(prompt)} tokens in the {name}", engine)
+            raise _too_long(place, f"{len(prompt)} tokens in the {place}", engine)
 
 
 def _check_messages(messages: Any, engine: EngineLimits | None) -> None:

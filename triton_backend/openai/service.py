@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from inflight.engine_format.manifest import EngineManifest
-from inflight.errors import EngineError
+from inflight.errors import EngineError, placed
 from inflight.runtime.beam_search.requests import check_beams
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
@@ -187,7 +187,7 @@ class Service:
         if params.use_beam_search:
             with in_words_of_client({"beam_width": "n"}):
                 check_beams(request, limit)
-        with blaming(param):
+        with blaming(param), placed(f"'{param}'" if "." in param else None):
             # A loaded engine's cache holds at least one sequence of the full length.
             check_request(request, vocab_size=self.manifest.model.vocab_size, max_seq_len=limit, cache_tokens=limit)
         truncated = len(kept) < len(prompt)
@@ -199,7 +199,7 @@ class Service:
         queue one by one, so that the engine would take the last for an overload."""
         first = generations[0].request
         several = "best_of" if first.params.best_of else "n"
-        with blaming(generations[0].param if first.num_sequences == 1 else several):
+        with blaming(generations[0].param.partition(".")[0] if first.num_sequences == 1 else several):
             count = sum(each.request.num_sequences for each in generations)
             check_ever_queued(count, most_running(self.manifest.limits), self.max_queue_size)
 

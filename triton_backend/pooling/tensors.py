@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from inflight.errors import RequestError
+from inflight.errors import RequestError, placed
 from inflight.runtime.pooling.texts import TextReader, TokenizedText
 from inflight.runtime.pooling.vectors import Floats
 from inflight.triton_backend.wire.request_tensors import Array
@@ -61,11 +61,25 @@ def _read_strings(texts: list[str], tensors: Mapping[str, Array], reader: TextRe
     pairs, truncate = _strings(tensors, "text_pair"), _truncate(tensors)
     if not pairs:
         prompt = reader.prompt(None)
-        return [reader.text(text, truncate=truncate, prompt=prompt) for text in texts]
+        found = []
+        for place, text in _placed("text_input", texts):
+            with placed(place):
+                found.append(reader.text(text, truncate=truncate, prompt=prompt))
+        return found
     if len(texts) not in (1, len(pairs)):
         raise RequestError(f"text_input has {len(texts)} texts and text_pair {len(pairs)}: one, or as many.")
     firsts = texts * len(pairs) if len(texts) == 1 else texts
-    return [reader.pair(first, second, truncate=truncate) for first, second in zip(firsts, pairs, strict=True)]
+    found = []
+    for first, (place, second) in zip(firsts, _placed("text_pair", pairs), strict=True):
+        with placed(place):
+            found.append(reader.pair(first, second, truncate=truncate))
+    return found
+
+
+def _placed(name: str, texts: Sequence[str]) -> Iterator[tuple[str | None, str]]:
+    """The texts with what messages call their places: one that is alone has none."""
+    for index, text in enumerate(texts):
+        yield (f"{name}[{index}]" if len(texts) > 1 else None), text
 
 
 def _cut(
@@ -75,8 +89,9 @@ def _cut(
     kinds = reader.facts.token_types
     if types and not 0 <= min(types) <= max(types) < max(1, kinds):
         raise RequestError(f"token_type_ids may be 0 to {max(1, kinds) - 1}.")
-    for count in counts:
-        text = reader.ids(ids[start : start + count], truncate=truncate)
+    for index, count in enumerate(counts):
+        with placed(f"input_lengths[{index}]" if len(counts) > 1 else None):
+            text = reader.ids(ids[start : start + count], truncate=truncate)
         own = tuple(types[start : start + len(text.token_ids)]) if kinds > 1 else ()
         found.append(TokenizedText(text.token_ids, own))
         start += count

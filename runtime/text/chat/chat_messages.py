@@ -17,7 +17,8 @@ _TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "ref
 
 def conversations(messages: Any) -> list[Sequence[Message]]:
     """One conversation is a list of messages; a list of lists is several."""
-    if messages and all(isinstance(item, Sequence) and not isinstance(item, str) for item in messages):
+    listed = isinstance(messages, Sequence) and messages
+    if listed and all(isinstance(item, Sequence) and not isinstance(item, str) for item in messages):
         return list(messages)
     return [messages]
 
@@ -29,7 +30,8 @@ def check_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     A message may be a pydantic model, as the openai package returns them. Raises RequestError when there are none, or
     one of them is not a mapping with a role that is a string.
     """
-    if isinstance(messages, (str, Mapping)) or not messages:
+    given: Any = messages
+    if not isinstance(given, Sequence) or isinstance(given, (str, bytes)) or not given:
         raise RequestError("messages must be a list with at least one message.", CONTENT_HINT)
     found = [plain_data(message) for message in messages]
     for index, message in enumerate(found):

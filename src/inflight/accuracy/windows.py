@@ -28,10 +28,16 @@ def cut_windows(before: Sequence[int], tokens: Sequence[int], window: int) -> li
     """Windows of `window` tokens, each beginning with `before`; what is left at the end is not used. A text that does
     not fill one is one shorter window. Raises InflightError where that is too short to be scored."""
     size = window - len(before)
-    if size < _LEAST_TOKENS or len(tokens) < _LEAST_TOKENS:
+    if len(tokens) < _LEAST_TOKENS:
         raise InflightError(
-            f"There are {len(tokens)} tokens of text, and windows of {window}; at least {_LEAST_TOKENS} must be text.",
-            "Give a longer --text, or a larger --window.",
+            f"There are {len(tokens)} tokens of text to predict; at least {_LEAST_TOKENS} are needed.",
+            "Give a longer --text, or a larger --tokens where that is given.",
+        )
+    if size < _LEAST_TOKENS:
+        raise InflightError(
+            f"A window of {window} tokens has room for {size} of the text, beside {len(before)} that are put before "
+            f"it; at least {_LEAST_TOKENS} are needed.",
+            "Give a larger --window, or an engine with a larger max_seq_len.",
         )
     starts = range(0, max(len(tokens) - size, 0) + 1, size)
     return [(*before, *tokens[start : start + size]) for start in starts]

@@ -193,4 +193,6 @@ def test_embeddings(embedding_shim: str, rng: np.random.Generator) -> None:
     assert client.embed(MODEL, "fox " * 3000).embeddings
     with pytest.raises(ollama.ResponseError, match="tokens"):
         client.embed(MODEL, "fox " * 3000, truncate=False)
+    with pytest.raises(ollama.ResponseError, match=r"'input\.1': .*\n.*or set truncate\."):
+        client.embed(MODEL, ["fox", "fox " * 101], truncate=False)
     assert client.show(MODEL).capabilities == ["embedding"]

@@ -184,7 +184,7 @@ def test_all_chunks_of_a_stream_have_one_time_and_one_id(shim: str) -> None:
     ("path", "body", "param", "words"),
     [
         ("/v1/completions", {"prompt": [10**6]}, "prompt", "The prompt has the token id 1000000"),
-        ("/v1/completions", {"prompt": [[1], []]}, "prompt", "The prompt is empty"),
+        ("/v1/completions", {"prompt": [[1], []]}, "prompt.1", "'prompt.1': The prompt is empty"),
         ("/v1/completions", {"prompt": "a", "logit_bias": {"999999": 1}}, "logit_bias", "logit_bias has the token id"),
         ("/v1/completions", {"prompt": "a", "min_tokens": 50}, "min_tokens", "min_tokens is 50"),
         ("/v1/chat/completions", {"messages": [{"role": "\ud800", "content": ""}]}, "messages", "surrogate"),

@@ -57,6 +57,8 @@ def test_the_scores_are_those_of_llm(scoring_shim: str, llm: LLM, rng: np.random
         ({"queries": "a", "documents": 3}, "documents"),
         ({"text_1": "a", "text_2": "x " * 50_000}, "text_2"),
         ({"text_1": "a", "text_2": "b", "softmax": True}, "softmax"),
+        ({"text_1": ["a", "", "c"], "text_2": ["a", "b", "c"]}, "text_1.1"),
+        ({"text_1": "a", "text_2": "b", "truncate_prompt_tokens": 10**6}, "truncate_prompt_tokens"),
     ],
 )
 def test_bad_input_is_an_error_that_names_it(scoring_shim: str, body: dict[str, Any], param: str) -> None:
@@ -64,7 +66,27 @@ def test_bad_input_is_an_error_that_names_it(scoring_shim: str, body: dict[str, 
     assert answer.status_code == 400 and answer.json()["error"]["param"] == param, answer.text
 
 
-def test_other_engines_say_what_they_are_for(embedded_embedding_shim: str, embedded_shim: str) -> None:
-    for shim, words in ((embedded_embedding_shim, "makes embeddings"), (embedded_shim, "generates text")):
-        answer = ask(shim, text_1="a", text_2="b")
-        assert answer.status_code == 400 and words in answer.json()["error"]["message"]
+def test_an_embedding_model_gives_cosines(
+    embedded_embedding_shim: str, embedding_engine: Path, rng: np.random.Generator
+) -> None:
+    shim, texts = embedded_embedding_shim, [random_text(rng) + "dog" for _ in range(int(rng.integers(2, 9)))]
+    with LLM(embedding_engine, threads=1) as opened:
+        for queries in (texts[:1], texts[::-1]):
+            outputs = opened.score(queries, texts, use_tqdm=False)
+            scores = [each.outputs.score for each in outputs]
+            answer = ask(shim, text_1=queries[0] if len(queries) == 1 else queries, text_2=texts).json()
+            assert [each["score"] for each in answer["data"]] == pytest.approx(scores, abs=1e-5)
+            assert answer["usage"]["total_tokens"] == sum(len(output.prompt_token_ids) for output in outputs)
+        scores = [each.outputs.score for each in opened.score(texts[0], texts, use_tqdm=False)]
+    assert scores[0] == pytest.approx(1, abs=1e-5)
+    body = {"query": texts[0], "documents": texts}
+    found = httpx.post(f"{shim}/v1/rerank", json=body, timeout=PATIENCE_S).json()["results"]
+    assert [each["relevance_score"] for each in found] == pytest.approx(sorted(scores, reverse=True), abs=1e-5)
+    assert all(each["relevance_score"] == pytest.approx(scores[each["index"]], abs=1e-5) for each in found)
+    wrong = ask(shim, text_1="a", text_2=["b", ""]).json()["error"]
+    assert wrong["param"] == "text_2.1" and "text_2.1" in wrong["message"]
+
+
+def test_other_engines_say_what_they_are_for(embedded_shim: str) -> None:
+    answer = ask(embedded_shim, text_1="a", text_2="b")
+    assert answer.status_code == 400 and "generates text" in answer.json()["error"]["message"]

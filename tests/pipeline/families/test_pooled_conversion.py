@@ -210,7 +210,9 @@ def test_the_commands_name_nothing_that_generates(bert: PooledModel, tmp_path: P
     assert "inflight serve" in result.output
 
 
-def test_nothing_generates_with_such_an_engine(bert: PooledModel, tmp_path: Path) -> None:
+def test_nothing_generates_with_such_an_engine(
+    bert: PooledModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     convert_model(bert.directory, tmp_path / "checkpoint")
     build_engine(tmp_path / "checkpoint", tmp_path / "engine", make_recipe("reference", max_seq_len=64))
     assert read_engine_directory(tmp_path / "engine").manifest.limits.max_seq_len == 64
@@ -218,7 +220,17 @@ def test_nothing_generates_with_such_an_engine(bert: PooledModel, tmp_path: Path
     with pytest.raises(InflightError, match="This engine makes embeddings"):
         EngineCore(executor)
     executor.close()
-    words = ["verify", str(bert.directory), str(tmp_path / "engine")]
-    result = CliRunner().invoke(build_app(words[:1]), words)
-    assert result.exit_code == 1 and isinstance(result.exception, InflightError)
-    assert "This engine makes embeddings" in result.exception.message
+    engine = str(tmp_path / "engine")
+    # Nothing is built for what is refused.
+    monkeypatch.setenv("INFLIGHT_CACHE", str(tmp_path / "cache"))
+    for words, message in (
+        (["verify", str(bert.directory), engine], "This engine makes embeddings"),
+        (["eval", engine, "--against", str(bert.directory)], "This engine makes embeddings"),
+        (["eval", str(bert.directory), "--against", engine], "This engine makes embeddings"),
+        (["generate", engine, "hello"], "makes vectors of texts"),
+        (["serve", str(bert.directory), "--quantize", "int4"], "yields no logits"),
+    ):
+        result = CliRunner().invoke(build_app(words[:1]), words)
+        assert result.exit_code == 1 and isinstance(result.exception, InflightError), result.output
+        assert message in result.exception.message and "Building an engine" not in result.output
+        assert not list((tmp_path / "cache").glob("engines/*/manifest.json"))

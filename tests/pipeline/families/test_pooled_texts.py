@@ -102,7 +102,7 @@ def test_vllms_methods_make_of_texts_what_embed_makes(
         ({"pooling_params": PoolingParams(task="classify")}, "task is 'classify'"),
         ({"pooling_params": [PoolingParams()]}, "a list of 5"),
         ({"pooling_params": PoolingParams(truncate_prompt_tokens=4), "truncate_prompt_tokens": 5}, "given twice"),
-        ({"lora_request": object()}, "lora_request of generate is not supported"),
+        ({"lora_request": object()}, "lora_request of embed is not supported"),
     ]
     for options, words in wrong:
         with pytest.raises(RequestError, match=words):
@@ -132,20 +132,6 @@ def test_what_is_truncated_is_what_the_tokenizer_truncates(
         reader.text("fox " * 100)
     assert len(reader.text("fox " * 100, truncate=-1).token_ids) == 100
     assert len(reader.ids(range(4, 300), truncate=50).token_ids) == 50
-
-
-def test_bad_prompts_are_refused(embedding: tuple[PooledModel, LLM]) -> None:
-    _, llm = embedding
-    bad: list[Any] = ["", ["fox", ""], [5, 10**6], [-1], "\ud800", [None], [[]], {"text": "fox"}]
-    for prompt in bad:
-        with pytest.raises(RequestError):
-            llm.embed(prompt, use_tqdm=False)
-    for options in ({"dimensions": 0}, {"dimensions": 10**6}, {"prompt_name": "x"}, {"truncate_prompt_tokens": 101}):
-        with pytest.raises(RequestError):
-            llm.embed("fox", use_tqdm=False, **cast(Any, options))
-    for call in (lambda: llm.generate("fox"), lambda: llm.classify("fox"), llm.stats):
-        with pytest.raises(RequestError):
-            cast(Any, call)()
 
 
 def test_pairs_become_the_scores_of_transformers(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -183,9 +169,15 @@ def test_texts_get_the_classes_of_transformers(tmp_path: Path, rng: np.random.Ge
         shares = np.array([each.outputs.probs for each in llm.classify(texts, use_tqdm=False)])
         plain = llm.encode(texts, PoolingParams(use_activation=False, task="classify"), use_tqdm=False)
         calls = (lambda: llm.embed("fox"), lambda: llm.score("a", "b"), lambda: llm.encode("a", pooling_task="score"))
-        for call in calls:
+        for call in (*calls, lambda: llm.generate("a"), lambda: llm.chat([{"role": "user", "content": "a"}])):
             with pytest.raises(RequestError, match="classifies texts"):
                 cast(Any, call)()
+        with pytest.raises(RequestError, match=r"Use LLM\.classify, or POST /classify\.$"):
+            llm.generate("a")
+        (short,) = llm.classify("fox " * 40, truncate_prompt_tokens=9, use_tqdm=False)
+        assert len(short.prompt_token_ids) == 9
+        with pytest.raises(RequestError, match=r"^prompts\[0\] is of type bytes"):
+            llm.classify([b"x"])
     expected = np.exp(raw - raw.max(axis=1, keepdims=True))
     assert np.abs(shares - expected / expected.sum(axis=1, keepdims=True)).max() < ERROR
     assert np.abs(np.array([each.outputs.data for each in plain]) - raw).max() < ERROR * max(1.0, np.abs(raw).max())

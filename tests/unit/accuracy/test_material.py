@@ -110,3 +110,5 @@ def test_a_short_text_is_one_window_and_a_shorter_one_refused() -> None:
     assert len(window) == 11 and first_scored(window) == 5
     with pytest.raises(InflightError, match="3 tokens of text"):
         cut_windows([], [1, 2, 3], 1024)
+    with pytest.raises(InflightError, match=r"(?s)window of 5 tokens has room for 3 of the text.*larger --window"):
+        cut_windows([1, 2], list(range(10)), 5)

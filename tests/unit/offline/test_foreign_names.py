@@ -188,6 +188,25 @@ def test_calls_refuse_what_they_cannot_honour(engine: Path) -> None:
         ):
             with pytest.raises(ForeignNameError, match=words):
                 llm.generate("x", params, **names)
+        calls: list[tuple[Any, list[Any]]] = [
+            *((method, ["x"]) for method in (llm.generate, llm.chat, llm.embed, llm.encode, llm.classify)),
+            *((method, ["x", "y"]) for method in (llm.beam_search, llm.score)),
+        ]
+        for method, arguments in calls:
+            with pytest.raises(ForeignNameError, match=f"^{method.__name__} has no parameter foo"):
+                method(*arguments, foo=1)
+        wrong: Any
+        for wrong in (5, [5, "a"], b"x"):
+            with pytest.raises(RequestError, match="prompts"):
+                llm.generate(wrong, params)
+            with pytest.raises(RequestError, match="sampling_params must be"):
+                llm.generate("x", wrong)
+        with pytest.raises(RequestError, match="messages must be a list"):
+            llm.chat(wrong, params)
+        with pytest.raises(RequestError, match="must be lists of token ids"):
+            llm.generate(prompt_token_ids=["a"])
+        with pytest.raises(RequestError, match=r"^prompts\[1\]: A prompt has no tokens"):
+            llm.generate([[5], []], params)
         with pytest.raises(RequestError, match="2 prompts but 3 lists of token ids"):
             llm.generate(["a", "b"], params, prompt_token_ids=[[1], [2], [3]])
         with pytest.raises(RequestError, match="1 prompts but 2 priorities"):

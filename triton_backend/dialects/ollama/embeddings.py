@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from inflight.runtime.pooling.texts import ALL_THAT_FIT, TextReader
 from inflight.runtime.pooling.vectors import Floats, shortened
-from inflight.triton_backend.dialects.asking import in_words_of, read_body
+from inflight.triton_backend.dialects.asking import Names, in_words_of, read_body
 from inflight.triton_backend.dialects.ollama.body import EmbedBody, EmbeddingsBody
 from inflight.triton_backend.dialects.ollama.models import check_model
 from inflight.triton_backend.openai.answers.json_answer import JsonAnswer
@@ -19,6 +19,8 @@ from inflight.triton_backend.openai.pooling.run import pool_texts
 from inflight.triton_backend.openai.protocol.pooling import EmbeddingBody
 from inflight.triton_backend.openai.service import Service
 
+_NAMES: Names = {"truncate_prompt_tokens": "truncate"}
+
 
 def embed_router(service: Service) -> APIRouter:
     router = APIRouter()
@@ -26,14 +28,14 @@ def embed_router(service: Service) -> APIRouter:
 
     async def vectors(request: Request, body: EmbedBody) -> tuple[list[Floats], int] | Response:
         """The vectors and the tokens they were made of."""
-        inputs = [body.input] if isinstance(body.input, str) else body.input
-        with in_words_of({}):
+        with in_words_of(_NAMES):
             truncate = ALL_THAT_FIT if body.truncate else None
             asked = read_body(
-                EmbeddingBody, {"input": inputs, "truncate_prompt_tokens": truncate, "dimensions": body.dimensions}
+                EmbeddingBody, {"input": body.input, "truncate_prompt_tokens": truncate, "dimensions": body.dimensions}
             )
             check_dimensions(asked, reader.facts.vector_size)
-            texts = await service.tokenizing(sum(map(len, inputs)), lambda: read_inputs(reader, asked))
+            length = sum(map(len, asked.inputs()))
+            texts = await service.tokenizing(length, lambda: read_inputs(reader, asked))
         found = await pool_texts(service, request, texts)
         return found if isinstance(found, Response) else (found, sum(len(text.token_ids) for text in texts))
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from inflight.errors import placed
 from inflight.runtime.request.validation import total_room
 from inflight.runtime.text.parsers.answer import AnswerFormat
 from inflight.triton_backend.openai.answers.reasoning import read_reasoning
@@ -71,14 +72,16 @@ def prepare_completion(service: Service, body: CompletionBody) -> list[Generatio
     prompts = body.prompts()
     if not prompts:
         raise ApiError(400, "There is no prompt.", param="prompt")
-    with blaming("prompt"):
-        encode = service.tokenizer.encode
-        ids = [encode(each, body.add_special_tokens) if isinstance(each, str) else each for each in prompts]
     more: dict[str, Any] = {
         "prompt_only": body.scores_only,
         "structure_param": None if structure is None else structure[0],
     }
-    generations = [service.generation(each, params, body, "prompt", **more) for each in ids]
+    generations = []
+    for index, each in enumerate(prompts):
+        param = f"prompt.{index}" if body.is_listed() else "prompt"
+        with blaming(param), placed(f"'{param}'" if body.is_listed() else None):
+            ids = service.tokenizer.encode(each, body.add_special_tokens) if isinstance(each, str) else each
+        generations.append(service.generation(ids, params, body, param, **more))
     service.check_queue(generations)
     return generations
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from inflight.errors import placed
 from inflight.runtime.pooling.texts import TextReader, TokenizedText
 from inflight.runtime.pooling.vectors import Floats, shortened
 from inflight.triton_backend.openai.answers.json_answer import JsonAnswer
@@ -51,18 +52,19 @@ def read_inputs(reader: TextReader, body: EmbeddingBody | ClassifyBody) -> list[
         raise ApiError(400, "There is no input.", param="input")
     with blaming("prompt_name"):
         prompt = reader.prompt(body.prompt_name if isinstance(body, EmbeddingBody) else None)
-    with blaming("input"):
-        return [
-            reader.ids(each, truncate=body.truncate_prompt_tokens)
-            if isinstance(each, list)
-            else reader.text(
-                each,
-                truncate=body.truncate_prompt_tokens,
-                prompt=prompt,
-                add_special_tokens=body.add_special_tokens,
-            )
-            for each in inputs
-        ]
+    truncate = body.truncate_prompt_tokens
+    with blaming("truncate_prompt_tokens"):
+        reader.check_truncation(truncate)
+    texts = []
+    for index, each in enumerate(inputs):
+        param = f"input.{index}" if body.is_listed() else "input"
+        with blaming(param), placed(f"'{param}'" if body.is_listed() else None):
+            if isinstance(each, list):
+                texts.append(reader.ids(each, truncate=truncate))
+            else:
+                special = body.add_special_tokens
+                texts.append(reader.text(each, truncate=truncate, prompt=prompt, add_special_tokens=special))
+    return texts
 
 
 def _answer(

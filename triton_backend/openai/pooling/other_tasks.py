@@ -26,7 +26,7 @@ _GENERATING_DIALECTS = (
 )
 _PATHS: dict[Task, tuple[str, ...]] = {
     "generate": ("/v1/chat/completions", "/v1/completions", *_GENERATING_DIALECTS),
-    "embed": ("/v1/embeddings", "/api/embed", "/api/embeddings"),
+    "embed": ("/v1/embeddings", "/api/embed", "/api/embeddings", *RERANK_PATHS, *SCORE_PATHS),
     "score": (*RERANK_PATHS, *SCORE_PATHS, *CLASSIFY_PATHS),
     "classify": CLASSIFY_PATHS,
 }

@@ -1,4 +1,4 @@
-"""POST /score and /v1/score, as vLLM has them: pairs of texts, scored in their order."""
+"""POST /score and /v1/score, as vLLM has them: pairs of texts, scored in their order, or cosines of their vectors."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from inflight.runtime.pooling.texts import TextReader, TokenizedText
-from inflight.runtime.pooling.vectors import activated
+from inflight.runtime.pooling.texts import TextReader
 from inflight.triton_backend.openai.answers.json_answer import JsonAnswer
-from inflight.triton_backend.openai.errors import ApiError, blaming
+from inflight.triton_backend.openai.errors import ApiError
 from inflight.triton_backend.openai.pooling.other_tasks import SCORE_PATHS
+from inflight.triton_backend.openai.pooling.pairs import Pairs, Side, read_pairs
 from inflight.triton_backend.openai.pooling.run import pool_texts
 from inflight.triton_backend.openai.protocol.pooling import ScoreBody
 from inflight.triton_backend.openai.service import Service
@@ -23,51 +23,41 @@ def score_router(service: Service) -> APIRouter:
 
     async def score(body: ScoreBody, request: Request) -> Response:
         service.check_model(body.model)
-        texts = _pairs(body)
-        length = sum(len(query) + len(document) for query, document in texts)
-        pairs = await service.tokenizing(length, lambda: _read(reader, body, texts))
-        found = await pool_texts(service, request, pairs)
+        first, second = _sides(body)
+        length = sum(map(len, first.texts)) * (len(second.texts) if len(first.texts) == 1 else 1)
+        length += sum(map(len, second.texts))
+        pairs = await service.tokenizing(length, lambda: read_pairs(reader, first, second, body.truncate_prompt_tokens))
+        found = await pool_texts(service, request, pairs.texts)
         if isinstance(found, Response):
             return found
-        return JsonAnswer(_answer(service, body, pairs, [activated(float(each[0]), reader.facts) for each in found]))
+        return JsonAnswer(_answer(service, body, pairs, pairs.scores(found, reader)))
 
     for path in SCORE_PATHS:
         router.post(path)(score)
     return router
 
 
-def _pairs(body: ScoreBody) -> list[tuple[str, str]]:
+def _sides(body: ScoreBody) -> tuple[Side, Side]:
     """One text with each of the others, or as many as there are others. Raises ApiError (400)."""
-    (first_name, first), (second_name, second) = body.sides()
-    firsts = [first] if isinstance(first, str) else first
-    seconds = [second] if isinstance(second, str) else second
-    for name, side in ((first_name, firsts), (second_name, seconds)):
-        if not side:
-            raise ApiError(400, f"There is no text in {name}.", param=name)
-    if len(firsts) == 1:
-        firsts = firsts * len(seconds)
-    if len(firsts) != len(seconds):
-        message = f"{first_name} has {len(firsts)} texts and {second_name} {len(seconds)}; give one, or as many."
-        raise ApiError(400, message, param=first_name)
-    return list(zip(firsts, seconds, strict=True))
+    first, second = (
+        Side(name, [given] if isinstance(given, str) else given, not isinstance(given, str))
+        for name, given in body.sides()
+    )
+    for side in (first, second):
+        if not side.texts:
+            raise ApiError(400, f"There is no text in {side.name}.", param=side.name)
+    if len(first.texts) not in (1, len(second.texts)):
+        counts = f"{first.name} has {len(first.texts)} texts and {second.name} {len(second.texts)}"
+        raise ApiError(400, f"{counts}; give one, or as many.", param=first.name)
+    return first, second
 
 
-def _read(reader: TextReader, body: ScoreBody, texts: list[tuple[str, str]]) -> list[TokenizedText]:
-    (first_name, _), (second_name, _) = body.sides()
-    pairs = []
-    for query, document in texts:
-        with blaming(second_name if query else first_name):
-            pairs.append(reader.pair(query, document, truncate=body.truncate_prompt_tokens))
-    return pairs
-
-
-def _answer(service: Service, body: ScoreBody, pairs: list[TokenizedText], scores: list[float]) -> dict[str, Any]:
-    tokens = sum(len(pair.token_ids) for pair in pairs)
+def _answer(service: Service, body: ScoreBody, pairs: Pairs, scores: list[float]) -> dict[str, Any]:
     return {
         "id": f"score-{body.request_id or uuid.uuid4().hex}",
         "object": "list",
         "created": service.now(),
         "model": service.model_name,
         "data": [{"index": index, "object": "score", "score": score} for index, score in enumerate(scores)],
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "usage": {"prompt_tokens": pairs.tokens, "total_tokens": pairs.tokens},
     }

@@ -43,10 +43,14 @@ class CompletionBody(_RefusingCompletion):
         """Whether the prompt is wanted back, with its log probabilities, and nothing after it."""
         return self.echo and self.max_tokens == 0
 
+    def is_listed(self) -> bool:
+        """Whether `prompt` is a list of prompts, and no single one."""
+        return isinstance(self.prompt, list) and not all(isinstance(item, int) for item in self.prompt)
+
     def prompts(self) -> list[str | list[int]]:
         """The prompts, in order; each is text or token ids."""
         if isinstance(self.prompt, str):
             return [self.prompt]
-        if self.prompt and all(isinstance(item, int) for item in self.prompt):
+        if self.prompt and not self.is_listed():
             return [[item for item in self.prompt if isinstance(item, int)]]
         return [item for item in self.prompt if not isinstance(item, int)]

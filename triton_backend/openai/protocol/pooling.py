@@ -79,6 +79,10 @@ class EmbeddingBody(_RefusingEmbedding):
         """The texts, in order; each is text or token ids."""
         return _texts_or_ids(self.input)
 
+    def is_listed(self) -> bool:
+        """Whether `input` is a list of inputs, and no single one."""
+        return _is_listed(self.input)
+
 
 class ClassifyBody(_RefusingClassify):
     """POST /classify as vLLM has it. `use_activation` false: the classifier's numbers as they are; `activation` is its
@@ -97,11 +101,19 @@ class ClassifyBody(_RefusingClassify):
         """The texts, in order; each is text or token ids."""
         return _texts_or_ids(self.input)
 
+    def is_listed(self) -> bool:
+        """Whether `input` is a list of inputs, and no single one."""
+        return _is_listed(self.input)
+
+
+def _is_listed(given: str | list[int] | list[str] | list[list[int]]) -> bool:
+    return isinstance(given, list) and not all(isinstance(item, int) for item in given)
+
 
 def _texts_or_ids(given: str | list[int] | list[str] | list[list[int]]) -> list[str | list[int]]:
     if isinstance(given, str):
         return [given]
-    if given and all(isinstance(item, int) for item in given):
+    if given and not _is_listed(given):
         return [[item for item in given if isinstance(item, int)]]
     return [item for item in given if not isinstance(item, int)]
 

@@ -82,9 +82,14 @@ def resolve_engine(
     if is_engine(str(engine)):
         return engine
     engine.parent.mkdir(parents=True, exist_ok=True)
-    console.print(f"Building an engine of {name}; it is kept in {engine}")
+
+    def begun() -> None:
+        """Said once nothing is left to refuse."""
+        console.print(f"Building an engine of {name}; it is kept in {engine}")
+
     if isinstance(target, ModelTarget):
         build = plan_model_build(source, recipe)
+        begun()
         for note in build.notes:
             console.print(note, markup=False)
         write_engine(build, engine, overwrite=True)
@@ -92,7 +97,7 @@ def resolve_engine(
     remove_stale(engine.parent, _CHECKPOINT)
     with scratch_directory(engine.parent, _CHECKPOINT) as scratch:
         checkpoint = scratch / _CHECKPOINT
-        for note in convert_model(name, checkpoint, options):
+        for note in convert_model(name, checkpoint, options, begun):
             console.print(note, markup=False)
         build_engine(checkpoint, engine, recipe, overwrite=True)
     return engine

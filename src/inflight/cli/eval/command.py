@@ -108,11 +108,17 @@ def eval(
     from inflight.cli.eval.evaluation import Settings, evaluate
     from inflight.cli.eval.records import check_checkpoint, write_records
     from inflight.cli.eval.report import as_json, print_report
+    from inflight.cli.eval.scoring import check_engine
 
     material = read_material(text or (), jsonl or (), demo)
     # Of two, either may be the model that it is about.
     built = is_engine(engine) and against is not None and not is_engine(against)
+    # What cannot be measured is refused before the other one is built, which takes minutes.
+    for name in (engine, against):
+        if name is not None and is_engine(name):
+            check_engine(resolve_engine(name))
     directory = resolve_engine(engine, dequantize=dequantize and not built)
+    check_engine(directory)
     if checkpoint_dir is not None:
         check_checkpoint(checkpoint_dir, directory)
     reference = None if against is None else resolve_engine(against, dequantize=dequantize and not is_engine(against))

@@ -12,7 +12,7 @@ from inflight.accuracy.material import Material
 from inflight.accuracy.record import Figure
 from inflight.accuracy.windows import cut_windows, first_scored, text_tokens
 from inflight.cli.eval.answers import answer_questions, is_right
-from inflight.cli.eval.scoring import check_logits, open_engine, score_window
+from inflight.cli.eval.scoring import check_engine, check_logits, open_engine, score_window
 from inflight.errors import InflightError
 from inflight.progress import progress_bar
 from inflight.runtime.executors.base import Executor
@@ -68,11 +68,7 @@ def evaluate(engine: Path, against: Path | None, material: Material, settings: S
 
 @contextmanager
 def _opened(directory: Path, threads: int | None) -> Iterator[_Side]:
-    if not (directory / "tokenizer").is_dir():
-        raise InflightError(
-            f"{directory} has no tokenizer, so it reads no text.",
-            "Build it from a checkpoint with tokenizer files.",
-        )
+    check_engine(directory)
     tokenizer = load_tokenizer(directory / "tokenizer")
     executor = open_engine(directory, threads)
     try:

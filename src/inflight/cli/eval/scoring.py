@@ -12,7 +12,7 @@ import numpy.typing as npt
 from inflight.accuracy.figures import WindowSums
 from inflight.accuracy.windows import first_scored
 from inflight.cli.verify.engine import LogitsExecutor
-from inflight.errors import EngineError
+from inflight.errors import EngineError, InflightError
 from inflight.progress import Advance
 from inflight.runtime.executors.base import Executor
 from inflight.runtime.loading.engine_directory import read_engine_directory
@@ -26,11 +26,20 @@ Logits = npt.NDArray[np.float32]
 _SEQUENCES = 4
 
 
+def check_engine(directory: Path) -> None:
+    """Raises what keeps the engine from being measured, as far as its files say it: it makes embeddings or scores
+    (EngineError), or has no tokenizer (InflightError)."""
+    refuse_pooling(read_engine_directory(directory).manifest)
+    if not (directory / "tokenizer").is_dir():
+        raise InflightError(
+            f"{directory} has no tokenizer, so it reads no text.",
+            "Build it from a checkpoint with tokenizer files.",
+        )
+
+
 def open_engine(directory: Path, threads: int | None) -> Executor:
     """The engine with a KV cache that is large enough to be measured with. Raises EngineError."""
-    manifest = read_engine_directory(directory).manifest
-    refuse_pooling(manifest)
-    longest = manifest.limits.max_seq_len
+    longest = read_engine_directory(directory).manifest.limits.max_seq_len
     return load_engine(directory, threads=threads, kv_cache=KvCacheBudget(tokens=_SEQUENCES * longest))
 
 

@@ -41,7 +41,8 @@ MaxTokens = Annotated[
     ),
 ]
 Engine = Annotated[
-    str, typer.Argument(metavar="ENGINE", help="Engine directory, or a model: directory, hub id or s3:// address.")
+    str,
+    typer.Argument(metavar="ENGINE|MODEL", help="Engine directory, or a model: directory, hub id or s3:// address."),
 ]
 ToolCallParser = Annotated[
     str | None,
