@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from msgspec import UNSET
+
 import inflight
 from inflight.accuracy.record import ACCURACY_NAME, FoundRecord, encode_record
 from inflight.accuracy.requirement import Requirement, check_requirements
@@ -62,7 +64,12 @@ class PlannedBuild:
         return self.source.accuracy
 
     def require(self, requirements: Sequence[Requirement]) -> None:
-        """Raises BuildError where the checkpoint's accuracy record is missing or worse."""
+        """Raises BuildError where the checkpoint's accuracy record is missing or worse, or there can be none."""
+        if requirements and self.source.pooling is not UNSET:
+            raise BuildError(
+                f"{self.name} is of a model for embeddings or reranking: without logits, no figure is known.",
+                "Leave --require out; compare vectors or scores with those of the model yourself.",
+            )
         try:
             check_requirements(requirements, self.accuracy, self.name)
         except InflightError as error:

@@ -145,7 +145,7 @@ def pooling_facts(checkpoint: Checkpoint) -> PoolingFacts | UnsetType:
         pooling=pooling.pooling,
         output_size=spec.output_size,
         causal=all(layer.attention.causal for layer in spec.layers),
-        token_types=spec.token_types or 0,
+        token_types=_token_types(spec.token_types or 0, pooling.token_kinds),
         normalize=pooling.normalize,
         activation=pooling.activation,
         label_names=pooling.label_names or UNSET,
@@ -161,6 +161,11 @@ def pooling_facts(checkpoint: Checkpoint) -> PoolingFacts | UnsetType:
         ),
         dense_file=DENSE_FILE if pooling.dense else None,
     )
+
+
+def _token_types(count: int, told: bool) -> int:
+    """Those that texts have: one, where the tokenizer tells no kinds of tokens."""
+    return count if told else min(count, 1)
 
 
 def source_facts(checkpoint: Checkpoint) -> SourceFacts:

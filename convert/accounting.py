@@ -11,6 +11,7 @@ from inflight.convert.source.tensor import SourceTensor
 from inflight.dtypes import FLOAT_DTYPES
 
 _MOST_LINES_PER_KIND = 40
+_LABELS = ", a row for each label of id2label or num_labels"
 
 
 class TensorAccount:
@@ -61,11 +62,17 @@ class TensorAccount:
                 if entry is None:
                     missing.append(f"missing tensor: {name} {shape}")
                 elif entry.shape != shape:
-                    wrong.append(f"misshapen tensor: {name} is {entry.shape}, the config asks for {shape}")
+                    why = _LABELS if self._counts_labels(spec) and entry.shape[:1] != shape[:1] else ""
+                    wrong.append(f"misshapen tensor: {name} is {entry.shape}, the config asks for {shape}{why}")
                 elif entry.dtype not in FLOAT_DTYPES:
                     wrong.append(f"tensor of an unsupported type: {name} is {entry.dtype}")
         extra = [f"unknown tensor: {name}" for name in self._tensors if name not in used and not self._ignored(name)]
         return [*_capped(missing), *_capped(wrong), *_capped(extra)]
+
+    def _counts_labels(self, spec: TensorSpec) -> bool:
+        """Whether `spec` has a row for each label: of a classifier, or where it reads a mean of the last Dense."""
+        names = self._family.names
+        return "classifier.out" in names and names[spec.module] == names["classifier.out"]
 
     def _ignored(self, name: str) -> bool:
         if self._tied and name == self._family.tied:

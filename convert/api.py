@@ -29,7 +29,7 @@ from inflight.convert.checkpoint.directory import (
 from inflight.convert.checkpoint.layout import STACK_AXES
 from inflight.convert.families.table import find_family
 from inflight.convert.options import ConvertOptions
-from inflight.convert.plan import ConversionPlan, check_config, make_plan
+from inflight.convert.plan import ConversionPlan, PlannedTensor, check_config, make_plan
 from inflight.convert.quantization.schemes import MOST_LOSS, RECIPES
 from inflight.convert.source.generation import generation_facts
 from inflight.convert.source.hf_config import decoder_config
@@ -94,7 +94,7 @@ def convert_model(
         _write_ranks(scratch, plan, options.progress)
         if kept is not None:
             _record(scratch, kept)
-    said = list(_of_loss(options)) if kept is None else list(kept.said())
+    said = list(_of_loss(options, plan)) if kept is None else list(kept.said())
     return notes + list(_of_left_out(source)) + list(_of_quantized(source, plan, nearest)) + said
 
 
@@ -120,14 +120,17 @@ def _record(directory: Path, kept: KeptAccuracy) -> None:
     write_accuracy(directory, kept.record(checkpoint.sha256(), config.dtype, source.model, source.sha256))
 
 
-def _of_loss(options: ConvertOptions) -> Iterator[str]:
+def _of_loss(options: ConvertOptions, plan: ConversionPlan) -> Iterator[str]:
     """Warnings of schemes that lose much wherever they were measured."""
+    # What is calibrated needs logits, and was measured by them.
+    pools = plan.config.pooling is not None
+    advice = "Compare vectors or scores with those of int8_wo" if pools else "int4 is calibrated and loses far less"
     for name in dict.fromkeys(options.schemes()):
         loss = RECIPES[name].loss
         if loss is not None and loss > MOST_LOSS:
             yield (
-                f"Warning: {name} rounds to nearest, and perplexity grew by {100 * loss:.0f} % where it was measured "
-                "(docs/measured/accuracy.md). int4 is calibrated and loses far less."
+                f"Warning: {name} rounds to nearest, and perplexity{' of generators' if pools else ''} grew by "
+                f"{100 * loss:.0f} % where it was measured (docs/measured/accuracy.md). {advice}."
             )
 
 
@@ -154,7 +157,7 @@ def _of_quantized(source: SourceModel, plan: ConversionPlan, nearest: tuple[int,
 
 def _of_experts(plan: ConversionPlan, nearest: tuple[int, int]) -> Iterator[str]:
     """How the experts of a quantized mixture are stored."""
-    stacks = [tensor.quantization for rank in plan.ranks for tensor in rank if len(tensor.shape) == STACK_AXES]
+    stacks = [tensor.quantization for rank in plan.ranks for tensor in rank if _holds_experts(tensor)]
     schemes = dict.fromkeys(each.scheme.name for each in stacks if each is not None)
     if None in stacks:
         yield f"Experts that are not quantized keep {plan.config.dtype}, routers float32."
@@ -166,6 +169,11 @@ def _of_experts(plan: ConversionPlan, nearest: tuple[int, int]) -> Iterator[str]
         yield f"Experts are calibrated, each on the tokens that met it, as {' and '.join(schemes)}{rest}."
     elif schemes and not plan.config.module_quantization.kept_from_source:
         yield f"Experts are rounded to nearest, each on its own, as {' and '.join(schemes)}; routers keep float32."
+
+
+def _holds_experts(tensor: PlannedTensor) -> bool:
+    """Whether a tensor is a stack of experts, not one of the heads of latent attention."""
+    return len(tensor.shape) == STACK_AXES and ".mlp." in tensor.name
 
 
 def _write_config(directory: Path, config: CheckpointConfig) -> None:

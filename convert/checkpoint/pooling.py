@@ -33,8 +33,9 @@ class PoolingRecord(Record):
     `dense`: products that follow, one of the other. `normalize`: then vectors get length 1. `labels`: what the
     classifier yields of each row that is pooled; None: there is no classifier. `label_names`: of all numbers of a text.
     `activation`: what becomes of them. `max_length`: the most tokens of a text that the model was made for; None: as
-    many as it has positions. `prompts` are put in front of texts by their names, `default_prompt` where a text names
-    none.
+    many as it has positions. `token_kinds`: the tokenizer tells the second text of a pair from the first; false: all
+    tokens are of the first kind, in a model that has several too. `prompts` are put in front of texts by their names,
+    `default_prompt` where a text names none.
     """
 
     task: Literal["embed", "score", "classify"]
@@ -45,6 +46,7 @@ class PoolingRecord(Record):
     label_names: tuple[str, ...] = ()
     activation: Literal["identity", "sigmoid", "softmax"] = "identity"
     max_length: Annotated[int, Field(ge=1)] | None = None
+    token_kinds: bool = True
     prompts: dict[str, str] = Field(default_factory=dict)
     default_prompt: str | None = None
 

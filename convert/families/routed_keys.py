@@ -7,7 +7,7 @@ from typing import Any
 
 from inflight.convert.checkpoint.config import MAX_LAYERS
 from inflight.convert.checkpoint.moe_facts import MoeFacts
-from inflight.convert.families.config_values import ConfigValues
+from inflight.convert.families.config_values import ConfigValues, names_of
 from inflight.convert.families.mixture_keys import (
     LEAST_SUM,
     dense_first_keys,
@@ -82,6 +82,7 @@ def hunyuan_moe_config(raw: Raw) -> Raw:
         **hunyuan_config(raw),
         **{key: uniform(number) for key, number in numbers.items()},
         "num_local_experts": None,
+        **names_of(raw, num_experts_per_tok="moe_topk"),
     }
 
 

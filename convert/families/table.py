@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -84,6 +85,7 @@ LACKING: Mapping[str, tuple[str, ...]] = {
         *("MvpForCausalLM", "PLBartForCausalLM", "BigBirdPegasusForCausalLM", "WhisperForCausalLM", "TrOCRForCausalLM"),
     ),
 }
+_GENERATES = re.compile("CausalLM|LMHead|ForConditionalGeneration")
 _MISSING: Mapping[str, str] = {name: reason for reason, names in LACKING.items() for name in names}
 # Decoders, which also embed, and encoders, which do nothing else.
 EVERY_FAMILY = (*FAMILIES, *ENCODERS)
@@ -127,10 +129,24 @@ def require_family(model: str, config: Mapping[str, Any]) -> Family:
         missing = missing or (f": it needs {unpooled}" if (unpooled := missing_of_pooled(config)) else "")
         raise ModelError(
             f"{model}: {found} is not supported{missing}.",
-            f"Supported architectures: {known}.\n"
-            f"What transformers itself knows can be served slowly: inflight serve {model} --target transformers",
+            f"Supported architectures: {known}." + _elsewhere(model, config),
         )
     return family
+
+
+def _elsewhere(model: str, config: Mapping[str, Any]) -> str:
+    """What can be done with a model that has no row, where transformers has a class that generates text with it."""
+    listed = architectures(config)
+    # Of an encoder with another head, transformers has a class of that type without weights.
+    if listed and not any(map(_GENERATES.search, listed)):
+        return ""
+    try:
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as known
+    except ImportError:
+        known = {}
+    if known and config.get("model_type") not in known:
+        return ""
+    return f"\nWhat transformers itself knows can be served slowly: inflight serve {model} --target transformers"
 
 
 def _pooled_family(config: Mapping[str, Any]) -> Family | None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from inflight.convert.families.arranged import arranged
 from inflight.convert.families.pooling.dense import dense_tensors
+from inflight.convert.families.pooling.files import PATTERNS, pooled_files
 from inflight.convert.families.pooling.kinds import FILES_KEY
-from inflight.convert.families.pooling.sentence_transformers import PATTERNS, read_files
 from inflight.convert.source.gguf.model import open_gguf, read_gguf_config
 from inflight.convert.source.location.hub import ModelLocation, locate
 from inflight.convert.source.location.other_kinds import (
@@ -60,8 +60,7 @@ def read_config(model: str | Path, revision: str | None) -> tuple[ModelLocation,
     if beside.is_file() and not config.get("quantization_config"):
         found = read_json_object(beside, ModelError).get("quantization")
         config["quantization_config"] = {"quant_method": "modelopt", **(found if isinstance(found, dict) else {})}
-    pooling = read_files(location.directory)
-    return location, config if pooling is None else {**config, FILES_KEY: pooling}
+    return location, {**config, **pooled_files(location.directory, config)}
 
 
 def open_source(model: str | Path, revision: str | None) -> SourceModel:

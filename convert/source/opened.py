@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from inflight.convert.families.pooling.sentence_transformers import files_of
+from inflight.convert.families.pooling.files import files_of
 from inflight.convert.source.location.hub import ModelLocation
 from inflight.convert.source.tensor import SourceTensor
 from inflight.convert.source.tokenizer_end import tokenizer_end_token

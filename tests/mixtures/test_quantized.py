@@ -78,6 +78,20 @@ def test_each_expert_is_rounded_on_its_own(tmp_path: Path, scheme: str, seed: in
 
 
 @pytest.mark.pipeline
+@pytest.mark.parametrize(("family", "said"), [("minicpm3", None), ("deepseek_v3", "Experts are rounded to nearest")])
+def test_stacks_of_heads_are_no_experts(
+    tmp_path: Path, family: str, said: str | None, seed: int, rng: np.random.Generator
+) -> None:
+    """Of latent attention, whose heads nothing quantizes."""
+    save_random_model(tmp_path / "model", random_shape(rng, family), seed)
+    notes = convert_model(
+        tmp_path / "model", tmp_path / "checkpoint", ConvertOptions(progress=False, quantize="int8_wo")
+    )
+    found = [note for note in notes if note.startswith("Experts")]
+    assert not found if said is None else all(note.startswith(said) for note in found)
+
+
+@pytest.mark.pipeline
 def test_experts_may_stay_plain_and_routers_are_never_quantized(
     tmp_path: Path, seed: int, rng: np.random.Generator
 ) -> None:

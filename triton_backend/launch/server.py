@@ -164,12 +164,14 @@ class TritonServer:
         whose requests would wait for ever. Triton 2.51 neither ends these nor calls itself unready."""
         if self._process is None:
             return "tritonserver is not running"
-        for pid, model in self._models.items():
-            if self._process.poll() is None and self._has_ended(pid):
-                state = process_state(pid)
-                if (state is None or state.state not in "ZX") and self._ends_within(_LETTING_GO_S):
-                    break
-                return f"the process of Triton's model {model}, pid {pid}, {_end_of(state)}"
+        if self._process.poll() is None:
+            ended = [(process_state(pid), pid, model) for pid, model in self._models.items() if self._has_ended(pid)]
+            # The one whose end is known, where there is one: others may have gone because of it.
+            ended.sort(key=lambda one: one[0] is None or one[0].state not in "ZX")
+            for state, pid, model in ended[:1]:
+                is_gone = state is None or state.state not in "ZX"
+                if not (is_gone and self._ends_within(_LETTING_GO_S)):
+                    return f"the process of Triton's model {model}, pid {pid}, {_end_of(state)}"
         code = self._process.poll()
         return None if code is None else f"tritonserver, pid {self._process.pid}, {how_it_ended(code)}"
 

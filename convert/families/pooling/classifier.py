@@ -9,6 +9,7 @@ from inflight.convert.checkpoint.pooling import DenseRecord, Pooling, PoolingRec
 from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.family import Family
 from inflight.convert.families.pooling.kinds import FILES_KEY, classifier_pooling
+from inflight.convert.families.pooling.typed import is_count, shown
 
 # What a classifier reads, of what the key classifier_pooling may say. "late": scores of all tokens have a mean.
 _READ: Mapping[str, Pooling] = {"cls": "cls", "bos": "cls", "mean": "mean", "late": "mean"}
@@ -44,14 +45,23 @@ def read_classifier(values: ConfigValues, raw: Mapping[str, Any], family: Family
 def _label_names(values: ConfigValues, raw: Mapping[str, Any]) -> tuple[str, ...]:
     """Those of id2label, by their numbers; transformers has two where the config has no word of them."""
     listed, count = raw.get("id2label"), raw.get("num_labels")
-    if isinstance(listed, dict):
-        count = len(listed) if count is None else count
-    count = 2 if count is None else count
-    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_LABELS:
-        values.problems.append(f"num_labels must be a number of labels up to {MOST_LABELS}, not {count!r}")
+    if listed is not None and not _names_labels(listed):
+        values.problems.append(f"id2label must be an object that names labels by number, not {shown(listed)}")
+        listed = None
+    if count is None:
+        count = 2 if listed is None else len(listed)
+    if not is_count(count) or count > MOST_LABELS:
+        values.problems.append(f"num_labels must be a number of labels up to {MOST_LABELS}, not {shown(count)}")
         return ("LABEL_0",)
-    found = {str(key): str(name) for key, name in listed.items()} if isinstance(listed, dict) else {}
-    return tuple(found.get(str(index), f"LABEL_{index}") for index in range(count))
+    found = {str(key): str(name) for key, name in (listed or {}).items()}
+    numbers = [str(index) for index in range(count)]
+    if found and {*found} != {*numbers}:
+        values.problems.append(f"id2label must name the labels 0 to {count - 1}; it names {shown(', '.join(found))}")
+    return tuple(found.get(number, f"LABEL_{number}") for number in numbers)
+
+
+def _names_labels(listed: Any) -> bool:
+    return isinstance(listed, dict) and all(isinstance(name, str | int | float) for name in listed.values())
 
 
 def _activation(values: ConfigValues, raw: Mapping[str, Any], count: int) -> Any:
@@ -59,13 +69,15 @@ def _activation(values: ConfigValues, raw: Mapping[str, Any], count: int) -> Any
     by the problem that the model was trained for."""
     beside = (raw.get(FILES_KEY) or {}).get("prompts")
     blocks = [block for block in (beside, raw.get("sentence_transformers")) if isinstance(block, dict)]
-    named = next((found for block in blocks if (found := block.get("activation_fn"))), raw.get(_ACTIVATION_KEY))
+    named = next(
+        (found for block in blocks if (found := block.get("activation_fn")) is not None), raw.get(_ACTIVATION_KEY)
+    )
     if named is None:
         usual = "sigmoid" if count == 1 else "softmax"
         return usual if count == 1 else _OF_PROBLEMS.get(str(raw.get("problem_type")), usual)
     function, known = str(named).rpartition(".")[2], [*_SCORES][: 2 if count == 1 else None]
     if function not in known:
-        values.problems.append(f"the activation {named!r} of scores is not supported: {' and '.join(known)} are")
+        values.problems.append(f"the activation {shown(named)} of scores is not supported: {' and '.join(known)} are")
     return _SCORES.get(function, "identity")
 
 

@@ -74,5 +74,5 @@ def dense_tensors(directory: Path, files: Mapping[str, Any]) -> dict[str, Tensor
 
 def dense_folders(files: Mapping[str, Any]) -> Iterator[str]:
     for module in files["modules"]:
-        if str(module.get("type", "")).rpartition(".")[2] == DENSE:
-            yield str(module.get("path") or "")
+        if module["type"].rpartition(".")[2] == DENSE:
+            yield module["path"]

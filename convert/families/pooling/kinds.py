@@ -1,7 +1,7 @@
 """Models whose hidden states are pooled: how their configs tell, and decoders under the names that they have then.
 
 sentence-transformers keeps what becomes of hidden states in files beside config.json (modules.json and those of its
-modules); their contents travel in the config under `FILES_KEY`.
+modules); their contents travel in the config under `FILES_KEY`, those of tokenizer_config.json under `TOKENIZER_KEY`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from inflight.convert.families.family import Family
 from inflight.convert.families.names import Names
 
 FILES_KEY = "sentence_transformers_files"
+TOKENIZER_KEY = "tokenizer_config_file"
 CLASSIFIER = "ForSequenceClassification"
 # Model types whose tokens see all others, and which have no decoder besides.
 _ENCODER_TYPES = (

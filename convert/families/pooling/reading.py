@@ -9,25 +9,37 @@ from inflight.convert.checkpoint.pooling import PoolingRecord
 from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.family import Family
 from inflight.convert.families.pooling.classifier import read_classifier
+from inflight.convert.families.pooling.files import MODULES
 from inflight.convert.families.pooling.kinds import FILES_KEY, classifies
-from inflight.convert.families.pooling.sentence_transformers import MODULES, FileReader
+from inflight.convert.families.pooling.sentence_transformers import FileReader
+from inflight.convert.families.pooling.tokenizer import read_tokenizer
 
 
-def read_pooling(values: ConfigValues, raw: Mapping[str, Any], family: Family) -> PoolingRecord | None:
+def read_pooling(values: ConfigValues, raw: Mapping[str, Any], family: Family) -> PoolingRecord:
     """What becomes of the hidden states of a model for which `kinds.pools` is true; problems go to `values`."""
     values.problems.extend(_code_problems(raw, family))
-    if classifies(raw):
-        return read_classifier(values, raw, family)
+    bound, kinds = read_tokenizer(raw, values.problems)
+    record = _record(values, raw, family)
+    # Where a file of its own says nothing, sentence-transformers has the tokenizer's length.
+    return record.model_copy(update={"max_length": record.max_length or bound, "token_kinds": kinds})
+
+
+def _record(values: ConfigValues, raw: Mapping[str, Any], family: Family) -> PoolingRecord:
+    """All but what the tokenizer says."""
     files = raw.get(FILES_KEY)
-    if files is None:
+    reader = None if files is None else FileReader(files, values.problems)
+    if classifies(raw):
+        record = read_classifier(values, raw, family)
+        return record if reader is None else record.model_copy(update={"max_length": reader.classifier_length()})
+    if reader is None:
         if not family.encoder:
             values.problems.append(
                 f"it has no {MODULES}, which says how hidden states become a vector: save the model with "
                 "sentence-transformers"
             )
         return PoolingRecord(task="embed", pooling="mean")
-    record = FileReader(files, values.problems).record()
     size = values.raw.get("hidden_size")
+    record = reader.record(size)
     for each in record.dense:
         if each.inputs != size:
             values.problems.append(f"Dense takes {each.inputs} numbers and gets {size}")

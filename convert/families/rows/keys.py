@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from inflight.convert.checkpoint.rope import QueryScale
-from inflight.convert.families.config_values import ConfigValues
+from inflight.convert.families.config_values import ConfigValues, names_of
 
 Raw = Mapping[str, Any]
 
@@ -191,7 +191,8 @@ def hyperclovax_keys(values: ConfigValues) -> dict[str, Any]:
 
 def under_names(raw: Raw, **names: str) -> Raw:
     """The config with values of other keys under those that the columns read, where they are not there already."""
-    return {**{ours: raw[theirs] for ours, theirs in names.items() if theirs in raw}, **raw}
+    used = {ours: theirs for ours, theirs in names.items() if theirs in raw and ours not in raw}
+    return {**{ours: raw[theirs] for ours, theirs in used.items()}, **raw, **names_of(raw, **used)}
 
 
 def refuse_other_head_size(values: ConfigValues) -> None:

@@ -177,7 +177,11 @@ def convert(
         typer.echo(note, err=True)
     checkpoint = Checkpoint.open(output_dir)
     if checkpoint.tokenizer_directory is None:
-        typer.echo(f"{model or model_dir} has no tokenizer: the engine will take and give token ids only.", err=True)
+        typer.echo(
+            f"{model or model_dir} has no tokenizer: the engine takes token ids only, in Python (LLM); "
+            "inflight serve refuses it.",
+            err=True,
+        )
     facts, pools = checkpoint.config.inflight, checkpoint.config.pooling is not None
     if not pools and (facts is None or not facts.end_token_ids):
         typer.echo(

@@ -154,9 +154,10 @@ class PoolingFacts(Facts, frozen=True, kw_only=True):
 
     `task`: a vector of a text, a score of a pair of texts, or numbers of several labels. `output_size`: numbers that a
     step yields of each row. `causal`: tokens do not see those behind them. `token_types`: kinds of tokens that have an
-    embedding; 0: none. `label_names`: of a classifier's numbers. `prompts` are put in front of texts by their names,
-    `default_prompt` where a text names none. `dense` are products of a pooled vector, one of the other, whose float32
-    weights are in the safetensors file `dense_file` as "{number}.weight", "{number}.bias" and "{number}.norm.weight".
+    embedding and are told apart; 1: all tokens are of the first; 0: none has one. `label_names`: of a classifier's
+    numbers. `prompts` are put in front of texts by their names, `default_prompt` where a text names none. `dense` are
+    products of a pooled vector, one of the other, whose float32 weights are in the safetensors file `dense_file` as
+    "{number}.weight", "{number}.bias" and "{number}.norm.weight".
     """
 
     task: Literal["embed", "score", "classify"]

@@ -249,13 +249,14 @@ def _checkpoints(root: Path, *names: str) -> list[Checkpoint]:
     return [Checkpoint.open(root / f"{name}-checkpoint") for name in names]
 
 
-def test_code_of_its_own_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    """Where there is no row, whatever the code would compute."""
+def test_code_of_its_own_is_refused_without_a_way_that_is_none(tmp_path: Path) -> None:
+    """Where there is no row, whatever the code would compute; transformers has no class for it either."""
     config = {"architectures": ["BaichuanForCausalLM"], "model_type": "baichuan", "auto_map": {"AutoConfig": "x.Y"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     save_file({"model.norm.weight": torch.ones(3)}, tmp_path / "model.safetensors")
-    with pytest.raises(ModelError, match=r"BaichuanForCausalLM is not supported.*(\n.*)*--target transformers"):
+    with pytest.raises(ModelError, match=r"BaichuanForCausalLM is not supported") as raised:
         convert_model(tmp_path, tmp_path / "checkpoint")
+    assert "--target transformers" not in str(raised.value.hint)
 
 
 def test_every_family_with_code_of_its_own_is_here() -> None:

@@ -28,11 +28,13 @@ def test_vectors_of_texts_are_those_of_sentence_transformers_itself(
     model = save_embedding_model(tmp_path / "model", kind, rng, **changes)
     judge = theirs.SentenceTransformer(str(model.directory), device="cpu", model_kwargs={"dtype": torch.float32})
     saved = replace(model, directory=tmp_path / "saved")
+    judge.max_seq_length = 20
     judge.save(str(saved.directory))
-    texts = [random_text(rng) + "fox" for _ in range(5)]
+    texts = [random_text(rng) + "fox" for _ in range(5)] + ["fox " * 40]
     with LLM(built(saved, tmp_path), threads=1) as llm:
+        assert llm.manifest.limits.max_seq_len == 20
         for prompt in (None, "query"):
-            found = llm.embed(texts, use_tqdm=False, prompt_name=prompt)
+            found = llm.embed(texts, use_tqdm=False, prompt_name=prompt, truncate_prompt_tokens=-1)
             expected = judge.encode(texts, prompt_name=prompt, batch_size=1)
             vectors = np.array([each.outputs.embedding for each in found])
             assert np.abs(vectors - expected).max() < ERROR * max(1.0, np.abs(expected).max())
@@ -45,9 +47,11 @@ def test_scores_are_those_of_its_cross_encoders(tmp_path: Path, rng: np.random.G
     model = save_cross_encoder(tmp_path / "model", "bert", rng)
     judge = theirs.CrossEncoder(str(model.directory), device="cpu", activation_fn=torch.nn.Identity())
     saved = replace(model, directory=tmp_path / "saved")
+    judge.max_seq_length = 20
     judge.save(str(saved.directory))
-    texts = [random_text(rng) + "fox" for _ in range(5)]
+    texts = [random_text(rng) + "fox" for _ in range(5)] + ["fox " * 40]
     with LLM(built(saved, tmp_path), threads=1) as llm:
-        found = [each.outputs.score for each in llm.score("a dog", texts, use_tqdm=False)]
+        assert llm.manifest.limits.max_seq_len == 20
+        found = [each.outputs.score for each in llm.score("a dog", texts, use_tqdm=False, truncate_prompt_tokens=-1)]
     expected = judge.predict([("a dog", text) for text in texts])
     assert np.abs(np.array(found) - expected).max() < ERROR * max(1.0, np.abs(expected).max())

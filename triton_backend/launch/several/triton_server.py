@@ -16,7 +16,8 @@ class ExplicitTritonServer(TritonServer):
     """It loads what lies in its repository, and later what its repository API is told (explicit model control).
 
     A process of a model that has ended is that of a dead one while the server calls the model ready, which Triton 2.51
-    does of the dead; else the model has been unloaded.
+    does of the dead; else the model has been unloaded. One in whose place another has come was unloaded, too: its model
+    was loaded again between two looks.
     """
 
     _watches, _next_look = False, 0.0
@@ -53,10 +54,16 @@ class ExplicitTritonServer(TritonServer):
         ended = {pid for pid in before if self._has_ended(pid)}
         if set(now) == set(before) and not ended:
             return
-        ready = self._ready_models()
-        # A process that is new counts when its model is ready, one that has ended while it is.
-        steady = set(before) - ended
-        self._models = before if ready is None else {p: name for p, name in now.items() if p in steady or name in ready}
+        self._models, ready = before, self._ready_models()
+        if ready is None:
+            return
+        # A process that is new counts when its model is ready, one that has ended while it is and none is new.
+        steady, replaced = set(before) - ended, {name for pid, name in now.items() if pid not in before}
+        self._models = {
+            pid: name
+            for pid, name in now.items()
+            if pid in steady or (name in ready and not (pid in ended and name in replaced))
+        }
 
     def _ready_models(self) -> set[str] | None:
         index = urllib.request.Request(f"{self.address.http_url}/v2/repository/index", b"{}", method="POST")
