@@ -190,7 +190,7 @@ def test_one_prompt_that_cannot_be_served_stops_the_call_and_leaves_nothing(llm:
     assert texts(llm.generate("fine", greedy())) != [""]
 
 
-@pytest.mark.parametrize("prompt", [[], {"text": "x"}, 7.5, [1.5, 2], {"prompt_token_ids": []}])
+@pytest.mark.parametrize("prompt", [[], {"query": "x"}, 7.5, [1.5, 2], {"prompt_token_ids": []}])
 def test_a_prompt_of_no_known_form_is_refused(llm: LLM, prompt: Any) -> None:
     with pytest.raises(RequestError):
         llm.generate([prompt], greedy())
