@@ -46,7 +46,7 @@ def test_one_prompt_in_every_form() -> None:
     assert [each.text for each in given_texts(({"text": "a"}, "b"), "documents")] == ["a", "b"]
 
 
-@pytest.mark.parametrize("wrong", _WRONG, ids=repr)
+@pytest.mark.parametrize("wrong", _WRONG, ids=lambda value: type(value).__name__)
 def test_what_is_no_prompt_is_refused_with_its_place(wrong: Any, seed: int) -> None:
     drawn = random.Random(seed)
     before: list[Any] = [drawn.choice(["a", [5], {"prompt": "b"}]) for _ in range(drawn.randint(1, 4))]
