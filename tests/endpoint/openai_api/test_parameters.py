@@ -173,7 +173,7 @@ def test_a_prompt_far_above_the_engines_length_is_truncated(embedded_shim: str, 
     ):
         answer = ask(embedded_shim, path, body | more)
         assert answer["usage"]["prompt_tokens"] == length * len({choice["index"] for choice in answer["choices"]})
-        param = "messages" if "messages" in body else "prompt"
+        param = "messages" if "messages" in body else "prompt.0" if body["prompt"] is not ids else "prompt"
         assert refusal(embedded_shim, path, {**body, "max_tokens": 1})[:2] == (400, param)
 
 

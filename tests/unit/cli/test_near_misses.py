@@ -68,8 +68,8 @@ def test_the_option_that_was_meant_is_named_alone(words: str, meant: str) -> Non
     [
         ("generate E --prompt hi", "PROMPT..."),
         ("generate E -p hi", "PROMPT..."),
-        ("generate --engine-dir E hi", "ENGINE"),
-        ("chat --model M", "ENGINE"),
+        ("generate --engine-dir E hi", "ENGINE|MODEL"),
+        ("chat --model M", "ENGINE|MODEL"),
         ("convert --model M", "MODEL"),
     ],
 )
