@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -82,7 +83,7 @@ def _row_bytes(node: ir.Node) -> Mapping[str, int]:
     return {name: aligned(nbytes) for name, nbytes in sizes.items()}
 
 
-class Mixture:
+class Mixture(ABC):
     """One operator; `memory` is where in its scratch memory each part lies, for as many rows as a step can have."""
 
     def __init__(self, node: ir.Node, places: Places, limits: Limits) -> None:
@@ -105,9 +106,9 @@ class Mixture:
         yield from self.products()
         yield self._mix()
 
+    @abstractmethod
     def products(self) -> Iterator[PlannedLaunch]:
         """From rows to what the experts of each make of them, in the memory `outer`."""
-        raise NotImplementedError
 
     def _route(self) -> PlannedLaunch:
         attributes = self.node.attributes
