@@ -1,6 +1,6 @@
 """What share of the machine's limit each family reaches, beside Llama of the same width in the same run.
 
-PYTHONPATH=scripts .venv/bin/python -m compare.offline.families
+PYTHONPATH=scripts .venv/bin/python -m compare.shares.families
     [--families NAME...] [--rounds 5] [--precisions bf16 int8] [--json FILE] [--models DIR] [--prepare]
 
 Every model has random weights of about 150 to 250 million parameters, made by transformers from the family's own

@@ -1,9 +1,9 @@
 """What share of the memory's bandwidth decoding reaches in each format of weights: one user, one token a step.
 
-PYTHONPATH=scripts .venv/bin/python -m compare.offline.formats
+PYTHONPATH=scripts .venv/bin/python -m compare.shares.formats
     [--formats NAME...] [--rounds 5] [--json FILE] [--models DIR] [--peers DIR] [--prepare]
 
-The model is the Llama of compare.offline.families. Files in GGUF are made by llama.cpp's own llama-quantize where it is
+The model is the Llama of compare.shares.families. Files in GGUF are made by llama.cpp's own llama-quantize where it is
 installed (scripts/compare/cpu --install llama.cpp) and read as they are. A share is of the bandwidth measured around
 the run and counts every byte of the weights and of the cache that a step must read; a step also has work that reads
 nothing.
@@ -26,7 +26,7 @@ from compare.engines.base import Model, prepared_once
 from compare.engines.inflight import sources_digest
 from compare.engines.llama_cpp import LlamaCpp
 from compare.offline.bounds import Shape
-from compare.offline.families import LLAMA, measured, model_directory
+from compare.shares.families import LLAMA, measured, model_directory
 from inflight.benchmark.machine import machine_facts
 from inflight.benchmark.machine_limits import MachineLimits, measure_limits
 from inflight.benchmark.offline.latency import Workload
