@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import re
+from dataclasses import replace
 from typing import Any
 
 import triton
@@ -22,6 +23,7 @@ from inflight.files.scratch import temporary_directory
 
 _ALIGNMENT = 16
 _WARP = 32
+_MOST_REGISTERS, _REGISTERS_OF_BLOCK = 255, 1 << 16
 _SHOWN_LINES = 8
 _WAIT = "griddepcontrol.wait;"
 _FIRST_TO_WAIT = 90
@@ -35,7 +37,7 @@ def compile_kernel(spec: KernelSpec, variant: Variant, sm: int) -> Artifact:
     architecture = architecture_of(sm)
     tuning = spec.tune(sm, variant)
     constants = spec.constants(variant, tuning)
-    compiled, log = _run(spec, variant, tuning, sm)
+    compiled, log = _with_registers(spec, variant, tuning, sm)
     metadata = compiled.metadata
     if metadata.shared > architecture.shared_bytes:
         raise BuildError(
@@ -66,6 +68,22 @@ def compile_kernel(spec: KernelSpec, variant: Variant, sm: int) -> Artifact:
         cubin=compiled.asm["cubin"],
         ptx=compiled.asm["ptx"],
     )
+
+
+def _with_registers(spec: KernelSpec, variant: Variant, tuning: Tuning, sm: int) -> tuple[Any, str]:
+    """As _run(). ptxas may spill for an occupancy that it has chosen itself, with registers left: where the tuning has
+    no limit, it is then told that it may have all of them, and keeps what spills less."""
+    found = _run(spec, variant, tuning, sm)
+    if tuning.max_registers is None and _spilled(found[1]):
+        most = min(_MOST_REGISTERS, _REGISTERS_OF_BLOCK // (tuning.num_warps * _WARP))
+        freed = _run(spec, variant, replace(tuning, max_registers=most), sm)
+        return min(found, freed, key=lambda each: _spilled(each[1]))
+    return found
+
+
+def _spilled(log: str) -> int:
+    """Bytes of a thread."""
+    return sum(_numbers(_STACK, log)[1:])
 
 
 def _run(spec: KernelSpec, variant: Variant, tuning: Tuning, sm: int) -> tuple[Any, str]:

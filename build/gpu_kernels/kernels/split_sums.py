@@ -107,7 +107,9 @@ def tune(sm: int, variant: Variant) -> Tuning:
         "cuts": 1 if few else splits,
     }
     stages = 2 if wide else 4 if few else 3
-    return Tuning(num_warps=4 if block_rows < MANY_ROWS else 8, num_stages=stages, constants=blocks)
+    # Two products of many rows need more registers than 4 warps have where sums lie in them.
+    is_large = block_rows >= MANY_ROWS or (sm == 120 and "activation" in constants and not few)
+    return Tuning(num_warps=8 if is_large else 4, num_stages=stages, constants=blocks)
 
 
 def workspace(variant: Variant, tuning: Tuning, rows: int) -> tuple[int, int]:
