@@ -87,5 +87,5 @@ def _bindings(api: str) -> Any:
     except ImportError as error:
         raise EngineError(
             "cuda-python is not installed, through which an NVIDIA GPU is used.",
-            "pip install 'cuda-python>=13', which 'inflight-llm[cuda]' and 'inflight-llm[tensorrt]' include.",
+            "pip install 'cuda-bindings>=13', which 'inflight-llm[cuda]' and 'inflight-llm[tensorrt]' include.",
         ) from error
