@@ -103,7 +103,7 @@ def write_engine(build: PlannedBuild, output: Path, *, overwrite: bool = False) 
         build.source.write_pooling(scratch)
         if (scratch / TOKENIZER_DIRECTORY).is_dir():
             index_vocabulary(scratch / TOKENIZER_DIRECTORY)
-        manifest = _manifest(build, _file_facts(scratch))
+        manifest = manifest_of(build, _file_facts(scratch))
         (scratch / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
         # Beside the manifest and not among its files: measuring the engine itself puts another in its place.
         if build.accuracy.record is not None:
@@ -162,7 +162,8 @@ def _plan(source: EngineSource, build: TargetBuild) -> EnginePlan:
     return EnginePlan(model=source.model, limits=build.facts.recipe.limits, target=build.facts, work=source.work)
 
 
-def _manifest(build: PlannedBuild, files: dict[str, FileFacts]) -> EngineManifest:
+def manifest_of(build: PlannedBuild, files: dict[str, FileFacts]) -> EngineManifest:
+    """Of an engine with these files, which are verified when it is loaded."""
     facts = build.plan.target
     return EngineManifest(
         inflight_version=inflight.__version__,

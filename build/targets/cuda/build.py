@@ -45,6 +45,11 @@ class CudaBuild:
         self._own = own
 
     def write(self, directory: Path, advance: Advance) -> None:
+        self.write_code(directory)
+        self._weights.write(directory / self._own.weights_file, advance)
+
+    def write_code(self, directory: Path) -> None:
+        """All but the weights: launches and compiled kernels."""
         (directory / self._own.launches_file).write_bytes(msgspec.json.encode(self._step.launches) + b"\n")
         jobs = [CompileJob(*kernel, sm) for sm in self._own.generations for kernel in self._step.kernels]
         artifacts = compile_kernels(jobs, cache=ArtifactCache())
@@ -52,7 +57,6 @@ class CudaBuild:
         plain = (artifact.model_copy(update={"ptx": ""}).model_dump(mode="json") for artifact in artifacts)
         compiled = {str(sm): [next(plain) for _ in self._step.kernels] for sm in self._own.generations}
         (directory / self._own.kernels_file).write_bytes(msgspec.json.encode(compiled) + b"\n")
-        self._weights.write(directory / self._own.weights_file, advance)
 
 
 def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: CudaRecipe) -> CudaBuild:

@@ -85,7 +85,7 @@ class CudaExecutor:
             self._launches = StepLaunches(self._backend, self._list, memory, manifest)
             tokens = tile_tokens(self._list, self._backend)
             self._hosts = [self._host_memory(self._backend, tokens) for _ in range(2)]
-            write_weights(self._backend, self._addresses["weights"], directory / facts.weights_file)
+            self._load_weights(self._backend, self._addresses["weights"], directory / facts.weights_file)
         except BaseException:
             self.close()
             raise
@@ -141,6 +141,9 @@ class CudaExecutor:
         if self._backend is not None:
             self._backend.close()
         self._backend = None
+
+    def _load_weights(self, backend: Backend, address: int, path: Path) -> None:
+        write_weights(backend, address, path)
 
     def _finish(self, backend: Backend, submitted: SubmittedStep) -> StepOutput:
         """The output of a step, once it is there."""

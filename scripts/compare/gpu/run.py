@@ -53,8 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pythons",
         nargs="+",
-        default=["cp310", "cp311", "cp312"],
-        help="of a kit: versions of Python that the other machine may have (cp310 cp311 cp312); 'here' takes this"
+        default=["cp310", "cp311", "cp312", "cp313"],
+        help="of a kit: versions of Python that the other machine may have (cp310 cp311 cp312 cp313); 'here' takes this"
         " environment's packages and asks no registry",
     )
     parser.add_argument("--sm", nargs="+", type=int, default=[90], help="of a kit: GPU generations (90)")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from inflight.errors import BuildError
 
-_PARTS = ("machine", "tokens", "company", "sampling", "steps", "kernels")
+_PARTS = ("machine", "tokens", "company", "sampling", "steps", "network", "kernels")
 _CUDA = ("cuda.bindings.driver", "cuda.bindings.runtime")
 
 

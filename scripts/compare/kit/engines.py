@@ -33,7 +33,7 @@ def write_engines(directory: Path, generations: Sequence[int]) -> None:
     for name, (shape, options) in SHAPES.items():
         with scratch_directory(directory.parent, "network") as scratch:
             write_network(scratch / "model", shape)
-            more = _calibration(scratch / "text.jsonl", shape["vocab_size"]) if _is_calibrated(options) else {}
+            more = calibration(options, scratch / "text.jsonl", shape["vocab_size"])
             convert_model(scratch / "model", scratch / "checkpoint", ConvertOptions(progress=False, **options, **more))
             flags: dict[str, Any] = {**_LIMITS, "tokens_per_block": _TOKENS_PER_BLOCK}
             sm = tuple(str(each) for each in generations)
@@ -43,12 +43,10 @@ def write_engines(directory: Path, generations: Sequence[int]) -> None:
             _write_expected(directory / name, scratch / "reference", shape["vocab_size"], limit)
 
 
-def _is_calibrated(options: Mapping[str, Any]) -> bool:
-    return bool(options) and RECIPES[options["quantize"]].method != "nearest"
-
-
-def _calibration(path: Path, vocab_size: int) -> dict[str, Any]:
-    """Random tokens: the networks have no tokenizer."""
+def calibration(options: Mapping[str, Any], path: Path, vocab_size: int) -> dict[str, Any]:
+    """What a conversion with these options needs beside them: random tokens, for the networks have no tokenizer."""
+    if not options or RECIPES[options["quantize"]].method == "nearest":
+        return {}
     tokens = np.random.default_rng(3).integers(vocab_size, size=(4, 32))
     path.write_text("".join(json.dumps({"token_ids": row.tolist()}) + "\n" for row in tokens))
     return {"calibration_text": path, "calibration_size": len(tokens)}

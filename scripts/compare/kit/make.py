@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,6 +16,7 @@ from compare.gpu.device import key_of
 from compare.gpu.models import MODELS, TINY
 from compare.kit.complete import refuse_incomplete
 from compare.kit.engines import write_engines
+from compare.kit.hollow import write_hollow_engines
 from compare.kit.packages import HERE, KIT, PackageStore, files_in, files_of, inflight_wheel, tag_of
 from inflight.build.gpu_kernels.architectures import architecture_of
 from inflight.build.gpu_kernels.cache import ArtifactCache
@@ -24,8 +25,16 @@ from inflight.build.gpu_kernels.kernels import all_specs
 from inflight.errors import BuildError
 from inflight.files.scratch import scratch_directory
 
-# Together 500 s; start.py runs them in this order.
-PARTS = {"machine": 30, "tokens": 60, "company": 60, "sampling": 40, "steps": 60, "kernels": 250}
+# Together 500 s; start.py runs them in this order, those with a folder once for each engine in it.
+PARTS: Mapping[str, tuple[int, str]] = {
+    "machine": (30, ""),
+    "tokens": (60, "engines"),
+    "company": (60, "engines"),
+    "sampling": (40, "engines"),
+    "steps": (50, "engines"),
+    "network": (130, "networks"),
+    "kernels": (130, ""),
+}
 _PACKAGED = ("__init__.py", "gpu", "kit")
 
 
@@ -47,13 +56,14 @@ def make_kit(target: Path, root: Path, pythons: Sequence[str], generations: Sequ
         files = scratch / "files"
         (files / "engines").mkdir(parents=True)
         write_engines(files / "engines", generations)
+        write_hollow_engines(files / "networks", generations, tiny=tiny)
         _write_cases(files, generations, tiny=tiny)
         for path in sorted(path for path in files.rglob("*") if path.is_file()):
             store.add(KIT, str(path.relative_to(files)), path.read_bytes())
         store.close()
     for name in ("run", "start.py"):
         shutil.copy2(scripts / "kit" / name, target / name)
-    parts = [{"name": name, "seconds": seconds} for name, seconds in PARTS.items()]
+    parts = [{"name": name, "seconds": seconds, "of": folder} for name, (seconds, folder) in PARTS.items()]
     (target / "kit.json").write_text(json.dumps({"parts": parts, "generations": list(generations)}) + "\n")
 
 

@@ -28,14 +28,14 @@ _COMMON: Mapping[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-_LLAMA = {**_COMMON, "architectures": ["LlamaForCausalLM"], "model_type": "llama", "mlp_bias": False}
+LLAMA = {**_COMMON, "architectures": ["LlamaForCausalLM"], "model_type": "llama", "mlp_bias": False}
 _QWEN3 = {**_COMMON, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
 # Name of the engine to the network and the options of its conversion.
 SHAPES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
-    "llama-float32": ({**_LLAMA, "torch_dtype": "float32"}, {}),
+    "llama-float32": ({**LLAMA, "torch_dtype": "float32"}, {}),
     "qwen3-bfloat16": ({**_QWEN3, "torch_dtype": "bfloat16"}, {}),
-    "llama-int8-rows": ({**_LLAMA, "torch_dtype": "float32"}, {"quantize": "int8_w8a8"}),
-    "llama-fp8": ({**_LLAMA, "torch_dtype": "float32"}, {"quantize": "fp8_rowwise"}),
+    "llama-int8-rows": ({**LLAMA, "torch_dtype": "float32"}, {"quantize": "int8_w8a8"}),
+    "llama-fp8": ({**LLAMA, "torch_dtype": "float32"}, {"quantize": "fp8_rowwise"}),
     "qwen3-int4": ({**_QWEN3, "torch_dtype": "float32"}, {"quantize": "int4_wo", "group_size": 32}),
 }
 _DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}

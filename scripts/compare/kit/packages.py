@@ -15,6 +15,7 @@ from pathlib import Path
 from inflight.errors import BuildError
 
 HERE = "here"
+ROOT = Path(__file__).resolve().parents[3]
 ARCHIVE, INDEX = "packages.zip", "packages.json"
 # In the index, in place of a Python: engines and kernels, which all of them read.
 KIT = "kit"
@@ -23,8 +24,10 @@ NEEDED = (
     *("numpy", "msgspec", "pydantic", "pydantic_core", "typing_extensions", "annotated-types", "typing-inspection"),
     *("cuda-bindings", "cuda-pathfinder"),
 )
-# No version of it is installed where there is no cuda-python; cuda-bindings asks for this.
+# What cuda-bindings asks for.
 _PATHFINDER = "cuda-pathfinder>=1.4.2,<2"
+# The version that is installed here has no wheel for Python 3.13; what the parts run is told no difference.
+_LATER_NUMPY = "numpy>=2.1,<3"
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_24_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 # What nothing here imports: tests, sources, NumPy's copies of its loops for its own tests, and of CUDA's libraries all
 # but the driver and the runtime.
@@ -109,20 +112,21 @@ def _installed() -> Iterator[tuple[str, bytes]]:
 
 
 def _download(python: str, folder: Path) -> None:
-    """Those versions that are installed here: they were tested together."""
+    """Those versions that are installed here, but for NumPy from Python 3.13 on: they were tested together."""
     version = f"3.{tag_of(python).removeprefix('cp3')}"
     platforms = [f"--platform={name}" for name in _PLATFORMS]
-    pins = [pin for name in NEEDED if (pin := _pin(name))]
+    pins = [_pin(name, version) for name in NEEDED]
     options = ["--quiet", "--no-deps", "--only-binary=:all:", "--implementation=cp", f"--python-version={version}"]
     _run([sys.executable, "-m", "pip", "download", *options, *platforms, f"--dest={folder}", *pins])
 
 
-def _pin(name: str) -> str:
+def _pin(name: str, version: str) -> str:
     if name == "cuda-pathfinder":
         return _PATHFINDER
+    if name == "numpy" and int(version.removeprefix("3.")) >= 13:
+        return _LATER_NUMPY
     if name == "cuda-bindings":
-        requirements = importlib.metadata.requires("inflight-llm") or []
-        (found,) = {match[1] for each in requirements if (match := re.match(r"cuda-python==([\d.]+)", each))}
+        (found,) = set(re.findall(r'"cuda-bindings==([\d.]+)"', (ROOT / "pyproject.toml").read_text()))
         return f"{name}=={found}"
     return f"{name}=={importlib.metadata.version(name)}"
 

@@ -51,26 +51,29 @@ def test_the_rehearsal_passes_in_another_environment(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    results = tmp_path / "kit" / "results"
-    ends = json.loads((results / "run.json").read_text())
+    found = json.loads((tmp_path / "kit" / "results" / "results.json").read_text())
     assert started.returncode == 0, f"{started.stdout}{started.stderr}"
-    assert set(ends) == {"machine", "tokens", "company", "sampling", "steps", "kernels"}
-    for name in ends:
-        found = json.loads((results / f"{name}.json").read_text())
-        assert found["found"] and not found["failures"], name
+    assert set(found) == {"machine", "tokens", "company", "sampling", "steps", "network", "kernels"}
+    for name, part in found.items():
+        assert part["ended"] == "ok" and part["found"] and not part["failures"], name
     _assert_told_apart(tmp_path / "kit", tmp_path / "other" / "bin" / "python", packages)
 
 
 def _assert_told_apart(kit: Path, python: Path, packages: Path) -> None:
-    """Wrong logits are a failure of that part, and the parts behind it still run. One engine is left for that."""
-    script, *others = (kit / "unpacked" / "kit" / "engines").glob("*.npy")
+    """Wrong logits are a failure of that engine; the next one and the next part still run. Two engines are left."""
+    wrong, right, *others = sorted((kit / "unpacked" / "kit" / "engines").glob("*.npy"))
     for other in others:
         shutil.rmtree(other.with_suffix(""))
-    data = bytearray(script.read_bytes())
+    data = bytearray(wrong.read_bytes())
     data[-64:] = bytes(64)
-    script.write_bytes(data)
+    wrong.write_bytes(data)
     options = ["--interpreted", f"{ROOT}:{packages}", "--only", "tokens", "kernels", "--out", str(kit / "again")]
     environment = {**ENVIRONMENT, "PYTHON": str(python)}
     result = subprocess.run([str(kit / "run"), *options], env=environment, capture_output=True, text=True)
-    ends = json.loads((kit / "again" / "run.json").read_text())
-    assert result.returncode == 1 and ends["tokens"]["ended"] != "ok" and ends["kernels"]["ended"] == "ok"
+    found = json.loads((kit / "again" / "results.json").read_text())
+    assert result.returncode == 1 and found["kernels"]["ended"] == "ok"
+    (failure,) = found["tokens"]["failures"]
+    assert failure.startswith(f"{wrong.stem}: an error of") and set(found["tokens"]["found"]) == {
+        wrong.stem,
+        right.stem,
+    }

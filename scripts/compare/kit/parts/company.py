@@ -12,24 +12,24 @@ _REPEATS, _REPEATS_INTERPRETED = 50, 1
 
 
 def run(kit: Kit, report: Report) -> None:
-    for engine in kit.engines():
-        script, _, _ = read_expected(engine)
-        executor = kit.open(engine, script.num_blocks)
-        alone = script.logits(executor, [0])[0]
-        differing: dict[str, int] = {}
-        repeats = _REPEATS_INTERPRETED if kit.interpreted else _REPEATS
-        for _ in range(repeats):
-            everyone = range(len(script.prompts))
-            ways = {
-                "in company": script.logits(executor, everyone)[0],
-                "prompt in chunks": script.logits(executor, [0], chunk=5)[0],
-                "again": alone if kit.interpreted else script.logits(executor, [0])[0],
-            }
-            for name, logits in ways.items():
-                same = all(np.array_equal(*pair) for pair in zip(alone, logits, strict=True))
-                differing[name] = differing.get(name, 0) + (not same)
-        executor.close()
-        report.add(engine.name, {"repeats": repeats, "differing": differing})
-        for name, count in differing.items():
-            if count:
-                report.fail(f"{engine.name}: other bits {name}, {count} of {repeats} times")
+    engine = kit.the_engine()
+    script, _, _ = read_expected(engine)
+    executor = kit.open(engine, script.num_blocks)
+    alone = script.logits(executor, [0])[0]
+    differing: dict[str, int] = {}
+    repeats = _REPEATS_INTERPRETED if kit.interpreted else _REPEATS
+    for _ in range(repeats):
+        everyone = range(len(script.prompts))
+        ways = {
+            "in company": script.logits(executor, everyone)[0],
+            "prompt in chunks": script.logits(executor, [0], chunk=5)[0],
+            "again": alone if kit.interpreted else script.logits(executor, [0])[0],
+        }
+        for name, logits in ways.items():
+            same = all(np.array_equal(*pair) for pair in zip(alone, logits, strict=True))
+            differing[name] = differing.get(name, 0) + (not same)
+    executor.close()
+    report.add(engine.name, {"repeats": repeats, "differing": differing})
+    for name, count in differing.items():
+        if count:
+            report.fail(f"{engine.name}: other bits {name}, {count} of {repeats} times")

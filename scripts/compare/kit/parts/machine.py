@@ -11,6 +11,7 @@ from compare.kit.packages import NEEDED
 from compare.kit.parts.report import Report
 from compare.kit.parts.steppers import Kit
 from inflight import __version__
+from inflight.errors import InflightError
 from inflight.runtime.executors.cuda.engine_files import read_kernels
 
 
@@ -23,12 +24,15 @@ def run(kit: Kit, report: Report) -> None:
     if not kit.interpreted:
         _describe_gpu(report)
     for name, path in [("cases", kit.directory / "cases.kernels.json")] + [
-        (engine.name, engine / "rank0.kernels.json") for engine in kit.engines()
+        (engine.name, engine / "rank0.kernels.json") for engine in [*kit.engines(), *kit.engines("networks")]
     ]:
         kernels = read_kernels(path)
-        backend = kit.backend(kernels)
+        try:
+            kit.backend(kernels).close()
+        except InflightError as error:  # those of the other engines may load all the same
+            report.fail(f"kernels of {name}: {error}".replace("\n", " "))
+            continue
         report.add(f"kernels of {name}", {sm: len(listed) for sm, listed in kernels.items()})
-        backend.close()
 
 
 def _describe_gpu(report: Report) -> None:

@@ -9,22 +9,27 @@ from typing import Any
 
 
 class Report:
-    """Findings by name, and failures in words; the file is complete at any time."""
+    """Findings by name, and failures in words, in the section of a part in the file of results, which is complete at
+    any time. `failures` are those of this process; the section has those of the processes before it as well."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.found: dict[str, Any] = {}
+    def __init__(self, path: Path, part: str) -> None:
+        self._path, self._part = path, part
         self.failures: list[str] = []
 
     def add(self, name: str, value: Any) -> None:
-        self.found[name] = value
+        self._section("found", {}).update({name: value})
         self._write()
 
     def fail(self, text: str) -> None:
         self.failures.append(text)
+        self._section("failures", []).append(text)
         self._write()
+
+    def _section(self, kind: str, empty: Any) -> Any:
+        self._results = json.loads(self._path.read_text())
+        return self._results.setdefault(self._part, {}).setdefault(kind, empty)
 
     def _write(self) -> None:
         scratch = self._path.with_suffix(".new")
-        scratch.write_text(json.dumps({"found": self.found, "failures": self.failures}, indent=1) + "\n")
+        scratch.write_text(json.dumps(self._results, indent=1) + "\n")
         os.replace(scratch, self._path)

@@ -27,19 +27,24 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class Kit:
-    """A kit's folder, and what stands for the GPU."""
+    """A kit's folder, what stands for the GPU, and the engine that this process looks at, where it is one."""
 
     directory: Path
     interpreted: bool
+    engine: str | None = None
 
     def backend(self, kernels: dict[int, list[Artifact]]) -> Backend:
         return self._make()(kernels)
 
-    def engines(self) -> list[Path]:
-        return sorted(path for path in (self.directory / "engines").iterdir() if path.is_dir())
+    def engines(self, folder: str = "engines") -> list[Path]:
+        return sorted(path for path in (self.directory / folder).iterdir() if path.is_dir())
 
-    def open(self, engine: Path, num_blocks: int) -> CudaExecutor:
-        return CudaExecutor(engine, read_engine_directory(engine).manifest, num_blocks, self._make())
+    def the_engine(self, folder: str = "engines") -> Path:
+        assert self.engine is not None, "the part is run for each engine"
+        return self.directory / folder / self.engine
+
+    def open(self, engine: Path, num_blocks: int, opened_as: type[CudaExecutor] = CudaExecutor) -> CudaExecutor:
+        return opened_as(engine, read_engine_directory(engine).manifest, num_blocks, self._make())
 
     def kernels(self) -> dict[int, list[Artifact]]:
         """Those of the measured cases, in the order of `cases.json`."""
