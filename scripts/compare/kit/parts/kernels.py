@@ -50,5 +50,7 @@ def _measure(report: Report, places: dict[str, int], kernels: dict[int, Any]) ->
         except Exception as error:  # the driver's own words; the next case is measured all the same
             report.fail(f"{case.name}: {str(error).strip().splitlines()[0]}")
             continue
-        share = case.moved / rate / seconds
-        report.add(case.name, {"us": round(seconds * 1e6, 2), "share of the copy's rate": round(share, 3)})
+        found = {"us": round(seconds * 1e6, 2), "share of the copy's rate": round(case.moved / rate / seconds, 3)}
+        if case.operations:
+            found["TFLOP/s"] = round(case.operations / seconds / 1e12, 1)
+        report.add(case.name, found)

@@ -20,25 +20,23 @@ _ROUNDS, _REPLAYS, _TOKENS = 40, 20, 12
 
 
 def run(kit: Kit, report: Report) -> None:
-    engine, rng = kit.the_engine(), np.random.default_rng(11)
-    if kit.interpreted and engine != kit.engines()[0]:
-        report.add(engine.name, "left out of the rehearsal")
-        return
-    script, expected, _ = read_expected(engine)
-    executor = kit.open(engine, script.num_blocks)
-    script.logits(executor, range(len(script.prompts)))
-    judged = (
-        _other_tokens(executor, script, rng, 2 if kit.interpreted else _ROUNDS),
-        _other_bits(executor, script, 3 if kit.interpreted else _REPLAYS),
-        _other_order(executor, script, 2 if kit.interpreted else _TOKENS),
-    )
-    executor.close()
-    names = ("rows sampled otherwise", "replays with other bits", "tokens that differ with two steps under way")
-    found = dict(zip(names, judged, strict=True))
-    report.add(engine.name, {**found, "vocabulary": expected.shape[-1]})
-    for name, count in found.items():
-        if count:
-            report.fail(f"{engine.name}: {count} {name}")
+    rng = np.random.default_rng(11)
+    for engine in kit.engines()[: 1 if kit.interpreted else None]:
+        script, expected, _ = read_expected(engine)
+        executor = kit.open(engine, script.num_blocks)
+        script.logits(executor, range(len(script.prompts)))
+        judged = (
+            _other_tokens(executor, script, rng, 2 if kit.interpreted else _ROUNDS),
+            _other_bits(executor, script, 3 if kit.interpreted else _REPLAYS),
+            _other_order(executor, script, 2 if kit.interpreted else _TOKENS),
+        )
+        executor.close()
+        names = ("rows sampled otherwise", "replays with other bits", "tokens that differ with two steps under way")
+        found = dict(zip(names, judged, strict=True))
+        report.add(engine.name, {**found, "vocabulary": expected.shape[-1]})
+        for name, count in found.items():
+            if count:
+                report.fail(f"{engine.name}: {count} {name}")
 
 
 def _records(script: Script, sampling: RowSampling, tokens: list[int], start: int) -> list[ScheduledSequence]:

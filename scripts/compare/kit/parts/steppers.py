@@ -37,11 +37,14 @@ class Kit:
         return self._make()(kernels)
 
     def engines(self, folder: str = "engines") -> list[Path]:
+        """All of them, or the one that this process looks at."""
+        if self.engine is not None:
+            return [self.directory / folder / self.engine]
         return sorted(path for path in (self.directory / folder).iterdir() if path.is_dir())
 
     def the_engine(self, folder: str = "engines") -> Path:
-        assert self.engine is not None, "the part is run for each engine"
-        return self.directory / folder / self.engine
+        (engine,) = self.engines(folder)
+        return engine
 
     def open(self, engine: Path, num_blocks: int, opened_as: type[CudaExecutor] = CudaExecutor) -> CudaExecutor:
         return opened_as(engine, read_engine_directory(engine).manifest, num_blocks, self._make())
