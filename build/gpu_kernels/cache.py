@@ -26,6 +26,7 @@ _MACHINERY = (
     f"{_TARGET}.spec",
     f"{_TARGET}.triton_compiler",
     f"{_TARGET}.architectures",
+    f"{_TARGET}.assembler",
     "inflight.engine_format.gpu_artifact",
     "inflight.engine_format.cuda_facts",
 )

@@ -16,6 +16,7 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 from inflight.build.gpu_kernels.architectures import architecture_of
+from inflight.build.gpu_kernels.assembler import assemble
 from inflight.build.gpu_kernels.spec import Constant, Extent, KernelSpec, Tuning, Variant
 from inflight.engine_format.gpu_artifact import Artifact, ArtifactArgument, ArtifactExtent
 from inflight.errors import BuildError
@@ -119,11 +120,25 @@ def _compiler_settings() -> Any:
     with contextlib.ExitStack() as scopes, temporary_directory("triton") as scratch:
         for each in settings:
             scopes.enter_context(each.scope())
-        knobs.runtime.add_stages_inspection_hook = _with_waiting
+        knobs.runtime.add_stages_inspection_hook = _own_stages
         knobs.compilation.disable_line_info = True
-        knobs.nvidia.dump_ptxas_log = True
         knobs.cache.dir = str(scratch)
         yield
+
+
+def _own_stages(*stage: Any) -> Any:
+    """As _with_waiting, and the last stage is ours."""
+    key = _with_waiting(*stage)
+    if stage:
+        _, stages, _, _, capability = stage
+        stages["cubin"] = lambda ptx, metadata: _assembled(ptx, capability)
+    return key
+
+
+def _assembled(ptx: str, sm: int) -> bytes:
+    cubin, report = assemble(ptx, sm)
+    print(report)
+    return cubin
 
 
 def _with_waiting(*stage: Any) -> Any:

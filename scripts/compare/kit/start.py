@@ -91,9 +91,7 @@ class Parts:
         """Whether all of it ended well. Of several engines, one that hangs leaves the others half of the time."""
         name, start = part["name"], time.monotonic()
         limit = part["seconds"] * (_REHEARSAL if self._rehearses else 1)
-        engines = (
-            [path.name for path in sorted((self._kit / part["of"]).iterdir()) if path.is_dir()] if part["of"] else [""]
-        )
+        engines = self._engines(part)
         self._note(name, ended="under way", found={}, failures=[])
         ends = []
         for engine in engines:
@@ -105,6 +103,13 @@ class Parts:
         for failure in section["failures"]:
             print(f"  {failure}", flush=True)
         return not bad
+
+    def _engines(self, part: dict[str, Any]) -> list[str]:
+        """[""] for a part that looks at all at once."""
+        if not part["of"]:
+            return [""]
+        names = sorted(path.name for path in (self._kit / part["of"]).iterdir() if path.is_dir())
+        return names[: part["rehearsed"]] if self._rehearses else names
 
     def _process(self, name: str, engine: str, limit: float) -> str:
         if limit <= 0:

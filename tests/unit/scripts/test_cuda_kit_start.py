@@ -56,7 +56,7 @@ def kit(tmp_path: Path) -> Path:
 
 
 def command(kit: Path, parts: dict[str, tuple[float, str]], *options: str) -> list[str]:
-    listed = [{"name": name, "seconds": seconds, "of": of} for name, (seconds, of) in parts.items()]
+    listed = [{"name": name, "seconds": seconds, "of": of, "rehearsed": None} for name, (seconds, of) in parts.items()]
     (kit / "kit.json").write_text(json.dumps({"parts": listed}))
     return [str(kit / "run"), *options]
 
