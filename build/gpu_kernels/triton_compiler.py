@@ -15,8 +15,8 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
+from inflight.build.gpu_kernels import assembler
 from inflight.build.gpu_kernels.architectures import architecture_of
-from inflight.build.gpu_kernels.assembler import assemble
 from inflight.build.gpu_kernels.spec import Constant, Extent, KernelSpec, Tuning, Variant
 from inflight.engine_format.gpu_artifact import Artifact, ArtifactArgument, ArtifactExtent
 from inflight.errors import BuildError
@@ -24,13 +24,13 @@ from inflight.files.scratch import temporary_directory
 
 _ALIGNMENT = 16
 _WARP = 32
-_MOST_REGISTERS, _REGISTERS_OF_BLOCK = 255, 1 << 16
 _SHOWN_LINES = 8
 _WAIT = "griddepcontrol.wait;"
 _FIRST_TO_WAIT = 90
 _ENTRY = re.compile(r"(\.visible \.entry [^{]*\{\n)")
 _REGISTERS = re.compile(r"Used (\d+) registers")
 _STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+_MOST_REGISTERS, _REGISTERS_OF_BLOCK = 255, 1 << 16
 
 
 def compile_kernel(spec: KernelSpec, variant: Variant, sm: int) -> Artifact:
@@ -136,7 +136,7 @@ def _own_stages(*stage: Any) -> Any:
 
 
 def _assembled(ptx: str, sm: int) -> bytes:
-    cubin, report = assemble(ptx, sm)
+    cubin, report = assembler.assemble(ptx, sm)
     print(report)
     return cubin
 
