@@ -25,12 +25,13 @@ from inflight.files.scratch import temporary_directory
 _ALIGNMENT = 16
 _WARP = 32
 _SHOWN_LINES = 8
+_MORE_REGISTERS = (24, 48, 96)
+_MOST_REGISTERS, _REGISTERS_OF_A_BLOCK = 255, 65536
 _WAIT = "griddepcontrol.wait;"
 _FIRST_TO_WAIT = 90
 _ENTRY = re.compile(r"(\.visible \.entry [^{]*\{\n)")
 _REGISTERS = re.compile(r"Used (\d+) registers")
 _STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
-_MOST_REGISTERS, _REGISTERS_OF_BLOCK = 255, 1 << 16
 
 
 def compile_kernel(spec: KernelSpec, variant: Variant, sm: int) -> Artifact:
@@ -38,7 +39,9 @@ def compile_kernel(spec: KernelSpec, variant: Variant, sm: int) -> Artifact:
     architecture = architecture_of(sm)
     tuning = spec.tune(sm, variant)
     constants = spec.constants(variant, tuning)
-    compiled, log = _with_registers(spec, variant, tuning, sm)
+    compiled, log = _run(spec, variant, tuning, sm)
+    if spec.decode_path:
+        compiled, log = _unspilled(spec, variant, tuning, sm, compiled, log)
     metadata = compiled.metadata
     if metadata.shared > architecture.shared_bytes:
         raise BuildError(
@@ -71,20 +74,16 @@ def compile_kernel(spec: KernelSpec, variant: Variant, sm: int) -> Artifact:
     )
 
 
-def _with_registers(spec: KernelSpec, variant: Variant, tuning: Tuning, sm: int) -> tuple[Any, str]:
-    """As _run(). ptxas may spill for an occupancy that it has chosen itself, with registers left: where the tuning has
-    no limit, it is then told that it may have all of them, and keeps what spills less."""
-    found = _run(spec, variant, tuning, sm)
-    if tuning.max_registers is None and _spilled(found[1]):
-        most = min(_MOST_REGISTERS, _REGISTERS_OF_BLOCK // (tuning.num_warps * _WARP))
-        freed = _run(spec, variant, replace(tuning, max_registers=most), sm)
-        return min(found, freed, key=lambda each: _spilled(each[1]))
-    return found
-
-
-def _spilled(log: str) -> int:
-    """Bytes of a thread."""
-    return sum(_numbers(_STACK, log)[1:])
+def _unspilled(spec: KernelSpec, variant: Variant, tuning: Tuning, sm: int, compiled: Any, log: str) -> tuple[Any, str]:
+    """The same with more registers where that takes some: ptxas aims at a number with which more blocks fit into a
+    processor, and spills a few bytes to reach it."""
+    threads, used = compiled.metadata.num_warps * _WARP, _numbers(_REGISTERS, log)[0]
+    for more in _MORE_REGISTERS:
+        if not any(_numbers(_STACK, log)[1:]):
+            break
+        most = min(used + more, _MOST_REGISTERS, _REGISTERS_OF_A_BLOCK // threads)
+        compiled, log = _run(spec, variant, replace(tuning, max_registers=most), sm)
+    return compiled, log
 
 
 def _run(spec: KernelSpec, variant: Variant, tuning: Tuning, sm: int) -> tuple[Any, str]:
