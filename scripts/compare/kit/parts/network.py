@@ -38,10 +38,11 @@ class RandomWeights(CudaExecutor):
 def run(kit: Kit, report: Report) -> None:
     engine = kit.the_engine("networks")
     manifest = read_engine_directory(engine).manifest
-    sizes = (_BATCHES, _CONTEXT, _PROMPT, _REPEATS)
+    batches: tuple[int, ...] = _BATCHES
+    context, prompt, repeats = _CONTEXT, _PROMPT, _REPEATS
     if kit.interpreted:
-        sizes = (_BATCHES_INTERPRETED, _CONTEXT_INTERPRETED, _PROMPT_INTERPRETED, 1)
-    batches, context, prompt, repeats = sizes
+        batches, repeats = _BATCHES_INTERPRETED, 1
+        context, prompt = _CONTEXT_INTERPRETED, _PROMPT_INTERPRETED
     of_each = -(-(context + 1) // manifest.kv_cache.tokens_per_block)
     of_prompt = -(-prompt // manifest.kv_cache.tokens_per_block)
     rate, room = (0.0, of_each * batches[-1]) if kit.interpreted else _rate_and_blocks(manifest)
