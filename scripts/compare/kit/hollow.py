@@ -20,6 +20,7 @@ from inflight.build.targets.cuda.build import CudaBuild
 from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import rank_file_name
 from inflight.convert.options import ConvertOptions
+from inflight.engine_format.cuda_facts import CudaFacts
 from inflight.engine_format.manifest import MANIFEST_NAME, FileFacts
 from inflight.engine_format.manifest_file import encode_manifest
 from inflight.files import sha256_file
@@ -72,7 +73,9 @@ def write_hollow_engines(directory: Path, generations: Sequence[int], *, tiny: b
             (directory / name).mkdir(parents=True)
             planned.target.write_code(directory / name)
             files = {path.name: _facts(path) for path in (directory / name).iterdir()}
-            files[planned.plan.target.own.weights_file] = _ABSENT
+            own = planned.plan.target.own
+            assert isinstance(own, CudaFacts)
+            files[own.weights_file] = _ABSENT
             (directory / name / MANIFEST_NAME).write_bytes(encode_manifest(manifest_of(planned, files)))
 
 
@@ -111,7 +114,8 @@ def _dimensions(config: Mapping[str, Any]) -> list[int]:
 def _write_hole(path: Path, tensors: Mapping[str, tuple[str, list[int]]]) -> None:
     """A safetensors file that takes no space on most disks. Scales, which are the float32 tensors, are ones: zero is
     none."""
-    header, at = {}, 0
+    header: dict[str, dict[str, Any]] = {}
+    at = 0
     for name, (dtype, shape) in tensors.items():
         nbytes = math.prod(shape) * _DTYPE_BYTES[dtype]
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + nbytes]}
