@@ -75,7 +75,9 @@ def model_tensors(model: str, raw: Mapping[str, Any], entries: Mapping[str, Tens
     method = METHODS[_method(config)]
     quantized = {tensor.name: tensor for tensor in method.tensors(config, parts)}
     if not quantized and not parts.problems and not _is_cache_alone(config):
-        parts.problems.append("no tensor is stored in a way of this method, though config.json names it")
+        parts.problems.append(
+            "no tensor is stored in a way of this method, though config.json or a file beside it names it"
+        )
     if parts.problems:
         listed = "\n".join(f"  {problem}" for problem in parts.listed_problems())
         raise ModelError(
