@@ -9,6 +9,7 @@ import numpy as np
 from inflight.build.gpu_kernels.kernels import (
     sampled_tokens,
     sampling_adjust,
+    sampling_counts,
     sampling_draw,
     sampling_report,
     sampling_search,
@@ -20,10 +21,10 @@ from inflight.build.targets.cuda.places import aligned
 from inflight.engine_format.cuda_facts import Launch, Operand, SamplingList
 from inflight.engine_format.manifest import Limits
 
-# As many rows as the planes are for: 16 bytes for each of them and token, 130 MB for Llama 3. A step seldom has more.
+# As many rows as the planes are for: 12 bytes for each of them and token, 98 MB for Llama 3. A step seldom has more.
 _ROWS_AT_ONCE, _ROW_STEP = 64, 16
 _FLOAT_BYTES = 4
-_MODULES = (sampling_adjust, sampling_search, sampling_draw, sampling_report)
+_MODULES = (sampling_adjust, sampling_counts, sampling_search, sampling_draw, sampling_report)
 _SPECS = {spec.function: spec for module in _MODULES for spec in module.SPECS}
 _RESULTS = ("tokens", "logprobs", "ranks", "top_ids", "top_logprobs")
 (_FOLLOW,) = sampled_tokens.SPECS
@@ -43,7 +44,7 @@ def take_sampled_tokens(kernels: KernelList) -> Launch:
 def list_sampling(kernels: KernelList, limits: Limits, vocab: int, logits: int) -> SamplingList:
     """`logits`: where in the arena those are, float32 [logit rows, vocab]."""
     rows = min(_ROWS_AT_ONCE, -(-limits.max_logit_rows // _ROW_STEP) * _ROW_STEP)
-    places, sizes = _planes({**sampling_planes(rows, vocab), **report_planes(rows, vocab)})
+    places, sizes = _planes({**sampling_planes(rows, vocab, limits.max_batch_size), **report_planes(rows, vocab)})
     places["logits"] = Operand(place="arena", at=logits, row_bytes=vocab * _FLOAT_BYTES)
     places |= {name: Operand(place="results", name=name) for name in _RESULTS}
     launches = []
