@@ -37,6 +37,12 @@ class RowSampling:
     def needs_history(self) -> bool:
         return self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
 
+    @property
+    def takes_greatest(self) -> bool:
+        """Whether the token is that of the greatest logit as the model has it, and no log probability is wanted."""
+        adjusted = self.needs_history or bool(self.bias) or self.watermark_delta > 0
+        return self.temperature <= 0 and self.num_logprobs < 0 and not adjusted
+
 
 @dataclass(slots=True)
 class ScheduledSequence:

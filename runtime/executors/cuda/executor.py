@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from inflight.engine_format.cuda_facts import CudaFacts, LaunchList
+from inflight.engine_format.cuda_facts import CudaFacts, LaunchList, When
 from inflight.engine_format.gpu_artifact import Artifact
 from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import EngineError
@@ -20,7 +20,7 @@ from inflight.runtime.executors.cuda.backend import Backend
 from inflight.runtime.executors.cuda.engine_files import read_kernels, write_weights
 from inflight.runtime.executors.cuda.launches import Memory, StepLaunches, tile_tokens
 from inflight.runtime.executors.cuda.results import Results, results_layout
-from inflight.runtime.executors.cuda.sampling_rows import SamplingRows, sampling_layout
+from inflight.runtime.executors.cuda.sampling_rows import SamplingRows, sampling_layout, takes_greatest
 from inflight.runtime.executors.cuda.slot_counts import SlotCounts
 from inflight.runtime.executors.cuda.step_arrays import StepArrays, logits_by_sequence, step_layout
 from inflight.runtime.executors.host_sampling import sequence_result
@@ -63,9 +63,10 @@ class SubmittedStep:
 class CudaExecutor:
     """A verified engine directory of target `cuda`; see OverlappingExecutor.
 
-    Tokens are chosen on the device, and only they and what is reported of them come back; a step in which some row asks
-    for what the kernels do not know (sampling_rows.py) has its logits read, and is sampled on the host. Raises
-    EngineError when the files do not fit together, or there is too little memory.
+    Tokens are chosen on the device, and only they and what is reported of them come back. Where each row takes the
+    token of its greatest logit, logits are not even written. A step in which some row asks for what the kernels do not
+    know (sampling_rows.py) has its logits read, and is sampled on the host. Raises EngineError when the files do not
+    fit together, or there is too little memory.
     """
 
     def __init__(self, directory: Path, manifest: EngineManifest, num_blocks: int, make_backend: MakeBackend) -> None:
@@ -116,20 +117,24 @@ class CudaExecutor:
             self._hand_over(backend, previous)
         counts = host.arrays.fill(batch, previous.choices if follows and previous else ())
         backend.write(self._addresses["step"], host.arrays.filled)
-        self._launches.forward(counts)
+        greedy = self._launches.takes_greatest and not with_logits and takes_greatest(batch)
+        self._launches.forward(counts, greedy=greedy)
         # Computes the masks of structured output while the device is at work.
         sequences = batch.sequences
         submitted = SubmittedStep(host, sequences, counts.wanted, choices=_choices(sequences))
-        needs = host.sampling.fill(sequences, lambda place: self._chosen(backend, previous, place))
+        needs: set[When] | None = set()
+        if not greedy:
+            needs = host.sampling.fill(sequences, lambda place: self._chosen(backend, previous, place))
         if needs is None and follows:
             submitted.before = previous
         if needs is None or with_logits:
             submitted.sampled_on_host = needs is None
             submitted.logits = self._read_logits(backend, host, counts.wanted)
-        if needs is not None and counts.wanted:
+        if needs and counts.wanted:
             for at, array in host.sampling.sections():
                 backend.write(self._addresses["sampling"] + at, array)
             self._launches.sample(counts.wanted, needs)
+        if needs is not None and counts.wanted:
             for at, array in host.results.sections(counts.wanted, reported="reports" in needs):
                 backend.read(self._addresses["results"] + at, array)
         submitted.mark = backend.mark()

@@ -12,7 +12,7 @@ from inflight.engine_format.manifest import EngineManifest
 from inflight.runtime.executors.cuda.backend import Array
 from inflight.runtime.executors.cuda.layout import Bytes, Field, Layout
 from inflight.runtime.executors.cuda.slot_counts import SlotCounts
-from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence
+from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch
 
 # Tokens that the slots of a step are to count, and entries of all biases and bans: steps with more are sampled on the
 # host.
@@ -171,6 +171,18 @@ class SamplingRows:
         history = sum(self._counts.missing(each) for each in choosing if each.sampling and each.sampling.needs_history)
         biases = sum(len(each.banned) + len(each.sampling.bias) for each in choosing if each.sampling)
         return history <= len(self._arrays["history"]) and biases <= len(self._arrays["bias_ids"])
+
+
+def takes_greatest(batch: StepBatch) -> bool:
+    """Whether each row of a step takes the token of its greatest logit, and nothing is asked about it: whether masks
+    leave that token is not known before they are computed."""
+    return batch.masks is None and all(_takes_greatest(sequence) for sequence in batch.unmasked)
+
+
+def _takes_greatest(sequence: ScheduledSequence) -> bool:
+    if sequence.prompt_targets or sequence.banned or sequence.allowed is not None:
+        return False
+    return not sequence.sample_last or sequence.sampling is None or sequence.sampling.takes_greatest
 
 
 def _asks_for_more(sequence: ScheduledSequence) -> bool:

@@ -36,10 +36,24 @@ Place = Literal[
     "number",
 ]
 
-# When a launch of the sampling chain is made: where some row of the step chooses a token, has a sequence that is new in
-# its slot, tokens that are not counted there yet, a bias or bans (lists), draws, draws with one of the filters or with
-# any, or wants log probabilities.
-When = Literal["always", "samples", "anew", "counts", "lists", "draws", "top_k", "top_p", "filters", "reports"]
+# When a launch is made. Of the forward pass: always, in steps whose rows all take the token of the greatest logit
+# (greedy), or in those whose logits are written. Of the sampling chain: where some row of the step chooses a token, has
+# a sequence that is new in its slot, tokens that are not counted there yet, a bias or bans (lists), draws, draws with
+# one of the filters or with any, or wants log probabilities.
+When = Literal[
+    "always",
+    "greedy",
+    "logits",
+    "samples",
+    "anew",
+    "counts",
+    "lists",
+    "draws",
+    "top_k",
+    "top_p",
+    "filters",
+    "reports",
+]
 
 # What a launch is for: every row of the step, the rows whose logits are wanted, generated tokens, or tiles of prompts.
 Rows = Literal["tokens", "logit_rows", "generated", "prompt_tiles"]

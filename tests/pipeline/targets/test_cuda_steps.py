@@ -144,16 +144,32 @@ def test_only_tokens_come_back(noting: tuple[CudaExecutor, NotingBackend], rng: 
         record.sampling = RowSampling(**values)
         record.history = [1] * (record.start + 1)
         executor.execute(StepBatch([record]))
-        return [name for name, _, sizes in backend.take()[0] if "vocab" in sizes]
+        return [name for name, _, sizes in backend.take()[0] if "vocab" in sizes or name == "greatest_tokens"]
 
-    assert kernels() == ["sampling_adjust", "sampling_draw"] and sum(read) == 4
+    chain = ["sampling_adjust", "sampling_draw"]
+    assert kernels() == ["greatest_tokens"] and sum(read) == 4
+    assert kernels(temperature=0.0, top_k=3, top_p=0.5) == ["greatest_tokens"], "a greedy row needs no filter"
     assert "sampling_narrow" not in kernels(temperature=1.0) and sum(read) == 4
     assert kernels(temperature=1.0, top_k=3).count("sampling_narrow") == 8
-    assert kernels(temperature=0.0, top_k=3, top_p=0.5) == kernels(), "a greedy row needs no filter"
-    assert kernels(presence_penalty=1.0) == ["sampling_forget", "sampling_count", *kernels()]
-    assert kernels(bias=((3, 1.0),)) == ["sampling_scatter", *kernels()]
+    assert kernels(presence_penalty=1.0) == ["sampling_forget", "sampling_count", *chain]
+    assert kernels(bias=((3, 1.0),)) == ["sampling_scatter", *chain]
     assert "sampling_report" in kernels(num_logprobs=2)
     assert kernels(watermark_delta=1.0) == [] and sum(read) == 4 * VOCAB
+
+
+def test_steps_of_greedy_rows_choose_what_their_logits_say(built: CudaEngine, rng: np.random.Generator) -> None:
+    """Logits are written where somebody asks for them: the same tokens. Of prompts, of both, of generated tokens."""
+    executor = open_interpreted(built.directory, BLOCKS)
+    sequences = [built.prompt(rng, length) for length in (5, 6)]
+    for starts in ((0, 0), (3, 0), (4, 5)):
+        records = [
+            ScheduledSequence(slot, tokens[start:], start, [slot], RowSampling(), sample_last=True, prompt_length=3)
+            for slot, (tokens, start) in enumerate(zip(sequences, starts, strict=True))
+        ]
+        chosen = list(executor.execute(StepBatch(records)).token_ids)
+        output, logits = executor.execute_with_logits(StepBatch(records))
+        assert chosen == list(output.token_ids) == logits.argmax(axis=1).tolist()
+    executor.close()
 
 
 def test_a_third_step_waits_for_the_first(noting: tuple[CudaExecutor, NotingBackend], rng: np.random.Generator) -> None:
