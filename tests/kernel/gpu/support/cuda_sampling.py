@@ -50,7 +50,7 @@ def sample(run: Run, logits: Array, rows: Sequence[Row]) -> list[int]:
     counted = [int(rng.integers(len(row.past) + 1)) for row in rows]
     for slot, row, count in zip(slots, rows, counted, strict=True):
         if count:
-            arrays["counts"][slot] = _counts(row.past[:count], row.prompt_length, vocab)
+            arrays["counts"][slot] = counts_of(row.past[:count], row.prompt_length, vocab)
     before = arrays["counts"].copy()
     arguments = {
         **arrays,
@@ -79,7 +79,7 @@ def sample(run: Run, logits: Array, rows: Sequence[Row]) -> list[int]:
     tokens: list[int] = arguments["tokens"].tolist()
     for slot, row, token in zip(slots, rows, tokens, strict=True):
         if row.past:
-            before[slot] = _counts((*row.past, token), row.prompt_length, vocab)
+            before[slot] = counts_of((*row.past, token), row.prompt_length, vocab)
     assert np.array_equal(arrays["counts"], before), "a slot has its own sequence's counts"
     return tokens
 
@@ -118,7 +118,7 @@ def _plane(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, zero: b
     return np.zeros(shape, dtype) if zero else rng.integers(1, 1 << 30, shape).astype(dtype)
 
 
-def _counts(history: Sequence[int], prompt_length: int, vocab: int) -> Array:
+def counts_of(history: Sequence[int], prompt_length: int, vocab: int) -> Array:
     """int32 [vocab]: how often each token was put out, and bit 30 of those in the prompt."""
     counts = np.bincount(np.array(history[prompt_length:], np.int64), minlength=vocab).astype(np.int32)
     counts[list(history[:prompt_length])] |= 1 << 30
