@@ -42,6 +42,8 @@ from inflight.files import atomic_directory
 from inflight.progress import progress_bar
 
 _COMPARED_ROWS = 1024
+# Names of tensors in a note.
+_SHOWN = 8
 
 
 def convert_model(
@@ -91,7 +93,7 @@ def convert_model(
             checkpoint_config = _complete_config(source, plan, options)
             _write_config(scratch, checkpoint_config)
             kept = KeptAccuracy.of(plan_source(found.source, options.of_one_rank()), found.held_out, found.text)
-        _write_ranks(scratch, plan, options.progress)
+        notes += _write_ranks(scratch, plan, options.progress)
         if kept is not None:
             _record(scratch, kept)
     said = list(_of_loss(options, plan)) if kept is None else list(kept.said())
@@ -221,10 +223,20 @@ def _complete_config(source: SourceModel, plan: ConversionPlan, options: Convert
     return plan.config.model_copy(update={"inflight": block})
 
 
-def _write_ranks(directory: Path, plan: ConversionPlan, progress: bool) -> None:
+def _write_ranks(directory: Path, plan: ConversionPlan, progress: bool) -> list[str]:
+    """Write the rank files. Returns what a user should know of the weights."""
+    zeros: dict[str, None] = {}
     with progress_bar("Writing", plan.nbytes, enabled=progress) as advance:
         for rank, tensors in enumerate(plan.ranks):
-            write_rank_file(directory / rank_file_name(rank), tensors, plan.config.dtype, advance)
+            found = write_rank_file(directory / rank_file_name(rank), tensors, plan.config.dtype, advance)
+            zeros |= dict.fromkeys(piece.source.name for tensor in found for piece in tensor.pieces)
+    if not zeros:
+        return []
+    listed = ", ".join(list(zeros)[:_SHOWN]) + (", ..." if len(zeros) > _SHOWN else "")
+    return [
+        f"Warning: matrices of nothing but zeros: {len(zeros)} ({listed}). A download that was not finished has such: "
+        "compare the digests of the files with those where they come from."
+    ]
 
 
 def _check_disk(output: Path, nbytes: int) -> None:

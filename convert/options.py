@@ -14,6 +14,14 @@ from inflight.errors import InflightError
 from inflight.records import Record
 
 CALIBRATION_NUMBERS = ("calibration_size", "calibration_length", "calibration_seed", "smoothing")
+# On the command line, those that have other names there.
+_FLAGS = {
+    "calibration_text": "--calib-dataset",
+    "calibration_size": "--calib-size",
+    "calibration_length": "--calib-max-seq-length",
+    "calibration_seed": "--random-seed",
+    "smoothing": "--smoothquant",
+}
 
 
 class ConvertOptions(Record):
@@ -108,4 +116,5 @@ class ConvertOptions(Record):
             raise InflightError("--budget chooses for the layers of a whole model: it does not go with --pp-size.")
         for name, (is_unread, why) in unread.items():
             if is_unread and name in given:
-                raise InflightError(f"--{name.replace('_', '-')} has no effect here: {why}.")
+                flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
+                raise InflightError(f"{flag} has no effect here: {why}.")

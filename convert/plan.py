@@ -34,6 +34,7 @@ from inflight.convert.quantization.modules import ModuleQuantization
 from inflight.convert.quantization.recipes import Chosen, choose_schemes, module_quantization, torn_pairs, torn_stacks
 from inflight.convert.quantization.scheme import StoredTensor, WeightQuantization
 from inflight.convert.source.hf_config import ConfigReading, read_model_config
+from inflight.convert.source.quantized.methods import unannounced
 from inflight.convert.source.tensor import SourceTensor
 from inflight.errors import ModelError
 from inflight.files.tensor_file import tensor_bytes
@@ -145,7 +146,8 @@ def make_plan(
         specs = _stage_specs(config, reading, tied)
         every = [spec for stage in specs for spec in stage]
         problems += group_problems(config, every) + stack_problems(config, every)
-        problems += account.problems(every) + _unmatched(options, chosen, plain)
+        unfit = account.problems(every)
+        problems += (unannounced(raw, tensors) if unfit else []) + unfit + _unmatched(options, chosen, plain)
         config = config.model_copy(update={"dtype": _choose_dtype(options, reading, account, every, problems)})
         ranks = _plan_ranks(account, tensors, config, specs)
     _refuse(model, problems)

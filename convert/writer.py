@@ -6,7 +6,7 @@ Memory does not grow with the model: a chunk is read, cast or quantized, cut and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from inflight.convert.checkpoint.layout import module_path
 from inflight.convert.plan import Piece, PlannedTensor
 from inflight.convert.quantization.chunks import quantized_chunks
+from inflight.convert.quantization.codebooks import CODEBOOKS
 from inflight.convert.quantization.scheme import StoredTensor
 from inflight.dtypes import numpy_dtype
 from inflight.errors import ModelError
@@ -24,20 +26,24 @@ from inflight.files.tensor_file import ALIGNMENT, encode_header, tensor_bytes
 CHUNK_BYTES = 1 << 24
 # Values that are looked at together: few enough for the processor's cache.
 _CHECKED_VALUES = 1 << 17
+# Values of a chunk, of which nearly always one is not zero.
+_FIRST = 4096
 _EXPONENTS = {"float32": np.uint32(0x7F800000), "bfloat16": np.uint16(0x7F80), "float16": np.uint16(0x7C00)}
 Array = npt.NDArray[Any]
 
 
 def write_rank_file(
     path: Path, tensors: tuple[PlannedTensor, ...], dtype: str, advance: Callable[[int, str], None]
-) -> None:
-    """Write the tensors of one rank as `dtype`. `advance` is called with bytes written and the tensor's name.
+) -> list[PlannedTensor]:
+    """Write the tensors of one rank as `dtype`. `advance` is called with bytes written and the tensor's name. Returns
+    matrices that are nothing but zeros.
 
     Raises ModelError naming the tensor when a value is none or does not fit `dtype`, or the source cannot be read.
     """
     ordered = _aligned_first(stored for tensor in tensors for stored in tensor.stored(dtype))
     header = encode_header({stored.name: (stored.dtype, stored.shape) for stored in ordered})
     places = _places(ordered, len(header))
+    nonzero: set[str] = set()
     with path.open("wb") as file:
         file.write(header)
         for tensor in tensors:
@@ -45,7 +51,21 @@ def write_rank_file(
                 # A quantized matrix grows in two places at once: its integers and their scales.
                 file.seek(places[name])
                 places[name] += file.write(_raw(chunk))
+                if name not in nonzero and (chunk.reshape(-1)[:_FIRST].any() or chunk.any()):
+                    nonzero.add(name)
                 advance(chunk.nbytes, name)
+    return [tensor for tensor in tensors if len(tensor.shape) > 1 and _is_zero(tensor, nonzero)]
+
+
+def _is_zero(tensor: PlannedTensor, nonzero: Set[str]) -> bool:
+    """Whether a matrix is, of whose stored tensors these have something beside zeros."""
+    quantization, module = tensor.quantization, module_path(tensor.name)
+    if quantization is None:
+        return tensor.name not in nonzero
+    if quantization.zero_name(module) in nonzero:
+        return False
+    codes = quantization.codebook is not None and CODEBOOKS[quantization.codebook][0] != 0
+    return quantization.scale_name(module) not in nonzero or (tensor.name not in nonzero and not codes)
 
 
 def _aligned_first(tensors: Iterable[StoredTensor]) -> list[StoredTensor]:

@@ -45,6 +45,8 @@ def sampling_chain(vocab: int) -> tuple[Link, ...]:
     both = Variant({"logits": "fp32"}, counted.constants)
     scalars = {"vocab": vocab}
     return (
+        Link("sampling_forget", Variant(), "anew", scalars),
+        Link("sampling_count", Variant(), "counts", scalars),
         Link("sampling_scatter", Variant(), "lists", scalars),
         Link("sampling_adjust", typed, "samples", scalars),
         Link("sampling_weigh", counted, "draws", scalars),
@@ -59,11 +61,12 @@ def sampling_chain(vocab: int) -> tuple[Link, ...]:
     )
 
 
-def sampling_planes(rows: int, vocab: int) -> dict[str, Plane]:
-    """The arrays between logits and tokens, for up to `rows` rows; counts and bias are for adjusted rows alone."""
+def sampling_planes(rows: int, vocab: int, slots: int) -> dict[str, Plane]:
+    """The arrays between logits and tokens, for up to `rows` rows; bias is for rows with lists alone. What is counted
+    stays from step to step, of each slot that some sequence with penalties had."""
     parts = chunks(vocab)
     return {
-        "counts": Plane((rows, vocab), "int32", zero=True),
+        "counts": Plane((slots, vocab), "int32"),
         "bias": Plane((rows, vocab), "float32", zero=True),
         "values": Plane((rows, vocab), "float32"),
         "weights": Plane((rows, vocab), "float32"),

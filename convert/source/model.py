@@ -17,7 +17,8 @@ from inflight.convert.source.location.other_kinds import (
     refuse_engine_of_tensorrt_llm,
     refuse_other_kind,
 )
-from inflight.convert.source.opened import MODELOPT_CONFIG, SourceModel
+from inflight.convert.source.opened import SourceModel
+from inflight.convert.source.quantized.beside import BESIDE_CONFIG, with_quantization
 from inflight.convert.source.quantized.cache_scales import cache_scales
 from inflight.convert.source.quantized.methods import model_tensors, quantization_config
 from inflight.convert.source.tokenizer_files import TOKENIZER_PATTERNS
@@ -29,7 +30,7 @@ _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 CONFIG_PATTERNS = (
     "config.json",
     "generation_config.json",
-    MODELOPT_CONFIG,
+    *BESIDE_CONFIG,
     _INDEX,
     *MARKS,
     *TOKENIZER_PATTERNS,
@@ -56,10 +57,7 @@ def read_config(model: str | Path, revision: str | None) -> tuple[ModelLocation,
         )
     config = read_json_object(location.directory / "config.json", ModelError)
     refuse_engine_of_tensorrt_llm(config, str(location))
-    beside = location.directory / MODELOPT_CONFIG
-    if beside.is_file() and not config.get("quantization_config"):
-        found = read_json_object(beside, ModelError).get("quantization")
-        config["quantization_config"] = {"quant_method": "modelopt", **(found if isinstance(found, dict) else {})}
+    config = with_quantization(location.directory, config)
     return location, {**config, **pooled_files(location.directory, config)}
 
 

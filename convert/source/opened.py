@@ -11,13 +11,11 @@ from typing import Any
 
 from inflight.convert.families.pooling.files import files_of
 from inflight.convert.source.location.hub import ModelLocation
+from inflight.convert.source.quantized.beside import BESIDE_CONFIG
 from inflight.convert.source.tensor import SourceTensor
 from inflight.convert.source.tokenizer_end import tokenizer_end_token
 from inflight.convert.source.tokenizer_files import copy_tokenizer, tokenizer_files
 from inflight.files import sha256_file
-
-# Where ModelOpt's early exports say how they are quantized.
-MODELOPT_CONFIG = "hf_quant_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ class SourceModel:
 
     def files(self) -> list[Path]:
         """Every file that a conversion reads, in the order of their names."""
-        jsons = [self.directory / name for name in ("config.json", "generation_config.json", MODELOPT_CONFIG)]
+        jsons = [self.directory / name for name in ("config.json", "generation_config.json", *BESIDE_CONFIG)]
         return sorted(
             {
                 *(path for path in jsons if path.is_file()),

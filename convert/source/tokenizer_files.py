@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from inflight.errors import ModelError
+from inflight.files.stand_in import START_BYTES, refuse_stand_in
 
 TOKENIZER_PATTERNS = (
     "tokenizer.json",
@@ -41,6 +42,8 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     """
     files = tokenizer_files(source)
     for path in files:
+        with path.open("rb") as file:
+            refuse_stand_in(path, file.read(START_BYTES), ModelError)
         destination = target / path.relative_to(source)
         destination.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, destination)

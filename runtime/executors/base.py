@@ -21,7 +21,8 @@ class Executor(Protocol):
     """A loaded engine. It does not know requests, scheduling or text.
 
     `num_blocks` is the size of the KV block pool; block ids run from 0 to num_blocks - 1. An executor keeps no state
-    between steps but the cache itself, so a sequence may be dropped without telling it.
+    between steps but the cache itself, and what it can tell by the next record to be still right, so a sequence may be
+    dropped without telling it.
     """
 
     manifest: EngineManifest
@@ -45,7 +46,7 @@ class OverlappingExecutor(Executor, Protocol):
 
     def submit(self, batch: StepBatch) -> Any:
         """Begin a step, with all that its records hold: they may change from then on, but for those lists that only
-        grow. Raises as execute()."""
+        grow. Records that follow a token may have penalties: their histories lack it. Raises as execute()."""
         ...
 
     def collect(self, submitted: Any) -> StepOutput:

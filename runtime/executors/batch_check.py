@@ -87,5 +87,7 @@ def _sampling(sequence: ScheduledSequence, vocab_size: int) -> Iterator[str]:
         yield "a banned or biased token id is out of the vocabulary"
     if sequence.allowed is not None and len(sequence.allowed) != -(-vocab_size // 32) * 4:
         yield "the mask of allowed tokens is not as long as the vocabulary"
-    if sampling.needs_history and (len(sequence.history) != end or not 1 <= sequence.prompt_length <= end):
+    # A token that is not chosen yet is in no history.
+    known = end - (sequence.follows >= 0)
+    if sampling.needs_history and (len(sequence.history) != known or not 1 <= sequence.prompt_length <= end):
         yield "the history does not end with the last token"

@@ -143,8 +143,8 @@ class Scheduler:
 
     def schedule_ahead(self, step: ScheduledStep) -> ScheduledStep | None:
         """The step behind `step`, which is under way: a token more of each of its sequences; one that ends there gets
-        another, which is dropped. None where more than the tokens themselves depends on what `step` chooses: a grammar,
-        a history, bans; a prompt goes on, one that waits may start, or blocks would take a preemption."""
+        another, which is dropped. None where more than the tokens themselves depends on what `step` chooses: a grammar
+        or bans; a prompt goes on, one that waits may start, or blocks would take a preemption."""
         if self.waiting and self._may_start_now():
             return None
         going = sequences_ahead(step, len(self.running))

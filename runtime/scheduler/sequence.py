@@ -123,8 +123,9 @@ class Sequence:
 
     @property
     def goes_ahead(self) -> bool:
-        """Whether nothing of its next step but the token itself depends on what is chosen now."""
-        return not (self.sampling.needs_history or self.group.rules.may_ban or self.grammar)
+        """Whether nothing of its next step but the token itself, and how often it came, depends on what is chosen
+        now."""
+        return not (self.group.rules.may_ban or self.grammar)
 
     @property
     def scores_prompt(self) -> bool:

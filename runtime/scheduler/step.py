@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 # The records that are made for every token are not frozen: a frozen dataclass takes five times as long to make.
 
@@ -37,6 +37,12 @@ class RowSampling:
     def needs_history(self) -> bool:
         return self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
 
+    @property
+    def takes_greatest(self) -> bool:
+        """Whether the token is that of the greatest logit as the model has it, and no log probability is wanted."""
+        adjusted = self.needs_history or bool(self.bias) or self.watermark_delta > 0
+        return self.temperature <= 0 and self.num_logprobs < 0 and not adjusted
+
 
 @dataclass(slots=True)
 class ScheduledSequence:
@@ -52,13 +58,14 @@ class ScheduledSequence:
     token; it needs `sampling`. `token_types` are the kinds of the tokens, of a model that tells some apart; empty: all
     are of the first.
     `follows`, where it is not negative: the one token of the record was not known when the step was scheduled. It is
-    what the step submitted before this one chooses for its sequence at that place; `token_ids` has a 0 for it. Only an
-    OverlappingExecutor gets such records.
+    what the step submitted before this one chooses for its sequence at that place; `token_ids` has a 0 for it, and
+    `history` lacks it. Only an OverlappingExecutor gets such records.
 
     A record holds until the step's results are published. The scheduler may then give the same object again for the
     next token of the same sequence: its one token, `start` and blocks appended to `block_table` are all that differ, so
     that an executor need not read the rest of a record which it had in the step before. A sequence with bans, a mask
-    or a history gets a new record for each token.
+    or a history gets a new record for each token; all its histories are one list, which only grows, by what was chosen
+    for it.
     """
 
     slot: int
@@ -79,6 +86,11 @@ class ScheduledSequence:
     @property
     def num_logit_rows(self) -> int:
         return len(self.prompt_targets) + (1 if self.sample_last else 0)
+
+    def with_token(self, token_id: int) -> ScheduledSequence:
+        """A record that follows a token, now that this is known."""
+        history = [*self.history[: self.start], token_id] if self.history else ()
+        return replace(self, token_ids=(token_id,), history=history, follows=-1)
 
 
 @dataclass(slots=True)

@@ -10,8 +10,8 @@ from inflight.runtime.scheduler.step import ScheduledSequence
 
 def sequences_ahead(step: ScheduledStep, running: int) -> list[tuple[int, Sequence]] | None:
     """The sequences of `step` that go on behind it, with their places in it; those that have their last token then do
-    not. None where they cannot: one of the `running` sequences is not in the step, or more than the token itself
-    depends on what is chosen."""
+    not. None where they cannot: one of the `running` sequences is not in the step, or bans or a grammar depend on what
+    is chosen."""
     still = [(place, each) for place, each in enumerate(step.sequences) if each.status is Status.RUNNING]
     if len(still) < running or not all(step.batch.unmasked[place].sample_last for place, _ in still):
         return None
@@ -41,5 +41,6 @@ def scheduled_ahead(sequence: Sequence, place: int) -> ScheduledSequence:
         sequence.sampling,
         sample_last=True,
         prompt_length=sequence.prompt_length,
+        history=sequence.token_ids if sequence.sampling.needs_history else (),
         follows=place,
     )

@@ -107,4 +107,7 @@ INSTALLERS: dict[str, Callable[[str, Path, Path], None]] = {
     "openvino": _python_peer,
     "llama.cpp": _llama_cpp,
     "transformers": _python_peer,
+    "modelopt": _python_peer,
 }
+# Engines of scripts/compare/cpu; the others are installed by the benchmarks that measure them.
+ENGINES = ("vllm", "openvino", "llama.cpp", "transformers")

@@ -63,4 +63,4 @@ class Overlapping:
             return record
         token = self._tokens[record.follows]
         assert token is not None, "it follows a sequence that chose no token"
-        return replace(record, token_ids=(token,), follows=-1)
+        return record.with_token(token)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from inflight.build.gpu_kernels.kernels.greatest_logits import offer_greatest
 from inflight.build.gpu_kernels.kernels.split_sums import (
     FEW_ROWS,
     GRID,
@@ -33,6 +34,7 @@ def linear(
     k: tl.constexpr,
     has_bias: tl.constexpr,
     adds: tl.constexpr,
+    chooses: tl.constexpr,
     block_rows: tl.constexpr,
     block_n: tl.constexpr,
     block_k: tl.constexpr,
@@ -43,7 +45,8 @@ def linear(
     """Program (tile of rows, tile of weights, its cuts): y = residual + (x weight' + bias).
 
     x [rows, k] and weight [n, k] of one type: bfloat16, float16 or float32. bias [n] if `has_bias`, residual float32
-    [rows, n] if `adds`; y [rows, n] of any float type, which may be the residual's memory. partial float32 [row tiles,
+    [rows, n] if `adds`; y [rows, n] of any float type, which may be the residual's memory, or if `chooses` the int64
+    [rows] of `greatest_logits`. partial float32 [row tiles,
     weight tiles, splits, block_n, block_rows] and arrived int32 [row tiles * weight tiles] are used when a program has
     one of several cuts; `arrived` is zero before the first launch and after every launch. split_k is a multiple of
     block_k, splits * split_k at least k, and `cuts` 1 or `splits`.
@@ -66,7 +69,10 @@ def linear(
             sums += tl.load(bias + line, mask=line < n, other=0.0).to(tl.float32)[:, None]
         if adds:
             sums = tl.load(residual + at, mask=stored, other=0.0) + sums
-        tl.store(y + at, sums.to(y.dtype.element_ty), mask=stored)
+        if chooses:
+            offer_greatest(sums, y, row, line, rows, n)
+        else:
+            tl.store(y + at, sums.to(y.dtype.element_ty), mask=stored)
 
 
 def linear_variant(
@@ -82,8 +88,13 @@ def linear_variant(
 ) -> Variant:
     """For weights (n, k). `few`: for launches of at most FEW_ROWS rows."""
     rows = FEW_ROWS if few else MANY_FLOAT32_ROWS if x == "fp32" else MANY_ROWS
-    constants = {"n": n, "k": k, "has_bias": has_bias, "adds": adds, "block_rows": rows}
+    constants = {"n": n, "k": k, "has_bias": has_bias, "adds": adds, "chooses": False, "block_rows": rows}
     return Variant({"x": x, "bias": bias, "y": y}, constants)
+
+
+def choosing(variant: Variant) -> Variant:
+    """The same product, of which the greatest of each row is kept."""
+    return Variant({**variant.types, "y": "i64"}, {**variant.constants, "chooses": True})
 
 
 SPECS = (
@@ -107,6 +118,9 @@ SPECS = (
             linear_variant(1152, 896, few=True, has_bias=True),
             linear_variant(1152, 896, few=False, has_bias=True),
             linear_variant(151936, 896, few=True),
+            choosing(linear_variant(151936, 896, few=True)),
+            choosing(linear_variant(128256, 4096, few=False)),
+            choosing(linear_variant(128256, 4096, few=False, x="fp32", bias="fp32")),
             linear_variant(1152, 900, few=True, x="fp32", bias="fp32"),
             linear_variant(1152, 900, few=False, x="fp32", bias="fp32"),
         ),

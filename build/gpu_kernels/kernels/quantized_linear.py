@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 from inflight.build.gpu_kernels.kernels.activation import ACTIVATION_KINDS, activated
+from inflight.build.gpu_kernels.kernels.greatest_logits import offer_greatest
 from inflight.build.gpu_kernels.kernels.quantized_tiles import (
     GROUP,
     MANY_ROWS,
@@ -23,9 +24,10 @@ from inflight.build.gpu_kernels.kernels.split_sums import tune as tune_sums
 from inflight.build.gpu_kernels.spec import Argument, Constant, KernelSpec, Tuning, Variant
 
 # Of `ends`, what becomes of a product.
-STORES, ADDS, GATES = 0, 1, 2
+STORES, ADDS, GATES, CHOOSES = 0, 1, 2, 3
 _ADDS = tl.constexpr(1)
 _GATES = tl.constexpr(2)
+_CHOOSES = tl.constexpr(3)
 
 
 @triton.jit
@@ -61,16 +63,16 @@ def quantized_linear(
     splits: tl.constexpr,
     cuts: tl.constexpr,
 ):
-    """Program (tile of rows, tile of weights, its cuts): p = (x weight') x_scale + bias; y = p, residual + p, or
-    activation(p) * residual, as `ends` says.
+    """Program (tile of rows, tile of weights, its cuts): p = (x weight') x_scale + bias; y = p, residual + p,
+    activation(p) * residual, or the place of the row's greatest (`greatest_logits`), as `ends` says.
 
     x [rows, k]: float32, bfloat16 or float16, or as `rounded` says int8 levels or the bits of float8, with x_scale
     float32 [rows]. weight int8 bytes: [n, k] levels or bits of float8, or [n, ceil(k / 2)] with inputs 2i (low half)
     and 2i + 1 of an output in a byte: levels of int4, or codes of `codebook` float32 [16]. A weight is its level times
     its scale: weight_scale [1], [n] or [n, groups] of any number type, as `shares` says, times unit float32 [n] if
     `has_unit`, of int4 levels whose groups have int8 multiples; plus zero [n, groups] of any float type if `has_zero`.
-    bias [n] of any float type; residual and y float32 [rows, n], which may be the same memory. partial and arrived are
-    those of `linear`. `block_k`: see `quantized_sums`.
+    bias [n] of any float type; residual and y float32 [rows, n], which may be the same memory, or y int64 [rows].
+    partial and arrived are those of `linear`. `block_k`: see `quantized_sums`.
     """
     row = tl.program_id(0) * block_rows + tl.arange(0, block_rows)
     line = tl.program_id(1) * block_n + tl.arange(0, block_n)
@@ -96,7 +98,10 @@ def quantized_linear(
             sums = tl.load(residual + at, mask=stored, other=0.0) + sums
         if ends == _GATES:
             sums = activated(sums, activation) * tl.load(residual + at, mask=stored, other=0.0)
-        tl.store(y + at, sums, mask=stored)
+        if ends == _CHOOSES:
+            offer_greatest(sums, y, row, line, rows, n)
+        else:
+            tl.store(y + at, sums, mask=stored)
 
 
 def tune(sm: int, variant: Variant) -> Tuning:
@@ -137,7 +142,12 @@ def quantized_variant(
         "block_rows": FEW_ROWS if few else MANY_ROWS,
     }
     types = {"x": x if rounded == "plain" else "i8", "weight_scale": weight_scale}
-    return Variant({**types, "zero": zero or "fp32", "bias": bias or "fp32"}, constants)
+    return Variant({**types, "zero": zero or "fp32", "bias": bias or "fp32", "y": "fp32"}, constants)
+
+
+def choosing(variant: Variant) -> Variant:
+    """The same product, of which the greatest of each row is kept."""
+    return Variant({**variant.types, "y": "i64"}, {**variant.constants, "ends": CHOOSES})
 
 
 _SIXTEENS: dict[str, Any] = {"shares": GROUP, "group_size": 16, "has_unit": True}
@@ -155,7 +165,7 @@ SPECS = (
             Argument("codebook", "*fp32"),
             Argument("bias", "*{bias}"),
             Argument("residual", "*fp32"),
-            Argument("y", "*fp32"),
+            Argument("y", "*{y}"),
             *SHARED,
         ),
         grid=GRID,
@@ -175,6 +185,10 @@ SPECS = (
             quantized_variant(4096, 4096, "int8", "int8", few=True, shares=GROUP, group_size=16),
             quantized_variant(4096, 4096, "uint4", "plain", few=True, shares=GROUP, group_size=16),
             quantized_variant(4096, 4096, "uint4", "plain", few=True, shares=GROUP, group_size=64),
+            choosing(quantized_variant(128256, 4096, "int8", "plain", few=True, shares=OUTPUT)),
+            choosing(quantized_variant(128256, 4096, "int8", "int8", few=False, shares=OUTPUT)),
+            choosing(quantized_variant(128256, 4096, "float8", "float8", few=True, shares=OUTPUT)),
+            choosing(quantized_variant(128256, 4096, "int4", "int8", few=True, weight_scale="i8", **_SIXTEENS)),
         ),
         decode_path=True,
     ),

@@ -1,8 +1,9 @@
 """The first steps of sampling: masks, bias and bans, then penalties (Keskar et al., 2019, "CTRL"), over [rows, vocab]
 logits.
 
-A row's lists are scattered into two planes that are zero between steps, so the pass over the vocabulary finds what it
-needs at the token's own place; that pass leaves them zero again.
+A row's biases are scattered into a plane that is zero between steps, so the pass over the vocabulary finds what it
+needs at the token's own place; that pass leaves it zero again. What penalties need is counted as tokens are chosen
+(sampling_counts.py).
 """
 
 from __future__ import annotations
@@ -10,49 +11,27 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from inflight.build.gpu_kernels.kernels.sampling_counts import IN_PROMPT
 from inflight.build.gpu_kernels.kernels.sampling_math import INFINITY, sane
 from inflight.build.gpu_kernels.sampling_chain import CHUNK
 from inflight.build.gpu_kernels.spec import Argument, Extent, KernelSpec, Tuning, Variant
-from inflight.engine_format.cuda_facts import LISTS, MASK
+from inflight.engine_format.cuda_facts import LISTS, MASK, PENALTIES
 
 _SCATTER_BLOCK = 1024
-# In `counts`, beside the number of times that a token was put out: it is in the prompt.
-_IN_PROMPT = tl.constexpr(1 << 30)
 _LISTS = tl.constexpr(LISTS)
 _MASK = tl.constexpr(MASK)
+_PENALTIES = tl.constexpr(PENALTIES)
 
 
 @triton.jit
-def sampling_scatter(
-    history,
-    history_start,
-    prompt_length,
-    bias_ids,
-    bias_values,
-    bias_start,
-    counts,
-    bias,
-    vocab,
-    block: tl.constexpr,
-):
-    """One program per row: its history to `counts`, its bias to `bias`.
+def sampling_scatter(bias_ids, bias_values, bias_start, bias, vocab, block: tl.constexpr):
+    """One program per row: its biases to `bias` float32 [rows, vocab].
 
-    history int32: prompts and outputs, row r's at history_start[r] .. history_start[r + 1] - 1, of which
-    prompt_length[r] are the prompt; bias_ids int32 and bias_values float32 likewise at bias_start. A token has one bias
-    (a ban is -infinity); ids outside the vocabulary are passed over. counts int32, bias float32 [rows, vocab].
+    bias_ids int32 and bias_values float32: those of all rows, row r's at bias_start[r] .. bias_start[r + 1] - 1. A
+    token has one bias (a ban is -infinity); ids outside the vocabulary are passed over.
     """
     row = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, block)
-    first = tl.load(history_start + row)
-    length = tl.load(history_start + row + 1) - first
-    prompt = tl.load(prompt_length + row)
-    for start in range(0, length, block):
-        at = start + lane
-        token = tl.load(history + first + at, mask=at < length, other=-1)
-        known = (token >= 0) & (token < vocab)
-        place = counts + row * vocab + token
-        tl.atomic_or(place, _IN_PROMPT, mask=known & (at < prompt), sem="relaxed")
-        tl.atomic_add(place, 1, mask=known & (at >= prompt), sem="relaxed")
     first = tl.load(bias_start + row)
     length = tl.load(bias_start + row + 1) - first
     for start in range(0, length, block):
@@ -66,6 +45,7 @@ def sampling_scatter(
 def sampling_adjust(
     logits,
     adjusts,
+    slot,
     repetition_penalty,
     frequency_penalty,
     presence_penalty,
@@ -80,9 +60,10 @@ def sampling_adjust(
     """Program (row, chunk): values = the logits after mask, bias and penalties, chunk_max = the greatest of the chunk.
 
     logits [rows, vocab], any float type; adjusts int32 [rows]: LISTS for rows that sampling_scatter had something for
-    (the others' planes are not read), MASK for rows whose tokens are masked; allowed int32 [rows, ceil(vocab / 32)]:
-    a bit for each token, the lowest first; penalties float32 [rows]; values float32 [rows, vocab]; chunk_max float32
-    [rows, chunks].
+    (the others' biases are not read), MASK for rows whose tokens are masked, PENALTIES for rows with penalties, float32
+    [rows], on what counts int32 [slots, vocab] has of their slot, int32 [rows]; allowed int32 [rows,
+    ceil(vocab / 32)]: a bit for each token, the lowest first; values float32 [rows, vocab]; chunk_max float32 [rows,
+    chunks].
     """
     row = tl.program_id(0).to(tl.int64)
     token = tl.program_id(1) * chunk + tl.arange(0, chunk)
@@ -95,15 +76,15 @@ def sampling_adjust(
         value = tl.where(((word >> (token % 32)) & 1) != 0, value, -INFINITY)
     if (kinds & _LISTS) != 0:
         value = sane(value + tl.load(bias + at, mask=inside, other=0.0))
-        seen = tl.load(counts + at, mask=inside, other=0)
-        count = seen & (_IN_PROMPT - 1)
+        tl.store(bias + at, 0.0, mask=inside)
+    if (kinds & _PENALTIES) != 0:
+        seen = tl.load(counts + tl.load(slot + row).to(tl.int64) * vocab + token, mask=inside, other=0)
+        count = seen & (IN_PROMPT - 1)
         repetition = tl.load(repetition_penalty + row)
         penalized = tl.where(value > 0.0, tl.div_rn(value, repetition), value * repetition)
         penalized -= tl.load(frequency_penalty + row) * count.to(tl.float32)
         penalized -= tl.where(count > 0, tl.load(presence_penalty + row), 0.0)
         value = tl.where(seen != 0, sane(penalized), value)
-        tl.store(counts + at, 0, mask=inside & (seen != 0))
-        tl.store(bias + at, 0.0, mask=inside)
     tl.store(values + at, value, mask=inside)
     tl.store(chunk_max + row * tl.num_programs(1) + tl.program_id(1), tl.max(value, axis=0))
 
@@ -121,13 +102,9 @@ SPECS = (
         module=__name__,
         function="sampling_scatter",
         arguments=(
-            Argument("history", "*i32"),
-            Argument("history_start", "*i32"),
-            Argument("prompt_length", "*i32"),
             Argument("bias_ids", "*i32"),
             Argument("bias_values", "*fp32"),
             Argument("bias_start", "*i32"),
-            Argument("counts", "*i32"),
             Argument("bias", "*fp32"),
             Argument("vocab", "i32"),
         ),
@@ -142,6 +119,7 @@ SPECS = (
         arguments=(
             Argument("logits", "*{logits}"),
             Argument("adjusts", "*i32"),
+            Argument("slot", "*i32"),
             Argument("repetition_penalty", "*fp32"),
             Argument("frequency_penalty", "*fp32"),
             Argument("presence_penalty", "*fp32"),

@@ -21,8 +21,10 @@ from inflight.build.gpu_kernels.kernels.sampling_search import (
 )
 from inflight.build.gpu_kernels.sampling_chain import CHUNK, COMPILED_CHUNKS, LEVELS
 from inflight.build.gpu_kernels.spec import Argument, Extent, KernelSpec, Tuning, Variant
+from inflight.engine_format.cuda_facts import PENALTIES
 
 _LEVELS = tl.constexpr(LEVELS)
+_PENALTIES = tl.constexpr(PENALTIES)
 # Where the last level's counts lie: level 7 % 2.
 _LAST = tl.constexpr((LEVELS - 1) % 2)
 
@@ -125,6 +127,9 @@ def sampling_draw(
     temperature,
     seed,
     position,
+    adjusts,
+    slot,
+    counts,
     tokens,
     vocab,
     chunk: tl.constexpr,
@@ -132,7 +137,8 @@ def sampling_draw(
 ):
     """One program per row: tokens int32 [rows], drawn by (seed, position), int64 [rows] each, or the greatest's first.
 
-    Greedy rows need `values` and `chunk_max` alone.
+    Greedy rows need `values` and `chunk_max` alone. Of rows with PENALTIES in adjusts int32 [rows], the token is
+    counted in counts int32 [slots, vocab] of their slot, int32 [rows].
     """
     row = tl.program_id(0).to(tl.int64)
     chunk_id = tl.arange(0, chunks)
@@ -155,7 +161,10 @@ def sampling_draw(
         mine = tl.min(tl.where(maxima == greatest, chunk_id, chunks - 1), axis=0)
         token = mine * chunk + lane
         found = tl.load(values + row * vocab + token, mask=token < vocab, other=-INFINITY) == greatest
-    tl.store(tokens + row, tl.min(tl.where(found, token, vocab - 1), axis=0))
+    chosen = tl.min(tl.where(found, token, vocab - 1), axis=0)
+    tl.store(tokens + row, chosen)
+    if (tl.load(adjusts + row) & _PENALTIES) != 0:
+        tl.atomic_add(counts + tl.load(slot + row).to(tl.int64) * vocab + chosen, 1, sem="relaxed")
 
 
 @triton.jit
@@ -232,6 +241,9 @@ SPECS = (
             Argument("temperature", "*fp32"),
             Argument("seed", "*i64"),
             Argument("position", "*i64"),
+            Argument("adjusts", "*i32"),
+            Argument("slot", "*i32"),
+            Argument("counts", "*i32"),
             Argument("tokens", "*i32"),
             Argument("vocab", "i32"),
         ),

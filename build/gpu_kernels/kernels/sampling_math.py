@@ -23,6 +23,9 @@ _TAYLOR_6 = tl.constexpr(0.0013888889225199819)
 _TAYLOR_5 = tl.constexpr(0.008333333767950535)
 _TAYLOR_4 = tl.constexpr(0.0416666679084301)
 _TAYLOR_3 = tl.constexpr(0.1666666716337204)
+# A place in the order of a row: the value's key above, and below it what falls as the id rises.
+_ID_BITS = tl.constexpr(21)
+_LAST_ID = tl.constexpr((1 << 21) - 1)
 _PHILOX_EVEN = tl.constexpr(0xD2511F53)
 _PHILOX_ODD = tl.constexpr(0xCD9E8D57)
 _KEY_LOW = tl.constexpr(0x9E3779B9)
@@ -71,6 +74,24 @@ def order_key(values):
 def key_value(key):
     """The float32 of an order key (uint32)."""
     return tl.where(key >= 0x80000000, key & 0x7FFFFFFF, ~key).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def place_of(values, token):
+    """int64 above 0 in the order of tokens: by sane float32 values, and among equals the lower id is greater."""
+    return (order_key(values).to(tl.int64) << _ID_BITS) | (token ^ _LAST_ID)
+
+
+@triton.jit
+def value_at(place):
+    """The value of a place."""
+    return key_value((place >> _ID_BITS).to(tl.uint32))
+
+
+@triton.jit
+def token_at(place):
+    """The id of a place, int32."""
+    return ((place & _LAST_ID) ^ _LAST_ID).to(tl.int32)
 
 
 @triton.jit

@@ -5,16 +5,21 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from inflight.build.gpu_kernels.kernels.sampling_math import INFINITY, UNITS, key_value, order_key, sane, weight_units
+from inflight.build.gpu_kernels.kernels.sampling_math import (
+    INFINITY,
+    UNITS,
+    place_of,
+    sane,
+    token_at,
+    value_at,
+    weight_units,
+)
 from inflight.build.gpu_kernels.kernels.sampling_search import row_max, tune_chunk
 from inflight.build.gpu_kernels.sampling_chain import CHUNK, COMPILED_CHUNKS
 from inflight.build.gpu_kernels.spec import Argument, Extent, KernelSpec, Tuning, Variant
 from inflight.engine_format.cuda_facts import MOST_REPORTED
 
 _MOST = tl.constexpr(MOST_REPORTED)
-# A place in the order of a row: the value's key above, and below it what falls as the id rises.
-_ID_BITS = tl.constexpr(21)
-_LAST_ID = tl.constexpr((1 << 21) - 1)
 
 
 @triton.jit
@@ -62,8 +67,7 @@ def sampling_rank(
         tl.store(logit_weight + part, tl.sum(tl.where(inside, units, 0.0).to(tl.int64), axis=0))
         earlier = inside & ((value > chosen) | ((value == chosen) & (token < reported)))
         tl.store(before + part, tl.sum(earlier.to(tl.int64), axis=0))
-        place = (order_key(value).to(tl.int64) << _ID_BITS) | (token ^ _LAST_ID)
-        place = tl.where(inside, place, -1)
+        place = tl.where(inside, place_of(value, token), -1)
         for rank in range(tl.minimum(wanted, _MOST)):
             first = tl.max(place, axis=0)
             tl.store(leaders + part * _MOST + rank, first)
@@ -113,9 +117,8 @@ def sampling_report(
         place = tl.load(at, mask=there[:, None] & (rank_id < wanted)[None, :], other=-1)
         for rank in range(tl.minimum(tl.minimum(wanted, _MOST), vocab)):
             first = tl.max(tl.max(place, axis=1), axis=0)
-            value = key_value((first >> _ID_BITS).to(tl.uint32))
-            tl.store(top_ids + row * _MOST + rank, ((first & _LAST_ID) ^ _LAST_ID).to(tl.int32))
-            tl.store(top_logprobs + row * _MOST + rank, _logprob(value, greatest, log_sum))
+            tl.store(top_ids + row * _MOST + rank, token_at(first))
+            tl.store(top_logprobs + row * _MOST + rank, _logprob(value_at(first), greatest, log_sum))
             place = tl.where(place == first, -1, place)
 
 

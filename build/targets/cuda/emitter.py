@@ -21,7 +21,7 @@ from inflight.build.targets.cuda.operators import (
     rows,
 )
 from inflight.build.targets.cuda.places import Places, width_of
-from inflight.build.targets.cuda.sampling import list_sampling, take_sampled_tokens
+from inflight.build.targets.cuda.sampling import list_logits, list_sampling, take_sampled_tokens
 from inflight.engine_format.cuda_facts import LaunchList
 from inflight.engine_format.manifest import Limits
 
@@ -69,14 +69,11 @@ def emit(
     """`graph` is lowered, its values carry their offsets, and `refuse_unsupported` has passed it."""
     kernels = KernelList()
     logits = graph.outputs[0]
-    launches = [
-        take_sampled_tokens(kernels),
-        *(
-            kernels.launch(name_of(node.outputs[0]), planned)
-            for node in graph
-            for planned in _planned(node, places, limits, tokens_per_block, generations)
-        ),
-    ]
+    launches = [take_sampled_tokens(kernels)]
+    for node in graph:
+        name, planned = name_of(node.outputs[0]), _planned(node, places, limits, tokens_per_block, generations)
+        last = list_logits(kernels, name, planned.pop()) if node.outputs[0] is logits else []
+        launches += [*(kernels.launch(name, each) for each in planned), *last]
     listed = LaunchList(
         launches=tuple(launches),
         arena_bytes=int(graph.metadata_props[WORKSPACE_BYTES]),

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from inflight.build.gpu_kernels.kernels import (
+    greatest_logits,
+    linear,
+    quantized_linear,
     sampled_tokens,
     sampling_adjust,
+    sampling_counts,
     sampling_draw,
     sampling_report,
     sampling_search,
@@ -20,13 +25,18 @@ from inflight.build.targets.cuda.places import aligned
 from inflight.engine_format.cuda_facts import Launch, Operand, SamplingList
 from inflight.engine_format.manifest import Limits
 
-# As many rows as the planes are for: 16 bytes for each of them and token, 130 MB for Llama 3. A step seldom has more.
+# As many rows as the planes are for: 12 bytes for each of them and token, 98 MB for Llama 3. A step seldom has more.
 _ROWS_AT_ONCE, _ROW_STEP = 64, 16
 _FLOAT_BYTES = 4
-_MODULES = (sampling_adjust, sampling_search, sampling_draw, sampling_report)
+_MODULES = (sampling_adjust, sampling_counts, sampling_search, sampling_draw, sampling_report)
 _SPECS = {spec.function: spec for module in _MODULES for spec in module.SPECS}
 _RESULTS = ("tokens", "logprobs", "ranks", "top_ids", "top_logprobs")
 (_FOLLOW,) = sampled_tokens.SPECS
+(_GREATEST,) = greatest_logits.SPECS
+# Products that know the greatest of each row, and their variants that do.
+_CHOOSING = {"linear": linear.choosing, "quantized_linear": quantized_linear.choosing}
+# The first of what is zero between steps.
+_PLACES = Operand(place="zeros", row_bytes=8)
 
 
 def take_sampled_tokens(kernels: KernelList) -> Launch:
@@ -40,10 +50,34 @@ def take_sampled_tokens(kernels: KernelList) -> Launch:
     return kernels.launch("sampled_tokens", PlannedLaunch.of(_FOLLOW, Variant(), operands, "tokens"))
 
 
+def list_logits(kernels: KernelList, name: str, product: PlannedLaunch) -> list[Launch]:
+    """The launches of the operator that makes the logits: written, or, where it is a product, the token of the greatest
+    of each row in their place."""
+    choosing = _CHOOSING.get(product.spec.function)
+    if choosing is None:
+        return [kernels.launch(name, product)]
+    choices = tuple((most, choosing(variant)) for most, variant in product.choices)
+    chosen = replace(product, choices=choices, operands={**product.operands, "y": _PLACES})
+    operands = {
+        "greatest": _PLACES,
+        "tokens": Operand(place="results", name="tokens"),
+        "rows": Operand(place="size", name="rows"),
+    }
+    tokens = PlannedLaunch.of(_GREATEST, Variant(), operands, product.rows)
+    return [
+        kernels.launch(name, product, when="logits"),
+        kernels.launch(name, chosen, when="greedy"),
+        kernels.launch("greatest_tokens", tokens, when="greedy"),
+    ]
+
+
 def list_sampling(kernels: KernelList, limits: Limits, vocab: int, logits: int) -> SamplingList:
     """`logits`: where in the arena those are, float32 [logit rows, vocab]."""
     rows = min(_ROWS_AT_ONCE, -(-limits.max_logit_rows // _ROW_STEP) * _ROW_STEP)
-    places, sizes = _planes({**sampling_planes(rows, vocab), **report_planes(rows, vocab)})
+    greatest = Plane((limits.max_logit_rows,), "int64", zero=True)
+    places, sizes = _planes(
+        {"greatest": greatest, **sampling_planes(rows, vocab, limits.max_batch_size), **report_planes(rows, vocab)}
+    )
     places["logits"] = Operand(place="arena", at=logits, row_bytes=vocab * _FLOAT_BYTES)
     places |= {name: Operand(place="results", name=name) for name in _RESULTS}
     launches = []

@@ -77,9 +77,23 @@ _SCALED_BY_SHARE = {"gemma2": 46, "gemma3": 62}
 _TOKENS = {"bos_token_id": ("bos",), "eos_token_id": ("eos", "eot", "eom"), "pad_token_id": ("padding",)}
 
 
+_GIVE_MODEL = "Give the GGUF file of the model that it belongs to"
+# By general.type.
+_OTHER_KINDS = {
+    "adapter": ("a LoRA adapter", f"{_GIVE_MODEL}, into which llama.cpp's llama-export-lora merges it."),
+    "imatrix": ("an importance matrix for llama-quantize", f"{_GIVE_MODEL}."),
+    "mmproj": ("a projector of images or sound", f"{_GIVE_MODEL}: text alone is read."),
+}
+
+
 def find_architecture(file: str, metadata: Mapping[str, Any]) -> Architecture:
-    """Raises ModelError naming an architecture that is not known, and the known ones."""
+    """Raises ModelError naming an architecture that is not known, and the known ones, or what the file is in place of
+    a model."""
     name = metadata.get("general.architecture")
+    kind = metadata.get("general.type", "mmproj" if name == "clip" else None)
+    if kind in _OTHER_KINDS:
+        what, instead = _OTHER_KINDS[kind]
+        raise ModelError(f"{file} is {what} ({kind}), not a model.", instead)
     found = next((row for row in ARCHITECTURES if row.name == name and row.describes(metadata)), None)
     if found is None:
         raise ModelError(f"{file}: architecture {name!r} is not supported.", f"Supported in GGUF: {', '.join(KNOWN)}.")
@@ -94,7 +108,7 @@ def hugging_face_config(
     embedding = tensors.get("token_embd.weight")
     absent = [f"{name}.{key}" for key in _SIZES.values() if f"{name}.{key}" not in metadata]
     if absent or embedding is None:
-        listed = [*absent, *(["the tensor token_embd.weight"] if embedding is None else [])]
+        listed = [*absent, *(["tensor token_embd.weight"] if embedding is None else [])]
         raise ModelError(f"{file} has no {', '.join(listed)}.", "Convert the model to GGUF again.")
 
     def value(key: str) -> Any:

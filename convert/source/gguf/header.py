@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from inflight.errors import ModelError
+from inflight.files.stand_in import START_BYTES, refuse_stand_in
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -61,7 +62,8 @@ class _Reader:
         self._path, self._file, self._size = path, file, size
 
     def header(self) -> GgufHeader:
-        if self._file.read(4) != MAGIC:
+        if (magic := self._file.read(4)) != MAGIC:
+            refuse_stand_in(self._path, magic + self._file.read(START_BYTES), ModelError)
             raise ModelError(f"{self._path} is not a GGUF file: it does not begin with {MAGIC.decode()}.")
         version = self._number("I")
         if version not in _VERSIONS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def write_gguf_tokenizer(file: Path, metadata: Mapping[str, Any], target: Path) 
         tokenizer.save_pretrained(str(target))
     except Exception as error:  # any of the many ways in which a vocabulary can be wrong
         raise ModelError(
-            f"{file}: its tokenizer cannot be read: {error}", "Convert the model to GGUF again."
+            f"{file}: its tokenizer cannot be read: {str(error).rstrip('.')}.", "Convert the model to GGUF again."
         ) from error
     if known:
         return None
@@ -69,8 +70,25 @@ def _backend(architecture: str, facts: dict[str, Any]) -> Any:
     except ImportError:
         from transformers.integrations.ggml import convert_gguf_tokenizer
 
-    backend, _ = convert_gguf_tokenizer(architecture, facts)
-    return backend
+    needed = ("tokenizer_type", *(("merges",) if facts.get("tokenizer_type") == "gpt2" else ()))
+    if absent := [_PREFIX + _KEYS[key] for key in needed if key not in facts]:
+        raise ValueError(f"there is no {absent[0]}")
+    try:
+        backend, _ = convert_gguf_tokenizer(architecture, facts)
+    except KeyError as error:
+        raise ValueError(f"there is no {_PREFIX}{_KEYS.get(error.args[0], error.args[0])}") from error
+    return _without_further_tokens(backend, len(facts["tokens"]))
+
+
+def _without_further_tokens(backend: Any, count: int) -> Any:
+    """The builder's classes have special tokens of their own, which the file need not have."""
+    if backend.get_vocab_size(with_added_tokens=True) <= count:
+        return backend
+    from tokenizers import Tokenizer
+
+    described = json.loads(backend.to_str())
+    described["added_tokens"] = [token for token in described["added_tokens"] if token["id"] < count]
+    return Tokenizer.from_str(json.dumps(described))
 
 
 def _split(backend: Any, split: str) -> bool:

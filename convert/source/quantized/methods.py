@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 from inflight.convert.source.quantized.awq import awq_problems, awq_tensors
@@ -17,8 +18,12 @@ from inflight.convert.source.tensor import PlainTensor, SourceTensor
 from inflight.errors import ModelError
 from inflight.files.tensor_file import TensorEntry
 
-# Where config.json says how its weights are quantized.
+# Where config.json says how its weights are quantized; MLX has a place of its own as well.
 QUANTIZATION_KEYS = ("quantization_config", "compression_config")
+_MLX_KEY = "quantization"
+# By these a tensor is known as a part of a quantized matrix, or by a type that plain weights do not have.
+_PARTS = ("qweight", "weight_packed", "weight_scale", "weight_scale_inv", "SCB", "absmax", "down_proj_blocks", "scales")
+_TYPES = ("int8", "uint8", "uint32", "float8_e4m3fn", "float8_e5m2")
 
 
 class Method(NamedTuple):
@@ -70,13 +75,28 @@ def model_tensors(model: str, raw: Mapping[str, Any], entries: Mapping[str, Tens
     method = METHODS[_method(config)]
     quantized = {tensor.name: tensor for tensor in method.tensors(config, parts)}
     if not quantized and not parts.problems and not _is_cache_alone(config):
-        parts.problems.append("no tensor is stored in a way of this method, though config.json names it")
+        parts.problems.append(
+            "no tensor is stored in a way of this method, though config.json or a file beside it names it"
+        )
     if parts.problems:
         listed = "\n".join(f"  {problem}" for problem in parts.listed_problems())
         raise ModelError(
             f"{model} cannot be dequantized as {_method(config)}:\n{listed}", "Download or quantize the model again."
         )
     return {**parts.plain(), **quantized}
+
+
+def unannounced(raw: Mapping[str, Any], tensors: Mapping[str, SourceTensor]) -> list[str]:
+    """That weights are quantized of which the config says nothing, where one of `tensors` shows it."""
+    if _quantization(raw) is not None:
+        return []
+    shown = (
+        f"{name} is {tensor.dtype}"
+        for name, tensor in tensors.items()
+        if name.rpartition(".")[2] in _PARTS or (name.endswith(".weight") and tensor.dtype in _TYPES)
+    )
+    said = f"config.json has no {QUANTIZATION_KEYS[0]}, and the weights seem to be quantized"
+    return [f"{said} ({first}): take the config.json that belongs to them" for first in islice(shown, 1)]
 
 
 def quantization_config(raw: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -93,12 +113,16 @@ def _is_cache_alone(config: Mapping[str, Any]) -> bool:
 
 def _quantization(raw: Mapping[str, Any]) -> tuple[str, Any] | None:
     """The key and its value, unless it is absent or empty."""
-    return next(((key, raw[key]) for key in QUANTIZATION_KEYS if raw.get(key)), None)
+    mlx = raw.get(_MLX_KEY)
+    keys = (*QUANTIZATION_KEYS, *((_MLX_KEY,) if isinstance(mlx, dict) and "bits" in mlx else ()))
+    return next(((key, raw[key]) for key in keys if raw.get(key)), None)
 
 
 def _method(config: Mapping[str, Any]) -> str:
-    """Configs of compressed-tensors and of ModelOpt's early exports name no method."""
+    """Configs of compressed-tensors and of MLX name no method."""
     name = config.get("quant_method")
+    if name is None and "bits" in config and "group_size" in config:
+        return "mlx"
     if name is None and "config_groups" in config:
         return "compressed-tensors"
     if name == "auto-round":

@@ -23,9 +23,10 @@ MADV_POPULATE_READ = 22  # Linux 5.14; others refuse it
 _PAGEMAP_SCAN = 0xC0606610
 _PAGE_IS_HUGE = 1 << 6
 _REGIONS = 512
-# A disk that is slower than 100 MB/s would hold up the steps that wait for it; memory in which 8 pieces in a row find
-# no huge page has none for the others either.
-_SLOW_S = 0.02
+# A disk that is slower than 100 MB/s over the first pieces would hold up the steps that wait for it; memory in which 8
+# pieces in a row find no huge page has none for the others either.
+_PIECE_S = 0.02
+_GRACE_S = 0.5
 _FRUITLESS = 8
 
 
@@ -79,12 +80,11 @@ def use_huge_pages(address: int, start: int, end: int, file: int, advise: Callab
         small = [at for at in pieces if huge_bytes(address + at, HUGE_PAGE) < HUGE_PAGE]
         if small:
             os.fsync(file)  # the system drops nothing that it has not written yet
-        fruitless = 0
-        for at in small:
-            began = time.monotonic()
+        fruitless, began = 0, time.monotonic()
+        for number, at in enumerate(small):
             advise(at, mmap.MADV_DONTNEED)  # it drops nothing that is mapped either
             os.posix_fadvise(file, at, HUGE_PAGE, os.POSIX_FADV_DONTNEED)
-            if not advise(at, MADV_POPULATE_READ) or time.monotonic() - began > _SLOW_S:
+            if not advise(at, MADV_POPULATE_READ) or time.monotonic() - began > _GRACE_S + number * _PIECE_S:
                 return
             fruitless = 0 if huge_bytes(address + at, HUGE_PAGE) else fruitless + 1
             if fruitless == _FRUITLESS:

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from inflight.engine_format.cuda_facts import CudaFacts, LaunchList
+from inflight.engine_format.cuda_facts import CudaFacts, LaunchList, When
 from inflight.engine_format.gpu_artifact import Artifact
 from inflight.engine_format.manifest import EngineManifest
 from inflight.errors import EngineError
@@ -20,7 +20,8 @@ from inflight.runtime.executors.cuda.backend import Backend
 from inflight.runtime.executors.cuda.engine_files import read_kernels, write_weights
 from inflight.runtime.executors.cuda.launches import Memory, StepLaunches, tile_tokens
 from inflight.runtime.executors.cuda.results import Results, results_layout
-from inflight.runtime.executors.cuda.sampling_rows import SamplingRows, sampling_layout
+from inflight.runtime.executors.cuda.sampling_rows import SamplingRows, sampling_layout, takes_greatest
+from inflight.runtime.executors.cuda.slot_counts import SlotCounts
 from inflight.runtime.executors.cuda.step_arrays import StepArrays, logits_by_sequence, step_layout
 from inflight.runtime.executors.host_sampling import sequence_result
 from inflight.runtime.loading.target_facts import read_target_facts
@@ -45,11 +46,13 @@ class _HostMemory:
 @dataclass
 class SubmittedStep:
     """A step that the device has, until `collect` returns its output. `rows`: its logit rows; `choices`: for each
-    sequence, the last of its own. `logits`: those that the host samples from, or that were asked for."""
+    sequence, the last of its own. `before`: the step whose tokens it follows, until it is sampled on the host.
+    `logits`: those that the host samples from, or that were asked for."""
 
     host: _HostMemory
     sequences: Sequence[ScheduledSequence]
     rows: int
+    before: SubmittedStep | None = None
     sampled_on_host: bool = False
     mark: Any = None
     logits: Floats | None = None
@@ -60,9 +63,10 @@ class SubmittedStep:
 class CudaExecutor:
     """A verified engine directory of target `cuda`; see OverlappingExecutor.
 
-    Tokens are chosen on the device, and only they and what is reported of them come back; a step in which some row asks
-    for what the kernels do not know (sampling_rows.py) has its logits read, and is sampled on the host. Raises
-    EngineError when the files do not fit together, or there is too little memory.
+    Tokens are chosen on the device, and only they and what is reported of them come back. Where each row takes the
+    token of its greatest logit, logits are not even written. A step in which some row asks for what the kernels do not
+    know (sampling_rows.py) has its logits read, and is sampled on the host. Raises EngineError when the files do not
+    fit together, or there is too little memory.
     """
 
     def __init__(self, directory: Path, manifest: EngineManifest, num_blocks: int, make_backend: MakeBackend) -> None:
@@ -77,6 +81,7 @@ class CudaExecutor:
         }
         self._previous: SubmittedStep | None = None
         self._next_host = 0
+        self._counts = SlotCounts()
         self._backend: Backend | None = make_backend(read_kernels(directory / facts.kernels_file))
         try:
             self._addresses = self._allocate(self._backend)
@@ -112,18 +117,24 @@ class CudaExecutor:
             self._hand_over(backend, previous)
         counts = host.arrays.fill(batch, previous.choices if follows and previous else ())
         backend.write(self._addresses["step"], host.arrays.filled)
-        self._launches.forward(counts)
+        greedy = self._launches.takes_greatest and not with_logits and takes_greatest(batch)
+        self._launches.forward(counts, greedy=greedy)
         # Computes the masks of structured output while the device is at work.
         sequences = batch.sequences
         submitted = SubmittedStep(host, sequences, counts.wanted, choices=_choices(sequences))
-        needs = host.sampling.fill(sequences)
+        needs: set[When] | None = set()
+        if not greedy:
+            needs = host.sampling.fill(sequences, lambda place: self._chosen(backend, previous, place))
+        if needs is None and follows:
+            submitted.before = previous
         if needs is None or with_logits:
             submitted.sampled_on_host = needs is None
             submitted.logits = self._read_logits(backend, host, counts.wanted)
-        if needs is not None and counts.wanted:
+        if needs and counts.wanted:
             for at, array in host.sampling.sections():
                 backend.write(self._addresses["sampling"] + at, array)
             self._launches.sample(counts.wanted, needs)
+        if needs is not None and counts.wanted:
             for at, array in host.results.sections(counts.wanted, reported="reports" in needs):
                 backend.read(self._addresses["results"] + at, array)
         submitted.mark = backend.mark()
@@ -150,12 +161,25 @@ class CudaExecutor:
         if submitted.output is None:
             backend.wait_for(submitted.mark)
             if submitted.sampled_on_host and submitted.logits is not None:
-                rows = logits_by_sequence(submitted.sequences, submitted.logits)
-                pairs = zip(submitted.sequences, rows, strict=True)
+                sequences = [self._known(backend, submitted.before, each) for each in submitted.sequences]
+                pairs = zip(sequences, logits_by_sequence(sequences, submitted.logits), strict=True)
                 submitted.output = StepOutput.of([sequence_result(*pair) for pair in pairs])
+                submitted.before = None
             else:
                 submitted.output = submitted.host.results.output(submitted.sequences)
         return submitted.output
+
+    def _known(self, backend: Backend, before: SubmittedStep | None, sequence: ScheduledSequence) -> ScheduledSequence:
+        """A record with the token that it follows."""
+        follows = sequence.follows
+        return sequence if follows < 0 else sequence.with_token(self._chosen(backend, before, follows))
+
+    def _chosen(self, backend: Backend, submitted: SubmittedStep | None, place: int) -> int:
+        """The token that a step chooses for its sequence at `place`."""
+        assert submitted is not None, "a record follows no step"
+        token = self._finish(backend, submitted).token_ids[place]
+        assert token is not None, "a record follows a sequence that chooses no token"
+        return token
 
     def _hand_over(self, backend: Backend, previous: SubmittedStep) -> None:
         """Tokens that were chosen on the host, to where the next step looks for them."""
@@ -185,7 +209,7 @@ class CudaExecutor:
         limits, vocab = self.manifest.limits, self.manifest.model.vocab_size
         return _HostMemory(
             StepArrays(step, backend.host(step.nbytes), limits, tokens, self.num_blocks),
-            SamplingRows(sampling, backend.host(sampling.nbytes), vocab),
+            SamplingRows(sampling, backend.host(sampling.nbytes), vocab, self._counts),
             Results(results, backend.host(results.nbytes), vocab),
         )
 

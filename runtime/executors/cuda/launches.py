@@ -57,26 +57,26 @@ class StepLaunches:
         self._vocab = manifest.model.vocab_size
         self._stride = memory.layouts["step"].fields["block_tables"].shape[1]
         self._most_splits = -(-manifest.limits.max_seq_len // listed.split_tokens)
-        self._runs = [
-            (kind, [_Packed(launch) for launch in run])
-            for kind, run in groupby(listed.launches, lambda launch: launch.rows)
-        ]
+        packed = [_Packed(launch) for launch in listed.launches]
+        self._written, self._greedy = (_runs(packed, when) for when in ("logits", "greedy"))
+        # Whether a step can choose the tokens of the greatest logits by itself.
+        self.takes_greatest = any(launch.when == "greedy" for launch in listed.launches)
         self._sampling = [_Packed(launch) for launch in listed.sampling.launches]
-        self._recorded: dict[tuple[int, int], Recorded | None] = {}
+        self._recorded: dict[tuple[int, int, bool], Recorded | None] = {}
 
-    def forward(self, counts: StepCounts) -> None:
-        """From the step's integers to its logits."""
+    def forward(self, counts: StepCounts, *, greedy: bool = False) -> None:
+        """From the step's integers to its logits; `greedy`: to the tokens of the greatest, in their place."""
         splits = counts.greatest_position // self._listed.split_tokens + 1
         if not counts.repeats:
-            return self._forward(counts, splits)
+            return self._forward(counts, splits, greedy)
         splits = min(1 << (splits - 1).bit_length(), self._most_splits)
-        key = counts.tokens, splits
+        key = counts.tokens, splits, greedy
         if key not in self._recorded:
             self._recorded[key] = None
-            return self._forward(counts, splits)
+            return self._forward(counts, splits, greedy)
         recorded = self._recorded[key]
         if recorded is None:
-            recorded = self._recorded[key] = self._backend.record(lambda: self._forward(counts, splits))
+            recorded = self._recorded[key] = self._backend.record(lambda: self._forward(counts, splits, greedy))
         return recorded.launch()
 
     def sample(self, rows: int, needs: Collection[When]) -> None:
@@ -84,9 +84,9 @@ class StepLaunches:
         launches = [each for each in self._sampling if each.listed.when in needs]
         self._run("logit_rows", launches, rows, self._listed.sampling.rows, {"vocab": self._vocab})
 
-    def _forward(self, counts: StepCounts, splits: int) -> None:
+    def _forward(self, counts: StepCounts, splits: int, greedy: bool) -> None:
         sizes = {"splits": splits, "block_table_stride": self._stride}
-        for kind, launches in self._runs:
+        for kind, launches in self._greedy if greedy else self._written:
             count = int(getattr(counts, kind))
             piece = self._listed.generated_rows if kind == "generated" else max(count, 1)
             self._run(kind, launches, count, piece, sizes)
@@ -113,6 +113,12 @@ class StepLaunches:
         arguments = {name: self._memory.address(each, first) for name, each in operands if each.place != "size"}
         numbers = {name: each.name for name, each in operands if each.place == "size"}
         return self._backend.pack(kernel, arguments, numbers)
+
+
+def _runs(packed: Sequence[_Packed], when: When) -> list[tuple[Rows, list[_Packed]]]:
+    """Launches that are always made or `when`, in runs of those for the same rows."""
+    made = [each for each in packed if each.listed.when in ("always", when)]
+    return [(kind, list(run)) for kind, run in groupby(made, lambda each: each.listed.rows)]
 
 
 def tile_tokens(listed: LaunchList, backend: Backend) -> int:

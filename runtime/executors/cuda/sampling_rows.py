@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from inflight.engine_format.cuda_facts import LISTS, MASK, MOST_REPORTED, When
+from inflight.engine_format.cuda_facts import ANEW, LISTS, MASK, MOST_REPORTED, PENALTIES, When
 from inflight.engine_format.manifest import EngineManifest
 from inflight.runtime.executors.cuda.backend import Array
 from inflight.runtime.executors.cuda.layout import Bytes, Field, Layout
-from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence
+from inflight.runtime.executors.cuda.slot_counts import SlotCounts
+from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch
 
-# Tokens of all histories of a step, and entries of all biases and bans: steps with more are sampled on the host.
+# Tokens that the slots of a step are to count, and entries of all biases and bans: steps with more are sampled on the
+# host.
 _MOST_HISTORY, _MOST_BIASES = 1 << 20, 1 << 16
 _FLOATS = ("temperature", "top_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty")
 _BAN = float("-inf")
@@ -21,11 +23,12 @@ _GREEDY = RowSampling()
 
 
 def sampling_layout(manifest: EngineManifest) -> Layout:
-    """A value of each logit row of a step, then the mask of each, then the lists of all rows one behind the other: row
-    r's from history_start[r] to history_start[r + 1], and from bias_start[r] on likewise."""
+    """A value of each logit row of a step, then the mask of each, then the lists of all rows one behind the other: what
+    row r's slot is to count from history_start[r] to history_start[r + 1], and its biases from bias_start[r] on
+    likewise."""
     rows, vocab = manifest.limits.max_logit_rows, manifest.model.vocab_size
     fields = {name: Field(np.float32, (rows,)) for name in _FLOATS}
-    integers = ("top_k", "adjusts", "prompt_length", "num_logprobs", "target")
+    integers = ("top_k", "adjusts", "slot", "prompt_length", "num_logprobs", "target")
     fields |= {name: Field(np.int32, (rows,)) for name in integers}
     fields |= {name: Field(np.int64, (rows,)) for name in ("seed", "position")}
     fields |= {name: Field(np.int32, (rows + 1,)) for name in ("history_start", "bias_start")}
@@ -47,6 +50,7 @@ class _Rows:
     targets: list[int] = field(default_factory=list)
     num_logprobs: list[int] = field(default_factory=list)
     adjusts: list[int] = field(default_factory=list)
+    slots: list[int] = field(default_factory=list)
     prompt_lengths: list[int] = field(default_factory=list)
     history: list[int] = field(default_factory=list)
     biases: list[tuple[int, float]] = field(default_factory=list)
@@ -59,27 +63,31 @@ class _Rows:
         self.targets.append(target)
         self.num_logprobs.append(num_logprobs)
 
-    def add_lists(self, adjusts: int, prompt_length: int) -> None:
+    def add_lists(self, adjusts: int, slot: int, prompt_length: int) -> None:
         """What belongs to the row added last is at the end of the lists."""
         self.adjusts.append(adjusts)
+        self.slots.append(slot)
         self.prompt_lengths.append(prompt_length)
         self.history_starts.append(len(self.history))
         self.bias_starts.append(len(self.biases))
 
 
 class SamplingRows:
-    """The fields of `layout` in `memory`, for a vocabulary of so many tokens."""
+    """The fields of `layout` in `memory`, for a vocabulary of so many tokens. counts: those of the device, which all
+    steps share."""
 
-    def __init__(self, layout: Layout, memory: Bytes, vocab: int) -> None:
+    def __init__(self, layout: Layout, memory: Bytes, vocab: int, counts: SlotCounts) -> None:
         self._layout = layout
         self._memory = memory
         self._arrays = layout.views(memory)
         self._vocab = vocab
+        self._counts = counts
         # How many rows have masks, and how long the lists are.
         self._used = {"allowed": 0, "history": 0, "bias_ids": 0, "bias_values": 0}
 
-    def fill(self, sequences: Sequence[ScheduledSequence]) -> set[When] | None:
-        """Write the rows of a step; what of the chain it needs, or None: the chain cannot choose its tokens."""
+    def fill(self, sequences: Sequence[ScheduledSequence], newest: Callable[[int], int]) -> set[When] | None:
+        """Write the rows of a step; what of the chain it needs, or None: the chain cannot choose its tokens. newest: as
+        SlotCounts.take() wants it."""
         if any(_asks_for_more(sequence) for sequence in sequences) or not self._has_room(sequences):
             return None
         self._used["allowed"] = 0
@@ -87,15 +95,19 @@ class SamplingRows:
         for sequence in sequences:
             for target in sequence.prompt_targets:
                 rows.add(_GREEDY, 0, target, sequence.prompt_num_logprobs)
-                rows.add_lists(0, 0)
+                rows.add_lists(0, 0, 0)
             if sequence.sample_last and sequence.sampling is not None:
                 rows.add(
                     sequence.sampling, sequence.start + len(sequence.token_ids), -1, sequence.sampling.num_logprobs
                 )
-                rows.add_lists(self._adjust(rows, sequence, sequence.sampling), sequence.prompt_length)
+                self._add_lists(rows, sequence, sequence.sampling, newest)
                 needs |= self._links(sequence.sampling)
         self._write(rows)
-        if any(LISTS & each for each in rows.adjusts):
+        if any(ANEW & each for each in rows.adjusts):
+            needs.add("anew")
+        if rows.history:
+            needs.add("counts")
+        if rows.biases:
             needs.add("lists")
         if any(each >= 0 for each in rows.num_logprobs):
             needs.add("reports")
@@ -107,22 +119,26 @@ class SamplingRows:
         used = [(name, self._arrays[name][:count]) for name, count in self._used.items() if count]
         return [(0, self._memory[:head]), *((self._layout.offsets[name], array) for name, array in used)]
 
-    def _adjust(self, rows: _Rows, sequence: ScheduledSequence, sampling: RowSampling) -> int:
-        """The lists and the mask of a row, which is the last of `rows`, and which of them it has."""
-        adjusts = 0
+    def _add_lists(
+        self, rows: _Rows, sequence: ScheduledSequence, sampling: RowSampling, newest: Callable[[int], int]
+    ) -> None:
+        """The lists and the mask of the row that was added last, and which of them it has."""
+        adjusts = prompt = 0
         if sampling.needs_history:
-            rows.history += sequence.history
-            adjusts = LISTS
+            uncounted = self._counts.take(sequence, newest)
+            rows.history += uncounted.tokens
+            prompt = uncounted.prompt
+            adjusts = PENALTIES | ANEW if uncounted.anew else PENALTIES
         if sampling.bias or sequence.banned:
             # One for each token: a ban is stronger than a bias.
             rows.biases += {**dict(sampling.bias), **dict.fromkeys(sequence.banned, _BAN)}.items()
-            adjusts = LISTS
+            adjusts |= LISTS
         if sequence.allowed is not None:
             row = len(rows.samplings) - 1
             self._arrays["allowed"][row] = np.frombuffer(sequence.allowed, np.int32)
             self._used["allowed"] = row + 1
             adjusts |= MASK
-        return adjusts
+        rows.add_lists(adjusts, sequence.slot, prompt)
 
     def _links(self, sampling: RowSampling) -> set[When]:
         """Of the chain, for a row that chooses a token."""
@@ -142,7 +158,7 @@ class SamplingRows:
         arrays["top_k"][:count] = [min(sampling.top_k, self._vocab) for sampling in rows.samplings]
         arrays["seed"].view(np.uint64)[:count] = [sampling.seed for sampling in rows.samplings]
         columns = {"position": rows.positions, "target": rows.targets, "num_logprobs": rows.num_logprobs}
-        columns |= {"adjusts": rows.adjusts, "prompt_length": rows.prompt_lengths}
+        columns |= {"adjusts": rows.adjusts, "slot": rows.slots, "prompt_length": rows.prompt_lengths}
         columns |= {"history_start": rows.history_starts, "bias_start": rows.bias_starts, "history": rows.history}
         for name, values in columns.items():
             arrays[name][: len(values)] = values
@@ -152,9 +168,21 @@ class SamplingRows:
 
     def _has_room(self, sequences: Sequence[ScheduledSequence]) -> bool:
         choosing = [each for each in sequences if each.sample_last and each.sampling is not None]
-        history = sum(len(each.history) for each in choosing if each.sampling and each.sampling.needs_history)
+        history = sum(self._counts.missing(each) for each in choosing if each.sampling and each.sampling.needs_history)
         biases = sum(len(each.banned) + len(each.sampling.bias) for each in choosing if each.sampling)
         return history <= len(self._arrays["history"]) and biases <= len(self._arrays["bias_ids"])
+
+
+def takes_greatest(batch: StepBatch) -> bool:
+    """Whether each row of a step takes the token of its greatest logit, and nothing is asked about it: whether masks
+    leave that token is not known before they are computed."""
+    return batch.masks is None and all(_takes_greatest(sequence) for sequence in batch.unmasked)
+
+
+def _takes_greatest(sequence: ScheduledSequence) -> bool:
+    if sequence.prompt_targets or sequence.banned or sequence.allowed is not None:
+        return False
+    return not sequence.sample_last or sequence.sampling is None or sequence.sampling.takes_greatest
 
 
 def _asks_for_more(sequence: ScheduledSequence) -> bool:

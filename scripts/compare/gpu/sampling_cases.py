@@ -39,11 +39,12 @@ def _case(model: Model, rows: int, *, draws: bool) -> Case:
 
 
 def _arrays(rows: int, vocab: int, draws: bool) -> dict[str, Array]:
-    planes = sampling_planes(rows, vocab)
+    planes = sampling_planes(rows, vocab, rows)
     return {
         **{name: np.zeros(plane.shape, plane.dtype) for name, plane in planes.items()},
         "logits": numbers((rows, vocab), "fp32"),
         "adjusts": zeros((rows,), "int32"),
+        "slot": np.arange(rows, dtype=np.int32),
         "temperature": np.full(rows, TEMPERATURE if draws else 0.0, np.float32),
         "top_k": np.full(rows, TOP_K, np.int32),
         "top_p": np.full(rows, TOP_P, np.float32),

@@ -30,7 +30,8 @@ def _section(run: Run, precision: Precision) -> list[str]:
     names = list(run.weights[precision])
     weights = "; ".join(f"{name}: {text}" for name, text in run.weights[precision].items())
     head = ["cell", "limit", *names, "best peer / inflight", "target", "of the limit", "target"]
-    rows = [_row(run, precision, cell, names) for cell in run.cells if cell.key in run.samples[precision]]
+    cells = [cell for cell in run.cells if cell.key in run.samples[precision]]
+    rows = [_row(run, precision, cell, names) for cell in cells]
     return [
         f"## {precision}",
         "",
@@ -41,7 +42,20 @@ def _section(run: Run, precision: Precision) -> list[str]:
         _line(["---"] * len(head)),
         *map(_line, rows),
         "",
+        *_same_files(run, precision, cells),
     ]
+
+
+def _same_files(run: Run, precision: Precision, cells: list[Cell]) -> list[str]:
+    """How many times as fast inflight is as the peer that reads the same file."""
+    found = {cell.title: run.same_file_ratios(precision, cell) for cell in cells}
+    pairs = sorted({pair for ratios in found.values() for pair in ratios})
+    if not pairs:
+        return []
+    lines = [["the same file", *(f"{theirs} / {ours}" for ours, theirs in pairs)], ["---"] * (len(pairs) + 1)]
+    for title, ratios in found.items():
+        lines.append([title, *(f"{ratios[pair]:.2f}" if pair in ratios else MISSING for pair in pairs)])
+    return [*map(_line, lines), ""]
 
 
 def _row(run: Run, precision: Precision, cell: Cell, names: list[str]) -> list[str]:

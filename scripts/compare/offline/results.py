@@ -13,6 +13,8 @@ from compare.offline.cells import Cell, Precision
 from inflight.benchmark.limit_checks import Share
 
 INFLIGHT = "inflight"
+# Who reads the very same file; their ratio is told beside that of the best peer.
+SAME_FILE = {"inflight-gguf": "llama.cpp", "inflight-gguf-k": "llama.cpp-k"}
 
 
 @dataclass
@@ -81,6 +83,11 @@ class Run:
         """Best peer over inflight: above 1, inflight is ahead."""
         ours, best = self.median(precision, cell, INFLIGHT), self.best_peer(precision, cell)
         return best[1] / ours if ours and best else None
+
+    def same_file_ratios(self, precision: Precision, cell: Cell) -> dict[tuple[str, str], float]:
+        """(inflight, peer) that read the same file: the peer's median over inflight's."""
+        pairs = [(pair, [self.median(precision, cell, name) for name in pair]) for pair in SAME_FILE.items()]
+        return {pair: theirs / ours for pair, (ours, theirs) in pairs if ours and theirs}
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from compare.engines import ON_REQUEST, all_engines
 from compare.engines.base import Engine, Model
-from compare.install import INSTALLERS, install
+from compare.install import ENGINES, install
 from compare.offline.bounds import Shape
 from compare.offline.cells import CELLS, PRECISIONS, Cell, Precision, capacity
 from compare.offline.measure import Bench, estimated_seconds
@@ -45,7 +45,7 @@ def main() -> int:
     options = _parser().parse_args()
     try:
         if options.install is not None:
-            return install(options.install or list(INSTALLERS), options.peers)
+            return install(options.install or list(ENGINES), options.peers)
         if options.redraw:
             return _write(Run.read(options.redraw), options.redraw.with_suffix(""))
         return _measure(options)
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--rounds", type=int, default=5, help="alternating rounds after a warm-up (default 5)")
     add("--threads", type=int, default=usable_cores(), help="of every engine (default: every core)")
-    add("--install", nargs="*", choices=list(INSTALLERS), metavar="PEER", help=f"of {', '.join(INSTALLERS)}; then stop")
+    add("--install", nargs="*", choices=ENGINES, metavar="PEER", help=f"of {', '.join(ENGINES)}; then stop")
     add("--prepare", action="store_true", help="only convert the model for every engine, and stop")
     add("--peers", type=Path, default=cache / "bench-peers", help="where the peers are installed (%(default)s)")
     add("--models", type=Path, default=cache / "bench", help="where models and conversions are kept (%(default)s)")

@@ -183,10 +183,12 @@ def convert(
             err=True,
         )
     facts, pools = checkpoint.config.inflight, checkpoint.config.pooling is not None
-    if not pools and (facts is None or not facts.end_token_ids):
+    ends, size = () if facts is None else facts.end_token_ids, checkpoint.config.vocab_size
+    if not pools and not any(token < size for token in ends):
+        beyond = f" ({ends[0]} is beyond its vocabulary of {size:,})" if ends else ""
         typer.echo(
-            f"{model or model_dir} names no end token: answers end at stop strings, stop tokens and max_tokens alone. "
-            "eos_token_id in its generation_config.json would name one.",
+            f"{model or model_dir} names no end token{beyond}: answers end at stop strings, stop tokens and max_tokens "
+            "alone. eos_token_id in its generation_config.json would name one.",
             err=True,
         )
     size = sum(entry.nbytes for rank in checkpoint.ranks for entry in rank.values())

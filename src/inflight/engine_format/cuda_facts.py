@@ -15,9 +15,11 @@ from inflight.engine_format.target_facts import TargetFacts
 # [blocks, KV heads, tokens per block, head size]: keys of a layer, then its values, then the next layer's.
 KV_LAYOUT = "heads-tokens"
 
-# The most tokens that are reported beside a row's own; the mask and the lists of a row, as bits of its `adjusts`.
+# The most tokens that are reported beside a row's own.
 MOST_REPORTED = 64
-LISTS, MASK = 1, 2
+# What a row has of its own, as bits of its `adjusts`: biases and bans, a mask, penalties for what is counted of its
+# slot, and a sequence that is new there, so that counting begins anew.
+LISTS, MASK, PENALTIES, ANEW = 1, 2, 4, 8
 
 Place = Literal[
     "arena",
@@ -34,9 +36,24 @@ Place = Literal[
     "number",
 ]
 
-# When a launch of the sampling chain is made: where some row of the step chooses a token, has a bias, bans or a history
-# (lists), draws, draws with one of the filters or with any, or wants log probabilities.
-When = Literal["always", "samples", "lists", "draws", "top_k", "top_p", "filters", "reports"]
+# When a launch is made. Of the forward pass: always, in steps whose rows all take the token of the greatest logit
+# (greedy), or in those whose logits are written. Of the sampling chain: where some row of the step chooses a token, has
+# a sequence that is new in its slot, tokens that are not counted there yet, a bias or bans (lists), draws, draws with
+# one of the filters or with any, or wants log probabilities.
+When = Literal[
+    "always",
+    "greedy",
+    "logits",
+    "samples",
+    "anew",
+    "counts",
+    "lists",
+    "draws",
+    "top_k",
+    "top_p",
+    "filters",
+    "reports",
+]
 
 # What a launch is for: every row of the step, the rows whose logits are wanted, generated tokens, or tiles of prompts.
 Rows = Literal["tokens", "logit_rows", "generated", "prompt_tiles"]
@@ -117,7 +134,7 @@ class CudaFacts(TargetFacts, frozen=True, kw_only=True):
     generation, by its number in text, the compiled kernels in the order in which launches name them.
     """
 
-    interface: ClassVar[int] = 2
+    interface: ClassVar[int] = 3
 
     weights_file: str
     launches_file: str

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from inflight.errors import InflightError
+from inflight.files.stand_in import START_BYTES, refuse_stand_in
 
 # Deeper than any file of a model; code that walks a value calls itself at every level.
 MOST_LEVELS = 100
@@ -45,10 +46,13 @@ def parse_json(data: bytes) -> Any:
 def read_json(path: Path, kind: type[InflightError], hint: str | None = None) -> Any:
     """The value of a JSON file. Raises `kind`, with `hint`, where it cannot be read or is not JSON."""
     try:
-        return parse_json(path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
         raise kind(f"{path} cannot be read: {error.strerror}.") from error
+    try:
+        return parse_json(data)
     except JsonError as error:
+        refuse_stand_in(path, data[:START_BYTES], kind)
         raise kind(f"{path} is not valid JSON: {error}.", hint) from error
 
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from inflight.dtypes import DTYPES, by_safetensors, numpy_dtype
 from inflight.errors import InflightError
 from inflight.files.json_file import JsonError, parse_json
+from inflight.files.stand_in import START_BYTES, refuse_stand_in
 
 ALIGNMENT = 64
 _MAX_HEADER_BYTES = 100_000_000
@@ -54,6 +55,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
             prefix = file.read(8)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
             if not 2 <= length <= min(_MAX_HEADER_BYTES, size - 8):
+                refuse_stand_in(path, prefix + file.read(START_BYTES), TensorFileError)
                 raise TensorFileError(f"{path} is not a safetensors file, or it is cut short ({size} bytes).", _RENEW)
             header = parse_json(file.read(length))
     except OSError as error:

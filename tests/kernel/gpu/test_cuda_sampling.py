@@ -9,13 +9,21 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from inflight.build.gpu_kernels.spec import Variant
 from inflight.runtime.sampling.reference import sample_row, score_row
 from inflight.runtime.scheduler.step import RowSampling
 from tests.kernel.cpu.test_sampling import assert_same, random_context, random_logits, random_sampling
-from tests.kernel.gpu.support.cuda_launch import interpret
+from tests.kernel.gpu.support.cuda_gpu import run_on_gpu
+from tests.kernel.gpu.support.cuda_launch import SPECS, interpret
 from tests.kernel.gpu.support.cuda_sampling import Row, report, sample
 
+from inflight.build.gpu_kernels.kernels import linear, quantized_linear  # isort: skip
+from inflight.build.gpu_kernels.kernels.quantized_tiles import OUTPUT  # isort: skip
+from inflight.build.gpu_kernels.kernels.split_sums import workspace  # isort: skip
+
 pytestmark = pytest.mark.kernel
+
+Array = npt.NDArray[Any]
 
 # One token; less than a chunk; two chunks and a part of a third.
 VOCABULARIES = [1, 257, 9001]
@@ -90,3 +98,60 @@ def test_log_probabilities_and_ranks_are_those_of_the_definition(rng: np.random.
 def test_a_row_of_nothing_but_nan_has_no_probabilities() -> None:
     (result,) = report(interpret, np.full((1, 300), np.nan, np.float32), [7], [-1], [2])
     assert (result.logprob, result.rank, result.top) == (-np.inf, 8, ((0, -np.inf), (1, -np.inf)))
+
+
+def projected(run: Any, x: Array, weight: Array, bias: Array, *, few: bool, wide: bool) -> tuple[Array, list[int]]:
+    """The logits of a vocabulary projection, and the tokens of their greatest as the same product finds them. `wide`:
+    weights of float32, else int8 levels beside x of float32."""
+    rows, (n, k) = len(x), weight.shape
+    arrays = {"x": x, "weight": weight if wide else weight.astype(np.int8), "rows": rows}
+    arrays |= dict.fromkeys(("residual", "x_scale", "unit", "zero", "codebook"), np.zeros(1, np.float32))
+    arrays |= {"weight_scale": np.ones(n, np.float32), "bias": bias}
+    if wide:
+        variant, choosing = linear.linear_variant(n, k, few=few, has_bias=True, x="fp32", bias="fp32"), linear.choosing
+    else:
+        kinds: dict[str, Any] = {"shares": OUTPUT, "x": "fp32", "bias": "fp32"}
+        variant = quantized_linear.quantized_variant(n, k, "int8", "plain", few=few, **kinds)
+        choosing = quantized_linear.choosing
+    function = "linear" if wide else "quantized_linear"
+    sums, tiles = workspace(variant, SPECS[function].tune(90, variant), rows)
+    arrays |= {"partial": np.full(sums, np.nan, np.float32), "arrived": np.zeros(tiles, np.int32)}
+    logits, greatest = np.full((rows, n), np.nan, np.float32), np.zeros(rows, np.int64)
+    run(function, variant, {**arrays, "y": logits}, {"rows": rows})
+    run(function, choosing(variant), {**arrays, "y": greatest}, {"rows": rows})
+    tokens = np.full(rows, -1, np.int32)
+    run("greatest_tokens", Variant(), {"greatest": greatest, "tokens": tokens, "rows": rows}, {"rows": rows})
+    assert not greatest.any(), "the next step begins at zero"
+    return logits, tokens.tolist()
+
+
+@pytest.mark.parametrize("run", [interpret, run_on_gpu])
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("few", [True, False])
+def test_the_vocabulary_projection_finds_the_greatest_logits(
+    rng: np.random.Generator, run: Any, few: bool, wide: bool
+) -> None:
+    """Of few values, so that many are equal, across tiles that the vocabulary does not fill."""
+    rows, n, k = int(rng.integers(1, 17 if few else 40)), int(rng.integers(1, 300)), int(rng.integers(1, 150))
+    x = rng.integers(-1, 2, (rows, k)).astype(np.float32)
+    weight = rng.integers(-1, 2, (n, k)).astype(np.float32)
+    x[rng.integers(rows)] = 0
+    # What a tile has behind the vocabulary is no better than what is in it.
+    bias = rng.integers(-502, -499, n).astype(np.float32)
+    logits, tokens = projected(run, x, weight, bias, few=few, wide=wide)
+    assert np.array_equal(logits, x @ weight.T + bias)
+    assert tokens == expected(logits, [Row(RowSampling(), 0)] * rows)
+
+
+@pytest.mark.parametrize("run", [interpret, run_on_gpu])
+def test_logits_that_are_no_numbers_are_the_least_and_infinities_the_greatest(
+    rng: np.random.Generator, run: Any
+) -> None:
+    n = int(rng.integers(200, 300))
+    x = np.array([[1.0], [-1.0], [np.nan], [0.0], [-0.0]], np.float32)
+    weight = rng.choice(np.array([np.nan, np.inf, -np.inf, 3e38, 1.0, -2.0], np.float32), (n, 1))
+    weight[0] = np.nan
+    weight[:, 0][np.isinf(weight[:, 0]) & (rng.random(n) < 0.9)] = 1.0
+    for numbers in (weight, np.full((n, 1), -np.inf, np.float32), np.full((n, 1), np.nan, np.float32)):
+        logits, tokens = projected(run, x, numbers, np.zeros(n, np.float32), few=True, wide=True)
+        assert tokens == expected(logits, [Row(RowSampling(), 0)] * len(x))

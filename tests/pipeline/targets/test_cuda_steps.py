@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from inflight.errors import EngineError
 from inflight.runtime.engine.core import EngineCore
 from inflight.runtime.engine.thread import EngineThread
-from inflight.runtime.executors.cuda.executor import CudaExecutor, SubmittedStep
-from inflight.runtime.executors.cuda.step_arrays import logits_by_sequence
-from inflight.runtime.executors.host_sampling import sequence_result
+from inflight.runtime.executors.cuda.executor import CudaExecutor
 from inflight.runtime.loading.engine_directory import read_engine_directory
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
-from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, SequenceResult, StepBatch, StepOutput
-from tests.kernel.cpu.test_sampling import assert_same, random_mask
+from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch
+from tests.kernel.cpu.test_sampling import random_mask
 from tests.patience import PATIENCE_S
 
 pytest.importorskip("triton", reason="pip install 'inflight-llm[cuda-compile]'")
@@ -29,79 +25,11 @@ from tests.oracles.gpu.interpreted_launches import open_interpreted
 from tests.oracles.gpu.recorded_launches import NotingBackend
 from tests.pipeline.targets.cuda_engine import CudaEngine
 from tests.pipeline.targets.cuda_steps import BLOCKS, chunk
+from tests.pipeline.targets.judged_steps import Judged, random_params, serve
 
 pytestmark = pytest.mark.pipeline
 
 VOCAB = 97
-Floats = npt.NDArray[np.float32]
-
-
-class Judged:
-    """A cuda executor whose every step is sampled once more on the host, from the logits that it computed. Without
-    `overlaps` it takes one step at a time. `logits`: those of each sequence's choices, by its slot; `ahead`: steps that
-    were submitted before the tokens that they compute were known."""
-
-    def __init__(self, inner: CudaExecutor) -> None:
-        self.inner, self.manifest, self.num_blocks = inner, inner.manifest, inner.num_blocks
-        self.logits: dict[int, list[Floats]] = defaultdict(list)
-        self.ahead = self.on_host = self.on_device = 0
-
-    def execute(self, batch: StepBatch) -> StepOutput:
-        return self.collect(self.submit(batch))
-
-    def submit(self, batch: StepBatch) -> SubmittedStep:
-        self.ahead += any(each.follows >= 0 for each in batch.unmasked)
-        return self.inner.submit(batch, with_logits=True)
-
-    def collect(self, submitted: SubmittedStep) -> StepOutput:
-        self.on_host += submitted.sampled_on_host
-        self.on_device += not submitted.sampled_on_host
-        output = self.inner.collect(submitted)
-        assert submitted.logits is not None
-        rows = logits_by_sequence(submitted.sequences, submitted.logits.copy())
-        for sequence, row, result in zip(submitted.sequences, rows, output.results, strict=True):
-            assert_results(result, sequence_result(sequence, row))
-            if sequence.sample_last:
-                self.logits[sequence.slot].append(row[-1])
-        return output
-
-    def close(self) -> None:
-        self.inner.close()
-
-
-def assert_results(actual: SequenceResult, expected: SequenceResult) -> None:
-    pairs = [*zip(actual.prompt, expected.prompt, strict=True), (actual.sampled, expected.sampled)]
-    for ours, theirs in pairs:
-        assert (ours is None) == (theirs is None)
-        if ours is not None and theirs is not None:
-            assert_same(ours, theirs)
-
-
-def random_params(rng: np.random.Generator, **values: Any) -> SamplingParams:
-    pick = rng.choice
-    return SamplingParams(
-        **{
-            "temperature": float(pick([0.0, 0.7, 1.5])),
-            "top_k": int(pick([0, 5, 40])),
-            "top_p": float(pick([1.0, 0.8])),
-            "min_p": float(pick([0.0, 0.05])),
-            "seed": int(rng.integers(2**31)),
-            "logprobs": [None, 0, 3][int(rng.integers(3))],
-            "ignore_eos": True,
-            "max_tokens": 4,
-            **values,
-        }
-    )
-
-
-def serve(core: EngineCore, requests: list[Request]) -> dict[str, list[int]]:
-    tokens: dict[str, list[int]] = {request.request_id: [] for request in requests}
-    for request in requests:
-        core.add_request(request)
-    while core.has_unfinished():
-        for delta in core.step():
-            tokens[delta.request_id] += delta.token_ids
-    return tokens
 
 
 def test_tokens_are_those_of_the_host_and_the_next_step_computes_them(
@@ -134,7 +62,7 @@ def test_tokens_are_those_of_the_host_and_the_next_step_computes_them(
 
 
 def test_penalties_bans_and_masks_are_inputs_of_rows(built: CudaEngine, rng: np.random.Generator) -> None:
-    """Such rows know what was chosen before them: nothing is scheduled ahead of their tokens."""
+    """Bans are made of what was chosen before: nothing is scheduled ahead of their tokens."""
     requests = [
         Request("penalties", tuple(built.prompt(rng, 3)), random_params(rng, repetition_penalty=1.3, max_tokens=3)),
         Request("bans", tuple(built.prompt(rng, 2)), random_params(rng, min_tokens=3, stop_token_ids=(5, 6))),
@@ -216,15 +144,32 @@ def test_only_tokens_come_back(noting: tuple[CudaExecutor, NotingBackend], rng: 
         record.sampling = RowSampling(**values)
         record.history = [1] * (record.start + 1)
         executor.execute(StepBatch([record]))
-        return [name for name, _, sizes in backend.take()[0] if "vocab" in sizes]
+        return [name for name, _, sizes in backend.take()[0] if "vocab" in sizes or name == "greatest_tokens"]
 
-    assert kernels() == ["sampling_adjust", "sampling_draw"] and sum(read) == 4
+    chain = ["sampling_adjust", "sampling_draw"]
+    assert kernels() == ["greatest_tokens"] and sum(read) == 4
+    assert kernels(temperature=0.0, top_k=3, top_p=0.5) == ["greatest_tokens"], "a greedy row needs no filter"
     assert "sampling_narrow" not in kernels(temperature=1.0) and sum(read) == 4
     assert kernels(temperature=1.0, top_k=3).count("sampling_narrow") == 8
-    assert kernels(temperature=0.0, top_k=3, top_p=0.5) == kernels(), "a greedy row needs no filter"
-    assert "sampling_scatter" in kernels(presence_penalty=1.0)
+    assert kernels(presence_penalty=1.0) == ["sampling_forget", "sampling_count", *chain]
+    assert kernels(bias=((3, 1.0),)) == ["sampling_scatter", *chain]
     assert "sampling_report" in kernels(num_logprobs=2)
     assert kernels(watermark_delta=1.0) == [] and sum(read) == 4 * VOCAB
+
+
+def test_steps_of_greedy_rows_choose_what_their_logits_say(built: CudaEngine, rng: np.random.Generator) -> None:
+    """Logits that somebody asks for say the same. Of prompts with generated tokens, and of these alone."""
+    executor = open_interpreted(built.directory, BLOCKS)
+    sequences = [built.prompt(rng, length) for length in (5, 6)]
+    for starts in ((0, 0), (4, 5)):
+        records = [
+            ScheduledSequence(slot, tokens[start:], start, [slot], RowSampling(), sample_last=True, prompt_length=3)
+            for slot, (tokens, start) in enumerate(zip(sequences, starts, strict=True))
+        ]
+        chosen = list(executor.execute(StepBatch(records)).token_ids)
+        output, logits = executor.execute_with_logits(StepBatch(records))
+        assert chosen == list(output.token_ids) == logits.argmax(axis=1).tolist()
+    executor.close()
 
 
 def test_a_third_step_waits_for_the_first(noting: tuple[CudaExecutor, NotingBackend], rng: np.random.Generator) -> None:

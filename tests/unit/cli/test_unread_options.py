@@ -62,6 +62,24 @@ def test_convert_refuses_what_it_would_not_read(
     assert (tmp_path / "out").exists() == read
 
 
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--calib-dataset", __file__),
+        ("--calib-size", 3),
+        ("--calib-max-seq-length", 64),
+        ("--random-seed", 0),
+        ("--smoothquant", 0.4),
+    ],
+)
+def test_options_of_a_calibration_that_is_not_made_are_named_as_they_were_given(
+    tmp_path: Path, model: Path, flag: str, value: object
+) -> None:
+    code, text = run("convert", model, "-o", tmp_path / "out", "--quantize", "int8_wo", flag, value)
+    assert code != 0
+    assert f"{flag} has no effect here" in text
+
+
 @pytest.mark.parametrize("scheme", [None, *RECIPES])
 @pytest.mark.parametrize(
     "given",

@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from inflight.engine_format.cuda_facts import ANEW, LISTS, MASK, PENALTIES
 from inflight.runtime.executors.cuda.sampling_rows import SamplingRows, sampling_layout
+from inflight.runtime.executors.cuda.slot_counts import SlotCounts
 from inflight.runtime.executors.cuda.step_arrays import StepArrays, padded_rows, step_layout
 from inflight.runtime.executors.null.executor import null_manifest
 from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch
@@ -61,11 +63,18 @@ def test_rows_are_rounded_up_by_less_than_half() -> None:
     assert len({padded_rows(count, 512) for count in range(1, 513)}) <= 20
 
 
-def test_what_the_kernels_do_not_know_is_left_to_the_host(rng: np.random.Generator) -> None:
+def never(place: int) -> int:
+    raise AssertionError("a token that was counted is not asked for")
+
+
+def test_what_the_kernels_do_not_know_is_left_to_the_host(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inflight.runtime.executors.cuda.sampling_rows._MOST_HISTORY", 10)
     layout = sampling_layout(MANIFEST)
-    rows = SamplingRows(layout, np.zeros(layout.nbytes, np.uint8), 70)
+    rows = SamplingRows(layout, np.zeros(layout.nbytes, np.uint8), 70, SlotCounts())
     plain = decodes(rng, 2)
-    assert rows.fill(plain) == {"always", "samples"}
+    assert rows.fill(plain, never) == {"always", "samples"}
     drawing = RowSampling(temperature=1.0)
     for asked, on_host in (
         (replace(drawing, typical_p=0.5), True),
@@ -77,26 +86,40 @@ def test_what_the_kernels_do_not_know_is_left_to_the_host(rng: np.random.Generat
         (RowSampling(bias=tuple((token, 1.0) for token in range(70))), False),
     ):
         plain[1].sampling = asked
-        assert (rows.fill(plain) is None) == on_host, asked
-    plain[1].sampling = RowSampling(presence_penalty=1.0)
-    plain[1].history = [1] * (layout.fields["history"].shape[0] + 1)
-    assert rows.fill(plain) is None, "there is no room for such a history"
+        assert (rows.fill(plain, never) is None) == on_host, asked
+    history = [1] * 10
+    with_history(plain[1], history)
+    assert rows.fill(plain, never) == {"always", "samples", "anew", "counts"}
+    for _ in range(3):
+        history.append(2)
+        with_history(plain[1], history)
+        assert rows.fill(plain, never) == {"always", "samples"}, "what is counted takes no room"
+    with_history(plain[1], history.copy())
+    assert rows.fill(plain, never) is None, "there is no room for such a history"
+
+
+def with_history(record: ScheduledSequence, history: list[int]) -> None:
+    """The record of its last token, with penalties."""
+    record.sampling = RowSampling(presence_penalty=1.0)
+    record.history, record.token_ids, record.start = history, history[-1:], len(history) - 1
 
 
 def test_lists_of_rows_lie_one_behind_the_other(rng: np.random.Generator) -> None:
     layout = sampling_layout(MANIFEST)
     memory = np.full(layout.nbytes, 0xEE, np.uint8)
-    rows = SamplingRows(layout, memory, 70)
+    rows = SamplingRows(layout, memory, 70, SlotCounts())
     first, second, third = decodes(rng, 3)
     first.sampling, first.banned = RowSampling(bias=((3, 1.5), (4, 2.0))), (4, 9)
-    third.sampling, third.history = RowSampling(frequency_penalty=0.5, seed=(1 << 64) - 2), [7, 8, 7]
+    with_history(third, [7, 8, 7])
+    third.sampling = RowSampling(frequency_penalty=0.5, seed=(1 << 64) - 2)
     third.allowed = rng.bytes(12)
-    assert rows.fill([first, second, third]) == {"always", "samples", "lists"}
+    assert rows.fill([first, second, third], never) == {"always", "samples", "anew", "counts", "lists"}
     found = layout.views(memory)
     assert found["bias_start"][:4].tolist() == [0, 3, 3, 3] and found["history_start"][:4].tolist() == [0, 0, 0, 3]
     biases = dict(zip(found["bias_ids"][:3].tolist(), found["bias_values"][:3].tolist(), strict=True))
     assert biases == {3: 1.5, 4: -np.inf, 9: -np.inf}, "a ban is stronger than a bias"
-    assert found["history"][:3].tolist() == [7, 8, 7] and found["adjusts"][:3].tolist() == [1, 0, 3]
+    assert found["history"][:3].tolist() == [7, 8, 7] and found["slot"][:3].tolist() == [0, 1, 2]
+    assert found["adjusts"][:3].tolist() == [LISTS, 0, MASK | PENALTIES | ANEW] and found["prompt_length"][2] == 2
     assert found["allowed"][2].tobytes() == third.allowed and found["seed"][2] == -2
     assert found["position"][:3].tolist() == [each.start + 1 for each in (first, second, third)]
     copied = np.full(layout.nbytes, 0xAA, np.uint8)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inflight.runtime.executors.cpu import memory
+from inflight.runtime.executors.cpu import huge_pages, memory
 from inflight.runtime.executors.cpu.huge_pages import HUGE_PAGE, huge_bytes
 from inflight.runtime.executors.cpu.memory import Region, map_file
 
@@ -55,6 +55,7 @@ def test_small_pages_become_huge_ones_while_they_are_read(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "_HUGE_PAGES_AFTER_S", 0.0)
+    monkeypatch.setattr(huge_pages, "_GRACE_S", 1e6)  # whatever else the machine does meanwhile
     data, region = file.read_bytes(), map_file(file)
     region.populate()
     wrong: list[int] = []

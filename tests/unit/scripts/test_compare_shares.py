@@ -17,7 +17,8 @@ sys.path.append(str(SCRIPTS))
 
 from compare.offline.bounds import ARITHMETIC, Shape, bound_seconds, total_work
 from compare.offline.cells import CELLS, PRECISIONS
-from compare.offline.results import INFLIGHT, Run
+from compare.offline.report import markdown
+from compare.offline.results import INFLIGHT, SAME_FILE, Run
 from compare.offline.run import main
 from compare.shapes import RANDOM_SHAPES, tensor_shapes
 
@@ -70,6 +71,16 @@ def test_whoever_is_above_the_limit_fails_the_run(
     assert len(ours) == len(PRECISIONS)
     assert all(("wrong limit" in text) == (fast == INFLIGHT) for text in ours)
     assert fast != INFLIGHT or not any("✓" in text for text in ours)
+
+
+def test_engines_of_the_same_file_are_compared_with_each_other(rng: np.random.Generator) -> None:
+    pairs = dict(list(SAME_FILE.items())[: int(rng.integers(1, len(SAME_FILE) + 1))])
+    shares = {name: float(rng.uniform(0.2, 1)) for name in {*pairs, *SAME_FILE.values()}}
+    text = markdown(random_run(rng, shares))
+    assert text.count(THROUGHPUT[0].title) == 2 * len(PRECISIONS)
+    ratios = " | ".join(f"{shares[ours] / shares[theirs]:.2f}" for ours, theirs in pairs.items())
+    assert text.count(f"| {THROUGHPUT[0].title} | {ratios} |") == len(PRECISIONS)
+    assert "the same file" not in markdown(random_run(rng, dict.fromkeys(SAME_FILE.values(), 0.5)))
 
 
 def test_the_weights_of_a_random_shape_are_those_of_its_files(tmp_path: Path) -> None:

@@ -70,15 +70,17 @@ INLINE void ask_for_steps(int steps, look_ahead *ahead) {
     ahead->next += bytes;
 }
 
-/* Of a lone tile, which reads at the memory's bandwidth: scales are a part of the stream that it prefetches. Where they
- * are read behind their group's weights they are asked for in front of them once more, since the hardware follows a
- * stream only in one direction. */
+/* Of a lone tile, which reads at the memory's bandwidth: scales that are read in front of their group's weights are a part
+ * of the stream that it prefetches. Others are asked for in front of them, since the hardware follows a stream only in
+ * one direction. */
 INLINE void ask_for_scales(quantized_shape q, int rows, const uint8_t *group, look_ahead *ahead) {
     if (ahead->bytes != STEP_BYTES) return;
-    UNROLL for (int64_t i = 0; i < scales_bytes(q); i += CACHE_LINE) __builtin_prefetch(ahead->next + i, 0, 2);
-    ahead->next += scales_bytes(q);
-    if (scales_in_registers(q, rows)) return;
-    UNROLL for (int64_t i = 0; i < scales_bytes(q); i += CACHE_LINE) __builtin_prefetch(group + i, 0, 3);
+    if (scales_in_registers(q, rows)) {
+        UNROLL for (int64_t i = 0; i < scales_bytes(q); i += CACHE_LINE) __builtin_prefetch(ahead->next + i, 0, 2);
+        ahead->next += scales_bytes(q);
+    } else {
+        UNROLL for (int64_t i = 0; i < scales_bytes(q); i += CACHE_LINE) __builtin_prefetch(group + i, 0, 3);
+    }
 }
 
 /* sums = digits of group g times the weights of `vectors` columns; `panel` is the group's first step. */

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from inflight.build.gpu_kernels.sampling_chain import report_planes, sampling_chain, sampling_planes
 from inflight.build.gpu_kernels.spec import Variant
-from inflight.engine_format.cuda_facts import LISTS, MASK, MOST_REPORTED
+from inflight.engine_format.cuda_facts import ANEW, LISTS, MASK, MOST_REPORTED, PENALTIES
 from inflight.runtime.scheduler.step import RowSampling, TokenResult
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -40,14 +40,22 @@ class Row:
 
 
 def sample(run: Run, logits: Array, rows: Sequence[Row]) -> list[int]:
-    """The tokens of float32 logits [rows, vocab]; checks what the chain promises about its arrays."""
+    """The tokens of float32 logits [rows, vocab]; checks what the chain promises about its arrays. Of histories a part
+    was counted before."""
     vocab = logits.shape[1]
     rng = np.random.default_rng()
-    planes = sampling_planes(len(rows), vocab)
+    planes = sampling_planes(len(rows), vocab, len(rows) + 2)
     arrays = {name: _plane(rng, plane.shape, plane.dtype, plane.zero) for name, plane in planes.items()}
+    slots = rng.permutation(len(rows) + 2)[: len(rows)].astype(np.int32)
+    counted = [int(rng.integers(len(row.past) + 1)) for row in rows]
+    for slot, row, count in zip(slots, rows, counted, strict=True):
+        if count:
+            arrays["counts"][slot] = counts_of(row.past[:count], row.prompt_length, vocab)
+    before = arrays["counts"].copy()
     arguments = {
         **arrays,
-        **_parameters(rows, vocab),
+        **_parameters(rows, vocab, counted),
+        "slot": slots,
         "logits": logits.copy(),
         "tokens": np.full(len(rows), -1, np.int32),
     }
@@ -57,7 +65,9 @@ def sample(run: Run, logits: Array, rows: Sequence[Row]) -> list[int]:
         "filters": any(row.sampling.top_k > 0 or row.sampling.top_p < 1 or row.sampling.min_p > 0 for row in rows),
     }
     draws = any(row.sampling.temperature > 0 for row in rows)
-    needs = {"samples": True, "lists": bool((arguments["adjusts"] & LISTS).any()), "draws": draws}
+    needs = {"samples": True, "draws": draws}
+    bits = {"lists": LISTS, "anew": ANEW, "counts": PENALTIES}
+    needs |= {name: bool((arguments["adjusts"] & bit).any()) for name, bit in bits.items()}
     needs |= {name: draws and used for name, used in filters.items()}
     for link in sampling_chain(vocab):
         if needs.get(link.when):
@@ -67,6 +77,10 @@ def sample(run: Run, logits: Array, rows: Sequence[Row]) -> list[int]:
     for name, plane in planes.items():
         assert not plane.zero or not arrays[name].any(), f"{name} must be zero between steps"
     tokens: list[int] = arguments["tokens"].tolist()
+    for slot, row, token in zip(slots, rows, tokens, strict=True):
+        if row.past:
+            before[slot] = counts_of((*row.past, token), row.prompt_length, vocab)
+    assert np.array_equal(arrays["counts"], before), "a slot has its own sequence's counts"
     return tokens
 
 
@@ -104,7 +118,17 @@ def _plane(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, zero: b
     return np.zeros(shape, dtype) if zero else rng.integers(1, 1 << 30, shape).astype(dtype)
 
 
-def _parameters(rows: Sequence[Row], vocab: int) -> dict[str, Array]:
+def counts_of(history: Sequence[int], prompt_length: int, vocab: int) -> Array:
+    """int32 [vocab]: how often each token was put out, and bit 30 of those in the prompt."""
+    counts = np.bincount(np.array(history[prompt_length:], np.int64), minlength=vocab).astype(np.int32)
+    counts[list(history[:prompt_length])] |= 1 << 30
+    return counts
+
+
+def _parameters(rows: Sequence[Row], vocab: int, counted: Sequence[int]) -> dict[str, Array]:
+    """`counted`: how many tokens of each row's past its slot has."""
+    lists = [row.past[count:] for row, count in zip(rows, counted, strict=True)]
+    prompts = [max(row.prompt_length - count, 0) for row, count in zip(rows, counted, strict=True)]
     biases = [row.biases for row in rows]
     by_type = {
         np.float32: ("temperature", "top_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty"),
@@ -119,16 +143,19 @@ def _parameters(rows: Sequence[Row], vocab: int) -> dict[str, Array]:
         **arrays,
         "seed": np.array([row.sampling.seed for row in rows], np.uint64).view(np.int64),
         "position": np.array([row.position for row in rows], np.int64),
-        "history": _flat([row.past for row in rows], np.int32),
-        "history_start": _starts([row.past for row in rows]),
-        "prompt_length": np.array([row.prompt_length for row in rows], np.int32),
+        "history": _flat(lists, np.int32),
+        "history_start": _starts(lists),
+        "prompt_length": np.array(prompts, np.int32),
         "bias_ids": _flat([tuple(bias) for bias in biases], np.int32),
         "bias_values": _flat([tuple(bias.values()) for bias in biases], np.float32),
         "bias_start": _starts([tuple(bias) for bias in biases]),
         "adjusts": np.array(
             [
-                LISTS * bool(bias or row.past) + MASK * (row.allowed is not None)
-                for bias, row in zip(biases, rows, strict=True)
+                LISTS * bool(bias)
+                + MASK * (row.allowed is not None)
+                + PENALTIES * bool(row.past)
+                + ANEW * (bool(row.past) and count == 0)
+                for bias, row, count in zip(biases, rows, counted, strict=True)
             ],
             np.int32,
         ),

@@ -204,6 +204,16 @@ def test_an_unknown_architecture_is_named_with_the_known_ones(tmp_path: Path, rn
     assert all(name in str(error.value) for name in ARCHITECTURES.values())
 
 
+@pytest.mark.parametrize("kind", ["adapter", "imatrix", "mmproj"])
+def test_a_file_that_belongs_to_a_model_is_none(tmp_path: Path, rng: np.random.Generator, kind: str) -> None:
+    config = tiny_config(num_hidden_layers=1)
+    tensors = plain(config, random_tensors(config, rng))
+    path = write_gguf(tmp_path / "model.gguf", config, tensors, {"general.type": kind})
+    with pytest.raises(ModelError, match=rf"model\.gguf is an? .*\({kind}\), not a model") as error:
+        convert_model(path, tmp_path / "out")
+    assert error.value.hint is not None and error.value.hint.startswith("Give the GGUF file of the model")
+
+
 def test_missing_and_unknown_tensors_and_keys_are_listed(tmp_path: Path, rng: np.random.Generator) -> None:
     config = tiny_config(num_hidden_layers=1)
     tensors = plain(config, random_tensors(config, rng))

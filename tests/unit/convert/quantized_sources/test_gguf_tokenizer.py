@@ -66,7 +66,9 @@ def test_byte_level_text_gets_the_same_ids(tmp_path: Path, rng: np.random.Genera
         backend.pre_tokenizer = pre_tokenizers.Sequence(pieces)
     keys = metadata(backend, "gpt2", pre=pre, add_bos_token=begun)
     notes, checkpoint = converted(tmp_path, rng, backend.get_vocab_size(), keys)
-    assert any("'unheard-of'" in note for note in notes) == (pre == "unheard-of")
+    assert any("'unheard-of'" in note for note in notes) == (pre == "unheard-of") == bool(notes)
+    stored = tokenizers.Tokenizer.from_file(str(checkpoint / "tokenizer" / "tokenizer.json"))
+    assert stored.get_vocab_size(with_added_tokens=True) == backend.get_vocab_size(with_added_tokens=True)
     tokenizer = load_tokenizer(checkpoint / "tokenizer")
     for text in [random_text(rng) + " 12345 and 67" for _ in range(30)]:
         assert tokenizer.encode(text, add_special_tokens=False) == backend.encode(text, add_special_tokens=False).ids
@@ -100,6 +102,20 @@ def test_several_end_tokens_and_none_at_all(tmp_path: Path, rng: np.random.Gener
 def test_a_file_without_a_tokenizer_converts_without_one(tmp_path: Path, rng: np.random.Generator) -> None:
     _, checkpoint = converted(tmp_path, rng, 37, {})
     assert Checkpoint.open(checkpoint).tokenizer_directory is None
+
+
+@pytest.mark.parametrize(("model", "lost"), [("gpt2", "merges"), ("llama", "scores"), ("gpt2", "model")])
+def test_a_part_of_a_tokenizer_that_is_missing_is_named(
+    tmp_path: Path, rng: np.random.Generator, model: str, lost: str
+) -> None:
+    backend = byte_level() if model == "gpt2" else byte_fallback_without_strip()
+    keys = metadata(backend, model)
+    keys |= {"tokenizer.ggml.scores": [0.0] * backend.get_vocab_size()} if model == "llama" else {}
+    del keys[f"tokenizer.ggml.{lost}"]
+    if model == "llama":
+        del keys["tokenizer.ggml.merges"]
+    with pytest.raises(ModelError, match=rf"there is no tokenizer\.ggml\.{lost}\."):
+        converted(tmp_path, rng, backend.get_vocab_size(), keys)
 
 
 @pytest.mark.parametrize(("key", "value"), [("model", "odd"), ("merges", ["no merge at all"]), ("tokens", [1, 2])])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inflight.convert.api import convert_model
 from inflight.convert.source.model import open_source
 from inflight.errors import ModelError
 from tests.models.hf_files import random_tensors, tiny_config, write_model
@@ -60,3 +61,29 @@ def test_a_file_is_named_as_one(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ModelError, match=words):
             open_source(str(tmp_path / name), None)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:%x\nsize %d\n"
+PAGES = (
+    b"<!DOCTYPE html>\n<html>",
+    b"\n\n<HTML lang=en>",
+    b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
+)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer.model", "a.gguf"])
+def test_what_was_never_downloaded_is_named(tmp_path: Path, rng: np.random.Generator, name: str) -> None:
+    config = tiny_config(num_hidden_layers=1)
+    write_model(tmp_path / "model", config, random_tensors(config, rng))
+    file = tmp_path / "model" / name
+    model = file if file.suffix == ".gguf" else tmp_path / "model"
+    size = int(rng.integers(1, 1 << 40))
+    page = PAGES[rng.integers(len(PAGES))] * 9
+    for content, words in (
+        (POINTER % (int(rng.integers(1 << 60)), size), f"{name} is a pointer of Git LFS to a file of {size:,} bytes"),
+        (page, f"{name} is a web page, not the file"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(ModelError, match=words):
+            convert_model(model, tmp_path / "out")
+        assert not (tmp_path / "out").exists()

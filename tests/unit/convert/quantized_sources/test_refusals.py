@@ -152,3 +152,30 @@ def test_no_value_of_a_quantization_config_ends_in_a_traceback(tmp_path: Path, m
             (copy / "config.json").write_text(json.dumps(config | {"quantization_config": changed}))
             with contextlib.suppress(ModelError):
                 plan_source(open_source(copy, None), ConvertOptions())
+
+
+# Of NF4 with nested scales no bytes mean zeros.
+ZEROED = [path for path in FIXTURES if path.name != "bitsandbytes_nf4"]
+
+
+@pytest.mark.parametrize("model", ZEROED, ids=lambda path: f"{path.parent.name}-{path.name}")
+@pytest.mark.parametrize("options", [{}, {"dequantize": True}, {"quantize": "int8_wo"}, {"quantize": "nf4"}])
+def test_a_matrix_of_zeros_is_told(
+    tmp_path: Path, rng: np.random.Generator, model: Path, options: dict[str, Any]
+) -> None:
+    """As a download that was stopped leaves them, of a file that got its size at the start."""
+    copy = Path(shutil.copytree(model, tmp_path / "model"))
+    given = ConvertOptions.model_validate(options)
+    assert not any("nothing but zeros" in note for note in convert_model(copy, tmp_path / "whole", given))
+    tensors, module = raw_tensors(copy), f"model.layers.0.mlp.{rng.choice(['down_proj', 'up_proj'])}"
+    parts = [name for name in tensors if name.startswith(module) and not name.endswith(DESCRIPTIONS)]
+    rewrite(copy, tensors | {name: (*tensors[name][:2], bytes(len(tensors[name][2]))) for name in parts})
+    notes = convert_model(copy, tmp_path / "out", given)
+    assert [note for note in notes if f"nothing but zeros: 1 ({module}.weight)" in note]
+
+
+# Parts that say what the others mean, and without which they mean nothing.
+DESCRIPTIONS = (
+    *("g_idx", "weight_shape", "quant_map", "pre_quant_scale", "weight_scale_2", "weight_zero_point"),
+    *("weight_format", "quant_state.bitsandbytes__nf4", "quant_state.bitsandbytes__fp4"),
+)

@@ -50,9 +50,18 @@ def test_one_that_a_token_ends_is_computed_once_in_vain_and_answered_as_ever() -
     assert len(ahead.executor.steps) == ends + 2
 
 
-@pytest.mark.parametrize(
-    "params", [{"repetition_penalty": 1.2}, {"bad_word_ids": ((3, 4),)}, {"min_tokens": 2, "stop_token_ids": (5,)}]
-)
+def test_penalties_are_ahead_and_the_history_lacks_what_is_not_chosen_yet() -> None:
+    """The null executor holds each history against what its cache has."""
+    plain, ahead = Driver(), AheadDriver()
+    for driver in (plain, ahead):
+        driver.add("plain", 4, max_tokens=6)
+        driver.add("other", 4, max_tokens=6, repetition_penalty=1.2)
+        driver.run()
+    assert ahead.ahead == 5
+    assert [ahead.tokens(name) for name in ("plain", "other")] == [plain.tokens(name) for name in ("plain", "other")]
+
+
+@pytest.mark.parametrize("params", [{"bad_word_ids": ((3, 4),)}, {"min_tokens": 2, "stop_token_ids": (5,)}])
 def test_nothing_is_ahead_of_what_depends_on_the_tokens(params: dict[str, Any]) -> None:
     driver = AheadDriver()
     driver.add("plain", 4, max_tokens=6)

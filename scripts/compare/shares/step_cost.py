@@ -1,6 +1,6 @@
 """What a step costs in Python, without a model: schedule and publish alone, and with the cpu target's marshalling.
 
-python scripts/compare/step_cost.py [--sequences 1,64,256,1000] [--steps 200] [--engine DIR] [--json FILE]
+python scripts/compare/shares/step_cost.py [--sequences 1,64,256,1000] [--steps 200] [--engine DIR] [--json FILE]
 
 All sequences decode; the executor answers at once, and its own time is taken off. "with marshalling" also fills and
 reads the arrays of a compiled engine: a token for every sequence, and a new block once in 32 steps.
