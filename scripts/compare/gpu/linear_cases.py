@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 from compare.gpu.case import Array, Call, Case, Peer, numbers, zeros
@@ -29,17 +29,22 @@ def linear_cases(model: Model) -> Iterator[Case]:
 def _linear(model: Model, name: str, n: int, k: int, rows: int) -> Case:
     adds, y = name in _ADDED, "bf16" if name == "qkv" else "fp32"
     tile = FEW_ROWS if rows <= FEW_ROWS else MANY_ROWS
-    constants: dict[str, Constant] = {"n": n, "k": k, "has_bias": False, "adds": adds, "block_rows": tile}
-    variant = Variant({"x": "bf16", "bias": "bf16", "y": y}, constants)
+    variant = _variant(_LINEAR, {"y": y}, {"n": n, "k": k, "has_bias": False, "adds": adds, "block_rows": tile})
     results = (2 if y == "bf16" else 8 if adds else 4) * n * rows
     return _case(model, f"linear {name} {n}x{k}", _LINEAR, variant, n, k, rows, results, ("weight",))
 
 
 def _gated(model: Model, n: int, k: int, rows: int) -> Case:
-    constants: dict[str, Constant] = {"n": n, "k": k, "has_bias": False, "activation": ACTIVATION_KINDS["silu"]}
-    constants["block_rows"] = FEW_ROWS if rows <= FEW_ROWS else MANY_ROWS // 2
-    variant = Variant(dict.fromkeys(("x", "bias", "y"), "bf16"), constants)
+    tile = FEW_ROWS if rows <= FEW_ROWS else MANY_ROWS // 2
+    own: dict[str, Constant] = {"n": n, "k": k, "has_bias": False, "block_rows": tile}
+    variant = _variant(_GATED, {}, {**own, "activation": ACTIVATION_KINDS["silu"]})
     return _case(model, f"gated linear 2 x {n}x{k}", _GATED, variant, n, k, rows, 2 * n * rows, ("gate", "up"))
+
+
+def _variant(spec: KernelSpec, types: Mapping[str, str], constants: Mapping[str, Constant]) -> Variant:
+    """The first that the tests compile, which is in bfloat16, but for these."""
+    first = spec.variants[0]
+    return Variant({**first.types, **types}, {**first.constants, **constants})
 
 
 def _case(

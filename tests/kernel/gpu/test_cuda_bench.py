@@ -52,6 +52,8 @@ def test_every_case_gives_its_kernels_the_arguments_that_they_take() -> None:
         for call in case.calls:
             spec = SPECS[call.function]
             constants = spec.constants(call.variant, spec.tune(90, call.variant))
+            function = getattr(sys.modules[spec.module], spec.function)
+            assert {*spec.signature(call.variant), *constants} == set(function.arg_names), case.name
             for name, kind in spec.signature(call.variant).items():
                 if kind.startswith("*"):
                     assert arrays[name].dtype == DTYPES[kind[1:]], f"{case.name}: {name}"
