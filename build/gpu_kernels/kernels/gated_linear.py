@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import triton
 import triton.language as tl
 
@@ -12,13 +14,14 @@ from inflight.build.gpu_kernels.kernels.split_sums import (
     MANY_FLOAT32_ROWS,
     MANY_ROWS,
     SHARED,
+    SOME_ROWS,
     gathered,
     places_of_tile,
     publish,
     sums_of_split,
-    tune,
 )
-from inflight.build.gpu_kernels.spec import Argument, KernelSpec, Variant
+from inflight.build.gpu_kernels.kernels.split_sums import tune as tune_sums
+from inflight.build.gpu_kernels.spec import Argument, KernelSpec, Tuning, Variant
 
 
 @triton.jit
@@ -75,21 +78,32 @@ def gated_linear(
         tl.store(y + at, result.to(y.dtype.element_ty), mask=(row < rows)[None, :] & inside[:, None])
 
 
+def tune(sm: int, variant: Variant) -> Tuning:
+    """That of one product, with half of its lines in a tile of many rows: the sums of both lie in registers."""
+    tuning = tune_sums(sm, variant)
+    block_n = min(int(tuning.constants["block_n"]), 64)
+    tuning = replace(tuning, constants={**tuning.constants, "block_n": block_n})
+    rows = int(variant.constants["block_rows"])
+    if rows == MANY_FLOAT32_ROWS:
+        return replace(tuning, num_warps=8)
+    # By default ptxas uses 72 registers there, and spills.
+    return replace(tuning, max_registers=96 if sm == 100 and rows == FEW_ROWS else None)
+
+
 def gated_variant(
     n: int,
     k: int,
     activation: str,
     *,
-    few: bool,
+    tile: int,
     has_bias: bool = False,
     x: str = "bf16",
     bias: str = "bf16",
     y: str = "bf16",
 ) -> Variant:
-    """For a gate and an up matrix (n, k) each, and an activation by its name."""
-    rows = FEW_ROWS if few else MANY_FLOAT32_ROWS if x == "fp32" else MANY_ROWS // 2
+    """For a gate and an up matrix (n, k) each, an activation by its name, and tiles of so many rows (`row_tiles`)."""
     kind = ACTIVATION_KINDS[activation]
-    constants = {"n": n, "k": k, "has_bias": has_bias, "activation": kind, "block_rows": rows}
+    constants = {"n": n, "k": k, "has_bias": has_bias, "activation": kind, "block_rows": tile}
     return Variant({"x": x, "bias": bias, "y": y}, constants)
 
 
@@ -109,10 +123,11 @@ SPECS = (
         grid=GRID,
         tune=tune,
         variants=(
-            gated_variant(14336, 4096, "silu", few=True),
-            gated_variant(14336, 4096, "silu", few=False),
-            gated_variant(4864, 896, "gelu_tanh", few=True, has_bias=True),
-            gated_variant(4864, 896, "silu", few=False, x="fp32", bias="fp32", y="fp32"),
+            gated_variant(14336, 4096, "silu", tile=FEW_ROWS),
+            gated_variant(14336, 4096, "silu", tile=MANY_ROWS),
+            gated_variant(4864, 896, "gelu_tanh", tile=FEW_ROWS, has_bias=True),
+            gated_variant(4864, 896, "silu", tile=MANY_FLOAT32_ROWS, x="fp32", bias="fp32", y="fp32"),
+            gated_variant(14336, 4096, "silu", tile=SOME_ROWS),
         ),
         decode_path=True,
     ),

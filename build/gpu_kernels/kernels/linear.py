@@ -11,6 +11,7 @@ from inflight.build.gpu_kernels.kernels.split_sums import (
     MANY_FLOAT32_ROWS,
     MANY_ROWS,
     SHARED,
+    SOME_ROWS,
     gathered,
     publish,
     sums_of_split,
@@ -73,16 +74,15 @@ def linear_variant(
     n: int,
     k: int,
     *,
-    few: bool,
+    tile: int,
     has_bias: bool = False,
     adds: bool = False,
     x: str = "bf16",
     bias: str = "bf16",
     y: str = "fp32",
 ) -> Variant:
-    """For weights (n, k). `few`: for launches of at most FEW_ROWS rows."""
-    rows = FEW_ROWS if few else MANY_FLOAT32_ROWS if x == "fp32" else MANY_ROWS
-    constants = {"n": n, "k": k, "has_bias": has_bias, "adds": adds, "block_rows": rows}
+    """For weights (n, k), and tiles of so many rows (`row_tiles`)."""
+    constants = {"n": n, "k": k, "has_bias": has_bias, "adds": adds, "block_rows": tile}
     return Variant({"x": x, "bias": bias, "y": y}, constants)
 
 
@@ -101,14 +101,15 @@ SPECS = (
         grid=GRID,
         tune=tune,
         variants=(
-            linear_variant(4096, 4096, few=True, adds=True),
-            linear_variant(4096, 14336, few=False, adds=True),
-            linear_variant(6144, 4096, few=True, y="bf16"),
-            linear_variant(1152, 896, few=True, has_bias=True),
-            linear_variant(1152, 896, few=False, has_bias=True),
-            linear_variant(151936, 896, few=True),
-            linear_variant(1152, 900, few=True, x="fp32", bias="fp32"),
-            linear_variant(1152, 900, few=False, x="fp32", bias="fp32"),
+            linear_variant(4096, 4096, tile=FEW_ROWS, adds=True),
+            linear_variant(4096, 14336, tile=MANY_ROWS, adds=True),
+            linear_variant(6144, 4096, tile=FEW_ROWS, y="bf16"),
+            linear_variant(1152, 896, tile=FEW_ROWS, has_bias=True),
+            linear_variant(1152, 896, tile=MANY_ROWS, has_bias=True),
+            linear_variant(151936, 896, tile=FEW_ROWS),
+            linear_variant(1152, 900, tile=FEW_ROWS, x="fp32", bias="fp32"),
+            linear_variant(1152, 900, tile=MANY_FLOAT32_ROWS, x="fp32", bias="fp32"),
+            linear_variant(4096, 4096, tile=SOME_ROWS, adds=True),
         ),
         decode_path=True,
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import triton
@@ -10,17 +11,27 @@ import triton.language as tl
 from inflight.build.gpu_kernels.kernels.activation import ACTIVATION_KINDS, activated
 from inflight.build.gpu_kernels.kernels.quantized_tiles import (
     GROUP,
-    MANY_ROWS,
     MATRIX,
     OUTPUT,
+    ROWS,
     block_k_of,
     kinds_of,
     quantized_sums,
     scaled_sums,
 )
-from inflight.build.gpu_kernels.kernels.split_sums import FEW_ROWS, GRID, SHARED, gathered, publish
+from inflight.build.gpu_kernels.kernels.split_sums import (
+    FEW_ROWS,
+    GRID,
+    MANY_FLOAT32_ROWS,
+    MANY_ROWS,
+    SHARED,
+    SOME_ROWS,
+    gathered,
+    publish,
+)
 from inflight.build.gpu_kernels.kernels.split_sums import tune as tune_sums
 from inflight.build.gpu_kernels.spec import Argument, Constant, KernelSpec, Tuning, Variant
+from inflight.build.gpu_kernels.variants import LEAST_INNER
 
 # Of `ends`, what becomes of a product.
 STORES, ADDS, GATES = 0, 1, 2
@@ -104,8 +115,15 @@ def tune(sm: int, variant: Variant) -> Tuning:
     group_size, has_unit = int(variant.constants["group_size"]), bool(variant.constants["has_unit"])
     plain = tune_sums(sm, Variant({"x": "fp32" if variant.types["x"] == "fp32" else "bf16"}, variant.constants))
     constants: dict[str, Constant] = {**plain.constants, "block_k": block_k_of(group_size, has_unit=has_unit)}
-    constants["block_n"] = 32 if int(variant.constants["block_rows"]) > FEW_ROWS else 64
-    return Tuning(num_warps=4, num_stages=2, constants=constants)
+    # Sums of a group, or its multiples, lie in registers beside the sums of its cut and those of all; and so do weights
+    # that are widened to 16 bits, where products do not read shared memory.
+    widened = variant.constants["rounded"] == ROWS["plain"] and sm not in (90, 100)
+    if variant.constants["shares"] == GROUP or widened:
+        constants["block_n"] = min(int(plain.constants["block_n"]), 64)
+    # By default ptxas uses 40 registers there for groups of 16, and spills.
+    few = variant.constants["block_rows"] == FEW_ROWS
+    most = 64 if sm == 86 and few and constants["block_k"] == LEAST_INNER else None
+    return replace(plain, constants=constants, max_registers=most)
 
 
 def quantized_variant(
@@ -114,7 +132,7 @@ def quantized_variant(
     weights: str,
     rounded: str,
     *,
-    few: bool,
+    tile: int,
     shares: int,
     group_size: int = 0,
     has_unit: bool = False,
@@ -126,7 +144,7 @@ def quantized_variant(
     weight_scale: str = "fp32",
 ) -> Variant:
     """For weights (n, k) and rows of kinds that `kinds_of` knows, which are of type `x` where they are plain.
-    `zero` and `bias`: their types, None where there are none. `few`: for launches of at most FEW_ROWS rows."""
+    `zero` and `bias`: their types, None where there are none. `tile`: the rows of a tile (`row_tiles`)."""
     constants: dict[str, Constant] = {
         "n": n,
         "k": k,
@@ -134,7 +152,7 @@ def quantized_variant(
         "has_bias": bias is not None,
         "ends": ends,
         "activation": ACTIVATION_KINDS[activation],
-        "block_rows": FEW_ROWS if few else MANY_ROWS,
+        "block_rows": tile,
     }
     types = {"x": x if rounded == "plain" else "i8", "weight_scale": weight_scale}
     return Variant({**types, "zero": zero or "fp32", "bias": bias or "fp32"}, constants)
@@ -161,20 +179,34 @@ SPECS = (
         grid=GRID,
         tune=tune,
         variants=(
-            quantized_variant(4096, 4096, "int8", "plain", few=True, shares=OUTPUT, ends=ADDS),
-            quantized_variant(4096, 4096, "int8", "plain", few=False, shares=OUTPUT, ends=ADDS),
-            quantized_variant(6144, 4096, "int8", "int8", few=True, shares=OUTPUT, bias="bf16"),
-            quantized_variant(6144, 4096, "int8", "int8", few=False, shares=OUTPUT, bias="bf16"),
-            quantized_variant(4096, 4096, "float8", "float8", few=True, shares=MATRIX),
-            quantized_variant(4096, 4096, "float8", "float8", few=False, shares=OUTPUT),
-            quantized_variant(14336, 4096, "int4", "plain", few=True, shares=GROUP, group_size=128, ends=GATES),
-            quantized_variant(14336, 4096, "int4", "plain", few=False, shares=GROUP, group_size=32, zero="fp32"),
-            quantized_variant(4096, 4096, "int4", "int8", few=True, weight_scale="i8", **_SIXTEENS),
-            quantized_variant(4096, 4096, "int4", "int8", few=False, weight_scale="i8", **_SIXTEENS),
-            quantized_variant(4096, 4096, "int4", "plain", few=True, weight_scale="i8", **_SIXTEENS),
-            quantized_variant(4096, 4096, "int8", "int8", few=True, shares=GROUP, group_size=16),
-            quantized_variant(4096, 4096, "uint4", "plain", few=True, shares=GROUP, group_size=16),
-            quantized_variant(4096, 4096, "uint4", "plain", few=True, shares=GROUP, group_size=64),
+            quantized_variant(4096, 4096, "int8", "plain", tile=FEW_ROWS, shares=OUTPUT, ends=ADDS),
+            quantized_variant(4096, 4096, "int8", "plain", tile=MANY_ROWS, shares=OUTPUT, ends=ADDS),
+            quantized_variant(6144, 4096, "int8", "int8", tile=FEW_ROWS, shares=OUTPUT, bias="bf16"),
+            quantized_variant(6144, 4096, "int8", "int8", tile=MANY_ROWS, shares=OUTPUT, bias="bf16"),
+            quantized_variant(4096, 4096, "float8", "float8", tile=FEW_ROWS, shares=MATRIX),
+            quantized_variant(4096, 4096, "float8", "float8", tile=MANY_ROWS, shares=OUTPUT),
+            quantized_variant(14336, 4096, "int4", "plain", tile=FEW_ROWS, shares=GROUP, group_size=128, ends=GATES),
+            quantized_variant(14336, 4096, "int4", "plain", tile=MANY_ROWS, shares=GROUP, group_size=32, zero="fp32"),
+            quantized_variant(4096, 4096, "int4", "int8", tile=FEW_ROWS, weight_scale="i8", **_SIXTEENS),
+            quantized_variant(4096, 4096, "int4", "int8", tile=MANY_ROWS, weight_scale="i8", **_SIXTEENS),
+            quantized_variant(4096, 4096, "int4", "plain", tile=FEW_ROWS, weight_scale="i8", **_SIXTEENS),
+            quantized_variant(4096, 4096, "int8", "int8", tile=FEW_ROWS, shares=GROUP, group_size=16),
+            quantized_variant(4096, 4096, "uint4", "plain", tile=FEW_ROWS, shares=GROUP, group_size=16),
+            quantized_variant(4096, 4096, "uint4", "plain", tile=FEW_ROWS, shares=GROUP, group_size=64),
+            quantized_variant(4096, 4096, "uint4", "plain", tile=MANY_ROWS, shares=GROUP, group_size=64),
+            quantized_variant(4096, 4096, "int4", "plain", tile=MANY_ROWS, weight_scale="i8", **_SIXTEENS),
+            quantized_variant(4096, 4096, "int8", "int8", tile=MANY_ROWS, shares=GROUP, group_size=16),
+            quantized_variant(4096, 4096, "float8", "float8", tile=MANY_ROWS, shares=GROUP, group_size=128),
+            quantized_variant(4096, 4096, "int4", "float8", tile=MANY_ROWS, shares=GROUP, group_size=128),
+            quantized_variant(4096, 4096, "int8", "plain", tile=SOME_ROWS, shares=OUTPUT, ends=ADDS),
+            quantized_variant(6144, 4096, "int8", "int8", tile=SOME_ROWS, shares=OUTPUT, bias="bf16"),
+            quantized_variant(4096, 4096, "float8", "float8", tile=SOME_ROWS, shares=OUTPUT),
+            quantized_variant(
+                14336, 4096, "int4", "plain", tile=SOME_ROWS, shares=GROUP, group_size=32, zero="fp32", ends=GATES
+            ),
+            quantized_variant(4096, 4096, "int4", "int8", tile=SOME_ROWS, weight_scale="i8", **_SIXTEENS),
+            quantized_variant(1152, 900, "int4", "plain", tile=MANY_ROWS, shares=GROUP, group_size=96, x="fp16"),
+            quantized_variant(1152, 900, "int8", "plain", tile=MANY_FLOAT32_ROWS, shares=OUTPUT, x="fp32", bias="fp32"),
         ),
         decode_path=True,
     ),

@@ -12,6 +12,7 @@ from inflight.build.gpu_kernels.kernels import quantize_rows as rounding_kernel
 from inflight.build.gpu_kernels.kernels import quantized_linear as kernel
 from inflight.build.gpu_kernels.kernels import quantized_tiles as tiles
 from inflight.build.gpu_kernels.kernels import rms_norm
+from inflight.build.gpu_kernels.kernels.split_sums import row_tiles
 from inflight.build.graph.dtypes import facts_of
 from inflight.build.graph.operators import OPERATORS
 from inflight.build.graph.values import dtype_of, shape_of
@@ -148,21 +149,21 @@ def _planned(
     n, k = (int(dim) for dim in shape_of(matrix.weight))
     rounded = _LEVELS.get(facts_of(dtype_of(x)).name, "plain")
     matrix.check_rows(rounded)
-    variants = [
-        kernel.quantized_variant(
+    variants = {
+        most: kernel.quantized_variant(
             n,
             k,
             matrix.weights,
             rounded,
-            few=few,
+            tile=tile,
             group_size=node.attributes["group_size"].as_int(),
             ends=ends,
             activation=node.attributes["activation"].as_string() if "activation" in node.attributes else "silu",
             x="i8" if rounded != "plain" else triton_type(x),
             **matrix.kinds,
         )
-        for few in (True, False)
-    ]
+        for most, tile in row_tiles("i8" if rounded != "plain" else triton_type(x))
+    }
     operands = {"x": places.of(x), "x_scale": places.of(x_scale), **matrix.operands(places)}
     operands |= {"residual": residual, "y": places.of(node.outputs[0])}
     return product(_PRODUCT, variants, operands, node, places, generations)
