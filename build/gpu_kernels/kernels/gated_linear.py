@@ -21,6 +21,7 @@ from inflight.build.gpu_kernels.kernels.split_sums import (
     sums_of_split,
 )
 from inflight.build.gpu_kernels.kernels.split_sums import tune as tune_sums
+from inflight.build.gpu_kernels.kernels.weight_prefetch import awaited, prefetch
 from inflight.build.gpu_kernels.spec import Argument, KernelSpec, Tuning, Variant
 
 
@@ -55,6 +56,9 @@ def gated_linear(
     line = tl.program_id(1) * block_n + tl.arange(0, block_n)
     shape: tl.constexpr = (n, k, split_k, block_rows, block_n, block_k)
     finished = True
+    prefetch(gate, tl.minimum(line, n - 1), tl.program_id(2) * cuts * split_k, k, split_k)
+    prefetch(up, tl.minimum(line, n - 1), tl.program_id(2) * cuts * split_k, k, split_k)
+    awaited()
     gates = sums_of_split(x, gate, row, line, rows, tl.program_id(2) * cuts, shape, k)
     ups = sums_of_split(x, up, row, line, rows, tl.program_id(2) * cuts, shape, k)
     for split in range(1, cuts):

@@ -17,6 +17,7 @@ from inflight.build.gpu_kernels.kernels.split_sums import (
     sums_of_split,
     tune,
 )
+from inflight.build.gpu_kernels.kernels.weight_prefetch import awaited, prefetch
 from inflight.build.gpu_kernels.spec import Argument, KernelSpec, Variant
 
 
@@ -53,6 +54,8 @@ def linear(
     line = tl.program_id(1) * block_n + tl.arange(0, block_n)
     shape: tl.constexpr = (n, k, split_k, block_rows, block_n, block_k)
     finished = True
+    prefetch(weight, tl.minimum(line, n - 1), tl.program_id(2) * cuts * split_k, k, split_k)
+    awaited()
     sums = sums_of_split(x, weight, row, line, rows, tl.program_id(2) * cuts, shape, k)
     for split in range(1, cuts):
         sums += sums_of_split(x, weight, row, line, rows, split, shape, k)

@@ -14,6 +14,7 @@ from inflight.build.gpu_kernels.kernels.quantized_tiles import (
     MATRIX,
     OUTPUT,
     ROWS,
+    WEIGHTS,
     block_k_of,
     kinds_of,
     quantized_sums,
@@ -30,12 +31,14 @@ from inflight.build.gpu_kernels.kernels.split_sums import (
     publish,
 )
 from inflight.build.gpu_kernels.kernels.split_sums import tune as tune_sums
+from inflight.build.gpu_kernels.kernels.weight_prefetch import awaited, prefetch
 from inflight.build.gpu_kernels.spec import Argument, Constant, KernelSpec, Tuning, Variant
 from inflight.build.gpu_kernels.variants import LEAST_INNER
 
 # Of `ends`, what becomes of a product.
 STORES, ADDS, GATES = 0, 1, 2
 _ADDS = tl.constexpr(1)
+_INT4 = tl.constexpr(WEIGHTS["int4"])
 _GATES = tl.constexpr(2)
 
 
@@ -89,6 +92,10 @@ def quantized_linear(
     kinds: tl.constexpr = (weights, rounded, shares, group_size, has_unit, has_zero)
     arrays = (x, weight, weight_scale, zero, codebook)
     finished = True
+    share: tl.constexpr = 2 if weights >= _INT4 else 1
+    first = tl.program_id(2) * cuts * split_k // share
+    prefetch(weight, tl.minimum(line, n - 1), first, (k + share - 1) // share, split_k // share)
+    awaited()
     sums = quantized_sums(arrays, row, line, rows, tl.program_id(2) * cuts, shape, kinds)
     for split in range(1, cuts):
         sums += quantized_sums(arrays, row, line, rows, split, shape, kinds)
