@@ -58,6 +58,11 @@ def combine_variant(decode: Variant, *, has_sinks: bool = False) -> Variant:
     return Variant({"act": decode.types["act"]}, {**constants, "has_sinks": has_sinks})
 
 
+def listed_variant(decode: Variant, *, has_sinks: bool = False, most_rows: int = 256) -> Variant:
+    """`listed_decode` in place of a variant of `paged_decode`, for launches of at most `most_rows` rows."""
+    return Variant(decode.types, {**decode.constants, "has_sinks": has_sinks, "most_rows": padded(most_rows)})
+
+
 def padded_head_of(variant: Variant) -> int:
     """The head size in registers."""
     return padded(int(variant.constants["head_size"]))

@@ -117,7 +117,7 @@ class CudaFacts(TargetFacts, frozen=True, kw_only=True):
     generation, by its number in text, the compiled kernels in the order in which launches name them.
     """
 
-    interface: ClassVar[int] = 2
+    interface: ClassVar[int] = 3
 
     weights_file: str
     launches_file: str

@@ -66,13 +66,13 @@ def arrays_of(rng: np.random.Generator, function: str) -> tuple[Variant, dict[st
     if function == "linear":
         return linear_variant(LINES, INPUTS, tile=16, x="fp32", bias="fp32"), named, ("weight",)
     if function == "gated_linear":
-        kinds = {"x": "fp32", "bias": "fp32", "y": "fp32"}
-        return gated_variant(LINES, INPUTS, "silu", tile=16, **kinds), named, ("gate", "up")
+        variant = gated_variant(LINES, INPUTS, "silu", tile=16, x="fp32", bias="fp32", y="fp32")
+        return variant, named, ("gate", "up")
     if function == "head_linear":
         return head_variant(1, LINES, INPUTS, INPUTS, few=True, x="fp32"), named, ("weight",)
     int4 = function == "int4"
     named["weight"] = rng.integers(-8, 8, (LINES, INPUTS // 2 if int4 else INPUTS)).astype(np.int8)
-    shares: dict[str, int] = {"shares": GROUP, "group_size": 32} if int4 else {"shares": OUTPUT}
+    shares: dict[str, Any] = {"shares": GROUP, "group_size": 32} if int4 else {"shares": OUTPUT}
     named["weight_scale"] = np.ones((LINES, 7 if int4 else 1), np.float32)
     kind = "int4" if int4 else "int8"
     return quantized_variant(LINES, INPUTS, kind, "plain", tile=16, x="fp32", **shares), named, ("weight",)

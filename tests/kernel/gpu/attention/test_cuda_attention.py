@@ -14,8 +14,16 @@ import pytest
 from inflight.build.gpu_kernels.prefill_tiles import prefill_tiles
 from inflight.build.gpu_kernels.spec import Variant
 from inflight.build.gpu_kernels.variants import attention_variant
-from tests.kernel.gpu.support.cuda_attention import Batch, Chunk, decode, expected, prefill, random_batch
-from tests.kernel.gpu.support.cuda_launch import interpret
+from tests.kernel.gpu.support.cuda_attention import (
+    Batch,
+    Chunk,
+    decode,
+    decode_in_two,
+    expected,
+    prefill,
+    random_batch,
+)
+from tests.kernel.gpu.support.cuda_launch import interpret, programs_in_any_order
 
 pytestmark = pytest.mark.kernel
 
@@ -53,11 +61,12 @@ def batch_of(
     return random_batch(rng, variant, chunks, np.float16, has_sinks=bool(SHAPES[shape].get("sinks")))
 
 
-def run_decode(batch: Batch) -> Array:
-    def run(function: str, variant: Variant, arguments: Any, sizes: Any) -> None:
-        interpret(function, variant, arguments, sizes, DECODE_TILES if function == "paged_decode" else None)
+def run_tiled(function: str, variant: Variant, arguments: Any, sizes: Any) -> None:
+    interpret(function, variant, arguments, sizes, None if function == "combine_splits" else DECODE_TILES)
 
-    return decode(run, batch)
+
+def run_decode(batch: Batch) -> Array:
+    return decode(run_tiled, batch)
 
 
 def run_prefill(batch: Batch) -> Array:
@@ -101,14 +110,6 @@ def test_int8_values_reach_the_greatest_number_of_float16(rng: np.random.Generat
         assert_close(run(batch), batch)
 
 
-def test_decode_rows_that_are_not_there_are_zeros(rng: np.random.Generator) -> None:
-    batch = random_batch(rng, variant_of("grouped", decodes=True), [Chunk(40, 1), Chunk(70, 1)], np.float16)
-    batch.arrays["positions"][0] = -1
-    result = run_decode(batch)
-    assert_close(result, batch)
-    assert not result[0].any() and result[1].any()
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_prefill_is_attention_in_float64(rng: np.random.Generator, shape: str) -> None:
     some, past = int(rng.integers(2, 70)), int(rng.integers(90))
@@ -137,6 +138,29 @@ def test_bfloat16_throughout(rng: np.random.Generator) -> None:
         variant = variant_of("grouped", "bf16", "bf16", decodes=decodes)
         batch = random_batch(rng, variant, [Chunk(70, 1), Chunk(3, 1)], ml_dtypes.bfloat16)
         assert_close(run(batch), batch)
+
+
+@pytest.mark.parametrize("shape", ["grouped", "seven to one", "sinks, window"])
+def test_it_does_not_matter_which_split_is_the_last_nor_how_many_items_nobody_has(
+    rng: np.random.Generator, shape: str
+) -> None:
+    chunks = [Chunk(int(past), 1) for past in (rng.integers(SPLIT), 4 * SPLIT + rng.integers(SPLIT), 2 * SPLIT - 1)]
+    batch = batch_of(rng, shape, chunks, decodes=True)
+    result = run_decode(batch)
+    for _ in range(2):
+        with programs_in_any_order(rng):
+            again = decode(run_tiled, batch, spare=int(rng.integers(9)))
+        assert np.array_equal(again, result)
+
+
+@pytest.mark.parametrize("shape", ["grouped", "sinks, window"])
+def test_two_launches_are_attention_too(rng: np.random.Generator, shape: str) -> None:
+    """Those of the tensorrt target. A row that is not there is zeros."""
+    batch = batch_of(rng, shape, [Chunk(int(past), 1) for past in (9, 70, rng.integers(200))], decodes=True)
+    batch.arrays["positions"][0] = -1
+    result = decode_in_two(run_tiled, batch)
+    assert_close(result, batch)
+    assert not result[0].any() and result[1].any()
 
 
 @pytest.mark.parametrize("shape", ["grouped", "soft cap, window"])

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from inflight.build.gpu_kernels.prefill_tiles import prefill_tiles
-from inflight.build.gpu_kernels.variants import attention_variant, combine_variant
+from tests.kernel.gpu.support.cuda_attention import items_before
 from tests.kernel.gpu.support.cuda_launch import SPECS, interpret
 from tests.oracles.fused_attention import head_linear, latent_cache_write, paged_latent_attention
 
@@ -96,17 +96,18 @@ class Cache:
 
     def decoded(self, scale: float, chosen: Array) -> Array:
         """Of the rows of these numbers, every part of the partial results that no split writes being NaN."""
-        rows, splits, count = self.rows, -(-max(self.rows.lengths) // SPLIT) + 1, len(chosen)
-        shape = (count, rows.heads, splits)
-        parts = {name: np.full(shape, np.nan, np.float32) for name in ("maxima", "totals")}
-        parts["partials"] = np.full((*shape, rows.rank), np.nan, np.float32)
-        y = np.full((count, rows.heads * rows.rank), np.nan, np.float32)
+        rows, count = self.rows, len(chosen)
         picked = {name: rows.arrays[name][chosen] for name in ("positions", "sequence_of_row")}
-        arrays = {**picked, **parts, "q": self.queries[chosen], "splits": splits, "sinks": self.scales, "y": y}
-        sizes = {"rows": count, "splits": splits}
-        self._run("latent_decode", self._variant(scale, split_tokens=SPLIT), arrays, sizes)
-        combine = combine_variant(attention_variant(rows.heads, 1, rows.rank, act="fp32", split_tokens=SPLIT))
-        self._run("combine_splits", combine, arrays, sizes)
+        before = items_before(picked["positions"], SPLIT)
+        items = int(before[-1]) + 1
+        parts = {name: np.full((items, rows.heads), np.nan, np.float32) for name in ("maxima", "totals")}
+        parts["partials"] = np.full((items, rows.heads, rows.rank), np.nan, np.float32)
+        arrived = np.zeros((count, -(-rows.heads // latent_attention.HEADS_AT_ONCE)), np.int32)
+        y = np.full((count, rows.heads * rows.rank), np.nan, np.float32)
+        arrays: dict[str, Any] = {**picked, **parts, "q": self.queries[chosen], "y": y, "arrived": arrived}
+        arrays |= {"first_items": before[:-1], "rows": count}
+        self._run("latent_decode", self._variant(scale, split_tokens=SPLIT), arrays, {"rows": count, "items": items})
+        assert not arrived.any(), "the next launch counts from zero"
         return y
 
     def prefilled(self, scale: float, lengths: list[int], first: int = 0) -> Array:

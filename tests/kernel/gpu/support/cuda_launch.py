@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -121,6 +122,25 @@ def interpret(
     values = [tensor_of(arguments[argument.name]) for argument in spec.arguments]
     with np.errstate(all="ignore"):  # a GPU says nothing of infinities either
         kernel[tuple(grid)](*values, **constants)
+
+
+@contextmanager
+def programs_in_any_order(rng: np.random.Generator) -> Iterator[None]:
+    """Programs of interpreted launches along the first axis run in a random order: any may be the last to end."""
+    builder = interpreter.interpreter_builder
+    choose, orders = builder.set_grid_idx, {}
+
+    def chosen(x: int, y: int, z: int) -> None:
+        count = builder.grid_dim[0]
+        if count not in orders:
+            orders[count] = rng.permutation(count).tolist()
+        choose(orders[count][x], y, z)
+
+    builder.set_grid_idx = chosen
+    try:
+        yield
+    finally:
+        del builder.set_grid_idx
 
 
 def _blocks(extent: Extent, known: Mapping[str, Any]) -> int:

@@ -12,7 +12,9 @@ import numpy.typing as npt
 import pytest
 
 from inflight.build.gpu_kernels.early_launch import MARKER
-from tests.kernel.gpu.support.cuda_launch import InterpreterBuilder
+from tests.kernel.gpu.support.cuda_launch import SPECS  # noqa: F401  (before triton is imported)
+
+from triton.runtime import interpreter  # isort: skip
 
 Array = npt.NDArray[Any]
 _MEMORY = re.compile(r"\b((?:ld|st|atom|red|cp|prefetch)\.[\w.:]*)")
@@ -33,7 +35,8 @@ def touched_before_the_wait(ptx: str) -> list[str]:
 
 def prefetches(ptx: str) -> tuple[int, int]:
     """How many there are in front of the wait, and how many in all."""
-    return tuple(sum(each.startswith("prefetch") for each in _operations(part)) for part in (_front(ptx), ptx))
+    early, all_of_them = (sum(each.startswith("prefetch") for each in _operations(part)) for part in (_front(ptx), ptx))
+    return early, all_of_them
 
 
 def _operations(ptx: str) -> list[str]:
@@ -54,7 +57,8 @@ def noted_memory() -> Iterator[list[tuple[str, Array]]]:
 
         return run
 
-    assembles = InterpreterBuilder.create_inline_asm
+    language = interpreter.InterpreterBuilder
+    assembles = language.create_inline_asm
 
     def assemble(builder: Any, assembly: str, constraints: Any, values: Any, *options: Any) -> Any:
         noted.append(("awaited", nothing) if MARKER in assembly else ("prefetch", values[0].data.astype(np.uint64)))
@@ -62,6 +66,6 @@ def noted_memory() -> Iterator[list[tuple[str, Array]]]:
 
     with pytest.MonkeyPatch.context() as patch:
         for name in _METHODS:
-            patch.setattr(InterpreterBuilder, name, noting(getattr(InterpreterBuilder, name)))
-        patch.setattr(InterpreterBuilder, "create_inline_asm", assemble)
+            patch.setattr(language, name, noting(getattr(language, name)))
+        patch.setattr(language, "create_inline_asm", assemble)
         yield noted
