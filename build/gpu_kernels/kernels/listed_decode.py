@@ -20,7 +20,13 @@ from inflight.build.gpu_kernels.kernels.split_parts import (
     write_part,
 )
 from inflight.build.gpu_kernels.spec import Argument, Constant, Extent, KernelSpec, Tuning, Variant
-from inflight.build.gpu_kernels.variants import attention_variant, attention_variants, listed_variant, padded_head_of
+from inflight.build.gpu_kernels.variants import (
+    FLOAT8,
+    attention_variant,
+    attention_variants,
+    listed_variant,
+    padded_head_of,
+)
 
 
 @triton.jit
@@ -118,7 +124,10 @@ def tune(sm: int, variant: Variant) -> Tuning:
     tuning, constants = tune_decode(sm, variant), variant.constants
     heads = triton.next_power_of_2(int(constants["num_heads"]) // int(constants["num_kv_heads"]))
     own: dict[str, Constant] = {"group_heads": heads, "at_once": parts_at_once(heads, padded_head_of(variant))}
-    return replace(tuning, constants={**tuning.constants, **own})
+    # By default ptxas uses 128 registers there, and spills.
+    spills = sm == 86 and constants["cache_format"] == FLOAT8 and tuning.max_registers is None
+    most = 168 if spills else tuning.max_registers
+    return replace(tuning, constants={**tuning.constants, **own}, max_registers=most)
 
 
 SPECS = (
