@@ -9,6 +9,7 @@ import triton.language as tl
 
 from inflight.build.gpu_kernels.kernels.online_softmax import first_seen
 from inflight.build.gpu_kernels.kernels.paged_decode import attended_split, tune_decode
+from inflight.build.gpu_kernels.kernels.quantize_rows import ROUNDING, quantize_variant, rounded, sources
 from inflight.build.gpu_kernels.kernels.split_parts import (
     LISTED,
     PARTS,
@@ -42,6 +43,14 @@ def listed_decode(
     first_items,
     bias,
     sinks,
+    order,
+    factors,
+    stored,
+    low,
+    high,
+    levels,
+    level_scales,
+    heads_arrived,
     partials,
     maxima,
     totals,
@@ -61,6 +70,12 @@ def listed_decode(
     bias_width: tl.constexpr,
     bias_origin: tl.constexpr,
     has_sinks: tl.constexpr,
+    quantizes: tl.constexpr,
+    orders: tl.constexpr,
+    multiplies: tl.constexpr,
+    float8: tl.constexpr,
+    has_stored: tl.constexpr,
+    cuts: tl.constexpr,
     split_tokens: tl.constexpr,
     most_rows: tl.constexpr,
     cache_format: tl.constexpr,
@@ -70,6 +85,7 @@ def listed_decode(
     block_n: tl.constexpr,
     group_heads: tl.constexpr,
     at_once: tl.constexpr,
+    block: tl.constexpr,
 ):
     """Program (item, KV head): a split of a row's context, and y [rows, num_heads * head_size] of `act` where it is the
     last of the row's to arrive.
@@ -78,6 +94,10 @@ def listed_decode(
     first_items: `row_of_item`, of rows that have position // split_tokens + 1 items each; sinks: `write_heads`;
     partials, maxima, totals: `write_part`. arrived int32 [rows, num_kv_heads] is zero before and after every launch.
     group_heads: the next power of two of the heads of a group.
+
+    When `quantizes`, the program that ends a row rounds it, too: levels int8 [rows, num_heads * head_size] and
+    level_scales float32 [rows] are what `quantize_rows` makes of y with order, factors, stored, low and high.
+    heads_arrived int32 [rows] is as `arrived`, `block` a power of two of at least a row's width.
     """
     tl.static_assert(split_tokens % block_n == 0, "a split begins with a tile of its own")
     item, kv_head = tl.program_id(0), tl.program_id(1)
@@ -104,12 +124,14 @@ def listed_decode(
         member = tl.arange(0, padded_group)
         head = kv_head * group + member
         last, least = position // split_tokens, first // split_tokens
+        finished = True
         if last == least:
             write_heads(y, sinks, state, row, head, member < group, num_heads, head_size, padded_head, has_sinks)
         else:
             parts = (partials, maxima, totals)
             write_part(parts, state, item, head, member < group, num_heads, head_size, padded_head)
-            if last_to_arrive(arrived + row * num_kv_heads + kv_head, last - least + 1):
+            finished = last_to_arrive(arrived + row * num_kv_heads + kv_head, last - least + 1)
+            if finished:
                 few = tl.arange(0, group_heads)
                 own = kv_head * group + few
                 there = few < group
@@ -117,13 +139,29 @@ def listed_decode(
                     parts, first_item, least, last + 1, own, there, num_heads, head_size, padded_head, at_once
                 )
                 write_heads(y, sinks, whole, row, own, there, num_heads, head_size, padded_head, has_sinks)
+        if quantizes:  # noqa: SIM102  (one is known when it is compiled)
+            if finished:  # noqa: SIM102  (who has not finished may not arrive)
+                if last_to_arrive(heads_arrived + row, num_kv_heads):
+                    width: tl.constexpr = num_heads * head_size
+                    kinds: tl.constexpr = (orders, multiplies, True, float8, has_stored, cuts)
+                    given = (order, factors, stored, low, high)
+                    at = row.to(tl.int64)
+                    places = y + at * width + sources(order, orders, width, block)
+                    # Other programs have written it meanwhile.
+                    value = tl.load(places, mask=tl.arange(0, block) < width, other=0.0, cache_modifier=".cg")
+                    rounded(value, given, levels + at * width, level_scales + at, kinds, width, block)
 
 
 def tune(sm: int, variant: Variant) -> Tuning:
     """That of `paged_decode`."""
     tuning, constants = tune_decode(sm, variant), variant.constants
     heads = triton.next_power_of_2(int(constants["num_heads"]) // int(constants["num_kv_heads"]))
-    own: dict[str, Constant] = {"group_heads": heads, "at_once": parts_at_once(heads, padded_head_of(variant))}
+    width = int(constants["num_heads"]) * int(constants["head_size"])
+    own: dict[str, Constant] = {
+        "block": triton.next_power_of_2(width),
+        "group_heads": heads,
+        "at_once": parts_at_once(heads, padded_head_of(variant)),
+    }
     # By default ptxas uses 128 registers there, and spills.
     spills = sm == 86 and constants["cache_format"] == FLOAT8 and tuning.max_registers is None
     most = 168 if spills else tuning.max_registers
@@ -144,6 +182,10 @@ SPECS = (
             *LISTED,
             Argument("bias", "*fp32"),
             Argument("sinks", "*fp32"),
+            *ROUNDING,
+            Argument("levels", "*i8"),
+            Argument("level_scales", "*fp32"),
+            Argument("heads_arrived", "*i32"),
             *PARTS,
         ),
         grid=((Extent("items"),), (Extent("num_kv_heads"),)),
@@ -151,6 +193,15 @@ SPECS = (
         variants=(
             *(listed_variant(variant) for variant in attention_variants(decode=True)),
             listed_variant(attention_variant(64, 8, 64, window=128, split_tokens=256), has_sinks=True),
+            *(
+                listed_variant(attention_variant(32, 8, 128, kv="float8", split_tokens=256), levels=levels)
+                for levels in (
+                    quantize_variant(4096, "int8"),
+                    quantize_variant(4096, "float8"),
+                    quantize_variant(4096, "float8", has_stored=True, orders=True, factors="bf16"),
+                )
+            ),
+            listed_variant(attention_variant(64, 8, 128, split_tokens=256), levels=quantize_variant(8192, "int8")),
         ),
         decode_path=True,
     ),

@@ -129,8 +129,9 @@ class StepLaunches:
 
 
 def tile_tokens(listed: LaunchList, backend: Backend) -> int:
-    """The rows of a prompt that a tile takes, of the kernel that takes fewest."""
-    launches = [launch for launch in listed.launches if launch.rows == "prompt_tiles"]
+    """The rows of a prompt that a tile takes, of the kernel of attention that takes fewest."""
+    tiled = [launch for launch in listed.launches if launch.rows == "prompt_tiles"]
+    launches = [launch for launch in tiled if "block_tables" in launch.operands]
     kernels = {choice.kernel for launch in launches for choice in launch.choices}
     names = ("block_m", "num_kv_heads", "num_heads")
     tiles = [[backend.constant(kernel, name) for name in names] for kernel in kernels]

@@ -8,12 +8,15 @@ from typing import Any
 import onnx_ir as ir
 
 from inflight.build.gpu_kernels.kernels import listed_decode, paged_prefill, rope_cache_write
+from inflight.build.gpu_kernels.spec import Variant
 from inflight.build.gpu_kernels.variants import attention_variant, listed_variant, rope_variant
 from inflight.build.graph.values import dtype_of
+from inflight.build.passes.plan_memory import EARLY
 from inflight.build.targets.cuda.kv_cache import cache_kind, cache_operands
 from inflight.build.targets.cuda.launch_plan import PlannedLaunch
+from inflight.build.targets.cuda.operators.quantized import rounding_of
 from inflight.build.targets.cuda.operators.rows import given, input_of
-from inflight.build.targets.cuda.places import Places, aligned, triton_type, width_of
+from inflight.build.targets.cuda.places import UNUSED, Places, aligned, triton_type, width_of
 from inflight.engine_format.cuda_facts import Operand
 from inflight.engine_format.manifest import Limits
 
@@ -81,10 +84,12 @@ def attend(node: ir.Node, places: Places, tokens_per_block: int, limits: Limits)
     kinds |= {name: int(numbers[name]) for name in ("window", "chunk")}
     sinks, bias = input_of(node, 6), input_of(node, 7)
     kinds["bias"] = None if bias is None else (width_of(bias), int(numbers["bias_origin"]))
+    levels, rounding = _levels_of(y, places)
     decode = listed_variant(
         attention_variant(heads, kv_heads, size, **kinds, split_tokens=SPLIT_TOKENS),
         has_sinks=sinks is not None,
         most_rows=generated_rows(limits),
+        levels=levels,
     )
     prefill = attention_variant(heads, kv_heads, size, **kinds, has_sinks=sinks is not None)
 
@@ -100,13 +105,29 @@ def attend(node: ir.Node, places: Places, tokens_per_block: int, limits: Limits)
     of_rows = {"positions": places.of(given(node, 3), by_row=True)}
     of_rows |= {"sequence_of_row": places.of(given(node, 4), by_row=True), "y": places.of(y, by_row=True)}
     of_rows["q"] = Operand(place=q.place, at=q.at, row_bytes=row_bytes)
-    parts = parts_of_splits(places, heads, size, kv_heads, limits)
+    # Counters of splits, then those of heads.
+    parts = parts_of_splits(places, heads, size, kv_heads + 1, limits)
+    of_rows["heads_arrived"] = Operand(place="counters", at=generated_rows(limits) * kv_heads * _FLOAT_BYTES)
     tiles = {name: Operand(place="step", name=name) for name in ("tile_begins", "tile_ends")}
     whole = {"positions": places.of(given(node, 3)), "sequence_of_row": places.of(given(node, 4))}
     return [
-        PlannedLaunch.of(_DECODE, decode, {**shared, **of_rows, **parts}, "generated"),
+        PlannedLaunch.of(_DECODE, decode, {**shared, **of_rows, **parts, **rounding}, "generated"),
         PlannedLaunch.of(_PREFILL, prefill, {**shared, **whole, **tiles, "q": q, "y": places.of(y)}, "prompt_tiles"),
     ]
+
+
+def _levels_of(y: ir.Value, places: Places) -> tuple[Variant | None, dict[str, Operand]]:
+    """How levels are made of y where attention makes them, and the operands of that."""
+    early = [user for user in y.consumers() if EARLY in user.outputs[0].metadata_props]
+    names = ("order", "factors", "stored", "low", "high", "levels", "level_scales")
+    if not early:
+        return None, dict.fromkeys(names, UNUSED)
+    (node,) = early
+    planned = rounding_of(node, y, places)
+    ((_, variant),) = planned.choices
+    operands = {name: planned.operands[name] for name in names[:5]}
+    levels, scales = (places.of(value, by_row=True) for value in node.outputs)
+    return variant, {**operands, "levels": levels, "level_scales": scales}
 
 
 def parts_of_splits(places: Places, heads: int, head_size: int, of_row: int, limits: Limits) -> dict[str, Operand]:

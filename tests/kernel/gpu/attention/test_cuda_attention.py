@@ -17,6 +17,7 @@ from inflight.build.gpu_kernels.variants import attention_variant
 from tests.kernel.gpu.support.cuda_attention import (
     Batch,
     Chunk,
+    Rounding,
     decode,
     decode_in_two,
     expected,
@@ -24,6 +25,8 @@ from tests.kernel.gpu.support.cuda_attention import (
     random_batch,
 )
 from tests.kernel.gpu.support.cuda_launch import interpret, programs_in_any_order
+
+from inflight.build.gpu_kernels.kernels.quantize_rows import quantize_variant, tiles_variant  # isort: skip
 
 pytestmark = pytest.mark.kernel
 
@@ -151,6 +154,46 @@ def test_it_does_not_matter_which_split_is_the_last_nor_how_many_items_nobody_ha
         with programs_in_any_order(rng):
             again = decode(run_tiled, batch, spare=int(rng.integers(9)))
         assert np.array_equal(again, result)
+
+
+@pytest.mark.parametrize("kind", ["int8", "float8"])
+def test_rows_that_are_ended_are_rounded_as_a_launch_of_their_own_rounds_them(
+    rng: np.random.Generator, kind: str
+) -> None:
+    """By the program that ends the last head, whichever it is; rows of prompts by one launch for their tiles."""
+    batch = batch_of(rng, "grouped", [Chunk(int(past), 1) for past in rng.integers(3 * SPLIT, size=5)], decodes=True)
+    width, rows = batch.arrays["q"].shape[1], batch.rows
+    orders, stored, cuts = (bool(rng.integers(2)) for _ in range(3))
+    ways: dict[str, Any] = {"orders": orders, "has_stored": stored, "cuts": cuts and kind == "float8" and not stored}
+    variant = quantize_variant(width, kind, **ways, factors="fp32" if rng.integers(2) else None, x="fp16")
+    arrays: dict[str, Any] = {"order": rng.permutation(width).astype(np.int32), "stored": np.array([0.01], np.float32)}
+    arrays |= {
+        "factors": rng.random(width).astype(np.float32),
+        "low": np.array([-1], np.float32),
+        "high": np.array([0.5], np.float32),
+    }
+
+    def results() -> dict[str, Array]:
+        return {"levels": np.full((rows, width), 99, np.int8), "level_scales": np.full(rows, np.nan, np.float32)}
+
+    found = results()
+    with programs_in_any_order(rng):
+        y = decode(run_tiled, batch, rounding=Rounding(variant, {**arrays, **found}))
+    assert np.array_equal(y, run_decode(batch))
+    apart = results()
+    given = {**arrays, "x": y, "y": apart["levels"], "y_scale": apart["level_scales"]}
+    interpret("quantize_rows", variant, given, {"rows": rows})
+    tiled = results()
+    given |= {
+        "y": tiled["levels"],
+        "y_scale": tiled["level_scales"],
+        "tile_begins": np.array([1, 2], np.int32),
+        "tile_ends": np.array([2, 5], np.int32),
+    }
+    interpret("quantize_tiles", tiles_variant(variant), given, {"tiles": 2}, {"parts": 2, "block": width})
+    for name, whole in apart.items():
+        assert np.array_equal(found[name], whole) and np.array_equal(tiled[name][1:], whole[1:])
+        assert np.array_equal(tiled[name][0], results()[name][0], equal_nan=True), "no tile has the first row"
 
 
 @pytest.mark.parametrize("shape", ["grouped", "sinks, window"])

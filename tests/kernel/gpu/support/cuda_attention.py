@@ -50,6 +50,19 @@ class Batch:
         return replace(self, arrays={**self.arrays, **picked}, chunks=[self.chunks[chunk] for chunk in chunks])
 
 
+@dataclass(frozen=True)
+class Rounding:
+    """A variant of `quantize_rows`, and its arrays: order, factors, stored, low, high, levels, level_scales."""
+
+    variant: Variant
+    arrays: Mapping[str, Array]
+
+
+_NOTHING = np.zeros(1, np.float32)
+_UNROUNDED: dict[str, Array] = dict.fromkeys(("factors", "stored", "low", "high", "level_scales"), _NOTHING)
+_UNROUNDED |= {"order": np.zeros(1, np.int32), "levels": np.zeros(1, np.int8)}
+
+
 def random_batch(
     rng: np.random.Generator, variant: Variant, chunks: Sequence[Chunk], dtype: Any, *, has_sinks: bool = False
 ) -> Batch:
@@ -116,9 +129,9 @@ def expected(batch: Batch) -> tuple[Array, Array]:
     return result, paged_attention(arrays["q"], keys, np.abs(values), *rows, **options)
 
 
-def decode(run: Run, batch: Batch, spare: int = 1) -> Array:
+def decode(run: Run, batch: Batch, spare: int = 1, rounding: Rounding | None = None) -> Array:
     """y of `listed_decode`, every part of the partial results that no split writes being NaN. `spare`: more items than
-    rows have."""
+    rows have. `rounding`: what is to be made of y, too."""
     heads, size, kv_heads = (int(batch.constant(name)) for name in ("num_heads", "head_size", "num_kv_heads"))
     before = items_before(batch.arrays["positions"], int(batch.constant("split_tokens")))
     items = int(before[-1]) + spare
@@ -128,14 +141,17 @@ def decode(run: Run, batch: Batch, spare: int = 1) -> Array:
         "partials": np.full((items, heads, size), np.nan, np.float32),
         "maxima": np.full((items, heads), np.nan, np.float32),
         "totals": np.full((items, heads), np.nan, np.float32),
+        "heads_arrived": (ended := np.zeros(batch.rows, np.int32)),
+        **(rounding.arrays if rounding else _UNROUNDED),
         "arrived": (arrived := np.zeros((batch.rows, kv_heads), np.int32)),
         "y": (y := np.full_like(batch.arrays["q"], np.nan)),
         "rows": batch.rows,
         "block_table_stride": _stride(batch),
     }
-    variant = listed_variant(batch.variant, has_sinks=batch.has_sinks)
+    levels = rounding.variant if rounding else None
+    variant = listed_variant(batch.variant, has_sinks=batch.has_sinks, levels=levels)
     run("listed_decode", variant, arguments, {"rows": batch.rows, "items": items})
-    assert not arrived.any(), "the next launch counts from zero"
+    assert not arrived.any() and not ended.any(), "the next launch counts from zero"
     return y
 
 
