@@ -58,6 +58,20 @@ def overlaps_steps(executor: Executor) -> OverlappingExecutor | None:
     return cast(OverlappingExecutor, executor) if hasattr(executor, "submit") else None
 
 
+class SettlingExecutor(Executor, Protocol):
+    """An executor that goes on to arrange its memory after it was opened. Steps may run meanwhile, more slowly."""
+
+    def settle(self) -> None:
+        """Wait until that is done."""
+        ...
+
+
+def settle(executor: Executor) -> None:
+    """Wait until steps take no longer than they will."""
+    if hasattr(executor, "settle"):
+        cast(SettlingExecutor, executor).settle()
+
+
 class PoolingExecutor(Executor, Protocol):
     """An engine whose hidden states are pooled: one whose manifest has `pooling`. `directory` is where it lies."""
 

@@ -107,6 +107,10 @@ class CpuExecutor:
         """See CopyingExecutor."""
         self._cache_blocks().copy_in(block, data)
 
+    def settle(self) -> None:
+        for region in self._regions:
+            region.settle()
+
     def close(self) -> None:
         if self._engine is not None:
             self._library.inflight_close(self._engine)

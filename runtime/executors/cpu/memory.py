@@ -9,10 +9,10 @@ import threading
 from pathlib import Path
 
 from inflight.errors import EngineError
+from inflight.runtime.executors.cpu.huge_pages import HUGE_PAGE, MADV_POPULATE_READ, use_huge_pages
 
-_MADV_POPULATE_READ = 22  # Linux 5.14; others refuse it
-# A huge page. Other mappings of the process wait until one of these is done.
-_POPULATED_AT_ONCE = 1 << 21
+# A process that ends sooner does not wait for the disk.
+_HUGE_PAGES_AFTER_S = 1.0
 _FAILED = ctypes.c_void_p(-1).value
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -43,24 +43,29 @@ class Region:
         self.file = file
         self._size = size
         self._populating: threading.Thread | None = None
-        self._closing = False
+        self._closing = threading.Event()
 
     def advise(self, advice: int) -> None:
         """Give the kernel a hint, which it may ignore."""
         _libc.madvise(self.address, self._size, advice)
 
     def populate(self, start: int = 0) -> None:
-        """Prefetch all pages from `start` on, on a thread: page faults in the first step would cost more."""
+        """Prefetch all pages from `start` on, on a thread: page faults in the first step would cost more. Then bring
+        them into huge pages."""
         if self._populating is None:
             self._populating = threading.Thread(
                 target=self._populate, args=(start,), name="inflight-populate", daemon=True
             )
             self._populating.start()
 
-    def close(self) -> None:
-        self._closing = True
+    def settle(self) -> None:
+        """Wait until what populate() began is done."""
         if self._populating is not None:
             self._populating.join()
+
+    def close(self) -> None:
+        self._closing.set()
+        self.settle()
         if self._size:
             _libc.munmap(self.address, self._size)
             self._size = 0
@@ -69,17 +74,24 @@ class Region:
             self.file = -1
 
     def _populate(self, start: int) -> None:
-        start = max(0, start - start % _POPULATED_AT_ONCE)
+        start = max(0, start - start % HUGE_PAGE)
         # What is not in memory yet is then read in huge pages. Asking for all of it first would read it in small ones.
         if hasattr(mmap, "MADV_HUGEPAGE"):
             _libc.madvise(self.address + start, self._size - start, mmap.MADV_HUGEPAGE)
-        for offset in range(start, self._size, _POPULATED_AT_ONCE):
-            size = min(_POPULATED_AT_ONCE, self._size - offset)
-            if self._closing:
+        # Other mappings of the process wait until a piece is done.
+        for offset in range(start, self._size, HUGE_PAGE):
+            if self._closing.is_set():
                 return
-            if _libc.madvise(self.address + offset, size, _MADV_POPULATE_READ):
+            size = min(HUGE_PAGE, self._size - offset)
+            if _libc.madvise(self.address + offset, size, MADV_POPULATE_READ):
                 _libc.madvise(self.address + offset, self._size - offset, mmap.MADV_WILLNEED)
                 return
+        if not self._closing.wait(_HUGE_PAGES_AFTER_S):
+            use_huge_pages(self.address, start, self._size, self.file, self._advise_piece)
+
+    def _advise_piece(self, offset: int, advice: int) -> bool:
+        refused = _libc.madvise(self.address + offset, HUGE_PAGE, advice)
+        return not refused and not self._closing.is_set()
 
 
 _ahead: dict[tuple[int, ...], Region] = {}

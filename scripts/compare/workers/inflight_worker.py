@@ -9,6 +9,7 @@ from protocol import serve
 
 from inflight import __version__
 from inflight.runtime.engine.core import EngineCore
+from inflight.runtime.executors.base import settle
 from inflight.runtime.loading.load import KvCacheBudget, load_engine
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
@@ -18,6 +19,7 @@ from inflight.runtime.scheduler.scheduler import SchedulerConfig
 def main() -> None:
     path, threads, kv_tokens = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     executor = load_engine(path, threads=threads, kv_cache=KvCacheBudget(tokens=kv_tokens))
+    settle(executor)
     core = EngineCore(executor, SchedulerConfig(enable_prefix_caching=False))
 
     def generate(prompts: list[list[int]], max_tokens: int) -> int:

@@ -101,7 +101,8 @@ def test_dimensions_prompts_and_truncation_are_those_of_the_offline_interface(
     whole = offline(llm, "fox")[0][0]
     pooling = llm.manifest.pooling
     if isinstance(pooling, PoolingFacts) and pooling.normalize:
-        assert abs(np.linalg.norm(expected[0]) - 1) < 1e-5 and abs(np.linalg.norm(whole) - 1) < 1e-5
+        for vector in (expected[0], whole):  # a ReLU behind the pooling can leave zeros alone, which have no length 1
+            assert abs(np.linalg.norm(vector) - 1) < 1e-5 or not np.any(vector)
 
 
 @pytest.mark.parametrize(

@@ -122,8 +122,9 @@ def _save_dense(directory: Path, size: int, rng: np.random.Generator) -> list[De
     """Of half of the models one or two, as sentence_transformers.models.Dense saves itself."""
     found: list[Dense] = []
     for index in range(2, 2 + int(rng.choice([0, 0, 1, 2]))):
-        outputs, has_bias = int(rng.integers(3, 60)), bool(rng.random() < 0.5)
-        activation = str(rng.choice(["Tanh", "Identity", "ReLU", "GELU"]))
+        activation, has_bias = str(rng.choice(["Tanh", "Identity", "ReLU", "GELU"])), bool(rng.random() < 0.5)
+        # A vector of zeros alone, which few outputs of a ReLU often are, has neither a length nor a cosine.
+        outputs = int(rng.integers(20 if activation == "ReLU" else 3, 60))
         weight = torch.tensor(rng.standard_normal((outputs, size)) * size**-0.5).float()
         found.append(
             Dense(weight, torch.tensor(rng.standard_normal(outputs)).float() if has_bias else None, activation)

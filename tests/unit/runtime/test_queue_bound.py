@@ -114,8 +114,8 @@ def engine(executor: GatedExecutor) -> Iterator[EngineThread]:
 _numbers = itertools.count()
 
 
-def _request(n: int = 1) -> Request:
-    return Request(f"r{next(_numbers)}", (1, 2, 3), SamplingParams(max_tokens=200, n=n, seed=1))
+def _request(n: int = 1, max_tokens: int = 200) -> Request:
+    return Request(f"r{next(_numbers)}", (1, 2, 3), SamplingParams(max_tokens=max_tokens, n=n, seed=1))
 
 
 def fill(engine: EngineThread, inbox: Inbox) -> list[Request]:
@@ -166,12 +166,13 @@ def test_a_running_request_keeps_its_place_until_the_step_ends(engine: EngineThr
 
 def test_several_requests_are_queued_together_or_not_at_all(engine: EngineThread, executor: GatedExecutor) -> None:
     inbox = Inbox(20)
-    engine.submit_all([_request(3) for _ in range(5)], inbox)
+    # Of 20 tokens, which all have blocks at once: the step that may begin meanwhile changes no bound.
+    engine.submit_all([_request(3, 20) for _ in range(5)], inbox)
     before = engine.stats()
     with pytest.raises(OverloadedError):
         engine.submit_all([_request(), _request(2), _request(3)], Inbox())
     after = engine.stats()
     assert after.running + after.waiting + after.held == before.running + before.waiting + before.held == 15
-    engine.submit_all([_request(2), _request(3)], inbox)
+    engine.submit_all([_request(2, 20), _request(3, 20)], inbox)
     executor.gate.set()
     assert inbox.reasons() == ["length"] * 20

@@ -12,7 +12,7 @@ import numpy as np
 
 from inflight.engine_format.manifest import EngineManifest
 from inflight.runtime.engine.core import EngineCore
-from inflight.runtime.executors.base import Executor
+from inflight.runtime.executors.base import Executor, settle
 from inflight.runtime.loading.load import KvCacheBudget, load_engine
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
@@ -69,7 +69,9 @@ class StepTimer:
     @classmethod
     def open(cls, engine: Path, threads: int | None, kv_cache: KvCacheBudget) -> StepTimer:
         """Raises EngineError when the engine cannot be loaded."""
-        return cls(load_engine(engine, threads=threads, kv_cache=kv_cache))
+        executor = load_engine(engine, threads=threads, kv_cache=kv_cache)
+        settle(executor)
+        return cls(executor)
 
     @property
     def executor(self) -> Executor:
