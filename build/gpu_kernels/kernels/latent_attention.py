@@ -13,12 +13,12 @@ import triton.language as tl
 from inflight.build.gpu_kernels.kernels.online_softmax import LIFT, LOG2_E, scaled, weighed
 from inflight.build.gpu_kernels.kernels.paged_cache import FLOAT8, INT8, cache_rows, operand
 from inflight.build.gpu_kernels.kernels.split_parts import (
+    GROUP_SPLITS,
     LISTED,
     PARTS,
-    combined,
-    last_to_arrive,
     parts_at_once,
     row_of_item,
+    settled,
     write_heads,
     write_part,
 )
@@ -61,12 +61,12 @@ def latent_decode(
     heads_at_once: tl.constexpr,
     block_n: tl.constexpr,
     at_once: tl.constexpr,
+    group_splits: tl.constexpr,
 ):
     """Program (item, `heads_at_once` heads): what `listed_decode` makes, for values of `rank` elements.
 
     q [rows, num_heads * (rank + rotary_size)] bfloat16, float16 or float32; cache and scales: `paged_cache`, with one
-    head of rank + rotary_size. arrived int32 [rows, parts of the heads]. The other arguments are those of
-    `listed_decode`.
+    head of rank + rotary_size. arrived int32 [items, parts of the heads, 2]; the others as in `listed_decode`.
     """
     tl.static_assert(split_tokens % block_n == 0, "a split begins with a tile of its own")
     item = tl.program_id(0)
@@ -91,18 +91,21 @@ def latent_decode(
         for start in range(begin, end, block_n):
             seen = (start, position, row_positions)
             state = _attend(queries, (cache, scales, block_table), state, seen, scale, parts, layout)
-        maximum, total, output = state
-        state = (maximum, total, scaled(output, scales, cache_format))
+        state = (state[0], state[1], scaled(state[2], scales, cache_format))
         last = position // split_tokens
         if last == 0:
             write_heads(y, totals, state, row, head, there, num_heads, rank, padded_rank, False)
         else:
             written = (partials, maxima, totals)
             write_part(written, state, item, head, there, num_heads, rank, padded_rank)
-            counter = arrived + row * tl.num_programs(1) + tl.program_id(1)
-            if last_to_arrive(counter, last + 1):
-                whole = combined(written, first_item, 0, last + 1, head, there, num_heads, rank, padded_rank, at_once)
-                write_heads(y, totals, whole, row, head, there, num_heads, rank, padded_rank, False)
+            place = (first_item, tl.num_programs(1), tl.program_id(1))
+            sizes: tl.constexpr = (num_heads, rank, padded_rank)
+            splits = (item - first_item, 0, last)
+            finished, maximum, total, output = settled(
+                written, arrived, place, splits, head, there, sizes, at_once, group_splits
+            )
+            if finished:
+                write_heads(y, totals, (maximum, total, output), row, head, there, num_heads, rank, padded_rank, False)
 
 
 @triton.jit
@@ -217,7 +220,8 @@ def tune_decode(sm: int, variant: Variant) -> Tuning:
     """The sums of a few heads fill the registers; a row of the cache that is on its way fills shared memory."""
     single = variant.types["act"] == "fp32"
     constants = _padded(sm, variant) | {"heads_at_once": HEADS_AT_ONCE, "block_n": 16 if single else 32}
-    constants["at_once"] = parts_at_once(HEADS_AT_ONCE, int(constants["padded_rank"]))
+    at_once = parts_at_once(HEADS_AT_ONCE, int(constants["padded_rank"]))
+    constants |= {"group_splits": GROUP_SPLITS, "at_once": at_once}
     return Tuning(num_warps=8, num_stages=2 if sm in _LARGE and not single else 1, constants=constants)
 
 

@@ -11,12 +11,13 @@ from inflight.build.gpu_kernels.kernels.online_softmax import first_seen
 from inflight.build.gpu_kernels.kernels.paged_decode import attended_split, tune_decode
 from inflight.build.gpu_kernels.kernels.quantize_rows import ROUNDING, quantize_variant, rounded, sources
 from inflight.build.gpu_kernels.kernels.split_parts import (
+    GROUP_SPLITS,
     LISTED,
     PARTS,
-    combined,
     last_to_arrive,
     parts_at_once,
     row_of_item,
+    settled,
     write_heads,
     write_part,
 )
@@ -85,6 +86,7 @@ def listed_decode(
     block_n: tl.constexpr,
     group_heads: tl.constexpr,
     at_once: tl.constexpr,
+    group_splits: tl.constexpr,
     block: tl.constexpr,
 ):
     """Program (item, KV head): a split of a row's context, and y [rows, num_heads * head_size] of `act` where it is the
@@ -92,8 +94,8 @@ def listed_decode(
 
     q, caches, scales, positions, sequence_of_row, block_tables and bias: `paged_decode`; no position is negative.
     first_items: `row_of_item`, of rows that have position // split_tokens + 1 items each; sinks: `write_heads`;
-    partials, maxima, totals: `write_part`. arrived int32 [rows, num_kv_heads] is zero before and after every launch.
-    group_heads: the next power of two of the heads of a group.
+    partials, maxima, totals: `write_part`. arrived int32 [items, num_kv_heads, 2] (`settled`) is zero before and after
+    every launch. group_heads: the next power of two of the heads of a group.
 
     When `quantizes`, the program that ends a row rounds it, too: levels int8 [rows, num_heads * head_size] and
     level_scales float32 [rows] are what `quantize_rows` makes of y with order, factors, stored, low and high.
@@ -130,14 +132,17 @@ def listed_decode(
         else:
             parts = (partials, maxima, totals)
             write_part(parts, state, item, head, member < group, num_heads, head_size, padded_head)
-            finished = last_to_arrive(arrived + row * num_kv_heads + kv_head, last - least + 1)
+            few = tl.arange(0, group_heads)
+            own = kv_head * group + few
+            there = few < group
+            place = (first_item, num_kv_heads, kv_head)
+            splits = (item - first_item, least, last)
+            heads: tl.constexpr = (num_heads, head_size, padded_head)
+            finished, maximum, total, output = settled(
+                parts, arrived, place, splits, own, there, heads, at_once, group_splits
+            )
             if finished:
-                few = tl.arange(0, group_heads)
-                own = kv_head * group + few
-                there = few < group
-                whole = combined(
-                    parts, first_item, least, last + 1, own, there, num_heads, head_size, padded_head, at_once
-                )
+                whole = (maximum, total, output)
                 write_heads(y, sinks, whole, row, own, there, num_heads, head_size, padded_head, has_sinks)
         if quantizes:  # noqa: SIM102  (one is known when it is compiled)
             if finished:  # noqa: SIM102  (who has not finished may not arrive)
@@ -165,6 +170,7 @@ def tune(sm: int, variant: Variant) -> Tuning:
     # By default ptxas uses 128 registers there, and spills.
     spills = sm == 86 and constants["cache_format"] == FLOAT8 and tuning.max_registers is None
     most = 168 if spills else tuning.max_registers
+    own["group_splits"] = GROUP_SPLITS
     return replace(tuning, constants={**tuning.constants, **own}, max_registers=most)
 
 

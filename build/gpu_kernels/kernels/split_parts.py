@@ -2,7 +2,8 @@
 
 A launch has an item for each split of each row's context, so that a short one costs no program of a long one beside it.
 A row with one split is finished by its program. Of several, each program writes its part, and whichever is the last to
-have done so adds them in order from the first to the last: which one that is changes nothing.
+have done so adds them in order from the first to the last: which one that is changes nothing. Long contexts are added
+in two steps: groups of `group_splits` parts, counted from split 0, and then what they made, each by its last to arrive.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from inflight.build.gpu_kernels.spec import Argument
 
 # Numbers of parts of all heads of a program that are read at once.
 _AT_ONCE = 8192
+# Splits of a group, part of what decides a result's bits.
+GROUP_SPLITS = 16
 _NEVER = tl.constexpr(2147483647)
 
 
@@ -60,9 +63,7 @@ def write_part(parts, state, item, head, there, num_heads: tl.constexpr, size: t
 @triton.jit
 def combined(
     parts,
-    first_item,
-    first,
-    end,
+    which,
     head,
     there,
     num_heads: tl.constexpr,
@@ -70,16 +71,21 @@ def combined(
     padded: tl.constexpr,
     at_once: tl.constexpr,
 ):
-    """The state of heads `head` [M] out of a row's splits first .. end, `at_once` at a time, counted from split 0."""
+    """The state of heads `head` [M] out of some parts of a row, `at_once` at a time, counted from part 0.
+
+    which = (the row's first item, first, end, stride, floor): parts first .. end, of which i lies where that of the
+    split i * stride does, but not in front of the split `floor`.
+    """
+    first_item, first, end, stride, floor = which
     partials, maxima, totals = parts
     columns = tl.arange(0, padded)
     maximum = tl.full([head.shape[0]], float("-inf"), tl.float32)
     total = tl.zeros([head.shape[0]], tl.float32)
     output = tl.zeros([head.shape[0], padded], tl.float32)
     for start in range(first // at_once * at_once, end, at_once):
-        split = start + tl.arange(0, at_once)
-        inside = ((split >= first) & (split < end))[:, None] & there[None, :]
-        at = (first_item + split).to(tl.int64)[:, None] * num_heads + head[None, :]
+        part = start + tl.arange(0, at_once)
+        inside = ((part >= first) & (part < end))[:, None] & there[None, :]
+        at = (first_item + tl.maximum(part * stride, floor)).to(tl.int64)[:, None] * num_heads + head[None, :]
         # Other programs have written it meanwhile.
         greatest_of = tl.load(maxima + at, mask=inside, other=float("-inf"), cache_modifier=".cg")
         total_of = tl.load(totals + at, mask=inside, other=0.0, cache_modifier=".cg")
@@ -94,6 +100,51 @@ def combined(
         output = output * decay[:, None] + tl.sum(weights[:, :, None] * output_of, axis=0)
         maximum = greatest
     return maximum, total, output
+
+
+@triton.jit
+def settled(
+    parts,
+    arrived,
+    place,
+    span,
+    head,
+    there,
+    sizes: tl.constexpr,
+    at_once: tl.constexpr,
+    group_splits: tl.constexpr,
+):
+    """(whether this program, whose part is written, is the last of its row's, the state of heads `head` [M] then).
+
+    place = (the row's first item, programs of an item, which of them this is); span = (this split, the row's first and
+    last split); sizes = (num_heads, size, padded). arrived int32 [items, programs of an item, 2]: of a group's first
+    split how many of the group have arrived, of a row's how many groups.
+    """
+    first_item, count, which = place
+    split, least, last = span
+    num_heads: tl.constexpr = sizes[0]
+    size: tl.constexpr = sizes[1]
+    padded: tl.constexpr = sizes[2]
+    lower = tl.maximum(split // group_splits * group_splits, least)
+    end = tl.minimum(split // group_splits * group_splits + group_splits, last + 1)
+    maximum = tl.zeros([head.shape[0]], tl.float32)
+    total = tl.zeros([head.shape[0]], tl.float32)
+    output = tl.zeros([head.shape[0], padded], tl.float32)
+    finished = last_to_arrive(arrived + ((first_item + lower) * count + which) * 2, end - lower)
+    if finished:
+        members = (first_item, lower, end, 1, 0)
+        maximum, total, output = combined(parts, members, head, there, num_heads, size, padded, at_once)
+        first_group, end_group = least // group_splits, last // group_splits + 1
+        if end_group - first_group > 1:
+            # Nobody else reads this group's parts any more.
+            state = (maximum, total, output)
+            write_part(parts, state, first_item + lower, head, there, num_heads, size, padded)
+            counter = arrived + ((first_item + least) * count + which) * 2 + 1
+            finished = last_to_arrive(counter, end_group - first_group)
+            if finished:
+                groups = (first_item, first_group, end_group, group_splits, least)
+                maximum, total, output = combined(parts, groups, head, there, num_heads, size, padded, at_once)
+    return finished, maximum, total, output
 
 
 @triton.jit

@@ -72,7 +72,7 @@ def _decode_arrays(model: Model, sequences: int, kv: str) -> dict[str, Array]:
         "partials": zeros((rows * splits, model.num_heads, model.head_size)),
         "maxima": zeros((rows * splits, model.num_heads)),
         "totals": zeros((rows * splits, model.num_heads)),
-        "arrived": zeros((rows, model.num_kv_heads), "int32"),
+        "arrived": zeros((rows * splits, model.num_kv_heads, 2), "int32"),
         "y": zeros((rows, model.num_heads * model.head_size), "bf16"),
     }
 

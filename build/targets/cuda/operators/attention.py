@@ -24,6 +24,8 @@ from inflight.engine_format.manifest import Limits
 SPLIT_TOKENS = 256
 _FLOAT_BYTES = 4
 _ROW_STEP = 16
+# Of an item and a program of it: of the group that begins there, and of the row.
+_COUNTERS = 2
 (_ROPE,) = rope_cache_write.SPECS
 (_DECODE,) = listed_decode.SPECS
 (_PREFILL,) = paged_prefill.SPECS
@@ -105,9 +107,11 @@ def attend(node: ir.Node, places: Places, tokens_per_block: int, limits: Limits)
     of_rows = {"positions": places.of(given(node, 3), by_row=True)}
     of_rows |= {"sequence_of_row": places.of(given(node, 4), by_row=True), "y": places.of(y, by_row=True)}
     of_rows["q"] = Operand(place=q.place, at=q.at, row_bytes=row_bytes)
-    # Counters of splits, then those of heads.
-    parts = parts_of_splits(places, heads, size, kv_heads + 1, limits)
-    of_rows["heads_arrived"] = Operand(place="counters", at=generated_rows(limits) * kv_heads * _FLOAT_BYTES)
+    parts = parts_of_splits(places, heads, size, kv_heads, limits)
+    # Its counters of rows lie behind those of splits.
+    behind = _COUNTERS * kv_heads * _most_items(limits)
+    places.need(counters=(behind + generated_rows(limits)) * _FLOAT_BYTES)
+    of_rows["heads_arrived"] = Operand(place="counters", at=behind * _FLOAT_BYTES)
     tiles = {name: Operand(place="step", name=name) for name in ("tile_begins", "tile_ends")}
     whole = {"positions": places.of(given(node, 3)), "sequence_of_row": places.of(given(node, 4))}
     return [
@@ -130,12 +134,12 @@ def _levels_of(y: ir.Value, places: Places) -> tuple[Variant | None, dict[str, O
     return variant, {**operands, "levels": levels, "level_scales": scales}
 
 
-def parts_of_splits(places: Places, heads: int, head_size: int, of_row: int, limits: Limits) -> dict[str, Operand]:
-    """The list of items and what `listed_decode` or `latent_decode` makes of each; `of_row` programs have one item."""
-    rows = generated_rows(limits)
-    entries = rows * heads * -(-limits.max_seq_len // SPLIT_TOKENS)
+def parts_of_splits(places: Places, heads: int, head_size: int, of_item: int, limits: Limits) -> dict[str, Operand]:
+    """The list of items and what `listed_decode` or `latent_decode` makes of each; an item has `of_item` programs."""
+    items = _most_items(limits)
+    entries, counters = items * heads, items * of_item * _COUNTERS
     sums = aligned(entries * _FLOAT_BYTES)
-    places.need(scratch=2 * sums + entries * head_size * _FLOAT_BYTES, counters=rows * of_row * _FLOAT_BYTES)
+    places.need(scratch=2 * sums + entries * head_size * _FLOAT_BYTES, counters=counters * _FLOAT_BYTES)
     return {
         "first_items": Operand(place="step", name="first_items"),
         "maxima": Operand(place="scratch"),
@@ -144,6 +148,10 @@ def parts_of_splits(places: Places, heads: int, head_size: int, of_row: int, lim
         "arrived": Operand(place="counters"),
         "rows": Operand(place="size", name="rows"),
     }
+
+
+def _most_items(limits: Limits) -> int:
+    return generated_rows(limits) * -(-limits.max_seq_len // SPLIT_TOKENS)
 
 
 def _numbers(node: ir.Node) -> Mapping[str, int | float]:

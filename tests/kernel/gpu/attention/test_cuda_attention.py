@@ -65,7 +65,8 @@ def batch_of(
 
 
 def run_tiled(function: str, variant: Variant, arguments: Any, sizes: Any) -> None:
-    interpret(function, variant, arguments, sizes, None if function == "combine_splits" else DECODE_TILES)
+    tiles = {**DECODE_TILES, "group_splits": 2} if function == "listed_decode" else DECODE_TILES
+    interpret(function, variant, arguments, sizes, None if function == "combine_splits" else tiles)
 
 
 def run_decode(batch: Batch) -> Array:

@@ -26,6 +26,7 @@ Array = npt.NDArray[Any]
 FLOAT8 = ml_dtypes.float8_e4m3fn
 SPLIT, PER_BLOCK, EPSILON, FACTOR = 32, 16, 1e-6, np.float32(0.37)
 TILES = {"block_m": 16, "block_n": 16}
+GROUPS = {"group_splits": 1}
 _CACHES: dict[str, Any] = {"fp32": np.float32, "int8": np.int8, "float8": FLOAT8}
 
 
@@ -102,11 +103,13 @@ class Cache:
         items = int(before[-1]) + 1
         parts = {name: np.full((items, rows.heads), np.nan, np.float32) for name in ("maxima", "totals")}
         parts["partials"] = np.full((items, rows.heads, rows.rank), np.nan, np.float32)
-        arrived = np.zeros((count, -(-rows.heads // latent_attention.HEADS_AT_ONCE)), np.int32)
+        arrived = np.zeros((items, -(-rows.heads // latent_attention.HEADS_AT_ONCE), 2), np.int32)
         y = np.full((count, rows.heads * rows.rank), np.nan, np.float32)
         arrays: dict[str, Any] = {**picked, **parts, "q": self.queries[chosen], "y": y, "arrived": arrived}
         arrays |= {"first_items": before[:-1], "rows": count}
-        self._run("latent_decode", self._variant(scale, split_tokens=SPLIT), arrays, {"rows": count, "items": items})
+        self._run(
+            "latent_decode", self._variant(scale, split_tokens=SPLIT), arrays, {"rows": count, "items": items}, GROUPS
+        )
         assert not arrived.any(), "the next launch counts from zero"
         return y
 

@@ -143,7 +143,7 @@ def decode(run: Run, batch: Batch, spare: int = 1, rounding: Rounding | None = N
         "totals": np.full((items, heads), np.nan, np.float32),
         "heads_arrived": (ended := np.zeros(batch.rows, np.int32)),
         **(rounding.arrays if rounding else _UNROUNDED),
-        "arrived": (arrived := np.zeros((batch.rows, kv_heads), np.int32)),
+        "arrived": (arrived := np.zeros((items, kv_heads, 2), np.int32)),
         "y": (y := np.full_like(batch.arrays["q"], np.nan)),
         "rows": batch.rows,
         "block_table_stride": _stride(batch),
