@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import re
+from dataclasses import replace
 from typing import Any
 
 import triton
@@ -24,6 +25,8 @@ from inflight.files.scratch import temporary_directory
 _ALIGNMENT = 16
 _WARP = 32
 _SHOWN_LINES = 8
+_MORE_REGISTERS = (24, 48, 96)
+_MOST_REGISTERS, _REGISTERS_OF_A_BLOCK = 255, 65536
 _REGISTERS = re.compile(r"Used (\d+) registers")
 _STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 
@@ -34,6 +37,8 @@ def compile_kernel(spec: KernelSpec, variant: Variant, sm: int) -> Artifact:
     tuning = spec.tune(sm, variant)
     constants = spec.constants(variant, tuning)
     compiled, log = _run(spec, variant, tuning, sm)
+    if spec.decode_path:
+        compiled, log = _unspilled(spec, variant, tuning, sm, compiled, log)
     metadata = compiled.metadata
     if metadata.shared > architecture.shared_bytes:
         raise BuildError(
@@ -64,6 +69,18 @@ def compile_kernel(spec: KernelSpec, variant: Variant, sm: int) -> Artifact:
         cubin=compiled.asm["cubin"],
         ptx=compiled.asm["ptx"],
     )
+
+
+def _unspilled(spec: KernelSpec, variant: Variant, tuning: Tuning, sm: int, compiled: Any, log: str) -> tuple[Any, str]:
+    """The same with more registers where that takes some: ptxas aims at a number with which more blocks fit into a
+    processor, and spills a few bytes to reach it."""
+    threads, used = compiled.metadata.num_warps * _WARP, _numbers(_REGISTERS, log)[0]
+    for more in _MORE_REGISTERS:
+        if not any(_numbers(_STACK, log)[1:]):
+            break
+        most = min(used + more, _MOST_REGISTERS, _REGISTERS_OF_A_BLOCK // threads)
+        compiled, log = _run(spec, variant, replace(tuning, max_registers=most), sm)
+    return compiled, log
 
 
 def _run(spec: KernelSpec, variant: Variant, tuning: Tuning, sm: int) -> tuple[Any, str]:

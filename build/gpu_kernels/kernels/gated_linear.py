@@ -87,11 +87,7 @@ def tune(sm: int, variant: Variant) -> Tuning:
     tuning = tune_sums(sm, variant)
     block_n = min(int(tuning.constants["block_n"]), 64)
     tuning = replace(tuning, constants={**tuning.constants, "block_n": block_n})
-    rows = int(variant.constants["block_rows"])
-    if rows == MANY_FLOAT32_ROWS:
-        return replace(tuning, num_warps=8)
-    # By default ptxas uses 72 registers there, and spills.
-    return replace(tuning, max_registers=96 if sm == 100 and rows == FEW_ROWS else None)
+    return replace(tuning, num_warps=8) if variant.constants["block_rows"] == MANY_FLOAT32_ROWS else tuning
 
 
 def gated_variant(

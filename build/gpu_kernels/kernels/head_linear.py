@@ -48,9 +48,7 @@ def head_linear(
 def tune(sm: int, variant: Variant) -> Tuning:
     wide, few = variant.types["x"] == "fp32", variant.constants["block_rows"] == FEW_ROWS
     blocks: dict[str, Constant] = {"block_n": 32 if wide and not few else 64, "block_k": 64}
-    # By default ptxas uses 96 registers there, and spills.
-    most = 128 if sm in (86, 89) and not few and not wide else None
-    return Tuning(num_warps=4, num_stages=2, constants=blocks, max_registers=most)
+    return Tuning(num_warps=4, num_stages=2, constants=blocks)
 
 
 def head_variant(num_heads: int, n: int, k: int, row_size: int, *, few: bool, x: str = "bf16") -> Variant:

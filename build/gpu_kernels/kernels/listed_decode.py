@@ -23,7 +23,6 @@ from inflight.build.gpu_kernels.kernels.split_parts import (
 )
 from inflight.build.gpu_kernels.spec import Argument, Constant, Extent, KernelSpec, Tuning, Variant
 from inflight.build.gpu_kernels.variants import (
-    FLOAT8,
     attention_variant,
     attention_variants,
     listed_variant,
@@ -167,11 +166,8 @@ def tune(sm: int, variant: Variant) -> Tuning:
         "group_heads": heads,
         "at_once": parts_at_once(heads, padded_head_of(variant)),
     }
-    # By default ptxas uses 128 registers there, and spills.
-    spills = sm == 86 and constants["cache_format"] == FLOAT8 and tuning.max_registers is None
-    most = 168 if spills else tuning.max_registers
     own["group_splits"] = GROUP_SPLITS
-    return replace(tuning, constants={**tuning.constants, **own}, max_registers=most)
+    return replace(tuning, constants={**tuning.constants, **own})
 
 
 SPECS = (

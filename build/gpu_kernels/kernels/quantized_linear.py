@@ -33,7 +33,6 @@ from inflight.build.gpu_kernels.kernels.split_sums import (
 from inflight.build.gpu_kernels.kernels.split_sums import tune as tune_sums
 from inflight.build.gpu_kernels.kernels.weight_prefetch import awaited, prefetch
 from inflight.build.gpu_kernels.spec import Argument, Constant, KernelSpec, Tuning, Variant
-from inflight.build.gpu_kernels.variants import LEAST_INNER
 
 # Of `ends`, what becomes of a product.
 STORES, ADDS, GATES = 0, 1, 2
@@ -127,10 +126,7 @@ def tune(sm: int, variant: Variant) -> Tuning:
     widened = variant.constants["rounded"] == ROWS["plain"] and sm not in (90, 100)
     if variant.constants["shares"] == GROUP or widened:
         constants["block_n"] = min(int(plain.constants["block_n"]), 64)
-    # By default ptxas uses 40 registers there for groups of 16, and spills.
-    few = variant.constants["block_rows"] == FEW_ROWS
-    most = 64 if sm == 86 and few and constants["block_k"] == LEAST_INNER else None
-    return replace(plain, constants=constants, max_registers=most)
+    return replace(plain, constants=constants)
 
 
 def quantized_variant(

@@ -42,6 +42,8 @@ def test_every_kernel_compiles_for_hopper_and_one_more_generation() -> None:
     specs = list(SPECS.values())
     jobs = [CompileJob(spec, spec.variants[0], 90) for spec in specs]
     jobs += [CompileJob(spec, spec.variants[0], SMS[index % len(SMS)]) for index, spec in enumerate(specs)]
+    # With as few registers as ptxas wants to use there, it spills.
+    jobs.append(CompileJob(SPECS["head_linear"], SPECS["head_linear"].variants[3], 86))
     for job, artifact in zip(jobs, compile_kernels(jobs, cache=ArtifactCache()), strict=True):
         assert_usable(artifact, job.spec)
 
