@@ -51,7 +51,7 @@ def digits_of(table: npt.NDArray[np.float32]) -> Digits:
 
 
 def codebook_literal(codebook: ir.Value | None) -> str:
-    """A `codebook` of kernels/qtile.h; one of no digits for weights that are no codes."""
+    """A `codebook` of kernels/qshape.h; one of no digits for weights that are no codes."""
     if codebook is None:
         return "{0}"
     table = array_of(codebook)

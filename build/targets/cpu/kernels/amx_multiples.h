@@ -1,4 +1,4 @@
-/* The integer product of weights whose scales are multiples of a unit (qtile.h), in tiles of AMX.
+/* The integer product of weights whose scales are multiples of a unit (qshape.h), in tiles of AMX.
  *
  * A panel is written out once as signed bytes (written_panel.h), and all rows that meet it multiply those: as 8-bit
  * weights of one group, with sums that need no correction. */

@@ -1,4 +1,4 @@
-/* The integer product in tiles of AMX (amx.h): up to AMX_ROWS digit rows against one panel of qtile.h.
+/* The integer product in tiles of AMX (amx.h): up to AMX_ROWS digit rows against one panel of qshape.h.
  *
  * Integer sums are exact and everything behind them is qtile.h's own, so the bits are those of the vector kernels,
  * and which of the two computes a row may depend on the number of rows. */

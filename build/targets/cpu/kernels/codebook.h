@@ -1,6 +1,6 @@
 /* Products with weights that are codes of 4 bits: each stands for one of 16 numbers (NF4, E2M1, IQ4).
  *
- * Panels are those of 4-bit integers (qtile.h), with codes 0 .. 15 in place of weight + 8. A number is a multiple of the
+ * Panels are those of 4-bit integers (qshape.h), with codes 0 .. 15 in place of weight + 8. A number is a multiple of the
  * codebook's step, of one or two signed bytes, so that a product is one of integers: a byte shuffle looks up 64 codes at
  * a time, and the same dot products take what it finds (qdot.h). Tables of one byte are exact; of two, as the bytes of a
  * row of 16 bits, numbers are within 2^-16 of the greatest (packing says which: targets/cpu/codebook.py).

@@ -40,6 +40,53 @@ INLINE u32x16 e4m3_pairs(const void *p) {
 #endif
 }
 
+#if defined(__AVX512VBMI__)
+/* The bytes of bfloat16 of the 128 magnitudes: subnormals, then eight of each exponent. */
+#define EIGHT_TIMES(x) x, x, x, x, x, x, x, x
+#define EIGHT_MANTISSAS(x) x, x | 16, x | 32, x | 48, x | 64, x | 80, x | 96, x | 112
+static const uint8_t e4m3_upper[128] = {
+    0x00, 0x3b, 0x3b, 0x3b, 0x3c, 0x3c, 0x3c, 0x3c, EIGHT_TIMES(60), EIGHT_TIMES(61), EIGHT_TIMES(61), EIGHT_TIMES(62),
+    EIGHT_TIMES(62), EIGHT_TIMES(63), EIGHT_TIMES(63), EIGHT_TIMES(64), EIGHT_TIMES(64), EIGHT_TIMES(65),
+    EIGHT_TIMES(65), EIGHT_TIMES(66), EIGHT_TIMES(66), EIGHT_TIMES(67), EIGHT_TIMES(67)};
+static const uint8_t e4m3_lower[128] = {
+    0x00, 0x00, 0x80, 0xc0, 0x00, 0x20, 0x40, 0x60, EIGHT_MANTISSAS(128), EIGHT_MANTISSAS(0), EIGHT_MANTISSAS(128),
+    EIGHT_MANTISSAS(0), EIGHT_MANTISSAS(128), EIGHT_MANTISSAS(0), EIGHT_MANTISSAS(128), EIGHT_MANTISSAS(0),
+    EIGHT_MANTISSAS(128), EIGHT_MANTISSAS(0), EIGHT_MANTISSAS(128), EIGHT_MANTISSAS(0), EIGHT_MANTISSAS(128),
+    EIGHT_MANTISSAS(0), EIGHT_MANTISSAS(128)};
+
+/* 32 pairs of bytes at p as pairs of bfloat16, looked up, by lanes of 128 bits: of each eight pairs of the input the first
+ * four are in columns[0] and the last four in columns[1]. */
+INLINE void e4m3_lanes(const void *p, u32x16 columns[2]) {
+    const __m512i bytes = _mm512_loadu_si512(p);
+    const __m512i lower = _mm512_permutex2var_epi8(_mm512_loadu_si512(e4m3_lower), bytes,
+                                                   _mm512_loadu_si512(e4m3_lower + 64));
+    __m512i upper = _mm512_permutex2var_epi8(_mm512_loadu_si512(e4m3_upper), bytes,
+                                             _mm512_loadu_si512(e4m3_upper + 64));
+    upper = _mm512_ternarylogic_epi32(upper, bytes, _mm512_set1_epi8((char)0x80), 0xf8); /* upper | (bytes & sign) */
+    columns[0] = (u32x16)_mm512_unpacklo_epi8(lower, upper);
+    columns[1] = (u32x16)_mm512_unpackhi_epi8(lower, upper);
+}
+
+/* Sums of 32 columns from their order to that of e4m3_lanes, and back. */
+INLINE void to_lanes(f32x16 sums[2]) {
+    const f32x16 a = sums[0], b = sums[1];
+    sums[0] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
+    sums[1] = __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+}
+INLINE void from_lanes(f32x16 sums[2]) {
+    const f32x16 a = sums[0], b = sums[1];
+    sums[0] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+    sums[1] = __builtin_shufflevector(a, b, 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
+}
+#else
+/* 32 pairs of bytes at p as pairs of bfloat16, in their order. */
+INLINE void e4m3_lanes(const void *p, u32x16 columns[2]) {
+    UNROLL for (int i = 0; i < 2; i++) columns[i] = e4m3_pairs((const unsigned char *)p + 32 * i);
+}
+INLINE void to_lanes(f32x16 sums[2]) { (void)sums; }
+INLINE void from_lanes(f32x16 sums[2]) { (void)sums; }
+#endif
+
 /* x rounded to E4M3, to nearest, ties to even, and cut to its range; a NaN stays one. */
 INLINE f32x16 round_to_e4m3(f32x16 x) {
     const f32x16 greatest = splat(GREATEST_E4M3), coarse = splat(0x1.8p14f); /* beyond it float32 counts in 2^-9 */

@@ -141,7 +141,8 @@ INLINE void multiply_float8_tile(float8_product m, const panel_piece *piece) {
     for (int64_t start = 0; start < m.shape.k; start += m.shape.group) {
         const int64_t values = min_int(m.shape.group, m.shape.k - start);
         const unsigned char *bytes = panel + float8_weights_at(m.shape, start);
-        look_ahead ahead = tile_look_ahead(bytes, next_panel(piece), PAIR_BYTES, ceil_div(values, 2), 0, 1);
+        const int64_t distance = piece->count == 1 ? STREAM_AHEAD : 4 * STREAM_AHEAD;
+        const look_ahead ahead = {bytes + distance, PAIR_BYTES};
         tile_product_ahead(E4M3, piece->count, PANEL, values, x + start, m.shape.k, bytes, 2 * PANEL, sums[0], PANEL, 0,
                            ahead);
         add_float8_group(float8_scales(m.shape, panel, start), sums, piece->count, start == 0, tile);

@@ -1,5 +1,6 @@
-/* The integer product of weights whose scales are whole multiples of one unit a column (qtile.h), in vectors: the sums
- * of a group times its multiples are added up as integers. */
+/* The integer product of weights whose scales are whole multiples of one unit a column (qshape.h), in vectors: the
+ * sums of a group times its multiples are added up as integers, since a weight, level times multiple, has 8 bits, and a
+ * row has one sum. */
 #ifndef INFLIGHT_MULTIPLES_H
 #define INFLIGHT_MULTIPLES_H
 
@@ -36,7 +37,7 @@ INLINE void multiples_columns(quantized_shape q, int rows, int vectors, const in
     ask_for_output(rows / q.row.digits, vectors, out);
     for (int64_t g = 0; g < groups; g++) {
         const uint8_t *group = panel + g * group_bytes(q);
-        ask_for_scales(q, group, ahead);
+        ask_for_scales(q, rows, group, ahead);
         integer_group(q, rows, vectors, g, x, group + scales_bytes(q) + column * 4, ahead, sums);
         add_multiples(rows, vectors, (const i32x16(*)[TILE_VECTORS])sums, group + column, integers);
     }

@@ -21,7 +21,7 @@
 #define CACHED_BYTES INT64_MAX
 #endif
 #define MOST_LOOKING 8    /* tiles that share the prefetching; later ones find the next panel prefetched */
-#define STREAM_AHEAD 4096 /* bytes */
+#define STREAM_AHEAD 1024 /* bytes, of a tile that computes as fast as it reads */
 
 typedef float panel_tile[TILE_ROWS][PANEL];
 

@@ -1,4 +1,4 @@
-/* y = x w': rows of integers against integer weights packed in panels (panels.h, qtile.h). */
+/* y = x w': rows of integers against integer weights packed in panels (panels.h, qshape.h). */
 #ifndef INFLIGHT_QLINEAR_H
 #define INFLIGHT_QLINEAR_H
 
@@ -73,18 +73,13 @@ INLINE void multiply_rows(quantized_product m, tile_kind kind, const panel_piece
 }
 
 /* A tile alone that passes over its panel more than once cannot prefetch ahead of its own reads; it prefetches the next
- * panel. Otherwise it prefetches whole lines ahead of its own reads: 8-bit weights, which have few instructions a byte, are then read
- * at the memory's bandwidth from as far away as those of floating-point tiles, 4-bit ones from less. */
-#define INT4_STREAM_AHEAD 1024 /* bytes */
+ * panel. Otherwise it prefetches whole lines a little ahead of its own reads. */
 INLINE look_ahead quantized_look_ahead(quantized_shape q, const panel_piece *piece, int64_t index, int64_t tiles) {
     const int64_t steps = ceil_div(q.row.width, step_values(q)), bytes = ceil_div(quantized_panel_bytes(q), steps);
     const int passes = TILE_VECTORS / quantized_vectors(q, (int)(piece->count * q.row.digits));
     const void *next = next_panel(piece);
     if (tiles == 1 && passes > 1) return (look_ahead){next, next ? bytes : 0};
-    if (tiles == 1) {
-        const int64_t distance = q.bits == 8 ? STREAM_AHEAD : INT4_STREAM_AHEAD;
-        return (look_ahead){(const unsigned char *)piece->columns + distance, STEP_BYTES};
-    }
+    if (tiles == 1) return (look_ahead){(const unsigned char *)piece->columns + STREAM_AHEAD, STEP_BYTES};
     return tile_look_ahead(piece->columns, next, bytes, steps, index, tiles);
 }
 

@@ -1,15 +1,5 @@
 /* The integer matrix kernel: a tile of up to TILE_ROWS digit rows (quantize.h) x (16 vectors) int32 accumulators.
  *
- * A panel holds 64 columns: for each group of k first the columns' scales, behind them their zero points where there are
- * some (what a weight is beyond its level times its scale; beside float16 scales of 4-bit weights, what it is beyond
- * level + 8 times its scale: 16 bits hold the least number of a group sooner than its middle), then the weights, 256
- * bytes a step. A step is 4 values of k for 8-bit weights ([64][4] bytes) and 8 for 4-bit weights ([64][4] bytes whose lower halves are the
- * first 4 values, the upper halves the next 4). A weight w lies there as w + 128 or w + 8.
- *
- * Where the scales of a column are whole multiples of one unit, a group has those multiples, one byte each, and the units
- * of all columns, float32, end the panel. Then groups are added up in integers too: a weight is its level times the
- * multiple, 8 bits, and a row has one sum.
- *
  * Integer sums are exact. Groups are scaled and added in float32 in order of k, so a row's bits depend on neither the
  * tile's shape nor its neighbours. */
 #ifndef INFLIGHT_QTILE_H
@@ -17,51 +7,24 @@
 
 #include "activation.h"
 #include "qdot.h"
-#include "quantize.h"
+#include "qshape.h"
 #include "row_sums.h"
 
-#define STEP_BYTES 256
 /* The most bytes that a step may prefetch into the first-level cache. */
 #define TRICKLE_BYTES 80
-#define MOST_MULTIPLE 15 /* times -8 it fits in 8 bits */
 #define FIRST_BYTES 1024 /* of a panel, prefetched before a tile begins */
-
-/* What codes of 4 bits stand for (codebook.h): a number is its value times the step. */
-typedef struct {
-    int digits; /* signed bytes of a value, the higher first, as those of a row; 0: weights are integers */
-    int bits;   /* of a digit: 7, or 8 */
-    float step;
-    const int8_t *values; /* [digits][16] */
-} codebook;
-
-typedef struct {
-    int bits;           /* of a weight: 8 or 4 */
-    element scale_type; /* of the weights' scales; I8: multiples of a unit, at most MOST_MULTIPLE */
-    quantized_row row;  /* row.group values of k share a scale, and a sum of activations */
-    int zeros;          /* whether they share a zero point as well */
-    codebook codes;     /* of 4-bit weights */
-} quantized_shape;
 
 typedef i32x16 integer_sums[TILE_ROWS][TILE_VECTORS];
 
-/* Whether zero points are those of levels 0 .. 15. */
-INLINE int zeros_of_least(quantized_shape q) { return q.bits == 4 && q.scale_type == F16; }
-INLINE int64_t step_values(quantized_shape q) { return q.bits == 8 ? 4 : 8; }
-/* Of the scales of a group, and of its zero points. */
-INLINE int64_t scales_bytes(quantized_shape q) { return PANEL * element_size(q.scale_type) * (q.zeros ? 2 : 1); }
-INLINE int64_t group_bytes(quantized_shape q) {
-    return scales_bytes(q) + ceil_div(q.row.group, step_values(q)) * STEP_BYTES;
+/* Whether a tile of so many digit rows reads scales in front of its weights: registers hold both for one row. */
+INLINE int scales_in_registers(quantized_shape q, int rows) {
+#if defined(__AVX512F__)
+    return rows == q.row.digits && !q.codes.digits && !has_multiples(q);
+#else
+    (void)q, (void)rows;
+    return 0;
+#endif
 }
-INLINE int has_multiples(quantized_shape q) { return q.scale_type == I8; }
-/* Where the units of a panel lie. */
-INLINE int64_t units_offset(quantized_shape q) {
-    return ceil_div(q.row.width, q.row.group) * scales_bytes(q) + ceil_div(q.row.width, step_values(q)) * STEP_BYTES;
-}
-INLINE int64_t quantized_panel_bytes(quantized_shape q) {
-    return units_offset(q) + (has_multiples(q) ? PANEL * (int64_t)sizeof(float) : 0);
-}
-/* Activations that one tile takes. */
-INLINE int64_t tile_tokens(quantized_shape q) { return TILE_ROWS / q.row.digits; }
 
 INLINE void add_quads(int bits, int rows, int vectors, const int8_t *x, int64_t x_stride, const u32x16 *columns,
                       integer_sums sums) {
@@ -86,9 +49,10 @@ INLINE void integer_step(int bits, int rows, int vectors, const int8_t *x, int64
     add_quads(bits, rows, vectors, x + 4, x_stride, columns, sums);
 }
 
-/* Steps that are prefetched together, of as many as a group has. */
+/* Steps that are prefetched together, of as many as a group has. Those of 8 bits are asked for one by one: their few
+ * instructions leave no time in which more could wait. */
 INLINE int asking_steps(int bits, int rows, int64_t steps) {
-    return (int)max_int(1, min_int(steps, rows > 3 || bits == 8 ? 4 : 2));
+    return bits == 8 ? 1 : (int)max_int(1, min_int(steps, rows > 3 ? 4 : 2));
 }
 
 /* Prefetch so many steps of `ahead`: few bytes into the first-level cache, where no prefetch is dropped; many bytes
@@ -106,10 +70,14 @@ INLINE void ask_for_steps(int steps, look_ahead *ahead) {
     ahead->next += bytes;
 }
 
-/* Of a lone tile, which reads at the memory's bandwidth: the scales of a group are asked for before its weights, though
- * they are used behind them, since the hardware follows a stream only in one direction. */
-INLINE void ask_for_scales(quantized_shape q, const uint8_t *group, const look_ahead *ahead) {
+/* Of a lone tile, which reads at the memory's bandwidth: scales are a part of the stream that it prefetches. Where they
+ * are read behind their group's weights they are asked for in front of them once more, since the hardware follows a
+ * stream only in one direction. */
+INLINE void ask_for_scales(quantized_shape q, int rows, const uint8_t *group, look_ahead *ahead) {
     if (ahead->bytes != STEP_BYTES) return;
+    UNROLL for (int64_t i = 0; i < scales_bytes(q); i += CACHE_LINE) __builtin_prefetch(ahead->next + i, 0, 2);
+    ahead->next += scales_bytes(q);
+    if (scales_in_registers(q, rows)) return;
     UNROLL for (int64_t i = 0; i < scales_bytes(q); i += CACHE_LINE) __builtin_prefetch(group + i, 0, 3);
 }
 
@@ -195,6 +163,33 @@ INLINE void add_zeros(quantized_shape q, int tokens, int vectors, int64_t g, con
     }
 }
 
+/* `x` is read here, and stays in its register. */
+#if defined(__AVX512F__)
+#define READ_HERE(x) __asm__("" : "+v"(x))
+#else
+#define READ_HERE(x) (void)(x)
+#endif
+
+/* A group of one row: its scales and zero points are read in front of its weights, as they lie in memory. */
+INLINE void add_row_group(quantized_shape q, int vectors, int64_t g, const int8_t *x, const uint8_t *scales,
+                           const uint8_t *panel, look_ahead *ahead, f32x16 totals[TILE_VECTORS]) {
+    f32x16 scale[TILE_VECTORS], zero[TILE_VECTORS];
+    integer_sums sums;
+    UNROLL for (int v = 0; v < vectors; v++) {
+        scale[v] = load16(q.scale_type, scales, v * LANES);
+        READ_HERE(scale[v]);
+        if (!q.zeros) continue;
+        zero[v] = zero_points(q, scales, v);
+        READ_HERE(zero[v]);
+    }
+    integer_group(q, q.row.digits, vectors, g, x, panel, ahead, sums);
+    const f32x16 sum = splat(q.zeros ? group_sum(q, x, g) : 0.0f);
+    UNROLL for (int v = 0; v < vectors; v++) {
+        totals[v] = fma16(digits_value(q, &sums[0][v], TILE_VECTORS), scale[v], totals[v]);
+        if (q.zeros) totals[v] = fma16(sum, zero[v], totals[v]);
+    }
+}
+
 INLINE void finish_tile(int tokens, int vectors, tile_sums totals, tile_output out) {
     UNROLL for (int t = 0; t < tokens; t++) {
         float *y = out.into ? sums_of(out.into, out.row + t) + out.column : out.y + t * out.stride;
@@ -252,9 +247,13 @@ INLINE void quantized_columns(quantized_shape q, int rows, int vectors, const in
     for (int64_t g = 0; g < groups; g++) {
         const uint8_t *group = panel + g * group_bytes(q);
         const uint8_t *scales = group + column * element_size(q.scale_type);
-        ask_for_scales(q, group, ahead);
+        ask_for_scales(q, rows, group, ahead);
         if (q.codes.digits) {
             codebook_group(q, rows, vectors, g, x, scales, group + scales_bytes(q) + column * 4, ahead, totals);
+            continue;
+        }
+        if (scales_in_registers(q, rows)) {
+            add_row_group(q, vectors, g, x, scales, group + scales_bytes(q) + column * 4, ahead, totals[0]);
             continue;
         }
         integer_group(q, rows, vectors, g, x, group + scales_bytes(q) + column * 4, ahead, sums);

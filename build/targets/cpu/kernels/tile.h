@@ -41,6 +41,9 @@ INLINE void tile_step(element type, int rows, int vectors, const float *a, int64
     }
 }
 
+/* Whether sums are in the order of e4m3_lanes while a tile is multiplied. */
+INLINE int in_lanes(element type, int vectors) { return type == E4M3 && vectors % 2 == 0; }
+
 /* A pair of k at x, of every row, and of the columns at b. */
 INLINE void tile_step_pairs(element type, int rows, int vectors, const uint16_t *x, int64_t x_stride, const void *b,
                             tile_sums sums) {
@@ -58,7 +61,9 @@ INLINE void tile_step_pairs(element type, int rows, int vectors, const uint16_t 
     }
 #else
     bf16_pairs columns[TILE_VECTORS];
-    UNROLL for (int v = 0; v < vectors; v++)
+    UNROLL for (int v = 0; v < vectors && in_lanes(type, vectors); v += 2)
+        e4m3_lanes((const unsigned char *)b + v * 32, (u32x16 *)&columns[v]);
+    UNROLL for (int v = 0; v < vectors && !in_lanes(type, vectors); v++)
         columns[v] = type == E4M3 ? (bf16_pairs)e4m3_pairs((const unsigned char *)b + v * 32)
                                   : load_pairs((const unsigned char *)b + v * 64);
     UNROLL for (int r = 0; r < rows; r++) {
@@ -114,11 +119,15 @@ INLINE void tile_columns(element type, int rows, int vectors, int64_t k, const v
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int v = 0; v < vectors; v++)
             sums[r][v] = accumulate ? load16(F32, c, r * c_stride + v * LANES) : splat(0.0f);
+    UNROLL for (int r = 0; r < rows && accumulate && in_lanes(type, vectors); r++)
+        UNROLL for (int v = 0; v < vectors; v += 2) to_lanes(&sums[r][v]);
 #define MULTIPLY(lines) tile_multiply(type, rows, vectors, k, a, a_stride, b, b_stride, lines, ahead, sums)
     if (ahead.bytes <= CACHE_LINE) MULTIPLY(1);
     else if (ahead.bytes <= 2 * CACHE_LINE) MULTIPLY(2);
     else MULTIPLY(GROUP_LINES);
 #undef MULTIPLY
+    UNROLL for (int r = 0; r < rows && in_lanes(type, vectors); r++)
+        UNROLL for (int v = 0; v < vectors; v += 2) from_lanes(&sums[r][v]);
     UNROLL for (int r = 0; r < rows; r++)
         UNROLL for (int v = 0; v < vectors; v++) store16(F32, c, r * c_stride + v * LANES, sums[r][v]);
 }

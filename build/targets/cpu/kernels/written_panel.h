@@ -1,4 +1,4 @@
-/* Panels of int4 weights whose scales are multiples of a unit (qtile.h), written out as 8-bit weights, level times
+/* Panels of int4 weights whose scales are multiples of a unit (qshape.h), written out as 8-bit weights, level times
  * multiple, by a thread whose rows are many: they then meet weights of one group, and nothing is done for every group. */
 #ifndef INFLIGHT_WRITTEN_PANEL_H
 #define INFLIGHT_WRITTEN_PANEL_H

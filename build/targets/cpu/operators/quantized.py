@@ -84,7 +84,7 @@ def gate_whole_rows(node: ir.Node, places: Places) -> KernelCall:
 
 
 def _quantized_product(node: ir.Node, zero: ir.Value | None, codebook: ir.Value | None) -> tuple[str, tuple[str, ...]]:
-    """The kernels' family, and the constants of a product: its k, or a `quantized_shape` of kernels/qtile.h. `zero` are
+    """The kernels' family, and the constants of a product: its k, or a `quantized_shape` of kernels/qshape.h. `zero` are
     the zero points of its weights, `codebook` the table of codes.
     """
     x, weight, scale = input_of(node, 0), input_of(node, 2), input_of(node, 3)
@@ -103,7 +103,7 @@ def quantized_literal(
     zero: ir.Value | None,
     codebook: ir.Value | None,
 ) -> str:
-    """A `quantized_shape` of kernels/qtile.h, of integer weights [N, K] that meet rows of this type."""
+    """A `quantized_shape` of kernels/qshape.h, of integer weights [N, K] that meet rows of this type."""
     shape = quantized_panels(weight, scale, group_size, zeros=zero is not None)
     if isinstance(shape, Float8Shape) or shape.coded != (codebook is not None):
         has = "a" if isinstance(shape, Float8Shape) or not shape.coded else "no"
