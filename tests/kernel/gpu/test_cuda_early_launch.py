@@ -38,7 +38,8 @@ def kernel(*lines: str) -> str:
 def test_products_prefetch_before_they_wait_and_touch_nothing_else(function: str) -> None:
     spec = SPECS[function]
     for artifact in compile_kernels(
-        [CompileJob(spec, spec.variants[0], sm) for sm in (90, 100)], cache=ArtifactCache()
+        [CompileJob(spec, spec.variants[0], sm) for sm in ((90, 100) if function == "linear" else (90,))],
+        cache=ArtifactCache(),
     ):
         assert not touched_before_the_wait(artifact.ptx)
         early, all_of_them = prefetches(artifact.ptx)
