@@ -1,4 +1,4 @@
-"""Panels of integer weights: their sizes, and how weights and scales are brought into their order (kernels/qshape.h)."""
+"""Panels of integer weights: their sizes, and how weights and scales come into their order (kernels/qshape.h)."""
 
 from __future__ import annotations
 
