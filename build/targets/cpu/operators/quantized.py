@@ -84,8 +84,9 @@ def gate_whole_rows(node: ir.Node, places: Places) -> KernelCall:
 
 
 def _quantized_product(node: ir.Node, zero: ir.Value | None, codebook: ir.Value | None) -> tuple[str, tuple[str, ...]]:
-    """The kernels' family and the constants of a product: its k, or a `quantized_shape` of kernels/qshape.h. `zero` are
-    the zero points of its weights, `codebook` the table of codes.
+    """The kernels' family, and the constants of a product: its k, or a `quantized_shape` of kernels/qshape.h.
+
+    `zero` are the zero points of its weights, `codebook` the table of codes.
     """
     x, weight, scale = input_of(node, 0), input_of(node, 2), input_of(node, 3)
     size = int(integer(node, "group_size"))
