@@ -25,6 +25,7 @@ _TARGET = "inflight.build.gpu_kernels"
 _MACHINERY = (
     f"{_TARGET}.spec",
     f"{_TARGET}.triton_compiler",
+    f"{_TARGET}.early_launch",
     f"{_TARGET}.architectures",
     "inflight.engine_format.gpu_artifact",
     "inflight.engine_format.cuda_facts",
