@@ -25,6 +25,7 @@ _TARGET = "inflight.build.gpu_kernels"
 _MACHINERY = (
     f"{_TARGET}.spec",
     f"{_TARGET}.triton_compiler",
+    f"{_TARGET}.early_launch",
     f"{_TARGET}.architectures",
     f"{_TARGET}.assembler",
     "inflight.engine_format.gpu_artifact",

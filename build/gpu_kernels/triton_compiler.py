@@ -17,6 +17,7 @@ from triton.compiler import ASTSource
 
 from inflight.build.gpu_kernels import assembler
 from inflight.build.gpu_kernels.architectures import architecture_of
+from inflight.build.gpu_kernels.early_launch import FIRST_TO_WAIT, WAIT, with_waiting
 from inflight.build.gpu_kernels.spec import Constant, Extent, KernelSpec, Tuning, Variant
 from inflight.engine_format.gpu_artifact import Artifact, ArtifactArgument, ArtifactExtent
 from inflight.errors import BuildError
@@ -27,9 +28,6 @@ _WARP = 32
 _SHOWN_LINES = 8
 _MORE_REGISTERS = (24, 48, 96)
 _MOST_REGISTERS, _REGISTERS_OF_A_BLOCK = 255, 65536
-_WAIT = "griddepcontrol.wait;"
-_FIRST_TO_WAIT = 90
-_ENTRY = re.compile(r"(\.visible \.entry [^{]*\{\n)")
 _REGISTERS = re.compile(r"Used (\d+) registers")
 _STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 
@@ -67,7 +65,7 @@ def compile_kernel(spec: KernelSpec, variant: Variant, sm: int) -> Artifact:
         stack_bytes=stack,
         spill_store_bytes=stores,
         spill_load_bytes=loads,
-        waits=_WAIT in compiled.asm["ptx"],
+        waits=WAIT in compiled.asm["ptx"],
         tools={"triton": triton.__version__, "ptxas": get_ptxas(sm).version},
         cubin=compiled.asm["cubin"],
         ptx=compiled.asm["ptx"],
@@ -144,20 +142,12 @@ def _with_waiting(*stage: Any) -> Any:
     """Triton's hook into its stages: called with nothing for what its cache's key is to have, then with (backend,
     stages, options, language, capability)."""
     if not stage:
-        return _WAIT, _WAIT
+        return WAIT, WAIT
     _, stages, _, _, capability = stage
-    if capability >= _FIRST_TO_WAIT:
+    if capability >= FIRST_TO_WAIT:
         assemble = stages["ptx"]
-        stages["ptx"] = lambda source, metadata: _waiting(assemble(source, metadata))
+        stages["ptx"] = lambda source, metadata: with_waiting(assemble(source, metadata))
     return None
-
-
-def _waiting(ptx: str) -> str:
-    """A kernel that, before anything else, lets the next launch be brought to the processors, and waits until the one
-    before it has ended and its writes are seen. A launch that was not started early finds nothing to wait for."""
-    changed, count = _ENTRY.subn(rf"\1\tgriddepcontrol.launch_dependents;\n\t{_WAIT}\n", ptx)
-    assert count == 1, "a module has one kernel"
-    return changed
 
 
 def _source(spec: KernelSpec, variant: Variant, constants: dict[str, Constant]) -> ASTSource:

@@ -8,6 +8,7 @@ from inflight.build.gpu_kernels.spec import Constant, Variant
 PLAIN, FLOAT8, INT8 = 0, 1, 2
 # What tl.dot takes of the inner dimension at least, of 16 bits.
 LEAST_INNER = 16
+_ROUNDING = ("quantizes", "orders", "multiplies", "float8", "has_stored", "cuts")
 _FORMATS = {"bf16": PLAIN, "fp16": PLAIN, "fp32": PLAIN, "float8": FLOAT8, "int8": INT8}
 
 
@@ -56,6 +57,16 @@ def combine_variant(decode: Variant, *, has_sinks: bool = False) -> Variant:
     names = ("num_heads", "head_size", "window", "chunk", "split_tokens")
     constants = {name: decode.constants[name] for name in names}
     return Variant({"act": decode.types["act"]}, {**constants, "has_sinks": has_sinks})
+
+
+def listed_variant(
+    decode: Variant, *, has_sinks: bool = False, most_rows: int = 256, levels: Variant | None = None
+) -> Variant:
+    """`listed_decode` in place of a variant of `paged_decode`, for launches of at most `most_rows` rows. `levels`: the
+    variant of `quantize_rows` that would make levels of its rows."""
+    constants = {**decode.constants, "has_sinks": has_sinks, "most_rows": padded(most_rows)}
+    constants |= {name: levels is not None and levels.constants[name] for name in _ROUNDING}
+    return Variant({**decode.types, "factors": levels.types["factors"] if levels else "fp32"}, constants)
 
 
 def padded_head_of(variant: Variant) -> int:

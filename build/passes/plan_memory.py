@@ -18,6 +18,8 @@ from inflight.build.graph.quantized_rows import row_bytes
 from inflight.build.graph.values import dtype_of, shape_of
 
 OFFSET, WORKSPACE_BYTES = "inflight.offset", "inflight.workspace_bytes"
+# Of a value that is written, in part, while the first input of its node is: its memory is its own from then on.
+EARLY = "inflight.early"
 ALIGNMENT = 64
 
 
@@ -60,12 +62,22 @@ def _buffers(graph: ir.Graph, sizes: Mapping[str, int]) -> list[_Buffer]:
             last = end if value.is_graph_output() else max((order[id(user)] for user in value.consumers()), default=0)
             size, buffer = _bytes(value, sizes), held.get(reusable.get(value, value))
             if buffer is None or buffer.last != first or buffer.size != size:
-                buffer = _Buffer([], size, first, first)
+                buffer = _Buffer([], size, _written(value, order, first), first)
                 buffers.append(buffer)
             buffer.values.append(value)
             buffer.last = max(first, last)
             held[value] = buffer
     return buffers
+
+
+def _written(value: ir.Value, order: Mapping[int, int], first: int) -> int:
+    if EARLY not in value.metadata_props:
+        return first
+    node = value.producer()
+    source = None if node is None else node.inputs[0]
+    maker = None if source is None else source.producer()
+    assert maker is not None, f"{value.name} is written before what it is made of"
+    return order[id(maker)]
 
 
 def _bytes(value: ir.Value, sizes: Mapping[str, int]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import triton
 import triton.language as tl
 
@@ -12,13 +14,15 @@ from inflight.build.gpu_kernels.kernels.split_sums import (
     MANY_FLOAT32_ROWS,
     MANY_ROWS,
     SHARED,
+    SOME_ROWS,
     gathered,
     places_of_tile,
     publish,
     sums_of_split,
-    tune,
 )
-from inflight.build.gpu_kernels.spec import Argument, KernelSpec, Variant
+from inflight.build.gpu_kernels.kernels.split_sums import tune as tune_sums
+from inflight.build.gpu_kernels.kernels.weight_prefetch import awaited, prefetch
+from inflight.build.gpu_kernels.spec import Argument, KernelSpec, Tuning, Variant
 
 
 @triton.jit
@@ -52,6 +56,9 @@ def gated_linear(
     line = tl.program_id(1) * block_n + tl.arange(0, block_n)
     shape: tl.constexpr = (n, k, split_k, block_rows, block_n, block_k)
     finished = True
+    prefetch(gate, tl.minimum(line, n - 1), tl.program_id(2) * cuts * split_k, k, split_k)
+    prefetch(up, tl.minimum(line, n - 1), tl.program_id(2) * cuts * split_k, k, split_k)
+    awaited()
     gates = sums_of_split(x, gate, row, line, rows, tl.program_id(2) * cuts, shape, k)
     ups = sums_of_split(x, up, row, line, rows, tl.program_id(2) * cuts, shape, k)
     for split in range(1, cuts):
@@ -75,21 +82,28 @@ def gated_linear(
         tl.store(y + at, result.to(y.dtype.element_ty), mask=(row < rows)[None, :] & inside[:, None])
 
 
+def tune(sm: int, variant: Variant) -> Tuning:
+    """That of one product, with half of its lines in a tile of many rows: the sums of both lie in registers."""
+    tuning = tune_sums(sm, variant)
+    block_n = min(int(tuning.constants["block_n"]), 64)
+    tuning = replace(tuning, constants={**tuning.constants, "block_n": block_n})
+    return replace(tuning, num_warps=8) if variant.constants["block_rows"] == MANY_FLOAT32_ROWS else tuning
+
+
 def gated_variant(
     n: int,
     k: int,
     activation: str,
     *,
-    few: bool,
+    tile: int,
     has_bias: bool = False,
     x: str = "bf16",
     bias: str = "bf16",
     y: str = "bf16",
 ) -> Variant:
-    """For a gate and an up matrix (n, k) each, and an activation by its name."""
-    rows = FEW_ROWS if few else MANY_FLOAT32_ROWS if x == "fp32" else MANY_ROWS // 2
+    """For a gate and an up matrix (n, k) each, an activation by its name, and tiles of so many rows (`row_tiles`)."""
     kind = ACTIVATION_KINDS[activation]
-    constants = {"n": n, "k": k, "has_bias": has_bias, "activation": kind, "block_rows": rows}
+    constants = {"n": n, "k": k, "has_bias": has_bias, "activation": kind, "block_rows": tile}
     return Variant({"x": x, "bias": bias, "y": y}, constants)
 
 
@@ -109,10 +123,11 @@ SPECS = (
         grid=GRID,
         tune=tune,
         variants=(
-            gated_variant(14336, 4096, "silu", few=True),
-            gated_variant(14336, 4096, "silu", few=False),
-            gated_variant(4864, 896, "gelu_tanh", few=True, has_bias=True),
-            gated_variant(4864, 896, "silu", few=False, x="fp32", bias="fp32", y="fp32"),
+            gated_variant(14336, 4096, "silu", tile=FEW_ROWS),
+            gated_variant(14336, 4096, "silu", tile=MANY_ROWS),
+            gated_variant(4864, 896, "gelu_tanh", tile=FEW_ROWS, has_bias=True),
+            gated_variant(4864, 896, "silu", tile=MANY_FLOAT32_ROWS, x="fp32", bias="fp32", y="fp32"),
+            gated_variant(14336, 4096, "silu", tile=SOME_ROWS),
         ),
         decode_path=True,
     ),

@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from inflight.build.gpu_kernels.kernels.split_sums import FEW_ROWS, MANY_FLOAT32_ROWS, sums_of_split
+from inflight.build.gpu_kernels.kernels.weight_prefetch import awaited, prefetch
 from inflight.build.gpu_kernels.spec import Argument, Constant, Extent, KernelSpec, Tuning, Variant
 
 _MANY_ROWS = 64
@@ -37,6 +38,8 @@ def head_linear(
     shape: tl.constexpr = (n, k, k, block_rows, block_n, block_k)
     # One cut, all of k.
     own = weight + head * (n * k)
+    prefetch(own, tl.minimum(line, n - 1), 0, k, k)
+    awaited()
     sums = sums_of_split(x + head * row_size, own, row, line, rows, tl.program_id(2), shape, num_heads * row_size)
     at = (row.to(tl.int64) * num_heads + head)[None, :] * n + line[:, None]
     tl.store(y + at, sums, mask=(row < rows)[None, :] & (line < n)[:, None])

@@ -1,8 +1,8 @@
 """Latent attention over the paged cache (docs/formats/latent_attention.md): every head's query meets the one row that
 a token has, all of it as the key, its first `rank` elements as the value.
 
-Generated tokens are split over the context as in `paged_decode`, whose parts `combine_splits` adds; tiles of prompts
-walk theirs as in `paged_prefill`. So a row's result depends on its own context alone.
+Generated tokens are split over the context as in `listed_decode`; tiles of prompts walk theirs as in `paged_prefill`.
+So a row's result depends on its own context alone.
 """
 
 from __future__ import annotations
@@ -12,11 +12,23 @@ import triton.language as tl
 
 from inflight.build.gpu_kernels.kernels.online_softmax import LIFT, LOG2_E, scaled, weighed
 from inflight.build.gpu_kernels.kernels.paged_cache import FLOAT8, INT8, cache_rows, operand
+from inflight.build.gpu_kernels.kernels.split_parts import (
+    GROUP_SPLITS,
+    LISTED,
+    PARTS,
+    parts_at_once,
+    row_of_item,
+    settled,
+    write_heads,
+    write_part,
+)
 from inflight.build.gpu_kernels.spec import Argument, Constant, Extent, KernelSpec, Tuning, Variant
 from inflight.build.gpu_kernels.variants import latent_constants, latent_types, padded
 
 # Generations with more than 99 KiB of shared memory for a block.
 _LARGE = (80, 90, 100)
+# Heads of a generated token that share a program.
+HEADS_AT_ONCE = 16
 
 
 @triton.jit
@@ -27,41 +39,47 @@ def latent_decode(
     positions,
     sequence_of_row,
     block_tables,
+    first_items,
     partials,
     maxima,
     totals,
+    arrived,
+    y,
     block_table_stride,
-    splits,
+    rows,
     num_heads: tl.constexpr,
     rank: tl.constexpr,
     rotary_size: tl.constexpr,
     tokens_per_block: tl.constexpr,
     scale: tl.constexpr,
     split_tokens: tl.constexpr,
+    most_rows: tl.constexpr,
     cache_format: tl.constexpr,
     native_float8: tl.constexpr,
     padded_rank: tl.constexpr,
     padded_rotary: tl.constexpr,
     heads_at_once: tl.constexpr,
     block_n: tl.constexpr,
+    at_once: tl.constexpr,
+    group_splits: tl.constexpr,
 ):
-    """One program per row, some heads and split: what `paged_decode` writes, for values of `rank` elements.
+    """Program (item, `heads_at_once` heads): what `listed_decode` makes, for values of `rank` elements.
 
     q [rows, num_heads * (rank + rotary_size)] bfloat16, float16 or float32; cache and scales: `paged_cache`, with one
-    head of rank + rotary_size. The other arguments are those of `paged_decode`.
+    head of rank + rotary_size. arrived int32 [items, parts of the heads, 2]; the others as in `listed_decode`.
     """
     tl.static_assert(split_tokens % block_n == 0, "a split begins with a tile of its own")
-    row = tl.program_id(0).to(tl.int64)
-    split = tl.program_id(2)
+    item = tl.program_id(0)
+    row, first_item = row_of_item(item, first_items, rows, most_rows)
     position = tl.load(positions + row)
-    begin = split * split_tokens
+    begin = (item - first_item) * split_tokens
     end = tl.minimum(begin + split_tokens, position + 1)
     if end > begin:
         head = tl.program_id(1) * heads_at_once + tl.arange(0, heads_at_once)
-        columns = tl.arange(0, padded_rank)
-        heads = row * num_heads + head
+        there = head < num_heads
+        heads = row.to(tl.int64) * num_heads + head
         parts: tl.constexpr = (rank, rotary_size, padded_rank, padded_rotary)
-        queries = _queries(q, heads, head < num_heads, parts)
+        queries = _queries(q, heads, there, parts)
         block_table = block_tables + tl.load(sequence_of_row + row).to(tl.int64) * block_table_stride
         row_positions = tl.full([heads_at_once], 0, tl.int32) + position
         state = (
@@ -71,15 +89,23 @@ def latent_decode(
         )
         layout: tl.constexpr = (tokens_per_block, cache_format, native_float8, block_n)
         for start in range(begin, end, block_n):
-            rows = (start, position, row_positions)
-            state = _attend(queries, (cache, scales, block_table), state, rows, scale, parts, layout)
-        maximum, total, output = state
-        output = scaled(output, scales, cache_format)
-        at = heads * splits + split
-        tl.store(maxima + at, maximum, mask=head < num_heads)
-        tl.store(totals + at, total, mask=head < num_heads)
-        inside = (head < num_heads)[:, None] & (columns < rank)[None, :]
-        tl.store(partials + at[:, None] * rank + columns[None, :], output, mask=inside)
+            seen = (start, position, row_positions)
+            state = _attend(queries, (cache, scales, block_table), state, seen, scale, parts, layout)
+        state = (state[0], state[1], scaled(state[2], scales, cache_format))
+        last = position // split_tokens
+        if last == 0:
+            write_heads(y, totals, state, row, head, there, num_heads, rank, padded_rank, False)
+        else:
+            written = (partials, maxima, totals)
+            write_part(written, state, item, head, there, num_heads, rank, padded_rank)
+            place = (first_item, tl.num_programs(1), tl.program_id(1))
+            sizes: tl.constexpr = (num_heads, rank, padded_rank)
+            splits = (item - first_item, 0, last)
+            finished, maximum, total, output = settled(
+                written, arrived, place, splits, head, there, sizes, at_once, group_splits
+            )
+            if finished:
+                write_heads(y, totals, (maximum, total, output), row, head, there, num_heads, rank, padded_rank, False)
 
 
 @triton.jit
@@ -193,7 +219,9 @@ def _attend(queries, cache, state, rows, scale: tl.constexpr, parts: tl.constexp
 def tune_decode(sm: int, variant: Variant) -> Tuning:
     """The sums of a few heads fill the registers; a row of the cache that is on its way fills shared memory."""
     single = variant.types["act"] == "fp32"
-    constants = _padded(sm, variant) | {"heads_at_once": 16, "block_n": 16 if single else 32}
+    constants = _padded(sm, variant) | {"heads_at_once": HEADS_AT_ONCE, "block_n": 16 if single else 32}
+    at_once = parts_at_once(HEADS_AT_ONCE, int(constants["padded_rank"]))
+    constants |= {"group_splits": GROUP_SPLITS, "at_once": at_once}
     return Tuning(num_warps=8, num_stages=2 if sm in _LARGE and not single else 1, constants=constants)
 
 
@@ -223,12 +251,13 @@ def latent_variant(
     tokens_per_block: int = 64,
     scale: float | None = None,
     split_tokens: int = 0,
+    most_rows: int = 256,
 ) -> Variant:
-    """`kv` and `act` as in `attention_variant`; `split_tokens` is of decoding alone. `scale` is 1 / sqrt(192) unless
-    given, that of DeepSeek-V3 without yarn."""
+    """`kv` and `act` as in `attention_variant`; `split_tokens` and `most_rows` are of decoding alone. `scale` is
+    1 / sqrt(192) unless given, that of DeepSeek-V3 without yarn."""
     constants = latent_constants(num_heads, rank, rotary_size, kv=kv, tokens_per_block=tokens_per_block)
     constants["scale"] = 192**-0.5 if scale is None else scale
-    constants |= {"split_tokens": split_tokens} if split_tokens else {}
+    constants |= {"split_tokens": split_tokens, "most_rows": padded(most_rows)} if split_tokens else {}
     return Variant(latent_types(kv, act), constants)
 
 
@@ -248,13 +277,8 @@ SPECS = (
     KernelSpec(
         module=__name__,
         function="latent_decode",
-        arguments=(
-            *(*_CACHED, *_PAGING),
-            *(Argument(name, "*fp32") for name in ("partials", "maxima", "totals")),
-            Argument("block_table_stride", "i32"),
-            Argument("splits", "i32"),
-        ),
-        grid=((Extent("rows"),), (Extent("num_heads", "heads_at_once"),), (Extent("splits"),)),
+        arguments=(*(*_CACHED, *_PAGING, *LISTED, *PARTS),),
+        grid=((Extent("items"),), (Extent("num_heads", "heads_at_once"),)),
         tune=tune_decode,
         variants=_variants(decode=True),
         decode_path=True,

@@ -12,11 +12,13 @@ from inflight.build.gpu_kernels.kernels.split_sums import (
     MANY_FLOAT32_ROWS,
     MANY_ROWS,
     SHARED,
+    SOME_ROWS,
     gathered,
     publish,
     sums_of_split,
     tune,
 )
+from inflight.build.gpu_kernels.kernels.weight_prefetch import awaited, prefetch
 from inflight.build.gpu_kernels.spec import Argument, KernelSpec, Variant
 
 
@@ -55,6 +57,8 @@ def linear(
     line = tl.program_id(1) * block_n + tl.arange(0, block_n)
     shape: tl.constexpr = (n, k, split_k, block_rows, block_n, block_k)
     finished = True
+    prefetch(weight, tl.minimum(line, n - 1), tl.program_id(2) * cuts * split_k, k, split_k)
+    awaited()
     sums = sums_of_split(x, weight, row, line, rows, tl.program_id(2) * cuts, shape, k)
     for split in range(1, cuts):
         sums += sums_of_split(x, weight, row, line, rows, split, shape, k)
@@ -79,16 +83,15 @@ def linear_variant(
     n: int,
     k: int,
     *,
-    few: bool,
+    tile: int,
     has_bias: bool = False,
     adds: bool = False,
     x: str = "bf16",
     bias: str = "bf16",
     y: str = "fp32",
 ) -> Variant:
-    """For weights (n, k). `few`: for launches of at most FEW_ROWS rows."""
-    rows = FEW_ROWS if few else MANY_FLOAT32_ROWS if x == "fp32" else MANY_ROWS
-    constants = {"n": n, "k": k, "has_bias": has_bias, "adds": adds, "chooses": False, "block_rows": rows}
+    """For weights (n, k), and tiles of so many rows (`row_tiles`)."""
+    constants = {"n": n, "k": k, "has_bias": has_bias, "adds": adds, "chooses": False, "block_rows": tile}
     return Variant({"x": x, "bias": bias, "y": y}, constants)
 
 
@@ -112,17 +115,19 @@ SPECS = (
         grid=GRID,
         tune=tune,
         variants=(
-            linear_variant(4096, 4096, few=True, adds=True),
-            linear_variant(4096, 14336, few=False, adds=True),
-            linear_variant(6144, 4096, few=True, y="bf16"),
-            linear_variant(1152, 896, few=True, has_bias=True),
-            linear_variant(1152, 896, few=False, has_bias=True),
-            linear_variant(151936, 896, few=True),
-            choosing(linear_variant(151936, 896, few=True)),
-            choosing(linear_variant(128256, 4096, few=False)),
-            choosing(linear_variant(128256, 4096, few=False, x="fp32", bias="fp32")),
-            linear_variant(1152, 900, few=True, x="fp32", bias="fp32"),
-            linear_variant(1152, 900, few=False, x="fp32", bias="fp32"),
+            linear_variant(4096, 4096, tile=FEW_ROWS, adds=True),
+            linear_variant(4096, 14336, tile=MANY_ROWS, adds=True),
+            linear_variant(6144, 4096, tile=FEW_ROWS, y="bf16"),
+            linear_variant(1152, 896, tile=FEW_ROWS, has_bias=True),
+            linear_variant(1152, 896, tile=MANY_ROWS, has_bias=True),
+            linear_variant(151936, 896, tile=FEW_ROWS),
+            choosing(linear_variant(151936, 896, tile=FEW_ROWS)),
+            choosing(linear_variant(128256, 4096, tile=SOME_ROWS)),
+            choosing(linear_variant(128256, 4096, tile=MANY_ROWS)),
+            choosing(linear_variant(128256, 4096, tile=MANY_FLOAT32_ROWS, x="fp32", bias="fp32")),
+            linear_variant(1152, 900, tile=FEW_ROWS, x="fp32", bias="fp32"),
+            linear_variant(1152, 900, tile=MANY_FLOAT32_ROWS, x="fp32", bias="fp32"),
+            linear_variant(4096, 4096, tile=SOME_ROWS, adds=True),
         ),
         decode_path=True,
     ),

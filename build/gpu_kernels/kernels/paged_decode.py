@@ -80,33 +80,71 @@ def paged_decode(
     if end > tl.maximum(begin, first):
         member = tl.arange(0, padded_group)
         columns = tl.arange(0, padded_head)
-        inside = (member < group)[:, None] & (columns < head_size)[None, :]
-        heads = row * num_heads + kv_head * group + member
-        query = tl.load(q + heads[:, None] * head_size + columns[None, :], mask=inside, other=0.0)
         block_table = block_tables + tl.load(sequence_of_row + row).to(tl.int64) * block_table_stride
-        row_positions = tl.full([padded_group], 0, tl.int32) + position
-        state = (
-            tl.full([padded_group], float("-inf"), tl.float32),
-            tl.zeros([padded_group], tl.float32),
-            tl.zeros([padded_group, padded_head], tl.float32),
-        )
         cache = (key_cache, value_cache, key_scales, value_scales, block_table)
         layout: tl.constexpr = (num_kv_heads, tokens_per_block, head_size, padded_head, cache_format, native_float8)
         rule: tl.constexpr = (scale, soft_cap, window, chunk, has_bias)
-        bias_rows = bias
-        if has_bias:
-            # Members of a padded group have no row of their own.
-            biased = kv_head * group + tl.minimum(member, group - 1)
-            bias_rows = bias_of_rows(bias, biased, row_positions, bias_width, bias_origin)
-        rows = (first, position, row_positions, bias_rows)
-        for start in range(tl.maximum(begin, first // block_n * block_n), end, block_n):
-            state = attend(query, cache, state, start, rows, kv_head, layout, rule, block_n, True)
+        table: tl.constexpr = (bias_width, bias_origin)
+        span = (begin, end, first, position)
+        sizes: tl.constexpr = (group, padded_group, block_n)
+        state = attended_split(q, cache, bias, row, kv_head, span, sizes, layout, rule, table)
         maximum, total, output = state
-        output = scaled(output, value_scales, cache_format)
+        heads = row * num_heads + kv_head * group + member
+        inside = (member < group)[:, None] & (columns < head_size)[None, :]
         at = heads * splits + split
         tl.store(maxima + at, maximum, mask=member < group)
         tl.store(totals + at, total, mask=member < group)
         tl.store(partials + at[:, None] * head_size + columns[None, :], output, mask=inside)
+
+
+@triton.jit
+def attended_split(
+    q,
+    cache,
+    bias,
+    row,
+    kv_head,
+    span,
+    sizes: tl.constexpr,
+    layout: tl.constexpr,
+    rule: tl.constexpr,
+    table: tl.constexpr,
+):
+    """The state (maximum [M] in powers of two, total [M], output [M, padded_head], float32) of the query heads of a KV
+    head after a part of their row's context, of which some there is.
+
+    span = (begin, end of the part, the first token that the row sees, its position); sizes = (heads of a group, M,
+    tokens of a tile); table = (bias_width, bias_origin); cache, layout and rule: `attend`.
+    """
+    begin, end, first, position = span
+    group: tl.constexpr = sizes[0]
+    padded_group: tl.constexpr = sizes[1]
+    block_n: tl.constexpr = sizes[2]
+    num_heads: tl.constexpr = layout[0] * sizes[0]
+    head_size: tl.constexpr = layout[2]
+    padded_head: tl.constexpr = layout[3]
+    has_bias: tl.constexpr = rule[4]
+    member = tl.arange(0, padded_group)
+    columns = tl.arange(0, padded_head)
+    inside = (member < group)[:, None] & (columns < head_size)[None, :]
+    heads = row.to(tl.int64) * num_heads + kv_head * group + member
+    query = tl.load(q + heads[:, None] * head_size + columns[None, :], mask=inside, other=0.0)
+    row_positions = tl.full([padded_group], 0, tl.int32) + position
+    state = (
+        tl.full([padded_group], float("-inf"), tl.float32),
+        tl.zeros([padded_group], tl.float32),
+        tl.zeros([padded_group, padded_head], tl.float32),
+    )
+    bias_rows = bias
+    if has_bias:
+        # Members of a padded group have no row of their own.
+        biased = kv_head * group + tl.minimum(member, group - 1)
+        bias_rows = bias_of_rows(bias, biased, row_positions, table[0], table[1])
+    rows = (first, position, row_positions, bias_rows)
+    for start in range(tl.maximum(begin, first // block_n * block_n), end, block_n):
+        state = attend(query, cache, state, start, rows, kv_head, layout, rule, block_n, True)
+    maximum, total, output = state
+    return maximum, total, scaled(output, cache[3], layout[4])
 
 
 @triton.jit

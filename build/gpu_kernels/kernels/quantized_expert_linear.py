@@ -10,14 +10,13 @@ import triton.language as tl
 from inflight.build.gpu_kernels.kernels.expert_linear import EXPERT_ACTIVATIONS, gated
 from inflight.build.gpu_kernels.kernels.quantized_tiles import (
     GROUP,
-    MANY_ROWS,
     OUTPUT,
     block_k_of,
     kinds_of,
     quantized_sums,
     scaled_sums,
 )
-from inflight.build.gpu_kernels.kernels.split_sums import FEW_ROWS
+from inflight.build.gpu_kernels.kernels.split_sums import FEW_ROWS, MANY_FLOAT32_ROWS, SOME_ROWS
 from inflight.build.gpu_kernels.spec import Argument, Constant, Extent, KernelSpec, Tuning, Variant
 
 _INT4 = tl.constexpr(2)
@@ -123,11 +122,11 @@ def _of_lines(given, beside, first, shape: tl.constexpr, kinds: tl.constexpr, ha
 
 
 def tune(sm: int, variant: Variant) -> Tuning:
-    """The tiles of `quantized_linear`."""
-    constants = variant.constants
-    blocks: dict[str, Constant] = {"block_n": 32 if int(constants["block_rows"]) > FEW_ROWS else 64}
+    """The tiles of `quantized_linear`, with at most SOME_ROWS rows: an expert seldom meets more."""
+    constants, block_rows = variant.constants, int(variant.constants["block_rows"])
+    blocks: dict[str, Constant] = {"block_n": 32 if block_rows == MANY_FLOAT32_ROWS else 64}
     blocks["block_k"] = block_k_of(int(constants["group_size"]), has_unit=bool(constants["has_unit"]))
-    return Tuning(num_warps=4, num_stages=2, constants=blocks)
+    return Tuning(num_warps=4, num_stages=4 if block_rows == FEW_ROWS else 3, constants=blocks)
 
 
 def quantized_expert_variant(
@@ -165,7 +164,7 @@ def quantized_expert_variant(
         "by_pair": by_pair,
         "weighs_inputs": weighs_inputs,
         "activation": EXPERT_ACTIVATIONS[activation or "silu"],
-        "block_rows": FEW_ROWS if few else MANY_ROWS,
+        "block_rows": FEW_ROWS if few else MANY_FLOAT32_ROWS if x == "fp32" else SOME_ROWS,
     }
     types = {"x": x if rounded == "plain" else "i8", "weight_scale": weight_scale, "y": y}
     return Variant({**types, "zero": zero or "fp32", "bias": bias or "fp32"}, constants)
@@ -207,6 +206,12 @@ SPECS = (
                 768, 2048, 128, 8, "int4", "int8", few=True, activation="silu", y="fp32", **_SIXTEENS
             ),
             quantized_expert_variant(2048, 768, 128, 8, "int4", "int8", few=False, by_pair=True, **_SIXTEENS),
+            quantized_expert_variant(
+                768, 2048, 128, 8, "int8", "int8", few=False, shares=OUTPUT, activation="silu", y="fp32"
+            ),
+            quantized_expert_variant(
+                2880, 2880, 32, 4, "uint4", "plain", few=False, activation="clamped_swiglu", y="bf16", **_CODES
+            ),
             quantized_expert_variant(
                 768,
                 2048,

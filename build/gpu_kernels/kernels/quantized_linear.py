@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import triton
@@ -11,21 +12,33 @@ from inflight.build.gpu_kernels.kernels.activation import ACTIVATION_KINDS, acti
 from inflight.build.gpu_kernels.kernels.greatest_logits import offer_greatest
 from inflight.build.gpu_kernels.kernels.quantized_tiles import (
     GROUP,
-    MANY_ROWS,
     MATRIX,
     OUTPUT,
+    ROWS,
+    WEIGHTS,
     block_k_of,
     kinds_of,
     quantized_sums,
     scaled_sums,
 )
-from inflight.build.gpu_kernels.kernels.split_sums import FEW_ROWS, GRID, SHARED, gathered, publish
+from inflight.build.gpu_kernels.kernels.split_sums import (
+    FEW_ROWS,
+    GRID,
+    MANY_FLOAT32_ROWS,
+    MANY_ROWS,
+    SHARED,
+    SOME_ROWS,
+    gathered,
+    publish,
+)
 from inflight.build.gpu_kernels.kernels.split_sums import tune as tune_sums
+from inflight.build.gpu_kernels.kernels.weight_prefetch import awaited, prefetch
 from inflight.build.gpu_kernels.spec import Argument, Constant, KernelSpec, Tuning, Variant
 
 # Of `ends`, what becomes of a product.
 STORES, ADDS, GATES, CHOOSES = 0, 1, 2, 3
 _ADDS = tl.constexpr(1)
+_INT4 = tl.constexpr(WEIGHTS["int4"])
 _GATES = tl.constexpr(2)
 _CHOOSES = tl.constexpr(3)
 
@@ -80,6 +93,10 @@ def quantized_linear(
     kinds: tl.constexpr = (weights, rounded, shares, group_size, has_unit, has_zero)
     arrays = (x, weight, weight_scale, zero, codebook)
     finished = True
+    share: tl.constexpr = 2 if weights >= _INT4 else 1
+    first = tl.program_id(2) * cuts * split_k // share
+    prefetch(weight, tl.minimum(line, n - 1), first, (k + share - 1) // share, split_k // share)
+    awaited()
     sums = quantized_sums(arrays, row, line, rows, tl.program_id(2) * cuts, shape, kinds)
     for split in range(1, cuts):
         sums += quantized_sums(arrays, row, line, rows, split, shape, kinds)
@@ -109,8 +126,12 @@ def tune(sm: int, variant: Variant) -> Tuning:
     group_size, has_unit = int(variant.constants["group_size"]), bool(variant.constants["has_unit"])
     plain = tune_sums(sm, Variant({"x": "fp32" if variant.types["x"] == "fp32" else "bf16"}, variant.constants))
     constants: dict[str, Constant] = {**plain.constants, "block_k": block_k_of(group_size, has_unit=has_unit)}
-    constants["block_n"] = 32 if int(variant.constants["block_rows"]) > FEW_ROWS else 64
-    return Tuning(num_warps=4, num_stages=2, constants=constants)
+    # Sums of a group, or its multiples, lie in registers beside the sums of its cut and those of all; and so do weights
+    # that are widened to 16 bits, where products do not read shared memory.
+    widened = variant.constants["rounded"] == ROWS["plain"] and sm not in (90, 100)
+    if variant.constants["shares"] == GROUP or widened:
+        constants["block_n"] = min(int(plain.constants["block_n"]), 64)
+    return replace(plain, constants=constants)
 
 
 def quantized_variant(
@@ -119,7 +140,7 @@ def quantized_variant(
     weights: str,
     rounded: str,
     *,
-    few: bool,
+    tile: int,
     shares: int,
     group_size: int = 0,
     has_unit: bool = False,
@@ -131,7 +152,7 @@ def quantized_variant(
     weight_scale: str = "fp32",
 ) -> Variant:
     """For weights (n, k) and rows of kinds that `kinds_of` knows, which are of type `x` where they are plain.
-    `zero` and `bias`: their types, None where there are none. `few`: for launches of at most FEW_ROWS rows."""
+    `zero` and `bias`: their types, None where there are none. `tile`: the rows of a tile (`row_tiles`)."""
     constants: dict[str, Constant] = {
         "n": n,
         "k": k,
@@ -139,7 +160,7 @@ def quantized_variant(
         "has_bias": bias is not None,
         "ends": ends,
         "activation": ACTIVATION_KINDS[activation],
-        "block_rows": FEW_ROWS if few else MANY_ROWS,
+        "block_rows": tile,
     }
     types = {"x": x if rounded == "plain" else "i8", "weight_scale": weight_scale}
     return Variant({**types, "zero": zero or "fp32", "bias": bias or "fp32", "y": "fp32"}, constants)
@@ -171,24 +192,42 @@ SPECS = (
         grid=GRID,
         tune=tune,
         variants=(
-            quantized_variant(4096, 4096, "int8", "plain", few=True, shares=OUTPUT, ends=ADDS),
-            quantized_variant(4096, 4096, "int8", "plain", few=False, shares=OUTPUT, ends=ADDS),
-            quantized_variant(6144, 4096, "int8", "int8", few=True, shares=OUTPUT, bias="bf16"),
-            quantized_variant(6144, 4096, "int8", "int8", few=False, shares=OUTPUT, bias="bf16"),
-            quantized_variant(4096, 4096, "float8", "float8", few=True, shares=MATRIX),
-            quantized_variant(4096, 4096, "float8", "float8", few=False, shares=OUTPUT),
-            quantized_variant(14336, 4096, "int4", "plain", few=True, shares=GROUP, group_size=128, ends=GATES),
-            quantized_variant(14336, 4096, "int4", "plain", few=False, shares=GROUP, group_size=32, zero="fp32"),
-            quantized_variant(4096, 4096, "int4", "int8", few=True, weight_scale="i8", **_SIXTEENS),
-            quantized_variant(4096, 4096, "int4", "int8", few=False, weight_scale="i8", **_SIXTEENS),
-            quantized_variant(4096, 4096, "int4", "plain", few=True, weight_scale="i8", **_SIXTEENS),
-            quantized_variant(4096, 4096, "int8", "int8", few=True, shares=GROUP, group_size=16),
-            quantized_variant(4096, 4096, "uint4", "plain", few=True, shares=GROUP, group_size=16),
-            quantized_variant(4096, 4096, "uint4", "plain", few=True, shares=GROUP, group_size=64),
-            choosing(quantized_variant(128256, 4096, "int8", "plain", few=True, shares=OUTPUT)),
-            choosing(quantized_variant(128256, 4096, "int8", "int8", few=False, shares=OUTPUT)),
-            choosing(quantized_variant(128256, 4096, "float8", "float8", few=True, shares=OUTPUT)),
-            choosing(quantized_variant(128256, 4096, "int4", "int8", few=True, weight_scale="i8", **_SIXTEENS)),
+            quantized_variant(4096, 4096, "int8", "plain", tile=FEW_ROWS, shares=OUTPUT, ends=ADDS),
+            quantized_variant(4096, 4096, "int8", "plain", tile=MANY_ROWS, shares=OUTPUT, ends=ADDS),
+            quantized_variant(6144, 4096, "int8", "int8", tile=FEW_ROWS, shares=OUTPUT, bias="bf16"),
+            quantized_variant(6144, 4096, "int8", "int8", tile=MANY_ROWS, shares=OUTPUT, bias="bf16"),
+            quantized_variant(4096, 4096, "float8", "float8", tile=FEW_ROWS, shares=MATRIX),
+            quantized_variant(4096, 4096, "float8", "float8", tile=MANY_ROWS, shares=OUTPUT),
+            quantized_variant(14336, 4096, "int4", "plain", tile=FEW_ROWS, shares=GROUP, group_size=128, ends=GATES),
+            quantized_variant(14336, 4096, "int4", "plain", tile=MANY_ROWS, shares=GROUP, group_size=32, zero="fp32"),
+            quantized_variant(4096, 4096, "int4", "int8", tile=FEW_ROWS, weight_scale="i8", **_SIXTEENS),
+            quantized_variant(4096, 4096, "int4", "int8", tile=MANY_ROWS, weight_scale="i8", **_SIXTEENS),
+            quantized_variant(4096, 4096, "int4", "plain", tile=FEW_ROWS, weight_scale="i8", **_SIXTEENS),
+            quantized_variant(4096, 4096, "int8", "int8", tile=FEW_ROWS, shares=GROUP, group_size=16),
+            quantized_variant(4096, 4096, "uint4", "plain", tile=FEW_ROWS, shares=GROUP, group_size=16),
+            quantized_variant(4096, 4096, "uint4", "plain", tile=FEW_ROWS, shares=GROUP, group_size=64),
+            quantized_variant(4096, 4096, "uint4", "plain", tile=MANY_ROWS, shares=GROUP, group_size=64),
+            quantized_variant(4096, 4096, "int4", "plain", tile=MANY_ROWS, weight_scale="i8", **_SIXTEENS),
+            quantized_variant(4096, 4096, "int8", "int8", tile=MANY_ROWS, shares=GROUP, group_size=16),
+            quantized_variant(4096, 4096, "float8", "float8", tile=MANY_ROWS, shares=GROUP, group_size=128),
+            quantized_variant(4096, 4096, "int4", "float8", tile=MANY_ROWS, shares=GROUP, group_size=128),
+            quantized_variant(4096, 4096, "int8", "plain", tile=SOME_ROWS, shares=OUTPUT, ends=ADDS),
+            quantized_variant(6144, 4096, "int8", "int8", tile=SOME_ROWS, shares=OUTPUT, bias="bf16"),
+            quantized_variant(4096, 4096, "float8", "float8", tile=SOME_ROWS, shares=OUTPUT),
+            quantized_variant(
+                14336, 4096, "int4", "plain", tile=SOME_ROWS, shares=GROUP, group_size=32, zero="fp32", ends=GATES
+            ),
+            quantized_variant(4096, 4096, "int4", "int8", tile=SOME_ROWS, weight_scale="i8", **_SIXTEENS),
+            quantized_variant(1152, 900, "int4", "plain", tile=MANY_ROWS, shares=GROUP, group_size=96, x="fp16"),
+            quantized_variant(1152, 900, "int8", "plain", tile=MANY_FLOAT32_ROWS, shares=OUTPUT, x="fp32", bias="fp32"),
+            choosing(quantized_variant(128256, 4096, "int8", "plain", tile=FEW_ROWS, shares=OUTPUT)),
+            choosing(quantized_variant(128256, 4096, "int8", "plain", tile=MANY_ROWS, shares=OUTPUT)),
+            choosing(quantized_variant(128256, 4096, "int8", "int8", tile=SOME_ROWS, shares=OUTPUT)),
+            choosing(quantized_variant(128256, 4096, "int8", "int8", tile=MANY_ROWS, shares=OUTPUT)),
+            choosing(quantized_variant(128256, 4096, "float8", "float8", tile=FEW_ROWS, shares=OUTPUT)),
+            choosing(quantized_variant(128256, 4096, "float8", "float8", tile=MANY_ROWS, shares=OUTPUT)),
+            choosing(quantized_variant(128256, 4096, "int4", "int8", tile=FEW_ROWS, weight_scale="i8", **_SIXTEENS)),
+            choosing(quantized_variant(128256, 4096, "int4", "int8", tile=MANY_ROWS, weight_scale="i8", **_SIXTEENS)),
         ),
         decode_path=True,
     ),

@@ -15,7 +15,6 @@ WEIGHTS = {"int8": 0, "float8": 1, "int4": 2, "uint4": 3}
 ROWS = {"plain": 0, "int8": 1, "float8": 2}
 # Of `shares`: which weights have one scale.
 MATRIX, OUTPUT, GROUP = 0, 1, 2
-MANY_ROWS = 32
 _MOST_STEP = 64
 # What tl.dot takes of the inner dimension at least, of bytes.
 _BYTES_STEP = tl.constexpr(32)
@@ -50,26 +49,23 @@ def quantized_sums(arrays, row, line, rows, split, shape: tl.constexpr, kinds: t
     has_unit: tl.constexpr = kinds[4]
     # Whether sums of groups are scaled, each on its own.
     apart: tl.constexpr = kinds[2] == _GROUP and not has_unit
-    halves: tl.constexpr = kinds[0] >= _INT4
-    row_bytes: tl.constexpr = (k + 1) // 2 if halves else k
     groups: tl.constexpr = (k + group_size - 1) // group_size if group_size > 0 else 1
     # Lines past the end read the last one, rows past the end read zeros; neither is stored.
     last = tl.minimum(line, n - 1).to(tl.int64)
-    stored = weight + last[:, None] * row_bytes
     inputs = x + row.to(tl.int64)[None, :] * k
     sums = tl.zeros((shape[4], shape[3]), tl.float32)
     whole = tl.zeros((shape[4], shape[3]), tl.int32)
     for start in range(split * split_k, tl.minimum((split + 1) * split_k, k), block_k):
         at = start + tl.arange(0, block_k)
-        right = tl.load(inputs + at[:, None], mask=(row < rows)[None, :] & (at < k)[:, None], other=0)
-        place = at // 2 if halves else at
-        left = tl.load(stored + place[None, :], mask=(at < k)[None, :], other=0)
-        if halves:
-            left = (left >> ((at & 1) * 4).to(tl.int8)[None, :]) & 15
+        if k % block_k == 0:
+            right = tl.load(inputs + at[:, None], mask=(row < rows)[None, :], other=0)
+        else:
+            right = tl.load(inputs + at[:, None], mask=(row < rows)[None, :] & (at < k)[:, None], other=0)
+        left = _levels(weight, last, start, k, block_k, kinds[0])
         if has_unit:
             # Of int4 alone.
-            multiples = weight_scale + last[:, None] * groups + (at // group_size)[None, :]
-            left = (((left ^ 8) - 8) * tl.load(multiples, mask=(at < k)[None, :], other=0)).to(tl.int8)
+            left = ((left ^ 8) - 8) * _multiples(weight_scale, last, start, k, shape[4], block_k, group_size)
+            left = left.to(tl.int8)
         elif rounded == _INT8_ROWS and kinds[0] == _INT4:
             left = ((left ^ 8) - 8).to(tl.int8)
         if rounded == _INT8_ROWS:
@@ -103,6 +99,42 @@ def quantized_sums(arrays, row, line, rows, split, shape: tl.constexpr, kinds: t
     if rounded == _INT8_ROWS and not apart:
         sums += whole.to(tl.float32)
     return sums
+
+
+@triton.jit
+def _levels(weight, last, start, k: tl.constexpr, block_k: tl.constexpr, weights: tl.constexpr):
+    """int8 [block_n, block_k]: what lines have stored for inputs start .. start + block_k, two of which share a byte
+    where levels have 4 bits; anything for inputs from k on."""
+    if weights < _INT4:
+        at = start + tl.arange(0, block_k)
+        stored = weight + last[:, None] * k + at[None, :]
+        if k % block_k == 0:
+            return tl.load(stored)
+        return tl.load(stored, mask=(at < k)[None, :], other=0)
+    half = start // 2 + tl.arange(0, block_k // 2)
+    row_bytes: tl.constexpr = (k + 1) // 2
+    stored = weight + last[:, None] * row_bytes + half[None, :]
+    inside = (half < row_bytes)[None, :]
+    pairs = tl.load(stored) if k % block_k == 0 else tl.load(stored, mask=inside, other=0)
+    return tl.join(pairs & 15, (pairs >> 4) & 15).reshape(pairs.shape[0], block_k)
+
+
+@triton.jit
+def _multiples(
+    multiples, last, start, k: tl.constexpr, block_n: tl.constexpr, block_k: tl.constexpr, group_size: tl.constexpr
+):
+    """int8 [block_n, block_k or 1]: those of the groups in which inputs start .. start + block_k of lines lie."""
+    groups: tl.constexpr = (k + group_size - 1) // group_size
+    of_lines = multiples + last[:, None] * groups
+    if group_size % block_k == 0:
+        return tl.load(of_lines + start // group_size)
+    if block_k % group_size == 0:
+        count: tl.constexpr = block_k // group_size
+        group = start // group_size + tl.arange(0, count)
+        found = tl.load(of_lines + group[None, :], mask=(group < groups)[None, :], other=0)
+        return tl.broadcast_to(found[:, :, None], (block_n, count, group_size)).reshape(block_n, block_k)
+    at = start + tl.arange(0, block_k)
+    return tl.load(of_lines + (at // group_size)[None, :], mask=(at < k)[None, :], other=0)
 
 
 @triton.jit

@@ -14,8 +14,9 @@ import triton.language as tl
 from inflight.build.gpu_kernels.kernels.weight_only import PROCESSORS
 from inflight.build.gpu_kernels.spec import Argument, Constant, Extent, Tuning, Variant
 
-# The most rows of the tiles that split the inner dimension over programs.
+# Rows of tiles. Those of few and of some rows have a program for each cut of the inner dimension.
 FEW_ROWS = 16
+SOME_ROWS = 64
 MANY_ROWS = 128
 # Without tensor cores the sums of larger tiles do not fit into registers.
 MANY_FLOAT32_ROWS = 32
@@ -23,6 +24,8 @@ _BLOCK_N = 64
 _BLOCK_K = 64
 _BLOCKS_PER_PROCESSOR = 4
 _LEAST_STEPS = 4
+# Two tiles of some rows share what they read of weights; with more rows, tiles of many fill a GPU.
+_MOST_OF_SOME = 2 * SOME_ROWS
 
 
 @triton.jit
@@ -91,6 +94,14 @@ def gathered(places, area, splits: tl.constexpr, block_rows: tl.constexpr, block
     return sums
 
 
+def row_tiles(x: str) -> tuple[tuple[int | None, int], ...]:
+    """(the most rows of a launch, None: any number; the rows of its tiles) of each kernel of a product, for rows of the
+    type `x`, i8 for levels and float8."""
+    if x == "fp32":
+        return (FEW_ROWS, FEW_ROWS), (None, MANY_FLOAT32_ROWS)
+    return (FEW_ROWS, FEW_ROWS), (_MOST_OF_SOME, SOME_ROWS), (None, MANY_ROWS)
+
+
 def tune(sm: int, variant: Variant) -> Tuning:
     """Few rows: enough programs for every processor to have several, each with at least `_LEAST_STEPS` steps."""
     constants = variant.constants
@@ -104,20 +115,18 @@ def tune(sm: int, variant: Variant) -> Tuning:
         "block_k": _BLOCK_K,
         "split_k": split_k,
         "splits": splits,
-        "cuts": 1 if few else splits,
+        "cuts": 1 if block_rows in (FEW_ROWS, SOME_ROWS) else splits,
     }
     stages = 2 if wide else 4 if few else 3
-    # Two products of many rows need more registers than 4 warps have where sums lie in them.
-    is_large = block_rows >= MANY_ROWS or (sm == 120 and "activation" in constants and not few)
-    return Tuning(num_warps=8 if is_large else 4, num_stages=stages, constants=blocks)
+    return Tuning(num_warps=4 if block_rows < MANY_ROWS else 8, num_stages=stages, constants=blocks)
 
 
-def workspace(variant: Variant, tuning: Tuning, rows: int) -> tuple[int, int]:
-    """How many float32 `partial` and int32 `arrived` hold for up to `rows` rows; at least one each."""
+def workspace(variant: Variant, tuning: Tuning, rows: int, parts: int = 1) -> tuple[int, int]:
+    """How many float32 `partial` and int32 `arrived` hold for up to `rows` rows and `parts` products at once; at least
+    one each."""
     constants = {**variant.constants, **tuning.constants}
     if constants["cuts"] == constants["splits"]:
         return 1, 1
-    parts = 2 if "activation" in constants else 1
     block_n, block_rows = int(constants["block_n"]), int(constants["block_rows"])
     tiles = -(-int(constants["n"]) // block_n) * -(-rows // block_rows)
     return tiles * int(constants["splits"]) * parts * block_n * block_rows, tiles

@@ -20,6 +20,7 @@ from inflight.build.target import BuildFacts
 from inflight.build.targets.cuda.emitter import EmittedStep, emit
 from inflight.build.targets.cuda.kv_cache import cache_places
 from inflight.build.targets.cuda.operators.experts import set_scratch
+from inflight.build.targets.cuda.operators.quantized import mark_early
 from inflight.build.targets.cuda.places import Places
 from inflight.build.targets.cuda.plain_rows import keep_rows_plain
 from inflight.build.targets.cuda.recipe import CudaRecipe
@@ -70,6 +71,7 @@ def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: CudaRecipe) ->
     integer_scales(graph)
     keep_rows_plain(graph, onnx_dtype(checkpoint.config.dtype))
     shorten_rows(graph, onnx_dtype(checkpoint.config.dtype))
+    mark_early(graph)
     set_scratch(graph)
     plan_memory(graph, sizes={TOKENS: limits.max_num_tokens, LOGIT_ROWS: limits.max_logit_rows})
     caches, block_bytes = cache_places(graph.inputs)

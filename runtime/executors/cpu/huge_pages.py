@@ -28,6 +28,8 @@ _REGIONS = 512
 _PIECE_S = 0.02
 _GRACE_S = 0.5
 _FRUITLESS = 8
+_TURNS = 6
+_BETWEEN_TURNS_S = 0.01
 
 
 class _Scan(ctypes.Structure):
@@ -78,14 +80,23 @@ def use_huge_pages(address: int, start: int, end: int, file: int, advise: Callab
     with contextlib.suppress(OSError):
         pieces = range(-(-start // HUGE_PAGE) * HUGE_PAGE, end - HUGE_PAGE + 1, HUGE_PAGE)
         small = [at for at in pieces if huge_bytes(address + at, HUGE_PAGE) < HUGE_PAGE]
-        if small:
-            os.fsync(file)  # the system drops nothing that it has not written yet
-        fruitless, began = 0, time.monotonic()
-        for number, at in enumerate(small):
-            advise(at, mmap.MADV_DONTNEED)  # it drops nothing that is mapped either
-            os.posix_fadvise(file, at, HUGE_PAGE, os.POSIX_FADV_DONTNEED)
-            if not advise(at, MADV_POPULATE_READ) or time.monotonic() - began > _GRACE_S + number * _PIECE_S:
+        if not small:
+            return
+        os.fsync(file)  # the system drops nothing that it has not written yet
+        began, tried = time.monotonic(), 0
+        # A piece that is read between the two calls that drop it stays; it has its turn again.
+        for _ in range(_TURNS):
+            small, fruitless = [at for at in small if huge_bytes(address + at, HUGE_PAGE) < HUGE_PAGE], 0
+            if not small:
                 return
-            fruitless = 0 if huge_bytes(address + at, HUGE_PAGE) else fruitless + 1
-            if fruitless == _FRUITLESS:
-                return
+            for at in small:
+                advise(at, mmap.MADV_DONTNEED)  # the system drops nothing that is mapped either
+                os.posix_fadvise(file, at, HUGE_PAGE, os.POSIX_FADV_DONTNEED)
+                tried += 1
+                slow = time.monotonic() - began > _GRACE_S + tried * _PIECE_S
+                if not advise(at, MADV_POPULATE_READ) or slow:
+                    return
+                fruitless = 0 if huge_bytes(address + at, HUGE_PAGE) else fruitless + 1
+                if fruitless == _FRUITLESS:
+                    return
+            time.sleep(_BETWEEN_TURNS_S)

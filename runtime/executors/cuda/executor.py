@@ -208,7 +208,7 @@ class CudaExecutor:
         step, sampling, results = (self._layouts[name] for name in ("step", "sampling", "results"))
         limits, vocab = self.manifest.limits, self.manifest.model.vocab_size
         return _HostMemory(
-            StepArrays(step, backend.host(step.nbytes), limits, tokens, self.num_blocks),
+            StepArrays(step, backend.host(step.nbytes), limits, tokens, self._list.split_tokens, self.num_blocks),
             SamplingRows(sampling, backend.host(sampling.nbytes), vocab, self._counts),
             Results(results, backend.host(results.nbytes), vocab),
         )

@@ -10,7 +10,7 @@ from inflight.engine_format.cuda_facts import Launch, LaunchList, Operand, Rows,
 from inflight.engine_format.manifest import EngineManifest
 from inflight.runtime.executors.cuda.backend import Backend, PackedLaunch, Recorded
 from inflight.runtime.executors.cuda.layout import Layout
-from inflight.runtime.executors.cuda.step_arrays import StepCounts
+from inflight.runtime.executors.cuda.step_arrays import StepCounts, padded_rows
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ class StepLaunches:
     """The launches of an engine on `backend`.
 
     A step that repeats (StepCounts) is launched one by one the first time, recorded the second time, and replayed from
-    then on: its launches are decided by its number of rows and by the splits of its longest context, which are rounded
-    up to a power of two.
+    then on: its launches are decided by its numbers of rows and of items, which are rounded up.
     """
 
     def __init__(self, backend: Backend, listed: LaunchList, memory: Memory, manifest: EngineManifest) -> None:
@@ -62,21 +61,20 @@ class StepLaunches:
         # Whether a step can choose the tokens of the greatest logits by itself.
         self.takes_greatest = any(launch.when == "greedy" for launch in listed.launches)
         self._sampling = [_Packed(launch) for launch in listed.sampling.launches]
-        self._recorded: dict[tuple[int, int, bool], Recorded | None] = {}
+        self._recorded: dict[tuple[int, ...], Recorded | None] = {}
 
     def forward(self, counts: StepCounts, *, greedy: bool = False) -> None:
         """From the step's integers to its logits; `greedy`: to the tokens of the greatest, in their place."""
-        splits = counts.greatest_position // self._listed.split_tokens + 1
+        items = self._items(counts)
         if not counts.repeats:
-            return self._forward(counts, splits, greedy)
-        splits = min(1 << (splits - 1).bit_length(), self._most_splits)
-        key = counts.tokens, splits, greedy
+            return self._forward(counts, items, greedy)
+        key = counts.tokens, greedy, *items
         if key not in self._recorded:
             self._recorded[key] = None
-            return self._forward(counts, splits, greedy)
+            return self._forward(counts, items, greedy)
         recorded = self._recorded[key]
         if recorded is None:
-            recorded = self._recorded[key] = self._backend.record(lambda: self._forward(counts, splits, greedy))
+            recorded = self._recorded[key] = self._backend.record(lambda: self._forward(counts, items, greedy))
         return recorded.launch()
 
     def sample(self, rows: int, needs: Collection[When]) -> None:
@@ -84,21 +82,36 @@ class StepLaunches:
         launches = [each for each in self._sampling if each.listed.when in needs]
         self._run("logit_rows", launches, rows, self._listed.sampling.rows, {"vocab": self._vocab})
 
-    def _forward(self, counts: StepCounts, splits: int, greedy: bool) -> None:
-        sizes = {"splits": splits, "block_table_stride": self._stride}
+    def _items(self, counts: StepCounts) -> list[int]:
+        """Of each piece of generated rows, rounded up in steps that repeat: programs of those too many do nothing."""
+        before, found = counts.items_before, []
+        for first in range(0, counts.generated, self._listed.generated_rows):
+            last = min(first + self._listed.generated_rows, counts.generated)
+            items = int(before[last] - before[first])
+            found.append(padded_rows(items, (last - first) * self._most_splits) if counts.repeats else items)
+        return found
+
+    def _forward(self, counts: StepCounts, items: Sequence[int], greedy: bool) -> None:
+        sizes = {"block_table_stride": self._stride}
         for kind, launches in self._greedy if greedy else self._written:
             count = int(getattr(counts, kind))
-            piece = self._listed.generated_rows if kind == "generated" else max(count, 1)
-            self._run(kind, launches, count, piece, sizes)
+            if kind != "generated":
+                self._run(kind, launches, count, max(count, 1), sizes)
+                continue
+            for first, own in zip(range(0, count, self._listed.generated_rows), items, strict=True):
+                rows = min(self._listed.generated_rows, count - first)
+                self._launch(launches, rows, first, {**sizes, "rows": rows, "items": own})
 
     def _run(self, kind: Rows, launches: Sequence[_Packed], count: int, piece: int, sizes: Mapping[str, int]) -> None:
         """Launches of one kind of rows, in order, for at most `piece` rows at a time: scratch memory has room for as
         many."""
         for first in range(0, count, piece):
             rows = min(piece, count - first)
-            known = {**sizes, "tiles" if kind == "prompt_tiles" else "rows": rows}
-            for launch in launches:
-                self._packed(launch, rows, first).launch(known)
+            self._launch(launches, rows, first, {**sizes, "tiles" if kind == "prompt_tiles" else "rows": rows})
+
+    def _launch(self, launches: Sequence[_Packed], rows: int, first: int, sizes: Mapping[str, int]) -> None:
+        for launch in launches:
+            self._packed(launch, rows, first).launch(sizes)
 
     def _packed(self, launch: _Packed, rows: int, first: int) -> PackedLaunch:
         kernel = next(each.kernel for each in launch.listed.choices if rows <= (each.most_rows or rows))
@@ -122,8 +135,9 @@ def _runs(packed: Sequence[_Packed], when: When) -> list[tuple[Rows, list[_Packe
 
 
 def tile_tokens(listed: LaunchList, backend: Backend) -> int:
-    """The rows of a prompt that a tile takes, of the kernel that takes fewest."""
-    launches = [launch for launch in listed.launches if launch.rows == "prompt_tiles"]
+    """The rows of a prompt that a tile takes, of the kernel of attention that takes fewest."""
+    tiled = [launch for launch in listed.launches if launch.rows == "prompt_tiles"]
+    launches = [launch for launch in tiled if "block_tables" in launch.operands]
     kernels = {choice.kernel for launch in launches for choice in launch.choices}
     names = ("block_m", "num_kv_heads", "num_heads")
     tiles = [[backend.constant(kernel, name) for name in names] for kernel in kernels]

@@ -18,29 +18,31 @@ Ints: TypeAlias = npt.NDArray[np.int32]
 _SPARE, _FIRST = 0, 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StepCounts:
-    """Rows of the step by their kind, and the greatest position of a generated one (-1: there is none).
+    """Rows of the step by their kind.
 
-    `wanted`: the logit rows that somebody asked for; the others are there so that launches repeat. `repeats`: nothing
-    but this record's numbers decides the launches of the step.
+    items_before int32 [generated + 1]: the items of all generated rows in front of each, and of all. An item is a split
+    of a row's context, of as many tokens as the engine's launches say. `wanted`: the logit rows that somebody asked
+    for; the others are there so that launches repeat. `repeats`: nothing but this record's numbers decides the launches
+    of the step.
     """
 
     tokens: int
     generated: int
     logit_rows: int
     prompt_tiles: int
-    greatest_position: int
+    items_before: Ints
     wanted: int
     repeats: bool = False
 
 
 def step_layout(manifest: EngineManifest) -> Layout:
-    """int32 arrays: token_ids, positions, sequence_of_row, follows, tile_begins, tile_ends [max_num_tokens], logit_rows
-    [max_logit_rows]; and last, of which a step needs the beginning alone, block_tables [max_batch_size + 1, blocks of
-    the longest sequence]."""
+    """int32 arrays: token_ids, positions, sequence_of_row, follows, first_items, tile_begins, tile_ends
+    [max_num_tokens], logit_rows [max_logit_rows]; and last, of which a step needs the beginning alone, block_tables
+    [max_batch_size + 1, blocks of the longest sequence]."""
     limits = manifest.limits
-    rows = ("token_ids", "positions", "sequence_of_row", "follows", "tile_begins", "tile_ends")
+    rows = ("token_ids", "positions", "sequence_of_row", "follows", "first_items", "tile_begins", "tile_ends")
     fields = {name: Field(np.int32, (limits.max_num_tokens,)) for name in rows}
     fields["logit_rows"] = Field(np.int32, (limits.max_logit_rows,))
     table = -(-limits.max_seq_len // manifest.kv_cache.tokens_per_block)
@@ -58,14 +60,18 @@ class StepArrays:
 
     Steps that generate a token of each sequence have rows for one of few numbers of sequences: those that nobody asked
     for compute token 0 at the first position of a block that belongs to nobody, `spare_block`. Block table 0 is theirs,
-    sequence i has table i + 1. `filled` is what the last step needs of the memory.
+    sequence i has table i + 1. `first_items` has what lies in front of each generated row (StepCounts). `filled` is
+    what the last step needs of the memory.
     """
 
-    def __init__(self, layout: Layout, memory: Bytes, limits: Limits, tile_tokens: int, spare_block: int) -> None:
+    def __init__(
+        self, layout: Layout, memory: Bytes, limits: Limits, tile_tokens: int, split_tokens: int, spare_block: int
+    ) -> None:
         self.filled = memory
         self._memory = memory
         self._layout = layout
         self._tile_tokens = tile_tokens
+        self._split_tokens = split_tokens
         self._most_rows = min(limits.max_num_tokens, limits.max_logit_rows)
         self._arrays: dict[str, Ints] = layout.views(memory)
         self._arrays["block_tables"][_SPARE, :1] = spare_block
@@ -91,8 +97,7 @@ class StepArrays:
         self._write("sequence_of_row", range(_FIRST, _FIRST + count), rows, _SPARE)
         self._write("follows", [_row_before(sequence, previous) for sequence in sequences], rows, -1)
         self._write("logit_rows", range(rows), rows, 0)
-        greatest = max(sequence.start for sequence in sequences)
-        return StepCounts(rows, rows, rows, 0, greatest, count, repeats=True)
+        return StepCounts(rows, rows, rows, 0, self._list_items(rows), count, repeats=True)
 
     def _write(self, name: str, values: Sequence[int], rows: int, padding: int) -> None:
         array = self._arrays[name]
@@ -119,8 +124,14 @@ class StepArrays:
             wanted += rows[: len(sequence.prompt_targets)].tolist()
             wanted += rows[-1:].tolist() if sequence.sample_last else []
         self._arrays["logit_rows"][: len(wanted)] = wanted
-        greatest = int(self._arrays["positions"][:generated].max(initial=-1))
-        return StepCounts(next_prompt, generated, len(wanted), tiles, greatest, len(wanted))
+        return StepCounts(next_prompt, generated, len(wanted), tiles, self._list_items(generated), len(wanted))
+
+    def _list_items(self, generated: int) -> Ints:
+        """Write where the items of each generated row begin. See StepCounts."""
+        before = np.zeros(generated + 1, np.int32)
+        np.cumsum(self._arrays["positions"][:generated] // self._split_tokens + 1, out=before[1:])
+        self._arrays["first_items"][:generated] = before[:-1]
+        return before
 
     def _tile(self, begin: int, end: int, tiles: int) -> int:
         """Cut the rows of a prompt into tiles, behind the `tiles` that there are."""

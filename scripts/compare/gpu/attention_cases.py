@@ -12,7 +12,7 @@ from compare.gpu.case import Array, Call, Case, Peer, levels, numbers, zeros
 from compare.gpu.models import Model
 from inflight.build.gpu_kernels.kernels import paged_prefill
 from inflight.build.gpu_kernels.prefill_tiles import prefill_tiles
-from inflight.build.gpu_kernels.variants import attention_variant, combine_variant, rope_variant
+from inflight.build.gpu_kernels.variants import attention_variant, listed_variant, rope_variant
 
 CONTEXT = 4096
 BATCHES = (1, 32)
@@ -41,19 +41,14 @@ def _attention(name: str, model: Model, sequences: int, tokens: int, context: in
 
 
 def _decode(model: Model, sequences: int, kv: str) -> Case:
-    heads, splits = _heads(model), -(-CONTEXT // SPLIT)
-    variant = attention_variant(**heads, kv=kv, tokens_per_block=BLOCK, split_tokens=SPLIT)
-    combine = combine_variant(variant)
-    sizes = {"rows": sequences, "splits": splits}
+    variant = listed_variant(attention_variant(**_heads(model), kv=kv, tokens_per_block=BLOCK, split_tokens=SPLIT))
+    sizes = {"rows": sequences, "items": sequences * -(-CONTEXT // SPLIT)}
     width = model.num_kv_heads * model.head_size
     token_bytes = 2 * (width * KV_BYTES[kv] + (4 * model.num_kv_heads if kv == "int8" else 0))
     return Case(
         model.name,
         f"decode attention, {kv} cache, {sequences} x {CONTEXT}",
-        (
-            Call("paged_decode", variant, sizes, {"block_table_stride": CONTEXT // BLOCK, "splits": splits}),
-            Call("combine_splits", combine, sizes, {"splits": splits}),
-        ),
+        (Call("listed_decode", variant, sizes, {"block_table_stride": CONTEXT // BLOCK, "rows": sequences}),),
         partial(_decode_arrays, model, sequences, kv),
         moved=sequences * (CONTEXT * token_bytes + 4 * model.num_heads * model.head_size),
         operations=4 * sequences * CONTEXT * model.num_heads * model.head_size,
@@ -70,9 +65,14 @@ def _decode_arrays(model: Model, sequences: int, kv: str) -> dict[str, Array]:
         "sequence_of_row": np.arange(rows, dtype=np.int32),
         "bias": zeros((1,)),
         "sinks": zeros((1,)),
-        "partials": zeros((rows, model.num_heads, splits, model.head_size)),
-        "maxima": zeros((rows, model.num_heads, splits)),
-        "totals": zeros((rows, model.num_heads, splits)),
+        **{name: zeros((1,)) for name in ("factors", "stored", "low", "high", "level_scales")},
+        **{name: zeros((rows,), "int32") for name in ("order", "heads_arrived")},
+        "levels": zeros((1,), "int8"),
+        "first_items": np.arange(rows, dtype=np.int32) * splits,
+        "partials": zeros((rows * splits, model.num_heads, model.head_size)),
+        "maxima": zeros((rows * splits, model.num_heads)),
+        "totals": zeros((rows * splits, model.num_heads)),
+        "arrived": zeros((rows * splits, model.num_kv_heads, 2), "int32"),
         "y": zeros((rows, model.num_heads * model.head_size), "bf16"),
     }
 

@@ -19,7 +19,7 @@ from tests.kernel.gpu.support.cuda_sampling import Row, report, sample
 
 from inflight.build.gpu_kernels.kernels import linear, quantized_linear  # isort: skip
 from inflight.build.gpu_kernels.kernels.quantized_tiles import OUTPUT  # isort: skip
-from inflight.build.gpu_kernels.kernels.split_sums import workspace  # isort: skip
+from inflight.build.gpu_kernels.kernels.split_sums import FEW_ROWS, MANY_FLOAT32_ROWS, workspace  # isort: skip
 
 pytestmark = pytest.mark.kernel
 
@@ -107,11 +107,15 @@ def projected(run: Any, x: Array, weight: Array, bias: Array, *, few: bool, wide
     arrays = {"x": x, "weight": weight if wide else weight.astype(np.int8), "rows": rows}
     arrays |= dict.fromkeys(("residual", "x_scale", "unit", "zero", "codebook"), np.zeros(1, np.float32))
     arrays |= {"weight_scale": np.ones(n, np.float32), "bias": bias}
+    tile = FEW_ROWS if few else MANY_FLOAT32_ROWS
     if wide:
-        variant, choosing = linear.linear_variant(n, k, few=few, has_bias=True, x="fp32", bias="fp32"), linear.choosing
+        variant, choosing = (
+            linear.linear_variant(n, k, tile=tile, has_bias=True, x="fp32", bias="fp32"),
+            linear.choosing,
+        )
     else:
         kinds: dict[str, Any] = {"shares": OUTPUT, "x": "fp32", "bias": "fp32"}
-        variant = quantized_linear.quantized_variant(n, k, "int8", "plain", few=few, **kinds)
+        variant = quantized_linear.quantized_variant(n, k, "int8", "plain", tile=tile, **kinds)
         choosing = quantized_linear.choosing
     function = "linear" if wide else "quantized_linear"
     sums, tiles = workspace(variant, SPECS[function].tune(90, variant), rows)

@@ -12,7 +12,7 @@ from inflight.build.graph.operators import reusable_inputs, updated_in_place
 from inflight.build.graph.values import dtype_of, shape_of
 from inflight.build.network import build_network
 from inflight.build.passes.pipeline import lower_for_cpu
-from inflight.build.passes.plan_memory import ALIGNMENT, OFFSET, WORKSPACE_BYTES
+from inflight.build.passes.plan_memory import ALIGNMENT, EARLY, OFFSET, WORKSPACE_BYTES, plan_memory
 from inflight.engine_format.manifest import Limits
 from tests.models.random_models import random_shape
 from tests.network.support import FAMILIES, make_case
@@ -43,13 +43,30 @@ def _extents(graph: ir.Graph) -> dict[ir.Value, tuple[int, int]]:
 
 
 def test_values_that_live_together_do_not_overlap(graph: ir.Graph) -> None:
+    _check_overlaps(graph)
+
+
+def test_what_is_written_early_has_memory_of_its_own_from_then_on(graph: ir.Graph, rng: np.random.Generator) -> None:
+    """While the first input of its node is made, which may be long before the node."""
+    handed_on = {value for node in graph for pair in reusable_inputs(node) for value in pair}
+    nodes = [node for node in graph if node.inputs and node.inputs[0] is not None and node.inputs[0].producer()]
+    nodes = [node for node in nodes if not updated_in_place(node) and handed_on.isdisjoint(node.outputs)]
+    for index in rng.choice(len(nodes), size=3, replace=False):
+        for value in nodes[index].outputs:
+            value.metadata_props[EARLY] = "yes"
+    plan_memory(graph, sizes={"T": LIMITS.max_num_tokens, "R": LIMITS.max_logit_rows})
+    _check_overlaps(graph)
+
+
+def _check_overlaps(graph: ir.Graph) -> None:
     extents = _extents(graph)
     nodes = list(graph)
     handed_on = [set(pair) for node in nodes for pair in reusable_inputs(node)]
     lives = {}
     for value in extents:
         readers = [nodes.index(node) for node in value.consumers()]
-        first = nodes.index(value.producer())
+        early = EARLY in value.metadata_props
+        first = nodes.index(value.producer().inputs[0].producer() if early else value.producer())
         lives[value] = (first, len(nodes) if value.is_graph_output() else max(readers, default=first))
     for left, right in itertools.combinations(extents, 2):
         if {left, right} in handed_on and lives[left][1] == lives[right][0]:

@@ -6,11 +6,13 @@ each run, --slow has all. That all are lowered is looked at in every run, by the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -22,6 +24,7 @@ from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
 from inflight.convert.quantization.schemes import RECIPES
+from inflight.engine_format.cuda_facts import LaunchList
 from inflight.errors import BuildError
 from inflight.runtime.loading.load import KvCacheBudget, load_engine
 from tests.mixtures.test_gpt_oss import random_source
@@ -136,6 +139,20 @@ def assert_scheme(root: Path, scheme: str, family: str, rng: np.random.Generator
     shape = replace(shape, intermediate_size=inner)
     options = quantizing(scheme, int(rng.choice(_GROUPS)))
     assert_rounded(root, converted(root, shape, rng, **options), rng)
+
+
+@pytest.mark.usefixtures("no_code")
+def test_attention_rounds_its_rows_for_the_product_behind_it(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Of generated tokens in its own launch, of prompts in one for their tiles; the last layer's are gathered first."""
+    shape = replace(even_shape(rng, "qwen3"), num_layers=2)
+    checkpoint = converted(tmp_path, shape, rng, **quantizing("int8_w8a8", 16))
+    assert_rounded(tmp_path, checkpoint, rng)
+    listed = msgspec.json.decode((tmp_path / "cuda" / "rank0.launches.json").read_bytes(), type=LaunchList)
+    (kernels,) = json.loads((tmp_path / "cuda" / "rank0.kernels.json").read_bytes()).values()
+    made = [kernels[launch.choices[0].kernel] for launch in listed.launches if launch.rows == "generated"]
+    assert [bool(each["constants"]["quantizes"]) for each in made] == [True, False]
+    tiled = [kernels[launch.choices[0].kernel]["kernel"] for launch in listed.launches if launch.rows == "prompt_tiles"]
+    assert tiled == ["paged_prefill", "quantize_tiles", "paged_prefill"]
 
 
 @pytest.mark.slow

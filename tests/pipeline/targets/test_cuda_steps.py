@@ -114,7 +114,7 @@ def test_a_recorded_step_makes_the_very_launches_of_the_first_one(
         steps.append(backend.take())
     assert (backend.recordings, backend.replays) == (1, 3)
     (first, written), *later = steps
-    assert {sizes["rows"] for _, _, sizes in first if "splits" in sizes} == {6}
+    assert {sizes["rows"] for _, _, sizes in first if "items" in sizes} == {6}
     for launched, also_written in later:
         assert launched == first
         assert [address for address, _ in also_written] == [address for address, _ in written]

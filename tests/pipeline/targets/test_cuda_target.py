@@ -127,8 +127,8 @@ def test_layers_share_their_kernels(built: CudaEngine) -> None:
     kernels = {choice.kernel for launch in listed.launches for choice in launch.choices}
     layers = built.case.checkpoint.config.num_hidden_layers
     of_layers = [launch for launch in listed.launches if launch.rows in ("generated", "prompt_tiles")]
-    assert len(of_layers) == 3 * layers
-    assert len({launch.choices for launch in of_layers}) == 3
+    assert len(of_layers) == 2 * layers
+    assert len({launch.choices for launch in of_layers}) == 2
     assert kernels == set(range(len(kernels)))
 
 

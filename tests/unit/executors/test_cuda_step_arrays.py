@@ -17,7 +17,7 @@ from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, Step
 pytestmark = pytest.mark.unit
 
 MANIFEST = null_manifest(vocab_size=70, tokens_per_block=4, max_batch_size=20, max_seq_len=24, max_num_tokens=40)
-SPARE_BLOCK = 99
+SPARE_BLOCK, SPLIT = 99, 5
 
 
 def decodes(rng: np.random.Generator, count: int) -> list[ScheduledSequence]:
@@ -35,13 +35,15 @@ def decodes(rng: np.random.Generator, count: int) -> list[ScheduledSequence]:
 def test_rows_that_nobody_asked_for_are_of_a_block_that_is_nobodys(rng: np.random.Generator) -> None:
     layout = step_layout(MANIFEST)
     memory = np.full(layout.nbytes, 0xEE, np.uint8)
-    arrays = StepArrays(layout, memory, MANIFEST.limits, 8, SPARE_BLOCK)
+    arrays = StepArrays(layout, memory, MANIFEST.limits, 8, SPLIT, SPARE_BLOCK)
     sequences = decodes(rng, 9)
     sequences[4].follows = 7
     counts = arrays.fill(StepBatch(sequences), list(range(30, 39)))
     assert (counts.tokens, counts.generated, counts.logit_rows, counts.wanted, counts.repeats) == (12, 12, 12, 9, True)
-    assert counts.greatest_position == max(sequence.start for sequence in sequences)
     step = layout.views(memory)
+    items = [step["positions"][row] // SPLIT + 1 for row in range(12)]
+    assert counts.items_before.tolist() == np.cumsum([0, *items]).tolist()
+    assert step["first_items"][:12].tolist() == counts.items_before[:-1].tolist()
     for row in range(12):
         asked = sequences[row] if row < 9 else None
         table = step["block_tables"][step["sequence_of_row"][row]]

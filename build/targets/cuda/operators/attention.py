@@ -7,13 +7,16 @@ from typing import Any
 
 import onnx_ir as ir
 
-from inflight.build.gpu_kernels.kernels import paged_decode, paged_prefill, rope_cache_write
-from inflight.build.gpu_kernels.variants import attention_variant, combine_variant, rope_variant
+from inflight.build.gpu_kernels.kernels import listed_decode, paged_prefill, rope_cache_write
+from inflight.build.gpu_kernels.spec import Variant
+from inflight.build.gpu_kernels.variants import attention_variant, listed_variant, rope_variant
 from inflight.build.graph.values import dtype_of
+from inflight.build.passes.plan_memory import EARLY
 from inflight.build.targets.cuda.kv_cache import cache_kind, cache_operands
 from inflight.build.targets.cuda.launch_plan import PlannedLaunch
+from inflight.build.targets.cuda.operators.quantized import rounding_of
 from inflight.build.targets.cuda.operators.rows import given, input_of
-from inflight.build.targets.cuda.places import Places, aligned, triton_type, width_of
+from inflight.build.targets.cuda.places import UNUSED, Places, aligned, triton_type, width_of
 from inflight.engine_format.cuda_facts import Operand
 from inflight.engine_format.manifest import Limits
 
@@ -21,8 +24,10 @@ from inflight.engine_format.manifest import Limits
 SPLIT_TOKENS = 256
 _FLOAT_BYTES = 4
 _ROW_STEP = 16
+# Of an item and a program of it: of the group that begins there, and of the row.
+_COUNTERS = 2
 (_ROPE,) = rope_cache_write.SPECS
-_DECODE, _COMBINE = paged_decode.SPECS
+(_DECODE,) = listed_decode.SPECS
 (_PREFILL,) = paged_prefill.SPECS
 STRIDE = Operand(place="size", name="block_table_stride")
 _HEADS = ("num_heads", "num_kv_heads", "head_size")
@@ -71,7 +76,7 @@ def rotate_and_write(node: ir.Node, places: Places, tokens_per_block: int) -> Pl
 
 
 def attend(node: ir.Node, places: Places, tokens_per_block: int, limits: Limits) -> list[PlannedLaunch]:
-    """PagedAttention: the splits of generated tokens, their combination, and the tiles of prompts."""
+    """PagedAttention: the splits of generated tokens, and the tiles of prompts."""
     write, y = given(node, 0).producer(), node.outputs[0]
     assert write is not None and write.op_type == "RopeCacheWrite", f"{node.name} reads queries of another operator"
     numbers, act = _numbers(node), triton_type(y)
@@ -81,9 +86,14 @@ def attend(node: ir.Node, places: Places, tokens_per_block: int, limits: Limits)
     kinds |= {name: int(numbers[name]) for name in ("window", "chunk")}
     sinks, bias = input_of(node, 6), input_of(node, 7)
     kinds["bias"] = None if bias is None else (width_of(bias), int(numbers["bias_origin"]))
-    decode = attention_variant(heads, kv_heads, size, **kinds, split_tokens=SPLIT_TOKENS)
+    levels, rounding = _levels_of(y, places)
+    decode = listed_variant(
+        attention_variant(heads, kv_heads, size, **kinds, split_tokens=SPLIT_TOKENS),
+        has_sinks=sinks is not None,
+        most_rows=generated_rows(limits),
+        levels=levels,
+    )
     prefill = attention_variant(heads, kv_heads, size, **kinds, has_sinks=sinks is not None)
-    combine = combine_variant(decode, has_sinks=sinks is not None)
 
     row_bytes = width_of(y) * int(dtype_of(y).itemsize)
     q = places.of(given(node, 0))
@@ -92,35 +102,56 @@ def attend(node: ir.Node, places: Places, tokens_per_block: int, limits: Limits)
         "block_tables": places.of(given(node, 5)),
         "block_table_stride": STRIDE,
         "bias": places.of(bias),
+        "sinks": places.of(sinks),
     }
-    by_row = {"positions": places.of(given(node, 3), by_row=True)}
-    of_rows = {**by_row, "sequence_of_row": places.of(given(node, 4), by_row=True)}
-    parts = parts_of_splits(places, heads, size, limits)
-    moved_q = Operand(place=q.place, at=q.at, row_bytes=row_bytes)
-    moved_y = places.of(y, by_row=True)
-    sink = {"sinks": places.of(sinks)}
+    of_rows = {"positions": places.of(given(node, 3), by_row=True)}
+    of_rows |= {"sequence_of_row": places.of(given(node, 4), by_row=True), "y": places.of(y, by_row=True)}
+    of_rows["q"] = Operand(place=q.place, at=q.at, row_bytes=row_bytes)
+    parts = parts_of_splits(places, heads, size, kv_heads, limits)
+    # Its counters of rows lie behind those of splits.
+    behind = _COUNTERS * kv_heads * _most_items(limits)
+    places.need(counters=(behind + generated_rows(limits)) * _FLOAT_BYTES)
+    of_rows["heads_arrived"] = Operand(place="counters", at=behind * _FLOAT_BYTES)
     tiles = {name: Operand(place="step", name=name) for name in ("tile_begins", "tile_ends")}
     whole = {"positions": places.of(given(node, 3)), "sequence_of_row": places.of(given(node, 4))}
     return [
-        PlannedLaunch.of(_DECODE, decode, {**shared, **of_rows, **parts, "q": moved_q}, "generated"),
-        PlannedLaunch.of(_COMBINE, combine, {**by_row, **parts, **sink, "y": moved_y}, "generated"),
-        PlannedLaunch.of(
-            _PREFILL, prefill, {**shared, **whole, **tiles, **sink, "q": q, "y": places.of(y)}, "prompt_tiles"
-        ),
+        PlannedLaunch.of(_DECODE, decode, {**shared, **of_rows, **parts, **rounding}, "generated"),
+        PlannedLaunch.of(_PREFILL, prefill, {**shared, **whole, **tiles, "q": q, "y": places.of(y)}, "prompt_tiles"),
     ]
 
 
-def parts_of_splits(places: Places, heads: int, head_size: int, limits: Limits) -> dict[str, Operand]:
-    """Scratch memory of `paged_decode` or `latent_decode`: what it makes of each split."""
-    entries = generated_rows(limits) * heads * -(-limits.max_seq_len // SPLIT_TOKENS)
+def _levels_of(y: ir.Value, places: Places) -> tuple[Variant | None, dict[str, Operand]]:
+    """How levels are made of y where attention makes them, and the operands of that."""
+    early = [user for user in y.consumers() if EARLY in user.outputs[0].metadata_props]
+    names = ("order", "factors", "stored", "low", "high", "levels", "level_scales")
+    if not early:
+        return None, dict.fromkeys(names, UNUSED)
+    (node,) = early
+    planned = rounding_of(node, y, places)
+    ((_, variant),) = planned.choices
+    operands = {name: planned.operands[name] for name in names[:5]}
+    levels, scales = (places.of(value, by_row=True) for value in node.outputs)
+    return variant, {**operands, "levels": levels, "level_scales": scales}
+
+
+def parts_of_splits(places: Places, heads: int, head_size: int, of_item: int, limits: Limits) -> dict[str, Operand]:
+    """The list of items and what `listed_decode` or `latent_decode` makes of each; an item has `of_item` programs."""
+    items = _most_items(limits)
+    entries, counters = items * heads, items * of_item * _COUNTERS
     sums = aligned(entries * _FLOAT_BYTES)
-    places.need(scratch=2 * sums + entries * head_size * _FLOAT_BYTES)
+    places.need(scratch=2 * sums + entries * head_size * _FLOAT_BYTES, counters=counters * _FLOAT_BYTES)
     return {
+        "first_items": Operand(place="step", name="first_items"),
         "maxima": Operand(place="scratch"),
         "totals": Operand(place="scratch", at=sums),
         "partials": Operand(place="scratch", at=2 * sums),
-        "splits": Operand(place="size", name="splits"),
+        "arrived": Operand(place="counters"),
+        "rows": Operand(place="size", name="rows"),
     }
+
+
+def _most_items(limits: Limits) -> int:
+    return generated_rows(limits) * -(-limits.max_seq_len // SPLIT_TOKENS)
 
 
 def _numbers(node: ir.Node) -> Mapping[str, int | float]:

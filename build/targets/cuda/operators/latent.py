@@ -7,22 +7,20 @@ from typing import Any
 import onnx_ir as ir
 
 from inflight.build.gpu_kernels.kernels import head_linear as head_kernel
-from inflight.build.gpu_kernels.kernels import latent_attention, latent_cache_write, paged_decode
+from inflight.build.gpu_kernels.kernels import latent_attention, latent_cache_write
 from inflight.build.gpu_kernels.kernels.split_sums import FEW_ROWS
-from inflight.build.gpu_kernels.variants import attention_variant, combine_variant
 from inflight.build.graph.values import dtype_of, shape_of
 from inflight.build.targets.cuda.kv_cache import cache_kind, latent_operands
 from inflight.build.targets.cuda.launch_plan import PlannedLaunch
-from inflight.build.targets.cuda.operators.attention import SPLIT_TOKENS, STRIDE, parts_of_splits
+from inflight.build.targets.cuda.operators.attention import SPLIT_TOKENS, STRIDE, generated_rows, parts_of_splits
 from inflight.build.targets.cuda.operators.rows import given, rows_of
-from inflight.build.targets.cuda.places import UNUSED, Places, triton_type, width_of
+from inflight.build.targets.cuda.places import Places, triton_type, width_of
 from inflight.engine_format.cuda_facts import Operand
 from inflight.engine_format.manifest import Limits
 
 (_HEAD,) = head_kernel.SPECS
 (_WRITE,) = latent_cache_write.SPECS
 _DECODE, _PREFILL = latent_attention.SPECS
-_, _COMBINE = paged_decode.SPECS
 _SIZES = ("num_heads", "rank", "rotary_size")
 
 
@@ -67,18 +65,19 @@ def write(node: ir.Node, places: Places, tokens_per_block: int) -> PlannedLaunch
 
 
 def attend(node: ir.Node, places: Places, tokens_per_block: int, limits: Limits) -> list[PlannedLaunch]:
-    """PagedLatentAttention: the splits of generated tokens, their combination, and the tiles of prompts."""
+    """PagedLatentAttention: the splits of generated tokens, and the tiles of prompts."""
     written, y = given(node, 0).producer(), node.outputs[0]
     assert written is not None and written.op_type == "LatentCacheWrite", f"{node.name} reads queries of another kind"
     heads, rank, rotary = _sizes(node)
     act = triton_type(y)
     kinds: dict[str, Any] = {"kv": cache_kind(given(written, 9)), "act": act, "tokens_per_block": tokens_per_block}
     kinds["scale"] = node.attributes["scale"].as_float()
-    decode = latent_attention.latent_variant(heads, rank, rotary, **kinds, split_tokens=SPLIT_TOKENS)
+    decoding: dict[str, Any] = {"split_tokens": SPLIT_TOKENS, "most_rows": generated_rows(limits)}
+    decode = latent_attention.latent_variant(heads, rank, rotary, **kinds, **decoding)
     prefill = latent_attention.latent_variant(heads, rank, rotary, **kinds)
-    combine = combine_variant(attention_variant(heads, 1, rank, act=act, split_tokens=SPLIT_TOKENS))
 
-    q, parts = places.of(given(node, 0)), parts_of_splits(places, heads, rank, limits)
+    q, of_row = places.of(given(node, 0)), -(-heads // latent_attention.HEADS_AT_ONCE)
+    parts = parts_of_splits(places, heads, rank, of_row, limits)
     moved_q = Operand(place=q.place, at=q.at, row_bytes=heads * (rank + rotary) * int(dtype_of(y).itemsize))
     shared = {**latent_operands(written, places), "block_tables": places.of(given(node, 4))}
     shared["block_table_stride"] = STRIDE
@@ -86,10 +85,9 @@ def attend(node: ir.Node, places: Places, tokens_per_block: int, limits: Limits)
     of_rows = {name: places.of(value, by_row=True) for name, value in paging.items()}
     whole = {name: places.of(value) for name, value in paging.items()}
     tiles = {name: Operand(place="step", name=name) for name in ("tile_begins", "tile_ends")}
-    combined = {"positions": of_rows["positions"], **parts, "sinks": UNUSED, "y": places.of(y, by_row=True)}
+    of_rows |= {"q": moved_q, "y": places.of(y, by_row=True)}
     return [
-        PlannedLaunch.of(_DECODE, decode, {**shared, **of_rows, **parts, "q": moved_q}, "generated"),
-        PlannedLaunch.of(_COMBINE, combine, combined, "generated"),
+        PlannedLaunch.of(_DECODE, decode, {**shared, **of_rows, **parts}, "generated"),
         PlannedLaunch.of(_PREFILL, prefill, {**shared, **whole, **tiles, "q": q, "y": places.of(y)}, "prompt_tiles"),
     ]
 

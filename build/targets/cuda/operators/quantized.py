@@ -12,9 +12,12 @@ from inflight.build.gpu_kernels.kernels import quantize_rows as rounding_kernel
 from inflight.build.gpu_kernels.kernels import quantized_linear as kernel
 from inflight.build.gpu_kernels.kernels import quantized_tiles as tiles
 from inflight.build.gpu_kernels.kernels import rms_norm
+from inflight.build.gpu_kernels.kernels.quantize_rows import quantize_variant, tiles_variant
+from inflight.build.gpu_kernels.kernels.split_sums import row_tiles
 from inflight.build.graph.dtypes import facts_of
 from inflight.build.graph.operators import OPERATORS
 from inflight.build.graph.values import dtype_of, shape_of
+from inflight.build.passes.plan_memory import EARLY
 from inflight.build.targets.cuda.launch_plan import PlannedLaunch
 from inflight.build.targets.cuda.operators.products import product
 from inflight.build.targets.cuda.operators.rows import given, rows_of
@@ -23,16 +26,42 @@ from inflight.engine_format.cuda_facts import Operand
 from inflight.engine_format.manifest import Limits
 from inflight.errors import BuildError
 
-(_QUANTIZE,) = rounding_kernel.SPECS
+_QUANTIZE, _TILES = rounding_kernel.SPECS
 (_PRODUCT,) = kernel.SPECS
 (_NORM,) = rms_norm.SPECS
 _FLOAT_BYTES = 4
+# The most that a program of attention rounds: a row lies in its registers.
+_WIDEST = 8192
 _LEVELS = {"int8": "int8", "float8_e4m3fn": "float8"}
 
 
+def mark_early(graph: ir.Graph) -> None:
+    """Where nothing but a QuantizeRows reads what attention makes, attention itself writes the levels of generated
+    tokens, and memory is planned for that."""
+    for node in graph:
+        if node.op_type != "PagedAttention":
+            continue
+        users = node.outputs[0].consumers()
+        if len(users) != 1 or users[0].op_type != "QuantizeRows" or width_of(node.outputs[0]) > _WIDEST:
+            continue
+        if facts_of(dtype_of(users[0].outputs[0])).name in _LEVELS:
+            for value in users[0].outputs:
+                value.metadata_props[EARLY] = "levels"
+
+
 def quantize_rows(node: ir.Node, places: Places) -> PlannedLaunch:
-    """QuantizeRows."""
+    """QuantizeRows; those that attention has made of generated tokens are left out."""
     x = given(node, 0)
+    planned = _rounding(node, places.of(x), triton_type(x), places)
+    if EARLY not in node.outputs[0].metadata_props:
+        return planned
+    (_, variant), *_others = planned.choices
+    tiles = {name: Operand(place="step", name=name) for name in ("tile_begins", "tile_ends")}
+    return PlannedLaunch.of(_TILES, tiles_variant(variant), {**planned.operands, **tiles}, "prompt_tiles")
+
+
+def rounding_of(node: ir.Node, x: ir.Value, places: Places) -> PlannedLaunch:
+    """The launch of a QuantizeRows of all rows of x."""
     return _rounding(node, places.of(x), triton_type(x), places)
 
 
@@ -58,7 +87,7 @@ def _rounding(node: ir.Node, x: Operand, x_type: str, places: Places) -> Planned
     named = dict(zip(OPERATORS[node.op_type].inputs, node.inputs, strict=False))
     levels, scales = node.outputs
     stored, low, high, factors, order = (named.get(name) for name in ("scale", "low", "high", "factors", "order"))
-    variant = rounding_kernel.quantize_variant(
+    variant = quantize_variant(
         width_of(levels),
         _LEVELS.get(facts_of(dtype_of(levels)).name) or triton_type(levels),
         orders=order is not None,
@@ -148,21 +177,21 @@ def _planned(
     n, k = (int(dim) for dim in shape_of(matrix.weight))
     rounded = _LEVELS.get(facts_of(dtype_of(x)).name, "plain")
     matrix.check_rows(rounded)
-    variants = [
-        kernel.quantized_variant(
+    variants = {
+        most: kernel.quantized_variant(
             n,
             k,
             matrix.weights,
             rounded,
-            few=few,
+            tile=tile,
             group_size=node.attributes["group_size"].as_int(),
             ends=ends,
             activation=node.attributes["activation"].as_string() if "activation" in node.attributes else "silu",
             x="i8" if rounded != "plain" else triton_type(x),
             **matrix.kinds,
         )
-        for few in (True, False)
-    ]
+        for most, tile in row_tiles("i8" if rounded != "plain" else triton_type(x))
+    }
     operands = {"x": places.of(x), "x_scale": places.of(x_scale), **matrix.operands(places)}
     operands |= {"residual": residual, "y": places.of(node.outputs[0])}
     return product(_PRODUCT, variants, operands, node, places, generations)

@@ -19,7 +19,7 @@ from inflight.engine_format.cuda_facts import Operand
 from inflight.engine_format.manifest import Limits
 
 (_PRODUCT,) = quantized_expert_linear.SPECS
-(_ROUNDING,) = quantize_rows.SPECS
+_ROUNDING, _ = quantize_rows.SPECS
 _PARTS = ("scale", "bias", "zero", "codebook", "unit")
 
 

@@ -14,8 +14,19 @@ import pytest
 from inflight.build.gpu_kernels.prefill_tiles import prefill_tiles
 from inflight.build.gpu_kernels.spec import Variant
 from inflight.build.gpu_kernels.variants import attention_variant
-from tests.kernel.gpu.support.cuda_attention import Batch, Chunk, decode, expected, prefill, random_batch
-from tests.kernel.gpu.support.cuda_launch import interpret
+from tests.kernel.gpu.support.cuda_attention import (
+    Batch,
+    Chunk,
+    Rounding,
+    decode,
+    decode_in_two,
+    expected,
+    prefill,
+    random_batch,
+)
+from tests.kernel.gpu.support.cuda_launch import interpret, programs_in_any_order
+
+from inflight.build.gpu_kernels.kernels.quantize_rows import quantize_variant, tiles_variant  # isort: skip
 
 pytestmark = pytest.mark.kernel
 
@@ -53,11 +64,13 @@ def batch_of(
     return random_batch(rng, variant, chunks, np.float16, has_sinks=bool(SHAPES[shape].get("sinks")))
 
 
-def run_decode(batch: Batch) -> Array:
-    def run(function: str, variant: Variant, arguments: Any, sizes: Any) -> None:
-        interpret(function, variant, arguments, sizes, DECODE_TILES if function == "paged_decode" else None)
+def run_tiled(function: str, variant: Variant, arguments: Any, sizes: Any) -> None:
+    tiles = {**DECODE_TILES, "group_splits": 2} if function == "listed_decode" else DECODE_TILES
+    interpret(function, variant, arguments, sizes, None if function == "combine_splits" else tiles)
 
-    return decode(run, batch)
+
+def run_decode(batch: Batch) -> Array:
+    return decode(run_tiled, batch)
 
 
 def run_prefill(batch: Batch) -> Array:
@@ -101,14 +114,6 @@ def test_int8_values_reach_the_greatest_number_of_float16(rng: np.random.Generat
         assert_close(run(batch), batch)
 
 
-def test_decode_rows_that_are_not_there_are_zeros(rng: np.random.Generator) -> None:
-    batch = random_batch(rng, variant_of("grouped", decodes=True), [Chunk(40, 1), Chunk(70, 1)], np.float16)
-    batch.arrays["positions"][0] = -1
-    result = run_decode(batch)
-    assert_close(result, batch)
-    assert not result[0].any() and result[1].any()
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_prefill_is_attention_in_float64(rng: np.random.Generator, shape: str) -> None:
     some, past = int(rng.integers(2, 70)), int(rng.integers(90))
@@ -137,6 +142,69 @@ def test_bfloat16_throughout(rng: np.random.Generator) -> None:
         variant = variant_of("grouped", "bf16", "bf16", decodes=decodes)
         batch = random_batch(rng, variant, [Chunk(70, 1), Chunk(3, 1)], ml_dtypes.bfloat16)
         assert_close(run(batch), batch)
+
+
+@pytest.mark.parametrize("shape", ["grouped", "seven to one", "sinks, window"])
+def test_it_does_not_matter_which_split_is_the_last_nor_how_many_items_nobody_has(
+    rng: np.random.Generator, shape: str
+) -> None:
+    chunks = [Chunk(int(past), 1) for past in (rng.integers(SPLIT), 4 * SPLIT + rng.integers(SPLIT), 2 * SPLIT - 1)]
+    batch = batch_of(rng, shape, chunks, decodes=True)
+    result = run_decode(batch)
+    for _ in range(2):
+        with programs_in_any_order(rng):
+            again = decode(run_tiled, batch, spare=int(rng.integers(9)))
+        assert np.array_equal(again, result)
+
+
+@pytest.mark.parametrize("kind", ["int8", "float8"])
+def test_rows_that_are_ended_are_rounded_as_a_launch_of_their_own_rounds_them(
+    rng: np.random.Generator, kind: str
+) -> None:
+    """By the program that ends the last head, whichever it is; rows of prompts by one launch for their tiles."""
+    batch = batch_of(rng, "grouped", [Chunk(int(past), 1) for past in rng.integers(3 * SPLIT, size=5)], decodes=True)
+    width, rows = batch.arrays["q"].shape[1], batch.rows
+    orders, stored, cuts = (bool(rng.integers(2)) for _ in range(3))
+    ways: dict[str, Any] = {"orders": orders, "has_stored": stored, "cuts": cuts and kind == "float8" and not stored}
+    variant = quantize_variant(width, kind, **ways, factors="fp32" if rng.integers(2) else None, x="fp16")
+    arrays: dict[str, Any] = {"order": rng.permutation(width).astype(np.int32), "stored": np.array([0.01], np.float32)}
+    arrays |= {
+        "factors": rng.random(width).astype(np.float32),
+        "low": np.array([-1], np.float32),
+        "high": np.array([0.5], np.float32),
+    }
+
+    def results() -> dict[str, Array]:
+        return {"levels": np.full((rows, width), 99, np.int8), "level_scales": np.full(rows, np.nan, np.float32)}
+
+    found = results()
+    with programs_in_any_order(rng):
+        y = decode(run_tiled, batch, rounding=Rounding(variant, {**arrays, **found}))
+    assert np.array_equal(y, run_decode(batch))
+    apart = results()
+    given = {**arrays, "x": y, "y": apart["levels"], "y_scale": apart["level_scales"]}
+    interpret("quantize_rows", variant, given, {"rows": rows})
+    tiled = results()
+    given |= {
+        "y": tiled["levels"],
+        "y_scale": tiled["level_scales"],
+        "tile_begins": np.array([1, 2], np.int32),
+        "tile_ends": np.array([2, 5], np.int32),
+    }
+    interpret("quantize_tiles", tiles_variant(variant), given, {"tiles": 2}, {"parts": 2, "block": width})
+    for name, whole in apart.items():
+        assert np.array_equal(found[name], whole) and np.array_equal(tiled[name][1:], whole[1:])
+        assert np.array_equal(tiled[name][0], results()[name][0], equal_nan=True), "no tile has the first row"
+
+
+@pytest.mark.parametrize("shape", ["grouped", "sinks, window"])
+def test_two_launches_are_attention_too(rng: np.random.Generator, shape: str) -> None:
+    """Those of the tensorrt target. A row that is not there is zeros."""
+    batch = batch_of(rng, shape, [Chunk(int(past), 1) for past in (9, 70, rng.integers(200))], decodes=True)
+    batch.arrays["positions"][0] = -1
+    result = decode_in_two(run_tiled, batch)
+    assert_close(result, batch)
+    assert not result[0].any() and result[1].any()
 
 
 @pytest.mark.parametrize("shape", ["grouped", "soft cap, window"])

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from inflight.build.gpu_kernels.prefill_tiles import prefill_tiles
-from inflight.build.gpu_kernels.variants import attention_variant, combine_variant
+from tests.kernel.gpu.support.cuda_attention import items_before
 from tests.kernel.gpu.support.cuda_launch import SPECS, interpret
 from tests.oracles.fused_attention import head_linear, latent_cache_write, paged_latent_attention
 
@@ -26,6 +26,7 @@ Array = npt.NDArray[Any]
 FLOAT8 = ml_dtypes.float8_e4m3fn
 SPLIT, PER_BLOCK, EPSILON, FACTOR = 32, 16, 1e-6, np.float32(0.37)
 TILES = {"block_m": 16, "block_n": 16}
+GROUPS = {"group_splits": 1}
 _CACHES: dict[str, Any] = {"fp32": np.float32, "int8": np.int8, "float8": FLOAT8}
 
 
@@ -96,17 +97,20 @@ class Cache:
 
     def decoded(self, scale: float, chosen: Array) -> Array:
         """Of the rows of these numbers, every part of the partial results that no split writes being NaN."""
-        rows, splits, count = self.rows, -(-max(self.rows.lengths) // SPLIT) + 1, len(chosen)
-        shape = (count, rows.heads, splits)
-        parts = {name: np.full(shape, np.nan, np.float32) for name in ("maxima", "totals")}
-        parts["partials"] = np.full((*shape, rows.rank), np.nan, np.float32)
-        y = np.full((count, rows.heads * rows.rank), np.nan, np.float32)
+        rows, count = self.rows, len(chosen)
         picked = {name: rows.arrays[name][chosen] for name in ("positions", "sequence_of_row")}
-        arrays = {**picked, **parts, "q": self.queries[chosen], "splits": splits, "sinks": self.scales, "y": y}
-        sizes = {"rows": count, "splits": splits}
-        self._run("latent_decode", self._variant(scale, split_tokens=SPLIT), arrays, sizes)
-        combine = combine_variant(attention_variant(rows.heads, 1, rows.rank, act="fp32", split_tokens=SPLIT))
-        self._run("combine_splits", combine, arrays, sizes)
+        before = items_before(picked["positions"], SPLIT)
+        items = int(before[-1]) + 1
+        parts = {name: np.full((items, rows.heads), np.nan, np.float32) for name in ("maxima", "totals")}
+        parts["partials"] = np.full((items, rows.heads, rows.rank), np.nan, np.float32)
+        arrived = np.zeros((items, -(-rows.heads // latent_attention.HEADS_AT_ONCE), 2), np.int32)
+        y = np.full((count, rows.heads * rows.rank), np.nan, np.float32)
+        arrays: dict[str, Any] = {**picked, **parts, "q": self.queries[chosen], "y": y, "arrived": arrived}
+        arrays |= {"first_items": before[:-1], "rows": count}
+        self._run(
+            "latent_decode", self._variant(scale, split_tokens=SPLIT), arrays, {"rows": count, "items": items}, GROUPS
+        )
+        assert not arrived.any(), "the next launch counts from zero"
         return y
 
     def prefilled(self, scale: float, lengths: list[int], first: int = 0) -> Array:

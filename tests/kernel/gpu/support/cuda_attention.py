@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from inflight.build.gpu_kernels.prefill_tiles import prefill_tiles
 from inflight.build.gpu_kernels.spec import Variant
-from inflight.build.gpu_kernels.variants import FLOAT8, INT8, PLAIN, combine_variant
+from inflight.build.gpu_kernels.variants import FLOAT8, INT8, PLAIN, combine_variant, listed_variant
 from tests.oracles.gpu.paged_attention import cache_numbers, paged_attention
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -48,6 +48,19 @@ class Batch:
         rows = np.concatenate([np.arange(starts[chunk], starts[chunk + 1]) for chunk in chunks])
         picked = {name: self.arrays[name][rows] for name in ("q", "positions", "sequence_of_row")}
         return replace(self, arrays={**self.arrays, **picked}, chunks=[self.chunks[chunk] for chunk in chunks])
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """A variant of `quantize_rows`, and its arrays: order, factors, stored, low, high, levels, level_scales."""
+
+    variant: Variant
+    arrays: Mapping[str, Array]
+
+
+_NOTHING = np.zeros(1, np.float32)
+_UNROUNDED: dict[str, Array] = dict.fromkeys(("factors", "stored", "low", "high", "level_scales"), _NOTHING)
+_UNROUNDED |= {"order": np.zeros(1, np.int32), "levels": np.zeros(1, np.int8)}
 
 
 def random_batch(
@@ -116,21 +129,42 @@ def expected(batch: Batch) -> tuple[Array, Array]:
     return result, paged_attention(arrays["q"], keys, np.abs(values), *rows, **options)
 
 
-def decode(run: Run, batch: Batch) -> Array:
-    """y of `paged_decode` and `combine_splits`, every part of the partial results that no split writes being NaN."""
-    heads, size = int(batch.constant("num_heads")), int(batch.constant("head_size"))
-    greatest = int(batch.arrays["positions"].max(initial=0)) + 1
-    splits = -(-greatest // int(batch.constant("split_tokens"))) + 1
-    parts = {
-        "partials": np.full((batch.rows, heads, splits, size), np.nan, np.float32),
-        "maxima": np.full((batch.rows, heads, splits), np.nan, np.float32),
-        "totals": np.full((batch.rows, heads, splits), np.nan, np.float32),
-    }
-    y = np.full_like(batch.arrays["q"], np.nan)
+def decode(run: Run, batch: Batch, spare: int = 1, rounding: Rounding | None = None) -> Array:
+    """y of `listed_decode`, every part of the partial results that no split writes being NaN. `spare`: more items than
+    rows have. `rounding`: what is to be made of y, too."""
+    heads, size, kv_heads = (int(batch.constant(name)) for name in ("num_heads", "head_size", "num_kv_heads"))
+    before = items_before(batch.arrays["positions"], int(batch.constant("split_tokens")))
+    items = int(before[-1]) + spare
     arguments: dict[str, Array | int] = {
         **batch.arrays,
-        **parts,
-        "y": y,
+        "first_items": before[:-1],
+        "partials": np.full((items, heads, size), np.nan, np.float32),
+        "maxima": np.full((items, heads), np.nan, np.float32),
+        "totals": np.full((items, heads), np.nan, np.float32),
+        "heads_arrived": (ended := np.zeros(batch.rows, np.int32)),
+        **(rounding.arrays if rounding else _UNROUNDED),
+        "arrived": (arrived := np.zeros((items, kv_heads, 2), np.int32)),
+        "y": (y := np.full_like(batch.arrays["q"], np.nan)),
+        "rows": batch.rows,
+        "block_table_stride": _stride(batch),
+    }
+    levels = rounding.variant if rounding else None
+    variant = listed_variant(batch.variant, has_sinks=batch.has_sinks, levels=levels)
+    run("listed_decode", variant, arguments, {"rows": batch.rows, "items": items})
+    assert not arrived.any() and not ended.any(), "the next launch counts from zero"
+    return y
+
+
+def decode_in_two(run: Run, batch: Batch) -> Array:
+    """y of `paged_decode` and `combine_splits`, which the tensorrt target has; as `decode`."""
+    heads, size = int(batch.constant("num_heads")), int(batch.constant("head_size"))
+    splits = -(-int(batch.arrays["positions"].max() + 1) // int(batch.constant("split_tokens"))) + 1
+    shape = (batch.rows, heads, splits)
+    arguments: dict[str, Array | int] = {
+        **batch.arrays,
+        "partials": np.full((*shape, size), np.nan, np.float32),
+        **{name: np.full(shape, np.nan, np.float32) for name in ("maxima", "totals")},
+        "y": (y := np.full_like(batch.arrays["q"], np.nan)),
         "splits": splits,
         "block_table_stride": _stride(batch),
     }
@@ -138,6 +172,12 @@ def decode(run: Run, batch: Batch) -> Array:
     run("paged_decode", batch.variant, arguments, sizes)
     run("combine_splits", combine_variant(batch.variant, has_sinks=batch.has_sinks), arguments, sizes)
     return y
+
+
+def items_before(positions: Array, split_tokens: int) -> Array:
+    """int32 [rows + 1]: the splits of all rows in front of each, and of all."""
+    before: Array = np.cumsum([0, *(positions // split_tokens + 1)]).astype(np.int32)
+    return before
 
 
 def prefill(run: Run, batch: Batch, block_m: int) -> Array:
