@@ -7,8 +7,8 @@ import onnx_ir as ir
 from inflight.build.graph.builder import GraphBuilder
 from inflight.build.graph.values import name_of, shape_of
 from inflight.build.network.stored_tensors import stored_tensor
-from inflight.build.quantization import ordered_rows, scaled_rows
 from inflight.build.quantization.forms import row_form, write_matrix
+from inflight.build.quantization.rows import ordered_rows, scaled_rows
 from inflight.build.quantization.stored_matrix import RowFacts, StoredMatrix
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.quantization.schemes import RowDtype

@@ -16,8 +16,8 @@ from inflight.build.graph.quantized_rows import FLOAT8_AS_INTEGERS, FLOAT8_INTEG
 from inflight.build.graph.values import array_of, dtype_of, name_of, new_value, shape_of
 from inflight.build.network.experts.layer import DOMAIN as EXPERTS_DOMAIN
 from inflight.build.passes.rewrite import fused, like, nodes_of, replace
-from inflight.build.quantization import ordered_rows, scaled_rows
 from inflight.build.quantization.forms import find_matrix, find_rows, find_stack
+from inflight.build.quantization.rows import ordered_rows, scaled_rows
 from inflight.build.quantization.stored_matrix import QuantizedMatrix, RoundedRows
 
 

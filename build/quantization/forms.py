@@ -14,16 +14,13 @@ import onnx_ir as ir
 from inflight.build.graph.builder import GraphBuilder
 from inflight.build.passes.rewrite import is_permutation, produced_by
 from inflight.build.quantization import (
-    bfloat16_rows,
     byte_groups,
     codes,
     dequantized_rows,
-    float8_rows,
     int4_pairs,
-    integer_rows,
-    stored_rows,
     zero_points,
 )
+from inflight.build.quantization.rows import bfloat16_rows, float8_rows, integer_rows, stored_rows
 from inflight.build.quantization.stored_matrix import QuantizedMatrix, RoundedRows, RowFacts, StoredMatrix
 from inflight.convert.quantization.schemes import QuantScheme, RowDtype, RowScale, ScaleShare, WeightDtype
 

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from inflight.build.graph.operators import GREATEST_LEVEL
 from inflight.build.graph.values import new_value
 from inflight.build.network.layers import ACTIVATIONS, BATCH, FLOAT, OPSET, STEP
-from inflight.build.quantization.row_scales import LEAST_MAGNITUDE
+from inflight.build.quantization.rows.row_scales import LEAST_MAGNITUDE
 from inflight.convert.checkpoint.model_spec import CLAMP_LIMIT, CLAMP_SLOPE, SCORED_BY, ExpertsSpec
 from inflight.convert.quantization.schemes import RowDtype
 
@@ -118,7 +118,7 @@ def _gated(body: FunctionBody, spec: ExpertsSpec, gate: ir.Value, up: ir.Value) 
 
 
 def _rounded(body: FunctionBody, x: ir.Value, rows: RowDtype) -> ir.Value:
-    """As build/quantization/integer_rows.py writes it."""
+    """As build/quantization/rows/integer_rows.py writes it."""
     level = GREATEST_LEVEL[rows]
     greatest, least = (body.constant(sign * level, np.float32) for sign in (1, -1))
     largest = body.op("ReduceMax", [body.op("Abs", [x]), body.constant([-1])], {"keepdims": 1})

@@ -18,6 +18,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -119,6 +121,16 @@ def engine_directory(family: str, precision: str, cache: Path) -> Path:
     return prepared_once(engine, make)
 
 
+@contextmanager
+def opened(engines: Mapping[str, Path]) -> Iterator[dict[str, StepTimer]]:
+    """All engines at once, so that they can be measured in turns."""
+    with ExitStack() as stack:
+        budget = KvCacheBudget(tokens=4096)
+        yield {
+            name: stack.enter_context(closing(StepTimer.open(engine, None, budget))) for name, engine in engines.items()
+        }
+
+
 def measured(timer: StepTimer, work: Workload, limits: MachineLimits, rng: np.random.Generator) -> LatencyResult:
     """One run, held to the mean of the bandwidths before and behind it: a virtual machine's changes by half within
     minutes."""
@@ -174,16 +186,10 @@ def main() -> None:
         engines = {family: engine_directory(family, precision, options.models) for family in families}
         if options.prepare:
             continue
-        timers = {
-            family: StepTimer.open(engine, None, KvCacheBudget(tokens=4096)) for family, engine in engines.items()
-        }
-        try:
+        with opened(engines) as timers:
             limits = measure_limits(usable_cores())
             medians = {family: found.medians() for family, found in measure(timers, limits, options.rounds).items()}
             bytes_read = {family: timer.manifest.work.weight_bytes_per_step for family, timer in timers.items()}
-        finally:
-            for timer in timers.values():
-                timer.close()
         print(f"{precision}: reading {limits.read / 1e9:.1f} GB/s, {limits.peaks_text}")
         print(table(medians, bytes_read), flush=True)
         record[precision] = {"limits": limits.as_dict(), "families": medians}

@@ -26,14 +26,13 @@ from compare.engines.base import Model, prepared_once
 from compare.engines.inflight import sources_digest
 from compare.engines.llama_cpp import LlamaCpp
 from compare.offline.bounds import Shape
-from compare.shares.families import LLAMA, measured, model_directory
+from compare.shares.families import LLAMA, measured, model_directory, opened
 from inflight.benchmark.machine import machine_facts
 from inflight.benchmark.machine_limits import MachineLimits, measure_limits
 from inflight.benchmark.offline.latency import Workload
 from inflight.benchmark.offline.steps import StepTimer
 from inflight.files.cache import user_cache_dir
 from inflight.machine.resources import usable_cores
-from inflight.runtime.loading.load import KvCacheBudget
 
 SCHEMES: dict[str, list[str]] = {
     "bfloat16": [],
@@ -112,14 +111,10 @@ def main() -> None:
     engines = {name: engine_directory(name, model, llama_cpp) for name in formats}
     if options.prepare:
         return
-    timers = {name: StepTimer.open(engine, None, KvCacheBudget(tokens=4096)) for name, engine in engines.items()}
-    try:
+    with opened(engines) as timers:
         limits = measure_limits(usable_cores())
         found = measure(timers, limits, options.rounds)
         bytes_read = {name: timer.manifest.work.weight_bytes_per_step for name, timer in timers.items()}
-    finally:
-        for timer in timers.values():
-            timer.close()
     print(f"reading {limits.read / 1e9:.1f} GB/s at first, {limits.peaks_text}")
     print(table(found, bytes_read), flush=True)
     if options.json:

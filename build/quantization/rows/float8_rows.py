@@ -15,7 +15,7 @@ from inflight.build.graph.builder import GraphBuilder
 from inflight.build.graph.operators import GREATEST_LEVEL
 from inflight.build.graph.values import array_of, dtype_of, name_of, shape_of
 from inflight.build.passes.rewrite import other_input, produced_by
-from inflight.build.quantization.row_scales import is_own_scale, write_own_scale
+from inflight.build.quantization.rows.row_scales import is_own_scale, write_own_scale
 from inflight.build.quantization.stored_matrix import RoundedRows, RowFacts
 
 FLOAT, FLOAT8 = ir.DataType.FLOAT, ir.DataType.FLOAT8E4M3FN

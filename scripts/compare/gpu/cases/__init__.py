@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from compare.gpu.attention_cases import attention_cases
 from compare.gpu.case import Case, ProductCase
-from compare.gpu.linear_cases import linear_cases
+from compare.gpu.cases.attention_cases import attention_cases
+from compare.gpu.cases.linear_cases import linear_cases
+from compare.gpu.cases.product_cases import few_row_cases, many_row_cases
+from compare.gpu.cases.row_cases import row_cases
+from compare.gpu.cases.sampling_cases import sampling_cases
 from compare.gpu.models import Model
-from compare.gpu.product_cases import few_row_cases, many_row_cases
-from compare.gpu.row_cases import row_cases
-from compare.gpu.sampling_cases import sampling_cases
 
 
 def all_cases(model: Model, sm: int) -> Iterator[Case | ProductCase]:
