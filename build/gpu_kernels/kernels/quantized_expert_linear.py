@@ -11,10 +11,10 @@ from inflight.build.gpu_kernels.kernels.expert_linear import EXPERT_ACTIVATIONS,
 from inflight.build.gpu_kernels.kernels.quantized_tiles import (
     GROUP,
     OUTPUT,
-    block_k_of,
     kinds_of,
     quantized_sums,
     scaled_sums,
+    steps_of,
 )
 from inflight.build.gpu_kernels.kernels.split_sums import FEW_ROWS, MANY_FLOAT32_ROWS, SOME_ROWS
 from inflight.build.gpu_kernels.spec import Argument, Constant, Extent, KernelSpec, Tuning, Variant
@@ -50,6 +50,7 @@ def quantized_expert_linear(
     group_size: tl.constexpr,
     has_unit: tl.constexpr,
     has_zero: tl.constexpr,
+    float8_sums: tl.constexpr,
     has_bias: tl.constexpr,
     gates: tl.constexpr,
     by_pair: tl.constexpr,
@@ -75,7 +76,7 @@ def quantized_expert_linear(
     first = expert.to(tl.int64) * lines
     beside = (weight, weight_scale, unit, zero, bias)
     shape: tl.constexpr = (n, k, k, block_rows, block_n, block_k)
-    kinds: tl.constexpr = (weights, rounded, shares, group_size, has_unit, has_zero)
+    kinds: tl.constexpr = (weights, rounded, shares, group_size, has_unit, has_zero, float8_sums)
     end = tl.load(ends + expert)
     for start in range(tl.load(begins + expert), end, block_rows):
         place = start + tl.arange(0, block_rows)
@@ -123,9 +124,8 @@ def _of_lines(given, beside, first, shape: tl.constexpr, kinds: tl.constexpr, ha
 
 def tune(sm: int, variant: Variant) -> Tuning:
     """The tiles of `quantized_linear`, with at most SOME_ROWS rows: an expert seldom meets more."""
-    constants, block_rows = variant.constants, int(variant.constants["block_rows"])
-    blocks: dict[str, Constant] = {"block_n": 32 if block_rows == MANY_FLOAT32_ROWS else 64}
-    blocks["block_k"] = block_k_of(int(constants["group_size"]), has_unit=bool(constants["has_unit"]))
+    block_rows = int(variant.constants["block_rows"])
+    blocks: dict[str, Constant] = {"block_n": 32 if block_rows == MANY_FLOAT32_ROWS else 64, **steps_of(sm, variant)}
     return Tuning(num_warps=4, num_stages=4 if block_rows == FEW_ROWS else 3, constants=blocks)
 
 
@@ -149,6 +149,7 @@ def quantized_expert_variant(
     x: str = "bf16",
     weight_scale: str = "fp32",
     y: str = "fp32",
+    native_float8: bool = False,
 ) -> Variant:
     """For matrices (n, k), or with an `activation` of EXPERT_ACTIVATIONS (2 n, k), and rows of kinds that `kinds_of`
     knows, which are of type `x` where they are plain. `zero` and `bias`: their types, None where there are none.
@@ -158,7 +159,15 @@ def quantized_expert_variant(
         "k": k,
         "experts": experts,
         "top_k": top_k,
-        **kinds_of(weights, rounded, shares=shares, group_size=group_size, has_unit=has_unit, zero=zero),
+        **kinds_of(
+            weights,
+            rounded,
+            shares=shares,
+            group_size=group_size,
+            has_unit=has_unit,
+            zero=zero,
+            native_float8=native_float8,
+        ),
         "has_bias": bias is not None,
         "gates": activation is not None,
         "by_pair": by_pair,
@@ -172,6 +181,7 @@ def quantized_expert_variant(
 
 _SIXTEENS: dict[str, Any] = {"shares": GROUP, "group_size": 16, "has_unit": True, "weight_scale": "i8"}
 _CODES: dict[str, Any] = {"shares": GROUP, "group_size": 32, "bias": "bf16"}
+_HUNDREDS: dict[str, Any] = {"shares": GROUP, "group_size": 128, "native_float8": True}
 SPECS = (
     KernelSpec(
         module=__name__,
@@ -225,6 +235,10 @@ SPECS = (
                 shares=GROUP,
                 group_size=32,
             ),
+            quantized_expert_variant(
+                768, 2048, 128, 8, "int4", "float8", few=True, activation="silu", y="fp32", **_HUNDREDS
+            ),
+            quantized_expert_variant(2048, 768, 128, 8, "int4", "float8", few=False, by_pair=True, **_HUNDREDS),
         ),
         decode_path=True,
     ),

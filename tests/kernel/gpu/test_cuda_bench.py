@@ -91,7 +91,8 @@ def test_torch_is_asked_for_work_that_its_worker_knows() -> None:
     from compare.gpu.models import MODELS
 
     peers = [case.peer for model in MODELS for case in all_cases(model, 90) if case.peer]
-    assert {peer.work for peer in peers} == {"add_rms_norm", "swiglu", "linear", "attention", "greedy", "top_k_top_p"}
+    known = {"add_rms_norm", "swiglu", "linear", "scaled_mm", "attention", "greedy", "top_k_top_p"}
+    assert {peer.work for peer in peers} == known
     for peer in peers:
         inspect.signature(getattr(torch_kernels, peer.work)).bind(None, **peer.arguments)
 

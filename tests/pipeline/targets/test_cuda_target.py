@@ -148,6 +148,7 @@ def test_without_a_gpu_the_reason_is_said(built: CudaEngine) -> None:
         ({"sm": ("75",)}, "sm_75 is not one"),
         ({"sm": ("hopper",)}, "--sm hopper: a GPU generation is a number"),
         ({"kv_cache_dtype": "int4"}, "--kv-cache-dtype int4"),
+        ({"fp8_products": "widened"}, "--fp8-products widened: no product of this checkpoint has FP8 rows"),
     ],
 )
 def test_flags_that_no_kernel_is_for_are_refused(

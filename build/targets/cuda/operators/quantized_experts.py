@@ -74,6 +74,7 @@ class _QuantizedMixture(Mixture):
                 y="fp32" if not is_fc or inner in LEVELS else TRITON_TYPES[facts_of(inner).name],
                 weights=stored.weights,
                 rounded=rounded,
+                native_float8=self.places.native_float8,
                 **stored.kinds,
             )
             for few in (True, False)
