@@ -27,7 +27,7 @@ KINDS = [
     *(("int8", "int8"), ("int8", None), ("multiples", "int8"), ("multiples", None)),
     *(("groups", None), ("groups", "int8"), ("groups", "float8"), ("codes", None)),
 ]
-_LEVELS = {"int8": "int8", "float8": "float8_e4m3fn"}
+_LEVELS: dict[str, Any] = {"int8": "int8", "float8": "float8_e4m3fn"}
 
 
 def small_mixture(rng: np.random.Generator, kind: str, rounded: str | None) -> Mixture:
