@@ -27,10 +27,10 @@ class CudaRecipe(BuildRecipe):
     fp8_products: Annotated[
         Fp8Products | None,
         Flag(
-            help="How FP8 weights are multiplied with FP8 activations. native, the default: in FP8, twice as fast, on "
-            "GPUs that have it (--sm 89, 90, 100, 120); those of 89 and 90 keep 14 bits of a sum, so every 128 inputs "
-            "it is added to one in float32. widened: in 16 bits with float32 sums, as other targets compute, and as "
-            "--sm 80 and 86 always do."
+            help="How FP8 weights are multiplied with FP8 activations. native, the default: in FP8, at twice the rate, "
+            "on GPUs that have it (--sm 89, 90, 100, 120); those of 89 and 90 keep 14 bits of a sum, so every 128 "
+            "inputs it is added to one in float32. widened: in 16 bits with float32 sums, as other targets compute, "
+            "and as --sm 80 and 86 always do."
         ),
     ] = None
 

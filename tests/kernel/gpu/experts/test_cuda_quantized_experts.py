@@ -65,6 +65,7 @@ class Launched:
         self._shared |= {name: np.full(pairs, -1, np.int32) for name in ("chosen", "order")}
         self._shared |= {name: np.full(count, -1, np.int32) for name in ("begins", "ends")}
         self._shared |= {"weights": np.full(pairs, np.nan, np.float32), "rows": self._rows}
+        self._shared["next_weight"] = NOTHING.view(np.int8)
         routing = mixture.attributes["routing"]
         self._run("route_experts", expert_routing.routing_variant(count, self._top_k, routing), {})
         self._run("sort_pairs", expert_routing.sorting_variant(count, self._top_k), {})
