@@ -13,6 +13,8 @@ from inflight.runtime.text.tokenizer import Tokenizer
 # What stands for a text while the template shows where it puts it.
 _QUERY, _DOCUMENT, _INSTRUCTION = "QUERY_OF_A_PAIR", "DOCUMENT_OF_A_PAIR", "INSTRUCTION_OF_A_PAIR"
 
+_SYSTEM, _VARIABLES = "system", ("instruction", "instruct")
+
 
 class Rendered(NamedTuple):
     """A text for the tokenizer; `special`: with its special tokens, which the template has not spelled out."""
@@ -30,7 +32,8 @@ class Pair(NamedTuple):
 
 class PairTemplate:
     """A chat template of two messages, whose roles are query and document, as sentence-transformers and vLLM have it.
-    An instruction is a message of the role system in front, and the variable `instruction`.
+    An instruction is the variable `instruction`, or `instruct` as SGLang calls it, and a message of the role system in
+    front, unless the template goes by the places of messages.
 
     Every method raises RequestError for a template that cannot be read, or does not take the messages.
     """
@@ -64,8 +67,15 @@ class PairTemplate:
 
     @cached_property
     def takes_instruction(self) -> bool:
-        """Whether it shows one, beside the texts: a template that goes by the places of messages does not."""
-        shown = self._run(_QUERY, _DOCUMENT, _INSTRUCTION)
+        """Whether it shows one, beside the texts."""
+        return self._takes_message or self._shows_all(self._filled(_QUERY, _DOCUMENT, _INSTRUCTION, ()))
+
+    @cached_property
+    def _takes_message(self) -> bool:
+        """Whether it shows an instruction that is a message as well."""
+        return self._shows_all(self._filled(_QUERY, _DOCUMENT, _INSTRUCTION, (_SYSTEM,)))
+
+    def _shows_all(self, shown: str) -> bool:
         return all(mark in shown for mark in (_QUERY, _DOCUMENT, _INSTRUCTION))
 
     @cached_property
@@ -79,10 +89,17 @@ class PairTemplate:
         return shown[: min(begins)], shown[last + len(begins[last]) :]
 
     def _run(self, query: str, document: str, instruction: str | None) -> str:
-        asked = [{"role": "system", "content": instruction}] if instruction else []
-        variables = {"instruction": instruction} if instruction else {}
+        return self._filled(query, document, instruction, (_SYSTEM,) if instruction and self._takes_message else ())
+
+    def _filled(self, query: str, document: str, instruction: str | None, in_front: tuple[str, ...]) -> str:
+        """`in_front`: roles of messages that have the instruction."""
+        variables = dict.fromkeys(_VARIABLES, instruction) if instruction else {}
         return self._template.render(
-            [*asked, {"role": "query", "content": query}, {"role": "document", "content": document}],
+            [
+                *({"role": role, "content": instruction} for role in in_front),
+                {"role": "query", "content": query},
+                {"role": "document", "content": document},
+            ],
             add_generation_prompt=self._generation_prompt,
             variables={**self._special_tokens, **variables},
         )

@@ -111,6 +111,7 @@ def test_tei_has_a_list_and_raw_scores(scoring_shim: str) -> None:
         ({"query": "fox", "documents": ["dog"], "truncate_prompt_tokens": 3}, "truncate_prompt_tokens"),
         ({"query": "fox", "documents": ["dog"], "rank_fields": ["a"]}, "rank_fields"),
         ({"query": "fox", "documents": ["dog"], "instruction": "find it"}, "instruction"),
+        ({"query": "fox", "documents": ["dog"], "instruction": "find it", "instruct": "find"}, "instruct"),
         ({"query": "fox", "documents": ["dog", {"title": "a"}]}, "documents"),
     ],
 )
@@ -135,6 +136,8 @@ def test_an_instruction_goes_into_the_template_of_a_generator(tmp_path: Path, rn
             listed = ask(shim, "/v1/rerank", **body)["results"]
             found = [each["relevance_score"] for each in sorted(listed, key=lambda each: each["index"])]
             assert np.allclose(found, expected, atol=1e-5)
+            again = ask(shim, "/v1/rerank", query=query, documents=documents, instruct=asked)["results"]
+            assert again == listed
             pairs = ask(shim, "/score", text_1=query, text_2=documents, instruction=asked)["data"]
             assert np.allclose([each["score"] for each in pairs], expected, atol=1e-5)
         wrong = json.dumps({"text_1": "a", "text_2": "b", "instruction": "\ud800"})

@@ -135,6 +135,11 @@ def test_its_files_say_tokens_template_and_instruction(own: Reranker, tmp_path: 
         assert ids == [own.ids(f"<bos>{query}|{document}") for document in documents]
         with pytest.raises(RequestError, match="takes no instruction"):
             llm.score("fox", "dog", instruction="animals", use_tqdm=False)
+    # As SGLang's templates are written.
+    places = "{{ instruct | default('none') }}: {{ messages[0]['content'] }}|{{ messages[1]['content'] }}"
+    with LLM(engine, threads=1, chat_template=places) as llm:
+        _, ids = scores(llm, query, documents, instruction="dogs")
+        assert ids == [own.ids(f"dogs: {query}|{document}") for document in documents]
 
 
 def test_a_pair_that_a_client_has_put_into_the_prompt_stays_as_it_is(tmp_path: Path, rng: np.random.Generator) -> None:
