@@ -9,7 +9,7 @@ from typing import Any
 from inflight.convert.families.arranged import arranged
 from inflight.convert.families.pooling.dense import dense_tensors
 from inflight.convert.families.pooling.files import PATTERNS, pooled_files
-from inflight.convert.families.pooling.kinds import FILES_KEY, TOKENS_KEY
+from inflight.convert.families.pooling.kinds import FILES_KEY, KEYS_OF_FILES, TOKENS_KEY
 from inflight.convert.families.pooling.logit_score import with_score_row
 from inflight.convert.families.table import find_family
 from inflight.convert.source.gguf.model import open_gguf, read_gguf_config
@@ -62,6 +62,7 @@ def read_config(model: str | Path, revision: str | None) -> tuple[ModelLocation,
         )
     config = read_json_object(location.directory / "config.json", ModelError)
     refuse_engine_of_tensorrt_llm(config, str(location))
+    config = {key: value for key, value in config.items() if key not in KEYS_OF_FILES}
     config = with_quantization(location.directory, config)
     return location, {**config, **pooled_files(location.directory, config)}
 

@@ -19,7 +19,9 @@ TOKENIZER_KEY = "tokenizer_config_file"
 TEMPLATES_KEY = "chat_templates"
 # Tokens by whose logits a generator scores, {token: id}, that of a relevant pair first, where somebody named them.
 TOKENS_KEY = "score_tokens"
-# The module that says the same.
+# Keys that stand for other files than config.json, which may not have them itself.
+KEYS_OF_FILES = (FILES_KEY, TOKENIZER_KEY, TEMPLATES_KEY, TOKENS_KEY)
+# The module that names such tokens.
 LOGIT_SCORE = "LogitScore"
 CLASSIFIER = "ForSequenceClassification"
 # Model types whose tokens see all others, and which have no decoder besides.

@@ -90,7 +90,7 @@ def read_pair_template(config: Mapping[str, Any], problems: list[str]) -> PairTe
     if not scores_by_tokens(config):
         return None
     own = sources.get("default")
-    if own is not None and takes_pairs(own):
+    if own is not None and _takes_pairs(own):
         return PairTemplate(source=own)
     tokens = tuple(config[TOKENS_KEY])
     known = (each.source for each in PROMPTS if (each.model_type, each.tokens) == (config.get("model_type"), tokens))
@@ -98,7 +98,7 @@ def read_pair_template(config: Mapping[str, Any], problems: list[str]) -> PairTe
     return None if source is None else PairTemplate(source=source)
 
 
-def takes_pairs(source: str) -> bool:
+def _takes_pairs(source: str) -> bool:
     """Whether a chat template names the roles of a query and a document."""
     return all(re.search(rf"""["']{role}["']""", source) for role in _ROLES)
 
@@ -115,18 +115,18 @@ def _of_sentence_transformers(
     found = typed(message, _MESSAGE_KINDS, f"modality_config.message of {file}", problems)
     if found.get("format") not in (None, "auto", "flat"):
         problems.append(f"modality_config.message.format {shown(found['format'])} of {file} is not supported: flat is")
-    chat = typed(chat_settings(raw), _CHAT_KINDS, f"{_PROCESSING}.chat_template of {file}", problems)
-    for key in (key for key in chat_settings(raw) if key not in _CHAT_KINDS):
+    chat = typed(_chat_settings(raw), _CHAT_KINDS, f"{_PROCESSING}.chat_template of {file}", problems)
+    for key in (key for key in _chat_settings(raw) if key not in _CHAT_KINDS):
         problems.append(f"{_PROCESSING}.chat_template.{key} of {file} is not supported")
     name = chat.get("chat_template", "default")
-    if name not in sources or not takes_pairs(sources[name]):
+    if name not in sources or not _takes_pairs(sources[name]):
         has = "takes no query and document" if name in sources else "is not there"
         problems.append(f"{file} has pairs made of the chat template {name!r}, which {has}")
         return None
     return PairTemplate(source=sources[name], add_generation_prompt=chat.get("add_generation_prompt", False))
 
 
-def chat_settings(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+def _chat_settings(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     """What the Transformer module's config, `raw`, has a chat template given."""
     processing = raw.get(_PROCESSING)
     found = processing.get("chat_template") if isinstance(processing, dict) else None

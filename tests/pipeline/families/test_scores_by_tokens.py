@@ -19,6 +19,7 @@ from inflight.build.registry import make_recipe
 from inflight.cli.engines.request import EngineRequest
 from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
+from inflight.convert.families.pooling.kinds import KEYS_OF_FILES
 from inflight.convert.options import ConvertOptions
 from inflight.errors import InflightError, ModelError, RequestError
 from inflight.runtime import LLM
@@ -247,6 +248,14 @@ def test_models_that_cannot_score_by_tokens_say_why(tmp_path: Path, rng: np.rand
     refused(model, "it needs pairs of pictures", tokens=("yes",))
     with pytest.raises(InflightError, match="neither one token nor two"):
         EngineRequest(model=str(model), score_tokens="yes,no,maybe").engine()
+
+
+def test_keys_that_stand_for_other_files_are_nothing_in_the_config(tmp_path: Path, rng: np.random.Generator) -> None:
+    model = save_reranker(tmp_path / "model", "qwen3", rng).directory
+    config = json.loads((model / "config.json").read_text())
+    write_json(model / "config.json", {**config, **dict.fromkeys(KEYS_OF_FILES, 5)})
+    convert_model(model, tmp_path / "checkpoint")
+    assert Checkpoint.open(tmp_path / "checkpoint").config.pooling is None
 
 
 def test_templates_of_embedding_models_are_refused(tmp_path: Path, rng: np.random.Generator) -> None:
