@@ -143,8 +143,11 @@ def test_its_files_say_tokens_template_and_instruction(own: Reranker, tmp_path: 
         assert ids == [own.ids(f"dogs: {query}|{document}") for document in documents]
 
 
-def test_a_pair_that_a_client_has_put_into_the_prompt_stays_as_it_is(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_a_pair_that_a_client_has_put_into_the_prompt_stays_as_it_is(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As the clients of vLLM do for Qwen3-Reranker."""
+    monkeypatch.setenv("INFLIGHT_CACHE", str(tmp_path / "cache"))
     model = save_reranker(tmp_path / "model", "qwen3", rng)
     query, documents = random_pairs(rng)
     overrides = {
