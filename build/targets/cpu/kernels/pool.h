@@ -1,13 +1,18 @@
-/* The thread pool: a step wakes every thread once, and all of them run the same list of operators with a barrier
+/* The thread pool: a launch wakes every thread once, and all of them run the same list of operators with a barrier
  * between two.
  *
  * Work inside an operator is taken from one counter, which the last thread to reach a barrier sets back to zero. Which
  * thread does what varies; results do not depend on it, because an output element is computed by one thread in its own
- * order. */
+ * order.
+ *
+ * Thread 0 is the caller's, who has other work between two steps: a launch may begin without it, and it joins later.
+ * Operators whose work is taken from counters are `open`: it joins them in their midst. Others give each thread a part
+ * in advance, and so none to a thread that is absent. */
 #ifndef INFLIGHT_POOL_H
 #define INFLIGHT_POOL_H
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -40,12 +45,20 @@ typedef struct {
     const void *expected;                     /* what this thread will probably read first in a later operator */
 } pool_share;
 
+/* `present`: threads that take part in the operator that runs, above them those that have ended it. */
+#define ENDED (1u << 15)
+#define MAY_JOIN (1u << 31)
+
 typedef struct pool {
     turnstile start, barrier;
-    _Alignas(CACHE_LINE) atomic_uint arrived;
+    _Alignas(CACHE_LINE) atomic_uint present;
     _Alignas(CACHE_LINE) atomic_llong next_item;
-    int threads;
-    pid_t owner; /* a forked child has the memory but not the threads */
+    int members;      /* threads that there are */
+    int threads;      /* that share out the operator that runs */
+    int first;        /* number of the first of them */
+    int ended;        /* whether the launch ended at the last barrier */
+    atomic_int idle;  /* no launch is under way */
+    pid_t owner;      /* a forked child has the memory but not the threads */
     int closing;
     void (*run)(void *argument, struct pool *pool, int thread);
     void *argument;
@@ -101,23 +114,66 @@ static void turnstile_advance(turnstile *t) {
 /* No piece of the next operator is taken yet. */
 static void pool_restart(pool *p) {
     atomic_store_explicit(&p->next_item, 0, memory_order_relaxed);
-    for (int i = 0; i < p->threads; i++) atomic_store_explicit(&p->shares[i].taken, 0, memory_order_relaxed);
+    for (int i = 0; i < p->members; i++) atomic_store_explicit(&p->shares[i].taken, 0, memory_order_relaxed);
 }
 
-/* Every thread passes when the last has come; what they wrote before is then visible to all. */
-static void pool_barrier(pool *p) {
-    if (p->threads == 1) {
-        pool_restart(p);
+INLINE unsigned taking_part(unsigned present) { return present & (ENDED - 1); }
+INLINE int all_ended(unsigned present) { return (present / ENDED & (ENDED - 1)) == taking_part(present); }
+
+/* Every thread that takes part passes when the last of them has come; what they wrote before is then visible to all. The
+ * last calls `next`, which says who takes part from then on. */
+INLINE void pool_meet(pool *p, unsigned (*next)(pool *, unsigned)) {
+    unsigned seen = atomic_load_explicit(&p->barrier.value, memory_order_acquire);
+    unsigned present = atomic_fetch_add_explicit(&p->present, ENDED, memory_order_acq_rel) + ENDED;
+    if (!all_ended(present)) {
+        turnstile_wait(&p->barrier, seen, SPINS_AT_BARRIER);
         return;
     }
-    unsigned seen = atomic_load_explicit(&p->barrier.value, memory_order_acquire);
-    if (atomic_fetch_add_explicit(&p->arrived, 1, memory_order_acq_rel) + 1 == (unsigned)p->threads) {
-        atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
-        pool_restart(p);
-        turnstile_advance(&p->barrier);
-    } else {
-        turnstile_wait(&p->barrier, seen, SPINS_AT_BARRIER);
+    pool_restart(p);
+    p->ended = 0; /* here alone: whoever began the next launch would hide the end of this one from a slow thread */
+    present = next(p, taking_part(present));
+    atomic_store_explicit(&p->present, present, memory_order_release);
+    turnstile_advance(&p->barrier);
+    if (present == 0) atomic_store(&p->idle, 1); /* the last of all: from here on the next launch may begin */
+}
+
+static unsigned nobody_joins(pool *p, unsigned threads) {
+    (void)p;
+    return threads;
+}
+
+/* A barrier amid an operator, which nobody joins behind it. */
+static void pool_barrier(pool *p) {
+    if (p->threads == 1) pool_restart(p);
+    else pool_meet(p, nobody_joins);
+}
+
+/* How so many threads share out the next operator, as `next` of pool_meet returns it. */
+INLINE unsigned pool_share_out(pool *p, unsigned threads, int open) {
+    const int absent = threads < (unsigned)p->members;
+    p->first = absent && !open;
+    p->threads = p->members - p->first;
+    return threads | (absent && open ? MAY_JOIN : 0);
+}
+
+/* The launch ends at this barrier. */
+INLINE unsigned pool_finish(pool *p) {
+    p->ended = 1;
+    return 0;
+}
+
+/* By thread 0: take part in the operator that runs, once that is open. Returns 0, and takes no part, when the launch is
+ * over or *done is no more `number`. */
+static int pool_join(pool *p, atomic_uint *done, unsigned number) {
+    for (unsigned spins = 0; atomic_load(done) == number && !atomic_load(&p->idle); spins++) {
+        unsigned present = atomic_load_explicit(&p->present, memory_order_relaxed);
+        if ((present & MAY_JOIN) && !all_ended(present & ~MAY_JOIN) &&
+            atomic_compare_exchange_strong(&p->present, &present, (present & ~MAY_JOIN) + 1))
+            return 1;
+        if (spins < SPINS_AT_BARRIER) cpu_relax();
+        else sched_yield();
     }
+    return 0;
 }
 
 /* The number of the next piece of work of this operator; pieces end where the caller's count ends. */
@@ -172,23 +228,24 @@ static void *pool_worker(void *argument) {
         turnstile_wait(&seat.pool->start, seen, SPINS_BETWEEN_STEPS);
         if (seat.pool->closing) return NULL;
         seat.pool->run(seat.pool->argument, seat.pool, seat.thread);
-        pool_barrier(seat.pool);
     }
 }
 
-/* Run the pool's function on every thread, this one being number 0; returns when all are done. */
-static void pool_run(pool *p, void *argument) {
+/* Let every thread but number 0 run the pool's function, which ends behind a barrier of all that take part. `present`:
+ * what pool_share_out returned. */
+static void pool_launch(pool *p, void *argument, unsigned present) {
     p->argument = argument;
-    if (p->threads > 1) turnstile_advance(&p->start);
-    p->run(argument, p, 0);
-    pool_barrier(p);
+    pool_restart(p);
+    atomic_store(&p->idle, 0);
+    atomic_store(&p->present, present);
+    if (p->members > 1) turnstile_advance(&p->start);
 }
 
 static void pool_close(pool *p) {
-    if (p->owner == getpid() && p->threads > 1) {
+    if (p->owner == getpid() && p->members > 1) {
         p->closing = 1;
         turnstile_advance(&p->start);
-        for (int i = 1; i < p->threads; i++) pthread_join(p->workers[i], NULL);
+        for (int i = 1; i < p->members; i++) pthread_join(p->workers[i], NULL);
     }
     free(p->workers);
     free(p->shares);
@@ -216,7 +273,8 @@ static int pool_open(pool *p, int threads, void (*run)(void *, pool *, int)) {
     turnstile_init(&p->barrier);
     p->owner = getpid();
     p->run = run;
-    p->threads = 1;
+    p->members = 1;
+    atomic_init(&p->idle, 1);
     p->workers = calloc((size_t)threads, sizeof *p->workers);
     p->shares = pool_shares((size_t)threads);
     pthread_attr_t attributes;
@@ -226,9 +284,9 @@ static int pool_open(pool *p, int threads, void (*run)(void *, pool *, int)) {
         return 0;
     }
     pthread_attr_setstacksize(&attributes, WORKER_STACK_BYTES);
-    while (p->threads < threads && pool_spawn(p, p->threads, &attributes)) p->threads++;
+    while (p->members < threads && pool_spawn(p, p->members, &attributes)) p->members++;
     pthread_attr_destroy(&attributes);
-    if (p->threads == threads) return 1;
+    if (p->members == threads) return 1;
     pool_close(p);
     return 0;
 }
