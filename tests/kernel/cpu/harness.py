@@ -150,7 +150,7 @@ static void run_{index}(void *argument, pool *p, int thread) {{
 __attribute__((visibility("default"))) int kernel_{index}(int32_t threads, void *arguments) {{
     pool p;
     if (!pool_open(&p, threads, run_{index})) return 1;
-    pool_launch(&p, arguments, pool_share_out(&p, (unsigned)threads, 0));
+    pool_launch(&p, arguments, pool_share_out(&p, 0, threads, 0));
     run_{index}(arguments, &p, 0);
     pool_close(&p);
     return 0;

@@ -39,7 +39,6 @@ struct inflight_engine {
     atomic_int stopping; /* the launch is to end behind the operator that runs */
     /* of the step that runs: */
     int32_t status; /* what it returns */
-    int operator;   /* that runs */
     const inflight_batch *batch;
     const inflight_output *output;
     token_rows rows;

@@ -68,9 +68,10 @@ EXPORT int32_t inflight_collect(inflight_engine *e) {
     const unsigned number = e->collected;
     if (atomic_load(&e->submitted) == number) return INFLIGHT_LIMIT;
     while (atomic_load(&e->done) == number) {
-        if (atomic_load(&e->pool.idle)) begin_launch(e, number, e->pool.members);
-        else if (!pool_join(&e->pool, &e->done, number)) continue;
-        do run_operator(e, &e->pool, 0, e->operator), end_operator(e);
+        pool_turn turn = {0};
+        if (atomic_load(&e->pool.idle)) turn = begin_launch(e, number, e->pool.members);
+        else if ((turn.number = pool_join(&e->pool, &e->done, number)) < 0) continue;
+        do turn = pass_operator(e, &e->pool, 0, turn);
         while (atomic_load(&e->done) == number);
     }
     /* The step behind it, if it was submitted when this one had ended already. */

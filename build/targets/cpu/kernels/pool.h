@@ -11,33 +11,12 @@
 #ifndef INFLIGHT_POOL_H
 #define INFLIGHT_POOL_H
 
-#include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "vec.h"
+#include "turnstile.h"
 
-#if defined(__linux__)
-#include <limits.h>
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#endif
-
-#define SPINS_AT_BARRIER 4000
-#define SPINS_BETWEEN_STEPS 20000
 #define WORKER_STACK_BYTES (4 << 20) /* a written panel is at most 2 MiB (amx_multiples.h) */
-
-/* A number that only grows; threads wait until it differs from what they saw. */
-typedef struct {
-    _Alignas(CACHE_LINE) atomic_uint value;
-    atomic_uint sleepers;
-#if !defined(__linux__)
-    pthread_mutex_t mutex;
-    pthread_cond_t changed;
-#endif
-} turnstile;
 
 /* One thread's share of the pieces of an operator. */
 typedef struct {
@@ -45,20 +24,19 @@ typedef struct {
     const void *expected;                     /* what this thread will probably read first in a later operator */
 } pool_share;
 
-/* `present`: threads that take part in the operator that runs, above them those that have ended it. */
-#define ENDED (1u << 15)
-#define MAY_JOIN (1u << 31)
+/* `present`: threads that take part in the operator that runs, above them those that have ended it, and in the upper half
+ * the barrier's number while it runs. */
+#define ENDED (1ull << 15)
+#define MAY_JOIN (1ull << 31)
 
 typedef struct pool {
     turnstile start, barrier;
-    _Alignas(CACHE_LINE) atomic_uint present;
+    _Alignas(CACHE_LINE) atomic_ullong present;
     _Alignas(CACHE_LINE) atomic_llong next_item;
-    int members;      /* threads that there are */
-    int threads;      /* that share out the operator that runs */
-    int first;        /* number of the first of them */
-    int ended;        /* whether the launch ended at the last barrier */
-    atomic_int idle;  /* no launch is under way */
-    pid_t owner;      /* a forked child has the memory but not the threads */
+    _Alignas(CACHE_LINE) int threads; /* that share out the operator that runs */
+    int members;                      /* threads that there are */
+    atomic_int idle;                  /* no launch is under way */
+    pid_t owner;                      /* a forked child has the memory but not the threads */
     int closing;
     void (*run)(void *argument, struct pool *pool, int thread);
     void *argument;
@@ -66,114 +44,73 @@ typedef struct pool {
     pool_share *shares;
 } pool;
 
-INLINE void cpu_relax(void) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
-static void turnstile_init(turnstile *t) {
-    atomic_init(&t->value, 0);
-    atomic_init(&t->sleepers, 0);
-#if !defined(__linux__)
-    pthread_mutex_init(&t->mutex, NULL);
-    pthread_cond_init(&t->changed, NULL);
-#endif
-}
-
-static void turnstile_wait(turnstile *t, unsigned seen, int spins) {
-    for (int i = 0; i < spins; i++) {
-        if (atomic_load_explicit(&t->value, memory_order_acquire) != seen) return;
-        cpu_relax();
-    }
-    atomic_fetch_add(&t->sleepers, 1);
-#if defined(__linux__)
-    while (atomic_load(&t->value) == seen) syscall(SYS_futex, &t->value, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
-#else
-    pthread_mutex_lock(&t->mutex);
-    while (atomic_load(&t->value) == seen) pthread_cond_wait(&t->changed, &t->mutex);
-    pthread_mutex_unlock(&t->mutex);
-#endif
-    atomic_fetch_sub(&t->sleepers, 1);
-}
-
-static void turnstile_advance(turnstile *t) {
-#if defined(__linux__)
-    atomic_fetch_add(&t->value, 1);
-    if (atomic_load(&t->sleepers)) syscall(SYS_futex, &t->value, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
-#else
-    pthread_mutex_lock(&t->mutex);
-    atomic_fetch_add(&t->value, 1);
-    pthread_cond_broadcast(&t->changed);
-    pthread_mutex_unlock(&t->mutex);
-#endif
-}
-
-/* No piece of the next operator is taken yet. */
+/* No piece of the next operator is taken yet. Lines that nobody has written stay in all caches. */
 static void pool_restart(pool *p) {
-    atomic_store_explicit(&p->next_item, 0, memory_order_relaxed);
-    for (int i = 0; i < p->members; i++) atomic_store_explicit(&p->shares[i].taken, 0, memory_order_relaxed);
+    if (atomic_load_explicit(&p->next_item, memory_order_relaxed))
+        atomic_store_explicit(&p->next_item, 0, memory_order_relaxed);
+    for (int i = 0; i < p->members; i++)
+        if (atomic_load_explicit(&p->shares[i].taken, memory_order_relaxed))
+            atomic_store_explicit(&p->shares[i].taken, 0, memory_order_relaxed);
 }
 
-INLINE unsigned taking_part(unsigned present) { return present & (ENDED - 1); }
-INLINE int all_ended(unsigned present) { return (present / ENDED & (ENDED - 1)) == taking_part(present); }
+INLINE int taking_part(uint64_t present) { return (int)(present & (ENDED - 1)); }
+INLINE int all_ended(uint64_t present) { return (int)(present / ENDED & (ENDED - 1)) == taking_part(present); }
+INLINE uint64_t presence(pool_turn turn, unsigned barrier) {
+    return (uint64_t)barrier << 32 | (turn.open ? MAY_JOIN : 0) | (unsigned)turn.taking;
+}
 
 /* Every thread that takes part passes when the last of them has come; what they wrote before is then visible to all. The
- * last calls `next`, which says who takes part from then on. */
-INLINE void pool_meet(pool *p, unsigned (*next)(pool *, unsigned)) {
-    unsigned seen = atomic_load_explicit(&p->barrier.value, memory_order_acquire);
-    unsigned present = atomic_fetch_add_explicit(&p->present, ENDED, memory_order_acq_rel) + ENDED;
+ * last calls `next` with the operator's number and how many they were, which says what comes. */
+INLINE pool_turn pool_meet(pool *p, int number, pool_turn (*next)(pool *, int, int)) {
+    const unsigned seen = atomic_load_explicit(&p->barrier.value, memory_order_acquire);
+    const uint64_t present = atomic_fetch_add_explicit(&p->present, ENDED, memory_order_acq_rel) + ENDED;
     if (!all_ended(present)) {
         turnstile_wait(&p->barrier, seen, SPINS_AT_BARRIER);
-        return;
+        return p->barrier.turn;
     }
     pool_restart(p);
-    p->ended = 0; /* here alone: whoever began the next launch would hide the end of this one from a slow thread */
-    present = next(p, taking_part(present));
-    atomic_store_explicit(&p->present, present, memory_order_release);
+    const pool_turn turn = next(p, number, taking_part(present));
+    atomic_store_explicit(&p->present, presence(turn, seen + 1), memory_order_release);
+    p->barrier.turn = turn;
     turnstile_advance(&p->barrier);
-    if (present == 0) atomic_store(&p->idle, 1); /* the last of all: from here on the next launch may begin */
+    if (turn.taking == 0) atomic_store(&p->idle, 1); /* the last of all: the next launch may begin */
+    return turn;
 }
 
-static unsigned nobody_joins(pool *p, unsigned threads) {
+static pool_turn nobody_joins(pool *p, int number, int taking) {
     (void)p;
-    return threads;
+    return (pool_turn){number, taking, 0, 0};
 }
 
 /* A barrier amid an operator, which nobody joins behind it. */
 static void pool_barrier(pool *p) {
     if (p->threads == 1) pool_restart(p);
-    else pool_meet(p, nobody_joins);
+    else pool_meet(p, 0, nobody_joins);
 }
 
-/* How so many threads share out the next operator, as `next` of pool_meet returns it. */
-INLINE unsigned pool_share_out(pool *p, unsigned threads, int open) {
-    const int absent = threads < (unsigned)p->members;
-    p->first = absent && !open;
-    p->threads = p->members - p->first;
-    return threads | (absent && open ? MAY_JOIN : 0);
+/* How so many threads share out operator `number`. Where one is missing, they alone do, or, of one that is `open`, all
+ * as ever, since it joins them. */
+INLINE pool_turn pool_share_out(pool *p, int number, int taking, int open) {
+    const int absent = taking < p->members, first = absent && !open;
+    if (p->threads != p->members - first) p->threads = p->members - first;
+    return (pool_turn){number, taking, first, absent && open};
 }
 
-/* The launch ends at this barrier. */
-INLINE unsigned pool_finish(pool *p) {
-    p->ended = 1;
-    return 0;
-}
-
-/* By thread 0: take part in the operator that runs, once that is open. Returns 0, and takes no part, when the launch is
- * over or *done is no more `number`. */
+/* By thread 0: take part in the operator that runs, once that is open. Returns its number, or -1, without taking part,
+ * when the launch is over or *done is no more `number`. */
 static int pool_join(pool *p, atomic_uint *done, unsigned number) {
     for (unsigned spins = 0; atomic_load(done) == number && !atomic_load(&p->idle); spins++) {
-        unsigned present = atomic_load_explicit(&p->present, memory_order_relaxed);
+        unsigned long long present = atomic_load_explicit(&p->present, memory_order_relaxed);
         if ((present & MAY_JOIN) && !all_ended(present & ~MAY_JOIN) &&
-            atomic_compare_exchange_strong(&p->present, &present, (present & ~MAY_JOIN) + 1))
-            return 1;
+            atomic_compare_exchange_strong(&p->present, &present, (present & ~MAY_JOIN) + 1)) {
+            /* Not before the others are let through: this thread would pass with them at its own next barrier. */
+            while (atomic_load_explicit(&p->barrier.value, memory_order_acquire) != (unsigned)(present >> 32)) cpu_relax();
+            return p->barrier.turn.number;
+        }
         if (spins < SPINS_AT_BARRIER) cpu_relax();
         else sched_yield();
     }
-    return 0;
+    return -1;
 }
 
 /* The number of the next piece of work of this operator; pieces end where the caller's count ends. */
@@ -231,13 +168,14 @@ static void *pool_worker(void *argument) {
     }
 }
 
-/* Let every thread but number 0 run the pool's function, which ends behind a barrier of all that take part. `present`:
- * what pool_share_out returned. */
-static void pool_launch(pool *p, void *argument, unsigned present) {
+/* Let every thread but number 0 run the pool's function, which begins with `start.turn`, closed, and ends behind a
+ * barrier of all that take part. */
+static void pool_launch(pool *p, void *argument, pool_turn turn) {
     p->argument = argument;
     pool_restart(p);
     atomic_store(&p->idle, 0);
-    atomic_store(&p->present, present);
+    atomic_store(&p->present, presence(turn, atomic_load(&p->barrier.value)));
+    p->start.turn = turn;
     if (p->members > 1) turnstile_advance(&p->start);
 }
 

@@ -43,43 +43,47 @@ static void begin_step(inflight_engine *e, unsigned number) {
     e->batch = step->batch;
     e->output = step->output;
     e->status = INFLIGHT_OK;
-    e->operator = 0;
     lay_out_rows(e, step->batch);
     if (e->profile) e->operator_start = nanoseconds_now();
 }
 
 /* By the last thread to end an operator: the next one, of this step or of the one behind it, which thread 0 joins when
  * it comes back. */
-static unsigned next_operator(pool *p, unsigned threads) {
+static pool_turn next_operator(pool *p, int ended, int taking) {
+    const pool_turn nothing = {0};
     inflight_engine *e = p->argument;
+    if (atomic_load(&e->stopping)) return nothing;
+    if (ended + 1 < NUM_OPERATORS) return pool_share_out(p, ended + 1, taking, OPEN_OPERATORS[ended + 1]);
     const unsigned number = atomic_load(&e->done);
-    if (e->profile) add_to_profile(e, e->operator);
-    if (atomic_load(&e->stopping)) return pool_finish(p);
-    if (++e->operator < NUM_OPERATORS) return pool_share_out(p, threads, OPEN_OPERATORS[e->operator]);
+    if (e->profile) add_to_profile(e, ended);
     e->steps[number & 1].status = e->status;
     const int more = p->members > 1 && atomic_load(&e->submitted) - number > 1;
     if (more) begin_step(e, number + 1);
-    const unsigned present =
-        more ? pool_share_out(p, (unsigned)p->members - 1, OPEN_OPERATORS[0]) : pool_finish(p);
+    const pool_turn turn = more ? pool_share_out(p, 0, p->members - 1, OPEN_OPERATORS[0]) : nothing;
     atomic_store(&e->done, number + 1);
-    return present;
+    return turn;
 }
 
-INLINE void end_operator(inflight_engine *e) { pool_meet(&e->pool, next_operator); }
+/* Run an operator and wait for its end; returns what comes. The time of all but a step's last is taken by the first of
+ * its threads, behind the barrier. */
+INLINE pool_turn pass_operator(inflight_engine *e, pool *p, int thread, pool_turn turn) {
+    run_operator(e, p, thread - turn.first, turn.number);
+    const pool_turn next = pool_meet(p, turn.number, next_operator);
+    if (e->profile && next.number > 0 && thread == (next.taking < p->members)) add_to_profile(e, turn.number);
+    return next;
+}
 
 /* What the other threads run, from where the launch began to its end. */
 static void run_launch(void *argument, pool *p, int thread) {
-    inflight_engine *e = argument;
-    do {
-        run_operator(e, p, thread - p->first, e->operator);
-        end_operator(e);
-    } while (!p->ended);
+    for (pool_turn turn = p->start.turn; turn.taking;) turn = pass_operator(argument, p, thread, turn);
 }
 
 /* By thread 0, while no launch is under way: of as many threads, all or all the others. */
-static void begin_launch(inflight_engine *e, unsigned number, int threads) {
+static pool_turn begin_launch(inflight_engine *e, unsigned number, int threads) {
     begin_step(e, number);
-    pool_launch(&e->pool, e, pool_share_out(&e->pool, (unsigned)threads, OPEN_OPERATORS[0]));
+    const pool_turn turn = pool_share_out(&e->pool, 0, threads, 0);
+    pool_launch(&e->pool, e, turn);
+    return turn;
 }
 
 /* Until the other threads have nothing more to do. A forked child has none. */
