@@ -152,11 +152,13 @@ def _wrapper(index: int, call: KernelCall) -> str:
 static void run_{index}(void *argument, pool *p, int thread) {{
     const int64_t *a = argument;
     {call.kernel}(p, thread, {constants}, {casts});
+    pool_barrier(p);
 }}
 __attribute__((visibility("default"))) int kernel_{index}(int32_t threads, void *arguments) {{
     pool p;
     if (!pool_open(&p, threads, run_{index})) return 1;
-    pool_run(&p, arguments);
+    pool_launch(&p, arguments, pool_share_out(&p, 0, threads, 0));
+    run_{index}(arguments, &p, 0);
     pool_close(&p);
     return 0;
 }}
