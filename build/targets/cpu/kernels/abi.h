@@ -83,8 +83,9 @@ inflight_engine *inflight_open(const void *weights, int32_t weights_file, void *
                                void *workspace, int32_t threads);
 
 /* Steps are computed in the order in which they were submitted, and two at most are submitted and not collected. Records
- * and arrays are read, and tokens written to them, until a step was collected. One is computed at the latest while it is
- * collected; one behind another begins when that has ended, on all threads but the caller's. */
+ * and arrays are read, and tokens written to them, until a step was collected; the tokens of one that another follows are
+ * read until that was. One is computed at the latest while it is collected; one behind another begins when that has
+ * ended, on all threads but the caller's. */
 int32_t inflight_submit(inflight_engine *engine, const inflight_batch *batch, const inflight_output *output);
 /* Compute the first of them that was not collected, together with the other threads. */
 int32_t inflight_collect(inflight_engine *engine);

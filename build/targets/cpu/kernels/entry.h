@@ -69,8 +69,10 @@ EXPORT int32_t inflight_collect(inflight_engine *e) {
     if (atomic_load(&e->submitted) == number) return INFLIGHT_LIMIT;
     while (atomic_load(&e->done) == number) {
         pool_turn turn = {0};
-        if (atomic_load(&e->pool.idle)) turn = begin_launch(e, number, e->pool.members);
-        else if ((turn.number = pool_join(&e->pool, &e->done, number)) < 0) continue;
+        if (atomic_load(&e->pool.idle)) {
+            if (atomic_load(&e->done) != number) break; /* it ended since it was asked above */
+            turn = begin_launch(e, number, e->pool.members);
+        } else if ((turn.number = pool_join(&e->pool, &e->done, number)) < 0) continue;
         do turn = pass_operator(e, &e->pool, 0, turn);
         while (atomic_load(&e->done) == number);
     }

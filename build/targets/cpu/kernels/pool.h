@@ -66,12 +66,12 @@ INLINE pool_turn pool_meet(pool *p, int number, pool_turn (*next)(pool *, int, i
     const uint64_t present = atomic_fetch_add_explicit(&p->present, ENDED, memory_order_acq_rel) + ENDED;
     if (!all_ended(present)) {
         turnstile_wait(&p->barrier, seen, SPINS_AT_BARRIER);
-        return p->barrier.turn;
+        return turn_of(&p->barrier);
     }
     pool_restart(p);
     const pool_turn turn = next(p, number, taking_part(present));
     atomic_store_explicit(&p->present, presence(turn, seen + 1), memory_order_release);
-    p->barrier.turn = turn;
+    turn_set(&p->barrier, turn);
     turnstile_advance(&p->barrier);
     if (turn.taking == 0) atomic_store(&p->idle, 1); /* the last of all: the next launch may begin */
     return turn;
@@ -79,7 +79,7 @@ INLINE pool_turn pool_meet(pool *p, int number, pool_turn (*next)(pool *, int, i
 
 static pool_turn nobody_joins(pool *p, int number, int taking) {
     (void)p;
-    return (pool_turn){number, taking, 0, 0};
+    return (pool_turn){number, (int16_t)taking, 0, 0};
 }
 
 /* A barrier amid an operator, which nobody joins behind it. */
@@ -93,24 +93,25 @@ static void pool_barrier(pool *p) {
 INLINE pool_turn pool_share_out(pool *p, int number, int taking, int open) {
     const int absent = taking < p->members, first = absent && !open;
     if (p->threads != p->members - first) p->threads = p->members - first;
-    return (pool_turn){number, taking, first, absent && open};
+    return (pool_turn){number, (int16_t)taking, (int8_t)first, absent && open};
 }
 
 /* By thread 0: take part in the operator that runs, once that is open. Returns its number, or -1, without taking part,
- * when the launch is over or *done is no more `number`. */
+ * when the launch is over or *done is no more `number`. That is asked behind `present`, which another step would have
+ * changed since: an operator of it is not joined. */
 static int pool_join(pool *p, atomic_uint *done, unsigned number) {
-    for (unsigned spins = 0; atomic_load(done) == number && !atomic_load(&p->idle); spins++) {
-        unsigned long long present = atomic_load_explicit(&p->present, memory_order_relaxed);
+    for (unsigned spins = 0;; spins++) {
+        unsigned long long present = atomic_load(&p->present);
+        if (atomic_load(done) != number || atomic_load(&p->idle)) return -1;
         if ((present & MAY_JOIN) && !all_ended(present & ~MAY_JOIN) &&
             atomic_compare_exchange_strong(&p->present, &present, (present & ~MAY_JOIN) + 1)) {
             /* Not before the others are let through: this thread would pass with them at its own next barrier. */
             while (atomic_load_explicit(&p->barrier.value, memory_order_acquire) != (unsigned)(present >> 32)) cpu_relax();
-            return p->barrier.turn.number;
+            return turn_of(&p->barrier).number;
         }
         if (spins < SPINS_AT_BARRIER) cpu_relax();
         else sched_yield();
     }
-    return -1;
 }
 
 /* The number of the next piece of work of this operator; pieces end where the caller's count ends. */
@@ -175,7 +176,7 @@ static void pool_launch(pool *p, void *argument, pool_turn turn) {
     pool_restart(p);
     atomic_store(&p->idle, 0);
     atomic_store(&p->present, presence(turn, atomic_load(&p->barrier.value)));
-    p->start.turn = turn;
+    turn_set(&p->start, turn);
     if (p->members > 1) turnstile_advance(&p->start);
 }
 

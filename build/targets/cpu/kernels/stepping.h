@@ -69,13 +69,13 @@ static pool_turn next_operator(pool *p, int ended, int taking) {
 INLINE pool_turn pass_operator(inflight_engine *e, pool *p, int thread, pool_turn turn) {
     run_operator(e, p, thread - turn.first, turn.number);
     const pool_turn next = pool_meet(p, turn.number, next_operator);
-    if (e->profile && next.number > 0 && thread == (next.taking < p->members)) add_to_profile(e, turn.number);
+    if (next.number > 0 && e->profile && thread == (next.taking < p->members)) add_to_profile(e, turn.number);
     return next;
 }
 
 /* What the other threads run, from where the launch began to its end. */
 static void run_launch(void *argument, pool *p, int thread) {
-    for (pool_turn turn = p->start.turn; turn.taking;) turn = pass_operator(argument, p, thread, turn);
+    for (pool_turn turn = turn_of(&p->start); turn.taking;) turn = pass_operator(argument, p, thread, turn);
 }
 
 /* By thread 0, while no launch is under way: of as many threads, all or all the others. */

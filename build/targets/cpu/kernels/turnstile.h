@@ -18,19 +18,21 @@
 #define SPINS_AT_BARRIER 4000
 #define SPINS_BETWEEN_STEPS 20000
 
-/* The operator that comes, and who takes part in it. */
+/* The operator that comes, and who takes part in it: one word, which is read at once. */
 typedef struct {
-    int number;
-    int taking; /* threads; 0: there is none, the launch has ended */
-    int first;  /* number of the first of those that share it out */
-    int open;   /* whether thread 0 may join them */
+    int32_t number;
+    int16_t taking; /* threads; 0: there is none, the launch has ended */
+    int8_t first;   /* number of the first of those that share it out */
+    int8_t open;    /* whether thread 0 may join them */
 } pool_turn;
 
 /* A number that only grows; threads wait until it differs from what they saw. */
 typedef struct {
     _Alignas(CACHE_LINE) atomic_uint value;
     atomic_uint sleepers;
-    pool_turn turn; /* of those who are let through, who read it before the number can grow again */
+    /* Of those who are let through: who takes part in it reads it before the number can grow again. Thread 0, which need
+     * not take part in what comes behind a step, may read a later one then, and does nothing with it. */
+    _Atomic pool_turn turn;
 #if !defined(__linux__)
     pthread_mutex_t mutex;
     pthread_cond_t changed;
@@ -53,6 +55,9 @@ static void turnstile_init(turnstile *t) {
     pthread_cond_init(&t->changed, NULL);
 #endif
 }
+
+INLINE void turn_set(turnstile *t, pool_turn turn) { atomic_store_explicit(&t->turn, turn, memory_order_relaxed); }
+INLINE pool_turn turn_of(turnstile *t) { return atomic_load_explicit(&t->turn, memory_order_relaxed); }
 
 static void turnstile_wait(turnstile *t, unsigned seen, int spins) {
     for (int i = 0; i < spins; i++) {
