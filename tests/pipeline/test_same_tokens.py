@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from inflight.errors import EngineError
 from inflight.runtime.engine.core import EngineCore
 from inflight.runtime.engine.stats import CoreStats
 from inflight.runtime.executors.base import overlaps_steps
@@ -196,3 +199,22 @@ def test_a_step_that_was_begun_is_forgotten_and_computed_again(built: BuiltEngin
             under_way = executor.submit(_decode(again[-1], start + 1))
     assert again == tokens
     executor.close()  # while a step is under way
+
+
+def test_a_forked_child_does_not_wait_for_a_step_that_was_begun(built: BuiltEngine) -> None:
+    executor = load_engine(built.directory, threads=2)
+    assert isinstance(executor, CpuExecutor)
+    under_way = executor.submit(_decode(1, 0))
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        try:
+            executor.collect(under_way)
+        except EngineError:
+            executor.close()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert executor.collect(under_way) == executor.execute(_decode(1, 0))
+    executor.close()

@@ -54,11 +54,14 @@ EXPORT void inflight_profile(inflight_engine *e, uint64_t *nanoseconds) {
     e->profile = nanoseconds;
 }
 
+/* Threads do not survive a fork. */
+static int has_no_threads(const inflight_engine *e) { return e->pool.members > 1 && e->pool.owner != getpid(); }
+
 EXPORT int32_t inflight_submit(inflight_engine *e, const inflight_batch *batch, const inflight_output *output) {
     const unsigned number = atomic_load(&e->submitted), waiting = number - e->collected;
     const inflight_batch *before = waiting ? e->steps[(number - 1) & 1].batch : NULL;
     if (waiting > 1 || !batch_fits(e, batch, before)) return INFLIGHT_LIMIT;
-    if (e->pool.members > 1 && e->pool.owner != getpid()) return INFLIGHT_MEMORY;
+    if (has_no_threads(e)) return INFLIGHT_MEMORY;
     e->steps[number & 1] = (inflight_submitted){batch, output, INFLIGHT_OK};
     atomic_store(&e->submitted, number + 1);
     return INFLIGHT_OK;
@@ -67,6 +70,7 @@ EXPORT int32_t inflight_submit(inflight_engine *e, const inflight_batch *batch, 
 EXPORT int32_t inflight_collect(inflight_engine *e) {
     const unsigned number = e->collected;
     if (atomic_load(&e->submitted) == number) return INFLIGHT_LIMIT;
+    if (has_no_threads(e)) return INFLIGHT_MEMORY;
     while (atomic_load(&e->done) == number) {
         pool_turn turn = {0};
         if (atomic_load(&e->pool.idle)) {
