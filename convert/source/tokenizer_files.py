@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from inflight.errors import ModelError
+from inflight.files.json_file import read_json_object
 from inflight.files.stand_in import START_BYTES, refuse_stand_in
 
 TOKENIZER_PATTERNS = (
@@ -29,6 +30,7 @@ TOKENIZER_PATTERNS = (
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 _TRIAL = "Hello, world! 0123\n"
 _SHOWN = 8
+_AS_TRAINED = "Give --score-tokens as the model was trained: yes,no for Qwen3-Reranker."
 
 
 def tokenizer_files(directory: Path) -> list[Path]:
@@ -67,6 +69,7 @@ def ids_of_tokens(directory: Path, tokens: Sequence[str]) -> dict[str, int]:
             raise ModelError(f"{directory} has no tokenizer, in which the tokens {', '.join(tokens)} could be found.")
         try_tokenizer(Path(scratch), 1 << 32)
         backend: Any = tokenizers.Tokenizer.from_file(str(file))
+        unknown = _unknown_id(read_json_object(file, ModelError))
     backend.no_padding()
     backend.no_truncation()
     found = {token: backend.encode(token, add_special_tokens=False).ids for token in tokens}
@@ -74,9 +77,27 @@ def ids_of_tokens(directory: Path, tokens: Sequence[str]) -> dict[str, int]:
         if len(ids) != 1:
             raise ModelError(
                 f"{token!r} is {len(ids)} tokens to the tokenizer of {directory}; a score is the logit of one.",
-                "Give --score-tokens as the model was trained: yes,no for Qwen3-Reranker.",
+                _AS_TRAINED,
             )
+        if ids[0] == unknown and backend.token_to_id(token) != unknown:
+            raise ModelError(f"{token!r} is not in the vocabulary of {directory}.", _AS_TRAINED)
+    if len({ids[0] for ids in found.values()}) < len(found):
+        raise ModelError(
+            f"{' and '.join(map(repr, found))} are one token to the tokenizer of {directory}: no score by both.",
+            _AS_TRAINED,
+        )
     return {token: int(ids[0]) for token, ids in found.items()}
+
+
+def _unknown_id(tokenizer: Mapping[str, Any]) -> int | None:
+    """The id that the model of a tokenizer.json gives what it does not know; None: it has none."""
+    model = tokenizer.get("model") or {}
+    added = {each["content"]: each["id"] for each in tokenizer.get("added_tokens") or ()}
+    token, vocabulary = model.get("unk_token"), model.get("vocab")
+    if isinstance(vocabulary, dict) and token is not None:
+        return added.get(token, vocabulary.get(token))
+    found = model.get("unk_id")
+    return found if isinstance(found, int) else None
 
 
 def try_tokenizer(directory: Path, vocab_size: int) -> list[str]:

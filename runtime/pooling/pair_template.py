@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from inflight.engine_format.manifest import PoolingFacts
+from inflight.errors import RequestError
 from inflight.runtime.text.chat.chat_template import ChatTemplate
 from inflight.runtime.text.tokenizer import Tokenizer
 
@@ -49,7 +50,7 @@ class PairTemplate:
     def pair(self, query: str, document: str, instruction: str | None) -> Pair:
         """A pair in the template. One that a client has put into it itself, as those of vLLM do where it has none,
         stays as it is."""
-        front, behind = self._frame
+        front, between, behind = self._frame
 
         def render(first: str, second: str) -> Rendered:
             return self._rendered(self._run(first, second, instruction))
@@ -57,7 +58,8 @@ class PairTemplate:
         def join(first: str, second: str) -> Rendered:
             return self._rendered(first + second + behind)
 
-        if front and behind and query.startswith(front) and document.endswith(behind):
+        framed = front and behind and query.startswith(front) and document.endswith(behind)
+        if framed and _meet_in(between, query, document):
             return Pair((query, document.removesuffix(behind)), join)
         return Pair((query, document), render)
 
@@ -68,25 +70,42 @@ class PairTemplate:
     @cached_property
     def takes_instruction(self) -> bool:
         """Whether it shows one, beside the texts."""
-        return self._takes_message or self._shows_all(self._filled(_QUERY, _DOCUMENT, _INSTRUCTION, ()))
+        return self._takes_message or self._shows_all(())
 
     @cached_property
     def _takes_message(self) -> bool:
         """Whether it shows an instruction that is a message as well."""
-        return self._shows_all(self._filled(_QUERY, _DOCUMENT, _INSTRUCTION, (_SYSTEM,)))
+        return self._shows_all((_SYSTEM,))
 
-    def _shows_all(self, shown: str) -> bool:
+    def _shows_all(self, in_front: tuple[str, ...]) -> bool:
+        try:
+            shown = self._filled(_QUERY, _DOCUMENT, _INSTRUCTION, in_front)
+        except RequestError:  # it may refuse other roles than these two, or more messages
+            return False
         return all(mark in shown for mark in (_QUERY, _DOCUMENT, _INSTRUCTION))
 
     @cached_property
-    def _frame(self) -> tuple[str, str]:
-        """What stands in front of the texts of a pair and its instruction, and what behind them."""
-        shown = self._run(_QUERY, _DOCUMENT, _INSTRUCTION if self.takes_instruction else None)
-        begins = {shown.find(mark): mark for mark in (_QUERY, _DOCUMENT, _INSTRUCTION) if mark in shown}
-        if not begins:
-            return "", ""
-        last = max(begins)
-        return shown[: min(begins)], shown[last + len(begins[last]) :]
+    def _frame(self) -> tuple[str, str, str]:
+        """What stands in front of the texts of a pair and its instruction, between query and document, and behind them.
+        Nothing where the document comes first, or is shown in other letters."""
+        instruction = _INSTRUCTION if self.takes_instruction else None
+        shown = self._run(_QUERY, _DOCUMENT, instruction)
+        for called, other in (
+            ("query", (_DOCUMENT, _DOCUMENT, instruction)),
+            ("document", (_QUERY, _QUERY, instruction)),
+        ):
+            if self._run(*other) == shown:
+                raise RequestError(
+                    f"The chat template does not show the {called} of a pair.",
+                    "Give one that shows the contents of two messages, of the roles query and document: "
+                    "docs/formats/embeddings.md.",
+                )
+        begins = {mark: shown.find(mark) for mark in (_QUERY, _DOCUMENT, _INSTRUCTION) if mark in shown}
+        if not 0 <= begins.get(_QUERY, -1) < begins.get(_DOCUMENT, -1):
+            return "", "", ""
+        last = max(begins, key=lambda mark: begins[mark])
+        between = shown[begins[_QUERY] + len(_QUERY) : begins[_DOCUMENT]]
+        return shown[: min(begins.values())], between, shown[begins[last] + len(last) :]
 
     def _run(self, query: str, document: str, instruction: str | None) -> str:
         return self._filled(query, document, instruction, (_SYSTEM,) if instruction and self._takes_message else ())
@@ -103,6 +122,13 @@ class PairTemplate:
             add_generation_prompt=self._generation_prompt,
             variables={**self._special_tokens, **variables},
         )
+
+
+def _meet_in(between: str, query: str, document: str) -> bool:
+    """Whether `between` stands where the two texts meet, in one of them or a part of it in each."""
+    return any(
+        query.endswith(between[:length]) and document.startswith(between[length:]) for length in range(len(between) + 1)
+    )
 
 
 def pair_template(facts: PoolingFacts, tokenizer: Tokenizer) -> PairTemplate | None:

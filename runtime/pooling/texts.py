@@ -87,6 +87,8 @@ class TextReader:
         """Raises RequestError for an instruction that the model has no place for, or that has no encoding."""
         if instruction is None:
             return
+        if not isinstance(instruction, str):
+            raise RequestError(f"The instruction must be a string, not {instruction!r}.", param=_INSTRUCTION)
         if self._template is None or not self._template.takes_instruction:
             raise RequestError(
                 "This model takes no instruction: the template of its pairs, if it has one, has no place for it.",
@@ -167,7 +169,7 @@ class TextReader:
         encoding = self._encode(*pair.render(*pair.texts))
         if limit is None or len(encoding) <= limit:
             return encoding
-        parts = [self._encode(text, special=False) for text in pair.texts]
+        parts = [self._with_offsets(text) for text in pair.texts]
         beside = len(encoding) - sum(map(len, parts))
         while len(encoding) > limit:
             if limit - beside < len(parts):
@@ -188,6 +190,10 @@ class TextReader:
             return self._backend.encode(*pair, add_special_tokens=special)
         # Of the two, only this one lets other threads of Python run meanwhile.
         return self._backend.encode_batch_fast([text], add_special_tokens=special)[0]
+
+    def _with_offsets(self, text: str) -> Any:
+        """A text alone, and where in it each token is: what `_encode` makes of a long one has no offsets."""
+        return self._backend.encode_batch([text], add_special_tokens=False)[0]
 
     def _limit(self, truncate: int | None) -> int | None:
         if truncate is not None and (truncate > self.max_tokens or truncate < ALL_THAT_FIT or truncate == 0):

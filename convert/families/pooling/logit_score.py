@@ -40,6 +40,8 @@ def token_ids(config: Mapping[str, Any], problems: list[str]) -> tuple[int, ...]
         if raw.get(_TRUE) is None and path in files["configs"]:
             problems.append(f"{file} has no {_TRUE}")
         return ()
+    if found[_TRUE] == found.get(_FALSE):
+        problems.append(f"{_TRUE} and {_FALSE} of {file} are both {found[_TRUE]}: their logits never differ")
     return tuple(found[key] for key in (_TRUE, _FALSE) if key in found)
 
 

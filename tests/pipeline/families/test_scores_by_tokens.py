@@ -11,11 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tokenizers
 import torch
 
-from inflight.build.engine import build_engine
-from inflight.build.registry import make_recipe
 from inflight.cli.engines.request import EngineRequest
 from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
@@ -23,6 +20,7 @@ from inflight.convert.families.pooling.kinds import KEYS_OF_FILES
 from inflight.convert.options import ConvertOptions
 from inflight.errors import InflightError, ModelError, RequestError
 from inflight.runtime import LLM
+from tests.engines.reranker_engines import built, scores
 from tests.models.families.pooled import save_cross_encoder, save_embedding_model, write_json
 from tests.models.families.rerankers import (
     BEHIND,
@@ -43,20 +41,8 @@ pytestmark = pytest.mark.pipeline
 ERROR = 1e-4
 
 
-def built(model: Reranker, root: Path, tokens: tuple[str, ...] = (), target: str = "reference", **recipe: Any) -> Path:
-    convert_model(model.directory, root / "checkpoint", ConvertOptions(score_tokens=tokens))
-    build_engine(root / "checkpoint", root / "engine", make_recipe(target, **recipe))
-    return root / "engine"
-
-
 def random_pairs(rng: np.random.Generator) -> tuple[str, list[str]]:
     return random_text(rng) + "fox?", [random_text(rng) + "dog" for _ in range(5)] + ["yes", "a\n"]
-
-
-def scores(llm: LLM, query: str, documents: list[str], **options: Any) -> tuple[list[float], list[list[int]]]:
-    """And the token ids that were seen."""
-    found = llm.score(query, documents, use_tqdm=False, **options)
-    return [each.outputs.score for each in found], [list(each.prompt_token_ids) for each in found]
 
 
 def near(found: list[float], raw: list[float], error: float = ERROR) -> bool:
@@ -125,6 +111,10 @@ def test_its_files_say_tokens_template_and_instruction(own: Reranker, tmp_path: 
         ends = own.ids(BEHIND)
         whole = rendered(own, "fox", "lazy dog " * 90, "Find the animal")
         assert cut[-len(ends) :] == ends and cut[: -len(ends) - 2] == whole[: len(cut) - len(ends) - 2]
+        # Nor does it matter how much too long.
+        assert scores(llm, "fox", ["lazy dog " * 900], truncate_prompt_tokens=151)[1] == [cut_of(llm, "lazy dog " * 90)]
+        with pytest.raises(RequestError, match="must be a string, not 5"):
+            scores(llm, "fox", ["dog"], instruction=5)
         with pytest.raises(RequestError, match="leaves no room beside"):
             llm.score("fox", "dog", truncate_prompt_tokens=20, use_tqdm=False)
         with pytest.raises(RequestError, match="maximum context length is 300"):
@@ -141,6 +131,11 @@ def test_its_files_say_tokens_template_and_instruction(own: Reranker, tmp_path: 
     with LLM(engine, threads=1, chat_template=places) as llm:
         _, ids = scores(llm, query, documents, instruction="dogs")
         assert ids == [own.ids(f"dogs: {query}|{document}") for document in documents]
+
+
+def cut_of(llm: LLM, document: str) -> list[int]:
+    (ids,) = scores(llm, "fox", [document], truncate_prompt_tokens=151)[1]
+    return ids
 
 
 def test_a_pair_that_a_client_has_put_into_the_prompt_stays_as_it_is(
@@ -178,33 +173,6 @@ def test_a_template_with_these_roles_goes_before_the_model_cards(tmp_path: Path,
     assert pooling is not None and pooling.pair_template is None
 
 
-def test_classifiers_may_have_a_template_too(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Of their own files, or one that is given: around that stand the special tokens, as with vLLM."""
-    directory = save_cross_encoder(tmp_path / "model", "qwen3", rng).directory
-    backend = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
-    backend.no_padding()
-    backend.no_truncation()
-    way = {"method": "forward", "method_output_name": "logits", "format": "flat"}
-    chat = {"add_generation_prompt": True, "chat_template": "pairs", "restore_suffix": False}
-    module = {"modality_config": {"text": way, "message": way}, "processing_kwargs": {"chat_template": chat}}
-    write_json(directory / "sentence_bert_config.json", module)
-    write_json(directory / "modules.json", [{"path": "", "type": "sentence_transformers.base.modules.Transformer"}])
-    (directory / "additional_chat_templates").mkdir()
-    source = "{% for role in ('query', 'document') %}{{ role }} {% endfor %}"
-    source += "{% for each in messages %}{{ each.content }} {% endfor %}{% if add_generation_prompt %}fox{% endif %}"
-    (directory / "additional_chat_templates" / "pairs.jinja").write_text(source)
-    convert_model(directory, tmp_path / "checkpoint")
-    build_engine(tmp_path / "checkpoint", tmp_path / "engine", make_recipe("reference"))
-    with LLM(tmp_path / "engine", threads=1) as llm:
-        _, (ids,) = scores(llm, "a", ["dog"], instruction="lazy")
-    assert ids == backend.encode("query document lazy a dog fox", add_special_tokens=False).ids
-    with LLM(
-        tmp_path / "engine", threads=1, chat_template="{{ messages[1].content }} {{ messages[0].content }}"
-    ) as llm:
-        _, (ids,) = scores(llm, "a", ["dog"])
-    assert ids == backend.encode("dog a").ids
-
-
 def refused(model: Path, *words: str, tokens: tuple[str, ...] = ()) -> None:
     with pytest.raises(ModelError) as raised:
         convert_model(model, model.parent / "refused", ConvertOptions(score_tokens=tokens))
@@ -230,6 +198,8 @@ def test_files_that_cannot_be_followed_are_refused_by_name(own: Reranker) -> Non
     )
     write_json(own.directory / "1_LogitScore" / "config.json", {"true_token_id": 7, "false_token_id": 4000})
     refused(own.directory, "scores by the token 4000, and its vocabulary projection has")
+    write_json(own.directory / "1_LogitScore" / "config.json", {"true_token_id": 7, "false_token_id": 7})
+    refused(own.directory, "true_token_id and false_token_id of 1_LogitScore/config.json are both 7")
     (own.directory / "1_LogitScore" / "config.json").unlink()
     refused(own.directory, "module LogitScore of modules.json has 1_LogitScore/config.json, which is not there")
 

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import sentencepiece
+import tokenizers
 
 from inflight.convert.api import convert_model
+from inflight.convert.source.tokenizer_files import ids_of_tokens
 from inflight.errors import ModelError
 from inflight.runtime.text.tokenizer import load_tokenizer
 from tests.models.hf_files import random_tensors, tiny_config, write_model
@@ -115,3 +117,22 @@ def test_tokens_beyond_the_vocabulary_are_named(tmp_path: Path, rng: np.random.G
     assert f"2 token(s) beyond the model's vocabulary of {size - 2}" in note
     for token_id in (size - 2, size - 1):
         assert f"{backend.id_to_token(token_id)!r} ({token_id})" in note
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        tokenizers.models.WordLevel({"<none>": 0, "yes": 1, "hello": 2}, unk_token="<none>"),
+        tokenizers.models.Unigram([("<none>", 0.0), ("yes", -1.0), ("hello", -2.0)], unk_id=0),
+    ],
+    ids=["words", "unigrams"],
+)
+def test_tokens_to_score_by_are_known_and_differ(model: Any, tmp_path: Path) -> None:
+    backend = tokenizers.Tokenizer(model)
+    backend.normalizer = tokenizers.normalizers.Lowercase()
+    backend.save(str(tmp_path / "tokenizer.json"))
+    assert ids_of_tokens(tmp_path, ["Yes", "hello"]) == {"Yes": 1, "hello": 2}
+    with pytest.raises(ModelError, match="'七' is not in the vocabulary"):
+        ids_of_tokens(tmp_path, ["yes", "七"])
+    with pytest.raises(ModelError, match="'yes' and 'Yes' are one token"):
+        ids_of_tokens(tmp_path, ["yes", "Yes"])
