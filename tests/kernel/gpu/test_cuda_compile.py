@@ -14,9 +14,10 @@ import pytest
 
 from inflight.build.gpu_kernels.architectures import ARCHITECTURES, SMS
 from inflight.build.gpu_kernels.cache import ArtifactCache, modules_of
-from inflight.build.gpu_kernels.compile import CompileJob, compile_kernels
+from inflight.build.gpu_kernels.compile import CompileJob, compile_kernels, compiling
 from inflight.build.gpu_kernels.spec import Argument, KernelSpec, Tuning
 from inflight.build.gpu_kernels.toolchain import triton_version
+from inflight.build.gpu_kernels.variants import FLOAT8
 from inflight.engine_format.gpu_artifact import Artifact, ArtifactExtent
 from inflight.errors import BuildError
 from tests.kernel.gpu.support.cuda_launch import SPECS
@@ -60,11 +61,12 @@ def test_every_variant_compiles_for_every_generation(function: str, sm: int) -> 
 
 
 def test_the_same_bytes_from_build_to_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the order, the directory, the number of processes and the user's own settings of the compiler."""
+    """Whatever the order, the directory, the number of processes, the user's own settings of the compiler, and the
+    generations that are compiled beside one."""
     jobs = [
         CompileJob(SPECS[name], SPECS[name].variants[0], sm)
         for name in ("rope_cache_write", "rms_norm")
-        for sm in (80, 90)
+        for sm in (80, 89, 90)
     ]
     first = compile_kernels(jobs, workers=2)
     monkeypatch.chdir(tmp_path)
@@ -72,12 +74,40 @@ def test_the_same_bytes_from_build_to_build(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
     assert compile_kernels(jobs[::-1], workers=1) == first[::-1]
+    assert compile_kernels(jobs[1::3], workers=1) == first[1::3]
     assert not (tmp_path / "triton").exists()
+
+
+def test_generations_share_code_but_for_8_bit_floats() -> None:
+    """Nobody compiles twice what is the same, and nobody gets what it has no instructions for."""
+    plain, float8 = SPECS["rms_norm"], SPECS["paged_decode"]
+    (eight,) = [each for each in float8.variants if each.constants["cache_format"] == FLOAT8][:1]
+    jobs = [
+        CompileJob(spec, each, sm) for spec, each in ((plain, plain.variants[0]), (float8, eight)) for sm in (80, 89)
+    ]
+    one, same, widened, native = compile_kernels(jobs, cache=ArtifactCache())
+    assert one.ptx == same.ptx and one.cubin != same.cubin
+    assert ".target sm_80" in widened.ptx and "e4m3" not in widened.ptx
+    assert ".target sm_89" in native.ptx and "e4m3" in native.ptx
+
+
+def test_compilers_end_with_what_they_are_started_for() -> None:
+    """They are at work while something else is done; when that fails, nobody waits for them."""
+    before = children()
+    with pytest.raises(OSError), compiling([CompileJob(SPECS["rms_norm"], SPECS["rms_norm"].variants[0], 80)]):
+        assert children() - before
+        raise OSError
+    assert children() <= before
+
+
+def children() -> set[int]:
+    """The processes that this one has started."""
+    return {int(each) for path in Path("/proc/self/task").glob("*/children") for each in path.read_text().split()}
 
 
 def test_the_same_code_gives_the_same_bytes_wherever_the_assembler_has_its_memory() -> None:
     """Of this kernel it had two results, each in half of all runs."""
-    from inflight.build.gpu_kernels.assembler import assemble, fix_addresses
+    from inflight.build.gpu_kernels.compiler.assembler import assemble, fix_addresses
 
     with multiprocessing.get_context("spawn").Pool(1) as process:
         if not process.apply(fix_addresses):
