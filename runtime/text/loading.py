@@ -28,7 +28,7 @@ def load_backend(directory: Path, lazily: bool = False) -> tuple[Backend, dict[s
     """
     if not directory.is_dir():
         raise InflightError(f"{directory} has no tokenizer files.", "Prompts can still be given as token ids.")
-    config = _read_config(directory)
+    config = read_tokenizer_config(directory)
     indexed = _indexed_backend(directory, config) if lazily else None
     return _whole_backend(directory, config) if indexed is None else (indexed, config)
 
@@ -94,7 +94,9 @@ def _read_text(file: Path) -> str:
         raise InflightError(f"{file} cannot be read: {error}", _COPY) from error
 
 
-def _read_config(directory: Path) -> dict[str, Any]:
+def read_tokenizer_config(directory: Path) -> dict[str, Any]:
+    """tokenizer_config.json, special_tokens_map.json merged in; empty where there is none. Raises InflightError for
+    a file that cannot be read, or that says of tokens what cannot be."""
     config = _read_json(directory / "tokenizer_config.json")
     if "added_tokens_decoder" not in config:
         config |= _read_json(directory / "special_tokens_map.json")

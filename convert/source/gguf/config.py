@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from inflight.convert.families.family import Family
 from inflight.convert.source.gguf.mixture import expert_sizes, head_sizes
 from inflight.convert.source.gguf.names import ARCHITECTURES, KNOWN, Architecture
 from inflight.convert.source.gguf.rope import rope_parameters
@@ -106,7 +107,9 @@ def hugging_face_config(
     """The config. Raises ModelError listing the keys of the metadata that are missing."""
     name, family = architecture.name, architecture.family
     embedding = tensors.get("token_embd.weight")
-    absent = [f"{name}.{key}" for key in _SIZES.values() if f"{name}.{key}" not in metadata]
+    epsilon = _epsilon_key(family)
+    needed = [*_SIZES.values(), *([epsilon] if isinstance(family.norm_epsilon, str) else [])]
+    absent = [f"{name}.{key}" for key in needed if f"{name}.{key}" not in metadata]
     if absent or embedding is None:
         listed = [*absent, *(["tensor token_embd.weight"] if embedding is None else [])]
         raise ModelError(f"{file} has no {', '.join(listed)}.", "Convert the model to GGUF again.")
@@ -128,9 +131,8 @@ def hugging_face_config(
         "qkv_bias": "blk.0.attn_q.bias" in tensors,
         "dtype": _dtype(tensors),
     }
-    kind = "layer_norm_epsilon" if family.norm == "layer" else "layer_norm_rms_epsilon"
     if isinstance(family.norm_epsilon, str):
-        config[family.norm_epsilon] = value(f"attention.{kind}")
+        config[family.norm_epsilon] = value(epsilon)
     if config["head_dim"] is None:
         # The family's own default would stand for what the file leaves out.
         config["head_dim"] = _share(config)
@@ -143,6 +145,10 @@ def hugging_face_config(
         by_share = config["num_hidden_layers"] == _SCALED_BY_SHARE[name]
         config["query_pre_attn_scalar"] = _share(config) if by_share else config["head_dim"]
     return config | _token_ids(metadata)
+
+
+def _epsilon_key(family: Family) -> str:
+    return f"attention.{'layer_norm_epsilon' if family.norm == 'layer' else 'layer_norm_rms_epsilon'}"
 
 
 def _share(config: Mapping[str, Any]) -> Any:

@@ -1,12 +1,12 @@
 """What share of the memory's bandwidth decoding reaches in each format of weights: one user, one token a step.
 
 PYTHONPATH=scripts .venv/bin/python -m compare.shares.formats
-    [--formats NAME...] [--rounds 5] [--json FILE] [--models DIR] [--peers DIR] [--prepare]
+    [--shape NAME] [--formats NAME...] [--rounds 5] [--json FILE] [--models DIR] [--peers DIR] [--prepare]
 
-The model is the Llama of compare.shares.families. Files in GGUF are made by llama.cpp's own llama-quantize where it is
-installed (scripts/compare/cpu --install llama.cpp) and read as they are. A share is of the bandwidth measured around
-the run and counts every byte of the weights and of the cache that a step must read; a step also has work that reads
-nothing.
+The model is the Llama of compare.shares.families, or one of compare.shapes. Files in GGUF are made by llama.cpp's own
+llama-quantize where it is installed (scripts/compare/cpu --install llama.cpp) and read as they are. A share is of the
+bandwidth measured around the run and counts every byte of the weights and of the cache that a step must read; a step
+also has work that reads nothing, which weighs the more the smaller the model.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from compare.engines.base import Model, prepared_once
 from compare.engines.inflight import sources_digest
 from compare.engines.llama_cpp import LlamaCpp
 from compare.offline.bounds import Shape
+from compare.shapes import RANDOM_SHAPES
+from compare.shapes import model_directory as shape_directory
 from compare.shares.families import LLAMA, measured, model_directory, opened
 from inflight.benchmark.machine import machine_facts
 from inflight.benchmark.machine_limits import MachineLimits, measure_limits
@@ -46,6 +48,16 @@ SCHEMES: dict[str, list[str]] = {
 }
 GGUF_TYPES = ("Q8_0", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K", "IQ4_XS")
 DECODE = Workload(1, 4, 64)
+
+
+def prepared_model(shape: str, models: Path) -> Model:
+    """The random model, written once, and where its engines are kept."""
+    if shape == LLAMA:
+        directory, cache = model_directory(LLAMA, models), models / f"family-{LLAMA}-formats"
+    else:
+        directory, cache = shape_directory(shape, models), models / f"{shape}-formats"
+    cache.mkdir(parents=True, exist_ok=True)
+    return Model(directory, Shape.read(directory), cache)
 
 
 def engine_directory(name: str, model: Model, llama_cpp: Path) -> Path:
@@ -96,6 +108,8 @@ def table(found: dict[str, list[tuple[float, float]]], bytes_read: dict[str, int
 def main() -> None:
     names = [*SCHEMES, *GGUF_TYPES]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    shapes = (LLAMA, *RANDOM_SHAPES)
+    parser.add_argument("--shape", choices=shapes, default=LLAMA, metavar="NAME", help=", ".join(shapes))
     parser.add_argument("--formats", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", type=Path, default=user_cache_dir() / "bench")
@@ -105,9 +119,7 @@ def main() -> None:
     options = parser.parse_args()
     llama_cpp = options.peers / "llama.cpp"
     formats = [name for name in options.formats if name in SCHEMES or LlamaCpp(llama_cpp).installed()]
-    directory = model_directory(LLAMA, options.models)
-    model = Model(directory, Shape.read(directory), options.models / f"family-{LLAMA}-formats")
-    model.cache.mkdir(parents=True, exist_ok=True)
+    model = prepared_model(options.shape, options.models)
     engines = {name: engine_directory(name, model, llama_cpp) for name in formats}
     if options.prepare:
         return
@@ -118,7 +130,12 @@ def main() -> None:
     print(f"reading {limits.read / 1e9:.1f} GB/s at first, {limits.peaks_text}")
     print(table(found, bytes_read), flush=True)
     if options.json:
-        record: dict[str, Any] = {"machine": machine_facts(), "limits": limits.as_dict(), "formats": found}
+        record: dict[str, Any] = {
+            "machine": machine_facts(),
+            "shape": options.shape,
+            "limits": limits.as_dict(),
+            "formats": found,
+        }
         options.json.write_text(json.dumps(record, indent=1))
 
 

@@ -144,6 +144,7 @@ def convert(
 
     from rich.filesize import decimal
 
+    from inflight.cli.engines.checkpoint_notes import checkpoint_notes
     from inflight.convert.api import convert_model
     from inflight.convert.checkpoint.directory import Checkpoint
     from inflight.convert.options import ConvertOptions
@@ -176,21 +177,8 @@ def convert(
     for note in convert_model(model or model_dir or "", output_dir, options):
         typer.echo(note, err=True)
     checkpoint = Checkpoint.open(output_dir)
-    if checkpoint.tokenizer_directory is None:
-        typer.echo(
-            f"{model or model_dir} has no tokenizer: the engine takes token ids only, in Python (LLM); "
-            "inflight serve refuses it.",
-            err=True,
-        )
-    facts, pools = checkpoint.config.inflight, checkpoint.config.pooling is not None
-    ends, size = () if facts is None else facts.end_token_ids, checkpoint.config.vocab_size
-    if not pools and not any(token < size for token in ends):
-        beyond = f" ({ends[0]} is beyond its vocabulary of {size:,})" if ends else ""
-        typer.echo(
-            f"{model or model_dir} names no end token{beyond}: answers end at stop strings, stop tokens and max_tokens "
-            "alone. eos_token_id in its generation_config.json would name one.",
-            err=True,
-        )
+    for note in checkpoint_notes(model or model_dir or "", checkpoint):
+        typer.echo(note, err=True)
     size = sum(entry.nbytes for rank in checkpoint.ranks for entry in rank.values())
     quantized = f", {options.quantize}" if options.quantize else ""
     typer.echo(

@@ -23,17 +23,24 @@ def runnable_levels() -> list[CpuLevel]:
     return [level for level in ALL_LEVELS if level.triple == native.triple and set(level.features) <= features]
 
 
-# A test of one level runs on the machine's own and on another one that is drawn: each takes the compiler seconds.
-# `level` is a fixture (conftest.py).
-LEVELS = pytest.mark.parametrize("level", ["native", "another"], indirect=True)
+# A test of one level runs on the machine's own and on another one that is drawn: each takes the compiler seconds. Every
+# level has its turn in the slow tests. `level` is a fixture (conftest.py).
+LEVELS = pytest.mark.parametrize(
+    "level",
+    ["native", "another", *(pytest.param(level.name, marks=pytest.mark.slow) for level in ALL_LEVELS)],
+    indirect=True,
+)
 
 
 def chosen_level(name: str, rng: np.random.Generator) -> CpuLevel:
     """The level that is meant by a name of LEVELS; the plainest, whose vectors are the shortest, is drawn most often.
-    Skips where there is no other one."""
+    Skips where there is none."""
     own, *others = runnable_levels()
     if name == "native":
         return own
+    if name != "another":
+        named = [level for level in others if level.name == name]
+        return named[0] if named else pytest.skip(f"{name} is this machine's own level, or more than it has")
     return several(others)[-1 if rng.random() < 0.5 else rng.integers(len(others))]
 
 

@@ -41,8 +41,13 @@ INLINE void tile_step(element type, int rows, int vectors, const float *a, int64
     }
 }
 
-/* Whether sums are in the order of e4m3_lanes while a tile is multiplied. */
-INLINE int in_lanes(element type, int vectors) { return type == E4M3 && vectors % 2 == 0; }
+/* Whether sums are in the order of e4m3_lanes while a tile is multiplied: where pairs are multiplied whole. */
+#if defined(PAIRS_IN_HALVES)
+#define WHOLE_PAIRS 0
+#else
+#define WHOLE_PAIRS 1
+#endif
+INLINE int in_lanes(element type, int vectors) { return WHOLE_PAIRS && type == E4M3 && vectors % 2 == 0; }
 
 /* A pair of k at x, of every row, and of the columns at b. */
 INLINE void tile_step_pairs(element type, int rows, int vectors, const uint16_t *x, int64_t x_stride, const void *b,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inflight import __version__
+from inflight.cli.engines.checkpoint_notes import checkpoint_notes
 from inflight.engine_format.manifest import FORMAT_VERSION, MANIFEST_NAME
 from inflight.errors import InflightError, ModelError
 from inflight.extras import install_hint, needs
@@ -65,6 +66,7 @@ def resolve_engine(
         from inflight.build.registry import find_target, make_recipe
         from inflight.build.target import ModelTarget
         from inflight.convert.api import convert_model
+        from inflight.convert.checkpoint.directory import Checkpoint
         from inflight.convert.options import ConvertOptions
         from inflight.convert.source.model import open_source
     from inflight.progress import console
@@ -98,6 +100,8 @@ def resolve_engine(
     with scratch_directory(engine.parent, _CHECKPOINT) as scratch:
         checkpoint = scratch / _CHECKPOINT
         for note in convert_model(name, checkpoint, options, begun):
+            console.print(note, markup=False)
+        for note in checkpoint_notes(name, Checkpoint.open(checkpoint)):
             console.print(note, markup=False)
         build_engine(checkpoint, engine, recipe, overwrite=True)
     return engine
