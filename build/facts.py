@@ -13,6 +13,7 @@ from inflight.build.target import BuildFacts
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.checkpoint.layout import TABLES, module_path
 from inflight.convert.checkpoint.model_spec import ModelSpec
+from inflight.convert.checkpoint.pooling import PairTemplate
 from inflight.convert.checkpoint.position_spec import Sight
 from inflight.convert.quantization.schemes import SCALE_SUFFIXES, ZERO_POINT
 from inflight.engine_format.manifest import (
@@ -21,6 +22,7 @@ from inflight.engine_format.manifest import (
     GenerationFacts,
     LayerKind,
     ModelFacts,
+    PairTemplateFacts,
     PoolingFacts,
     SourceFacts,
     WorkPlan,
@@ -151,6 +153,7 @@ def pooling_facts(checkpoint: Checkpoint) -> PoolingFacts | UnsetType:
         label_names=pooling.label_names or UNSET,
         prompts=pooling.prompts,
         default_prompt=pooling.default_prompt,
+        pair_template=_pair_template(pooling.pair_template),
         dense=tuple(
             DenseFacts(
                 size=each.outputs,
@@ -161,6 +164,10 @@ def pooling_facts(checkpoint: Checkpoint) -> PoolingFacts | UnsetType:
         ),
         dense_file=DENSE_FILE if pooling.dense else None,
     )
+
+
+def _pair_template(template: PairTemplate | None) -> PairTemplateFacts | None:
+    return None if template is None else PairTemplateFacts(template.source, template.add_generation_prompt)
 
 
 def _token_types(count: int, told: bool) -> int:

@@ -27,6 +27,8 @@ from inflight.convert.checkpoint.directory import (
     rank_file_name,
 )
 from inflight.convert.checkpoint.layout import STACK_AXES
+from inflight.convert.families.pooling.kinds import TOKENS_KEY
+from inflight.convert.families.pooling.pair_template import PROMPTS
 from inflight.convert.families.table import find_family
 from inflight.convert.options import ConvertOptions
 from inflight.convert.plan import ConversionPlan, PlannedTensor, check_config, make_plan
@@ -64,7 +66,7 @@ def convert_model(
     if location.revision is not None:
         # Refused by its config alone, a hub model's weights are never downloaded.
         check_config(str(location), config)
-    source = open_source(model, options.revision)
+    source = open_source(model, options.revision, options.score_tokens)
     plan = plan_source(source, options)
     if plan.config.pooling is not None and options.calibrates:
         raise ModelError(
@@ -97,6 +99,7 @@ def convert_model(
         if kept is not None:
             _record(scratch, kept)
     said = list(_of_loss(options, plan)) if kept is None else list(kept.said())
+    notes += _of_pairs(source, plan)
     return notes + list(_of_left_out(source)) + list(_of_quantized(source, plan, nearest)) + said
 
 
@@ -134,6 +137,21 @@ def _of_loss(options: ConvertOptions, plan: ConversionPlan) -> Iterator[str]:
                 f"Warning: {name} rounds to nearest, and perplexity{' of generators' if pools else ''} grew by "
                 f"{100 * loss:.0f} % where it was measured (docs/measured/accuracy.md). {advice}."
             )
+
+
+def _of_pairs(source: SourceModel, plan: ConversionPlan) -> Iterator[str]:
+    """Where the template of pairs comes from, of a model that scores by tokens and whose files do not say it."""
+    pooling = plan.config.pooling
+    if pooling is None or TOKENS_KEY not in source.config:
+        return
+    template = pooling.pair_template
+    if template is None:
+        yield (
+            f"Warning: {source.location} has no chat template of a query and a document, and none is known for its "
+            "tokens: the texts of a pair are joined as they are. inflight serve --chat-template FILE gives one."
+        )
+    elif (known := next((each for each in PROMPTS if each.source == template.source), None)) is not None:
+        yield f"{source.location}: pairs are put into the prompt of {known.model}."
 
 
 def _of_left_out(source: SourceModel) -> Iterator[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -14,6 +14,7 @@ from inflight.errors import InflightError
 from inflight.records import Record
 
 CALIBRATION_NUMBERS = ("calibration_size", "calibration_length", "calibration_seed", "smoothing")
+_TWO = 2
 # On the command line, those that have other names there.
 _FLAGS = {
     "calibration_text": "--calib-dataset",
@@ -22,6 +23,23 @@ _FLAGS = {
     "calibration_seed": "--random-seed",
     "smoothing": "--smoothquant",
 }
+
+
+def read_score_tokens(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The tokens of "yes,no", or of a list of them. Raises InflightError for what is neither one nor two."""
+    if given is None:
+        return ()
+    tokens = tuple(given.split(",")) if isinstance(given, str) else tuple(given)
+    if (
+        not all(isinstance(each, str) and each for each in tokens)
+        or len({*tokens}) != len(tokens)
+        or len(tokens) > _TWO
+    ):
+        raise InflightError(
+            f"{given!r} is neither one token nor two by which a model scores.",
+            "The first is that of a relevant pair: yes,no for Qwen3-Reranker.",
+        )
+    return tokens
 
 
 class ConvertOptions(Record):
@@ -38,6 +56,9 @@ class ConvertOptions(Record):
     take at most `calibration_size` sequences of at most `calibration_length` tokens, picked by `calibration_seed`.
     `smoothing` is SmoothQuant's alpha. `budget` ("kl<=0.02") is how much an int4 model may lose on that text: as many
     of its matrices as that needs have int8.
+
+    `score_tokens` makes a model that generates into one that scores pairs of texts, by the logit of one token or what
+    it is more than that of a second one: ("yes", "no").
 
     `kv_cache_dtype` is that of the KV cache which engines of the checkpoint get unless they ask for another; "auto":
     what the source asks for.
@@ -58,6 +79,7 @@ class ConvertOptions(Record):
     calibration_length: PositiveInt = 512
     calibration_seed: int = 0
     budget: str | None = None
+    score_tokens: Annotated[tuple[str, ...], Field(max_length=2)] = ()
     kv_cache_dtype: Literal["auto", "int8", "fp8"] = "auto"
     smoothing: float = Field(default=0.5, ge=0, le=1)
     revision: str | None = None

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import runpy
 import secrets
 import signal
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from tests.plainer_machine import restrict_libraries, restrict_native_level
 
@@ -15,6 +18,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from inflight.files.cache import writable_cache_dir  # noqa: E402
+from tests.paths import SCRIPTS, TESTS  # noqa: E402
 
 restrict_native_level()
 
@@ -46,6 +50,27 @@ def seed(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def rng(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
+
+
+@pytest.fixture(scope="session")
+def embedded_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model, to read alone. Training its tokenizer takes seconds."""
+    place = tmp_path_factory.mktemp("embedded") / "model"
+    sys.path.append(str(SCRIPTS))
+    runpy.run_path(str(SCRIPTS / "make_embedded_model.py"))["make_embedded_model"](place)
+    return place
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tiers take turns, so that tests that wait for servers run beside those that compile; units are last: they are
+    short, and no process is left alone with a long file at the end."""
+    tiers: dict[str, list[Path]] = {}
+    for file in dict.fromkeys(item.path for item in items):
+        tiers.setdefault(file.relative_to(TESTS).parts[0], []).append(file)
+    places = {
+        file: (tier == "unit", place / len(files)) for tier, files in tiers.items() for place, file in enumerate(files)
+    }
+    items.sort(key=lambda item: places[item.path])
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -26,6 +26,14 @@ class DenseRecord(Record):
     norm_epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
+class PairTemplate(Record):
+    """A chat template, as Jinja source, that makes one text of a pair: messages of the roles query and document, behind
+    one of the role system where there is an instruction."""
+
+    source: str
+    add_generation_prompt: bool = False
+
+
 class PoolingRecord(Record):
     """docs/formats/embeddings.md explains the fields.
 
@@ -35,7 +43,8 @@ class PoolingRecord(Record):
     `activation`: what becomes of them. `max_length`: the most tokens of a text that the model was made for; None: as
     many as it has positions. `token_kinds`: the tokenizer tells the second text of a pair from the first; false: all
     tokens are of the first kind, in a model that has several too. `prompts` are put in front of texts by their names,
-    `default_prompt` where a text names none.
+    `default_prompt` where a text names none; where there is a `pair_template`, it is the instruction of pairs that have
+    none. `pair_template` None: the tokenizer joins the texts of a pair.
     """
 
     task: Literal["embed", "score", "classify"]
@@ -49,6 +58,7 @@ class PoolingRecord(Record):
     token_kinds: bool = True
     prompts: dict[str, str] = Field(default_factory=dict)
     default_prompt: str | None = None
+    pair_template: PairTemplate | None = None
 
     @property
     def rows(self) -> PooledRows:

@@ -15,7 +15,7 @@ from inflight.convert.checkpoint.inventory import OptionalTensors
 from inflight.convert.checkpoint.support import ACT, ACTIVATIONS, DISTANCES, LINEAR_BIASES
 from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.family import Family
-from inflight.convert.families.pooling.kinds import pools
+from inflight.convert.families.pooling.kinds import pools, scores_by_tokens
 from inflight.convert.families.pooling.reading import read_pooling, sees_all
 from inflight.convert.source.hf_layers import LayerKinds, read_layer_kinds
 from inflight.convert.source.hf_rope import Rope, read_rope
@@ -55,6 +55,9 @@ def read_model_config(raw: Mapping[str, Any], family: Family) -> ConfigReading:
         pooling, windows = read_pooling(values, raw, family), config.inflight.sliding_window is not None
         facts = {"pooling": pooling, "bidirectional": sees_all(values, raw, family, windows=windows) or None}
         config = config.model_copy(update={"inflight": config.inflight.model_copy(update=facts)})
+        scaled = config.output_multiplier_scale not in (None, 1.0) or config.final_logit_softcapping is not None
+        if scores_by_tokens(raw) and scaled:
+            values.problems.append("scores by tokens are not supported of logits that are scaled or capped")
     elif family.bidirectional is not None:
         values.refuse(family.bidirectional, "a token that is generated sees those before it alone")
     _check_quantized(values, raw)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from inflight.convert.families.arranged import arranged
 from inflight.convert.families.pooling.dense import dense_tensors
 from inflight.convert.families.pooling.files import PATTERNS, pooled_files
-from inflight.convert.families.pooling.kinds import FILES_KEY
+from inflight.convert.families.pooling.kinds import FILES_KEY, KEYS_OF_FILES, TOKENS_KEY
+from inflight.convert.families.pooling.logit_score import with_score_row
+from inflight.convert.families.table import find_family
 from inflight.convert.source.gguf.model import open_gguf, read_gguf_config
 from inflight.convert.source.location.hub import ModelLocation, locate
 from inflight.convert.source.location.other_kinds import (
@@ -21,7 +24,7 @@ from inflight.convert.source.opened import SourceModel
 from inflight.convert.source.quantized.beside import BESIDE_CONFIG, with_quantization
 from inflight.convert.source.quantized.cache_scales import cache_scales
 from inflight.convert.source.quantized.methods import model_tensors, quantization_config
-from inflight.convert.source.tokenizer_files import TOKENIZER_PATTERNS
+from inflight.convert.source.tokenizer_files import TOKENIZER_PATTERNS, ids_of_tokens
 from inflight.errors import ModelError
 from inflight.files.json_file import read_json_object
 from inflight.files.tensor_file import TensorEntry, TensorFileError, read_header
@@ -43,6 +46,8 @@ _TO_SAFETENSORS = (
     "M.from_pretrained('{0}', dtype='auto').save_pretrained('{0}-safetensors')\""
 )
 
+_GGUF = "Give the model that the file was made of: a directory or a hub id."
+
 
 def read_config(model: str | Path, revision: str | None) -> tuple[ModelLocation, dict[str, Any]]:
     """The location and config.json of a model; of a hub model, or one on an object store, nothing large is
@@ -57,17 +62,24 @@ def read_config(model: str | Path, revision: str | None) -> tuple[ModelLocation,
         )
     config = read_json_object(location.directory / "config.json", ModelError)
     refuse_engine_of_tensorrt_llm(config, str(location))
+    config = {key: value for key, value in config.items() if key not in KEYS_OF_FILES}
     config = with_quantization(location.directory, config)
     return location, {**config, **pooled_files(location.directory, config)}
 
 
-def open_source(model: str | Path, revision: str | None) -> SourceModel:
-    """Open a model for conversion, its weights downloaded if it is on the hub or a store. Raises ModelError."""
+def open_source(model: str | Path, revision: str | None, score_tokens: Sequence[str] = ()) -> SourceModel:
+    """Open a model for conversion, its weights downloaded if it is on the hub or a store. `score_tokens`: it scores
+    pairs by the logits of these tokens, that of a relevant pair first. Raises ModelError."""
     location, config = read_config(model, revision)
     if location.file is not None:
+        if score_tokens:
+            raise ModelError(f"{location} is a GGUF file, which is not read as a model that scores by tokens.", _GGUF)
         return open_gguf(location)
     if location.fetched_by is not None:
         location = locate(location.fetched_by, location.revision, (*CONFIG_PATTERNS, *WEIGHT_PATTERNS))
+    if score_tokens:
+        config = {**config, TOKENS_KEY: ids_of_tokens(location.directory, score_tokens)}
+        config |= pooled_files(location.directory, config)
     generation = location.directory / "generation_config.json"
     entries = _read_tensors(location.directory)
     if FILES_KEY in config:
@@ -77,7 +89,7 @@ def open_source(model: str | Path, revision: str | None) -> SourceModel:
         location,
         config,
         read_json_object(generation, ModelError) if generation.is_file() else {},
-        arranged(config, stored),
+        with_score_row(str(location), config, find_family(config), arranged(config, stored)),
         frozenset(entry.file for entry in entries.values()),
         stored=stored,
         cache_factors=cache_scales(str(location), quantization_config(config), entries),

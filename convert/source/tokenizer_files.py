@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from inflight.errors import ModelError
@@ -51,6 +53,30 @@ def copy_tokenizer(source: Path, target: Path) -> None:
         from inflight.convert.source.tokenizer_json import write_tokenizer_json
 
         write_tokenizer_json(source, target)
+
+
+def ids_of_tokens(directory: Path, tokens: Sequence[str]) -> dict[str, int]:
+    """The ids of texts that are one token each to the tokenizer in `directory`. Raises ModelError for one that is
+    not."""
+    import tokenizers
+
+    with TemporaryDirectory() as scratch:
+        copy_tokenizer(directory, Path(scratch))
+        file = Path(scratch) / "tokenizer.json"
+        if not file.is_file():
+            raise ModelError(f"{directory} has no tokenizer, in which the tokens {', '.join(tokens)} could be found.")
+        try_tokenizer(Path(scratch), 1 << 32)
+        backend: Any = tokenizers.Tokenizer.from_file(str(file))
+    backend.no_padding()
+    backend.no_truncation()
+    found = {token: backend.encode(token, add_special_tokens=False).ids for token in tokens}
+    for token, ids in found.items():
+        if len(ids) != 1:
+            raise ModelError(
+                f"{token!r} is {len(ids)} tokens to the tokenizer of {directory}; a score is the logit of one.",
+                "Give --score-tokens as the model was trained: yes,no for Qwen3-Reranker.",
+            )
+    return {token: int(ids[0]) for token, ids in found.items()}
 
 
 def try_tokenizer(directory: Path, vocab_size: int) -> list[str]:

@@ -17,7 +17,7 @@ from inflight.runtime.kv_cache.block_tables import KvBlocks
 from inflight.runtime.loading.task import refuse_pooling
 from inflight.runtime.request.deltas import FinishReason, TokenDelta
 from inflight.runtime.request.request import Request
-from inflight.runtime.request.validation import check_request
+from inflight.runtime.request.validation import check_request, id_in_use
 from inflight.runtime.sampling.rules import StopRules, row_sampling
 from inflight.runtime.scheduler.scheduled_step import ScheduledStep
 from inflight.runtime.scheduler.scheduler import Scheduler, SchedulerConfig
@@ -166,6 +166,8 @@ class EngineCore:
 
     def schedule(self) -> ScheduledStep | None:
         """Decide what the next step computes; None when there is nothing to compute."""
+        if self._scheduler.may_start_waiting:
+            self._submissions.revoke()
         step = self._submissions.first
         if step is None:
             if not self._groups:
@@ -208,6 +210,7 @@ class EngineCore:
                 self._finish(sequence)
                 deltas.append(final_delta(sequence, "cancelled"))
         if not self._groups:
+            self._submissions.revoke()
             self.check_integrity()
         return deltas
 
@@ -265,6 +268,7 @@ class EngineCore:
     def close(self) -> None:
         """Close the executor, and before that keep what the prefix cache has, if there is a place and no step failed.
         Calling it twice is harmless."""
+        self._submissions.drop_all()
         if self._blocks.offload is not None:
             self._blocks.offload.close(() if self._failed else self._blocks.cached())
         self._executor.close()
@@ -292,8 +296,3 @@ class EngineCore:
         group.unfinished -= 1
         if group.unfinished == 0:
             del self._groups[group.request.request_id]
-
-
-def id_in_use(request: Request) -> RequestError:
-    """What a request is refused with while another one has its id."""
-    return RequestError(f"A request with the id {request.request_id} is running.", "Give every request its own id.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from inflight.runtime.executors.base import Executor, overlaps_steps
+from inflight.runtime.executors.base import Executor, overlaps_steps, revokes_steps
 from inflight.runtime.scheduler.scheduled_step import ScheduledStep
 from inflight.runtime.scheduler.step import StepOutput
 
@@ -17,6 +17,7 @@ class Submissions:
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self._overlapping = overlaps_steps(executor)
+        self._revoking = revokes_steps(executor)
         # Steps, each with what `submit` returned for it.
         self._under_way: list[tuple[ScheduledStep, Any]] = []
 
@@ -40,6 +41,13 @@ class Submissions:
         """Its output has been taken."""
         self._under_way = self._under_way[1:]
 
+    def revoke(self) -> None:
+        """Drop what is under way, where the executor can: nobody needs it, or it is to be scheduled again."""
+        if self._under_way and self._revoking is not None:
+            self._revoking.revoke()
+            self._under_way = []
+
     def drop_all(self) -> None:
         """Nobody waits for anything any more."""
+        self.revoke()
         self._under_way = []

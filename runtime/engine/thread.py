@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 
 from inflight.errors import EngineError
 from inflight.runtime.beam_search.requests import BeamRequests, OnDelta, check_beams
-from inflight.runtime.engine.core import EngineCore, id_in_use
+from inflight.runtime.engine.core import EngineCore
 from inflight.runtime.engine.stats import CoreStats
 from inflight.runtime.request.deltas import TokenDelta
 from inflight.runtime.request.request import Request
+from inflight.runtime.request.validation import id_in_use
 
 _log = logging.getLogger(__name__)
 

@@ -55,8 +55,24 @@ class OverlappingExecutor(Executor, Protocol):
 
 
 def overlaps_steps(executor: Executor) -> OverlappingExecutor | None:
-    """It, where a step can be submitted to it before the one before that is collected."""
-    return cast(OverlappingExecutor, executor) if hasattr(executor, "submit") else None
+    """It, where a step can be submitted to it before the one before that is collected. One that has the methods and
+    cannot do so now says it by `overlaps`."""
+    overlaps = hasattr(executor, "submit") and getattr(executor, "overlaps", True)
+    return cast(OverlappingExecutor, executor) if overlaps else None
+
+
+class RevokingExecutor(OverlappingExecutor, Protocol):
+    """One that can drop a step which it has begun."""
+
+    def revoke(self) -> None:
+        """Forget what was submitted and not collected. Nothing is computed any more when this returns; what was written
+        into blocks will be written again."""
+        ...
+
+
+def revokes_steps(executor: Executor) -> RevokingExecutor | None:
+    """It, where steps that it overlaps can be dropped."""
+    return cast(RevokingExecutor, executor) if overlaps_steps(executor) and hasattr(executor, "revoke") else None
 
 
 class SettlingExecutor(Executor, Protocol):

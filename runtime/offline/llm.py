@@ -169,14 +169,17 @@ class LLM(OpenedEngine, ChatMethods):
         *,
         pooling_params: PoolingGiven = None,
         truncate_prompt_tokens: int | None = None,
+        instruction: str | None = None,
         **names: Any,
     ) -> list[ScoringRequestOutput]:
         """The scores of pairs of texts: one query with each document, or as many queries as documents. A text may also
-        be {"text": text}. An engine of an embedding model gives the cosine of the angle between the vectors. Raises
+        be {"text": text}. An engine of an embedding model gives the cosine of the angle between the vectors.
+        `instruction`: what makes a document the right one, to a model that takes one, as Qwen3-Reranker does. Raises
         RequestError for what cannot be scored, before anything runs.
         """
         foreign_call("score", names)
-        return self._pooling_runner().score(queries, documents, pooling_params, use_tqdm, truncate_prompt_tokens)
+        runner = self._pooling_runner()
+        return runner.score(queries, documents, pooling_params, use_tqdm, truncate_prompt_tokens, instruction)
 
     def _params(self, given: Params | None) -> Params:
         return self.default_sampling_params() if given is None else given

@@ -21,7 +21,7 @@ from inflight.runtime.text.chat.given_template import load_chat_template
 from inflight.runtime.text.tokenizer import Tokenizer
 
 # Of the engine of a model: options of inflight convert and build-engine.
-_BUILD = ("dtype", "quantize", "group_size", "dequantize", "target", "revision")
+_BUILD = ("dtype", "quantize", "group_size", "dequantize", "score_tokens", "target", "revision")
 _RECIPE = (
     "max_seq_len",
     "max_batch_size",

@@ -96,6 +96,7 @@ class PoolingRunner:
         params: Given,
         use_tqdm: bool,
         truncate: int | None,
+        instruction: str | None,
     ) -> list[ScoringRequestOutput]:
         """Of a cross-encoder its scores; of an embedding model the cosine of the angle between two vectors."""
         self._refuse_other_than("score", "embed")
@@ -106,11 +107,12 @@ class PoolingRunner:
                 "Give one query for all documents, or one for each.",
             )
         each = params_for_each(params, len(seconds), truncate_prompt_tokens=truncate)
+        self._reader.check_instruction(instruction)
         if self._steps.facts.task == "embed":
             return self._cosines(firsts, seconds, each, use_tqdm)
         firsts = firsts if len(firsts) == len(seconds) else firsts * len(seconds)
         texts = [
-            self._read_pair(first, second, one.truncate_prompt_tokens)
+            self._read_pair(first, second, one.truncate_prompt_tokens, instruction)
             for first, second, one in zip(firsts, seconds, each, strict=True)
         ]
         return [
@@ -181,12 +183,14 @@ class PoolingRunner:
                 return self._reader.text(prompt.text or "", truncate=truncate, prompt=prefix)
             return self._reader.ids(prompt.token_ids, truncate=truncate)
 
-    def _read_pair(self, first: GivenPrompt, second: GivenPrompt, truncate: int | None) -> TokenizedText:
+    def _read_pair(
+        self, first: GivenPrompt, second: GivenPrompt, truncate: int | None, instruction: str | None
+    ) -> TokenizedText:
         query, document = first.text or "", second.text or ""
         with placed(first.place):
             self._reader.check_text(query, "The query")
         with placed(second.place):
-            return self._reader.pair(query, document, truncate=truncate)
+            return self._reader.pair(query, document, truncate=truncate, instruction=instruction)
 
     def _run(self, texts: Sequence[TokenizedText], normalize: Sequence[bool | None], use_tqdm: bool) -> list[Floats]:
         found: list[Floats] = []

@@ -8,11 +8,12 @@ from typing import Any
 
 from inflight.engine_format.manifest import EngineManifest, PoolingFacts
 from inflight.errors import EngineError, RequestError
+from inflight.runtime.pooling.pair_template import Pair, pair_template
 from inflight.runtime.text.tokenizer import MANY_CHARACTERS, TokenIdsOnly, Tokenizer
 
 # As a length to truncate to: as many tokens as the engine takes.
 ALL_THAT_FIT = -1
-_TRUNCATE = "truncate_prompt_tokens"
+_TRUNCATE, _INSTRUCTION = "truncate_prompt_tokens", "instruction"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class TextReader:
         self._vocab_size = manifest.model.vocab_size
         self._tokenizer = tokenizer
         self._backend: Any = tokenizer.backend
+        self._template = pair_template(self.facts, tokenizer)
 
     def prompt(self, name: str | None) -> str:
         """What is put in front of texts under this name; None: under the model's default one."""
@@ -67,11 +69,32 @@ class TextReader:
         self.check_text(text, "The input")
         return self._tokenized((prompt + text,), truncate, add_special_tokens)
 
-    def pair(self, first: str, second: str, *, truncate: int | None = None) -> TokenizedText:
-        """Two texts that the model reads together: a query and a document, say."""
+    def pair(
+        self, first: str, second: str, *, truncate: int | None = None, instruction: str | None = None
+    ) -> TokenizedText:
+        """Two texts that the model reads together: a query and a document, say. `instruction`: what makes a document
+        the right one, to a model whose template has a place for it; None: the model's own."""
         self.check_text(first, "The query")
         self.check_text(second, "The document")
-        return self._tokenized((first, second), truncate)
+        self.check_instruction(instruction)
+        if self._template is None:
+            return self._tokenized((first, second), truncate)
+        limit = self._check_tokenizer(first, truncate)
+        usual = self.prompt(None) if self._template.takes_instruction else ""
+        return self._read(self._framed(self._template.pair(first, second, instruction or usual), limit))
+
+    def check_instruction(self, instruction: str | None) -> None:
+        """Raises RequestError for an instruction that the model has no place for, or that has no encoding."""
+        if instruction is None:
+            return
+        if self._template is None or not self._template.takes_instruction:
+            raise RequestError(
+                "This model takes no instruction: the template of its pairs, if it has one, has no place for it.",
+                "Leave it out.",
+                param=_INSTRUCTION,
+            )
+        if instruction:
+            self.check_text(instruction, "The instruction")
 
     def check_text(self, text: str, called: str) -> None:
         """Raises RequestError for a text that has nothing to read, or no encoding."""
@@ -103,12 +126,19 @@ class TextReader:
         return TokenizedText(kept)
 
     def _tokenized(self, texts: tuple[str, ...], truncate: int | None, special: bool = True) -> TokenizedText:
-        if isinstance(self._tokenizer, TokenIdsOnly):
-            self._tokenizer.encode(texts[0])  # Raises RequestError, which says why.
-        limit = self._limit(truncate)
+        limit = self._check_tokenizer(texts[0], truncate)
         encoding = self._encode(texts if len(texts) > 1 else texts[0], special)
         if limit is not None and len(encoding) > limit:
             encoding = self._truncated(texts, limit, special)
+        return self._read(encoding)
+
+    def _check_tokenizer(self, text: str, truncate: int | None) -> int | None:
+        """What `truncate` means. Raises RequestError where there is no tokenizer."""
+        if isinstance(self._tokenizer, TokenIdsOnly):
+            self._tokenizer.encode(text)  # Raises RequestError, which says why.
+        return self._limit(truncate)
+
+    def _read(self, encoding: Any) -> TokenizedText:
         self._check_length(len(encoding))
         if not len(encoding):
             raise RequestError("The tokenizer makes no token of the input.", "Give it another text.")
@@ -132,6 +162,26 @@ class TextReader:
             part.truncate(length)
         return self._backend.post_process(*parts, add_special_tokens=special)
 
+    def _framed(self, pair: Pair, limit: int | None) -> Any:
+        """A pair in its template; where that is too long, the texts are cut and the rest stays."""
+        encoding = self._encode(*pair.render(*pair.texts))
+        if limit is None or len(encoding) <= limit:
+            return encoding
+        parts = [self._encode(text, special=False) for text in pair.texts]
+        beside = len(encoding) - sum(map(len, parts))
+        while len(encoding) > limit:
+            if limit - beside < len(parts):
+                raise RequestError(
+                    f"truncate_prompt_tokens {limit} leaves no room beside {beside} tokens of the model's prompt.",
+                    param=_TRUNCATE,
+                )
+            lengths = _lengths([len(part) for part in parts], limit - beside)
+            first, second = map(_cut, pair.texts, parts, lengths)
+            encoding = self._encode(*pair.render(first, second))
+            # Tokens at the ends of a text that is cut may be others, and more.
+            beside += max(len(encoding) - limit, 0)
+        return encoding
+
     def _encode(self, text: str | tuple[str, ...], special: bool) -> Any:
         if sum(map(len, text)) < MANY_CHARACTERS:
             pair = text if isinstance(text, tuple) else (text,)
@@ -153,6 +203,11 @@ class TextReader:
                 f"This model's maximum context length is {self.max_tokens} tokens. The input has {length}.",
                 "Shorten it, or set truncate_prompt_tokens.",
             )
+
+
+def _cut(text: str, encoding: Any, length: int) -> str:
+    """The first `length` tokens of a text."""
+    return text if length >= len(encoding) else text[: encoding.offsets[length - 1][1]]
 
 
 def _lengths(lengths: list[int], room: int) -> list[int]:

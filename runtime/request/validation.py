@@ -100,3 +100,8 @@ def _output_room(request: Request, max_seq_len: int, cache_tokens: int) -> int:
         if max_seq_len <= cache_tokens
         else "Shorten the prompt, lower max_tokens or give the KV cache more memory.",
     )
+
+
+def id_in_use(request: Request) -> RequestError:
+    """What a request is refused with while another one has its id."""
+    return RequestError(f"A request with the id {request.request_id} is running.", "Give every request its own id.")

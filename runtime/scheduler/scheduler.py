@@ -145,37 +145,37 @@ class Scheduler:
         """The step behind `step`, which is under way: a token more of each of its sequences; one that ends there gets
         another, which is dropped. None where more than the tokens themselves depends on what `step` chooses: a grammar
         or bans; a prompt goes on, one that waits may start, or blocks would take a preemption."""
-        if self.waiting and self._may_start_now():
+        if self.may_start_waiting:
             return None
         going = sequences_ahead(step, len(self.running))
-        if not going or not take_blocks([sequence for _, sequence in going], self._blocks):
+        if not going or not take_blocks(going, self._blocks):
             return None
         self._iteration += 1
         batch = StepBatch([scheduled_ahead(sequence, place) for place, sequence in going])
         stats = IterationStats(iteration=self._iteration, generation_sequences=len(going))
         return ScheduledStep(batch, [sequence for _, sequence in going], stats, ahead=True)
 
-    def _may_start_now(self) -> bool:
+    @property
+    def may_start_waiting(self) -> bool:
         """Whether the next step may start one that waits: the last one that tried left none out for want of room."""
+        if not self.waiting:
+            return False
         return self._has_room or not (self._cache_is_full or len(self.running) == self.max_running)
 
     def advance(self, step: ScheduledStep) -> None:
         """The tokens of a step are in the cache now."""
-        for sequence in self._planned_ahead(step) if step.ahead else step.sequences:
-            sequence.num_computed += sequence.planned
-            sequence.planned = 0
+        for sequence in step.sequences:
+            if not step.ahead:
+                sequence.num_computed += sequence.planned
+                sequence.planned = 0
+            elif sequence.status is Status.RUNNING:
+                sequence.num_computed += 1
+            else:  # it has ended since the step was scheduled
+                continue
             if sequence.num_computed >= sequence.next_full:
                 self._blocks.publish(sequence)
             if sequence.group.held:
                 self._queue_siblings(sequence)
-
-    @staticmethod
-    def _planned_ahead(step: ScheduledStep) -> list[Sequence]:
-        """Those that have not ended since the step was scheduled; the step before it is published now."""
-        still = [sequence for sequence in step.sequences if sequence.status is Status.RUNNING]
-        for sequence in still:
-            sequence.planned = 1
-        return still
 
     def remove(self, sequence: Sequence) -> None:
         """Remove a finished or cancelled sequence; its blocks are free at once."""
@@ -257,7 +257,7 @@ class Scheduler:
         self._blocks.release(sequence)
         self._free_slots.append(sequence.slot)
         sequence.planned = 0
-        sequence.decode = None
+        sequence.decode = sequence.next_ahead = sequence.last_ahead = None
 
     def _may_start(self) -> bool:
         """Whether enough wait. One that ran before and was preempted waits for nobody."""

@@ -47,7 +47,8 @@ class Sequence:
     `token_ids` are prompt and output, and only grow; the KV cache holds the first `num_computed` of them in `blocks`.
     What is left, at least one token, is computed next, and after the last of them a token is chosen.
     `keys` names full blocks (the hash chain of the prefix cache); the first `num_published` blocks are known by theirs,
-    and with `next_full` computed tokens another one is full. `decode` is the record of its last decode, while it runs.
+    and with `next_full` computed tokens another one is full. `decode` is the record of its last decode, while it runs;
+    `last_ahead` and `next_ahead` are those of its last two that were scheduled ahead, the later one first.
     `prompt_results` are the log probabilities of prompt tokens `scored_from` + 1, + 2, ... of the `num_scored_prompt`
     that are wanted.
     `grammar` is where its text is in the structured output that was asked for.
@@ -64,9 +65,11 @@ class Sequence:
         "group",
         "index",
         "keys",
+        "last_ahead",
         "last_token_ns",
         "max_computed",
         "new_blocks",
+        "next_ahead",
         "next_full",
         "num_computed",
         "num_published",
@@ -108,6 +111,8 @@ class Sequence:
         self.keys: list[bytes] = []
         self.num_published = self.next_full = 0
         self.decode: ScheduledSequence | None = None
+        self.last_ahead: ScheduledSequence | None = None
+        self.next_ahead: ScheduledSequence | None = None
         self.grammar: Grammar | None = None
         self.first_scheduled_ns = self.first_token_ns = self.last_token_ns = 0
         self.cached_tokens = self.new_blocks = self.reused_blocks = self.preemptions = 0

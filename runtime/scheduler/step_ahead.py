@@ -12,35 +12,49 @@ def sequences_ahead(step: ScheduledStep, running: int) -> list[tuple[int, Sequen
     """The sequences of `step` that go on behind it, with their places in it; those that have their last token then do
     not. None where they cannot: one of the `running` sequences is not in the step, or bans or a grammar depend on what
     is chosen."""
-    still = [(place, each) for place, each in enumerate(step.sequences) if each.status is Status.RUNNING]
-    if len(still) < running or not all(step.batch.unmasked[place].sample_last for place, _ in still):
-        return None
-    if not all(sequence.goes_ahead for _, sequence in still):
-        return None
-    return [(place, each) for place, each in still if len(each.token_ids) < each.max_computed]
+    going: list[tuple[int, Sequence]] = []
+    still = 0
+    for place, (sequence, record) in enumerate(zip(step.sequences, step.batch.unmasked, strict=True)):
+        if sequence.status is not Status.RUNNING:
+            continue
+        if not (record.sample_last and sequence.goes_ahead):
+            return None
+        still += 1
+        if len(sequence.token_ids) < sequence.max_computed:
+            going.append((place, sequence))
+    return going if still == running else None
 
 
-def take_blocks(sequences: list[Sequence], blocks: KvBlocks) -> bool:
+def take_blocks(going: list[tuple[int, Sequence]], blocks: KvBlocks) -> bool:
     """Give each the room for one token more, or, where there is too little, none any."""
-    missing = [max(0, blocks.missing(each, len(each.token_ids) + 1)) for each in sequences]
+    size = blocks.tokens_per_block
+    short = [sequence for _, sequence in going if len(sequence.token_ids) >= len(sequence.blocks) * size]
+    missing = [blocks.missing(each, len(each.token_ids) + 1) for each in short]
     if not blocks.pool.can_allocate(sum(missing)):
         return False
-    for sequence, count in zip(sequences, missing, strict=True):
+    for sequence, count in zip(short, missing, strict=True):
         blocks.extend(sequence, count)
     return True
 
 
 def scheduled_ahead(sequence: Sequence, place: int) -> ScheduledSequence:
-    """The token that the step under way chooses for `sequence`, which has that place in it. A new record: those of that
-    step are in use."""
-    return ScheduledSequence(
-        sequence.slot,
-        (0,),
-        len(sequence.token_ids),
-        sequence.blocks,
-        sequence.sampling,
-        sample_last=True,
-        prompt_length=sequence.prompt_length,
-        history=sequence.token_ids if sequence.sampling.needs_history else (),
-        follows=place,
-    )
+    """The token that the step under way chooses for `sequence`, which has that place in it: the record of the last step
+    but one, brought up to date. Those of the last one are in use."""
+    record = sequence.next_ahead
+    if record is None:
+        record = ScheduledSequence(
+            sequence.slot,
+            (0,),
+            len(sequence.token_ids),
+            sequence.blocks,
+            sequence.sampling,
+            sample_last=True,
+            prompt_length=sequence.prompt_length,
+            history=sequence.token_ids if sequence.sampling.needs_history else (),
+            follows=place,
+        )
+    else:
+        record.start = len(sequence.token_ids)
+        record.follows = place
+    sequence.next_ahead, sequence.last_ahead = sequence.last_ahead, record
+    return record

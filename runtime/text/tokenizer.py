@@ -28,7 +28,8 @@ class Tokenizer:
     """A tokenizer without a model. Safe to use from many threads.
 
     `backend` is the `tokenizers` object, without truncation and padding, or what stands for it; `special_tokens` are
-    the named ones (`bos_token`, `eos_token`, ...); `chat_template` is None for a model that has none.
+    the named ones (`bos_token`, `eos_token`, ...); `chat_template` is None for a model that has none;
+    `template_is_given`: it is not the model's own.
     """
 
     def __init__(
@@ -36,10 +37,12 @@ class Tokenizer:
         backend: Backend,
         special_tokens: dict[str, str] | None = None,
         chat_template: ChatTemplate | None = None,
+        template_is_given: bool = False,
     ) -> None:
         self.backend = backend
         self.special_tokens = dict(special_tokens or {})
         self.chat_template = chat_template
+        self.template_is_given = template_is_given
         added = backend.get_added_tokens_decoder().values()
         self._special_pieces = frozenset(token.content for token in added if token.special)
         self._pieces: dict[int, str | None] = {}
@@ -48,7 +51,7 @@ class Tokenizer:
         """The same tokenizer with another chat template. Raises RequestError for one that cannot be read."""
         template = ChatTemplate({"default": source})
         template.check()
-        return Tokenizer(self.backend, self.special_tokens, template)
+        return Tokenizer(self.backend, self.special_tokens, template, template_is_given=True)
 
     @cached_property
     def vocab_size(self) -> int:

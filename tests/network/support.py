@@ -63,6 +63,8 @@ class LinearRunner:
         save_network(network or build_network(checkpoint, max_seq_len), checkpoint.directory)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        # Threads that wait for one another cost more than they bring in products of this size.
+        options.intra_op_num_threads = 1
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         self.path = checkpoint.directory / "network.onnx"
         self._session = onnxruntime.InferenceSession(self.path, options)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import runpy
-import sys
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,12 +27,10 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "offline.md").rea
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workplace(tmp_path_factory: pytest.TempPathFactory, embedded_model: Path) -> Path:
     """A directory with `model`, `checkpoint` and `engine`: the embedded model on its way. And `embedding-engine`."""
     place = tmp_path_factory.mktemp("embedded")
-    sys.path.append(str(ROOT / "scripts"))
-    make = runpy.run_path(str(ROOT / "scripts" / "make_embedded_model.py"))["make_embedded_model"]
-    make(place / "model")
+    shutil.copytree(embedded_model, place / "model")
     convert_model(place / "model", place / "checkpoint", ConvertOptions(dtype="float32"))
     build_engine(place / "checkpoint", place / "engine", make_recipe(max_batch_size=8, max_seq_len=512))
     (place / "embedding-engine").symlink_to(write_pooling_engine(tmp_path_factory.mktemp("pooling"), "embed"))

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.pipeline
 
 # Roundings by chance are up to once what verify allows; a tensor in a wrong place is tens of times that.
 _SLACK = 2
-_SOME = [("reference", case) for case in range(5)] + [("cpu", case) for case in range(2)]
+_SOME = [("reference", case) for case in range(4)] + [("cpu", 0)]
 _MANY = [(target, case) for case in range(40) for target in ("reference", "cpu")]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,14 @@ import torch
 
 from inflight.runtime.engine.core import EngineCore
 from inflight.runtime.engine.stats import CoreStats
+from inflight.runtime.executors.base import overlaps_steps
+from inflight.runtime.executors.cpu.executor import CpuExecutor
 from inflight.runtime.kv_cache.budget import KvCacheBudget
 from inflight.runtime.loading.load import load_engine
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
 from inflight.runtime.scheduler.scheduler import SchedulerConfig
+from inflight.runtime.scheduler.step import RowSampling, ScheduledSequence, StepBatch
 from tests.engines.built_engine import BuiltEngine, build_random_engine, fresh_rng
 from tests.engines.overlapping import Overlapping
 from tests.network.support import chosen, some_of
@@ -124,3 +129,70 @@ def test_answers_are_the_same_bits_alone_and_in_every_kind_of_company(
     evicting, stats = serve(built, requests, SchedulerConfig(policy="max_utilization"), 1, tight, overlaps=True)
     assert evicting == alone
     assert stats.preemptions > 0
+
+
+def disordered(core: EngineCore, requests: Sequence[Request], rng: np.random.Generator) -> dict[tuple[str, int], str]:
+    """As `answers` of requests that come while others run, others that are cancelled, and a caller that stays away now
+    and then."""
+    news: dict[tuple[str, int], list[object]] = defaultdict(list)
+    waiting, strangers = list(requests), 0
+    while waiting or core.has_unfinished():
+        while waiting and (not core.has_unfinished() or rng.random() < 0.1):
+            core.add_request(waiting.pop(0))
+        if rng.random() < 0.1:
+            core.cancel(f"stranger {strangers}")
+            strangers += 1
+            core.add_request(Request(f"stranger {strangers}", (1, 2, 3), SamplingParams(max_tokens=9)))
+        if rng.random() < 0.05:
+            time.sleep(rng.random() * 1e-3)
+        for delta in core.step():
+            result = (delta.token_ids, delta.logprobs, delta.prompt_logprobs, delta.finish_reason, delta.error)
+            news[delta.request_id, delta.index].append(result)
+    core.check_integrity()
+    return {key: repr(results) for key, results in news.items() if key[0].isdigit()}
+
+
+def test_answers_of_steps_that_begin_while_the_caller_is_away_are_those_of_one_thread(
+    built: BuiltEngine, rng: np.random.Generator
+) -> None:
+    """With one thread steps come one after the other."""
+    requests = []
+    for request in random_requests(rng, built, 16):
+        # Of the other half, how long it is says when it ends.
+        stops = tuple(map(int, rng.integers(built.vocab_size, size=built.vocab_size // 20 * int(rng.integers(2)))))
+        requests.append(replace(request, params=replace(request.params, stop_token_ids=stops)))
+    plenty = 16 * MAX_SEQ_LEN
+    expected = serve(built, requests, SchedulerConfig(), 1, plenty)[0]
+    cases = ((2, SchedulerConfig(), plenty), (3, SchedulerConfig(policy="max_utilization"), MAX_SEQ_LEN + 32))
+    for threads, config, cache_tokens in cases:
+        executor = load_engine(built.directory, threads=threads, kv_cache=KvCacheBudget(tokens=cache_tokens))
+        assert overlaps_steps(executor) is executor
+        core = EngineCore(executor, config)
+        try:
+            assert disordered(core, requests, rng) == expected
+        finally:
+            core.close()
+
+
+def _decode(token: int, start: int, follows: int = -1) -> StepBatch:
+    blocks = list(range(MAX_SEQ_LEN // 16))
+    return StepBatch([ScheduledSequence(0, [token], start, blocks, RowSampling(), sample_last=True, follows=follows)])
+
+
+def test_a_step_that_was_begun_is_forgotten_and_computed_again(built: BuiltEngine, rng: np.random.Generator) -> None:
+    executor = load_engine(built.directory, threads=2)
+    assert isinstance(executor, CpuExecutor)
+    tokens = [int(rng.integers(built.vocab_size))]
+    for start in range(20):
+        tokens += [token for token in executor.execute(_decode(tokens[-1], start)).token_ids if token is not None]
+    again = tokens[:1]
+    under_way = executor.submit(_decode(again[0], 0))
+    for start in range(20):
+        following = executor.submit(_decode(0, start + 1, follows=0))
+        again += [token for token in executor.collect(under_way).token_ids if token is not None]
+        under_way = following
+        if start % 3 == 0:
+            executor.revoke()
+            under_way = executor.submit(_decode(again[-1], start + 1))
+    assert again == tokens
+    executor.close()  # while a step is under way

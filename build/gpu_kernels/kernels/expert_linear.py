@@ -7,6 +7,7 @@ import triton.language as tl
 
 from inflight.build.gpu_kernels.kernels.activation import ACTIVATION_KINDS, activated
 from inflight.build.gpu_kernels.kernels.split_sums import FEW_ROWS, MANY_FLOAT32_ROWS, sums_of_split
+from inflight.build.gpu_kernels.kernels.weight_prefetch import prefetch_expert
 from inflight.build.gpu_kernels.spec import Argument, Constant, Extent, KernelSpec, Tuning, Variant
 
 # Behind the kinds of activations: that of gpt-oss.
@@ -25,6 +26,7 @@ def expert_linear(
     order,
     begins,
     ends,
+    next_weight,
     y,
     rows,
     n: tl.constexpr,
@@ -35,6 +37,8 @@ def expert_linear(
     by_pair: tl.constexpr,
     has_bias: tl.constexpr,
     activation: tl.constexpr,
+    next_lines: tl.constexpr,
+    next_row_size: tl.constexpr,
     block_rows: tl.constexpr,
     block_n: tl.constexpr,
     block_k: tl.constexpr,
@@ -45,7 +49,7 @@ def expert_linear(
     [experts, 2 n, k] has what multiplies the activated half first, and y = (x up' + bias) * activation(x gate' + bias);
     else weight is [experts, n, k], and y = x weight' + bias. x and weight have one type; bias [experts, 2 n or n] if
     has_bias; y of any float type. order, begins, ends: `sort_pairs`. A row is summed over k in one order,
-    whatever rows are beside it.
+    whatever rows are beside it. next_weight: as in `sort_pairs`, a part for each tile.
     """
     expert = tl.program_id(0)
     line = tl.program_id(1) * block_n + tl.arange(0, block_n)
@@ -54,8 +58,8 @@ def expert_linear(
     biases = bias + expert * lines + line
     shape: tl.constexpr = (n, k, k, block_rows, block_n, block_k)
     inside = line < n
-    end = tl.load(ends + expert)
-    for start in range(tl.load(begins + expert), end, block_rows):
+    begin, end = tl.load(begins + expert), tl.load(ends + expert)
+    for start in range(begin, end, block_rows):
         place = start + tl.arange(0, block_rows)
         there = place < end
         pair = tl.load(order + place, mask=there, other=0)
@@ -72,6 +76,9 @@ def expert_linear(
             sums = gated(chosen, sums, activation)
         at = pair.to(tl.int64)[None, :] * n + line[:, None]
         tl.store(y + at, sums.to(y.dtype.element_ty), mask=there[None, :] & inside[:, None])
+    if next_lines > 0 and begin < end:
+        tile, tiles = tl.program_id(1), tl.num_programs(1)
+        prefetch_expert(next_weight, expert, tile, tiles, rows * top_k, next_lines, next_row_size)
 
 
 @triton.jit
@@ -152,15 +159,16 @@ def expert_variant(
     activation: str | None = None,
     by_pair: bool = False,
     has_bias: bool = False,
+    following: tuple[int, int] = (0, 0),
     x: str = "bf16",
     bias: str = "bf16",
     y: str = "fp32",
 ) -> Variant:
     """For matrices (n, k), or with an `activation` of EXPERT_ACTIVATIONS (2 n, k). `few`: for at most FEW_ROWS rows.
-    `by_pair`: each pair has a row of its own."""
+    `by_pair`: each pair has a row of its own. `following`: see `sorting_variant`."""
     constants: dict[str, Constant] = {"n": n, "k": k, "experts": experts, "top_k": top_k, "has_bias": has_bias}
     constants |= {"gates": activation is not None, "activation": EXPERT_ACTIVATIONS[activation or "silu"]}
-    constants["by_pair"] = by_pair
+    constants |= {"by_pair": by_pair, "next_lines": following[0], "next_row_size": following[1]}
     constants["block_rows"] = FEW_ROWS if few else MANY_FLOAT32_ROWS if x == "fp32" else _MANY_ROWS
     return Variant({"x": x, "bias": bias, "y": y}, constants)
 
@@ -184,13 +192,14 @@ SPECS = (
             Argument("order", "*i32"),
             Argument("begins", "*i32"),
             Argument("ends", "*i32"),
+            Argument("next_weight", "*{x}"),
             Argument("y", "*{y}"),
             Argument("rows", "i32"),
         ),
         grid=((Extent("experts"),), (Extent("n", "block_n"),)),
         tune=tune,
         variants=(
-            expert_variant(768, 2048, 128, 8, few=True, activation="silu", y="bf16"),
+            expert_variant(768, 2048, 128, 8, few=True, activation="silu", following=(2048, 768), y="bf16"),
             expert_variant(768, 2048, 128, 8, few=False, activation="silu", y="bf16"),
             expert_variant(2048, 768, 128, 8, few=True, by_pair=True),
             expert_variant(2048, 768, 128, 8, few=False, by_pair=True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from inflight.build.gpu_kernels.kernels.weight_prefetch import prefetch_expert
 from inflight.build.gpu_kernels.spec import Argument, Constant, Extent, KernelSpec, Tuning, Variant
 
 ROUTINGS = {
@@ -116,19 +117,35 @@ def _open(score, group, member, routing: tl.constexpr, members: tl.constexpr, to
 
 
 @triton.jit
-def sort_pairs(chosen, order, begins, ends, rows, experts: tl.constexpr, top_k: tl.constexpr, block: tl.constexpr):
+def sort_pairs(
+    chosen,
+    order,
+    begins,
+    ends,
+    next_weight,
+    rows,
+    experts: tl.constexpr,
+    top_k: tl.constexpr,
+    next_lines: tl.constexpr,
+    next_row_size: tl.constexpr,
+    block: tl.constexpr,
+):
     """One program per expert: its pairs lie in `order` from begins[expert] to ends[expert].
 
     chosen int32 [rows, top_k]; a pair's number is row * top_k + choice. order int32 [rows * top_k]; begins, ends int32
-    [experts]. Pairs of an expert are in the order of their numbers, and experts in that of theirs.
+    [experts]. Pairs of an expert are in the order of their numbers, and experts in that of theirs. The beginnings of
+    the expert's lines in next_weight [experts, next_lines, next_row_size], if there are any, are asked for.
     """
     expert = tl.program_id(0)
     pairs = rows * top_k
-    begin = 0
+    begin, has = 0, 0
     for start in range(0, pairs, block):
         at = start + tl.arange(0, block)
         others = tl.load(chosen + at, mask=at < pairs, other=_NONE)
         begin += tl.sum((others < expert).to(tl.int32), axis=0)
+        has += tl.sum((others == expert).to(tl.int32), axis=0)
+    if next_lines > 0 and has > 0:
+        prefetch_expert(next_weight, expert, 0, 1, pairs, next_lines, next_row_size)
     place = begin
     for start in range(0, pairs, block):
         at = start + tl.arange(0, block)
@@ -170,8 +187,11 @@ def routing_variant(
     return Variant({}, constants)
 
 
-def sorting_variant(experts: int, top_k: int) -> Variant:
-    return Variant({}, {"top_k": top_k, "experts": experts})
+def sorting_variant(experts: int, top_k: int, *, following: tuple[int, int] = (0, 0), weight: str = "i8") -> Variant:
+    """`following`: the lines of an expert in what is multiplied next, and the elements of a line, of type `weight`."""
+    lines, row_size = following
+    constants = {"top_k": top_k, "experts": experts, "next_lines": lines, "next_row_size": row_size}
+    return Variant({"weight": weight}, constants)
 
 
 SPECS = (
@@ -202,11 +222,15 @@ SPECS = (
             Argument("order", "*i32"),
             Argument("begins", "*i32"),
             Argument("ends", "*i32"),
+            Argument("next_weight", "*{weight}"),
             Argument("rows", "i32"),
         ),
         grid=((Extent("experts"),),),
         tune=tune_sorting,
-        variants=(sorting_variant(128, 8),),
+        variants=(
+            sorting_variant(128, 8, following=(1536, 2048), weight="bf16"),
+            sorting_variant(32, 4, following=(5760, 1440)),
+        ),
         decode_path=True,
     ),
 )

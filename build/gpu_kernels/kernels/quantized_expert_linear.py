@@ -11,12 +11,13 @@ from inflight.build.gpu_kernels.kernels.expert_linear import EXPERT_ACTIVATIONS,
 from inflight.build.gpu_kernels.kernels.quantized_tiles import (
     GROUP,
     OUTPUT,
-    block_k_of,
     kinds_of,
     quantized_sums,
     scaled_sums,
+    steps_of,
 )
 from inflight.build.gpu_kernels.kernels.split_sums import FEW_ROWS, MANY_FLOAT32_ROWS, SOME_ROWS
+from inflight.build.gpu_kernels.kernels.weight_prefetch import prefetch_expert
 from inflight.build.gpu_kernels.spec import Argument, Constant, Extent, KernelSpec, Tuning, Variant
 
 _INT4 = tl.constexpr(2)
@@ -38,6 +39,7 @@ def quantized_expert_linear(
     order,
     begins,
     ends,
+    next_weight,
     y,
     rows,
     n: tl.constexpr,
@@ -50,11 +52,14 @@ def quantized_expert_linear(
     group_size: tl.constexpr,
     has_unit: tl.constexpr,
     has_zero: tl.constexpr,
+    float8_sums: tl.constexpr,
     has_bias: tl.constexpr,
     gates: tl.constexpr,
     by_pair: tl.constexpr,
     weighs_inputs: tl.constexpr,
     activation: tl.constexpr,
+    next_lines: tl.constexpr,
+    next_row_size: tl.constexpr,
     block_rows: tl.constexpr,
     block_n: tl.constexpr,
     block_k: tl.constexpr,
@@ -66,7 +71,8 @@ def quantized_expert_linear(
     multiplies the activated half comes first, and y = (x up' + bias) * activation(x gate' + bias); else n lines, and
     y = x weight' + bias. weight, weight_scale, unit, zero: as `quantized_linear` has them, of the lines of all experts,
     one expert's behind the other's; codebook is that of all, bias [experts, lines] if `has_bias`. order, begins, ends:
-    `sort_pairs`. A row is summed over k in one order, whatever rows are beside it.
+    `sort_pairs`. A row is summed over k in one order, whatever rows are beside it. next_weight: as in `sort_pairs`,
+    a part for each tile.
     """
     expert = tl.program_id(0)
     line = tl.program_id(1) * block_n + tl.arange(0, block_n)
@@ -75,9 +81,9 @@ def quantized_expert_linear(
     first = expert.to(tl.int64) * lines
     beside = (weight, weight_scale, unit, zero, bias)
     shape: tl.constexpr = (n, k, k, block_rows, block_n, block_k)
-    kinds: tl.constexpr = (weights, rounded, shares, group_size, has_unit, has_zero)
-    end = tl.load(ends + expert)
-    for start in range(tl.load(begins + expert), end, block_rows):
+    kinds: tl.constexpr = (weights, rounded, shares, group_size, has_unit, has_zero, float8_sums)
+    begin, end = tl.load(begins + expert), tl.load(ends + expert)
+    for start in range(begin, end, block_rows):
         place = start + tl.arange(0, block_rows)
         there = place < end
         pair = tl.load(order + place, mask=there, other=0)
@@ -92,6 +98,9 @@ def quantized_expert_linear(
             sums = gated(_of_lines(given, beside, first + n, shape, kinds, has_bias), sums, activation)
         at = pair.to(tl.int64)[None, :] * n + line[:, None]
         tl.store(y + at, sums.to(y.dtype.element_ty), mask=there[None, :] & inside[:, None])
+    if next_lines > 0 and begin < end:
+        tile, tiles = tl.program_id(1), tl.num_programs(1)
+        prefetch_expert(next_weight, expert, tile, tiles, rows * top_k, next_lines, next_row_size)
 
 
 @triton.jit
@@ -123,9 +132,8 @@ def _of_lines(given, beside, first, shape: tl.constexpr, kinds: tl.constexpr, ha
 
 def tune(sm: int, variant: Variant) -> Tuning:
     """The tiles of `quantized_linear`, with at most SOME_ROWS rows: an expert seldom meets more."""
-    constants, block_rows = variant.constants, int(variant.constants["block_rows"])
-    blocks: dict[str, Constant] = {"block_n": 32 if block_rows == MANY_FLOAT32_ROWS else 64}
-    blocks["block_k"] = block_k_of(int(constants["group_size"]), has_unit=bool(constants["has_unit"]))
+    block_rows = int(variant.constants["block_rows"])
+    blocks: dict[str, Constant] = {"block_n": 32 if block_rows == MANY_FLOAT32_ROWS else 64, **steps_of(sm, variant)}
     return Tuning(num_warps=4, num_stages=4 if block_rows == FEW_ROWS else 3, constants=blocks)
 
 
@@ -146,24 +154,36 @@ def quantized_expert_variant(
     activation: str | None = None,
     by_pair: bool = False,
     weighs_inputs: bool = False,
+    following: tuple[int, int] = (0, 0),
     x: str = "bf16",
     weight_scale: str = "fp32",
     y: str = "fp32",
+    native_float8: bool = False,
 ) -> Variant:
     """For matrices (n, k), or with an `activation` of EXPERT_ACTIVATIONS (2 n, k), and rows of kinds that `kinds_of`
     knows, which are of type `x` where they are plain. `zero` and `bias`: their types, None where there are none.
-    `few`: for at most FEW_ROWS rows. `by_pair`: each pair has a row of its own."""
+    `few`: for at most FEW_ROWS rows. `by_pair`: each pair has a row of its own. `following`: see `sorting_variant`."""
     constants: dict[str, Constant] = {
         "n": n,
         "k": k,
         "experts": experts,
         "top_k": top_k,
-        **kinds_of(weights, rounded, shares=shares, group_size=group_size, has_unit=has_unit, zero=zero),
+        **kinds_of(
+            weights,
+            rounded,
+            shares=shares,
+            group_size=group_size,
+            has_unit=has_unit,
+            zero=zero,
+            native_float8=native_float8,
+        ),
         "has_bias": bias is not None,
         "gates": activation is not None,
         "by_pair": by_pair,
         "weighs_inputs": weighs_inputs,
         "activation": EXPERT_ACTIVATIONS[activation or "silu"],
+        "next_lines": following[0],
+        "next_row_size": following[1],
         "block_rows": FEW_ROWS if few else MANY_FLOAT32_ROWS if x == "fp32" else SOME_ROWS,
     }
     types = {"x": x if rounded == "plain" else "i8", "weight_scale": weight_scale, "y": y}
@@ -172,6 +192,7 @@ def quantized_expert_variant(
 
 _SIXTEENS: dict[str, Any] = {"shares": GROUP, "group_size": 16, "has_unit": True, "weight_scale": "i8"}
 _CODES: dict[str, Any] = {"shares": GROUP, "group_size": 32, "bias": "bf16"}
+_HUNDREDS: dict[str, Any] = {"shares": GROUP, "group_size": 128, "native_float8": True}
 SPECS = (
     KernelSpec(
         module=__name__,
@@ -189,6 +210,7 @@ SPECS = (
             Argument("order", "*i32"),
             Argument("begins", "*i32"),
             Argument("ends", "*i32"),
+            Argument("next_weight", "*i8"),
             Argument("y", "*{y}"),
             Argument("rows", "i32"),
         ),
@@ -200,7 +222,7 @@ SPECS = (
             ),
             quantized_expert_variant(2880, 2880, 32, 4, "uint4", "plain", few=False, by_pair=True, **_CODES),
             quantized_expert_variant(
-                768, 2048, 128, 8, "int8", "int8", few=True, shares=OUTPUT, activation="silu", y="fp32"
+                768, 2048, 128, 8, "int8", "int8", few=True, shares=OUTPUT, activation="silu", following=(2048, 768)
             ),
             quantized_expert_variant(
                 768, 2048, 128, 8, "int4", "int8", few=True, activation="silu", y="fp32", **_SIXTEENS
@@ -225,6 +247,10 @@ SPECS = (
                 shares=GROUP,
                 group_size=32,
             ),
+            quantized_expert_variant(
+                768, 2048, 128, 8, "int4", "float8", few=True, activation="silu", y="fp32", **_HUNDREDS
+            ),
+            quantized_expert_variant(2048, 768, 128, 8, "int4", "float8", few=False, by_pair=True, **_HUNDREDS),
         ),
         decode_path=True,
     ),

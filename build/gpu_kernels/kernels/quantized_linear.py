@@ -16,10 +16,11 @@ from inflight.build.gpu_kernels.kernels.quantized_tiles import (
     OUTPUT,
     ROWS,
     WEIGHTS,
-    block_k_of,
+    WIDENED,
     kinds_of,
     quantized_sums,
     scaled_sums,
+    steps_of,
 )
 from inflight.build.gpu_kernels.kernels.split_sums import (
     FEW_ROWS,
@@ -66,6 +67,7 @@ def quantized_linear(
     group_size: tl.constexpr,
     has_unit: tl.constexpr,
     has_zero: tl.constexpr,
+    float8_sums: tl.constexpr,
     has_bias: tl.constexpr,
     ends: tl.constexpr,
     activation: tl.constexpr,
@@ -85,12 +87,12 @@ def quantized_linear(
     its scale: weight_scale [1], [n] or [n, groups] of any number type, as `shares` says, times unit float32 [n] if
     `has_unit`, of int4 levels whose groups have int8 multiples; plus zero [n, groups] of any float type if `has_zero`.
     bias [n] of any float type; residual and y float32 [rows, n], which may be the same memory, or y int64 [rows].
-    partial and arrived are those of `linear`. `block_k`: see `quantized_sums`.
+    partial and arrived are those of `linear`. `block_k`, `float8_sums`: see `quantized_sums`.
     """
     row = tl.program_id(0) * block_rows + tl.arange(0, block_rows)
     line = tl.program_id(1) * block_n + tl.arange(0, block_n)
     shape: tl.constexpr = (n, k, split_k, block_rows, block_n, block_k)
-    kinds: tl.constexpr = (weights, rounded, shares, group_size, has_unit, has_zero)
+    kinds: tl.constexpr = (weights, rounded, shares, group_size, has_unit, has_zero, float8_sums)
     arrays = (x, weight, weight_scale, zero, codebook)
     finished = True
     share: tl.constexpr = 2 if weights >= _INT4 else 1
@@ -123,13 +125,16 @@ def quantized_linear(
 
 def tune(sm: int, variant: Variant) -> Tuning:
     """The cuts of `split_sums`, with steps that divide a group."""
-    group_size, has_unit = int(variant.constants["group_size"]), bool(variant.constants["has_unit"])
-    plain = tune_sums(sm, Variant({"x": "fp32" if variant.types["x"] == "fp32" else "bf16"}, variant.constants))
-    constants: dict[str, Constant] = {**plain.constants, "block_k": block_k_of(group_size, has_unit=has_unit)}
-    # Sums of a group, or its multiples, lie in registers beside the sums of its cut and those of all; and so do weights
-    # that are widened to 16 bits, where products do not read shared memory.
-    widened = variant.constants["rounded"] == ROWS["plain"] and sm not in (90, 100)
-    if variant.constants["shares"] == GROUP or widened:
+    steps = steps_of(sm, variant)
+    types = {"x": "fp32" if variant.types["x"] == "fp32" else "bf16"}
+    plain = tune_sums(sm, Variant(types, variant.constants), step=int(steps["block_k"]))
+    constants: dict[str, Constant] = {**plain.constants, **steps}
+    # Sums of a group or of a step, or multiples, lie in registers beside the sums of its cut and those of all; and so
+    # do weights that are widened to 16 bits, where products do not read shared memory.
+    in_registers = sm not in (90, 100) and (
+        variant.constants["rounded"] == ROWS["plain"] or steps["float8_sums"] != WIDENED
+    )
+    if variant.constants["shares"] == GROUP or in_registers:
         constants["block_n"] = min(int(plain.constants["block_n"]), 64)
     return replace(plain, constants=constants)
 
@@ -150,13 +155,22 @@ def quantized_variant(
     activation: str = "silu",
     x: str = "bf16",
     weight_scale: str = "fp32",
+    native_float8: bool = False,
 ) -> Variant:
     """For weights (n, k) and rows of kinds that `kinds_of` knows, which are of type `x` where they are plain.
     `zero` and `bias`: their types, None where there are none. `tile`: the rows of a tile (`row_tiles`)."""
     constants: dict[str, Constant] = {
         "n": n,
         "k": k,
-        **kinds_of(weights, rounded, shares=shares, group_size=group_size, has_unit=has_unit, zero=zero),
+        **kinds_of(
+            weights,
+            rounded,
+            shares=shares,
+            group_size=group_size,
+            has_unit=has_unit,
+            zero=zero,
+            native_float8=native_float8,
+        ),
         "has_bias": bias is not None,
         "ends": ends,
         "activation": ACTIVATION_KINDS[activation],
@@ -172,6 +186,8 @@ def choosing(variant: Variant) -> Variant:
 
 
 _SIXTEENS: dict[str, Any] = {"shares": GROUP, "group_size": 16, "has_unit": True}
+_NATIVE: dict[str, Any] = {"native_float8": True}
+_HUNDREDS: dict[str, Any] = {"shares": GROUP, "group_size": 128, **_NATIVE}
 SPECS = (
     KernelSpec(
         module=__name__,
@@ -196,8 +212,8 @@ SPECS = (
             quantized_variant(4096, 4096, "int8", "plain", tile=MANY_ROWS, shares=OUTPUT, ends=ADDS),
             quantized_variant(6144, 4096, "int8", "int8", tile=FEW_ROWS, shares=OUTPUT, bias="bf16"),
             quantized_variant(6144, 4096, "int8", "int8", tile=MANY_ROWS, shares=OUTPUT, bias="bf16"),
-            quantized_variant(4096, 4096, "float8", "float8", tile=FEW_ROWS, shares=MATRIX),
-            quantized_variant(4096, 4096, "float8", "float8", tile=MANY_ROWS, shares=OUTPUT),
+            quantized_variant(4096, 4096, "float8", "float8", tile=FEW_ROWS, shares=MATRIX, **_NATIVE),
+            quantized_variant(4096, 4096, "float8", "float8", tile=MANY_ROWS, shares=OUTPUT, **_NATIVE),
             quantized_variant(14336, 4096, "int4", "plain", tile=FEW_ROWS, shares=GROUP, group_size=128, ends=GATES),
             quantized_variant(14336, 4096, "int4", "plain", tile=MANY_ROWS, shares=GROUP, group_size=32, zero="fp32"),
             quantized_variant(4096, 4096, "int4", "int8", tile=FEW_ROWS, weight_scale="i8", **_SIXTEENS),
@@ -209,11 +225,16 @@ SPECS = (
             quantized_variant(4096, 4096, "uint4", "plain", tile=MANY_ROWS, shares=GROUP, group_size=64),
             quantized_variant(4096, 4096, "int4", "plain", tile=MANY_ROWS, weight_scale="i8", **_SIXTEENS),
             quantized_variant(4096, 4096, "int8", "int8", tile=MANY_ROWS, shares=GROUP, group_size=16),
-            quantized_variant(4096, 4096, "float8", "float8", tile=MANY_ROWS, shares=GROUP, group_size=128),
-            quantized_variant(4096, 4096, "int4", "float8", tile=MANY_ROWS, shares=GROUP, group_size=128),
+            quantized_variant(4096, 4096, "float8", "float8", tile=MANY_ROWS, **_HUNDREDS),
+            quantized_variant(4096, 4096, "int4", "float8", tile=MANY_ROWS, **_HUNDREDS),
             quantized_variant(4096, 4096, "int8", "plain", tile=SOME_ROWS, shares=OUTPUT, ends=ADDS),
             quantized_variant(6144, 4096, "int8", "int8", tile=SOME_ROWS, shares=OUTPUT, bias="bf16"),
+            quantized_variant(4096, 4096, "float8", "float8", tile=SOME_ROWS, shares=OUTPUT, **_NATIVE),
+            quantized_variant(4096, 14300, "float8", "float8", tile=SOME_ROWS, shares=OUTPUT, ends=GATES, **_NATIVE),
+            quantized_variant(4096, 4096, "int4", "float8", tile=FEW_ROWS, zero="fp32", **_HUNDREDS),
+            quantized_variant(4096, 4096, "float8", "float8", tile=FEW_ROWS, shares=MATRIX),
             quantized_variant(4096, 4096, "float8", "float8", tile=SOME_ROWS, shares=OUTPUT),
+            quantized_variant(4096, 4096, "float8", "float8", tile=MANY_ROWS, shares=OUTPUT, bias="bf16"),
             quantized_variant(
                 14336, 4096, "int4", "plain", tile=SOME_ROWS, shares=GROUP, group_size=32, zero="fp32", ends=GATES
             ),
@@ -224,8 +245,8 @@ SPECS = (
             choosing(quantized_variant(128256, 4096, "int8", "plain", tile=MANY_ROWS, shares=OUTPUT)),
             choosing(quantized_variant(128256, 4096, "int8", "int8", tile=SOME_ROWS, shares=OUTPUT)),
             choosing(quantized_variant(128256, 4096, "int8", "int8", tile=MANY_ROWS, shares=OUTPUT)),
-            choosing(quantized_variant(128256, 4096, "float8", "float8", tile=FEW_ROWS, shares=OUTPUT)),
-            choosing(quantized_variant(128256, 4096, "float8", "float8", tile=MANY_ROWS, shares=OUTPUT)),
+            choosing(quantized_variant(128256, 4096, "float8", "float8", tile=FEW_ROWS, shares=OUTPUT, **_NATIVE)),
+            choosing(quantized_variant(128256, 4096, "float8", "float8", tile=MANY_ROWS, shares=OUTPUT, **_NATIVE)),
             choosing(quantized_variant(128256, 4096, "int4", "int8", tile=FEW_ROWS, weight_scale="i8", **_SIXTEENS)),
             choosing(quantized_variant(128256, 4096, "int4", "int8", tile=MANY_ROWS, weight_scale="i8", **_SIXTEENS)),
         ),

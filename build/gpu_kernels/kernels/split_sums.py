@@ -102,13 +102,15 @@ def row_tiles(x: str) -> tuple[tuple[int | None, int], ...]:
     return (FEW_ROWS, FEW_ROWS), (_MOST_OF_SOME, SOME_ROWS), (None, MANY_ROWS)
 
 
-def tune(sm: int, variant: Variant) -> Tuning:
-    """Few rows: enough programs for every processor to have several, each with at least `_LEAST_STEPS` steps."""
+def tune(sm: int, variant: Variant, step: int = _BLOCK_K) -> Tuning:
+    """Few rows: enough programs for every processor to have several, each with at least `_LEAST_STEPS` steps. Cuts are
+    at multiples of `step`, too."""
     constants = variant.constants
     n, k, block_rows = int(constants["n"]), int(constants["k"]), int(constants["block_rows"])
     steps, tiles = -(-k // _BLOCK_K), -(-n // _BLOCK_N)
     wanted = max(1, min(_BLOCKS_PER_PROCESSOR * PROCESSORS[sm] // tiles, steps // _LEAST_STEPS))
-    split_k = -(-steps // wanted) * _BLOCK_K
+    unit = max(step, _BLOCK_K)
+    split_k = -(-(-(-steps // wanted) * _BLOCK_K) // unit) * unit
     splits, few, wide = -(-k // split_k), block_rows == FEW_ROWS, variant.types["x"] == "fp32"
     blocks: dict[str, Constant] = {
         "block_n": _BLOCK_N // 2 if wide and not few else _BLOCK_N if block_rows < MANY_ROWS else 2 * _BLOCK_N,

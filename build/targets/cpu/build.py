@@ -50,10 +50,11 @@ class CpuBuild:
         self._recipe = recipe
 
     def write(self, directory: Path, advance: Advance) -> None:
+        # First: a weight that is no number is said before anything is compiled.
+        pack_weights(self._weights, directory / self._own.weights_file, advance)
         for level, variant in zip(self._levels, self._own.variants, strict=True):
             text = f'#define INFLIGHT_BUILD "{variant.digest}"\n{self._source.text}'
             compile_library(text, level, directory / variant.file, cxx=self._recipe.cxx)
-        pack_weights(self._weights, directory / self._own.weights_file, advance)
 
 
 def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: CpuRecipe) -> CpuBuild:

@@ -12,7 +12,7 @@ from inflight.build.graph.operators import DOMAIN
 from inflight.build.graph.values import name_of, shape_of
 from inflight.build.targets.cpu.attention_partials import partial_bytes, partial_rows
 from inflight.build.targets.cpu.look_ahead import expectations
-from inflight.build.targets.cpu.operators.calls import OFFSET, FunctionTable, KernelCall, Places
+from inflight.build.targets.cpu.operators.calls import OFFSET, OPEN_KERNELS, FunctionTable, KernelCall, Places
 from inflight.build.targets.cpu.operators.emit import EMITTERS, emit_call
 from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
 from inflight.build.targets.cpu.work import OperatorWork, operator_work, sampling_work
@@ -44,8 +44,9 @@ def emit(
         raise BuildError(f"The cpu target has no kernel for {', '.join(unknown)}.")
     places = Places(weights)
     functions = _Functions()
-    calls = [functions.call(emit_call(node, places)) for node in graph]
-    steps = list(zip(graph, expectations(graph, weights), calls, strict=True))
+    calls = [emit_call(node, places) for node in graph]
+    kernels = [call.kernel for call in calls]
+    steps = list(zip(graph, expectations(graph, weights), map(functions.call, calls), strict=True))
     planned = int(graph.metadata_props[WORKSPACE_BYTES])
     row_bytes = -(-4 * limits.max_num_tokens // _ALIGNMENT) * _ALIGNMENT
     workspace_bytes = planned + 2 * row_bytes + partial_bytes(graph, limits)
@@ -66,7 +67,8 @@ def emit(
             '#include "engine.h"',
             "",
             *functions.definitions,
-            *_run_operators(steps, graph.outputs[0], "return_rows" if pooled else "sample_rows"),
+            *_run_operator(steps, graph.outputs[0], "return_rows" if pooled else "sample_rows"),
+            _open_operators(kernels),
             *_operators([*(operator_work(node, weights) for node in graph), sampling_work(graph.outputs[0])]),
             '#include "entry.h"',
             "",
@@ -142,14 +144,20 @@ def _definition(name: str, kernel: str, constants: Sequence[str], types: Sequenc
     ]
 
 
-def _run_operators(steps: Sequence[tuple[ir.Node, str, str]], result: ir.Value, last: str) -> list[str]:
-    lines = ["static void run_operators(inflight_engine *e, pool *p, int thread) {"]
+def _run_operator(steps: Sequence[tuple[ir.Node, str, str]], result: ir.Value, last: str) -> list[str]:
+    lines = ["static void run_operator(inflight_engine *e, pool *p, int thread, int number) {", "    switch (number) {"]
     for index, (node, expectation, call) in enumerate(steps):
-        lines += [f"    /* {name_of(node.outputs[0])} */", *([f"    {expectation}"] if expectation else [])]
-        lines += [f"    {call}", "    pool_barrier(p);"]
-        lines += [f"    end_operator(e, thread, {index});"]
+        lines += [f"    case {index}: /* {name_of(node.outputs[0])} */"]
+        lines += [*([f"    {expectation}"] if expectation else []), f"    {call}", "    return;"]
     offset = result.metadata_props[OFFSET]
-    return [*lines, f"    {last}(e, thread, (const float *)(e->workspace + {offset}));", "}", ""]
+    call = f"{last}(e, thread, (const float *)(e->workspace + {offset}));"
+    return [*lines, f"    default: {call}", "    }", "}", ""]
+
+
+def _open_operators(kernels: Sequence[str]) -> str:
+    """Which operators a thread may join in their midst; the last one, which takes rows from a counter, among them."""
+    values = ", ".join(str(int(kernel in OPEN_KERNELS)) for kernel in kernels)
+    return f"static const unsigned char OPEN_OPERATORS[NUM_OPERATORS] = {{{values}, 1}};\n"
 
 
 def _operators(works: Sequence[OperatorWork]) -> list[str]:

@@ -21,6 +21,7 @@ from inflight.build.passes.pipeline import lower_for_cpu
 from inflight.build.passes.plan_memory import plan_memory
 from inflight.build.target import BuildFacts
 from inflight.build.targets.cuda.emitter import EmittedStep, emit
+from inflight.build.targets.cuda.float8_products import settled
 from inflight.build.targets.cuda.kv_cache import cache_places
 from inflight.build.targets.cuda.operators.experts import set_scratch
 from inflight.build.targets.cuda.operators.quantized import mark_early
@@ -87,11 +88,12 @@ def plan_build(network: ir.Model, checkpoint: Checkpoint, recipe: CudaRecipe) ->
     set_scratch(graph)
     plan_memory(graph, sizes={TOKENS: limits.max_num_tokens, LOGIT_ROWS: limits.max_logit_rows})
     caches, block_bytes = cache_places(graph.inputs)
-    step = emit(graph, Places(weights, caches), limits, tokens_per_block, generations)
+    places = Places(weights, caches, native_float8=recipe.fp8_products != "widened")
+    step = emit(graph, places, limits, tokens_per_block, generations)
     own = CudaFacts(generations=generations, **_FILES)
     facts = BuildFacts(
         own=own,
-        recipe=recipe,
+        recipe=settled(recipe, step.kernels),
         kv_cache=KvCacheFacts(
             dtype=kv_dtype, tokens_per_block=tokens_per_block, bytes_per_block=block_bytes, layout=KV_LAYOUT
         ),

@@ -19,10 +19,11 @@ _ALIGNMENT = 256
 
 
 class Places:
-    """Operands of the values of one graph. `caches`: bytes of a block that lie before each cache, by its name."""
+    """Operands of the values of one graph. `caches`: bytes of a block that lie before each cache, by its name.
+    `native_float8`: see `kinds_of` of quantized_tiles."""
 
-    def __init__(self, weights: FlatWeights, caches: Mapping[str, int]) -> None:
-        self.weights = weights
+    def __init__(self, weights: FlatWeights, caches: Mapping[str, int], *, native_float8: bool) -> None:
+        self.weights, self.native_float8 = weights, native_float8
         self.scratch_bytes = self.counter_bytes = _ALIGNMENT
         self._caches = caches
 

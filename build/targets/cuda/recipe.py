@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from inflight.build.gpu_kernels.architectures import architecture_of
 from inflight.build.recipe import BuildRecipe, Flag
@@ -11,9 +11,12 @@ from inflight.errors import BuildError
 if TYPE_CHECKING:
     from inflight.convert.checkpoint.config import CheckpointConfig
 
+Fp8Products = Literal["native", "widened"]
+
 
 class CudaRecipe(BuildRecipe):
-    """sm: GPU generations; the engine holds code for each."""
+    """sm: GPU generations; the engine holds code for each. fp8_products None: native where a product and a generation
+    have it; in a manifest, where no product has the choice."""
 
     target: ClassVar[str] = "cuda"
 
@@ -21,6 +24,15 @@ class CudaRecipe(BuildRecipe):
         tuple[str, ...],
         Flag(help="GPU generations to hold code for: 80 (A100), 86, 89 (L40S), 90 (H100, H200), 100 (B200), 120."),
     ] = ("90",)
+    fp8_products: Annotated[
+        Fp8Products | None,
+        Flag(
+            help="How FP8 weights are multiplied with FP8 activations. native, the default: in FP8, at twice the rate, "
+            "on GPUs that have it (--sm 89, 90, 100, 120); those of 89 and 90 keep 14 bits of a sum, so every 128 "
+            "inputs it is added to one in float32. widened: in 16 bits with float32 sums, as other targets compute, "
+            "and as --sm 80 and 86 always do."
+        ),
+    ] = None
 
     def resolve(self, config: CheckpointConfig) -> CudaRecipe:
         """Also checks the generations, which are kept in order and once each."""

@@ -8,7 +8,9 @@ from typing import Any
 from inflight.convert.checkpoint.pooling import DenseRecord, Pooling, PoolingRecord
 from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.family import Family
-from inflight.convert.families.pooling.kinds import FILES_KEY, classifier_pooling
+from inflight.convert.families.pooling.kinds import CLASSIFIER, FILES_KEY, classifier_pooling, scores_by_tokens
+from inflight.convert.families.pooling.logit_score import token_ids
+from inflight.convert.families.pooling.pair_template import read_pair_template
 from inflight.convert.families.pooling.typed import is_count, shown
 
 # What a classifier reads, of what the key classifier_pooling may say. "late": scores of all tokens have a mean.
@@ -25,7 +27,10 @@ _ACTIVATION_KEY = "sbert_ce_default_activation_function"
 
 def read_classifier(values: ConfigValues, raw: Mapping[str, Any], family: Family) -> PoolingRecord:
     """What becomes of the hidden states of a classifier; problems go to `values`."""
-    names = _label_names(values, raw)
+    by_tokens = scores_by_tokens(raw)
+    if by_tokens:
+        _check_tokens(values, raw, family)
+    names = ("LABEL_0",) if by_tokens else _label_names(values, raw)
     named_pooling = classifier_pooling(raw, family)
     if named_pooling is not None and named_pooling not in family.classifier_pooling:
         known = ", ".join(family.classifier_pooling)
@@ -39,7 +44,15 @@ def read_classifier(values: ConfigValues, raw: Mapping[str, Any], family: Family
         labels=None if behind else len(names),
         label_names=names,
         activation=_activation(values, raw, len(names)),
+        pair_template=read_pair_template(raw, values.problems) if len(names) == 1 else None,
     )
+
+
+def _check_tokens(values: ConfigValues, raw: Mapping[str, Any], family: Family) -> None:
+    """Scores by tokens are those of a model that generates."""
+    token_ids(raw, values.problems)
+    if family.encoder or any(str(name).endswith(CLASSIFIER) for name in raw.get("architectures") or ()):
+        values.problems.append("scores by tokens are those of a model that generates, which this one does not")
 
 
 def _label_names(values: ConfigValues, raw: Mapping[str, Any]) -> tuple[str, ...]:

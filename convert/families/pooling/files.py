@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from inflight.convert.families.pooling.kinds import FILES_KEY, TOKENIZER_KEY, pools
+from inflight.convert.families.pooling.kinds import FILES_KEY, TEMPLATES_KEY, TOKENIZER_KEY, classifies, pools
 from inflight.convert.families.pooling.typed import TEXT, shown, typed
 from inflight.errors import ModelError
 from inflight.files.json_file import read_json, read_json_object
@@ -32,7 +32,10 @@ def pooled_files(directory: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     found = {} if files is None else {FILES_KEY: files}
     if not pools({**config, **found}):
         return {}
-    return {**found, TOKENIZER_KEY: _read_if_there(directory / TOKENIZER)}
+    found[TOKENIZER_KEY] = tokenizer = _read_if_there(directory / TOKENIZER)
+    if classifies({**config, **found}):
+        found[TEMPLATES_KEY] = _chat_templates(directory, tokenizer)
+    return found
 
 
 def files_of(directory: Path) -> list[Path]:
@@ -81,6 +84,23 @@ def _modules(file: Path) -> list[dict[str, Any]]:
     if problems:
         raise ModelError(f"{file} cannot be followed:\n" + "\n".join(f"  {line}" for line in problems), _AGAIN)
     return modules
+
+
+def _chat_templates(directory: Path, tokenizer: Mapping[str, Any]) -> dict[str, str]:
+    """The chat templates by their names, where transformers keeps them: in files, or in the tokenizer's config."""
+    configured = tokenizer.get("chat_template")
+    listed = configured if isinstance(configured, list) else [{"name": "default", "template": configured}]
+    found = {
+        str(each.get("name")): template
+        for each in listed
+        if isinstance(each, dict) and isinstance(template := each.get("template"), str)
+    }
+    files = {path.stem: path for path in sorted((directory / "additional_chat_templates").glob("*.jinja"))}
+    files["default"] = directory / "chat_template.jinja"
+    try:
+        return found | {name: path.read_text(encoding="utf-8") for name, path in files.items() if path.is_file()}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"A chat template of {directory} cannot be read: {error}.", _AGAIN) from error
 
 
 def _read_if_there(path: Path) -> dict[str, Any]:

@@ -15,6 +15,14 @@ from inflight.convert.families.names import Names
 
 FILES_KEY = "sentence_transformers_files"
 TOKENIZER_KEY = "tokenizer_config_file"
+# Chat templates of a model that scores, by their names.
+TEMPLATES_KEY = "chat_templates"
+# Tokens by whose logits a generator scores, {token: id}, that of a relevant pair first, where somebody named them.
+TOKENS_KEY = "score_tokens"
+# Keys that stand for other files than config.json, which may not have them itself.
+KEYS_OF_FILES = (FILES_KEY, TOKENIZER_KEY, TEMPLATES_KEY, TOKENS_KEY)
+# The module that names such tokens.
+LOGIT_SCORE = "LogitScore"
 CLASSIFIER = "ForSequenceClassification"
 # Model types whose tokens see all others, and which have no decoder besides.
 _ENCODER_TYPES = (
@@ -46,7 +54,13 @@ def pools(config: Mapping[str, Any]) -> bool:
 
 def classifies(config: Mapping[str, Any]) -> bool:
     """Whether a product on top of a pooled hidden state yields scores."""
-    return any(name.endswith(CLASSIFIER) for name in _listed(config))
+    return any(name.endswith(CLASSIFIER) for name in _listed(config)) or scores_by_tokens(config)
+
+
+def scores_by_tokens(config: Mapping[str, Any]) -> bool:
+    """Whether a generator scores a pair by the logits of one or two tokens behind it."""
+    modules = config.get(FILES_KEY, {}).get("modules", ())
+    return TOKENS_KEY in config or any(each["type"].rpartition(".")[2] == LOGIT_SCORE for each in modules)
 
 
 def classifier_pooling(config: Mapping[str, Any], family: Family) -> str | None:
@@ -86,6 +100,10 @@ def pooled_decoder(family: Family) -> Family | None:
 def missing(config: Mapping[str, Any]) -> str | None:
     """What a model needs that pools hidden states and is not read; None where nothing is known."""
     kind = config.get("model_type")
+    if scores_by_tokens(config) and "vision_config" in config:
+        return "pairs of pictures"
+    if scores_by_tokens(config):
+        return "modules that are named as Llama's, where scores are read off its logits"
     if kind in _ENCODER_TYPES:
         return "what becomes of its hidden states; with modules.json, of sentence-transformers, it embeds"
     return _MISSING.get(str(kind))

@@ -30,7 +30,7 @@ def _record(values: ConfigValues, raw: Mapping[str, Any], family: Family) -> Poo
     reader = None if files is None else FileReader(files, values.problems)
     if classifies(raw):
         record = read_classifier(values, raw, family)
-        return record if reader is None else record.model_copy(update={"max_length": reader.classifier_length()})
+        return record if reader is None else reader.classifier(record)
     if reader is None:
         if not family.encoder:
             values.problems.append(

@@ -11,12 +11,13 @@ from typing import Any
 from inflight.convert.checkpoint.pooling import Pooling, PoolingRecord
 from inflight.convert.families.pooling.dense import DENSE, dense_folders, name_problems, read_dense
 from inflight.convert.families.pooling.files import MODULES, PROMPTS
-from inflight.convert.families.pooling.transformer import read_transformer
+from inflight.convert.families.pooling.kinds import LOGIT_SCORE
+from inflight.convert.families.pooling.transformer import LOGITS, SCORES, read_transformer
 from inflight.convert.families.pooling.typed import COUNT, FLAG, NAMED_TEXTS, ONE_OR_MORE, TEXT, Kind, shown, typed
 
-_KNOWN = ("Transformer", "Pooling", DENSE, "Normalize")
+_KNOWN = ("Transformer", "Pooling", DENSE, "Normalize", LOGIT_SCORE)
 # Modules that say nothing without a config of their own.
-_CONFIGURED = ("Pooling", DENSE)
+_CONFIGURED = ("Pooling", DENSE, LOGIT_SCORE)
 # Keys of a Pooling module, as files before its `pooling_mode` have them.
 _MODES: Mapping[str, Pooling] = {
     "pooling_mode_cls_token": "cls",
@@ -54,14 +55,20 @@ class FileReader:
         self._types = [module["type"] for module in files["modules"]]
         self._kinds = [name.rpartition(".")[2] for name in self._types]
 
-    def classifier_length(self) -> int | None:
-        """The most tokens of a text or a pair for a classifier, which is its only module, as far as they say it."""
+    def classifier(self, record: PoolingRecord) -> PoolingRecord:
+        """`record`, that of a classifier, with the most tokens of a text or a pair and with its prompts, as far as they
+        say it. It is the only module, or has one behind it that reads the logits of tokens."""
         self._check_modules()
-        if self._kinds != ["Transformer"]:
+        by_tokens = self._kinds == ["Transformer", LOGIT_SCORE]
+        if self._kinds != ["Transformer"] and not by_tokens:
             self._problems.append(f"the modules {', '.join(self._kinds)} are not supported in a classifier")
-        if self._prompts()[1] is not None:
+        prompts, default = self._prompts()
+        length = read_transformer(self._files, self._problems, LOGITS if by_tokens else SCORES)
+        if record.pair_template is not None:
+            return record.model_copy(update={"max_length": length, "prompts": prompts, "default_prompt": default})
+        if default is not None:
             self._problems.append(f"default_prompt_name of {PROMPTS} is not supported in a classifier")
-        return read_transformer(self._files, self._problems, classifies=True)
+        return record.model_copy(update={"max_length": length})
 
     def record(self, size: Any) -> PoolingRecord:
         """`size`: that of hidden states."""
@@ -70,7 +77,7 @@ class FileReader:
         once = [kind for kind in known if kind != DENSE]
         if sorted(known, key=_KNOWN.index) != known or once not in (
             ["Transformer", "Pooling"],
-            [*_KNOWN[:2], _KNOWN[3]],
+            ["Transformer", "Pooling", "Normalize"],
         ):
             self._problems.append(
                 f"the modules {', '.join(self._kinds)} are not supported: Transformer, Pooling, any Dense, Normalize"

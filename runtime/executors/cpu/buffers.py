@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from ctypes import addressof
 from itertools import chain
 from operator import is_
 
@@ -32,6 +33,7 @@ class StepBuffers:
         self._max_blocks = -(-limits.max_seq_len // self._tokens_per_block)
         self._token_ids = Cells("i", limits.max_num_tokens)
         self._token_types = Cells("i", limits.max_num_tokens)
+        self._follows = Cells("i", limits.max_num_tokens)
         self._chooses = manifest.pooling is UNSET
         self._has_types = manifest.pooling is not UNSET and manifest.pooling.token_types > 0
         self._starts = Cells("i", limits.max_batch_size + 1)
@@ -41,10 +43,11 @@ class StepBuffers:
         self._sampling = SamplingRows(limits.max_logit_rows)
         self._results = StepResults(limits.max_logit_rows, manifest.model.vocab_size)
 
-        # By place in the last batch: its record if it was a plain decode (else None), its first logit row, and how many
-        # tokens the blocks in its table hold.
+        # By place in the last batch: its record if it was a plain decode (else None), its first and its last logit row,
+        # and how many tokens the blocks in its table hold.
         self._known: list[ScheduledSequence | None] = []
         self._rows: list[int] = []
+        self._choices: list[int] = []
         self._covered: list[int] = []
         self._only_decodes = False  # the last batch had plain decodes alone: place, token and logit row are one number
         self._scores = False  # the last batch asked for log probabilities
@@ -60,9 +63,11 @@ class StepBuffers:
             logit_rows=self._logit_rows.address,
             sampling=self._sampling.address,
         )
+        self.addresses = addressof(self.batch), addressof(self.output)
 
-    def fill(self, batch: StepBatch) -> None:
-        """Copy a batch into the arrays. Raises ValueError, IndexError or OverflowError when it does not fit.
+    def fill(self, batch: StepBatch, before: StepBuffers | None = None) -> None:
+        """Copy a batch into the arrays. Where its records follow a step, its arrays are `before`. Raises ValueError,
+        IndexError or OverflowError when it does not fit.
 
         Values are not checked here: the engine checks token ids, blocks and lengths.
         """
@@ -71,6 +76,7 @@ class StepBuffers:
             self._advance(records)
         else:
             self._lay_out(records)
+        self._follow(records, before)
 
     def read(self, batch: StepBatch) -> StepOutput:
         """The results of the step that `batch` filled."""
@@ -89,11 +95,25 @@ class StepBuffers:
             if start >= covered:
                 self._write_table(place, records[place], covered)
 
+    def _follow(self, records: Sequence[ScheduledSequence], before: StepBuffers | None) -> None:
+        """Where the tokens come from that the step before chooses: from logit rows of it."""
+        places = [record.follows for record in records]
+        if before is None or max(places, default=-1) < 0:
+            self.batch.follows = None
+            return
+        if not self._only_decodes:
+            places = list(chain.from_iterable([each.follows] * len(each.token_ids) for each in records))
+        if not before._only_decodes:
+            choices = before._choices
+            places = [-1 if place < 0 else choices[place] for place in places]
+        self._follows.view[: len(places)] = array("i", places)
+        self.batch.follows = self._follows.address
+
     def _lay_out(self, records: Sequence[ScheduledSequence]) -> None:
         """A batch of any kind."""
         known, rows, covered = self._known, self._rows, self._covered
         # If this fails half-way, nothing of the last batch may be reused.
-        self._known, self._rows, self._covered, self._only_decodes = [], [], [], False
+        self._known, self._rows, self._choices, self._covered, self._only_decodes = [], [], [], [], False
         token_ids, starts, contexts, logit_rows = array("i"), array("i", [0]), array("i"), array("i")
         for place, record in enumerate(records):
             first, row = len(token_ids), len(logit_rows)
@@ -109,6 +129,7 @@ class StepBuffers:
             if record.sample_last:
                 logit_rows.append(len(token_ids) - 1)
             self._rows.append(row)
+            self._choices.append(len(logit_rows) - 1)
             self._covered.append(0)
             self._write_table(place, record, covered[place] if again else 0)
         self._token_ids.view[: len(token_ids)] = token_ids

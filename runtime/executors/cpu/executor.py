@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,20 @@ if TYPE_CHECKING:
     from inflight.runtime.executors.cpu.profile import CpuProfiler, OperatorProfile
 
 
+@dataclass(slots=True)
+class SubmittedStep:
+    """A step until it is collected. `profiler`: that which was running when it was submitted."""
+
+    batch: StepBatch
+    buffers: StepBuffers
+    profiler: CpuProfiler | None
+
+
 class CpuExecutor:
-    """One rank of a verified engine directory of target `cpu`; see Executor.
+    """One rank of a verified engine directory of target `cpu`; see RevokingExecutor.
+
+    Behind a step that is collected the next one begins on all threads but the caller's, which joins them when it
+    collects that: with one thread, steps do not overlap.
 
     `num_blocks` KV blocks are reserved and `threads` threads started. Raises EngineError when no variant fits this CPU,
     the library cannot be loaded, or the system refuses memory or threads.
@@ -46,6 +59,8 @@ class CpuExecutor:
         self._regions: list[Region] = []
         self._profiler: CpuProfiler | None = None
         self._blocks: CacheBlocks | None = None
+        self.overlaps = threads > 1
+        self._under_way: list[SubmittedStep] = []
         try:
             self._open(directory, directory / facts.weights_file)
         except BaseException:
@@ -53,8 +68,23 @@ class CpuExecutor:
             raise
 
     def execute(self, batch: StepBatch) -> StepOutput:
-        self._run(batch, None)
-        return self._buffers.read(batch)
+        self.revoke()
+        return self.collect(self.submit(batch))
+
+    def submit(self, batch: StepBatch) -> SubmittedStep:
+        """See OverlappingExecutor."""
+        return self._submit(batch, None)
+
+    def collect(self, submitted: SubmittedStep) -> StepOutput:
+        """See OverlappingExecutor."""
+        self._collect(submitted)
+        return submitted.buffers.read(submitted.batch)
+
+    def revoke(self) -> None:
+        """See RevokingExecutor."""
+        if self._under_way and self._engine is not None:
+            self._library.inflight_abandon(self._engine)
+        self._under_way = []
 
     def execute_with_logits(self, batch: StepBatch) -> tuple[StepOutput, npt.NDArray[np.float32]]:
         """As execute(), and the logits [logit rows, vocab_size] before any adjustment."""
@@ -62,8 +92,9 @@ class CpuExecutor:
 
         rows = sum(sequence.num_logit_rows for sequence in batch.sequences)
         logits = np.empty((rows, self.manifest.model.vocab_size), np.float32)
-        self._run(batch, logits.ctypes.data)
-        return self._buffers.read(batch), logits
+        self.revoke()
+        submitted = self._submit(batch, logits.ctypes.data)
+        return self.collect(submitted), logits
 
     def states(self, batch: StepBatch) -> npt.NDArray[np.float32]:
         """See PoolingExecutor."""
@@ -71,7 +102,8 @@ class CpuExecutor:
 
         rows = sum(sequence.num_logit_rows for sequence in batch.sequences)
         states = np.empty((rows, self.manifest.output_size), np.float32)
-        self._run(batch, states.ctypes.data)
+        self.revoke()
+        self._collect(self._submit(batch, states.ctypes.data))
         return states
 
     def start_profile(self) -> None:
@@ -92,6 +124,9 @@ class CpuExecutor:
         if profiler is None or self._engine is None:
             return []
         self._library.inflight_profile(self._engine, None)
+        for submitted in self._under_way:
+            if submitted.profiler is profiler:
+                profiler.add_step(submitted.batch)
         return profiler.operators()
 
     @property
@@ -129,7 +164,7 @@ class CpuExecutor:
         weights = self._keep(map_file(weights_path))
         self._cache = cache = self._keep(map_zeroed(self.num_blocks * manifest.kv_cache.bytes_per_block, "KV cache"))
         workspace = self._keep(map_zeroed(manifest.memory.workspace_bytes, "workspace"))
-        self._buffers = StepBuffers(manifest)
+        self._buffers = [StepBuffers(manifest) for _ in range(2 if self.overlaps else 1)]
         self._engine = self._library.inflight_open(
             weights.address, weights.file, cache.address, self.num_blocks, workspace.address, self.threads
         )
@@ -176,21 +211,36 @@ class CpuExecutor:
         self._regions.append(region)
         return region
 
-    def _run(self, batch: StepBatch, logits: int | None) -> None:
+    def _submit(self, batch: StepBatch, logits: int | None) -> SubmittedStep:
         """`logits` is the address that they are written to."""
         if self._engine is None:
             raise EngineError("The engine is closed.")
-        buffers = self._buffers
+        before = self._under_way[-1].buffers if self._under_way else None
+        buffers = self._buffers[0] if before is not self._buffers[0] else self._buffers[1]
         try:
-            buffers.fill(batch)
+            buffers.fill(batch, before)
         except (ValueError, IndexError, OverflowError):  # more, or larger numbers, than the arrays have
             status = LIMIT
         else:
             buffers.output.logits = logits
-            status = self._library.inflight_step(self._engine, buffers.batch, buffers.output)
+            status = self._library.inflight_submit(self._engine, *buffers.addresses)
         if status == LIMIT:
             check_batch(batch, self.manifest, self.num_blocks)  # raises, and names what is wrong
-        if status != OK:
-            raise EngineError(f"The engine refused a step: {STATUS.get(status, f'status {status}')}.")
-        if self._profiler is not None:
-            self._profiler.add_step(batch)
+        _check_status(status)
+        submitted = SubmittedStep(batch, buffers, self._profiler)
+        self._under_way.append(submitted)
+        return submitted
+
+    def _collect(self, submitted: SubmittedStep) -> None:
+        if self._engine is None:
+            raise EngineError("The engine is closed.")
+        status = self._library.inflight_collect(self._engine)
+        self._under_way.pop(0)
+        _check_status(status)
+        if self._profiler is not None and submitted.profiler is self._profiler:
+            self._profiler.add_step(submitted.batch)
+
+
+def _check_status(status: int) -> None:
+    if status != OK:
+        raise EngineError(f"The engine refused a step: {STATUS.get(status, f'status {status}')}.")

@@ -52,7 +52,9 @@ class SamplingRows:
         history: Sequence[int] = sequence.history if sampling.needs_history else ()
         ids = [token_id for token_id, _ in sampling.bias] + list(sequence.banned)
         values = [value for _, value in sampling.bias] + [_BAN] * len(sequence.banned)
-        # Copies: the scheduler goes on appending to a history.
+        # Copies: the scheduler goes on appending to a history. A token that the step before chooses is written there.
+        if history and sequence.follows >= 0:
+            history = [*history, 0]
         pointers = [_keep(kept, array("i", history)), _keep(kept, array("i", ids)), _keep(kept, array("f", values))]
         pointers.append(_keep(kept, array("I", sequence.allowed or b"")))
         return (*pointers, len(history), sequence.prompt_length, len(ids))

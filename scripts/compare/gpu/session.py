@@ -23,7 +23,7 @@ class Session:
         self._gpu, self._timer = gpu, timer
         self._kernels = Kernels(gpu, workers)
         self._say("the card's limits")
-        operands = ("bf16", "float8", "int8") if architecture_of(gpu.sm).fp8 else ("bf16", "int8")
+        operands = ("bf16", "float8", "int8") if architecture_of(gpu.sm).float8_bits else ("bf16", "int8")
         limits = measure_limits(gpu, self._timer, operands)
         self.run = Run(f"{gpu.name}, sm_{gpu.sm}", versions, limits)
 

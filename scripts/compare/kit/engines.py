@@ -26,6 +26,9 @@ _PROMPTS, _NEW_TOKENS = (9, 1, 17, 6), 3
 # between two levels.
 _ERRORS = {"float32": 1e-4, "bfloat16": 0.15}
 _QUANTIZED_ERROR = 5e-3
+# FP8 rows that are sums of 14 bits lie between two levels more often: 0.06 in a model of such tensor cores
+# (docs/targets/cuda.md). Logits that have nothing to do with each other differ by more than 1.
+_FLOAT8_ERROR = 0.2
 
 
 def write_engines(directory: Path, generations: Sequence[int]) -> None:
@@ -39,8 +42,13 @@ def write_engines(directory: Path, generations: Sequence[int]) -> None:
             sm = tuple(str(each) for each in generations)
             build_engine(scratch / "checkpoint", directory / name, make_recipe(target="cuda", sm=sm, **flags))
             build_engine(scratch / "checkpoint", scratch / "reference", make_recipe(target="reference", **flags))
-            limit = _QUANTIZED_ERROR if options else _ERRORS[shape["torch_dtype"]]
-            _write_expected(directory / name, scratch / "reference", shape["vocab_size"], limit)
+            _write_expected(directory / name, scratch / "reference", shape["vocab_size"], _limit(shape, options))
+
+
+def _limit(shape: Mapping[str, Any], options: Mapping[str, Any]) -> float:
+    if not options:
+        return _ERRORS[shape["torch_dtype"]]
+    return _FLOAT8_ERROR if options["quantize"].startswith("fp8") else _QUANTIZED_ERROR
 
 
 def calibration(options: Mapping[str, Any], path: Path, vocab_size: int) -> dict[str, Any]:

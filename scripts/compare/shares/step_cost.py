@@ -5,9 +5,9 @@ python scripts/compare/shares/step_cost.py [--sequences 1,64,256,1000] [--steps 
 All sequences decode; the executor answers at once, and its own time is taken off. "with marshalling" also fills and
 reads the arrays of a compiled engine: a token for every sequence, and a new block once in 32 steps.
 
-With an engine (of the cpu target), its own steps of as many sequences are measured too, and how long its operators
-stand still in each. That is the same Python and the way into the library and out again, but what they need is in no
-cache any more: the weights have just passed through all of them.
+With an engine (of the cpu target), its own steps of as many sequences are measured too, one after the other, and how
+long its operators stand still in each. That is the same Python and the way into the library and out again, but what
+they need is in no cache any more: the weights have just passed through all of them.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ def real_step_seconds(executor: CpuExecutor, sequences: int) -> tuple[float, flo
     how much of that lies outside of its operators. None when it does not take that many sequences."""
     if sequences > executor.manifest.limits.max_batch_size:
         return None
+    executor.overlaps = False
     core = decoding_core(executor, sequences, 1, REAL_TOKENS - 1)
     times, idle = [], []
     for _ in range(REAL_STEPS):

@@ -83,6 +83,14 @@ def greedy_projection(torch: Any, *, n: int, k: int, rows: int) -> Step:
     return lambda: torch.nn.functional.linear(x, weight).argmax(dim=-1)
 
 
+def scaled_mm(torch: Any, *, n: int, k: int, rows: int) -> Step:
+    """FP8 with a scale for each row and each output to bfloat16. use_fast_accum is off, as it is by default: every 128
+    inputs a sum is promoted to float32."""
+    x, weight = (torch.randn(size, k, device="cuda").to(torch.float8_e4m3fn) for size in (rows, n))
+    scales = {"scale_a": torch.rand(rows, 1, device="cuda"), "scale_b": torch.rand(1, n, device="cuda")}
+    return lambda: torch._scaled_mm(x, weight.t(), **scales, out_dtype=torch.bfloat16)
+
+
 def attention(
     torch: Any, *, sequences: int, tokens: int, context: int, num_heads: int, num_kv_heads: int, head_size: int
 ) -> Step:

@@ -95,6 +95,7 @@ def convert(
     calibration_length: flag.CalibrationLength = 512,
     calibration_seed: flag.CalibrationSeed = 0,
     budget: flag.Budget = None,
+    score_tokens: flag.ScoreTokens = None,
     smoothing: flag.Smoothing = 0.5,
     use_fp8: flag.UseFp8 = False,
     kv_cache_dtype: flag.KvCacheDtype = flag.CacheDtype.auto,
@@ -126,6 +127,8 @@ def convert(
 
       inflight convert ./SmolLM2-135M-Instruct.Q4_1.gguf -o ckpt --dequantize
 
+      inflight convert ./Qwen3-Reranker-0.6B -o ckpt --score-tokens yes,no
+
       inflight convert --model_dir ./Mistral-7B --output_dir ckpt --tp_size 2
     """
     if (model is None) == (model_dir is None):
@@ -147,7 +150,7 @@ def convert(
     from inflight.cli.engines.checkpoint_notes import checkpoint_notes
     from inflight.convert.api import convert_model
     from inflight.convert.checkpoint.directory import Checkpoint
-    from inflight.convert.options import ConvertOptions
+    from inflight.convert.options import ConvertOptions, read_score_tokens
 
     values = {
         "dtype": dtype.value,
@@ -165,6 +168,7 @@ def convert(
         "calibration_seed": calibration_seed,
         "smoothing": smoothing,
         "budget": budget,
+        "score_tokens": read_score_tokens(score_tokens),
         "revision": revision,
     }
     given = {name: value for name, value in values.items() if is_given(ctx, name)}

@@ -174,6 +174,7 @@ def serve(
     ] = None,
     group_size: BuiltGroupSize = None,
     dequantize: flag.Dequantize = False,
+    score_tokens: flag.ScoreTokens = None,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a hub model.", rich_help_panel=_BUILD)
     ] = None,
@@ -194,6 +195,8 @@ def serve(
       inflight serve bigscience/bloom-560m --target transformers
 
       inflight serve ./Llama-3.2-1B --quantize int8_wo
+
+      inflight serve ./Qwen3-Reranker-0.6B --score-tokens yes,no
 
       inflight serve small=./engine large=Qwen/Qwen2.5-7B-Instruct --load-model small
 
@@ -224,11 +227,14 @@ def serve(
         quantize=quantize,
         group_size=group_size,
         dequantize=dequantize,
+        score_tokens=score_tokens,
         revision=revision,
         recipe=flags,
     )
     if chat_template is not None and len(model) > 1:
         raise typer.BadParameter("--chat-template is for one model.")
+    if score_tokens is not None and len(model) > 1:
+        raise typer.BadParameter("--score-tokens is for one model. Convert the other ones, and give their engines.")
     models = named_engines(model, request, served_model_name, load_model)
     engine = models[0].engine_dir if models else request.engine()
     name = served_model_name or read_engine_directory(engine).manifest.source.model

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from inflight.sampling_parameters import RECORD_PARAMETERS
 
-ABI = 8
+ABI = 9
 MAX_TOP_LOGPROBS = 64
 
-# What inflight_step returns.
+# What inflight_submit and inflight_collect return.
 OK, LIMIT, MEMORY, FILE = 0, 1, 2, 3
 STATUS = {
     LIMIT: "the batch breaks a limit of the engine, or names a token or block that does not exist",
@@ -54,6 +54,7 @@ class Batch(ctypes.Structure):
         ("logit_rows", ctypes.c_void_p),
         ("sampling", ctypes.c_void_p),
         ("token_types", ctypes.c_void_p),
+        ("follows", ctypes.c_void_p),
     ]
 
 
@@ -122,8 +123,15 @@ def open_library(path: Path) -> ctypes.CDLL:
     ]
     library.inflight_get_build.restype = None
     library.inflight_get_build.argtypes = [ctypes.POINTER(Build)]
+    library.inflight_submit.restype = ctypes.c_int32
+    # Addresses of a Batch and an Output, which take ctypes less time than pointers.
+    library.inflight_submit.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
+    library.inflight_collect.restype = ctypes.c_int32
+    library.inflight_collect.argtypes = [ctypes.c_void_p]
     library.inflight_step.restype = ctypes.c_int32
     library.inflight_step.argtypes = [ctypes.c_void_p, ctypes.POINTER(Batch), ctypes.POINTER(Output)]
+    library.inflight_abandon.restype = None
+    library.inflight_abandon.argtypes = [ctypes.c_void_p]
     library.inflight_close.restype = None
     library.inflight_close.argtypes = [ctypes.c_void_p]
     library.inflight_operators.restype = ctypes.c_int32

@@ -149,13 +149,23 @@ class DenseFacts(Facts, frozen=True, kw_only=True):
     norm_epsilon: float | msgspec.UnsetType = msgspec.UNSET
 
 
+class PairTemplateFacts(Facts, frozen=True):
+    """A chat template, as Jinja source, that makes one text of a pair: messages of the roles query and document, behind
+    one of the role system where there is an instruction."""
+
+    source: str
+    add_generation_prompt: bool = False
+
+
 class PoolingFacts(Facts, frozen=True, kw_only=True):
     """What becomes of hidden states, of an engine that generates nothing (docs/formats/embeddings.md).
 
     `task`: a vector of a text, a score of a pair of texts, or numbers of several labels. `output_size`: numbers that a
     step yields of each row. `causal`: tokens do not see those behind them. `token_types`: kinds of tokens that have an
     embedding and are told apart; 1: all tokens are of the first; 0: none has one. `label_names`: of a classifier's
-    numbers. `prompts` are put in front of texts by their names, `default_prompt` where a text names none. `dense` are
+    numbers. `prompts` are put in front of texts by their names, `default_prompt` where a text names none; where there
+    is a `pair_template`, it is the instruction of pairs that have none. No `pair_template`: the tokenizer joins the
+    texts of a pair. `dense` are
     products of a pooled vector, one of the other, whose float32 weights are in the safetensors file `dense_file` as
     "{number}.weight", "{number}.bias" and "{number}.norm.weight".
     """
@@ -170,6 +180,7 @@ class PoolingFacts(Facts, frozen=True, kw_only=True):
     label_names: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     prompts: dict[str, str] = msgspec.field(default_factory=dict)
     default_prompt: str | None = None
+    pair_template: PairTemplateFacts | None = None
     dense: tuple[DenseFacts, ...] = ()
     dense_file: str | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -53,8 +54,8 @@ def read_keywords(given: Mapping[str, Any], source: Source, own: Collection[str]
 
 
 def _honour(found: dict[str, Any], problems: list[str], source: Source, row: Row, name: str, value: Any) -> None:
-    if isinstance(value, str):
-        value = value if row.read is None else row.read(value)
+    if row.read is not None and isinstance(value, str | dict):
+        value = row.read(value if isinstance(value, str) else json.dumps(value))
     meaning = row.values.get(str(value), value)
     if isinstance(meaning, str) and meaning[:1] == REFUSED:
         problems.append(f"{name}={_shown(value)} is not supported: {meaning[1:]}")

@@ -27,7 +27,8 @@ class Row:
     `why`: of what is noted, why it changes nothing; of what is refused, why, and what to do instead; of what is
     honoured, what differs.
     `values`: what values are called here, where that differs; `!reason` refuses one, `~reason` drops it with a note.
-    `fine`: values of a refused flag that ask for nothing, beside ASKS_FOR_NOTHING. `read` rewrites a value, as 8k.
+    `fine`: values of a refused flag that ask for nothing, beside ASKS_FOR_NOTHING. `read` rewrites a value, as 8k;
+    what it gives may be a refusal or a note, too.
     `extra`: what the option here needs beside its value. `rival`: another tool means another thing by this name; what.
     """
 

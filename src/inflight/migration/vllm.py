@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inflight.migration import reasons as why
+from inflight.migration.overrides import score_tokens
 from inflight.migration.row import MODEL, NOTED, Row, honoured, noted, refused, whole_number
 
 DTYPES = {"half": "float16", "float": "float32", "fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}
@@ -106,7 +107,14 @@ ENGINE: tuple[Row, ...] = (
         "load-format= model-loader-extra-config= model-weights=",
         fine=("auto", "safetensors", "gguf", "hf", "bitsandbytes", "mistral", "runai_streamer", "fastsafetensors"),
     ),
-    *refused(why.CONFIG_FILES, "hf-overrides= hf-config-path=? rope-scaling= rope-theta="),
+    *honoured(
+        "hf-overrides=",
+        "--score-tokens",
+        "of what makes a scorer of a generator (classifier_from_token); others are refused: change config.json in a "
+        "copy of the model, and build again",
+        read=score_tokens,
+    ),
+    *refused(why.CONFIG_FILES, "hf-config-path=? rope-scaling= rope-theta="),
     *refused(why.CONFIG_FILES, "config-format=", fine=("auto", "hf")),
     *refused(why.OTHER_TOKENIZER, "tokenizer= tokenizer-revision="),
     *noted("tokenizers are those of the library tokenizers, as tokenizer.json has them.", "tokenizer-mode="),

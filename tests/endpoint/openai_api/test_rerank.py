@@ -13,12 +13,17 @@ import httpx
 import numpy as np
 import pytest
 
+from inflight.build.engine import build_engine
+from inflight.build.registry import make_recipe
+from inflight.convert.api import convert_model
+from inflight.convert.options import ConvertOptions
 from inflight.runtime import LLM
 from inflight.triton_backend.openai.protocol.pooling import RerankBody
-from tests.endpoint.conftest import MODEL
+from tests.endpoint.conftest import MODEL, pooling_shim
 from tests.endpoint.openai_api.mutations import draw
 from tests.endpoint.openai_api.test_bad_input import problem, run
 from tests.endpoint.openai_api.test_embeddings import JSON
+from tests.models.families.rerankers import save_reranker
 from tests.models.tiny_tokenizers import random_text
 from tests.patience import PATIENCE_S
 
@@ -105,6 +110,8 @@ def test_tei_has_a_list_and_raw_scores(scoring_shim: str) -> None:
         ({"query": "fox", "documents": ["dog"], "top_n": -1}, "top_n"),
         ({"query": "fox", "documents": ["dog"], "truncate_prompt_tokens": 3}, "truncate_prompt_tokens"),
         ({"query": "fox", "documents": ["dog"], "rank_fields": ["a"]}, "rank_fields"),
+        ({"query": "fox", "documents": ["dog"], "instruction": "find it"}, "instruction"),
+        ({"query": "fox", "documents": ["dog"], "instruction": "find it", "instruct": "find"}, "instruct"),
         ({"query": "fox", "documents": ["dog", {"title": "a"}]}, "documents"),
     ],
 )
@@ -113,6 +120,29 @@ def test_bad_input_is_an_error_that_names_it(scoring_shim: str, body: dict[str, 
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
     assert error["type"] == "invalid_request_error" and error["param"].startswith(param) and error["message"]
+
+
+def test_an_instruction_goes_into_the_template_of_a_generator(tmp_path: Path, rng: np.random.Generator) -> None:
+    model = save_reranker(tmp_path / "model", "qwen3", rng)
+    convert_model(model.directory, tmp_path / "checkpoint", ConvertOptions(score_tokens=("yes", "no")))
+    engine = tmp_path / "engine"
+    build_engine(tmp_path / "checkpoint", engine, make_recipe("reference", max_batch_size=4))
+    query, documents = random_text(rng) + "fox", ["dog", random_text(rng) + "cat", "a lazy fox"]
+    with pooling_shim(engine) as shim, LLM(engine, threads=1) as opened:
+        for asked in (None, "find the cat"):
+            outputs = opened.score(query, documents, use_tqdm=False, instruction=asked)
+            expected = [each.outputs.score for each in outputs]
+            body = {"query": query, "documents": documents, "instruction": asked}
+            listed = ask(shim, "/v1/rerank", **body)["results"]
+            found = [each["relevance_score"] for each in sorted(listed, key=lambda each: each["index"])]
+            assert np.allclose(found, expected, atol=1e-5)
+            again = ask(shim, "/v1/rerank", query=query, documents=documents, instruct=asked)["results"]
+            assert again == listed
+            pairs = ask(shim, "/score", text_1=query, text_2=documents, instruction=asked)["data"]
+            assert np.allclose([each["score"] for each in pairs], expected, atol=1e-5)
+        wrong = json.dumps({"text_1": "a", "text_2": "b", "instruction": "\ud800"})
+        answer = httpx.post(f"{shim}/score", content=wrong, headers=JSON)
+        assert answer.status_code == 400 and answer.json()["error"]["param"] == "instruction"
 
 
 def test_routes_of_other_tasks_say_what_the_model_is_for(scoring_shim: str) -> None:

@@ -89,4 +89,5 @@ def test_an_embedding_model_gives_cosines(
 
 def test_other_engines_say_what_they_are_for(embedded_shim: str) -> None:
     answer = ask(embedded_shim, text_1="a", text_2="b")
-    assert answer.status_code == 400 and "generates text" in answer.json()["error"]["message"]
+    message = answer.json()["error"]["message"]
+    assert answer.status_code == 400 and "generates text" in message and "--score-tokens yes,no" in message

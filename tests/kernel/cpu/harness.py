@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ import pytest
 from inflight.build.graph.operators import DOMAIN
 from inflight.build.graph.values import new_value
 from inflight.build.passes.rewrite import fused
-from inflight.build.targets.cpu.compiler.compile import compile_library
+from inflight.build.targets.cpu.compiler.compile import KERNELS, compile_library
 from inflight.build.targets.cpu.compiler.cpu_levels import CpuLevel, find_level, native_level
 from inflight.build.targets.cpu.operators.calls import KernelCall, Places
 from inflight.build.targets.cpu.operators.emit import emit_call
@@ -28,11 +30,6 @@ Array = npt.NDArray[Any]
 
 # Room for the partial results of few (row, split) pairs, so that a step may run out of it.
 PARTIAL_ROWS = 24
-_HEAD = f"#define PARTIAL_ROWS {PARTIAL_ROWS}\n"
-_HEAD += "".join(
-    f'#include "{name}.h"\n'
-    for name in ("attention", "elementwise", "embedding", "quantized_experts", "float8", "head_linear", "qlinear")
-)
 _names = itertools.count()
 
 
@@ -114,12 +111,22 @@ def compile_kernels(graphs: Sequence[ir.Graph], level: CpuLevel, directory: Path
     layouts = [WeightLayout(graph) for graph in graphs]
     calls = [emit_call(graph[0], Places(layout)) for graph, layout in zip(graphs, layouts, strict=True)]
     output = directory / f"kernels-{level.name}-{next(_names)}.so"
-    compile_library(preamble + _HEAD + "".join(_wrapper(i, call) for i, call in enumerate(calls)), level, output)
+    headers = ["pool.h", *sorted({_header_of(call.kernel) for call in calls})]
+    head = f"#define PARTIAL_ROWS {PARTIAL_ROWS}\n" + "".join(f'#include "{header}"\n' for header in headers)
+    compile_library(preamble + head + "".join(_wrapper(i, call) for i, call in enumerate(calls)), level, output)
     library = ctypes.CDLL(str(output))
     return [
         Kernel(getattr(library, f"kernel_{i}"), _packed(layout, directory / f"weights-{next(_names)}"), library)
         for i, layout in enumerate(layouts)
     ]
+
+
+@functools.cache
+def _header_of(kernel: str) -> str:
+    """The header that defines it. Reading all of them takes longer than compiling a small kernel."""
+    definition = re.compile(rf"^\w[^;{{}}]*\b{kernel}\(", re.MULTILINE)
+    (header,) = (path.name for path in KERNELS.glob("*.h") if definition.search(path.read_text()))
+    return header
 
 
 def _packed(layout: WeightLayout, path: Path) -> list[Array]:
@@ -145,11 +152,13 @@ def _wrapper(index: int, call: KernelCall) -> str:
 static void run_{index}(void *argument, pool *p, int thread) {{
     const int64_t *a = argument;
     {call.kernel}(p, thread, {constants}, {casts});
+    pool_barrier(p);
 }}
 __attribute__((visibility("default"))) int kernel_{index}(int32_t threads, void *arguments) {{
     pool p;
     if (!pool_open(&p, threads, run_{index})) return 1;
-    pool_run(&p, arguments);
+    pool_launch(&p, arguments, pool_share_out(&p, 0, threads, 0));
+    run_{index}(arguments, &p, 0);
     pool_close(&p);
     return 0;
 }}

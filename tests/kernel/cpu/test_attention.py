@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from inflight.build.graph.values import new_value
 from inflight.build.passes.paged_attention import READ_BEHIND
+from tests.engines.built_engine import fresh_rng
 from tests.kernel.cpu.attention_shapes import DTYPES, EPSILON, INT4, MAX_SEQ_LEN, Shape
 from tests.kernel.cpu.harness import (
     PARTIAL_ROWS,
@@ -154,11 +156,17 @@ class Step:
         self.rows = TokenRows(len(self.positions), len(chunks), self.block_tables.shape[1], *pointers)
 
 
+@functools.cache
+def shape_of_run(dtype: Any) -> Shape:
+    """Drawn once in each run: tests of one shape share what was compiled for it."""
+    return Shape.random(fresh_rng(), dtype)
+
+
 @pytest.mark.parametrize(("level", "dtype"), of_levels(DTYPES, _SAME_BITS))
 def test_attention_is_as_defined_and_a_row_sees_neither_company_nor_chunks_nor_threads(
     level: Any, dtype: Any, rng: np.random.Generator, tmp_path: Path
 ) -> None:
-    check_attention(Shape.random(rng, dtype), level, rng, tmp_path)
+    check_attention(shape_of_run(dtype), level, rng, tmp_path)
 
 
 def check_attention(
@@ -196,7 +204,7 @@ def check_attention(
 def test_every_level_of_an_architecture_gives_the_same_bits(
     dtype: Any, rng: np.random.Generator, tmp_path: Path
 ) -> None:
-    shape = Shape.random(rng, dtype)
+    shape = shape_of_run(dtype)
     print(shape)
     length = int(rng.integers(1, MAX_SEQ_LEN))
     table = rng.permutation(-(-MAX_SEQ_LEN // shape.tokens_per_block))

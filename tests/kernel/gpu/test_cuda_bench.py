@@ -119,7 +119,7 @@ def test_torch_is_asked_for_work_that_its_worker_knows() -> None:
     from compare.gpu.models import MIXTURES, MODELS
 
     peers = [case.peer for model in (*MODELS, *MIXTURES) for case in all_cases(model, 90) if case.peer]
-    products = {"linear", "int_mm", "int4_mm", "greedy_projection", "experts"}
+    products = {"linear", "int_mm", "int4_mm", "scaled_mm", "greedy_projection", "experts"}
     assert {peer.work for peer in peers} == {"add_rms_norm", "swiglu", "attention", "greedy", "top_k_top_p"} | products
     for peer in peers:
         inspect.signature(getattr(torch_kernels, peer.work)).bind(None, **peer.arguments)

@@ -28,7 +28,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=some_of(4, MODELS))
+@pytest.fixture(scope="module", params=some_of(2, MODELS))
 def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BuiltEngine:
     """A float32 engine."""
     family, changes = MODELS[chosen(request.param, fresh_rng())]
@@ -38,7 +38,7 @@ def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(
     scope="module",
     params=[
-        *some_of(3, [(model, torch.bfloat16) for model in MODELS]),
+        *some_of(1, [(model, torch.bfloat16) for model in MODELS]),
         *some_of(1, [("llama", torch.float16), ("gemma2", torch.float16)]),
     ],
 )

@@ -60,10 +60,11 @@ def test_verify_finds_an_engine_of_such_a_checkpoint_right(
     assert result.exit_code == 0, (family, options, json.loads(result.stdout))
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", some_of(1, ALGORITHMS))
 def test_the_cpu_computes_what_the_reference_computes(
-    tmp_path: Path, algorithm: str, seed: int, rng: np.random.Generator
+    tmp_path: Path, algorithm: Any, seed: int, rng: np.random.Generator
 ) -> None:
+    algorithm = chosen(algorithm, rng)
     shape = random_shape(rng, str(rng.choice(ALL_FAMILIES)))
     checkpoint = checkpoint_of(tmp_path, shape, seed, rng, algorithm=algorithm)
     prompts = [rng.integers(0, shape.vocab_size, 5).tolist() for _ in range(6)]

@@ -54,7 +54,7 @@ CACHES = [
 ]
 
 
-@pytest.fixture(scope="module", params=some_of(4, CACHES))
+@pytest.fixture(scope="module", params=some_of(2, CACHES))
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BuiltEngine:
     limits: dict[str, Any] = {
         "max_batch_size": 16,

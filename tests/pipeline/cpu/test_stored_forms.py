@@ -45,7 +45,7 @@ def checkpoint_of(
 
 
 @pytest.mark.parametrize("target", ["cpu", pytest.param("reference", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("form", some_of(3, FORMS))
+@pytest.mark.parametrize("form", some_of(2, FORMS))
 def test_verify_finds_an_engine_of_such_a_checkpoint_right(
     tmp_path: Path, form: Any, target: str, seed: int, rng: np.random.Generator
 ) -> None:

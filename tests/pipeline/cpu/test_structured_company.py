@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +24,6 @@ from inflight.runtime.structured.reasoning import ReasoningFirst
 from inflight.runtime.text.tokenizer import load_tokenizer
 from tests.engines.random_schemas import random_schema
 from tests.models.tiny_tokenizers import random_text
-from tests.paths import ROOT
 
 pytestmark = pytest.mark.pipeline
 
@@ -34,12 +31,9 @@ ROOM = 48
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def engine(tmp_path_factory: pytest.TempPathFactory, embedded_model: Path) -> Path:
     place = tmp_path_factory.mktemp("company")
-    sys.path.append(str(ROOT / "scripts"))
-    make = runpy.run_path(str(ROOT / "scripts" / "make_embedded_model.py"))["make_embedded_model"]
-    make(place / "model")
-    convert_model(place / "model", place / "checkpoint", ConvertOptions(dtype="float32"))
+    convert_model(embedded_model, place / "checkpoint", ConvertOptions(dtype="float32"))
     recipe = make_recipe("cpu", max_batch_size=8, max_seq_len=256, tokens_per_block=16)
     build_engine(place / "checkpoint", place / "engine", recipe)
     return place / "engine"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import runpy
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +22,7 @@ from inflight.errors import RequestError
 from inflight.runtime import LLM, CompletionOutput, SamplingParams, SchedulerConfig
 from tests.engines.random_schemas import random_schema
 from tests.models.tiny_tokenizers import random_text
-from tests.paths import ROOT, SCRIPTS
+from tests.paths import SCRIPTS
 
 pytestmark = pytest.mark.pipeline
 
@@ -33,12 +32,9 @@ PROMPT_CHARACTERS = (512 - ROOM - 1) // 4
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, embedded_model: Path) -> Path:
     place = tmp_path_factory.mktemp("structured")
-    sys.path.append(str(ROOT / "scripts"))
-    make = runpy.run_path(str(ROOT / "scripts" / "make_embedded_model.py"))["make_embedded_model"]
-    make(place / "model")
-    convert_model(place / "model", place / "checkpoint", ConvertOptions(dtype="float32"))
+    convert_model(embedded_model, place / "checkpoint", ConvertOptions(dtype="float32"))
     return place / "checkpoint"
 
 
@@ -57,7 +53,7 @@ def params(rng: np.random.Generator, outputs: dict[str, Any], **more: Any) -> Sa
 
 
 def test_every_text_is_valid_json_of_its_schema(llm: LLM, rng: np.random.Generator) -> None:
-    schemas = [random_schema(rng) for _ in range(24 if llm.manifest.target == "cpu" else 4)]
+    schemas = [random_schema(rng) for _ in range(12 if llm.manifest.target == "cpu" else 4)]
     prompts = [random_text(rng)[:PROMPT_CHARACTERS] for _ in schemas]
     outputs = llm.generate(prompts, [params(rng, {"json": schema}) for schema in schemas])
     for schema, output in zip(schemas, outputs, strict=True):

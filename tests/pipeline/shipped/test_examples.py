@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,8 @@ import pytest
 from inflight.build.engine import build_engine
 from inflight.build.registry import make_recipe
 from inflight.convert.api import convert_model
-from tests.paths import EXAMPLES, ROOT
+from inflight.convert.options import ConvertOptions
+from tests.paths import EXAMPLES
 
 pytestmark = pytest.mark.pipeline
 
@@ -20,12 +20,9 @@ OFFLINE = ("log_probabilities.py", "offline_generation.py", "prefix_caching.py",
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def engine(tmp_path_factory: pytest.TempPathFactory, embedded_model: Path) -> Path:
     place = tmp_path_factory.mktemp("examples")
-    sys.path.append(str(ROOT / "scripts"))
-    make = runpy.run_path(str(ROOT / "scripts" / "make_embedded_model.py"))["make_embedded_model"]
-    make(place / "model")
-    convert_model(place / "model", place / "checkpoint")
+    convert_model(embedded_model, place / "checkpoint", ConvertOptions(dtype="float32"))
     build_engine(place / "checkpoint", place / "engine", make_recipe(max_batch_size=8, max_seq_len=512))
     return place / "engine"
 

@@ -52,10 +52,10 @@ def scores(text: str, choices: list[str]) -> list[list[float]]:
     return found
 
 
-@pytest.mark.parametrize("round", range(3))
+@pytest.mark.parametrize("round", range(2))
 def test_an_option_is_scored_as_a_whole(runtime: sgl.Runtime, rng: np.random.Generator, round: int) -> None:
     """Also where it changes the last token of the text, and where a long prefix is shared."""
-    text = " ".join(random_text(rng) for _ in range(int(rng.integers(1, 20)))) + str(rng.choice(["", " ", "wor"]))
+    text = " ".join(random_text(rng) for _ in range(int(rng.integers(1, 8)))) + str(rng.choice(["", " ", "wor"]))
     choices = [random_text(rng) or "x" for _ in range(4)] + ["ds", " calculator", "search engine"]
     expected = scores(text, choices)
     state = chooses.run(text, choices, sgl.token_length_normalized, backend=runtime)

@@ -41,6 +41,8 @@ from tests.pipeline.targets.cuda_steps import BLOCKS, LIMITS, chunk, logits
 pytest.importorskip("triton", reason="pip install 'inflight-llm[cuda-compile]'")
 from tests.oracles.gpu.interpreted_launches import open_interpreted, uncompiled
 
+from inflight.build.gpu_kernels.kernels.quantized_tiles import KEPT, PROMOTED, WIDENED  # isort: skip
+
 pytestmark = pytest.mark.pipeline
 
 FAMILIES = (*ALL_FAMILIES, *FURTHER, *MIXTURES)
@@ -153,6 +155,34 @@ def test_attention_rounds_its_rows_for_the_product_behind_it(tmp_path: Path, rng
     assert [bool(each["constants"]["quantizes"]) for each in made] == [True, False]
     tiled = [kernels[launch.choices[0].kernel]["kernel"] for launch in listed.launches if launch.rows == "prompt_tiles"]
     assert tiled == ["paged_prefill", "quantize_tiles", "paged_prefill"]
+
+
+def float8_sums(engine: Path, sm: int) -> set[int]:
+    """Of the products of a generation's kernels."""
+    kernels = json.loads((engine / "rank0.kernels.json").read_bytes())[str(sm)]
+    return {each["constants"]["float8_sums"] for each in kernels if each["kernel"] == "quantized_linear"}
+
+
+@pytest.mark.usefixtures("no_code")
+def test_fp8_is_multiplied_in_fp8_where_a_generation_can_and_nobody_says_otherwise(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    checkpoint = converted(
+        tmp_path, replace(even_shape(rng, "qwen3"), num_layers=1), rng, **quantizing("fp8_rowwise", 16)
+    )
+    assert_rounded(tmp_path, checkpoint, rng)
+    assert float8_sums(tmp_path / "cuda", 90) == {PROMOTED}
+    for asked, sms, settled, sums in (
+        (None, ("80", "100"), "native", {80: {WIDENED}, 100: {KEPT}}),
+        ("widened", ("90",), "widened", {90: {WIDENED}}),
+        (None, ("80", "86"), "widened", {80: {WIDENED}, 86: {WIDENED}}),
+    ):
+        recipe = make_recipe("cuda", sm=sms, fp8_products=asked, **LIMITS)
+        manifest = build_engine(checkpoint, tmp_path / "other", recipe, overwrite=True)
+        assert manifest.recipe["fp8_products"] == settled
+        assert {sm: float8_sums(tmp_path / "other", sm) for sm in sums} == sums
+    with pytest.raises(BuildError, match=r"--fp8-products native: tensor cores of --sm 80,86 multiply no FP8"):
+        plan_engine(checkpoint, make_recipe("cuda", sm=("86", "80"), fp8_products="native"))
 
 
 @pytest.mark.slow

@@ -88,7 +88,8 @@ def test_masks_are_computed_between_the_launches_of_logits_and_of_sampling(
 def test_16_bits_are_near_transformers(tmp_path: Path, rng: np.random.Generator) -> None:
     """One of two types is drawn. The interpreter cuts bfloat16 off where a GPU rounds, which doubles the error."""
     dtype, limit = [(torch.bfloat16, 0.15), (torch.float16, 0.01)][int(rng.integers(2))]
-    built = build_cuda_engine(tmp_path, dtype)
+    with uncompiled():
+        built = build_cuda_engine(tmp_path, dtype)
     executor = open_interpreted(built.directory, BLOCKS)
     tokens = built.prompt(rng, 9)
     got = logits(executor, chunk(0, tokens, [3], prompt=9))[-1]
@@ -176,6 +177,7 @@ def test_without_a_gpu_the_reason_is_said(built: CudaEngine) -> None:
         ({"sm": ("75",)}, "sm_75 is not one"),
         ({"sm": ("hopper",)}, "--sm hopper: a GPU generation is a number"),
         ({"kv_cache_dtype": "int4"}, "--kv-cache-dtype int4"),
+        ({"fp8_products": "widened"}, "--fp8-products widened: no product of this checkpoint has FP8 rows"),
     ],
 )
 def test_flags_that_no_kernel_is_for_are_refused(

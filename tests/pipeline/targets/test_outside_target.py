@@ -21,7 +21,7 @@ from inflight.errors import EngineError
 from inflight.runtime import LLM, SamplingParams
 from tests.engines.engine_files import edit_manifest
 from tests.models.tiny_tokenizers import random_text
-from tests.paths import DOCS, ROOT, SCRIPTS
+from tests.paths import DOCS, ROOT
 
 pytestmark = pytest.mark.pipeline
 
@@ -53,10 +53,10 @@ def broken_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory, site: Path) -> Path:
+def workplace(tmp_path_factory: pytest.TempPathFactory, site: Path, embedded_model: Path) -> Path:
     """A directory with `model`, `checkpoint` and `engine`, which is the toy's."""
     place = tmp_path_factory.mktemp("toy")
-    subprocess.run([sys.executable, SCRIPTS / "make_embedded_model.py", place / "model"], check=True)
+    shutil.copytree(embedded_model, place / "model")
     convert_model(place / "model", place / "checkpoint", ConvertOptions(dtype="float32"))
     flags = ["--target", "toy", "--scale", str(SCALE), "--max-seq-len", "128"]
     built = inflight(site, "build-engine", "--checkpoint-dir", place / "checkpoint", "-o", place / "engine", *flags)

@@ -37,7 +37,8 @@ from tests.network.support import one_in
 pytestmark = pytest.mark.pipeline
 
 LIMITS = {"max_seq_len": 128, "max_batch_size": 4, "max_num_tokens": 23, "tokens_per_block": 16}
-TOKENS = 64
+# More than a block, and with the prompts more than the small cache of the test of preemption.
+TOKENS = 24
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Built:
     directory: Path
     manifest: EngineManifest
 
-    def open(self, kv_cache_tokens: int = 4 * 128) -> TransformersExecutor:
-        executor = load_engine(self.directory, threads=2, kv_cache=KvCacheBudget(tokens=kv_cache_tokens))
+    def open(self, kv_cache_tokens: int = 4 * 128, threads: int = 1) -> TransformersExecutor:
+        executor = load_engine(self.directory, threads=threads, kv_cache=KvCacheBudget(tokens=kv_cache_tokens))
         assert isinstance(executor, TransformersExecutor)
         return executor
 
@@ -155,6 +156,17 @@ def test_a_seed_gives_the_same_tokens_and_another_seed_others(
         params = SamplingParams(temperature=1.0, top_p=0.95, seed=value, max_tokens=24, ignore_eos=True)
         runs.append(_run(EngineCore(executor), [Request(name, tuple(prompt), params)])[name])
     assert runs[0] == runs[1] != runs[2]
+
+
+def test_it_computes_on_as_many_threads_as_it_was_given(built: Built, rng: np.random.Generator) -> None:
+    before, executor = torch.get_num_threads(), built.open(threads=2)
+    try:
+        executor.execute(StepBatch([ScheduledSequence(0, rng.integers(3, VOCAB_SIZE, 5).tolist(), 0, [0])]))
+        assert torch.get_num_threads() == 2
+    finally:
+        # It is this thread's number, and the tests after this one are on it.
+        torch.set_num_threads(before)
+    executor.close()
 
 
 def test_equal_prompts_share_no_blocks(built: Built, executor: TransformersExecutor, rng: np.random.Generator) -> None:

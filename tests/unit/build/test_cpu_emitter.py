@@ -63,7 +63,12 @@ def test_layers_of_one_shape_share_one_function() -> None:
     assert text.count(f"    linear(p, thread, F32, {WIDTH}, {WIDTH},") == 1
     assert text.count(f"    linear(p, thread, F32, {WIDTH}, {VOCAB},") == 1
     assert text.count("    rms_norm(p, thread,") == 1
-    assert text.count("pool_barrier(p);") == 12
+    assert [f"case {number}:" in text for number in range(13)] == [True] * 12 + [False]
+
+
+def test_threads_may_come_late_to_products_and_to_sampling_alone() -> None:
+    text = _emit(_chain(1e-5, layers=2)).text
+    assert "OPEN_OPERATORS[NUM_OPERATORS] = {0, 0, 1, 0, 1, 1, 1};" in text
 
 
 def test_floats_are_written_exactly(rng: np.random.Generator) -> None:

@@ -32,15 +32,28 @@ BROKEN = [
 def test_a_broken_chat_template_is_said_when_a_model_is_converted(
     place: str, good: bool, tmp_path: Path, rng: np.random.Generator
 ) -> None:
+    template = GOOD if good else BROKEN[rng.integers(len(BROKEN))]
+    said = converted(tmp_path, template, place, rng)
+    assert ("chat template cannot be read" in said) != good, (template, said)
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_so_is_the_template_of_a_model_that_scores_pairs(good: bool, tmp_path: Path, rng: np.random.Generator) -> None:
+    template = "{# 'query', 'document' #}" + (GOOD if good else BROKEN[rng.integers(len(BROKEN))])
+    said = converted(tmp_path, template, "chat_template.jinja", rng, "--score-tokens", "a,b")
+    assert ("Pairs are refused unless --chat-template" in said) != good, (template, said)
+
+
+def converted(root: Path, template: str, place: str, rng: np.random.Generator, *words: str) -> str:
+    """What `inflight convert` says of a model with this template."""
     backend = byte_level()
     config = tiny_config(vocab_size=backend.get_vocab_size(), eos_token_id=2, num_hidden_layers=1)
-    model = write_model(tmp_path / "model", config, random_tensors(config, rng))
+    model = write_model(root / "model", config, random_tensors(config, rng))
     backend.save(str(model / "tokenizer.json"))
-    template = GOOD if good else BROKEN[rng.integers(len(BROKEN))]
     file = model / place
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps({"chat_template": template}) if place.endswith(".json") else template)
-    words = ["convert", str(model), "-o", str(tmp_path / "checkpoint")]
-    result = CliRunner().invoke(build_app(["convert"]), words, catch_exceptions=False)
+    line = ["convert", str(model), "-o", str(root / "checkpoint"), *words]
+    result = CliRunner().invoke(build_app(["convert"]), line, catch_exceptions=False)
     assert result.exit_code == 0
-    assert ("chat template cannot be read" in result.stderr) != good, (template, result.stderr)
+    return result.stderr

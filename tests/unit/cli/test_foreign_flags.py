@@ -18,9 +18,12 @@ from inflight.cli.options.foreign import FlagReader, ForeignFlagError, Reading
 from inflight.cli.options.settings import ConfigFileError, read_line
 from inflight.migration.row import MODEL, NOTED, REFUSED, Row
 from inflight.migration.sources import SOURCES, Source, sources_of
+from tests.unit.cli.foreign_values import OVERRIDES
 
 pytestmark = pytest.mark.unit
 
+# The first is an empty file of options.
+SAMPLES = {"--config": os.devnull, "--quantize": "int8_wo", "--score-tokens": OVERRIDES}
 BY_FLAGS = [source for source in SOURCES if source.verb]
 
 
@@ -48,10 +51,8 @@ def sample(verb: str, option: str) -> str:
     choices = getattr(kind, "choices", None)
     if choices:
         return str(getattr(choices[0], "value", choices[0]))
-    if option == "--config":
-        return os.devnull  # an empty file of options
-    if option == "--quantize":
-        return "int8_wo"
+    if option in SAMPLES:
+        return SAMPLES[option]
     if "int" in kind.name:
         return "64" if getattr(kind, "max", None) is None else str(kind.max)
     return "0.5" if "float" in kind.name else "x"

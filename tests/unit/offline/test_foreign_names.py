@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from inflight.runtime import (
 )
 from inflight.runtime.offline.options import OWN_NAMES
 from tests.engines.null_engine import write_null_engine
+from tests.unit.cli.foreign_values import OVERRIDES
 
 pytestmark = pytest.mark.unit
 
@@ -57,7 +59,8 @@ def test_every_name_is_honoured_noted_or_refused(source: Source) -> None:
                     assert read_keywords({keyword(name): "x"}, source, ()) == {}
                 else:
                     here = "model" if row.here == MODEL else keyword(row.here)
-                    assert read_keywords({keyword(name): "64"}, source, ()) == {here: "64"}
+                    value, read = ("64", "64") if name != "--hf-overrides" else (json.loads(OVERRIDES), "yes,no")
+                    assert read_keywords({keyword(name): value}, source, ()) == {here: read}
                     assert read_keywords({keyword(name): None}, source, ()) == {}
                     for value, meaning in row.values.items():
                         if meaning.startswith(REFUSED):

@@ -21,11 +21,9 @@ sys.path.append(str(SCRIPTS))
 make_embedded_model = runpy.run_path(str(SCRIPTS / "make_embedded_model.py"))["make_embedded_model"]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("made") / "model"
-    make_embedded_model(directory)
-    return directory
+@pytest.fixture
+def model(embedded_model: Path) -> Path:
+    return embedded_model
 
 
 def contents(directory: Path) -> dict[str, bytes]:

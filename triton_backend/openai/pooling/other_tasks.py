@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from inflight.triton_backend.openai.errors import ApiError
 from inflight.triton_backend.openai.service import Service
@@ -30,6 +30,11 @@ _PATHS: dict[Task, tuple[str, ...]] = {
     "score": (*RERANK_PATHS, *SCORE_PATHS, *CLASSIFY_PATHS),
     "classify": CLASSIFY_PATHS,
 }
+_OF_PAIRS = (*RERANK_PATHS, *SCORE_PATHS)
+_BY_TOKENS = (
+    " A model that judges pairs by saying yes or no, as Qwen3-Reranker does, scores them when it is built with "
+    "--score-tokens yes,no."
+)
 _DOES: dict[Task, str] = {
     "generate": "generates text",
     "embed": "makes embeddings of texts",
@@ -42,8 +47,10 @@ def other_tasks_router(service: Service, task: Task) -> APIRouter:
     """The routes of all tasks but `task`."""
     router = APIRouter()
 
-    async def refuse() -> Response:
+    async def refuse(request: Request) -> Response:
         message = f"The model '{service.model_name}' {_DOES[task]}: {' and '.join(_PATHS[task][:2])}."
+        if task == "generate" and request.url.path in _OF_PAIRS:
+            message += _BY_TOKENS
         raise ApiError(400, message, param="model", code="model_not_supported")
 
     others = dict.fromkeys(path for paths in _PATHS.values() for path in paths if path not in _PATHS[task])

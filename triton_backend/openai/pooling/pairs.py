@@ -43,10 +43,14 @@ class Pairs:
         return [cosine(firsts[index % self.firsts], second) for index, second in enumerate(seconds)]
 
 
-def read_pairs(reader: TextReader, first: Side, second: Side, truncate: int | None) -> Pairs:
+def read_pairs(
+    reader: TextReader, first: Side, second: Side, truncate: int | None, instruction: str | None = None
+) -> Pairs:
     """One text with each of the others, or as many. Raises ApiError (400)."""
     with blaming("truncate_prompt_tokens"):
         reader.check_truncation(truncate)
+    with blaming("instruction"):
+        reader.check_instruction(instruction)
     count = len(second.texts)
     if reader.facts.task == "embed":
         firsts, seconds = (_read_each(reader, side, truncate) for side in (first, second))
@@ -62,7 +66,7 @@ def read_pairs(reader: TextReader, first: Side, second: Side, truncate: int | No
         with blaming(second.param(index)):
             reader.check_text(text, f"'{second.param(index)}'")
             with placed(f"'{second.param(index)}'"):
-                pairs.append(reader.pair(query, text, truncate=truncate))
+                pairs.append(reader.pair(query, text, truncate=truncate, instruction=instruction))
     return Pairs(pairs, 0, count, sum(len(pair.token_ids) for pair in pairs))
 
 

@@ -29,7 +29,8 @@ def rerank_router(service: Service) -> APIRouter:
             truncate = ALL_THAT_FIT
         query = Side("query", [body.query], listed=False)
         length = len(body.query) * len(documents.texts) + sum(map(len, documents.texts))
-        pairs = await service.tokenizing(length, lambda: read_pairs(reader, query, documents, truncate))
+        asked = body.asked
+        pairs = await service.tokenizing(length, lambda: read_pairs(reader, query, documents, truncate, asked))
         found = await pool_texts(service, request, pairs.texts)
         if isinstance(found, Response):
             return found

@@ -26,7 +26,8 @@ def score_router(service: Service) -> APIRouter:
         first, second = _sides(body)
         length = sum(map(len, first.texts)) * (len(second.texts) if len(first.texts) == 1 else 1)
         length += sum(map(len, second.texts))
-        pairs = await service.tokenizing(length, lambda: read_pairs(reader, first, second, body.truncate_prompt_tokens))
+        truncate = body.truncate_prompt_tokens
+        pairs = await service.tokenizing(length, lambda: read_pairs(reader, first, second, truncate, body.instruction))
         found = await pool_texts(service, request, pairs.texts)
         if isinstance(found, Response):
             return found

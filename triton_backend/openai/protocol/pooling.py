@@ -130,7 +130,8 @@ class Document(BaseModel):
 class RerankBody(_RefusingRerank):
     """POST /v1/rerank as Jina's, Cohere's and vLLM's APIs have it; with `texts` in place of `documents`, as TEI has it.
 
-    `truncate`, `raw_scores` and `return_text` are TEI's.
+    `truncate`, `raw_scores` and `return_text` are TEI's. `instruction`, which SGLang calls `instruct`, is of models
+    whose template has a place for one.
     """
 
     model: str | None = None
@@ -144,12 +145,22 @@ class RerankBody(_RefusingRerank):
     truncate: bool = False
     truncation_direction: Literal["right", "Right"] | None = None
     truncate_prompt_tokens: int | None = Field(None, ge=-1)
+    instruction: str | None = None
+    instruct: str | None = None
     user: str | None = None
     request_id: str | None = Field(None, max_length=256)
 
+    @property
+    def asked(self) -> str | None:
+        """The instruction under either name. Raises ApiError (400) where both say another thing."""
+        if self.instruct is not None and self.instruction not in (None, self.instruct):
+            raise ApiError(400, "instruction and instruct are the same; give one.", param="instruct")
+        return self.instruction if self.instruct is None else self.instruct
+
 
 class ScoreBody(_RefusingScore):
-    """POST /score as vLLM has it: a text or a list of them on either side, under the names of its versions."""
+    """POST /score as vLLM has it: a text or a list of them on either side, under the names of its versions, and the
+    `instruction` of models whose template has a place for one."""
 
     model: str | None = None
     text_1: _Texts | None = None
@@ -159,6 +170,7 @@ class ScoreBody(_RefusingScore):
     data_2: _Texts | None = None
     documents: _Texts | None = None
     truncate_prompt_tokens: int | None = Field(None, ge=-1)
+    instruction: str | None = None
     user: str | None = None
     request_id: str | None = Field(None, max_length=256)
 

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#define INFLIGHT_ABI 8
+#define INFLIGHT_ABI 9
 #define INFLIGHT_MAX_TOP_LOGPROBS 64
 
 #define INFLIGHT_OK 0
@@ -17,7 +17,8 @@
 typedef struct {
     uint64_t seed;
     uint64_t position; /* the generator is keyed by (seed, position) */
-    const int32_t *history; /* prompt then output; NULL unless a penalty is on */
+    const int32_t *history; /* prompt then output; NULL unless a penalty is on. Where the row's token follows the step
+                             * before, its last place is that token's, which is written there */
     const int32_t *bias_ids;
     const float *bias_values; /* added to the logits; -INFINITY bans */
     const uint32_t *allowed;  /* NULL, or a bit for each token of the vocabulary: 0 bans */
@@ -34,13 +35,15 @@ typedef struct {
  * context_lengths[s], context_lengths[s] + 1, ... */
 typedef struct {
     int32_t num_sequences, num_tokens, num_logit_rows, block_table_stride;
-    const int32_t *token_ids;            /* [num_tokens] */
+    int32_t *token_ids;                  /* [num_tokens] */
     const int32_t *sequence_starts;      /* [num_sequences + 1] */
     const int32_t *context_lengths;      /* [num_sequences]: tokens already in the cache */
     const int32_t *block_tables;         /* [num_sequences][block_table_stride] */
     const int32_t *logit_rows;           /* [num_logit_rows], ascending row numbers */
     const inflight_sampling *sampling;   /* [num_logit_rows] */
     const int32_t *token_types;          /* [num_tokens]; NULL where the model has none */
+    const int32_t *follows;              /* NULL, or [num_tokens]: the logit row of the step before whose token it is;
+                                          * -1: it is the one in token_ids */
 } inflight_batch;
 
 typedef struct {
@@ -78,7 +81,17 @@ void inflight_get_build(inflight_build *build);
  * engine. Returns NULL when threads cannot be started. */
 inflight_engine *inflight_open(const void *weights, int32_t weights_file, void *kv_cache, int64_t num_blocks,
                                void *workspace, int32_t threads);
+
+/* Steps are computed in the order in which they were submitted, and two at most are submitted and not collected. Records
+ * and arrays are read, and tokens written to them, until a step was collected. One is computed at the latest while it is
+ * collected; one behind another begins when that has ended, on all threads but the caller's. */
+int32_t inflight_submit(inflight_engine *engine, const inflight_batch *batch, const inflight_output *output);
+/* Compute the first of them that was not collected, together with the other threads. */
+int32_t inflight_collect(inflight_engine *engine);
+/* Both, of a step alone. */
 int32_t inflight_step(inflight_engine *engine, const inflight_batch *batch, const inflight_output *output);
+/* Forget what was submitted and not collected. Nothing is computed any more when this returns. */
+void inflight_abandon(inflight_engine *engine);
 void inflight_close(inflight_engine *engine);
 int32_t inflight_abi(void);
 

@@ -18,6 +18,13 @@
 #include "qlinear.h"
 #include "sampling.h"
 
+/* A step that was submitted. */
+typedef struct {
+    const inflight_batch *batch;
+    const inflight_output *output;
+    int32_t status; /* what collecting it returns */
+} inflight_submitted;
+
 /* An engine has no state outside this record, so several can live in one process. */
 struct inflight_engine {
     pool pool;
@@ -25,6 +32,11 @@ struct inflight_engine {
     unsigned char *kv_cache, *workspace, *scratch;
     int64_t num_blocks;
     int32_t weights_file;
+    /* Steps are counted: so many were submitted, computed and collected. Two at most are submitted and not collected. */
+    inflight_submitted steps[2];
+    atomic_uint submitted, done;
+    unsigned collected;
+    atomic_int stopping; /* the launch is to end behind the operator that runs */
     /* of the step that runs: */
     int32_t status; /* what it returns */
     const inflight_batch *batch;
@@ -76,11 +88,6 @@ static void add_to_profile(inflight_engine *e, int index) {
     e->operator_start = end;
 }
 
-/* Behind the barrier of operator `index`. */
-INLINE void end_operator(inflight_engine *e, int thread, int index) {
-    if (thread == 0 && e->profile) add_to_profile(e, index);
-}
-
-static void run_operators(inflight_engine *e, pool *p, int thread);
+static void run_operator(inflight_engine *e, pool *p, int thread, int number);
 
 #endif

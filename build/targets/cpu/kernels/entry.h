@@ -2,7 +2,7 @@
 #ifndef INFLIGHT_ENTRY_H
 #define INFLIGHT_ENTRY_H
 
-#include "engine.h"
+#include "stepping.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -19,7 +19,8 @@ static int sequence_fits(const inflight_engine *e, const inflight_batch *b, int3
     return 1;
 }
 
-static int batch_fits(const inflight_engine *e, const inflight_batch *b) {
+/* `before`: the batch of the step that was submitted before it; NULL: that was collected. */
+static int batch_fits(const inflight_engine *e, const inflight_batch *b, const inflight_batch *before) {
     if (!in_range(b->num_sequences, 1, MAX_BATCH_SIZE) || !in_range(b->num_tokens, 1, MAX_NUM_TOKENS)) return 0;
     if (!in_range(b->num_logit_rows, 0, MAX_LOGIT_ROWS) || b->sequence_starts[0] != 0) return 0;
     for (int32_t i = 0; i < b->num_sequences; i++)
@@ -27,28 +28,14 @@ static int batch_fits(const inflight_engine *e, const inflight_batch *b) {
     if (b->sequence_starts[b->num_sequences] != b->num_tokens) return 0;
     for (int32_t i = 0; i < b->num_tokens; i++)
         if (!in_range(b->token_ids[i], 0, VOCAB_SIZE - 1)) return 0;
+    for (int32_t i = 0; b->follows && i < b->num_tokens; i++)
+        if (!in_range(b->follows[i], -1, before ? before->num_logit_rows - 1 : -1)) return 0;
     for (int32_t i = 0; TOKEN_TYPES && i < b->num_tokens; i++)
         if (!b->token_types || !in_range(b->token_types[i], 0, TOKEN_TYPES - 1)) return 0;
     for (int32_t i = 0; i < b->num_logit_rows; i++)
         if (!in_range(b->logit_rows[i], i ? b->logit_rows[i - 1] + 1 : 0, b->num_tokens - 1)) return 0;
     return 1;
 }
-
-/* One position and one sequence number per row. */
-static void lay_out_rows(inflight_engine *e, const inflight_batch *b) {
-    int32_t *positions = (int32_t *)(e->workspace + POSITIONS_OFFSET);
-    int32_t *sequences = (int32_t *)(e->workspace + SEQUENCES_OFFSET);
-    for (int32_t s = 0; s < b->num_sequences; s++) {
-        for (int32_t row = b->sequence_starts[s]; row < b->sequence_starts[s + 1]; row++) {
-            positions[row] = b->context_lengths[s] + row - b->sequence_starts[s];
-            sequences[row] = s;
-        }
-    }
-    e->rows = (token_rows){b->num_tokens, b->num_sequences, b->block_table_stride, positions, sequences,
-                           b->sequence_starts, b->block_tables};
-}
-
-static void run_step(void *argument, pool *p, int thread) { run_operators(argument, p, thread); }
 
 EXPORT int32_t inflight_abi(void) { return INFLIGHT_ABI; }
 
@@ -62,23 +49,55 @@ EXPORT int32_t inflight_operators(const inflight_operator **operators) {
     return NUM_OPERATORS;
 }
 
-EXPORT void inflight_profile(inflight_engine *e, uint64_t *nanoseconds) { e->profile = nanoseconds; }
+EXPORT void inflight_profile(inflight_engine *e, uint64_t *nanoseconds) {
+    wait_until_idle(e);
+    e->profile = nanoseconds;
+}
+
+EXPORT int32_t inflight_submit(inflight_engine *e, const inflight_batch *batch, const inflight_output *output) {
+    const unsigned number = atomic_load(&e->submitted), waiting = number - e->collected;
+    const inflight_batch *before = waiting ? e->steps[(number - 1) & 1].batch : NULL;
+    if (waiting > 1 || !batch_fits(e, batch, before)) return INFLIGHT_LIMIT;
+    if (e->pool.members > 1 && e->pool.owner != getpid()) return INFLIGHT_MEMORY;
+    e->steps[number & 1] = (inflight_submitted){batch, output, INFLIGHT_OK};
+    atomic_store(&e->submitted, number + 1);
+    return INFLIGHT_OK;
+}
+
+EXPORT int32_t inflight_collect(inflight_engine *e) {
+    const unsigned number = e->collected;
+    if (atomic_load(&e->submitted) == number) return INFLIGHT_LIMIT;
+    while (atomic_load(&e->done) == number) {
+        pool_turn turn = {0};
+        if (atomic_load(&e->pool.idle)) turn = begin_launch(e, number, e->pool.members);
+        else if ((turn.number = pool_join(&e->pool, &e->done, number)) < 0) continue;
+        do turn = pass_operator(e, &e->pool, 0, turn);
+        while (atomic_load(&e->done) == number);
+    }
+    /* The step behind it, if it was submitted when this one had ended already. */
+    e->collected = number + 1;
+    if (e->pool.members > 1 && atomic_load(&e->pool.idle) && atomic_load(&e->submitted) != number + 1 &&
+        atomic_load(&e->done) == number + 1)
+        begin_launch(e, number + 1, e->pool.members - 1);
+    return e->steps[number & 1].status;
+}
 
 EXPORT int32_t inflight_step(inflight_engine *e, const inflight_batch *batch, const inflight_output *output) {
-    if (!batch_fits(e, batch)) return INFLIGHT_LIMIT;
-    if (e->pool.threads > 1 && e->pool.owner != getpid()) return INFLIGHT_MEMORY;
-    e->batch = batch;
-    e->output = output;
-    e->status = INFLIGHT_OK;
-    lay_out_rows(e, batch);
-    if (e->profile) e->operator_start = nanoseconds_now();
-    pool_run(&e->pool, e);
-    end_operator(e, 0, NUM_OPERATORS - 1);
-    return e->status;
+    const int32_t status = inflight_submit(e, batch, output);
+    return status == INFLIGHT_OK ? inflight_collect(e) : status;
+}
+
+EXPORT void inflight_abandon(inflight_engine *e) {
+    atomic_store(&e->stopping, 1);
+    wait_until_idle(e);
+    atomic_store(&e->stopping, 0);
+    e->collected = atomic_load(&e->submitted);
+    atomic_store(&e->done, e->collected);
 }
 
 EXPORT void inflight_close(inflight_engine *e) {
     if (!e) return;
+    inflight_abandon(e);
     pool_close(&e->pool);
     free(e->scratch);
     free(e);
@@ -98,7 +117,7 @@ EXPORT inflight_engine *inflight_open(const void *weights, int32_t weights_file,
     e->workspace = workspace;
     e->scratch = scratch;
     e->num_blocks = num_blocks;
-    if (scratch && pool_open(&e->pool, threads, run_step)) return e;
+    if (scratch && pool_open(&e->pool, threads, run_launch)) return e;
     free(scratch);
     free(e);
     return NULL;

@@ -1,38 +1,22 @@
-/* The thread pool: a step wakes every thread once, and all of them run the same list of operators with a barrier
+/* The thread pool: a launch wakes every thread once, and all of them run the same list of operators with a barrier
  * between two.
  *
  * Work inside an operator is taken from one counter, which the last thread to reach a barrier sets back to zero. Which
  * thread does what varies; results do not depend on it, because an output element is computed by one thread in its own
- * order. */
+ * order.
+ *
+ * Thread 0 is the caller's, who has other work between two steps: a launch may begin without it, and it joins later.
+ * Operators whose work is taken from counters are `open`: it joins them in their midst. Others give each thread a part
+ * in advance, and so none to a thread that is absent. */
 #ifndef INFLIGHT_POOL_H
 #define INFLIGHT_POOL_H
 
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "vec.h"
+#include "turnstile.h"
 
-#if defined(__linux__)
-#include <limits.h>
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#endif
-
-#define SPINS_AT_BARRIER 4000
-#define SPINS_BETWEEN_STEPS 20000
 #define WORKER_STACK_BYTES (4 << 20) /* a written panel is at most 2 MiB (amx_multiples.h) */
-
-/* A number that only grows; threads wait until it differs from what they saw. */
-typedef struct {
-    _Alignas(CACHE_LINE) atomic_uint value;
-    atomic_uint sleepers;
-#if !defined(__linux__)
-    pthread_mutex_t mutex;
-    pthread_cond_t changed;
-#endif
-} turnstile;
 
 /* One thread's share of the pieces of an operator. */
 typedef struct {
@@ -40,12 +24,19 @@ typedef struct {
     const void *expected;                     /* what this thread will probably read first in a later operator */
 } pool_share;
 
+/* `present`: threads that take part in the operator that runs, above them those that have ended it, and in the upper half
+ * the barrier's number while it runs. */
+#define ENDED (1ull << 15)
+#define MAY_JOIN (1ull << 31)
+
 typedef struct pool {
     turnstile start, barrier;
-    _Alignas(CACHE_LINE) atomic_uint arrived;
+    _Alignas(CACHE_LINE) atomic_ullong present;
     _Alignas(CACHE_LINE) atomic_llong next_item;
-    int threads;
-    pid_t owner; /* a forked child has the memory but not the threads */
+    _Alignas(CACHE_LINE) int threads; /* that share out the operator that runs */
+    int members;                      /* threads that there are */
+    atomic_int idle;                  /* no launch is under way */
+    pid_t owner;                      /* a forked child has the memory but not the threads */
     int closing;
     void (*run)(void *argument, struct pool *pool, int thread);
     void *argument;
@@ -53,71 +44,73 @@ typedef struct pool {
     pool_share *shares;
 } pool;
 
-INLINE void cpu_relax(void) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
-static void turnstile_init(turnstile *t) {
-    atomic_init(&t->value, 0);
-    atomic_init(&t->sleepers, 0);
-#if !defined(__linux__)
-    pthread_mutex_init(&t->mutex, NULL);
-    pthread_cond_init(&t->changed, NULL);
-#endif
-}
-
-static void turnstile_wait(turnstile *t, unsigned seen, int spins) {
-    for (int i = 0; i < spins; i++) {
-        if (atomic_load_explicit(&t->value, memory_order_acquire) != seen) return;
-        cpu_relax();
-    }
-    atomic_fetch_add(&t->sleepers, 1);
-#if defined(__linux__)
-    while (atomic_load(&t->value) == seen) syscall(SYS_futex, &t->value, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
-#else
-    pthread_mutex_lock(&t->mutex);
-    while (atomic_load(&t->value) == seen) pthread_cond_wait(&t->changed, &t->mutex);
-    pthread_mutex_unlock(&t->mutex);
-#endif
-    atomic_fetch_sub(&t->sleepers, 1);
-}
-
-static void turnstile_advance(turnstile *t) {
-#if defined(__linux__)
-    atomic_fetch_add(&t->value, 1);
-    if (atomic_load(&t->sleepers)) syscall(SYS_futex, &t->value, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
-#else
-    pthread_mutex_lock(&t->mutex);
-    atomic_fetch_add(&t->value, 1);
-    pthread_cond_broadcast(&t->changed);
-    pthread_mutex_unlock(&t->mutex);
-#endif
-}
-
-/* No piece of the next operator is taken yet. */
+/* No piece of the next operator is taken yet. Lines that nobody has written stay in all caches. */
 static void pool_restart(pool *p) {
-    atomic_store_explicit(&p->next_item, 0, memory_order_relaxed);
-    for (int i = 0; i < p->threads; i++) atomic_store_explicit(&p->shares[i].taken, 0, memory_order_relaxed);
+    if (atomic_load_explicit(&p->next_item, memory_order_relaxed))
+        atomic_store_explicit(&p->next_item, 0, memory_order_relaxed);
+    for (int i = 0; i < p->members; i++)
+        if (atomic_load_explicit(&p->shares[i].taken, memory_order_relaxed))
+            atomic_store_explicit(&p->shares[i].taken, 0, memory_order_relaxed);
 }
 
-/* Every thread passes when the last has come; what they wrote before is then visible to all. */
-static void pool_barrier(pool *p) {
-    if (p->threads == 1) {
-        pool_restart(p);
-        return;
-    }
-    unsigned seen = atomic_load_explicit(&p->barrier.value, memory_order_acquire);
-    if (atomic_fetch_add_explicit(&p->arrived, 1, memory_order_acq_rel) + 1 == (unsigned)p->threads) {
-        atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
-        pool_restart(p);
-        turnstile_advance(&p->barrier);
-    } else {
+INLINE int taking_part(uint64_t present) { return (int)(present & (ENDED - 1)); }
+INLINE int all_ended(uint64_t present) { return (int)(present / ENDED & (ENDED - 1)) == taking_part(present); }
+INLINE uint64_t presence(pool_turn turn, unsigned barrier) {
+    return (uint64_t)barrier << 32 | (turn.open ? MAY_JOIN : 0) | (unsigned)turn.taking;
+}
+
+/* Every thread that takes part passes when the last of them has come; what they wrote before is then visible to all. The
+ * last calls `next` with the operator's number and how many they were, which says what comes. */
+INLINE pool_turn pool_meet(pool *p, int number, pool_turn (*next)(pool *, int, int)) {
+    const unsigned seen = atomic_load_explicit(&p->barrier.value, memory_order_acquire);
+    const uint64_t present = atomic_fetch_add_explicit(&p->present, ENDED, memory_order_acq_rel) + ENDED;
+    if (!all_ended(present)) {
         turnstile_wait(&p->barrier, seen, SPINS_AT_BARRIER);
+        return p->barrier.turn;
     }
+    pool_restart(p);
+    const pool_turn turn = next(p, number, taking_part(present));
+    atomic_store_explicit(&p->present, presence(turn, seen + 1), memory_order_release);
+    p->barrier.turn = turn;
+    turnstile_advance(&p->barrier);
+    if (turn.taking == 0) atomic_store(&p->idle, 1); /* the last of all: the next launch may begin */
+    return turn;
+}
+
+static pool_turn nobody_joins(pool *p, int number, int taking) {
+    (void)p;
+    return (pool_turn){number, taking, 0, 0};
+}
+
+/* A barrier amid an operator, which nobody joins behind it. */
+static void pool_barrier(pool *p) {
+    if (p->threads == 1) pool_restart(p);
+    else pool_meet(p, 0, nobody_joins);
+}
+
+/* How so many threads share out operator `number`. Where one is missing, they alone do, or, of one that is `open`, all
+ * as ever, since it joins them. */
+INLINE pool_turn pool_share_out(pool *p, int number, int taking, int open) {
+    const int absent = taking < p->members, first = absent && !open;
+    if (p->threads != p->members - first) p->threads = p->members - first;
+    return (pool_turn){number, taking, first, absent && open};
+}
+
+/* By thread 0: take part in the operator that runs, once that is open. Returns its number, or -1, without taking part,
+ * when the launch is over or *done is no more `number`. */
+static int pool_join(pool *p, atomic_uint *done, unsigned number) {
+    for (unsigned spins = 0; atomic_load(done) == number && !atomic_load(&p->idle); spins++) {
+        unsigned long long present = atomic_load_explicit(&p->present, memory_order_relaxed);
+        if ((present & MAY_JOIN) && !all_ended(present & ~MAY_JOIN) &&
+            atomic_compare_exchange_strong(&p->present, &present, (present & ~MAY_JOIN) + 1)) {
+            /* Not before the others are let through: this thread would pass with them at its own next barrier. */
+            while (atomic_load_explicit(&p->barrier.value, memory_order_acquire) != (unsigned)(present >> 32)) cpu_relax();
+            return p->barrier.turn.number;
+        }
+        if (spins < SPINS_AT_BARRIER) cpu_relax();
+        else sched_yield();
+    }
+    return -1;
 }
 
 /* The number of the next piece of work of this operator; pieces end where the caller's count ends. */
@@ -172,23 +165,25 @@ static void *pool_worker(void *argument) {
         turnstile_wait(&seat.pool->start, seen, SPINS_BETWEEN_STEPS);
         if (seat.pool->closing) return NULL;
         seat.pool->run(seat.pool->argument, seat.pool, seat.thread);
-        pool_barrier(seat.pool);
     }
 }
 
-/* Run the pool's function on every thread, this one being number 0; returns when all are done. */
-static void pool_run(pool *p, void *argument) {
+/* Let every thread but number 0 run the pool's function, which begins with `start.turn`, closed, and ends behind a
+ * barrier of all that take part. */
+static void pool_launch(pool *p, void *argument, pool_turn turn) {
     p->argument = argument;
-    if (p->threads > 1) turnstile_advance(&p->start);
-    p->run(argument, p, 0);
-    pool_barrier(p);
+    pool_restart(p);
+    atomic_store(&p->idle, 0);
+    atomic_store(&p->present, presence(turn, atomic_load(&p->barrier.value)));
+    p->start.turn = turn;
+    if (p->members > 1) turnstile_advance(&p->start);
 }
 
 static void pool_close(pool *p) {
-    if (p->owner == getpid() && p->threads > 1) {
+    if (p->owner == getpid() && p->members > 1) {
         p->closing = 1;
         turnstile_advance(&p->start);
-        for (int i = 1; i < p->threads; i++) pthread_join(p->workers[i], NULL);
+        for (int i = 1; i < p->members; i++) pthread_join(p->workers[i], NULL);
     }
     free(p->workers);
     free(p->shares);
@@ -216,7 +211,8 @@ static int pool_open(pool *p, int threads, void (*run)(void *, pool *, int)) {
     turnstile_init(&p->barrier);
     p->owner = getpid();
     p->run = run;
-    p->threads = 1;
+    p->members = 1;
+    atomic_init(&p->idle, 1);
     p->workers = calloc((size_t)threads, sizeof *p->workers);
     p->shares = pool_shares((size_t)threads);
     pthread_attr_t attributes;
@@ -226,9 +222,9 @@ static int pool_open(pool *p, int threads, void (*run)(void *, pool *, int)) {
         return 0;
     }
     pthread_attr_setstacksize(&attributes, WORKER_STACK_BYTES);
-    while (p->threads < threads && pool_spawn(p, p->threads, &attributes)) p->threads++;
+    while (p->members < threads && pool_spawn(p, p->members, &attributes)) p->members++;
     pthread_attr_destroy(&attributes);
-    if (p->threads == threads) return 1;
+    if (p->members == threads) return 1;
     pool_close(p);
     return 0;
 }

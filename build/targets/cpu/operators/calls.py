@@ -19,6 +19,20 @@ _BATCH_ARRAYS = {
     "token_types": "e->batch->token_types",
     "logit_rows": "e->batch->logit_rows",
 }
+# Kernels all of whose work is taken from counters, so that a thread may come later than others (kernels/pool.h).
+OPEN_KERNELS = frozenset(
+    {
+        "linear",
+        "gated_linear",
+        "head_linear",
+        "strip_linear",
+        "quantized_linear",
+        "quantized_gated_linear",
+        "float8_linear",
+        "float8_gated_linear",
+        "paged_attention",
+    }
+)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from inflight.build.graph.operators import OPERATORS
 from inflight.build.graph.values import dtype_of, shape_of
 from inflight.build.targets.cuda.launch_plan import PlannedLaunch
 from inflight.build.targets.cuda.operators.rows import given, rows_of
-from inflight.build.targets.cuda.places import Places, aligned, triton_type, width_of
+from inflight.build.targets.cuda.places import UNUSED, Places, aligned, triton_type, width_of
 from inflight.engine_format.cuda_facts import Operand
 from inflight.engine_format.manifest import Limits
 
@@ -101,10 +102,30 @@ class Mixture(ABC):
 
     def launches(self) -> Iterator[PlannedLaunch]:
         yield self._route()
-        sorting = expert_routing.sorting_variant(self.sizes.experts, self.sizes.top_k)
-        yield PlannedLaunch.of(_SORT, sorting, {"chosen": self.memory["chosen"], **self.sorted}, self.rows)
+        weight, sizes = self.following("fc")
+        sorting = expert_routing.sorting_variant(
+            self.sizes.experts, self.sizes.top_k, following=sizes, weight=self.weights
+        )
+        operands = {"chosen": self.memory["chosen"], "next_weight": weight, **self.sorted}
+        yield PlannedLaunch.of(_SORT, sorting, operands, self.rows)
         yield from self.products()
         yield self._mix()
+
+    @property
+    @abstractmethod
+    def weights(self) -> str:
+        """The type of elements of stacks, as kernels have them."""
+
+    def following(self, matrix: str) -> tuple[Operand, tuple[int, int]]:
+        """A stack that is multiplied next: where it is, the lines of an expert in it, and the elements of a line."""
+        stack = self.inputs[matrix]
+        assert stack is not None, f"{self.node.name} has no {matrix}"
+        lines = math.prod(int(each) for each in shape_of(stack)[:-1]) // self.sizes.experts
+        return self.places.of(stack), (lines, self.row_size(stack))
+
+    @abstractmethod
+    def row_size(self, stack: ir.Value) -> int:
+        """Elements of a line as they are stored."""
 
     @abstractmethod
     def products(self) -> Iterator[PlannedLaunch]:
@@ -138,6 +159,13 @@ class Mixture(ABC):
 class _PlainMixture(Mixture):
     """Rows and stacks have one type."""
 
+    @property
+    def weights(self) -> str:
+        return triton_type(given(self.node, 0))
+
+    def row_size(self, stack: ir.Value) -> int:
+        return int(shape_of(stack)[-1])
+
     def products(self) -> Iterator[PlannedLaunch]:
         x, memory = given(self.node, 0), self.memory
         activation = self.node.attributes["activation"].as_string()
@@ -154,6 +182,7 @@ class _PlainMixture(Mixture):
         bias, act = self.inputs.get(f"{matrix}_bias"), triton_type(given(self.node, 0))
         count, top_k, hidden, size, _ = self.sizes
         n, k = (hidden, size) if activation is None else (size, hidden)
+        after, sizes = (UNUSED, (0, 0)) if activation is None else self.following("proj")
         few, many = (
             expert_linear.expert_variant(
                 n,
@@ -164,6 +193,7 @@ class _PlainMixture(Mixture):
                 activation=activation,
                 by_pair=activation is None or "met" in self.memory,
                 has_bias=bias is not None,
+                following=sizes,
                 x=act,
                 bias=act if bias is None else triton_type(bias),
                 y="fp32" if activation is None else act,
@@ -172,4 +202,5 @@ class _PlainMixture(Mixture):
         )
         weight = self.places.of(self.inputs[matrix])
         operands = {**self.sorted, "x": x, "weight": weight, "bias": self.places.of(bias), "y": y}
+        operands["next_weight"] = after
         return PlannedLaunch(_PRODUCT, ((FEW_ROWS, few), (None, many)), operands, self.rows)

@@ -188,6 +188,7 @@ def _planned(
             ends=ends,
             activation=node.attributes["activation"].as_string() if "activation" in node.attributes else "silu",
             x="i8" if rounded != "plain" else triton_type(x),
+            native_float8=places.native_float8,
             **matrix.kinds,
         )
         for most, tile in row_tiles("i8" if rounded != "plain" else triton_type(x))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import onnx_ir as ir
@@ -9,7 +10,7 @@ import onnx_ir as ir
 from inflight.build.gpu_kernels.kernels import quantize_rows, quantized_expert_linear
 from inflight.build.gpu_kernels.kernels.split_sums import FEW_ROWS
 from inflight.build.graph.dtypes import facts_of
-from inflight.build.graph.values import dtype_of
+from inflight.build.graph.values import dtype_of, shape_of
 from inflight.build.targets.cuda.launch_plan import PlannedLaunch
 from inflight.build.targets.cuda.operators.experts import LEVELS, Mixture, weighs_inputs
 from inflight.build.targets.cuda.operators.quantized import QuantizedMatrix
@@ -30,6 +31,14 @@ def mixture(node: ir.Node, places: Places, limits: Limits) -> list[PlannedLaunch
 
 class _QuantizedMixture(Mixture):
     """Rows are rounded once for all experts, and again, those of each pair, between the products."""
+
+    @property
+    def weights(self) -> str:
+        return "i8"
+
+    def row_size(self, stack: ir.Value) -> int:
+        """Two levels of 4 bits share a byte."""
+        return math.ceil(int(shape_of(stack)[-1]) * float(dtype_of(stack).itemsize))
 
     def products(self) -> Iterator[PlannedLaunch]:
         x, memory, inner = given(self.node, 0), self.memory, self.sizes.inner
@@ -59,6 +68,7 @@ class _QuantizedMixture(Mixture):
         is_fc = activation is not None
         n, k = (size, hidden) if is_fc else (hidden, size)
         weighs = is_fc and weighs_inputs(self.node)
+        after, sizes = self.following("proj") if is_fc else (UNUSED, (0, 0))
         few, many = (
             quantized_expert_linear.quantized_expert_variant(
                 n,
@@ -69,17 +79,19 @@ class _QuantizedMixture(Mixture):
                 activation=activation,
                 by_pair=not is_fc,
                 weighs_inputs=weighs,
+                following=sizes,
                 group_size=self.node.attributes["group_size" if is_fc else "inner_group_size"].as_int(),
                 x=TRITON_TYPES.get(facts_of(held).name, "i8"),
                 y="fp32" if not is_fc or inner in LEVELS else TRITON_TYPES[facts_of(inner).name],
                 weights=stored.weights,
                 rounded=rounded,
+                native_float8=self.places.native_float8,
                 **stored.kinds,
             )
             for few in (True, False)
         )
         operands = {**self.sorted, **stored.operands(self.places), "x": x, "x_scale": x_scale, "y": y}
-        operands["pair_weights"] = self.memory["weights"]
+        operands["next_weight"], operands["pair_weights"] = after, self.memory["weights"]
         return PlannedLaunch(_PRODUCT, ((FEW_ROWS, few), (None, many)), operands, self.rows)
 
     def _rounding(self, x: Operand) -> PlannedLaunch:

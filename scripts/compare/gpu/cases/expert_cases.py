@@ -45,7 +45,7 @@ def _case(mixture: Mixture, scheme: Scheme | None, rows: int) -> Case:
             Call(
                 _ROUTE.function, expert_routing.routing_variant(mixture.experts, top_k, "renormalized"), {"rows": rows}
             ),
-            Call(_SORT.function, expert_routing.sorting_variant(mixture.experts, top_k), {}, {"rows": rows}),
+            _sorting(mixture, scheme, rows),
             *(_product(mixture, scheme, rows, matrix) for matrix in _MATRICES),
             Call(
                 _MIX.function,
@@ -61,15 +61,30 @@ def _case(mixture: Mixture, scheme: Scheme | None, rows: int) -> Case:
     )
 
 
+def _sorting(mixture: Mixture, scheme: Scheme | None, rows: int) -> Call:
+    """It asks for the beginnings of the first product's weights, as that does for those of the second."""
+    following = (2 * mixture.size, _stored(scheme, mixture.hidden))
+    weight = "bf16" if scheme is None else "i8"
+    variant = expert_routing.sorting_variant(mixture.experts, mixture.top_k, following=following, weight=weight)
+    return Call(_SORT.function, variant, {}, {"rows": rows}, {"next_weight": "fc_weight"})
+
+
+def _stored(scheme: Scheme | None, k: int) -> int:
+    """Elements of a line of k weights."""
+    return k if scheme is None else scheme.weight_bytes(k)
+
+
 def _product(mixture: Mixture, scheme: Scheme | None, rows: int, matrix: str) -> Call:
     """fc is gated, and its results lie side by side in bfloat16; those of proj in float32."""
     is_fc = matrix == "fc"
     n, k = (mixture.size, mixture.hidden) if is_fc else (mixture.hidden, mixture.size)
     own: dict[str, Any] = {"few": rows <= FEW_ROWS, "activation": "silu" if is_fc else None, "by_pair": not is_fc}
     own["y"] = "bf16" if is_fc else "fp32"
+    own["following"] = (mixture.hidden, _stored(scheme, mixture.size)) if is_fc else (0, 0)
     spec, variant = _variant(mixture, scheme, n, k, own)
     places = {"x": "x", "y": "inner"} if is_fc else {"x": "inner", "y": "outer"}
     places |= {name: f"{matrix}_{name}" for name in (_OWN if scheme else _OWN[:1])}
+    places["next_weight"] = "proj_weight"
     return Call(spec.function, variant, {}, {"rows": rows}, places)
 
 

@@ -7,12 +7,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
 from inflight.engine_format.manifest import EngineManifest
 from inflight.runtime.engine.core import EngineCore
-from inflight.runtime.executors.base import Executor, settle
+from inflight.runtime.executors.base import Executor, OverlappingExecutor, overlaps_steps, settle
 from inflight.runtime.loading.load import KvCacheBudget, load_engine
 from inflight.runtime.request.request import Request
 from inflight.runtime.sampling.params import SamplingParams
@@ -38,7 +39,8 @@ class Step:
 
 
 class TimedExecutor:
-    """An Executor that records its last batch and its time."""
+    """An Executor that records its last batch, and its time since that was last set to 0. It overlaps steps where that
+    which it times does."""
 
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
@@ -46,12 +48,27 @@ class TimedExecutor:
         self.num_blocks = executor.num_blocks
         self.batch = StepBatch(())
         self.seconds = 0.0
+        self.overlaps = overlaps_steps(executor) is not None
 
     def execute(self, batch: StepBatch) -> StepOutput:
-        self.batch = batch
-        start = time.perf_counter()
+        start, self.batch = time.perf_counter(), batch
         output = self.executor.execute(batch)
-        self.seconds = time.perf_counter() - start
+        self.seconds += time.perf_counter() - start
+        return output
+
+    def submit(self, batch: StepBatch) -> tuple[StepBatch, Any]:
+        """See OverlappingExecutor."""
+        start = time.perf_counter()
+        submitted = cast(OverlappingExecutor, self.executor).submit(batch)
+        self.seconds += time.perf_counter() - start
+        return batch, submitted
+
+    def collect(self, submitted: tuple[StepBatch, Any]) -> StepOutput:
+        """See OverlappingExecutor."""
+        start = time.perf_counter()
+        self.batch, step = submitted
+        output = cast(OverlappingExecutor, self.executor).collect(step)
+        self.seconds += time.perf_counter() - start
         return output
 
     def close(self) -> None:
@@ -86,7 +103,7 @@ class StepTimer:
         self._enqueue(prompts, output_len)
         steps = []
         while self._core.has_unfinished():
-            start = time.perf_counter()
+            self._executor.seconds, start = 0.0, time.perf_counter()
             self._core.step()
             steps.append(self._describe(time.perf_counter() - start))
         return steps

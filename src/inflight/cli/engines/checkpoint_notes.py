@@ -17,7 +17,8 @@ def checkpoint_notes(model: str, checkpoint: Checkpoint) -> Iterator[str]:
     directory = checkpoint.tokenizer_directory
     if directory is None:
         yield f"{model} has no tokenizer: the engine takes token ids only, in Python (LLM); inflight serve refuses it."
-    facts, pools = checkpoint.config.inflight, checkpoint.config.pooling is not None
+    facts, pooling = checkpoint.config.inflight, checkpoint.config.pooling
+    pools = pooling is not None
     ends, size = () if facts is None else facts.end_token_ids, checkpoint.config.vocab_size
     if not pools and not any(token < size for token in ends):
         beyond = f" ({ends[0]} is beyond its vocabulary of {size:,})" if ends else ""
@@ -27,6 +28,17 @@ def checkpoint_notes(model: str, checkpoint: Checkpoint) -> Iterator[str]:
         )
     if directory is not None and not pools:
         yield from _chat_notes(model, directory)
+    if pooling is not None and pooling.pair_template is not None:
+        yield from _pair_notes(model, pooling.pair_template.source)
+
+
+def _pair_notes(model: str, source: str) -> Iterator[str]:
+    from inflight.runtime.text.chat.chat_template import ChatTemplate
+
+    try:
+        ChatTemplate({"default": source}).check()
+    except RequestError as error:
+        yield f"{model}: {error} Pairs are refused unless --chat-template FILE gives another one."
 
 
 def _chat_notes(model: str, directory: Path) -> Iterator[str]:

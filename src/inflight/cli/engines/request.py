@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +24,8 @@ def flag(name: str) -> str:
 class EngineRequest:
     """`model`: an engine, or a model directory, hub id or GGUF file, or the address of one. `recipe`: fields of the
     target's recipe. `quantize`: a scheme, or a name that another server has for one or for what the model's files are;
-    `dtype` auto and what is None: whatever the model or the engine has. `name_of`: how messages spell an option.
+    `dtype` auto and what is None: whatever the model or the engine has. `score_tokens`: what the model scores pairs by,
+    "yes,no" or a list. `name_of`: how messages spell an option.
     """
 
     model: str
@@ -33,6 +34,7 @@ class EngineRequest:
     quantize: str | None = None
     group_size: int | None = None
     dequantize: bool = False
+    score_tokens: str | Sequence[str] | None = None
     revision: str | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
     name_of: Callable[[str], str] = flag
@@ -52,7 +54,7 @@ class EngineRequest:
 
         with needs("A model that is not an engine yet is converted and built first, which", install_hint("build")):
             from inflight.build.registry import find_target, make_recipe
-            from inflight.convert.options import ConvertOptions
+            from inflight.convert.options import ConvertOptions, read_score_tokens
 
         target = self.target or "cpu"
         # A target that takes the model as it is has the type in its recipe.
@@ -61,6 +63,7 @@ class EngineRequest:
         given |= {"quantize": scheme} if (scheme := self._scheme()) else {}
         given |= {"group_size": self.group_size} if self.group_size is not None else {}
         given |= {"dequantize": True} if self.dequantize else {}
+        given |= {"score_tokens": tokens} if (tokens := read_score_tokens(self.score_tokens)) else {}
         with self._named_problems():
             options = ConvertOptions.model_validate(given)
             recipe = make_recipe(target, **self.recipe, **own)
@@ -156,6 +159,8 @@ class EngineRequest:
                 yield name, value, has
         if self.dequantize and any(facts.scales is not None for facts in manifest.precision.values()):
             yield "dequantize", "", "quantized weights"
+        if self.score_tokens is not None and getattr(manifest.pooling, "task", None) != "score":
+            yield "score_tokens", self.score_tokens, None
         yield from self._other_numbers(manifest)
 
     def _other_numbers(self, manifest: EngineManifest) -> Iterator[tuple[str, Any, Any]]:

@@ -73,9 +73,10 @@ def resolve_engine(
 
     options, recipe = options or ConvertOptions(dequantize=dequantize), recipe or make_recipe()
     target = find_target(recipe.target)
-    if isinstance(target, ModelTarget) and options.dequantize:
-        raise InflightError(f"--dequantize has no effect: target {target.name} takes a model as it is.")
-    source = open_source(name, options.revision)
+    if isinstance(target, ModelTarget) and (options.dequantize or options.score_tokens):
+        flag = "--dequantize" if options.dequantize else "--score-tokens"
+        raise InflightError(f"{flag} has no effect: target {target.name} takes a model as it is.")
+    source = open_source(name, options.revision, options.score_tokens)
     identity = target.identity(recipe)
     conversion = options.model_dump(exclude={"revision", "overwrite", "progress"})
     facts = [__version__, FORMAT_VERSION, _source_digest(source), conversion, recipe.record(), identity]

@@ -159,8 +159,8 @@ class FlagReader:
 
     def _value(self, reading: Reading, row: Row, name: str, value: str) -> str | None:
         """The value as it is called here; None: it asks for what there is anyhow."""
-        value = value if row.read is None else row.read(value)
-        meaning = row.values.get(value, value)
+        read = value if row.read is None else row.read(value)
+        meaning = row.values.get(read, read)
         if meaning.startswith(REFUSED) and meaning != value:
             raise ForeignFlagError(f"{name} {value} is not supported: {meaning[1:]}")
         if meaning.startswith(NOTED) and meaning != value:

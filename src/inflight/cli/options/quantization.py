@@ -9,7 +9,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from inflight.cli.options.sampling import BUILD
+from inflight.cli.options.sampling import BUILD, SCORE_TOKENS_HELP
 from inflight.convert.quantization.schemes import ALIASES, RECIPES
 from inflight.convert.quantization.schemes import GroupSize as GroupSizes
 from inflight.migration.quantization import KEPT, SCHEMES, UNREAD
@@ -71,6 +71,10 @@ Dequantize = Annotated[
         help="Write plain weights of a model that is quantized already; without it, and without --quantize, "
         "integers and scales that can be kept are kept.",
     ),
+]
+ScoreTokens = Annotated[
+    str | None,
+    typer.Option("--score-tokens", "--score_tokens", metavar="TOKEN[,TOKEN]", help=SCORE_TOKENS_HELP),
 ]
 GroupSize = Annotated[
     int,

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 _ENDING = "Ending"
 _ENGINE = "Engine"
 BUILD = "Build options, when a model is given instead of an engine"
+SCORE_TOKENS_HELP = (
+    "Make a model that generates into one that scores pairs of texts (/v1/rerank, /score): by the logit of a token, or "
+    "what it is more than that of a second one. yes,no for Qwen3-Reranker, Yes for bge-reranker-v2-gemma, 1,0 for "
+    "mxbai-rerank-v2; not needed where modules.json says it."
+)
 _OPTION_TYPES: Mapping[str, Any] = {
     "integer": int | None,
     "number": float | None,
@@ -83,6 +88,16 @@ Dequantize = Annotated[
     typer.Option(
         "--dequantize",
         help="Of a model that is quantized already: build plain weights, in place of keeping its numbers.",
+        rich_help_panel=BUILD,
+    ),
+]
+ScoreTokens = Annotated[
+    str | None,
+    typer.Option(
+        "--score-tokens",
+        "--score_tokens",
+        metavar="TOKEN[,TOKEN]",
+        help=SCORE_TOKENS_HELP,
         rich_help_panel=BUILD,
     ),
 ]

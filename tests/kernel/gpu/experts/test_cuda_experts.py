@@ -11,6 +11,7 @@ import pytest
 from tests.kernel.cpu.test_experts import Mixture, random_logits, random_mixture
 from tests.kernel.gpu.support.cuda_gpu import run_on_gpu
 from tests.kernel.gpu.support.cuda_launch import interpret
+from tests.kernel.gpu.support.early_launch import noted_memory
 from tests.oracles.fused_experts import Router, routed
 
 from inflight.build.gpu_kernels.kernels import expert_linear as products  # isort: skip
@@ -36,10 +37,13 @@ def route(run: Any, mixture: Mixture, logits: Array) -> dict[str, Array]:
         "order": np.full(rows * top_k, -1, np.int32),
         "begins": np.full(count, -1, np.int32),
         "ends": np.full(count, -1, np.int32),
+        "next_weight": mixture.fc,
     }
     variant = routing_kernels.routing_variant(count, top_k, attributes["routing"], **numbers)
     run("route_experts", variant, arrays, {"rows": rows})
-    run("sort_pairs", routing_kernels.sorting_variant(count, top_k), {**arrays, "rows": rows}, {})
+    following = mixture.fc.shape[1], mixture.fc.shape[2]
+    sorting = routing_kernels.sorting_variant(count, top_k, following=following, weight="fp32")
+    run("sort_pairs", sorting, {**arrays, "rows": rows}, {})
     return arrays
 
 
@@ -60,7 +64,10 @@ def mixed(run: Any, mixture: Mixture, x: Array, logits: Array, residual: Array |
         weighing = products.weighing_variant(hidden, top_k, x="fp32")
         run("weigh_rows", weighing, {"x": x, "weights": shared["weights"], "y": met}, {"rows": rows})
         x, kinds["by_pair"] = met, True
-    fc = products.expert_variant(size, hidden, count, top_k, activation=attributes["activation"], **kinds)
+    fc = products.expert_variant(
+        size, hidden, count, top_k, activation=attributes["activation"], following=(hidden, size), **kinds
+    )
+    shared["next_weight"] = mixture.proj
     run("expert_linear", fc, {**shared, "x": x, "weight": mixture.fc, "bias": fc_bias, "y": inner}, {})
     proj = products.expert_variant(hidden, size, count, top_k, **{**kinds, "by_pair": True})
     run("expert_linear", proj, {**shared, "x": inner, "weight": mixture.proj, "bias": proj_bias, "y": outer}, {})
@@ -97,6 +104,7 @@ def test_many_pairs_are_sorted(rng: np.random.Generator, run: Any) -> None:
     chosen = rng.integers(0, count - 1, (rows, top_k)).astype(np.int32)
     arrays = {"chosen": chosen, "order": np.full(rows * top_k, -1, np.int32)}
     arrays |= {"begins": np.full(count, -1, np.int32), "ends": np.full(count, -1, np.int32)}
+    arrays["next_weight"] = np.zeros(1, np.int8)
     run("sort_pairs", routing_kernels.sorting_variant(count, top_k), {**arrays, "rows": rows}, {})
     assert arrays["order"].tolist() == np.argsort(chosen.reshape(-1), kind="stable").tolist()
     assert arrays["ends"].tolist() == np.cumsum(np.bincount(chosen.reshape(-1), minlength=count)).tolist()
@@ -118,3 +126,40 @@ def test_experts_are_those_of_the_definition(rng: np.random.Generator, run: Any)
     row = int(rng.integers(rows))
     alone = mixed(run, mixture, x[row : row + 1], logits[row : row + 1], residual[row : row + 1], few=True)
     assert np.array_equal(alone[0], residual[row] + few[row])
+
+
+def test_weights_of_chosen_experts_are_asked_for_ahead_and_no_others(rng: np.random.Generator) -> None:
+    """Those of the first product by the launch that sorts, those of the second by the first; of many pairs none."""
+    mixture = random_mixture(rng, np.float32, "softmax")
+    while mixture.proj.size > 40_000:
+        mixture = random_mixture(rng, np.float32, "softmax")
+    logits = random_logits(rng, 2, len(mixture.fc))
+    x = rng.standard_normal((2, mixture.proj.shape[1])).astype(np.float32)
+    with noted_memory() as noted:
+        mixed(interpret, mixture, x, logits, None, few=True)
+    chosen = set(route(interpret, mixture, logits)["chosen"].reshape(-1).tolist())
+    asked = np.concatenate([places.reshape(-1) for what, places in noted if what == "prefetch"]).astype(np.int64)
+    met = 0
+    for stack in (mixture.fc, mixture.proj):
+        at = asked - stack.ctypes.data
+        at = at[(at >= 0) & (at < stack.nbytes)]
+        lines = np.unique(at // (stack.shape[2] * stack.itemsize))
+        assert lines.tolist() == [
+            expert * stack.shape[1] + line for expert in sorted(chosen) for line in range(stack.shape[1])
+        ]
+        met += len(at)
+    assert met == len(asked), "outside of the weights"
+
+
+def test_so_many_pairs_that_their_experts_would_fill_the_cache_ask_for_nothing_ahead(rng: np.random.Generator) -> None:
+    rows, top_k, count, lines = 100, 2, 4, 2000
+    arrays = {"chosen": rng.integers(0, count, (rows, top_k)).astype(np.int32), "order": np.zeros(200, np.int32)}
+    arrays |= {name: np.zeros(count, np.int32) for name in ("begins", "ends")}
+    arrays["next_weight"] = np.zeros((count, lines, 16), np.int8)
+    sorting = routing_kernels.sorting_variant(count, top_k, following=(lines, 16))
+    asked = []
+    for some in (1, rows):
+        with noted_memory() as noted:
+            interpret("sort_pairs", sorting, {**arrays, "rows": some}, {})
+        asked.append(sum(what == "prefetch" for what, _ in noted))
+    assert asked[0] > 0 == asked[1]

@@ -22,14 +22,15 @@ pytestmark = pytest.mark.kernel
 
 Array = npt.NDArray[Any]
 NOTHING = np.full(16, np.nan, np.float32)
-# Of stacks, and whether rows are int8.
+# Of stacks, and to what rows are rounded.
 KINDS = [
-    *(("int8", True), ("int8", False), ("multiples", True)),
-    *(("multiples", False), ("groups", False), ("groups", True), ("codes", False)),
+    *(("int8", "int8"), ("int8", None), ("multiples", "int8"), ("multiples", None)),
+    *(("groups", None), ("groups", "int8"), ("groups", "float8"), ("codes", None)),
 ]
+_LEVELS: dict[str, Any] = {"int8": "int8", "float8": "float8_e4m3fn"}
 
 
-def small_mixture(rng: np.random.Generator, kind: str, *, rounds: bool) -> Mixture:
+def small_mixture(rng: np.random.Generator, kind: str, rounded: str | None) -> Mixture:
     """The interpreter takes seconds for many experts."""
     count, hidden, size = (int(number) for number in (rng.integers(2, 5), rng.integers(1, 70), rng.integers(1, 70)))
     fc, proj = random_stack(rng, kind, count * 2 * size, hidden), random_stack(rng, kind, count * hidden, size)
@@ -43,7 +44,7 @@ def small_mixture(rng: np.random.Generator, kind: str, *, rounds: bool) -> Mixtu
         "activation": str(rng.choice(["silu", "clamped_swiglu"])),
         "group_size": fc.group,
         "inner_group_size": proj.group,
-        "rows": "int8" if rounds else "float32",
+        "rows": _LEVELS[rounded] if rounded else "float32",
         "experts": count,
     }
     biases = [rng.standard_normal((count, width)).astype(np.float32) for width in (2 * size, hidden)]
@@ -52,22 +53,25 @@ def small_mixture(rng: np.random.Generator, kind: str, *, rounds: bool) -> Mixtu
 
 
 class Launched:
-    """What all launches of `QuantizedExperts` make of rows, float32 or int8 levels with their scales."""
+    """What all launches of `QuantizedExperts` make of rows, float32 or levels with their scales; float8 meets weights
+    that it holds as such."""
 
     def __init__(self, mixture: Mixture, x: Array, x_scale: Array, logits: Array) -> None:
-        self._mixture, self._top_k, self._rounds = mixture, mixture.attributes["top_k"], x.dtype == np.int8
+        self._mixture, self._top_k = mixture, mixture.attributes["top_k"]
+        self._rounded = {"float32": None, "int8": "int8"}.get(x.dtype.name, "float8")
         self._rows, count = logits.shape
         (hidden, size), pairs = mixture.sizes, self._rows * self._top_k
         self._shared: dict[str, Any] = {"logits": np.ascontiguousarray(logits), "choice_bias": NOTHING}
         self._shared |= {name: np.full(pairs, -1, np.int32) for name in ("chosen", "order")}
         self._shared |= {name: np.full(count, -1, np.int32) for name in ("begins", "ends")}
         self._shared |= {"weights": np.full(pairs, np.nan, np.float32), "rows": self._rows}
+        self._shared["next_weight"] = NOTHING.view(np.int8)
         routing = mixture.attributes["routing"]
         self._run("route_experts", expert_routing.routing_variant(count, self._top_k, routing), {})
         self._run("sort_pairs", expert_routing.sorting_variant(count, self._top_k), {})
         self._inner = np.full((pairs, size), np.nan, np.float32)
         self._outer = np.full((pairs, hidden), np.nan, np.float32)
-        self._given = x, x_scale
+        self._given = x if self._rounded is None else x.view(np.int8), x_scale
 
     def mixed(self, *, few: bool) -> Array:
         mixture, (hidden, size) = self._mixture, self._mixture.sizes
@@ -75,13 +79,13 @@ class Launched:
         activation = mixture.attributes["activation"]
         self._product(mixture.fc, size, hidden, (x, x_scale, mixture.biases[0], self._inner), activation, few=few)
         inner, scales = self._inner, NOTHING
-        if self._rounds:
+        if self._rounded is not None:
             inner, scales = np.zeros(self._inner.shape, np.int8), np.full(len(self._inner), np.nan, np.float32)
             unused = dict.fromkeys(("factors", "stored", "low", "high"), NOTHING)
             arrays = {"x": self._inner, "y": inner, "y_scale": scales, "order": NOTHING.view(np.int32), **unused}
-            self._run("quantize_rows", quantize_variant(size, "int8", times=self._top_k), arrays)
-            levels, expected = quantize_rows(self._inner, type="int8")
-            assert np.array_equal(inner, levels) and np.array_equal(scales, expected)
+            self._run("quantize_rows", quantize_variant(size, self._rounded, times=self._top_k), arrays)
+            levels, expected = quantize_rows(self._inner, type=_LEVELS[self._rounded])
+            assert np.array_equal(inner, levels.view(np.int8)) and np.array_equal(scales, expected)
         self._product(mixture.proj, hidden, size, (inner, scales, mixture.biases[1], self._outer), few=few)
         y = np.full((self._rows, hidden), np.nan, np.float32)
         weighs = mixture.attributes["routing"] != "sigmoid_inputs"
@@ -110,8 +114,9 @@ class Launched:
             self._mixture.experts,
             self._top_k,
             str(stack.weight.dtype),
-            "int8" if x.dtype == np.int8 else "plain",
+            self._rounded or "plain",
             few=few,
+            native_float8=True,
             bias=None if bias is None else "fp32",
             activation=activation,
             by_pair=activation is None,
@@ -136,23 +141,24 @@ def _stored(weight: Array) -> Array:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_experts_of_levels_are_those_of_the_definition(rng: np.random.Generator, kind: tuple[str, bool]) -> None:
+def test_experts_of_levels_are_those_of_the_definition(rng: np.random.Generator, kind: tuple[str, str | None]) -> None:
     """Few rows and many have the same bits, and a row alone those that it has among others."""
-    mixture, rows = small_mixture(rng, kind[0], rounds=kind[1]), int(rng.integers(2, 7))
+    mixture, rows = small_mixture(rng, *kind), int(rng.integers(2, 7))
     x: Array = rng.standard_normal((rows, mixture.sizes[0])).astype(np.float32)
-    x_scale = NOTHING
-    if kind[1]:
-        x, x_scale = quantize_rows(x, type="int8")
+    x_scale, rounded = NOTHING, kind[1]
+    if rounded is not None:
+        x, x_scale = quantize_rows(x, type=_LEVELS[rounded])
     logits = random_logits(rng, rows, mixture.experts)
     launched = Launched(mixture, x, x_scale, logits)
     few, many = (launched.mixed(few=few) for few in (True, False))
     assert np.array_equal(few, many)
     # The reference rounds rows in front of the second product, to the last type that it knows, or to bfloat16's bits.
-    wide = mixture._replace(attributes={**mixture.attributes, "rows": "int8" if kind[1] else "int16"})
-    expected = wide.expected(x, x_scale if kind[1] else np.ones(rows, np.float32), logits)
-    slack = (2**-6 if kind[1] else 2**-12) * max(1.0, float(np.abs(expected).max()))
+    wide = mixture._replace(attributes={**mixture.attributes, "rows": _LEVELS[rounded] if rounded else "int16"})
+    expected = wide.expected(x, x_scale if rounded else np.ones(rows, np.float32), logits)
+    # A number between two levels may go either way: a 127th of the greatest, or a sixteenth of itself.
+    slack = {None: 2**-12, "int8": 2**-6, "float8": 2**-4}[rounded] * max(1.0, float(np.abs(expected).max()))
     np.testing.assert_allclose(few, expected, rtol=0, atol=slack)
     row = int(rng.integers(rows))
     part = slice(row, row + 1)
-    alone = Launched(mixture, x[part], x_scale[part] if kind[1] else x_scale, logits[part]).mixed(few=True)
+    alone = Launched(mixture, x[part], x_scale[part] if rounded else x_scale, logits[part]).mixed(few=True)
     assert np.array_equal(alone[0], few[row])

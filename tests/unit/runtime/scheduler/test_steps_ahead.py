@@ -82,6 +82,58 @@ def test_who_comes_meanwhile_starts_a_step_later() -> None:
     assert [len(step) for step in driver.executor.steps[begun : begun + 3]] == [1, 2, 2]
 
 
+class _Revoking(Overlapping):
+    """That which was submitted and not collected can be dropped; `revoked` counts it."""
+
+    revoked = 0
+
+    def revoke(self) -> None:
+        self.revoked += len(self._under_way)
+        self._under_way = []
+
+
+def _revoking_driver(**limits: Any) -> tuple[AheadDriver, _Revoking]:
+    driver = AheadDriver(**limits)
+    executor = _Revoking(driver.executor, late=True)
+    driver.core = EngineCore(executor)
+    return driver, executor
+
+
+def test_where_a_step_can_be_dropped_who_comes_meanwhile_starts_at_once() -> None:
+    plain = Driver()
+    driver, executor = _revoking_driver()
+    for each in (plain, driver):
+        each.add("first", 4, max_tokens=20)
+        for _ in range(3):
+            each.step()
+        each.add("second", 4, max_tokens=3)
+        each.run()
+    assert driver.executor.steps == plain.executor.steps
+    assert executor.revoked == 1
+    assert [driver.tokens(name) for name in ("first", "second")] == [plain.tokens(name) for name in ("first", "second")]
+
+
+def test_who_waits_in_vain_drops_no_step() -> None:
+    driver, executor = _revoking_driver(max_batch_size=1)
+    driver.add("runs", 4, max_tokens=8)
+    driver.add("waits", 4, max_tokens=8)
+    driver.run()
+    assert executor.ahead == 14 and executor.revoked == 0
+
+
+def test_a_step_that_nobody_needs_any_more_is_dropped() -> None:
+    plain = Driver()
+    plain.add("a", 5, max_tokens=9)
+    plain.run()
+    stop = plain.tokens("a")[3]
+    driver, executor = _revoking_driver()
+    driver.add("a", 5, max_tokens=9, stop_token_ids=(stop,))
+    driver.run()
+    assert driver.last("a").finish_reason == "stop"
+    assert executor.revoked == 1 and not driver.core.has_unfinished()
+    driver.core.check_integrity()
+
+
 def test_a_full_batch_goes_on_ahead_of_those_who_wait() -> None:
     driver = AheadDriver(max_batch_size=1)
     driver.add("runs", 4, max_tokens=8)
