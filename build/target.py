@@ -87,14 +87,15 @@ class TargetBuild(Protocol):
 class EngineSource:
     """What an engine is built from, as far as its manifest tells: a checkpoint, or a model that is taken as it is.
 
-    accuracy: the record that the engine gets. write_tokenizer: puts the tokenizer's files, if there are any, into a
+    source: where it is from, which takes reading all of it, for its digest. accuracy: the record that the engine gets.
+    write_tokenizer: puts the tokenizer's files, if there are any, into a
     folder that it makes. pooling: unset for an engine that generates.
     """
 
     model: ModelFacts
     work: WorkPlan
     generation: GenerationFacts
-    source: SourceFacts
+    source: Callable[[], SourceFacts]
     accuracy: FoundRecord
     write_tokenizer: Callable[[Path], None]
     write_pooling: Callable[[Path], None] = lambda _: None

@@ -24,10 +24,11 @@ _SCRATCH = "artifact"
 _TARGET = "inflight.build.gpu_kernels"
 _MACHINERY = (
     f"{_TARGET}.spec",
-    f"{_TARGET}.triton_compiler",
+    f"{_TARGET}.compiler.triton_compiler",
+    f"{_TARGET}.compiler.lowering",
+    f"{_TARGET}.compiler.assembler",
     f"{_TARGET}.early_launch",
     f"{_TARGET}.architectures",
-    f"{_TARGET}.assembler",
     "inflight.engine_format.gpu_artifact",
     "inflight.engine_format.cuda_facts",
 )

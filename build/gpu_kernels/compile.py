@@ -6,17 +6,22 @@ no TRITON_* variable of the user's reaches the compiler.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 
 from inflight.build.gpu_kernels.architectures import architecture_of
 from inflight.build.gpu_kernels.cache import ArtifactCache
-from inflight.build.gpu_kernels.compile_worker import CompileWorker
+from inflight.build.gpu_kernels.compiler.worker import CompileWorker
 from inflight.build.gpu_kernels.spec import KernelSpec, Variant
 from inflight.build.gpu_kernels.toolchain import triton_version
 from inflight.engine_format.gpu_artifact import Artifact
+from inflight.machine.resources import usable_cores
+
+# Each takes about 300 MB.
+_MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
@@ -29,48 +34,85 @@ class CompileJob:
 
 
 def compile_kernels(
-    jobs: Sequence[CompileJob], *, workers: int = 2, cache: ArtifactCache | None = None
+    jobs: Sequence[CompileJob], *, workers: int | None = None, cache: ArtifactCache | None = None
 ) -> list[Artifact]:
-    """The artifacts of `jobs`, in order, compiled side by side in up to `workers` processes.
+    """The artifacts of `jobs`, in order; as `compiling`, which says more."""
+    with compiling(jobs, workers=workers, cache=cache) as artifacts:
+        return artifacts()
+
+
+@contextmanager
+def compiling(
+    jobs: Sequence[CompileJob], *, workers: int | None = None, cache: ArtifactCache | None = None
+) -> Iterator[Callable[[], list[Artifact]]]:
+    """Compile `jobs` side by side in up to `workers` processes, by default one for each core, while the body runs; what
+    it is given waits for the artifacts, in the order of the jobs.
 
     `cache` is read first and gets what is compiled; None compiles everything. Raises BuildError when triton is
-    not installed, a generation is unknown, a kernel does not compile, or one asks for more shared memory than its GPUs
-    have.
+    not installed or a generation is unknown; the function does when a kernel does not compile, or asks for more shared
+    memory than its GPUs have. When the body ends, so do the processes, whether or not it has asked.
     """
     for job in jobs:
         architecture_of(job.sm)
     keys = [cache.key(job.spec, job.variant, job.sm) if cache else "" for job in jobs]
-    found = [cache.load(key) if cache else None for key in keys]
-    compiled = iter(_compile([job for job, artifact in zip(jobs, found, strict=True) if artifact is None], workers))
-    artifacts = []
-    for key, artifact in zip(keys, found, strict=True):
-        if artifact is None:
-            artifact = next(compiled)
-            if cache:
-                cache.store(key, artifact)
-        artifacts.append(artifact)
-    return artifacts
+    artifacts = [cache.load(key) if cache else None for key in keys]
+    missing = [place for place, artifact in enumerate(artifacts) if artifact is None]
+    with _started(_groups(jobs, missing), workers or min(usable_cores(), _MOST_WORKERS)) as started:
+
+        def wait() -> list[Artifact]:
+            for places, compiled in started:
+                for place, artifact in zip(places, compiled.result(), strict=True):
+                    artifacts[place] = artifact
+                    if cache:
+                        cache.store(keys[place], artifact)
+            return [artifact for artifact in artifacts if artifact is not None]
+
+        yield wait
 
 
-def _compile(jobs: Sequence[CompileJob], workers: int) -> list[Artifact]:
-    if not jobs:
-        return []
+@dataclass(frozen=True)
+class _Group:
+    """Jobs that differ in their generation alone, and may have code in common; `places`: which of all jobs they are."""
+
+    job: CompileJob
+    places: list[int]
+    sms: list[int]
+
+
+def _groups(jobs: Sequence[CompileJob], places: Sequence[int]) -> list[_Group]:
+    """Those of a kernel and of generations of one major number."""
+    groups: dict[str, _Group] = {}
+    for place in places:
+        job = jobs[place]
+        key = f"{job.spec.module} {job.spec.function} {job.variant} {job.sm // 10}"
+        group = groups.setdefault(key, _Group(job, [], []))
+        group.places.append(place)
+        group.sms.append(job.sm)
+    return list(groups.values())
+
+
+@contextmanager
+def _started(groups: Sequence[_Group], workers: int) -> Iterator[list[tuple[list[int], Future[list[Artifact]]]]]:
+    """The places of each group and what becomes its artifacts."""
+    if not groups:
+        yield []
+        return
     triton_version()
     idle: SimpleQueue[CompileWorker] = SimpleQueue()
 
-    def compile_one(job: CompileJob) -> Artifact:
+    def compile_group(group: _Group) -> list[Artifact]:
         worker = idle.get()
         try:
-            return worker.compile(job.spec, job.variant, job.sm)
+            return worker.compile(group.job.spec, group.job.variant, group.sms)
         finally:
             idle.put(worker)
 
-    processes = [CompileWorker() for _ in range(min(workers, len(jobs)))]
+    processes = [CompileWorker() for _ in range(min(workers, len(groups)))]
     for process in processes:
         idle.put(process)
     threads = ThreadPoolExecutor(len(processes))
     try:
-        return list(threads.map(compile_one, jobs))
+        yield [(group.places, threads.submit(compile_group, group)) for group in groups]
     finally:
         threads.shutdown(cancel_futures=True)
         for process in processes:

@@ -47,12 +47,15 @@ class Variant:
 
 @dataclass(frozen=True)
 class Tuning:
-    """Choices for a GPU generation. `constants` are constexpr parameters, block sizes above all."""
+    """Choices for a GPU generation. `constants` are constexpr parameters, block sizes above all. `instead`: what is
+    tried where these make ptxas spill registers, which only compiling tells; of several that do, what spills least
+    is taken."""
 
     num_warps: int
     num_stages: int = 1
     constants: Mapping[str, Constant] = field(default_factory=dict)
     max_registers: int | None = None
+    instead: Tuning | None = None
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,8 @@ def paged_prefill(
 
 def tune(sm: int, variant: Variant) -> Tuning:
     """Tiles as large as registers and shared memory allow; generations 90 and 100 multiply out of shared memory.
-    float32, which no tensor core takes as it is, has small ones."""
+    float32, which no tensor core takes as it is, has small ones. Where registers spill, as many keys fewer at a time as
+    that takes: first fewer are on their way, then steps have half or a quarter of them."""
     padded_head = padded_head_of(variant)
     large = sm in (90, 100)
     if variant.types["act"] == "fp32":
@@ -131,8 +132,13 @@ def tune(sm: int, variant: Variant) -> Tuning:
     # A tile has all query heads of a KV head for one token at least.
     group = int(variant.constants["num_heads"]) // int(variant.constants["num_kv_heads"])
     block_m = max(block_m, triton.next_power_of_2(group))
-    constants = {"native_float8": sm >= 89, "padded_head": padded_head, "block_m": block_m, "block_n": block_n}
-    return Tuning(num_warps=num_warps, num_stages=num_stages, constants=constants)
+    constants = {"native_float8": sm >= 89, "padded_head": padded_head, "block_m": block_m}
+    fewer = ((num_stages, max(16, block_n // part)) for part in (2, 4))
+    tuning: Tuning | None = None
+    for stages, keys in reversed(dict.fromkeys(((num_stages, block_n), (min(2, num_stages), block_n), *fewer))):
+        tuning = Tuning(num_warps, stages, {**constants, "block_n": keys}, instead=tuning)
+    assert tuning is not None, "the first is always there"
+    return tuning
 
 
 SPECS = (

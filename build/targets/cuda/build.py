@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import onnx_ir as ir
 
 from inflight.build.gpu_kernels.cache import ArtifactCache
-from inflight.build.gpu_kernels.compile import CompileJob, compile_kernels
+from inflight.build.gpu_kernels.compile import CompileJob, compiling
 from inflight.build.gpu_kernels.toolchain import triton_version
 from inflight.build.graph.dtypes import onnx_dtype
 from inflight.build.graph.precision import module_precision
@@ -31,6 +34,7 @@ from inflight.build.targets.cuda.weights import FlatWeights
 from inflight.convert.checkpoint.cache_factors import cache_factors
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.engine_format.cuda_facts import KV_LAYOUT, CudaFacts
+from inflight.engine_format.gpu_artifact import Artifact
 from inflight.engine_format.manifest import KvCacheFacts, MemoryPlan
 from inflight.progress import Advance
 
@@ -47,17 +51,25 @@ class CudaBuild:
         self._own = own
 
     def write(self, directory: Path, advance: Advance) -> None:
-        self.write_code(directory)
-        self._weights.write(directory / self._own.weights_file, advance)
+        with self._compiling() as artifacts:
+            self._weights.write(directory / self._own.weights_file, advance)
+            self._write_code(directory, artifacts())
 
     def write_code(self, directory: Path) -> None:
         """All but the weights: launches and compiled kernels."""
+        with self._compiling() as artifacts:
+            self._write_code(directory, artifacts())
+
+    def _compiling(self) -> AbstractContextManager[Callable[[], list[Artifact]]]:
+        jobs = [CompileJob(*kernel, sm) for kernel in self._step.kernels for sm in self._own.generations]
+        return compiling(jobs, cache=ArtifactCache())
+
+    def _write_code(self, directory: Path, artifacts: Sequence[Artifact]) -> None:
         (directory / self._own.launches_file).write_bytes(msgspec.json.encode(self._step.launches) + b"\n")
-        jobs = [CompileJob(*kernel, sm) for sm in self._own.generations for kernel in self._step.kernels]
-        artifacts = compile_kernels(jobs, cache=ArtifactCache())
-        # The PTX is for those who assemble it themselves; an engine is loaded as it is.
-        plain = (artifact.model_copy(update={"ptx": ""}).model_dump(mode="json") for artifact in artifacts)
-        compiled = {str(sm): [next(plain) for _ in self._step.kernels] for sm in self._own.generations}
+        compiled: dict[str, list[Any]] = {str(sm): [] for sm in self._own.generations}
+        for artifact in artifacts:
+            # The PTX is for those who assemble it themselves; an engine is loaded as it is.
+            compiled[str(artifact.sm)].append(artifact.model_copy(update={"ptx": ""}).model_dump(mode="json"))
         (directory / self._own.kernels_file).write_bytes(msgspec.json.encode(compiled) + b"\n")
 
 

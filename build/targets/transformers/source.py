@@ -64,7 +64,7 @@ def engine_source(source: SourceModel, model: TransformersModel, facts: ModelFac
         model=facts,
         work=work,
         generation=_generation(source, checkpoint.SourceFacts(model=name, revision=revision, sha256=digest)),
-        source=SourceFacts(model=name, revision=revision, checkpoint_sha256=digest),
+        source=lambda: SourceFacts(model=name, revision=revision, checkpoint_sha256=digest),
         accuracy=FoundRecord(),
         write_tokenizer=lambda folder: _write_tokenizer(source, folder, facts.vocab_size),
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
 from msgspec.structs import asdict
 
 from inflight.engine_format.cpu_abi import LIMIT, OK, STATUS, Build, open_library
@@ -42,7 +43,7 @@ class CpuExecutor:
     """One rank of a verified engine directory of target `cpu`; see RevokingExecutor.
 
     Behind a step that is collected the next one begins on all threads but the caller's, which joins them when it
-    collects that: with one thread, steps do not overlap.
+    collects that: with one thread, steps do not overlap, nor do those of a mixture of experts.
 
     `num_blocks` KV blocks are reserved and `threads` threads started. Raises EngineError when no variant fits this CPU,
     the library cannot be loaded, or the system refuses memory or threads.
@@ -59,7 +60,8 @@ class CpuExecutor:
         self._regions: list[Region] = []
         self._profiler: CpuProfiler | None = None
         self._blocks: CacheBlocks | None = None
-        self.overlaps = threads > 1
+        # Experts are shared out in advance (kernels/pool.h): the caller's thread would wait for a layer of them.
+        self.overlaps = threads > 1 and manifest.model.active_parameters is UNSET
         self._under_way: list[SubmittedStep] = []
         try:
             self._open(directory, directory / facts.weights_file)

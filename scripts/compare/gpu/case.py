@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,12 +30,14 @@ class Peer:
 
 @dataclass(frozen=True)
 class Call:
-    """One launch: a kernel of the cuda target; its arrays are those of the case, of the same names."""
+    """One launch: a kernel of the cuda target; its arrays are those of the case, of the same names unless `arrays`
+    names another for an argument."""
 
     function: str
     variant: Variant
     sizes: Mapping[str, int]
     scalars: Mapping[str, int] = field(default_factory=dict)
+    arrays: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,7 @@ class ProductCase:
 
 def numbers(shape: tuple[int, ...], dtype: str = "bf16") -> Array:
     """Normal random numbers; a pattern of a million of them, repeated."""
-    pattern = np.random.default_rng().standard_normal(_PATTERN, np.float32)
-    return np.resize(_bits_of_bfloat16(pattern) if dtype == "bf16" else pattern.astype(DTYPES[dtype]), shape)
+    return np.resize(_normal_numbers(dtype), shape)
 
 
 def _bits_of_bfloat16(values: Array) -> Array:
@@ -89,10 +91,21 @@ def _bits_of_bfloat16(values: Array) -> Array:
 
 
 def levels(shape: tuple[int, ...]) -> Array:
-    """Random bytes, none of which is NaN as a float8."""
+    """Random bytes, none of which is NaN as a float8; a pattern of a million, repeated."""
+    return np.resize(_bytes(), shape)
+
+
+@cache
+def _normal_numbers(dtype: str) -> Array:
+    pattern = np.random.default_rng().standard_normal(_PATTERN, np.float32)
+    return _bits_of_bfloat16(pattern) if dtype == "bf16" else pattern.astype(DTYPES[dtype])
+
+
+@cache
+def _bytes() -> Array:
     pattern = np.random.default_rng().integers(-120, 121, _PATTERN, np.int8)
     pattern[(pattern & 0x7F) == 0x7F] = 0
-    return np.resize(pattern, shape)
+    return pattern
 
 
 def zeros(shape: tuple[int, ...], dtype: str = "fp32") -> Array:

@@ -42,7 +42,8 @@ class Kernels:
 
         def put() -> None:
             for call in case.calls:
-                self._loaded[key_of(call)].launch({**addresses, **call.scalars}, call.sizes)
+                renamed = {argument: addresses[name] for argument, name in call.arrays.items()}
+                self._loaded[key_of(call)].launch({**addresses, **renamed, **call.scalars}, call.sizes)
 
         return put
 

@@ -1,4 +1,4 @@
-"""The sizes of the two models at which kernels are measured."""
+"""The sizes of models at which kernels are measured."""
 
 from __future__ import annotations
 
@@ -31,9 +31,23 @@ class Model:
         }
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """A model of which the mixtures of experts alone are measured: `size` of each expert, `top_k` of them for a row."""
+
+    name: str
+    hidden: int
+    size: int
+    experts: int
+    top_k: int
+
+
 MODELS = (
     Model("Llama-3.1-8B", 4096, 14336, 32, 8, 128, 128256),
     Model("Qwen2-0.5B", 896, 4864, 14, 2, 64, 151936),
 )
+MIXTURES = (Mixture("Qwen3-30B-A3B", 2048, 768, 128, 8),)
+# Those that a kit measures.
+OF_A_KIT: tuple[Model | Mixture, ...] = (MODELS[0], *MIXTURES)
 # Of odd sizes, for what runs without a GPU.
-TINY = Model("tiny", 64, 160, 4, 2, 16, 300)
+TINY: tuple[Model | Mixture, ...] = (Model("tiny", 64, 160, 4, 2, 16, 300), Mixture("tiny mixture", 64, 96, 8, 2))

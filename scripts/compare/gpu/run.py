@@ -9,12 +9,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from compare.gpu.models import MODELS
+from compare.gpu.models import MIXTURES, MODELS
 from inflight.errors import InflightError
 from inflight.files.cache import user_cache_dir
 
 PEERS = user_cache_dir() / "bench-peers"
 ROOT = Path(__file__).resolve().parents[3]
+_MEASURED = (*MODELS, *MIXTURES)
 PACKAGES = ("triton", "cuda-bindings", "nvidia-cublas", "nvmath-python")
 
 
@@ -34,7 +35,9 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/compare/cuda", description=__doc__)
     parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name holds this text")
-    parser.add_argument("--model", choices=[model.name for model in MODELS], help="one of the models; both by default")
+    parser.add_argument(
+        "--model", choices=[model.name for model in _MEASURED], help="one of the models; all by default"
+    )
     parser.add_argument("--repeats", type=int, default=30, help="runs of each case; the median counts (default 30)")
     parser.add_argument(
         "--torch", type=Path, metavar="PYTHON", help="a Python that has torch for CUDA; else one is made"
@@ -66,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _models(arguments: argparse.Namespace) -> list[Any]:
-    return [model for model in MODELS if arguments.model in (None, model.name)]
+    return [model for model in _MEASURED if arguments.model in (None, model.name)]
 
 
 def _list(arguments: argparse.Namespace) -> int:

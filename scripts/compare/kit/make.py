@@ -13,7 +13,7 @@ import msgspec
 from compare.gpu.case import Case
 from compare.gpu.cases import all_cases
 from compare.gpu.device import key_of
-from compare.gpu.models import MODELS, TINY
+from compare.gpu.models import OF_A_KIT, TINY
 from compare.kit.complete import refuse_incomplete
 from compare.kit.engines import write_engines
 from compare.kit.hollow import write_hollow_engines
@@ -106,7 +106,7 @@ def _write_cases(target: Path, generations: Sequence[int], *, tiny: bool) -> Non
     cases = [
         case
         for sm in generations
-        for model in ((TINY,) if tiny else (TINY, MODELS[0]))
+        for model in (TINY if tiny else (*TINY, *OF_A_KIT))
         for case in all_cases(model, sm)
         if isinstance(case, Case)
     ]

@@ -39,6 +39,50 @@ def linear(torch: Any, *, n: int, k: int, rows: int) -> Step:
     return lambda: torch.nn.functional.linear(x, weight)
 
 
+def int_mm(torch: Any, *, n: int, k: int, rows: int) -> Step:
+    """int8 to int32, without the scales."""
+    x, weight = (torch.randint(-120, 121, (size, k), device="cuda", dtype=torch.int8) for size in (rows, n))
+    return lambda: torch._int_mm(x, weight.t())
+
+
+def int4_mm(torch: Any, *, n: int, k: int, rows: int, group_size: int) -> Step:
+    """bfloat16 rows and results, a scale and a zero point for each group of inputs: tinygemm's."""
+    x = torch.randn(rows, k, device="cuda", dtype=torch.bfloat16)
+    levels = torch.randint(0, 256, (n, k // 2), device="cuda", dtype=torch.uint8)
+    weight = torch._convert_weight_to_int4pack(levels, 8)
+    scales = torch.randn(k // group_size, n, 2, device="cuda", dtype=torch.bfloat16)
+    return lambda: torch._weight_int4pack_mm(x, weight, group_size, scales)
+
+
+def experts(torch: Any, *, hidden: int, size: int, experts: int, top_k: int, rows: int) -> Step:
+    """A mixture as transformers computes it with grouped_mm, in bfloat16; rows choose the experts in turn."""
+    options = {"device": "cuda", "dtype": torch.bfloat16}
+    x, residual = torch.randn(rows, hidden, **options), torch.randn(rows, hidden, device="cuda")
+    fc, proj = torch.randn(experts, 2 * size, hidden, **options), torch.randn(experts, hidden, size, **options)
+    logits = torch.zeros(rows, experts, device="cuda")
+    turn = torch.arange(rows * top_k, device="cuda").view(rows, top_k) % experts
+    logits.scatter_(1, turn, 4.0)
+    grouped = torch.nn.functional.grouped_mm
+
+    def step() -> Any:
+        weights, chosen = torch.topk(logits.softmax(dim=-1), top_k, dim=-1)
+        weights = weights / weights.sum(dim=-1, keepdim=True)
+        pairs, order = chosen.flatten().sort(stable=True)
+        ends = torch.searchsorted(pairs, torch.arange(experts, device="cuda"), right=True).to(torch.int32)
+        up, gate = grouped(x[order // top_k], fc.transpose(1, 2), offs=ends).chunk(2, dim=-1)
+        outer = grouped(torch.nn.functional.silu(gate) * up, proj.transpose(1, 2), offs=ends)
+        return residual.index_add(0, order // top_k, outer.float() * weights.flatten()[order][:, None])
+
+    return step
+
+
+def greedy_projection(torch: Any, *, n: int, k: int, rows: int) -> Step:
+    """bfloat16 throughout."""
+    x = torch.randn(rows, k, device="cuda", dtype=torch.bfloat16)
+    weight = torch.randn(n, k, device="cuda", dtype=torch.bfloat16)
+    return lambda: torch.nn.functional.linear(x, weight).argmax(dim=-1)
+
+
 def scaled_mm(torch: Any, *, n: int, k: int, rows: int) -> Step:
     """FP8 with a scale for each row and each output to bfloat16. use_fast_accum is off, as it is by default: every 128
     inputs a sum is promoted to float32."""

@@ -8,13 +8,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 
 from inflight.errors import BuildError
-from tests.kernel.gpu.support.cuda_launch import SPECS
+from tests.kernel.gpu.support.cuda_launch import SPECS, interpret
 from tests.paths import ROOT
 
 SCRIPTS = ROOT / "scripts"
@@ -42,9 +43,9 @@ def bench_path(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_case_gives_its_kernels_the_arguments_that_they_take() -> None:
     from compare.gpu.case import Case
     from compare.gpu.cases import all_cases
-    from compare.gpu.models import Model
+    from compare.gpu.models import TINY
 
-    for case in all_cases(Model("tiny", 64, 160, 4, 2, 16, 300), 90):
+    for case in (case for model in TINY for case in all_cases(model, 90)):
         assert case.moved > 0, case.name
         if not isinstance(case, Case):
             continue
@@ -56,12 +57,39 @@ def test_every_case_gives_its_kernels_the_arguments_that_they_take() -> None:
             assert {*spec.signature(call.variant), *constants} == set(function.arg_names), case.name
             for name, kind in spec.signature(call.variant).items():
                 if kind.startswith("*"):
-                    assert arrays[name].dtype == DTYPES[kind[1:]], f"{case.name}: {name}"
+                    array = call.arrays.get(name, name)
+                    assert arrays[array].dtype == DTYPES[kind[1:]], f"{case.name}: {array}"
                 else:
                     assert name in call.scalars, f"{case.name}: {name}"
             extents = [value for axis in spec.grid for one in axis for value in (one.size, one.per)]
             missing = {value for value in extents if isinstance(value, str)} - {*call.sizes, *constants}
             assert not missing, f"{case.name}: {missing}"
+
+
+@pytest.mark.usefixtures("bench_path")
+def test_launches_of_a_mixture_hand_each_other_what_they_take() -> None:
+    """Interpreted, of few rows: the sum of what each row's experts make of it."""
+    from compare.gpu.cases import all_cases
+    from compare.gpu.models import TINY
+
+    mixture: Any = TINY[1]
+    case: Any = next(case for case in all_cases(mixture, 90) if case.name.endswith("bf16, 16 rows"))
+    arrays = {
+        name: array.view(ml_dtypes.bfloat16) if array.dtype == np.uint16 else array
+        for name, array in case.arrays().items()
+    }
+    for call in case.calls:
+        names = [argument.name for argument in SPECS[call.function].arguments]
+        given = {name: arrays[call.arrays.get(name, name)] for name in names if name not in call.scalars}
+        interpret(call.function, call.variant, {**given, **call.scalars}, call.sizes)
+    rows, gated, back = (arrays[name].astype(np.float64) for name in ("x", "fc_weight", "proj_weight"))
+    gated = gated.reshape(mixture.experts, 2, mixture.size, mixture.hidden)
+    up, gate = np.einsum("eund,rd->uren", gated, rows)
+    made = np.einsum("ehn,ren->reh", back.reshape(mixture.experts, mixture.hidden, -1), gate / (1 + np.exp(-gate)) * up)
+    # Logits are 4 and 0, and a row's weights are equal.
+    expected = arrays["residual"] + (made * (arrays["logits"] > 0)[:, :, None]).sum(axis=1) / mixture.top_k
+    # The interpreter cuts bfloat16 off.
+    assert np.abs(arrays["y"] - expected).max() <= 0.02 * np.abs(expected).max()
 
 
 @pytest.mark.usefixtures("bench_path")
@@ -88,11 +116,11 @@ def test_a_kit_whose_packages_are_not_all_there_is_not_made(tmp_path: Path) -> N
 def test_torch_is_asked_for_work_that_its_worker_knows() -> None:
     import torch_kernels
     from compare.gpu.cases import all_cases
-    from compare.gpu.models import MODELS
+    from compare.gpu.models import MIXTURES, MODELS
 
-    peers = [case.peer for model in MODELS for case in all_cases(model, 90) if case.peer]
-    known = {"add_rms_norm", "swiglu", "linear", "scaled_mm", "attention", "greedy", "top_k_top_p"}
-    assert {peer.work for peer in peers} == known
+    peers = [case.peer for model in (*MODELS, *MIXTURES) for case in all_cases(model, 90) if case.peer]
+    products = {"linear", "int_mm", "int4_mm", "scaled_mm", "greedy_projection", "experts"}
+    assert {peer.work for peer in peers} == {"add_rms_norm", "swiglu", "attention", "greedy", "top_k_top_p"} | products
     for peer in peers:
         inspect.signature(getattr(torch_kernels, peer.work)).bind(None, **peer.arguments)
 

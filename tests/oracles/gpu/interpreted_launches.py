@@ -138,39 +138,37 @@ def uncompiled() -> Iterator[None]:
     """Engines that are built meanwhile have no code, of which the interpreter reads none: compiling it takes three
     times as long as a test's steps. What is compiled is the matter of tests of its own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("inflight.build.targets.cuda.build.compile_kernels", _described)
+        patch.setattr("inflight.build.targets.cuda.build.compiling", _described)
         yield
 
 
-def _described(jobs: Sequence[CompileJob], **_cache: Any) -> list[Artifact]:
-    from inflight.build.gpu_kernels.triton_compiler import arguments_of, grid_of
+@contextmanager
+def _described(jobs: Sequence[CompileJob], **_cache: Any) -> Iterator[Callable[[], list[Artifact]]]:
+    yield lambda: [_described_job(job) for job in jobs]
 
-    found = []
-    for job in jobs:
-        tuning = job.spec.tune(job.sm, job.variant)
-        constants = job.spec.constants(job.variant, tuning)
-        numbers = dict.fromkeys(
-            ("shared_bytes", "registers", "stack_bytes", "spill_store_bytes", "spill_load_bytes"), 0
-        )
-        found.append(
-            Artifact(
-                kernel=job.spec.function,
-                entry="",
-                sm=job.sm,
-                arguments=arguments_of(job.spec, job.variant),
-                types=dict(job.variant.types),
-                constants=constants,
-                grid=grid_of(job.spec, constants),
-                threads=32 * tuning.num_warps,
-                num_stages=tuning.num_stages,
-                **numbers,
-                waits=False,
-                tools={},
-                cubin=b"",
-                ptx="",
-            )
-        )
-    return found
+
+def _described_job(job: CompileJob) -> Artifact:
+    from inflight.build.gpu_kernels.compiler.triton_compiler import arguments_of, grid_of
+
+    tuning = job.spec.tune(job.sm, job.variant)
+    constants = job.spec.constants(job.variant, tuning)
+    numbers = dict.fromkeys(("shared_bytes", "registers", "stack_bytes", "spill_store_bytes", "spill_load_bytes"), 0)
+    return Artifact(
+        kernel=job.spec.function,
+        entry="",
+        sm=job.sm,
+        arguments=arguments_of(job.spec, job.variant),
+        types=dict(job.variant.types),
+        constants=constants,
+        grid=grid_of(job.spec, constants),
+        threads=32 * tuning.num_warps,
+        num_stages=tuning.num_stages,
+        **numbers,
+        waits=False,
+        tools={},
+        cubin=b"",
+        ptx="",
+    )
 
 
 def open_interpreted(directory: Path, num_blocks: int) -> CudaExecutor:

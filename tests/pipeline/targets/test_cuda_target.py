@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from inflight.build.engine import build_engine
+from inflight.build.engine import build_engine, plan_engine
+from inflight.build.gpu_kernels.architectures import SMS
 from inflight.build.graph.operators import OPERATORS
 from inflight.build.registry import make_recipe
 from inflight.build.targets.cuda.supported import TAKEN
@@ -121,6 +122,33 @@ def test_the_same_checkpoint_gives_the_same_bytes(built: CudaEngine, tmp_path: P
     files = sorted(path.name for path in built.directory.iterdir() if path.is_file())
     for name in files:
         assert (tmp_path / "engine" / name).read_bytes() == (built.directory / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_the_same_checkpoint_gives_the_same_bytes_for_every_generation(
+    built: CudaEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is taken from the build before: each has a cache of its own."""
+    recipe = make_recipe(target="cuda", sm=tuple(map(str, SMS)), **LIMITS)
+    for name in ("first", "second"):
+        monkeypatch.setenv("INFLIGHT_CACHE", str(tmp_path / f"cache of the {name}"))
+        build_engine(built.case.checkpoint.directory, tmp_path / name, recipe)
+    first, second = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.is_file()}
+        for name in ("first", "second")
+    )
+    assert set(msgspec.json.decode(first["rank0.kernels.json"])) == set(map(str, SMS))
+    assert [name for name in first if first[name] != second.get(name)] == [] and set(first) == set(second)
+
+
+def test_planning_reads_no_weight(built: CudaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dry run of a large model takes no time; the digest of a checkpoint takes reading all of it."""
+
+    def refuse(path: Path) -> str:
+        raise AssertionError(f"{path} is read")
+
+    monkeypatch.setattr("inflight.convert.checkpoint.directory.sha256_file", refuse)
+    plan_engine(built.case.checkpoint.directory, make_recipe(target="cuda", **LIMITS))
 
 
 def test_layers_share_their_kernels(built: CudaEngine) -> None:

@@ -8,7 +8,7 @@ from compare.gpu.case import Case
 from compare.gpu.cases import all_cases
 from compare.gpu.device import Kernels, key_of, uploaded
 from compare.gpu.limits import copy_rate
-from compare.gpu.models import MODELS, TINY
+from compare.gpu.models import OF_A_KIT, TINY
 from compare.kit.parts.report import Report
 from compare.kit.parts.steppers import Kit
 
@@ -19,7 +19,7 @@ def run(kit: Kit, report: Report) -> None:
     """The rehearsal looks whether there is a kernel for every case of the sizes that it can hold."""
     places, kernels = kit.cases(), kit.kernels()
     if kit.interpreted:
-        cases = [case for case in all_cases(TINY, max(kernels)) if isinstance(case, Case)]
+        cases = [case for model in TINY for case in all_cases(model, max(kernels)) if isinstance(case, Case)]
         missing = [case.name for case in cases for call in case.calls if key_of(call) not in places]
         report.add("cases", len(cases))
         report.add("arrays", sum(len(case.arrays()) for case in cases))
@@ -40,7 +40,7 @@ def _measure(report: Report, places: dict[str, int], kernels: dict[int, Any]) ->
     report.add("bytes copied a second", rate)
     listed = kernels[max(sm for sm in kernels if runs_on(sm, device.sm))]
     loaded = Kernels(device, 0, {key: listed[place] for key, place in places.items()})
-    for case in all_cases(MODELS[0], device.sm):
+    for case in (case for model in OF_A_KIT for case in all_cases(model, device.sm)):
         if not isinstance(case, Case):
             continue
         try:

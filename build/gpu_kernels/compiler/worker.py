@@ -1,4 +1,4 @@
-"""A process that compiles kernels, one job at a time, until its input ends.
+"""A process that compiles kernels, one at a time, until its input ends.
 
 A fresh interpreter, and not a fork or spawn of this one: triton decides when a kernel is imported whether it is
 compiled or interpreted, and it reads its settings from the environment.
@@ -10,6 +10,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from inflight.build.gpu_kernels.spec import KernelSpec, Variant
 from inflight.engine_format.gpu_artifact import Artifact
@@ -27,20 +28,20 @@ class CompileWorker:
             [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
         )
 
-    def compile(self, spec: KernelSpec, variant: Variant, sm: int) -> Artifact:
-        """Raises BuildError with the compiler's reason, or when the process died."""
+    def compile(self, spec: KernelSpec, variant: Variant, sms: Sequence[int]) -> list[Artifact]:
+        """One for each of `sms`. Raises BuildError with the compiler's reason, or when the process died."""
         requests, answers = self._process.stdin, self._process.stdout
         assert requests is not None and answers is not None
         try:
-            pickle.dump((spec, variant, sm), requests)
+            pickle.dump((spec, variant, sms), requests)
             requests.flush()
             answer = pickle.load(answers)
         except (EOFError, BrokenPipeError) as error:
             status = self._process.wait()
-            raise BuildError(f"The compiler of {spec.function} for sm_{sm} ended with status {status}.") from error
+            raise BuildError(f"The compiler of {spec.function} for sm_{sms[0]} ended with status {status}.") from error
         if isinstance(answer, BuildError):
             raise answer
-        assert isinstance(answer, Artifact)
+        assert isinstance(answer, list)
         return answer
 
     def close(self) -> None:
@@ -53,23 +54,23 @@ class CompileWorker:
 
 
 def serve() -> None:
-    """Answer each pickled (spec, variant, sm) of standard input with a pickled Artifact or BuildError."""
+    """Answer each pickled (spec, variant, sms) of standard input with a pickled list of artifacts or a BuildError."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     while True:
         try:
-            spec, variant, sm = pickle.load(sys.stdin.buffer)
+            spec, variant, sms = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
-        pickle.dump(_compile(spec, variant, sm), answers)
+        pickle.dump(_compile(spec, variant, sms), answers)
         answers.flush()
 
 
-def _compile(spec: KernelSpec, variant: Variant, sm: int) -> Artifact | BuildError:
-    from inflight.build.gpu_kernels.triton_compiler import compile_kernel
+def _compile(spec: KernelSpec, variant: Variant, sms: Sequence[int]) -> list[Artifact] | BuildError:
+    from inflight.build.gpu_kernels.compiler.triton_compiler import compile_kernel
 
     try:
-        return compile_kernel(spec, variant, sm)
+        return compile_kernel(spec, variant, sms)
     except BuildError as error:
         return error
 

@@ -1,0 +1,1 @@
+"""What compile workers run: Triton's passes, ptxas, and the record of the result."""
