@@ -17,7 +17,8 @@ from inflight.convert.quantization.codebooks import CODEBOOKS, INTEGER_FACTORS
 from inflight.errors import BuildError
 from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, operator, rows, several
 from tests.kernel.cpu.quantized import LEVELS, integer_rows, random_levels, row_scales, runnable_levels, to_record
-from tests.oracles.fused_quantized import quantized_gated_linear, quantized_linear
+from tests.oracles.fused_floats import gate
+from tests.oracles.fused_quantized import quantized_linear
 
 pytestmark = pytest.mark.kernel
 
@@ -58,6 +59,16 @@ class Product:
             abs(x.astype(np.int32)), x_scale, ones, abs(scales), codebook=flat, group_size=self.group
         )
         return 2e-7 * groups * terms + 1.001 * spread
+
+    def of(self, x: Array, x_scale: Array, codes: Array, scales: Array, bias: Array | None = None) -> Array:
+        """The operator's result, without the products of lower bytes of numbers and of rows of 16 bits."""
+        whole = quantized_linear(x, x_scale, codes, scales, bias, codebook=self.table, group_size=self.group)
+        step, digits = digits_of(self.table)
+        if len(digits) == 1 or self.row_bits == 8:
+            return whole
+        lower = (step * digits[1].astype(np.float64)).astype(np.float32)
+        row = x.astype(np.int16).astype(np.int8).astype(np.int32)
+        return whole - quantized_linear(row, x_scale, codes, scales, codebook=lower, group_size=self.group)
 
 
 def products(rng: np.random.Generator) -> list[Product]:
@@ -101,7 +112,7 @@ def test_the_product_is_that_of_the_numbers_and_a_row_does_not_see_its_company(
         x_scale = rng.uniform(0, 0.1, count).astype(np.float32)
         record = to_record(x, product.group)
         y = run(kernel, record, x_scale, n)
-        expected = quantized_linear(x, x_scale, *each, bias, codebook=product.table, group_size=product.group)
+        expected = product.of(x, x_scale, *each, bias)
         bound = product.bound(x, x_scale, *each) + 2e-7 * abs(bias)
         assert (abs(y - expected) <= bound).all(), product
         np.testing.assert_array_equal(run(kernel, record, x_scale, n, threads=2), y)
@@ -148,9 +159,7 @@ def test_a_gated_product_is_the_activated_gate_times_up(level: Any, rng: np.rand
         x_scale = (rng.uniform(0, 1, count) / 2**p.row_bits).astype(np.float32)
         record, y = to_record(x, p.group), np.full((count, n), np.nan, np.float32)
         kernel.run(count, record, x_scale, *kernel.packed, None, y, threads=2)
-        gate, gate_scale, up, up_scale = each
-        further: dict[str, Any] = {"codebook": p.table, "activation": activation, "group_size": p.group}
-        expected = quantized_gated_linear(x, x_scale, gate, gate_scale, up, up_scale, **further)
+        expected = gate(p.of(x, x_scale, *each[:2]), p.of(x, x_scale, *each[2:]), activation=activation)
         atol = 1e-4 * (1 + float(abs(expected).max()))
         np.testing.assert_allclose(y, expected, rtol=1e-4, atol=atol)
         alone = np.full((1, n), np.nan, np.float32)

@@ -1,14 +1,16 @@
 /* Products with weights that are codes of 4 bits: each stands for one of 16 numbers (NF4, E2M1, IQ4).
  *
- * Panels are those of 4-bit integers (qshape.h), with codes 0 .. 15 in place of weight + 8. A number is a multiple of the
- * codebook's step, of one or two signed bytes, so that a product is one of integers: a byte shuffle looks up 64 codes at
- * a time, and the same dot products take what it finds (qdot.h). Tables of one byte are exact; of two, as the bytes of a
- * row of 16 bits, numbers are within 2^-16 of the greatest (packing says which: targets/cpu/codebook.py).
+ * Panels are those of 4-bit integers (qshape.h), with codes 0 .. 15 in place of weight + 8. A number is a multiple of
+ * the codebook's step, of one or two signed bytes, so that a product is one of integers: a byte shuffle looks up 64
+ * codes at a time, and the same dot products take what it finds (qdot.h). Tables of one byte are exact; of two, as the
+ * bytes of a row of 16 bits, numbers are within 2^-16 of the greatest (packing says which: targets/cpu/codebook.py),
+ * and the product of both lower bytes is left out, which is at most 2^-16 of the greatest product, too.
  *
- * With one row of 16 bits, 64 bytes of a panel (128 weights) take 3 instructions to part the codes, and for each byte of
- * a number 2 shuffles and, with VNNI, 4 dot products: 9 for MXFP4 and IQ4, 15 for NF4, beside the load and a quarter of
- * four broadcasts of x. Without VNNI a dot product is 3 instructions of a register where numbers have 7 bits (MXFP4), 4 and
- * 2 more for both rows elsewhere. */
+ * With one row of 16 bits, 64 bytes of a panel (128 weights) take 3 instructions to part the codes, 1 with VBMI, and
+ * for each byte of a number 2 shuffles and, with VNNI, 2 dot products for each byte of the row that it meets: 9 for
+ * MXFP4 and IQ4, 13 for NF4, 7 and 11 with VBMI, beside the load and a quarter of the broadcasts of x. Without VNNI a
+ * dot product is 3 instructions of a register where numbers have 7 bits (MXFP4), 4 and 2 more for both rows
+ * elsewhere. */
 #ifndef INFLIGHT_CODEBOOK_H
 #define INFLIGHT_CODEBOOK_H
 
@@ -34,9 +36,22 @@ INLINE u8x16 table_of(codebook c, int digit) {
     return table + (uint8_t)weight_offset(c.bits);
 }
 
-/* What the table has for each of 64 codes. */
+/* The codes in one half of 64 bytes that have two each: 64 codes, in the lower halves of bytes. A shuffle of VBMI looks
+ * at six bits of a byte, in a table that is there four times at four of them: the upper halves may hold anything. */
+INLINE u32x16 codes_of(u32x16 words, int upper) {
+    const u32x16 halves = upper ? words >> 4 : words;
+#if defined(__AVX512VBMI__)
+    return halves;
+#else
+    return halves & 0x0f0f0f0fu;
+#endif
+}
+
+/* What the table has for each of 64 codes of codes_of. */
 INLINE u32x16 look_up(u8x16 table, u32x16 codes) {
-#if defined(__AVX512BW__)
+#if defined(__AVX512VBMI__)
+    return (u32x16)_mm512_permutexvar_epi8((__m512i)codes, _mm512_broadcast_i32x4((__m128i)table));
+#elif defined(__AVX512BW__)
     return (u32x16)_mm512_shuffle_epi8(_mm512_broadcast_i32x4((__m128i)table), (__m512i)codes);
 #elif defined(__AVX2__)
     const i8x64 bytes = (i8x64)codes;
@@ -61,24 +76,29 @@ INLINE u32x16 look_up(u8x16 table, u32x16 codes) {
 
 typedef i32x16 digit_totals[2][TILE_ROWS][TILE_VECTORS];
 
+/* Of the bytes of rows, the upper one first, a digit of a number meets every one, or every second: the lower byte of a
+ * number and that of a row are not multiplied. */
+INLINE int every_met(quantized_shape q, int digit) { return digit > 0 && q.row.digits == 2 ? 2 : 1; }
+
 /* sums[d] += four values of k of digit first + d, for `digits` of them. */
 INLINE void add_looked_up(quantized_shape q, int first, int digits, int rows, int vectors, const int8_t *x,
                           int64_t x_stride, const u32x16 *codes, digit_totals sums) {
     UNROLL for (int d = 0; d < digits; d++) {
         const u8x16 table = table_of(q.codes, first + d);
+        const int every = every_met(q, first + d);
         u32x16 columns[TILE_VECTORS];
         UNROLL for (int v = 0; v < vectors; v++) columns[v] = look_up(table, codes[v]);
-        add_quads(q.codes.bits, rows, vectors, x, x_stride, columns, sums[d]);
+        add_quads(q.codes.bits, rows / every, vectors, x, every * x_stride, columns, sums[d]);
     }
 }
 
 INLINE void codebook_step(quantized_shape q, int first, int digits, int rows, int vectors, const int8_t *x,
                           int64_t x_stride, const uint8_t *panel, digit_totals sums) {
     u32x16 codes[TILE_VECTORS];
-    UNROLL for (int v = 0; v < vectors; v++) codes[v] = load_words(panel + v * 64) & 0x0f0f0f0fu;
+    UNROLL for (int v = 0; v < vectors; v++) codes[v] = codes_of(load_words(panel + v * 64), 0);
     add_looked_up(q, first, digits, rows, vectors, x, x_stride, codes, sums);
     __asm__("" : "+r"(panel)); /* as integer_step */
-    UNROLL for (int v = 0; v < vectors; v++) codes[v] = (load_words(panel + v * 64) >> 4) & 0x0f0f0f0fu;
+    UNROLL for (int v = 0; v < vectors; v++) codes[v] = codes_of(load_words(panel + v * 64), 1);
     add_looked_up(q, first, digits, rows, vectors, x + 4, x_stride, codes, sums);
 }
 
@@ -87,10 +107,12 @@ INLINE void codebook_sums(quantized_shape q, int first, int digits, int rows, in
                           const uint8_t *panel, look_ahead *ahead, digit_totals sums) {
     const int64_t stride = digit_stride(q.row.width), start = g * q.row.group, values = step_values(q);
     const int64_t steps = ceil_div(min_int(q.row.group, q.row.width - start), values);
-    UNROLL for (int r = 0; r < rows; r++) {
-        const int32_t repair = -weight_offset(q.codes.bits) * digit_sums(x + r * stride, q.row.width)[g];
-        UNROLL for (int d = 0; d < digits; d++)
+    UNROLL for (int d = 0; d < digits; d++) {
+        const int every = every_met(q, first + d);
+        UNROLL for (int r = 0; r < rows / every; r++) {
+            const int32_t repair = -weight_offset(q.codes.bits) * digit_sums(x + r * every * stride, q.row.width)[g];
             UNROLL for (int v = 0; v < vectors; v++) sums[d][r][v] = splat_int(repair);
+        }
     }
     const int asking = asking_steps(q.bits, rows, q.row.group / step_values(q));
     int64_t s = 0;
@@ -107,12 +129,16 @@ INLINE void codebook_sums(quantized_shape q, int first, int digits, int rows, in
 INLINE void add_digit(quantized_shape q, int digit, int rows, int vectors, const integer_sums sums,
                       const uint8_t *scales, int column, tile_sums totals) {
     const float step = q.codes.step * (digit + 1 < q.codes.digits ? 256.0f : 1.0f);
+    const int every = every_met(q, digit);
     UNROLL for (int v = 0; v < vectors; v++) {
         const f32x16 scale = load16(q.scale_type, scales, (column + v) * LANES) * splat(step);
         UNROLL for (int r = 0; r < rows; r += q.row.digits) {
-            f32x16 value = __builtin_convertvector(sums[r][v], f32x16), *total = &totals[r / q.row.digits][column + v];
-            if (q.row.digits == 2)
-                value = fma16(value, splat(256.0f), __builtin_convertvector(sums[r + 1][v], f32x16));
+            f32x16 *total = &totals[r / q.row.digits][column + v];
+            f32x16 value = __builtin_convertvector(sums[r / every][v], f32x16);
+            if (q.row.digits == 2) {
+                const f32x16 lower = every == 2 ? splat(0.0f) : __builtin_convertvector(sums[r + 1][v], f32x16);
+                value = fma16(value, splat(256.0f), lower);
+            }
             *total = fma16(value, scale, *total);
         }
     }
