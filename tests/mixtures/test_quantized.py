@@ -130,17 +130,20 @@ def test_the_fused_graph_computes_what_the_network_and_the_reference_mean(
     model = lower_for_cpu(network, LIMITS, tokens_per_block=8, kv_dtype="float32")
     assert any(node.op_type == "QuantizedExperts" for node in model.graph)
     sequences, blocks = scattered_sequences(rng, shape.vocab_size, 3, LIMITS.max_seq_len, 8)
+    # The longest: a median of one or two tokens is that of a rounding.
+    chosen = max(range(3), key=lambda number: len(sequences[number].token_ids))
+    token_ids = sequences[chosen].token_ids
     runner = LinearRunner(case.checkpoint, LIMITS.max_seq_len)
-    expected = runner.run(random_chunks(rng, sequences[0].token_ids))
+    expected = runner.run(random_chunks(rng, token_ids))
     interpreter, caches = Interpreter(model), paged_caches(model.graph, blocks)
     # Rows of 8 bits are now and then rounded to the other neighbour.
     usual = []
     for step in PagedBatch(rng, sequences, LIMITS.max_num_tokens, LIMITS.max_logit_rows).steps():
         for (sequence, position), row in zip(step.wanted, interpreter.run({**step.inputs, **caches}), strict=True):
-            if sequence == 0:
+            if sequence == chosen:
                 usual.append(relative_error(row, expected[position]))
     assert np.median(usual) < (0.03 if scheme == "int8_w8a8" else 1e-3), shape
-    exact = list(hidden_states(case.checkpoint, sequences[0].token_ids.tolist()))[-1]
+    exact = list(hidden_states(case.checkpoint, token_ids.tolist()))[-1]
     errors = [relative_error(one, other) for one, other in zip(expected, exact, strict=True)]
     assert np.median(errors) < (0.05 if scheme == "int8_w8a8" else 1e-3), shape
 

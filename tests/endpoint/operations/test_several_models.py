@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -162,6 +163,9 @@ def test_one_goes_and_another_comes_under_load_without_a_lost_request(served: Se
     post(served, "/v1/models/short/load")
     with pytest.raises(urllib.error.HTTPError, match="404"):
         post(served, "/v1/models/no-such/load")
+    # Two looks at the processes: those in whose place others have come are no dead ones.
+    time.sleep(1.5)
+    assert "starts again" not in served.said().rpartition("is ready")[2], served.said()
     assert served.is_healthy()
     with served.client() as client:
         assert client.completions.create(model="short", prompt="fox", max_tokens=3).model == "short"

@@ -16,8 +16,8 @@ class ExplicitTritonServer(TritonServer):
     """It loads what lies in its repository, and later what its repository API is told (explicit model control).
 
     A process of a model that has ended is that of a dead one while the server calls the model ready, which Triton 2.51
-    does of the dead; else the model has been unloaded. One in whose place another has come was unloaded, too: its model
-    was loaded again between two looks.
+    does of the dead; else the model has been unloaded. Those beside which others of their model come leave, too: the
+    model is loaded again, and ready all the while.
     """
 
     _watches, _next_look = False, 0.0
@@ -25,9 +25,10 @@ class ExplicitTritonServer(TritonServer):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         flags = ("--model-control-mode=explicit", "--load-model=*")
         super().__init__(*arguments, more_flags=flags, **options)
+        self._leaving: set[int] = set()
 
     def start(self) -> None:
-        self._watches = False
+        self._watches, self._leaving = False, set()
         super().start()
 
     def watch_models(self) -> None:
@@ -57,13 +58,18 @@ class ExplicitTritonServer(TritonServer):
         self._models, ready = before, self._ready_models()
         if ready is None:
             return
-        # A process that is new counts when its model is ready, one that has ended while it is and none is new.
-        steady, replaced = set(before) - ended, {name for pid, name in now.items() if pid not in before}
+        for name in {name for pid, name in now.items() if pid not in before}:
+            others = {pid for pid, model in before.items() if model == name}
+            # Several processes of a model come one after the other, before those in whose place they are have gone.
+            if not others & self._leaving:
+                self._leaving |= others
+        # One that is new counts when its model is ready, one that has ended while that is and it was not leaving.
         self._models = {
             pid: name
             for pid, name in now.items()
-            if pid in steady or (name in ready and not (pid in ended and name in replaced))
+            if (pid in before and pid not in ended) or (name in ready and not (pid in ended and pid in self._leaving))
         }
+        self._leaving &= set(self._models)
 
     def _ready_models(self) -> set[str] | None:
         index = urllib.request.Request(f"{self.address.http_url}/v2/repository/index", b"{}", method="POST")
