@@ -21,10 +21,10 @@ from inflight.errors import InflightError
 from inflight.triton_backend.launch.addresses import cannot_listen, of_libevent, of_url
 from inflight.triton_backend.launch.installation import TritonInstallation
 from inflight.triton_backend.launch.supervision.processes import (
-    ProcessState,
     SessionGuard,
     children,
     dies_with_parent,
+    end_of,
     how_it_ended,
     process_state,
 )
@@ -152,8 +152,12 @@ class TritonServer:
 
     def watch_models(self) -> None:
         """From now on `death` also looks at the processes of the Python models. For a server that is ready."""
+        self._models = self._processes_of_models()
+
+    def _processes_of_models(self) -> dict[int, str]:
+        """Those of its Python models that run."""
         assert self._process is not None
-        self._models = {
+        return {
             pid: Path(line.split("\0")[1]).parent.parent.name
             for pid, line in children(self._process.pid).items()
             if line.count("\0") > 1
@@ -162,16 +166,19 @@ class TritonServer:
     def death(self) -> str | None:
         """What has ended, and how, when the server cannot serve any more: itself, or the process of one of its models,
         whose requests would wait for ever. Triton 2.51 neither ends these nor calls itself unready."""
+        return self._death_among(self._models)
+
+    def _death_among(self, models: Mapping[int, str]) -> str | None:
         if self._process is None:
             return "tritonserver is not running"
         if self._process.poll() is None:
-            ended = [(process_state(pid), pid, model) for pid, model in self._models.items() if self._has_ended(pid)]
+            ended = [(process_state(pid), pid, model) for pid, model in models.items() if self._has_ended(pid)]
             # The one whose end is known, where there is one: others may have gone because of it.
-            ended.sort(key=lambda one: one[0] is None or one[0].state not in "ZX")
+            ended.sort(key=lambda one: one[0] is None or not one[0].is_dead)
             for state, pid, model in ended[:1]:
-                is_gone = state is None or state.state not in "ZX"
+                is_gone = state is None or not state.is_dead
                 if not (is_gone and self._ends_within(_LETTING_GO_S)):
-                    return f"the process of Triton's model {model}, pid {pid}, {_end_of(state)}"
+                    return f"the process of Triton's model {model}, pid {pid}, {end_of(state)}"
         code = self._process.poll()
         return None if code is None else f"tritonserver, pid {self._process.pid}, {how_it_ended(code)}"
 
@@ -188,7 +195,7 @@ class TritonServer:
 
     def _has_ended(self, model: int) -> bool:
         state = process_state(model)
-        return state is None or state.state in "ZX" or self._process is None or state.parent != self._process.pid
+        return state is None or state.is_dead or self._process is None or state.parent != self._process.pid
 
     def stopped_processes(self) -> list[str]:
         """Those of the server's processes that a signal (SIGSTOP) has halted."""
@@ -275,12 +282,6 @@ def check_port(host: str, port: int, flag: str) -> None:
 def reachable(host: str) -> str:
     """The address, as URLs have it, under which this machine reaches what listens on `host`."""
     return of_url({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host))
-
-
-def _end_of(state: ProcessState | None) -> str:
-    if state is None or state.state not in "ZX":
-        return "is gone"
-    return how_it_ended(os.waitstatus_to_exitcode(state.status))
 
 
 def _command(installation: TritonInstallation, repository: Path, address: ServerAddress) -> list[str]:

@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -212,11 +213,15 @@ def test_one_that_dies_takes_the_others_along_and_what_was_loaded_comes_back(ser
                             waits = False
         except Exception as error:
             ends[model] = repr(error)
+            if waits:
+                begun.abort()
 
     clients = [threading.Thread(target=read, args=(model,)) for model in ("long", "short")]
     for client in clients:
         client.start()
-    begun.wait(PATIENCE_S)
+    with suppress(threading.BrokenBarrierError):
+        begun.wait(PATIENCE_S)
+    assert not ends, (ends, served.said())
     with watching_health(served) as statuses:
         os.kill(victim, signal.SIGKILL)
         for client in clients:
@@ -224,7 +229,7 @@ def test_one_that_dies_takes_the_others_along_and_what_was_loaded_comes_back(ser
         assert set(ends) == {"long", "short"}, "both were told"
         assert eventually(lambda: any(status != 200 for status in statuses))
         assert eventually(served.is_healthy)
-    assert f"pid {victim}, was killed by SIGKILL" in served.said()
+    assert f"pid {victim}, was killed by SIGKILL" in served.said(), served.said()
     with served.client() as client:
         assert [model.id for model in client.models.list()] == ["long", "short", "embeds"]
         for model in ("long", "short"):

@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
+from collections import Counter
 from typing import Any
 
 from inflight.triton_backend.launch.server import TritonServer
+from inflight.triton_backend.launch.supervision.processes import process_state
 
 _LOOK_EVERY_S = 0.5
+# How long a process that leaves may lie dead before the server, which waits for it, has taken notice.
+_REAPED_WITHIN_S = 2.0
 
 
 class ExplicitTritonServer(TritonServer):
     """It loads what lies in its repository, and later what its repository API is told (explicit model control).
 
-    A process of a model that has ended is that of a dead one while the server calls the model ready, which Triton 2.51
-    does of the dead; else the model has been unloaded. Those beside which others of their model come leave, too: the
-    model is loaded again, and ready all the while.
+    The processes of a model that is unloaded end, and so do those in whose place others have come when a loaded model
+    is loaded again. Neither is a death: the first model is not ready any more, and the second has as many processes as
+    it has instances all the time. The dead are told from them by two signs. Their model, which Triton 2.51 still calls
+    ready, has fewer processes than instances; or nobody waits for them, as the server does for those that it ends
+    (python_backend, `StubLauncher::TerminateStub`).
     """
 
     _watches, _next_look = False, 0.0
@@ -25,56 +31,56 @@ class ExplicitTritonServer(TritonServer):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         flags = ("--model-control-mode=explicit", "--load-model=*")
         super().__init__(*arguments, more_flags=flags, **options)
-        self._leaving: set[int] = set()
+        self._ended_at: dict[int, float] = {}
 
     def start(self) -> None:
-        self._watches, self._leaving = False, set()
+        self._watches = False
         super().start()
 
     def watch_models(self) -> None:
         super().watch_models()
-        self._watches = True
+        self._watches, self._ended_at = True, {}
 
     def death(self) -> str | None:
-        if self._watches and self.is_running() and time.monotonic() >= self._next_look:
-            self._next_look = time.monotonic() + _LOOK_EVERY_S
-            self._look_for_models()
-        # Several processes of a model that is unloaded end one after the other, each perhaps between two looks.
-        while (why := super().death()) is not None and self._watches and self.is_running():
-            before = set(self._models)
-            self._look_for_models()
-            if set(self._models) == before:
-                break
+        if not (self._watches and self.is_running()):
+            return super().death()
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + _LOOK_EVERY_S
+            self._models |= self._processes_of_models()
+        ended = {pid: name for pid, name in self._models.items() if self._has_ended(pid)}
+        if not ended:
+            return None
+        lacking = self._models_that_lack_processes(set(ended.values()))
+        self._ended_at = {pid: self._ended_at.get(pid, now) for pid in ended}
+        unreaped = {pid for pid in ended if (state := process_state(pid)) is not None and state.is_dead}
+        overdue = {pid for pid in unreaped if now - self._ended_at[pid] >= _REAPED_WITHIN_S}
+        why = self._death_among({pid: name for pid, name in ended.items() if name in lacking or pid in overdue})
+        if why is None:
+            self._models = {pid: name for pid, name in self._models.items() if pid not in ended or pid in unreaped}
         return why
 
-    def _look_for_models(self) -> None:
-        """Where the server does not answer, nothing changes: then it has to be found dead itself."""
-        before = self._models
-        super().watch_models()
-        now = {**before, **self._models}
-        ended = {pid for pid in before if self._has_ended(pid)}
-        if set(now) == set(before) and not ended:
-            return
-        self._models, ready = before, self._ready_models()
-        if ready is None:
-            return
-        for name in {name for pid, name in now.items() if pid not in before}:
-            others = {pid for pid, model in before.items() if model == name}
-            # Several processes of a model come one after the other, before those in whose place they are have gone.
-            if not others & self._leaving:
-                self._leaving |= others
-        # One that is new counts when its model is ready, one that has ended while that is and it was not leaving.
-        self._models = {
-            pid: name
-            for pid, name in now.items()
-            if (pid in before and pid not in ended) or (name in ready and not (pid in ended and pid in self._leaving))
-        }
-        self._leaving &= set(self._models)
+    def _models_that_lack_processes(self, names: set[str]) -> set[str]:
+        """Those of `names` that the server calls ready, or of which it does not say, with fewer processes than
+        instances."""
+        ready = self._ready_models()
+        instances = {name: self._instances(name) for name in names if ready is None or name in ready}
+        # Looked at last: what has become ready meanwhile has its processes now.
+        running = Counter(self._processes_of_models().values())
+        return {name for name, count in instances.items() if running[name] < count}
 
     def _ready_models(self) -> set[str] | None:
-        index = urllib.request.Request(f"{self.address.http_url}/v2/repository/index", b"{}", method="POST")
+        index = self._ask("/v2/repository/index", b"{}")
+        return None if index is None else {each["name"] for each in index if each.get("state") == "READY"}
+
+    def _instances(self, model: str) -> int:
+        config = self._ask(f"/v2/models/{model}/config")
+        return 1 if config is None else sum(group.get("count", 1) for group in config.get("instance_group", [{}]))
+
+    def _ask(self, path: str, body: bytes | None = None) -> Any:
+        """The answer of the server; None when there is none."""
         try:
-            with urllib.request.urlopen(index, timeout=2) as answer:
-                return {each["name"] for each in json.loads(answer.read()) if each.get("state") == "READY"}
+            with urllib.request.urlopen(f"{self.address.http_url}{path}", body, timeout=2) as answer:
+                return json.loads(answer.read())
         except (OSError, ValueError):
             return None

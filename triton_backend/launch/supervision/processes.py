@@ -25,6 +25,11 @@ class ProcessState:
     parent: int
     status: int
 
+    @property
+    def is_dead(self) -> bool:
+        """It has ended, and its parent has not waited for it yet."""
+        return self.state in "ZX"
+
 
 def process_state(pid: int) -> ProcessState | None:
     """None when there is no such process."""
@@ -80,6 +85,13 @@ def how_it_ended(code: int) -> str:
     except ValueError:
         name = f"signal {-code}"
     return f"was killed by {name}" + (" (by somebody, or for lack of memory)" if name == "SIGKILL" else "")
+
+
+def end_of(state: ProcessState | None) -> str:
+    """How a process ended, in words, as far as that is still known."""
+    if state is None or not state.is_dead:
+        return "is gone"
+    return how_it_ended(os.waitstatus_to_exitcode(state.status))
 
 
 def dies_with_parent() -> Callable[[], None]:
