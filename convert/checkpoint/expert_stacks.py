@@ -11,9 +11,17 @@ from inflight.convert.quantization.scheme import WeightQuantization
 from inflight.convert.quantization.schemes import RECIPES, QuantScheme
 
 Array = npt.NDArray[Any]
+_FLOAT8 = "float8_e4m3fn"
 
-# What experts get in place of schemes that multiply inputs by factors: all experts meet the same rows.
-_WITHOUT_FACTORS = {"int4_awq": "int4_gptq", "w4a8_awq": "w4a8_gptq", "w4a8_sq": "w4a8_gptq", "int8_sq": "int8_w8a8"}
+# What experts get in place of schemes that multiply inputs by factors, since all experts meet the same rows, and of one
+# whose rows share a stored scale, since each expert's second product has rows of its own.
+_INSTEAD = {
+    "int4_awq": "int4_gptq",
+    "w4a8_awq": "w4a8_gptq",
+    "w4a8_sq": "w4a8_gptq",
+    "int8_sq": "int8_w8a8",
+    "fp8_tensorwise": "fp8_rowwise",
+}
 
 
 class Stack(Protocol):
@@ -39,17 +47,19 @@ class QuantizedStack:
 
 
 def of_experts(scheme: QuantScheme | None) -> QuantScheme | None:
-    """What experts get where their matrices would have this scheme: integers or codes, beside rows that have scales of
-    their own. None: they stay plain.
+    """What experts get where their matrices would have this scheme: rows that have scales of their own. None: they stay
+    plain.
     """
-    found = None if scheme is None else RECIPES.get(_WITHOUT_FACTORS.get(scheme.name, scheme.name))
-    return found if found is not None and not stack_problem(found) else None
+    return None if scheme is None else RECIPES[_INSTEAD.get(scheme.name, scheme.name)]
 
 
 def stack_problem(scheme: QuantScheme) -> str | None:
     """Why no stack of experts is stored in this way; None where one may be."""
-    if scheme.weights.dtype not in ("int8", "int4", "uint4"):
-        return f"experts of {scheme.weights.dtype}"
-    if scheme.rows.scale != "own" or scheme.rows.dtype not in ("int8", "int16") or scheme.scaled_inputs:
+    if scheme.rows.scale != "own" or scheme.scaled_inputs:
         return "experts whose rows have a stored scale or factors"
     return None
+
+
+def alike(scheme: QuantScheme, other: QuantScheme) -> bool:
+    """Whether one kernel reads stacks of both schemes: both are 8-bit floats, or neither is."""
+    return (scheme.weights.dtype == _FLOAT8) == (other.weights.dtype == _FLOAT8)

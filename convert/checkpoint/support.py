@@ -7,11 +7,12 @@ from itertools import product
 from typing import Any
 
 from inflight.convert.checkpoint.config import CheckpointConfig
-from inflight.convert.checkpoint.expert_stacks import stack_problem
+from inflight.convert.checkpoint.expert_stacks import alike, stack_problem
 from inflight.convert.checkpoint.model_spec import Activation
 from inflight.convert.checkpoint.rope import RotaryScaling
 from inflight.convert.families.family import Family
 from inflight.convert.families.table import EVERY_FAMILY, FAMILIES
+from inflight.convert.quantization.scheme import WeightQuantization
 from inflight.dtypes import FLOAT_DTYPES
 
 # Keys of the format's readers that change the mathematics unless they have this value.
@@ -156,15 +157,26 @@ def _expert_problems(config: CheckpointConfig) -> list[str]:
     if layers and config.quantization_of(router) is not None:
         problems.append(f"{router} quantized: routers are float32")
     for layer, name in product(layers, EXPERTS):
-        quantization = config.quantization_of(f"transformer.layers.{layer}.mlp.{name}")
-        scaled = quantization is not None and quantization.scaled_inputs
-        reason = "experts whose rows have factors" if scaled else quantization and stack_problem(quantization.scheme)
-        other = config.quantization_of(f"transformer.layers.{layer}.mlp.{EXPERTS[name == EXPERTS[0]]}")
-        if quantization is not None and other is None:
-            reason = "quantized experts beside plain ones in the same layer"
-        if reason:
-            return [*problems, f"transformer.layers.{layer}.mlp.{name}: {reason}"]
+        module, partner = (f"transformer.layers.{layer}.mlp.{each}" for each in (name, EXPERTS[name == EXPERTS[0]]))
+        reason = _stack_problem(config.quantization_of(module), config.quantization_of(partner))
+        if reason is not None:
+            return [*problems, f"{module}: {reason}"]
     return problems
+
+
+def _stack_problem(found: WeightQuantization | None, other: WeightQuantization | None) -> str | None:
+    """Why no stack of experts is quantized so beside the other one of its layer; None where it may be."""
+    if found is None:
+        return None
+    if found.scaled_inputs:
+        return "experts whose rows have factors"
+    if found.row_limits is not None:
+        return "experts whose rows are cut (clamp_val)"
+    if (reason := stack_problem(found.scheme)) is not None:
+        return reason
+    if other is None:
+        return "quantized experts beside plain ones in the same layer"
+    return None if alike(found.scheme, other.scheme) else "8-bit floats beside integers in the experts of one layer"
 
 
 def _rotary_problems(config: CheckpointConfig) -> list[str]:

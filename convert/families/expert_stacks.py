@@ -13,6 +13,7 @@ import numpy as np
 from inflight.convert.families.arranged import PickedRows, Transposed
 from inflight.convert.families.mixtures import Mixture
 from inflight.convert.source.quantized.mxfp4 import Mxfp4Stack
+from inflight.convert.source.quantized.scaled import ScaledStack
 from inflight.convert.source.tensor import PlainTensor, SourceTensor
 from inflight.files.tensor_file import TensorEntry
 
@@ -56,6 +57,9 @@ def _without_groups(name: str, tensor: SourceTensor) -> SourceTensor:
 def _parts(tensor: SourceTensor, prefix: str, modules: tuple[str, ...]) -> Iterator[SourceTensor]:
     """Each expert's rows of each module; of a matrix that is no stack, the rows of each module."""
     stacked = "{expert}" in modules[0]
+    if isinstance(tensor, ScaledStack) and stacked:
+        yield from _across(tensor, prefix, modules, alternates=False, turned=False)
+        return
     if not isinstance(tensor, PlainTensor) or len(tensor.shape) != 2 + stacked or tensor.shape[-2] % len(modules):
         return
     count, rows = (tensor.shape[0] if stacked else 1), tensor.shape[-2] // len(modules)
@@ -74,13 +78,15 @@ def _parts(tensor: SourceTensor, prefix: str, modules: tuple[str, ...]) -> Itera
             )
 
 
-def _across(tensor: SourceTensor, prefix: str, modules: tuple[str, ...], *, alternates: bool) -> Iterator[SourceTensor]:
+def _across(
+    tensor: SourceTensor, prefix: str, modules: tuple[str, ...], *, alternates: bool, turned: bool = True
+) -> Iterator[SourceTensor]:
     """The same of stacks (experts, in, out), or biases (experts, out), whose outputs are those of the modules one
-    behind the other, or in turn."""
-    if len(tensor.shape) not in (2, 3) or tensor.shape[-1] % len(modules):
+    behind the other, or in turn; those that are not `turned` are (experts, out, in)."""
+    if len(tensor.shape) not in (2, 3) or tensor.shape[-1 if turned else -2] % len(modules):
         return
     for expert in range(tensor.shape[0]):
-        whole = _of_expert(tensor, expert)
+        whole = _of_expert(tensor, expert, turned=turned)
         for index, module in enumerate(modules) if whole is not None else ():
             assert whole is not None
             every = np.arange(whole.shape[0])
@@ -88,8 +94,10 @@ def _across(tensor: SourceTensor, prefix: str, modules: tuple[str, ...], *, alte
             yield PickedRows(prefix + module.format(expert=expert), whole, rows)
 
 
-def _of_expert(tensor: SourceTensor, expert: int) -> SourceTensor | None:
+def _of_expert(tensor: SourceTensor, expert: int, *, turned: bool) -> SourceTensor | None:
     """The matrix (out, in) of an expert, or its bias."""
+    if isinstance(tensor, ScaledStack):
+        return tensor.expert(expert, turned=turned)
     if isinstance(tensor, Mxfp4Stack):
         return tensor.expert(expert)
     if not isinstance(tensor, PlainTensor):

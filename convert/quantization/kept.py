@@ -25,15 +25,28 @@ def kept_forms(
     sources: Mapping[str, Sequence[SourceTensor]], stacks: Collection[str] = (), dtype: str | None = None
 ) -> dict[str, LevelForm]:
     """By module path, the form that holds the levels of all source tensors of a module; none for a module of which a
-    tensor has no levels to keep. A gate and its partner have one form. `stacks` of experts have no floats, factors or
-    orders; factors are written as `dtype`.
+    tensor has no levels to keep. A gate and its partner have one form. `stacks` of experts have no factors or orders,
+    and levels of one kind in both of a layer, or none; factors are written as `dtype`.
     """
     together: dict[str, list[SourceTensor]] = {}
     for module, tensors in sources.items():
         together.setdefault(first_of_pair(module), []).extend(tensors)
     joined = {module: _joined(tensors, dtype) for module, tensors in together.items()}
     forms = {module: form for module, form in joined.items() if form and not (module in stacks and _of_rows(form))}
+    for module in _torn(forms, stacks):
+        forms.pop(module, None)
     return {module: forms[first_of_pair(module)] for module in sources if first_of_pair(module) in forms}
+
+
+def _torn(forms: Mapping[str, LevelForm], stacks: Collection[str]) -> list[str]:
+    """Stacks of layers of whose experts one kernel cannot read both: one has no form, or 8-bit floats alone."""
+    layers: dict[str, list[str]] = {}
+    for module in stacks:
+        layers.setdefault(module.rpartition(".")[0], []).append(module)
+    kinds = {
+        layer: {forms[each].floats if each in forms else None for each in listed} for layer, listed in layers.items()
+    }
+    return [module for layer, listed in layers.items() if len(kinds[layer]) > 1 for module in listed]
 
 
 def kept_quantization(forms: Mapping[str, LevelForm], widths: Mapping[str, int]) -> ModuleQuantization:
@@ -68,7 +81,7 @@ def kept_quantization(forms: Mapping[str, LevelForm], widths: Mapping[str, int])
 
 def _of_rows(form: LevelForm) -> bool:
     """True for what asks more of the rows than the kernels of experts make of them."""
-    return form.floats or form.scaled or form.ordered
+    return form.scaled or form.ordered
 
 
 def _joined(tensors: Sequence[SourceTensor], dtype: str | None) -> LevelForm | None:

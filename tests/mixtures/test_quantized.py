@@ -59,11 +59,14 @@ def converted(directory: Path, shape: Shape, seed: int, dtype: torch.dtype, sche
 
 
 @pytest.mark.pipeline
-@pytest.mark.parametrize("scheme", ["int8_wo", "int4_w4a8", "nf4", "int4_gptq", "int8_sq"])
+@pytest.mark.parametrize(
+    "scheme", ["int8_wo", "int4_w4a8", "nf4", "int4_gptq", "int8_sq", "fp8_rowwise", "fp8_tensorwise"]
+)
 def test_each_expert_is_rounded_on_its_own(tmp_path: Path, scheme: str, seed: int, rng: np.random.Generator) -> None:
     shape = even_shape(rng, str(rng.choice(["mixtral", "qwen3_moe", "granitemoeshared"])))
     notes = converted(tmp_path, shape, seed, torch.float32, scheme, 32)
-    said = "Experts are calibrated" if scheme == "int4_gptq" else "Experts are rounded to nearest"
+    calibrates = scheme in ("int4_gptq", "fp8_rowwise", "fp8_tensorwise")
+    said = "Experts are calibrated" if calibrates else "Experts are rounded to nearest"
     assert any(said in note for note in notes)
     convert_model(tmp_path / "model", tmp_path / "plain")
     plain, rounded = Checkpoint.open(tmp_path / "plain"), Checkpoint.open(tmp_path / "checkpoint")
@@ -71,7 +74,10 @@ def test_each_expert_is_rounded_on_its_own(tmp_path: Path, scheme: str, seed: in
     for name in ("fc", "proj"):
         exact, stack = plain.array(f"{_LAYER}.{name}.weight"), rounded.stack(f"{_LAYER}.{name}")
         assert rounded.logical_tensors()[f"{_LAYER}.{name}.weight"].shape == exact.shape
-        bound = {"int8_wo": 0.02, "int8_sq": 0.02}.get(scheme, 0.3)
+        bound = {"int8_wo": 0.02, "int8_sq": 0.02, "fp8_rowwise": 0.06, "fp8_tensorwise": 0.06}.get(scheme, 0.3)
+        if scheme.startswith("fp8"):
+            assert rounded.tensors[f"{_LAYER}.{name}.weight"].dtype == "float8_e4m3fn"
+            assert rounded.tensors[f"{_LAYER}.{name}.per_channel_scale"].shape == exact.shape[:2]
         for expert in range(len(exact)):
             error = np.linalg.norm(stack[expert] - exact[expert]) / np.linalg.norm(exact[expert])
             assert 0 < error < bound
@@ -120,7 +126,7 @@ def test_matrices_that_would_share_a_byte_are_refused(tmp_path: Path, seed: int,
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("scheme", ["int8_wo", "int8_w8a8", "int4_wo", "nf4"])
+@pytest.mark.parametrize("scheme", ["int8_wo", "int8_w8a8", "int4_wo", "nf4", "fp8_rowwise"])
 def test_the_fused_graph_computes_what_the_network_and_the_reference_mean(
     tmp_path: Path, scheme: str, seed: int, rng: np.random.Generator
 ) -> None:
@@ -142,10 +148,11 @@ def test_the_fused_graph_computes_what_the_network_and_the_reference_mean(
         for (sequence, position), row in zip(step.wanted, interpreter.run({**step.inputs, **caches}), strict=True):
             if sequence == chosen:
                 usual.append(relative_error(row, expected[position]))
-    assert np.median(usual) < (0.03 if scheme == "int8_w8a8" else 1e-3), shape
+    short = scheme in ("int8_w8a8", "fp8_rowwise")
+    assert np.median(usual) < (0.03 if short else 1e-3), shape
     exact = list(hidden_states(case.checkpoint, token_ids.tolist()))[-1]
     errors = [relative_error(one, other) for one, other in zip(expected, exact, strict=True)]
-    assert np.median(errors) < (0.05 if scheme == "int8_w8a8" else 1e-3), shape
+    assert np.median(errors) < ({"int8_w8a8": 0.05, "fp8_rowwise": 0.15}.get(scheme, 1e-3)), shape
 
 
 # A build each: one of those that calibrate always, all of them with --slow; which family is drawn.
@@ -169,7 +176,9 @@ def test_an_engine_of_any_scheme_computes_what_its_integers_mean(
 
 
 @pytest.mark.pipeline
-@pytest.mark.parametrize("scheme", ["int8_w8a8", pytest.param("int4_wo", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "scheme", ["int8_w8a8", *(pytest.param(each, marks=pytest.mark.slow) for each in ("int4_wo", "fp8_rowwise"))]
+)
 def test_a_row_alone_has_the_bits_that_it_has_in_company(
     tmp_path: Path, scheme: str, seed: int, rng: np.random.Generator
 ) -> None:

@@ -74,6 +74,10 @@ def _per_output(module: str, weight: npt.NDArray[np.float32]) -> dict[str, Array
 
 def write_tensors(directory: Path, tensors: dict[str, Array]) -> None:
     """The rank file of a checkpoint of one rank."""
+    (directory / "rank0.safetensors").write_bytes(tensor_file(tensors))
+
+
+def tensor_file(tensors: dict[str, Array]) -> bytes:
+    """A safetensors file: the package has no NumPy type for 8-bit floats."""
     header = encode_header({name: (array.dtype.name, array.shape) for name, array in tensors.items()})
-    data = b"".join(np.ascontiguousarray(array).tobytes() for array in tensors.values())
-    (directory / "rank0.safetensors").write_bytes(header + data)
+    return header + b"".join(np.ascontiguousarray(array).tobytes() for array in tensors.values())

@@ -5,44 +5,19 @@ Slow on purpose: this is what the operator of a target is compared with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
-from inflight.build.graph.operators import GREATEST_LEVEL
 from inflight.build.graph.values import new_value
+from inflight.build.network.experts.function_body import FunctionBody
+from inflight.build.network.experts.inner_rows import rounded
 from inflight.build.network.layers import ACTIVATIONS, BATCH, FLOAT, OPSET, STEP
-from inflight.build.quantization.rows.row_scales import LEAST_MAGNITUDE
 from inflight.convert.checkpoint.model_spec import CLAMP_LIMIT, CLAMP_SLOPE, SCORED_BY, ExpertsSpec
 from inflight.convert.quantization.schemes import RowDtype
 
 _ROUTER_AXIS = -1
-
-
-class FunctionBody:
-    """Nodes of a function; its constants are nodes as well. Types and shapes inside are inferred by whoever runs it."""
-
-    def __init__(self) -> None:
-        self.nodes: list[ir.Node] = []
-
-    def op(
-        self, op_type: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any] | None = None
-    ) -> ir.Value:
-        return self.ops(op_type, inputs, 1, attributes)[0]
-
-    def ops(
-        self, op_type: str, inputs: Sequence[ir.Value | None], outputs: int, attributes: Mapping[str, Any] | None = None
-    ) -> Sequence[ir.Value]:
-        name = f"{op_type}_{len(self.nodes)}"
-        values = [ir.Value(name=f"{name}.{index}") for index in range(outputs)]
-        self.nodes.append(ir.node(op_type, inputs, attributes, outputs=values, name=name))
-        return values
-
-    def constant(self, array: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> ir.Value:
-        return self.op("Constant", [], {"value": ir.tensor(np.asarray(array, dtype))})
 
 
 def function_graph(spec: ExpertsSpec, rows: RowDtype | None) -> ir.Graph:
@@ -96,7 +71,7 @@ def _experts(
     products = _added(body, body.op("MatMul", [outer, _transposed(body, stacks[0])]), fc_bias)
     up, gate = body.ops("Split", [products], 2, {"axis": -1, "num_outputs": 2})
     hidden = _gated(body, spec, gate, up)
-    hidden = _rounded(body, hidden, rows) if rows else hidden
+    hidden = rounded(body, hidden, rows) if rows else hidden
     return _added(body, body.op("MatMul", [hidden, _transposed(body, stacks[1])]), proj_bias)
 
 
@@ -115,16 +90,6 @@ def _gated(body: FunctionBody, spec: ExpertsSpec, gate: ir.Value, up: ir.Value) 
     least, most, one = (body.constant(number, np.float32) for number in (-CLAMP_LIMIT, CLAMP_LIMIT, 1))
     gate = body.op("Swish", [body.op("Clip", [gate, None, most])], {"alpha": CLAMP_SLOPE})
     return body.op("Mul", [body.op("Add", [body.op("Clip", [up, least, most]), one]), gate])
-
-
-def _rounded(body: FunctionBody, x: ir.Value, rows: RowDtype) -> ir.Value:
-    """As build/quantization/rows/integer_rows.py writes it."""
-    level = GREATEST_LEVEL[rows]
-    greatest, least = (body.constant(sign * level, np.float32) for sign in (1, -1))
-    largest = body.op("ReduceMax", [body.op("Abs", [x]), body.constant([-1])], {"keepdims": 1})
-    scale = body.op("Div", [body.op("Max", [largest, body.constant(LEAST_MAGNITUDE, np.float32)]), greatest])
-    scaled = body.op("Mul", [x, body.op("Reciprocal", [scale])])
-    return body.op("Mul", [body.op("Clip", [body.op("Round", [scaled]), least, greatest]), scale])
 
 
 def _transposed(body: FunctionBody, stack: ir.Value) -> ir.Value:

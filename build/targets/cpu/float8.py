@@ -17,9 +17,17 @@ FLOAT_ROWS = (FLOAT8, ir.DataType.BFLOAT16)
 def float8_row(y: ir.Value, rounding: Sequence[ir.Value | None]) -> str:
     """A `float8_row`; `rounding` are the inputs scale, low and high of the operator, as many as there are."""
     scale, low, high = (*rounding, None, None, None)[:3]
-    limits = (_number(low, -np.inf), _number(high, np.inf))
-    kind = "UNROUNDED" if dtype_of(y) != FLOAT8 else "OWN_SCALE" if scale is None else "STORED_SCALE"
-    return f"(float8_row){{{shape_of(y)[-1]}, {kind}, {limits[0]}, {limits[1]}}}"
+    return _row(dtype_of(y), int(shape_of(y)[-1]), scale, low, high)
+
+
+def inner_row(rows: ir.DataType, proj: ir.Value) -> str:
+    """The same of rows of this type that meet the second products of experts: each has a scale of its own."""
+    return _row(rows, int(shape_of(proj)[-1]), None, None, None)
+
+
+def _row(rows: ir.DataType, width: int, scale: ir.Value | None, low: ir.Value | None, high: ir.Value | None) -> str:
+    kind = "UNROUNDED" if rows != FLOAT8 else "OWN_SCALE" if scale is None else "STORED_SCALE"
+    return f"(float8_row){{{width}, {kind}, {_number(low, -np.inf)}, {_number(high, np.inf)}}}"
 
 
 def stored_scale(scale: ir.Value | None) -> str:

@@ -14,7 +14,7 @@ from inflight.convert.source.quantized.float4 import MX_GROUP, NV_GROUP, NV_SCAL
 from inflight.convert.source.quantized.float8 import ACTIVATION_ENDINGS
 from inflight.convert.source.quantized.grouped import GroupedTensor, Integers, half_range, unpack_first, unpack_last
 from inflight.convert.source.quantized.parts import Parts
-from inflight.convert.source.quantized.scaled import FLOAT8, scaled_tensor
+from inflight.convert.source.quantized.scaled import FLOAT8, scaled_stacks, scaled_tensor
 from inflight.convert.source.stored import read_all, read_rows
 from inflight.convert.source.tensor import Array, SourceTensor
 from inflight.dtypes import FLOAT_DTYPES
@@ -88,6 +88,7 @@ def compressed_tensors(config: Mapping[str, Any], parts: Parts) -> Iterator[Sour
         )
         if found is not None:
             yield found
+    yield from scaled_stacks(parts, "compressed-tensors FP8")
 
 
 def _holds_bytes(parts: Parts, module: str) -> bool:

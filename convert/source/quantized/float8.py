@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from inflight.convert.source.quantized.parts import Parts
-from inflight.convert.source.quantized.scaled import FLOAT8, scaled_tensor
+from inflight.convert.source.quantized.scaled import FLOAT8, scaled_stacks, scaled_tensor
 from inflight.convert.source.tensor import SourceTensor
 
 # Scales of activations and of the KV cache, which are the engine's affair.
@@ -39,7 +39,7 @@ def _is_block(block: Any) -> bool:
 
 
 def float8_tensors(config: Mapping[str, Any], parts: Parts) -> Iterator[SourceTensor]:
-    """Every weight of an 8-bit float type."""
+    """Every weight of an 8-bit float type, and every stack of experts."""
     given = config.get("weight_block_size")
     parts.leave_out(ACTIVATION_ENDINGS)
     for module, weight in parts.weights(FLOAT8):
@@ -49,3 +49,4 @@ def float8_tensors(config: Mapping[str, Any], parts: Parts) -> Iterator[SourceTe
         found = scaled_tensor(parts, module, "FP8", weight, name, block)
         if found is not None:
             yield found
+    yield from scaled_stacks(parts, "FP8", (given[0], given[1]) if given else None)

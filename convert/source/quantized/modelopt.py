@@ -17,7 +17,7 @@ from inflight.convert.source.quantized.float4 import NV_SCALE, nvfp4_tensor
 from inflight.convert.source.quantized.float8 import ACTIVATION_ENDINGS
 from inflight.convert.source.quantized.grouped import GroupedTensor, Integers
 from inflight.convert.source.quantized.parts import Parts
-from inflight.convert.source.quantized.scaled import FLOAT8, scaled_tensor
+from inflight.convert.source.quantized.scaled import FLOAT8, scaled_stacks, scaled_tensor
 from inflight.convert.source.stored import read_all, read_rows
 from inflight.convert.source.tensor import Array, GroupLevels, LevelForm, Measured, SourceTensor
 from inflight.dtypes import FLOAT_DTYPES
@@ -69,6 +69,7 @@ def modelopt_tensors(config: Mapping[str, Any], parts: Parts) -> Iterator[Source
             before = parts.take(module, "pre_quant_scale", [(found.shape[1],)], FLOAT_DTYPES)
         if found is not None:
             yield found if before is None else PreScaled(found, before)
+    yield from scaled_stacks(parts, "ModelOpt FP8")
 
 
 def _int4(parts: Parts, module: str, weight: TensorEntry) -> ModelOptInt4 | None:

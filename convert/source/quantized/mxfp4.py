@@ -7,14 +7,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from inflight.convert.quantization.codebooks import powers_of_two
 from inflight.convert.source.quantized.float4 import MX_GROUP, E2m1Tensor
-from inflight.convert.source.quantized.parts import Parts
+from inflight.convert.source.quantized.parts import Parts, part_of
 from inflight.convert.source.tensor import Array, SourceTensor
 from inflight.dtypes import numpy_dtype
 from inflight.files.tensor_file import TensorEntry
@@ -68,11 +67,6 @@ class Mxfp4Stack(SourceTensor):
     def expert(self, number: int) -> E2m1Tensor:
         """The matrix (out, in) of one expert, with its levels."""
         _, inputs, outputs = self.shape
-        packed = _part(self._blocks, number, (outputs, inputs // 2))
-        scale = _part(self._scales, number, (outputs, inputs // MX_GROUP))
+        packed = part_of(self._blocks, number, (outputs, inputs // 2))
+        scale = part_of(self._scales, number, (outputs, inputs // MX_GROUP))
         return E2m1Tensor("MXFP4", self.name, (packed, scale), MX_GROUP, self.dtype, powers_of_two)
-
-
-def _part(entry: TensorEntry, number: int, shape: tuple[int, ...]) -> TensorEntry:
-    size = entry.nbytes // max(1, entry.shape[0])
-    return replace(entry, shape=shape, offset=entry.offset + number * size, nbytes=size)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from inflight.convert.source.tensor import PlainTensor, SourceTensor
 from inflight.files.tensor_file import TensorEntry
 
 _SHOWN = 20
+
+
+def part_of(entry: TensorEntry, index: int, shape: tuple[int, ...]) -> TensorEntry:
+    """What lies at a place of the first axis, seen in this shape."""
+    size = entry.nbytes // max(1, entry.shape[0])
+    return replace(entry, shape=shape, offset=entry.offset + index * size, nbytes=size)
 
 
 class Parts:
@@ -35,6 +42,10 @@ class Parts:
 
     def has(self, module: str, name: str) -> bool:
         return f"{module}.{name}" in self._entries
+
+    def entry(self, module: str, name: str) -> TensorEntry:
+        """A part that is there, and stays untaken."""
+        return self._entries[f"{module}.{name}"]
 
     def find(self, module: str, name: str) -> TensorEntry | None:
         """A part that need not be there."""

@@ -14,7 +14,7 @@
 #include "elementwise.h"
 #include "embedding.h"
 #include "quantized_experts.h"
-#include "float8.h"
+#include "float8_experts.h"
 #include "qlinear.h"
 #include "sampling.h"
 

@@ -84,6 +84,7 @@ typedef struct {
     const float *bias, *residual; /* NULL: none */
     float *y;
     activation gate; /* NO_ACTIVATION: no gated product */
+    const row_sums *into; /* in place of y; NULL: none */
 } float8_product;
 
 INLINE int64_t float8_scale_bytes(void) { return PANEL * (int64_t)sizeof(float); }
@@ -124,9 +125,11 @@ INLINE void store_float8_tile(float8_product m, float (*tile)[PANEL], int64_t ro
         UNROLL for (int64_t c = 0; c < PANEL; c += LANES)
             store16(F32, tile[r], c, load16(F32, tile[r], c) * m.x_scale[row + r]);
     const float *residual = m.residual ? m.residual + row * m.n : NULL;
-    if (m.gate)
-        store_gated(F32, m.gate, (const float(*)[PANEL])tile, rows, m.n, panel * (PANEL / 2),
-                    m.bias ? m.bias + panel * PANEL : NULL, m.y + row * m.n);
+    const float *bias = m.bias ? m.bias + panel * PANEL : NULL; /* the panel's own */
+    if (m.into)
+        add_to_sums(m.into, (const float(*)[PANEL])tile, row, rows, bias);
+    else if (m.gate)
+        store_gated(F32, m.gate, (const float(*)[PANEL])tile, rows, m.n, panel * (PANEL / 2), bias, m.y + row * m.n);
     else
         store_linear((const float(*)[PANEL])tile, rows, m.n, m.n, panel * PANEL, m.bias, residual,
                      m.y + row * m.n);
@@ -214,40 +217,52 @@ INLINE void multiply_float8_piece(float8_product m, const panel_piece *piece) {
     }
 }
 
-INLINE void float8_multiply(pool *p, int thread, float8_product m) {
-    const int64_t panels = ceil_div(m.n, m.gate ? PANEL / 2 : PANEL);
-    panel_piece piece;
+/* One piece; `configured` is the height for which tiles of AMX are configured, 0 before the first. */
+INLINE void multiply_float8(float8_product m, const panel_piece *piece, int64_t *configured) {
 #if defined(__AMX_BF16__)
-    int64_t configured = 0;
-#endif
-    while (take_panel(p, thread, panels, float8_panel_bytes(m.shape), m.rows, m.shape.k * (int64_t)sizeof *m.x,
-                      m.weight, &piece)) {
-#if defined(__AMX_BF16__)
-        configure_tiles(wide_tile_height(piece.count), BLOCK_BYTES, &configured);
+    configure_tiles(wide_tile_height(piece->count), BLOCK_BYTES, configured);
 #else
-        if (piece.count <= TILE_ROWS) {
-            multiply_float8_tile(m, &piece);
-            continue;
-        }
-#endif
-        multiply_float8_piece(m, &piece);
+    (void)configured;
+    if (piece->count <= TILE_ROWS) {
+        multiply_float8_tile(m, piece);
+        return;
     }
+#endif
+    multiply_float8_piece(m, piece);
+}
+
+/* Behind the last piece. */
+INLINE void end_float8_pieces(int64_t configured) {
 #if defined(__AMX_BF16__)
     release_tiles(configured);
+#else
+    (void)configured;
 #endif
+}
+
+INLINE int64_t float8_panels_of(float8_product m) { return ceil_div(m.n, m.gate ? PANEL / 2 : PANEL); }
+
+INLINE void float8_multiply(pool *p, int thread, float8_product m) {
+    panel_piece piece;
+    int64_t configured = 0;
+    while (take_panel(p, thread, float8_panels_of(m), float8_panel_bytes(m.shape), m.rows,
+                      m.shape.k * (int64_t)sizeof *m.x, m.weight, &piece))
+        multiply_float8(m, &piece, &configured);
+    end_float8_pieces(configured);
 }
 
 /* y [rows][n] float32 = residual + (x [rows][k] w' + bias); bias and residual may be NULL, y may be the residual */
 INLINE void float8_linear(pool *p, int thread, float8_shape shape, int64_t n, int64_t rows, const void *x,
                           const float *x_scale, const void *weight, const float *bias, const float *residual,
                           float *y) {
-    float8_multiply(p, thread, (float8_product){shape, n, rows, x, x_scale, weight, bias, residual, y, NO_ACTIVATION});
+    float8_multiply(p, thread,
+                    (float8_product){shape, n, rows, x, x_scale, weight, bias, residual, y, NO_ACTIVATION, NULL});
 }
 
 /* y [rows][n] float32 = gate(x gate' + its bias) * (x up' + its bias) */
 INLINE void float8_gated_linear(pool *p, int thread, float8_shape shape, activation gate, int64_t n, int64_t rows,
                                 const void *x, const float *x_scale, const void *weight, const float *bias, float *y) {
-    float8_multiply(p, thread, (float8_product){shape, n, rows, x, x_scale, weight, bias, NULL, y, gate});
+    float8_multiply(p, thread, (float8_product){shape, n, rows, x, x_scale, weight, bias, NULL, y, gate, NULL});
 }
 
 #endif

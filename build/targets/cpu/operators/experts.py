@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from inflight.build.graph.dtypes import onnx_dtype
 from inflight.build.graph.values import dtype_of, shape_of
+from inflight.build.targets.cpu.float8 import FLOAT8, inner_row
 from inflight.build.targets.cpu.operators.attributes import (
     activation,
     input_of,
@@ -14,7 +15,7 @@ from inflight.build.targets.cpu.operators.attributes import (
     optional_input,
 )
 from inflight.build.targets.cpu.operators.calls import Argument, KernelCall, Places
-from inflight.build.targets.cpu.operators.quantized import quantized_literal
+from inflight.build.targets.cpu.operators.quantized import float8_literal, quantized_literal
 from inflight.build.targets.cpu.packing.weight_layout import element_of
 
 
@@ -41,10 +42,16 @@ def quantized_experts(node: ir.Node, places: Places) -> KernelCall:
         [optional_input(node, i) for i in each] for each in ((10, 11), (12, 13), (14, 15))
     )
     fc_group, proj_group = int(integer(node, "group_size")), int(integer(node, "inner_group_size"))
-    gated = quantized_literal(fc, fc_scale, fc_group, dtype_of(x), fc_zero, fc_codes)
-    projected = quantized_literal(proj, proj_scale, proj_group, rows, proj_zero, proj_codes)
-    router = _router_literal(node, count)
-    shape = f"(quantized_experts_shape){{{gated}, {projected}, {activation(node)}, {router}}}"
+    acts = f"{activation(node)}, {_router_literal(node, count)}"
+    if dtype_of(fc) == dtype_of(proj) == FLOAT8:
+        products = ", ".join(
+            float8_literal(*each) for each in ((fc, fc_scale, fc_group), (proj, proj_scale, proj_group))
+        )
+        kernel, shape = "mix_float8_experts", f"(float8_experts_shape){{{products}, {inner_row(rows, proj)}, {acts}}}"
+    else:
+        gated = quantized_literal(fc, fc_scale, fc_group, dtype_of(x), fc_zero, fc_codes)
+        projected = quantized_literal(proj, proj_scale, proj_group, rows, proj_zero, proj_codes)
+        kernel, shape = "mix_quantized_experts", f"(quantized_experts_shape){{{gated}, {projected}, {acts}}}"
     inputs = (places.rows(y), places.read(x, "const void *"), places.read(x_scale))
     stacks = (
         places.weight("gated_quantized_experts", fc, fc_scale, fc_zero, fc_unit),
@@ -54,7 +61,7 @@ def quantized_experts(node: ir.Node, places: Places) -> KernelCall:
     choice = places.weight("floats", optional_input(node, 16))
     added = (places.read(logits), choice, places.read_optional(optional_input(node, 7)))
     arguments = (*inputs, *stacks, *added, places.write(y), places.write(scratch, "void *"))
-    return KernelCall("mix_quantized_experts", (shape,), arguments)
+    return KernelCall(kernel, (shape,), arguments)
 
 
 def _router_literal(node: ir.Node, count: int) -> str:

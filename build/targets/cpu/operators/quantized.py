@@ -7,7 +7,7 @@ import onnx_ir as ir
 from inflight.build.graph.quantized_rows import DIGITS
 from inflight.build.graph.values import dtype_of
 from inflight.build.targets.cpu.codebook import codebook_literal
-from inflight.build.targets.cpu.float8 import FLOAT_ROWS, float8_row, stored_scale
+from inflight.build.targets.cpu.float8 import FLOAT8, FLOAT_ROWS, float8_row, stored_scale
 from inflight.build.targets.cpu.operators.attributes import (
     activation,
     input_of,
@@ -90,10 +90,16 @@ def _quantized_product(node: ir.Node, zero: ir.Value | None, codebook: ir.Value 
     """
     x, weight, scale = input_of(node, 0), input_of(node, 2), input_of(node, 3)
     size = int(integer(node, "group_size"))
-    shape = quantized_panels(weight, scale, size, zeros=zero is not None)
-    if isinstance(shape, Float8Shape):
-        return "float8", (f"(float8_shape){{{shape.width}, {shape.group}}}",)
+    if dtype_of(weight) == FLOAT8:
+        return "float8", (float8_literal(weight, scale, size),)
     return "quantized", (quantized_literal(weight, scale, size, dtype_of(x), zero, codebook),)
+
+
+def float8_literal(weight: ir.Value, scale: ir.Value, group_size: int) -> str:
+    """A `float8_shape` of kernels/float8.h, of weights [N, K]."""
+    shape = quantized_panels(weight, scale, group_size, zeros=False)
+    assert isinstance(shape, Float8Shape), f"{weight.name} are 8-bit floats"
+    return f"(float8_shape){{{shape.width}, {shape.group}}}"
 
 
 def quantized_literal(

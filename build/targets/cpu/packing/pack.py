@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from inflight.build.graph.values import name_of, tensor_of
 from inflight.build.targets.cpu.packing.experts import expert_biases, expert_pieces, quantized_expert_pieces
@@ -61,21 +62,27 @@ def _pieces(tensor: PackedTensor) -> Iterator[Array]:
         yield from expert_biases(arrays[0], tensor.layout.startswith("gated"))
     elif tensor.quantized and tensor.layout.endswith("experts"):
         one = partial(_quantized_pieces, shape=tensor.quantized)
-        yield from quantized_expert_pieces(arrays, tensor.experts, tensor.layout.startswith("gated"), one)
+        pieces = quantized_expert_pieces(arrays, tensor.experts, tensor.layout.startswith("gated"), one)
+        yield from _naming(pieces, tensor.sources[:1])
     elif tensor.layout.endswith("experts") or tensor.layout == "head_panels":
         panels = partial(_panel_pieces, group=GROUP[tensor.element])
         yield from expert_pieces(_as_bits(arrays[0]), tensor.layout == "gated_experts", panels)
     elif tensor.layout == "strips":
         yield _strips(_as_bits(arrays[0]))
     elif tensor.quantized:
-        try:
-            weights, *factors = _by_kind(arrays)
-            yield from _quantized_pieces(weights, factors, tensor.quantized)
-        except BuildError as error:
-            names = " or ".join(name_of(value) for value in _by_kind(tensor.sources)[0])
-            raise BuildError(f"{names}: {error.message}", error.hint) from error
+        weights, *factors = _by_kind(arrays)
+        yield from _naming(_quantized_pieces(weights, factors, tensor.quantized), _by_kind(tensor.sources)[0])
     else:
         yield from _panel_pieces([_as_bits(array) for array in arrays], GROUP[tensor.element])
+
+
+def _naming(pieces: Iterator[Array], weights: Sequence[ir.Value]) -> Iterator[Array]:
+    """The same; an error names the weights."""
+    try:
+        yield from pieces
+    except BuildError as error:
+        names = " or ".join(map(name_of, weights))
+        raise BuildError(f"{names}: {error.message}", error.hint) from error
 
 
 def _as_bits(array: Array) -> Array:

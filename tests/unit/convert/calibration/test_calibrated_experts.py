@@ -14,7 +14,10 @@ from inflight.convert.quantization.schemes import RECIPES
 pytestmark = pytest.mark.unit
 
 Floats = npt.NDArray[np.float32]
-SIZE, DIVISORS = 32, RECIPES["int4_gptq"].divisors
+SIZE = 32
+SCHEMES = ("int4_gptq", "fp8_rowwise")
+# How much of a step the extreme of a row may be off: half, and what it may lose by being cut off.
+STEPS = {"int4_gptq": 7, "fp8_rowwise": 16}
 
 
 def observed(rows: Floats) -> InputStatistics:
@@ -24,37 +27,44 @@ def observed(rows: Floats) -> InputStatistics:
     return found
 
 
-def test_each_expert_is_rounded_for_its_own_rows(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("name", SCHEMES)
+def test_each_expert_is_rounded_for_its_own_rows(rng: np.random.Generator, name: str) -> None:
     """Rows of an expert lie near a subspace of its own; the levels of another's rows lose more of its outputs."""
+    scheme, floats = RECIPES[name], name == "fp8_rowwise"
     count, outputs, inputs = 3, int(rng.integers(20, 40)), int(rng.integers(40, 90))
     stack = rng.standard_normal((count, outputs, inputs)).astype(np.float32)
     axes = rng.standard_normal((count, inputs // 4, inputs)).astype(np.float32)
     rows = [rng.standard_normal((400, len(each))).astype(np.float32) @ each for each in axes]
     rows = [each + 0.05 * rng.standard_normal(each.shape).astype(np.float32) for each in rows]
     met = {expert: observed(each) for expert, each in enumerate(rows)}
-    found = calibrate_stack(stack, count, met, SIZE, DIVISORS)
-    other = calibrate_stack(stack, count, {expert: met[(expert + 1) % count] for expert in met}, SIZE, DIVISORS)
-    nearest = calibrate_stack(stack, count, {}, SIZE, DIVISORS)
+    found = calibrate_stack(stack, count, met, SIZE, scheme)
+    other = calibrate_stack(stack, count, {expert: met[(expert + 1) % count] for expert in met}, SIZE, scheme)
+    nearest = calibrate_stack(stack, count, {}, SIZE, scheme)
     assert (found.nearest, nearest.nearest) == (0, count)
     assert found.chosen.levels.shape == (count * outputs, inputs)
-    assert found.chosen.scales.shape == (count * outputs, -(-inputs // SIZE))
+    assert found.chosen.dtype == scheme.weights.dtype
+    assert found.chosen.levels.dtype == ("float8_e4m3fn" if floats else "int8")
+    assert found.chosen.scales.shape == ((count * outputs,) if floats else (count * outputs, -(-inputs // SIZE)))
     levels, scales = (np.split(each, count) for each in (found.chosen.levels, found.chosen.scales))
     for expert, each in enumerate(rows):
-        np.testing.assert_array_equal(dequantize(levels[expert], scales[expert], SIZE), found.rounded[expert])
+        np.testing.assert_array_equal(
+            dequantize(levels[expert], scales[expert], 0 if floats else SIZE), found.rounded[expert]
+        )
         lost = [np.square(each @ (kind.rounded[expert] - stack[expert]).T).sum() for kind in (found, other, nearest)]
         assert lost[0] < 0.7 * lost[1] and lost[0] < 0.7 * lost[2], lost
 
 
-def test_an_expert_that_few_rows_met_is_rounded_to_nearest(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("name", SCHEMES)
+def test_an_expert_that_few_rows_met_is_rounded_to_nearest(rng: np.random.Generator, name: str) -> None:
+    scheme = RECIPES[name]
     inputs = int(rng.integers(40, 90))
     least = int(np.ceil(LEAST_ROWS * inputs))
     stack = rng.standard_normal((3, 8, inputs)).astype(np.float32)
     rows = rng.standard_normal((least, inputs)).astype(np.float32)
     met = {0: observed(rows), 1: observed(rows[:-1])}
-    found, without = (calibrate_stack(stack, 3, each, SIZE, DIVISORS) for each in (met, {}))
+    found, without = (calibrate_stack(stack, 3, each, SIZE, scheme) for each in (met, {}))
     assert found.nearest == 2
     for expert in range(3):
         assert (found.rounded[expert] == without.rounded[expert]).all() == (expert > 0)
-        # Half a step of the greatest scale, and what the extremes may lose by being cut off.
         error = np.abs(without.rounded[expert] - stack[expert]).max(axis=-1)
-        assert (error <= np.abs(stack[expert]).max(axis=-1) / 7).all()
+        assert (error <= np.abs(stack[expert]).max(axis=-1) / STEPS[name]).all()
