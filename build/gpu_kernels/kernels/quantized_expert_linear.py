@@ -251,6 +251,12 @@ SPECS = (
                 768, 2048, 128, 8, "int4", "float8", few=True, activation="silu", y="fp32", **_HUNDREDS
             ),
             quantized_expert_variant(2048, 768, 128, 8, "int4", "float8", few=False, by_pair=True, **_HUNDREDS),
+            quantized_expert_variant(
+                768, 2048, 128, 8, "float8", "plain", few=True, activation="silu", y="bf16", **_HUNDREDS
+            ),
+            quantized_expert_variant(
+                2048, 768, 128, 8, "float8", "float8", few=False, by_pair=True, shares=OUTPUT, native_float8=True
+            ),
         ),
         decode_path=True,
     ),

@@ -13,16 +13,20 @@ import pytest
 from inflight.build.graph.dtypes import onnx_dtype
 from inflight.build.graph.expert_scratch import ExpertRows, scratch_row_bytes
 from inflight.build.graph.values import new_value
+from inflight.build.targets.cpu.packing.pack import pack_weights
+from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
 from inflight.errors import BuildError
 from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, levels, operator, rows
-from tests.kernel.cpu.quantized import aligned, random_weight8, row_scales
+from tests.kernel.cpu.quantized import aligned, row_scales
 from tests.kernel.cpu.test_experts import many_times, random_logits
-from tests.kernel.cpu.test_quantized_experts import Mixture, Stack
+from tests.kernel.cpu.test_quantized_experts import Mixture, random_stack
 from tests.oracles.fused_quantized import quantize_rows
 
 pytestmark = pytest.mark.kernel
 
 _GUARD = 0x5A
+# What differs between them, the bytes of E4M3, test_float8.py has on every level.
+LEVELS = [pytest.param(level, marks=pytest.mark.slow if place else ()) for place, level in enumerate(levels())]
 
 
 class Float8Mixture(Mixture):
@@ -58,16 +62,9 @@ class Float8Mixture(Mixture):
         return y
 
 
-def random_float8_stack(rng: np.random.Generator, n: int, k: int) -> Stack:
-    """Numbers of every size, and a scale for each row, or each of its groups: outputs have the size of the rows."""
-    group = int(rng.choice([0, *(size for size in (16, 48, 128) if size < k)]))
-    shape = (n, -(-k // group)) if group else n
-    return Stack(random_weight8(rng, n, k), (rng.uniform(0.005, 0.02, shape) * k**-0.5).astype(np.float32), group)
-
-
 def random_float8_mixture(rng: np.random.Generator, kind: str) -> Float8Mixture:
     count, hidden, size = int(rng.integers(2, 12)), int(rng.integers(1, 200)), int(rng.integers(1, 150))
-    fc, proj = random_float8_stack(rng, count * 2 * size, hidden), random_float8_stack(rng, count * hidden, size)
+    fc, proj = (random_stack(rng, "float8", *each) for each in ((count * 2 * size, hidden), (count * hidden, size)))
     attributes = {
         "top_k": int(rng.integers(1, count + 1)),
         "routing": str(rng.choice(["softmax", "renormalized", "sigmoid_inputs"])),
@@ -86,11 +83,11 @@ def random_float8_mixture(rng: np.random.Generator, kind: str) -> Float8Mixture:
     return Float8Mixture(fc, proj, attributes, (biases[0], biases[1]) if rng.random() < 0.5 else (None, None), 8)
 
 
-@pytest.mark.parametrize("level", levels(), ids=lambda level: str(level.name))
+@pytest.mark.parametrize("level", LEVELS, ids=lambda level: str(level.name))
 def test_experts_of_8_bit_floats_are_as_defined_and_a_row_does_not_see_its_company(
     level: Any, rng: np.random.Generator, tmp_path: Path
 ) -> None:
-    """One kind of rows on each level, drawn anew: each takes the compiler seconds."""
+    """One kind of rows, drawn anew: each takes the compiler seconds."""
     kinds = [str(rng.choice(["bfloat16", "float8_e4m3fn"]))]
     mixtures = [random_float8_mixture(rng, kind) for kind in kinds]
     kernels = compile_kernels([mixture.graph() for mixture in mixtures], level, tmp_path)
@@ -125,4 +122,4 @@ def test_experts_that_are_no_numbers_are_refused_by_name(rng: np.random.Generato
     stack = (mixture.fc, mixture.proj)[rng.integers(2)]
     stack.weight.view(np.uint8)[rng.integers(len(stack.weight)), rng.integers(stack.weight.shape[1])] = 0xFF
     with pytest.raises(BuildError, match=r"weight\.\d+: A weight is NaN"):
-        compile_kernels([mixture.graph()], levels()[-1], tmp_path)
+        pack_weights(WeightLayout(mixture.graph()), tmp_path / "weights", lambda amount, label=None: None)

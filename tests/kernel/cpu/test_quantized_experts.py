@@ -21,6 +21,7 @@ from tests.kernel.cpu.quantized import (
     integer_rows,
     random_levels,
     random_weight,
+    random_weight8,
     row_scales,
     to_record,
 )
@@ -105,8 +106,12 @@ class Mixture(NamedTuple):
 
 
 def random_stack(rng: np.random.Generator, kind: str, n: int, k: int) -> Stack:
-    """Scales such that outputs are of the size of the rows."""
+    """Scales such that outputs are of the size of the rows. "float8" has them for each row, or each of its groups."""
     size = float(k**-0.5)
+    if kind == "float8":
+        group = int(rng.choice([0, *(each for each in (16, 48, 128) if each < k)]))
+        shape = (n, -(-k // group)) if group else n
+        return Stack(random_weight8(rng, n, k), (rng.uniform(0.005, 0.02, shape) * size).astype(np.float32), group)
     if kind == "int8":
         return Stack(random_weight(rng, 8, n, k), rng.uniform(0.005, 0.02, n).astype(np.float32) * np.float32(size), 0)
     group = int(rng.choice([16, 32, 64]))

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ from inflight.convert.quantization.schemes import RECIPES
 from inflight.engine_format.cuda_facts import LaunchList
 from inflight.errors import BuildError
 from inflight.runtime.loading.load import KvCacheBudget, load_engine
+from tests.mixtures.float8_sources import KINDS, write_float8_model
 from tests.mixtures.test_gpt_oss import random_source
 from tests.mixtures.test_quantized import even_shape
 from tests.models.families.further_families import FURTHER
@@ -40,6 +42,8 @@ from tests.pipeline.targets.cuda_steps import BLOCKS, LIMITS, chunk, logits
 
 pytest.importorskip("triton", reason="pip install 'inflight-llm[cuda-compile]'")
 from tests.oracles.gpu.interpreted_launches import open_interpreted, uncompiled
+
+from triton.runtime import interpreter  # isort: skip
 
 from inflight.build.gpu_kernels.kernels.quantized_tiles import KEPT, PROMOTED, WIDENED  # isort: skip
 
@@ -224,3 +228,27 @@ def test_experts_of_codes_have_the_numbers_of_the_reference_target(
     random_source(tmp_path / "model", rng, seed)
     convert_model(tmp_path / "model", tmp_path / "checkpoint", ConvertOptions(dtype="float32", progress=False))
     assert_rounded(tmp_path, tmp_path / "checkpoint", rng)
+
+
+@pytest.mark.usefixtures("no_code")
+def test_experts_of_8_bit_floats_have_the_numbers_of_the_reference_target(
+    tmp_path: Path, seed: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With scales of a kind that is drawn. Rows are bfloat16, to which a GPU rounds to nearest; the interpreter cuts
+    bits off instead.
+    """
+    cast = interpreter._convert_float
+
+    def nearest(values: npt.NDArray[Any], source: Any, target: Any, mode: Any) -> npt.NDArray[Any]:
+        if (str(source), str(target)) != ("fp32", "bf16"):
+            return np.asarray(cast(values, source, target, mode))
+        return np.ascontiguousarray(values).view(np.float32).astype(ml_dtypes.bfloat16).view(np.uint16)
+
+    monkeypatch.setattr(interpreter, "_convert_float", nearest)
+    shape = replace(even_shape(rng, "qwen3_moe"), num_kv_heads=2, queries_per_kv=1, vocab_size=97)
+    save_random_model(tmp_path / "model", shape, seed, torch.float32)
+    write_float8_model(tmp_path / "model", rng, str(rng.choice(KINDS)))
+    convert_model(tmp_path / "model", tmp_path / "checkpoint", ConvertOptions(progress=False))
+    found = errors(tmp_path, tmp_path / "checkpoint", rng)
+    # A number at the edge between two may go either way, and all tokens behind it see it.
+    assert found.min() <= PLAIN and np.median(found) <= ROUNDED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -26,6 +27,7 @@ NOTHING = np.full(16, np.nan, np.float32)
 KINDS = [
     *(("int8", "int8"), ("int8", None), ("multiples", "int8"), ("multiples", None)),
     *(("groups", None), ("groups", "int8"), ("groups", "float8"), ("codes", None)),
+    *(("float8", None), ("float8", "float8")),
 ]
 _LEVELS: dict[str, Any] = {"int8": "int8", "float8": "float8_e4m3fn"}
 
@@ -113,7 +115,7 @@ class Launched:
             k,
             self._mixture.experts,
             self._top_k,
-            str(stack.weight.dtype),
+            "float8" if stack.weight.dtype == ml_dtypes.float8_e4m3fn else str(stack.weight.dtype),
             self._rounded or "plain",
             few=few,
             native_float8=True,
@@ -134,8 +136,8 @@ class Launched:
 
 
 def _stored(weight: Array) -> Array:
-    if weight.dtype == np.int8:
-        return weight
+    if weight.dtype in (np.int8, ml_dtypes.float8_e4m3fn):
+        return weight.view(np.int8)
     halves = np.pad(weight.astype(np.int8).view(np.uint8) & 15, ((0, 0), (0, weight.shape[1] % 2)))
     return np.asarray(halves[:, 0::2] | halves[:, 1::2] << 4).view(np.int8)
 
