@@ -25,8 +25,10 @@ from inflight.convert.options import ConvertOptions
 from inflight.convert.source.model import open_source
 from inflight.convert.source.plain_copy import plain_directory
 from inflight.engine_format.manifest import Limits
-from inflight.errors import ModelError
+from inflight.errors import CheckpointError, ModelError
+from inflight.files.tensor_file import map_array, read_header
 from tests.mixtures.float8_sources import KINDS, Floats, write_float8_model
+from tests.models.float8 import tensor_file
 from tests.models.random_models import Shape, random_shape, save_random_model
 from tests.network.paging import PagedBatch, paged_caches, scattered_sequences
 from tests.network.support import LinearRunner, random_chunks, relative_error
@@ -173,6 +175,48 @@ def test_ranks_hold_the_parts_of_experts_and_none_cuts_a_block(
             halves = [np.concatenate([np.split(part, 2)[half] for part in parts[0]]) for half in (0, 1)]
             np.testing.assert_array_equal(np.concatenate(halves), fc)
             np.testing.assert_array_equal(np.concatenate(parts[1], axis=1), proj)
+
+
+@pytest.mark.pipeline
+def test_a_layer_whose_experts_have_floats_and_integers_is_dequantized(
+    tmp_path: Path, rng: np.random.Generator, seed: int
+) -> None:
+    """One kernel reads both stacks. The other layer keeps its numbers."""
+    sizes = {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 40, "norm_topk_prob": True}
+    save_random_model(tmp_path / "model", Shape("qwen3_moe", extra=sizes), seed)
+    numbers = write_float8_model(tmp_path / "model", rng, "rows")
+    entries = read_header(tmp_path / "model" / "model.safetensors")
+    tensors = {name: np.array(map_array(entry)) for name, entry in entries.items()}
+    for name in [name for name in numbers if "layers.0" in name and name.endswith("down_proj.weight")]:
+        tensors[name] = rng.integers(-127, 128, tensors[name].shape).astype(np.int8)
+    (tmp_path / "model" / "model.safetensors").write_bytes(tensor_file(tensors))
+    notes = convert_model(tmp_path / "model", tmp_path / "checkpoint", ConvertOptions(progress=False))
+    assert any("9 quantized tensors" in note and "dequantized" in note for note in notes), notes
+    checkpoint = Checkpoint.open(tmp_path / "checkpoint")
+    for layer, dtype in enumerate(("float32", "float8_e4m3fn")):
+        for name in ("fc", "proj"):
+            assert checkpoint.tensors[f"transformer.layers.{layer}.mlp.{name}.weight"].dtype == dtype
+
+
+@pytest.mark.pipeline
+def test_what_no_kernel_of_experts_reads_is_refused_by_name(
+    tmp_path: Path, rng: np.random.Generator, seed: int
+) -> None:
+    """Checkpoints of other writers may have it."""
+    written(tmp_path, rng, seed, "mixtral", "rows")
+    convert_model(tmp_path / "model", tmp_path / "checkpoint", ConvertOptions(progress=False))
+    path = tmp_path / "checkpoint" / "quant_cfg.json"
+    facts = json.loads(path.read_text())
+    module = f"transformer.layers.{rng.integers(2)}.mlp.{rng.choice(['fc', 'proj'])}"
+    for changed, reason in (
+        ({"quant_algo": "FP8_PER_CHANNEL_PER_TOKEN", "clamp_val": [-1200.0, 1200.0]}, r"rows are cut \(clamp_val\)"),
+        ({"quant_algo": "FP8"}, "rows have a stored scale"),
+        ({"quant_algo": "W8A16", "weight_layout": "out_in"}, "8-bit floats beside integers"),
+    ):
+        layers = {**facts["quantized_layers"], module: changed}
+        path.write_text(json.dumps({**facts, "quantized_layers": layers}))
+        with pytest.raises(CheckpointError, match=rf"\.mlp\.(fc|proj): .*{reason}"):
+            Checkpoint.open(tmp_path / "checkpoint")
 
 
 @pytest.mark.pipeline

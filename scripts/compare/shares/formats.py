@@ -3,10 +3,10 @@
 PYTHONPATH=scripts .venv/bin/python -m compare.shares.formats
     [--shape NAME] [--formats NAME...] [--rounds 5] [--json FILE] [--models DIR] [--peers DIR] [--prepare]
 
-The model is the Llama of compare.shares.families, or one of compare.shapes. Files in GGUF are made by llama.cpp's own
-llama-quantize where it is installed (scripts/compare/cpu --install llama.cpp) and read as they are. A share is of the
-bandwidth measured around the run and counts every byte of the weights and of the cache that a step must read; a step
-also has work that reads nothing, which weighs the more the smaller the model.
+The model is one of compare.shares.families, Llama unless it is said, or one of compare.shapes. Files in GGUF are made
+by llama.cpp's own llama-quantize where it is installed (scripts/compare/cpu --install llama.cpp) and read as they are.
+A share is of the bandwidth measured around the run and counts every byte of the weights and of the cache that a step
+must read; a step also has work that reads nothing, which weighs the more the smaller the model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from compare.engines.llama_cpp import LlamaCpp
 from compare.offline.bounds import Shape
 from compare.shapes import RANDOM_SHAPES
 from compare.shapes import model_directory as shape_directory
-from compare.shares.families import LLAMA, measured, model_directory, opened
+from compare.shares.families import FAMILIES, LLAMA, measured, model_directory, opened
+from compare.shares.float8_source import write_float8
 from inflight.benchmark.machine import machine_facts
 from inflight.benchmark.machine_limits import MachineLimits, measure_limits
 from inflight.benchmark.offline.latency import Workload
@@ -46,14 +47,16 @@ SCHEMES: dict[str, list[str]] = {
     "nf4": ["--quantize", "nf4"],
     "fp8_rowwise": ["--quantize", "fp8_rowwise", "--calib-size", "1"],
 }
+# A source that is quantized already, whose numbers are kept.
+FLOAT8_BLOCKS = "FP8 in blocks of 128"
 GGUF_TYPES = ("Q8_0", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K", "IQ4_XS")
 DECODE = Workload(1, 4, 64)
 
 
 def prepared_model(shape: str, models: Path) -> Model:
     """The random model, written once, and where its engines are kept."""
-    if shape == LLAMA:
-        directory, cache = model_directory(LLAMA, models), models / f"family-{LLAMA}-formats"
+    if shape in FAMILIES:
+        directory, cache = model_directory(shape, models), models / f"family-{shape}-formats"
     else:
         directory, cache = shape_directory(shape, models), models / f"{shape}-formats"
     cache.mkdir(parents=True, exist_ok=True)
@@ -62,17 +65,21 @@ def prepared_model(shape: str, models: Path) -> Model:
 
 def engine_directory(name: str, model: Model, llama_cpp: Path) -> Path:
     """Converted and built from this tree, once for a state of its sources."""
-    key = name.replace(", groups of ", "-")
+    key = name.replace(", groups of ", "-").replace(" ", "-")
     engine = model.cache / "format-engines" / f"{key}-{sources_digest('convert', 'build')}"
     inflight, limits = Path(sys.executable).with_name("inflight"), ("--max-batch-size", "4", "--max-seq-len", "1024")
 
     def make(target: Path) -> None:
-        if name in SCHEMES:
-            convert = [model.directory, *SCHEMES[name]]
-        else:
-            convert = [LlamaCpp(llama_cpp, types={"int4": name}).prepare(model, "int4")]
         with tempfile.TemporaryDirectory(dir=model.cache) as scratch:
-            checkpoint = Path(scratch) / "checkpoint"
+            checkpoint, source = Path(scratch) / "checkpoint", Path(scratch) / "source"
+            if name == FLOAT8_BLOCKS:
+                source.mkdir()
+                write_float8(model.directory, source)
+                convert = [source]
+            elif name in SCHEMES:
+                convert = [model.directory, *SCHEMES[name]]
+            else:
+                convert = [LlamaCpp(llama_cpp, types={"int4": name}).prepare(model, "int4")]
             build = ["build-engine", "--checkpoint-dir", checkpoint, "--output-dir", target, *limits]
             for command in (["convert", *convert, "-o", checkpoint], build):
                 subprocess.run(list(map(str, [inflight, *command])), check=True, stdout=subprocess.DEVNULL)
@@ -106,9 +113,10 @@ def table(found: dict[str, list[tuple[float, float]]], bytes_read: dict[str, int
 
 
 def main() -> None:
-    names = [*SCHEMES, *GGUF_TYPES]
+    own = [*SCHEMES, FLOAT8_BLOCKS]
+    names = [*own, *GGUF_TYPES]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    shapes = (LLAMA, *RANDOM_SHAPES)
+    shapes = (*FAMILIES, *RANDOM_SHAPES)
     parser.add_argument("--shape", choices=shapes, default=LLAMA, metavar="NAME", help=", ".join(shapes))
     parser.add_argument("--formats", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--rounds", type=int, default=5)
@@ -118,7 +126,7 @@ def main() -> None:
     parser.add_argument("--prepare", action="store_true", help="only build the engines, and stop")
     options = parser.parse_args()
     llama_cpp = options.peers / "llama.cpp"
-    formats = [name for name in options.formats if name in SCHEMES or LlamaCpp(llama_cpp).installed()]
+    formats = [name for name in options.formats if name in own or LlamaCpp(llama_cpp).installed()]
     model = prepared_model(options.shape, options.models)
     engines = {name: engine_directory(name, model, llama_cpp) for name in formats}
     if options.prepare:

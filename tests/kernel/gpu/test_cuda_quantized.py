@@ -241,6 +241,8 @@ def test_tensor_cores_sum_float8_of_one_step_and_float32_has_the_rest() -> None:
         kernel.quantized_variant(256, 512, "float8", "float8", tile=tile, **ways) for tile in (FEW_ROWS, MANY_ROWS)
     )
     jobs = [CompileJob(SPECS["quantized_linear"], variant, sm) for variant, sm in ((few, 89), (few, 120), (many, 90))]
+    experts = SPECS["quantized_expert_linear"]
+    jobs.append(CompileJob(experts, experts.variants[-1], 90))
     jobs += [CompileJob(SPECS["quantized_linear"], few, sm) for sm in (80, 100)]
     *promoted, widened, kept = compile_kernels(jobs, cache=ArtifactCache())
     for artifact in promoted:
