@@ -159,9 +159,7 @@ class _Matrices:
         scheme, observed = self._schemes[module], self._observed
         met = {expert: inputs for (name, expert), inputs in observed.of_experts.items() if name == module}
         size = self._calibration.group_sizes[scheme.name]
-        chosen, self.stacks[module], nearest = calibrate_stack(
-            observed.stack(module), count, met, size, scheme
-        )
+        chosen, self.stacks[module], nearest = calibrate_stack(observed.stack(module), count, met, size, scheme)
         if scheme.rows.dtype != "int16":
             self.roundings[module] = RowRounding(scheme.rows.dtype)
         return Calibrated(chosen=chosen, nearest=(nearest, count))

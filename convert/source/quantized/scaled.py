@@ -134,10 +134,17 @@ class ScaledStack(SourceTensor):
     def rows(self, start: int, stop: int) -> Array:
         found = np.empty((max(0, stop - start), *self.shape[1:]), numpy_dtype(self.dtype))
         for place, number in enumerate(range(start, stop)):
-            matrix = self.expert(number)
-            assert matrix is not None, f"{self.name} has scales that do not go with it"
-            found[place] = matrix.rows(0, self.shape[1])
+            found[place] = self._whole(number)
         return found
+
+    def _whole(self, number: int) -> Array:
+        """The numbers of one expert as they lie: scales [1, columns], or of no other size, are those of columns."""
+        matrix = None if self._scale.shape[1:] == (1, self.shape[2]) else self.expert(number)
+        if matrix is not None:
+            return matrix.rows(0, self.shape[1])
+        turned = self.expert(number, turned=True)
+        assert turned is not None, f"{self.name} has scales that do not go with it"
+        return turned.rows(0, self.shape[2]).T
 
     def expert(self, number: int, *, turned: bool = False) -> ScaledTensor | None:
         """The matrix (out, in) of one expert; `turned`: which lies as (in, out). None where scales are not those of its
