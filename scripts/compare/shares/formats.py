@@ -72,6 +72,7 @@ def engine_directory(name: str, model: Model, llama_cpp: Path) -> Path:
     def make(target: Path) -> None:
         with tempfile.TemporaryDirectory(dir=model.cache) as scratch:
             checkpoint, source = Path(scratch) / "checkpoint", Path(scratch) / "source"
+            convert: list[str | Path]
             if name == FLOAT8_BLOCKS:
                 source.mkdir()
                 write_float8(model.directory, source)
