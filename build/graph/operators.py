@@ -94,10 +94,13 @@ OPERATORS: Mapping[str, Operator] = {
         in_place={"key_cache_written": "key_cache", "value_cache_written": "value_cache"},
     ),
     "PagedAttention": Operator(
-        ("q", "key_cache", "value_cache", "positions", "sequence_of_row", "block_tables", "sinks", "bias"),
+        (
+            *("q", "key_cache", "value_cache", "positions", "sequence_of_row", "block_tables"),
+            *("sinks", "bias", "distances", "columns"),
+        ),
         ("y",),
         {**_HEADS, **CACHE_FACTORS, **_SCORES, **_SIGHT},
-        optional=frozenset({"sinks", "bias"}),
+        optional=frozenset({"sinks", "bias", "distances", "columns"}),
     ),
     "HeadLinear": Operator(("x", "weight"), ("y",), {"row_size": INT}),
     "LatentCacheWrite": Operator(

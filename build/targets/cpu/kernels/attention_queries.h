@@ -92,12 +92,37 @@ INLINE visible_tokens view_tokens(attention_shape s, const piece_view *view, con
                             s.bias_width > 0 ? s.bias + head * s.bias_width + column : NULL};
 }
 
+/* Numbers of one query of a tile that distances add to its scores. */
+INLINE int64_t added_values(attention_shape s) { return s.distance_width > 0 ? split_tokens(s.cache) : 0; }
+
+/* The same as view_tokens, of disentangled attention with what distances add in `added`: the query's number for the
+ * distance of each token, and that token's. Both are of this step, which has the whole sequence. */
+INLINE visible_tokens see_tokens(attention_shape s, const piece_view *view, const split_view *split, int64_t number,
+                                 int64_t query, float *added) {
+    visible_tokens seen = view_tokens(s, view, split, number, query);
+    if (s.distance_width == 0) return seen;
+    const token_rows *t = view->rows;
+    const int64_t group = heads_per_group(s), row = view->piece->first_row + query / group;
+    const int64_t head = view->kv_head * group + query % group, width = s.distance_width;
+    const int64_t start = number * split_tokens(s.cache), first = t->sequence_starts[t->sequence_of_row[row]];
+    const int64_t key_row = first + start - t->positions[first], stride = 2 * s.num_heads * width;
+    const int32_t *columns = s.columns + s.bias_origin + start - t->positions[row];
+    const float *own = s.distances + row * stride + head * width;
+    const float *keys = s.distances + key_row * stride + (s.num_heads + head) * width;
+    const int64_t end = min_int(seen.high + 1, split_tokens(s.cache));
+    for (int64_t i = 0; i < end; i++) added[i] = own[columns[i]] + keys[i * stride + columns[i]];
+    seen.bias = added;
+    return seen;
+}
+
 INLINE void attend_floats(attention_shape s, int count, int64_t first, int64_t number, const piece_view *view,
                           const split_view *split, const split_view *next, tile_results results) {
     float scores[QUERY_TILE * split_tokens(s.cache)] __attribute__((aligned(CACHE_LINE)));
+    float added[QUERY_TILE * added_values(s) + 1] __attribute__((aligned(CACHE_LINE)));
     visible_tokens seen[QUERY_TILE];
     const void *queries = (const uint8_t *)view->queries + first * query_bytes(s);
-    for (int i = 0; i < count; i++) seen[i] = view_tokens(s, view, split, number, first + i);
+    for (int i = 0; i < count; i++) 
+        seen[i] = see_tokens(s, view, split, number, first + i, added + i * added_values(s));
     const float_tile tile = {s, count, view->cache, split, next, seen};
     split_scores(&tile, queries, scores, results.maxima);
     split_values(&tile, scores, results.maxima, results.totals, results.out);
@@ -109,6 +134,7 @@ INLINE void attend_integers(attention_shape s, int count, int64_t first, int64_t
     float scores[QUERY_TILE * size], value_scale[size], scales[QUERY_TILE];
     int32_t offsets[QUERY_TILE];
     int8_t digits[QUERY_TILE * 2 * size];
+    float added[added_values(s) + 1];
     const digit_rows queries = {view->queries, query_bytes(s), digit_stride(s.cache.head_size), view->scales,
                                 view->offsets};
     level_scores(s.cache, count, rows_from(queries, first), view->cache, split, next != NULL, scores);
@@ -117,7 +143,7 @@ INLINE void attend_integers(attention_shape s, int count, int64_t first, int64_t
         memcpy(value_scale + n * tokens, value_scales(s.cache, values), tokens * sizeof *value_scale);
     }
     for (int i = 0; i < count; i++)
-        scales[i] = digit_weights(s, view_tokens(s, view, split, number, first + i), value_scale, scores + i * size,
+        scales[i] = digit_weights(s, see_tokens(s, view, split, number, first + i, added), value_scale, scores + i * size,
                                       digits + i * 2 * size, size, offsets + i, results.maxima + i,
                                       results.totals + i);
     const digit_rows weights = {digits, 2 * size, size, scales, offsets};
@@ -130,10 +156,11 @@ INLINE void attend_in_tiles(attention_shape s, int64_t count, int64_t first, int
     const int64_t size = split_tokens(s.cache);
     float scores[AMX_HEIGHT * size] __attribute__((aligned(CACHE_LINE)));
     uint16_t weights[AMX_HEIGHT * size] __attribute__((aligned(CACHE_LINE)));
+    float added[added_values(s) + 1];
     const amx_queries tile = {s, view->cache, split, next};
     amx_scores(&tile, (const unsigned char *)view->queries + first * query_bytes(s), scores);
     for (int64_t i = 0; i < count; i++)
-        results.totals[i] = amx_weights(s, view_tokens(s, view, split, number, first + i), scores + i * size,
+        results.totals[i] = amx_weights(s, see_tokens(s, view, split, number, first + i, added), scores + i * size,
                                         weights + i * size, results.maxima + i);
     amx_values(&tile, weights, results.out);
 }
@@ -170,6 +197,7 @@ typedef void attend_function(const attention_shape *live, int64_t first, int64_t
 INLINE attention_shape live_shape(attention_shape s, const attention_shape *live) {
     s.window = live->window, s.chunk = live->chunk;
     s.key_factor = live->key_factor, s.value_factor = live->value_factor, s.sinks = live->sinks, s.bias = live->bias;
+    s.distances = live->distances, s.columns = live->columns;
     return s;
 }
 
