@@ -15,15 +15,16 @@ from inflight.build.graph.values import array_of, dtype_of, name_of, new_value, 
 from inflight.build.network.disentangled import DOMAIN
 from inflight.build.passes.rewrite import fused, integer, stored
 
-# A kernel reads a table in vectors, up to so many columns behind that of the last key that a row sees.
-READ_BEHIND = 64
+# Numbers behind those of a row, so that the same ones of neighbouring rows, which lie a power of two apart otherwise,
+# are not all in the same few lines of a processor's cache.
+APART = 16
 # The inputs of RopeCacheWrite that change queries or keys.
 _CHANGES = (1, 2, 3, 4, 10)
 
 
 @dataclass(frozen=True, slots=True)
 class Distances:
-    """The mask without what is added, the columns int32 [2 P - 1 + READ_BEHIND] of key - query + `origin`, and of what
+    """The mask without what is added, the columns int32 [2 P - 1] of key - query + `origin`, and of what
     the numbers are made: `qkv` [B, L, (q + k + v) heads * D] and the rows [2 heads, 2 span, D].
     """
 
@@ -34,10 +35,16 @@ class Distances:
     rows: ir.Value
     name: str
 
+    @property
+    def width(self) -> int:
+        """Numbers of a head."""
+        return int(shape_of(self.rows)[1])
+
     def write(self, graph: ir.Graph, before: ir.Node) -> ir.Value:
-        """The product [B, L, 2 heads * 2 span] of queries and keys, which are the first heads of their rows."""
+        """The product [B, L, 2 heads * 2 span and APART] of queries and keys, which are the first heads of their
+        rows."""
         heads, width, size = (int(dim) for dim in shape_of(self.rows))
-        numbers = new_value(self.name, dtype_of(self.qkv), (*shape_of(self.qkv)[:2], heads * width))
+        numbers = new_value(self.name, dtype_of(self.qkv), (*shape_of(self.qkv)[:2], heads * width + APART))
         graph.insert_before(before, fused("HeadLinear", [self.qkv, self.rows], [numbers], {"row_size": size}))
         return numbers
 
@@ -57,16 +64,14 @@ def find_distances(mask: ir.Value | None, attention: ir.Node, write: ir.Node) ->
         return None
     if plain is None or weight is None or table is None or qkv is None or columns is None:
         return None
-    return Distances(plain, _numbers(call, columns, table), len(table) // 2, qkv, weight, name_of(call.outputs[0]))
+    return Distances(plain, _as_int32(call, columns, table), len(table) // 2, qkv, weight, name_of(call.outputs[0]))
 
 
-def _numbers(call: ir.Node, columns: ir.Value, table: npt.NDArray[Any]) -> ir.Value:
-    """The table as int32, with some behind it that a kernel may read."""
-    graph, name = call.graph, f"{name_of(columns)}.padded"
+def _as_int32(call: ir.Node, columns: ir.Value, table: npt.NDArray[Any]) -> ir.Value:
+    graph, name = call.graph, f"{name_of(columns)}.int32"
     assert isinstance(graph, ir.Graph)
     if name not in graph.initializers:
-        padded = np.pad(table.astype(np.int32), (0, READ_BEHIND))
-        wide = new_value(name, ir.DataType.INT32, padded.shape)
-        wide.const_value = ir.tensor(padded, name=name)
-        graph.register_initializer(wide)
+        value = new_value(name, ir.DataType.INT32, table.shape)
+        value.const_value = ir.tensor(table.astype(np.int32), name=name)
+        graph.register_initializer(value)
     return graph.initializers[name]

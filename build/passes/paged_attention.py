@@ -13,7 +13,7 @@ from inflight.build.graph.values import array_of, name_of, new_value, shape_of
 from inflight.build.network.position_bias import DOMAIN as BIAS_DOMAIN
 from inflight.build.network.position_bias import NO_ORIGIN
 from inflight.build.network.sinks import DOMAIN as SINKS_DOMAIN
-from inflight.build.passes.distances import READ_BEHIND, find_distances
+from inflight.build.passes.distances import find_distances
 from inflight.build.passes.rewrite import (
     fused,
     integer,
@@ -27,6 +27,9 @@ from inflight.build.passes.rewrite import (
     stored,
 )
 from inflight.convert.checkpoint.position_spec import Sight
+
+# A kernel reads a table in vectors, up to so many columns behind that of the last key that a row sees.
+READ_BEHIND = 64
 
 
 def fuse_paged_attention(graph: ir.Graph) -> None:
@@ -56,6 +59,7 @@ def fuse_paged_attention(graph: ir.Graph) -> None:
             "causal": int(sight.causal),
             "softcap": number(attention, "softcap", 0.0),
             "bias_origin": origin,
+            "distance_width": 0 if products is None else products.width,
         }
         sinks = [stored(value) for value in attention.inputs[4:]]
         inputs = [q, key_cache, value_cache, positions, None, None, *sinks]

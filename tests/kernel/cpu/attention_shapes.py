@@ -116,4 +116,10 @@ class Shape:
     def scores(self) -> dict[str, Any]:
         seen = {"window": self.window, "chunk": self.chunk, "causal": self.causal}
         origin = MAX_SEQ_LEN - 1 if self.bias == "distance" or self.distances else -1
-        return {"scale": self.scale, "softcap": self.softcap, "bias_origin": origin, **seen}
+        return {
+            "scale": self.scale,
+            "softcap": self.softcap,
+            "bias_origin": origin,
+            **seen,
+            "distance_width": self.distances,
+        }

@@ -13,7 +13,7 @@ import onnx_ir as ir
 import pytest
 
 from inflight.build.graph.values import new_value
-from inflight.build.passes.distances import READ_BEHIND
+from inflight.build.passes.paged_attention import READ_BEHIND
 from tests.engines.built_engine import fresh_rng
 from tests.kernel.cpu.attention_shapes import DTYPES, EPSILON, INT4, MAX_SEQ_LEN, Shape
 from tests.kernel.cpu.harness import (
@@ -62,11 +62,9 @@ class Attention:
             columns = 2 * MAX_SEQ_LEN - 1 if shape.bias == "distance" and not shape.causal else MAX_SEQ_LEN
             table = 3 * rng.standard_normal((shape.num_heads, columns), np.float32)
             self.bias = np.pad(table, ((0, 0), (0, READ_BEHIND)), constant_values=np.nan)
-        # Behind the columns lies what a kernel may read and must not use.
         self.columns = None
         if shape.distances:
-            drawn = rng.integers(0, shape.distances, 2 * MAX_SEQ_LEN - 1, np.int32)
-            self.columns = np.pad(drawn, (0, READ_BEHIND), constant_values=1 << 28)
+            self.columns = rng.integers(0, shape.distances, 2 * MAX_SEQ_LEN - 1, np.int32)
         self.q_factors = rng.uniform(0.5, 2, MAX_SEQ_LEN).astype(np.float32) if shape.q_factors else None
         graphs = [self._write_graph(), self._attention_graph()]
         self.write, self.attend = compile_kernels(graphs, level, directory, preamble)
@@ -125,7 +123,8 @@ class Attention:
 
     @property
     def distances_width(self) -> int:
-        return 2 * self.shape.num_heads * self.shape.distances
+        """Of a row, which may have more behind what is read."""
+        return 2 * self.shape.num_heads * self.shape.distances + 5
 
     def distances(self, qkv: Array) -> Array | None:
         """What rows make of distances: any function of a row alone."""

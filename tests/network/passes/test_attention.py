@@ -12,11 +12,10 @@ from inflight.build.graph.values import shape_of
 from inflight.build.network import build_network
 from inflight.build.passes.activation_types import set_activation_types
 from inflight.build.passes.dead_code import remove_dead_code
-from inflight.build.passes.distances import READ_BEHIND
 from inflight.build.passes.gather_logit_rows import gather_logit_rows
 from inflight.build.passes.linear import fuse_linear
 from inflight.build.passes.pack_tokens import pack_tokens
-from inflight.build.passes.paged_attention import fuse_paged_attention
+from inflight.build.passes.paged_attention import READ_BEHIND, fuse_paged_attention
 from inflight.build.passes.rms_norm import fuse_rms_norm
 from inflight.build.passes.rope_cache_write import fuse_rope_cache_write
 from tests.models.random_models import Shape, random_shape

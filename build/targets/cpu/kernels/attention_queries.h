@@ -92,6 +92,9 @@ INLINE visible_tokens view_tokens(attention_shape s, const piece_view *view, con
                             s.bias_width > 0 ? s.bias + head * s.bias_width + column : NULL};
 }
 
+/* Rows of tokens whose numbers for distances are on their way while one is read: no processor foresees the next. */
+#define ROWS_AHEAD 8
+
 /* Numbers of one query of a tile that distances add to its scores. */
 INLINE int64_t added_values(attention_shape s) { return s.distance_width > 0 ? split_tokens(s.cache) : 0; }
 
@@ -104,16 +107,20 @@ INLINE void add_distances(attention_shape s, const piece_view *view, int64_t num
     const token_rows *t = view->rows;
     const int64_t begin = view->piece->first_row, group = heads_per_group(s), size = split_tokens(s.cache);
     const int64_t start = number * size, position = t->positions[begin], width = s.distance_width;
-    const int64_t from = t->sequence_starts[t->sequence_of_row[begin]], stride = 2 * s.num_heads * width;
+    const int64_t from = t->sequence_starts[t->sequence_of_row[begin]], stride = s.distance_row;
     const int64_t tokens = min_int(size, end_seen(s, t, begin) - start), kv_head = view->kv_head * group;
     const int32_t *columns = s.columns + s.bias_origin + start - position;
     const float *queries = s.distances + begin * stride + kv_head * width;
     const float *keys = s.distances + (from + start - t->positions[from]) * stride + (s.num_heads + kv_head) * width;
-    for (int64_t i = 0; i < tokens; i++)
+    const int64_t last_row = (first + count - 1) / group;
+    for (int64_t i = 0; i < tokens; i++) {
+        const int64_t later = min_int(i + ROWS_AHEAD, tokens - 1);
+        __builtin_prefetch(keys + later * stride + columns[later - last_row]);
         UNROLL for (int64_t n = 0; n < count; n++) {
             const int64_t row = (first + n) / group, head = (first + n) % group, column = columns[i - row];
             added[n * size + i] = queries[row * stride + head * width + column] + keys[i * stride + head * width + column];
         }
+    }
 }
 
 /* The same as view_tokens, with what distances add, if they do. */

@@ -16,7 +16,7 @@ from inflight.build.targets.cpu.packing.weight_layout import element_of
 def head_linear(node: ir.Node, places: Places) -> KernelCall:
     x, weight, y = input_of(node, 0), input_of(node, 1), node.outputs[0]
     heads, outputs, inputs = shape_of(weight)
-    sizes = (heads, inputs, outputs, integer(node, "row_size"), width_of(x))
+    sizes = (heads, inputs, outputs, integer(node, "row_size"), width_of(x), width_of(y))
     shape = f"(head_products){{{', '.join(map(str, (element_of(weight), *sizes)))}}}"
     rows = (places.rows(y), places.read(x, "const void *"))
     return KernelCall("head_linear", (shape,), (*rows, places.weight("head_panels", weight), places.write(y)))
