@@ -45,7 +45,8 @@ class TensorAccount:
     def dtypes(self, specs: Iterable[TensorSpec]) -> set[str]:
         """The types of the tensors that `specs` use."""
         names = {name for spec in specs for name in self.sources(spec)}
-        return {self._tensors[name].dtype for name in names if name in self._tensors}
+        found = (self._tensors[name] for name in names if name in self._tensors)
+        return {tensor.dtype for tensor in found if not tensor.computed}
 
     def problems(self, specs: Iterable[TensorSpec]) -> list[str]:
         """Every missing, misshapen, unreadable and unknown source tensor, one line each."""

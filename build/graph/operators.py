@@ -17,7 +17,7 @@ DOMAIN_VERSION = 1
 INT, FLOAT, STRING = ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeType.STRING
 
 _HEADS = {"num_heads": INT, "num_kv_heads": INT, "head_size": INT}
-_SCORES = {"scale": FLOAT, "softcap": FLOAT, "bias_origin": INT}
+_SCORES = {"scale": FLOAT, "softcap": FLOAT, "bias_origin": INT, "distance_width": INT}
 _SIGHT = {"window": INT, "chunk": INT, "causal": INT}
 # What the numbers of a cache of 8-bit floats are multiplied by.
 CACHE_FACTORS = {"key_factor": FLOAT, "value_factor": FLOAT}
@@ -94,10 +94,13 @@ OPERATORS: Mapping[str, Operator] = {
         in_place={"key_cache_written": "key_cache", "value_cache_written": "value_cache"},
     ),
     "PagedAttention": Operator(
-        ("q", "key_cache", "value_cache", "positions", "sequence_of_row", "block_tables", "sinks", "bias"),
+        (
+            *("q", "key_cache", "value_cache", "positions", "sequence_of_row", "block_tables"),
+            *("sinks", "bias", "distances", "columns"),
+        ),
         ("y",),
         {**_HEADS, **CACHE_FACTORS, **_SCORES, **_SIGHT},
-        optional=frozenset({"sinks", "bias"}),
+        optional=frozenset({"sinks", "bias", "distances", "columns"}),
     ),
     "HeadLinear": Operator(("x", "weight"), ("y",), {"row_size": INT}),
     "LatentCacheWrite": Operator(

@@ -9,9 +9,11 @@ import onnx_ir as ir
 
 from inflight.build.graph.builder import GraphBuilder
 from inflight.build.graph.values import shape_of
+from inflight.build.network.disentangled import disentangled_mask
 from inflight.build.network.layers import BATCH, FLOAT, STEP, Layers
 from inflight.build.network.shared_inputs import SharedInputs
 from inflight.build.network.sinks import attention_with_sinks
+from inflight.convert.checkpoint.layout import POSITIONS
 from inflight.convert.checkpoint.model_spec import AttentionSpec, NormSpec
 
 
@@ -95,6 +97,17 @@ class AttentionLayer:
         inputs = [cache, rows, shared.write_index]
         return self._builder.op("TensorScatter", inputs, name, FLOAT, shape_of(cache), {"axis": -2, "mode": "linear"})
 
+    def _with_distances(self, mask: ir.Value, query: ir.Value, key: ir.Value, positions: ir.Value) -> ir.Value:
+        """What disentangled attention adds to scores [B, heads, L, P], minus infinity where `mask` hides a key."""
+        distances, length = self._spec.disentangled, int(shape_of(key)[2])
+        assert distances is not None and self._spec.bias is None, "products with rows for distances, or a bias"
+        columns = self._builder.constant("distances.columns", distances.columns(np.arange(length - 1, -length, -1)))
+        rows = self._layers.weights.float32(f"{self._layer}.{POSITIONS}.weight")
+        shape = (BATCH, self._spec.num_heads, STEP, length)
+        inputs = [mask, positions, query, key, rows, columns]
+        function = disentangled_mask(self._spec, length)
+        return self._builder.call(function, inputs, f"{self._name}.distances", FLOAT, shape, {})
+
     def _attend(self, query: ir.Value, key: ir.Value, value: ir.Value, shared: SharedInputs) -> ir.Value:
         op, spec = self._builder.op, self._spec
         heads_first = (BATCH, spec.num_heads, STEP, spec.head_size)
@@ -102,6 +115,7 @@ class AttentionLayer:
         attributes = {"scale": spec.scale} | ({} if spec.softcap is None else {"softcap": spec.softcap})
         mask = shared.mask(spec.sight)
         mask = mask if spec.bias is None else shared.biased(mask, spec.bias, spec.scale)
+        mask = mask if spec.disentangled is None else self._with_distances(mask, query, key, shared.positions)
         inputs = [query, key, value, mask]
         name = f"{self._name}.context.heads"
         if spec.sinks:

@@ -13,6 +13,7 @@ from inflight.build.graph.values import array_of, name_of, new_value, shape_of
 from inflight.build.network.position_bias import DOMAIN as BIAS_DOMAIN
 from inflight.build.network.position_bias import NO_ORIGIN
 from inflight.build.network.sinks import DOMAIN as SINKS_DOMAIN
+from inflight.build.passes.distances import find_distances
 from inflight.build.passes.rewrite import (
     fused,
     integer,
@@ -39,6 +40,9 @@ def fuse_paged_attention(graph: ir.Graph) -> None:
             continue
         positions = write.inputs[5]
         mask, table, origin = _bias(attention.inputs[3])
+        products = find_distances(mask, attention, write)
+        if products is not None:
+            mask, origin = products.mask, products.origin
         sight = mask_sight(mask, positions)
         if sight is None or positions is None:
             continue
@@ -55,10 +59,12 @@ def fuse_paged_attention(graph: ir.Graph) -> None:
             "causal": int(sight.causal),
             "softcap": number(attention, "softcap", 0.0),
             "bias_origin": origin,
+            "distance_width": 0 if products is None else products.width,
         }
         sinks = [stored(value) for value in attention.inputs[4:]]
         inputs = [q, key_cache, value_cache, positions, None, None, *sinks]
         inputs += [] if table is None else [*([] if sinks else [None]), table]
+        inputs += [] if products is None else [None, None, products.write(graph, attention), products.columns]
         node = fused("PagedAttention", inputs, [like(merged)], attributes)
         graph.insert_before(attention, node)
         replace(graph, [merged], node.outputs)

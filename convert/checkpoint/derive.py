@@ -27,6 +27,7 @@ from inflight.convert.checkpoint.model_spec import (
 from inflight.convert.checkpoint.pooling import DenseRecord
 from inflight.convert.checkpoint.position_spec import (
     BucketsSpec,
+    DisentangledSpec,
     PositionBias,
     QueryScaleSpec,
     SlopesSpec,
@@ -172,6 +173,7 @@ def _attention(
         window=window,
         chunk=block.attention_chunk if block is not None and chunked else None,
         bias=_position_bias(config, family),
+        disentangled=_disentangled(config),
         query_scale=_query_factors(config, turns=rope is not None),
         softcap=config.attn_logit_softcapping,
         qkv_bias=optional.qkv_bias,
@@ -199,6 +201,13 @@ def _position_bias(config: CheckpointConfig, family: Family) -> PositionBias | N
         return None
     steepest = (block.alibi_bias_max if block is not None else None) or 8.0
     return SlopesSpec(linear_slopes(config.num_attention_heads, steepest), family.alibi_rounded, family.encoder)
+
+
+def _disentangled(config: CheckpointConfig) -> DisentangledSpec | None:
+    block = config.inflight
+    if block is None or block.relative_span is None:
+        return None
+    return DisentangledSpec(block.relative_span, block.furthest_bucket)
 
 
 def _query_factors(config: CheckpointConfig, *, turns: bool) -> QueryScaleSpec | None:

@@ -30,6 +30,8 @@ Kind = Literal["weight", "bias", "sinks", "e_score_correction_bias"]
 TABLES = ("vocab_embedding", "position_embedding", "token_type_embedding", "relative_bias")
 # The numbers of BucketsSpec.
 RELATIVE_BIAS = "transformer.relative_bias.weight"
+# The rows of DisentangledSpec, a stack.
+POSITIONS = "attention.positions"
 # Axes of the matrices of all experts: experts, out, in.
 STACK_AXES = 3
 
@@ -158,6 +160,10 @@ class _LayerTensors:
         yield from self.linear("attention.qkv", (q, kv, kv), hidden, "heads", spec.qkv_bias)
         yield from self.norm(spec.q_norm)
         yield from self.norm(spec.k_norm)
+        if spec.disentangled is not None:
+            name, parts = f"{self.prefix}{POSITIONS}.weight", (2 * spec.disentangled.span,) * 2 * spec.num_heads
+            sizes, count = (parts, spec.head_size), len(parts)
+            yield TensorSpec(name, POSITIONS, "weight", self.layer, *sizes, "whole", experts=count, plain=True)
         yield from self.linear("attention.dense", (hidden,), q, "columns", spec.dense_bias)
         if spec.sinks:
             name, heads = f"{self.prefix}attention.sinks", (spec.num_heads,)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from inflight.convert.checkpoint.position_spec import PositionBias, QueryScaleSpec, Sight
+from inflight.convert.checkpoint.position_spec import DisentangledSpec, PositionBias, QueryScaleSpec, Sight
 from inflight.convert.checkpoint.rope import RotaryScaling
 
 # silu: x * sigmoid(x). gelu: x * Phi(x), Phi the normal distribution; gelu_tanh approximates it by a tanh. relu:
@@ -81,6 +81,8 @@ class AttentionSpec:
     with `norm_wide` of all heads together; they come before the rotation, or with `norm_last` after it. `sinks`: each
     head has a number that is one score more of every row, whose value is 0 (Xiao et al., 2024, with learned scores).
 
+    `disentangled`: scores have products with rows for distances beside q k. There is no bias, rotation or window then.
+
     `latent`: keys and values of all heads are made of one row of a token. Then there is one key-value head, and
     `head_size` is that of queries, of which the last `rope.dim` elements turn.
     """
@@ -94,6 +96,7 @@ class AttentionSpec:
     chunk: int | None = None
     softcap: float | None = None
     bias: PositionBias | None = None
+    disentangled: DisentangledSpec | None = None
     query_scale: QueryScaleSpec | None = None
     qkv_bias: bool = False
     dense_bias: bool = False

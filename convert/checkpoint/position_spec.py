@@ -77,6 +77,29 @@ PositionBias = SlopesSpec | BucketsSpec
 
 
 @dataclass(frozen=True, slots=True)
+class DisentangledSpec:
+    """Disentangled attention (He et al., 2021): a score has a product more of the query with a row for the distance of
+    query and key, and one of the key with another row. A stored stack of the layer, [2 heads, 2 span, head size], has
+    both rows of all heads, first those that queries meet. With `furthest`, distances from half of `span` on have
+    logarithmic buckets, of which the last begins at `furthest`; those beyond `span` have the last row.
+    """
+
+    span: int
+    furthest: int | None
+
+    def columns(self, distances: Array) -> npt.NDArray[np.int64]:
+        """The row for each distance query - key, 0 .. 2 span - 1. Logarithms are float32, as transformers has them."""
+        found = np.asarray(distances, np.int64)
+        if self.furthest is not None:
+            half, far = self.span // 2, np.abs(found)
+            shares = (np.maximum(far, half) / half).astype(np.float32)
+            steps = np.log(shares) / np.log(np.float32((self.furthest - 1) / half)) * np.float32(half - 1)
+            buckets = np.ceil(steps).astype(np.int64) + half
+            found = np.where(far <= half, found, np.sign(found) * buckets)
+        return np.clip(found + self.span, 0, 2 * self.span - 1)
+
+
+@dataclass(frozen=True, slots=True)
 class BiasTable:
     """float32 [heads, width]. What is added to the score of a key at position k for a query at position p is in column
     k - p + origin, or where `origin` is None in column k.

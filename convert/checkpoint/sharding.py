@@ -77,6 +77,8 @@ def split_problems(config: CheckpointConfig) -> list[str]:
     problems = []
     if config.kv_lora_rank is not None and tp > 1:
         problems.append(f"tp_size {tp}: latent attention, whose heads share what is cached, is not split over ranks")
+    if config.inflight is not None and config.inflight.relative_span is not None and tp > 1:
+        problems.append(f"tp_size {tp}: disentangled attention is not split over ranks")
     if config.num_attention_heads % tp:
         problems.append(f"tp_size {tp} does not divide the {config.num_attention_heads} attention heads")
     if max(kv, tp) % min(kv, tp):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from inflight.convert.families.disentangled import with_position_rows
 from inflight.convert.families.family import Family
 from inflight.convert.families.fused import Order, Rows
 from inflight.convert.families.table import find_family
@@ -25,9 +26,11 @@ def arranged(config: Mapping[str, Any], tensors: Mapping[str, SourceTensor]) -> 
         return tensors
     found = {(name := _renamed(family, stored)): _under(name, tensor) for stored, tensor in tensors.items()}
     moved = family.interleaved_rope or family.backward_rope or family.latent
-    if not (family.fused or family.transposed or moved):
+    if not (family.fused or family.transposed or moved or family.disentangled):
         return found
     reading = read_model_config(config, family)
+    if family.disentangled is not None and reading.shapes_known:
+        found = with_position_rows(found, family.disentangled(config), reading.config, check=not reading.problems)
     if reading.shapes_known:
         layers = range(reading.config.num_hidden_layers)
         for module in (template.format(layer=layer) for template in family.transposed for layer in layers):

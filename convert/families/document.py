@@ -96,6 +96,7 @@ def _features(family: Family) -> Iterator[str]:
         ("embedding_projection" in family.names, "narrower embeddings"),
         (family.embedding_norm and not family.encoder, "a norm of the embedding"),
         ("relative_bias" in family.names, "numbers for distances"),
+        (family.disentangled, "disentangled attention"),
         (family.alibi, "linear biases of attention" + _by_key(family.alibi)),
         (family.mixture is not None, "a mixture of experts"),
         (family.sinks, "attention sinks"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.fused import Layout, Rows, halves, latent_rows, swapped
 from inflight.convert.families.mixtures import Mixture
-from inflight.convert.families.names import DECODER_NAMES, ROTARY_TABLES, Names
+from inflight.convert.families.names import DECODER_NAMES, ROTARY_TABLES, Names, PositionRows
 
 if TYPE_CHECKING:
     from inflight.convert.checkpoint.config import CheckpointConfig
@@ -35,7 +35,8 @@ class Family:
     embedding; `rope_in_windows`: those without a window have none, where there are others. `interleaved_rope`:
     neighbouring elements of a head are turned, so that the rows of queries and keys are reordered; `backward_rope`:
     halves are, the other way round. `learned_positions`: a table of positions is added to the embeddings, and nothing
-    turns; `distances`: scores have a number for every distance, and nothing else tells positions. `alibi`: scores have
+    turns; `distances`: scores have a number for every distance, and nothing else tells positions; `disentangled`: they
+    have products with rows for distances, and it says of what these are made. `alibi`: scores have
     a bias linear in the distance, and nothing turns (or the key that decides); `alibi_rounded`: as bfloat16, scaled
     with the products.
 
@@ -97,6 +98,7 @@ class Family:
     backward_rope: bool = False
     learned_positions: bool = False
     distances: bool = False
+    disentangled: Callable[[Raw], PositionRows] | None = None
     norm: Literal["rms", "layer"] = "rms"
     norm_bias: bool = True
     norm_weight: bool = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 Names = Mapping[str, tuple[str, ...]]
 
@@ -10,6 +11,21 @@ Names = Mapping[str, tuple[str, ...]]
 def parts(module: str, *names: str) -> tuple[str, ...]:
     """The modules that `Family.fused` makes of one: "qkv_proj[q]" of "qkv_proj" and "q"."""
     return tuple(f"{module}[{name}]" for name in names)
+
+
+@dataclass(frozen=True, slots=True)
+class PositionRows:
+    """Of what the rows for distances of disentangled attention are made. `table`: the module of the table of distances,
+    `norm` that of its LayerNorm, None: there is none. `terms`: modules whose products with the normed table queries
+    meet, and keys, {layer} in place of a number; None: zeros. `shared`: the layers' attention has these modules too.
+    `rows`: what each matrix of what is computed is called, with {layer} and {expert}.
+    """
+
+    table: str
+    norm: str | None
+    terms: tuple[str | None, str | None]
+    shared: bool
+    rows: str
 
 
 # Module of the checkpoint -> Hugging Face modules, concatenated in this order. {layer} counts over the whole model.

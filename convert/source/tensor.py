@@ -147,6 +147,8 @@ class SourceTensor(ABC):
     name: str
     shape: tuple[int, ...]
     dtype: str
+    # Numbers that follow from several tensors, whose type says nothing about the model's.
+    computed = False
 
     @property
     @abstractmethod

@@ -22,12 +22,13 @@ TOKENIZER_PATTERNS = (
     "merges.txt",
     "tokenizer.model",
     "spiece.model",
+    "spm.model",
     "chat_template.jinja",
     "chat_template.json",
     "additional_chat_templates/*.jinja",
     "generation_config.json",
 )
-_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "spm.model", "vocab.json", "vocab.txt")
 _TRIAL = "Hello, world! 0123\n"
 _SHOWN = 8
 _AS_TRAINED = "Give --score-tokens as the model was trained: yes,no for Qwen3-Reranker."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from inflight.extras import install_hint, needs
 from inflight.files.json_file import read_json_object
 from inflight.files.scratch import temporary_directory
 
-SENTENCEPIECE_MODELS = ("tokenizer.model", "spiece.model")
+SENTENCEPIECE_MODELS = ("tokenizer.model", "spiece.model", "spm.model")
 # Loads tokenizer.json as it is, whatever the model.
 _PLAIN_CLASS = "PreTrainedTokenizerFast"
 _COPY_ONE = "Copy the tokenizer.json of a model with the same tokenizer beside it."
@@ -23,6 +24,8 @@ _SAMPLES = (
     "naïve café — déjà vu; Привет, мир! 東京タワーへ行く。 नमस्ते दुनिया \U0001f389\U0001f1eb\U0001f1f7 ﬁ Å ½",
 )
 _SAMPLED_PIECES = 2000
+# How a template calls one text, and the second.
+_TEXTS = ("$A", "$B")
 
 
 def write_tokenizer_json(source: Path, target: Path) -> None:
@@ -98,15 +101,30 @@ def _compare(path: Path, pieces: Any, backend: Any) -> None:
 
 
 def _surround(backend: Any, auto: Any) -> None:
-    """The special tokens that transformers puts around a text."""
+    """The special tokens that transformers puts around a text, and around and between two, with their kinds."""
     from tokenizers import processors
 
-    inner, whole = (auto("a", add_special_tokens=special)["input_ids"] for special in (False, True))
-    start = next((i for i in range(len(whole)) if whole[i : i + len(inner)] == inner), 0)
-    around = whole[:start], whole[start + len(inner) :]
-    before, after = (auto.convert_ids_to_tokens(ids) for ids in around)
+    single, pair = (_template(auto, texts) for texts in (("a",), ("a", "a")))
+    tokens = {token for token, _ in (*single, *pair) if token not in _TEXTS}
     backend.post_processor = processors.TemplateProcessing(
-        single=[*before, "$A", *after],
-        pair=[*before, "$A", *after, *before, "$B", *after],
-        special_tokens=[(token, backend.token_to_id(token)) for token in dict.fromkeys([*before, *after])],
+        single=[f"{token}:{kind}" for token, kind in single],
+        pair=[f"{token}:{kind}" for token, kind in pair],
+        special_tokens=[(token, backend.token_to_id(token)) for token in sorted(tokens)],
     )
+
+
+def _template(auto: Any, texts: Sequence[str]) -> list[tuple[str, int]]:
+    """What becomes of so many equal texts: (token, its kind), with names of _TEXTS in place of theirs. Raises
+    ModelError where they are not found in it."""
+    inner, found = auto(texts[0], add_special_tokens=False)["input_ids"], auto(*texts)
+    ids, names = found["input_ids"], list(_TEXTS[: len(texts)])
+    kinds = found.get("token_type_ids") or [0] * len(ids)
+    template: list[tuple[str, int]] = []
+    place = 0
+    while place < len(ids):
+        is_text = bool(names) and ids[place : place + len(inner)] == inner
+        template.append((names.pop(0) if is_text else auto.convert_ids_to_tokens(ids[place]), kinds[place]))
+        place += len(inner) if is_text else 1
+    if names or not inner:
+        raise ModelError(f"The tokenizer in {auto.name_or_path} changes a text beside special tokens.", _COPY_ONE)
+    return template

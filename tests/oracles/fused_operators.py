@@ -130,6 +130,8 @@ def paged_attention(
     block_tables: Array,
     sinks: Array | None = None,
     bias: Array | None = None,
+    distances: Array | None = None,
+    columns: Array | None = None,
     *,
     num_heads: int,
     num_kv_heads: int,
@@ -140,6 +142,7 @@ def paged_attention(
     causal: int = 1,
     chunk: int = 0,
     bias_origin: int = -1,
+    distance_width: int = 0,
     key_factor: float = 1.0,
     value_factor: float = 1.0,
 ) -> Floats:
@@ -148,7 +151,9 @@ def paged_attention(
 
     Scores become softcap * tanh(score / softcap) when softcap > 0. `sinks` [num_heads] are one score more of each row,
     without a value. `bias` [num_heads, width] is added to scores: the column of a key is its position, or with
-    bias_origin >= 0 that less positions[t], plus the origin.
+    bias_origin >= 0 that less positions[t], plus the origin. `distances` [T, 2 * num_heads * distance_width and more]
+    of the rows of a whole sequence are added to q k' before the scale: of the query, and behind those of all heads of
+    the key, the number in the column that `columns` has for the key's position less positions[t], plus bias_origin.
     """
     rows = np.empty((len(q), num_kv_heads, num_heads // num_kv_heads, head_size), dtype=np.float32)
     for row, (position, sequence) in enumerate(zip(positions.tolist(), sequence_of_row.tolist(), strict=True)):
@@ -160,7 +165,13 @@ def paged_attention(
         caches = (key_cache, key_factor), (value_cache, value_factor)
         keys, values = (from_cache(cache[found[0], :, found[1]], factor) for cache, factor in caches)
         grouped = q[row].reshape(num_kv_heads, -1, head_size)
-        scores = np.einsum("hgd,phd->hgp", grouped, keys) * np.float32(scale)
+        scores = np.einsum("hgd,phd->hgp", grouped, keys)
+        if distances is not None and columns is not None:
+            numbers = distances[:, : 2 * num_heads * distance_width].reshape(len(q), 2, num_heads, distance_width)
+            picked, of_keys = columns[seen - position + bias_origin], numbers[sequence_of_row == sequence, 1]
+            added = numbers[row, 0][:, picked] + of_keys[seen - positions[sequence_of_row == sequence][0], :, picked].T
+            scores = scores + added.reshape(scores.shape)
+        scores = scores * np.float32(scale)
         if softcap:
             scores = soft_cap(scores, cap=softcap)
         if bias is not None:

@@ -84,7 +84,7 @@ TAKEN: Mapping[str, Taken] = {
     "PagedAttention": Taken(
         ("q", "key_cache", "value_cache", *_PAGING, "sinks", "bias"),
         (*_HEADS, "scale", "softcap", "window", "chunk", "bias_origin"),
-        {"causal": 1},
+        {"causal": 1, "distance_width": 0},
     ),
 }
 

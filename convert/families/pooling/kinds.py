@@ -28,12 +28,13 @@ CLASSIFIER = "ForSequenceClassification"
 _ENCODER_TYPES = (
     *("bert", "roberta", "xlm-roberta", "camembert", "distilbert"),
     *("electra", "mpnet", "modernbert", "albert", "nomic_bert", "gte", "new", "eurobert", "jina_embeddings_v3"),
+    "deberta-v2",
 )
 # Jina's second generation, whose configs say that they are BERT's.
 JINA2, _JINA2_NAME = "jina_bert", "JinaBert"
 # What models of other types need that is not there.
 _MISSING = {
-    "deberta-v2": "attention to relative positions",
+    "deberta": "queries, keys and values of one matrix without a bias beside attention to relative positions",
 }
 # Files of a model without a head have no name in front.
 _BARE = tuple((name, f"model.{name}") for name in ("embed_tokens.", "layers.", "norm."))

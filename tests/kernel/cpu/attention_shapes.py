@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
@@ -43,6 +43,7 @@ class Shape:
     chunk: int = 0
     bias: str = ""  # "distance" or "key": what decides about what is added to scores; "": nothing is
     q_factors: bool = False
+    distances: int = 0  # of disentangled attention: numbers of each head and token for distances
 
     @classmethod
     def random(cls, rng: np.random.Generator, dtype: Any) -> Shape:
@@ -68,6 +69,13 @@ class Shape:
             bias="" if softcap else str(rng.choice(["", "distance", "key"])),
             q_factors=bool(rng.random() < 0.3),
         )
+
+    @classmethod
+    def disentangled(cls, rng: np.random.Generator, dtype: Any) -> Shape:
+        """One that sees its whole sequence, with products of distances."""
+        plain = cls.random(rng, dtype)
+        changes: dict[str, Any] = {"causal": 0, "window": 0, "chunk": 0, "softcap": 0.0, "bias": ""}
+        return replace(plain, **changes, distances=int(rng.choice([1, 2, 9, 64, 77])))
 
     @property
     def num_heads(self) -> int:
@@ -107,5 +115,11 @@ class Shape:
     @property
     def scores(self) -> dict[str, Any]:
         seen = {"window": self.window, "chunk": self.chunk, "causal": self.causal}
-        origin = MAX_SEQ_LEN - 1 if self.bias == "distance" else -1
-        return {"scale": self.scale, "softcap": self.softcap, "bias_origin": origin, **seen}
+        origin = MAX_SEQ_LEN - 1 if self.bias == "distance" or self.distances else -1
+        return {
+            "scale": self.scale,
+            "softcap": self.softcap,
+            "bias_origin": origin,
+            **seen,
+            "distance_width": self.distances,
+        }

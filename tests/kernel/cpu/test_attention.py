@@ -62,6 +62,9 @@ class Attention:
             columns = 2 * MAX_SEQ_LEN - 1 if shape.bias == "distance" and not shape.causal else MAX_SEQ_LEN
             table = 3 * rng.standard_normal((shape.num_heads, columns), np.float32)
             self.bias = np.pad(table, ((0, 0), (0, READ_BEHIND)), constant_values=np.nan)
+        self.columns = None
+        if shape.distances:
+            self.columns = rng.integers(0, shape.distances, 2 * MAX_SEQ_LEN - 1, np.int32)
         self.q_factors = rng.uniform(0.5, 2, MAX_SEQ_LEN).astype(np.float32) if shape.q_factors else None
         graphs = [self._write_graph(), self._attention_graph()]
         self.write, self.attend = compile_kernels(graphs, level, directory, preamble)
@@ -111,10 +114,26 @@ class Attention:
                 *self._paging(),
                 self.sinks,
                 self.bias,
+                rows("distances", self.distances_width) if s.distances else None,
+                self.columns,
             ],
             [rows("y", width)],
             {**s.heads, **s.scores},
         )
+
+    @property
+    def distances_width(self) -> int:
+        """Of a row, which may have more behind what is read."""
+        return 2 * self.shape.num_heads * self.shape.distances + 5
+
+    def distances(self, qkv: Array) -> Array | None:
+        """What rows make of distances: any function of a row alone."""
+        if not self.shape.distances:
+            return None
+        weights = np.random.default_rng(5).standard_normal((qkv.shape[1], self.distances_width), np.float32)
+        # Row by row, since BLAS sums several in another order.
+        made: Array = np.stack([2 * row @ weights * np.float32(qkv.shape[1] ** -0.5) for row in qkv])
+        return made
 
     def step(self, step: Step, qkv: Array, threads: int = 1) -> npt.NDArray[np.float32]:
         """Write and attend with the kernels."""
@@ -125,9 +144,11 @@ class Attention:
         given = (*self.norms, *self.tables, self.q_factors)
         weights = [None if weight is None else next(packed) for weight in given]
         token_rows = ctypes.addressof(step.rows)
+        distances = self.distances(qkv)
         self.write.run(token_rows, qkv, *weights, q, self.keys, self.values, threads=threads)
         packed = iter(self.attend.packed)
         added = [None if each is None else next(packed) for each in (self.sinks, self.bias)]
+        added += [distances, None if self.columns is None else next(packed)]
         self.attend.run(token_rows, q, self.keys, self.values, self.partials, y, *added, threads=threads)
         return y
 
@@ -139,7 +160,8 @@ class Attention:
         size, last = self.shape.rotary_size, self.shape.norm_last
         q, *_ = rope_cache_write(qkv, *inputs, **heads, rotary_size=size, epsilon=EPSILON, norm_last=last)
         options: dict[str, Any] = {**heads, **self.shape.scores}
-        return paged_attention(q, *caches, *places, self.sinks, self.bias, **options)
+        added = (self.sinks, self.bias, self.distances(qkv), self.columns)
+        return paged_attention(q, *caches, *places, *added, **options)
 
 
 class Step:
@@ -167,6 +189,15 @@ def test_attention_is_as_defined_and_a_row_sees_neither_company_nor_chunks_nor_t
     level: Any, dtype: Any, rng: np.random.Generator, tmp_path: Path
 ) -> None:
     check_attention(shape_of_run(dtype), level, rng, tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [None, *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in DTYPES)], ids=str)
+def test_a_query_and_a_key_each_add_a_number_for_their_distance(
+    dtype: Any, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    """Of one type drawn in each run; of all with --slow."""
+    drawn = DTYPES[int(rng.integers(len(DTYPES)))] if dtype is None else dtype
+    check_attention(Shape.disentangled(rng, drawn), levels()[0], rng, tmp_path)
 
 
 def check_attention(

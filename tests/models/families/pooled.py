@@ -39,6 +39,7 @@ ENCODERS: Mapping[str, str] = {
     "jina_embeddings_v3": "JinaEmbeddingsV3",
     "eurobert": "EuroBert",
     "t5": "T5",
+    "deberta-v2": "DebertaV2",
 }
 DECODERS: Mapping[str, str] = {"qwen3": "Qwen3", "mistral": "Mistral", "llama": "Llama", "gemma3_text": "Gemma3Text"}
 CLASSES = {**ENCODERS, **DECODERS}

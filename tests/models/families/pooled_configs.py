@@ -85,9 +85,29 @@ def _t5(rng: Any, size: int) -> dict[str, Any]:
     }
 
 
+def _deberta(rng: Any) -> dict[str, Any]:
+    """Either term or both, with projections of their own or the layer's, in buckets or not. Distances beyond the last
+    row are in the tests' texts.
+    """
+    terms = [["c2p"], ["p2c"], ["p2c", "c2p"], "p2c|c2p"][int(rng.choice([0, 1, 2, 2, 3, 3]))]
+    furthest = int(rng.integers(20, 120))
+    return {
+        "relative_attention": True,
+        "position_biased_input": False,
+        "pos_att_type": terms,
+        "share_att_key": bool(rng.random() < 0.5),
+        "norm_rel_ebd": str(rng.choice(["none", "layer_norm"])),
+        "max_relative_positions": int(rng.choice([-1, furthest])),
+        "position_buckets": int(rng.choice([-1, *[int(rng.integers(2, furthest))] * 3])),
+        "type_vocab_size": int(rng.choice([0, 1])),
+    }
+
+
 def _bert_like(kind: str, rng: Any, hidden: int) -> dict[str, Any]:
     values: dict[str, Any] = {"hidden_act": str(rng.choice(["gelu", "gelu_new", "relu"]))}
     values |= {"layer_norm_eps": float(rng.choice([1e-5, 1e-12]))}
+    if kind == "deberta-v2":
+        return values | _deberta(rng)
     if kind in _PADDED_POSITIONS:
         values["max_position_embeddings"] = MAX_POSITIONS + 2
     if kind in ("electra", "albert"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from inflight.build.engine import build_engine
@@ -120,7 +120,7 @@ def test_code_of_a_models_own_is_not_taken_for_the_class_of_its_name(
     ("architecture", "model_type", "message"),
     [
         ("BertForMaskedLM", "bert", "what becomes of its hidden states"),
-        ("DebertaV2Model", "deberta-v2", "attention to relative positions"),
+        ("DebertaModel", "deberta", "attention to relative positions"),
     ],
 )
 def test_what_is_missing_is_said(bert: PooledModel, architecture: str, model_type: str, message: str) -> None:
@@ -234,3 +234,21 @@ def test_nothing_generates_with_such_an_engine(
         assert result.exit_code == 1 and isinstance(result.exception, InflightError), result.output
         assert message in result.exception.message and "Building an engine" not in result.output
         assert not list((tmp_path / "cache").glob("engines/*/manifest.json"))
+
+
+def test_what_rows_for_distances_are_made_of_is_named_where_it_is_not_there(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    changes = {"share_att_key": False, "pos_att_type": ["c2p"], "norm_rel_ebd": "layer_norm", "num_hidden_layers": 2}
+    model = save_cross_encoder(tmp_path / "model", "deberta-v2", rng, **changes)
+    path = model.directory / "model.safetensors"
+    tensors = load_file(path)
+    table, missing = "deberta.encoder.rel_embeddings.weight", "deberta.encoder.layer.1.attention.self.pos_key_proj.bias"
+    del tensors[missing], tensors["deberta.encoder.LayerNorm.weight"]
+    save_file({**tensors, table: tensors[table][1:]}, path)
+    shape = tensors[table].shape
+    found = f"misshapen tensor: {table} is {(shape[0] - 1, shape[1])}, the config asks for {shape}"
+    refused(model.directory, found, f"missing tensor: {missing}", "missing tensor: deberta.encoder.LayerNorm.weight")
+    model.model.save_pretrained(model.directory)
+    with pytest.raises(ModelError, match="tp_size 2: disentangled attention is not split over ranks"):
+        convert_model(model.directory, tmp_path / "split", ConvertOptions(tp_size=2))

@@ -26,12 +26,14 @@ pytestmark = pytest.mark.pipeline
 ERROR = 1e-4
 KINDS = (*ENCODERS, *DECODERS)
 # Compiling is most of the time: some always, all with --slow.
-COMPILED = [kind if kind in ("bert", "qwen3") else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+COMPILED = [
+    kind if kind in ("bert", "qwen3", "deberta-v2") else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS
+]
 # In bfloat16 beside BERT: one of each kind of norms, positions and heads.
-_HALF = ("qwen3", "gemma3_text", "nomic_bert", "gte", "albert", "eurobert", "modernbert")
+_HALF = ("qwen3", "gemma3_text", "nomic_bert", "gte", "albert", "eurobert", "modernbert", "deberta-v2")
 SCORING = (
     *("bert", "roberta", "distilbert", "electra", "mpnet", "modernbert", "albert", "nomic_bert", "gte"),
-    *("jina_embeddings_v3", "eurobert", "qwen3"),
+    *("jina_embeddings_v3", "eurobert", "qwen3", "deberta-v2"),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -24,8 +25,8 @@ from inflight.runtime.loading.load import load_engine
 from inflight.runtime.pooling.texts import TextReader, TokenizedText
 from inflight.runtime.pooling.thread import PoolingThread
 from inflight.runtime.text.tokenizer import load_tokenizer
-from tests.models.families.pooled import PooledModel, save_cross_encoder, save_embedding_model
-from tests.models.tiny_tokenizers import random_text
+from tests.models.families.pooled import VOCAB_SIZE, PooledModel, save_cross_encoder, save_embedding_model
+from tests.models.tiny_tokenizers import CORPUS, random_text
 from tests.oracles.pooling import class_scores, embed, score, widened
 from tests.patience import PATIENCE_S, eventually
 
@@ -158,6 +159,31 @@ def test_pairs_become_the_scores_of_transformers(tmp_path: Path, rng: np.random.
     assert np.abs(probs[:, 0] - 1 / (1 + np.exp(-alone))).max() < ERROR
     assert np.abs(np.array([each.outputs.data for each in encoded]) - probs).max() < ERROR
     assert abs(single.outputs.probs[0] - alone[0]) < ERROR * max(1.0, abs(alone[0]))
+
+
+def test_pairs_of_a_unigram_tokenizer_are_tokenized_as_transformers_does(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """As mxbai-rerank-v1 has it: what its class saves, which gives kinds of tokens that the model does not know."""
+    model = save_cross_encoder(tmp_path / "model", "deberta-v2", rng, type_vocab_size=0)
+    trained = tokenizers.Tokenizer(tokenizers.models.Unigram())
+    trained.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+    trainer = tokenizers.trainers.UnigramTrainer(
+        vocab_size=VOCAB_SIZE, special_tokens=special, unk_token="[UNK]", show_progress=False
+    )
+    trained.train_from_iterator(CORPUS, trainer)
+    vocab = [tuple(each) for each in json.loads(trained.to_str())["model"]["vocab"]]
+    judge = transformers.DebertaV2Tokenizer(vocab=vocab, unk_id=special.index("[UNK]"), model_max_length=60)
+    judge.save_pretrained(model.directory)
+    texts = [random_text(rng) + "fox" for _ in range(5)] + [" ", "Füchse \u2581 [SEP] 狐"]
+    ids = [judge("a lazy dog", text)["input_ids"] for text in texts]
+    raw = score(widened(model.model), ids, [])
+    with LLM(built(model, tmp_path), threads=1) as llm:
+        assert llm.manifest.limits.max_seq_len == 60
+        outputs = llm.score("a lazy dog", texts, use_tqdm=False)
+    assert [list(each.prompt_token_ids) for each in outputs] == ids
+    assert np.abs(np.array([each.outputs.score for each in outputs]) - 1 / (1 + np.exp(-raw))).max() < ERROR
 
 
 def test_texts_get_the_classes_of_transformers(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -41,10 +41,11 @@ def test_vectors_of_texts_are_those_of_sentence_transformers_itself(
 
 
 @pytest.mark.slow
-def test_scores_are_those_of_its_cross_encoders(tmp_path: Path, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("kind", ["bert", "deberta-v2"])
+def test_scores_are_those_of_its_cross_encoders(kind: str, tmp_path: Path, rng: np.random.Generator) -> None:
     """What becomes of scores is in another file than transformers' own."""
     theirs = pytest.importorskip("sentence_transformers")
-    model = save_cross_encoder(tmp_path / "model", "bert", rng)
+    model = save_cross_encoder(tmp_path / "model", kind, rng)
     judge = theirs.CrossEncoder(str(model.directory), device="cpu", activation_fn=torch.nn.Identity())
     saved = replace(model, directory=tmp_path / "saved")
     judge.max_seq_length = 20

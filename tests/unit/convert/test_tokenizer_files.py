@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import sentencepiece
 import tokenizers
+from transformers import AutoTokenizer
 
 from inflight.convert.api import convert_model
 from inflight.convert.source.tokenizer_files import ids_of_tokens
@@ -68,6 +69,26 @@ def test_a_lone_sentencepiece_model_gives_its_own_ids(
     if configured:
         assert tokenizer.eos_token_id == pieces.eos_id()
         assert tokenizer.render_chat([{"role": "user", "content": "hi"}]) == "hi"
+
+
+def test_a_lone_spm_model_has_the_pairs_of_transformers(tmp_path: Path, rng: np.random.Generator) -> None:
+    """As DeBERTa has it: special tokens and kinds of two texts are those that its class gives them."""
+    directory = model(tmp_path, rng, vocab_size=400)
+    names: dict[str, Any] = {f"{name}_id": place for place, name in enumerate(("pad", "bos", "eos", "unk"))}
+    names |= {"pad_piece": "[PAD]", "bos_piece": "[CLS]", "eos_piece": "[SEP]", "unk_piece": "[UNK]"}
+    train(directory, "unigram", normalization_rule_name="nmt_nfkc", remove_extra_whitespaces=True, **names)
+    (directory / "tokenizer.model").rename(directory / "spm.model")
+    (directory / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "DebertaV2Tokenizer"}))
+    judge: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    assert convert_model(directory, tmp_path / "out") == []
+    found = tokenizers.Tokenizer.from_file(str(tmp_path / "out" / "tokenizer" / "tokenizer.json"))
+    for _ in range(30):
+        # Bytes of what no piece has are the model's here, and unknown to that class.
+        counts, words = rng.integers(1, 9, 2).tolist(), ["the", "lazy", "dog", "fox"]
+        first, second = (" ".join(rng.choice(words, count)) for count in counts)
+        expected, pair = judge(first, second), found.encode(first, second)
+        assert pair.ids == expected["input_ids"] and pair.ids.count(2) == 2
+        assert pair.type_ids == expected["token_type_ids"]
 
 
 def test_a_sentencepiece_model_that_folds_characters_has_its_own_ids_or_is_refused(

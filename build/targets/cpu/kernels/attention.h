@@ -140,9 +140,11 @@ INLINE void attend_item(attention_shape s, attend_function *const *tiles, const 
  * one in hand, so that the keys are under way. `tiles`: of ATTENTION_TILES. Factors: of a cache of E4M3. */
 INLINE void paged_attention(pool *p, int thread, attend_function *const *tiles, attention_shape s, element y_type,
                             const token_rows *t, const float *q, void *keys, void *values, float *partials, void *y,
-                            const float *sinks, const float *bias, float key_factor, float value_factor) {
+                            const float *sinks, const float *bias, const float *distances, const int32_t *columns,
+                            float key_factor, float value_factor) {
     (void)thread;
     s.key_factor = key_factor, s.value_factor = value_factor, s.sinks = sinks, s.bias = bias;
+    s.distances = distances, s.columns = columns;
     const attention_plan plan = plan_attention(p, s, t);
     const cache_regions cache = {keys, values};
     attention_walk w = walk_start(s, t);

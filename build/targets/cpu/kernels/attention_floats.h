@@ -23,7 +23,7 @@ typedef struct {
  * maximum. */
 INLINE void keep_scores(const float_tile *t, int vectors, int64_t v, query_sums sums, float *scores, f32x16 *greatest) {
     const int rows = t->rows;
-    if (t->shape.softcap != 0.0f || t->shape.bias_width > 0)
+    if (finishes_scores(t->shape))
         UNROLL for (int r = 0; r < rows; r++)
             UNROLL for (int i = 0; i < vectors; i++)
                 sums[r][i] = finish_scores(t->shape, t->seen[r], v + i, sums[r][i]);

@@ -92,12 +92,54 @@ INLINE visible_tokens view_tokens(attention_shape s, const piece_view *view, con
                             s.bias_width > 0 ? s.bias + head * s.bias_width + column : NULL};
 }
 
+/* Rows of tokens whose numbers for distances are on their way while one is read: no processor foresees the next. */
+#define ROWS_AHEAD 8
+
+/* Numbers of one query of a tile that distances add to its scores. */
+INLINE int64_t added_values(attention_shape s) { return s.distance_width > 0 ? split_tokens(s.cache) : 0; }
+
+/* What distances add to the scores of queries `first` to `first + count` of the piece, [count][added_values]: the query's
+ * number for the distance of each token, and that token's. Both are of this step, which has the whole sequence. Queries
+ * go together, since their numbers in a token's row are neighbours, and those rows lie far apart. */
+INLINE void add_distances(attention_shape s, const piece_view *view, int64_t number, int64_t first, int64_t count,
+                          float *added) {
+    if (s.distance_width == 0) return;
+    const token_rows *t = view->rows;
+    const int64_t begin = view->piece->first_row, group = heads_per_group(s), size = split_tokens(s.cache);
+    const int64_t start = number * size, position = t->positions[begin], width = s.distance_width;
+    const int64_t from = t->sequence_starts[t->sequence_of_row[begin]], stride = s.distance_row;
+    const int64_t tokens = min_int(size, end_seen(s, t, begin) - start), kv_head = view->kv_head * group;
+    const int32_t *columns = s.columns + s.bias_origin + start - position;
+    const float *queries = s.distances + begin * stride + kv_head * width;
+    const float *keys = s.distances + (from + start - t->positions[from]) * stride + (s.num_heads + kv_head) * width;
+    const int64_t last_row = (first + count - 1) / group;
+    for (int64_t i = 0; i < tokens; i++) {
+        const int64_t later = min_int(i + ROWS_AHEAD, tokens - 1);
+        __builtin_prefetch(keys + later * stride + columns[later - last_row]);
+        UNROLL for (int64_t n = 0; n < count; n++) {
+            const int64_t row = (first + n) / group, head = (first + n) % group, column = columns[i - row];
+            added[n * size + i] = queries[row * stride + head * width + column] + keys[i * stride + head * width + column];
+        }
+    }
+}
+
+/* The same as view_tokens, with what distances add, if they do. */
+INLINE visible_tokens see_tokens(attention_shape s, const piece_view *view, const split_view *split, int64_t number,
+                                 int64_t query, const float *added) {
+    visible_tokens seen = view_tokens(s, view, split, number, query);
+    if (s.distance_width > 0) seen.bias = added;
+    return seen;
+}
+
 INLINE void attend_floats(attention_shape s, int count, int64_t first, int64_t number, const piece_view *view,
                           const split_view *split, const split_view *next, tile_results results) {
     float scores[QUERY_TILE * split_tokens(s.cache)] __attribute__((aligned(CACHE_LINE)));
+    float added[QUERY_TILE * added_values(s) + 1] __attribute__((aligned(CACHE_LINE)));
     visible_tokens seen[QUERY_TILE];
     const void *queries = (const uint8_t *)view->queries + first * query_bytes(s);
-    for (int i = 0; i < count; i++) seen[i] = view_tokens(s, view, split, number, first + i);
+    add_distances(s, view, number, first, count, added);
+    for (int i = 0; i < count; i++)
+        seen[i] = see_tokens(s, view, split, number, first + i, added + i * added_values(s));
     const float_tile tile = {s, count, view->cache, split, next, seen};
     split_scores(&tile, queries, scores, results.maxima);
     split_values(&tile, scores, results.maxima, results.totals, results.out);
@@ -109,6 +151,8 @@ INLINE void attend_integers(attention_shape s, int count, int64_t first, int64_t
     float scores[QUERY_TILE * size], value_scale[size], scales[QUERY_TILE];
     int32_t offsets[QUERY_TILE];
     int8_t digits[QUERY_TILE * 2 * size];
+    float added[QUERY_TILE * added_values(s) + 1];
+    add_distances(s, view, number, first, count, added);
     const digit_rows queries = {view->queries, query_bytes(s), digit_stride(s.cache.head_size), view->scales,
                                 view->offsets};
     level_scores(s.cache, count, rows_from(queries, first), view->cache, split, next != NULL, scores);
@@ -117,9 +161,9 @@ INLINE void attend_integers(attention_shape s, int count, int64_t first, int64_t
         memcpy(value_scale + n * tokens, value_scales(s.cache, values), tokens * sizeof *value_scale);
     }
     for (int i = 0; i < count; i++)
-        scales[i] = digit_weights(s, view_tokens(s, view, split, number, first + i), value_scale, scores + i * size,
-                                      digits + i * 2 * size, size, offsets + i, results.maxima + i,
-                                      results.totals + i);
+        scales[i] = digit_weights(s, see_tokens(s, view, split, number, first + i, added + i * added_values(s)),
+                                  value_scale, scores + i * size, digits + i * 2 * size, size, offsets + i,
+                                  results.maxima + i, results.totals + i);
     const digit_rows weights = {digits, 2 * size, size, scales, offsets};
     weighted_levels(s.cache, count, weights, view->cache, split, next, results.out);
 }
@@ -130,11 +174,14 @@ INLINE void attend_in_tiles(attention_shape s, int64_t count, int64_t first, int
     const int64_t size = split_tokens(s.cache);
     float scores[AMX_HEIGHT * size] __attribute__((aligned(CACHE_LINE)));
     uint16_t weights[AMX_HEIGHT * size] __attribute__((aligned(CACHE_LINE)));
+    float added[AMX_HEIGHT * added_values(s) + 1];
+    add_distances(s, view, number, first, count, added);
     const amx_queries tile = {s, view->cache, split, next};
     amx_scores(&tile, (const unsigned char *)view->queries + first * query_bytes(s), scores);
     for (int64_t i = 0; i < count; i++)
-        results.totals[i] = amx_weights(s, view_tokens(s, view, split, number, first + i), scores + i * size,
-                                        weights + i * size, results.maxima + i);
+        results.totals[i] =
+            amx_weights(s, see_tokens(s, view, split, number, first + i, added + i * added_values(s)),
+                        scores + i * size, weights + i * size, results.maxima + i);
     amx_values(&tile, weights, results.out);
 }
 #endif
@@ -170,6 +217,7 @@ typedef void attend_function(const attention_shape *live, int64_t first, int64_t
 INLINE attention_shape live_shape(attention_shape s, const attention_shape *live) {
     s.window = live->window, s.chunk = live->chunk;
     s.key_factor = live->key_factor, s.value_factor = live->value_factor, s.sinks = live->sinks, s.bias = live->bias;
+    s.distances = live->distances, s.columns = live->columns;
     return s;
 }
 

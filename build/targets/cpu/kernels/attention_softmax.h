@@ -69,8 +69,15 @@ typedef struct {
     const float *bias;
 } visible_tokens;
 
-/* Scores of vector `v` as they are compared: capped, or with the bias of the query, in units of 1 / scale. */
+/* Whether there is more to a score than the product of query and key. */
+INLINE int finishes_scores(attention_shape s) {
+    return s.softcap != 0.0f || s.bias_width > 0 || s.distance_width > 0;
+}
+
+/* Scores of vector `v` as they are compared: capped, or with the bias of the query, in units of 1 / scale. What distances
+ * add is scaled with the products. */
 INLINE f32x16 finish_scores(attention_shape s, visible_tokens seen, int64_t v, f32x16 scores) {
+    if (s.distance_width > 0) return scores + load16(F32, seen.bias, v * LANES);
     if (s.bias_width == 0) return cap_scores(s, scores);
     return fma16(load16(F32, seen.bias, v * LANES), splat(1.0f / s.scale), scores);
 }
@@ -91,7 +98,7 @@ INLINE float greatest_score(attention_shape s, visible_tokens seen, float *score
     f32x16 greatest = splat(-__builtin_inff());
     for (int64_t v = seen.from; v < seen.to; v++) {
         f32x16 x = finish_scores(s, seen, v, load16(F32, scores, v * LANES));
-        if (s.softcap != 0.0f || s.bias_width > 0) store16(F32, scores, v * LANES, x);
+        if (finishes_scores(s)) store16(F32, scores, v * LANES, x);
         if (v < first_whole(seen) || v >= end_whole(seen)) store16(F32, scores, v * LANES, x = hide_vector(seen, v, x));
         greatest = greater16(x, greatest);
     }

@@ -22,9 +22,12 @@ typedef struct {
     float scale, softcap; /* scores become softcap tanh(score / softcap); 0: they stay as they are */
     int64_t partial_rows; /* (row, split) pairs that the memory for partial results holds */
     int64_t bias_width, bias_origin; /* of a row of `bias`; 0: there is none */
+    int64_t distance_width, distance_row; /* numbers of a head for distances, and of a row; 0: there are none */
     float key_factor, value_factor; /* what the numbers of a cache of E4M3 are multiplied by */
     const float *sinks; /* [num_heads], of each head one score more, of no value; NULL: none */
     const float *bias; /* [num_heads][bias_width]: a key's is at its position, less the query's if origin >= 0, plus that */
+    const float *distances; /* [rows][distance_row]: [2][num_heads][distance_width], what a query, and a key, makes of them */
+    const int32_t *columns; /* that of a key is at its position, less the query's, plus bias_origin */
 } attention_shape;
 
 INLINE int64_t heads_per_group(attention_shape s) { return s.num_heads / s.cache.num_kv_heads; }

@@ -8,15 +8,16 @@ typedef struct {
     element type;
     int64_t heads, k, n;
     int64_t row_size; /* elements of a head's row of x, of which the first k are multiplied */
+    int64_t x_width, y_width; /* of rows, which may have more behind those of all heads */
 } head_products;
 
-/* y [rows][heads][n] float32 = x [rows][heads][row_size] act times the head's panels. All of them are one list of pieces
+/* y [rows][y_width] float32, n of each head = x [rows][x_width] act, row_size of each head, times the head's panels. All of them are one list of pieces
  * (head, panel, block of rows) that threads share. */
 INLINE void head_linear(pool *p, int thread, head_products s, int64_t rows, const void *x, const void *weight,
                         float *y) {
     if (rows == 0) return;
     product all = {s.type, s.k, s.n, rows, x, weight, NULL, NULL, y, NO_ACTIVATION};
-    all.x_stride = s.heads * s.row_size, all.y_stride = s.heads * s.n;
+    all.x_stride = s.x_width, all.y_stride = s.y_width;
     const int64_t panels = panels_of(all), bytes = panel_bytes(s.type, s.k);
     const int64_t blocks = row_blocks(p, rows, s.heads * panels);
     product_work work;

@@ -38,10 +38,14 @@ def paged_attention(node: ir.Node, places: Places) -> KernelCall:
     window, chunk, causal = integer(node, "window"), integer(node, "chunk"), integer(node, "causal")
     table = optional_input(node, 7)
     bias = ("0" if table is None else width_of(table), integer(node, "bias_origin"))
-    rest = (causal, *numbers, *bias)
+    distances, columns = optional_input(node, 8), optional_input(node, 9)
+    row = "0" if distances is None else width_of(distances)
+    rest = (causal, *numbers, *bias, integer(node, "distance_width"), row)
     caches = (places.cache("key", keys, shape), places.cache("value", values, shape))
-    added = (places.weight("floats", optional_input(node, 6)), places.weight("floats", table))
-    arguments = (ROWS, places.read(q), *caches, PARTIALS, places.write(y, "void *"), *added, *_cache_factors(node))
+    added: tuple[Argument, ...] = (places.weight("floats", optional_input(node, 6)), places.weight("floats", table))
+    of_distances = (places.read_optional(distances), places.weight("numbers", columns))
+    added = (*added, *of_distances, *_cache_factors(node))
+    arguments = (ROWS, places.read(q), *caches, PARTIALS, places.write(y, "void *"), *added)
     return attention_call(shape, integer(node, "num_heads"), (window, chunk), rest, y, arguments)
 
 

@@ -8,7 +8,7 @@ from inflight.build.graph.dtypes import facts_of
 from inflight.build.graph.operators import KEY_FACTOR
 from inflight.build.graph.values import dtype_of, shape_of
 from inflight.build.targets.cpu.operators.attention import attention_call
-from inflight.build.targets.cpu.operators.attributes import input_of, integer, number
+from inflight.build.targets.cpu.operators.attributes import input_of, integer, number, width_of
 from inflight.build.targets.cpu.operators.calls import PARTIALS, ROWS, Argument, KernelCall, Places
 from inflight.build.targets.cpu.packing.weight_layout import element_of
 
@@ -16,7 +16,8 @@ from inflight.build.targets.cpu.packing.weight_layout import element_of
 def head_linear(node: ir.Node, places: Places) -> KernelCall:
     x, weight, y = input_of(node, 0), input_of(node, 1), node.outputs[0]
     heads, outputs, inputs = shape_of(weight)
-    shape = f"(head_products){{{element_of(weight)}, {heads}, {inputs}, {outputs}, {integer(node, 'row_size')}}}"
+    sizes = (heads, inputs, outputs, integer(node, "row_size"), width_of(x), width_of(y))
+    shape = f"(head_products){{{', '.join(map(str, (element_of(weight), *sizes)))}}}"
     rows = (places.rows(y), places.read(x, "const void *"))
     return KernelCall("head_linear", (shape,), (*rows, places.weight("head_panels", weight), places.write(y)))
 
@@ -37,7 +38,7 @@ def attention(node: ir.Node, places: Places) -> KernelCall:
     causal, softcap = "1", "0.0f"
     rest = (causal, number(node, "scale"), softcap, "PARTIAL_ROWS", "0", "0")
     rows = places.cache("key", cache, shape)
-    none = (*(Argument("const float *", "NULL"),) * 2, _factor(node), _factor(node))
+    none = (*(Argument("const float *", "NULL"),) * 3, Argument("const int32_t *", "NULL"), *(_factor(node),) * 2)
     arguments = (ROWS, places.read(q), rows, rows, PARTIALS, places.write(y, "void *"), *none)
     return attention_call(shape, integer(node, "num_heads"), ("0", "0"), rest, y, arguments)
 

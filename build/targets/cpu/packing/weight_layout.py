@@ -254,6 +254,6 @@ _WEIGHT_INPUTS: dict[str, tuple[tuple[Layout, tuple[int, ...]], ...]] = {
         ("expert_floats", (9,)),
         ("floats", (16,)),
     ),
-    "PagedAttention": (("floats", (6,)), ("floats", (7,))),
+    "PagedAttention": (("floats", (6,)), ("floats", (7,)), ("numbers", (9,))),
     "RopeCacheWrite": (*(("floats", (place,)) for place in range(1, 5)), ("floats", (10,))),
 }

@@ -58,6 +58,8 @@ _WITHOUT_EFFECT: Mapping[str, frozenset[str]] = {
         {"decoder_bias", "deterministic_flash_attn", "sparse_prediction", "sparse_pred_ignore_index"}
         | {"classifier_pooling"}
     ),
+    # Of a head that predicts masked tokens.
+    "deberta-v2": frozenset({"legacy"}),
     # Of classifiers alone, which other tests have.
     "eurobert": frozenset({"classifier_pooling"}),
     # Of the decoder, which is not read, and what follows from feed_forward_proj.
