@@ -28,10 +28,18 @@ class DenseRecord(Record):
 
 class PairTemplate(Record):
     """A chat template, as Jinja source, that makes one text of a pair: messages of the roles query and document, behind
-    one of the role system where there is an instruction."""
+    one of the role system where there is an instruction. `origin`: whose it is, in words."""
 
     source: str
     add_generation_prompt: bool = False
+    origin: str | None = None
+
+
+class ScoreTokenRecord(Record):
+    """A token by whose logit a generator scores pairs; `token` is its text, None where no tokenizer says it."""
+
+    id: Annotated[int, Field(ge=0)]
+    token: str | None = None
 
 
 class PoolingRecord(Record):
@@ -44,7 +52,8 @@ class PoolingRecord(Record):
     many as it has positions. `token_kinds`: the tokenizer tells the second text of a pair from the first; false: all
     tokens are of the first kind, in a model that has several too. `prompts` are put in front of texts by their names,
     `default_prompt` where a text names none; where there is a `pair_template`, it is the instruction of pairs that have
-    none. `pair_template` None: the tokenizer joins the texts of a pair.
+    none. `pair_template` None: the tokenizer joins the texts of a pair. `score_tokens`: of a generator that scores by
+    tokens, that of a relevant pair first.
     """
 
     task: Literal["embed", "score", "classify"]
@@ -59,6 +68,7 @@ class PoolingRecord(Record):
     prompts: dict[str, str] = Field(default_factory=dict)
     default_prompt: str | None = None
     pair_template: PairTemplate | None = None
+    score_tokens: Annotated[tuple[ScoreTokenRecord, ...], Field(max_length=2)] = ()
 
     @property
     def rows(self) -> PooledRows:

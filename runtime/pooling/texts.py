@@ -62,6 +62,13 @@ class TextReader:
             raise RequestError(f"prompt_name {name!r} is no prompt of this model.", f"It has {known}.")
         return self.facts.prompts[name]
 
+    @property
+    def usual_instruction(self) -> str | None:
+        """That of pairs that have none of their own; None where there is none, or nothing tells it."""
+        if self._template is None or not self._template.takes_instruction:
+            return None
+        return self.prompt(None) or self._template.usual_instruction
+
     def text(
         self, text: str, *, truncate: int | None = None, prompt: str = "", add_special_tokens: bool = True
     ) -> TokenizedText:

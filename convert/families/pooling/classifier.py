@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from inflight.convert.checkpoint.pooling import DenseRecord, Pooling, PoolingRecord
+from inflight.convert.checkpoint.pooling import DenseRecord, Pooling, PoolingRecord, ScoreTokenRecord
 from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.family import Family
-from inflight.convert.families.pooling.kinds import CLASSIFIER, FILES_KEY, classifier_pooling, scores_by_tokens
+from inflight.convert.families.pooling.kinds import (
+    CLASSIFIER,
+    FILES_KEY,
+    TOKEN_TEXTS_KEY,
+    classifier_pooling,
+    scores_by_tokens,
+)
 from inflight.convert.families.pooling.logit_score import token_ids
 from inflight.convert.families.pooling.pair_template import read_pair_template
 from inflight.convert.families.pooling.typed import is_count, shown
@@ -28,8 +34,7 @@ _ACTIVATION_KEY = "sbert_ce_default_activation_function"
 def read_classifier(values: ConfigValues, raw: Mapping[str, Any], family: Family) -> PoolingRecord:
     """What becomes of the hidden states of a classifier; problems go to `values`."""
     by_tokens = scores_by_tokens(raw)
-    if by_tokens:
-        _check_tokens(values, raw, family)
+    tokens = _score_tokens(values, raw, family) if by_tokens else ()
     names = ("LABEL_0",) if by_tokens else _label_names(values, raw)
     named_pooling = classifier_pooling(raw, family)
     if named_pooling is not None and named_pooling not in family.classifier_pooling:
@@ -45,14 +50,17 @@ def read_classifier(values: ConfigValues, raw: Mapping[str, Any], family: Family
         label_names=names,
         activation=_activation(values, raw, len(names)),
         pair_template=read_pair_template(raw, values.problems) if len(names) == 1 else None,
+        score_tokens=tokens,
     )
 
 
-def _check_tokens(values: ConfigValues, raw: Mapping[str, Any], family: Family) -> None:
+def _score_tokens(values: ConfigValues, raw: Mapping[str, Any], family: Family) -> tuple[ScoreTokenRecord, ...]:
     """Scores by tokens are those of a model that generates."""
-    token_ids(raw, values.problems)
+    ids = token_ids(raw, values.problems)
     if family.encoder or any(str(name).endswith(CLASSIFIER) for name in raw.get("architectures") or ()):
         values.problems.append("scores by tokens are those of a model that generates, which this one does not")
+    texts = raw.get(TOKEN_TEXTS_KEY) or [None] * len(ids)
+    return tuple(ScoreTokenRecord(id=each, token=text) for each, text in zip(ids, texts, strict=True))
 
 
 def _label_names(values: ConfigValues, raw: Mapping[str, Any]) -> tuple[str, ...]:

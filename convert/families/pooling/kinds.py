@@ -19,8 +19,10 @@ TOKENIZER_KEY = "tokenizer_config_file"
 TEMPLATES_KEY = "chat_templates"
 # Tokens by whose logits a generator scores, {token: id}, that of a relevant pair first, where somebody named them.
 TOKENS_KEY = "score_tokens"
+# The texts of such tokens, in their order, null for one that the tokenizer has no word for.
+TOKEN_TEXTS_KEY = "score_token_texts"
 # Keys that stand for other files than config.json, which may not have them itself.
-KEYS_OF_FILES = (FILES_KEY, TOKENIZER_KEY, TEMPLATES_KEY, TOKENS_KEY)
+KEYS_OF_FILES = (FILES_KEY, TOKENIZER_KEY, TEMPLATES_KEY, TOKENS_KEY, TOKEN_TEXTS_KEY)
 # The module that names such tokens.
 LOGIT_SCORE = "LogitScore"
 CLASSIFIER = "ForSequenceClassification"

@@ -8,7 +8,7 @@ import msgspec
 
 from inflight.dtypes import DtypeName
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST_NAME = "manifest.json"
 
 Dtype: TypeAlias = DtypeName
@@ -151,10 +151,18 @@ class DenseFacts(Facts, frozen=True, kw_only=True):
 
 class PairTemplateFacts(Facts, frozen=True):
     """A chat template, as Jinja source, that makes one text of a pair: messages of the roles query and document, behind
-    one of the role system where there is an instruction."""
+    one of the role system where there is an instruction. `origin`: whose it is, in words."""
 
     source: str
     add_generation_prompt: bool = False
+    origin: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class ScoreToken(Facts, frozen=True):
+    """A token by whose logit pairs are scored. `token`: its text, unset where no tokenizer says it."""
+
+    id: NonNegativeInt
+    token: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class PoolingFacts(Facts, frozen=True, kw_only=True):
@@ -165,9 +173,10 @@ class PoolingFacts(Facts, frozen=True, kw_only=True):
     embedding and are told apart; 1: all tokens are of the first; 0: none has one. `label_names`: of a classifier's
     numbers. `prompts` are put in front of texts by their names, `default_prompt` where a text names none; where there
     is a `pair_template`, it is the instruction of pairs that have none. No `pair_template`: the tokenizer joins the
-    texts of a pair. `dense` are
-    products of a pooled vector, one of the other, whose float32 weights are in the safetensors file `dense_file` as
-    "{number}.weight", "{number}.bias" and "{number}.norm.weight".
+    texts of a pair. `score_tokens`: of
+    a generator that scores by the logit of a token, or by what that of the first is more than that of the second.
+    `dense` are products of a pooled vector, one of the other, whose float32 weights are in the safetensors file
+    `dense_file` as "{number}.weight", "{number}.bias" and "{number}.norm.weight".
     """
 
     task: Literal["embed", "score", "classify"]
@@ -181,8 +190,15 @@ class PoolingFacts(Facts, frozen=True, kw_only=True):
     prompts: dict[str, str] = msgspec.field(default_factory=dict)
     default_prompt: str | None = None
     pair_template: PairTemplateFacts | None = None
+    score_tokens: tuple[ScoreToken, ...] | msgspec.UnsetType = msgspec.UNSET
     dense: tuple[DenseFacts, ...] = ()
     dense_file: str | None = None
+
+    @property
+    def scored_by(self) -> tuple[str, ...]:
+        """The texts of `score_tokens`, or the id of one that no tokenizer has a text for."""
+        listed = () if isinstance(self.score_tokens, msgspec.UnsetType) else self.score_tokens
+        return tuple(str(each.id) if isinstance(each.token, msgspec.UnsetType) else each.token for each in listed)
 
     @property
     def vector_size(self) -> int:

@@ -23,7 +23,7 @@ from tests.endpoint.conftest import MODEL, pooling_shim
 from tests.endpoint.openai_api.mutations import draw
 from tests.endpoint.openai_api.test_bad_input import problem, run
 from tests.endpoint.openai_api.test_embeddings import JSON
-from tests.models.families.rerankers import save_reranker
+from tests.models.families.rerankers import SEARCH, save_reranker
 from tests.models.tiny_tokenizers import random_text
 from tests.patience import PATIENCE_S
 
@@ -129,6 +129,8 @@ def test_an_instruction_goes_into_the_template_of_a_generator(tmp_path: Path, rn
     build_engine(tmp_path / "checkpoint", engine, make_recipe("reference", max_batch_size=4))
     query, documents = random_text(rng) + "fox", ["dog", random_text(rng) + "cat", "a lazy fox"]
     with pooling_shim(engine) as shim, LLM(engine, threads=1) as opened:
+        (listed,) = httpx.get(f"{shim}/v1/models").json()["data"]
+        assert listed["score_tokens"] == ["yes", "no"] and listed["instruction"] == SEARCH
         for asked in (None, "find the cat"):
             outputs = opened.score(query, documents, use_tqdm=False, instruction=asked)
             expected = [each.outputs.score for each in outputs]
