@@ -49,7 +49,7 @@ class PoolingRunner:
         self, prompts: Prompt | Sequence[Prompt], params: Given, use_tqdm: bool, truncate: int | None, task: str | None
     ) -> list[PoolingRequestOutput]:
         """A vector or a score, whichever the engine makes."""
-        listed = given_prompts(prompts)
+        listed = _some(given_prompts(prompts), "prompts")
         each = params_for_each(params, len(listed), truncate_prompt_tokens=truncate)
         if task is not None:
             PoolingParams(task=task).check(self._steps.facts.task)
@@ -69,7 +69,7 @@ class PoolingRunner:
         prompt_name: str | None,
     ) -> list[EmbeddingRequestOutput]:
         self._refuse_other_than("embed")
-        listed = given_prompts(prompts)
+        listed = _some(given_prompts(prompts), "prompts")
         more = {"truncate_prompt_tokens": truncate_prompt_tokens, "dimensions": dimensions}
         found = self._of_texts(listed, params_for_each(params, len(listed), **more), use_tqdm, prompt_name)
         return [
@@ -81,7 +81,7 @@ class PoolingRunner:
         self, prompts: Prompt | Sequence[Prompt], params: Given, use_tqdm: bool, truncate: int | None
     ) -> list[ClassificationRequestOutput]:
         self._refuse_other_than("classify", "score")
-        listed = given_prompts(prompts)
+        listed = _some(given_prompts(prompts), "prompts")
         each = params_for_each(params, len(listed), truncate_prompt_tokens=truncate)
         found = self._of_texts(listed, each, use_tqdm, None)
         return [
@@ -100,7 +100,8 @@ class PoolingRunner:
     ) -> list[ScoringRequestOutput]:
         """Of a cross-encoder its scores; of an embedding model the cosine of the angle between two vectors."""
         self._refuse_other_than("score", "embed")
-        firsts, seconds = given_texts(queries, "queries"), given_texts(documents, "documents")
+        firsts = _some(given_texts(queries, "queries"), "queries")
+        seconds = _some(given_texts(documents, "documents"), "documents")
         if len(firsts) not in (1, len(seconds)):
             raise RequestError(
                 f"There are {len(firsts)} queries and {len(seconds)} documents.",
@@ -202,3 +203,10 @@ class PoolingRunner:
                     found += self._steps.run(texts[len(found) : end], normalize[len(found) : end])
                 advance(count)
         return found
+
+
+def _some(given: list[GivenPrompt], name: str) -> list[GivenPrompt]:
+    """As in vLLM, an empty list is a mistake here, as in the API; LLM.generate has no outputs for no prompts."""
+    if not given:
+        raise RequestError(f"{name} is an empty list.", "Give at least one text.")
+    return given
