@@ -13,7 +13,7 @@ from inflight.runtime.text.tokenizer import MANY_CHARACTERS, TokenIdsOnly, Token
 
 # As a length to truncate to: as many tokens as the engine takes.
 ALL_THAT_FIT = -1
-_TRUNCATE, _INSTRUCTION = "truncate_prompt_tokens", "instruction"
+_TRUNCATE = "truncate_prompt_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +90,22 @@ class TextReader:
         usual = self.prompt(None) if self._template.takes_instruction else ""
         return self._read(self._framed(self._template.pair(first, second, instruction or usual), limit))
 
+    def shortened(self, text: str, tokens: int | None) -> str:
+        """The first so many tokens of a text, in its own characters; 0 or None: all of it."""
+        if not tokens or isinstance(self._tokenizer, TokenIdsOnly):
+            return text
+        return _cut(text, self._with_offsets(text), tokens)
+
     def check_instruction(self, instruction: str | None) -> None:
         """Raises RequestError for an instruction that the model has no place for, or that has no encoding."""
         if instruction is None:
             return
         if not isinstance(instruction, str):
-            raise RequestError(f"The instruction must be a string, not {instruction!r}.", param=_INSTRUCTION)
+            raise RequestError(f"The instruction must be a string, not {instruction!r}.")
         if self._template is None or not self._template.takes_instruction:
             raise RequestError(
                 "This model takes no instruction: the template of its pairs, if it has one, has no place for it.",
                 "Leave it out.",
-                param=_INSTRUCTION,
             )
         if instruction:
             self.check_text(instruction, "The instruction")

@@ -51,9 +51,15 @@ def classified(raw: Sequence[float], facts: PoolingFacts) -> list[float]:
     """A classifier's raw numbers as the model means them: each on its own, or as shares of all."""
     if facts.activation != "softmax":
         return [activated(score, facts) for score in raw]
+    return softmax(raw)
+
+
+def softmax(raw: Sequence[float]) -> list[float]:
+    """The shares of numbers of all of them."""
     greatest = max(raw)
     powers = [math.exp(score - greatest) for score in raw]
-    return [power / math.fsum(powers) for power in powers]
+    whole = math.fsum(powers)
+    return [power / whole for power in powers]
 
 
 def activated(score: float, facts: PoolingFacts) -> float:

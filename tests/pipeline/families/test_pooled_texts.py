@@ -175,7 +175,7 @@ def test_texts_get_the_classes_of_transformers(tmp_path: Path, rng: np.random.Ge
         with pytest.raises(RequestError, match=r"Use LLM\.classify, or POST /classify\.$"):
             llm.generate("a")
         (short,) = llm.classify("fox " * 40, truncate_prompt_tokens=9, use_tqdm=False)
-        with pytest.raises(RequestError, match="^prompts is an empty list"):
+        with pytest.raises(RequestError, match=r"^prompts is an empty list"):
             llm.classify([], use_tqdm=False)
         assert len(short.prompt_token_ids) == 9
         with pytest.raises(RequestError, match=r"^prompts\[0\] is of type bytes"):
