@@ -25,10 +25,10 @@ from inflight.convert.quantization.scheme import WeightQuantization
 
 LAYER_PREFIX = "transformer.layers."
 Split = Literal["whole", "heads", "rows", "columns", "vocab"]
-Kind = Literal["weight", "bias", "sinks", "e_score_correction_bias"]
+Kind = Literal["weight", "bias", "sinks", "relative_bias", "e_score_correction_bias"]
 # Modules whose rows are looked up: no product reads them, and nothing quantizes them.
 TABLES = ("vocab_embedding", "position_embedding", "token_type_embedding", "relative_bias")
-# The numbers of BucketsSpec.
+# The numbers of BucketsSpec, where all layers share them.
 RELATIVE_BIAS = "transformer.relative_bias.weight"
 # Axes of the matrices of all experts: experts, out, in.
 STACK_AXES = 3
@@ -59,6 +59,11 @@ class TensorSpec:
     def dtype(self, config: CheckpointConfig) -> str:
         """The type in which it is written, unless it is quantized."""
         return "float32" if self.wide else config.dtype
+
+
+def relative_bias_table(bias: BucketsSpec) -> str:
+    """The tensor that has its numbers, [buckets, heads], in a checkpoint of one rank."""
+    return RELATIVE_BIAS if bias.layer is None else f"{LAYER_PREFIX}{bias.layer}.attention.relative_bias"
 
 
 def module_path(tensor: str) -> str:
@@ -102,7 +107,7 @@ def stage_tensors(config: CheckpointConfig, spec: ModelSpec, stage: int) -> Iter
         yield from outside.norm(spec.embedding_norm)
         if spec.embedding_size is not None:
             yield from outside.linear("embedding_projection", (hidden,), spec.embedding_size, "whole", bias=True)
-        if isinstance(bias := spec.layers[0].attention.bias, BucketsSpec):
+        if isinstance(bias := spec.layers[0].attention.bias, BucketsSpec) and bias.layer is None:
             shape = ((bias.buckets,), spec.layers[0].attention.num_heads)
             yield TensorSpec(RELATIVE_BIAS, "relative_bias", "weight", None, *shape, "whole")
     for local, layer in enumerate(stage_layers(len(spec.layers), pp_size, stage)):
@@ -159,6 +164,9 @@ class _LayerTensors:
         yield from self.norm(spec.q_norm)
         yield from self.norm(spec.k_norm)
         yield from self.linear("attention.dense", (hidden,), q, "columns", spec.dense_bias)
+        if isinstance(spec.bias, BucketsSpec) and spec.bias.layer is not None:
+            name, buckets = f"{self.prefix}attention.relative_bias", (spec.bias.buckets,)
+            yield TensorSpec(name, "attention", "relative_bias", self.layer, buckets, spec.num_heads, "whole")
         if spec.sinks:
             name, heads = f"{self.prefix}attention.sinks", (spec.num_heads,)
             yield TensorSpec(name, "attention", "sinks", self.layer, heads, None, "rows")

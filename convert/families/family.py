@@ -47,7 +47,8 @@ class Family:
     first layer has none of its own. `sandwich_norms`: attention and MLP have a
     norm after them too; `post_norms`: after them alone. `parallel`: both read the same residual stream (or the key that
     says so), `own_mlp_norm`: each through a norm of its own. `scaled_embedding`: embeddings are multiplied by the
-    square root of the hidden size. `gated_mlp`: a second product multiplies the activated one. `head_bias`: the
+    square root of the hidden size. `gated_mlp`: a second product multiplies the activated one (or the key that says
+    so, which `facts` reads into the fact of that name). `head_bias`: the
     vocabulary projection has a bias. `mixture`: the layers have experts. `sinks`: attention has a score more for each
     head. `latent`: keys and values of all heads are made of one row of a token, whose last elements turn.
 
@@ -109,7 +110,7 @@ class Family:
     parallel: bool | str = False
     own_mlp_norm: bool = False
     scaled_embedding: bool = False
-    gated_mlp: bool = True
+    gated_mlp: bool | str = True
     mixture: Mixture | None = None
     sinks: bool = False
     latent: bool = False

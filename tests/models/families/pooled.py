@@ -20,7 +20,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedModel
 
 from tests.models.families.further import randomize
-from tests.models.families.pooled_configs import random_config
+from tests.models.families.pooled_configs import T5_LIKE, random_config
 from tests.models.tiny_tokenizers import CORPUS
 
 # Model type -> the names of its classes; encoders and decoders.
@@ -39,6 +39,8 @@ ENCODERS: Mapping[str, str] = {
     "jina_embeddings_v3": "JinaEmbeddingsV3",
     "eurobert": "EuroBert",
     "t5": "T5",
+    "mt5": "MT5",
+    "umt5": "UMT5",
 }
 DECODERS: Mapping[str, str] = {"qwen3": "Qwen3", "mistral": "Mistral", "llama": "Llama", "gemma3_text": "Gemma3Text"}
 CLASSES = {**ENCODERS, **DECODERS}
@@ -179,7 +181,7 @@ def write_json(path: Path, value: Any) -> None:
 def _random_model(kind: str, head: str, rng: np.random.Generator, changes: Mapping[str, Any]) -> PreTrainedModel:
     torch.manual_seed(int(rng.integers(1 << 31)))
     config = random_config(kind, CLASSES[kind], VOCAB_SIZE, rng, changes)
-    encoder = "Encoder" if kind == "t5" else ""
+    encoder = "Encoder" if kind in T5_LIKE else ""
     made = getattr(transformers, f"{CLASSES[kind]}{encoder}{head}")._from_config(
         config, dtype=torch.float32, attn_implementation="eager"
     )
