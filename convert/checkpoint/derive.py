@@ -77,6 +77,8 @@ def _pooled(config: CheckpointConfig, family: Family) -> PooledSpec | None:
         norm = _norm(config, family, config.hidden_size)("classifier.norm")
     labels = pooling.labels
     classifier = None if labels is None else ClassifierSpec(labels, family.classifier_activation, norm)
+    if labels is not None and pooling.task == "token_classify" and not family.token_head:
+        classifier = ClassifierSpec(labels, None, bias=True)
     return PooledSpec(pooling.rows, classifier, tuple(map(_dense, range(len(pooling.dense)), pooling.dense)))
 
 

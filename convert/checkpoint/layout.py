@@ -137,7 +137,7 @@ def _pooled_tensors(pooled: PooledSpec, hidden: int) -> Iterator[TensorSpec]:
     if classifier.activation is not None:
         yield from of_model.linear("classifier.dense", (hidden,), hidden, "whole", bias=classifier.norm is None)
         yield from of_model.norm(classifier.norm)
-    has_bias = classifier.activation is not None
+    has_bias = classifier.activation is not None or classifier.bias
     yield from of_model.linear("classifier.out", (classifier.labels,), hidden, "whole", bias=has_bias)
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from inflight.convert.checkpoint.model_spec import PooledRows
 from inflight.records import Record
 
-Pooling = Literal["mean", "cls", "last", "max", "mean_sqrt_len", "weighted_mean"]
+Pooling = Literal["mean", "cls", "last", "max", "mean_sqrt_len", "weighted_mean", "none"]
 # The hidden states that a pooling reads, unless they are those of all tokens: of the first, or of the last.
 _ROWS: dict[Pooling, PooledRows] = {"cls": "first", "last": "last"}
 DenseActivation = Literal["identity", "tanh", "relu", "gelu"]
@@ -45,7 +45,8 @@ class ScoreTokenRecord(Record):
 class PoolingRecord(Record):
     """docs/formats/embeddings.md explains the fields.
 
-    `task`: "embed" makes a vector of a text, "score" a number of a pair of texts, "classify" numbers of several labels.
+    `task`: "embed" makes a vector of a text, "score" a number of a pair of texts, "classify" numbers of several
+    labels; "token_classify" numbers of the labels of each token, whose `pooling` is "none".
     `dense`: products that follow, one of the other. `normalize`: then vectors get length 1. `labels`: what the
     classifier yields of each row that is pooled; None: there is no classifier. `label_names`: of all numbers of a text.
     `activation`: what becomes of them. `max_length`: the most tokens of a text that the model was made for; None: as
@@ -56,7 +57,7 @@ class PoolingRecord(Record):
     tokens, that of a relevant pair first.
     """
 
-    task: Literal["embed", "score", "classify"]
+    task: Literal["embed", "score", "classify", "token_classify"]
     pooling: Pooling
     dense: tuple[DenseRecord, ...] = ()
     normalize: bool = False

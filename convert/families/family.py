@@ -56,7 +56,8 @@ class Family:
     norms are of the sums with the residual stream, and there is none behind the layers. `bidirectional` is the key that
     says so of a decoder. `classifier_activation`: of the product ahead of the one that a cross-encoder ends with; None:
     there is none. Where `names` have a norm for it, it comes behind that, and the first product has no bias.
-    `classifier_pooling`: what the key of that name may say. `carries_code`: published models bring code of their own
+    `classifier_pooling`: what the key of that name may say. `token_head`: classifiers of single tokens end as those of
+    texts do; others with one product. `carries_code`: published models bring code of their own
     (auto_map) that computes what the class of transformers does.
 
     `defaults` are the values that transformers assumes for keys that are absent from config.json. `decoder` makes the
@@ -118,6 +119,7 @@ class Family:
     bidirectional: str | None = None
     classifier_activation: Literal["tanh", "relu", "gelu"] | None = None
     classifier_pooling: tuple[str, ...] = ()
+    token_head: bool = False
     carries_code: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
     names: Names = field(default_factory=lambda: DECODER_NAMES)

@@ -25,6 +25,7 @@ from inflight.triton_backend.openai.limits import BoundBodies, EngineLimits
 from inflight.triton_backend.openai.metrics import CountAnswers
 from inflight.triton_backend.openai.pooling.classify import classify_router
 from inflight.triton_backend.openai.pooling.embeddings import embeddings_router
+from inflight.triton_backend.openai.pooling.encode import pooling_router
 from inflight.triton_backend.openai.pooling.other_tasks import other_tasks_router
 from inflight.triton_backend.openai.pooling.rerank import rerank_router
 from inflight.triton_backend.openai.pooling.score import score_router
@@ -86,9 +87,10 @@ def _task_routers(service: Service) -> list[APIRouter]:
     if not isinstance(pooling, PoolingFacts):
         return [chat_router(service), completions_router(service), other_tasks_router(service, "generate")]
     own = {
-        "embed": [embeddings_router, rerank_router, score_router],
-        "score": [rerank_router, score_router, classify_router],
-        "classify": [classify_router],
+        "embed": [embeddings_router, rerank_router, score_router, pooling_router],
+        "score": [rerank_router, score_router, classify_router, pooling_router],
+        "classify": [classify_router, pooling_router],
+        "token_classify": [pooling_router],
     }[pooling.task]
     return [*(each(service) for each in own), other_tasks_router(service, pooling.task)]
 
@@ -134,12 +136,12 @@ def _add_operations(app: FastAPI, service: Service) -> None:
 
 
 def _task(service: Service) -> dict[str, Any]:
-    """What the model is for: "generate", "embed", "score" or "classify"."""
+    """What the model is for: "generate", "embed", "score", "classify" or "token_classify"."""
     pooling = service.manifest.pooling
     if not isinstance(pooling, PoolingFacts):
         return {"task": "generate"}
     more: dict[str, Any] = {"dimensions": pooling.vector_size} if pooling.task == "embed" else {}
-    more = {"labels": pooling.labels} if pooling.task == "classify" else more
+    more = {"labels": pooling.labels} if pooling.task in ("classify", "token_classify") else more
     more |= {"score_tokens": pooling.scored_by} if pooling.scored_by else {}
     more |= {} if (asked := _usual_instruction(service)) is None else {"instruction": asked}
     return {"task": pooling.task, **more}

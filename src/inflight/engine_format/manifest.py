@@ -137,7 +137,12 @@ class GenerationFacts(Facts, frozen=True, kw_only=True):
 
 
 # What the tasks of engines that pool make, in words.
-OUTPUTS = {"embed": "embeddings", "score": "scores of pairs", "classify": "classes of texts"}
+OUTPUTS = {
+    "embed": "embeddings",
+    "score": "scores of pairs",
+    "classify": "classes of texts",
+    "token_classify": "classes of tokens",
+}
 
 
 class DenseFacts(Facts, frozen=True, kw_only=True):
@@ -168,7 +173,8 @@ class ScoreToken(Facts, frozen=True):
 class PoolingFacts(Facts, frozen=True, kw_only=True):
     """What becomes of hidden states, of an engine that generates nothing (docs/formats/embeddings.md).
 
-    `task`: a vector of a text, a score of a pair of texts, or numbers of several labels. `output_size`: numbers that a
+    `task`: a vector of a text, a score of a pair of texts, or numbers of several labels, of a text or of each token,
+    where nothing is pooled (`pooling` "none"). `output_size`: numbers that a
     step yields of each row. `causal`: tokens do not see those behind them. `token_types`: kinds of tokens that have an
     embedding and are told apart; 1: all tokens are of the first; 0: none has one. `label_names`: of a classifier's
     numbers. `prompts` are put in front of texts by their names, `default_prompt` where a text names none; where there
@@ -179,8 +185,8 @@ class PoolingFacts(Facts, frozen=True, kw_only=True):
     `dense_file` as "{number}.weight", "{number}.bias" and "{number}.norm.weight".
     """
 
-    task: Literal["embed", "score", "classify"]
-    pooling: Literal["mean", "cls", "last", "max", "mean_sqrt_len", "weighted_mean"]
+    task: Literal["embed", "score", "classify", "token_classify"]
+    pooling: Literal["mean", "cls", "last", "max", "mean_sqrt_len", "weighted_mean", "none"]
     output_size: PositiveInt
     causal: bool
     token_types: NonNegativeInt = 0

@@ -152,6 +152,17 @@ def save_cross_encoder(
     return PooledModel(directory, made, kind, None, False, 120)
 
 
+def save_token_classifier(
+    directory: Path, kind: str, rng: np.random.Generator, *, dtype: torch.dtype = torch.float32, **changes: Any
+) -> PooledModel:
+    """A classifier of single tokens, of two labels or more."""
+    changes = {"num_labels": int(rng.integers(2, 6)), **changes}
+    made = _random_model(kind, "ForTokenClassification", rng, changes).to(dtype)
+    made.save_pretrained(directory)
+    save_tokenizer(directory, tells_pairs=kind in TELL_PAIRS)
+    return PooledModel(directory, made, kind, None, False, 120)
+
+
 def save_tokenizer(directory: Path, *, tells_pairs: bool) -> tokenizers.Tokenizer:
     """As BERT's, with the padding and the truncation of whoever saved it. `tells_pairs`: the model sees which of two
     texts a token is of."""

@@ -107,8 +107,8 @@ def test_vllms_methods_make_of_texts_what_embed_makes(
     for options, words in wrong:
         with pytest.raises(RequestError, match=words):
             llm.embed(texts, use_tqdm=False, **options)
-    with pytest.raises(RequestError, match="task is 'token_embed'"):
-        llm.encode(texts, pooling_task="token_embed")
+    with pytest.raises(RequestError, match="task is 'token_classify'"):
+        llm.encode(texts, pooling_task="token_classify")
     with pytest.raises(RequestError, match="differ"):
         PoolingParams(softmax=True, activation=False)
 

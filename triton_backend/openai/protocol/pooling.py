@@ -1,4 +1,4 @@
-"""The bodies of POST /v1/embeddings and /classify."""
+"""The bodies of POST /v1/embeddings, /classify and /pooling."""
 
 from __future__ import annotations
 
@@ -32,10 +32,18 @@ REFUSED_IN_CLASSIFY: dict[str, Refused] = {
     "priority": Refused("priorities of classifications"),
     **REFUSED_OF_TEXTS,
 }
+REFUSED_IN_POOLING: dict[str, Refused] = {
+    **REFUSED_IN_EMBEDDINGS,
+    "messages": Refused("vectors or classes of conversations; send text as input"),
+    "data": Refused("plugins that read data"),
+}
+
 if TYPE_CHECKING:
     _RefusingClassify = Body
+    _RefusingPooling = Body
     _RefusingEmbedding = Body
 else:
+    _RefusingPooling = create_model("_RefusingPooling", __base__=Body, **refused_fields(REFUSED_IN_POOLING))
     _RefusingClassify = create_model("_RefusingClassify", __base__=Body, **refused_fields(REFUSED_IN_CLASSIFY))
     _RefusingEmbedding = create_model("_RefusingEmbedding", __base__=Body, **refused_fields(REFUSED_IN_EMBEDDINGS))
 
@@ -79,6 +87,37 @@ class ClassifyBody(_RefusingClassify):
     user: str | None = None
     cache_salt: str | None = None
     request_id: str | None = Field(None, max_length=256)
+
+    def inputs(self) -> list[str | list[int]]:
+        """The texts, in order; each is text or token ids."""
+        return _texts_or_ids(self.input)
+
+    def is_listed(self) -> bool:
+        """Whether `input` is a list of inputs, and no single one."""
+        return _is_listed(self.input)
+
+
+class PoolingBody(_RefusingPooling):
+    """POST /pooling as vLLM has it. `task`: what LLM.encode calls pooling_task; without one, what the engine is for.
+    `use_activation` false: a classifier's numbers as they are; `activation` is its older name."""
+
+    model: str | None = None
+    input: Annotated[str | list[int] | list[str] | list[list[int]], described(TEXTS_OR_IDS)]
+    task: Literal["embed", "classify", "score", "token_embed", "token_classify"] | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(None, ge=1)
+    truncate_prompt_tokens: int | None = Field(None, ge=-1)
+    add_special_tokens: bool = True
+    use_activation: bool | None = None
+    activation: bool | None = None
+    user: str | None = None
+    cache_salt: str | None = None
+    request_id: str | None = Field(None, max_length=256)
+
+    @property
+    def activated(self) -> bool | None:
+        """The switch under either name."""
+        return self.activation if self.use_activation is None else self.use_activation
 
     def inputs(self) -> list[str | list[int]]:
         """The texts, in order; each is text or token ids."""
