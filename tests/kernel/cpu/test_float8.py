@@ -16,7 +16,7 @@ from inflight.build.graph.operators import ACTIVATIONS
 from inflight.build.targets.cpu.compiler.compile import compile_library
 from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
 from inflight.errors import BuildError
-from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, operator, rows
+from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, many_rows, operator, rows
 from tests.kernel.cpu.quantized import LEVELS, aligned, float8_value, random_weight8, row_scales, runnable_levels
 from tests.oracles.fused_floats import gate
 from tests.oracles.fused_quantized import quantize_rows, quantized_gated_linear, quantized_linear
@@ -205,6 +205,9 @@ def test_products_are_those_of_the_numbers_and_a_row_does_not_see_its_company(
         terms = quantized_linear(abs(x), x_scale, abs(weight), scale, group_size=size)
         assert (abs(y - expected) <= 2e-6 * (abs(terms) + abs(bias)) + 1e-30).all()
         np.testing.assert_array_equal(_run(kernel, x, x_scale, np.empty_like(y), None, threads=2), y)
+        threads, order = many_rows(rng, count)
+        many = _run(kernel, x[order], x_scale[order], np.empty_like(y[order]), None, threads=threads)
+        np.testing.assert_array_equal(many, y[order])
         start, stop = sorted(rng.integers(0, count + 1, 2))
         for part in (slice(start, stop), slice(count - 1, count), slice(0, min(count, 7))):
             alone = np.full_like(y[part], np.nan)

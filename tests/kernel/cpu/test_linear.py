@@ -20,6 +20,7 @@ from tests.kernel.cpu.harness import (
     compile_kernels,
     initializer,
     levels,
+    many_rows,
     operator,
     rows,
     several,
@@ -77,6 +78,8 @@ def test_linear_is_the_product_and_a_row_does_not_see_its_company(
         y = _run_linear(kernel, x, n)
         _close(y, linear(x, weight, bias), k)
         np.testing.assert_array_equal(_run_linear(kernel, x, n, threads=2), y)
+        threads, order = many_rows(rng, len(x))
+        np.testing.assert_array_equal(_run_linear(kernel, x[order], n, threads), y[order])
         start, stop = sorted(rng.integers(0, len(x) + 1, 2))
         np.testing.assert_array_equal(_run_linear(kernel, x[start:stop], n), y[start:stop])
         np.testing.assert_array_equal(_run_linear(kernel, x[-1:], n), y[-1:])

@@ -19,7 +19,7 @@ from inflight.build.targets.cpu.compiler.cpu_levels import CpuLevel
 from inflight.build.targets.cpu.packing.weight_layout import WeightLayout
 from inflight.convert.quantization.multiples import MOST_MULTIPLE
 from inflight.errors import BuildError
-from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, operator, rows, several
+from tests.kernel.cpu.harness import Array, Kernel, compile_kernels, many_rows, operator, rows, several
 from tests.kernel.cpu.quantized import (
     LEVELS,
     integer_rows,
@@ -157,6 +157,8 @@ def test_quantized_linear_is_the_exact_product_and_a_row_does_not_see_its_compan
         terms = quantized_linear(abs(x), x_scale, magnitudes, abs(scale), zero=spread, group_size=product.group)
         assert (abs(y - expected) <= product.tolerance(k) * (abs(terms) + abs(bias))).all(), product
         np.testing.assert_array_equal(_run(kernel, record, x_scale, n, threads=2), y)
+        threads, order = many_rows(rng, count)
+        np.testing.assert_array_equal(_run(kernel, record[order], x_scale[order], n, threads), y[order])
         for part in (slice(*sorted(rng.integers(0, count + 1, 2))), slice(count - 1, count)):
             np.testing.assert_array_equal(_run(kernel, record[part], x_scale[part], n), y[part])
         residual = rng.standard_normal(y.shape, np.float32)
@@ -202,6 +204,8 @@ def test_a_panel_that_is_written_out_gives_the_bits_of_its_groups(
     alone = np.concatenate([_run(kernel, record[i : i + 1], x_scale[i : i + 1], n) for i in range(len(x))])
     for count in (3, 4, 5, 6, 7, 8, 10, 12, 13, 18, 19, 97, 130):
         np.testing.assert_array_equal(_run(kernel, record[:count], x_scale[:count], n, threads=2), alone[:count])
+    threads, order = many_rows(rng, len(x))
+    np.testing.assert_array_equal(_run(kernel, record[order], x_scale[order], n, threads), alone[order])
 
 
 @LEVELS

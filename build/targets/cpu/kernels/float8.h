@@ -43,6 +43,7 @@ INLINE float own_scale(float8_row q, row_values v) {
 }
 
 INLINE void round_float8_row(float8_row q, row_values v, float stored, uint16_t *y, float *y_scale) {
+    ask_for_row(y, q.width * (int64_t)sizeof *y);
     const float scale = q.scaling == UNROUNDED ? 1.0f : q.scaling == STORED_SCALE ? stored : own_scale(q, v);
     *y_scale = scale;
     for (int64_t i = 0; i < q.width; i += LANES) {

@@ -4,7 +4,7 @@
  * A panel holds its columns for every k, group by group, so a thread keeps it in its cache while rows stream past. The
  * last panel is filled with zero columns. A piece of work is one panel and a block of rows; every thread begins with a
  * share of neighbouring panels, so that its weights are one stream. It passes over them once for as many blocks of rows
- * as its cache holds beside a panel. */
+ * as its cache holds beside a panel. Of many rows it begins with a share of those, and passes over all panels. */
 #ifndef INFLIGHT_PANELS_H
 #define INFLIGHT_PANELS_H
 
@@ -17,8 +17,10 @@
  * from further away. */
 #if defined(__AMX_INT8__)
 #define CACHED_BYTES (5 << 18)
+#define OWN_ROWS INT64_MAX
 #else
 #define CACHED_BYTES INT64_MAX
+#define OWN_ROWS 192 /* from so many on, of each thread, weights that every thread reads cost little beside products */
 #endif
 #define MOST_LOOKING 8    /* tiles that share the prefetching; later ones find the next panel prefetched */
 #define STREAM_AHEAD 1024 /* bytes, of a tile that computes as fast as it reads */
@@ -51,10 +53,30 @@ INLINE panel_piece block_of_rows(int64_t panel, int64_t block, int64_t all, int6
     return (panel_piece){panel, first, count, 0, 1, NULL, NULL};
 }
 
+/* Whether threads begin with rows of their own. What works on rows alone shares them out alike, so that it finds in its
+ * core's cache what was written there. */
+INLINE int rows_are_shared(const pool *p, int64_t rows) { return p->threads > 1 && rows / p->threads >= OWN_ROWS; }
+
+/* take_panel of rows that are shared. */
+INLINE int take_panel_of_own_rows(pool *p, int thread, int64_t panels, int64_t panel_bytes, int64_t rows,
+                                  const void *weight, panel_piece *piece) {
+    const int64_t all = round_up(row_blocks(p, rows, panels), p->threads);
+    const shared_piece taken = pool_take_near(p, thread, panels * all, panels);
+    if (taken.number < 0) return 0;
+    const int64_t blocks = (taken.end - taken.start) / panels, number = taken.number - taken.start;
+    *piece = block_of_rows(number / blocks, taken.start / panels + number % blocks, all, rows);
+    piece->block = number % blocks, piece->blocks = blocks;
+    piece->columns = (const unsigned char *)weight + piece->panel * panel_bytes;
+    piece->following = piece->panel + 1 < panels ? (const unsigned char *)piece->columns + panel_bytes
+                                                 : p->shares[thread].expected;
+    return 1;
+}
+
 /* The next piece of this operator, whose rows have `row_bytes`; 0 when there is none left. */
 INLINE int take_panel(pool *p, int thread, int64_t panels, int64_t panel_bytes, int64_t rows, int64_t row_bytes,
                       const void *weight, panel_piece *piece) {
     if (rows == 0) return 0;
+    if (rows_are_shared(p, rows)) return take_panel_of_own_rows(p, thread, panels, panel_bytes, rows, weight, piece);
     const int64_t all = row_blocks(p, rows, panels), block_bytes = ceil_div(rows, all) * row_bytes;
     const int64_t cached = min_int(all, max_int(1, CACHED_BYTES / block_bytes));
     /* Shares of whole panels where they are passed over more than once. */

@@ -105,8 +105,15 @@ INLINE float stored_row_scale(quantized_row q) {
     return q.digits == E4M3_DIGITS ? q.stored / E4M3_STEPS : q.stored;
 }
 
+/* The lines of a row that is about to be written: other cores have read them, and stores that wait for one hold up those
+ * behind them. */
+INLINE void ask_for_row(const void *y, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += CACHE_LINE) __builtin_prefetch((const int8_t *)y + i, 1, 3);
+}
+
 /* A value that is not finite is seen in the row's scale. */
 INLINE void quantize_row(quantized_row q, row_values v, int8_t *y, float *y_scale) {
+    ask_for_row(y, q.digits * digit_stride(q.width));
     const float greatest = greatest_magnitude(v, q.width);
     float scale = greatest / (q.digits == 1 ? 127.0f : 127.0f * 256.0f + 127.0f);
     *y_scale = scale < SMALLEST_NORMAL ? 0.0f : scale;

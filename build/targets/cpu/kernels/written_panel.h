@@ -21,12 +21,14 @@ typedef struct {
     u16x32 multiples[TILE_VECTORS], middle[TILE_VECTORS];
 } group_multiples;
 
+#define LOWER_TWICE(n) n, n, n + 2, n + 2, n + 4, n + 4, n + 6, n + 6
 INLINE group_multiples read_multiples(const uint8_t *group) {
     group_multiples m;
     UNROLL for (int v = 0; v < TILE_VECTORS; v++) {
-        const u32x16 multiple = (u32x16)load_multiples(group + v * LANES);
-        m.multiples[v] = (u16x32)((multiple & 0xffffu) | multiple << 16);
-        m.middle[v] = (u16x32)((128u - 8u * multiple) * 0x01010101u);
+        const u16x32 read = (u16x32)load_multiples(group + v * LANES);
+        m.multiples[v] = __builtin_shufflevector(read, read, LOWER_TWICE(0), LOWER_TWICE(8), LOWER_TWICE(16),
+                                                 LOWER_TWICE(24));
+        m.middle[v] = 128 * 0x0101 - m.multiples[v] * (8 * 0x0101);
     }
     return m;
 }
