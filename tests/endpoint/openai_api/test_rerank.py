@@ -18,7 +18,7 @@ from inflight.build.registry import make_recipe
 from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
 from inflight.runtime import LLM
-from inflight.triton_backend.openai.protocol.pairs import RerankBody
+from inflight.triton_backend.openai.protocol.pairs import RerankBody, ScoreBody
 from tests.endpoint.conftest import MODEL, pooling_shim
 from tests.endpoint.openai_api.mutations import draw
 from tests.endpoint.openai_api.test_bad_input import problem, run
@@ -32,6 +32,8 @@ pytestmark = pytest.mark.endpoint
 GOOD: dict[str, dict[str, Any]] = {
     "/v1/rerank": {"model": MODEL, "query": "fox", "documents": ["dog", {"text": "a lazy fox"}], "top_n": 1},
     "/rerank": {"query": "fox", "texts": ["dog", "a lazy fox"], "raw_scores": True, "truncate": True},
+    "/score": {"text_1": "fox", "text_2": ["dog", "cat"], "max_tokens_per_doc": 1, "use_activation": False},
+    "/v1/score": {"query": "fox", "items": ["dog"], "item_first": True},
 }
 
 
@@ -213,7 +215,7 @@ def test_routes_of_other_tasks_say_what_the_model_is_for(scoring_shim: str) -> N
 
 def test_mutated_bodies_get_an_answer_or_an_error_of_the_api(scoring_shim: str, seed: int) -> None:
     drawn = random.Random(seed)
-    names = sorted(RerankBody.model_fields)
+    names = sorted({*RerankBody.model_fields, *ScoreBody.model_fields})
     for call in [draw(drawn, names, GOOD) for _ in range(150)]:
         answer = run(scoring_shim, call)
         wrong = problem(answer, call)
