@@ -107,8 +107,7 @@ class Kernel:
 
 
 def many_rows(rng: np.random.Generator, count: int) -> tuple[int, Array]:
-    """A number of threads, and so many of `count` rows, in any order, that each thread has rows of its own: see
-    panels.h."""
+    """A number of threads, and so many of `count` rows, in any order, that each has rows of its own (panels.h)."""
     threads = int(rng.integers(2, 4))
     return threads, rng.integers(count, size=int(rng.integers(192, 250)) * threads + int(rng.integers(threads)))
 

@@ -84,20 +84,74 @@ INLINE i32x16 levels_of(quantized_row q, f32x16 values, float inverse) {
     return round_to_int(select16((i32x16)(scaled > high), high, select16((i32x16)(scaled < low), low, scaled)));
 }
 
-/* Values [start, stop) to the digits of a row at y, and the sums of those to sums[digit]. */
-INLINE void quantize_group(quantized_row q, row_values v, float inverse, int64_t start, int64_t stop, int8_t *y,
-                           int32_t *sums) {
-    i32x16 totals[E4M3_DIGITS] = {{0}};
-    for (int64_t i = start; i < stop; i += LANES) {
-        i32x16 x = levels_of(q, values_at(v, q.width, i), inverse);
-        UNROLL for (int d = q.digits - 1; d >= 0; d--) {
-            const i32x16 digit = d ? x << 24 >> 24 : x;
-            store_bytes(y + d * digit_stride(q.width) + i, digit);
-            totals[d] += digit;
-            x = (x - digit) >> 8;
+/* 64 values, whose digits are one line, and one store. */
+#define LINE_VECTORS 4
+#define LINE_VALUES (LINE_VECTORS * LANES)
+typedef i32x16 line_values[LINE_VECTORS];
+typedef int8_t i8x32 __attribute__((vector_size(32)));
+typedef int8_t bytes64 __attribute__((vector_size(64)));
+typedef int32_t i32x4 __attribute__((vector_size(16)));
+
+#define LANES_FROM(n) n, n + 1, n + 2, n + 3, n + 4, n + 5, n + 6, n + 7
+#define HALF_FROM(n) LANES_FROM(n), LANES_FROM(n + 8)
+INLINE void store_line(int8_t *p, const line_values x) {
+    i8x16 part[LINE_VECTORS];
+    UNROLL for (int v = 0; v < LINE_VECTORS; v++) part[v] = __builtin_convertvector(x[v], i8x16);
+    const i8x32 low = __builtin_shufflevector(part[0], part[1], HALF_FROM(0), HALF_FROM(16));
+    const i8x32 high = __builtin_shufflevector(part[2], part[3], HALF_FROM(0), HALF_FROM(16));
+    const bytes64 bytes = __builtin_shufflevector(low, high, HALF_FROM(0), HALF_FROM(16), HALF_FROM(32), HALF_FROM(48));
+    memcpy(p, &bytes, sizeof bytes);
+}
+
+/* The sums of the vectors of a line: of two vectors in pairs of lanes, of four in fours, then of the fours. */
+#define PAIR_LANES(n) n, n + 16, n + 1, n + 17
+#define FOUR_LANES(n) n, n + 1, n + 16, n + 17
+INLINE i32x4 vector_sums(const line_values x) {
+    i32x16 pairs[2];
+    UNROLL for (int i = 0; i < 2; i++) {
+        const i32x16 a = x[2 * i], b = x[2 * i + 1];
+        pairs[i] = __builtin_shufflevector(a, b, PAIR_LANES(0), PAIR_LANES(4), PAIR_LANES(8), PAIR_LANES(12)) +
+                   __builtin_shufflevector(a, b, PAIR_LANES(2), PAIR_LANES(6), PAIR_LANES(10), PAIR_LANES(14));
+    }
+    const i32x16 fours =
+        __builtin_shufflevector(pairs[0], pairs[1], FOUR_LANES(0), FOUR_LANES(4), FOUR_LANES(8), FOUR_LANES(12)) +
+        __builtin_shufflevector(pairs[0], pairs[1], FOUR_LANES(2), FOUR_LANES(6), FOUR_LANES(10), FOUR_LANES(14));
+    typedef int32_t i32x8 __attribute__((vector_size(32)));
+    const i32x8 halves = __builtin_shufflevector(fours, fours, LANES_FROM(0)) +
+                         __builtin_shufflevector(fours, fours, LANES_FROM(8));
+    return __builtin_shufflevector(halves, halves, 0, 1, 2, 3) + __builtin_shufflevector(halves, halves, 4, 5, 6, 7);
+}
+
+/* Whether the groups of a row are whole lines, or one. */
+INLINE int groups_of_lines(quantized_row q) { return q.group % LINE_VALUES == 0 || q.group >= q.width; }
+
+/* The line of values from i on to the digits of a row at y, and to the sums of its groups; totals: of groups of lines, so
+ * far. */
+INLINE void quantize_line(quantized_row q, row_values v, float inverse, int64_t i, int8_t *y, i32x16 *totals) {
+    line_values x, digit;
+    UNROLL for (int n = 0; n < LINE_VECTORS; n++)
+        x[n] = levels_of(q, values_at(v, q.width, i + n * LANES), inverse);
+    UNROLL for (int d = q.digits - 1; d >= 0; d--) {
+        int32_t *sums = digit_sums(y + d * digit_stride(q.width), q.width);
+        UNROLL for (int n = 0; n < LINE_VECTORS; n++) {
+            digit[n] = d ? x[n] << 24 >> 24 : x[n];
+            x[n] = (x[n] - digit[n]) >> 8;
+        }
+        store_line(y + d * digit_stride(q.width) + i, digit);
+        if (groups_of_lines(q)) {
+            totals[d] += (digit[0] + digit[1]) + (digit[2] + digit[3]);
+            continue;
+        }
+        const i32x4 added = vector_sums(digit);
+        if (q.group == LANES) {
+            memcpy(sums + i / LANES, &added, sizeof added);
+            continue;
+        }
+        UNROLL for (int n = 0; n < LINE_VECTORS; n++) {
+            const int64_t at = i + n * LANES;
+            if (at < q.width) sums[at / q.group] = (at % q.group ? sums[at / q.group] : 0) + added[n];
         }
     }
-    UNROLL for (int d = 0; d < q.digits; d++) sums[d] = __builtin_reduce_add(totals[d]);
 }
 
 /* Of a row whose scale is stored. */
@@ -105,8 +159,8 @@ INLINE float stored_row_scale(quantized_row q) {
     return q.digits == E4M3_DIGITS ? q.stored / E4M3_STEPS : q.stored;
 }
 
-/* The lines of a row that is about to be written: other cores have read them, and stores that wait for one hold up those
- * behind them. */
+/* The lines of a row that is about to be written. Other cores have read them, and a store that waits for its line holds
+ * up those behind it. */
 INLINE void ask_for_row(const void *y, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += CACHE_LINE) __builtin_prefetch((const int8_t *)y + i, 1, 3);
 }
@@ -119,12 +173,14 @@ INLINE void quantize_row(quantized_row q, row_values v, int8_t *y, float *y_scal
     *y_scale = scale < SMALLEST_NORMAL ? 0.0f : scale;
     if (q.stored != 0.0f) *y_scale = greatest < __builtin_inff() ? stored_row_scale(q) : __builtin_nanf("");
     const float inverse = scale < SMALLEST_NORMAL ? 0.0f : 1.0f / scale;
-    const int64_t groups = ceil_div(q.width, q.group);
-    for (int64_t g = 0; g < groups; g++) {
-        int32_t sums[E4M3_DIGITS];
-        int64_t stop = g + 1 < groups ? (g + 1) * q.group : digits_bytes(q.width);
-        quantize_group(q, v, inverse, g * q.group, stop, y, sums);
-        UNROLL for (int d = 0; d < q.digits; d++) digit_sums(y + d * digit_stride(q.width), q.width)[g] = sums[d];
+    i32x16 totals[E4M3_DIGITS] = {{0}};
+    for (int64_t i = 0; i < q.width; i += LINE_VALUES) {
+        quantize_line(q, v, inverse, i, y, totals);
+        if (!groups_of_lines(q) || (i + LINE_VALUES < q.width && (i + LINE_VALUES) % q.group)) continue;
+        UNROLL for (int d = 0; d < q.digits; d++) {
+            digit_sums(y + d * digit_stride(q.width), q.width)[i / q.group] = __builtin_reduce_add(totals[d]);
+            totals[d] = splat_int(0);
+        }
     }
 }
 
