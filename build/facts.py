@@ -24,6 +24,7 @@ from inflight.engine_format.manifest import (
     ModelFacts,
     PairTemplateFacts,
     PoolingFacts,
+    ScoreToken,
     SourceFacts,
     WorkPlan,
 )
@@ -154,6 +155,7 @@ def pooling_facts(checkpoint: Checkpoint) -> PoolingFacts | UnsetType:
         prompts=pooling.prompts,
         default_prompt=pooling.default_prompt,
         pair_template=_pair_template(pooling.pair_template),
+        score_tokens=tuple(ScoreToken(each.id, _or_unset(each.token)) for each in pooling.score_tokens) or UNSET,
         dense=tuple(
             DenseFacts(
                 size=each.outputs,
@@ -167,7 +169,13 @@ def pooling_facts(checkpoint: Checkpoint) -> PoolingFacts | UnsetType:
 
 
 def _pair_template(template: PairTemplate | None) -> PairTemplateFacts | None:
-    return None if template is None else PairTemplateFacts(template.source, template.add_generation_prompt)
+    if template is None:
+        return None
+    return PairTemplateFacts(template.source, template.add_generation_prompt, _or_unset(template.origin))
+
+
+def _or_unset(text: str | None) -> str | UnsetType:
+    return UNSET if text is None else text
 
 
 def _token_types(count: int, told: bool) -> int:

@@ -119,7 +119,8 @@ class BuildRecipe(Record):
         max_num_tokens = max(self.max_num_tokens, self.max_batch_size, max_seq_len if pooling else 0)
         rows = self.max_logit_rows or max(DEFAULT_LOGIT_ROWS, self.max_batch_size)
         if pooling is not None:
-            rows = max_num_tokens if pooling.rows == "all" else self.max_batch_size
+            every = pooling.rows == "all" or self.max_logit_rows == max_num_tokens
+            rows = max_num_tokens if every else self.max_batch_size
         resolved = self.model_copy(
             update={
                 "max_seq_len": max_seq_len,
@@ -208,7 +209,7 @@ def _problems(
         (
             pooled and asked.max_logit_rows not in (None, recipe.max_logit_rows),
             f"--max-logit-rows {asked.max_logit_rows}: how hidden states are pooled decides it, "
-            f"{recipe.max_logit_rows} here.",
+            f"{recipe.max_logit_rows} here, or {recipe.max_num_tokens} (max_num_tokens) for vectors of single tokens.",
         ),
         (
             not pooled and asked.max_logit_rows not in (None, recipe.max_logit_rows),

@@ -150,8 +150,8 @@ def _of_pairs(source: SourceModel, plan: ConversionPlan) -> Iterator[str]:
             f"Warning: {source.location} has no chat template of a query and a document, and none is known for its "
             "tokens: the texts of a pair are joined as they are. inflight serve --chat-template FILE gives one."
         )
-    elif (known := next((each for each in PROMPTS if each.source == template.source), None)) is not None:
-        yield f"{source.location}: pairs are put into the prompt of {known.model}."
+    elif template.source in [each.source for each in PROMPTS]:
+        yield f"{source.location}: pairs are put into {template.origin}."
 
 
 def _of_left_out(source: SourceModel) -> Iterator[str]:

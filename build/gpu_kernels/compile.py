@@ -7,7 +7,7 @@ no TRITON_* variable of the user's reaches the compiler.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -37,20 +37,51 @@ def compile_kernels(
     jobs: Sequence[CompileJob], *, workers: int | None = None, cache: ArtifactCache | None = None
 ) -> list[Artifact]:
     """The artifacts of `jobs`, in order; as `compiling`, which says more."""
-    with compiling(jobs, workers=workers, cache=cache) as artifacts:
-        return artifacts()
+    with compiling(jobs, workers=workers, cache=cache) as compilation:
+        return compilation.artifacts()
+
+
+class Compilation:
+    """Kernels that are being compiled."""
+
+    def __init__(
+        self,
+        found: Sequence[Artifact | None],
+        started: Sequence[tuple[list[int], Future[list[Artifact]]]],
+        store: Callable[[int, Artifact], None],
+    ) -> None:
+        """`found`: what is there already, by the places of the jobs; `started`: the places of others, and what becomes
+        them, which `store` is given."""
+        self._found = list(found)
+        self._started = started
+        self._store = store
+
+    def check(self) -> None:
+        """Raises BuildError where a kernel is known not to compile; waits for none."""
+        for _, compiled in self._started:
+            if compiled.done() and (error := compiled.exception()) is not None:
+                raise error
+
+    def artifacts(self) -> list[Artifact]:
+        """Those of all jobs, in their order, when they are there. Raises BuildError as soon as one does not compile, or
+        asks for more shared memory than its GPUs have."""
+        wait([compiled for _, compiled in self._started], return_when=FIRST_EXCEPTION)
+        self.check()
+        for places, compiled in self._started:
+            for place, artifact in zip(places, compiled.result(), strict=True):
+                self._found[place] = artifact
+                self._store(place, artifact)
+        return [artifact for artifact in self._found if artifact is not None]
 
 
 @contextmanager
 def compiling(
     jobs: Sequence[CompileJob], *, workers: int | None = None, cache: ArtifactCache | None = None
-) -> Iterator[Callable[[], list[Artifact]]]:
-    """Compile `jobs` side by side in up to `workers` processes, by default one for each core, while the body runs; what
-    it is given waits for the artifacts, in the order of the jobs.
+) -> Iterator[Compilation]:
+    """Compile `jobs` side by side in up to `workers` processes, by default one for each core, while the body runs.
 
     `cache` is read first and gets what is compiled; None compiles everything. Raises BuildError when triton is
-    not installed or a generation is unknown; the function does when a kernel does not compile, or asks for more shared
-    memory than its GPUs have. When the body ends, so do the processes, whether or not it has asked.
+    not installed or a generation is unknown. When the body ends, so do the processes, whatever they are at.
     """
     for job in jobs:
         architecture_of(job.sm)
@@ -59,15 +90,11 @@ def compiling(
     missing = [place for place, artifact in enumerate(artifacts) if artifact is None]
     with _started(_groups(jobs, missing), workers or min(usable_cores(), _MOST_WORKERS)) as started:
 
-        def wait() -> list[Artifact]:
-            for places, compiled in started:
-                for place, artifact in zip(places, compiled.result(), strict=True):
-                    artifacts[place] = artifact
-                    if cache:
-                        cache.store(keys[place], artifact)
-            return [artifact for artifact in artifacts if artifact is not None]
+        def store(place: int, artifact: Artifact) -> None:
+            if cache:
+                cache.store(keys[place], artifact)
 
-        yield wait
+        yield Compilation(artifacts, started, store)
 
 
 @dataclass(frozen=True)
@@ -114,6 +141,9 @@ def _started(groups: Sequence[_Group], workers: int) -> Iterator[list[tuple[list
     try:
         yield [(group.places, threads.submit(compile_group, group)) for group in groups]
     finally:
-        threads.shutdown(cancel_futures=True)
+        threads.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.end()
+        threads.shutdown()
         for process in processes:
             process.close()

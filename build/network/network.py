@@ -22,8 +22,9 @@ from inflight.build.network.layers import BATCH, FLOAT, INT64, OPSET, STEP, Laye
 from inflight.build.network.shared_inputs import SharedInputs
 from inflight.build.network.weights import Weights
 from inflight.convert.checkpoint.directory import Checkpoint
-from inflight.convert.checkpoint.layout import RELATIVE_BIAS
+from inflight.convert.checkpoint.layout import relative_bias_table
 from inflight.convert.checkpoint.model_spec import LayerSpec
+from inflight.convert.checkpoint.position_spec import BucketsSpec
 from inflight.errors import BuildError
 
 # The ONNX IR version that was released with opset 24.
@@ -45,7 +46,8 @@ def build_network(checkpoint: Checkpoint, max_seq_len: int) -> ir.Model:
     builder = GraphBuilder()
     layers = Layers(builder, Weights(builder, checkpoint), spec)
     token_ids = builder.input("token_ids", INT64, (BATCH, STEP))
-    stored = checkpoint.array(RELATIVE_BIAS) if RELATIVE_BIAS in checkpoint.tensors else None
+    biases = {layer.attention.bias for layer in spec.layers}
+    stored = {each: checkpoint.array(relative_bias_table(each)) for each in biases if isinstance(each, BucketsSpec)}
     shared = SharedInputs(builder, spec, max_seq_len, stored)
     caches = [_cache_inputs(builder, layer, max_seq_len, index) for index, layer in enumerate(spec.layers)]
     token_types = None if spec.token_types is None else builder.input("token_types", INT64, (BATCH, STEP))

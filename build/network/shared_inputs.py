@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from inflight.build.network.layers import BATCH, BOOL, FLOAT, INT64, STEP
 from inflight.build.network.position_bias import NO_ORIGIN, biased_mask
 from inflight.build.network.rope import rope_tables
 from inflight.convert.checkpoint.model_spec import ModelSpec, RopeSpec
-from inflight.convert.checkpoint.position_spec import PositionBias, QueryScaleSpec, Sight, bias_table
+from inflight.convert.checkpoint.position_spec import BucketsSpec, PositionBias, QueryScaleSpec, Sight, bias_table
 
 
 class SharedInputs:
@@ -23,12 +25,16 @@ class SharedInputs:
     """
 
     def __init__(
-        self, builder: GraphBuilder, spec: ModelSpec, max_seq_len: int, relative_bias: npt.NDArray[Any] | None = None
+        self,
+        builder: GraphBuilder,
+        spec: ModelSpec,
+        max_seq_len: int,
+        relative_biases: Mapping[BucketsSpec, npt.NDArray[Any]] = MappingProxyType({}),
     ) -> None:
-        """`relative_bias`: the stored table of BucketsSpec, of a model that has one."""
+        """`relative_biases`: the stored tables, of a model that has some."""
         self._builder = builder
         self._max_seq_len = max_seq_len
-        self._relative_bias = relative_bias
+        self._relative_biases = relative_biases
         self._biased: dict[tuple[str, PositionBias, float], ir.Value] = {}
         self.positions = builder.input("positions", INT64, (BATCH, STEP))
         self.write_index = builder.input("write_index", INT64, (BATCH,))
@@ -61,7 +67,8 @@ class SharedInputs:
         """
         key = (name_of(mask), bias, scale)
         if key not in self._biased:
-            table = bias_table(bias, scale, self._max_seq_len, self._relative_bias)
+            stored = self._relative_biases[bias] if isinstance(bias, BucketsSpec) else None
+            table = bias_table(bias, scale, self._max_seq_len, stored)
             name = f"position_bias_{len(self._biased)}" if self._biased else "position_bias"
             values = self._builder.constant(f"{name}.table", table.values, np.float32)
             origin = {"origin": NO_ORIGIN if table.origin is None else table.origin}

@@ -82,9 +82,10 @@ class InflightFacts(Record):
     through its own; None: one after the other. `clip_qkv`: queries, keys and values are cut to it. `token_types`: kinds
     of tokens that have an embedding of their own. `attention_chunk` is that of layers of that type. `query_scale`: what
     multiplies queries by their positions. `alibi_bias_max`: the flattest of linear biases is 2 to the power of less
-    this. `relative_buckets` and `furthest_bucket`: of BucketsSpec. `relative_span` and `furthest_bucket`, if there are
-    buckets: of DisentangledSpec. `bidirectional`: the tokens of a decoder see all
-    others. `embedding_size`: of ModelSpec.
+    this. `relative_buckets` and `furthest_bucket`: of BucketsSpec; `own_relative_bias`: each layer has a table of its
+    own. `relative_span` and `furthest_bucket`, if there are buckets: of DisentangledSpec. `gated_mlp`: the MLP has a
+    gate, in a family that has it or not. `bidirectional`: the tokens of a decoder see all others. `embedding_size`: of
+    ModelSpec.
     `pooling`: what becomes of hidden states where there are no logits. `quantization` is about all quantized modules
     but those that a record of `module_quantization` names.
     """
@@ -108,6 +109,8 @@ class InflightFacts(Record):
     relative_buckets: Size | None = None
     furthest_bucket: Size | None = None
     relative_span: Size | None = None
+    own_relative_bias: Literal[True] | None = None
+    gated_mlp: Literal[True] | None = None
     bidirectional: Literal[True] | None = None
     embedding_size: Size | None = None
     pooling: PoolingRecord | None = None
@@ -261,7 +264,8 @@ class CheckpointConfig(BaseModel):
 _LEFT_OUT_OF_BLOCK = (
     *("layer_types", "layers_without_rope", "local_rotary_scaling", "parallel", "clip_qkv"),
     *("token_types", "attention_chunk", "query_scale", "alibi_bias_max"),
-    *("relative_buckets", "furthest_bucket", "relative_span", "bidirectional", "embedding_size"),
+    *("relative_buckets", "furthest_bucket", "relative_span", "own_relative_bias", "gated_mlp", "bidirectional"),
+    *("embedding_size",),
     *("pooling", "quantization"),
 )
 # Keys of config.json that are not written where they are null.

@@ -78,6 +78,8 @@ def _pooled(config: CheckpointConfig, family: Family) -> PooledSpec | None:
         norm = _norm(config, family, config.hidden_size)("classifier.norm")
     labels = pooling.labels
     classifier = None if labels is None else ClassifierSpec(labels, family.classifier_activation, norm)
+    if labels is not None and pooling.task == "token_classify" and not family.token_head:
+        classifier = ClassifierSpec(labels, None, bias=True)
     return PooledSpec(pooling.rows, classifier, tuple(map(_dense, range(len(pooling.dense)), pooling.dense)))
 
 
@@ -136,7 +138,9 @@ def _mlp(config: CheckpointConfig, family: Family, optional: OptionalTensors, in
     moe = config.moe
     if moe is None or not moe.num_experts or index in (config.mlp_only_layers or ()):
         biases = optional.mlp_bias, family.mlp_proj_bias
-        return MlpSpec(config.intermediate_size, activation(config), family.gated_mlp, *biases)
+        decided = config.inflight is not None and config.inflight.gated_mlp is True
+        gated = decided if isinstance(family.gated_mlp, str) else family.gated_mlp
+        return MlpSpec(config.intermediate_size, activation(config), gated, *biases)
     mixture, shared = family.mixture, config.moe_shared_expert_intermediate_size or moe.shared_expert_intermediate_size
     return ExpertsSpec(
         count=moe.num_experts,
@@ -172,7 +176,7 @@ def _attention(
         rope=rope,
         window=window,
         chunk=block.attention_chunk if block is not None and chunked else None,
-        bias=_position_bias(config, family),
+        bias=_position_bias(config, family, index),
         disentangled=_disentangled(config),
         query_scale=_query_factors(config, turns=rope is not None),
         softcap=config.attn_logit_softcapping,
@@ -193,10 +197,10 @@ def _head_norm(config: CheckpointConfig, family: Family, size: int, module: str)
     return replace(norm, weight=False) if family.qk_norm_bare else norm
 
 
-def _position_bias(config: CheckpointConfig, family: Family) -> PositionBias | None:
+def _position_bias(config: CheckpointConfig, family: Family, index: int) -> PositionBias | None:
     block = config.inflight
     if block is not None and block.relative_buckets and block.furthest_bucket:
-        return BucketsSpec(block.relative_buckets, block.furthest_bucket)
+        return BucketsSpec(block.relative_buckets, block.furthest_bucket, index if block.own_relative_bias else None)
     if config.position_embedding_type not in LINEAR_BIASES:
         return None
     steepest = (block.alibi_bias_max if block is not None else None) or 8.0

@@ -25,10 +25,10 @@ from inflight.convert.quantization.scheme import WeightQuantization
 
 LAYER_PREFIX = "transformer.layers."
 Split = Literal["whole", "heads", "rows", "columns", "vocab"]
-Kind = Literal["weight", "bias", "sinks", "e_score_correction_bias"]
+Kind = Literal["weight", "bias", "sinks", "relative_bias", "e_score_correction_bias"]
 # Modules whose rows are looked up: no product reads them, and nothing quantizes them.
 TABLES = ("vocab_embedding", "position_embedding", "token_type_embedding", "relative_bias")
-# The numbers of BucketsSpec.
+# The numbers of BucketsSpec, where all layers share them.
 RELATIVE_BIAS = "transformer.relative_bias.weight"
 # The rows of DisentangledSpec, a stack.
 POSITIONS = "attention.positions"
@@ -61,6 +61,11 @@ class TensorSpec:
     def dtype(self, config: CheckpointConfig) -> str:
         """The type in which it is written, unless it is quantized."""
         return "float32" if self.wide else config.dtype
+
+
+def relative_bias_table(bias: BucketsSpec) -> str:
+    """The tensor that has its numbers, [buckets, heads], in a checkpoint of one rank."""
+    return RELATIVE_BIAS if bias.layer is None else f"{LAYER_PREFIX}{bias.layer}.attention.relative_bias"
 
 
 def module_path(tensor: str) -> str:
@@ -104,7 +109,7 @@ def stage_tensors(config: CheckpointConfig, spec: ModelSpec, stage: int) -> Iter
         yield from outside.norm(spec.embedding_norm)
         if spec.embedding_size is not None:
             yield from outside.linear("embedding_projection", (hidden,), spec.embedding_size, "whole", bias=True)
-        if isinstance(bias := spec.layers[0].attention.bias, BucketsSpec):
+        if isinstance(bias := spec.layers[0].attention.bias, BucketsSpec) and bias.layer is None:
             shape = ((bias.buckets,), spec.layers[0].attention.num_heads)
             yield TensorSpec(RELATIVE_BIAS, "relative_bias", "weight", None, *shape, "whole")
     for local, layer in enumerate(stage_layers(len(spec.layers), pp_size, stage)):
@@ -134,7 +139,7 @@ def _pooled_tensors(pooled: PooledSpec, hidden: int) -> Iterator[TensorSpec]:
     if classifier.activation is not None:
         yield from of_model.linear("classifier.dense", (hidden,), hidden, "whole", bias=classifier.norm is None)
         yield from of_model.norm(classifier.norm)
-    has_bias = classifier.activation is not None
+    has_bias = classifier.activation is not None or classifier.bias
     yield from of_model.linear("classifier.out", (classifier.labels,), hidden, "whole", bias=has_bias)
 
 
@@ -165,6 +170,9 @@ class _LayerTensors:
             sizes, count = (parts, spec.head_size), len(parts)
             yield TensorSpec(name, POSITIONS, "weight", self.layer, *sizes, "whole", experts=count, plain=True)
         yield from self.linear("attention.dense", (hidden,), q, "columns", spec.dense_bias)
+        if isinstance(spec.bias, BucketsSpec) and spec.bias.layer is not None:
+            name, buckets = f"{self.prefix}attention.relative_bias", (spec.bias.buckets,)
+            yield TensorSpec(name, "attention", "relative_bias", self.layer, buckets, spec.num_heads, "whole")
         if spec.sinks:
             name, heads = f"{self.prefix}attention.sinks", (spec.num_heads,)
             yield TensorSpec(name, "attention", "sinks", self.layer, heads, None, "rows")

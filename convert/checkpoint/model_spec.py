@@ -212,13 +212,14 @@ class LayerSpec:
 
 @dataclass(frozen=True, slots=True)
 class ClassifierSpec:
-    """out(act(dense(x))) of a hidden state x, both with a bias; or where `activation` is None out(x), without one. With
-    a `norm` out(norm(act(dense(x)))), and dense has no bias.
+    """out(act(dense(x))) of a hidden state x, both with a bias; or where `activation` is None out(x), with a bias where
+    `bias` says so. With a `norm` out(norm(act(dense(x)))), and dense has no bias.
     """
 
     labels: int
     activation: Literal["tanh", "relu", "gelu"] | None
     norm: NormSpec | None = None
+    bias: bool = False
 
 
 @dataclass(frozen=True, slots=True)

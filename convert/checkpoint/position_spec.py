@@ -64,13 +64,14 @@ class SlopesSpec:
 @dataclass(frozen=True, slots=True)
 class BucketsSpec:
     """Each head has a number for every bucket of distances (Raffel et al., 2020), which is added to a score. A stored
-    table of the whole model, [buckets, heads], has them. Of key - query, the upper half of the buckets are for those
+    table, [buckets, heads], has them. Of key - query, the upper half of the buckets are for those
     above 0; of each half, one half is for a distance each, the other for distances up to `furthest`, in logarithmic
-    steps, and those beyond.
+    steps, and those beyond. `layer`: whose own table it is; None: all layers share it.
     """
 
     buckets: int
     furthest: int
+    layer: int | None = None
 
 
 PositionBias = SlopesSpec | BucketsSpec

@@ -48,7 +48,8 @@ class Family:
     first layer has none of its own. `sandwich_norms`: attention and MLP have a
     norm after them too; `post_norms`: after them alone. `parallel`: both read the same residual stream (or the key that
     says so), `own_mlp_norm`: each through a norm of its own. `scaled_embedding`: embeddings are multiplied by the
-    square root of the hidden size. `gated_mlp`: a second product multiplies the activated one. `head_bias`: the
+    square root of the hidden size. `gated_mlp`: a second product multiplies the activated one (or the key that says
+    so, which `facts` reads into the fact of that name). `head_bias`: the
     vocabulary projection has a bias. `mixture`: the layers have experts. `sinks`: attention has a score more for each
     head. `latent`: keys and values of all heads are made of one row of a token, whose last elements turn.
 
@@ -56,7 +57,8 @@ class Family:
     norms are of the sums with the residual stream, and there is none behind the layers. `bidirectional` is the key that
     says so of a decoder. `classifier_activation`: of the product ahead of the one that a cross-encoder ends with; None:
     there is none. Where `names` have a norm for it, it comes behind that, and the first product has no bias.
-    `classifier_pooling`: what the key of that name may say. `carries_code`: published models bring code of their own
+    `classifier_pooling`: what the key of that name may say. `token_head`: classifiers of single tokens end as those of
+    texts do; others with one product. `carries_code`: published models bring code of their own
     (auto_map) that computes what the class of transformers does.
 
     `defaults` are the values that transformers assumes for keys that are absent from config.json. `decoder` makes the
@@ -111,7 +113,7 @@ class Family:
     parallel: bool | str = False
     own_mlp_norm: bool = False
     scaled_embedding: bool = False
-    gated_mlp: bool = True
+    gated_mlp: bool | str = True
     mixture: Mixture | None = None
     sinks: bool = False
     latent: bool = False
@@ -119,6 +121,7 @@ class Family:
     bidirectional: str | None = None
     classifier_activation: Literal["tanh", "relu", "gelu"] | None = None
     classifier_pooling: tuple[str, ...] = ()
+    token_head: bool = False
     carries_code: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
     names: Names = field(default_factory=lambda: DECODER_NAMES)

@@ -14,6 +14,7 @@ from inflight.convert.families.pooling.dense import DENSE_NAMES
 from inflight.convert.families.pooling.kinds import (
     behind_pooling,
     encoder_type,
+    names_of_head,
     pooled_decoder,
     pools,
     pools_as_encoder,
@@ -159,7 +160,7 @@ def _pooled_family(config: Mapping[str, Any]) -> Family | None:
         found = None if decoder is None else pooled_decoder(decoder)
     if found is None:
         return None
-    return replace(found, names={**found.names, **DENSE_NAMES, **behind_pooling(config, found)})
+    return replace(found, names={**names_of_head(config, found), **DENSE_NAMES, **behind_pooling(config, found)})
 
 
 def _text_family(part: TextPart, config: Mapping[str, Any]) -> Family | None:

@@ -9,8 +9,8 @@ from typing import Any
 from inflight.convert.families.arranged import arranged
 from inflight.convert.families.pooling.dense import dense_tensors
 from inflight.convert.families.pooling.files import PATTERNS, pooled_files
-from inflight.convert.families.pooling.kinds import FILES_KEY, KEYS_OF_FILES, TOKENS_KEY
-from inflight.convert.families.pooling.logit_score import with_score_row
+from inflight.convert.families.pooling.kinds import FILES_KEY, KEYS_OF_FILES, TOKEN_TEXTS_KEY, TOKENS_KEY
+from inflight.convert.families.pooling.logit_score import token_ids, with_score_row
 from inflight.convert.families.table import find_family
 from inflight.convert.source.gguf.model import open_gguf, read_gguf_config
 from inflight.convert.source.location.hub import ModelLocation, locate
@@ -24,7 +24,7 @@ from inflight.convert.source.opened import SourceModel
 from inflight.convert.source.quantized.beside import BESIDE_CONFIG, with_quantization
 from inflight.convert.source.quantized.cache_scales import cache_scales
 from inflight.convert.source.quantized.methods import model_tensors, quantization_config
-from inflight.convert.source.tokenizer_files import TOKENIZER_PATTERNS, ids_of_tokens
+from inflight.convert.source.tokenizer_files import TOKENIZER_PATTERNS, ids_of_tokens, texts_of_tokens
 from inflight.errors import ModelError
 from inflight.files.json_file import read_json_object
 from inflight.files.tensor_file import TensorEntry, TensorFileError, read_header
@@ -80,6 +80,8 @@ def open_source(model: str | Path, revision: str | None, score_tokens: Sequence[
     if score_tokens:
         config = {**config, TOKENS_KEY: ids_of_tokens(location.directory, score_tokens)}
         config |= pooled_files(location.directory, config)
+    if ids := token_ids(config, []):
+        config = {**config, TOKEN_TEXTS_KEY: list(score_tokens) or texts_of_tokens(location.directory, ids)}
     generation = location.directory / "generation_config.json"
     entries = _read_tensors(location.directory)
     if FILES_KEY in config:

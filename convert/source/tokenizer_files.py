@@ -61,18 +61,9 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 def ids_of_tokens(directory: Path, tokens: Sequence[str]) -> dict[str, int]:
     """The ids of texts that are one token each to the tokenizer in `directory`. Raises ModelError for one that is
     not."""
-    import tokenizers
-
-    with TemporaryDirectory() as scratch:
-        copy_tokenizer(directory, Path(scratch))
-        file = Path(scratch) / "tokenizer.json"
-        if not file.is_file():
-            raise ModelError(f"{directory} has no tokenizer, in which the tokens {', '.join(tokens)} could be found.")
-        try_tokenizer(Path(scratch), 1 << 32)
-        backend: Any = tokenizers.Tokenizer.from_file(str(file))
-        unknown = _unknown_id(read_json_object(file, ModelError))
-    backend.no_padding()
-    backend.no_truncation()
+    backend, unknown = _backend(directory)
+    if backend is None:
+        raise ModelError(f"{directory} has no tokenizer, in which the tokens {', '.join(tokens)} could be found.")
     found = {token: backend.encode(token, add_special_tokens=False).ids for token in tokens}
     for token, ids in found.items():
         if len(ids) != 1:
@@ -88,6 +79,38 @@ def ids_of_tokens(directory: Path, tokens: Sequence[str]) -> dict[str, int]:
             _AS_TRAINED,
         )
     return {token: int(ids[0]) for token, ids in found.items()}
+
+
+def texts_of_tokens(directory: Path, ids: Sequence[int]) -> list[str | None]:
+    """What the tokenizer in `directory` writes for each token; None where there is none, or it knows no such token.
+    Raises ModelError for files that are no tokenizer."""
+    backend, _ = _backend(directory)
+    if backend is None:
+        return [None] * len(ids)
+    size = backend.get_vocab_size()
+    known = [each if each < size else None for each in ids]
+    # What is nothing but half of a character, or a blank that is left out in front, has its name in the vocabulary.
+    return [
+        None if each is None else backend.decode([each], skip_special_tokens=False) or backend.id_to_token(each)
+        for each in known
+    ]
+
+
+def _backend(directory: Path) -> tuple[Any, int | None]:
+    """The tokenizer in `directory`, None where there is none, and the id that it gives what it does not know."""
+    import tokenizers
+
+    with TemporaryDirectory() as scratch:
+        copy_tokenizer(directory, Path(scratch))
+        file = Path(scratch) / "tokenizer.json"
+        if not file.is_file():
+            return None, None
+        try_tokenizer(Path(scratch), 1 << 32)
+        backend: Any = tokenizers.Tokenizer.from_file(str(file))
+        unknown = _unknown_id(read_json_object(file, ModelError))
+    backend.no_padding()
+    backend.no_truncation()
+    return backend, unknown
 
 
 def _unknown_id(tokenizer: Mapping[str, Any]) -> int | None:

@@ -6,11 +6,17 @@ from inflight.engine_format.manifest import OUTPUTS, EngineManifest, PoolingFact
 from inflight.errors import EngineError, RequestError
 
 # What engines that pool do, and the methods of LLM and the routes of a server that ask for it.
-DOES = {"embed": "makes vectors of texts", "score": "scores pairs of texts", "classify": "classifies texts"}
+DOES = {
+    "embed": "makes vectors of texts",
+    "score": "scores pairs of texts",
+    "classify": "classifies texts",
+    "token_classify": "classifies single tokens",
+}
 _CALLS = {
     "embed": "LLM.embed or LLM.score, or POST /v1/embeddings, /score or /v1/rerank",
     "score": "LLM.score or LLM.classify, or POST /score, /v1/rerank or /classify",
     "classify": "LLM.classify, or POST /classify",
+    "token_classify": "LLM.encode, or POST /pooling",
 }
 
 

@@ -139,7 +139,9 @@ class LLM(OpenedEngine, ChatMethods):
     ) -> list[PoolingRequestOutput]:
         """What the engine makes of one text or many, as `outputs.data`: vectors, or a classifier's numbers.
 
-        pooling_task: "embed", "classify" or "score"; the engine's own. Otherwise as `embed`.
+        pooling_task: "embed", "classify", "score" or "token_classify", the engine's own; or of one that embeds
+        "token_embed": the vectors of single tokens, as those of texts are but that nothing is pooled. Of tokens
+        `outputs.data` is [tokens, size], special ones too. Otherwise as `embed`.
         """
         foreign_call("encode", names)
         runner = self._pooling_runner()

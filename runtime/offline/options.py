@@ -43,7 +43,9 @@ _TASKS = {
     "embedding": ("embed",),
     "score": ("score",),
     "classify": ("score", "classify"),
-    "pooling": ("embed", "score", "classify"),
+    "token_classify": ("token_classify",),
+    "token_embed": ("embed",),
+    "pooling": ("embed", "score", "classify", "token_classify"),
     "reward": ("score",),
 }
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from inflight.errors import RequestError, placed
 from inflight.progress import progress_bar
 from inflight.runtime.executors.base import PoolingExecutor
 from inflight.runtime.loading.task import other_task
 from inflight.runtime.offline.interrupts import deferred_interrupt
+from inflight.runtime.pooling.asked import Numbers, as_asked
 from inflight.runtime.pooling.outputs import (
     ClassificationOutput,
     ClassificationRequestOutput,
@@ -25,15 +25,13 @@ from inflight.runtime.pooling.outputs import (
     ScoringOutput,
     ScoringRequestOutput,
 )
-from inflight.runtime.pooling.params import Given, PoolingParams, params_for_each
+from inflight.runtime.pooling.params import TOKEN_EMBED, Given, PoolingParams, params_for_each
 from inflight.runtime.pooling.steps import TextSteps
 from inflight.runtime.pooling.texts import TextReader, TokenizedText
-from inflight.runtime.pooling.vectors import Floats, as_normalized, classified, cosine, shortened
+from inflight.runtime.pooling.vectors import Floats, cosine
 from inflight.runtime.request.given import GivenPrompt, given_prompts, given_texts
 from inflight.runtime.request.prompts import Prompt, Text
 from inflight.runtime.text.tokenizer import Tokenizer
-
-Numbers: TypeAlias = npt.NDArray[np.floating[Any]]
 
 
 class PoolingRunner:
@@ -48,12 +46,15 @@ class PoolingRunner:
     def encode(
         self, prompts: Prompt | Sequence[Prompt], params: Given, use_tqdm: bool, truncate: int | None, task: str | None
     ) -> list[PoolingRequestOutput]:
-        """A vector or a score, whichever the engine makes."""
-        listed = given_prompts(prompts)
+        """A vector or a score, whichever the engine makes, or the vectors or scores of each token."""
+        listed = _some(given_prompts(prompts), "prompts")
         each = params_for_each(params, len(listed), truncate_prompt_tokens=truncate)
-        if task is not None:
-            PoolingParams(task=task).check(self._steps.facts.task)
-        found = self._of_texts(listed, each, use_tqdm, None)
+        each = [replace(one, task=task) if task is not None else one for one in each]
+        for one in each:
+            one.check(self._steps.facts.task, each_token=True)
+        if any(one.task == TOKEN_EMBED for one in each):
+            self._reader.check_each_token()
+        found = self._of_texts(listed, each, use_tqdm, None, each_token=True)
         return [
             PoolingRequestOutput(self._next_id(), PoolingOutput(np.asarray(vector, np.float32)), text.token_ids)
             for text, vector in found
@@ -69,7 +70,7 @@ class PoolingRunner:
         prompt_name: str | None,
     ) -> list[EmbeddingRequestOutput]:
         self._refuse_other_than("embed")
-        listed = given_prompts(prompts)
+        listed = _some(given_prompts(prompts), "prompts")
         more = {"truncate_prompt_tokens": truncate_prompt_tokens, "dimensions": dimensions}
         found = self._of_texts(listed, params_for_each(params, len(listed), **more), use_tqdm, prompt_name)
         return [
@@ -81,7 +82,7 @@ class PoolingRunner:
         self, prompts: Prompt | Sequence[Prompt], params: Given, use_tqdm: bool, truncate: int | None
     ) -> list[ClassificationRequestOutput]:
         self._refuse_other_than("classify", "score")
-        listed = given_prompts(prompts)
+        listed = _some(given_prompts(prompts), "prompts")
         each = params_for_each(params, len(listed), truncate_prompt_tokens=truncate)
         found = self._of_texts(listed, each, use_tqdm, None)
         return [
@@ -100,7 +101,8 @@ class PoolingRunner:
     ) -> list[ScoringRequestOutput]:
         """Of a cross-encoder its scores; of an embedding model the cosine of the angle between two vectors."""
         self._refuse_other_than("score", "embed")
-        firsts, seconds = given_texts(queries, "queries"), given_texts(documents, "documents")
+        firsts = _some(given_texts(queries, "queries"), "queries")
+        seconds = _some(given_texts(documents, "documents"), "documents")
         if len(firsts) not in (1, len(seconds)):
             raise RequestError(
                 f"There are {len(firsts)} queries and {len(seconds)} documents.",
@@ -143,12 +145,20 @@ class PoolingRunner:
         return str(next(self._ids))
 
     def _of_texts(
-        self, prompts: Sequence[GivenPrompt], params: Sequence[PoolingParams], use_tqdm: bool, prompt_name: str | None
+        self,
+        prompts: Sequence[GivenPrompt],
+        params: Sequence[PoolingParams],
+        use_tqdm: bool,
+        prompt_name: str | None,
+        each_token: bool = False,
     ) -> list[tuple[TokenizedText, Numbers]]:
         prefix = self._reader.prompt(prompt_name)
         texts = [
             self._read(each, one.truncate_prompt_tokens, prefix) for each, one in zip(prompts, params, strict=True)
         ]
+        if each_token:
+            pairs = zip(texts, params, strict=True)
+            texts = [replace(text, each_token=True) if one.task == TOKEN_EMBED else text for text, one in pairs]
         return self._found(texts, params, use_tqdm)
 
     def _found(
@@ -156,22 +166,15 @@ class PoolingRunner:
     ) -> list[tuple[TokenizedText, Numbers]]:
         """What becomes of each text, as its parameters have it; those are checked before anything runs."""
         size, task = self._steps.facts.vector_size, self._steps.facts.task
-        for each in params:
-            each.check(task)
+        for text, each in zip(texts, params, strict=True):
+            each.check(task, text.each_token)
             if each.dimensions is not None and not 1 <= each.dimensions <= size:
                 raise RequestError(f"dimensions is {each.dimensions}; this model's vectors have {size}.")
         vectors = self._run(texts, [each.normalize for each in params], use_tqdm)
-        return [(text, self._as_asked(vector, one)) for text, vector, one in zip(texts, vectors, params, strict=True)]
-
-    def _as_asked(self, vector: Floats, params: PoolingParams) -> Numbers:
-        """Vectors in float32; scores in float64, as the API has them."""
-        facts = self._steps.facts
-        if facts.task != "embed":
-            raw = [float(each) for each in vector]
-            return np.array(raw if params.use_activation is False else classified(raw, facts))
-        if params.dimensions is None:
-            return vector
-        return shortened(vector, params.dimensions, as_normalized(facts, params.normalize))
+        return [
+            (text, as_asked(vector, one, self._steps.facts))
+            for text, vector, one in zip(texts, vectors, params, strict=True)
+        ]
 
     def _refuse_other_than(self, *tasks: str) -> None:
         if self._steps.facts.task not in tasks:
@@ -202,3 +205,10 @@ class PoolingRunner:
                     found += self._steps.run(texts[len(found) : end], normalize[len(found) : end])
                 advance(count)
         return found
+
+
+def _some(given: list[GivenPrompt], name: str) -> list[GivenPrompt]:
+    """As in vLLM, an empty list is a mistake here, as in the API; LLM.generate has no outputs for no prompts."""
+    if not given:
+        raise RequestError(f"{name} is an empty list.", "Give at least one text.")
+    return given

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, slots=True)
 class PoolingOutput:
-    """float32 [size]: the vector of a text, or its one score."""
+    """float32 [size]: the vector of a text, or a classifier's numbers; of single tokens [tokens, size]."""
 
     data: npt.NDArray[np.float32]
 

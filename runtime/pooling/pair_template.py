@@ -73,6 +73,16 @@ class PairTemplate:
         return self._takes_message or self._shows_all(())
 
     @cached_property
+    def usual_instruction(self) -> str | None:
+        """What it shows in the place of the instruction of a pair that has none; None where that cannot be told."""
+        if not self.takes_instruction:
+            return None
+        without = self._run(_QUERY, _DOCUMENT, None)
+        front, _, behind = self._run(_QUERY, _DOCUMENT, _INSTRUCTION).partition(_INSTRUCTION)
+        told = without.startswith(front) and without.endswith(behind) and len(without) > len(front) + len(behind)
+        return without[len(front) : len(without) - len(behind)] if told else None
+
+    @cached_property
     def _takes_message(self) -> bool:
         """Whether it shows an instruction that is a message as well."""
         return self._shows_all((_SYSTEM,))

@@ -9,7 +9,14 @@ from typing import Any
 from inflight.errors import RequestError
 from inflight.runtime.loading.task import DOES
 
-_TASKS = {"embed": ("embed", "embedding"), "score": ("classify", "score"), "classify": ("classify",)}
+# What vLLM calls vectors of single tokens.
+TOKEN_EMBED = "token_embed"
+_TASKS = {
+    "embed": ("embed", "embedding"),
+    "score": ("classify", "score"),
+    "classify": ("classify",),
+    "token_classify": ("token_classify",),
+}
 _NUMBERS = ("truncate_prompt_tokens", "dimensions")
 _SWITCHES = ("normalize", "softmax", "activation", "use_activation")
 
@@ -21,8 +28,9 @@ class PoolingParams:
     truncate_prompt_tokens: keep so many tokens of what is longer, the first ones, -1 for all that the engine takes.
     dimensions: the first so many numbers of a vector. normalize: give vectors the length 1; None: as the model's
     modules say. use_activation: scores as the model means them, False: as they come out of it; softmax and activation
-    are its older names. task: embed, or classify and score; None: what the engine is for. skip_reading_prefix_cache
-    has no effect, since no text is cached.
+    are its older names. task: embed, classify, score or token_classify, as the engine is for; of one that embeds
+    LLM.encode makes the vectors of single tokens, too: token_embed. None: what the engine is for.
+    skip_reading_prefix_cache has no effect, since no text is cached.
     """
 
     truncate_prompt_tokens: int | None = None
@@ -50,11 +58,13 @@ class PoolingParams:
             raise RequestError("softmax, activation and use_activation are names of one setting and differ.")
         object.__setattr__(self, "use_activation", next(iter(given), None))
 
-    def check(self, task: str) -> None:
-        """Raises RequestError for what is asked of an engine of another task ("embed", "score" or "classify")."""
+    def check(self, task: str, each_token: bool = False) -> None:
+        """Raises RequestError for what is asked of an engine of another task. `each_token`: where vectors of single
+        tokens may be asked for."""
         does = DOES[task]
-        if self.task is not None and self.task not in _TASKS[task]:
-            known = " and ".join(_TASKS[task])
+        tasks = (*_TASKS[task], *([TOKEN_EMBED] if each_token and task == "embed" else []))
+        if self.task is not None and self.task not in tasks:
+            known = " and ".join(tasks)
             raise RequestError(f"task is {self.task!r}; this engine {does}: {known}.")
         for name in ("use_activation",) if task == "embed" else ("dimensions", "normalize"):
             if getattr(self, name) is not None:

@@ -13,15 +13,18 @@ from inflight.runtime.text.tokenizer import MANY_CHARACTERS, TokenIdsOnly, Token
 
 # As a length to truncate to: as many tokens as the engine takes.
 ALL_THAT_FIT = -1
-_TRUNCATE, _INSTRUCTION = "truncate_prompt_tokens", "instruction"
+_TRUNCATE = "truncate_prompt_tokens"
+_PLACES = {"cls": "first", "last": "last"}
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedText:
-    """`token_types` is as long as `token_ids`, or empty where the model tells no kinds apart."""
+    """`token_types` is as long as `token_ids`, or empty where the model tells no kinds apart. `each_token`: nothing is
+    pooled of it, and each of its tokens has a vector."""
 
     token_ids: tuple[int, ...]
     token_types: tuple[int, ...] = ()
+    each_token: bool = False
 
 
 def pooling_facts(manifest: EngineManifest) -> PoolingFacts:
@@ -47,6 +50,8 @@ class TextReader:
     def __init__(self, manifest: EngineManifest, tokenizer: Tokenizer) -> None:
         self.facts = pooling_facts(manifest)
         self.max_tokens = manifest.limits.max_seq_len
+        self._each_token = self.facts.task == "token_classify"
+        self._yields_all = manifest.limits.max_logit_rows >= manifest.limits.max_num_tokens
         self._vocab_size = manifest.model.vocab_size
         self._tokenizer = tokenizer
         self._backend: Any = tokenizer.backend
@@ -61,6 +66,13 @@ class TextReader:
             known = ", ".join(map(repr, self.facts.prompts)) or "none"
             raise RequestError(f"prompt_name {name!r} is no prompt of this model.", f"It has {known}.")
         return self.facts.prompts[name]
+
+    @property
+    def usual_instruction(self) -> str | None:
+        """That of pairs that have none of their own; None where there is none, or nothing tells it."""
+        if self._template is None or not self._template.takes_instruction:
+            return None
+        return self.prompt(None) or self._template.usual_instruction
 
     def text(
         self, text: str, *, truncate: int | None = None, prompt: str = "", add_special_tokens: bool = True
@@ -83,20 +95,34 @@ class TextReader:
         usual = self.prompt(None) if self._template.takes_instruction else ""
         return self._read(self._framed(self._template.pair(first, second, instruction or usual), limit))
 
+    def shortened(self, text: str, tokens: int | None) -> str:
+        """The first so many tokens of a text, in its own characters; 0 or None: all of it."""
+        if not tokens or isinstance(self._tokenizer, TokenIdsOnly):
+            return text
+        return _cut(text, self._with_offsets(text), tokens)
+
     def check_instruction(self, instruction: str | None) -> None:
         """Raises RequestError for an instruction that the model has no place for, or that has no encoding."""
         if instruction is None:
             return
         if not isinstance(instruction, str):
-            raise RequestError(f"The instruction must be a string, not {instruction!r}.", param=_INSTRUCTION)
+            raise RequestError(f"The instruction must be a string, not {instruction!r}.")
         if self._template is None or not self._template.takes_instruction:
             raise RequestError(
                 "This model takes no instruction: the template of its pairs, if it has one, has no place for it.",
                 "Leave it out.",
-                param=_INSTRUCTION,
             )
         if instruction:
             self.check_text(instruction, "The instruction")
+
+    def check_each_token(self) -> None:
+        """Raises RequestError where the engine has no room for the hidden states of all tokens of a step."""
+        if not self._yields_all:
+            raise RequestError(
+                f"This engine yields the hidden state of the {_PLACES.get(self.facts.pooling, 'pooled')} token of a "
+                "text alone, so that it has no vectors of single tokens.",
+                "Build it with --max-logit-rows as large as --max-num-tokens, which is at least --max-seq-len.",
+            )
 
     def check_text(self, text: str, called: str) -> None:
         """Raises RequestError for a text that has nothing to read, or no encoding."""
@@ -125,7 +151,7 @@ class TextReader:
                 "Use the tokenizer that the engine was built with.",
             )
         self._check_length(len(kept))
-        return TokenizedText(kept)
+        return TokenizedText(kept, each_token=self._each_token)
 
     def _tokenized(self, texts: tuple[str, ...], truncate: int | None, special: bool = True) -> TokenizedText:
         limit = self._check_tokenizer(texts[0], truncate)
@@ -149,7 +175,8 @@ class TextReader:
         if wrong >= self._vocab_size:
             raise RequestError(f"The text has the token id {wrong}, which the model does not know.", "Leave it out.")
         kinds = self.facts.token_types
-        return TokenizedText(ids, tuple(min(kind, kinds - 1) for kind in encoding.type_ids) if kinds > 1 else ())
+        types = tuple(min(kind, kinds - 1) for kind in encoding.type_ids) if kinds > 1 else ()
+        return TokenizedText(ids, types, self._each_token)
 
     def _truncated(self, texts: tuple[str, ...], limit: int, special: bool) -> Any:
         parts = [self._encode(text, special=False) for text in texts]

@@ -30,6 +30,19 @@ def pooled(states: Floats, facts: PoolingFacts, dense: Sequence[Dense] = ()) -> 
     return normalized(vector) if facts.normalize else np.asarray(vector, np.float32)
 
 
+def of_tokens(states: Floats, facts: PoolingFacts, dense: Sequence[Dense] = ()) -> Floats:
+    """states [rows of a text, size] -> float32 [rows, vector_size]: of each row what `pooled` makes of a pooled one."""
+    if not dense and not facts.normalize:
+        return np.asarray(states, np.float32)
+    made = []
+    for row in states:
+        vector: Wide = row.astype(np.float64)
+        for product in dense:
+            vector = product(vector)
+        made.append(normalized(vector) if facts.normalize else np.asarray(vector, np.float32))
+    return np.stack(made)
+
+
 def _of_rows(states: Floats, facts: PoolingFacts) -> Wide:
     if facts.pooling == "mean":
         return np.asarray(states.mean(axis=0, dtype=np.float64))
@@ -51,9 +64,15 @@ def classified(raw: Sequence[float], facts: PoolingFacts) -> list[float]:
     """A classifier's raw numbers as the model means them: each on its own, or as shares of all."""
     if facts.activation != "softmax":
         return [activated(score, facts) for score in raw]
+    return softmax(raw)
+
+
+def softmax(raw: Sequence[float]) -> list[float]:
+    """The shares of numbers of all of them."""
     greatest = max(raw)
     powers = [math.exp(score - greatest) for score in raw]
-    return [power / math.fsum(powers) for power in powers]
+    whole = math.fsum(powers)
+    return [power / whole for power in powers]
 
 
 def activated(score: float, facts: PoolingFacts) -> float:
@@ -72,7 +91,9 @@ def normalized(vector: npt.NDArray[np.floating[Any]]) -> Floats:
 
 def shortened(vector: Floats, dimensions: int, facts: PoolingFacts) -> Floats:
     """The first `dimensions` numbers (Kusupati et al., 2022, Matryoshka representation learning), with length 1 again
-    where the model's vectors have it."""
+    where the model's vectors have it. Of a matrix, those of each row."""
+    if vector.ndim > 1:
+        return np.stack([shortened(row, dimensions, facts) for row in vector])
     cut = vector[:dimensions]
     return normalized(cut) if facts.normalize else cut
 

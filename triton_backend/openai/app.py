@@ -11,6 +11,8 @@ from starlette.middleware.cors import CORSMiddleware
 
 from inflight import __version__
 from inflight.engine_format.manifest import PoolingFacts
+from inflight.errors import RequestError
+from inflight.runtime.pooling.texts import TextReader
 from inflight.runtime.text.prompt_characters import most_characters
 from inflight.triton_backend.dialects.anthropic.models import VERSION, model_info, models_page
 from inflight.triton_backend.dialects.routes import ERROR_SHAPES, TRUNCATING, dialect_routers
@@ -23,6 +25,7 @@ from inflight.triton_backend.openai.limits import BoundBodies, EngineLimits
 from inflight.triton_backend.openai.metrics import CountAnswers
 from inflight.triton_backend.openai.pooling.classify import classify_router
 from inflight.triton_backend.openai.pooling.embeddings import embeddings_router
+from inflight.triton_backend.openai.pooling.encode import pooling_router
 from inflight.triton_backend.openai.pooling.other_tasks import other_tasks_router
 from inflight.triton_backend.openai.pooling.rerank import rerank_router
 from inflight.triton_backend.openai.pooling.score import score_router
@@ -84,9 +87,10 @@ def _task_routers(service: Service) -> list[APIRouter]:
     if not isinstance(pooling, PoolingFacts):
         return [chat_router(service), completions_router(service), other_tasks_router(service, "generate")]
     own = {
-        "embed": [embeddings_router, rerank_router, score_router],
-        "score": [rerank_router, score_router, classify_router],
-        "classify": [classify_router],
+        "embed": [embeddings_router, rerank_router, score_router, pooling_router],
+        "score": [rerank_router, score_router, classify_router, pooling_router],
+        "classify": [classify_router, pooling_router],
+        "token_classify": [pooling_router],
     }[pooling.task]
     return [*(each(service) for each in own), other_tasks_router(service, pooling.task)]
 
@@ -97,17 +101,19 @@ def _engine_limits(service: Service) -> EngineLimits:
 
 
 def _add_model_routes(app: FastAPI, service: Service) -> None:
+    task = _task(service)
+
     @app.get("/v1/models")
     @app.get("/v1/models/")
     async def models(request: Request) -> dict[str, Any]:
         if VERSION in request.headers:
             return models_page(service)
-        return {"object": "list", "data": [_model(service)]}
+        return {"object": "list", "data": [_model(service, task)]}
 
     @app.get("/v1/models/{model:path}")
     async def model(model: str, request: Request) -> dict[str, Any]:
         service.find_model(model)
-        return model_info(service) if VERSION in request.headers else _model(service)
+        return model_info(service) if VERSION in request.headers else _model(service, task)
 
 
 def _add_operations(app: FastAPI, service: Service) -> None:
@@ -130,16 +136,26 @@ def _add_operations(app: FastAPI, service: Service) -> None:
 
 
 def _task(service: Service) -> dict[str, Any]:
-    """What the model is for: "generate", "embed", "score" or "classify"."""
+    """What the model is for: "generate", "embed", "score", "classify" or "token_classify"."""
     pooling = service.manifest.pooling
     if not isinstance(pooling, PoolingFacts):
         return {"task": "generate"}
     more: dict[str, Any] = {"dimensions": pooling.vector_size} if pooling.task == "embed" else {}
-    more = {"labels": pooling.labels} if pooling.task == "classify" else more
+    more = {"labels": pooling.labels} if pooling.task in ("classify", "token_classify") else more
+    more |= {"score_tokens": pooling.scored_by} if pooling.scored_by else {}
+    more |= {} if (asked := _usual_instruction(service)) is None else {"instruction": asked}
     return {"task": pooling.task, **more}
 
 
-def _model(service: Service) -> dict[str, Any]:
+def _usual_instruction(service: Service) -> str | None:
+    """That of pairs without one, where the template takes one; a template that takes no pairs is refused with them."""
+    try:
+        return TextReader(service.manifest, service.tokenizer).usual_instruction
+    except RequestError:
+        return None
+
+
+def _model(service: Service, task: dict[str, Any]) -> dict[str, Any]:
     """`max_model_len` as vLLM shows it: prompt and completion together. `accuracy` where the engine has a record."""
     model = {
         "id": service.model_name,
@@ -148,6 +164,6 @@ def _model(service: Service) -> dict[str, Any]:
         "owned_by": "inflight",
         "root": service.manifest.source.model,
         "max_model_len": service.manifest.limits.max_seq_len,
-        **_task(service),
+        **task,
     }
     return model if service.accuracy is None else {**model, "accuracy": service.accuracy}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from inflight.errors import RequestError, placed
+from inflight.runtime.loading.task import other_task
 from inflight.runtime.pooling.texts import TextReader, TokenizedText
 from inflight.runtime.pooling.vectors import Floats
 from inflight.triton_backend.wire.request_tensors import Array
 
-POOLED, NUM_TOKENS = "pooled_output", "num_input_tokens"
+POOLED, NUM_TOKENS, EACH_TOKEN = "pooled_output", "num_input_tokens", "each_token"
 
 # The two ways to give texts.
 _STRINGS = ("text_input", "text_pair")
@@ -25,12 +27,25 @@ def id_tensors(texts: Sequence[TokenizedText]) -> dict[str, Array]:
     tensors = {"input_ids": ids, "input_lengths": [len(text.token_ids) for text in texts]}
     if types:
         tensors["token_type_ids"] = types
-    return {name: np.array(values, np.int32) for name, values in tensors.items()}
+    found: dict[str, Array] = {name: np.array(values, np.int32) for name, values in tensors.items()}
+    # A request is of one kind.
+    return found | ({EACH_TOKEN: np.array([True])} if any(text.each_token for text in texts) else {})
 
 
 def read_texts(tensors: Mapping[str, Array], reader: TextReader) -> list[TokenizedText]:
     """The texts of a request; none where its tensors are empty. Raises RequestError, also for a tensor that would have
     no effect."""
+    found = _read(tensors, reader)
+    asked = EACH_TOKEN in tensors and bool(tensors[EACH_TOKEN].reshape(-1)[:1].any())
+    if not asked or reader.facts.task == "token_classify":
+        return found
+    if reader.facts.task != "embed":
+        raise other_task(reader.facts)
+    reader.check_each_token()
+    return [replace(text, each_token=True) for text in found]
+
+
+def _read(tensors: Mapping[str, Array], reader: TextReader) -> list[TokenizedText]:
     strings, ids_given = ([name for name in names if name in tensors] for names in (_STRINGS, _IDS))
     if strings and ids_given:
         raise RequestError(
@@ -52,8 +67,9 @@ def read_texts(tensors: Mapping[str, Array], reader: TextReader) -> list[Tokeniz
 
 
 def pooled_tensors(vectors: Sequence[Floats], texts: Sequence[TokenizedText], size: int) -> dict[str, Array]:
-    """The answer: float32 [texts, size], and the tokens of each text."""
-    rows = np.stack(vectors) if vectors else np.zeros((0, size), np.float32)
+    """The answer: float32 [texts, size], or where each token was asked for [tokens of all texts, size], and the tokens
+    of each text."""
+    rows = np.concatenate([np.atleast_2d(each) for each in vectors]) if vectors else np.zeros((0, size), np.float32)
     return {POOLED: rows, NUM_TOKENS: np.array([len(text.token_ids) for text in texts], np.int32)}
 
 
@@ -93,7 +109,7 @@ def _cut(
         with placed(f"input_lengths[{index}]" if len(counts) > 1 else None):
             text = reader.ids(ids[start : start + count], truncate=truncate)
         own = tuple(types[start : start + len(text.token_ids)]) if kinds > 1 else ()
-        found.append(TokenizedText(text.token_ids, own))
+        found.append(replace(text, token_types=own))
         start += count
     return found
 

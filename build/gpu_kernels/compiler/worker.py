@@ -44,9 +44,13 @@ class CompileWorker:
         assert isinstance(answer, list)
         return answer
 
-    def close(self) -> None:
-        """End the process; what it was compiling is lost."""
+    def end(self) -> None:
+        """Ask the process to end: what it is compiling is lost, and `compile` raises."""
         self._process.terminate()
+
+    def close(self) -> None:
+        """End the process and wait for it. Nobody may be in `compile`."""
+        self.end()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import msgspec
 import onnx_ir as ir
 
 from inflight.build.gpu_kernels.cache import ArtifactCache
-from inflight.build.gpu_kernels.compile import CompileJob, compiling
+from inflight.build.gpu_kernels.compile import Compilation, CompileJob, compiling
 from inflight.build.gpu_kernels.toolchain import triton_version
 from inflight.build.graph.dtypes import onnx_dtype
 from inflight.build.graph.precision import module_precision
@@ -51,16 +51,22 @@ class CudaBuild:
         self._own = own
 
     def write(self, directory: Path, advance: Advance) -> None:
-        with self._compiling() as artifacts:
-            self._weights.write(directory / self._own.weights_file, advance)
-            self._write_code(directory, artifacts())
+        """Kernels are compiled while the weights are written; one that does not compile ends both."""
+        with self._compiling() as compilation:
+
+            def checked(amount: float, label: str | None = None) -> None:
+                compilation.check()
+                advance(amount, label)
+
+            self._weights.write(directory / self._own.weights_file, checked)
+            self._write_code(directory, compilation.artifacts())
 
     def write_code(self, directory: Path) -> None:
         """All but the weights: launches and compiled kernels."""
-        with self._compiling() as artifacts:
-            self._write_code(directory, artifacts())
+        with self._compiling() as compilation:
+            self._write_code(directory, compilation.artifacts())
 
-    def _compiling(self) -> AbstractContextManager[Callable[[], list[Artifact]]]:
+    def _compiling(self) -> AbstractContextManager[Compilation]:
         jobs = [CompileJob(*kernel, sm) for kernel in self._step.kernels for sm in self._own.generations]
         return compiling(jobs, cache=ArtifactCache())
 

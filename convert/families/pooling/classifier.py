@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from inflight.convert.checkpoint.pooling import DenseRecord, Pooling, PoolingRecord
+from inflight.convert.checkpoint.pooling import DenseRecord, Pooling, PoolingRecord, ScoreTokenRecord
 from inflight.convert.families.config_values import ConfigValues
 from inflight.convert.families.family import Family
-from inflight.convert.families.pooling.kinds import CLASSIFIER, FILES_KEY, classifier_pooling, scores_by_tokens
+from inflight.convert.families.pooling.kinds import (
+    CLASSIFIER,
+    FILES_KEY,
+    TOKEN_TEXTS_KEY,
+    classifier_pooling,
+    classifies_tokens,
+    scores_by_tokens,
+)
 from inflight.convert.families.pooling.logit_score import token_ids
 from inflight.convert.families.pooling.pair_template import read_pair_template
 from inflight.convert.families.pooling.typed import is_count, shown
@@ -19,6 +26,7 @@ _READ: Mapping[str, Pooling] = {"cls": "cls", "bos": "cls", "mean": "mean", "lat
 # may name.
 _SCORES = {"Identity": "identity", "Sigmoid": "sigmoid", "Softmax": "softmax"}
 _OF_PROBLEMS = {"regression": "identity", "multi_label_classification": "sigmoid"}
+_GENERATES_NOT = "scores by tokens are those of a model that generates, which this one does not"
 # More than any classifier has.
 MOST_LABELS = 1 << 16
 # Where the config of a cross-encoder names what becomes of its scores.
@@ -27,9 +35,13 @@ _ACTIVATION_KEY = "sbert_ce_default_activation_function"
 
 def read_classifier(values: ConfigValues, raw: Mapping[str, Any], family: Family) -> PoolingRecord:
     """What becomes of the hidden states of a classifier; problems go to `values`."""
+    if "classifier.out" not in family.names:
+        values.problems.append(f"classifiers of {family.model_type} are not supported: how they end is not read")
+        values.shapes_known = False
+    if classifies_tokens(raw):
+        return _of_tokens(values, raw)
     by_tokens = scores_by_tokens(raw)
-    if by_tokens:
-        _check_tokens(values, raw, family)
+    tokens = _score_tokens(values, raw, family) if by_tokens else ()
     names = ("LABEL_0",) if by_tokens else _label_names(values, raw)
     named_pooling = classifier_pooling(raw, family)
     if named_pooling is not None and named_pooling not in family.classifier_pooling:
@@ -45,14 +57,33 @@ def read_classifier(values: ConfigValues, raw: Mapping[str, Any], family: Family
         label_names=names,
         activation=_activation(values, raw, len(names)),
         pair_template=read_pair_template(raw, values.problems) if len(names) == 1 else None,
+        score_tokens=tokens,
     )
 
 
-def _check_tokens(values: ConfigValues, raw: Mapping[str, Any], family: Family) -> None:
+def _of_tokens(values: ConfigValues, raw: Mapping[str, Any]) -> PoolingRecord:
+    """Of a classifier of single tokens."""
+    names = _label_names(values, raw)
+    if scores_by_tokens(raw):
+        values.problems.append(_GENERATES_NOT)
+    if raw.get("token_classification_bias") not in (None, True):
+        values.problems.append("token_classification_bias false is not supported: the product has a bias")
+    return PoolingRecord(
+        task="token_classify",
+        pooling="none",
+        labels=len(names),
+        label_names=names,
+        activation=_activation(values, raw, len(names)),
+    )
+
+
+def _score_tokens(values: ConfigValues, raw: Mapping[str, Any], family: Family) -> tuple[ScoreTokenRecord, ...]:
     """Scores by tokens are those of a model that generates."""
-    token_ids(raw, values.problems)
+    ids = token_ids(raw, values.problems)
     if family.encoder or any(str(name).endswith(CLASSIFIER) for name in raw.get("architectures") or ()):
-        values.problems.append("scores by tokens are those of a model that generates, which this one does not")
+        values.problems.append(_GENERATES_NOT)
+    texts = raw.get(TOKEN_TEXTS_KEY) or [None] * len(ids)
+    return tuple(ScoreTokenRecord(id=each, token=text) for each, text in zip(ids, texts, strict=True))
 
 
 def _label_names(values: ConfigValues, raw: Mapping[str, Any]) -> tuple[str, ...]:

@@ -19,11 +19,13 @@ TOKENIZER_KEY = "tokenizer_config_file"
 TEMPLATES_KEY = "chat_templates"
 # Tokens by whose logits a generator scores, {token: id}, that of a relevant pair first, where somebody named them.
 TOKENS_KEY = "score_tokens"
+# The texts of such tokens, in their order, null for one that the tokenizer has no word for.
+TOKEN_TEXTS_KEY = "score_token_texts"
 # Keys that stand for other files than config.json, which may not have them itself.
-KEYS_OF_FILES = (FILES_KEY, TOKENIZER_KEY, TEMPLATES_KEY, TOKENS_KEY)
+KEYS_OF_FILES = (FILES_KEY, TOKENIZER_KEY, TEMPLATES_KEY, TOKENS_KEY, TOKEN_TEXTS_KEY)
 # The module that names such tokens.
 LOGIT_SCORE = "LogitScore"
-CLASSIFIER = "ForSequenceClassification"
+CLASSIFIER, TOKEN_CLASSIFIER = "ForSequenceClassification", "ForTokenClassification"
 # Model types whose tokens see all others, and which have no decoder besides.
 _ENCODER_TYPES = (
     *("bert", "roberta", "xlm-roberta", "camembert", "distilbert"),
@@ -54,8 +56,14 @@ def pools(config: Mapping[str, Any]) -> bool:
 
 
 def classifies(config: Mapping[str, Any]) -> bool:
-    """Whether a product on top of a pooled hidden state yields scores."""
-    return any(name.endswith(CLASSIFIER) for name in _listed(config)) or scores_by_tokens(config)
+    """Whether a product on top of a hidden state yields scores."""
+    listed = _listed(config)
+    return any(name.endswith(CLASSIFIER) for name in listed) or scores_by_tokens(config) or classifies_tokens(config)
+
+
+def classifies_tokens(config: Mapping[str, Any]) -> bool:
+    """Whether each token is classified."""
+    return any(name.endswith(TOKEN_CLASSIFIER) for name in _listed(config))
 
 
 def scores_by_tokens(config: Mapping[str, Any]) -> bool:
@@ -66,10 +74,22 @@ def scores_by_tokens(config: Mapping[str, Any]) -> bool:
 
 def classifier_pooling(config: Mapping[str, Any], family: Family) -> str | None:
     """What the classifier of a family that has a choice reads; None: it has none."""
-    if not family.classifier_pooling or not classifies(config):
+    if not family.classifier_pooling or not classifies(config) or classifies_tokens(config):
         return None
     named = config.get("classifier_pooling")
     return str(family.defaults["classifier_pooling"] if named is None else named)
+
+
+def names_of_head(config: Mapping[str, Any], family: Family) -> Names:
+    """`family.names`, with the one product that a classifier of tokens ends with, where it does."""
+    if not classifies_tokens(config) or family.token_head or "classifier.out" not in family.names:
+        return family.names
+    heads = ("classifier.dense", "classifier.norm", "classifier.out")
+    (out,) = family.names["classifier.out"]
+    return {
+        **{name: modules for name, modules in family.names.items() if name not in heads},
+        "classifier.out": (out if out == "score" else "classifier",),
+    }
 
 
 def behind_pooling(config: Mapping[str, Any], family: Family) -> Names:

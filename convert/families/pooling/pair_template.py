@@ -16,6 +16,7 @@ _MESSAGE_KINDS: Mapping[str, Kind] = {"method": TEXT, "method_output_name": TEXT
 # restore_suffix is about texts that are cut, whose end is always kept here.
 _CHAT_KINDS: Mapping[str, Kind] = {"add_generation_prompt": FLAG, "chat_template": TEXT, "restore_suffix": FLAG}
 _ROLES = ("query", "document")
+_OWN = "the model's chat template"
 
 
 class Prompt(NamedTuple):
@@ -91,11 +92,11 @@ def read_pair_template(config: Mapping[str, Any], problems: list[str]) -> PairTe
         return None
     own = sources.get("default")
     if own is not None and _takes_pairs(own):
-        return PairTemplate(source=own)
+        return PairTemplate(source=own, origin=_OWN)
     tokens = tuple(config[TOKENS_KEY])
-    known = (each.source for each in PROMPTS if (each.model_type, each.tokens) == (config.get("model_type"), tokens))
-    source = next(known, None)
-    return None if source is None else PairTemplate(source=source)
+    known = (each for each in PROMPTS if (each.model_type, each.tokens) == (config.get("model_type"), tokens))
+    found = next(known, None)
+    return None if found is None else PairTemplate(source=found.source, origin=f"the prompt of {found.model}")
 
 
 def _takes_pairs(source: str) -> bool:
@@ -123,7 +124,9 @@ def _of_sentence_transformers(
         has = "takes no query and document" if name in sources else "is not there"
         problems.append(f"{file} has pairs made of the chat template {name!r}, which {has}")
         return None
-    return PairTemplate(source=sources[name], add_generation_prompt=chat.get("add_generation_prompt", False))
+    origin = _OWN if name == "default" else f"{_OWN} {name!r}"
+    prompts = chat.get("add_generation_prompt", False)
+    return PairTemplate(source=sources[name], add_generation_prompt=prompts, origin=origin)
 
 
 def _chat_settings(raw: Mapping[str, Any]) -> Mapping[str, Any]:

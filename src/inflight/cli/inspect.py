@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from inflight.accuracy.record import FoundRecord
     from inflight.convert.checkpoint.directory import Checkpoint
     from inflight.convert.checkpoint.inventory import TensorFacts
+    from inflight.engine_format.manifest import EngineManifest
 
 Rows = list[dict[str, Any]]
 
@@ -99,12 +100,28 @@ def _describe_engine(path: Path) -> tuple[dict[str, Any], dict[str, Rows]]:
     values |= {name: value for name, value in own.items() if name not in tables}
     caution = caution_of(manifest.target)
     values |= {} if caution is None else {"caution": caution}
+    if (asked := _usual_instruction(path, manifest)) is not None:
+        values["pooling"]["instruction"] = asked
     return _with_accuracy(values, accuracy), {
         "modules": [{"module": name, **fields} for name, fields in precision.items()],
         **tables,
         **_listed_tables(path, manifest.listing),
         "files": [{"file": name, **fields} for name, fields in files.items()],
     }
+
+
+def _usual_instruction(path: Path, manifest: EngineManifest) -> str | None:
+    """That of pairs which have none of their own, of an engine whose template takes one."""
+    from inflight.errors import InflightError
+    from inflight.runtime.pooling.texts import TextReader
+    from inflight.runtime.text.tokenizer import load_tokenizer
+
+    if getattr(manifest.pooling, "pair_template", None) is None:
+        return None
+    try:
+        return TextReader(manifest, load_tokenizer(path / "tokenizer")).usual_instruction
+    except InflightError:  # of a template that takes no pairs, or of files that are not there: serving says so
+        return None
 
 
 def _with_accuracy(facts: dict[str, Any], found: FoundRecord) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import msgspec
 
 from inflight.dtypes import DtypeName
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST_NAME = "manifest.json"
 
 Dtype: TypeAlias = DtypeName
@@ -137,7 +137,12 @@ class GenerationFacts(Facts, frozen=True, kw_only=True):
 
 
 # What the tasks of engines that pool make, in words.
-OUTPUTS = {"embed": "embeddings", "score": "scores of pairs", "classify": "classes of texts"}
+OUTPUTS = {
+    "embed": "embeddings",
+    "score": "scores of pairs",
+    "classify": "classes of texts",
+    "token_classify": "classes of tokens",
+}
 
 
 class DenseFacts(Facts, frozen=True, kw_only=True):
@@ -151,27 +156,37 @@ class DenseFacts(Facts, frozen=True, kw_only=True):
 
 class PairTemplateFacts(Facts, frozen=True):
     """A chat template, as Jinja source, that makes one text of a pair: messages of the roles query and document, behind
-    one of the role system where there is an instruction."""
+    one of the role system where there is an instruction. `origin`: whose it is, in words."""
 
     source: str
     add_generation_prompt: bool = False
+    origin: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class ScoreToken(Facts, frozen=True):
+    """A token by whose logit pairs are scored. `token`: its text, unset where no tokenizer says it."""
+
+    id: NonNegativeInt
+    token: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class PoolingFacts(Facts, frozen=True, kw_only=True):
     """What becomes of hidden states, of an engine that generates nothing (docs/formats/embeddings.md).
 
-    `task`: a vector of a text, a score of a pair of texts, or numbers of several labels. `output_size`: numbers that a
+    `task`: a vector of a text, a score of a pair of texts, or numbers of several labels, of a text or of each token,
+    where nothing is pooled (`pooling` "none"). `output_size`: numbers that a
     step yields of each row. `causal`: tokens do not see those behind them. `token_types`: kinds of tokens that have an
     embedding and are told apart; 1: all tokens are of the first; 0: none has one. `label_names`: of a classifier's
     numbers. `prompts` are put in front of texts by their names, `default_prompt` where a text names none; where there
     is a `pair_template`, it is the instruction of pairs that have none. No `pair_template`: the tokenizer joins the
-    texts of a pair. `dense` are
-    products of a pooled vector, one of the other, whose float32 weights are in the safetensors file `dense_file` as
-    "{number}.weight", "{number}.bias" and "{number}.norm.weight".
+    texts of a pair. `score_tokens`: of
+    a generator that scores by the logit of a token, or by what that of the first is more than that of the second.
+    `dense` are products of a pooled vector, one of the other, whose float32 weights are in the safetensors file
+    `dense_file` as "{number}.weight", "{number}.bias" and "{number}.norm.weight".
     """
 
-    task: Literal["embed", "score", "classify"]
-    pooling: Literal["mean", "cls", "last", "max", "mean_sqrt_len", "weighted_mean"]
+    task: Literal["embed", "score", "classify", "token_classify"]
+    pooling: Literal["mean", "cls", "last", "max", "mean_sqrt_len", "weighted_mean", "none"]
     output_size: PositiveInt
     causal: bool
     token_types: NonNegativeInt = 0
@@ -181,8 +196,15 @@ class PoolingFacts(Facts, frozen=True, kw_only=True):
     prompts: dict[str, str] = msgspec.field(default_factory=dict)
     default_prompt: str | None = None
     pair_template: PairTemplateFacts | None = None
+    score_tokens: tuple[ScoreToken, ...] | msgspec.UnsetType = msgspec.UNSET
     dense: tuple[DenseFacts, ...] = ()
     dense_file: str | None = None
+
+    @property
+    def scored_by(self) -> tuple[str, ...]:
+        """The texts of `score_tokens`, or the id of one that no tokenizer has a text for."""
+        listed = () if isinstance(self.score_tokens, msgspec.UnsetType) else self.score_tokens
+        return tuple(str(each.id) if isinstance(each.token, msgspec.UnsetType) else each.token for each in listed)
 
     @property
     def vector_size(self) -> int:

@@ -81,7 +81,7 @@ def test_bad_input_is_an_error_that_names_it(shim: str, body: dict[str, Any], pa
 def test_engines_say_what_they_are_for(shim: str, embedded_embedding_shim: str) -> None:
     for url, path, body, words in (
         (embedded_embedding_shim, "/classify", {"input": "a"}, "makes embeddings"),
-        (shim, "/score", {"text_1": "a", "text_2": "b"}, "classifies texts: /classify."),
+        (shim, "/score", {"text_1": "a", "text_2": "b"}, "classifies texts: /classify and /pooling."),
         (shim, "/v1/chat/completions", {"messages": []}, "classifies texts"),
     ):
         answer = ask(url, path, **body)

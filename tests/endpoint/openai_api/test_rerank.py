@@ -18,12 +18,12 @@ from inflight.build.registry import make_recipe
 from inflight.convert.api import convert_model
 from inflight.convert.options import ConvertOptions
 from inflight.runtime import LLM
-from inflight.triton_backend.openai.protocol.pooling import RerankBody
+from inflight.triton_backend.openai.protocol.pairs import RerankBody, ScoreBody
 from tests.endpoint.conftest import MODEL, pooling_shim
 from tests.endpoint.openai_api.mutations import draw
 from tests.endpoint.openai_api.test_bad_input import problem, run
 from tests.endpoint.openai_api.test_embeddings import JSON
-from tests.models.families.rerankers import save_reranker
+from tests.models.families.rerankers import BEHIND, SEARCH, Reranker, prompt, save_reranker
 from tests.models.tiny_tokenizers import random_text
 from tests.patience import PATIENCE_S
 
@@ -32,6 +32,8 @@ pytestmark = pytest.mark.endpoint
 GOOD: dict[str, dict[str, Any]] = {
     "/v1/rerank": {"model": MODEL, "query": "fox", "documents": ["dog", {"text": "a lazy fox"}], "top_n": 1},
     "/rerank": {"query": "fox", "texts": ["dog", "a lazy fox"], "raw_scores": True, "truncate": True},
+    "/score": {"text_1": "fox", "text_2": ["dog", "cat"], "max_tokens_per_doc": 1, "use_activation": False},
+    "/v1/score": {"query": "fox", "items": ["dog"], "item_first": True},
 }
 
 
@@ -81,6 +83,22 @@ def test_what_a_document_has_beside_its_text_comes_back(scoring_shim: str) -> No
     assert all(each["document"] == given[each["index"]] for each in answer["results"])
 
 
+def test_parts_short_texts_and_raw_scores_are_as_in_sglang_and_vllm(scoring_shim: str, llm: LLM) -> None:
+    documents = ["dog 東京 fox dog", "a lazy fox " * 90]
+    parts = [[{"type": "text", "text": "dog 東京 fox"}, {"type": "text", "text": "dog"}], documents[1]]
+    query = [{"type": "text", "text": "fox"}]
+    body = {"truncate_prompt_tokens": -1, "truncation_side": "right", "padding": "do_not_pad", "cache_salt": "x"}
+    plain = ask(scoring_shim, "/v1/rerank", query="fox", documents=documents, **body)
+    assert ask(scoring_shim, "/v1/rerank", query=query, documents=parts, **body)["results"] == plain["results"]
+    raw = ask(scoring_shim, "/v1/rerank", query="fox", documents=documents, use_activation=False, **body)["results"]
+    for one, other in zip(plain["results"], raw, strict=True):
+        assert math.isclose(one["relevance_score"], 1 / (1 + math.exp(-other["relevance_score"])), abs_tol=1e-6)
+    cut = {"max_tokens_per_query": 1, "max_tokens_per_doc": 2}
+    answer = ask(scoring_shim, "/score", text_1="fox dog fox", text_2=documents, **cut)
+    (shortest,) = llm.score("fox", "a lazy", use_tqdm=False)
+    assert answer["data"][1]["score"] == pytest.approx(shortest.outputs.score, abs=1e-5)
+
+
 def test_tei_has_a_list_and_raw_scores(scoring_shim: str) -> None:
     texts = ["dog", "a lazy fox", "東京 " * 200]
     meant = ask(scoring_shim, "/rerank", query="fox", texts=texts, truncate=True, return_text=True)
@@ -113,13 +131,20 @@ def test_tei_has_a_list_and_raw_scores(scoring_shim: str) -> None:
         ({"query": "fox", "documents": ["dog"], "instruction": "find it"}, "instruction"),
         ({"query": "fox", "documents": ["dog"], "instruction": "find it", "instruct": "find"}, "instruct"),
         ({"query": "fox", "documents": ["dog", {"title": "a"}]}, "documents"),
+        ({"query": "fox", "documents": ["dog"], "instruct": "find it"}, "instruct"),
+        ({"query": "fox", "documents": [[{"type": "image_url", "image_url": {"url": "x"}}]]}, "documents"),
+        ({"query": [{"type": "text"}], "documents": ["dog"]}, "query"),
+        ({"query": "fox", "documents": ["dog", ""], "max_tokens_per_doc": 1}, "documents.1"),
+        ({"query": "fox", "documents": ["dog"], "max_tokens_per_query": -1}, "max_tokens_per_query"),
+        ({"query": "fox", "documents": ["dog"], "truncation_side": "left"}, "truncation_side"),
     ],
 )
 def test_bad_input_is_an_error_that_names_it(scoring_shim: str, body: dict[str, Any], param: str) -> None:
     answer = httpx.post(f"{scoring_shim}/v1/rerank", content=json.dumps(body), headers=JSON, timeout=PATIENCE_S)
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
-    assert error["type"] == "invalid_request_error" and error["param"].startswith(param) and error["message"]
+    assert error["type"] == "invalid_request_error" and error["message"]
+    assert error["param"] == param or error["param"].startswith(f"{param}."), error
 
 
 def test_an_instruction_goes_into_the_template_of_a_generator(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -129,6 +154,8 @@ def test_an_instruction_goes_into_the_template_of_a_generator(tmp_path: Path, rn
     build_engine(tmp_path / "checkpoint", engine, make_recipe("reference", max_batch_size=4))
     query, documents = random_text(rng) + "fox", ["dog", random_text(rng) + "cat", "a lazy fox"]
     with pooling_shim(engine) as shim, LLM(engine, threads=1) as opened:
+        (listed,) = httpx.get(f"{shim}/v1/models").json()["data"]
+        assert listed["score_tokens"] == ["yes", "no"] and listed["instruction"] == SEARCH
         for asked in (None, "find the cat"):
             outputs = opened.score(query, documents, use_tqdm=False, instruction=asked)
             expected = [each.outputs.score for each in outputs]
@@ -140,9 +167,43 @@ def test_an_instruction_goes_into_the_template_of_a_generator(tmp_path: Path, rn
             assert again == listed
             pairs = ask(shim, "/score", text_1=query, text_2=documents, instruction=asked)["data"]
             assert np.allclose([each["score"] for each in pairs], expected, atol=1e-5)
+            again = ask(shim, "/v1/score", queries=query, items=documents, instruct=asked)["data"]
+            assert again == pairs
+        _check_labels(shim, model, opened)
         wrong = json.dumps({"text_1": "a", "text_2": "b", "instruction": "\ud800"})
         answer = httpx.post(f"{shim}/score", content=wrong, headers=JSON)
         assert answer.status_code == 400 and answer.json()["error"]["param"] == "instruction"
+
+
+def _check_labels(shim: str, model: Reranker, opened: LLM) -> None:
+    """As SGLang's clients ask for shares of two tokens behind a prompt of their own."""
+    text, items = prompt("qwen3", "fox", "", None).removesuffix(BEHIND), ["dog" + BEHIND, "a lazy fox" + BEHIND]
+    ids = [int(model.tokenizer.convert_tokens_to_ids(token)) for token in ("no", "yes")]
+    outputs = opened.score("fox", ["dog", "a lazy fox"], use_tqdm=False)
+    expected = [[1 - each.outputs.score, each.outputs.score] for each in outputs]
+    body = {"query": text, "items": items, "label_token_ids": ids, "apply_softmax": True}
+    answer = ask(shim, "/v1/score", **body)
+    assert answer["object"] == "scoring" and np.allclose(answer["scores"], expected, atol=1e-5)
+    assert answer["usage"]["prompt_tokens"] == sum(len(each.prompt_token_ids) for each in outputs)
+    # Tokens of two texts that are joined are not those of each.
+    whole, cut = [list(each.prompt_token_ids) for each in outputs], len(model.ids(text)) - 3
+    same = ask(shim, "/v1/score", **{**body, "query": whole[0][:cut], "items": [each[cut:] for each in whole]})
+    assert np.allclose(same["scores"], expected, atol=1e-5)
+    turned = ask(shim, "/v1/score", **{**body, "query": items[1], "items": text, "item_first": True})
+    assert np.allclose(turned["scores"], expected[1:], atol=1e-5)
+    assert ask(shim, "/v1/score", **{**body, "items": []})["scores"] == []
+    for change, param in (
+        ({"apply_softmax": False}, "apply_softmax"),
+        ({"label_token_ids": ids[:1]}, "label_token_ids"),
+        ({"label_token_ids": [1, 2]}, "label_token_ids"),
+        ({"items": [[1, 2]]}, "items.0"),
+        ({"items": None}, "items"),
+        ({"text_1": "fox"}, "text_1"),
+        ({"return_pooled_hidden_states": True}, "return_pooled_hidden_states"),
+        ({"query": None, "text_1": "fox"}, "label_token_ids"),
+    ):
+        wrong = httpx.post(f"{shim}/v1/score", json={**body, **change}, timeout=PATIENCE_S)
+        assert wrong.status_code == 400 and wrong.json()["error"]["param"] == param, (change, wrong.text)
 
 
 def test_routes_of_other_tasks_say_what_the_model_is_for(scoring_shim: str) -> None:
@@ -154,7 +215,7 @@ def test_routes_of_other_tasks_say_what_the_model_is_for(scoring_shim: str) -> N
 
 def test_mutated_bodies_get_an_answer_or_an_error_of_the_api(scoring_shim: str, seed: int) -> None:
     drawn = random.Random(seed)
-    names = sorted(RerankBody.model_fields)
+    names = sorted({*RerankBody.model_fields, *ScoreBody.model_fields})
     for call in [draw(drawn, names, GOOD) for _ in range(150)]:
         answer = run(scoring_shim, call)
         wrong = problem(answer, call)

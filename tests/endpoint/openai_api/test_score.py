@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from inflight.runtime import LLM
+from inflight.runtime import LLM, PoolingParams
 from tests.endpoint.conftest import MODEL
 from tests.models.tiny_tokenizers import random_text
 from tests.patience import PATIENCE_S
@@ -44,6 +44,10 @@ def test_the_scores_are_those_of_llm(scoring_shim: str, llm: LLM, rng: np.random
             assert each["object"] == "score" and math.isclose(each["score"], output.outputs.score, abs_tol=1e-5)
         assert answer["usage"]["total_tokens"] == sum(len(output.prompt_token_ids) for output in outputs)
         assert (answer["object"], answer["model"]) == ("list", MODEL) and answer["id"].startswith("score-")
+    # The one label of a cross-encoder, of a text, as SGLang has it.
+    (text,) = llm.encode("fox dog", pooling_params=PoolingParams(use_activation=False), use_tqdm=False)
+    answer = ask(scoring_shim, query="fox", items=[" dog"]).json()
+    assert answer["scores"] == [[pytest.approx(float(text.outputs.data[0]), abs=1e-4)]]
 
 
 @pytest.mark.parametrize(
@@ -57,6 +61,8 @@ def test_the_scores_are_those_of_llm(scoring_shim: str, llm: LLM, rng: np.random
         ({"queries": "a", "documents": 3}, "documents"),
         ({"text_1": "a", "text_2": "x " * 50_000}, "text_2"),
         ({"text_1": "a", "text_2": "b", "softmax": True}, "softmax"),
+        ({"query": "a", "items": "b", "label_token_ids": [5]}, "label_token_ids"),
+        ({"text_1": "a", "items": [[5]]}, "items"),
         ({"text_1": ["a", "", "c"], "text_2": ["a", "b", "c"]}, "text_1.1"),
         ({"text_1": "a", "text_2": "b", "truncate_prompt_tokens": 10**6}, "truncate_prompt_tokens"),
     ],

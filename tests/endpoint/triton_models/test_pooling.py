@@ -70,6 +70,11 @@ def test_texts_and_ids_have_the_vectors_of_the_offline_interface(
     np.testing.assert_allclose(answer.as_numpy("pooled_output"), vectors(llm, ids), atol=TOLERANCE)
     answer = infer(text_input=texts("fox " * 300), truncate_prompt_tokens=np.array([-1], np.int32))
     assert answer.as_numpy("num_input_tokens").tolist() == [100]
+    answer = infer(text_input=texts(*given), each_token=np.array([True]))
+    outputs = llm.encode(given, pooling_task="token_embed", use_tqdm=False)
+    rows = np.concatenate([each.outputs.data for each in outputs])
+    np.testing.assert_allclose(answer.as_numpy("pooled_output"), rows, atol=TOLERANCE)
+    assert answer.as_numpy("num_input_tokens").tolist() == lengths.tolist()
 
 
 def test_bad_requests_are_refused_and_the_next_is_served(infer: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import CONFIG_MAPPING
 
 from inflight.convert.families.family import Family
+from tests.models.families.pooled_configs import T5_LIKE
 
 SIZES = {
     "vocab_size": 64,
@@ -26,7 +27,9 @@ def sizes_of(family: Family) -> dict[str, Any]:
     # A map may also tell old names of a key that is its own.
     names = {key: theirs[key] for key in SIZES if key in theirs}
     sizes: dict[str, Any] = {names.get(key, key): value for key, value in SIZES.items()}
-    renamed = {"falcon": "ffn_hidden_size", "opt": "ffn_dim", "t5": "d_ff"}.get(family.model_type)
+    renamed = {"falcon": "ffn_hidden_size", "opt": "ffn_dim"}.get(family.model_type)
+    if family.model_type in T5_LIKE:
+        renamed = "d_ff"
     if family.model_type in ("gpt2", "gptj", "codegen", "gpt_bigcode"):
         renamed = "n_inner"
     if renamed is not None:

@@ -20,7 +20,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedModel
 
 from tests.models.families.further import randomize
-from tests.models.families.pooled_configs import random_config
+from tests.models.families.pooled_configs import T5_LIKE, random_config
 from tests.models.tiny_tokenizers import CORPUS
 
 # Model type -> the names of its classes; encoders and decoders.
@@ -40,6 +40,8 @@ ENCODERS: Mapping[str, str] = {
     "eurobert": "EuroBert",
     "t5": "T5",
     "deberta-v2": "DebertaV2",
+    "mt5": "MT5",
+    "umt5": "UMT5",
 }
 DECODERS: Mapping[str, str] = {"qwen3": "Qwen3", "mistral": "Mistral", "llama": "Llama", "gemma3_text": "Gemma3Text"}
 CLASSES = {**ENCODERS, **DECODERS}
@@ -151,6 +153,17 @@ def save_cross_encoder(
     return PooledModel(directory, made, kind, None, False, 120)
 
 
+def save_token_classifier(
+    directory: Path, kind: str, rng: np.random.Generator, *, dtype: torch.dtype = torch.float32, **changes: Any
+) -> PooledModel:
+    """A classifier of single tokens, of two labels or more."""
+    changes = {"num_labels": int(rng.integers(2, 6)), **changes}
+    made = _random_model(kind, "ForTokenClassification", rng, changes).to(dtype)
+    made.save_pretrained(directory)
+    save_tokenizer(directory, tells_pairs=kind in TELL_PAIRS)
+    return PooledModel(directory, made, kind, None, False, 120)
+
+
 def save_tokenizer(directory: Path, *, tells_pairs: bool) -> tokenizers.Tokenizer:
     """As BERT's, with the padding and the truncation of whoever saved it. `tells_pairs`: the model sees which of two
     texts a token is of."""
@@ -180,7 +193,7 @@ def write_json(path: Path, value: Any) -> None:
 def _random_model(kind: str, head: str, rng: np.random.Generator, changes: Mapping[str, Any]) -> PreTrainedModel:
     torch.manual_seed(int(rng.integers(1 << 31)))
     config = random_config(kind, CLASSES[kind], VOCAB_SIZE, rng, changes)
-    encoder = "Encoder" if kind == "t5" else ""
+    encoder = "Encoder" if kind in T5_LIKE else ""
     made = getattr(transformers, f"{CLASSES[kind]}{encoder}{head}")._from_config(
         config, dtype=torch.float32, attn_implementation="eager"
     )

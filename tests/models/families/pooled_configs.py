@@ -12,6 +12,7 @@ _PADDED_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
 # Those that have Llama's keys.
 _DECODERS = ("qwen3", "mistral", "llama", "gemma3_text", "eurobert")
 MAX_POSITIONS = 120
+T5_LIKE = ("t5", "mt5", "umt5")
 _T5_NAMES = {
     "hidden_size": "d_model",
     "num_hidden_layers": "num_layers",
@@ -47,7 +48,7 @@ def random_config(kind: str, name: str, vocab_size: int, rng: Any, changes: Mapp
         values |= _gemma3(rng) if kind == "gemma3_text" else {}
         values |= {"is_causal": False} if kind == "qwen3" and rng.random() < 0.4 else {}
         values |= {"classifier_pooling": str(rng.choice(["bos", "mean", "late"]))} if kind == "eurobert" else {}
-    elif kind == "t5":
+    elif kind in T5_LIKE:
         values = {_T5_NAMES.get(key, key): value for key, value in values.items()} | _t5(rng, size)
     elif kind == "distilbert":
         values = {_DISTILBERT_NAMES.get(key, key): value for key, value in values.items()}
@@ -81,7 +82,7 @@ def _t5(rng: Any, size: int) -> dict[str, Any]:
         "d_kv": size + 8,
         "relative_attention_num_buckets": 4 * int(rng.integers(2, 9)),
         "relative_attention_max_distance": int(rng.integers(40, 128)),
-        "feed_forward_proj": str(rng.choice(["relu", "silu"])),
+        "feed_forward_proj": str(rng.choice(["relu", "silu", "gelu", "gated-gelu", "gated-gelu", "gated-silu"])),
     }
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from inflight.build.gpu_kernels.compile import CompileJob
+from inflight.build.gpu_kernels.compile import Compilation, CompileJob
 from inflight.engine_format.gpu_artifact import Artifact
 from inflight.runtime.executors.cuda.executor import CudaExecutor
 from inflight.runtime.loading.engine_directory import read_engine_directory
@@ -143,8 +143,8 @@ def uncompiled() -> Iterator[None]:
 
 
 @contextmanager
-def _described(jobs: Sequence[CompileJob], **_cache: Any) -> Iterator[Callable[[], list[Artifact]]]:
-    yield lambda: [_described_job(job) for job in jobs]
+def _described(jobs: Sequence[CompileJob], **_cache: Any) -> Iterator[Compilation]:
+    yield Compilation([_described_job(job) for job in jobs], [], lambda place, artifact: None)
 
 
 def _described_job(job: CompileJob) -> Artifact:

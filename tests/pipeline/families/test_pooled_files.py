@@ -258,7 +258,7 @@ def test_a_model_without_a_tokenizer_is_for_python_alone(bert: PooledModel, tmp_
 
 def test_only_what_generates_is_sent_to_transformers(bert: PooledModel) -> None:
     for named, kind, known in (
-        ("BertForTokenClassification", "bert", False),
+        ("BertForMultipleChoice", "bert", False),
         ("XGLMForCausalLM", "xglm", True),
         ("NobodysForCausalLM", "nobodys", False),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+import transformers
 
 from inflight.build.engine import build_engine
 from inflight.build.registry import make_recipe
@@ -19,6 +21,7 @@ from inflight.runtime.loading.load import load_engine
 from inflight.runtime.pooling.steps import TextSteps
 from inflight.runtime.pooling.texts import TokenizedText
 from tests.models.families.pooled import DECODERS, ENCODERS, PooledModel, save_cross_encoder, save_embedding_model
+from tests.models.families.pooled_configs import T5_LIKE
 from tests.oracles.pooling import class_scores, embed, widened
 
 pytestmark = pytest.mark.pipeline
@@ -30,7 +33,9 @@ COMPILED = [
     kind if kind in ("bert", "qwen3", "deberta-v2") else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS
 ]
 # In bfloat16 beside BERT: one of each kind of norms, positions and heads.
-_HALF = ("qwen3", "gemma3_text", "nomic_bert", "gte", "albert", "eurobert", "modernbert", "deberta-v2")
+_HALF = (
+    *("qwen3", "gemma3_text", "nomic_bert", "gte", "albert", "eurobert", "modernbert", "mt5", "umt5", "deberta-v2"),
+)
 SCORING = (
     *("bert", "roberta", "distilbert", "electra", "mpnet", "modernbert", "albert", "nomic_bert", "gte"),
     *("jina_embeddings_v3", "eurobert", "qwen3", "deberta-v2"),
@@ -76,6 +81,20 @@ def test_vectors_of_the_reference_target_are_those_of_sentence_transformers(
     check(model, built(tmp_path, model, target="reference", max_num_tokens=150), rng)
 
 
+def test_of_an_encoder_with_its_decoder_the_encoder_is_taken(tmp_path: Path, rng: np.random.Generator) -> None:
+    """As flan-t5 is downloaded, beside the files of sentence-transformers."""
+    model = save_embedding_model(tmp_path / "model", "t5", rng, feed_forward_proj="gated-gelu")
+    config = copy.deepcopy(model.model.config)
+    config.is_encoder_decoder, config.num_decoder_layers = True, 1
+    both = transformers.T5ForConditionalGeneration._from_config(config, dtype=torch.float32)
+    both.load_state_dict(model.model.state_dict(), strict=False)
+    both.save_pretrained(tmp_path / "model")
+    notes = convert_model(model.directory, tmp_path / "checkpoint")
+    assert any("tensors decoder.* are left out" in note for note in notes)
+    build_engine(tmp_path / "checkpoint", tmp_path / "engine", make_recipe(target="reference", max_num_tokens=150))
+    check(model, tmp_path / "engine", rng)
+
+
 @pytest.mark.parametrize("kind", COMPILED)
 def test_vectors_of_the_cpu_target_are_those_of_sentence_transformers_whatever_the_company(
     kind: str, tmp_path: Path, rng: np.random.Generator
@@ -97,7 +116,8 @@ def test_vectors_of_the_cpu_target_are_those_of_sentence_transformers_whatever_t
 def test_bfloat16_is_no_worse_than_1_5_times_the_error_of_transformers(
     kind: str, tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    model = save_embedding_model(tmp_path / "model", kind, rng, dtype=torch.bfloat16, num_hidden_layers=3)
+    layers: dict[str, Any] = {"num_layers" if kind in T5_LIKE else "num_hidden_layers": 3}
+    model = save_embedding_model(tmp_path / "model", kind, rng, dtype=torch.bfloat16, **layers)
     if kind == "bert":
         model = save_embedding_model(tmp_path / "other", kind, rng, dtype=torch.bfloat16, hidden_act="gelu")
     steps = opened(built(tmp_path, model))

@@ -35,6 +35,7 @@ def test_bad_prompts_are_refused(llm: LLM) -> None:
         ([None], r"^prompts\[0\] is None"),
         ([True], "token ids are integers"),
         (None, "^prompts is None"),
+        ([], "^prompts is an empty list"),
     ]
     for prompt, words in bad:
         for call in (llm.embed, llm.encode):
@@ -47,6 +48,9 @@ def test_bad_prompts_are_refused(llm: LLM) -> None:
         (("q", [{"text": "a"}, 5]), r"^documents\[1\] is 5"),
         (("q", [[2, 3]]), r"^documents\[0\] is of type list, where text is needed"),
         (("q", 5), "^documents is 5"),
+        (("q", []), "^documents is an empty list"),
+        (([], ["a"]), "^queries is an empty list"),
+        (([], []), "^queries is an empty list"),
         ((None, ["a"]), "^queries is None"),
         ((["q", ""], ["a", "b"]), r"^queries\[1\]: The (input|query) is an empty text"),
     ]

@@ -108,8 +108,8 @@ def test_vllms_methods_make_of_texts_what_embed_makes(
     for options, words in wrong:
         with pytest.raises(RequestError, match=words):
             llm.embed(texts, use_tqdm=False, **options)
-    with pytest.raises(RequestError, match="task is 'token_embed'"):
-        llm.encode(texts, pooling_task="token_embed")
+    with pytest.raises(RequestError, match="task is 'token_classify'"):
+        llm.encode(texts, pooling_task="token_classify")
     with pytest.raises(RequestError, match="differ"):
         PoolingParams(softmax=True, activation=False)
 
@@ -201,6 +201,8 @@ def test_texts_get_the_classes_of_transformers(tmp_path: Path, rng: np.random.Ge
         with pytest.raises(RequestError, match=r"Use LLM\.classify, or POST /classify\.$"):
             llm.generate("a")
         (short,) = llm.classify("fox " * 40, truncate_prompt_tokens=9, use_tqdm=False)
+        with pytest.raises(RequestError, match=r"^prompts is an empty list"):
+            llm.classify([], use_tqdm=False)
         assert len(short.prompt_token_ids) == 9
         with pytest.raises(RequestError, match=r"^prompts\[0\] is of type bytes"):
             llm.classify([b"x"])

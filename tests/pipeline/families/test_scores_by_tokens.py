@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from inflight.cli.engines.request import EngineRequest
+from inflight.cli.inspect import describe
 from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.families.pooling.kinds import KEYS_OF_FILES
@@ -45,6 +46,12 @@ def random_pairs(rng: np.random.Generator) -> tuple[str, list[str]]:
     return random_text(rng) + "fox?", [random_text(rng) + "dog" for _ in range(5)] + ["yes", "a\n"]
 
 
+def described(engine: Path) -> dict[str, Any]:
+    """What `inflight inspect` says of its scores."""
+    found: dict[str, Any] = describe(engine, every_tensor=False)[1]["pooling"]
+    return found
+
+
 def near(found: list[float], raw: list[float], error: float = ERROR) -> bool:
     return bool(np.abs(np.array(found) - 1 / (1 + np.exp(-np.array(raw)))).max() < error)
 
@@ -56,7 +63,15 @@ def test_a_generator_scores_behind_the_prompt_of_its_model_card(
     kind = str(chosen(drawn, rng))
     model, tokens = save_reranker(tmp_path / "model", kind, rng), KINDS[kind].tokens
     query, documents = random_pairs(rng)
-    with LLM(built(model, tmp_path, tokens), threads=1) as llm:
+    engine = built(model, tmp_path, tokens)
+    facts = described(engine)
+    assert [each["token"] for each in facts["score_tokens"]] == [*tokens]
+    assert [each["id"] for each in facts["score_tokens"]] == model.tokenizer.convert_tokens_to_ids([*tokens])
+    assert facts["pair_template"]["origin"].startswith("the prompt of ")
+    usual = facts.get("instruction")
+    # Without one, mxbai-rerank-v2 has no such line.
+    assert (usual is None) == (kind == "qwen2") and prompt(kind, "a", "b", usual) == prompt(kind, "a", "b")
+    with LLM(engine, threads=1) as llm:
         for asked in (None, "find the fox"):
             found, ids = scores(llm, query, documents, instruction=asked)
             assert ids == [model.ids(prompt(kind, query, document, asked)) for document in documents]
@@ -96,6 +111,12 @@ def test_its_files_say_tokens_template_and_instruction(own: Reranker, tmp_path: 
     write_json(own.directory / "config_sentence_transformers.json", prompts)
     query, documents = random_pairs(rng)
     engine = built(own, tmp_path)
+    facts = described(engine)
+    assert [each["token"] for each in facts["score_tokens"]] == ["yes", "no"]
+    assert facts["instruction"] == "Find the animal" and facts["pair_template"]["origin"] == "the model's chat template"
+    EngineRequest(model=str(engine), score_tokens="yes,no").engine()
+    with pytest.raises(InflightError, match=r"--score-tokens no,yes \(it has yes,no\) can only be chosen"):
+        EngineRequest(model=str(engine), score_tokens=["no", "yes"]).engine()
     with LLM(engine, threads=1) as llm:
         assert llm.manifest.limits.max_seq_len == 300
         found, ids = scores(llm, query, documents)

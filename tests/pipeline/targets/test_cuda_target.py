@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +13,22 @@ import numpy as np
 import pytest
 import torch
 
-from inflight.build.engine import build_engine, plan_engine
+from inflight.build.engine import build_engine, plan_build, plan_engine, write_engine
 from inflight.build.gpu_kernels.architectures import SMS
+from inflight.build.gpu_kernels.compile import Compilation
+from inflight.build.gpu_kernels.spec import Argument
 from inflight.build.graph.operators import OPERATORS
 from inflight.build.registry import make_recipe
+from inflight.build.targets.cuda.build import CudaBuild
 from inflight.build.targets.cuda.supported import TAKEN
 from inflight.engine_format.cuda_facts import LaunchList
 from inflight.errors import BuildError, EngineError
 from inflight.machine.cuda import require_gpu
+from inflight.progress import Advance
 from inflight.runtime.executors.cuda.executor import CudaExecutor
 from inflight.runtime.loading.load import KvCacheBudget, load_engine
 from inflight.runtime.scheduler.step import StepBatch
+from tests.patience import eventually
 from tests.pipeline.targets.cuda_engine import CudaEngine, build_cuda_engine
 from tests.pipeline.targets.cuda_steps import BLOCKS, LIMITS, chunk, logits
 
@@ -149,6 +156,47 @@ def test_planning_reads_no_weight(built: CudaEngine, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("inflight.convert.checkpoint.directory.sha256_file", refuse)
     plan_engine(built.case.checkpoint.directory, make_recipe(target="cuda", **LIMITS))
+
+
+def test_a_kernel_that_does_not_compile_ends_a_build_amid_its_weights(
+    built: CudaEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = plan_build(built.case.checkpoint.directory, make_recipe(target="cuda", **LIMITS))
+    assert isinstance(build.target, CudaBuild)
+    step = build.target._step
+    (spec, variant), *_ = step.kernels
+    wrong = replace(spec, arguments=(*spec.arguments, Argument("surplus", "i32")))
+    build.target._step = replace(step, kernels=[*step.kernels, (wrong, variant)])
+    written: list[float] = []
+    checks: list[Compilation] = []
+    check = Compilation.check
+
+    def recorded(compilation: Compilation) -> None:
+        checks.append(compilation)
+        check(compilation)
+
+    def fails() -> bool:
+        try:
+            check(checks[-1])
+        except BuildError:
+            return True
+        return False
+
+    def advance(amount: float, label: str | None = None) -> None:
+        written.append(amount)
+        # As weights that take long.
+        assert eventually(fails)
+
+    @contextmanager
+    def bar(*_: Any) -> Iterator[Advance]:
+        yield advance
+
+    monkeypatch.setattr(Compilation, "check", recorded)
+    monkeypatch.setattr("inflight.build.engine.progress_bar", bar)
+    with pytest.raises(BuildError, match=rf"{spec.function} .*differ: surplus"):
+        write_engine(build, tmp_path / "engine")
+    assert len(written) == 1 and written[0] < build.plan.target.memory.weights_bytes
+    assert not list(tmp_path.iterdir())
 
 
 def test_layers_share_their_kernels(built: CudaEngine) -> None:

@@ -56,7 +56,7 @@ def test_a_row_of_the_family_table_takes_at_most_twenty_lines() -> None:
 def test_a_config_without_architectures_is_found_by_its_model_type() -> None:
     family = find_family(tiny_config("qwen3", architectures=None))
     assert family is not None and family.architecture == "Qwen3ForCausalLM"
-    assert find_family({"architectures": ["LlamaForTokenClassification"], "model_type": "llama"}) is None
+    assert find_family({"architectures": ["LlamaForQuestionAnswering"], "model_type": "llama"}) is None
     assert find_family({}) is None
 
 

@@ -47,7 +47,10 @@ class TritonPooling(GeneratesNothing):
             raise read_with_code(error.message()) from error
         except grpc.RpcError as error:
             raise EngineError(f"Triton cannot be reached: {error}") from error
-        return list(np.asarray(result.as_numpy(POOLED), np.float32))
+        rows = np.asarray(result.as_numpy(POOLED), np.float32)
+        if not any(text.each_token for text in texts):
+            return list(rows)
+        return np.split(rows, np.cumsum([len(text.token_ids) for text in texts])[:-1])
 
     async def problem(self) -> str | None:
         """Asks the model itself, with a request of no texts: Triton 2.51 calls a model ready whatever became of it."""

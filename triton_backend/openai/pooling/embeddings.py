@@ -14,7 +14,7 @@ from inflight.runtime.pooling.vectors import Floats, shortened
 from inflight.triton_backend.openai.answers.json_answer import JsonAnswer
 from inflight.triton_backend.openai.errors import ApiError, blaming
 from inflight.triton_backend.openai.pooling.run import pool_texts
-from inflight.triton_backend.openai.protocol.pooling import ClassifyBody, EmbeddingBody
+from inflight.triton_backend.openai.protocol.pooling import ClassifyBody, EmbeddingBody, PoolingBody
 from inflight.triton_backend.openai.service import Service
 
 
@@ -38,14 +38,14 @@ def embeddings_router(service: Service) -> APIRouter:
     return router
 
 
-def check_dimensions(body: EmbeddingBody, size: int) -> None:
+def check_dimensions(body: EmbeddingBody | PoolingBody, size: int) -> None:
     """Raises ApiError (400) for vectors longer than the model's, which are of `size` numbers."""
     if body.dimensions is not None and body.dimensions > size:
         message = f"dimensions is {body.dimensions}; the vectors of this model have {size} numbers."
         raise ApiError(400, message, param="dimensions")
 
 
-def read_inputs(reader: TextReader, body: EmbeddingBody | ClassifyBody) -> list[TokenizedText]:
+def read_inputs(reader: TextReader, body: EmbeddingBody | ClassifyBody | PoolingBody) -> list[TokenizedText]:
     """The tokens of every input. Raises ApiError (400)."""
     inputs = body.inputs()
     if not inputs:

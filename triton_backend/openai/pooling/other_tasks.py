@@ -9,11 +9,12 @@ from fastapi import APIRouter, Request, Response
 from inflight.triton_backend.openai.errors import ApiError
 from inflight.triton_backend.openai.service import Service
 
-Task = Literal["generate", "embed", "score", "classify"]
+Task = Literal["generate", "embed", "score", "classify", "token_classify"]
 
 RERANK_PATHS = ("/v1/rerank", "/v2/rerank", "/rerank")
 SCORE_PATHS = ("/score", "/v1/score")
 CLASSIFY_PATHS = ("/classify",)
+POOLING_PATHS = ("/pooling",)
 # The first paths of a task are what a refusal names.
 _GENERATING_DIALECTS = (
     "/v1/messages",
@@ -26,9 +27,10 @@ _GENERATING_DIALECTS = (
 )
 _PATHS: dict[Task, tuple[str, ...]] = {
     "generate": ("/v1/chat/completions", "/v1/completions", *_GENERATING_DIALECTS),
-    "embed": ("/v1/embeddings", "/api/embed", "/api/embeddings", *RERANK_PATHS, *SCORE_PATHS),
-    "score": (*RERANK_PATHS, *SCORE_PATHS, *CLASSIFY_PATHS),
-    "classify": CLASSIFY_PATHS,
+    "embed": ("/v1/embeddings", "/api/embed", "/api/embeddings", *RERANK_PATHS, *SCORE_PATHS, *POOLING_PATHS),
+    "score": (*RERANK_PATHS, *SCORE_PATHS, *CLASSIFY_PATHS, *POOLING_PATHS),
+    "classify": (*CLASSIFY_PATHS, *POOLING_PATHS),
+    "token_classify": POOLING_PATHS,
 }
 _OF_PAIRS = (*RERANK_PATHS, *SCORE_PATHS)
 _BY_TOKENS = (
@@ -40,6 +42,7 @@ _DOES: dict[Task, str] = {
     "embed": "makes embeddings of texts",
     "score": "scores documents for a query",
     "classify": "classifies texts",
+    "token_classify": "classifies single tokens",
 }
 
 

@@ -10,6 +10,7 @@ from inflight.errors import placed
 from inflight.runtime.pooling.texts import TextReader, TokenizedText
 from inflight.runtime.pooling.vectors import Floats, activated, cosine
 from inflight.triton_backend.openai.errors import blaming
+from inflight.triton_backend.openai.protocol.pairs import RerankBody, ScoreBody
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,13 @@ class Side:
     name: str
     texts: Sequence[str]
     listed: bool
+
+    def shortened(self, reader: TextReader, tokens: int | None) -> Side:
+        """With so many tokens of each text, where it is not empty."""
+        for index, text in enumerate(self.texts if tokens else ()):
+            with blaming(self.param(index)):
+                reader.check_text(text, f"'{self.param(index)}'")
+        return Side(self.name, [reader.shortened(text, tokens) for text in self.texts], self.listed)
 
     def param(self, index: int) -> str:
         """What an error of that text names."""
@@ -44,12 +52,15 @@ class Pairs:
 
 
 def read_pairs(
-    reader: TextReader, first: Side, second: Side, truncate: int | None, instruction: str | None = None
+    reader: TextReader, first: Side, second: Side, body: RerankBody | ScoreBody, truncate: int | None
 ) -> Pairs:
     """One text with each of the others, or as many. Raises ApiError (400)."""
+    instruction = body.asked
+    first = first.shortened(reader, body.max_tokens_per_query)
+    second = second.shortened(reader, body.max_tokens_per_doc)
     with blaming("truncate_prompt_tokens"):
         reader.check_truncation(truncate)
-    with blaming("instruction"):
+    with blaming("instruction" if body.instruct is None else "instruct"):
         reader.check_instruction(instruction)
     count = len(second.texts)
     if reader.facts.task == "embed":

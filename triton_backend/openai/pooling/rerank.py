@@ -13,7 +13,7 @@ from inflight.triton_backend.openai.errors import ApiError
 from inflight.triton_backend.openai.pooling.other_tasks import RERANK_PATHS
 from inflight.triton_backend.openai.pooling.pairs import Pairs, Side, read_pairs
 from inflight.triton_backend.openai.pooling.run import pool_texts
-from inflight.triton_backend.openai.protocol.pooling import RerankBody
+from inflight.triton_backend.openai.protocol.pairs import RerankBody
 from inflight.triton_backend.openai.service import Service
 
 
@@ -29,13 +29,12 @@ def rerank_router(service: Service) -> APIRouter:
             truncate = ALL_THAT_FIT
         query = Side("query", [body.query], listed=False)
         length = len(body.query) * len(documents.texts) + sum(map(len, documents.texts))
-        asked = body.asked
-        pairs = await service.tokenizing(length, lambda: read_pairs(reader, query, documents, truncate, asked))
+        pairs = await service.tokenizing(length, lambda: read_pairs(reader, query, documents, body, truncate))
         found = await pool_texts(service, request, pairs.texts)
         if isinstance(found, Response):
             return found
         raw = pairs.scores(found, reader, raw=True)
-        as_meant = raw if body.raw_scores else pairs.scores(found, reader)
+        as_meant = raw if body.raw_scores or body.as_they_are else pairs.scores(found, reader)
         # Of equal scores the first document stays first. A raw score tells apart what two that are nearly 1 do not.
         # vLLM's clients spell out its default, 0, for all of them.
         order = sorted(range(len(raw)), key=lambda index: -raw[index])[: body.top_n or None]

@@ -10,10 +10,11 @@ from fastapi import APIRouter, Request, Response
 from inflight.runtime.pooling.texts import TextReader
 from inflight.triton_backend.openai.answers.json_answer import JsonAnswer
 from inflight.triton_backend.openai.errors import ApiError
+from inflight.triton_backend.openai.pooling.label_scores import check_labels, label_scores, read_items
 from inflight.triton_backend.openai.pooling.other_tasks import SCORE_PATHS
 from inflight.triton_backend.openai.pooling.pairs import Pairs, Side, read_pairs
 from inflight.triton_backend.openai.pooling.run import pool_texts
-from inflight.triton_backend.openai.protocol.pooling import ScoreBody
+from inflight.triton_backend.openai.protocol.pairs import ScoreBody
 from inflight.triton_backend.openai.service import Service
 
 
@@ -23,15 +24,27 @@ def score_router(service: Service) -> APIRouter:
 
     async def score(body: ScoreBody, request: Request) -> Response:
         service.check_model(body.model)
+        if body.query is not None:
+            return await of_labels(body, request)
         first, second = _sides(body)
         length = sum(map(len, first.texts)) * (len(second.texts) if len(first.texts) == 1 else 1)
         length += sum(map(len, second.texts))
         truncate = body.truncate_prompt_tokens
-        pairs = await service.tokenizing(length, lambda: read_pairs(reader, first, second, truncate, body.instruction))
+        pairs = await service.tokenizing(length, lambda: read_pairs(reader, first, second, body, truncate))
         found = await pool_texts(service, request, pairs.texts)
         if isinstance(found, Response):
             return found
-        return JsonAnswer(_answer(service, body, pairs, pairs.scores(found, reader)))
+        return JsonAnswer(_answer(service, body, pairs, pairs.scores(found, reader, raw=body.as_they_are)))
+
+    async def of_labels(body: ScoreBody, request: Request) -> Response:
+        check_labels(reader, body)
+        items = [body.items] if isinstance(body.items, str) else body.items or []
+        length = sum(map(len, items)) + len(items) * len(body.query or ())
+        texts = await service.tokenizing(length, lambda: read_items(reader, body))
+        found = await pool_texts(service, request, texts)
+        if isinstance(found, Response):
+            return found
+        return JsonAnswer(label_scores(service, reader, body, texts, found))
 
     for path in SCORE_PATHS:
         router.post(path)(score)

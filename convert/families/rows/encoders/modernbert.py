@@ -69,6 +69,7 @@ MODERNBERT = Family(
     encoder=True,
     classifier_activation="gelu",
     classifier_pooling=("cls", "mean"),
+    token_head=True,
     decoder=modernbert_config,
     keys=modernbert_keys,
     names=_NAMES,

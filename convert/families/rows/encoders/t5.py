@@ -1,7 +1,9 @@
-"""The encoder of T5 (Raffel et al., 2020), whose positions are numbers for distances alone."""
+"""The encoders of T5 (Raffel et al., 2020), mT5 (Xue et al., 2021) and UMT5 (Chung et al., 2023), whose positions are
+numbers for distances alone."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from inflight.convert.families.config_values import ConfigValues
@@ -13,27 +15,40 @@ _BLOCK = "encoder.block.{layer}."
 _ATTENTION, _MLP = f"{_BLOCK}layer.0.", f"{_BLOCK}layer.1."
 _NAMES: Names = {
     "vocab_embedding": ("shared",),
-    # The first block has those of all.
-    "relative_bias": ("encoder.block.0.layer.0.SelfAttention.relative_attention_bias",),
     "input_layernorm": (f"{_ATTENTION}layer_norm",),
     "attention.qkv": tuple(f"{_ATTENTION}SelfAttention.{each}" for each in "qkv"),
     "attention.dense": (f"{_ATTENTION}SelfAttention.o",),
     "post_layernorm": (f"{_MLP}layer_norm",),
     "mlp.fc": (f"{_MLP}DenseReluDense.wi",),
+    "mlp.gate": (f"{_MLP}DenseReluDense.wi_1",),
     "mlp.proj": (f"{_MLP}DenseReluDense.wo",),
     "ln_f": ("encoder.final_layer_norm",),
 }
 
 
-def t5_config(raw: Raw) -> Raw:
-    """Any length is as good to it; n_positions says what it was trained with."""
+# The first block has those of all.
+_OF_ALL: Names = {"relative_bias": ("encoder.block.0.layer.0.SelfAttention.relative_attention_bias",)}
+_OF_EACH: Names = {"attention": (f"{_ATTENTION}SelfAttention",)}
+# What is activated has another name where something multiplies it.
+_ACTIVATED = (".wi_0.", ".wi.")
+_GATED, _GATE = "gated-", "feed_forward_proj"
+
+
+def t5_config(raw: Raw, usual: str) -> Raw:
+    """Any length is as good to it; n_positions says what it was trained with. `usual`: what feed_forward_proj is where
+    the config has none."""
+    named = raw.get(_GATE, usual)
+    if isinstance(named, str):
+        # Of all names this one alone means another function than it says.
+        activated = "gelu_new" if named == f"{_GATED}gelu" else named.removeprefix(_GATED)
+        raw = {**raw, _GATE: named, "hidden_act": activated}
     names = {
         "hidden_size": "d_model",
         "num_hidden_layers": "num_layers",
         "num_attention_heads": "num_heads",
         "head_dim": "d_kv",
         "intermediate_size": "d_ff",
-        "hidden_act": "feed_forward_proj",
+        "hidden_act": _GATE,
         "max_position_embeddings": "n_positions",
     }
     return {**under_names(raw, **names), "num_key_value_heads": None}
@@ -49,31 +64,51 @@ def t5_facts(values: ConfigValues) -> dict[str, Any]:
     return {
         "relative_buckets": values.count("relative_attention_num_buckets"),
         "furthest_bucket": values.count("relative_attention_max_distance"),
+        "gated_mlp": True if str(values.raw.get(_GATE)).startswith(_GATED) else None,
     }
 
 
-T5 = Family(
-    architecture="T5EncoderModel",
-    model_type="t5",
+def umt5_facts(values: ConfigValues) -> dict[str, Any]:
+    return {**t5_facts(values), "own_relative_bias": True}
+
+
+_T5_DEFAULTS = {
+    "vocab_size": 32128,
+    "hidden_size": 512,
+    "head_dim": 64,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 512,
+    "relative_attention_num_buckets": 32,
+    "relative_attention_max_distance": 128,
+}
+_MULTILINGUAL = {"vocab_size": 250112, "intermediate_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 6}
+
+
+_t5_encoder = partial(
+    Family,
     distances=True,
-    gated_mlp=False,
+    gated_mlp=_GATE,
     encoder=True,
     norm_epsilon="layer_norm_epsilon",
-    decoder=t5_config,
+    decoder=partial(t5_config, usual="gated-gelu"),
     keys=t5_keys,
     facts=t5_facts,
-    names=_NAMES,
-    ignored=("encoder.embed_tokens.weight",),
-    defaults={
-        "vocab_size": 32128,
-        "hidden_size": 512,
-        "head_dim": 64,
-        "intermediate_size": 2048,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 8,
-        "hidden_act": "relu",
-        "max_position_embeddings": 512,
-        "relative_attention_num_buckets": 32,
-        "relative_attention_max_distance": 128,
-    },
+    names={**_NAMES, **_OF_ALL},
+    renamed=(_ACTIVATED,),
+    ignored=("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"),
+    left_out=("decoder.*",),
+    defaults={**_T5_DEFAULTS, **_MULTILINGUAL},
+)
+T5_LIKE = (
+    _t5_encoder("T5EncoderModel", "t5", decoder=partial(t5_config, usual="relu"), defaults=_T5_DEFAULTS),
+    _t5_encoder("MT5EncoderModel", "mt5"),
+    _t5_encoder(
+        "UMT5EncoderModel",
+        "umt5",
+        facts=umt5_facts,
+        names={**_NAMES, **_OF_EACH},
+        renamed=(_ACTIVATED, (".SelfAttention.relative_attention_bias.weight", ".SelfAttention.relative_bias")),
+    ),
 )

@@ -8,6 +8,6 @@ from inflight.convert.families.rows.encoders.bert import BERT_LIKE
 from inflight.convert.families.rows.encoders.deberta import DEBERTA
 from inflight.convert.families.rows.encoders.modernbert import EUROBERT, MODERNBERT
 from inflight.convert.families.rows.encoders.rotary import ROTARY
-from inflight.convert.families.rows.encoders.t5 import T5
+from inflight.convert.families.rows.encoders.t5 import T5_LIKE
 
-ENCODERS: tuple[Family, ...] = (*BERT_LIKE, ALBERT, MODERNBERT, EUROBERT, *ROTARY, T5, DEBERTA)
+ENCODERS: tuple[Family, ...] = (*BERT_LIKE, ALBERT, MODERNBERT, EUROBERT, *ROTARY, *T5_LIKE, DEBERTA)

@@ -137,6 +137,8 @@ class EngineRequest:
 
     def _differences(self, manifest: EngineManifest) -> Iterator[tuple[str, Any, Any]]:
         """Name, what is asked, and what the engine has."""
+        from msgspec import UNSET
+
         limits = manifest.limits
         built: dict[str, Any] = {
             **manifest.recipe,
@@ -159,8 +161,10 @@ class EngineRequest:
                 yield name, value, has
         if self.dequantize and any(facts.scales is not None for facts in manifest.precision.values()):
             yield "dequantize", "", "quantized weights"
-        if self.score_tokens is not None and getattr(manifest.pooling, "task", None) != "score":
-            yield "score_tokens", self.score_tokens, None
+        tokens = () if manifest.pooling is UNSET else manifest.pooling.scored_by
+        asked_tokens = self.score_tokens.split(",") if isinstance(self.score_tokens, str) else self.score_tokens
+        if asked_tokens is not None and list(asked_tokens) != [*tokens]:
+            yield "score_tokens", self.score_tokens, tokens or None
         yield from self._other_numbers(manifest)
 
     def _other_numbers(self, manifest: EngineManifest) -> Iterator[tuple[str, Any, Any]]:

@@ -195,6 +195,7 @@ def _check_generates(llm: LLM, engine: str) -> None:
         "embed": ("makes vectors of texts", "v1/embeddings", "embed"),
         "score": ("scores texts", "v1/rerank", "score"),
         "classify": ("classifies texts", "classify", "classify"),
+        "token_classify": ("classifies tokens", "pooling", "encode"),
     }
     does, path, method = what[llm.manifest.pooling.task]
     raise RequestError(

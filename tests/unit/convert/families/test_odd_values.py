@@ -63,9 +63,10 @@ _WITHOUT_EFFECT: Mapping[str, frozenset[str]] = {
     # Of classifiers alone, which other tests have.
     "eurobert": frozenset({"classifier_pooling"}),
     # Of the decoder, which is not read, and what follows from feed_forward_proj.
-    "t5": frozenset(
-        {"dense_act_fn", "is_gated_act", "is_encoder_decoder", "num_decoder_layers", "scale_decoder_outputs"}
-        | {"tie_word_embeddings"}
+    **dict.fromkeys(
+        ("t5", "mt5", "umt5"),
+        frozenset({"dense_act_fn", "is_gated_act", "is_encoder_decoder", "num_decoder_layers", "scale_decoder_outputs"})
+        | {"tie_word_embeddings"},
     ),
 }
 
