@@ -67,7 +67,10 @@ class ExplicitTritonServer(TritonServer):
         instances = {name: self._instances(name) for name in names if ready is None or name in ready}
         # Looked at last: what has become ready meanwhile has its processes now.
         running = Counter(self._processes_of_models().values())
-        return {name for name, count in instances.items() if running[name] < count}
+        lacking = {name for name, count in instances.items() if running[name] < count}
+        # One that has been unloaded since it was asked for lacks its processes rightly.
+        ready = self._ready_models() if lacking else None
+        return lacking if ready is None else lacking & ready
 
     def _ready_models(self) -> set[str] | None:
         index = self._ask("/v2/repository/index", b"{}")
