@@ -21,7 +21,7 @@ from inflight.convert.quantization.round_to_nearest import (
     quantize,
 )
 from inflight.convert.quantization.scheme import WeightQuantization
-from inflight.convert.source.tensor import LevelForm, Measured
+from inflight.convert.source.tensor import GroupLevels, LevelForm, Measured
 from inflight.dtypes import numpy_dtype
 from inflight.errors import ModelError
 
@@ -29,6 +29,8 @@ from inflight.errors import ModelError
 _Part = tuple[Array, Floats | None, Floats | None]
 # float32 values that are worked on at once: few enough for the processor's cache.
 _BLOCK_VALUES = 1 << 18
+# No level is greater, its zero point taken off.
+_GREATEST_LEVEL = 512.0
 
 
 def quantized_chunks(
@@ -171,13 +173,22 @@ def _kept_rows(piece: Piece, quantization: WeightQuantization) -> Iterator[_Part
             assert found is not None, f"{source.name} has no levels"
             levels, scales, zeros = found.stored(form)
             numbers = [each for each in (scales, zeros, levels if floats else None) if each is not None]
-            if not all(np.isfinite(each).all() for each in numbers):
+            if not all(np.isfinite(each).all() for each in numbers) or _overflows(found, scales):
                 raise ModelError(
                     f"Tensor {source.name} holds infinities or NaN.", "The model is broken: download it again."
                 )
             yield _cut((levels, scales if size else scales[:, 0], zeros), piece, size)
 
     return rows()
+
+
+def _overflows(rows: GroupLevels, scales: Floats) -> bool:
+    """Whether a number is infinite though its level and its scale are not. Levels are looked at only where they can be
+    such.
+    """
+    if float(np.abs(scales).max(initial=0)) * _GREATEST_LEVEL < np.finfo(np.float32).max:
+        return False
+    return not np.isfinite(rows.values()).all()
 
 
 def _quantize(rows: Floats, piece: Piece, quantization: WeightQuantization) -> _Part:

@@ -59,6 +59,8 @@ class ScaledTensor(SourceTensor):
     def work_bytes(self) -> int:
         return 12
 
+    # A scale of a damaged file may be too large for its levels, which the writer names.
+    @np.errstate(invalid="ignore", over="ignore")
     def rows(self, start: int, stop: int) -> Array:
         levels: Any = self._read(start, stop).astype(np.float32)
         columns = np.arange(self.shape[1]) // self._block[1]

@@ -74,6 +74,8 @@ def test_a_truncated_file_and_the_tensor_in_it_are_named(tmp_path: Path, rng: np
 
 # One number of each type that is none; of a byte, the exponent that stands for none.
 NONE = {"F32": b"\0\0\xc0\x7f", "F16": b"\0\x7e", "BF16": b"\xc0\x7f", "F8_E4M3": b"\x7f", "U8": b"\xff"}
+# The greatest that are some: as a scale they make numbers infinite.
+GREATEST = {"F32": b"\xff\xff\x7f\x7f", "BF16": b"\x7f\x7f"}
 SCALES = ("scales", "weight_scale", "weight_scale_inv", "SCB", "absmax", "weight")
 
 
@@ -92,7 +94,9 @@ def test_a_scale_or_a_float_that_is_no_number_names_its_tensor(
     ]
     broken = found[rng.integers(len(found))]
     dtype, shape, data = tensors[broken]
-    tensors[broken] = (dtype, shape, NONE[dtype] + data[len(NONE[dtype]) :])
+    is_scale = model.name.startswith("fp8") and not broken.endswith("weight")
+    value = GREATEST.get(dtype, NONE[dtype]) if is_scale and rng.random() < 0.5 else NONE[dtype]
+    tensors[broken] = (dtype, shape, value + data[len(value) :])
     rewrite(copy, tensors)
     module = broken[: broken.index("_proj") + len("_proj")]
     with pytest.raises(ModelError, match=rf"Tensor {module}\.weight holds infinities or NaN"):
