@@ -209,7 +209,10 @@ def _problems(
         (
             pooled and asked.max_logit_rows not in (None, recipe.max_logit_rows),
             f"--max-logit-rows {asked.max_logit_rows}: how hidden states are pooled decides it, "
-            f"{recipe.max_logit_rows} here, or {recipe.max_num_tokens} (max_num_tokens) for vectors of single tokens.",
+            f"{recipe.max_logit_rows} here"
+            + f", or {recipe.max_num_tokens} (max_num_tokens) for vectors of single tokens"
+            * (recipe.max_logit_rows != recipe.max_num_tokens)
+            + ".",
         ),
         (
             not pooled and asked.max_logit_rows not in (None, recipe.max_logit_rows),

@@ -188,6 +188,8 @@ def read_config(directory: Path) -> CheckpointConfig:
     if not path.exists():
         raise CheckpointError(f"{directory} has no {CONFIG_NAME}.", _MAKE_ONE)
     raw = read_json_object(path, CheckpointError)
+    if "architecture" not in raw and "architectures" in raw:
+        raise CheckpointError(f"{directory} holds a Hugging Face model, not a checkpoint.", _MAKE_ONE)
     _add_layers(raw, directory / LAYERS_NAME)
     try:
         config = CheckpointConfig.model_validate(raw)

@@ -48,8 +48,7 @@ class PoolingRunner:
     ) -> list[PoolingRequestOutput]:
         """A vector or a score, whichever the engine makes, or the vectors or scores of each token."""
         listed = _some(given_prompts(prompts), "prompts")
-        each = params_for_each(params, len(listed), truncate_prompt_tokens=truncate)
-        each = [replace(one, task=task) if task is not None else one for one in each]
+        each = params_for_each(params, len(listed), truncate_prompt_tokens=truncate, task=task)
         for one in each:
             one.check(self._steps.facts.task, each_token=True)
         if any(one.task == TOKEN_EMBED for one in each):

@@ -67,6 +67,7 @@ def test_a_cross_encoder_has_one_class(scoring_shim: str) -> None:
         ({}, "input"),
         ({"input": []}, "input"),
         ({"input": ["a", ""]}, "input.1"),
+        ({"input": "a", "use_activation": True, "activation": False}, "activation"),
         ({"input": "x " * 50_000}, "input"),
         ({"input": 3}, "input"),
         ({"input": "a", "priority": 3}, "priority"),

@@ -92,6 +92,7 @@ def test_vectors_of_texts_and_of_their_tokens(embedding_shim: str, llm: LLM, rng
         ({"input": "a", "task": "token_classify"}, "task"),
         ({"input": "a", "task": "plugin"}, "task"),
         ({"input": "a", "use_activation": True}, "use_activation"),
+        ({"input": "a", "use_activation": True, "activation": False}, "activation"),
         ({"input": "a", "dimensions": 10**6}, "dimensions"),
         ({"input": "a", "encoding_format": "bytes"}, "encoding_format"),
         ({"input": "a", "data": {"x": 1}}, "data"),

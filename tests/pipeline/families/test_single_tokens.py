@@ -118,6 +118,8 @@ def test_tokens_have_vectors_beside_those_of_texts(tmp_path: Path, rng: np.rando
             llm.embed("a", pooling_params=PoolingParams(task="token_embed"))
         with pytest.raises(RequestError, match="task is 'token_classify'"):
             llm.encode("a", pooling_task="token_classify")
+        with pytest.raises(RequestError, match="task is given twice"):
+            llm.encode("a", PoolingParams(task="embed"), pooling_task="token_embed")
     for text in found:
         expected = expected_vectors(model, list(text.prompt_token_ids), model.normalize)
         assert text.outputs.data.shape == expected.shape and text.outputs.data.dtype == np.float32

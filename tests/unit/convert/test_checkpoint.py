@@ -237,6 +237,10 @@ def test_a_directory_that_is_no_checkpoint_says_so(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{,")
     with pytest.raises(CheckpointError, match="not valid JSON"):
         Checkpoint.open(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(tiny_config()))
+    with pytest.raises(CheckpointError, match="a Hugging Face model, not a checkpoint") as refused:
+        Checkpoint.open(tmp_path)
+    assert "inflight convert" in str(refused.value.hint)
 
 
 def test_asking_for_an_unknown_tensor_names_the_file(checkpoint: Path) -> None:

@@ -23,10 +23,15 @@ def classify_router(service: Service) -> APIRouter:
 
     async def classify(body: ClassifyBody, request: Request) -> Response:
         service.check_model(body.model)
+        as_they_are = body.activated is False
         length = sum(len(each) for each in body.inputs())
         texts = await service.tokenizing(length, lambda: read_inputs(reader, body))
         found = await pool_texts(service, request, texts)
-        return found if isinstance(found, Response) else JsonAnswer(_answer(service, reader, body, texts, found))
+        return (
+            found
+            if isinstance(found, Response)
+            else JsonAnswer(_answer(service, reader, body, texts, found, as_they_are))
+        )
 
     for path in CLASSIFY_PATHS:
         router.post(path)(classify)
@@ -34,10 +39,14 @@ def classify_router(service: Service) -> APIRouter:
 
 
 def _answer(
-    service: Service, reader: TextReader, body: ClassifyBody, texts: list[TokenizedText], found: list[Floats]
+    service: Service,
+    reader: TextReader,
+    body: ClassifyBody,
+    texts: list[TokenizedText],
+    found: list[Floats],
+    as_they_are: bool,
 ) -> dict[str, Any]:
     tokens, labels = sum(len(text.token_ids) for text in texts), reader.facts.labels
-    as_they_are = False in (body.use_activation, body.activation)
     data = []
     for index, vector in enumerate(found):
         raw = [float(each) for each in vector]

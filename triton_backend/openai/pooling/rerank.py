@@ -24,6 +24,7 @@ def rerank_router(service: Service) -> APIRouter:
     async def rerank(body: RerankBody, request: Request) -> Response:
         service.check_model(body.model)
         documents = _documents(body)
+        as_they_are = body.raw_scores or body.activated is False
         truncate = body.truncate_prompt_tokens
         if truncate is None and body.truncate:
             truncate = ALL_THAT_FIT
@@ -34,7 +35,7 @@ def rerank_router(service: Service) -> APIRouter:
         if isinstance(found, Response):
             return found
         raw = pairs.scores(found, reader, raw=True)
-        as_meant = raw if body.raw_scores or body.as_they_are else pairs.scores(found, reader)
+        as_meant = raw if as_they_are else pairs.scores(found, reader)
         # Of equal scores the first document stays first. A raw score tells apart what two that are nearly 1 do not.
         # vLLM's clients spell out its default, 0, for all of them.
         order = sorted(range(len(raw)), key=lambda index: -raw[index])[: body.top_n or None]

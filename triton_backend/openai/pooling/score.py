@@ -26,7 +26,7 @@ def score_router(service: Service) -> APIRouter:
         service.check_model(body.model)
         if body.query is not None:
             return await of_labels(body, request)
-        first, second = _sides(body)
+        (first, second), raw = _sides(body), body.activated is False
         length = sum(map(len, first.texts)) * (len(second.texts) if len(first.texts) == 1 else 1)
         length += sum(map(len, second.texts))
         truncate = body.truncate_prompt_tokens
@@ -34,7 +34,7 @@ def score_router(service: Service) -> APIRouter:
         found = await pool_texts(service, request, pairs.texts)
         if isinstance(found, Response):
             return found
-        return JsonAnswer(_answer(service, body, pairs, pairs.scores(found, reader, raw=body.as_they_are)))
+        return JsonAnswer(_answer(service, body, pairs, pairs.scores(found, reader, raw=raw)))
 
     async def of_labels(body: ScoreBody, request: Request) -> Response:
         check_labels(reader, body)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from inflight.triton_backend.openai.errors import ApiError
-from inflight.triton_backend.openai.protocol.pooling import REFUSED_OF_TEXTS
+from inflight.triton_backend.openai.protocol.pooling import REFUSED_OF_TEXTS, Activated
 from inflight.triton_backend.openai.protocol.values import Body, Refused, described, refused_fields, string_or
 
 REFUSED_IN_RERANK: dict[str, Refused] = {
@@ -68,15 +68,13 @@ else:
 _OneOrIds = Annotated[str | list[int], described("a string, or a list of token ids")]
 
 
-class _Instructed(Body):
-    """`instruction`, which SGLang calls `instruct`, is of models whose template has a place for one. `use_activation`
-    false: scores as the model has them; `activation` is its older name. So many tokens are kept of each query and
-    document as `max_tokens_per_query` and `max_tokens_per_doc` say, 0 for all, before they are put together."""
+class _Instructed(Activated):
+    """`instruction`, which SGLang calls `instruct`, is of models whose template has a place for one. So many tokens
+    are kept of each query and document as `max_tokens_per_query` and `max_tokens_per_doc` say, 0 for all, before they
+    are put together."""
 
     instruction: str | None = None
     instruct: str | None = None
-    use_activation: bool | None = None
-    activation: bool | None = None
     max_tokens_per_query: int | None = Field(None, ge=0)
     max_tokens_per_doc: int | None = Field(None, ge=0)
     truncate_prompt_tokens: int | None = Field(None, ge=-1)
@@ -90,11 +88,6 @@ class _Instructed(Body):
         if self.instruct is not None and self.instruction not in (None, self.instruct):
             raise ApiError(400, "instruction and instruct are the same; give one.", param="instruct")
         return self.instruction if self.instruct is None else self.instruct
-
-    @property
-    def as_they_are(self) -> bool:
-        """Whether scores are not made probabilities."""
-        return False in (self.use_activation, self.activation)
 
 
 class RerankBody(_Instructed, _RefusingRerank):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, create_model
 
+from inflight.triton_backend.openai.errors import ApiError
 from inflight.triton_backend.openai.protocol.values import (
     TEXTS_OR_IDS,
     Body,
@@ -37,6 +38,21 @@ REFUSED_IN_POOLING: dict[str, Refused] = {
     "messages": Refused("vectors or classes of conversations; send text as input"),
     "data": Refused("plugins that read data"),
 }
+
+
+class Activated(Body):
+    """`use_activation` false: a classifier's numbers as they are; `activation` is its older name."""
+
+    use_activation: bool | None = None
+    activation: bool | None = None
+
+    @property
+    def activated(self) -> bool | None:
+        """The switch under either name. Raises ApiError (400) where both say another thing."""
+        if self.activation is not None and self.use_activation not in (None, self.activation):
+            raise ApiError(400, "use_activation and activation are the same; give one.", param="activation")
+        return self.activation if self.use_activation is None else self.use_activation
+
 
 if TYPE_CHECKING:
     _RefusingClassify = Body
@@ -74,16 +90,13 @@ class EmbeddingBody(_RefusingEmbedding):
         return _is_listed(self.input)
 
 
-class ClassifyBody(_RefusingClassify):
-    """POST /classify as vLLM has it. `use_activation` false: the classifier's numbers as they are; `activation` is its
-    older name."""
+class ClassifyBody(Activated, _RefusingClassify):
+    """POST /classify as vLLM has it."""
 
     model: str | None = None
     input: Annotated[str | list[int] | list[str] | list[list[int]], described(TEXTS_OR_IDS)]
     truncate_prompt_tokens: int | None = Field(None, ge=-1)
     add_special_tokens: bool = True
-    use_activation: bool | None = None
-    activation: bool | None = None
     user: str | None = None
     cache_salt: str | None = None
     request_id: str | None = Field(None, max_length=256)
@@ -97,9 +110,9 @@ class ClassifyBody(_RefusingClassify):
         return _is_listed(self.input)
 
 
-class PoolingBody(_RefusingPooling):
-    """POST /pooling as vLLM has it. `task`: what LLM.encode calls pooling_task; without one, what the engine is for.
-    `use_activation` false: a classifier's numbers as they are; `activation` is its older name."""
+class PoolingBody(Activated, _RefusingPooling):
+    """POST /pooling as vLLM has it. `task`: what LLM.encode calls pooling_task; without one, what the engine is
+    for."""
 
     model: str | None = None
     input: Annotated[str | list[int] | list[str] | list[list[int]], described(TEXTS_OR_IDS)]
@@ -108,16 +121,9 @@ class PoolingBody(_RefusingPooling):
     dimensions: int | None = Field(None, ge=1)
     truncate_prompt_tokens: int | None = Field(None, ge=-1)
     add_special_tokens: bool = True
-    use_activation: bool | None = None
-    activation: bool | None = None
     user: str | None = None
     cache_salt: str | None = None
     request_id: str | None = Field(None, max_length=256)
-
-    @property
-    def activated(self) -> bool | None:
-        """The switch under either name."""
-        return self.activation if self.use_activation is None else self.use_activation
 
     def inputs(self) -> list[str | list[int]]:
         """The texts, in order; each is text or token ids."""
