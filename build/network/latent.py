@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from inflight.build.graph.builder import GraphBuilder
+from inflight.build.graph.function_body import FunctionBody
 from inflight.build.graph.values import new_value, shape_of
-from inflight.build.network.experts.function_body import FunctionBody
 from inflight.build.network.layers import BATCH, BOOL, FLOAT, INT64, OPSET, STEP, Layers
 from inflight.build.network.shared_inputs import SharedInputs
 from inflight.convert.checkpoint.model_spec import AttentionSpec, LatentSpec

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from inflight.build.graph.function_body import FunctionBody
 from inflight.build.graph.values import new_value
-from inflight.build.network.experts.function_body import FunctionBody
 from inflight.build.network.layers import BATCH, BOOL, FLOAT, INT64, OPSET, STEP
 from inflight.convert.checkpoint.position_spec import BiasTable
 

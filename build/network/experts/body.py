@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from inflight.build.graph.function_body import FunctionBody
 from inflight.build.graph.values import new_value
-from inflight.build.network.experts.function_body import FunctionBody
 from inflight.build.network.experts.inner_rows import rounded
 from inflight.build.network.layers import ACTIVATIONS, BATCH, FLOAT, OPSET, STEP
 from inflight.convert.checkpoint.model_spec import CLAMP_LIMIT, CLAMP_SLOPE, SCORED_BY, ExpertsSpec

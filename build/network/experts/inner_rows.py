@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from inflight.build.graph.dtypes import onnx_dtype
+from inflight.build.graph.function_body import FunctionBody
 from inflight.build.graph.operators import GREATEST_LEVEL
-from inflight.build.network.experts.function_body import FunctionBody
 from inflight.build.network.layers import FLOAT
 from inflight.build.quantization.rows.row_scales import LEAST_MAGNITUDE
 from inflight.convert.quantization.schemes import RowDtype

@@ -106,10 +106,14 @@ class Kernel:
         assert self.function(ctypes.c_int32(threads), ctypes.c_void_p(packed.ctypes.data)) == 0
 
 
+_OWN_ROWS = int(re.findall(r"#define OWN_ROWS (\d+)", (KERNELS / "panels.h").read_text())[0])
+
+
 def many_rows(rng: np.random.Generator, count: int) -> tuple[int, Array]:
     """A number of threads, and so many of `count` rows, in any order, that each has rows of its own (panels.h)."""
     threads = int(rng.integers(2, 4))
-    return threads, rng.integers(count, size=int(rng.integers(192, 250)) * threads + int(rng.integers(threads)))
+    own = int(rng.integers(_OWN_ROWS, _OWN_ROWS + 60))
+    return threads, rng.integers(count, size=own * threads + int(rng.integers(threads)))
 
 
 def compile_kernels(graphs: Sequence[ir.Graph], level: CpuLevel, directory: Path, preamble: str = "") -> list[Kernel]:

@@ -1,4 +1,4 @@
-"""The nodes of a function of the standard network, as they are written."""
+"""The nodes of a model-local function, as they are written."""
 
 from __future__ import annotations
 
