@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from inflight.build.network import build_network, save_network
+from inflight.build.network import build_network, save_network, weights
+from inflight.build.network.experts import body
 from inflight.convert.api import convert_model
 from inflight.convert.checkpoint.directory import Checkpoint
 from inflight.convert.options import ConvertOptions
@@ -86,6 +89,19 @@ class LinearRunner:
         """Logits [tokens, vocab] of one sequence that is fed chunk by chunk."""
         starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
         return np.concatenate([self.step(chunk[None], starts[[i]])[0] for i, chunk in enumerate(chunks)])
+
+
+@contextmanager
+def exact_rows() -> Iterator[None]:
+    """Networks that are built meanwhile round no rows: what is left of a quantized one are its weights.
+
+    Compared with what does not round, one that does is off by what its rows lose, which has no bound: a router that
+    hesitates sends a token to another expert.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "row_form", lambda _: SimpleNamespace(write=lambda builder, x, facts: x))
+        patch.setattr(body, "rounded", lambda _, x, rows: x)
+        yield
 
 
 def random_chunks(rng: np.random.Generator, token_ids: Ids) -> list[Ids]:

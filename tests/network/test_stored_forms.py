@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from inflight.build.graph.operators import graph_problems
+from inflight.build.network import build_network
 from inflight.build.targets.tensorrt.precision import check_schemes
 from inflight.convert.checkpoint.reference.decoder import hidden_states
 from inflight.errors import BuildError
 from tests.models.random_models import random_shape
 from tests.models.stored_forms import FLOAT_ROWS, FORMS, GROUPS_AND_ZEROS, SCALED_INPUTS, Form, store_as
 from tests.network.one_step import LENGTH, LIMITS, SEQUENCES, lowered, one_step
-from tests.network.support import ALL_FAMILIES, FAMILIES, Case, LinearRunner, make_case, relative_error
+from tests.network.support import ALL_FAMILIES, FAMILIES, Case, LinearRunner, exact_rows, make_case, relative_error
 from tests.oracles.quantized_transformers import errors_beside_transformers
 
 pytestmark = pytest.mark.network
@@ -25,7 +26,6 @@ pytestmark = pytest.mark.network
 # A value on the edge between two levels may fall to either side, and its prompt then differs a little. Rows of 16 bits
 # differ by single levels wherever the last bits of a float32 do.
 SAME, TOLERANCE = 1e-3, 0.2
-ROUNDED_BY_ONE_SCALE = {"static", "w4a8"}
 
 
 @pytest.fixture(params=FORMS, ids=str)
@@ -62,15 +62,14 @@ def test_the_fused_graph_computes_what_onnx_runtime_computes(
     assert_close([relative_error(*pair) for pair in zip(found, expected, strict=True)])
 
 
-@pytest.mark.parametrize(
-    "form", [form for form in FORMS if not ROUNDED_BY_ONE_SCALE & {*form.name.split()}], ids=str, indirect=True
-)
+@pytest.mark.parametrize("form", FORMS, ids=str, indirect=True)
 def test_the_decoder_in_numpy_reads_the_same_numbers(case: Case, rng: np.random.Generator) -> None:
-    """It does not round rows, of which those of 8 bits with one scale for all lose much."""
     tokens = rng.integers(0, case.checkpoint.config.vocab_size, 12)
     *_, expected = hidden_states(case.checkpoint, tokens.tolist())
-    logits = LinearRunner(case.checkpoint, LIMITS.max_seq_len).run([tokens])
-    assert np.sqrt(np.mean((logits - expected) ** 2) / np.mean(expected**2)) < 1e-2
+    with exact_rows():
+        network = build_network(case.checkpoint, LIMITS.max_seq_len)
+    logits = LinearRunner(case.checkpoint, LIMITS.max_seq_len, network=network).run([tokens])
+    assert relative_error(logits, expected) < 1e-5
 
 
 @pytest.mark.parametrize("form", (*SCALED_INPUTS, *FLOAT_ROWS), ids=str, indirect=True)
